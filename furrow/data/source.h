@@ -1,0 +1,33 @@
+// A source: random access to the samples of one data set.  Order, splits, prefetch are on top of it.
+// Thread safety: all methods are const and may be called from several threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "furrow/base/array.h"
+#include "furrow/config/config.h"
+
+namespace furrow::data {
+
+// One array of a sample, without the batch dim: name "input", f32 [1, 28, 28].
+struct Field {
+  std::string name;
+  DType dtype = DType::kF32;
+  Shape shape;
+};
+
+class Source {
+ public:
+  virtual ~Source() = default;
+  virtual int64_t size() const = 0;
+  virtual const std::vector<Field>& fields() const = 0;  // field 0 is the input, field 1 the target
+  virtual int64_t classes() const = 0;                   // of the target: labels or tokens
+  // Writes samples `indices` (each < size()) into row r of `fields[f]`, whose shape is [indices.size(), field shape...].
+  virtual void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const = 0;
+};
+
+}  // namespace furrow::data

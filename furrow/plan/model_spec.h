@@ -1,0 +1,87 @@
+// What a network is, as data: a chain of units.  No tensors, no libtorch.
+//
+// A unit is the smallest thing that is scheduled, sharded, recomputed and communicated: one block, or several small
+// ones merged.  Unit i reads the output of unit i-1; unit 0 reads the batch.  Values are immutable and thread safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "furrow/base/array.h"
+
+namespace furrow::plan {
+
+// How a parameter starts.  Element i of parameter P is drawn from word i of Philox(seed, kInit, full name of P).
+struct Init {
+  enum class Kind { kZeros, kOnes, kUniform, kNormal };
+  Kind kind = Kind::kZeros;
+  double scale = 0;  // kUniform: U(-scale, scale); kNormal: N(0, scale)
+  friend bool operator==(const Init&, const Init&) = default;
+};
+
+// Which parameters share an optimizer rule.  Norms and biases do not decay.
+enum class ParameterGroup : uint8_t { kDecay, kNoDecay };
+
+struct Parameter {
+  std::string name;   // full logical name, "blocks.0.attention.qkv.weight": the name in checkpoints and exports
+  Shape shape;
+  DType dtype = DType::kF32;
+  Init init;
+  std::string tied_to;   // full name of the owner in an earlier unit, or ""; a tied parameter has no storage of its own
+  int tensor_axis = -1;  // dim that a tensor axis may cut, -1: replicated
+  ParameterGroup group = ParameterGroup::kDecay;
+
+  bool tied() const { return !tied_to.empty(); }
+  int64_t size() const { return num_elements(shape); }
+};
+
+using Attribute = std::variant<bool, int64_t, double, std::string>;
+using Attributes = std::map<std::string, Attribute>;
+
+// A tensor that crosses a unit border.  Dim 0 is the microbatch, written -1.
+struct TensorSpec {
+  DType dtype = DType::kF32;
+  Shape shape;
+  friend bool operator==(const TensorSpec&, const TensorSpec&) = default;
+  int64_t bytes_per_sample() const;
+};
+
+// Per sample, one multiply-add counts two.
+struct Flops {
+  double forward = 0;
+  double backward_input = 0;
+  double backward_weight = 0;
+};
+
+struct Unit {
+  std::string name;  // "conv1", "blocks.0"
+  std::string kind;  // a row of models/kinds.cc; nn/ has exactly one block for it
+  Attributes attributes;
+  std::vector<Parameter> parameters;
+  TensorSpec input, output;
+  Flops flops;
+  int64_t saved_bytes = 0;  // per sample, kept from forward to backward besides the input itself
+};
+
+struct ModelSpec {
+  std::string architecture;  // a row of models/architectures.cc
+  std::vector<Unit> units;
+  int64_t parameter_count() const;  // tied ones once
+};
+
+// Throws Error{invalid_argument}: empty, duplicate names, borders that do not match, a tie to something that is not an
+// earlier unit's own parameter of the same shape.
+void validate(const ModelSpec& spec);
+
+template <class T>
+T attribute(const Unit& unit, const std::string& key);  // Error{internal} when absent or of another type
+
+extern template bool attribute<bool>(const Unit&, const std::string&);
+extern template int64_t attribute<int64_t>(const Unit&, const std::string&);
+extern template double attribute<double>(const Unit&, const std::string&);
+extern template std::string attribute<std::string>(const Unit&, const std::string&);
+
+}  // namespace furrow::plan

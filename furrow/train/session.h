@@ -1,0 +1,49 @@
+// Training and evaluating one run: what `furrow train` and `furrow eval` do.  No tensors in this header.
+//
+//   auto config = config::load("convnet.toml", {});
+//   train::TrainResult result = train::train(config, {.run_folder = "runs/a"});
+//
+// A session owns parameters, optimizer state and data position, picks the program by step (train, evaluate, save), and
+// feeds the executor.  No process-global state: several sessions may run in threads.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "furrow/base/clock.h"
+#include "furrow/config/config.h"
+#include "furrow/observe/sink.h"
+#include "furrow/observe/summary.h"
+
+namespace furrow::train {
+
+// Unit kinds, blocks and architectures that a program adds to furrow's own (train/extensions_torch.h).
+struct Extensions;
+
+struct TrainRequest {
+  config::Config config;
+  std::string run_folder;            // created; must not hold a run unless `resume`
+  bool resume = false;               // go on from the newest valid checkpoint, or from step 0 when there is none
+  std::vector<observe::Sink*> sinks; // besides the run folder
+  const Extensions* extensions = nullptr;
+  const CancelToken* cancel = nullptr;  // set: save, write the summary with status "interrupted", return
+};
+
+// Error codes: invalid_argument (config, data), data_loss (damaged files), resource_exhausted (disk full while saving),
+// failed_precondition (NaN loss under policy stop: names step, unit, norm; a strict resume over another recipe).
+observe::Summary train(const TrainRequest& request);
+
+struct EvalResult {
+  std::string split;
+  int64_t samples = 0;
+  double loss = 0;       // mean over samples (tokens)
+  double accuracy = 0;   // share of samples (tokens) whose arg max is the target
+};
+
+// Metrics of a run's model (model/ if present, else its newest checkpoint) on "test" or "validation".
+EvalResult evaluate(const std::string& run_folder, const std::string& split, const config::Config& config);
+
+}  // namespace furrow::train
