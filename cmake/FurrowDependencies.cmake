@@ -1,0 +1,37 @@
+# Third-party libraries; docs/dependencies.md says what each is for.  Targets that a module may name in LINK:
+#   fmt::fmt spdlog::spdlog nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus CLI11::CLI11 hwy::hwy
+#   ZLIB::ZLIB PkgConfig::deflate PkgConfig::xxhash PkgConfig::cairo mimalloc Threads::Threads torch::torch
+include_guard(GLOBAL)
+
+find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(tomlplusplus REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(hwy REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(mimalloc REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(deflate REQUIRED IMPORTED_TARGET libdeflate)
+pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo)
+
+if(FURROW_TESTS)
+  find_package(GTest REQUIRED)
+  find_package(benchmark REQUIRED)
+endif()
+if(FURROW_TORCH)
+  find_package(Torch REQUIRED MODULE)
+endif()
+
+# Where ./dev setup puts what Debian does not package.
+if(DEFINED ENV{FURROW_DEPS})
+  set(FURROW_DEPS "$ENV{FURROW_DEPS}")
+elseif(DEFINED ENV{XDG_CACHE_HOME})
+  set(FURROW_DEPS "$ENV{XDG_CACHE_HOME}/furrow")
+else()
+  set(FURROW_DEPS "$ENV{HOME}/.cache/furrow")
+endif()
+find_program(FURROW_PYTHON python3 HINTS "${FURROW_DEPS}/venv/bin" NO_DEFAULT_PATH)
+find_program(FURROW_CLANG_FORMAT clang-format HINTS "${FURROW_DEPS}/venv/bin" NO_DEFAULT_PATH)
