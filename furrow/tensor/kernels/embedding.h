@@ -1,0 +1,34 @@
+// Rows of a table, and their gradient.  Thread safe.  REQUIRES: 0 <= id < vocabulary for every id (the caller
+// has checked), columns >= 1.
+#pragma once
+
+#include <cstdint>
+
+namespace furrow::tensor::kernels {
+
+// out [count, columns] = table[ids] (+ positions[i % period] when positions is not null: learned positions).
+struct EmbeddingForward {
+  int64_t count = 0, columns = 0;
+  const int64_t* ids = nullptr;
+  const float* table = nullptr;      // [vocabulary, columns]
+  const float* positions = nullptr;  // [period, columns]
+  int64_t period = 0;
+  float* out = nullptr;
+};
+void embedding_forward(const EmbeddingForward& args, int threads);
+
+// dtable [vocabulary, columns], written whole: row r is the sum of dout over the positions with ids == r, in
+// order; rows that do not occur are zero.  Parallel over columns, so bits do not depend on threads.
+struct EmbeddingBackward {
+  int64_t count = 0, columns = 0, vocabulary = 0;
+  const int64_t* ids = nullptr;
+  const float* dout = nullptr;
+  float* dtable = nullptr;
+};
+void embedding_backward(const EmbeddingBackward& args, int threads);
+
+// dpositions[t] = sum over i with i % period == t of dout[i], in order; written whole.  count % period == 0.
+void position_backward(int64_t count, int64_t period, int64_t columns, const float* dout, float* dpositions,
+                       int threads);
+
+}  // namespace furrow::tensor::kernels

@@ -1,0 +1,47 @@
+// Optimizer steps and norms over a span of a flat buffer: one read and one write of everything, in place.
+//
+// Bits of an element depend on that element alone (never on offset, length or threads), so any cut of a
+// buffer into spans, ranks or threads gives the same result.  Thread safe.  Formulas are torch.optim's.
+#pragma once
+
+#include <cstdint>
+
+namespace furrow::tensor::kernels {
+
+// g = grad_scale * grad + weight_decay * param;  buf = momentum * buf + g;
+// param -= lr * (nesterov ? g + momentum * buf : buf).    `momentum_buffer` starts as zeros; null when
+// momentum = 0.
+struct Sgd {
+  int64_t n = 0;
+  float* param = nullptr;
+  const float* grad = nullptr;
+  float* momentum_buffer = nullptr;
+  float grad_scale = 1;  // 1 / count, times the clip coefficient
+  float lr = 0, momentum = 0, weight_decay = 0;
+  bool nesterov = false;
+};
+void sgd_step(const Sgd& args, int threads);
+
+// Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, in PyTorch's form, step t = 1, 2,
+// ...: param *= 1 - lr * weight_decay;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2; param -=
+// lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps).   Coefficients are formed in double.
+struct AdamW {
+  int64_t n = 0;
+  float* param = nullptr;
+  const float* grad = nullptr;
+  float* exp_avg = nullptr;
+  float* exp_avg_sq = nullptr;
+  float grad_scale = 1;
+  double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  int64_t step = 1;
+};
+void adamw_step(const AdamW& args, int threads);
+
+// Sums of squares on the fixed grid of 1,024 elements: block_sums[b] = sum of x[i]^2 over block b, in double,
+// 16 fixed lanes joined by a fixed tree.  `x` must start on the grid.  A block with a NaN or infinity gives a
+// non-finite sum, and squares cannot overflow a double: so "all sums finite" is "all elements finite".
+inline constexpr int64_t kGridElements = 1024;
+inline int64_t grid_blocks(int64_t n) { return (n + kGridElements - 1) / kGridElements; }
+void sum_of_squares(int64_t n, const float* x, double* block_sums, int threads);
+
+}  // namespace furrow::tensor::kernels

@@ -1,0 +1,26 @@
+// A loop over [0, n) cut into `threads` contiguous chunks, run by an OpenMP team (the one libtorch uses too).
+//
+// The cut depends on (threads, n) alone, never on how many threads the runtime really gives: inside another
+// parallel region the same chunks run on fewer threads.  No global state; may be called from several threads.
+// The first exception of a chunk is rethrown in the caller after all chunks have ended.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+namespace furrow::tensor::kernels {
+
+using ChunkFn = void (*)(void* context, int64_t begin, int64_t end);
+void parallel_chunks(int threads, int64_t n, ChunkFn fn, void* context);
+
+// fn(begin, end) once per non-empty chunk.  REQUIRES: threads >= 1, n >= 0.
+template <class Fn>
+void parallel_for(int threads, int64_t n, Fn&& fn) {
+  using Body = std::remove_reference_t<Fn>;
+  parallel_chunks(
+      threads, n,
+      [](void* context, int64_t begin, int64_t end) { (*static_cast<Body*>(context))(begin, end); },
+      const_cast<void*>(static_cast<const void*>(&fn)));
+}
+
+}  // namespace furrow::tensor::kernels
