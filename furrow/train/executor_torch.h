@@ -1,0 +1,71 @@
+// Runs a program: the same list that was verified and printed, on real blocks and buffers.
+//
+// One handler per operation (executor.cc holds the table).  The executor owns the cells of the program's slots; between
+// runs only gradient buffers stay allocated.  Not thread safe; one per rank and program.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "furrow/data/loader.h"
+#include "furrow/observe/trace.h"
+#include "furrow/plan/program.h"
+#include "furrow/train/lr_schedule.h"
+#include "furrow/train/model_state_torch.h"
+#include "furrow/train/objective_torch.h"
+#include "furrow/train/optimizer_rule.h"
+#include "furrow/train/rank_context.h"
+
+namespace furrow::train {
+
+// What the gradient is multiplied with at the step, and whether there is a step at all.
+struct Scale {
+  double factor = 0;       // 1/count times the clip coefficient
+  double norm = 0;         // L2 norm of the mean gradient, before clipping
+  bool finite = true;      // loss and every gradient
+  int non_finite_unit = -1;  // the first unit with a non-finite gradient, when known
+};
+
+struct RunInputs {
+  data::Loader* loader = nullptr;  // one batch per `load`
+  int64_t step = 0;                // counts from 0: the counter of random numbers
+  Rates rates;
+  double max_norm = 0;             // 0: no clipping
+  bool alias_snapshots = false;    // snapshot() hands out the live buffers instead of copies
+  observe::Trace* trace = nullptr; // records one event per instruction when set
+};
+
+struct RunOutputs {
+  LossSums loss;                    // over all microbatches
+  Scale scale;                      // train programs
+  std::vector<UnitState> snapshots; // save programs, by unit
+};
+
+class Executor {
+ public:
+  // `rule` may be null for programs without `step`.  All references outlive the executor.
+  Executor(const plan::Program& program, ModelState& model, const Objective& objective, const OptimizerRule* rule,
+           const RankContext& rank);
+  ~Executor();
+
+  // Error{cancelled} when the rank's token is set between instructions: nothing of the step has been applied.
+  // Errors of blocks and data carry the instruction as context.
+  RunOutputs run(const RunInputs& inputs);
+
+  const plan::Program& program() const;
+
+  // The flat gradient slot of a value after a run, for tests: valid until the next run.
+  at::Tensor gradient(const plan::Value& value) const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace furrow::train

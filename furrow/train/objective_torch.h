@@ -1,0 +1,36 @@
+// Objectives: from a unit's output and the batch's target to exact sums of loss, and the gradient of the *sum*.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "furrow/base/exact_sum.h"
+
+namespace furrow::train {
+
+// Exact sums over what an objective counts: samples or tokens.  Merging is exact, so neither the number of microbatches
+// nor their order shows in the result.
+struct LossSums {
+  ExactSum loss;
+  int64_t count = 0;
+  int64_t correct = 0;  // arg max equals target
+
+  void add(const LossSums& other);
+  double mean() const { return count > 0 ? loss.value() / static_cast<double>(count) : 0; }
+  double accuracy() const { return count > 0 ? static_cast<double>(correct) / static_cast<double>(count) : 0; }
+};
+
+struct Objective {
+  std::string_view name;    // "supervised", "language_modelling"
+  std::string_view counts;  // "samples", "tokens"
+  // `gradient`, when not null, receives d(sum of losses)/d(output), of output's shape.
+  LossSums (*loss)(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads);
+};
+
+std::span<const Objective> objectives();
+const Objective& find_objective(std::string_view name);  // Error{invalid_argument}, lists the known ones
+
+}  // namespace furrow::train
