@@ -16,10 +16,10 @@ namespace furrow {
 
 enum class DType : uint8_t { kF64, kF32, kF16, kBF16, kI64, kI32, kI16, kI8, kU8, kBool };
 
-size_t dtype_size(DType dtype);                 // bytes per element
-std::string_view to_string(DType dtype);        // "float32"
-DType parse_dtype(std::string_view name);       // "float32" or safetensors' "F32"; Error{invalid_argument}
-std::string_view safetensors_name(DType dtype); // "F32"
+size_t dtype_size(DType dtype);                  // bytes per element
+std::string_view to_string(DType dtype);         // "float32"
+DType parse_dtype(std::string_view name);        // "float32" or safetensors' "F32"; Error{invalid_argument}
+std::string_view safetensors_name(DType dtype);  // "F32"
 
 // Sizes of the dims, outermost first.  -1 stands for "any" where a symbolic shape is allowed.
 using Shape = std::vector<int64_t>;

@@ -44,7 +44,7 @@ class Error : public std::exception {
   [[nodiscard]] Error with_context(std::string context) const;
 
   ErrorCode code() const { return code_; }
-  const std::string& message() const { return message_; }           // without contexts
+  const std::string& message() const { return message_; }                 // without contexts
   const std::vector<std::string>& contexts() const { return contexts_; }  // outermost first
   const char* what() const noexcept override { return what_.c_str(); }    // "context: context: message"
 
@@ -60,8 +60,8 @@ class Error : public std::exception {
 }  // namespace furrow
 
 // Invariants of the program itself, on in every build; never for user input.  Throws Error{internal}.
-#define FURROW_CHECK(expression, ...)                                                             \
-  do {                                                                                            \
-    if (!(expression)) [[unlikely]]                                                               \
-      ::furrow::check_failed(__FILE__, __LINE__, #expression, ::std::string{__VA_ARGS__});        \
+#define FURROW_CHECK(expression, ...)                                                      \
+  do {                                                                                     \
+    if (!(expression)) [[unlikely]]                                                        \
+      ::furrow::check_failed(__FILE__, __LINE__, #expression, ::std::string{__VA_ARGS__}); \
   } while (false)

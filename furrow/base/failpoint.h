@@ -3,8 +3,9 @@
 //   FURROW_FAILPOINT("checkpoint.before_rename");
 //
 // Armed by the environment: FURROW_FAILPOINTS="checkpoint.before_rename=kill,checkpoint.write=enospc@3".
-// Actions: `kill` (SIGKILL to self), `error` (Error{internal}), `enospc` (Error{resource_exhausted}, as a full disk),
-// `delay:MS`.  `@N` fires at the N-th pass (from 1) and at every later one.  Unarmed cost: one relaxed atomic load.
+// Actions: `kill` (SIGKILL to self), `error` (Error{internal}), `enospc` (Error{resource_exhausted}, as a
+// full disk), `delay:MS`.  `@N` fires at the N-th pass (from 1) and at every later one.  Unarmed cost: one
+// relaxed atomic load.
 #pragma once
 
 #include <atomic>
@@ -23,8 +24,8 @@ void arm_failpoints(std::string_view list);
 
 }  // namespace furrow
 
-#define FURROW_FAILPOINT(name)                                                     \
-  do {                                                                             \
-    if (::furrow::detail::failpoints_armed.load(std::memory_order_relaxed))        \
-      ::furrow::detail::failpoint_hit(name);                                       \
+#define FURROW_FAILPOINT(name)                                              \
+  do {                                                                      \
+    if (::furrow::detail::failpoints_armed.load(std::memory_order_relaxed)) \
+      ::furrow::detail::failpoint_hit(name);                                \
   } while (false)

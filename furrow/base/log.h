@@ -13,8 +13,8 @@ void log(LogLevel level, std::string_view message);
 inline void log_info(std::string_view message) { log(LogLevel::kInfo, message); }
 inline void log_warning(std::string_view message) { log(LogLevel::kWarning, message); }
 
-// Takes every line (newline included) instead of stderr: a progress line clears itself first, a test collects.
-// Called under the log's lock, so it must not log.  An empty function restores stderr.
+// Takes every line (newline included) instead of stderr: a progress line clears itself first, a test
+// collects. Called under the log's lock, so it must not log.  An empty function restores stderr.
 using LogWriter = std::function<void(std::string_view line)>;
 void set_log_writer(LogWriter writer);
 

@@ -1,5 +1,6 @@
-// Counted memory: every large buffer says what kind it is; counters hold the current and the peak bytes by kind.
-// Thread safe.  libtorch's CPU allocator is routed through the same counters (tensor/allocator_torch.h).
+// Counted memory: every large buffer says what kind it is; counters hold the current and the peak bytes by
+// kind. Thread safe.  libtorch's CPU allocator is routed through the same counters
+// (tensor/allocator_torch.h).
 #pragma once
 
 #include <array>
@@ -27,7 +28,7 @@ struct MemoryUsage {
 };
 
 MemoryUsage memory_usage(MemoryKind kind);
-void reset_memory_peaks();  // peak = current, for benches and tests
+void reset_memory_peaks();                              // peak = current, for benches and tests
 void count_allocation(MemoryKind kind, int64_t bytes);  // negative for a release
 
 // The kind given to libtorch allocations made by this thread while the scope lives.

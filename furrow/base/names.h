@@ -11,6 +11,7 @@ namespace furrow {
 std::string nearest_name(std::string_view name, std::span<const std::string> known);
 
 // The whole message; `what` is "optimizer", "key in [training]", ...
-std::string unknown_name_message(std::string_view what, std::string_view name, std::span<const std::string> known);
+std::string unknown_name_message(std::string_view what, std::string_view name,
+                                 std::span<const std::string> known);
 
 }  // namespace furrow

@@ -1,8 +1,9 @@
 // Counter-based randomness: every random number is a pure function of what it is for.
 //
-// Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; constants of the paper.
-// The key is made of (seed, purpose, layer name); the counter of (step, global sample index, element block).
-// Never the rank, never the unit index: neither may change a result.  Everything here is stateless and thread safe.
+// Philox4x32-10: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; constants of the
+// paper. The key is made of (seed, purpose, layer name); the counter of (step, global sample index, element
+// block). Never the rank, never the unit index: neither may change a result.  Everything here is stateless
+// and thread safe.
 #pragma once
 
 #include <array>
@@ -13,7 +14,14 @@
 
 namespace furrow {
 
-enum class RandomPurpose : uint32_t { kInit = 1, kShuffle = 2, kDropout = 3, kNoise = 4, kSample = 5, kAugment = 6 };
+enum class RandomPurpose : uint32_t {
+  kInit = 1,
+  kShuffle = 2,
+  kDropout = 3,
+  kNoise = 4,
+  kSample = 5,
+  kAugment = 6
+};
 
 using PhiloxBlock = std::array<uint32_t, 4>;
 PhiloxBlock philox4x32(PhiloxBlock counter, std::array<uint32_t, 2> key);
@@ -46,8 +54,9 @@ inline float uniform01(uint32_t word) { return static_cast<float>(word >> 8) * 0
 void fill_uniform(const Philox& stream, float low, float high, uint64_t offset, std::span<float> out);
 void fill_normal(const Philox& stream, float mean, float std, uint64_t offset, std::span<float> out);
 
-// A keyed permutation of [0, size): index -> index, a pure function.  An unbalanced Feistel network over the next power
-// of two with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002); about 15 ns an index.
+// A keyed permutation of [0, size): index -> index, a pure function.  An unbalanced Feistel network over the
+// next power of two with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002);
+// about 15 ns an index.
 class KeyedPermutation {
  public:
   KeyedPermutation(uint64_t seed, uint64_t epoch, uint64_t size);  // REQUIRES: size > 0

@@ -1,0 +1,25 @@
+// What this process runs on.  Thread safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace furrow {
+
+std::string host_name();
+int process_id();
+std::string cpu_model();  // "AMD EPYC 9454", "unknown cpu" where /proc does not say
+
+// The widest vector instruction set that the machine offers: "avx512", "avx2", "sse4.2", "sse2", "neon",
+// "scalar". Equal bits are promised for one instruction set only, so it stands in run headers and manifests.
+std::string instruction_set();
+
+int core_count();               // cores that this process may use (its affinity mask), at least 1
+uint64_t total_memory_bytes();  // of the machine
+
+// Is a library whose path holds `part` mapped into this process?  library_is_mapped("libtorch") in the
+// start-up tests.
+bool library_is_mapped(std::string_view part);
+
+}  // namespace furrow
