@@ -78,6 +78,14 @@ function(furrow_replay_sources out name)
   set(${out} "${sources}" PARENT_SCOPE)
 endfunction()
 
+# Names and labels of unit tests tell a sanitized tree from a plain one, so that one ctest run can cover several trees.
+# asan.<name> of the libtorch modules has the label asan-torch: only ./dev test --full builds and runs those.
+if(FURROW_SANITIZE MATCHES "address")
+  set(furrow_test_prefix "asan.")
+elseif(FURROW_SANITIZE MATCHES "thread")
+  set(furrow_test_prefix "tsan.")
+endif()
+
 # What each test finds in its environment.
 function(furrow_test_environment test)
   set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT
@@ -92,15 +100,18 @@ function(furrow_add_unit_test name is_torch)
   set_target_properties(${name}_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/test_bin")
   furrow_own_target(${name}_test)
   target_link_libraries(${name}_test PRIVATE furrow_${name} ${arg_LINK} GTest::gmock GTest::gtest_main Threads::Threads)
-  add_test(NAME ${name} COMMAND ${name}_test WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
-  furrow_test_environment(${name})
+  set(test ${furrow_test_prefix}${name})
+  add_test(NAME ${test} COMMAND ${name}_test WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+  furrow_test_environment(${test})
+  set_tests_properties(${test} PROPERTIES LABELS unit TIMEOUT 600)
   if(is_torch)
     furrow_use_torch(${name}_test)
     add_dependencies(unit_torch ${name}_test)
-    set_tests_properties(${name} PROPERTIES LABELS "unit;torch" TIMEOUT 600)
+    if(furrow_test_prefix)
+      set_tests_properties(${test} PROPERTIES LABELS asan-torch TIMEOUT 1800)
+    endif()
   else()
     add_dependencies(unit_core ${name}_test)
-    set_tests_properties(${name} PROPERTIES LABELS "unit;core" TIMEOUT 300)
   endif()
 endfunction()
 

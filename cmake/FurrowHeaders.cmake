@@ -1,0 +1,33 @@
+# Every header compiles alone and twice: one object library for the headers that torch-free code may see, one for the
+# rest.  Neither uses the precompiled header, which would hide a missing include.
+include_guard(GLOBAL)
+
+file(GLOB_RECURSE furrow_headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" "${PROJECT_SOURCE_DIR}/furrow/*.h")
+set(furrow_plain_headers "")
+set(furrow_torch_headers "")
+foreach(header IN LISTS furrow_headers)
+  string(REPLACE "/" "_" stem "${header}")
+  set(source "${PROJECT_BINARY_DIR}/generated/headers/${stem}.cc")
+  file(CONFIGURE OUTPUT "${source}" CONTENT "#include \"${header}\"\n#include \"${header}\"  // NOLINT: twice\n" @ONLY)
+  if(header MATCHES "_torch[.]h$")
+    list(APPEND furrow_torch_headers "${source}")
+  else()
+    list(APPEND furrow_plain_headers "${source}")
+  endif()
+endforeach()
+
+function(furrow_header_check target)
+  add_library(${target} OBJECT EXCLUDE_FROM_ALL ${ARGN})
+  furrow_own_target(${target})
+  target_compile_options(${target} PRIVATE -O0)
+  add_test(NAME ${target} COMMAND "${CMAKE_COMMAND}" --build "${PROJECT_BINARY_DIR}" --target ${target})
+  set_tests_properties(${target} PROPERTIES LABELS repo RESOURCE_LOCK ninja TIMEOUT 1200)
+endfunction()
+
+if(furrow_plain_headers)
+  furrow_header_check(headers ${furrow_plain_headers})
+endif()
+if(FURROW_TORCH AND furrow_torch_headers)
+  furrow_header_check(headers_torch ${furrow_torch_headers})
+  target_link_libraries(headers_torch PRIVATE torch::torch)
+endif()
