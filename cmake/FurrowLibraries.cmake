@@ -30,6 +30,32 @@ if(FURROW_TORCH AND furrow_torch_modules)
   set_target_properties(furrow_torch PROPERTIES LINKER_LANGUAGE CXX EXPORT_NAME torch
                         INSTALL_RPATH "$ORIGIN;${Torch_LIBRARY_DIR}")
   furrow_shared_library(furrow_torch furrow_torch_modules)
-  target_link_libraries(furrow_torch PUBLIC furrow PRIVATE torch::torch)
+  target_link_libraries(furrow_torch PUBLIC furrow torch::torch)
   add_library(furrow::torch ALIAS furrow_torch)
 endif()
+
+# furrow_app(SOURCES <main.cc cmd_x.cc ...> [TESTS <x_test.cc ...>] [LINK <third-party target ...>])
+#
+# The binary bin/furrow, target furrow_app.  It links libfurrow.so only; its run path leads to lib/ beside bin/, in the
+# build tree and where it is installed, so that dlopen("libfurrow_torch.so") finds the other library.  TESTS become
+# app_test, one ctest entry `app`, linked with every source but main.cc.
+function(furrow_app)
+  cmake_parse_arguments(PARSE_ARGV 0 arg "" "" "SOURCES;TESTS;LINK")
+  add_executable(furrow_app ${arg_SOURCES})
+  furrow_own_target(furrow_app)
+  target_link_libraries(furrow_app PRIVATE furrow ${arg_LINK} ${CMAKE_DL_LIBS})
+  set_target_properties(furrow_app PROPERTIES OUTPUT_NAME furrow INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+  if(TARGET furrow_torch)
+    add_dependencies(furrow_app furrow_torch)
+  endif()
+  if(FURROW_TESTS AND arg_TESTS AND NOT FURROW_SANITIZE)
+    list(REMOVE_ITEM arg_SOURCES main.cc)
+    add_executable(app_test ${arg_SOURCES} ${arg_TESTS})
+    set_target_properties(app_test PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/test_bin")
+    furrow_own_target(app_test)
+    target_link_libraries(app_test PRIVATE furrow ${arg_LINK} GTest::gmock GTest::gtest_main ${CMAKE_DL_LIBS})
+    add_test(NAME app COMMAND app_test WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+    furrow_test_environment(app)
+    set_tests_properties(app PROPERTIES LABELS unit TIMEOUT 300)
+  endif()
+endfunction()
