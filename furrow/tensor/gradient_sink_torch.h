@@ -1,8 +1,9 @@
 // Where the parameter gradients of one unit and one microbatch go: straight into the flat gradient buffer.
 //
-// Operations with a weight (linear, conv2d, embedding) are autograd functions whose backward returns the input gradient
-// and defers the weight gradient here; norms and biases put theirs.  backward_weight then writes all of them, each
-// exactly once, with beta 0, into spans of the flat buffer.  Not thread safe: one owner.
+// Operations with a weight (linear, conv2d, embedding) are autograd functions whose backward returns the
+// input gradient and defers the weight gradient here; norms and biases put theirs.  backward_weight then
+// writes all of them, each exactly once, with beta 0, into spans of the flat buffer.  Not thread safe: one
+// owner.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,9 +14,9 @@
 
 namespace furrow::tensor {
 
-// A parameter as a block sees it.  `leaf` is a view of the flat parameters that requires grad; an operation of ours
-// uses `index` to put or defer the gradient and returns an undefined tensor to autograd for it; plain libtorch code just
-// uses `leaf`, and the executor puts what autograd returns.
+// A parameter as a block sees it.  `leaf` is a view of the flat parameters that requires grad; an operation
+// of ours uses `index` to put or defer the gradient and returns an undefined tensor to autograd for it; plain
+// libtorch code just uses `leaf`, and the executor puts what autograd returns.
 struct Param {
   at::Tensor leaf;
   int index = -1;  // into Unit::parameters; -1: absent (no bias)
@@ -30,9 +31,9 @@ class GradientSink {
   void defer(int parameter, std::function<void(float* out)> compute);  // writes the whole parameter, beta 0
   bool has(int parameter) const;
 
-  // Writes every gradient to its place and forgets all closures (and what they hold).  targets[i] is the span of
-  // parameter i; a parameter that got none is written as zeros.  A second gradient for one parameter is Error{internal}:
-  // a unit uses each parameter once.
+  // Writes every gradient to its place and forgets all closures (and what they hold).  targets[i] is the span
+  // of parameter i; a parameter that got none is written as zeros.  A second gradient for one parameter is
+  // Error{internal}: a unit uses each parameter once.
   void write(std::span<const std::span<float>> targets);
 
  private:

@@ -1,5 +1,6 @@
-// Norms over flat buffers: squares are summed within blocks of 1,024 elements in a fixed order (double), and blocks
-// exactly, so that the result does not depend on how a buffer is sharded or on the number of threads.  Torch-free.
+// Norms over flat buffers: squares are summed within blocks of 1,024 elements in a fixed order (double), and
+// blocks exactly, so that the result does not depend on how a buffer is sharded or on the number of threads.
+// Torch-free.
 #pragma once
 
 #include <span>

@@ -10,12 +10,12 @@ class GradientSink;
 
 // One per unit and microbatch; lives from forward to backward_weight.  Not thread safe.
 struct OpContext {
-  int threads = 1;                          // for our kernels; libtorch's count is set on the rank's thread
-  bool training = false;                    // dropout on
+  int threads = 1;        // for our kernels; libtorch's count is set on the rank's thread
+  bool training = false;  // dropout on
   uint64_t seed = 0;
   int64_t step = 0;
-  std::span<const int64_t> sample_ids;      // global sample index of each row of the microbatch
-  GradientSink* sink = nullptr;             // where parameter gradients go; null: forward only
+  std::span<const int64_t> sample_ids;  // global sample index of each row of the microbatch
+  GradientSink* sink = nullptr;         // where parameter gradients go; null: forward only
 };
 
 }  // namespace furrow::tensor

@@ -13,11 +13,11 @@ namespace furrow::tensor {
 // Hyper-parameters of one step.
 struct StepParameters {
   double lr = 0;
-  double momentum = 0;      // SGD
-  bool nesterov = false;    // SGD
+  double momentum = 0;                   // SGD
+  bool nesterov = false;                 // SGD
   double beta1 = 0, beta2 = 0, eps = 0;  // AdamW
-  double weight_decay = 0;  // SGD: added to the gradient (L2); AdamW: decoupled
-  int64_t step = 1;         // 1 for the first step: bias correction; SGD's momentum buffer starts as the gradient
+  double weight_decay = 0;               // SGD: added to the gradient (L2); AdamW: decoupled
+  int64_t step = 1;  // 1 for the first step: bias correction; SGD's momentum buffer starts as the gradient
   float gradient_factor = 1;  // every gradient element is multiplied with it first
 };
 
@@ -28,8 +28,8 @@ struct OptimizerSpan {
 };
 
 struct Optimizer {
-  std::string_view name;                                        // "adamw"
-  std::array<std::string_view, 2> states;                       // "exp_avg", "exp_avg_sq"; "" where fewer
+  std::string_view name;                   // "adamw"
+  std::array<std::string_view, 2> states;  // "exp_avg", "exp_avg_sq"; "" where fewer
   void (*step)(const OptimizerSpan& span, const StepParameters& parameters, int threads);
 };
 

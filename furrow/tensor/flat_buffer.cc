@@ -1,0 +1,26 @@
+#include <ATen/ATen.h>
+
+#include <cstring>
+#include <memory>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/flat_buffer_torch.h"
+
+namespace furrow::tensor {
+
+at::Tensor flat_buffer(int64_t elements, MemoryKind kind) {
+  FURROW_CHECK(elements >= 0, "a buffer of negative size");
+  const size_t bytes = static_cast<size_t>(elements) * sizeof(float);
+  auto buffer = std::make_shared<CountedBuffer>(bytes, kind);
+  if (bytes > 0) std::memset(buffer->data(), 0, bytes);
+  return at::from_blob(buffer->data(), {elements}, [buffer](void*) {}, at::TensorOptions().dtype(at::kFloat));
+}
+
+at::Tensor view(const at::Tensor& flat, int64_t offset, const Shape& shape) {
+  const int64_t size = num_elements(shape);
+  FURROW_CHECK(flat.dim() == 1 && offset >= 0 && offset <= flat.numel() - size,
+               "a view outside its flat buffer");
+  return flat.narrow(0, offset, size).view(shape);
+}
+
+}  // namespace furrow::tensor
