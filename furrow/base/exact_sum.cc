@@ -126,8 +126,9 @@ void ExactSum::add_all(std::span<const float> values) {
       special_ = combine_special(special_, values[i]);
       continue;
     }
-    const auto magnitude = static_cast<int64_t>(parts.magnitude);
-    buckets[(i % kWays) * kFloatExponents + parts.exponent] += parts.negative ? -magnitude : magnitude;
+    const int64_t sign = -static_cast<int64_t>(parts.negative);  // 0 or -1: no branch on a random sign
+    const int64_t term = (static_cast<int64_t>(parts.magnitude) ^ sign) - sign;
+    buckets[(i % kWays) * kFloatExponents + parts.exponent] += term;
   }
   for (size_t i = 0; i < buckets.size(); ++i) {
     if (buckets[i] == 0) continue;

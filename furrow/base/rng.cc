@@ -44,15 +44,6 @@ void store(std::span<float> out, int64_t index, float value) {
   if (index >= 0 && index < static_cast<int64_t>(out.size())) out[static_cast<size_t>(index)] = value;
 }
 
-// 32-bit mixing by two multiplications; only its speed and its avalanche matter, any function makes a
-// bijection.
-inline uint32_t round_function(uint32_t value, uint32_t key) {
-  uint32_t h = (value ^ key) * 0x9E3779B1u;
-  h ^= h >> 15;
-  h = (h + key) * 0x85EBCA77u;
-  return h ^ (h >> 16);
-}
-
 }  // namespace
 
 PhiloxBlock philox4x32(PhiloxBlock counter, std::array<uint32_t, 2> key) {
@@ -115,26 +106,27 @@ void fill_normal(const Philox& stream, float mean, float std, uint64_t offset, s
 
 KeyedPermutation::KeyedPermutation(uint64_t seed, uint64_t epoch, uint64_t size) : size_(size) {
   FURROW_CHECK(size > 0, "a permutation of nothing");
-  const int bits = static_cast<int>(std::bit_width(size - 1));
+  // Halves of less than three bits have too few functions to be even.
+  const int bits = std::max(6, static_cast<int>(std::bit_width(size - 1)));
   low_bits_ = (bits + 1) / 2;
   low_mask_ = static_cast<uint32_t>((uint64_t{1} << low_bits_) - 1);
   high_mask_ = static_cast<uint32_t>((uint64_t{1} << (bits - low_bits_)) - 1);
   const Philox stream(seed, RandomPurpose::kShuffle, "order");
-  for (uint32_t i = 0; i < kRounds / 4; ++i) {
+  for (uint32_t i = 0; i < kRounds; ++i) {
     const PhiloxBlock words = philox4x32({i, low32(epoch), high32(epoch), 0}, stream.key());
-    std::copy(words.begin(), words.end(), keys_.begin() + 4 * i);
+    rounds_[i] = {uint64_t{words[1]} << 32 | words[0], uint64_t{words[3]} << 32 | words[2]};
   }
 }
 
 uint64_t KeyedPermutation::operator()(uint64_t index) const {
   FURROW_CHECK(index < size_, "index outside the permutation");
-  // Cycle walking: the domain is the next power of two, so fewer than two passes are expected.
+  // Cycle walking: the domain is the next power of two (at least 64), so fewer than two passes are expected.
   do {
     auto low = static_cast<uint32_t>(index) & low_mask_;
     auto high = static_cast<uint32_t>(index >> low_bits_);
     for (size_t round = 0; round < kRounds; round += 2) {
-      high ^= round_function(low, keys_[round]) & high_mask_;
-      low ^= round_function(high, keys_[round + 1]) & low_mask_;
+      high ^= rounds_[round].hash(low) & high_mask_;
+      low ^= rounds_[round + 1].hash(high) & low_mask_;
     }
     index = uint64_t{high} << low_bits_ | low;
   } while (index >= size_);

@@ -56,19 +56,25 @@ void fill_normal(const Philox& stream, float mean, float std, uint64_t offset, s
 
 // A keyed permutation of [0, size): index -> index, a pure function.  An unbalanced Feistel network over the
 // next power of two with cycle walking (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002);
-// about 15 ns an index.
+// about 10 ns an index.
 class KeyedPermutation {
  public:
   KeyedPermutation(uint64_t seed, uint64_t epoch, uint64_t size);  // REQUIRES: size > 0
   uint64_t operator()(uint64_t index) const;                       // REQUIRES: index < size
 
  private:
+  // Multiply-shift, strongly universal for 32-bit values (Dietzfelbinger, "Universal hashing and k-wise
+  // independent random variables via integer arithmetic without primes", 1996).
+  struct Round {
+    uint64_t multiplier, addend;
+    uint32_t hash(uint32_t value) const { return static_cast<uint32_t>((multiplier * value + addend) >> 32); }
+  };
   static constexpr size_t kRounds = 8;
   uint64_t size_;
   int low_bits_;
   uint32_t low_mask_;
   uint32_t high_mask_;
-  std::array<uint32_t, kRounds> keys_;
+  std::array<Round, kRounds> rounds_;
 };
 
 }  // namespace furrow

@@ -150,19 +150,33 @@ TEST(KeyedPermutation, DiffersByEpochAndSeed) {
   EXPECT_THROW(a(1000), std::exception);
 }
 
-// Where index 3 of 10 goes must be uniform over epochs: chi-squared with 9 degrees of freedom, 99.9 %
-// at 27.9.
+double chi_squared(const std::vector<int>& counts, double expected) {
+  double sum = 0;
+  for (const int count : counts) sum += (count - expected) * (count - expected) / expected;
+  return sum;
+}
+
+// Where an index goes, and how far apart neighbours land, must be uniform over epochs.  Chi-squared of 10 and
+// of 9 classes: 99.99 % stay below 33.7 and 31.8.
 TEST(KeyedPermutation, SpreadsEvenlyOverEpochs) {
-  for (const uint64_t size : {10, 60, 1000}) {
-    std::vector<int> counts(10, 0);
-    constexpr int kEpochs = 20'000;
-    for (int epoch = 0; epoch < kEpochs; ++epoch) {
-      ++counts[KeyedPermutation(9, static_cast<uint64_t>(epoch), size)(3) * 10 / size];
+  constexpr int kEpochs = 20'000;
+  for (const uint64_t size : {10, 60, 1000, 60'000}) {
+    for (const uint64_t index : {uint64_t{0}, uint64_t{3}, size - 2}) {
+      std::vector<int> places(10, 0), distances(10, 0);
+      for (int epoch = 0; epoch < kEpochs; ++epoch) {
+        const KeyedPermutation order(9, static_cast<uint64_t>(epoch), size);
+        ++places[order(index) * 10 / size];
+        ++distances[(order(index + 1) + size - order(index)) % size * 10 / size];
+      }
+      EXPECT_LT(chi_squared(places, kEpochs / 10.0), 33.7) << "size " << size << " index " << index;
+      if (size == 10) {  // a distance of 0 does not exist
+        EXPECT_EQ(distances[0], 0);
+        distances.erase(distances.begin());
+        EXPECT_LT(chi_squared(distances, kEpochs / 9.0), 31.8) << "index " << index;
+      } else if (size >= 1000) {
+        EXPECT_LT(chi_squared(distances, kEpochs / 10.0), 33.7) << "size " << size << " index " << index;
+      }
     }
-    double chi_squared = 0;
-    for (const int count : counts)
-      chi_squared += (count - kEpochs / 10.0) * (count - kEpochs / 10.0) / (kEpochs / 10.0);
-    EXPECT_LT(chi_squared, 27.9) << "size " << size;
   }
 }
 
