@@ -23,6 +23,7 @@ if(FURROW_TESTS)
 endif()
 if(FURROW_TORCH)
   find_package(Torch REQUIRED MODULE)
+  find_package(OpenMP REQUIRED)  # OpenMP::OpenMP_CXX, the runtime that libtorch uses too
 endif()
 
 # Where ./dev setup puts what Debian does not package.
