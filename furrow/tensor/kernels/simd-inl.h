@@ -1,0 +1,205 @@
+// Vectors of the kernels, compiled once per instruction set (no include guard in the usual sense: Highway's).
+//
+// VF is the machine's vector of at most 16 floats.  F16 is the virtual vector of exactly 16 lanes, 16 /
+// kLanes of VF, in which every reduction runs, so that a sum does not depend on the machine's vector width.
+#include "furrow/tensor/kernels/targets.h"
+// Highway's pattern: this guard toggles with each target.
+#if defined(FURROW_TENSOR_KERNELS_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FURROW_TENSOR_KERNELS_SIMD_INL_H_
+#undef FURROW_TENSOR_KERNELS_SIMD_INL_H_
+#else
+#define FURROW_TENSOR_KERNELS_SIMD_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstdint>
+#include <cstring>
+
+HWY_BEFORE_NAMESPACE();
+namespace furrow::tensor::kernels {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::CappedTag<float, 16>;
+using DI = hn::RebindToSigned<DF>;
+using DU = hn::RebindToUnsigned<DF>;
+using VF = hn::Vec<DF>;
+using VI = hn::Vec<DI>;
+using VU = hn::Vec<DU>;
+using MF = hn::Mask<DF>;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
+constexpr int kParts = 16 / kLanes;
+constexpr int kVectorRegisters = HWY_TARGET == HWY_AVX2 ? 16 : 32;
+
+HWY_INLINE VF set(float x) { return hn::Set(DF(), x); }
+HWY_INLINE VF zero() { return hn::Zero(DF()); }
+HWY_INLINE VF load(const float* p) { return hn::LoadU(DF(), p); }
+HWY_INLINE void store(VF v, float* p) { hn::StoreU(v, DF(), p); }
+
+// The first n lanes, 0 <= n <= kLanes; the others are zero and their memory is not touched.
+HWY_INLINE VF load_part(const float* p, int64_t n) {
+#if HWY_ARCH_X86
+  return hn::MaskedLoad(hn::FirstN(DF(), static_cast<size_t>(n)), DF(), p);
+#else
+  alignas(64) float buffer[kLanes] = {};
+  std::memcpy(buffer, p, static_cast<size_t>(n) * sizeof(float));
+  return hn::Load(DF(), buffer);
+#endif
+}
+
+HWY_INLINE void store_part(VF v, float* p, int64_t n) {
+#if HWY_ARCH_X86
+  hn::BlendedStore(v, hn::FirstN(DF(), static_cast<size_t>(n)), DF(), p);
+#else
+  alignas(64) float buffer[kLanes];
+  hn::Store(v, DF(), buffer);
+  std::memcpy(p, buffer, static_cast<size_t>(n) * sizeof(float));
+#endif
+}
+
+// How a body of sweep() reads and writes: whole vectors, or the first n lanes at the end.
+struct Full {
+  HWY_INLINE VF load(const float* p) const { return hn::LoadU(DF(), p); }
+  HWY_INLINE void store(VF v, float* p) const { hn::StoreU(v, DF(), p); }
+};
+struct Part {
+  int64_t n;
+  HWY_INLINE VF load(const float* p) const { return load_part(p, n); }
+  HWY_INLINE void store(VF v, float* p) const { store_part(v, p, n); }
+};
+
+// body(i, access) for i = begin, begin + kLanes, ...
+template <class Body>
+HWY_INLINE void sweep(int64_t begin, int64_t end, const Body& body) {
+  int64_t i = begin;
+  for (; i + kLanes <= end; i += kLanes) body(i, Full());
+  if (i < end) body(i, Part{end - i});
+}
+
+struct F16 {
+  VF v[kParts];
+};
+
+HWY_INLINE F16 set16(float x) {
+  F16 r;
+  for (int p = 0; p < kParts; ++p) r.v[p] = set(x);
+  return r;
+}
+HWY_INLINE F16 load16(const float* x) {
+  F16 r;
+  for (int p = 0; p < kParts; ++p) r.v[p] = load(x + p * kLanes);
+  return r;
+}
+// The first n of 16 lanes; the others become `fill`.
+HWY_INLINE F16 load16_part(const float* x, int64_t n, float fill) {
+  alignas(64) float buffer[16];
+  for (int i = 0; i < 16; ++i) buffer[i] = i < n ? x[i] : fill;
+  return load16(buffer);
+}
+HWY_INLINE void store16(const F16& x, float* out) {
+  for (int p = 0; p < kParts; ++p) store(x.v[p], out + p * kLanes);
+}
+HWY_INLINE F16 add16(const F16& a, const F16& b) {
+  F16 r;
+  for (int p = 0; p < kParts; ++p) r.v[p] = hn::Add(a.v[p], b.v[p]);
+  return r;
+}
+HWY_INLINE F16 mul_add16(const F16& a, const F16& b, const F16& c) {
+  F16 r;
+  for (int p = 0; p < kParts; ++p) r.v[p] = hn::MulAdd(a.v[p], b.v[p], c.v[p]);
+  return r;
+}
+
+// ((i + i+8) + (i+4 + i+12)), then (0 + 2) + (1 + 3): the one tree of every 16-lane sum.
+#if HWY_TARGET == HWY_SCALAR
+HWY_INLINE float sum16(const F16& x) {
+  float v[16];
+  store16(x, v);
+  for (int half = 8; half > 2; half /= 2) {
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  }
+  return (v[0] + v[2]) + (v[1] + v[3]);
+}
+#else
+using D4 = hn::FixedTag<float, 4>;
+using V4 = hn::Vec<D4>;
+
+HWY_INLINE V4 fold4(const F16& x) {
+#if HWY_TARGET == HWY_AVX3
+  const hn::FixedTag<float, 8> d8;
+  const auto h = hn::Add(hn::LowerHalf(d8, x.v[0]), hn::UpperHalf(d8, x.v[0]));
+  return hn::Add(hn::LowerHalf(D4(), h), hn::UpperHalf(D4(), h));
+#elif HWY_TARGET == HWY_AVX2
+  const auto h = hn::Add(x.v[0], x.v[1]);
+  return hn::Add(hn::LowerHalf(D4(), h), hn::UpperHalf(D4(), h));
+#else
+  static_assert(kParts == 4, "a target with another vector size needs its own fold");
+  return hn::Add(hn::Add(x.v[0], x.v[2]), hn::Add(x.v[1], x.v[3]));
+#endif
+}
+
+HWY_INLINE float sum16(const F16& x) {
+  alignas(16) float v[4];
+  hn::Store(fold4(x), D4(), v);
+  return (v[0] + v[2]) + (v[1] + v[3]);
+}
+
+// Rows a, b, c, d become columns.
+HWY_INLINE void transpose4(V4& a, V4& b, V4& c, V4& d) {
+  const V4 ac = hn::InterleaveLower(D4(), a, c), bd = hn::InterleaveLower(D4(), b, d);
+  const V4 ac2 = hn::InterleaveUpper(D4(), a, c), bd2 = hn::InterleaveUpper(D4(), b, d);
+  a = hn::InterleaveLower(D4(), ac, bd);
+  b = hn::InterleaveUpper(D4(), ac, bd);
+  c = hn::InterleaveLower(D4(), ac2, bd2);
+  d = hn::InterleaveUpper(D4(), ac2, bd2);
+}
+#endif
+
+// out[i] = sum16 of the 16 floats at x + 16 * i.
+HWY_INLINE void sum16_rows(const float* x, int64_t n, float* out) {
+  int64_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  for (; i + 4 <= n; i += 4) {
+    V4 a = fold4(load16(x + 16 * i)), b = fold4(load16(x + 16 * i + 16));
+    V4 c = fold4(load16(x + 16 * i + 32)), d = fold4(load16(x + 16 * i + 48));
+    transpose4(a, b, c, d);
+    hn::StoreU(hn::Add(hn::Add(a, c), hn::Add(b, d)), D4(), out + i);
+  }
+#endif
+  for (; i < n; ++i) out[i] = sum16(load16(x + 16 * i));
+}
+
+// dst[j * dst_stride + i] = src[i * src_stride + j], 4 x 4 at a time.  i < rows, j < columns.
+HWY_INLINE void transpose_block(const float* src, int64_t src_stride, int64_t rows, int64_t columns,
+                                float* dst, int64_t dst_stride) {
+  int64_t j = 0;
+#if HWY_TARGET != HWY_SCALAR
+  for (; j + 4 <= columns; j += 4) {
+    int64_t i = 0;
+    for (; i + 4 <= rows; i += 4) {
+      const float* s = src + i * src_stride + j;
+      V4 a = hn::LoadU(D4(), s), b = hn::LoadU(D4(), s + src_stride);
+      V4 c = hn::LoadU(D4(), s + 2 * src_stride), d = hn::LoadU(D4(), s + 3 * src_stride);
+      transpose4(a, b, c, d);
+      float* t = dst + j * dst_stride + i;
+      hn::StoreU(a, D4(), t);
+      hn::StoreU(b, D4(), t + dst_stride);
+      hn::StoreU(c, D4(), t + 2 * dst_stride);
+      hn::StoreU(d, D4(), t + 3 * dst_stride);
+    }
+    for (; i < rows; ++i) {
+      for (int64_t k = j; k < j + 4; ++k) dst[k * dst_stride + i] = src[i * src_stride + k];
+    }
+  }
+#endif
+  for (; j < columns; ++j) {
+    for (int64_t i = 0; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace furrow::tensor::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,66 @@
+// What the kernels' tests share: numbers, every instruction set of this machine, comparison of bits.
+#pragma once
+
+#include "furrow/tensor/kernels/targets.h"
+// targets.h decides what the next header counts as generated.
+#include <gtest/gtest.h>
+#include <hwy/targets.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+namespace furrow::tensor::kernels::testing {
+
+inline std::vector<float> random_floats(int64_t n, uint32_t seed, float low = -1, float high = 1) {
+  std::mt19937 engine(seed);
+  std::uniform_real_distribution<float> uniform(low, high);
+  std::vector<float> out(static_cast<size_t>(n));
+  for (float& x : out) x = uniform(engine);
+  return out;
+}
+
+// Runs fn(name) once per instruction set that is compiled in and present, then restores the choice.
+template <class Fn>
+void for_each_target(const Fn& fn) {
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    SCOPED_TRACE(hwy::TargetName(target));
+    fn(hwy::TargetName(target));
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+// Largest |got - want| / max(1, |want|).
+inline double worst_error(const std::vector<float>& got, const std::vector<double>& want) {
+  double worst = got.size() == want.size() ? 0 : INFINITY;
+  for (size_t i = 0; i < std::min(got.size(), want.size()); ++i) {
+    const double error = std::abs(got[i] - want[i]) / std::max(1.0, std::abs(want[i]));
+    worst = error <= worst ? worst : error;  // NaN wins
+  }
+  return worst;
+}
+
+// A copy that starts `offset` floats past an aligned address: results must not depend on where data lies.
+struct Shifted {
+  Shifted(const std::vector<float>& values, size_t offset) : storage(values.size() + offset), offset(offset) {
+    std::copy(values.begin(), values.end(), storage.begin() + static_cast<std::ptrdiff_t>(offset));
+  }
+  float* data() { return storage.data() + offset; }
+  std::vector<float> values() const {
+    return {storage.begin() + static_cast<std::ptrdiff_t>(offset), storage.end()};
+  }
+  std::vector<float> storage;
+  size_t offset;
+};
+
+}  // namespace furrow::tensor::kernels::testing
