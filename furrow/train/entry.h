@@ -1,7 +1,7 @@
 // The door of libfurrow_torch.so: what a program that links no libtorch finds in it by dlopen and dlsym.
 //
-//   auto* find = reinterpret_cast<furrow::train::FindEntryPoints>(dlsym(library, furrow::train::kEntrySymbol));
-//   observe::Summary summary = find()->train(request);
+//   auto* find = reinterpret_cast<furrow::train::FindEntryPoints>(dlsym(library,
+//   furrow::train::kEntrySymbol)); observe::Summary summary = find()->train(request);
 //
 // Both sides are of one build: `furrow_version` says so, and the caller compares it.
 #pragma once
@@ -15,7 +15,8 @@ namespace furrow::train {
 struct EntryPoints {
   const char* furrow_version;
   observe::Summary (*train)(const TrainRequest& request);
-  EvalResult (*evaluate)(const std::string& run_folder, const std::string& split, const config::Config& config);
+  EvalResult (*evaluate)(const std::string& run_folder, const std::string& split,
+                         const config::Config& config);
 };
 
 using FindEntryPoints = const EntryPoints* (*)();

@@ -38,7 +38,7 @@ struct RunInputs {
   Rates rates;
   double max_norm = 0;             // 0: no clipping
   bool alias_snapshots = false;    // snapshot() hands out the live buffers instead of copies
-  observe::Trace* trace = nullptr; // records one event per instruction when set
+  std::vector<observe::TraceEvent>* trace = nullptr;  // gets one event per instruction when set
 };
 
 struct RunOutputs {

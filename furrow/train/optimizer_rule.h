@@ -13,8 +13,9 @@ namespace furrow::train {
 
 class OptimizerRule {
  public:
-  explicit OptimizerRule(const config::Optimizer& config);  // Error{invalid_argument}: unknown name
-  std::vector<std::string> state_names() const;             // "exp_avg", "exp_avg_sq"; SGD without momentum: none
+  // `moving_momentum`: the schedule sets the momentum of each step.  Error{invalid_argument}: unknown name.
+  OptimizerRule(const config::Optimizer& config, bool moving_momentum);
+  std::vector<std::string> state_names() const;  // "exp_avg", "exp_avg_sq"; SGD without momentum: none
   // Hyper-parameters of 0-based step `step`, `decay` for parameters that decay.
   tensor::StepParameters parameters(int64_t step, const Rates& rates, double gradient_factor, bool decay) const;
   const tensor::Optimizer& kernel() const { return *kernel_; }
@@ -22,6 +23,7 @@ class OptimizerRule {
  private:
   config::Optimizer config_;
   const tensor::Optimizer* kernel_;
+  bool has_states_ = true;
 };
 
 }  // namespace furrow::train

@@ -1,0 +1,34 @@
+// What the slots of a program hold while it runs.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <span>
+#include <variant>
+#include <vector>
+
+#include "furrow/data/batch.h"
+#include "furrow/tensor/gradient_sink_torch.h"
+#include "furrow/tensor/op_context.h"
+#include "furrow/train/executor_torch.h"
+
+namespace furrow::train {
+
+// The small autograd graph of one unit and one microbatch, from forward (or recompute) to backward_weight.  Operations
+// keep a pointer to `context` and `sink`: never moved.
+struct UnitGraph {
+  explicit UnitGraph(int parameters) : sink(parameters) {}
+  UnitGraph(const UnitGraph&) = delete;
+  UnitGraph& operator=(const UnitGraph&) = delete;
+
+  at::Tensor input;   // detached; requires grad where there is a unit in front
+  at::Tensor output;  // reset once backward_input has run
+  tensor::GradientSink sink;
+  tensor::OpContext context;
+};
+
+// An at::Tensor for act, grad, gradient and total; params and state live in ModelState and need no cell.
+using Cell = std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>, LossSums, Scale>;
+
+}  // namespace furrow::train

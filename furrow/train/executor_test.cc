@@ -1,0 +1,173 @@
+// The equalities of the executor: recompute, accumulation, threads of execution never change a bit.
+#include "furrow/train/executor_torch.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/norm.h"
+#include "furrow/train/executor_state_torch.h"
+#include "tests/testing/tiny_training_torch.h"
+
+namespace furrow::train {
+namespace {
+
+using testing::relative_error;
+using testing::run_steps;
+using testing::same_bits;
+using testing::StepOptions;
+using testing::StepResult;
+using testing::TinyTraining;
+
+TEST(Operations, EveryOneHasAHandler) {
+  for (const plan::Op op : plan::all_ops()) EXPECT_NE(handler_of(op), nullptr) << plan::op_info(op).name;
+}
+
+class Networks : public ::testing::TestWithParam<std::string> {
+ protected:
+  TinyTraining tiny_ = testing::tiny(GetParam());
+};
+
+TEST_P(Networks, RecomputeChangesNoBitOfTenSteps) {
+  const size_t units = tiny_.spec.units.size();
+  StepOptions options;
+  options.microbatch_sizes = {4, 4, 4};
+  options.steps = 10;
+  const StepResult plain = run_steps(tiny_, options);
+  options.recompute.assign(units, true);
+  const StepResult full = run_steps(tiny_, options);
+  options.recompute.assign(units, false);
+  options.recompute[units / 2] = true;
+  const StepResult one = run_steps(tiny_, options);
+  for (const StepResult* other : {&full, &one}) {
+    EXPECT_TRUE(same_bits(plain.params, other->params));
+    EXPECT_TRUE(same_bits(plain.states, other->states));
+    EXPECT_EQ(plain.outputs.loss.loss.value(), other->outputs.loss.loss.value());
+  }
+}
+
+TEST_P(Networks, AFlippedBitIsSeen) {
+  StepOptions options;
+  const StepResult a = run_steps(tiny_, options);
+  const StepResult b = run_steps(tiny_, options);
+  ASSERT_TRUE(same_bits(a.params, b.params));
+  for (const at::Tensor& t : b.params) {
+    if (t.defined()) reinterpret_cast<uint32_t*>(t.data_ptr<float>())[3] ^= 1;
+  }
+  EXPECT_FALSE(same_bits(a.params, b.params));
+}
+
+// The gradients of microbatches computed apart, one program each.
+std::vector<StepResult> apart(const TinyTraining& tiny, int count, int64_t size) {
+  std::vector<StepResult> results;
+  for (int m = 0; m < count; ++m) {
+    StepOptions options;
+    options.microbatch_sizes = {size};
+    options.position = m * size;
+    results.push_back(run_steps(tiny, options));
+  }
+  return results;
+}
+
+at::Tensor tree_sum(const std::vector<StepResult>& parts, size_t unit, int begin, int end) {
+  if (end - begin == 1) return parts[begin].gradients[unit];
+  const int middle = plan::tree_split(begin, end);
+  return tree_sum(parts, unit, begin, middle) + tree_sum(parts, unit, middle, end);
+}
+
+TEST_P(Networks, AccumulationIsTheTreeSumBitForBit) {
+  const bool tied = GetParam() == "gpt-tied";  // its uses are summed apart: see the next test
+  for (const int count : {2, 3, 5, 8}) {
+    std::vector<StepResult> parts = apart(tiny_, count, 4);
+    StepOptions options;
+    options.microbatch_sizes.assign(count, 4);
+    const StepResult whole = run_steps(tiny_, options);
+    std::vector<at::Tensor> sums, swapped;
+    for (size_t u = 0; u < parts[0].gradients.size(); ++u) {
+      sums.push_back(parts[0].gradients[u].defined() ? tree_sum(parts, u, 0, count) : at::Tensor());
+    }
+    if (tied) {
+      sums[0] = whole.gradients[0];
+      EXPECT_LT(relative_error({tree_sum(parts, 0, 0, count)}, {whole.gradients[0]}), 1e-6);
+    }
+    EXPECT_TRUE(same_bits(sums, whole.gradients)) << count << " microbatches";
+    if (count < 3) continue;  // a + b is b + a
+    std::swap(parts[0], parts[count - 1]);
+    for (size_t u = 0; u < parts[0].gradients.size(); ++u) {
+      swapped.push_back(parts[0].gradients[u].defined() ? tree_sum(parts, u, 0, count) : at::Tensor());
+    }
+    EXPECT_FALSE(same_bits(swapped, whole.gradients)) << "a swapped microbatch went unseen";
+  }
+}
+
+TEST_P(Networks, OneLargeBatchIsWithinABound) {
+  StepOptions options;
+  options.microbatch_sizes = {4, 4, 4, 4};
+  const StepResult accumulated = run_steps(tiny_, options);
+  options.microbatch_sizes = {16};
+  const StepResult large = run_steps(tiny_, options);
+  EXPECT_EQ(accumulated.outputs.loss.count, large.outputs.loss.count);
+  EXPECT_NEAR(accumulated.outputs.loss.mean(), large.outputs.loss.mean(), 1e-6);
+  EXPECT_LT(relative_error(accumulated.gradients, large.gradients), 2e-6);
+  options.position = 16;
+  EXPECT_GT(relative_error(accumulated.gradients, run_steps(tiny_, options).gradients), 1e-3);
+}
+
+TEST_P(Networks, TheNormIsThatOfTheMeanGradient) {
+  const StepResult result = run_steps(tiny_, {});
+  double squares = 0;
+  for (const at::Tensor& gradient : result.gradients) {
+    if (gradient.defined()) squares += gradient.to(at::kDouble).square().sum().item<double>();
+  }
+  const double expected = std::sqrt(squares) / static_cast<double>(result.outputs.loss.count);
+  EXPECT_NEAR(result.outputs.scale.norm, expected, 1e-9 * expected);
+  EXPECT_NEAR(result.outputs.scale.factor * static_cast<double>(result.outputs.loss.count),
+              std::min(1.0, 1.0 / (expected + 1e-6)), 1e-9);
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(testing::tiny_names()),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(NonFinite, LeavesTheModelAlone) {
+  TinyTraining tiny = testing::tiny("mlp");
+  const StepResult before = run_steps(tiny, {.steps = 0});
+  std::vector<int64_t> first(4);
+  data::SampleOrder(42, tiny.source->size(), true).indices(0, first);
+  tiny.source->poison(first[2]);
+  const StepResult after = run_steps(tiny, {});
+  EXPECT_FALSE(after.outputs.scale.finite);
+  EXPECT_GE(after.outputs.scale.non_finite_unit, 0);
+  EXPECT_TRUE(same_bits(before.params, after.params));
+  EXPECT_TRUE(same_bits(before.states, after.states));
+}
+
+TEST(Cancelled, NothingIsApplied) {
+  const TinyTraining tiny = testing::tiny("mlp");
+  const OptimizerRule rule(tiny.config.optimizer, false);
+  ModelState model(tiny.spec, rule.state_names(), 42), untouched(tiny.spec, rule.state_names(), 42);
+  CancelToken cancel;
+  cancel.cancel();
+  RankContext rank;
+  rank.cancel = &cancel;
+  Executor executor(plan::compile_train(tiny.spec, plan::Layout(), {{4}, {}, 2}), model, find_objective("supervised"),
+                    &rule, rank);
+  data::Loader loader(*tiny.source, data::SampleOrder(1, tiny.source->size(), true), {.sizes = {4}});
+  RunInputs inputs;
+  inputs.loader = &loader;
+  inputs.rates = {0.1, 0.9};
+  try {
+    executor.run(inputs);
+    FAIL() << "ran although cancelled";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kCancelled);
+  }
+  EXPECT_TRUE(same_bits({model.unit(0).params}, {untouched.unit(0).params}));
+}
+
+}  // namespace
+}  // namespace furrow::train

@@ -1,0 +1,235 @@
+// What each operation does.  A new operation is a function here and a row of kHandlers.
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/from_blob.h>
+#include <fmt/format.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/base/memory.h"
+#include "furrow/tensor/dtype_torch.h"
+#include "furrow/tensor/norm.h"
+#include "furrow/train/executor_state_torch.h"
+
+namespace furrow::train {
+namespace {
+
+using plan::ValueKind;
+
+void load(ExecutorState& state, const BoundInstruction& bound) {
+  const data::Batch* batch = state.inputs->loader->next();
+  FURROW_CHECK(batch != nullptr, "the loader ended before the program did");
+  state.cells[bound.writes(ValueKind::kBatch)] = batch;
+}
+
+// A tensor over a batch's memory, which the loader keeps until the batch is dropped.
+at::Tensor batch_tensor(const ArrayView& array) {
+  return at::from_blob(array.bytes.data(), array.shape, tensor::scalar_type(array.dtype));
+}
+
+at::Tensor unit_input(ExecutorState& state, const BoundInstruction& bound) {
+  if (bound.unit() > 0) return state.cell<at::Tensor>(bound.reads(ValueKind::kAct));
+  return batch_tensor(state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch))->arrays[0]);
+}
+
+void set_context(ExecutorState& state, const BoundInstruction& bound, tensor::OpContext* context) {
+  context->threads = state.rank.threads;
+  context->seed = state.rank.seed;
+  context->step = state.inputs->step;
+  context->sample_ids = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch))->sample_ids;
+}
+
+// Runs the unit's forward with a graph for backward; returns it with its output in place.
+std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstruction& bound) {
+  const auto params = state.model.params(bound.unit());
+  auto graph = std::make_unique<UnitGraph>(static_cast<int>(params.size()));
+  set_context(state, bound, &graph->context);
+  graph->context.training = true;
+  graph->context.sink = &graph->sink;
+  graph->input = unit_input(state, bound).detach();
+  if (bound.unit() > state.first_trained) graph->input.requires_grad_(true);
+  const at::AutoGradMode grad_mode(true);
+  graph->output = state.model.block(bound.unit()).forward(graph->input, params, graph->context);
+  return graph;
+}
+
+at::Tensor run_without_graph(ExecutorState& state, const BoundInstruction& bound) {
+  tensor::OpContext context;
+  set_context(state, bound, &context);
+  context.training = state.training;
+  const at::AutoGradMode grad_mode(false);
+  return state.model.block(bound.unit()).forward(unit_input(state, bound), state.model.params(bound.unit()), context);
+}
+
+void forward(ExecutorState& state, const BoundInstruction& bound) {
+  const MemoryScope scope(MemoryKind::kActivations);
+  const int act = bound.writes(ValueKind::kAct), saved = bound.writes(ValueKind::kSaved);
+  if (saved < 0) {  // a unit that is recomputed, or a forward-only program
+    state.cells[act] = run_without_graph(state, bound);
+    return;
+  }
+  std::unique_ptr<UnitGraph> graph = run_with_graph(state, bound);
+  state.cells[act] = graph->output.detach();
+  state.cells[saved] = std::move(graph);
+}
+
+void recompute(ExecutorState& state, const BoundInstruction& bound) {
+  const MemoryScope scope(MemoryKind::kActivations);
+  state.cells[bound.writes(ValueKind::kSaved)] = run_with_graph(state, bound);
+}
+
+LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor* gradient) {
+  const MemoryScope scope(MemoryKind::kActivations);
+  const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
+  const at::Tensor& output = state.cell<at::Tensor>(bound.reads(ValueKind::kAct));
+  const LossSums sums = state.objective.loss(output, batch_tensor(batch->arrays[1]), gradient, state.rank.threads);
+  state.outputs.loss.add(sums);
+  return sums;
+}
+
+void loss(ExecutorState& state, const BoundInstruction& bound) {
+  at::Tensor gradient;
+  state.cells[bound.writes(ValueKind::kLoss)] = sums_of(state, bound, &gradient);
+  state.cells[bound.writes(ValueKind::kGrad)] = std::move(gradient);
+}
+
+void evaluate(ExecutorState& state, const BoundInstruction& bound) {
+  state.cells[bound.writes(ValueKind::kLoss)] = sums_of(state, bound, nullptr);
+}
+
+// Parameters whose operation defers its weight gradient come back undefined; the others are put.
+void backward_input(ExecutorState& state, const BoundInstruction& bound) {
+  const MemoryScope scope(MemoryKind::kActivations);
+  auto graph = std::move(state.cell<std::unique_ptr<UnitGraph>>(bound.reads(ValueKind::kSaved)));
+  const at::Tensor& grad = state.cell<at::Tensor>(bound.reads(ValueKind::kGrad));
+  const auto params = state.model.params(bound.unit());
+  const int input_grad = bound.writes(ValueKind::kGrad), deferred = bound.writes(ValueKind::kDeferred);
+  std::vector<at::Tensor> wanted;
+  for (const tensor::Param& param : params) wanted.push_back(param.leaf);
+  if (input_grad >= 0) wanted.push_back(graph->input);
+  std::vector<at::Tensor> gradients =
+      torch::autograd::grad({graph->output}, wanted, {grad.view_as(graph->output)}, std::nullopt,
+                            /*create_graph=*/false, /*allow_unused=*/true);
+  graph->output.reset();
+  for (size_t i = 0; i < params.size(); ++i) {
+    if (gradients[i].defined()) graph->sink.put(static_cast<int>(i), std::move(gradients[i]));
+  }
+  if (input_grad >= 0) {
+    FURROW_CHECK(gradients.back().defined(), "the block's output does not depend on its input");
+    state.cells[input_grad] = std::move(gradients.back());
+  }
+  if (deferred >= 0) state.cells[deferred] = std::move(graph);
+}
+
+void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
+  const MemoryScope scope(MemoryKind::kOther);
+  auto& graph = state.cell<std::unique_ptr<UnitGraph>>(bound.reads(ValueKind::kDeferred));
+  const plan::Unit& unit = state.model.spec().units[bound.unit()];
+  std::vector<std::span<float>> targets;
+  for (size_t i = 0; i < unit.parameters.size(); ++i) {
+    const auto [slot, offset] = bound.targets[i];
+    targets.push_back(state.gradient(slot).subspan(offset, unit.parameters[i].size()));
+  }
+  const at::AutoGradMode grad_mode(false);
+  graph->sink.write(targets);
+}
+
+void add(ExecutorState& state, const BoundInstruction& bound) {
+  tensor::add(state.gradient(bound.gradient_reads[0]), state.gradient(bound.gradient_reads[1]),
+              state.gradient(bound.writes(ValueKind::kGradient)), state.rank.threads);
+}
+
+// total(u) = the unit's own gradient plus, in use order, the span of each tied use.
+void add_tied(ExecutorState& state, const BoundInstruction& bound) {
+  const std::span<float> total = state.gradient(bound.writes(ValueKind::kTotal));
+  const std::span<float> own = state.gradient(bound.gradient_reads[0]);
+  if (own.data() != total.data()) std::copy(own.begin(), own.end(), total.begin());
+  size_t next = 1;
+  for (const plan::TiedUse& use : state.model.flat().tied) {
+    if (use.owner_unit != bound.unit()) continue;
+    const std::span<float> span = total.subspan(use.owner_offset, use.size);
+    tensor::add(span, state.gradient(bound.gradient_reads[next++]).first(use.size), span, state.rank.threads);
+  }
+}
+
+// Norm of the mean gradient over all units, the clip coefficient of torch.nn.utils.clip_grad_norm_, and the verdict.
+void clip(ExecutorState& state, const BoundInstruction& bound) {
+  ExactSum squares;
+  Scale scale;
+  size_t next = 0;
+  for (const plan::Value& value : bound.instruction->reads) {
+    if (value.kind != ValueKind::kGradient && value.kind != ValueKind::kTotal) continue;
+    ExactSum of_unit;
+    tensor::add_sum_of_squares(state.gradient(bound.gradient_reads[next++]), state.rank.threads, &of_unit);
+    if (!std::isfinite(of_unit.value()) && scale.non_finite_unit < 0) scale.non_finite_unit = value.unit;
+    squares.add(of_unit);
+  }
+  const double count = static_cast<double>(std::max<int64_t>(1, state.outputs.loss.count));
+  scale.norm = std::sqrt(squares.value()) / count;
+  scale.finite = std::isfinite(scale.norm) && std::isfinite(state.outputs.loss.mean());
+  const double max_norm = state.inputs->max_norm;
+  const double coefficient = max_norm > 0 ? std::min(1.0, max_norm / (scale.norm + 1e-6)) : 1.0;
+  scale.factor = coefficient / count;
+  state.outputs.scale = scale;
+  state.cells[bound.writes(ValueKind::kScale)] = scale;
+}
+
+void step(ExecutorState& state, const BoundInstruction& bound) {
+  const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
+  const plan::UnitLayout& layout = state.model.flat().units[bound.unit()];
+  UnitState& unit = state.model.unit(bound.unit());
+  const std::span<const float> gradient = state.gradient(bound.gradient_reads[0]);
+  const int64_t borders[3] = {0, layout.decay_elements, layout.elements};
+  for (const bool decay : {true, false}) {
+    const int64_t begin = borders[decay ? 0 : 1], size = borders[decay ? 1 : 2] - begin;
+    if (size == 0) continue;
+    tensor::OptimizerSpan span;
+    span.params = {unit.params.data_ptr<float>() + begin, static_cast<size_t>(size)};
+    span.gradient = gradient.subspan(begin, size);
+    for (size_t s = 0; s < unit.states.size(); ++s) {
+      span.states[s] = {unit.states[s].data_ptr<float>() + begin, static_cast<size_t>(size)};
+    }
+    state.rule->kernel().step(span, state.rule->parameters(state.inputs->step, state.inputs->rates, scale.factor, decay),
+                              state.rank.threads);
+  }
+}
+
+void snapshot(ExecutorState& state, const BoundInstruction& bound) {
+  auto& snapshots = state.outputs.snapshots;
+  snapshots.resize(state.model.spec().units.size());
+  snapshots[bound.unit()] = state.model.snapshot(bound.unit(), state.inputs->alias_snapshots);
+}
+
+struct Row {
+  plan::Op op;
+  Handler handler;
+};
+
+constexpr Row kHandlers[] = {
+    {plan::Op::kLoad, &load},
+    {plan::Op::kForward, &forward},
+    {plan::Op::kRecompute, &recompute},
+    {plan::Op::kLoss, &loss},
+    {plan::Op::kEvaluate, &evaluate},
+    {plan::Op::kBackwardInput, &backward_input},
+    {plan::Op::kBackwardWeight, &backward_weight},
+    {plan::Op::kAdd, &add},
+    {plan::Op::kAddTied, &add_tied},
+    {plan::Op::kClip, &clip},
+    {plan::Op::kStep, &step},
+    {plan::Op::kSnapshot, &snapshot},
+};
+
+}  // namespace
+
+Handler handler_of(plan::Op op) {
+  for (const Row& row : kHandlers) {
+    if (row.op == op) return row.handler;
+  }
+  throw Error(ErrorCode::kInternal, fmt::format("operation {} has no handler", plan::op_info(op).name));
+}
+
+}  // namespace furrow::train

@@ -1,0 +1,50 @@
+#include "furrow/train/recipe.h"
+
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <cmath>
+
+#include "furrow/base/error.h"
+
+namespace furrow::train {
+
+std::vector<int64_t> microbatch_sizes(const config::Training& training) {
+  const int64_t local = training.local_batch_size;
+  const int64_t global = training.global_batch_size > 0 ? training.global_batch_size : local;
+  if (global % local != 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("[training] global_batch_size {} = {} x local_batch_size {} + {}: choose a multiple, such as "
+                            "{} or {}",
+                            global, global / local, local, global % local, std::max(local, global - global % local),
+                            global + local - global % local));
+  }
+  return std::vector<int64_t>(global / local, local);
+}
+
+int64_t total_steps(const config::Training& training, int64_t train_samples) {
+  if (training.epochs <= 0) return training.steps;
+  const double global = static_cast<double>(training.global_batch_size > 0 ? training.global_batch_size
+                                                                           : training.local_batch_size);
+  return static_cast<int64_t>(std::ceil(training.epochs * static_cast<double>(train_samples) / global));
+}
+
+std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec) {
+  if (config.mode != "selective") return std::vector<bool>(spec.units.size(), config.mode == "full");
+  std::vector<bool> recompute(spec.units.size(), false);
+  for (const std::string& pattern : config.units) {
+    bool found = false;
+    for (size_t u = 0; u < spec.units.size(); ++u) {
+      if (fnmatch(pattern.c_str(), spec.units[u].name.c_str(), 0) != 0) continue;
+      recompute[u] = found = true;
+    }
+    if (found) continue;
+    std::string names;
+    for (const plan::Unit& unit : spec.units) names += (names.empty() ? "" : ", ") + unit.name;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("[activation_checkpoint] units: '{}' matches no unit; the units are {}", pattern, names));
+  }
+  return recompute;
+}
+
+}  // namespace furrow::train

@@ -1,0 +1,23 @@
+// The arithmetic of a training run, from its config: microbatches, steps, recompute.  Torch-free.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "furrow/config/config.h"
+#include "furrow/plan/compile.h"
+#include "furrow/plan/model_spec.h"
+
+namespace furrow::train {
+
+// local_batch_size, as often as it fits into global_batch_size.  Error{invalid_argument} shows the sum when it does not.
+std::vector<int64_t> microbatch_sizes(const config::Training& training);
+
+// [training] steps, or epochs over `train_samples` rounded up to whole steps.
+int64_t total_steps(const config::Training& training, int64_t train_samples);
+
+// Per unit, from [activation_checkpoint]: none, full, or the units whose name matches one of its patterns.
+// Error{invalid_argument}: a pattern that matches no unit.
+std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec);
+
+}  // namespace furrow::train

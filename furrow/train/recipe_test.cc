@@ -1,0 +1,75 @@
+#include "furrow/train/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+
+#include "furrow/base/error.h"
+
+namespace furrow::train {
+namespace {
+
+config::Training training(int64_t local, int64_t global) {
+  config::Training t;
+  t.local_batch_size = local;
+  t.global_batch_size = global;
+  return t;
+}
+
+std::string message_of(const std::function<void()>& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Recipe, MicrobatchesFillTheGlobalBatch) {
+  EXPECT_EQ(microbatch_sizes(training(32, 96)), (std::vector<int64_t>{32, 32, 32}));
+  EXPECT_EQ(microbatch_sizes(training(32, -1)), (std::vector<int64_t>{32}));
+}
+
+TEST(Recipe, ImpossibleArithmeticShowsTheSum) {
+  const std::string message = message_of([] { microbatch_sizes(training(32, 100)); });
+  EXPECT_NE(message.find("100 = 3 x local_batch_size 32 + 4"), std::string::npos) << message;
+  EXPECT_NE(message.find("96 or 128"), std::string::npos) << message;
+}
+
+TEST(Recipe, EpochsRoundUpToWholeSteps) {
+  config::Training t = training(32, 64);
+  t.steps = 7;
+  t.epochs = 0;
+  EXPECT_EQ(total_steps(t, 1000), 7);
+  t.epochs = 2;
+  EXPECT_EQ(total_steps(t, 1000), 32);  // 2000 / 64 = 31.25
+}
+
+plan::ModelSpec three_units() {
+  plan::ModelSpec spec;
+  for (const char* name : {"embed", "h.0", "h.1"}) {
+    plan::Unit unit;
+    unit.name = name;
+    spec.units.push_back(unit);
+  }
+  return spec;
+}
+
+TEST(Recipe, RecomputeByPattern) {
+  config::ActivationCheckpoint config;
+  config.mode = "none";
+  EXPECT_EQ(recompute_units(config, three_units()), (std::vector<bool>{false, false, false}));
+  config.mode = "full";
+  EXPECT_EQ(recompute_units(config, three_units()), (std::vector<bool>{true, true, true}));
+  config.mode = "selective";
+  config.units = {"h.*"};
+  EXPECT_EQ(recompute_units(config, three_units()), (std::vector<bool>{false, true, true}));
+  config.units = {"layer.*"};
+  const std::string message = message_of([&] { recompute_units(config, three_units()); });
+  EXPECT_NE(message.find("embed, h.0, h.1"), std::string::npos) << message;
+}
+
+}  // namespace
+}  // namespace furrow::train

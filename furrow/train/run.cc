@@ -1,0 +1,323 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/base/log.h"
+#include "furrow/base/memory.h"
+#include "furrow/base/process.h"
+#include "furrow/base/text.h"
+#include "furrow/base/version.h"
+#include "furrow/train/extensions_torch.h"
+#include "furrow/train/recipe.h"
+#include "furrow/train/run_torch.h"
+
+namespace furrow::train {
+namespace {
+
+bool language(const config::Config& config) { return config.training.dataset == "text"; }
+
+observe::RunFolder open_folder(const TrainRequest& request) {
+  return request.resume ? observe::RunFolder::resume(request.run_folder) : observe::RunFolder::create(request.run_folder);
+}
+
+}  // namespace
+
+Workbench open_workbench(const config::Config& config, const Extensions* extensions, const CancelToken* cancel,
+                         const data::Preprocessing* fitted) {
+  Workbench bench;
+  bench.config = config;
+  bench.dataset = data::open_dataset(config, fitted);
+  const data::Source& source = *bench.dataset.train;
+  models::DataShape shape;
+  shape.input.dtype = source.fields()[0].dtype;
+  shape.input.shape = source.fields()[0].shape;
+  shape.input.shape.insert(shape.input.shape.begin(), -1);
+  shape.classes = source.classes();
+  const std::span<const models::Architecture> extra =
+      extensions ? std::span<const models::Architecture>(extensions->architectures) : std::span<const models::Architecture>();
+  bench.spec = models::describe(config.model, shape, extra);
+  bench.objective = &find_objective(language(config) ? "language_modelling" : "supervised");
+  bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : core_count();
+  bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
+  bench.rank.cancel = cancel;
+  return bench;
+}
+
+Run::Run(const TrainRequest& request)
+    : request_(request),
+      bench_(open_workbench(request.config, request.extensions, request.cancel)),
+      rule_(request.config.optimizer, request.config.lr_scheduler.decay_type == "one_cycle"),
+      folder_(open_folder(request)) {}
+
+observe::Summary Run::run() {
+  compile();
+  restore();
+  begin_record();
+  try {
+    loop();
+    finish();
+  } catch (const std::exception&) {
+    status_ = "failed";
+    folder_.end(status_);
+    throw;
+  }
+  const observe::Summary result = summary();
+  folder_.write_summary(result);
+  folder_.end(status_);
+  for (observe::Sink* sink : request_.sinks) sink->end(status_);
+  return result;
+}
+
+void Run::compile() {
+  const config::Config& config = bench_.config;
+  plan::TrainOptions options;
+  options.microbatch_sizes = microbatch_sizes(config.training);
+  options.recompute = recompute_units(config.activation_checkpoint, bench_.spec);
+  options.optimizer_state_copies = static_cast<int>(rule_.state_names().size());
+  const plan::Layout layout = plan::layout_from(config.parallelism, 1);
+  const plan::Program program = plan::compile_train(bench_.spec, layout, options);
+  planned_ = plan::verify(program, bench_.spec);
+  folder_.write_plan(plan::to_text(program));
+  global_batch_ = program.samples();
+  total_steps_ = total_steps(config.training, bench_.dataset.train->size());
+
+  const std::vector<nn::BlockKind> blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
+  model_ = std::make_unique<ModelState>(bench_.spec, rule_.state_names(), bench_.rank.seed, blocks);
+  trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);
+  saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout, options), *model_, *bench_.objective, &rule_,
+                                      bench_.rank);
+  evaluator_ = std::make_unique<Evaluator>(*model_, *bench_.objective, bench_.rank, config.training.local_batch_size,
+                                           static_cast<int>(config.data.prefetch_batches));
+  checkpointer_ = std::make_unique<Checkpointer>(config, folder_.checkpoints(), bench_.rank.threads);
+}
+
+void Run::restore() {
+  const config::Config& config = bench_.config;
+  if (request_.resume) {
+    if (auto restored = checkpointer_->restore(*model_)) {
+      state_ = restored->state;
+      best_ = std::move(restored->best);
+      saved_step_ = state_.step;
+      log_info(fmt::format("resuming at step {} of {}", state_.step, total_steps_));
+    } else {
+      log_info("no checkpoint yet: starting at step 0");
+    }
+  }
+  if (state_.step == 0 && !config.checkpoint.initial_load_path.empty()) {
+    load_parameters(config.checkpoint.initial_load_path, *model_);
+  }
+  data::LoaderOptions options;
+  options.sizes = microbatch_sizes(config.training);
+  options.position = state_.position;
+  options.prefetch = static_cast<int>(config.data.prefetch_batches);
+  const data::Source& source = *bench_.dataset.train;
+  loader_ = std::make_unique<data::Loader>(
+      source, data::SampleOrder(bench_.rank.seed, source.size(), config.data.shuffle), options);
+}
+
+void Run::begin_record() {
+  const std::string name = request_.run_folder.substr(request_.run_folder.find_last_of('/') + 1);
+  const std::string text = config::to_toml(bench_.config);
+  folder_.begin(name, text, state_.step);
+  for (observe::Sink* sink : request_.sinks) sink->begin(name, text, state_.step);
+}
+
+bool Run::wants_more() const {
+  return state_.step < total_steps_ && !state_.stopped_early && !(request_.cancel && request_.cancel->cancelled());
+}
+
+void Run::loop() {
+  while (wants_more()) {
+    try {
+      one_step();
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kCancelled) throw;
+      break;  // nothing of the step was applied
+    }
+    const config::Config& config = bench_.config;
+    const bool last = state_.step == total_steps_;
+    if (config.validation.enable && bench_.dataset.validation &&
+        (last || (config.validation.freq > 0 && state_.step % config.validation.freq == 0))) {
+      validate();
+    }
+    if (config.checkpoint.enable && config.checkpoint.interval > 0 && state_.step % config.checkpoint.interval == 0) {
+      save();
+    }
+  }
+}
+
+void Run::one_step() {
+  const config::Config& config = bench_.config;
+  const int64_t start_ns = bench_.rank.clock->monotonic_ns();
+  RunInputs inputs;
+  inputs.loader = loader_.get();
+  inputs.step = state_.step;
+  inputs.rates = rates_at({config.lr_scheduler, config.optimizer, total_steps_}, state_.step);
+  inputs.max_norm = config.training.max_norm;
+  const bool first_of_process = times_.count() == 0 && time_to_first_step_s_ == 0;
+  const auto traced = static_cast<int64_t>(trace_.size() / std::max<size_t>(1, trainer_->program().instructions.size()));
+  if (config.profiling.enable_profiling && !first_of_process && traced < config.profiling.trace_steps) {
+    inputs.trace = &trace_;
+  }
+  const RunOutputs outputs = trainer_->run(inputs);
+  refuse_non_finite(outputs);
+  state_.step += 1;
+  state_.position += global_batch_;
+  state_.last_loss = outputs.loss.mean();
+  const int64_t duration_ns = bench_.rank.clock->monotonic_ns() - start_ns;
+  if (first_of_process) {
+    time_to_first_step_s_ = static_cast<double>(ns_since_exec()) * 1e-9;
+  } else {
+    times_.add(duration_ns);
+  }
+  const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);
+  if (state_.step % log_freq == 0 || state_.step == 1 || state_.step == total_steps_) log_step(outputs, duration_ns);
+}
+
+void Run::refuse_non_finite(const RunOutputs& outputs) {
+  if (outputs.scale.finite) return;
+  const int unit = outputs.scale.non_finite_unit;
+  const std::string message = fmt::format(
+      "step {}: loss is {}, gradient norm is {}{}", state_.step + 1, outputs.loss.mean(), outputs.scale.norm,
+      unit >= 0 ? fmt::format(", first in the gradient of unit {}", bench_.spec.units[unit].name) : "");
+  if (bench_.config.training.nan_policy == "stop") {
+    throw Error(ErrorCode::kFailedPrecondition,
+                message + "; lower [optimizer] lr, clip with [training] max_norm, or set [training] nan_policy = \"skip\"");
+  }
+  ++state_.skipped_steps;
+  log_warning(message + "; the step is skipped");
+}
+
+void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
+  observe::StepRecord record;
+  record.step = state_.step;
+  record.samples = state_.position;
+  const Rates rates = rates_at({bench_.config.lr_scheduler, bench_.config.optimizer, total_steps_}, state_.step - 1);
+  record.values = {{"loss", outputs.loss.mean()},
+                   {"grad_norm", outputs.scale.norm},
+                   {"lr", rates.lr},
+                   {"accuracy", outputs.loss.accuracy()},
+                   {"samples_per_second", static_cast<double>(global_batch_) / (static_cast<double>(duration_ns) * 1e-9)},
+                   {"step_time_ms", static_cast<double>(duration_ns) * 1e-6},
+                   {"data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9},
+                   {"memory_bytes", static_cast<double>(current_rss_bytes())}};
+  emit(record);
+}
+
+void Run::emit(const observe::StepRecord& record) {
+  folder_.log(record);
+  for (observe::Sink* sink : request_.sinks) sink->log(record);
+}
+
+void Run::validate() {
+  const LossSums sums = evaluator_->run(*bench_.dataset.validation);
+  state_.last_validation_loss = sums.mean();
+  state_.last_validation_accuracy = sums.accuracy();
+  keep_best(sums.mean(), sums.accuracy());
+  observe::StepRecord record;
+  record.step = state_.step;
+  record.samples = state_.position;
+  record.values = {{"validation_loss", sums.mean()}, {"validation_accuracy", sums.accuracy()}};
+  emit(record);
+}
+
+void Run::keep_best(double loss, double accuracy) {
+  const config::Validation& config = bench_.config.validation;
+  const bool by_accuracy = config.metric == "accuracy";
+  const double metric = by_accuracy ? accuracy : loss;
+  const double gain = by_accuracy ? metric - state_.best_metric : state_.best_metric - metric;
+  const bool better = std::isfinite(metric) && (!state_.has_best || gain > config.min_delta);
+  if (!better) {
+    ++state_.bad_validations;
+    state_.stopped_early = config.patience > 0 && state_.bad_validations >= config.patience;
+    return;
+  }
+  state_.has_best = true;
+  state_.bad_validations = 0;
+  state_.best_metric = metric;
+  state_.best_step = state_.step;
+  state_.best_validation_loss = loss;
+  state_.best_validation_accuracy = accuracy;
+  best_.clear();
+  const MemoryScope scope(MemoryKind::kCheckpoint);
+  for (size_t u = 0; u < bench_.spec.units.size(); ++u) {
+    const at::Tensor& params = model_->unit(static_cast<int>(u)).params;
+    best_.push_back({params.defined() ? params.clone() : params, {}});
+  }
+}
+
+void Run::save() {
+  if (saved_step_ == state_.step) return;
+  RunInputs inputs;
+  inputs.step = state_.step;
+  inputs.alias_snapshots = !checkpointer_->async();
+  checkpointer_->wait();  // its buffers are free again before new ones are made
+  RunOutputs outputs = saver_->run(inputs);
+  checkpointer_->save(*model_, state_, std::move(outputs.snapshots), best_);
+  saved_step_ = state_.step;
+}
+
+void Run::finish() {
+  const bool cancelled = request_.cancel && request_.cancel->cancelled();
+  status_ = cancelled && state_.step < total_steps_ ? "interrupted" : state_.stopped_early ? "stopped early" : "finished";
+  if (bench_.config.checkpoint.enable) save();
+  checkpointer_->wait();
+  if (!trace_.empty()) observe::write_trace(folder_.file("trace.json"), trace_, "furrow");
+  if (status_ == "interrupted") return;
+  for (size_t u = 0; u < best_.size(); ++u) {
+    at::Tensor& params = model_->unit(static_cast<int>(u)).params;
+    if (params.defined()) params.copy_(best_[u].params);
+  }
+  test();
+  export_model();
+}
+
+void Run::test() {
+  if (!bench_.dataset.test) return;
+  const LossSums sums = evaluator_->run(*bench_.dataset.test);
+  test_loss_ = sums.mean();
+  test_accuracy_ = sums.accuracy();
+  tested_ = true;
+}
+
+observe::Summary Run::summary() const {
+  observe::Summary s;
+  s.name = request_.run_folder.substr(request_.run_folder.find_last_of('/') + 1);
+  s.status = status_;
+  s.steps = state_.step;
+  s.samples = state_.position;
+  if (state_.step > 0) s.loss = state_.last_loss;
+  if (state_.has_best) {
+    s.validation_loss = state_.best_validation_loss;
+    s.validation_accuracy = state_.best_validation_accuracy;
+    s.best_step = state_.best_step;
+  }
+  if (tested_) {
+    s.test_loss = test_loss_;
+    s.test_accuracy = test_accuracy_;
+  }
+  if (times_.total_ns() > 0) {
+    s.samples_per_second =
+        static_cast<double>(times_.count() * global_batch_) / (static_cast<double>(times_.total_ns()) * 1e-9);
+  }
+  s.step_time_median_ms = times_.median_ms();
+  s.step_time_p99_ms = times_.p99_ms();
+  s.time_to_first_step_s = time_to_first_step_s_;
+  s.data_wait_s = static_cast<double>(loader_->wait_ns()) * 1e-9;
+  s.peak_rss_bytes = peak_rss_bytes();
+  for (size_t k = 0; k < kMemoryKinds; ++k) s.memory_bytes[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
+  s.planned_memory_bytes = planned_.peak_bytes;
+  s.seed = bench_.rank.seed;
+  s.threads = bench_.rank.threads;
+  s.furrow_version = furrow_version();
+  s.git_commit = furrow_git_commit();
+  s.instruction_set = instruction_set();
+  s.library_build = library_build();
+  return s;
+}
+
+}  // namespace furrow::train

@@ -1,0 +1,80 @@
+#include "furrow/train/run_state.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <type_traits>
+
+#include "furrow/base/error.h"
+
+namespace furrow::train {
+namespace {
+
+// The one list of fields, for writing and reading.
+template <class State, class Visitor>
+void visit(State& state, Visitor&& field) {
+  field("step", state.step);
+  field("position", state.position);
+  field("last_loss", state.last_loss);
+  field("last_validation_loss", state.last_validation_loss);
+  field("last_validation_accuracy", state.last_validation_accuracy);
+  field("has_best", state.has_best);
+  field("best_step", state.best_step);
+  field("best_metric", state.best_metric);
+  field("best_validation_loss", state.best_validation_loss);
+  field("best_validation_accuracy", state.best_validation_accuracy);
+  field("bad_validations", state.bad_validations);
+  field("skipped_steps", state.skipped_steps);
+  field("stopped_early", state.stopped_early);
+}
+
+template <class T>
+T parse_number(std::string_view key, std::string_view text) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw Error(ErrorCode::kDataLoss, fmt::format("run state: {} is '{}', not a number", key, text));
+  }
+  return value;
+}
+
+std::string_view value_of(std::string_view text, std::string_view key) {
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    if (line.size() > key.size() && line.substr(0, key.size()) == key && line[key.size()] == ' ') {
+      return line.substr(key.size() + 1);
+    }
+  }
+  throw Error(ErrorCode::kDataLoss, fmt::format("run state: {} is missing", key));
+}
+
+}  // namespace
+
+std::string to_text(const RunState& state) {
+  std::string text;
+  visit(state, [&](std::string_view key, const auto& value) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, bool>) {
+      text += fmt::format("{} {}\n", key, value ? 1 : 0);
+    } else {
+      text += fmt::format("{} {}\n", key, value);
+    }
+  });
+  return text;
+}
+
+RunState parse_run_state(std::string_view text) {
+  RunState state;
+  visit(state, [&](std::string_view key, auto& value) {
+    using T = std::decay_t<decltype(value)>;
+    if constexpr (std::is_same_v<T, bool>) {
+      value = parse_number<int>(key, value_of(text, key)) != 0;
+    } else {
+      value = parse_number<T>(key, value_of(text, key));
+    }
+  });
+  return state;
+}
+
+}  // namespace furrow::train

@@ -1,0 +1,44 @@
+#include "furrow/train/run_state.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "furrow/base/error.h"
+
+namespace furrow::train {
+namespace {
+
+TEST(RunState, RoundTripsToTheLastBit) {
+  RunState state;
+  state.step = 123;
+  state.position = 1LL << 45;
+  state.last_loss = 0.1 + 0.2;
+  state.has_best = true;
+  state.best_metric = 1.0 / 3;
+  state.stopped_early = true;
+  const RunState read = parse_run_state(to_text(state));
+  EXPECT_EQ(to_text(read), to_text(state));
+  EXPECT_EQ(read.position, state.position);
+  EXPECT_EQ(read.last_loss, state.last_loss);
+  EXPECT_TRUE(std::isnan(read.last_validation_loss));
+  EXPECT_TRUE(read.has_best);
+  EXPECT_TRUE(read.stopped_early);
+}
+
+TEST(RunState, DamageIsNamed) {
+  std::string text = to_text(RunState());
+  EXPECT_THROW(parse_run_state(text.substr(5)), Error);
+  EXPECT_THROW(parse_run_state(""), Error);
+  text.replace(text.find("position 0"), 10, "position x");
+  try {
+    parse_run_state(text);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+    EXPECT_NE(std::string(error.what()).find("position"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace furrow::train

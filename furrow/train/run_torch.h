@@ -1,0 +1,79 @@
+// One training run, piece by piece.  session.h is the door; this is the machine behind it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "furrow/data/dataset.h"
+#include "furrow/observe/run_folder.h"
+#include "furrow/observe/step_times.h"
+#include "furrow/plan/compile.h"
+#include "furrow/plan/verify.h"
+#include "furrow/train/checkpointer_torch.h"
+#include "furrow/train/evaluator_torch.h"
+#include "furrow/train/executor_torch.h"
+#include "furrow/train/model_state_torch.h"
+#include "furrow/train/session.h"
+
+namespace furrow::train {
+
+// Data, network and programs of a config: what training and evaluation share.
+struct Workbench {
+  config::Config config;
+  data::Dataset dataset;
+  plan::ModelSpec spec;
+  const Objective* objective = nullptr;
+  RankContext rank;
+};
+Workbench open_workbench(const config::Config& config, const Extensions* extensions, const CancelToken* cancel,
+                         const data::Preprocessing* fitted = nullptr);
+
+class Run {
+ public:
+  explicit Run(const TrainRequest& request);
+  observe::Summary run();
+
+ private:
+  void compile();
+  void restore();
+  void begin_record();
+  void loop();
+  bool wants_more() const;
+  void one_step();
+  void refuse_non_finite(const RunOutputs& outputs);
+  void log_step(const RunOutputs& outputs, int64_t duration_ns);
+  void validate();
+  void keep_best(double loss, double accuracy);
+  void save();
+  void finish();
+  void test();
+  void export_model();
+  void emit(const observe::StepRecord& record);
+  observe::Summary summary() const;
+
+  TrainRequest request_;
+  Workbench bench_;
+  OptimizerRule rule_;
+  observe::RunFolder folder_;
+  std::unique_ptr<ModelState> model_;
+  std::unique_ptr<Executor> trainer_, saver_;
+  std::unique_ptr<Evaluator> evaluator_;
+  std::unique_ptr<Checkpointer> checkpointer_;
+  std::unique_ptr<data::Loader> loader_;
+  plan::VerifyReport planned_;
+  int64_t total_steps_ = 0;
+  int64_t global_batch_ = 0;
+
+  RunState state_;
+  std::vector<UnitState> best_;  // parameters of the best model so far, by unit
+  int64_t saved_step_ = -1;
+  std::string status_ = "running";
+  observe::StepTimes times_;     // of this process, without its first step
+  double time_to_first_step_s_ = 0;
+  double test_loss_ = 0, test_accuracy_ = 0;
+  bool tested_ = false;
+  std::vector<observe::TraceEvent> trace_;
+};
+
+}  // namespace furrow::train

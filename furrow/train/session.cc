@@ -1,0 +1,36 @@
+#include "furrow/train/session.h"
+
+#include <filesystem>
+
+#include "furrow/base/error.h"
+#include "furrow/storage/artefact.h"
+#include "furrow/tensor/allocator_torch.h"
+#include "furrow/train/run_torch.h"
+
+namespace furrow::train {
+
+observe::Summary train(const TrainRequest& request) {
+  tensor::install_counting_allocator();
+  return Run(request).run();
+}
+
+EvalResult evaluate(const std::string& run_folder, const std::string& split, const config::Config& config) {
+  tensor::install_counting_allocator();
+  const std::string artefact_folder = run_folder + "/model";
+  const bool exported = std::filesystem::exists(artefact_folder);
+  data::Preprocessing fitted;
+  if (exported) fitted = storage::read_artefact(artefact_folder).preprocessing;
+  const Workbench bench = open_workbench(config, nullptr, nullptr, exported ? &fitted : nullptr);
+  const data::Source* source = split == "test" ? bench.dataset.test.get() : bench.dataset.validation.get();
+  if (source == nullptr) {
+    throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");
+  }
+  ModelState model(bench.spec, {}, bench.rank.seed);
+  load_parameters(exported ? artefact_folder : run_folder + "/checkpoints", model);
+  Evaluator evaluator(model, *bench.objective, bench.rank, config.training.local_batch_size,
+                      static_cast<int>(config.data.prefetch_batches));
+  const LossSums sums = evaluator.run(*source);
+  return {split, source->size(), sums.mean(), sums.accuracy()};
+}
+
+}  // namespace furrow::train

@@ -1,0 +1,156 @@
+#include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "furrow/base/error.h"
+#include "furrow/base/rng.h"
+#include "furrow/plan/flat_layout.h"
+#include "tests/testing/tiny_training_torch.h"
+
+namespace furrow::testing {
+namespace {
+
+constexpr int64_t kContext = 8;
+
+std::vector<data::Field> image_fields(const Shape& shape) {
+  return {{"input", DType::kF32, shape}, {"target", DType::kI64, {}}};
+}
+
+config::Config base_config() {
+  config::Config config;
+  config.training.threads = 1;
+  config.optimizer.name = "adamw";
+  config.optimizer.lr = 1e-2;
+  config.optimizer.weight_decay = 0.1;
+  return config;
+}
+
+plan::Value gradient_value(const plan::Program& program, int unit) {
+  for (const plan::Instruction& instruction : program.instructions) {
+    if (instruction.op != plan::Op::kStep || instruction.unit != unit) continue;
+    for (const plan::Value& value : instruction.reads) {
+      if (value.kind == plan::ValueKind::kGradient || value.kind == plan::ValueKind::kTotal) return value;
+    }
+  }
+  throw Error(ErrorCode::kInternal, "the unit is never stepped");
+}
+
+}  // namespace
+
+MadeUpSource MadeUpSource::images(int64_t size, Shape shape, int64_t classes) {
+  return MadeUpSource(size, image_fields(shape), classes);
+}
+
+MadeUpSource MadeUpSource::tokens(int64_t size, int64_t context, int64_t classes) {
+  return MadeUpSource(size, {{"input", DType::kI64, {context}}, {"target", DType::kI64, {context}}}, classes);
+}
+
+void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayView> arrays) const {
+  for (size_t row = 0; row < indices.size(); ++row) {
+    const auto sample = static_cast<uint64_t>(indices[row]);
+    for (size_t f = 0; f < arrays.size(); ++f) {
+      const int64_t n = num_elements(fields_[f].shape);
+      if (fields_[f].dtype == DType::kF32) {
+        const std::span<float> out = arrays[f].as<float>().subspan(row * n, n);
+        fill_uniform(Philox(7, RandomPurpose::kNoise, "images"), -1, 1, sample * n, out);
+        if (indices[row] == poisoned_) out[0] = std::numeric_limits<float>::quiet_NaN();
+        continue;
+      }
+      const Philox stream(7, RandomPurpose::kNoise, f == 0 ? "tokens" : "targets");
+      for (int64_t i = 0; i < n; ++i) {
+        arrays[f].as<int64_t>()[row * n + i] = stream.block(0, sample, static_cast<uint32_t>(i))[0] % classes_;
+      }
+    }
+  }
+}
+
+std::vector<std::string> tiny_names() { return {"mlp", "convnet", "gpt-tied", "gpt-untied"}; }
+
+TinyTraining tiny(const std::string& name) {
+  TinyTraining t;
+  t.name = name;
+  t.config = base_config();
+  models::DataShape shape;
+  if (name.starts_with("gpt")) {
+    t.config.model.name = "gpt";
+    t.config.model.layers = 2;
+    t.config.model.heads = 2;
+    t.config.model.width = 16;
+    t.config.model.dropout = 0.2;
+    t.config.model.tie_embeddings = name == "gpt-tied";
+    t.config.training.dataset = "text";
+    t.config.training.seq_len = kContext;
+    t.source = std::make_shared<MadeUpSource>(MadeUpSource::tokens(1000, kContext, 13));
+    shape.input = {DType::kI64, {-1, kContext}};
+  } else {
+    t.config.model.name = name;
+    t.config.model.hidden = {32, 24};
+    const Shape image = {1, 28, 28};
+    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
+    shape.input = {DType::kF32, {-1, 1, 28, 28}};
+  }
+  shape.classes = t.source->classes();
+  t.spec = models::describe(t.config.model, shape);
+  return t;
+}
+
+StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
+  const train::OptimizerRule rule(tiny.config.optimizer, false);
+  plan::TrainOptions train_options;
+  train_options.microbatch_sizes = options.microbatch_sizes;
+  train_options.recompute = options.recompute;
+  train_options.optimizer_state_copies = static_cast<int>(rule.state_names().size());
+  const plan::Program program = plan::compile_train(tiny.spec, plan::Layout(), train_options);
+  train::ModelState model(tiny.spec, rule.state_names(), /*seed=*/42);
+  train::RankContext rank;
+  rank.threads = options.threads;
+  rank.seed = 42;
+  train::Executor executor(program, model, train::find_objective("supervised"), &rule, rank);
+  data::LoaderOptions loader_options;
+  loader_options.sizes = options.microbatch_sizes;
+  loader_options.position = options.position;
+  data::Loader loader(*tiny.source, data::SampleOrder(42, tiny.source->size(), true), loader_options);
+  StepResult result;
+  for (int s = 0; s < options.steps; ++s) {
+    train::RunInputs inputs;
+    inputs.loader = &loader;
+    inputs.step = options.first_step + s;
+    inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
+    inputs.max_norm = 1.0;
+    result.outputs = executor.run(inputs);
+  }
+  for (size_t u = 0; u < tiny.spec.units.size(); ++u) {
+    const train::UnitState& unit = model.unit(static_cast<int>(u));
+    result.params.push_back(unit.params);
+    result.states.insert(result.states.end(), unit.states.begin(), unit.states.end());
+    const bool has = unit.params.defined();
+    result.gradients.push_back(has ? executor.gradient(gradient_value(program, static_cast<int>(u))).clone() : at::Tensor());
+  }
+  return result;
+}
+
+bool same_bits(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i].defined() != b[i].defined()) return false;
+    if (!a[i].defined()) continue;
+    if (a[i].nbytes() != b[i].nbytes()) return false;
+    if (std::memcmp(a[i].data_ptr(), b[i].data_ptr(), a[i].nbytes()) != 0) return false;
+  }
+  return true;
+}
+
+double relative_error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {
+  double difference = 0, scale = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!a[i].defined()) continue;
+    difference = std::max(difference, (a[i] - b[i]).abs().max().item<double>());
+    scale = std::max(scale, b[i].abs().max().item<double>());
+  }
+  return scale > 0 ? difference / scale : difference;
+}
+
+}  // namespace furrow::testing

@@ -1,0 +1,75 @@
+// Small networks over made-up data, one executor away from a training step: for the equalities of train/.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "furrow/config/config.h"
+#include "furrow/data/loader.h"
+#include "furrow/data/source.h"
+#include "furrow/models/architectures.h"
+#include "furrow/plan/compile.h"
+#include "furrow/train/executor_torch.h"
+#include "furrow/train/model_state_torch.h"
+
+namespace furrow::testing {
+
+// `size` samples of pseudo-random pixels or tokens; sample i is a pure function of i.
+class MadeUpSource : public data::Source {
+ public:
+  static MadeUpSource images(int64_t size, Shape shape, int64_t classes);
+  static MadeUpSource tokens(int64_t size, int64_t context, int64_t classes);
+  int64_t size() const override { return size_; }
+  const std::vector<data::Field>& fields() const override { return fields_; }
+  int64_t classes() const override { return classes_; }
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> arrays) const override;
+  void poison(int64_t sample) { poisoned_ = sample; }  // its first pixel becomes NaN
+
+ private:
+  MadeUpSource(int64_t size, std::vector<data::Field> fields, int64_t classes)
+      : size_(size), fields_(std::move(fields)), classes_(classes) {}
+  int64_t size_;
+  std::vector<data::Field> fields_;
+  int64_t classes_;
+  int64_t poisoned_ = -1;
+};
+
+// A network, its data and the settings of a step.
+struct TinyTraining {
+  std::string name;  // "mlp", "convnet", "gpt-tied", "gpt-untied"
+  config::Config config;
+  std::shared_ptr<MadeUpSource> source;
+  plan::ModelSpec spec;
+};
+TinyTraining tiny(const std::string& name);
+std::vector<std::string> tiny_names();
+
+struct StepOptions {
+  std::vector<int64_t> microbatch_sizes = {4};
+  std::vector<bool> recompute = {};
+  int steps = 1;
+  int64_t position = 0;   // of the first sample
+  int64_t first_step = 0; // counter of random numbers
+  int threads = 1;
+};
+
+// Everything a run of steps leaves behind.
+struct StepResult {
+  std::vector<at::Tensor> gradients;  // total of each unit in the last step (undefined without parameters)
+  std::vector<at::Tensor> params;     // after it
+  std::vector<at::Tensor> states;
+  train::RunOutputs outputs;
+};
+StepResult run_steps(const TinyTraining& tiny, const StepOptions& options);
+
+// Same bits, element by element; false when one is undefined and the other is not.
+bool same_bits(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b);
+
+// max |a - b| / max |b| over all tensors.
+double relative_error(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b);
+
+}  // namespace furrow::testing
