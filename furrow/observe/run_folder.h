@@ -7,14 +7,15 @@
 //   folder.write_summary(summary);
 //   folder.end("finished");
 //
-// While the object lives it holds a lock (flock on `.lock`, which dies with the process), so two processes never write
-// one run.  Not thread safe.  Small files appear whole or not at all (written beside, synced, renamed).
+// While the object lives it holds a lock on `.lock`, which dies with the process, so two processes never
+// write one run.  Not thread safe.  Small files appear whole or not at all (written beside, synced, renamed).
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "furrow/observe/metrics_log.h"
@@ -25,9 +26,9 @@ namespace furrow::observe {
 
 class RunFolder : public Sink {
  public:
-  // Makes the folder (parents too); an empty one that exists will do.
-  // Error{already_exists} when it holds a run; {permission_denied} when it cannot be written; {unavailable} when
-  // another process writes it.
+  // Makes the folder (parents too); one that exists and holds no run will do.  Destroyed before begin() it
+  // leaves nothing behind. Error{already_exists} when it holds a run; {permission_denied} when it cannot be
+  // written; {unavailable} when another process writes it.
   static RunFolder create(const std::string& path);
   // Error{not_found} when there is no run; {unavailable} when another process writes it.
   static RunFolder resume(const std::string& path);
@@ -44,7 +45,8 @@ class RunFolder : public Sink {
   // Writes config.toml and opens metrics.jsonl, cut to the records of steps <= resumed_step.
   void begin(const std::string& run_name, const std::string& config_toml, int64_t resumed_step) override;
   void log(const StepRecord& record) override;
-  void artifact(const std::string& /*name*/, const std::string& /*path*/) override {}  // they are in the folder
+  void artifact(const std::string& /*name*/, const std::string& /*path*/) override {
+  }                                              // they are in the folder
   void end(const std::string& status) override;  // draws loss.svg; that it cannot is a warning
 
   void write_plan(const std::string& text);
@@ -53,8 +55,8 @@ class RunFolder : public Sink {
  private:
   RunFolder(std::string path, int lock_fd) : path_(std::move(path)), lock_fd_(lock_fd) {}
   std::string path_;
-  int lock_fd_;
-  std::optional<MetricsLog> metrics_;
+  int lock_fd_;                        // -1 once moved from
+  std::optional<MetricsLog> metrics_;  // from begin() on
 };
 
 // Makes and returns "<root>/<stem>-NNN" with the next free number; two processes never get the same one.
@@ -69,12 +71,12 @@ std::string read_config_text(const std::string& run_folder);
 // What is known of a run from its files alone; never locks it.
 struct RunInfo {
   std::string name, path;
-  std::string status;  // summary's, else "running" while a process holds the lock, else "killed"
-  int64_t last_step = 0;              // of the last whole line of metrics.jsonl
-  std::optional<double> loss;         // of that line
-  std::optional<Summary> summary;     // absent until the run ended
+  std::string status;              // summary's, else "running" while a process holds the lock, else "killed"
+  int64_t last_step = 0;           // of the last whole line of metrics.jsonl
+  std::optional<double> loss;      // of that line
+  std::optional<Summary> summary;  // absent until the run ended
 };
-RunInfo read_run(const std::string& run_folder);               // Error{not_found}, {data_loss}
-std::vector<RunInfo> list_runs(const std::string& root);       // by name; a damaged one is a warning
+RunInfo read_run(const std::string& run_folder);          // Error{not_found}, {data_loss}
+std::vector<RunInfo> list_runs(const std::string& root);  // by name; a damaged one is a warning
 
 }  // namespace furrow::observe

@@ -1,5 +1,6 @@
 // Where a run's record goes.  begin, then progress, log and artifact in any order, then end; one thread.
-// A sink that fails (disk full) throws.  The run folder is the sink that must not; SinkGroup drops the others that do.
+// A sink that fails (disk full) throws.  The run folder is the sink that must not; SinkGroup drops the others
+// that do.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +15,14 @@ namespace furrow::observe {
 
 // What one logged step says.  Names are those of metrics.jsonl.
 struct StepRecord {
-  int64_t step = 0;                                    // steps finished
-  int64_t samples = 0;                                 // global samples seen
-  std::vector<std::pair<std::string, double>> values;  // loss, grad_norm, lr, samples_per_second, validation_loss...
+  int64_t step = 0;     // steps finished
+  int64_t samples = 0;  // global samples seen
+  std::vector<std::pair<std::string, double>>
+      values;  // loss, grad_norm, lr, samples_per_second, validation_loss...
 };
 
-// Whether a metric measures the machine (samples_per_second, ..._ms, ..._s, ..._bytes) rather than the mathematics.
-// Those differ between two runs of one recipe; sinks write them after the others.
+// Whether a metric measures the machine (samples_per_second, ..._ms, ..._s, ..._bytes) rather than the
+// mathematics. Those differ between two runs of one recipe; sinks write them after the others.
 bool is_machine_metric(std::string_view name);
 
 // The value of `name`, or nullptr.
@@ -37,8 +39,8 @@ class Sink {
   virtual void end(const std::string& status) = 0;  // "finished", "interrupted", "stopped early", "failed"
 };
 
-// Passes everything to `primary`, whose errors are the caller's, then to each of `others`: one of those that throws is
-// named in a warning and gets nothing more.  Pointers must outlive the group.  One thread.
+// Passes everything to `primary`, whose errors are the caller's, then to each of `others`: one of those that
+// throws is named in a warning and gets nothing more.  Pointers must outlive the group.  One thread.
 class SinkGroup : public Sink {
  public:
   SinkGroup(Sink* primary, std::span<Sink* const> others);

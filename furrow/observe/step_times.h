@@ -12,7 +12,8 @@ class StepTimes {
   int64_t count() const { return static_cast<int64_t>(durations_ns_.size()); }
   int64_t total_ns() const;
 
-  // The usual median (mean of the two middle ones when even) and the 99th percentile by nearest rank; 0 when empty.
+  // The usual median (mean of the two middle ones when even) and the 99th percentile by nearest rank; 0 when
+  // empty.
   double median_ms() const;
   double p99_ms() const;
 

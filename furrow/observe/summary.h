@@ -13,13 +13,13 @@
 namespace furrow::observe {
 
 struct Summary {
-  std::string name, status;            // "finished", "interrupted", "stopped early", "failed"
+  std::string name, status;  // "finished", "interrupted", "stopped early", "failed"
   int64_t steps = 0, samples = 0;
   std::optional<double> loss, validation_loss, validation_accuracy, test_loss, test_accuracy;
-  std::optional<int64_t> best_step;    // of the best model by the validation split
-  double samples_per_second = 0;       // over the steps of this process, the first left out
+  std::optional<int64_t> best_step;  // of the best model by the validation split
+  double samples_per_second = 0;     // over the steps of this process, the first left out
   double step_time_median_ms = 0, step_time_p99_ms = 0;
-  double time_to_first_step_s = 0;     // from exec
+  double time_to_first_step_s = 0;  // from exec
   double data_wait_s = 0;
   int64_t peak_rss_bytes = 0;
   std::array<int64_t, kMemoryKinds> memory_bytes{};          // peaks by kind, from the counting allocator

@@ -1,5 +1,5 @@
-// The timeline of an executed program in Chrome's trace format: open trace.json in Perfetto or chrome://tracing.
-// Format: "Trace Event Format", complete events ("ph": "X"), times in microseconds.
+// The timeline of an executed program in Chrome's trace format: open trace.json in Perfetto or
+// chrome://tracing. Format: "Trace Event Format", complete events ("ph": "X"), times in microseconds.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,7 @@ struct TraceEvent {
 
 // Lanes appear in order of first use; times count from the earliest event.
 std::string to_chrome_trace(std::span<const TraceEvent> events, const std::string& process_name);
-void write_trace(const std::string& path, std::span<const TraceEvent> events, const std::string& process_name);
+void write_trace(const std::string& path, std::span<const TraceEvent> events,
+                 const std::string& process_name);
 
 }  // namespace furrow::observe

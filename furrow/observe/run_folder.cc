@@ -1,0 +1,186 @@
+#include "furrow/observe/run_folder.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/log.h"
+#include "furrow/observe/loss_chart.h"
+
+namespace furrow::observe {
+namespace {
+
+// Open-file-description locks: held by one open file rather than by a process, so that two run folders of one
+// process exclude each other as well, and one can be asked about without being taken.
+struct flock whole_file(int16_t type) {
+  struct flock lock;
+  std::memset(&lock, 0, sizeof(lock));
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  return lock;
+}
+
+int take_lock(const std::string& folder) {
+  const std::string path = folder + "/.lock";
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd < 0) throw errno_error(errno, "lock", path);
+  struct flock lock = whole_file(F_WRLCK);
+  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return fd;
+  const int reason = errno;
+  ::close(fd);
+  if (reason != EAGAIN && reason != EACCES) throw errno_error(reason, "lock", path);
+  throw Error(
+      ErrorCode::kUnavailable,
+      fmt::format("another process is writing the run {}: wait for it, or give another folder", folder));
+}
+
+bool is_locked(const std::string& folder) {
+  const int fd = ::open((folder + "/.lock").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  struct flock lock = whole_file(F_RDLCK);
+  const bool locked = ::fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+  ::close(fd);
+  return locked;
+}
+
+std::string without_trailing_slash(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
+std::string status_of(const RunInfo& run) {
+  if (is_locked(run.path)) return "running";
+  return run.summary ? run.summary->status : "killed";
+}
+
+[[noreturn]] void throw_no_run(const std::string& path) {
+  throw Error(
+      ErrorCode::kNotFound,
+      fmt::format("{} is not the folder of a run: it has no config.toml (`furrow runs` lists those in runs/)",
+                  path));
+}
+
+}  // namespace
+
+RunFolder RunFolder::create(const std::string& path) {
+  const std::string folder = without_trailing_slash(path);
+  make_directories(folder);
+  RunFolder result(folder, take_lock(folder));
+  if (holds_run(folder)) {
+    throw Error(ErrorCode::kAlreadyExists,
+                fmt::format("{} already holds a run: go on with `furrow train {} --resume`, or give another "
+                            "--job.dump_folder",
+                            folder, folder));
+  }
+  return result;
+}
+
+RunFolder RunFolder::resume(const std::string& path) {
+  const std::string folder = without_trailing_slash(path);
+  if (!holds_run(folder)) throw_no_run(folder);
+  return RunFolder(folder, take_lock(folder));
+}
+
+RunFolder::RunFolder(RunFolder&& other) noexcept
+    : path_(std::move(other.path_)),
+      lock_fd_(std::exchange(other.lock_fd_, -1)),
+      metrics_(std::exchange(other.metrics_, std::nullopt)) {}
+
+RunFolder::~RunFolder() {
+  if (lock_fd_ < 0) return;
+  if (!metrics_ && !holds_run(path_)) {
+    ::unlink(file(".lock").c_str());
+    ::rmdir(path_.c_str());  // only when nothing else is in it
+  }
+  ::close(lock_fd_);
+}
+
+std::string RunFolder::file(std::string_view name) const { return fmt::format("{}/{}", path_, name); }
+
+void RunFolder::begin(const std::string& /*run_name*/, const std::string& config_toml, int64_t resumed_step) {
+  metrics_.emplace(file("metrics.jsonl"), resumed_step);
+  ::unlink(file("summary.json").c_str());  // of the run before it was resumed
+  write_file_atomic(file("config.toml"), config_toml);
+}
+
+void RunFolder::log(const StepRecord& record) { metrics_.value().append(record); }
+
+void RunFolder::end(const std::string& /*status*/) {
+  metrics_.value().sync();
+  try {
+    const auto records = read_metrics(file("metrics.jsonl"));
+    if (!records.empty()) write_file_atomic(file("loss.svg"), loss_chart_svg({{path_, records}}));
+  } catch (const Error& error) {
+    log_warning(fmt::format("no loss.svg: {}", error.what()));
+  }
+}
+
+void RunFolder::write_plan(const std::string& text) { write_file_atomic(file("plan.txt"), text); }
+
+void RunFolder::write_summary(const Summary& summary) {
+  write_file_atomic(file("summary.json"), to_json(summary));
+}
+
+std::string claim_run_folder(const std::string& root, const std::string& stem) {
+  make_directories(root);
+  for (int number = 1;; ++number) {
+    const std::string path = fmt::format("{}/{}-{:03}", root, stem, number);
+    if (::mkdir(path.c_str(), 0777) == 0) return path;
+    if (errno != EEXIST) throw errno_error(errno, "create the run folder", path);
+  }
+}
+
+bool holds_run(const std::string& path) { return path_exists(path + "/config.toml"); }
+
+std::string read_config_text(const std::string& run_folder) {
+  if (!holds_run(run_folder)) throw_no_run(run_folder);
+  return read_file(run_folder + "/config.toml");
+}
+
+RunInfo read_run(const std::string& run_folder) {
+  RunInfo run;
+  run.path = without_trailing_slash(run_folder);
+  if (!holds_run(run.path)) throw_no_run(run.path);
+  run.name = std::filesystem::path(run.path).filename().string();
+  const std::string summary = run.path + "/summary.json";
+  try {
+    if (path_exists(summary)) run.summary = parse_summary(read_file(summary));
+  } catch (const Error& error) {
+    throw error.with_context(summary);
+  }
+  const auto records = read_metrics(run.path + "/metrics.jsonl");
+  for (const StepRecord& record : records) {
+    run.last_step = record.step;
+    if (const double* loss = find_value(record, "loss")) run.loss = *loss;
+  }
+  run.status = status_of(run);
+  return run;
+}
+
+std::vector<RunInfo> list_runs(const std::string& root) {
+  std::error_code ignored;
+  std::vector<std::string> folders;
+  for (const auto& entry : std::filesystem::directory_iterator(root, ignored)) {
+    if (holds_run(entry.path().string())) folders.push_back(entry.path().string());
+  }
+  std::sort(folders.begin(), folders.end());
+  std::vector<RunInfo> runs;
+  for (const std::string& folder : folders) {
+    try {
+      runs.push_back(read_run(folder));
+    } catch (const Error& error) {
+      log_warning(fmt::format("left out of the list: {}", error.what()));
+    }
+  }
+  return runs;
+}
+
+}  // namespace furrow::observe

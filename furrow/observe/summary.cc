@@ -1,0 +1,196 @@
+#include "furrow/observe/summary.h"
+
+#include <fmt/format.h>
+
+#include <limits>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/text.h"
+#include "furrow/observe/json.h"
+
+namespace furrow::observe {
+namespace {
+
+using Bytes = std::array<int64_t, kMemoryKinds>;
+
+void write_optional(JsonWriter& json, std::string_view key, const std::optional<double>& value) {
+  if (value) json.field(key, *value);
+}
+
+void write_bytes(JsonWriter& json, std::string_view key, const Bytes& bytes) {
+  json.key(key).begin_object();
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+    json.field(to_string(static_cast<MemoryKind>(kind)), bytes[kind]);
+  }
+  json.end_object();
+}
+
+// Readers of one key each: absent leaves the field as it is, another type is damage.
+class Reader {
+ public:
+  explicit Reader(const JsonValue& json) : json_(json) {}
+
+  void read(std::string_view key, std::string& out) const {
+    if (const JsonValue* value = json_.find(key)) {
+      if (value->text() == nullptr) wrong(key, "text");
+      out = *value->text();
+    }
+  }
+  void read(std::string_view key, double& out) const {
+    if (const JsonValue* value = json_.find(key)) out = number(key, *value);
+  }
+  void read(std::string_view key, std::optional<double>& out) const {
+    if (const JsonValue* value = json_.find(key)) out = number(key, *value);
+  }
+  void read(std::string_view key, int64_t& out) const {
+    if (const JsonValue* value = json_.find(key)) out = integer(key, *value);
+  }
+  void read(std::string_view key, std::optional<int64_t>& out) const {
+    if (const JsonValue* value = json_.find(key)) out = integer(key, *value);
+  }
+  void read(std::string_view key, int& out) const {
+    int64_t wide = out;
+    read(key, wide);
+    out = static_cast<int>(wide);
+  }
+  void read(std::string_view key, uint64_t& out) const {
+    const JsonValue* value = json_.find(key);
+    if (value == nullptr) return;
+    if (const auto* large = std::get_if<uint64_t>(&value->value)) {
+      out = *large;
+    } else {
+      out = static_cast<uint64_t>(integer(key, *value));
+    }
+  }
+  void read(std::string_view key, Bytes& out) const {
+    const JsonValue* value = json_.find(key);
+    if (value == nullptr) return;
+    for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+      Reader(*value).read(to_string(static_cast<MemoryKind>(kind)), out[kind]);
+    }
+  }
+
+ private:
+  static double number(std::string_view key, const JsonValue& value) {
+    if (value.is_null()) return std::numeric_limits<double>::quiet_NaN();
+    if (!value.number()) wrong(key, "a number");
+    return *value.number();
+  }
+  static int64_t integer(std::string_view key, const JsonValue& value) {
+    if (!value.integer()) wrong(key, "a whole number");
+    return *value.integer();
+  }
+  [[noreturn]] static void wrong(std::string_view key, std::string_view wanted) {
+    throw Error(ErrorCode::kDataLoss, fmt::format("`{}` of the summary is not {}", key, wanted));
+  }
+  const JsonValue& json_;
+};
+
+using Rows = std::vector<std::array<std::string, 3>>;
+
+void add_optional(Rows& rows, const char* name, const std::optional<double>& value, int decimals) {
+  if (value) rows.push_back({name, format_fixed(*value, decimals), ""});
+}
+
+void add_memory(Rows& rows, const Summary& summary) {
+  rows.push_back({"memory by kind", "measured", "planned"});
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+    const auto measured = static_cast<uint64_t>(summary.memory_bytes[kind]);
+    const auto planned = static_cast<uint64_t>(summary.planned_memory_bytes[kind]);
+    if (measured == 0 && planned == 0) continue;
+    rows.push_back({fmt::format("  {}", to_string(static_cast<MemoryKind>(kind))), format_bytes(measured),
+                    planned == 0 ? "-" : format_bytes(planned)});
+  }
+  rows.push_back({"peak resident memory", format_bytes(static_cast<uint64_t>(summary.peak_rss_bytes)), ""});
+}
+
+}  // namespace
+
+std::string to_json(const Summary& summary) {
+  JsonWriter json(2);
+  json.begin_object().field("name", summary.name).field("status", summary.status);
+  json.field("steps", summary.steps).field("samples", summary.samples);
+  write_optional(json, "loss", summary.loss);
+  write_optional(json, "validation_loss", summary.validation_loss);
+  write_optional(json, "validation_accuracy", summary.validation_accuracy);
+  write_optional(json, "test_loss", summary.test_loss);
+  write_optional(json, "test_accuracy", summary.test_accuracy);
+  if (summary.best_step) json.field("best_step", *summary.best_step);
+  json.field("samples_per_second", summary.samples_per_second);
+  json.key("step_time_ms").begin_object();
+  json.field("median", summary.step_time_median_ms).field("p99", summary.step_time_p99_ms).end_object();
+  json.field("time_to_first_step_s", summary.time_to_first_step_s).field("data_wait_s", summary.data_wait_s);
+  json.field("peak_rss_bytes", summary.peak_rss_bytes);
+  write_bytes(json, "memory_bytes", summary.memory_bytes);
+  write_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
+  json.field("seed", summary.seed).field("threads", summary.threads);
+  json.field("furrow_version", summary.furrow_version).field("git_commit", summary.git_commit);
+  json.field("instruction_set", summary.instruction_set).field("library_build", summary.library_build);
+  json.end_object();
+  return json.text() + '\n';
+}
+
+Summary parse_summary(const std::string& text) {
+  const JsonValue json = parse_json(text);
+  if (json.object() == nullptr) throw Error(ErrorCode::kDataLoss, "a summary is a JSON object");
+  Summary summary;
+  const Reader reader(json);
+  reader.read("name", summary.name);
+  reader.read("status", summary.status);
+  reader.read("steps", summary.steps);
+  reader.read("samples", summary.samples);
+  reader.read("loss", summary.loss);
+  reader.read("validation_loss", summary.validation_loss);
+  reader.read("validation_accuracy", summary.validation_accuracy);
+  reader.read("test_loss", summary.test_loss);
+  reader.read("test_accuracy", summary.test_accuracy);
+  reader.read("best_step", summary.best_step);
+  reader.read("samples_per_second", summary.samples_per_second);
+  if (const JsonValue* times = json.find("step_time_ms")) {
+    Reader(*times).read("median", summary.step_time_median_ms);
+    Reader(*times).read("p99", summary.step_time_p99_ms);
+  }
+  reader.read("time_to_first_step_s", summary.time_to_first_step_s);
+  reader.read("data_wait_s", summary.data_wait_s);
+  reader.read("peak_rss_bytes", summary.peak_rss_bytes);
+  reader.read("memory_bytes", summary.memory_bytes);
+  reader.read("planned_memory_bytes", summary.planned_memory_bytes);
+  reader.read("seed", summary.seed);
+  reader.read("threads", summary.threads);
+  reader.read("furrow_version", summary.furrow_version);
+  reader.read("git_commit", summary.git_commit);
+  reader.read("instruction_set", summary.instruction_set);
+  reader.read("library_build", summary.library_build);
+  return summary;
+}
+
+std::string to_table(const Summary& summary) {
+  Rows rows;
+  rows.push_back({"run", fmt::format("{} ({})", summary.name, summary.status), ""});
+  rows.push_back({"steps", format_count(summary.steps), ""});
+  rows.push_back({"samples", format_count(summary.samples), ""});
+  add_optional(rows, "loss", summary.loss, 5);
+  add_optional(rows, "validation loss", summary.validation_loss, 5);
+  add_optional(rows, "validation accuracy", summary.validation_accuracy, 4);
+  add_optional(rows, "test loss", summary.test_loss, 5);
+  add_optional(rows, "test accuracy", summary.test_accuracy, 4);
+  if (summary.best_step) rows.push_back({"best step", format_count(*summary.best_step), ""});
+  rows.push_back({"samples per second", format_count(static_cast<int64_t>(summary.samples_per_second)), ""});
+  rows.push_back({"step time",
+                  fmt::format("{} median, {} p99", format_seconds(summary.step_time_median_ms / 1e3),
+                              format_seconds(summary.step_time_p99_ms / 1e3)),
+                  ""});
+  rows.push_back({"time to first step", format_seconds(summary.time_to_first_step_s), ""});
+  rows.push_back({"waited for data", format_seconds(summary.data_wait_s), ""});
+  add_memory(rows, summary);
+
+  std::string text;
+  for (const auto& [name, value, planned] : rows) {
+    text += planned.empty() ? fmt::format("{:<22}{}\n", name, value)
+                            : fmt::format("{:<22}{:<14}{}\n", name, value, planned);
+  }
+  return text;
+}
+
+}  // namespace furrow::observe

@@ -1,0 +1,111 @@
+#include "furrow/observe/summary.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "furrow/base/error.h"
+
+namespace furrow::observe {
+namespace {
+
+Summary full() {
+  Summary summary;
+  summary.name = "convnet-001";
+  summary.status = "finished";
+  summary.steps = 9380;
+  summary.samples = 600320;
+  summary.loss = 0.1;
+  summary.validation_loss = 0.25;
+  summary.validation_accuracy = 0.91;
+  summary.test_loss = 1.0 / 3.0;
+  summary.test_accuracy = 0.9061;
+  summary.best_step = 8442;
+  summary.samples_per_second = 12345.678;
+  summary.step_time_median_ms = 5.1;
+  summary.step_time_p99_ms = 7.25;
+  summary.time_to_first_step_s = 0.51;
+  summary.data_wait_s = 0.002;
+  summary.peak_rss_bytes = 201 << 20;
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+    summary.memory_bytes[kind] = static_cast<int64_t>(1000 * kind + 1);
+    summary.planned_memory_bytes[kind] = static_cast<int64_t>(900 * kind);
+  }
+  summary.seed = UINT64_MAX;
+  summary.threads = 2;
+  summary.furrow_version = "0.1.0";
+  summary.git_commit = "abc";
+  summary.instruction_set = "avx2";
+  summary.library_build = "libtorch \"2.13\"";
+  return summary;
+}
+
+TEST(Summary, ReadsBackWhatItWrote) {
+  const std::string text = to_json(full());
+  const Summary back = parse_summary(text);
+  EXPECT_EQ(to_json(back), text);
+  EXPECT_EQ(back.seed, UINT64_MAX);
+  EXPECT_EQ(back.test_loss, 1.0 / 3.0);
+  EXPECT_EQ(back.memory_bytes[2], 2001);
+  EXPECT_EQ(back.best_step, 8442);
+  EXPECT_EQ(back.library_build, "libtorch \"2.13\"");
+
+  Summary other = full();
+  other.test_loss = std::nextafter(*other.test_loss, 1.0);
+  EXPECT_NE(to_json(other), text);  // one bit shows
+}
+
+TEST(Summary, HoldsTheKeysThatScriptsRelyOn) {
+  const std::string text = to_json(full());
+  for (const char* key : {"steps",
+                          "samples",
+                          "loss",
+                          "validation_loss",
+                          "validation_accuracy",
+                          "test_loss",
+                          "test_accuracy",
+                          "samples_per_second",
+                          "step_time_ms",
+                          "median",
+                          "p99",
+                          "time_to_first_step_s",
+                          "data_wait_s",
+                          "peak_rss_bytes",
+                          "memory_bytes",
+                          "parameters",
+                          "activations",
+                          "seed",
+                          "furrow_version",
+                          "git_commit"}) {
+    EXPECT_NE(text.find(fmt::format("\"{}\":", key)), std::string::npos) << key;
+  }
+}
+
+TEST(Summary, AbsentValuesAreLeftOut) {
+  const std::string text = to_json(Summary{});
+  EXPECT_EQ(text.find("test_accuracy"), std::string::npos);
+  EXPECT_FALSE(parse_summary(text).test_accuracy.has_value());
+}
+
+TEST(Summary, DamageIsNamed) {
+  for (const char* text :
+       {"", "[]", "{\"steps\": \"many\"}", "{\"steps\": 1.5}", "{\"name\": 3}", "{\"steps\": 1"}) {
+    try {
+      parse_summary(text);
+      ADD_FAILURE() << text;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kDataLoss) << text;
+    }
+  }
+}
+
+TEST(Summary, TableShowsPlannedBesideMeasured) {
+  const std::string table = to_table(full());
+  EXPECT_NE(table.find("test accuracy         0.9061\n"), std::string::npos) << table;
+  EXPECT_NE(table.find("memory by kind        measured      planned\n"), std::string::npos) << table;
+  EXPECT_NE(table.find("  optimizer           2.0 KiB       1.8 KiB\n"), std::string::npos) << table;
+}
+
+}  // namespace
+}  // namespace furrow::observe
