@@ -1,0 +1,66 @@
+// [data]: files, splits and the feed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "furrow/config/field.h"
+
+namespace furrow::config {
+
+struct Data {
+  std::string train_images = "train-images-idx3-ubyte";
+  std::string train_labels = "train-labels-idx1-ubyte";
+  std::string test_images = "t10k-images-idx3-ubyte";
+  std::string test_labels = "t10k-labels-idx1-ubyte";
+  std::string tokenizer = "char";
+  double validation_fraction = 0.1;
+  double test_fraction = 0;
+  bool normalize = true;
+  int64_t prefetch_batches = 2;
+  bool shuffle = true;
+
+  template <class V>
+  static void fields(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kIdx = "training.dataset=idx";
+    constexpr std::string_view kText = "training.dataset=text";
+    v("train_images", &Data::train_images,
+      {.only_if = kIdx, .doc = "File name under dataset_path; the same name with .gz is found too."});
+    v("train_labels", &Data::train_labels, {.only_if = kIdx, .doc = "Labels of train_images."});
+    v("test_images", &Data::test_images,
+      {.only_if = kIdx, .doc = "Images of the test split. Empty: no test split."});
+    v("test_labels", &Data::test_labels, {.only_if = kIdx, .doc = "Labels of test_images."});
+    v("tokenizer", &Data::tokenizer,
+      {.effect = kRecipe,
+       .choices = "char|byte",
+       .only_if = kText,
+       .doc = "char: one token per character that occurs in the training split; byte: 256 tokens."});
+    v("validation_fraction", &Data::validation_fraction,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1,
+       .below_max = true,
+       .doc = "Share of the training data kept for validation: random images, or the end of the text. 0: "
+              "none."});
+    v("test_fraction", &Data::test_fraction,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1,
+       .below_max = true,
+       .only_if = kText,
+       .doc = "Share of the text, from its end, kept for the test. 0: none."});
+    v("normalize", &Data::normalize,
+      {.effect = kRecipe,
+       .only_if = kIdx,
+       .doc = "Subtract the mean and divide by the deviation of the training split."});
+    v("prefetch_batches", &Data::prefetch_batches,
+      {.min = 0, .max = 1024, .doc = "Batches prepared ahead by a thread of their own. 0: none."});
+    v("shuffle", &Data::shuffle,
+      {.effect = kRecipe,
+       .doc = "Visit the training split in another order each epoch, a function of seed and epoch."});
+  }
+  friend bool operator==(const Data&, const Data&) = default;
+};
+
+}  // namespace furrow::config

@@ -1,0 +1,31 @@
+// [debug]: randomness and reproducibility.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "furrow/config/field.h"
+
+namespace furrow::config {
+
+struct Debug {
+  int64_t seed = 0;
+  std::string deterministic = "auto";
+
+  template <class V>
+  static void fields(V& v) {
+    v("seed", &Debug::seed,
+      {.effect = Effect::kRecipe,
+       .min = 0,
+       .doc = "Every random number is a function of it: parameters, order, dropout."});
+    v("deterministic", &Debug::deterministic,
+      {.choices = "off|auto|strict",
+       .doc = "off: no promise; auto: equal bits in any layout that allows them, and the run header says "
+              "whether this "
+              "one does; strict: anything that could change a bit, such as resuming with another recipe, is "
+              "an error."});
+  }
+  friend bool operator==(const Debug&, const Debug&) = default;
+};
+
+}  // namespace furrow::config

@@ -1,0 +1,85 @@
+// [training]: data, batches, length and numerics of a run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "furrow/config/field.h"
+
+namespace furrow::config {
+
+struct Training {
+  std::string dataset = "idx";
+  std::string dataset_path;
+  int64_t local_batch_size = 64;
+  int64_t global_batch_size = -1;
+  int64_t seq_len = 64;
+  int64_t steps = 0;
+  double epochs = 0;
+  double max_norm = 1.0;
+  std::string dtype = "float32";
+  std::string mixed_precision_param = "float32";
+  std::string mixed_precision_reduce = "float32";
+  int64_t threads = 0;
+  std::string nan_policy = "stop";
+
+  template <class V>
+  static void fields(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    v("dataset", &Training::dataset,
+      {.effect = kRecipe,
+       .choices = "idx|text",
+       .doc = "Kind of data: idx, images and labels as MNIST stores them; text, one file of characters or "
+              "bytes."});
+    v("dataset_path", &Training::dataset_path,
+      {.doc = "idx: the folder with the four files; text: the file, plain or .gz."});
+    v("local_batch_size", &Training::local_batch_size,
+      {.effect = kRecipe,
+       .min = 1,
+       .doc = "Samples of one microbatch; its shape never depends on the number of ranks."});
+    v("global_batch_size", &Training::global_batch_size,
+      {.effect = kRecipe,
+       .min = -1,
+       .doc = "Samples of one optimizer step, a multiple of local_batch_size; the microbatches between are "
+              "accumulated. -1: local_batch_size times the number of data-parallel ranks."});
+    v("seq_len", &Training::seq_len,
+      {.effect = kRecipe, .min = 1, .only_if = "training.dataset=text", .doc = "Tokens of one sample."});
+    v("steps", &Training::steps,
+      {.effect = kRecipe,
+       .min = 0,
+       .doc = "Optimizer steps. Exactly one of steps and epochs is above zero; on the command line it "
+              "replaces the "
+              "other one of the file."});
+    v("epochs", &Training::epochs,
+      {.effect = kRecipe, .min = 0, .doc = "Passes over the training split, rounded up to whole steps."});
+    v("max_norm", &Training::max_norm,
+      {.effect = kRecipe, .min = 0, .doc = "Gradients are scaled down to this global norm. 0: no clipping."});
+    v("dtype", &Training::dtype,
+      {.effect = kRecipe,
+       .choices = "float32",
+       .doc = "Type of the parameters. This version trains in float32 only."});
+    v("mixed_precision_param", &Training::mixed_precision_param,
+      {.effect = kRecipe,
+       .choices = "float32",
+       .doc = "Type of the computation. This version has float32 only."});
+    v("mixed_precision_reduce", &Training::mixed_precision_reduce,
+      {.effect = kRecipe,
+       .choices = "float32",
+       .doc = "Type of gradient sums. This version has float32 only."});
+    v("threads", &Training::threads,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 4096,
+       .doc =
+           "Threads of one rank. 0: every core that the process may use. Equal bits need an equal number."});
+    v("nan_policy", &Training::nan_policy,
+      {.effect = kRecipe,
+       .choices = "stop|skip",
+       .doc = "What a loss or gradient that is not finite does: stop ends the run with an error, skip leaves "
+              "the "
+              "parameters of that step as they were."});
+  }
+  friend bool operator==(const Training&, const Training&) = default;
+};
+
+}  // namespace furrow::config
