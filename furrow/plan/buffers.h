@@ -1,5 +1,5 @@
-// The buffer pass: gives every value a slot, reuses slots whose value is dead, and says after which instruction a value
-// is dropped.  A slot never holds two live values; verify() checks that.
+// The buffer pass: gives every value a slot, reuses slots whose value is dead, and says after which
+// instruction a value is dropped.  A slot never holds two live values; verify() checks that.
 #pragma once
 
 #include "furrow/plan/flat_layout.h"
@@ -8,6 +8,11 @@
 
 namespace furrow::plan {
 
-void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, int optimizer_state_copies, Program* program);
+// Fills drops, slots and assignments (what stood there is replaced).  A slot is taken up again by a value of
+// the same class and the same bytes; the result of an add, a tied add or a step takes the slot of the value
+// that it replaces. An instruction never writes into the slot of another value that it reads.  REQUIRES: a
+// validated spec; every value of the program exists in it (compile's do); `flat` is flat_layout(spec).
+void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, int optimizer_state_copies,
+                    Program* program);
 
 }  // namespace furrow::plan

@@ -16,13 +16,14 @@ struct TrainOptions {
   int optimizer_state_copies = 0;         // flat buffers of state per unit (AdamW 2, SGD with momentum 1)
 };
 
-// A training step: for each microbatch load, forward, loss, backward; gradients added along the canonical binary tree
-// over microbatches as early as possible (log2(k) + 1 buffers); tied uses added in use order; clip; step.
-// The result is verified, and has its buffers.
+// A training step: for each microbatch load, forward, loss, backward; gradients added along the canonical
+// binary tree over microbatches as early as possible (log2(k) + 1 buffers); tied uses added in use order;
+// clip; step. The result is verified, and has its buffers.
 Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOptions& options);
 
 // Forward only, with exact metric sums: load, forward, evaluate.
-Program compile_evaluate(const ModelSpec& spec, const Layout& layout, const std::vector<int64_t>& microbatch_sizes);
+Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
+                         const std::vector<int64_t>& microbatch_sizes);
 
 // Copies parameters and optimizer state for a checkpoint.
 Program compile_save(const ModelSpec& spec, const Layout& layout, const TrainOptions& options);

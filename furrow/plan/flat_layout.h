@@ -1,8 +1,9 @@
-// Where each parameter lies in its unit's flat buffers.  Parameters, gradients and every optimizer state of a unit have
-// this one layout, so that an optimizer or a collective handles one span.
+// Where each parameter lies in its unit's flat buffers.  Parameters, gradients and every optimizer state of a
+// unit have this one layout, so that an optimizer or a collective handles one span.
 //
-// Invariants: decaying parameters first, then the others, each group in declaration order; every parameter starts on a
-// multiple of 16 elements (64 bytes of float32), the whole is padded to a multiple of kGrid elements with zeros.
+// Invariants: decaying parameters first, then the others, each group in declaration order; every parameter
+// starts on a multiple of 16 elements (64 bytes of float32), the whole is padded to a multiple of kGrid
+// elements with zeros.
 #pragma once
 
 #include <cstdint>
@@ -16,17 +17,17 @@ namespace furrow::plan {
 inline constexpr int64_t kGrid = 1024;  // elements: sums and shards are cut only here
 
 struct FlatSpan {
-  int parameter = 0;  // index into Unit::parameters
-  int64_t offset = 0; // elements
-  int64_t size = 0;   // elements
+  int parameter = 0;   // index into Unit::parameters
+  int64_t offset = 0;  // elements
+  int64_t size = 0;    // elements
 };
 
-// A use of parameters by a unit.  Use 0 of a unit is its own flat buffer; each later unit that ties a parameter of it
-// adds a use, whose gradient buffer holds only that parameter.
+// A use of parameters by a unit.  Use 0 of a unit is its own flat buffer; each later unit that ties a
+// parameter of it adds a use, whose gradient buffer holds only that parameter.
 struct TiedUse {
-  int owner_unit = 0;   // whose parameter it is
-  int use = 1;          // 1, 2, ... in unit order
-  int user_unit = 0;    // who reads it
+  int owner_unit = 0;  // whose parameter it is
+  int use = 1;         // 1, 2, ... in unit order
+  int user_unit = 0;   // who reads it
   int user_parameter = 0;
   int64_t owner_offset = 0;  // elements, in the owner's flat buffer
   int64_t size = 0;          // elements

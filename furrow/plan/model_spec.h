@@ -1,7 +1,8 @@
 // What a network is, as data: a chain of units.  No tensors, no libtorch.
 //
-// A unit is the smallest thing that is scheduled, sharded, recomputed and communicated: one block, or several small
-// ones merged.  Unit i reads the output of unit i-1; unit 0 reads the batch.  Values are immutable and thread safe.
+// A unit is the smallest thing that is scheduled, sharded, recomputed and communicated: one block, or several
+// small ones merged.  Unit i reads the output of unit i-1; unit 0 reads the batch.  Values are immutable and
+// thread safe.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@
 
 namespace furrow::plan {
 
-// How a parameter starts.  Element i of parameter P is drawn from word i of Philox(seed, kInit, full name of P).
+// How a parameter starts.  Element i of parameter P is drawn from word i of Philox(seed, kInit, full name of
+// P).
 struct Init {
   enum class Kind { kZeros, kOnes, kUniform, kNormal };
   Kind kind = Kind::kZeros;
@@ -26,11 +28,13 @@ struct Init {
 enum class ParameterGroup : uint8_t { kDecay, kNoDecay };
 
 struct Parameter {
-  std::string name;   // full logical name, "blocks.0.attention.qkv.weight": the name in checkpoints and exports
+  std::string
+      name;  // full logical name, "blocks.0.attention.qkv.weight": the name in checkpoints and exports
   Shape shape;
   DType dtype = DType::kF32;
   Init init;
-  std::string tied_to;   // full name of the owner in an earlier unit, or ""; a tied parameter has no storage of its own
+  std::string tied_to;   // full name of the owner in an earlier unit, or ""; a tied parameter has no storage
+                         // of its own
   int tensor_axis = -1;  // dim that a tensor axis may cut, -1: replicated
   ParameterGroup group = ParameterGroup::kDecay;
 
@@ -63,7 +67,10 @@ struct Unit {
   std::vector<Parameter> parameters;
   TensorSpec input, output;
   Flops flops;
-  int64_t saved_bytes = 0;  // per sample, kept from forward to backward besides the input itself
+  int64_t saved_bytes = 0;     // per sample, kept from forward to backward_input besides input and output
+  int64_t deferred_bytes = 0;  // per sample, kept from backward_input to backward_weight besides the input
+
+  int64_t parameter_count() const;  // own ones: without tied ones
 };
 
 struct ModelSpec {
@@ -72,8 +79,8 @@ struct ModelSpec {
   int64_t parameter_count() const;  // tied ones once
 };
 
-// Throws Error{invalid_argument}: empty, duplicate names, borders that do not match, a tie to something that is not an
-// earlier unit's own parameter of the same shape.
+// Throws Error{invalid_argument}: empty, duplicate names, borders that do not match, a tie to something that
+// is not an earlier unit's own parameter of the same shape.
 void validate(const ModelSpec& spec);
 
 template <class T>

@@ -1,8 +1,10 @@
-// Checks a program before it runs.  Throws Error{failed_precondition} that names the instruction ("#12 add u3: ...").
+// Checks a program before it runs.  Throws Error{failed_precondition} that names the instruction ("#12 add
+// u3: ...").
 //
 //  * every value is written exactly once, before it is read, and never read after it is dropped;
 //  * the kinds that an operation reads and writes are those of plan/ops.cc;
-//  * gradient nodes are added along the canonical tree: each microbatch of each use enters the total exactly once;
+//  * gradient nodes are added along the canonical tree: each microbatch of each use enters the total exactly
+//  once;
 //  * every unit with parameters is stepped exactly once, under the finite predicate, from the total gradient;
 //  * two values share a slot only when their lives do not overlap.
 #pragma once

@@ -1,0 +1,151 @@
+#include "furrow/plan/model_spec.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <set>
+#include <string_view>
+
+#include "furrow/base/error.h"
+
+namespace furrow::plan {
+namespace {
+
+[[noreturn]] void fail(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
+
+// Names stand in programs, checkpoints and file listings: one word of printable ASCII.
+void check_name(std::string_view what, std::string_view name) {
+  if (name.empty()) fail(fmt::format("a {} has no name", what));
+  for (char c : name) {
+    if (c <= ' ' || c > '~') {
+      fail(fmt::format("{} name '{}': only printable ASCII without spaces is allowed", what, name));
+    }
+  }
+}
+
+void check_border(const Unit& unit, std::string_view side, const TensorSpec& spec) {
+  bool good = !spec.shape.empty() && spec.shape[0] == -1;
+  for (size_t i = 1; good && i < spec.shape.size(); ++i) good = spec.shape[i] > 0;
+  if (!good) {
+    fail(fmt::format("unit {}: {} {} must be [-1, sizes above 0...]; -1 is the microbatch", unit.name, side,
+                     to_string(spec.shape)));
+  }
+}
+
+void check_costs(const Unit& unit) {
+  const double flops[] = {unit.flops.forward, unit.flops.backward_input, unit.flops.backward_weight};
+  for (double f : flops) {
+    if (!std::isfinite(f) || f < 0)
+      fail(fmt::format("unit {}: flops must be finite and not negative", unit.name));
+  }
+  if (unit.saved_bytes < 0 || unit.deferred_bytes < 0) {
+    fail(fmt::format("unit {}: saved_bytes and deferred_bytes must not be negative", unit.name));
+  }
+}
+
+// Own parameters of the units before the current one.
+using Owners = std::map<std::string, const Parameter*>;
+
+void check_tie(const Unit& unit, const Parameter& parameter, const Owners& earlier) {
+  auto owner = earlier.find(parameter.tied_to);
+  if (owner == earlier.end()) {
+    fail(fmt::format("parameter {} of unit {} is tied to {}, which is no own parameter of an earlier unit",
+                     parameter.name, unit.name, parameter.tied_to));
+  }
+  if (owner->second->shape != parameter.shape || owner->second->dtype != parameter.dtype) {
+    fail(fmt::format("parameter {} {} of unit {} is tied to {} {}: shapes and types must be equal",
+                     parameter.name, to_string(parameter.shape), unit.name, parameter.tied_to,
+                     to_string(owner->second->shape)));
+  }
+}
+
+void check_parameter(const Unit& unit, const Parameter& parameter, const Owners& earlier) {
+  check_name("parameter", parameter.name);
+  if (parameter.dtype != DType::kF32) {
+    fail(fmt::format("parameter {} of unit {} is {}: flat buffers hold float32", parameter.name, unit.name,
+                     to_string(parameter.dtype)));
+  }
+  for (int64_t size : parameter.shape) {
+    if (size <= 0) {
+      fail(fmt::format("parameter {} of unit {} has shape {}: every size must be above 0", parameter.name,
+                       unit.name, to_string(parameter.shape)));
+    }
+  }
+  if (parameter.tied()) check_tie(unit, parameter, earlier);
+}
+
+void check_chain(const Unit& previous, const Unit& unit) {
+  if (previous.output == unit.input) return;
+  fail(fmt::format("unit {} reads {} {}, but unit {} before it gives {} {}", unit.name,
+                   to_string(unit.input.dtype), to_string(unit.input.shape), previous.name,
+                   to_string(previous.output.dtype), to_string(previous.output.shape)));
+}
+
+}  // namespace
+
+int64_t TensorSpec::bytes_per_sample() const {
+  FURROW_CHECK(!shape.empty(), "a border tensor has a microbatch dim");
+  int64_t elements = 1;
+  for (size_t i = 1; i < shape.size(); ++i) elements *= shape[i];
+  return elements * static_cast<int64_t>(dtype_size(dtype));
+}
+
+int64_t Unit::parameter_count() const {
+  int64_t count = 0;
+  for (const Parameter& parameter : parameters) {
+    if (!parameter.tied()) count += parameter.size();
+  }
+  return count;
+}
+
+int64_t ModelSpec::parameter_count() const {
+  int64_t count = 0;
+  for (const Unit& unit : units) count += unit.parameter_count();
+  return count;
+}
+
+void validate(const ModelSpec& spec) {
+  if (spec.units.empty()) fail(fmt::format("model {} has no units", spec.architecture));
+  std::set<std::string> unit_names, parameter_names;
+  Owners earlier;
+  for (size_t i = 0; i < spec.units.size(); ++i) {
+    const Unit& unit = spec.units[i];
+    check_name("unit", unit.name);
+    if (!unit_names.insert(unit.name).second) fail(fmt::format("two units are named {}", unit.name));
+    check_border(unit, "input", unit.input);
+    check_border(unit, "output", unit.output);
+    check_costs(unit);
+    if (i > 0) check_chain(spec.units[i - 1], unit);
+    for (const Parameter& parameter : unit.parameters) {
+      check_parameter(unit, parameter, earlier);
+      if (!parameter_names.insert(parameter.name).second) {
+        fail(fmt::format("two parameters are named {} (the second in unit {})", parameter.name, unit.name));
+      }
+    }
+    for (const Parameter& parameter : unit.parameters) {
+      if (!parameter.tied()) earlier.emplace(parameter.name, &parameter);
+    }
+  }
+}
+
+template <class T>
+T attribute(const Unit& unit, const std::string& key) {
+  auto it = unit.attributes.find(key);
+  if (it == unit.attributes.end()) {
+    throw Error(ErrorCode::kInternal,
+                fmt::format("unit {} ({}) has no attribute '{}'", unit.name, unit.kind, key));
+  }
+  const T* value = std::get_if<T>(&it->second);
+  if (value == nullptr) {
+    throw Error(ErrorCode::kInternal,
+                fmt::format("attribute '{}' of unit {} ({}) has another type", key, unit.name, unit.kind));
+  }
+  return *value;
+}
+
+template bool attribute<bool>(const Unit&, const std::string&);
+template int64_t attribute<int64_t>(const Unit&, const std::string&);
+template double attribute<double>(const Unit&, const std::string&);
+template std::string attribute<std::string>(const Unit&, const std::string&);
+
+}  // namespace furrow::plan

@@ -1,0 +1,82 @@
+// The one table of operations: names, operands, and which value may take over the slot of another.
+#include <array>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/program.h"
+
+namespace furrow::plan {
+namespace {
+
+template <class... Kinds>
+constexpr KindSet set_of(Kinds... kinds) {
+  return (KindSet{0} | ... | kind_bit(kinds));
+}
+
+using enum ValueKind;
+
+constexpr std::array<OpInfo, 12> kOps = {{
+    {Op::kLoad, "load", false, true, set_of(), set_of(kBatch)},
+    {Op::kForward, "forward", true, true, set_of(kBatch, kAct, kParams), set_of(kAct, kSaved)},
+    {Op::kRecompute, "recompute", true, true, set_of(kBatch, kAct, kParams), set_of(kSaved)},
+    {Op::kLoss, "loss", false, true, set_of(kAct, kBatch), set_of(kGrad, kLoss)},
+    {Op::kEvaluate, "evaluate", false, true, set_of(kAct, kBatch), set_of(kLoss)},
+    {Op::kBackwardInput, "backward_input", true, true, set_of(kGrad, kSaved, kBatch, kAct, kParams),
+     set_of(kGrad, kDeferred)},
+    {Op::kBackwardWeight, "backward_weight", true, true, set_of(kDeferred, kBatch, kAct), set_of(kGradient)},
+    {Op::kAdd, "add", true, false, set_of(kGradient), set_of(kGradient)},
+    {Op::kAddTied, "add_tied", true, false, set_of(kGradient), set_of(kTotal)},
+    {Op::kClip, "clip", false, false, set_of(kGradient, kTotal, kLoss), set_of(kScale)},
+    {Op::kStep, "step", true, false, set_of(kParams, kState, kGradient, kTotal, kScale),
+     set_of(kParams, kState)},
+    {Op::kSnapshot, "snapshot", true, false, set_of(kParams, kState), set_of(kSnapshot)},
+}};
+
+constexpr bool rows_are_in_order() {
+  for (size_t i = 0; i < kOps.size(); ++i) {
+    if (static_cast<size_t>(kOps[i].op) != i) return false;
+  }
+  return true;
+}
+static_assert(rows_are_in_order(), "row i describes operation i");
+
+const Value* first_read(const Instruction& instruction, ValueKind kind) {
+  for (const Value& value : instruction.reads) {
+    if (value.kind == kind) return &value;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const OpInfo& op_info(Op op) {
+  const auto index = static_cast<size_t>(op);
+  FURROW_CHECK(index < kOps.size(), "operation outside the table");
+  return kOps[index];
+}
+
+const OpInfo* find_op(std::string_view name) {
+  for (const OpInfo& info : kOps) {
+    if (info.name == name) return &info;
+  }
+  return nullptr;
+}
+
+std::vector<Op> all_ops() {
+  std::vector<Op> ops;
+  for (const OpInfo& info : kOps) ops.push_back(info.op);
+  return ops;
+}
+
+const Value* in_place_source(const Instruction& instruction, const Value& written) {
+  switch (instruction.op) {
+    case Op::kAdd:
+    case Op::kAddTied:
+      return instruction.reads.empty() ? nullptr : &instruction.reads[0];
+    case Op::kStep:
+      return first_read(instruction, written.kind);
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace furrow::plan

@@ -1,0 +1,237 @@
+// Text -> program.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/base/text.h"
+#include "furrow/plan/program.h"
+
+namespace furrow::plan {
+namespace {
+
+using Words = std::vector<std::string_view>;
+
+[[noreturn]] void fail(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
+
+Words words_of(std::string_view line) {
+  Words words;
+  while (!line.empty()) {
+    const size_t start = line.find_first_not_of(" \t\r");
+    if (start == std::string_view::npos) break;
+    line.remove_prefix(start);
+    const size_t end = std::min(line.find_first_of(" \t\r"), line.size());
+    words.push_back(line.substr(0, end));
+    line.remove_prefix(end);
+  }
+  return words;
+}
+
+int64_t number(std::string_view text, int64_t most) {
+  int64_t value = 0;
+  if (!parse_int(text, value) || value < 0 || value > most || text.starts_with('+') ||
+      text.starts_with('-')) {
+    fail(fmt::format("'{}' is no number from 0 to {}", text, most));
+  }
+  return value;
+}
+
+// The number of "u12", "m3", "s4" or "#5".
+int32_t marked(char mark, std::string_view word) {
+  if (!word.starts_with(mark)) fail(fmt::format("expected {} and a number, found '{}'", mark, word));
+  return static_cast<int32_t>(number(word.substr(1), std::numeric_limits<int32_t>::max()));
+}
+
+MemoryKind memory_kind_of(std::string_view name) {
+  std::vector<std::string> known;
+  for (size_t i = 0; i < kMemoryKinds; ++i) {
+    const auto kind = static_cast<MemoryKind>(i);
+    if (to_string(kind) == name) return kind;
+    known.emplace_back(to_string(kind));
+  }
+  fail(unknown_name_message("memory kind", name, known));
+}
+
+Op op_of(std::string_view name) {
+  if (const OpInfo* info = find_op(name)) return info->op;
+  std::vector<std::string> known;
+  for (Op op : all_ops()) known.emplace_back(op_info(op).name);
+  fail(unknown_name_message("operation", name, known));
+}
+
+std::vector<Value> values_of(const Words& words, size_t begin) {
+  std::vector<Value> values;
+  for (size_t i = begin; i < words.size(); ++i) values.push_back(parse_value(words[i]));
+  return values;
+}
+
+// One instruction: "#1 forward u0/fc1 m0 on copy if finite reads... -> writes... drop drops...".
+class InstructionReader {
+ public:
+  InstructionReader(const Program& program, const Words& words) : program_(program), words_(words) {}
+
+  Instruction read() {
+    const int32_t index = marked('#', words_[0]);
+    if (static_cast<size_t>(index) != program_.instructions.size()) {
+      fail(fmt::format("instruction #{} stands where #{} is due", index, program_.instructions.size()));
+    }
+    Instruction instruction;
+    next_ = 1;
+    if (words_.size() < 2) fail("expected an operation after the number of the instruction");
+    instruction.op = op_of(words_[next_++]);
+    read_place(&instruction);
+    if (take("on", "copy")) instruction.stream = Stream::kCopy;
+    if (take("if", "finite")) instruction.predicate = Predicate::kFinite;
+    instruction.reads = read_values();
+    if (next_ == words_.size() || words_[next_] != "->")
+      fail("expected '->' between what is read and written");
+    ++next_;
+    instruction.writes = read_values();
+    if (next_ < words_.size() && words_[next_] == "drop") {
+      ++next_;
+      instruction.drops = read_values();
+      if (instruction.drops.empty()) fail("expected values after 'drop'");
+    }
+    if (next_ != words_.size()) fail(fmt::format("unexpected '{}' at the end", words_[next_]));
+    return instruction;
+  }
+
+ private:
+  void read_place(Instruction* instruction) {
+    const OpInfo& info = op_info(instruction->op);
+    if (info.has_unit) instruction->unit = unit_of(take_word("u and the number of a unit"));
+    if (info.has_microbatch)
+      instruction->microbatch = marked('m', take_word("m and the number of a microbatch"));
+  }
+
+  int32_t unit_of(std::string_view word) const {
+    const size_t slash = word.find('/');
+    const int32_t unit = marked('u', word.substr(0, slash));
+    if (slash == std::string_view::npos) return unit;
+    const std::string_view name = word.substr(slash + 1);
+    if (static_cast<size_t>(unit) >= program_.units.size() || program_.units[unit] != name) {
+      fail(fmt::format("unit {} is not named '{}'", unit, name));
+    }
+    return unit;
+  }
+
+  std::string_view take_word(std::string_view what) {
+    if (next_ == words_.size()) fail(fmt::format("expected {}", what));
+    return words_[next_++];
+  }
+
+  bool take(std::string_view first, std::string_view second) {
+    if (next_ + 1 >= words_.size() || words_[next_] != first || words_[next_ + 1] != second) return false;
+    next_ += 2;
+    return true;
+  }
+
+  std::vector<Value> read_values() {
+    std::vector<Value> values;
+    while (next_ < words_.size() && words_[next_] != "->" && words_[next_] != "drop") {
+      values.push_back(parse_value(words_[next_++]));
+    }
+    return values;
+  }
+
+  const Program& program_;
+  const Words& words_;
+  size_t next_ = 0;
+};
+
+// Sections come in one order, each once.
+class Parser {
+ public:
+  Program parse(std::string_view text) {
+    size_t line_number = 0;
+    while (!text.empty()) {
+      const size_t end = std::min(text.find('\n'), text.size());
+      const Words words = words_of(text.substr(0, end));
+      text.remove_prefix(std::min(end + 1, text.size()));
+      ++line_number;
+      if (words.empty()) continue;
+      try {
+        parse_line(words);
+      } catch (const Error& error) {
+        throw error.with_context(fmt::format("line {}", line_number));
+      }
+    }
+    if (section_ != kSectionCount) fail(fmt::format("the text ends before '{}'", kSections[section_]));
+    std::sort(program_.assignments.begin(), program_.assignments.end(),
+              [](const SlotAssignment& a, const SlotAssignment& b) { return a.value < b.value; });
+    return std::move(program_);
+  }
+
+ private:
+  static constexpr size_t kSectionCount = 7;
+  static constexpr std::array<std::string_view, kSectionCount> kSections = {
+      "furrow-program", "microbatches", "units", "inputs", "outputs", "instructions", "slots"};
+
+  void parse_line(const Words& words) {
+    if (section_ < kSectionCount && words[0] == kSections[section_]) {
+      start_section(words);
+      ++section_;
+      return;
+    }
+    const std::string_view open = section_ == 0 ? "" : kSections[section_ - 1];
+    if (open == "units" && words[0].starts_with('u')) return add_unit(words);
+    if (open == "instructions" && words[0].starts_with('#')) {
+      program_.instructions.push_back(InstructionReader(program_, words).read());
+      return;
+    }
+    if (open == "slots") return add_slot(words);
+    fail(fmt::format("expected '{}', found '{}'", kSections[section_], words[0]));
+  }
+
+  void start_section(const Words& words) {
+    const std::string_view name = words[0];
+    if (name == "furrow-program") {
+      if (words.size() != 3) fail("expected 'furrow-program 1 NAME'");
+      if (words[1] != "1")
+        fail(fmt::format("version {} of the text form: this furrow reads version 1", words[1]));
+      program_.name = words[2];
+    } else if (name == "microbatches") {
+      for (size_t i = 1; i < words.size(); ++i) {
+        program_.microbatch_sizes.push_back(number(words[i], std::numeric_limits<int64_t>::max()));
+      }
+    } else if (name == "inputs") {
+      program_.inputs = values_of(words, 1);
+    } else if (name == "outputs") {
+      program_.outputs = values_of(words, 1);
+    } else if (words.size() != 1) {
+      fail(fmt::format("unexpected '{}' after '{}'", words[1], name));
+    }
+  }
+
+  void add_unit(const Words& words) {
+    if (words.size() != 2) fail("expected 'uN NAME'");
+    const int32_t unit = marked('u', words[0]);
+    if (static_cast<size_t>(unit) != program_.units.size()) {
+      fail(fmt::format("unit u{} stands where u{} is due", unit, program_.units.size()));
+    }
+    program_.units.emplace_back(words[1]);
+  }
+
+  void add_slot(const Words& words) {
+    if (words.size() < 3) fail("expected 'sN KIND BYTES VALUES...'");
+    const int32_t slot = marked('s', words[0]);
+    if (static_cast<size_t>(slot) != program_.slots.size()) {
+      fail(fmt::format("slot s{} stands where s{} is due", slot, program_.slots.size()));
+    }
+    program_.slots.push_back(
+        {memory_kind_of(words[1]), number(words[2], std::numeric_limits<int64_t>::max())});
+    for (const Value& value : values_of(words, 3)) program_.assignments.push_back({value, slot});
+  }
+
+  Program program_;
+  size_t section_ = 0;  // the next one to come
+};
+
+}  // namespace
+
+Program parse_program(std::string_view text) { return Parser().parse(text); }
+
+}  // namespace furrow::plan

@@ -1,0 +1,36 @@
+// What compile and verify both need to know about the units of a model: who owns parameters, who ties whose.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "furrow/plan/flat_layout.h"
+#include "furrow/plan/model_spec.h"
+#include "furrow/plan/program.h"
+
+namespace furrow::plan {
+
+struct UnitFacts {
+  bool owns = false;                    // has parameters of its own
+  std::vector<Value> weights;           // params values that its forward reads: its own, then those it ties
+  std::vector<TiedUse> uses_by_others;  // of its parameters, in use order
+  std::vector<TiedUse> ties;            // its uses of parameters of earlier units
+  bool has_parameters() const { return owns || !ties.empty(); }
+};
+
+struct ModelFacts {
+  FlatLayout flat;
+  std::vector<UnitFacts> units;
+  int32_t first_trained = 0;  // the first unit with parameters; the number of units when there is none
+};
+
+// REQUIRES: a validated spec.
+ModelFacts model_facts(const ModelSpec& spec);
+
+// What unit u reads besides weights: act(u-1,m), or batch(m) for the first unit.
+Value input_value(int32_t unit, int32_t microbatch);
+
+// The gradient that is stepped with, over k microbatches.  REQUIRES: the unit owns parameters.
+Value final_gradient(const UnitFacts& facts, int32_t unit, int32_t k);
+
+}  // namespace furrow::plan

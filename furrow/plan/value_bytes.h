@@ -1,0 +1,33 @@
+// Planned bytes of values, from specs and microbatch sizes.  Memory that an operation uses only inside itself
+// is not counted; neither is the fragmentation of an allocator.
+#pragma once
+
+#include <cstdint>
+
+#include "furrow/plan/flat_layout.h"
+#include "furrow/plan/model_spec.h"
+#include "furrow/plan/program.h"
+
+namespace furrow::plan {
+
+MemoryKind memory_kind(ValueKind kind);
+
+// Whether what a slot of this kind holds stays allocated between values (flat buffers), or is freed with each
+// value.
+bool is_persistent(ValueKind kind);
+
+// Kinds that may follow one another in a slot have the same class: its least kind.
+ValueKind slot_class(ValueKind kind);
+
+struct ByteContext {
+  const ModelSpec& spec;
+  const FlatLayout& flat;
+  const std::vector<int64_t>& microbatch_sizes;
+  int optimizer_state_copies = 0;
+};
+
+// Inputs, targets (one int64 per row of the last unit's output) and sample ids of a batch; the loss as exact
+// sums. REQUIRES: unit, use and microbatch of the value exist.
+int64_t value_bytes(const ByteContext& context, const Value& value);
+
+}  // namespace furrow::plan

@@ -1,0 +1,74 @@
+#include "furrow/plan/verify.h"
+
+#include <fmt/format.h>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/verify_rules.h"
+
+namespace furrow::plan {
+namespace rules {
+
+Facts::Facts(const Program& program_in, const ModelSpec& spec_in)
+    : program(program_in), spec(spec_in), model(model_facts(spec_in)) {
+  values.reserve(program.instructions.size() * 3);
+  for (const Value& value : program.inputs) {
+    values.add(value);
+    with_state = with_state || value.kind == ValueKind::kState;
+  }
+  for (const Instruction& instruction : program.instructions) {
+    for (const Value& value : instruction.reads) values.add(value);
+    for (const Value& value : instruction.writes) values.add(value);
+    for (const Value& value : instruction.drops) values.add(value);
+  }
+}
+
+void Facts::fail(size_t instruction, const std::string& message) const {
+  const auto& list = program.instructions;
+  const std::string place = instruction < list.size()
+                                ? fmt::format("#{} {}", instruction, to_string(list[instruction]))
+                                : fmt::format("end of {} after #{}", program.name, list.size());
+  throw Error(ErrorCode::kFailedPrecondition, fmt::format("{}: {}", place, message));
+}
+
+void check_header(const Facts& facts) {
+  const Program& program = facts.program;
+  auto fail = [&](const std::string& message) {
+    throw Error(ErrorCode::kFailedPrecondition, fmt::format("program {}: {}", program.name, message));
+  };
+  if (program.units.size() != facts.spec.units.size()) {
+    fail(fmt::format("it has {} units, the model has {}", program.units.size(), facts.spec.units.size()));
+  }
+  for (size_t u = 0; u < program.units.size(); ++u) {
+    if (program.units[u] == facts.spec.units[u].name) continue;
+    fail(fmt::format("unit {} is '{}', in the model it is '{}'", u, program.units[u],
+                     facts.spec.units[u].name));
+  }
+  for (size_t m = 0; m < program.microbatch_sizes.size(); ++m) {
+    if (program.microbatch_sizes[m] < 1) fail(fmt::format("microbatch {} is empty", m));
+  }
+  for (const Value& value : program.inputs) {
+    const bool kept = value.kind == ValueKind::kParams || value.kind == ValueKind::kState;
+    const bool known =
+        value.unit >= 0 && value.unit <= facts.last_unit() && facts.model.units[value.unit].owns;
+    if (!kept || !known || value.index != 0) {
+      fail(fmt::format("input {}: a program starts from params(u,0) and state(u,0) of units with parameters",
+                       to_string(value)));
+    }
+  }
+}
+
+}  // namespace rules
+
+VerifyReport verify(const Program& program, const ModelSpec& spec) {
+  validate(spec);
+  rules::Facts facts(program, spec);
+  rules::check_header(facts);
+  rules::check_operands(facts);
+  rules::check_values(&facts);
+  rules::check_gradients(facts);
+  rules::check_coverage(facts);
+  rules::check_slots(facts);
+  return rules::report(facts);
+}
+
+}  // namespace furrow::plan

@@ -1,0 +1,49 @@
+// The rule groups of verify(), one file each.  Internal to plan.
+//
+// A rule throws by facts.fail(i, ...), which names instruction i.  Later groups may rely on earlier ones:
+//   operands (shape, kinds, operands of each operation) -> values (written, read, dropped) -> gradients (the
+//   tree)
+//   -> coverage (what a program of this name must do) -> slots (homes) -> memory (the report).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "furrow/plan/unit_facts.h"
+#include "furrow/plan/value_index.h"
+#include "furrow/plan/verify.h"
+
+namespace furrow::plan::rules {
+
+inline constexpr int32_t kBefore = -1;  // an input: written before the first instruction
+inline constexpr int32_t kNever = -2;
+
+struct Facts {
+  Facts(const Program& program, const ModelSpec& spec);
+
+  const Program& program;
+  const ModelSpec& spec;
+  ModelFacts model;
+  ValueIndex values;  // inputs, then everything read, written or dropped
+  // By value number.
+  std::vector<int32_t> writer;   // instruction, kBefore or kNever
+  std::vector<int32_t> dropped;  // instruction or kNever
+  bool with_state = false;       // some optimizer state is an input
+
+  int32_t microbatches() const { return static_cast<int32_t>(program.microbatch_sizes.size()); }
+  int32_t last_unit() const { return static_cast<int32_t>(spec.units.size()) - 1; }
+  bool finished() const { return !program.slots.empty(); }  // assign_buffers has run
+
+  // Error{failed_precondition}: "#12 add u3: message".  An index past the last instruction reads "end".
+  [[noreturn]] void fail(size_t instruction, const std::string& message) const;
+};
+
+void check_header(const Facts& facts);
+void check_operands(const Facts& facts);
+void check_values(Facts* facts);  // fills writer and dropped
+void check_gradients(const Facts& facts);
+void check_coverage(const Facts& facts);
+void check_slots(const Facts& facts);
+VerifyReport report(const Facts& facts);
+
+}  // namespace furrow::plan::rules
