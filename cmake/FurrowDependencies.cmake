@@ -23,7 +23,10 @@ if(FURROW_TESTS)
 endif()
 if(FURROW_TORCH)
   find_package(Torch REQUIRED MODULE)
-  find_package(OpenMP REQUIRED)  # OpenMP::OpenMP_CXX, the runtime that libtorch uses too
+  # OpenMP::OpenMP_CXX: the runtime that libtorch uses too.  Linked by name: libtorch brings a libgomp.so.1 of its own,
+  # and whichever is loaded serves both.
+  find_package(OpenMP REQUIRED)
+  set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES gomp)
 endif()
 
 # Where ./dev setup puts what Debian does not package.
