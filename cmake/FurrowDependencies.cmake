@@ -17,16 +17,19 @@ pkg_check_modules(deflate REQUIRED IMPORTED_TARGET libdeflate)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo)
 
+# The runtime that libtorch uses too, linked by name: libtorch brings a libgomp.so.1 of its own, and whichever is loaded
+# serves both.
+if(NOT FURROW_FUZZ)
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES gomp)
+endif()
+
 if(FURROW_TESTS)
   find_package(GTest REQUIRED)
   find_package(benchmark REQUIRED)
 endif()
 if(FURROW_TORCH)
   find_package(Torch REQUIRED MODULE)
-  # OpenMP::OpenMP_CXX: the runtime that libtorch uses too.  Linked by name: libtorch brings a libgomp.so.1 of its own,
-  # and whichever is loaded serves both.
-  find_package(OpenMP REQUIRED)
-  set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES gomp)
 endif()
 
 # Where ./dev setup puts what Debian does not package.
