@@ -25,6 +25,7 @@ std::string join(const std::vector<std::string>& parts, std::string_view separat
 std::vector<std::string> split(std::string_view text,
                                char separator);                    // "a,,b" is {"a", "", "b"}; "" is {""}
 std::string_view trim(std::string_view text);                      // spaces, tabs and line ends
+bool is_utf8(std::string_view text);                               // RFC 3629
 bool glob_match(std::string_view pattern, std::string_view name);  // * any run, ? any one character
 
 // `text` between double quotes with JSON's escapes.  Bytes that are not UTF-8 become U+FFFD, so the result is

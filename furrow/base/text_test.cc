@@ -69,11 +69,13 @@ TEST(Text, SplitsJoinsTrimsAndMatches) {
 }
 
 TEST(Json, QuotesEveryByteSequence) {
+  EXPECT_TRUE(is_utf8("Grüße \xF0\x9F\x8C\xBE"));
   EXPECT_EQ(json_quote("a\"b\\c\n\x01"), "\"a\\\"b\\\\c\\n\\u0001\"");
   EXPECT_EQ(json_quote("Grüße \xF0\x9F\x8C\xBE"), "\"Grüße \xF0\x9F\x8C\xBE\"");
   for (const char* bad : {"\xFF", "\xC0\x80", "\xED\xA0\x80", "\xF5\x80\x80\x80", "\xE2\x82"}) {
     EXPECT_EQ(json_quote(bad).find(bad), std::string::npos);
     EXPECT_NE(json_quote(bad).find("\xEF\xBF\xBD"), std::string::npos);
+    EXPECT_FALSE(is_utf8(bad));
   }
 }
 

@@ -1,0 +1,141 @@
+// What single keys cannot say: combinations that are impossible, and settings that do nothing beside others.
+#include <fmt/format.h>
+
+#include "furrow/base/error.h"
+#include "furrow/base/text.h"
+#include "furrow/config/config.h"
+#include "furrow/config/schema.h"
+
+namespace furrow::config {
+namespace {
+
+[[noreturn]] void refuse(const Config& config, std::string_view name, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, where(config, name) + message);
+}
+
+void check_batches(const Config& config) {
+  const int64_t global = config.training.global_batch_size, local = config.training.local_batch_size;
+  if (global == -1) return;
+  if (global == 0)
+    refuse(config, "training.global_batch_size",
+           "training.global_batch_size is 0: write -1 or a multiple of local_batch_size");
+  const int64_t whole = global / local, rest = global % local;
+  if (rest == 0) return;
+  const std::string near =
+      whole == 0 ? fmt::format("{}", local) : fmt::format("{} or {}", whole * local, (whole + 1) * local);
+  refuse(
+      config, "training.global_batch_size",
+      fmt::format("global_batch_size {} = {} x local_batch_size {} + {}: choose a multiple of {}, such as {}",
+                  global, whole, local, rest, local, near));
+}
+
+void check_length(const Config& config) {
+  const bool steps = config.training.steps > 0, epochs = config.training.epochs > 0;
+  if (steps && epochs) {
+    refuse(
+        config, "training.steps",
+        fmt::format("training.steps = {} and training.epochs = {} are both set: keep one, set the other to 0",
+                    config.training.steps, format_double(config.training.epochs)));
+  }
+  if (!steps && !epochs) {
+    refuse(config, "training.steps",
+           "how long to train is missing: set training.steps or training.epochs above 0");
+  }
+}
+
+void check_model(const Config& config) {
+  const Model& model = config.model;
+  if (model.name != "gpt") return;
+  if (model.width % model.heads != 0) {
+    refuse(config, "model.heads",
+           fmt::format("model.width {} = {} x model.heads {} + {}: heads must divide width", model.width,
+                       model.width / model.heads, model.heads, model.width % model.heads));
+  }
+  if (model.context != 0 && model.context < config.training.seq_len) {
+    refuse(
+        config, "model.context",
+        fmt::format(
+            "training.seq_len {} is longer than model.context {}: raise context, or set it to 0 for seq_len",
+            config.training.seq_len, model.context));
+  }
+}
+
+void check_data(const Config& config) {
+  const double held_back = config.data.validation_fraction + config.data.test_fraction;
+  if (config.training.dataset == "text" && held_back >= 1) {
+    refuse(config, "data.validation_fraction",
+           fmt::format("data.validation_fraction {} + data.test_fraction {} leave nothing to train on",
+                       format_double(config.data.validation_fraction),
+                       format_double(config.data.test_fraction)));
+  }
+  if (config.model.name == "gpt" && config.training.dataset != "text") {
+    refuse(config, "training.dataset", "model.name = gpt needs training.dataset = text");
+  }
+  if (config.model.name == "convnet" && config.training.dataset != "idx") {
+    refuse(config, "training.dataset", "model.name = convnet needs training.dataset = idx");
+  }
+  if (config.model.name == "mlp" && config.training.dataset != "idx") {
+    refuse(config, "training.dataset", "model.name = mlp needs training.dataset = idx");
+  }
+}
+
+void check_optimizer(const Config& config) {
+  const LrScheduler& schedule = config.lr_scheduler;
+  const bool moved = schedule.decay_type == "one_cycle" && schedule.cycle_momentum;
+  if (config.optimizer.name == "sgd" && config.optimizer.nesterov && config.optimizer.momentum == 0 &&
+      !moved) {
+    refuse(config, "optimizer.nesterov", "optimizer.nesterov needs optimizer.momentum above 0");
+  }
+  if (moved && schedule.base_momentum > schedule.max_momentum) {
+    refuse(config, "lr_scheduler.base_momentum",
+           fmt::format("lr_scheduler.base_momentum {} is above max_momentum {}",
+                       format_double(schedule.base_momentum), format_double(schedule.max_momentum)));
+  }
+  if (schedule.decay_type != "one_cycle" && config.training.steps > 0 && schedule.total_steps == -1 &&
+      schedule.warmup_steps > config.training.steps) {
+    refuse(config, "lr_scheduler.warmup_steps",
+           fmt::format("lr_scheduler.warmup_steps {} is more than training.steps {}", schedule.warmup_steps,
+                       config.training.steps));
+  }
+}
+
+void check_recompute(const Config& config) {
+  if (config.activation_checkpoint.mode == "selective" && config.activation_checkpoint.units.empty()) {
+    refuse(config, "activation_checkpoint.mode",
+           "activation_checkpoint.mode = selective needs activation_checkpoint.units, such as [\"block*\"]");
+  }
+}
+
+}  // namespace
+
+void validate(const Config& config) {
+  check_batches(config);
+  check_length(config);
+  check_model(config);
+  check_data(config);
+  check_optimizer(config);
+  check_recompute(config);
+}
+
+std::vector<std::string> ignored_settings(const Config& config) {
+  std::vector<std::string> lines;
+  for (const Section& section : schema()) {
+    for (const Field& field : section.fields) {
+      const bool given = config.origins.contains(field.name()) && field.get(config) != field.default_value;
+      if (!given || applies(field, config)) continue;
+      lines.push_back(fmt::format("{}{} = {} has no effect: it needs {}", where(config, field.name()),
+                                  field.name(), to_toml(field.get(config)), field.spec.only_if));
+    }
+  }
+  return lines;
+}
+
+int64_t model_context(const Config& config) {
+  return config.model.context > 0 ? config.model.context : config.training.seq_len;
+}
+
+int64_t global_batch_size(const Training& training, int64_t data_ranks) {
+  return training.global_batch_size > 0 ? training.global_batch_size : training.local_batch_size * data_ranks;
+}
+
+}  // namespace furrow::config
