@@ -1,5 +1,5 @@
-// The forward code of a unit kind, over tensor/ operations.  Parallelism, recompute, accumulation and the loop are not
-// its business.  The seam for new kinds: nn/blocks.cc holds the table.
+// The forward code of a unit kind, over tensor/ operations.  Parallelism, recompute, accumulation and the
+// loop are not its business.  The seam for new kinds: nn/blocks.cc holds the table.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,0 +1,23 @@
+#include <fmt/format.h>
+
+#include "furrow/base/error.h"
+#include "furrow/nn/attributes_torch.h"
+
+namespace furrow::nn {
+
+double number_attribute(const plan::Unit& unit, const std::string& key) {
+  const auto found = unit.attributes.find(key);
+  const bool whole = found != unit.attributes.end() && std::holds_alternative<int64_t>(found->second);
+  return whole ? static_cast<double>(std::get<int64_t>(found->second)) : plan::attribute<double>(unit, key);
+}
+
+tensor::Activation activation_attribute(const plan::Unit& unit, const std::string& key) {
+  const std::string name = plan::attribute<std::string>(unit, key);
+  if (name == "none") return tensor::Activation::kNone;
+  if (name == "relu") return tensor::Activation::kRelu;
+  if (name == "gelu") return tensor::Activation::kGelu;
+  throw Error(ErrorCode::kInternal,
+              fmt::format("unit {}: no activation '{}'; known: gelu, none, relu", unit.name, name));
+}
+
+}  // namespace furrow::nn

@@ -1,0 +1,17 @@
+// Attributes of a unit as operations take them.
+#pragma once
+
+#include <string>
+
+#include "furrow/plan/model_spec.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::nn {
+
+// A double, or an integer as one.
+double number_attribute(const plan::Unit& unit, const std::string& key);
+
+// "none", "relu" or "gelu".  Error{internal} for another name: models/ has validated it.
+tensor::Activation activation_attribute(const plan::Unit& unit, const std::string& key);
+
+}  // namespace furrow::nn

@@ -1,0 +1,34 @@
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/nn/kinds_torch.h"
+
+namespace furrow::nn {
+namespace {
+
+constexpr BlockKind kBlockKinds[] = {
+    {"linear", &make_linear},
+    {"conv_relu_pool", &make_conv_relu_pool},
+    {"token_embedding", &make_token_embedding},
+    {"transformer_block", &make_transformer_block},
+    {"lm_head", &make_lm_head},
+};
+
+}  // namespace
+
+std::span<const BlockKind> block_kinds() { return kBlockKinds; }
+
+std::unique_ptr<Block> make_block(const plan::Unit& unit, std::span<const BlockKind> extra) {
+  std::vector<std::string> known;
+  for (const std::span<const BlockKind> rows : {extra, block_kinds()}) {
+    for (const BlockKind& kind : rows) {
+      if (kind.name == unit.kind) return kind.make(unit);
+      known.emplace_back(kind.name);
+    }
+  }
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("unit kind", unit.kind, known));
+}
+
+}  // namespace furrow::nn

@@ -1,0 +1,16 @@
+// The makers that the table in blocks.cc names: one file each.
+#pragma once
+
+#include <memory>
+
+#include "furrow/nn/block_torch.h"
+
+namespace furrow::nn {
+
+std::unique_ptr<Block> make_linear(const plan::Unit& unit);
+std::unique_ptr<Block> make_conv_relu_pool(const plan::Unit& unit);
+std::unique_ptr<Block> make_token_embedding(const plan::Unit& unit);
+std::unique_ptr<Block> make_transformer_block(const plan::Unit& unit);
+std::unique_ptr<Block> make_lm_head(const plan::Unit& unit);
+
+}  // namespace furrow::nn

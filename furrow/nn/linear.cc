@@ -1,0 +1,36 @@
+// "linear": [batch, ...] flattened to [batch, in] when the attribute says so, a matrix product and an
+// activation.
+#include <ATen/ATen.h>
+
+#include "furrow/nn/attributes_torch.h"
+#include "furrow/nn/kinds_torch.h"
+#include "furrow/nn/parameters_torch.h"
+
+namespace furrow::nn {
+namespace {
+
+class Linear final : public Block {
+ public:
+  explicit Linear(const plan::Unit& unit)
+      : weight_(ParameterSlot::find(unit, "weight")),
+        bias_(ParameterSlot::find_optional(unit, "bias")),
+        flatten_(plan::attribute<bool>(unit, "flatten")),
+        activation_(activation_attribute(unit, "activation")) {}
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const at::Tensor x = flatten_ ? input.flatten(1) : input;
+    return tensor::linear(x, weight_(params), bias_(params), activation_, context);
+  }
+
+ private:
+  ParameterSlot weight_, bias_;
+  bool flatten_;
+  tensor::Activation activation_;
+};
+
+}  // namespace
+
+std::unique_ptr<Block> make_linear(const plan::Unit& unit) { return std::make_unique<Linear>(unit); }
+
+}  // namespace furrow::nn

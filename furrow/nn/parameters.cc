@@ -1,0 +1,40 @@
+#include <fmt/format.h>
+
+#include "furrow/base/error.h"
+#include "furrow/nn/parameters_torch.h"
+
+namespace furrow::nn {
+namespace {
+
+bool ends_with_part(std::string_view name, std::string_view suffix) {
+  if (!name.ends_with(suffix)) return false;
+  return name.size() == suffix.size() || name[name.size() - suffix.size() - 1] == '.';
+}
+
+}  // namespace
+
+std::string layer_name(const plan::Unit& unit, std::string_view suffix, std::string_view layer) {
+  const auto index = static_cast<size_t>(ParameterSlot::find(unit, suffix).index());
+  std::string name = unit.parameters[index].name;
+  name.replace(name.size() - suffix.size(), suffix.size(), layer);
+  return name;
+}
+
+ParameterSlot ParameterSlot::find_optional(const plan::Unit& unit, std::string_view suffix) {
+  ParameterSlot slot;
+  for (size_t i = 0; i < unit.parameters.size() && slot.index_ < 0; ++i) {
+    if (ends_with_part(unit.parameters[i].name, suffix)) slot.index_ = static_cast<int>(i);
+  }
+  return slot;
+}
+
+ParameterSlot ParameterSlot::find(const plan::Unit& unit, std::string_view suffix) {
+  const ParameterSlot slot = find_optional(unit, suffix);
+  if (slot.index_ < 0) {
+    throw Error(ErrorCode::kInternal,
+                fmt::format("unit {} of kind {} has no parameter '{}'", unit.name, unit.kind, suffix));
+  }
+  return slot;
+}
+
+}  // namespace furrow::nn

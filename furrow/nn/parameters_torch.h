@@ -1,0 +1,35 @@
+// A block's parameters by the last part of their name, looked up once at construction.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "furrow/plan/model_spec.h"
+#include "furrow/tensor/gradient_sink_torch.h"
+
+namespace furrow::nn {
+
+// The logical name of a layer of the unit, for its random numbers: the full name of the parameter that ends
+// in `suffix` with `layer` instead of the suffix, so that merging or renaming units changes no mask.
+std::string layer_name(const plan::Unit& unit, std::string_view suffix, std::string_view layer);
+
+// A parameter's place in Unit::parameters, or none.
+class ParameterSlot {
+ public:
+  // The parameter named "<anything>.<suffix>" or "<suffix>"; the first when several end so.
+  // Error{internal} when there is none.
+  static ParameterSlot find(const plan::Unit& unit, std::string_view suffix);
+  // The same; operator() gives an absent Param when there is none.
+  static ParameterSlot find_optional(const plan::Unit& unit, std::string_view suffix);
+
+  int index() const { return index_; }  // -1: absent
+  tensor::Param operator()(std::span<const tensor::Param> params) const {
+    return index_ < 0 ? tensor::Param{} : params[static_cast<size_t>(index_)];
+  }
+
+ private:
+  int index_ = -1;
+};
+
+}  // namespace furrow::nn

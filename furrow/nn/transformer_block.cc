@@ -1,0 +1,67 @@
+// "transformer_block": attention and an MLP with GELU, each behind a layer norm and around a residual
+// (pre-LN), as in Radford et al., "Language models are unsupervised multitask learners", 2019 (GPT-2).
+#include "furrow/nn/attributes_torch.h"
+#include "furrow/nn/kinds_torch.h"
+#include "furrow/nn/parameters_torch.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::nn {
+namespace {
+
+using tensor::Activation;
+
+// Weight and bias of one layer of the block; without the bias where the unit has none.
+struct Layer {
+  Layer(const plan::Unit& unit, const std::string& name)
+      : weight(ParameterSlot::find(unit, name + ".weight")),
+        bias(ParameterSlot::find_optional(unit, name + ".bias")) {}
+  ParameterSlot weight, bias;
+};
+
+class TransformerBlock final : public Block {
+ public:
+  explicit TransformerBlock(const plan::Unit& unit)
+      : ln_1_(unit, "ln_1"),
+        attention_in_(unit, "attn.c_attn"),
+        attention_out_(unit, "attn.c_proj"),
+        ln_2_(unit, "ln_2"),
+        mlp_in_(unit, "mlp.c_fc"),
+        mlp_out_(unit, "mlp.c_proj"),
+        heads_(plan::attribute<int64_t>(unit, "heads")),
+        dropout_(number_attribute(unit, "dropout")),
+        attention_stream_(layer_name(unit, "ln_1.weight", "attn.attn_dropout")),
+        attention_out_stream_(layer_name(unit, "ln_1.weight", "attn.resid_dropout")),
+        mlp_stream_(layer_name(unit, "ln_1.weight", "mlp.dropout")) {}
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const auto linear = [&](const at::Tensor& x, const Layer& layer,
+                            Activation activation = Activation::kNone) {
+      return tensor::linear(x, layer.weight(params), layer.bias(params), activation, context);
+    };
+    const auto norm = [&](const at::Tensor& x, const Layer& layer) {
+      return tensor::layer_norm(x, layer.weight(params), layer.bias(params), kEpsilon, context);
+    };
+    const at::Tensor mixed = tensor::causal_attention(linear(norm(input, ln_1_), attention_in_), heads_,
+                                                      dropout_, attention_stream_, context);
+    const at::Tensor middle =
+        tensor::add_dropout(input, linear(mixed, attention_out_), dropout_, attention_out_stream_, context);
+    const at::Tensor hidden = linear(norm(middle, ln_2_), mlp_in_, Activation::kGelu);
+    return tensor::add_dropout(middle, linear(hidden, mlp_out_), dropout_, mlp_stream_, context);
+  }
+
+ private:
+  static constexpr double kEpsilon = 1e-5;
+  Layer ln_1_, attention_in_, attention_out_, ln_2_, mlp_in_, mlp_out_;
+  int64_t heads_;
+  double dropout_;
+  std::string attention_stream_, attention_out_stream_, mlp_stream_;  // layer names of the masks
+};
+
+}  // namespace
+
+std::unique_ptr<Block> make_transformer_block(const plan::Unit& unit) {
+  return std::make_unique<TransformerBlock>(unit);
+}
+
+}  // namespace furrow::nn
