@@ -1,36 +1,80 @@
 // A data set as a config describes it: opened once, split into train, validation and test.
 //
-// The validation split is carved from the training data: for images a keyed random `validation_fraction` of the
-// training file (seeded by [debug] seed), for text the last part of the training text.  The test split comes from its
-// own files, or for text from `test_fraction` at the very end; it may be absent.
+// The validation split is carved from the training data: for images a keyed random `validation_fraction` of
+// the training file (seeded by [debug] seed), for text the last part of the training text.  The test split
+// comes from its own files, or for text from `test_fraction` at the very end; it may be absent.
 #pragma once
 
 #include <cstdint>
-#include <map>
+#include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "furrow/config/config.h"
 #include "furrow/data/source.h"
+#include "furrow/preprocess/preprocessor.h"
+
+namespace furrow::config {
+struct Config;
+}
 
 namespace furrow::data {
 
 enum class Split { kTrain, kValidation, kTest };
 
-// Values fitted on the training split, or the vocabulary: written into the artefact, key -> text.
-using Preprocessing = std::map<std::string, std::string>;
+// Values fitted on the training split, or the vocabulary: written into the artefact, key -> text.  "classes"
+// is the number of classes; the rest is the state of a preprocessor (preprocess/preprocessor.h).
+using Preprocessing = preprocess::State;
+
+// What [training], [validation] and [debug] say about the data.
+struct DatasetOptions {
+  std::string kind;                // a row of sources.cc: "idx", "chars", "bytes"
+  std::filesystem::path path;      // idx: a folder; text: a file, plain or .gz
+  int64_t context = 0;             // text: tokens of one sample, [training] seq_len
+  double validation_fraction = 0;  // of the training data, [0, 1)
+  double test_fraction = 0;        // text: of the whole, from its end, [0, 1)
+  uint64_t seed = 0;               // which images are for validation
+};
 
 struct Dataset {
   std::unique_ptr<Source> train;       // never null
   std::unique_ptr<Source> validation;  // null when validation_fraction is 0
-  std::unique_ptr<Source> test;        // null when there is none; opened at first read
+  std::unique_ptr<Source>
+      test;  // null when there is none; its files are opened by its first size() or read()
   Preprocessing preprocessing;
 };
 
+// What a model must know, without decompressing images: the fields of a sample and the number of classes.
+struct DataInfo {
+  std::vector<Field> fields;  // field 0 is the input, field 1 the target
+  int64_t classes = 0;
+};
+
+// A row of the table of data set kinds (sources.cc).
+struct SourceKind {
+  std::string_view name;     // [training] dataset
+  std::string_view summary;  // one line
+  Dataset (*open)(const DatasetOptions& options, const Preprocessing* preprocessing);
+  DataInfo (*probe)(const DatasetOptions& options);
+};
+std::span<const SourceKind> source_kinds();
+
+DatasetOptions dataset_options(const config::Config& config);
+
 // Errors name the file and the remedy; Error{data_loss} for damaged files, {not_found} for missing ones,
-// {invalid_argument} for an empty set, a label out of range, a context longer than the text.
-// `preprocessing`, when not null, holds values fitted earlier (evaluating a saved run) and is used instead of fitting.
+// {invalid_argument} for an unknown kind, an empty set, a label out of range, a context longer than the text,
+// a fraction that leaves nothing. `preprocessing`, when not null, holds values fitted earlier (evaluating a
+// saved run) and is used instead of fitting.
+Dataset open_dataset(const DatasetOptions& options, const Preprocessing* preprocessing = nullptr);
 Dataset open_dataset(const config::Config& config, const Preprocessing* preprocessing = nullptr);
+
+// The same errors, but of images only header and labels are looked at.
+DataInfo probe(const DatasetOptions& options);
+DataInfo probe(const config::Config& config);
+
+// The split, or null when there is none.
+const Source* find_split(const Dataset& dataset, Split split);
 
 }  // namespace furrow::data

@@ -1,10 +1,20 @@
-// Prefetches microbatches on its own thread into a ring of 64-byte-aligned slots, which the network reads in place.
+// Prefetches microbatches on its own thread into slots of 64-byte-aligned memory, which the network reads in
+// place.
 //
 //   Loader loader(source, order, {.sizes = {64}, .position = 0, .prefetch = 4});
-//   const Batch& batch = loader.next();      // waits if need be; the slot stays valid until the next call of release()
-//   loader.release();                        // gives the oldest slot held back
+//   const Batch* batch = loader.next();      // waits if need be; nullptr at the end
+//   ...                                      // its slot stays as it is until release()
+//   loader.release();                        // gives back the oldest batch held
 //
-// Thread safety: one consumer.  An exception of the source is rethrown by next(), with the sample positions named.
+// What comes out is a pure function of (source, order, sizes, position): neither `prefetch` nor timing
+// changes a bit. Batch k covers the next sizes[k % sizes.size()] positions.  A consumer may hold any number
+// of batches (all microbatches of a step); `prefetch` more are kept ready, so memory is held + prefetch
+// slots, reused for ever.
+//
+// The thread sleeps on a condition variable while `prefetch` batches are ready: it never spins.  It takes no
+// signals. Thread safety: one consumer.  An exception of the source is kept in its place: next() returns
+// every batch before it, then throws it (and again on every later call), with the sample positions named. The
+// destructor waits for at most one Source::read.
 #pragma once
 
 #include <cstdint>
@@ -18,20 +28,23 @@
 namespace furrow::data {
 
 struct LoaderOptions {
-  std::vector<int64_t> sizes;   // microbatch sizes of one step, cycled
-  int64_t position = 0;         // first global sample position
-  int64_t end = -1;             // stop before this position (-1: endless); the last batch is then the rest
-  int prefetch = 4;             // slots besides those held
+  std::vector<int64_t> sizes;  // microbatch sizes of one step, cycled; each > 0
+  int64_t position = 0;        // first global sample position
+  int64_t end = -1;            // stop before this position (-1: endless); the last batch is then the rest
+  int prefetch = 4;  // batches kept ready besides those held; 0: next() reads in the caller's thread
 };
 
 class Loader {
  public:
+  // `source` must outlive the loader.  REQUIRES: order.size() <= source.size().
   Loader(const Source& source, SampleOrder order, LoaderOptions options);
   ~Loader();
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
 
-  const Batch* next();    // nullptr at `end`
-  void release();         // REQUIRES: a batch is held
-  int64_t wait_ns() const;  // time that next() spent waiting, in total
+  const Batch* next();      // nullptr at `end`
+  void release();           // REQUIRES: a batch is held
+  int64_t wait_ns() const;  // time that next() spent waiting for data, in total
 
  private:
   struct Impl;

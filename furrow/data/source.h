@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "furrow/base/array.h"
-#include "furrow/config/config.h"
 
 namespace furrow::data {
 
@@ -18,6 +17,8 @@ struct Field {
   std::string name;
   DType dtype = DType::kF32;
   Shape shape;
+
+  friend bool operator==(const Field&, const Field&) = default;
 };
 
 class Source {
@@ -26,8 +27,15 @@ class Source {
   virtual int64_t size() const = 0;
   virtual const std::vector<Field>& fields() const = 0;  // field 0 is the input, field 1 the target
   virtual int64_t classes() const = 0;                   // of the target: labels or tokens
-  // Writes samples `indices` (each < size()) into row r of `fields[f]`, whose shape is [indices.size(), field shape...].
+  // Writes samples `indices` (each < size()) into row r of `fields[f]`, whose shape is [indices.size(), field
+  // shape...].
   virtual void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const = 0;
 };
+
+// Error{internal} unless `views` are what `source`.read() of `indices` asks for and every index is in range.
+void check_read(const Source& source, std::span<const int64_t> indices, std::span<const ArrayView> views);
+
+// Bytes of one sample in `field`.
+size_t sample_bytes(const Field& field);
 
 }  // namespace furrow::data

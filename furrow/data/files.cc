@@ -1,0 +1,129 @@
+#include "furrow/data/files.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <system_error>
+
+#include "furrow/base/error.h"
+#include "furrow/data/gzip.h"
+
+namespace furrow::data {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::string_view kGzip = ".gz";
+constexpr const char* kRemedy =
+    "set [training] dataset_path; docs/datasets.md says where each data set comes from";
+
+bool is_file(const fs::path& path) {
+  std::error_code ignored;
+  return fs::exists(path, ignored) && !fs::is_directory(path, ignored);
+}
+
+// The other spelling of `path`: with ".gz", or without it.
+fs::path other_spelling(const fs::path& path) {
+  const std::string text = path.string();
+  return text.ends_with(kGzip) ? fs::path(text.substr(0, text.size() - kGzip.size()))
+                               : fs::path(text + std::string(kGzip));
+}
+
+[[noreturn]] void fail(const fs::path& path, const char* what, int error) {
+  const ErrorCode code = error == ENOENT || error == ENOTDIR ? ErrorCode::kNotFound
+                         : error == EACCES || error == EPERM ? ErrorCode::kPermissionDenied
+                                                             : ErrorCode::kDataLoss;
+  throw Error(code, fmt::format("cannot {} {}: {}; {}", what, path.string(), std::strerror(error), kRemedy));
+}
+
+class Descriptor {
+ public:
+  explicit Descriptor(const fs::path& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (fd_ < 0) fail(path, "open", errno);
+  }
+  ~Descriptor() { ::close(fd_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+// Reads up to out.size() bytes from the start of the file; returns how many there are.
+size_t read_start(const Descriptor& file, const fs::path& path, std::span<std::byte> out) {
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t got = ::read(file.get(), out.data() + done, out.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail(path, "read", errno);
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
+size_t file_size(const Descriptor& file, const fs::path& path) {
+  struct stat status{};
+  if (::fstat(file.get(), &status) != 0) fail(path, "read", errno);
+  if (!S_ISREG(status.st_mode)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} is not a regular file; {}", path.string(), kRemedy));
+  }
+  return static_cast<size_t>(status.st_size);
+}
+
+}  // namespace
+
+fs::path find_file(const fs::path& path) {
+  if (is_file(path)) return path;
+  const fs::path other = other_spelling(path);
+  return is_file(other) ? other : fs::path();
+}
+
+fs::path require_file(const fs::path& path) {
+  fs::path found = find_file(path);
+  if (!found.empty()) return found;
+  throw Error(ErrorCode::kNotFound,
+              fmt::format("no file {} (nor {}): {}", path.string(), other_spelling(path).string(), kRemedy));
+}
+
+Bytes read_file(const fs::path& path) {
+  const Descriptor file(path);
+  Bytes bytes{CountedBuffer(file_size(file, path), MemoryKind::kData), {}};
+  // A file that is shortened meanwhile ends early: its format's reader judges what is left.
+  const size_t done = read_start(file, path, {bytes.buffer.data(), bytes.buffer.size()});
+  bytes.contents = {bytes.buffer.data(), done};
+  return bytes;
+}
+
+Bytes read_contents(const fs::path& path) {
+  Bytes bytes = read_file(path);
+  if (!is_gzip(bytes.contents)) return bytes;
+  try {
+    return gunzip(bytes.contents);
+  } catch (const Error& error) {
+    throw error.with_context(path.string());
+  }
+}
+
+std::vector<uint8_t> read_prefix(const fs::path& path, size_t length) {
+  const Descriptor file(path);
+  constexpr size_t kCompressed = 65536;  // more than a gzip header and the first block's tables need
+  std::vector<std::byte> start(std::min(file_size(file, path), std::max(length, kCompressed)));
+  start.resize(read_start(file, path, start));
+  try {
+    if (is_gzip(start)) return gunzip_prefix(start, length);
+  } catch (const Error& error) {
+    throw error.with_context(path.string());
+  }
+  start.resize(std::min(start.size(), length));
+  const auto* const bytes = reinterpret_cast<const uint8_t*>(start.data());
+  return {bytes, bytes + start.size()};
+}
+
+}  // namespace furrow::data

@@ -1,0 +1,45 @@
+// Reading whole files of a data set.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "furrow/base/memory.h"
+
+namespace furrow::data {
+
+// A buffer and the part of it that holds the contents.
+struct Bytes {
+  CountedBuffer buffer;
+  std::span<const std::byte> contents;
+
+  std::span<const uint8_t> as_uint8() const {
+    return {reinterpret_cast<const uint8_t*>(contents.data()), contents.size()};
+  }
+  std::string_view as_text() const {
+    return {reinterpret_cast<const char*>(contents.data()), contents.size()};
+  }
+};
+
+// `path` if it is a file, else `path` with ".gz" appended, or without it.  Empty when there is neither.
+std::filesystem::path find_file(const std::filesystem::path& path);
+
+// As find_file; Error{not_found} names the file, the key to set and the page to read.
+std::filesystem::path require_file(const std::filesystem::path& path);
+
+// The file as it is.  Error{not_found, permission_denied, invalid_argument (a folder), data_loss (a read
+// error)}.
+Bytes read_file(const std::filesystem::path& path);
+
+// The file, decompressed when its first bytes are those of gzip (gzip.h).  Error{data_loss} names a damaged
+// file.
+Bytes read_contents(const std::filesystem::path& path);
+
+// Up to `length` bytes from the start of read_contents(), without reading the rest: damage behind them goes
+// unseen.
+std::vector<uint8_t> read_prefix(const std::filesystem::path& path, size_t length);
+
+}  // namespace furrow::data

@@ -1,0 +1,106 @@
+#include "furrow/data/gzip.h"
+
+#include <fmt/format.h>
+#include <libdeflate.h>
+#include <sys/mman.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "furrow/base/error.h"
+
+namespace furrow::data {
+namespace {
+
+constexpr size_t kSmallestMember = 18;  // header 10, trailer 8
+constexpr size_t kLargestRatio = 1032;  // of deflate: 258 bytes from 2 bits
+constexpr size_t kHugePage = size_t{2} << 20;
+
+struct FreeDecompressor {
+  void operator()(libdeflate_decompressor* each) const { libdeflate_free_decompressor(each); }
+};
+using Decompressor = std::unique_ptr<libdeflate_decompressor, FreeDecompressor>;
+
+// Length of the last member as its trailer states it (modulo 2^32): exact for the usual file of one member.
+size_t stated_size(std::span<const std::byte> file) {
+  uint32_t size = 0;
+  for (size_t i = 0; i < 4; ++i) size |= std::to_integer<uint32_t>(file[file.size() - 4 + i]) << (8 * i);
+  return size;
+}
+
+// Large pages make writing and, later, random reads of images faster; a hint, refused without harm.
+CountedBuffer allocate(size_t bytes) {
+  CountedBuffer buffer(bytes, MemoryKind::kData);
+  const auto begin = (reinterpret_cast<uintptr_t>(buffer.data()) + kHugePage - 1) & ~(kHugePage - 1);
+  const auto end = (reinterpret_cast<uintptr_t>(buffer.data()) + bytes) & ~(kHugePage - 1);
+  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  return buffer;
+}
+
+[[noreturn]] void damaged(const char* what, size_t offset) {
+  throw Error(ErrorCode::kDataLoss,
+              fmt::format("{} (gzip member at byte {}): the file is damaged, fetch it again", what, offset));
+}
+
+// Doubles the buffer, within what `limit` allows; false when it is there already.
+bool grow(CountedBuffer& buffer, size_t used, size_t limit) {
+  if (buffer.size() >= limit) return false;
+  CountedBuffer larger = allocate(std::min(limit, std::max(buffer.size() * 2, kHugePage)));
+  std::memcpy(larger.data(), buffer.data(), used);
+  buffer = std::move(larger);
+  return true;
+}
+
+}  // namespace
+
+bool is_gzip(std::span<const std::byte> file) {
+  return file.size() >= 2 && file[0] == std::byte{0x1F} && file[1] == std::byte{0x8B};
+}
+
+Bytes gunzip(std::span<const std::byte> file) {
+  if (file.size() < kSmallestMember) damaged("truncated gzip data", 0);
+  const size_t limit = file.size() * kLargestRatio;
+  // One byte more than stated: an empty result still has somewhere to go.
+  CountedBuffer buffer = allocate(std::min(limit, stated_size(file) + 1));
+  const Decompressor decompressor(libdeflate_alloc_decompressor());
+  if (decompressor == nullptr) throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
+
+  size_t read = 0, written = 0;
+  while (read < file.size()) {
+    if (!is_gzip(file.subspan(read))) damaged("bytes behind the end of gzip data", read);
+    size_t member_read = 0, member_written = 0;
+    const libdeflate_result result = libdeflate_gzip_decompress_ex(
+        decompressor.get(), file.data() + read, file.size() - read, buffer.data() + written,
+        buffer.size() - written, &member_read, &member_written);
+    if (result == LIBDEFLATE_INSUFFICIENT_SPACE && grow(buffer, written, limit)) continue;
+    if (result != LIBDEFLATE_SUCCESS) damaged("truncated gzip data, or its checksum differs", read);
+    read += member_read;
+    written += member_written;
+  }
+  const std::span<const std::byte> contents(buffer.data(), written);
+  return {std::move(buffer), contents};
+}
+
+std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t length) {
+  constexpr int kGzipWrapper = 16;
+  std::vector<uint8_t> out(length);
+  z_stream stream{};
+  if (inflateInit2(&stream, MAX_WBITS + kGzipWrapper) != Z_OK) {
+    throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
+  }
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(start.data()));
+  stream.avail_in = static_cast<uInt>(start.size());
+  stream.next_out = out.data();
+  stream.avail_out = static_cast<uInt>(length);
+  const int result = inflate(&stream, Z_SYNC_FLUSH);
+  out.resize(length - stream.avail_out);
+  inflateEnd(&stream);
+  // Z_BUF_ERROR: the output is full, or the input ends.
+  if (result != Z_OK && result != Z_STREAM_END && result != Z_BUF_ERROR) damaged("damaged gzip data", 0);
+  return out;
+}
+
+}  // namespace furrow::data

@@ -1,0 +1,289 @@
+#include "furrow/data/loader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <set>
+#include <stdexcept>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/data/test_files.h"
+
+namespace furrow::data {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Sample i is i times 1, 2, 3, and target i * i.  Counts its reads.
+class CountingSource : public Source {
+ public:
+  explicit CountingSource(int64_t size) : size_(size) {}
+  int64_t size() const override { return size_; }
+  const std::vector<Field>& fields() const override { return fields_; }
+  int64_t classes() const override { return 7; }
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
+    check_read(*this, indices, views);
+    const auto input = views[0].as<float>();
+    const auto target = views[1].as<int64_t>();
+    for (size_t row = 0; row < indices.size(); ++row) {
+      for (size_t k = 0; k < 3; ++k)
+        input[row * 3 + k] = static_cast<float>(indices[row] * static_cast<int64_t>(k + 1));
+      target[row] = indices[row] * indices[row];
+    }
+    ++reads;
+  }
+  mutable std::atomic<int> reads{0};
+
+ private:
+  int64_t size_;
+  std::vector<Field> fields_{{"input", DType::kF32, {3}}, {"target", DType::kI64, {}}};
+};
+
+// Everything that a consumer can see of one batch.
+struct Seen {
+  std::vector<int64_t> ids, indices, targets;
+  std::vector<float> inputs;
+  Shape shape;
+  int64_t weight = 0;
+  friend bool operator==(const Seen&, const Seen&) = default;
+};
+
+Seen copy(const Batch& batch) {
+  const auto input = batch.arrays.at(0).as<float>();
+  const auto target = batch.arrays.at(1).as<int64_t>();
+  return {batch.sample_ids,      batch.indices, {target.begin(), target.end()}, {input.begin(), input.end()},
+          batch.arrays[0].shape, batch.weight};
+}
+
+// Up to `count` batches, holding `hold` of them at a time.
+std::vector<Seen> collect(Loader& loader, size_t count, size_t hold = 1) {
+  std::vector<Seen> seen;
+  size_t held = 0;
+  while (seen.size() < count) {
+    const Batch* batch = loader.next();
+    if (batch == nullptr) break;
+    seen.push_back(copy(*batch));
+    if (++held == hold) {
+      loader.release();
+      --held;
+    }
+  }
+  return seen;
+}
+
+// The oracle: positions cut by hand, read directly.
+std::vector<Seen> direct(const Source& source, const SampleOrder& order, const LoaderOptions& options,
+                         size_t count) {
+  std::vector<Seen> seen;
+  int64_t position = options.position;
+  for (size_t k = 0; k < count && (options.end < 0 || position < options.end); ++k) {
+    int64_t rows = options.sizes[k % options.sizes.size()];
+    if (options.end >= 0) rows = std::min(rows, options.end - position);
+    Batch batch;
+    batch.indices.resize(static_cast<size_t>(rows));
+    order.indices(position, batch.indices);
+    for (int64_t row = 0; row < rows; ++row) batch.sample_ids.push_back(position + row);
+    testing::ReadBuffers buffers(source, static_cast<size_t>(rows));
+    source.read(batch.indices, buffers.views);
+    batch.arrays = buffers.views;
+    batch.weight = rows;
+    seen.push_back(copy(batch));
+    position += rows;
+  }
+  return seen;
+}
+
+TEST(Loader, EqualsDirectReadsForAnyPrefetchAndHold) {
+  const CountingSource source(53);
+  const SampleOrder order(11, 53, true);
+  for (const int64_t end : {-1, 200, 7}) {
+    const LoaderOptions options{.sizes = {8, 8, 3}, .position = 5, .end = end};
+    const std::vector<Seen> expected = direct(source, order, options, 40);
+    for (const int prefetch : {0, 1, 2, 4, 9}) {
+      for (const size_t hold : {1, 3}) {
+        LoaderOptions tried = options;
+        tried.prefetch = prefetch;
+        Loader loader(source, order, tried);
+        EXPECT_EQ(collect(loader, 40, hold), expected) << "prefetch " << prefetch << " hold " << hold;
+      }
+    }
+  }
+}
+
+TEST(Loader, AnotherSeedIsSeen) {  // negative control of the equality above
+  const CountingSource source(53);
+  Loader a(source, SampleOrder(11, 53, true), {.sizes = {8}}),
+      b(source, SampleOrder(12, 53, true), {.sizes = {8}});
+  EXPECT_NE(collect(a, 5), collect(b, 5));
+}
+
+TEST(Loader, ResumesFromAnyPosition) {
+  const CountingSource source(29);
+  const SampleOrder order(2, 29, true);
+  Loader whole(source, order, {.sizes = {4}});
+  const std::vector<Seen> all = collect(whole, 30);
+  for (const size_t done : {1, 7, 8, 29}) {
+    Loader rest(source, order, {.sizes = {4}, .position = static_cast<int64_t>(done) * 4});
+    const std::vector<Seen> got = collect(rest, 30 - done);
+    EXPECT_TRUE(std::equal(got.begin(), got.end(), all.begin() + static_cast<long>(done), all.end()));
+  }
+}
+
+TEST(Loader, OneEpochHasEverySampleOnce) {
+  const CountingSource source(61);
+  Loader loader(source, SampleOrder(3, 61, true), {.sizes = {7}, .end = 61});
+  std::multiset<int64_t> seen;
+  while (const Batch* batch = loader.next()) {
+    seen.insert(batch->indices.begin(), batch->indices.end());
+    loader.release();
+  }
+  ASSERT_EQ(seen.size(), 61u);
+  EXPECT_EQ(std::set<int64_t>(seen.begin(), seen.end()).size(), 61u);
+  EXPECT_EQ(loader.next(), nullptr);  // and stays at its end
+}
+
+TEST(Loader, SlotsAreAlignedAndReused) {
+  const CountingSource source(100);
+  Loader loader(source, SampleOrder(0, 100, false), {.sizes = {8}, .prefetch = 2});
+  std::set<const void*> places;
+  for (int i = 0; i < 200; ++i) {
+    const Batch* batch = loader.next();
+    for (const ArrayView& view : batch->arrays) {
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(view.bytes.data()) % 64, 0u);
+    }
+    places.insert(batch->arrays[0].bytes.data());
+    loader.release();
+  }
+  EXPECT_LE(places.size(), 3u);
+}
+
+TEST(Loader, HeldBatchesStayAsTheyAre) {
+  const CountingSource source(100);
+  Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 3});
+  std::vector<const Batch*> held;
+  std::vector<Seen> then;
+  for (int i = 0; i < 6; ++i) {
+    held.push_back(loader.next());
+    then.push_back(copy(*held.back()));
+  }
+  for (size_t i = 0; i < held.size(); ++i) EXPECT_EQ(copy(*held[i]), then[i]);
+  for (size_t i = 0; i < held.size(); ++i) loader.release();
+  EXPECT_THROW(loader.release(), Error);
+}
+
+TEST(Loader, CountsItsMemoryAsData) {
+  const int64_t before = memory_usage(MemoryKind::kData).current_bytes;
+  {
+    const CountingSource source(100);
+    Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 0});
+    loader.next();
+    EXPECT_EQ(memory_usage(MemoryKind::kData).current_bytes - before, 8 * (12 + 8));
+  }
+  EXPECT_EQ(memory_usage(MemoryKind::kData).current_bytes, before);
+}
+
+// Blocks in read() until it is let go; tells when a reader has arrived.
+class GatedSource : public CountingSource {
+ public:
+  using CountingSource::CountingSource;
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
+    std::unique_lock lock(mutex_);
+    ++waiting_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return open_; });
+    lock.unlock();
+    CountingSource::read(indices, views);
+  }
+  void await_reader() const {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return waiting_ > 0; });
+  }
+  void open() const {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  mutable int waiting_ = 0;
+  mutable bool open_ = false;
+};
+
+TEST(Loader, StopsAfterAtMostOneRead) {
+  const GatedSource source(100);
+  {
+    Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 50});
+    source.await_reader();
+    std::thread opener([&] { source.open(); });
+    opener.join();
+  }
+  EXPECT_LE(source.reads, 50);
+}
+
+TEST(Loader, CountsTheWait) {
+  const GatedSource source(100);
+  Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 1});
+  EXPECT_EQ(loader.wait_ns(), 0);
+  source.await_reader();
+  std::thread opener([&] { source.open(); });
+  loader.next();
+  opener.join();
+  EXPECT_GE(loader.wait_ns(), 0);
+  Loader direct(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 0});
+  direct.next();
+  EXPECT_GT(direct.wait_ns(), 0);
+}
+
+// Fails at the read number `at`, from 0.
+class FailingSource : public CountingSource {
+ public:
+  FailingSource(int64_t size, int at, bool known) : CountingSource(size), at_(at), known_(known) {}
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
+    if (reads == at_ && known_) throw Error(ErrorCode::kDataLoss, "the disk is gone");
+    if (reads == at_) throw std::runtime_error("unforeseen");
+    CountingSource::read(indices, views);
+  }
+
+ private:
+  int at_;
+  bool known_;
+};
+
+TEST(Loader, CarriesAnExceptionToItsPlace) {
+  for (const int prefetch : {0, 1, 4}) {
+    const FailingSource source(100, 3, true);
+    Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = prefetch});
+    EXPECT_EQ(collect(loader, 3).size(), 3u);
+    for (int again = 0; again < 2; ++again) {
+      try {
+        loader.next();
+        FAIL() << "no exception with prefetch " << prefetch;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+        EXPECT_THAT(error.what(), HasSubstr("positions 24 to 31: the disk is gone"));
+      }
+    }
+    const FailingSource other(100, 0, false);
+    Loader unforeseen(other, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = prefetch});
+    EXPECT_THROW(unforeseen.next(), std::runtime_error);
+  }
+}
+
+TEST(Loader, RefusesNonsense) {
+  const CountingSource source(10);
+  EXPECT_THROW(Loader(source, SampleOrder(0, 10, true), {.sizes = {}}), Error);
+  EXPECT_THROW(Loader(source, SampleOrder(0, 10, true), {.sizes = {4, 0}}), Error);
+  EXPECT_THROW(Loader(source, SampleOrder(0, 11, true), {.sizes = {4}}), Error);
+  EXPECT_THROW(Loader(source, SampleOrder(0, 10, true), {.sizes = {4}, .position = -1}), Error);
+  EXPECT_THROW(Loader(source, SampleOrder(0, 10, true), {.sizes = {4}, .prefetch = -1}), Error);
+}
+
+}  // namespace
+}  // namespace furrow::data

@@ -1,0 +1,110 @@
+// The "chars" and "bytes" kinds: one text, cut into training, validation and test from front to back.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/data/files.h"
+#include "furrow/data/source_kinds.h"
+#include "furrow/data/split.h"
+#include "furrow/data/text.h"
+#include "furrow/preprocess/tokenizer.h"
+
+namespace furrow::data {
+namespace {
+
+namespace fs = std::filesystem;
+using preprocess::ByteTokenizer;
+using preprocess::CharTokenizer;
+using preprocess::Tokenizer;
+
+[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
+
+// The alphabet is that of the whole text, as nanoGPT's: a character that only validation has can still be
+// read.
+std::unique_ptr<Tokenizer> fit_chars(std::string_view text) {
+  return std::make_unique<CharTokenizer>(CharTokenizer::fit(text));
+}
+
+std::unique_ptr<Tokenizer> fit_bytes(std::string_view) { return std::make_unique<ByteTokenizer>(); }
+
+using Fit = std::unique_ptr<Tokenizer> (*)(std::string_view text);
+
+struct Text {
+  std::string file;
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::shared_ptr<const Tokens> tokens;
+};
+
+Text read_text(const DatasetOptions& options, Fit fit, const Preprocessing* preprocessing) {
+  const fs::path path = require_file(options.path);
+  const Bytes contents = read_contents(path);
+  const std::string_view text = contents.as_text();
+  if (text.empty()) invalid(fmt::format("{} is empty: there is nothing to train on", path.string()));
+  try {
+    Text read{path.string(), preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing) : fit(text),
+              nullptr};
+    std::vector<uint32_t> ids;
+    read.tokenizer->encode(text, ids);
+    read.tokens = std::make_shared<const Tokens>(ids, read.tokenizer->vocabulary_size());
+    return read;
+  } catch (const Error& error) {
+    throw error.with_context(path.string());
+  }
+}
+
+// Windows over [begin, end), or what to change when there is not one.
+std::unique_ptr<Source> windows(const Text& text, const char* split, TextSource::Range range, int64_t context,
+                                int64_t stride) {
+  const int64_t tokens = range.end - range.begin;
+  if (tokens <= context) {
+    invalid(
+        fmt::format("{}: the {} split has {} tokens, but one sample needs seq_len + 1 = {}: lower [training] "
+                    "seq_len or change the fractions",
+                    text.file, split, tokens, context + 1));
+  }
+  return std::make_unique<TextSource>(text.tokens, range, context, stride);
+}
+
+Dataset open_text(const DatasetOptions& options, Fit fit, const Preprocessing* preprocessing) {
+  if (options.context < 1)
+    invalid(fmt::format("[training] seq_len = {}: text needs at least 1", options.context));
+  const Text text = read_text(options, fit, preprocessing);
+  const int64_t size = text.tokens->size();
+  const int64_t test = fraction_count(options.test_fraction, size, "test fraction", "tokens");
+  const int64_t validation =
+      fraction_count(options.validation_fraction, size, "validation fraction", "tokens");
+  const int64_t train_end = size - validation - test;
+  if (train_end < 1) {
+    invalid(fmt::format("validation and test fractions {} + {} leave nothing to train on: use smaller ones",
+                        options.validation_fraction, options.test_fraction));
+  }
+  Dataset dataset;
+  dataset.preprocessing = text.tokenizer->state();
+  dataset.preprocessing["classes"] = fmt::format("{}", text.tokenizer->vocabulary_size());
+  const int64_t context = options.context;
+  dataset.train = windows(text, "training", {0, train_end}, context, 1);
+  const TextSource::Range validation_range{train_end, train_end + validation}, test_range{size - test, size};
+  if (validation > 0) dataset.validation = windows(text, "validation", validation_range, context, context);
+  if (test > 0) dataset.test = windows(text, "test", test_range, context, context);
+  return dataset;
+}
+
+DataInfo probe_text(const DatasetOptions& options, Fit fit) {
+  const Dataset dataset = open_text(options, fit, nullptr);
+  return {dataset.train->fields(), dataset.train->classes()};
+}
+
+}  // namespace
+
+Dataset open_chars(const DatasetOptions& options, const Preprocessing* preprocessing) {
+  return open_text(options, &fit_chars, preprocessing);
+}
+DataInfo probe_chars(const DatasetOptions& options) { return probe_text(options, &fit_chars); }
+
+Dataset open_bytes(const DatasetOptions& options, const Preprocessing* preprocessing) {
+  return open_text(options, &fit_bytes, preprocessing);
+}
+DataInfo probe_bytes(const DatasetOptions& options) { return probe_text(options, &fit_bytes); }
+
+}  // namespace furrow::data

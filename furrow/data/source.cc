@@ -1,0 +1,28 @@
+#include "furrow/data/source.h"
+
+#include <fmt/format.h>
+
+#include "furrow/base/error.h"
+
+namespace furrow::data {
+
+size_t sample_bytes(const Field& field) {
+  return static_cast<size_t>(num_elements(field.shape)) * dtype_size(field.dtype);
+}
+
+void check_read(const Source& source, std::span<const int64_t> indices, std::span<const ArrayView> views) {
+  const std::vector<Field>& fields = source.fields();
+  FURROW_CHECK(views.size() == fields.size(),
+               fmt::format("{} arrays for {} fields", views.size(), fields.size()));
+  for (size_t f = 0; f < fields.size(); ++f) {
+    FURROW_CHECK(views[f].dtype == fields[f].dtype, "field " + fields[f].name + " has another dtype");
+    FURROW_CHECK(views[f].bytes.size() == indices.size() * sample_bytes(fields[f]),
+                 "field " + fields[f].name + " has another size");
+  }
+  const int64_t size = source.size();
+  for (const int64_t index : indices) {
+    FURROW_CHECK(index >= 0 && index < size, fmt::format("sample {} of {}", index, size));
+  }
+}
+
+}  // namespace furrow::data

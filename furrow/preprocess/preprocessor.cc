@@ -1,0 +1,56 @@
+#include "furrow/preprocess/preprocessor.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+#include <cmath>
+#include <vector>
+
+#include "furrow/base/names.h"
+#include "furrow/preprocess/image_normaliser.h"
+#include "furrow/preprocess/tokenizer.h"
+
+namespace furrow::preprocess {
+namespace {
+
+constexpr Kind kKinds[] = {
+    {"bytes", "text as bytes, 256 tokens", &ByteTokenizer::load},
+    {"chars", "text as Unicode characters, one token each, fitted alphabet", &CharTokenizer::load},
+    {"image", "8-bit pixels to (x / 255 - mean) / std, fitted mean and std", &ImageNormaliser::load},
+};
+
+}  // namespace
+
+std::span<const Kind> kinds() { return kKinds; }
+
+std::unique_ptr<Preprocessor> load(const State& state) {
+  const std::string& name = state_value(state, "kind");
+  std::vector<std::string> known;
+  for (const Kind& kind : kKinds) {
+    if (kind.name == name) return kind.load(state);
+    known.emplace_back(kind.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("preprocessing", name, known));
+}
+
+const std::string& state_value(const State& state, const std::string& key) {
+  const auto found = state.find(key);
+  if (found == state.end()) {
+    throw Error(ErrorCode::kDataLoss,
+                fmt::format("fitted preprocessing has no '{}': save the model again", key));
+  }
+  return found->second;
+}
+
+double state_number(const State& state, const std::string& key) {
+  const std::string& text = state_value(state, key);
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
+    throw Error(ErrorCode::kDataLoss,
+                fmt::format("fitted preprocessing: '{}' is '{}', not a number", key, text));
+  }
+  return value;
+}
+
+}  // namespace furrow::preprocess
