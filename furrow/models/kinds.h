@@ -1,4 +1,5 @@
-// Unit kinds as data: what each needs and costs.  nn/ has exactly one block for every row (a test holds them together).
+// Unit kinds as data: what each needs and costs.  nn/ has exactly one block for every row (a test holds them
+// together).
 #pragma once
 
 #include <span>
@@ -8,17 +9,25 @@
 
 namespace furrow::models {
 
+//   conv_relu_pool     in_channels, out_channels, kernel, padding: int; relu, pool: bool (2x2, stride 2)
+//   linear             in, out: int; bias, flatten: bool; activation: "none" | "relu" | "gelu"
+//   token_embedding    vocab, context, width: int; dropout: double
+//   transformer_block  width, heads, layers (of the model, for the initialisation): int; dropout: double;
+//   bias: bool lm_head            vocab, width: int; bias: bool (of the norm); tied_to: full name of the
+//   embedding, or ""
 struct Kind {
-  std::string_view name;                                  // "linear"
-  // Fills parameters, output, flops and saved_bytes from name, attributes and input.  Error{invalid_argument}.
+  std::string_view name;  // "linear"
+  // Fills parameters, output, flops and saved_bytes from name, attributes and input. Error{invalid_argument}.
   void (*describe)(plan::Unit& unit);
 };
 
 std::span<const Kind> kinds();
 const Kind& find_kind(std::string_view name);  // Error{invalid_argument}, lists the known ones
 
-// A described unit.  `prefix` starts the names of its parameters ("blocks.0" -> "blocks.0.ln_1.weight").
-plan::Unit make_unit(std::string name, std::string_view kind, plan::Attributes attributes, plan::TensorSpec input);
+// A described unit.  Its name starts those of its parameters ("h.0" -> "h.0.ln_1.weight") unless there is an
+// attribute "prefix": that one, and with "" the bare names ("wte.weight").
+plan::Unit make_unit(std::string name, std::string_view kind, plan::Attributes attributes,
+                     plan::TensorSpec input);
 
 // The same for a kind that is not in the table: a program's own.
 plan::Unit make_unit(std::string name, const Kind& kind, plan::Attributes attributes, plan::TensorSpec input);

@@ -1,0 +1,61 @@
+#include "furrow/models/architectures.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/config/model.h"
+#include "furrow/models/chains.h"
+#include "furrow/models/kinds.h"
+
+namespace furrow::models {
+namespace {
+
+constexpr std::array<Architecture, 3> kArchitectures = {{
+    {"mlp", &describe_mlp},
+    {"convnet", &describe_convnet},
+    {"gpt", &describe_gpt},
+}};
+
+const Architecture& find_architecture(const std::string& name, std::span<const Architecture> extra) {
+  std::vector<std::string> known;
+  for (std::span<const Architecture> rows : {extra, std::span<const Architecture>(kArchitectures)}) {
+    for (const Architecture& row : rows) {
+      if (row.name == name) return row;
+      known.emplace_back(row.name);
+    }
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              "[model] name: " + unknown_name_message("architecture", name, known));
+}
+
+}  // namespace
+
+std::span<const Architecture> architectures() { return kArchitectures; }
+
+plan::ModelSpec describe(const config::Model& model, const DataShape& data,
+                         std::span<const Architecture> extra) {
+  const Architecture& architecture = find_architecture(model.name, extra);
+  if (data.classes < 1) model_error(model, fmt::format("the data has {} classes", data.classes));
+  plan::ModelSpec spec = architecture.describe(model, data);
+  if (spec.architecture.empty()) spec.architecture = std::string(architecture.name);
+  plan::validate(spec);
+  return spec;
+}
+
+void model_error(const config::Model& model, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("[model] name = {}: {}", model.name, message));
+}
+
+void append(plan::ModelSpec* spec, std::string name, std::string_view kind, plan::Attributes attributes) {
+  FURROW_CHECK(!spec->units.empty(), "append needs a unit before it");
+  plan::TensorSpec input = spec->units.back().output;
+  spec->units.push_back(make_unit(std::move(name), kind, std::move(attributes), std::move(input)));
+}
+
+}  // namespace furrow::models

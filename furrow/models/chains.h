@@ -1,0 +1,20 @@
+// The describe functions behind the rows of architectures.cc, one file each.  Internal to models.
+#pragma once
+
+#include <string>
+
+#include "furrow/models/architectures.h"
+
+namespace furrow::models {
+
+plan::ModelSpec describe_mlp(const config::Model& model, const DataShape& data);
+plan::ModelSpec describe_convnet(const config::Model& model, const DataShape& data);
+plan::ModelSpec describe_gpt(const config::Model& model, const DataShape& data);
+
+// Error{invalid_argument}: "[model] name = mlp: message".
+[[noreturn]] void model_error(const config::Model& model, const std::string& message);
+
+// Appends a unit that reads the output of the last one.  REQUIRES: there is one.
+void append(plan::ModelSpec* spec, std::string name, std::string_view kind, plan::Attributes attributes);
+
+}  // namespace furrow::models

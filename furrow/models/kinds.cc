@@ -1,0 +1,52 @@
+#include "furrow/models/kinds.h"
+
+#include <array>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/models/specs.h"
+
+namespace furrow::models {
+namespace {
+
+constexpr std::array<Kind, 5> kKinds = {{
+    {"conv_relu_pool", &describe_conv_relu_pool},
+    {"linear", &describe_linear},
+    {"token_embedding", &describe_token_embedding},
+    {"transformer_block", &describe_transformer_block},
+    {"lm_head", &describe_lm_head},
+}};
+
+}  // namespace
+
+std::span<const Kind> kinds() { return kKinds; }
+
+const Kind& find_kind(std::string_view name) {
+  std::vector<std::string> known;
+  for (const Kind& kind : kKinds) {
+    if (kind.name == name) return kind;
+    known.emplace_back(kind.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("unit kind", name, known));
+}
+
+plan::Unit make_unit(std::string name, std::string_view kind, plan::Attributes attributes,
+                     plan::TensorSpec input) {
+  return make_unit(std::move(name), find_kind(kind), std::move(attributes), std::move(input));
+}
+
+plan::Unit make_unit(std::string name, const Kind& kind, plan::Attributes attributes,
+                     plan::TensorSpec input) {
+  plan::Unit unit;
+  unit.name = std::move(name);
+  unit.kind = std::string(kind.name);
+  unit.attributes = std::move(attributes);
+  unit.input = std::move(input);
+  kind.describe(unit);
+  return unit;
+}
+
+}  // namespace furrow::models

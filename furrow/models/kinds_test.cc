@@ -1,0 +1,122 @@
+#include "furrow/models/kinds.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "furrow/base/error.h"
+
+namespace furrow::models {
+namespace {
+
+using ::testing::HasSubstr;
+
+const plan::TensorSpec kImage = {DType::kF32, {-1, 3, 8, 8}};
+const plan::TensorSpec kText = {DType::kF32, {-1, 4, 8}};
+const plan::TensorSpec kIds = {DType::kI64, {-1, 4}};
+
+plan::Attributes conv() {
+  return {{"in_channels", int64_t{3}},
+          {"out_channels", int64_t{5}},
+          {"kernel", int64_t{3}},
+          {"padding", int64_t{1}},
+          {"relu", true},
+          {"pool", true}};
+}
+
+plan::Attributes linear(bool flatten) {
+  const std::string gelu = "gelu";
+  return {{"in", int64_t{flatten ? 192 : 8}},
+          {"out", int64_t{7}},
+          {"bias", true},
+          {"activation", gelu},
+          {"flatten", flatten}};
+}
+
+plan::Attributes block() {
+  return {
+      {"width", int64_t{8}}, {"heads", int64_t{2}}, {"layers", int64_t{2}}, {"dropout", 0.1}, {"bias", true}};
+}
+
+plan::Attributes embedding() {
+  return {{"vocab", int64_t{11}}, {"context", int64_t{4}}, {"width", int64_t{8}}, {"dropout", 0.0}};
+}
+
+std::string error_of(std::string_view kind, plan::Attributes attributes, const plan::TensorSpec& input) {
+  try {
+    make_unit("x", kind, std::move(attributes), input);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    return error.what();
+  }
+  return "no error";
+}
+
+plan::Attributes with(plan::Attributes attributes, const std::string& key, plan::Attribute value) {
+  attributes[key] = std::move(value);
+  return attributes;
+}
+
+TEST(Kinds, ConvolutionKeepsCodesAndShapes) {
+  const plan::Unit unit = make_unit("c", "conv_relu_pool", conv(), kImage);
+  EXPECT_EQ(unit.output.shape, (Shape{-1, 5, 4, 4}));
+  EXPECT_EQ(unit.parameters[0].name, "c.weight");
+  EXPECT_EQ(unit.parameters[1].name, "c.bias");
+  EXPECT_EQ(unit.saved_bytes, 5 * 4 * 4);
+  EXPECT_EQ(unit.flops.forward, 2.0 * 5 * 8 * 8 * 27);
+  const plan::Unit plain =
+      make_unit("c", "conv_relu_pool", with(with(conv(), "relu", false), "pool", false), kImage);
+  EXPECT_EQ(plain.saved_bytes, 0);
+  EXPECT_EQ(plain.output.shape, (Shape{-1, 5, 8, 8}));
+}
+
+TEST(Kinds, LinearFlattensOrKeepsRows) {
+  EXPECT_EQ(make_unit("l", "linear", linear(true), kImage).output.shape, (Shape{-1, 7}));
+  const plan::Unit rows = make_unit("l", "linear", linear(false), kText);
+  EXPECT_EQ(rows.output.shape, (Shape{-1, 4, 7}));
+  EXPECT_EQ(rows.flops.forward, 2.0 * 4 * 8 * 7);
+  EXPECT_EQ(rows.saved_bytes, 4 * 7 * 4);
+  EXPECT_EQ(make_unit("l", "linear", with(linear(false), "bias", false), kText).parameters.size(), 1u);
+}
+
+TEST(Kinds, PrefixReplacesTheName) {
+  const std::string bare, other = "model";
+  EXPECT_EQ(make_unit("e", "token_embedding", with(embedding(), "prefix", bare), kIds).parameters[0].name,
+            "wte.weight");
+  EXPECT_EQ(make_unit("e", "token_embedding", with(embedding(), "prefix", other), kIds).parameters[0].name,
+            "model.wte.weight");
+  EXPECT_EQ(make_unit("e", "token_embedding", embedding(), kIds).parameters[0].name, "e.wte.weight");
+}
+
+TEST(Kinds, BadAttributesAreNamed) {
+  EXPECT_THAT(error_of("conv_relu_pool", with(conv(), "in_channels", int64_t{2}), kImage),
+              HasSubstr("unit x (conv_relu_pool): in_channels is 2, but the input [-1, 3, 8, 8] has 3"));
+  EXPECT_THAT(error_of("conv_relu_pool", with(conv(), "padding", int64_t{3}), kImage),
+              HasSubstr("below the kernel's 3"));
+  EXPECT_THAT(error_of("conv_relu_pool", with(conv(), "kernel", int64_t{0}), kImage),
+              HasSubstr("'kernel' is 0"));
+  EXPECT_THAT(error_of("conv_relu_pool", with(conv(), "kernel", 3.0), kImage),
+              HasSubstr("must be an integer"));
+  EXPECT_THAT(error_of("conv_relu_pool", {}, kImage), HasSubstr("attribute 'in_channels' is missing"));
+  EXPECT_THAT(error_of("conv_relu_pool", conv(), kText), HasSubstr("[-1, channels, height, width]"));
+  const std::string tanh = "tanh";
+  EXPECT_THAT(error_of("linear", with(linear(true), "activation", tanh), kImage),
+              HasSubstr("known: gelu, none, relu"));
+  EXPECT_THAT(error_of("linear", linear(true), kText),
+              HasSubstr("in is 192, but the input [-1, 4, 8] has 32 features"));
+  EXPECT_THAT(error_of("linear", linear(false), kIds), HasSubstr("it reads float32"));
+  EXPECT_THAT(error_of("transformer_block", with(block(), "heads", int64_t{3}), kText),
+              HasSubstr("no multiple of heads 3"));
+  EXPECT_THAT(error_of("transformer_block", with(block(), "dropout", 1.0), kText), HasSubstr("below 1"));
+  EXPECT_THAT(error_of("transformer_block", with(block(), "width", int64_t{16}), kText),
+              HasSubstr("width is 16"));
+  EXPECT_THAT(error_of("token_embedding", with(embedding(), "context", int64_t{3}), kIds),
+              HasSubstr("context of 3"));
+  EXPECT_THAT(error_of("linaer", linear(true), kImage), HasSubstr("did you mean 'linear'?"));
+}
+
+TEST(Kinds, EveryRowIsFoundByItsName) {
+  for (const Kind& kind : kinds()) EXPECT_EQ(&find_kind(kind.name), &kind);
+}
+
+}  // namespace
+}  // namespace furrow::models

@@ -1,0 +1,42 @@
+// Shared by the spec files of unit kinds: naming and initialising parameters, and clear errors.  Internal to
+// models.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "furrow/plan/model_spec.h"
+
+namespace furrow::models {
+
+inline constexpr int64_t kFloatBytes = 4;
+
+// Attributes of the unit being described.  A missing one, one of another type or one out of range is
+// Error{invalid_argument} that names the unit and the key.
+bool flag(const plan::Unit& unit, const std::string& key);
+int64_t size_of(const plan::Unit& unit, const std::string& key);     // >= 1
+int64_t count_of(const plan::Unit& unit, const std::string& key);    // >= 0
+double probability(const plan::Unit& unit, const std::string& key);  // 0 <= p < 1
+std::string text(const plan::Unit& unit, const std::string& key);
+// One of "none", "relu", "gelu".
+std::string activation(const plan::Unit& unit);
+
+// Error{invalid_argument}: "unit conv1 (conv_relu_pool): message".
+[[noreturn]] void unit_error(const plan::Unit& unit, const std::string& message);
+
+// Throws unless the input is of `dtype` with `dims` dims, the microbatch included.
+void require_input(const plan::Unit& unit, DType dtype, size_t dims, std::string_view form);
+
+// `suffix` behind the unit's prefix: the attribute "prefix" if there is one, else the unit's name.
+std::string parameter_name(const plan::Unit& unit, std::string_view suffix);
+
+void add_parameter(plan::Unit& unit, std::string_view suffix, Shape shape, plan::Init init);
+
+// torch.nn.Linear's and Conv2d's default: weight and bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+plan::Init uniform_fan_in(int64_t fan_in);
+plan::Init normal(double std);
+inline plan::Init zeros() { return {plan::Init::Kind::kZeros, 0}; }
+inline plan::Init ones() { return {plan::Init::Kind::kOnes, 0}; }
+
+}  // namespace furrow::models

@@ -1,0 +1,52 @@
+// [parallelism] -> Layout.
+#include <fmt/format.h>
+
+#include <limits>
+
+#include "furrow/base/error.h"
+#include "furrow/config/parallelism.h"
+#include "furrow/plan/layout.h"
+
+namespace furrow::plan {
+namespace {
+
+int degree_of(std::string_view key, int64_t value) {
+  if (value >= 1 && value <= std::numeric_limits<int>::max()) return static_cast<int>(value);
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("[parallelism] {} is {}: it must be at least 1", key, value));
+}
+
+// What `world` leaves for the shard axis; 0 when the other degrees do not divide it.
+int rest_of(const std::array<int, 6>& degrees, int world) {
+  int64_t others = 1;
+  for (size_t i = 0; i < degrees.size(); ++i) {
+    if (i != static_cast<size_t>(Axis::kShard)) others *= degrees[i];
+    if (others > world) return 0;
+  }
+  return world % others == 0 ? static_cast<int>(world / others) : 0;
+}
+
+}  // namespace
+
+Layout layout_from(const config::Parallelism& p, int world) {
+  const bool fill = p.data_parallel_shard_degree == -1;
+  std::array<int, 6> degrees = {
+      degree_of("pipeline_parallel_degree", p.pipeline_parallel_degree),
+      degree_of("data_parallel_replicate_degree", p.data_parallel_replicate_degree),
+      fill ? 1 : degree_of("data_parallel_shard_degree", p.data_parallel_shard_degree),
+      degree_of("context_parallel_degree", p.context_parallel_degree),
+      degree_of("tensor_parallel_degree", p.tensor_parallel_degree),
+      degree_of("expert_parallel_degree", p.expert_parallel_degree),
+  };
+  if (fill) {
+    const int rest = rest_of(degrees, world);
+    if (rest > 0) degrees[static_cast<size_t>(Axis::kShard)] = rest;
+  }
+  try {
+    return Layout(degrees, world);
+  } catch (const Error& error) {
+    throw error.with_context(fill ? "[parallelism], data_parallel_shard_degree -1" : "[parallelism]");
+  }
+}
+
+}  // namespace furrow::plan
