@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/conv2d.h"
 #include "furrow/tensor/kernels/scratch.h"
 #include "furrow/tensor/kernels/simd-inl.h"
@@ -19,14 +20,6 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 
 constexpr uint8_t kDeadCode = 4;  // the ReLU cut it: no gradient
-
-// `count` channels in ceil(count / most) blocks whose sizes differ by at most one.
-struct Blocks {
-  int64_t count, parts;
-  Blocks(int64_t count, int64_t most) : count(count), parts((count + most - 1) / most) {}
-  int64_t begin(int64_t b) const { return count / parts * b + std::min(b, count % parts); }
-  int64_t size(int64_t b) const { return begin(b + 1) - begin(b); }
-};
 
 // The input tile with its zero border: [channel][height + 2p][width + 2p][16].
 struct PaddedTile {

@@ -1,0 +1,17 @@
+// How a count is cut into register blocks.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace furrow::tensor::kernels {
+
+// `count` things in ceil(count / most) blocks whose sizes differ by at most one; the larger ones come first.
+struct Blocks {
+  int64_t count, parts;
+  Blocks(int64_t count, int64_t most) : count(count), parts((count + most - 1) / most) {}
+  int64_t begin(int64_t block) const { return count / parts * block + std::min(block, count % parts); }
+  int64_t size(int64_t block) const { return begin(block + 1) - begin(block); }
+};
+
+}  // namespace furrow::tensor::kernels

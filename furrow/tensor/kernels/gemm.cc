@@ -1,0 +1,209 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "furrow/tensor/kernels/gemm.cc"
+#include "furrow/tensor/kernels/targets.h"
+// clang-format off
+#include <hwy/foreach_target.h>
+// clang-format on
+#include "furrow/tensor/kernels/blocks.h"
+#include "furrow/tensor/kernels/gemm.h"
+#include "furrow/tensor/kernels/gemm_kernel-inl.h"
+#include "furrow/tensor/kernels/math-inl.h"
+#include "furrow/tensor/kernels/parallel.h"
+#include "furrow/tensor/kernels/scratch.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace furrow::tensor::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+constexpr int64_t kMaxDepth = 512;           // k is cut into blocks of at most this
+constexpr int64_t kPackedFloats = 96 << 10;  // of A: 384 KiB, well inside a second-level cache
+
+// dst[k * rows + i] = A(i, k) for a panel of rows.
+void pack_a(const MatrixView& a, int64_t i0, int64_t rows, int64_t k0, int64_t depth, float* dst) {
+  const float* src = a.data + i0 * a.row_stride + k0 * a.col_stride;
+  if (a.col_stride == 1) return transpose_block(src, a.row_stride, rows, depth, dst, rows);
+  for (int64_t k = 0; k < depth; ++k, src += a.col_stride, dst += rows) {
+    sweep(0, rows, [&](int64_t i, auto at) { at.store(at.load(src + i), dst + i); });
+  }
+}
+
+// dst[k * kNR + j] = B(k, j) for a panel of columns; columns beyond `columns` are zero.
+void pack_b(const MatrixView& b, int64_t k0, int64_t depth, int64_t j0, int64_t columns, float* dst) {
+  const float* src = b.data + k0 * b.row_stride + j0 * b.col_stride;
+  if (b.col_stride == 1 && columns == kNR) {
+    for (int64_t k = 0; k < depth; ++k, src += b.row_stride, dst += kNR) {
+      for (int j = 0; j < kNR; j += kLanes) store(load(src + j), dst + j);
+    }
+    return;
+  }
+  if (columns < kNR) std::memset(dst, 0, static_cast<size_t>(depth * kNR) * sizeof(float));
+  if (b.col_stride == 1) {
+    for (int64_t k = 0; k < depth; ++k, src += b.row_stride, dst += kNR) {
+      std::memcpy(dst, src, static_cast<size_t>(columns) * sizeof(float));
+    }
+    return;
+  }
+  transpose_block(src, b.col_stride, columns, depth, dst, kNR);
+}
+
+// The epilogue over rows x columns of C at (i0, j0).
+void finish_tile(const Gemm& g, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
+  const Epilogue& e = g.epilogue;
+  for (int64_t i = i0; i < i0 + rows; ++i) {
+    const int64_t row = i * g.ldc;
+    sweep(j0, j0 + columns, [&](int64_t j, auto at) {
+      VF c = at.load(g.c + row + j);
+      if (e.bias) c = hn::Add(c, at.load(e.bias + j));
+      if (e.activation == Activation::kRelu) c = relu(c);
+      if (e.activation >= Activation::kGelu) {
+        const ValueAndSlope r = e.activation == Activation::kGelu ? gelu(c) : gelu_tanh(c);
+        if (e.slope) at.store(r.slope, e.slope + row + j);
+        c = r.value;
+      }
+      if (e.multiply) c = hn::Mul(c, at.load(e.multiply + row + j));
+      if (e.positive) c = hn::IfThenElse(hn::Le(at.load(e.positive + row + j), zero()), zero(), c);
+      at.store(c, g.c + row + j);
+    });
+  }
+}
+
+bool has_epilogue(const Epilogue& e) {
+  return e.bias || e.multiply || e.positive || e.activation != Activation::kNone;
+}
+
+// One thread's share: rows [i0, i1) and columns [j0, j1) of C.
+struct Share {
+  const Gemm& g;
+  int64_t i0, i1, j0, j1;
+  float* a;     // packed block of A
+  float* b;     // packed panel of B
+  float* tile;  // kMR x kNR, for the columns that do not fill a panel
+};
+
+void compute_tile(const Share& s, const float* a, int64_t i, int64_t rows, int64_t j, int64_t k0,
+                  int64_t depth) {
+  const int64_t columns = std::min<int64_t>(kNR, s.j1 - j);
+  const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
+  float* c = s.g.c + i * s.g.ldc + j;
+  const MicroKernel kernel = micro_kernel_of(rows);
+  if (columns == kNR) {
+    kernel(a, s.b, depth, c, s.g.ldc, k0 > 0);
+  } else {
+    for (int64_t r = 0; r < rows && k0 > 0; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
+    kernel(a, s.b, depth, s.tile, kNR, k0 > 0);
+    for (int64_t r = 0; r < rows; ++r) std::memcpy(c + r * s.g.ldc, s.tile + r * kNR, bytes);
+  }
+  if (k0 + depth == s.g.k && has_epilogue(s.g.epilogue)) finish_tile(s.g, i, rows, j, columns);
+}
+
+// Rows [i, i + rows) of the share, one block of k: A is packed once, B panel by panel.
+void compute_block(const Share& s, int64_t i, int64_t rows, int64_t k0, int64_t depth) {
+  const Blocks panels(rows, kMR);
+  for (int64_t p = 0; p < panels.parts; ++p) {
+    pack_a(s.g.a, i + panels.begin(p), panels.size(p), k0, depth, s.a + panels.begin(p) * depth);
+  }
+  for (int64_t j = s.j0; j < s.j1; j += kNR) {
+    pack_b(s.g.b, k0, depth, j, std::min<int64_t>(kNR, s.j1 - j), s.b);
+    for (int64_t p = 0; p < panels.parts; ++p) {
+      compute_tile(s, s.a + panels.begin(p) * depth, i + panels.begin(p), panels.size(p), j, k0, depth);
+    }
+  }
+}
+
+void compute_share(const Gemm& g, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+  const Blocks depths(g.k, kMaxDepth);
+  const int64_t most_rows = std::max<int64_t>(kMR, kPackedFloats / depths.size(0) / kMR * kMR);
+  const Blocks row_blocks(i1 - i0, most_rows);
+  ScratchScope scratch;
+  const Share s{g,
+                i0,
+                i1,
+                j0,
+                j1,
+                scratch.floats(row_blocks.size(0) * depths.size(0)),
+                scratch.floats(kNR * depths.size(0)),
+                scratch.floats(kMR * kNR)};
+  for (int64_t block = 0; block < row_blocks.parts; ++block) {
+    for (int64_t d = 0; d < depths.parts; ++d) {
+      compute_block(s, i0 + row_blocks.begin(block), row_blocks.size(block), depths.begin(d), depths.size(d));
+    }
+  }
+}
+
+void empty_sum(const Gemm& g) {
+  for (int64_t i = 0; i < g.m; ++i) std::memset(g.c + i * g.ldc, 0, static_cast<size_t>(g.n) * sizeof(float));
+  finish_tile(g, 0, g.m, 0, g.n);
+}
+
+}  // namespace
+
+// The larger side is shared out in whole panels; every thread packs what it needs of the other one.
+void run_gemm(const Gemm& g, int threads) {
+  if (g.m == 0 || g.n == 0) return;
+  if (g.k == 0) return empty_sum(g);
+  constexpr int64_t kWorthAThread = 1 << 19;  // products; less than the cost of waking one
+  const int team = g.m * g.n * g.k < 2 * kWorthAThread ? 1 : threads;
+  const Blocks rows(g.m, kMR);
+  const int64_t columns = (g.n + kNR - 1) / kNR;
+  if (rows.parts >= columns) {
+    parallel_for(team, rows.parts, [&](int64_t begin, int64_t end) {
+      compute_share(g, rows.begin(begin), rows.begin(end), 0, g.n);
+    });
+  } else {
+    parallel_for(team, columns, [&](int64_t begin, int64_t end) {
+      compute_share(g, 0, g.m, begin * kNR, std::min(end * kNR, g.n));
+    });
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace furrow::tensor::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace furrow::tensor::kernels {
+
+HWY_EXPORT(run_gemm);
+void gemm(const Gemm& args, int threads) { HWY_DYNAMIC_DISPATCH(run_gemm)(args, threads); }
+
+void linear_forward(const LinearForward& a, int threads) {
+  const LinearShape& s = a.shape;
+  gemm({.m = s.rows,
+        .n = s.out,
+        .k = s.in,
+        .a = {a.x, s.in, 1},
+        .b = {a.weight, 1, s.in},
+        .c = a.y,
+        .ldc = s.out,
+        .epilogue = {.bias = a.bias, .activation = a.activation, .slope = a.slope}},
+       threads);
+}
+
+void linear_backward_input(const LinearBackwardInput& a, int threads) {
+  const LinearShape& s = a.shape;
+  gemm({.m = s.rows,
+        .n = s.in,
+        .k = s.out,
+        .a = {a.dz, s.out, 1},
+        .b = {a.weight, s.in, 1},
+        .c = a.dx,
+        .ldc = s.in,
+        .epilogue = {.multiply = a.gate_multiply, .positive = a.gate_positive}},
+       threads);
+}
+
+void linear_backward_weight(const LinearBackwardWeight& a, int threads) {
+  const LinearShape& s = a.shape;
+  gemm({.m = s.out,
+        .n = s.in,
+        .k = s.rows,
+        .a = {a.dz, 1, s.out},
+        .b = {a.x, s.in, 1},
+        .c = a.dweight,
+        .ldc = s.in},
+       threads);
+}
+
+}  // namespace furrow::tensor::kernels
+#endif
