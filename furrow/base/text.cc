@@ -10,14 +10,6 @@
 namespace furrow {
 namespace {
 
-template <class T>
-std::string shortest(T value) {
-  if (std::isnan(value)) return "nan";
-  char buffer[64];
-  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);
-  return {buffer, result.ptr};
-}
-
 // Length of the well-formed UTF-8 sequence at the start of `text`, 0 when there is none (RFC 3629).
 size_t utf8_length(std::string_view text) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
@@ -85,8 +77,9 @@ bool parse_whole(std::string_view text, T& value) {
 
 }  // namespace
 
-std::string format_double(double value) { return shortest(value); }
-std::string format_double(float value) { return shortest(value); }
+// fmt writes the shortest digits that read back equal, with an exponent only below 1e-4 and from 1e16 on.
+std::string format_double(double value) { return std::isnan(value) ? "nan" : fmt::format("{}", value); }
+std::string format_double(float value) { return std::isnan(value) ? "nan" : fmt::format("{}", value); }
 std::string format_fixed(double value, int decimals) { return fmt::format("{:.{}f}", value, decimals); }
 
 std::string format_bytes(uint64_t bytes) {

@@ -35,7 +35,7 @@ struct Data {
       {.effect = kRecipe,
        .choices = "char|byte",
        .only_if = kText,
-       .doc = "char: one token per character that occurs in the training split; byte: 256 tokens."});
+       .doc = "char: one token per character that occurs in the text; byte: 256 tokens."});
     v("validation_fraction", &Data::validation_fraction,
       {.effect = kRecipe,
        .min = 0,

@@ -24,7 +24,9 @@ struct Model {
   template <class V>
   static void fields(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
-    v("name", &Model::name, {.effect = kRecipe, .choices = "mlp|convnet|gpt", .doc = "The architecture."});
+    v("name", &Model::name,
+      {.effect = kRecipe,
+       .doc = "The architecture: mlp, convnet, gpt, or one that a program of yours adds."});
     v("hidden", &Model::hidden,
       {.effect = kRecipe,
        .min = 1,

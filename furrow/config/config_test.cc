@@ -1,0 +1,302 @@
+#include "furrow/config/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+
+#include "furrow/base/error.h"
+#include "furrow/config/schema.h"
+
+namespace furrow::config {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr std::string_view kSmall = "[training]\nsteps = 10\n";
+
+std::string message_of(const std::function<void()>& act, ErrorCode code = ErrorCode::kInvalidArgument) {
+  try {
+    act();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+std::string parse_error(std::string_view text, const std::vector<std::string>& overrides = {}) {
+  return message_of([&] { parse(text, "x.toml", overrides); });
+}
+
+TEST(Parse, ReadsEveryTypeAndKeepsDefaults) {
+  const Config config = parse(R"(
+[model]
+name = "mlp"
+hidden = [8, 16]
+dropout = 0
+[training]
+steps = 20          # an integer
+dataset_path = 'C:\raw'
+[optimizer]
+lr = 1              # an integer where a number is wanted
+nesterov = false
+[activation_checkpoint]
+units = ["block*", "head"]
+)",
+                              "x.toml");
+  EXPECT_EQ(config.model.hidden, (std::vector<int64_t>{8, 16}));
+  EXPECT_EQ(config.training.steps, 20);
+  EXPECT_EQ(config.training.dataset_path, "C:\\raw");
+  EXPECT_EQ(config.optimizer.lr, 1.0);
+  EXPECT_THAT(config.activation_checkpoint.units, ElementsAre("block*", "head"));
+  EXPECT_EQ(config.training.local_batch_size, Training{}.local_batch_size);
+}
+
+TEST(Parse, KnowsWhereEachValueIsFrom) {
+  const Config config =
+      parse("[training]\n\nsteps = 3\nseq_len = 8\n", "a/x.toml", {"--training.seq_len", "16"});
+  EXPECT_EQ(where(config, "training.steps"), "a/x.toml:3: ");
+  EXPECT_EQ(where(config, "training.seq_len"), "command line: ");
+  EXPECT_EQ(where(config, "training.epochs"), "");
+}
+
+TEST(Parse, UnknownNamesGiveFileLineAndNearest) {
+  EXPECT_THAT(
+      parse_error("[training]\nstepz = 1\n"),
+      HasSubstr("x.toml:2: unknown key in [training] 'stepz': did you mean 'steps'? known: dataset, "));
+  EXPECT_THAT(parse_error("\n[trainin]\nsteps = 1\n"),
+              HasSubstr("x.toml:3: unknown section 'trainin': did you mean 'training'?"));
+  EXPECT_THAT(parse_error("[trainin]\n"), HasSubstr("x.toml:1: unknown section 'trainin'"));
+  EXPECT_THAT(parse_error("[training]\nlr = 1\n"), HasSubstr("(optimizer.lr is a key)"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.stepz=1"}),
+              HasSubstr("command line: unknown key in [training] 'stepz'"));
+  EXPECT_THAT(parse_error("steps = 1\n"), HasSubstr("x.toml:1: 'steps' stands outside every section"));
+  EXPECT_THAT(parse_error("[training]\n[training.deep]\nx = 1\n"),
+              HasSubstr("unknown key in [training] 'deep'"));
+}
+
+TEST(Parse, WrongTypesNameTheWantedOne) {
+  EXPECT_THAT(parse_error("[training]\nsteps = \"ten\"\n"),
+              HasSubstr("x.toml:2: training.steps must be an integer, not \"ten\" (a string)"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 1.5\n"), HasSubstr("must be an integer, not 1.5 (a number)"));
+  EXPECT_THAT(parse_error("[optimizer]\nlr = true\n"), HasSubstr("must be a number, not true"));
+  EXPECT_THAT(parse_error("[model]\nhidden = 3\n"), HasSubstr("must be a list of integers, not 3"));
+  EXPECT_THAT(parse_error("[model]\nhidden = [1, \"a\"]\n"), HasSubstr("not a list of mixed types"));
+  EXPECT_THAT(parse_error("[model]\nhidden = [1.5]\n"), HasSubstr("neither an integer nor a string"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 2020-01-01\n"), HasSubstr("not a date or time"));
+  EXPECT_THAT(parse_error("[training]\nsteps = {a = 1}\n"), HasSubstr("not a table"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.steps", "ten"}),
+              HasSubstr("command line: training.steps must be an integer, not 'ten'"));
+  EXPECT_THAT(parse_error(kSmall, {"--optimizer.lr="}), HasSubstr("optimizer.lr must be a number, not ''"));
+}
+
+TEST(Parse, RangesAndChoicesAreChecked) {
+  EXPECT_THAT(parse_error("[optimizer]\nlr = 0\n"),
+              HasSubstr("x.toml:2: optimizer.lr = 0 is out of range: it must be above 0"));
+  EXPECT_THAT(parse_error("[data]\nvalidation_fraction = 1.0\n"),
+              HasSubstr("it must be at least 0 and below 1"));
+  EXPECT_THAT(parse_error("[optimizer]\nlr = nan\n"), HasSubstr("out of range"));
+  EXPECT_THAT(parse_error("[optimizer]\nlr = inf\n"), HasSubstr("out of range"));
+  EXPECT_THAT(parse_error("[model]\nhidden = [8, 0]\n"), HasSubstr("model.hidden = 0 is out of range"));
+  EXPECT_THAT(parse_error("[optimizer]\nname = \"adam\"\n"),
+              HasSubstr("x.toml:2: unknown optimizer.name 'adam': did you mean 'adamw'? known: adamw, sgd"));
+  EXPECT_THAT(parse_error("[training]\ndtype = \"bfloat16\"\n"), HasSubstr("known: float32"));
+}
+
+TEST(Parse, TextThatIsNotTomlNamesTheLine) {
+  EXPECT_THAT(parse_error("[training]\nsteps = \n"), HasSubstr("x.toml:2: not TOML: "));
+  EXPECT_THAT(parse_error("[training]\nsteps = 1\nsteps = 2\n"), HasSubstr("x.toml:3: not TOML: "));
+  EXPECT_THAT(parse_error("[job]\ndescription = \"\xff\"\n"), HasSubstr("not TOML"));
+}
+
+TEST(Load, MissingFileIsNotFound) {
+  EXPECT_THAT(message_of([] { load("/no/such/file.toml"); }, ErrorCode::kNotFound),
+              HasSubstr("/no/such/file.toml"));
+}
+
+TEST(Environment, ExpandsWithAndWithoutDefault) {
+  ::setenv("FURROW_TEST_ROOT", "/data", 1);
+  ::unsetenv("FURROW_TEST_UNSET");
+  const auto path = [](const std::string& text) {
+    return parse("[training]\nsteps = 1\ndataset_path = '" + text + "'\n", "x.toml").training.dataset_path;
+  };
+  EXPECT_EQ(path("${FURROW_TEST_ROOT}/mnist"), "/data/mnist");
+  EXPECT_EQ(path("${FURROW_TEST_UNSET:-fallback}/mnist"), "fallback/mnist");
+  EXPECT_EQ(path("${FURROW_TEST_UNSET:-}x"), "x");
+  EXPECT_EQ(path("a$b $${HOME} $$"), "a$b ${HOME} $$");
+  EXPECT_THAT(message_of([&] { path("${FURROW_TEST_UNSET}/x"); }),
+              HasSubstr("x.toml:3: environment variable FURROW_TEST_UNSET is not set"));
+  EXPECT_THAT(message_of([&] { path("${oops"); }), HasSubstr("no closing brace"));
+  EXPECT_THAT(message_of([&] { path("${}"); }), HasSubstr("names no environment variable"));
+}
+
+TEST(Overrides, TakeBothFormsAndEveryType) {
+  const Config config = parse(kSmall, "x.toml",
+                              {"--training.global_batch_size", "-1", "--optimizer.lr=0.05", "--model.hidden",
+                               "[4, 5]", "--job.print_config", "--metrics.enable_plots", "false",
+                               "--activation_checkpoint.units=block*,head", "--job.description=a = b"});
+  EXPECT_EQ(config.training.global_batch_size, -1);
+  EXPECT_EQ(config.optimizer.lr, 0.05);
+  EXPECT_EQ(config.model.hidden, (std::vector<int64_t>{4, 5}));
+  EXPECT_TRUE(config.job.print_config);
+  EXPECT_FALSE(config.metrics.enable_plots);
+  EXPECT_THAT(config.activation_checkpoint.units, ElementsAre("block*", "head"));
+  EXPECT_EQ(config.job.description, "a = b");
+  EXPECT_EQ(parse(kSmall, "x", {"--model.hidden", ""}).model.hidden, std::vector<int64_t>{});
+}
+
+TEST(Overrides, ErrorsSayWhatToWrite) {
+  EXPECT_THAT(parse_error(kSmall, {"--training.steps"}), HasSubstr("--training.steps needs a value"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.steps", "--job.print_config"}), HasSubstr("needs a value"));
+  EXPECT_THAT(parse_error(kSmall, {"steps"}), HasSubstr("'steps' is no setting"));
+  EXPECT_THAT(parse_error(kSmall, {"--model.hidden=1,x"}), HasSubstr("a list of integers, not '1,x'"));
+}
+
+TEST(Overrides, AreTakenFromACommandLine) {
+  std::vector<std::string> words = {
+      "x.toml", "--resume", "--training.steps", "5", "--job.print_config", "--json", "--optimizer.lr=1"};
+  EXPECT_THAT(take_overrides(words),
+              ElementsAre("--training.steps=5", "--job.print_config=true", "--optimizer.lr=1"));
+  EXPECT_THAT(words, ElementsAre("x.toml", "--resume", "--json"));
+  EXPECT_FALSE(is_override("--resume"));
+  EXPECT_FALSE(is_override("--out=a.b"));
+  EXPECT_FALSE(is_override("a.b"));
+}
+
+TEST(Length, StepsOnTheCommandLineReplaceEpochsOfTheFile) {
+  const Config steps = parse("[training]\nepochs = 10\n", "x", {"--training.steps", "500"});
+  EXPECT_EQ(steps.training.steps, 500);
+  EXPECT_EQ(steps.training.epochs, 0);
+  EXPECT_EQ(parse("[training]\nsteps = 10\n", "x", {"--training.epochs=0.5"}).training.steps, 0);
+}
+
+TEST(Validate, BatchArithmeticShowsTheSum) {
+  EXPECT_THAT(parse_error("[training]\nsteps = 1\nlocal_batch_size = 32\nglobal_batch_size = 100\n"),
+              HasSubstr("x.toml:4: global_batch_size 100 = 3 x local_batch_size 32 + 4: choose a multiple of "
+                        "32, such as 96 or 128"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 1\nlocal_batch_size = 32\nglobal_batch_size = 16\n"),
+              HasSubstr("global_batch_size 16 = 0 x local_batch_size 32 + 16"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 1\nglobal_batch_size = 0\n"),
+              HasSubstr("global_batch_size is 0"));
+  EXPECT_NO_THROW(parse("[training]\nsteps = 1\nlocal_batch_size = 32\nglobal_batch_size = 96\n", "x"));
+  EXPECT_EQ(global_batch_size(parse(kSmall, "x").training, 4), 4 * 64);
+}
+
+TEST(Validate, ImpossibleCombinationsAreNamed) {
+  const std::string gpt =
+      "[training]\nsteps = 9\nseq_len = 64\ndataset = \"text\"\n[model]\nname = \"gpt\"\n";
+  EXPECT_NO_THROW(parse(gpt, "x"));
+  EXPECT_THAT(parse_error(gpt + "heads = 3\n"),
+              HasSubstr("x.toml:7: model.width 128 = 42 x model.heads 3 + 2"));
+  EXPECT_THAT(parse_error(gpt + "context = 32\n"),
+              HasSubstr("training.seq_len 64 is longer than model.context 32"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 9\n[model]\nname = \"gpt\"\n"),
+              HasSubstr("needs training.dataset = text"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 9\ndataset = \"text\"\n[model]\nname = \"convnet\"\n"),
+              HasSubstr("needs training.dataset = idx"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 9\ndataset = \"text\"\n"),
+              HasSubstr("needs training.dataset = idx"));
+  EXPECT_THAT(parse_error(gpt + "[data]\nvalidation_fraction = 0.6\ntest_fraction = 0.4\n"),
+              HasSubstr("nothing to train on"));
+  EXPECT_THAT(parse_error("[training]\n"), HasSubstr("how long to train is missing"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 1\nepochs = 2\n"),
+              HasSubstr("x.toml:2: training.steps = 1 and training.epochs = 2 are both set"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 5\n[lr_scheduler]\nwarmup_steps = 6\n"),
+              HasSubstr("warmup_steps 6 is more"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 5\n[optimizer]\nname = \"sgd\"\nnesterov = true\n"),
+              HasSubstr("nesterov needs"));
+  EXPECT_THAT(
+      parse_error("[training]\nsteps = 5\n[lr_scheduler]\ndecay_type = \"one_cycle\"\nmax_momentum = 0.5\n"),
+      HasSubstr("base_momentum 0.85 is above max_momentum 0.5"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 5\n[activation_checkpoint]\nmode = \"selective\"\n"),
+              HasSubstr("units"));
+}
+
+TEST(Validate, SettingsWithoutEffectAreListed) {
+  const Config config = parse("[training]\nsteps = 5\n[optimizer]\nmomentum = 0.9\nbeta2 = 0.95\n", "x.toml");
+  EXPECT_THAT(ignored_settings(config),
+              ElementsAre("x.toml:4: optimizer.momentum = 0.9 has no effect: it needs optimizer.name=sgd"));
+  EXPECT_THAT(ignored_settings(parse(to_toml(config), "y", {"--optimizer.name=sgd"})), IsEmpty());
+}
+
+TEST(ToToml, RoundTripsEveryKey) {
+  const Config plain = parse(kSmall, "x");
+  EXPECT_EQ(parse(to_toml(plain), "y"), plain);
+  Config odd = parse(kSmall, "x",
+                     {"--optimizer.lr=1e-7", "--job.description=quote \" back \\ tab \t ${HOME:-x} $ ü",
+                      "--model.hidden=7", "--activation_checkpoint.units=a*,b",
+                      "--lr_scheduler.final_div_factor=10000", "--training.max_norm=0.1"});
+  odd.job.description += " ${NOT_SET} $${x} \x7f\n";
+  const Config back = parse(to_toml(odd), "y");
+  EXPECT_EQ(back, odd) << to_toml(odd);
+  EXPECT_EQ(to_toml(back), to_toml(odd));
+  odd.debug.seed += 1;
+  EXPECT_FALSE(back == odd);
+}
+
+TEST(ToToml, WritesEveryKeyOnce) {
+  const std::string text = to_toml(Config{});
+  for (const Section& section : schema()) {
+    EXPECT_THAT(text, HasSubstr("[" + section.name + "]\n"));
+    for (const Field& field : section.fields) {
+      EXPECT_THAT(text, HasSubstr("\n" + field.key + " = " + to_toml(field.default_value) + "\n"));
+    }
+  }
+}
+
+TEST(Recipe, HoldsWhatChangesTheMathematics) {
+  const Config config = parse(kSmall, "x");
+  const Recipe recipe = recipe_of(config);
+  EXPECT_TRUE(std::is_sorted(recipe.begin(), recipe.end()));
+  const auto has = [&](const std::string& name) {
+    return std::any_of(recipe.begin(), recipe.end(), [&](const auto& row) { return row.first == name; });
+  };
+  for (const char* name :
+       {"training.local_batch_size", "training.threads", "optimizer.lr", "debug.seed", "model.name"}) {
+    EXPECT_TRUE(has(name)) << name;
+  }
+  for (const char* name :
+       {"job.dump_folder", "parallelism.tensor_parallel_degree", "activation_checkpoint.mode",
+        "data.prefetch_batches", "checkpoint.interval", "training.dataset_path"}) {
+    EXPECT_FALSE(has(name)) << name;
+  }
+}
+
+TEST(Recipe, DifferencesAreNamed) {
+  const Config a = parse(kSmall, "x"), b = parse(kSmall, "x", {"--optimizer.lr=0.5", "--job.description=z"});
+  EXPECT_THAT(recipe_difference(recipe_of(a), recipe_of(a)), IsEmpty());
+  EXPECT_THAT(recipe_difference(recipe_of(a), recipe_of(b)),
+              ElementsAre("optimizer.lr: 0.0008 in the checkpoint, 0.5 now"));
+  EXPECT_THAT(recipe_difference({{"a", "1"}, {"b", "2"}}, {{"b", "2"}, {"c", "3"}}),
+              ElementsAre("a: 1 in the checkpoint, unknown now", "c: not in the checkpoint, 3 now"));
+}
+
+// The declarations themselves: defaults obey their own rules, conditions name keys and their choices.
+TEST(Schema, IsConsistent) {
+  for (const Section& section : schema()) {
+    for (const Field& field : section.fields) {
+      EXPECT_NO_THROW(check_value(field, field.default_value, "")) << field.name();
+      EXPECT_NO_THROW(applies(field, Config{})) << field.name();
+      EXPECT_FALSE(field.spec.doc.empty()) << field.name();
+      EXPECT_EQ(find_field(field.name()), &field);
+      Config config;
+      field.set(config, field.default_value);
+      EXPECT_EQ(field.get(config), field.default_value);
+    }
+  }
+  EXPECT_EQ(schema().size(), 13u);
+}
+
+TEST(ModelContext, IsSeqLenWhereUnset) {
+  EXPECT_EQ(model_context(parse(kSmall, "x", {"--training.seq_len=48"})), 48);
+  EXPECT_EQ(model_context(parse(kSmall, "x", {"--model.context=96"})), 96);
+}
+
+}  // namespace
+}  // namespace furrow::config
