@@ -71,6 +71,7 @@ class Builder {
     return instruction;
   }
 
+  void read_inputs(int32_t u, int32_t m, Instruction* instruction) const;
   void load(int32_t m);
   void forward(int32_t u, int32_t m, bool save);
   void recompute(int32_t u, int32_t m);
@@ -90,6 +91,13 @@ class Builder {
   Program program_;
 };
 
+void Builder::read_inputs(int32_t u, int32_t m, Instruction* instruction) const {
+  std::vector<Value>& reads = instruction->reads;
+  reads.push_back(input_value(u, m));
+  if (u > 0) reads.push_back(batch_value(m));  // the sample ids count the unit's random numbers
+  reads.insert(reads.end(), facts_.units[u].weights.begin(), facts_.units[u].weights.end());
+}
+
 void Builder::load(int32_t m) {
   Instruction& load = emit(Op::kLoad, -1, m);
   load.stream = Stream::kCopy;
@@ -98,19 +106,14 @@ void Builder::load(int32_t m) {
 
 void Builder::forward(int32_t u, int32_t m, bool save) {
   Instruction& forward = emit(Op::kForward, u, m);
-  forward.reads = {input_value(u, m)};
-  if (u > 0) forward.reads.push_back(batch_value(m));  // the sample ids count its random numbers
-  forward.reads.insert(forward.reads.end(), facts_.units[u].weights.begin(), facts_.units[u].weights.end());
+  read_inputs(u, m, &forward);
   forward.writes = {act_value(u, m)};
   if (save) forward.writes.push_back(saved_value(u, m));
 }
 
 void Builder::recompute(int32_t u, int32_t m) {
   Instruction& recompute = emit(Op::kRecompute, u, m);
-  recompute.reads = {input_value(u, m)};
-  if (u > 0) recompute.reads.push_back(batch_value(m));
-  recompute.reads.insert(recompute.reads.end(), facts_.units[u].weights.begin(),
-                         facts_.units[u].weights.end());
+  read_inputs(u, m, &recompute);
   recompute.writes = {saved_value(u, m)};
 }
 
@@ -124,8 +127,8 @@ void Builder::loss(int32_t m) {
 void Builder::backward(int32_t u, int32_t m) {
   const UnitFacts& facts = facts_.units[u];
   Instruction& input = emit(Op::kBackwardInput, u, m);
-  input.reads = {grad_value(u, m), saved_value(u, m), input_value(u, m)};
-  input.reads.insert(input.reads.end(), facts.weights.begin(), facts.weights.end());
+  input.reads = {grad_value(u, m), saved_value(u, m)};
+  read_inputs(u, m, &input);
   if (u > facts_.first_trained) input.writes.push_back(grad_value(u - 1, m));
   if (!facts.has_parameters()) return;
   input.writes.push_back(deferred_value(u, m));

@@ -25,7 +25,7 @@ enum class ValueKind : uint8_t {
   kGradient,  // gradient(u,use,b,e)   flat gradient of unit u, use `use`, over microbatches [b,e)
   kTotal,     // total(u)              flat gradient of all uses: only for units with tied uses
   kLoss,      // loss(m)               exact sums: loss, count, correct
-  kScale,  // scale()               gradient factor (1/count times the clip coefficient), norm, finite verdict
+  kScale,     // scale()               gradient factor (1/count times clip coefficient), norm, finite verdict
   kParams,    // params(u,v)           flat parameters; v 0 before the step, 1 after
   kState,     // state(u,v)            flat optimizer state
   kSnapshot,  // snapshot(u)           copy of params and state for a checkpoint
@@ -47,24 +47,27 @@ using KindSet = uint32_t;  // a bit for each ValueKind
 inline constexpr size_t kValueKinds = 12;
 constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<unsigned>(kind); }
 
-// What each reads -> writes, in this order.  `input` is act(u-1,m), or batch(m) for the first unit; `weights`
-// is params(u,0) if the unit owns parameters, then params(owner,0) of each unit whose parameters it ties;
-// `final(u)` is total(u) for a unit with tied uses, else gradient(u,0,[0,k)).  What stands in [] is there
-// where it applies.
+// clang-format off
+// What each reads -> writes, in this order.  What stands in [] is there where it applies.
+//   input     act(u-1,m), or batch(m) for the first unit
+//   inputs    input; batch(m) too for later units: the sample ids count their random numbers; then params(u,0) if the
+//             unit owns parameters, and params(owner,0) of each unit whose parameters it ties
+//   final(u)  total(u) for a unit with tied uses, else gradient(u,0,[0,k)), k the number of microbatches
 //
-//   load m              -> batch(m)
-//   forward u m         input weights -> act(u,m) [saved(u,m)]         no saved: evaluation, recompute,
-//   nothing to train recompute u m       input weights -> saved(u,m) loss m              act(last,m) batch(m)
-//   -> grad(last,m) loss(m) evaluate m          act(last,m) batch(m) -> loss(m) backward_input u m  grad(u,m)
-//   saved(u,m) input weights -> [grad(u-1,m)] [deferred(u,m)]
-//                                                   no grad: nothing to train below; no deferred: no
-//                                                   parameters
-//   backward_weight u m deferred(u,m) input -> [gradient(u,0,[m,m+1))] gradient(owner,use,[m,m+1)) of each
-//   tied use add u               gradient(u,use,[b,s)) gradient(u,use,[s,e)) -> gradient(u,use,[b,e)), in
-//   place of the first add_tied u          gradient(u,0,[0,k)) gradient(u,1,[0,k)) ... -> total(u), in place
-//   of the first clip                final(u) of all units, loss(m) of all microbatches -> scale() step u
-//   params(u,0) [state(u,0)] final(u) scale() -> params(u,1) [state(u,1)], in place snapshot u params(u,0)
-//   [state(u,0)] -> snapshot(u)
+//   load m               -> batch(m)
+//   forward u m          inputs -> act(u,m) [saved(u,m)]    no saved: evaluation, recompute, nothing to train below
+//   recompute u m        inputs -> saved(u,m)
+//   loss m               act(last,m) batch(m) -> grad(last,m) loss(m)
+//   evaluate m           act(last,m) batch(m) -> loss(m)
+//   backward_input u m   grad(u,m) saved(u,m) inputs -> [grad(u-1,m)] [deferred(u,m)]
+//                                                           no grad: nothing to train below; no deferred: no parameters
+//   backward_weight u m  deferred(u,m) input -> [gradient(u,0,[m,m+1))] gradient(owner,use,[m,m+1)) of each tied use
+//   add u                gradient(u,use,[b,s)) gradient(u,use,[s,e)) -> gradient(u,use,[b,e)), in place of the first
+//   add_tied u           gradient(u,0,[0,k)) gradient(u,1,[0,k)) ... -> total(u), in place of the first
+//   clip                 final(u) of all units, loss(m) of all microbatches -> scale()
+//   step u               params(u,0) [state(u,0)] final(u) scale() -> params(u,1) [state(u,1)], in place
+//   snapshot u           params(u,0) [state(u,0)] -> snapshot(u)
+// clang-format on
 enum class Op : uint8_t {
   kLoad,
   kForward,

@@ -82,7 +82,8 @@ class OperandRule {
   const UnitFacts& unit() const { return facts_.model.units[u_]; }
 
   Values input_and_weights(Values values = {}) const {
-    values.push_back(input_value(u_, m_));
+    values.push_back(batch_value(m_));
+    if (u_ > 0) values.push_back(act_value(u_ - 1, m_));
     values.insert(values.end(), unit().weights.begin(), unit().weights.end());
     return values;
   }
