@@ -28,14 +28,20 @@ enum class Split { kTrain, kValidation, kTest };
 // is the number of classes; the rest is the state of a preprocessor (preprocess/preprocessor.h).
 using Preprocessing = preprocess::State;
 
-// What [training], [validation] and [debug] say about the data.
+// What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.
 struct DatasetOptions {
-  std::string kind;                // a row of sources.cc: "idx", "chars", "bytes"
-  std::filesystem::path path;      // idx: a folder; text: a file, plain or .gz
-  int64_t context = 0;             // text: tokens of one sample, [training] seq_len
-  double validation_fraction = 0;  // of the training data, [0, 1)
-  double test_fraction = 0;        // text: of the whole, from its end, [0, 1)
-  uint64_t seed = 0;               // which images are for validation
+  std::string kind;                 // a row of sources.cc: "idx", "text"
+  std::filesystem::path path = {};  // idx: a folder; text: a file, plain or .gz
+  double validation_fraction = 0;   // of the training data, [0, 1)
+  double test_fraction = 0;         // text: of the whole, from its end, [0, 1)
+  uint64_t seed = 0;                // which images are for validation
+  int64_t context = 0;              // text: tokens of one sample, [training] seq_len
+  std::string tokenizer = "char";   // text: "char" or "byte"
+  bool normalize = true;            // idx: false leaves pixels at x / 255
+  std::string train_images = "train-images-idx3-ubyte";
+  std::string train_labels = "train-labels-idx1-ubyte";
+  std::string test_images = "t10k-images-idx3-ubyte";  // empty: no test split
+  std::string test_labels = "t10k-labels-idx1-ubyte";
 };
 
 struct Dataset {

@@ -7,10 +7,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <system_error>
 
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/data/gzip.h"
 
 namespace furrow::data {
@@ -33,11 +33,8 @@ fs::path other_spelling(const fs::path& path) {
                                : fs::path(text + std::string(kGzip));
 }
 
-[[noreturn]] void fail(const fs::path& path, const char* what, int error) {
-  const ErrorCode code = error == ENOENT || error == ENOTDIR ? ErrorCode::kNotFound
-                         : error == EACCES || error == EPERM ? ErrorCode::kPermissionDenied
-                                                             : ErrorCode::kDataLoss;
-  throw Error(code, fmt::format("cannot {} {}: {}; {}", what, path.string(), std::strerror(error), kRemedy));
+[[noreturn]] void fail(const fs::path& path, const char* action, int error) {
+  throw errno_error(error, action, path.string());
 }
 
 class Descriptor {

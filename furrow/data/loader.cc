@@ -14,6 +14,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/base/thread.h"
 
 namespace furrow::data {
 namespace {
@@ -126,10 +127,10 @@ struct Loader::Impl {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     thread_ = std::thread([this] { produce(); });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    pthread_setname_np(thread_.native_handle(), "furrow-loader");
   }
 
   void produce() {
+    set_thread_name("furrow-loader");
     try {
       while (SlotPointer slot = wait_for_slot()) {
         reader_.read(*slot);

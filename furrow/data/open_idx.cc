@@ -22,14 +22,14 @@ struct Pair {
 };
 
 Pair train_files(const DatasetOptions& options) {
-  return {require_file(options.path / "train-images-idx3-ubyte"),
-          require_file(options.path / "train-labels-idx1-ubyte")};
+  return {require_file(options.path / options.train_images),
+          require_file(options.path / options.train_labels)};
 }
 
 // Test files are optional, but not one without the other.  Nothing is opened.
 Pair test_files(const DatasetOptions& options) {
-  const fs::path images = options.path / "t10k-images-idx3-ubyte",
-                 labels = options.path / "t10k-labels-idx1-ubyte";
+  if (options.test_images.empty()) return {};
+  const fs::path images = options.path / options.test_images, labels = options.path / options.test_labels;
   if (find_file(images).empty() && find_file(labels).empty()) return {};
   return {require_file(images), require_file(labels)};
 }
@@ -71,10 +71,11 @@ struct Fitted {
   int64_t classes;
 };
 
-Fitted fit_or_load(const LabelledImages& images, const std::vector<uint32_t>& train,
+Fitted fit_or_load(const LabelledImages& images, const std::vector<uint32_t>& train, bool normalize,
                    const Preprocessing* preprocessing) {
   if (preprocessing == nullptr) {
-    return {std::make_shared<const ImageNormaliser>(fit(images, train)),
+    const ImageNormaliser normaliser = normalize ? fit(images, train) : ImageNormaliser(0, 1);
+    return {std::make_shared<const ImageNormaliser>(normaliser),
             count_classes(images.labels(), images.label_file())};
   }
   Fitted fitted{preprocess::load_as<ImageNormaliser>(*preprocessing), stated_classes(*preprocessing)};
@@ -90,9 +91,9 @@ Dataset open_idx(const DatasetOptions& options, const Preprocessing* preprocessi
       std::make_shared<const LabelledImages>(LabelledImages::load(train.images, train.labels));
   Carved carved =
       carve(images->size(),
-            fraction_count(options.validation_fraction, images->size(), "validation fraction", "images"),
+            fraction_count(options.validation_fraction, images->size(), "data.validation_fraction", "images"),
             options.seed);
-  const Fitted fitted = fit_or_load(*images, carved.train, preprocessing);
+  const Fitted fitted = fit_or_load(*images, carved.train, options.normalize, preprocessing);
 
   Dataset dataset;
   dataset.preprocessing = fitted.normaliser->state();

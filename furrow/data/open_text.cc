@@ -1,9 +1,10 @@
-// The "chars" and "bytes" kinds: one text, cut into training, validation and test from front to back.
+// The "text" kind: one text, cut into training, validation and test from front to back.
 #include <fmt/format.h>
 
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/names.h"
 #include "furrow/data/files.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/split.h"
@@ -28,7 +29,21 @@ std::unique_ptr<Tokenizer> fit_chars(std::string_view text) {
 
 std::unique_ptr<Tokenizer> fit_bytes(std::string_view) { return std::make_unique<ByteTokenizer>(); }
 
-using Fit = std::unique_ptr<Tokenizer> (*)(std::string_view text);
+// The tokenizers of [data] tokenizer; their saved form is loaded through preprocess::load.
+struct TokenizerKind {
+  std::string_view name;
+  std::unique_ptr<Tokenizer> (*fit)(std::string_view text);
+};
+constexpr TokenizerKind kTokenizers[] = {{"byte", &fit_bytes}, {"char", &fit_chars}};
+
+std::unique_ptr<Tokenizer> fit_tokenizer(const std::string& name, std::string_view text) {
+  std::vector<std::string> known;
+  for (const TokenizerKind& kind : kTokenizers) {
+    if (kind.name == name) return kind.fit(text);
+    known.emplace_back(kind.name);
+  }
+  invalid(unknown_name_message("[data] tokenizer", name, known));
+}
 
 struct Text {
   std::string file;
@@ -36,13 +51,15 @@ struct Text {
   std::shared_ptr<const Tokens> tokens;
 };
 
-Text read_text(const DatasetOptions& options, Fit fit, const Preprocessing* preprocessing) {
+Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path path = require_file(options.path);
   const Bytes contents = read_contents(path);
   const std::string_view text = contents.as_text();
   if (text.empty()) invalid(fmt::format("{} is empty: there is nothing to train on", path.string()));
   try {
-    Text read{path.string(), preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing) : fit(text),
+    Text read{path.string(),
+              preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing)
+                            : fit_tokenizer(options.tokenizer, text),
               nullptr};
     std::vector<uint32_t> ids;
     read.tokenizer->encode(text, ids);
@@ -66,14 +83,16 @@ std::unique_ptr<Source> windows(const Text& text, const char* split, TextSource:
   return std::make_unique<TextSource>(text.tokens, range, context, stride);
 }
 
-Dataset open_text(const DatasetOptions& options, Fit fit, const Preprocessing* preprocessing) {
+}  // namespace
+
+Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing) {
   if (options.context < 1)
     invalid(fmt::format("[training] seq_len = {}: text needs at least 1", options.context));
-  const Text text = read_text(options, fit, preprocessing);
+  const Text text = read_text(options, preprocessing);
   const int64_t size = text.tokens->size();
-  const int64_t test = fraction_count(options.test_fraction, size, "test fraction", "tokens");
+  const int64_t test = fraction_count(options.test_fraction, size, "data.test_fraction", "tokens");
   const int64_t validation =
-      fraction_count(options.validation_fraction, size, "validation fraction", "tokens");
+      fraction_count(options.validation_fraction, size, "data.validation_fraction", "tokens");
   const int64_t train_end = size - validation - test;
   if (train_end < 1) {
     invalid(fmt::format("validation and test fractions {} + {} leave nothing to train on: use smaller ones",
@@ -90,21 +109,9 @@ Dataset open_text(const DatasetOptions& options, Fit fit, const Preprocessing* p
   return dataset;
 }
 
-DataInfo probe_text(const DatasetOptions& options, Fit fit) {
-  const Dataset dataset = open_text(options, fit, nullptr);
+DataInfo probe_text(const DatasetOptions& options) {
+  const Dataset dataset = open_text(options, nullptr);
   return {dataset.train->fields(), dataset.train->classes()};
 }
-
-}  // namespace
-
-Dataset open_chars(const DatasetOptions& options, const Preprocessing* preprocessing) {
-  return open_text(options, &fit_chars, preprocessing);
-}
-DataInfo probe_chars(const DatasetOptions& options) { return probe_text(options, &fit_chars); }
-
-Dataset open_bytes(const DatasetOptions& options, const Preprocessing* preprocessing) {
-  return open_text(options, &fit_bytes, preprocessing);
-}
-DataInfo probe_bytes(const DatasetOptions& options) { return probe_text(options, &fit_bytes); }
 
 }  // namespace furrow::data

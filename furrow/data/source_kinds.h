@@ -5,15 +5,12 @@
 
 namespace furrow::data {
 
-// open_idx.cc: train-images-idx3-ubyte, train-labels-idx1-ubyte and t10k-..., plain or .gz, in the folder
-// `path`.
+// open_idx.cc: images and labels of training and test, plain or .gz, in the folder `path`.
 Dataset open_idx(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_idx(const DatasetOptions& options);
 
 // open_text.cc: one file, plain or .gz.
-Dataset open_chars(const DatasetOptions& options, const Preprocessing* preprocessing);
-DataInfo probe_chars(const DatasetOptions& options);
-Dataset open_bytes(const DatasetOptions& options, const Preprocessing* preprocessing);
-DataInfo probe_bytes(const DatasetOptions& options);
+Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing);
+DataInfo probe_text(const DatasetOptions& options);
 
 }  // namespace furrow::data

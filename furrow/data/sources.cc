@@ -3,18 +3,22 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
+#include "furrow/config/config.h"
 #include "furrow/data/source_kinds.h"
 
 namespace furrow::data {
 namespace {
 
 constexpr SourceKind kSourceKinds[] = {
-    {"bytes", "text, one token per byte", &open_bytes, &probe_bytes},
-    {"chars", "text, one token per character", &open_chars, &probe_chars},
     {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx},
+    {"text", "one text file, as characters or bytes", &open_text, &probe_text},
 };
 
 const SourceKind& kind_of(const DatasetOptions& options) {
+  if (options.path.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "[training] dataset_path is empty: docs/datasets.md says where each data set comes from");
+  }
   std::vector<std::string> known;
   for (const SourceKind& kind : kSourceKinds) {
     if (kind.name == options.kind) return kind;
@@ -26,6 +30,28 @@ const SourceKind& kind_of(const DatasetOptions& options) {
 }  // namespace
 
 std::span<const SourceKind> source_kinds() { return kSourceKinds; }
+
+DatasetOptions dataset_options(const config::Config& config) {
+  const config::Data& data = config.data;
+  return {.kind = config.training.dataset,
+          .path = config.training.dataset_path,
+          .validation_fraction = data.validation_fraction,
+          .test_fraction = data.test_fraction,
+          .seed = static_cast<uint64_t>(config.debug.seed),
+          .context = config.training.seq_len,
+          .tokenizer = data.tokenizer,
+          .normalize = data.normalize,
+          .train_images = data.train_images,
+          .train_labels = data.train_labels,
+          .test_images = data.test_images,
+          .test_labels = data.test_labels};
+}
+
+Dataset open_dataset(const config::Config& config, const Preprocessing* preprocessing) {
+  return open_dataset(dataset_options(config), preprocessing);
+}
+
+DataInfo probe(const config::Config& config) { return probe(dataset_options(config)); }
 
 Dataset open_dataset(const DatasetOptions& options, const Preprocessing* preprocessing) {
   return kind_of(options).open(options, preprocessing);

@@ -14,8 +14,8 @@ namespace furrow::preprocess {
 namespace {
 
 constexpr Kind kKinds[] = {
-    {"bytes", "text as bytes, 256 tokens", &ByteTokenizer::load},
-    {"chars", "text as Unicode characters, one token each, fitted alphabet", &CharTokenizer::load},
+    {"byte", "text as bytes, 256 tokens", &ByteTokenizer::load},
+    {"char", "text as Unicode characters, one token each, fitted alphabet", &CharTokenizer::load},
     {"image", "8-bit pixels to (x / 255 - mean) / std, fitted mean and std", &ImageNormaliser::load},
 };
 

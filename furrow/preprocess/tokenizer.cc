@@ -46,7 +46,7 @@ std::vector<char32_t> parse_alphabet(const std::string& text) {
 
 std::unique_ptr<Preprocessor> ByteTokenizer::load(const State&) { return std::make_unique<ByteTokenizer>(); }
 
-State ByteTokenizer::state() const { return {{"kind", "bytes"}}; }
+State ByteTokenizer::state() const { return {{"kind", "byte"}}; }
 
 void ByteTokenizer::encode(std::string_view text, std::vector<uint32_t>& ids) const {
   ids.reserve(ids.size() + text.size());
@@ -93,7 +93,7 @@ State CharTokenizer::state() const {
   for (const char32_t code : alphabet_) {
     fmt::format_to(std::back_inserter(text), "{}{}", text.empty() ? "" : " ", static_cast<uint32_t>(code));
   }
-  return {{"kind", "chars"}, {"alphabet", std::move(text)}};
+  return {{"kind", "char"}, {"alphabet", std::move(text)}};
 }
 
 void CharTokenizer::encode(std::string_view text, std::vector<uint32_t>& ids) const {

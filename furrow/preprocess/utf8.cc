@@ -41,7 +41,7 @@ char32_t decode_utf8(std::string_view text, size_t& offset) {
   char32_t code = lead.payload;
   for (size_t i = 1; i < lead.length; ++i) {
     const auto byte = static_cast<unsigned char>(text[offset + i]);
-    if ((byte & 0xC0) != 0x80) bad_byte(text, offset + i);
+    if ((byte & 0xC0) != 0x80) bad_byte(text, offset);
     code = code << 6 | (byte & 0x3Fu);
   }
   if (code < lead.least || !is_scalar_value(code)) bad_byte(text, offset);

@@ -10,7 +10,7 @@ namespace furrow::preprocess {
 inline constexpr char32_t kMaxCodePoint = 0x10FFFF;
 
 // The code point at text[offset]; moves offset behind it.  REQUIRES: offset < text.size().
-// Error{data_loss} names the offset of the first byte that is not UTF-8.
+// Error{data_loss} names the offset where what follows is not UTF-8.
 char32_t decode_utf8(std::string_view text, size_t& offset);
 
 // REQUIRES: is_scalar_value(code).

@@ -1,0 +1,111 @@
+// gunzip in GB/s of output, IDX batch conversion, the keyed order, and the loader end to end.  Images are
+// made up (as many and as large as MNIST's), so that no data set is needed; gunzip takes Fashion-MNIST where
+// it is installed.
+#include <benchmark/benchmark.h>
+
+#include <string>
+
+#include "furrow/data/dataset.h"
+#include "furrow/data/gzip.h"
+#include "furrow/data/loader.h"
+#include "furrow/data/test_files.h"
+
+namespace furrow::data {
+namespace {
+
+using testing::ByteVector;
+
+constexpr uint32_t kImages = 60000, kSide = 28;
+
+// 60,000 made-up images; built once.
+const Dataset& images() {
+  static const Dataset dataset = [] {
+    const testing::TempFolder folder;
+    ByteVector pixels(size_t{kImages} * kSide * kSide), labels(kImages);
+    for (size_t i = 0; i < pixels.size(); ++i) pixels[i] = static_cast<uint8_t>(i * 2654435761u >> 24);
+    for (size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<uint8_t>(i % 10);
+    folder.write("train-images-idx3-ubyte", testing::idx_bytes(8, {kImages, kSide, kSide}, pixels));
+    folder.write("train-labels-idx1-ubyte", testing::idx_bytes(8, {kImages}, labels));
+    return open_dataset({.kind = "idx", .path = folder.path()});
+  }();
+  return dataset;
+}
+
+void BM_Gunzip(benchmark::State& state) {
+  const auto folder = testing::real_data("fashion-mnist");
+  if (folder.empty()) {
+    state.SkipWithError("Debian package dataset-fashion-mnist is not installed");
+    return;
+  }
+  const Bytes file = read_file(folder / "train-images-idx3-ubyte.gz");
+  int64_t bytes = 0;
+  for (auto _ : state) bytes += static_cast<int64_t>(gunzip(file.contents).contents.size());
+  state.SetBytesProcessed(bytes);
+}
+BENCHMARK(BM_Gunzip)->Unit(benchmark::kMillisecond);
+
+// Opening the whole set: read, decompress, check, carve, fit.
+void BM_OpenFashionMnist(benchmark::State& state) {
+  const auto folder = testing::real_data("fashion-mnist");
+  if (folder.empty()) {
+    state.SkipWithError("Debian package dataset-fashion-mnist is not installed");
+    return;
+  }
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(open_dataset({.kind = "idx", .path = folder, .validation_fraction = 0.1}));
+  }
+}
+BENCHMARK(BM_OpenFashionMnist)->Unit(benchmark::kMillisecond);
+
+// One batch in shuffled order, in the caller's thread.
+void BM_ReadImages(benchmark::State& state) {
+  const auto rows = static_cast<size_t>(state.range(0));
+  const Source& source = *images().train;
+  const SampleOrder order(1, source.size(), true);
+  testing::ReadBuffers buffers(source, rows);
+  std::vector<int64_t> indices(rows);
+  int64_t position = 0;
+  for (auto _ : state) {
+    order.indices(position, indices);
+    source.read(indices, buffers.views);
+    position += static_cast<int64_t>(rows);
+  }
+  state.SetItemsProcessed(position);
+}
+BENCHMARK(BM_ReadImages)->Arg(64)->Arg(128)->Unit(benchmark::kMicrosecond);
+
+void BM_Order(benchmark::State& state) {
+  const SampleOrder order(1, state.range(0), true);
+  std::vector<int64_t> indices(64);
+  int64_t position = 0;
+  for (auto _ : state) {
+    order.indices(position, indices);
+    benchmark::DoNotOptimize(indices.data());
+    position += 64;
+  }
+  state.SetItemsProcessed(position);
+}
+BENCHMARK(BM_Order)->Arg(54000)->Arg(1003790);
+
+// What a consumer sees that does nothing else: samples per second, thread or not.
+void BM_Loader(benchmark::State& state) {
+  const Source& source = *images().train;
+  Loader loader(source, SampleOrder(1, source.size(), true),
+                {.sizes = {64}, .prefetch = static_cast<int>(state.range(0))});
+  int64_t samples = 0;
+  for (auto _ : state) {
+    samples += loader.next()->weight;
+    loader.release();
+  }
+  state.SetItemsProcessed(samples);
+}
+BENCHMARK(BM_Loader)
+    ->ArgName("prefetch")
+    ->Arg(0)
+    ->Arg(2)
+    ->Arg(4)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+
+}  // namespace
+}  // namespace furrow::data

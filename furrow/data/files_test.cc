@@ -1,0 +1,164 @@
+// Files and gzip: what is read, and what each kind of damage says.
+#include "furrow/data/files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <functional>
+#include <numeric>
+
+#include "furrow/base/error.h"
+#include "furrow/data/gzip.h"
+#include "furrow/data/test_files.h"
+
+namespace furrow::data {
+namespace {
+
+using testing::bytes_of;
+using testing::ByteVector;
+using testing::gzip_bytes;
+using ::testing::HasSubstr;
+using testing::TempFolder;
+
+std::span<const std::byte> view(const ByteVector& bytes) { return std::as_bytes(std::span(bytes)); }
+
+ByteVector contents(const Bytes& bytes) { return {bytes.as_uint8().begin(), bytes.as_uint8().end()}; }
+
+// The error that `action` throws; internal "no error" when it throws none.
+Error error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error;
+  }
+  return Error(ErrorCode::kInternal, "no error");
+}
+
+ByteVector sample_text() {
+  ByteVector text;
+  for (int i = 0; i < 5000; ++i) text.push_back(static_cast<uint8_t>((i * i) >> 3));
+  return text;
+}
+
+TEST(Gunzip, GivesBackWhatWasCompressed) {
+  for (const ByteVector& original : {ByteVector(), bytes_of("a"), sample_text(), ByteVector(3000000, 7)}) {
+    EXPECT_EQ(contents(gunzip(view(gzip_bytes(original)))), original);
+  }
+}
+
+TEST(Gunzip, ReadsAllMembers) {
+  ByteVector file =
+      gzip_bytes(ByteVector(100000, 1));  // the last trailer states less than the first member holds
+  const ByteVector second = gzip_bytes(bytes_of("end"));
+  file.insert(file.end(), second.begin(), second.end());
+  ByteVector expected(100000, 1);
+  for (const char c : {'e', 'n', 'd'}) expected.push_back(static_cast<uint8_t>(c));
+  EXPECT_EQ(contents(gunzip(view(file))), expected);
+}
+
+TEST(Gunzip, EveryTruncationIsAnError) {
+  const ByteVector file = gzip_bytes(sample_text());
+  for (size_t length = 0; length < file.size(); ++length) {
+    EXPECT_EQ(error_of([&] { gunzip(view(file).first(length)); }).code(), ErrorCode::kDataLoss) << length;
+  }
+}
+
+// Bytes 4 to 9 of the header (time, level, system) carry no data and no checksum; everything else is covered.
+TEST(Gunzip, EveryBitFlipIsAnError) {
+  ByteVector file = gzip_bytes(sample_text());
+  for (size_t at = 2; at < file.size(); ++at) {
+    if (at >= 4 && at < 10) continue;
+    const uint8_t bit = static_cast<uint8_t>(1u << (at % 8));
+    if (at == 3 && bit == 1) continue;  // FTEXT, a hint
+    file[at] ^= bit;
+    EXPECT_EQ(error_of([&] { gunzip(view(file)); }).code(), ErrorCode::kDataLoss) << "byte " << at;
+    file[at] ^= bit;
+  }
+}
+
+TEST(Gunzip, TrailingBytesAreAnError) {
+  ByteVector file = gzip_bytes(sample_text());
+  file.push_back(0);
+  EXPECT_THAT(error_of([&] { gunzip(view(file)); }).what(), HasSubstr("behind the end"));
+}
+
+TEST(Gunzip, AHugeStatedSizeAllocatesWhatTheInputCanHold) {
+  ByteVector file = gzip_bytes(bytes_of("small"));
+  for (size_t i = 1; i <= 4; ++i) file[file.size() - i] = 0xFF;
+  reset_memory_peaks();
+  const int64_t before = memory_usage(MemoryKind::kData).current_bytes;
+  EXPECT_EQ(error_of([&] { gunzip(view(file)); }).code(), ErrorCode::kDataLoss);
+  EXPECT_LT(memory_usage(MemoryKind::kData).peak_bytes - before, 64 * 1024);
+}
+
+TEST(GunzipPrefix, IsTheStartOfTheWhole) {
+  const ByteVector text = sample_text(), file = gzip_bytes(text);
+  EXPECT_EQ(gunzip_prefix(view(file), 16), ByteVector(text.begin(), text.begin() + 16));
+  EXPECT_EQ(gunzip_prefix(view(file), 100000), text);
+  EXPECT_LT(gunzip_prefix(view(file).first(200), 100000).size(), text.size());
+  ByteVector bad = file;
+  bad[2] = 99;  // no such compression method
+  EXPECT_EQ(error_of([&] { gunzip_prefix(view(bad), 16); }).code(), ErrorCode::kDataLoss);
+}
+
+TEST(Files, FindsEitherSpelling) {
+  const TempFolder folder;
+  folder.write("a", "plain");
+  folder.write("b.gz", gzip_bytes(bytes_of("packed")));
+  EXPECT_EQ(find_file(folder / "a"), folder / "a");
+  EXPECT_EQ(find_file(folder / "a.gz"), folder / "a");
+  EXPECT_EQ(find_file(folder / "b"), folder / "b.gz");
+  EXPECT_TRUE(find_file(folder / "c").empty());
+  EXPECT_TRUE(find_file(folder.path()).empty());  // a folder is no file
+  EXPECT_EQ(contents(read_contents(folder / "a")), bytes_of("plain"));
+  EXPECT_EQ(contents(read_contents(folder / "b.gz")), bytes_of("packed"));
+}
+
+TEST(Files, MissingNamesFileKeyAndPage) {
+  const Error error = error_of([] { require_file("/no/such/file"); });
+  EXPECT_EQ(error.code(), ErrorCode::kNotFound);
+  for (const char* part :
+       {"/no/such/file", "/no/such/file.gz", "[training] dataset_path", "docs/datasets.md"}) {
+    EXPECT_THAT(error.what(), HasSubstr(part));
+  }
+}
+
+TEST(Files, DamageNamesTheFile) {
+  const TempFolder folder;
+  ByteVector file = gzip_bytes(sample_text());
+  file.resize(file.size() / 2);
+  const auto path = folder.write("half.gz", file);
+  const Error error = error_of([&] { read_contents(path); });
+  EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+  EXPECT_THAT(error.what(), HasSubstr(path.string()));
+}
+
+TEST(Files, OpenFailuresHaveTheirCode) {
+  const TempFolder folder;
+  EXPECT_EQ(error_of([&] { read_file(folder / "none"); }).code(), ErrorCode::kNotFound);
+  EXPECT_EQ(error_of([&] { read_file(folder.path()); }).code(), ErrorCode::kInvalidArgument);
+  EXPECT_EQ(error_of([&] { read_prefix(folder / "none", 4); }).code(), ErrorCode::kNotFound);
+  const auto secret = folder.write("secret", "x");
+  std::filesystem::permissions(secret, std::filesystem::perms::none);
+  if (::geteuid() == 0) {
+    std::fprintf(stderr, "NOTE: root reads every file, so permission_denied is not provoked\n");
+  } else {
+    EXPECT_EQ(error_of([&] { read_file(secret); }).code(), ErrorCode::kPermissionDenied);
+  }
+}
+
+TEST(Files, PrefixOfPlainAndPacked) {
+  const TempFolder folder;
+  const auto plain = folder.write("plain", sample_text());
+  const auto packed = folder.write("packed.gz", gzip_bytes(sample_text()));
+  const ByteVector whole = sample_text(), expected(whole.begin(), whole.begin() + 36);
+  EXPECT_EQ(read_prefix(plain, 36), expected);
+  EXPECT_EQ(read_prefix(packed, 36), expected);
+  EXPECT_EQ(read_prefix(folder.write("short", "abc"), 36), bytes_of("abc"));
+  EXPECT_EQ(error_of([&] { read_prefix(folder.write("bad.gz", ByteVector{0x1F, 0x8B, 9, 9}), 36); }).code(),
+            ErrorCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace furrow::data

@@ -1,0 +1,25 @@
+// Any bytes either decompress or are refused with Error{data_loss}; what decompresses does so again alike.
+#include "furrow/base/error.h"
+#include "furrow/data/gzip.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace furrow;
+  const auto file = std::as_bytes(std::span(data, size));
+  bool whole = false;
+  std::vector<uint8_t> contents;
+  try {
+    const data::Bytes bytes = data::gunzip(file);
+    contents.assign(bytes.as_uint8().begin(), bytes.as_uint8().end());
+    whole = true;
+  } catch (const Error& error) {
+    FURROW_CHECK(error.code() == ErrorCode::kDataLoss, "an error of another code");
+  }
+  try {
+    const std::vector<uint8_t> start = data::gunzip_prefix(file, 36);
+    const auto expected = std::span(contents).first(std::min(start.size(), contents.size()));
+    if (whole) FURROW_CHECK(std::equal(expected.begin(), expected.end(), start.begin()), "another start");
+  } catch (const Error& error) {
+    FURROW_CHECK(error.code() == ErrorCode::kDataLoss && !whole, "a start refused, the whole not");
+  }
+  return 0;
+}

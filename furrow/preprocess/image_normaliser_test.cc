@@ -1,0 +1,104 @@
+#include "furrow/preprocess/image_normaliser.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "furrow/base/error.h"
+
+namespace furrow::preprocess {
+namespace {
+
+std::vector<uint8_t> pixels(size_t count) {
+  std::vector<uint8_t> all(count);
+  for (size_t i = 0; i < count; ++i) all[i] = static_cast<uint8_t>(i * i * 31 >> 3);
+  return all;
+}
+
+PixelSums sums_of(std::span<const uint8_t> all) {
+  PixelSums sums;
+  sums.add(all);
+  return sums;
+}
+
+TEST(PixelSums, AreExactAcrossBlocks) {
+  const std::vector<uint8_t> white(200000, 255);
+  const PixelSums sums = sums_of(white);
+  EXPECT_EQ(sums.count, 200000u);
+  EXPECT_EQ(sums.sum, 200000u * 255u);
+  EXPECT_EQ(sums.sum_of_squares, 200000ull * 255 * 255);
+}
+
+TEST(PixelSums, DoNotDependOnGrouping) {
+  const std::vector<uint8_t> all = pixels(10007);
+  const PixelSums whole = sums_of(all);
+  for (const size_t piece : {1, 7, 784, 5000}) {
+    PixelSums parts;
+    for (size_t at = 0; at < all.size(); at += piece) {
+      parts.add(std::span(all).subspan(at, std::min(piece, all.size() - at)));
+    }
+    EXPECT_EQ(parts.sum, whole.sum);
+    EXPECT_EQ(parts.sum_of_squares, whole.sum_of_squares);
+  }
+}
+
+TEST(ImageNormaliser, FitsMeanAndDeviation) {
+  const std::vector<uint8_t> all = pixels(5000);
+  long double mean = 0, variance = 0;
+  for (const uint8_t pixel : all) mean += pixel / 255.0L / 5000;
+  for (const uint8_t pixel : all) variance += (pixel / 255.0L - mean) * (pixel / 255.0L - mean) / 5000;
+  const ImageNormaliser fitted = ImageNormaliser::fit(sums_of(all));
+  EXPECT_DOUBLE_EQ(fitted.mean(), static_cast<double>(mean));
+  EXPECT_DOUBLE_EQ(fitted.std(), static_cast<double>(std::sqrt(variance)));
+}
+
+TEST(ImageNormaliser, EqualPixelsGetDeviationOne) {
+  const std::vector<uint8_t> grey(100, 51);
+  const ImageNormaliser fitted = ImageNormaliser::fit(sums_of(grey));
+  EXPECT_EQ(fitted.std(), 1.0);
+  EXPECT_EQ(fitted.mean(), 0.2);
+  EXPECT_THROW(ImageNormaliser::fit(PixelSums()), Error);
+}
+
+TEST(ImageNormaliser, AppliesTheFormulaToEveryPixel) {
+  const ImageNormaliser normaliser(0.2860, 0.3530);
+  for (const size_t count : {0, 1, 7, 8, 9, 783, 784}) {
+    const std::vector<uint8_t> all = pixels(count);
+    std::vector<float> out(count, -99);
+    normaliser.apply(all, out);
+    for (size_t i = 0; i < count; ++i)
+      EXPECT_EQ(out[i], static_cast<float>((all[i] / 255.0 - 0.2860) / 0.3530));
+  }
+  std::vector<float> out(3);
+  EXPECT_THROW(normaliser.apply(pixels(4), out), Error);
+}
+
+TEST(ImageNormaliser, IsASavedValue) {
+  const ImageNormaliser fitted = ImageNormaliser::fit(sums_of(pixels(777)));
+  const auto loaded = load_as<ImageNormaliser>(fitted.state());
+  EXPECT_EQ(loaded->table(), fitted.table());
+  EXPECT_EQ(loaded->state(), fitted.state());
+  EXPECT_NE(ImageNormaliser::fit(sums_of(pixels(776))).table(), fitted.table());  // negative control
+}
+
+TEST(ImageNormaliser, DamagedStatesAreRefused) {
+  const State good{{"kind", "image"}, {"mean", "0.5"}, {"std", "0.25"}};
+  EXPECT_NO_THROW(load(good));
+  for (const char* key : {"mean", "std"}) {
+    for (const char* value : {"", "x", "0.5x", " 0.5", "nan", "inf", "1e999"}) {
+      State state = good;
+      state[key] = value;
+      EXPECT_THROW(load(state), Error) << key << " = " << value;
+    }
+    State state = good;
+    state.erase(key);
+    EXPECT_THROW(load(state), Error);
+  }
+  for (const char* value : {"0", "-1"})
+    EXPECT_THROW(load({{"kind", "image"}, {"mean", "0"}, {"std", value}}), Error);
+}
+
+}  // namespace
+}  // namespace furrow::preprocess
