@@ -141,11 +141,17 @@ std::string ConsoleSink::plain_line(const StepRecord& record) const {
     const std::string_view color = name.ends_with("loss") ? kGreen : name == "grad_norm" ? kYellow : "";
     add(color, fmt::format("{}: {:.5g}", name, value));
   }
-  add("", fmt::format("memory: {}", format_bytes(static_cast<uint64_t>(options_.memory_bytes()))));
+  add("", fmt::format("memory: {}", memory_text(record)));
   if (const double* speed = find_value(record, "samples_per_second")) {
     add("", fmt::format("samples/s: {}", format_count(std::llround(*speed))));
   }
   return join(parts, "  ");
+}
+
+std::string ConsoleSink::memory_text(const StepRecord& record) const {
+  const double* resident = find_value(record, "memory_bytes");
+  return format_bytes(resident != nullptr ? static_cast<uint64_t>(*resident)
+                                          : static_cast<uint64_t>(options_.memory_bytes()));
 }
 
 std::string ConsoleSink::live_line() const {
@@ -163,7 +169,7 @@ std::string ConsoleSink::live_line() const {
   if (const double* speed = find_value(last_, "samples_per_second")) {
     pieces.push_back({70, fmt::format("{} samples/s", format_count(std::llround(*speed)))});
   }
-  pieces.push_back({50, format_bytes(static_cast<uint64_t>(options_.memory_bytes()))});
+  pieces.push_back({50, memory_text(last_)});
   if (const std::string left = eta(); !left.empty()) pieces.push_back({80, "ETA " + left});
   return fitted(std::move(pieces), options_.width(), options_.color);
 }

@@ -24,7 +24,7 @@ struct ConsoleOptions {
   bool color = false;
   std::function<int()> width;                   // columns now; asked at every redraw
   std::function<void(std::string_view)> write;  // where it goes: stderr
-  std::function<int64_t()> memory_bytes;        // in use now
+  std::function<int64_t()> memory_bytes;        // in use now, where a record has no memory_bytes
   const Clock* clock = nullptr;
 };
 
@@ -47,6 +47,7 @@ class ConsoleSink : public Sink {
  private:
   std::string live_line() const;
   std::string plain_line(const StepRecord& record) const;
+  std::string memory_text(const StepRecord& record) const;
   std::string eta() const;
   void redraw();
   void print(std::string_view lines);  // in place of the live line

@@ -8,7 +8,9 @@
 #include <filesystem>
 #include <limits>
 
+#include "furrow/base/file.h"
 #include "furrow/base/text.h"
+#include "furrow/observe/metrics_log.h"
 
 namespace furrow::observe {
 namespace {
@@ -251,6 +253,12 @@ std::string loss_chart_svg(const std::vector<std::pair<std::string, std::vector<
   }
   chart.title = "Loss of " + join(names, ", ");
   return to_svg(chart);
+}
+
+void LossChartSink::end(const std::string& /*status*/) {
+  const auto records = read_metrics(run_folder_ + "/metrics.jsonl");
+  if (!records.empty())
+    write_file_atomic(run_folder_ + "/loss.svg", loss_chart_svg({{run_folder_, records}}));
 }
 
 }  // namespace furrow::observe

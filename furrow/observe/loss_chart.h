@@ -29,4 +29,18 @@ std::string to_svg(const Chart& chart);
 // training curves are drawn faint with their exponential moving average on top.
 std::string loss_chart_svg(const std::vector<std::pair<std::string, std::vector<StepRecord>>>& runs);
 
+// Draws loss.svg of a run folder from its metrics.jsonl when the run ends.
+class LossChartSink : public Sink {
+ public:
+  explicit LossChartSink(std::string run_folder) : run_folder_(std::move(run_folder)) {}
+  void begin(const std::string& /*run_name*/, const std::string& /*config_toml*/,
+             int64_t /*resumed_step*/) override {}
+  void log(const StepRecord& /*record*/) override {}
+  void artifact(const std::string& /*name*/, const std::string& /*path*/) override {}
+  void end(const std::string& status) override;
+
+ private:
+  std::string run_folder_;
+};
+
 }  // namespace furrow::observe

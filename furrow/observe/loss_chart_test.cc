@@ -1,9 +1,13 @@
 #include "furrow/observe/loss_chart.h"
 
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include <cmath>
 #include <limits>
+
+#include "furrow/base/file.h"
+#include "furrow/observe/metrics_log.h"
 
 namespace furrow::observe {
 namespace {
@@ -60,6 +64,19 @@ TEST(LossChart, DegenerateDataStillDraws) {
     EXPECT_EQ(svg.find("inf"), std::string::npos) << svg;
     EXPECT_NE(svg.find("</svg>"), std::string::npos);
   }
+}
+
+TEST(LossChart, SinkDrawsWhatTheRunFolderHolds) {
+  char folder[] = "/tmp/furrow_chart_XXXXXX";
+  const std::string path = ::mkdtemp(folder);
+  LossChartSink sink(path);
+  sink.end("finished");
+  EXPECT_FALSE(path_exists(path + "/loss.svg"));  // nothing was logged
+  MetricsLog log(path + "/metrics.jsonl", 0);
+  for (const StepRecord& record : run(10)) log.append(record);
+  sink.end("finished");
+  EXPECT_EQ(read_file(path + "/loss.svg"), loss_chart_svg({{path, run(10)}}));
+  remove_all(path);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ class MetricsLog {
 
   void append(const StepRecord& record) {
     file_->append(to_json_line(record));
-  }                               // Error{resource_exhausted}: disk full
+  }  // Error{resource_exhausted}: disk full
   void sync() { file_->sync(); }  // durable on return
 
   static std::string to_json_line(const StepRecord& record);  // with the newline

@@ -13,7 +13,6 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
-#include "furrow/observe/loss_chart.h"
 
 namespace furrow::observe {
 namespace {
@@ -113,15 +112,7 @@ void RunFolder::begin(const std::string& /*run_name*/, const std::string& config
 
 void RunFolder::log(const StepRecord& record) { metrics_.value().append(record); }
 
-void RunFolder::end(const std::string& /*status*/) {
-  metrics_.value().sync();
-  try {
-    const auto records = read_metrics(file("metrics.jsonl"));
-    if (!records.empty()) write_file_atomic(file("loss.svg"), loss_chart_svg({{path_, records}}));
-  } catch (const Error& error) {
-    log_warning(fmt::format("no loss.svg: {}", error.what()));
-  }
-}
+void RunFolder::end(const std::string& /*status*/) { metrics_.value().sync(); }
 
 void RunFolder::write_plan(const std::string& text) { write_file_atomic(file("plan.txt"), text); }
 

@@ -46,8 +46,8 @@ class RunFolder : public Sink {
   void begin(const std::string& run_name, const std::string& config_toml, int64_t resumed_step) override;
   void log(const StepRecord& record) override;
   void artifact(const std::string& /*name*/, const std::string& /*path*/) override {
-  }                                              // they are in the folder
-  void end(const std::string& status) override;  // draws loss.svg; that it cannot is a warning
+  }  // they are in the folder
+  void end(const std::string& status) override;  // metrics.jsonl is durable on return
 
   void write_plan(const std::string& text);
   void write_summary(const Summary& summary);

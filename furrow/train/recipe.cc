@@ -47,4 +47,9 @@ std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, co
   return recompute;
 }
 
+int optimizer_state_copies(const config::Config& config) {
+  if (config.optimizer.name != "sgd") return 2;
+  return config.optimizer.momentum != 0 || config.lr_scheduler.decay_type == "one_cycle" ? 1 : 0;
+}
+
 }  // namespace furrow::train

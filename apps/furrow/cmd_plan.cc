@@ -1,0 +1,168 @@
+// furrow plan: what a run would execute and need, without running it and without libtorch.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "apps/furrow/commands.h"
+#include "furrow/base/table.h"
+#include "furrow/base/text.h"
+#include "furrow/config/config.h"
+#include "furrow/data/dataset.h"
+#include "furrow/models/architectures.h"
+#include "furrow/observe/run_folder.h"
+#include "furrow/plan/compile.h"
+#include "furrow/plan/layout.h"
+#include "furrow/plan/program.h"
+#include "furrow/plan/quote.h"
+#include "furrow/train/recipe.h"
+
+namespace furrow::app {
+namespace {
+
+struct Planned {
+  plan::Program program;
+  plan::Quote quote;
+  int64_t classes = 0, steps = 0;
+};
+
+Planned plan_of(const config::Config& config) {
+  Planned planned;
+  const data::Dataset dataset = data::open_dataset(config);
+  const data::Field& input = dataset.train->fields()[0];
+  models::DataShape shape{{input.dtype, input.shape}, dataset.train->classes()};
+  shape.input.shape.insert(shape.input.shape.begin(), -1);
+  planned.classes = shape.classes;
+  planned.steps = train::total_steps(config.training, dataset.train->size());
+  const plan::ModelSpec spec = models::describe(config.model, shape);
+  plan::TrainOptions options;
+  options.microbatch_sizes = train::microbatch_sizes(config.training);
+  options.recompute = train::recompute_units(config.activation_checkpoint, spec);
+  options.optimizer_state_copies = train::optimizer_state_copies(config);
+  planned.program = plan::compile_train(spec, plan::layout_from(config.parallelism, 1), options);
+  planned.quote = plan::quote(planned.program, spec);
+  return planned;
+}
+
+Cell bytes_cell(int64_t bytes, bool as_json) {
+  if (as_json) return bytes;
+  return format_bytes(static_cast<uint64_t>(bytes));
+}
+
+Table units_table(const plan::Quote& quote, bool as_json) {
+  Table table({{"unit"},
+               {"kind"},
+               {"output"},
+               {"parameters"},
+               {"forward flops"},
+               {"output bytes"},
+               {"saved bytes"},
+               {"recomputed"}});
+  for (const plan::UnitQuote& unit : quote.units) {
+    table.add_row({unit.name, unit.kind, to_string(unit.output), unit.parameters, unit.forward_flops,
+                   bytes_cell(unit.output_bytes, as_json), bytes_cell(unit.saved_bytes, as_json),
+                   unit.recomputed});
+  }
+  return table;
+}
+
+Table memory_table(const plan::Quote& quote, bool as_json) {
+  Table table({{"memory"}, {"planned peak", "planned_peak_bytes"}});
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+    const int64_t bytes = quote.peak_bytes[kind];
+    if (bytes > 0)
+      table.add_row({std::string(to_string(static_cast<MemoryKind>(kind))), bytes_cell(bytes, as_json)});
+  }
+  table.add_row({std::string("total"), bytes_cell(quote.total_bytes(), as_json)});
+  return table;
+}
+
+std::string names(const std::vector<plan::Value>& values) {
+  std::vector<std::string> texts;
+  for (const plan::Value& value : values) texts.push_back(plan::to_string(value));
+  return join(texts, " ");
+}
+
+Table program_table(const plan::Program& program) {
+  Table table({{"index"}, {"op"}, {"unit"}, {"microbatch"}, {"reads"}, {"writes"}, {"drops"}});
+  int64_t index = 0;
+  for (const plan::Instruction& instruction : program.instructions) {
+    std::vector<Cell> row(7);
+    row[0] = index++;
+    row[1] = std::string(plan::op_info(instruction.op).name);
+    if (instruction.unit >= 0) row[2] = program.units[static_cast<size_t>(instruction.unit)];
+    if (instruction.microbatch >= 0) row[3] = static_cast<int64_t>(instruction.microbatch);
+    row[4] = names(instruction.reads);
+    row[5] = names(instruction.writes);
+    row[6] = names(instruction.drops);
+    table.add_row(std::move(row));
+  }
+  return table;
+}
+
+Table summary_table(const Planned& planned) {
+  const plan::Quote& quote = planned.quote;
+  Table table({{"figure"}, {"value"}});
+  const auto add = [&](const char* figure, Cell value) {
+    table.add_row({std::string(figure), std::move(value)});
+  };
+  add("architecture", quote.architecture);
+  add("units", static_cast<int64_t>(quote.units.size()));
+  add("parameters", quote.parameters);
+  add("classes", planned.classes);
+  add("steps", planned.steps);
+  add("samples per step", quote.samples);
+  add("microbatches per step", quote.microbatches);
+  add("instructions per step", quote.instructions);
+  add("GFLOP per step", quote.flops.total() / 1e9);
+  add("  forward", quote.flops.forward / 1e9);
+  add("  recompute", quote.flops.recompute / 1e9);
+  add("  backward input", quote.flops.backward_input / 1e9);
+  add("  backward weight", quote.flops.backward_weight / 1e9);
+  return table;
+}
+
+int run_plan(const Arguments& arguments) {
+  const std::string& what = arguments.positional[0];
+  const std::string file = observe::holds_run(what) ? what + "/config.toml" : what;
+  const Planned planned = plan_of(config::load(file, arguments.overrides));
+  const bool as_json = arguments.has("--json");
+  const std::string part = arguments.get("--print", "");
+  if (part == "program") {
+    fmt::print("{}", as_json ? program_table(planned.program).json() : plan::to_text(planned.program));
+  } else if (part == "units") {
+    fmt::print("{}", units_table(planned.quote, as_json).print(as_json));
+  } else if (part == "memory") {
+    fmt::print("{}", memory_table(planned.quote, as_json).print(as_json));
+  } else if (as_json) {
+    fmt::print("{}", summary_table(planned).json());
+  } else {
+    fmt::print("{}\n{}", summary_table(planned).text(), memory_table(planned.quote, false).text());
+  }
+  return 0;
+}
+
+constexpr Option kOptions[] = {
+    {"--print", "program|units|memory", "what to print (default: the figures of a step and its memory)"},
+    {"--json", "", "print JSON"},
+};
+
+}  // namespace
+
+const Command kPlanCommand{
+    .name = "plan",
+    .arguments = "CONFIG|RUN",
+    .min_positional = 1,
+    .max_positional = 1,
+    .takes_overrides = true,
+    .summary = "say what a run would execute and need, without running it",
+    .description =
+        "  furrow plan examples/gpt-shakespeare.toml\n"
+        "  furrow plan examples/gpt-shakespeare.toml --print program\n"
+        "\n"
+        "Opens the data for its shapes, compiles the program of one training step and verifies it.\n"
+        "The program printed is the one that `furrow train` executes; parse and print are inverse.\n",
+    .options = kOptions,
+    .run = run_plan,
+};
+
+}  // namespace furrow::app
