@@ -18,7 +18,7 @@ void scale(int64_t n, float factor, const float* x, float* out, int threads);  /
 void activation_forward(Activation activation, int64_t n, const float* x, float* y, float* slope,
                         int threads);
 
-// exp(x), at most 2 ulp for x >= -87; results below 2^-126 become 0, above the range infinity; NaN stays NaN.
-void exponential(int64_t n, const float* x, float* y, int threads);
+// exp(x) for x <= 0, at most 1.5 ulp; results below 2^-126 become 0; NaN stays NaN.  What the softmaxes use.
+void exp_nonpositive(int64_t n, const float* x, float* y, int threads);
 
 }  // namespace furrow::tensor::kernels

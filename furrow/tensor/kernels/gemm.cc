@@ -7,6 +7,7 @@
 #include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/kernels/gemm_kernel-inl.h"
+#include "furrow/tensor/kernels/gemm_pack-inl.h"
 #include "furrow/tensor/kernels/math-inl.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/scratch.h"
@@ -18,34 +19,6 @@ namespace {
 
 constexpr int64_t kMaxDepth = 512;           // k is cut into blocks of at most this
 constexpr int64_t kPackedFloats = 96 << 10;  // of A: 384 KiB, well inside a second-level cache
-
-// dst[k * rows + i] = A(i, k) for a panel of rows.
-void pack_a(const MatrixView& a, int64_t i0, int64_t rows, int64_t k0, int64_t depth, float* dst) {
-  const float* src = a.data + i0 * a.row_stride + k0 * a.col_stride;
-  if (a.col_stride == 1) return transpose_block(src, a.row_stride, rows, depth, dst, rows);
-  for (int64_t k = 0; k < depth; ++k, src += a.col_stride, dst += rows) {
-    sweep(0, rows, [&](int64_t i, auto at) { at.store(at.load(src + i), dst + i); });
-  }
-}
-
-// dst[k * kNR + j] = B(k, j) for a panel of columns; columns beyond `columns` are zero.
-void pack_b(const MatrixView& b, int64_t k0, int64_t depth, int64_t j0, int64_t columns, float* dst) {
-  const float* src = b.data + k0 * b.row_stride + j0 * b.col_stride;
-  if (b.col_stride == 1 && columns == kNR) {
-    for (int64_t k = 0; k < depth; ++k, src += b.row_stride, dst += kNR) {
-      for (int j = 0; j < kNR; j += kLanes) store(load(src + j), dst + j);
-    }
-    return;
-  }
-  if (columns < kNR) std::memset(dst, 0, static_cast<size_t>(depth * kNR) * sizeof(float));
-  if (b.col_stride == 1) {
-    for (int64_t k = 0; k < depth; ++k, src += b.row_stride, dst += kNR) {
-      std::memcpy(dst, src, static_cast<size_t>(columns) * sizeof(float));
-    }
-    return;
-  }
-  transpose_block(src, b.col_stride, columns, depth, dst, kNR);
-}
 
 // The epilogue over rows x columns of C at (i0, j0).
 void finish_tile(const Gemm& g, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {

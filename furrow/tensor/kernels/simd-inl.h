@@ -91,24 +91,54 @@ HWY_INLINE F16 load16(const float* x) {
   for (int p = 0; p < kParts; ++p) r.v[p] = load(x + p * kLanes);
   return r;
 }
+// How many of part p's lanes are among the first n of 16.
+HWY_INLINE int64_t part_lanes(int64_t n, int p) {
+  const int64_t left = n - p * kLanes;
+  return left < 0 ? 0 : left > kLanes ? kLanes : left;
+}
 // The first n of 16 lanes; the others become `fill`.
 HWY_INLINE F16 load16_part(const float* x, int64_t n, float fill) {
-  alignas(64) float buffer[16];
-  for (int i = 0; i < 16; ++i) buffer[i] = i < n ? x[i] : fill;
-  return load16(buffer);
+  F16 r;
+  for (int p = 0; p < kParts; ++p) {
+    const int64_t lanes = part_lanes(n, p);
+    r.v[p] = hn::IfThenElse(hn::FirstN(DF(), static_cast<size_t>(lanes)), load_part(x + p * kLanes, lanes),
+                            set(fill));
+  }
+  return r;
+}
+HWY_INLINE void store16_part(const F16& x, float* out, int64_t n) {
+  for (int p = 0; p < kParts; ++p) store_part(x.v[p], out + p * kLanes, part_lanes(n, p));
 }
 HWY_INLINE void store16(const F16& x, float* out) {
   for (int p = 0; p < kParts; ++p) store(x.v[p], out + p * kLanes);
 }
-HWY_INLINE F16 add16(const F16& a, const F16& b) {
+// fn on each part: map16([](VF a, VF b) { return hn::Add(a, b); }, x, y).
+template <class Fn, class... Args>
+HWY_INLINE F16 map16(const Fn& fn, const Args&... args) {
   F16 r;
-  for (int p = 0; p < kParts; ++p) r.v[p] = hn::Add(a.v[p], b.v[p]);
+  for (int p = 0; p < kParts; ++p) r.v[p] = fn(args.v[p]...);
   return r;
 }
-HWY_INLINE F16 mul_add16(const F16& a, const F16& b, const F16& c) {
-  F16 r;
-  for (int p = 0; p < kParts; ++p) r.v[p] = hn::MulAdd(a.v[p], b.v[p], c.v[p]);
-  return r;
+HWY_INLINE F16 add16(const F16& a, const F16& b) {
+  return map16([](VF x, VF y) HWY_ATTR { return hn::Add(x, y); }, a, b);
+}
+
+// body(i, access) over a row in steps of 16: whole vectors, then the rest with `fill` in the absent lanes.
+struct Full16 {
+  HWY_INLINE F16 load(const float* p) const { return load16(p); }
+  HWY_INLINE void store(const F16& v, float* p) const { store16(v, p); }
+};
+struct Part16 {
+  int64_t n;
+  float fill;
+  HWY_INLINE F16 load(const float* p) const { return load16_part(p, n, fill); }
+  HWY_INLINE void store(const F16& v, float* p) const { store16_part(v, p, n); }
+};
+template <class Body>
+HWY_INLINE void sweep16(int64_t n, float fill, const Body& body) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) body(i, Full16());
+  if (i < n) body(i, Part16{n - i, fill});
 }
 
 // ((i + i+8) + (i+4 + i+12)), then (0 + 2) + (1 + 3): the one tree of every 16-lane sum.

@@ -1,0 +1,359 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "furrow/tensor/kernels/attention.cc"
+#include "furrow/tensor/kernels/targets.h"
+// clang-format off
+#include <hwy/foreach_target.h>
+// clang-format on
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "furrow/tensor/kernels/attention.h"
+#include "furrow/tensor/kernels/blocks.h"
+#include "furrow/tensor/kernels/gemm_pack-inl.h"
+#include "furrow/tensor/kernels/math-inl.h"
+#include "furrow/tensor/kernels/parallel.h"
+#include "furrow/tensor/kernels/philox-inl.h"
+#include "furrow/tensor/kernels/scratch.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace furrow::tensor::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+// Everything is computed transposed, for a panel of kNR queries: scores are [key][query], so the softmax runs
+// down the columns without any horizontal reduction, and the probabilities are a packed B operand as they
+// stand.
+
+struct Head {
+  const AttentionShape& s;
+  int64_t sample, head;
+  const float *q, *k, *v;  // [time], rows `stride` apart
+  int64_t stride;
+  const DropoutMask* dropout;
+  Blocks keys;  // register blocks of keys, and of the columns of a head
+  Blocks columns;
+  float scale;
+
+  Head(const AttentionShape& s, const float* qkv, int64_t index, const DropoutMask* dropout)
+      : s(s),
+        sample(index / s.heads),
+        head(index % s.heads),
+        q(qkv + sample * s.time * 3 * s.channels() + head * s.head_size),
+        k(q + s.channels()),
+        v(k + s.channels()),
+        stride(3 * s.channels()),
+        dropout(dropout != nullptr && dropout->p > 0 ? dropout : nullptr),
+        keys(s.time, kMR),
+        columns(s.head_size, kMR),
+        scale(1.0f / std::sqrt(static_cast<float>(s.head_size))) {}
+
+  int64_t out_offset() const { return sample * s.time * s.channels() + head * s.head_size; }
+  int64_t padded_columns() const { return (s.head_size + kNR - 1) / kNR * kNR; }
+};
+
+// A panel of queries [begin, begin + count) and the keys [0, end) that they see.
+struct Panel {
+  int64_t begin, count, end;
+  Panel(int64_t index, int64_t time)
+      : begin(index * kNR), count(std::min<int64_t>(kNR, time - begin)), end(begin + count) {}
+};
+
+// The rows of a [time, head_size] view as packed A with depth head_size: register blocks of rows.
+void pack_rows(const Head& h, const float* x, int64_t stride, float* dst) {
+  for (int64_t b = 0; b < h.keys.parts; ++b) {
+    pack_a({x, stride, 1}, h.keys.begin(b), h.keys.size(b), 0, h.s.head_size,
+           dst + h.keys.begin(b) * h.s.head_size);
+  }
+}
+
+// Its columns as packed A with depth time: register blocks of columns.
+void pack_columns(const Head& h, const float* x, int64_t stride, float* dst) {
+  for (int64_t b = 0; b < h.columns.parts; ++b) {
+    pack_a({x, 1, stride}, h.columns.begin(b), h.columns.size(b), 0, h.s.time,
+           dst + h.columns.begin(b) * h.s.time);
+  }
+}
+
+// out [key][kNR] = packed rows times panel [head_size][kNR]; whole register blocks, so up to kMR - 1 rows
+// past `end`.
+void multiply_rows(const Head& h, const float* rows, const float* panel, int64_t end, float* out) {
+  for (int64_t b = 0; b < h.keys.parts && h.keys.begin(b) < end; ++b) {
+    micro_kernel_of(h.keys.size(b))(rows + h.keys.begin(b) * h.s.head_size, panel, h.s.head_size,
+                                    out + h.keys.begin(b) * kNR, kNR, false);
+  }
+}
+
+// out [head_size][kNR] = packed columns (keys [0, end)) times panel [key][kNR].
+void multiply_columns(const Head& h, const float* columns, const float* panel, int64_t end, float* out) {
+  for (int64_t b = 0; b < h.columns.parts; ++b) {
+    micro_kernel_of(h.columns.size(b))(columns + h.columns.begin(b) * h.s.time, panel, end,
+                                       out + h.columns.begin(b) * kNR, kNR, false);
+  }
+}
+
+// Which of the queries lane, lane + 1, ... of a panel see the key that lies `key` past the panel's first
+// query.
+HWY_INLINE MF sees(int lane, int64_t key) {
+  const VI last_unseen = hn::Set(DI(), static_cast<int32_t>(key - 1));
+  return hn::RebindMask(DF(), hn::Gt(hn::Iota(DI(), static_cast<int32_t>(lane)), last_unseen));
+}
+
+// fn(x, offset, lane) on every score that a query may see, 0 on the others: key j of query begin + lane when
+// j <= it.
+template <class Fn>
+HWY_INLINE void for_each_score(const Panel& p, float* scores, const Fn& fn) {
+  for (int64_t j = 0; j < p.end; ++j) {
+    for (int lane = 0; lane < kNR; lane += kLanes) {
+      float* at = scores + j * kNR + lane;
+      VF x = fn(load(at), j * kNR + lane, lane);
+      if (j > p.begin + lane) {
+        const MF seen = sees(lane, j - p.begin);
+        x = hn::IfThenElseZero(seen, x);
+      }
+      store(x, at);
+    }
+  }
+}
+
+// Largest seen score of each query.
+void column_max(const Panel& p, const float* scores, float* most) {
+  for (int lane = 0; lane < kNR; lane += kLanes) {
+    VF m = load(scores + lane);
+    for (int64_t j = 1; j < p.end; ++j) {
+      const MF seen = sees(lane, j - p.begin);
+      const VF x = load(scores + j * kNR + lane);
+      m = hn::IfThenElse(seen, hn::Max(x, m), m);
+    }
+    store(m, most + lane);
+  }
+}
+
+// The factors of a panel, [key][kNR].  `rows` holds kNR x time floats.
+void panel_dropout(const Head& h, const Panel& p, float* rows, float* factors) {
+  for (int64_t i = 0; i < p.count; ++i) {
+    const int64_t first = (h.head * h.s.time + p.begin + i) * h.s.time;
+    for (int64_t j = 0; j < p.end; j += kChunkWords) {
+      dropout_factors(*h.dropout, h.dropout->samples[h.sample], first + j, std::min(kChunkWords, p.end - j),
+                      rows + i * h.s.time + j);
+    }
+  }
+  if (p.count < kNR) std::memset(factors, 0, static_cast<size_t>(p.end * kNR) * sizeof(float));
+  transpose_block(rows, h.s.time, p.count, p.end, factors, kNR);
+}
+
+void multiply_in_place(int64_t n, const float* factors, float* x) {
+  sweep(0, n,
+        [&](int64_t i, auto at) HWY_ATTR { at.store(hn::Mul(at.load(x + i), at.load(factors + i)), x + i); });
+}
+
+struct ForwardBuffers {
+  float *k_rows, *v_columns, *queries, *scores, *out, *drop_rows, *factors;
+};
+
+// Unnormalised probabilities in `scores`; 1 / sum and the log-sum-exp of each query.
+void softmax_columns(const Head& h, const Panel& p, float* scores, float* inverse, float* log_sum_exp) {
+  float most[kNR], sum[kNR] = {};
+  column_max(p, scores, most);
+  const VF scale = set(h.scale);
+  for_each_score(p, scores, [&](VF x, int64_t, int lane) HWY_ATTR {
+    return exp_nonpositive(hn::Mul(hn::Sub(x, load(most + lane)), scale));
+  });
+  for (int lane = 0; lane < kNR; lane += kLanes) {
+    VF total = zero();
+    for (int64_t j = 0; j < p.end; ++j) total = hn::Add(total, load(scores + j * kNR + lane));
+    store(total, sum + lane);
+  }
+  for (int64_t i = 0; i < p.count; ++i) {
+    inverse[i] = 1.0f / sum[i];
+    log_sum_exp[i] = most[i] * h.scale + std::log(sum[i]);
+  }
+}
+
+void forward_panel(const AttentionForward& a, const Head& h, const Panel& p, const ForwardBuffers& b) {
+  float inverse[kNR] = {};
+  pack_b({h.q, 1, h.stride}, 0, h.s.head_size, p.begin, p.count, b.queries);
+  multiply_rows(h, b.k_rows, b.queries, p.end, b.scores);
+  softmax_columns(h, p, b.scores, inverse,
+                  a.log_sum_exp + (h.sample * h.s.heads + h.head) * h.s.time + p.begin);
+  if (h.dropout) {
+    panel_dropout(h, p, b.drop_rows, b.factors);
+    multiply_in_place(p.end * kNR, b.factors, b.scores);
+  }
+  multiply_columns(h, b.v_columns, b.scores, p.end, b.out);
+  for (int64_t d = 0; d < h.s.head_size; ++d) multiply_in_place(kNR, inverse, b.out + d * kNR);
+  transpose_block(b.out, kNR, h.s.head_size, p.count, a.out + h.out_offset() + p.begin * h.s.channels(),
+                  h.s.channels());
+}
+
+int64_t panels(const AttentionShape& s) { return (s.time + kNR - 1) / kNR; }
+
+// Register blocks write whole: room for kMR more rows.
+int64_t score_floats(const AttentionShape& s) { return (s.time + kMR) * kNR; }
+
+struct BackwardBuffers {
+  float *k_rows, *v_rows, *k_columns;  // packed A
+  float *q_panel, *dout_panel;         // packed B of a panel, [head_size][kNR]
+  float *q_natural, *dout_natural;     // packed B of a panel, [query][kNR] for each kNR columns
+  float *p, *dp;                       // [key][kNR]: probabilities, then their gradient
+  float* packed;                       // A of the two products over queries
+  float *dk, *dv;                      // [time + kMR][padded columns], sums over panels
+  float* dq;                           // [head_size][kNR]
+  float *drop_rows, *factors;
+};
+
+// delta_i = dout_i . out_i, in order.
+void row_dots(const AttentionBackward& a, const Head& h, const Panel& p, float* delta) {
+  for (int64_t i = 0; i < p.count; ++i) {
+    const int64_t row = h.out_offset() + (p.begin + i) * h.s.channels();
+    F16 sum = set16(0);
+    sweep16(h.s.head_size, 0, [&](int64_t d, auto at) HWY_ATTR {
+      sum = map16([](VF x, VF y, VF z) HWY_ATTR { return hn::MulAdd(x, y, z); }, at.load(a.out + row + d),
+                  at.load(a.dout + row + d), sum);
+    });
+    delta[i] = sum16(sum);
+  }
+}
+
+// sums [key][column] += scores^T-packed times natural [query][columns]: one chain over queries per element.
+void add_product(const Head& h, const Panel& p, const float* scores, const float* natural,
+                 const BackwardBuffers& b, float* sums) {
+  const int64_t width = h.padded_columns();
+  for (int64_t block = 0; block < h.keys.parts && h.keys.begin(block) < p.end; ++block) {
+    const int64_t j = h.keys.begin(block), rows = h.keys.size(block);
+    pack_a({scores, kNR, 1}, j, rows, 0, p.count, b.packed);
+    for (int64_t c = 0; c < width; c += kNR) {
+      micro_kernel_of(rows)(b.packed, natural + c * p.count, p.count, sums + j * width + c, width, true);
+    }
+  }
+}
+
+void pack_natural(const Head& h, const Panel& p, const float* x, int64_t stride, float* dst) {
+  for (int64_t c = 0; c < h.s.head_size; c += kNR) {
+    pack_b({x, stride, 1}, p.begin, p.count, c, std::min<int64_t>(kNR, h.s.head_size - c), dst + c * p.count);
+  }
+}
+
+// Probabilities and the gradient of the scores (before the scale) of a panel, in b.p and b.dp.
+void score_gradients(const AttentionBackward& a, const Head& h, const Panel& p, const BackwardBuffers& b) {
+  float lse[kNR] = {}, delta[kNR] = {};
+  std::copy_n(a.log_sum_exp + (h.sample * h.s.heads + h.head) * h.s.time + p.begin, p.count, lse);
+  row_dots(a, h, p, delta);
+  multiply_rows(h, b.k_rows, b.q_panel, p.end, b.p);
+  multiply_rows(h, b.v_rows, b.dout_panel, p.end, b.dp);
+  const VF scale = set(h.scale);
+  for_each_score(p, b.p, [&](VF s, int64_t, int lane) HWY_ATTR {
+    return exp_nonpositive(hn::MulSub(s, scale, load(lse + lane)));
+  });
+  if (h.dropout) {
+    panel_dropout(h, p, b.drop_rows, b.factors);
+    multiply_in_place(p.end * kNR, b.factors, b.dp);
+  }
+  for_each_score(p, b.dp, [&](VF dp, int64_t at, int lane) HWY_ATTR {
+    return hn::Mul(load(b.p + at), hn::Sub(dp, load(delta + lane)));
+  });
+  if (h.dropout) multiply_in_place(p.end * kNR, b.factors, b.p);
+}
+
+// Adds the panel to dk and dv, writes its dq.
+void backward_panel(const AttentionBackward& a, const Head& h, const Panel& p, const BackwardBuffers& b) {
+  const int64_t channels = h.s.channels();
+  const float* dout = a.dout + h.out_offset();
+  pack_b({h.q, 1, h.stride}, 0, h.s.head_size, p.begin, p.count, b.q_panel);
+  pack_b({dout, 1, channels}, 0, h.s.head_size, p.begin, p.count, b.dout_panel);
+  pack_natural(h, p, h.q, h.stride, b.q_natural);
+  pack_natural(h, p, dout, channels, b.dout_natural);
+  score_gradients(a, h, p, b);
+  add_product(h, p, b.p, b.dout_natural, b, b.dv);
+  add_product(h, p, b.dp, b.q_natural, b, b.dk);
+  multiply_columns(h, b.k_columns, b.dp, p.end, b.dq);
+  const VF scale = set(h.scale);
+  sweep(0, h.s.head_size * kNR,
+        [&](int64_t i, auto at) HWY_ATTR { at.store(hn::Mul(scale, at.load(b.dq + i)), b.dq + i); });
+  transpose_block(b.dq, kNR, h.s.head_size, p.count, a.dqkv + (h.q - a.qkv) + p.begin * h.stride, h.stride);
+}
+
+void backward_head(const AttentionBackward& a, const Head& h, const BackwardBuffers& b) {
+  const int64_t width = h.padded_columns(), size = h.s.head_size;
+  pack_rows(h, h.k, h.stride, b.k_rows);
+  pack_rows(h, h.v, h.stride, b.v_rows);
+  pack_columns(h, h.k, h.stride, b.k_columns);
+  std::memset(b.dk, 0, static_cast<size_t>((h.s.time + kMR) * width) * sizeof(float));
+  std::memset(b.dv, 0, static_cast<size_t>((h.s.time + kMR) * width) * sizeof(float));
+  for (int64_t i = 0; i < panels(h.s); ++i) backward_panel(a, h, Panel(i, h.s.time), b);
+  float* dk = a.dqkv + (h.k - a.qkv);
+  float* dv = a.dqkv + (h.v - a.qkv);
+  const VF scale = set(h.scale);
+  for (int64_t j = 0; j < h.s.time; ++j) {
+    sweep(0, size, [&](int64_t d, auto at) HWY_ATTR {
+      at.store(hn::Mul(scale, at.load(b.dk + j * width + d)), dk + j * h.stride + d);
+      at.store(at.load(b.dv + j * width + d), dv + j * h.stride + d);
+    });
+  }
+}
+
+BackwardBuffers take_backward(const AttentionShape& s, bool dropout, ScratchScope& scratch) {
+  const int64_t rows = s.time * s.head_size, width = (s.head_size + kNR - 1) / kNR * kNR,
+                scores = score_floats(s);
+  BackwardBuffers b{};
+  for (float** p : {&b.k_rows, &b.v_rows, &b.k_columns}) *p = scratch.floats(rows);
+  for (float** p : {&b.q_panel, &b.dout_panel, &b.dq}) *p = scratch.floats(s.head_size * kNR);
+  for (float** p : {&b.q_natural, &b.dout_natural}) *p = scratch.floats(width * kNR);
+  for (float** p : {&b.p, &b.dp}) *p = scratch.floats(scores);
+  for (float** p : {&b.dk, &b.dv}) *p = scratch.floats((s.time + kMR) * width);
+  b.packed = scratch.floats(kMR * kNR);
+  b.drop_rows = dropout ? scratch.floats(s.time * kNR) : nullptr;
+  b.factors = dropout ? scratch.floats(scores) : nullptr;
+  return b;
+}
+
+}  // namespace
+
+void run_attention_forward(const AttentionForward& a, int threads) {
+  const AttentionShape& s = a.shape;
+  parallel_for(threads, s.batch * s.heads, [&](int64_t begin, int64_t end) {
+    ScratchScope scratch;
+    const bool drop = a.dropout != nullptr;
+    const ForwardBuffers b{scratch.floats(s.time * s.head_size),
+                           scratch.floats(s.time * s.head_size),
+                           scratch.floats(s.head_size * kNR),
+                           scratch.floats(score_floats(s)),
+                           scratch.floats(s.head_size * kNR),
+                           drop ? scratch.floats(s.time * kNR) : nullptr,
+                           drop ? scratch.floats(score_floats(s)) : nullptr};
+    for (int64_t i = begin; i < end; ++i) {
+      const Head h(s, a.qkv, i, a.dropout);
+      pack_rows(h, h.k, h.stride, b.k_rows);
+      pack_columns(h, h.v, h.stride, b.v_columns);
+      for (int64_t panel = 0; panel < panels(s); ++panel) forward_panel(a, h, Panel(panel, s.time), b);
+    }
+  });
+}
+
+void run_attention_backward(const AttentionBackward& a, int threads) {
+  const AttentionShape& s = a.shape;
+  parallel_for(threads, s.batch * s.heads, [&](int64_t begin, int64_t end) {
+    ScratchScope scratch;
+    const BackwardBuffers b = take_backward(s, a.dropout != nullptr, scratch);
+    for (int64_t i = begin; i < end; ++i) backward_head(a, Head(s, a.qkv, i, a.dropout), b);
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace furrow::tensor::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace furrow::tensor::kernels {
+
+HWY_EXPORT(run_attention_forward);
+HWY_EXPORT(run_attention_backward);
+void attention_forward(const AttentionForward& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_attention_forward)(args, threads);
+}
+void attention_backward(const AttentionBackward& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_attention_backward)(args, threads);
+}
+
+}  // namespace furrow::tensor::kernels
+#endif

@@ -1,0 +1,147 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "furrow/tensor/kernels/elementwise.cc"
+#include "furrow/tensor/kernels/targets.h"
+// clang-format off
+#include <hwy/foreach_target.h>
+// clang-format on
+#include "furrow/tensor/kernels/blocks.h"
+#include "furrow/tensor/kernels/elementwise.h"
+#include "furrow/tensor/kernels/math-inl.h"
+#include "furrow/tensor/kernels/parallel.h"
+#include "furrow/tensor/kernels/scratch.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace furrow::tensor::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+constexpr int64_t kWorthAThread = 32768;  // elements
+int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
+
+template <class Fn>
+void for_each(int64_t n, int threads, const Fn& fn) {
+  parallel_for(team(n, threads), n, [&](int64_t begin, int64_t end) HWY_ATTR { sweep(begin, end, fn); });
+}
+
+// dz of one row from dy.
+struct RowBackward {
+  const ActivationBackward& a;
+  template <class Access>
+  HWY_INLINE VF operator()(int64_t i, const Access& at) const {
+    const VF dy = at.load(a.dy + i);
+    if (a.activation == Activation::kNone) return dy;
+    if (a.activation == Activation::kRelu)
+      return hn::IfThenElse(hn::Le(at.load(a.y + i), zero()), zero(), dy);
+    return hn::Mul(dy, at.load(a.slope + i));
+  }
+};
+
+constexpr int64_t kBlockRows = 64;  // rows whose sum is formed in one chain
+
+// dz of rows [begin, end); their sum over rows goes to `sums` when not null.
+void backward_rows(const ActivationBackward& a, int64_t begin, int64_t end, float* sums) {
+  const RowBackward backward{a};
+  if (sums) std::memset(sums, 0, static_cast<size_t>(a.columns) * sizeof(float));
+  int64_t r = begin;
+  for (; r + 4 <= end; r += 4) {
+    sweep(0, a.columns, [&](int64_t j, auto at) HWY_ATTR {
+      VF sum = sums ? at.load(sums + j) : zero();
+      for (int64_t i = r * a.columns + j, k = 0; k < 4; ++k, i += a.columns) {
+        const VF dz = backward(i, at);
+        if (a.dz) at.store(dz, a.dz + i);
+        sum = hn::Add(sum, dz);
+      }
+      if (sums) at.store(sum, sums + j);
+    });
+  }
+  for (; r < end; ++r) {
+    sweep(0, a.columns, [&](int64_t j, auto at) HWY_ATTR {
+      const VF dz = backward(r * a.columns + j, at);
+      if (a.dz) at.store(dz, a.dz + r * a.columns + j);
+      if (sums) at.store(hn::Add(at.load(sums + j), dz), sums + j);
+    });
+  }
+}
+
+}  // namespace
+
+void run_add(int64_t n, const float* a, const float* b, float* out, int threads) {
+  for_each(n, threads,
+           [&](int64_t i, auto at) HWY_ATTR { at.store(hn::Add(at.load(a + i), at.load(b + i)), out + i); });
+}
+
+void run_scale(int64_t n, float factor, const float* x, float* out, int threads) {
+  const VF f = set(factor);
+  for_each(n, threads, [&](int64_t i, auto at) HWY_ATTR { at.store(hn::Mul(f, at.load(x + i)), out + i); });
+}
+
+void run_exp(int64_t n, const float* x, float* y, int threads) {
+  for_each(n, threads,
+           [&](int64_t i, auto at) HWY_ATTR { at.store(exp_nonpositive(at.load(x + i)), y + i); });
+}
+
+void run_activation(Activation activation, int64_t n, const float* x, float* y, float* slope, int threads) {
+  for_each(n, threads, [&](int64_t i, auto at) HWY_ATTR {
+    const VF v = at.load(x + i);
+    ValueAndSlope r{v, set(1.0f)};
+    if (activation == Activation::kRelu) r = {relu(v), hn::IfThenElse(hn::Le(v, zero()), zero(), set(1.0f))};
+    if (activation == Activation::kGelu) r = gelu(v);
+    if (activation == Activation::kGeluTanh) r = gelu_tanh(v);
+    if (slope) at.store(r.slope, slope + i);
+    at.store(r.value, y + i);
+  });
+}
+
+// Sums of blocks of 64 rows, then the blocks in order.
+void run_activation_backward(const ActivationBackward& a, int threads) {
+  ScratchScope scratch;
+  const int64_t blocks = (a.rows + kBlockRows - 1) / kBlockRows;
+  float* parts = a.db ? scratch.floats(blocks * a.columns) : nullptr;
+  parallel_for(team(a.rows * a.columns, threads), blocks, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      backward_rows(a, b * kBlockRows, std::min((b + 1) * kBlockRows, a.rows),
+                    parts ? parts + b * a.columns : nullptr);
+    }
+  });
+  if (!a.db) return;
+  sweep(0, a.columns, [&](int64_t j, auto at) HWY_ATTR {
+    VF sum = zero();
+    for (int64_t b = 0; b < blocks; ++b) sum = hn::Add(sum, at.load(parts + b * a.columns + j));
+    at.store(sum, a.db + j);
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace furrow::tensor::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace furrow::tensor::kernels {
+
+HWY_EXPORT(run_add);
+HWY_EXPORT(run_scale);
+HWY_EXPORT(run_exp);
+HWY_EXPORT(run_activation);
+HWY_EXPORT(run_activation_backward);
+void add(int64_t n, const float* a, const float* b, float* out, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_add)(n, a, b, out, threads);
+}
+void scale(int64_t n, float factor, const float* x, float* out, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_scale)(n, factor, x, out, threads);
+}
+void exp_nonpositive(int64_t n, const float* x, float* y, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_exp)(n, x, y, threads);
+}
+void activation_forward(Activation activation, int64_t n, const float* x, float* y, float* slope,
+                        int threads) {
+  HWY_DYNAMIC_DISPATCH(run_activation)(activation, n, x, y, slope, threads);
+}
+void activation_backward(const ActivationBackward& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_activation_backward)(args, threads);
+}
+void column_sums(int64_t rows, int64_t columns, const float* dz, float* db, int threads) {
+  activation_backward({.rows = rows, .columns = columns, .dy = dz, .db = db}, threads);
+}
+
+}  // namespace furrow::tensor::kernels
+#endif

@@ -1,0 +1,83 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "furrow/tensor/kernels/embedding.cc"
+#include "furrow/tensor/kernels/targets.h"
+// clang-format off
+#include <hwy/foreach_target.h>
+// clang-format on
+#include "furrow/tensor/kernels/embedding.h"
+#include "furrow/tensor/kernels/parallel.h"
+#include "furrow/tensor/kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace furrow::tensor::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+constexpr int64_t kWorthAThread = 32768;
+int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
+
+// target[row_of(i)] += dout[i] for all i in order, columns in whole cache lines shared out over threads.
+template <class RowOf>
+void scatter_add(int64_t count, int64_t columns, const float* dout, float* target, int threads,
+                 const RowOf& row_of) {
+  parallel_for(team(count * columns, threads), (columns + 15) / 16, [&](int64_t begin, int64_t end) HWY_ATTR {
+    const int64_t to = std::min(end * 16, columns);
+    for (int64_t i = 0; i < count; ++i) {
+      const float* from = dout + i * columns;
+      float* row = target + row_of(i) * columns;
+      sweep(begin * 16, to, [&](int64_t j, auto at) HWY_ATTR {
+        at.store(hn::Add(at.load(row + j), at.load(from + j)), row + j);
+      });
+    }
+  });
+}
+
+}  // namespace
+
+void run_embedding_forward(const EmbeddingForward& a, int threads) {
+  parallel_for(team(a.count * a.columns, threads), a.count, [&](int64_t begin, int64_t end) HWY_ATTR {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* row = a.table + a.ids[i] * a.columns;
+      const float* position = a.positions ? a.positions + i % a.period * a.columns : nullptr;
+      sweep(0, a.columns, [&](int64_t j, auto at) HWY_ATTR {
+        const VF x = at.load(row + j);
+        at.store(position ? hn::Add(x, at.load(position + j)) : x, a.out + i * a.columns + j);
+      });
+    }
+  });
+}
+
+void run_embedding_backward(const EmbeddingBackward& a, int threads) {
+  std::memset(a.dtable, 0, static_cast<size_t>(a.vocabulary * a.columns) * sizeof(float));
+  scatter_add(a.count, a.columns, a.dout, a.dtable, threads, [&](int64_t i) { return a.ids[i]; });
+}
+
+void run_position_backward(int64_t count, int64_t period, int64_t columns, const float* dout,
+                           float* dpositions, int threads) {
+  std::memset(dpositions, 0, static_cast<size_t>(period * columns) * sizeof(float));
+  scatter_add(count, columns, dout, dpositions, threads, [&](int64_t i) { return i % period; });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace furrow::tensor::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace furrow::tensor::kernels {
+
+HWY_EXPORT(run_embedding_forward);
+HWY_EXPORT(run_embedding_backward);
+HWY_EXPORT(run_position_backward);
+void embedding_forward(const EmbeddingForward& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_embedding_forward)(args, threads);
+}
+void embedding_backward(const EmbeddingBackward& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_embedding_backward)(args, threads);
+}
+void position_backward(int64_t count, int64_t period, int64_t columns, const float* dout, float* dpositions,
+                       int threads) {
+  HWY_DYNAMIC_DISPATCH(run_position_backward)(count, period, columns, dout, dpositions, threads);
+}
+
+}  // namespace furrow::tensor::kernels
+#endif

@@ -1,0 +1,123 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "furrow/tensor/kernels/optimizer.cc"
+#include "furrow/tensor/kernels/targets.h"
+// clang-format off
+#include <hwy/foreach_target.h>
+// clang-format on
+#include <cmath>
+
+#include "furrow/tensor/kernels/optimizer.h"
+#include "furrow/tensor/kernels/parallel.h"
+#include "furrow/tensor/kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace furrow::tensor::kernels {
+namespace HWY_NAMESPACE {
+namespace {
+
+constexpr int64_t kWorthAThread = 32768;  // elements
+int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
+
+void sgd_range(const Sgd& a, int64_t begin, int64_t end) {
+  const VF grad_scale = set(a.grad_scale), decay = set(a.weight_decay), momentum = set(a.momentum),
+           lr = set(a.lr);
+  sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
+    const VF param = at.load(a.param + i);
+    const VF g = hn::MulAdd(decay, param, hn::Mul(grad_scale, at.load(a.grad + i)));
+    VF move = g;
+    if (a.momentum_buffer) {
+      const VF buffer = hn::MulAdd(momentum, at.load(a.momentum_buffer + i), g);
+      at.store(buffer, a.momentum_buffer + i);
+      move = a.nesterov ? hn::MulAdd(momentum, buffer, g) : buffer;
+    }
+    at.store(hn::NegMulAdd(lr, move, param), a.param + i);
+  });
+}
+
+void adamw_range(const AdamW& a, int64_t begin, int64_t end) {
+  const double step = static_cast<double>(a.step);
+  const double correction1 = 1 - std::pow(a.beta1, step), correction2 = 1 - std::pow(a.beta2, step);
+  const auto f = [](double x) HWY_ATTR { return set(static_cast<float>(x)); };
+  const VF grad_scale = set(a.grad_scale), decay = f(1 - a.lr * a.weight_decay), eps = f(a.eps);
+  const VF beta1 = f(a.beta1), rest1 = f(1 - a.beta1), beta2 = f(a.beta2), rest2 = f(1 - a.beta2);
+  const VF rate = f(a.lr / correction1), root2 = f(std::sqrt(correction2));
+  sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
+    const VF g = hn::Mul(grad_scale, at.load(a.grad + i));
+    const VF m = hn::MulAdd(beta1, at.load(a.exp_avg + i), hn::Mul(rest1, g));
+    const VF v = hn::MulAdd(beta2, at.load(a.exp_avg_sq + i), hn::Mul(hn::Mul(rest2, g), g));
+    at.store(m, a.exp_avg + i);
+    at.store(v, a.exp_avg_sq + i);
+    const VF scale = hn::Add(hn::Div(hn::Sqrt(v), root2), eps);
+    const VF param = hn::Mul(decay, at.load(a.param + i));
+    at.store(hn::NegMulAdd(rate, hn::Div(m, scale), param), a.param + i);
+  });
+}
+
+using DD = hn::CappedTag<double, 8>;
+using DHalf = hn::Rebind<float, DD>;
+constexpr int kDoubles = static_cast<int>(hn::MaxLanes(DD()));
+constexpr int kSums = 16 / kDoubles;
+
+// Sum of squares of up to kGridElements elements, lane l taking elements l, l + 16, ...
+double block_sum(const float* x, int64_t n) {
+  hn::Vec<DD> sums[kSums];
+  for (auto& sum : sums) sum = hn::Zero(DD());
+  const auto add = [&](const float* p) HWY_ATTR {
+    for (int s = 0; s < kSums; ++s) {
+      const auto v = hn::PromoteTo(DD(), hn::LoadU(DHalf(), p + s * kDoubles));
+      sums[s] = hn::MulAdd(v, v, sums[s]);
+    }
+  };
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) add(x + i);
+  if (i < n) {
+    float rest[16] = {};
+    std::memcpy(rest, x + i, static_cast<size_t>(n - i) * sizeof(float));
+    add(rest);
+  }
+  double lanes[16];
+  for (int s = 0; s < kSums; ++s) hn::StoreU(sums[s], DD(), lanes + s * kDoubles);
+  for (int half = 8; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
+  }
+  return lanes[0];
+}
+
+}  // namespace
+
+void run_sgd(const Sgd& args, int threads) {
+  parallel_for(team(args.n, threads), args.n,
+               [&](int64_t begin, int64_t end) { sgd_range(args, begin, end); });
+}
+
+void run_adamw(const AdamW& args, int threads) {
+  parallel_for(team(args.n, threads), args.n,
+               [&](int64_t begin, int64_t end) { adamw_range(args, begin, end); });
+}
+
+void run_sum_of_squares(int64_t n, const float* x, double* block_sums, int threads) {
+  parallel_for(team(n, threads), grid_blocks(n), [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      block_sums[b] = block_sum(x + b * kGridElements, std::min(kGridElements, n - b * kGridElements));
+    }
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace furrow::tensor::kernels
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace furrow::tensor::kernels {
+
+HWY_EXPORT(run_sgd);
+HWY_EXPORT(run_adamw);
+HWY_EXPORT(run_sum_of_squares);
+void sgd_step(const Sgd& args, int threads) { HWY_DYNAMIC_DISPATCH(run_sgd)(args, threads); }
+void adamw_step(const AdamW& args, int threads) { HWY_DYNAMIC_DISPATCH(run_adamw)(args, threads); }
+void sum_of_squares(int64_t n, const float* x, double* block_sums, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_sum_of_squares)(n, x, block_sums, threads);
+}
+
+}  // namespace furrow::tensor::kernels
+#endif
