@@ -24,7 +24,7 @@ T typed(const plan::Unit& unit, const std::string& key, std::string_view type) {
 }
 
 int64_t integer(const plan::Unit& unit, const std::string& key, int64_t least) {
-  constexpr int64_t kMost = int64_t{1} << 31;
+  constexpr int64_t kMost = int64_t{1} << 24;
   const auto value = typed<int64_t>(unit, key, "an integer");
   if (value < least || value > kMost) {
     unit_error(unit, fmt::format("attribute '{}' is {}: it must be {} to {}", key, value, least, kMost));

@@ -30,9 +30,10 @@ void check_sizes(const std::vector<int64_t>& sizes) {
                 fmt::format("a program has 1 to {} microbatches, not {}", kMostMicrobatches, sizes.size()));
   }
   for (size_t m = 0; m < sizes.size(); ++m) {
-    if (sizes[m] < 1) {
+    if (sizes[m] < 1 || sizes[m] > kMostMicrobatchSamples) {
       throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("microbatch {} has {} samples: at least 1", m, sizes[m]));
+                  fmt::format("microbatch {} has {} samples: it must have 1 to {}", m, sizes[m],
+                              kMostMicrobatchSamples));
     }
   }
 }

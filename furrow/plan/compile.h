@@ -10,6 +10,8 @@
 
 namespace furrow::plan {
 
+inline constexpr int64_t kMostMicrobatchSamples = int64_t{1} << 18;
+
 struct TrainOptions {
   std::vector<int64_t> microbatch_sizes;  // one entry per microbatch of the global batch
   std::vector<bool> recompute;            // per unit; empty: none

@@ -13,6 +13,18 @@ namespace {
 
 [[noreturn]] void fail(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
 
+// Keeps sums of bytes far away from what int64 holds.
+constexpr int64_t kMostElements = int64_t{1} << 40;
+
+bool too_large(const Shape& shape) {
+  int64_t elements = 1;
+  for (int64_t size : shape) {
+    if (size > 0 && (__builtin_mul_overflow(elements, size, &elements) || elements > kMostElements))
+      return true;
+  }
+  return false;
+}
+
 // Names stand in programs, checkpoints and file listings: one word of printable ASCII.
 void check_name(std::string_view what, std::string_view name) {
   if (name.empty()) fail(fmt::format("a {} has no name", what));
@@ -30,6 +42,10 @@ void check_border(const Unit& unit, std::string_view side, const TensorSpec& spe
     fail(fmt::format("unit {}: {} {} must be [-1, sizes above 0...]; -1 is the microbatch", unit.name, side,
                      to_string(spec.shape)));
   }
+  if (too_large(spec.shape)) {
+    fail(fmt::format("unit {}: {} {} has more than {} elements", unit.name, side, to_string(spec.shape),
+                     kMostElements));
+  }
 }
 
 void check_costs(const Unit& unit) {
@@ -38,8 +54,10 @@ void check_costs(const Unit& unit) {
     if (!std::isfinite(f) || f < 0)
       fail(fmt::format("unit {}: flops must be finite and not negative", unit.name));
   }
-  if (unit.saved_bytes < 0 || unit.deferred_bytes < 0) {
-    fail(fmt::format("unit {}: saved_bytes and deferred_bytes must not be negative", unit.name));
+  for (int64_t bytes : {unit.saved_bytes, unit.deferred_bytes}) {
+    if (bytes < 0 || bytes > kMostElements) {
+      fail(fmt::format("unit {}: saved_bytes and deferred_bytes must be 0 to {}", unit.name, kMostElements));
+    }
   }
 }
 
@@ -70,6 +88,10 @@ void check_parameter(const Unit& unit, const Parameter& parameter, const Owners&
       fail(fmt::format("parameter {} of unit {} has shape {}: every size must be above 0", parameter.name,
                        unit.name, to_string(parameter.shape)));
     }
+  }
+  if (too_large(parameter.shape)) {
+    fail(fmt::format("parameter {} {} of unit {} has more than {} elements", parameter.name,
+                     to_string(parameter.shape), unit.name, kMostElements));
   }
   if (parameter.tied()) check_tie(unit, parameter, earlier);
 }

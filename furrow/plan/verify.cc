@@ -3,10 +3,17 @@
 #include <fmt/format.h>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/compile.h"
 #include "furrow/plan/verify_rules.h"
 
 namespace furrow::plan {
 namespace rules {
+namespace {
+
+// Keep sums of bytes far away from what int64 holds.
+constexpr int64_t kMostBytes = int64_t{1} << 48;
+
+}  // namespace
 
 Facts::Facts(const Program& program_in, const ModelSpec& spec_in)
     : program(program_in), spec(spec_in), model(model_facts(spec_in)) {
@@ -44,7 +51,14 @@ void check_header(const Facts& facts) {
                      facts.spec.units[u].name));
   }
   for (size_t m = 0; m < program.microbatch_sizes.size(); ++m) {
-    if (program.microbatch_sizes[m] < 1) fail(fmt::format("microbatch {} is empty", m));
+    const int64_t size = program.microbatch_sizes[m];
+    if (size < 1 || size > kMostMicrobatchSamples) {
+      fail(fmt::format("microbatch {} has {} samples: it must be 1 to {}", m, size, kMostMicrobatchSamples));
+    }
+  }
+  for (size_t s = 0; s < program.slots.size(); ++s) {
+    if (program.slots[s].bytes >= 0 && program.slots[s].bytes <= kMostBytes) continue;
+    fail(fmt::format("slot {} has {} bytes: it must be 0 to {}", s, program.slots[s].bytes, kMostBytes));
   }
   for (const Value& value : program.inputs) {
     const bool kept = value.kind == ValueKind::kParams || value.kind == ValueKind::kState;

@@ -16,7 +16,8 @@ namespace {
 class SlotRule {
  public:
   explicit SlotRule(const Facts& facts)
-      : facts_(facts), bytes_{facts.spec, facts.model.flat, facts.program.microbatch_sizes, 1} {}
+      : facts_(facts),
+        bytes_{facts.spec, facts.model.flat, facts.program.microbatch_sizes, facts.with_state ? 1 : 0} {}
 
   void check() const {
     const auto& assignments = facts_.program.assignments;
@@ -109,7 +110,7 @@ class SlotRule {
   }
 
   const Facts& facts_;
-  const ByteContext bytes_;  // one copy of state: at least that
+  const ByteContext bytes_;  // how many copies of state, it cannot know: at least one
 };
 
 }  // namespace

@@ -1,0 +1,70 @@
+#include "furrow/plan/layout.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "furrow/base/error.h"
+#include "furrow/config/parallelism.h"
+
+namespace furrow::plan {
+namespace {
+
+using ::testing::HasSubstr;
+
+template <class Function>
+std::string error_of(Function function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Layout, DefaultsToOneRank) {
+  EXPECT_EQ(Layout().world(), 1);
+  EXPECT_EQ(Layout().to_string(), "pp1 dp_replicate1 dp_shard1 cp1 tp1 ep1");
+  EXPECT_EQ(Layout(), Layout({1, 1, 1, 1, 1, 1}, 1));
+}
+
+TEST(Layout, RanksAndCoordinatesAreInverse) {
+  const Layout layout({2, 1, 3, 1, 4, 1}, 24);
+  std::set<std::array<int, 6>> seen;
+  for (int rank = 0; rank < layout.world(); ++rank) {
+    EXPECT_EQ(layout.rank_of(layout.coordinates(rank)), rank);
+    EXPECT_TRUE(seen.insert(layout.coordinates(rank)).second);
+  }
+  EXPECT_EQ(layout.coordinates(5), (std::array<int, 6>{0, 0, 1, 0, 1, 0}));
+  EXPECT_EQ(layout.degree(Axis::kTensor), 4);
+  EXPECT_THROW(layout.coordinates(24), Error);
+  EXPECT_THROW(layout.rank_of({2, 0, 0, 0, 0, 0}), Error);
+}
+
+TEST(Layout, ErrorsDoTheArithmetic) {
+  EXPECT_THAT(error_of([] { Layout({1, 1, 2, 1, 2, 1}, 1); }),
+              HasSubstr("dp_shard 2 x tp 2 = 4, but the world is 1"));
+  EXPECT_THAT(error_of([] { Layout({1, 1, 1, 1, 1, 1}, 8); }),
+              HasSubstr("every axis 1 = 1, but the world is 8"));
+  EXPECT_THAT(error_of([] { Layout({1, 1, 1, 1, 0, 1}, 1); }), HasSubstr("axis tp has degree 0"));
+  EXPECT_THAT(error_of([] { Layout({1 << 20, 1 << 20, 1 << 20, 1, 1, 1}, 1); }), HasSubstr("more than"));
+}
+
+TEST(Layout, ComesFromTheConfig) {
+  config::Parallelism p;
+  EXPECT_EQ(layout_from(p, 1), Layout());
+  p.tensor_parallel_degree = 2;
+  p.data_parallel_shard_degree = -1;
+  EXPECT_EQ(layout_from(p, 8), Layout({1, 1, 4, 1, 2, 1}, 8));
+  EXPECT_THAT(error_of([&] { layout_from(p, 3); }), HasSubstr("tp 2 = 2, but the world is 3"));
+  p.data_parallel_shard_degree = 2;
+  EXPECT_THAT(error_of([&] { layout_from(p, 1); }),
+              HasSubstr("[parallelism]: dp_shard 2 x tp 2 = 4, but the world is 1"));
+  p.tensor_parallel_degree = 0;
+  EXPECT_THAT(error_of([&] { layout_from(p, 1); }), HasSubstr("tensor_parallel_degree is 0"));
+}
+
+}  // namespace
+}  // namespace furrow::plan

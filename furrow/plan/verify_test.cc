@@ -1,0 +1,363 @@
+#include "furrow/plan/verify.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <random>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/compile.h"
+#include "furrow/plan/testing/specs.h"
+
+namespace furrow::plan {
+namespace {
+
+using testing::chain;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using testing::parameter;
+
+std::string error_of(const Program& program, const ModelSpec& spec) {
+  try {
+    verify(program, spec);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition) << error.what();
+    return error.what();
+  }
+  return "valid";
+}
+
+ModelSpec tied_spec() {
+  ModelSpec spec = chain(3);
+  spec.units[2].parameters[0].tied_to = "u0.weight";
+  return spec;
+}
+
+class Mutation : public ::testing::Test {
+ protected:
+  size_t find(Op op, int unit, size_t nth = 0) const {
+    for (size_t i = 0; i < program.instructions.size(); ++i) {
+      const Instruction& instruction = program.instructions[i];
+      if (instruction.op == op && instruction.unit == unit && nth-- == 0) return i;
+    }
+    ADD_FAILURE() << "no such instruction";
+    return 0;
+  }
+  Instruction& at(size_t i) { return program.instructions[i]; }
+  void erase(size_t i) {
+    program.instructions.erase(program.instructions.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  std::string error() const { return error_of(program, spec); }
+  SlotAssignment& assignment(const Value& value) {
+    return *std::find_if(program.assignments.begin(), program.assignments.end(),
+                         [&](const SlotAssignment& a) { return a.value == value; });
+  }
+
+  ModelSpec spec = tied_spec();
+  Program program = compile_train(spec, Layout(), {{4, 4, 4, 4, 4}, {true, false, true}, 1});
+};
+
+TEST_F(Mutation, NoneIsValid) { EXPECT_EQ(error(), "valid"); }
+
+TEST_F(Mutation, ADroppedAdd) {
+  const size_t add = find(Op::kAdd, 1);
+  const std::string lost = to_string(at(add).writes[0]);
+  erase(add);
+  EXPECT_THAT(error(), MatchesRegex("#[0-9]+ add u1: reads .*, which nothing has written before"));
+  EXPECT_THAT(error(), HasSubstr(lost));
+}
+
+TEST_F(Mutation, SwappedReadsOfAnAdd) {
+  const size_t add = find(Op::kAdd, 1, 1);
+  std::swap(at(add).reads[0], at(add).reads[1]);
+  EXPECT_THAT(error(),
+              HasSubstr(fmt::format("#{} add u1: adds gradient(1,0,[3,4)) and gradient(1,0,[2,3))", add)));
+}
+
+TEST_F(Mutation, AMicrobatchAddedTwice) {
+  const size_t add = find(Op::kAdd, 1);
+  at(add).reads[1] = at(add).reads[0];
+  EXPECT_THAT(error(), HasSubstr(fmt::format("#{} add u1", add)));
+}
+
+TEST_F(Mutation, AnAddRunTwice) {
+  const size_t add = find(Op::kAdd, 0);
+  program.instructions.insert(program.instructions.begin() + static_cast<std::ptrdiff_t>(add) + 1, at(add));
+  EXPECT_THAT(error(), HasSubstr(fmt::format("#{} add u0:", add + 1)));
+}
+
+TEST_F(Mutation, ANonCanonicalTree) {
+  // ((0+1)+2)+3 instead of (0+1)+(2+3): well formed, every microbatch once, and other bits.
+  auto node = [](int b, int e) { return gradient_value(0, 0, b, e); };
+  ModelSpec small = chain(1);
+  Program p = compile_train(small, Layout(), {{4, 4, 4, 4}, {}, 0});
+  p.slots.clear();
+  p.assignments.clear();
+  std::erase_if(p.instructions, [](const Instruction& i) { return i.op == Op::kAdd; });
+  for (Instruction& instruction : p.instructions) instruction.drops.clear();
+  size_t clip = 0;
+  while (p.instructions[clip].op != Op::kClip) ++clip;
+  for (int e = 4; e >= 2; --e) {
+    Instruction add;
+    add.op = Op::kAdd;
+    add.unit = 0;
+    add.reads = {node(0, e - 1), node(e - 1, e)};
+    add.writes = {node(0, e)};
+    p.instructions.insert(p.instructions.begin() + static_cast<std::ptrdiff_t>(clip), add);
+  }
+  EXPECT_THAT(error_of(p, small),
+              HasSubstr("in the canonical tree gradient(0,0,[0,4)) is gradient(0,0,[0,2)) plus"));
+}
+
+TEST_F(Mutation, AMissingStep) {
+  erase(find(Op::kStep, 1));
+  EXPECT_THAT(error(), HasSubstr("params(1,1)"));
+}
+
+TEST_F(Mutation, AMissingStepThatNobodyAsksFor) {
+  erase(find(Op::kStep, 1));
+  std::erase(program.outputs, params_value(1, 1));
+  std::erase(program.outputs, state_value(1, 1));
+  program.outputs.push_back(params_value(1, 0));
+  program.outputs.push_back(state_value(1, 0));
+  const size_t clip = find(Op::kClip, -1);
+  at(clip).drops.push_back(gradient_value(1, 0, 0, 5));
+  EXPECT_THAT(error(), HasSubstr("params(1,1) is missing among the outputs (written by step)"));
+}
+
+TEST_F(Mutation, AStepOnAPartOfTheGradient) {
+  const size_t step = find(Op::kStep, 1);
+  for (Value& value : at(step).reads) {
+    if (value.kind == ValueKind::kGradient) value = gradient_value(1, 0, 0, 4);
+  }
+  EXPECT_THAT(error(), HasSubstr(fmt::format("#{} step u1: it must read gradient(1,0,[0,5))", step)));
+}
+
+TEST_F(Mutation, AStepBeforeTiedUsesAreAdded) {
+  const size_t step = find(Op::kStep, 0);
+  for (Value& value : at(step).reads) {
+    if (value.kind == ValueKind::kTotal) value = gradient_value(0, 0, 0, 5);
+  }
+  EXPECT_THAT(error(), HasSubstr(fmt::format("#{} step u0: it must read total(0)", step)));
+}
+
+TEST_F(Mutation, AStepThatIgnoresTheVerdict) {
+  const size_t step = find(Op::kStep, 2);
+  at(step).predicate = Predicate::kAlways;
+  EXPECT_THAT(error(), HasSubstr(fmt::format("#{} step u2: a step must run 'if finite'", step)));
+}
+
+TEST_F(Mutation, TiedUsesOutOfOrder) {
+  const size_t add = find(Op::kAddTied, 0);
+  std::swap(at(add).reads[0], at(add).reads[1]);
+  EXPECT_THAT(error(),
+              HasSubstr(fmt::format("#{} add_tied u0: it must read the whole gradient of every use", add)));
+}
+
+TEST_F(Mutation, AReadAfterTheDrop) {
+  const size_t loss = find(Op::kLoss, -1);
+  ASSERT_EQ(at(loss).drops[0], act_value(2, 0));
+  const size_t forward = find(Op::kForward, 2);
+  at(loss).drops.clear();
+  at(forward).drops.push_back(act_value(2, 0));
+  EXPECT_THAT(error(),
+              HasSubstr(fmt::format("#{} loss m0: reads act(2,0), which #{} has dropped", loss, forward)));
+}
+
+TEST_F(Mutation, AWrongKind) {
+  const size_t forward = find(Op::kForward, 1);
+  at(forward).reads[0] = saved_value(0, 0);
+  EXPECT_THAT(error(),
+              HasSubstr(fmt::format("#{} forward u1 m0: reads saved(0,0): forward may not", forward)));
+}
+
+TEST_F(Mutation, AnotherMicrobatchsActivation) {
+  const size_t backward = find(Op::kBackwardInput, 1, 1);
+  std::replace(at(backward).reads.begin(), at(backward).reads.end(), act_value(0, 1), act_value(0, 0));
+  EXPECT_THAT(error(), HasSubstr(fmt::format("#{} backward_input u1 m1: it must read act(0,1)", backward)));
+}
+
+TEST_F(Mutation, TwoValuesInOneSlot) {
+  const int32_t slot = program.slot_of(gradient_value(1, 0, 0, 1));
+  assignment(gradient_value(1, 0, 1, 2)).slot = slot;
+  EXPECT_THAT(error(),
+              HasSubstr(fmt::format("gradient(1,0,[1,2)) is written into slot {} while gradient(1,0,[0,1)) "
+                                    "lives there",
+                                    slot)));
+}
+
+TEST_F(Mutation, ASlotOfAnotherKind) {
+  assignment(grad_value(1, 0)).slot = program.slot_of(act_value(1, 0));
+  EXPECT_THAT(error(), HasSubstr("they are of different kinds"));
+}
+
+TEST_F(Mutation, ASlotForAnotherMemory) {
+  assignment(grad_value(1, 0)).slot = program.slot_of(params_value(1, 0));
+  EXPECT_THAT(error(), MatchesRegex("#[0-9]+ .*: grad\\(1,0\\) is in slot [0-9]+ for parameters"));
+}
+
+TEST_F(Mutation, ASlotThatIsTooSmall) {
+  program.slots[program.slot_of(act_value(1, 3))].bytes -= 1;
+  EXPECT_THAT(
+      error(),
+      MatchesRegex("#[0-9]+ forward u1 m[0-9]: act\\(1,[0-9]\\) needs 128 bytes, its slot [0-9]+ has 127"));
+}
+
+TEST_F(Mutation, ASlotThatDoesNotExist) {
+  assignment(act_value(1, 3)).slot = 99;
+  EXPECT_THAT(error(), HasSubstr("forward u1 m3: act(1,3) is in slot 99, which does not exist"));
+}
+
+TEST_F(Mutation, HeadersThatDoNotFit) {
+  program.units[1] = "other";
+  EXPECT_THAT(error(), HasSubstr("unit 1 is 'other', in the model it is 'u1'"));
+  program.units.pop_back();
+  EXPECT_THAT(error(), HasSubstr("it has 2 units, the model has 3"));
+}
+
+TEST_F(Mutation, NamesAndOperationsThatHaveNoPlace) {
+  program.name = "evaluate";
+  EXPECT_THAT(error(), HasSubstr("loss has no place in a program 'evaluate'"));
+  program.name = "trian";
+  EXPECT_THAT(error(), HasSubstr("known are train, evaluate, save"));
+}
+
+TEST_F(Mutation, UnitsAndMicrobatchesOutOfRange) {
+  at(1).unit = 3;
+  EXPECT_THAT(error(), HasSubstr("the model has no unit 3"));
+  at(1).unit = 0;
+  at(1).microbatch = 5;
+  EXPECT_THAT(error(), HasSubstr("the program has no microbatch 5"));
+}
+
+TEST_F(Mutation, InputsMustBeParametersAndState) {
+  program.inputs.push_back(act_value(0, 0));
+  EXPECT_THAT(error(), HasSubstr("input act(0,0): a program starts from"));
+  program.inputs.pop_back();
+  program.inputs.push_back(program.inputs[0]);
+  EXPECT_THAT(error(), HasSubstr("is an input twice"));
+}
+
+// Every single omission or repetition in every list of a program must be found.
+class Omissions {
+ public:
+  Omissions(const Program& program, const ModelSpec& spec) : good_(program), spec_(spec) {
+    EXPECT_EQ(error_of(good_, spec_), "valid");
+  }
+
+  void check() {
+    each("instruction", good_.instructions.size(), [](Program& p) -> auto& { return p.instructions; });
+    each("input", good_.inputs.size(), [](Program& p) -> auto& { return p.inputs; });
+    each("assignment", good_.assignments.size(), [](Program& p) -> auto& { return p.assignments; });
+    for (size_t i = 0; i < good_.instructions.size(); ++i) {
+      const Instruction& instruction = good_.instructions[i];
+      const std::string name = fmt::format("#{} ", i);
+      each(name + "read", instruction.reads.size(),
+           [i](Program& p) -> auto& { return p.instructions[i].reads; });
+      each(name + "write", instruction.writes.size(),
+           [i](Program& p) -> auto& { return p.instructions[i].writes; });
+      each(name + "drop", instruction.drops.size(),
+           [i](Program& p) -> auto& { return p.instructions[i].drops; });
+    }
+  }
+
+  size_t tried = 0;
+
+ private:
+  template <class Select>
+  void each(const std::string& what, size_t count, Select select) {
+    for (size_t i = 0; i < count; ++i) {
+      Program program = good_;
+      auto& list = select(program);
+      const auto item = list[i];
+      list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
+      EXPECT_NE(error_of(program, spec_), "valid") << "without " << what << " " << i << "\n"
+                                                   << to_text(good_);
+      program = good_;
+      auto& again = select(program);
+      again.insert(again.begin() + static_cast<std::ptrdiff_t>(i), item);
+      EXPECT_NE(error_of(program, spec_), "valid") << "twice " << what << " " << i << "\n" << to_text(good_);
+      tried += 2;
+    }
+  }
+
+  const Program& good_;
+  const ModelSpec& spec_;
+};
+
+TEST(Omissions, EachIsFoundInTrain) {
+  const ModelSpec spec = tied_spec();
+  const Program program = compile_train(spec, Layout(), {{4, 4, 3}, {false, true, false}, 1});
+  Omissions omissions(program, spec);
+  omissions.check();
+  EXPECT_GT(omissions.tried, 500u);
+}
+
+TEST(Omissions, EachIsFoundInRandomModels) {
+  std::mt19937 rng(5);
+  for (int round = 0; round < 20; ++round) {
+    const ModelSpec spec = testing::random_spec(&rng);
+    const Program program = compile_train(spec, Layout(), {{2, 2, 1}, {}, static_cast<int>(rng() % 2)});
+    Omissions(program, spec).check();
+  }
+}
+
+TEST(Omissions, EachIsFoundInEvaluateAndSave) {
+  const ModelSpec spec = tied_spec();
+  const Program evaluate = compile_evaluate(spec, Layout(), {4, 4});
+  Omissions(evaluate, spec).check();
+  const Program save = compile_save(spec, Layout(), {{}, {}, 1});
+  Omissions(save, spec).check();
+}
+
+// Two values of one class and size that live at once never pass in one slot.
+TEST(Slots, SharingWhileBothLiveIsAlwaysFound) {
+  const ModelSpec spec = tied_spec();
+  const Program good = compile_train(spec, Layout(), {{4, 4, 4, 4}, {}, 1});
+  auto life = [&](const Value& value) {
+    int begin = -1, end = std::numeric_limits<int>::max();
+    for (size_t i = 0; i < good.instructions.size(); ++i) {
+      const Instruction& instruction = good.instructions[i];
+      auto holds = [&](const std::vector<Value>& v) {
+        return std::find(v.begin(), v.end(), value) != v.end();
+      };
+      if (holds(instruction.writes)) begin = static_cast<int>(i);
+      if (holds(instruction.drops)) end = static_cast<int>(i);
+    }
+    return std::pair(begin, end);
+  };
+  size_t tried = 0;
+  for (size_t a = 0; a < good.assignments.size(); ++a) {
+    const auto [begin_a, end_a] = life(good.assignments[a].value);
+    for (size_t b = 0; b < good.assignments.size(); ++b) {
+      const auto [begin_b, end_b] = life(good.assignments[b].value);
+      const bool apart = end_a < begin_b || end_b < begin_a;
+      if (a == b || apart || good.assignments[a].slot == good.assignments[b].slot) continue;
+      Program program = good;
+      program.assignments[a].slot = good.assignments[b].slot;
+      EXPECT_NE(error_of(program, spec), "valid")
+          << to_string(good.assignments[a].value) << " with " << to_string(good.assignments[b].value);
+      ++tried;
+    }
+  }
+  EXPECT_GT(tried, 100u);
+}
+
+TEST(Report, CountsFlatBuffersAndPeaks) {
+  const ModelSpec spec = chain(2, 8);  // 72 parameters a unit: 1,024 elements each
+  const VerifyReport report = verify(compile_train(spec, Layout(), {{4, 4}, {}, 2}), spec);
+  auto bytes = [&](MemoryKind kind) { return report.peak_bytes[static_cast<size_t>(kind)]; };
+  EXPECT_EQ(bytes(MemoryKind::kParameters), 2 * 4096);
+  EXPECT_EQ(bytes(MemoryKind::kOptimizer), 2 * 2 * 4096);
+  EXPECT_EQ(bytes(MemoryKind::kGradients), 3 * 4096);  // log2(2) + 1 a unit, one of them shared
+  EXPECT_EQ(bytes(MemoryKind::kData), 4 * (32 + 8 + 8));
+  // At backward_input of unit 1: act 0, saved 0 and 1, grad 1, and what it writes, grad 0 and deferred 1.
+  EXPECT_EQ(bytes(MemoryKind::kActivations), 4 * (32 + 2 * 12 + 2 * 32 + 20));
+  EXPECT_EQ(report.instructions, 2 * (1 + 2 + 1 + 4) + 2 + 1 + 2);
+}
+
+}  // namespace
+}  // namespace furrow::plan
