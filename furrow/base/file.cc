@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
@@ -235,6 +236,22 @@ void rename_durably(const std::string& from, const std::string& to) {
   const std::string target = parent_directory(to), source = parent_directory(from);
   sync_directory(target);
   if (source != target) sync_directory(source);
+}
+
+void replace_directory(const std::string& from, const std::string& to) {
+  if (!path_exists(to)) {
+    rename_durably(from, to);
+    return;
+  }
+  std::string old = from;
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) != 0) {
+    if (errno != EINVAL && errno != ENOSYS) throw errno_error(errno, "replace", to);
+    old = temporary_name(to);
+    rename_durably(to, old);
+    rename_durably(from, to);
+  }
+  sync_directory(parent_directory(to));
+  remove_all(old);
 }
 
 void remove_all(const std::string& path) {

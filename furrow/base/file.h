@@ -74,6 +74,10 @@ bool path_exists(const std::string& path);
 void make_directories(const std::string& path);  // and its parents; made durable; no error when it exists
 void sync_directory(const std::string& path);    // its entries are on disk on return
 void rename_durably(const std::string& from, const std::string& to);  // both folders are synced
+// Puts folder `from` in the place of folder `to`, in one step where the file system can exchange two names
+// (else there is a moment without `to`), then removes what was there.  `to` need not exist.  Both are in the
+// same parent folder.
+void replace_directory(const std::string& from, const std::string& to);
 void remove_all(const std::string& path);               // file or folder with all in it; no error when absent
 std::string parent_directory(const std::string& path);  // "." for a bare name
 

@@ -169,6 +169,20 @@ TEST_F(File, FoldersAreMadeRenamedAndRemoved) {
   EXPECT_EQ(parent_directory("a/b/"), "a");
 }
 
+TEST_F(File, AFolderIsReplaced) {
+  make_directories(folder + "/old");
+  make_directories(folder + "/new");
+  write_file_atomic(folder + "/old/a", "old");
+  write_file_atomic(folder + "/new/b", "new");
+  replace_directory(folder + "/new", folder + "/old");
+  EXPECT_EQ(read_file(folder + "/old/b"), "new");
+  EXPECT_FALSE(path_exists(folder + "/old/a"));
+  EXPECT_EQ(entries(), 1u);
+  replace_directory(folder + "/old", folder + "/third");
+  EXPECT_EQ(read_file(folder + "/third/b"), "new");
+  EXPECT_EQ(entries(), 1u);
+}
+
 TEST_F(File, AppendsAndTruncates) {
   {
     AppendFile(folder + "/log").append("a\n");

@@ -1,0 +1,84 @@
+#include "furrow/storage/artefact.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
+#include "furrow/base/file.h"
+#include "furrow/base/text.h"
+
+namespace furrow::storage {
+namespace {
+
+constexpr std::string_view kParameters = "/model.safetensors";
+constexpr std::string_view kDescription = "/model.toml";
+constexpr uint64_t kMaxDescription = 256 << 20;  // a vocabulary is part of it
+
+std::string parameters_path(const std::string& folder) { return folder + std::string(kParameters); }
+
+// Removes a folder that never became the artefact.
+class TemporaryFolder {
+ public:
+  explicit TemporaryFolder(std::string path) : path_(std::move(path)) {
+    remove_all(path_);
+    make_directories(path_);
+  }
+  ~TemporaryFolder() {
+    try {
+      remove_all(path_);
+    } catch (const Error&) {
+      // Nothing reads it; the error that brought us here matters more.
+    }
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+void check_utf8(const std::string& text, std::string_view what) {
+  if (!is_utf8(text))
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("the {} of an artefact must be UTF-8", what));
+}
+
+void check_text(const Artefact& artefact) {
+  check_utf8(artefact.architecture, "architecture");
+  for (const auto& [key, value] : artefact.preprocessing) check_utf8(key + value, "preprocessing");
+  for (const auto& [key, value] : artefact.lineage) check_utf8(key + value, "lineage");
+  for (const std::string& label : artefact.labels) check_utf8(label, "labels");
+  for (const TensorPort& port : artefact.inputs) check_utf8(port.name, "inputs");
+  for (const TensorPort& port : artefact.outputs) check_utf8(port.name, "outputs");
+}
+
+}  // namespace
+
+void write_artefact(const std::string& folder, Artefact artefact, std::span<const NamedArray> parameters) {
+  check_text(artefact);
+  const TemporaryFolder temporary(fmt::format("{}.tmp-{}", folder, ::getpid()));
+  write_safetensors(parameters_path(temporary.path()), parameters, {{"format", "furrow-artefact"}});
+  artefact.digest = xxh3_128(MappedFile(parameters_path(temporary.path())).bytes());
+  write_file_atomic(temporary.path() + std::string(kDescription), to_toml(artefact));
+  FURROW_FAILPOINT("artefact.before_rename");
+  replace_directory(temporary.path(), folder);
+}
+
+Artefact read_artefact(const std::string& folder) {
+  try {
+    Artefact artefact = parse_artefact(read_file(folder + std::string(kDescription), kMaxDescription));
+    const MappedFile parameters(parameters_path(folder));
+    if (xxh3_128(parameters.bytes()) != artefact.digest) {
+      throw Error(ErrorCode::kDataLoss,
+                  "model.safetensors is damaged or of another model: its digest differs");
+    }
+    return artefact;
+  } catch (const Error& error) {
+    throw error.with_context("artefact " + folder);
+  }
+}
+
+SafetensorsFile open_parameters(const std::string& folder) {
+  return SafetensorsFile(parameters_path(folder));
+}
+
+}  // namespace furrow::storage
