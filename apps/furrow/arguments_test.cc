@@ -23,7 +23,7 @@ TEST(Arguments, SortsWordsOptionsAndOverrides) {
   EXPECT_EQ(arguments.positional, std::vector<std::string>{"runs/a"});
   EXPECT_EQ(arguments.get("--split", ""), "test");
   EXPECT_TRUE(arguments.has("--json"));
-  const config::Config config = config::parse("", "test", arguments.overrides);
+  const config::Config config = config::parse("[training]\nsteps = 1\n", "test", arguments.overrides);
   EXPECT_FALSE(config.data.shuffle);
   EXPECT_EQ(config.debug.seed, 3);
   EXPECT_EQ(parse_arguments(kEvalCommand, {"a", "--split=validation"}).get("--split", ""), "validation");

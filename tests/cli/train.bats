@@ -1,0 +1,123 @@
+load common
+
+@test "a run leaves its folder and prints its summary" {
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder out
+  [ "$status" -eq 0 ]
+  [[ $output == *"steps                 30"* && $output == *"planned"* ]]
+  [[ $stderr == *"step:    30  loss: "* && $stderr == *"run folder: out"* ]]
+  for file in config.toml plan.txt metrics.jsonl summary.json loss.svg model/model.safetensors model/model.toml; do
+    [ -s "out/$file" ]
+  done
+  [ "$(json out/summary.json 'd["steps"], d["samples"], d["status"]')" = "(30, 600, 'finished')" ]
+  [ "$(json out/summary.json 'd["test_accuracy"] > 0.9 and d["validation_accuracy"] > 0.9')" = True ]
+  [ "$(json out/summary.json 'd["peak_rss_bytes"] > 1e7 and d["memory_bytes"]["parameters"] > 0')" = True ]
+  [ "$(tail -n 1 out/metrics.jsonl | python3 -c 'import json; print(json.loads(input())["step"])')" = 30 ]
+}
+
+@test "--json prints the same as summary.json" {
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder out --json
+  [ "$status" -eq 0 ]
+  [ "$output" = "$(cat out/summary.json)" ]
+}
+
+@test "without a dump folder runs are numbered" {
+  "$furrow" train "$config" --training.steps 1
+  "$furrow" train "$config" --training.steps=1
+  [ -s runs/tiny-001/summary.json ]
+  [ -s runs/tiny-002/summary.json ]
+}
+
+@test "records beside the folder: TensorBoard and the trace" {
+  "$furrow" train "$config" --job.dump_folder out --metrics.enable_tensorboard --profiling.enable_profiling
+  ls out/tb/events.out.tfevents.*
+  [ "$(json out/trace.json 'any(e["name"].startswith("forward") for e in d["traceEvents"])')" = True ]
+}
+
+@test "a finished run is not overwritten, and --resume of it has nothing left to do" {
+  "$furrow" train "$config" --job.dump_folder out
+  cp out/metrics.jsonl before.jsonl
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder out
+  fails 4 "--resume"
+  run --separate-stderr "$furrow" train out
+  fails 4 "furrow train out --resume"
+  run --separate-stderr "$furrow" train out --resume
+  [ "$status" -eq 0 ]
+  cmp out/metrics.jsonl before.jsonl
+}
+
+@test "SIGTERM and SIGINT save and stop with 128 + signal; the resumed run ends like an uninterrupted one" {
+  "$furrow" train "$config" --job.dump_folder whole --training.steps 3000 --checkpoint.interval 1000
+  for signal in TERM INT; do
+    setsid "$furrow" train "$config" --job.dump_folder $signal --training.steps 3000 --checkpoint.interval 1000 2>log.$signal &
+    pid=$!
+    until [ -s $signal/metrics.jsonl ] && [ "$(wc -l <$signal/metrics.jsonl)" -ge 3 ]; do
+      kill -0 $pid || break
+    done
+    kill -$signal $pid || true
+    status=0
+    wait $pid || status=$?
+    if [ "$(json $signal/summary.json 'd["status"]')" != finished ]; then
+      [ $status -eq $((128 + $(kill -l $signal))) ]
+      [ "$(json $signal/summary.json 'd["status"]')" = interrupted ]
+      grep -q -- "--resume" log.$signal
+      "$furrow" train $signal --resume
+    fi
+    cmp $signal/model/model.safetensors whole/model/model.safetensors
+  done
+}
+
+@test "a missing config is not found" {
+  run --separate-stderr "$furrow" train none.toml
+  fails 3 "none.toml"
+  [ ! -e runs ]
+}
+
+@test "a misspelt key names the nearest, with file and line" {
+  printf '[training]\nstep = 3\n' >bad.toml
+  run --separate-stderr "$furrow" train bad.toml
+  fails 2 "steps"
+  [[ $stderr == *"bad.toml:2"* ]]
+  run --separate-stderr "$furrow" train "$config" --optimizer.lrr 0.1
+  fails 2 "lr"
+}
+
+@test "an unknown option names the nearest" {
+  run --separate-stderr "$furrow" train "$config" --resum
+  fails 2 "did you mean '--resume'"
+}
+
+@test "impossible batch sizes show the sum" {
+  run --separate-stderr "$furrow" train "$config" --training.global_batch_size 50 --job.dump_folder out
+  fails 2 "50"
+  [ ! -e out ]
+}
+
+@test "missing data are named and leave no folder behind" {
+  run --separate-stderr "$furrow" train "$config" --training.dataset_path nowhere
+  fails 3 "nowhere"
+  [ -z "$(ls -A runs)" ]
+}
+
+@test "--resume without a run says what it needs" {
+  run --separate-stderr "$furrow" train "$config" --resume
+  fails 2 "--resume needs the run"
+  mkdir empty
+  run --separate-stderr "$furrow" train empty --resume
+  fails 3 "empty"
+}
+
+@test "two processes cannot write one run" {
+  mkdir held
+  exec 8>held/.lock
+  python3 - <<'PY' 8>&8 &
+import fcntl, os, struct, time
+fcntl.fcntl(8, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))  # F_OFD_SETLK
+open("locked", "w").close()
+while not os.path.exists("done"): time.sleep(0.01)
+PY
+  until [ -e locked ]; do :; done
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder held
+  touch done
+  wait
+  fails 8 "another process"
+}
