@@ -51,7 +51,8 @@ Run::Run(const TrainRequest& request)
     : request_(request),
       bench_(open_workbench(request.config, request.extensions, request.cancel)),
       rule_(request.config.optimizer, request.config.lr_scheduler.decay_type == "one_cycle"),
-      folder_(open_folder(request)) {}
+      folder_(open_folder(request)),
+      sinks_(&folder_, request.sinks) {}
 
 observe::Summary Run::run() {
   compile();
@@ -61,15 +62,23 @@ observe::Summary Run::run() {
     loop();
     finish();
   } catch (const std::exception&) {
-    status_ = "failed";
-    folder_.end(status_);
+    record_failure();
     throw;
   }
   const observe::Summary result = summary();
   folder_.write_summary(result);
-  folder_.end(status_);
-  for (observe::Sink* sink : request_.sinks) sink->end(status_);
+  sinks_.end(status_);
   return result;
+}
+
+void Run::record_failure() {
+  status_ = "failed";
+  try {
+    sinks_.end(status_);
+    folder_.write_summary(summary());
+  } catch (const std::exception& error) {  // the error that ended the run says more
+    log_warning(fmt::format("the failed run has no summary: {}", error.what()));
+  }
 }
 
 void Run::compile() {
@@ -81,7 +90,6 @@ void Run::compile() {
   const plan::Layout layout = plan::layout_from(config.parallelism, 1);
   const plan::Program program = plan::compile_train(bench_.spec, layout, options);
   planned_ = plan::verify(program, bench_.spec);
-  folder_.write_plan(plan::to_text(program));
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset.train->size());
 
@@ -122,8 +130,8 @@ void Run::restore() {
 void Run::begin_record() {
   const std::string name = request_.run_folder.substr(request_.run_folder.find_last_of('/') + 1);
   const std::string text = config::to_toml(bench_.config);
-  folder_.begin(name, text, state_.step);
-  for (observe::Sink* sink : request_.sinks) sink->begin(name, text, state_.step);
+  sinks_.begin(name, text, state_.step);
+  folder_.write_plan(plan::to_text(trainer_->program()));
 }
 
 bool Run::wants_more() const {
@@ -176,6 +184,7 @@ void Run::one_step() {
   }
   const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);
   if (state_.step % log_freq == 0 || state_.step == 1 || state_.step == total_steps_) log_step(outputs, duration_ns);
+  sinks_.progress(state_.step, total_steps_);
 }
 
 void Run::refuse_non_finite(const RunOutputs& outputs) {
@@ -209,8 +218,7 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
 }
 
 void Run::emit(const observe::StepRecord& record) {
-  folder_.log(record);
-  for (observe::Sink* sink : request_.sinks) sink->log(record);
+  sinks_.log(record);
 }
 
 void Run::validate() {

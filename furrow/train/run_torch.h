@@ -38,6 +38,7 @@ class Run {
   void compile();
   void restore();
   void begin_record();
+  void record_failure();
   void loop();
   bool wants_more() const;
   void one_step();
@@ -56,6 +57,7 @@ class Run {
   Workbench bench_;
   OptimizerRule rule_;
   observe::RunFolder folder_;
+  observe::SinkGroup sinks_;  // the folder first
   std::unique_ptr<ModelState> model_;
   std::unique_ptr<Executor> trainer_, saver_;
   std::unique_ptr<Evaluator> evaluator_;
