@@ -253,6 +253,8 @@ void score_gradients(const AttentionBackward& a, const Head& h, const Panel& p, 
     return hn::Mul(load(b.p + at), hn::Sub(dp, load(delta + lane)));
   });
   if (h.dropout) multiply_in_place(p.end * kNR, b.factors, b.p);
+  // The last register block of keys reaches past the panel: those keys get nothing from it.
+  for (float* x : {b.p, b.dp}) std::memset(x + p.end * kNR, 0, kMR * kNR * sizeof(float));
 }
 
 // Adds the panel to dk and dv, writes its dq.

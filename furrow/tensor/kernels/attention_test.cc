@@ -1,0 +1,156 @@
+#include "furrow/tensor/kernels/attention.h"
+
+#include "furrow/base/rng.h"
+#include "furrow/tensor/kernels/test_support.h"
+
+namespace furrow::tensor::kernels {
+namespace {
+
+using testing::random_floats;
+using testing::same_bits;
+
+struct Case {
+  AttentionShape s;
+  std::vector<float> qkv, dout;
+  std::vector<uint64_t> samples;
+  DropoutMask mask;
+  Case(const AttentionShape& shape, float p) : s(shape) {
+    qkv = random_floats(s.batch * s.time * 3 * s.channels(), 1, -2, 2);
+    dout = random_floats(s.batch * s.time * s.channels(), 2);
+    for (int64_t i = 0; i < s.batch; ++i) samples.push_back(static_cast<uint64_t>(i * 37 + 5));
+    mask = {.p = p, .key = {11, 22}, .step = 9, .samples = samples.data()};
+  }
+  const DropoutMask* dropout() const { return mask.p > 0 ? &mask : nullptr; }
+  double at(const std::vector<float>& x, int64_t n, int64_t t, int64_t column, int64_t width) const {
+    return x[static_cast<size_t>((n * s.time + t) * width + column)];
+  }
+  double factor(int64_t n, int64_t h, int64_t i, int64_t j) const {
+    if (mask.p == 0) return 1;
+    const uint64_t element = static_cast<uint64_t>((h * s.time + i) * s.time + j);
+    const PhiloxBlock block = philox4x32(
+        philox_counter(mask.step, samples[static_cast<size_t>(n)], static_cast<uint32_t>(element / 4)),
+        mask.key);
+    return uniform01(block[element % 4]) >= mask.p ? 1 / (1 - static_cast<double>(mask.p)) : 0;
+  }
+};
+
+struct Reference {
+  std::vector<double> out, dqkv, lse;
+};
+
+// Straight from the formula, in double; forward, then backward of each row of scores.
+Reference reference(const Case& c) {
+  const AttentionShape& s = c.s;
+  const int64_t channels = s.channels(), width = 3 * channels, size = s.head_size;
+  const double scale = 1 / std::sqrt(static_cast<double>(size));
+  Reference r{std::vector<double>(c.dout.size()), std::vector<double>(c.qkv.size()), {}};
+  for (int64_t row = 0; row < s.batch * s.heads * s.time; ++row) {
+    const int64_t i = row % s.time, h = row / s.time % s.heads, n = row / (s.time * s.heads);
+    std::vector<double> p(static_cast<size_t>(i + 1)), dp(p.size());
+    double sum = 0, delta = 0;
+    for (int64_t j = 0; j <= i; ++j) {
+      double score = 0;
+      for (int64_t d = 0; d < size; ++d) {
+        score += c.at(c.qkv, n, i, h * size + d, width) * c.at(c.qkv, n, j, channels + h * size + d, width);
+      }
+      sum += p[static_cast<size_t>(j)] = std::exp(score * scale);
+    }
+    r.lse.push_back(std::log(sum));
+    for (int64_t j = 0; j <= i; ++j) {
+      const size_t sj = static_cast<size_t>(j);
+      const double f = c.factor(n, h, i, j);
+      p[sj] /= sum;
+      for (int64_t d = 0; d < size; ++d) {
+        const double v = c.at(c.qkv, n, j, 2 * channels + h * size + d, width);
+        const double g = c.at(c.dout, n, i, h * size + d, channels);
+        r.out[static_cast<size_t>((n * s.time + i) * channels + h * size + d)] += p[sj] * f * v;
+        r.dqkv[static_cast<size_t>((n * s.time + j) * width + 2 * channels + h * size + d)] += p[sj] * f * g;
+        dp[sj] += g * v * f;
+      }
+      delta += p[sj] * dp[sj];
+    }
+    for (int64_t j = 0; j <= i; ++j) {
+      const double ds = p[static_cast<size_t>(j)] * (dp[static_cast<size_t>(j)] - delta) * scale;
+      for (int64_t d = 0; d < size; ++d) {
+        const int64_t q = (n * s.time + i) * width + h * size + d,
+                      k = (n * s.time + j) * width + channels + h * size + d;
+        r.dqkv[static_cast<size_t>(q)] += ds * c.qkv[static_cast<size_t>(k)];
+        r.dqkv[static_cast<size_t>(k)] += ds * c.qkv[static_cast<size_t>(q)];
+      }
+    }
+  }
+  return r;
+}
+
+struct Result {
+  std::vector<float> out, lse, dqkv;
+};
+
+Result run(const Case& c, int threads) {
+  Result r{std::vector<float>(c.dout.size(), NAN),
+           std::vector<float>(static_cast<size_t>(c.s.batch * c.s.heads * c.s.time), NAN),
+           std::vector<float>(c.qkv.size(), NAN)};
+  attention_forward({c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dropout()}, threads);
+  attention_backward(
+      {c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dout.data(), r.dqkv.data(), c.dropout()}, threads);
+  return r;
+}
+
+std::vector<AttentionShape> shapes() {
+  return {{2, 64, 4, 32}, {2, 37, 2, 20}, {1, 1, 1, 8}, {1, 130, 2, 16}, {3, 5, 3, 70}, {1, 33, 1, 64}};
+}
+
+TEST(Attention, EqualsTheFormula) {
+  for (const AttentionShape& s : shapes()) {
+    for (const float p : {0.0f, 0.3f}) {
+      const Case c(s, p);
+      const Reference want = reference(c);
+      testing::for_each_target([&](const char*) {
+        const Result got = run(c, 2);
+        EXPECT_LT(testing::worst_error(got.out, want.out), 3e-6);
+        EXPECT_LT(testing::worst_error(got.lse, want.lse), 1e-6);
+        EXPECT_LT(testing::worst_error(got.dqkv, want.dqkv), 8e-6)
+            << s.time << " " << s.head_size << " " << p;
+      });
+    }
+  }
+}
+
+TEST(Attention, BitsDoNotDependOnThreads) {
+  const Case c({3, 50, 4, 24}, 0.1f);
+  const Result one = run(c, 1);
+  for (const int threads : {2, 5}) {
+    const Result many = run(c, threads);
+    EXPECT_TRUE(same_bits(one.out, many.out) && same_bits(one.lse, many.lse) &&
+                same_bits(one.dqkv, many.dqkv));
+  }
+}
+
+TEST(Attention, ASampleDoesNotSeeTheOthers) {
+  const Case whole({3, 40, 2, 32}, 0.2f);
+  const Result all = run(whole, 1);
+  Case last({1, 40, 2, 32}, 0.2f);
+  const size_t qkv = last.qkv.size(), out = last.dout.size();
+  std::copy(whole.qkv.end() - static_cast<long>(qkv), whole.qkv.end(), last.qkv.begin());
+  std::copy(whole.dout.end() - static_cast<long>(out), whole.dout.end(), last.dout.begin());
+  last.samples[0] = whole.samples[2];
+  const Result one = run(last, 1);
+  EXPECT_EQ(0, std::memcmp(one.out.data(), all.out.data() + 2 * out, out * sizeof(float)));
+  EXPECT_EQ(0, std::memcmp(one.dqkv.data(), all.dqkv.data() + 2 * qkv, qkv * sizeof(float)));
+  last.samples[0] = whole.samples[1];  // another sample's mask is another result
+  EXPECT_NE(0, std::memcmp(run(last, 1).out.data(), all.out.data() + 2 * out, out * sizeof(float)));
+}
+
+TEST(Attention, AQueryDoesNotSeeLaterKeys) {
+  Case c({1, 70, 1, 16}, 0);
+  const Result before = run(c, 1);
+  for (size_t i = 41 * 48; i < c.qkv.size(); ++i) c.qkv[i] = NAN;  // from time 41 on
+  const Result after = run(c, 1);
+  EXPECT_EQ(0,
+            std::memcmp(before.out.data(), after.out.data(), 32 * 16 * sizeof(float)));  // panels before it
+  for (size_t i = 32 * 16; i < 41 * 16; ++i) EXPECT_FALSE(std::isnan(after.lse[i / 16]));
+  EXPECT_TRUE(std::isnan(after.out[41 * 16]));
+}
+
+}  // namespace
+}  // namespace furrow::tensor::kernels

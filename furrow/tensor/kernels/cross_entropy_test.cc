@@ -1,0 +1,98 @@
+#include "furrow/tensor/kernels/cross_entropy.h"
+
+#include "furrow/tensor/kernels/test_support.h"
+
+namespace furrow::tensor::kernels {
+namespace {
+
+using testing::random_floats;
+using testing::same_bits;
+
+struct Case {
+  int64_t rows, columns;
+  std::vector<float> logits;
+  std::vector<int64_t> targets;
+  Case(int64_t rows, int64_t columns)
+      : rows(rows), columns(columns), logits(random_floats(rows * columns, 1, -8, 8)) {
+    for (int64_t i = 0; i < rows; ++i) targets.push_back(i * 7 % columns);
+  }
+};
+
+struct Result {
+  std::vector<float> losses, gradient;
+  CrossEntropyCounts counts;
+};
+
+Result run(const Case& c, int threads) {
+  Result r{std::vector<float>(static_cast<size_t>(c.rows)), std::vector<float>(c.logits.size()), {}};
+  r.counts = cross_entropy(
+      {c.rows, c.columns, c.logits.data(), c.targets.data(), r.losses.data(), r.gradient.data()}, threads);
+  return r;
+}
+
+TEST(CrossEntropy, EqualsTheFormula) {
+  for (const auto& [rows, columns] : {std::pair{64, 10}, {33, 65}, {5, 1}, {3, 1000}, {7, 16}}) {
+    const Case c(rows, columns);
+    std::vector<double> losses, gradient;
+    int64_t correct = 0;
+    for (int64_t i = 0; i < rows; ++i) {
+      const float* l = c.logits.data() + i * columns;
+      const int64_t target = c.targets[static_cast<size_t>(i)];
+      double sum = 0;
+      for (int64_t j = 0; j < columns; ++j) sum += std::exp(static_cast<double>(l[j]));
+      losses.push_back(std::log(sum) - static_cast<double>(l[target]));
+      for (int64_t j = 0; j < columns; ++j)
+        gradient.push_back(std::exp(static_cast<double>(l[j])) / sum - (j == target));
+      correct += std::max_element(l, l + columns) - l == target;
+    }
+    testing::for_each_target([&](const char*) {
+      const Result got = run(c, 2);
+      EXPECT_LT(testing::worst_error(got.losses, losses), 3e-7);
+      EXPECT_LT(testing::worst_error(got.gradient, gradient), 3e-7);
+      EXPECT_EQ(got.counts.counted, rows);
+      EXPECT_EQ(got.counts.correct, correct);
+    });
+  }
+}
+
+TEST(CrossEntropy, BitsDoNotDependOnThreadsOrAliasing) {
+  const Case c(2000, 65);
+  const Result one = run(c, 1);
+  std::vector<float> alias = c.logits, losses(one.losses.size());
+  cross_entropy({c.rows, c.columns, alias.data(), c.targets.data(), losses.data(), alias.data()}, 3);
+  EXPECT_TRUE(same_bits(alias, one.gradient) && same_bits(losses, one.losses));
+  Case other = c;
+  other.targets[1999] = 0;  // a swapped label is seen
+  EXPECT_FALSE(same_bits(run(other, 1).losses, one.losses));
+}
+
+TEST(CrossEntropy, IgnoresNegativeTargets) {
+  Case c(4, 10);
+  c.targets[2] = -100;
+  const Result r = run(c, 1);
+  EXPECT_EQ(r.counts.counted, 3);
+  EXPECT_EQ(r.losses[2], 0);
+  for (size_t j = 20; j < 30; ++j) EXPECT_EQ(r.gradient[j], 0);
+  EXPECT_NE(r.gradient[30], 0);
+}
+
+TEST(CrossEntropy, LargeLogitsAndNaN) {
+  Case c(3, 2);
+  c.logits = {1e4f, 0, -1e4f, 0, NAN, 1};
+  c.targets = {0, 0, 1};
+  const Result r = run(c, 1);
+  EXPECT_EQ(r.losses[0], 0);
+  EXPECT_EQ(r.losses[1], 1e4f);
+  EXPECT_TRUE(std::isnan(r.losses[2]) && std::isnan(r.gradient[5]));
+  EXPECT_EQ(r.counts.correct, 1 + (r.counts.correct > 1));
+}
+
+TEST(CrossEntropy, TheFirstMaximumIsTheAnswer) {
+  Case c(2, 3);
+  c.logits = {1, 1, 0, 1, 1, 0};
+  c.targets = {0, 1};
+  EXPECT_EQ(run(c, 1).counts.correct, 1);
+}
+
+}  // namespace
+}  // namespace furrow::tensor::kernels
