@@ -37,6 +37,26 @@ std::vector<std::pair<int, int64_t>> gradient_targets(const plan::Program& progr
   return targets;
 }
 
+// The padding of every gradient that `instruction` writes.
+std::vector<Gap> gradient_gaps(const plan::Program& program, const BoundInstruction& bound, const plan::Unit& unit) {
+  std::vector<Gap> gaps;
+  for (const plan::Value& value : bound.instruction->writes) {
+    const int slot = program.slot_of(value);
+    std::vector<std::pair<int64_t, int64_t>> used;  // offset, size
+    for (size_t i = 0; i < bound.targets.size(); ++i) {
+      if (bound.targets[i].first == slot) used.emplace_back(bound.targets[i].second, unit.parameters[i].size());
+    }
+    std::sort(used.begin(), used.end());
+    used.emplace_back(program.slots[slot].bytes / static_cast<int64_t>(sizeof(float)), 0);
+    int64_t end = 0;
+    for (const auto& [offset, size] : used) {
+      if (offset > end) gaps.push_back({slot, end, offset - end});
+      end = offset + size;
+    }
+  }
+  return gaps;
+}
+
 BoundInstruction bind(const plan::Program& program, const ModelState& model, const plan::Instruction& instruction) {
   BoundInstruction bound;
   bound.instruction = &instruction;
@@ -59,7 +79,10 @@ BoundInstruction bind(const plan::Program& program, const ModelState& model, con
                                        [&](const plan::Value& v) { return program.slot_of(v) == slot; });
     if (!rewritten) bound.drops.push_back(slot);
   }
-  if (instruction.op == plan::Op::kBackwardWeight) bound.targets = gradient_targets(program, model, instruction);
+  if (instruction.op == plan::Op::kBackwardWeight) {
+    bound.targets = gradient_targets(program, model, instruction);
+    bound.gaps = gradient_gaps(program, bound, model.spec().units[instruction.unit]);
+  }
   return bound;
 }
 
@@ -80,7 +103,7 @@ struct Executor::Impl {
       at::Tensor& buffer = state.gradients[assignment.slot];
       if (!is_gradient(assignment.value.kind) || buffer.defined()) continue;
       const int64_t elements = program.slots[assignment.slot].bytes / static_cast<int64_t>(sizeof(float));
-      buffer = tensor::FlatBuffer(elements, MemoryKind::kGradients).tensor();
+      buffer = tensor::flat_buffer(elements, MemoryKind::kGradients);
     }
     for (const plan::Instruction& instruction : program.instructions) {
       bound.push_back(bind(program, model, instruction));

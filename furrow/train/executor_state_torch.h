@@ -12,6 +12,12 @@ namespace furrow::train {
 
 inline constexpr size_t kValueKinds = static_cast<size_t>(plan::ValueKind::kSnapshot) + 1;
 
+// Elements of a gradient slot that belong to no parameter.
+struct Gap {
+  int slot = 0;
+  int64_t offset = 0, size = 0;
+};
+
 // An instruction with its slots looked up.
 struct BoundInstruction {
   const plan::Instruction* instruction = nullptr;
@@ -21,6 +27,7 @@ struct BoundInstruction {
   std::vector<int> gradient_reads;     // slots of gradient and total values, in order
   std::vector<int> drops;              // slots to empty afterwards
   std::vector<std::pair<int, int64_t>> targets;  // backward_weight: by parameter {slot, element offset}
+  std::vector<Gap> gaps;                         // backward_weight: padding, which an earlier value may have used
 
   int unit() const { return instruction->unit; }
   int reads(plan::ValueKind kind) const { return read[static_cast<size_t>(kind)]; }

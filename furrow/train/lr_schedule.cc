@@ -69,7 +69,8 @@ Rates one_cycle(const ScheduleInputs& in, int64_t step) {
     const double progress = at / peak_step;
     return {anneal(initial, in.optimizer.lr, progress), anneal(high, low, progress)};
   }
-  const double progress = last_step > peak_step ? (at - std::max(peak_step, 0.0)) / (last_step - std::max(peak_step, 0.0)) : 1;
+  const double peak = std::max(peak_step, 0.0);
+  const double progress = last_step > peak ? (at - peak) / (last_step - peak) : 1;
   return {anneal(in.optimizer.lr, final, progress), anneal(low, high, progress)};
 }
 

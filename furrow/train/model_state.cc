@@ -28,17 +28,13 @@ std::map<std::string, Home> homes_of(const plan::ModelSpec& spec, const plan::Fl
   return homes;
 }
 
-at::Tensor view_of(const at::Tensor& flat, int64_t offset, const Shape& shape) {
-  return flat.narrow(0, offset, num_elements(shape)).view(shape);
-}
-
 std::vector<NamedTensor> named(const plan::ModelSpec& spec, const plan::FlatLayout& flat,
                                const std::string& prefix, const std::function<at::Tensor(size_t)>& flat_of_unit) {
   std::vector<NamedTensor> tensors;
   for (size_t u = 0; u < spec.units.size(); ++u) {
     for (const plan::FlatSpan& span : flat.units[u].spans) {
       const plan::Parameter& parameter = spec.units[u].parameters[span.parameter];
-      tensors.push_back({prefix + parameter.name, view_of(flat_of_unit(u), span.offset, parameter.shape)});
+      tensors.push_back({prefix + parameter.name, tensor::view(flat_of_unit(u), span.offset, parameter.shape)});
     }
   }
   return tensors;
@@ -53,9 +49,9 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<std::string> state_name
     blocks_.push_back(nn::make_block(spec_.units[u], extra_kinds));
     UnitState state;
     if (const int64_t elements = flat_.units[u].elements; elements > 0) {
-      state.params = tensor::FlatBuffer(elements, MemoryKind::kParameters).tensor();
+      state.params = tensor::flat_buffer(elements, MemoryKind::kParameters);
       for (size_t s = 0; s < state_names_.size(); ++s) {
-        state.states.push_back(tensor::FlatBuffer(elements, MemoryKind::kOptimizer).tensor());
+        state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer));
       }
     }
     units_.push_back(std::move(state));
@@ -65,7 +61,7 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<std::string> state_name
     std::vector<tensor::Param> params;
     for (const plan::Parameter& parameter : unit.parameters) {
       const Home& home = homes.at(parameter.tied() ? parameter.tied_to : parameter.name);
-      at::Tensor leaf = view_of(units_[home.unit].params, home.offset, parameter.shape).detach();
+      at::Tensor leaf = tensor::view(units_[home.unit].params, home.offset, parameter.shape).detach();
       params.push_back({leaf.requires_grad_(true), static_cast<int>(params.size())});
       if (!parameter.tied()) {
         nn::initialise(parameter, seed, {units_[home.unit].params.data_ptr<float>() + home.offset,

@@ -133,6 +133,10 @@ void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
     const auto [slot, offset] = bound.targets[i];
     targets.push_back(state.gradient(slot).subspan(offset, unit.parameters[i].size()));
   }
+  for (const Gap& gap : bound.gaps) {
+    const std::span<float> padding = state.gradient(gap.slot).subspan(gap.offset, gap.size);
+    std::fill(padding.begin(), padding.end(), 0.0F);
+  }
   const at::AutoGradMode grad_mode(false);
   graph->sink.write(targets);
 }
