@@ -16,6 +16,7 @@ using torch::autograd::variable_list;
 
 struct Closure : torch::CustomClassHolder {
   at::Tensor output;  // until recorded
+  size_t inputs = 0;
   Backward backward;
 };
 
@@ -33,7 +34,7 @@ struct Recorded : torch::autograd::Function<Recorded> {
     FURROW_CHECK(!at::GradMode::is_enabled(), "no double backward: declare the unit monolithic");
     const Backward run = std::exchange(closure.backward, nullptr);
     variable_list results = run(gradients[0].contiguous());
-    results.emplace_back();  // for the closure argument
+    results.resize(closure.inputs + 1);  // undefined for what backward left out, and for the closure argument
     return results;
   }
 };
@@ -50,6 +51,7 @@ at::Tensor with_backward(at::Tensor output, std::initializer_list<at::Tensor> in
   if (!needs_backward(inputs)) return output;
   auto closure = c10::make_intrusive<Closure>();
   closure->output = std::move(output);
+  closure->inputs = inputs.size();
   closure->backward = std::move(backward);
   return Recorded::apply(at::TensorList(inputs.begin(), inputs.size()), closure);
 }

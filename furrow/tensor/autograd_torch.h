@@ -20,9 +20,11 @@ using Backward = std::function<std::vector<at::Tensor>(const at::Tensor& gradien
 // Whether autograd would record an operation over these inputs.
 bool needs_backward(std::initializer_list<at::Tensor> inputs);
 
-// `output`, a fresh tensor without history, as the result of an operation over `inputs`.  `backward` runs at
-// most once and is then destroyed, with the activations it holds; double backward is not supported
-// (Error{internal}). The closure must not hold `output` itself (a cycle): hold output.detach().
+// `output`, a fresh tensor without history, as the result of an operation over `inputs` (all defined).  A
+// parameter whose gradient goes to a sink is listed last, so that backward runs even when the data needs no
+// gradient.  `backward` runs at most once and is then destroyed, with the activations it holds; double
+// backward is not supported (Error{internal}). The closure must not hold `output` itself (a cycle): hold
+// output.detach().
 at::Tensor with_backward(at::Tensor output, std::initializer_list<at::Tensor> inputs, Backward backward);
 
 }  // namespace furrow::tensor

@@ -1,48 +1,68 @@
 #include <algorithm>
 #include <cstring>
+#include <string>
 #include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/gradient_sink_torch.h"
 
 namespace furrow::tensor {
+namespace {
 
-GradientSink::GradientSink(int parameters) : entries_(static_cast<size_t>(parameters)) {}
+void write_gradient(const at::Tensor& gradient, std::span<float> target) {
+  FURROW_CHECK(static_cast<size_t>(gradient.numel()) == target.size(),
+               "a gradient and its parameter differ in size");
+  const at::Tensor dense = gradient.contiguous();
+  if (!target.empty()) std::memcpy(target.data(), dense.const_data_ptr<float>(), target.size_bytes());
+}
+
+}  // namespace
+
+GradientSink::GradientSink(int parameters)
+    : claimed_(static_cast<size_t>(parameters)), gradients_(static_cast<size_t>(parameters)) {}
 
 void GradientSink::put(int parameter, at::Tensor gradient) {
-  FURROW_CHECK(!has(parameter), "a second gradient for parameter " + std::to_string(parameter));
   FURROW_CHECK(gradient.defined() && gradient.scalar_type() == at::kFloat, "a gradient is float32");
-  entries_[static_cast<size_t>(parameter)].gradient = std::move(gradient);
+  claim(parameter);
+  gradients_[static_cast<size_t>(parameter)] = std::move(gradient);
 }
 
 void GradientSink::defer(int parameter, std::function<void(float*)> compute) {
-  FURROW_CHECK(!has(parameter), "a second gradient for parameter " + std::to_string(parameter));
-  entries_[static_cast<size_t>(parameter)].compute = std::move(compute);
+  defer(std::vector{parameter},
+        [compute = std::move(compute)](std::span<float* const> out) { compute(out.front()); });
+}
+
+void GradientSink::defer(std::vector<int> parameters, std::function<void(std::span<float* const>)> compute) {
+  for (const int parameter : parameters) claim(parameter);
+  deferred_.push_back({std::move(parameters), std::move(compute)});
 }
 
 bool GradientSink::has(int parameter) const {
-  FURROW_CHECK(parameter >= 0 && static_cast<size_t>(parameter) < entries_.size(),
+  FURROW_CHECK(parameter >= 0 && static_cast<size_t>(parameter) < claimed_.size(),
                "no parameter " + std::to_string(parameter));
-  const Entry& entry = entries_[static_cast<size_t>(parameter)];
-  return entry.gradient.defined() || entry.compute != nullptr;
+  return claimed_[static_cast<size_t>(parameter)];
+}
+
+void GradientSink::claim(int parameter) {
+  FURROW_CHECK(!has(parameter), "a second gradient for parameter " + std::to_string(parameter));
+  claimed_[static_cast<size_t>(parameter)] = true;
 }
 
 void GradientSink::write(std::span<const std::span<float>> targets) {
-  FURROW_CHECK(targets.size() == entries_.size(), "one target for every parameter");
-  std::vector<Entry> entries(entries_.size());
-  entries.swap(entries_);
-  for (size_t i = 0; i < entries.size(); ++i) {
-    const Entry entry = std::exchange(entries[i], Entry{});
-    if (entry.compute) {
-      entry.compute(targets[i].data());
-    } else if (entry.gradient.defined()) {
-      FURROW_CHECK(static_cast<size_t>(entry.gradient.numel()) == targets[i].size(),
-                   "gradient and parameter " + std::to_string(i) + " differ in size");
-      const at::Tensor dense = entry.gradient.contiguous();
-      std::memcpy(targets[i].data(), dense.const_data_ptr<float>(), targets[i].size_bytes());
-    } else {
-      std::fill(targets[i].begin(), targets[i].end(), 0.0f);
-    }
+  FURROW_CHECK(targets.size() == claimed_.size(), "one target for every parameter");
+  const std::vector<bool> claimed = std::exchange(claimed_, std::vector<bool>(targets.size()));
+  std::vector<at::Tensor> gradients = std::exchange(gradients_, std::vector<at::Tensor>(targets.size()));
+  std::vector<Deferred> all_deferred = std::exchange(deferred_, {});
+  for (size_t i = 0; i < targets.size(); ++i) {
+    if (gradients[i].defined()) write_gradient(std::exchange(gradients[i], {}), targets[i]);
+    if (!claimed[i]) std::ranges::fill(targets[i], 0.0f);
+  }
+  for (Deferred& slot : all_deferred) {
+    const Deferred deferred = std::move(slot);  // its tensors go when it is done
+    std::vector<float*> out;
+    for (const int parameter : deferred.parameters)
+      out.push_back(targets[static_cast<size_t>(parameter)].data());
+    deferred.compute(out);
   }
 }
 

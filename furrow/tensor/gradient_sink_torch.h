@@ -29,6 +29,8 @@ class GradientSink {
 
   void put(int parameter, at::Tensor gradient);                        // fp32, the parameter's shape
   void defer(int parameter, std::function<void(float* out)> compute);  // writes the whole parameter, beta 0
+  // One computation for several parameters, as a weight and its bias: out[i] is the place of parameters[i].
+  void defer(std::vector<int> parameters, std::function<void(std::span<float* const> out)> compute);
   bool has(int parameter) const;
 
   // Writes every gradient to its place and forgets all closures (and what they hold).  targets[i] is the span
@@ -37,11 +39,15 @@ class GradientSink {
   void write(std::span<const std::span<float>> targets);
 
  private:
-  struct Entry {
-    at::Tensor gradient;
-    std::function<void(float*)> compute;
+  struct Deferred {
+    std::vector<int> parameters;
+    std::function<void(std::span<float* const>)> compute;
   };
-  std::vector<Entry> entries_;
+  void claim(int parameter);
+
+  std::vector<bool> claimed_;          // by parameter: it was put or deferred
+  std::vector<at::Tensor> gradients_;  // by parameter: what was put
+  std::vector<Deferred> deferred_;     // in the order of the calls
 };
 
 }  // namespace furrow::tensor

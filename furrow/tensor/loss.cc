@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/kernels/cross_entropy.h"
 #include "furrow/tensor/loss_torch.h"
 
 namespace furrow::tensor {
@@ -23,23 +25,26 @@ void check_targets(const at::Tensor& targets, int64_t classes) {
 }  // namespace
 
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
-                               int /*threads*/) {
+                               int threads) {
+  FURROW_CHECK(logits.scalar_type() == at::kFloat && targets.scalar_type() == at::kLong && logits.dim() >= 1,
+               "cross_entropy reads float32 logits and int64 targets");
   const int64_t classes = logits.size(-1), rows = targets.numel();
   FURROW_CHECK(logits.numel() == rows * classes, "one target for each row of logits");
-  const at::Tensor scores = logits.detach().contiguous().view({rows, classes});
-  const at::Tensor wanted = targets.contiguous().view({rows});
+  const at::Tensor scores = logits.detach().contiguous(), wanted = targets.contiguous();
   check_targets(wanted, classes);
-  const at::Tensor log_probabilities = scores.log_softmax(-1);
-  const at::Tensor losses = log_probabilities.gather(1, wanted.unsqueeze(1)).neg_();
+  const at::Tensor losses = at::empty({rows}, scores.options());
+  if (gradient != nullptr) *gradient = at::empty_like(scores);
+  kernels::CrossEntropy args;
+  args.rows = rows;
+  args.columns = classes;
+  args.logits = scores.const_data_ptr<float>();
+  args.targets = wanted.const_data_ptr<int64_t>();
+  args.losses = losses.data_ptr<float>();
+  args.dlogits = gradient != nullptr ? gradient->data_ptr<float>() : nullptr;
   CrossEntropySums sums;
   sums.rows = rows;
-  sums.correct = scores.argmax(-1).eq(wanted).sum().item<int64_t>();
-  sums.loss.add_all({losses.const_data_ptr<float>(), static_cast<size_t>(rows)});
-  if (gradient != nullptr) {
-    at::Tensor probabilities = log_probabilities.exp();
-    probabilities.scatter_add_(1, wanted.unsqueeze(1), at::full({rows, 1}, -1.0f));
-    *gradient = probabilities.view(logits.sizes());
-  }
+  sums.correct = kernels::cross_entropy(args, threads).correct;
+  sums.loss.add_all(std::span(losses.const_data_ptr<float>(), static_cast<size_t>(rows)));
   return sums;
 }
 

@@ -1,0 +1,77 @@
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/rng.h"
+#include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/dropout_mask.h"
+#include "furrow/tensor/kernels/elementwise.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::tensor {
+
+kernels::DropoutMask dropout_mask(double p, std::string_view stream, const OpContext& context) {
+  static_assert(sizeof(uint64_t) == sizeof(int64_t));
+  kernels::DropoutMask mask;
+  mask.p = static_cast<float>(p);
+  mask.key = Philox(context.seed, RandomPurpose::kDropout, stream).key();
+  mask.step = static_cast<uint64_t>(context.step);
+  mask.samples = reinterpret_cast<const uint64_t*>(context.sample_ids.data());
+  return mask;
+}
+
+namespace {
+
+void check_samples(const at::Tensor& x, const OpContext& context) {
+  FURROW_CHECK(x.size(0) == static_cast<int64_t>(context.sample_ids.size()),
+               "dropout needs a sample id for every row");
+}
+
+at::Tensor masked(const at::Tensor& x, const kernels::DropoutMask& mask, int threads) {
+  at::Tensor out = at::empty_like(x);
+  kernels::dropout({x.size(0), x.numel() / x.size(0), x.const_data_ptr<float>(), out.data_ptr<float>(), mask},
+                   threads);
+  return out;
+}
+
+at::Tensor sum(const at::Tensor& a, const at::Tensor& b, int threads) {
+  at::Tensor out = at::empty_like(a);
+  kernels::add(a.numel(), a.const_data_ptr<float>(), b.const_data_ptr<float>(), out.data_ptr<float>(),
+               threads);
+  return out;
+}
+
+}  // namespace
+
+at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context) {
+  if (!context.training || p == 0) return x;
+  check_samples(x, context);
+  const kernels::DropoutMask mask = dropout_mask(p, stream, context);
+  const int threads = context.threads;
+  return with_backward(
+      masked(x.detach().contiguous(), mask, threads), {x},
+      [mask, threads](const at::Tensor& dy) { return std::vector{masked(dy, mask, threads)}; });
+}
+
+at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, std::string_view stream,
+                       OpContext& context) {
+  FURROW_CHECK(residual.sizes() == x.sizes(), "residual and branch differ in shape");
+  const at::Tensor a = residual.detach().contiguous(), b = x.detach().contiguous();
+  const int threads = context.threads;
+  if (!context.training || p == 0) {
+    return with_backward(sum(a, b, threads), {residual, x},
+                         [](const at::Tensor& dy) { return std::vector{dy, dy}; });
+  }
+  check_samples(x, context);
+  const kernels::DropoutMask mask = dropout_mask(p, stream, context);
+  at::Tensor out = at::empty_like(a);
+  kernels::residual_dropout({x.size(0), x.numel() / x.size(0), a.const_data_ptr<float>(),
+                             b.const_data_ptr<float>(), out.data_ptr<float>(), mask},
+                            threads);
+  return with_backward(out, {residual, x}, [mask, threads](const at::Tensor& dy) {
+    return std::vector{dy, masked(dy, mask, threads)};
+  });
+}
+
+}  // namespace furrow::tensor

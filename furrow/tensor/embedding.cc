@@ -1,0 +1,68 @@
+#include "furrow/tensor/kernels/embedding.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::tensor {
+namespace {
+
+void check_ids(const at::Tensor& ids, int64_t vocabulary) {
+  const std::span<const int64_t> all(ids.const_data_ptr<int64_t>(), static_cast<size_t>(ids.numel()));
+  const auto bad = std::ranges::find_if(all, [&](int64_t id) { return id < 0 || id >= vocabulary; });
+  if (bad != all.end()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("token {} at position {} of sample {} of the microbatch is outside the vocabulary of {}: "
+                    "prepare the data with the model's vocabulary",
+                    *bad, (bad - all.begin()) % ids.size(1), (bad - all.begin()) / ids.size(1), vocabulary));
+  }
+}
+
+void defer_tables(const at::Tensor& ids, const Param& tokens, const Param& positions, const at::Tensor& dy,
+                  const OpContext& context) {
+  const int64_t count = ids.numel(), time = ids.size(1), width = tokens.leaf.size(1);
+  const int threads = context.threads;
+  context.sink->defer(tokens.index, [=, vocabulary = tokens.leaf.size(0)](float* out) {
+    kernels::embedding_backward(
+        {count, width, vocabulary, ids.const_data_ptr<int64_t>(), dy.const_data_ptr<float>(), out}, threads);
+  });
+  if (!positions.defined()) return;
+  context.sink->defer(positions.index, [=, size = positions.leaf.numel()](float* out) {
+    kernels::position_backward(count, time, width, dy.const_data_ptr<float>(), out, threads);
+    std::fill(out + time * width, out + size, 0.0f);  // positions beyond this context
+  });
+}
+
+}  // namespace
+
+at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context) {
+  FURROW_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kLong, "embedding reads int64 [batch, time]");
+  FURROW_CHECK(!positions.defined() || positions.leaf.size(0) >= ids.size(1),
+               "more positions than vectors for them");
+  const at::Tensor dense = ids.contiguous();
+  check_ids(dense, tokens.leaf.size(0));
+  const int64_t width = tokens.leaf.size(1);
+  at::Tensor y = at::empty({ids.size(0), ids.size(1), width}, tokens.leaf.options());
+  kernels::EmbeddingForward args;
+  args.count = ids.numel();
+  args.columns = width;
+  args.ids = dense.const_data_ptr<int64_t>();
+  args.table = tokens.leaf.const_data_ptr<float>();
+  args.positions = positions.defined() ? positions.leaf.const_data_ptr<float>() : nullptr;
+  args.period = ids.size(1);
+  args.out = y.data_ptr<float>();
+  kernels::embedding_forward(args, context.threads);
+  return with_backward(y, {tokens.leaf}, [dense, tokens, positions, &context](const at::Tensor& dy) {
+    if (context.sink != nullptr) defer_tables(dense, tokens, positions, dy, context);
+    return std::vector<at::Tensor>{};
+  });
+}
+
+}  // namespace furrow::tensor

@@ -1,0 +1,123 @@
+#include <ATen/ATen.h>
+
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/kernels/gemm.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::tensor {
+namespace {
+
+kernels::Activation kernel_activation(Activation activation) {
+  switch (activation) {
+    case Activation::kRelu:
+      return kernels::Activation::kRelu;
+    case Activation::kGelu:
+      return kernels::Activation::kGelu;
+    case Activation::kNone:
+      break;
+  }
+  return kernels::Activation::kNone;
+}
+
+// One call, kept from forward to backward.  All tensors are dense and without history.
+struct LinearCall {
+  kernels::LinearShape shape;
+  Activation activation = Activation::kNone;
+  at::Tensor x, weight;
+  at::Tensor gate;  // what the activation's backward reads: ReLU's output, GELU's slope
+  int weight_index = -1, bias_index = -1;
+  bool input_gradient = false;
+  int threads = 1;
+  GradientSink* sink = nullptr;
+};
+
+// The gradient of x weight^T + bias; puts the bias'.
+at::Tensor before_activation(const LinearCall& call, const at::Tensor& dy) {
+  const bool with_bias = call.bias_index >= 0 && call.sink != nullptr;
+  at::Tensor dz = dy, db;
+  if (with_bias) db = at::empty({call.shape.out}, dy.options());
+  if (call.activation == Activation::kNone) {
+    if (with_bias) {
+      kernels::column_sums(call.shape.rows, call.shape.out, dy.const_data_ptr<float>(), db.data_ptr<float>(),
+                           call.threads);
+    }
+  } else {
+    dz = at::empty_like(dy);
+    kernels::ActivationBackward args;
+    args.rows = call.shape.rows;
+    args.columns = call.shape.out;
+    args.activation = kernel_activation(call.activation);
+    args.dy = dy.const_data_ptr<float>();
+    (call.activation == Activation::kRelu ? args.y : args.slope) = call.gate.const_data_ptr<float>();
+    args.dz = dz.data_ptr<float>();
+    args.db = with_bias ? db.data_ptr<float>() : nullptr;
+    kernels::activation_backward(args, call.threads);
+  }
+  if (with_bias) call.sink->put(call.bias_index, db);
+  return dz;
+}
+
+void defer_weight(const LinearCall& call, const at::Tensor& dz) {
+  if (call.sink == nullptr) return;
+  call.sink->defer(call.weight_index,
+                   [shape = call.shape, x = call.x, dz, threads = call.threads](float* out) {
+                     kernels::linear_backward_weight(
+                         {shape, dz.const_data_ptr<float>(), x.const_data_ptr<float>(), out}, threads);
+                   });
+}
+
+std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor& dy) {
+  const at::Tensor dz = before_activation(call, dy);
+  defer_weight(call, dz);
+  if (!call.input_gradient) return {};
+  at::Tensor dx = at::empty_like(call.x);
+  kernels::LinearBackwardInput args;
+  args.shape = call.shape;
+  args.dz = dz.const_data_ptr<float>();
+  args.weight = call.weight.const_data_ptr<float>();
+  args.dx = dx.data_ptr<float>();
+  kernels::linear_backward_input(args, call.threads);
+  return {dx};
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
+                  OpContext& context) {
+  FURROW_CHECK(x.dim() >= 2 && x.scalar_type() == at::kFloat && x.size(-1) == weight.leaf.size(1),
+               "linear reads float32 [..., in]");
+  LinearCall call;
+  call.shape = {x.numel() / x.size(-1), weight.leaf.size(1), weight.leaf.size(0)};
+  call.activation = activation;
+  call.x = x.detach().contiguous();
+  call.weight = weight.leaf.detach();
+  call.weight_index = weight.index;
+  call.bias_index = bias.index;
+  call.input_gradient = x.requires_grad();
+  call.threads = context.threads;
+  call.sink = context.sink;
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = call.shape.out;
+  at::Tensor y = at::empty(sizes, call.x.options());
+  const bool recorded = needs_backward({x, weight.leaf});
+  if (recorded && activation == Activation::kGelu) call.gate = at::empty_like(y);
+
+  kernels::LinearForward args;
+  args.shape = call.shape;
+  args.x = call.x.const_data_ptr<float>();
+  args.weight = call.weight.const_data_ptr<float>();
+  args.bias = bias.defined() ? bias.leaf.const_data_ptr<float>() : nullptr;
+  args.activation = kernel_activation(activation);
+  args.y = y.data_ptr<float>();
+  args.slope = call.gate.defined() ? call.gate.data_ptr<float>() : nullptr;
+  kernels::linear_forward(args, context.threads);
+  if (!recorded) return y;
+  if (activation == Activation::kRelu) call.gate = y.detach();
+  return with_backward(y, {x, weight.leaf},
+                       [call](const at::Tensor& dy) { return linear_backward(call, dy); });
+}
+
+}  // namespace furrow::tensor

@@ -1,0 +1,171 @@
+#include "furrow/tensor/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/norm.h"
+#include "furrow/tensor/test_support_torch.h"
+
+namespace furrow::tensor {
+namespace {
+
+using testing::random_tensor;
+
+std::span<float> span_of(const at::Tensor& tensor) {
+  return {tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel())};
+}
+
+// One element after the other in double, as torch.optim writes the rules.
+struct Reference {
+  at::Tensor param, first, second;
+
+  void sgd(const at::Tensor& gradient, const StepParameters& p) {
+    at::Tensor g = gradient.to(at::kDouble) * p.gradient_factor + p.weight_decay * param;
+    if (p.momentum != 0) {
+      first = p.step == 1 ? g : p.momentum * first + g;
+      g = p.nesterov ? g + p.momentum * first : first;
+    }
+    param = param - p.lr * g;
+  }
+
+  void adamw(const at::Tensor& gradient, const StepParameters& p) {
+    const at::Tensor g = gradient.to(at::kDouble) * p.gradient_factor;
+    param = param * (1 - p.lr * p.weight_decay);
+    first = p.beta1 * first + (1 - p.beta1) * g;
+    second = p.beta2 * second + (1 - p.beta2) * g * g;
+    const double bias1 = 1 - std::pow(p.beta1, p.step), bias2 = 1 - std::pow(p.beta2, p.step);
+    param = param - p.lr / bias1 * first / (second.sqrt() / std::sqrt(bias2) + p.eps);
+  }
+};
+
+struct Case {
+  std::string_view name;
+  StepParameters parameters;
+};
+
+std::vector<Case> cases() {
+  const StepParameters sgd{.lr = 0.1, .gradient_factor = 0.25f};
+  StepParameters momentum = sgd, nesterov = sgd, adamw{.lr = 0.01, .gradient_factor = 0.25f};
+  momentum.momentum = 0.9;
+  nesterov.momentum = 0.9;
+  nesterov.nesterov = true;
+  nesterov.weight_decay = 0.01;
+  adamw.beta1 = 0.9;
+  adamw.beta2 = 0.99;
+  adamw.eps = 1e-8;
+  StepParameters decayed = adamw;
+  decayed.weight_decay = 0.1;
+  return {{"sgd", sgd}, {"sgd", momentum}, {"sgd", nesterov}, {"adamw", adamw}, {"adamw", decayed}};
+}
+
+// Ten steps over `count` elements cut at `cut`; returns parameters and states.
+std::vector<at::Tensor> ten_steps(const Case& test, int64_t count, int64_t cut, int threads) {
+  const Optimizer& optimizer = find_optimizer(test.name);
+  std::vector<at::Tensor> all{random_tensor({count}, 1)};
+  const bool stateless = test.name == "sgd" && test.parameters.momentum == 0;
+  for (const std::string_view state : optimizer.states) {
+    if (!state.empty() && !stateless) all.push_back(at::zeros({count}));
+  }
+  StepParameters parameters = test.parameters;
+  for (parameters.step = 1; parameters.step <= 10; ++parameters.step) {
+    const at::Tensor gradient = random_tensor({count}, 100 + static_cast<uint64_t>(parameters.step));
+    for (const auto& [begin, size] : {std::pair{int64_t{0}, cut}, std::pair{cut, count - cut}}) {
+      const auto part = [&](const at::Tensor& t) {
+        return span_of(t).subspan(static_cast<size_t>(begin), static_cast<size_t>(size));
+      };
+      OptimizerSpan span{part(all[0]), part(gradient), {}};
+      for (size_t s = 1; s < all.size(); ++s) span.states[s - 1] = part(all[s]);
+      optimizer.step(span, parameters, threads);
+    }
+  }
+  return all;
+}
+
+TEST(Optimizer, TenStepsFollowTheRule) {
+  for (const Case& test : cases()) {
+    const int64_t count = 2011;
+    Reference reference{random_tensor({count}, 1).to(at::kDouble), at::zeros({count}, at::kDouble),
+                        at::zeros({count}, at::kDouble)};
+    StepParameters parameters = test.parameters;
+    for (parameters.step = 1; parameters.step <= 10; ++parameters.step) {
+      const at::Tensor gradient = random_tensor({count}, 100 + static_cast<uint64_t>(parameters.step));
+      test.name == "sgd" ? reference.sgd(gradient, parameters) : reference.adamw(gradient, parameters);
+    }
+    const std::vector<at::Tensor> ours = ten_steps(test, count, count, 1);
+    EXPECT_LE(testing::distance(ours[0], reference.param), 4e-6) << test.name;
+    if (ours.size() > 1) {
+      EXPECT_LE(testing::distance(ours[1], reference.first), 4e-6) << test.name;
+    }
+    Case wrong = test;
+    wrong.parameters.lr *= 1.0001;
+    EXPECT_GT(testing::distance(ten_steps(wrong, count, count, 1)[0], reference.param), 4e-6) << "control";
+  }
+}
+
+TEST(Optimizer, BitsDoNotDependOnTheCutOrOnThreads) {
+  for (const Case& test : cases()) {
+    const std::vector<at::Tensor> whole = ten_steps(test, 5000, 5000, 1);
+    const std::vector<at::Tensor> parts = ten_steps(test, 5000, 1037, 2);
+    for (size_t i = 0; i < whole.size(); ++i)
+      EXPECT_TRUE(testing::bitwise_equal(whole[i], parts[i])) << test.name;
+  }
+}
+
+TEST(Optimizer, ZerosStayZeros) {
+  for (const Case& test : cases()) {
+    at::Tensor param = at::zeros({64}), gradient = at::zeros({64}), first = at::zeros({64}),
+               second = at::zeros({64});
+    OptimizerSpan span{span_of(param), span_of(gradient), {span_of(first), span_of(second)}};
+    find_optimizer(test.name).step(span, test.parameters, 1);
+    EXPECT_TRUE(testing::bitwise_equal(param, at::zeros({64}))) << "the padding of flat buffers";
+  }
+}
+
+TEST(Optimizer, UnknownNameListsTheKnownOnes) {
+  try {
+    find_optimizer("adamv");
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_NE(error.message().find("adamw"), std::string::npos);
+    EXPECT_NE(error.message().find("sgd"), std::string::npos);
+  }
+}
+
+TEST(Norm, DoesNotDependOnShardsOrThreads) {
+  const at::Tensor values = random_tensor({10 * 1024 + 17}, 1);
+  ExactSum whole, parts;
+  add_sum_of_squares(span_of(values), 1, &whole);
+  add_sum_of_squares(span_of(values).subspan(3 * 1024), 2, &parts);
+  add_sum_of_squares(span_of(values).first(3 * 1024), 2, &parts);
+  EXPECT_EQ(whole.value(), parts.value());
+  const double exact = values.to(at::kDouble).square().sum().item<double>();
+  EXPECT_NEAR(whole.value(), exact, 1e-12 * exact);
+  values[5000] += 0x1p-20;
+  ExactSum changed;
+  add_sum_of_squares(span_of(values), 1, &changed);
+  EXPECT_NE(whole.value(), changed.value());
+}
+
+TEST(Norm, KeepsNonFiniteElementsVisible) {
+  for (const float bad : {NAN, INFINITY, -INFINITY}) {
+    const at::Tensor values = random_tensor({3000}, 1);
+    values[2999] = bad;
+    ExactSum sum;
+    add_sum_of_squares(span_of(values), 2, &sum);
+    EXPECT_FALSE(std::isfinite(sum.value()));
+  }
+}
+
+TEST(Norm, AddsInPlace) {
+  const at::Tensor a = random_tensor({3001}, 1), b = random_tensor({3001}, 2), expected = a + b;
+  add(span_of(a), span_of(b), span_of(a), 2);
+  EXPECT_TRUE(testing::bitwise_equal(a, expected));
+}
+
+}  // namespace
+}  // namespace furrow::tensor
