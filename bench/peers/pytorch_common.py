@@ -1,0 +1,139 @@
+"""What the PyTorch peers of `./dev bench train` share: command line, data, the training loop, the figures they print.
+
+A peer trains the same network on the same data with the same microbatch, accumulation, optimizer and clipping as
+furrow does, written as one would for speed on a CPU: data in memory, fused optimizers, no logging in the loop.
+"""
+import argparse
+import gzip
+import json
+import os
+import resource
+import statistics
+import time
+
+
+def seconds_since_exec():
+    """Since this process was exec'ed, from /proc (clock ticks of 10 ms), as furrow measures it."""
+    with open("/proc/self/stat") as file:
+        start_ticks = int(file.read().rsplit(")", 1)[1].split()[19])
+    with open("/proc/uptime") as file:
+        uptime = float(file.read().split()[0])
+    return uptime - start_ticks / os.sysconf("SC_CLK_TCK")
+
+
+def arguments(**defaults):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--mode", choices=("eager", "compile"), required=True)
+    parser.add_argument("--batch", type=int, default=defaults["batch"])
+    parser.add_argument("--accumulation", type=int, default=1)
+    parser.add_argument("--context", type=int, default=defaults.get("context", 0))
+    return parser.parse_args()
+
+
+def read_bytes(path):
+    """The content of a file that may be there as .gz only."""
+    packed = not os.path.exists(path)
+    with gzip.open(path + ".gz") if packed else open(path, "rb") as file:
+        return file.read()
+
+
+def read_idx(path):
+    """The array of an IDX file as uint8."""
+    import torch
+
+    raw = read_bytes(path)
+    dims = [int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(raw[3])]
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=4 + 4 * len(dims)).view(dims)
+
+
+class Images:
+    """Shuffled batches of normalised images; the pixels stay bytes until a batch needs them."""
+
+    def __init__(self, folder, batch):
+        import torch
+
+        self.images = read_idx(os.path.join(folder, "train-images-idx3-ubyte")).unsqueeze(1)
+        self.labels = read_idx(os.path.join(folder, "train-labels-idx1-ubyte")).long()
+        histogram = torch.bincount(self.images.flatten(), minlength=256).double()
+        values = torch.arange(256, dtype=torch.double) / 255
+        mean = (histogram * values).sum() / histogram.sum()
+        variance = (histogram * (values - mean) ** 2).sum() / histogram.sum()
+        self.scale = float(1 / (255 * variance.sqrt()))
+        self.shift = float(-mean / variance.sqrt())
+        self.batch = batch
+        self.order = iter(())
+
+    def next(self):
+        import torch
+
+        index = next(self.order, None)
+        if index is None or len(index) < self.batch:
+            self.order = iter(torch.randperm(len(self.labels)).split(self.batch))
+            index = next(self.order)
+        return self.images[index].float().mul_(self.scale).add_(self.shift), self.labels[index]
+
+
+class Text:
+    """Batches of windows of `context` characters at random places, with the following ones as targets."""
+
+    def __init__(self, path, batch, context):
+        import torch
+
+        text = read_bytes(path).decode("utf-8")
+        self.vocabulary = sorted(set(text))
+        index = {character: i for i, character in enumerate(self.vocabulary)}
+        self.tokens = torch.tensor([index[character] for character in text], dtype=torch.long)
+        self.tokens = self.tokens[: int(0.9 * len(self.tokens))]
+        self.batch, self.context = batch, context
+        self.window = torch.arange(context + 1)
+
+    def next(self):
+        import torch
+
+        start = torch.randint(len(self.tokens) - self.context - 1, (self.batch, 1))
+        rows = self.tokens[start + self.window]
+        return rows[:, :-1], rows[:, 1:]
+
+
+def parameter_groups(model, weight_decay):
+    """Norms and biases do not decay, as in furrow."""
+    decay = [p for p in model.parameters() if p.dim() >= 2]
+    rest = [p for p in model.parameters() if p.dim() < 2]
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+
+
+def run(options, model, loss_of, data, optimizer, max_norm):
+    """Trains and prints the figures as one line of JSON.  The first step is left out of the speed (with compile, the
+    first three: they compile)."""
+    import torch
+
+    step_function = torch.compile(loss_of) if options.mode == "compile" else loss_of
+    warm_up = 3 if options.mode == "compile" else 1
+    losses, durations = [], []
+    first_step_s = 0.0
+    for step in range(options.steps + warm_up):
+        begin = time.perf_counter()
+        for _ in range(options.accumulation):
+            loss = step_function(*data.next())
+            (loss / options.accumulation).backward() if options.accumulation > 1 else loss.backward()
+        if max_norm > 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step == 0:
+            first_step_s = seconds_since_exec()
+        if step >= warm_up:
+            durations.append(time.perf_counter() - begin)
+        losses.append(float(loss.detach()))
+    samples = options.batch * options.accumulation
+    print(json.dumps({
+        "samples_per_second": samples * len(durations) / sum(durations),
+        "step_time_median_ms": statistics.median(durations) * 1e3,
+        "time_to_first_step_s": first_step_s,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "loss": sum(losses[-10:]) / len(losses[-10:]),
+        "version": torch.__version__,
+    }))

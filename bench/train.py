@@ -1,0 +1,157 @@
+"""./dev bench train: furrow beside PyTorch, eager and compiled, on the same data, microbatch, accumulation and optimizer.
+
+All contenders of a network alternate (furrow, eager, compile, furrow, ...) `--repeats` times; the figures are medians
+over those processes, with their spread.  One thread is pinned to one core, two to two.  Prints a table and writes JSON
+(default build/bench/train.json) that names the machine.  Needs MNIST and tinyshakespeare under $FURROW_DATA.
+"""
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
+PYTHON = os.environ.get("FURROW_PYTHON", sys.executable)
+DATA = os.environ.get("FURROW_DATA", os.path.join(ROOT, "data"))
+
+# Microbatch, steps that take a few seconds, data, and the overrides that make furrow's example the peer's equal.
+SGD = ["--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--optimizer.momentum", "0.9", "--optimizer.nesterov",
+       "--optimizer.weight_decay", "5e-4", "--training.max_norm", "0"]
+NETWORKS = {
+    "convnet": dict(config="convnet-mnist", batch=64, steps=400, data="mnist", overrides=SGD),
+    "mlp": dict(config="mlp-mnist", batch=128, steps=150, data="mnist", overrides=["--training.max_norm", "1"]),
+    "gpt": dict(config="gpt-shakespeare", batch=12, steps=40, data="tinyshakespeare/input.txt",
+                overrides=["--training.seq_len", "128", "--training.max_norm", "1"]),
+}
+# Nothing but training: no validation, no checkpoint, no test split, a constant rate.
+ONLY_TRAINING = ["--lr_scheduler.decay_type", "constant", "--lr_scheduler.warmup_steps", "0", "--checkpoint.enable=false",
+                 "--validation.enable=false", "--data.test_images", "", "--data.test_labels", "", "--metrics.log_freq",
+                 "1000000", "--metrics.enable_plots=false"]
+FIGURES = ("samples_per_second", "step_time_median_ms", "time_to_first_step_s", "peak_rss_bytes", "loss")
+
+
+def run_process(command, threads):
+    """Its stdout; pinned to as many cores as it has threads."""
+    if shutil.which("taskset"):
+        cores = sorted(os.sched_getaffinity(0))[:threads]
+        command = ["taskset", "-c", ",".join(map(str, cores))] + command
+    environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), FURROW_DATA=DATA)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def run_furrow(network, threads, accumulation):
+    with tempfile.TemporaryDirectory() as folder:
+        command = [FURROW, "train", f"examples/{network['config']}.toml", "--job.dump_folder", folder, "--json",
+                   "--training.steps", str(network["steps"] + 1),
+                   "--training.threads", str(threads), "--training.local_batch_size", str(network["batch"]),
+                   "--training.global_batch_size", str(network["batch"] * accumulation)]
+        summary = json.loads(run_process(command + ONLY_TRAINING + network["overrides"], threads))
+    summary["step_time_median_ms"] = summary["step_time_ms"]["median"]
+    summary["version"] = f"{summary['furrow_version']} {summary['git_commit']}"
+    return {figure: summary[figure] for figure in FIGURES + ("version",)}
+
+
+def run_pytorch(name, network, threads, accumulation, mode):
+    command = [PYTHON, f"bench/peers/pytorch_{name}.py", "--data", os.path.join(DATA, network["data"]), "--steps",
+               str(network["steps"]), "--threads", str(threads), "--mode", mode, "--batch", str(network["batch"]),
+               "--accumulation", str(accumulation)]
+    return json.loads(run_process(command, threads).splitlines()[-1])
+
+
+def measure(name, threads, options):
+    """Contender -> list of figures, one per repeat, taken in turn."""
+    network = dict(NETWORKS[name])
+    network["steps"] = max(5, int(network["steps"] * options.scale))
+    contenders = {"furrow": lambda: run_furrow(network, threads, options.accumulation)}
+    for mode in options.modes:
+        contenders[mode] = lambda mode=mode: run_pytorch(name, network, threads, options.accumulation, mode)
+    if "compile" in contenders:
+        contenders["compile"]()  # fills inductor's cache on disk, so that every repeat finds it
+    results = {contender: [] for contender in contenders}
+    for repeat in range(options.repeats):
+        for contender, run in contenders.items():
+            results[contender].append(run())
+            figures = results[contender][-1]
+            print(f"{name} {threads} thread{'s' * (threads > 1)} {repeat + 1}/{options.repeats} {contender}: "
+                  f"{figures['samples_per_second']:.0f} samples/s", file=sys.stderr, flush=True)
+    return results
+
+
+def summarise(results):
+    """Median, lowest and highest of each figure."""
+    return {contender: {figure: {"median": statistics.median(r[figure] for r in runs),
+                                 "low": min(r[figure] for r in runs), "high": max(r[figure] for r in runs)}
+                        for figure in FIGURES}
+            for contender, runs in results.items()}
+
+
+def row_of(name, threads, accumulation, results):
+    figures = summarise(results)
+    peers = [contender for contender in figures if contender != "furrow"]
+    speed = {contender: figures[contender]["samples_per_second"]["median"] for contender in figures}
+    best = max(peers, key=speed.get) if peers else None
+    return {"network": name, "threads": threads, "batch": NETWORKS[name]["batch"], "accumulation": accumulation,
+            "best_peer": best, "speed_up": speed["furrow"] / speed[best] if best else None, "figures": figures,
+            "runs": results}
+
+
+def print_row(row):
+    for contender, figures in row["figures"].items():
+        speed = figures["samples_per_second"]
+        print(f"{row['network']:<9}{row['threads']:>7}  {contender:<9}"
+              f"{speed['median']:>10.0f} [{speed['low']:.0f}, {speed['high']:.0f}]".ljust(56) +
+              f"{figures['step_time_median_ms']['median']:>9.3f}"
+              f"{figures['time_to_first_step_s']['median']:>11.2f}"
+              f"{figures['peak_rss_bytes']['median'] / 2**20:>9.0f}"
+              f"{figures['loss']['median']:>9.4f}" +
+              (f"   {row['speed_up']:.2f}x the better peer ({row['best_peer']})"
+               if contender == "furrow" and row["best_peer"] else ""))
+
+
+def machine():
+    with open("/proc/cpuinfo") as file:
+        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count(), "system": platform.platform(),
+            "load_average_at_start": os.getloadavg()[0], "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--modes", nargs="*", choices=("eager", "compile"), default=["eager", "compile"])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--accumulation", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the steps of a run")
+    parser.add_argument("--output", default=os.path.join(ROOT, "build/bench/train.json"))
+    options = parser.parse_args()
+
+    report = {"bench": "train", "machine": machine(), "repeats": options.repeats, "rows": []}
+    for name in options.networks:
+        for threads in options.threads:
+            if threads > len(os.sched_getaffinity(0)):
+                print(f"{name}: no {threads} cores here, left out", file=sys.stderr)
+                continue
+            report["rows"].append(row_of(name, threads, options.accumulation, measure(name, threads, options)))
+    print(f"\n{report['machine']['cpu']}, {report['machine']['cores']} cores; medians of {options.repeats} processes each")
+    print(f"{'network':<9}{'threads':>7}  {'':<9}{'samples/s [low, high]':>27}".ljust(56) +
+          f"{'step ms':>9}{'1st step s':>11}{'RSS MiB':>9}{'loss':>9}")
+    for row in report["rows"]:
+        print_row(row)
+    os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
+    with open(options.output, "w") as file:
+        json.dump(report, file, indent=2)
+    print(f"written: {options.output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
