@@ -1,21 +1,18 @@
 # Third-party libraries; docs/dependencies.md says what each is for.  Targets that a module may name in LINK:
-#   fmt::fmt spdlog::spdlog nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus CLI11::CLI11 hwy::hwy
-#   ZLIB::ZLIB PkgConfig::deflate PkgConfig::xxhash PkgConfig::cairo mimalloc Threads::Threads torch::torch
+#   fmt::fmt nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus hwy::hwy ZLIB::ZLIB PkgConfig::deflate
+#   PkgConfig::xxhash mimalloc OpenMP::OpenMP_CXX Threads::Threads torch::torch
 include_guard(GLOBAL)
 
 find_package(Threads REQUIRED)
 find_package(fmt REQUIRED)
-find_package(spdlog REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(tomlplusplus REQUIRED)
-find_package(CLI11 REQUIRED)
 find_package(hwy REQUIRED)
 find_package(ZLIB REQUIRED)
 find_package(mimalloc REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(deflate REQUIRED IMPORTED_TARGET libdeflate)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
-pkg_check_modules(cairo REQUIRED IMPORTED_TARGET cairo)
 
 # The runtime that libtorch uses too, linked by name: libtorch brings a libgomp.so.1 of its own, and whichever is loaded
 # serves both.
