@@ -15,8 +15,8 @@
 
 namespace furrow::train {
 
-// The small autograd graph of one unit and one microbatch, from forward (or recompute) to backward_weight.  Operations
-// keep a pointer to `context` and `sink`: never moved.
+// The small autograd graph of one unit and one microbatch, from forward (or recompute) to backward_weight.
+// Operations keep a pointer to `context` and `sink`: never moved.
 struct UnitGraph {
   explicit UnitGraph(int parameters) : sink(parameters) {}
   UnitGraph(const UnitGraph&) = delete;
@@ -29,6 +29,7 @@ struct UnitGraph {
 };
 
 // An at::Tensor for act, grad, gradient and total; params and state live in ModelState and need no cell.
-using Cell = std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>, LossSums, Scale>;
+using Cell =
+    std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>, LossSums, Scale>;
 
 }  // namespace furrow::train

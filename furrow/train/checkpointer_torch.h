@@ -1,7 +1,7 @@
 // Saves and restores a run: parameters, optimizer state, the best model so far, RunState, recipe.
 //
-// save() returns once the state is copied (async) or durable (sync).  One save at a time: the next one waits for the one
-// under way.  Errors of a background save are thrown by the next save() or by wait().
+// save() returns once the state is copied (async) or durable (sync).  One save at a time: the next one waits
+// for the one under way.  Errors of a background save are thrown by the next save() or by wait().
 #pragma once
 
 #include <cstdint>
@@ -32,8 +32,9 @@ class Checkpointer {
     RunState state;
     std::vector<UnitState> best;  // empty when there was none
   };
-  // From the newest valid checkpoint (or [checkpoint] load_step); nothing when there is none.  Damaged ones are named on
-  // the log and passed over.  Error{failed_precondition}: another recipe under `strict`; Error{data_loss}: all damaged.
+  // From the newest valid checkpoint (or [checkpoint] load_step); nothing when there is none.  Damaged ones
+  // are named on the log and passed over.  Error{failed_precondition}: another recipe under `strict`;
+  // Error{data_loss}: all damaged.
   std::optional<Restored> restore(ModelState& model) const;
 
  private:

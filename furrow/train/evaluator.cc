@@ -6,8 +6,8 @@
 
 namespace furrow::train {
 
-Evaluator::Evaluator(ModelState& model, const Objective& objective, const RankContext& rank, int64_t batch_size,
-                     int prefetch)
+Evaluator::Evaluator(ModelState& model, const Objective& objective, const RankContext& rank,
+                     int64_t batch_size, int prefetch)
     : model_(model), objective_(objective), rank_(rank), batch_size_(batch_size), prefetch_(prefetch) {}
 
 Executor& Evaluator::executor_for(int64_t samples) {

@@ -1,5 +1,5 @@
-// Forward-only programs over a whole split, with exact metric sums: the result depends neither on the batch size of
-// evaluation nor on the order of samples.
+// Forward-only programs over a whole split, with exact metric sums: the result depends neither on the batch
+// size of evaluation nor on the order of samples.
 #pragma once
 
 #include <map>
@@ -12,8 +12,10 @@ namespace furrow::train {
 
 class Evaluator {
  public:
-  // All references outlive the evaluator.  `batch_size` samples at a time; a program per shape is compiled on first use.
-  Evaluator(ModelState& model, const Objective& objective, const RankContext& rank, int64_t batch_size, int prefetch);
+  // All references outlive the evaluator.  `batch_size` samples at a time; a program per shape is compiled on
+  // first use.
+  Evaluator(ModelState& model, const Objective& objective, const RankContext& rank, int64_t batch_size,
+            int prefetch);
 
   LossSums run(const data::Source& source);
 

@@ -38,13 +38,15 @@ std::vector<std::pair<int, int64_t>> gradient_targets(const plan::Program& progr
 }
 
 // The padding of every gradient that `instruction` writes.
-std::vector<Gap> gradient_gaps(const plan::Program& program, const BoundInstruction& bound, const plan::Unit& unit) {
+std::vector<Gap> gradient_gaps(const plan::Program& program, const BoundInstruction& bound,
+                               const plan::Unit& unit) {
   std::vector<Gap> gaps;
   for (const plan::Value& value : bound.instruction->writes) {
     const int slot = program.slot_of(value);
     std::vector<std::pair<int64_t, int64_t>> used;  // offset, size
     for (size_t i = 0; i < bound.targets.size(); ++i) {
-      if (bound.targets[i].first == slot) used.emplace_back(bound.targets[i].second, unit.parameters[i].size());
+      if (bound.targets[i].first == slot)
+        used.emplace_back(bound.targets[i].second, unit.parameters[i].size());
     }
     std::sort(used.begin(), used.end());
     used.emplace_back(program.slots[slot].bytes / static_cast<int64_t>(sizeof(float)), 0);
@@ -57,7 +59,8 @@ std::vector<Gap> gradient_gaps(const plan::Program& program, const BoundInstruct
   return gaps;
 }
 
-BoundInstruction bind(const plan::Program& program, const ModelState& model, const plan::Instruction& instruction) {
+BoundInstruction bind(const plan::Program& program, const ModelState& model,
+                      const plan::Instruction& instruction) {
   BoundInstruction bound;
   bound.instruction = &instruction;
   bound.handler = handler_of(instruction.op);
@@ -89,12 +92,15 @@ BoundInstruction bind(const plan::Program& program, const ModelState& model, con
 }  // namespace
 
 struct Executor::Impl {
-  Impl(const plan::Program& program_in, ModelState& model, const Objective& objective, const OptimizerRule* rule,
-       const RankContext& rank_in)
-      : program(program_in), rank(rank_in), state{program, model, objective, rule, rank, false, 0, {}, {}, nullptr, {}} {
+  Impl(const plan::Program& program_in, ModelState& model, const Objective& objective,
+       const OptimizerRule* rule, const RankContext& rank_in)
+      : program(program_in),
+        rank(rank_in),
+        state{program, model, objective, rule, rank, false, 0, {}, {}, nullptr, {}} {
     for (const plan::Instruction& instruction : program.instructions) {
       if (instruction.op != plan::Op::kBackwardInput) continue;
-      state.first_trained = state.training ? std::min(state.first_trained, instruction.unit) : instruction.unit;
+      state.first_trained =
+          state.training ? std::min(state.first_trained, instruction.unit) : instruction.unit;
       state.training = true;
     }
     state.cells.resize(program.slots.size());
@@ -139,7 +145,8 @@ struct Executor::Impl {
     event.stream = i.stream == plan::Stream::kCompute ? "compute" : "copy";
     event.start_ns = start_ns;
     event.duration_ns = rank.clock->monotonic_ns() - start_ns;
-    event.args = {{"step", fmt::format("{}", state.inputs->step)}, {"microbatch", fmt::format("{}", i.microbatch)}};
+    event.args = {{"step", fmt::format("{}", state.inputs->step)},
+                  {"microbatch", fmt::format("{}", i.microbatch)}};
     state.inputs->trace->push_back(std::move(event));
   }
 
@@ -178,7 +185,8 @@ RunOutputs Executor::run(const RunInputs& inputs) {
       if (!commits && impl_->rank.cancel != nullptr && impl_->rank.cancel->cancelled()) {
         throw Error(ErrorCode::kCancelled, "asked to stop");
       }
-      if (instruction.predicate == plan::Predicate::kAlways || state.outputs.scale.finite) impl_->execute(step, index);
+      if (instruction.predicate == plan::Predicate::kAlways || state.outputs.scale.finite)
+        impl_->execute(step, index);
       ++index;
     }
   } catch (...) {

@@ -1,4 +1,5 @@
-// The inside of the executor, shared by executor.cc (binding, the loop) and operations.cc (a handler per operation).
+// The inside of the executor, shared by executor.cc (binding, the loop) and operations.cc (a handler per
+// operation).
 #pragma once
 
 #include <array>
@@ -22,12 +23,12 @@ struct Gap {
 struct BoundInstruction {
   const plan::Instruction* instruction = nullptr;
   void (*handler)(struct ExecutorState&, const BoundInstruction&) = nullptr;
-  std::array<int, kValueKinds> read;   // slot of the first value of a kind that is read, -1: none
-  std::array<int, kValueKinds> write;  // the same for writes
-  std::vector<int> gradient_reads;     // slots of gradient and total values, in order
-  std::vector<int> drops;              // slots to empty afterwards
+  std::array<int, kValueKinds> read;             // slot of the first value of a kind that is read, -1: none
+  std::array<int, kValueKinds> write;            // the same for writes
+  std::vector<int> gradient_reads;               // slots of gradient and total values, in order
+  std::vector<int> drops;                        // slots to empty afterwards
   std::vector<std::pair<int, int64_t>> targets;  // backward_weight: by parameter {slot, element offset}
-  std::vector<Gap> gaps;                         // backward_weight: padding, which an earlier value may have used
+  std::vector<Gap> gaps;  // backward_weight: padding, which an earlier value may have used
 
   int unit() const { return instruction->unit; }
   int reads(plan::ValueKind kind) const { return read[static_cast<size_t>(kind)]; }
@@ -56,6 +57,7 @@ struct ExecutorState {
 };
 
 using Handler = void (*)(ExecutorState&, const BoundInstruction&);
-Handler handler_of(plan::Op op);  // Error{internal} for an operation without one (a test runs over all of them)
+Handler handler_of(
+    plan::Op op);  // Error{internal} for an operation without one (a test runs over all of them)
 
 }  // namespace furrow::train

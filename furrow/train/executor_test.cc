@@ -1,6 +1,4 @@
 // The equalities of the executor: recompute, accumulation, threads of execution never change a bit.
-#include "furrow/train/executor_torch.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +6,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/norm.h"
 #include "furrow/train/executor_state_torch.h"
+#include "furrow/train/executor_torch.h"
 #include "tests/testing/tiny_training_torch.h"
 
 namespace furrow::train {
@@ -126,12 +125,11 @@ TEST_P(Networks, TheNormIsThatOfTheMeanGradient) {
               std::min(1.0, 1.0 / (expected + 1e-6)), 1e-9);
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(testing::tiny_names()),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(testing::tiny_names()), [](const auto& info) {
+  std::string name = info.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
 
 TEST(NonFinite, LeavesTheModelAlone) {
   TinyTraining tiny = testing::tiny("mlp");
@@ -154,8 +152,8 @@ TEST(Cancelled, NothingIsApplied) {
   cancel.cancel();
   RankContext rank;
   rank.cancel = &cancel;
-  Executor executor(plan::compile_train(tiny.spec, plan::Layout(), {{4}, {}, 2}), model, find_objective("supervised"),
-                    &rule, rank);
+  Executor executor(plan::compile_train(tiny.spec, plan::Layout(), {{4}, {}, 2}), model,
+                    find_objective("supervised"), &rule, rank);
   data::Loader loader(*tiny.source, data::SampleOrder(1, tiny.source->size(), true), {.sizes = {4}});
   RunInputs inputs;
   inputs.loader = &loader;

@@ -1,7 +1,7 @@
 // Runs a program: the same list that was verified and printed, on real blocks and buffers.
 //
-// One handler per operation (executor.cc holds the table).  The executor owns the cells of the program's slots; between
-// runs only gradient buffers stay allocated.  Not thread safe; one per rank and program.
+// One handler per operation (executor.cc holds the table).  The executor owns the cells of the program's
+// slots; between runs only gradient buffers stay allocated.  Not thread safe; one per rank and program.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,9 +26,9 @@ namespace furrow::train {
 
 // What the gradient is multiplied with at the step, and whether there is a step at all.
 struct Scale {
-  double factor = 0;       // 1/count times the clip coefficient
-  double norm = 0;         // L2 norm of the mean gradient, before clipping
-  bool finite = true;      // loss and every gradient
+  double factor = 0;         // 1/count times the clip coefficient
+  double norm = 0;           // L2 norm of the mean gradient, before clipping
+  bool finite = true;        // loss and every gradient
   int non_finite_unit = -1;  // the first unit with a non-finite gradient, when known
 };
 
@@ -36,22 +36,22 @@ struct RunInputs {
   data::Loader* loader = nullptr;  // one batch per `load`
   int64_t step = 0;                // counts from 0: the counter of random numbers
   Rates rates;
-  double max_norm = 0;             // 0: no clipping
-  bool alias_snapshots = false;    // snapshot() hands out the live buffers instead of copies
+  double max_norm = 0;           // 0: no clipping
+  bool alias_snapshots = false;  // snapshot() hands out the live buffers instead of copies
   std::vector<observe::TraceEvent>* trace = nullptr;  // gets one event per instruction when set
 };
 
 struct RunOutputs {
-  LossSums loss;                    // over all microbatches
-  Scale scale;                      // train programs
-  std::vector<UnitState> snapshots; // save programs, by unit
+  LossSums loss;                     // over all microbatches
+  Scale scale;                       // train programs
+  std::vector<UnitState> snapshots;  // save programs, by unit
 };
 
 class Executor {
  public:
   // `rule` may be null for programs without `step`.  All references outlive the executor.
-  Executor(const plan::Program& program, ModelState& model, const Objective& objective, const OptimizerRule* rule,
-           const RankContext& rank);
+  Executor(const plan::Program& program, ModelState& model, const Objective& objective,
+           const OptimizerRule* rule, const RankContext& rank);
   ~Executor();
 
   // Error{cancelled} when the rank's token is set between instructions: nothing of the step has been applied.

@@ -11,7 +11,8 @@ namespace furrow::train {
 
 struct Extensions {
   std::vector<models::Architecture> architectures;
-  std::vector<nn::BlockKind> blocks;  // one for each unit kind of those architectures that furrow does not know
+  std::vector<nn::BlockKind>
+      blocks;  // one for each unit kind of those architectures that furrow does not know
 };
 
 }  // namespace furrow::train

@@ -34,7 +34,8 @@ Rates warmup_stable_decay(const ScheduleInputs& in, int64_t step, double (*curve
   if (step < warmup) {
     factor = static_cast<double>(step + 1) / static_cast<double>(warmup + 1);
   } else if (step >= warmup + stable) {
-    const double progress = std::min(1.0, static_cast<double>(step + 1 - warmup - stable) / static_cast<double>(decay));
+    const double progress =
+        std::min(1.0, static_cast<double>(step + 1 - warmup - stable) / static_cast<double>(decay));
     factor = in.schedule.min_lr_factor + (1 - in.schedule.min_lr_factor) * curve(progress);
   }
   return {in.optimizer.lr * factor, base_momentum(in.optimizer)};
@@ -49,8 +50,8 @@ Rates linear(const ScheduleInputs& in, int64_t step) {
 }
 
 Rates cosine(const ScheduleInputs& in, int64_t step) {
-  return warmup_stable_decay(in, step,
-                             [](double progress) { return 0.5 * (1 + std::cos(std::numbers::pi * progress)); });
+  return warmup_stable_decay(
+      in, step, [](double progress) { return 0.5 * (1 + std::cos(std::numbers::pi * progress)); });
 }
 
 double anneal(double from, double to, double progress) {

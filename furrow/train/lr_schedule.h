@@ -30,10 +30,11 @@ struct Schedule {
 std::span<const Schedule> schedules();
 const Schedule& find_schedule(std::string_view name);  // Error{invalid_argument}, lists the known ones
 
-// constant, linear, cosine: linear warm-up over warmup_steps, then constant, then decay over decay_ratio of the steps (all
-// after warm-up when unset) down to min_lr_factor; the formula is torchtitan's linear_warmup_stable_decay.
-// one_cycle: Smith and Topin, "Super-convergence", 2017, with cosine annealing in two phases, as in PyTorch's
-// OneCycleLR: lr/div_factor -> lr -> lr/div_factor/final_div_factor; momentum max -> base -> max.
+// constant, linear, cosine: linear warm-up over warmup_steps, then constant, then decay over decay_ratio of
+// the steps (all after warm-up when unset) down to min_lr_factor; the formula is torchtitan's
+// linear_warmup_stable_decay. one_cycle: Smith and Topin, "Super-convergence", 2017, with cosine annealing in
+// two phases, as in PyTorch's OneCycleLR: lr/div_factor -> lr -> lr/div_factor/final_div_factor; momentum max
+// -> base -> max.
 Rates rates_at(const ScheduleInputs& inputs, int64_t step);
 
 }  // namespace furrow::train

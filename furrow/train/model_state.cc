@@ -29,12 +29,14 @@ std::map<std::string, Home> homes_of(const plan::ModelSpec& spec, const plan::Fl
 }
 
 std::vector<NamedTensor> named(const plan::ModelSpec& spec, const plan::FlatLayout& flat,
-                               const std::string& prefix, const std::function<at::Tensor(size_t)>& flat_of_unit) {
+                               const std::string& prefix,
+                               const std::function<at::Tensor(size_t)>& flat_of_unit) {
   std::vector<NamedTensor> tensors;
   for (size_t u = 0; u < spec.units.size(); ++u) {
     for (const plan::FlatSpan& span : flat.units[u].spans) {
       const plan::Parameter& parameter = spec.units[u].parameters[span.parameter];
-      tensors.push_back({prefix + parameter.name, tensor::view(flat_of_unit(u), span.offset, parameter.shape)});
+      tensors.push_back(
+          {prefix + parameter.name, tensor::view(flat_of_unit(u), span.offset, parameter.shape)});
     }
   }
   return tensors;
@@ -64,8 +66,9 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<std::string> state_name
       at::Tensor leaf = tensor::view(units_[home.unit].params, home.offset, parameter.shape).detach();
       params.push_back({leaf.requires_grad_(true), static_cast<int>(params.size())});
       if (!parameter.tied()) {
-        nn::initialise(parameter, seed, {units_[home.unit].params.data_ptr<float>() + home.offset,
-                                         static_cast<size_t>(parameter.size())});
+        nn::initialise(parameter, seed,
+                       {units_[home.unit].params.data_ptr<float>() + home.offset,
+                        static_cast<size_t>(parameter.size())});
       }
     }
     params_.push_back(std::move(params));
@@ -97,6 +100,21 @@ UnitState ModelState::snapshot(int unit, bool alias) const {
   if (live.params.defined()) copy.params = live.params.clone();
   for (const at::Tensor& state : live.states) copy.states.push_back(state.clone());
   return copy;
+}
+
+std::vector<UnitState> ModelState::snapshot_parameters() const {
+  const MemoryScope scope(MemoryKind::kCheckpoint);
+  std::vector<UnitState> copies;
+  for (const UnitState& unit : units_) {
+    copies.push_back({unit.params.defined() ? unit.params.clone() : at::Tensor(), {}});
+  }
+  return copies;
+}
+
+void ModelState::load_snapshot(std::span<const UnitState> parameters) {
+  for (size_t u = 0; u < parameters.size(); ++u) {
+    if (parameters[u].params.defined()) units_[u].params.copy_(parameters[u].params);
+  }
 }
 
 }  // namespace furrow::train

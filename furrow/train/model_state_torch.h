@@ -22,8 +22,8 @@ struct UnitState {
 
 // A logical tensor as checkpoints and exports name it, and where it lies now.
 struct NamedTensor {
-  std::string name;      // "conv1.weight"; states are "optimizer.<state>/conv1.weight"
-  at::Tensor view;       // into the flat buffer, with the parameter's shape
+  std::string name;  // "conv1.weight"; states are "optimizer.<state>/conv1.weight"
+  at::Tensor view;   // into the flat buffer, with the parameter's shape
 };
 
 class ModelState {
@@ -49,8 +49,10 @@ class ModelState {
   std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;
   std::vector<NamedTensor> optimizer_states_of(std::span<const UnitState> units) const;
 
-  // Copies of all flat buffers.  With `alias` the live buffers themselves.
+  // Copies of a unit's flat buffers.  With `alias` the live buffers themselves.
   UnitState snapshot(int unit, bool alias) const;
+  std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, without states
+  void load_snapshot(std::span<const UnitState> parameters);
 
  private:
   plan::ModelSpec spec_;

@@ -11,7 +11,8 @@ namespace furrow::train {
 namespace {
 
 // Over samples when the output is [batch, classes], over tokens when it is [batch, context, classes].
-LossSums cross_entropy(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads) {
+LossSums cross_entropy(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient,
+                       int threads) {
   const tensor::CrossEntropySums sums = tensor::cross_entropy(output, target, gradient, threads);
   return {sums.loss, sums.rows, sums.correct};
 }

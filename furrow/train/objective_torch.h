@@ -1,4 +1,5 @@
-// Objectives: from a unit's output and the batch's target to exact sums of loss, and the gradient of the *sum*.
+// Objectives: from a unit's output and the batch's target to exact sums of loss, and the gradient of the
+// *sum*.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,8 +12,8 @@
 
 namespace furrow::train {
 
-// Exact sums over what an objective counts: samples or tokens.  Merging is exact, so neither the number of microbatches
-// nor their order shows in the result.
+// Exact sums over what an objective counts: samples or tokens.  Merging is exact, so neither the number of
+// microbatches nor their order shows in the result.
 struct LossSums {
   ExactSum loss;
   int64_t count = 0;
@@ -20,7 +21,9 @@ struct LossSums {
 
   void add(const LossSums& other);
   double mean() const { return count > 0 ? loss.value() / static_cast<double>(count) : 0; }
-  double accuracy() const { return count > 0 ? static_cast<double>(correct) / static_cast<double>(count) : 0; }
+  double accuracy() const {
+    return count > 0 ? static_cast<double>(correct) / static_cast<double>(count) : 0;
+  }
 };
 
 struct Objective {

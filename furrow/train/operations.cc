@@ -61,7 +61,8 @@ at::Tensor run_without_graph(ExecutorState& state, const BoundInstruction& bound
   set_context(state, bound, &context);
   context.training = state.training;
   const at::AutoGradMode grad_mode(false);
-  return state.model.block(bound.unit()).forward(unit_input(state, bound), state.model.params(bound.unit()), context);
+  return state.model.block(bound.unit())
+      .forward(unit_input(state, bound), state.model.params(bound.unit()), context);
 }
 
 void forward(ExecutorState& state, const BoundInstruction& bound) {
@@ -85,7 +86,8 @@ LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor
   const MemoryScope scope(MemoryKind::kActivations);
   const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
   const at::Tensor& output = state.cell<at::Tensor>(bound.reads(ValueKind::kAct));
-  const LossSums sums = state.objective.loss(output, batch_tensor(batch->arrays[1]), gradient, state.rank.threads);
+  const LossSums sums =
+      state.objective.loss(output, batch_tensor(batch->arrays[1]), gradient, state.rank.threads);
   state.outputs.loss.add(sums);
   return sums;
 }
@@ -159,7 +161,8 @@ void add_tied(ExecutorState& state, const BoundInstruction& bound) {
   }
 }
 
-// Norm of the mean gradient over all units, the clip coefficient of torch.nn.utils.clip_grad_norm_, and the verdict.
+// Norm of the mean gradient over all units, the clip coefficient of torch.nn.utils.clip_grad_norm_, and the
+// verdict.
 void clip(ExecutorState& state, const BoundInstruction& bound) {
   ExactSum squares;
   Scale scale;
@@ -196,8 +199,9 @@ void step(ExecutorState& state, const BoundInstruction& bound) {
     for (size_t s = 0; s < unit.states.size(); ++s) {
       span.states[s] = {unit.states[s].data_ptr<float>() + begin, static_cast<size_t>(size)};
     }
-    state.rule->kernel().step(span, state.rule->parameters(state.inputs->step, state.inputs->rates, scale.factor, decay),
-                              state.rank.threads);
+    state.rule->kernel().step(
+        span, state.rule->parameters(state.inputs->step, state.inputs->rates, scale.factor, decay),
+        state.rank.threads);
   }
 }
 

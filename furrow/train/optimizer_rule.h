@@ -17,7 +17,8 @@ class OptimizerRule {
   OptimizerRule(const config::Optimizer& config, bool moving_momentum);
   std::vector<std::string> state_names() const;  // "exp_avg", "exp_avg_sq"; SGD without momentum: none
   // Hyper-parameters of 0-based step `step`, `decay` for parameters that decay.
-  tensor::StepParameters parameters(int64_t step, const Rates& rates, double gradient_factor, bool decay) const;
+  tensor::StepParameters parameters(int64_t step, const Rates& rates, double gradient_factor,
+                                    bool decay) const;
   const tensor::Optimizer& kernel() const { return *kernel_; }
 
  private:

@@ -9,7 +9,7 @@ namespace furrow::train {
 
 struct RankContext {
   int rank = 0;
-  int threads = 1;                      // for kernels and libtorch on this rank's thread
+  int threads = 1;  // for kernels and libtorch on this rank's thread
   uint64_t seed = 0;
   const CancelToken* cancel = nullptr;  // polled between instructions; may be null
   const Clock* clock = &system_clock();

@@ -13,11 +13,13 @@ std::vector<int64_t> microbatch_sizes(const config::Training& training) {
   const int64_t local = training.local_batch_size;
   const int64_t global = training.global_batch_size > 0 ? training.global_batch_size : local;
   if (global % local != 0) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("[training] global_batch_size {} = {} x local_batch_size {} + {}: choose a multiple, such as "
-                            "{} or {}",
-                            global, global / local, local, global % local, std::max(local, global - global % local),
-                            global + local - global % local));
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format(
+            "[training] global_batch_size {} = {} x local_batch_size {} + {}: choose a multiple, such as "
+            "{} or {}",
+            global, global / local, local, global % local, std::max(local, global - global % local),
+            global + local - global % local));
   }
   return std::vector<int64_t>(global / local, local);
 }
@@ -41,8 +43,9 @@ std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, co
     if (found) continue;
     std::string names;
     for (const plan::Unit& unit : spec.units) names += (names.empty() ? "" : ", ") + unit.name;
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("[activation_checkpoint] units: '{}' matches no unit; the units are {}", pattern, names));
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("[activation_checkpoint] units: '{}' matches no unit; the units are {}", pattern, names));
   }
   return recompute;
 }

@@ -10,7 +10,8 @@
 
 namespace furrow::train {
 
-// local_batch_size, as often as it fits into global_batch_size.  Error{invalid_argument} shows the sum when it does not.
+// local_batch_size, as often as it fits into global_batch_size.  Error{invalid_argument} shows the sum when
+// it does not.
 std::vector<int64_t> microbatch_sizes(const config::Training& training);
 
 // [training] steps, or epochs over `train_samples` rounded up to whole steps.

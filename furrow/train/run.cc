@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
 #include <utility>
 
@@ -12,6 +13,7 @@
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
 #include "furrow/train/extensions_torch.h"
+#include "furrow/train/library_build.h"
 #include "furrow/train/recipe.h"
 #include "furrow/train/run_torch.h"
 
@@ -21,13 +23,14 @@ namespace {
 bool language(const config::Config& config) { return config.training.dataset == "text"; }
 
 observe::RunFolder open_folder(const TrainRequest& request) {
-  return request.resume ? observe::RunFolder::resume(request.run_folder) : observe::RunFolder::create(request.run_folder);
+  return request.resume ? observe::RunFolder::resume(request.run_folder)
+                        : observe::RunFolder::create(request.run_folder);
 }
 
 }  // namespace
 
-Workbench open_workbench(const config::Config& config, const Extensions* extensions, const CancelToken* cancel,
-                         const data::Preprocessing* fitted) {
+Workbench open_workbench(const config::Config& config, const Extensions* extensions,
+                         const CancelToken* cancel, const data::Preprocessing* fitted) {
   Workbench bench;
   bench.config = config;
   bench.dataset = data::open_dataset(config, fitted);
@@ -38,7 +41,8 @@ Workbench open_workbench(const config::Config& config, const Extensions* extensi
   shape.input.shape.insert(shape.input.shape.begin(), -1);
   shape.classes = source.classes();
   const std::span<const models::Architecture> extra =
-      extensions ? std::span<const models::Architecture>(extensions->architectures) : std::span<const models::Architecture>();
+      extensions ? std::span<const models::Architecture>(extensions->architectures)
+                 : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
   bench.objective = &find_objective(language(config) ? "language_modelling" : "supervised");
   bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : core_count();
@@ -93,14 +97,17 @@ void Run::compile() {
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset.train->size());
 
-  const std::vector<nn::BlockKind> blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
+  const std::vector<nn::BlockKind> blocks =
+      request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   model_ = std::make_unique<ModelState>(bench_.spec, rule_.state_names(), bench_.rank.seed, blocks);
   trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);
-  saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout, options), *model_, *bench_.objective, &rule_,
-                                      bench_.rank);
-  evaluator_ = std::make_unique<Evaluator>(*model_, *bench_.objective, bench_.rank, config.training.local_batch_size,
-                                           static_cast<int>(config.data.prefetch_batches));
-  checkpointer_ = std::make_unique<Checkpointer>(config, folder_.checkpoints(), bench_.rank.threads);
+  saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout, options), *model_,
+                                      *bench_.objective, &rule_, bench_.rank);
+  evaluator_ =
+      std::make_unique<Evaluator>(*model_, *bench_.objective, bench_.rank, config.training.local_batch_size,
+                                  static_cast<int>(config.data.prefetch_batches));
+  checkpointer_ =
+      std::make_unique<Checkpointer>(config, folder_.file(config.checkpoint.folder), bench_.rank.threads);
 }
 
 void Run::restore() {
@@ -127,15 +134,20 @@ void Run::restore() {
       source, data::SampleOrder(bench_.rank.seed, source.size(), config.data.shuffle), options);
 }
 
+std::string Run::run_name() const {
+  return std::filesystem::path(folder_.path() + "/.").lexically_normal().parent_path().filename();
+}
+
 void Run::begin_record() {
-  const std::string name = request_.run_folder.substr(request_.run_folder.find_last_of('/') + 1);
+  const std::string name = run_name();
   const std::string text = config::to_toml(bench_.config);
   sinks_.begin(name, text, state_.step);
   folder_.write_plan(plan::to_text(trainer_->program()));
 }
 
 bool Run::wants_more() const {
-  return state_.step < total_steps_ && !state_.stopped_early && !(request_.cancel && request_.cancel->cancelled());
+  return state_.step < total_steps_ && !state_.stopped_early &&
+         !(request_.cancel && request_.cancel->cancelled());
 }
 
 void Run::loop() {
@@ -152,7 +164,8 @@ void Run::loop() {
         (last || (config.validation.freq > 0 && state_.step % config.validation.freq == 0))) {
       validate();
     }
-    if (config.checkpoint.enable && config.checkpoint.interval > 0 && state_.step % config.checkpoint.interval == 0) {
+    if (config.checkpoint.enable && config.checkpoint.interval > 0 &&
+        state_.step % config.checkpoint.interval == 0) {
       save();
     }
   }
@@ -167,7 +180,8 @@ void Run::one_step() {
   inputs.rates = rates_at({config.lr_scheduler, config.optimizer, total_steps_}, state_.step);
   inputs.max_norm = config.training.max_norm;
   const bool first_of_process = times_.count() == 0 && time_to_first_step_s_ == 0;
-  const auto traced = static_cast<int64_t>(trace_.size() / std::max<size_t>(1, trainer_->program().instructions.size()));
+  const auto traced =
+      static_cast<int64_t>(trace_.size() / std::max<size_t>(1, trainer_->program().instructions.size()));
   if (config.profiling.enable_profiling && !first_of_process && traced < config.profiling.trace_steps) {
     inputs.trace = &trace_;
   }
@@ -183,7 +197,8 @@ void Run::one_step() {
     times_.add(duration_ns);
   }
   const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);
-  if (state_.step % log_freq == 0 || state_.step == 1 || state_.step == total_steps_) log_step(outputs, duration_ns);
+  if (state_.step % log_freq == 0 || state_.step == 1 || state_.step == total_steps_)
+    log_step(outputs, duration_ns);
   sinks_.progress(state_.step, total_steps_);
 }
 
@@ -194,8 +209,10 @@ void Run::refuse_non_finite(const RunOutputs& outputs) {
       "step {}: loss is {}, gradient norm is {}{}", state_.step + 1, outputs.loss.mean(), outputs.scale.norm,
       unit >= 0 ? fmt::format(", first in the gradient of unit {}", bench_.spec.units[unit].name) : "");
   if (bench_.config.training.nan_policy == "stop") {
-    throw Error(ErrorCode::kFailedPrecondition,
-                message + "; lower [optimizer] lr, clip with [training] max_norm, or set [training] nan_policy = \"skip\"");
+    throw Error(
+        ErrorCode::kFailedPrecondition,
+        message +
+            "; lower [optimizer] lr, clip with [training] max_norm, or set [training] nan_policy = \"skip\"");
   }
   ++state_.skipped_steps;
   log_warning(message + "; the step is skipped");
@@ -205,21 +222,21 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
   observe::StepRecord record;
   record.step = state_.step;
   record.samples = state_.position;
-  const Rates rates = rates_at({bench_.config.lr_scheduler, bench_.config.optimizer, total_steps_}, state_.step - 1);
-  record.values = {{"loss", outputs.loss.mean()},
-                   {"grad_norm", outputs.scale.norm},
-                   {"lr", rates.lr},
-                   {"accuracy", outputs.loss.accuracy()},
-                   {"samples_per_second", static_cast<double>(global_batch_) / (static_cast<double>(duration_ns) * 1e-9)},
-                   {"step_time_ms", static_cast<double>(duration_ns) * 1e-6},
-                   {"data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9},
-                   {"memory_bytes", static_cast<double>(current_rss_bytes())}};
+  const Rates rates =
+      rates_at({bench_.config.lr_scheduler, bench_.config.optimizer, total_steps_}, state_.step - 1);
+  record.values = {
+      {"loss", outputs.loss.mean()},
+      {"grad_norm", outputs.scale.norm},
+      {"lr", rates.lr},
+      {"accuracy", outputs.loss.accuracy()},
+      {"samples_per_second", static_cast<double>(global_batch_) / (static_cast<double>(duration_ns) * 1e-9)},
+      {"step_time_ms", static_cast<double>(duration_ns) * 1e-6},
+      {"data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9},
+      {"memory_bytes", static_cast<double>(peak_rss_bytes())}};
   emit(record);
 }
 
-void Run::emit(const observe::StepRecord& record) {
-  sinks_.log(record);
-}
+void Run::emit(const observe::StepRecord& record) { sinks_.log(record); }
 
 void Run::validate() {
   const LossSums sums = evaluator_->run(*bench_.dataset.validation);
@@ -250,12 +267,7 @@ void Run::keep_best(double loss, double accuracy) {
   state_.best_step = state_.step;
   state_.best_validation_loss = loss;
   state_.best_validation_accuracy = accuracy;
-  best_.clear();
-  const MemoryScope scope(MemoryKind::kCheckpoint);
-  for (size_t u = 0; u < bench_.spec.units.size(); ++u) {
-    const at::Tensor& params = model_->unit(static_cast<int>(u)).params;
-    best_.push_back({params.defined() ? params.clone() : params, {}});
-  }
+  best_ = model_->snapshot_parameters();
 }
 
 void Run::save() {
@@ -271,15 +283,14 @@ void Run::save() {
 
 void Run::finish() {
   const bool cancelled = request_.cancel && request_.cancel->cancelled();
-  status_ = cancelled && state_.step < total_steps_ ? "interrupted" : state_.stopped_early ? "stopped early" : "finished";
+  status_ = cancelled && state_.step < total_steps_ ? "interrupted"
+            : state_.stopped_early                  ? "stopped early"
+                                                    : "finished";
   if (bench_.config.checkpoint.enable) save();
   checkpointer_->wait();
   if (!trace_.empty()) observe::write_trace(folder_.file("trace.json"), trace_, "furrow");
   if (status_ == "interrupted") return;
-  for (size_t u = 0; u < best_.size(); ++u) {
-    at::Tensor& params = model_->unit(static_cast<int>(u)).params;
-    if (params.defined()) params.copy_(best_[u].params);
-  }
+  model_->load_snapshot(best_);
   test();
   export_model();
 }
@@ -294,7 +305,7 @@ void Run::test() {
 
 observe::Summary Run::summary() const {
   observe::Summary s;
-  s.name = request_.run_folder.substr(request_.run_folder.find_last_of('/') + 1);
+  s.name = run_name();
   s.status = status_;
   s.steps = state_.step;
   s.samples = state_.position;
@@ -317,7 +328,8 @@ observe::Summary Run::summary() const {
   s.time_to_first_step_s = time_to_first_step_s_;
   s.data_wait_s = static_cast<double>(loader_->wait_ns()) * 1e-9;
   s.peak_rss_bytes = peak_rss_bytes();
-  for (size_t k = 0; k < kMemoryKinds; ++k) s.memory_bytes[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
+  for (size_t k = 0; k < kMemoryKinds; ++k)
+    s.memory_bytes[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
   s.planned_memory_bytes = planned_.peak_bytes;
   s.seed = bench_.rank.seed;
   s.threads = bench_.rank.threads;

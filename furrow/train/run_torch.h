@@ -26,8 +26,8 @@ struct Workbench {
   const Objective* objective = nullptr;
   RankContext rank;
 };
-Workbench open_workbench(const config::Config& config, const Extensions* extensions, const CancelToken* cancel,
-                         const data::Preprocessing* fitted = nullptr);
+Workbench open_workbench(const config::Config& config, const Extensions* extensions,
+                         const CancelToken* cancel, const data::Preprocessing* fitted = nullptr);
 
 class Run {
  public:
@@ -35,6 +35,7 @@ class Run {
   observe::Summary run();
 
  private:
+  std::string run_name() const;
   void compile();
   void restore();
   void begin_record();
@@ -71,7 +72,7 @@ class Run {
   std::vector<UnitState> best_;  // parameters of the best model so far, by unit
   int64_t saved_step_ = -1;
   std::string status_ = "running";
-  observe::StepTimes times_;     // of this process, without its first step
+  observe::StepTimes times_;  // of this process, without its first step
   double time_to_first_step_s_ = 0;
   double test_loss_ = 0, test_accuracy_ = 0;
   bool tested_ = false;

@@ -26,7 +26,7 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
     throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");
   }
   ModelState model(bench.spec, {}, bench.rank.seed);
-  load_parameters(exported ? artefact_folder : run_folder + "/checkpoints", model);
+  load_parameters(exported ? artefact_folder : run_folder + "/" + config.checkpoint.folder, model);
   Evaluator evaluator(model, *bench.objective, bench.rank, config.training.local_batch_size,
                       static_cast<int>(config.data.prefetch_batches));
   const LossSums sums = evaluator.run(*source);

@@ -3,8 +3,8 @@
 //   auto config = config::load("convnet.toml", {});
 //   train::TrainResult result = train::train(config, {.run_folder = "runs/a"});
 //
-// A session owns parameters, optimizer state and data position, picks the program by step (train, evaluate, save), and
-// feeds the executor.  No process-global state: several sessions may run in threads.
+// A session owns parameters, optimizer state and data position, picks the program by step (train, evaluate,
+// save), and feeds the executor.  No process-global state: several sessions may run in threads.
 #pragma once
 
 #include <cstdint>
@@ -25,22 +25,23 @@ struct Extensions;
 
 struct TrainRequest {
   config::Config config;
-  std::string run_folder;            // created; must not hold a run unless `resume`
-  bool resume = false;               // go on from the newest valid checkpoint, or from step 0 when there is none
-  std::vector<observe::Sink*> sinks; // besides the run folder
+  std::string run_folder;  // created; must not hold a run unless `resume`
+  bool resume = false;     // go on from the newest valid checkpoint, or from step 0 when there is none
+  std::vector<observe::Sink*> sinks;  // besides the run folder
   const Extensions* extensions = nullptr;
   const CancelToken* cancel = nullptr;  // set: save, write the summary with status "interrupted", return
 };
 
-// Error codes: invalid_argument (config, data), data_loss (damaged files), resource_exhausted (disk full while saving),
-// failed_precondition (NaN loss under policy stop: names step, unit, norm; a strict resume over another recipe).
+// Error codes: invalid_argument (config, data), data_loss (damaged files), resource_exhausted (disk full
+// while saving), failed_precondition (NaN loss under policy stop: names step, unit, norm; a strict resume
+// over another recipe).
 observe::Summary train(const TrainRequest& request);
 
 struct EvalResult {
   std::string split;
   int64_t samples = 0;
-  double loss = 0;       // mean over samples (tokens)
-  double accuracy = 0;   // share of samples (tokens) whose arg max is the target
+  double loss = 0;      // mean over samples (tokens)
+  double accuracy = 0;  // share of samples (tokens) whose arg max is the target
 };
 
 // Metrics of a run's model (model/ if present, else its newest checkpoint) on "test" or "validation".

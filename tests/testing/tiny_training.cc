@@ -61,7 +61,8 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
       }
       const Philox stream(7, RandomPurpose::kNoise, f == 0 ? "tokens" : "targets");
       for (int64_t i = 0; i < n; ++i) {
-        arrays[f].as<int64_t>()[row * n + i] = stream.block(0, sample, static_cast<uint32_t>(i))[0] % classes_;
+        arrays[f].as<int64_t>()[row * n + i] =
+            stream.block(0, sample, static_cast<uint32_t>(i))[0] % classes_;
       }
     }
   }
@@ -127,7 +128,8 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
     result.params.push_back(unit.params);
     result.states.insert(result.states.end(), unit.states.begin(), unit.states.end());
     const bool has = unit.params.defined();
-    result.gradients.push_back(has ? executor.gradient(gradient_value(program, static_cast<int>(u))).clone() : at::Tensor());
+    result.gradients.push_back(has ? executor.gradient(gradient_value(program, static_cast<int>(u))).clone()
+                                   : at::Tensor());
   }
   return result;
 }

@@ -52,8 +52,8 @@ struct StepOptions {
   std::vector<int64_t> microbatch_sizes = {4};
   std::vector<bool> recompute = {};
   int steps = 1;
-  int64_t position = 0;   // of the first sample
-  int64_t first_step = 0; // counter of random numbers
+  int64_t position = 0;    // of the first sample
+  int64_t first_step = 0;  // counter of random numbers
   int threads = 1;
 };
 

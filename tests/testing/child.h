@@ -1,0 +1,40 @@
+// Runs a real process for a test: its output, its status, a kill after a while.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace furrow::testing {
+
+struct ChildResult {
+  int exit_status = -1;  // -1 when a signal ended it
+  int signal = 0;
+  std::string out, err;
+  double seconds = 0;
+};
+
+struct ChildOptions {
+  std::vector<std::pair<std::string, std::string>> environment;  // added to this process's own
+  int kill_signal = 0;                                           // sent after kill_after_ms, unless 0
+  int64_t kill_after_ms = 0;
+  int64_t timeout_ms = 120'000;  // then SIGKILL, and the test fails
+};
+
+ChildResult run_child(const std::vector<std::string>& command, const ChildOptions& options = {});
+
+// A folder under TMPDIR that goes with the object.
+class TemporaryFolder {
+ public:
+  TemporaryFolder();
+  ~TemporaryFolder();
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace furrow::testing
