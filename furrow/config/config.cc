@@ -192,13 +192,22 @@ bool operator==(const Config& a, const Config& b) {
   return true;
 }
 
-std::string to_toml(const Config& config) {
+std::string section_toml(const Config& config, std::string_view name) {
   std::string text;
   for (const Section& section : schema()) {
-    text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", section.name);
+    if (section.name != name) continue;
     for (const Field& field : section.fields) {
       text += fmt::format("{} = {}\n", field.key, to_toml(field.get(config)));
     }
+  }
+  return text;
+}
+
+std::string to_toml(const Config& config) {
+  std::string text;
+  for (const Section& section : schema()) {
+    text +=
+        fmt::format("{}[{}]\n{}", text.empty() ? "" : "\n", section.name, section_toml(config, section.name));
   }
   return text;
 }

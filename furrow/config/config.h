@@ -93,6 +93,8 @@ std::vector<std::string> ignored_settings(const Config& config);
 
 // The resolved configuration, every key; parse(to_toml(c)) == c.
 std::string to_toml(const Config& config);
+std::string section_toml(const Config& config,
+                         std::string_view section);  // the lines of one section, without [section]
 
 // "convnet.toml:12: " or "command line: " in front of a message about `name` ("training.steps"); "" for a
 // default.

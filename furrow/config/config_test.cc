@@ -240,6 +240,12 @@ TEST(ToToml, RoundTripsEveryKey) {
   EXPECT_FALSE(back == odd);
 }
 
+TEST(ToToml, OneSectionAlone) {
+  EXPECT_THAT(section_toml(Config{}, "metrics"),
+              testing::StartsWith("log_freq = 10\nenable_tensorboard = false\n"));
+  EXPECT_EQ(section_toml(Config{}, "none"), "");
+}
+
 TEST(ToToml, WritesEveryKeyOnce) {
   const std::string text = to_toml(Config{});
   for (const Section& section : schema()) {

@@ -3,7 +3,8 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
-#include <sstream>
+#include <string>
+#include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
@@ -98,14 +99,32 @@ std::vector<TensorPort> read_ports(const toml::table& root, std::string_view key
   return ports;
 }
 
+// A scalar or a list of values as TOML.
+std::string value_text(const toml::node& node) {
+  if (const auto truth = node.value_exact<bool>()) return *truth ? "true" : "false";
+  if (const auto integer = node.value_exact<int64_t>()) return std::to_string(*integer);
+  if (const auto text = node.value_exact<std::string>()) return json_quote(*text);
+  if (const auto number = node.value_exact<double>()) {
+    const std::string digits = format_double(*number);
+    return digits.find_first_of(".en") == std::string::npos ? digits + ".0" : digits;
+  }
+  const toml::array* list = node.as_array();
+  if (list == nullptr) damaged("a value under [model] must be a scalar or a list");
+  std::vector<std::string> elements;
+  for (const toml::node& element : *list) elements.push_back(value_text(element));
+  return fmt::format("[{}]", fmt::join(elements, ", "));
+}
+
 // One "key = value" line per entry, in the order of the text.
 std::string table_lines(const toml::table& table) {
   std::vector<std::pair<toml::source_position, std::string>> lines;
   for (const auto& [key, value] : table) {
-    if (value.is_table()) damaged(fmt::format("'{}' under [model] must not be a table", key.str()));
-    std::ostringstream line;
-    line << toml::toml_formatter(toml::table{{key, value}});
-    lines.emplace_back(key.source().begin, line.str() + "\n");
+    const bool bare = std::all_of(key.str().begin(), key.str().end(), [](char c) {
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+             c == '-';
+    });
+    const std::string name = bare && !key.str().empty() ? std::string(key.str()) : json_quote(key.str());
+    lines.emplace_back(key.source().begin, fmt::format("{} = {}\n", name, value_text(value)));
   }
   std::stable_sort(lines.begin(), lines.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -114,7 +133,7 @@ std::string table_lines(const toml::table& table) {
   return text;
 }
 
-// The lines of `model`, checked and in toml++'s spelling, so that writing what was read gives the same text.
+// The lines of `model`, checked and in one spelling, so that writing what was read gives the same text.
 std::string checked_model(const std::string& model) {
   try {
     return table_lines(parse_table(model));

@@ -90,7 +90,7 @@ void CheckpointWriter::write(const std::string& file, std::span<const Checkpoint
     described.emplace_back(&piece, Piece{file, entry, offset, piece.view.shape, xxh3_64(piece.view.bytes)});
   }
   FURROW_FAILPOINT("checkpoint.before_piece");
-  write_safetensors(working_ + "/" + file, arrays, {{"format", "furrow-checkpoint"}});
+  write_safetensors(working_ + "/" + file, arrays);
   FURROW_FAILPOINT("checkpoint.after_piece");
   for (auto& [source, piece] : described) {
     LogicalTensor& tensor = tensors_[source->name];

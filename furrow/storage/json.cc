@@ -136,6 +136,10 @@ std::vector<int64_t> Json::integers() const {
 }
 
 Json parse_json(std::string_view text) {
+  // nlohmann takes a zero byte for the end of the text.
+  if (const size_t zero = text.find('\0'); zero != std::string_view::npos) {
+    throw Error(ErrorCode::kDataLoss, fmt::format("not JSON, at byte {}", zero));
+  }
   JsonBuilder builder;
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();
