@@ -39,7 +39,7 @@ HWY_INLINE void store(VF v, float* p) { hn::StoreU(v, DF(), p); }
 
 // The first n lanes, 0 <= n <= kLanes; the others are zero and their memory is not touched.
 HWY_INLINE VF load_part(const float* p, int64_t n) {
-#if HWY_ARCH_X86
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3  // the others would touch the absent lanes
   return hn::MaskedLoad(hn::FirstN(DF(), static_cast<size_t>(n)), DF(), p);
 #else
   alignas(64) float buffer[kLanes] = {};
@@ -49,7 +49,7 @@ HWY_INLINE VF load_part(const float* p, int64_t n) {
 }
 
 HWY_INLINE void store_part(VF v, float* p, int64_t n) {
-#if HWY_ARCH_X86
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET == HWY_AVX3  // the others would touch the absent lanes
   hn::BlendedStore(v, hn::FirstN(DF(), static_cast<size_t>(n)), DF(), p);
 #else
   alignas(64) float buffer[kLanes];
