@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "furrow/preprocess/utf8.h"
@@ -76,10 +77,15 @@ CharTokenizer CharTokenizer::fit(std::string_view text) {
   if (text.empty())
     throw Error(ErrorCode::kInvalidArgument, "the text is empty: there is no alphabet to fit");
   std::vector<bool> seen(kMaxCodePoint + size_t{1}, false);
-  for (size_t offset = 0; offset < text.size();) seen[decode_utf8(text, offset)] = true;
+  char32_t last = 0;
+  for (size_t offset = 0; offset < text.size();) {
+    const char32_t code = decode_utf8(text, offset);
+    seen[code] = true;
+    last = std::max(last, code);
+  }
   std::vector<char32_t> alphabet;
-  for (size_t code = 0; code < seen.size(); ++code) {
-    if (seen[code]) alphabet.push_back(static_cast<char32_t>(code));
+  for (char32_t code = 0; code <= last; ++code) {
+    if (seen[code]) alphabet.push_back(code);
   }
   return CharTokenizer(std::move(alphabet));
 }
