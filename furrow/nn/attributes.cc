@@ -5,12 +5,6 @@
 
 namespace furrow::nn {
 
-double number_attribute(const plan::Unit& unit, const std::string& key) {
-  const auto found = unit.attributes.find(key);
-  const bool whole = found != unit.attributes.end() && std::holds_alternative<int64_t>(found->second);
-  return whole ? static_cast<double>(std::get<int64_t>(found->second)) : plan::attribute<double>(unit, key);
-}
-
 tensor::Activation activation_attribute(const plan::Unit& unit, const std::string& key) {
   const std::string name = plan::attribute<std::string>(unit, key);
   if (name == "none") return tensor::Activation::kNone;

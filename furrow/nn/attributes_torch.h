@@ -8,9 +8,6 @@
 
 namespace furrow::nn {
 
-// A double, or an integer as one.
-double number_attribute(const plan::Unit& unit, const std::string& key);
-
 // "none", "relu" or "gelu".  Error{internal} for another name: models/ has validated it.
 tensor::Activation activation_attribute(const plan::Unit& unit, const std::string& key);
 

@@ -1,5 +1,4 @@
 // "token_embedding": token and learned position vectors, summed, then dropout.
-#include "furrow/nn/attributes_torch.h"
 #include "furrow/nn/kinds_torch.h"
 #include "furrow/nn/parameters_torch.h"
 #include "furrow/tensor/ops_torch.h"
@@ -12,7 +11,7 @@ class TokenEmbedding final : public Block {
   explicit TokenEmbedding(const plan::Unit& unit)
       : tokens_(ParameterSlot::find(unit, "wte.weight")),
         positions_(ParameterSlot::find(unit, "wpe.weight")),
-        dropout_(number_attribute(unit, "dropout")),
+        dropout_(plan::attribute<double>(unit, "dropout")),
         stream_(layer_name(unit, "wte.weight", "drop")) {}
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,

@@ -1,6 +1,5 @@
 // "transformer_block": attention and an MLP with GELU, each behind a layer norm and around a residual
 // (pre-LN), as in Radford et al., "Language models are unsupervised multitask learners", 2019 (GPT-2).
-#include "furrow/nn/attributes_torch.h"
 #include "furrow/nn/kinds_torch.h"
 #include "furrow/nn/parameters_torch.h"
 #include "furrow/tensor/ops_torch.h"
@@ -28,7 +27,7 @@ class TransformerBlock final : public Block {
         mlp_in_(unit, "mlp.c_fc"),
         mlp_out_(unit, "mlp.c_proj"),
         heads_(plan::attribute<int64_t>(unit, "heads")),
-        dropout_(number_attribute(unit, "dropout")),
+        dropout_(plan::attribute<double>(unit, "dropout")),
         attention_stream_(layer_name(unit, "ln_1.weight", "attn.attn_dropout")),
         attention_out_stream_(layer_name(unit, "ln_1.weight", "attn.resid_dropout")),
         mlp_stream_(layer_name(unit, "ln_1.weight", "mlp.dropout")) {}
