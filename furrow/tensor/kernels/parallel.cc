@@ -1,14 +1,20 @@
 #include "furrow/tensor/kernels/parallel.h"
 
-#include <omp.h>
-
 #include <exception>
 #include <vector>
+
+// ThreadSanitizer cannot see the barriers of the OpenMP runtime; under it every chunk has a thread of its
+// own.
+#if defined(__SANITIZE_THREAD__)
+#include <thread>
+#else
+#include <omp.h>
+#endif
 
 namespace furrow::tensor::kernels {
 namespace {
 
-// Exceptions must not leave an OpenMP region: keep the first by chunk number.
+// Exceptions must not leave a thread: keep the first by chunk number.
 struct Chunks {
   int count;
   int64_t n;
@@ -28,6 +34,22 @@ struct Chunks {
   }
 };
 
+#if defined(__SANITIZE_THREAD__)
+void run_all(Chunks& chunks) {
+  std::vector<std::thread> threads;
+  for (int chunk = 1; chunk < chunks.count; ++chunk)
+    threads.emplace_back([&chunks, chunk] { chunks.run(chunk); });
+  chunks.run(0);
+  for (std::thread& thread : threads) thread.join();
+}
+#else
+void run_all(Chunks& chunks) {
+#pragma omp parallel num_threads(chunks.count)
+  for (int chunk = omp_get_thread_num(); chunk < chunks.count; chunk += omp_get_num_threads())
+    chunks.run(chunk);
+}
+#endif
+
 }  // namespace
 
 void parallel_chunks(int threads, int64_t n, ChunkFn fn, void* context) {
@@ -37,8 +59,7 @@ void parallel_chunks(int threads, int64_t n, ChunkFn fn, void* context) {
     return;
   }
   Chunks chunks{threads, n, fn, context, std::vector<std::exception_ptr>(static_cast<size_t>(threads))};
-#pragma omp parallel num_threads(threads)
-  for (int chunk = omp_get_thread_num(); chunk < threads; chunk += omp_get_num_threads()) chunks.run(chunk);
+  run_all(chunks);
   for (const std::exception_ptr& error : chunks.errors) {
     if (error) std::rethrow_exception(error);
   }

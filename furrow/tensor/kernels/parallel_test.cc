@@ -1,0 +1,75 @@
+#include "furrow/tensor/kernels/parallel.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "furrow/tensor/kernels/scratch.h"
+
+namespace furrow::tensor::kernels {
+namespace {
+
+TEST(ParallelFor, CutsOnceAndCoversAll) {
+  for (const int threads : {1, 2, 3, 16}) {
+    for (const int64_t n : {0, 1, 2, 7, 100}) {
+      std::vector<std::atomic<int>> hits(static_cast<size_t>(n));
+      parallel_for(threads, n, [&](int64_t begin, int64_t end) {
+        EXPECT_LT(begin, end);
+        for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
+      });
+      for (const auto& hit : hits) EXPECT_EQ(hit, 1);
+    }
+  }
+}
+
+TEST(ParallelFor, RethrowsTheFirstErrorAfterAllChunks) {
+  std::atomic<int> ended{0};
+  try {
+    parallel_for(4, 4, [&](int64_t begin, int64_t) {
+      ++ended;
+      if (begin >= 1) throw std::runtime_error(std::to_string(begin));
+    });
+    FAIL() << "swallowed";
+  } catch (const std::runtime_error& e) {
+    EXPECT_STREQ(e.what(), "1");
+  }
+  EXPECT_EQ(ended, 4);
+}
+
+// Ranks are threads: several callers at once, each with its own chunks; nested calls run all their chunks
+// too.
+TEST(ParallelFor, SeveralCallersAndNesting) {
+  std::atomic<int> sum{0};
+  std::vector<std::thread> ranks;
+  for (int r = 0; r < 3; ++r) {
+    ranks.emplace_back([&] {
+      parallel_for(2, 4, [&](int64_t begin, int64_t end) {
+        parallel_for(3, 6, [&](int64_t b, int64_t e) { sum += static_cast<int>((end - begin) * (e - b)); });
+      });
+    });
+  }
+  for (std::thread& rank : ranks) rank.join();
+  EXPECT_EQ(sum, 3 * 4 * 6);
+}
+
+TEST(Scratch, ScopesNestAndReuseTheirMemory) {
+  float* first = nullptr;
+  {
+    ScratchScope outer;
+    first = outer.floats(1000);
+    first[0] = 1, first[999] = 2;
+    ScratchScope inner;
+    float* large = inner.floats(3 << 20);  // a block of its own
+    large[0] = large[(3 << 20) - 1] = 7;
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(large) % 64, 0u);
+    EXPECT_TRUE(first[0] == 1 && first[999] == 2);
+  }
+  ScratchScope again;
+  EXPECT_EQ(again.floats(10), first);
+}
+
+}  // namespace
+}  // namespace furrow::tensor::kernels
