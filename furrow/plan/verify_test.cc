@@ -112,6 +112,20 @@ TEST_F(Mutation, ANonCanonicalTree) {
               HasSubstr("in the canonical tree gradient(0,0,[0,4)) is gradient(0,0,[0,2)) plus"));
 }
 
+TEST_F(Mutation, RightHalvesOfTwoAddsExchanged) {
+  // Every node is still added once: [0,2) of microbatches 0 and 3, [2,4) of 2 and 1.
+  const size_t second = find(Op::kAdd, 1, 1);
+  Instruction first = at(find(Op::kAdd, 1, 0));
+  std::swap(first.reads[1], at(second).reads[1]);
+  erase(find(Op::kAdd, 1, 0));
+  program.instructions.insert(program.instructions.begin() + static_cast<std::ptrdiff_t>(second) - 1, first);
+  program.slots.clear();
+  program.assignments.clear();
+  for (Instruction& instruction : program.instructions) instruction.drops.clear();
+  EXPECT_THAT(error(),
+              HasSubstr("adds gradient(1,0,[0,1)) and gradient(1,0,[3,4)), but in the canonical tree"));
+}
+
 TEST_F(Mutation, AMissingStep) {
   erase(find(Op::kStep, 1));
   EXPECT_THAT(error(), HasSubstr("params(1,1)"));
