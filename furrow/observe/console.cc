@@ -118,9 +118,9 @@ void ConsoleSink::progress(int64_t step, int64_t total_steps) {
 }
 
 void ConsoleSink::log(const StepRecord& record) {
-  last_ = record;
   step_ = record.step;
   const bool validated = find_value(record, "validation_loss") != nullptr;
+  if (!validated) last_ = record;
   if (options_.live && !validated) return;  // the next progress() shows it
   print(plain_line(record) + '\n');
 }
@@ -150,6 +150,7 @@ std::string ConsoleSink::plain_line(const StepRecord& record) const {
 
 std::string ConsoleSink::memory_text(const StepRecord& record) const {
   const double* resident = find_value(record, "memory_bytes");
+  if (resident == nullptr) resident = find_value(last_, "memory_bytes");
   return format_bytes(resident != nullptr ? static_cast<uint64_t>(*resident)
                                           : static_cast<uint64_t>(options_.memory_bytes()));
 }
