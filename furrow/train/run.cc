@@ -101,10 +101,13 @@ void Run::compile() {
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   model_ = std::make_unique<ModelState>(bench_.spec, rule_.state_names(), bench_.rank.seed, blocks);
   trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);
+  RankContext uninterrupted =
+      bench_.rank;  // a run that is asked to stop still validates its last step and saves
+  uninterrupted.cancel = nullptr;
   saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout, options), *model_,
-                                      *bench_.objective, &rule_, bench_.rank);
+                                      *bench_.objective, &rule_, uninterrupted);
   evaluator_ =
-      std::make_unique<Evaluator>(*model_, *bench_.objective, bench_.rank, config.training.local_batch_size,
+      std::make_unique<Evaluator>(*model_, *bench_.objective, uninterrupted, config.training.local_batch_size,
                                   static_cast<int>(config.data.prefetch_batches));
   checkpointer_ =
       std::make_unique<Checkpointer>(config, folder_.file(config.checkpoint.folder), bench_.rank.threads);
