@@ -102,7 +102,9 @@ RunFolder::~RunFolder() {
   ::close(lock_fd_);
 }
 
-std::string RunFolder::file(std::string_view name) const { return fmt::format("{}/{}", path_, name); }
+std::string RunFolder::file(std::string_view name) const {
+  return name.starts_with('/') ? std::string(name) : fmt::format("{}/{}", path_, name);
+}
 
 void RunFolder::begin(const std::string& /*run_name*/, const std::string& config_toml, int64_t resumed_step) {
   metrics_.emplace(file("metrics.jsonl"), resumed_step);

@@ -38,7 +38,7 @@ class RunFolder : public Sink {
   ~RunFolder() override;
 
   const std::string& path() const { return path_; }
-  std::string file(std::string_view name) const;  // path of a file or folder in it
+  std::string file(std::string_view name) const;  // path of what is in it; an absolute path stays as it is
   std::string checkpoints() const { return file("checkpoints"); }
   std::string model() const { return file("model"); }
 

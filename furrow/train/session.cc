@@ -26,7 +26,8 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
     throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");
   }
   ModelState model(bench.spec, {}, bench.rank.seed);
-  load_parameters(exported ? artefact_folder : run_folder + "/" + config.checkpoint.folder, model);
+  const std::filesystem::path checkpoints = std::filesystem::path(run_folder) / config.checkpoint.folder;
+  load_parameters(exported ? artefact_folder : checkpoints.string(), model);
   Evaluator evaluator(model, *bench.objective, bench.rank, config.training.local_batch_size,
                       static_cast<int>(config.data.prefetch_batches));
   const LossSums sums = evaluator.run(*source);
