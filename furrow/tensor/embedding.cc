@@ -26,15 +26,14 @@ void check_ids(const at::Tensor& ids, int64_t vocabulary) {
 }
 
 void defer_tables(const at::Tensor& ids, const Param& tokens, const Param& positions, const at::Tensor& dy,
-                  const OpContext& context) {
+                  int threads, GradientSink* sink) {
   const int64_t count = ids.numel(), time = ids.size(1), width = tokens.leaf.size(1);
-  const int threads = context.threads;
-  context.sink->defer(tokens.index, [=, vocabulary = tokens.leaf.size(0)](float* out) {
+  sink->defer(tokens.index, [=, vocabulary = tokens.leaf.size(0)](float* out) {
     kernels::embedding_backward(
         {count, width, vocabulary, ids.const_data_ptr<int64_t>(), dy.const_data_ptr<float>(), out}, threads);
   });
   if (!positions.defined()) return;
-  context.sink->defer(positions.index, [=, size = positions.leaf.numel()](float* out) {
+  sink->defer(positions.index, [=, size = positions.leaf.numel()](float* out) {
     kernels::position_backward(count, time, width, dy.const_data_ptr<float>(), out, threads);
     std::fill(out + time * width, out + size, 0.0f);  // positions beyond this context
   });
@@ -59,10 +58,12 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
   args.period = ids.size(1);
   args.out = y.data_ptr<float>();
   kernels::embedding_forward(args, context.threads);
-  return with_backward(y, {tokens.leaf}, [dense, tokens, positions, &context](const at::Tensor& dy) {
-    if (context.sink != nullptr) defer_tables(dense, tokens, positions, dy, context);
-    return std::vector<at::Tensor>{};
-  });
+  return with_backward(
+      y, {tokens.leaf},
+      [dense, tokens, positions, threads = context.threads, sink = context.sink](const at::Tensor& dy) {
+        if (sink != nullptr) defer_tables(dense, tokens, positions, dy, threads, sink);
+        return std::vector<at::Tensor>{};
+      });
 }
 
 }  // namespace furrow::tensor

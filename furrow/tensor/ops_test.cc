@@ -49,15 +49,14 @@ OpContext training_context(std::span<const int64_t> samples) {
   return context;
 }
 
-class Linear : public ::testing::TestWithParam<std::tuple<Activation, bool, bool, int>> {};
+class Linear : public ::testing::TestWithParam<std::tuple<Activation, bool, bool>> {};
 
 TEST_P(Linear, MatchesPlainAutograd) {
-  const auto [activation, with_bias, three_dims, threads] = GetParam();
+  const auto [activation, with_bias, three_dims] = GetParam();
   OpCase run;
   run.x = three_dims ? random_tensor({3, 7, 33}, 1) : random_tensor({19, 33}, 1);
   run.params.push_back(random_tensor({21, 33}, 2, 0.2));
   if (with_bias) run.params.push_back(random_tensor({21}, 3));
-  run.context.threads = threads;
   const Ours ours = [&](const at::Tensor& x, std::span<const Param> params, OpContext& context) {
     return linear(x, params[0], or_absent(params, 1), activation, context);
   };
@@ -73,17 +72,16 @@ TEST_P(Linear, MatchesPlainAutograd) {
 INSTANTIATE_TEST_SUITE_P(All, Linear,
                          ::testing::Combine(::testing::Values(Activation::kNone, Activation::kRelu,
                                                               Activation::kGelu),
-                                            ::testing::Bool(), ::testing::Bool(), ::testing::Values(1, 2)));
+                                            ::testing::Bool(), ::testing::Bool()));
 
-class Conv : public ::testing::TestWithParam<std::tuple<bool, bool, int64_t, int64_t, int>> {};
+class Conv : public ::testing::TestWithParam<std::tuple<bool, bool, int64_t, int64_t>> {};
 
 TEST_P(Conv, MatchesPlainAutograd) {
-  const auto [relu, pool, padding, batch, threads] = GetParam();
+  const auto [relu, pool, padding, batch] = GetParam();
   const Convolution convolution{padding, relu, pool};
   OpCase run;
   run.x = random_tensor({batch, 3, 11, 13}, 1);
   run.params = {random_tensor({5, 3, 5, 5}, 2, 0.2), random_tensor({5}, 3)};
-  run.context.threads = threads;
   const Ours ours = [&](const at::Tensor& x, std::span<const Param> params, OpContext& context) {
     return conv2d(x, params[0], params[1], convolution, context);
   };
@@ -99,7 +97,7 @@ TEST_P(Conv, MatchesPlainAutograd) {
 
 INSTANTIATE_TEST_SUITE_P(All, Conv,
                          ::testing::Combine(::testing::Bool(), ::testing::Bool(), ::testing::Values(0, 2),
-                                            ::testing::Values(1, 16, 19), ::testing::Values(1, 2)));
+                                            ::testing::Values(1, 19)));
 
 TEST(Embedding, MatchesPlainAutograd) {
   OpCase run;
@@ -162,14 +160,13 @@ at::Tensor plain_attention(const at::Tensor& qkv, int64_t heads,
   return drop(probabilities).matmul(parts[2]).transpose(1, 2).reshape({batch, time, width});
 }
 
-class Attention : public ::testing::TestWithParam<std::tuple<int64_t, int64_t, double, int>> {};
+class Attention : public ::testing::TestWithParam<std::tuple<int64_t, int64_t, double>> {};
 
 TEST_P(Attention, MatchesPlainAutograd) {
-  const auto [time, head_size, p, threads] = GetParam();
+  const auto [time, head_size, p] = GetParam();
   const std::vector<int64_t> samples{8, 3, 1000};
   OpCase run;
   run.context = training_context(samples);
-  run.context.threads = threads;
   // The projection before it gives attention a parameter, so that there is a gradient to control.
   run.x = random_tensor({3, time, 2 * head_size}, 1);
   run.params = {random_tensor({6 * head_size, 2 * head_size}, 2, 0.3)};
@@ -189,7 +186,7 @@ TEST_P(Attention, MatchesPlainAutograd) {
 
 INSTANTIATE_TEST_SUITE_P(All, Attention,
                          ::testing::Combine(::testing::Values(1, 7, 64, 70), ::testing::Values(8, 32),
-                                            ::testing::Values(0.0, 0.25), ::testing::Values(1, 2)));
+                                            ::testing::Values(0.0, 0.25)));
 
 TEST(Attention, DoesNotSeeTheFuture) {
   OpContext context;

@@ -92,8 +92,26 @@ double distance(const at::Tensor& a, const at::Tensor& b) {
                                        << ", libtorch's own " << distance(plain32, plain64);
 }
 
+namespace {
+
+void expect_same_bits_on_two_threads(OpCase run, const Ours& ours, const OpResult& on_one) {
+  run.context.threads = 2;
+  const OpResult on_two = run_ours(run, ours);
+  EXPECT_TRUE(bitwise_equal(on_one.output, on_two.output));
+  EXPECT_EQ(on_one.input_gradient.defined(), on_two.input_gradient.defined());
+  if (on_one.input_gradient.defined()) {
+    EXPECT_TRUE(bitwise_equal(on_one.input_gradient, on_two.input_gradient));
+  }
+  for (size_t i = 0; i < on_one.gradients.size(); ++i) {
+    EXPECT_TRUE(bitwise_equal(on_one.gradients[i], on_two.gradients[i])) << "parameter " << i;
+  }
+}
+
+}  // namespace
+
 void expect_matches_plain(const OpCase& run, const Ours& ours, const Plain& plain) {
   const OpResult mine = run_ours(run, ours);
+  expect_same_bits_on_two_threads(run, ours, mine);
   const OpResult plain32 = run_plain(run, plain, at::kFloat), plain64 = run_plain(run, plain, at::kDouble);
   EXPECT_TRUE(within_bound(mine.output, plain32.output, plain64.output)) << "output";
   if (plain64.input_gradient.defined()) {
