@@ -139,7 +139,7 @@ TEST(CompileTrain, EveryCountOfMicrobatchesAddsAlongTheTree) {
 
 TEST(CompileTrain, RandomModelsRunOnSlots) {
   std::mt19937 rng(33);
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 100; ++round) {
     const ModelSpec spec = testing::random_spec(&rng);
     const int k = 1 + static_cast<int>(rng() % 33);
     TrainOptions options{sizes(k), {}, static_cast<int>(rng() % 3)};

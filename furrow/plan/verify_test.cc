@@ -312,7 +312,7 @@ TEST(Omissions, EachIsFoundInTrain) {
 
 TEST(Omissions, EachIsFoundInRandomModels) {
   std::mt19937 rng(5);
-  for (int round = 0; round < 20; ++round) {
+  for (int round = 0; round < 6; ++round) {
     const ModelSpec spec = testing::random_spec(&rng);
     const Program program = compile_train(spec, Layout(), {{2, 2, 1}, {}, static_cast<int>(rng() % 2)});
     Omissions(program, spec).check();
