@@ -1,4 +1,5 @@
-// Documents that restate code say what the code says.  FURROW_UPDATE_DOCS=1 (./dev docs) rewrites the generated ones.
+// Documents that restate code say what the code says.  FURROW_UPDATE_DOCS=1 (./dev docs) rewrites the
+// generated ones.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
