@@ -87,6 +87,8 @@ int show(const std::string& name, const Arguments& arguments) {
   if (as_json) return 0;
   const auto records = observe::read_metrics(run.path + "/metrics.jsonl");
   for (const char* curve : {"loss", "validation_loss"}) fmt::print("{}", sparkline(records, curve, 50));
+  const std::string description = config::load(run.path + "/config.toml").job.description;
+  if (!description.empty()) fmt::print("{:<22}{}\n", "description", description);
   fmt::print("{:<22}{}\n", "folder", run.path);
   return 0;
 }
