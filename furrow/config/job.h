@@ -16,7 +16,7 @@ struct Job {
   static void fields(V& v) {
     v("dump_folder", &Job::dump_folder,
       {.doc = "Folder of the run itself. Empty: runs/<config name>-NNN, the next free number."});
-    v("description", &Job::description, {.doc = "A line for people, shown by `furrow runs`."});
+    v("description", &Job::description, {.doc = "A line for people, shown by `furrow runs show`."});
     v("print_config", &Job::print_config,
       {.doc = "Print the resolved configuration on standard error before training."});
   }

@@ -325,6 +325,26 @@ TEST_F(Checkpoint, AKillAtAnyFailpointLeavesAValidOne) {
   }
 }
 
+// The only checkpoint is being replaced by one of the same step: at no moment is there none.
+TEST_F(Checkpoint, AKillWhileReplacingLeavesAValidOne) {
+  for (const std::string& point : checkpoint_failpoints()) {
+    remove_all(checkpoints);
+    save(checkpoints, 20);
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      arm_failpoints(point + "=kill");
+      save(checkpoints, 20);
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    const auto newest = newest_valid(checkpoints);
+    ASSERT_TRUE(newest.has_value()) << point;
+    EXPECT_EQ(first_weight(*newest), 20) << point;
+  }
+}
+
 TEST(Manifest, RefusesWhatCannotBe) {
   const auto manifest = [](const std::string& from, const std::string& to) {
     std::string text =
