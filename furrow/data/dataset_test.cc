@@ -45,7 +45,7 @@ int64_t image_of(const Sample& sample, const ImageNormaliser& normaliser, int64_
   for (int64_t image = 0; image < count; ++image) {
     bool same = true;
     for (size_t p = 0; p < 12 && same; ++p) {
-      same = sample.input[p] == normaliser.table()[made_up_pixel(static_cast<size_t>(image), p)];
+      same = sample.input[p] == normaliser.value(made_up_pixel(static_cast<size_t>(image), p));
     }
     if (same) return image;
   }
@@ -173,8 +173,7 @@ TEST(ImageSets, FittedEarlierIsUsedInsteadOfFitting) {
   const Dataset dataset = open_dataset(options_of(folder), &fitted);
   EXPECT_EQ(dataset.preprocessing, fitted);
   EXPECT_EQ(dataset.train->classes(), 5);
-  EXPECT_EQ(sample(*dataset.train, 0).input[0],
-            static_cast<float>((made_up_pixel(0, 0) / 255.0 - 0.5) / 0.25));
+  EXPECT_EQ(sample(*dataset.train, 0).input[0], ImageNormaliser(0.5, 0.25).value(made_up_pixel(0, 0)));
   const Preprocessing fewer{{"kind", "image"}, {"mean", "0.5"}, {"std", "0.25"}, {"classes", "2"}};
   expect_error(folder, ErrorCode::kInvalidArgument, {"train-labels", "label 2 of sample 2", "2 classes"},
                &fewer);

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -76,6 +77,17 @@ size_t file_size(const Descriptor& file, const fs::path& path) {
 
 }  // namespace
 
+CountedBuffer allocate_data(size_t bytes) {
+  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+  CountedBuffer buffer(bytes, MemoryKind::kData);
+  const uintptr_t start = reinterpret_cast<uintptr_t>(buffer.data());
+  const uintptr_t begin = (start + kHugePage - 1) & ~(kHugePage - 1),
+                  end = (start + bytes) & ~(kHugePage - 1);
+  // A hint: a refusal does no harm.
+  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+  return buffer;
+}
+
 fs::path find_file(const fs::path& path) {
   if (is_file(path)) return path;
   const fs::path other = other_spelling(path);
@@ -91,7 +103,7 @@ fs::path require_file(const fs::path& path) {
 
 Bytes read_file(const fs::path& path) {
   const Descriptor file(path);
-  Bytes bytes{CountedBuffer(file_size(file, path), MemoryKind::kData), {}};
+  Bytes bytes{allocate_data(file_size(file, path)), {}};
   // A file that is shortened meanwhile ends early: its format's reader judges what is left.
   const size_t done = read_start(file, path, {bytes.buffer.data(), bytes.buffer.size()});
   bytes.contents = {bytes.buffer.data(), done};

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <libdeflate.h>
-#include <sys/mman.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -17,7 +16,7 @@ namespace {
 
 constexpr size_t kSmallestMember = 18;  // header 10, trailer 8
 constexpr size_t kLargestRatio = 1032;  // of deflate: 258 bytes from 2 bits
-constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kLeastGrowth = size_t{2} << 20;
 
 struct FreeDecompressor {
   void operator()(libdeflate_decompressor* each) const { libdeflate_free_decompressor(each); }
@@ -31,15 +30,6 @@ size_t stated_size(std::span<const std::byte> file) {
   return size;
 }
 
-// Large pages make writing and, later, random reads of images faster; a hint, refused without harm.
-CountedBuffer allocate(size_t bytes) {
-  CountedBuffer buffer(bytes, MemoryKind::kData);
-  const auto begin = (reinterpret_cast<uintptr_t>(buffer.data()) + kHugePage - 1) & ~(kHugePage - 1);
-  const auto end = (reinterpret_cast<uintptr_t>(buffer.data()) + bytes) & ~(kHugePage - 1);
-  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-  return buffer;
-}
-
 [[noreturn]] void damaged(const char* what, size_t offset) {
   throw Error(ErrorCode::kDataLoss,
               fmt::format("{} (gzip member at byte {}): the file is damaged, fetch it again", what, offset));
@@ -48,7 +38,7 @@ CountedBuffer allocate(size_t bytes) {
 // Doubles the buffer, within what `limit` allows; false when it is there already.
 bool grow(CountedBuffer& buffer, size_t used, size_t limit) {
   if (buffer.size() >= limit) return false;
-  CountedBuffer larger = allocate(std::min(limit, std::max(buffer.size() * 2, kHugePage)));
+  CountedBuffer larger = allocate_data(std::min(limit, std::max(buffer.size() * 2, kLeastGrowth)));
   std::memcpy(larger.data(), buffer.data(), used);
   buffer = std::move(larger);
   return true;
@@ -64,7 +54,7 @@ Bytes gunzip(std::span<const std::byte> file) {
   if (file.size() < kSmallestMember) damaged("truncated gzip data", 0);
   const size_t limit = file.size() * kLargestRatio;
   // One byte more than stated: an empty result still has somewhere to go.
-  CountedBuffer buffer = allocate(std::min(limit, stated_size(file) + 1));
+  CountedBuffer buffer = allocate_data(std::min(limit, stated_size(file) + 1));
   const Decompressor decompressor(libdeflate_alloc_decompressor());
   if (decompressor == nullptr) throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
 
