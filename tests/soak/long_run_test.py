@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A long run with frequent asynchronous checkpoints keeps its memory, its open files and its speed.
+"""A long run with frequent asynchronous checkpoints keeps its memory and its open files.
 
 Trains the mlp on Fashion-MNIST for SOAK_STEPS steps (default 20000) and watches the process: median resident memory in the
 last quarter stays within 10 % of the second quarter's, open files never grow, checkpoints beyond keep_latest_k are gone.
