@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
 #include <mutex>
 #include <set>
 #include <stdexcept>
@@ -174,6 +175,22 @@ TEST(Loader, HeldBatchesStayAsTheyAre) {
   for (size_t i = 0; i < held.size(); ++i) EXPECT_EQ(copy(*held[i]), then[i]);
   for (size_t i = 0; i < held.size(); ++i) loader.release();
   EXPECT_THROW(loader.release(), Error);
+}
+
+TEST(Loader, ReleaseGivesBackTheOldest) {
+  for (const int prefetch : {0, 2}) {
+    const CountingSource source(100);
+    Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = prefetch});
+    std::deque<std::pair<const Batch*, Seen>> held;
+    for (int i = 0; i < 60; ++i) {
+      const Batch* batch = loader.next();
+      held.emplace_back(batch, copy(*batch));
+      if (held.size() < 4) continue;
+      for (const auto& [still, then] : held) EXPECT_EQ(copy(*still), then) << "batch " << i;
+      loader.release();
+      held.pop_front();
+    }
+  }
 }
 
 TEST(Loader, CountsItsMemoryAsData) {
