@@ -101,13 +101,12 @@ void Run::compile() {
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   model_ = std::make_unique<ModelState>(bench_.spec, rule_.state_names(), bench_.rank.seed, blocks);
   trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);
-  RankContext uninterrupted =
-      bench_.rank;  // a run that is asked to stop still validates its last step and saves
+  RankContext uninterrupted = bench_.rank;  // a run that is asked to stop still saves
   uninterrupted.cancel = nullptr;
   saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout, options), *model_,
                                       *bench_.objective, &rule_, uninterrupted);
   evaluator_ =
-      std::make_unique<Evaluator>(*model_, *bench_.objective, uninterrupted, config.training.local_batch_size,
+      std::make_unique<Evaluator>(*model_, *bench_.objective, bench_.rank, config.training.local_batch_size,
                                   static_cast<int>(config.data.prefetch_batches));
   checkpointer_ =
       std::make_unique<Checkpointer>(config, folder_.file(config.checkpoint.folder), bench_.rank.threads);
@@ -154,24 +153,28 @@ bool Run::wants_more() const {
 }
 
 void Run::loop() {
-  while (wants_more()) {
-    try {
+  const config::Config& config = bench_.config;
+  try {
+    if (state_.validation_due) validate();
+    while (wants_more()) {
       one_step();
-    } catch (const Error& error) {
-      if (error.code() != ErrorCode::kCancelled) throw;
-      break;  // nothing of the step was applied
+      state_.validation_due = validation_falls_due();
+      if (state_.validation_due) validate();
+      if (config.checkpoint.enable && config.checkpoint.interval > 0 &&
+          state_.step % config.checkpoint.interval == 0) {
+        save();
+      }
     }
-    const config::Config& config = bench_.config;
-    const bool last = state_.step == total_steps_;
-    if (config.validation.enable && bench_.dataset.validation &&
-        (last || (config.validation.freq > 0 && state_.step % config.validation.freq == 0))) {
-      validate();
-    }
-    if (config.checkpoint.enable && config.checkpoint.interval > 0 &&
-        state_.step % config.checkpoint.interval == 0) {
-      save();
-    }
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCancelled)
+      throw;  // else nothing of the step or the validation was applied
   }
+}
+
+bool Run::validation_falls_due() const {
+  const config::Validation& config = bench_.config.validation;
+  if (!config.enable || !bench_.dataset.validation) return false;
+  return state_.step == total_steps_ || (config.freq > 0 && state_.step % config.freq == 0);
 }
 
 void Run::one_step() {
@@ -245,6 +248,8 @@ void Run::validate() {
   const LossSums sums = evaluator_->run(*bench_.dataset.validation);
   state_.last_validation_loss = sums.mean();
   state_.last_validation_accuracy = sums.accuracy();
+  state_.validation_due = false;
+  saved_step_ = -1;  // a checkpoint of this step, made before the validation, is out of date
   keep_best(sums.mean(), sums.accuracy());
   observe::StepRecord record;
   record.step = state_.step;
@@ -286,15 +291,20 @@ void Run::save() {
 
 void Run::finish() {
   const bool cancelled = request_.cancel && request_.cancel->cancelled();
-  status_ = cancelled && state_.step < total_steps_ ? "interrupted"
-            : state_.stopped_early                  ? "stopped early"
-                                                    : "finished";
+  const bool interrupted = cancelled && (state_.step < total_steps_ || state_.validation_due);
+  status_ = interrupted ? "interrupted" : state_.stopped_early ? "stopped early" : "finished";
   if (bench_.config.checkpoint.enable) save();
   checkpointer_->wait();
   if (!trace_.empty()) observe::write_trace(folder_.file("trace.json"), trace_, "furrow");
-  if (status_ == "interrupted") return;
+  if (interrupted) return;
   model_->load_snapshot(best_);
-  test();
+  try {
+    test();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCancelled) throw;
+    status_ = "interrupted";
+    return;
+  }
   export_model();
 }
 

@@ -26,6 +26,7 @@ void visit(State& state, Visitor&& field) {
   field("bad_validations", state.bad_validations);
   field("skipped_steps", state.skipped_steps);
   field("stopped_early", state.stopped_early);
+  field("validation_due", state.validation_due);
 }
 
 template <class T>

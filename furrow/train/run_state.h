@@ -22,6 +22,7 @@ struct RunState {
   int64_t bad_validations = 0;  // in a row without improvement: early stopping
   int64_t skipped_steps = 0;    // with a non-finite gradient, under nan_policy "skip"
   bool stopped_early = false;
+  bool validation_due = false;  // the step is finished, its validation is not (interrupted)
 };
 
 // One "key value" line each; doubles round-trip.  parse throws Error{data_loss}.

@@ -42,6 +42,7 @@ class Run {
   void record_failure();
   void loop();
   bool wants_more() const;
+  bool validation_falls_due() const;
   void one_step();
   void refuse_non_finite(const RunOutputs& outputs);
   void log_step(const RunOutputs& outputs, int64_t duration_ns);

@@ -10,6 +10,7 @@
 #include <iostream>
 #include <random>
 #include <sstream>
+#include <stdexcept>
 
 #include "furrow/base/file.h"
 #include "furrow/observe/metrics_log.h"
@@ -26,6 +27,14 @@ using testing::ChildResult;
 using testing::run_child;
 
 constexpr int kRandomKills = 20;
+
+// Set by the build for every test.
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  if (value == nullptr)
+    throw std::runtime_error(std::string(name) + " is not set: run this test through ctest");
+  return value;
+}
 
 // What must be equal at the end: files by name, with their bytes; metrics without those of the machine.
 struct Outcome {
@@ -81,9 +90,9 @@ class KillResume : public ::testing::TestWithParam<const char*> {
   std::string run(const std::string& name) const { return folder_.path() + "/runs/" + name; }
 
   std::vector<std::string> start_command(const std::string& run) const {
-    return {FURROW_BINARY,
+    return {environment("FURROW_BIN"),
             "train",
-            std::string(FURROW_SOURCE_DIR) + "/tests/multiprocess/kill_resume.toml",
+            environment("FURROW_SOURCE_DIR") + "/tests/multiprocess/kill_resume.toml",
             "--job.dump_folder",
             run,
             "--training.dataset_path",
@@ -92,7 +101,7 @@ class KillResume : public ::testing::TestWithParam<const char*> {
             GetParam()};
   }
   std::vector<std::string> resume_command(const std::string& run) const {
-    return {FURROW_BINARY, "train", run, "--resume"};
+    return {environment("FURROW_BIN"), "train", run, "--resume"};
   }
 
   // The run's folder appears once it has a config; a kill before that leaves nothing to resume.
@@ -137,7 +146,7 @@ TEST_P(KillResume, AtRandomMoments) {
 
 TEST_P(KillResume, AtEveryFailpointOfASave) {
   for (const std::string& failpoint : storage::checkpoint_failpoints()) {
-    for (const char* pass : {"@1", "@2", "@5"}) {
+    for (const char* pass : {"@1", "@4"}) {
       std::string name = failpoint + pass;
       std::replace(name.begin(), name.end(), '.', '_');
       const std::string target = run(name);

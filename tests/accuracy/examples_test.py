@@ -1,0 +1,46 @@
+"""Trains the examples to the end and compares their test or validation metric with what they promise.
+
+FURROW_ACCURACY_ONLY=NAME runs one of them.  Data: docs/datasets.md; FURROW_DATA names their folder.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+# example, key of summary.json, bound, is the bound a floor
+PROMISES = [
+    ("convnet-fashion", "test_accuracy", 0.905, True),
+    ("convnet-mnist", "test_accuracy", 0.992, True),
+    ("mlp-mnist", "test_accuracy", 0.975, True),
+    ("gpt-shakespeare", "validation_loss", 1.88, False),
+]
+
+
+def main() -> int:
+    binary = os.environ["FURROW_BIN"]
+    source = pathlib.Path(os.environ["FURROW_SOURCE_DIR"])
+    only = os.environ.get("FURROW_ACCURACY_ONLY")
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for example, key, bound, floor in PROMISES:
+            if only and example != only:
+                continue
+            run = pathlib.Path(folder) / example
+            command = [binary, "train", str(source / "examples" / f"{example}.toml"), "--job.dump_folder", str(run)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            summary = json.loads((run / "summary.json").read_text())
+            value = summary[key]
+            holds = value >= bound if floor else value <= bound
+            failed += not holds
+            print(
+                f"{'ok' if holds else 'FAILED'} {example}: {key} {value:.4f}, promised {'>=' if floor else '<='} {bound}, "
+                f"{summary['steps']} steps, {summary['samples_per_second']:.0f} samples/s"
+            )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
