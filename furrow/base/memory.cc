@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/process.h"
 
 namespace furrow {
 namespace {
@@ -58,7 +59,10 @@ MemoryKind MemoryScope::current() { return current_kind; }
 CountedBuffer::CountedBuffer(size_t bytes, MemoryKind kind) : size_(bytes), kind_(kind) {
   if (bytes == 0) return;
   const size_t rounded = (bytes + kAlignment - 1) & ~(kAlignment - 1);
-  void* memory = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, rounded);
+  static const uint64_t machine_bytes = total_memory_bytes();
+  // More than the machine has is refused here: the kernel might promise it and kill the process later.
+  const bool possible = rounded >= bytes && rounded <= machine_bytes;
+  void* memory = possible ? std::aligned_alloc(kAlignment, rounded) : nullptr;
   if (memory == nullptr) {
     throw Error(ErrorCode::kResourceExhausted,
                 fmt::format("no memory for {} bytes of {}: use a smaller model, batch or data set", bytes,

@@ -54,7 +54,7 @@ TEST(Safetensors, RoundTripsEveryDtype) {
   std::vector<Array> arrays;
   std::vector<NamedArray> named;
   for (int i = 0; i <= static_cast<int>(DType::kBool); ++i) {
-    arrays.emplace_back(static_cast<DType>(i), Shape{3, i});
+    arrays.emplace_back(static_cast<DType>(i), Shape{3, i + 1});
     std::memset(arrays.back().bytes().data(), i + 1, arrays.back().bytes().size());
     named.push_back({"t" + std::to_string(i), arrays.back().view()});
   }
