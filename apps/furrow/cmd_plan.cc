@@ -27,12 +27,12 @@ struct Planned {
 
 Planned plan_of(const config::Config& config) {
   Planned planned;
-  const data::Dataset dataset = data::open_dataset(config);
-  const data::Field& input = dataset.train->fields()[0];
-  models::DataShape shape{{input.dtype, input.shape}, dataset.train->classes()};
+  const data::DataInfo info = data::probe(config);
+  const data::Field& input = info.fields[0];
+  models::DataShape shape{{input.dtype, input.shape}, info.classes};
   shape.input.shape.insert(shape.input.shape.begin(), -1);
   planned.classes = shape.classes;
-  planned.steps = train::total_steps(config.training, dataset.train->size());
+  planned.steps = train::total_steps(config.training, info.train_samples);
   const plan::ModelSpec spec = models::describe(config.model, shape);
   plan::TrainOptions options;
   options.microbatch_sizes = train::microbatch_sizes(config.training);

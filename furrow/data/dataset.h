@@ -52,10 +52,11 @@ struct Dataset {
   Preprocessing preprocessing;
 };
 
-// What a model must know, without decompressing images: the fields of a sample and the number of classes.
+// What a plan must know, without decompressing images.
 struct DataInfo {
   std::vector<Field> fields;  // field 0 is the input, field 1 the target
   int64_t classes = 0;
+  int64_t train_samples = 0;
 };
 
 // A row of the table of data set kinds (sources.cc).

@@ -133,6 +133,8 @@ TEST(ImageSets, ShapeClassesAndProbeAgree) {
   const DataInfo info = probe(options_of(folder));
   EXPECT_EQ(info.fields, dataset.train->fields());
   EXPECT_EQ(info.classes, 3);
+  EXPECT_EQ(info.train_samples, 12);
+  EXPECT_EQ(probe(options_of(folder, 0.25)).train_samples, 9);
 }
 
 TEST(ImageSets, ChannelsComeFromFourDims) {

@@ -34,6 +34,10 @@ Pair test_files(const DatasetOptions& options) {
   return {require_file(images), require_file(labels)};
 }
 
+int64_t validation_count(const DatasetOptions& options, int64_t images) {
+  return fraction_count(options.validation_fraction, images, "data.validation_fraction", "images");
+}
+
 // Exact: the order in which the images are added changes nothing.
 ImageNormaliser fit(const LabelledImages& images, const std::vector<uint32_t>& train) {
   preprocess::PixelSums sums;
@@ -89,10 +93,7 @@ Dataset open_idx(const DatasetOptions& options, const Preprocessing* preprocessi
   const Pair train = train_files(options), test = test_files(options);
   const auto images =
       std::make_shared<const LabelledImages>(LabelledImages::load(train.images, train.labels));
-  Carved carved =
-      carve(images->size(),
-            fraction_count(options.validation_fraction, images->size(), "data.validation_fraction", "images"),
-            options.seed);
+  Carved carved = carve(images->size(), validation_count(options, images->size()), options.seed);
   const Fitted fitted = fit_or_load(*images, carved.train, options.normalize, preprocessing);
 
   Dataset dataset;
@@ -115,8 +116,9 @@ Dataset open_idx(const DatasetOptions& options, const Preprocessing* preprocessi
 DataInfo probe_idx(const DatasetOptions& options) {
   const Pair train = train_files(options);
   const Labels labels = load_labels(train.labels);
-  return {image_fields(read_image_header(train.images).shape),
-          count_classes(labels.values, train.labels.string())};
+  const ImageHeader header = read_image_header(train.images);
+  return {image_fields(header.shape), count_classes(labels.values, train.labels.string()),
+          header.count - validation_count(options, header.count)};
 }
 
 }  // namespace furrow::data

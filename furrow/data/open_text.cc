@@ -111,7 +111,7 @@ Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocess
 
 DataInfo probe_text(const DatasetOptions& options) {
   const Dataset dataset = open_text(options, nullptr);
-  return {dataset.train->fields(), dataset.train->classes()};
+  return {dataset.train->fields(), dataset.train->classes(), dataset.train->size()};
 }
 
 }  // namespace furrow::data

@@ -122,6 +122,7 @@ TEST(TextSets, CutFromFrontToBack) {
   const DataInfo info = probe(options);
   EXPECT_EQ(info.fields, dataset.train->fields());
   EXPECT_EQ(info.classes, 26);
+  EXPECT_EQ(info.train_samples, 66);
 }
 
 TEST(TextSets, NoFractionsNoSplits) {
