@@ -1,0 +1,188 @@
+// Whole runs in one process: resume, early stopping, the best model, non-finite policy, recipes, two sessions
+// at once.
+#include "furrow/train/session.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <functional>
+#include <thread>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/observe/metrics_log.h"
+#include "tests/testing/child.h"
+#include "tests/testing/made_up_idx.h"
+
+namespace furrow::train {
+namespace {
+
+class Session : public ::testing::Test {
+ protected:
+  void SetUp() override { testing::write_made_up_idx(folder_.path() + "/data", 600, 100, 12); }
+
+  config::Config config(const std::vector<std::string>& overrides = {}) const {
+    std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return config::parse(R"(
+      [model]
+      name = "mlp"
+      hidden = [32]
+      [training]
+      local_batch_size = 16
+      global_batch_size = 32
+      steps = 40
+      threads = 1
+      [optimizer]
+      lr = 3e-3
+      [validation]
+      freq = 10
+      [checkpoint]
+      interval = 10
+      [metrics]
+      log_freq = 5
+    )",
+                         "session_test", all);
+  }
+
+  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
+
+  observe::Summary train_run(const std::string& name, const config::Config& config,
+                             bool resume = false) const {
+    TrainRequest request;
+    request.config = config;
+    request.run_folder = run(name);
+    request.resume = resume;
+    return train(request);
+  }
+
+  std::string weights(const std::string& name) const {
+    return read_file(run(name) + "/model/model.safetensors");
+  }
+
+  testing::TemporaryFolder folder_;
+};
+
+ErrorCode code_of(const std::function<void()>& fn, std::string* message = nullptr) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    if (message != nullptr) *message = error.what();
+    return error.code();
+  }
+  ADD_FAILURE() << "no error";
+  return ErrorCode::kInternal;
+}
+
+TEST_F(Session, LearnsAndIsEvaluatedAlike) {
+  const observe::Summary summary = train_run("a", config());
+  EXPECT_EQ(summary.status, "finished");
+  EXPECT_EQ(summary.steps, 40);
+  EXPECT_EQ(summary.samples, 40 * 32);
+  EXPECT_GT(*summary.test_accuracy, 0.8);
+  const EvalResult test = evaluate(run("a"), "test", config());
+  EXPECT_EQ(test.samples, 100);
+  EXPECT_EQ(test.loss, *summary.test_loss);
+  EXPECT_EQ(test.accuracy, *summary.test_accuracy);
+  const EvalResult validation = evaluate(run("a"), "validation", config());
+  EXPECT_EQ(validation.loss, *summary.validation_loss);
+  EXPECT_NE(validation.loss, test.loss);
+}
+
+TEST_F(Session, ACheckpointServesEvaluationWhenThereIsNoModel) {
+  const observe::Summary summary = train_run("a", config({"--validation.enable", "false"}));
+  std::filesystem::remove_all(run("a") + "/model");
+  EXPECT_EQ(evaluate(run("a"), "test", config()).loss, *summary.test_loss);
+}
+
+TEST_F(Session, CancelledAndResumedEndsAlike) {
+  train_run("whole", config());
+  CancelToken cancel;
+  struct CancelAt : observe::Sink {
+    explicit CancelAt(CancelToken* token) : token(token) {}
+    void begin(const std::string&, const std::string&, int64_t) override {}
+    void log(const observe::StepRecord& record) override {
+      if (record.step == 25) token->cancel();
+    }
+    void artifact(const std::string&, const std::string&) override {}
+    void end(const std::string& status) override { last_status = status; }
+    CancelToken* token;
+    std::string last_status;
+  } sink(&cancel);
+  TrainRequest request;
+  request.config = config();
+  request.run_folder = run("parts");
+  request.cancel = &cancel;
+  request.sinks = {&sink};
+  EXPECT_EQ(train(request).status, "interrupted");
+  EXPECT_EQ(sink.last_status, "interrupted");
+  EXPECT_FALSE(std::filesystem::exists(run("parts") + "/model"));
+  const observe::Summary resumed = train_run("parts", config(), /*resume=*/true);
+  EXPECT_EQ(resumed.status, "finished");
+  EXPECT_EQ(weights("whole"), weights("parts"));
+  EXPECT_EQ(observe::read_metrics(run("whole") + "/metrics.jsonl").size(),
+            observe::read_metrics(run("parts") + "/metrics.jsonl").size());
+}
+
+TEST_F(Session, StopsEarlyAndExportsTheBest) {
+  // A rate this high ruins what the first steps learned.
+  const observe::Summary summary =
+      train_run("a", config({"--optimizer.lr", "0.5", "--validation.freq", "2", "--validation.patience", "3",
+                             "--training.steps", "200"}));
+  EXPECT_EQ(summary.status, "stopped early");
+  EXPECT_LT(summary.steps, 200);
+  EXPECT_EQ(summary.steps, *summary.best_step + 3 * 2);
+  EXPECT_EQ(evaluate(run("a"), "validation", config()).loss, *summary.validation_loss);
+}
+
+TEST_F(Session, NonFiniteLossStopsOrIsSkipped) {
+  std::string message;
+  const std::vector<std::string> wild = {"--optimizer.name",    "sgd", "--optimizer.lr", "1e30",
+                                         "--training.max_norm", "0"};
+  EXPECT_EQ(code_of([&] { train_run("stop", config(wild)); }, &message), ErrorCode::kFailedPrecondition);
+  EXPECT_NE(message.find("step "), std::string::npos) << message;
+  EXPECT_NE(message.find("unit fc"), std::string::npos) << message;
+  EXPECT_NE(message.find("nan_policy"), std::string::npos) << message;
+  std::vector<std::string> skip = wild;
+  skip.insert(skip.end(), {"--training.nan_policy", "skip"});
+  const observe::Summary summary = train_run("skip", config(skip));
+  EXPECT_EQ(summary.steps, 40);
+}
+
+TEST_F(Session, AnotherRecipeIsRefusedWhenStrict) {
+  train_run("a", config({"--training.steps", "20"}));
+  const config::Config longer = config({"--training.steps", "30", "--debug.deterministic", "strict"});
+  std::string message;
+  EXPECT_EQ(code_of([&] { train_run("a", longer, true); }, &message), ErrorCode::kFailedPrecondition);
+  EXPECT_NE(message.find("training.steps"), std::string::npos) << message;
+  EXPECT_EQ(train_run("a", config({"--training.steps", "30"}), true).steps, 30);
+}
+
+TEST_F(Session, StartsFromAnotherRunsWeights) {
+  train_run("a", config());
+  const config::Config from = config({"--checkpoint.initial_load_path", run("a") + "/model", "--optimizer.lr",
+                                      "1e-30", "--optimizer.weight_decay", "0", "--training.steps", "1"});
+  train_run("b", from);
+  EXPECT_EQ(weights("a"), weights("b"));
+  EXPECT_EQ(code_of([&] { train_run("c", config({"--checkpoint.initial_load_path", run("nowhere")})); }),
+            ErrorCode::kNotFound);
+}
+
+TEST_F(Session, ARunIsNotOverwritten) {
+  train_run("a", config());
+  EXPECT_EQ(code_of([&] { train_run("a", config()); }), ErrorCode::kAlreadyExists);
+  EXPECT_EQ(code_of([&] { train_run("none", config(), true); }), ErrorCode::kNotFound);
+}
+
+TEST_F(Session, TwoAtOnceAreAsGoodAsAlone) {
+  train_run("alone", config());
+  std::thread first([&] { train_run("first", config()); });
+  std::thread second([&] { train_run("second", config({"--debug.seed", "5"})); });
+  first.join();
+  second.join();
+  EXPECT_EQ(weights("alone"), weights("first"));
+  EXPECT_NE(weights("alone"), weights("second"));
+}
+
+}  // namespace
+}  // namespace furrow::train
