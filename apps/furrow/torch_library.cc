@@ -51,9 +51,9 @@ const train::EntryPoints* load() {
   return find();
 }
 
-// Read by libgomp when it is loaded.  Its workers spin for milliseconds at the end of each parallel region by default;
-// where other processes want the cores too, that takes the time from the very thread they wait for: twenty times slower
-// steps were measured.  About 0.1 ms covers the gaps within a step.
+// Read by libgomp when it is loaded.  Its workers spin for milliseconds at the end of each parallel region by
+// default; where other processes want the cores too, that takes the time from the very thread they wait for:
+// twenty times slower steps were measured.  About 0.1 ms covers the gaps within a step.
 void limit_spinning() {
   if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "5000", /*overwrite=*/0);
 }
