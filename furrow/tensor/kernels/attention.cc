@@ -9,7 +9,6 @@
 #include <limits>
 
 #include "furrow/tensor/kernels/attention.h"
-#include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/gemm_pack-inl.h"
 #include "furrow/tensor/kernels/math-inl.h"
 #include "furrow/tensor/kernels/parallel.h"
@@ -31,8 +30,8 @@ struct Head {
   const float *q, *k, *v;  // [time], rows `stride` apart
   int64_t stride;
   const DropoutMask* dropout;
-  Blocks keys;  // register blocks of keys, and of the columns of a head
-  Blocks columns;
+  RowPanels keys;  // register blocks of keys, and of the columns of a head
+  RowPanels columns;
   float scale;
 
   Head(const AttentionShape& s, const float* qkv, int64_t index, const DropoutMask* dropout)
@@ -44,8 +43,8 @@ struct Head {
         v(k + s.channels()),
         stride(3 * s.channels()),
         dropout(dropout != nullptr && dropout->p > 0 ? dropout : nullptr),
-        keys(s.time, kMR),
-        columns(s.head_size, kMR),
+        keys(s.time),
+        columns(s.head_size),
         scale(1.0f / std::sqrt(static_cast<float>(s.head_size))) {}
 
   int64_t out_offset() const { return sample * s.time * s.channels() + head * s.head_size; }
@@ -59,36 +58,30 @@ struct Panel {
       : begin(index * kNR), count(std::min<int64_t>(kNR, time - begin)), end(begin + count) {}
 };
 
-// The rows of a [time, head_size] view as packed A with depth head_size: register blocks of rows.
+// The rows of a [time, head_size] view as packed A with depth head_size.
 void pack_rows(const Head& h, const float* x, int64_t stride, float* dst) {
-  for (int64_t b = 0; b < h.keys.parts; ++b) {
-    pack_a({x, stride, 1}, h.keys.begin(b), h.keys.size(b), 0, h.s.head_size,
-           dst + h.keys.begin(b) * h.s.head_size);
-  }
+  pack_a({x, stride, 1}, 0, h.keys, 0, h.s.head_size, dst);
 }
 
-// Its columns as packed A with depth time: register blocks of columns.
+// Its columns as packed A with depth time.
 void pack_columns(const Head& h, const float* x, int64_t stride, float* dst) {
-  for (int64_t b = 0; b < h.columns.parts; ++b) {
-    pack_a({x, 1, stride}, h.columns.begin(b), h.columns.size(b), 0, h.s.time,
-           dst + h.columns.begin(b) * h.s.time);
-  }
+  pack_a({x, 1, stride}, 0, h.columns, 0, h.s.time, dst);
 }
 
 // out [key][kNR] = packed rows times panel [head_size][kNR]; whole register blocks, so up to kMR - 1 rows
 // past `end`.
 void multiply_rows(const Head& h, const float* rows, const float* panel, int64_t end, float* out) {
   for (int64_t b = 0; b < h.keys.parts && h.keys.begin(b) < end; ++b) {
-    micro_kernel_of(h.keys.size(b))(rows + h.keys.begin(b) * h.s.head_size, panel, h.s.head_size,
-                                    out + h.keys.begin(b) * kNR, kNR, false);
+    micro_kernel_of(h.keys.size(b), false)(rows + h.keys.begin(b) * h.s.head_size, panel, h.s.head_size,
+                                           out + h.keys.begin(b) * kNR, kNR);
   }
 }
 
 // out [head_size][kNR] = packed columns (keys [0, end)) times panel [key][kNR].
 void multiply_columns(const Head& h, const float* columns, const float* panel, int64_t end, float* out) {
   for (int64_t b = 0; b < h.columns.parts; ++b) {
-    micro_kernel_of(h.columns.size(b))(columns + h.columns.begin(b) * h.s.time, panel, end,
-                                       out + h.columns.begin(b) * kNR, kNR, false);
+    micro_kernel_of(h.columns.size(b), false)(columns + h.columns.begin(b) * h.s.time, panel, end,
+                                              out + h.columns.begin(b) * kNR, kNR);
   }
 }
 
@@ -221,9 +214,9 @@ void add_product(const Head& h, const Panel& p, const float* scores, const float
   const int64_t width = h.padded_columns();
   for (int64_t block = 0; block < h.keys.parts && h.keys.begin(block) < p.end; ++block) {
     const int64_t j = h.keys.begin(block), rows = h.keys.size(block);
-    pack_a({scores, kNR, 1}, j, rows, 0, p.count, b.packed);
+    pack_a({scores, kNR, 1}, j, RowPanels(rows), 0, p.count, b.packed);
     for (int64_t c = 0; c < width; c += kNR) {
-      micro_kernel_of(rows)(b.packed, natural + c * p.count, p.count, sums + j * width + c, width, true);
+      micro_kernel_of(rows, true)(b.packed, natural + c * p.count, p.count, sums + j * width + c, width);
     }
   }
 }

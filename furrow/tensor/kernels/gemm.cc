@@ -59,12 +59,12 @@ void compute_tile(const Share& s, const float* a, int64_t i, int64_t rows, int64
   const int64_t columns = std::min<int64_t>(kNR, s.j1 - j);
   const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
   float* c = s.g.c + i * s.g.ldc + j;
-  const MicroKernel kernel = micro_kernel_of(rows);
+  const MicroKernel kernel = micro_kernel_of(rows, k0 > 0);
   if (columns == kNR) {
-    kernel(a, s.b, depth, c, s.g.ldc, k0 > 0);
+    kernel(a, s.b, depth, c, s.g.ldc);
   } else {
     for (int64_t r = 0; r < rows && k0 > 0; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
-    kernel(a, s.b, depth, s.tile, kNR, k0 > 0);
+    kernel(a, s.b, depth, s.tile, kNR);
     for (int64_t r = 0; r < rows; ++r) std::memcpy(c + r * s.g.ldc, s.tile + r * kNR, bytes);
   }
   if (k0 + depth == s.g.k && has_epilogue(s.g.epilogue)) finish_tile(s.g, i, rows, j, columns);
@@ -72,10 +72,8 @@ void compute_tile(const Share& s, const float* a, int64_t i, int64_t rows, int64
 
 // Rows [i, i + rows) of the share, one block of k: A is packed once, B panel by panel.
 void compute_block(const Share& s, int64_t i, int64_t rows, int64_t k0, int64_t depth) {
-  const Blocks panels(rows, kMR);
-  for (int64_t p = 0; p < panels.parts; ++p) {
-    pack_a(s.g.a, i + panels.begin(p), panels.size(p), k0, depth, s.a + panels.begin(p) * depth);
-  }
+  const RowPanels panels(rows);
+  pack_a(s.g.a, i, panels, k0, depth, s.a);
   for (int64_t j = s.j0; j < s.j1; j += kNR) {
     pack_b(s.g.b, k0, depth, j, std::min<int64_t>(kNR, s.j1 - j), s.b);
     for (int64_t p = 0; p < panels.parts; ++p) {
@@ -117,7 +115,7 @@ void run_gemm(const Gemm& g, int threads) {
   if (g.k == 0) return empty_sum(g);
   constexpr int64_t kWorthAThread = 1 << 19;  // products; less than the cost of waking one
   const int team = g.m * g.n * g.k < 2 * kWorthAThread ? 1 : threads;
-  const Blocks rows(g.m, kMR);
+  const RowPanels rows(g.m);
   const int64_t columns = (g.n + kNR - 1) / kNR;
   if (rows.parts >= columns) {
     parallel_for(team, rows.parts, [&](int64_t begin, int64_t end) {

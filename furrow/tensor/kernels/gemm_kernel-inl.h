@@ -25,15 +25,15 @@ constexpr int kMR = 8, kNV = 3;
 #endif
 constexpr int kNR = kNV * kLanes;
 
-// C[MR, kNR] = (start ? C : 0) + sum over k of a[k * MR + i] * b[k * kNR + j], k in order.
-template <int MR>
+// C[MR, kNR] = (RESUME ? C : 0) + sum over k of a[k * MR + i] * b[k * kNR + j], k in order.
+template <int MR, bool RESUME>
 HWY_NOINLINE void micro_kernel(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t k,
-                               float* HWY_RESTRICT c, int64_t ldc, bool start) {
+                               float* HWY_RESTRICT c, int64_t ldc) {
   VF acc[MR][kNV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < kNV; ++j) acc[i][j] = start ? load(c + i * ldc + j * kLanes) : zero();
+    for (int j = 0; j < kNV; ++j) acc[i][j] = RESUME ? load(c + i * ldc + j * kLanes) : zero();
   }
   for (; k > 0; --k, a += MR, b += kNR) {
     VF bk[kNV];
@@ -53,25 +53,31 @@ HWY_NOINLINE void micro_kernel(const float* HWY_RESTRICT a, const float* HWY_RES
   }
 }
 
-using MicroKernel = void (*)(const float*, const float*, int64_t, float*, int64_t, bool);
+using MicroKernel = void (*)(const float*, const float*, int64_t, float*, int64_t);
 
-// The kernel for `rows` rows, 1 <= rows <= kMR.
-inline MicroKernel micro_kernel_of(int64_t rows) {
+template <bool RESUME>
+MicroKernel micro_kernel_in_table(int64_t rows) {
   static constexpr MicroKernel kTable[] = {
-      &micro_kernel<1>,  &micro_kernel<2>,
+      &micro_kernel<1, RESUME>,  &micro_kernel<2, RESUME>,
 #if HWY_TARGET != HWY_SCALAR
-      &micro_kernel<3>,  &micro_kernel<4>,  &micro_kernel<5>,  &micro_kernel<6>,
+      &micro_kernel<3, RESUME>,  &micro_kernel<4, RESUME>,  &micro_kernel<5, RESUME>,
+      &micro_kernel<6, RESUME>,
 #if HWY_TARGET != HWY_AVX2
-      &micro_kernel<7>,  &micro_kernel<8>,
+      &micro_kernel<7, RESUME>,  &micro_kernel<8, RESUME>,
 #endif
 #if HWY_TARGET == HWY_AVX3
-      &micro_kernel<9>,  &micro_kernel<10>, &micro_kernel<11>, &micro_kernel<12>,
-      &micro_kernel<13>, &micro_kernel<14>,
+      &micro_kernel<9, RESUME>,  &micro_kernel<10, RESUME>, &micro_kernel<11, RESUME>,
+      &micro_kernel<12, RESUME>, &micro_kernel<13, RESUME>, &micro_kernel<14, RESUME>,
 #endif
 #endif
   };
   static_assert(sizeof(kTable) / sizeof(kTable[0]) == kMR);
   return kTable[rows - 1];
+}
+
+// The kernel for `rows` rows, 1 <= rows <= kMR, that starts from zero or resumes the chains that C holds.
+inline MicroKernel micro_kernel_of(int64_t rows, bool resume) {
+  return resume ? micro_kernel_in_table<true>(rows) : micro_kernel_in_table<false>(rows);
 }
 
 }  // namespace HWY_NAMESPACE

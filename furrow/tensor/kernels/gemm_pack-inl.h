@@ -7,6 +7,8 @@
 #define FURROW_TENSOR_KERNELS_GEMM_PACK_INL_H_
 #endif
 
+#include <algorithm>
+
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/kernels/gemm_kernel-inl.h"
 
@@ -14,12 +16,32 @@ HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 
-// dst[k * rows + i] = A(i, k) for a panel of rows.
-inline void pack_a(const MatrixView& a, int64_t i0, int64_t rows, int64_t k0, int64_t depth, float* dst) {
+// Rows cut into panels of kMR, the last one smaller.
+struct RowPanels {
+  int64_t rows, parts;
+  explicit RowPanels(int64_t rows) : rows(rows), parts((rows + kMR - 1) / kMR) {}
+  int64_t begin(int64_t panel) const { return std::min(panel * kMR, rows); }
+  int64_t size(int64_t panel) const { return begin(panel + 1) - begin(panel); }
+};
+
+// Rows [i0, i0 + panels.rows) of A: panel p at dst + panels.begin(p) * depth, there [k][row of the panel].
+inline void pack_a(const MatrixView& a, int64_t i0, const RowPanels& panels, int64_t k0, int64_t depth,
+                   float* dst) {
   const float* src = a.data + i0 * a.row_stride + k0 * a.col_stride;
-  if (a.col_stride == 1) return transpose_block(src, a.row_stride, rows, depth, dst, rows);
-  for (int64_t k = 0; k < depth; ++k, src += a.col_stride, dst += rows) {
-    sweep(0, rows, [&](int64_t i, auto at) { at.store(at.load(src + i), dst + i); });
+  if (a.col_stride == 1) {
+    for (int64_t p = 0; p < panels.parts; ++p) {
+      const int64_t rows = panels.size(p), at = panels.begin(p);
+      transpose_block(src + at * a.row_stride, a.row_stride, rows, depth, dst + at * depth, rows);
+    }
+    return;
+  }
+  for (int64_t k = 0; k < depth; ++k, src += a.col_stride) {
+    for (int64_t p = 0; p < panels.parts; ++p) {
+      const int64_t rows = panels.size(p), at = panels.begin(p);
+      float* to = dst + at * depth + k * rows;
+      sweep(0, rows,
+            [&](int64_t i, auto access) HWY_ATTR { access.store(access.load(src + at + i), to + i); });
+    }
   }
 }
 

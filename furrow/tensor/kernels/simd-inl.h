@@ -200,30 +200,35 @@ HWY_INLINE void sum16_rows(const float* x, int64_t n, float* out) {
   for (; i < n; ++i) out[i] = sum16(load16(x + 16 * i));
 }
 
-// dst[j * dst_stride + i] = src[i * src_stride + j], 4 x 4 at a time.  i < rows, j < columns.
+// dst[j * dst_stride + i] = src[i * src_stride + j], i < rows, j < columns, 4 x 4 at a time.  Sixteen
+// columns, one cache line of each row, are finished before the next: rows may lie a multiple of 4 KiB apart.
 HWY_INLINE void transpose_block(const float* src, int64_t src_stride, int64_t rows, int64_t columns,
                                 float* dst, int64_t dst_stride) {
-  int64_t j = 0;
+  int64_t done_columns = 0;
 #if HWY_TARGET != HWY_SCALAR
-  for (; j + 4 <= columns; j += 4) {
-    int64_t i = 0;
-    for (; i + 4 <= rows; i += 4) {
-      const float* s = src + i * src_stride + j;
-      V4 a = hn::LoadU(D4(), s), b = hn::LoadU(D4(), s + src_stride);
-      V4 c = hn::LoadU(D4(), s + 2 * src_stride), d = hn::LoadU(D4(), s + 3 * src_stride);
-      transpose4(a, b, c, d);
-      float* t = dst + j * dst_stride + i;
-      hn::StoreU(a, D4(), t);
-      hn::StoreU(b, D4(), t + dst_stride);
-      hn::StoreU(c, D4(), t + 2 * dst_stride);
-      hn::StoreU(d, D4(), t + 3 * dst_stride);
+  const int64_t done_rows = rows / 4 * 4;
+  done_columns = columns / 4 * 4;
+  for (int64_t j0 = 0; j0 < done_columns; j0 += 16) {
+    const int64_t j1 = j0 + 16 < done_columns ? j0 + 16 : done_columns;
+    for (int64_t i = 0; i < done_rows; i += 4) {
+      for (int64_t j = j0; j < j1; j += 4) {
+        const float* s = src + i * src_stride + j;
+        V4 a = hn::LoadU(D4(), s), b = hn::LoadU(D4(), s + src_stride);
+        V4 c = hn::LoadU(D4(), s + 2 * src_stride), d = hn::LoadU(D4(), s + 3 * src_stride);
+        transpose4(a, b, c, d);
+        float* t = dst + j * dst_stride + i;
+        hn::StoreU(a, D4(), t);
+        hn::StoreU(b, D4(), t + dst_stride);
+        hn::StoreU(c, D4(), t + 2 * dst_stride);
+        hn::StoreU(d, D4(), t + 3 * dst_stride);
+      }
     }
-    for (; i < rows; ++i) {
-      for (int64_t k = j; k < j + 4; ++k) dst[k * dst_stride + i] = src[i * src_stride + k];
+    for (int64_t j = j0; j < j1; ++j) {
+      for (int64_t i = done_rows; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
     }
   }
 #endif
-  for (; j < columns; ++j) {
+  for (int64_t j = done_columns; j < columns; ++j) {
     for (int64_t i = 0; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
   }
 }
