@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
 
 #include "furrow/base/error.h"
@@ -118,6 +119,21 @@ TEST(Parse, TextThatIsNotTomlNamesTheLine) {
 TEST(Load, MissingFileIsNotFound) {
   EXPECT_THAT(message_of([] { load("/no/such/file.toml"); }, ErrorCode::kNotFound),
               HasSubstr("/no/such/file.toml"));
+}
+
+// Every example parses, has no setting without effect, and survives its own text form.
+TEST(Load, ExamplesAreValid) {
+  const char* root = std::getenv("FURROW_SOURCE_DIR");
+  int examples = 0;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(root == nullptr ? "." : root) + "/examples")) {
+    if (entry.path().extension() != ".toml") continue;
+    const Config config = load(entry.path().string());
+    EXPECT_THAT(ignored_settings(config), IsEmpty()) << entry.path();
+    EXPECT_EQ(parse(to_toml(config), "again"), config) << entry.path();
+    ++examples;
+  }
+  EXPECT_GE(examples, 4);
 }
 
 TEST(Environment, ExpandsWithAndWithoutDefault) {
