@@ -1,12 +1,15 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
 #include <tuple>
 
 #include "furrow/base/error.h"
 #include "furrow/base/rng.h"
+#include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/ops_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 
@@ -243,6 +246,37 @@ TEST(Dropout, IsIdentityOutsideTraining) {
   const at::Tensor x = random_tensor({2, 3}, 1), y = random_tensor({2, 3}, 2);
   EXPECT_TRUE(bitwise_equal(dropout(x, 0.5, "layer", context), x));
   EXPECT_TRUE(bitwise_equal(add_dropout(x, y, 0.5, "layer", context), x + y));
+}
+
+TEST(Operations, BackwardRunsOnceAndThenHoldsNothing) {
+  const auto held = std::make_shared<int>(0);
+  const at::Tensor x = random_tensor({3}, 1).requires_grad_(true);
+  const at::Tensor y =
+      with_backward(x.detach() * 2, {x}, [held](const at::Tensor& dy) { return std::vector{dy * 2}; });
+  EXPECT_EQ(held.use_count(), 2);
+  y.backward(at::ones({3}), /*retain_graph=*/true);
+  EXPECT_EQ(held.use_count(), 1);
+  EXPECT_TRUE(bitwise_equal(x.grad(), at::full({3}, 2.0f)));
+  EXPECT_THROW(y.backward(at::ones({3})), Error);
+}
+
+// The weight's product is not formed before the sink is written; bias and input are there at once.
+TEST(Operations, WeightGradientsWaitForTheSink) {
+  GradientSink sink(2);
+  OpContext context;
+  context.sink = &sink;
+  const at::Tensor x = random_tensor({5, 4}, 1).requires_grad_(true);
+  const Param weight{random_tensor({3, 4}, 2).requires_grad_(true), 0}, bias{random_tensor({3}, 3), 1};
+  const at::Tensor dy = random_tensor({5, 3}, 4);
+  linear(x, weight, bias, Activation::kNone, context).backward(dy);
+  EXPECT_TRUE(x.grad().defined());
+  EXPECT_FALSE(weight.leaf.grad().defined());
+  dy.zero_();  // what the deferred product reads
+  std::vector<float> out(15, -1.0f);
+  const std::vector<std::span<float>> targets{{out.data(), 12}, {out.data() + 12, 3}};
+  sink.write(targets);
+  EXPECT_EQ(std::count(out.begin(), out.begin() + 12, 0.0f), 12) << "formed late, from the zeroed dy";
+  EXPECT_EQ(std::count(out.begin() + 12, out.end(), 0.0f), 0) << "the bias' was formed before";
 }
 
 TEST(Operations, RecordNothingWithoutGradients) {
