@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <memory>
 
 #include "apps/furrow/commands.h"
 #include "apps/furrow/signals.h"
@@ -13,6 +14,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/config/config.h"
+#include "furrow/data/dataset.h"
 #include "furrow/observe/run_folder.h"
 
 namespace furrow::app {
@@ -76,6 +78,8 @@ observe::Summary train_job(const Job& job, bool resume, const CancelToken* cance
   request.cancel = cancel;
   for (const auto& sink : sinks) request.sinks.push_back(sink.get());
   try {
+    request.dataset =
+        std::make_shared<data::Dataset>(data::open_dataset(job.config));  // while libtorch loads
     return torch_entry_points().train(request);
   } catch (...) {
     if (job.claimed) ::rmdir(job.run_folder.c_str());  // only when nothing is in it

@@ -28,7 +28,7 @@ void Run::export_model() {
   const plan::TensorSpec& output = spec.units.back().output;
   artefact.inputs = {{"input", input.dtype, input.shape}};
   artefact.outputs = {{"logits", output.dtype, output.shape}};
-  artefact.preprocessing = bench_.dataset.preprocessing;
+  artefact.preprocessing = bench_.dataset->preprocessing;
   artefact.lineage = {{"run", run_name()},
                       {"step", fmt::format("{}", state_.has_best ? state_.best_step : state_.step)},
                       {"furrow_version", std::string(furrow_version())},

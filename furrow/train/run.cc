@@ -22,6 +22,11 @@ namespace {
 
 bool language(const config::Config& config) { return config.training.dataset == "text"; }
 
+std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
+  if (request.dataset) return request.dataset;
+  return std::make_shared<data::Dataset>(data::open_dataset(request.config));
+}
+
 observe::RunFolder open_folder(const TrainRequest& request) {
   return request.resume ? observe::RunFolder::resume(request.run_folder)
                         : observe::RunFolder::create(request.run_folder);
@@ -29,12 +34,12 @@ observe::RunFolder open_folder(const TrainRequest& request) {
 
 }  // namespace
 
-Workbench open_workbench(const config::Config& config, const Extensions* extensions,
-                         const CancelToken* cancel, const data::Preprocessing* fitted) {
+Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
+                         const Extensions* extensions, const CancelToken* cancel) {
   Workbench bench;
   bench.config = config;
-  bench.dataset = data::open_dataset(config, fitted);
-  const data::Source& source = *bench.dataset.train;
+  bench.dataset = std::move(dataset);
+  const data::Source& source = *bench.dataset->train;
   models::DataShape shape;
   shape.input.dtype = source.fields()[0].dtype;
   shape.input.shape = source.fields()[0].shape;
@@ -53,7 +58,7 @@ Workbench open_workbench(const config::Config& config, const Extensions* extensi
 
 Run::Run(const TrainRequest& request)
     : request_(request),
-      bench_(open_workbench(request.config, request.extensions, request.cancel)),
+      bench_(open_workbench(request.config, dataset_of(request), request.extensions, request.cancel)),
       rule_(request.config.optimizer, request.config.lr_scheduler.decay_type == "one_cycle"),
       folder_(open_folder(request)),
       sinks_(&folder_, request.sinks) {}
@@ -95,7 +100,7 @@ void Run::compile() {
   const plan::Program program = plan::compile_train(bench_.spec, layout, options);
   planned_ = plan::verify(program, bench_.spec);
   global_batch_ = program.samples();
-  total_steps_ = total_steps(config.training, bench_.dataset.train->size());
+  total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
@@ -131,7 +136,7 @@ void Run::restore() {
   options.sizes = microbatch_sizes(config.training);
   options.position = state_.position;
   options.prefetch = static_cast<int>(config.data.prefetch_batches);
-  const data::Source& source = *bench_.dataset.train;
+  const data::Source& source = *bench_.dataset->train;
   loader_ = std::make_unique<data::Loader>(
       source, data::SampleOrder(bench_.rank.seed, source.size(), config.data.shuffle), options);
 }
@@ -173,7 +178,7 @@ void Run::loop() {
 
 bool Run::validation_falls_due() const {
   const config::Validation& config = bench_.config.validation;
-  if (!config.enable || !bench_.dataset.validation) return false;
+  if (!config.enable || !bench_.dataset->validation) return false;
   return state_.step == total_steps_ || (config.freq > 0 && state_.step % config.freq == 0);
 }
 
@@ -245,7 +250,7 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
 void Run::emit(const observe::StepRecord& record) { sinks_.log(record); }
 
 void Run::validate() {
-  const LossSums sums = evaluator_->run(*bench_.dataset.validation);
+  const LossSums sums = evaluator_->run(*bench_.dataset->validation);
   state_.last_validation_loss = sums.mean();
   state_.last_validation_accuracy = sums.accuracy();
   state_.validation_due = false;
@@ -309,8 +314,8 @@ void Run::finish() {
 }
 
 void Run::test() {
-  if (!bench_.dataset.test) return;
-  const LossSums sums = evaluator_->run(*bench_.dataset.test);
+  if (!bench_.dataset->test) return;
+  const LossSums sums = evaluator_->run(*bench_.dataset->test);
   test_loss_ = sums.mean();
   test_accuracy_ = sums.accuracy();
   tested_ = true;

@@ -21,13 +21,13 @@ namespace furrow::train {
 // Data, network and programs of a config: what training and evaluation share.
 struct Workbench {
   config::Config config;
-  data::Dataset dataset;
+  std::shared_ptr<data::Dataset> dataset;
   plan::ModelSpec spec;
   const Objective* objective = nullptr;
   RankContext rank;
 };
-Workbench open_workbench(const config::Config& config, const Extensions* extensions,
-                         const CancelToken* cancel, const data::Preprocessing* fitted = nullptr);
+Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
+                         const Extensions* extensions, const CancelToken* cancel);
 
 class Run {
  public:

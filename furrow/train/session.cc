@@ -20,11 +20,12 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   const bool exported = std::filesystem::exists(artefact_folder);
   data::Preprocessing fitted;
   if (exported) fitted = storage::read_artefact(artefact_folder).preprocessing;
-  const Workbench bench = open_workbench(config, nullptr, nullptr, exported ? &fitted : nullptr);
-  const data::Source* source = split == "test" ? bench.dataset.test.get() : bench.dataset.validation.get();
+  auto dataset = std::make_shared<data::Dataset>(data::open_dataset(config, exported ? &fitted : nullptr));
+  const data::Source* source = split == "test" ? dataset->test.get() : dataset->validation.get();
   if (source == nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");
   }
+  const Workbench bench = open_workbench(config, std::move(dataset), nullptr, nullptr);
   ModelState model(bench.spec, {}, bench.rank.seed);
   const std::filesystem::path checkpoints = std::filesystem::path(run_folder) / config.checkpoint.folder;
   load_parameters(exported ? artefact_folder : checkpoints.string(), model);

@@ -15,6 +15,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/config/config.h"
+#include "furrow/data/dataset.h"
 #include "furrow/observe/sink.h"
 #include "furrow/observe/summary.h"
 
@@ -28,6 +29,8 @@ struct TrainRequest {
   std::string run_folder;  // created; must not hold a run unless `resume`
   bool resume = false;     // go on from the newest valid checkpoint, or from step 0 when there is none
   std::vector<observe::Sink*> sinks;  // besides the run folder
+  // The data of `config`, opened by the caller while libtorch was loading; null: opened here.
+  std::shared_ptr<data::Dataset> dataset;
   const Extensions* extensions = nullptr;
   const CancelToken* cancel = nullptr;  // set: save, write the summary with status "interrupted", return
 };
