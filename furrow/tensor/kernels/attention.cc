@@ -291,12 +291,12 @@ BackwardBuffers take_backward(const AttentionShape& s, bool dropout, ScratchScop
   const int64_t rows = s.time * s.head_size, width = (s.head_size + kNR - 1) / kNR * kNR,
                 scores = score_floats(s);
   BackwardBuffers b{};
-  for (float** p : {&b.k_rows, &b.v_rows, &b.k_columns}) *p = scratch.floats(rows);
+  for (float** p : {&b.k_rows, &b.v_rows, &b.k_columns}) *p = scratch.floats(rows + kPackSlack);
   for (float** p : {&b.q_panel, &b.dout_panel, &b.dq}) *p = scratch.floats(s.head_size * kNR);
   for (float** p : {&b.q_natural, &b.dout_natural}) *p = scratch.floats(width * kNR);
   for (float** p : {&b.p, &b.dp}) *p = scratch.floats(scores);
   for (float** p : {&b.dk, &b.dv}) *p = scratch.floats((s.time + kMR) * width);
-  b.packed = scratch.floats(kMR * kNR);
+  b.packed = scratch.floats(kMR * kNR + kPackSlack);
   b.drop_rows = dropout ? scratch.floats(s.time * kNR) : nullptr;
   b.factors = dropout ? scratch.floats(scores) : nullptr;
   return b;
@@ -309,8 +309,8 @@ void run_attention_forward(const AttentionForward& a, int threads) {
   parallel_for(threads, s.batch * s.heads, [&](int64_t begin, int64_t end) {
     ScratchScope scratch;
     const bool drop = a.dropout != nullptr;
-    const ForwardBuffers b{scratch.floats(s.time * s.head_size),
-                           scratch.floats(s.time * s.head_size),
+    const ForwardBuffers b{scratch.floats(s.time * s.head_size + kPackSlack),
+                           scratch.floats(s.time * s.head_size + kPackSlack),
                            scratch.floats(s.head_size * kNR),
                            scratch.floats(score_floats(s)),
                            scratch.floats(s.head_size * kNR),

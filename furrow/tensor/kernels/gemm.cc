@@ -19,6 +19,7 @@ namespace {
 
 constexpr int64_t kMaxDepth = 512;           // k is cut into blocks of at most this
 constexpr int64_t kPackedFloats = 96 << 10;  // of A: 384 KiB, well inside a second-level cache
+constexpr int64_t kPackedPanels = 1 << 20;   // floats of B kept when several blocks of rows need them
 
 // The epilogue over rows x columns of C at (i0, j0).
 void finish_tile(const Gemm& g, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
@@ -45,60 +46,73 @@ bool has_epilogue(const Epilogue& e) {
   return e.bias || e.multiply || e.positive || e.activation != Activation::kNone;
 }
 
-// One thread's share: rows [i0, i1) and columns [j0, j1) of C.
+// One thread's share, columns [j0, j1) of it.
 struct Share {
   const Gemm& g;
-  int64_t i0, i1, j0, j1;
+  int64_t j0, j1;
+  bool keep_b;  // all panels of B stay packed for the next block of rows
   float* a;     // packed block of A
-  float* b;     // packed panel of B
+  float* b;     // packed panels of B, or one
   float* tile;  // kMR x kNR, for the columns that do not fill a panel
 };
 
-void compute_tile(const Share& s, const float* a, int64_t i, int64_t rows, int64_t j, int64_t k0,
-                  int64_t depth) {
+// A block of k.
+struct Depth {
+  int64_t begin, size;
+};
+
+void compute_tile(const Share& s, const float* a, const float* b, int64_t i, int64_t rows, int64_t j,
+                  Depth k) {
   const int64_t columns = std::min<int64_t>(kNR, s.j1 - j);
   const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
   float* c = s.g.c + i * s.g.ldc + j;
-  const MicroKernel kernel = micro_kernel_of(rows, k0 > 0);
+  const MicroKernel kernel = micro_kernel_of(rows, k.begin > 0);
   if (columns == kNR) {
-    kernel(a, s.b, depth, c, s.g.ldc);
+    kernel(a, b, k.size, c, s.g.ldc);
   } else {
-    for (int64_t r = 0; r < rows && k0 > 0; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
-    kernel(a, s.b, depth, s.tile, kNR);
+    for (int64_t r = 0; r < rows && k.begin > 0; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
+    kernel(a, b, k.size, s.tile, kNR);
     for (int64_t r = 0; r < rows; ++r) std::memcpy(c + r * s.g.ldc, s.tile + r * kNR, bytes);
   }
-  if (k0 + depth == s.g.k && has_epilogue(s.g.epilogue)) finish_tile(s.g, i, rows, j, columns);
+  if (k.begin + k.size == s.g.k && has_epilogue(s.g.epilogue)) finish_tile(s.g, i, rows, j, columns);
 }
 
-// Rows [i, i + rows) of the share, one block of k: A is packed once, B panel by panel.
-void compute_block(const Share& s, int64_t i, int64_t rows, int64_t k0, int64_t depth) {
+// Rows [i, i + rows) of the share, one block of k: A is packed once, B panel by panel unless it has been.
+void compute_block(const Share& s, int64_t i, int64_t rows, Depth k, bool b_packed) {
   const RowPanels panels(rows);
-  pack_a(s.g.a, i, panels, k0, depth, s.a);
+  pack_a(s.g.a, i, panels, k.begin, k.size, s.a);
   for (int64_t j = s.j0; j < s.j1; j += kNR) {
-    pack_b(s.g.b, k0, depth, j, std::min<int64_t>(kNR, s.j1 - j), s.b);
+    float* b = s.keep_b ? s.b + (j - s.j0) * k.size : s.b;
+    if (!b_packed) pack_b(s.g.b, k.begin, k.size, j, std::min<int64_t>(kNR, s.j1 - j), b);
     for (int64_t p = 0; p < panels.parts; ++p) {
-      compute_tile(s, s.a + panels.begin(p) * depth, i + panels.begin(p), panels.size(p), j, k0, depth);
+      compute_tile(s, s.a + panels.begin(p) * k.size, b, i + panels.begin(p), panels.size(p), j, k);
     }
   }
 }
 
+void compute_columns(const Share& s, int64_t i0, const Blocks& rows, const Blocks& depths) {
+  for (int64_t d = 0; d < depths.parts; ++d) {
+    for (int64_t block = 0; block < rows.parts; ++block) {
+      compute_block(s, i0 + rows.begin(block), rows.size(block), {depths.begin(d), depths.size(d)},
+                    s.keep_b && block > 0);
+    }
+  }
+}
+
+// Rows [i0, i1) and columns [j0, j1) of C.
 void compute_share(const Gemm& g, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
   const Blocks depths(g.k, kMaxDepth);
-  const int64_t most_rows = std::max<int64_t>(kMR, kPackedFloats / depths.size(0) / kMR * kMR);
-  const Blocks row_blocks(i1 - i0, most_rows);
+  const int64_t depth = depths.size(0);
+  const Blocks rows(i1 - i0, std::max<int64_t>(kMR, kPackedFloats / depth / kMR * kMR));
+  const bool keep_b = rows.parts > 1;
+  const int64_t width = keep_b ? std::max<int64_t>(kNR, kPackedPanels / depth / kNR * kNR) : j1 - j0;
+  const int64_t panels = keep_b ? (std::min(width, j1 - j0) + kNR - 1) / kNR : 1;
   ScratchScope scratch;
-  const Share s{g,
-                i0,
-                i1,
-                j0,
-                j1,
-                scratch.floats(row_blocks.size(0) * depths.size(0)),
-                scratch.floats(kNR * depths.size(0)),
-                scratch.floats(kMR * kNR)};
-  for (int64_t block = 0; block < row_blocks.parts; ++block) {
-    for (int64_t d = 0; d < depths.parts; ++d) {
-      compute_block(s, i0 + row_blocks.begin(block), row_blocks.size(block), depths.begin(d), depths.size(d));
-    }
+  float* a = scratch.floats(rows.size(0) * depth + kPackSlack);
+  float* b = scratch.floats(panels * kNR * depth);
+  float* tile = scratch.floats(kMR * kNR);
+  for (int64_t j = j0; j < j1; j += width) {
+    compute_columns({g, j, std::min(j + width, j1), keep_b, a, b, tile}, i0, rows, depths);
   }
 }
 

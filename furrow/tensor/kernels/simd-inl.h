@@ -200,31 +200,67 @@ HWY_INLINE void sum16_rows(const float* x, int64_t n, float* out) {
   for (; i < n; ++i) out[i] = sum16(load16(x + 16 * i));
 }
 
-// dst[j * dst_stride + i] = src[i * src_stride + j], i < rows, j < columns, 4 x 4 at a time.  Sixteen
-// columns, one cache line of each row, are finished before the next: rows may lie a multiple of 4 KiB apart.
+#if HWY_TARGET != HWY_SCALAR
+// Four floats of each of the rows p, p + step, ...: one row per 128-bit block.
+HWY_INLINE VF load_rows(const float* p, int64_t step) {
+#if HWY_TARGET == HWY_AVX3
+  const hn::FixedTag<float, 8> d8;
+  const auto low = hn::Combine(d8, hn::LoadU(D4(), p + step), hn::LoadU(D4(), p));
+  const auto high = hn::Combine(d8, hn::LoadU(D4(), p + 3 * step), hn::LoadU(D4(), p + 2 * step));
+  return hn::Combine(DF(), high, low);
+#elif HWY_TARGET == HWY_AVX2
+  return hn::Combine(DF(), hn::LoadU(D4(), p + step), hn::LoadU(D4(), p));
+#else
+  return load(p);
+#endif
+}
+
+// dst[j * dst_stride + i] = src[i * src_stride + j] for i < kLanes, j < 4.
+HWY_INLINE void transpose_lanes(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
+  const VF a = load_rows(src, 4 * src_stride), b = load_rows(src + src_stride, 4 * src_stride);
+  const VF c = load_rows(src + 2 * src_stride, 4 * src_stride),
+           d = load_rows(src + 3 * src_stride, 4 * src_stride);
+  const VF ac = hn::InterleaveLower(DF(), a, c), bd = hn::InterleaveLower(DF(), b, d);
+  const VF ac2 = hn::InterleaveUpper(DF(), a, c), bd2 = hn::InterleaveUpper(DF(), b, d);
+  store(hn::InterleaveLower(DF(), ac, bd), dst);
+  store(hn::InterleaveUpper(DF(), ac, bd), dst + dst_stride);
+  store(hn::InterleaveLower(DF(), ac2, bd2), dst + 2 * dst_stride);
+  store(hn::InterleaveUpper(DF(), ac2, bd2), dst + 3 * dst_stride);
+}
+
+HWY_INLINE void transpose_4x4(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
+  V4 a = hn::LoadU(D4(), src), b = hn::LoadU(D4(), src + src_stride);
+  V4 c = hn::LoadU(D4(), src + 2 * src_stride), d = hn::LoadU(D4(), src + 3 * src_stride);
+  transpose4(a, b, c, d);
+  hn::StoreU(a, D4(), dst);
+  hn::StoreU(b, D4(), dst + dst_stride);
+  hn::StoreU(c, D4(), dst + 2 * dst_stride);
+  hn::StoreU(d, D4(), dst + 3 * dst_stride);
+}
+#endif
+
+// dst[j * dst_stride + i] = src[i * src_stride + j], i < rows, j < columns.  Sixteen columns, one cache line
+// of each row, are finished before the next: rows may lie a multiple of 4 KiB apart.
 HWY_INLINE void transpose_block(const float* src, int64_t src_stride, int64_t rows, int64_t columns,
                                 float* dst, int64_t dst_stride) {
   int64_t done_columns = 0;
 #if HWY_TARGET != HWY_SCALAR
-  const int64_t done_rows = rows / 4 * 4;
   done_columns = columns / 4 * 4;
   for (int64_t j0 = 0; j0 < done_columns; j0 += 16) {
     const int64_t j1 = j0 + 16 < done_columns ? j0 + 16 : done_columns;
-    for (int64_t i = 0; i < done_rows; i += 4) {
+    int64_t i = 0;
+    for (; i + kLanes <= rows; i += kLanes) {
       for (int64_t j = j0; j < j1; j += 4) {
-        const float* s = src + i * src_stride + j;
-        V4 a = hn::LoadU(D4(), s), b = hn::LoadU(D4(), s + src_stride);
-        V4 c = hn::LoadU(D4(), s + 2 * src_stride), d = hn::LoadU(D4(), s + 3 * src_stride);
-        transpose4(a, b, c, d);
-        float* t = dst + j * dst_stride + i;
-        hn::StoreU(a, D4(), t);
-        hn::StoreU(b, D4(), t + dst_stride);
-        hn::StoreU(c, D4(), t + 2 * dst_stride);
-        hn::StoreU(d, D4(), t + 3 * dst_stride);
+        transpose_lanes(src + i * src_stride + j, src_stride, dst + j * dst_stride + i, dst_stride);
+      }
+    }
+    for (; i + 4 <= rows; i += 4) {
+      for (int64_t j = j0; j < j1; j += 4) {
+        transpose_4x4(src + i * src_stride + j, src_stride, dst + j * dst_stride + i, dst_stride);
       }
     }
     for (int64_t j = j0; j < j1; ++j) {
-      for (int64_t i = done_rows; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
+      for (int64_t k = i; k < rows; ++k) dst[j * dst_stride + k] = src[k * src_stride + j];
     }
   }
 #endif
