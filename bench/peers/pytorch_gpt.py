@@ -33,9 +33,12 @@ class Gpt(nn.Module):
         self.tokens, self.positions = nn.Embedding(vocabulary, WIDTH), nn.Embedding(context, WIDTH)
         self.blocks = nn.Sequential(*(Block() for _ in range(LAYERS)))
         self.norm = nn.LayerNorm(WIDTH)
-        for parameter in self.parameters():
+        for name, parameter in self.named_parameters():
             if parameter.dim() >= 2:
-                nn.init.normal_(parameter, std=0.02)
+                residual = name.endswith(("proj.weight", "down.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * LAYERS) ** 0.5 if residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
 
     def loss(self, x, y):
         hidden = self.tokens(x) + self.positions.weight[: x.shape[1]]

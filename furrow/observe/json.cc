@@ -60,7 +60,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
     } else if (auto* array = std::get_if<JsonValue::Array>(&open_.back().value)) {
       array->push_back(std::move(value));
     } else {
-      std::get<JsonValue::Object>(open_.back().value).emplace_back(std::move(keys_.back()), std::move(value));
+      std::get<JsonValue::Object>(open_.back().value).push_back({std::move(keys_.back()), std::move(value)});
       keys_.pop_back();
     }
     return true;

@@ -6,15 +6,16 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <variant>
 #include <vector>
 
 namespace furrow::observe {
 
+struct JsonMember;
+
 struct JsonValue {
   using Array = std::vector<JsonValue>;
-  using Object = std::vector<std::pair<std::string, JsonValue>>;  // in the order of the text
+  using Object = std::vector<JsonMember>;  // in the order of the text
   std::variant<std::monostate, bool, int64_t, uint64_t, double, std::string, Array, Object> value;
 
   const JsonValue* find(std::string_view key) const;  // nullptr when absent, or when this is no object
@@ -23,6 +24,11 @@ struct JsonValue {
   std::optional<int64_t> integer() const;  // a whole number that fits
   const std::string* text() const { return std::get_if<std::string>(&value); }
   const Object* object() const { return std::get_if<Object>(&value); }
+};
+
+struct JsonMember {
+  std::string name;
+  JsonValue value;
 };
 
 // Error{data_loss} says where the text breaks off or goes wrong; nesting beyond 64 levels is refused.
