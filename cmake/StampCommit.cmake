@@ -1,5 +1,6 @@
 # cmake -DSOURCE_DIR=... -DOUTPUT=x.cc -P StampCommit.cmake: writes the commit of the source tree into a source file,
 # touching it only when the commit changed.  A tree with local changes is marked "-dirty"; one without git "unknown".
+cmake_minimum_required(VERSION 3.25)
 find_program(git git)
 set(commit "")
 if(git)
