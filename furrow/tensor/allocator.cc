@@ -2,6 +2,7 @@
 #include <c10/core/CPUAllocator.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -134,13 +135,25 @@ Cache& cache() {
   return instance;
 }
 
+// A request beyond it is a mistake in some shape: the kernel might grant it and kill the process later.
+size_t physical_bytes() {
+  static const size_t bytes =
+      static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return bytes;
+}
+
+[[noreturn]] void out_of_memory(size_t bytes) {
+  throw Error(ErrorCode::kResourceExhausted,
+              fmt::format("no memory for a tensor of {} bytes: use a smaller model or microbatch", bytes));
+}
+
 void* allocate_counted(size_t bytes) {
+  if (bytes > physical_bytes()) out_of_memory(bytes);
   const SizeClass wanted = size_class(bytes + sizeof(Header));
-  void* block = bytes > SIZE_MAX / 4 ? nullptr : cache().take(wanted);
+  void* block = cache().take(wanted);
   if (block == nullptr) {
-    if (bytes <= SIZE_MAX / 4) cache().cancel(wanted);
-    throw Error(ErrorCode::kResourceExhausted,
-                fmt::format("no memory for a tensor of {} bytes: use a smaller model or microbatch", bytes));
+    cache().cancel(wanted);
+    out_of_memory(bytes);
   }
   auto* header = new (block) Header{bytes, wanted.index, MemoryScope::current()};
   count_allocation(header->kind, static_cast<int64_t>(bytes));
