@@ -51,11 +51,12 @@ const train::EntryPoints* load() {
   return find();
 }
 
-// Read by libgomp when it is loaded.  Its workers spin for milliseconds at the end of each parallel region by
-// default; where other processes want the cores too, that takes the time from the very thread they wait for:
-// twenty times slower steps were measured.  About 0.1 ms covers the gaps within a step.
+// Read by libgomp when it is loaded.  By default its threads spin for milliseconds at the end of each
+// parallel region; where other processes want the cores too, that takes the time from the very thread they
+// wait for (steps ten to twenty times slower were measured).  This many turns cover the gaps within a step: 3
+// % of a 0.7 ms step.
 void limit_spinning() {
-  if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "5000", /*overwrite=*/0);
+  if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "2000", /*overwrite=*/0);
 }
 
 struct Loading {

@@ -110,16 +110,17 @@ load common
 
 @test "two processes cannot write one run" {
   mkdir held
+  mkfifo locked done
   exec 8>held/.lock
   python3 - <<'PY' 8>&8 &
-import fcntl, os, struct, time
+import fcntl, struct
 fcntl.fcntl(8, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))  # F_OFD_SETLK
-open("locked", "w").close()
-while not os.path.exists("done"): time.sleep(0.01)
+open("locked", "w").write("yes")
+open("done").read()
 PY
-  until [ -e locked ]; do :; done
+  read -r <locked || true
   run --separate-stderr "$furrow" train "$config" --job.dump_folder held
-  touch done
+  echo >done
   wait
   fails 8 "another process"
 }
