@@ -19,16 +19,16 @@ namespace {
 
 constexpr int64_t kMaxDepth = 512;           // k is cut into blocks of at most this
 constexpr int64_t kPackedFloats = 96 << 10;  // of A: 384 KiB, well inside a second-level cache
-constexpr int64_t kPackedPanels = 1 << 20;   // floats of B kept when several blocks of rows need them
+constexpr int64_t kKeptPanels = 1 << 20;     // floats of B that stay packed for several blocks of rows
 
-// The epilogue over rows x columns of C at (i0, j0).
-void finish_tile(const Gemm& g, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
+// C at (i0, j0) = epilogue of a finished tile, rows x columns, rows kNR apart.
+void finish_tile(const Gemm& g, const float* tile, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
   const Epilogue& e = g.epilogue;
-  for (int64_t i = i0; i < i0 + rows; ++i) {
-    const int64_t row = i * g.ldc;
-    sweep(j0, j0 + columns, [&](int64_t j, auto at) {
-      VF c = at.load(g.c + row + j);
-      if (e.bias) c = hn::Add(c, at.load(e.bias + j));
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t row = (i0 + i) * g.ldc + j0;
+    sweep(0, columns, [&](int64_t j, auto at) HWY_ATTR {
+      VF c = at.load(tile + i * kNR + j);
+      if (e.bias) c = hn::Add(c, at.load(e.bias + j0 + j));
       if (e.activation == Activation::kRelu) c = relu(c);
       if (e.activation >= Activation::kGelu) {
         const ValueAndSlope r = e.activation == Activation::kGelu ? gelu(c) : gelu_tanh(c);
@@ -46,79 +46,77 @@ bool has_epilogue(const Epilogue& e) {
   return e.bias || e.multiply || e.positive || e.activation != Activation::kNone;
 }
 
-// One thread's share, columns [j0, j1) of it.
-struct Share {
-  const Gemm& g;
-  int64_t j0, j1;
-  bool keep_b;  // all panels of B stay packed for the next block of rows
-  float* a;     // packed block of A
-  float* b;     // packed panels of B, or one
-  float* tile;  // kMR x kNR, for the columns that do not fill a panel
-};
-
 // A block of k.
 struct Depth {
   int64_t begin, size;
 };
 
+// One thread's share of C and its working memory.
+struct Share {
+  const Gemm& g;
+  int64_t j1;   // the share's last column
+  float* a;     // packed block of rows of A
+  float* b;     // packed panels of a group of columns of B
+  float* tile;  // kMR x kNR
+};
+
+// One register block: straight into C, or by way of the tile where columns are missing or an epilogue
+// follows.
 void compute_tile(const Share& s, const float* a, const float* b, int64_t i, int64_t rows, int64_t j,
                   Depth k) {
   const int64_t columns = std::min<int64_t>(kNR, s.j1 - j);
+  const bool finish = k.begin + k.size == s.g.k && has_epilogue(s.g.epilogue);
   const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
   float* c = s.g.c + i * s.g.ldc + j;
   const MicroKernel kernel = micro_kernel_of(rows, k.begin > 0);
-  if (columns == kNR) {
-    kernel(a, b, k.size, c, s.g.ldc);
-  } else {
-    for (int64_t r = 0; r < rows && k.begin > 0; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
-    kernel(a, b, k.size, s.tile, kNR);
-    for (int64_t r = 0; r < rows; ++r) std::memcpy(c + r * s.g.ldc, s.tile + r * kNR, bytes);
-  }
-  if (k.begin + k.size == s.g.k && has_epilogue(s.g.epilogue)) finish_tile(s.g, i, rows, j, columns);
+  if (columns == kNR && !finish) return kernel(a, b, k.size, c, s.g.ldc);
+  for (int64_t r = 0; r < rows && k.begin > 0; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
+  kernel(a, b, k.size, s.tile, kNR);
+  if (finish) return finish_tile(s.g, s.tile, i, rows, j, columns);
+  for (int64_t r = 0; r < rows; ++r) std::memcpy(c + r * s.g.ldc, s.tile + r * kNR, bytes);
 }
 
-// Rows [i, i + rows) of the share, one block of k: A is packed once, B panel by panel unless it has been.
-void compute_block(const Share& s, int64_t i, int64_t rows, Depth k, bool b_packed) {
-  const RowPanels panels(rows);
-  pack_a(s.g.a, i, panels, k.begin, k.size, s.a);
-  for (int64_t j = s.j0; j < s.j1; j += kNR) {
-    float* b = s.keep_b ? s.b + (j - s.j0) * k.size : s.b;
-    if (!b_packed) pack_b(s.g.b, k.begin, k.size, j, std::min<int64_t>(kNR, s.j1 - j), b);
-    for (int64_t p = 0; p < panels.parts; ++p) {
-      compute_tile(s, s.a + panels.begin(p) * k.size, b, i + panels.begin(p), panels.size(p), j, k);
+// Rows [i, i + rows) and columns [j0, j0 + columns), one block of k.  A has been packed; B too if b_packed.
+void compute_block(const Share& s, int64_t i, const RowPanels& rows, int64_t j0, int64_t columns, Depth k,
+                   bool b_packed) {
+  if (!b_packed) pack_b(s.g.b, k.begin, k.size, j0, columns, s.b);
+  for (int64_t j = 0; j < columns; j += kNR) {
+    for (int64_t p = 0; p < rows.parts; ++p) {
+      compute_tile(s, s.a + rows.begin(p) * k.size, s.b + j * k.size, i + rows.begin(p), rows.size(p), j0 + j,
+                   k);
     }
   }
 }
 
-void compute_columns(const Share& s, int64_t i0, const Blocks& rows, const Blocks& depths) {
-  for (int64_t d = 0; d < depths.parts; ++d) {
-    for (int64_t block = 0; block < rows.parts; ++block) {
-      compute_block(s, i0 + rows.begin(block), rows.size(block), {depths.begin(d), depths.size(d)},
-                    s.keep_b && block > 0);
-    }
-  }
-}
-
-// Rows [i0, i1) and columns [j0, j1) of C.
+// Rows [i0, i1) and columns [j0, j1) of C.  Whichever of A and B is needed again stays packed: with one block
+// of rows, A over the groups of columns; else B over the blocks of rows.
 void compute_share(const Gemm& g, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
   const Blocks depths(g.k, kMaxDepth);
   const int64_t depth = depths.size(0);
   const Blocks rows(i1 - i0, std::max<int64_t>(kMR, kPackedFloats / depth / kMR * kMR));
-  const bool keep_b = rows.parts > 1;
-  const int64_t width = keep_b ? std::max<int64_t>(kNR, kPackedPanels / depth / kNR * kNR) : j1 - j0;
-  const int64_t panels = keep_b ? (std::min(width, j1 - j0) + kNR - 1) / kNR : 1;
+  const int64_t most = rows.parts > 1 ? kKeptPanels / depth / kNR * kNR : kSideBySide * kNR;
+  const int64_t group = std::min(std::max<int64_t>(most, kNR), (j1 - j0 + kNR - 1) / kNR * kNR);
   ScratchScope scratch;
-  float* a = scratch.floats(rows.size(0) * depth + kPackSlack);
-  float* b = scratch.floats(panels * kNR * depth);
-  float* tile = scratch.floats(kMR * kNR);
-  for (int64_t j = j0; j < j1; j += width) {
-    compute_columns({g, j, std::min(j + width, j1), keep_b, a, b, tile}, i0, rows, depths);
+  const Share s{g, j1, scratch.floats(rows.size(0) * depth + kPackSlack), scratch.floats(group * depth),
+                scratch.floats(kMR * kNR)};
+  for (int64_t d = 0; d < depths.parts; ++d) {
+    const Depth k{depths.begin(d), depths.size(d)};
+    for (int64_t j = j0; j < j1; j += group) {
+      for (int64_t block = 0; block < rows.parts; ++block) {
+        const RowPanels panels(rows.size(block));
+        const int64_t i = i0 + rows.begin(block);
+        if (rows.parts > 1 || j == j0) pack_a(g.a, i, panels, k.begin, k.size, s.a);
+        compute_block(s, i, panels, j, std::min(group, j1 - j), k, block > 0);
+      }
+    }
   }
 }
 
 void empty_sum(const Gemm& g) {
-  for (int64_t i = 0; i < g.m; ++i) std::memset(g.c + i * g.ldc, 0, static_cast<size_t>(g.n) * sizeof(float));
-  finish_tile(g, 0, g.m, 0, g.n);
+  const float zeros[kNR] = {};
+  for (int64_t i = 0; i < g.m; ++i) {
+    for (int64_t j = 0; j < g.n; j += kNR) finish_tile(g, zeros, i, 1, j, std::min<int64_t>(kNR, g.n - j));
+  }
 }
 
 }  // namespace

@@ -35,27 +35,38 @@ inline void pack_panel(const float* src, int64_t stride, int64_t rows, [[maybe_u
                        int64_t depth, float* dst) {
   int64_t k = 0;
 #if HWY_TARGET != HWY_SCALAR
-  for (; rows == kMR && readable >= kPanelVectors * kLanes && k + 4 <= depth; k += 4) {
+  if (rows == kMR && readable >= kPanelVectors * kLanes) {
     for (int64_t i = 0; i < rows; i += kLanes)
-      transpose_lanes(src + i * stride + k, stride, dst + k * rows + i, rows);
+      transpose_strip(src + i * stride, stride, depth, dst + i, rows);
+    k = depth / 4 * 4;
   }
 #endif
   if (k < depth) transpose_block(src + k, stride, rows, depth - k, dst + k * rows, rows);
 }
 
-// The same for columns that lie along the rows: one k of all panels at a time, so that the source is read in
-// order.
+// Panels written side by side from rows that lie across them: long runs are read, and the targets, which lie
+// a multiple of 4 KiB apart, still fit the ways of a first-level cache.
+constexpr int64_t kSideBySide = 4;
+
+// The same for rows that lie across k: one k of a few panels at a time.
 inline void pack_across(const float* src, int64_t stride, const RowPanels& panels, int64_t depth,
                         float* dst) {
-  for (int64_t k = 0; k < depth; ++k, src += stride) {
-    for (int64_t p = 0; p < panels.parts; ++p) {
-      const int64_t rows = panels.size(p), at = panels.begin(p);
-      float* to = dst + at * depth + k * rows;
-      if (k + 1 < depth && rows == kMR && panels.rows - at >= kPanelVectors * kLanes) {
-        for (int64_t i = 0; i < rows; i += kLanes) store(load(src + at + i), to + i);
-      } else {
+  // Panels whose vectors may be read whole.
+  const int64_t whole = std::max<int64_t>(0, (panels.rows - kPanelVectors * kLanes + kMR) / kMR);
+  for (int64_t p0 = 0; p0 < panels.parts; p0 += kSideBySide) {
+    const int64_t p1 = std::min(p0 + kSideBySide, panels.parts), full = std::min(p1, whole);
+    for (int64_t k = 0; k < depth; ++k) {
+      const float* from = src + k * stride;
+      int64_t p = p0;
+      for (; p < full && k + 1 < depth; ++p) {
+        float* to = dst + p * kMR * depth + k * kMR;
+        for (int64_t i = 0; i < kMR; i += kLanes) store(load(from + p * kMR + i), to + i);
+      }
+      for (; p < p1; ++p) {
+        const int64_t rows = panels.size(p), at = panels.begin(p);
+        float* to = dst + at * depth + k * rows;
         sweep(0, rows,
-              [&](int64_t i, auto access) HWY_ATTR { access.store(access.load(src + at + i), to + i); });
+              [&](int64_t i, auto access) HWY_ATTR { access.store(access.load(from + at + i), to + i); });
       }
     }
   }
@@ -74,23 +85,41 @@ inline void pack_a(const MatrixView& a, int64_t i0, const RowPanels& panels, int
   }
 }
 
-// dst[k * kNR + j] = B(k, j) for a panel of columns; columns beyond `columns` are zero.
+// A panel of columns that lie along k, dst[k * kNR + j].
+inline void pack_b_along(const float* src, int64_t stride, int64_t depth, int64_t columns, float* dst) {
+  if (columns < kNR) std::memset(dst, 0, static_cast<size_t>(depth * kNR) * sizeof(float));
+  transpose_block(src, stride, columns, depth, dst, kNR);
+}
+
+// Panels of columns from rows that lie across k, at most kSideBySide of them.
+inline void pack_b_across(const float* src, int64_t stride, int64_t depth, int64_t columns, float* dst) {
+  for (int64_t k = 0; k < depth; ++k, src += stride) {
+    int64_t j = 0;
+    for (; j + kNR <= columns; j += kNR) {
+      float* to = dst + j * depth + k * kNR;
+      for (int v = 0; v < kNR; v += kLanes) store(load(src + j + v), to + v);
+    }
+    if (j == columns) continue;
+    for (int v = 0; v < kNR; v += kLanes) {
+      const int64_t lanes = std::min<int64_t>(kLanes, std::max<int64_t>(0, columns - j - v));
+      store(load_part(src + j + v, lanes), dst + j * depth + k * kNR + v);
+    }
+  }
+}
+
+// Columns [j0, j0 + columns) of B: panel p at dst + p * kNR * depth, there [k][column of the panel]; columns
+// beyond the last are zero.
 inline void pack_b(const MatrixView& b, int64_t k0, int64_t depth, int64_t j0, int64_t columns, float* dst) {
   const float* src = b.data + k0 * b.row_stride + j0 * b.col_stride;
-  if (b.col_stride == 1 && columns == kNR) {
-    for (int64_t k = 0; k < depth; ++k, src += b.row_stride, dst += kNR) {
-      for (int j = 0; j < kNR; j += kLanes) store(load(src + j), dst + j);
+  const int64_t step = b.col_stride == 1 ? kSideBySide * kNR : kNR;
+  for (int64_t j = 0; j < columns; j += step) {
+    const int64_t width = std::min(step, columns - j);
+    if (b.col_stride == 1) {
+      pack_b_across(src + j, b.row_stride, depth, width, dst + j * depth);
+    } else {
+      pack_b_along(src + j * b.col_stride, b.col_stride, depth, width, dst + j * depth);
     }
-    return;
   }
-  if (columns < kNR) std::memset(dst, 0, static_cast<size_t>(depth * kNR) * sizeof(float));
-  if (b.col_stride == 1) {
-    for (int64_t k = 0; k < depth; ++k, src += b.row_stride, dst += kNR) {
-      std::memcpy(dst, src, static_cast<size_t>(columns) * sizeof(float));
-    }
-    return;
-  }
-  transpose_block(src, b.col_stride, columns, depth, dst, kNR);
 }
 
 }  // namespace HWY_NAMESPACE

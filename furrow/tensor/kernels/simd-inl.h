@@ -228,6 +228,19 @@ HWY_INLINE void transpose_lanes(const float* src, int64_t src_stride, float* dst
   store(hn::InterleaveUpper(DF(), ac2, bd2), dst + 3 * dst_stride);
 }
 
+// dst[j * dst_stride + i] = src[i * src_stride + j] for i < kLanes, j < columns / 4 * 4, in that order of j.
+// Rows a multiple of 2 KiB apart share the few ways of one cache set: a line of each is first copied aside.
+HWY_INLINE void transpose_strip(const float* src, int64_t src_stride, int64_t columns, float* dst,
+                                int64_t dst_stride) {
+  int64_t j = 0;
+  for (; src_stride % 512 == 0 && j + 16 <= columns; j += 16) {
+    float lines[kLanes * 16];
+    for (int i = 0; i < kLanes; ++i) store16(load16(src + i * src_stride + j), lines + 16 * i);
+    for (int k = 0; k < 16; k += 4) transpose_lanes(lines + k, 16, dst + (j + k) * dst_stride, dst_stride);
+  }
+  for (; j + 4 <= columns; j += 4) transpose_lanes(src + j, src_stride, dst + j * dst_stride, dst_stride);
+}
+
 HWY_INLINE void transpose_4x4(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
   V4 a = hn::LoadU(D4(), src), b = hn::LoadU(D4(), src + src_stride);
   V4 c = hn::LoadU(D4(), src + 2 * src_stride), d = hn::LoadU(D4(), src + 3 * src_stride);
@@ -239,33 +252,26 @@ HWY_INLINE void transpose_4x4(const float* src, int64_t src_stride, float* dst, 
 }
 #endif
 
-// dst[j * dst_stride + i] = src[i * src_stride + j], i < rows, j < columns.  Sixteen columns, one cache line
-// of each row, are finished before the next: rows may lie a multiple of 4 KiB apart.
+// dst[j * dst_stride + i] = src[i * src_stride + j], i < rows, j < columns.
 HWY_INLINE void transpose_block(const float* src, int64_t src_stride, int64_t rows, int64_t columns,
                                 float* dst, int64_t dst_stride) {
-  int64_t done_columns = 0;
+  int64_t done = 0;  // columns
 #if HWY_TARGET != HWY_SCALAR
-  done_columns = columns / 4 * 4;
-  for (int64_t j0 = 0; j0 < done_columns; j0 += 16) {
-    const int64_t j1 = j0 + 16 < done_columns ? j0 + 16 : done_columns;
-    int64_t i = 0;
-    for (; i + kLanes <= rows; i += kLanes) {
-      for (int64_t j = j0; j < j1; j += 4) {
-        transpose_lanes(src + i * src_stride + j, src_stride, dst + j * dst_stride + i, dst_stride);
-      }
-    }
-    for (; i + 4 <= rows; i += 4) {
-      for (int64_t j = j0; j < j1; j += 4) {
-        transpose_4x4(src + i * src_stride + j, src_stride, dst + j * dst_stride + i, dst_stride);
-      }
-    }
-    for (int64_t j = j0; j < j1; ++j) {
-      for (int64_t k = i; k < rows; ++k) dst[j * dst_stride + k] = src[k * src_stride + j];
+  done = columns / 4 * 4;
+  int64_t i = 0;
+  for (; i + kLanes <= rows; i += kLanes)
+    transpose_strip(src + i * src_stride, src_stride, done, dst + i, dst_stride);
+  for (; i + 4 <= rows; i += 4) {
+    for (int64_t j = 0; j < done; j += 4) {
+      transpose_4x4(src + i * src_stride + j, src_stride, dst + j * dst_stride + i, dst_stride);
     }
   }
+  for (; i < rows; ++i) {
+    for (int64_t j = 0; j < done; ++j) dst[j * dst_stride + i] = src[i * src_stride + j];
+  }
 #endif
-  for (int64_t j = done_columns; j < columns; ++j) {
-    for (int64_t i = 0; i < rows; ++i) dst[j * dst_stride + i] = src[i * src_stride + j];
+  for (int64_t j = done; j < columns; ++j) {
+    for (int64_t k = 0; k < rows; ++k) dst[j * dst_stride + k] = src[k * src_stride + j];
   }
 }
 
