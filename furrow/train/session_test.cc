@@ -125,13 +125,17 @@ TEST_F(Session, CancelledAndResumedEndsAlike) {
 }
 
 TEST_F(Session, StopsEarlyAndExportsTheBest) {
-  // A rate this high ruins what the first steps learned.
+  // No later validation gains as much as min_delta asks for, so that the first stays the best.
   const observe::Summary summary =
-      train_run("a", config({"--optimizer.lr", "0.5", "--validation.freq", "2", "--validation.patience", "3",
-                             "--training.steps", "200"}));
+      train_run("a", config({"--validation.min_delta", "100", "--validation.freq", "2",
+                             "--validation.patience", "3", "--training.steps", "200"}));
   EXPECT_EQ(summary.status, "stopped early");
-  EXPECT_LT(summary.steps, 200);
-  EXPECT_EQ(summary.steps, *summary.best_step + 3 * 2);
+  EXPECT_EQ(*summary.best_step, 2);
+  EXPECT_EQ(summary.steps, 2 + 3 * 2);
+  const auto records = observe::read_metrics(run("a") + "/metrics.jsonl");
+  const auto last = records.back().values;
+  ASSERT_EQ(last[0].first, "validation_loss");
+  EXPECT_NE(last[0].second, *summary.validation_loss);
   EXPECT_EQ(evaluate(run("a"), "validation", config()).loss, *summary.validation_loss);
 }
 
