@@ -1,7 +1,11 @@
 #include "furrow/train/library_build.h"
 
 #include <fmt/format.h>
-#include <torch/headeronly/version.h>
+#if __has_include(<torch/headeronly/version.h>)
+#include <torch/headeronly/version.h>  // since libtorch 2.9
+#else
+#include <torch/csrc/api/include/torch/version.h>
+#endif
 
 #include "furrow/base/version.h"
 
