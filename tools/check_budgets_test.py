@@ -26,7 +26,13 @@ class CheckBudgets(unittest.TestCase):
         self.assertEqual(check_budgets.compare({"base": 3.9}, {"base": 2.0}), [])
 
     def test_over(self):
-        self.assertIn("over 2 times", check_budgets.compare({"base": 4.1}, {"base": 2.0})[0])
+        spent = {"base": 4.1, "plan": 1.0}
+        self.assertIn("base: 4 s, over 2 times", check_budgets.compare(spent, {"base": 2.0, "plan": 10.0})[0])
+
+    def test_a_slow_machine_is_not_a_slow_module(self):
+        allowed = {"base": 2.0, "plan": 10.0, "nn": 10.0}
+        self.assertEqual(check_budgets.compare({"base": 8.0, "plan": 40.0, "nn": 38.0}, allowed), [])
+        self.assertEqual(len(check_budgets.compare({"base": 40.0, "plan": 40.0, "nn": 40.0}, allowed)), 1)
 
     def test_no_row(self):
         self.assertIn("no row", check_budgets.compare({"plan": 1.0}, {})[0])
