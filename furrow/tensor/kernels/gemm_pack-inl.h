@@ -37,7 +37,7 @@ inline void pack_panel(const float* src, int64_t stride, int64_t rows, [[maybe_u
 #if HWY_TARGET != HWY_SCALAR
   if (rows == kMR && readable >= kPanelVectors * kLanes) {
     for (int64_t i = 0; i < rows; i += kLanes)
-      transpose_strip(src + i * stride, stride, depth, dst + i, rows);
+      transpose_strip(src + i * stride, stride, depth, dst + i, rows, kMR);
     k = depth / 4 * 4;
   }
 #endif
@@ -47,6 +47,7 @@ inline void pack_panel(const float* src, int64_t stride, int64_t rows, [[maybe_u
 // Panels written side by side from rows that lie across them: long runs are read, and the targets, which lie
 // a multiple of 4 KiB apart, still fit the ways of a first-level cache.
 constexpr int64_t kSideBySide = 4;
+constexpr int64_t kRowsAhead = 8;  // fetched before they are needed
 
 // The same for rows that lie across k: one k of a few panels at a time.
 inline void pack_across(const float* src, int64_t stride, const RowPanels& panels, int64_t depth,
@@ -57,6 +58,7 @@ inline void pack_across(const float* src, int64_t stride, const RowPanels& panel
     const int64_t p1 = std::min(p0 + kSideBySide, panels.parts), full = std::min(p1, whole);
     for (int64_t k = 0; k < depth; ++k) {
       const float* from = src + k * stride;
+      for (int64_t i = p0 * kMR; i < p1 * kMR; i += 16) hwy::Prefetch(from + kRowsAhead * stride + i);
       int64_t p = p0;
       for (; p < full && k + 1 < depth; ++p) {
         float* to = dst + p * kMR * depth + k * kMR;
@@ -94,6 +96,7 @@ inline void pack_b_along(const float* src, int64_t stride, int64_t depth, int64_
 // Panels of columns from rows that lie across k, at most kSideBySide of them.
 inline void pack_b_across(const float* src, int64_t stride, int64_t depth, int64_t columns, float* dst) {
   for (int64_t k = 0; k < depth; ++k, src += stride) {
+    for (int64_t i = 0; i < columns; i += 16) hwy::Prefetch(src + kRowsAhead * stride + i);
     int64_t j = 0;
     for (; j + kNR <= columns; j += kNR) {
       float* to = dst + j * depth + k * kNR;

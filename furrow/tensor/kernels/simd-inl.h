@@ -11,6 +11,7 @@
 #define FURROW_TENSOR_KERNELS_SIMD_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <cstdint>
@@ -230,15 +231,21 @@ HWY_INLINE void transpose_lanes(const float* src, int64_t src_stride, float* dst
 
 // dst[j * dst_stride + i] = src[i * src_stride + j] for i < kLanes, j < columns / 4 * 4, in that order of j.
 // Rows a multiple of 2 KiB apart share the few ways of one cache set: a line of each is first copied aside.
+// Sixteen columns at a time, those of the rows from `next` on are fetched ahead.
 HWY_INLINE void transpose_strip(const float* src, int64_t src_stride, int64_t columns, float* dst,
-                                int64_t dst_stride) {
+                                int64_t dst_stride, int64_t next = kLanes) {
   int64_t j = 0;
+  const float* ahead = src + next * src_stride;
   for (; src_stride % 512 == 0 && j + 16 <= columns; j += 16) {
     float lines[kLanes * 16];
     for (int i = 0; i < kLanes; ++i) store16(load16(src + i * src_stride + j), lines + 16 * i);
     for (int k = 0; k < 16; k += 4) transpose_lanes(lines + k, 16, dst + (j + k) * dst_stride, dst_stride);
   }
-  for (; j + 4 <= columns; j += 4) transpose_lanes(src + j, src_stride, dst + j * dst_stride, dst_stride);
+  for (; j + 4 <= columns; j += 4) {
+    // A quarter of the next rows' lines with each quarter of a line.
+    for (int i = static_cast<int>(j / 4 % 4); i < kLanes; i += 4) hwy::Prefetch(ahead + i * src_stride + j);
+    transpose_lanes(src + j, src_stride, dst + j * dst_stride, dst_stride);
+  }
 }
 
 HWY_INLINE void transpose_4x4(const float* src, int64_t src_stride, float* dst, int64_t dst_stride) {
