@@ -44,13 +44,18 @@ if(FURROW_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_link_options(-fuse-ld=mold)
 endif()
 
-# A clone in another folder hits the cache: paths below the source root are hashed relative to the build
-# folder, and the working directory is not hashed.
+# With FURROW_TIME_COMPILES each compilation notes its processor time (the ctest entry `budgets`).  A clone in another folder hits the compiler
+# cache: paths below the source root are hashed relative to the build folder, the working directory is not hashed.
 find_program(FURROW_CCACHE_PROGRAM ccache)
-if(FURROW_CCACHE AND FURROW_CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
-  set(CMAKE_CXX_COMPILER_LAUNCHER
-      env CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
-      ${FURROW_CCACHE_PROGRAM})
+if(NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  if(FURROW_TIME_COMPILES)
+    set(CMAKE_CXX_COMPILER_LAUNCHER "${CMAKE_SOURCE_DIR}/tools/compile.sh" "${CMAKE_BINARY_DIR}/compile_times.log")
+  endif()
+  if(FURROW_CCACHE AND FURROW_CCACHE_PROGRAM)
+    list(APPEND CMAKE_CXX_COMPILER_LAUNCHER
+         env CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+         ${FURROW_CCACHE_PROGRAM})
+  endif()
 endif()
 
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/bin")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""check_budgets.py sums a ninja log per module and refuses what is over twice its budget."""
+"""check_budgets.py sums a log of compilations per module and refuses what is over twice its budget."""
 
 import pathlib
 import tempfile
@@ -7,11 +7,10 @@ import unittest
 
 import check_budgets
 
-LOG = """# ninja log v5
-0\t4000\t1\tfurrow/base/CMakeFiles/furrow_base.dir/error.cc.o\tabc
-4000\t5000\t2\tfurrow/base/CMakeFiles/furrow_base.dir/error.cc.o\tabc
-0\t2000\t3\tfurrow/base/CMakeFiles/base_test.dir/error_test.cc.o\tabc
-0\t9000\t3\tlib/libfurrow.so\tabc
+LOG = """3.5 0.5 furrow/base/CMakeFiles/furrow_base.dir/error.cc.o
+0.9 0.1 furrow/base/CMakeFiles/furrow_base.dir/error.cc.o
+1.5 0.5 furrow/base/CMakeFiles/base_test.dir/error_test.cc.o
+9.0 0.0 tests/CMakeFiles/docs_test.dir/docs_test.cc.o
 """
 
 
@@ -26,13 +25,7 @@ class CheckBudgets(unittest.TestCase):
         self.assertEqual(check_budgets.compare({"base": 3.9}, {"base": 2.0}), [])
 
     def test_over(self):
-        spent = {"base": 4.1, "plan": 1.0}
-        self.assertIn("base: 4 s, over 2 times", check_budgets.compare(spent, {"base": 2.0, "plan": 10.0})[0])
-
-    def test_a_slow_machine_is_not_a_slow_module(self):
-        allowed = {"base": 2.0, "plan": 10.0, "nn": 10.0}
-        self.assertEqual(check_budgets.compare({"base": 8.0, "plan": 40.0, "nn": 38.0}, allowed), [])
-        self.assertEqual(len(check_budgets.compare({"base": 40.0, "plan": 40.0, "nn": 40.0}, allowed)), 1)
+        self.assertIn("over 2 times", check_budgets.compare({"base": 4.1}, {"base": 2.0})[0])
 
     def test_no_row(self):
         self.assertIn("no row", check_budgets.compare({"plan": 1.0}, {})[0])
