@@ -27,7 +27,7 @@ NETWORKS = {
     "convnet": dict(config="convnet-mnist", batch=64, steps=400, data="mnist", overrides=SGD),
     "mlp": dict(config="mlp-mnist", batch=128, steps=150, data="mnist", overrides=["--training.max_norm", "1"]),
     "gpt": dict(config="gpt-shakespeare", batch=12, steps=40, data="tinyshakespeare/input.txt",
-                overrides=["--training.seq_len", "128", "--training.max_norm", "1"]),
+                overrides=["--training.seq_len", "128", "--training.max_norm", "1", "--optimizer.lr", "1e-3"]),
 }
 # Nothing but training: no validation, no checkpoint, no test split, a constant rate.
 ONLY_TRAINING = ["--lr_scheduler.decay_type", "constant", "--lr_scheduler.warmup_steps", "0", "--checkpoint.enable=false",
