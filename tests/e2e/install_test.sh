@@ -4,6 +4,7 @@
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+export CMAKE_GENERATOR=Ninja
 fail() { echo "install_test: $*" >&2; exit 1; }
 
 cmake --install "$FURROW_BUILD_DIR" --prefix "$work/prefix" >"$work/install.log"
