@@ -11,7 +11,7 @@ namespace furrow::train {
 
 std::vector<int64_t> microbatch_sizes(const config::Training& training) {
   const int64_t local = training.local_batch_size;
-  const int64_t global = training.global_batch_size > 0 ? training.global_batch_size : local;
+  const int64_t global = config::global_batch_size(training);
   if (global % local != 0) {
     throw Error(
         ErrorCode::kInvalidArgument,
@@ -26,8 +26,7 @@ std::vector<int64_t> microbatch_sizes(const config::Training& training) {
 
 int64_t total_steps(const config::Training& training, int64_t train_samples) {
   if (training.epochs <= 0) return training.steps;
-  const double global = static_cast<double>(training.global_batch_size > 0 ? training.global_batch_size
-                                                                           : training.local_batch_size);
+  const auto global = static_cast<double>(config::global_batch_size(training));
   return static_cast<int64_t>(std::ceil(training.epochs * static_cast<double>(train_samples) / global));
 }
 
