@@ -128,7 +128,7 @@ TEST_F(Session, CancelledAndResumedEndsAlike) {
 TEST_F(Session, EveryTextArchitectureResumesToTheSameBits) {
   std::string text;
   for (int i = 0; i < 600; ++i) text += "abcdefgh \n"[(i * i + i / 7) % 10];
-  write_file_atomically(folder_.path() + "/text", text);
+  write_file_atomic(folder_.path() + "/text", text);
   for (const std::string name : {"gpt", "llama", "rnn", "lstm"}) {
     const auto text_config = [&](const char* steps) {
       std::vector<std::string> overrides = {"--training.dataset",    "text", "--training.seq_len", "8",
