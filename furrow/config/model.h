@@ -15,9 +15,13 @@ struct Model {
   std::string activation = "relu";
   int64_t layers = 4;
   int64_t heads = 4;
+  int64_t kv_heads = 0;
   int64_t width = 128;
+  int64_t ffn_width = 0;
   int64_t context = 0;
   double dropout = 0;
+  double rope_theta = 10000;
+  double norm_eps = 1e-5;
   bool tie_embeddings = true;
   bool bias = true;
 
@@ -26,7 +30,7 @@ struct Model {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("name", &Model::name,
       {.effect = kRecipe,
-       .doc = "The architecture: mlp, convnet, gpt, or one that a program of yours adds."});
+       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, or one that a program of yours adds."});
     v("hidden", &Model::hidden,
       {.effect = kRecipe,
        .min = 1,
@@ -41,15 +45,28 @@ struct Model {
       {.effect = kRecipe,
        .min = 1,
        .max = 10000,
-       .only_if = "model.name=gpt",
-       .doc = "Number of transformer blocks."});
+       .only_if = "model.name=gpt|llama|rnn|lstm",
+       .doc = "Number of transformer blocks or recurrent layers."});
     v("heads", &Model::heads,
       {.effect = kRecipe,
        .min = 1,
-       .only_if = "model.name=gpt",
+       .only_if = "model.name=gpt|llama",
        .doc = "Attention heads; must divide width."});
+    v("kv_heads", &Model::kv_heads,
+      {.effect = kRecipe,
+       .min = 0,
+       .only_if = "model.name=llama",
+       .doc = "Heads of keys and values, each shared by heads / kv_heads query heads. 0: as many as heads."});
     v("width", &Model::width,
-      {.effect = kRecipe, .min = 1, .only_if = "model.name=gpt", .doc = "Width of the residual stream."});
+      {.effect = kRecipe,
+       .min = 1,
+       .only_if = "model.name=gpt|llama|rnn|lstm",
+       .doc = "Width of the residual stream; of rnn and lstm the size of embedding and state."});
+    v("ffn_width", &Model::ffn_width,
+      {.effect = kRecipe,
+       .min = 0,
+       .only_if = "model.name=llama",
+       .doc = "Width of the feed-forward layer. 0: 8/3 of width, up to a multiple of 32."});
     v("context", &Model::context,
       {.effect = kRecipe,
        .min = 0,
@@ -62,9 +79,21 @@ struct Model {
        .below_max = true,
        .only_if = "model.name=gpt",
        .doc = "Share of activations dropped in training: embeddings, attention and residual branches."});
+    v("rope_theta", &Model::rope_theta,
+      {.effect = kRecipe,
+       .min = 0,
+       .above_min = true,
+       .only_if = "model.name=llama",
+       .doc = "Base of the wavelengths of the rotary positions."});
+    v("norm_eps", &Model::norm_eps,
+      {.effect = kRecipe,
+       .min = 0,
+       .above_min = true,
+       .only_if = "model.name=llama",
+       .doc = "Added to the mean square in the norms."});
     v("tie_embeddings", &Model::tie_embeddings,
       {.effect = kRecipe,
-       .only_if = "model.name=gpt",
+       .only_if = "model.name=gpt|llama",
        .doc = "Use the token embedding as the output head's weight."});
     v("bias", &Model::bias,
       {.effect = kRecipe, .only_if = "model.name=gpt", .doc = "Biases in linear layers and layer norms."});

@@ -21,11 +21,7 @@ int64_t context_of(const config::Model& model, const DataShape& data) {
 }
 
 void check(const config::Model& model, const DataShape& data) {
-  if (data.input.dtype != DType::kI64 || data.input.shape.size() != 2) {
-    model_error(model,
-                fmt::format("it reads tokens, int64 [-1, time], not {} {}: use [training] dataset = text",
-                            to_string(data.input.dtype), to_string(data.input.shape)));
-  }
+  require_tokens(model, data);
   if (model.heads < 1 || model.width % model.heads != 0) {
     model_error(model, fmt::format("width = {} is no multiple of heads = {}", model.width, model.heads));
   }

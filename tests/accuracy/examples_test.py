@@ -18,6 +18,9 @@ PROMISES = [
     ("convnet-mnist", "test_accuracy", 0.992, True),
     ("mlp-mnist", "test_accuracy", 0.975, True),
     ("gpt-shakespeare", "validation_loss", 1.88, False),
+    ("llama-shakespeare", "validation_loss", 1.88, False),
+    ("lstm-shakespeare", "validation_loss", 1.70, False),
+    ("rnn-names", "validation_loss", 2.20, False),
 ]
 
 
