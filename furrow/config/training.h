@@ -28,11 +28,11 @@ struct Training {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("dataset", &Training::dataset,
       {.effect = kRecipe,
-       .choices = "idx|text",
-       .doc = "Kind of data: idx, images and labels as MNIST stores them; text, one file of characters or "
-              "bytes."});
+       .choices = "cifar10|idx|text",
+       .doc = "Kind of data: cifar10, the binary version of CIFAR-10; idx, images and labels as MNIST stores "
+              "them; text, one file of characters or bytes."});
     v("dataset_path", &Training::dataset_path,
-      {.doc = "idx: the folder with the four files; text: the file, plain or .gz."});
+      {.doc = "The folder with the files; text: the file, plain or .gz."});
     v("local_batch_size", &Training::local_batch_size,
       {.effect = kRecipe,
        .min = 1,

@@ -71,11 +71,10 @@ void check_data(const Config& config) {
   if (config.model.name == "gpt" && config.training.dataset != "text") {
     refuse(config, "training.dataset", "model.name = gpt needs training.dataset = text");
   }
-  if (config.model.name == "convnet" && config.training.dataset != "idx") {
-    refuse(config, "training.dataset", "model.name = convnet needs training.dataset = idx");
-  }
-  if (config.model.name == "mlp" && config.training.dataset != "idx") {
-    refuse(config, "training.dataset", "model.name = mlp needs training.dataset = idx");
+  const bool images = config.model.name == "convnet" || config.model.name == "mlp";
+  if (images && config.training.dataset == "text") {
+    refuse(config, "training.dataset",
+           fmt::format("model.name = {} needs training.dataset = idx, not text", config.model.name));
   }
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "furrow/data/source.h"
+#include "furrow/preprocess/image_augmenter.h"
 #include "furrow/preprocess/preprocessor.h"
 
 namespace furrow::config {
@@ -30,18 +31,21 @@ using Preprocessing = preprocess::State;
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.
 struct DatasetOptions {
-  std::string kind;                 // a row of sources.cc: "idx", "text"
-  std::filesystem::path path = {};  // idx: a folder; text: a file, plain or .gz
+  std::string kind;                 // a row of sources.cc: "cifar10", "idx", ...
+  std::filesystem::path path = {};  // a folder; text: a file, plain or .gz
   double validation_fraction = 0;   // of the training data, [0, 1)
   double test_fraction = 0;         // text: of the whole, from its end, [0, 1)
   uint64_t seed = 0;                // which images are for validation
   int64_t context = 0;              // text: tokens of one sample, [training] seq_len
   std::string tokenizer = "char";   // text: "char" or "byte"
-  bool normalize = true;            // idx: false leaves pixels at x / 255
+  bool normalize = true;            // images: false leaves pixels at x / 255
   std::string train_images = "train-images-idx3-ubyte";
   std::string train_labels = "train-labels-idx1-ubyte";
   std::string test_images = "t10k-images-idx3-ubyte";  // empty: no test split
   std::string test_labels = "t10k-labels-idx1-ubyte";
+  std::vector<std::string> train_files = {};   // cifar10: names under `path`
+  std::vector<std::string> test_files = {};    // cifar10: none of them there: no test split
+  preprocess::Augmentation augmentation = {};  // images: of the training split
 };
 
 struct Dataset {

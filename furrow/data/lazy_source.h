@@ -25,6 +25,10 @@ class LazySource : public Source {
   void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const override {
     source().read(indices, fields);
   }
+  void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+               std::span<const ArrayView> fields) const override {
+    source().read_at(indices, positions, fields);
+  }
 
  private:
   const Source& source() const {

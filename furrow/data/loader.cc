@@ -54,7 +54,7 @@ class Reader {
     if (options_.end >= 0) rows = std::min(rows, options_.end - position_);
     prepare(slot, rows);
     try {
-      source_.read(slot.batch.indices, slot.batch.arrays);
+      source_.read_at(slot.batch.indices, slot.batch.sample_ids, slot.batch.arrays);
     } catch (const Error& error) {
       throw error.with_context(
           fmt::format("reading samples at positions {} to {}", position_, position_ + rows - 1));

@@ -10,6 +10,7 @@ namespace furrow::data {
 namespace {
 
 constexpr SourceKind kSourceKinds[] = {
+    {"cifar10", "CIFAR-10 in its binary version", &open_cifar10, &probe_cifar10},
     {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx},
     {"text", "one text file, as characters or bytes", &open_text, &probe_text},
 };
@@ -44,7 +45,10 @@ DatasetOptions dataset_options(const config::Config& config) {
           .train_images = data.train_images,
           .train_labels = data.train_labels,
           .test_images = data.test_images,
-          .test_labels = data.test_labels};
+          .test_labels = data.test_labels,
+          .train_files = data.train_files,
+          .test_files = data.test_files,
+          .augmentation = {data.random_crop_padding, data.random_flip}};
 }
 
 Dataset open_dataset(const config::Config& config, const Preprocessing* preprocessing) {
