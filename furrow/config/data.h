@@ -24,6 +24,8 @@ struct Data {
   double test_fraction = 0;
   bool normalize = true;
   int64_t prefetch_batches = 2;
+  std::string memory_budget;
+  int64_t readers = 0;
   bool shuffle = true;
 
   template <class V>
@@ -31,7 +33,9 @@ struct Data {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kIdx = "training.dataset=idx";
     constexpr std::string_view kCifar = "training.dataset=cifar10";
-    constexpr std::string_view kImages = "training.dataset=idx|cifar10";
+    constexpr std::string_view kImages = "training.dataset=cifar10|idx|pack";
+    constexpr std::string_view kPack = "training.dataset=pack";
+    constexpr std::string_view kCarved = "training.dataset=cifar10|idx|text";
     constexpr std::string_view kText = "training.dataset=text";
     v("train_images", &Data::train_images,
       {.only_if = kIdx, .doc = "File name under dataset_path; the same name with .gz is found too."});
@@ -66,6 +70,7 @@ struct Data {
        .min = 0,
        .max = 1,
        .below_max = true,
+       .only_if = kCarved,
        .doc = "Share of the training data kept for validation: random images, or the end of the text. 0: "
               "none."});
     v("test_fraction", &Data::test_fraction,
@@ -81,11 +86,26 @@ struct Data {
        .doc = "Subtract the mean and divide by the deviation of the training split, per channel."});
     v("prefetch_batches", &Data::prefetch_batches,
       {.min = 0, .max = 1024, .doc = "Batches prepared ahead by a thread of their own. 0: none."});
+    v("memory_budget", &Data::memory_budget,
+      {.only_if = kPack,
+       .doc = "Memory for data, such as \"256MiB\": a pack with more bytes is streamed instead of mapped, "
+              "and no "
+              "more batches are prepared ahead than fit. The order and the bits stay the same. Empty: no "
+              "limit."});
+    v("readers", &Data::readers,
+      {.min = 0,
+       .max = 1024,
+       .only_if = kPack,
+       .doc = "Threads that read the samples of a batch side by side. 0: one, or four where a pack is "
+              "streamed."});
     v("shuffle", &Data::shuffle,
       {.effect = kRecipe,
        .doc = "Visit the training split in another order each epoch, a function of seed and epoch."});
   }
   friend bool operator==(const Data&, const Data&) = default;
 };
+
+// Bytes of memory_budget, 0 where it is empty.  Error{invalid_argument} when it is no number of bytes.
+uint64_t memory_budget(const Data& data);
 
 }  // namespace furrow::config

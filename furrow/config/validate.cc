@@ -61,6 +61,11 @@ void check_model(const Config& config) {
 }
 
 void check_data(const Config& config) {
+  try {
+    memory_budget(config.data);
+  } catch (const Error& error) {
+    refuse(config, "data.memory_budget", error.message());
+  }
   const double held_back = config.data.validation_fraction + config.data.test_fraction;
   if (config.training.dataset == "text" && held_back >= 1) {
     refuse(config, "data.validation_fraction",
@@ -68,11 +73,12 @@ void check_data(const Config& config) {
                        format_double(config.data.validation_fraction),
                        format_double(config.data.test_fraction)));
   }
-  if (config.model.name == "gpt" && config.training.dataset != "text") {
+  const std::string& dataset = config.training.dataset;
+  if (config.model.name == "gpt" && dataset != "text" && dataset != "pack") {
     refuse(config, "training.dataset", "model.name = gpt needs training.dataset = text");
   }
   const bool images = config.model.name == "convnet" || config.model.name == "mlp";
-  if (images && config.training.dataset == "text") {
+  if (images && dataset == "text") {
     refuse(config, "training.dataset",
            fmt::format("model.name = {} needs training.dataset = idx, not text", config.model.name));
   }
@@ -114,6 +120,16 @@ void validate(const Config& config) {
   check_data(config);
   check_optimizer(config);
   check_recompute(config);
+}
+
+uint64_t memory_budget(const Data& data) {
+  uint64_t bytes = 0;
+  if (data.memory_budget.empty() || parse_bytes(data.memory_budget, bytes)) return bytes;
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("data.memory_budget = \"{}\" is no number of bytes: write one such as \"256MiB\" or "
+                  "\"2GB\"",
+                  data.memory_budget));
 }
 
 std::vector<std::string> ignored_settings(const Config& config) {

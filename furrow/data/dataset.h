@@ -43,8 +43,11 @@ struct DatasetOptions {
   std::string train_labels = "train-labels-idx1-ubyte";
   std::string test_images = "t10k-images-idx3-ubyte";  // empty: no test split
   std::string test_labels = "t10k-labels-idx1-ubyte";
-  std::vector<std::string> train_files = {};   // cifar10: names under `path`
-  std::vector<std::string> test_files = {};    // cifar10: none of them there: no test split
+  std::vector<std::string> train_files = {};  // cifar10: names under `path`
+  std::vector<std::string> test_files = {};   // cifar10: none of them there: no test split
+  // pack: streamed when it has more bytes than this, else mapped; 0: always mapped.
+  uint64_t memory_budget = 0;
+  int readers = 0;                             // pack: threads that read at once; 0: one, or four to stream
   preprocess::Augmentation augmentation = {};  // images: of the training split
 };
 
@@ -69,8 +72,12 @@ struct SourceKind {
   std::string_view summary;  // one line
   Dataset (*open)(const DatasetOptions& options, const Preprocessing* preprocessing);
   DataInfo (*probe)(const DatasetOptions& options);
+  bool (*recognises)(const std::filesystem::path& path);  // does it look like such a set?
 };
 std::span<const SourceKind> source_kinds();
+// The kind that recognises `path`.  Error{invalid_argument} names the known ones, {not_found} when there is
+// nothing.
+std::string guess_kind(const std::filesystem::path& path);
 
 DatasetOptions dataset_options(const config::Config& config);
 

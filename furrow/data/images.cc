@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
 #include "furrow/data/idx.h"
+#include "furrow/data/records.h"
 
 namespace furrow::data {
 namespace {
@@ -43,7 +45,7 @@ ImageHeader image_header(const Idx& idx, const fs::path& path) {
 
 // Fetches an image into the cache while those before it are converted; further ahead is no faster.
 constexpr size_t kRowsAhead = 3;
-constexpr size_t kLabelBytes = 4;
+constexpr size_t kLabelBytes = sizeof(int32_t);
 
 }  // namespace
 
@@ -115,6 +117,10 @@ std::vector<Field> image_fields(const Shape& shape) {
   return {{"input", DType::kF32, shape}, {"target", DType::kI64, {}}};
 }
 
+std::vector<Field> image_record_fields(const Shape& shape) {
+  return {{"pixels", DType::kU8, shape}, {"label", DType::kI32, {}}};
+}
+
 ImageSource::ImageSource(std::shared_ptr<const ImageStore> images, std::vector<uint32_t> subset,
                          ImagePipeline pipeline, int64_t classes)
     : images_(std::move(images)),
@@ -155,5 +161,31 @@ void ImageSource::read_at(std::span<const int64_t> indices, std::span<const int6
     pipeline_.normaliser->apply(image.pixels, input.subspan(row * pixels, pixels));
   }
 }
+
+class ImageSource::PixelRecords : public Records {
+ public:
+  explicit PixelRecords(const ImageSource& source)
+      : source_(source), fields_(image_record_fields(source.images_->shape())) {}
+  std::string_view layout() const override { return kImageRecords; }
+  const std::vector<Field>& fields() const override { return fields_; }
+  int64_t size() const override { return source_.size(); }
+
+  void read(int64_t first, std::span<std::byte> out) const override {
+    const size_t pixels = source_.images_->image_bytes();
+    std::vector<uint8_t> scratch(pixels + kLabelBytes);
+    for (std::byte* to = out.data(); to < out.data() + out.size(); to += pixels + kLabelBytes) {
+      const ImageStore::Image image = source_.images_->fetch(source_.image_of(first++), scratch);
+      const auto label = static_cast<int32_t>(image.label);
+      std::memcpy(to, image.pixels.data(), pixels);
+      std::memcpy(to + pixels, &label, kLabelBytes);
+    }
+  }
+
+ private:
+  const ImageSource& source_;
+  std::vector<Field> fields_;
+};
+
+std::unique_ptr<Records> ImageSource::records() const { return std::make_unique<PixelRecords>(*this); }
 
 }  // namespace furrow::data

@@ -27,7 +27,7 @@ class ImageStore {
     std::span<const uint8_t> pixels;
     int64_t label;
   };
-  // In place where the store holds it, else read into `scratch`, which is at least image_bytes() + 4 long.
+  // In place where the store holds it, else read into `scratch`, of image_bytes() and a label (i32).
   virtual Image fetch(size_t index, std::span<uint8_t> scratch) const = 0;
   // A hint that fetch(index) comes soon.
   virtual void prefetch(size_t /*index*/) const {}
@@ -89,6 +89,8 @@ void check_labels(std::span<const int32_t> labels, int64_t classes, const std::s
 
 // "input" f32 [c, h, w] through the normaliser, "target" i64 [].
 std::vector<Field> image_fields(const Shape& shape);
+// "pixels" u8 [c, h, w], "label" i32 [].
+std::vector<Field> image_record_fields(const Shape& shape);
 
 // How pixels become the input.
 struct ImagePipeline {
@@ -114,8 +116,10 @@ class ImageSource : public Source {
   }
   void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
                std::span<const ArrayView> fields) const override;
+  std::unique_ptr<Records> records() const override;  // pixels as they are, labels
 
  private:
+  class PixelRecords;
   size_t image_of(int64_t index) const;
 
   std::shared_ptr<const ImageStore> images_;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "furrow/data/records.h"
 #include "furrow/data/source.h"
 
 namespace furrow::data {
@@ -29,6 +30,7 @@ class LazySource : public Source {
                std::span<const ArrayView> fields) const override {
     source().read_at(indices, positions, fields);
   }
+  std::unique_ptr<Records> records() const override { return source().records(); }
 
  private:
   const Source& source() const {

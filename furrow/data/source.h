@@ -21,6 +21,8 @@ struct Field {
   friend bool operator==(const Field&, const Field&) = default;
 };
 
+class Records;
+
 class Source {
  public:
   virtual ~Source() = default;
@@ -36,6 +38,8 @@ class Source {
                        std::span<const ArrayView> fields) const {
     read(indices, fields);
   }
+  // What a pack stores of this source (records.h); it must not outlive the source.
+  virtual std::unique_ptr<Records> records() const;
 };
 
 // Error{internal} unless `views` are what `source`.read() of `indices` asks for and every index is in range.

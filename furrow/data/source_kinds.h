@@ -13,6 +13,10 @@ DataInfo probe_cifar10(const DatasetOptions& options);
 Dataset open_idx(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_idx(const DatasetOptions& options);
 
+// open_pack.cc: a folder that write_pack made of any other kind.
+Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocessing);
+DataInfo probe_pack(const DatasetOptions& options);
+
 // open_text.cc: one file, plain or .gz.
 Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_text(const DatasetOptions& options);
