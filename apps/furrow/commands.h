@@ -9,6 +9,8 @@ extern const Command kTrainCommand;
 extern const Command kEvalCommand;
 extern const Command kPlanCommand;
 extern const Command kRunsCommand;
+extern const Command kDataCommand;
+extern const Command kBenchCommand;
 extern const Command kHelpCommand;
 
 }  // namespace furrow::app

@@ -117,6 +117,25 @@ std::string format_seconds(double seconds) {
 bool parse_double(std::string_view text, double& value) { return parse_whole(text, value); }
 bool parse_int(std::string_view text, int64_t& value) { return parse_whole(text, value); }
 
+bool parse_bytes(std::string_view text, uint64_t& bytes) {
+  struct Unit {
+    std::string_view name;
+    double bytes;
+  };
+  constexpr Unit kUnits[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"kB", 1e3},
+                             {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},    {"B", 1}};
+  double unit = 1, number = 0;
+  for (const Unit& known : kUnits) {
+    if (!text.ends_with(known.name)) continue;
+    unit = known.bytes;
+    text = trim(text.substr(0, text.size() - known.name.size()));
+    break;
+  }
+  if (!parse_double(text, number) || !(number >= 0) || number * unit >= 0x1p63) return false;
+  bytes = static_cast<uint64_t>(number * unit);
+  return true;
+}
+
 std::string join(const std::vector<std::string>& parts, std::string_view separator) {
   return fmt::format("{}", fmt::join(parts, separator));
 }

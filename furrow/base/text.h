@@ -20,6 +20,9 @@ std::string format_seconds(double seconds);  // "850 us", "12.3 ms", "4.56 s", "
 // The whole of `text` as a number; false when it is not one.
 bool parse_double(std::string_view text, double& value);
 bool parse_int(std::string_view text, int64_t& value);
+// "65536", "256MiB", "1.5 GB": a number of bytes with B, kB, MB, GB, TB (powers of 1,000), KiB, MiB, GiB or
+// TiB.
+bool parse_bytes(std::string_view text, uint64_t& bytes);
 
 std::string join(const std::vector<std::string>& parts, std::string_view separator);
 std::vector<std::string> split(std::string_view text,

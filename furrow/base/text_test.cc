@@ -54,6 +54,31 @@ TEST(Parse, TakesTheWholeTextOrNothing) {
   EXPECT_FALSE(parse_int("99999999999999999999", integer));
 }
 
+TEST(Text, BytesHaveUnits) {
+  const std::pair<const char*, uint64_t> good[] = {{"0", 0},
+                                                   {"65536", 65536},
+                                                   {"12B", 12},
+                                                   {"256MiB", 256u << 20},
+                                                   {"1.5 GB", 1500000000},
+                                                   {"2KiB", 2048},
+                                                   {"3 kB", 3000},
+                                                   {"1TiB", 1ull << 40},
+                                                   {"0.5GiB", 1u << 29},
+                                                   {"1TB", 1000000000000},
+                                                   {"1e3 MB", 1000000000}};
+  for (const auto& [text, expected] : good) {
+    uint64_t bytes = 1;
+    EXPECT_TRUE(parse_bytes(text, bytes)) << text;
+    EXPECT_EQ(bytes, expected) << text;
+  }
+  for (const char* text :
+       {"", "MiB", "-1", "-1MiB", "1 mib", "12 MiB x", "nan", "inf", "99999999TB", "1MiBB"}) {
+    uint64_t bytes = 7;
+    EXPECT_FALSE(parse_bytes(text, bytes)) << text;
+    EXPECT_EQ(bytes, 7u);
+  }
+}
+
 TEST(Text, SplitsJoinsTrimsAndMatches) {
   EXPECT_EQ(split("a,,b", ','), (std::vector<std::string>{"a", "", "b"}));
   EXPECT_EQ(split("", ','), (std::vector<std::string>{""}));

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "furrow/config/field.h"
 
@@ -13,17 +14,28 @@ struct Data {
   std::string train_labels = "train-labels-idx1-ubyte";
   std::string test_images = "t10k-images-idx3-ubyte";
   std::string test_labels = "t10k-labels-idx1-ubyte";
+  std::vector<std::string> train_files = {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin",
+                                          "data_batch_4.bin", "data_batch_5.bin"};
+  std::vector<std::string> test_files = {"test_batch.bin"};
+  int64_t random_crop_padding = 0;
+  bool random_flip = false;
   std::string tokenizer = "char";
   double validation_fraction = 0.1;
   double test_fraction = 0;
   bool normalize = true;
   int64_t prefetch_batches = 2;
+  std::string memory_budget;
+  int64_t readers = 0;
   bool shuffle = true;
 
   template <class V>
   static void fields(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kIdx = "training.dataset=idx";
+    constexpr std::string_view kCifar = "training.dataset=cifar10";
+    constexpr std::string_view kImages = "training.dataset=cifar10|idx|pack";
+    constexpr std::string_view kPack = "training.dataset=pack";
+    constexpr std::string_view kCarved = "training.dataset=cifar10|idx|text";
     constexpr std::string_view kText = "training.dataset=text";
     v("train_images", &Data::train_images,
       {.only_if = kIdx, .doc = "File name under dataset_path; the same name with .gz is found too."});
@@ -31,6 +43,23 @@ struct Data {
     v("test_images", &Data::test_images,
       {.only_if = kIdx, .doc = "Images of the test split. Empty: no test split."});
     v("test_labels", &Data::test_labels, {.only_if = kIdx, .doc = "Labels of test_images."});
+    v("train_files", &Data::train_files,
+      {.effect = kRecipe,
+       .only_if = kCifar,
+       .doc = "Files under dataset_path to train on, in this order; the same name with .gz is found too."});
+    v("test_files", &Data::test_files,
+      {.only_if = kCifar, .doc = "Files of the test split. None of them there: no test split."});
+    v("random_crop_padding", &Data::random_crop_padding,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1024,
+       .only_if = kImages,
+       .doc = "Training images are cropped at random from themselves with this many black pixels around "
+              "them, anew in each epoch. 0: no crop."});
+    v("random_flip", &Data::random_flip,
+      {.effect = kRecipe,
+       .only_if = kImages,
+       .doc = "Every other training image is mirrored left to right, drawn anew in each epoch."});
     v("tokenizer", &Data::tokenizer,
       {.effect = kRecipe,
        .choices = "char|byte",
@@ -41,6 +70,7 @@ struct Data {
        .min = 0,
        .max = 1,
        .below_max = true,
+       .only_if = kCarved,
        .doc = "Share of the training data kept for validation: random images, or the end of the text. 0: "
               "none."});
     v("test_fraction", &Data::test_fraction,
@@ -52,15 +82,30 @@ struct Data {
        .doc = "Share of the text, from its end, kept for the test. 0: none."});
     v("normalize", &Data::normalize,
       {.effect = kRecipe,
-       .only_if = kIdx,
-       .doc = "Subtract the mean and divide by the deviation of the training split."});
+       .only_if = kImages,
+       .doc = "Subtract the mean and divide by the deviation of the training split, per channel."});
     v("prefetch_batches", &Data::prefetch_batches,
       {.min = 0, .max = 1024, .doc = "Batches prepared ahead by a thread of their own. 0: none."});
+    v("memory_budget", &Data::memory_budget,
+      {.only_if = kPack,
+       .doc = "Memory for data, such as \"256MiB\": a pack with more bytes is streamed instead of mapped, "
+              "and no "
+              "more batches are prepared ahead than fit. The order and the bits stay the same. Empty: no "
+              "limit."});
+    v("readers", &Data::readers,
+      {.min = 0,
+       .max = 1024,
+       .only_if = kPack,
+       .doc = "Threads that read the samples of a batch side by side. 0: one, or four where a pack is "
+              "streamed."});
     v("shuffle", &Data::shuffle,
       {.effect = kRecipe,
        .doc = "Visit the training split in another order each epoch, a function of seed and epoch."});
   }
   friend bool operator==(const Data&, const Data&) = default;
 };
+
+// Bytes of memory_budget, 0 where it is empty.  Error{invalid_argument} when it is no number of bytes.
+uint64_t memory_budget(const Data& data);
 
 }  // namespace furrow::config

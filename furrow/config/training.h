@@ -28,11 +28,11 @@ struct Training {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("dataset", &Training::dataset,
       {.effect = kRecipe,
-       .choices = "idx|text",
-       .doc = "Kind of data: idx, images and labels as MNIST stores them; text, one file of characters or "
-              "bytes."});
+       .choices = "cifar10|idx|pack|text",
+       .doc = "Kind of data: cifar10, the binary version of CIFAR-10; idx, images and labels as MNIST stores "
+              "them; pack, what `furrow data pack` wrote; text, one file of characters or bytes."});
     v("dataset_path", &Training::dataset_path,
-      {.doc = "idx: the folder with the four files; text: the file, plain or .gz."});
+      {.doc = "The folder with the files; text: the file, plain or .gz."});
     v("local_batch_size", &Training::local_batch_size,
       {.effect = kRecipe,
        .min = 1,
@@ -43,7 +43,10 @@ struct Training {
        .doc = "Samples of one optimizer step, a multiple of local_batch_size; the microbatches between are "
               "accumulated. -1: local_batch_size times the number of data-parallel ranks."});
     v("seq_len", &Training::seq_len,
-      {.effect = kRecipe, .min = 1, .only_if = "training.dataset=text", .doc = "Tokens of one sample."});
+      {.effect = kRecipe,
+       .min = 1,
+       .only_if = "training.dataset=pack|text",
+       .doc = "Tokens of one sample of text."});
     v("steps", &Training::steps,
       {.effect = kRecipe,
        .min = 0,

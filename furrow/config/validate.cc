@@ -67,6 +67,11 @@ void check_model(const Config& config) {
 }
 
 void check_data(const Config& config) {
+  try {
+    memory_budget(config.data);
+  } catch (const Error& error) {
+    refuse(config, "data.memory_budget", error.message());
+  }
   const double held_back = config.data.validation_fraction + config.data.test_fraction;
   if (config.training.dataset == "text" && held_back >= 1) {
     refuse(config, "data.validation_fraction",
@@ -74,15 +79,15 @@ void check_data(const Config& config) {
                        format_double(config.data.validation_fraction),
                        format_double(config.data.test_fraction)));
   }
+  const std::string& dataset = config.training.dataset;
   for (const std::string_view name : {"gpt", "llama", "rnn", "lstm"}) {
-    if (config.model.name == name && config.training.dataset != "text")
+    if (config.model.name == name && dataset != "text" && dataset != "pack")
       refuse(config, "training.dataset", fmt::format("model.name = {} needs training.dataset = text", name));
   }
-  if (config.model.name == "convnet" && config.training.dataset != "idx") {
-    refuse(config, "training.dataset", "model.name = convnet needs training.dataset = idx");
-  }
-  if (config.model.name == "mlp" && config.training.dataset != "idx") {
-    refuse(config, "training.dataset", "model.name = mlp needs training.dataset = idx");
+  const bool images = config.model.name == "convnet" || config.model.name == "mlp";
+  if (images && dataset == "text") {
+    refuse(config, "training.dataset",
+           fmt::format("model.name = {} needs training.dataset = idx, not text", config.model.name));
   }
 }
 
@@ -122,6 +127,16 @@ void validate(const Config& config) {
   check_data(config);
   check_optimizer(config);
   check_recompute(config);
+}
+
+uint64_t memory_budget(const Data& data) {
+  uint64_t bytes = 0;
+  if (data.memory_budget.empty() || parse_bytes(data.memory_budget, bytes)) return bytes;
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("data.memory_budget = \"{}\" is no number of bytes: write one such as \"256MiB\" or "
+                  "\"2GB\"",
+                  data.memory_budget));
 }
 
 std::vector<std::string> ignored_settings(const Config& config) {

@@ -3,11 +3,13 @@
 // it is installed.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <string>
 
 #include "furrow/data/dataset.h"
 #include "furrow/data/gzip.h"
 #include "furrow/data/loader.h"
+#include "furrow/data/pack.h"
 #include "furrow/data/test_files.h"
 
 namespace furrow::data {
@@ -102,6 +104,37 @@ void BM_Loader(benchmark::State& state) {
 BENCHMARK(BM_Loader)
     ->ArgName("prefetch")
     ->Arg(0)
+    ->Arg(2)
+    ->Arg(4)
+    ->UseRealTime()
+    ->Unit(benchmark::kMicrosecond);
+
+// The same images from a pack: mapped (0), streamed by one reader or more.  Stored bytes per second.
+void BM_LoaderOfAPack(benchmark::State& state) {
+  static const testing::TempFolder folder;
+  static const bool written = [] {
+    write_pack(images(), {.folder = (folder / "pack").string(), .kind = "idx", .threads = 2});
+    return true;
+  }();
+  benchmark::DoNotOptimize(written);
+  const auto readers = static_cast<int>(state.range(0));
+  const Dataset dataset = open_dataset({.kind = "pack",
+                                        .path = folder / "pack",
+                                        .memory_budget = readers == 0 ? 0u : 1u,
+                                        .readers = std::max(readers, 1)});
+  Loader loader(*dataset.train, SampleOrder(1, dataset.train->size(), true), {.sizes = {64}, .prefetch = 4});
+  int64_t samples = 0;
+  for (auto _ : state) {
+    samples += loader.next()->weight;
+    loader.release();
+  }
+  state.SetItemsProcessed(samples);
+  state.SetBytesProcessed(samples * (kSide * kSide + 4));
+}
+BENCHMARK(BM_LoaderOfAPack)
+    ->ArgName("readers")
+    ->Arg(0)
+    ->Arg(1)
     ->Arg(2)
     ->Arg(4)
     ->UseRealTime()

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "furrow/data/source.h"
+#include "furrow/preprocess/image_augmenter.h"
 #include "furrow/preprocess/preprocessor.h"
 
 namespace furrow::config {
@@ -30,18 +31,24 @@ using Preprocessing = preprocess::State;
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.
 struct DatasetOptions {
-  std::string kind;                 // a row of sources.cc: "idx", "text"
-  std::filesystem::path path = {};  // idx: a folder; text: a file, plain or .gz
+  std::string kind;                 // a row of sources.cc: "cifar10", "idx", ...
+  std::filesystem::path path = {};  // a folder; text: a file, plain or .gz
   double validation_fraction = 0;   // of the training data, [0, 1)
   double test_fraction = 0;         // text: of the whole, from its end, [0, 1)
   uint64_t seed = 0;                // which images are for validation
   int64_t context = 0;              // text: tokens of one sample, [training] seq_len
   std::string tokenizer = "char";   // text: "char" or "byte"
-  bool normalize = true;            // idx: false leaves pixels at x / 255
+  bool normalize = true;            // images: false leaves pixels at x / 255
   std::string train_images = "train-images-idx3-ubyte";
   std::string train_labels = "train-labels-idx1-ubyte";
   std::string test_images = "t10k-images-idx3-ubyte";  // empty: no test split
   std::string test_labels = "t10k-labels-idx1-ubyte";
+  std::vector<std::string> train_files = {};  // cifar10: names under `path`
+  std::vector<std::string> test_files = {};   // cifar10: none of them there: no test split
+  // pack: streamed when it has more bytes than this, else mapped; 0: always mapped.
+  uint64_t memory_budget = 0;
+  int readers = 0;                             // pack: threads that read at once; 0: one, or four to stream
+  preprocess::Augmentation augmentation = {};  // images: of the training split
 };
 
 struct Dataset {
@@ -65,8 +72,12 @@ struct SourceKind {
   std::string_view summary;  // one line
   Dataset (*open)(const DatasetOptions& options, const Preprocessing* preprocessing);
   DataInfo (*probe)(const DatasetOptions& options);
+  bool (*recognises)(const std::filesystem::path& path);  // does it look like such a set?
 };
 std::span<const SourceKind> source_kinds();
+// The kind that recognises `path`.  Error{invalid_argument} names the known ones, {not_found} when there is
+// nothing.
+std::string guess_kind(const std::filesystem::path& path);
 
 DatasetOptions dataset_options(const config::Config& config);
 

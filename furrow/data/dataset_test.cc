@@ -258,9 +258,9 @@ TEST(ImageSets, AFractionThatLeavesNothingIsAnError) {
 }
 
 TEST(Classes, AClassWithoutSamplesIsAllowedMostlyEmptyOnesAreNot) {
-  EXPECT_EQ(count_classes(ByteVector{1, 2, 3}, "f"), 4);  // as EMNIST's letters, which count from 1
-  EXPECT_EQ(count_classes(ByteVector{0}, "f"), 1);
-  EXPECT_THROW(count_classes(ByteVector{0, 9}, "f"), Error);
+  EXPECT_EQ(count_classes(std::vector<int32_t>{1, 2, 3}, "f"), 4);  // as EMNIST's letters, which count from 1
+  EXPECT_EQ(count_classes(std::vector<int32_t>{0}, "f"), 1);
+  EXPECT_THROW(count_classes(std::vector<int32_t>{0, 9}, "f"), Error);
 }
 
 TEST(Kinds, AreSortedAndNamed) {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "furrow/data/records.h"
 #include "furrow/data/source.h"
 
 namespace furrow::data {
@@ -25,6 +26,11 @@ class LazySource : public Source {
   void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const override {
     source().read(indices, fields);
   }
+  void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+               std::span<const ArrayView> fields) const override {
+    source().read_at(indices, positions, fields);
+  }
+  std::unique_ptr<Records> records() const override { return source().records(); }
 
  private:
   const Source& source() const {

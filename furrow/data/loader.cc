@@ -14,6 +14,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/base/text.h"
 #include "furrow/base/thread.h"
 
 namespace furrow::data {
@@ -54,7 +55,7 @@ class Reader {
     if (options_.end >= 0) rows = std::min(rows, options_.end - position_);
     prepare(slot, rows);
     try {
-      source_.read(slot.batch.indices, slot.batch.arrays);
+      source_.read_at(slot.batch.indices, slot.batch.sample_ids, slot.batch.arrays);
     } catch (const Error& error) {
       throw error.with_context(
           fmt::format("reading samples at positions {} to {}", position_, position_ + rows - 1));
@@ -98,6 +99,24 @@ class Reader {
 
 using SlotPointer = std::unique_ptr<Slot>;
 
+size_t prefetch_within_budget(const Source& source, const LoaderOptions& options) {
+  const auto asked = static_cast<size_t>(std::max(options.prefetch, 0));
+  if (options.memory_budget == 0 || options.sizes.empty()) return asked;
+  uint64_t sample = 0;
+  for (const Field& field : source.fields()) sample += sample_bytes(field);
+  const uint64_t slot = sample * static_cast<uint64_t>(*std::ranges::max_element(options.sizes));
+  const uint64_t slots = options.memory_budget / std::max<uint64_t>(slot, 1);
+  if (slots < options.sizes.size()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("data.memory_budget is {}, but the {} microbatches of one step need {}: raise it, or "
+                    "lower training.local_batch_size",
+                    format_bytes(options.memory_budget), options.sizes.size(),
+                    format_bytes(slot * options.sizes.size())));
+  }
+  return std::min<uint64_t>(asked, slots - options.sizes.size());
+}
+
 }  // namespace
 
 // With a thread: `ready_` flows from it to the consumer, `free_` back; both, with `done_`, `error_` and
@@ -105,8 +124,7 @@ using SlotPointer = std::unique_ptr<Slot>;
 // reads.
 struct Loader::Impl {
   Impl(const Source& source, SampleOrder order, LoaderOptions options)
-      : prefetch_(static_cast<size_t>(std::max(options.prefetch, 0))),
-        reader_(source, order, std::move(options)) {
+      : prefetch_(prefetch_within_budget(source, options)), reader_(source, order, std::move(options)) {
     if (prefetch_ > 0) start();
   }
 

@@ -32,6 +32,9 @@ struct LoaderOptions {
   int64_t position = 0;        // first global sample position
   int64_t end = -1;            // stop before this position (-1: endless); the last batch is then the rest
   int prefetch = 4;  // batches kept ready besides those held; 0: next() reads in the caller's thread
+  // Bytes for slots: `prefetch` is lowered until those of a step and those ahead fit; 0: no limit.
+  // Error{invalid_argument} when the microbatches of one step do not.
+  uint64_t memory_budget = 0;
 };
 
 class Loader {

@@ -293,6 +293,26 @@ TEST(Loader, CarriesAnExceptionToItsPlace) {
   }
 }
 
+TEST(Loader, ABudgetLimitsWhatIsPreparedAhead) {
+  const CountingSource source(100);  // 20 bytes a sample, 160 a batch of 8
+  const std::vector<Seen> expected = direct(source, SampleOrder(0, 100, true), {.sizes = {8}}, 30);
+  for (const uint64_t budget : {0, 160, 320, 480, 100000}) {
+    const int64_t before = memory_usage(MemoryKind::kData).current_bytes;
+    reset_memory_peaks();
+    Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 9, .memory_budget = budget});
+    EXPECT_EQ(collect(loader, 30), expected);
+    if (budget == 0 || budget > 2000) continue;
+    EXPECT_LE(memory_usage(MemoryKind::kData).peak_bytes - before, static_cast<int64_t>(budget));
+  }
+  try {
+    Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8, 8}, .memory_budget = 319});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_THAT(error.what(), HasSubstr("2 microbatches of one step need 320 B"));
+  }
+}
+
 TEST(Loader, RefusesNonsense) {
   const CountingSource source(10);
   EXPECT_THROW(Loader(source, SampleOrder(0, 10, true), {.sizes = {}}), Error);

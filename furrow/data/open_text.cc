@@ -1,4 +1,6 @@
 // The "text" kind: one text, cut into training, validation and test from front to back.
+#include "furrow/data/open_text.h"
+
 #include <fmt/format.h>
 
 #include <utility>
@@ -8,7 +10,6 @@
 #include "furrow/data/files.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/split.h"
-#include "furrow/data/text.h"
 #include "furrow/preprocess/tokenizer.h"
 
 namespace furrow::data {
@@ -70,24 +71,27 @@ Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing
   }
 }
 
-// Windows over [begin, end), or what to change when there is not one.
-std::unique_ptr<Source> windows(const Text& text, const char* split, TextSource::Range range, int64_t context,
-                                int64_t stride) {
+}  // namespace
+
+std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split, TextSource::Range range,
+                                      int64_t context, int64_t stride) {
   const int64_t tokens = range.end - range.begin;
   if (tokens <= context) {
     invalid(
         fmt::format("{}: the {} split has {} tokens, but one sample needs seq_len + 1 = {}: lower [training] "
                     "seq_len or change the fractions",
-                    text.file, split, tokens, context + 1));
+                    text.name, split, tokens, context + 1));
   }
   return std::make_unique<TextSource>(text.tokens, range, context, stride);
 }
 
-}  // namespace
+int64_t checked_context(const DatasetOptions& options) {
+  if (options.context >= 1) return options.context;
+  invalid(fmt::format("[training] seq_len = {}: text needs at least 1", options.context));
+}
 
 Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing) {
-  if (options.context < 1)
-    invalid(fmt::format("[training] seq_len = {}: text needs at least 1", options.context));
+  const int64_t context = checked_context(options);
   const Text text = read_text(options, preprocessing);
   const int64_t size = text.tokens->size();
   const int64_t test = fraction_count(options.test_fraction, size, "data.test_fraction", "tokens");
@@ -101,11 +105,12 @@ Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocess
   Dataset dataset;
   dataset.preprocessing = text.tokenizer->state();
   dataset.preprocessing["classes"] = fmt::format("{}", text.tokenizer->vocabulary_size());
-  const int64_t context = options.context;
-  dataset.train = windows(text, "training", {0, train_end}, context, 1);
+  const NamedTokens named{text.file, text.tokens};
+  dataset.train = token_windows(named, "training", {0, train_end}, context, 1);
   const TextSource::Range validation_range{train_end, train_end + validation}, test_range{size - test, size};
-  if (validation > 0) dataset.validation = windows(text, "validation", validation_range, context, context);
-  if (test > 0) dataset.test = windows(text, "test", test_range, context, context);
+  if (validation > 0)
+    dataset.validation = token_windows(named, "validation", validation_range, context, context);
+  if (test > 0) dataset.test = token_windows(named, "test", test_range, context, context);
   return dataset;
 }
 

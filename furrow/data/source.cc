@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 
 #include "furrow/base/error.h"
+#include "furrow/data/records.h"
 
 namespace furrow::data {
+
+std::unique_ptr<Records> Source::records() const { return std::make_unique<SampleRecords>(*this); }
 
 size_t sample_bytes(const Field& field) {
   return static_cast<size_t>(num_elements(field.shape)) * dtype_size(field.dtype);

@@ -21,6 +21,8 @@ struct Field {
   friend bool operator==(const Field&, const Field&) = default;
 };
 
+class Records;
+
 class Source {
  public:
   virtual ~Source() = default;
@@ -30,6 +32,14 @@ class Source {
   // Writes samples `indices` (each < size()) into row r of `fields[f]`, whose shape is [indices.size(), field
   // shape...].
   virtual void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const = 0;
+  // The same for training: `positions`, one per row, are those in the global order, which count the random
+  // numbers of transforms.  A source without transforms need not know.
+  virtual void read_at(std::span<const int64_t> indices, std::span<const int64_t> /*positions*/,
+                       std::span<const ArrayView> fields) const {
+    read(indices, fields);
+  }
+  // What a pack stores of this source (records.h); it must not outlive the source.
+  virtual std::unique_ptr<Records> records() const;
 };
 
 // Error{internal} unless `views` are what `source`.read() of `indices` asks for and every index is in range.

@@ -5,9 +5,17 @@
 
 namespace furrow::data {
 
+// open_cifar.cc: the binary version of CIFAR-10, files `train_files` and `test_files` of the folder `path`.
+Dataset open_cifar10(const DatasetOptions& options, const Preprocessing* preprocessing);
+DataInfo probe_cifar10(const DatasetOptions& options);
+
 // open_idx.cc: images and labels of training and test, plain or .gz, in the folder `path`.
 Dataset open_idx(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_idx(const DatasetOptions& options);
+
+// open_pack.cc: a folder that write_pack made of any other kind.
+Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocessing);
+DataInfo probe_pack(const DatasetOptions& options);
 
 // open_text.cc: one file, plain or .gz.
 Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing);

@@ -3,15 +3,30 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
+#include "furrow/base/text.h"
 #include "furrow/config/config.h"
+#include "furrow/data/files.h"
 #include "furrow/data/source_kinds.h"
+#include "furrow/storage/pack.h"
 
 namespace furrow::data {
 namespace {
 
+namespace fs = std::filesystem;
+
+bool is_cifar10(const fs::path& path) { return !find_file(path / "data_batch_1.bin").empty(); }
+bool is_idx(const fs::path& path) { return !find_file(path / "train-images-idx3-ubyte").empty(); }
+bool is_pack(const fs::path& path) { return fs::exists(path / storage::kPackFile); }
+bool is_text(const fs::path& path) {
+  const fs::path plain = path.extension() == ".gz" ? path.stem() : path;
+  return plain.extension() == ".txt" && !find_file(path).empty();
+}
+
 constexpr SourceKind kSourceKinds[] = {
-    {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx},
-    {"text", "one text file, as characters or bytes", &open_text, &probe_text},
+    {"cifar10", "CIFAR-10 in its binary version", &open_cifar10, &probe_cifar10, &is_cifar10},
+    {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx, &is_idx},
+    {"pack", "a folder that `furrow data pack` wrote", &open_pack, &probe_pack, &is_pack},
+    {"text", "one text file, as characters or bytes", &open_text, &probe_text, &is_text},
 };
 
 const SourceKind& kind_of(const DatasetOptions& options) {
@@ -31,6 +46,18 @@ const SourceKind& kind_of(const DatasetOptions& options) {
 
 std::span<const SourceKind> source_kinds() { return kSourceKinds; }
 
+std::string guess_kind(const fs::path& path) {
+  std::vector<std::string> known;
+  for (const SourceKind& kind : kSourceKinds) {
+    if (kind.recognises(path)) return std::string(kind.name);
+    known.emplace_back(kind.name);
+  }
+  if (!fs::exists(path)) throw Error(ErrorCode::kNotFound, fmt::format("there is no {}", path.string()));
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("cannot tell what kind of data {} is: say so with --training.dataset, one of {}",
+                          path.string(), join(known, ", ")));
+}
+
 DatasetOptions dataset_options(const config::Config& config) {
   const config::Data& data = config.data;
   return {.kind = config.training.dataset,
@@ -44,7 +71,12 @@ DatasetOptions dataset_options(const config::Config& config) {
           .train_images = data.train_images,
           .train_labels = data.train_labels,
           .test_images = data.test_images,
-          .test_labels = data.test_labels};
+          .test_labels = data.test_labels,
+          .train_files = data.train_files,
+          .test_files = data.test_files,
+          .memory_budget = config::memory_budget(data),
+          .readers = static_cast<int>(data.readers),
+          .augmentation = {data.random_crop_padding, data.random_flip}};
 }
 
 Dataset open_dataset(const config::Config& config, const Preprocessing* preprocessing) {

@@ -99,6 +99,13 @@ inline std::filesystem::path real_data(const std::string& name) {
   return std::filesystem::is_directory(path) ? path : std::filesystem::path();
 }
 
+// The folder of CIFAR-10's .bin files: CIFAR10, or cifar10 in FURROW_DATA.  Empty when it is not there.
+inline std::filesystem::path real_cifar10() {
+  const char* root = std::getenv("CIFAR10");
+  const std::filesystem::path path = root != nullptr ? std::filesystem::path(root) : real_data("cifar10");
+  return std::filesystem::exists(path / "data_batch_1.bin") ? path : std::filesystem::path();
+}
+
 // Storage for what a source reads, with its views.
 struct ReadBuffers {
   ReadBuffers(const Source& source, size_t rows) {

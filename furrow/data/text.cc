@@ -1,17 +1,14 @@
 #include "furrow/data/text.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
 #include "furrow/base/error.h"
+#include "furrow/data/records.h"
 
 namespace furrow::data {
 namespace {
-
-int width_for(int64_t vocabulary) {
-  if (vocabulary <= std::numeric_limits<uint8_t>::max() + 1) return 1;
-  return vocabulary <= std::numeric_limits<uint16_t>::max() + 1 ? 2 : 4;
-}
 
 template <class Narrow>
 void narrow(std::span<const uint32_t> ids, std::byte* to) {
@@ -20,32 +17,51 @@ void narrow(std::span<const uint32_t> ids, std::byte* to) {
 }
 
 template <class Narrow>
-void widen(const std::byte* from, int64_t begin, std::span<int64_t> out) {
-  const auto* const in = reinterpret_cast<const Narrow*>(from) + begin;
+void widen(std::span<const std::byte> from, std::span<int64_t> out) {
+  const auto* const in = reinterpret_cast<const Narrow*>(from.data());
   for (size_t i = 0; i < out.size(); ++i) out[i] = in[i];
 }
 
 }  // namespace
 
-Tokens::Tokens(std::span<const uint32_t> ids, int64_t vocabulary)
-    : size_(static_cast<int64_t>(ids.size())), vocabulary_(vocabulary), width_(width_for(vocabulary)) {
-  buffer_ = CountedBuffer(ids.size() * static_cast<size_t>(width_), MemoryKind::kData);
-  if (width_ == 1) narrow<uint8_t>(ids, buffer_.data());
-  if (width_ == 2) narrow<uint16_t>(ids, buffer_.data());
-  if (width_ == 4) narrow<uint32_t>(ids, buffer_.data());
+int token_width(int64_t vocabulary) {
+  if (vocabulary <= std::numeric_limits<uint8_t>::max() + 1) return 1;
+  return vocabulary <= std::numeric_limits<uint16_t>::max() + 1 ? 2 : 4;
 }
 
-void Tokens::copy(int64_t begin, std::span<int64_t> out) const {
-  if (width_ == 1) widen<uint8_t>(buffer_.data(), begin, out);
-  if (width_ == 2) widen<uint16_t>(buffer_.data(), begin, out);
-  if (width_ == 4) widen<uint32_t>(buffer_.data(), begin, out);
+int TokenStore::width() const { return token_width(vocabulary()); }
+
+void TokenStore::copy(int64_t begin, std::span<int64_t> out) const {
+  std::vector<std::byte> scratch(out.size() * static_cast<size_t>(width()));
+  const auto bytes = raw(begin, static_cast<int64_t>(out.size()), scratch);
+  if (width() == 1) widen<uint8_t>(bytes, out);
+  if (width() == 2) widen<uint16_t>(bytes, out);
+  if (width() == 4) widen<uint32_t>(bytes, out);
+}
+
+Tokens::Tokens(std::span<const uint32_t> ids, int64_t vocabulary)
+    : size_(static_cast<int64_t>(ids.size())), vocabulary_(vocabulary) {
+  buffer_ = CountedBuffer(ids.size() * static_cast<size_t>(width()), MemoryKind::kData);
+  if (width() == 1) narrow<uint8_t>(ids, buffer_.data());
+  if (width() == 2) narrow<uint16_t>(ids, buffer_.data());
+  if (width() == 4) narrow<uint32_t>(ids, buffer_.data());
+}
+
+std::span<const std::byte> Tokens::raw(int64_t begin, int64_t count, std::span<std::byte>) const {
+  const auto width = static_cast<size_t>(this->width());
+  return std::span<const std::byte>(buffer_.data(), buffer_.size())
+      .subspan(static_cast<size_t>(begin) * width, static_cast<size_t>(count) * width);
 }
 
 std::vector<Field> text_fields(int64_t context) {
   return {{"input", DType::kI64, {context}}, {"target", DType::kI64, {context}}};
 }
 
-TextSource::TextSource(std::shared_ptr<const Tokens> tokens, Range range, int64_t context, int64_t stride)
+std::vector<Field> token_record_fields(int64_t vocabulary) {
+  return {{"token", DType::kU8, {token_width(vocabulary)}}};
+}
+
+TextSource::TextSource(std::shared_ptr<const TokenStore> tokens, Range range, int64_t context, int64_t stride)
     : tokens_(std::move(tokens)),
       range_(range),
       context_(context),
@@ -62,11 +78,33 @@ void TextSource::read(std::span<const int64_t> indices, std::span<const ArrayVie
   const auto input = fields[0].as<int64_t>();
   const auto target = fields[1].as<int64_t>();
   const auto context = static_cast<size_t>(context_);
+  std::vector<int64_t> window(context + 1);
   for (size_t row = 0; row < indices.size(); ++row) {
-    const int64_t begin = range_.begin + indices[row] * stride_;
-    tokens_->copy(begin, input.subspan(row * context, context));
-    tokens_->copy(begin + 1, target.subspan(row * context, context));
+    tokens_->copy(range_.begin + indices[row] * stride_, window);
+    std::ranges::copy(std::span(window).first(context), input.subspan(row * context).begin());
+    std::ranges::copy(std::span(window).last(context), target.subspan(row * context).begin());
   }
 }
+
+class TextSource::TokenRecords : public Records {
+ public:
+  explicit TokenRecords(const TextSource& source)
+      : source_(source), fields_(token_record_fields(source.tokens_->vocabulary())) {}
+  std::string_view layout() const override { return kTokenRecords; }
+  const std::vector<Field>& fields() const override { return fields_; }
+  int64_t size() const override { return source_.range_.end - source_.range_.begin; }
+
+  void read(int64_t first, std::span<std::byte> out) const override {
+    const auto count = static_cast<int64_t>(out.size()) / source_.tokens_->width();
+    const auto bytes = source_.tokens_->raw(source_.range_.begin + first, count, out);
+    if (bytes.data() != out.data()) std::memcpy(out.data(), bytes.data(), bytes.size());
+  }
+
+ private:
+  const TextSource& source_;
+  std::vector<Field> fields_;
+};
+
+std::unique_ptr<Records> TextSource::records() const { return std::make_unique<TokenRecords>(*this); }
 
 }  // namespace furrow::data

@@ -98,11 +98,32 @@ TEST(ImageNormaliser, IsASavedValue) {
   EXPECT_NE(table(ImageNormaliser::fit(sums_of(pixels(776)))), table(fitted));  // negative control
 }
 
+TEST(ImageNormaliser, EachChannelHasItsOwnValues) {
+  const std::vector<uint8_t> all = pixels(600);
+  std::vector<PixelSums> sums(3);
+  for (size_t c = 0; c < 3; ++c) sums[c].add(std::span(all).subspan(c * 200, 200));
+  const ImageNormaliser fitted = ImageNormaliser::fit(sums);
+  ASSERT_EQ(fitted.channels(), 3u);
+  std::vector<float> out(600);
+  fitted.apply(all, out);
+  for (size_t c = 0; c < 3; ++c) {
+    const ImageNormaliser alone = ImageNormaliser::fit(sums[c]);
+    EXPECT_EQ(fitted.mean(c), alone.mean());
+    for (size_t i = 0; i < 200; ++i) EXPECT_EQ(out[c * 200 + i], alone.value(all[c * 200 + i]));
+  }
+  const auto loaded = load_as<ImageNormaliser>(fitted.state());
+  std::vector<float> again(600);
+  loaded->apply(all, again);
+  EXPECT_EQ(again, out);
+  std::vector<float> odd(601);
+  EXPECT_THROW(fitted.apply(pixels(601), odd), Error);
+}
+
 TEST(ImageNormaliser, DamagedStatesAreRefused) {
   const State good{{"kind", "image"}, {"mean", "0.5"}, {"std", "0.25"}};
   EXPECT_NO_THROW(load(good));
   for (const char* key : {"mean", "std"}) {
-    for (const char* value : {"", "x", "0.5x", " 0.5", "nan", "inf", "1e999"}) {
+    for (const char* value : {"", "x", "0.5x", " 0.5", "nan", "inf", "1e999", "0.5 0.5", "0.5  0.5"}) {
       State state = good;
       state[key] = value;
       EXPECT_THROW(load(state), Error) << key << " = " << value;

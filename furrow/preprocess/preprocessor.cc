@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "furrow/base/names.h"
+#include "furrow/base/text.h"
 #include "furrow/preprocess/image_normaliser.h"
 #include "furrow/preprocess/tokenizer.h"
 
@@ -16,7 +17,8 @@ namespace {
 constexpr Kind kKinds[] = {
     {"byte", "text as bytes, 256 tokens", &ByteTokenizer::load},
     {"char", "text as Unicode characters, one token each, fitted alphabet", &CharTokenizer::load},
-    {"image", "8-bit pixels to (x / 255 - mean) / std, fitted mean and std", &ImageNormaliser::load},
+    {"image", "8-bit pixels to (x / 255 - mean) / std, fitted mean and std per channel",
+     &ImageNormaliser::load},
 };
 
 }  // namespace
@@ -42,8 +44,9 @@ const std::string& state_value(const State& state, const std::string& key) {
   return found->second;
 }
 
-double state_number(const State& state, const std::string& key) {
-  const std::string& text = state_value(state, key);
+namespace {
+
+double parse_number(std::string_view text, const std::string& key) {
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(value)) {
@@ -51,6 +54,19 @@ double state_number(const State& state, const std::string& key) {
                 fmt::format("fitted preprocessing: '{}' is '{}', not a number", key, text));
   }
   return value;
+}
+
+}  // namespace
+
+double state_number(const State& state, const std::string& key) {
+  return parse_number(state_value(state, key), key);
+}
+
+std::vector<double> state_numbers(const State& state, const std::string& key) {
+  std::vector<double> numbers;
+  for (const std::string& text : split(state_value(state, key), ' '))
+    numbers.push_back(parse_number(text, key));
+  return numbers;
 }
 
 }  // namespace furrow::preprocess

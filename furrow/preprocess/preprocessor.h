@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "furrow/base/error.h"
 
@@ -55,5 +56,7 @@ const std::string& state_value(const State& state, const std::string& key);
 
 // A finite number written by std::to_chars; Error{data_loss} otherwise.
 double state_number(const State& state, const std::string& key);
+// One or more of them, separated by one space.
+std::vector<double> state_numbers(const State& state, const std::string& key);
 
 }  // namespace furrow::preprocess

@@ -20,7 +20,8 @@
 namespace furrow::train {
 namespace {
 
-bool language(const config::Config& config) { return config.training.dataset == "text"; }
+// Token ids come as integers, everything else as numbers.
+bool language(const data::Source& source) { return source.fields()[0].dtype == DType::kI64; }
 
 std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
   if (request.dataset) return request.dataset;
@@ -49,7 +50,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
-  bench.objective = &find_objective(language(config) ? "language_modelling" : "supervised");
+  bench.objective = &find_objective(language(source) ? "language_modelling" : "supervised");
   bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : core_count();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
@@ -133,6 +134,7 @@ void Run::restore() {
   options.sizes = microbatch_sizes(config.training);
   options.position = state_.position;
   options.prefetch = static_cast<int>(config.data.prefetch_batches);
+  options.memory_budget = config::memory_budget(config.data);
   const data::Source& source = *bench_.dataset->train;
   loader_ = std::make_unique<data::Loader>(
       source, data::SampleOrder(bench_.rank.seed, source.size(), config.data.shuffle), options);

@@ -17,6 +17,7 @@ PROMISES = [
     ("convnet-fashion", "test_accuracy", 0.905, True),
     ("convnet-mnist", "test_accuracy", 0.992, True),
     ("mlp-mnist", "test_accuracy", 0.975, True),
+    ("convnet-cifar10", "validation_accuracy", 0.70, True),
     ("gpt-shakespeare", "validation_loss", 1.88, False),
     ("llama-shakespeare", "validation_loss", 1.88, False),
     ("lstm-shakespeare", "validation_loss", 1.70, False),

@@ -1,0 +1,256 @@
+// furrow data: packs of data sets.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <filesystem>
+#include <mutex>
+#include <thread>
+
+#include "apps/furrow/commands.h"
+#include "apps/furrow/data_config.h"
+#include "apps/furrow/signals.h"
+#include "furrow/base/clock.h"
+#include "furrow/base/error.h"
+#include "furrow/base/log.h"
+#include "furrow/base/names.h"
+#include "furrow/base/process.h"
+#include "furrow/base/table.h"
+#include "furrow/base/text.h"
+#include "furrow/base/version.h"
+#include "furrow/config/config.h"
+#include "furrow/data/dataset.h"
+#include "furrow/data/pack.h"
+#include "furrow/storage/pack.h"
+
+namespace furrow::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+// One live line on a terminal, a line every two seconds elsewhere.  Called by one thread at a time.
+class ProgressLine {
+ public:
+  ~ProgressLine() {
+    if (live_ && drawn_ns_ >= 0) std::fputs("\r\033[K", stderr);
+  }
+
+  void show(uint64_t done, uint64_t total) {
+    const int64_t now = system_clock().monotonic_ns();
+    if (begin_ns_ < 0) begin_ns_ = drawn_ns_ = now;
+    if (now - drawn_ns_ < (live_ ? 100'000'000 : 2'000'000'000)) return;
+    drawn_ns_ = now;
+    const double seconds = static_cast<double>(now - begin_ns_) * 1e-9;
+    const double rate = static_cast<double>(done) / seconds;
+    const std::string line = fmt::format(
+        "{} of {} ({:.0f} %), {}/s, {} to go", format_bytes(done), format_bytes(total),
+        100.0 * static_cast<double>(done) / static_cast<double>(total),
+        format_bytes(static_cast<uint64_t>(rate)), format_seconds(static_cast<double>(total - done) / rate));
+    fmt::print(stderr, "{}{}{}", live_ ? "\r\033[K" : "", line, live_ ? "" : "\n");
+  }
+
+ private:
+  const bool live_ = ::isatty(STDERR_FILENO) == 1;
+  int64_t begin_ns_ = -1, drawn_ns_ = -1;
+};
+
+int threads_of(const Arguments& arguments) {
+  int64_t threads = core_count();
+  if (!arguments.has("--threads")) return static_cast<int>(threads);
+  if (parse_int(arguments.get("--threads", ""), threads) && threads >= 1 && threads <= 1024) {
+    return static_cast<int>(threads);
+  }
+  throw Error(ErrorCode::kInvalidArgument, "--threads is no number from 1 to 1024");
+}
+
+uint64_t shard_bytes_of(const Arguments& arguments) {
+  uint64_t bytes = 0;
+  if (!arguments.has("--shard-size")) return 0;
+  if (parse_bytes(arguments.get("--shard-size", ""), bytes) && bytes > 0) return bytes;
+  throw Error(ErrorCode::kInvalidArgument, "--shard-size is no number of bytes: write one such as 64MiB");
+}
+
+int run_pack(const Arguments& arguments, const std::string& source) {
+  if (!arguments.has("--out")) {
+    throw Error(ErrorCode::kInvalidArgument, "`furrow data pack SOURCE` needs --out DIR, the folder to make");
+  }
+  const config::Config config = data_config(source, arguments.overrides);
+  data::PackRequest request{.folder = arguments.get("--out", ""), .kind = config.training.dataset};
+  const std::string path = fs::absolute(config.training.dataset_path).lexically_normal().string();
+  request.lineage = {{"source", path},
+                     {"furrow_version", std::string(furrow_version())},
+                     {"seed", fmt::format("{}", config.debug.seed)},
+                     {"validation_fraction", format_double(config.data.validation_fraction)}};
+  request.fingerprint = data::fingerprint_of(path);
+  request.threads = threads_of(arguments);
+  request.shard_bytes = shard_bytes_of(arguments);
+  CancelToken cancel;
+  const SignalScope signals(&cancel);
+  request.cancel = &cancel;
+  data::PackSummary summary;
+  try {
+    const data::Dataset dataset = data::open_dataset(config);
+    ProgressLine line;
+    request.progress = [&line](uint64_t done, uint64_t total) { line.show(done, total); };
+    summary = data::write_pack(dataset, request);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kCancelled) throw;
+    log_info(error.what());
+    return 128 + cancel.reason();
+  }
+  Table table({{"pack"}, {"records"}, {"bytes"}, {"shards"}, {"kept shards"}});
+  const bool json = arguments.has("--json");
+  table.add_row({request.folder, summary.records,
+                 json ? Cell(static_cast<int64_t>(summary.bytes)) : Cell(format_bytes(summary.bytes)),
+                 summary.shards, summary.kept});
+  fmt::print("{}", table.print(json));
+  return 0;
+}
+
+int run_info(const Arguments& arguments, const std::string& folder) {
+  const storage::PackInfo info = storage::read_pack(folder);
+  if (arguments.has("--json")) {
+    fmt::print("{}", storage::to_json(info));
+    return 0;
+  }
+  Table splits({{"split"}, {"records"}, {"bytes"}, {"shards"}});
+  for (const storage::PackSplit& split : info.splits) {
+    const auto bytes = static_cast<uint64_t>(split.records()) * info.record_bytes();
+    splits.add_row(
+        {split.name, split.records(), format_bytes(bytes), static_cast<int64_t>(split.shards.size())});
+  }
+  Table fields({{"field"}, {"dtype"}, {"shape"}});
+  for (const storage::PackField& field : info.fields) {
+    fields.add_row({field.name, std::string(to_string(field.dtype)), to_string(field.shape)});
+  }
+  Table values({{"figure"}, {"value"}});
+  values.add_row({std::string("made of"), info.kind});
+  values.add_row({std::string("layout"), info.layout});
+  values.add_row({std::string("bytes of a record"), static_cast<int64_t>(info.record_bytes())});
+  const auto add = [&values](const char* group, const std::map<std::string, std::string>& entries) {
+    constexpr size_t kLongest = 60;  // a fitted vocabulary is no reading
+    for (const auto& [name, value] : entries) {
+      values.add_row({fmt::format("{} {}", group, name),
+                      value.size() <= kLongest ? value : fmt::format("({} bytes)", value.size())});
+    }
+  };
+  add("fitted", info.preprocessing);
+  add("lineage", info.lineage);
+  fmt::print("{}\n{}\n{}", splits.text(), fields.text(), values.text());
+  return 0;
+}
+
+struct Verdict {
+  std::string split, shard;
+  std::vector<std::string> damage;
+};
+
+// A row per shard; a split whose shards cannot be opened together has one row that says why.
+std::vector<Verdict> verdicts_on(const std::string& folder, int threads) {
+  const storage::PackInfo info = storage::read_pack(folder);
+  std::vector<Verdict> verdicts;
+  for (const storage::PackSplit& split : info.splits) {
+    for (const storage::PackShard& shard : split.shards) verdicts.push_back({split.name, shard.file, {}});
+  }
+  uint64_t total = 0, done = 0;
+  for (const storage::PackSplit& split : info.splits) {
+    total += static_cast<uint64_t>(split.records()) * info.record_bytes();
+  }
+  ProgressLine line;
+  std::mutex mutex;
+  size_t first = 0;
+  for (const storage::PackSplit& split : info.splits) {
+    std::atomic<size_t> next{0};
+    int64_t before = 0;
+    std::vector<int64_t> starts;
+    for (const storage::PackShard& shard : split.shards) {
+      starts.push_back(before);
+      before += shard.records;
+    }
+    const auto work = [&] {
+      for (size_t i = next++; i < split.shards.size(); i = next++) {
+        Verdict& verdict = verdicts[first + i];
+        try {
+          verdict.damage = storage::verify_shard(folder, info, split.shards[i], starts[i]);
+        } catch (const Error& error) {
+          verdict.damage = {error.what()};
+        }
+        const std::lock_guard lock(mutex);
+        done += static_cast<uint64_t>(split.shards[i].records) * info.record_bytes();
+        line.show(done, total);
+      }
+    };
+    {
+      std::vector<std::jthread> workers;
+      for (int t = 1; t < threads; ++t) workers.emplace_back(work);
+      work();
+    }
+    first += split.shards.size();
+  }
+  return verdicts;
+}
+
+int run_verify(const Arguments& arguments, const std::string& folder) {
+  Table table({{"split"}, {"shard"}, {"verdict"}});
+  size_t damaged = 0, shards = 0;
+  for (const Verdict& verdict : verdicts_on(folder, threads_of(arguments))) {
+    ++shards;
+    if (verdict.damage.empty()) table.add_row({verdict.split, verdict.shard, std::string("whole")});
+    for (const std::string& damage : verdict.damage) table.add_row({verdict.split, verdict.shard, damage});
+    damaged += !verdict.damage.empty();
+  }
+  fmt::print("{}", table.print(arguments.has("--json")));
+  if (damaged == 0) return 0;
+  throw Error(ErrorCode::kDataLoss, fmt::format("{} of the {} shards of {} are damaged: pack the data again",
+                                                damaged, shards, folder));
+}
+
+struct Verb {
+  std::string_view name;
+  int (*run)(const Arguments& arguments, const std::string& what);
+};
+constexpr Verb kVerbs[] = {{"pack", &run_pack}, {"info", &run_info}, {"verify", &run_verify}};
+
+int run_data(const Arguments& arguments) {
+  std::vector<std::string> known;
+  for (const Verb& verb : kVerbs) {
+    if (verb.name == arguments.positional[0]) return verb.run(arguments, arguments.positional[1]);
+    known.emplace_back(verb.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("verb", arguments.positional[0], known));
+}
+
+constexpr Option kOptions[] = {
+    {"--out", "DIR", "pack: the folder to make"},
+    {"--shard-size", "BYTES", "pack: bytes of one shard, such as 64MiB (the default)"},
+    {"--threads", "N", "pack, verify: shards at once (default: every core)"},
+    {"--json", "", "print JSON"},
+};
+
+}  // namespace
+
+const Command kDataCommand{
+    .name = "data",
+    .arguments = "pack|info|verify SOURCE|DIR",
+    .min_positional = 2,
+    .max_positional = 2,
+    .takes_overrides = true,
+    .summary = "pack data sets, and look into packs",
+    .description =
+        "  furrow data pack examples/convnet-fashion.toml --out packs/fashion\n"
+        "  furrow data pack data/mnist --out packs/mnist --data.validation_fraction 0.02\n"
+        "  furrow data info packs/mnist\n"
+        "  furrow data verify packs/mnist\n"
+        "  furrow train CONFIG --training.dataset pack --training.dataset_path packs/mnist\n"
+        "\n"
+        "SOURCE is a config, a run, or the data themselves; --section.key changes how they are read.\n"
+        "pack writes the splits as they are cut and fitted there; training from the pack gives the same\n"
+        "bits. Interrupted, it leaves DIR.partial, where the same command goes on. verify compares every\n"
+        "byte with its checksum.\n",
+    .options = kOptions,
+    .run = run_data,
+};
+
+}  // namespace furrow::app

@@ -1,0 +1,39 @@
+// What all kinds of image sets share: splits, fitted values, checks, the test split that stays closed.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "furrow/data/dataset.h"
+#include "furrow/data/images.h"
+
+namespace furrow::data {
+
+struct ImageParts {
+  std::shared_ptr<const LabelledImages> train;
+  // Opens the images of the test split; empty: there is none.
+  std::function<std::shared_ptr<const LabelledImages>()> test = {};
+  std::string test_name = {};  // for messages
+  int64_t classes = 0;         // as the format says; 0: as the largest training label says
+};
+
+// Carves, fits (or takes what was fitted earlier) and checks.  Error{invalid_argument}: a label out of range,
+// test images of another shape.
+Dataset assemble_images(const DatasetOptions& options, ImageParts parts, const Preprocessing* preprocessing);
+
+// Images for validation among `images`.
+int64_t validation_count(const DatasetOptions& options, int64_t images);
+
+// The normaliser and the number of classes that an earlier run fitted.  Error{data_loss}, or
+// {invalid_argument} when it was fitted on something else than images of this shape.
+struct FittedImages {
+  std::shared_ptr<const preprocess::ImageNormaliser> normaliser;
+  int64_t classes;
+};
+FittedImages load_fitted_images(const Preprocessing& fitted, const Shape& shape);
+
+// The augmenter that [data] asks for, or null.
+std::shared_ptr<const preprocess::ImageAugmenter> make_augmenter(const DatasetOptions& options);
+
+}  // namespace furrow::data

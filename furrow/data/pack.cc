@@ -1,0 +1,237 @@
+#include "furrow/data/pack.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
+#include "furrow/base/file.h"
+#include "furrow/base/text.h"
+#include "furrow/data/records.h"
+#include "furrow/storage/pack.h"
+
+namespace furrow::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kShardBytes = uint64_t{64} << 20;
+constexpr uint64_t kMostShards = 1024;
+constexpr size_t kPieceBytes = size_t{1} << 20;  // written at a time
+constexpr std::string_view kPlanFile = "packing.json";
+
+struct Task {
+  size_t split = 0, shard = 0;
+  std::string file;
+  int64_t first = 0, records = 0;
+};
+
+// What is to be written where.
+struct Plan {
+  storage::PackInfo info;
+  std::vector<std::unique_ptr<Records>> records;  // one per split
+  std::vector<Task> tasks;
+  uint64_t bytes = 0;
+
+  // Two plans with one text write the same shards.
+  std::string text(const std::string& fingerprint) const {
+    JsonWriter json(2);
+    json.begin_object().field("fingerprint", fingerprint).field("layout", info.layout);
+    json.field("record_bytes", static_cast<uint64_t>(info.record_bytes())).key("shards").begin_array();
+    for (const Task& task : tasks) json.begin_array().value(task.file).value(task.records).end_array();
+    json.end_array().key("preprocessing").begin_object();
+    for (const auto& [name, value] : info.preprocessing) json.field(name, value);
+    return json.end_object().end_object().text() + "\n";
+  }
+};
+
+void add_split(Plan& plan, const char* name, const Source* source, uint64_t shard_bytes) {
+  if (source == nullptr) return;
+  auto records = source->records();
+  const uint64_t record_bytes = records->record_bytes();
+  const uint64_t total = static_cast<uint64_t>(records->size()) * record_bytes;
+  const uint64_t wanted = shard_bytes > 0 ? shard_bytes : std::max(kShardBytes, total / kMostShards);
+  const auto per_shard = static_cast<int64_t>(std::max<uint64_t>(1, wanted / record_bytes));
+  storage::PackSplit split{.name = name};
+  for (int64_t first = 0; first < records->size(); first += per_shard) {
+    const size_t shard = split.shards.size();
+    plan.tasks.push_back({plan.info.splits.size(), shard, fmt::format("{}-{:05}.shard", name, shard), first,
+                          std::min(per_shard, records->size() - first)});
+    split.shards.emplace_back();
+  }
+  if (plan.info.splits.empty()) {
+    plan.info.layout = records->layout();
+    for (const Field& field : records->fields())
+      plan.info.fields.push_back({field.name, field.dtype, field.shape});
+  }
+  plan.bytes += total;
+  plan.info.splits.push_back(std::move(split));
+  plan.records.push_back(std::move(records));
+}
+
+Plan plan_of(const Dataset& dataset, const PackRequest& request) {
+  Plan plan;
+  plan.info.kind = request.kind;
+  plan.info.preprocessing = dataset.preprocessing;
+  plan.info.lineage = request.lineage;
+  add_split(plan, "train", dataset.train.get(), request.shard_bytes);
+  add_split(plan, "validation", dataset.validation.get(), request.shard_bytes);
+  add_split(plan, "test", dataset.test.get(), request.shard_bytes);
+  for (const auto& records : plan.records) {
+    FURROW_CHECK(records->layout() == plan.info.layout && records->fields() == plan.records[0]->fields(),
+                 "splits of different layouts");
+  }
+  return plan;
+}
+
+// Writes the shards of a plan from several threads.
+class Writer {
+ public:
+  Writer(Plan& plan, const PackRequest& request, std::string folder)
+      : plan_(plan), request_(request), folder_(std::move(folder)) {}
+
+  int64_t run() {
+    const int threads = std::clamp<int>(request_.threads, 1, static_cast<int>(plan_.tasks.size()));
+    {
+      std::vector<std::jthread> workers;
+      for (int i = 1; i < threads; ++i) workers.emplace_back([this] { work(); });
+      work();
+    }
+    if (error_) std::rethrow_exception(error_);
+    return kept_;
+  }
+
+ private:
+  void work() {
+    try {
+      for (size_t i = next_++; i < plan_.tasks.size() && !stop_; i = next_++) write(plan_.tasks[i]);
+    } catch (...) {
+      stop_ = true;
+      const std::lock_guard lock(mutex_);
+      if (!error_) error_ = std::current_exception();
+    }
+  }
+
+  bool keep(const Task& task, size_t record_bytes) {
+    const std::string path = folder_ + "/" + task.file;
+    if (!path_exists(path)) return false;
+    try {
+      storage::PackShard shard = storage::inspect_shard(path, record_bytes, task.first);
+      if (shard.records != task.records) return false;
+      plan_.info.splits[task.split].shards[task.shard] = shard;
+      advance(static_cast<uint64_t>(task.records) * record_bytes);
+      ++kept_;
+      return true;
+    } catch (const Error&) {  // not whole: written again
+      return false;
+    }
+  }
+
+  void write(const Task& task) {
+    const Records& records = *plan_.records[task.split];
+    const size_t record_bytes = records.record_bytes();
+    if (keep(task, record_bytes)) return;
+    storage::ShardWriter writer(folder_ + "/" + task.file, record_bytes, task.first);
+    const auto piece = static_cast<int64_t>(std::max<size_t>(1, kPieceBytes / record_bytes));
+    std::vector<std::byte> memory(static_cast<size_t>(std::min(piece, task.records)) * record_bytes);
+    for (int64_t done = 0; done < task.records; done += piece) {
+      if (request_.cancel && request_.cancel->cancelled()) {
+        throw Error(ErrorCode::kCancelled, fmt::format("interrupted: {} keeps what is done, the same command "
+                                                       "goes on there",
+                                                       folder_));
+      }
+      if (stop_) return;
+      const auto part =
+          std::span(memory).first(static_cast<size_t>(std::min(piece, task.records - done)) * record_bytes);
+      records.read(task.first + done, part);
+      writer.append(part);
+      advance(part.size());
+    }
+    plan_.info.splits[task.split].shards[task.shard] = writer.commit();
+  }
+
+  void advance(uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    done_ += bytes;
+    if (request_.progress) request_.progress(done_, plan_.bytes);
+  }
+
+  Plan& plan_;
+  const PackRequest& request_;
+  std::string folder_;
+  std::atomic<size_t> next_{0};
+  std::atomic<bool> stop_{false};
+  std::atomic<int64_t> kept_{0};
+  std::mutex mutex_;  // of what follows
+  uint64_t done_ = 0;
+  std::exception_ptr error_;
+};
+
+// Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or empty.
+void prepare(const std::string& folder, const Plan& plan, const std::string& text) {
+  const std::string plan_file = folder + "/" + std::string(kPlanFile);
+  const bool same = path_exists(plan_file) && read_file(plan_file) == text;
+  if (!same) {
+    remove_all(folder);
+    make_directories(folder);
+    write_file_atomic(plan_file, text);
+    return;
+  }
+  std::set<std::string> known{std::string(kPlanFile)};
+  for (const Task& task : plan.tasks) known.insert(task.file);
+  std::vector<fs::path> strange;  // temporary files of a killed writer
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (!known.contains(entry.path().filename().string())) strange.push_back(entry.path());
+  }
+  for (const fs::path& path : strange) remove_all(path.string());
+}
+
+std::string stamp_of(const fs::path& path) {
+  return fmt::format("{} {} {}\n", path.string(), fs::file_size(path),
+                     fs::last_write_time(path).time_since_epoch().count());
+}
+
+}  // namespace
+
+PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
+  const std::string folder = fs::path(request.folder + "/.").lexically_normal().parent_path().string();
+  if (path_exists(folder)) {
+    throw Error(ErrorCode::kAlreadyExists,
+                fmt::format("{} is there already: name another folder, or remove it first", folder));
+  }
+  Plan plan = plan_of(dataset, request);
+  const std::string working = folder + ".partial";
+  prepare(working, plan, plan.text(request.fingerprint));
+  PackSummary summary;
+  summary.kept = Writer(plan, request, working).run();
+  FURROW_FAILPOINT("pack.before_manifest");
+  storage::write_pack(working, plan.info);
+  FURROW_FAILPOINT("pack.before_rename");
+  rename_durably(working, folder);
+  remove_all(folder + "/" + std::string(kPlanFile));  // a pack is whole with it or without
+  summary.shards = static_cast<int64_t>(plan.tasks.size());
+  summary.bytes = plan.bytes;
+  for (const auto& records : plan.records) summary.records += records->size();
+  return summary;
+}
+
+std::string fingerprint_of(const fs::path& path) {
+  if (!fs::is_directory(path)) return fs::exists(path) ? stamp_of(path) : std::string();
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::recursive_directory_iterator(path)) {
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::string text;
+  for (const fs::path& file : files) text += stamp_of(file);
+  return to_hex(xxh3_128(text));
+}
+
+}  // namespace furrow::data

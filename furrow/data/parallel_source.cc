@@ -1,0 +1,129 @@
+#include "furrow/data/parallel_source.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <condition_variable>
+#include <csignal>
+#include <exception>
+#include <limits>
+#include <mutex>
+#include <thread>
+
+#include "furrow/base/error.h"
+#include "furrow/base/thread.h"
+
+namespace furrow::data {
+namespace {
+
+// Rows of `fields` from `first` on.
+std::vector<ArrayView> rows_of(const Source& source, std::span<const ArrayView> fields, size_t first,
+                               size_t count) {
+  std::vector<ArrayView> part(fields.begin(), fields.end());
+  for (size_t f = 0; f < part.size(); ++f) {
+    const size_t bytes = sample_bytes(source.fields()[f]);
+    part[f].shape[0] = static_cast<int64_t>(count);
+    part[f].bytes = part[f].bytes.subspan(first * bytes, count * bytes);
+  }
+  return part;
+}
+
+}  // namespace
+
+// The one piece of work at a time; all but `threads` and `turn` is guarded by `mutex`.
+struct ReaderPool::State {
+  std::mutex turn;  // held by the caller that is served
+  std::mutex mutex;
+  std::condition_variable wanted, finished;
+  const std::function<void(size_t)>* piece = nullptr;
+  size_t pieces = 0, next = 0, running = 0;
+  size_t failed = std::numeric_limits<size_t>::max();  // the lowest piece that threw
+  std::exception_ptr error;
+  bool stop = false;
+  std::vector<std::thread> threads;
+
+  // Takes pieces until none is left.
+  void work(std::unique_lock<std::mutex>& lock) {
+    while (next < pieces) {
+      const size_t mine = next++;
+      ++running;
+      lock.unlock();
+      std::exception_ptr thrown;
+      try {
+        (*piece)(mine);
+      } catch (...) {
+        thrown = std::current_exception();
+      }
+      lock.lock();
+      --running;
+      if (thrown && mine < failed) {
+        failed = mine;
+        error = thrown;
+      }
+    }
+    if (running == 0) finished.notify_one();
+  }
+
+  void serve() {
+    set_thread_name("furrow-reader");
+    std::unique_lock lock(mutex);
+    while (true) {
+      wanted.wait(lock, [this] { return stop || next < pieces; });
+      if (stop) return;
+      work(lock);
+    }
+  }
+};
+
+ReaderPool::ReaderPool(int readers) : state_(std::make_unique<State>()) {
+  FURROW_CHECK(readers >= 1, "no readers");
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  for (int i = 1; i < readers; ++i) state_->threads.emplace_back([state = state_.get()] { state->serve(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+ReaderPool::~ReaderPool() {
+  {
+    const std::lock_guard lock(state_->mutex);
+    state_->stop = true;
+  }
+  state_->wanted.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+int ReaderPool::readers() const { return static_cast<int>(state_->threads.size()) + 1; }
+
+void ReaderPool::run(size_t pieces, const std::function<void(size_t)>& piece) {
+  State& state = *state_;
+  const std::lock_guard turn(state.turn);
+  std::unique_lock lock(state.mutex);
+  state.piece = &piece;
+  state.pieces = pieces;
+  state.next = 0;
+  state.failed = std::numeric_limits<size_t>::max();
+  state.error = nullptr;
+  if (pieces > 1) state.wanted.notify_all();
+  state.work(lock);
+  state.finished.wait(lock, [&state] { return state.running == 0; });
+  state.pieces = state.next = 0;
+  if (state.error) std::rethrow_exception(state.error);
+}
+
+void ParallelSource::read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+                             std::span<const ArrayView> fields) const {
+  check_read(*this, indices, fields);
+  // A few pieces for each reader, so that one that waits long does not hold up the rest.
+  constexpr size_t kPiecesPerReader = 4;
+  const size_t pieces = std::min(indices.size(), static_cast<size_t>(pool_->readers()) * kPiecesPerReader);
+  if (pieces <= 1) return source_->read_at(indices, positions, fields);
+  pool_->run(pieces, [&](size_t piece) {
+    const size_t first = indices.size() * piece / pieces, end = indices.size() * (piece + 1) / pieces;
+    const std::vector<ArrayView> part = rows_of(*this, fields, first, end - first);
+    const auto some = positions.empty() ? positions : positions.subspan(first, end - first);
+    source_->read_at(indices.subspan(first, end - first), some, part);
+  });
+}
+
+}  // namespace furrow::data

@@ -1,0 +1,54 @@
+// A source whose rows are read by several threads at once: readers wait for a disk, or decode images, side by
+// side.  What comes out is what the source below it gives.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "furrow/data/records.h"
+#include "furrow/data/source.h"
+
+namespace furrow::data {
+
+// Threads that take pieces of work.  They sleep when there is none and take no signals.  Thread safe; one
+// caller at a time is served, others wait.
+class ReaderPool {
+ public:
+  explicit ReaderPool(int readers);  // the caller of run() is one of them; REQUIRES: readers >= 1
+  ~ReaderPool();
+  ReaderPool(const ReaderPool&) = delete;
+  ReaderPool& operator=(const ReaderPool&) = delete;
+
+  int readers() const;
+  // piece(0) to piece(pieces - 1), each once, in any order; returns when all are done.  Of several exceptions
+  // that of the lowest piece is thrown.
+  void run(size_t pieces, const std::function<void(size_t)>& piece);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+class ParallelSource : public Source {
+ public:
+  ParallelSource(std::unique_ptr<Source> source, std::shared_ptr<ReaderPool> pool)
+      : source_(std::move(source)), pool_(std::move(pool)) {}
+
+  int64_t size() const override { return source_->size(); }
+  const std::vector<Field>& fields() const override { return source_->fields(); }
+  int64_t classes() const override { return source_->classes(); }
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const override {
+    read_at(indices, {}, fields);
+  }
+  void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+               std::span<const ArrayView> fields) const override;
+  std::unique_ptr<Records> records() const override { return source_->records(); }
+
+ private:
+  std::unique_ptr<Source> source_;
+  std::shared_ptr<ReaderPool> pool_;
+};
+
+}  // namespace furrow::data

@@ -1,0 +1,48 @@
+// The compact form of a source: records of a fixed size, which a pack stores as they are.  Images are bytes
+// with a label, text is tokens, everything else is samples as read() gives them.
+//
+// A record is its fields one after the other, without padding, little-endian.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "furrow/data/source.h"
+
+namespace furrow::data {
+
+// The layouts, as pack.json names them; open_pack.cc has a row for each.
+inline constexpr std::string_view kImageRecords = "images";    // "pixels" u8 [c, h, w], "label" i32 []
+inline constexpr std::string_view kTokenRecords = "tokens";    // "token" u8 [width]
+inline constexpr std::string_view kSampleRecords = "samples";  // the fields of the source
+
+// Thread safe, like the source it is of, which must outlive it.
+class Records {
+ public:
+  virtual ~Records() = default;
+  virtual std::string_view layout() const = 0;
+  virtual const std::vector<Field>& fields() const = 0;
+  virtual int64_t size() const = 0;
+  // Records first, first + 1, ... as many as fill `out`.  REQUIRES: whole records, in range.
+  virtual void read(int64_t first, std::span<std::byte> out) const = 0;
+
+  size_t record_bytes() const;
+};
+
+// Samples of `source` in its own order, each as read() gives it.
+class SampleRecords : public Records {
+ public:
+  explicit SampleRecords(const Source& source) : source_(source) {}
+  std::string_view layout() const override { return kSampleRecords; }
+  const std::vector<Field>& fields() const override { return source_.fields(); }
+  int64_t size() const override { return source_.size(); }
+  void read(int64_t first, std::span<std::byte> out) const override;
+
+ private:
+  const Source& source_;
+};
+
+}  // namespace furrow::data

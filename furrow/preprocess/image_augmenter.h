@@ -1,0 +1,44 @@
+// Random crops and flips of training images, a pure function of (seed, position): neither ranks nor threads
+// nor the order of reading change a pixel.
+//
+// The position is that of the sample in the global order (data/order.h).  It never comes twice in a run, so
+// that it stands for (sample, step) in Philox's counter: every epoch draws anew.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "furrow/base/array.h"
+#include "furrow/base/rng.h"
+
+namespace furrow::preprocess {
+
+struct Augmentation {
+  int64_t crop_padding = 0;  // black pixels around the image before a crop of its own size; 0: no crop
+  bool flip = false;         // left and right exchanged, every other time
+
+  bool any() const { return crop_padding > 0 || flip; }
+};
+
+// A value; thread safe.
+class ImageAugmenter {
+ public:
+  // REQUIRES: 0 <= crop_padding < 2^15.
+  ImageAugmenter(uint64_t seed, Augmentation augmentation);
+
+  struct Draw {
+    int64_t down, right;  // where the crop starts in the image, each in [-crop_padding, crop_padding]
+    bool flip;
+  };
+  Draw draw(int64_t position) const;  // REQUIRES: 0 <= position < 2^48
+
+  // Image [c, h, w] to one of the same shape: out(y, x) is in(y + down, x + right), 0 outside, then flipped.
+  // REQUIRES: two buffers of h * w * c bytes that do not overlap.
+  void apply(int64_t position, const Shape& shape, std::span<const uint8_t> in, std::span<uint8_t> out) const;
+
+ private:
+  Philox random_;
+  Augmentation augmentation_;
+};
+
+}  // namespace furrow::preprocess

@@ -1,0 +1,95 @@
+load common
+
+# The end of a run that tells whether two trained alike: parameters and losses.
+fingerprint() { cat "$1/model/model.safetensors" <(python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); print(d["loss"], d["test_loss"], d["validation_loss"])' "$1/summary.json") | sha256sum; }
+
+@test "pack, info, verify: a set becomes a pack, recognised by its files" {
+  run --separate-stderr "$furrow" data pack "$BATS_FILE_TMPDIR/images" --out packs/a --json
+  [ "$status" -eq 0 ]
+  [[ $output == *'"records": 240'* || $output == *'"records":240'* ]]
+  [ -f packs/a/pack.json ] && [ ! -e packs/a.partial ]
+  run --separate-stderr "$furrow" data info packs/a
+  [ "$status" -eq 0 ]
+  [[ $output == *validation* && $output == *"uint8"* && $output == *"fitted mean"* ]]
+  "$furrow" data info packs/a --json | python3 -c 'import json, sys; assert json.load(sys.stdin)["layout"] == "images"'
+  "$furrow" data verify packs/a --json >verdicts.json
+  [ "$(json verdicts.json 'sorted((r["split"], r["verdict"]) for r in d)')" = "[('test', 'whole'), ('train', 'whole'), ('validation', 'whole')]" ]
+}
+
+@test "training from a pack gives the bits of training from the set, mapped or streamed" {
+  "$furrow" data pack "$config" --out pack --shard-size 10kB
+  [ "$(ls pack/*.shard | wc -l)" -gt 10 ]
+  "$furrow" train "$config" --job.dump_folder plain
+  "$furrow" train "$config" --job.dump_folder mapped --training.dataset pack --training.dataset_path pack
+  "$furrow" train "$config" --job.dump_folder streamed --training.dataset pack --training.dataset_path pack \
+    --data.memory_budget 130kB --data.readers 3
+  [ "$(fingerprint plain)" = "$(fingerprint mapped)" ]
+  [ "$(fingerprint plain)" = "$(fingerprint streamed)" ]
+  "$furrow" train "$config" --job.dump_folder other --debug.seed 5
+  [ "$(fingerprint plain)" != "$(fingerprint other)" ]
+  "$furrow" eval mapped --json >eval.json
+  "$furrow" plan "$config" --training.dataset pack --training.dataset_path pack --json >/dev/null
+}
+
+@test "a killed pack leaves nothing under its name, and the same command goes on" {
+  FURROW_FAILPOINTS=pack.after_shard=kill@5 run "$furrow" data pack "$config" --out pack --shard-size 10kB --threads 2
+  [ "$status" -eq 137 ]
+  [ ! -e pack ] && [ -d pack.partial ]
+  "$furrow" data pack "$config" --out pack --shard-size 10kB --json >summary.json
+  [ "$(json summary.json 'd[0]["kept_shards"] >= 4')" = True ]
+  [ ! -e pack.partial ] && [ ! -e pack/packing.json ]
+  "$furrow" data pack "$config" --out whole --shard-size 10kB
+  diff -r pack whole
+}
+
+@test "damage is found and named" {
+  "$furrow" data pack "$config" --out pack
+  printf 'x' | dd of=pack/train-00000.shard bs=1 seek=5000 conv=notrunc status=none
+  run --separate-stderr "$furrow" data verify pack
+  [ "$status" -eq 11 ]
+  [[ $output == *"train-00000.shard"*"differ from their checksum"* && $stderr == *"1 of the 3 shards of pack are damaged"* ]]
+  run --separate-stderr "$furrow" train "$config" --training.dataset pack --training.dataset_path pack --job.dump_folder run
+  [ "$status" -ne 0 ]
+  [[ $stderr == *"train-00000.shard: bytes 0 to 65535"* && $stderr != *"terminate called"* ]]
+  truncate -s -1 pack/test-00000.shard
+  run --separate-stderr "$furrow" data verify pack
+  [[ $output == *"test-00000.shard"*"bytes, not the"* ]]
+  sed -i 's/"mean": "0/"mean": "1/' pack/pack.json
+  run --separate-stderr "$furrow" data info pack
+  [[ $stderr == *"digest differs"* ]]
+}
+
+@test "wrong use is answered with what to do" {
+  run --separate-stderr "$furrow" data pack "$BATS_FILE_TMPDIR/images"
+  fails 2 "needs --out DIR"
+  run --separate-stderr "$furrow" data pak x y
+  [ "$status" -eq 2 ]
+  run --separate-stderr "$furrow" data pac x
+  fails 2 "did you mean 'pack'"
+  run --separate-stderr "$furrow" data pack nowhere --out x
+  fails 3 "there is no nowhere"
+  mkdir empty
+  run --separate-stderr "$furrow" data pack empty --out x
+  fails 2 "cannot tell what kind of data"
+  run --separate-stderr "$furrow" data info empty
+  fails 3 "furrow data pack"
+  run --separate-stderr "$furrow" data pack "$config" --out empty
+  fails 4 "is there already"
+  run --separate-stderr "$furrow" data pack "$config" --out x --shard-size many
+  fails 2 "no number of bytes"
+  run --separate-stderr "$furrow" train "$config" --data.memory_budget lots
+  fails 2 "no number of bytes"
+  "$furrow" data pack "$config" --out pack
+  run --separate-stderr "$furrow" train "$config" --training.dataset pack --training.dataset_path pack --data.memory_budget 1kB --job.dump_folder run
+  fails 2 "microbatches of one step need"
+}
+
+@test "bench data measures, and data never maps libtorch" {
+  "$furrow" data pack "$config" --out pack
+  "$furrow" bench data pack --seconds 0.05 --json >bench.json
+  [ "$(json bench.json '[r["data"] for r in d]')" = "['mapped', 'streamed', 'streamed']" ]
+  [ "$(json bench.json 'all(r["delivered_gb_per_second"] > 0 for r in d)')" = True ]
+  run env LD_DEBUG=files "$furrow" data verify pack
+  [ "$status" -eq 0 ]
+  [[ $output == *libfurrow.so* && $output != *libtorch* ]]
+}
