@@ -2,11 +2,14 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 
 #include "apps/furrow/commands.h"
+#include "apps/furrow/launcher.h"
 #include "apps/furrow/signals.h"
 #include "apps/furrow/sinks.h"
 #include "apps/furrow/torch_library.h"
@@ -20,12 +23,19 @@
 namespace furrow::app {
 namespace {
 
+// The launcher's claimed folder, for its ranks.
+constexpr const char* kRunFolderVariable = "FURROW_RUN_FOLDER";
+
 // What to train and where.
 struct Job {
   config::Config config;
   std::string run_folder;
   bool claimed = false;  // the folder was made to get its number: it goes again if the run never begins
 };
+
+void give_up_claim(const Job& job) {
+  if (job.claimed) ::rmdir(job.run_folder.c_str());  // only when nothing is in it
+}
 
 Job job_of_run(const std::string& folder, const Arguments& arguments) {
   if (!arguments.has("--resume")) {
@@ -60,6 +70,10 @@ Job job_of_config(const std::string& path, const Arguments& arguments) {
     throw Error(ErrorCode::kInvalidArgument,
                 "--resume needs the run: `furrow train RUN --resume`, or a --job.dump_folder");
   }
+  if (const char* claimed = std::getenv(kRunFolderVariable)) {
+    job.run_folder = claimed;
+    return job;
+  }
   job.run_folder = observe::claim_run_folder("runs", std::filesystem::path(path).stem().string());
   job.claimed = true;
   return job;
@@ -82,14 +96,50 @@ observe::Summary train_job(const Job& job, bool resume, const CancelToken* cance
         std::make_shared<data::Dataset>(data::open_dataset(job.config));  // while libtorch loads
     return torch_entry_points().train(request);
   } catch (...) {
-    if (job.claimed) ::rmdir(job.run_folder.c_str());  // only when nothing is in it
+    give_up_claim(job);
     throw;
   }
 }
 
-int run_train(const Arguments& arguments) {
+Job job_of(const Arguments& arguments) {
   const std::string& what = arguments.positional[0];
-  const Job job = observe::holds_run(what) ? job_of_run(what, arguments) : job_of_config(what, arguments);
+  return observe::holds_run(what) ? job_of_run(what, arguments) : job_of_config(what, arguments);
+}
+
+// This command once more, as each rank runs it.
+std::vector<std::string> words_of_a_rank(const Arguments& arguments) {
+  std::vector<std::string> words{"train", arguments.positional[0]};
+  for (const char* option : {"--resume", "--json"}) {
+    if (arguments.has(option)) words.emplace_back(option);
+  }
+  words.insert(words.end(), arguments.overrides.begin(), arguments.overrides.end());
+  return words;
+}
+
+// Starts the ranks and watches them; what is wrong with the command is said here, once.
+int launch_train(const Arguments& arguments, int ranks) {
+  const Job job = job_of(arguments);
+  if (!arguments.has("--resume") && observe::holds_run(job.run_folder)) {
+    observe::throw_holds_run(job.run_folder);
+  }
+  LaunchRequest request;
+  request.words = words_of_a_rank(arguments);
+  request.ranks = ranks;
+  request.threads = static_cast<int>(job.config.training.threads);
+  request.run_folder = job.run_folder;
+  if (job.claimed) request.environment.emplace_back(kRunFolderVariable, job.run_folder);
+  const Launched launched = launch(request);
+  give_up_claim(job);
+  if (!launched.error.empty()) fmt::print(stderr, "furrow: error: {}\n", launched.error);
+  return launched.exit_status;
+}
+
+int run_train(const Arguments& arguments) {
+  if (arguments.has("--nproc")) {
+    const int ranks = parse_ranks(arguments.get("--nproc", ""));
+    return launch_train(arguments, ranks);
+  }
+  const Job job = job_of(arguments);
   for (const std::string& line : config::ignored_settings(job.config)) log_warning(line);
   if (job.config.job.print_config) fmt::print(stderr, "{}", config::to_toml(job.config));
   CancelToken cancel;
@@ -103,7 +153,16 @@ int run_train(const Arguments& arguments) {
   return exit_status_of(summary, cancel);
 }
 
+// The launcher itself computes nothing.
+void prepare_train(std::span<const std::string> words) {
+  const auto is_nproc = [](const std::string& word) {
+    return word == "--nproc" || word.starts_with("--nproc=");
+  };
+  if (std::none_of(words.begin(), words.end(), is_nproc)) start_loading_torch();
+}
+
 constexpr Option kOptions[] = {
+    {"--nproc", "N", "train on N ranks of this machine"},
     {"--resume", "", "go on from the newest valid checkpoint of the run"},
     {"--json", "", "print the summary as JSON"},
 };
@@ -128,7 +187,7 @@ const Command kTrainCommand{
         "kills.\n",
     .options = kOptions,
     .run = run_train,
-    .prepare = start_loading_torch,
+    .prepare = prepare_train,
 };
 
 }  // namespace furrow::app
