@@ -137,6 +137,7 @@ int launch_train(const Arguments& arguments, int ranks) {
 int run_train(const Arguments& arguments) {
   if (arguments.has("--nproc")) {
     const int ranks = parse_ranks(arguments.get("--nproc", ""));
+    refuse_inside_a_world();
     return launch_train(arguments, ranks);
   }
   const Job job = job_of(arguments);

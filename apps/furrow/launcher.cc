@@ -26,6 +26,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
+#include "furrow/comm/world.h"
 #include "furrow/observe/run_folder.h"
 
 namespace furrow::app {
@@ -57,8 +58,8 @@ std::vector<int> usable_cores() {
   return cores;
 }
 
-// Only this machine can reach it; the system just gave it out, so that nobody else has it now.
-int free_loopback_port() {
+// What the system gives out: nobody else has it now.
+int some_loopback_port() {
   const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (descriptor < 0) throw errno_error(errno, "open", "a socket");
   sockaddr_in address{};
@@ -71,6 +72,13 @@ int free_loopback_port() {
   ::close(descriptor);
   if (!found) throw errno_error(reason, "find", "a free port on 127.0.0.1");
   return ntohs(address.sin_port);
+}
+
+int free_loopback_port() {
+  constexpr int kLargest = 65'000;  // comm::rendezvous_ports tries some more after it
+  int port = some_loopback_port();
+  for (int tries = 0; port > kLargest && tries < 100; ++tries) port = some_loopback_port();
+  return port;
 }
 
 std::string counted(int count, std::string_view what) {
@@ -192,6 +200,7 @@ RankStart Launch::start_of(int rank) const {
                        {"LOCAL_RANK", number},
                        {"WORLD_SIZE", size},
                        {"LOCAL_WORLD_SIZE", size},
+                       {"GROUP_RANK", "0"},
                        {"MASTER_ADDR", "127.0.0.1"}};
   if (request_.threads > 0) {
     start.environment.emplace_back("OMP_NUM_THREADS", std::to_string(request_.threads));
@@ -370,6 +379,21 @@ void Launch::print_other_errors(int first) {
 }  // namespace
 
 Launched launch(const LaunchRequest& request) { return Launch(request).run(); }
+
+void refuse_inside_a_world() {
+  comm::World world;
+  try {
+    world = comm::discover_world(comm::process_environment());
+  } catch (const Error&) {
+    return;  // nobody's rank: a batch script of Slurm, variables left over
+  }
+  if (world.size == 1) return;
+  throw Error(ErrorCode::kFailedPrecondition,
+              fmt::format("--nproc starts ranks, but this process is rank {} of {} already (launcher: {}): leave "
+                          "--nproc out, the environment is enough; or unset the launcher's variables (RANK, "
+                          "WORLD_SIZE)",
+                          world.rank, world.size, world.launcher));
+}
 
 std::vector<std::vector<int>> shares_of_cores(const std::vector<int>& cores, int ranks, int threads) {
   std::vector<std::vector<int>> shares(static_cast<size_t>(ranks));

@@ -41,6 +41,9 @@ struct Launched {
 // Error{resource_exhausted}: a rank cannot be started.
 Launched launch(const LaunchRequest& request);
 
+// Error{failed_precondition} when another launcher made this process one rank of several.
+void refuse_inside_a_world();
+
 // Cores of each rank when `ranks` share `cores`; all empty where a rank would get fewer than `threads`.
 std::vector<std::vector<int>> shares_of_cores(const std::vector<int>& cores, int ranks, int threads);
 
