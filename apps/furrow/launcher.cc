@@ -94,6 +94,20 @@ std::string random_token() {
   return token;
 }
 
+std::vector<std::pair<std::string, std::string>> rank_variables(int rank, int ranks) {
+  const std::string number = std::to_string(rank), size = std::to_string(ranks);
+  return {{"RANK", number},           {"LOCAL_RANK", number}, {"WORLD_SIZE", size},
+          {"LOCAL_WORLD_SIZE", size}, {"GROUP_RANK", "0"},    {"MASTER_ADDR", "127.0.0.1"}};
+}
+
+std::string with_number(std::string word, int rank) {
+  constexpr std::string_view kNumber = "{rank}";
+  for (size_t at; (at = word.find(kNumber)) != std::string::npos;) {
+    word.replace(at, kNumber.size(), std::to_string(rank));
+  }
+  return word;
+}
+
 // Takes the signals of the launcher as a descriptor while it lives.
 class SignalDescriptor {
  public:
@@ -132,7 +146,7 @@ class Launch {
  public:
   explicit Launch(const LaunchRequest& request)
       : request_(request),
-        output_(request.ranks, write_terminal),
+        output_(request.ranks, request.quiet ? [](std::string_view) {} : write_terminal),
         ends_(static_cast<size_t>(request.ranks)) {}
   Launched run();
 
@@ -195,13 +209,7 @@ RankStart Launch::start_of(int rank) const {
   start.program = request_.program;
   start.words = request_.words;
   start.signals = signals_.before();
-  const std::string number = std::to_string(rank), size = std::to_string(request_.ranks);
-  start.environment = {{"RANK", number},
-                       {"LOCAL_RANK", number},
-                       {"WORLD_SIZE", size},
-                       {"LOCAL_WORLD_SIZE", size},
-                       {"GROUP_RANK", "0"},
-                       {"MASTER_ADDR", "127.0.0.1"}};
+  if (!request_.independent) start.environment = rank_variables(rank, request_.ranks);
   if (request_.threads > 0) {
     start.environment.emplace_back("OMP_NUM_THREADS", std::to_string(request_.threads));
   } else if (std::getenv("OMP_NUM_THREADS") == nullptr) {
@@ -213,6 +221,9 @@ RankStart Launch::start_of(int rank) const {
     start.out = RankStart::Stdout::kWithErrors;  // rank 0 alone has results
   } else if (request_.output != nullptr) {
     start.out = RankStart::Stdout::kOwnPipe;
+  }
+  if (request_.independent) {
+    for (std::string& word : start.words) word = with_number(word, rank);
   }
   return start;
 }
@@ -388,11 +399,12 @@ void refuse_inside_a_world() {
     return;  // nobody's rank: a batch script of Slurm, variables left over
   }
   if (world.size == 1) return;
-  throw Error(ErrorCode::kFailedPrecondition,
-              fmt::format("--nproc starts ranks, but this process is rank {} of {} already (launcher: {}): leave "
-                          "--nproc out, the environment is enough; or unset the launcher's variables (RANK, "
-                          "WORLD_SIZE)",
-                          world.rank, world.size, world.launcher));
+  throw Error(
+      ErrorCode::kFailedPrecondition,
+      fmt::format("--nproc starts ranks, but this process is rank {} of {} already (launcher: {}): leave "
+                  "--nproc out, the environment is enough; or unset the launcher's variables (RANK, "
+                  "WORLD_SIZE)",
+                  world.rank, world.size, world.launcher));
 }
 
 std::vector<std::vector<int>> shares_of_cores(const std::vector<int>& cores, int ranks, int threads) {

@@ -26,6 +26,9 @@ struct LaunchRequest {
   std::string run_folder;  // once it holds a run, its logs/ get what the ranks print; empty: no files
   std::vector<std::pair<std::string, std::string>> environment;  // for every rank, besides
   std::string* output = nullptr;  // gets what rank 0 prints on stdout, which otherwise is this process's
+  bool quiet = false;             // what ranks print is dropped, errors apart
+  // Worlds of one side by side: no rank's variables, and "{rank}" in a word is the number.
+  bool independent = false;
   std::string program = "/proc/self/exe";
   int64_t grace_ms = 900;  // from the first failure until the others are killed
 };

@@ -115,6 +115,18 @@ TEST(Launcher, CanTakeTheStdoutOfRankZero) {
   EXPECT_EQ(result.out, "<from 0\n>");
 }
 
+TEST(Launcher, IndependentRanksKnowNothingOfEachOther) {
+  LaunchRequest request = script("echo \"me {rank} ${RANK-none} ${WORLD_SIZE-none}\" >&2", 2);
+  request.independent = true;
+  EXPECT_EQ(values_of(run(request).err, "me"), (std::vector<std::string>{"0 none none", "1 none none"}));
+}
+
+TEST(Launcher, QuietRanksAreHeardWhenTheyFail) {
+  LaunchRequest request = script("echo chatter >&2; echo 'furrow: error: bad' >&2; exit 2", 2);
+  request.quiet = true;
+  EXPECT_EQ(run(request).err, "final: bad\n");
+}
+
 TEST(Launcher, TheFirstFailureEndsTheOthersAndIsTheResult) {
   const ChildResult result =
       run(script("if [ $RANK = 1 ]; then echo 'furrow: error: no data' >&2; exit 3; fi; exec sleep 1000"));
