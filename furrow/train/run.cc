@@ -50,7 +50,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
   bench.objective = &find_objective(language(config) ? "language_modelling" : "supervised");
-  bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : core_count();
+  bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
   return bench;
