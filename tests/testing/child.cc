@@ -84,6 +84,7 @@ ChildResult run_forked(const std::function<int()>& body, const ChildOptions& opt
   if (pid == 0) become_child(body, options, out[1], err[1]);
   close(out[1]);
   close(err[1]);
+  if (options.started) options.started(pid);
   ChildResult result;
   collect(pid, options, out[0], err[0], &result);
   close(out[0]);

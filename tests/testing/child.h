@@ -22,7 +22,8 @@ struct ChildOptions {
   std::vector<std::pair<std::string, std::string>> environment;  // added to this process's own
   int kill_signal = 0;                                           // sent after kill_after_ms, unless 0
   int64_t kill_after_ms = 0;
-  int64_t timeout_ms = 120'000;  // then SIGKILL, and the test fails
+  int64_t timeout_ms = 120'000;             // then SIGKILL, and the test fails
+  std::function<void(pid_t)> started = {};  // called once, by the caller's thread
   // Called with the process and what it printed so far whenever it printed something.
   std::function<void(pid_t, const ChildResult&)> watch = {};
 };
