@@ -15,14 +15,14 @@ namespace {
 
 constexpr std::string_view kMagic = "furrow1\n";
 constexpr size_t kPurposeBytes = 8;
-constexpr int64_t kGreetingMs = 2'000;
+constexpr int64_t kGreetingMs = 1'000;
 
-struct Greeting {
+struct Opening {
   char magic[kMagic.size()];
   char purpose[kPurposeBytes];
   Challenge challenge;
 };
-static_assert(sizeof(Greeting) == 32);
+static_assert(sizeof(Opening) == 32);
 
 struct Answer {
   Challenge challenge;
@@ -43,29 +43,37 @@ std::span<std::byte> writable_bytes_of(T& value) {
 std::string client_role(std::string_view purpose) { return std::string(purpose) + "client"; }
 std::string server_role(std::string_view purpose) { return std::string(purpose) + "server"; }
 
-bool exchange(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns) {
-  Greeting greeting;
-  receive_all(socket, writable_bytes_of(greeting), deadline_ns, "the server");
-  if (std::string_view(greeting.magic, kMagic.size()) != kMagic) return false;
-  if (std::string_view(greeting.purpose, kPurposeBytes) != purpose) return false;
+// Throws when the server is silent or gone.
+bool read_opening(const Socket& socket, std::string_view purpose, int64_t deadline_ns, Opening& opening) {
+  receive_all(socket, writable_bytes_of(opening), deadline_ns, "the server");
+  return std::string_view(opening.magic, kMagic.size()) == kMagic &&
+         std::string_view(opening.purpose, kPurposeBytes) == purpose;
+}
+
+bool exchange_proofs(const Socket& socket, std::string_view purpose, const Secret& secret,
+                     int64_t deadline_ns, const Challenge& challenge) {
   Answer answer;
   answer.challenge = random_challenge();
-  answer.proof = secret.prove(client_role(purpose), greeting.challenge, answer.challenge);
+  answer.proof = secret.prove(client_role(purpose), challenge, answer.challenge);
   send_all(socket, bytes_of(answer), deadline_ns, "the server");
   Proof proof;
   receive_all(socket, writable_bytes_of(proof), deadline_ns, "the server");
-  return secret.holds(proof, server_role(purpose), greeting.challenge, answer.challenge);
+  return secret.holds(proof, server_role(purpose), challenge, answer.challenge);
 }
 
 }  // namespace
 
-bool greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns) {
+Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns) {
+  deadline_ns = std::min(deadline_ns, system_clock().monotonic_ns() + kGreetingMs * 1'000'000);
+  Greeting otherwise = Greeting::kStranger;
   try {
-    return exchange(socket, purpose, secret,
-                    std::min(deadline_ns, system_clock().monotonic_ns() + kGreetingMs * 1'000'000));
-  } catch (const Error&) {  // silent, or gone: not ours
-    return false;
+    Opening opening;
+    if (!read_opening(socket, purpose, deadline_ns, opening)) return otherwise;
+    otherwise = Greeting::kRefused;
+    if (exchange_proofs(socket, purpose, secret, deadline_ns, opening.challenge)) return Greeting::kFriend;
+  } catch (const Error&) {  // silent, or gone
   }
+  return otherwise;
 }
 
 Door::Door(Socket listener, std::string_view purpose, const Secret& secret)
@@ -84,13 +92,13 @@ void Door::welcome(Socket socket) {
   Guest guest;
   guest.challenge = random_challenge();
   guest.deadline_ns = system_clock().monotonic_ns() + kPatienceMs * 1'000'000;
-  Greeting greeting;
-  std::memcpy(greeting.magic, kMagic.data(), kMagic.size());
-  std::memcpy(greeting.purpose, purpose_.data(), kPurposeBytes);
-  greeting.challenge = guest.challenge;
+  Opening opening;
+  std::memcpy(opening.magic, kMagic.data(), kMagic.size());
+  std::memcpy(opening.purpose, purpose_.data(), kPurposeBytes);
+  opening.challenge = guest.challenge;
   // A fresh socket has room for it; one that has not is broken.
-  const ssize_t sent = send(socket.descriptor(), &greeting, sizeof greeting, MSG_NOSIGNAL);
-  if (sent != static_cast<ssize_t>(sizeof greeting)) return;
+  const ssize_t sent = send(socket.descriptor(), &opening, sizeof opening, MSG_NOSIGNAL);
+  if (sent != static_cast<ssize_t>(sizeof opening)) return;
   guest.socket = std::move(socket);
   if (guests_.size() == kMostGuests) guests_.erase(guests_.begin());
   guests_.push_back(std::move(guest));
@@ -105,7 +113,8 @@ Door::Progress Door::advance(Guest& guest) const {
   if (guest.received < guest.answer.size()) return Progress::kWaiting;
   Answer answer;
   std::memcpy(&answer, guest.answer.data(), sizeof answer);
-  if (!secret_.holds(answer.proof, client_role(purpose_), guest.challenge, answer.challenge)) return Progress::kRefused;
+  if (!secret_.holds(answer.proof, client_role(purpose_), guest.challenge, answer.challenge))
+    return Progress::kRefused;
   const Proof proof = secret_.prove(server_role(purpose_), guest.challenge, answer.challenge);
   const ssize_t sent = send(guest.socket.descriptor(), proof.data(), proof.size(), MSG_NOSIGNAL);
   return sent == static_cast<ssize_t>(proof.size()) ? Progress::kAdmitted : Progress::kRefused;

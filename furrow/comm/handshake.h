@@ -1,5 +1,6 @@
-// How a connection begins, on the store's port and on the transport's: both sides prove that they hold the job's token
-// before anything else is read.  The server speaks first, so that a caller at a stranger's port says nothing.
+// How a connection begins, on the store's port and on the transport's: both sides prove that they hold the
+// job's token before anything else is read.  The server speaks first, so that a caller at a stranger's port
+// says nothing.
 //
 //   server -> client   "furrow1\n", purpose (8 bytes), challenge (16)
 //   client -> server   challenge (16), proof (32)
@@ -8,10 +9,11 @@
 // What a stranger can cost: 48 bytes read, one socket among kMostGuests, for kPatienceMs.
 #pragma once
 
+#include <poll.h>
+
 #include <array>
 #include <cstdint>
 #include <optional>
-#include <poll.h>
 #include <string_view>
 #include <vector>
 
@@ -23,9 +25,14 @@ namespace furrow::comm {
 inline constexpr std::string_view kStorePurpose = "store   ";
 inline constexpr std::string_view kDataPurpose = "data    ";
 
-// The caller's part.  Nothing when what listens there is no furrow of this purpose, does not greet within a short
-// while, or does not hold the token.
-bool greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns);
+enum class Greeting {
+  kFriend,    // both sides hold the token
+  kStranger,  // no furrow of this purpose, or none that greets within a short while
+  kRefused,   // a furrow with another token
+};
+
+// The caller's part.
+Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns);
 
 // The server's part: guests at the door, none of whom can block it.  Belongs to one thread.
 class Door {

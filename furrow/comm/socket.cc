@@ -80,8 +80,8 @@ std::optional<Socket> listen_everywhere(int port) {
 
 Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
   char host[NI_MAXHOST] = {}, service[NI_MAXSERV] = {};
-  if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, host, sizeof host, service, sizeof service,
-                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+  if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, host, sizeof host, service,
+                  sizeof service, NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
     return {};
   }
   int64_t port = 0;
@@ -110,16 +110,18 @@ bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns
   return status == 0;
 }
 
-// A port that nobody listens at may, on one machine, be chosen as the source of the very connection to it: TCP's
-// simultaneous open then connects the socket to itself.
+// A port that nobody listens at may, on one machine, be chosen as the source of the very connection to it:
+// TCP's simultaneous open then connects the socket to itself.
 bool is_itself(const Socket& socket) { return local_endpoint(socket) == peer_endpoint(socket); }
 
-void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t deadline_ns, std::string_view peer) {
+void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t deadline_ns,
+                    std::string_view peer) {
   if (count > 0) return;
   if (count == 0) throw Error(ErrorCode::kUnavailable, fmt::format("{} closed the connection", peer));
   if (errno == EINTR) return;
   if (errno != EAGAIN && errno != EWOULDBLOCK) {
-    throw Error(ErrorCode::kUnavailable, fmt::format("the connection to {} broke: {}", peer, std::strerror(errno)));
+    throw Error(ErrorCode::kUnavailable,
+                fmt::format("the connection to {} broke: {}", peer, std::strerror(errno)));
   }
   if (!wait_for(socket.descriptor(), events, deadline_ns)) {
     throw Error(ErrorCode::kDeadlineExceeded, fmt::format("{} did not answer in time", peer));
@@ -213,15 +215,17 @@ std::vector<std::string> interface_addresses(std::string_view interface) {
     (family == AF_INET ? v4 : v6).push_back(endpoint_of(address, length).address);
   }
   if (v4.empty() && v6.empty()) {
-    throw Error(ErrorCode::kNotFound,
-                fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
-                            interface, join({names.begin(), names.end()}, ", ")));
+    throw Error(
+        ErrorCode::kNotFound,
+        fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
+                    interface, join({names.begin(), names.end()}, ", ")));
   }
   v4.insert(v4.end(), v6.begin(), v6.end());
   return v4;
 }
 
-void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns, std::string_view peer) {
+void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,
+              std::string_view peer) {
   while (!bytes.empty()) {
     const ssize_t count = send(socket.descriptor(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
     check_transfer(count, POLLOUT, socket, deadline_ns, peer);
@@ -229,7 +233,8 @@ void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t de
   }
 }
 
-void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns, std::string_view peer) {
+void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
+                 std::string_view peer) {
   while (!bytes.empty()) {
     const ssize_t count = recv(socket.descriptor(), bytes.data(), bytes.size(), 0);
     check_transfer(count, POLLIN, socket, deadline_ns, peer);
@@ -238,10 +243,6 @@ void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadl
 }
 
 void set_no_delay(const Socket& socket) { set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1); }
-
-void set_unacknowledged_limit(const Socket& socket, int64_t limit_ms) {
-  set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(std::clamp<int64_t>(limit_ms, 1, INT_MAX)));
-}
 
 int poll_timeout_ms(int64_t deadline_ns) {
   const int64_t left = deadline_ns - system_clock().monotonic_ns();

@@ -1,5 +1,5 @@
-// TCP sockets, IPv4 and IPv6, always non-blocking and closed on exec.  Errors are Error{unavailable} naming the
-// address, Error{deadline_exceeded} where a deadline passes; deadlines are system_clock().monotonic_ns().
+// TCP sockets, IPv4 and IPv6, always non-blocking and closed on exec.  Errors are Error{unavailable} naming
+// the address, Error{deadline_exceeded} where a deadline passes; deadlines are system_clock().monotonic_ns().
 #pragma once
 
 #include <cstddef>
@@ -38,15 +38,16 @@ struct Endpoint {
 };
 std::string to_string(const Endpoint& endpoint);  // "10.0.0.1:80", "[::1]:80"
 
-// A listening socket at `address` (a name or number), or at every address of this machine where `address` is not one of
-// its own (behind a translated address).  Port 0: the system chooses.  Nothing when the port is taken.
+// A listening socket at `address` (a name or number), or at every address of this machine where `address` is
+// not one of its own (behind a translated address).  Port 0: the system chooses.  Nothing when the port is
+// taken.
 std::optional<Socket> listen_at(const std::string& address, int port);
 int local_port(const Socket& socket);
 Endpoint local_endpoint(const Socket& socket);
 Endpoint peer_endpoint(const Socket& socket);  // port 0 when the peer is gone
 
-// One try for every address of the name, until one answers.  Nothing when nobody listens there (yet) or the name is not
-// known (yet): launchers start ranks, and name servers learn of hosts, in any order.
+// One try for every address of the name, until one answers.  Nothing when nobody listens there (yet) or the
+// name is not known (yet): launchers start ranks, and name servers learn of hosts, in any order.
 std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns);
 
 std::optional<Socket> accept_from(const Socket& listener);  // nothing when nobody waits
@@ -55,13 +56,12 @@ std::optional<Socket> accept_from(const Socket& listener);  // nothing when nobo
 std::vector<std::string> interface_addresses(std::string_view interface);
 
 // All of `bytes`, or an Error that names `peer` ("rank 0 at host").
-void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns, std::string_view peer);
-void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns, std::string_view peer);
+void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,
+              std::string_view peer);
+void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
+                 std::string_view peer);
 
 void set_no_delay(const Socket& socket);  // small messages go at once
-
-// Ends the connection when what was sent stays unacknowledged for so long (TCP_USER_TIMEOUT, Linux).
-void set_unacknowledged_limit(const Socket& socket, int64_t limit_ms);
 
 int poll_timeout_ms(int64_t deadline_ns);  // from now, at least 0, rounded up
 

@@ -1,5 +1,5 @@
-// Numbers and texts as bytes: little-endian, lengths in front.  Reading never goes beyond the bytes and allocates no more
-// than they hold; what does not parse is Error{data_loss}.
+// Numbers and texts as bytes: little-endian, lengths in front.  Reading never goes beyond the bytes and
+// allocates no more than they hold; what does not parse is Error{data_loss}.
 #pragma once
 
 #include <cstdint>

@@ -31,18 +31,24 @@ struct Launcher {
   std::array<std::string_view, 3> job_id;  // all of them, joined
 };
 
+// clang-format off
 constexpr Launcher kLaunchers[] = {
     {"torchrun", "TORCHELASTIC_RUN_ID", "RANK", {"WORLD_SIZE"}, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK",
-     {"TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"},
-    {"environment", "RANK", "RANK", {"WORLD_SIZE"}, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", {}},
+     {"TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"}},
+    {"environment", "RANK", "RANK", {"WORLD_SIZE"}, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK",
+     {}},
     {"openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", {"OMPI_COMM_WORLD_SIZE"},
-     "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "", {"PMIX_NAMESPACE"},
+     "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE", "",
+     {"PMIX_NAMESPACE"}},
     {"slurm", "SLURM_PROCID", "SLURM_PROCID", {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"}, "SLURM_LOCALID", "",
-     "SLURM_NODEID", {"SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"},
-    {"pmi", "PMI_RANK", "PMI_RANK", {"PMI_SIZE"}, "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "", {"PMI_ID"},
-    {"kubernetes", "JOB_COMPLETION_INDEX", "JOB_COMPLETION_INDEX", {"WORLD_SIZE"}, "LOCAL_RANK",
-     "LOCAL_WORLD_SIZE", "", {"JOB_NAME"},
+     "SLURM_NODEID",
+     {"SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"}},
+    {"pmi", "PMI_RANK", "PMI_RANK", {"PMI_SIZE"}, "MPI_LOCALRANKID", "MPI_LOCALNRANKS", "",
+     {}},
+    {"kubernetes", "JOB_COMPLETION_INDEX", "JOB_COMPLETION_INDEX", {"WORLD_SIZE"}, "LOCAL_RANK", "LOCAL_WORLD_SIZE", "",
+     {"JOB_NAME"}},
 };
+// clang-format on
 
 [[noreturn]] void refuse(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
 
@@ -62,15 +68,17 @@ class Reader {
     if (name.empty() || !has(name)) return std::nullopt;
     int64_t value = 0;
     if (!parse_int(text(name), value) || value < 0 || value > kLargestWorld) {
-      refuse(fmt::format("the environment says {}={}, which is not a number from 0 to {}: unset or correct it", name,
-                         text(name), kLargestWorld));
+      refuse(
+          fmt::format("the environment says {}={}, which is not a number from 0 to {}: unset or correct it",
+                      name, text(name), kLargestWorld));
     }
     return static_cast<int>(value);
   }
 
   int required(std::string_view name, std::string_view because) const {
     const std::optional<int> value = number(name);
-    if (!value) refuse(fmt::format("{} is set in the environment but {} is not: {}", because, name, remedy(because)));
+    if (!value)
+      refuse(fmt::format("{} is set in the environment but {} is not: {}", because, name, remedy(because)));
     return *value;
   }
 
@@ -107,8 +115,9 @@ void check_leftovers(const Reader& reader) {
   if (reader.number("WORLD_SIZE").value_or(1) != 1) reader.required("RANK", "WORLD_SIZE");
 }
 
-// RANK and WORLD_SIZE set by hand below another launcher must be its numbers: exported once for all processes, they
-// would make every one of them the same rank.  furrow's own launcher marks its children by the token.
+// RANK and WORLD_SIZE set by hand below another launcher must be its numbers: exported once for all
+// processes, they would make every one of them the same rank.  furrow's own launcher marks its children by
+// the token.
 void check_agreement(const Reader& reader, const World& world) {
   if (world.launcher != "environment" || reader.has("FURROW_JOB_TOKEN")) return;
   for (const Launcher& other : kLaunchers) {
@@ -117,9 +126,10 @@ void check_agreement(const Reader& reader, const World& world) {
     if (!step || !reader.has(other.rank)) continue;
     const int rank = *reader.number(other.rank), size = size_of(reader, other);
     if (size == 1 || (rank == world.rank && size == world.size)) continue;
-    refuse(fmt::format("the environment contradicts itself: RANK={} WORLD_SIZE={}, but {} says rank {} of {}: unset "
-                       "RANK and WORLD_SIZE to follow {}, or set them per process",
-                       world.rank, world.size, other.rank, rank, size, other.name));
+    refuse(fmt::format(
+        "the environment contradicts itself: RANK={} WORLD_SIZE={}, but {} says rank {} of {}: unset "
+        "RANK and WORLD_SIZE to follow {}, or set them per process",
+        world.rank, world.size, other.rank, rank, size, other.name));
   }
 }
 
@@ -134,8 +144,8 @@ void check_numbers(const World& world, const Launcher& launcher) {
                        world.size));
   }
   if (world.local_size > 0 && world.local_rank >= world.local_size) {
-    refuse(fmt::format("{}={} does not fit {}={}: local ranks count from 0", launcher.local_rank, world.local_rank,
-                       launcher.local_size, world.local_size));
+    refuse(fmt::format("{}={} does not fit {}={}: local ranks count from 0", launcher.local_rank,
+                       world.local_rank, launcher.local_size, world.local_size));
   }
 }
 
@@ -146,7 +156,8 @@ int slurm_local_size(std::string_view tasks_per_node, int node) {
     const size_t bracket = part.find("(x");
     int64_t tasks = 0, nodes = 1;
     if (!parse_int(part.substr(0, bracket), tasks)) return -1;
-    if (bracket != std::string::npos && !parse_int(part.substr(bracket + 2, part.size() - bracket - 3), nodes)) {
+    if (bracket != std::string::npos &&
+        !parse_int(part.substr(bracket + 2, part.size() - bracket - 3), nodes)) {
       return -1;
     }
     first += static_cast<int>(nodes);
@@ -164,13 +175,14 @@ std::string_view first_set(const Reader& reader, std::initializer_list<std::stri
 
 void complete_slurm(const Reader& reader, World& world) {
   if (!reader.has("SLURM_STEP_ID")) {
-    refuse(fmt::format("this process runs in a Slurm job of {} tasks but was not started by srun: start it with srun, "
-                       "or set RANK=0 and WORLD_SIZE=1 for a world of one",
-                       world.size));
+    refuse(fmt::format(
+        "this process runs in a Slurm job of {} tasks but was not started by srun: start it with srun, "
+        "or set RANK=0 and WORLD_SIZE=1 for a world of one",
+        world.size));
   }
   if (world.node >= 0) {
-    world.local_size =
-        slurm_local_size(first_set(reader, {"SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"}), world.node);
+    world.local_size = slurm_local_size(
+        first_set(reader, {"SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"}), world.node);
   }
 }
 
@@ -178,20 +190,22 @@ std::string master_address(const Reader& reader, const World& world) {
   if (reader.has("MASTER_ADDR")) return std::string(reader.text("MASTER_ADDR"));
   if (world.local_size == world.size) return "127.0.0.1";
   if (world.launcher == "slurm") {
-    const std::string_view hosts = first_set(reader, {"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"});
+    const std::string_view hosts =
+        first_set(reader, {"SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST"});
     if (!hosts.empty()) return first_slurm_host(hosts);
   }
-  refuse(fmt::format("the world has {} ranks on several hosts but MASTER_ADDR is not set: set it to the address of "
-                     "rank 0's host{}",
-                     world.size, world.launcher == "openmpi" ? " (mpirun -x MASTER_ADDR=...)" : ""));
+  refuse(fmt::format(
+      "the world has {} ranks on several hosts but MASTER_ADDR is not set: set it to the address of "
+      "rank 0's host{}",
+      world.size, world.launcher == "openmpi" ? " (mpirun -x MASTER_ADDR=...)" : ""));
 }
 
 int master_port(const Reader& reader, const World& world) {
   if (reader.has("MASTER_PORT")) {
     const int port = *reader.number("MASTER_PORT");
     if (port < 1 || port > 65535 - kPortCandidates - 1) {
-      refuse(fmt::format("MASTER_PORT={} leaves no room for {} ports: choose one from 1 to {}", port, kPortCandidates,
-                         65535 - kPortCandidates - 1));
+      refuse(fmt::format("MASTER_PORT={} leaves no room for {} ports: choose one from 1 to {}", port,
+                         kPortCandidates, 65535 - kPortCandidates - 1));
     }
     return port;
   }
@@ -227,7 +241,8 @@ Environment process_environment() {
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
     const std::string_view text(*entry);
     const size_t equals = text.find('=');
-    if (equals != std::string_view::npos) environment.emplace(text.substr(0, equals), text.substr(equals + 1));
+    if (equals != std::string_view::npos)
+      environment.emplace(text.substr(0, equals), text.substr(equals + 1));
   }
   return environment;
 }
@@ -251,9 +266,9 @@ World discover_world(const Environment& environment) {
   world.job_id = job_id(reader, *launcher);
   world.master_address = master_address(reader, world);
   world.master_port = master_port(reader, world);
-  world.token = reader.has("FURROW_JOB_TOKEN")
-                    ? std::string(reader.text("FURROW_JOB_TOKEN"))
-                    : fmt::format("{} {} {}:{}", world.launcher, world.job_id, world.master_address, world.master_port);
+  world.token = reader.has("FURROW_JOB_TOKEN") ? std::string(reader.text("FURROW_JOB_TOKEN"))
+                                               : fmt::format("{} {} {}:{}", world.launcher, world.job_id,
+                                                             world.master_address, world.master_port);
   return world;
 }
 
@@ -272,7 +287,8 @@ std::string first_slurm_host(std::string_view node_list) {
       continue;
     }
     const size_t close = node_list.find(']', at);
-    if (close == std::string_view::npos) refuse(fmt::format("the node list '{}' has an unclosed bracket", node_list));
+    if (close == std::string_view::npos)
+      refuse(fmt::format("the node list '{}' has an unclosed bracket", node_list));
     const std::string_view inside = node_list.substr(at + 1, close - at - 1);
     host += inside.substr(0, inside.find_first_of("-,"));
     at = close;

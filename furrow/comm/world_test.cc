@@ -45,10 +45,14 @@ Environment slurm() {
 
 // Taken from Open MPI 4.1's mpirun -n 2.
 Environment openmpi() {
-  return {{"OMPI_COMM_WORLD_RANK", "1"},       {"OMPI_COMM_WORLD_SIZE", "2"},
-          {"OMPI_COMM_WORLD_LOCAL_RANK", "1"}, {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
-          {"OMPI_COMM_WORLD_NODE_RANK", "1"},  {"PMIX_NAMESPACE", "3735158785"},
-          {"PMIX_RANK", "1"},                  {"OMPI_UNIVERSE_SIZE", "2"}};
+  return {{"OMPI_COMM_WORLD_RANK", "1"},
+          {"OMPI_COMM_WORLD_SIZE", "2"},
+          {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+          {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
+          {"OMPI_COMM_WORLD_NODE_RANK", "1"},
+          {"PMIX_NAMESPACE", "3735158785"},
+          {"PMIX_RANK", "1"},
+          {"OMPI_UNIVERSE_SIZE", "2"}};
 }
 
 TEST(World, WithoutLauncherIsAlone) {
@@ -83,8 +87,11 @@ TEST(World, TorchrunBelowSlurmCounts) {
 }
 
 TEST(World, PlainEnvironment) {
-  const World world = discover_world(
-      {{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "::1"}, {"MASTER_PORT", "4000"}, {"FURROW_JOB_TOKEN", "s"}});
+  const World world = discover_world({{"RANK", "1"},
+                                      {"WORLD_SIZE", "2"},
+                                      {"MASTER_ADDR", "::1"},
+                                      {"MASTER_PORT", "4000"},
+                                      {"FURROW_JOB_TOKEN", "s"}});
   EXPECT_EQ(world.launcher, "environment");
   EXPECT_EQ(world.local_rank, -1);
   EXPECT_EQ(world.token, "s");
@@ -174,8 +181,10 @@ TEST(World, Kubernetes) {
 
 TEST(World, HalfSetEnvironments) {
   EXPECT_THAT(refusal({{"RANK", "1"}}), HasSubstr("RANK is set in the environment but WORLD_SIZE is not"));
-  EXPECT_THAT(refusal({{"WORLD_SIZE", "2"}}), HasSubstr("WORLD_SIZE is set in the environment but RANK is not"));
-  EXPECT_THAT(refusal({{"LOCAL_RANK", "0"}}), HasSubstr("LOCAL_RANK is set in the environment but RANK is not"));
+  EXPECT_THAT(refusal({{"WORLD_SIZE", "2"}}),
+              HasSubstr("WORLD_SIZE is set in the environment but RANK is not"));
+  EXPECT_THAT(refusal({{"LOCAL_RANK", "0"}}),
+              HasSubstr("LOCAL_RANK is set in the environment but RANK is not"));
   EXPECT_THAT(refusal({{"JOB_COMPLETION_INDEX", "1"}}), HasSubstr("or to 1 when every pod trains alone"));
   EXPECT_THAT(refusal({{"RANK", "1"}, {"WORLD_SIZE", "2"}}), HasSubstr("MASTER_ADDR is not set"));
   EXPECT_THAT(refusal({{"OMPI_COMM_WORLD_RANK", "0"}}), HasSubstr("OMPI_COMM_WORLD_SIZE is not"));
@@ -198,7 +207,8 @@ TEST(World, NumbersThatDoNotFit) {
 TEST(World, ContradictionsAreRefused) {
   Environment environment = openmpi();
   environment.insert({{"RANK", "0"}, {"WORLD_SIZE", "2"}});  // exported once, for both processes
-  EXPECT_THAT(refusal(environment), HasSubstr("RANK=0 WORLD_SIZE=2, but OMPI_COMM_WORLD_RANK says rank 1 of 2"));
+  EXPECT_THAT(refusal(environment),
+              HasSubstr("RANK=0 WORLD_SIZE=2, but OMPI_COMM_WORLD_RANK says rank 1 of 2"));
   environment["RANK"] = "1";
   environment["MASTER_ADDR"] = "127.0.0.1";
   EXPECT_EQ(discover_world(environment).rank, 1);
