@@ -16,6 +16,7 @@ struct CommBenchOptions {
   std::vector<std::string> operations;                // of comm_bench_operations(); empty: all
   int64_t least_bytes = 1024, most_bytes = 16 << 20;  // sizes, each four times the one before
   double seconds_per_row = 0.2;
+  bool canonical = true;  // floating sums in the canonical tree only; false where an algorithm is forced
 };
 
 // Sizes are those of nccl-tests: the whole buffer, all slices of reduce_scatter, all_gather and all_to_all.
@@ -37,6 +38,12 @@ std::vector<std::string> comm_bench_operations();  // "all_reduce", ..., "send_r
 // Every rank calls it with the same options and gets the same rows.  Float32, sums.
 // Error{invalid_argument}: an unknown operation names the nearest.
 std::vector<CommBenchRow> bench_comm(comm::Communicator& communicator, const CommBenchOptions& options);
+
+// Measures every algorithm and puts the fastest ones for this number of ranks and these wires into the tuning
+// file `before` (empty: the built-in choice).  Returns its new text, which counts for this communicator from
+// now on. Every rank calls it with the same arguments and gets the same text.
+std::string tune_comm(comm::Communicator& communicator, const CommBenchOptions& options,
+                      const std::string& before);
 
 Table comm_bench_table(const std::vector<CommBenchRow>& rows);
 std::vector<CommBenchRow> parse_comm_bench(

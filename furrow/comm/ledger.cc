@@ -10,6 +10,7 @@ void Ledger::add(const std::string& group, const Collective& c, const LedgerRow&
   row.wire_bytes += cost.wire_bytes;
   row.bound_bytes += cost.bound_bytes;
   row.busy_ns += cost.busy_ns;
+  row.algorithm = cost.algorithm;
 }
 
 std::vector<LedgerRow> Ledger::rows() const {

@@ -79,7 +79,7 @@ class NativeGroup : public GroupBackend {
       operation.end();
     });
     scratch_.release();
-    record(c, before, started_ns);
+    record(call, before, started_ns);
   }
 
   int choose(const Call& call) const {
@@ -91,11 +91,13 @@ class NativeGroup : public GroupBackend {
     return table.choose(call, spec_.canonical);
   }
 
-  void record(const Collective& c, const WireBytes& before, int64_t started_ns) {
+  void record(const Call& call, const WireBytes& before, int64_t started_ns) {
+    const Collective& c = call.c;
     const WireBytes after = communicator_.wire_bytes();
     const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
     LedgerRow cost;
     cost.calls = 1;
+    cost.algorithm = call.envelope(0).algorithm;
     cost.payload_bytes = static_cast<int64_t>(std::max(c.in.size(), c.out.size()));
     cost.wire_bytes =
         outgoing ? after.sent + after.overhead_sent - before.sent - before.overhead_sent
