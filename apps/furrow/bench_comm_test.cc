@@ -28,7 +28,7 @@ std::vector<CommBenchRow> run(int ranks, const CommBenchOptions& options) {
     const std::lock_guard lock(mutex);
     texts.push_back(comm_bench_table(mine).json());
     rows = mine;
-  });
+  }, {.timeout_ms = 5000});
   for (const std::string& text : texts) EXPECT_EQ(text, texts[0]);
   return rows;
 }
