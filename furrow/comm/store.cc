@@ -19,6 +19,7 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kBetweenTriesMs = 20;
 constexpr int64_t kConnectMs = 2'000;
+constexpr int64_t kGreetingMs = 1'000;
 constexpr int64_t kStrangerRestMs = 5'000;  // a port where somebody else listens is tried again after this
 constexpr int64_t kFarewellMs = 500;
 
@@ -50,7 +51,8 @@ class Search {
     const int port = where_.ports[index];
     auto socket = connect_to(where_.address, port, std::min(deadline_ns, now_ns() + kConnectMs * kMs));
     if (!socket) return std::nullopt;
-    const Greeting greeting = greet(*socket, kStorePurpose, secret_, deadline_ns);
+    const Greeting greeting =
+        greet(*socket, kStorePurpose, secret_, std::min(deadline_ns, now_ns() + kGreetingMs * kMs));
     if (greeting == Greeting::kFriend) return socket;
     rest_until_ns_[index] = now_ns() + kStrangerRestMs * kMs;
     if (greeting == Greeting::kRefused) refused_ = port;
@@ -76,11 +78,6 @@ class Search {
   std::vector<int64_t> rest_until_ns_;
   int refused_ = 0;
 };
-
-ErrorCode code_of(int64_t number) {
-  const bool known = number >= 0 && number <= static_cast<int64_t>(ErrorCode::kInternal);
-  return known ? static_cast<ErrorCode>(number) : ErrorCode::kInternal;
-}
 
 }  // namespace
 
@@ -172,7 +169,7 @@ void Store::check_silence(int64_t now) {
 }
 
 void Store::handle(const StoreMessage& message) {
-  if (message.kind == StoreKind::kFailure) return record(Error(code_of(message.number), message.text));
+  if (message.kind == StoreKind::kFailure) return record(Error(error_code_of(message.number), message.text));
   const std::lock_guard lock(mutex_);
   heard_ns_ = now_ns();
   switch (message.kind) {

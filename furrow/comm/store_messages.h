@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/error.h"
+
 namespace furrow::comm {
 
 inline constexpr size_t kLargestStoreMessage = size_t{256} << 20;
@@ -53,6 +55,9 @@ struct StoreMessage {
 
 // "all_reduce 'loss' #12 of 1 float32 (sum), 0.3 s ago", "none".
 std::string describe_progress(const std::string& progress, int64_t age_ns);
+
+// The code that a failure carries as a number; internal when it is none.
+ErrorCode error_code_of(int64_t number);
 
 // With the length in front.  REQUIRES: at most kLargestStoreMessage.
 std::string to_bytes(const StoreMessage& message);

@@ -133,7 +133,7 @@ void StoreServer::handle(Client& client, const StoreMessage& message) {
       client.progress_ns = now_ns() - message.number * kMs;
       return;
     case StoreKind::kFailure:
-      return fail(static_cast<ErrorCode>(message.number), client.member->rank, message.text);
+      return fail(error_code_of(message.number), client.member->rank, message.text);
     case StoreKind::kBye:
       note_left(client.member->rank);
       return client.connection.send({.kind = StoreKind::kBye});

@@ -15,6 +15,7 @@
 #include "furrow/base/memory.h"
 #include "furrow/comm/collective.h"
 #include "furrow/comm/memory.h"
+#include "furrow/comm/tcp_options.h"
 
 namespace furrow::comm {
 
@@ -150,7 +151,7 @@ struct JoinContext {
   std::shared_ptr<InprocWorld> inproc = {};  // null between processes
   int64_t deadline_ns = 0;
   std::string job_token = {};  // guards connections; shm needs none (the kernel checks the user)
-  std::string options = {};    // transport's own: tcp "throttle=100Mbit,2ms"
+  TcpOptions tcp = {};
 };
 
 struct TransportRow {
