@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/log.h"
@@ -143,14 +144,16 @@ void Store::poll_once() {
 }
 
 void Store::send_beat(int64_t now) {
-  std::function<Report()> source;
   {
     const std::lock_guard lock(mutex_);
     next_beat_ns_ = now + interval_ns_;
     if (leaving_) return;
-    source = progress_;
   }
-  const Report report = source ? source() : Report{};
+  Report report;
+  {
+    const std::lock_guard calls(calls_mutex_);
+    if (progress_) report = progress_();
+  }
   const std::lock_guard lock(mutex_);
   connection_.send({.kind = StoreKind::kBeat, .number = (now - report.at_ns) / kMs, .text = report.text});
 }
@@ -219,16 +222,15 @@ void Store::lose(ErrorCode code, const std::string& how) {
 }
 
 void Store::record(const Error& error) {
-  std::function<void(const Error&)> handler;
   {
     const std::lock_guard lock(mutex_);
     if (failure_) return;
     failure_ = error;
     connection_.close();  // nothing more to say; the store need not wait for this rank
-    handler = handler_;
     changed_.notify_all();
   }
-  if (handler) handler(error);
+  const std::lock_guard calls(calls_mutex_);
+  if (handler_) std::exchange(handler_, nullptr)(error);
 }
 
 Store::Reply Store::request(StoreMessage message, int64_t deadline_ns) {
@@ -257,23 +259,24 @@ std::string Store::get(const std::string& key, int64_t deadline_ns) {
   return request({.kind = StoreKind::kGet, .key = key}, deadline_ns).text;
 }
 
+std::string Store::take(const std::string& key, int64_t deadline_ns) {
+  return request({.kind = StoreKind::kGet, .number = 1, .key = key}, deadline_ns).text;
+}
+
 int64_t Store::add(const std::string& key, int64_t delta) {
   return request({.kind = StoreKind::kAdd, .number = delta, .key = key}, now_ns() + silence_ns_).number;
 }
 
 void Store::report_progress(std::function<Report()> source) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard calls(calls_mutex_);
   progress_ = std::move(source);
 }
 
 void Store::on_failure(std::function<void(const Error&)> handler) {
-  std::optional<Error> happened;
-  {
-    const std::lock_guard lock(mutex_);
-    happened = failure_;
-    handler_ = handler;
-  }
-  if (happened) handler(*happened);
+  const std::lock_guard calls(calls_mutex_);
+  handler_ = std::move(handler);
+  const std::optional<Error> happened = failure();
+  if (happened && handler_) std::exchange(handler_, nullptr)(*happened);
 }
 
 std::optional<Error> Store::failure() const {

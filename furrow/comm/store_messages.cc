@@ -35,7 +35,7 @@ Member read_member(WireReader& in) {
 
 std::string describe_progress(const std::string& progress, int64_t age_ns) {
   if (progress.empty()) return "none";
-  return fmt::format("{}, {} ago", progress, format_seconds(static_cast<double>(age_ns) * 1e-9));
+  return fmt::format("{} {} ago", progress, format_seconds(static_cast<double>(age_ns) * 1e-9));
 }
 
 ErrorCode error_code_of(int64_t number) {

@@ -126,6 +126,8 @@ class Rendezvous {
   virtual void set(const std::string& key, const std::string& value) = 0;
   virtual std::string get(const std::string& key,
                           int64_t deadline_ns) = 0;  // waits; Error{deadline_exceeded}
+  // The same for messages to one reader: nobody else reads it, so it need not be kept.
+  virtual std::string take(const std::string& key, int64_t deadline_ns) { return get(key, deadline_ns); }
 };
 
 // Where this process can share memory with others: machine, process namespace and user; "" where that cannot
