@@ -24,7 +24,8 @@ uint64_t hash_header(std::span<const std::byte, sizeof(FrameHeader)> bytes) {
 }
 
 [[noreturn]] void refuse(const char* what) {
-  throw Error(ErrorCode::kDataLoss, fmt::format("a frame {}: the network or another program damaged it", what));
+  throw Error(ErrorCode::kDataLoss,
+              fmt::format("a frame {}: the network or another program damaged it", what));
 }
 
 }  // namespace

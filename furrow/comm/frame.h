@@ -1,5 +1,5 @@
-// The unit on a data connection of the tcp transport: a header of 120 bytes, then up to kLargestFrame bytes of a message.
-// docs/formats/comm-wire.md describes it.  Values; functions are pure and thread safe.
+// The unit on a data connection of the tcp transport: a header of 120 bytes, then up to kLargestFrame bytes
+// of a message. docs/formats/comm-wire.md describes it.  Values; functions are pure and thread safe.
 //
 // Checksums are XXH3 with 64 bits: three times as fast as CRC-32C where a core has to keep up with memory
 // (comm_bench).  They guard against accidents; the handshake (comm/handshake.h) against strangers.
@@ -32,7 +32,7 @@ struct FrameHeader {
 static_assert(sizeof(FrameHeader) == 120);
 using FrameHeaderBytes = std::array<std::byte, sizeof(FrameHeader)>;
 
-FrameHeaderBytes to_bytes(FrameHeader header);  // sets header_hash
+FrameHeaderBytes to_bytes(FrameHeader header);                                          // sets header_hash
 FrameHeader parse_frame_header(std::span<const std::byte, sizeof(FrameHeader)> bytes);  // Error{data_loss}
 uint64_t hash_payload(std::span<const std::byte> payload);
 

@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::string_view kMagic = "furrow1\n";
 constexpr size_t kPurposeBytes = 8;
-constexpr int64_t kGreetingMs = 1'000;
 
 struct Opening {
   char magic[kMagic.size()];
@@ -64,7 +63,6 @@ bool exchange_proofs(const Socket& socket, std::string_view purpose, const Secre
 }  // namespace
 
 Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns) {
-  deadline_ns = std::min(deadline_ns, system_clock().monotonic_ns() + kGreetingMs * 1'000'000);
   Greeting otherwise = Greeting::kStranger;
   try {
     Opening opening;

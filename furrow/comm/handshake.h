@@ -27,7 +27,7 @@ inline constexpr std::string_view kDataPurpose = "data    ";
 
 enum class Greeting {
   kFriend,    // both sides hold the token
-  kStranger,  // no furrow of this purpose, or none that greets within a short while
+  kStranger,  // no furrow of this purpose, or none that greets in time
   kRefused,   // a furrow with another token
 };
 

@@ -17,7 +17,8 @@ struct Unit {
   std::string_view name;
   double factor;
 };
-constexpr Unit kRates[] = {{"Gbit", 1e9 / 8}, {"Mbit", 1e6 / 8}, {"Kbit", 1e3 / 8}, {"bit", 1.0 / 8}};  // longest first
+constexpr Unit kRates[] = {
+    {"Gbit", 1e9 / 8}, {"Mbit", 1e6 / 8}, {"Kbit", 1e3 / 8}, {"bit", 1.0 / 8}};  // longest first
 constexpr Unit kDelays[] = {{"ms", 1e6}, {"us", 1e3}, {"s", 1e9}};
 
 template <size_t N>
@@ -45,18 +46,20 @@ LinkSpec parse_link(std::string_view text) {
     } else if (spec.delay_ns == 0 && read(part, kDelays, value)) {
       spec.delay_ns = static_cast<int64_t>(value);
     } else {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("comm.throttle = '{}': '{}' is neither a rate (bit, Kbit, Mbit, Gbit per second) nor a "
-                              "delay (us, ms, s): write for example '100Mbit,2ms'",
-                              text, part));
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("comm.throttle = '{}': '{}' is neither a rate (bit, Kbit, Mbit, Gbit per second) nor a "
+                      "delay (us, ms, s): write for example '100Mbit,2ms'",
+                      text, part));
     }
   }
   return spec;
 }
 
 int64_t EmulatedLink::duration_ns(int64_t bytes) const {
-  return spec_.bytes_per_second > 0 ? static_cast<int64_t>(static_cast<double>(bytes) * 1e9 / spec_.bytes_per_second)
-                                    : 0;
+  return spec_.bytes_per_second > 0
+             ? static_cast<int64_t>(static_cast<double>(bytes) * 1e9 / spec_.bytes_per_second)
+             : 0;
 }
 
 int64_t EmulatedLink::next_start_ns() const { return out_free_ns_ - kBucketNs; }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/log.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kBetweenTriesMs = 20;
 constexpr int64_t kConnectMs = 2'000;
+constexpr int64_t kGreetingMs = 1'000;
 constexpr int64_t kStrangerRestMs = 5'000;  // a port where somebody else listens is tried again after this
 constexpr int64_t kFarewellMs = 500;
 
@@ -50,7 +52,8 @@ class Search {
     const int port = where_.ports[index];
     auto socket = connect_to(where_.address, port, std::min(deadline_ns, now_ns() + kConnectMs * kMs));
     if (!socket) return std::nullopt;
-    const Greeting greeting = greet(*socket, kStorePurpose, secret_, deadline_ns);
+    const Greeting greeting =
+        greet(*socket, kStorePurpose, secret_, std::min(deadline_ns, now_ns() + kGreetingMs * kMs));
     if (greeting == Greeting::kFriend) return socket;
     rest_until_ns_[index] = now_ns() + kStrangerRestMs * kMs;
     if (greeting == Greeting::kRefused) refused_ = port;
@@ -76,11 +79,6 @@ class Search {
   std::vector<int64_t> rest_until_ns_;
   int refused_ = 0;
 };
-
-ErrorCode code_of(int64_t number) {
-  const bool known = number >= 0 && number <= static_cast<int64_t>(ErrorCode::kInternal);
-  return known ? static_cast<ErrorCode>(number) : ErrorCode::kInternal;
-}
 
 }  // namespace
 
@@ -146,14 +144,16 @@ void Store::poll_once() {
 }
 
 void Store::send_beat(int64_t now) {
-  std::function<Report()> source;
   {
     const std::lock_guard lock(mutex_);
     next_beat_ns_ = now + interval_ns_;
     if (leaving_) return;
-    source = progress_;
   }
-  const Report report = source ? source() : Report{};
+  Report report;
+  {
+    const std::lock_guard calls(calls_mutex_);
+    if (progress_) report = progress_();
+  }
   const std::lock_guard lock(mutex_);
   connection_.send({.kind = StoreKind::kBeat, .number = (now - report.at_ns) / kMs, .text = report.text});
 }
@@ -172,7 +172,7 @@ void Store::check_silence(int64_t now) {
 }
 
 void Store::handle(const StoreMessage& message) {
-  if (message.kind == StoreKind::kFailure) return record(Error(code_of(message.number), message.text));
+  if (message.kind == StoreKind::kFailure) return record(Error(error_code_of(message.number), message.text));
   const std::lock_guard lock(mutex_);
   heard_ns_ = now_ns();
   switch (message.kind) {
@@ -222,16 +222,15 @@ void Store::lose(ErrorCode code, const std::string& how) {
 }
 
 void Store::record(const Error& error) {
-  std::function<void(const Error&)> handler;
   {
     const std::lock_guard lock(mutex_);
     if (failure_) return;
     failure_ = error;
     connection_.close();  // nothing more to say; the store need not wait for this rank
-    handler = handler_;
     changed_.notify_all();
   }
-  if (handler) handler(error);
+  const std::lock_guard calls(calls_mutex_);
+  if (handler_) std::exchange(handler_, nullptr)(error);
 }
 
 Store::Reply Store::request(StoreMessage message, int64_t deadline_ns) {
@@ -260,23 +259,24 @@ std::string Store::get(const std::string& key, int64_t deadline_ns) {
   return request({.kind = StoreKind::kGet, .key = key}, deadline_ns).text;
 }
 
+std::string Store::take(const std::string& key, int64_t deadline_ns) {
+  return request({.kind = StoreKind::kGet, .number = 1, .key = key}, deadline_ns).text;
+}
+
 int64_t Store::add(const std::string& key, int64_t delta) {
   return request({.kind = StoreKind::kAdd, .number = delta, .key = key}, now_ns() + silence_ns_).number;
 }
 
 void Store::report_progress(std::function<Report()> source) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard calls(calls_mutex_);
   progress_ = std::move(source);
 }
 
 void Store::on_failure(std::function<void(const Error&)> handler) {
-  std::optional<Error> happened;
-  {
-    const std::lock_guard lock(mutex_);
-    happened = failure_;
-    handler_ = handler;
-  }
-  if (happened) handler(*happened);
+  const std::lock_guard calls(calls_mutex_);
+  handler_ = std::move(handler);
+  const std::optional<Error> happened = failure();
+  if (happened && handler_) std::exchange(handler_, nullptr)(*happened);
 }
 
 std::optional<Error> Store::failure() const {

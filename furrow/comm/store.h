@@ -52,9 +52,11 @@ class Store : public Rendezvous {
   // Each throws the failure once there is one.
   void set(const std::string& key, const std::string& value) override;
   std::string get(const std::string& key, int64_t deadline_ns) override;  // waits for somebody to set it
-  int64_t add(const std::string& key, int64_t delta);                     // the sum, from 0
+  std::string take(const std::string& key, int64_t deadline_ns) override;
+  int64_t add(const std::string& key, int64_t delta);  // the sum, from 0
 
-  // Asked before every report to the others, from the store's thread.
+  // Asked before every report to the others, from the store's thread.  On return the one before is not
+  // running.
   void report_progress(std::function<Report()> source);
 
   // Called once, from the store's thread, when a rank failed or the store is lost; at once when that has
@@ -94,13 +96,15 @@ class Store : public Rendezvous {
   std::vector<Member> members_;
   std::string own_address_;
 
+  std::mutex calls_mutex_;  // held while one of these runs; before mutex_
+  std::function<Report()> progress_;
+  std::function<void(const Error&)> handler_;
+
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   StoreConnection connection_;
   std::map<uint64_t, Reply> replies_;
   uint64_t next_id_ = 1;
-  std::function<Report()> progress_;
-  std::function<void(const Error&)> handler_;
   std::optional<Error> failure_;
   std::string absent_;
   Report zero_progress_;

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "furrow/base/error.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/wire.h"
 
@@ -36,7 +35,12 @@ Member read_member(WireReader& in) {
 
 std::string describe_progress(const std::string& progress, int64_t age_ns) {
   if (progress.empty()) return "none";
-  return fmt::format("{}, {} ago", progress, format_seconds(static_cast<double>(age_ns) * 1e-9));
+  return fmt::format("{} {} ago", progress, format_seconds(static_cast<double>(age_ns) * 1e-9));
+}
+
+ErrorCode error_code_of(int64_t number) {
+  const bool known = number >= 0 && number <= static_cast<int64_t>(ErrorCode::kInternal);
+  return known ? static_cast<ErrorCode>(number) : ErrorCode::kInternal;
 }
 
 std::string to_bytes(const StoreMessage& message) {

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/error.h"
+
 namespace furrow::comm {
 
 inline constexpr size_t kLargestStoreMessage = size_t{256} << 20;
@@ -16,7 +18,7 @@ enum class StoreKind : uint8_t {
   kHello = 1,  // rank -> store, first message: member
   kWelcome,    // store -> rank, once everybody is there: members by rank
   kSet,        // rank -> store: id, key, text; answered by kValue
-  kGet,        // rank -> store: id, key; answered by kValue once the key is set
+  kGet,        // rank -> store: id, key, number (1: take it away); answered by kValue once it is set
   kAdd,        // rank -> store: id, key, number (added); answered by kValue with the sum
   kValue,      // store -> rank: id, text, number
   kBeat,       // both ways: progress; number: milliseconds since it was made.  From the store: of rank 0
@@ -51,8 +53,11 @@ struct StoreMessage {
   friend bool operator==(const StoreMessage&, const StoreMessage&) = default;
 };
 
-// "all_reduce 'loss' #12 of 1 float32 (sum), 0.3 s ago", "none".
+// "all_reduce 'loss' #12 of 1 float32 (sum) in group world, begun 0.3 s ago", "none".
 std::string describe_progress(const std::string& progress, int64_t age_ns);
+
+// The code that a failure carries as a number; internal when it is none.
+ErrorCode error_code_of(int64_t number);
 
 // With the length in front.  REQUIRES: at most kLargestStoreMessage.
 std::string to_bytes(const StoreMessage& message);

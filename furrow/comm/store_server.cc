@@ -58,6 +58,7 @@ StoreServer::~StoreServer() = default;
 void StoreServer::wait_until_left() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return failed_ || std::find(left_.begin(), left_.end(), false) == left_.end(); });
+  if (failed_) throw Error(*failed_);
 }
 
 // Somebody has yet to hear of the failure, or to hang up after hearing of it.
@@ -121,11 +122,7 @@ void StoreServer::handle(Client& client, const StoreMessage& message) {
       set_value(message.key, message.text);
       return answer(client, message.id, "");
     case StoreKind::kGet:
-      if (const auto found = values_.find(message.key); found != values_.end()) {
-        return answer(client, message.id, found->second);
-      }
-      waiting_[message.key].push_back({&client, message.id});
-      return;
+      return get_value(client, message);
     case StoreKind::kAdd:
       return answer(client, message.id, "", counters_[message.key] += message.number);
     case StoreKind::kBeat:
@@ -133,7 +130,7 @@ void StoreServer::handle(Client& client, const StoreMessage& message) {
       client.progress_ns = now_ns() - message.number * kMs;
       return;
     case StoreKind::kFailure:
-      return fail(static_cast<ErrorCode>(message.number), client.member->rank, message.text);
+      return fail(error_code_of(message.number), client.member->rank, message.text);
     case StoreKind::kBye:
       note_left(client.member->rank);
       return client.connection.send({.kind = StoreKind::kBye});
@@ -196,11 +193,26 @@ void StoreServer::welcome_all() {
   for (Client* client : by_rank_) client->connection.send(welcome);
 }
 
+void StoreServer::get_value(Client& client, const StoreMessage& message) {
+  const bool takes = message.number == 1;
+  const auto found = values_.find(message.key);
+  if (found == values_.end()) {
+    waiting_[message.key].push_back({&client, message.id, takes});
+    return;
+  }
+  answer(client, message.id, found->second);
+  if (takes) values_.erase(found);
+}
+
 void StoreServer::set_value(const std::string& key, const std::string& text) {
-  values_[key] = text;
-  const auto waiting = waiting_.extract(key);
-  if (waiting.empty()) return;
-  for (const Waiting& one : waiting.mapped()) answer(*one.client, one.id, text);
+  bool taken = false;
+  if (const auto waiting = waiting_.extract(key); !waiting.empty()) {
+    for (const Waiting& one : waiting.mapped()) {
+      answer(*one.client, one.id, text);
+      taken = taken || one.takes;
+    }
+  }
+  if (!taken) values_[key] = text;
 }
 
 void StoreServer::answer(Client& client, uint64_t id, const std::string& text, int64_t number) {
@@ -271,7 +283,7 @@ void StoreServer::fail(ErrorCode code, int rank, const std::string& text) {
     if (client.member && client.connection.open()) client.connection.send(*failure_);
   }
   const std::lock_guard lock(mutex_);
-  failed_ = true;
+  failed_ = Error(code, text);
   changed_.notify_all();
 }
 

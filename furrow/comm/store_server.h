@@ -37,7 +37,8 @@ class StoreServer {
   StoreServer& operator=(const StoreServer&) = delete;
 
   Endpoint endpoint() const { return endpoint_; }
-  void wait_until_left();  // every rank said goodbye, or one failed; any thread
+  // Until every rank has said goodbye; throws the failure of one that has not.  Any thread.
+  void wait_until_left();
 
  private:
   struct Client {
@@ -51,6 +52,7 @@ class StoreServer {
   struct Waiting {
     Client* client;
     uint64_t id;
+    bool takes;
   };
 
   void serve();
@@ -61,6 +63,7 @@ class StoreServer {
   void greet_member(Client& client, const Member& member);
   std::string door_objection(const Member& member) const;
   void welcome_all();
+  void get_value(Client& client, const StoreMessage& message);
   void set_value(const std::string& key, const std::string& text);
   void answer(Client& client, uint64_t id, const std::string& text, int64_t number = 0);
   void beat();
@@ -94,7 +97,7 @@ class StoreServer {
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<bool> left_;
-  bool failed_ = false;
+  std::optional<Error> failed_;
   std::jthread thread_;  // last: it uses all of the above
 };
 

@@ -1,5 +1,5 @@
-// Where the frames of one peer go: into the buffer of a posted receive, or, when that is not posted yet, into memory of
-// our own until it is.
+// Where the frames of one peer go: into the buffer of a posted receive, or, when that is not posted yet, into
+// memory of our own until it is.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +21,8 @@ struct TcpReceive {
   std::span<std::byte> bytes;
   uint64_t message = 0;
   uint64_t received = 0;
-  bool arrived = false;     // every byte is there
-  int64_t ready_ns = 0;     // with an emulated link: not before (unix time)
+  bool arrived = false;  // every byte is there
+  int64_t ready_ns = 0;  // with an emulated link: not before (unix time)
   std::optional<Error> mismatch;
 };
 
@@ -58,7 +58,7 @@ class TcpMailbox {
   };
   struct Channel {
     uint64_t next_receive = 0;
-    std::map<uint64_t, TcpReceive*> posted;               // by message
+    std::map<uint64_t, TcpReceive*> posted;             // by message
     std::map<uint64_t, std::vector<EarlyFrame>> early;  // by message
   };
 
