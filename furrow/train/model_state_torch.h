@@ -1,5 +1,5 @@
-// The live state of a model on one rank: flat parameters and optimizer state of every unit, or the rank's slices of
-// them, and its blocks.
+// The live state of a model on one rank: flat parameters and optimizer state of every unit, or the rank's
+// slices of them, and its blocks.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,8 +26,8 @@ struct Extent {
 
 // What a rank keeps of every unit, and where the parameters lie.
 struct Residence {
-  std::vector<Extent> params, states;                               // by unit; empty: whole ones
-  std::function<at::Tensor(int64_t elements)> make_params = {};     // zeros; null: memory of our own
+  std::vector<Extent> params, states;                            // by unit; empty: whole ones
+  std::function<at::Tensor(int64_t elements)> make_params = {};  // zeros; null: memory of our own
 };
 
 struct UnitState {
@@ -51,8 +51,8 @@ struct NamedRange {
 
 class ModelState {
  public:
-  // Parameters are initialised from `seed`, the same bits in whole buffers and in slices; states are zeros named by
-  // `state_names` (none: inference only).
+  // Parameters are initialised from `seed`, the same bits in whole buffers and in slices; states are zeros
+  // named by `state_names` (none: inference only).
   ModelState(plan::ModelSpec spec, std::vector<std::string> state_names, uint64_t seed,
              std::span<const nn::BlockKind> extra_kinds = {}, Residence residence = {});
 
@@ -69,18 +69,20 @@ class ModelState {
   // Indexed as Unit::parameters; tied ones are views of their owner's buffer.  Views see every later step.
   std::span<const tensor::Param> params(int unit) const { return params_[unit]; }
 
-  // Where a unit's parameters are not resident as a whole, its views (and those that graphs have kept) look at
-  // `gathered` from now on: UnitLayout::elements floats, which the caller keeps alive while they are read.
+  // Where a unit's parameters are not resident as a whole, its views (and those that graphs have kept) look
+  // at `gathered` from now on: UnitLayout::elements floats, which the caller keeps alive while they are read.
   bool is_whole(int unit) const { return !windows_[unit].defined(); }
   void point_at(int unit, float* gathered);  // REQUIRES: !is_whole(unit)
 
   // Owned parameters in unit order, over whole flat buffers.  REQUIRES: `units` hold whole ones.
   std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;
 
-  // The elements of `wanted` that are resident, over the live buffers or others of the same residence (a snapshot).
+  // The elements of `wanted` that are resident, over the live buffers or others of the same residence (a
+  // snapshot).
   std::vector<NamedRange> parameter_ranges(std::span<const UnitState> units,
                                            std::span<const Extent> wanted) const;
-  std::vector<NamedRange> state_ranges(std::span<const UnitState> units, std::span<const Extent> wanted) const;
+  std::vector<NamedRange> state_ranges(std::span<const UnitState> units,
+                                       std::span<const Extent> wanted) const;
   std::span<const UnitState> units() const { return units_; }
 
   // Copies of a unit's flat buffers.  With `alias` the live buffers themselves.
