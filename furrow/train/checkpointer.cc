@@ -146,7 +146,7 @@ struct Checkpointer::Impl {
     if (rank.alone()) {
       save.working = make_folder();
     } else {
-      save.working = text_of_first(rank.data, "checkpoint folder", make_folder);
+      save.working = text_of_first(rank.world(), "checkpoint folder", make_folder);
       save.suffix = fmt::format("-rank-{:05}", rank.rank);
     }
     phase = Phase::kWriting;
@@ -167,7 +167,7 @@ struct Checkpointer::Impl {
       return join(lists);
     };
     std::vector<std::string> all;
-    for (const std::string& text : texts_of_all(rank.data, "checkpoint pieces", own)) {
+    for (const std::string& text : texts_of_all(rank.world(), "checkpoint pieces", own)) {
       for (std::string& list : split(text)) all.push_back(std::move(list));
     }
     if (!first()) return done();
@@ -247,7 +247,7 @@ void Checkpointer::finish() {
   };
   const auto save = std::exchange(impl_->under_way, nullptr);  // given up when an error comes
   impl_->phase = Impl::Phase::kNone;
-  text_of_first(impl_->rank.data, "checkpoint commit", committed);
+  text_of_first(impl_->rank.world(), "checkpoint commit", committed);
 }
 
 void Checkpointer::save(const ModelState& model, const RunState& state, std::vector<UnitState> snapshots,
@@ -278,7 +278,7 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
 std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) const {
   const auto choose = [this] { return impl_->choose(); };
   const std::string folder =
-      impl_->rank.alone() ? choose() : text_of_first(impl_->rank.data, "checkpoint to restore", choose);
+      impl_->rank.alone() ? choose() : text_of_first(impl_->rank.world(), "checkpoint to restore", choose);
   if (folder.empty()) return std::nullopt;
   const storage::CheckpointReader reader = storage::CheckpointReader::open(folder);
   impl_->check_recipe(reader.manifest());
