@@ -28,8 +28,15 @@ struct UnitGraph {
   tensor::OpContext context;
 };
 
+// What measure sums up, exactly.
+struct Sums {
+  LossSums loss;
+  ExactSum squares;          // of the gradients
+  int non_finite_unit = -1;  // the first unit whose gradient is not finite
+};
+
 // An at::Tensor for act, grad, gradient and total; params and state live in ModelState and need no cell.
-using Cell =
-    std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>, LossSums, Scale>;
+using Cell = std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>,
+                          LossSums, Sums, Scale>;
 
 }  // namespace furrow::train

@@ -161,22 +161,30 @@ void add_tied(ExecutorState& state, const BoundInstruction& bound) {
   }
 }
 
-// Norm of the mean gradient over all units, the clip coefficient of torch.nn.utils.clip_grad_norm_, and the
-// verdict.
-void clip(ExecutorState& state, const BoundInstruction& bound) {
-  ExactSum squares;
-  Scale scale;
+// Exact sums over what this rank has: losses, and the squares of its part of every final gradient.
+void measure(ExecutorState& state, const BoundInstruction& bound) {
+  Sums sums;
+  sums.loss = state.outputs.loss;
   size_t next = 0;
   for (const plan::Value& value : bound.instruction->reads) {
     if (value.kind != ValueKind::kGradient && value.kind != ValueKind::kTotal) continue;
     ExactSum of_unit;
     tensor::add_sum_of_squares(state.gradient(bound.gradient_reads[next++]), state.rank.threads, &of_unit);
-    if (!std::isfinite(of_unit.value()) && scale.non_finite_unit < 0) scale.non_finite_unit = value.unit;
-    squares.add(of_unit);
+    if (!std::isfinite(of_unit.value()) && sums.non_finite_unit < 0) sums.non_finite_unit = value.unit;
+    sums.squares.add(of_unit);
   }
-  const double count = static_cast<double>(std::max<int64_t>(1, state.outputs.loss.count));
-  scale.norm = std::sqrt(squares.value()) / count;
-  scale.finite = std::isfinite(scale.norm) && std::isfinite(state.outputs.loss.mean());
+  state.cells[bound.writes(ValueKind::kSums)] = sums;
+}
+
+// Norm of the mean gradient over all units, the clip coefficient of torch.nn.utils.clip_grad_norm_, and the
+// verdict.
+void clip(ExecutorState& state, const BoundInstruction& bound) {
+  const Sums& sums = state.cell<Sums>(bound.reads(ValueKind::kSums));
+  Scale scale;
+  scale.non_finite_unit = sums.non_finite_unit;
+  const double count = static_cast<double>(std::max<int64_t>(1, sums.loss.count));
+  scale.norm = std::sqrt(sums.squares.value()) / count;
+  scale.finite = std::isfinite(scale.norm) && std::isfinite(sums.loss.mean());
   const double max_norm = state.inputs->max_norm;
   const double coefficient = max_norm > 0 ? std::min(1.0, max_norm / (scale.norm + 1e-6)) : 1.0;
   scale.factor = coefficient / count;
@@ -226,6 +234,7 @@ constexpr Row kHandlers[] = {
     {plan::Op::kBackwardWeight, &backward_weight},
     {plan::Op::kAdd, &add},
     {plan::Op::kAddTied, &add_tied},
+    {plan::Op::kMeasure, &measure},
     {plan::Op::kClip, &clip},
     {plan::Op::kStep, &step},
     {plan::Op::kSnapshot, &snapshot},
