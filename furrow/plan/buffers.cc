@@ -33,7 +33,7 @@ class Assigner {
     for (const Value& value : program_.inputs) slots_[values_.find(value)] = take(value);
     for (const Instruction& instruction : program_.instructions) place(instruction);
     for (int32_t v = 0; v < values_.size(); ++v)
-      program_.assignments.push_back({values_.value(v), slots_[v]});
+      program_.assignments.push_back({values_.value(v), slots_[v], 0});
     std::sort(program_.assignments.begin(), program_.assignments.end(),
               [](const SlotAssignment& a, const SlotAssignment& b) { return a.value < b.value; });
   }
@@ -115,7 +115,7 @@ class Assigner {
 
 void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, int optimizer_state_copies,
                     Program* program) {
-  const ByteContext bytes{spec, flat, program->microbatch_sizes, optimizer_state_copies};
+  const ByteContext bytes{spec, flat, program->microbatch_sizes, program->placement, optimizer_state_copies};
   Assigner(bytes, program).run();
 }
 

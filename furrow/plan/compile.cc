@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <bit>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -81,6 +80,7 @@ class Builder {
   void add_nodes(int32_t u, int32_t use, int32_t microbatch);
   void add_node(int32_t u, int32_t use, int32_t begin, int32_t end);
   void add_tied(int32_t u);
+  void measure(bool gradients);
   void clip();
   void step(int32_t u);
   void declare(bool with_state, int32_t version, std::vector<Value>* values);
@@ -173,12 +173,19 @@ void Builder::add_tied(int32_t u) {
   add.writes = {total_value(u)};
 }
 
+void Builder::measure(bool gradients) {
+  Instruction& measure = emit(Op::kMeasure);
+  for (int32_t u = 0; gradients && u < units(); ++u) {
+    if (facts_.units[u].owns) measure.reads.push_back(final_gradient(facts_.units[u], u, microbatches()));
+  }
+  for (int32_t m = 0; m < microbatches(); ++m) measure.reads.push_back(loss_value(m));
+  measure.writes = {sums_value(0)};
+  program_.outputs.push_back(sums_value(0));
+}
+
 void Builder::clip() {
   Instruction& clip = emit(Op::kClip);
-  for (int32_t u = 0; u < units(); ++u) {
-    if (facts_.units[u].owns) clip.reads.push_back(final_gradient(facts_.units[u], u, microbatches()));
-  }
-  for (int32_t m = 0; m < microbatches(); ++m) clip.reads.push_back(loss_value(m));
+  clip.reads = {sums_value(0)};
   clip.writes = {scale_value()};
 }
 
@@ -223,11 +230,11 @@ Program Builder::train(const std::vector<bool>& recompute_units) {
   for (int32_t u = 0; u < units(); ++u) {
     if (!facts_.units[u].uses_by_others.empty()) add_tied(u);
   }
+  measure(true);
   clip();
   for (int32_t u = 0; u < units(); ++u) {
     if (facts_.units[u].owns) step(u);
   }
-  for (int32_t m = 0; m < microbatches(); ++m) program_.outputs.push_back(loss_value(m));
   program_.outputs.push_back(scale_value());
   declare(true, 1, &program_.outputs);
   return finish();
@@ -241,8 +248,8 @@ Program Builder::evaluate() {
     Instruction& evaluate = emit(Op::kEvaluate, -1, m);
     evaluate.reads = {act_value(units() - 1, m), batch_value(m)};
     evaluate.writes = {loss_value(m)};
-    program_.outputs.push_back(loss_value(m));
   }
+  measure(false);
   declare(false, 0, &program_.outputs);
   return finish();
 }
@@ -270,10 +277,20 @@ Program Builder::finish() {
 
 }  // namespace
 
-int32_t tree_split(int32_t begin, int32_t end) {
-  FURROW_CHECK(begin >= 0 && end - begin >= 2,
-               fmt::format("[{},{}) is no inner node of the tree", begin, end));
-  return begin + static_cast<int32_t>(std::bit_floor(static_cast<uint32_t>(end - begin - 1)));
+Placement placement_for(const Layout& layout, const RankOptions& options, int32_t k) {
+  if (options.zero_stage < 1 || options.zero_stage > 3) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("ZeRO stage {}: it must be 1, 2 or 3", options.zero_stage));
+  }
+  if (options.rank < 0 || options.rank >= layout.world()) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("rank {} of {}", options.rank, layout.world()));
+  }
+  Placement placement{layout, options.rank, 0, TreeKind::kCanonical};
+  if (placement.shards() > 1) placement.zero_stage = options.zero_stage;
+  const bool by_ranks = options.deterministic == Deterministic::kOff ||
+                        (options.deterministic == Deterministic::kAuto && !is_aligned(placement, k));
+  if (by_ranks && placement.data_ranks() > 1) placement.tree = TreeKind::kByRanks;
+  return placement;
 }
 
 Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
@@ -287,7 +304,7 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
 }
 
 Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
-                         const std::vector<int64_t>& microbatch_sizes) {
+                         const std::vector<int64_t>& microbatch_sizes, const RankOptions&) {
   check_sizes(microbatch_sizes);
   return Builder(spec, layout, "evaluate", microbatch_sizes, 0).evaluate();
 }

@@ -77,6 +77,7 @@ VerifyReport verify(const Program& program, const ModelSpec& spec) {
   validate(spec);
   rules::Facts facts(program, spec);
   rules::check_header(facts);
+  rules::check_purpose(facts);
   rules::check_operands(facts);
   rules::check_values(&facts);
   rules::check_gradients(facts);

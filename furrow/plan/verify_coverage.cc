@@ -1,6 +1,6 @@
 // Rule: a program does all that its name promises, and nothing that has no place in it.
-//   train     the loss of every microbatch, one clip, a step of every unit with parameters
-//   evaluate  the metrics of every microbatch; changes nothing
+//   train     exact sums over every microbatch, one clip, a step of every unit with parameters
+//   evaluate  exact sums over every microbatch; changes nothing
 //   save      a snapshot of every unit with parameters; changes nothing
 #include <fmt/format.h>
 
@@ -14,7 +14,8 @@ namespace {
 
 bool allowed(std::string_view program, Op op) {
   if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot;
-  if (program == "evaluate") return op == Op::kLoad || op == Op::kForward || op == Op::kEvaluate;
+  if (program == "evaluate")
+    return op == Op::kLoad || op == Op::kForward || op == Op::kEvaluate || op == Op::kMeasure;
   return op == Op::kSnapshot;
 }
 
@@ -35,8 +36,7 @@ void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>*
 std::vector<Due> due_outputs(const Facts& facts) {
   std::vector<Due> due;
   const std::string& name = facts.program.name;
-  const Op loss = name == "train" ? Op::kLoss : Op::kEvaluate;
-  for (int32_t m = 0; m < facts.microbatches(); ++m) due.push_back({loss_value(m), loss});
+  if (name != "save") due.push_back({sums_value(0), Op::kMeasure});
   if (name == "train") due.push_back({scale_value(), Op::kClip});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
@@ -65,7 +65,7 @@ void check_inputs(const Facts& facts, size_t end) {
 
 }  // namespace
 
-void check_coverage(const Facts& facts) {
+void check_purpose(const Facts& facts) {
   const Program& program = facts.program;
   const size_t end = program.instructions.size();
   constexpr std::array<std::string_view, 3> kNames = {"train", "evaluate", "save"};
@@ -81,6 +81,11 @@ void check_coverage(const Facts& facts) {
   if (program.microbatch_sizes.empty() != (program.name == "save")) {
     facts.fail(end, program.name == "save" ? "a save has no microbatches" : "there are no microbatches");
   }
+}
+
+void check_coverage(const Facts& facts) {
+  const Program& program = facts.program;
+  const size_t end = program.instructions.size();
   check_inputs(facts, end);
   std::vector<Value> outputs = program.outputs;
   std::sort(outputs.begin(), outputs.end());

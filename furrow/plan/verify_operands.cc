@@ -107,8 +107,10 @@ class OperandRule {
         return backward_weight();
       case Op::kAddTied:
         return add_tied();
+      case Op::kMeasure:
+        return measure();
       case Op::kClip:
-        return clip();
+        return {{sums_value(0)}, {scale_value()}, {}};
       case Op::kStep:
         return step();
       default:
@@ -146,9 +148,9 @@ class OperandRule {
     return operands;
   }
 
-  Operands clip() const {
-    Operands operands{{}, {scale_value()}, {}};
-    for (int32_t u = 0; u <= facts_.last_unit(); ++u) {
+  Operands measure() const {
+    Operands operands{{}, {sums_value(0)}, {}};
+    for (int32_t u = 0; u <= facts_.last_unit() && facts_.program.name == "train"; ++u) {
       const UnitFacts& unit = facts_.model.units[u];
       if (unit.owns) operands.reads.push_back(final_gradient(unit, u, facts_.microbatches()));
     }

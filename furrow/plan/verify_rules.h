@@ -1,8 +1,8 @@
 // The rule groups of verify(), one file each.  Internal to plan.
 //
 // A rule throws by facts.fail(i, ...), which names instruction i.  Later groups may rely on earlier ones:
-//   operands (shape, kinds, operands of each operation) -> values (written, read, dropped) -> gradients (the
-//   tree)
+//   header, purpose (what has a place in a program of this name) -> operands (shape, kinds, operands of each
+//   operation) -> values (written, read, dropped) -> gradients (the tree)
 //   -> coverage (what a program of this name must do) -> slots (homes) -> memory (the report).
 #pragma once
 
@@ -39,6 +39,7 @@ struct Facts {
 };
 
 void check_header(const Facts& facts);
+void check_purpose(const Facts& facts);
 void check_operands(const Facts& facts);
 void check_values(Facts* facts);  // fills writer and dropped
 void check_gradients(const Facts& facts);

@@ -17,7 +17,8 @@ class SlotRule {
  public:
   explicit SlotRule(const Facts& facts)
       : facts_(facts),
-        bytes_{facts.spec, facts.model.flat, facts.program.microbatch_sizes, facts.with_state ? 1 : 0} {}
+        bytes_{facts.spec, facts.model.flat, facts.program.microbatch_sizes, facts.program.placement,
+               facts.with_state ? 1 : 0} {}
 
   void check() const {
     const auto& assignments = facts_.program.assignments;

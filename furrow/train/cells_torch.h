@@ -29,9 +29,9 @@ struct UnitGraph {
   tensor::OpContext context;
 };
 
-// An at::Tensor for act and grad; flat buffers of gradients and gathered parameters belong to their slots, params
-// and state live in ModelState: those need no cell.
-using Cell = std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>, LossSums,
-                          Sums, Scale>;
+// An at::Tensor for act and grad; flat buffers of gradients and gathered parameters belong to their slots,
+// params and state live in ModelState: those need no cell.
+using Cell = std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>,
+                          LossSums, Sums, Scale>;
 
 }  // namespace furrow::train

@@ -32,10 +32,8 @@ class Binder {
   }
 
   BoundInstruction bind() {
-    for (const plan::Value& value : instruction_.reads)
-      add(value, &bound_.read, &bound_.gradient_reads);
-    for (const plan::Value& value : instruction_.writes)
-      add(value, &bound_.write, &bound_.gradient_writes);
+    for (const plan::Value& value : instruction_.reads) add(value, &bound_.read, &bound_.gradient_reads);
+    for (const plan::Value& value : instruction_.writes) add(value, &bound_.write, &bound_.gradient_writes);
     find_drops();
     if (instruction_.op == Op::kBackwardWeight) {
       find_targets();

@@ -1,5 +1,5 @@
-// The inside of the executor, shared by executor_bind.cc (slots looked up), executor.cc (the loop), operations.cc
-// and operations_comm.cc (a handler per operation).
+// The inside of the executor, shared by executor_bind.cc (slots looked up), executor.cc (the loop),
+// operations.cc and operations_comm.cc (a handler per operation).
 #pragma once
 
 #include <array>
@@ -14,6 +14,7 @@
 #include "furrow/plan/slices.h"
 #include "furrow/train/cells_torch.h"
 #include "furrow/train/executor_torch.h"
+#include "furrow/train/residence_torch.h"
 
 namespace furrow::train {
 
@@ -40,23 +41,23 @@ struct Target {
 struct BoundInstruction {
   const plan::Instruction* instruction = nullptr;
   void (*handler)(struct ExecutorState&, const BoundInstruction&) = nullptr;
-  int index = 0;                                // in the program
-  std::array<int, plan::kValueKinds> read;      // slot of the first value of a kind that is read, -1: none
-  std::array<int, plan::kValueKinds> write;     // the same for writes
-  std::vector<FlatOperand> gradient_reads;      // gradient and total values, in order
-  std::vector<FlatOperand> gradient_writes;     // the same
-  std::vector<int> loss_reads;                  // measure: slots of losses
-  std::vector<int> touches;                     // every slot that is read or written, once
-  std::vector<int> drops;                       // slots to empty afterwards
+  int index = 0;                             // in the program
+  std::array<int, plan::kValueKinds> read;   // slot of the first value of a kind that is read, -1: none
+  std::array<int, plan::kValueKinds> write;  // the same for writes
+  std::vector<FlatOperand> gradient_reads;   // gradient and total values, in order
+  std::vector<FlatOperand> gradient_writes;  // the same
+  std::vector<int> loss_reads;               // measure: slots of losses
+  std::vector<int> touches;                  // every slot that is read or written, once
+  std::vector<int> drops;                    // slots to empty afterwards
   std::vector<std::pair<int, FlatOperand>> gathered;  // units whose gathered parameters are read or written
-  std::vector<Target> targets;                  // backward_weight: by parameter
-  std::vector<Gap> gaps;                        // backward_weight: padding, which an earlier value may have used
-  plan::Slice slice;                            // step, gather_params, gather_updated: of the unit's flat buffer
-  std::vector<int64_t> counts;                  // communication: elements of each member's slice
-  std::vector<plan::Slice> member_slices;       // the same, in the whole buffer
-  std::shared_ptr<const plan::Exchange> exchange;     // reduce_grads
-  std::vector<plan::NodeSum> sums;                    // reduce_grads that is not plain: its additions
-  std::string label;                            // communication: "reduce_grads h.3"
+  std::vector<Target> targets;                        // backward_weight: by parameter
+  std::vector<Gap> gaps;                   // backward_weight: padding, which an earlier value may have used
+  plan::Slice slice;                       // step, gather_params, gather_updated: of the unit's flat buffer
+  std::vector<int64_t> counts;             // communication: elements of each member's slice
+  std::vector<plan::Slice> member_slices;  // the same, in the whole buffer
+  std::shared_ptr<const plan::Exchange> exchange;  // reduce_grads
+  std::vector<plan::NodeSum> sums;                 // reduce_grads that is not plain: its additions
+  std::string label;                               // communication: "reduce_grads h.3"
 
   int unit() const { return instruction->unit; }
   int reads(plan::ValueKind kind) const { return read[static_cast<size_t>(kind)]; }
@@ -78,14 +79,15 @@ struct ExecutorState {
   const Objective& objective;
   const OptimizerRule* rule;
   const RankContext& rank;
-  bool training = false;            // the program has a backward: dropout is on
-  int first_trained = 0;            // the first unit that has one
-  std::vector<Cell> cells;          // by slot
-  std::vector<at::Tensor> buffers;  // by slot: flat gradients and gathered parameters, kept between runs
-  std::vector<std::shared_ptr<Flight>> flights;  // by slot: the last that touches it
-  std::vector<at::Tensor> staging;  // of exchanges, free for the next one
-  const RunInputs* inputs = nullptr;  // of the run in progress
-  RunOutputs outputs;
+  bool training = false;                 // the program has a backward: dropout is on
+  int first_trained = 0;                 // the first unit that has one
+  std::vector<Cell> cells = {};          // by slot
+  std::vector<at::Tensor> buffers = {};  // by slot: flat gradients and gathered parameters, kept between runs
+  std::vector<std::shared_ptr<Flight>> flights = {};  // by slot: the last that touches it
+  std::vector<std::shared_ptr<Flight>> started = {};  // in this run, in order
+  std::vector<at::Tensor> staging = {};               // of exchanges, free for the next one
+  const RunInputs* inputs = nullptr;                  // of the run in progress
+  RunOutputs outputs = {};
 
   template <class T>
   T& cell(int slot) {
@@ -98,9 +100,10 @@ struct ExecutorState {
   // Starts the instruction's communication over the group of its axis.
   void start(const BoundInstruction& bound, std::vector<comm::Collective> batch,
              std::function<void()> finish = {});
-  void land(Flight& flight);               // waits, and does what is left to do
+  void land(Flight& flight);                   // waits, and does what is left to do
   void settle(const BoundInstruction& bound);  // lands what the instruction must wait for
   at::Tensor take_staging(int64_t elements);
+  void publish(const Sums& sums);  // into outputs
 };
 
 using Handler = void (*)(ExecutorState&, const BoundInstruction&);

@@ -1,10 +1,12 @@
 // Runs a program: the same list that was verified and printed, on real blocks and buffers.
 //
-// One handler per operation (operations.cc, operations_comm.cc).  The executor owns the cells and buffers of the
-// program's slots; between runs only flat buffers stay allocated.  Not thread safe; one per rank and program.
+// One handler per operation (operations.cc, operations_comm.cc).  The executor owns the cells and buffers of
+// the program's slots; between runs only flat buffers stay allocated.  Not thread safe; one per rank and
+// program.
 //
-// Communication is started and goes on beside the rest: its Work stays on every slot that the instruction reads or
-// writes, and is waited for before another instruction touches such a slot, or at the end of the program.
+// Communication is started and goes on beside the rest: its Work stays on every slot that the instruction
+// reads or writes, and is waited for before another instruction touches such a slot, or at the end of the
+// program.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -67,9 +69,9 @@ class Executor {
            const OptimizerRule* rule, const RankContext& rank);
   ~Executor();
 
-  // Error{cancelled} when the rank's token is set between instructions in a world of one: nothing of the step has
-  // been applied.  Errors of blocks, data and peers carry the instruction as context; an error of this rank aborts
-  // the others.
+  // Error{cancelled} when the rank's token is set between instructions in a world of one: nothing of the step
+  // has been applied.  Errors of blocks, data and peers carry the instruction as context; an error of this
+  // rank aborts the others.
   RunOutputs run(const RunInputs& inputs);
 
   const plan::Program& program() const;

@@ -30,14 +30,15 @@ Collective collective(CollectiveKind kind, std::span<const float> in, std::span<
 
 Collective message(CollectiveKind kind, std::span<float> data, size_t peer, const BoundInstruction& bound) {
   const bool sends = kind == CollectiveKind::kSend;
-  Collective c = collective(kind, sends ? data : std::span<float>(), sends ? std::span<float>() : data, bound);
+  Collective c =
+      collective(kind, sends ? data : std::span<float>(), sends ? std::span<float>() : data, bound);
   c.counts.clear();
   c.root_or_peer = static_cast<int>(peer);
   return c;
 }
 
-// One exchange of partial sums where more than one node a rank travels: slices of nodes go to their owners, which
-// add them along the tree.
+// One exchange of partial sums where more than one node a rank travels: slices of nodes go to their owners,
+// which add them along the tree.
 class NodeExchange {
  public:
   NodeExchange(ExecutorState& state, const BoundInstruction& bound)
@@ -140,8 +141,8 @@ class NodeExchange {
     at_hand_.push_back({sum.sum, out, !direct});
   }
 
-  // What is not at home yet, in an order that overwrites nothing: a node that stays on its rank may lie where another
-  // result belongs.
+  // What is not at home yet, in an order that overwrites nothing: a node that stays on its rank may lie where
+  // another result belongs.
   void place_results() {
     std::vector<Range> away;
     for (const Range& node : exchange_.result) away.push_back(node);

@@ -14,8 +14,8 @@ struct RankContext {
   int rank = 0;     // in the world
   int threads = 1;  // for kernels and libtorch on this rank's thread
   uint64_t seed = 0;
-  // May be null.  Polled between instructions in a world of one; elsewhere voted on by every `measure`, so that all
-  // ranks stop after the same step.
+  // May be null.  Polled between instructions in a world of one; elsewhere voted on by every `measure`, so
+  // that all ranks stop after the same step.
   const CancelToken* cancel = nullptr;
   const Clock* clock = &system_clock();
 
@@ -28,8 +28,8 @@ struct RankContext {
   const comm::Group& world() const { return group(plan::GroupAxis::kData); }
 };
 
-// Joins the ranks of `layout` into groups; every rank calls it once, at the same point.  A world of one rank is left
-// alone.  REQUIRES: layout.world() == communicator.size().
+// Joins the ranks of `layout` into groups; every rank calls it once, at the same point.  A world of one rank
+// is left alone.  REQUIRES: layout.world() == communicator.size().
 void join(comm::Communicator* communicator, const plan::Layout& layout, RankContext* rank);
 
 }  // namespace furrow::train

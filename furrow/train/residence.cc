@@ -10,7 +10,8 @@
 namespace furrow::train {
 namespace {
 
-std::vector<Extent> extents_of(const plan::FlatLayout& flat, const plan::Placement& placement, plan::Part part) {
+std::vector<Extent> extents_of(const plan::FlatLayout& flat, const plan::Placement& placement,
+                               plan::Part part) {
   std::vector<Extent> extents;
   for (size_t u = 0; u < flat.units.size(); ++u) {
     const plan::Slice slice = plan::part_slice(flat, placement, {static_cast<int>(u), 0}, part);

@@ -1,4 +1,4 @@
-// Exact sums over microbatches and ranks: neither their number nor their order shows in a result.  Torch-free.
+// Exact sums over microbatches and ranks: neither their number nor their order shows in a result. Torch-free.
 #pragma once
 
 #include <cstddef>
@@ -22,13 +22,15 @@ struct LossSums {
   }
 };
 
-// What `measure` sums up on a rank, and `reduce_scalar` over all ranks: the step's figures and the ranks' votes.
+// What `measure` sums up on a rank, and `reduce_scalar` over all ranks: the step's figures and the ranks'
+// votes.
 struct Sums {
   LossSums loss;
   ExactSum squares;          // of the gradients
   int non_finite_unit = -1;  // the first unit whose gradient is not finite
-  int64_t stop = 0;          // why to stop after this step: the largest CancelToken::reason() of the ranks, 0 for none
-  int64_t ready = 0;         // ranks that said RunInputs::ready
+  int64_t stop =
+      0;  // why to stop after this step: the largest CancelToken::reason() of the ranks, 0 for none
+  int64_t ready = 0;  // ranks that said RunInputs::ready
 
   void add(const Sums& other);
 
