@@ -60,13 +60,13 @@ struct Collective {
   CollectiveKind kind = CollectiveKind::kBarrier;
   DType dtype = DType::kF32;
   Reduction reduction = Reduction::kSum;
-  std::span<const std::byte> in;
-  std::span<std::byte> out;
-  std::vector<int64_t> counts;                    // reduce_scatter, all_gather; empty: equal slices
-  std::vector<int64_t> send_counts, recv_counts;  // all_to_all; empty: equal slices
-  int root_or_peer = -1;                          // rank of the group
-  std::string label;                              // "reduce_grads h.3": in errors, progress and ledger
-  int64_t timeout_ms = 0;                         // 0: the communicator's
+  std::span<const std::byte> in = {};
+  std::span<std::byte> out = {};
+  std::vector<int64_t> counts = {};                         // reduce_scatter, all_gather; empty: equal slices
+  std::vector<int64_t> send_counts = {}, recv_counts = {};  // all_to_all; empty: equal slices
+  int root_or_peer = -1;                                    // rank of the group
+  std::string label = {};  // "reduce_grads h.3": in errors, progress and ledger
+  int64_t timeout_ms = 0;  // 0: the communicator's
 };
 
 // The least that must cross to (all_reduce, reduce_scatter, all_gather, broadcast, all_to_all, recv) or from

@@ -77,6 +77,8 @@ class Communicator {
   std::string transport_of(int peer) const;
 
   // For backends.
+  void note(const GroupSpec& group, const Envelope& operation, bool finished);  // for progress()
+  void check_alive() const;                                                     // throws after an abort
   Transport& route(int peer);  // REQUIRES: peer is another rank
   Engine& engine();
   const AlgorithmTable& algorithms() const;

@@ -52,6 +52,8 @@ class Group {
   const std::vector<int>& members() const;  // ranks of the world
   std::string_view name() const;
 
+  const std::shared_ptr<State>& state() const { return state_; }
+
   // Queued; the spans live until it is done.  Errors of the arguments are thrown here, all others by wait().
   Work start(Collective c);
   // One Work for several, run back to back.  A send among them completes at the end of the list, so that

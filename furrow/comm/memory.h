@@ -42,4 +42,7 @@ class Memory {
   MemoryKind kind_ = MemoryKind::kOther;
 };
 
+// A block that no transport knows: zeroed, 64-byte aligned.
+std::unique_ptr<Memory::Block> plain_block(size_t bytes);
+
 }  // namespace furrow::comm

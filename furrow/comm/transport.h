@@ -76,8 +76,8 @@ class PeerMemory {
   // The next message of the peer on the channel, seen in place, instead of post_recv; waits for it.  Errors
   // as wait().
   virtual Window open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) = 0;
-  // `written`: bytes written into it, for the ledger.
-  virtual void close(const Window& window, size_t written = 0) = 0;
+  // An exposed window counts as written whole.
+  virtual void close(const Window& window) = 0;
 };
 
 // One rank's end of the wires to the peers that it reaches.  One thread at a time posts and waits; abort,
@@ -147,10 +147,10 @@ class InprocWorld;  // comm/inproc.h: what ranks that are threads of one process
 struct JoinContext {
   Roster roster;
   Rendezvous* rendezvous = nullptr;  // null where all ranks are threads of this process and inproc suffices
-  std::shared_ptr<InprocWorld> inproc;  // null between processes
+  std::shared_ptr<InprocWorld> inproc = {};  // null between processes
   int64_t deadline_ns = 0;
-  std::string job_token;  // guards connections; shm needs none (the kernel checks the user)
-  std::string options;    // transport's own: tcp "throttle=100Mbit,2ms"
+  std::string job_token = {};  // guards connections; shm needs none (the kernel checks the user)
+  std::string options = {};    // transport's own: tcp "throttle=100Mbit,2ms"
 };
 
 struct TransportRow {
