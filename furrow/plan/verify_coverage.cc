@@ -26,21 +26,23 @@ struct Due {
 };
 
 void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>* due) {
+  const Placement& place = facts.program.placement;
   for (int32_t u = 0; u <= facts.last_unit(); ++u) {
     if (!facts.model.units[u].owns) continue;
-    due->push_back({params_value(u, version), op});
-    if (facts.with_state) due->push_back({state_value(u, version), op});
+    due->push_back({params_value(u, version, place.params_part()), op});
+    if (facts.with_state) due->push_back({state_value(u, version, place.step_part()), op});
   }
 }
 
 std::vector<Due> due_outputs(const Facts& facts) {
   std::vector<Due> due;
   const std::string& name = facts.program.name;
-  if (name != "save") due.push_back({sums_value(0), Op::kMeasure});
+  if (name != "save") due.push_back({sums_value(facts.last_sums()), Op::kMeasure});
   if (name == "train") due.push_back({scale_value(), Op::kClip});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-      if (facts.model.units[u].owns) due.push_back({snapshot_value(u), Op::kSnapshot});
+      if (!facts.model.units[u].owns) continue;
+      due.push_back({snapshot_value(u, facts.program.placement.own_part()), Op::kSnapshot});
     }
   }
   add_due_units(facts, name == "train" ? 1 : 0, Op::kStep, &due);
@@ -48,18 +50,14 @@ std::vector<Due> due_outputs(const Facts& facts) {
 }
 
 void check_inputs(const Facts& facts, size_t end) {
-  for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-    if (!facts.model.units[u].owns) continue;
-    const auto& inputs = facts.program.inputs;
-    auto given = [&](const Value& value) {
-      return std::find(inputs.begin(), inputs.end(), value) != inputs.end();
-    };
-    if (!given(params_value(u, 0)))
-      facts.fail(end, fmt::format("{} is no input", to_string(params_value(u, 0))));
-    if (facts.with_state && !given(state_value(u, 0))) {
-      facts.fail(end,
-                 fmt::format("{} is no input, though other units have state", to_string(state_value(u, 0))));
-    }
+  std::vector<Due> due;
+  add_due_units(facts, 0, Op::kStep, &due);
+  const auto& inputs = facts.program.inputs;
+  for (const Due& each : due) {
+    if (std::find(inputs.begin(), inputs.end(), each.value) != inputs.end()) continue;
+    const bool state = each.value.kind == ValueKind::kState;
+    facts.fail(end, fmt::format("{} is no input{}", to_string(each.value),
+                                state ? ", though other units have state" : ""));
   }
 }
 

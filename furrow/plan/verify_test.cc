@@ -109,7 +109,7 @@ TEST_F(Mutation, ANonCanonicalTree) {
     p.instructions.insert(p.instructions.begin() + static_cast<std::ptrdiff_t>(measure), add);
   }
   EXPECT_THAT(error_of(p, small),
-              HasSubstr("in the canonical tree gradient(0,0,[0,4)) is gradient(0,0,[0,2)) plus"));
+              HasSubstr("add u0: gradient(0,0,[0,3)) is no sum in the tree of this program"));
 }
 
 TEST_F(Mutation, RightHalvesOfTwoAddsExchanged) {
