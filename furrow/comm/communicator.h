@@ -70,11 +70,15 @@ class Communicator {
   // fails by itself calls this on its way out, so that the others do not wait for their deadline.
   void abort(const Error& reason) noexcept;
   bool aborted() const;
+  bool aborted_here() const;  // by this rank itself: its operation failed first, or abort() was called
 
   Progress progress() const;
   Ledger& ledger();
   WireBytes wire_bytes() const;  // of all transports
   std::string transport_of(int peer) const;
+
+  // The algorithm that the group would carry `c` out with; for reports and tests.
+  std::string would_run(const Collective& c, const Group& group) const;
 
   // For backends.
   void note(const GroupSpec& group, const Envelope& operation, bool finished);  // for progress()

@@ -94,9 +94,11 @@ class SharedTransport : public Transport, public PeerMemory {
   bool sent(int peer, uint64_t message);
   Slot* find(int peer, const Envelope& expected, uint64_t* message);
   bool receive_posted(int peer, uint64_t id);
+  void receive_any();
   void check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes);
   void finish(int peer, uint64_t message);
   void collect_staged(Sender& sender, int peer);
+  std::unique_ptr<Memory::Block> staging(size_t bytes);
 
   template <class Ready>
   void wait_until(int peer, const Envelope* expected, int64_t deadline_ns, const Ready& ready);
@@ -105,7 +107,6 @@ class SharedTransport : public Transport, public PeerMemory {
   void look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns);
   void check_same_operation(int peer, const Envelope& expected);
   [[noreturn]] void throw_aborted();
-  void fail(const Error& reason);
   std::string last_progress(int peer) const;
   void ring(Control& control);
 
@@ -114,6 +115,8 @@ class SharedTransport : public Transport, public PeerMemory {
   const int spins_;
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;
+  int posted_ = 0;                                       // receives of all peers
+  std::vector<std::unique_ptr<Memory::Block>> staging_;  // kept for the next message that needs it
   std::function<void(const Error&)> failure_handler_;
   std::atomic<bool> handled_{false};
   std::mutex abort_mutex_;
