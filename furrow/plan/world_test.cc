@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <random>
 
 #include "furrow/plan/compile.h"
 #include "furrow/plan/testing/specs.h"
@@ -191,11 +192,156 @@ std::vector<World> layouts(int most_ranks) {
 
 TEST_F(Worlds, EveryLayoutStepsWithTheCanonicalTree) {
   for (World world : layouts(8)) {
-    for (const int k : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 16, 21, 24, 32}) {
-      world.k = k;
-      if (k >= world.replicas * world.shards) check(world);
+    for (world.k = world.replicas * world.shards; world.k <= 32; ++world.k) check(world);
+  }
+}
+
+TEST_F(Worlds, TheTreeByRanksIsStillOneTree) {
+  for (const Deterministic deterministic : {Deterministic::kOff, Deterministic::kAuto}) {
+    for (World world : layouts(6)) {
+      world.deterministic = deterministic;
+      for (world.k = world.replicas * world.shards; world.k <= 20; world.k += 3) check(world);
     }
   }
+}
+
+TEST_F(Worlds, ReshardPrefetchAndRecomputeChangeNothing) {
+  for (World world : layouts(6)) {
+    if (world.stage != 3 || world.shards == 1) continue;
+    world.k = world.replicas * world.shards + 1;
+    for (const Reshard reshard : {Reshard::kDefault, Reshard::kAlways, Reshard::kNever}) {
+      for (const int prefetch : {0, 1, 2, 100}) {
+        world.reshard = reshard;
+        world.prefetch = prefetch;
+        world.recompute =
+            prefetch % 2 == 0 ? std::vector<bool>{} : std::vector<bool>{true, false, true, true};
+        check(world);
+      }
+    }
+  }
+}
+
+TEST_F(Worlds, RandomModels) {
+  std::mt19937 rng(8);
+  for (int round = 0; round < 60; ++round) {
+    const ModelSpec spec = testing::random_spec(&rng);
+    const FlatLayout flat = flat_layout(spec);
+    World world{1 + static_cast<int>(rng() % 3), 1 + static_cast<int>(rng() % 3),
+                1 + static_cast<int>(rng() % 3)};
+    world.k = world.replicas * world.shards + static_cast<int>(rng() % 9);
+    const std::vector<Program> programs = train_programs(spec, world);
+    SCOPED_TRACE(world.name());
+    verify_world(programs, spec);
+    for (const Program& program : programs) ASSERT_EQ(parse_program(to_text(program)), program);
+    WorldMachine machine(programs, flat);
+    machine.split = canonical_split;
+    machine.run();
+  }
+}
+
+TEST_F(Worlds, AnotherOrderIsSeen) {
+  World world{1, 2, 1, 6};
+  const std::vector<Program> programs = train_programs(spec_, world);
+  const Symbols canonical = total_of(flat_, canonical_split, 0, world.k);
+  const Symbols by_ranks = total_of(flat_, split_by({{3, 6}}), 0, world.k);
+  ASSERT_EQ(canonical.size(), by_ranks.size());
+  for (size_t g = 0; g < canonical.size(); ++g) EXPECT_NE(canonical[g], by_ranks[g]);
+}
+
+TEST_F(Worlds, EvaluateCountsEachMicrobatchOnceOnAnyNumberOfRanks) {
+  for (World world : layouts(6)) {
+    for (world.k = 1; world.k <= 9; ++world.k) {
+      SCOPED_TRACE(world.name());
+      std::vector<Program> programs;
+      for (int rank = 0; rank < world.replicas * world.shards; ++rank) {
+        const TrainOptions options = options_of(world, rank);
+        programs.push_back(compile_evaluate(spec_, world.layout(), options.microbatch_sizes, options.ranks));
+      }
+      verify_world(programs, spec_);
+      WorldMachine machine(programs, flat_);
+      machine.run();
+      EXPECT_EQ(machine.losses.size(), static_cast<size_t>(world.k));
+      EXPECT_EQ(std::set<int>(machine.losses.begin(), machine.losses.end()).size(),
+                static_cast<size_t>(world.k));
+    }
+  }
+}
+
+TEST_F(Worlds, SavesHaveEachElementOnce) {
+  for (const World& world : layouts(8)) {
+    SCOPED_TRACE(world.name());
+    std::vector<Program> programs;
+    for (int rank = 0; rank < world.replicas * world.shards; ++rank) {
+      programs.push_back(compile_save(spec_, world.layout(), options_of(world, rank)));
+    }
+    verify_world(programs, spec_);
+    WorldMachine machine(programs, flat_);
+    machine.run();
+    for (int u = 0; u < static_cast<int>(spec_.units.size()); ++u) {
+      std::vector<int> saved(flat_.units[u].elements / testing::kGrain, 0);
+      for (size_t rank = 0; rank < programs.size() && !saved.empty(); ++rank) {
+        const Value value = snapshot_value(u, programs[rank].placement.own_part());
+        const Slice slice = machine.slice(static_cast<int>(rank), value);
+        for (int64_t g = slice.begin / testing::kGrain; g < slice.end / testing::kGrain; ++g) ++saved[g];
+      }
+      EXPECT_TRUE(std::all_of(saved.begin(), saved.end(), [](int times) { return times == 1; })) << u;
+    }
+  }
+}
+
+// What compile promises about the order of things.
+size_t index_of(const Program& program, Op op, int unit, size_t nth = 0) {
+  for (size_t i = 0; i < program.instructions.size(); ++i) {
+    if (program.instructions[i].op == op && program.instructions[i].unit == unit && nth-- == 0) return i;
+  }
+  return program.instructions.size();
+}
+
+TEST(Overlap, AReduceStandsBeforeTheNextUnitsBackward) {
+  for (const int stage : {1, 2, 3}) {
+    const ModelSpec spec = chain(4);
+    const Program program =
+        compile_train(spec, Layout({1, 1, 2, 1, 1, 1}, 2), options_of({1, 2, stage, 2}, 1));
+    for (int u = 3; u > 0; --u) {
+      EXPECT_LT(index_of(program, Op::kReduceGrads, u), index_of(program, Op::kBackwardInput, u - 1))
+          << stage;
+    }
+  }
+}
+
+TEST(Overlap, GathersRunAheadByTheBudget) {
+  const ModelSpec spec = chain(6);
+  for (const int prefetch : {0, 1, 3}) {
+    World world{1, 2, 3, 2};
+    world.prefetch = prefetch;
+    const Program program = compile_train(spec, world.layout(), options_of(world, 0));
+    size_t most = 0, gathered = 0;
+    std::set<int> used;
+    for (const Instruction& instruction : program.instructions) {
+      if (instruction.op == Op::kGatherParams) ++gathered;
+      if (instruction.op == Op::kForward) used.insert(instruction.unit);
+      if (instruction.op == Op::kForward) most = std::max(most, gathered - used.size());
+      if (instruction.op == Op::kLoss) break;
+    }
+    EXPECT_EQ(most, static_cast<size_t>(prefetch));
+  }
+}
+
+TEST(Reshard, DecidesHowOftenAUnitIsGathered) {
+  const ModelSpec spec = chain(5);
+  const auto gathers = [&](Reshard reshard, int k) {
+    World world{1, 2, 3, k};
+    world.reshard = reshard;
+    const Program program = compile_train(spec, world.layout(), options_of(world, 1));
+    return std::count_if(program.instructions.begin(), program.instructions.end(),
+                         [](const Instruction& i) { return i.op == Op::kGatherParams; });
+  };
+  EXPECT_EQ(gathers(Reshard::kAlways, 2), 10);
+  EXPECT_EQ(gathers(Reshard::kDefault, 2), 9);  // the last unit's serves both
+  EXPECT_EQ(gathers(Reshard::kNever, 2), 5);
+  EXPECT_EQ(gathers(Reshard::kAlways, 5),
+            30);  // rank 1 has two of five microbatches, and takes part in three
+  EXPECT_EQ(gathers(Reshard::kNever, 5), 5);
 }
 
 }  // namespace
