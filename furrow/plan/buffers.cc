@@ -17,7 +17,6 @@ namespace furrow::plan {
 namespace {
 
 constexpr int32_t kUnset = -1;
-constexpr int64_t kElementBytes = 4;
 
 class Assigner {
  public:
@@ -100,8 +99,7 @@ class Assigner {
         home.slot = take(value);
       } else {
         home = homes_[values_.find(*source)];
-        home.offset +=
-            (value_slice(bytes_, value).begin - value_slice(bytes_, *source).begin) * kElementBytes;
+        home.offset += (value_slice(bytes_, value).begin - value_slice(bytes_, *source).begin) * kFloatBytes;
         replaced.push_back(*source);
       }
     }

@@ -3,7 +3,6 @@
 #include <array>
 
 #include "furrow/base/error.h"
-#include "furrow/base/exact_sum.h"
 
 namespace furrow::plan {
 namespace {
@@ -30,10 +29,8 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
     {MemoryKind::kCheckpoint, false},   // snapshot
 }};
 
-constexpr int64_t kFloatBytes = 4;
 constexpr int64_t kIdBytes = 8;
 constexpr int64_t kLossBytes = static_cast<int64_t>(sizeof(ExactSum)) + 16;  // and the two counts
-constexpr int64_t kSumsBytes = 2 * static_cast<int64_t>(sizeof(ExactSum)) + 32;
 constexpr int64_t kScaleBytes = 32;
 
 int64_t target_bytes_per_sample(const ModelSpec& spec) {

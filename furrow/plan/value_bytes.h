@@ -4,12 +4,16 @@
 
 #include <cstdint>
 
+#include "furrow/base/exact_sum.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/slices.h"
 
 namespace furrow::plan {
+
+inline constexpr int64_t kFloatBytes = 4;  // of an element of a flat buffer
+inline constexpr int64_t kSumsBytes = 2 * static_cast<int64_t>(sizeof(ExactSum)) + 32;  // planned for sums()
 
 MemoryKind memory_kind(ValueKind kind);
 

@@ -13,9 +13,11 @@ namespace furrow::plan::rules {
 namespace {
 
 bool allowed(std::string_view program, Op op) {
+  constexpr std::array kEvaluation = {Op::kLoad,    Op::kForward,      Op::kEvaluate,
+                                      Op::kMeasure, Op::kGatherParams, Op::kReduceScalar};
   if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot;
   if (program == "evaluate")
-    return op == Op::kLoad || op == Op::kForward || op == Op::kEvaluate || op == Op::kMeasure;
+    return std::find(kEvaluation.begin(), kEvaluation.end(), op) != kEvaluation.end();
   return op == Op::kSnapshot;
 }
 

@@ -89,7 +89,7 @@ class SlotRule {
     const SlotAssignment& home = *homes_[facts_.values.find(*source)];
     if (home.slot != assignment.slot) return 0;
     const int64_t elements = value_slice(bytes_, assignment.value).begin - value_slice(bytes_, *source).begin;
-    return home.offset + elements * static_cast<int64_t>(sizeof(float));
+    return home.offset + elements * kFloatBytes;
   }
 
   void check_lives() const {
