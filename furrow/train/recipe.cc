@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/share.h"
 
 namespace furrow::train {
 
@@ -22,6 +23,22 @@ std::vector<int64_t> microbatch_sizes(const config::Training& training) {
             global + local - global % local));
   }
   return std::vector<int64_t>(global / local, local);
+}
+
+data::LoaderOptions loader_options(const plan::Program& program, int64_t position) {
+  data::LoaderOptions options;
+  const auto k = static_cast<int32_t>(program.microbatch_sizes.size());
+  std::vector<int64_t> offsets;
+  for (const int64_t size : program.microbatch_sizes) {
+    offsets.push_back(options.stride);
+    options.stride += size;
+  }
+  for (const int32_t m : plan::microbatches_of(program.placement, k)) {
+    options.sizes.push_back(program.microbatch_sizes[static_cast<size_t>(m)]);
+    options.offsets.push_back(offsets[static_cast<size_t>(m)]);
+  }
+  options.position = position;
+  return options;
 }
 
 int64_t total_steps(const config::Training& training, int64_t train_samples) {

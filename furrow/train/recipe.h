@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "furrow/config/config.h"
+#include "furrow/data/loader.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/model_spec.h"
 
@@ -13,6 +14,10 @@ namespace furrow::train {
 // local_batch_size, as often as it fits into global_batch_size.  Error{invalid_argument} shows the sum when
 // it does not.
 std::vector<int64_t> microbatch_sizes(const config::Training& training);
+
+// Which samples the rank of `program` reads: its microbatches of every step from global position `position`
+// on. REQUIRES: it has a microbatch.
+data::LoaderOptions loader_options(const plan::Program& program, int64_t position);
 
 // [training] steps, or epochs over `train_samples` rounded up to whole steps.
 int64_t total_steps(const config::Training& training, int64_t train_samples);

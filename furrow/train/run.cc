@@ -113,8 +113,8 @@ void Run::compile() {
   evaluator_ =
       std::make_unique<Evaluator>(*model_, *bench_.objective, bench_.rank, config.training.local_batch_size,
                                   static_cast<int>(config.data.prefetch_batches));
-  checkpointer_ =
-      std::make_unique<Checkpointer>(config, folder_.file(config.checkpoint.folder), bench_.rank.threads);
+  checkpointer_ = std::make_unique<Checkpointer>(
+      config, CheckpointPlace{folder_.file(config.checkpoint.folder), {}}, bench_.rank);
 }
 
 void Run::restore() {
@@ -288,7 +288,7 @@ void Run::save() {
   RunInputs inputs;
   inputs.step = state_.step;
   inputs.alias_snapshots = !checkpointer_->async();
-  checkpointer_->wait();  // its buffers are free again before new ones are made
+  checkpointer_->finish();  // its buffers are free again before new ones are made
   RunOutputs outputs = saver_->run(inputs);
   checkpointer_->save(*model_, state_, std::move(outputs.snapshots), best_);
   saved_step_ = state_.step;
@@ -299,7 +299,7 @@ void Run::finish() {
   const bool interrupted = cancelled && (state_.step < total_steps_ || state_.validation_due);
   status_ = interrupted ? "interrupted" : state_.stopped_early ? "stopped early" : "finished";
   if (bench_.config.checkpoint.enable) save();
-  checkpointer_->wait();
+  checkpointer_->finish();
   if (!trace_.empty()) observe::write_trace(folder_.file("trace.json"), trace_, "furrow");
   if (interrupted) return;
   model_->load_snapshot(best_);
