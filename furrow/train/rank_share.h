@@ -8,8 +8,8 @@
 
 namespace furrow::train {
 
-// The microbatches of the program's rank in every step from global position `position` on; no sizes where it has
-// none.
+// The microbatches of the program's rank in every step from global position `position` on; no sizes where it
+// has none.
 data::LoaderOptions loader_options(const plan::Program& program, int64_t position);
 
 }  // namespace furrow::train
