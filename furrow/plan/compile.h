@@ -11,6 +11,11 @@
 #include "furrow/plan/placement.h"
 #include "furrow/plan/program.h"
 
+namespace furrow::config {
+struct Debug;
+struct Parallelism;
+}  // namespace furrow::config
+
 namespace furrow::plan {
 
 inline constexpr int64_t kMostMicrobatchSamples = int64_t{1} << 18;
@@ -35,6 +40,9 @@ struct RankOptions {
   Deterministic deterministic = Deterministic::kAuto;
   int prefetch_units = 1;  // how many units may be gathered ahead of the one at work
 };
+
+// From [parallelism] and [debug].
+RankOptions rank_options_from(const config::Parallelism& parallelism, const config::Debug& debug, int rank);
 
 struct TrainOptions {
   std::vector<int64_t> microbatch_sizes;  // one entry per microbatch of the global batch

@@ -258,9 +258,9 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   auto save = std::make_shared<Save>();
   save->folder = impl_->place.folder;
   save->keep_latest_k = impl_->config.checkpoint.keep_latest_k;
-  save->parameters = model.parameter_ranges(snapshots, written);
-  save->states = model.state_ranges(snapshots, written);
-  if (!best.empty()) save->best = model.parameter_ranges(best, written);
+  save->parameters = model.parameter_ranges(snapshots, written, written);
+  save->states = model.state_ranges(snapshots, written, written);
+  if (!best.empty()) save->best = model.parameter_ranges(best, model.params_extents(), written);
   save->info.step = state.step;
   save->info.data_position = state.position;
   save->info.seed = static_cast<uint64_t>(impl_->config.debug.seed);
@@ -285,11 +285,12 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   if (impl_->first()) warn_other_machine(reader.manifest(), impl_->rank.threads);
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
-  read_ranges(reader, model.parameter_ranges(model.units(), model.params_extents()));
-  read_ranges(reader, model.state_ranges(model.units(), model.states_extents()));
+  read_ranges(reader, model.parameter_ranges(model.units(), model.params_extents(), model.params_extents()));
+  read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
-    read_ranges(reader, model.parameter_ranges(restored.best, model.params_extents()), kBestPrefix);
+    read_ranges(reader, model.parameter_ranges(restored.best, model.params_extents(), model.params_extents()),
+                kBestPrefix);
   }
   return restored;
 }
@@ -309,7 +310,8 @@ void read_artefact_ranges(const std::string& path, const std::vector<NamedRange>
 }  // namespace
 
 void load_parameters(const std::string& path, ModelState& model) {
-  const std::vector<NamedRange> ranges = model.parameter_ranges(model.units(), model.params_extents());
+  const std::vector<NamedRange> ranges =
+      model.parameter_ranges(model.units(), model.params_extents(), model.params_extents());
   if (std::filesystem::exists(path + "/model.toml")) return read_artefact_ranges(path, ranges);
   if (std::filesystem::exists(path + "/manifest.json")) {
     return read_ranges(storage::CheckpointReader::open(path), ranges);

@@ -34,7 +34,8 @@ class Checkpointer {
 
   bool async() const;
 
-  // `snapshots` by unit, `best` likewise or empty: in an asynchronous save nobody may write to them any more.
+  // `snapshots` by unit, of what CheckpointPlace::written says; `best` by unit, of what is resident, or
+  // empty.  In an asynchronous save nobody may write to them any more.
   void save(const ModelState& model, const RunState& state, std::vector<UnitState> snapshots,
             std::vector<UnitState> best);
   // Nothing of this rank is under way: its files are durable, or failed.  Cheap; no communication.

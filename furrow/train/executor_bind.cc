@@ -40,7 +40,8 @@ class Binder {
       find_gaps();
     }
     if (instruction_.op == Op::kMeasure) keep_own_parts();
-    if (instruction_.op == Op::kStep) bound_.slice = slice_of(instruction_.writes.front());
+    if (instruction_.op == Op::kStep || instruction_.op == Op::kSnapshot)
+      bound_.slice = slice_of(instruction_.writes.front());
     if (bound_.communicates()) find_members();
     return std::move(bound_);
   }

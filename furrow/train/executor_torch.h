@@ -26,6 +26,7 @@
 #include "furrow/train/objective_torch.h"
 #include "furrow/train/optimizer_rule.h"
 #include "furrow/train/rank_context.h"
+#include "furrow/train/step_ledger.h"
 
 namespace furrow::train {
 
@@ -45,12 +46,6 @@ struct RunInputs {
   bool alias_snapshots = false;  // snapshot() hands out the live buffers instead of copies
   bool ready = false;            // this rank's vote: counted in RunOutputs::ready
   std::vector<observe::TraceEvent>* trace = nullptr;  // gets one event per instruction when set
-};
-
-// Of the time of a run.
-struct CommTimes {
-  int64_t exposed_ns = 0;  // the program's thread waited for communication
-  int64_t busy_ns = 0;     // communication was under way, waiting for peers included
 };
 
 struct RunOutputs {

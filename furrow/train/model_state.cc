@@ -35,23 +35,23 @@ Extent overlap(const Extent& a, const Extent& b) {
   return {begin, std::max(begin, std::min(a.end, b.end))};
 }
 
-// One kind of flat buffer of every unit: what is resident, and what of it is wanted.
+// One kind of flat buffer of every unit: what is held of it, and what of that is wanted.
 struct Buffers {
   std::string prefix;
-  std::span<const Extent> resident, wanted;
+  std::span<const Extent> held, wanted;
   std::function<const at::Tensor&(size_t)> of_unit;
 };
 
 void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const Buffers& buffers,
                 std::vector<NamedRange>* ranges) {
   for (size_t u = 0; u < spec.units.size(); ++u) {
-    const Extent here = overlap(buffers.resident[u], buffers.wanted[u]);
+    const Extent here = overlap(buffers.held[u], buffers.wanted[u]);
     for (const plan::FlatSpan& span : flat.units[u].spans) {
       const plan::Parameter& parameter = spec.units[u].parameters[span.parameter];
       const Extent part = overlap(here, {span.offset, span.offset + span.size});
       if (part.size() == 0) continue;
       ranges->push_back({buffers.prefix + parameter.name, parameter.shape, part.begin - span.offset,
-                         buffers.of_unit(u).narrow(0, part.begin - buffers.resident[u].begin, part.size())});
+                         buffers.of_unit(u).narrow(0, part.begin - buffers.held[u].begin, part.size())});
     }
   }
 }
@@ -139,32 +139,37 @@ std::vector<NamedTensor> ModelState::parameters_of(std::span<const UnitState> un
 }
 
 std::vector<NamedRange> ModelState::parameter_ranges(std::span<const UnitState> units,
+                                                     std::span<const Extent> held,
                                                      std::span<const Extent> wanted) const {
   std::vector<NamedRange> ranges;
   const auto of_unit = [&](size_t u) -> const at::Tensor& { return units[u].params; };
-  add_ranges(spec_, flat_, {"", residence_.params, wanted, of_unit}, &ranges);
+  add_ranges(spec_, flat_, {"", held, wanted, of_unit}, &ranges);
   return ranges;
 }
 
 std::vector<NamedRange> ModelState::state_ranges(std::span<const UnitState> units,
+                                                 std::span<const Extent> held,
                                                  std::span<const Extent> wanted) const {
   std::vector<NamedRange> ranges;
   for (size_t s = 0; s < state_names_.size(); ++s) {
     const auto of_unit = [&](size_t u) -> const at::Tensor& { return units[u].states[s]; };
-    add_ranges(spec_, flat_,
-               {fmt::format("optimizer.{}/", state_names_[s]), residence_.states, wanted, of_unit}, &ranges);
+    add_ranges(spec_, flat_, {fmt::format("optimizer.{}/", state_names_[s]), held, wanted, of_unit}, &ranges);
   }
   return ranges;
 }
 
-UnitState ModelState::snapshot(int unit, bool alias) const {
+UnitState ModelState::snapshot(int unit, const Extent& part, bool alias) const {
   const UnitState& live = units_[unit];
-  if (alias) return live;
   const MemoryScope scope(MemoryKind::kCheckpoint);
-  UnitState copy;
-  if (live.params.defined()) copy.params = live.params.clone();
-  for (const at::Tensor& state : live.states) copy.states.push_back(state.clone());
-  return copy;
+  const auto take = [&](const at::Tensor& buffer, const Extent& resident) {
+    const at::Tensor view = buffer.narrow(0, part.begin - resident.begin, part.size());
+    return alias ? view : view.clone();
+  };
+  UnitState taken;
+  if (part.size() == 0) return taken;
+  taken.params = take(live.params, residence_.params[unit]);
+  for (const at::Tensor& state : live.states) taken.states.push_back(take(state, residence_.states[unit]));
+  return taken;
 }
 
 std::vector<UnitState> ModelState::snapshot_parameters() const {

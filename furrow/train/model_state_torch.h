@@ -77,16 +77,17 @@ class ModelState {
   // Owned parameters in unit order, over whole flat buffers.  REQUIRES: `units` hold whole ones.
   std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;
 
-  // The elements of `wanted` that are resident, over the live buffers or others of the same residence (a
-  // snapshot).
-  std::vector<NamedRange> parameter_ranges(std::span<const UnitState> units,
+  // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_extents()
+  // and states_extents(), snapshots what they were made of.
+  std::vector<NamedRange> parameter_ranges(std::span<const UnitState> units, std::span<const Extent> held,
                                            std::span<const Extent> wanted) const;
-  std::vector<NamedRange> state_ranges(std::span<const UnitState> units,
+  std::vector<NamedRange> state_ranges(std::span<const UnitState> units, std::span<const Extent> held,
                                        std::span<const Extent> wanted) const;
   std::span<const UnitState> units() const { return units_; }
 
-  // Copies of a unit's flat buffers.  With `alias` the live buffers themselves.
-  UnitState snapshot(int unit, bool alias) const;
+  // Copies of a part of a unit's flat buffers.  With `alias` views of the live buffers.  REQUIRES: it is
+  // resident.
+  UnitState snapshot(int unit, const Extent& part, bool alias) const;
   std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, without states
   void load_snapshot(std::span<const UnitState> parameters);
 

@@ -223,7 +223,8 @@ void step(ExecutorState& state, const BoundInstruction& bound) {
 void snapshot(ExecutorState& state, const BoundInstruction& bound) {
   auto& snapshots = state.outputs.snapshots;
   snapshots.resize(state.model.spec().units.size());
-  snapshots[bound.unit()] = state.model.snapshot(bound.unit(), state.inputs->alias_snapshots);
+  snapshots[bound.unit()] =
+      state.model.snapshot(bound.unit(), {bound.slice.begin, bound.slice.end}, state.inputs->alias_snapshots);
 }
 
 struct Row {

@@ -6,13 +6,13 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
-#include "furrow/plan/share.h"
+#include "furrow/plan/optimizer_spec.h"
 
 namespace furrow::train {
 
-std::vector<int64_t> microbatch_sizes(const config::Training& training) {
+std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t data_ranks) {
   const int64_t local = training.local_batch_size;
-  const int64_t global = config::global_batch_size(training);
+  const int64_t global = config::global_batch_size(training, data_ranks);
   if (global % local != 0) {
     throw Error(
         ErrorCode::kInvalidArgument,
@@ -25,25 +25,9 @@ std::vector<int64_t> microbatch_sizes(const config::Training& training) {
   return std::vector<int64_t>(global / local, local);
 }
 
-data::LoaderOptions loader_options(const plan::Program& program, int64_t position) {
-  data::LoaderOptions options;
-  const auto k = static_cast<int32_t>(program.microbatch_sizes.size());
-  std::vector<int64_t> offsets;
-  for (const int64_t size : program.microbatch_sizes) {
-    offsets.push_back(options.stride);
-    options.stride += size;
-  }
-  for (const int32_t m : plan::microbatches_of(program.placement, k)) {
-    options.sizes.push_back(program.microbatch_sizes[static_cast<size_t>(m)]);
-    options.offsets.push_back(offsets[static_cast<size_t>(m)]);
-  }
-  options.position = position;
-  return options;
-}
-
-int64_t total_steps(const config::Training& training, int64_t train_samples) {
+int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks) {
   if (training.epochs <= 0) return training.steps;
-  const auto global = static_cast<double>(config::global_batch_size(training));
+  const auto global = static_cast<double>(config::global_batch_size(training, data_ranks));
   return static_cast<int64_t>(std::ceil(training.epochs * static_cast<double>(train_samples) / global));
 }
 
@@ -66,9 +50,13 @@ std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, co
   return recompute;
 }
 
-int optimizer_state_copies(const config::Config& config) {
-  if (config.optimizer.name != "sgd") return 2;
-  return config.optimizer.momentum != 0 || config.lr_scheduler.decay_type == "one_cycle" ? 1 : 0;
+plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec) {
+  plan::TrainOptions options;
+  options.microbatch_sizes = microbatch_sizes(config.training);
+  options.recompute = recompute_units(config.activation_checkpoint, spec);
+  options.optimizer_state_copies =
+      static_cast<int>(plan::optimizer_states(config.optimizer, config.lr_scheduler).size());
+  return options;
 }
 
 }  // namespace furrow::train

@@ -5,28 +5,23 @@
 #include <vector>
 
 #include "furrow/config/config.h"
-#include "furrow/data/loader.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/model_spec.h"
 
 namespace furrow::train {
 
-// local_batch_size, as often as it fits into global_batch_size.  Error{invalid_argument} shows the sum when
-// it does not.
-std::vector<int64_t> microbatch_sizes(const config::Training& training);
-
-// Which samples the rank of `program` reads: its microbatches of every step from global position `position`
-// on. REQUIRES: it has a microbatch.
-data::LoaderOptions loader_options(const plan::Program& program, int64_t position);
+// local_batch_size, as often as it fits into global_batch_size: the microbatches of all data ranks.
+// Error{invalid_argument} shows the sum when it does not.
+std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t data_ranks = 1);
 
 // [training] steps, or epochs over `train_samples` rounded up to whole steps.
-int64_t total_steps(const config::Training& training, int64_t train_samples);
+int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks = 1);
 
 // Per unit, from [activation_checkpoint]: none, full, or the units whose name matches one of its patterns.
 // Error{invalid_argument}: a pattern that matches no unit.
 std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec);
 
-// Flat buffers of optimizer state per unit: AdamW 2, SGD 1 where anything moves by momentum, else 0.
-int optimizer_state_copies(const config::Config& config);
+// What the training program is compiled from: the one place for `furrow plan` and a run alike.
+plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec);
 
 }  // namespace furrow::train

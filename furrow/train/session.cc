@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "furrow/base/error.h"
+#include "furrow/comm/communicator.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/allocator_torch.h"
 #include "furrow/train/run_torch.h"
@@ -11,7 +12,16 @@ namespace furrow::train {
 
 observe::Summary train(const TrainRequest& request) {
   tensor::install_counting_allocator();
-  return Run(request).run();
+  try {
+    return Run(request).run();
+  } catch (const Error& error) {
+    if (request.communicator != nullptr) {  // else the other ranks wait for their deadline
+      const comm::Roster& roster = request.communicator->roster();
+      request.communicator->abort(
+          Error(error.code(), comm::describe(roster, roster.rank) + ": " + error.what()));
+    }
+    throw;
+  }
 }
 
 EvalResult evaluate(const std::string& run_folder, const std::string& split, const config::Config& config) {
@@ -29,8 +39,9 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   ModelState model(bench.spec, {}, bench.rank.seed);
   const std::filesystem::path checkpoints = std::filesystem::path(run_folder) / config.checkpoint.folder;
   load_parameters(exported ? artefact_folder : checkpoints.string(), model);
-  Evaluator evaluator(model, *bench.objective, bench.rank, config.training.local_batch_size,
-                      static_cast<int>(config.data.prefetch_batches));
+  Evaluator evaluator(model, *bench.objective, bench.rank,
+                      {.batch_size = config.training.local_batch_size,
+                       .prefetch = static_cast<int>(config.data.prefetch_batches)});
   const LossSums sums = evaluator.run(*source);
   return {split, source->size(), sums.mean(), sums.accuracy()};
 }

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "furrow/plan/share.h"
-#include "furrow/train/recipe.h"
+#include "furrow/train/rank_share.h"
 #include "furrow/train/residence_torch.h"
 #include "tests/testing/run_ranks.h"
 #include "tests/testing/tiny_world_torch.h"
