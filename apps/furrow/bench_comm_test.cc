@@ -23,12 +23,14 @@ std::vector<CommBenchRow> run(int ranks, const CommBenchOptions& options) {
   std::mutex mutex;
   std::vector<std::string> texts;
   std::vector<CommBenchRow> rows;
-  testing::run_ranks(ranks, [&](comm::Communicator& communicator) {
-    const auto mine = bench_comm(communicator, options);
-    const std::lock_guard lock(mutex);
-    texts.push_back(comm_bench_table(mine).json());
-    rows = mine;
-  }, {.timeout_ms = 5000});
+  testing::run_ranks(ranks,
+                     [&](comm::Communicator& communicator) {
+                       const auto mine = bench_comm(communicator, options);
+                       const std::lock_guard lock(mutex);
+                       texts.push_back(comm_bench_table(mine).json());
+                       rows = mine;
+                     },
+                     {.timeout_ms = 5000});
   for (const std::string& text : texts) EXPECT_EQ(text, texts[0]);
   return rows;
 }

@@ -9,6 +9,7 @@ extern const Command kTrainCommand;
 extern const Command kEvalCommand;
 extern const Command kPlanCommand;
 extern const Command kRunsCommand;
+extern const Command kBenchCommand;
 extern const Command kHelpCommand;
 
 }  // namespace furrow::app

@@ -60,7 +60,8 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
   bench.objective = &find_objective(language(config) ? "language_modelling" : "supervised");
-  bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
+  bench.rank.threads =
+      config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
   return bench;
@@ -380,6 +381,10 @@ observe::Summary Run::summary() const {
         static_cast<double>(times_.count() * global_batch_) / (static_cast<double>(times_.total_ns()) * 1e-9);
   }
   s.audit = audit_;
+  if (s.audit && request_.one_rank_samples_per_second) {
+    s.audit->scaling_efficiency =
+        s.samples_per_second / (layout_.world() * *request_.one_rank_samples_per_second);
+  }
   s.step_time_median_ms = times_.median_ms();
   s.step_time_p99_ms = times_.p99_ms();
   s.time_to_first_step_s = time_to_first_step_s_;

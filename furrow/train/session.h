@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,8 @@ struct TrainRequest {
   // run folder and the sinks; the others need no `run_folder` and write only their pieces of checkpoints,
   // into its folder.  Set `cancel` on any rank and all stop after the same step.
   comm::Communicator* communicator = nullptr;
+  // Of a run of one rank with the same recipe, for the audit's scaling efficiency.
+  std::optional<double> one_rank_samples_per_second;
 };
 
 // Error codes: invalid_argument (config, data), data_loss (damaged files), resource_exhausted (disk full
