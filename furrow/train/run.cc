@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/memory.h"
 #include "furrow/base/process.h"
@@ -212,6 +213,7 @@ bool Run::validation_falls_due() const {
 }
 
 void Run::one_step() {
+  FURROW_FAILPOINT("train.step");
   const config::Config& config = bench_.config;
   const int64_t start_ns = bench_.rank.clock->monotonic_ns();
   RunInputs inputs;

@@ -65,11 +65,15 @@ TEST_P(RankLayouts, EndWithTheBitsOfOneProcess) {
 }
 
 constexpr const char* kReplicate = "--parallelism.data_parallel_replicate_degree";
+constexpr const char* kStage = "--parallelism.zero_stage";
 constexpr const char* kShard = "--parallelism.data_parallel_shard_degree";
 
 INSTANTIATE_TEST_SUITE_P(All, RankLayouts,
-                         ::testing::Values(LayoutCase{"replicate2", 2, {}}, LayoutCase{"replicate4", 4, {}},
-                                           LayoutCase{"shard2", 2, {kShard, "2"}},
+                         ::testing::Values(LayoutCase{"replicate2", 2, {kReplicate, "2", kShard, "1"}},
+                                           LayoutCase{"replicate4", 4, {kReplicate, "4", kShard, "1"}},
+                                           LayoutCase{"zero1", 2, {kShard, "2", kStage, "1"}},
+                                           LayoutCase{"zero2", 2, {kShard, "2", kStage, "2"}},
+                                           LayoutCase{"zero3", 2, {}},
                                            LayoutCase{"hybrid4", 4, {kReplicate, "2", kShard, "2"}}),
                          [](const auto& info) { return std::string(info.param.name); });
 

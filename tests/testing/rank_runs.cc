@@ -36,7 +36,8 @@ std::vector<std::string> RankRuns::resume(const std::string& run, int ranks) con
 
 std::vector<std::string> RankRuns::endless(const std::string& run, int ranks) const {
   return start(run, ranks,
-               {"--training.steps", "1000000", "--validation.freq", "0", "--checkpoint.interval", "100"});
+               {"--training.steps", "1000000", "--validation.freq", "0", "--checkpoint.interval", "100",
+                "--comm.train_timeout_seconds", "1"});
 }
 
 int64_t logged_step(const std::string& run_folder) {
