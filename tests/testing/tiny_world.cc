@@ -38,12 +38,8 @@ bool same(const at::Tensor& part, const at::Tensor& whole, const train::Extent& 
 }
 
 void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
-              comm::Communicator& communicator, const std::function<void(const RankResult&)>& inspect) {
-  const train::OptimizerRule rule(tiny.config.optimizer, false);
-  train::RankContext rank;
-  rank.threads = options.threads;
-  rank.seed = 42;
-  train::join(&communicator, world.layout(), &rank);
+              const train::RankContext& rank, const std::function<void(const RankResult&)>& inspect) {
+  const train::OptimizerRule rule(tiny.config.optimizer, tiny.config.lr_scheduler);
   plan::TrainOptions train_options;
   train_options.microbatch_sizes = options.microbatch_sizes;
   train_options.recompute = options.recompute;
@@ -77,9 +73,17 @@ std::string WorldOptions::name() const {
 }
 
 void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
-               const std::function<void(const RankResult&)>& inspect) {
-  run_ranks(world.ranks(),
-            [&](comm::Communicator& communicator) { run_rank(tiny, options, world, communicator, inspect); });
+               const std::function<void(const RankResult&)>& inspect,
+               const std::function<void(train::RankContext&)>& prepare) {
+  const auto run_one = [&](comm::Communicator& communicator) {
+    train::RankContext rank;
+    rank.threads = options.threads;
+    rank.seed = 42;
+    train::join(&communicator, world.layout(), &rank);
+    if (prepare) prepare(rank);
+    run_rank(tiny, options, world, rank, inspect);
+  };
+  run_ranks(world.ranks(), run_one, {.timeout_ms = 20'000});
 }
 
 std::string difference(const RankResult& rank, const StepResult& whole) {
