@@ -176,7 +176,7 @@ Table summary_table(const Planned& planned, bool as_json) {
     add("bytes per step", bytes_cell(static_cast<int64_t>(quote.communication_bytes()), as_json));
     add("  times data parallel", quote.communication_bytes() / quote.data_parallel_bytes);
   }
-  add("deterministic", quote.deterministic);
+  if (as_json) add("deterministic", quote.deterministic);
   add("units", static_cast<int64_t>(quote.units.size()));
   add("parameters", quote.parameters);
   add("classes", planned.classes);
@@ -211,6 +211,7 @@ int run_plan(const Arguments& arguments) {
   } else if (as_json) {
     fmt::print("{}", summary_table(planned, true).json());
   } else {
+    fmt::print("deterministic {}\n\n", planned.quote.deterministic);
     fmt::print("{}\n{}", summary_table(planned, false).text(), memory_table(planned.quote, false).text());
     if (planned.quote.collectives.empty()) return 0;
     fmt::print("\n{}\n{}", items_table(planned.quote, false).text(),
