@@ -1,6 +1,7 @@
 #include "furrow/comm/shared_transport.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cstring>
@@ -15,9 +16,11 @@ namespace furrow::comm {
 namespace {
 
 constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers while asleep
-constexpr int kSpins = 2000;               // some 50 us; a wake-up through the kernel costs as much
+// Before sleeping: a wake-up through the kernel costs some 50 us.  Yielding lets a peer on the same core answer.
+constexpr int kSpins = 500;
+constexpr int kYields = 100;
 constexpr size_t kKeptStaging = 16;        // blocks
-constexpr int kSpinsCrowded = 20;          // more ranks than cores: whoever is waited for needs this one
+constexpr int kSpinsCrowded = 20;  // more ranks than cores: whoever is waited for needs this one
 
 bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
 
@@ -306,10 +309,14 @@ template <class Ready>
 void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t deadline_ns,
                                  const Ready& ready) {
   Control& me = own();
-  for (int i = 0; i < spins_; ++i) {
+  for (int i = 0; i < spins_ + kYields; ++i) {
     if (ready()) return;
     if (me.aborted.load(std::memory_order_relaxed) != 0) break;
-    spin_pause();
+    if (i < spins_) {
+      spin_pause();
+    } else {
+      sched_yield();
+    }
   }
   int64_t looked_ns = now_ns();
   while (true) {
