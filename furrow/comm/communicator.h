@@ -23,8 +23,9 @@ struct CommunicatorOptions {
   int64_t inline_bytes =
       16 * 1024;  // started work up to this size runs in the calling thread when nothing is queued
   std::string backend = "native";
-  std::string algorithm;  // "ring": that one wherever it fits (the ledger and tests); empty: by the table
-  std::string tuning;     // text of a tuning file (docs/formats/comm-tuning.md); empty: built-in choice
+  std::string algorithm =
+      {};                   // "ring": that one wherever it fits (the ledger and tests); empty: by the table
+  std::string tuning = {};  // text of a tuning file (docs/formats/comm-tuning.md); empty: built-in choice
 };
 
 struct GroupOptions {
@@ -76,6 +77,9 @@ class Communicator {
   Ledger& ledger();
   WireBytes wire_bytes() const;  // of all transports
   std::string transport_of(int peer) const;
+
+  // The algorithm that the group would carry `c` out with; for reports and tests.
+  std::string would_run(const Collective& c, const Group& group) const;
 
   // For backends.
   void note(const GroupSpec& group, const Envelope& operation, bool finished);  // for progress()
