@@ -10,6 +10,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/memory.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/quote.h"
 #include "tests/testing/tiny_world_torch.h"
 
@@ -99,6 +100,22 @@ TEST_P(Bits, EqualUnderRecomputeAnyReshardPolicyAndPrefetch) {
     for (const int prefetch : {0, 1, 4}) {
       expect_same(tiny_, options,
                   {.shard = 4, .zero_stage = 3, .reshard = reshard, .prefetch_units = prefetch}, whole);
+    }
+  }
+}
+
+TEST_P(Bits, EqualWithEveryOptimizerOnShards) {
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 1};
+  options.steps = 3;
+  for (const plan::OptimizerSpec& optimizer : plan::optimizer_specs()) {
+    for (const double momentum : {0.0, 0.9}) {
+      if (momentum == 0.0 && !optimizer.stateless_without_momentum) continue;
+      TinyTraining tiny = tiny_;
+      tiny.config.optimizer.name = std::string(optimizer.name);
+      tiny.config.optimizer.momentum = momentum;
+      const StepResult whole = run_steps(tiny, options);
+      for (const int stage : {1, 2, 3}) expect_same(tiny, options, {.shard = 3, .zero_stage = stage}, whole);
     }
   }
 }
@@ -200,7 +217,14 @@ TEST(Trace, CommunicationHasItsOwnLaneAndIsTimed) {
   const TinyTraining tiny = testing::tiny("mlp");
   StepOptions options;
   options.microbatch_sizes.assign(2, 2);
+  options.trace = true;
   run_world(tiny, options, {.shard = 2}, [&](const RankResult& rank) {
+    int64_t flights = 0, instructions = 0;
+    for (const observe::TraceEvent& event : rank.trace) flights += event.stream == "comm" ? 1 : 0;
+    for (const plan::Instruction& instruction : rank.program.instructions)
+      instructions += instruction.stream == plan::Stream::kComm ? 1 : 0;
+    EXPECT_EQ(flights, instructions);
+    EXPECT_EQ(rank.trace.size(), rank.program.instructions.size());
     EXPECT_GT(rank.outputs.comm.busy_ns, 0);
     EXPECT_GE(rank.outputs.comm.exposed_ns, 0);
   });

@@ -55,15 +55,17 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
   loader_options.prefetch = 0;
   data::Loader loader(ledger, data::SampleOrder(42, ledger.size(), true), loader_options);
   train::RunOutputs outputs;
+  std::vector<observe::TraceEvent> trace;
   for (int s = 0; s < options.steps; ++s) {
     train::RunInputs inputs;
     inputs.loader = &loader;
     inputs.step = options.first_step + s;
     inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
     inputs.max_norm = 1.0;
+    if (options.trace) inputs.trace = &trace;
     outputs = executor.run(inputs);
   }
-  inspect({rank.rank, program, model, outputs, ledger.indices()});
+  inspect({rank.rank, program, model, outputs, ledger.indices(), trace});
 }
 
 }  // namespace

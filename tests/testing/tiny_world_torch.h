@@ -28,7 +28,8 @@ struct RankResult {
   const plan::Program& program;
   const train::ModelState& model;
   const train::RunOutputs& outputs;
-  const std::vector<int64_t>& samples;  // global positions that it read, in order
+  const std::vector<int64_t>& samples;            // indices that it read, in order
+  const std::vector<observe::TraceEvent>& trace;  // of StepOptions::trace
 };
 
 // Runs the steps on every rank; `prepare`, where given, is called on each rank's thread before, `inspect` at
