@@ -1,6 +1,7 @@
 #include "furrow/comm/shared_transport.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cstring>
@@ -15,9 +16,11 @@ namespace furrow::comm {
 namespace {
 
 constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers while asleep
-constexpr int kSpins = 2000;               // some 50 us; a wake-up through the kernel costs as much
+// Before sleeping: a wake-up through the kernel costs some 50 us.  Yielding lets a peer on the same core answer.
+constexpr int kSpins = 500;
+constexpr int kYields = 100;
 constexpr size_t kKeptStaging = 16;        // blocks
-constexpr int kSpinsCrowded = 20;          // more ranks than cores: whoever is waited for needs this one
+constexpr int kSpinsCrowded = 20;  // more ranks than cores: whoever is waited for needs this one
 
 bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
 
@@ -99,6 +102,7 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
     if (form == MessageForm::kInline) return {peer, 0};
   } else {
     sender.waiting.push_back(message);
+    ++deferred_;
   }
   return {peer, 2 * (number + 1)};
 }
@@ -130,6 +134,7 @@ bool SharedTransport::flush(int peer) {
     if (!slot_is_free(peer)) return false;
     publish(peer, sender.waiting.front());
     sender.waiting.pop_front();
+    --deferred_;
   }
   return true;
 }
@@ -242,9 +247,11 @@ bool SharedTransport::receive_posted(int peer, uint64_t id) {
   return true;
 }
 
-// The peer may wait for this rank to fetch, before it fetches itself.
-void SharedTransport::receive_any() {
-  for (int peer = 0; posted_ > 0 && peer < roster_.size(); ++peer) {
+// Whatever is waited for: the peer may wait for another of this rank's messages first.
+void SharedTransport::move_on() {
+  if (posted_ == 0 && deferred_ == 0) return;
+  for (int peer = 0; peer < roster_.size(); ++peer) {
+    flush(peer);
     const auto& posted = receivers_[static_cast<size_t>(peer)].posted;
     if (!posted.empty()) receive_posted(peer, posted.back().id);
   }
@@ -253,8 +260,11 @@ void SharedTransport::receive_any() {
 Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
   uint64_t message = 0;
   Slot* slot = nullptr;
-  wait_until(peer, &envelope, deadline_ns,
-             [&] { return (slot = find(peer, envelope, &message)) != nullptr; });
+  wait_until(peer, &envelope, deadline_ns, [&] {
+    if ((slot = find(peer, envelope, &message)) != nullptr) return true;
+    move_on();
+    return false;
+  });
   check_message(peer, envelope, *slot, bytes);
   receivers_[static_cast<size_t>(peer)].taken |= 1U << (message % kSlots);
   std::byte* data = slot->data;
@@ -281,25 +291,32 @@ void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
   if (is_send(ticket.id)) {
     const uint64_t message = ticket.id / 2 - 1;
     wait_until(ticket.peer, nullptr, deadline_ns, [&] {
-      if (sent(ticket.peer, message)) return true;
-      receive_any();
-      return false;
+      move_on();
+      return sent(ticket.peer, message);
     });
     return;
   }
   const auto& posted = receivers_[static_cast<size_t>(ticket.peer)].posted;
   const Envelope expected = posted.empty() ? Envelope() : posted.front().envelope;
-  wait_until(ticket.peer, &expected, deadline_ns, [&] { return receive_posted(ticket.peer, ticket.id); });
+  wait_until(ticket.peer, &expected, deadline_ns, [&] {
+    if (receive_posted(ticket.peer, ticket.id)) return true;
+    move_on();
+    return false;
+  });
 }
 
 template <class Ready>
 void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t deadline_ns,
                                  const Ready& ready) {
   Control& me = own();
-  for (int i = 0; i < spins_; ++i) {
+  for (int i = 0; i < spins_ + kYields; ++i) {
     if (ready()) return;
     if (me.aborted.load(std::memory_order_relaxed) != 0) break;
-    spin_pause();
+    if (i < spins_) {
+      spin_pause();
+    } else {
+      sched_yield();
+    }
   }
   int64_t looked_ns = now_ns();
   while (true) {

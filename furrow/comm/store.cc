@@ -24,6 +24,10 @@ constexpr int64_t kGreetingMs = 1'000;
 constexpr int64_t kStrangerRestMs = 5'000;  // a port where somebody else listens is tried again after this
 constexpr int64_t kFarewellMs = 500;
 
+// Between the end of the connection to the store and the verdict that rank 0 is gone: when it was this rank
+// that lost its connections, the others know it, and their word arrives by another way.
+constexpr int64_t kGraceMs = 150;
+
 int64_t now_ns() { return system_clock().monotonic_ns(); }
 
 std::chrono::steady_clock::time_point time_point_of(int64_t monotonic_ns) {
@@ -119,11 +123,17 @@ void Store::poll_once() {
     if (connection_.open()) {
       polls.push_back({connection_.socket().descriptor(), connection_.poll_events(), 0});
       timeout = poll_timeout_ms(next_beat_ns_);
+    } else if (loss_) {
+      timeout = poll_timeout_ms(loss_due_ns_);
     }
   }
   poll(polls.data(), polls.size(), timeout);
   wakeup_.clear();
   const int64_t now = now_ns();
+  if (loss_) {
+    if (now >= loss_due_ns_) record(*std::exchange(loss_, std::nullopt));
+    return;
+  }
   if (timeout >= 0 && now >= next_beat_ns_) send_beat(now);
   std::vector<StoreMessage> messages;
   bool alive = true;
@@ -139,7 +149,8 @@ void Store::poll_once() {
   for (const StoreMessage& message : messages) handle(message);
   if (!alive)
     return lose(ErrorCode::kUnavailable,
-                "ended its connection without a goodbye: it was killed, or has crashed");
+                "ended its connection without a goodbye: it was killed, or has crashed, or this rank is cut "
+                "off from it");
   check_silence(now);
 }
 
@@ -205,20 +216,17 @@ std::string Store::zero() const {
   return fmt::format("rank 0 (host {}, pid {}), which serves the store,", members_[0].host, members_[0].pid);
 }
 
-// The store is gone, and rank 0 with it.
+// The store is gone, and rank 0 with it; or this rank is cut off from both.
 void Store::lose(ErrorCode code, const std::string& how) {
-  std::string message;
-  {
-    const std::lock_guard lock(mutex_);
-    connection_.close();
-    if (left_ || failure_) return;
-    message = fmt::format("{} {}", zero(), how);
-    if (welcome_) {
-      message +=
-          "; last progress: " + describe_progress(zero_progress_.text, now_ns() - zero_progress_.at_ns);
-    }
+  const std::lock_guard lock(mutex_);
+  connection_.close();
+  if (left_ || failure_) return;
+  std::string message = fmt::format("{} {}", zero(), how);
+  if (welcome_) {
+    message += "; last progress: " + describe_progress(zero_progress_.text, now_ns() - zero_progress_.at_ns);
   }
-  record(Error(code, message));
+  loss_ = Error(code, message);
+  loss_due_ns_ = now_ns() + kGraceMs * kMs;
 }
 
 void Store::record(const Error& error) {

@@ -113,6 +113,8 @@ class Store : public Rendezvous {
   bool welcome_ = false;
   bool leaving_ = false;
   bool left_ = false;
+  std::optional<Error> loss_;  // of the store; becomes the failure when it is due.  Of the thread
+  int64_t loss_due_ns_ = 0;
   std::jthread thread_;  // last: it uses all of the above
 };
 

@@ -38,11 +38,17 @@ void check_training(const ModelSpec& spec, const Placement& placement, const Tra
   }
   const int32_t k = count(options.microbatch_sizes);
   if (k >= placement.data_ranks()) return;
-  throw Error(
-      ErrorCode::kInvalidArgument,
-      fmt::format("{} microbatches for dp_replicate {} x dp_shard {} = {} data ranks: each needs at least "
-                  "one; raise [training] global_batch_size, lower local_batch_size, or use at most {} ranks",
-                  k, placement.replicas(), placement.shards(), placement.data_ranks(), k));
+  int64_t samples = 0;
+  for (const int64_t size : options.microbatch_sizes) samples += size;
+  const int64_t local = options.microbatch_sizes[0];
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("global batch {} / local batch {} = {} microbatches, for dp_replicate {} x "
+                          "dp_shard {} = {} data ranks: "
+                          "each needs at least one; raise [training] global_batch_size to {}, lower "
+                          "local_batch_size, or use at "
+                          "most {} ranks",
+                          samples, local, k, placement.replicas(), placement.shards(), placement.data_ranks(),
+                          local * placement.data_ranks(), k));
 }
 
 Program finish(Draft* draft) {

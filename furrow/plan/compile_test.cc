@@ -227,9 +227,10 @@ TEST(CompileTrain, RefusesWhatItCannotDo) {
               HasSubstr("1 entries for 2 units"));
   EXPECT_THAT(error_of([&] { compile_train(spec, Layout(), {{4}, {}, -1}); }),
               HasSubstr("-1 optimizer states"));
-  EXPECT_THAT(
-      error_of([&] { compile_train(spec, Layout({1, 1, 2, 1, 1, 1}, 2), {{4}, {}, 0}); }),
-      HasSubstr("1 microbatches for dp_replicate 1 x dp_shard 2 = 2 data ranks: each needs at least one"));
+  EXPECT_THAT(error_of([&] { compile_train(spec, Layout({1, 1, 2, 1, 1, 1}, 2), {{4}, {}, 0}); }),
+              HasSubstr("global batch 4 / local batch 4 = 1 microbatches, for dp_replicate 1 x dp_shard 2 = "
+                        "2 data ranks: each "
+                        "needs at least one; raise [training] global_batch_size to 8"));
   EXPECT_THAT(
       error_of([&] { compile_train(spec, Layout({2, 1, 2, 1, 3, 1}, 12), {{4}, {}, 0}); }),
       HasSubstr("unimplemented: [parallelism] pipeline_parallel_degree is 2: no schedule cuts a step into "

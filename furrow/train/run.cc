@@ -135,7 +135,8 @@ void Run::compile() {
                        layout_, ranks_});
   checkpointer_ = std::make_unique<Checkpointer>(
       config,
-      CheckpointPlace{run_folder_ + "/" + config.checkpoint.folder, own_extents(flat, program.placement)},
+      CheckpointPlace{std::filesystem::path(run_folder_) / config.checkpoint.folder,
+                      own_extents(flat, program.placement)},
       bench_.rank);
 }
 

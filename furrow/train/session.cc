@@ -10,16 +10,26 @@
 
 namespace furrow::train {
 
+namespace {
+
+// Else the other ranks wait for their deadline.
+void abort_others(const TrainRequest& request, const Error& error) {
+  if (request.communicator == nullptr) return;
+  const comm::Roster& roster = request.communicator->roster();
+  request.communicator->abort(Error(error.code(), comm::describe(roster, roster.rank) + ": " + error.what()));
+}
+
+}  // namespace
+
 observe::Summary train(const TrainRequest& request) {
   tensor::install_counting_allocator();
   try {
     return Run(request).run();
   } catch (const Error& error) {
-    if (request.communicator != nullptr) {  // else the other ranks wait for their deadline
-      const comm::Roster& roster = request.communicator->roster();
-      request.communicator->abort(
-          Error(error.code(), comm::describe(roster, roster.rank) + ": " + error.what()));
-    }
+    abort_others(request, error);
+    throw;
+  } catch (const std::exception& error) {
+    abort_others(request, Error(ErrorCode::kInternal, error.what()));
     throw;
   }
 }

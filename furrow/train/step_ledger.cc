@@ -12,6 +12,7 @@ void StepLedger::begin_steps(const RankContext& rank) {
 void StepLedger::end_steps(const RankContext& rank) {
   if (rank.alone()) return;
   for (const comm::LedgerRow& row : rank.communicator->ledger().rows()) {
+    if (row.kind == comm::CollectiveKind::kSend) continue;  // its bytes are the receiver's
     Bytes& bytes = bytes_[static_cast<size_t>(row.kind)];
     bytes.calls += row.calls;
     bytes.wire += row.wire_bytes;

@@ -38,12 +38,8 @@ bool same(const at::Tensor& part, const at::Tensor& whole, const train::Extent& 
 }
 
 void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
-              comm::Communicator& communicator, const std::function<void(const RankResult&)>& inspect) {
-  const train::OptimizerRule rule(tiny.config.optimizer, false);
-  train::RankContext rank;
-  rank.threads = options.threads;
-  rank.seed = 42;
-  train::join(&communicator, world.layout(), &rank);
+              const train::RankContext& rank, const std::function<void(const RankResult&)>& inspect) {
+  const train::OptimizerRule rule(tiny.config.optimizer, tiny.config.lr_scheduler);
   plan::TrainOptions train_options;
   train_options.microbatch_sizes = options.microbatch_sizes;
   train_options.recompute = options.recompute;
@@ -59,15 +55,17 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
   loader_options.prefetch = 0;
   data::Loader loader(ledger, data::SampleOrder(42, ledger.size(), true), loader_options);
   train::RunOutputs outputs;
+  std::vector<observe::TraceEvent> trace;
   for (int s = 0; s < options.steps; ++s) {
     train::RunInputs inputs;
     inputs.loader = &loader;
     inputs.step = options.first_step + s;
     inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
     inputs.max_norm = 1.0;
+    if (options.trace) inputs.trace = &trace;
     outputs = executor.run(inputs);
   }
-  inspect({rank.rank, program, model, outputs, ledger.indices()});
+  inspect({rank.rank, program, model, outputs, ledger.indices(), trace});
 }
 
 }  // namespace
@@ -77,9 +75,17 @@ std::string WorldOptions::name() const {
 }
 
 void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
-               const std::function<void(const RankResult&)>& inspect) {
-  run_ranks(world.ranks(),
-            [&](comm::Communicator& communicator) { run_rank(tiny, options, world, communicator, inspect); });
+               const std::function<void(const RankResult&)>& inspect,
+               const std::function<void(train::RankContext&)>& prepare) {
+  const auto run_one = [&](comm::Communicator& communicator) {
+    train::RankContext rank;
+    rank.threads = options.threads;
+    rank.seed = 42;
+    train::join(&communicator, world.layout(), &rank);
+    if (prepare) prepare(rank);
+    run_rank(tiny, options, world, rank, inspect);
+  };
+  run_ranks(world.ranks(), run_one, {.timeout_ms = 20'000});
 }
 
 std::string difference(const RankResult& rank, const StepResult& whole) {

@@ -28,12 +28,15 @@ struct RankResult {
   const plan::Program& program;
   const train::ModelState& model;
   const train::RunOutputs& outputs;
-  const std::vector<int64_t>& samples;  // global positions that it read, in order
+  const std::vector<int64_t>& samples;            // indices that it read, in order
+  const std::vector<observe::TraceEvent>& trace;  // of StepOptions::trace
 };
 
-// Runs the steps on every rank; `inspect` is called on each rank's thread at its end.
+// Runs the steps on every rank; `prepare`, where given, is called on each rank's thread before, `inspect` at
+// its end.
 void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
-               const std::function<void(const RankResult&)>& inspect);
+               const std::function<void(const RankResult&)>& inspect,
+               const std::function<void(train::RankContext&)>& prepare = {});
 
 // Where parameters, optimizer state, loss or norm of any rank differ from the whole ones of one process; ""
 // nowhere.
