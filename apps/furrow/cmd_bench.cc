@@ -1,29 +1,200 @@
-// furrow bench: parts of furrow measured on this machine.
+// furrow bench: measurements of this machine with furrow's own parts.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <span>
+
+#include "apps/furrow/bench_comm.h"
 #include "apps/furrow/bench_data.h"
+#include "apps/furrow/bench_scaling.h"
 #include "apps/furrow/commands.h"
+#include "apps/furrow/launcher.h"
+#include "apps/furrow/ranks.h"
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/log.h"
 #include "furrow/base/names.h"
+#include "furrow/base/text.h"
+#include "furrow/comm/algorithm.h"
+#include "furrow/config/config.h"
 
 namespace furrow::app {
 namespace {
 
 struct BenchRow {
   std::string_view name;
+  size_t positional;                          // words, the name among them
+  std::span<const std::string_view> options;  // of kOptions, those that it takes
   int (*run)(const Arguments& arguments);
 };
-constexpr BenchRow kBenches[] = {{"data", &bench_data}};
 
-int run_bench(const Arguments& arguments) {
+std::vector<int> parse_rank_list(const std::string& text) {
+  std::vector<int> ranks;
+  for (const std::string& part : split(text, ',')) ranks.push_back(parse_ranks(part));
+  return ranks;
+}
+
+int parse_positive(const Arguments& arguments, std::string_view option, std::string_view otherwise) {
+  const std::string text = arguments.get(option, otherwise);
+  int64_t value = 0;
+  if (!parse_int(text, value) || value < 1 || value > 1'000'000)
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("{} is a number from 1, not '{}'", option, text));
+  return static_cast<int>(value);
+}
+
+CommBenchOptions comm_options(const Arguments& arguments) {
+  CommBenchOptions options;
+  if (arguments.has("--op")) options.operations = split(arguments.get("--op", ""), ',');
+  const auto known = comm_bench_operations();
+  for (const std::string& name : options.operations) {
+    if (std::find(known.begin(), known.end(), name) == known.end())
+      throw Error(ErrorCode::kInvalidArgument, unknown_name_message("operation", name, known));
+  }
+  options.canonical = !arguments.has("--algorithm");
+  return options;
+}
+
+// [comm] of the overrides, and what the options say.
+config::Config comm_config(const Arguments& arguments) {
+  config::Config config = config::parse("[training]\nsteps = 1\n", "bench", arguments.overrides);
+  for (const auto& [option, key] :
+       {std::pair{"--transport", "comm.transport"}, {"--algorithm", "comm.algorithm"}}) {
+    if (arguments.has(option)) config::set(config, key, arguments.get(option, ""));
+  }
+  if (config.comm.algorithm != "auto") comm::algorithm_index(config.comm.algorithm);
+  return config;
+}
+
+// Rank 0 writes the file for the machine.
+void tune_rank(comm::Communicator& communicator, const CommBenchOptions& options) {
+  const std::string path = tuning_file();
+  std::string before;
+  if (path_exists(path)) before = communicator.algorithms().to_text();
+  const std::string text = tune_comm(communicator, options, before);
+  if (communicator.rank() != 0) return;
+  make_directories(parent_directory(path));
+  write_file_atomic(path, text);
+  log_info(fmt::format("algorithms for {} ranks: {}", communicator.size(), path));
+}
+
+int measure_comm(const Arguments& arguments, const comm::World& world) {
+  const CommBenchOptions options = comm_options(arguments);
+  const auto membership = join_world(world, comm_config(arguments));
+  try {
+    if (arguments.has("--tune")) tune_rank(membership->communicator(), options);
+    const Table table = comm_bench_table(bench_comm(membership->communicator(), options));
+    membership->leave();
+    if (world.rank == 0) fmt::print("{}", table.print(arguments.has("--json")));
+  } catch (const Error& error) {
+    membership->fail(error);
+    throw;
+  }
+  return 0;
+}
+
+std::vector<std::string> words_of_a_rank(const Arguments& arguments) {
+  std::vector<std::string> words = {"bench", "comm", "--json"};
+  for (const char* option : {"--op", "--transport", "--algorithm"}) {
+    if (arguments.has(option)) words.push_back(fmt::format("{}={}", option, arguments.get(option, "")));
+  }
+  if (arguments.has("--tune")) words.emplace_back("--tune");
+  words.insert(words.end(), arguments.overrides.begin(), arguments.overrides.end());
+  return words;
+}
+
+int run_comm(const Arguments& arguments) {
+  comm_options(arguments);  // what is wrong is told before anything starts
+  comm_config(arguments);
+  if (!arguments.has("--nproc")) {
+    const comm::World world = this_world();
+    if (world.size > 1) return measure_comm(arguments, world);
+  }
+  refuse_inside_a_world();
+  std::vector<CommBenchRow> rows;
+  for (const int ranks : parse_rank_list(arguments.get("--nproc", "2,4,8"))) {
+    if (ranks < 2)
+      throw Error(ErrorCode::kInvalidArgument, "one rank has nobody to talk to: --nproc 2 or more");
+    std::string printed;
+    LaunchRequest request;
+    request.words = words_of_a_rank(arguments);
+    request.ranks = ranks;
+    request.output = &printed;
+    const Launched launched = launch(request);
+    if (launched.exit_status != 0) return report(launched);
+    const auto more = parse_comm_bench(printed);
+    rows.insert(rows.end(), more.begin(), more.end());
+  }
+  fmt::print("{}", comm_bench_table(rows).print(arguments.has("--json")));
+  return 0;
+}
+
+int run_scaling(const Arguments& arguments) {
+  refuse_inside_a_world();
+  if (arguments.has("--weak") && arguments.has("--strong"))
+    throw Error(ErrorCode::kInvalidArgument, "--weak or --strong, not both");
+  ScalingOptions options;
+  options.config = arguments.positional[1];
+  options.overrides = arguments.overrides;
+  options.ranks = parse_rank_list(arguments.get("--nproc", "1,2"));
+  options.strong = arguments.has("--strong");
+  options.repeats = parse_positive(arguments, "--repeats", "7");
+  options.steps = parse_positive(arguments, "--steps", "20");
+  if (options.steps < 2)
+    throw Error(ErrorCode::kInvalidArgument, "--steps 2 or more: the first one is not counted");
+  const auto rows = bench_scaling(options);
+  fmt::print("{}", scaling_table(rows, options.strong).print(arguments.has("--json")));
+  return 0;
+}
+
+constexpr std::string_view kCommOptions[] = {"--nproc",     "--op",   "--transport",
+                                             "--algorithm", "--tune", "--json"};
+constexpr std::string_view kScalingOptions[] = {"--nproc",   "--weak",  "--strong",
+                                                "--repeats", "--steps", "--json"};
+constexpr std::string_view kDataOptions[] = {"--seconds", "--json"};
+
+constexpr BenchRow kBenches[] = {
+    {"comm", 1, kCommOptions, run_comm},
+    {"data", 2, kDataOptions, bench_data},
+    {"scaling", 2, kScalingOptions, run_scaling},
+};
+
+const BenchRow& find_bench(const std::string& name) {
   std::vector<std::string> known;
   for (const BenchRow& bench : kBenches) {
-    if (bench.name == arguments.positional[0]) return bench.run(arguments);
+    if (bench.name == name) return bench;
     known.emplace_back(bench.name);
   }
-  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("bench", arguments.positional[0], known));
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("bench", name, known));
+}
+
+int run_bench(const Arguments& arguments) {
+  const BenchRow& bench = find_bench(arguments.positional[0]);
+  if (arguments.positional.size() != bench.positional) {
+    throw Error(ErrorCode::kInvalidArgument,
+                bench.positional == 1 ? fmt::format("`furrow bench {}` takes no config", bench.name)
+                                      : fmt::format("`furrow bench {}` needs one CONFIG", bench.name));
+  }
+  for (const auto& [option, value] : arguments.options) {
+    if (std::find(bench.options.begin(), bench.options.end(), option) != bench.options.end()) continue;
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("`furrow bench {}` has no option {}: it takes {}",
+                                                         bench.name, option, fmt::join(bench.options, " ")));
+  }
+  return bench.run(arguments);
 }
 
 constexpr Option kOptions[] = {
-    {"--seconds", "S", "how long each way is measured (default: 2)"},
+    {"--nproc", "N,N", "numbers of ranks on this machine (comm: 2,4,8; scaling: 1,2)"},
+    {"--op", "OP,OP",
+     "comm: all_reduce, reduce_scatter, all_gather, broadcast, reduce, all_to_all, send_recv"},
+    {"--transport", "auto|shm|tcp", "comm: how bytes travel"},
+    {"--algorithm", "NAME", "comm: that algorithm wherever it fits"},
+    {"--tune", "", "comm: measure every algorithm first and keep the fastest ones for this machine"},
+    {"--weak", "", "scaling: every rank brings the batch of one (default)"},
+    {"--strong", "", "scaling: the ranks share one batch"},
+    {"--repeats", "N", "scaling: how often each is measured, in turns (default 7)"},
+    {"--steps", "N", "scaling: steps of each training (default 20)"},
+    {"--seconds", "S", "data: how long each way is measured (default 2)"},
     {"--json", "", "print JSON"},
 };
 
@@ -31,19 +202,25 @@ constexpr Option kOptions[] = {
 
 const Command kBenchCommand{
     .name = "bench",
-    .arguments = "data SOURCE|DIR",
-    .min_positional = 2,
+    .arguments = "comm|data|scaling [CONFIG]",
+    .min_positional = 1,
     .max_positional = 2,
     .takes_overrides = true,
-    .summary = "measure parts of furrow on this machine",
+    .summary = "measure the wires between ranks, the feed, or how training scales",
     .description =
+        "  furrow bench comm --nproc 2 --op all_reduce\n"
         "  furrow bench data packs/mnist\n"
-        "  furrow bench data examples/convnet-fashion.toml --training.local_batch_size 256\n"
+        "  furrow bench scaling examples/gpt-shakespeare.toml --nproc 1,2\n"
         "\n"
-        "data: batches of the training split in shuffled order, with nothing else to do. A pack is measured\n"
-        "mapped, streamed by one reader and by several. stored counts the bytes that are read, delivered "
-        "those\n"
-        "of the batches, both in GB/s.\n",
+        "comm: columns as in nccl-tests, and the bytes on the wire beside the least possible. It also runs\n"
+        "under torchrun, srun and mpirun. --tune writes the algorithms that later runs use "
+        "(FURROW_COMM_TUNING,\n"
+        "else ~/.config/furrow/comm-tuning).\n"
+        "data: batches of the training split in shuffled order, with nothing else to do; a config, a run or a\n"
+        "data set. A pack is measured mapped, streamed by one reader and by several. stored counts the bytes\n"
+        "that are read, delivered those of the batches, both in GB/s.\n"
+        "scaling: samples per second on N ranks over those of N independent one-rank runs at the same "
+        "time.\n",
     .options = kOptions,
     .run = run_bench,
 };

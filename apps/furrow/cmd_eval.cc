@@ -45,7 +45,7 @@ const Command kEvalCommand{
         "Uses the model of the run (model/), or its newest checkpoint while there is none.\n",
     .options = kOptions,
     .run = run_eval,
-    .prepare = start_loading_torch,
+    .prepare = [](std::span<const std::string>) { start_loading_torch(); },
 };
 
 }  // namespace furrow::app

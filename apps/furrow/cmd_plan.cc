@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "apps/furrow/commands.h"
+#include "furrow/base/error.h"
 #include "furrow/base/table.h"
 #include "furrow/base/text.h"
 #include "furrow/config/config.h"
@@ -25,17 +26,45 @@ struct Planned {
   int64_t classes = 0, steps = 0;
 };
 
-Planned plan_of(const config::Config& config) {
+// Which of how many ranks.
+struct Place {
+  int rank = 0;
+  int ranks = 1;
+};
+
+int number_option(const Arguments& arguments, std::string_view option, int64_t least, int64_t most) {
+  const std::string text = arguments.get(option, fmt::format("{}", least));
+  int64_t value = 0;
+  if (parse_int(text, value) && value >= least && value <= most) return static_cast<int>(value);
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("{} {}: it must be a number from {} to {}", option, text, least, most));
+}
+
+Place place_of(const Arguments& arguments) {
+  Place place;
+  place.ranks = number_option(arguments, "--nproc", 1, 1 << 16);
+  place.rank = number_option(arguments, "--rank", 0, place.ranks - 1);
+  return place;
+}
+
+int data_ranks(const plan::Layout& layout) {
+  return layout.degree(plan::Axis::kReplicate) * layout.degree(plan::Axis::kShard);
+}
+
+Planned plan_of(const config::Config& config, const Place& place) {
   Planned planned;
+  const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
   const data::DataInfo info = data::probe(config);
   const data::Field& input = info.fields[0];
   models::DataShape shape{{input.dtype, input.shape}, info.classes};
   shape.input.shape.insert(shape.input.shape.begin(), -1);
   planned.classes = shape.classes;
-  planned.steps = train::total_steps(config.training, info.train_samples);
+  planned.steps = train::total_steps(config.training, info.train_samples, data_ranks(layout));
   const plan::ModelSpec spec = models::describe(config.model, shape);
-  planned.program =
-      plan::compile_train(spec, plan::layout_from(config.parallelism, 1), train::train_options(config, spec));
+  plan::TrainOptions options = train::train_options(config, spec);
+  options.microbatch_sizes = train::microbatch_sizes(config.training, data_ranks(layout));
+  options.ranks = plan::rank_options_from(config.parallelism, config.debug, place.rank);
+  planned.program = plan::compile_train(spec, layout, options);
   planned.quote = plan::quote(planned.program, spec);
   return planned;
 }
@@ -73,6 +102,41 @@ Table memory_table(const plan::Quote& quote, bool as_json) {
   return table;
 }
 
+// Flat buffers by what they are for, beside the formula's figures.
+Table items_table(const plan::Quote& quote, bool as_json) {
+  Table table(
+      {{"flat buffers", "item"}, {"planned", "planned_bytes"}, {quote.formula.text, "formula_bytes"}});
+  const std::pair<std::string_view, double> formula[] = {{"parameters", quote.formula.parameters},
+                                                         {"gradients, final", quote.formula.gradients},
+                                                         {"optimizer", quote.formula.optimizer}};
+  for (const plan::MemoryItem& item : quote.memory) {
+    std::vector<Cell> row = {item.name, bytes_cell(item.bytes, as_json), Cell()};
+    for (const auto& [name, bytes] : formula) {
+      if (name == item.name) row[2] = bytes_cell(static_cast<int64_t>(bytes), as_json);
+    }
+    table.add_row(std::move(row));
+  }
+  return table;
+}
+
+// What a rank receives in a step.
+Table communication_table(const plan::Quote& quote, bool as_json) {
+  Table table({{"communication"},
+               {"over"},
+               {"times"},
+               {"this rank", "wire_bytes"},
+               {"mean of ranks", "mean_bytes"},
+               {"bound", "bound_bytes"}});
+  for (const plan::CollectiveQuote& each : quote.collectives) {
+    table.add_row({std::string(plan::op_info(each.op).name),
+                   std::string(plan::kGroupAxisNames[static_cast<size_t>(each.axis)]), each.count,
+                   bytes_cell(each.wire_bytes, as_json),
+                   bytes_cell(static_cast<int64_t>(each.mean_bytes), as_json),
+                   bytes_cell(static_cast<int64_t>(each.bound_bytes), as_json)});
+  }
+  return table;
+}
+
 std::string names(const std::vector<plan::Value>& values) {
   std::vector<std::string> texts;
   for (const plan::Value& value : values) texts.push_back(plan::to_string(value));
@@ -96,13 +160,21 @@ Table program_table(const plan::Program& program) {
   return table;
 }
 
-Table summary_table(const Planned& planned) {
+Table summary_table(const Planned& planned, bool as_json) {
   const plan::Quote& quote = planned.quote;
   Table table({{"figure"}, {"value"}});
   const auto add = [&](const char* figure, Cell value) {
     table.add_row({std::string(figure), std::move(value)});
   };
   add("architecture", quote.architecture);
+  if (quote.placement.data_ranks() > 1) {
+    add("layout", quote.placement.layout.to_string());
+    add("rank", static_cast<int64_t>(quote.placement.rank));
+    if (quote.placement.zero_stage > 0) add("ZeRO stage", static_cast<int64_t>(quote.placement.zero_stage));
+    add("bytes per step", bytes_cell(static_cast<int64_t>(quote.communication_bytes()), as_json));
+    add("  times data parallel", quote.communication_bytes() / quote.data_parallel_bytes);
+  }
+  if (as_json) add("deterministic", quote.deterministic);
   add("units", static_cast<int64_t>(quote.units.size()));
   add("parameters", quote.parameters);
   add("classes", planned.classes);
@@ -121,7 +193,7 @@ Table summary_table(const Planned& planned) {
 int run_plan(const Arguments& arguments) {
   const std::string& what = arguments.positional[0];
   const std::string file = observe::holds_run(what) ? what + "/config.toml" : what;
-  const Planned planned = plan_of(config::load(file, arguments.overrides));
+  const Planned planned = plan_of(config::load(file, arguments.overrides), place_of(arguments));
   const bool as_json = arguments.has("--json");
   const std::string part = arguments.get("--print", "");
   if (part == "program") {
@@ -130,16 +202,27 @@ int run_plan(const Arguments& arguments) {
     fmt::print("{}", units_table(planned.quote, as_json).print(as_json));
   } else if (part == "memory") {
     fmt::print("{}", memory_table(planned.quote, as_json).print(as_json));
+  } else if (part == "buffers") {
+    fmt::print("{}", items_table(planned.quote, as_json).print(as_json));
+  } else if (part == "communication") {
+    fmt::print("{}", communication_table(planned.quote, as_json).print(as_json));
   } else if (as_json) {
-    fmt::print("{}", summary_table(planned).json());
+    fmt::print("{}", summary_table(planned, true).json());
   } else {
-    fmt::print("{}\n{}", summary_table(planned).text(), memory_table(planned.quote, false).text());
+    fmt::print("deterministic {}\n\n", planned.quote.deterministic);
+    fmt::print("{}\n{}", summary_table(planned, false).text(), memory_table(planned.quote, false).text());
+    if (planned.quote.collectives.empty()) return 0;
+    fmt::print("\n{}\n{}", items_table(planned.quote, false).text(),
+               communication_table(planned.quote, false).text());
   }
   return 0;
 }
 
 constexpr Option kOptions[] = {
-    {"--print", "program|units|memory", "what to print (default: the figures of a step and its memory)"},
+    {"--print", "program|units|memory|buffers|communication",
+     "what to print (default: the figures of a step, its memory, its communication)"},
+    {"--nproc", "N", "plan for N ranks, laid out by [parallelism]"},
+    {"--rank", "R", "which of them (default 0)"},
     {"--json", "", "print JSON"},
 };
 
@@ -155,6 +238,7 @@ const Command kPlanCommand{
     .description =
         "  furrow plan examples/gpt-shakespeare.toml\n"
         "  furrow plan examples/gpt-shakespeare.toml --print program\n"
+        "  furrow plan examples/gpt-shakespeare.toml --nproc 4 --rank 3 --print communication\n"
         "\n"
         "Opens the data for its shapes, compiles the program of one training step and verifies it.\n"
         "The program printed is the one that `furrow train` executes; parse and print are inverse.\n",

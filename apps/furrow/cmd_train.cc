@@ -1,109 +1,138 @@
-// furrow train: runs a training from a config, or goes on with the run of a folder.
+// furrow train: runs a training from a config, or goes on with the run of a folder; on one rank or several.
 #include <fmt/format.h>
-#include <unistd.h>
 
+#include <algorithm>
+#include <csignal>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
+#include <span>
 
 #include "apps/furrow/commands.h"
+#include "apps/furrow/launcher.h"
+#include "apps/furrow/ranks.h"
 #include "apps/furrow/signals.h"
 #include "apps/furrow/sinks.h"
 #include "apps/furrow/torch_library.h"
+#include "apps/furrow/train_job.h"
 #include "furrow/base/error.h"
-#include "furrow/base/file.h"
 #include "furrow/base/log.h"
-#include "furrow/config/config.h"
 #include "furrow/data/dataset.h"
 #include "furrow/observe/run_folder.h"
+#include "furrow/plan/layout.h"
 
 namespace furrow::app {
 namespace {
 
-// What to train and where.
-struct Job {
-  config::Config config;
-  std::string run_folder;
-  bool claimed = false;  // the folder was made to get its number: it goes again if the run never begins
-};
-
-Job job_of_run(const std::string& folder, const Arguments& arguments) {
-  if (!arguments.has("--resume")) {
-    throw Error(ErrorCode::kAlreadyExists,
-                fmt::format("{0} already holds a run: go on with `furrow train {0} --resume`", folder));
+// This command once more, as each rank runs it.
+std::vector<std::string> words_of_a_rank(const Arguments& arguments) {
+  std::vector<std::string> words{"train", arguments.positional[0]};
+  for (const char* option : {"--resume", "--json"}) {
+    if (arguments.has(option)) words.emplace_back(option);
   }
-  const std::string path = folder + "/config.toml";
-  const config::Config before = config::load(path);
-  Job job{config::load(path, arguments.overrides), folder};
-  for (const std::string& line : config::recipe_difference(recipe_of(before), recipe_of(job.config))) {
-    if (job.config.debug.deterministic == "strict") {
-      throw Error(ErrorCode::kFailedPrecondition,
-                  fmt::format("a strict run keeps its recipe, but {}: train another run, or set "
-                              "debug.deterministic = \"auto\"",
-                              line));
-    }
-    log_warning(fmt::format("the recipe changes, so this run cannot be repeated in one go: {}", line));
-  }
-  return job;
+  words.insert(words.end(), arguments.overrides.begin(), arguments.overrides.end());
+  return words;
 }
 
-Job job_of_config(const std::string& path, const Arguments& arguments) {
-  if (std::filesystem::is_directory(path)) {
-    throw Error(
-        ErrorCode::kNotFound,
-        fmt::format("{} is neither a config file nor the folder of a run (it has no config.toml)", path));
+// Starts the ranks and watches them; what is wrong with the command is said here, once.
+int launch_train(const Arguments& arguments) {
+  LaunchRequest request;
+  request.ranks = parse_ranks(arguments.get("--nproc", ""));
+  refuse_inside_a_world();
+  const TrainJob job = train_job(arguments, {});
+  try {
+    if (!arguments.has("--resume") && observe::holds_run(job.run_folder))
+      observe::throw_holds_run(job.run_folder);
+    plan::layout_from(job.config.parallelism, request.ranks);
+    request.words = words_of_a_rank(arguments);
+    request.threads = static_cast<int>(job.config.training.threads);
+    request.run_folder = job.run_folder;
+    if (job.claimed) request.environment.emplace_back(kRunFolderVariable, job.run_folder);
+    const Launched launched = launch(request);
+    give_up_claim(job);
+    return report(launched);
+  } catch (...) {
+    give_up_claim(job);
+    throw;
   }
-  Job job{config::load(path, arguments.overrides), {}};
-  job.run_folder = job.config.job.dump_folder;
-  if (!job.run_folder.empty()) return job;
-  if (arguments.has("--resume")) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "--resume needs the run: `furrow train RUN --resume`, or a --job.dump_folder");
-  }
-  job.run_folder = observe::claim_run_folder("runs", std::filesystem::path(path).stem().string());
-  job.claimed = true;
-  return job;
 }
 
-int exit_status_of(const observe::Summary& summary, const CancelToken& cancel) {
-  return summary.status == "interrupted" ? 128 + cancel.reason() : 0;
-}
-
-observe::Summary train_job(const Job& job, bool resume, const CancelToken* cancel) {
-  const auto sinks = make_sinks(job.config, job.run_folder);
+observe::Summary train_on(comm::Membership& membership, const TrainJob& job, bool resume,
+                          const CancelToken* cancel) {
+  const bool first = membership.world().rank == 0;
+  const auto sinks = first ? make_sinks(job.config, job.run_folder) : decltype(make_sinks({}, {})){};
   train::TrainRequest request;
   request.config = job.config;
   request.run_folder = job.run_folder;
   request.resume = resume;
   request.cancel = cancel;
   for (const auto& sink : sinks) request.sinks.push_back(sink.get());
+  if (membership.world().size > 1) request.communicator = &membership.communicator();
+  request.dataset = std::make_shared<data::Dataset>(data::open_dataset(job.config));  // while libtorch loads
+  return torch_entry_points().train(request);
+}
+
+// What goes wrong on this rank ends the others.
+observe::Summary train_in_world(const comm::World& world, const TrainJob& job, bool resume,
+                                const CancelToken* cancel) {
+  const auto membership = join_world(world, job.config);
   try {
-    request.dataset =
-        std::make_shared<data::Dataset>(data::open_dataset(job.config));  // while libtorch loads
-    return torch_entry_points().train(request);
-  } catch (...) {
-    if (job.claimed) ::rmdir(job.run_folder.c_str());  // only when nothing is in it
+    const observe::Summary summary = train_on(*membership, job, resume, cancel);
+    membership->leave();
+    return summary;
+  } catch (const Error& error) {
+    membership->fail(error);
+    throw;
+  } catch (const std::exception& error) {
+    membership->fail(Error(ErrorCode::kInternal, error.what()));
     throw;
   }
 }
 
+void print_result(const observe::Summary& summary, const TrainJob& job, bool as_json) {
+  fmt::print("{}", as_json ? observe::to_json(summary) : observe::to_table(summary));
+  log_info(fmt::format("run folder: {}", job.run_folder));
+  if (summary.status != "interrupted") return;
+  log_info(fmt::format("interrupted: go on with `furrow train {} --resume`", job.run_folder));
+}
+
+// Another rank may have got the signal.
+int exit_status_of(const observe::Summary& summary, const CancelToken& cancel) {
+  if (summary.status != "interrupted") return 0;
+  return 128 + (cancel.cancelled() ? cancel.reason() : SIGTERM);
+}
+
 int run_train(const Arguments& arguments) {
-  const std::string& what = arguments.positional[0];
-  const Job job = observe::holds_run(what) ? job_of_run(what, arguments) : job_of_config(what, arguments);
-  for (const std::string& line : config::ignored_settings(job.config)) log_warning(line);
-  if (job.config.job.print_config) fmt::print(stderr, "{}", config::to_toml(job.config));
+  if (arguments.has("--nproc")) return launch_train(arguments);
+  const comm::World world = this_world();
+  const TrainJob job = train_job(arguments, world);
+  const bool first = world.rank == 0;
+  if (first) {
+    for (const std::string& line : job.warnings) log_warning(line);
+    if (job.config.job.print_config) fmt::print(stderr, "{}", config::to_toml(job.config));
+  }
   CancelToken cancel;
   const SignalScope signals(&cancel);
-  const observe::Summary summary = train_job(job, arguments.has("--resume"), &cancel);
-  fmt::print("{}", arguments.has("--json") ? observe::to_json(summary) : observe::to_table(summary));
-  log_info(fmt::format("run folder: {}", job.run_folder));
-  if (summary.status == "interrupted") {
-    log_info(fmt::format("interrupted: go on with `furrow train {} --resume`", job.run_folder));
+  observe::Summary summary;
+  try {
+    summary = train_in_world(world, job, arguments.has("--resume"), &cancel);
+  } catch (...) {
+    give_up_claim(job);
+    throw;
   }
+  if (first) print_result(summary, job, arguments.has("--json"));
   return exit_status_of(summary, cancel);
 }
 
+// The launcher itself computes nothing.
+void prepare_train(std::span<const std::string> words) {
+  const auto is_nproc = [](const std::string& word) {
+    return word == "--nproc" || word.starts_with("--nproc=");
+  };
+  if (std::none_of(words.begin(), words.end(), is_nproc)) start_loading_torch();
+}
+
 constexpr Option kOptions[] = {
+    {"--nproc", "N", "train on N ranks of this machine"},
     {"--resume", "", "go on from the newest valid checkpoint of the run"},
     {"--json", "", "print the summary as JSON"},
 };
@@ -120,15 +149,18 @@ const Command kTrainCommand{
     .description =
         "  furrow train examples/convnet-fashion.toml --training.steps 500 --optimizer.lr 0.05\n"
         "  furrow train runs/convnet-fashion-001 --resume\n"
+        "  furrow train examples/gpt-shakespeare.toml --nproc 2\n"
         "\n"
         "CONFIG is a TOML file; every key can be given as --section.key value (`furrow help config`).\n"
         "The run goes into --job.dump_folder DIR, else into runs/<config name>-NNN.\n"
         "With --resume a run goes on from its newest valid checkpoint, also after kill -9.\n"
+        "--nproc N trains on N ranks of this machine, also to go on with a run of another number; under\n"
+        "torchrun, srun and mpirun the environment is enough (docs/howto/train-on-ranks.md).\n"
         "SIGINT (Ctrl-C) and SIGTERM save a checkpoint and stop with status 130 or 143; a second one "
         "kills.\n",
     .options = kOptions,
     .run = run_train,
-    .prepare = start_loading_torch,
+    .prepare = prepare_train,
 };
 
 }  // namespace furrow::app

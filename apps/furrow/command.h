@@ -38,7 +38,7 @@ struct Command {
   // Prints its result on stdout and returns the exit status; throws Error.
   int (*run)(const Arguments& arguments);
   // Called before the words are looked at: work that should overlap.  May be null.
-  void (*prepare)() = nullptr;
+  void (*prepare)(std::span<const std::string> words) = nullptr;
 };
 
 std::span<const Command* const> commands();

@@ -26,8 +26,8 @@ int run(std::vector<std::string> words) {
   if (words[0] == "--help" || words[0] == "-h") words[0] = "help";
   if (words[0] == "--version") words = {"help", "--version"};
   const Command& command = find_command(words[0]);
-  if (command.prepare != nullptr) command.prepare();
   words.erase(words.begin());
+  if (command.prepare != nullptr) command.prepare(words);
   for (const std::string& word : words) {
     if (word == "--help" || word == "-h") return kHelpCommand.run({{std::string(command.name)}, {}, {}});
   }

@@ -30,8 +30,8 @@ constexpr size_t kAlignment = 64;
 }  // namespace
 
 std::string_view to_string(MemoryKind kind) {
-  constexpr std::string_view names[kMemoryKinds] = {"parameters", "gradients",  "optimizer", "activations",
-                                                    "data",       "checkpoint", "other"};
+  constexpr std::string_view names[kMemoryKinds] = {"parameters", "gradients", "optimizer",  "activations",
+                                                    "data",       "gathered",  "checkpoint", "other"};
   return names[static_cast<size_t>(kind)];
 }
 

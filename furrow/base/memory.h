@@ -16,10 +16,11 @@ enum class MemoryKind : uint8_t {
   kOptimizer,
   kActivations,
   kData,
+  kGathered,    // whole parameters of units whose parameters are sharded over ranks
   kCheckpoint,  // snapshots of an asynchronous save
   kOther,       // workspace and everything not named
 };
-inline constexpr size_t kMemoryKinds = 7;
+inline constexpr size_t kMemoryKinds = 8;
 std::string_view to_string(MemoryKind kind);  // "parameters"
 
 struct MemoryUsage {

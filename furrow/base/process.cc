@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cstdlib>
 #include <fstream>
 
 namespace furrow {
@@ -55,6 +57,14 @@ int core_count() {
   CPU_ZERO(&mask);
   if (::sched_getaffinity(0, sizeof(mask), &mask) == 0) return std::max(1, CPU_COUNT(&mask));
   return static_cast<int>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
+}
+
+int default_threads() {
+  const char* given = std::getenv("OMP_NUM_THREADS");
+  const std::string_view text = given == nullptr ? "" : given;
+  int threads = 0;
+  std::from_chars(text.data(), text.data() + text.size(), threads);
+  return threads > 0 ? threads : core_count();
 }
 
 uint64_t total_memory_bytes() {

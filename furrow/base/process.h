@@ -16,6 +16,8 @@ std::string cpu_model();  // "AMD EPYC 9454", "unknown cpu" where /proc does not
 std::string instruction_set();
 
 int core_count();               // cores that this process may use (its affinity mask), at least 1
+int default_threads();          // OMP_NUM_THREADS (of "4,2" the first) where it is a number above 0, else
+                                // core_count()
 uint64_t total_memory_bytes();  // of the machine
 
 // Is a library whose path holds `part` mapped into this process?  library_is_mapped("libtorch") in the

@@ -73,8 +73,9 @@ struct Training {
       {.effect = kRecipe,
        .min = 0,
        .max = 4096,
-       .doc =
-           "Threads of one rank. 0: every core that the process may use. Equal bits need an equal number."});
+       .doc = "Threads of one rank. 0: OMP_NUM_THREADS where it is set (`--nproc` and torchrun set 1), else "
+              "every core "
+              "that the process may use. Equal bits need an equal number."});
     v("nan_policy", &Training::nan_policy,
       {.effect = kRecipe,
        .choices = "stop|skip",

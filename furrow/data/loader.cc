@@ -16,6 +16,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
 #include "furrow/base/thread.h"
+#include "furrow/data/positions.h"
 
 namespace furrow::data {
 namespace {
@@ -30,16 +31,17 @@ struct Slot {
 class Reader {
  public:
   Reader(const Source& source, SampleOrder order, LoaderOptions options)
-      : source_(source), order_(order), options_(std::move(options)), position_(options_.position) {
-    FURROW_CHECK(!options_.sizes.empty() && *std::ranges::min_element(options_.sizes) > 0,
-                 "empty microbatches");
+      : source_(source), order_(order), options_(std::move(options)) {
+    share_ = {std::move(options_.sizes), std::move(options_.offsets), options_.stride};
+    share_.check();
     FURROW_CHECK(options_.position >= 0 && options_.prefetch >= 0, "a negative position or prefetch");
     FURROW_CHECK(order_.size() <= source_.size(), "an order over more samples than the source has");
-    largest_ = *std::ranges::max_element(options_.sizes);
-    if (options_.end >= 0) largest_ = std::min(largest_, std::max<int64_t>(options_.end - position_, 0));
+    largest_ = *std::ranges::max_element(share_.sizes);
+    if (options_.end >= 0)
+      largest_ = std::min(largest_, std::max<int64_t>(options_.end - options_.position, 0));
   }
 
-  bool at_end() const { return options_.end >= 0 && position_ >= options_.end; }
+  bool at_end() const { return range().size == 0; }
 
   std::unique_ptr<Slot> make_slot() const {
     auto slot = std::make_unique<Slot>();
@@ -51,34 +53,36 @@ class Reader {
 
   // The next microbatch into `slot`.  REQUIRES: !at_end().
   void read(Slot& slot) {
-    int64_t rows = options_.sizes[microbatch_];
-    if (options_.end >= 0) rows = std::min(rows, options_.end - position_);
-    prepare(slot, rows);
+    const PositionRange positions = range();
+    prepare(slot, positions);
     try {
       source_.read_at(slot.batch.indices, slot.batch.sample_ids, slot.batch.arrays);
     } catch (const Error& error) {
-      throw error.with_context(
-          fmt::format("reading samples at positions {} to {}", position_, position_ + rows - 1));
+      throw error.with_context(fmt::format("reading samples at positions {} to {}", positions.begin,
+                                           positions.begin + positions.size - 1));
     }
-    position_ += rows;
-    microbatch_ = (microbatch_ + 1) % options_.sizes.size();
+    ++next_;
   }
 
  private:
+  PositionRange range() const { return share_.at(options_.position, next_, options_.end); }
+
   static Shape batch_shape(const Field& field, int64_t rows) {
     Shape shape{rows};
     shape.insert(shape.end(), field.shape.begin(), field.shape.end());
     return shape;
   }
 
-  void prepare(Slot& slot, int64_t rows) const {
+  void prepare(Slot& slot, const PositionRange& positions) const {
     Batch& batch = slot.batch;
+    const int64_t rows = positions.size;
     const bool same_views = batch.weight == rows && !batch.arrays.empty();
     batch.weight = rows;
     batch.sample_ids.resize(static_cast<size_t>(rows));
     batch.indices.resize(static_cast<size_t>(rows));
-    for (int64_t row = 0; row < rows; ++row) batch.sample_ids[static_cast<size_t>(row)] = position_ + row;
-    order_.indices(position_, batch.indices);
+    for (int64_t row = 0; row < rows; ++row)
+      batch.sample_ids[static_cast<size_t>(row)] = positions.begin + row;
+    order_.indices(positions.begin, batch.indices);
     if (same_views) return;
     batch.arrays.clear();
     for (size_t f = 0; f < slot.memory.size(); ++f) {
@@ -91,10 +95,10 @@ class Reader {
 
   const Source& source_;
   const SampleOrder order_;
-  const LoaderOptions options_;
-  int64_t position_;
+  LoaderOptions options_;
+  Share share_;
   int64_t largest_;
-  size_t microbatch_ = 0;  // which of options_.sizes comes next
+  int64_t next_ = 0;  // which of the share's microbatches comes next
 };
 
 using SlotPointer = std::unique_ptr<Slot>;

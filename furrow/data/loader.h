@@ -6,10 +6,11 @@
 //   ...                                      // its slot stays as it is until release()
 //   loader.release();                        // gives back the oldest batch held
 //
-// What comes out is a pure function of (source, order, sizes, position): neither `prefetch` nor timing
-// changes a bit. Batch k covers the next sizes[k % sizes.size()] positions.  A consumer may hold any number
-// of batches (all microbatches of a step); `prefetch` more are kept ready, so memory is held + prefetch
-// slots, reused for ever.
+// What comes out is a pure function of (source, order, share, position): neither `prefetch` nor timing
+// changes a bit. Batch k covers the positions of the share's microbatch k (data/positions.h): a rank reads
+// its own microbatches of every step and no others.  A consumer may hold any number of batches (all
+// microbatches of a step); `prefetch` more are kept ready, so memory is held + prefetch slots, reused for
+// ever.
 //
 // The thread sleeps on a condition variable while `prefetch` batches are ready: it never spins.  It takes no
 // signals. Thread safety: one consumer.  An exception of the source is kept in its place: next() returns
@@ -28,9 +29,11 @@
 namespace furrow::data {
 
 struct LoaderOptions {
-  std::vector<int64_t> sizes;  // microbatch sizes of one step, cycled; each > 0
-  int64_t position = 0;        // first global sample position
-  int64_t end = -1;            // stop before this position (-1: endless); the last batch is then the rest
+  std::vector<int64_t> sizes;         // microbatch sizes of one step, cycled; each > 0
+  std::vector<int64_t> offsets = {};  // of each within the step; empty: one after another
+  int64_t stride = 0;                 // samples of a step over all ranks; 0: those of `sizes`
+  int64_t position = 0;               // first global sample position: where a step begins
+  int64_t end = -1;  // stop before this position (-1: endless); the last batch is then the rest
   int prefetch = 4;  // batches kept ready besides those held; 0: next() reads in the caller's thread
   // Bytes for slots: `prefetch` is lowered until those of a step and those ahead fit; 0: no limit.
   // Error{invalid_argument} when the microbatches of one step do not.

@@ -4,7 +4,9 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "furrow/config/model.h"
 #include "furrow/models/architectures.h"
@@ -20,17 +22,41 @@ std::string read(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-TEST(PrintedProgram, IsCurrent) {
+// The text blocks of the page, in order.
+std::vector<std::string> printed_blocks() {
   const std::string page = read("docs/concepts/program.md");
   const std::string open = "```text\n";
-  const size_t begin = page.find(open) + open.size();
-  const std::string printed = page.substr(begin, page.find("```", begin) - begin);
+  std::vector<std::string> blocks;
+  for (size_t at = page.find(open); at != std::string::npos; at = page.find(open, at + 1)) {
+    const size_t begin = at + open.size();
+    blocks.push_back(page.substr(begin, page.find("```", begin) - begin));
+  }
+  return blocks;
+}
 
+plan::ModelSpec two_layers() {
   config::Model model;
   model.name = "mlp";
   model.hidden = {32};
-  const plan::ModelSpec spec = describe(model, {{DType::kF32, {-1, 1, 28, 28}}, 10});
-  EXPECT_EQ(printed, plan::to_text(plan::compile_train(spec, plan::Layout(), {{64, 64}, {}, 0})));
+  return describe(model, {{DType::kF32, {-1, 1, 28, 28}}, 10});
+}
+
+TEST(PrintedProgram, IsCurrent) {
+  const std::vector<std::string> blocks = printed_blocks();
+  ASSERT_EQ(blocks.size(), 2u);
+  const plan::TrainOptions options{{64, 64}, {}, 0};
+  EXPECT_EQ(blocks[0], plan::to_text(plan::compile_train(two_layers(), plan::Layout(), options)));
+}
+
+TEST(PrintedProgram, OfARankIsCurrent) {
+  plan::TrainOptions options{{64, 64}, {}, 0};
+  options.ranks.rank = 1;
+  options.ranks.zero_stage = 2;
+  const std::string text =
+      plan::to_text(plan::compile_train(two_layers(), plan::Layout({1, 1, 2, 1, 1, 1}, 2), options));
+  std::istringstream lines(printed_blocks().at(1));
+  for (std::string line; std::getline(lines, line);)
+    EXPECT_NE(text.find(line + "\n"), std::string::npos) << line;
 }
 
 }  // namespace

@@ -117,6 +117,12 @@ TEST(Init, DependsOnSeedAndFullNameAlone) {
   EXPECT_NE(first, initialised(parameter_of("h.0.weight", {4, 5}, init), 2));
   std::vector<float> part(19);
   EXPECT_THROW(initialise(parameter_of("h.0.weight", {4, 5}, init), 1, part), Error);
+  for (const int64_t begin : {0, 1, 3, 17, 20}) {  // a slice is the slice of the whole
+    std::vector<float> slice(static_cast<size_t>(20 - begin));
+    initialise_range(parameter_of("h.0.weight", {4, 5}, init), 1, begin, slice);
+    EXPECT_TRUE(std::ranges::equal(slice, std::span(first).subspan(static_cast<size_t>(begin))));
+  }
+  EXPECT_THROW(initialise_range(parameter_of("h.0.weight", {4, 5}, init), 1, 19, part), Error);
 }
 
 // The masks of a block belong to samples, and a second microbatch may run forward before the first one's

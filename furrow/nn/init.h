@@ -12,4 +12,7 @@ namespace furrow::nn {
 // name), whatever unit or rank holds it.  REQUIRES: out has parameter.size() elements.
 void initialise(const plan::Parameter& parameter, uint64_t seed, std::span<float> out);
 
+// The same bits for the flat elements [begin, begin + out.size()) of the parameter alone.
+void initialise_range(const plan::Parameter& parameter, uint64_t seed, int64_t begin, std::span<float> out);
+
 }  // namespace furrow::nn

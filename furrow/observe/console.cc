@@ -1,5 +1,6 @@
 #include "furrow/observe/console.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -25,10 +26,21 @@ std::string painted(bool color, std::string_view code, std::string text) {
   return color ? fmt::format("{}{}{}", code, text, kReset) : text;
 }
 
+// Where stderr is a pipe to a launcher that passes it on, the terminal is asked itself.
 int terminal_width() {
+  static const int terminal =
+      ::isatty(STDERR_FILENO) == 1 ? STDERR_FILENO : ::open("/dev/tty", O_RDONLY | O_CLOEXEC);
   struct winsize size{};
-  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  if (::ioctl(terminal, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
   return 80;
+}
+
+bool stderr_is_terminal() {
+  const char* passed_on = std::getenv("FURROW_LIVE_LINE");
+  const char* terminal = std::getenv("TERM");
+  const bool reaches =
+      ::isatty(STDERR_FILENO) == 1 || (passed_on != nullptr && std::string_view(passed_on) == "1");
+  return reaches && terminal != nullptr && std::string_view(terminal) != "dumb";
 }
 
 void write_stderr(std::string_view text) {
@@ -81,9 +93,8 @@ std::string fitted(std::vector<Piece> pieces, int width, bool color) {
 
 ConsoleOptions stderr_console(bool disable_color) {
   ConsoleOptions options;
-  const char* terminal = std::getenv("TERM");
   const char* no_color = std::getenv("NO_COLOR");
-  options.live = ::isatty(STDERR_FILENO) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
+  options.live = stderr_is_terminal();
   options.color = options.live && !disable_color && (no_color == nullptr || *no_color == '\0');
   options.width = terminal_width;
   options.write = write_stderr;

@@ -28,7 +28,8 @@ struct ConsoleOptions {
   const Clock* clock = nullptr;
 };
 
-// For stderr: live when it is a terminal, with colour unless `disable_color` or the environment has NO_COLOR.
+// For stderr: live when it is a terminal, or a pipe whose reader passes it on to one (FURROW_LIVE_LINE=1),
+// with colour unless `disable_color` or the environment has NO_COLOR.
 ConsoleOptions stderr_console(bool disable_color);
 
 class ConsoleSink : public Sink {

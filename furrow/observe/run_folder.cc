@@ -73,12 +73,7 @@ RunFolder RunFolder::create(const std::string& path) {
   const std::string folder = without_trailing_slash(path);
   make_directories(folder);
   RunFolder result(folder, take_lock(folder));
-  if (holds_run(folder)) {
-    throw Error(ErrorCode::kAlreadyExists,
-                fmt::format("{} already holds a run: go on with `furrow train {} --resume`, or give another "
-                            "--job.dump_folder",
-                            folder, folder));
-  }
+  if (holds_run(folder)) throw_holds_run(folder);
   return result;
 }
 
@@ -129,6 +124,13 @@ std::string claim_run_folder(const std::string& root, const std::string& stem) {
     if (::mkdir(path.c_str(), 0777) == 0) return path;
     if (errno != EEXIST) throw errno_error(errno, "create the run folder", path);
   }
+}
+
+void throw_holds_run(const std::string& folder) {
+  throw Error(ErrorCode::kAlreadyExists,
+              fmt::format("{} already holds a run: go on with `furrow train {} --resume`, or give another "
+                          "--job.dump_folder",
+                          folder, folder));
 }
 
 bool holds_run(const std::string& path) { return path_exists(path + "/config.toml"); }

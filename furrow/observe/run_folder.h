@@ -62,6 +62,9 @@ class RunFolder : public Sink {
 // Makes and returns "<root>/<stem>-NNN" with the next free number; two processes never get the same one.
 std::string claim_run_folder(const std::string& root, const std::string& stem);
 
+// Error{already_exists}: says how to go on with it.
+[[noreturn]] void throw_holds_run(const std::string& folder);
+
 // Whether `path` is the folder of a run (has config.toml).
 bool holds_run(const std::string& path);
 

@@ -2,12 +2,11 @@
 
 #include <fmt/format.h>
 
-#include <limits>
 #include <vector>
 
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
-#include "furrow/observe/json.h"
+#include "furrow/observe/json_reader.h"
 
 namespace furrow::observe {
 namespace {
@@ -26,66 +25,13 @@ void write_bytes(JsonWriter& json, std::string_view key, const Bytes& bytes) {
   json.end_object();
 }
 
-// Readers of one key each: absent leaves the field as it is, another type is damage.
-class Reader {
- public:
-  explicit Reader(const JsonValue& json) : json_(json) {}
-
-  void read(std::string_view key, std::string& out) const {
-    if (const JsonValue* value = json_.find(key)) {
-      if (value->text() == nullptr) wrong(key, "text");
-      out = *value->text();
-    }
+void read_bytes(const JsonValue& json, std::string_view key, Bytes& out) {
+  const JsonValue* value = json.find(key);
+  if (value == nullptr) return;
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+    JsonReader(*value).read(to_string(static_cast<MemoryKind>(kind)), out[kind]);
   }
-  void read(std::string_view key, double& out) const {
-    if (const JsonValue* value = json_.find(key)) out = number(key, *value);
-  }
-  void read(std::string_view key, std::optional<double>& out) const {
-    if (const JsonValue* value = json_.find(key)) out = number(key, *value);
-  }
-  void read(std::string_view key, int64_t& out) const {
-    if (const JsonValue* value = json_.find(key)) out = integer(key, *value);
-  }
-  void read(std::string_view key, std::optional<int64_t>& out) const {
-    if (const JsonValue* value = json_.find(key)) out = integer(key, *value);
-  }
-  void read(std::string_view key, int& out) const {
-    int64_t wide = out;
-    read(key, wide);
-    out = static_cast<int>(wide);
-  }
-  void read(std::string_view key, uint64_t& out) const {
-    const JsonValue* value = json_.find(key);
-    if (value == nullptr) return;
-    if (const auto* large = std::get_if<uint64_t>(&value->value)) {
-      out = *large;
-    } else {
-      out = static_cast<uint64_t>(integer(key, *value));
-    }
-  }
-  void read(std::string_view key, Bytes& out) const {
-    const JsonValue* value = json_.find(key);
-    if (value == nullptr) return;
-    for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
-      Reader(*value).read(to_string(static_cast<MemoryKind>(kind)), out[kind]);
-    }
-  }
-
- private:
-  static double number(std::string_view key, const JsonValue& value) {
-    if (value.is_null()) return std::numeric_limits<double>::quiet_NaN();
-    if (!value.number()) wrong(key, "a number");
-    return *value.number();
-  }
-  static int64_t integer(std::string_view key, const JsonValue& value) {
-    if (!value.integer()) wrong(key, "a whole number");
-    return *value.integer();
-  }
-  [[noreturn]] static void wrong(std::string_view key, std::string_view wanted) {
-    throw Error(ErrorCode::kDataLoss, fmt::format("`{}` of the summary is not {}", key, wanted));
-  }
-  const JsonValue& json_;
-};
+}
 
 using Rows = std::vector<std::array<std::string, 3>>;
 
@@ -118,6 +64,7 @@ std::string to_json(const Summary& summary) {
   write_optional(json, "test_accuracy", summary.test_accuracy);
   if (summary.best_step) json.field("best_step", *summary.best_step);
   json.field("samples_per_second", summary.samples_per_second);
+  if (summary.audit) write_audit(json, *summary.audit);
   json.key("step_time_ms").begin_object();
   json.field("median", summary.step_time_median_ms).field("p99", summary.step_time_p99_ms).end_object();
   json.field("time_to_first_step_s", summary.time_to_first_step_s).field("data_wait_s", summary.data_wait_s);
@@ -135,7 +82,7 @@ Summary parse_summary(const std::string& text) {
   const JsonValue json = parse_json(text);
   if (json.object() == nullptr) throw Error(ErrorCode::kDataLoss, "a summary is a JSON object");
   Summary summary;
-  const Reader reader(json);
+  const JsonReader reader(json);
   reader.read("name", summary.name);
   reader.read("status", summary.status);
   reader.read("steps", summary.steps);
@@ -147,15 +94,16 @@ Summary parse_summary(const std::string& text) {
   reader.read("test_accuracy", summary.test_accuracy);
   reader.read("best_step", summary.best_step);
   reader.read("samples_per_second", summary.samples_per_second);
+  summary.audit = read_audit(json);
   if (const JsonValue* times = json.find("step_time_ms")) {
-    Reader(*times).read("median", summary.step_time_median_ms);
-    Reader(*times).read("p99", summary.step_time_p99_ms);
+    JsonReader(*times).read("median", summary.step_time_median_ms);
+    JsonReader(*times).read("p99", summary.step_time_p99_ms);
   }
   reader.read("time_to_first_step_s", summary.time_to_first_step_s);
   reader.read("data_wait_s", summary.data_wait_s);
   reader.read("peak_rss_bytes", summary.peak_rss_bytes);
-  reader.read("memory_bytes", summary.memory_bytes);
-  reader.read("planned_memory_bytes", summary.planned_memory_bytes);
+  read_bytes(json, "memory_bytes", summary.memory_bytes);
+  read_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
   reader.read("seed", summary.seed);
   reader.read("threads", summary.threads);
   reader.read("furrow_version", summary.furrow_version);
@@ -183,6 +131,9 @@ std::string to_table(const Summary& summary) {
                   ""});
   rows.push_back({"time to first step", format_seconds(summary.time_to_first_step_s), ""});
   rows.push_back({"waited for data", format_seconds(summary.data_wait_s), ""});
+  if (summary.audit) {
+    for (const auto& row : audit_rows(*summary.audit)) rows.push_back(row);
+  }
   add_memory(rows, summary);
 
   std::string text;

@@ -29,11 +29,11 @@ class Assigner {
   void run() {
     find_last_uses();
     set_drops();
-    slots_.assign(values_.size(), kUnset);
-    for (const Value& value : program_.inputs) slots_[values_.find(value)] = take(value);
+    homes_.assign(values_.size(), {});
+    for (const Value& value : program_.inputs) homes_[values_.find(value)] = {take(value), 0};
     for (const Instruction& instruction : program_.instructions) place(instruction);
     for (int32_t v = 0; v < values_.size(); ++v)
-      program_.assignments.push_back({values_.value(v), slots_[v]});
+      program_.assignments.push_back({values_.value(v), homes_[v].slot, homes_[v].offset});
     std::sort(program_.assignments.begin(), program_.assignments.end(),
               [](const SlotAssignment& a, const SlotAssignment& b) { return a.value < b.value; });
   }
@@ -41,6 +41,10 @@ class Assigner {
  private:
   using SlotKey = std::pair<ValueKind, int64_t>;
   using FreeSlots = std::priority_queue<int32_t, std::vector<int32_t>, std::greater<>>;
+  struct Home {
+    int32_t slot = kUnset;
+    int64_t offset = 0;
+  };
 
   void use(const Value& value, int32_t at) {
     const int32_t number = values_.add(value);
@@ -81,41 +85,57 @@ class Assigner {
       return slot;
     }
     program_.slots.push_back({memory_kind(value.kind), key.second});
+    keys_.push_back(key);
     return static_cast<int32_t>(program_.slots.size()) - 1;
   }
 
   void place(const Instruction& instruction) {
     std::vector<Value> replaced;
     for (const Value& value : instruction.writes) {
-      const int32_t number = values_.find(value);
-      FURROW_CHECK(slots_[number] == kUnset, to_string(value) + " is written twice");
-      const Value* source = in_place_source(instruction, value);
+      Home& home = homes_[values_.find(value)];
+      FURROW_CHECK(home.slot == kUnset, to_string(value) + " is written twice");
+      const Value* source = stays_in_place(instruction, value);
       if (source == nullptr) {
-        slots_[number] = take(value);
+        home.slot = take(value);
       } else {
-        slots_[number] = slots_[values_.find(*source)];
+        home = homes_[values_.find(*source)];
+        home.offset += (value_slice(bytes_, value).begin - value_slice(bytes_, *source).begin) * kFloatBytes;
         replaced.push_back(*source);
       }
     }
+    std::vector<int32_t> released;
     for (const Value& value : instruction.drops) {
       if (std::find(replaced.begin(), replaced.end(), value) != replaced.end()) continue;
-      free_[key_of(value)].push(slots_[values_.find(value)]);
+      released.push_back(homes_[values_.find(value)].slot);
     }
+    // Whoever takes the slot of a value that communication still reads has to wait for it, so such slots rest
+    // until the next communication of that kind.
+    if (instruction.stream == Stream::kComm) std::swap(released, resting_[instruction.op]);
+    for (const int32_t slot : released) free_[keys_[slot]].push(slot);
+  }
+
+  // ZeRO-2 and 3 keep shards only: a shard inside the whole buffer would keep that alive.
+  const Value* stays_in_place(const Instruction& instruction, const Value& value) const {
+    const bool shrinks = instruction.op == Op::kReduceGrads && instruction.axis == GroupAxis::kShard;
+    if (shrinks && program_.placement.reduces_each_microbatch()) return nullptr;
+    return in_place_source(instruction, value);
   }
 
   const ByteContext& bytes_;
   Program& program_;
   ValueIndex values_;
   std::vector<int32_t> last_use_;  // by value number; kUnset: an output, or an input that nothing reads
-  std::vector<int32_t> slots_;
+  std::vector<Home> homes_;
+  std::vector<SlotKey> keys_;  // by slot
   std::map<SlotKey, FreeSlots> free_;
+  std::map<Op, std::vector<int32_t>> resting_;
 };
 
 }  // namespace
 
 void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, int optimizer_state_copies,
                     Program* program) {
-  const ByteContext bytes{spec, flat, program->microbatch_sizes, optimizer_state_copies};
+  const ByteContext bytes{spec, flat, program->microbatch_sizes, program->placement, optimizer_state_copies};
   Assigner(bytes, program).run();
 }
 

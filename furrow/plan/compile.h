@@ -5,33 +5,68 @@
 #include <cstdint>
 #include <vector>
 
+#include "furrow/plan/gradient_tree.h"
 #include "furrow/plan/layout.h"
 #include "furrow/plan/model_spec.h"
+#include "furrow/plan/placement.h"
 #include "furrow/plan/program.h"
+
+namespace furrow::config {
+struct Debug;
+struct Parallelism;
+}  // namespace furrow::config
 
 namespace furrow::plan {
 
 inline constexpr int64_t kMostMicrobatchSamples = int64_t{1} << 18;
 
+// When a rank frees the gathered parameters of a unit (ZeRO-3).
+enum class Reshard : uint8_t {
+  kDefault,  // after its forward, and after its backward; the last unit's serve both
+  kAlways,   // after its forward, and after its backward
+  kNever,    // after the last use in the step: one gather a step, as much memory as ZeRO-1's parameters
+};
+
+enum class Deterministic : uint8_t { kOff, kAuto, kStrict };
+
+// How the ranks of a layout share a program.  Layout, not recipe: under kStrict, and under kAuto where the
+// tree is canonical, no value of it changes a bit of a result.
+struct RankOptions {
+  int rank = 0;
+  int zero_stage = 3;  // 1, 2 or 3; counts only where dp_shard is above 1
+  Reshard reshard = Reshard::kDefault;
+  // kStrict: the canonical tree, though more than one node a rank may travel.  kAuto: the canonical tree
+  // where that costs no byte (is_aligned), else the tree by ranks.  kOff: by ranks.
+  Deterministic deterministic = Deterministic::kAuto;
+  int prefetch_units = 1;  // how many units may be gathered ahead of the one at work
+};
+
+// From [parallelism] and [debug].
+RankOptions rank_options_from(const config::Parallelism& parallelism, const config::Debug& debug, int rank);
+
 struct TrainOptions {
   std::vector<int64_t> microbatch_sizes;  // one entry per microbatch of the global batch
   std::vector<bool> recompute;            // per unit; empty: none
   int optimizer_state_copies = 0;         // flat buffers of state per unit (AdamW 2, SGD with momentum 1)
+  RankOptions ranks = {};
 };
 
-// A training step: for each microbatch load, forward, loss, backward; gradients added along the canonical
-// binary tree over microbatches as early as possible (log2(k) + 1 buffers); tied uses added in use order;
-// clip; step. The result is verified, and has its buffers.
+// Where the program of k microbatches runs, the stage and the tree resolved.  Error{invalid_argument}: no
+// such rank or stage.
+Placement placement_for(const Layout& layout, const RankOptions& options, int32_t k);
+
+// A training step, as one rank runs it: for each of its microbatches load, forward, loss, backward; gradients
+// added along the tree as early as possible (log2(k) + 1 buffers) and reduced over the ranks as soon as they
+// are complete; tied uses added in use order; measure; clip; step.  The result is verified, and has its
+// buffers. Error{invalid_argument}: fewer microbatches than data ranks.  Error{unimplemented}: an axis that
+// plan does not compile yet (compatibility.h).
 Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOptions& options);
 
-// Forward only, with exact metric sums: load, forward, evaluate.
+// Forward only, with exact metric sums: load, forward, evaluate, measure.  Ranks may be without a microbatch.
 Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
-                         const std::vector<int64_t>& microbatch_sizes);
+                         const std::vector<int64_t>& microbatch_sizes, const RankOptions& ranks = {});
 
-// Copies parameters and optimizer state for a checkpoint.
+// Copies this rank's part of parameters and optimizer state for a checkpoint.
 Program compile_save(const ModelSpec& spec, const Layout& layout, const TrainOptions& options);
-
-// The canonical tree over [begin, end): where a node is split (at the largest power of two below its size).
-int32_t tree_split(int32_t begin, int32_t end);
 
 }  // namespace furrow::plan

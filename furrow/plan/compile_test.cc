@@ -227,9 +227,18 @@ TEST(CompileTrain, RefusesWhatItCannotDo) {
               HasSubstr("1 entries for 2 units"));
   EXPECT_THAT(error_of([&] { compile_train(spec, Layout(), {{4}, {}, -1}); }),
               HasSubstr("-1 optimizer states"));
+  EXPECT_THAT(error_of([&] { compile_train(spec, Layout({1, 1, 2, 1, 1, 1}, 2), {{4}, {}, 0}); }),
+              HasSubstr("global batch 4 / local batch 4 = 1 microbatches, for dp_replicate 1 x dp_shard 2 = "
+                        "2 data ranks: each "
+                        "needs at least one; raise [training] global_batch_size to 8"));
   EXPECT_THAT(
-      error_of([&] { compile_train(spec, Layout({1, 1, 2, 1, 1, 1}, 2), {{4}, {}, 0}); }),
-      HasSubstr("unimplemented: a program runs on one rank, but the layout pp1 dp_replicate1 dp_shard2"));
+      error_of([&] { compile_train(spec, Layout({2, 1, 2, 1, 3, 1}, 12), {{4}, {}, 0}); }),
+      HasSubstr("unimplemented: [parallelism] pipeline_parallel_degree is 2: no schedule cuts a step into "
+                "stages yet; the nearest layout of 12 ranks is dp_replicate 1 x dp_shard 12"));
+  EXPECT_THAT(error_of([&] { compile_train(spec, Layout(), {{4}, {}, 0, {.zero_stage = 4}}); }),
+              HasSubstr("zero_stage is 4: it must be 1, 2 or 3"));
+  EXPECT_THAT(error_of([&] { compile_train(spec, Layout(), {{4}, {}, 0, {.rank = 1}}); }),
+              HasSubstr("rank 1: the world has ranks 0 to 0"));
   EXPECT_THAT(error_of([&] { compile_train({}, Layout(), {{4}, {}, 0}); }), HasSubstr("has no units"));
   ModelSpec empty = chain(1);
   empty.units[0].parameters.clear();

@@ -36,6 +36,7 @@ class Layout {
 };
 
 // From [parallelism]; -1 in data_parallel_shard_degree takes what is left of `world`.
+// Error{invalid_argument}.
 Layout layout_from(const config::Parallelism& parallelism, int world);
 
 }  // namespace furrow::plan

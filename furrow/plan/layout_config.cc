@@ -1,10 +1,12 @@
-// [parallelism] -> Layout.
+// [parallelism] -> Layout, and how its ranks share a program.
 #include <fmt/format.h>
 
 #include <limits>
 
 #include "furrow/base/error.h"
+#include "furrow/config/debug.h"
 #include "furrow/config/parallelism.h"
+#include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
 
 namespace furrow::plan {
@@ -47,6 +49,18 @@ Layout layout_from(const config::Parallelism& p, int world) {
   } catch (const Error& error) {
     throw error.with_context(fill ? "[parallelism], data_parallel_shard_degree -1" : "[parallelism]");
   }
+}
+
+RankOptions rank_options_from(const config::Parallelism& p, const config::Debug& debug, int rank) {
+  RankOptions options;
+  options.rank = rank;
+  options.zero_stage = static_cast<int>(p.zero_stage);
+  options.prefetch_units = static_cast<int>(p.fsdp_prefetch_units);
+  if (p.fsdp_reshard_after_forward == "always") options.reshard = Reshard::kAlways;
+  if (p.fsdp_reshard_after_forward == "never") options.reshard = Reshard::kNever;
+  if (debug.deterministic == "strict") options.deterministic = Deterministic::kStrict;
+  if (debug.deterministic == "off") options.deterministic = Deterministic::kOff;
+  return options;
 }
 
 }  // namespace furrow::plan

@@ -6,7 +6,9 @@
 #include <set>
 
 #include "furrow/base/error.h"
+#include "furrow/config/debug.h"
 #include "furrow/config/parallelism.h"
+#include "furrow/plan/compile.h"
 
 namespace furrow::plan {
 namespace {
@@ -55,6 +57,10 @@ TEST(Layout, ErrorsDoTheArithmetic) {
 TEST(Layout, ComesFromTheConfig) {
   config::Parallelism p;
   EXPECT_EQ(layout_from(p, 1), Layout());
+  EXPECT_EQ(layout_from(p, 4), Layout({1, 1, 4, 1, 1, 1}, 4));
+  p.data_parallel_replicate_degree = 2;
+  EXPECT_EQ(layout_from(p, 4), Layout({1, 2, 2, 1, 1, 1}, 4));
+  p.data_parallel_replicate_degree = 1;
   p.tensor_parallel_degree = 2;
   p.data_parallel_shard_degree = -1;
   EXPECT_EQ(layout_from(p, 8), Layout({1, 1, 4, 1, 2, 1}, 8));
@@ -64,6 +70,26 @@ TEST(Layout, ComesFromTheConfig) {
               HasSubstr("[parallelism]: dp_shard 2 x tp 2 = 4, but the world is 1"));
   p.tensor_parallel_degree = 0;
   EXPECT_THAT(error_of([&] { layout_from(p, 1); }), HasSubstr("tensor_parallel_degree is 0"));
+}
+
+TEST(RankOptions, ComeFromTheConfig) {
+  config::Parallelism p;
+  config::Debug debug;
+  const RankOptions plain = rank_options_from(p, debug, 3);
+  EXPECT_EQ(plain.rank, 3);
+  EXPECT_EQ(plain.zero_stage, 3);
+  EXPECT_EQ(plain.reshard, Reshard::kDefault);
+  EXPECT_EQ(plain.deterministic, Deterministic::kAuto);
+  EXPECT_EQ(plain.prefetch_units, 1);
+  p.zero_stage = 1;
+  p.fsdp_reshard_after_forward = "never";
+  p.fsdp_prefetch_units = 4;
+  debug.deterministic = "strict";
+  const RankOptions other = rank_options_from(p, debug, 0);
+  EXPECT_EQ(other.zero_stage, 1);
+  EXPECT_EQ(other.reshard, Reshard::kNever);
+  EXPECT_EQ(other.deterministic, Deterministic::kStrict);
+  EXPECT_EQ(other.prefetch_units, 4);
 }
 
 }  // namespace

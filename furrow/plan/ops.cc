@@ -1,4 +1,5 @@
 // The one table of operations: names, operands, and which value may take over the slot of another.
+#include <algorithm>
 #include <array>
 
 #include "furrow/base/error.h"
@@ -14,21 +15,31 @@ constexpr KindSet set_of(Kinds... kinds) {
 
 using enum ValueKind;
 
-constexpr std::array<OpInfo, 12> kOps = {{
-    {Op::kLoad, "load", false, true, set_of(), set_of(kBatch)},
-    {Op::kForward, "forward", true, true, set_of(kBatch, kAct, kParams), set_of(kAct, kSaved)},
-    {Op::kRecompute, "recompute", true, true, set_of(kBatch, kAct, kParams), set_of(kSaved)},
-    {Op::kLoss, "loss", false, true, set_of(kAct, kBatch), set_of(kGrad, kLoss)},
-    {Op::kEvaluate, "evaluate", false, true, set_of(kAct, kBatch), set_of(kLoss)},
-    {Op::kBackwardInput, "backward_input", true, true, set_of(kGrad, kSaved, kBatch, kAct, kParams),
-     set_of(kGrad, kDeferred)},
-    {Op::kBackwardWeight, "backward_weight", true, true, set_of(kDeferred, kBatch, kAct), set_of(kGradient)},
-    {Op::kAdd, "add", true, false, set_of(kGradient), set_of(kGradient)},
-    {Op::kAddTied, "add_tied", true, false, set_of(kGradient), set_of(kTotal)},
-    {Op::kClip, "clip", false, false, set_of(kGradient, kTotal, kLoss), set_of(kScale)},
-    {Op::kStep, "step", true, false, set_of(kParams, kState, kGradient, kTotal, kScale),
+constexpr std::array<OpInfo, 18> kOps = {{
+    {Op::kLoad, "load", false, true, false, set_of(), set_of(kBatch)},
+    {Op::kForward, "forward", true, true, false, set_of(kBatch, kAct, kParams, kGathered),
+     set_of(kAct, kSaved)},
+    {Op::kRecompute, "recompute", true, true, false, set_of(kBatch, kAct, kParams, kGathered),
+     set_of(kSaved)},
+    {Op::kLoss, "loss", false, true, false, set_of(kAct, kBatch), set_of(kGrad, kLoss)},
+    {Op::kEvaluate, "evaluate", false, true, false, set_of(kAct, kBatch), set_of(kLoss)},
+    {Op::kBackwardInput, "backward_input", true, true, false,
+     set_of(kGrad, kSaved, kBatch, kAct, kParams, kGathered), set_of(kGrad, kDeferred)},
+    {Op::kBackwardWeight, "backward_weight", true, true, false, set_of(kDeferred, kBatch, kAct),
+     set_of(kGradient)},
+    {Op::kAdd, "add", true, false, false, set_of(kGradient), set_of(kGradient)},
+    {Op::kReduceGrads, "reduce_grads", true, false, true, set_of(kGradient), set_of(kGradient)},
+    {Op::kAddTied, "add_tied", true, false, false, set_of(kGradient), set_of(kTotal)},
+    {Op::kGatherGrads, "gather_grads", true, false, true, set_of(kGradient, kTotal),
+     set_of(kGradient, kTotal)},
+    {Op::kGatherParams, "gather_params", true, false, true, set_of(kParams), set_of(kGathered)},
+    {Op::kMeasure, "measure", false, false, false, set_of(kGradient, kTotal, kLoss), set_of(kSums)},
+    {Op::kReduceScalar, "reduce_scalar", false, false, true, set_of(kSums), set_of(kSums)},
+    {Op::kClip, "clip", false, false, false, set_of(kSums), set_of(kScale)},
+    {Op::kStep, "step", true, false, false, set_of(kParams, kState, kGradient, kTotal, kScale),
      set_of(kParams, kState)},
-    {Op::kSnapshot, "snapshot", true, false, set_of(kParams, kState), set_of(kSnapshot)},
+    {Op::kGatherUpdated, "gather_updated", true, false, true, set_of(kParams), set_of(kParams)},
+    {Op::kSnapshot, "snapshot", true, false, false, set_of(kParams, kState), set_of(kSnapshot)},
 }};
 
 constexpr bool rows_are_in_order() {
@@ -44,6 +55,13 @@ const Value* first_read(const Instruction& instruction, ValueKind kind) {
     if (value.kind == kind) return &value;
   }
   return nullptr;
+}
+
+// The i-th value read, for the i-th one written.
+const Value* same_place(const Instruction& instruction, const Value& written) {
+  const auto at = std::find(instruction.writes.begin(), instruction.writes.end(), written);
+  const auto index = static_cast<size_t>(at - instruction.writes.begin());
+  return index < instruction.reads.size() ? &instruction.reads[index] : nullptr;
 }
 
 }  // namespace
@@ -72,8 +90,12 @@ const Value* in_place_source(const Instruction& instruction, const Value& writte
     case Op::kAdd:
     case Op::kAddTied:
       return instruction.reads.empty() ? nullptr : &instruction.reads[0];
+    case Op::kGatherGrads:
+    case Op::kGatherUpdated:
     case Op::kStep:
       return first_read(instruction, written.kind);
+    case Op::kReduceGrads:
+      return same_place(instruction, written);
     default:
       return nullptr;
   }

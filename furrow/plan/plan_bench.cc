@@ -1,12 +1,14 @@
-// Compile (buffers and verify included), verify alone, and the text form, of a hundred units and 32
-// microbatches.
+// Compile (buffers and verify included), verify alone, the text form, one rank of eight and the world of all
+// eight, of a hundred units and 32 microbatches.
 #include <benchmark/benchmark.h>
 
+#include <array>
 #include <vector>
 
 #include "furrow/plan/compile.h"
 #include "furrow/plan/testing/specs.h"
 #include "furrow/plan/verify.h"
+#include "furrow/plan/verify_world.h"
 
 namespace furrow::plan {
 namespace {
@@ -24,6 +26,37 @@ void compile(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(compile_train(spec, Layout(), options()));
 }
 BENCHMARK(compile)->Name("plan/compile_train/units:100/microbatches:32")->Unit(benchmark::kMillisecond);
+
+TrainOptions rank_options(int zero_stage) {
+  TrainOptions rank = options();
+  rank.ranks = {3, zero_stage, Reshard::kDefault, Deterministic::kStrict, 1};
+  return rank;
+}
+
+// One rank of eight; verify included.
+void compile_rank(benchmark::State& state, std::array<int, 2> mesh, int zero_stage) {
+  const ModelSpec spec = model();
+  const Layout layout({1, mesh[0], mesh[1], 1, 1, 1}, 8);
+  for (auto _ : state) benchmark::DoNotOptimize(compile_train(spec, layout, rank_options(zero_stage)));
+}
+BENCHMARK_CAPTURE(compile_rank, ddp8, {8, 1}, 3)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(compile_rank, zero1_8, {1, 8}, 1)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(compile_rank, zero3_8, {1, 8}, 3)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(compile_rank, hsdp_2x4, {2, 4}, 3)->Unit(benchmark::kMillisecond);
+
+void check_world(benchmark::State& state) {
+  const ModelSpec spec = model();
+  std::vector<Program> programs;
+  for (int rank = 0; rank < 8; ++rank) {
+    TrainOptions each = rank_options(3);
+    each.ranks.rank = rank;
+    programs.push_back(compile_train(spec, Layout({1, 1, 8, 1, 1, 1}, 8), each));
+  }
+  for (auto _ : state) benchmark::DoNotOptimize(verify_world(programs, spec));
+}
+BENCHMARK(check_world)
+    ->Name("plan/verify_world/units:100/microbatches:32/ranks:8")
+    ->Unit(benchmark::kMillisecond);
 
 void check(benchmark::State& state) {
   const ModelSpec spec = model();

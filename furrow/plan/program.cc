@@ -17,21 +17,24 @@ struct KindInfo {
   bool unit;
   bool index;
   bool range;
+  bool parts;  // may end in "/shard" or "/piece"
 };
 
 constexpr std::array<KindInfo, kValueKinds> kKinds = {{
-    {"batch", false, true, false},
-    {"act", true, true, false},
-    {"saved", true, true, false},
-    {"grad", true, true, false},
-    {"deferred", true, true, false},
-    {"gradient", true, true, true},
-    {"total", true, false, false},
-    {"loss", false, true, false},
-    {"scale", false, false, false},
-    {"params", true, true, false},
-    {"state", true, true, false},
-    {"snapshot", true, false, false},
+    {"batch", false, true, false, false},
+    {"act", true, true, false, false},
+    {"saved", true, true, false, false},
+    {"grad", true, true, false, false},
+    {"deferred", true, true, false, false},
+    {"gradient", true, true, true, true},
+    {"total", true, false, false, true},
+    {"loss", false, true, false, false},
+    {"sums", false, true, false, false},
+    {"scale", false, false, false, false},
+    {"params", true, true, false, true},
+    {"state", true, true, false, true},
+    {"gathered", true, true, false, false},
+    {"snapshot", true, false, false, true},
 }};
 
 const KindInfo& kind_info(ValueKind kind) {
@@ -61,6 +64,7 @@ class ValueReader {
       expect(")");
     }
     expect(")");
+    if (info.parts) value.part = read_part();
     if (!rest_.empty()) fail();
     return value;
   }
@@ -69,7 +73,7 @@ class ValueReader {
   [[noreturn]] void fail() const {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("'{}' is no value: it is written like act(0,1), loss(0), "
-                            "scale() or gradient(3,0,[0,2))",
+                            "scale(), gradient(3,0,[0,2)) or params(2,0)/shard",
                             text_));
   }
 
@@ -79,6 +83,17 @@ class ValueReader {
       if (kKinds[i].name != name) continue;
       rest_.remove_prefix(name.size());
       return static_cast<ValueKind>(i);
+    }
+    fail();
+  }
+
+  Part read_part() {
+    if (!rest_.starts_with('/')) return Part::kWhole;
+    for (const Part part : {Part::kShard, Part::kPiece}) {
+      const std::string_view name = kPartNames[static_cast<size_t>(part)];
+      if (rest_.substr(1) != name) continue;
+      rest_ = {};
+      return part;
     }
     fail();
   }
@@ -114,7 +129,10 @@ std::string to_string(const Value& value) {
   if (info.unit && info.index) text += ',';
   if (info.index) text += fmt::format("{}", value.index);
   if (info.range) text += fmt::format(",[{},{})", value.begin, value.end);
-  return text + ')';
+  text += ')';
+  if (info.parts && value.part != Part::kWhole)
+    text += fmt::format("/{}", kPartNames[static_cast<size_t>(value.part)]);
+  return text;
 }
 
 Value parse_value(std::string_view text) { return ValueReader(text).read(); }
@@ -124,6 +142,7 @@ std::string to_string(const Instruction& instruction) {
   std::string text(info.name);
   if (info.has_unit) text += fmt::format(" u{}", instruction.unit);
   if (info.has_microbatch) text += fmt::format(" m{}", instruction.microbatch);
+  if (info.has_axis) text += fmt::format(" over {}", kGroupAxisNames[static_cast<size_t>(instruction.axis)]);
   return text;
 }
 
@@ -133,12 +152,14 @@ int64_t Program::samples() const {
   return total;
 }
 
-int32_t Program::slot_of(const Value& value) const {
+int32_t Program::slot_of(const Value& value) const { return home_of(value).slot; }
+
+const SlotAssignment& Program::home_of(const Value& value) const {
   auto it = std::lower_bound(assignments.begin(), assignments.end(), value,
                              [](const SlotAssignment& a, const Value& v) { return a.value < v; });
   FURROW_CHECK(it != assignments.end() && it->value == value,
                fmt::format("program {}: {} has no slot", name, to_string(value)));
-  return it->slot;
+  return *it;
 }
 
 }  // namespace furrow::plan

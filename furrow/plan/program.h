@@ -13,6 +13,7 @@
 
 #include "furrow/base/memory.h"
 #include "furrow/plan/model_spec.h"
+#include "furrow/plan/placement.h"
 
 namespace furrow::plan {
 
@@ -25,9 +26,14 @@ enum class ValueKind : uint8_t {
   kGradient,  // gradient(u,use,b,e)   flat gradient of unit u, use `use`, over microbatches [b,e)
   kTotal,     // total(u)              flat gradient of all uses: only for units with tied uses
   kLoss,      // loss(m)               exact sums: loss, count, correct
+  kSums,      // sums(v)               exact sums over microbatches: loss, count, correct, squares of the
+              // gradients,
+  //                       the first unit that is not finite, why to stop; v 0 of the rank, 1 of all
   kScale,     // scale()               gradient factor (1/count times clip coefficient), norm, finite verdict
   kParams,    // params(u,v)           flat parameters; v 0 before the step, 1 after
   kState,     // state(u,v)            flat optimizer state
+  kGathered,  // gathered(u,g)         the whole of sharded parameters, as gather g of the unit in this
+              // program brings it
   kSnapshot,  // snapshot(u)           copy of params and state for a checkpoint
 };
 std::string_view to_string(ValueKind kind);
@@ -38,21 +44,24 @@ struct Value {
   int32_t index = 0;  // microbatch, version or use, by kind
   int32_t begin = 0;  // microbatch range of a gradient node, else 0
   int32_t end = 0;
+  Part part = Part::kWhole;  // of flat buffers: what the rank holds of it (plan/slices.h)
   friend auto operator<=>(const Value&, const Value&) = default;
 };
-std::string to_string(const Value& value);  // "gradient(3,0,[0,2))"
+std::string to_string(const Value& value);  // "gradient(3,0,[0,2))", "gradient(3,0,[0,2))/shard"
 Value parse_value(std::string_view text);   // Error{invalid_argument}
 
 using KindSet = uint32_t;  // a bit for each ValueKind
-inline constexpr size_t kValueKinds = 12;
+inline constexpr size_t kValueKinds = 14;
 constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<unsigned>(kind); }
 
 // clang-format off
 // What each reads -> writes, in this order.  What stands in [] is there where it applies.
 //   input     act(u-1,m), or batch(m) for the first unit
-//   inputs    input; batch(m) too for later units: the sample ids count their random numbers; then params(u,0) if the
-//             unit owns parameters, and params(owner,0) of each unit whose parameters it ties
+//   weights   params(u,0) if the unit owns parameters, then params(owner,0) of each unit whose parameters it ties;
+//             under ZeRO-3 gathered(u,g) and gathered(owner,g) in their place
+//   inputs    input; batch(m) too for later units: the sample ids count their random numbers; then weights
 //   final(u)  total(u) for a unit with tied uses, else gradient(u,0,[0,k)), k the number of microbatches
+//   /own /step  the rank's smallest part, and the part that it steps (plan/placement.h); no mark: whole, or any
 //
 //   load m               -> batch(m)
 //   forward u m          inputs -> act(u,m) [saved(u,m)]    no saved: evaluation, recompute, nothing to train below
@@ -63,10 +72,18 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //                                                           no grad: nothing to train below; no deferred: no parameters
 //   backward_weight u m  deferred(u,m) input -> [gradient(u,0,[m,m+1))] gradient(owner,use,[m,m+1)) of each tied use
 //   add u                gradient(u,use,[b,s)) gradient(u,use,[s,e)) -> gradient(u,use,[b,e)), in place of the first
+//   reduce_grads u axis  the rank's nodes of one use -> the nodes that they and those of the group add up to, cut to the
+//                        shard (dp_shard) or piece (dp_replicate); may read nothing, in a round without a microbatch
 //   add_tied u           gradient(u,0,[0,k)) gradient(u,1,[0,k)) ... -> total(u), in place of the first
-//   clip                 final(u) of all units, loss(m) of all microbatches -> scale()
-//   step u               params(u,0) [state(u,0)] final(u) scale() -> params(u,1) [state(u,1)], in place
-//   snapshot u           params(u,0) [state(u,0)] -> snapshot(u)
+//   gather_grads u axis  final(u)/piece -> final(u)/step, in place            over dp_replicate
+//   gather_params u axis params(u,0)/shard -> gathered(u,g)                   ZeRO-3, over dp_shard
+//   measure              [final(u)/step of all units] loss(m) of the rank's microbatches -> sums(0)
+//                                                           of final(u) it measures the rank's own part alone
+//   reduce_scalar axis   sums(0) -> sums(1)                                   over dp, where there is more than one rank
+//   clip                 sums(last) -> scale()
+//   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
+//   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
+//   snapshot u           params(u,0) [state(u,0)] -> snapshot(u)/own
 // clang-format on
 enum class Op : uint8_t {
   kLoad,
@@ -77,21 +94,30 @@ enum class Op : uint8_t {
   kBackwardInput,
   kBackwardWeight,
   kAdd,
+  kReduceGrads,
   kAddTied,
+  kGatherGrads,
+  kGatherParams,
+  kMeasure,
+  kReduceScalar,
   kClip,
   kStep,
+  kGatherUpdated,
   kSnapshot,
 };
 
-enum class Stream : uint8_t { kCompute, kCopy };
+// Communication runs beside the rest, in program order, which is the same on all ranks of a group.
+enum class Stream : uint8_t { kCompute, kCopy, kComm };
 
-// When an instruction runs: always, or only if the verdict of scale() is finite.
+// When an instruction runs: always, or only if the verdict of scale() is finite.  The verdict is that of all
+// ranks.
 enum class Predicate : uint8_t { kAlways, kFinite };
 
 struct Instruction {
   Op op = Op::kLoad;
   Stream stream = Stream::kCompute;
   Predicate predicate = Predicate::kAlways;
+  GroupAxis axis = GroupAxis::kNone;  // of communication
   int32_t unit = -1;
   int32_t microbatch = -1;
   std::vector<Value> reads;
@@ -106,6 +132,7 @@ struct OpInfo {
   std::string_view name;  // "backward_input"
   bool has_unit;
   bool has_microbatch;
+  bool has_axis;  // communication
   KindSet reads;
   KindSet writes;
 };
@@ -114,7 +141,7 @@ const OpInfo* find_op(std::string_view name);  // nullptr when unknown
 std::vector<Op> all_ops();
 
 // The value that `written` of this instruction may replace in its slot; nullptr: none, it needs a slot of its
-// own.
+// own.  Where the two are different parts, the smaller lies where it lies in the larger.
 const Value* in_place_source(const Instruction& instruction, const Value& written);
 
 // "backward_input u1 m0".
@@ -125,18 +152,28 @@ inline Value act_value(int32_t u, int32_t m) { return {ValueKind::kAct, u, m}; }
 inline Value saved_value(int32_t u, int32_t m) { return {ValueKind::kSaved, u, m}; }
 inline Value grad_value(int32_t u, int32_t m) { return {ValueKind::kGrad, u, m}; }
 inline Value deferred_value(int32_t u, int32_t m) { return {ValueKind::kDeferred, u, m}; }
-inline Value gradient_value(int32_t u, int32_t use, int32_t begin, int32_t end) {
-  return {ValueKind::kGradient, u, use, begin, end};
+inline Value gradient_value(int32_t u, int32_t use, int32_t begin, int32_t end, Part part = Part::kWhole) {
+  return {ValueKind::kGradient, u, use, begin, end, part};
 }
-inline Value total_value(int32_t u) { return {ValueKind::kTotal, u}; }
+inline Value total_value(int32_t u, Part part = Part::kWhole) {
+  return {ValueKind::kTotal, u, 0, 0, 0, part};
+}
+inline Value sums_value(int32_t version) { return {ValueKind::kSums, -1, version}; }
+inline Value gathered_value(int32_t u, int32_t gather) { return {ValueKind::kGathered, u, gather}; }
 inline Value loss_value(int32_t m) { return {ValueKind::kLoss, -1, m}; }
 inline Value scale_value() { return {ValueKind::kScale}; }
-inline Value params_value(int32_t u, int32_t version) { return {ValueKind::kParams, u, version}; }
-inline Value state_value(int32_t u, int32_t version) { return {ValueKind::kState, u, version}; }
-inline Value snapshot_value(int32_t u) { return {ValueKind::kSnapshot, u}; }
+inline Value params_value(int32_t u, int32_t version, Part part = Part::kWhole) {
+  return {ValueKind::kParams, u, version, 0, 0, part};
+}
+inline Value state_value(int32_t u, int32_t version, Part part = Part::kWhole) {
+  return {ValueKind::kState, u, version, 0, 0, part};
+}
+inline Value snapshot_value(int32_t u, Part part = Part::kWhole) {
+  return {ValueKind::kSnapshot, u, 0, 0, 0, part};
+}
 
-// A home for values of one kind (gradient and total count as one).  Gradient slots are flat float32 buffers
-// of exactly `bytes`; the others hold what the executor puts there.
+// A home for values of one kind (gradient and total count as one).  Slots of gradients and of gathered
+// parameters are flat float32 buffers of exactly `bytes`; the others hold what the executor puts there.
 struct Slot {
   MemoryKind kind = MemoryKind::kOther;
   int64_t bytes = 0;  // as planned, without workspace inside operations
@@ -146,22 +183,27 @@ struct Slot {
 struct SlotAssignment {
   Value value;
   int32_t slot = 0;
+  int64_t offset =
+      0;  // bytes: where the value begins in its slot; 0 but for a part that lies in a larger one
   friend bool operator==(const SlotAssignment&, const SlotAssignment&) = default;
 };
 
 struct Program {
-  std::string name;                       // "train", "evaluate", "save"
-  std::vector<std::string> units;         // names, by index
-  std::vector<int64_t> microbatch_sizes;  // samples in each
-  std::vector<Value> inputs;              // exist before the first instruction: params, state
-  std::vector<Value> outputs;             // live after the last
+  std::string name;  // "train", "evaluate", "save"
+  Placement placement;
+  std::vector<std::string> units;  // names, by index
+  std::vector<int64_t>
+      microbatch_sizes;        // samples in each microbatch of the global batch, on every rank alike
+  std::vector<Value> inputs;   // exist before the first instruction: params, state
+  std::vector<Value> outputs;  // live after the last
   std::vector<Instruction> instructions;
   std::vector<Slot> slots;                  // empty before assign_buffers
   std::vector<SlotAssignment> assignments;  // sorted by value
   friend bool operator==(const Program&, const Program&) = default;
 
-  int64_t samples() const;
-  int32_t slot_of(const Value& value) const;  // Error{internal} when it has none
+  int64_t samples() const;                                  // of the global batch
+  int32_t slot_of(const Value& value) const;                // Error{internal} when it has none
+  const SlotAssignment& home_of(const Value& value) const;  // the same, with the offset
 };
 
 // A form a person can read (docs/concepts/program.md); parse_program(to_text(p)) == p.  Malformed text:

@@ -83,7 +83,9 @@ class InstructionReader {
     if (words_.size() < 2) fail("expected an operation after the number of the instruction");
     instruction.op = op_of(words_[next_++]);
     read_place(&instruction);
+    read_axis(&instruction);
     if (take("on", "copy")) instruction.stream = Stream::kCopy;
+    if (take("on", "comm")) instruction.stream = Stream::kComm;
     if (take("if", "finite")) instruction.predicate = Predicate::kFinite;
     instruction.reads = read_values();
     if (next_ == words_.size() || words_[next_] != "->")
@@ -105,6 +107,12 @@ class InstructionReader {
     if (info.has_unit) instruction->unit = unit_of(take_word("u and the number of a unit"));
     if (info.has_microbatch)
       instruction->microbatch = marked('m', take_word("m and the number of a microbatch"));
+  }
+
+  void read_axis(Instruction* instruction) {
+    for (const GroupAxis axis : {GroupAxis::kReplicate, GroupAxis::kShard, GroupAxis::kData}) {
+      if (take("over", kGroupAxisNames[static_cast<size_t>(axis)])) instruction->axis = axis;
+    }
   }
 
   int32_t unit_of(std::string_view word) const {
@@ -142,6 +150,44 @@ class InstructionReader {
   size_t next_ = 0;
 };
 
+// "gradient(0,0,[0,1))" or "gradient(0,0,[0,1))/shard+4096".
+SlotAssignment assignment_of(std::string_view word, int32_t slot) {
+  const size_t plus = word.find('+');
+  SlotAssignment assignment{parse_value(word.substr(0, plus)), slot, 0};
+  if (plus == std::string_view::npos) return assignment;
+  assignment.offset = number(word.substr(plus + 1), std::numeric_limits<int64_t>::max());
+  if (assignment.offset == 0) fail(fmt::format("'{}': an offset of 0 is left out", word));
+  return assignment;
+}
+
+// "placement pp1 dp_replicate2 ... ep1 rank 3 zero_stage 2 tree canonical".
+Placement placement_of_words(const Words& words) {
+  constexpr size_t kAxes = kAxisNames.size();
+  if (words.size() != kAxes + 7 || words[kAxes + 1] != "rank" || words[kAxes + 3] != "zero_stage" ||
+      words[kAxes + 5] != "tree") {
+    fail("expected 'placement pp1 dp_replicate1 ... rank N zero_stage N tree NAME'");
+  }
+  std::array<int, kAxes> degrees{};
+  int64_t world = 1;
+  for (size_t i = 0; i < kAxes; ++i) {
+    const std::string_view word = words[i + 1];
+    if (!word.starts_with(kAxisNames[i]))
+      fail(fmt::format("expected {} and a number, found '{}'", kAxisNames[i], word));
+    degrees[i] = static_cast<int>(number(word.substr(kAxisNames[i].size()), 1 << 20));
+    world = std::min<int64_t>(world * std::max(1, degrees[i]), 1 << 30);
+  }
+  Placement placement;
+  placement.layout = Layout(degrees, static_cast<int>(world));
+  placement.rank = static_cast<int>(number(words[kAxes + 2], world - 1));
+  placement.zero_stage = static_cast<int>(number(words[kAxes + 4], 3));
+  const auto tree = std::find(kTreeNames.begin(), kTreeNames.end(), words[kAxes + 6]);
+  if (tree == kTreeNames.end())
+    fail(fmt::format("unknown tree '{}': known are canonical, by_ranks", words[kAxes + 6]));
+  placement.tree = static_cast<TreeKind>(tree - kTreeNames.begin());
+  if (placement == Placement()) fail("the placement of a world of one is left out");
+  return placement;
+}
+
 // Sections come in one order, each once.
 class Parser {
  public:
@@ -177,6 +223,10 @@ class Parser {
       return;
     }
     const std::string_view open = section_ == 0 ? "" : kSections[section_ - 1];
+    if (open == "furrow-program" && words[0] == "placement" && program_.placement == Placement()) {
+      program_.placement = placement_of_words(words);
+      return;
+    }
     if (open == "units" && words[0].starts_with('u')) return add_unit(words);
     if (open == "instructions" && words[0].starts_with('#')) {
       program_.instructions.push_back(InstructionReader(program_, words).read());
@@ -223,7 +273,7 @@ class Parser {
     }
     program_.slots.push_back(
         {memory_kind_of(words[1]), number(words[2], std::numeric_limits<int64_t>::max())});
-    for (const Value& value : values_of(words, 3)) program_.assignments.push_back({value, slot});
+    for (size_t i = 3; i < words.size(); ++i) program_.assignments.push_back(assignment_of(words[i], slot));
   }
 
   Program program_;

@@ -28,6 +28,7 @@ std::string error_of(const std::string& text) {
 
 Value random_value(std::mt19937* rng) {
   auto small = [&] { return static_cast<int32_t>((*rng)() % 40); };
+  auto part = [&] { return static_cast<Part>((*rng)() % 3); };
   switch ((*rng)() % kValueKinds) {
     case 0:
       return batch_value(small());
@@ -40,17 +41,21 @@ Value random_value(std::mt19937* rng) {
     case 4:
       return deferred_value(small(), small());
     case 5:
-      return gradient_value(small(), small(), small(), small());
+      return gradient_value(small(), small(), small(), small(), part());
     case 6:
-      return total_value(small());
+      return total_value(small(), part());
     case 7:
       return loss_value(small());
     case 8:
-      return params_value(small(), small());
+      return params_value(small(), small(), part());
     case 9:
-      return state_value(small(), small());
+      return state_value(small(), small(), part());
     case 10:
-      return snapshot_value(small());
+      return snapshot_value(small(), part());
+    case 11:
+      return sums_value(small());
+    case 12:
+      return gathered_value(small(), small());
     default:
       return scale_value();
   }
@@ -69,7 +74,8 @@ Instruction random_instruction(std::mt19937* rng) {
   const OpInfo& info = op_info(instruction.op);
   if (info.has_unit) instruction.unit = static_cast<int32_t>((*rng)() % 8);
   if (info.has_microbatch) instruction.microbatch = static_cast<int32_t>((*rng)() % 8);
-  instruction.stream = (*rng)() % 2 == 0 ? Stream::kCompute : Stream::kCopy;
+  instruction.axis = static_cast<GroupAxis>((*rng)() % 4);
+  instruction.stream = static_cast<Stream>((*rng)() % 3);
   instruction.predicate = (*rng)() % 2 == 0 ? Predicate::kAlways : Predicate::kFinite;
   instruction.reads = random_values(rng, 5);
   instruction.writes = random_values(rng, 3);
@@ -81,6 +87,12 @@ Instruction random_instruction(std::mt19937* rng) {
 Program random_program(std::mt19937* rng) {
   Program program;
   program.name = (*rng)() % 2 == 0 ? "train" : "any-thing_1";
+  if ((*rng)() % 2 == 0) {
+    program.placement.layout = Layout({1, 2, 3, 1, 1, 1}, 6);
+    program.placement.rank = static_cast<int>((*rng)() % 6);
+    program.placement.zero_stage = static_cast<int>((*rng)() % 4);
+    program.placement.tree = static_cast<TreeKind>((*rng)() % 2);
+  }
   for (size_t u = (*rng)() % 5; u > 0; --u) program.units.push_back(fmt::format("h.{}/x", u));
   for (size_t m = (*rng)() % 5; m > 0; --m) program.microbatch_sizes.push_back((*rng)());
   program.inputs = random_values(rng, 6);
@@ -92,7 +104,8 @@ Program random_program(std::mt19937* rng) {
         {static_cast<MemoryKind>((*rng)() % kMemoryKinds), static_cast<int64_t>((*rng)()) << 10});
     for (const Value& value : random_values(rng, 4)) {
       if (!assigned.insert(value).second) continue;
-      program.assignments.push_back({value, static_cast<int32_t>(program.slots.size()) - 1});
+      program.assignments.push_back(
+          {value, static_cast<int32_t>(program.slots.size()) - 1, static_cast<int64_t>((*rng)() % 3) * 4096});
     }
   }
   std::sort(program.assignments.begin(), program.assignments.end(),
@@ -102,6 +115,8 @@ Program random_program(std::mt19937* rng) {
 
 TEST(Values, HaveOneSpelling) {
   EXPECT_EQ(to_string(gradient_value(3, 0, 0, 2)), "gradient(3,0,[0,2))");
+  EXPECT_EQ(to_string(gradient_value(3, 0, 0, 2, Part::kPiece)), "gradient(3,0,[0,2))/piece");
+  EXPECT_EQ(to_string(params_value(3, 1, Part::kShard)), "params(3,1)/shard");
   EXPECT_EQ(to_string(act_value(1, 2)), "act(1,2)");
   EXPECT_EQ(to_string(loss_value(4)), "loss(4)");
   EXPECT_EQ(to_string(total_value(5)), "total(5)");
@@ -114,10 +129,30 @@ TEST(Values, HaveOneSpelling) {
 }
 
 TEST(Values, OtherSpellingsAreRefused) {
-  for (const char* text :
-       {"", "act", "act(", "act(1)", "act(1,2", "act(1,2))", "act(1, 2)", "act(-1,2)", "act(01,2)",
-        "act(+1,2)", "act(1,99999999999)", "ACT(1,2)", "scale(1)", "loss()", "gradient(1,2)",
-        "gradient(1,2,[0,1]", "gradient(1,2,[0,1)", "total(1,2)", "nothing(1)"}) {
+  for (const char* text : {"",
+                           "act",
+                           "act(",
+                           "act(1)",
+                           "act(1,2",
+                           "act(1,2))",
+                           "act(1, 2)",
+                           "act(-1,2)",
+                           "act(01,2)",
+                           "act(+1,2)",
+                           "act(1,99999999999)",
+                           "ACT(1,2)",
+                           "scale(1)",
+                           "loss()",
+                           "gradient(1,2)",
+                           "gradient(1,2,[0,1]",
+                           "gradient(1,2,[0,1)",
+                           "total(1,2)",
+                           "nothing(1)",
+                           "total(1)/whole",
+                           "total(1)/",
+                           "total(1)/shards",
+                           "act(1,2)/shard",
+                           "sums(0)/piece"}) {
     EXPECT_THROW(parse_value(text), Error) << text;
   }
 }
@@ -161,7 +196,7 @@ TEST(ProgramText, ReadsAsPromised) {
             "units\n"
             "  u0 u0\n"
             "inputs params(0,0)\n"
-            "outputs loss(0) scale() params(0,1)\n"
+            "outputs sums(0) scale() params(0,1)\n"
             "instructions\n"
             "  #0 load                  m0  on copy -> batch(0)\n"
             "  #1 forward         u0/u0 m0  batch(0) params(0,0) -> act(0,0) saved(0,0)\n"
@@ -170,8 +205,9 @@ TEST(ProgramText, ReadsAsPromised) {
             "drop saved(0,0) grad(0,0)\n"
             "  #4 backward_weight u0/u0 m0  deferred(0,0) batch(0) -> gradient(0,0,[0,1)) drop batch(0) "
             "deferred(0,0)\n"
-            "  #5 clip                      gradient(0,0,[0,1)) loss(0) -> scale()\n"
-            "  #6 step            u0/u0     if finite params(0,0) gradient(0,0,[0,1)) scale() -> params(0,1) "
+            "  #5 measure                   gradient(0,0,[0,1)) loss(0) -> sums(0) drop loss(0)\n"
+            "  #6 clip                      sums(0) -> scale()\n"
+            "  #7 step            u0/u0     if finite params(0,0) gradient(0,0,[0,1)) scale() -> params(0,1) "
             "drop gradient(0,0,[0,1)) params(0,0)\n"
             "slots\n"
             "  s0 parameters 4096 params(0,0) params(0,1)\n"
@@ -182,7 +218,8 @@ TEST(ProgramText, ReadsAsPromised) {
             "  s5 other 592 loss(0)\n"
             "  s6 activations 80 deferred(0,0)\n"
             "  s7 gradients 4096 gradient(0,0,[0,1))\n"
-            "  s8 other 32 scale()\n");
+            "  s8 other 1184 sums(0)\n"
+            "  s9 other 32 scale()\n");
 }
 
 TEST(ProgramText, ErrorsNameTheLine) {

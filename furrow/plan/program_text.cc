@@ -48,7 +48,10 @@ std::string instruction_line(const Program& program, size_t index, const Widths&
       fmt::format("  {:<{}} {:<{}} {:<{}} {:<{}} ", fmt::format("#{}", index), widths.number,
                   op_info(instruction.op).name, widths.op, unit_label(program, instruction.unit), widths.unit,
                   microbatch, widths.microbatch);
+  if (instruction.axis != GroupAxis::kNone)
+    line += fmt::format(" over {}", kGroupAxisNames[static_cast<size_t>(instruction.axis)]);
   if (instruction.stream == Stream::kCopy) line += " on copy";
+  if (instruction.stream == Stream::kComm) line += " on comm";
   if (instruction.predicate == Predicate::kFinite) line += " if finite";
   line = list(std::move(line), instruction.reads);
   line = list(line + " ->", instruction.writes);
@@ -63,6 +66,7 @@ std::string slot_lines(const Program& program) {
                  fmt::format("{} is assigned to slot {} of {}", to_string(assignment.value), assignment.slot,
                              values.size()));
     values[assignment.slot] += ' ' + to_string(assignment.value);
+    if (assignment.offset != 0) values[assignment.slot] += fmt::format("+{}", assignment.offset);
   }
   std::string text;
   for (size_t s = 0; s < program.slots.size(); ++s) {
@@ -72,10 +76,18 @@ std::string slot_lines(const Program& program) {
   return text;
 }
 
+// Left out in a world of one.
+std::string placement_line(const Placement& placement) {
+  if (placement == Placement()) return "";
+  return fmt::format("placement {} rank {} zero_stage {} tree {}\n", placement.layout.to_string(),
+                     placement.rank, placement.zero_stage, kTreeNames[static_cast<size_t>(placement.tree)]);
+}
+
 }  // namespace
 
 std::string to_text(const Program& program) {
-  std::string text = fmt::format("furrow-program 1 {}\nmicrobatches", program.name);
+  std::string text = fmt::format("furrow-program 1 {}\n", program.name);
+  text += placement_line(program.placement) + "microbatches";
   for (int64_t size : program.microbatch_sizes) text += fmt::format(" {}", size);
   text += "\nunits\n";
   for (size_t u = 0; u < program.units.size(); ++u) text += fmt::format("  u{} {}\n", u, program.units[u]);

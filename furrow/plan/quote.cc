@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "furrow/plan/quote_ranks.h"
 #include "furrow/plan/verify.h"
 
 namespace furrow::plan {
@@ -57,6 +58,12 @@ std::vector<UnitQuote> unit_quotes(const ModelSpec& spec) {
 
 }  // namespace
 
+double Quote::communication_bytes() const {
+  double sum = 0;
+  for (const CollectiveQuote& each : collectives) sum += each.mean_bytes;
+  return sum;
+}
+
 int64_t Quote::total_bytes() const {
   return std::accumulate(peak_bytes.begin(), peak_bytes.end(), int64_t{0});
 }
@@ -77,6 +84,7 @@ Quote quote(const Program& program, const ModelSpec& spec) {
   for (UnitQuote& unit : quote.units) {
     if (unit.recomputed) unit.saved_bytes = 0;
   }
+  quote_ranks(program, spec, &quote);
   return quote;
 }
 

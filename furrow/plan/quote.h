@@ -33,6 +33,31 @@ struct StepFlops {
   double total() const { return forward + recompute + backward_input + backward_weight; }
 };
 
+// One kind of communication over one axis.  Bytes are payload that a rank receives, a step; a rank sends as
+// much in the mean over its group.
+struct CollectiveQuote {
+  Op op = Op::kReduceGrads;
+  GroupAxis axis = GroupAxis::kNone;
+  int64_t count = 0;       // instructions
+  int64_t wire_bytes = 0;  // this rank
+  double mean_bytes = 0;   // mean over the members of its groups
+  double bound_bytes = 0;  // what the mean cannot be below: each rank's sum, or each slice, travels once
+  friend bool operator==(const CollectiveQuote&, const CollectiveQuote&) = default;
+};
+
+// One item of the planned memory of flat buffers.
+struct MemoryItem {
+  std::string name;  // "gradients, final"
+  int64_t bytes = 0;
+};
+
+// Parameters, gradients and optimizer state, as the layout divides them: p+g+o, p+g+o/N, p+(g+o)/N, (p+g+o)/N
+// for data parallel and ZeRO-1, 2, 3 over N shards.
+struct MemoryFormula {
+  std::string text;                                     // "p+g+o/2"
+  double parameters = 0, gradients = 0, optimizer = 0;  // bytes, a rank in the mean
+};
+
 struct Quote {
   std::string program;  // "train"
   std::string architecture;
@@ -44,7 +69,18 @@ struct Quote {
   StepFlops flops;
   std::array<int64_t, kMemoryKinds> peak_bytes{};  // by MemoryKind, as verify() reports
   int64_t total_bytes() const;                     // sum over kinds: an upper bound, peaks need not coincide
+
+  Placement placement;
+  std::string deterministic;  // one line: whether the layout may change bits, by which rule, at what cost
+  std::vector<CollectiveQuote> collectives;  // by operation, then axis; empty in a world of one
+  double data_parallel_bytes = 0;            // what data parallelism over as many ranks moves, for comparison
+  std::vector<MemoryItem> memory;            // of flat buffers
+  MemoryFormula formula;
+  double communication_bytes() const;  // sum of mean_bytes
 };
+
+// The line `Quote::deterministic`.
+std::string deterministic_line(const Placement& placement, int32_t k);
 
 // Verifies the program first, with verify()'s errors.
 Quote quote(const Program& program, const ModelSpec& spec);

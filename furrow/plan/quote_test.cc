@@ -1,6 +1,10 @@
 #include "furrow/plan/quote.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
 
 #include "furrow/base/error.h"
 #include "furrow/plan/compile.h"
@@ -9,6 +13,8 @@
 
 namespace furrow::plan {
 namespace {
+
+using ::testing::HasSubstr;
 
 TEST(Quote, SumsFlopsOverInstructions) {
   const ModelSpec spec = testing::chain(3, 8);  // forward 128, backward 192 and 256 a sample and unit
@@ -40,6 +46,143 @@ TEST(Quote, DescribesUnitsAndMemory) {
   int64_t sum = 0;
   for (int64_t bytes : q.peak_bytes) sum += bytes;
   EXPECT_EQ(q.total_bytes(), sum);
+}
+
+// A model whose units divide by eight, so that every rank has the same.
+ModelSpec even_model() { return testing::chain(4, 256); }  // 65,536 + 256, padded to 66,560: 65 grid blocks
+
+ModelSpec divisible_model() {
+  ModelSpec spec = testing::chain(3, 512);
+  for (Unit& unit : spec.units) unit.parameters.pop_back();  // 256 grid blocks
+  return spec;
+}
+
+TrainOptions rank_options(int k, int rank, int stage) {
+  TrainOptions options{std::vector<int64_t>(k, 2), {}, 2};
+  options.ranks = {rank, stage, Reshard::kAlways, Deterministic::kStrict, 1};
+  return options;
+}
+
+Quote quote_of(const ModelSpec& spec, int replicas, int shards, const TrainOptions& options) {
+  const Layout layout({1, replicas, shards, 1, 1, 1}, replicas * shards);
+  return quote(compile_train(spec, layout, options), spec);
+}
+
+double without_scalar(const Quote& q, double CollectiveQuote::* bytes) {
+  double sum = 0;
+  for (const CollectiveQuote& each : q.collectives) {
+    if (each.op != Op::kReduceScalar) sum += each.*bytes;
+  }
+  return sum;
+}
+
+TEST(QuoteRanks, BytesOfAStepAreTheKnownMultiplesOfDataParallel) {
+  const ModelSpec spec = divisible_model();
+  for (const int n : {2, 4, 8}) {
+    const double g = 3 * 512 * 512 * 4.0, data_parallel = 2.0 * (n - 1) / n * g;
+    const auto bytes = [&](int replicas, int shards, int stage, int k) {
+      const Quote q = quote_of(spec, replicas, shards, rank_options(k, n - 1, stage));
+      EXPECT_EQ(q.data_parallel_bytes, data_parallel);
+      EXPECT_EQ(without_scalar(q, &CollectiveQuote::mean_bytes),
+                without_scalar(q, &CollectiveQuote::bound_bytes));
+      return without_scalar(q, &CollectiveQuote::mean_bytes) / data_parallel;
+    };
+    EXPECT_EQ(bytes(n, 1, 3, n), 1.0);
+    EXPECT_EQ(bytes(1, n, 1, n), 1.0);
+    EXPECT_EQ(bytes(1, n, 2, n), 1.0);
+    EXPECT_EQ(bytes(1, n, 3, n), 1.5);
+    // Four microbatches a rank: ZeRO-2 reduces each, ZeRO-3 gathers for each too.
+    EXPECT_EQ(bytes(n, 1, 3, 4 * n), 1.0);
+    EXPECT_EQ(bytes(1, n, 1, 4 * n), 1.0);
+    EXPECT_EQ(bytes(1, n, 2, 4 * n), 0.5 + 4 * 0.5);
+    EXPECT_EQ(bytes(1, n, 3, 4 * n), 4 * 1.5);
+  }
+}
+
+TEST(QuoteRanks, ReshardPolicyMovesTheBytesOfZero3) {
+  const ModelSpec spec = divisible_model();
+  const auto ratio = [&](Reshard reshard, int k) {
+    TrainOptions options = rank_options(k, 0, 3);
+    options.ranks.reshard = reshard;
+    const Quote q = quote_of(spec, 1, 2, options);
+    return without_scalar(q, &CollectiveQuote::mean_bytes) / q.data_parallel_bytes;
+  };
+  EXPECT_EQ(ratio(Reshard::kAlways, 2), 1.5);
+  EXPECT_EQ(ratio(Reshard::kDefault, 2), 1.5 - 0.5 / 3);  // the last of three equal units is gathered once
+  EXPECT_EQ(ratio(Reshard::kNever, 2), 1.0);
+  EXPECT_EQ(ratio(Reshard::kNever, 8), 0.5 + 4 * 0.5);
+}
+
+TEST(QuoteRanks, UnalignedStrictSharesCostWhatTheQuoteSays) {
+  const ModelSpec spec = divisible_model();
+  TrainOptions options = rank_options(9, 0, 1);  // shares of three: two nodes, two nodes, two nodes
+  const Quote strict = quote_of(spec, 3, 1, options);
+  const auto reduce = [](const Quote& q) {
+    return *std::find_if(q.collectives.begin(), q.collectives.end(),
+                         [](const CollectiveQuote& each) { return each.op == Op::kReduceGrads; });
+  };
+  EXPECT_EQ(reduce(strict).mean_bytes, 2 * reduce(strict).bound_bytes);
+  EXPECT_THAT(strict.deterministic, HasSubstr("on: canonical tree: the bits of one rank; the shares of 9"));
+  options.ranks.deterministic = Deterministic::kAuto;
+  const Quote automatic = quote_of(spec, 3, 1, options);
+  EXPECT_EQ(reduce(automatic).mean_bytes, reduce(automatic).bound_bytes);
+  EXPECT_THAT(automatic.deterministic, HasSubstr("off: gradients are added by ranks, as the shares of 9"));
+  options.microbatch_sizes.assign(6, 2);
+  EXPECT_THAT(quote_of(spec, 3, 1, options).deterministic, HasSubstr("on: aligned shares, canonical tree"));
+  EXPECT_THAT(quote_of(spec, 1, 1, options).deterministic, HasSubstr("one rank"));
+}
+
+TEST(QuoteRanks, BytesOfARankAddUpToTheMean) {
+  const ModelSpec spec = even_model();  // slices differ by a block
+  for (const auto& [replicas, shards, stage, k] :
+       {std::array{3, 1, 3, 7}, std::array{1, 3, 1, 8}, std::array{1, 3, 3, 7}, std::array{1, 4, 2, 5}}) {
+    double wire = 0, mean = 0;
+    for (int rank = 0; rank < replicas * shards; ++rank) {
+      const Quote q = quote_of(spec, replicas, shards, rank_options(k, rank, stage));
+      for (const CollectiveQuote& each : q.collectives) {
+        wire += static_cast<double>(each.wire_bytes);
+        mean += each.mean_bytes;
+        EXPECT_GE(each.mean_bytes, each.bound_bytes);
+      }
+    }
+    EXPECT_NEAR(wire, mean, 1e-9 * mean);
+  }
+}
+
+int64_t item(const Quote& q, const std::string& name) {
+  for (const MemoryItem& each : q.memory) {
+    if (each.name == name) return each.bytes;
+  }
+  return 0;
+}
+
+TEST(QuoteRanks, MemoryFollowsTheFormula) {
+  const ModelSpec spec = divisible_model();
+  const double p = 3 * 512 * 512 * 4.0;
+  for (const int n : {2, 4, 8}) {
+    const auto check = [&](int replicas, int shards, int stage, const std::string& text, double params,
+                           double grads, double state) {
+      const Quote q = quote_of(spec, replicas, shards, rank_options(replicas * shards, 1, stage));
+      EXPECT_EQ(q.formula.text, text);
+      EXPECT_EQ(q.formula.parameters, params);
+      EXPECT_EQ(q.formula.gradients, grads);
+      EXPECT_EQ(q.formula.optimizer, state);
+      EXPECT_EQ(static_cast<double>(item(q, "parameters")), params);
+      EXPECT_EQ(static_cast<double>(item(q, "gradients, final")), grads);
+      EXPECT_EQ(static_cast<double>(item(q, "optimizer")), state);
+      return q;
+    };
+    EXPECT_EQ(item(check(n, 1, 3, "p+g+o", p, p, 2 * p), "gradients, nodes and exchanges"), 0);
+    EXPECT_EQ(
+        item(check(1, n, 1, fmt::format("p+g+o/{}", n), p, p, 2 * p / n), "gradients, nodes and exchanges"),
+        0);
+    const Quote two = check(1, n, 2, fmt::format("p+(g+o)/{}", n), p, p / n, 2 * p / n);
+    EXPECT_EQ(item(two, "gradients, nodes and exchanges"), 2 * 512 * 512 * 4);  // one at work, one on its way
+    EXPECT_EQ(item(two, "gathered"), 0);
+    const Quote three = check(1, n, 3, fmt::format("(p+g+o)/{}", n), p / n, p / n, 2 * p / n);
+    EXPECT_EQ(item(three, "gathered"), 2 * 512 * 512 * 4);  // one at work, one ahead
+    check(2, n, 3, fmt::format("(p+g+o)/{}", n), p / n, p / n, 2 * p / n);
+  }
 }
 
 TEST(Quote, RefusesAnInvalidProgram) {

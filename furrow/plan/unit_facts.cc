@@ -29,8 +29,8 @@ Value input_value(int32_t unit, int32_t microbatch) {
   return unit == 0 ? batch_value(microbatch) : act_value(unit - 1, microbatch);
 }
 
-Value final_gradient(const UnitFacts& facts, int32_t unit, int32_t k) {
-  return facts.uses_by_others.empty() ? gradient_value(unit, 0, 0, k) : total_value(unit);
+Value final_gradient(const UnitFacts& facts, int32_t unit, int32_t k, Part part) {
+  return facts.uses_by_others.empty() ? gradient_value(unit, 0, 0, k, part) : total_value(unit, part);
 }
 
 }  // namespace furrow::plan

@@ -30,7 +30,7 @@ ModelFacts model_facts(const ModelSpec& spec);
 // What unit u reads besides weights: act(u-1,m), or batch(m) for the first unit.
 Value input_value(int32_t unit, int32_t microbatch);
 
-// The gradient that is stepped with, over k microbatches.  REQUIRES: the unit owns parameters.
-Value final_gradient(const UnitFacts& facts, int32_t unit, int32_t k);
+// The gradient that is stepped with, over k microbatches, cut to a part.  REQUIRES: the unit owns parameters.
+Value final_gradient(const UnitFacts& facts, int32_t unit, int32_t k, Part part);
 
 }  // namespace furrow::plan

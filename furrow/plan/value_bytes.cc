@@ -3,7 +3,6 @@
 #include <array>
 
 #include "furrow/base/error.h"
-#include "furrow/base/exact_sum.h"
 
 namespace furrow::plan {
 namespace {
@@ -22,13 +21,14 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
     {MemoryKind::kGradients, true},     // gradient
     {MemoryKind::kGradients, true},     // total
     {MemoryKind::kOther, false},        // loss
+    {MemoryKind::kOther, false},        // sums
     {MemoryKind::kOther, false},        // scale
     {MemoryKind::kParameters, true},    // params
     {MemoryKind::kOptimizer, true},     // state
+    {MemoryKind::kGathered, true},      // gathered
     {MemoryKind::kCheckpoint, false},   // snapshot
 }};
 
-constexpr int64_t kFloatBytes = 4;
 constexpr int64_t kIdBytes = 8;
 constexpr int64_t kLossBytes = static_cast<int64_t>(sizeof(ExactSum)) + 16;  // and the two counts
 constexpr int64_t kScaleBytes = 32;
@@ -38,15 +38,6 @@ int64_t target_bytes_per_sample(const ModelSpec& spec) {
   int64_t rows = 1;
   for (size_t i = 1; i + 1 < output.size(); ++i) rows *= output[i];
   return rows * kIdBytes;
-}
-
-int64_t use_elements(const FlatLayout& flat, const Value& value) {
-  if (value.index == 0) return flat.units[value.unit].elements;
-  for (const TiedUse& tied : flat.tied) {
-    if (tied.owner_unit == value.unit && tied.use == value.index) return tied.size;
-  }
-  FURROW_CHECK(false, to_string(value) + ": no such use");
-  return 0;
 }
 
 int64_t per_sample(const ModelSpec& spec, const Value& value) {
@@ -68,6 +59,11 @@ MemoryKind memory_kind(ValueKind kind) { return kHomes[static_cast<size_t>(kind)
 bool is_persistent(ValueKind kind) { return kHomes[static_cast<size_t>(kind)].persistent; }
 ValueKind slot_class(ValueKind kind) { return kind == ValueKind::kTotal ? ValueKind::kGradient : kind; }
 
+Slice value_slice(const ByteContext& context, const Value& value) {
+  const int use = value.kind == ValueKind::kGradient ? value.index : 0;
+  return part_slice(context.flat, context.placement, {value.unit, use}, value.part);
+}
+
 int64_t value_bytes(const ByteContext& context, const Value& value) {
   switch (value.kind) {
     case ValueKind::kBatch:
@@ -77,16 +73,18 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
     case ValueKind::kDeferred:
       return per_sample(context.spec, value) * context.microbatch_sizes[value.index];
     case ValueKind::kGradient:
-      return use_elements(context.flat, value) * kFloatBytes;
     case ValueKind::kTotal:
     case ValueKind::kParams:
-      return context.flat.units[value.unit].elements * kFloatBytes;
+    case ValueKind::kGathered:
+      return value_slice(context, value).size() * kFloatBytes;
     case ValueKind::kState:
-      return context.flat.units[value.unit].elements * kFloatBytes * context.optimizer_state_copies;
+      return value_slice(context, value).size() * kFloatBytes * context.optimizer_state_copies;
     case ValueKind::kSnapshot:
-      return context.flat.units[value.unit].elements * kFloatBytes * (1 + context.optimizer_state_copies);
+      return value_slice(context, value).size() * kFloatBytes * (1 + context.optimizer_state_copies);
     case ValueKind::kLoss:
       return kLossBytes;
+    case ValueKind::kSums:
+      return kSumsBytes;
     case ValueKind::kScale:
       return kScaleBytes;
   }

@@ -4,11 +4,16 @@
 
 #include <cstdint>
 
+#include "furrow/base/exact_sum.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/plan/program.h"
+#include "furrow/plan/slices.h"
 
 namespace furrow::plan {
+
+inline constexpr int64_t kFloatBytes = 4;  // of an element of a flat buffer
+inline constexpr int64_t kSumsBytes = 2 * static_cast<int64_t>(sizeof(ExactSum)) + 32;  // planned for sums()
 
 MemoryKind memory_kind(ValueKind kind);
 
@@ -23,11 +28,16 @@ struct ByteContext {
   const ModelSpec& spec;
   const FlatLayout& flat;
   const std::vector<int64_t>& microbatch_sizes;
+  const Placement& placement;
   int optimizer_state_copies = 0;
 };
 
 // Inputs, targets (one int64 per row of the last unit's output) and sample ids of a batch; the loss as exact
 // sums. REQUIRES: unit, use and microbatch of the value exist.
 int64_t value_bytes(const ByteContext& context, const Value& value);
+
+// The elements of the whole flat buffer that a value of a flat kind (gradient, total, params, state,
+// gathered, snapshot) is on this rank.
+Slice value_slice(const ByteContext& context, const Value& value);
 
 }  // namespace furrow::plan

@@ -11,7 +11,7 @@ namespace furrow::plan {
 
 struct ValueHash {
   size_t operator()(const Value& value) const {
-    uint64_t hash = static_cast<uint64_t>(value.kind);
+    uint64_t hash = static_cast<uint64_t>(value.kind) | static_cast<uint64_t>(value.part) << 8;
     for (int32_t field : {value.unit, value.index, value.begin, value.end}) {
       hash = (hash ^ static_cast<uint32_t>(field)) * 0x9e3779b97f4a7c15u;
       hash ^= hash >> 29;

@@ -12,11 +12,15 @@ namespace {
 
 // Keep sums of bytes far away from what int64 holds.
 constexpr int64_t kMostBytes = int64_t{1} << 48;
+constexpr int kMostRanks = 1 << 16;
 
 }  // namespace
 
 Facts::Facts(const Program& program_in, const ModelSpec& spec_in)
-    : program(program_in), spec(spec_in), model(model_facts(spec_in)) {
+    : program(program_in),
+      spec(spec_in),
+      model(model_facts(spec_in)),
+      tree(program.placement, static_cast<int32_t>(program.microbatch_sizes.size())) {
   values.reserve(program.instructions.size() * 3);
   for (const Value& value : program.inputs) {
     values.add(value);
@@ -35,6 +39,26 @@ void Facts::fail(size_t instruction, const std::string& message) const {
                                 ? fmt::format("#{} {}", instruction, to_string(list[instruction]))
                                 : fmt::format("end of {} after #{}", program.name, list.size());
   throw Error(ErrorCode::kFailedPrecondition, fmt::format("{}: {}", place, message));
+}
+
+void check_placement(const Program& program) {
+  auto fail = [&](const std::string& message) {
+    throw Error(ErrorCode::kFailedPrecondition, fmt::format("program {}: {}", program.name, message));
+  };
+  const Placement& place = program.placement;
+  if (place.data_ranks() != place.layout.world()) {
+    fail(fmt::format("layout {}: programs are made for dp_replicate and dp_shard alone",
+                     place.layout.to_string()));
+  }
+  if (place.layout.world() > kMostRanks) fail(fmt::format("more than {} ranks", kMostRanks));
+  if (place.rank < 0 || place.rank >= place.layout.world())
+    fail(fmt::format("it has no rank {}", place.rank));
+  if ((place.zero_stage == 0) != (place.shards() == 1) || place.zero_stage < 0 || place.zero_stage > 3) {
+    fail(fmt::format("ZeRO stage {} with dp_shard {}: it is 1 to 3 above one shard, else 0", place.zero_stage,
+                     place.shards()));
+  }
+  if (place.tree == TreeKind::kByRanks && place.data_ranks() == 1)
+    fail("one rank adds along the canonical tree");
 }
 
 void check_header(const Facts& facts) {
@@ -61,13 +85,15 @@ void check_header(const Facts& facts) {
     fail(fmt::format("slot {} has {} bytes: it must be 0 to {}", s, program.slots[s].bytes, kMostBytes));
   }
   for (const Value& value : program.inputs) {
-    const bool kept = value.kind == ValueKind::kParams || value.kind == ValueKind::kState;
     const bool known =
         value.unit >= 0 && value.unit <= facts.last_unit() && facts.model.units[value.unit].owns;
-    if (!kept || !known || value.index != 0) {
-      fail(fmt::format("input {}: a program starts from params(u,0) and state(u,0) of units with parameters",
-                       to_string(value)));
-    }
+    const Placement& place = program.placement;
+    if (known && value == params_value(value.unit, 0, place.params_part())) continue;
+    if (known && value == state_value(value.unit, 0, place.step_part())) continue;
+    fail(fmt::format(
+        "input {}: a program starts from params(u,0) and state(u,0) of units with parameters, as its "
+        "rank holds them",
+        to_string(value)));
   }
 }
 
@@ -75,10 +101,13 @@ void check_header(const Facts& facts) {
 
 VerifyReport verify(const Program& program, const ModelSpec& spec) {
   validate(spec);
+  rules::check_placement(program);
   rules::Facts facts(program, spec);
   rules::check_header(facts);
+  rules::check_purpose(facts);
   rules::check_operands(facts);
   rules::check_values(&facts);
+  rules::check_gathers(facts);
   rules::check_gradients(facts);
   rules::check_coverage(facts);
   rules::check_slots(facts);

@@ -1,6 +1,6 @@
 // Rule: a program does all that its name promises, and nothing that has no place in it.
-//   train     the loss of every microbatch, one clip, a step of every unit with parameters
-//   evaluate  the metrics of every microbatch; changes nothing
+//   train     exact sums over every microbatch, one clip, a step of every unit with parameters
+//   evaluate  exact sums over every microbatch; changes nothing
 //   save      a snapshot of every unit with parameters; changes nothing
 #include <fmt/format.h>
 
@@ -13,8 +13,11 @@ namespace furrow::plan::rules {
 namespace {
 
 bool allowed(std::string_view program, Op op) {
+  constexpr std::array kEvaluation = {Op::kLoad,    Op::kForward,      Op::kEvaluate,
+                                      Op::kMeasure, Op::kGatherParams, Op::kReduceScalar};
   if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot;
-  if (program == "evaluate") return op == Op::kLoad || op == Op::kForward || op == Op::kEvaluate;
+  if (program == "evaluate")
+    return std::find(kEvaluation.begin(), kEvaluation.end(), op) != kEvaluation.end();
   return op == Op::kSnapshot;
 }
 
@@ -25,22 +28,23 @@ struct Due {
 };
 
 void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>* due) {
+  const Placement& place = facts.program.placement;
   for (int32_t u = 0; u <= facts.last_unit(); ++u) {
     if (!facts.model.units[u].owns) continue;
-    due->push_back({params_value(u, version), op});
-    if (facts.with_state) due->push_back({state_value(u, version), op});
+    due->push_back({params_value(u, version, place.params_part()), op});
+    if (facts.with_state) due->push_back({state_value(u, version, place.step_part()), op});
   }
 }
 
 std::vector<Due> due_outputs(const Facts& facts) {
   std::vector<Due> due;
   const std::string& name = facts.program.name;
-  const Op loss = name == "train" ? Op::kLoss : Op::kEvaluate;
-  for (int32_t m = 0; m < facts.microbatches(); ++m) due.push_back({loss_value(m), loss});
+  if (name != "save") due.push_back({sums_value(facts.last_sums()), Op::kMeasure});
   if (name == "train") due.push_back({scale_value(), Op::kClip});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-      if (facts.model.units[u].owns) due.push_back({snapshot_value(u), Op::kSnapshot});
+      if (!facts.model.units[u].owns) continue;
+      due.push_back({snapshot_value(u, facts.program.placement.own_part()), Op::kSnapshot});
     }
   }
   add_due_units(facts, name == "train" ? 1 : 0, Op::kStep, &due);
@@ -48,24 +52,20 @@ std::vector<Due> due_outputs(const Facts& facts) {
 }
 
 void check_inputs(const Facts& facts, size_t end) {
-  for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-    if (!facts.model.units[u].owns) continue;
-    const auto& inputs = facts.program.inputs;
-    auto given = [&](const Value& value) {
-      return std::find(inputs.begin(), inputs.end(), value) != inputs.end();
-    };
-    if (!given(params_value(u, 0)))
-      facts.fail(end, fmt::format("{} is no input", to_string(params_value(u, 0))));
-    if (facts.with_state && !given(state_value(u, 0))) {
-      facts.fail(end,
-                 fmt::format("{} is no input, though other units have state", to_string(state_value(u, 0))));
-    }
+  std::vector<Due> due;
+  add_due_units(facts, 0, Op::kStep, &due);
+  const auto& inputs = facts.program.inputs;
+  for (const Due& each : due) {
+    if (std::find(inputs.begin(), inputs.end(), each.value) != inputs.end()) continue;
+    const bool state = each.value.kind == ValueKind::kState;
+    facts.fail(end, fmt::format("{} is no input{}", to_string(each.value),
+                                state ? ", though other units have state" : ""));
   }
 }
 
 }  // namespace
 
-void check_coverage(const Facts& facts) {
+void check_purpose(const Facts& facts) {
   const Program& program = facts.program;
   const size_t end = program.instructions.size();
   constexpr std::array<std::string_view, 3> kNames = {"train", "evaluate", "save"};
@@ -81,6 +81,11 @@ void check_coverage(const Facts& facts) {
   if (program.microbatch_sizes.empty() != (program.name == "save")) {
     facts.fail(end, program.name == "save" ? "a save has no microbatches" : "there are no microbatches");
   }
+}
+
+void check_coverage(const Facts& facts) {
+  const Program& program = facts.program;
+  const size_t end = program.instructions.size();
   check_inputs(facts, end);
   std::vector<Value> outputs = program.outputs;
   std::sort(outputs.begin(), outputs.end());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "furrow/plan/exchange.h"
 #include "furrow/plan/verify_rules.h"
 
 namespace furrow::plan::rules {
@@ -48,9 +49,35 @@ class OperandRule {
       fail(info.has_microbatch ? fmt::format("the program has no microbatch {}", m_)
                                : "this operation has no microbatch");
     }
-    const bool step = instruction_.op == Op::kStep;
-    if ((instruction_.predicate == Predicate::kFinite) != step) {
-      fail(step ? "a step must run 'if finite'" : "only a step runs 'if finite'");
+    if (info.has_microbatch && !takes(place(), facts_.microbatches(), m_)) {
+      fail(fmt::format("microbatch {} belongs to another rank", m_));
+    }
+    const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated;
+    if ((instruction_.predicate == Predicate::kFinite) != commits) {
+      fail(commits ? fmt::format("a {} must run 'if finite'", info.name)
+                   : "only step and gather_updated run 'if finite'");
+    }
+    check_axis(info);
+  }
+
+  void check_axis(const OpInfo& info) const {
+    if (info.has_axis != (instruction_.stream == Stream::kComm)) {
+      fail(info.has_axis ? "communication runs 'on comm'" : "only communication runs 'on comm'");
+    }
+    const auto is_any_of = [&](std::initializer_list<GroupAxis> axes) {
+      return std::find(axes.begin(), axes.end(), instruction_.axis) != axes.end();
+    };
+    using enum GroupAxis;
+    bool good = instruction_.axis == kNone;
+    if (instruction_.op == Op::kReduceGrads) good = is_any_of({kReplicate, kShard});
+    if (instruction_.op == Op::kGatherGrads) good = is_any_of({kReplicate});
+    if (instruction_.op == Op::kGatherParams || instruction_.op == Op::kGatherUpdated)
+      good = is_any_of({kShard});
+    if (instruction_.op == Op::kReduceScalar) good = is_any_of({kData});
+    const auto name = kGroupAxisNames[static_cast<size_t>(instruction_.axis)];
+    if (!good) fail(fmt::format("it does not run over '{}'", name));
+    if (info.has_axis && group_ranks(place(), instruction_.axis).size() < 2) {
+      fail(fmt::format("there is one rank over {}: nothing to communicate", name));
     }
   }
 
@@ -80,11 +107,21 @@ class OperandRule {
   }
 
   const UnitFacts& unit() const { return facts_.model.units[u_]; }
+  const Placement& place() const { return facts_.program.placement; }
+
+  // Under ZeRO-3 some gather of the same parameters stands for them; verify_gathers.cc says which may.
+  Value weight(const Value& params) const {
+    if (place().zero_stage != 3) return params;
+    for (const Value& value : instruction_.reads) {
+      if (value.kind == ValueKind::kGathered && value.unit == params.unit) return value;
+    }
+    return gathered_value(params.unit, 0);
+  }
 
   Values input_and_weights(Values values = {}) const {
     values.push_back(batch_value(m_));
     if (u_ > 0) values.push_back(act_value(u_ - 1, m_));
-    values.insert(values.end(), unit().weights.begin(), unit().weights.end());
+    for (const Value& params : unit().weights) values.push_back(weight(params));
     return values;
   }
 
@@ -107,8 +144,20 @@ class OperandRule {
         return backward_weight();
       case Op::kAddTied:
         return add_tied();
+      case Op::kReduceGrads:
+        return reduce_grads();
+      case Op::kGatherGrads:
+        return gather_grads();
+      case Op::kGatherParams:
+        return gather_params();
+      case Op::kMeasure:
+        return measure();
+      case Op::kReduceScalar:
+        return {{sums_value(0)}, {sums_value(1)}, {}};
       case Op::kClip:
-        return clip();
+        return {{sums_value(facts_.last_sums())}, {scale_value()}, {}};
+      case Op::kGatherUpdated:
+        return gather_updated();
       case Op::kStep:
         return step();
       default:
@@ -133,11 +182,79 @@ class OperandRule {
     return operands;
   }
 
+  // The values of the nodes of one use.
+  Values nodes(int32_t use, const std::vector<Range>& ranges, Part part) const {
+    Values values;
+    for (const Range& range : ranges) values.push_back(gradient_value(u_, use, range.begin, range.end, part));
+    return values;
+  }
+
+  Operands reduce_grads() const {
+    check_owns();
+    if (instruction_.writes.empty()) fail("it writes nothing");
+    const int32_t use = instruction_.writes[0].index, k = facts_.microbatches();
+    if (use > static_cast<int32_t>(unit().uses_by_others.size()))
+      fail(fmt::format("there is no use {}", use));
+    Range all{instruction_.writes.front().begin, instruction_.writes.back().end};
+    if (instruction_.axis == GroupAxis::kReplicate) all = {0, k};
+    if (instruction_.axis == GroupAxis::kShard) {
+      if (place().reduces_each_microbatch()) {
+        check_round(all);
+      } else {
+        all = replica_block(place(), k);
+      }
+    }
+    const Exchange exchange = exchange_of(facts_.program, instruction_);
+    const Operands operands{nodes(use, exchange.nodes[exchange.self], exchange.given_part),
+                            nodes(use, facts_.tree.cover(all), exchange.kept_part),
+                            {}};
+    if (instruction_.reads != operands.reads || instruction_.writes != operands.writes) {
+      fail(fmt::format("it must add up {} to {}", names(operands.reads), names(operands.writes)));
+    }
+    return operands;
+  }
+
+  void check_round(Range all) const {
+    const int32_t k = facts_.microbatches();
+    const int32_t from = all.begin - replica_block(place(), k).begin;
+    const int32_t round = from / place().shards();
+    if (from >= 0 && round < rounds_of(place(), k) && round_of(place(), k, round) == all) return;
+    fail(
+        fmt::format("microbatches {} to {} are no round of this rank's shard group", all.begin, all.end - 1));
+  }
+
+  static std::string names(const Values& values) {
+    std::string text;
+    for (const Value& value : values) text += (text.empty() ? "" : " ") + to_string(value);
+    return text.empty() ? "nothing" : text;
+  }
+
+  Operands gather_grads() const {
+    check_owns();
+    return {{facts_.final_of(u_, Part::kPiece)}, {facts_.final_of(u_, place().step_part())}, {}};
+  }
+
+  Operands gather_params() const {
+    check_owns();
+    if (place().zero_stage != 3) fail("parameters are whole on every rank: only ZeRO-3 gathers them");
+    const bool right = instruction_.writes.size() == 1 && instruction_.writes[0].unit == u_;
+    const Value gathered = right ? instruction_.writes[0] : gathered_value(u_, 0);
+    return {{params_value(u_, 0, Part::kShard)}, {gathered}, {}};
+  }
+
+  Operands gather_updated() const {
+    check_owns();
+    if (place().zero_stage != 1 && place().zero_stage != 2)
+      fail("only ZeRO-1 and 2 gather updated parameters");
+    return {{params_value(u_, 1, Part::kShard)}, {params_value(u_, 1)}, {}};
+  }
+
   Operands add_tied() const {
     if (unit().uses_by_others.empty()) fail("no other unit uses its parameters");
-    Operands operands{{gradient_value(u_, 0, 0, facts_.microbatches())}, {total_value(u_)}, {}};
+    const Part part = place().own_part();
+    Operands operands{{gradient_value(u_, 0, 0, facts_.microbatches(), part)}, {total_value(u_, part)}, {}};
     for (const TiedUse& tied : unit().uses_by_others) {
-      operands.reads.push_back(gradient_value(u_, tied.use, 0, facts_.microbatches()));
+      operands.reads.push_back(gradient_value(u_, tied.use, 0, facts_.microbatches(), part));
     }
     // Sums of floats depend on their order, so here the order counts too.
     if (instruction_.reads != operands.reads) {
@@ -146,13 +263,14 @@ class OperandRule {
     return operands;
   }
 
-  Operands clip() const {
-    Operands operands{{}, {scale_value()}, {}};
-    for (int32_t u = 0; u <= facts_.last_unit(); ++u) {
-      const UnitFacts& unit = facts_.model.units[u];
-      if (unit.owns) operands.reads.push_back(final_gradient(unit, u, facts_.microbatches()));
+  Operands measure() const {
+    Operands operands{{}, {sums_value(0)}, {}};
+    for (int32_t u = 0; u <= facts_.last_unit() && facts_.program.name == "train"; ++u) {
+      if (facts_.model.units[u].owns) operands.reads.push_back(facts_.final_of(u, place().step_part()));
     }
-    for (int32_t m = 0; m < facts_.microbatches(); ++m) operands.reads.push_back(loss_value(m));
+    for (const int32_t m : microbatches_of(place(), facts_.microbatches())) {
+      operands.reads.push_back(loss_value(m));
+    }
     return operands;
   }
 
@@ -162,20 +280,22 @@ class OperandRule {
 
   Operands step() const {
     check_owns();
-    Operands operands{{params_value(u_, 0), final_gradient(unit(), u_, facts_.microbatches()), scale_value()},
-                      {params_value(u_, 1)},
+    const Part part = place().step_part();
+    Operands operands{{params_value(u_, 0, place().params_part()), facts_.final_of(u_, part), scale_value()},
+                      {params_value(u_, 1, part)},
                       {}};
     if (facts_.with_state) {
-      operands.reads.push_back(state_value(u_, 0));
-      operands.writes.push_back(state_value(u_, 1));
+      operands.reads.push_back(state_value(u_, 0, part));
+      operands.writes.push_back(state_value(u_, 1, part));
     }
     return operands;
   }
 
   Operands snapshot() const {
     check_owns();
-    Operands operands{{params_value(u_, 0)}, {snapshot_value(u_)}, {}};
-    if (facts_.with_state) operands.reads.push_back(state_value(u_, 0));
+    Operands operands{
+        {params_value(u_, 0, place().params_part())}, {snapshot_value(u_, place().own_part())}, {}};
+    if (facts_.with_state) operands.reads.push_back(state_value(u_, 0, place().step_part()));
     return operands;
   }
 

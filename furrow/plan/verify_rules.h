@@ -1,14 +1,15 @@
 // The rule groups of verify(), one file each.  Internal to plan.
 //
 // A rule throws by facts.fail(i, ...), which names instruction i.  Later groups may rely on earlier ones:
-//   operands (shape, kinds, operands of each operation) -> values (written, read, dropped) -> gradients (the
-//   tree)
+//   header, purpose (what has a place in a program of this name) -> operands (shape, kinds, operands of each
+//   operation) -> values (written, read, dropped) -> gradients (the tree)
 //   -> coverage (what a program of this name must do) -> slots (homes) -> memory (the report).
 #pragma once
 
 #include <string>
 #include <vector>
 
+#include "furrow/plan/gradient_tree.h"
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_index.h"
 #include "furrow/plan/verify.h"
@@ -29,18 +30,26 @@ struct Facts {
   std::vector<int32_t> writer;   // instruction, kBefore or kNever
   std::vector<int32_t> dropped;  // instruction or kNever
   bool with_state = false;       // some optimizer state is an input
+  GradientTree tree;
 
   int32_t microbatches() const { return static_cast<int32_t>(program.microbatch_sizes.size()); }
   int32_t last_unit() const { return static_cast<int32_t>(spec.units.size()) - 1; }
+  int32_t last_sums() const { return program.placement.data_ranks() > 1 ? 1 : 0; }
+  Value final_of(int32_t unit, Part part) const {
+    return final_gradient(model.units[unit], unit, microbatches(), part);
+  }
   bool finished() const { return !program.slots.empty(); }  // assign_buffers has run
 
   // Error{failed_precondition}: "#12 add u3: message".  An index past the last instruction reads "end".
   [[noreturn]] void fail(size_t instruction, const std::string& message) const;
 };
 
+void check_placement(const Program& program);  // before Facts are made of it
 void check_header(const Facts& facts);
+void check_purpose(const Facts& facts);
 void check_operands(const Facts& facts);
 void check_values(Facts* facts);  // fills writer and dropped
+void check_gathers(const Facts& facts);
 void check_gradients(const Facts& facts);
 void check_coverage(const Facts& facts);
 void check_slots(const Facts& facts);

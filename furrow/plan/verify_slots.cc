@@ -17,11 +17,12 @@ class SlotRule {
  public:
   explicit SlotRule(const Facts& facts)
       : facts_(facts),
-        bytes_{facts.spec, facts.model.flat, facts.program.microbatch_sizes, facts.with_state ? 1 : 0} {}
+        bytes_{facts.spec, facts.model.flat, facts.program.microbatch_sizes, facts.program.placement,
+               facts.with_state ? 1 : 0} {}
 
-  void check() const {
+  void check() {
+    homes_.assign(facts_.values.size(), nullptr);
     const auto& assignments = facts_.program.assignments;
-    std::vector<bool> assigned(facts_.values.size(), false);
     for (size_t a = 0; a < assignments.size(); ++a) {
       const Value& value = assignments[a].value;
       const int32_t v = facts_.values.find(value);
@@ -29,13 +30,13 @@ class SlotRule {
       if (a > 0 && !(assignments[a - 1].value < value)) {
         fail_at_end(fmt::format("assignments are not sorted, or {} has two", to_string(value)));
       }
-      assigned[v] = true;
-      check_fit(assignments[a]);
+      homes_[v] = &assignments[a];
     }
     for (int32_t v = 0; v < facts_.values.size(); ++v) {
-      if (!assigned[v])
+      if (homes_[v] == nullptr)
         facts_.fail(place(v), fmt::format("{} has no slot", to_string(facts_.values.value(v))));
     }
+    for (const SlotAssignment& assignment : assignments) check_fit(assignment);
     check_lives();
   }
 
@@ -68,10 +69,27 @@ class SlotRule {
                                       to_string(slot.kind)));
     }
     const int64_t need = value_bytes(bytes_, value);
-    if (slot.bytes < need) {
+    if (assignment.offset < 0 || slot.bytes - assignment.offset < need) {
       facts_.fail(writer, fmt::format("{} needs {} bytes, its slot {} has {}", to_string(value), need,
-                                      assignment.slot, slot.bytes));
+                                      assignment.slot, slot.bytes - assignment.offset));
     }
+    const int64_t offset = due_offset(assignment);
+    if (assignment.offset == offset) return;
+    facts_.fail(writer, fmt::format("{} lies at {} of slot {}: it must lie at {}", to_string(value),
+                                    assignment.offset, assignment.slot, offset));
+  }
+
+  // Where a value lies in its slot: at 0, or, as a part of what it replaces or the whole around it, in its
+  // place.
+  int64_t due_offset(const SlotAssignment& assignment) const {
+    const int32_t writer = facts_.writer[facts_.values.find(assignment.value)];
+    if (writer < 0) return 0;
+    const Value* source = in_place_source(facts_.program.instructions[writer], assignment.value);
+    if (source == nullptr) return 0;
+    const SlotAssignment& home = *homes_[facts_.values.find(*source)];
+    if (home.slot != assignment.slot) return 0;
+    const int64_t elements = value_slice(bytes_, assignment.value).begin - value_slice(bytes_, *source).begin;
+    return home.offset + elements * kFloatBytes;
   }
 
   void check_lives() const {
@@ -110,7 +128,8 @@ class SlotRule {
   }
 
   const Facts& facts_;
-  const ByteContext bytes_;  // how many copies of state, it cannot know: at least one
+  const ByteContext bytes_;                   // how many copies of state, it cannot know: at least one
+  std::vector<const SlotAssignment*> homes_;  // by value number
 };
 
 }  // namespace

@@ -93,7 +93,7 @@ class ValueRule {
       if (output_[v]) continue;
       const size_t place =
           writer == kBefore ? facts_.program.instructions.size() : static_cast<size_t>(writer);
-      if (!read_[v])
+      if (!read_[v] && value.kind != ValueKind::kGathered)
         facts_.fail(place, fmt::format("nothing reads {}, and it is no output", to_string(value)));
       if (facts_.finished() && facts_.dropped[v] == kNever) {
         facts_.fail(place, fmt::format("{} is never dropped, and it is no output", to_string(value)));

@@ -12,6 +12,13 @@
 //   auto reader = newest_valid("runs/a/checkpoints");    // std::nullopt when there is none
 //   reader->read("conv1.weight", view);
 //
+// Several ranks write one checkpoint: one of them has the CheckpointWriter, the others get its working folder
+// and write their files there; what they wrote comes back as text and is adopted before the commit.
+//
+//   std::string list = write_pieces(working_folder, "model-rank-00003.safetensors", pieces);   // each other
+//   rank writer.adopt(list);                                                                       // the
+//   committer
+//
 // docs/formats/checkpoint.md describes the bytes.  One writer per folder of checkpoints at a time.  Objects
 // belong to one thread at a time.
 #pragma once
@@ -77,6 +84,16 @@ struct CheckpointPiece {
   Shape offset = {};
 };
 
+// The pieces of the flat elements [begin, begin + elements) of a row-major tensor, as boxes that view
+// `elements`, which is one-dimensional.  At most 2 dims - 1 of them.
+std::vector<CheckpointPiece> pieces_of_range(const std::string& name, const Shape& shape, int64_t begin,
+                                             const ArrayView& elements);
+
+// Writes one file of pieces into the working folder of a save, durably, and returns what it holds, as JSON.
+// `file` is of nobody else and ends in ".safetensors".
+std::string write_pieces(const std::string& working_folder, const std::string& file,
+                         std::span<const CheckpointPiece> pieces);
+
 class CheckpointWriter {
  public:
   // Makes <folder>/step-NNNNNNNN, in place of an uncommitted one.  A committed one of this step is replaced
@@ -90,12 +107,19 @@ class CheckpointWriter {
   void write(const std::string& file, std::span<const CheckpointPiece> pieces);
   void write(const std::string& file, std::span<const NamedArray> tensors);  // whole ones
 
-  // Manifest, then the commit record.  On return the checkpoint is durable.  REQUIRES: called once.
+  // What another rank's write_pieces() returned.  Error{data_loss}: no such list, or it contradicts another.
+  void adopt(std::string_view pieces);
+
+  // Manifest, then the commit record.  On return the checkpoint is durable.  Error{data_loss} when the pieces
+  // do not cover their tensors: nothing is committed then.  REQUIRES: called once.
   void commit(CheckpointInfo info);
 
   const std::string& folder() const { return target_; }
+  const std::string& working_folder() const { return working_; }  // where pieces go until the commit
 
  private:
+  void add(LogicalTensor&& more);
+
   std::string target_;   // where it will be
   std::string working_;  // where it is being written
   int64_t step_;
@@ -123,8 +147,13 @@ class CheckpointReader {
   // nearest; {failed_precondition}: other dtype or shape; {data_loss}.
   void read(std::string_view name, const ArrayView& out) const;
 
+  // Flat elements [begin, begin + out.size()) of a tensor of this shape; only pieces that overlap are opened.
+  // `out` is one-dimensional.  Errors as above.
+  void read_range(std::string_view name, const Shape& shape, int64_t begin, const ArrayView& out) const;
+
  private:
   struct State;
+  const LogicalTensor& expect(std::string_view name, DType dtype, const Shape& shape) const;
   explicit CheckpointReader(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

@@ -11,6 +11,7 @@
 #include "furrow/base/hash.h"
 #include "furrow/base/log.h"
 #include "furrow/base/names.h"
+#include "furrow/storage/boxes.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/storage/checkpoint_files.h"
 
@@ -18,28 +19,6 @@ namespace furrow::storage {
 namespace {
 
 constexpr uint64_t kMaxManifest = 1 << 30;
-
-// Copies a dense box into its place in a row-major array, run by run of the last dim.
-void copy_box(const Piece& piece, std::span<const std::byte> source, const ArrayView& out) {
-  if (source.empty()) return;
-  if (piece.extent == out.shape) {
-    std::memcpy(out.bytes.data(), source.data(), source.size());
-    return;
-  }
-  const size_t dims = out.shape.size();
-  const size_t element = dtype_size(out.dtype);
-  const size_t run = static_cast<size_t>(piece.extent[dims - 1]) * element;
-  Shape index(dims, 0);
-  for (size_t read = 0; read < source.size(); read += run) {
-    int64_t at = 0;
-    for (size_t d = 0; d < dims; ++d) at = at * out.shape[d] + piece.offset[d] + index[d];
-    std::memcpy(out.bytes.data() + static_cast<size_t>(at) * element, source.data() + read, run);
-    for (size_t d = dims - 1; d-- > 0;) {
-      if (++index[d] < piece.extent[d]) break;
-      index[d] = 0;
-    }
-  }
-}
 
 Manifest read_manifest(const std::string& folder) {
   const std::string record_path = folder + "/" + std::string(kCommitFile);
@@ -94,6 +73,15 @@ struct CheckpointReader::State {
     }
     return bytes;
   }
+
+  // The elements of `box`, from every piece that overlaps it.
+  void copy(const LogicalTensor& tensor, const Box& box, std::span<std::byte> out) {
+    for (const Piece& piece : tensor.pieces) {
+      const Box from{piece.offset, piece.extent};
+      if (overlap(from, box))
+        copy_overlap(from, piece_bytes(tensor, piece), box, out, dtype_size(tensor.dtype));
+    }
+  }
 };
 
 CheckpointReader::CheckpointReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -129,7 +117,7 @@ void CheckpointReader::verify() const {
   }
 }
 
-void CheckpointReader::read(std::string_view name, const ArrayView& out) const {
+const LogicalTensor& CheckpointReader::expect(std::string_view name, DType dtype, const Shape& shape) const {
   const LogicalTensor* tensor = find(name);
   if (tensor == nullptr) {
     std::vector<std::string> known;
@@ -137,13 +125,29 @@ void CheckpointReader::read(std::string_view name, const ArrayView& out) const {
     throw Error(ErrorCode::kNotFound,
                 fmt::format("checkpoint {}: {}", folder(), unknown_name_message("tensor", name, known)));
   }
-  if (tensor->dtype != out.dtype || tensor->shape != out.shape) {
-    throw Error(ErrorCode::kFailedPrecondition,
-                fmt::format("checkpoint {}: tensor '{}' is {} {}, the model wants {} {}", folder(), name,
-                            to_string(tensor->dtype), to_string(tensor->shape), to_string(out.dtype),
-                            to_string(out.shape)));
+  if (tensor->dtype != dtype || tensor->shape != shape) {
+    throw Error(
+        ErrorCode::kFailedPrecondition,
+        fmt::format("checkpoint {}: tensor '{}' is {} {}, the model wants {} {}", folder(), name,
+                    to_string(tensor->dtype), to_string(tensor->shape), to_string(dtype), to_string(shape)));
   }
-  for (const Piece& piece : tensor->pieces) copy_box(piece, state_->piece_bytes(*tensor, piece), out);
+  return *tensor;
+}
+
+void CheckpointReader::read(std::string_view name, const ArrayView& out) const {
+  const LogicalTensor& tensor = expect(name, out.dtype, out.shape);
+  state_->copy(tensor, whole_box(tensor.shape), out.bytes);
+}
+
+void CheckpointReader::read_range(std::string_view name, const Shape& shape, int64_t begin,
+                                  const ArrayView& out) const {
+  const LogicalTensor& tensor = expect(name, out.dtype, shape);
+  std::span<std::byte> rest = out.bytes;
+  for (const Box& box : boxes_of_range(shape, begin, begin + out.size())) {
+    const size_t bytes = static_cast<size_t>(num_elements(box.extent)) * dtype_size(out.dtype);
+    state_->copy(tensor, box, rest.first(bytes));
+    rest = rest.subspan(bytes);
+  }
 }
 
 std::optional<CheckpointReader> newest_valid(const std::string& folder,

@@ -4,11 +4,13 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <iterator>
 
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
+#include "furrow/storage/boxes.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/storage/checkpoint_files.h"
 
@@ -46,16 +48,59 @@ void remove_checkpoint(const std::string& folder) {
   remove_all(folder);
 }
 
+// The file, and what it holds by tensor.
+std::vector<LogicalTensor> write_file(const std::string& folder, const std::string& file,
+                                      std::span<const CheckpointPiece> pieces) {
+  std::vector<NamedArray> arrays;
+  std::vector<LogicalTensor> tensors;
+  for (const CheckpointPiece& piece : pieces) {
+    const bool whole = piece.global_shape.empty();
+    const Shape offset = whole ? Shape(piece.view.shape.size(), 0) : piece.offset;
+    const bool box = !whole && piece.global_shape != piece.view.shape;
+    const std::string entry = box ? piece.name + " " + box_text(offset, piece.view.shape) : piece.name;
+    arrays.push_back({entry, piece.view});
+    tensors.push_back({.name = piece.name,
+                       .dtype = piece.view.dtype,
+                       .shape = whole ? piece.view.shape : piece.global_shape,
+                       .pieces = {{file, entry, offset, piece.view.shape, xxh3_64(piece.view.bytes)}}});
+  }
+  FURROW_FAILPOINT("checkpoint.before_piece");
+  write_safetensors(folder + "/" + file, arrays);
+  FURROW_FAILPOINT("checkpoint.after_piece");
+  return tensors;
+}
+
 }  // namespace
+
+std::vector<CheckpointPiece> pieces_of_range(const std::string& name, const Shape& shape, int64_t begin,
+                                             const ArrayView& elements) {
+  std::vector<CheckpointPiece> pieces;
+  size_t at = 0;
+  for (const Box& box : boxes_of_range(shape, begin, begin + elements.size())) {
+    const size_t bytes = static_cast<size_t>(num_elements(box.extent)) * dtype_size(elements.dtype);
+    pieces.push_back(
+        {.name = name,
+         .view = {elements.dtype, box.extent, elements.bytes.subspan(at, bytes), elements.device},
+         .global_shape = shape,
+         .offset = box.offset});
+    at += bytes;
+  }
+  return pieces;
+}
+
+std::string write_pieces(const std::string& working_folder, const std::string& file,
+                         std::span<const CheckpointPiece> pieces) {
+  return pieces_to_json(write_file(working_folder, file, pieces));
+}
 
 std::string step_folder_name(int64_t step) { return fmt::format("step-{:08}", step); }
 
 const std::vector<std::string>& checkpoint_failpoints() {
-  static const std::vector<std::string> names = {"checkpoint.begin",         "checkpoint.before_piece",
-                                                 "checkpoint.after_piece",   "checkpoint.before_manifest",
-                                                 "checkpoint.before_commit", "checkpoint.before_replace",
-                                                 "checkpoint.after_commit",  "checkpoint.before_prune",
-                                                 "checkpoint.during_prune",  "checkpoint.after_prune"};
+  static const std::vector<std::string> names = {
+      "checkpoint.begin",          "checkpoint.before_piece",    "checkpoint.after_piece",
+      "checkpoint.before_adopt",   "checkpoint.before_manifest", "checkpoint.before_commit",
+      "checkpoint.before_replace", "checkpoint.after_commit",    "checkpoint.before_prune",
+      "checkpoint.during_prune",   "checkpoint.after_prune"};
   return names;
 }
 
@@ -79,29 +124,7 @@ CheckpointWriter::~CheckpointWriter() {
 }
 
 void CheckpointWriter::write(const std::string& file, std::span<const CheckpointPiece> pieces) {
-  std::vector<NamedArray> arrays;
-  std::vector<std::pair<const CheckpointPiece*, Piece>> described;
-  for (const CheckpointPiece& piece : pieces) {
-    const bool whole = piece.global_shape.empty();
-    const Shape offset = whole ? Shape(piece.view.shape.size(), 0) : piece.offset;
-    const bool box = !whole && piece.global_shape != piece.view.shape;
-    const std::string entry = box ? piece.name + " " + box_text(offset, piece.view.shape) : piece.name;
-    arrays.push_back({entry, piece.view});
-    described.emplace_back(&piece, Piece{file, entry, offset, piece.view.shape, xxh3_64(piece.view.bytes)});
-  }
-  FURROW_FAILPOINT("checkpoint.before_piece");
-  write_safetensors(working_ + "/" + file, arrays);
-  FURROW_FAILPOINT("checkpoint.after_piece");
-  for (auto& [source, piece] : described) {
-    LogicalTensor& tensor = tensors_[source->name];
-    const Shape& shape = source->global_shape.empty() ? source->view.shape : source->global_shape;
-    const bool same = tensor.pieces.empty() || (tensor.shape == shape && tensor.dtype == source->view.dtype);
-    FURROW_CHECK(same, "pieces of one tensor disagree: " + source->name);
-    tensor.name = source->name;
-    tensor.dtype = source->view.dtype;
-    tensor.shape = shape;
-    tensor.pieces.push_back(std::move(piece));
-  }
+  for (LogicalTensor& tensor : write_file(working_, file, pieces)) add(std::move(tensor));
 }
 
 void CheckpointWriter::write(const std::string& file, std::span<const NamedArray> tensors) {
@@ -110,12 +133,32 @@ void CheckpointWriter::write(const std::string& file, std::span<const NamedArray
   write(file, pieces);
 }
 
+void CheckpointWriter::adopt(std::string_view pieces) {
+  FURROW_FAILPOINT("checkpoint.before_adopt");
+  for (LogicalTensor& tensor : parse_pieces(pieces)) add(std::move(tensor));
+}
+
+void CheckpointWriter::add(LogicalTensor&& more) {
+  LogicalTensor& tensor = tensors_[more.name];
+  if (tensor.pieces.empty()) {
+    tensor = std::move(more);
+    return;
+  }
+  if (tensor.shape != more.shape || tensor.dtype != more.dtype) {
+    throw Error(ErrorCode::kDataLoss, fmt::format("tensor '{}' is {} {} to one rank and {} {} to another",
+                                                  more.name, to_string(tensor.dtype), to_string(tensor.shape),
+                                                  to_string(more.dtype), to_string(more.shape)));
+  }
+  std::ranges::move(more.pieces, std::back_inserter(tensor.pieces));
+}
+
 void CheckpointWriter::commit(CheckpointInfo info) {
   FURROW_CHECK(!committed_, "a checkpoint is committed once");
   Manifest manifest;
   static_cast<CheckpointInfo&>(manifest) = std::move(info);
   manifest.step = step_;
   for (auto& [name, tensor] : tensors_) manifest.tensors.push_back(std::move(tensor));
+  for (const LogicalTensor& tensor : manifest.tensors) check_coverage(tensor);
   const std::string text = to_json(manifest);
   FURROW_FAILPOINT("checkpoint.before_manifest");
   write_file_atomic(working_ + "/" + std::string(kManifestFile), text);

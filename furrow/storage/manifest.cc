@@ -6,7 +6,9 @@
 #include "furrow/base/error.h"
 #include "furrow/base/hash.h"
 #include "furrow/base/text.h"
+#include "furrow/storage/boxes.h"
 #include "furrow/storage/checkpoint.h"
+#include "furrow/storage/checkpoint_files.h"
 #include "furrow/storage/json.h"
 
 namespace furrow::storage {
@@ -65,14 +67,6 @@ int64_t volume(const Shape& shape) {
   return count;
 }
 
-bool overlap(const Piece& a, const Piece& b) {
-  for (size_t d = 0; d < a.extent.size(); ++d) {
-    const bool apart = a.offset[d] + a.extent[d] <= b.offset[d] || b.offset[d] + b.extent[d] <= a.offset[d];
-    if (apart) return false;
-  }
-  return true;
-}
-
 void check_piece(const LogicalTensor& tensor, const Piece& piece) {
   const size_t dims = tensor.shape.size();
   if (piece.offset.size() != dims || piece.extent.size() != dims)
@@ -84,29 +78,6 @@ void check_piece(const LogicalTensor& tensor, const Piece& piece) {
     if (!inside) {
       damaged(fmt::format("a piece at {} of {} reaches beyond shape {}", to_string(piece.offset),
                           to_string(piece.extent), to_string(tensor.shape)));
-    }
-  }
-}
-
-// Disjoint boxes whose volumes add up to the tensor's.
-void check_coverage(const LogicalTensor& tensor) {
-  constexpr size_t kMostPieces = 65'536;
-  if (tensor.pieces.size() > kMostPieces) damaged("too many pieces");
-  int64_t covered = 0;
-  for (const Piece& piece : tensor.pieces) {
-    check_piece(tensor, piece);
-    const int64_t elements = volume(piece.extent);
-    if (__builtin_add_overflow(covered, elements, &covered)) damaged("pieces overlap");
-  }
-  if (covered != volume(tensor.shape)) {
-    damaged(fmt::format("pieces cover {} of {} elements", covered, volume(tensor.shape)));
-  }
-  for (size_t i = 0; i < tensor.pieces.size() && covered > 0; ++i) {
-    for (size_t j = 0; j < i; ++j) {
-      if (volume(tensor.pieces[i].extent) > 0 && volume(tensor.pieces[j].extent) > 0 &&
-          overlap(tensor.pieces[i], tensor.pieces[j])) {
-        damaged("pieces overlap");
-      }
     }
   }
 }
@@ -126,7 +97,6 @@ LogicalTensor read_tensor(const Json& json) {
                        .pieces = {}};
   try {
     for (const Json& piece : json.at("pieces").list()) tensor.pieces.push_back(read_piece(piece));
-    check_coverage(tensor);
   } catch (const Error& error) {
     throw error.with_context(fmt::format("tensor '{}'", tensor.name));
   }
@@ -145,6 +115,48 @@ void check_version(const Json& root) {
 }
 
 }  // namespace
+
+void check_coverage(const LogicalTensor& tensor) try {
+  constexpr size_t kMostPieces = 65'536;
+  if (tensor.pieces.size() > kMostPieces) damaged("too many pieces");
+  int64_t covered = 0;
+  for (const Piece& piece : tensor.pieces) {
+    check_piece(tensor, piece);
+    const int64_t elements = volume(piece.extent);
+    if (__builtin_add_overflow(covered, elements, &covered)) damaged("pieces overlap");
+  }
+  if (covered != volume(tensor.shape)) {
+    damaged(fmt::format("pieces cover {} of {} elements", covered, volume(tensor.shape)));
+  }
+  for (size_t i = 0; i < tensor.pieces.size() && covered > 0; ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      if (overlap({tensor.pieces[i].offset, tensor.pieces[i].extent},
+                  {tensor.pieces[j].offset, tensor.pieces[j].extent})) {
+        damaged("pieces overlap");
+      }
+    }
+  }
+} catch (const Error& error) {
+  throw error.with_context(fmt::format("tensor '{}'", tensor.name));
+}
+
+std::string pieces_to_json(const std::vector<LogicalTensor>& tensors) {
+  JsonWriter json(0);
+  json.begin_object().key("tensors").begin_array();
+  for (const LogicalTensor& tensor : tensors) write_tensor(json, tensor);
+  json.end_array().end_object();
+  return json.text();
+}
+
+std::vector<LogicalTensor> parse_pieces(std::string_view text) {
+  const Json root = parse_json(text);
+  std::vector<LogicalTensor> tensors;
+  for (const Json& tensor : root.at("tensors").list()) {
+    tensors.push_back(read_tensor(tensor));
+    for (const Piece& piece : tensors.back().pieces) check_piece(tensors.back(), piece);
+  }
+  return tensors;
+}
 
 std::string to_json(const Manifest& manifest) {
   JsonWriter json(1);
@@ -181,6 +193,7 @@ Manifest parse_manifest(std::string_view text) {
   manifest.config = root.at("config").string();
   manifest.state = root.at("state").string();
   for (const Json& tensor : root.at("tensors").list()) manifest.tensors.push_back(read_tensor(tensor));
+  for (const LogicalTensor& tensor : manifest.tensors) check_coverage(tensor);
   const auto by_name = [](const LogicalTensor& a, const LogicalTensor& b) { return a.name < b.name; };
   std::sort(manifest.tensors.begin(), manifest.tensors.end(), by_name);
   for (size_t i = 1; i < manifest.tensors.size(); ++i) {

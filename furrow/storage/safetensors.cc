@@ -143,15 +143,19 @@ std::span<const std::byte> SafetensorsFile::bytes(const TensorInfo& tensor) cons
   return file_.bytes().subspan(header_.data_begin + tensor.begin, tensor.end - tensor.begin);
 }
 
-void SafetensorsFile::read(std::string_view name, const ArrayView& out) const {
+std::span<const std::byte> SafetensorsFile::expect(std::string_view name, DType dtype,
+                                                   const Shape& shape) const {
   const TensorInfo& tensor = at(name);
-  if (tensor.dtype != out.dtype || tensor.shape != out.shape) {
-    throw Error(
-        ErrorCode::kFailedPrecondition,
-        fmt::format("{}: tensor '{}' is {} {}, wanted is {} {}", path(), name, to_string(tensor.dtype),
-                    to_string(tensor.shape), to_string(out.dtype), to_string(out.shape)));
+  if (tensor.dtype != dtype || tensor.shape != shape) {
+    throw Error(ErrorCode::kFailedPrecondition,
+                fmt::format("{}: tensor '{}' is {} {}, wanted is {} {}", path(), name, to_string(tensor.dtype),
+                            to_string(tensor.shape), to_string(dtype), to_string(shape)));
   }
-  const auto source = bytes(tensor);
+  return bytes(tensor);
+}
+
+void SafetensorsFile::read(std::string_view name, const ArrayView& out) const {
+  const auto source = expect(name, out.dtype, out.shape);
   FURROW_CHECK(source.size() == out.bytes.size(), "an array view's bytes differ from its shape");
   if (!source.empty()) std::memcpy(out.bytes.data(), source.data(), source.size());
 }

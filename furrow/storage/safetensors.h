@@ -48,8 +48,9 @@ class SafetensorsFile {
   const TensorInfo& at(std::string_view name) const;    // Error{not_found} names the nearest
   std::span<const std::byte> bytes(
       const TensorInfo& tensor) const;  // maybe unaligned; as long as this object lives
-  void read(std::string_view name,
-            const ArrayView& out) const;  // Error{failed_precondition}: other dtype or shape
+  // The same by name.  Error{failed_precondition}: other dtype or shape.
+  std::span<const std::byte> expect(std::string_view name, DType dtype, const Shape& shape) const;
+  void read(std::string_view name, const ArrayView& out) const;  // a copy; errors as expect()
   std::span<const std::byte> file_bytes() const { return file_.bytes(); }
 
  private:

@@ -12,6 +12,7 @@
 #include "furrow/tensor/gradient_sink_torch.h"
 #include "furrow/tensor/op_context.h"
 #include "furrow/train/executor_torch.h"
+#include "furrow/train/sums.h"
 
 namespace furrow::train {
 
@@ -28,8 +29,9 @@ struct UnitGraph {
   tensor::OpContext context;
 };
 
-// An at::Tensor for act, grad, gradient and total; params and state live in ModelState and need no cell.
-using Cell =
-    std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>, LossSums, Scale>;
+// An at::Tensor for act and grad; flat buffers of gradients and gathered parameters belong to their slots,
+// params and state live in ModelState: those need no cell.
+using Cell = std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>,
+                          LossSums, Sums, Scale>;
 
 }  // namespace furrow::train

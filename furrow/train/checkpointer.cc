@@ -1,12 +1,14 @@
 #include <fmt/format.h>
 
+#include <atomic>
+#include <cstring>
 #include <exception>
 #include <filesystem>
-#include <functional>
 #include <thread>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/storage/artefact.h"
@@ -14,47 +16,53 @@
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/checkpointer_torch.h"
 #include "furrow/train/library_build.h"
+#include "furrow/train/rank_texts.h"
 
 namespace furrow::train {
 namespace {
 
 constexpr const char* kBestPrefix = "best/";
 
-std::vector<storage::NamedArray> arrays_of(const std::vector<NamedTensor>& tensors,
-                                           const std::string& prefix = "") {
-  std::vector<storage::NamedArray> arrays;
-  for (const NamedTensor& tensor : tensors)
-    arrays.push_back({prefix + tensor.name, tensor::to_array(tensor.view)});
-  return arrays;
-}
-
-// One save: everything it writes, by value or in buffers that nobody writes to meanwhile.
+// One save: everything that this rank writes, by value or in buffers that nobody writes to meanwhile.
 struct Save {
-  std::string folder;
+  std::string folder;   // of checkpoints
+  std::string working;  // where the pieces go
+  std::string suffix;   // "-rank-00003" where several ranks write
   int64_t keep_latest_k = 0;
   storage::CheckpointInfo info;
-  std::vector<NamedTensor> parameters, states, best;
+  std::vector<NamedRange> parameters, states, best;
+  std::unique_ptr<storage::CheckpointWriter> writer;  // of rank 0
 
-  void write() const {
-    storage::CheckpointWriter writer(folder, info.step);
-    writer.write("model.safetensors", arrays_of(parameters));
-    if (!states.empty()) writer.write("optimizer.safetensors", arrays_of(states));
-    if (!best.empty()) writer.write("best.safetensors", arrays_of(best, kBestPrefix));
-    writer.commit(info);
+  std::vector<std::string> write() const {
+    std::vector<std::string> lists;
+    const auto write_one = [&](const std::string& name, const std::vector<NamedRange>& ranges,
+                               const std::string& prefix) {
+      if (ranges.empty()) return;
+      std::vector<storage::CheckpointPiece> pieces;
+      for (const NamedRange& range : ranges) {
+        for (auto& piece : storage::pieces_of_range(prefix + range.name, range.shape, range.begin,
+                                                    tensor::to_array(range.elements)))
+          pieces.push_back(std::move(piece));
+      }
+      lists.push_back(storage::write_pieces(working, name + suffix + ".safetensors", pieces));
+    };
+    write_one("model", parameters, "");
+    write_one("optimizer", states, "");
+    write_one("best", best, kBestPrefix);
+    return lists;
+  }
+
+  void commit(const std::vector<std::string>& lists) {
+    for (const std::string& list : lists) writer->adopt(list);
+    writer->commit(info);
     storage::prune(folder, keep_latest_k);
   }
 };
 
-void read_all(const storage::CheckpointReader& reader, const std::vector<NamedTensor>& tensors,
-              const std::string& prefix = "") {
-  for (const NamedTensor& tensor : tensors) reader.read(prefix + tensor.name, tensor::to_array(tensor.view));
-}
-
-storage::CheckpointReader open_step(const std::string& folder, int64_t step) {
-  storage::CheckpointReader reader =
-      storage::CheckpointReader::open(folder + "/" + storage::step_folder_name(step));
-  reader.verify();
-  return reader;
+void read_ranges(const storage::CheckpointReader& reader, const std::vector<NamedRange>& ranges,
+                 const std::string& prefix = "") {
+  for (const NamedRange& range : ranges)
+    reader.read_range(prefix + range.name, range.shape, range.begin, tensor::to_array(range.elements));
 }
 
 void warn_other_machine(const storage::Manifest& manifest, int threads) {
@@ -68,14 +76,112 @@ void warn_other_machine(const storage::Manifest& manifest, int threads) {
   warn("threads", fmt::format("{}", manifest.threads), fmt::format("{}", threads));
 }
 
+// Piece lists of one rank as one text; JSON has no line feed of its own here.
+std::string join(const std::vector<std::string>& lists) {
+  std::string text;
+  for (const std::string& list : lists) text += list + '\f';
+  return text;
+}
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> lists;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = text.find('\f', begin);
+    lists.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return lists;
+}
+
 }  // namespace
 
+// A save goes through writing (every rank, in the background when asynchronous) and committing (rank 0,
+// likewise). In a world of one the background thread does both.
 struct Checkpointer::Impl {
+  enum class Phase { kNone, kWriting, kCommitting };
+
   config::Config config;
-  std::string folder;
-  int threads;
-  std::jthread writer;
-  std::exception_ptr failure;
+  CheckpointPlace place;
+  RankContext rank;
+  std::shared_ptr<Save> under_way;
+  Phase phase = Phase::kNone;
+  std::jthread worker;
+  std::atomic<bool> busy = false;
+  std::exception_ptr failure;      // of the worker; read after joining it
+  std::vector<std::string> lists;  // what this rank wrote
+
+  bool first() const { return rank.alone() || rank.rank == 0; }
+
+  void run(std::function<void()> task) {
+    busy = true;
+    const int64_t step = under_way->info.step;
+    auto guarded = [this, step, task = std::move(task)] {
+      try {
+        task();
+      } catch (Error& error) {
+        failure = std::make_exception_ptr(error.with_context(fmt::format("saving step {}", step)));
+      } catch (...) {
+        failure = std::current_exception();
+      }
+      busy = false;
+    };
+    if (config.checkpoint.async_mode == "async") {
+      worker = std::jthread(std::move(guarded));
+    } else {
+      guarded();
+    }
+  }
+
+  void join_worker() {
+    if (worker.joinable()) worker.join();
+    if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
+  }
+
+  void begin() {
+    Save& save = *under_way;
+    const auto make_folder = [&] {
+      save.writer = std::make_unique<storage::CheckpointWriter>(place.folder, save.info.step);
+      return save.writer->working_folder();
+    };
+    if (rank.alone()) {
+      save.working = make_folder();
+    } else {
+      save.working = text_of_first(rank.world(), "checkpoint folder", make_folder);
+      save.suffix = fmt::format("-rank-{:05}", rank.rank);
+    }
+    phase = Phase::kWriting;
+    run([this, save = under_way] {
+      lists = save->write();
+      if (rank.alone()) save->commit(lists);
+    });
+  }
+
+  // From writing to committing.  Throws what went wrong on any rank; the save is given up then.
+  void collect() try {
+    if (rank.alone()) {
+      join_worker();
+      return done();
+    }
+    const auto own = [this] {
+      join_worker();
+      return join(lists);
+    };
+    std::vector<std::string> all;
+    for (const std::string& text : texts_of_all(rank.world(), "checkpoint pieces", own)) {
+      for (std::string& list : split(text)) all.push_back(std::move(list));
+    }
+    if (!first()) return done();
+    phase = Phase::kCommitting;
+    run([save = under_way, all = std::move(all)] { save->commit(all); });
+  } catch (...) {
+    done();
+    throw;
+  }
+
+  void done() {
+    phase = Phase::kNone;
+    under_way.reset();
+  }
 
   void check_recipe(const storage::Manifest& manifest) const {
     const auto differences = config::recipe_difference(manifest.recipe, config::recipe_of(config));
@@ -86,21 +192,39 @@ struct Checkpointer::Impl {
       throw Error(ErrorCode::kFailedPrecondition,
                   "[debug] deterministic = \"strict\" refuses another recipe than the checkpoint's:" + list);
     }
+    if (!first()) return;
     log_warning("the recipe is not the checkpoint's; the result will not be that of an uninterrupted run:" +
                 list);
   }
+
+  // The folder to restore from, every byte of it checked; "" when there is none.
+  std::string choose() const {
+    if (const int64_t step = config.checkpoint.load_step; step >= 0) {
+      const std::string folder = place.folder + "/" + storage::step_folder_name(step);
+      storage::CheckpointReader::open(folder).verify();
+      return folder;
+    }
+    std::vector<storage::DamagedCheckpoint> damaged;
+    const auto reader = storage::newest_valid(place.folder, &damaged);
+    for (const auto& d : damaged)
+      log_warning(fmt::format("passing over damaged checkpoint {}: {}", d.folder, d.reason));
+    if (!reader && !damaged.empty()) {
+      throw Error(ErrorCode::kDataLoss, fmt::format("every checkpoint in {} is damaged", place.folder));
+    }
+    return reader ? reader->folder() : "";
+  }
 };
 
-Checkpointer::Checkpointer(const config::Config& config, std::string folder, int threads)
+Checkpointer::Checkpointer(const config::Config& config, CheckpointPlace place, const RankContext& rank)
     : impl_(std::make_unique<Impl>()) {
   impl_->config = config;
-  impl_->folder = std::move(folder);
-  impl_->threads = threads;
+  impl_->place = std::move(place);
+  impl_->rank = rank;
 }
 
 Checkpointer::~Checkpointer() {
   try {
-    wait();
+    impl_->join_worker();
   } catch (const std::exception& error) {
     log(LogLevel::kError, std::string("saving a checkpoint: ") + error.what());
   }
@@ -108,87 +232,89 @@ Checkpointer::~Checkpointer() {
 
 bool Checkpointer::async() const { return impl_->config.checkpoint.async_mode == "async"; }
 
-void Checkpointer::wait() {
-  if (impl_->writer.joinable()) impl_->writer.join();
-  if (impl_->failure) std::rethrow_exception(std::exchange(impl_->failure, nullptr));
+bool Checkpointer::written() const { return impl_->phase != Impl::Phase::kWriting || !impl_->busy; }
+
+void Checkpointer::advance() {
+  if (impl_->phase == Impl::Phase::kWriting) impl_->collect();
+}
+
+void Checkpointer::finish() {
+  advance();
+  if (impl_->rank.alone()) return;
+  const auto committed = [this] {
+    impl_->join_worker();
+    return std::string();
+  };
+  const auto save = std::exchange(impl_->under_way, nullptr);  // given up when an error comes
+  impl_->phase = Impl::Phase::kNone;
+  text_of_first(impl_->rank.world(), "checkpoint commit", committed);
 }
 
 void Checkpointer::save(const ModelState& model, const RunState& state, std::vector<UnitState> snapshots,
                         std::vector<UnitState> best) {
-  wait();
+  finish();
+  const std::vector<Extent> written =
+      impl_->place.written.empty() ? model.whole_extents() : impl_->place.written;
   auto save = std::make_shared<Save>();
-  save->folder = impl_->folder;
+  save->folder = impl_->place.folder;
   save->keep_latest_k = impl_->config.checkpoint.keep_latest_k;
-  save->parameters = model.parameters_of(snapshots);
-  save->states = model.optimizer_states_of(snapshots);
-  if (!best.empty()) save->best = model.parameters_of(best);
+  save->parameters = model.parameter_ranges(snapshots, written, written);
+  save->states = model.state_ranges(snapshots, written, written);
+  if (!best.empty()) save->best = model.parameter_ranges(best, model.params_extents(), written);
   save->info.step = state.step;
   save->info.data_position = state.position;
   save->info.seed = static_cast<uint64_t>(impl_->config.debug.seed);
-  save->info.threads = impl_->threads;
+  save->info.threads = impl_->rank.threads;
   save->info.instruction_set = instruction_set();
   save->info.library_build = library_build();
   save->info.config = config::to_toml(impl_->config);
   save->info.state = to_text(state);
   save->info.recipe = config::recipe_of(impl_->config);
-  auto write = [this, save] {
-    try {
-      save->write();
-    } catch (Error& error) {
-      impl_->failure =
-          std::make_exception_ptr(error.with_context(fmt::format("saving step {}", save->info.step)));
-    } catch (...) {
-      impl_->failure = std::current_exception();
-    }
-  };
-  if (async()) {
-    impl_->writer = std::jthread(write);
-  } else {
-    write();
-    wait();
-  }
+  impl_->under_way = std::move(save);
+  impl_->begin();
+  if (!async()) finish();
 }
 
 std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) const {
-  const int64_t load_step = impl_->config.checkpoint.load_step;
-  std::optional<storage::CheckpointReader> reader;
-  if (load_step >= 0) {
-    reader = open_step(impl_->folder, load_step);
-  } else {
-    std::vector<storage::DamagedCheckpoint> damaged;
-    reader = storage::newest_valid(impl_->folder, &damaged);
-    for (const auto& d : damaged)
-      log_warning(fmt::format("passing over damaged checkpoint {}: {}", d.folder, d.reason));
-    if (!reader && !damaged.empty()) {
-      throw Error(ErrorCode::kDataLoss, fmt::format("every checkpoint in {} is damaged", impl_->folder));
-    }
-  }
-  if (!reader) return std::nullopt;
-  impl_->check_recipe(reader->manifest());
-  warn_other_machine(reader->manifest(), impl_->threads);
+  const auto choose = [this] { return impl_->choose(); };
+  const std::string folder =
+      impl_->rank.alone() ? choose() : text_of_first(impl_->rank.world(), "checkpoint to restore", choose);
+  if (folder.empty()) return std::nullopt;
+  const storage::CheckpointReader reader = storage::CheckpointReader::open(folder);
+  impl_->check_recipe(reader.manifest());
+  if (impl_->first()) warn_other_machine(reader.manifest(), impl_->rank.threads);
   Restored restored;
-  restored.state = parse_run_state(reader->manifest().state);
-  read_all(*reader, model.parameters());
-  read_all(*reader, model.optimizer_states());
+  restored.state = parse_run_state(reader.manifest().state);
+  read_ranges(reader, model.parameter_ranges(model.units(), model.params_extents(), model.params_extents()));
+  read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
-    read_all(*reader, model.parameters_of(restored.best), kBestPrefix);
+    read_ranges(reader, model.parameter_ranges(restored.best, model.params_extents(), model.params_extents()),
+                kBestPrefix);
   }
   return restored;
 }
 
-void load_parameters(const std::string& path, ModelState& model) {
-  const std::vector<NamedTensor> parameters = model.parameters();
-  if (std::filesystem::exists(path + "/model.toml")) {
-    storage::read_artefact(path);
-    const storage::SafetensorsFile file = storage::open_parameters(path);
-    for (const NamedTensor& parameter : parameters)
-      file.read(parameter.name, tensor::to_array(parameter.view));
-    return;
+namespace {
+
+void read_artefact_ranges(const std::string& path, const std::vector<NamedRange>& ranges) {
+  storage::read_artefact(path);
+  const storage::SafetensorsFile file = storage::open_parameters(path);
+  for (const NamedRange& range : ranges) {
+    const auto bytes = file.expect(range.name, DType::kF32, range.shape);
+    std::memcpy(range.elements.data_ptr<float>(), bytes.data() + range.begin * sizeof(float),
+                static_cast<size_t>(range.elements.numel()) * sizeof(float));
   }
+}
+
+}  // namespace
+
+void load_parameters(const std::string& path, ModelState& model) {
+  const std::vector<NamedRange> ranges =
+      model.parameter_ranges(model.units(), model.params_extents(), model.params_extents());
+  if (std::filesystem::exists(path + "/model.toml")) return read_artefact_ranges(path, ranges);
   if (std::filesystem::exists(path + "/manifest.json")) {
-    read_all(storage::CheckpointReader::open(path), parameters);
-    return;
+    return read_ranges(storage::CheckpointReader::open(path), ranges);
   }
   const auto reader = storage::newest_valid(path);
   if (!reader) {
@@ -198,7 +324,7 @@ void load_parameters(const std::string& path, ModelState& model) {
                     "checkpoints/ or one step of them",
                     path));
   }
-  read_all(*reader, parameters);
+  read_ranges(*reader, ranges);
 }
 
 }  // namespace furrow::train

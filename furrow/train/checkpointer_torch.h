@@ -1,7 +1,12 @@
 // Saves and restores a run: parameters, optimizer state, the best model so far, RunState, recipe.
 //
-// save() returns once the state is copied (async) or durable (sync).  One save at a time: the next one waits
-// for the one under way.  Errors of a background save are thrown by the next save() or by wait().
+// save() returns once the state is copied (async) or durable (sync).  One save at a time: the next one
+// finishes the one under way.  Errors of a background save are thrown by the next save(), by advance() or by
+// finish().
+//
+// In a world of several ranks each writes its piece of every flat buffer, rank 0 commits once all are
+// durable, and an error of any rank is thrown on every rank and leaves no commit.  All ranks call save(),
+// advance() and finish() at the same points; nothing else of a save communicates.
 #pragma once
 
 #include <cstdint>
@@ -12,29 +17,42 @@
 
 #include "furrow/config/config.h"
 #include "furrow/train/model_state_torch.h"
+#include "furrow/train/rank_context.h"
 #include "furrow/train/run_state.h"
 
 namespace furrow::train {
 
+struct CheckpointPlace {
+  std::string folder;           // of checkpoints; every rank sees the same one
+  std::vector<Extent> written;  // of each unit's flat buffers: this rank's pieces; empty: all
+};
+
 class Checkpointer {
  public:
-  Checkpointer(const config::Config& config, std::string folder, int threads);
-  ~Checkpointer();  // waits; an error that nobody asked for is logged
+  Checkpointer(const config::Config& config, CheckpointPlace place, const RankContext& rank);
+  ~Checkpointer();  // waits for the files; an error that nobody asked for is logged
 
   bool async() const;
 
-  // `snapshots` by unit, `best` likewise or empty: in an asynchronous save nobody may write to them any more.
+  // `snapshots` by unit, of what CheckpointPlace::written says; `best` by unit, of what is resident, or
+  // empty.  In an asynchronous save nobody may write to them any more.
   void save(const ModelState& model, const RunState& state, std::vector<UnitState> snapshots,
             std::vector<UnitState> best);
-  void wait();
+  // Nothing of this rank is under way: its files are durable, or failed.  Cheap; no communication.
+  bool written() const;
+  // Starts the commit of a save that is written() on every rank: the caller has asked all of them.
+  void advance();
+  // The save under way, if any, is committed on return.
+  void finish();
 
   struct Restored {
     RunState state;
     std::vector<UnitState> best;  // empty when there was none
   };
-  // From the newest valid checkpoint (or [checkpoint] load_step); nothing when there is none.  Damaged ones
-  // are named on the log and passed over.  Error{failed_precondition}: another recipe under `strict`;
-  // Error{data_loss}: all damaged.
+  // From the newest valid checkpoint (or [checkpoint] load_step), whatever layout saved it; nothing when
+  // there is none.  Rank 0 chooses and checks every byte, the others what they read.  Damaged ones are named
+  // on the log and passed over.  Error{failed_precondition}: another recipe under `strict`; Error{data_loss}:
+  // all damaged.
   std::optional<Restored> restore(ModelState& model) const;
 
  private:

@@ -11,82 +11,31 @@
 namespace furrow::train {
 namespace {
 
-using plan::ValueKind;
-
-bool is_gradient(ValueKind kind) { return kind == ValueKind::kGradient || kind == ValueKind::kTotal; }
-
-// Where the gradient of each parameter of `unit` goes: its own flat buffer, or the buffer of the use it ties.
-std::vector<std::pair<int, int64_t>> gradient_targets(const plan::Program& program, const ModelState& model,
-                                                      const plan::Instruction& instruction) {
-  const plan::Unit& unit = model.spec().units[instruction.unit];
-  std::vector<std::pair<int, int64_t>> targets(unit.parameters.size(), {-1, 0});
-  for (const plan::Value& value : instruction.writes) {
-    const int slot = program.slot_of(value);
-    if (value.unit == instruction.unit && value.index == 0) {
-      for (const plan::FlatSpan& span : model.flat().units[value.unit].spans) {
-        targets[span.parameter] = {slot, span.offset};
-      }
-    }
-    for (const plan::TiedUse& use : model.flat().tied) {
-      if (use.user_unit == instruction.unit && use.owner_unit == value.unit && use.use == value.index) {
-        targets[use.user_parameter] = {slot, 0};
-      }
-    }
+std::string stream_name(plan::Stream stream) {
+  switch (stream) {
+    case plan::Stream::kCompute:
+      return "compute";
+    case plan::Stream::kCopy:
+      return "copy";
+    case plan::Stream::kComm:
+      return "comm";
   }
-  for (const auto& [slot, offset] : targets) FURROW_CHECK(slot >= 0, "a parameter's gradient has no target");
-  return targets;
+  return "";
 }
 
-// The padding of every gradient that `instruction` writes.
-std::vector<Gap> gradient_gaps(const plan::Program& program, const BoundInstruction& bound,
-                               const plan::Unit& unit) {
-  std::vector<Gap> gaps;
-  for (const plan::Value& value : bound.instruction->writes) {
-    const int slot = program.slot_of(value);
-    std::vector<std::pair<int64_t, int64_t>> used;  // offset, size
-    for (size_t i = 0; i < bound.targets.size(); ++i) {
-      if (bound.targets[i].first == slot)
-        used.emplace_back(bound.targets[i].second, unit.parameters[i].size());
-    }
-    std::sort(used.begin(), used.end());
-    used.emplace_back(program.slots[slot].bytes / static_cast<int64_t>(sizeof(float)), 0);
-    int64_t end = 0;
-    for (const auto& [offset, size] : used) {
-      if (offset > end) gaps.push_back({slot, end, offset - end});
-      end = offset + size;
-    }
-  }
-  return gaps;
-}
-
-BoundInstruction bind(const plan::Program& program, const ModelState& model,
-                      const plan::Instruction& instruction) {
-  BoundInstruction bound;
-  bound.instruction = &instruction;
-  bound.handler = handler_of(instruction.op);
-  bound.read.fill(-1);
-  bound.write.fill(-1);
-  for (const plan::Value& value : instruction.reads) {
-    const int slot = program.slot_of(value);
-    int& first = bound.read[static_cast<size_t>(value.kind)];
-    if (first < 0) first = slot;
-    if (is_gradient(value.kind)) bound.gradient_reads.push_back(slot);
-  }
-  for (const plan::Value& value : instruction.writes) {
-    int& first = bound.write[static_cast<size_t>(value.kind)];
-    if (first < 0) first = program.slot_of(value);
-  }
-  for (const plan::Value& value : instruction.drops) {
-    const int slot = program.slot_of(value);
-    const bool rewritten = std::any_of(instruction.writes.begin(), instruction.writes.end(),
-                                       [&](const plan::Value& v) { return program.slot_of(v) == slot; });
-    if (!rewritten) bound.drops.push_back(slot);
-  }
-  if (instruction.op == plan::Op::kBackwardWeight) {
-    bound.targets = gradient_targets(program, model, instruction);
-    bound.gaps = gradient_gaps(program, bound, model.spec().units[instruction.unit]);
-  }
-  return bound;
+observe::TraceEvent trace_event(const ExecutorState& state, const BoundInstruction& step, int64_t start_ns,
+                                int64_t duration_ns) {
+  const plan::Instruction& i = *step.instruction;
+  observe::TraceEvent event;
+  event.category = std::string(plan::op_info(i.op).name);
+  event.name =
+      i.unit >= 0 ? fmt::format("{} {}", event.category, state.program.units[i.unit]) : event.category;
+  event.stream = stream_name(i.stream);
+  event.start_ns = start_ns;
+  event.duration_ns = duration_ns;
+  event.args = {{"step", fmt::format("{}", state.inputs->step)},
+                {"microbatch", fmt::format("{}", i.microbatch)}};
+  return event;
 }
 
 }  // namespace
@@ -94,9 +43,7 @@ BoundInstruction bind(const plan::Program& program, const ModelState& model,
 struct Executor::Impl {
   Impl(const plan::Program& program_in, ModelState& model, const Objective& objective,
        const OptimizerRule* rule, const RankContext& rank_in)
-      : program(program_in),
-        rank(rank_in),
-        state{program, model, objective, rule, rank, false, 0, {}, {}, nullptr, {}} {
+      : program(program_in), rank(rank_in), state{program, model, objective, rule, rank} {
     for (const plan::Instruction& instruction : program.instructions) {
       if (instruction.op != plan::Op::kBackwardInput) continue;
       state.first_trained =
@@ -104,50 +51,94 @@ struct Executor::Impl {
       state.training = true;
     }
     state.cells.resize(program.slots.size());
-    state.gradients.resize(program.slots.size());
-    for (const plan::SlotAssignment& assignment : program.assignments) {
-      at::Tensor& buffer = state.gradients[assignment.slot];
-      if (!is_gradient(assignment.value.kind) || buffer.defined()) continue;
-      const int64_t elements = program.slots[assignment.slot].bytes / static_cast<int64_t>(sizeof(float));
-      buffer = tensor::flat_buffer(elements, MemoryKind::kGradients);
-    }
-    for (const plan::Instruction& instruction : program.instructions) {
+    state.flights.resize(program.slots.size());
+    make_buffers();
+    for (const plan::Instruction& instruction : program.instructions)
       bound.push_back(bind(program, model, instruction));
+  }
+
+  void make_buffers() {
+    state.buffers.resize(program.slots.size());
+    for (const plan::SlotAssignment& assignment : program.assignments) {
+      const plan::ValueKind kind = assignment.value.kind;
+      const bool flat = kind == plan::ValueKind::kGradient || kind == plan::ValueKind::kTotal ||
+                        kind == plan::ValueKind::kGathered;
+      at::Tensor& buffer = state.buffers[assignment.slot];
+      if (!flat || buffer.defined()) continue;
+      const plan::Slot& slot = program.slots[assignment.slot];
+      buffer = rank_buffer(rank.communicator, slot.bytes / static_cast<int64_t>(sizeof(float)), slot.kind);
     }
   }
 
-  void execute(const BoundInstruction& step, int index) {
+  void execute(const BoundInstruction& step) {
     const int64_t start_ns = state.inputs->trace ? rank.clock->monotonic_ns() : 0;
     try {
+      state.settle(step);
+      for (const auto& [unit, operand] : step.gathered) {
+        if (!state.model.is_whole(unit)) state.model.point_at(unit, state.flat(operand).data());
+      }
       step.handler(state, step);
     } catch (Error& error) {
-      throw error.with_context(where(step, index));
+      throw error.with_context(where(step));
     } catch (const std::exception& error) {
-      throw Error(ErrorCode::kInternal, error.what()).with_context(where(step, index));
+      throw Error(ErrorCode::kInternal, error.what()).with_context(where(step));
     }
     for (const int slot : step.drops) state.release(slot);
-    if (state.inputs->trace) record(step, start_ns);
+    if (state.inputs->trace && !step.communicates())
+      state.inputs->trace->push_back(
+          trace_event(state, step, start_ns, rank.clock->monotonic_ns() - start_ns));
   }
 
-  std::string where(const BoundInstruction& step, int index) const {
+  // The whole program; what is under way at its end has arrived on return.
+  void execute_all() {
+    for (const BoundInstruction& step : bound) {
+      const plan::Instruction& instruction = *step.instruction;
+      // A step is whole or not at all; ranks stop together, which the votes of `measure` see to.
+      const bool may_stop = rank.alone() && instruction.op != plan::Op::kStep;
+      if (may_stop && rank.cancel != nullptr && rank.cancel->cancelled()) {
+        throw Error(ErrorCode::kCancelled, "asked to stop");
+      }
+      if (instruction.predicate == plan::Predicate::kAlways || state.outputs.scale.finite) execute(step);
+    }
+    for (const std::shared_ptr<Flight>& flight : state.started) land(*flight);
+  }
+
+  void land(Flight& flight) {
+    if (flight.landed) return;
+    try {
+      state.land(flight);
+    } catch (Error& error) {
+      throw error.with_context(where(*flight.bound));
+    }
+  }
+
+  // After an error: the other ranks learn of it, and no buffer is touched any more when this returns.
+  void give_up(const Error& error) noexcept {
+    if (!rank.alone()) {
+      const std::string who = comm::describe(rank.communicator->roster(), rank.rank);
+      rank.communicator->abort(Error(error.code(), fmt::format("{}: {}", who, error.what())));
+    }
+    for (const std::shared_ptr<Flight>& flight : state.started) {
+      try {
+        flight->work.wait();
+      } catch (const std::exception&) {
+        // The one that counts is on its way up already.
+      }
+    }
+  }
+
+  void end_run() {
+    state.started.clear();
+    std::ranges::fill(state.flights, nullptr);
+    for (size_t slot = 0; slot < state.cells.size(); ++slot) state.release(static_cast<int>(slot));
+  }
+
+  std::string where(const BoundInstruction& step) const {
     const plan::Instruction& i = *step.instruction;
-    std::string text = fmt::format("instruction {} {}", index, plan::op_info(i.op).name);
+    std::string text = fmt::format("instruction {} {}", step.index, plan::op_info(i.op).name);
     if (i.unit >= 0) text += fmt::format(" of unit {}", program.units[i.unit]);
     if (i.microbatch >= 0) text += fmt::format(", microbatch {}", i.microbatch);
     return text;
-  }
-
-  void record(const BoundInstruction& step, int64_t start_ns) const {
-    const plan::Instruction& i = *step.instruction;
-    observe::TraceEvent event;
-    event.category = std::string(plan::op_info(i.op).name);
-    event.name = i.unit >= 0 ? fmt::format("{} {}", event.category, program.units[i.unit]) : event.category;
-    event.stream = i.stream == plan::Stream::kCompute ? "compute" : "copy";
-    event.start_ns = start_ns;
-    event.duration_ns = rank.clock->monotonic_ns() - start_ns;
-    event.args = {{"step", fmt::format("{}", state.inputs->step)},
-                  {"microbatch", fmt::format("{}", i.microbatch)}};
-    state.inputs->trace->push_back(std::move(event));
   }
 
   plan::Program program;
@@ -156,14 +147,75 @@ struct Executor::Impl {
   std::vector<BoundInstruction> bound;
 };
 
-std::span<float> ExecutorState::gradient(int slot) const {
-  const at::Tensor& buffer = gradients[slot];
-  return {buffer.data_ptr<float>(), static_cast<size_t>(buffer.numel())};
+std::span<float> ExecutorState::flat(int slot, int64_t begin, int64_t size) const {
+  return {buffers[slot].data_ptr<float>() + begin, static_cast<size_t>(size)};
+}
+
+std::span<float> ExecutorState::flat(const FlatOperand& operand) const {
+  return flat(operand.slot, operand.begin, operand.size);
 }
 
 void ExecutorState::release(int slot) {
   if (std::holds_alternative<const data::Batch*>(cells[slot])) inputs->loader->release();
   cells[slot] = std::monostate();
+}
+
+void ExecutorState::start(const BoundInstruction& bound, std::vector<comm::Collective> batch,
+                          std::function<void()> finish) {
+  auto flight = std::make_shared<Flight>();
+  flight->bound = &bound;
+  flight->finish = std::move(finish);
+  comm::Group group = rank.group(bound.instruction->axis);
+  const int64_t start_ns = rank.clock->monotonic_ns();
+  if (batch.size() == 1) {
+    flight->work = group.start(std::move(batch.front()));
+  } else if (!batch.empty()) {
+    flight->work = group.start(std::move(batch));
+  }
+  outputs.comm.exposed_ns += rank.clock->monotonic_ns() - start_ns;  // small ones run at once
+  for (const int slot : bound.touches) flights[slot] = flight;
+  started.push_back(std::move(flight));
+}
+
+void ExecutorState::land(Flight& flight) {
+  const int64_t start_ns = rank.clock->monotonic_ns();
+  flight.work.wait();
+  const int64_t end_ns = rank.clock->monotonic_ns();
+  flight.landed = true;
+  outputs.comm.exposed_ns += end_ns - start_ns;
+  const int64_t busy_ns = flight.work.finished_ns() - flight.work.started_ns();
+  outputs.comm.busy_ns += busy_ns;
+  if (inputs->trace != nullptr)
+    inputs->trace->push_back(trace_event(*this, *flight.bound, flight.work.started_ns(), busy_ns));
+  if (flight.finish) flight.finish();
+}
+
+// Communication follows communication in the order of the starts, so it need not wait for it here, unless
+// something is left to do on this thread in between.
+void ExecutorState::settle(const BoundInstruction& bound) {
+  for (const int slot : bound.touches) {
+    const std::shared_ptr<Flight> flight = flights[slot];
+    if (flight == nullptr) continue;
+    if (!flight->landed && bound.communicates() && !flight->finish) continue;
+    if (!flight->landed) land(*flight);
+    flights[slot].reset();
+  }
+}
+
+at::Tensor ExecutorState::take_staging(int64_t elements) {
+  for (size_t i = 0; i < staging.size(); ++i) {
+    if (staging[i].numel() < elements) continue;
+    at::Tensor taken = std::move(staging[i]);
+    staging.erase(staging.begin() + static_cast<long>(i));
+    return taken;
+  }
+  return rank_buffer(rank.communicator, elements, MemoryKind::kOther);
+}
+
+void ExecutorState::publish(const Sums& sums) {
+  outputs.loss = sums.loss;
+  outputs.stop = sums.stop;
+  outputs.ready = sums.ready;
 }
 
 Executor::Executor(const plan::Program& program, ModelState& model, const Objective& objective,
@@ -178,29 +230,25 @@ RunOutputs Executor::run(const RunInputs& inputs) {
   state.inputs = &inputs;
   state.outputs = RunOutputs();
   try {
-    int index = 0;
-    for (const BoundInstruction& step : impl_->bound) {
-      const plan::Instruction& instruction = *step.instruction;
-      const bool commits = instruction.op == plan::Op::kStep;
-      if (!commits && impl_->rank.cancel != nullptr && impl_->rank.cancel->cancelled()) {
-        throw Error(ErrorCode::kCancelled, "asked to stop");
-      }
-      if (instruction.predicate == plan::Predicate::kAlways || state.outputs.scale.finite)
-        impl_->execute(step, index);
-      ++index;
-    }
-  } catch (...) {
-    for (size_t slot = 0; slot < state.cells.size(); ++slot) state.release(static_cast<int>(slot));
+    impl_->execute_all();
+  } catch (const Error& error) {
+    impl_->give_up(error);
+    impl_->end_run();
     throw;
   }
-  for (size_t slot = 0; slot < state.cells.size(); ++slot) state.release(static_cast<int>(slot));
+  impl_->end_run();
   return std::move(state.outputs);
 }
 
 const plan::Program& Executor::program() const { return impl_->program; }
 
 at::Tensor Executor::gradient(const plan::Value& value) const {
-  return impl_->state.gradients[impl_->program.slot_of(value)];
+  const plan::SlotAssignment& home = impl_->program.home_of(value);
+  const plan::Slice slice =
+      plan::part_slice(impl_->state.model.flat(), impl_->program.placement,
+                       {value.unit, value.kind == plan::ValueKind::kGradient ? value.index : 0}, value.part);
+  return impl_->state.buffers[home.slot].narrow(0, home.offset / static_cast<int64_t>(sizeof(float)),
+                                                slice.size());
 }
 
 }  // namespace furrow::train

@@ -1,38 +1,76 @@
-// The inside of the executor, shared by executor.cc (binding, the loop) and operations.cc (a handler per
-// operation).
+// The inside of the executor, shared by executor_bind.cc (slots looked up), executor.cc (the loop),
+// operations.cc and operations_comm.cc (a handler per operation).
 #pragma once
 
 #include <array>
+#include <functional>
+#include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "furrow/comm/group.h"
+#include "furrow/plan/exchange.h"
+#include "furrow/plan/slices.h"
 #include "furrow/train/cells_torch.h"
 #include "furrow/train/executor_torch.h"
+#include "furrow/train/residence_torch.h"
 
 namespace furrow::train {
 
-inline constexpr size_t kValueKinds = static_cast<size_t>(plan::ValueKind::kSnapshot) + 1;
+// A flat value in its slot.
+struct FlatOperand {
+  int slot = -1;
+  int64_t begin = 0, size = 0;  // elements
+  plan::Slice slice;            // what it is of the whole buffer
+};
 
-// Elements of a gradient slot that belong to no parameter.
+// Elements of a gradient that belong to no parameter.
 struct Gap {
   int slot = 0;
   int64_t offset = 0, size = 0;
+};
+
+// Where the weight gradient of a parameter goes.
+struct Target {
+  int slot = -1;
+  int64_t offset = 0;
 };
 
 // An instruction with its slots looked up.
 struct BoundInstruction {
   const plan::Instruction* instruction = nullptr;
   void (*handler)(struct ExecutorState&, const BoundInstruction&) = nullptr;
-  std::array<int, kValueKinds> read;             // slot of the first value of a kind that is read, -1: none
-  std::array<int, kValueKinds> write;            // the same for writes
-  std::vector<int> gradient_reads;               // slots of gradient and total values, in order
-  std::vector<int> drops;                        // slots to empty afterwards
-  std::vector<std::pair<int, int64_t>> targets;  // backward_weight: by parameter {slot, element offset}
-  std::vector<Gap> gaps;  // backward_weight: padding, which an earlier value may have used
+  int index = 0;                             // in the program
+  std::array<int, plan::kValueKinds> read;   // slot of the first value of a kind that is read, -1: none
+  std::array<int, plan::kValueKinds> write;  // the same for writes
+  std::vector<FlatOperand> gradient_reads;   // gradient and total values, in order
+  std::vector<FlatOperand> gradient_writes;  // the same
+  std::vector<int> loss_reads;               // measure: slots of losses
+  std::vector<int> touches;                  // every slot that is read or written, once
+  std::vector<int> drops;                    // slots to empty afterwards
+  std::vector<std::pair<int, FlatOperand>> gathered;  // units whose gathered parameters are read or written
+  std::vector<Target> targets;                        // backward_weight: by parameter
+  std::vector<Gap> gaps;                   // backward_weight: padding, which an earlier value may have used
+  plan::Slice slice;                       // step, gather_params, gather_updated: of the unit's flat buffer
+  std::vector<int64_t> counts;             // communication: elements of each member's slice
+  std::vector<plan::Slice> member_slices;  // the same, in the whole buffer
+  std::shared_ptr<const plan::Exchange> exchange;  // reduce_grads
+  std::vector<plan::NodeSum> sums;                 // reduce_grads that is not plain: its additions
+  std::string label;                               // communication: "reduce_grads h.3"
 
   int unit() const { return instruction->unit; }
   int reads(plan::ValueKind kind) const { return read[static_cast<size_t>(kind)]; }
   int writes(plan::ValueKind kind) const { return write[static_cast<size_t>(kind)]; }
+  bool communicates() const { return instruction->axis != plan::GroupAxis::kNone; }
+};
+
+// Communication under way.
+struct Flight {
+  comm::Work work;
+  const BoundInstruction* bound = nullptr;
+  std::function<void()> finish;  // what is left to do on this thread once it has arrived; may be null
+  bool landed = false;
 };
 
 struct ExecutorState {
@@ -41,23 +79,41 @@ struct ExecutorState {
   const Objective& objective;
   const OptimizerRule* rule;
   const RankContext& rank;
-  bool training = false;              // the program has a backward: dropout is on
-  int first_trained = 0;              // the first unit that has one
-  std::vector<Cell> cells;            // by slot
-  std::vector<at::Tensor> gradients;  // by slot: the flat buffer of a gradient slot, kept between runs
-  const RunInputs* inputs = nullptr;  // of the run in progress
-  RunOutputs outputs;
+  bool training = false;                 // the program has a backward: dropout is on
+  int first_trained = 0;                 // the first unit that has one
+  std::vector<Cell> cells = {};          // by slot
+  std::vector<at::Tensor> buffers = {};  // by slot: flat gradients and gathered parameters, kept between runs
+  std::vector<std::shared_ptr<Flight>> flights = {};  // by slot: the last that touches it
+  std::vector<std::shared_ptr<Flight>> started = {};  // in this run, in order
+  std::vector<at::Tensor> staging = {};               // of exchanges, free for the next one
+  const RunInputs* inputs = nullptr;                  // of the run in progress
+  RunOutputs outputs = {};
 
   template <class T>
   T& cell(int slot) {
     return std::get<T>(cells[slot]);
   }
-  std::span<float> gradient(int slot) const;  // REQUIRES: a gradient slot
-  void release(int slot);                     // empties a cell; a batch goes back to the loader
+  std::span<float> flat(const FlatOperand& operand) const;  // REQUIRES: of a slot with a buffer
+  std::span<float> flat(int slot, int64_t begin, int64_t size) const;
+  void release(int slot);  // empties a cell; a batch goes back to the loader
+
+  // Starts the instruction's communication over the group of its axis.
+  void start(const BoundInstruction& bound, std::vector<comm::Collective> batch,
+             std::function<void()> finish = {});
+  void land(Flight& flight);                   // waits, and does what is left to do
+  void settle(const BoundInstruction& bound);  // lands what the instruction must wait for
+  at::Tensor take_staging(int64_t elements);
+  void publish(const Sums& sums);  // into outputs
 };
 
 using Handler = void (*)(ExecutorState&, const BoundInstruction&);
 Handler handler_of(
     plan::Op op);  // Error{internal} for an operation without one (a test runs over all of them)
+
+// The part of handler_of for communication; null for others.
+Handler communication_handler_of(plan::Op op);
+
+BoundInstruction bind(const plan::Program& program, const ModelState& model,
+                      const plan::Instruction& instruction);
 
 }  // namespace furrow::train

@@ -1,7 +1,12 @@
 // Runs a program: the same list that was verified and printed, on real blocks and buffers.
 //
-// One handler per operation (executor.cc holds the table).  The executor owns the cells of the program's
-// slots; between runs only gradient buffers stay allocated.  Not thread safe; one per rank and program.
+// One handler per operation (operations.cc, operations_comm.cc).  The executor owns the cells and buffers of
+// the program's slots; between runs only flat buffers stay allocated.  Not thread safe; one per rank and
+// program.
+//
+// Communication is started and goes on beside the rest: its Work stays on every slot that the instruction
+// reads or writes, and is waited for before another instruction touches such a slot, or at the end of the
+// program.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,6 +26,7 @@
 #include "furrow/train/objective_torch.h"
 #include "furrow/train/optimizer_rule.h"
 #include "furrow/train/rank_context.h"
+#include "furrow/train/step_ledger.h"
 
 namespace furrow::train {
 
@@ -38,13 +44,17 @@ struct RunInputs {
   Rates rates;
   double max_norm = 0;           // 0: no clipping
   bool alias_snapshots = false;  // snapshot() hands out the live buffers instead of copies
+  bool ready = false;            // this rank's vote: counted in RunOutputs::ready
   std::vector<observe::TraceEvent>* trace = nullptr;  // gets one event per instruction when set
 };
 
 struct RunOutputs {
-  LossSums loss;                     // over all microbatches
+  LossSums loss;                     // over all microbatches of all ranks
   Scale scale;                       // train programs
+  int64_t stop = 0;                  // a rank was asked to stop: the largest reason; 0 in a world of one
+  int64_t ready = 0;                 // ranks that voted so
   std::vector<UnitState> snapshots;  // save programs, by unit
+  CommTimes comm;
 };
 
 class Executor {
@@ -54,13 +64,14 @@ class Executor {
            const OptimizerRule* rule, const RankContext& rank);
   ~Executor();
 
-  // Error{cancelled} when the rank's token is set between instructions: nothing of the step has been applied.
-  // Errors of blocks and data carry the instruction as context.
+  // Error{cancelled} when the rank's token is set between instructions in a world of one: nothing of the step
+  // has been applied.  Errors of blocks, data and peers carry the instruction as context; an error of this
+  // rank aborts the others.
   RunOutputs run(const RunInputs& inputs);
 
   const plan::Program& program() const;
 
-  // The flat gradient slot of a value after a run, for tests: valid until the next run.
+  // The flat gradient (its part) that a value was given, for tests: valid until the next run.
   at::Tensor gradient(const plan::Value& value) const;
 
  private:

@@ -20,6 +20,8 @@ std::string model_table(const config::Config& config) {
 }  // namespace
 
 void Run::export_model() {
+  const std::vector<UnitState> whole = whole_parameters();
+  if (!first()) return;
   storage::Artefact artefact;
   const plan::ModelSpec& spec = bench_.spec;
   artefact.architecture = spec.architecture;
@@ -34,10 +36,10 @@ void Run::export_model() {
                       {"furrow_version", std::string(furrow_version())},
                       {"seed", fmt::format("{}", bench_.rank.seed)}};
   std::vector<storage::NamedArray> arrays;
-  const std::vector<NamedTensor> parameters = model_->parameters();
+  const std::vector<NamedTensor> parameters = model_->parameters_of(whole);
   for (const NamedTensor& parameter : parameters)
     arrays.push_back({parameter.name, tensor::to_array(parameter.view)});
-  storage::write_artefact(folder_.model(), std::move(artefact), arrays);
+  storage::write_artefact(folder_->model(), std::move(artefact), arrays);
 }
 
 }  // namespace furrow::train

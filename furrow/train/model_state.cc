@@ -1,5 +1,7 @@
+#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <utility>
@@ -28,78 +30,146 @@ std::map<std::string, Home> homes_of(const plan::ModelSpec& spec, const plan::Fl
   return homes;
 }
 
-std::vector<NamedTensor> named(const plan::ModelSpec& spec, const plan::FlatLayout& flat,
-                               const std::string& prefix,
-                               const std::function<at::Tensor(size_t)>& flat_of_unit) {
-  std::vector<NamedTensor> tensors;
+Extent overlap(const Extent& a, const Extent& b) {
+  const int64_t begin = std::max(a.begin, b.begin);
+  return {begin, std::max(begin, std::min(a.end, b.end))};
+}
+
+// One kind of flat buffer of every unit: what is held of it, and what of that is wanted.
+struct Buffers {
+  std::string prefix;
+  std::span<const Extent> held, wanted;
+  std::function<const at::Tensor&(size_t)> of_unit;
+};
+
+void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const Buffers& buffers,
+                std::vector<NamedRange>* ranges) {
   for (size_t u = 0; u < spec.units.size(); ++u) {
+    const Extent here = overlap(buffers.held[u], buffers.wanted[u]);
     for (const plan::FlatSpan& span : flat.units[u].spans) {
       const plan::Parameter& parameter = spec.units[u].parameters[span.parameter];
-      tensors.push_back(
-          {prefix + parameter.name, tensor::view(flat_of_unit(u), span.offset, parameter.shape)});
+      const Extent part = overlap(here, {span.offset, span.offset + span.size});
+      if (part.size() == 0) continue;
+      ranges->push_back({buffers.prefix + parameter.name, parameter.shape, part.begin - span.offset,
+                         buffers.of_unit(u).narrow(0, part.begin - buffers.held[u].begin, part.size())});
     }
   }
-  return tensors;
 }
 
 }  // namespace
 
 ModelState::ModelState(plan::ModelSpec spec, std::vector<std::string> state_names, uint64_t seed,
-                       std::span<const nn::BlockKind> extra_kinds)
-    : spec_(std::move(spec)), flat_(plan::flat_layout(spec_)), state_names_(std::move(state_names)) {
+                       std::span<const nn::BlockKind> extra_kinds, Residence residence)
+    : spec_(std::move(spec)),
+      flat_(plan::flat_layout(spec_)),
+      state_names_(std::move(state_names)),
+      residence_(std::move(residence)) {
+  if (residence_.params.empty()) residence_.params = whole_extents();
+  if (residence_.states.empty()) residence_.states = whole_extents();
+  for (const plan::Unit& unit : spec_.units) blocks_.push_back(nn::make_block(unit, extra_kinds));
+  make_buffers(seed);
+  make_views();
+}
+
+std::vector<Extent> ModelState::whole_extents() const {
+  std::vector<Extent> whole;
+  for (const plan::UnitLayout& unit : flat_.units) whole.push_back({0, unit.elements});
+  return whole;
+}
+
+void ModelState::make_buffers(uint64_t seed) {
   for (size_t u = 0; u < spec_.units.size(); ++u) {
-    blocks_.push_back(nn::make_block(spec_.units[u], extra_kinds));
     UnitState state;
-    if (const int64_t elements = flat_.units[u].elements; elements > 0) {
-      state.params = tensor::flat_buffer(elements, MemoryKind::kParameters);
-      for (size_t s = 0; s < state_names_.size(); ++s) {
+    if (const int64_t elements = residence_.params[u].size(); elements > 0) {
+      state.params = residence_.make_params ? residence_.make_params(elements)
+                                            : tensor::flat_buffer(elements, MemoryKind::kParameters);
+    }
+    if (const int64_t elements = residence_.states[u].size(); elements > 0) {
+      for (size_t s = 0; s < state_names_.size(); ++s)
         state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer));
-      }
     }
     units_.push_back(std::move(state));
+    const bool whole = residence_.params[u] == Extent{0, flat_.units[u].elements};
+    static float nowhere = 0;  // never read: point_at() comes first
+    windows_.push_back(whole ? at::Tensor() : at::from_blob(&nowhere, {flat_.units[u].elements}, at::kFloat));
+    initialise(static_cast<int>(u), seed);
   }
+}
+
+void ModelState::initialise(int unit, uint64_t seed) {
+  const Extent& resident = residence_.params[unit];
+  for (const plan::FlatSpan& span : flat_.units[unit].spans) {
+    const Extent part = overlap(resident, {span.offset, span.offset + span.size});
+    if (part.size() == 0) continue;
+    nn::initialise_range(spec_.units[unit].parameters[span.parameter], seed, part.begin - span.offset,
+                         {units_[unit].params.data_ptr<float>() + (part.begin - resident.begin),
+                          static_cast<size_t>(part.size())});
+  }
+}
+
+void ModelState::make_views() {
   const auto homes = homes_of(spec_, flat_);
   for (const plan::Unit& unit : spec_.units) {
     std::vector<tensor::Param> params;
     for (const plan::Parameter& parameter : unit.parameters) {
       const Home& home = homes.at(parameter.tied() ? parameter.tied_to : parameter.name);
-      at::Tensor leaf = tensor::view(units_[home.unit].params, home.offset, parameter.shape).detach();
+      const at::Tensor& flat = is_whole(home.unit) ? units_[home.unit].params : windows_[home.unit];
+      at::Tensor leaf = tensor::view(flat, home.offset, parameter.shape).detach();
       params.push_back({leaf.requires_grad_(true), static_cast<int>(params.size())});
-      if (!parameter.tied()) {
-        nn::initialise(parameter, seed,
-                       {units_[home.unit].params.data_ptr<float>() + home.offset,
-                        static_cast<size_t>(parameter.size())});
-      }
     }
     params_.push_back(std::move(params));
   }
 }
 
-std::vector<NamedTensor> ModelState::parameters() const { return parameters_of(units_); }
-std::vector<NamedTensor> ModelState::optimizer_states() const { return optimizer_states_of(units_); }
+void ModelState::point_at(int unit, float* gathered) {
+  const at::Tensor& window = windows_[unit];
+  if (window.storage().data() == gathered) return;
+  window.storage().set_data_ptr_noswap(c10::DataPtr(gathered, c10::Device(c10::DeviceType::CPU)));
+}
 
 std::vector<NamedTensor> ModelState::parameters_of(std::span<const UnitState> units) const {
-  return named(spec_, flat_, "", [&](size_t u) { return units[u].params; });
-}
-
-std::vector<NamedTensor> ModelState::optimizer_states_of(std::span<const UnitState> units) const {
-  std::vector<NamedTensor> all;
-  for (size_t s = 0; s < state_names_.size(); ++s) {
-    auto tensors = named(spec_, flat_, fmt::format("optimizer.{}/", state_names_[s]),
-                         [&](size_t u) { return units[u].states[s]; });
-    all.insert(all.end(), tensors.begin(), tensors.end());
+  std::vector<NamedTensor> tensors;
+  for (size_t u = 0; u < spec_.units.size(); ++u) {
+    for (const plan::FlatSpan& span : flat_.units[u].spans) {
+      const plan::Parameter& parameter = spec_.units[u].parameters[span.parameter];
+      tensors.push_back({parameter.name, tensor::view(units[u].params, span.offset, parameter.shape)});
+    }
   }
-  return all;
+  return tensors;
 }
 
-UnitState ModelState::snapshot(int unit, bool alias) const {
+std::vector<NamedRange> ModelState::parameter_ranges(std::span<const UnitState> units,
+                                                     std::span<const Extent> held,
+                                                     std::span<const Extent> wanted) const {
+  std::vector<NamedRange> ranges;
+  const auto of_unit = [&](size_t u) -> const at::Tensor& { return units[u].params; };
+  add_ranges(spec_, flat_, {"", held, wanted, of_unit}, &ranges);
+  return ranges;
+}
+
+std::vector<NamedRange> ModelState::state_ranges(std::span<const UnitState> units,
+                                                 std::span<const Extent> held,
+                                                 std::span<const Extent> wanted) const {
+  std::vector<NamedRange> ranges;
+  for (size_t s = 0; s < state_names_.size(); ++s) {
+    const auto of_unit = [&](size_t u) -> const at::Tensor& { return units[u].states[s]; };
+    add_ranges(spec_, flat_, {fmt::format("optimizer.{}/", state_names_[s]), held, wanted, of_unit}, &ranges);
+  }
+  return ranges;
+}
+
+UnitState ModelState::snapshot(int unit, const Extent& part, bool alias) const {
   const UnitState& live = units_[unit];
-  if (alias) return live;
   const MemoryScope scope(MemoryKind::kCheckpoint);
-  UnitState copy;
-  if (live.params.defined()) copy.params = live.params.clone();
-  for (const at::Tensor& state : live.states) copy.states.push_back(state.clone());
-  return copy;
+  const auto take = [&](const at::Tensor& buffer, const Extent& resident) {
+    const at::Tensor view = buffer.narrow(0, part.begin - resident.begin, part.size());
+    return alias ? view : view.clone();
+  };
+  UnitState taken;
+  if (part.size() == 0) return taken;
+  taken.params = take(live.params, residence_.params[unit]);
+  for (const at::Tensor& state : live.states) taken.states.push_back(take(state, residence_.states[unit]));
+  return taken;
 }
 
 std::vector<UnitState> ModelState::snapshot_parameters() const {

@@ -1,8 +1,10 @@
-// The live state of a model on one rank: flat parameters and optimizer state of every unit, and its blocks.
+// The live state of a model on one rank: flat parameters and optimizer state of every unit, or the rank's
+// slices of them, and its blocks.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -15,22 +17,44 @@
 
 namespace furrow::train {
 
-struct UnitState {
-  at::Tensor params;               // flat, float32, UnitLayout::elements; undefined when the unit has none
-  std::vector<at::Tensor> states;  // flat, one per state of the optimizer, in its order
+// Elements [begin, end) of a unit's flat buffer.
+struct Extent {
+  int64_t begin = 0, end = 0;
+  int64_t size() const { return end - begin; }
+  friend bool operator==(const Extent&, const Extent&) = default;
 };
 
-// A logical tensor as checkpoints and exports name it, and where it lies now.
+// What a rank keeps of every unit, and where the parameters lie.
+struct Residence {
+  std::vector<Extent> params, states;                            // by unit; empty: whole ones
+  std::function<at::Tensor(int64_t elements)> make_params = {};  // zeros; null: memory of our own
+};
+
+struct UnitState {
+  at::Tensor params;               // flat, float32: the resident elements; undefined when there are none
+  std::vector<at::Tensor> states;  // the same, one per state of the optimizer, in its order
+};
+
+// A logical tensor as exports name it, and where it lies now.
 struct NamedTensor {
   std::string name;  // "conv1.weight"; states are "optimizer.<state>/conv1.weight"
   at::Tensor view;   // into the flat buffer, with the parameter's shape
 };
 
+// A run of a logical tensor's elements in row-major order: as checkpoints of slices name it.
+struct NamedRange {
+  std::string name;
+  Shape shape;          // of the tensor
+  int64_t begin = 0;    // its first element here
+  at::Tensor elements;  // one-dimensional view into the flat buffer
+};
+
 class ModelState {
  public:
-  // Parameters are initialised from `seed`; states are zeros named by `state_names` (none: inference only).
+  // Parameters are initialised from `seed`, the same bits in whole buffers and in slices; states are zeros
+  // named by `state_names` (none: inference only).
   ModelState(plan::ModelSpec spec, std::vector<std::string> state_names, uint64_t seed,
-             std::span<const nn::BlockKind> extra_kinds = {});
+             std::span<const nn::BlockKind> extra_kinds = {}, Residence residence = {});
 
   const plan::ModelSpec& spec() const { return spec_; }
   const plan::FlatLayout& flat() const { return flat_; }
@@ -38,28 +62,47 @@ class ModelState {
   UnitState& unit(int index) { return units_[index]; }
   const UnitState& unit(int index) const { return units_[index]; }
   const std::vector<std::string>& state_names() const { return state_names_; }
+  const std::vector<Extent>& params_extents() const { return residence_.params; }  // by unit
+  const std::vector<Extent>& states_extents() const { return residence_.states; }
+  std::vector<Extent> whole_extents() const;
 
   // Indexed as Unit::parameters; tied ones are views of their owner's buffer.  Views see every later step.
   std::span<const tensor::Param> params(int unit) const { return params_[unit]; }
 
-  std::vector<NamedTensor> parameters() const;  // owned ones, in unit order
-  std::vector<NamedTensor> optimizer_states() const;
+  // Where a unit's parameters are not resident as a whole, its views (and those that graphs have kept) look
+  // at `gathered` from now on: UnitLayout::elements floats, which the caller keeps alive while they are read.
+  bool is_whole(int unit) const { return !windows_[unit].defined(); }
+  void point_at(int unit, float* gathered);  // REQUIRES: !is_whole(unit)
 
-  // The same names over other flat buffers of this layout (a snapshot).
+  // Owned parameters in unit order, over whole flat buffers.  REQUIRES: `units` hold whole ones.
   std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;
-  std::vector<NamedTensor> optimizer_states_of(std::span<const UnitState> units) const;
 
-  // Copies of a unit's flat buffers.  With `alias` the live buffers themselves.
-  UnitState snapshot(int unit, bool alias) const;
+  // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_extents()
+  // and states_extents(), snapshots what they were made of.
+  std::vector<NamedRange> parameter_ranges(std::span<const UnitState> units, std::span<const Extent> held,
+                                           std::span<const Extent> wanted) const;
+  std::vector<NamedRange> state_ranges(std::span<const UnitState> units, std::span<const Extent> held,
+                                       std::span<const Extent> wanted) const;
+  std::span<const UnitState> units() const { return units_; }
+
+  // Copies of a part of a unit's flat buffers.  With `alias` views of the live buffers.  REQUIRES: it is
+  // resident.
+  UnitState snapshot(int unit, const Extent& part, bool alias) const;
   std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, without states
   void load_snapshot(std::span<const UnitState> parameters);
 
  private:
+  void make_buffers(uint64_t seed);
+  void make_views();
+  void initialise(int unit, uint64_t seed);
+
   plan::ModelSpec spec_;
   plan::FlatLayout flat_;
   std::vector<std::string> state_names_;
+  Residence residence_;  // its extents filled in
   std::vector<std::unique_ptr<nn::Block>> blocks_;
   std::vector<UnitState> units_;
+  std::vector<at::Tensor> windows_;  // by unit: a whole buffer's shape over memory of somebody else
   std::vector<std::vector<tensor::Param>> params_;
 };
 

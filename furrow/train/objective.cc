@@ -24,12 +24,6 @@ constexpr std::array kObjectives = {
 
 }  // namespace
 
-void LossSums::add(const LossSums& other) {
-  loss.add(other.loss);
-  count += other.count;
-  correct += other.correct;
-}
-
 std::span<const Objective> objectives() { return kObjectives; }
 
 const Objective& find_objective(std::string_view name) {

@@ -8,23 +8,9 @@
 #include <span>
 #include <string_view>
 
-#include "furrow/base/exact_sum.h"
+#include "furrow/train/sums.h"
 
 namespace furrow::train {
-
-// Exact sums over what an objective counts: samples or tokens.  Merging is exact, so neither the number of
-// microbatches nor their order shows in the result.
-struct LossSums {
-  ExactSum loss;
-  int64_t count = 0;
-  int64_t correct = 0;  // arg max equals target
-
-  void add(const LossSums& other);
-  double mean() const { return count > 0 ? loss.value() / static_cast<double>(count) : 0; }
-  double accuracy() const {
-    return count > 0 ? static_cast<double>(correct) / static_cast<double>(count) : 0;
-  }
-};
 
 struct Objective {
   std::string_view name;    // "supervised", "language_modelling"

@@ -86,10 +86,7 @@ LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor
   const MemoryScope scope(MemoryKind::kActivations);
   const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
   const at::Tensor& output = state.cell<at::Tensor>(bound.reads(ValueKind::kAct));
-  const LossSums sums =
-      state.objective.loss(output, batch_tensor(batch->arrays[1]), gradient, state.rank.threads);
-  state.outputs.loss.add(sums);
-  return sums;
+  return state.objective.loss(output, batch_tensor(batch->arrays[1]), gradient, state.rank.threads);
 }
 
 void loss(ExecutorState& state, const BoundInstruction& bound) {
@@ -133,50 +130,63 @@ void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
   std::vector<std::span<float>> targets;
   for (size_t i = 0; i < unit.parameters.size(); ++i) {
     const auto [slot, offset] = bound.targets[i];
-    targets.push_back(state.gradient(slot).subspan(offset, unit.parameters[i].size()));
+    targets.push_back(state.flat(slot, offset, unit.parameters[i].size()));
   }
-  for (const Gap& gap : bound.gaps) {
-    const std::span<float> padding = state.gradient(gap.slot).subspan(gap.offset, gap.size);
-    std::fill(padding.begin(), padding.end(), 0.0F);
-  }
+  for (const Gap& gap : bound.gaps) std::ranges::fill(state.flat(gap.slot, gap.offset, gap.size), 0.0F);
   const at::AutoGradMode grad_mode(false);
   graph->sink.write(targets);
 }
 
 void add(ExecutorState& state, const BoundInstruction& bound) {
-  tensor::add(state.gradient(bound.gradient_reads[0]), state.gradient(bound.gradient_reads[1]),
-              state.gradient(bound.writes(ValueKind::kGradient)), state.rank.threads);
+  tensor::add(state.flat(bound.gradient_reads[0]), state.flat(bound.gradient_reads[1]),
+              state.flat(bound.gradient_writes[0]), state.rank.threads);
 }
 
-// total(u) = the unit's own gradient plus, in use order, the span of each tied use.
+// total(u) = the unit's own gradient plus, in use order, the span of each tied use; of all, the part that is
+// here.
 void add_tied(ExecutorState& state, const BoundInstruction& bound) {
-  const std::span<float> total = state.gradient(bound.writes(ValueKind::kTotal));
-  const std::span<float> own = state.gradient(bound.gradient_reads[0]);
+  const FlatOperand& to = bound.gradient_writes[0];
+  const std::span<float> total = state.flat(to);
+  const std::span<float> own = state.flat(bound.gradient_reads[0]);
   if (own.data() != total.data()) std::copy(own.begin(), own.end(), total.begin());
   size_t next = 1;
   for (const plan::TiedUse& use : state.model.flat().tied) {
     if (use.owner_unit != bound.unit()) continue;
-    const std::span<float> span = total.subspan(use.owner_offset, use.size);
-    tensor::add(span, state.gradient(bound.gradient_reads[next++]).first(use.size), span, state.rank.threads);
+    const FlatOperand& more = bound.gradient_reads[next++];
+    if (more.size == 0) continue;
+    const std::span<float> span =
+        total.subspan(use.owner_offset + more.slice.begin - to.slice.begin, more.size);
+    tensor::add(span, state.flat(more), span, state.rank.threads);
   }
+}
+
+// Exact sums over what this rank has: losses, the squares of its part of every final gradient, and its votes.
+void measure(ExecutorState& state, const BoundInstruction& bound) {
+  Sums sums;
+  for (const int slot : bound.loss_reads) sums.loss.add(state.cell<LossSums>(slot));
+  size_t next = 0;
+  for (const plan::Value& value : bound.instruction->reads) {
+    if (value.kind != ValueKind::kGradient && value.kind != ValueKind::kTotal) continue;
+    ExactSum of_unit;
+    tensor::add_sum_of_squares(state.flat(bound.gradient_reads[next++]), state.rank.threads, &of_unit);
+    if (!std::isfinite(of_unit.value()) && sums.non_finite_unit < 0) sums.non_finite_unit = value.unit;
+    sums.squares.add(of_unit);
+  }
+  if (!state.rank.alone() && state.rank.cancel != nullptr) sums.stop = state.rank.cancel->reason();
+  sums.ready = state.inputs->ready ? 1 : 0;
+  state.publish(sums);
+  state.cells[bound.writes(ValueKind::kSums)] = sums;
 }
 
 // Norm of the mean gradient over all units, the clip coefficient of torch.nn.utils.clip_grad_norm_, and the
 // verdict.
 void clip(ExecutorState& state, const BoundInstruction& bound) {
-  ExactSum squares;
+  const Sums& sums = state.cell<Sums>(bound.reads(ValueKind::kSums));
   Scale scale;
-  size_t next = 0;
-  for (const plan::Value& value : bound.instruction->reads) {
-    if (value.kind != ValueKind::kGradient && value.kind != ValueKind::kTotal) continue;
-    ExactSum of_unit;
-    tensor::add_sum_of_squares(state.gradient(bound.gradient_reads[next++]), state.rank.threads, &of_unit);
-    if (!std::isfinite(of_unit.value()) && scale.non_finite_unit < 0) scale.non_finite_unit = value.unit;
-    squares.add(of_unit);
-  }
-  const double count = static_cast<double>(std::max<int64_t>(1, state.outputs.loss.count));
-  scale.norm = std::sqrt(squares.value()) / count;
-  scale.finite = std::isfinite(scale.norm) && std::isfinite(state.outputs.loss.mean());
+  scale.non_finite_unit = sums.non_finite_unit;
+  const double count = static_cast<double>(std::max<int64_t>(1, sums.loss.count));
+  scale.norm = std::sqrt(sums.squares.value()) / count;
+  scale.finite = std::isfinite(scale.norm) && std::isfinite(sums.loss.mean());
   const double max_norm = state.inputs->max_norm;
   const double coefficient = max_norm > 0 ? std::min(1.0, max_norm / (scale.norm + 1e-6)) : 1.0;
   scale.factor = coefficient / count;
@@ -184,31 +194,37 @@ void clip(ExecutorState& state, const BoundInstruction& bound) {
   state.cells[bound.writes(ValueKind::kScale)] = scale;
 }
 
-void step(ExecutorState& state, const BoundInstruction& bound) {
-  const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
-  const plan::UnitLayout& layout = state.model.flat().units[bound.unit()];
+// One group of parameters of a step: the elements [begin, end) of the unit's flat buffer.
+void step_elements(ExecutorState& state, const BoundInstruction& bound, Extent elements, bool decay) {
   UnitState& unit = state.model.unit(bound.unit());
-  const std::span<const float> gradient = state.gradient(bound.gradient_reads[0]);
-  const int64_t borders[3] = {0, layout.decay_elements, layout.elements};
-  for (const bool decay : {true, false}) {
-    const int64_t begin = borders[decay ? 0 : 1], size = borders[decay ? 1 : 2] - begin;
-    if (size == 0) continue;
-    tensor::OptimizerSpan span;
-    span.params = {unit.params.data_ptr<float>() + begin, static_cast<size_t>(size)};
-    span.gradient = gradient.subspan(begin, size);
-    for (size_t s = 0; s < unit.states.size(); ++s) {
-      span.states[s] = {unit.states[s].data_ptr<float>() + begin, static_cast<size_t>(size)};
-    }
-    state.rule->kernel().step(
-        span, state.rule->parameters(state.inputs->step, state.inputs->rates, scale.factor, decay),
-        state.rank.threads);
-  }
+  const auto size = static_cast<size_t>(elements.size());
+  const auto part = [&](const at::Tensor& buffer, const Extent& resident) {
+    return std::span<float>(buffer.data_ptr<float>() + (elements.begin - resident.begin), size);
+  };
+  tensor::OptimizerSpan span;
+  span.params = part(unit.params, state.model.params_extents()[bound.unit()]);
+  span.gradient = state.flat(bound.gradient_reads[0]).subspan(elements.begin - bound.slice.begin, size);
+  for (size_t s = 0; s < unit.states.size(); ++s)
+    span.states[s] = part(unit.states[s], state.model.states_extents()[bound.unit()]);
+  const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
+  state.rule->kernel().step(
+      span, state.rule->parameters(state.inputs->step, state.inputs->rates, scale.factor, decay),
+      state.rank.threads);
+}
+
+void step(ExecutorState& state, const BoundInstruction& bound) {
+  const plan::UnitLayout& layout = state.model.flat().units[bound.unit()];
+  const int64_t border = std::clamp(layout.decay_elements, bound.slice.begin, bound.slice.end);
+  const Extent decaying{bound.slice.begin, border}, others{border, bound.slice.end};
+  if (decaying.size() > 0) step_elements(state, bound, decaying, true);
+  if (others.size() > 0) step_elements(state, bound, others, false);
 }
 
 void snapshot(ExecutorState& state, const BoundInstruction& bound) {
   auto& snapshots = state.outputs.snapshots;
   snapshots.resize(state.model.spec().units.size());
-  snapshots[bound.unit()] = state.model.snapshot(bound.unit(), state.inputs->alias_snapshots);
+  snapshots[bound.unit()] =
+      state.model.snapshot(bound.unit(), {bound.slice.begin, bound.slice.end}, state.inputs->alias_snapshots);
 }
 
 struct Row {
@@ -226,6 +242,7 @@ constexpr Row kHandlers[] = {
     {plan::Op::kBackwardWeight, &backward_weight},
     {plan::Op::kAdd, &add},
     {plan::Op::kAddTied, &add_tied},
+    {plan::Op::kMeasure, &measure},
     {plan::Op::kClip, &clip},
     {plan::Op::kStep, &step},
     {plan::Op::kSnapshot, &snapshot},
@@ -237,6 +254,7 @@ Handler handler_of(plan::Op op) {
   for (const Row& row : kHandlers) {
     if (row.op == op) return row.handler;
   }
+  if (const Handler handler = communication_handler_of(op)) return handler;
   throw Error(ErrorCode::kInternal, fmt::format("operation {} has no handler", plan::op_info(op).name));
 }
 

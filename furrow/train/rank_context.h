@@ -1,18 +1,35 @@
 // What a rank brings to a program besides its buffers.  No process-global state: ranks are threads in tests.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "furrow/base/clock.h"
+#include "furrow/comm/communicator.h"
+#include "furrow/plan/placement.h"
 
 namespace furrow::train {
 
 struct RankContext {
-  int rank = 0;
+  int rank = 0;     // in the world
   int threads = 1;  // for kernels and libtorch on this rank's thread
   uint64_t seed = 0;
-  const CancelToken* cancel = nullptr;  // polled between instructions; may be null
+  // May be null.  Polled between instructions in a world of one; elsewhere voted on by every `measure`, so
+  // that all ranks stop after the same step.
+  const CancelToken* cancel = nullptr;
   const Clock* clock = &system_clock();
+
+  // A world of several ranks; null and groups of no rank in a world of one.
+  comm::Communicator* communicator = nullptr;
+  std::array<comm::Group, plan::kGroupAxisNames.size()> groups;  // by plan::GroupAxis
+
+  bool alone() const { return communicator == nullptr; }
+  const comm::Group& group(plan::GroupAxis axis) const { return groups[static_cast<size_t>(axis)]; }
+  const comm::Group& world() const { return group(plan::GroupAxis::kData); }
 };
+
+// Joins the ranks of `layout` into groups; every rank calls it once, at the same point.  A world of one rank
+// is left alone.  REQUIRES: layout.world() == communicator.size().
+void join(comm::Communicator* communicator, const plan::Layout& layout, RankContext* rank);
 
 }  // namespace furrow::train

@@ -10,9 +10,9 @@
 
 namespace furrow::train {
 
-std::vector<int64_t> microbatch_sizes(const config::Training& training) {
+std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t data_ranks) {
   const int64_t local = training.local_batch_size;
-  const int64_t global = config::global_batch_size(training);
+  const int64_t global = config::global_batch_size(training, data_ranks);
   if (global % local != 0) {
     throw Error(
         ErrorCode::kInvalidArgument,
@@ -25,9 +25,9 @@ std::vector<int64_t> microbatch_sizes(const config::Training& training) {
   return std::vector<int64_t>(global / local, local);
 }
 
-int64_t total_steps(const config::Training& training, int64_t train_samples) {
+int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks) {
   if (training.epochs <= 0) return training.steps;
-  const auto global = static_cast<double>(config::global_batch_size(training));
+  const auto global = static_cast<double>(config::global_batch_size(training, data_ranks));
   return static_cast<int64_t>(std::ceil(training.epochs * static_cast<double>(train_samples) / global));
 }
 

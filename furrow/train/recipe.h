@@ -10,12 +10,12 @@
 
 namespace furrow::train {
 
-// local_batch_size, as often as it fits into global_batch_size.  Error{invalid_argument} shows the sum when
-// it does not.
-std::vector<int64_t> microbatch_sizes(const config::Training& training);
+// local_batch_size, as often as it fits into global_batch_size: the microbatches of all data ranks.
+// Error{invalid_argument} shows the sum when it does not.
+std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t data_ranks = 1);
 
 // [training] steps, or epochs over `train_samples` rounded up to whole steps.
-int64_t total_steps(const config::Training& training, int64_t train_samples);
+int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks = 1);
 
 // Per unit, from [activation_checkpoint]: none, full, or the units whose name matches one of its patterns.
 // Error{invalid_argument}: a pattern that matches no unit.

@@ -30,6 +30,8 @@ std::string message_of(const std::function<void()>& fn) {
 TEST(Recipe, MicrobatchesFillTheGlobalBatch) {
   EXPECT_EQ(microbatch_sizes(training(32, 96)), (std::vector<int64_t>{32, 32, 32}));
   EXPECT_EQ(microbatch_sizes(training(32, -1)), (std::vector<int64_t>{32}));
+  EXPECT_EQ(microbatch_sizes(training(32, -1), 3), (std::vector<int64_t>{32, 32, 32}));
+  EXPECT_EQ(microbatch_sizes(training(32, 64), 4), (std::vector<int64_t>{32, 32}));
 }
 
 TEST(Recipe, ImpossibleArithmeticShowsTheSum) {
@@ -45,6 +47,8 @@ TEST(Recipe, EpochsRoundUpToWholeSteps) {
   EXPECT_EQ(total_steps(t, 1000), 7);
   t.epochs = 2;
   EXPECT_EQ(total_steps(t, 1000), 32);  // 2000 / 64 = 31.25
+  t.global_batch_size = -1;
+  EXPECT_EQ(total_steps(t, 1000, 4), 16);  // 2000 / 128 = 15.6
 }
 
 plan::ModelSpec three_units() {

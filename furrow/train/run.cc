@@ -7,14 +7,19 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/memory.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
+#include "furrow/plan/quote.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/library_build.h"
+#include "furrow/train/rank_share.h"
+#include "furrow/train/rank_texts.h"
 #include "furrow/train/recipe.h"
+#include "furrow/train/residence_torch.h"
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
@@ -28,9 +33,15 @@ std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
   return std::make_shared<data::Dataset>(data::open_dataset(request.config));
 }
 
-observe::RunFolder open_folder(const TrainRequest& request) {
-  return request.resume ? observe::RunFolder::resume(request.run_folder)
-                        : observe::RunFolder::create(request.run_folder);
+// With the global batch that -1 stands for, where it depends on the number of ranks.
+TrainRequest with_global_batch(TrainRequest request, const plan::Layout& layout) {
+  config::Training& training = request.config.training;
+  if (layout.world() > 1) training.global_batch_size = config::global_batch_size(training, layout.world());
+  return request;
+}
+
+int world_of(const TrainRequest& request) {
+  return request.communicator == nullptr ? 1 : request.communicator->size();
 }
 
 }  // namespace
@@ -51,18 +62,24 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
   bench.objective = &find_objective(language(source) ? "language_modelling" : "supervised");
-  bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : core_count();
+  bench.rank.threads =
+      config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
   return bench;
 }
 
 Run::Run(const TrainRequest& request)
-    : request_(request),
-      bench_(open_workbench(request.config, dataset_of(request), request.extensions, request.cancel)),
-      rule_(request.config.optimizer, request.config.lr_scheduler),
-      folder_(open_folder(request)),
-      sinks_(&folder_, request.sinks) {}
+    : request_(with_global_batch(request, plan::layout_from(request.config.parallelism, world_of(request)))),
+      layout_(plan::layout_from(request.config.parallelism, world_of(request))),
+      ranks_(plan::rank_options_from(request.config.parallelism, request.config.debug,
+                                     request.communicator == nullptr ? 0 : request.communicator->rank())),
+      bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),
+      rule_(request.config.optimizer, request.config.lr_scheduler) {
+  join(request.communicator, layout_, &bench_.rank);
+  check_same_everywhere();
+  open_folder();
+}
 
 observe::Summary Run::run() {
   compile();
@@ -76,16 +93,19 @@ observe::Summary Run::run() {
     throw;
   }
   const observe::Summary result = summary();
-  folder_.write_summary(result);
-  sinks_.end(status_);
+  if (first()) {
+    folder_->write_summary(result);
+    sinks_->end(status_);
+  }
   return result;
 }
 
 void Run::record_failure() {
   status_ = "failed";
   try {
-    sinks_.end(status_);
-    folder_.write_summary(summary());
+    if (!first()) return;
+    sinks_->end(status_);
+    folder_->write_summary(summary());
   } catch (const std::exception& error) {  // the error that ended the run says more
     log_warning(fmt::format("the failed run has no summary: {}", error.what()));
   }
@@ -93,26 +113,32 @@ void Run::record_failure() {
 
 void Run::compile() {
   const config::Config& config = bench_.config;
-  const plan::TrainOptions options = train_options(config, bench_.spec);
-  const plan::Layout layout = plan::layout_from(config.parallelism, 1);
-  const plan::Program program = plan::compile_train(bench_.spec, layout, options);
+  plan::TrainOptions options = train_options(config, bench_.spec);
+  options.ranks = ranks_;
+  const plan::Program program = plan::compile_train(bench_.spec, layout_, options);
   planned_ = plan::verify(program, bench_.spec);
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
-  model_ = std::make_unique<ModelState>(bench_.spec, rule_.state_names(), bench_.rank.seed, blocks);
+  const plan::FlatLayout flat = plan::flat_layout(bench_.spec);
+  model_ = std::make_unique<ModelState>(bench_.spec, rule_.state_names(), bench_.rank.seed, blocks,
+                                        residence_of(flat, program.placement, bench_.rank));
   trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);
   RankContext uninterrupted = bench_.rank;  // a run that is asked to stop still saves
   uninterrupted.cancel = nullptr;
-  saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout, options), *model_,
+  saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout_, options), *model_,
                                       *bench_.objective, &rule_, uninterrupted);
-  evaluator_ =
-      std::make_unique<Evaluator>(*model_, *bench_.objective, bench_.rank, config.training.local_batch_size,
-                                  static_cast<int>(config.data.prefetch_batches));
-  checkpointer_ =
-      std::make_unique<Checkpointer>(config, folder_.file(config.checkpoint.folder), bench_.rank.threads);
+  evaluator_ = std::make_unique<Evaluator>(
+      *model_, *bench_.objective, bench_.rank,
+      EvaluatorOptions{config.training.local_batch_size, static_cast<int>(config.data.prefetch_batches),
+                       layout_, ranks_});
+  checkpointer_ = std::make_unique<Checkpointer>(
+      config,
+      CheckpointPlace{std::filesystem::path(run_folder_) / config.checkpoint.folder,
+                      own_extents(flat, program.placement)},
+      bench_.rank);
 }
 
 void Run::restore() {
@@ -122,17 +148,15 @@ void Run::restore() {
       state_ = restored->state;
       best_ = std::move(restored->best);
       saved_step_ = state_.step;
-      log_info(fmt::format("resuming at step {} of {}", state_.step, total_steps_));
-    } else {
+      if (first()) log_info(fmt::format("resuming at step {} of {}", state_.step, total_steps_));
+    } else if (first()) {
       log_info("no checkpoint yet: starting at step 0");
     }
   }
   if (state_.step == 0 && !config.checkpoint.initial_load_path.empty()) {
     load_parameters(config.checkpoint.initial_load_path, *model_);
   }
-  data::LoaderOptions options;
-  options.sizes = microbatch_sizes(config.training);
-  options.position = state_.position;
+  data::LoaderOptions options = loader_options(trainer_->program(), state_.position);
   options.prefetch = static_cast<int>(config.data.prefetch_batches);
   options.memory_budget = config::memory_budget(config.data);
   const data::Source& source = *bench_.dataset->train;
@@ -141,24 +165,32 @@ void Run::restore() {
 }
 
 std::string Run::run_name() const {
-  return std::filesystem::path(folder_.path() + "/.").lexically_normal().parent_path().filename();
+  return std::filesystem::path(run_folder_ + "/.").lexically_normal().parent_path().filename();
 }
 
 void Run::begin_record() {
-  const std::string name = run_name();
-  const std::string text = config::to_toml(bench_.config);
-  sinks_.begin(name, text, state_.step);
-  folder_.write_plan(plan::to_text(trainer_->program()));
+  if (!first()) return;
+  const plan::Program& program = trainer_->program();
+  if (!bench_.rank.alone()) {
+    const auto microbatches = static_cast<int32_t>(program.microbatch_sizes.size());
+    log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_),
+                         plan::deterministic_line(program.placement, microbatches)));
+  }
+  sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
+  folder_->write_plan(plan::to_text(program));
 }
 
-bool Run::wants_more() const {
-  return state_.step < total_steps_ && !state_.stopped_early &&
-         !(request_.cancel && request_.cancel->cancelled());
+bool Run::stopped() const {
+  if (!bench_.rank.alone()) return stop_ != 0;
+  return request_.cancel != nullptr && request_.cancel->cancelled();
 }
+
+bool Run::wants_more() const { return state_.step < total_steps_ && !state_.stopped_early && !stopped(); }
 
 void Run::loop() {
   const config::Config& config = bench_.config;
   try {
+    ledger_.begin_steps(bench_.rank);
     if (state_.validation_due) validate();
     while (wants_more()) {
       one_step();
@@ -172,7 +204,9 @@ void Run::loop() {
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCancelled)
       throw;  // else nothing of the step or the validation was applied
+    stop_ = 1;
   }
+  ledger_.end_steps(bench_.rank);
 }
 
 bool Run::validation_falls_due() const {
@@ -182,6 +216,7 @@ bool Run::validation_falls_due() const {
 }
 
 void Run::one_step() {
+  FURROW_FAILPOINT("train.step");
   const config::Config& config = bench_.config;
   const int64_t start_ns = bench_.rank.clock->monotonic_ns();
   RunInputs inputs;
@@ -189,6 +224,7 @@ void Run::one_step() {
   inputs.step = state_.step;
   inputs.rates = rates_at({config.lr_scheduler, config.optimizer, total_steps_}, state_.step);
   inputs.max_norm = config.training.max_norm;
+  inputs.ready = checkpointer_->written();
   const bool first_of_process = times_.count() == 0 && time_to_first_step_s_ == 0;
   const auto traced =
       static_cast<int64_t>(trace_.size() / std::max<size_t>(1, trainer_->program().instructions.size()));
@@ -196,6 +232,7 @@ void Run::one_step() {
     inputs.trace = &trace_;
   }
   const RunOutputs outputs = trainer_->run(inputs);
+  stop_ = outputs.stop;
   refuse_non_finite(outputs);
   state_.step += 1;
   state_.position += global_batch_;
@@ -205,11 +242,13 @@ void Run::one_step() {
     time_to_first_step_s_ = static_cast<double>(ns_since_exec()) * 1e-9;
   } else {
     times_.add(duration_ns);
+    ledger_.add_step(outputs.comm, duration_ns, global_batch_);
   }
+  if (!bench_.rank.alone() && outputs.ready == layout_.world()) checkpointer_->advance();
   const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);
   if (state_.step % log_freq == 0 || state_.step == 1 || state_.step == total_steps_)
     log_step(outputs, duration_ns);
-  sinks_.progress(state_.step, total_steps_);
+  if (first()) sinks_->progress(state_.step, total_steps_);
 }
 
 void Run::refuse_non_finite(const RunOutputs& outputs) {
@@ -225,7 +264,7 @@ void Run::refuse_non_finite(const RunOutputs& outputs) {
             "; lower [optimizer] lr, clip with [training] max_norm, or set [training] nan_policy = \"skip\"");
   }
   ++state_.skipped_steps;
-  log_warning(message + "; the step is skipped");
+  if (first()) log_warning(message + "; the step is skipped");
 }
 
 void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
@@ -246,10 +285,14 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
   emit(record);
 }
 
-void Run::emit(const observe::StepRecord& record) { sinks_.log(record); }
+void Run::emit(const observe::StepRecord& record) {
+  if (first()) sinks_->log(record);
+}
 
 void Run::validate() {
+  ledger_.end_steps(bench_.rank);
   const LossSums sums = evaluator_->run(*bench_.dataset->validation);
+  ledger_.begin_steps(bench_.rank);
   state_.last_validation_loss = sums.mean();
   state_.last_validation_accuracy = sums.accuracy();
   state_.validation_due = false;
@@ -284,22 +327,24 @@ void Run::keep_best(double loss, double accuracy) {
 
 void Run::save() {
   if (saved_step_ == state_.step) return;
+  ledger_.end_steps(bench_.rank);
   RunInputs inputs;
   inputs.step = state_.step;
   inputs.alias_snapshots = !checkpointer_->async();
-  checkpointer_->wait();  // its buffers are free again before new ones are made
+  checkpointer_->finish();  // its buffers are free again before new ones are made
   RunOutputs outputs = saver_->run(inputs);
   checkpointer_->save(*model_, state_, std::move(outputs.snapshots), best_);
   saved_step_ = state_.step;
+  ledger_.begin_steps(bench_.rank);
 }
 
 void Run::finish() {
-  const bool cancelled = request_.cancel && request_.cancel->cancelled();
-  const bool interrupted = cancelled && (state_.step < total_steps_ || state_.validation_due);
+  audit();
+  const bool interrupted = stopped() && (state_.step < total_steps_ || state_.validation_due);
   status_ = interrupted ? "interrupted" : state_.stopped_early ? "stopped early" : "finished";
   if (bench_.config.checkpoint.enable) save();
-  checkpointer_->wait();
-  if (!trace_.empty()) observe::write_trace(folder_.file("trace.json"), trace_, "furrow");
+  checkpointer_->finish();
+  if (!trace_.empty() && first()) observe::write_trace(folder_->file("trace.json"), trace_, "furrow");
   if (interrupted) return;
   model_->load_snapshot(best_);
   try {
@@ -339,6 +384,11 @@ observe::Summary Run::summary() const {
   if (times_.total_ns() > 0) {
     s.samples_per_second =
         static_cast<double>(times_.count() * global_batch_) / (static_cast<double>(times_.total_ns()) * 1e-9);
+  }
+  s.audit = audit_;
+  if (s.audit && request_.one_rank_samples_per_second) {
+    s.audit->scaling_efficiency =
+        s.samples_per_second / (layout_.world() * *request_.one_rank_samples_per_second);
   }
   s.step_time_median_ms = times_.median_ms();
   s.step_time_p99_ms = times_.p99_ms();

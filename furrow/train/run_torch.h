@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "furrow/train/executor_torch.h"
 #include "furrow/train/model_state_torch.h"
 #include "furrow/train/session.h"
+#include "furrow/train/step_ledger.h"
 
 namespace furrow::train {
 
@@ -29,12 +31,18 @@ struct Workbench {
 Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
                          const Extensions* extensions, const CancelToken* cancel);
 
+std::string layout_text(const plan::Layout& layout);  // "dp_replicate 2, dp_shard 1"
+
 class Run {
  public:
   explicit Run(const TrainRequest& request);
   observe::Summary run();
 
  private:
+  void check_same_everywhere() const;
+  void open_folder();
+  bool first() const { return bench_.rank.rank == 0; }  // owns folder, sinks and log
+  bool stopped() const;                                 // asked to: the same on every rank
   std::string run_name() const;
   void compile();
   void restore();
@@ -52,14 +60,19 @@ class Run {
   void finish();
   void test();
   void export_model();
+  std::vector<UnitState> whole_parameters() const;  // on rank 0; every rank calls it
   void emit(const observe::StepRecord& record);
+  void audit();
   observe::Summary summary() const;
 
   TrainRequest request_;
+  plan::Layout layout_;
+  plan::RankOptions ranks_;
   Workbench bench_;
   OptimizerRule rule_;
-  observe::RunFolder folder_;
-  observe::SinkGroup sinks_;  // the folder first
+  std::string run_folder_;
+  std::optional<observe::RunFolder> folder_;  // of rank 0
+  std::optional<observe::SinkGroup> sinks_;   // of rank 0: the folder first
   std::unique_ptr<ModelState> model_;
   std::unique_ptr<Executor> trainer_, saver_;
   std::unique_ptr<Evaluator> evaluator_;
@@ -70,6 +83,9 @@ class Run {
   int64_t global_batch_ = 0;
 
   RunState state_;
+  int64_t stop_ = 0;  // in a world of several ranks: what they voted
+  StepLedger ledger_;
+  std::optional<observe::RankAudit> audit_;
   std::vector<UnitState> best_;  // parameters of the best model so far, by unit
   int64_t saved_step_ = -1;
   std::string status_ = "running";

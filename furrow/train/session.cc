@@ -3,15 +3,35 @@
 #include <filesystem>
 
 #include "furrow/base/error.h"
+#include "furrow/comm/communicator.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/allocator_torch.h"
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
 
+namespace {
+
+// Else the other ranks wait for their deadline.
+void abort_others(const TrainRequest& request, const Error& error) {
+  if (request.communicator == nullptr) return;
+  const comm::Roster& roster = request.communicator->roster();
+  request.communicator->abort(Error(error.code(), comm::describe(roster, roster.rank) + ": " + error.what()));
+}
+
+}  // namespace
+
 observe::Summary train(const TrainRequest& request) {
   tensor::install_counting_allocator();
-  return Run(request).run();
+  try {
+    return Run(request).run();
+  } catch (const Error& error) {
+    abort_others(request, error);
+    throw;
+  } catch (const std::exception& error) {
+    abort_others(request, Error(ErrorCode::kInternal, error.what()));
+    throw;
+  }
 }
 
 EvalResult evaluate(const std::string& run_folder, const std::string& split, const config::Config& config) {
@@ -29,8 +49,9 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   ModelState model(bench.spec, {}, bench.rank.seed);
   const std::filesystem::path checkpoints = std::filesystem::path(run_folder) / config.checkpoint.folder;
   load_parameters(exported ? artefact_folder : checkpoints.string(), model);
-  Evaluator evaluator(model, *bench.objective, bench.rank, config.training.local_batch_size,
-                      static_cast<int>(config.data.prefetch_batches));
+  Evaluator evaluator(model, *bench.objective, bench.rank,
+                      {.batch_size = config.training.local_batch_size,
+                       .prefetch = static_cast<int>(config.data.prefetch_batches)});
   const LossSums sums = evaluator.run(*source);
   return {split, source->size(), sums.mean(), sums.accuracy()};
 }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,10 @@
 #include "furrow/data/dataset.h"
 #include "furrow/observe/sink.h"
 #include "furrow/observe/summary.h"
+
+namespace furrow::comm {
+class Communicator;
+}
 
 namespace furrow::train {
 
@@ -33,11 +38,18 @@ struct TrainRequest {
   std::shared_ptr<data::Dataset> dataset;
   const Extensions* extensions = nullptr;
   const CancelToken* cancel = nullptr;  // set: save, write the summary with status "interrupted", return
+  // This rank's place among others that train the same config; null: a world of one.  Rank 0 alone owns the
+  // run folder and the sinks; the others need no `run_folder` and write only their pieces of checkpoints,
+  // into its folder.  Set `cancel` on any rank and all stop after the same step.
+  comm::Communicator* communicator = nullptr;
+  // Of a run of one rank with the same recipe, for the audit's scaling efficiency.
+  std::optional<double> one_rank_samples_per_second;
 };
 
 // Error codes: invalid_argument (config, data), data_loss (damaged files), resource_exhausted (disk full
 // while saving), failed_precondition (NaN loss under policy stop: names step, unit, norm; a strict resume
-// over another recipe).
+// over another recipe; ranks with different configs or builds).  In a world of several ranks an error of one
+// ends all: each throws it, naming the rank, or what it was waiting for.
 observe::Summary train(const TrainRequest& request);
 
 struct EvalResult {

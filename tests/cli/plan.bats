@@ -51,3 +51,36 @@ load common
   run --separate-stderr "$furrow" plan none.toml
   fails 3 "none.toml"
 }
+
+@test "a plan of ranks: bytes against the bound, memory by the formula, the order of sums" {
+  run --separate-stderr "$furrow" plan "$config" --nproc 4 --rank 3 --parallelism.data_parallel_replicate_degree 2
+  [ "$status" -eq 0 ]
+  [[ $output == *"deterministic on: aligned shares"* && $output == *"(p+g+o)/2"* && $output == *gather_params* ]]
+  "$furrow" plan "$config" --nproc 4 --print communication --json >part.json
+  [ "$(json part.json 'all(c["mean_bytes"] == c["bound_bytes"] > 0 for c in d)')" = True ]
+  [ "$(json part.json 'sorted(c["communication"] for c in d)')" = "['gather_params', 'reduce_grads', 'reduce_scalar']" ]
+  for stage in 1 2; do
+    "$furrow" plan "$config" --nproc 2 --parallelism.zero_stage $stage --print buffers --json >part.json
+    [ "$(json part.json 'all(i["planned_bytes"] <= 1.5 * i["formula_bytes"] for i in d if i["formula_bytes"])')" = True ]
+  done
+}
+
+@test "the programs of ranks share the batch" {
+  for rank in 0 1; do
+    "$furrow" plan "$config" --nproc 2 --rank $rank --print program >rank$rank.txt
+    grep -q "^placement .* rank $rank zero_stage 3 tree canonical" rank$rank.txt
+    grep -q "load .* m$rank " rank$rank.txt
+    [ "$(grep -c ' load ' rank$rank.txt)" = 1 ]
+  done
+}
+
+@test "layouts that cannot be are refused with the nearest" {
+  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.pipeline_parallel_degree 2
+  fails 13 "the nearest layout of 4 ranks is dp_replicate 1 x dp_shard 4"
+  run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.data_parallel_shard_degree 2
+  fails 2 "dp_shard 2 = 2, but the world is 3"
+  run --separate-stderr "$furrow" plan "$config" --nproc 2 --rank 2
+  fails 2 "--rank 2: it must be a number from 0 to 1"
+  run --separate-stderr "$furrow" plan "$config" --nproc 64 --training.global_batch_size 20
+  fails 2 "for dp_replicate 1 x dp_shard 64 = 64 data ranks"
+}

@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdio>
 #include <stdexcept>
 
 #include "furrow/base/file.h"
@@ -22,16 +23,22 @@ int64_t now_ms() {
       .count();
 }
 
-[[noreturn]] void exec_child(const std::vector<std::string>& command, const ChildOptions& options, int out,
-                             int err) {
-  dup2(out, STDOUT_FILENO);
-  dup2(err, STDERR_FILENO);
-  for (const auto& [name, value] : options.environment) setenv(name.c_str(), value.c_str(), 1);
+int exec_command(const std::vector<std::string>& command) {
   std::vector<char*> arguments;
   for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
   execv(arguments[0], arguments.data());
-  _exit(127);
+  return 127;
+}
+
+[[noreturn]] void become_child(const std::function<int()>& body, const ChildOptions& options, int out,
+                               int err) {
+  dup2(out, STDOUT_FILENO);
+  dup2(err, STDERR_FILENO);
+  for (const auto& [name, value] : options.environment) setenv(name.c_str(), value.c_str(), 1);
+  const int status = body();
+  fflush(nullptr);
+  _exit(status);
 }
 
 // Reads what is there; false once the pipe is at its end.
@@ -57,6 +64,7 @@ void collect(pid_t pid, const ChildOptions& options, int out, int err, ChildResu
     poll(polls, 2, static_cast<int>(std::max<int64_t>(1, next - elapsed)));
     if (polls[0].revents != 0) out_open = drain(out, &result->out);
     if (polls[1].revents != 0) err_open = drain(err, &result->err);
+    if (options.watch) options.watch(pid, *result);
   }
   result->seconds = static_cast<double>(now_ms() - start) * 1e-3;
 }
@@ -64,13 +72,19 @@ void collect(pid_t pid, const ChildOptions& options, int out, int err, ChildResu
 }  // namespace
 
 ChildResult run_child(const std::vector<std::string>& command, const ChildOptions& options) {
+  return run_forked([&command] { return exec_command(command); }, options);
+}
+
+ChildResult run_forked(const std::function<int()>& body, const ChildOptions& options) {
   int out[2], err[2];
   if (pipe2(out, O_CLOEXEC) != 0 || pipe2(err, O_CLOEXEC) != 0) throw std::runtime_error("pipe2 failed");
+  fflush(nullptr);  // not twice
   const pid_t pid = fork();
   if (pid < 0) throw std::runtime_error("fork failed");
-  if (pid == 0) exec_child(command, options, out[1], err[1]);
+  if (pid == 0) become_child(body, options, out[1], err[1]);
   close(out[1]);
   close(err[1]);
+  if (options.started) options.started(pid);
   ChildResult result;
   collect(pid, options, out[0], err[0], &result);
   close(out[0]);

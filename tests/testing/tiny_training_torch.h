@@ -55,6 +55,7 @@ struct StepOptions {
   int64_t position = 0;    // of the first sample
   int64_t first_step = 0;  // counter of random numbers
   int threads = 1;
+  bool trace = false;
 };
 
 // Everything a run of steps leaves behind.

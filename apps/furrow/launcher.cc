@@ -1,0 +1,432 @@
+#include "apps/furrow/launcher.h"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/random.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <optional>
+
+#include "apps/furrow/rank_output.h"
+#include "apps/furrow/rank_process.h"
+#include "furrow/base/clock.h"
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/log.h"
+#include "furrow/comm/world.h"
+#include "furrow/observe/run_folder.h"
+
+namespace furrow::app {
+namespace {
+
+constexpr int64_t kNever = std::numeric_limits<int64_t>::max();
+constexpr int64_t kMsNs = 1'000'000;
+constexpr int64_t kAfterSecondSignalMs = 5000;
+constexpr int kMostRanks = 1024;
+
+int64_t now_ns() { return system_clock().monotonic_ns(); }
+
+void write_terminal(std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;  // nobody left to tell
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+std::vector<int> usable_cores() {
+  cpu_set_t set;
+  std::vector<int> cores;
+  if (::sched_getaffinity(0, sizeof(set), &set) != 0) return cores;
+  for (int core = 0; core < CPU_SETSIZE; ++core) {
+    if (CPU_ISSET(static_cast<size_t>(core), &set)) cores.push_back(core);
+  }
+  return cores;
+}
+
+// What the system gives out: nobody else has it now.
+int some_loopback_port() {
+  const int descriptor = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) throw errno_error(errno, "open", "a socket");
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  auto* any = reinterpret_cast<sockaddr*>(&address);
+  const bool found = ::bind(descriptor, any, size) == 0 && ::getsockname(descriptor, any, &size) == 0;
+  const int reason = errno;
+  ::close(descriptor);
+  if (!found) throw errno_error(reason, "find", "a free port on 127.0.0.1");
+  return ntohs(address.sin_port);
+}
+
+int free_loopback_port() {
+  constexpr int kLargest = 65'000;  // comm::rendezvous_ports tries some more after it
+  int port = some_loopback_port();
+  for (int tries = 0; port > kLargest && tries < 100; ++tries) port = some_loopback_port();
+  return port;
+}
+
+std::string counted(int count, std::string_view what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+}
+
+std::string random_token() {
+  std::array<unsigned char, 16> bytes;
+  if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
+    throw errno_error(errno, "read", "random bytes for the job's token");
+  std::string token;
+  for (const unsigned char byte : bytes) token += fmt::format("{:02x}", byte);
+  return token;
+}
+
+std::vector<std::pair<std::string, std::string>> rank_variables(int rank, int ranks) {
+  const std::string number = std::to_string(rank), size = std::to_string(ranks);
+  return {{"RANK", number},           {"LOCAL_RANK", number}, {"WORLD_SIZE", size},
+          {"LOCAL_WORLD_SIZE", size}, {"GROUP_RANK", "0"},    {"MASTER_ADDR", "127.0.0.1"}};
+}
+
+std::string with_number(std::string word, int rank) {
+  constexpr std::string_view kNumber = "{rank}";
+  for (size_t at; (at = word.find(kNumber)) != std::string::npos;) {
+    word.replace(at, kNumber.size(), std::to_string(rank));
+  }
+  return word;
+}
+
+// Takes the signals of the launcher as a descriptor while it lives.
+class SignalDescriptor {
+ public:
+  SignalDescriptor() {
+    sigset_t set;
+    ::sigemptyset(&set);
+    for (const int number : {SIGINT, SIGTERM, SIGTSTP, SIGCHLD}) ::sigaddset(&set, number);
+    ::sigprocmask(SIG_BLOCK, &set, &before_);
+    pipe_before_ = std::signal(SIGPIPE, SIG_IGN);
+    descriptor_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (descriptor_ < 0) throw errno_error(errno, "open", "a signal descriptor");
+  }
+  ~SignalDescriptor() {
+    ::close(descriptor_);
+    std::signal(SIGPIPE, pipe_before_);
+    ::sigprocmask(SIG_SETMASK, &before_, nullptr);
+  }
+  SignalDescriptor(const SignalDescriptor&) = delete;
+  SignalDescriptor& operator=(const SignalDescriptor&) = delete;
+
+  int descriptor() const { return descriptor_; }
+  const sigset_t& before() const { return before_; }
+  std::optional<int> next() const {
+    signalfd_siginfo info;
+    if (::read(descriptor_, &info, sizeof(info)) != sizeof(info)) return std::nullopt;
+    return static_cast<int>(info.ssi_signo);
+  }
+
+ private:
+  sigset_t before_;
+  void (*pipe_before_)(int) = SIG_DFL;
+  int descriptor_ = -1;
+};
+
+class Launch {
+ public:
+  explicit Launch(const LaunchRequest& request)
+      : request_(request),
+        output_(request.ranks, request.quiet ? [](std::string_view) {} : write_terminal),
+        ends_(static_cast<size_t>(request.ranks)) {}
+  Launched run();
+
+ private:
+  void start();
+  RankStart start_of(int rank) const;
+  void watch();
+  void poll_once();
+  void take_signals();
+  void on_signal(int number);
+  void reap();
+  void on_end(int rank, const RankEnd& end);
+  void read_from(int rank);
+  void kill_after(int64_t ms) { kill_at_ns_ = std::min(kill_at_ns_, now_ns() + ms * kMsNs); }
+  void signal_all(int number);
+  void store_logs();
+  bool asked_to_stop(const RankEnd& end) const;
+  Launched outcome();
+  std::string description(int rank) const;
+  void print_other_errors(int first);
+
+  const LaunchRequest& request_;
+  SignalDescriptor signals_;
+  RankOutput output_;
+  std::vector<RankProcess> ranks_;
+  std::vector<RankEnd> ends_;
+  std::vector<int> failed_;  // ranks, as they ended
+  int signal_ = 0, signals_taken_ = 0;
+  bool killed_ = false;
+  int64_t kill_at_ns_ = kNever;
+};
+
+Launched Launch::run() {
+  start();
+  watch();
+  return outcome();
+}
+
+void Launch::start() {
+  const std::vector<int> cores = usable_cores();
+  if (static_cast<int>(cores.size()) < request_.ranks * std::max(1, request_.threads)) {
+    log_warning(fmt::format("{} x {} share {}: expect less speed than with a core for each",
+                            counted(request_.ranks, "rank"), counted(std::max(1, request_.threads), "thread"),
+                            counted(static_cast<int>(cores.size()), "core")));
+  }
+  const auto shares = shares_of_cores(cores, request_.ranks, std::max(1, request_.threads));
+  const std::string port = std::to_string(free_loopback_port()), token = random_token();
+  ranks_.reserve(static_cast<size_t>(request_.ranks));
+  for (int rank = 0; rank < request_.ranks; ++rank) {
+    RankStart start = start_of(rank);
+    start.environment.emplace_back("MASTER_PORT", port);
+    start.environment.emplace_back("FURROW_JOB_TOKEN", token);
+    start.cores = shares[static_cast<size_t>(rank)];
+    ranks_.emplace_back(start);
+  }
+}
+
+RankStart Launch::start_of(int rank) const {
+  RankStart start;
+  start.program = request_.program;
+  start.words = request_.words;
+  start.signals = signals_.before();
+  if (!request_.independent) start.environment = rank_variables(rank, request_.ranks);
+  if (request_.threads > 0) {
+    start.environment.emplace_back("OMP_NUM_THREADS", std::to_string(request_.threads));
+  } else if (std::getenv("OMP_NUM_THREADS") == nullptr) {
+    start.environment.emplace_back("OMP_NUM_THREADS", "1");
+  }
+  if (rank == 0 && ::isatty(STDERR_FILENO) == 1) start.environment.emplace_back("FURROW_LIVE_LINE", "1");
+  start.environment.insert(start.environment.end(), request_.environment.begin(), request_.environment.end());
+  if (rank > 0) {
+    start.out = RankStart::Stdout::kWithErrors;  // rank 0 alone has results
+  } else if (request_.output != nullptr) {
+    start.out = RankStart::Stdout::kOwnPipe;
+  }
+  if (request_.independent) {
+    for (std::string& word : start.words) word = with_number(word, rank);
+  }
+  return start;
+}
+
+void Launch::watch() {
+  const auto alive = [this] {
+    return std::any_of(ranks_.begin(), ranks_.end(), [](const RankProcess& rank) { return rank.alive(); });
+  };
+  while (alive()) {
+    poll_once();
+    take_signals();
+    reap();
+    store_logs();
+    if (now_ns() < kill_at_ns_) continue;
+    killed_ = true;
+    kill_at_ns_ = kNever;
+    signal_all(SIGKILL);
+  }
+  for (int rank = 0; rank < request_.ranks; ++rank) output_.end(rank);
+  store_logs();
+}
+
+void Launch::poll_once() {
+  std::vector<pollfd> polls{{signals_.descriptor(), POLLIN, 0}};
+  for (const RankProcess& rank : ranks_) {
+    polls.push_back({rank.errors(), POLLIN, 0});  // negative ones are passed over
+    polls.push_back({rank.output(), POLLIN, 0});
+  }
+  int64_t wait_ms = -1;
+  if (kill_at_ns_ != kNever) wait_ms = std::max<int64_t>(0, (kill_at_ns_ - now_ns()) / kMsNs + 1);
+  if (::poll(polls.data(), polls.size(), static_cast<int>(wait_ms)) <= 0) return;
+  for (int rank = 0; rank < request_.ranks; ++rank) {
+    const size_t at = 1 + 2 * static_cast<size_t>(rank);
+    if (polls[at].revents != 0 || polls[at + 1].revents != 0) read_from(rank);
+  }
+}
+
+// Everything that is there.
+void Launch::read_from(int rank) {
+  RankProcess& process = ranks_[static_cast<size_t>(rank)];
+  std::array<char, 1 << 14> buffer;
+  const auto drain = [&buffer](int descriptor, const auto& use) {
+    while (descriptor >= 0) {
+      const ssize_t count = ::read(descriptor, buffer.data(), buffer.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return true;  // nothing more for now
+      if (count == 0) return false;
+      use(std::string_view(buffer.data(), static_cast<size_t>(count)));
+    }
+    return true;
+  };
+  if (!drain(process.errors(), [&](std::string_view text) { output_.add(rank, text); }))
+    process.close_errors();
+  if (!drain(process.output(), [&](std::string_view text) { request_.output->append(text); }))
+    process.close_output();
+}
+
+void Launch::take_signals() {
+  while (const std::optional<int> number = signals_.next()) {
+    if (*number != SIGCHLD) on_signal(*number);
+  }
+}
+
+void Launch::on_signal(int number) {
+  if (number == SIGTSTP) {
+    signal_all(SIGSTOP);
+    ::raise(SIGSTOP);
+    signal_all(SIGCONT);
+    return;
+  }
+  if (signal_ == 0) signal_ = number;
+  ++signals_taken_;
+  signal_all(signals_taken_ > 2 ? SIGKILL : number);
+  if (signals_taken_ == 2) kill_after(kAfterSecondSignalMs);
+  killed_ = killed_ || signals_taken_ > 2;
+}
+
+void Launch::signal_all(int number) {
+  for (const RankProcess& rank : ranks_) rank.signal(number);
+}
+
+void Launch::reap() {
+  for (int rank = 0; rank < request_.ranks; ++rank) {
+    RankEnd end;
+    if (!ranks_[static_cast<size_t>(rank)].reap(&end)) continue;
+    read_from(rank);  // its last words
+    on_end(rank, end);
+  }
+}
+
+// It ended as the signal asked: by itself with a checkpoint saved, or at once before it could take signals.
+bool Launch::asked_to_stop(const RankEnd& end) const {
+  return signal_ != 0 && (end.exit_status == 128 + signal_ || (end.signal != 0 && end.signal == signal_));
+}
+
+void Launch::on_end(int rank, const RankEnd& end) {
+  ends_[static_cast<size_t>(rank)] = end;
+  if (end.exit_status == 0 && end.signal == 0) return;
+  if (end.signal == SIGKILL && killed_) return;
+  if (asked_to_stop(end)) {
+    if (end.signal != 0) kill_after(request_.grace_ms);  // the others cannot agree with it on a last step
+    return;
+  }
+  failed_.push_back(rank);
+  kill_after(request_.grace_ms);
+}
+
+void Launch::store_logs() {
+  if (request_.run_folder.empty() || output_.stored() || !observe::holds_run(request_.run_folder)) return;
+  output_.store_in(request_.run_folder + "/logs");
+}
+
+std::string Launch::description(int rank) const {
+  const RankEnd& end = ends_[static_cast<size_t>(rank)];
+  if (end.signal == SIGKILL) {
+    return fmt::format(
+        "rank {} was killed by signal 9 (Killed): by hand, or by the system when memory ran out", rank);
+  }
+  if (end.signal != 0)
+    return fmt::format("rank {} was killed by signal {} ({})", rank, end.signal, ::strsignal(end.signal));
+  const std::string& error = output_.error(rank);
+  if (error.empty()) return fmt::format("rank {} ended with status {}", rank, end.exit_status);
+  return fmt::format("rank {}: {}", rank, error);
+}
+
+// Ranks that only saw a peer go tell less than the one that went.
+bool only_saw_another(const RankEnd& end) {
+  const auto is = [&end](ErrorCode code) { return end.exit_status == exit_status(code); };
+  return end.signal == 0 &&
+         (is(ErrorCode::kUnavailable) || is(ErrorCode::kDeadlineExceeded) || is(ErrorCode::kCancelled));
+}
+
+Launched Launch::outcome() {
+  if (failed_.empty()) {
+    const RankEnd& first = ends_[0];
+    if (signal_ == 0) return {};
+    const bool finished = first.exit_status == 0 && first.signal == 0;
+    return {.exit_status = finished ? 0 : 128 + signal_, .error = {}};
+  }
+  const auto cause = std::find_if(failed_.begin(), failed_.end(), [this](int rank) {
+    return !only_saw_another(ends_[static_cast<size_t>(rank)]);
+  });
+  const int first = cause != failed_.end() ? *cause : failed_.front();
+  const RankEnd& end = ends_[static_cast<size_t>(first)];
+  const bool unanimous = !output_.error(first).empty() && failed_.size() == ranks_.size() &&
+                         std::all_of(failed_.begin(), failed_.end(),
+                                     [&](int rank) { return output_.error(rank) == output_.error(first); });
+  print_other_errors(first);
+  return {.exit_status = end.signal != 0 ? 128 + end.signal : end.exit_status,
+          .error = unanimous ? output_.error(first) : description(first)};
+}
+
+// What else was said, once each.
+void Launch::print_other_errors(int first) {
+  std::vector<std::string> said{output_.error(first)};
+  for (int rank = 0; rank < request_.ranks; ++rank) {
+    const std::string& error = output_.error(rank);
+    if (error.empty() || std::find(said.begin(), said.end(), error) != said.end()) continue;
+    said.push_back(error);
+    write_terminal(fmt::format("[rank {}] error: {}\n", rank, error));
+  }
+}
+
+}  // namespace
+
+Launched launch(const LaunchRequest& request) { return Launch(request).run(); }
+
+void refuse_inside_a_world() {
+  comm::World world;
+  try {
+    world = comm::discover_world(comm::process_environment());
+  } catch (const Error&) {
+    return;  // nobody's rank: a batch script of Slurm, variables left over
+  }
+  if (world.size == 1) return;
+  throw Error(
+      ErrorCode::kFailedPrecondition,
+      fmt::format("--nproc starts ranks, but this process is rank {} of {} already (launcher: {}): leave "
+                  "--nproc out, the environment is enough; or unset the launcher's variables (RANK, "
+                  "WORLD_SIZE)",
+                  world.rank, world.size, world.launcher));
+}
+
+std::vector<std::vector<int>> shares_of_cores(const std::vector<int>& cores, int ranks, int threads) {
+  std::vector<std::vector<int>> shares(static_cast<size_t>(ranks));
+  const auto share = static_cast<std::ptrdiff_t>(cores.size()) / ranks;
+  if (share < threads) return shares;
+  for (int rank = 0; rank < ranks; ++rank) {
+    shares[static_cast<size_t>(rank)].assign(cores.begin() + rank * share,
+                                             cores.begin() + (rank + 1) * share);
+  }
+  return shares;
+}
+
+int parse_ranks(const std::string& text) {
+  int ranks = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), ranks);
+  if (error != std::errc() || end != text.data() + text.size() || ranks < 1 || ranks > kMostRanks) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("--nproc is the number of ranks on this machine, 1 to {}, not '{}'", kMostRanks, text));
+  }
+  return ranks;
+}
+
+}  // namespace furrow::app

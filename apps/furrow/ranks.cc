@@ -1,0 +1,73 @@
+#include "apps/furrow/ranks.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/hash.h"
+#include "furrow/comm/algorithm.h"
+
+namespace furrow::app {
+namespace {
+
+constexpr const char* kTuningKey = "app.tuning";
+constexpr int64_t kSecondNs = 1'000'000'000;
+
+// One machine's measurements for all: ranks must choose alike.
+void share_tuning(comm::Membership& membership, const config::Comm& config) {
+  const std::string path = tuning_file();
+  if (membership.world().rank == 0) {
+    membership.store().set(kTuningKey, path_exists(path) ? read_file(path, 1 << 20) : "");
+  }
+  const int64_t deadline_ns = system_clock().monotonic_ns() + config.init_timeout_seconds * kSecondNs;
+  const std::string text = membership.store().get(kTuningKey, deadline_ns);
+  if (text.empty()) return;
+  try {
+    membership.communicator().set_algorithms(comm::AlgorithmTable::parse(text));
+  } catch (const Error& error) {
+    throw error.with_context(path);
+  }
+}
+
+}  // namespace
+
+comm::World this_world() { return comm::discover_world(comm::process_environment()); }
+
+std::unique_ptr<comm::Membership> join_world(const comm::World& world, const config::Config& config) {
+  comm::JoinOptions options;
+  options.comm = config.comm;
+  options.config_digest = fmt::format("{:016x}", xxh3_64(config::to_toml(config)));
+  auto membership = comm::join(world, options);
+  if (world.size == 1) return membership;
+  try {
+    share_tuning(*membership, config.comm);
+  } catch (const Error& error) {
+    membership->fail(error);
+    throw;
+  }
+  return membership;
+}
+
+std::string tuning_file() {
+  const auto value = [](const char* name) {
+    const char* text = std::getenv(name);
+    return std::string(text == nullptr ? "" : text);
+  };
+  if (const std::string file = value("FURROW_COMM_TUNING"); !file.empty()) return file;
+  const std::string config = value("XDG_CONFIG_HOME");
+  return (config.empty() ? value("HOME") + "/.config" : config) + "/furrow/comm-tuning";
+}
+
+int report(const Launched& launched) {
+  if (!launched.error.empty()) {
+    std::fflush(stdout);
+    fmt::print(stderr, "furrow: error: {}\n", launched.error);
+  }
+  return launched.exit_status;
+}
+
+}  // namespace furrow::app

@@ -1,0 +1,223 @@
+// Everybody exchanges with everybody: the owner of a slice fetches it from all others and adds in the
+// canonical tree.
+#include <algorithm>
+
+#include "furrow/comm/algorithms/rows.h"
+
+namespace furrow::comm {
+namespace {
+
+// The next one, the one after it, ...: so that not all fetch from the same one at the same time.
+template <class Fn>
+void for_each_peer(const Team& team, const Fn& fn) {
+  for (int i = 1; i < team.size(); ++i) fn((team.self + i) % team.size());
+}
+
+struct Messages {
+  std::vector<Call::Incoming> incoming;   // by index in the team; own one unused
+  std::vector<const std::byte*> sources;  // by index in the team
+};
+
+Messages expect_from_all(Call& call, const Team& team, Step step, size_t bytes) {
+  Messages m;
+  m.incoming.resize(team.ranks.size());
+  m.sources.resize(team.ranks.size());
+  for_each_peer(team, [&](int i) { m.incoming[static_cast<size_t>(i)] = call.expect(team[i], step, bytes); });
+  return m;
+}
+
+void open_all(Call& call, const Team& team, const std::byte* own, Messages& m) {
+  m.sources[static_cast<size_t>(team.self)] = own;
+  for_each_peer(team, [&](int i) {
+    Call::Incoming& incoming = m.incoming[static_cast<size_t>(i)];
+    call.open(incoming);
+    m.sources[static_cast<size_t>(i)] = incoming.bytes.data();
+  });
+}
+
+void close_all(Call& call, const Team& team, const Messages& m) {
+  for_each_peer(team, [&](int i) { call.close(m.incoming[static_cast<size_t>(i)]); });
+}
+
+void all_reduce_messages(Call& call, const Team& team) {
+  const auto part = [&](int i) { return Call::share(call.c.in.size(), i, team.size()); };
+  const Call::Slice own = part(team.self);
+  const std::span<std::byte> mine = call.c.out.subspan(own.begin, own.bytes);
+  direct_reduce_scatter(call, team, call.c.in, mine, 0, part);
+  finish(call.reduce_kind(), call.elements(mine.size()), mine.data());
+  direct_all_gather(call, team, call.c.out, 1, part);
+}
+
+// One piece in shared memory: the owner of a share reads it everywhere and writes the result everywhere,
+// while the lines are in its cache.  `in` may be `out`.
+void all_reduce_piece(Call& call, const Team& team, std::span<const std::byte> in, std::span<std::byte> out,
+                      Step step) {
+  const auto part = [&](int i) { return Call::share(in.size(), i, team.size()); };
+  for_each_peer(team, [&](int i) {
+    const Call::Slice s = part(i);
+    call.later(call.send(team[i], step, in.subspan(s.begin, s.bytes)));
+    call.later(call.expose(team[i], step + 1, out.subspan(s.begin, s.bytes)));
+  });
+  const Call::Slice own = part(team.self);
+  Messages reads = expect_from_all(call, team, step, own.bytes);
+  Messages writes = expect_from_all(call, team, step + 1, own.bytes);
+  open_all(call, team, in.data() + own.begin, reads);
+  open_all(call, team, nullptr, writes);
+  std::vector<std::byte*> destinations = {out.data() + own.begin};
+  for_each_peer(team, [&](int i) {
+    destinations.push_back(writes.incoming[static_cast<size_t>(i)].window.bytes.data());
+  });
+  reduce_tree(call.reduce_kind(), call.elements(own.bytes), reads.sources, destinations);
+  close_all(call, team, reads);
+  close_all(call, team, writes);
+  call.wait_all();
+}
+
+// In pieces, so that what must be staged (memory that peers cannot see) stays small and in the cache.
+void all_reduce_memory(Call& call, const Team& team) {
+  constexpr size_t kPiece = 4 << 20;
+  const bool in_seen = call.is_registered(call.c.in), out_seen = call.is_registered(call.c.out);
+  const bool in_place = call.c.in.data() == call.c.out.data();
+  const size_t bytes = call.c.in.size();
+  std::span<std::byte> staged_in, staged_out;
+  if (!in_seen) staged_in = call.take(std::min(bytes, kPiece));
+  if (!out_seen) staged_out = in_place ? staged_in : call.take(std::min(bytes, kPiece));
+  Step step = 0;
+  for (size_t begin = 0; begin == 0 || begin < bytes; begin += kPiece, step += 2) {
+    const size_t size = std::min(kPiece, bytes - begin);
+    std::span<const std::byte> in = call.c.in.subspan(begin, size);
+    const std::span<std::byte> out = call.c.out.subspan(begin, size);
+    if (!in_seen) {
+      copy(in, staged_in);
+      in = staged_in.first(size);
+    }
+    all_reduce_piece(call, team, in, out_seen ? out : staged_out.first(size), step);
+    if (!out_seen) copy(staged_out.first(size), out);
+  }
+}
+
+void broadcast(Call& call, const Team& team) {
+  const int root = call.c.root_or_peer;
+  if (team.self != root) return call.wait(call.recv(root, 0, call.c.out));
+  const std::span<const std::byte> bytes = call.publishable(call.c.in);
+  for_each_peer(team, [&](int i) { call.later(call.send(i, 0, bytes)); });
+  copy(call.c.in, call.c.out);
+  call.wait_all();
+}
+
+void reduce(Call& call, const Team& team) {
+  const int root = call.c.root_or_peer;
+  if (team.self != root) return call.wait(call.send(root, 0, call.c.in));
+  Messages m = expect_from_all(call, team, 0, call.c.in.size());
+  open_all(call, team, call.c.in.data(), m);
+  std::byte* const destination[] = {call.c.out.data()};
+  reduce_tree(call.reduce_kind(), call.elements(call.c.in.size()), m.sources, destination);
+  close_all(call, team, m);
+}
+
+void all_to_all(Call& call, const Team& team) {
+  const auto offsets = [&](const std::vector<int64_t>& counts, size_t total) {
+    std::vector<size_t> begin(static_cast<size_t>(call.size()) + 1, 0);
+    for (size_t r = 0; r + 1 < begin.size(); ++r) {
+      begin[r + 1] = begin[r] + (counts.empty() ? total / (begin.size() - 1)
+                                                : static_cast<size_t>(counts[r]) * call.element());
+    }
+    return begin;
+  };
+  const std::vector<size_t> from = offsets(call.c.send_counts, call.c.in.size());
+  const std::vector<size_t> to = offsets(call.c.recv_counts, call.c.out.size());
+  const auto source = [&](size_t r) { return call.c.in.subspan(from[r], from[r + 1] - from[r]); };
+  const auto target = [&](size_t r) { return call.c.out.subspan(to[r], to[r + 1] - to[r]); };
+  for_each_peer(team, [&](int peer) { call.later(call.send(peer, 0, source(static_cast<size_t>(peer)))); });
+  for_each_peer(team, [&](int peer) { call.later(call.recv(peer, 0, target(static_cast<size_t>(peer)))); });
+  copy(source(static_cast<size_t>(call.rank())), target(static_cast<size_t>(call.rank())));
+  call.wait_all();
+}
+
+void barrier(Call& call, const Team& team) {
+  for_each_peer(team, [&](int peer) { call.later(call.send(peer, 0, {})); });
+  for_each_peer(team, [&](int peer) { call.later(call.recv(peer, 0, {})); });
+  call.wait_all();
+}
+
+}  // namespace
+
+void direct_reduce_scatter(Call& call, const Team& team, std::span<const std::byte> in,
+                           std::span<std::byte> out, Step step, const PartOf& part) {
+  for_each_peer(team, [&](int i) {
+    const Call::Slice s = part(i);
+    call.later(call.send(team[i], step, in.subspan(s.begin, s.bytes)));
+  });
+  Messages m = expect_from_all(call, team, step, out.size());
+  open_all(call, team, in.data() + part(team.self).begin, m);
+  std::byte* const destination[] = {out.data()};
+  ReduceKind unfinished = call.reduce_kind();
+  unfinished.ranks = 1;
+  reduce_tree(unfinished, call.elements(out.size()), m.sources, destination);
+  close_all(call, team, m);
+  call.wait_all();
+}
+
+void direct_all_gather(Call& call, const Team& team, std::span<std::byte> all, Step step,
+                       const PartOf& part) {
+  const Call::Slice own = part(team.self);
+  const std::span<const std::byte> mine = call.publishable(all.subspan(own.begin, own.bytes));
+  for_each_peer(team, [&](int i) { call.later(call.send(team[i], step, mine)); });
+  for_each_peer(team, [&](int i) {
+    const Call::Slice s = part(i);
+    call.later(call.recv(team[i], step, all.subspan(s.begin, s.bytes)));
+  });
+  call.wait_all();
+}
+
+bool fits_always(const Call&) { return true; }
+bool always_canonical(const Call&) { return true; }
+
+void run_direct(Call& call) {
+  const Team team = call.everybody();
+  const auto slice = [&](int r) { return call.slice(r); };
+  switch (call.c.kind) {
+    case CollectiveKind::kAllReduce:
+      return call.wires() == Wires::kMemory ? all_reduce_memory(call, team) : all_reduce_messages(call, team);
+    case CollectiveKind::kReduceScatter:
+      direct_reduce_scatter(call, team, call.c.in, call.c.out, 0, slice);
+      return finish(call.reduce_kind(), call.elements(call.c.out.size()), call.c.out.data());
+    case CollectiveKind::kAllGather: {
+      const Call::Slice own = call.slice(call.rank());
+      copy(call.c.in, call.c.out.subspan(own.begin, own.bytes));
+      return direct_all_gather(call, team, call.c.out, 0, slice);
+    }
+    case CollectiveKind::kBroadcast:
+      return broadcast(call, team);
+    case CollectiveKind::kReduce:
+      return reduce(call, team);
+    case CollectiveKind::kAllToAll:
+      return all_to_all(call, team);
+    case CollectiveKind::kBarrier:
+      return barrier(call, team);
+    case CollectiveKind::kSend:
+      return call.later(call.send(call.c.root_or_peer, 0, call.c.in));
+    case CollectiveKind::kRecv:
+      return call.wait(call.recv(call.c.root_or_peer, 0, call.c.out));
+  }
+}
+
+// ---- flat: for buffers so small that one round costs more than all the bytes ----
+
+bool fits_flat(const Call& call) { return call.c.kind == CollectiveKind::kAllReduce; }
+
+void run_flat(Call& call) {
+  const Team team = call.everybody();
+  const std::span<const std::byte> in = call.publishable(call.c.in);
+  for_each_peer(team, [&](int i) { call.later(call.send(i, 0, in)); });
+  Messages m = expect_from_all(call, team, 0, in.size());
+  open_all(call, team, in.data(), m);
+  const std::span<std::byte> sum = call.take(in.size());
+  std::byte* const destination[] = {sum.data()};
+  reduce_tree(call.reduce_kind(), call.elements(in.size()), m.sources, destination);
+  close_all(call, team, m);
+  call.wait_all();  // peers may still read `in`, which may be `out`
+  copy(sum, call.c.out);
+}
+
+}  // namespace furrow::comm

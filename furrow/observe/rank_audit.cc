@@ -1,0 +1,105 @@
+#include "furrow/observe/rank_audit.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "furrow/observe/json_reader.h"
+
+namespace furrow::observe {
+namespace {
+
+std::string percent(double share, int decimals) { return format_fixed(100 * share, decimals) + " %"; }
+
+std::string per_step(int64_t bytes, int64_t steps) {
+  const auto each = static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(1, steps));
+  return format_bytes(static_cast<uint64_t>(std::llround(each)));
+}
+
+std::string of_bound(const CollectiveAudit& kind) {
+  if (kind.bound_bytes == 0) return "-";
+  return format_fixed(static_cast<double>(kind.wire_bytes) / static_cast<double>(kind.bound_bytes), 3);
+}
+
+CollectiveAudit read_kind(const JsonMember& member) {
+  CollectiveAudit kind;
+  kind.name = member.name;
+  const JsonReader reader(member.value);
+  reader.read("calls", kind.calls);
+  reader.read("wire", kind.wire_bytes);
+  reader.read("bound", kind.bound_bytes);
+  return kind;
+}
+
+}  // namespace
+
+void write_audit(JsonWriter& json, const RankAudit& audit) {
+  json.field("ranks", audit.ranks).field("layout", audit.layout).field("deterministic", audit.deterministic);
+  json.field("audited_steps", audit.steps);
+  json.key("bytes").begin_object();
+  for (const CollectiveAudit& kind : audit.bytes) {
+    json.key(kind.name).begin_object();
+    json.field("calls", kind.calls)
+        .field("wire", kind.wire_bytes)
+        .field("bound", kind.bound_bytes)
+        .end_object();
+  }
+  json.end_object();
+  json.field("exposed_communication", audit.exposed_communication);
+  json.field("comm_to_compute", audit.comm_to_compute);
+  json.key("rank_samples_per_second").begin_array();
+  for (const double rate : audit.rank_samples_per_second) json.value(rate);
+  json.end_array();
+  if (audit.scaling_efficiency) json.field("scaling_efficiency", *audit.scaling_efficiency);
+}
+
+std::optional<RankAudit> read_audit(const JsonValue& summary) {
+  if (summary.find("ranks") == nullptr) return std::nullopt;
+  RankAudit audit;
+  const JsonReader reader(summary);
+  reader.read("ranks", audit.ranks);
+  reader.read("layout", audit.layout);
+  reader.read("deterministic", audit.deterministic);
+  reader.read("audited_steps", audit.steps);
+  reader.read("exposed_communication", audit.exposed_communication);
+  reader.read("comm_to_compute", audit.comm_to_compute);
+  reader.read("scaling_efficiency", audit.scaling_efficiency);
+  const JsonValue* bytes = summary.find("bytes");
+  if (bytes != nullptr && bytes->object() != nullptr) {
+    for (const JsonMember& member : *bytes->object()) audit.bytes.push_back(read_kind(member));
+  }
+  const JsonValue* rates = summary.find("rank_samples_per_second");
+  if (rates == nullptr) return audit;
+  if (const auto* list = std::get_if<JsonValue::Array>(&rates->value)) {
+    for (const JsonValue& rate : *list) audit.rank_samples_per_second.push_back(rate.number().value_or(NAN));
+  }
+  return audit;
+}
+
+std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
+  std::vector<std::array<std::string, 3>> rows;
+  rows.push_back({"ranks", fmt::format("{} ({})", audit.ranks, audit.layout), ""});
+  rows.push_back({"deterministic", audit.deterministic, ""});
+  if (!audit.rank_samples_per_second.empty()) {
+    const auto [least, most] =
+        std::minmax_element(audit.rank_samples_per_second.begin(), audit.rank_samples_per_second.end());
+    rows.push_back(
+        {"samples/s per rank",
+         fmt::format("{} to {}", format_count(std::llround(*least)), format_count(std::llround(*most))), ""});
+  }
+  if (audit.scaling_efficiency) {
+    rows.push_back(
+        {"scaling efficiency", percent(*audit.scaling_efficiency, 1) + " of a run of one rank", ""});
+  }
+  rows.push_back({"waited for ranks", percent(audit.exposed_communication, 1) + " of the steps' time", ""});
+  rows.push_back({"comm / compute", format_fixed(audit.comm_to_compute, 3), ""});
+  if (audit.bytes.empty()) return rows;
+  rows.push_back({"bytes of all ranks", "a step", "times the bound"});
+  for (const CollectiveAudit& kind : audit.bytes) {
+    rows.push_back({"  " + kind.name, per_step(kind.wire_bytes, audit.steps), of_bound(kind)});
+  }
+  return rows;
+}
+
+}  // namespace furrow::observe

@@ -1,0 +1,40 @@
+// What a run on several ranks sent, against what it had to, and what that cost.  Part of summary.json.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "furrow/base/text.h"
+#include "furrow/observe/json.h"
+
+namespace furrow::observe {
+
+// One kind of collective in the training steps of this process.
+struct CollectiveAudit {
+  std::string name;   // "reduce_scatter"
+  int64_t calls = 0;  // of rank 0
+  int64_t wire_bytes = 0,
+          bound_bytes = 0;  // of all ranks: what crossed, frames included; the least that could
+};
+
+struct RankAudit {
+  int ranks = 1;
+  std::string layout;         // "dp_replicate 2, dp_shard 1"
+  std::string deterministic;  // "on: ..." or "off: ...", with the rule that decided
+  int64_t steps = 0;          // that the figures below are of
+  std::vector<CollectiveAudit> bytes;
+  double exposed_communication = 0;  // share of the steps' time in which a rank only waited, mean over ranks
+  double comm_to_compute = 0;        // time of communication, hidden or not, over the rest of the steps' time
+  std::vector<double> rank_samples_per_second;
+  // samples_per_second over `ranks` times that of a run of one rank, where one of the same recipe is known.
+  std::optional<double> scaling_efficiency;
+};
+
+void write_audit(JsonWriter& json, const RankAudit& audit);     // its fields, into an open object
+std::optional<RankAudit> read_audit(const JsonValue& summary);  // absent without `ranks`.  Error{data_loss}
+std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit);  // name, value, second value
+
+}  // namespace furrow::observe

@@ -1,0 +1,74 @@
+#include "furrow/observe/rank_audit.h"
+
+#include <gtest/gtest.h>
+
+#include "furrow/base/error.h"
+#include "furrow/observe/summary.h"
+
+namespace furrow::observe {
+namespace {
+
+Summary on_ranks() {
+  Summary summary;
+  summary.name = "a";
+  summary.status = "finished";
+  RankAudit audit;
+  audit.ranks = 2;
+  audit.layout = "dp_replicate 2";
+  audit.deterministic = "on: every share is an aligned block";
+  audit.steps = 10;
+  audit.bytes = {{"reduce_scatter", 30, 10 * 1024, 10 * 1000}, {"barrier", 1, 0, 0}};
+  audit.exposed_communication = 0.125;
+  audit.comm_to_compute = 0.25;
+  audit.rank_samples_per_second = {100.5, 99};
+  audit.scaling_efficiency = 0.975;
+  summary.audit = audit;
+  return summary;
+}
+
+TEST(RankAudit, IsPartOfTheSummary) {
+  const std::string text = to_json(on_ranks());
+  const Summary back = parse_summary(text);
+  EXPECT_EQ(to_json(back), text);
+  ASSERT_TRUE(back.audit.has_value());
+  EXPECT_EQ(back.audit->bytes.at(0).wire_bytes, 10240);
+  EXPECT_EQ(back.audit->rank_samples_per_second, (std::vector<double>{100.5, 99}));
+  EXPECT_EQ(back.audit->scaling_efficiency, 0.975);
+  Summary other = on_ranks();
+  other.audit->bytes[0].bound_bytes += 1;
+  EXPECT_NE(to_json(other), text);
+}
+
+TEST(RankAudit, IsAbsentInAWorldOfOne) {
+  Summary alone = on_ranks();
+  alone.audit.reset();
+  EXPECT_EQ(to_json(alone).find("ranks"), std::string::npos);
+  EXPECT_EQ(to_table(alone).find("rank"), std::string::npos);
+  EXPECT_FALSE(parse_summary(to_json(alone)).audit.has_value());
+}
+
+TEST(RankAudit, ShowsBytesOfAStepBesideTheBound) {
+  const std::string table = to_table(on_ranks());
+  for (const char* row :
+       {"ranks                 2 (dp_replicate 2)\n", "samples/s per rank    99 to 101\n",
+        "scaling efficiency    97.5 % of a run of one rank\n",
+        "waited for ranks      12.5 % of the steps' time\n", "comm / compute        0.250\n",
+        "  reduce_scatter      1.0 KiB       1.024\n", "  barrier             0 B           -\n"}) {
+    EXPECT_NE(table.find(row), std::string::npos) << row << table;
+  }
+}
+
+TEST(RankAudit, DamageIsNamed) {
+  std::string text = to_json(on_ranks());
+  text.replace(text.find("\"ranks\": 2"), 10, "\"ranks\": \"\"");
+  try {
+    parse_summary(text);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+    EXPECT_NE(error.message().find("`ranks`"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace furrow::observe

@@ -1,0 +1,11 @@
+// Which axes programs can be compiled for: one table, with the reason and the nearest layout in the error.
+#pragma once
+
+#include "furrow/plan/layout.h"
+
+namespace furrow::plan {
+
+// Error{unimplemented} for an axis above 1 without generators and passes of its own.
+void require_compilable(const Layout& layout);
+
+}  // namespace furrow::plan

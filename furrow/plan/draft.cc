@@ -1,0 +1,54 @@
+#include "furrow/plan/draft.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "furrow/base/error.h"
+
+namespace furrow::plan {
+
+Draft::Draft(const ModelSpec& spec_in, const Placement& placement, std::string name,
+             std::vector<int64_t> sizes, int state_copies_in)
+    : spec(spec_in), state_copies(state_copies_in) {
+  validate(spec);
+  if (state_copies < 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} optimizer states per unit: at least 0", state_copies));
+  }
+  facts = model_facts(spec);
+  program.name = std::move(name);
+  program.placement = placement;
+  program.microbatch_sizes = std::move(sizes);
+  for (const Unit& unit : spec.units) program.units.push_back(unit.name);
+}
+
+Instruction& Draft::emit(Op op, int32_t unit) {
+  Instruction& instruction = list.emplace_back().instruction;
+  instruction.op = op;
+  instruction.unit = unit;
+  return instruction;
+}
+
+Instruction& Draft::emit_comm(Op op, int32_t unit, GroupAxis axis) {
+  Instruction& instruction = emit(op, unit);
+  instruction.stream = Stream::kComm;
+  instruction.axis = axis;
+  return instruction;
+}
+
+std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
+  std::vector<Value> values;
+  for (int32_t u = 0; u < units(); ++u) {
+    if (!facts.units[u].owns) continue;
+    values.push_back(params_value(u, version, placement().params_part()));
+    if (with_state && state_copies > 0) values.push_back(state_value(u, version, placement().step_part()));
+  }
+  return values;
+}
+
+Value Draft::final_of(int32_t unit, Part part) const {
+  return final_gradient(facts.units[unit], unit, microbatches(), part);
+}
+
+}  // namespace furrow::plan

@@ -1,0 +1,61 @@
+// A program while it is made.  Internal to plan: generators append to it, passes rewrite it, in the order
+// that compile.cc shows.
+//
+// Ranks of a shard group communicate after every turn, and one of them may be without a microbatch in the
+// last one.  Its draft has the instructions of that turn all the same, as ghosts: passes see the same list on
+// every rank of the group, so communication has the same order there.  finish() drops the ghosts.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "furrow/plan/compile.h"
+#include "furrow/plan/unit_facts.h"
+
+namespace furrow::plan {
+
+struct DraftInstruction {
+  Instruction instruction;
+  int32_t turn = -1;   // which of the rank's microbatches, counted from 0; -1: none
+  bool ghost = false;  // of a turn in which the rank has no microbatch: microbatch -1, values without meaning
+};
+
+struct Draft {
+  // REQUIRES: a spec that outlives the draft.  Error{invalid_argument}: a bad spec, a negative number of
+  // states.
+  Draft(const ModelSpec& spec, const Placement& placement, std::string name, std::vector<int64_t> sizes,
+        int state_copies);
+
+  const ModelSpec& spec;
+  ModelFacts facts;
+  int state_copies = 0;
+  Program program;  // header, inputs and outputs; instructions come from `list` at the end
+  std::vector<DraftInstruction> list;
+
+  const Placement& placement() const { return program.placement; }
+  int32_t units() const { return static_cast<int32_t>(spec.units.size()); }
+  int32_t microbatches() const { return static_cast<int32_t>(program.microbatch_sizes.size()); }
+
+  Instruction& emit(Op op, int32_t unit = -1);
+  Instruction& emit_comm(Op op, int32_t unit, GroupAxis axis);
+
+  // params(u,version) and state(u,version) of every unit that owns parameters, as this rank holds them.
+  std::vector<Value> kept(int32_t version, bool with_state) const;
+
+  // What is stepped with, cut to a part.  REQUIRES: the unit owns parameters.
+  Value final_of(int32_t unit, Part part) const;
+};
+
+// Generators.
+void generate_training(const std::vector<bool>& recompute, Draft* draft);  // load, forward, loss, backward
+void generate_evaluation(Draft* draft);                                    // load, forward, evaluate
+void generate_measure(bool gradients, Draft* draft);  // measure, and reduce_scalar where there are ranks
+void generate_step(Draft* draft);                     // add_tied, measure, clip, step
+void generate_snapshots(Draft* draft);
+
+// Passes.
+void add_and_reduce(Draft* draft);                      // gradients: along the tree, over the ranks
+void gather_parameters(Reshard reshard, Draft* draft);  // ZeRO-3: gathered parameters in place of whole ones
+void prefetch_gathers(int units, Draft* draft);         // ZeRO-3: gathers ahead of their first use
+
+}  // namespace furrow::plan

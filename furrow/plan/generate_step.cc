@@ -1,0 +1,91 @@
+// What follows the microbatches: exact sums, the clip factor, the step; and snapshots.
+#include "furrow/plan/draft.h"
+#include "furrow/plan/share.h"
+
+namespace furrow::plan {
+namespace {
+
+void add_tied(int32_t u, Draft* draft) {
+  const Part part = draft->placement().own_part();
+  const int32_t k = draft->microbatches();
+  Instruction& add = draft->emit(Op::kAddTied, u);
+  add.reads = {gradient_value(u, 0, 0, k, part)};
+  for (const TiedUse& tied : draft->facts.units[u].uses_by_others) {
+    add.reads.push_back(gradient_value(u, tied.use, 0, k, part));
+  }
+  add.writes = {total_value(u, part)};
+  if (draft->placement().replicas() == 1) return;
+  Instruction& gather = draft->emit_comm(Op::kGatherGrads, u, GroupAxis::kReplicate);
+  gather.reads = {total_value(u, part)};
+  gather.writes = {total_value(u, draft->placement().step_part())};
+}
+
+void step(int32_t u, Draft* draft) {
+  const Placement& placement = draft->placement();
+  Instruction& step = draft->emit(Op::kStep, u);
+  step.predicate = Predicate::kFinite;
+  step.reads = {params_value(u, 0, placement.params_part())};
+  step.writes = {params_value(u, 1, placement.step_part())};
+  if (draft->state_copies > 0) {
+    step.reads.push_back(state_value(u, 0, placement.step_part()));
+    step.writes.push_back(state_value(u, 1, placement.step_part()));
+  }
+  step.reads.push_back(draft->final_of(u, placement.step_part()));
+  step.reads.push_back(scale_value());
+  if (placement.params_part() == placement.step_part()) return;
+  Instruction& gather = draft->emit_comm(Op::kGatherUpdated, u, GroupAxis::kShard);
+  gather.predicate = Predicate::kFinite;
+  gather.reads = {params_value(u, 1, placement.step_part())};
+  gather.writes = {params_value(u, 1, placement.params_part())};
+}
+
+}  // namespace
+
+void generate_measure(bool gradients, Draft* draft) {
+  Instruction& measure = draft->emit(Op::kMeasure);
+  for (int32_t u = 0; gradients && u < draft->units(); ++u) {
+    if (draft->facts.units[u].owns)
+      measure.reads.push_back(draft->final_of(u, draft->placement().step_part()));
+  }
+  for (const int32_t m : microbatches_of(draft->placement(), draft->microbatches())) {
+    measure.reads.push_back(loss_value(m));
+  }
+  measure.writes = {sums_value(0)};
+  if (draft->placement().data_ranks() == 1) {
+    draft->program.outputs.push_back(sums_value(0));
+    return;
+  }
+  Instruction& reduce = draft->emit_comm(Op::kReduceScalar, -1, GroupAxis::kData);
+  reduce.reads = {sums_value(0)};
+  reduce.writes = {sums_value(1)};
+  draft->program.outputs.push_back(sums_value(1));
+}
+
+void generate_step(Draft* draft) {
+  for (int32_t u = 0; u < draft->units(); ++u) {
+    if (!draft->facts.units[u].uses_by_others.empty()) add_tied(u, draft);
+  }
+  generate_measure(true, draft);
+  Instruction& clip = draft->emit(Op::kClip);
+  clip.reads = {draft->program.outputs.back()};
+  clip.writes = {scale_value()};
+  draft->program.outputs.push_back(scale_value());
+  for (int32_t u = 0; u < draft->units(); ++u) {
+    if (draft->facts.units[u].owns) step(u, draft);
+  }
+}
+
+void generate_snapshots(Draft* draft) {
+  const Placement& placement = draft->placement();
+  for (int32_t u = 0; u < draft->units(); ++u) {
+    if (!draft->facts.units[u].owns) continue;
+    Instruction& snapshot = draft->emit(Op::kSnapshot, u);
+    snapshot.stream = Stream::kCopy;
+    snapshot.reads = {params_value(u, 0, placement.params_part())};
+    if (draft->state_copies > 0) snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
+    snapshot.writes = {snapshot_value(u, placement.own_part())};
+    draft->program.outputs.push_back(snapshot_value(u, placement.own_part()));
+  }
+}
+
+}  // namespace furrow::plan

@@ -1,0 +1,182 @@
+#include "furrow/plan/quote_ranks.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "furrow/plan/exchange.h"
+#include "furrow/plan/slices.h"
+#include "furrow/plan/unit_facts.h"
+#include "furrow/plan/value_bytes.h"
+
+namespace furrow::plan {
+namespace {
+
+// Elements that members of a group receive.
+struct Received {
+  int64_t self = 0;
+  int64_t all = 0;
+  int64_t least = 0;  // all, if nobody sent more than one node
+};
+
+class RanksQuote {
+ public:
+  RanksQuote(const Program& program, const ModelSpec& spec)
+      : program_(program), place_(program.placement), model_(model_facts(spec)) {}
+
+  std::vector<CollectiveQuote> collectives() const {
+    std::map<std::pair<Op, GroupAxis>, CollectiveQuote> quotes;
+    for (const Instruction& instruction : program_.instructions) {
+      if (instruction.stream != Stream::kComm) continue;
+      CollectiveQuote& quote = quotes[{instruction.op, instruction.axis}];
+      quote.op = instruction.op;
+      quote.axis = instruction.axis;
+      ++quote.count;
+      const auto members = static_cast<double>(group_ranks(place_, instruction.axis).size());
+      const Received bytes = received(instruction);
+      quote.wire_bytes += bytes.self;
+      quote.mean_bytes += static_cast<double>(bytes.all) / members;
+      quote.bound_bytes += static_cast<double>(bytes.least) / members;
+    }
+    std::vector<CollectiveQuote> list;
+    for (const auto& [key, quote] : quotes) list.push_back(quote);
+    return list;
+  }
+
+  std::vector<MemoryItem> memory() const {
+    std::map<int32_t, std::string> names;  // by slot
+    for (const SlotAssignment& assignment : program_.assignments) {
+      const Value& value = assignment.value;
+      if (!is_persistent(value.kind)) continue;
+      std::string& name = names[assignment.slot];
+      if (memory_kind(value.kind) != MemoryKind::kGradients) {
+        name = to_string(memory_kind(value.kind));
+      } else if (value == final_of(value.unit)) {
+        name = "gradients, final";
+      } else if (name.empty()) {
+        name = "gradients, nodes and exchanges";
+      }
+    }
+    std::map<std::string, int64_t> bytes;
+    for (const auto& [slot, name] : names) bytes[name] += program_.slots[slot].bytes;
+    std::vector<MemoryItem> items;
+    for (const auto& [name, sum] : bytes) items.push_back({name, sum});
+    return items;
+  }
+
+  int64_t flat_bytes() const {
+    int64_t elements = 0;
+    for (const UnitLayout& unit : model_.flat.units) elements += unit.elements;
+    return elements * kFloatBytes;
+  }
+
+  // 0 too where the rank's shards are all empty.
+  int state_copies() const {
+    for (const SlotAssignment& assignment : program_.assignments) {
+      const Value& value = assignment.value;
+      if (value.kind != ValueKind::kState || value.index != 0) continue;
+      const int64_t bytes = part_slice(model_.flat, place_, {value.unit, 0}, value.part).size() * kFloatBytes;
+      if (bytes > 0) return static_cast<int>(program_.slots[assignment.slot].bytes / bytes);
+    }
+    return 0;
+  }
+
+ private:
+  Value final_of(int32_t unit) const {
+    const auto k = static_cast<int32_t>(program_.microbatch_sizes.size());
+    return final_gradient(model_.units[unit], unit, k, place_.step_part());
+  }
+
+  Received received(const Instruction& instruction) const {
+    if (instruction.op == Op::kReduceScalar) return of_sums(group_ranks(place_, instruction.axis).size());
+    if (instruction.op == Op::kReduceGrads) return of_exchange(instruction);
+    Received bytes;  // a gather: everything but one's own slice
+    const std::vector<int> ranks = group_ranks(place_, instruction.axis);
+    const std::vector<Slice> slices =
+        member_slices(model_.flat, place_, {instruction.unit, 0}, instruction.axis);
+    int64_t whole = 0;
+    for (const Slice& slice : slices) whole += slice.size() * kFloatBytes;
+    for (size_t i = 0; i < slices.size(); ++i) {
+      const int64_t others = whole - slices[i].size() * kFloatBytes;
+      bytes.all += others;
+      if (ranks[i] == place_.rank) bytes.self = others;
+    }
+    bytes.least = bytes.all;
+    return bytes;
+  }
+
+  Received of_sums(size_t members) const {
+    const auto n = static_cast<int64_t>(members);
+    const int64_t others = (n - 1) * kSumsBytes;
+    return {others, n * others, n * others};
+  }
+
+  // A member receives its slice of every node of every other member.
+  Received of_exchange(const Instruction& instruction) const {
+    const Exchange exchange = exchange_of(program_, instruction);
+    const std::vector<Slice> slices =
+        member_slices(model_.flat, place_, {instruction.unit, instruction.writes[0].index}, instruction.axis);
+    Received bytes;
+    for (size_t i = 0; i < slices.size(); ++i) {
+      for (size_t j = 0; j < slices.size(); ++j) {
+        if (i == j) continue;
+        const auto nodes = static_cast<int64_t>(exchange.nodes[j].size());
+        const int64_t slice = slices[i].size() * kFloatBytes;
+        bytes.all += slice * nodes;
+        bytes.least += slice * std::min<int64_t>(nodes, 1);
+        if (i == exchange.self) bytes.self += slice * nodes;
+      }
+    }
+    return bytes;
+  }
+
+  const Program& program_;
+  const Placement& place_;
+  const ModelFacts model_;
+};
+
+MemoryFormula formula_of(const Placement& place, double whole, int state_copies) {
+  const double n = place.shards();
+  MemoryFormula formula{"p+g+o", whole, whole, whole * state_copies};
+  if (place.zero_stage == 0) return formula;
+  formula.optimizer /= n;
+  if (place.zero_stage >= 2) formula.gradients /= n;
+  if (place.zero_stage == 3) formula.parameters /= n;
+  const char* texts[] = {"p+g+o/{}", "p+(g+o)/{}", "(p+g+o)/{}"};
+  formula.text = fmt::format(fmt::runtime(texts[place.zero_stage - 1]), place.shards());
+  return formula;
+}
+
+}  // namespace
+
+std::string deterministic_line(const Placement& placement, int32_t k) {
+  if (placement.data_ranks() == 1)
+    return "one rank, canonical tree: the bits that every aligned layout gives";
+  const bool aligned = is_aligned(placement, k);
+  if (placement.tree == TreeKind::kByRanks) {
+    return fmt::format("off: gradients are added by ranks{}, so this layout has bits of its own",
+                       aligned ? "" : fmt::format(", as the shares of {} microbatches are not aligned", k));
+  }
+  if (aligned) return "on: aligned shares, canonical tree: the bits of one rank, at no cost";
+  return fmt::format(
+      "on: canonical tree: the bits of one rank; the shares of {} microbatches are not aligned, so ranks "
+      "send more than one node each",
+      k);
+}
+
+void quote_ranks(const Program& program, const ModelSpec& spec, Quote* quote) {
+  const RanksQuote ranks(program, spec);
+  const Placement& place = program.placement;
+  const auto whole = static_cast<double>(ranks.flat_bytes());
+  const auto k = static_cast<int32_t>(program.microbatch_sizes.size());
+  quote->placement = place;
+  quote->deterministic = deterministic_line(place, k);
+  quote->collectives = ranks.collectives();
+  quote->memory = ranks.memory();
+  quote->formula = formula_of(place, whole, ranks.state_copies());
+  const double n = place.data_ranks();
+  quote->data_parallel_bytes = 2 * (n - 1) / n * whole;
+}
+
+}  // namespace furrow::plan

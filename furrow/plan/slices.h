@@ -1,0 +1,42 @@
+// Where the parts of a unit's flat buffer begin and end, in elements.
+//
+// A buffer of n grid blocks (kGrid elements) is cut into S shards of n/S blocks, the n mod S left over go one
+// each to the shards from u mod S on, u the unit: so that the ranks' sums over units are even.  A shard is
+// cut into R pieces in the same way.  Shards, and the pieces of one shard, follow one another without gaps.
+// A use above 0 of tied parameters has a buffer of its own, which is cut where the owner's slices fall on it:
+// its parts may be uneven, or empty.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "furrow/plan/flat_layout.h"
+#include "furrow/plan/placement.h"
+
+namespace furrow::plan {
+
+struct Slice {
+  int64_t begin = 0;
+  int64_t end = 0;
+  int64_t size() const { return end - begin; }
+  friend bool operator==(const Slice&, const Slice&) = default;
+};
+
+// A flat buffer: of a unit's parameters (use 0), or of the gradient of a tied use.
+struct FlatBuffer {
+  int unit = 0;
+  int use = 0;
+};
+
+// Elements of the whole buffer.  Error{internal}: no such use.
+int64_t buffer_elements(const FlatLayout& flat, const FlatBuffer& buffer);
+
+// Elements [begin, end) of the whole buffer that a part is on the rank of `placement`.
+Slice part_slice(const FlatLayout& flat, const Placement& placement, const FlatBuffer& buffer, Part part);
+
+// The part that each member of the rank's group over an axis holds, in group_ranks order: the counts of a
+// reduce-scatter or an all-gather.  kReplicate: pieces; kShard: shards.
+std::vector<Slice> member_slices(const FlatLayout& flat, const Placement& placement, const FlatBuffer& buffer,
+                                 GroupAxis axis);
+
+}  // namespace furrow::plan

@@ -1,0 +1,258 @@
+// What each communication instruction starts, and what is left to do when it has arrived.
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/norm.h"
+#include "furrow/train/executor_state_torch.h"
+
+namespace furrow::train {
+namespace {
+
+using comm::Collective;
+using comm::CollectiveKind;
+using plan::Range;
+using plan::ValueKind;
+
+Collective collective(CollectiveKind kind, std::span<const float> in, std::span<float> out,
+                      const BoundInstruction& bound) {
+  Collective c;
+  c.kind = kind;
+  c.in = std::as_bytes(in);
+  c.out = std::as_writable_bytes(out);
+  c.counts = bound.counts;
+  c.label = bound.label;
+  return c;
+}
+
+Collective message(CollectiveKind kind, std::span<float> data, size_t peer, const BoundInstruction& bound) {
+  const bool sends = kind == CollectiveKind::kSend;
+  Collective c =
+      collective(kind, sends ? data : std::span<float>(), sends ? std::span<float>() : data, bound);
+  c.counts.clear();
+  c.root_or_peer = static_cast<int>(peer);
+  return c;
+}
+
+// One exchange of partial sums where more than one node a rank travels: slices of nodes go to their owners,
+// which add them along the tree.
+class NodeExchange {
+ public:
+  NodeExchange(ExecutorState& state, const BoundInstruction& bound)
+      : state_(state), bound_(bound), exchange_(*bound.exchange), own_(bound.member_slices[exchange_.self]) {}
+
+  std::vector<Collective> messages() {
+    std::vector<Collective> batch;
+    for (size_t member = 0; member < exchange_.nodes.size(); ++member) {
+      const plan::Slice& slice = bound_.member_slices[member];
+      if (member == exchange_.self || slice.size() == 0) continue;
+      for (const FlatOperand& node : bound_.gradient_reads)
+        batch.push_back(message(CollectiveKind::kSend, part(node, slice), member, bound_));
+    }
+    if (own_.size() == 0) return batch;
+    make_staging();
+    for (const Received& received : received_)
+      batch.push_back(message(CollectiveKind::kRecv, received.data, received.member, bound_));
+    return batch;
+  }
+
+  void finish() {
+    if (own_.size() == 0) return;
+    for (size_t i = 0; i < bound_.gradient_reads.size(); ++i) {
+      const plan::Value& value = bound_.instruction->reads[i];
+      at_hand_.push_back({{value.begin, value.end}, part(bound_.gradient_reads[i], own_), false});
+    }
+    for (const Received& received : received_) at_hand_.push_back({received.node, received.data, true});
+    for (const plan::NodeSum& sum : bound_.sums) add(sum);
+    place_results();
+    if (staging_.defined()) state_.staging.push_back(std::move(staging_));
+  }
+
+ private:
+  struct Received {
+    size_t member;
+    Range node;
+    std::span<float> data;
+  };
+  struct AtHand {
+    Range node;
+    std::span<float> data;
+    bool staged;
+  };
+
+  // What `slice` of the whole buffer is of a value.
+  std::span<float> part(const FlatOperand& value, const plan::Slice& slice) const {
+    return state_.flat(value.slot, value.begin + slice.begin - value.slice.begin, slice.size());
+  }
+
+  void make_staging() {
+    size_t count = 0;
+    for (size_t member = 0; member < exchange_.nodes.size(); ++member) {
+      if (member != exchange_.self) count += exchange_.nodes[member].size();
+    }
+    if (count == 0) return;
+    staging_ = state_.take_staging(static_cast<int64_t>(count) * own_.size());
+    float* data = staging_.data_ptr<float>();
+    for (size_t member = 0; member < exchange_.nodes.size(); ++member) {
+      if (member == exchange_.self) continue;
+      for (const Range& node : exchange_.nodes[member]) {
+        received_.push_back({member, node, {data, static_cast<size_t>(own_.size())}});
+        data += own_.size();
+      }
+    }
+  }
+
+  // Where a result is written; null for a partial sum on the way.
+  std::optional<std::span<float>> home(const Range& node) const {
+    for (size_t i = 0; i < exchange_.result.size(); ++i) {
+      const FlatOperand& written = bound_.gradient_writes[i];
+      if (exchange_.result[i] == node) return state_.flat(written);
+    }
+    return std::nullopt;
+  }
+
+  AtHand take(const Range& node) {
+    const auto found = std::ranges::find(at_hand_, node, &AtHand::node);
+    FURROW_CHECK(found != at_hand_.end(), "a partial sum of gradients did not arrive");
+    const AtHand taken = *found;
+    at_hand_.erase(found);
+    return taken;
+  }
+
+  // Whether writing there would lose something that is still needed.
+  bool in_use(std::span<float> place) const {
+    return std::ranges::any_of(at_hand_, [&](const AtHand& other) {
+      return other.data.data() < place.data() + place.size() &&
+             place.data() < other.data.data() + other.data.size();
+    });
+  }
+
+  // A sum goes home at once where it can, else over one of its terms that was received.
+  void add(const plan::NodeSum& sum) {
+    const AtHand left = take(sum.left), right = take(sum.right);
+    FURROW_CHECK(left.staged || right.staged, "two nodes of a rank were not added there");
+    const auto to = home(sum.sum);
+    const bool direct = to.has_value() && !in_use(*to);
+    const std::span<float> out = direct ? *to : left.staged ? left.data : right.data;
+    tensor::add(left.data, right.data, out, state_.rank.threads);
+    at_hand_.push_back({sum.sum, out, !direct});
+  }
+
+  // What is not at home yet, in an order that overwrites nothing: a node that stays on its rank may lie where
+  // another result belongs.
+  void place_results() {
+    std::vector<Range> away;
+    for (const Range& node : exchange_.result) away.push_back(node);
+    while (!away.empty()) {
+      const size_t before = away.size();
+      std::erase_if(away, [&](const Range& node) {
+        const AtHand result = take(node);
+        const std::span<float> to = *home(node);
+        if (to.data() == result.data.data()) return true;
+        if (in_use(to)) {
+          at_hand_.push_back(result);
+          return false;
+        }
+        std::ranges::copy(result.data, to.begin());
+        return true;
+      });
+      FURROW_CHECK(away.size() < before, "results of an exchange stand in each other's way");
+    }
+  }
+
+  ExecutorState& state_;
+  const BoundInstruction& bound_;
+  const plan::Exchange& exchange_;
+  const plan::Slice own_;
+  at::Tensor staging_;
+  std::vector<Received> received_;
+  std::vector<AtHand> at_hand_;
+};
+
+void reduce_grads(ExecutorState& state, const BoundInstruction& bound) {
+  if (bound.exchange == nullptr) return;  // nothing comes of this round yet
+  if (bound.exchange->plain) {
+    state.start(bound, {collective(CollectiveKind::kReduceScatter, state.flat(bound.gradient_reads[0]),
+                                   state.flat(bound.gradient_writes[0]), bound)});
+    return;
+  }
+  auto exchange = std::make_shared<NodeExchange>(state, bound);
+  std::vector<Collective> messages = exchange->messages();
+  state.start(bound, std::move(messages), [exchange] { exchange->finish(); });
+}
+
+void gather_grads(ExecutorState& state, const BoundInstruction& bound) {
+  state.start(bound, {collective(CollectiveKind::kAllGather, state.flat(bound.gradient_reads[0]),
+                                 state.flat(bound.gradient_writes[0]), bound)});
+}
+
+// This rank's slice of a unit's parameters where they are resident.
+std::span<float> resident_params(ExecutorState& state, int unit, const plan::Slice& slice) {
+  const at::Tensor& params = state.model.unit(unit).params;
+  if (slice.size() == 0 || !params.defined()) return {};
+  const int64_t begin = slice.begin - state.model.params_extents()[unit].begin;
+  return {params.data_ptr<float>() + begin, static_cast<size_t>(slice.size())};
+}
+
+void gather_params(ExecutorState& state, const BoundInstruction& bound) {
+  const std::span<float> own = resident_params(state, bound.unit(), bound.slice);
+  state.start(bound,
+              {collective(CollectiveKind::kAllGather, own, state.flat(bound.gathered[0].second), bound)});
+}
+
+void gather_updated(ExecutorState& state, const BoundInstruction& bound) {
+  const plan::Slice whole{0, state.model.flat().units[bound.unit()].elements};
+  const std::span<float> params = resident_params(state, bound.unit(), whole);
+  const std::span<float> own = params.subspan(bound.slice.begin, bound.slice.size());
+  state.start(bound, {collective(CollectiveKind::kAllGather, own, params, bound)});
+}
+
+void reduce_scalar(ExecutorState& state, const BoundInstruction& bound) {
+  struct Words {
+    std::array<int64_t, Sums::kWords> own;
+    std::vector<int64_t> all;
+  };
+  auto words = std::make_shared<Words>();
+  state.cell<Sums>(bound.reads(ValueKind::kSums)).write(words->own);
+  const auto members = static_cast<size_t>(state.rank.group(bound.instruction->axis).size());
+  words->all.resize(members * Sums::kWords);
+  Collective c;
+  c.kind = CollectiveKind::kAllGather;
+  c.dtype = DType::kI64;
+  c.in = std::as_bytes(std::span(words->own));
+  c.out = std::as_writable_bytes(std::span(words->all));
+  c.label = bound.label;
+  state.start(bound, {std::move(c)}, [&state, &bound, words, members] {
+    Sums total;
+    for (size_t r = 0; r < members; ++r) {
+      const std::span<const int64_t> all(words->all);
+      total.add(Sums::read(all.subspan(r * Sums::kWords).first<Sums::kWords>()));
+    }
+    state.publish(total);
+    state.cells[bound.writes(ValueKind::kSums)] = total;
+  });
+}
+
+}  // namespace
+
+Handler communication_handler_of(plan::Op op) {
+  switch (op) {
+    case plan::Op::kReduceGrads:
+      return &reduce_grads;
+    case plan::Op::kGatherGrads:
+      return &gather_grads;
+    case plan::Op::kGatherParams:
+      return &gather_params;
+    case plan::Op::kGatherUpdated:
+      return &gather_updated;
+    case plan::Op::kReduceScalar:
+      return &reduce_scalar;
+    default:
+      return nullptr;
+  }
+}
+
+}  // namespace furrow::train

@@ -1,0 +1,23 @@
+// Short texts between the ranks of a group: what one of them decided, what each of them did.  An error on the
+// way is everybody's error.  Every rank of the group calls these at the same point.  Torch-free.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "furrow/comm/group.h"
+
+namespace furrow::train {
+
+// What `make` returns on rank 0, on every rank.  An Error it throws is thrown on every rank, elsewhere with
+// "rank 0" in front.
+std::string text_of_first(comm::Group group, const std::string& label,
+                          const std::function<std::string()>& make);
+
+// What `make` returns on each rank, by rank, on every rank.  When it throws anywhere, every rank throws the
+// error of the lowest such rank; the others name that rank.
+std::vector<std::string> texts_of_all(comm::Group group, const std::string& label,
+                                      const std::function<std::string()>& make);
+
+}  // namespace furrow::train

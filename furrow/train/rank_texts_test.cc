@@ -1,0 +1,110 @@
+// What ranks tell each other: texts, errors, sums and votes.
+#include "furrow/train/rank_texts.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "furrow/base/error.h"
+#include "furrow/train/sums.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow::train {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::run_ranks;
+
+TEST(RankTexts, EveryRankHearsTheFirst) {
+  for (const std::string text : {std::string(), std::string("runs/a"), std::string(100'000, 'x')}) {
+    run_ranks(3, [&](comm::Communicator& communicator) {
+      const int rank = communicator.rank();
+      const auto make = [&] { return rank == 0 ? text : "never called"; };
+      EXPECT_EQ(text_of_first(communicator.world(), "test", make), text);
+    });
+  }
+}
+
+TEST(RankTexts, EveryRankHearsAll) {
+  run_ranks(3, [&](comm::Communicator& communicator) {
+    const auto make = [&] { return std::string(static_cast<size_t>(communicator.rank()), 'a'); };
+    EXPECT_THAT(texts_of_all(communicator.world(), "test", make), ElementsAre("", "a", "aa"));
+  });
+}
+
+// The same code everywhere; who did not fail says who did.
+TEST(RankTexts, AnErrorIsEveryRanksError) {
+  for (const int failing : {0, 2}) {
+    run_ranks(3, [&](comm::Communicator& communicator) {
+      const auto make = [&]() -> std::string {
+        if (communicator.rank() == failing) throw Error(ErrorCode::kResourceExhausted, "disk full");
+        return "fine";
+      };
+      const auto heard = [&](const std::function<void()>& act) {
+        try {
+          act();
+          ADD_FAILURE() << "no error";
+        } catch (const Error& error) {
+          EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+          EXPECT_THAT(error.what(), HasSubstr("disk full"));
+          const bool own = communicator.rank() == failing;
+          EXPECT_EQ(std::string(error.what()).starts_with("rank " + std::to_string(failing)), !own);
+        }
+      };
+      heard([&] { texts_of_all(communicator.world(), "test", make); });
+      if (failing == 0) heard([&] { text_of_first(communicator.world(), "test", make); });
+    });
+  }
+}
+
+Sums sums_of(double loss, double square, int unit, int64_t stop) {
+  Sums sums;
+  sums.loss.loss.add(loss);
+  sums.loss.count = 3;
+  sums.loss.correct = 2;
+  sums.squares.add(square);
+  sums.non_finite_unit = unit;
+  sums.stop = stop;
+  sums.ready = 1;
+  return sums;
+}
+
+TEST(Sums, TravelAsTheyAre) {
+  for (const Sums& sums : {Sums(), sums_of(-1e300, 1e-320, 4, 15),
+                           sums_of(std::numeric_limits<double>::infinity(), std::nan(""), 0, 0)}) {
+    std::array<int64_t, Sums::kWords> words;
+    sums.write(words);
+    const Sums back = Sums::read(words);
+    EXPECT_EQ(back.loss.loss.limbs(), sums.loss.loss.limbs());
+    EXPECT_EQ(back.squares.limbs(), sums.squares.limbs());
+    EXPECT_EQ(back.loss.count, sums.loss.count);
+    EXPECT_EQ(back.loss.correct, sums.loss.correct);
+    EXPECT_EQ(back.non_finite_unit, sums.non_finite_unit);
+    EXPECT_EQ(back.stop, sums.stop);
+    EXPECT_EQ(back.ready, sums.ready);
+  }
+}
+
+TEST(Sums, AddInAnyOrder) {
+  const std::vector<Sums> parts = {sums_of(1e16, 1, -1, 0), sums_of(1, 1e-30, 5, 15),
+                                   sums_of(-1e16, 2, 3, 2)};
+  Sums forth, back;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    forth.add(parts[i]);
+    back.add(parts[parts.size() - 1 - i]);
+  }
+  EXPECT_EQ(forth.loss.loss.value(), 1);
+  EXPECT_EQ(forth.loss.loss.limbs(), back.loss.loss.limbs());
+  EXPECT_EQ(forth.squares.limbs(), back.squares.limbs());
+  EXPECT_EQ(forth.loss.count, 9);
+  EXPECT_EQ(forth.non_finite_unit, 3);
+  EXPECT_EQ(back.non_finite_unit, 3);
+  EXPECT_EQ(forth.stop, 15);
+  EXPECT_EQ(forth.ready, 3);
+}
+
+}  // namespace
+}  // namespace furrow::train

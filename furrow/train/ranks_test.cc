@@ -1,0 +1,234 @@
+// The layout changes no bit: ranks x layouts x microbatches end with the parameters, optimizer state, loss
+// and norm of one process, strictly.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <barrier>
+#include <cstdlib>
+
+#include "furrow/base/error.h"
+#include "furrow/base/memory.h"
+#include "furrow/plan/optimizer_spec.h"
+#include "furrow/plan/quote.h"
+#include "tests/testing/tiny_world_torch.h"
+
+namespace furrow::train {
+namespace {
+
+using testing::RankResult;
+using testing::run_steps;
+using testing::run_world;
+using testing::StepOptions;
+using testing::StepResult;
+using testing::TinyTraining;
+using testing::WorldOptions;
+
+// `--full` runs the whole product over twenty steps.
+bool full() { return std::getenv("FURROW_TEST_FULL") != nullptr; }
+
+std::vector<WorldOptions> layouts_of(int ranks) {
+  std::vector<WorldOptions> layouts = {{.replicate = ranks}};
+  if (ranks == 1) return layouts;
+  for (const int stage : {1, 2, 3}) {
+    layouts.push_back({.shard = ranks, .zero_stage = stage});
+    if (ranks % 2 == 0 && ranks > 2)
+      layouts.push_back({.replicate = 2, .shard = ranks / 2, .zero_stage = stage});
+    if (ranks == 8) layouts.push_back({.replicate = 4, .shard = 2, .zero_stage = stage});
+  }
+  return layouts;
+}
+
+// `each` microbatches a rank, the last of the global batch smaller.
+std::vector<int64_t> microbatches(int ranks, int each) {
+  std::vector<int64_t> sizes(static_cast<size_t>(ranks * each), 2);
+  sizes.back() = 1;
+  return sizes;
+}
+
+void expect_same(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
+                 const StepResult& whole) {
+  SCOPED_TRACE(tiny.name + " " + world.name());
+  run_world(tiny, options, world, [&](const RankResult& rank) {
+    EXPECT_EQ(testing::difference(rank, whole), "")
+        << world.name() << " " << options.microbatch_sizes.size() << " microbatches";
+  });
+}
+
+class Bits : public ::testing::TestWithParam<std::string> {
+ protected:
+  TinyTraining tiny_ = testing::tiny(GetParam());
+};
+
+TEST_P(Bits, EqualOneProcessInEveryLayout) {
+  for (const int ranks : {1, 2, 3, 4, 8}) {
+    for (const int each : {1, 3, 4, 8}) {
+      const bool chosen = full() || ranks * each <= 12;
+      if (!chosen) continue;
+      StepOptions options;
+      options.microbatch_sizes = microbatches(ranks, each);
+      options.steps = full() ? 20 : 2;
+      const StepResult whole = run_steps(tiny_, options);
+      for (const WorldOptions& world : layouts_of(ranks)) expect_same(tiny_, options, world, whole);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, Bits, ::testing::Values("convnet", "gpt-tied"), [](const auto& info) {
+  std::string name = info.param;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+});
+
+std::vector<WorldOptions> four_ranks() {
+  return {{.replicate = 4},
+          {.shard = 4, .zero_stage = 1},
+          {.shard = 4, .zero_stage = 2},
+          {.shard = 4, .zero_stage = 3},
+          {.replicate = 2, .shard = 2, .zero_stage = 3}};
+}
+
+TEST_P(Bits, EqualUnderRecomputeAnyReshardPolicyAndPrefetch) {
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 2, 2, 2, 2, 1};
+  options.recompute.assign(tiny_.spec.units.size(), true);
+  options.steps = 3;
+  const StepResult whole = run_steps(tiny_, options);
+  for (const plan::Reshard reshard :
+       {plan::Reshard::kDefault, plan::Reshard::kAlways, plan::Reshard::kNever}) {
+    for (const int prefetch : {0, 1, 4}) {
+      expect_same(tiny_, options,
+                  {.shard = 4, .zero_stage = 3, .reshard = reshard, .prefetch_units = prefetch}, whole);
+    }
+  }
+}
+
+TEST_P(Bits, EqualWithEveryOptimizerOnShards) {
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 1};
+  options.steps = 3;
+  for (const plan::OptimizerSpec& optimizer : plan::optimizer_specs()) {
+    for (const double momentum : {0.0, 0.9}) {
+      if (momentum == 0.0 && !optimizer.stateless_without_momentum) continue;
+      TinyTraining tiny = tiny_;
+      tiny.config.optimizer.name = std::string(optimizer.name);
+      tiny.config.optimizer.momentum = momentum;
+      const StepResult whole = run_steps(tiny, options);
+      for (const int stage : {1, 2, 3}) expect_same(tiny, options, {.shard = 3, .zero_stage = stage}, whole);
+    }
+  }
+}
+
+// Negative controls: what must be seen is seen.
+TEST_P(Bits, AFlippedBitOrASwappedMicrobatchIsSeen) {
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 2};
+  StepResult whole = run_steps(tiny_, options);
+  options.position = 2;  // every rank reads its neighbour's samples
+  for (const WorldOptions& world : four_ranks()) {
+    run_world(tiny_, options, world, [&](const RankResult& rank) {
+      EXPECT_NE(testing::difference(rank, whole), "") << world.name();
+    });
+  }
+  options.position = 0;
+  for (const at::Tensor& params : whole.params) {
+    if (params.defined()) reinterpret_cast<uint32_t*>(params.data_ptr<float>())[3] ^= 1;
+  }
+  for (const WorldOptions& world : four_ranks()) {
+    std::atomic<int> seen = 0;
+    run_world(tiny_, options, world,
+              [&](const RankResult& rank) { seen += testing::difference(rank, whole).empty() ? 0 : 1; });
+    EXPECT_GE(seen, 1) << world.name();
+  }
+}
+
+// The tree by ranks is another order: it must not pass for the canonical one by accident.
+TEST_P(Bits, TheTreeByRanksIsAnotherOrder) {
+  StepOptions options;
+  options.microbatch_sizes.assign(9, 2);
+  options.steps = 3;
+  const StepResult whole = run_steps(tiny_, options);
+  const WorldOptions strict{.replicate = 2};
+  WorldOptions off = strict;
+  off.deterministic = plan::Deterministic::kOff;
+  expect_same(tiny_, options, strict, whole);
+  run_world(tiny_, options, off,
+            [&](const RankResult& rank) { EXPECT_NE(testing::difference(rank, whole), ""); });
+}
+
+// Bytes by kind, of all ranks together, while all are alive.
+TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
+  StepOptions options;
+  options.microbatch_sizes.assign(8, 2);
+  for (const WorldOptions& world : four_ranks()) {
+    SCOPED_TRACE(world.name());
+    std::array<int64_t, kMemoryKinds> before{};
+    for (size_t k = 0; k < kMemoryKinds; ++k)
+      before[k] = memory_usage(static_cast<MemoryKind>(k)).current_bytes;
+    const auto grown = [&](MemoryKind kind) {
+      return static_cast<double>(memory_usage(kind).current_bytes - before[static_cast<size_t>(kind)]);
+    };
+    std::barrier together(world.ranks());
+    std::array<std::atomic<int64_t>, kMemoryKinds> planned{};
+    run_world(tiny_, options, world, [&](const RankResult& rank) {
+      for (const plan::Slot& slot : rank.program.slots) planned[static_cast<size_t>(slot.kind)] += slot.bytes;
+      together.arrive_and_wait();
+      if (rank.rank == 0) {
+        const plan::Quote quote = plan::quote(rank.program, tiny_.spec);
+        const double ranks = world.ranks();
+        EXPECT_NEAR(grown(MemoryKind::kParameters) / (quote.formula.parameters * ranks), 1, 0.02);
+        EXPECT_NEAR(grown(MemoryKind::kOptimizer) / (quote.formula.optimizer * ranks), 1, 0.02);
+        for (const MemoryKind kind : {MemoryKind::kGradients, MemoryKind::kGathered}) {
+          const auto expected = static_cast<double>(planned[static_cast<size_t>(kind)]);
+          EXPECT_NEAR(grown(kind), expected, 0.02 * expected) << to_string(kind);
+        }
+        int64_t final_bytes = 0;  // of the gradients: what is not final is itemised
+        for (const plan::MemoryItem& item : quote.memory)
+          final_bytes += item.name == "gradients, final" ? item.bytes : 0;
+        EXPECT_LE(static_cast<double>(final_bytes), 1.1 * quote.formula.gradients + 4096)
+            << quote.formula.text;
+      }
+      together.arrive_and_wait();
+    });
+  }
+}
+
+// A rank that is asked to stop: all hear of it with the same step, and the step is applied.
+TEST(Vote, AllRanksHearThatOneWasAskedToStop) {
+  const TinyTraining tiny = testing::tiny("mlp");
+  StepOptions options;
+  options.microbatch_sizes.assign(4, 2);
+  const StepResult whole = run_steps(tiny, options);
+  CancelToken cancel;
+  cancel.cancel(15);
+  run_world(
+      tiny, options, {.replicate = 2, .shard = 2},
+      [&](const RankResult& rank) {
+        EXPECT_EQ(rank.outputs.stop, 15);
+        EXPECT_EQ(testing::difference(rank, whole), "");
+      },
+      [&](RankContext& rank) {
+        if (rank.rank == 2) rank.cancel = &cancel;
+      });
+}
+
+TEST(Trace, CommunicationHasItsOwnLaneAndIsTimed) {
+  const TinyTraining tiny = testing::tiny("mlp");
+  StepOptions options;
+  options.microbatch_sizes.assign(2, 2);
+  options.trace = true;
+  run_world(tiny, options, {.shard = 2}, [&](const RankResult& rank) {
+    int64_t flights = 0, instructions = 0;
+    for (const observe::TraceEvent& event : rank.trace) flights += event.stream == "comm" ? 1 : 0;
+    for (const plan::Instruction& instruction : rank.program.instructions)
+      instructions += instruction.stream == plan::Stream::kComm ? 1 : 0;
+    EXPECT_EQ(flights, instructions);
+    EXPECT_EQ(rank.trace.size(), rank.program.instructions.size());
+    EXPECT_GT(rank.outputs.comm.busy_ns, 0);
+    EXPECT_GE(rank.outputs.comm.exposed_ns, 0);
+  });
+}
+
+}  // namespace
+}  // namespace furrow::train

@@ -1,0 +1,350 @@
+// Whole runs on ranks that are threads: the same model, metrics and checkpoints as one process, in any layout
+// and from one to the next; stops, faults and refusals that all ranks share.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <functional>
+#include <mutex>
+
+#include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
+#include "furrow/base/file.h"
+#include "furrow/observe/metrics_log.h"
+#include "furrow/storage/checkpoint.h"
+#include "furrow/train/session.h"
+#include "tests/testing/child.h"
+#include "tests/testing/made_up_idx.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct RankLayout {
+  std::string name;
+  int ranks = 1;
+  std::vector<std::string> settings;
+};
+
+RankLayout layout(int replicate, int shard, int zero_stage = 3) {
+  return {fmt::format("r{}s{}z{}", replicate, shard, zero_stage),
+          replicate * shard,
+          {"--parallelism.data_parallel_replicate_degree", fmt::format("{}", replicate),
+           "--parallelism.data_parallel_shard_degree", fmt::format("{}", shard), "--parallelism.zero_stage",
+           fmt::format("{}", zero_stage)}};
+}
+
+// Which samples training has read, over all ranks and runs.
+class SampleLedger {
+ public:
+  void add(std::span<const int64_t> indices) {
+    const std::lock_guard lock(mutex_);
+    indices_.insert(indices_.end(), indices.begin(), indices.end());
+  }
+  std::vector<int64_t> sorted() const {
+    std::vector<int64_t> all = indices_;
+    std::ranges::sort(all);
+    return all;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<int64_t> indices_;
+};
+
+// A training split that is noted in a ledger, and that fails when a rank has read `fail_after` batches.
+class NotedSource : public data::Source {
+ public:
+  NotedSource(std::unique_ptr<data::Source> source, SampleLedger* ledger, int fail_after)
+      : source_(std::move(source)), ledger_(ledger), fail_after_(fail_after) {}
+  int64_t size() const override { return source_->size(); }
+  const std::vector<data::Field>& fields() const override { return source_->fields(); }
+  int64_t classes() const override { return source_->classes(); }
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> arrays) const override {
+    if (fail_after_ >= 0 && reads_++ >= fail_after_) throw Error(ErrorCode::kDataLoss, "the disk is gone");
+    if (ledger_ != nullptr) ledger_->add(indices);
+    source_->read(indices, arrays);
+  }
+
+ private:
+  std::unique_ptr<data::Source> source_;
+  SampleLedger* ledger_;
+  int fail_after_;
+  mutable int reads_ = 0;
+};
+
+// What a test does to one rank of a run.
+struct Meddling {
+  SampleLedger* ledger = nullptr;
+  int cancel_rank = -1;                       // this rank is asked to stop ...
+  int64_t cancel_step = 0;                    // ... when the run has logged this step
+  int failing_rank = -1;                      // this rank's data end ...
+  int fail_after = -1;                        // ... after so many batches
+  std::vector<std::string> only_rank_1 = {};  // settings
+};
+
+// Asks a rank to stop.
+struct CancelAt : observe::Sink {
+  CancelAt(CancelToken* cancel, int64_t at) : token(cancel), step(at) {}
+  void begin(const std::string&, const std::string&, int64_t) override {}
+  void progress(int64_t now, int64_t) override {
+    if (now == step) token->cancel(15);
+  }
+  void log(const observe::StepRecord&) override {}
+  void artifact(const std::string&, const std::string&) override {}
+  void end(const std::string&) override {}
+  CancelToken* token;
+  int64_t step;
+};
+
+class RankSession : public ::testing::Test {
+ protected:
+  void SetUp() override { testing::write_made_up_idx(folder_.path() + "/data", 600, 100, 12); }
+  void TearDown() override { arm_failpoints(""); }
+
+  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
+  std::string weights(const std::string& name) const {
+    return read_file(run(name) + "/model/model.safetensors");
+  }
+
+  config::Config config(std::vector<std::string> overrides) const {
+    std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data"};
+    all.insert(all.end(), overrides.begin(), overrides.end());
+    return config::parse(R"(
+      [model]
+      name = "mlp"
+      hidden = [40]
+      [training]
+      local_batch_size = 4
+      global_batch_size = 32
+      steps = 24
+      threads = 1
+      [optimizer]
+      lr = 3e-3
+      [data]
+      prefetch_batches = 0
+      [validation]
+      freq = 6
+      [checkpoint]
+      interval = 8
+      [metrics]
+      log_freq = 4
+      [debug]
+      deterministic = "strict"
+    )",
+                         "session_ranks_test", all);
+  }
+
+  // The summaries of all ranks; throws what run_ranks throws.
+  std::vector<observe::Summary> train_on(const std::string& name, const RankLayout& layout,
+                                         bool resume = false, const std::vector<std::string>& more = {},
+                                         const Meddling& meddling = {}) const {
+    std::vector<observe::Summary> summaries(static_cast<size_t>(layout.ranks));
+    CancelToken stop;
+    CancelAt sink(&stop, meddling.cancel_step);
+    testing::run_ranks(
+        layout.ranks,
+        [&](comm::Communicator& communicator) {
+          const int rank = communicator.rank();
+          std::vector<std::string> settings = layout.settings;
+          settings.insert(settings.end(), more.begin(), more.end());
+          if (rank == 1)
+            settings.insert(settings.end(), meddling.only_rank_1.begin(), meddling.only_rank_1.end());
+          TrainRequest request;
+          request.config = config(settings);
+          if (rank == 0) request.run_folder = run(name);
+          request.resume = resume;
+          request.communicator = &communicator;
+          if (meddling.cancel_rank >= 0 && rank == 0) request.sinks = {&sink};
+          if (rank == meddling.cancel_rank) request.cancel = &stop;
+          request.dataset = std::make_shared<data::Dataset>(data::open_dataset(request.config));
+          const int fail_after = rank == meddling.failing_rank ? meddling.fail_after : -1;
+          request.dataset->train =
+              std::make_unique<NotedSource>(std::move(request.dataset->train), meddling.ledger, fail_after);
+          summaries[static_cast<size_t>(rank)] = train(request);
+        },
+        {.timeout_ms = 30'000});
+    return summaries;
+  }
+
+  observe::Summary train_alone(const std::string& name, SampleLedger* ledger = nullptr) const {
+    return train_on(name, layout(1, 1), false, {}, {.ledger = ledger}).front();
+  }
+
+  testing::TemporaryFolder folder_;
+};
+
+std::string message_of(const std::function<void()>& fn) {
+  try {
+    fn();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+void expect_same_figures(const observe::Summary& a, const observe::Summary& b) {
+  EXPECT_EQ(a.status, b.status);
+  EXPECT_EQ(a.steps, b.steps);
+  EXPECT_EQ(a.samples, b.samples);
+  EXPECT_EQ(a.loss, b.loss);
+  EXPECT_EQ(a.validation_loss, b.validation_loss);
+  EXPECT_EQ(a.validation_accuracy, b.validation_accuracy);
+  EXPECT_EQ(a.best_step, b.best_step);
+  EXPECT_EQ(a.test_loss, b.test_loss);
+  EXPECT_EQ(a.test_accuracy, b.test_accuracy);
+}
+
+TEST_F(RankSession, EndsAsOneProcessDoes) {
+  SampleLedger alone_samples;
+  const observe::Summary alone = train_alone("alone", &alone_samples);
+  for (const RankLayout& each :
+       {layout(2, 1), layout(1, 2, 1), layout(1, 4, 2), layout(1, 3), layout(2, 2), layout(1, 8)}) {
+    SCOPED_TRACE(each.name);
+    SampleLedger samples;
+    const auto summaries = train_on(each.name, each, false, {}, {.ledger = &samples});
+    for (const observe::Summary& summary : summaries) expect_same_figures(summary, alone);
+    EXPECT_EQ(weights(each.name), weights("alone"));
+    EXPECT_EQ(samples.sorted(), alone_samples.sorted());
+    ASSERT_TRUE(summaries[0].audit.has_value());
+    EXPECT_EQ(summaries[0].audit->ranks, each.ranks);
+    EXPECT_EQ(summaries[0].audit->steps, 23);
+    for (const observe::CollectiveAudit& row : summaries[0].audit->bytes)
+      EXPECT_GE(row.wire_bytes, row.bound_bytes) << row.name;
+  }
+}
+
+TEST_F(RankSession, AnotherSeedDiffers) {  // negative control
+  train_alone("alone");
+  train_on("seed", layout(2, 1), false, {"--debug.seed", "5"});
+  EXPECT_NE(weights("seed"), weights("alone"));
+}
+
+// One run that goes from layout to layout, stopped in each but the last, loses no sample and reads none
+// twice.
+TEST_F(RankSession, GoesFromLayoutToLayoutThroughCheckpoints) {
+  for (const std::string mode : {"disabled", "async"}) {
+    SampleLedger alone_samples, samples;
+    const observe::Summary alone = train_alone("alone_" + mode, &alone_samples);
+    const std::string name = "chain_" + mode;
+    const std::vector<RankLayout> chain = {layout(1, 2, 3), layout(2, 2, 2), layout(1, 1),
+                                           layout(3, 1),    layout(1, 4, 1), layout(2, 1)};
+    int64_t stop = 3;
+    for (const RankLayout& each : chain) {
+      SCOPED_TRACE(each.name);
+      const bool last = &each == &chain.back();
+      Meddling meddling{.ledger = &samples};
+      if (!last) {
+        meddling.cancel_rank = each.ranks - 1;
+        meddling.cancel_step = stop;
+      }
+      const auto summaries =
+          train_on(name, each, &each != &chain.front(), {"--checkpoint.async_mode", mode}, meddling);
+      for (const observe::Summary& summary : summaries) {
+        EXPECT_EQ(summary.status, last ? "finished" : "interrupted");
+        // The vote is part of a step: one process stops at once, several after the next step at the latest.
+        if (!last) {
+          EXPECT_GE(summary.steps, stop);
+          EXPECT_LE(summary.steps, stop + 1);
+          EXPECT_EQ(summary.steps, summaries[0].steps);
+        }
+      }
+      stop = summaries[0].steps + 3;
+      if (last) expect_same_figures(summaries[0], alone);
+    }
+    EXPECT_EQ(weights(name), weights("alone_" + mode));
+    EXPECT_EQ(samples.sorted(), alone_samples.sorted());
+  }
+}
+
+TEST_F(RankSession, ASaveBehindTrainingIsCommittedBeforeTheNextOne) {
+  const auto steps_of = [&](const std::string& name) {
+    std::vector<int64_t> steps;
+    for (const auto& entry : storage::list_checkpoints(run(name) + "/checkpoints"))
+      if (entry.committed) steps.push_back(entry.step);
+    return steps;
+  };
+  train_on("async", layout(1, 2), false,
+           {"--checkpoint.async_mode", "async", "--checkpoint.keep_latest_k", "0"});
+  EXPECT_EQ(steps_of("async"), (std::vector<int64_t>{24, 16, 8}));
+  for (const auto& entry : storage::list_checkpoints(run("async") + "/checkpoints"))
+    EXPECT_NO_THROW(storage::CheckpointReader::open(entry.folder).verify());
+  EXPECT_TRUE(path_exists(run("async") + "/checkpoints/step-00000008/optimizer-rank-00001.safetensors"));
+}
+
+TEST_F(RankSession, AFailureOfOneRankEndsAll) {
+  for (const RankLayout& each : {layout(2, 1), layout(1, 3), layout(2, 2)}) {
+    SCOPED_TRACE(each.name);
+    const std::string message =
+        message_of([&] { train_on(each.name, each, false, {}, {.failing_rank = 1, .fail_after = 9}); });
+    EXPECT_THAT(message, HasSubstr("rank 1: instruction"));
+    EXPECT_THAT(message, HasSubstr("the disk is gone"));
+  }
+}
+
+// Whatever rank cannot write: all end, nothing is committed, and the run goes on from the last checkpoint.
+TEST_F(RankSession, ASaveThatFailsOnAnyRankLeavesTheLastCheckpoint) {
+  train_alone("alone");
+  for (const std::string mode : {"disabled", "async"}) {
+    for (const std::string& point : storage::checkpoint_failpoints()) {
+      if (point.ends_with("_prune") || point == "checkpoint.after_commit") continue;
+      SCOPED_TRACE(point + " " + mode);
+      const std::string name = mode + point;
+      // Two ranks: of the second checkpoint (the first has step 8), the second rank's files.
+      const bool once = point != "checkpoint.before_piece" && point != "checkpoint.after_piece" &&
+                        point != "checkpoint.before_adopt";
+      arm_failpoints(point + (once ? "=enospc@2" : "=enospc@8"));
+      const std::vector<std::string> settings = {"--checkpoint.async_mode", mode};
+      EXPECT_THROW(train_on(name, layout(1, 2), false, settings), Error);
+      arm_failpoints("");
+      EXPECT_EQ(storage::newest_valid(run(name) + "/checkpoints")->manifest().step, 8);
+      train_on(name, layout(2, 2, 1), true, settings);
+      EXPECT_EQ(weights(name), weights("alone"));
+    }
+  }
+}
+
+TEST_F(RankSession, RanksWithDifferentConfigsAreRefused) {
+  const std::string message =
+      message_of([&] { train_on("a", layout(2, 1), false, {}, {.only_rank_1 = {"--optimizer.lr", "0.5"}}); });
+  EXPECT_THAT(message, HasSubstr("ranks 0 and 1 do not run the same"));
+  EXPECT_THAT(message, HasSubstr("lr = 0.5"));
+}
+
+TEST_F(RankSession, AFolderThatIsTakenIsEveryRanksError) {
+  train_alone("a");
+  EXPECT_THAT(message_of([&] { train_on("a", layout(2, 1)); }), HasSubstr("already holds a run"));
+}
+
+TEST_F(RankSession, TooFewMicrobatchesAreRefusedWithTheSum) {
+  EXPECT_THAT(message_of([&] { train_on("a", layout(3, 3)); }), HasSubstr("8"));
+}
+
+TEST_F(RankSession, EarlyStoppingAndTheBestModelAreTheSameEverywhere) {
+  const std::vector<std::string> settings = {"--validation.min_delta", "100", "--validation.freq", "2",
+                                             "--validation.patience",  "3",   "--training.steps",  "40"};
+  train_on("alone", layout(1, 1), false, settings);
+  for (const observe::Summary& summary : train_on("ranks", layout(1, 3), false, settings)) {
+    EXPECT_EQ(summary.status, "stopped early");
+    EXPECT_EQ(summary.steps, 8);
+    EXPECT_EQ(*summary.best_step, 2);
+  }
+  EXPECT_EQ(weights("ranks"), weights("alone"));
+}
+
+TEST_F(RankSession, NonFiniteGradientsAreEveryRanksVerdict) {
+  const std::vector<std::string> wild = {"--optimizer.name",    "sgd", "--optimizer.lr", "1e30",
+                                         "--training.max_norm", "0"};
+  EXPECT_THAT(message_of([&] { train_on("stop", layout(1, 2), false, wild); }), HasSubstr("nan_policy"));
+  std::vector<std::string> skip = wild;
+  skip.insert(skip.end(), {"--training.nan_policy", "skip"});
+  EXPECT_EQ(train_on("skip", layout(1, 2, 1), false, skip)[1].steps, 24);
+}
+
+}  // namespace
+}  // namespace furrow::train

@@ -1,0 +1,65 @@
+#include "furrow/train/step_ledger.h"
+
+#include <algorithm>
+#include <span>
+
+namespace furrow::train {
+
+void StepLedger::begin_steps(const RankContext& rank) {
+  if (!rank.alone()) rank.communicator->ledger().clear();
+}
+
+void StepLedger::end_steps(const RankContext& rank) {
+  if (rank.alone()) return;
+  for (const comm::LedgerRow& row : rank.communicator->ledger().rows()) {
+    if (row.kind == comm::CollectiveKind::kSend) continue;  // its bytes are the receiver's
+    Bytes& bytes = bytes_[static_cast<size_t>(row.kind)];
+    bytes.calls += row.calls;
+    bytes.wire += row.wire_bytes;
+    bytes.bound += row.bound_bytes;
+  }
+}
+
+void StepLedger::add_step(const CommTimes& times, int64_t duration_ns, int64_t global_samples) {
+  ++steps_;
+  times_.exposed_ns += times.exposed_ns;
+  times_.busy_ns += times.busy_ns;
+  duration_ns_ += duration_ns;
+  samples_ += global_samples;
+}
+
+observe::RankAudit StepLedger::audit(const RankContext& rank) const {
+  constexpr size_t kWords = 2 * comm::kCollectiveKinds + 3;
+  std::vector<int64_t> own;
+  for (const Bytes& bytes : bytes_) own.insert(own.end(), {bytes.wire, bytes.bound});
+  own.insert(own.end(), {times_.exposed_ns, times_.busy_ns, duration_ns_});
+  comm::Group world = rank.world();
+  const auto ranks = static_cast<size_t>(world.size());
+  std::vector<int64_t> all(ranks * kWords);
+  world.all_gather<int64_t>(own, all, {}, "audit");
+
+  observe::RankAudit audit;
+  audit.ranks = world.size();
+  audit.steps = steps_;
+  for (size_t k = 0; k < bytes_.size(); ++k) {
+    observe::CollectiveAudit row{std::string(to_string(static_cast<comm::CollectiveKind>(k))),
+                                 bytes_[k].calls, 0, 0};
+    for (size_t r = 0; r < ranks; ++r) {
+      row.wire_bytes += all[r * kWords + 2 * k];
+      row.bound_bytes += all[r * kWords + 2 * k + 1];
+    }
+    if (row.calls > 0) audit.bytes.push_back(std::move(row));
+  }
+  for (size_t r = 0; r < ranks; ++r) {
+    const std::span<const int64_t> times(all.data() + r * kWords + kWords - 3, 3);
+    const auto exposed = static_cast<double>(times[0]), busy = static_cast<double>(times[1]);
+    const auto duration = std::max(1.0, static_cast<double>(times[2]));
+    audit.exposed_communication += exposed / duration / static_cast<double>(ranks);
+    audit.comm_to_compute += busy / std::max(1.0, duration - exposed) / static_cast<double>(ranks);
+    audit.rank_samples_per_second.push_back(static_cast<double>(samples_) / static_cast<double>(ranks) /
+                                            (duration * 1e-9));
+  }
+  return audit;
+}
+
+}  // namespace furrow::train

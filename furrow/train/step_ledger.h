@@ -1,0 +1,39 @@
+// What the training steps of this process sent and waited for, apart from validations, saves and tests.
+// Torch-free.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "furrow/comm/communicator.h"
+#include "furrow/observe/rank_audit.h"
+#include "furrow/train/rank_context.h"
+
+namespace furrow::train {
+
+// Of the time of a run of a program.
+struct CommTimes {
+  int64_t exposed_ns = 0;  // the program's thread waited for communication
+  int64_t busy_ns = 0;     // communication was under way, waiting for peers included
+};
+
+class StepLedger {
+ public:
+  void begin_steps(const RankContext& rank);  // what follows is steps; forgets what else was sent
+  void end_steps(const RankContext& rank);    // what follows is not
+  void add_step(const CommTimes& times, int64_t duration_ns, int64_t global_samples);
+
+  // The figures of all ranks, on all ranks; every rank calls it.
+  observe::RankAudit audit(const RankContext& rank) const;
+
+ private:
+  struct Bytes {
+    int64_t calls = 0, wire = 0, bound = 0;
+  };
+  std::array<Bytes, comm::kCollectiveKinds> bytes_{};
+  CommTimes times_;
+  int64_t steps_ = 0, duration_ns_ = 0, samples_ = 0;
+};
+
+}  // namespace furrow::train

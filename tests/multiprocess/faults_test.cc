@@ -1,0 +1,217 @@
+// One rank breaks: every other one ends within a second with an error that names it, nothing is left behind.
+// Each fault 20 times, 100 times with FURROW_TEST_FULL=1.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <random>
+#include <regex>
+
+#include "furrow/base/file.h"
+#include "tests/testing/rank_job.h"
+#include "tests/testing/rank_runs.h"
+
+namespace furrow {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::Background;
+using testing::ChildOptions;
+using testing::ChildResult;
+
+constexpr int kRanks = 3;
+constexpr double kMostSeconds = 1.0;
+constexpr double kSilenceSeconds = 1.0;  // comm.train_timeout_seconds of rank_runs.cc
+
+int repetitions() {
+  const char* full = std::getenv("FURROW_TEST_FULL");
+  return full != nullptr && std::string(full) == "1" ? 100 : 20;
+}
+
+class Faults : public ::testing::Test {
+ protected:
+  // A run that trains on `kRanks` ranks below the launcher.
+  std::unique_ptr<Background> training(const std::string& run, std::vector<pid_t>* ranks) {
+    auto job = std::make_unique<Background>(runs_.endless(run, kRanks), ChildOptions{});
+    EXPECT_TRUE(testing::wait_until([&] { return job->ended() || testing::logged_step(run) >= 5; }));
+    EXPECT_FALSE(job->ended()) << job->wait().err;
+    *ranks = testing::children_of(job->pid());
+    EXPECT_EQ(ranks->size(), static_cast<size_t>(kRanks));
+    return job;
+  }
+
+  std::string log(const std::string& run, int rank) const {
+    return read_file(run + "/logs/rank-" + std::to_string(rank) + ".log");
+  }
+
+  void expect_gone(const std::vector<pid_t>& ranks) const {
+    for (const pid_t rank : ranks) EXPECT_FALSE(testing::runs(rank)) << "an orphan: " << rank;
+    EXPECT_EQ(testing::shared_memory_names(), shared_memory_);
+  }
+
+  // Who broke, where, in what, and how far it was.
+  void expect_told(const std::string& text, int victim) const {
+    const std::regex wanted("furrow: error: [^]*rank " + std::to_string(victim) +
+                            " \\(host [^,]+, pid [0-9]+\\)");
+    EXPECT_TRUE(std::regex_search(text, wanted)) << text;
+  }
+
+  testing::RankRuns runs_;
+  const std::vector<std::string> shared_memory_ = testing::shared_memory_names();
+};
+
+void print_times(const char* what, std::vector<double>& seconds) {
+  std::sort(seconds.begin(), seconds.end());
+  std::cout << what << ": " << seconds.size() << " times, all ended after " << seconds[seconds.size() / 2]
+            << " s (median), " << seconds.back() << " s (longest)\n";
+}
+
+TEST_F(Faults, AKilledRank) {
+  std::mt19937 random(1);
+  std::vector<double> seconds;
+  for (int i = 0; i < repetitions(); ++i) {
+    const std::string run = runs_.run("killed" + std::to_string(i));
+    std::vector<pid_t> ranks;
+    const auto job = training(run, &ranks);
+    ASSERT_EQ(ranks.size(), static_cast<size_t>(kRanks));
+    const int victim = static_cast<int>(random() % kRanks);
+    const int64_t begin = testing::steady_ns();
+    kill(ranks[static_cast<size_t>(victim)], SIGKILL);
+    const ChildResult& result = job->wait();
+    seconds.push_back(static_cast<double>(job->ended_ns() - begin) * 1e-9);
+    EXPECT_EQ(result.exit_status, 128 + SIGKILL) << result.err;
+    EXPECT_NE(result.err.find("furrow: error: rank " + std::to_string(victim) + " was killed by signal 9"),
+              std::string::npos)
+        << result.err;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      if (rank != victim) expect_told(log(run, rank), victim);
+    }
+    expect_gone(ranks);
+    EXPECT_LT(seconds.back(), kMostSeconds);
+    fs::remove_all(run);
+  }
+  print_times("SIGKILL", seconds);
+}
+
+TEST_F(Faults, AStoppedRank) {
+  std::mt19937 random(2);
+  std::vector<double> seconds;
+  for (int i = 0; i < repetitions(); ++i) {
+    const std::string run = runs_.run("stopped" + std::to_string(i));
+    std::vector<pid_t> ranks;
+    const auto job = training(run, &ranks);
+    ASSERT_EQ(ranks.size(), static_cast<size_t>(kRanks));
+    const int victim = static_cast<int>(random() % kRanks);
+    const int64_t begin = testing::steady_ns();
+    kill(ranks[static_cast<size_t>(victim)], SIGSTOP);
+    const ChildResult& result = job->wait();
+    seconds.push_back(static_cast<double>(job->ended_ns() - begin) * 1e-9);
+    EXPECT_NE(result.exit_status, 0);
+    EXPECT_NE(result.err.find("rank " + std::to_string(victim)), std::string::npos) << result.err;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      if (rank != victim) expect_told(log(run, rank), victim);
+    }
+    expect_gone(ranks);
+    EXPECT_LT(seconds.back(), kSilenceSeconds + kMostSeconds);
+    fs::remove_all(run);
+  }
+  print_times("SIGSTOP", seconds);
+}
+
+// Ranks that the test starts itself, so that one may differ.
+class OddRank : public Faults {
+ protected:
+  std::vector<ChildResult> run(int ranks, int odd, const std::vector<std::string>& more,
+                               const std::vector<std::pair<std::string, std::string>>& environment,
+                               const std::string& binary = {}) {
+    const std::string folder = runs_.run("odd" + std::to_string(++count_));
+    const int port = testing::free_port();
+    std::vector<std::unique_ptr<Background>> jobs;
+    for (int rank = 0; rank < ranks; ++rank) {
+      ChildOptions options;
+      options.environment = testing::rank_environment(rank, ranks, port);
+      auto command = runs_.endless(folder, 0);
+      if (rank == odd) {
+        command.insert(command.end(), more.begin(), more.end());
+        options.environment.insert(options.environment.end(), environment.begin(), environment.end());
+        if (!binary.empty()) command[0] = binary;
+      }
+      jobs.push_back(std::make_unique<Background>(command, options));
+    }
+    std::vector<ChildResult> results;
+    for (const auto& job : jobs) results.push_back(job->wait());
+    std::vector<int64_t> ends;
+    for (const auto& job : jobs) ends.push_back(job->ended_ns());
+    const auto [first, last] = std::minmax_element(ends.begin(), ends.end());
+    spread_s_ = static_cast<double>(*last - *first) * 1e-9;
+    return results;
+  }
+
+  int count_ = 0;
+  double spread_s_ = 0;
+};
+
+TEST_F(OddRank, ThrowsInTheMiddle) {
+  for (int i = 0; i < repetitions() / 5; ++i) {
+    const int odd = i % kRanks;
+    const auto results = run(kRanks, odd, {}, {{"FURROW_FAILPOINTS", "train.step=error@7"}});
+    for (int rank = 0; rank < kRanks; ++rank) {
+      const ChildResult& result = results[static_cast<size_t>(rank)];
+      EXPECT_GT(result.exit_status, 0) << result.err;
+      EXPECT_NE(result.err.find("failpoint"), std::string::npos) << result.err;
+      EXPECT_TRUE(rank == odd || result.err.find("rank " + std::to_string(odd)) != std::string::npos)
+          << result.err;
+    }
+    EXPECT_LT(spread_s_, kMostSeconds);
+  }
+}
+
+TEST_F(OddRank, HasAnotherConfig) {
+  const auto results = run(kRanks, 1, {"--optimizer.lr", "0.5"}, {});
+  for (const ChildResult& result : results) {
+    EXPECT_EQ(result.exit_status, 7) << result.err;  // failed_precondition
+    EXPECT_NE(result.err.find("rank 1"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("config"), std::string::npos) << result.err;
+  }
+  EXPECT_LT(spread_s_, kMostSeconds);
+}
+
+// A copy of the binary whose libfurrow.so says another commit.
+std::string binary_of_another_commit(const std::string& folder) {
+  const fs::path bin = fs::canonical(testing::environment("FURROW_BIN")),
+                 lib = bin.parent_path().parent_path() / "lib";
+  fs::create_directories(folder + "/bin");
+  fs::create_directories(folder + "/lib");
+  fs::copy_file(bin, folder + "/bin/furrow");
+  for (const auto& entry : fs::directory_iterator(lib)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("libfurrow_torch"))
+      fs::create_symlink(entry.path(), folder + "/lib/" + name);
+    else if (name.starts_with("libfurrow.so"))
+      fs::copy(entry.path(), folder + "/lib/" + name, fs::copy_options::copy_symlinks);
+  }
+  const ChildResult version = testing::run_child({bin.string(), "--version"});
+  std::smatch commit;
+  if (!std::regex_search(version.out, commit, std::regex("\\b[0-9a-f]{12,40}\\b"))) return "";
+  std::string library = fs::canonical(folder + "/lib/libfurrow.so").string(), bytes = read_file(library);
+  const std::string from = commit.str(), to(from.size(), 'f');
+  for (size_t at; (at = bytes.find(from)) != std::string::npos;) bytes.replace(at, from.size(), to);
+  write_file_atomic(library, bytes);
+  return folder + "/bin/furrow";
+}
+
+TEST_F(OddRank, IsOfAnotherCommit) {
+  const std::string binary = binary_of_another_commit(runs_.folder() + "/other");
+  if (binary.empty()) GTEST_SKIP() << "this build has no commit stamped into it";
+  const auto results = run(kRanks, 2, {}, {}, binary);
+  for (const ChildResult& result : results) {
+    EXPECT_EQ(result.exit_status, 7) << result.err;
+    EXPECT_NE(result.err.find("rank 2"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("commit"), std::string::npos) << result.err;
+  }
+}
+
+}  // namespace
+}  // namespace furrow

@@ -1,0 +1,140 @@
+// Training on several processes ends with the bits of one, also when the launcher or a rank is killed on the
+// way and the run goes on with another number of ranks.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <iostream>
+#include <random>
+
+#include "furrow/base/file.h"
+#include "furrow/observe/summary.h"
+#include "tests/testing/outcome.h"
+#include "tests/testing/rank_job.h"
+#include "tests/testing/rank_runs.h"
+
+namespace furrow {
+namespace {
+
+using testing::ChildResult;
+using testing::Outcome;
+using testing::run_child;
+
+class Ranks : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    runs_ = new testing::RankRuns;
+    const ChildResult result = run_child(runs_->start(runs_->run("one"), 0));
+    ASSERT_EQ(result.exit_status, 0) << result.err;
+    expected_ = new Outcome(testing::outcome_of(runs_->run("one")));
+  }
+  static void TearDownTestSuite() {
+    delete runs_;
+    delete expected_;
+  }
+
+  static void expect_equal(const std::string& run) {
+    EXPECT_EQ(testing::difference(testing::outcome_of(run), *expected_), "") << run;
+  }
+
+  static testing::RankRuns* runs_;
+  static Outcome* expected_;
+};
+testing::RankRuns* Ranks::runs_ = nullptr;
+Outcome* Ranks::expected_ = nullptr;
+
+struct LayoutCase {
+  const char* name;
+  int ranks;
+  std::vector<std::string> settings;
+};
+
+class RankLayouts : public Ranks, public ::testing::WithParamInterface<LayoutCase> {};
+
+TEST_P(RankLayouts, EndWithTheBitsOfOneProcess) {
+  const std::string run = runs_->run(GetParam().name);
+  const ChildResult result = run_child(runs_->start(run, GetParam().ranks, GetParam().settings));
+  ASSERT_EQ(result.exit_status, 0) << result.err;
+  expect_equal(run);
+  const observe::Summary summary = observe::parse_summary(read_file(run + "/summary.json"));
+  ASSERT_TRUE(summary.audit.has_value());
+  EXPECT_EQ(summary.audit->ranks, GetParam().ranks);
+  for (int rank = 0; rank < GetParam().ranks; ++rank) {
+    EXPECT_TRUE(path_exists(run + "/logs/rank-" + std::to_string(rank) + ".log"));
+  }
+}
+
+constexpr const char* kReplicate = "--parallelism.data_parallel_replicate_degree";
+constexpr const char* kStage = "--parallelism.zero_stage";
+constexpr const char* kShard = "--parallelism.data_parallel_shard_degree";
+
+INSTANTIATE_TEST_SUITE_P(All, RankLayouts,
+                         ::testing::Values(LayoutCase{"replicate2", 2, {kReplicate, "2", kShard, "1"}},
+                                           LayoutCase{"replicate4", 4, {kReplicate, "4", kShard, "1"}},
+                                           LayoutCase{"zero1", 2, {kShard, "2", kStage, "1"}},
+                                           LayoutCase{"zero2", 2, {kShard, "2", kStage, "2"}},
+                                           LayoutCase{"zero3", 2, {}},
+                                           LayoutCase{"hybrid4", 4, {kReplicate, "2", kShard, "2"}}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_F(Ranks, AnotherSeedDiffers) {
+  const std::string run = runs_->run("seed");
+  ASSERT_EQ(run_child(runs_->start(run, 2, {"--debug.seed", "7"})).exit_status, 0);
+  EXPECT_NE(testing::difference(testing::outcome_of(run), *expected_), "");
+}
+
+// 2 -> 4 -> 1 -> 2 ranks, each but the last killed with `victim` somewhere on the way.
+void kill_and_go_on(const testing::RankRuns& runs, const std::string& run, bool launcher,
+                    std::mt19937& random) {
+  const std::vector<int> sizes = {2, 4, 1, 2};
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    const bool begun = std::filesystem::exists(run + "/config.toml");
+    const auto command = begun ? runs.resume(run, sizes[i]) : runs.start(run, sizes[i]);
+    testing::Background job(command, {});
+    if (i + 1 == sizes.size()) {
+      ASSERT_EQ(job.wait().exit_status, 0) << job.wait().err;
+      return;
+    }
+    const int64_t step = std::uniform_int_distribution<int64_t>(1, 15)(random) + 15 * static_cast<int64_t>(i);
+    testing::wait_until([&] { return job.ended() || testing::logged_step(run) >= step; });
+    const auto ranks = testing::children_of(job.pid());
+    if (job.ended() || ranks.empty()) continue;  // it finished first
+    kill(launcher ? job.pid() : ranks[random() % ranks.size()], SIGKILL);
+    job.wait();
+    for (const pid_t rank : ranks) {
+      EXPECT_TRUE(testing::wait_until([&] { return !testing::runs(rank); }, 2)) << "an orphan";
+    }
+  }
+}
+
+TEST_F(Ranks, AKilledLauncherOrRankAndAnotherNumberOfRanksChangeNothing) {
+  const char* given = std::getenv("FURROW_TEST_SEED");
+  const unsigned seed = given != nullptr ? static_cast<unsigned>(std::stoul(given)) : std::random_device()();
+  std::cout << "FURROW_TEST_SEED=" << seed << "\n";
+  std::mt19937 random(seed);
+  for (const bool launcher : {true, false, true, false}) {
+    const std::string run = runs_->run("killed" + std::to_string(random()));
+    kill_and_go_on(*runs_, run, launcher, random);
+    if (HasFatalFailure()) return;
+    expect_equal(run);
+  }
+}
+
+TEST_F(Ranks, SigtermStopsAllAfterTheSameStepAndTheRunGoesOn) {
+  const std::string run = runs_->run("sigterm");
+  testing::Background job(runs_->start(run, 2), {});
+  testing::wait_until([&] { return job.ended() || testing::logged_step(run) >= 10; });
+  kill(job.pid(), SIGTERM);
+  const ChildResult& stopped = job.wait();
+  EXPECT_TRUE(stopped.exit_status == 128 + SIGTERM || stopped.exit_status == 0) << stopped.err;
+  if (stopped.exit_status != 0) {
+    const observe::Summary summary = observe::parse_summary(read_file(run + "/summary.json"));
+    EXPECT_EQ(summary.status, "interrupted");
+  }
+  const ChildResult resumed = run_child(runs_->resume(run, 4));
+  ASSERT_EQ(resumed.exit_status, 0) << resumed.err;
+  expect_equal(run);
+}
+
+}  // namespace
+}  // namespace furrow

@@ -1,0 +1,108 @@
+#include <fmt/format.h>
+
+#include <cstring>
+
+#include "furrow/plan/share.h"
+#include "furrow/train/rank_share.h"
+#include "furrow/train/residence_torch.h"
+#include "tests/testing/run_ranks.h"
+#include "tests/testing/tiny_world_torch.h"
+
+namespace furrow::testing {
+namespace {
+
+// Notes what is read.
+class Ledger : public data::Source {
+ public:
+  explicit Ledger(const data::Source& source) : source_(source) {}
+  int64_t size() const override { return source_.size(); }
+  const std::vector<data::Field>& fields() const override { return source_.fields(); }
+  int64_t classes() const override { return source_.classes(); }
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> arrays) const override {
+    indices_.insert(indices_.end(), indices.begin(), indices.end());
+    source_.read(indices, arrays);
+  }
+  const std::vector<int64_t>& indices() const { return indices_; }
+
+ private:
+  const data::Source& source_;
+  mutable std::vector<int64_t> indices_;
+};
+
+bool same(const at::Tensor& part, const at::Tensor& whole, const train::Extent& extent) {
+  if (extent.size() == 0) return true;
+  const float* expected = whole.data_ptr<float>() + extent.begin;
+  return part.numel() == extent.size() &&
+         std::memcmp(part.data_ptr<float>(), expected, static_cast<size_t>(extent.size()) * sizeof(float)) ==
+             0;
+}
+
+void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
+              const train::RankContext& rank, const std::function<void(const RankResult&)>& inspect) {
+  const train::OptimizerRule rule(tiny.config.optimizer, tiny.config.lr_scheduler);
+  plan::TrainOptions train_options;
+  train_options.microbatch_sizes = options.microbatch_sizes;
+  train_options.recompute = options.recompute;
+  train_options.optimizer_state_copies = static_cast<int>(rule.state_names().size());
+  train_options.ranks = {rank.rank, world.zero_stage, world.reshard, world.deterministic,
+                         world.prefetch_units};
+  const plan::Program program = plan::compile_train(tiny.spec, world.layout(), train_options);
+  train::ModelState model(tiny.spec, rule.state_names(), /*seed=*/42, {},
+                          train::residence_of(plan::flat_layout(tiny.spec), program.placement, rank));
+  train::Executor executor(program, model, train::find_objective("supervised"), &rule, rank);
+  const Ledger ledger(*tiny.source);
+  data::LoaderOptions loader_options = train::loader_options(program, options.position);
+  loader_options.prefetch = 0;
+  data::Loader loader(ledger, data::SampleOrder(42, ledger.size(), true), loader_options);
+  train::RunOutputs outputs;
+  std::vector<observe::TraceEvent> trace;
+  for (int s = 0; s < options.steps; ++s) {
+    train::RunInputs inputs;
+    inputs.loader = &loader;
+    inputs.step = options.first_step + s;
+    inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
+    inputs.max_norm = 1.0;
+    if (options.trace) inputs.trace = &trace;
+    outputs = executor.run(inputs);
+  }
+  inspect({rank.rank, program, model, outputs, ledger.indices(), trace});
+}
+
+}  // namespace
+
+std::string WorldOptions::name() const {
+  return fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "");
+}
+
+void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
+               const std::function<void(const RankResult&)>& inspect,
+               const std::function<void(train::RankContext&)>& prepare) {
+  const auto run_one = [&](comm::Communicator& communicator) {
+    train::RankContext rank;
+    rank.threads = options.threads;
+    rank.seed = 42;
+    train::join(&communicator, world.layout(), &rank);
+    if (prepare) prepare(rank);
+    run_rank(tiny, options, world, rank, inspect);
+  };
+  run_ranks(world.ranks(), run_one, {.timeout_ms = 20'000});
+}
+
+std::string difference(const RankResult& rank, const StepResult& whole) {
+  size_t next_state = 0;
+  for (size_t u = 0; u < whole.params.size(); ++u) {
+    const train::UnitState& unit = rank.model.unit(static_cast<int>(u));
+    const std::string where = fmt::format("rank {}, unit {}: ", rank.rank, u);
+    if (!whole.params[u].defined()) continue;
+    if (!same(unit.params, whole.params[u], rank.model.params_extents()[u])) return where + "parameters";
+    for (size_t s = 0; s < rank.model.state_names().size(); ++s) {
+      const at::Tensor part = s < unit.states.size() ? unit.states[s] : at::Tensor();
+      if (!same(part, whole.states[next_state++], rank.model.states_extents()[u])) return where + "state";
+    }
+  }
+  if (rank.outputs.loss.loss.value() != whole.outputs.loss.loss.value()) return "the loss";
+  if (rank.outputs.scale.norm != whole.outputs.scale.norm) return "the norm";
+  return "";
+}
+
+}  // namespace furrow::testing

@@ -1,0 +1,45 @@
+// Steps of a tiny training on a world of ranks that are threads, compared bit by bit with those of one
+// process.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "furrow/plan/compile.h"
+#include "tests/testing/tiny_training_torch.h"
+
+namespace furrow::testing {
+
+struct WorldOptions {
+  int replicate = 1, shard = 1;
+  int zero_stage = 3;
+  plan::Reshard reshard = plan::Reshard::kDefault;
+  plan::Deterministic deterministic = plan::Deterministic::kStrict;
+  int prefetch_units = 1;
+  int ranks() const { return replicate * shard; }
+  plan::Layout layout() const { return plan::Layout({1, replicate, shard, 1, 1, 1}, ranks()); }
+  std::string name() const;  // "2x4 zero3"
+};
+
+// One rank after its steps.
+struct RankResult {
+  int rank = 0;
+  const plan::Program& program;
+  const train::ModelState& model;
+  const train::RunOutputs& outputs;
+  const std::vector<int64_t>& samples;            // indices that it read, in order
+  const std::vector<observe::TraceEvent>& trace;  // of StepOptions::trace
+};
+
+// Runs the steps on every rank; `prepare`, where given, is called on each rank's thread before, `inspect` at
+// its end.
+void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
+               const std::function<void(const RankResult&)>& inspect,
+               const std::function<void(train::RankContext&)>& prepare = {});
+
+// Where parameters, optimizer state, loss or norm of any rank differ from the whole ones of one process; ""
+// nowhere.
+std::string difference(const RankResult& rank, const StepResult& whole);
+
+}  // namespace furrow::testing
