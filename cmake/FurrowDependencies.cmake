@@ -1,6 +1,7 @@
 # Third-party libraries; docs/dependencies.md says what each is for.  Targets that a module may name in LINK:
 #   fmt::fmt nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus hwy::hwy ZLIB::ZLIB PkgConfig::deflate
 #   PkgConfig::xxhash PkgConfig::sodium mimalloc OpenMP::OpenMP_CXX Threads::Threads torch::torch
+#   arrow::arrow arrow::parquet
 include_guard(GLOBAL)
 
 find_package(Threads REQUIRED)
@@ -40,3 +41,6 @@ else()
 endif()
 find_program(FURROW_PYTHON python3 HINTS "${FURROW_DEPS}/venv/bin" NO_DEFAULT_PATH)
 find_program(FURROW_CLANG_FORMAT clang-format HINTS "${FURROW_DEPS}/venv/bin" NO_DEFAULT_PATH)
+if(FURROW_TABLES)
+  find_package(Arrow REQUIRED MODULE)
+endif()

@@ -19,6 +19,17 @@ struct Data {
   std::vector<std::string> test_files = {"test_batch.bin"};
   int64_t random_crop_padding = 0;
   bool random_flip = false;
+  std::string train_table;
+  std::string test_table;
+  std::string target;
+  std::vector<std::string> column_names;
+  std::string delimiter = ",";
+  std::vector<std::string> ignore_columns;
+  std::vector<std::string> categorical_columns;
+  std::vector<std::string> numeric_columns;
+  std::vector<std::string> missing_values = {"?", "NA", "NaN", "nan", "null"};
+  std::string trim_characters = " \t";
+  std::string unseen_category = "error";
   std::string tokenizer = "char";
   double validation_fraction = 0.1;
   double test_fraction = 0;
@@ -35,7 +46,8 @@ struct Data {
     constexpr std::string_view kCifar = "training.dataset=cifar10";
     constexpr std::string_view kImages = "training.dataset=cifar10|idx|pack";
     constexpr std::string_view kPack = "training.dataset=pack";
-    constexpr std::string_view kCarved = "training.dataset=cifar10|idx|text";
+    constexpr std::string_view kTable = "training.dataset=table";
+    constexpr std::string_view kCarved = "training.dataset=cifar10|idx|table|text";
     constexpr std::string_view kText = "training.dataset=text";
     v("train_images", &Data::train_images,
       {.only_if = kIdx, .doc = "File name under dataset_path; the same name with .gz is found too."});
@@ -60,6 +72,42 @@ struct Data {
       {.effect = kRecipe,
        .only_if = kImages,
        .doc = "Every other training image is mirrored left to right, drawn anew in each epoch."});
+    v("train_table", &Data::train_table,
+      {.effect = kRecipe, .only_if = kTable, .doc = "The table in dataset_path, where that is a folder."});
+    v("test_table", &Data::test_table,
+      {.only_if = kTable,
+       .doc = "The table of the test split, in the same folder. Empty: see test_fraction."});
+    v("target", &Data::target, {.effect = kRecipe, .only_if = kTable, .doc = "The column to predict."});
+    v("column_names", &Data::column_names,
+      {.effect = kRecipe, .only_if = kTable, .doc = "Of a CSV file without a first line that has them."});
+    v("delimiter", &Data::delimiter,
+      {.effect = kRecipe,
+       .choices = ",|;|:|tab",
+       .only_if = kTable,
+       .doc = "Between the columns of a CSV file."});
+    v("ignore_columns", &Data::ignore_columns,
+      {.effect = kRecipe, .only_if = kTable, .doc = "Columns that are left out."});
+    v("categorical_columns", &Data::categorical_columns,
+      {.effect = kRecipe,
+       .only_if = kTable,
+       .doc =
+           "Columns of categories, one input per value, even where the values are numbers. Columns with any "
+           "text are taken as such."});
+    v("numeric_columns", &Data::numeric_columns,
+      {.effect = kRecipe, .only_if = kTable, .doc = "Columns of numbers: any text in them is an error."});
+    v("missing_values", &Data::missing_values,
+      {.effect = kRecipe,
+       .only_if = kTable,
+       .doc =
+           "Texts that stand for no value, besides the empty one. A missing number becomes the mean and sets "
+           "an input of its own, a missing category is a category."});
+    v("trim_characters", &Data::trim_characters,
+      {.effect = kRecipe, .only_if = kTable, .doc = "Cut off both ends of each text in a table."});
+    v("unseen_category", &Data::unseen_category,
+      {.effect = kRecipe,
+       .choices = "error|ignore",
+       .only_if = kTable,
+       .doc = "A category that the training file does not have: an error, or none of the inputs is set."});
     v("tokenizer", &Data::tokenizer,
       {.effect = kRecipe,
        .choices = "char|byte",
@@ -71,15 +119,15 @@ struct Data {
        .max = 1,
        .below_max = true,
        .only_if = kCarved,
-       .doc = "Share of the training data kept for validation: random images, or the end of the text. 0: "
-              "none."});
+       .doc = "Share of the training data kept for validation: random images or rows, or the end of the "
+              "text. 0: none."});
     v("test_fraction", &Data::test_fraction,
       {.effect = kRecipe,
        .min = 0,
        .max = 1,
        .below_max = true,
-       .only_if = kText,
-       .doc = "Share of the text, from its end, kept for the test. 0: none."});
+       .only_if = "training.dataset=table|text",
+       .doc = "Share kept for the test: the end of the text, random rows of a table. 0: none."});
     v("normalize", &Data::normalize,
       {.effect = kRecipe,
        .only_if = kImages,

@@ -28,11 +28,12 @@ struct Training {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("dataset", &Training::dataset,
       {.effect = kRecipe,
-       .choices = "cifar10|idx|pack|text",
+       .choices = "cifar10|idx|pack|table|text",
        .doc = "Kind of data: cifar10, the binary version of CIFAR-10; idx, images and labels as MNIST stores "
-              "them; pack, what `furrow data pack` wrote; text, one file of characters or bytes."});
+              "them; pack, what `furrow data pack` wrote; table, CSV or "
+              "Parquet; text, one file of characters or bytes."});
     v("dataset_path", &Training::dataset_path,
-      {.doc = "The folder with the files; text: the file, plain or .gz."});
+      {.doc = "The folder with the files; text, table: the file, plain or .gz."});
     v("local_batch_size", &Training::local_batch_size,
       {.effect = kRecipe,
        .min = 1,

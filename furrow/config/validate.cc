@@ -84,10 +84,12 @@ void check_data(const Config& config) {
     if (config.model.name == name && dataset != "text" && dataset != "pack")
       refuse(config, "training.dataset", fmt::format("model.name = {} needs training.dataset = text", name));
   }
-  const bool images = config.model.name == "convnet" || config.model.name == "mlp";
-  if (images && dataset == "text") {
+  if (config.model.name == "mlp" && dataset == "text") {
+    refuse(config, "training.dataset", "model.name = mlp needs training.dataset = idx, not text");
+  }
+  if (config.model.name == "convnet" && (dataset == "text" || dataset == "table")) {
     refuse(config, "training.dataset",
-           fmt::format("model.name = {} needs training.dataset = idx, not text", config.model.name));
+           fmt::format("model.name = convnet needs training.dataset = idx, not {}", dataset));
   }
 }
 

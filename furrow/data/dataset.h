@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "furrow/data/source.h"
+#include "furrow/data/table.h"
 #include "furrow/preprocess/image_augmenter.h"
 #include "furrow/preprocess/preprocessor.h"
 
@@ -34,7 +35,7 @@ struct DatasetOptions {
   std::string kind;                 // a row of sources.cc: "cifar10", "idx", ...
   std::filesystem::path path = {};  // a folder; text: a file, plain or .gz
   double validation_fraction = 0;   // of the training data, [0, 1)
-  double test_fraction = 0;         // text: of the whole, from its end, [0, 1)
+  double test_fraction = 0;         // of the whole: text from its end, rows of a table; [0, 1)
   uint64_t seed = 0;                // which images are for validation
   int64_t context = 0;              // text: tokens of one sample, [training] seq_len
   std::string tokenizer = "char";   // text: "char" or "byte"
@@ -48,6 +49,10 @@ struct DatasetOptions {
   // pack: streamed when it has more bytes than this, else mapped; 0: always mapped.
   uint64_t memory_budget = 0;
   int readers = 0;                             // pack: threads that read at once; 0: one, or four to stream
+  std::string table_train = {};                // table: a file of the folder `path`
+  std::string table_test = {};                 // table: beside it; empty: test_fraction, or no test split
+  TableFormat table_format = {};               // table
+  TableRules table_rules = {};                 // table
   preprocess::Augmentation augmentation = {};  // images: of the training split
 };
 

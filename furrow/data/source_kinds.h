@@ -17,6 +17,10 @@ DataInfo probe_idx(const DatasetOptions& options);
 Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_pack(const DatasetOptions& options);
 
+// open_table.cc: CSV or Parquet, plain or .gz.
+Dataset open_table(const DatasetOptions& options, const Preprocessing* preprocessing);
+DataInfo probe_table(const DatasetOptions& options);
+
 // open_text.cc: one file, plain or .gz.
 Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_text(const DatasetOptions& options);

@@ -17,6 +17,12 @@ namespace fs = std::filesystem;
 bool is_cifar10(const fs::path& path) { return !find_file(path / "data_batch_1.bin").empty(); }
 bool is_idx(const fs::path& path) { return !find_file(path / "train-images-idx3-ubyte").empty(); }
 bool is_pack(const fs::path& path) { return fs::exists(path / storage::kPackFile); }
+bool is_table(const fs::path& path) {
+  const fs::path plain = path.extension() == ".gz" ? path.stem() : path;
+  const bool known =
+      plain.extension() == ".csv" || plain.extension() == ".tsv" || plain.extension() == ".parquet";
+  return known && !find_file(path).empty();
+}
 bool is_text(const fs::path& path) {
   const fs::path plain = path.extension() == ".gz" ? path.stem() : path;
   return plain.extension() == ".txt" && !find_file(path).empty();
@@ -26,6 +32,7 @@ constexpr SourceKind kSourceKinds[] = {
     {"cifar10", "CIFAR-10 in its binary version", &open_cifar10, &probe_cifar10, &is_cifar10},
     {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx, &is_idx},
     {"pack", "a folder that `furrow data pack` wrote", &open_pack, &probe_pack, &is_pack},
+    {"table", "rows of a CSV or Parquet file", &open_table, &probe_table, &is_table},
     {"text", "one text file, as characters or bytes", &open_text, &probe_text, &is_text},
 };
 
@@ -58,6 +65,21 @@ std::string guess_kind(const fs::path& path) {
                           path.string(), join(known, ", ")));
 }
 
+namespace {
+
+TableRules table_rules(const config::Config& config) {
+  const config::Data& data = config.data;
+  return {.target = data.target,
+          .number_target = false,
+          .categorical = data.categorical_columns,
+          .numeric = data.numeric_columns,
+          .missing = data.missing_values,
+          .trim = data.trim_characters,
+          .ignore_unseen = data.unseen_category == "ignore"};
+}
+
+}  // namespace
+
 DatasetOptions dataset_options(const config::Config& config) {
   const config::Data& data = config.data;
   return {.kind = config.training.dataset,
@@ -76,6 +98,12 @@ DatasetOptions dataset_options(const config::Config& config) {
           .test_files = data.test_files,
           .memory_budget = config::memory_budget(data),
           .readers = static_cast<int>(data.readers),
+          .table_train = data.train_table,
+          .table_test = data.test_table,
+          .table_format = {.delimiter = data.delimiter == "tab" ? '\t' : data.delimiter.front(),
+                           .names = data.column_names,
+                           .ignored = data.ignore_columns},
+          .table_rules = table_rules(config),
           .augmentation = {data.random_crop_padding, data.random_flip}};
 }
 

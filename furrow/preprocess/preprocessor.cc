@@ -9,6 +9,7 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/preprocess/image_normaliser.h"
+#include "furrow/preprocess/table_encoder.h"
 #include "furrow/preprocess/tokenizer.h"
 
 namespace furrow::preprocess {
@@ -19,6 +20,7 @@ constexpr Kind kKinds[] = {
     {"char", "text as Unicode characters, one token each, fitted alphabet", &CharTokenizer::load},
     {"image", "8-bit pixels to (x / 255 - mean) / std, fitted mean and std per channel",
      &ImageNormaliser::load},
+    {"table", "columns of numbers and categories, fitted moments and names", &TableEncoder::load},
 };
 
 }  // namespace

@@ -18,6 +18,7 @@ PROMISES = [
     ("convnet-mnist", "test_accuracy", 0.992, True),
     ("mlp-mnist", "test_accuracy", 0.975, True),
     ("convnet-cifar10", "validation_accuracy", 0.70, True),
+    ("mlp-adult", "test_accuracy", 0.85, True),
     ("gpt-shakespeare", "validation_loss", 1.88, False),
     ("llama-shakespeare", "validation_loss", 1.88, False),
     ("lstm-shakespeare", "validation_loss", 1.70, False),

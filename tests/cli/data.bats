@@ -93,3 +93,49 @@ fingerprint() { cat "$1/model/model.safetensors" <(python3 -c 'import json, sys;
   [ "$status" -eq 0 ]
   [[ $output == *libfurrow.so* && $output != *libtorch* ]]
 }
+
+@test "a table trains, packs and evaluates; commands without tables do not load Arrow" {
+  python3 - >table.csv <<'PY'
+import random
+random.seed(3)
+print("x,color,y")
+for _ in range(400):
+    x, c = random.random(), random.choice("rgb")
+    print(f"{x:.4f},{c},{'up' if x + (c == 'r') * 0.5 > 0.7 else 'down'}")
+PY
+  cat >table.toml <<'TOML'
+[model]
+name = "mlp"
+hidden = [16]
+[training]
+dataset = "table"
+dataset_path = "table.csv"
+local_batch_size = 20
+steps = 200
+threads = 1
+[optimizer]
+lr = 0.01
+[data]
+target = "y"
+validation_fraction = 0.1
+test_fraction = 0.2
+TOML
+  "$furrow" train table.toml --job.dump_folder plain --json >summary.json
+  [ "$(json summary.json 'd["test_accuracy"] > 0.9')" = True ]
+  grep -q '"target" = "class' plain/model/model.toml
+  "$furrow" eval plain --json >eval.json
+  [ "$(json eval.json 'd[0]["accuracy"]')" = "$(json summary.json 'd["test_accuracy"]')" ] || cat eval.json
+  "$furrow" data pack table.toml --out pack
+  "$furrow" train table.toml --job.dump_folder packed --training.dataset pack --training.dataset_path pack
+  [ "$(fingerprint plain)" = "$(fingerprint packed)" ]
+  echo "0.5,violet,up" >>table.csv
+  run --separate-stderr "$furrow" eval plain --split test
+  fails 2 "row 401: category 'violet' was not in the training data"
+  echo "0.5,r" >>table.csv
+  run --separate-stderr "$furrow" train table.toml --job.dump_folder bad
+  fails 2 "Expected 3 columns, got 2"
+  run env LD_DEBUG=files "$furrow" data verify pack
+  [[ $output == *libfurrow.so* && $output != *libarrow* ]]
+  run env LD_DEBUG=files "$furrow" plan table.toml --data.ignore_columns '["color"]'
+  [[ $output == *libarrow.so* && $output != *libtorch* ]]
+}

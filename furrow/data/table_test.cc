@@ -1,0 +1,307 @@
+// Tables: what columns become, splits, fitted values, and one clear line for each kind of bad row.
+#include "furrow/data/table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+#include <iterator>
+#include <set>
+
+#include "furrow/base/error.h"
+#include "furrow/base/process.h"
+#include "furrow/data/dataset.h"
+#include "furrow/data/test_files.h"
+#include "tests/testing/fuzz_replay.h"
+
+namespace furrow::data {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::ReadBuffers;
+using testing::TempFolder;
+
+DatasetOptions options_of(const std::filesystem::path& path, const std::string& target) {
+  DatasetOptions options{.kind = "table", .path = path, .seed = 3};
+  options.table_rules.target = target;
+  options.table_rules.missing = {"?"};
+  return options;
+}
+
+struct Row {
+  std::vector<float> input;
+  double target;
+};
+
+Row row(const Source& source, int64_t index) {
+  ReadBuffers buffers(source, 1);
+  source.read(std::vector<int64_t>{index}, buffers.views);
+  const auto input = buffers.views[0].as<float>();
+  const bool number = source.fields()[1].dtype == DType::kF32;
+  return {{input.begin(), input.end()},
+          number ? double{buffers.views[1].as<float>()[0]}
+                 : static_cast<double>(buffers.views[1].as<int64_t>()[0])};
+}
+
+template <class Function>
+std::string message_of(const Function& function, ErrorCode code = ErrorCode::kInvalidArgument) {
+  try {
+    function();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string message_of(const DatasetOptions& options, ErrorCode code = ErrorCode::kInvalidArgument) {
+  return message_of(
+      [&] {
+        const Dataset dataset = open_dataset(options);
+        if (dataset.test) dataset.test->size();
+      },
+      code);
+}
+
+constexpr const char* kSmall =
+    "age,job,hours,income\n"
+    "30, clerk,40,low\n"
+    "50,?,20,high\n"
+    "?,\"cook, chef\",30,low\n"
+    "40,clerk,30,high\n";
+
+TEST(Tables, ColumnsBecomeInputs) {
+  const TempFolder folder;
+  const DatasetOptions options = options_of(folder.write("t.csv", kSmall), "income");
+  const Dataset dataset = open_dataset(options);
+  ASSERT_EQ(dataset.train->size(), 4);
+  EXPECT_EQ(dataset.train->classes(), 2);
+  EXPECT_EQ(dataset.train->fields(),
+            (std::vector<Field>{{"input", DType::kF32, {6}}, {"target", DType::kI64, {}}}));
+  const float deviation = static_cast<float>(10 / std::sqrt(200.0 / 3));  // age: mean 40
+  // age, age missing, job missing, clerk, cook, hours
+  const float hours = static_cast<float>(10 / std::sqrt(50.0));
+  EXPECT_EQ(row(*dataset.train, 0).input, (std::vector<float>{-deviation, 0, 0, 1, 0, hours}));
+  EXPECT_EQ(row(*dataset.train, 1).input, (std::vector<float>{deviation, 0, 1, 0, 0, -hours}));
+  EXPECT_EQ(row(*dataset.train, 2).input, (std::vector<float>{0, 1, 0, 0, 1, 0}));
+  EXPECT_EQ(row(*dataset.train, 0).target, 1);  // "high" comes before "low"
+  EXPECT_EQ(row(*dataset.train, 1).target, 0);
+  const auto encoder = preprocess::load_as<preprocess::TableEncoder>(dataset.preprocessing);
+  EXPECT_THAT(encoder->target().labels, ElementsAre("high", "low"));
+  EXPECT_THAT(encoder->features()[1].values, ElementsAre("", "clerk", "cook, chef"));
+  EXPECT_EQ(dataset.preprocessing.at("classes"), "2");
+  const DataInfo info = probe(options);
+  EXPECT_EQ(info.fields, dataset.train->fields());
+  EXPECT_EQ(info.train_samples, 4);
+}
+
+TEST(Tables, ATargetMayBeANumber) {
+  const TempFolder folder;
+  DatasetOptions options = options_of(folder.write("t.csv", kSmall), "hours");
+  options.table_rules.number_target = true;
+  const Dataset dataset = open_dataset(options);
+  EXPECT_EQ(dataset.train->fields()[1], (Field{"target", DType::kF32, {1}}));
+  EXPECT_EQ(dataset.train->classes(), 1);
+  EXPECT_FLOAT_EQ(static_cast<float>(row(*dataset.train, 0).target),
+                  static_cast<float>(10 / std::sqrt(50.0)));
+  EXPECT_EQ(row(*dataset.train, 3).target, 0);
+}
+
+// 1,000 rows: x is the number of the row, y a class.
+std::string numbered(int rows) {
+  std::string text = "x,c,y\n";
+  for (int i = 0; i < rows; ++i) {
+    text += std::to_string(i) + "," + "abc"[i % 3] + "," + (i % 5 == 0 ? "p" : "q") + "\n";
+  }
+  return text;
+}
+
+TEST(Tables, SplitsAreDisjointCompleteAndFittedOnTraining) {
+  const TempFolder folder;
+  DatasetOptions options = options_of(folder.write("t.csv", numbered(1000)), "y");
+  options.validation_fraction = 0.2;
+  options.test_fraction = 0.1;
+  const Dataset dataset = open_dataset(options);
+  ASSERT_EQ(dataset.train->size(), 700);
+  ASSERT_EQ(dataset.validation->size(), 200);
+  ASSERT_EQ(dataset.test->size(), 100);
+  const auto encoder = preprocess::load_as<preprocess::TableEncoder>(dataset.preprocessing);
+  const preprocess::TableFeature& x = encoder->features()[0];
+  std::set<long> seen;
+  double sum = 0, squares = 0;
+  for (const Source* source : {dataset.train.get(), dataset.validation.get(), dataset.test.get()}) {
+    for (int64_t i = 0; i < source->size(); ++i) {
+      const Row got = row(*source, i);
+      const long number = std::lround(double{got.input[0]} * x.std + x.mean);
+      EXPECT_TRUE(seen.insert(number).second);
+      EXPECT_EQ(got.target, number % 5 == 0 ? 0 : 1);
+      EXPECT_EQ(got.input[static_cast<size_t>(1 + number % 3)], 1);
+      if (source != dataset.train.get()) continue;
+      sum += got.input[0];
+      squares += double{got.input[0]} * got.input[0];
+    }
+  }
+  EXPECT_EQ(seen.size(), 1000u);
+  EXPECT_NEAR(sum / 700, 0, 1e-6);
+  EXPECT_NEAR(squares / 700, 1, 1e-6);
+  DatasetOptions other = options;
+  other.seed = 4;
+  EXPECT_NE(open_dataset(other).preprocessing, dataset.preprocessing);
+  EXPECT_EQ(open_dataset(options, &dataset.preprocessing).preprocessing, dataset.preprocessing);
+  options.validation_fraction = 0.95;
+  EXPECT_THAT(message_of(options), HasSubstr("leave nothing to train on"));
+}
+
+TEST(Tables, ATestFileOfItsOwnStaysClosed) {
+  const TempFolder folder;
+  folder.write("train.csv", kSmall);
+  folder.write("test.csv", "age,job,hours,income\n35,clerk,10,high\n");
+  DatasetOptions options = options_of(folder.path(), "income");
+  EXPECT_THAT(message_of(options), HasSubstr("name the table in it with [data] train_table"));
+  options.table_train = "train.csv";
+  options.table_test = "test.csv";
+  const Dataset dataset = open_dataset(options);
+  EXPECT_EQ(dataset.test->size(), 1);
+  EXPECT_EQ(row(*dataset.test, 0).target, 0);
+  folder.write("test.csv", "age,job,hours,income\n35,pilot,10,high\n");
+  const Dataset closed = open_dataset(options);
+  EXPECT_THAT(
+      message_of([&] { closed.test->size(); }),
+      AllOf(HasSubstr("test.csv"), HasSubstr("column 'job', row 1: category 'pilot' was not in the training "
+                                             "data, which has , clerk, cook, chef")));
+  options.table_rules.ignore_unseen = true;
+  EXPECT_EQ(row(*open_dataset(options).test, 0).input[3], 0);
+  options.test_fraction = 0.1;
+  EXPECT_THAT(message_of(options), HasSubstr("both make a test split"));
+}
+
+TEST(Tables, EachBadRowIsOneClearLine) {
+  const TempFolder folder;
+  const auto with = [&](const std::string& text, const std::string& target = "y") {
+    return message_of(options_of(folder.write("bad.csv", text), target));
+  };
+  EXPECT_THAT(with("a,b,y\n1,2,p\n1,p\n"),
+              AllOf(HasSubstr("bad.csv"), HasSubstr("Expected 3 columns, got 2")));
+  EXPECT_THAT(with("a,b,y\n1,2,p\n1,2,3,p\n"), HasSubstr("Expected 3 columns, got 4"));
+  std::string text = "a,y\n";
+  for (int i = 0; i < 20; ++i) text += i == 12 ? "oops,p\n" : "1.5,p\n";
+  EXPECT_THAT(with(text), AllOf(HasSubstr("column 'a', row 13: 'oops' is no number"),
+                                HasSubstr("data.categorical_columns")));
+  EXPECT_THAT(with("a,y\n1,p\n2,?\n"), HasSubstr("column 'y', row 2: the target is missing"));
+  EXPECT_THAT(with("a,y\n1,p\n", "z"), HasSubstr("unknown column in data.target 'z'"));
+  EXPECT_THAT(with("a,y\n1,p\n", ""), HasSubstr("data.target is empty"));
+  EXPECT_THAT(with("a,a,y\n1,2,p\n"), HasSubstr("same name"));
+  EXPECT_THAT(with("y\np\n"), HasSubstr("no column besides the target"));
+  EXPECT_THAT(with("a,y\n"), HasSubstr("there are no rows"));
+  EXPECT_THAT(with(""), HasSubstr("no first line"));
+  EXPECT_THAT(with("a,y\n\"1,p\n"), HasSubstr("bad.csv"));
+  EXPECT_THAT(with("a,y\n1,\xff\xfe\n"), HasSubstr("bad.csv"));
+  std::string names = "a,y\n";
+  for (int i = 0; i < 1100; ++i) names += "n" + std::to_string(i) + ",p\n";
+  EXPECT_THAT(with(names), HasSubstr("column 'a' has 1100 different texts"));
+  DatasetOptions options = options_of(folder.write("t.csv", "a,y\n1,p\nx,p\n"), "y");
+  options.table_rules.numeric = {"a"};
+  EXPECT_THAT(message_of(options), HasSubstr("column 'a', row 2: 'x' is no number"));
+  options.table_rules.numeric = {"aa"};
+  EXPECT_THAT(message_of(options), HasSubstr("did you mean 'a'"));
+  EXPECT_THAT(message_of(options_of(folder / "none.csv", "y"), ErrorCode::kNotFound), HasSubstr("none.csv"));
+}
+
+TEST(Tables, FormatsOfCsv) {
+  const TempFolder folder;
+  DatasetOptions options = options_of(folder.write("t.csv", "1;x.\n2;y\n"), "label");
+  options.table_format = {.delimiter = ';', .names = {"n", "label"}};
+  options.table_rules.trim = " .";
+  const auto state = open_dataset(options).preprocessing;
+  EXPECT_THAT(preprocess::load_as<preprocess::TableEncoder>(state)->target().labels, ElementsAre("x", "y"));
+  options.table_rules.categorical = {"n"};
+  EXPECT_EQ(open_dataset(options).train->fields()[0].shape, (Shape{2}));
+  options =
+      options_of(folder.write("u.csv", "\xEF\xBB\xBF\"a \"\"q\"\"\",b,y\r\n1,2,p\r\n\r\n3,4,q\r\n"), "y");
+  options.table_format.ignored = {"b"};
+  const Dataset dataset = open_dataset(options);
+  EXPECT_EQ(dataset.train->size(), 2);
+  EXPECT_EQ(preprocess::load_as<preprocess::TableEncoder>(dataset.preprocessing)->features()[0].name,
+            "a \"q\"");
+  folder.write("v.csv.gz", testing::gzip_bytes(testing::bytes_of(kSmall)));
+  EXPECT_EQ(open_dataset(options_of(folder / "v.csv", "income")).train->size(), 4);
+}
+
+// Written by pyarrow 26: numbers, booleans, text, a dictionary, each with missing values; three encodings.
+TEST(Tables, ParquetEqualsCsv) {
+  const TempFolder folder;
+  const auto csv = options_of(
+      folder.write("t.csv", "n,f,b,s,d,y\n1,0.5,1,x,u,a\n?,2.5,0,?,v,b\n3,?,?,y\xc3\xa9,u,a\n"), "y");
+  const Dataset expected = open_dataset(csv);
+  for (const char* name : {"plain", "snappy", "zstd-v2"}) {
+    const auto corpus =
+        furrow::testing::source_root() / "furrow/data/table_fuzz_corpus" / (std::string(name) + ".parquet");
+    std::ifstream in(corpus, std::ios::binary);
+    std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+    ASSERT_FALSE(bytes.empty());
+    const auto path = folder.write("t.parquet", bytes.substr(1));
+    const Dataset dataset = open_dataset(options_of(path, "y"));
+    EXPECT_EQ(dataset.preprocessing, expected.preprocessing);
+    for (int64_t i = 0; i < 3; ++i) {
+      EXPECT_EQ(row(*dataset.train, i).input, row(*expected.train, i).input);
+      EXPECT_EQ(row(*dataset.train, i).target, row(*expected.train, i).target);
+    }
+    const auto cut = folder.write("cut.parquet", bytes.substr(1, bytes.size() - 10));
+    EXPECT_THAT(message_of(options_of(cut, "y"), ErrorCode::kDataLoss), HasSubstr("cut.parquet"));
+  }
+}
+
+TEST(Tables, CommandsWithoutTablesNeedNoArrow) {
+  // The library is opened by the first table: a test binary of its own would be needed to see the moment, so
+  // the command-line tests look at the processes; here only that it is a library of its own.
+  const TempFolder folder;
+  open_dataset(options_of(folder.write("t.csv", kSmall), "income"));
+  EXPECT_TRUE(library_is_mapped("libfurrow_tables.so"));
+  EXPECT_TRUE(library_is_mapped("libarrow.so"));
+}
+
+// UCI Adult: 32,561 rows, 7,841 above 50K; 16,281 and 3,846 for the test.
+TEST(RealSets, Adult) {
+  const auto path = testing::real_data("adult");
+  FURROW_NEED_DATA(path, "adult");
+  DatasetOptions options = options_of(path, "income");
+  options.table_train = "adult-train.csv";
+  options.table_test = "adult-test.csv";
+  options.table_format.names = {"age",
+                                "workclass",
+                                "fnlwgt",
+                                "education",
+                                "education_num",
+                                "marital_status",
+                                "occupation",
+                                "relationship",
+                                "race",
+                                "sex",
+                                "capital_gain",
+                                "capital_loss",
+                                "hours_per_week",
+                                "native_country",
+                                "income"};
+  options.table_rules.trim = " .";
+  const Dataset dataset = open_dataset(options);
+  ASSERT_EQ(dataset.train->size(), 32561);
+  ASSERT_EQ(dataset.test->size(), 16281);
+  for (const auto& [source, expected] : {std::pair(dataset.train.get(), 7841), {dataset.test.get(), 3846}}) {
+    std::vector<int64_t> all(static_cast<size_t>(source->size()));
+    for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int64_t>(i);
+    ReadBuffers buffers(*source, all.size());
+    source->read(all, buffers.views);
+    int64_t above = 0;
+    for (const int64_t label : buffers.views[1].as<int64_t>()) above += label;
+    EXPECT_EQ(above, expected);
+  }
+  // 6 numbers, categories of 9, 16, 7, 15, 6, 5, 2 and 42 values with the missing ones.
+  EXPECT_EQ(dataset.train->fields()[0].shape, (Shape{6 + 9 + 16 + 7 + 15 + 6 + 5 + 2 + 42}));
+}
+
+}  // namespace
+}  // namespace furrow::data
