@@ -24,10 +24,6 @@ class EmulatedLink {
  public:
   explicit EmulatedLink(LinkSpec spec) : spec_(spec) {}
 
-  // When the next frame may be handed to the system: a little (a token bucket of one millisecond) before it
-  // departs.
-  int64_t next_start_ns() const;
-
   // When the next frame may be handed to the system.
   int64_t next_start_ns() const { return out_free_ns_; }
 

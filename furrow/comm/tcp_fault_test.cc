@@ -51,6 +51,7 @@ std::vector<std::string> exchange(const std::function<void(testing::FaultProxy&)
   Detour rendezvous;
   std::vector<std::string> errors(2);
   std::vector<std::jthread> threads;
+  std::latch first_round(2);
   for (int rank = 0; rank < 2; ++rank) {
     threads.emplace_back([&, rank] {
       try {
@@ -62,6 +63,7 @@ std::vector<std::string> exchange(const std::function<void(testing::FaultProxy&)
         TcpTransport tcp(context, connect_tcp(context));
         std::vector<std::byte> out(kSize, std::byte{1}), in(kSize);
         for (uint32_t round = 0; round < 5; ++round) {
+          if (round == 1) first_round.arrive_and_wait();
           if (rank == 0 && round == 1) trouble(rendezvous.proxy());
           const int64_t deadline = in_seconds(round == 0 ? 60 : seconds);
           Envelope envelope;
