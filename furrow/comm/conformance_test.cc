@@ -293,7 +293,7 @@ TEST_P(Conformance, EqualsTheReference) {
   const bool messages = s.transport == "messages";
   const std::vector<Case> cases =
       make_cases(static_cast<uint64_t>(s.ranks + 100 * s.hosts + (messages ? 1000 : 0)),
-                 static_cast<size_t>(40 + 600 / s.ranks));
+                 static_cast<size_t>(s.ranks > 16 ? 20 : 20 + 400 / s.ranks));
   std::vector<int> host;
   for (int r = 0; r < s.ranks; ++r) host.push_back(s.interleaved ? r % s.hosts : r * s.hosts / s.ranks);
   std::vector<Shared> shared(cases.size());
