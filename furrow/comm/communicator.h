@@ -39,7 +39,7 @@ struct Progress {
   std::string group;
   uint64_t sequence = 0;
   bool finished = false;
-  int64_t started_ns = 0;  // Clock::monotonic_ns
+  int64_t changed_ns = 0;  // when it started or finished, Clock::monotonic_ns, to some ms
 };
 
 // Thread safe.  Not movable: groups point to it.
@@ -82,8 +82,9 @@ class Communicator {
   std::string would_run(const Collective& c, const Group& group) const;
 
   // For backends.
-  void note(const GroupSpec& group, const Envelope& operation, bool finished);  // for progress()
-  void check_alive() const;                                                     // throws after an abort
+  void note(const GroupSpec& group, const Envelope& operation, bool finished,
+            int64_t now_ns);   // for progress()
+  void check_alive() const;    // throws after an abort
   Transport& route(int peer);  // REQUIRES: peer is another rank
   Engine& engine();
   const AlgorithmTable& algorithms() const;

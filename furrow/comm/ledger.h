@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <tuple>
@@ -18,6 +19,7 @@ struct LedgerRow {
   std::string group;  // "dp_shard"
   CollectiveKind kind = CollectiveKind::kBarrier;
   std::string label;
+  int algorithm = 0;  // of the last call: row of algorithm_rows()
   int64_t calls = 0;
   int64_t payload_bytes = 0;  // the size S of the buffers: e elements, or all slices
   int64_t wire_bytes = 0;   // bytes that crossed to this rank (reduce, send: from this rank), frames included
@@ -26,17 +28,24 @@ struct LedgerRow {
   int64_t busy_ns = 0;      // from start to end of each, waiting for peers included
 };
 
-// Thread safe.
+// Thread safe; add() from one thread at a time.
 class Ledger {
  public:
-  void add(const std::string& group, const Collective& c, const LedgerRow& cost);
-  std::vector<LedgerRow> rows() const;  // by group, kind, label
-  void clear();
+  class Entry;
+  Ledger();
+  ~Ledger();
+
+  // The row of a kind and label, to add to; it stays.
+  Entry& entry(const std::string& group, CollectiveKind kind, const std::string& label);
+  static void add(Entry& entry, const LedgerRow& cost);
+  static const std::string& label(const Entry& entry);
+
+  std::vector<LedgerRow> rows() const;  // those with calls; by group, kind, label
+  void clear();                         // every total is 0 again; between operations
 
  private:
-  using Key = std::tuple<std::string, CollectiveKind, std::string>;
   mutable std::mutex mutex_;
-  std::map<Key, LedgerRow> rows_;
+  std::map<std::tuple<std::string, CollectiveKind, std::string>, std::unique_ptr<Entry>> entries_;
 };
 
 }  // namespace furrow::comm
