@@ -20,8 +20,6 @@
 namespace furrow::train {
 namespace {
 
-bool language(const config::Config& config) { return config.training.dataset == "text"; }
-
 std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
   if (request.dataset) return request.dataset;
   return std::make_shared<data::Dataset>(data::open_dataset(request.config));
@@ -49,7 +47,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
-  bench.objective = &find_objective(language(config) ? "language_modelling" : "supervised");
+  bench.objective = std::make_shared<const Objective>(make_objective(config.training));
   bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : core_count();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
