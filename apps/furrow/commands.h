@@ -9,6 +9,7 @@ extern const Command kTrainCommand;
 extern const Command kEvalCommand;
 extern const Command kPlanCommand;
 extern const Command kRunsCommand;
+extern const Command kModelsCommand;
 extern const Command kHelpCommand;
 
 }  // namespace furrow::app

@@ -14,6 +14,7 @@ import tempfile
 PROMISES = [
     ("convnet-fashion", "test_accuracy", 0.905, True),
     ("convnet-mnist", "test_accuracy", 0.992, True),
+    ("blocks-custom", "test_accuracy", 0.988, True),
     ("mlp-mnist", "test_accuracy", 0.975, True),
     ("gpt-shakespeare", "validation_loss", 1.88, False),
     ("llama-shakespeare", "validation_loss", 1.88, False),
