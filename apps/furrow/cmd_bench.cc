@@ -216,8 +216,10 @@ const Command kBenchCommand{
         "under torchrun, srun and mpirun. --tune writes the algorithms that later runs use "
         "(FURROW_COMM_TUNING,\n"
         "else ~/.config/furrow/comm-tuning).\n"
-        "data: batches of the training split in shuffled order, with nothing else to do; a config, a run or a\n"
-        "data set. A pack is measured mapped, streamed by one reader and by several. stored counts the bytes\n"
+        "data: batches of the training split in shuffled order, with nothing else to do; a config, a run or "
+        "a\n"
+        "data set. A pack is measured mapped, streamed by one reader and by several. stored counts the "
+        "bytes\n"
         "that are read, delivered those of the batches, both in GB/s.\n"
         "scaling: samples per second on N ranks over those of N independent one-rank runs at the same "
         "time.\n",

@@ -10,6 +10,7 @@ extern const Command kEvalCommand;
 extern const Command kPlanCommand;
 extern const Command kRunsCommand;
 extern const Command kDataCommand;
+extern const Command kModelsCommand;
 extern const Command kBenchCommand;
 extern const Command kHelpCommand;
 

@@ -24,7 +24,6 @@ struct LedgerRow {
   int64_t payload_bytes = 0;  // the size S of the buffers: e elements, or all slices
   int64_t wire_bytes = 0;   // bytes that crossed to this rank (reduce, send: from this rank), frames included
   int64_t bound_bytes = 0;  // bound_bytes() of the calls
-  int algorithm = 0;    // of the last call: row of algorithm_rows()
   int64_t busy_ns = 0;      // from start to end of each, waiting for peers included
 };
 

@@ -11,8 +11,10 @@ namespace furrow::config {
 
 struct Model {
   std::string name = "mlp";
+  std::vector<std::string> units;
   std::vector<int64_t> hidden = {1024, 1024};
   std::string activation = "relu";
+  std::string gelu = "exact";
   int64_t layers = 4;
   int64_t heads = 4;
   int64_t kv_heads = 0;
@@ -30,7 +32,14 @@ struct Model {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("name", &Model::name,
       {.effect = kRecipe,
-       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, or one that a program of yours adds."});
+       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, blocks (units listed one by one), or "
+              "one that a program of yours adds."});
+    v("units", &Model::units,
+      {.effect = kRecipe,
+       .only_if = "model.name=blocks",
+       .doc = "The network, a unit each: \"name: kind key=value ...\". What follows from the unit before or "
+              "from the "
+              "data may be left out; `classes` stands for their number."});
     v("hidden", &Model::hidden,
       {.effect = kRecipe,
        .min = 1,
@@ -41,6 +50,11 @@ struct Model {
        .choices = "relu|gelu",
        .only_if = "model.name=mlp",
        .doc = "After each hidden layer."});
+    v("gelu", &Model::gelu,
+      {.effect = kRecipe,
+       .choices = "exact|tanh",
+       .only_if = "model.name=gpt",
+       .doc = "exact: x Phi(x); tanh: its approximation, which the published GPT-2 was trained with."});
     v("layers", &Model::layers,
       {.effect = kRecipe,
        .min = 1,

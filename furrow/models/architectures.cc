@@ -16,13 +16,14 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Architecture, 6> kArchitectures = {{
+constexpr std::array<Architecture, 7> kArchitectures = {{
     {"mlp", &describe_mlp},
     {"convnet", &describe_convnet},
     {"gpt", &describe_gpt},
     {"llama", &describe_llama},
     {"rnn", &describe_rnn_model},
     {"lstm", &describe_lstm_model},
+    {"blocks", &describe_blocks},
 }};
 
 const Architecture& find_architecture(const std::string& name, std::span<const Architecture> extra) {

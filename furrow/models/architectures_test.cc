@@ -206,8 +206,8 @@ TEST(Architectures, UnknownNameListsTheKnown) {
   EXPECT_THAT(
       error_of(named("convnt"), images(1, 28, 28)),
       HasSubstr(
-          "[model] name: unknown architecture 'convnt': did you mean 'convnet'? known: convnet, gpt, llama, "
-          "lstm, mlp, rnn"));
+          "[model] name: unknown architecture 'convnt': did you mean 'convnet'? known: blocks, convnet, "
+          "gpt, llama, lstm, mlp, rnn"));
 }
 
 // An architecture and a kind that a program brings along.
@@ -294,8 +294,9 @@ TEST(Architectures, AProgramAddsItsOwn) {
 TEST(Architectures, EveryRowDescribesAModelThatIsValid) {
   for (const Architecture& row : architectures()) {
     const bool text = row.name != "mlp" && row.name != "convnet";
-    const plan::ModelSpec spec =
-        describe(named(std::string(row.name)), text ? tokens(64, 65) : images(1, 28, 28));
+    config::Model model = named(std::string(row.name));
+    model.units = {"embed: embedding width=8", "out: linear flatten=false out=classes"};
+    const plan::ModelSpec spec = describe(model, text ? tokens(64, 65) : images(1, 28, 28));
     EXPECT_GT(spec.parameter_count(), 0) << row.name;
     for (const plan::Unit& unit : spec.units) EXPECT_NO_THROW(find_kind(unit.kind));
   }

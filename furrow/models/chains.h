@@ -10,6 +10,7 @@ namespace furrow::models {
 plan::ModelSpec describe_mlp(const config::Model& model, const DataShape& data);
 plan::ModelSpec describe_convnet(const config::Model& model, const DataShape& data);
 plan::ModelSpec describe_gpt(const config::Model& model, const DataShape& data);
+plan::ModelSpec describe_blocks(const config::Model& model, const DataShape& data);
 plan::ModelSpec describe_llama(const config::Model& model, const DataShape& data);
 plan::ModelSpec describe_rnn_model(const config::Model& model, const DataShape& data);
 plan::ModelSpec describe_lstm_model(const config::Model& model, const DataShape& data);

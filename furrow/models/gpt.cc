@@ -46,7 +46,8 @@ plan::ModelSpec describe_gpt(const config::Model& model, const DataShape& data) 
             {"heads", model.heads},
             {"layers", model.layers},
             {"dropout", model.dropout},
-            {"bias", model.bias}});
+            {"bias", model.bias},
+            {"activation", std::string(model.gelu == "tanh" ? "gelu_tanh" : "gelu")}});
   }
   const std::string tied_to = model.tie_embeddings ? "wte.weight" : "";
   append(&spec, "lm_head", "lm_head",

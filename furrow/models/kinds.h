@@ -13,7 +13,7 @@ namespace furrow::models {
 //   linear             in, out: int; bias, flatten: bool; activation: "none" | "relu" | "gelu"
 //   token_embedding    vocab, context, width: int; dropout: double
 //   transformer_block  width, heads, layers (of the model, for the initialisation): int; dropout: double;
-//                      bias: bool
+//                      bias: bool; activation: "gelu" (also when absent) | "gelu_tanh"
 //   lm_head            vocab, width: int; bias: bool (of the norm); tied_to: full name of the embedding, or
 //   "" embedding          vocab, width: int; std: double (of the initial values) llama_block        width,
 //   heads, kv_heads, ffn, layers (for the initialisation): int; rope_theta, eps: double llama_head vocab,

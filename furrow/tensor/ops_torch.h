@@ -19,7 +19,7 @@
 
 namespace furrow::tensor {
 
-enum class Activation : uint8_t { kNone, kRelu, kGelu };  // GELU is the exact one, x * Phi(x)
+enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh };  // GELU is the exact one, x * Phi(x)
 
 // y [..., out] = activation(x [..., in] weight^T + bias); weight [out, in]; `bias` may be absent.
 at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
