@@ -1,7 +1,6 @@
 #include "furrow/comm/shared_transport.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <cstring>
@@ -16,13 +15,13 @@ namespace furrow::comm {
 namespace {
 
 constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers while asleep
-// Before sleeping: a wake-up through the kernel costs some 50 us.  Yielding lets a peer on the same core
-// answer.
-constexpr int kSpins = 500;
-constexpr int kYields = 100;
+// Before sleeping: longer than a wake-up through the kernel takes, or two ranks put each other to sleep in
+// turns.
+constexpr int64_t kSpinNs = 100'000;
+constexpr int kSpinsPerLook = 64;  // at the clock
 constexpr uint64_t kTellEvery = kSlots / 4;
-constexpr size_t kKeptStaging = 16;  // blocks
-constexpr int kSpinsCrowded = 20;    // more ranks than cores: whoever is waited for needs this one
+constexpr size_t kKeptStaging = 16;    // blocks
+constexpr int64_t kSpinCrowdedNs = 0;  // more ranks than cores: whoever is waited for needs this one
 
 // By its only writer.
 void count(std::atomic<int64_t>& total, size_t bytes) {
@@ -45,9 +44,9 @@ bool contradicts(const Envelope& mine, const Envelope& theirs) {
   return a != b;
 }
 
-int spins_for(const std::vector<Control*>& peers) {
+int64_t spin_ns_for(const std::vector<Control*>& peers) {
   const auto ranks = std::count_if(peers.begin(), peers.end(), [](const Control* c) { return c != nullptr; });
-  return ranks <= core_count() ? kSpins : kSpinsCrowded;
+  return ranks <= core_count() ? kSpinNs : kSpinCrowdedNs;
 }
 
 }  // namespace
@@ -57,7 +56,7 @@ Control* make_control(void* bytes) { return new (bytes) Control(); }
 SharedTransport::SharedTransport(Roster roster, std::vector<Control*> controls)
     : roster_(std::move(roster)),
       peers_(std::move(controls)),
-      spins_(spins_for(peers_)),
+      spin_ns_(spin_ns_for(peers_)),
       senders_(peers_.size()),
       receivers_(peers_.size()) {}
 
@@ -323,15 +322,15 @@ template <class Ready>
 void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t deadline_ns,
                                  const Ready& ready) {
   Control& me = own();
-  for (int i = 0; i < spins_ + kYields; ++i) {
-    if (ready()) return;
-    if (me.aborted.load(std::memory_order_relaxed) != 0) break;
-    if (i < spins_) {
+  int64_t end_ns = 0;  // of spinning; the clock is not looked at before the first round is over
+  do {
+    for (int i = 0; i < kSpinsPerLook; ++i) {
+      if (ready()) return;
+      if (me.aborted.load(std::memory_order_relaxed) != 0) break;
       spin_pause();
-    } else {
-      sched_yield();
     }
-  }
+    if (end_ns == 0) end_ns = now_ns() + spin_ns_;
+  } while (me.aborted.load(std::memory_order_relaxed) == 0 && now_ns() < end_ns);
   int64_t looked_ns = now_ns();
   while (true) {
     const uint32_t bell = me.bell.load();
