@@ -110,7 +110,9 @@ class Joined : public Membership {
     parse_link(options_.comm.throttle);  // refused before anybody waits
     const int64_t deadline_ns =
         system_clock().monotonic_ns() + options_.comm.init_timeout_seconds * kSecondNs;
-    const int64_t silence_ms = options_.comm.train_timeout_seconds * kMsPerSecond;
+    // Shorter than an operation may take: the watch knows who is silent, while a rank that waits only knows
+    // whom it waits for, who may wait as well.
+    const int64_t silence_ms = options_.comm.train_timeout_seconds * kMsPerSecond * 3 / 4;
     const Secret secret(world_.token);
     const Member self = self_of(world_, options_);
     StoreAddress where{world_.master_address, rendezvous_ports(world_)};

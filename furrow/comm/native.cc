@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "furrow/base/clock.h"
@@ -63,28 +64,29 @@ class NativeGroup : public GroupBackend {
  private:
   // Sends complete at the end, so that an exchange is {send, recv} on both sides.
   void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {
-    std::deque<Ticket> sends;
+    std::vector<Ticket> sends;
     for (size_t i = 0; i < batch.size(); ++i) run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
   }
 
-  void run_one(const Collective& c, uint64_t sequence, std::deque<Ticket>& sends, bool last) {
+  void run_one(const Collective& c, uint64_t sequence, std::vector<Ticket>& sends, bool last) {
     const int64_t started_ns = system_clock().monotonic_ns();
     const int64_t timeout_ms = c.timeout_ms > 0 ? c.timeout_ms : communicator_.options().timeout_ms;
     Call call({communicator_, spec_, topology_, scratch_}, c, envelope_of(spec_, c, sequence),
               started_ns + timeout_ms * kMillisecond);
     const WireBytes before = communicator_.wire_bytes();
-    const Operation operation(communicator_, spec_, call);
-    operation.guard([&] {
+    guarded(call, [&] {
       const int algorithm = choose(call);
       call.set_algorithm(algorithm);
-      operation.begin();
+      communicator_.note(spec_, call.envelope(0), false, started_ns);
       algorithm_rows()[static_cast<size_t>(algorithm)].run(call);
       sends.insert(sends.end(), call.pending().begin(), call.pending().end());
-      for (; last && !sends.empty(); sends.pop_front()) call.wait(sends.front());
-      operation.end();
+      if (!last) return;
+      for (const Ticket& ticket : sends) call.wait(ticket);
     });
     scratch_.release();
-    record(call, before, started_ns);
+    const int64_t finished_ns = system_clock().monotonic_ns();
+    communicator_.note(spec_, call.envelope(0), true, finished_ns);
+    record(call, before, finished_ns - started_ns);
   }
 
   int choose(const Call& call) const {
@@ -96,60 +98,51 @@ class NativeGroup : public GroupBackend {
     return table.choose(call, spec_.canonical);
   }
 
-  void record(const Call& call, const WireBytes& before, int64_t started_ns) {
+  void record(const Call& call, const WireBytes& before, int64_t busy_ns) {
     const Collective& c = call.c;
     const WireBytes after = communicator_.wire_bytes();
     const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
     LedgerRow cost;
+    cost.algorithm = call.algorithm();
     cost.calls = 1;
-    cost.algorithm = call.envelope(0).algorithm;
-    cost.payload_bytes = static_cast<int64_t>(std::max(c.in.size(), c.out.size()));
+    cost.payload_bytes = static_cast<int64_t>(call.payload());
     cost.wire_bytes =
         outgoing ? after.sent + after.overhead_sent - before.sent - before.overhead_sent
                  : after.received + after.overhead_received - before.received - before.overhead_received;
-    cost.bound_bytes = bound_bytes(c, spec_.rank, static_cast<int>(spec_.members.size()));
-    cost.busy_ns = system_clock().monotonic_ns() - started_ns;
-    communicator_.ledger().add(spec_.name, c, cost);
+    cost.bound_bytes = bound_bytes(c, spec_.rank, call.size());
+    cost.busy_ns = busy_ns;
+    LedgerRow*& row = rows_[static_cast<size_t>(c.kind)];
+    if (row == nullptr || row->label != c.label)
+      row = &communicator_.ledger().row(spec_.name, c.kind, c.label);
+    communicator_.ledger().add(*row, cost);
   }
 
-  // What surrounds the run of an algorithm: progress, and errors that say where they happened and end all
-  // ranks.
-  class Operation {
-   public:
-    Operation(Communicator& communicator, const GroupSpec& spec, const Call& call)
-        : communicator_(communicator), spec_(spec), call_(call) {}
-    void begin() const { communicator_.note(spec_, call_.envelope(0), false); }
-    void end() const { communicator_.note(spec_, call_.envelope(0), true); }
-
-    template <class Body>
-    void guard(const Body& body) const {
-      try {
-        communicator_.check_alive();
-        body();
-      } catch (const Error& error) {
-        fail(error);
-      } catch (const std::exception& error) {
-        fail(Error(ErrorCode::kInternal, error.what()));
-      }
+  // An error says where it happened, and ends the work of all ranks.
+  template <class Body>
+  void guarded(const Call& call, const Body& body) {
+    try {
+      communicator_.check_alive();
+      body();
+    } catch (const Error& error) {
+      fail(call, error);
+    } catch (const std::exception& error) {
+      fail(call, Error(ErrorCode::kInternal, error.what()));
     }
+  }
 
-   private:
-    [[noreturn]] void fail(const Error& error) const {
-      const Error full =
-          error.with_context(fmt::format("{} in group {} on {}", describe(call_.envelope(0)), spec_.name,
-                                         describe(communicator_.roster(), communicator_.rank())));
-      communicator_.abort(full);
-      throw full;
-    }
-    Communicator& communicator_;
-    const GroupSpec& spec_;
-    const Call& call_;
-  };
+  [[noreturn]] void fail(const Call& call, const Error& error) {
+    const Error full =
+        error.with_context(fmt::format("{} in group {} on {}", describe(call.envelope(0)), spec_.name,
+                                       describe(communicator_.roster(), communicator_.rank())));
+    communicator_.abort(full);
+    throw full;
+  }
 
   Communicator& communicator_;
   Scratch& scratch_;
   const GroupSpec spec_;
   const Topology topology_;
+  std::array<LedgerRow*, kCollectiveKinds> rows_{};  // the last ones used
 };
 
 class Native : public Backend {
