@@ -205,7 +205,7 @@ class Joined : public Membership {
     if (progress.operation.empty()) return {};
     return {fmt::format("{} in group {}, {}begun", progress.operation, progress.group,
                         progress.finished ? "finished, " : ""),
-            progress.started_ns};
+            progress.changed_ns};
   }
 
   World world_;

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <ctime>
+#include <utility>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/hash.h"
@@ -15,6 +17,16 @@ namespace furrow::comm {
 namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
+constexpr size_t kSmall = 4096;
+
+// Reading the exact clock twice would be a fifth of a small operation.  The coarse one is the same clock, as
+// of the last tick of some ms: right on average, and enough for deadlines.
+int64_t clock_ns(bool coarse) {
+  if (!coarse) return system_clock().monotonic_ns();
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
 
 bool is_pair(CollectiveKind kind) { return kind == CollectiveKind::kSend || kind == CollectiveKind::kRecv; }
 
@@ -35,11 +47,17 @@ Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t seque
   return e;
 }
 
+// Of the one operation that runs, whatever its group.
+struct Shared {
+  Scratch scratch;
+  WireBytes counted;  // when the last one ended
+};
+
 class NativeGroup : public GroupBackend {
  public:
-  NativeGroup(Communicator& communicator, Scratch& scratch, GroupSpec spec)
+  NativeGroup(Communicator& communicator, Shared& shared, GroupSpec spec)
       : communicator_(communicator),
-        scratch_(scratch),
+        shared_(shared),
         spec_(std::move(spec)),
         topology_(topology_of(communicator, spec_)) {}
 
@@ -57,7 +75,7 @@ class NativeGroup : public GroupBackend {
   }
 
   std::string algorithm_of(const Collective& c) const override {
-    const Call call({communicator_, spec_, topology_, scratch_}, c, {}, 0);
+    const Call call({communicator_, spec_, topology_, shared_.scratch}, c, {}, 0);
     return std::string(algorithm_rows()[static_cast<size_t>(choose(call))].name);
   }
 
@@ -69,11 +87,11 @@ class NativeGroup : public GroupBackend {
   }
 
   void run_one(const Collective& c, uint64_t sequence, std::vector<Ticket>& sends, bool last) {
-    const int64_t started_ns = system_clock().monotonic_ns();
+    const bool small = std::max(c.in.size(), c.out.size()) <= kSmall;
+    const int64_t started_ns = clock_ns(small);
     const int64_t timeout_ms = c.timeout_ms > 0 ? c.timeout_ms : communicator_.options().timeout_ms;
-    Call call({communicator_, spec_, topology_, scratch_}, c, envelope_of(spec_, c, sequence),
+    Call call({communicator_, spec_, topology_, shared_.scratch}, c, envelope_of(spec_, c, sequence),
               started_ns + timeout_ms * kMillisecond);
-    const WireBytes before = communicator_.wire_bytes();
     guarded(call, [&] {
       const int algorithm = choose(call);
       call.set_algorithm(algorithm);
@@ -83,10 +101,10 @@ class NativeGroup : public GroupBackend {
       if (!last) return;
       for (const Ticket& ticket : sends) call.wait(ticket);
     });
-    scratch_.release();
-    const int64_t finished_ns = system_clock().monotonic_ns();
+    shared_.scratch.release();
+    const int64_t finished_ns = clock_ns(small);
     communicator_.note(spec_, call.envelope(0), true, finished_ns);
-    record(call, before, finished_ns - started_ns);
+    record(call, finished_ns - started_ns);
   }
 
   int choose(const Call& call) const {
@@ -98,9 +116,9 @@ class NativeGroup : public GroupBackend {
     return table.choose(call, spec_.canonical);
   }
 
-  void record(const Call& call, const WireBytes& before, int64_t busy_ns) {
+  void record(const Call& call, int64_t busy_ns) {
     const Collective& c = call.c;
-    const WireBytes after = communicator_.wire_bytes();
+    const WireBytes after = communicator_.wire_bytes(), before = std::exchange(shared_.counted, after);
     const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
     LedgerRow cost;
     cost.algorithm = call.algorithm();
@@ -111,10 +129,11 @@ class NativeGroup : public GroupBackend {
                  : after.received + after.overhead_received - before.received - before.overhead_received;
     cost.bound_bytes = bound_bytes(c, spec_.rank, call.size());
     cost.busy_ns = busy_ns;
-    LedgerRow*& row = rows_[static_cast<size_t>(c.kind)];
-    if (row == nullptr || row->label != c.label)
-      row = &communicator_.ledger().row(spec_.name, c.kind, c.label);
-    communicator_.ledger().add(*row, cost);
+    Ledger::Entry*& entry = entries_[static_cast<size_t>(c.kind)];
+    if (entry == nullptr || Ledger::label(*entry) != c.label) {
+      entry = &communicator_.ledger().entry(spec_.name, c.kind, c.label);
+    }
+    Ledger::add(*entry, cost);
   }
 
   // An error says where it happened, and ends the work of all ranks.
@@ -139,23 +158,24 @@ class NativeGroup : public GroupBackend {
   }
 
   Communicator& communicator_;
-  Scratch& scratch_;
+  Shared& shared_;
   const GroupSpec spec_;
   const Topology topology_;
-  std::array<LedgerRow*, kCollectiveKinds> rows_{};  // the last ones used
+  std::array<Ledger::Entry*, kCollectiveKinds> entries_{};  // the last ones used
 };
 
 class Native : public Backend {
  public:
-  explicit Native(Communicator& communicator) : communicator_(communicator), scratch_(communicator) {}
+  explicit Native(Communicator& communicator)
+      : communicator_(communicator), shared_{Scratch(communicator), {}} {}
   std::string_view name() const override { return "native"; }
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
-    return std::make_unique<NativeGroup>(communicator_, scratch_, spec);
+    return std::make_unique<NativeGroup>(communicator_, shared_, spec);
   }
 
  private:
   Communicator& communicator_;
-  Scratch scratch_;  // of the one operation that runs
+  Shared shared_;
 };
 
 }  // namespace
