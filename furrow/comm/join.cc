@@ -21,6 +21,9 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kMsPerSecond = 1'000;
 
+// Of a time limit: a little less, because the watch knows more of a stopped rank than those that wait for it.
+constexpr int64_t kSilenceMsPerSecond = 900;
+
 // Another network namespace is another host, whatever else is shared: the ranks of one reach each other over
 // its links.
 std::string network_namespace() {
@@ -110,9 +113,7 @@ class Joined : public Membership {
     parse_link(options_.comm.throttle);  // refused before anybody waits
     const int64_t deadline_ns =
         system_clock().monotonic_ns() + options_.comm.init_timeout_seconds * kSecondNs;
-    // Shorter than an operation may take: the watch knows who is silent, while a rank that waits only knows
-    // whom it waits for, who may wait as well.
-    const int64_t silence_ms = options_.comm.train_timeout_seconds * kMsPerSecond * 3 / 4;
+    const int64_t silence_ms = options_.comm.train_timeout_seconds * kSilenceMsPerSecond;
     const Secret secret(world_.token);
     const Member self = self_of(world_, options_);
     StoreAddress where{world_.master_address, rendezvous_ports(world_)};
