@@ -61,6 +61,12 @@ Program finish(Draft* draft) {
   return std::move(program);
 }
 
+// Programs without gradients have no order of addition to choose.
+RankOptions exact(RankOptions ranks) {
+  ranks.deterministic = Deterministic::kStrict;
+  return ranks;
+}
+
 void append(const std::vector<Value>& values, std::vector<Value>* to) {
   to->insert(to->end(), values.begin(), values.end());
 }
@@ -107,7 +113,7 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
 Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
                          const std::vector<int64_t>& microbatch_sizes, const RankOptions& ranks) {
   check_sizes(microbatch_sizes);
-  const Placement placement = placement_for(layout, ranks, count(microbatch_sizes));
+  const Placement placement = placement_for(layout, exact(ranks), count(microbatch_sizes));
   Draft draft(spec, placement, "evaluate", microbatch_sizes, 0);
   draft.program.inputs = draft.kept(0, false);
   generate_evaluation(&draft);
@@ -119,7 +125,7 @@ Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
 }
 
 Program compile_save(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
-  const Placement placement = placement_for(layout, options.ranks, 0);
+  const Placement placement = placement_for(layout, exact(options.ranks), 0);
   Draft draft(spec, placement, "save", {}, options.optimizer_state_copies);
   draft.program.inputs = draft.kept(0, true);
   generate_snapshots(&draft);

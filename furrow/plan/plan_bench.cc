@@ -39,10 +39,18 @@ void compile_rank(benchmark::State& state, std::array<int, 2> mesh, int zero_sta
   const Layout layout({1, mesh[0], mesh[1], 1, 1, 1}, 8);
   for (auto _ : state) benchmark::DoNotOptimize(compile_train(spec, layout, rank_options(zero_stage)));
 }
-BENCHMARK_CAPTURE(compile_rank, ddp8, {8, 1}, 3)->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(compile_rank, zero1_8, {1, 8}, 1)->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(compile_rank, zero3_8, {1, 8}, 3)->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(compile_rank, hsdp_2x4, {2, 4}, 3)->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(compile_rank, ddp8, {8, 1}, 3)
+    ->Name("plan/compile_train/units:100/microbatches:32/ddp8")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(compile_rank, zero1_8, {1, 8}, 1)
+    ->Name("plan/compile_train/units:100/microbatches:32/zero1_8")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(compile_rank, zero3_8, {1, 8}, 3)
+    ->Name("plan/compile_train/units:100/microbatches:32/zero3_8")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(compile_rank, hsdp_2x4, {2, 4}, 3)
+    ->Name("plan/compile_train/units:100/microbatches:32/hsdp_2x4")
+    ->Unit(benchmark::kMillisecond);
 
 void check_world(benchmark::State& state) {
   const ModelSpec spec = model();

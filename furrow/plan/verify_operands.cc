@@ -204,13 +204,12 @@ class OperandRule {
         all = replica_block(place(), k);
       }
     }
+    const bool pieces = instruction_.axis == GroupAxis::kReplicate;
+    Operands operands{{}, nodes(use, facts_.tree.cover(all), pieces ? Part::kPiece : Part::kShard), {}};
+    if (instruction_.writes != operands.writes) fail(fmt::format("it must write {}", names(operands.writes)));
     const Exchange exchange = exchange_of(facts_.program, instruction_);
-    const Operands operands{nodes(use, exchange.nodes[exchange.self], exchange.given_part),
-                            nodes(use, facts_.tree.cover(all), exchange.kept_part),
-                            {}};
-    if (instruction_.reads != operands.reads || instruction_.writes != operands.writes) {
-      fail(fmt::format("it must add up {} to {}", names(operands.reads), names(operands.writes)));
-    }
+    operands.reads = nodes(use, exchange.nodes[exchange.self], exchange.given_part);
+    if (instruction_.reads != operands.reads) fail(fmt::format("it must read {}", names(operands.reads)));
     return operands;
   }
 

@@ -116,6 +116,18 @@ TEST_F(Changed, APairInAnotherOrderOnOneRank) {
   EXPECT_THAT(error(), HasSubstr("reduce_grads u1 over dp_replicate"));
 }
 
+TEST_F(Changed, AnotherUnitFirstOnOneRank) {
+  use({1, 2, 1, 4});
+  const size_t first = find(0, Op::kStep, 0), second = find(0, Op::kStep, 1);
+  ASSERT_EQ(second, first + 2);  // step and gather_updated of u0, then of u1
+  std::rotate(at(0, first), at(0, second), at(0, second + 2));
+  verify(programs[0], spec);
+  EXPECT_THAT(error(),
+              HasSubstr(fmt::format("rank 1 #{} gather_updated u0 over dp_shard: meets rank 0 in #{} "
+                                    "gather_updated u1 over dp_shard, which differs",
+                                    find(1, Op::kGatherUpdated, 0), first + 1)));
+}
+
 TEST_F(Changed, RanksThatWaitInACircle) {
   // Shard groups 0 1 and 2 3, replica groups 0 2 and 1 3.  Ranks 0 and 3 want their shard group before their
   // replicas, ranks 1 and 2 the other way round: 0 waits for 1, 1 for 3, 3 for 2, 2 for 0.
@@ -145,7 +157,7 @@ TEST_F(Changed, AnotherSlice) {
   const size_t reduce = find(3, Op::kReduceGrads, 1);
   list(3)[reduce].writes[0].part = Part::kPiece;
   EXPECT_THAT(error(),
-              HasSubstr(fmt::format("rank 3 #{} reduce_grads u1 over dp_shard: it must add up", reduce)));
+              HasSubstr(fmt::format("rank 3 #{} reduce_grads u1 over dp_shard: it must write", reduce)));
 }
 
 TEST_F(Changed, AnotherPlaceInTheSlot) {

@@ -147,9 +147,10 @@ std::span<const std::byte> SafetensorsFile::expect(std::string_view name, DType 
                                                    const Shape& shape) const {
   const TensorInfo& tensor = at(name);
   if (tensor.dtype != dtype || tensor.shape != shape) {
-    throw Error(ErrorCode::kFailedPrecondition,
-                fmt::format("{}: tensor '{}' is {} {}, wanted is {} {}", path(), name, to_string(tensor.dtype),
-                            to_string(tensor.shape), to_string(dtype), to_string(shape)));
+    throw Error(
+        ErrorCode::kFailedPrecondition,
+        fmt::format("{}: tensor '{}' is {} {}, wanted is {} {}", path(), name, to_string(tensor.dtype),
+                    to_string(tensor.shape), to_string(dtype), to_string(shape)));
   }
   return bytes(tensor);
 }

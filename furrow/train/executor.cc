@@ -70,19 +70,27 @@ struct Executor::Impl {
     }
   }
 
-  void execute(const BoundInstruction& step) {
-    const int64_t start_ns = state.inputs->trace ? rank.clock->monotonic_ns() : 0;
+  // `act` with the instruction as the context of its errors.
+  template <class Act>
+  void within(const BoundInstruction& step, const Act& act) const {
     try {
-      state.settle(step);
-      for (const auto& [unit, operand] : step.gathered) {
-        if (!state.model.is_whole(unit)) state.model.point_at(unit, state.flat(operand).data());
-      }
-      step.handler(state, step);
+      act();
     } catch (Error& error) {
       throw error.with_context(where(step));
     } catch (const std::exception& error) {
       throw Error(ErrorCode::kInternal, error.what()).with_context(where(step));
     }
+  }
+
+  void execute(const BoundInstruction& step) {
+    const int64_t start_ns = state.inputs->trace ? rank.clock->monotonic_ns() : 0;
+    within(step, [&] {
+      state.settle(step);
+      for (const auto& [unit, operand] : step.gathered) {
+        if (!state.model.is_whole(unit)) state.model.point_at(unit, state.flat(operand).data());
+      }
+      step.handler(state, step);
+    });
     for (const int slot : step.drops) state.release(slot);
     if (state.inputs->trace && !step.communicates())
       state.inputs->trace->push_back(
@@ -100,15 +108,8 @@ struct Executor::Impl {
       }
       if (instruction.predicate == plan::Predicate::kAlways || state.outputs.scale.finite) execute(step);
     }
-    for (const std::shared_ptr<Flight>& flight : state.started) land(*flight);
-  }
-
-  void land(Flight& flight) {
-    if (flight.landed) return;
-    try {
-      state.land(flight);
-    } catch (Error& error) {
-      throw error.with_context(where(*flight.bound));
+    for (const std::shared_ptr<Flight>& flight : state.started) {
+      if (!flight->landed) within(*flight->bound, [&] { state.land(*flight); });
     }
   }
 

@@ -125,6 +125,23 @@ TEST_P(Networks, TheNormIsThatOfTheMeanGradient) {
               std::min(1.0, 1.0 / (expected + 1e-6)), 1e-9);
 }
 
+TEST_P(Networks, OnlyParametersThatDecayDecay) {
+  TinyTraining still = tiny_;
+  still.config.optimizer.weight_decay = 0;
+  const StepResult with = run_steps(tiny_, {}), without = run_steps(still, {});
+  const plan::FlatLayout flat = plan::flat_layout(tiny_.spec);
+  for (size_t u = 0; u < with.params.size(); ++u) {
+    if (!with.params[u].defined()) continue;
+    const int64_t border = flat.units[u].decay_elements, end = flat.units[u].elements;
+    const auto part = [](const at::Tensor& t, int64_t from, int64_t to) {
+      return t.narrow(0, from, to - from);
+    };
+    EXPECT_TRUE(same_bits({part(with.params[u], border, end)}, {part(without.params[u], border, end)}));
+    EXPECT_EQ(same_bits({part(with.params[u], 0, border)}, {part(without.params[u], 0, border)}),
+              border == 0);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(testing::tiny_names()), [](const auto& info) {
   std::string name = info.param;
   std::replace(name.begin(), name.end(), '-', '_');

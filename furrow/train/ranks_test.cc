@@ -109,14 +109,11 @@ TEST_P(Bits, EqualWithEveryOptimizerOnShards) {
   options.microbatch_sizes = {2, 2, 2, 1};
   options.steps = 3;
   for (const plan::OptimizerSpec& optimizer : plan::optimizer_specs()) {
-    for (const double momentum : {0.0, 0.9}) {
-      if (momentum == 0.0 && !optimizer.stateless_without_momentum) continue;
-      TinyTraining tiny = tiny_;
-      tiny.config.optimizer.name = std::string(optimizer.name);
-      tiny.config.optimizer.momentum = momentum;
-      const StepResult whole = run_steps(tiny, options);
-      for (const int stage : {1, 2, 3}) expect_same(tiny, options, {.shard = 3, .zero_stage = stage}, whole);
-    }
+    TinyTraining tiny = tiny_;
+    tiny.config.optimizer.name = std::string(optimizer.name);
+    tiny.config.optimizer.momentum = 0.9;
+    const StepResult whole = run_steps(tiny, options);
+    for (const int stage : {1, 2, 3}) expect_same(tiny, options, {.shard = 3, .zero_stage = stage}, whole);
   }
 }
 

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <limits>
 #include <utility>
@@ -218,12 +217,6 @@ void Run::loop() {
   ledger_.end_steps(bench_.rank);
 }
 
-bool Run::validation_falls_due() const {
-  const config::Validation& config = bench_.config.validation;
-  if (!config.enable || !bench_.dataset->validation) return false;
-  return state_.step == total_steps_ || (config.freq > 0 && state_.step % config.freq == 0);
-}
-
 void Run::one_step() {
   FURROW_FAILPOINT("train.step");
   const config::Config& config = bench_.config;
@@ -307,42 +300,6 @@ void Run::emit(const observe::StepRecord& record) {
   if (first()) sinks_->log(record);
 }
 
-void Run::validate() {
-  ledger_.end_steps(bench_.rank);
-  const LossSums sums = evaluator_->run(*bench_.dataset->validation);
-  ledger_.begin_steps(bench_.rank);
-  state_.last_validation_loss = sums.mean();
-  state_.last_validation_accuracy = sums.accuracy();
-  state_.validation_due = false;
-  saved_step_ = -1;  // a checkpoint of this step, made before the validation, is out of date
-  keep_best(sums.mean(), sums.accuracy());
-  observe::StepRecord record;
-  record.step = state_.step;
-  record.samples = state_.position;
-  record.values = {{"validation_loss", sums.mean()}, {"validation_accuracy", sums.accuracy()}};
-  emit(record);
-}
-
-void Run::keep_best(double loss, double accuracy) {
-  const config::Validation& config = bench_.config.validation;
-  const bool by_accuracy = config.metric == "accuracy";
-  const double metric = by_accuracy ? accuracy : loss;
-  const double gain = by_accuracy ? metric - state_.best_metric : state_.best_metric - metric;
-  const bool better = std::isfinite(metric) && (!state_.has_best || gain > config.min_delta);
-  if (!better) {
-    ++state_.bad_validations;
-    state_.stopped_early = config.patience > 0 && state_.bad_validations >= config.patience;
-    return;
-  }
-  state_.has_best = true;
-  state_.bad_validations = 0;
-  state_.best_metric = metric;
-  state_.best_step = state_.step;
-  state_.best_validation_loss = loss;
-  state_.best_validation_accuracy = accuracy;
-  best_ = model_->snapshot_parameters();
-}
-
 void Run::save() {
   if (saved_step_ == state_.step) return;
   ledger_.end_steps(bench_.rank);
@@ -373,14 +330,6 @@ void Run::finish() {
     return;
   }
   export_model();
-}
-
-void Run::test() {
-  if (!bench_.dataset->test) return;
-  const LossSums sums = evaluator_->run(*bench_.dataset->test);
-  test_loss_ = sums.mean();
-  test_accuracy_ = sums.accuracy();
-  tested_ = true;
 }
 
 observe::Summary Run::summary() const {
