@@ -47,10 +47,6 @@ Place place_of(const Arguments& arguments) {
   return place;
 }
 
-int data_ranks(const plan::Layout& layout) {
-  return layout.degree(plan::Axis::kReplicate) * layout.degree(plan::Axis::kShard);
-}
-
 Planned plan_of(const config::Config& config, const Place& place) {
   Planned planned;
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
@@ -59,12 +55,9 @@ Planned plan_of(const config::Config& config, const Place& place) {
   models::DataShape shape{{input.dtype, input.shape}, info.classes};
   shape.input.shape.insert(shape.input.shape.begin(), -1);
   planned.classes = shape.classes;
-  planned.steps = train::total_steps(config.training, info.train_samples, data_ranks(layout));
+  planned.steps = train::total_steps(config.training, info.train_samples, layout.data_ranks());
   const plan::ModelSpec spec = models::describe(config.model, shape);
-  plan::TrainOptions options = train::train_options(config, spec);
-  options.microbatch_sizes = train::microbatch_sizes(config.training, data_ranks(layout));
-  options.ranks = plan::rank_options_from(config.parallelism, config.debug, place.rank);
-  planned.program = plan::compile_train(spec, layout, options);
+  planned.program = plan::compile_train(spec, layout, train::train_options(config, spec, layout, place.rank));
   planned.quote = plan::quote(planned.program, spec);
   return planned;
 }

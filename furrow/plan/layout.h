@@ -26,6 +26,7 @@ class Layout {
 
   int degree(Axis axis) const { return degrees_[static_cast<size_t>(axis)]; }
   int world() const;
+  int data_ranks() const { return degree(Axis::kReplicate) * degree(Axis::kShard); }  // that share the batch
   std::array<int, 6> coordinates(int rank) const;  // row-major over the axes
   int rank_of(const std::array<int, 6>& coordinates) const;
   std::string to_string() const;  // "pp1 dp_replicate1 dp_shard1 cp1 tp1 ep1"

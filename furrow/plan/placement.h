@@ -40,7 +40,7 @@ struct Placement {
 
   int replicas() const { return layout.degree(Axis::kReplicate); }
   int shards() const { return layout.degree(Axis::kShard); }
-  int data_ranks() const { return replicas() * shards(); }
+  int data_ranks() const { return layout.data_ranks(); }
   int replica() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kReplicate)]; }
   int shard() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kShard)]; }
   bool reduces_each_microbatch() const { return zero_stage >= 2; }  // else once a step

@@ -50,9 +50,11 @@ std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, co
   return recompute;
 }
 
-plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec) {
+plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec,
+                                 const plan::Layout& layout, int rank) {
   plan::TrainOptions options;
-  options.microbatch_sizes = microbatch_sizes(config.training);
+  options.microbatch_sizes = microbatch_sizes(config.training, layout.data_ranks());
+  options.ranks = plan::rank_options_from(config.parallelism, config.debug, rank);
   options.recompute = recompute_units(config.activation_checkpoint, spec);
   options.optimizer_state_copies =
       static_cast<int>(plan::optimizer_states(config.optimizer, config.lr_scheduler).size());

@@ -21,7 +21,8 @@ int64_t total_steps(const config::Training& training, int64_t train_samples, int
 // Error{invalid_argument}: a pattern that matches no unit.
 std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec);
 
-// What the training program is compiled from: the one place for `furrow plan` and a run alike.
-plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec);
+// What the training program of a rank is compiled from: the one place for `furrow plan` and a run alike.
+plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec,
+                                 const plan::Layout& layout = {}, int rank = 0);
 
 }  // namespace furrow::train
