@@ -66,7 +66,10 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
   request.resume = resume;
   request.cancel = cancel;
   for (const auto& sink : sinks) request.sinks.push_back(sink.get());
-  if (membership.world().size > 1) request.communicator = &membership.communicator();
+  if (membership.world().size > 1) {
+    request.communicator = &membership.communicator();
+    if (first) request.one_rank_samples_per_second = one_rank_rate(job);
+  }
   request.dataset = std::make_shared<data::Dataset>(data::open_dataset(job.config));  // while libtorch loads
   return torch_entry_points().train(request);
 }

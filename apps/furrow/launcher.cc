@@ -164,6 +164,7 @@ class Launch {
   void signal_all(int number);
   void store_logs();
   bool asked_to_stop(const RankEnd& end) const;
+  int cause() const;
   Launched outcome();
   std::string description(int rank) const;
   void print_other_errors(int first);
@@ -356,32 +357,44 @@ bool only_saw_another(const RankEnd& end) {
          (is(ErrorCode::kUnavailable) || is(ErrorCode::kDeadlineExceeded) || is(ErrorCode::kCancelled));
 }
 
-Launched Launch::outcome() {
-  if (failed_.empty()) {
-    const RankEnd& first = ends_[0];
-    if (signal_ == 0) return {};
-    const bool finished = first.exit_status == 0 && first.signal == 0;
-    return {.exit_status = finished ? 0 : 128 + signal_, .error = {}};
-  }
-  const auto cause = std::find_if(failed_.begin(), failed_.end(), [this](int rank) {
+// The rank to blame: the first that failed by itself; or, where its error ends with another rank's, which it
+// was told of, that one.
+int Launch::cause() const {
+  const auto own = std::find_if(failed_.begin(), failed_.end(), [this](int rank) {
     return !only_saw_another(ends_[static_cast<size_t>(rank)]);
   });
-  const int first = cause != failed_.end() ? *cause : failed_.front();
-  const RankEnd& end = ends_[static_cast<size_t>(first)];
-  const bool unanimous = !output_.error(first).empty() && failed_.size() == ranks_.size() &&
-                         std::all_of(failed_.begin(), failed_.end(),
-                                     [&](int rank) { return output_.error(rank) == output_.error(first); });
-  print_other_errors(first);
-  return {.exit_status = end.signal != 0 ? 128 + end.signal : end.exit_status,
-          .error = unanimous ? output_.error(first) : description(first)};
+  const int first = own != failed_.end() ? *own : failed_.front();
+  for (const int rank : failed_) {
+    const std::string& error = output_.error(rank);
+    if (!error.empty() && output_.error(first) != error && output_.error(first).ends_with(error)) return rank;
+  }
+  return first;
 }
 
-// What else was said, once each.
+Launched Launch::outcome() {
+  if (failed_.empty()) {
+    if (signal_ == 0) return {};
+    const bool finished = ends_[0].exit_status == 0 && ends_[0].signal == 0;
+    return {.exit_status = finished ? 0 : 128 + signal_, .error = {}};
+  }
+  const int first = cause();
+  const RankEnd& end = ends_[static_cast<size_t>(first)];
+  const std::string& error = output_.error(first);
+  const bool unanimous =
+      !error.empty() && failed_.size() == ranks_.size() &&
+      std::all_of(failed_.begin(), failed_.end(), [&](int rank) { return output_.error(rank) == error; });
+  print_other_errors(first);
+  return {.exit_status = end.signal != 0 ? 128 + end.signal : end.exit_status,
+          .error = unanimous ? error : description(first)};
+}
+
+// What else was said, once each, but for what only repeats the cause.
 void Launch::print_other_errors(int first) {
   std::vector<std::string> said{output_.error(first)};
   for (int rank = 0; rank < request_.ranks; ++rank) {
     const std::string& error = output_.error(rank);
-    if (error.empty() || std::find(said.begin(), said.end(), error) != said.end()) continue;
+    if (error.empty() || (!said[0].empty() && error.ends_with(said[0]))) continue;
+    if (std::find(said.begin(), said.end(), error) != said.end()) continue;
     said.push_back(error);
     write_terminal(fmt::format("[rank {}] error: {}\n", rank, error));
   }

@@ -150,6 +150,15 @@ TEST(Launcher, ASignalledRankIsTheCauseEvenWhenAPeerNoticesFirst) {
   EXPECT_TRUE(has(result.err, "[rank 0] error: rank 1 is gone\n")) << result.err;
 }
 
+TEST(Launcher, ARankThatPassesOnAnErrorIsNotTheCause) {
+  const ChildResult result = run(script(
+      "if [ $RANK = 0 ]; then echo 'furrow: error: rank 1 failed: no data' >&2; exit 3; fi; sleep 0.1; "
+      "echo 'furrow: error: no data' >&2; exit 3"));
+  EXPECT_EQ(result.exit_status, 3);
+  EXPECT_TRUE(has(result.err, "final: rank 1: no data")) << result.err;
+  EXPECT_FALSE(has(result.err, "rank 1 failed")) << result.err;
+}
+
 TEST(Launcher, ACrashNamesItsSignal) {
   const ChildResult result = run(script("[ $RANK = 1 ] || exec sleep 1000; kill -SEGV $$"));
   EXPECT_EQ(result.exit_status, 128 + SIGSEGV);

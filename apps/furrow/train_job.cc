@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/observe/run_folder.h"
 
 namespace furrow::app {
@@ -66,6 +67,29 @@ TrainJob train_job(const Arguments& arguments, const comm::World& world) {
       observe::holds_run(what) ? job_of_run(what, arguments) : job_of_config(what, arguments, world);
   for (const std::string& line : config::ignored_settings(job.config)) job.warnings.push_back(line);
   return job;
+}
+
+std::optional<double> one_rank_rate(const TrainJob& job) {
+  const auto recipe = config::recipe_of(job.config);
+  std::optional<double> rate;
+  std::filesystem::file_time_type newest;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(parent_directory(job.run_folder), ignored)) {
+    const std::string folder = entry.path().string(), summary_path = folder + "/summary.json";
+    if (!observe::holds_run(folder) || !path_exists(summary_path)) continue;
+    try {
+      const observe::Summary summary = observe::parse_summary(read_file(summary_path));
+      if (summary.audit || summary.samples_per_second <= 0) continue;
+      if (config::recipe_of(config::load(folder + "/config.toml")) != recipe) continue;
+      const auto written = std::filesystem::last_write_time(summary_path);
+      if (rate && written < newest) continue;
+      rate = summary.samples_per_second;
+      newest = written;
+    } catch (const Error&) {
+      continue;  // a damaged neighbour
+    }
+  }
+  return rate;
 }
 
 void give_up_claim(const TrainJob& job) {

@@ -31,7 +31,7 @@ class StoreServer {
   // `host`: rank 0, whom the others must equal in size, version, commit and configuration.  `silence_ms`: a
   // rank that says nothing for so long has failed.
   StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms);
-  // Waits up to a second for failed ranks to hear why, so that none is left to its deadline.
+  // Waits a moment for failed ranks to hear why, so that none is left to its deadline.
   ~StoreServer();
   StoreServer(const StoreServer&) = delete;
   StoreServer& operator=(const StoreServer&) = delete;

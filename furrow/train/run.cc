@@ -174,9 +174,20 @@ void Run::begin_record() {
     const auto microbatches = static_cast<int32_t>(program.microbatch_sizes.size());
     log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_),
                          plan::deterministic_line(program.placement, microbatches)));
+    log_info(memory_line(program));
   }
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
   folder_->write_plan(plan::to_text(program));
+}
+
+// Before the first step: what the ranks will hold, by the textbook; the summary has what the program plans
+// and what it took.
+std::string Run::memory_line(const plan::Program& program) const {
+  const plan::MemoryFormula formula = plan::quote(program, bench_.spec).formula;
+  const auto bytes = [](double value) { return format_bytes(static_cast<uint64_t>(value)); };
+  return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}",
+                     formula.text, bytes(formula.parameters), bytes(formula.gradients),
+                     bytes(formula.optimizer));
 }
 
 bool Run::stopped() const {
@@ -233,6 +244,7 @@ void Run::one_step() {
   const int64_t duration_ns = bench_.rank.clock->monotonic_ns() - start_ns;
   if (first_of_process) {
     time_to_first_step_s_ = static_cast<double>(ns_since_exec()) * 1e-9;
+    ledger_.begin_steps(bench_.rank);  // neither its time nor its bytes count
   } else {
     times_.add(duration_ns);
     ledger_.add_step(outputs.comm, duration_ns, global_batch_);
@@ -275,6 +287,14 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
       {"step_time_ms", static_cast<double>(duration_ns) * 1e-6},
       {"data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9},
       {"memory_bytes", static_cast<double>(peak_rss_bytes())}};
+  if (!bench_.rank.alone()) {
+    const StepLedger::Bytes bytes = ledger_.bytes(bench_.rank);
+    record.values.insert(record.values.end(),
+                         {{"exposed_communication_ms", static_cast<double>(outputs.comm.exposed_ns) * 1e-6},
+                          {"communication_ms", static_cast<double>(outputs.comm.busy_ns) * 1e-6},
+                          {"communication_wire_bytes", static_cast<double>(bytes.wire)},
+                          {"communication_bound_bytes", static_cast<double>(bytes.bound)}});
+  }
   emit(record);
 }
 

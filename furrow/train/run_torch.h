@@ -63,6 +63,7 @@ class Run {
   std::vector<UnitState> whole_parameters() const;  // on rank 0; every rank calls it
   void emit(const observe::StepRecord& record);
   void audit();
+  std::string memory_line(const plan::Program& program) const;
   observe::Summary summary() const;
 
   TrainRequest request_;

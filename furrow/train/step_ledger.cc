@@ -5,6 +5,17 @@
 
 namespace furrow::train {
 
+namespace {
+
+// A send's bytes are the receiver's: callers leave those rows out.
+void add(const comm::LedgerRow& row, StepLedger::Bytes* bytes) {
+  bytes->calls += row.calls;
+  bytes->wire += row.wire_bytes;
+  bytes->bound += row.bound_bytes;
+}
+
+}  // namespace
+
 void StepLedger::begin_steps(const RankContext& rank) {
   if (!rank.alone()) rank.communicator->ledger().clear();
 }
@@ -12,12 +23,22 @@ void StepLedger::begin_steps(const RankContext& rank) {
 void StepLedger::end_steps(const RankContext& rank) {
   if (rank.alone()) return;
   for (const comm::LedgerRow& row : rank.communicator->ledger().rows()) {
-    if (row.kind == comm::CollectiveKind::kSend) continue;  // its bytes are the receiver's
-    Bytes& bytes = bytes_[static_cast<size_t>(row.kind)];
-    bytes.calls += row.calls;
-    bytes.wire += row.wire_bytes;
-    bytes.bound += row.bound_bytes;
+    if (row.kind != comm::CollectiveKind::kSend) add(row, &bytes_[static_cast<size_t>(row.kind)]);
   }
+}
+
+StepLedger::Bytes StepLedger::bytes(const RankContext& rank) const {
+  Bytes sum;
+  for (const Bytes& kind : bytes_) {
+    sum.calls += kind.calls;
+    sum.wire += kind.wire;
+    sum.bound += kind.bound;
+  }
+  if (rank.alone()) return sum;
+  for (const comm::LedgerRow& row : rank.communicator->ledger().rows()) {
+    if (row.kind != comm::CollectiveKind::kSend) add(row, &sum);
+  }
+  return sum;
 }
 
 void StepLedger::add_step(const CommTimes& times, int64_t duration_ns, int64_t global_samples) {

@@ -20,17 +20,20 @@ struct CommTimes {
 
 class StepLedger {
  public:
+  struct Bytes {
+    int64_t calls = 0, wire = 0, bound = 0;
+  };
+
   void begin_steps(const RankContext& rank);  // what follows is steps; forgets what else was sent
   void end_steps(const RankContext& rank);    // what follows is not
   void add_step(const CommTimes& times, int64_t duration_ns, int64_t global_samples);
+
+  Bytes bytes(const RankContext& rank) const;  // of this rank in the steps so far
 
   // The figures of all ranks, on all ranks; every rank calls it.
   observe::RankAudit audit(const RankContext& rank) const;
 
  private:
-  struct Bytes {
-    int64_t calls = 0, wire = 0, bound = 0;
-  };
   std::array<Bytes, comm::kCollectiveKinds> bytes_{};
   CommTimes times_;
   int64_t steps_ = 0, duration_ns_ = 0, samples_ = 0;

@@ -88,7 +88,8 @@ std::vector<std::string> shared_memory_names() {
   std::vector<std::string> names;
   std::error_code ignored;
   for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", ignored))
-    names.push_back(entry.path().filename().string());
+    if (!entry.path().filename().string().starts_with("vader_segment"))
+      names.push_back(entry.path().filename());
   std::sort(names.begin(), names.end());
   return names;
 }

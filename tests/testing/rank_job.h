@@ -44,7 +44,7 @@ bool runs(pid_t pid);
 std::vector<std::pair<std::string, std::string>> rank_environment(int rank, int ranks, int port);
 int free_port();
 
-// Names in /dev/shm, sorted: what shared memory is left behind.
+// Names in /dev/shm, sorted, but for those of Open MPI jobs that run beside: shared memory left behind.
 std::vector<std::string> shared_memory_names();
 
 // Waits until `condition` holds; false when `seconds` are over first.

@@ -1,0 +1,102 @@
+load common
+
+# The weights of one process, made once.
+one_process() {
+  "$furrow" train "$config" --job.dump_folder "$BATS_FILE_TMPDIR/one" "${batch[@]}" 2>/dev/null
+}
+
+setup() {
+  cd "$BATS_TEST_TMPDIR"
+  config=$BATS_FILE_TMPDIR/tiny.toml
+  batch=(--training.global_batch_size 80 --debug.deterministic strict)
+  [ -e "$BATS_FILE_TMPDIR/one/model" ] || one_process
+}
+
+@test "--nproc trains on ranks: the same weights, logs of each, an audit" {
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --job.dump_folder out "${batch[@]}"
+  [ "$status" -eq 0 ]
+  [[ $stderr == *"2 ranks, "*"memory of a rank by formula"*"step:    30"*"run folder: out"* ]]
+  [[ $output == *"ranks                 2"*"bytes of all ranks    a step        times the bound"* ]]
+  cmp out/model/model.safetensors "$BATS_FILE_TMPDIR/one/model/model.safetensors"
+  [ -s out/logs/rank-0.log ] && [ -e out/logs/rank-1.log ]
+  grep -q '^step:    30' out/logs/rank-0.log
+  [ "$(json out/summary.json 'd["ranks"], d["audited_steps"], len(d["rank_samples_per_second"])')" = "(2, 29, 2)" ]
+  [ "$(json out/summary.json 'all(0 < c["bound"] <= c["wire"] * 1.01 for c in d["bytes"].values() if c["bound"])')" = True ]
+  [ "$(json out/summary.json '0 <= d["exposed_communication"] <= 1')" = True ]
+}
+
+@test "--nproc N --json prints summary.json, without a dump folder runs are numbered" {
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --json "${batch[@]}"
+  [ "$status" -eq 0 ]
+  [ "$output" = "$(cat runs/tiny-001/summary.json)" ]
+}
+
+@test "a run goes on with another number of ranks" {
+  long=(--training.steps 3000 --checkpoint.interval 1000 --validation.freq 0)
+  "$furrow" train "$config" --job.dump_folder whole "${batch[@]}" "${long[@]}" 2>/dev/null
+  "$furrow" train "$config" --nproc 2 --job.dump_folder out "${batch[@]}" "${long[@]}" 2>log &
+  pid=$!
+  until grep -q '"step":15,' out/metrics.jsonl 2>/dev/null; do kill -0 $pid; done
+  kill -TERM $pid
+  result=0
+  wait $pid || result=$?
+  [ $result -eq 143 ]
+  grep -q -- "--resume" log
+  "$furrow" train out --resume --nproc 4 2>/dev/null
+  cmp out/model/model.safetensors whole/model/model.safetensors
+}
+
+@test "more ranks than cores work, with a warning" {
+  cores=$(nproc)
+  run --separate-stderr "$furrow" train "$config" --nproc $((cores + 1)) --training.steps 2 \
+    --training.global_batch_size $((20 * (cores + 1)))
+  [ "$status" -eq 0 ]
+  [[ $stderr == *"warning: $((cores + 1)) ranks x 1 thread share $cores core"* ]]
+}
+
+@test "wrong numbers of ranks" {
+  for ranks in 0 -1 two 2.5 100000; do
+    run --separate-stderr "$furrow" train "$config" --nproc $ranks
+    fails 2 "--nproc is the number of ranks on this machine"
+  done
+  run --separate-stderr "$furrow" train "$config" --nproc
+  fails 2 "--nproc needs a value"
+  [ ! -e runs ]
+}
+
+@test "fewer microbatches than ranks: the sum, and no folder" {
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --training.global_batch_size 20
+  [ "$status" -eq 2 ]
+  [[ $stderr == *"furrow: error: "*"20"* && $stderr != *"[rank"* ]]
+  [ -z "$(ls -A runs)" ]
+}
+
+@test "degrees that multiply to another number" {
+  run --separate-stderr "$furrow" train "$config" --nproc 3 --parallelism.data_parallel_shard_degree 2
+  fails 2 "3"
+  [ -z "$(ls -A runs)" ]
+}
+
+@test "what every rank says is said once" {
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --training.dataset_path nowhere
+  [ "$status" -eq 3 ]
+  [ "$(grep -c "nowhere" <<<"$stderr")" -eq 1 ]
+  [ -z "$(ls -A runs)" ]
+}
+
+@test "--nproc inside another launcher's world" {
+  RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 \
+    run --separate-stderr "$furrow" train "$config" --nproc 2
+  fails 7 "leave --nproc out"
+}
+
+@test "half an environment is refused, naming the variable" {
+  RANK=1 run --separate-stderr "$furrow" train "$config"
+  fails 2 "WORLD_SIZE"
+}
+
+@test "a run that exists is not overwritten" {
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --job.dump_folder "$BATS_FILE_TMPDIR/one"
+  fails 4 "--resume"
+  [ ! -e "$BATS_FILE_TMPDIR/one/logs" ]
+}
