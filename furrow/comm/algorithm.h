@@ -1,0 +1,67 @@
+// The algorithms behind a group's operations: one table, and the choice among its rows by kind, ranks, wires
+// and bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "furrow/comm/collective.h"
+
+namespace furrow::comm {
+
+class Call;
+
+struct AlgorithmRow {
+  std::string_view name;  // "ring"
+  std::string_view summary;
+  bool (*fits)(const Call& call);       // can carry out the call; the same answer on every rank of the group
+  bool (*canonical)(const Call& call);  // adds in the canonical tree
+  void (*run)(Call& call);
+};
+
+// "direct" is the first and fits everything.
+std::span<const AlgorithmRow> algorithm_rows();
+int algorithm_index(std::string_view name);  // Error{invalid_argument} lists the known ones
+
+// How the ranks of a group reach each other; algorithms have different prices on each.
+enum class Wires : uint8_t {
+  kMemory,  // all see each other's memory
+  kMixed,   // some do
+  kMessages,
+};
+std::string_view to_string(Wires wires);  // "memory"
+
+// Which algorithm up to which size.  A value.  Every rank of a world holds the same one.
+class AlgorithmTable {
+ public:
+  struct Entry {
+    CollectiveKind kind = CollectiveKind::kAllReduce;
+    Wires wires = Wires::kMemory;
+    int ranks = 0;      // for groups of up to so many ranks
+    int64_t bytes = 0;  // and buffers (payload) of up to so many bytes
+    int algorithm = 0;
+  };
+
+  static AlgorithmTable built_in();
+  // docs/formats/comm-tuning.md.  Error{invalid_argument} names the line.
+  static AlgorithmTable parse(std::string_view text);
+  std::string to_text() const;
+
+  // Replaces what is said for (kind, wires, ranks); `entries` rise by bytes and the last covers all.
+  void set(CollectiveKind kind, Wires wires, int ranks, std::vector<Entry> entries);
+
+  // The row of the smallest entry that covers the call, among those that fit and, where `canonical` is asked
+  // for, are.
+  int choose(const Call& call, bool canonical) const;
+  const std::vector<Entry>& entries() const { return entries_; }
+
+ private:
+  void sort();
+  std::vector<Entry> entries_;  // by kind, wires, ranks, bytes
+};
+
+}  // namespace furrow::comm

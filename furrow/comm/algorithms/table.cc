@@ -1,0 +1,89 @@
+// The one table of algorithms, and the choice among them.
+#include <algorithm>
+#include <tuple>
+
+#include "furrow/base/names.h"
+#include "furrow/comm/algorithm.h"
+#include "furrow/comm/algorithms/rows.h"
+
+namespace furrow::comm {
+namespace {
+
+constexpr AlgorithmRow kAlgorithms[] = {
+    {"direct", "everybody exchanges slices with everybody", &fits_always, &always_canonical, &run_direct},
+    {"flat", "everybody sends everything to everybody, in one round", &fits_flat, &always_canonical,
+     &run_flat},
+};
+
+// Only what is added has an order.
+bool order_matters(const Collective& c) {
+  const bool floating =
+      c.dtype == DType::kF64 || c.dtype == DType::kF32 || c.dtype == DType::kF16 || c.dtype == DType::kBF16;
+  const bool reduces = c.kind == CollectiveKind::kAllReduce || c.kind == CollectiveKind::kReduceScatter ||
+                       c.kind == CollectiveKind::kReduce;
+  return floating && reduces && c.reduction != Reduction::kMin && c.reduction != Reduction::kMax;
+}
+
+}  // namespace
+
+std::span<const AlgorithmRow> algorithm_rows() { return kAlgorithms; }
+
+int algorithm_index(std::string_view name) {
+  std::vector<std::string> known;
+  for (const AlgorithmRow& row : kAlgorithms) {
+    if (row.name == name) return static_cast<int>(&row - kAlgorithms);
+    known.emplace_back(row.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("collective algorithm", name, known));
+}
+
+std::string_view to_string(Wires wires) {
+  constexpr std::string_view kNames[] = {"memory", "mixed", "messages"};
+  return kNames[static_cast<size_t>(wires)];
+}
+
+int AlgorithmTable::choose(const Call& call, bool canonical) const {
+  const auto may = [&](int algorithm) {
+    const AlgorithmRow& row = kAlgorithms[algorithm];
+    return row.fits(call) && (!canonical || !order_matters(call.c) || row.canonical(call));
+  };
+  const auto bytes = static_cast<int64_t>(call.payload());
+  int ranks = 0;  // of the entries that apply: the smallest number that covers the group
+  for (const Entry& e : entries_) {
+    if (e.kind != call.c.kind || e.wires != call.wires() || e.ranks < call.size()) continue;
+    if (ranks != 0 && e.ranks != ranks) break;
+    ranks = e.ranks;
+    if (bytes <= e.bytes && may(e.algorithm)) return e.algorithm;
+  }
+  return 0;
+}
+
+void AlgorithmTable::set(CollectiveKind kind, Wires wires, int ranks, std::vector<Entry> entries) {
+  std::erase_if(entries_,
+                [&](const Entry& e) { return e.kind == kind && e.wires == wires && e.ranks == ranks; });
+  entries_.insert(entries_.end(), entries.begin(), entries.end());
+  sort();
+}
+
+void AlgorithmTable::sort() {
+  std::stable_sort(entries_.begin(), entries_.end(), [](const Entry& a, const Entry& b) {
+    return std::tuple(a.kind, a.wires, a.ranks, a.bytes) < std::tuple(b.kind, b.wires, b.ranks, b.bytes);
+  });
+}
+
+AlgorithmTable AlgorithmTable::built_in() {
+  AlgorithmTable table;
+  constexpr int kMostRanks = INT32_MAX;
+  const int flat = algorithm_index("flat");
+  for (const Wires wires : {Wires::kMemory, Wires::kMixed, Wires::kMessages}) {
+    const auto entry = [&](int ranks, int64_t bytes, int algorithm) {
+      return Entry{CollectiveKind::kAllReduce, wires, ranks, bytes, algorithm};
+    };
+    table.set(CollectiveKind::kAllReduce, wires, 2, {entry(2, 16384, flat)});
+    table.set(CollectiveKind::kAllReduce, wires, 8, {entry(8, 4096, flat)});
+    table.set(CollectiveKind::kAllReduce, wires, kMostRanks, {entry(kMostRanks, 1024, flat)});
+  }
+  return table;
+}
+
+}  // namespace furrow::comm

@@ -1,0 +1,77 @@
+// The seam above the transports: who carries out the collectives of a group.  comm/backends.cc is the table;
+// "native" is ours, and engines that bring their own wires are further rows.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "furrow/comm/collective.h"
+
+namespace furrow::comm {
+
+class Communicator;
+
+// Completion of what was started.  A cheap handle; copies are the same work.  A default-made one is complete.
+class Work {
+ public:
+  // What a backend implements.  Thread safe.
+  class State {
+   public:
+    virtual ~State() = default;
+    virtual bool done() const = 0;
+    virtual void wait() = 0;                 // rethrows the work's error, each time
+    virtual int64_t started_ns() const = 0;  // Clock::monotonic_ns; 0 before
+    virtual int64_t finished_ns() const = 0;
+  };
+
+  Work() = default;
+  explicit Work(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  bool done() const { return !state_ || state_->done(); }
+  void wait() {
+    if (state_) state_->wait();
+  }
+  int64_t started_ns() const { return state_ ? state_->started_ns() : 0; }
+  int64_t finished_ns() const { return state_ ? state_->finished_ns() : 0; }
+
+ private:
+  std::shared_ptr<State> state_;
+};
+
+struct GroupSpec {
+  std::string name;          // "dp_shard"
+  std::vector<int> members;  // ranks of the world; the index is the rank in the group
+  int rank = -1;             // own index
+  uint64_t channel = 0;      // same on every member, differs between groups
+  bool canonical = true;     // floating sums in the canonical tree only
+};
+
+// One group, as a backend carries it.
+class GroupBackend {
+ public:
+  virtual ~GroupBackend() = default;
+  // REQUIRES: check()ed by Group; sequence[i] is batch[i]'s number in the group.  Thread safe.
+  virtual Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) = 0;
+  // The same, done on return; throws.  A backend may save itself the way through another thread.
+  virtual void run(const Collective& c, uint64_t sequence) = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string_view name() const = 0;
+  virtual std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) = 0;
+};
+
+struct BackendRow {
+  std::string_view name;  // "native"
+  std::string_view summary;
+  std::unique_ptr<Backend> (*make)(Communicator& communicator);
+};
+std::span<const BackendRow> backend_rows();
+std::unique_ptr<Backend> make_backend(std::string_view name, Communicator& communicator);
+
+}  // namespace furrow::comm

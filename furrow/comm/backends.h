@@ -1,0 +1,12 @@
+// The functions behind the rows of backends.cc.
+#pragma once
+
+#include <memory>
+
+#include "furrow/comm/backend.h"
+
+namespace furrow::comm {
+
+std::unique_ptr<Backend> make_native(Communicator& communicator);
+
+}  // namespace furrow::comm

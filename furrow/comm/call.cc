@@ -1,0 +1,155 @@
+#include "furrow/comm/call.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace furrow::comm {
+namespace {
+
+constexpr size_t kLine = 64;
+constexpr size_t kSmallestBlock = 1 << 20;
+
+size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
+
+}  // namespace
+
+void copy(std::span<const std::byte> in, std::span<std::byte> out) {
+  if (!in.empty() && in.data() != out.data()) std::memcpy(out.data(), in.data(), in.size());
+}
+
+std::span<std::byte> Scratch::take(size_t bytes) {
+  const size_t room = round_up(bytes, kLine);
+  while (block_ < blocks_.size() && used_ + room > blocks_[block_].size()) {
+    ++block_;
+    used_ = 0;
+  }
+  if (block_ == blocks_.size()) {
+    blocks_.push_back(communicator_.allocate(std::max(room, kSmallestBlock)));
+    used_ = 0;
+  }
+  const std::span<std::byte> taken = blocks_[block_].bytes().subspan(used_, bytes);
+  used_ += room;
+  return taken;
+}
+
+void Scratch::release() { block_ = used_ = 0; }
+
+Topology topology_of(Communicator& communicator, const GroupSpec& group) {
+  Topology t;
+  std::vector<std::string> hosts;
+  bool in_memory = true;
+  for (const int member : group.members) {
+    std::string locality = communicator.roster().ranks[static_cast<size_t>(member)].locality;
+    if (locality.empty()) locality = fmt::format("rank {}", member);
+    const auto known = std::find(hosts.begin(), hosts.end(), locality);
+    t.host.push_back(static_cast<int>(known - hosts.begin()));
+    if (known == hosts.end()) hosts.push_back(std::move(locality));
+    if (member == communicator.rank()) continue;
+    in_memory = in_memory && communicator.route(member).peer_memory() != nullptr;
+  }
+  t.wires = in_memory                              ? Wires::kMemory
+            : hosts.size() == group.members.size() ? Wires::kMessages
+                                                   : Wires::kMixed;
+  return t;
+}
+
+size_t Call::payload() const { return std::max(c.in.size(), c.out.size()); }
+
+Call::Slice Call::slice(int r) const {
+  if (c.counts.empty()) {
+    const size_t bytes = payload() / static_cast<size_t>(size());
+    return {static_cast<size_t>(r) * bytes, bytes};
+  }
+  Slice s;
+  for (int i = 0; i < r; ++i) s.begin += static_cast<size_t>(c.counts[static_cast<size_t>(i)]) * element();
+  s.bytes = static_cast<size_t>(c.counts[static_cast<size_t>(r)]) * element();
+  return s;
+}
+
+Call::Slice Call::share(size_t bytes, int r) const {
+  const size_t each =
+      round_up((bytes + static_cast<size_t>(size()) - 1) / static_cast<size_t>(size()), kLine);
+  const size_t begin = std::min(bytes, each * static_cast<size_t>(r));
+  return {begin, std::min(bytes, begin + each) - begin};
+}
+
+Transport& Call::route(int rank) const { return parts_.communicator.route(world(rank)); }
+
+Envelope Call::envelope(Step step) const {
+  Envelope e = envelope_;
+  e.step = step;
+  return e;
+}
+
+Ticket Call::send(int to, Step step, std::span<const std::byte> bytes) {
+  return route(to).post_send(world(to), envelope(step), bytes);
+}
+
+Ticket Call::recv(int from, Step step, std::span<std::byte> bytes) {
+  return route(from).post_recv(world(from), envelope(step), bytes);
+}
+
+void Call::wait(Ticket ticket) {
+  if (ticket.id != 0) parts_.communicator.route(ticket.peer).wait(ticket, deadline_ns_);
+}
+
+void Call::wait_all() {
+  while (!pending_.empty()) {
+    wait(pending_.front());
+    pending_.pop_front();
+  }
+}
+
+void Call::exchange(int to, std::span<const std::byte> out, int from, std::span<std::byte> in, Step step) {
+  const Ticket sent = send(to, step, out);
+  wait(recv(from, step, in));
+  wait(sent);
+}
+
+Call::Incoming Call::expect(int from, Step step, size_t bytes) {
+  Incoming incoming{.from = from, .step = step};
+  incoming.in_place = route(from).peer_memory() != nullptr;
+  if (incoming.in_place) {
+    incoming.window.bytes = {static_cast<std::byte*>(nullptr), bytes};
+    return incoming;
+  }
+  const std::span<std::byte> room = take(bytes);
+  incoming.bytes = room;
+  incoming.ticket = recv(from, step, room);
+  return incoming;
+}
+
+void Call::open(Incoming& incoming) {
+  if (!incoming.in_place) return wait(incoming.ticket);
+  incoming.window =
+      route(incoming.from)
+          .peer_memory()
+          ->open(world(incoming.from), envelope(incoming.step), incoming.window.bytes.size(), deadline_ns_);
+  incoming.bytes = incoming.window.bytes;
+}
+
+void Call::close(const Incoming& incoming) {
+  if (incoming.in_place) route(incoming.from).peer_memory()->close(incoming.window);
+}
+
+PeerMemory& Call::memory(int peer) { return *route(peer).peer_memory(); }
+
+bool Call::is_registered(std::span<const std::byte> bytes) const {
+  for (int r = 0; r < size(); ++r) {
+    if (r == rank()) continue;
+    const PeerMemory* memory = route(r).peer_memory();
+    if (memory != nullptr && !memory->is_registered(bytes)) return false;
+  }
+  return true;
+}
+
+std::span<const std::byte> Call::publishable(std::span<const std::byte> bytes) {
+  if (is_registered(bytes)) return bytes;
+  const std::span<std::byte> staged = take(bytes.size());
+  copy(bytes, staged);
+  return staged;
+}
+
+}  // namespace furrow::comm

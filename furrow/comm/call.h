@@ -1,0 +1,115 @@
+// One running operation, as an algorithm sees it: who takes part, the slices, messages, scratch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <span>
+#include <vector>
+
+#include "furrow/comm/algorithm.h"
+#include "furrow/comm/collective.h"
+#include "furrow/comm/communicator.h"
+#include "furrow/comm/reduce.h"
+#include "furrow/comm/transport.h"
+
+namespace furrow::comm {
+
+// Registered memory that grows to what an operation needs and is kept for the next.
+class Scratch {
+ public:
+  explicit Scratch(Communicator& communicator) : communicator_(communicator) {}
+  std::span<std::byte> take(size_t bytes);  // 64-byte aligned, uninitialised, until release()
+  void release();                           // of all that was taken
+
+ private:
+  Communicator& communicator_;
+  std::vector<Memory> blocks_;
+  size_t block_ = 0, used_ = 0;  // of blocks_[block_]
+};
+
+// Facts of a group that do not change.
+struct Topology {
+  Wires wires = Wires::kMemory;
+  std::vector<int> host;  // by rank of the group: number of its host, by first appearance
+};
+Topology topology_of(Communicator& communicator, const GroupSpec& group);
+
+// One step of a call; both ends give the same.
+using Step = uint32_t;
+
+class Call {
+ public:
+  struct Parts {
+    Communicator& communicator;
+    const GroupSpec& group;
+    const Topology& topology;
+    Scratch& scratch;
+  };
+  Call(const Parts& parts, const Collective& collective, const Envelope& envelope, int64_t deadline_ns)
+      : c(collective), parts_(parts), envelope_(envelope), deadline_ns_(deadline_ns) {}
+
+  const Collective& c;
+
+  int rank() const { return parts_.group.rank; }
+  int size() const { return static_cast<int>(parts_.group.members.size()); }
+  size_t element() const { return dtype_size(c.dtype); }
+  ReduceKind reduce_kind() const { return {c.dtype, c.reduction, size()}; }
+  const Topology& topology() const { return parts_.topology; }
+  Wires wires() const { return parts_.topology.wires; }
+  size_t payload() const;  // S in bytes
+
+  // Slice r of the buffer that holds all slices (reduce_scatter: in, all_gather: out), in bytes.
+  struct Slice {
+    size_t begin = 0, bytes = 0;
+  };
+  Slice slice(int r) const;
+  // An equal share of `bytes` bytes, cut where a cache line begins.
+  Slice share(size_t bytes, int r) const;
+
+  // Ranks are those of the group; self is never a peer.
+  Ticket send(int to, Step step, std::span<const std::byte> bytes);
+  Ticket recv(int from, Step step, std::span<std::byte> bytes);
+  void wait(Ticket ticket);
+  void later(Ticket ticket) { pending_.push_back(ticket); }  // waited for by wait_all
+  void wait_all();
+  void exchange(int to, std::span<const std::byte> out, int from, std::span<std::byte> in, Step step);
+
+  // A message seen in place where the transport can, received into scratch elsewhere.
+  struct Incoming {
+    int from = -1;
+    Step step = 0;
+    std::span<const std::byte> bytes = {};
+    Window window = {};
+    Ticket ticket = {};
+    bool in_place = false;
+  };
+  Incoming expect(int from, Step step, size_t bytes);
+  void open(Incoming& incoming);  // waits
+  void close(const Incoming& incoming);
+
+  int world(int rank) const { return parts_.group.members[static_cast<size_t>(rank)]; }
+  bool is_registered(std::span<const std::byte> bytes) const;  // with every peer
+  // Only where wires() is kMemory.
+  PeerMemory& memory(int peer);
+  Envelope envelope(Step step) const;
+  void set_algorithm(int row) { envelope_.algorithm = static_cast<uint8_t>(row); }
+  const std::deque<Ticket>& pending() const { return pending_; }
+
+  std::span<std::byte> take(size_t bytes) { return parts_.scratch.take(bytes); }
+  // `bytes` themselves where every peer sees them in place, else a copy in scratch: send one buffer to
+  // several.
+  std::span<const std::byte> publishable(std::span<const std::byte> bytes);
+
+ private:
+  Transport& route(int rank) const;
+  const Parts parts_;
+  Envelope envelope_;
+  const int64_t deadline_ns_;
+  std::deque<Ticket> pending_;
+};
+
+// in to out, unless it is in place.
+void copy(std::span<const std::byte> in, std::span<std::byte> out);
+
+}  // namespace furrow::comm

@@ -1,0 +1,198 @@
+#include "furrow/comm/communicator.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/hash.h"
+#include "furrow/base/text.h"
+#include "furrow/comm/algorithm.h"
+#include "furrow/comm/engine.h"
+#include "furrow/comm/group_state.h"
+
+namespace furrow::comm {
+
+struct Communicator::Impl {
+  Impl(Roster r, std::vector<std::unique_ptr<Transport>> t, CommunicatorOptions o)
+      : roster(std::move(r)),
+        options(std::move(o)),
+        transports(std::move(t)),
+        algorithms(options.tuning.empty() ? AlgorithmTable::built_in()
+                                          : AlgorithmTable::parse(options.tuning)),
+        engine(fmt::format("comm-{}", roster.rank)) {}
+
+  const Roster roster;
+  const CommunicatorOptions options;
+  std::vector<std::unique_ptr<Transport>> transports;
+  std::vector<Transport*> routes;  // by rank; null for the own one
+  AlgorithmTable algorithms;
+  Ledger ledger;
+
+  mutable std::mutex mutex;         // of what follows
+  std::map<std::string, int> made;  // groups by name and members
+  std::vector<std::shared_ptr<Group::State>> groups;
+  std::shared_ptr<Group::State> world;
+  std::optional<Error> reason;
+  std::atomic<bool> aborted{false};
+
+  mutable std::mutex progress_mutex;
+  Envelope operation;
+  std::string group;
+  bool started = false, finished = false;
+  int64_t started_ns = 0;
+
+  std::unique_ptr<Backend> backend;
+  Engine engine;  // destroyed first: it runs what is queued
+};
+
+namespace {
+
+std::vector<Transport*> routes_of(const Roster& roster,
+                                  const std::vector<std::unique_ptr<Transport>>& transports) {
+  std::vector<Transport*> routes(static_cast<size_t>(roster.size()), nullptr);
+  for (int r = 0; r < roster.size(); ++r) {
+    if (r == roster.rank) continue;
+    for (const auto& transport : transports) {
+      if (routes[static_cast<size_t>(r)] == nullptr && transport->reaches(r)) {
+        routes[static_cast<size_t>(r)] = transport.get();
+      }
+    }
+    FURROW_CHECK(routes[static_cast<size_t>(r)] != nullptr, fmt::format("no transport reaches rank {}", r));
+  }
+  return routes;
+}
+
+}  // namespace
+
+Communicator::Communicator(Roster roster, std::vector<std::unique_ptr<Transport>> transports,
+                           CommunicatorOptions options)
+    : impl_(std::make_unique<Impl>(std::move(roster), std::move(transports), std::move(options))) {
+  std::erase(impl_->transports, nullptr);
+  impl_->routes = routes_of(impl_->roster, impl_->transports);
+  for (const auto& transport : impl_->transports) {
+    transport->on_failure([this](const Error& reason) { abort(reason); });
+  }
+  if (!impl_->options.algorithm.empty()) algorithm_index(impl_->options.algorithm);
+  impl_->backend = make_backend(impl_->options.backend, *this);
+}
+
+Communicator::~Communicator() = default;
+
+int Communicator::rank() const { return impl_->roster.rank; }
+int Communicator::size() const { return impl_->roster.size(); }
+const Roster& Communicator::roster() const { return impl_->roster; }
+const CommunicatorOptions& Communicator::options() const { return impl_->options; }
+
+Group Communicator::world() {
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (impl_->world) return Group(impl_->world);
+  }
+  std::vector<int> members(static_cast<size_t>(size()));
+  for (int r = 0; r < size(); ++r) members[static_cast<size_t>(r)] = r;
+  const Group made = group(std::move(members), {.name = "world"});
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->world) impl_->world = made.state();
+  return Group(impl_->world);
+}
+
+Group Communicator::group(std::vector<int> members, GroupOptions options) {
+  GroupSpec spec{
+      .name = std::move(options.name), .members = std::move(members), .canonical = options.canonical};
+  std::vector<std::string> words;
+  for (size_t i = 0; i < spec.members.size(); ++i) {
+    const int member = spec.members[i];
+    words.push_back(std::to_string(member));
+    const bool twice = std::count(spec.members.begin(), spec.members.end(), member) > 1;
+    if (member < 0 || member >= size() || twice) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("group {}: rank {} {}", spec.name, member,
+                      twice ? "stands there twice" : fmt::format("is not one of the world's {}", size())));
+    }
+    if (member == rank()) spec.rank = static_cast<int>(i);
+  }
+  const std::string list = spec.name + ":" + join(words, ",");
+  if (spec.rank < 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("group {}: rank {} makes it without being a member", list, rank()));
+  }
+  const std::lock_guard lock(impl_->mutex);
+  spec.channel = xxh3_64(fmt::format("{}#{}", list, impl_->made[list]++));
+  auto backend = impl_->backend->make_group(spec);
+  impl_->groups.push_back(std::make_shared<Group::State>(std::move(spec), std::move(backend)));
+  return Group(impl_->groups.back());
+}
+
+Memory Communicator::allocate(size_t bytes, MemoryKind kind) {
+  for (const auto& transport : impl_->transports) {
+    if (auto block = transport->allocate(bytes)) return Memory(std::move(block), bytes, kind);
+  }
+  return Memory(plain_block(bytes), bytes, kind);
+}
+
+void Communicator::abort(const Error& reason) noexcept {
+  {
+    const std::lock_guard lock(impl_->mutex);
+    if (impl_->aborted.exchange(true)) return;
+    impl_->reason = reason;
+  }
+  for (const auto& transport : impl_->transports) transport->abort(reason);
+}
+
+bool Communicator::aborted() const { return impl_->aborted.load(std::memory_order_acquire); }
+
+void Communicator::check_alive() const {
+  if (!aborted()) return;
+  const std::lock_guard lock(impl_->mutex);
+  throw Error(*impl_->reason);
+}
+
+void Communicator::note(const GroupSpec& group, const Envelope& operation, bool finished) {
+  for (const auto& transport : impl_->transports) transport->note_progress(operation, finished);
+  const std::lock_guard lock(impl_->progress_mutex);
+  impl_->finished = finished;
+  if (finished) return;
+  impl_->started = true;
+  impl_->operation = operation;
+  impl_->group = group.name;
+  impl_->started_ns = system_clock().monotonic_ns();
+}
+
+Progress Communicator::progress() const {
+  const std::lock_guard lock(impl_->progress_mutex);
+  if (!impl_->started) return {};
+  return {describe(impl_->operation), impl_->group, impl_->operation.sequence, impl_->finished,
+          impl_->started_ns};
+}
+
+Ledger& Communicator::ledger() { return impl_->ledger; }
+
+WireBytes Communicator::wire_bytes() const {
+  WireBytes sum;
+  for (const auto& transport : impl_->transports) {
+    const WireBytes bytes = transport->wire_bytes();
+    sum.sent += bytes.sent;
+    sum.received += bytes.received;
+    sum.overhead_sent += bytes.overhead_sent;
+    sum.overhead_received += bytes.overhead_received;
+  }
+  return sum;
+}
+
+std::string Communicator::transport_of(int peer) const {
+  const Transport* transport = impl_->routes.at(static_cast<size_t>(peer));
+  return transport == nullptr ? "" : std::string(transport->name());
+}
+
+Transport& Communicator::route(int peer) { return *impl_->routes[static_cast<size_t>(peer)]; }
+Engine& Communicator::engine() { return impl_->engine; }
+const AlgorithmTable& Communicator::algorithms() const { return impl_->algorithms; }
+void Communicator::set_algorithms(AlgorithmTable table) { impl_->algorithms = std::move(table); }
+
+}  // namespace furrow::comm

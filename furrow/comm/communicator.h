@@ -1,0 +1,92 @@
+// One rank's place in a world: its transports, its thread, its groups, its ledger.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/comm/group.h"
+#include "furrow/comm/ledger.h"
+#include "furrow/comm/memory.h"
+#include "furrow/comm/transport.h"
+
+namespace furrow::comm {
+
+class Engine;          // comm/engine.h: the queue and the thread that run operations
+class AlgorithmTable;  // comm/algorithm.h: which algorithm for which size
+
+struct CommunicatorOptions {
+  int64_t timeout_ms = 600'000;  // of one operation, from its start to its end
+  int64_t inline_bytes =
+      16 * 1024;  // started work up to this size runs in the calling thread when nothing is queued
+  std::string backend = "native";
+  std::string algorithm;  // "ring": that one wherever it fits (the ledger and tests); empty: by the table
+  std::string tuning;     // text of a tuning file (docs/formats/comm-tuning.md); empty: built-in choice
+};
+
+struct GroupOptions {
+  std::string name = "group";
+  bool canonical = true;  // floating sums in the canonical tree only (collective.h)
+};
+
+// What a rank was doing, for errors and reports.
+struct Progress {
+  std::string operation;  // "all_reduce 'loss' #12 of 1 float32 (sum)"; empty before the first
+  std::string group;
+  uint64_t sequence = 0;
+  bool finished = false;
+  int64_t started_ns = 0;  // Clock::monotonic_ns
+};
+
+// Thread safe.  Not movable: groups point to it.
+class Communicator {
+ public:
+  // `transports`: the first that reaches a peer carries its messages; together they reach every rank.
+  Communicator(Roster roster, std::vector<std::unique_ptr<Transport>> transports,
+               CommunicatorOptions options = {});
+  ~Communicator();  // waits for started work
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  int rank() const;
+  int size() const;
+  const Roster& roster() const;
+  const CommunicatorOptions& options() const;
+
+  Group world();
+  // The ranks `members` of the world, in that order, the own one among them.  Needs no communication: every
+  // member makes it with the same arguments; a group made again with the same name and members is another
+  // group, and every member makes it as often.  Error{invalid_argument} for a rank twice, out of range, or a
+  // list without the own rank.
+  Group group(std::vector<int> members, GroupOptions options = {});
+
+  // Memory that peers of this host see in place.
+  Memory allocate(size_t bytes, MemoryKind kind = MemoryKind::kOther);
+
+  // Ends every pending and later operation of every rank with `reason`; the first reason stays.  A rank that
+  // fails by itself calls this on its way out, so that the others do not wait for their deadline.
+  void abort(const Error& reason) noexcept;
+  bool aborted() const;
+
+  Progress progress() const;
+  Ledger& ledger();
+  WireBytes wire_bytes() const;  // of all transports
+  std::string transport_of(int peer) const;
+
+  // For backends.
+  void note(const GroupSpec& group, const Envelope& operation, bool finished);  // for progress()
+  void check_alive() const;                                                     // throws after an abort
+  Transport& route(int peer);  // REQUIRES: peer is another rank
+  Engine& engine();
+  const AlgorithmTable& algorithms() const;
+  void set_algorithms(AlgorithmTable table);  // every rank the same, between operations (the tuner)
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace furrow::comm

@@ -1,0 +1,76 @@
+// What ranks that share memory see of each other: one Control per rank, with the lanes that lead out of it.
+// Plain data and lock-free atomics only, so that it works between processes; the layout is private to one
+// build of the library.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "furrow/comm/transport.h"
+
+namespace furrow::comm {
+
+inline constexpr uint64_t kSlots = 16;       // messages of one lane that are under way
+inline constexpr size_t kInlineBytes = 960;  // up to this a message travels inside its slot
+inline constexpr uint32_t kSegments = 4096;  // registered blocks of one rank at a time
+inline constexpr size_t kReasonBytes = 3072;
+
+enum class MessageForm : uint32_t {
+  kInline,  // the bytes are in the slot
+  kRead,    // the bytes are at (segment, offset) of the sender
+  kWindow,  // and may be written
+};
+
+// Message t of a lane lies in slot t % kSlots.
+struct alignas(64) Slot {
+  std::atomic<uint64_t> state{0};  // 2t + 1: message t is here; 2t + 2: the receiver is through with it
+  MessageForm form = MessageForm::kInline;
+  uint32_t segment = 0;
+  uint64_t offset = 0;
+  uint64_t bytes = 0;
+  Envelope envelope;
+  std::byte data[kInlineBytes];
+};
+
+struct Lane {
+  Slot slots[kSlots];
+};
+
+// The operation that a rank is in.  Written by its owner, read by anybody: valid when version is even and the
+// same before and after.
+struct ProgressNote {
+  static constexpr size_t kWords = sizeof(Envelope) / sizeof(uint64_t);
+  std::atomic<uint64_t> version{0};
+  std::atomic<uint64_t> words[kWords] = {};
+  std::atomic<int64_t> changed_ns{0};
+  std::atomic<uint32_t> finished{0};
+};
+
+struct SegmentEntry {
+  std::atomic<uint32_t> id{0};  // 0: free
+  std::atomic<int32_t> descriptor{-1};
+  std::atomic<uint64_t> bytes{0};
+};
+
+struct alignas(64) Control {
+  // The owner sleeps here; whoever changes what it may wait for rings (futex.h).
+  std::atomic<uint32_t> bell{0};
+  std::atomic<uint32_t> sleeping{0};
+  alignas(64) std::atomic<uint32_t> aborted{0};  // 1 + the rank whose reason ends this rank's work
+  std::atomic<uint32_t> left{0};                 // its communicator was closed in order
+  std::atomic<uint32_t> reason_ready{0};         // code and text below are this rank's own reason
+  std::atomic<uint32_t> reason_code{0};
+  char reason[kReasonBytes] = {};
+  alignas(64) ProgressNote progress;
+  alignas(64) SegmentEntry segments[kSegments];
+  // Followed by one Lane per rank of the world, to that rank.
+  Lane* lane_to(int peer) { return reinterpret_cast<Lane*>(this + 1) + peer; }
+};
+static_assert(sizeof(Slot) % 64 == 0 && sizeof(Control) % 64 == 0);
+
+inline size_t control_bytes(int ranks) { return sizeof(Control) + static_cast<size_t>(ranks) * sizeof(Lane); }
+// In `control_bytes(ranks)` zeroed, 64-byte-aligned bytes.
+Control* make_control(void* bytes, int ranks);
+
+}  // namespace furrow::comm

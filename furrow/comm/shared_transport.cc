@@ -1,0 +1,399 @@
+#include "furrow/comm/shared_transport.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/process.h"
+#include "furrow/base/text.h"
+#include "furrow/comm/futex.h"
+
+namespace furrow::comm {
+namespace {
+
+constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers while asleep
+constexpr int kSpins = 2000;               // some 50 us; a wake-up through the kernel costs as much
+constexpr int kSpinsCrowded = 20;          // more ranks than cores: whoever is waited for needs this one
+
+bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
+
+int64_t now_ns() { return system_clock().monotonic_ns(); }
+
+// Same place in the program, another operation?
+bool contradicts(const Envelope& mine, const Envelope& theirs) {
+  constexpr auto kPair = static_cast<uint8_t>(CollectiveKind::kSend);
+  if (mine.kind == kPair || theirs.kind == kPair) return false;
+  if (mine.channel != theirs.channel || mine.sequence != theirs.sequence) return false;
+  Envelope a = mine, b = theirs;
+  a.step = b.step = 0;
+  return a != b;
+}
+
+int spins_for(const std::vector<Control*>& peers) {
+  const auto ranks = std::count_if(peers.begin(), peers.end(), [](const Control* c) { return c != nullptr; });
+  return ranks <= core_count() ? kSpins : kSpinsCrowded;
+}
+
+}  // namespace
+
+Control* make_control(void* bytes, int ranks) {
+  auto* control = new (bytes) Control();
+  for (int r = 0; r < ranks; ++r) {
+    for (Slot& slot : control->lane_to(r)->slots) new (&slot.state) std::atomic<uint64_t>(0);
+  }
+  return control;
+}
+
+SharedTransport::SharedTransport(Roster roster, std::vector<Control*> controls)
+    : roster_(std::move(roster)),
+      peers_(std::move(controls)),
+      spins_(spins_for(peers_)),
+      senders_(peers_.size()),
+      receivers_(peers_.size()) {}
+
+SharedTransport::~SharedTransport() = default;
+
+void SharedTransport::leave() noexcept {
+  own().left.store(1);
+  for (Control* peer : peers_) {
+    if (peer != nullptr) ring(*peer);
+  }
+}
+
+// ---- sending ----
+
+Ticket SharedTransport::post_send(int peer, const Envelope& envelope, std::span<const std::byte> bytes) {
+  return post(peer, envelope, bytes,
+              bytes.size() <= kInlineBytes ? MessageForm::kInline : MessageForm::kRead);
+}
+
+Ticket SharedTransport::post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) {
+  return post(peer, envelope, bytes, MessageForm::kWindow);
+}
+
+Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const std::byte> bytes,
+                             MessageForm form) {
+  Sender& sender = senders_[static_cast<size_t>(peer)];
+  Outgoing message{envelope, bytes, form, {}};
+  if (form != MessageForm::kInline && !bytes.empty()) {
+    std::optional<Location> location = locate(bytes);
+    if (!location) {
+      FURROW_CHECK(form == MessageForm::kRead, "only registered memory can be exposed");
+      auto block = allocate(bytes.size());
+      std::memcpy(block->bytes().data(), bytes.data(), bytes.size());
+      location = locate(block->bytes());
+      message.bytes = block->bytes().first(bytes.size());
+      sender.staged.emplace_back(sender.next, std::move(block));
+    }
+    message.location = *location;
+  }
+  const uint64_t number = sender.next++;
+  (form == MessageForm::kWindow ? received_ : sent_)
+      .fetch_add(static_cast<int64_t>(bytes.size()), std::memory_order_relaxed);
+  if (sender.waiting.empty() && slot_is_free(peer)) {
+    publish(peer, message);
+    if (form == MessageForm::kInline) return {peer, 0};
+  } else {
+    sender.waiting.push_back(message);
+  }
+  return {peer, 2 * (number + 1)};
+}
+
+bool SharedTransport::slot_is_free(int peer) {
+  const uint64_t t = senders_[static_cast<size_t>(peer)].published;
+  return t < kSlots || own().lane_to(peer)->slots[t % kSlots].state.load() == 2 * (t - kSlots) + 2;
+}
+
+void SharedTransport::publish(int peer, const Outgoing& message) {
+  Sender& sender = senders_[static_cast<size_t>(peer)];
+  const uint64_t t = sender.published++;
+  Slot& slot = own().lane_to(peer)->slots[t % kSlots];
+  slot.form = message.form;
+  slot.segment = message.location.segment;
+  slot.offset = message.location.offset;
+  slot.bytes = message.bytes.size();
+  slot.envelope = message.envelope;
+  if (message.form == MessageForm::kInline && !message.bytes.empty()) {
+    std::memcpy(slot.data, message.bytes.data(), message.bytes.size());
+  }
+  slot.state.store(2 * t + 1);
+  ring(control(peer));
+}
+
+bool SharedTransport::flush(int peer) {
+  Sender& sender = senders_[static_cast<size_t>(peer)];
+  while (!sender.waiting.empty()) {
+    if (!slot_is_free(peer)) return false;
+    publish(peer, sender.waiting.front());
+    sender.waiting.pop_front();
+  }
+  return true;
+}
+
+bool SharedTransport::sent(int peer, uint64_t message) {
+  flush(peer);
+  Sender& sender = senders_[static_cast<size_t>(peer)];
+  if (message >= sender.published) return false;
+  const Slot& slot = own().lane_to(peer)->slots[message % kSlots];
+  if (slot.state.load() == 2 * message + 1 && slot.form != MessageForm::kInline) return false;
+  collect_staged(sender, peer);
+  return true;
+}
+
+void SharedTransport::collect_staged(Sender& sender, int peer) {
+  while (!sender.staged.empty()) {
+    const uint64_t message = sender.staged.front().first;
+    const Slot& slot = own().lane_to(peer)->slots[message % kSlots];
+    if (message >= sender.published || slot.state.load() == 2 * message + 1) return;
+    sender.staged.pop_front();
+  }
+}
+
+// ---- receiving ----
+
+Ticket SharedTransport::post_recv(int peer, const Envelope& envelope, std::span<std::byte> bytes) {
+  Receiver& receiver = receivers_[static_cast<size_t>(peer)];
+  const uint64_t id = 2 * receiver.next_id++ + 1;
+  receiver.posted.push_back({id, envelope, bytes});
+  return {peer, id};
+}
+
+// The oldest message of the channel that nobody took; null when there is none yet.
+Slot* SharedTransport::find(int peer, const Envelope& expected, uint64_t* message) {
+  Receiver& receiver = receivers_[static_cast<size_t>(peer)];
+  Lane* lane = control(peer).lane_to(roster_.rank);
+  for (uint64_t t = receiver.low; t < receiver.low + kSlots; ++t) {
+    Slot& slot = lane->slots[t % kSlots];
+    if (t >= receiver.seen) {
+      if (slot.state.load() != 2 * t + 1) return nullptr;
+      receiver.seen = t + 1;
+    } else if ((receiver.taken >> (t % kSlots) & 1) != 0) {
+      continue;
+    }
+    if (slot.envelope.channel != expected.channel) continue;
+    *message = t;
+    return &slot;
+  }
+  return nullptr;
+}
+
+void SharedTransport::check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes) {
+  if (slot.envelope != expected) throw mismatch_error(roster_.rank, expected, peer, slot.envelope);
+  if (slot.bytes != bytes) {
+    throw Error(
+        ErrorCode::kFailedPrecondition,
+        fmt::format("{}: rank {} expects {} bytes from rank {}, which sends {}: both give the same counts",
+                    describe(expected), roster_.rank, bytes, peer, slot.bytes));
+  }
+}
+
+// The message is read: its slot is the sender's again.
+void SharedTransport::finish(int peer, uint64_t message) {
+  Receiver& receiver = receivers_[static_cast<size_t>(peer)];
+  Slot& slot = control(peer).lane_to(roster_.rank)->slots[message % kSlots];
+  receiver.taken |= 1U << (message % kSlots);
+  slot.state.store(2 * message + 2);
+  ring(control(peer));
+  while (receiver.low < receiver.seen && (receiver.taken >> (receiver.low % kSlots) & 1) != 0) {
+    const Slot& lowest = control(peer).lane_to(roster_.rank)->slots[receiver.low % kSlots];
+    if (lowest.state.load() == 2 * receiver.low + 1) return;  // open
+    receiver.taken &= ~(1U << (receiver.low % kSlots));
+    ++receiver.low;
+  }
+}
+
+bool SharedTransport::receive_posted(int peer, uint64_t id) {
+  Receiver& receiver = receivers_[static_cast<size_t>(peer)];
+  while (!receiver.posted.empty() && receiver.posted.front().id <= id) {
+    const Posted posted = receiver.posted.front();
+    uint64_t message = 0;
+    Slot* slot = find(peer, posted.envelope, &message);
+    if (slot == nullptr) return false;
+    check_message(peer, posted.envelope, *slot, posted.bytes.size());
+    if (!posted.bytes.empty()) {
+      const std::byte* source = slot->form == MessageForm::kInline
+                                    ? slot->data
+                                    : resolve(peer, {slot->segment, slot->offset}, slot->bytes);
+      std::memcpy(posted.bytes.data(), source, posted.bytes.size());
+    }
+    received_.fetch_add(static_cast<int64_t>(posted.bytes.size()), std::memory_order_relaxed);
+    finish(peer, message);
+    receiver.posted.pop_front();
+  }
+  return true;
+}
+
+Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
+  uint64_t message = 0;
+  Slot* slot = nullptr;
+  wait_until(peer, &envelope, deadline_ns,
+             [&] { return (slot = find(peer, envelope, &message)) != nullptr; });
+  check_message(peer, envelope, *slot, bytes);
+  receivers_[static_cast<size_t>(peer)].taken |= 1U << (message % kSlots);
+  std::byte* data = slot->data;
+  if (slot->form != MessageForm::kInline && bytes > 0) {
+    data = resolve(peer, {slot->segment, slot->offset}, slot->bytes);
+  }
+  if (slot->form != MessageForm::kWindow)
+    received_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  return {{data, bytes}, peer, message};
+}
+
+void SharedTransport::close(const Window& window) {
+  const Slot& slot = control(window.peer).lane_to(roster_.rank)->slots[window.id % kSlots];
+  if (slot.form == MessageForm::kWindow) {
+    sent_.fetch_add(static_cast<int64_t>(window.bytes.size()), std::memory_order_relaxed);
+  }
+  finish(window.peer, window.id);
+}
+
+// ---- waiting ----
+
+void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
+  if (ticket.id == 0) return;
+  if (is_send(ticket.id)) {
+    const uint64_t message = ticket.id / 2 - 1;
+    wait_until(ticket.peer, nullptr, deadline_ns, [&] { return sent(ticket.peer, message); });
+    return;
+  }
+  const auto& posted = receivers_[static_cast<size_t>(ticket.peer)].posted;
+  const Envelope expected = posted.empty() ? Envelope() : posted.front().envelope;
+  wait_until(ticket.peer, &expected, deadline_ns, [&] { return receive_posted(ticket.peer, ticket.id); });
+}
+
+template <class Ready>
+void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t deadline_ns,
+                                 const Ready& ready) {
+  Control& me = own();
+  for (int i = 0; i < spins_; ++i) {
+    if (ready()) return;
+    if (me.aborted.load(std::memory_order_relaxed) != 0) break;
+    spin_pause();
+  }
+  int64_t looked_ns = now_ns();
+  while (true) {
+    const uint32_t bell = me.bell.load();
+    me.sleeping.store(1);
+    const bool gone = control(peer).left.load() != 0;  // before the last look: it may have sent and left
+    const bool stop = me.aborted.load() != 0;
+    if (!stop && ready()) break;
+    const int64_t now = now_ns();
+    if (!stop && !gone && now < deadline_ns && now - looked_ns < kLookUpNs) {
+      futex_wait(me.bell, bell, std::min(kLookUpNs, deadline_ns - now));
+      continue;
+    }
+    me.sleeping.store(0);
+    looked_ns = now;
+    look_up(peer, gone, expected, deadline_ns);
+  }
+  me.sleeping.store(0);
+}
+
+void SharedTransport::look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns) {
+  if (own().aborted.load() != 0) throw_aborted();
+  const auto ended = [&](int r, std::string_view how) {
+    fail(Error(ErrorCode::kUnavailable,
+               fmt::format("{} {}; {}", describe(roster_, r), how, last_progress(r))));
+  };
+  for (int r = 0; r < roster_.size(); ++r) {
+    if (r == roster_.rank || peers_[static_cast<size_t>(r)] == nullptr || control(r).left.load() != 0)
+      continue;
+    if (died(r)) ended(r, "ended");
+  }
+  if (gone) ended(peer, "has left");
+  if (expected != nullptr) check_same_operation(peer, *expected);
+  if (now_ns() < deadline_ns) return;
+  fail(Error(ErrorCode::kDeadlineExceeded,
+             fmt::format("{} did not answer in time; {}", describe(roster_, peer), last_progress(peer))));
+}
+
+// A peer that waits for this rank too, in another operation, will never send anything.
+void SharedTransport::check_same_operation(int peer, const Envelope& expected) {
+  const ProgressNote& note = control(peer).progress;
+  const uint64_t version = note.version.load();
+  uint64_t words[ProgressNote::kWords];
+  for (size_t i = 0; i < ProgressNote::kWords; ++i) words[i] = note.words[i].load();
+  if (version % 2 != 0 || note.version.load() != version || note.finished.load() != 0) return;
+  Envelope theirs;
+  std::memcpy(&theirs, words, sizeof(theirs));
+  if (contradicts(expected, theirs)) fail(mismatch_error(roster_.rank, expected, peer, theirs));
+}
+
+void SharedTransport::ring(Control& control) {
+  if (control.sleeping.load() == 0) return;
+  control.bell.fetch_add(1);
+  futex_wake(control.bell);
+}
+
+// ---- progress and failure ----
+
+void SharedTransport::note_progress(const Envelope& envelope, bool finished) {
+  ProgressNote& note = own().progress;
+  uint64_t words[ProgressNote::kWords];
+  std::memcpy(words, &envelope, sizeof(envelope));
+  const uint64_t version = note.version.load(std::memory_order_relaxed);
+  note.version.store(version + 1, std::memory_order_relaxed);
+  for (size_t i = 0; i < ProgressNote::kWords; ++i) note.words[i].store(words[i], std::memory_order_release);
+  note.changed_ns.store(now_ns(), std::memory_order_relaxed);
+  note.finished.store(finished ? 1 : 0, std::memory_order_relaxed);
+  note.version.store(version + 2, std::memory_order_release);
+}
+
+std::string SharedTransport::last_progress(int peer) const {
+  const ProgressNote& note = control(peer).progress;
+  if (note.version.load() == 0) return "it had not started any operation";
+  uint64_t words[ProgressNote::kWords];
+  for (size_t i = 0; i < ProgressNote::kWords; ++i) words[i] = note.words[i].load();
+  Envelope envelope;
+  std::memcpy(&envelope, words, sizeof(envelope));
+  const double ago = static_cast<double>(now_ns() - note.changed_ns.load()) * 1e-9;
+  return fmt::format("its last progress: {} {}, {} ago", note.finished.load() != 0 ? "finished" : "started",
+                     describe(envelope), format_seconds(ago));
+}
+
+void SharedTransport::fail(const Error& reason) {
+  abort(reason);
+  throw_aborted();
+}
+
+void SharedTransport::throw_aborted() {
+  const int from = static_cast<int>(own().aborted.load()) - 1;
+  const Control& source = control(from);
+  Error reason(ErrorCode::kCancelled, fmt::format("aborted by {}", describe(roster_, from)));
+  if (source.reason_ready.load() != 0) {
+    reason = Error(static_cast<ErrorCode>(source.reason_code.load()), source.reason);
+  }
+  if (!handled_.exchange(true) && failure_handler_) failure_handler_(reason);
+  throw reason;
+}
+
+void SharedTransport::abort(const Error& reason) noexcept {
+  const std::lock_guard lock(abort_mutex_);
+  Control& me = own();
+  if (me.aborted.load() == 0 && me.reason_ready.load() == 0) {
+    const std::string_view text = reason.what();
+    const size_t length = std::min(text.size(), kReasonBytes - 1);
+    std::memcpy(me.reason, text.data(), length);
+    me.reason[length] = '\0';
+    me.reason_code.store(static_cast<uint32_t>(reason.code()));
+    me.reason_ready.store(1);
+  }
+  const uint32_t first = me.aborted.load() != 0 ? me.aborted.load() : 1 + static_cast<uint32_t>(roster_.rank);
+  for (Control* peer : peers_) {
+    if (peer == nullptr) continue;
+    uint32_t none = 0;
+    peer->aborted.compare_exchange_strong(none, first);
+    peer->bell.fetch_add(1);
+    futex_wake(peer->bell);
+  }
+}
+
+WireBytes SharedTransport::wire_bytes() const {
+  return {.sent = sent_.load(std::memory_order_relaxed),
+          .received = received_.load(std::memory_order_relaxed)};
+}
+
+}  // namespace furrow::comm

@@ -1,0 +1,123 @@
+// Messages between ranks that share memory: the common part of inproc (threads) and shm (processes of one
+// host).
+//
+// A message is a slot of a lane (shared_control.h).  Small ones travel in the slot; for larger ones the slot
+// says where the sender's bytes are, and the receiver reads them there.  Waiting spins for a moment, then
+// sleeps on a futex, looking up now and then for peers that died.
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "furrow/comm/shared_control.h"
+#include "furrow/comm/transport.h"
+
+namespace furrow::comm {
+
+class SharedTransport : public Transport, public PeerMemory {
+ public:
+  ~SharedTransport() override;
+
+  bool reaches(int peer) const override { return peers_[static_cast<size_t>(peer)] != nullptr; }
+  Ticket post_send(int peer, const Envelope& envelope, std::span<const std::byte> bytes) override;
+  Ticket post_recv(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
+  void wait(Ticket ticket, int64_t deadline_ns) override;
+  PeerMemory* peer_memory() override { return this; }
+  void abort(const Error& reason) noexcept override;
+  void on_failure(std::function<void(const Error&)> handler) override {
+    failure_handler_ = std::move(handler);
+  }
+  void note_progress(const Envelope& envelope, bool finished) override;
+  WireBytes wire_bytes() const override;
+
+  Ticket post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
+  Window open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) override;
+  void close(const Window& window) override;
+
+ protected:
+  // Where bytes of this rank are, for the peers.
+  struct Location {
+    uint32_t segment = 0;
+    uint64_t offset = 0;
+  };
+
+  // `controls[r]` of rank r, null where this transport does not reach it; the own one among them.
+  SharedTransport(Roster roster, std::vector<Control*> controls);
+
+  virtual std::optional<Location> locate(std::span<const std::byte> bytes) const = 0;
+  virtual std::byte* resolve(int peer, Location location,
+                             uint64_t bytes) = 0;  // for this rank to read and write
+  virtual bool died(int peer) = 0;                 // without leaving; asked now and then while waiting
+
+  const Roster& roster() const { return roster_; }
+  Control& control(int rank) const { return *peers_[static_cast<size_t>(rank)]; }
+  Control& own() const { return control(roster_.rank); }
+  // Says to the peers that this rank goes in order.  A derived destructor calls it while its memory still
+  // stands.
+  void leave() noexcept;
+
+ private:
+  struct Outgoing {  // not yet in a slot
+    Envelope envelope;
+    std::span<const std::byte> bytes;
+    MessageForm form;
+    Location location;
+  };
+  struct Sender {            // to one peer
+    uint64_t next = 0;       // number of the next message
+    uint64_t published = 0;  // messages below it are in slots
+    std::deque<Outgoing> waiting;
+    std::deque<std::pair<uint64_t, std::unique_ptr<Memory::Block>>> staged;  // by message
+  };
+  struct Posted {
+    uint64_t id;
+    Envelope envelope;
+    std::span<std::byte> bytes;
+  };
+  struct Receiver {        // from one peer
+    uint64_t low = 0;      // messages below it are done
+    uint64_t seen = 0;     // messages below it were looked at
+    uint32_t taken = 0;    // bit t % kSlots: message t is done or open
+    uint64_t next_id = 0;  // of posted receives
+    std::deque<Posted> posted;
+  };
+
+  Ticket post(int peer, const Envelope& envelope, std::span<const std::byte> bytes, MessageForm form);
+  void publish(int peer, const Outgoing& message);
+  bool slot_is_free(int peer);
+  bool flush(int peer);  // true when nothing waits for a slot
+  bool sent(int peer, uint64_t message);
+  Slot* find(int peer, const Envelope& expected, uint64_t* message);
+  bool receive_posted(int peer, uint64_t id);
+  void check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes);
+  void finish(int peer, uint64_t message);
+  void collect_staged(Sender& sender, int peer);
+
+  template <class Ready>
+  void wait_until(int peer, const Envelope* expected, int64_t deadline_ns, const Ready& ready);
+  // Throws when there is a reason to stop.  `gone`: the peer had left before what is waited for was looked
+  // for.
+  void look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns);
+  void check_same_operation(int peer, const Envelope& expected);
+  [[noreturn]] void throw_aborted();
+  void fail(const Error& reason);
+  std::string last_progress(int peer) const;
+  void ring(Control& control);
+
+  const Roster roster_;
+  const std::vector<Control*> peers_;
+  const int spins_;
+  std::vector<Sender> senders_;
+  std::vector<Receiver> receivers_;
+  std::function<void(const Error&)> failure_handler_;
+  std::atomic<bool> handled_{false};
+  std::mutex abort_mutex_;
+  std::atomic<int64_t> sent_{0}, received_{0};
+};
+
+}  // namespace furrow::comm

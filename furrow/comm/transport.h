@@ -1,0 +1,164 @@
+// The seam below the collectives: messages between the ranks of a world.  comm/transports.cc is the table of
+// transports; algorithms (comm/algorithms/) use nothing else.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/memory.h"
+#include "furrow/comm/collective.h"
+#include "furrow/comm/memory.h"
+
+namespace furrow::comm {
+
+// Goes in front of each message, as these 64 bytes (little-endian; a wire format sends them as they are). The
+// receiver expects an envelope and gets one; unless they are equal, the two ranks do not run the same
+// operation, and the transport throws mismatch_error(), which names both.
+struct Envelope {
+  uint64_t channel = 0;  // the group; messages of different channels do not wait for each other
+  uint64_t sequence =
+      0;  // number of the operation in its group; of a send or recv, number in its pair and direction
+  uint32_t step = 0;  // message within the operation
+  uint8_t kind = 0;   // CollectiveKind; kSend for send and recv
+  uint8_t dtype = 0;
+  uint8_t reduction = 0;
+  uint8_t algorithm = 0;  // row of the table of algorithms
+  int32_t root = -1;
+  uint32_t counts_hash = 0;  // of element count and slices
+  int64_t elements = 0;
+  char label[24] = {};  // cut when longer, not terminated when full
+  friend bool operator==(const Envelope&, const Envelope&) = default;
+};
+static_assert(sizeof(Envelope) == 64);
+
+std::string describe(const Envelope& e);  // "reduce_scatter 'reduce_grads h.3' #57 of 1024 float32 (sum)"
+// Error{failed_precondition}: "rank 0 runs X, rank 1 runs Y: ..."
+Error mismatch_error(int rank, const Envelope& mine, int peer, const Envelope& theirs);
+
+// A posted operation.  0 is complete from the start.
+struct Ticket {
+  int peer = -1;
+  uint64_t id = 0;
+};
+
+// Totals since the transport was made.  For shared memory, bytes read from and written to peers' memory.
+struct WireBytes {
+  int64_t sent = 0;           // payload
+  int64_t received = 0;       // payload
+  int64_t overhead_sent = 0;  // frames, checksums
+  int64_t overhead_received = 0;
+};
+
+// A peer's bytes, readable (and writable where the peer exposed them so) until closed.
+struct Window {
+  std::span<std::byte> bytes;
+  int peer = -1;
+  uint64_t id = 0;
+};
+
+// What transports of one host can do besides: no copy on the way.
+class PeerMemory {
+ public:
+  virtual ~PeerMemory() = default;
+
+  // Can bytes of this span be seen by peers without staging?
+  virtual bool is_registered(std::span<const std::byte> bytes) const = 0;
+  // Like post_send, but the peer may also write: it opens the bytes, and they are complete when it closes
+  // them. REQUIRES: is_registered(bytes).
+  virtual Ticket post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) = 0;
+  // The next message of the peer on the channel, seen in place, instead of post_recv; waits for it.  Errors
+  // as wait().
+  virtual Window open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) = 0;
+  // An exposed window counts as written whole.
+  virtual void close(const Window& window) = 0;
+};
+
+// One rank's end of the wires to the peers that it reaches.  One thread at a time posts and waits; abort,
+// allocate and wire_bytes are called from any thread.
+//
+// Messages of one pair and channel arrive in the order in which they were posted.  A posted operation moves
+// on without anybody waiting for it: the transport has a thread of its own, or the peer fetches the bytes.
+// Waiting for a ticket of one transport must never keep another one from moving.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual std::string_view name() const = 0;
+  virtual bool reaches(int peer) const = 0;
+
+  // Buffers live until the ticket was waited for (a send's bytes are then with the peer, or copied).
+  virtual Ticket post_send(int peer, const Envelope& envelope, std::span<const std::byte> bytes) = 0;
+  // Of exactly that size; another one is mismatch_error().
+  virtual Ticket post_recv(int peer, const Envelope& envelope, std::span<std::byte> bytes) = 0;
+  // Throws Error{deadline_exceeded} at the deadline (Clock::monotonic_ns), Error{unavailable} when the peer
+  // is gone, failed_precondition on a mismatch, the reason after an abort.  Each names the peer.
+  virtual void wait(Ticket ticket, int64_t deadline_ns) = 0;
+
+  virtual PeerMemory* peer_memory() { return nullptr; }
+  // Memory that this transport reads without a copy; null where it has no such thing.
+  virtual std::unique_ptr<Memory::Block> allocate(size_t bytes) = 0;
+
+  // Ends every pending and later wait of this rank and, as far as this transport reaches them, of its peers,
+  // with `reason`.  The first reason stays.
+  virtual void abort(const Error& reason) noexcept = 0;
+  // Called, from any thread and at most once, when the transport learns of an abort by a peer or of a peer's
+  // end. REQUIRES: set before the first post.
+  virtual void on_failure(std::function<void(const Error&)> handler) = 0;
+
+  // What this rank does now, for the errors of the others; "" between operations.  Cheap.
+  virtual void note_progress(const Envelope& envelope, bool finished) { (void)envelope, (void)finished; }
+  virtual WireBytes wire_bytes() const = 0;
+};
+
+// ---- How a rank's transports come to be ----
+
+// Meeting point before there are wires.  The rendezvous store implements it.
+class Rendezvous {
+ public:
+  virtual ~Rendezvous() = default;
+  virtual void set(const std::string& key, const std::string& value) = 0;
+  virtual std::string get(const std::string& key,
+                          int64_t deadline_ns) = 0;  // waits; Error{deadline_exceeded}
+};
+
+struct RankInfo {
+  std::string host;  // for people
+  int64_t pid = 0;
+  std::string locality;  // ranks with equal, non-empty locality can share memory: shm_locality()
+};
+
+struct Roster {
+  int rank = 0;
+  std::vector<RankInfo> ranks;  // one per rank of the world
+  int size() const { return static_cast<int>(ranks.size()); }
+};
+
+// "rank 3 (host a, pid 4711)"
+std::string describe(const Roster& roster, int rank);
+
+class InprocWorld;  // comm/inproc.h: what ranks that are threads of one process share
+
+struct JoinContext {
+  Roster roster;
+  Rendezvous* rendezvous = nullptr;  // null where all ranks are threads of this process and inproc suffices
+  std::shared_ptr<InprocWorld> inproc = {};  // null between processes
+  int64_t deadline_ns = 0;
+  std::string job_token = {};  // guards connections; shm needs none (the kernel checks the user)
+  std::string options = {};    // transport's own: tcp "throttle=100Mbit,2ms"
+};
+
+struct TransportRow {
+  std::string_view name;  // "shm"
+  std::string_view summary;
+  std::unique_ptr<Transport> (*make)(const JoinContext& context);
+};
+std::span<const TransportRow> transport_rows();
+std::unique_ptr<Transport> make_transport(std::string_view name, const JoinContext& context);
+
+}  // namespace furrow::comm
