@@ -26,6 +26,8 @@ struct Communicator::Impl {
                                           : AlgorithmTable::parse(options.tuning)),
         engine(fmt::format("comm-{}", roster.rank)) {}
 
+  void abort(const Error& why, bool here) noexcept;
+
   const Roster roster;
   const CommunicatorOptions options;
   std::vector<std::unique_ptr<Transport>> transports;
@@ -39,6 +41,7 @@ struct Communicator::Impl {
   std::shared_ptr<Group::State> world;
   std::optional<Error> reason;
   std::atomic<bool> aborted{false};
+  bool aborted_here = false;
 
   mutable std::mutex progress_mutex;
   Envelope operation;
@@ -75,7 +78,7 @@ Communicator::Communicator(Roster roster, std::vector<std::unique_ptr<Transport>
   std::erase(impl_->transports, nullptr);
   impl_->routes = routes_of(impl_->roster, impl_->transports);
   for (const auto& transport : impl_->transports) {
-    transport->on_failure([this](const Error& reason) { abort(reason); });
+    transport->on_failure([this](const Error& reason) { impl_->abort(reason, false); });
   }
   if (!impl_->options.algorithm.empty()) algorithm_index(impl_->options.algorithm);
   impl_->backend = make_backend(impl_->options.backend, *this);
@@ -136,16 +139,24 @@ Memory Communicator::allocate(size_t bytes, MemoryKind kind) {
   return Memory(plain_block(bytes), bytes, kind);
 }
 
-void Communicator::abort(const Error& reason) noexcept {
+void Communicator::abort(const Error& reason) noexcept { impl_->abort(reason, true); }
+
+void Communicator::Impl::abort(const Error& why, bool here) noexcept {
   {
-    const std::lock_guard lock(impl_->mutex);
-    if (impl_->aborted.exchange(true)) return;
-    impl_->reason = reason;
+    const std::lock_guard lock(mutex);
+    if (aborted.exchange(true)) return;
+    reason = why;
+    aborted_here = here;
   }
-  for (const auto& transport : impl_->transports) transport->abort(reason);
+  for (const auto& transport : transports) transport->abort(why);
 }
 
 bool Communicator::aborted() const { return impl_->aborted.load(std::memory_order_acquire); }
+
+bool Communicator::aborted_here() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->aborted_here;
+}
 
 void Communicator::check_alive() const {
   if (!aborted()) return;

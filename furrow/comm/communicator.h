@@ -70,6 +70,7 @@ class Communicator {
   // fails by itself calls this on its way out, so that the others do not wait for their deadline.
   void abort(const Error& reason) noexcept;
   bool aborted() const;
+  bool aborted_here() const;  // by this rank itself: its operation failed first, or abort() was called
 
   Progress progress() const;
   Ledger& ledger();

@@ -26,5 +26,19 @@ TEST(Group, AllReduceAddsEveryRank) {
   }
 }
 
+TEST(Group, ShmAllReduce) {
+  for (const int n : {2, 3, 4}) {
+    ::furrow::testing::run_ranks_on("shm", n, [&](Communicator& communicator) {
+      for (const size_t size : {size_t{1}, size_t{1000}, size_t{3'000'000}}) {
+        std::vector<float> x(size, static_cast<float>(communicator.rank() + 1));
+        communicator.world().all_reduce(std::span(x));
+        const auto sum = static_cast<float>(n * (n + 1) / 2);
+        EXPECT_EQ(x.front(), sum);
+        EXPECT_EQ(x.back(), sum);
+      }
+    });
+  }
+}
+
 }  // namespace
 }  // namespace furrow::comm

@@ -46,7 +46,7 @@ InprocWorld::~InprocWorld() {
 
 Roster inproc_roster(int rank, int size) {
   Roster roster{rank, {}};
-  for (int r = 0; r < size; ++r) roster.ranks.push_back({host_name(), process_id(), "process"});
+  for (int r = 0; r < size; ++r) roster.ranks.push_back({host_name(), process_id(), shm_locality()});
   return roster;
 }
 

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers while asleep
 constexpr int kSpins = 2000;               // some 50 us; a wake-up through the kernel costs as much
+constexpr size_t kKeptStaging = 16;        // blocks
 constexpr int kSpinsCrowded = 20;          // more ranks than cores: whoever is waited for needs this one
 
 bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
@@ -82,7 +83,7 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
     std::optional<Location> location = locate(bytes);
     if (!location) {
       FURROW_CHECK(form == MessageForm::kRead, "only registered memory can be exposed");
-      auto block = allocate(bytes.size());
+      auto block = staging(bytes.size());
       std::memcpy(block->bytes().data(), bytes.data(), bytes.size());
       location = locate(block->bytes());
       message.bytes = block->bytes().first(bytes.size());
@@ -148,8 +149,21 @@ void SharedTransport::collect_staged(Sender& sender, int peer) {
     const uint64_t message = sender.staged.front().first;
     const Slot& slot = own().lane_to(peer)->slots[message % kSlots];
     if (message >= sender.published || slot.state.load() == 2 * message + 1) return;
+    if (staging_.size() < kKeptStaging) staging_.push_back(std::move(sender.staged.front().second));
     sender.staged.pop_front();
   }
+}
+
+// Of at most twice the size that is needed.
+std::unique_ptr<Memory::Block> SharedTransport::staging(size_t bytes) {
+  for (auto& kept : staging_) {
+    if (kept->bytes().size() < bytes || kept->bytes().size() / 2 > bytes) continue;
+    std::swap(kept, staging_.back());
+    auto block = std::move(staging_.back());
+    staging_.pop_back();
+    return block;
+  }
+  return allocate(bytes);
 }
 
 // ---- receiving ----
@@ -295,8 +309,8 @@ void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t dea
 void SharedTransport::look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns) {
   if (own().aborted.load() != 0) throw_aborted();
   const auto ended = [&](int r, std::string_view how) {
-    fail(Error(ErrorCode::kUnavailable,
-               fmt::format("{} {}; {}", describe(roster_, r), how, last_progress(r))));
+    throw Error(ErrorCode::kUnavailable,
+                fmt::format("{} {}; {}", describe(roster_, r), how, last_progress(r)));
   };
   for (int r = 0; r < roster_.size(); ++r) {
     if (r == roster_.rank || peers_[static_cast<size_t>(r)] == nullptr || control(r).left.load() != 0)
@@ -306,8 +320,8 @@ void SharedTransport::look_up(int peer, bool gone, const Envelope* expected, int
   if (gone) ended(peer, "has left");
   if (expected != nullptr) check_same_operation(peer, *expected);
   if (now_ns() < deadline_ns) return;
-  fail(Error(ErrorCode::kDeadlineExceeded,
-             fmt::format("{} did not answer in time; {}", describe(roster_, peer), last_progress(peer))));
+  throw Error(ErrorCode::kDeadlineExceeded,
+              fmt::format("{} did not answer in time; {}", describe(roster_, peer), last_progress(peer)));
 }
 
 // A peer that waits for this rank too, in another operation, will never send anything.
@@ -319,7 +333,7 @@ void SharedTransport::check_same_operation(int peer, const Envelope& expected) {
   if (version % 2 != 0 || note.version.load() != version || note.finished.load() != 0) return;
   Envelope theirs;
   std::memcpy(&theirs, words, sizeof(theirs));
-  if (contradicts(expected, theirs)) fail(mismatch_error(roster_.rank, expected, peer, theirs));
+  if (contradicts(expected, theirs)) throw mismatch_error(roster_.rank, expected, peer, theirs);
 }
 
 void SharedTransport::ring(Control& control) {
@@ -354,11 +368,6 @@ std::string SharedTransport::last_progress(int peer) const {
                      describe(envelope), format_seconds(ago));
 }
 
-void SharedTransport::fail(const Error& reason) {
-  abort(reason);
-  throw_aborted();
-}
-
 void SharedTransport::throw_aborted() {
   const int from = static_cast<int>(own().aborted.load()) - 1;
   const Control& source = control(from);
@@ -366,7 +375,7 @@ void SharedTransport::throw_aborted() {
   if (source.reason_ready.load() != 0) {
     reason = Error(static_cast<ErrorCode>(source.reason_code.load()), source.reason);
   }
-  if (!handled_.exchange(true) && failure_handler_) failure_handler_(reason);
+  if (from != roster_.rank && !handled_.exchange(true) && failure_handler_) failure_handler_(reason);
   throw reason;
 }
 

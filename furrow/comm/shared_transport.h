@@ -97,6 +97,7 @@ class SharedTransport : public Transport, public PeerMemory {
   void check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes);
   void finish(int peer, uint64_t message);
   void collect_staged(Sender& sender, int peer);
+  std::unique_ptr<Memory::Block> staging(size_t bytes);
 
   template <class Ready>
   void wait_until(int peer, const Envelope* expected, int64_t deadline_ns, const Ready& ready);
@@ -105,7 +106,6 @@ class SharedTransport : public Transport, public PeerMemory {
   void look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns);
   void check_same_operation(int peer, const Envelope& expected);
   [[noreturn]] void throw_aborted();
-  void fail(const Error& reason);
   std::string last_progress(int peer) const;
   void ring(Control& control);
 
@@ -114,6 +114,7 @@ class SharedTransport : public Transport, public PeerMemory {
   const int spins_;
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;
+  std::vector<std::unique_ptr<Memory::Block>> staging_;  // kept for the next message that needs it
   std::function<void(const Error&)> failure_handler_;
   std::atomic<bool> handled_{false};
   std::mutex abort_mutex_;

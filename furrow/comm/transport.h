@@ -127,6 +127,10 @@ class Rendezvous {
                           int64_t deadline_ns) = 0;  // waits; Error{deadline_exceeded}
 };
 
+// Where this process can share memory with others: machine, process namespace and user; "" where that cannot
+// be told.
+std::string shm_locality();
+
 struct RankInfo {
   std::string host;  // for people
   int64_t pid = 0;

@@ -1,16 +1,55 @@
-// Ranks as threads of this process.
+// Ranks as threads of this process, and meeting points for ranks without a rendezvous store.
 #pragma once
 
+#include <condition_variable>
 #include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
 
 #include "furrow/comm/communicator.h"
 
 namespace furrow::testing {
 
+using RankFunction = std::function<void(comm::Communicator&)>;
+
 // Runs fn(communicator) on `size` threads, one per rank of an inproc world, and returns when all have ended.
 // When ranks throw, the others are aborted, and Error{internal} names every rank and its error, lowest rank
 // first; a rank whose error is only that it was aborted is left out.
-void run_ranks(int size, const std::function<void(comm::Communicator&)>& fn,
-               const comm::CommunicatorOptions& options = {});
+void run_ranks(int size, const RankFunction& fn, const comm::CommunicatorOptions& options = {});
+
+// The same over a transport of the table.
+void run_ranks_on(std::string_view transport, int size, const RankFunction& fn,
+                  const comm::CommunicatorOptions& options = {});
+
+// For ranks of one process.
+class LocalRendezvous : public comm::Rendezvous {
+ public:
+  void set(const std::string& key, const std::string& value) override;
+  std::string get(const std::string& key, int64_t deadline_ns) override;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::string, std::string> values_;
+};
+
+// For processes that share a folder: a file per key.
+class FolderRendezvous : public comm::Rendezvous {
+ public:
+  explicit FolderRendezvous(std::string folder) : folder_(std::move(folder)) {}
+  void set(const std::string& key, const std::string& value) override;
+  std::string get(const std::string& key, int64_t deadline_ns) override;
+
+ private:
+  std::string path(std::string key) const;
+  std::string folder_;
+};
+
+// A process's place among `size` processes of this host that meet in `folder`, over shm.
+std::unique_ptr<comm::Communicator> join_processes(const std::string& folder, int rank, int size,
+                                                   const comm::CommunicatorOptions& options = {});
 
 }  // namespace furrow::testing
