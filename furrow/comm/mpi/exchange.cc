@@ -17,16 +17,19 @@ struct Block {
 };
 static_assert(sizeof(Block) == 512);
 
-bool is_float(DType dtype) {
-  return dtype == DType::kF64 || dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
-}
-
-// Whether MPI's own reduction keeps the rules of collective.h.  It promises no order, nothing about NaNs, and
-// has no 16-bit floating types.
+// Whether MPI's own reduction keeps the rules of collective.h.  It promises no order, nothing about NaNs, has
+// no 16-bit floating types, and Open MPI 4.1 adds bytes with saturation where the machine has AVX.
 bool mpi_adds(const Collective& c, bool canonical) {
-  if (c.dtype == DType::kF16 || c.dtype == DType::kBF16) return false;
-  if (!is_float(c.dtype)) return true;
-  return order_matters(c) && !canonical;
+  switch (c.dtype) {
+    case DType::kI64:
+    case DType::kI32:
+      return true;
+    case DType::kF64:
+    case DType::kF32:
+      return order_matters(c) && !canonical;
+    default:
+      return false;
+  }
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ struct MpiCall {
   int tag = 0;
 };
 
-// Reductions that MPI is asked for are f64, f32 and the integers, whose sums and products wrap.
+// MPI is asked to reduce f64, f32, i64 and i32; sums and products of the integers wrap.
 struct MpiPlugin {
   const char* furrow_version;
   // Starts MPI unless somebody has.

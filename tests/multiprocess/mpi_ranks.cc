@@ -1,0 +1,438 @@
+// One rank of tests/multiprocess/mpi_backend_test.sh:
+//
+//   mpi_ranks MODE FOLDER [RANK SIZE]     rank and size are mpirun's unless they are given
+//
+// Ranks meet in FOLDER and hold two communicators, the native one over shared memory and the one over MPI.
+// Says what it found on stdout, prefixed with its rank; exits 0 when everything was as it must be.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <thread>
+
+#include "furrow/base/clock.h"
+#include "furrow/comm/communicator.h"
+#include "furrow/comm/half.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow::comm {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+constexpr DType kTypes[] = {DType::kF64, DType::kF32, DType::kF16, DType::kBF16,
+                            DType::kI64, DType::kI32, DType::kU8};
+// Either side of what fits into the first round, and (as f32 and f64) of what is staged at once.
+constexpr int64_t kSizes[] = {0, 1, 3, 7, 100, 1000, 10007, 2500001};
+constexpr int64_t kLarge = 1'000'000;
+
+int failures = 0;
+
+void expect(bool holds, const std::string& what) {
+  if (holds) return;
+  ++failures;
+  if (failures < 20) fmt::print("FAILED {}\n", what);
+}
+
+uint64_t hash(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+  return x ^ (x >> 31);
+}
+
+struct Case {
+  CollectiveKind kind = CollectiveKind::kAllReduce;
+  int64_t size = 0;
+  DType dtype = DType::kF32;
+  Reduction reduction = Reduction::kSum;
+  bool in_place = false, uneven = false;
+  bool whole_numbers = false;  // floating terms whose sums are exact in any order
+  uint64_t seed = 0;
+
+  std::string text() const {
+    return fmt::format("{} of {} {} ({}){}{}", to_string(kind), size, to_string(dtype), to_string(reduction),
+                       in_place ? ", in place" : "", uneven ? ", uneven" : "");
+  }
+};
+
+// Terms whose sum depends on their order; products stay near one; minima meet NaNs.
+double make_term(const Case& c, uint64_t bits) {
+  if (c.whole_numbers) return static_cast<double>(bits % 5) - 2;
+  const double unit = static_cast<double>(bits % 100003) / 100003 - 0.5;
+  if (c.reduction == Reduction::kProd) return 1 + unit / 4;
+  const bool compares = c.reduction == Reduction::kMin || c.reduction == Reduction::kMax;
+  if (compares && bits % 17 == 0) return std::numeric_limits<double>::quiet_NaN();
+  return std::ldexp(unit, static_cast<int>(bits >> 40) % 12);
+}
+
+template <class T>
+void put(Bytes& bytes, int64_t i, T value) {
+  std::memcpy(bytes.data() + static_cast<size_t>(i) * sizeof(T), &value, sizeof(T));
+}
+
+Bytes make_terms(const Case& c, int64_t elements, uint64_t seed) {
+  Bytes bytes(static_cast<size_t>(elements) * dtype_size(c.dtype));
+  for (int64_t i = 0; i < elements; ++i) {
+    const uint64_t bits = hash(seed * 0x9e3779b97f4a7c15 + static_cast<uint64_t>(i));
+    const double term = make_term(c, bits);
+    switch (c.dtype) {
+      case DType::kF64:
+        put(bytes, i, term);
+        break;
+      case DType::kF32:
+        put(bytes, i, static_cast<float>(term));
+        break;
+      case DType::kF16:
+        put(bytes, i, float_to_f16(static_cast<float>(term)));
+        break;
+      case DType::kBF16:
+        put(bytes, i, float_to_bf16(static_cast<float>(term)));
+        break;
+      case DType::kI64:
+        put(bytes, i, static_cast<int64_t>(bits));
+        break;
+      case DType::kI32:
+        put(bytes, i, static_cast<int32_t>(bits));
+        break;
+      default:
+        put(bytes, i, static_cast<uint8_t>(bits));
+    }
+  }
+  return bytes;
+}
+
+// Slices that add up to `total`; the first is empty.
+std::vector<int64_t> uneven_counts(int64_t total, int n, uint64_t seed) {
+  std::vector<int64_t> counts(static_cast<size_t>(n), 0);
+  for (int r = 1; r < n; ++r) {
+    const int64_t rest = total - std::accumulate(counts.begin(), counts.end(), int64_t{0});
+    counts[static_cast<size_t>(r)] =
+        r + 1 == n
+            ? rest
+            : static_cast<int64_t>(hash(seed + static_cast<uint64_t>(r)) % static_cast<uint64_t>(rest + 1));
+  }
+  if (n == 1) counts[0] = total;
+  return counts;
+}
+
+int64_t sum(const std::vector<int64_t>& x) { return std::accumulate(x.begin(), x.end(), int64_t{0}); }
+
+// A case's buffers, made anew for each backend.
+class Trial {
+ public:
+  Trial(const Case& c, const Group& group) : c_(c), n_(group.size()), rank_(group.rank()) {
+    std::vector<int64_t> counts(static_cast<size_t>(n_), c.size);
+    if (c.uneven) counts = uneven_counts(c.size, n_, c.seed);
+    call_.kind = c.kind;
+    call_.dtype = c.dtype;
+    call_.reduction = c.reduction;
+    call_.label = "case";
+    int64_t in = c.size, out = c.size;
+    set_sizes(counts, in, out);
+    place(make_terms(c, in, c.seed * 64 + static_cast<uint64_t>(rank_)), counts, out);
+  }
+
+  // What lies in the buffers afterwards, `in` included.
+  Bytes run(Group group, bool asynchronous) {
+    if (asynchronous) {
+      group.start(call_).wait();
+    } else {
+      group.run(call_);
+    }
+    Bytes all = in_;
+    all.insert(all.end(), out_.begin(), out_.end());
+    return all;
+  }
+
+ private:
+  void set_sizes(const std::vector<int64_t>& counts, int64_t& in, int64_t& out) {
+    const auto self = static_cast<size_t>(rank_);
+    const bool sliced = c_.kind == CollectiveKind::kReduceScatter || c_.kind == CollectiveKind::kAllGather;
+    if (sliced && c_.uneven) call_.counts = counts;
+    if (c_.kind == CollectiveKind::kReduceScatter) in = sum(counts), out = counts[self];
+    if (c_.kind == CollectiveKind::kAllGather) in = counts[self], out = sum(counts);
+    if (c_.kind == CollectiveKind::kBroadcast || c_.kind == CollectiveKind::kReduce) {
+      call_.root_or_peer = static_cast<int>(c_.seed % static_cast<uint64_t>(n_));
+      const bool root = call_.root_or_peer == rank_;
+      if (c_.kind == CollectiveKind::kBroadcast && !root) in = 0;
+      if (c_.kind == CollectiveKind::kReduce && !root) out = 0;
+    }
+    if (c_.kind == CollectiveKind::kAllToAll) {
+      in = out = 0;
+      for (int r = 0; r < n_; ++r) {
+        const auto to = uneven_counts(c_.size, n_, c_.seed + static_cast<uint64_t>(rank_));
+        const auto from = uneven_counts(c_.size, n_, c_.seed + static_cast<uint64_t>(r));
+        call_.send_counts.push_back(c_.uneven ? to[static_cast<size_t>(r)] : c_.size);
+        call_.recv_counts.push_back(c_.uneven ? from[self] : c_.size);
+      }
+      in = sum(call_.send_counts), out = sum(call_.recv_counts);
+      if (!c_.uneven) call_.send_counts = call_.recv_counts = {};
+    }
+  }
+
+  void place(Bytes terms, const std::vector<int64_t>& counts, int64_t out) {
+    const size_t element = dtype_size(c_.dtype), out_bytes = static_cast<size_t>(out) * element;
+    const size_t own =
+        static_cast<size_t>(std::accumulate(counts.begin(), counts.begin() + rank_, int64_t{0})) * element;
+    if (!c_.in_place) {
+      in_ = std::move(terms);
+      out_.assign(out_bytes, std::byte{0x5a});
+      call_.in = in_;
+      call_.out = out_;
+      return;
+    }
+    out_ = terms;
+    if (c_.kind == CollectiveKind::kReduceScatter) {
+      call_.in = out_;
+      call_.out = std::span(out_).subspan(own, out_bytes);
+    } else if (c_.kind == CollectiveKind::kAllGather) {
+      out_.assign(out_bytes, std::byte{0x5a});
+      std::copy(terms.begin(), terms.end(), out_.begin() + static_cast<std::ptrdiff_t>(own));
+      call_.in = std::span(out_).subspan(own, terms.size());
+      call_.out = out_;
+    } else {
+      out_.resize(std::max(out_bytes, terms.size()));
+      call_.in = std::span(out_).first(terms.size());
+      call_.out = std::span(out_).first(out_bytes);
+    }
+  }
+
+  const Case& c_;
+  const int n_, rank_;
+  Bytes in_, out_;
+  Collective call_;
+};
+
+std::vector<Case> make_cases(int n, bool whole_numbers) {
+  std::vector<Case> cases;
+  uint64_t seed = 0;
+  for (int k = 0; k < kCollectiveKinds; ++k) {
+    const auto kind = static_cast<CollectiveKind>(k);
+    if (kind == CollectiveKind::kSend || kind == CollectiveKind::kRecv || kind == CollectiveKind::kBarrier)
+      continue;
+    const bool reduces = k < 2 || kind == CollectiveKind::kReduce;
+    for (const DType dtype : kTypes) {
+      for (int r = 0; r < (reduces ? kReductions : 1); ++r) {
+        for (const int64_t size : kSizes) {
+          if (size > kLarge && ((dtype != DType::kF32 && dtype != DType::kI32) || r > 0)) continue;
+          const uint64_t bits = hash(++seed);
+          const bool in_place = bits % 2 == 0 && kind != CollectiveKind::kAllToAll;
+          const bool slices = kind != CollectiveKind::kAllReduce && kind != CollectiveKind::kBroadcast;
+          cases.push_back({kind, slices && size > kLarge ? size / n : size, dtype, static_cast<Reduction>(r),
+                           in_place, bits % 3 == 0, whole_numbers, seed});
+        }
+      }
+    }
+  }
+  return cases;
+}
+
+struct Ranks {
+  std::string folder;
+  int rank = 0, size = 1;
+
+  std::unique_ptr<Communicator> join(const std::string& backend) const {
+    CommunicatorOptions options;
+    options.timeout_ms = 60'000;
+    options.backend = backend;
+    return testing::join_processes(folder + "/" + backend, rank, size, options);
+  }
+};
+
+size_t differing(const Bytes& a, const Bytes& b) {
+  size_t n = 0;
+  for (size_t i = 0; i < a.size(); ++i) n += a[i] != b[i] ? 1 : 0;
+  return n;
+}
+
+// Every case on a group of each communicator: equal bits, of `in` too.
+void compare(Communicator& native, Communicator& mpi, std::vector<int> members, bool canonical,
+             const char* name) {
+  Group ours = native.group(members, {.name = name});
+  Group theirs = mpi.group(members, {.name = name, .canonical = canonical});
+  int done = 0;
+  for (const Case& c : make_cases(ours.size(), !canonical)) {
+    // Products and averages are not exact in any order.
+    if (!canonical && c.reduction != Reduction::kSum && c.reduction != Reduction::kMin &&
+        c.reduction != Reduction::kMax)
+      continue;
+    const Bytes expected = Trial(c, ours).run(ours, false);
+    const Bytes found = Trial(c, theirs).run(theirs, c.seed % 2 == 0);
+    expect(found == expected, fmt::format("{} in {}: {} of {} bytes differ", c.text(), name,
+                                          differing(found, expected), found.size()));
+    ++done;
+  }
+  theirs.barrier("end");
+  fmt::print("{}: {} cases of {} ranks\n", name, done, ours.size());
+}
+
+// The tree over another order of the ranks gives other bits, so that equality above means something.
+void negative_control(Communicator& native, Communicator& mpi) {
+  const int n = native.size();
+  if (n < 3) return;  // two terms have one order
+  std::vector<int> backwards(static_cast<size_t>(n));
+  for (int r = 0; r < n; ++r) backwards[static_cast<size_t>(r)] = n - 1 - r;
+  Group forwards = native.world(), other = mpi.group(backwards, {.name = "backwards"});
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Case c{.kind = CollectiveKind::kAllReduce, .size = 10007, .dtype = dtype};
+    Bytes a = make_terms(c, c.size, static_cast<uint64_t>(native.rank())), b = a;
+    forwards.run({.kind = c.kind, .dtype = dtype, .in = a, .out = a});
+    other.run({.kind = c.kind, .dtype = dtype, .in = b, .out = b});
+    expect(n < 4 || a != b, "another order gives the same bits");
+    if (n == 3) expect(a != b, "another order of three gives the same bits");
+  }
+}
+
+void pairs_and_queues(Communicator& mpi) {
+  Group world = mpi.world();
+  const int n = mpi.size(), next = (mpi.rank() + 1) % n, last = (mpi.rank() + n - 1) % n;
+  for (const size_t size : {size_t{0}, size_t{5}, size_t{700'000}}) {
+    if (n == 1) break;
+    std::vector<int64_t> out(size, mpi.rank()), in(size, -1);
+    // A ring: everybody sends before anybody receives.
+    world
+        .start({{.kind = CollectiveKind::kSend,
+                 .dtype = DType::kI64,
+                 .in = std::as_bytes(std::span(out)),
+                 .root_or_peer = next,
+                 .label = "ring"},
+                {.kind = CollectiveKind::kRecv,
+                 .dtype = DType::kI64,
+                 .out = std::as_writable_bytes(std::span(in)),
+                 .root_or_peer = last,
+                 .label = "ring"}})
+        .wait();
+    expect(in == std::vector<int64_t>(size, last), "a ring of sends");
+  }
+  // Many under way at once, on two groups.
+  Group other = mpi.group(world.members(), {.name = "other"});
+  std::vector<std::vector<double>> data(40, std::vector<double>(3000, mpi.rank()));
+  std::vector<Work> works;
+  for (size_t i = 0; i < data.size(); ++i) {
+    const auto bytes = std::as_writable_bytes(std::span(data[i]));
+    Group& group = i % 3 == 0 ? other : world;
+    works.push_back(
+        group.start({.kind = CollectiveKind::kAllReduce, .dtype = DType::kF64, .in = bytes, .out = bytes}));
+  }
+  for (Work& work : works) work.wait();
+  const double expected = n * (n - 1) / 2.0;
+  for (const auto& x : data) expect(x.front() == expected && x.back() == expected, "a queue of all_reduces");
+}
+
+// Within 1.01 of the bound from a megabyte on.
+void ledger(Communicator& mpi) {
+  if (mpi.size() == 1) return;
+  Group group = mpi.group(mpi.world().members(), {.name = "ledger"});
+  std::vector<float> all(size_t{1} << 19), own(all.size() / static_cast<size_t>(mpi.size()));
+  all.resize(own.size() * static_cast<size_t>(mpi.size()));
+  group.all_reduce(std::span(all));
+  group.reduce_scatter(std::span<const float>(all), std::span(own));
+  group.all_gather(std::span<const float>(own), std::span(all));
+  int rows = 0;
+  for (const LedgerRow& row : mpi.ledger().rows()) {
+    if (row.group != "ledger") continue;
+    const double ratio = static_cast<double>(row.wire_bytes) / static_cast<double>(row.bound_bytes);
+    expect(ratio >= 1 && ratio < 1.01,
+           fmt::format("{} moves {} times its bound", to_string(row.kind), ratio));
+    ++rows;
+  }
+  expect(rows == 3, "three rows of the ledger");
+}
+
+int conformance(const Ranks& ranks) {
+  const auto native = ranks.join("native");
+  const auto mpi = ranks.join("mpi");
+  const std::vector<int> all = native->world().members();
+  compare(*native, *mpi, all, true, "all");
+  compare(*native, *mpi, all, false, "by_mpi");
+  // Halves at the same time, listed backwards.
+  std::vector<int> half;
+  for (int r = ranks.size - 1; r >= 0; --r) {
+    if (r % 2 == ranks.rank % 2) half.push_back(r);
+  }
+  compare(*native, *mpi, half, true, "half");
+  negative_control(*native, *mpi);
+  pairs_and_queues(*mpi);
+  ledger(*mpi);
+  return failures == 0 ? 0 : 1;
+}
+
+// Runs `fn`; says which error it was and after how long.
+template <class Fn>
+int report_error(const char* mode, const Fn& fn) {
+  const int64_t start_ns = system_clock().monotonic_ns();
+  try {
+    fn();
+  } catch (const Error& error) {
+    fmt::print("{}: {} after {} ms: {}\n", mode, to_string(error.code()),
+               (system_clock().monotonic_ns() - start_ns) / 1'000'000, error.what());
+    return 3;
+  }
+  fmt::print("{}: no error\n", mode);
+  return 1;
+}
+
+int other_size(const Ranks& ranks) {
+  const auto mpi = ranks.join("mpi");
+  return report_error("other_size", [&] {
+    std::vector<float> x(ranks.rank == 0 ? 1000 : 1001);
+    mpi->world().all_reduce(std::span(x), Reduction::kSum, "grads h.3");
+  });
+}
+
+// Rank 1 does not come, before or after the group has met.
+int absent(const Ranks& ranks, bool met) {
+  const auto mpi = ranks.join("mpi");
+  if (met) mpi->world().barrier();
+  if (ranks.rank == 1) {
+    // Until the others have given up, which ends every rank.
+    while (!mpi->aborted()) std::this_thread::yield();
+    return 3;
+  }
+  return report_error("absent", [&] {
+    std::vector<float> x(1000);
+    const auto bytes = std::as_writable_bytes(std::span(x));
+    mpi->world().run(
+        {.kind = CollectiveKind::kAllReduce, .in = bytes, .out = bytes, .label = "loss", .timeout_ms = 300});
+  });
+}
+
+int killed(const Ranks& ranks) {
+  const auto mpi = ranks.join("mpi");
+  mpi->world().barrier();
+  if (ranks.rank == 1) std::raise(SIGKILL);
+  return report_error("killed", [&] { mpi->world().barrier("never"); });
+}
+
+int run(const std::string& mode, const Ranks& ranks) {
+  if (mode == "conformance") return conformance(ranks);
+  if (mode == "other_size") return other_size(ranks);
+  if (mode == "absent") return absent(ranks, false);
+  if (mode == "absent_later") return absent(ranks, true);
+  if (mode == "killed") return killed(ranks);
+  return report_error(mode.c_str(), [&] { ranks.join("mpi"); });
+}
+
+}  // namespace
+}  // namespace furrow::comm
+
+int main(int argc, char** argv) {
+  if (argc != 3 && argc != 5) return 2;
+  const auto number = [](const char* text) { return text == nullptr ? -1 : std::atoi(text); };
+  furrow::comm::Ranks ranks{argv[2], number(std::getenv("OMPI_COMM_WORLD_RANK")),
+                            number(std::getenv("OMPI_COMM_WORLD_SIZE"))};
+  if (argc == 5) ranks.rank = number(argv[3]), ranks.size = number(argv[4]);
+  if (ranks.rank < 0) return 2;
+  setvbuf(stdout, nullptr, _IOLBF, 0);
+  try {
+    return furrow::comm::run(argv[1], ranks);
+  } catch (const std::exception& error) {
+    fmt::print("ERROR {}\n", error.what());
+    return 1;
+  }
+}
