@@ -57,6 +57,8 @@ class GroupBackend {
   virtual Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) = 0;
   // The same, done on return; throws.  A backend may save itself the way through another thread.
   virtual void run(const Collective& c, uint64_t sequence) = 0;
+  // What it would carry `c` out with, for people: "ring".
+  virtual std::string algorithm_of(const Collective& c) const = 0;
 };
 
 class Backend {

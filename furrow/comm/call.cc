@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 namespace furrow::comm {
 namespace {
@@ -68,11 +69,16 @@ Call::Slice Call::slice(int r) const {
   return s;
 }
 
-Call::Slice Call::share(size_t bytes, int r) const {
-  const size_t each =
-      round_up((bytes + static_cast<size_t>(size()) - 1) / static_cast<size_t>(size()), kLine);
+Call::Slice Call::share(size_t bytes, int r, int n) {
+  const size_t each = round_up((bytes + static_cast<size_t>(n) - 1) / static_cast<size_t>(n), kLine);
   const size_t begin = std::min(bytes, each * static_cast<size_t>(r));
   return {begin, std::min(bytes, begin + each) - begin};
+}
+
+Team Call::everybody() const {
+  Team team{std::vector<int>(static_cast<size_t>(size())), rank()};
+  std::iota(team.ranks.begin(), team.ranks.end(), 0);
+  return team;
 }
 
 Transport& Call::route(int rank) const { return parts_.communicator.route(world(rank)); }
@@ -134,7 +140,9 @@ void Call::close(const Incoming& incoming) {
   if (incoming.in_place) route(incoming.from).peer_memory()->close(incoming.window);
 }
 
-PeerMemory& Call::memory(int peer) { return *route(peer).peer_memory(); }
+Ticket Call::expose(int to, Step step, std::span<std::byte> bytes) {
+  return route(to).peer_memory()->post_expose(world(to), envelope(step), bytes);
+}
 
 bool Call::is_registered(std::span<const std::byte> bytes) const {
   for (int r = 0; r < size(); ++r) {

@@ -38,6 +38,14 @@ Topology topology_of(Communicator& communicator, const GroupSpec& group);
 // One step of a call; both ends give the same.
 using Step = uint32_t;
 
+// Some ranks of the group, in an order; self is the index of the own one.
+struct Team {
+  std::vector<int> ranks;
+  int self = 0;
+  int size() const { return static_cast<int>(ranks.size()); }
+  int operator[](int i) const { return ranks[static_cast<size_t>(i)]; }
+};
+
 class Call {
  public:
   struct Parts {
@@ -54,6 +62,8 @@ class Call {
   int rank() const { return parts_.group.rank; }
   int size() const { return static_cast<int>(parts_.group.members.size()); }
   size_t element() const { return dtype_size(c.dtype); }
+  Team everybody() const;
+  int64_t elements(size_t bytes) const { return static_cast<int64_t>(bytes / element()); }
   ReduceKind reduce_kind() const { return {c.dtype, c.reduction, size()}; }
   const Topology& topology() const { return parts_.topology; }
   Wires wires() const { return parts_.topology.wires; }
@@ -64,8 +74,8 @@ class Call {
     size_t begin = 0, bytes = 0;
   };
   Slice slice(int r) const;
-  // An equal share of `bytes` bytes, cut where a cache line begins.
-  Slice share(size_t bytes, int r) const;
+  // Share r of n equal ones of `bytes` bytes, cut where a cache line begins.
+  static Slice share(size_t bytes, int r, int n);
 
   // Ranks are those of the group; self is never a peer.
   Ticket send(int to, Step step, std::span<const std::byte> bytes);
@@ -90,8 +100,8 @@ class Call {
 
   int world(int rank) const { return parts_.group.members[static_cast<size_t>(rank)]; }
   bool is_registered(std::span<const std::byte> bytes) const;  // with every peer
-  // Only where wires() is kMemory.
-  PeerMemory& memory(int peer);
+  Ticket expose(int to, Step step,
+                std::span<std::byte> bytes);  // the peer writes them; REQUIRES: wires() is kMemory
   Envelope envelope(Step step) const;
   void set_algorithm(int row) { envelope_.algorithm = static_cast<uint8_t>(row); }
   const std::deque<Ticket>& pending() const { return pending_; }

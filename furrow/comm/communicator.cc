@@ -201,6 +201,10 @@ std::string Communicator::transport_of(int peer) const {
   return transport == nullptr ? "" : std::string(transport->name());
 }
 
+std::string Communicator::would_run(const Collective& c, const Group& group) const {
+  return group.state()->backend->algorithm_of(c);
+}
+
 Transport& Communicator::route(int peer) { return *impl_->routes[static_cast<size_t>(peer)]; }
 Engine& Communicator::engine() { return impl_->engine; }
 const AlgorithmTable& Communicator::algorithms() const { return impl_->algorithms; }

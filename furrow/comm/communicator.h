@@ -77,6 +77,9 @@ class Communicator {
   WireBytes wire_bytes() const;  // of all transports
   std::string transport_of(int peer) const;
 
+  // The algorithm that the group would carry `c` out with; for reports and tests.
+  std::string would_run(const Collective& c, const Group& group) const;
+
   // For backends.
   void note(const GroupSpec& group, const Envelope& operation, bool finished);  // for progress()
   void check_alive() const;                                                     // throws after an abort

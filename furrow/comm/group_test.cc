@@ -28,7 +28,7 @@ TEST(Group, AllReduceAddsEveryRank) {
 
 TEST(Group, ShmAllReduce) {
   for (const int n : {2, 3, 4}) {
-    ::furrow::testing::run_ranks_on("shm", n, [&](Communicator& communicator) {
+    ::furrow::testing::run_ranks_with(n, {.transport = "shm"}, [&](Communicator& communicator) {
       for (const size_t size : {size_t{1}, size_t{1000}, size_t{3'000'000}}) {
         std::vector<float> x(size, static_cast<float>(communicator.rank() + 1));
         communicator.world().all_reduce(std::span(x));

@@ -36,6 +36,11 @@ class NativeGroup : public GroupBackend {
     communicator_.engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
   }
 
+  std::string algorithm_of(const Collective& c) const override {
+    const Call call({communicator_, spec_, topology_, scratch_}, c, {}, 0);
+    return std::string(algorithm_rows()[static_cast<size_t>(choose(call))].name);
+  }
+
  private:
   // Sends complete at the end, so that an exchange is {send, recv} on both sides.
   void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {

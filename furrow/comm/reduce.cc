@@ -52,7 +52,7 @@ struct BFloat16 {
     const auto even = hn::And(high, hn::Set(D32(), 1));
     const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(u, hn::Set(D32(), 0x7fff)), even));
     const auto quiet = hn::Or(high, hn::Set(D32(), 0x40));
-    const auto bits = hn::IfThenElse(hn::RebindMask(D32(), hn::Ne(v, v)), quiet, rounded);
+    const auto bits = hn::IfThenElse(hn::RebindMask(D32(), hn::IsNaN(v)), quiet, rounded);
     hn::StoreU(hn::DemoteTo(D16(), hn::BitCast(DSigned(), bits)), D16(), p);
   }
 };
@@ -98,13 +98,13 @@ struct Product {
 struct Minimum {  // a NaN wins
   template <class V>
   HWY_INLINE V operator()(V a, V b) const {
-    return hn::IfThenElse(hn::Or(hn::Lt(a, b), hn::Ne(a, a)), a, b);
+    return hn::IfThenElse(hn::Or(hn::Lt(a, b), hn::IsNaN(a)), a, b);
   }
 };
 struct Maximum {
   template <class V>
   HWY_INLINE V operator()(V a, V b) const {
-    return hn::IfThenElse(hn::Or(hn::Lt(b, a), hn::Ne(a, a)), a, b);
+    return hn::IfThenElse(hn::Or(hn::Lt(b, a), hn::IsNaN(a)), a, b);
   }
 };
 

@@ -172,6 +172,7 @@ Ticket SharedTransport::post_recv(int peer, const Envelope& envelope, std::span<
   Receiver& receiver = receivers_[static_cast<size_t>(peer)];
   const uint64_t id = 2 * receiver.next_id++ + 1;
   receiver.posted.push_back({id, envelope, bytes});
+  ++posted_;
   return {peer, id};
 }
 
@@ -236,8 +237,17 @@ bool SharedTransport::receive_posted(int peer, uint64_t id) {
     received_.fetch_add(static_cast<int64_t>(posted.bytes.size()), std::memory_order_relaxed);
     finish(peer, message);
     receiver.posted.pop_front();
+    --posted_;
   }
   return true;
+}
+
+// The peer may wait for this rank to fetch, before it fetches itself.
+void SharedTransport::receive_any() {
+  for (int peer = 0; posted_ > 0 && peer < roster_.size(); ++peer) {
+    const auto& posted = receivers_[static_cast<size_t>(peer)].posted;
+    if (!posted.empty()) receive_posted(peer, posted.back().id);
+  }
 }
 
 Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
@@ -270,7 +280,11 @@ void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
   if (ticket.id == 0) return;
   if (is_send(ticket.id)) {
     const uint64_t message = ticket.id / 2 - 1;
-    wait_until(ticket.peer, nullptr, deadline_ns, [&] { return sent(ticket.peer, message); });
+    wait_until(ticket.peer, nullptr, deadline_ns, [&] {
+      if (sent(ticket.peer, message)) return true;
+      receive_any();
+      return false;
+    });
     return;
   }
   const auto& posted = receivers_[static_cast<size_t>(ticket.peer)].posted;

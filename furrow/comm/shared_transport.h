@@ -94,6 +94,7 @@ class SharedTransport : public Transport, public PeerMemory {
   bool sent(int peer, uint64_t message);
   Slot* find(int peer, const Envelope& expected, uint64_t* message);
   bool receive_posted(int peer, uint64_t id);
+  void receive_any();
   void check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes);
   void finish(int peer, uint64_t message);
   void collect_staged(Sender& sender, int peer);
@@ -114,6 +115,7 @@ class SharedTransport : public Transport, public PeerMemory {
   const int spins_;
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;
+  int posted_ = 0;                                       // receives of all peers
   std::vector<std::unique_ptr<Memory::Block>> staging_;  // kept for the next message that needs it
   std::function<void(const Error&)> failure_handler_;
   std::atomic<bool> handled_{false};

@@ -66,24 +66,27 @@ void run_all(int size, const RankFunction& fn, const Join& join) {
 }  // namespace
 
 void run_ranks(int size, const RankFunction& fn, const comm::CommunicatorOptions& options) {
-  const auto world = std::make_shared<comm::InprocWorld>(size);
-  run_all(size, fn, [&](int rank) { return comm::join_inproc(world, rank, options); });
+  run_ranks_with(size, {.communicator = options}, fn);
 }
 
-void run_ranks_on(std::string_view transport, int size, const RankFunction& fn,
-                  const comm::CommunicatorOptions& options) {
+void run_ranks_with(int size, const RankOptions& options, const RankFunction& fn) {
   const auto world = std::make_shared<comm::InprocWorld>(size);
   LocalRendezvous rendezvous;
   run_all(size, fn, [&](int rank) {
     comm::Roster roster = comm::inproc_roster(rank, size);
+    for (size_t r = 0; r < options.host.size(); ++r) {
+      roster.ranks[r].locality = fmt::format("host {}", options.host[r]);
+    }
     std::vector<std::unique_ptr<comm::Transport>> transports;
     transports.push_back(
-        comm::make_transport(transport, {.roster = roster,
-                                         .rendezvous = &rendezvous,
-                                         .inproc = world,
-                                         .deadline_ns = system_clock().monotonic_ns() + kJoinNs,
-                                         .job_token = "test"}));
-    return std::make_unique<comm::Communicator>(std::move(roster), std::move(transports), options);
+        comm::make_transport(options.transport, {.roster = roster,
+                                                 .rendezvous = &rendezvous,
+                                                 .inproc = world,
+                                                 .deadline_ns = system_clock().monotonic_ns() + kJoinNs,
+                                                 .job_token = "test"}));
+    if (options.wrap) transports.back() = options.wrap(std::move(transports.back()));
+    return std::make_unique<comm::Communicator>(std::move(roster), std::move(transports),
+                                                options.communicator);
   });
 }
 

@@ -7,7 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
-#include <string_view>
+#include <vector>
 
 #include "furrow/comm/communicator.h"
 
@@ -20,9 +20,14 @@ using RankFunction = std::function<void(comm::Communicator&)>;
 // first; a rank whose error is only that it was aborted is left out.
 void run_ranks(int size, const RankFunction& fn, const comm::CommunicatorOptions& options = {});
 
-// The same over a transport of the table.
-void run_ranks_on(std::string_view transport, int size, const RankFunction& fn,
-                  const comm::CommunicatorOptions& options = {});
+struct RankOptions {
+  std::string transport = "inproc";  // of the table
+  comm::CommunicatorOptions communicator = {};
+  std::vector<int> host = {};  // by rank: which host the roster says; empty: all here
+  // Around each rank's transport; null: as it is.
+  std::function<std::unique_ptr<comm::Transport>(std::unique_ptr<comm::Transport>)> wrap = nullptr;
+};
+void run_ranks_with(int size, const RankOptions& options, const RankFunction& fn);
 
 // For ranks of one process.
 class LocalRendezvous : public comm::Rendezvous {

@@ -1,0 +1,42 @@
+// What the operations of collective.h mean, element by element, for the conformance test.  Shares no code
+// with the algorithms: scalars and recursion.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "furrow/comm/collective.h"
+
+namespace furrow::comm::reference {
+
+using Bytes = std::vector<std::byte>;
+
+// In which order the terms of an element are added.
+enum class Order : uint8_t { kTree, kRing, kHosts, kHostsRing };
+Order order_of(const std::string& algorithm);
+
+struct Problem {
+  CollectiveKind kind = CollectiveKind::kAllReduce;
+  DType dtype = DType::kF32;
+  Reduction reduction = Reduction::kSum;
+  Order order = Order::kTree;
+  std::vector<Bytes> in;                     // by rank
+  std::vector<int64_t> counts;               // of all slices, also where the call leaves them out
+  std::vector<std::vector<int64_t>> matrix;  // all_to_all: elements from i to j
+  int root = 0;
+  std::vector<int> host;  // by rank
+};
+
+// What every rank's `out` holds.
+std::vector<Bytes> outputs(const Problem& p);
+
+// Terms whose sum depends on their order, of magnitudes near one; for min and max NaNs and infinities among
+// them.
+Bytes make_input(DType dtype, Reduction reduction, int64_t elements, uint64_t seed);
+
+// Equal bits; of a NaN only that it is one.
+bool same(DType dtype, const std::byte* a, const std::byte* b, int64_t elements);
+
+}  // namespace furrow::comm::reference
