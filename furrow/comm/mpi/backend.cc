@@ -29,6 +29,11 @@ class MpiGroup : public GroupBackend {
     communicator_.engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
   }
 
+  // MPI does not say which of its own it takes.
+  std::string algorithm_of(const Collective& c) const override {
+    return order_matters(c) && !mpi_adds(c, spec_.canonical) ? "direct over MPI" : "MPI";
+  }
+
  private:
   // Sends complete at the end, so that an exchange is {send, recv} on both sides.
   void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {

@@ -17,8 +17,8 @@ struct Block {
 };
 static_assert(sizeof(Block) == 512);
 
-// Whether MPI's own reduction keeps the rules of collective.h.  It promises no order, nothing about NaNs, has
-// no 16-bit floating types, and Open MPI 4.1 adds bytes with saturation where the machine has AVX.
+}  // namespace
+
 bool mpi_adds(const Collective& c, bool canonical) {
   switch (c.dtype) {
     case DType::kI64:
@@ -31,8 +31,6 @@ bool mpi_adds(const Collective& c, bool canonical) {
       return false;
   }
 }
-
-}  // namespace
 
 std::string MpiGroupWires::describe(int rank) const {
   return comm::describe(communicator.roster(), spec.members[static_cast<size_t>(rank)]);

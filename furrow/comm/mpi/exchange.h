@@ -37,6 +37,10 @@ struct MpiGroupWires {
   std::string describe(int rank) const;  // "rank 3 (host a, pid 4711)"
 };
 
+// Whether MPI's own reduction keeps the rules of collective.h.  It promises no order, nothing about NaNs, has
+// no 16-bit floating types, and Open MPI 4.1 adds bytes with saturation where the machine has AVX.
+bool mpi_adds(const Collective& c, bool canonical);
+
 class MpiExchange {
  public:
   MpiExchange(MpiGroupWires& group, const Collective& c, const Envelope& envelope, int64_t deadline_ns);
