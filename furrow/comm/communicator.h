@@ -23,8 +23,9 @@ struct CommunicatorOptions {
   int64_t inline_bytes =
       16 * 1024;  // started work up to this size runs in the calling thread when nothing is queued
   std::string backend = "native";
-  std::string algorithm;  // "ring": that one wherever it fits (the ledger and tests); empty: by the table
-  std::string tuning;     // text of a tuning file (docs/formats/comm-tuning.md); empty: built-in choice
+  std::string algorithm =
+      {};                   // "ring": that one wherever it fits (the ledger and tests); empty: by the table
+  std::string tuning = {};  // text of a tuning file (docs/formats/comm-tuning.md); empty: built-in choice
 };
 
 struct GroupOptions {

@@ -99,6 +99,7 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
     if (form == MessageForm::kInline) return {peer, 0};
   } else {
     sender.waiting.push_back(message);
+    ++deferred_;
   }
   return {peer, 2 * (number + 1)};
 }
@@ -130,6 +131,7 @@ bool SharedTransport::flush(int peer) {
     if (!slot_is_free(peer)) return false;
     publish(peer, sender.waiting.front());
     sender.waiting.pop_front();
+    --deferred_;
   }
   return true;
 }
@@ -242,9 +244,11 @@ bool SharedTransport::receive_posted(int peer, uint64_t id) {
   return true;
 }
 
-// The peer may wait for this rank to fetch, before it fetches itself.
-void SharedTransport::receive_any() {
-  for (int peer = 0; posted_ > 0 && peer < roster_.size(); ++peer) {
+// Whatever is waited for: the peer may wait for another of this rank's messages first.
+void SharedTransport::move_on() {
+  if (posted_ == 0 && deferred_ == 0) return;
+  for (int peer = 0; peer < roster_.size(); ++peer) {
+    flush(peer);
     const auto& posted = receivers_[static_cast<size_t>(peer)].posted;
     if (!posted.empty()) receive_posted(peer, posted.back().id);
   }
@@ -253,8 +257,11 @@ void SharedTransport::receive_any() {
 Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
   uint64_t message = 0;
   Slot* slot = nullptr;
-  wait_until(peer, &envelope, deadline_ns,
-             [&] { return (slot = find(peer, envelope, &message)) != nullptr; });
+  wait_until(peer, &envelope, deadline_ns, [&] {
+    if ((slot = find(peer, envelope, &message)) != nullptr) return true;
+    move_on();
+    return false;
+  });
   check_message(peer, envelope, *slot, bytes);
   receivers_[static_cast<size_t>(peer)].taken |= 1U << (message % kSlots);
   std::byte* data = slot->data;
@@ -281,15 +288,18 @@ void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
   if (is_send(ticket.id)) {
     const uint64_t message = ticket.id / 2 - 1;
     wait_until(ticket.peer, nullptr, deadline_ns, [&] {
-      if (sent(ticket.peer, message)) return true;
-      receive_any();
-      return false;
+      move_on();
+      return sent(ticket.peer, message);
     });
     return;
   }
   const auto& posted = receivers_[static_cast<size_t>(ticket.peer)].posted;
   const Envelope expected = posted.empty() ? Envelope() : posted.front().envelope;
-  wait_until(ticket.peer, &expected, deadline_ns, [&] { return receive_posted(ticket.peer, ticket.id); });
+  wait_until(ticket.peer, &expected, deadline_ns, [&] {
+    if (receive_posted(ticket.peer, ticket.id)) return true;
+    move_on();
+    return false;
+  });
 }
 
 template <class Ready>

@@ -94,7 +94,7 @@ class SharedTransport : public Transport, public PeerMemory {
   bool sent(int peer, uint64_t message);
   Slot* find(int peer, const Envelope& expected, uint64_t* message);
   bool receive_posted(int peer, uint64_t id);
-  void receive_any();
+  void move_on();
   void check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes);
   void finish(int peer, uint64_t message);
   void collect_staged(Sender& sender, int peer);
@@ -116,6 +116,7 @@ class SharedTransport : public Transport, public PeerMemory {
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;
   int posted_ = 0;                                       // receives of all peers
+  int deferred_ = 0;                                     // sends of all peers that wait for a slot
   std::vector<std::unique_ptr<Memory::Block>> staging_;  // kept for the next message that needs it
   std::function<void(const Error&)> failure_handler_;
   std::atomic<bool> handled_{false};

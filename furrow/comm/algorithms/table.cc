@@ -13,6 +13,13 @@ constexpr AlgorithmRow kAlgorithms[] = {
     {"direct", "everybody exchanges slices with everybody", &fits_always, &always_canonical, &run_direct},
     {"flat", "everybody sends everything to everybody, in one round", &fits_flat, &always_canonical,
      &run_flat},
+    {"ring", "to the next rank only", &fits_ring, &never_canonical, &run_ring},
+    {"doubling", "recursive halving and doubling", &fits_doubling, &always_canonical, &run_doubling},
+    {"tree", "up and down a binary tree, whole buffers", &fits_tree, &always_canonical, &run_tree},
+    {"hierarchical", "direct inside each host, then between hosts", &fits_hierarchical,
+     &hierarchical_is_canonical, &run_hierarchical},
+    {"hierarchical_ring", "direct inside each host, a ring between hosts", &fits_hierarchical,
+     &never_canonical, &run_hierarchical_ring},
 };
 
 }  // namespace

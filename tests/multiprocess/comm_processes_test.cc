@@ -1,0 +1,193 @@
+// Real processes over shared memory: results, a killed rank, a stopped one, nothing left behind.
+#include <dirent.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <map>
+#include <numeric>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/file.h"
+#include "furrow/comm/communicator.h"
+#include "tests/testing/child.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow {
+namespace {
+
+using comm::Communicator;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr int64_t kSecond = 1'000'000'000;
+
+// Forked ranks of one world.  What a rank's function throws stands in `folder`/error-N; its exit status is 1
+// then.
+class Ranks {
+ public:
+  Ranks(int size, const testing::RankFunction& fn, const comm::CommunicatorOptions& options = {}) {
+    for (int r = 0; r < size; ++r) {
+      const pid_t pid = fork();
+      if (pid == 0) _exit(run(r, size, fn, options));
+      pids_.push_back(pid);
+    }
+  }
+  ~Ranks() {
+    for (const pid_t pid : pids_) kill(pid, SIGKILL);
+    while (!pids_.empty()) wait_for_one();
+  }
+
+  pid_t pid(int rank) const { return pids_.at(static_cast<size_t>(rank)); }
+  const std::string& folder() const { return folder_.path(); }
+  void signal(int rank, int number) const { kill(pid(rank), number); }
+  // Waits until the rank has set `name`, as ranks do by FolderRendezvous(folder()).
+  void wait_for(const std::string& name) const {
+    testing::FolderRendezvous(folder()).get(name, system_clock().monotonic_ns() + 30 * kSecond);
+  }
+  std::string error(int rank) const {
+    const std::string path = fmt::format("{}/error-{}", folder(), rank);
+    return path_exists(path) ? read_file(path) : "";
+  }
+
+  // Exit statuses by rank, a signal as 128 + number, and how long after `from_ns` the last one ended.
+  std::vector<int> wait_all(int64_t from_ns = 0, double* seconds = nullptr) {
+    const std::vector<pid_t> order = pids_;
+    while (!pids_.empty()) wait_for_one();
+    if (seconds != nullptr) *seconds = static_cast<double>(system_clock().monotonic_ns() - from_ns) * 1e-9;
+    std::vector<int> by_rank;
+    for (const pid_t pid : order) by_rank.push_back(statuses_[pid]);
+    pids_.clear();
+    return by_rank;
+  }
+
+ private:
+  int run(int rank, int size, const testing::RankFunction& fn,
+          const comm::CommunicatorOptions& options) const {
+    try {
+      const auto communicator = testing::join_processes(folder(), rank, size, options);
+      fn(*communicator);
+      return ::testing::Test::HasFailure() ? 2 : 0;
+    } catch (const std::exception& error) {
+      write_file_atomic(fmt::format("{}/error-{}", folder(), rank), std::string_view(error.what()));
+      return 1;
+    }
+  }
+  void wait_for_one() {
+    int status = 0;
+    const pid_t pid = waitpid(-1, &status, 0);
+    if (pid < 0) return pids_.clear();
+    statuses_[pid] = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    std::erase(pids_, pid);
+  }
+
+  testing::TemporaryFolder folder_;
+  std::vector<pid_t> pids_;
+  std::map<pid_t, int> statuses_;
+};
+
+int entries_of_dev_shm() {
+  int count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/dev/shm")) ++count;
+  return count;
+}
+
+// Collectives without an end; says "running" after the first ones.
+void loop_forever(Communicator& communicator, const std::string& folder) {
+  std::vector<float> plain(100'000, 1.0F);
+  comm::Memory memory = communicator.allocate(1 << 22);
+  for (int i = 0;; ++i) {
+    communicator.world().all_reduce(std::span(plain), comm::Reduction::kAvg, "plain");
+    communicator.world().all_reduce(memory.as<float>(), comm::Reduction::kAvg, "seen");
+    if (i == 3) testing::FolderRendezvous(folder).set(fmt::format("running/{}", communicator.rank()), "");
+  }
+}
+
+TEST(CommProcesses, EqualBitsWithThreads) {
+  const auto body = [](Communicator& communicator,
+                       const std::function<void(const std::vector<float>&)>& check) {
+    std::vector<float> x(1'000'003);
+    for (size_t i = 0; i < x.size(); ++i) {
+      x[i] = 1.0F / static_cast<float>(1 + (i * 7 + static_cast<size_t>(communicator.rank()) * 13) % 1009);
+    }
+    communicator.world().all_reduce(std::span(x));
+    std::vector<float> slice(x.size() / 3);
+    comm::Memory seen = communicator.allocate(3 * slice.size() * sizeof(float));
+    std::copy_n(x.begin(), 3 * slice.size(), seen.as<float>().begin());
+    communicator.world().reduce_scatter(std::span<const float>(seen.as<float>()), std::span(slice));
+    x.insert(x.end(), slice.begin(), slice.end());
+    check(x);
+  };
+  std::vector<std::vector<float>> expected(3);
+  testing::run_ranks(3, [&](Communicator& c) {
+    body(c, [&](const std::vector<float>& x) { expected[static_cast<size_t>(c.rank())] = x; });
+  });
+  Ranks ranks(3, [&](Communicator& c) {
+    body(c, [&](const std::vector<float>& x) { EXPECT_EQ(x, expected[static_cast<size_t>(c.rank())]); });
+  });
+  EXPECT_EQ(ranks.wait_all(), (std::vector<int>{0, 0, 0})) << ranks.error(0);
+}
+
+TEST(CommProcesses, AKilledRankEndsTheOthersWithinASecond) {
+  const int before = entries_of_dev_shm();
+  for (int round = 0; round < 10; ++round) {
+    std::string folder;
+    Ranks ranks(3, [&](Communicator& c) { loop_forever(c, ranks.folder()); });
+    for (int r = 0; r < 3; ++r) ranks.wait_for(fmt::format("running/{}", r));
+    const pid_t victim = ranks.pid(1);
+    const int64_t killed_ns = system_clock().monotonic_ns();
+    ranks.signal(1, SIGKILL);
+    double seconds = 0;
+    EXPECT_EQ(ranks.wait_all(killed_ns, &seconds), (std::vector<int>{1, 128 + SIGKILL, 1}));
+    EXPECT_LT(seconds, 1.0);
+    for (const int r : {0, 2}) {
+      EXPECT_THAT(ranks.error(r), AllOf(HasSubstr("rank 1 (host"), HasSubstr(fmt::format("pid {}", victim)),
+                                        HasSubstr("ended; its last progress:"), HasSubstr("all_reduce '"),
+                                        HasSubstr("in group world on rank")));
+    }
+  }
+  EXPECT_EQ(entries_of_dev_shm(), before);
+}
+
+TEST(CommProcesses, AStoppedRankMeetsTheDeadline) {
+  Ranks ranks(2, [&](Communicator& c) { loop_forever(c, ranks.folder()); }, {.timeout_ms = 300});
+  for (int r = 0; r < 2; ++r) ranks.wait_for(fmt::format("running/{}", r));
+  ranks.signal(1, SIGSTOP);
+  int status = 0;
+  waitpid(ranks.pid(0), &status, 0);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+  EXPECT_THAT(ranks.error(0), AllOf(HasSubstr("rank 1 (host"), HasSubstr("did not answer in time")));
+}
+
+TEST(CommProcesses, ARankThatThrowsEndsTheOthers) {
+  Ranks ranks(3, [&](Communicator& c) {
+    c.world().barrier();
+    if (c.rank() == 0) {
+      const Error error(ErrorCode::kDataLoss, "the disk is gone");
+      c.abort(error);
+      throw error;
+    }
+    loop_forever(c, ranks.folder());
+  });
+  EXPECT_EQ(ranks.wait_all(), (std::vector<int>{1, 1, 1}));
+  EXPECT_THAT(ranks.error(2), HasSubstr("the disk is gone"));
+}
+
+TEST(CommProcesses, MoreRanksThanCores) {
+  Ranks ranks(12, [](Communicator& c) {
+    std::vector<int64_t> x(1000);
+    for (int i = 0; i < 20; ++i) {
+      std::iota(x.begin(), x.end(), c.rank());
+      c.world().all_reduce(std::span(x));
+      EXPECT_EQ(x[5], 12 * 5 + 66);
+    }
+  });
+  EXPECT_EQ(ranks.wait_all(), std::vector<int>(12, 0)) << ranks.error(0);
+}
+
+}  // namespace
+}  // namespace furrow
