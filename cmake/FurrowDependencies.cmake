@@ -1,6 +1,6 @@
 # Third-party libraries; docs/dependencies.md says what each is for.  Targets that a module may name in LINK:
 #   fmt::fmt nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus hwy::hwy ZLIB::ZLIB PkgConfig::deflate
-#   PkgConfig::xxhash mimalloc OpenMP::OpenMP_CXX MPI::MPI_CXX Threads::Threads torch::torch
+#   PkgConfig::xxhash PkgConfig::sodium mimalloc OpenMP::OpenMP_CXX MPI::MPI_CXX Threads::Threads torch::torch
 include_guard(GLOBAL)
 
 find_package(Threads REQUIRED)
@@ -13,6 +13,7 @@ find_package(mimalloc REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(deflate REQUIRED IMPORTED_TARGET libdeflate)
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(sodium REQUIRED IMPORTED_TARGET libsodium)
 
 # The runtime that libtorch uses too, linked by name: libtorch brings a libgomp.so.1 of its own, and whichever is loaded
 # serves both.

@@ -21,17 +21,15 @@ struct Communicator::Impl {
   Impl(Roster r, std::vector<std::unique_ptr<Transport>> t, CommunicatorOptions o)
       : roster(std::move(r)),
         options(std::move(o)),
-        transports(std::move(t)),
         algorithms(options.tuning.empty() ? AlgorithmTable::built_in()
                                           : AlgorithmTable::parse(options.tuning)),
+        transports(std::move(t)),
         engine(fmt::format("comm-{}", roster.rank)) {}
 
   void abort(const Error& why, bool here) noexcept;
 
   const Roster roster;
   const CommunicatorOptions options;
-  std::vector<std::unique_ptr<Transport>> transports;
-  std::vector<Transport*> routes;  // by rank; null for the own one
   AlgorithmTable algorithms;
   Ledger ledger;
 
@@ -48,6 +46,9 @@ struct Communicator::Impl {
   std::string group;
   bool started = false, finished = false;
   int64_t started_ns = 0;
+
+  std::vector<std::unique_ptr<Transport>> transports;  // after what abort() uses: their threads may call it
+  std::vector<Transport*> routes;                      // by rank; null for the own one
 
   std::unique_ptr<Backend> backend;
   Engine engine;  // destroyed first: it runs what is queued

@@ -15,6 +15,7 @@
 #include "furrow/base/memory.h"
 #include "furrow/comm/collective.h"
 #include "furrow/comm/memory.h"
+#include "furrow/comm/tcp_options.h"
 
 namespace furrow::comm {
 
@@ -125,6 +126,8 @@ class Rendezvous {
   virtual void set(const std::string& key, const std::string& value) = 0;
   virtual std::string get(const std::string& key,
                           int64_t deadline_ns) = 0;  // waits; Error{deadline_exceeded}
+  // The same for messages to one reader: nobody else reads it, so it need not be kept.
+  virtual std::string take(const std::string& key, int64_t deadline_ns) { return get(key, deadline_ns); }
 };
 
 // Where this process can share memory with others: machine, process namespace and user; "" where that cannot
@@ -154,7 +157,7 @@ struct JoinContext {
   std::shared_ptr<InprocWorld> inproc = {};  // null between processes
   int64_t deadline_ns = 0;
   std::string job_token = {};  // guards connections; shm needs none (the kernel checks the user)
-  std::string options = {};    // transport's own: tcp "throttle=100Mbit,2ms"
+  TcpOptions tcp = {};
 };
 
 struct TransportRow {

@@ -9,6 +9,7 @@ namespace {
 constexpr TransportRow kTransports[] = {
     {"inproc", "ranks that are threads of one process", &make_inproc},
     {"shm", "processes of one host: peers read each other's memory", &make_shm},
+    {"tcp", "processes of any hosts: several checked connections per pair", &make_tcp},
 };
 
 }  // namespace

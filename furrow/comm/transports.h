@@ -10,5 +10,6 @@ namespace furrow::comm {
 
 std::unique_ptr<Transport> make_inproc(const JoinContext& context);
 std::unique_ptr<Transport> make_shm(const JoinContext& context);
+std::unique_ptr<Transport> make_tcp(const JoinContext& context);
 
 }  // namespace furrow::comm

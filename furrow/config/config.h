@@ -16,6 +16,7 @@
 
 #include "furrow/config/activation_checkpoint.h"
 #include "furrow/config/checkpoint.h"
+#include "furrow/config/comm.h"
 #include "furrow/config/data.h"
 #include "furrow/config/debug.h"
 #include "furrow/config/job.h"
@@ -50,6 +51,7 @@ struct Config {
   Profiling profiling;
   Debug debug;
   Parallelism parallelism;
+  Comm comm;
 
   // "training.steps" -> where; a key without an entry has its default (or was set by the program).
   std::map<std::string, Origin, std::less<>> origins;
@@ -70,6 +72,7 @@ struct Config {
     v("profiling", &Config::profiling, "The trace of the executed program.");
     v("debug", &Config::debug, "Randomness and reproducibility.");
     v("parallelism", &Config::parallelism, "Degrees of the mesh axes.");
+    v("comm", &Config::comm, "How ranks find each other and talk.");
   }
 };
 bool operator==(const Config& a, const Config& b);  // of the values; where they were written does not count

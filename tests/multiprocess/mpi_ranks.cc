@@ -1,10 +1,10 @@
 // One rank of tests/multiprocess/mpi_backend_test.sh:
 //
-//   mpi_ranks MODE FOLDER [RANK SIZE]     rank and size are mpirun's unless they are given
+//   mpi_ranks MODE FOLDER
 //
-// Ranks meet in FOLDER and hold two communicators, the native one over shared memory and the one over MPI.
-// Says what it found on stdout, prefixed with its rank; exits 0 when everything was as it must
-// be, 3 after an error that the mode is about, which takes three ranks.
+// Ranks join two worlds, one with the native backend and one over MPI.  Says what it found on stdout; exits 0
+// when everything was as it must be, 3 after an error that the mode is about (three ranks, which meet in
+// FOLDER at the end).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -19,6 +19,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/comm/communicator.h"
 #include "furrow/comm/half.h"
+#include "furrow/comm/join.h"
 #include "tests/testing/run_ranks.h"
 
 namespace furrow::comm {
@@ -235,13 +236,15 @@ std::vector<Case> make_cases(int n, bool whole_numbers) {
 
 struct Ranks {
   std::string folder;
-  int rank = 0, size = 1;
+  World world;
 
-  std::unique_ptr<Communicator> join(const std::string& backend) const {
-    CommunicatorOptions options;
-    options.timeout_ms = 60'000;
-    options.backend = backend;
-    return testing::join_processes(folder + "/" + backend, rank, size, options);
+  std::unique_ptr<Membership> join(const std::string& backend) const {
+    World meeting = world;
+    meeting.token += backend;  // two meetings at the same time
+    JoinOptions options;
+    options.comm.backend = backend;
+    options.comm.init_timeout_seconds = options.comm.train_timeout_seconds = 60;
+    return comm::join(meeting, options);
   }
 };
 
@@ -347,78 +350,79 @@ void ledger(Communicator& mpi) {
 }
 
 int conformance(const Ranks& ranks) {
-  const auto native = ranks.join("native");
-  const auto mpi = ranks.join("mpi");
+  const auto native_member = ranks.join("native"), mpi_member = ranks.join("mpi");
+  Communicator *const native = &native_member->communicator(), *const mpi = &mpi_member->communicator();
   const std::vector<int> all = native->world().members();
   compare(*native, *mpi, all, true, "all");
   compare(*native, *mpi, all, false, "by_mpi");
   // Halves at the same time, listed backwards.
   std::vector<int> half;
-  for (int r = ranks.size - 1; r >= 0; --r) {
-    if (r % 2 == ranks.rank % 2) half.push_back(r);
+  for (int r = mpi->size() - 1; r >= 0; --r) {
+    if (r % 2 == mpi->rank() % 2) half.push_back(r);
   }
   compare(*native, *mpi, half, true, "half", 3);
   negative_control(*native, *mpi);
   pairs_and_queues(*mpi);
   ledger(*mpi);
+  mpi_member->leave();
+  native_member->leave();
   return failures == 0 ? 0 : 1;
 }
 
-// Runs `fn`; says which error it was and after how long, and stays until `others` have said theirs: whoever
-// started the ranks ends them all when one fails.
+// Runs fn(communicator); says which error it was and after how long, and stays until `others` have said
+// theirs: whoever started the ranks ends them all when one fails.
 template <class Fn>
 int report_error(const char* mode, const Ranks& ranks, const std::vector<int>& others, const Fn& fn) {
-  const int64_t start_ns = system_clock().monotonic_ns();
-  int status = 1;
-  std::string text = "no error";
+  std::unique_ptr<Membership> member;
+  int64_t start_ns = 0;
   try {
-    fn();
+    member = ranks.join("mpi");
+    member->communicator().world().barrier();
+    start_ns = system_clock().monotonic_ns();
+    fn(member->communicator());
+    fmt::print("{}: no error\n", mode);
+    return 1;
   } catch (const Error& error) {
-    text = fmt::format("{} after {} ms: {}", to_string(error.code()),
-                       (system_clock().monotonic_ns() - start_ns) / 1'000'000, error.what());
-    status = 3;
+    const int64_t ms = (system_clock().monotonic_ns() - start_ns) / 1'000'000;
+    fmt::print("{}: {} after {} ms: {}\n", mode, to_string(error.code()), start_ns == 0 ? 0 : ms,
+               error.what());
+    if (member) member->fail(error);
   }
-  fmt::print("{}: {}\n", mode, text);
   testing::FolderRendezvous meeting(ranks.folder);
-  meeting.set(fmt::format("said.{}", ranks.rank), "");
-  for (const int r : others)
+  meeting.set(fmt::format("said.{}", ranks.world.rank), "");
+  for (const int r : others) {
     meeting.get(fmt::format("said.{}", r), system_clock().monotonic_ns() + 20'000'000'000);
-  return status;
+  }
+  return 3;
 }
 
 int other_size(const Ranks& ranks) {
-  const auto mpi = ranks.join("mpi");
-  return report_error("other_size", ranks, {0, 1, 2}, [&] {
-    std::vector<float> x(ranks.rank == 0 ? 1000 : 1001);
-    mpi->world().all_reduce(std::span(x), Reduction::kSum, "grads h.3");
+  return report_error("other_size", ranks, {0, 1, 2}, [&](Communicator& mpi) {
+    std::vector<float> x(mpi.rank() == 0 ? 1000 : 1001);
+    mpi.world().all_reduce(std::span(x), Reduction::kSum, "grads h.3");
   });
 }
 
-// Rank 1 does not come, before or after the group has met.
+// Rank 1 does not come, to a group that has met (the world) or not.
 int absent(const Ranks& ranks, bool met) {
-  const auto mpi = ranks.join("mpi");
-  if (met) mpi->world().barrier();
-  if (ranks.rank == 1) {
-    return report_error("absent", ranks, {0, 1, 2}, [&] {
-      while (true) {
-        mpi->check_alive();
-        std::this_thread::yield();
-      }
-    });
-  }
-  return report_error("absent", ranks, {0, 1, 2}, [&] {
+  return report_error("absent", ranks, {0, 1, 2}, [&](Communicator& mpi) {
+    while (mpi.rank() == 1) {
+      mpi.check_alive();
+      std::this_thread::yield();
+    }
     std::vector<float> x(1000);
     const auto bytes = std::as_writable_bytes(std::span(x));
-    mpi->world().run(
+    Group group = met ? mpi.world() : mpi.group({0, 1, 2}, {.name = "new"});
+    group.run(
         {.kind = CollectiveKind::kAllReduce, .in = bytes, .out = bytes, .label = "loss", .timeout_ms = 300});
   });
 }
 
 int killed(const Ranks& ranks) {
-  const auto mpi = ranks.join("mpi");
-  mpi->world().barrier();
-  if (ranks.rank == 1) std::raise(SIGKILL);
-  return report_error("killed", ranks, {0, 2}, [&] { mpi->world().barrier("never"); });
+  return report_error("killed", ranks, {0, 2}, [&](Communicator& mpi) {
+    if (mpi.rank() == 1) std::raise(SIGKILL);
+    mpi.world().barrier("never");
+  });
 }
 
 int run(const std::string& mode, const Ranks& ranks) {
@@ -427,22 +431,18 @@ int run(const std::string& mode, const Ranks& ranks) {
   if (mode == "absent") return absent(ranks, false);
   if (mode == "absent_later") return absent(ranks, true);
   if (mode == "killed") return killed(ranks);
-  return report_error(mode.c_str(), ranks, {}, [&] { ranks.join("mpi"); });
+  return report_error(mode.c_str(), ranks, {}, [](Communicator&) {});
 }
 
 }  // namespace
 }  // namespace furrow::comm
 
 int main(int argc, char** argv) {
-  if (argc != 3 && argc != 5) return 2;
-  const auto number = [](const char* text) { return text == nullptr ? -1 : std::atoi(text); };
-  furrow::comm::Ranks ranks{argv[2], number(std::getenv("OMPI_COMM_WORLD_RANK")),
-                            number(std::getenv("OMPI_COMM_WORLD_SIZE"))};
-  if (argc == 5) ranks.rank = number(argv[3]), ranks.size = number(argv[4]);
-  if (ranks.rank < 0) return 2;
+  if (argc != 3) return 2;
   setvbuf(stdout, nullptr, _IOLBF, 0);
   try {
-    return furrow::comm::run(argv[1], ranks);
+    return furrow::comm::run(argv[1],
+                             {argv[2], furrow::comm::discover_world(furrow::comm::process_environment())});
   } catch (const std::exception& error) {
     fmt::print("ERROR {}\n", error.what());
     return 1;

@@ -1,0 +1,72 @@
+// How a connection begins, on the store's port and on the transport's: both sides prove that they hold the
+// job's token before anything else is read.  The server speaks first, so that a caller at a stranger's port
+// says nothing.
+//
+//   server -> client   "furrow1\n", purpose (8 bytes), challenge (16)
+//   client -> server   challenge (16), proof (32)
+//   server -> client   proof (32); instead of it the connection ends when the client's proof is wrong
+//
+// What a stranger can cost: 48 bytes read, one socket among kMostGuests, for kPatienceMs.
+#pragma once
+
+#include <poll.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "furrow/comm/secret.h"
+#include "furrow/comm/socket.h"
+
+namespace furrow::comm {
+
+inline constexpr std::string_view kStorePurpose = "store   ";
+inline constexpr std::string_view kDataPurpose = "data    ";
+
+enum class Greeting {
+  kFriend,    // both sides hold the token
+  kStranger,  // no furrow of this purpose, or none that greets in time
+  kRefused,   // a furrow with another token
+};
+
+// The caller's part.
+Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns);
+
+// The server's part: guests at the door, none of whom can block it.  Belongs to one thread.
+class Door {
+ public:
+  static constexpr size_t kMostGuests = 256;  // the oldest goes when one more comes
+  static constexpr int64_t kPatienceMs = 5'000;
+
+  Door(Socket listener, std::string_view purpose, const Secret& secret);
+
+  const Socket& listener() const { return listener_; }
+  void add_polls(std::vector<pollfd>& polls) const;  // what to poll for, together with the caller's own
+  int64_t next_deadline_ns() const;                  // of the oldest guest; INT64_MAX without any
+
+  // Takes whoever knocks, moves every guest on without waiting; the sockets of those that proved themselves.
+  std::vector<Socket> admit();
+  size_t guests() const { return guests_.size(); }
+  void close() { listener_.close(), guests_.clear(); }
+
+ private:
+  struct Guest {
+    Socket socket;
+    Challenge challenge;
+    std::array<std::byte, 48> answer{};
+    size_t received = 0;
+    int64_t deadline_ns = 0;
+  };
+  enum class Progress { kWaiting, kAdmitted, kRefused };
+  void welcome(Socket socket);
+  Progress advance(Guest& guest) const;
+
+  Socket listener_;
+  std::string_view purpose_;
+  Secret secret_;
+  std::vector<Guest> guests_;  // oldest first
+};
+
+}  // namespace furrow::comm

@@ -1,0 +1,225 @@
+#include "furrow/comm/join.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <map>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/file.h"
+#include "furrow/base/process.h"
+#include "furrow/base/text.h"
+#include "furrow/base/version.h"
+#include "furrow/comm/rendezvous.h"
+#include "furrow/comm/store.h"
+#include "furrow/comm/store_server.h"
+
+namespace furrow::comm {
+namespace {
+
+constexpr int64_t kSecondNs = 1'000'000'000;
+constexpr int64_t kMsPerSecond = 1'000;
+
+// Another network namespace is another host, whatever else is shared: the ranks of one reach each other over
+// its links.
+std::string network_namespace() {
+  struct stat status = {};
+  return stat("/proc/self/ns/net", &status) == 0 ? std::to_string(status.st_ino) : "";
+}
+
+Member self_of(const World& world, const JoinOptions& options) {
+  const std::string memory = shm_locality();
+  const std::string network = network_namespace();
+  return {.rank = world.rank,
+          .size = world.size,
+          .pid = process_id(),
+          .host = host_name(),
+          .locality = memory.empty() ? "" : memory + "/" + network,
+          .machine = fmt::format("{}/{}", host_name(), network),
+          .version = std::string(furrow_version()),
+          .commit = std::string(furrow_git_commit()),
+          .config_digest = options.config_digest};
+}
+
+Roster roster_of(int rank, const std::vector<Member>& members) {
+  Roster roster{rank, {}};
+  for (const Member& member : members) roster.ranks.push_back({member.host, member.pid, member.locality});
+  return roster;
+}
+
+// Numbers that the launcher did not give: hosts in the order of their first ranks.
+void count_locally(World& world, const std::vector<Member>& members) {
+  std::map<std::string, int> nodes, counts;
+  int local_rank = 0;
+  for (const Member& member : members) {
+    nodes.try_emplace(member.machine, static_cast<int>(nodes.size()));
+    if (member.rank == world.rank) local_rank = counts[member.machine];
+    ++counts[member.machine];
+  }
+  const std::string& here = members[static_cast<size_t>(world.rank)].machine;
+  if (world.local_rank < 0) world.local_rank = local_rank;
+  if (world.local_size < 0) world.local_size = counts[here];
+  if (world.node < 0) world.node = nodes[here];
+}
+
+CommunicatorOptions communicator_options(const JoinOptions& options) {
+  CommunicatorOptions result = options.communicator;
+  result.timeout_ms = options.comm.train_timeout_seconds * kMsPerSecond;
+  result.backend = options.comm.backend;
+  if (options.comm.algorithm != "auto") result.algorithm = options.comm.algorithm;
+  return result;
+}
+
+class Alone : public Membership {
+ public:
+  Alone(World world, const JoinOptions& options)
+      : world_(std::move(world)),
+        communicator_(std::make_unique<Communicator>(Roster{0, {{host_name(), process_id(), ""}}},
+                                                     std::vector<std::unique_ptr<Transport>>{},
+                                                     communicator_options(options))) {}
+  const World& world() const override { return world_; }
+  Communicator& communicator() override { return *communicator_; }
+  Rendezvous& store() override { return store_; }
+  void leave() override { communicator_.reset(); }
+  void fail(const Error& reason) noexcept override {
+    if (communicator_) communicator_->abort(reason);
+  }
+
+ private:
+  World world_;
+  LocalRendezvous store_;
+  std::unique_ptr<Communicator> communicator_;
+};
+
+std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret, const Member& self,
+                                        int64_t silence_ms) {
+  const std::vector<int> ports = rendezvous_ports(world);
+  for (const int port : ports) {
+    if (auto listener = listen_at(world.master_address, port)) {
+      return std::make_unique<StoreServer>(std::move(*listener), secret, self, silence_ms);
+    }
+  }
+  throw Error(ErrorCode::kUnavailable,
+              fmt::format("rank 0 cannot listen at {}: ports {} to {} are taken: set another MASTER_PORT",
+                          world.master_address, ports.front(), ports.back()));
+}
+
+class Joined : public Membership {
+ public:
+  Joined(World world, const JoinOptions& options) : world_(std::move(world)), options_(options) {
+    parse_link(options_.comm.throttle);  // refused before anybody waits
+    const int64_t deadline_ns =
+        system_clock().monotonic_ns() + options_.comm.init_timeout_seconds * kSecondNs;
+    const int64_t silence_ms = options_.comm.train_timeout_seconds * kMsPerSecond;
+    const Secret secret(world_.token);
+    const Member self = self_of(world_, options_);
+    StoreAddress where{world_.master_address, rendezvous_ports(world_)};
+    if (world_.rank == 0) {
+      server_ = open_store(world_, secret, self, silence_ms);
+      where.ports = {server_->endpoint().port};
+    }
+    store_ = std::make_unique<Store>(where, secret, self, silence_ms, deadline_ns);
+    count_locally(world_, store_->members());
+    connect(deadline_ns);
+  }
+
+  ~Joined() override {
+    if (!over_) fail(Error(ErrorCode::kUnavailable, "it ended before the others were done with it"));
+    let_go();
+  }
+
+  const World& world() const override { return world_; }
+  Communicator& communicator() override { return *communicator_; }
+  Rendezvous& store() override { return *store_; }
+
+  void leave() override {
+    over_ = true;
+    let_go();
+    store_->leave(system_clock().monotonic_ns() + options_.comm.train_timeout_seconds * kSecondNs);
+    if (server_) server_->wait_until_left();
+  }
+
+  void fail(const Error& reason) noexcept override {
+    over_ = true;
+    store_->fail(reason);
+    if (communicator_) communicator_->abort(reason);
+  }
+
+ private:
+  // A failure here is told to the others as any other is.
+  void connect(int64_t deadline_ns) try {
+    JoinContext context;
+    context.roster = roster_of(world_.rank, store_->members());
+    context.rendezvous = store_.get();
+    context.deadline_ns = deadline_ns;
+    context.job_token = world_.token;
+    context.tcp.address = own_address();
+    context.tcp.connections = static_cast<int>(options_.comm.connections);
+    context.tcp.link = parse_link(options_.comm.throttle);
+    communicator_ =
+        std::make_unique<Communicator>(context.roster, transports(context), communicator_options(options_));
+    store_->report_progress([this] { return report(); });
+    store_->on_failure([this](const Error& error) { communicator_->abort(error); });
+  } catch (const Error& error) {
+    store_->fail(error);
+    throw;
+  }
+
+  std::string own_address() const {
+    const std::string& interface = options_.comm.interface;
+    return interface.empty() ? store_->own_address() : interface_addresses(interface).front();
+  }
+
+  std::vector<std::unique_ptr<Transport>> transports(JoinContext& context) const {
+    std::vector<std::unique_ptr<Transport>> transports;
+    const config::Comm& comm = options_.comm;
+    const bool all_tcp = comm.transport == "tcp" || context.tcp.link.emulated();
+    if (!all_tcp) transports.push_back(make_transport("shm", context));
+    for (int rank = 0; rank < world_.size; ++rank) {
+      const bool reached = !all_tcp && transports[0] && rank != world_.rank && transports[0]->reaches(rank);
+      if (rank != world_.rank && !reached) context.tcp.peers.push_back(rank);
+    }
+    if (context.tcp.peers.empty()) return transports;
+    if (comm.transport == "shm") {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("comm.transport = shm, but {} shares no memory with {}: set it to auto or tcp, and "
+                      "comm.throttle to nothing",
+                      describe(context.roster, context.tcp.peers[0]), describe(context.roster, world_.rank)));
+    }
+    transports.push_back(make_transport("tcp", context));
+    return transports;
+  }
+
+  // The store's thread does not use the communicator any more, so it can end.
+  void let_go() {
+    store_->report_progress({});
+    store_->on_failure({});
+    communicator_.reset();
+  }
+
+  Report report() const {
+    const Progress progress = communicator_->progress();
+    if (progress.operation.empty()) return {};
+    return {fmt::format("{} in group {}, {}begun", progress.operation, progress.group,
+                        progress.finished ? "finished, " : ""),
+            progress.started_ns};
+  }
+
+  World world_;
+  const JoinOptions options_;
+  bool over_ = false;
+  std::unique_ptr<StoreServer> server_;  // rank 0; outlives its own connection to it
+  std::unique_ptr<Store> store_;
+  std::unique_ptr<Communicator> communicator_;
+};
+
+}  // namespace
+
+std::unique_ptr<Membership> join(const World& world, const JoinOptions& options) {
+  if (world.size == 1) return std::make_unique<Alone>(world, options);
+  return std::make_unique<Joined>(world, options);
+}
+
+}  // namespace furrow::comm

@@ -1,0 +1,51 @@
+// A rank joins its world: environment -> store -> transports -> communicator.
+//
+//   auto membership = join(discover_world(process_environment()), {.comm = config.comm, .config_digest =
+//   digest}); try {
+//     train(membership->communicator());
+//     membership->leave();
+//   } catch (const Error& error) {
+//     membership->fail(error);  // the others end within a second, naming this rank and its error
+//     throw;
+//   }
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "furrow/comm/communicator.h"
+#include "furrow/comm/transport.h"
+#include "furrow/comm/world.h"
+#include "furrow/config/comm.h"
+
+namespace furrow::comm {
+
+struct JoinOptions {
+  config::Comm comm = {};
+  std::string config_digest = "";         // of what must be equal on every rank
+  CommunicatorOptions communicator = {};  // timeout_ms, backend and algorithm are taken from `comm`
+};
+
+// This rank's place in a world.  Belongs to one thread; what it gives is as thread safe as it says itself.
+class Membership {
+ public:
+  virtual ~Membership() = default;  // neither left nor failed: the others are told that this rank ended early
+
+  virtual const World& world()
+      const = 0;  // with local_rank, local_size and node counted where no launcher says
+  virtual Communicator& communicator() = 0;  // REQUIRES: neither left nor failed
+  virtual Rendezvous& store() = 0;           // shared by all ranks; small values
+
+  // This rank has finished: ends its communication, says goodbye; rank 0 waits for everybody else's.  Throws
+  // when another rank failed meanwhile.
+  virtual void leave() = 0;
+  // This rank ends with `reason`: the others hear it and end, too.
+  virtual void fail(const Error& reason) noexcept = 0;
+};
+
+// Waits for every rank.  Error{deadline_exceeded} after comm.init_timeout_seconds names who has not come;
+// Error{failed_precondition}, on every rank, the one that runs another version, commit or configuration.  A
+// world of one opens no socket and starts no thread.
+std::unique_ptr<Membership> join(const World& world, const JoinOptions& options);
+
+}  // namespace furrow::comm

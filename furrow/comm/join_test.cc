@@ -1,0 +1,186 @@
+// Joining a world, ranks as threads: numbers that no launcher gives, transports by choice, leaving and
+// failing.
+#include "furrow/comm/join.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <thread>
+
+#include "furrow/comm/socket.h"
+
+namespace furrow::comm {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A port that was free a moment ago; the fifteen after it are candidates, too.
+int free_port() { return local_port(*listen_at("127.0.0.1", 0)); }
+
+World world_of(int rank, int size, int port) {
+  World world;
+  world.rank = rank;
+  world.size = size;
+  world.local_rank = world.local_size = world.node = -1;
+  world.master_address = "127.0.0.1";
+  world.master_port = port;
+  world.token = "token " + std::to_string(port);
+  return world;
+}
+
+JoinOptions tcp() {
+  JoinOptions options;
+  options.comm.transport = "tcp";
+  options.comm.init_timeout_seconds = 60;
+  options.comm.train_timeout_seconds = 60;
+  return options;
+}
+
+std::vector<std::string> run_ranks(int size, const std::function<JoinOptions(int)>& options,
+                                   const std::function<void(int, Membership&)>& body) {
+  std::vector<std::string> errors(static_cast<size_t>(size));
+  std::vector<std::jthread> threads;
+  const int port = free_port();
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      std::unique_ptr<Membership> membership;
+      try {
+        membership = join(world_of(rank, size, port), options(rank));
+        body(rank, *membership);
+        membership->leave();
+      } catch (const Error& error) {
+        errors[static_cast<size_t>(rank)] = error.what();
+        if (membership) membership->fail(error);
+      }
+    });
+  }
+  threads.clear();
+  return errors;
+}
+
+TEST(Join, NumbersTransportsAndSums) {
+  for (const char* transport : {"tcp", "auto"}) {
+    const auto options = [&](int) {
+      JoinOptions made = tcp();
+      made.comm.transport = transport;
+      return made;
+    };
+    const auto errors = run_ranks(4, options, [&](int rank, Membership& membership) {
+      EXPECT_EQ(membership.world().local_rank, rank);
+      EXPECT_EQ(membership.world().local_size, 4);
+      EXPECT_EQ(membership.world().node, 0);
+      Communicator& communicator = membership.communicator();
+      const std::string used = communicator.transport_of((rank + 1) % 4);
+      EXPECT_EQ(used, transport == std::string("tcp") ? "tcp" : "shm");
+      for (const size_t size : {size_t{1}, size_t{100'000}}) {
+        std::vector<double> x(size, rank + 1);
+        communicator.world().all_reduce(std::span(x));
+        EXPECT_EQ(x.front(), 10);
+        EXPECT_EQ(x.back(), 10);
+      }
+      membership.store().set("rank " + std::to_string(rank), "here");
+      EXPECT_EQ(membership.store().get("rank 3", INT64_MAX / 2), "here");
+    });
+    for (const std::string& error : errors) EXPECT_EQ(error, "") << transport;
+  }
+}
+
+TEST(Join, AWorldOfOneIsShort) {
+  const auto membership = join({}, {});
+  std::vector<float> x = {3};
+  membership->communicator().world().all_reduce(std::span(x));
+  EXPECT_EQ(x[0], 3);
+  membership->store().set("a", "b");
+  EXPECT_EQ(membership->store().take("a", 0), "b");
+  membership->leave();
+}
+
+// The payload of an all-reduce is 2(n-1)/n of its size on each rank, frames and checksums within one percent
+// more.
+TEST(Join, BytesAreAtTheBound) {
+  const auto errors = run_ranks(
+      3, [](int) { return tcp(); },
+      [&](int, Membership& membership) {
+        constexpr size_t kElements = 300'000;
+        std::vector<float> x(kElements, 1);
+        const WireBytes before = membership.communicator().wire_bytes();
+        membership.communicator().world().all_reduce(std::span(x));
+        const WireBytes after = membership.communicator().wire_bytes();
+        const auto bound = static_cast<int64_t>(kElements * sizeof(float)) * 4 / 3;
+        EXPECT_EQ(after.received - before.received, bound);
+        EXPECT_LT(after.overhead_received - before.overhead_received, bound / 100);
+      });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+TEST(Join, ARankThatFailsEndsTheOthersWithItsReason) {
+  const auto errors = run_ranks(
+      3, [](int) { return tcp(); },
+      [&](int rank, Membership& membership) {
+        std::vector<float> x = {1};
+        membership.communicator().world().all_reduce(std::span(x), Reduction::kSum, "first");
+        if (rank == 1) throw Error(ErrorCode::kDataLoss, "the shard is damaged");
+        membership.communicator().world().all_reduce(std::span(x), Reduction::kSum, "second");
+      });
+  EXPECT_EQ(errors[1], "the shard is damaged");
+  for (const int rank : {0, 2}) {
+    const std::string& error = errors[static_cast<size_t>(rank)];
+    EXPECT_THAT(error, HasSubstr("all_reduce 'second' #1 of 1 float32 (sum) in group world on rank " +
+                                 std::to_string(rank)));
+    EXPECT_THAT(error, HasSubstr("rank 1 (host "));
+    EXPECT_THAT(error, HasSubstr("failed: the shard is damaged"));
+  }
+}
+
+TEST(Join, AnotherConfigurationIsRefusedOnEveryRank) {
+  const auto options = [](int rank) {
+    JoinOptions made = tcp();
+    made.config_digest = rank == 1 ? "aa" : "bb";
+    return made;
+  };
+  const auto errors = run_ranks(3, options, [](int, Membership&) { ADD_FAILURE() << "joined"; });
+  for (const std::string& error : errors) {
+    EXPECT_THAT(error, HasSubstr("rank 1 (host "));
+    EXPECT_THAT(error, HasSubstr("has the configuration aa, but rank 0 (host "));
+  }
+}
+
+TEST(Join, TwoJobsBesideEachOther) {
+  const int port = free_port();
+  std::vector<std::jthread> threads;
+  for (const int job : {0, 1}) {
+    for (const int rank : {0, 1}) {
+      threads.emplace_back([=] {
+        World world = world_of(rank, 2, port);  // the same port, another token
+        world.token = "job " + std::to_string(job);
+        const auto membership = join(world, tcp());
+        std::vector<int32_t> x = {job};
+        membership->communicator().world().all_reduce(std::span(x));
+        EXPECT_EQ(x[0], 2 * job);
+        membership->leave();
+      });
+    }
+  }
+}
+
+TEST(Join, AThrottleIsCheckedBeforeAnybodyWaits) {
+  JoinOptions options = tcp();
+  options.comm.throttle = "fast";
+  EXPECT_THROW(join(world_of(1, 2, 1), options), Error);
+}
+
+TEST(Join, AnUnknownInterfaceListsTheKnownOnes) {
+  const auto options = [](int) {
+    JoinOptions made = tcp();
+    made.comm.interface = "nosuch0";
+    return made;
+  };
+  for (const std::string& error : run_ranks(2, options, [](int, Membership&) {})) {
+    EXPECT_THAT(error, HasSubstr("no network interface 'nosuch0'"));
+    EXPECT_THAT(error, HasSubstr("lo"));
+  }
+}
+
+}  // namespace
+}  // namespace furrow::comm

@@ -1,0 +1,252 @@
+#include "furrow/comm/socket.h"
+
+#include <fmt/format.h>
+#include <ifaddrs.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <memory>
+#include <set>
+#include <utility>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/error.h"
+#include "furrow/base/text.h"
+
+namespace furrow::comm {
+namespace {
+
+constexpr int kBacklog = 1024;
+
+struct AddressListDeleter {
+  void operator()(addrinfo* list) const { freeaddrinfo(list); }
+};
+using AddressList = std::unique_ptr<addrinfo, AddressListDeleter>;
+
+// Empty when the name is not known.
+AddressList resolve(const std::string& address, int port) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV;
+  addrinfo* list = nullptr;
+  if (getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &list) != 0) return nullptr;
+  return AddressList(list);
+}
+
+Socket make_socket(int family) {
+  Socket socket(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!socket.open()) {
+    throw Error(ErrorCode::kResourceExhausted, fmt::format("cannot open a socket: {}", std::strerror(errno)));
+  }
+  return socket;
+}
+
+void set_option(const Socket& socket, int level, int option, int value) {
+  setsockopt(socket.descriptor(), level, option, &value, sizeof value);
+}
+
+// 0 or the error number.
+int bind_and_listen(const Socket& socket, const sockaddr* address, socklen_t length) {
+  set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);
+  if (bind(socket.descriptor(), address, length) != 0) return errno;
+  return listen(socket.descriptor(), kBacklog) == 0 ? 0 : errno;
+}
+
+std::optional<Socket> listen_everywhere(int port) {
+  Socket socket(::socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (socket.open()) {
+    set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_port = htons(static_cast<uint16_t>(port));
+    if (bind_and_listen(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return socket;
+  }
+  Socket plain = make_socket(AF_INET);  // a machine without IPv6
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  if (bind_and_listen(plain, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return plain;
+  return std::nullopt;
+}
+
+Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
+  char host[NI_MAXHOST] = {}, service[NI_MAXSERV] = {};
+  if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, host, sizeof host, service,
+                  sizeof service, NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    return {};
+  }
+  int64_t port = 0;
+  parse_int(service, port);
+  std::string text = host;
+  if (text.starts_with("::ffff:")) text = text.substr(7);  // IPv4 seen by an IPv6 socket
+  return {text, static_cast<int>(port)};
+}
+
+// Ready for `events` (or broken) before the deadline?
+bool wait_for(int descriptor, int16_t events, int64_t deadline_ns) {
+  while (true) {
+    pollfd one{descriptor, events, 0};
+    const int ready = poll(&one, 1, poll_timeout_ms(deadline_ns));
+    if (ready > 0) return true;
+    if (ready == 0 || errno != EINTR) return false;
+  }
+}
+
+bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns) {
+  if (connect(socket.descriptor(), target.ai_addr, target.ai_addrlen) == 0) return true;
+  if (errno != EINPROGRESS || !wait_for(socket.descriptor(), POLLOUT, deadline_ns)) return false;
+  int status = 0;
+  socklen_t length = sizeof status;
+  getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &status, &length);
+  return status == 0;
+}
+
+// A port that nobody listens at may, on one machine, be chosen as the source of the very connection to it:
+// TCP's simultaneous open then connects the socket to itself.
+bool is_itself(const Socket& socket) { return local_endpoint(socket) == peer_endpoint(socket); }
+
+void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t deadline_ns,
+                    std::string_view peer) {
+  if (count > 0) return;
+  if (count == 0) throw Error(ErrorCode::kUnavailable, fmt::format("{} closed the connection", peer));
+  if (errno == EINTR) return;
+  if (errno != EAGAIN && errno != EWOULDBLOCK) {
+    throw Error(ErrorCode::kUnavailable,
+                fmt::format("the connection to {} broke: {}", peer, std::strerror(errno)));
+  }
+  if (!wait_for(socket.descriptor(), events, deadline_ns)) {
+    throw Error(ErrorCode::kDeadlineExceeded, fmt::format("{} did not answer in time", peer));
+  }
+}
+
+}  // namespace
+
+Socket& Socket::operator=(Socket&& other) noexcept {
+  if (this != &other) {
+    close();
+    descriptor_ = other.release();
+  }
+  return *this;
+}
+
+int Socket::release() { return std::exchange(descriptor_, -1); }
+
+void Socket::close() {
+  if (descriptor_ >= 0) ::close(release());
+}
+
+void Socket::shutdown() const {
+  if (descriptor_ >= 0) ::shutdown(descriptor_, SHUT_RDWR);
+}
+
+std::string to_string(const Endpoint& endpoint) {
+  const bool v6 = endpoint.address.find(':') != std::string::npos;
+  return fmt::format("{}{}{}:{}", v6 ? "[" : "", endpoint.address, v6 ? "]" : "", endpoint.port);
+}
+
+std::optional<Socket> listen_at(const std::string& address, int port) {
+  const AddressList list = resolve(address, port);
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
+    Socket socket = make_socket(entry->ai_family);
+    const int status = bind_and_listen(socket, entry->ai_addr, entry->ai_addrlen);
+    if (status == 0) return socket;
+    if (status != EADDRNOTAVAIL) return std::nullopt;
+  }
+  return listen_everywhere(port);
+}
+
+Endpoint local_endpoint(const Socket& socket) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  getsockname(socket.descriptor(), reinterpret_cast<sockaddr*>(&address), &length);
+  return endpoint_of(address, length);
+}
+
+Endpoint peer_endpoint(const Socket& socket) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  if (getpeername(socket.descriptor(), reinterpret_cast<sockaddr*>(&address), &length) != 0) return {};
+  return endpoint_of(address, length);
+}
+
+int local_port(const Socket& socket) { return local_endpoint(socket).port; }
+
+std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns) {
+  const AddressList list = resolve(address, port);
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
+    Socket socket = make_socket(entry->ai_family);
+    if (!connected(socket, *entry, deadline_ns) || is_itself(socket)) continue;
+    set_no_delay(socket);
+    return socket;
+  }
+  return std::nullopt;
+}
+
+std::optional<Socket> accept_from(const Socket& listener) {
+  Socket socket(accept4(listener.descriptor(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (!socket.open()) return std::nullopt;
+  set_no_delay(socket);
+  return socket;
+}
+
+std::vector<std::string> interface_addresses(std::string_view interface) {
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) throw Error(ErrorCode::kUnavailable, "cannot list the network interfaces");
+  const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, &freeifaddrs);
+  std::vector<std::string> v4, v6;
+  std::set<std::string> names;
+  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+    names.insert(entry->ifa_name);
+    if (entry->ifa_name != interface || entry->ifa_addr == nullptr) continue;
+    const int family = entry->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    const socklen_t length = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    sockaddr_storage address{};
+    std::memcpy(&address, entry->ifa_addr, length);
+    (family == AF_INET ? v4 : v6).push_back(endpoint_of(address, length).address);
+  }
+  if (v4.empty() && v6.empty()) {
+    throw Error(
+        ErrorCode::kNotFound,
+        fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
+                    interface, join({names.begin(), names.end()}, ", ")));
+  }
+  v4.insert(v4.end(), v6.begin(), v6.end());
+  return v4;
+}
+
+void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,
+              std::string_view peer) {
+  while (!bytes.empty()) {
+    const ssize_t count = send(socket.descriptor(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    check_transfer(count, POLLOUT, socket, deadline_ns, peer);
+    if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+}
+
+void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
+                 std::string_view peer) {
+  while (!bytes.empty()) {
+    const ssize_t count = recv(socket.descriptor(), bytes.data(), bytes.size(), 0);
+    check_transfer(count, POLLIN, socket, deadline_ns, peer);
+    if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
+  }
+}
+
+void set_no_delay(const Socket& socket) { set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1); }
+
+int poll_timeout_ms(int64_t deadline_ns) {
+  const int64_t left = deadline_ns - system_clock().monotonic_ns();
+  return static_cast<int>(std::clamp<int64_t>((left + 999'999) / 1'000'000, 0, INT_MAX));
+}
+
+}  // namespace furrow::comm

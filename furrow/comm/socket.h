@@ -1,0 +1,68 @@
+// TCP sockets, IPv4 and IPv6, always non-blocking and closed on exec.  Errors are Error{unavailable} naming
+// the address, Error{deadline_exceeded} where a deadline passes; deadlines are system_clock().monotonic_ns().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace furrow::comm {
+
+// Owns a descriptor.  Move only; belongs to one thread at a time, except shutdown().
+class Socket {
+ public:
+  Socket() = default;
+  explicit Socket(int descriptor) : descriptor_(descriptor) {}
+  ~Socket() { close(); }
+  Socket(Socket&& other) noexcept : descriptor_(other.release()) {}
+  Socket& operator=(Socket&& other) noexcept;
+
+  int descriptor() const { return descriptor_; }
+  bool open() const { return descriptor_ >= 0; }
+  int release();
+  void close();
+  void shutdown() const;  // both ways: the peer, and whoever polls here, sees the end; any thread
+
+ private:
+  int descriptor_ = -1;
+};
+
+struct Endpoint {
+  std::string address;  // numeric: "10.0.0.1", "fe80::1%eth0"
+  int port = 0;
+  friend bool operator==(const Endpoint&, const Endpoint&) = default;
+};
+std::string to_string(const Endpoint& endpoint);  // "10.0.0.1:80", "[::1]:80"
+
+// A listening socket at `address` (a name or number), or at every address of this machine where `address` is
+// not one of its own (behind a translated address).  Port 0: the system chooses.  Nothing when the port is
+// taken.
+std::optional<Socket> listen_at(const std::string& address, int port);
+int local_port(const Socket& socket);
+Endpoint local_endpoint(const Socket& socket);
+Endpoint peer_endpoint(const Socket& socket);  // port 0 when the peer is gone
+
+// One try for every address of the name, until one answers.  Nothing when nobody listens there (yet) or the
+// name is not known (yet): launchers start ranks, and name servers learn of hosts, in any order.
+std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns);
+
+std::optional<Socket> accept_from(const Socket& listener);  // nothing when nobody waits
+
+// Numeric addresses of a network interface ("eth0"), IPv4 first.  Error{not_found} lists the interfaces.
+std::vector<std::string> interface_addresses(std::string_view interface);
+
+// All of `bytes`, or an Error that names `peer` ("rank 0 at host").
+void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,
+              std::string_view peer);
+void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
+                 std::string_view peer);
+
+void set_no_delay(const Socket& socket);  // small messages go at once
+
+int poll_timeout_ms(int64_t deadline_ns);  // from now, at least 0, rounded up
+
+}  // namespace furrow::comm

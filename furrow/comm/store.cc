@@ -1,0 +1,323 @@
+#include "furrow/comm/store.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/log.h"
+#include "furrow/base/text.h"
+#include "furrow/comm/handshake.h"
+#include "furrow/comm/silent_thread.h"
+#include "furrow/comm/store_server.h"
+
+namespace furrow::comm {
+namespace {
+
+constexpr int64_t kMs = 1'000'000;
+constexpr int64_t kBetweenTriesMs = 20;
+constexpr int64_t kConnectMs = 2'000;
+constexpr int64_t kGreetingMs = 1'000;
+constexpr int64_t kStrangerRestMs = 5'000;  // a port where somebody else listens is tried again after this
+constexpr int64_t kFarewellMs = 500;
+
+// Between the end of the connection to the store and the verdict that rank 0 is gone: when it was this rank
+// that lost its connections, the others know it, and their word arrives by another way.
+constexpr int64_t kGraceMs = 150;
+
+int64_t now_ns() { return system_clock().monotonic_ns(); }
+
+std::chrono::steady_clock::time_point time_point_of(int64_t monotonic_ns) {
+  return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(monotonic_ns));
+}
+
+// Looks for rank 0's store behind the candidate ports.
+class Search {
+ public:
+  Search(const StoreAddress& where, const Secret& secret)
+      : where_(where), secret_(secret), rest_until_ns_(where.ports.size()) {}
+
+  Socket find(int64_t deadline_ns) {
+    while (true) {
+      for (size_t i = 0; i < where_.ports.size(); ++i) {
+        if (now_ns() < rest_until_ns_[i]) continue;
+        if (auto socket = try_port(i, deadline_ns)) return std::move(*socket);
+      }
+      if (now_ns() >= deadline_ns) give_up();
+      poll(nullptr, 0, kBetweenTriesMs);
+    }
+  }
+
+ private:
+  std::optional<Socket> try_port(size_t index, int64_t deadline_ns) {
+    const int port = where_.ports[index];
+    auto socket = connect_to(where_.address, port, std::min(deadline_ns, now_ns() + kConnectMs * kMs));
+    if (!socket) return std::nullopt;
+    const Greeting greeting =
+        greet(*socket, kStorePurpose, secret_, std::min(deadline_ns, now_ns() + kGreetingMs * kMs));
+    if (greeting == Greeting::kFriend) return socket;
+    rest_until_ns_[index] = now_ns() + kStrangerRestMs * kMs;
+    if (greeting == Greeting::kRefused) refused_ = port;
+    return std::nullopt;
+  }
+
+  [[noreturn]] void give_up() const {
+    std::string message = fmt::format(
+        "no store of rank 0 at {}, ports {} to {}: rank 0 has not started or has ended, "
+        "MASTER_ADDR or MASTER_PORT differ between ranks, or a firewall is between",
+        where_.address, where_.ports.front(), where_.ports.back());
+    if (refused_ != 0) {
+      message += fmt::format(
+          "; at port {} there is a furrow with another token: give every rank the same "
+          "FURROW_JOB_TOKEN",
+          refused_);
+    }
+    throw Error(ErrorCode::kDeadlineExceeded, message);
+  }
+
+  const StoreAddress& where_;
+  const Secret& secret_;
+  std::vector<int64_t> rest_until_ns_;
+  int refused_ = 0;
+};
+
+}  // namespace
+
+Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64_t silence_ms,
+             int64_t deadline_ns)
+    : self_(std::move(self)),
+      silence_ns_(silence_ms * kMs),
+      interval_ns_(beat_interval_ns(silence_ms)),
+      connection_(Search(where, secret).find(deadline_ns)),
+      heard_ns_(now_ns()) {
+  own_address_ = local_endpoint(connection_.socket()).address;
+  connection_.send({.kind = StoreKind::kHello, .members = {self_}});
+  thread_ = make_silent_thread("store client", [this](const std::stop_token& stop) {
+    const std::stop_callback wake(stop, [this] { wakeup_.signal(); });
+    while (!stop.stop_requested()) poll_once();
+  });
+  await_everybody(where, deadline_ns);
+}
+
+Store::~Store() = default;
+
+void Store::await_everybody(const StoreAddress& where, int64_t deadline_ns) {
+  std::unique_lock lock(mutex_);
+  changed_.wait_until(lock, time_point_of(deadline_ns), [&] { return welcome_ || failure_; });
+  if (failure_) throw *failure_;
+  if (welcome_) return;
+  throw Error(ErrorCode::kDeadlineExceeded,
+              fmt::format("of {} ranks these have not come to {} in time: {}: see their logs, or raise "
+                          "comm.init_timeout_seconds",
+                          self_.size, where.address, absent_.empty() ? "unknown" : absent_));
+}
+
+void Store::poll_once() {
+  std::vector<pollfd> polls = {wakeup_.poll_entry()};
+  int timeout = -1;
+  {
+    const std::lock_guard lock(mutex_);
+    if (connection_.open()) {
+      polls.push_back({connection_.socket().descriptor(), connection_.poll_events(), 0});
+      timeout = poll_timeout_ms(next_beat_ns_);
+    } else if (loss_) {
+      timeout = poll_timeout_ms(loss_due_ns_);
+    }
+  }
+  poll(polls.data(), polls.size(), timeout);
+  wakeup_.clear();
+  const int64_t now = now_ns();
+  if (loss_) {
+    if (now >= loss_due_ns_) record(*std::exchange(loss_, std::nullopt));
+    return;
+  }
+  if (timeout >= 0 && now >= next_beat_ns_) send_beat(now);
+  std::vector<StoreMessage> messages;
+  bool alive = true;
+  try {
+    const std::lock_guard lock(mutex_);
+    if (!connection_.open()) return;
+    alive = connection_.flush();
+    alive = connection_.receive() && alive;
+    while (auto message = connection_.inbox().next()) messages.push_back(std::move(*message));
+  } catch (const Error& error) {
+    return lose(error.code(), fmt::format("sent what is no message: {}", error.what()));
+  }
+  for (const StoreMessage& message : messages) handle(message);
+  if (!alive)
+    return lose(ErrorCode::kUnavailable,
+                "ended its connection without a goodbye: it was killed, or has crashed, or this rank is cut "
+                "off from it");
+  check_silence(now);
+}
+
+void Store::send_beat(int64_t now) {
+  {
+    const std::lock_guard lock(mutex_);
+    next_beat_ns_ = now + interval_ns_;
+    if (leaving_) return;
+  }
+  Report report;
+  {
+    const std::lock_guard calls(calls_mutex_);
+    if (progress_) report = progress_();
+  }
+  const std::lock_guard lock(mutex_);
+  connection_.send({.kind = StoreKind::kBeat, .number = (now - report.at_ns) / kMs, .text = report.text});
+}
+
+// A process that was itself stopped reads what has arrived meanwhile before it judges.
+void Store::check_silence(int64_t now) {
+  int64_t silent_ns = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    silent_ns = now - heard_ns_;
+  }
+  if (silent_ns <= silence_ns_) return;
+  lose(ErrorCode::kDeadlineExceeded,
+       fmt::format("has been silent for {}: it is stopped, or cut off from the network",
+                   format_seconds(static_cast<double>(silent_ns) * 1e-9)));
+}
+
+void Store::handle(const StoreMessage& message) {
+  if (message.kind == StoreKind::kFailure) return record(Error(error_code_of(message.number), message.text));
+  const std::lock_guard lock(mutex_);
+  heard_ns_ = now_ns();
+  switch (message.kind) {
+    case StoreKind::kWelcome:
+      if (!welcome_) members_ = message.members;
+      welcome_ = true;
+      break;
+    case StoreKind::kValue:
+      if (const auto reply = replies_.find(message.id); reply != replies_.end()) {
+        reply->second = {true, message.text, message.number};
+      }
+      break;
+    case StoreKind::kBeat:
+      zero_progress_ = {message.text, now_ns() - message.number * kMs};
+      break;
+    case StoreKind::kAbsent:
+      absent_ = message.text;
+      break;
+    case StoreKind::kBye:
+      left_ = true;
+      break;
+    default:
+      break;  // of a later version
+  }
+  changed_.notify_all();
+}
+
+std::string Store::zero() const {
+  if (members_.empty()) return "rank 0, which serves the store,";
+  return fmt::format("rank 0 (host {}, pid {}), which serves the store,", members_[0].host, members_[0].pid);
+}
+
+// The store is gone, and rank 0 with it; or this rank is cut off from both.
+void Store::lose(ErrorCode code, const std::string& how) {
+  const std::lock_guard lock(mutex_);
+  connection_.close();
+  if (left_ || failure_) return;
+  std::string message = fmt::format("{} {}", zero(), how);
+  if (welcome_) {
+    message += "; last progress: " + describe_progress(zero_progress_.text, now_ns() - zero_progress_.at_ns);
+  }
+  loss_ = Error(code, message);
+  loss_due_ns_ = now_ns() + kGraceMs * kMs;
+}
+
+void Store::record(const Error& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_) return;
+    failure_ = error;
+    connection_.close();  // nothing more to say; the store need not wait for this rank
+    changed_.notify_all();
+  }
+  const std::lock_guard calls(calls_mutex_);
+  if (handler_) std::exchange(handler_, nullptr)(error);
+}
+
+Store::Reply Store::request(StoreMessage message, int64_t deadline_ns) {
+  std::unique_lock lock(mutex_);
+  if (failure_) throw *failure_;
+  const uint64_t id = message.id = next_id_++;
+  replies_[id];
+  connection_.send(message);
+  wakeup_.signal();
+  changed_.wait_until(lock, time_point_of(deadline_ns), [&] { return replies_[id].ready || failure_; });
+  const Reply reply = std::move(replies_[id]);
+  replies_.erase(id);
+  if (failure_) throw *failure_;
+  if (reply.ready) return reply;
+  throw Error(ErrorCode::kDeadlineExceeded,
+              message.kind == StoreKind::kGet
+                  ? fmt::format("no rank has set '{}' in the store in time", message.key)
+                  : fmt::format("{} did not answer about '{}' in time", zero(), message.key));
+}
+
+void Store::set(const std::string& key, const std::string& value) {
+  request({.kind = StoreKind::kSet, .key = key, .text = value}, now_ns() + silence_ns_);
+}
+
+std::string Store::get(const std::string& key, int64_t deadline_ns) {
+  return request({.kind = StoreKind::kGet, .key = key}, deadline_ns).text;
+}
+
+std::string Store::take(const std::string& key, int64_t deadline_ns) {
+  return request({.kind = StoreKind::kGet, .number = 1, .key = key}, deadline_ns).text;
+}
+
+int64_t Store::add(const std::string& key, int64_t delta) {
+  return request({.kind = StoreKind::kAdd, .number = delta, .key = key}, now_ns() + silence_ns_).number;
+}
+
+void Store::report_progress(std::function<Report()> source) {
+  const std::lock_guard calls(calls_mutex_);
+  progress_ = std::move(source);
+}
+
+void Store::on_failure(std::function<void(const Error&)> handler) {
+  const std::lock_guard calls(calls_mutex_);
+  handler_ = std::move(handler);
+  const std::optional<Error> happened = failure();
+  if (happened && handler_) std::exchange(handler_, nullptr)(*happened);
+}
+
+std::optional<Error> Store::failure() const {
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+void Store::fail(const Error& reason) noexcept {
+  try {
+    std::unique_lock lock(mutex_);
+    if (failure_ || left_ || !connection_.open()) return;
+    connection_.send({.kind = StoreKind::kFailure,
+                      .number = static_cast<int64_t>(reason.code()),
+                      .rank = self_.rank,
+                      .text = fmt::format("rank {} (host {}, pid {}) failed: {}", self_.rank, self_.host,
+                                          self_.pid, reason.what())});
+    wakeup_.signal();
+    // Its echo; or whatever failed first.
+    changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs),
+                      [&] { return failure_ || !connection_.open(); });
+  } catch (const std::exception& error) {
+    log_warning(fmt::format("the other ranks could not be told of a failure: {}", error.what()));
+  }
+}
+
+void Store::leave(int64_t deadline_ns) {
+  std::unique_lock lock(mutex_);
+  if (failure_) throw *failure_;
+  leaving_ = true;
+  connection_.send({.kind = StoreKind::kBye});
+  wakeup_.signal();
+  changed_.wait_until(lock, time_point_of(deadline_ns), [&] { return left_ || failure_; });
+  if (failure_) throw *failure_;
+}
+
+}  // namespace furrow::comm

@@ -1,0 +1,121 @@
+// A rank's connection to the rendezvous store: values that all ranks share, and the watch over them.
+//
+// Thread safe.  A thread of its own reads, and reports this rank's progress; a rank that computes is not a
+// silent one.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/comm/secret.h"
+#include "furrow/comm/store_connection.h"
+#include "furrow/comm/transport.h"
+#include "furrow/comm/wakeup.h"
+
+namespace furrow::comm {
+
+struct StoreAddress {
+  std::string address;     // of rank 0
+  std::vector<int> ports;  // candidates, in order (rendezvous_ports)
+};
+
+// What a rank is at, and since when (Clock::monotonic_ns).
+struct Report {
+  std::string text;
+  int64_t at_ns = 0;
+};
+
+class Store : public Rendezvous {
+ public:
+  // Finds the store and waits until every rank has come.  Error{deadline_exceeded} says who has not, or what
+  // was found at the ports instead; Error{failed_precondition} when a rank does not fit (store_server.h).
+  // `silence_ms`: a store that says nothing for so long has failed.
+  Store(const StoreAddress& where, const Secret& secret, Member self, int64_t silence_ms,
+        int64_t deadline_ns);
+  // Without leave(): the others hear that this rank ended without a goodbye.
+  ~Store() override;
+  Store(const Store&) = delete;
+  Store& operator=(const Store&) = delete;
+
+  const std::vector<Member>& members() const { return members_; }  // by rank
+  std::string own_address() const { return own_address_; }         // of this host, on the route to rank 0
+
+  // Each throws the failure once there is one.
+  void set(const std::string& key, const std::string& value) override;
+  std::string get(const std::string& key, int64_t deadline_ns) override;  // waits for somebody to set it
+  std::string take(const std::string& key, int64_t deadline_ns) override;
+  int64_t add(const std::string& key, int64_t delta);  // the sum, from 0
+
+  // Asked before every report to the others, from the store's thread.  On return the one before is not
+  // running.
+  void report_progress(std::function<Report()> source);
+
+  // Called once, from the store's thread, when a rank failed or the store is lost; at once when that has
+  // happened.
+  void on_failure(std::function<void(const Error&)> handler);
+  std::optional<Error> failure() const;
+
+  // Tells every other rank that this one ends with `reason`; returns when the store has it, or after a
+  // moment.
+  void fail(const Error& reason) noexcept;
+
+  // The goodbye: this rank has finished, its connection may end.
+  void leave(int64_t deadline_ns);
+
+ private:
+  struct Reply {
+    bool ready = false;
+    std::string text;
+    int64_t number = 0;
+  };
+
+  void await_everybody(const StoreAddress& where, int64_t deadline_ns);
+  void run();
+  void poll_once();
+  void send_beat(int64_t now_ns);
+  void check_silence(int64_t now_ns);
+  void handle(const StoreMessage& message);
+  void lose(ErrorCode code, const std::string& how);
+  void record(const Error& error);
+  Reply request(StoreMessage message, int64_t deadline_ns);
+  std::string zero() const;  // "rank 0 (host, pid)"
+
+  const Member self_;
+  const int64_t silence_ns_;
+  const int64_t interval_ns_;
+  const Wakeup wakeup_;
+  std::vector<Member> members_;
+  std::string own_address_;
+
+  std::mutex calls_mutex_;  // held while one of these runs; before mutex_
+  std::function<Report()> progress_;
+  std::function<void(const Error&)> handler_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  StoreConnection connection_;
+  std::map<uint64_t, Reply> replies_;
+  uint64_t next_id_ = 1;
+  std::optional<Error> failure_;
+  std::string absent_;
+  Report zero_progress_;
+  int64_t heard_ns_ = 0;
+  int64_t next_beat_ns_ = 0;
+  bool welcome_ = false;
+  bool leaving_ = false;
+  bool left_ = false;
+  std::optional<Error> loss_;  // of the store; becomes the failure when it is due.  Of the thread
+  int64_t loss_due_ns_ = 0;
+  std::jthread thread_;  // last: it uses all of the above
+};
+
+}  // namespace furrow::comm

@@ -1,0 +1,35 @@
+#include "furrow/comm/store_connection.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <string_view>
+
+namespace furrow::comm {
+
+bool StoreConnection::flush() {
+  while (!outbox_.empty()) {
+    const ssize_t count = ::send(socket_.descriptor(), outbox_.data(), outbox_.size(), MSG_NOSIGNAL);
+    if (count < 0) return errno == EAGAIN || errno == EINTR;
+    outbox_.erase(0, static_cast<size_t>(count));
+  }
+  return true;
+}
+
+bool StoreConnection::receive() {
+  char buffer[64 * 1024];
+  while (true) {
+    const ssize_t count = recv(socket_.descriptor(), buffer, sizeof buffer, 0);
+    if (count == 0) return false;
+    if (count < 0) return errno == EAGAIN || errno == EINTR;
+    inbox_.append(std::string_view(buffer, static_cast<size_t>(count)));
+    if (static_cast<size_t>(count) < sizeof buffer) return true;
+  }
+}
+
+int16_t StoreConnection::poll_events() const {
+  return static_cast<int16_t>(POLLIN | (has_output() ? POLLOUT : 0));
+}
+
+}  // namespace furrow::comm

@@ -1,0 +1,34 @@
+// One end of a connection between a rank and the store: messages in and out, never waiting.
+#pragma once
+
+#include <string>
+
+#include "furrow/comm/socket.h"
+#include "furrow/comm/store_messages.h"
+
+namespace furrow::comm {
+
+// Belongs to one thread.
+class StoreConnection {
+ public:
+  explicit StoreConnection(Socket socket, size_t longest = kLargestStoreMessage)
+      : socket_(std::move(socket)), inbox_(longest) {}
+
+  const Socket& socket() const { return socket_; }
+  bool open() const { return socket_.open(); }
+  void close() { socket_.close(); }
+
+  void send(const StoreMessage& message) { outbox_ += to_bytes(message); }
+  bool has_output() const { return !outbox_.empty(); }
+  bool flush();    // what the socket takes; false when the connection is broken
+  bool receive();  // what is there; false at the end of the connection
+  StoreInbox& inbox() { return inbox_; }
+  int16_t poll_events() const;
+
+ private:
+  Socket socket_;
+  StoreInbox inbox_;
+  std::string outbox_;
+};
+
+}  // namespace furrow::comm

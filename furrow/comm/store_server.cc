@@ -1,0 +1,299 @@
+#include "furrow/comm/store_server.h"
+
+#include <fmt/format.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/error.h"
+#include "furrow/base/log.h"
+#include "furrow/base/text.h"
+#include "furrow/base/thread.h"
+#include "furrow/comm/silent_thread.h"
+
+namespace furrow::comm {
+namespace {
+
+constexpr int64_t kMs = 1'000'000;
+constexpr int64_t kLongestBeatMs = 250;  // a report of progress is at most so old
+constexpr int64_t kLingerMs = 1'000;
+constexpr size_t kLongestHello = 16 * 1024;
+constexpr size_t kMostNamed = 8;
+
+int64_t now_ns() { return system_clock().monotonic_ns(); }
+
+std::string name_of(const Member& member) {
+  return fmt::format("rank {} (host {}, pid {})", member.rank, member.host, member.pid);
+}
+
+}  // namespace
+
+int64_t beat_interval_ns(int64_t silence_ms) {
+  return std::clamp<int64_t>(silence_ms / 4, 1, kLongestBeatMs) * kMs;
+}
+
+StoreServer::Client::Client(Socket socket)
+    : connection(std::move(socket), kLongestHello), heard_ns(now_ns()) {}
+
+StoreServer::StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms)
+    : secret_(secret),
+      host_(std::move(host)),
+      silence_ns_(silence_ms * kMs),
+      interval_ns_(beat_interval_ns(silence_ms)),
+      endpoint_(local_endpoint(listener)),
+      door_(std::move(listener), kStorePurpose, secret_),
+      by_rank_(static_cast<size_t>(host_.size)),
+      left_(static_cast<size_t>(host_.size)) {
+  thread_ = make_silent_thread("store", [this](const std::stop_token& stop) {
+    const std::stop_callback wake(stop, [this] { wakeup_.signal(); });
+    while (!stop.stop_requested()) poll_once();
+    last_linger_ns_ = now_ns() + kLingerMs * kMs;
+    while (lingering(now_ns())) poll_once();
+  });
+}
+
+StoreServer::~StoreServer() = default;
+
+void StoreServer::wait_until_left() {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [&] { return failed_ || std::find(left_.begin(), left_.end(), false) == left_.end(); });
+  if (failed_) throw Error(*failed_);
+}
+
+// Somebody has yet to hear of the failure, or to hang up after hearing of it; its cause may be past hearing.
+bool StoreServer::lingering(int64_t now) const {
+  if (now >= last_linger_ns_ || !failure_) return false;
+  return came_ < host_.size || std::any_of(clients_.begin(), clients_.end(), [&](const Client& client) {
+           return client.member && client.member->rank != failure_->rank;
+         });
+}
+
+int StoreServer::poll_timeout() const {
+  return poll_timeout_ms(std::min(next_beat_ns_, door_.next_deadline_ns()));
+}
+
+void StoreServer::poll_once() {
+  std::vector<pollfd> polls = {wakeup_.poll_entry()};
+  for (const Client& client : clients_) {
+    polls.push_back({client.connection.socket().descriptor(), client.connection.poll_events(), 0});
+  }
+  door_.add_polls(polls);
+  poll(polls.data(), polls.size(), poll_timeout());
+  wakeup_.clear();
+  for (Socket& socket : door_.admit()) clients_.emplace_back(std::move(socket));
+  for (Client& client : clients_) take_messages(client);
+  if (const int64_t now = now_ns(); now >= next_beat_ns_) {
+    next_beat_ns_ = now + interval_ns_;
+    check_silence(now);
+    beat();
+  }
+  for (Client& client : clients_) {
+    if (client.connection.open() && !client.connection.flush()) lose(client);
+  }
+  clients_.remove_if([](const Client& client) { return !client.connection.open(); });
+}
+
+// What arrived before the end of a connection counts: a rank that fails says why, then hangs up.
+void StoreServer::take_messages(Client& client) {
+  if (!client.connection.open()) return;
+  const bool alive = client.connection.receive();
+  try {
+    while (client.connection.open()) {
+      const std::optional<StoreMessage> message = client.connection.inbox().next();
+      if (!message) break;
+      client.heard_ns = now_ns();
+      handle(client, *message);
+    }
+  } catch (const Error& error) {
+    if (client.member)
+      fail(error.code(), client.member->rank,
+           fmt::format("{} sent the store what is no message: {}", name_of(*client.member), error.what()));
+    drop(client);
+  }
+  if (!alive && client.connection.open()) lose(client);
+}
+
+void StoreServer::handle(Client& client, const StoreMessage& message) {
+  if (!client.member) {
+    if (message.kind != StoreKind::kHello || message.members.size() != 1) return drop(client);
+    return greet_member(client, message.members[0]);
+  }
+  switch (message.kind) {
+    case StoreKind::kSet:
+      set_value(message.key, message.text);
+      return answer(client, message.id, "");
+    case StoreKind::kGet:
+      return get_value(client, message);
+    case StoreKind::kAdd:
+      return answer(client, message.id, "", counters_[message.key] += message.number);
+    case StoreKind::kBeat:
+      client.progress = message.text;
+      client.progress_ns = now_ns() - message.number * kMs;
+      return;
+    case StoreKind::kFailure:
+      return fail(error_code_of(message.number), client.member->rank, message.text);
+    case StoreKind::kBye:
+      note_left(client.member->rank);
+      return client.connection.send({.kind = StoreKind::kBye});
+    default:
+      throw Error(ErrorCode::kDataLoss, "a message that only the store sends");
+  }
+}
+
+// Empty when the rank may come in.
+std::string StoreServer::door_objection(const Member& member) const {
+  const auto differs = [&](std::string_view what, const std::string& theirs, const std::string& ours,
+                           std::string_view remedy) {
+    return fmt::format("{} {} {}, but {} {} {}: {}", name_of(member), what, theirs, name_of(host_), what,
+                       ours, remedy);
+  };
+  constexpr std::string_view kSameBuild = "start every rank from the same build of furrow";
+  if (member.size != host_.size) {
+    return differs("counts a world of", std::to_string(member.size), std::to_string(host_.size),
+                   "give every rank the same WORLD_SIZE");
+  }
+  if (member.version != host_.version) return differs("is furrow", member.version, host_.version, kSameBuild);
+  if (member.commit != host_.commit)
+    return differs("is furrow of commit", member.commit, host_.commit, kSameBuild);
+  if (member.config_digest != host_.config_digest) {
+    return differs("has the configuration", member.config_digest, host_.config_digest,
+                   "start every rank with the same configuration file and overrides");
+  }
+  return "";
+}
+
+void StoreServer::greet_member(Client& client, const Member& member) {
+  const bool fits = member.rank >= 0 && member.rank < host_.size;
+  Client* present = fits ? by_rank_[static_cast<size_t>(member.rank)] : nullptr;
+  if (present != nullptr ||
+      (!fits && member.size == host_.size)) {  // another job's, or started twice: its own problem
+    const std::string why =
+        present != nullptr ? name_of(*present->member) + " is there already" : "no such rank";
+    client.connection.send({.kind = StoreKind::kFailure,
+                            .number = static_cast<int64_t>(ErrorCode::kAlreadyExists),
+                            .rank = member.rank,
+                            .text = fmt::format("the store refused {}: {}", name_of(member), why)});
+    client.connection.flush();
+    return drop(client);
+  }
+  client.member = member;
+  client.connection.inbox().allow(kLargestStoreMessage);
+  ++came_;
+  if (fits) by_rank_[static_cast<size_t>(member.rank)] = &client;
+  if (failure_) return client.connection.send(*failure_);
+  if (const std::string objection = door_objection(member); !objection.empty()) {
+    return fail(ErrorCode::kFailedPrecondition, member.rank, objection);
+  }
+  if (came_ == host_.size) return welcome_all();
+  client.connection.send({.kind = StoreKind::kAbsent, .text = absent()});
+}
+
+void StoreServer::welcome_all() {
+  StoreMessage welcome{.kind = StoreKind::kWelcome};
+  for (const Client* client : by_rank_) welcome.members.push_back(*client->member);
+  for (Client* client : by_rank_) client->connection.send(welcome);
+}
+
+void StoreServer::get_value(Client& client, const StoreMessage& message) {
+  const bool takes = message.number == 1;
+  const auto found = values_.find(message.key);
+  if (found == values_.end()) {
+    waiting_[message.key].push_back({&client, message.id, takes});
+    return;
+  }
+  answer(client, message.id, found->second);
+  if (takes) values_.erase(found);
+}
+
+void StoreServer::set_value(const std::string& key, const std::string& text) {
+  bool taken = false;
+  if (const auto waiting = waiting_.extract(key); !waiting.empty()) {
+    for (const Waiting& one : waiting.mapped()) {
+      answer(*one.client, one.id, text);
+      taken = taken || one.takes;
+    }
+  }
+  if (!taken) values_[key] = text;
+}
+
+void StoreServer::answer(Client& client, uint64_t id, const std::string& text, int64_t number) {
+  client.connection.send({.kind = StoreKind::kValue, .id = id, .number = number, .text = text});
+}
+
+std::string StoreServer::absent() const {
+  std::vector<std::string> ranks;
+  size_t count = 0;
+  for (size_t rank = 0; rank < by_rank_.size(); ++rank) {
+    if (by_rank_[rank] == nullptr && ++count <= kMostNamed) ranks.push_back(std::to_string(rank));
+  }
+  return join(ranks, ", ") + (count > kMostNamed ? fmt::format(" and {} more", count - kMostNamed) : "");
+}
+
+void StoreServer::beat() {
+  StoreMessage message{.kind = StoreKind::kBeat};
+  if (came_ < host_.size) {
+    message = {.kind = StoreKind::kAbsent, .text = absent()};
+  } else if (const Client* zero = by_rank_[0]; zero != nullptr) {
+    message.text = zero->progress;
+    message.number = (now_ns() - zero->progress_ns) / kMs;
+  }
+  for (Client& client : clients_) {
+    if (client.member) client.connection.send(message);
+  }
+}
+
+void StoreServer::check_silence(int64_t now) {
+  for (Client& client : clients_) {
+    const int64_t silent_ns = now - client.heard_ns;
+    if (!client.member) {
+      if (silent_ns > Door::kPatienceMs * kMs) drop(client);
+    } else if (silent_ns > silence_ns_ && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
+      fail(ErrorCode::kDeadlineExceeded, client.member->rank,
+           fmt::format(
+               "{} has been silent for {}: it is stopped, or cut off from the network; last progress: {}",
+               name_of(*client.member), format_seconds(static_cast<double>(silent_ns) * 1e-9),
+               describe_progress(client.progress, now - client.progress_ns)));
+    }
+  }
+}
+
+// The connection ended.
+void StoreServer::lose(Client& client) {
+  if (client.member && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
+    fail(ErrorCode::kUnavailable, client.member->rank,
+         fmt::format(
+             "{} ended its connection without a goodbye: it was killed, or has crashed; last progress: {}",
+             name_of(*client.member), describe_progress(client.progress, now_ns() - client.progress_ns)));
+  }
+  drop(client);
+}
+
+void StoreServer::drop(Client& client) {
+  for (auto& [key, waiting] : waiting_) {
+    std::erase_if(waiting, [&](const Waiting& one) { return one.client == &client; });
+  }
+  std::replace(by_rank_.begin(), by_rank_.end(), &client, static_cast<Client*>(nullptr));
+  client.connection.close();
+}
+
+void StoreServer::fail(ErrorCode code, int rank, const std::string& text) {
+  if (failure_) return;
+  failure_ = StoreMessage{
+      .kind = StoreKind::kFailure, .number = static_cast<int64_t>(code), .rank = rank, .text = text};
+  for (Client& client : clients_) {
+    if (client.member && client.connection.open()) client.connection.send(*failure_);
+  }
+  const std::lock_guard lock(mutex_);
+  failed_ = Error(code, text);
+  changed_.notify_all();
+}
+
+void StoreServer::note_left(int rank) {
+  if (rank < 0 || rank >= host_.size) return;  // one that was refused
+  const std::lock_guard lock(mutex_);
+  left_[static_cast<size_t>(rank)] = true;
+  changed_.notify_all();
+}
+
+}  // namespace furrow::comm

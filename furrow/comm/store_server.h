@@ -1,0 +1,104 @@
+// The rendezvous store, served by a thread of rank 0: values by key, and the watch over the ranks.
+//
+// Every rank keeps one connection to it.  The door: a rank that runs another version, commit or configuration
+// than rank 0 is refused by name on every rank.  The watch: a connection that ends without a goodbye, and a
+// rank that was silent for too long (stopped, or cut off), is told to all others at once, with the last
+// progress that it reported. The first failure stands; it is also what ranks hear that come later.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/comm/handshake.h"
+#include "furrow/comm/store_connection.h"
+#include "furrow/comm/wakeup.h"
+
+namespace furrow::comm {
+
+// Both sides say something at least this often.
+int64_t beat_interval_ns(int64_t silence_ms);
+
+class StoreServer {
+ public:
+  // `host`: rank 0, whom the others must equal in size, version, commit and configuration.  `silence_ms`: a
+  // rank that says nothing for so long has failed.
+  StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms);
+  // Waits up to a second for failed ranks to hear why, so that none is left to its deadline.
+  ~StoreServer();
+  StoreServer(const StoreServer&) = delete;
+  StoreServer& operator=(const StoreServer&) = delete;
+
+  Endpoint endpoint() const { return endpoint_; }
+  // Until every rank has said goodbye; throws the failure of one that has not.  Any thread.
+  void wait_until_left();
+
+ private:
+  struct Client {
+    explicit Client(Socket socket);
+    StoreConnection connection;
+    std::optional<Member> member;  // after its hello
+    int64_t heard_ns = 0;
+    std::string progress;
+    int64_t progress_ns = 0;  // when it was made, by this process's clock
+  };
+  struct Waiting {
+    Client* client;
+    uint64_t id;
+    bool takes;
+  };
+
+  void serve();
+  void poll_once();
+  int poll_timeout() const;
+  void take_messages(Client& client);
+  void handle(Client& client, const StoreMessage& message);
+  void greet_member(Client& client, const Member& member);
+  std::string door_objection(const Member& member) const;
+  void welcome_all();
+  void get_value(Client& client, const StoreMessage& message);
+  void set_value(const std::string& key, const std::string& text);
+  void answer(Client& client, uint64_t id, const std::string& text, int64_t number = 0);
+  void beat();
+  void check_silence(int64_t now_ns);
+  void lose(Client& client);
+  void drop(Client& client);
+  void fail(ErrorCode code, int rank, const std::string& text);
+  void note_left(int rank);
+  std::string absent() const;
+  bool lingering(int64_t now_ns) const;
+
+  const Secret secret_;
+  const Member host_;
+  const int64_t silence_ns_;
+  const int64_t interval_ns_;
+  const Endpoint endpoint_;
+  const Wakeup wakeup_;
+
+  // Of the serving thread.
+  Door door_;
+  std::list<Client> clients_;
+  std::vector<Client*> by_rank_;
+  std::map<std::string, std::string> values_;
+  std::map<std::string, int64_t> counters_;
+  std::map<std::string, std::vector<Waiting>> waiting_;
+  std::optional<StoreMessage> failure_;
+  int64_t next_beat_ns_ = 0;
+  int64_t last_linger_ns_ = 0;
+  int came_ = 0;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<bool> left_;
+  std::optional<Error> failed_;
+  std::jthread thread_;  // last: it uses all of the above
+};
+
+}  // namespace furrow::comm

@@ -1,0 +1,326 @@
+// The store and its watch, ranks as threads over real sockets: values, the door, every way of leaving, and
+// strangers.
+#include "furrow/comm/store.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <functional>
+#include <latch>
+#include <thread>
+
+#include "furrow/base/clock.h"
+#include "furrow/comm/store_server.h"
+
+namespace furrow::comm {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr int64_t kSecond = 1'000'000'000;
+int64_t in_seconds(int64_t seconds) { return system_clock().monotonic_ns() + seconds * kSecond; }
+
+Member member(int rank, int size) {
+  return {.rank = rank,
+          .size = size,
+          .pid = 100 + rank,
+          .host = "host" + std::to_string(rank),
+          .version = "1.0",
+          .commit = "c0ffee",
+          .config_digest = "d1"};
+}
+
+// A server and what its ranks need to find it.
+struct Fixture {
+  explicit Fixture(int size, int64_t silence_ms = 20'000, const std::string& token = "token")
+      : secret(token),
+        silence(silence_ms),
+        server(*listen_at("127.0.0.1", 0), secret, member(0, size), silence_ms) {
+    where = {"127.0.0.1", {server.endpoint().port}};
+  }
+  std::unique_ptr<Store> join(const Member& self) {
+    return std::make_unique<Store>(where, secret, self, silence, in_seconds(20));
+  }
+  Secret secret;
+  int64_t silence;
+  StoreServer server;
+  StoreAddress where;
+};
+
+Error error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error;
+  }
+  return Error(ErrorCode::kInternal, "no error");
+}
+
+// Each rank's error ("" for none); `body` gets its store.
+std::vector<std::string> run_ranks(Fixture& fixture, int size, const std::function<void(int, Store&)>& body,
+                                   const std::function<void(Member&)>& change = {}) {
+  std::vector<std::string> errors(static_cast<size_t>(size));
+  std::vector<std::jthread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      try {
+        Member self = member(rank, size);
+        if (change) change(self);
+        const auto store = fixture.join(self);
+        body(rank, *store);
+      } catch (const Error& error) {
+        errors[static_cast<size_t>(rank)] = error.what();
+      }
+    });
+  }
+  threads.clear();
+  return errors;
+}
+
+// Waits for the failure that the watch reports.
+Error await_failure(Store& store) {
+  return error_of([&] { store.get("never set", in_seconds(30)); });
+}
+
+TEST(Store, ValuesCountersAndGoodbye) {
+  Fixture fixture(3);
+  const auto errors = run_ranks(fixture, 3, [&](int rank, Store& store) {
+    store.set("from " + std::to_string(rank), std::string(static_cast<size_t>(rank) * 1'000'000, 'x'));
+    for (int other = 0; other < 3; ++other) {
+      EXPECT_EQ(store.get("from " + std::to_string(other), in_seconds(20)).size(),
+                static_cast<size_t>(other) * 1'000'000);
+    }
+    const int64_t count = store.add("count", 1);
+    EXPECT_GE(count, 1);
+    EXPECT_LE(count, 3);
+    EXPECT_EQ(store.members()[2].host, "host2");
+    if (rank == 0) {  // a message to one reader is gone once it was read
+      store.set("to 1", "a");
+    } else if (rank == 1) {
+      EXPECT_EQ(store.take("to 1", in_seconds(20)), "a");
+      EXPECT_THROW(store.take("to 1", system_clock().monotonic_ns() + kSecond / 100), Error);
+    }
+    store.set("done " + std::to_string(rank), "");
+    for (int other = 0; other < 3; ++other) store.get("done " + std::to_string(other), in_seconds(20));
+    EXPECT_EQ(store.add("count", 0), 3);
+    store.leave(in_seconds(20));
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+  fixture.server.wait_until_left();
+}
+
+TEST(Store, GetWaitsAndThenSaysWhatIsMissing) {
+  Fixture fixture(1);
+  const auto store = fixture.join(member(0, 1));
+  const Error error = error_of([&] { store->get("absent", system_clock().monotonic_ns() + kSecond / 50); });
+  EXPECT_EQ(error.code(), ErrorCode::kDeadlineExceeded);
+  EXPECT_THAT(error.what(), HasSubstr("no rank has set 'absent'"));
+  store->set("absent", "there now");
+  EXPECT_EQ(store->get("absent", in_seconds(20)), "there now");
+}
+
+TEST(Store, ARankThatLeavesWithoutGoodbyeIsNamedWithItsProgress) {
+  Fixture fixture(3);
+  std::latch reported(1);
+  const auto errors = run_ranks(fixture, 3, [&](int rank, Store& store) {
+    if (rank == 1) {
+      std::atomic<int> asked = 0;
+      store.report_progress([&]() -> Report {
+        ++asked;
+        return {"all_reduce 'h.3' #17, begun", system_clock().monotonic_ns()};
+      });
+      while (asked < 2) std::this_thread::yield();  // the first report is on its way
+      store.report_progress({});
+      return;  // destroyed without leave()
+    }
+    const Error error = await_failure(store);
+    EXPECT_EQ(error.code(), ErrorCode::kUnavailable);
+    throw error;
+  });
+  for (const int rank : {0, 2}) {
+    EXPECT_THAT(errors[static_cast<size_t>(rank)],
+                HasSubstr("rank 1 (host host1, pid 101) ended its connection without a goodbye"));
+    EXPECT_THAT(errors[static_cast<size_t>(rank)], HasSubstr("last progress: all_reduce 'h.3' #17, begun "));
+  }
+}
+
+TEST(Store, ARankThatFailsSaysWhy) {
+  Fixture fixture(2);
+  const auto errors = run_ranks(fixture, 2, [&](int rank, Store& store) {
+    if (rank == 1) return store.fail(Error(ErrorCode::kDataLoss, "the disk is gone"));
+    const Error error = await_failure(store);
+    EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+    throw error;
+  });
+  EXPECT_EQ(errors[0], "rank 1 (host host1, pid 101) failed: the disk is gone");
+}
+
+TEST(Store, FailureReachesTheHandler) {
+  Fixture fixture(2);
+  run_ranks(fixture, 2, [&](int rank, Store& store) {
+    if (rank == 1) return;
+    std::latch called(1);
+    store.on_failure([&](const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr("rank 1"));
+      called.count_down();
+    });
+    called.wait();
+    std::latch again(1);
+    store.on_failure([&](const Error&) { again.count_down(); });  // it has happened: at once
+    again.wait();
+  });
+}
+
+TEST(Store, TheDoorRefusesByNameOnEveryRank) {
+  struct Case {
+    std::function<void(Member&)> change;
+    std::string expected;
+  };
+  const Case cases[] = {
+      {[](Member& m) { m.version = "1.1"; }, "is furrow 1.1, but rank 0 (host host0, pid 100) is furrow 1.0"},
+      {[](Member& m) { m.commit = "beef"; }, "is furrow of commit beef, but"},
+      {[](Member& m) { m.config_digest = "d2"; }, "has the configuration d2, but"},
+      {[](Member& m) { m.size = 4; }, "counts a world of 4, but"},
+  };
+  for (const Case& one : cases) {
+    Fixture fixture(3);
+    const auto errors = run_ranks(
+        fixture, 3, [](int, Store&) { FAIL() << "joined"; },
+        [&](Member& m) {
+          if (m.rank == 2) one.change(m);
+        });
+    for (const std::string& error : errors) {
+      EXPECT_THAT(error, HasSubstr("rank 2 (host host2, pid 102) " + one.expected));
+    }
+  }
+}
+
+TEST(Store, ASecondRankOfANumberIsRefusedAlone) {
+  Fixture fixture(2);
+  const auto errors = run_ranks(fixture, 2, [&](int rank, Store& store) {
+    if (rank == 0) {
+      const Error error = error_of([&] { fixture.join(member(1, 2)); });
+      EXPECT_EQ(error.code(), ErrorCode::kAlreadyExists);
+      EXPECT_THAT(error.what(), HasSubstr("rank 1 (host host1, pid 101) is there already"));
+      store.set("tried", "");
+    }
+    store.get("tried", in_seconds(20));
+    store.leave(in_seconds(20));
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+TEST(Store, SaysWhoHasNotCome) {
+  Fixture fixture(4);
+  const Error error = error_of([&] {
+    Store(fixture.where, fixture.secret, member(0, 4), 20'000, system_clock().monotonic_ns() + kSecond / 10);
+  });
+  EXPECT_EQ(error.code(), ErrorCode::kDeadlineExceeded);
+  EXPECT_THAT(error.what(), HasSubstr("of 4 ranks these have not come to 127.0.0.1 in time: 1, 2, 3"));
+}
+
+TEST(Store, AnotherTokenIsToldApartFromNobody) {
+  Fixture fixture(2);
+  const Secret other("another token");
+  const int64_t soon = system_clock().monotonic_ns() + kSecond / 10;
+  const Error refused = error_of([&] { Store(fixture.where, other, member(1, 2), 5'000, soon); });
+  EXPECT_EQ(refused.code(), ErrorCode::kDeadlineExceeded);
+  EXPECT_THAT(refused.what(), HasSubstr("there is a furrow with another token"));
+  const Error nobody = error_of([&] { Store({"127.0.0.1", {1}}, other, member(1, 2), 5'000, soon); });
+  EXPECT_THAT(nobody.what(), HasSubstr("no store of rank 0 at 127.0.0.1"));
+}
+
+TEST(Store, IsFoundBehindAPortThatSomebodyElseHas) {
+  const auto silent = listen_at("127.0.0.1", 0);  // accepts in the kernel, says nothing
+  Fixture fixture(1);
+  fixture.where.ports.insert(fixture.where.ports.begin(), local_port(*silent));
+  const auto store = fixture.join(member(0, 1));
+  store->leave(in_seconds(20));
+}
+
+// Strangers: garbage, half a handshake, a torrent of connections, silence.  The job does not notice.
+TEST(Store, StrangersNeitherCrashNorBlock) {
+  Fixture fixture(2);
+  const int port = fixture.where.ports[0];
+  std::vector<Socket> guests;
+  for (size_t i = 0; i < Door::kMostGuests + 50; ++i) {
+    auto guest = connect_to("127.0.0.1", port, in_seconds(5));
+    ASSERT_TRUE(guest);
+    const std::string garbage(i % 97, static_cast<char>(i));
+    send(guest->descriptor(), garbage.data(), garbage.size(), MSG_NOSIGNAL);
+    guests.push_back(std::move(*guest));
+  }
+  const auto errors = run_ranks(fixture, 2, [](int, Store& store) { store.leave(in_seconds(20)); });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+// One that holds the token but sends what is no message is dropped before it is a member, and fails the job
+// after.
+TEST(Store, GarbageAfterTheHandshake) {
+  Fixture fixture(2);
+  auto guest = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
+  ASSERT_TRUE(guest);
+  ASSERT_EQ(greet(*guest, kStorePurpose, fixture.secret, in_seconds(5)), Greeting::kFriend);
+  const std::string huge = "\xff\xff\xff\x7f";  // claims 2 GB
+  send(guest->descriptor(), huge.data(), huge.size(), MSG_NOSIGNAL);
+  std::byte nothing;
+  EXPECT_THROW(receive_all(*guest, std::span(&nothing, 1), in_seconds(20), "the store"), Error);
+  const auto errors = run_ranks(fixture, 2, [](int, Store& store) { store.leave(in_seconds(20)); });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+// A member that stops talking (as a stopped process does) is declared so after the silence.
+TEST(Store, ASilentRankIsReported) {
+  Fixture fixture(2, 300);
+  auto mute = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
+  ASSERT_TRUE(mute);
+  ASSERT_EQ(greet(*mute, kStorePurpose, fixture.secret, in_seconds(5)), Greeting::kFriend);
+  const std::string hello = to_bytes({.kind = StoreKind::kHello, .members = {member(1, 2)}});
+  send_all(*mute, std::as_bytes(std::span(hello)), in_seconds(5), "the store");
+  const auto store = fixture.join(member(0, 2));
+  const int64_t start = system_clock().monotonic_ns();
+  const Error error = await_failure(*store);
+  EXPECT_EQ(error.code(), ErrorCode::kDeadlineExceeded);
+  EXPECT_THAT(error.what(), HasSubstr("rank 1 (host host1, pid 101) has been silent for"));
+  EXPECT_LT(system_clock().monotonic_ns() - start, 2 * kSecond);
+}
+
+TEST(Store, LosingTheStoreIsRankZerosEnd) {
+  auto fixture = std::make_unique<Fixture>(2);
+  std::latch joined(2);
+  std::vector<std::jthread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      const auto store = fixture->join(member(rank, 2));
+      joined.count_down();
+      if (rank == 0) return joined.wait();
+      const Error error = await_failure(*store);
+      EXPECT_THAT(error.what(), HasSubstr("rank 0 (host host0, pid 100)"));
+    });
+  }
+  threads.clear();
+}
+
+TEST(StoreMessages, RoundTripInPieces) {
+  const StoreMessage message{.kind = StoreKind::kWelcome,
+                             .id = 7,
+                             .number = -3,
+                             .rank = 2,
+                             .key = "k",
+                             .text = std::string("a\0b", 3),
+                             .members = {member(0, 2), member(1, 2)}};
+  const std::string bytes = to_bytes(message) + to_bytes({.kind = StoreKind::kBye});
+  StoreInbox inbox;
+  std::vector<StoreMessage> received;
+  for (const char byte : bytes) {
+    inbox.append(std::string_view(&byte, 1));
+    while (auto next = inbox.next()) received.push_back(*next);
+  }
+  ASSERT_EQ(received.size(), 2U);
+  EXPECT_EQ(received[0], message);
+  EXPECT_EQ(received[1].kind, StoreKind::kBye);
+}
+
+}  // namespace
+}  // namespace furrow::comm

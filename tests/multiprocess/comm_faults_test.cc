@@ -1,0 +1,161 @@
+// What the other ranks say, and how soon they end, when one rank dies, stops, throws, is cut off or does not
+// fit. FURROW_TEST_REPEATS repeats every case.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstdlib>
+
+#include "furrow/comm/socket.h"
+#include "tests/testing/processes.h"
+
+namespace furrow {
+namespace {
+
+using testing::Ended;
+using ::testing::HasSubstr;
+using testing::Processes;
+
+constexpr int kSize = 3;
+constexpr double kNanosecondsPerSecond = 1e9;
+
+std::string environment(const char* name, const char* otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : otherwise;
+}
+
+std::string program() { return environment("FURROW_BUILD_DIR", "build/release") + "/test_bin/comm_rank"; }
+int repeats() { return std::stoi(environment("FURROW_TEST_REPEATS", "3")); }
+
+class CommFaults : public ::testing::TestWithParam<const char*> {
+ protected:
+  // Ranks that run for ever, unless somebody fails; `own` adds words for one rank.
+  void start(const std::vector<std::string>& words, int own_rank = -1,
+             const std::vector<std::string>& own = {}) {
+    const int port = comm::local_port(*comm::listen_at("127.0.0.1", 0));
+    for (int rank = 0; rank < kSize; ++rank) {
+      std::vector<std::string> command = {program(), "--steps", "1000000000", "--transport", GetParam()};
+      command.insert(command.end(), words.begin(), words.end());
+      if (rank == own_rank) command.insert(command.end(), own.begin(), own.end());
+      ranks_->start(command, {{"RANK", std::to_string(rank)},
+                              {"WORLD_SIZE", std::to_string(kSize)},
+                              {"MASTER_ADDR", "127.0.0.1"},
+                              {"MASTER_PORT", std::to_string(port)},
+                              {"FURROW_JOB_TOKEN", fmt::format("secret {}", port)}});
+    }
+  }
+
+  void await_running() {
+    for (size_t rank = 0; rank < kSize; ++rank) {
+      ASSERT_TRUE(ranks_->await_output(rank, "running")) << ranks_->await_end(rank).err;
+    }
+  }
+
+  // Every rank but `culprit` has ended within `seconds` of `since_ns`, naming it and what it was at.
+  void expect_ends(int culprit, int64_t since_ns, double seconds, const std::string& how,
+                   bool with_progress = true) {
+    for (int rank = 0; rank < kSize; ++rank) {
+      if (rank == culprit) continue;
+      const Ended ended = ranks_->await_end(static_cast<size_t>(rank));
+      SCOPED_TRACE(fmt::format("rank {}: {}", rank, ended.err));
+      EXPECT_GT(ended.exit_status, 0);
+      EXPECT_LT(static_cast<double>(ended.at_ns - since_ns) / kNanosecondsPerSecond, seconds);
+      EXPECT_THAT(ended.err, HasSubstr(fmt::format("rank {} (host ", culprit)));
+      EXPECT_THAT(ended.err, HasSubstr(fmt::format("pid {})", ranks_->pid(static_cast<size_t>(culprit)))));
+      EXPECT_THAT(ended.err, HasSubstr(how));
+      if (!with_progress) continue;
+      EXPECT_THAT(ended.err, HasSubstr("all_reduce 'gradients' #"));
+      EXPECT_THAT(ended.err, HasSubstr("group world"));
+    }
+  }
+
+  // `body`, on fresh ranks each time.
+  template <class Body>
+  void repeat(const Body& body) {
+    for (int i = 0; i < repeats() && !HasFatalFailure(); ++i) {
+      ranks_ = std::make_unique<Processes>();
+      body(i);
+    }
+  }
+
+  std::unique_ptr<Processes> ranks_;
+};
+
+TEST_P(CommFaults, Killed) {
+  repeat([&](int i) {
+    const int culprit = i % kSize;
+    start({});
+    ASSERT_NO_FATAL_FAILURE(await_running());
+    const int64_t since = testing::monotonic_ns();
+    ranks_->send(static_cast<size_t>(culprit), SIGKILL);
+    expect_ends(culprit, since, 1.0, "last progress");
+  });
+}
+
+TEST_P(CommFaults, Stopped) {
+  repeat([&](int i) {
+    const int culprit = (i + 1) % kSize;
+    start({"--timeout", "1"});
+    ASSERT_NO_FATAL_FAILURE(await_running());
+    const int64_t since = testing::monotonic_ns();
+    ranks_->send(static_cast<size_t>(culprit), SIGSTOP);
+    expect_ends(culprit, since, 2.5, "");
+    ranks_->send(static_cast<size_t>(culprit), SIGCONT);  // it learns that it was given up
+    EXPECT_GT(ranks_->await_end(static_cast<size_t>(culprit)).exit_status, 0);
+  });
+}
+
+TEST_P(CommFaults, Throws) {
+  repeat([&](int i) {
+    const int culprit = i % kSize;
+    start({"--fault", "throw", "--fault-step", "50", "--fault-rank", std::to_string(culprit)});
+    const Ended ended = ranks_->await_end(static_cast<size_t>(culprit));
+    EXPECT_EQ(ended.exit_status, 11);
+    EXPECT_THAT(ended.err, HasSubstr("the shard is damaged"));
+    expect_ends(culprit, ended.at_ns, 1.0, "the shard is damaged");
+  });
+}
+
+TEST_P(CommFaults, ExitsQuietly) {
+  repeat([&](int i) {
+    const int culprit = i % kSize;
+    start({"--fault", "exit", "--fault-step", "50", "--fault-rank", std::to_string(culprit)});
+    const Ended ended = ranks_->await_end(static_cast<size_t>(culprit));
+    expect_ends(culprit, ended.at_ns, 1.0, "last progress");
+  });
+}
+
+// Every socket of a rank closes while it lives on: it ends, too.
+TEST_P(CommFaults, SocketsClose) {
+  repeat([&](int i) {
+    const int culprit = i % kSize;
+    start({"--fault", "close", "--fault-step", "50", "--fault-rank", std::to_string(culprit)});
+    const Ended ended = ranks_->await_end(static_cast<size_t>(culprit));
+    EXPECT_GT(ended.exit_status, 0);
+    expect_ends(culprit, ended.at_ns, 1.0, "ended its connection");
+  });
+}
+
+// One that computes for ever is no silent rank; the operation that waits for it has a deadline.
+TEST_P(CommFaults, Stalls) {
+  ranks_ = std::make_unique<Processes>();
+  start({"--timeout", "1", "--fault", "stall", "--fault-step", "50", "--fault-rank", "1"});
+  await_running();
+  expect_ends(1, testing::monotonic_ns(), 2.5, "");
+}
+
+TEST_P(CommFaults, AnotherConfiguration) {
+  repeat([&](int i) {
+    const int culprit = 1 + i % (kSize - 1);
+    start({"--digest", "aa"}, culprit, {"--digest", "bb"});
+    const int64_t since = ranks_->await_end(static_cast<size_t>(culprit)).at_ns;
+    expect_ends(culprit, since, 1.0, "has the configuration bb, but rank 0 (host ", false);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, CommFaults, ::testing::Values("tcp", "auto"),
+                         [](const auto& info) { return std::string(info.param); });
+
+}  // namespace
+}  // namespace furrow

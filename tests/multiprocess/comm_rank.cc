@@ -1,0 +1,119 @@
+// One rank over comm alone, for the tests of launchers and faults: joins, runs all-reduces, leaves.
+//
+//   comm_rank [--steps N] [--elements N] [--transport auto|tcp|shm] [--timeout S] [--throttle T] [--digest D]
+//             [--interface I] [--announce N] [--fault KIND --fault-rank R --fault-step N]
+//
+// KIND: throw (an Error of its own), exit (ends quietly), close (shuts every socket down), stall (computes
+// for ever). Prints "joined ..." and, after --announce steps, "running"; at the end "done" with what crossed
+// the wire.
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/process.h"
+#include "furrow/base/text.h"
+#include "furrow/comm/join.h"
+
+namespace furrow {
+namespace {
+
+class Arguments {
+ public:
+  Arguments(int count, char** words) {
+    for (int i = 1; i + 1 < count; i += 2) values_[std::string(words[i]).substr(2)] = words[i + 1];
+  }
+  std::string text(const std::string& name, const std::string& otherwise = "") const {
+    const auto found = values_.find(name);
+    return found == values_.end() ? otherwise : found->second;
+  }
+  int64_t number(const std::string& name, int64_t otherwise) const {
+    int64_t value = otherwise;
+    const auto found = values_.find(name);
+    if (found != values_.end() && !parse_int(found->second, value)) {
+      throw Error(ErrorCode::kInvalidArgument, name + " is no number");
+    }
+    return value;
+  }
+
+ private:
+  std::map<std::string, std::string> values_;
+};
+
+void say(const std::string& line) {
+  const std::string whole = line + "\n";
+  if (write(STDOUT_FILENO, whole.data(), whole.size()) < 0) std::_Exit(1);
+}
+
+void close_sockets() {
+  for (int descriptor = 3; descriptor < 1024; ++descriptor) shutdown(descriptor, SHUT_RDWR);
+}
+
+void commit_fault(const std::string& kind) {
+  if (kind == "throw") throw Error(ErrorCode::kDataLoss, "the shard is damaged");
+  if (kind == "exit") std::_Exit(0);
+  if (kind == "close") close_sockets();
+  if (kind == "stall") {
+    while (true) pause();
+  }
+}
+
+void run_steps(const Arguments& arguments, comm::Membership& membership) {
+  const int64_t steps = arguments.number("steps", 10), fault_step = arguments.number("fault-step", 5);
+  const bool faulty = arguments.number("fault-rank", -1) == membership.world().rank;
+  comm::Group group = membership.communicator().world();
+  std::vector<float> data(static_cast<size_t>(arguments.number("elements", 1000)));
+  for (int64_t step = 0; step < steps; ++step) {
+    if (faulty && step == fault_step) commit_fault(arguments.text("fault"));
+    for (float& x : data) x = static_cast<float>(membership.world().rank + 1);
+    group.all_reduce(std::span(data), comm::Reduction::kSum, "gradients");
+    const auto sum = static_cast<float>(group.size() * (group.size() + 1) / 2);
+    if (data.front() != sum || data.back() != sum) throw Error(ErrorCode::kInternal, "the sum is wrong");
+    if (step == arguments.number("announce", 5)) say("running");
+  }
+}
+
+comm::JoinOptions options_of(const Arguments& arguments) {
+  comm::JoinOptions options;
+  options.comm.transport = arguments.text("transport", "auto");
+  options.comm.train_timeout_seconds = arguments.number("timeout", 60);
+  options.comm.init_timeout_seconds = 60;
+  options.comm.throttle = arguments.text("throttle");
+  options.comm.interface = arguments.text("interface");
+  options.config_digest = arguments.text("digest");
+  return options;
+}
+
+int run(int count, char** words) {
+  const Arguments arguments(count, words);
+  std::unique_ptr<comm::Membership> membership;
+  try {
+    const comm::World world = comm::discover_world(comm::process_environment());
+    membership = comm::join(world, options_of(arguments));
+    const comm::World& known = membership->world();
+    say(fmt::format("joined rank {} of {} launcher {} local {} of {} node {} pid {}", known.rank, known.size,
+                    known.launcher, known.local_rank, known.local_size, known.node, process_id()));
+    run_steps(arguments, *membership);
+    const comm::WireBytes bytes = membership->communicator().wire_bytes();
+    membership->leave();
+    say(fmt::format("done sent {} received {} overhead {} {}", bytes.sent, bytes.received,
+                    bytes.overhead_sent, bytes.overhead_received));
+    return 0;
+  } catch (const Error& error) {
+    if (membership) membership->fail(error);
+    std::fprintf(stderr, "error: %s\n", error.what());
+    membership.reset();
+    return exit_status(error.code());
+  }
+}
+
+}  // namespace
+}  // namespace furrow
+
+int main(int count, char** words) { return furrow::run(count, words); }
