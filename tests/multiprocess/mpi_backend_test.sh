@@ -34,7 +34,7 @@ done
 under_mpi 3 other_size
 [ "$status" != 0 ] || fail "other_size: exit status 0"
 says 3 "^other_size: failed_precondition"
-says 3 "'grads h.3' #0 of 1000 .*'grads h.3' #0 of 1001\|'grads h.3' #0 of 1001 .*'grads h.3' #0 of 1000 "
+says 3 "'grads h.3' #1 of 1000 .*'grads h.3' #1 of 1001\|'grads h.3' #1 of 1001 .*'grads h.3' #1 of 1000 "
 
 under_mpi 3 absent
 says 3 "^absent: deadline_exceeded after .*all_reduce 'loss' #0 of 1000 .*in group new .*waits for rank 1 (host"
