@@ -238,11 +238,12 @@ struct Ranks {
   std::string folder;
   World world;
 
-  std::unique_ptr<Membership> join(const std::string& backend) const {
+  std::unique_ptr<Membership> join(const std::string& backend, bool throttled = false) const {
     World meeting = world;
     meeting.token += backend;  // two meetings at the same time
     JoinOptions options;
     options.comm.backend = backend;
+    if (throttled) options.comm.throttle = "1Gbit";
     options.comm.init_timeout_seconds = options.comm.train_timeout_seconds = 60;
     return comm::join(meeting, options);
   }
@@ -376,7 +377,7 @@ int report_error(const char* mode, const Ranks& ranks, const std::vector<int>& o
   std::unique_ptr<Membership> member;
   int64_t start_ns = 0;
   try {
-    member = ranks.join("mpi");
+    member = ranks.join("mpi", std::string_view(mode) == "throttled");
     member->communicator().world().barrier();
     start_ns = system_clock().monotonic_ns();
     fn(member->communicator());
