@@ -45,6 +45,9 @@ says 3 "^absent: deadline_exceeded after .*all_reduce 'loss' #1 of 1000 .*waits 
 under_mpi 3 killed --enable-recovery
 says 2 "^killed: unavailable after [0-9]\{1,3\} ms: .*rank 1 (host"
 
+under_mpi 2 twice
+says 2 "^twice: unavailable .*MPI cannot start twice"
+
 under_mpi 2 throttled
 says 2 "^throttled: invalid_argument .*comm.throttle is about furrow's own backend"
 

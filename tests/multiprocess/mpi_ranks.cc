@@ -426,11 +426,18 @@ int killed(const Ranks& ranks) {
   });
 }
 
+// MPI starts once in a process.
+int twice(const Ranks& ranks) {
+  ranks.join("mpi")->leave();
+  return report_error("twice", ranks, {0, 1}, [](Communicator&) {});
+}
+
 int run(const std::string& mode, const Ranks& ranks) {
   if (mode == "conformance") return conformance(ranks);
   if (mode == "other_size") return other_size(ranks);
   if (mode == "absent") return absent(ranks, false);
   if (mode == "absent_later") return absent(ranks, true);
+  if (mode == "twice") return twice(ranks);
   if (mode == "killed") return killed(ranks);
   return report_error(mode.c_str(), ranks, {}, [](Communicator&) {});
 }
