@@ -50,6 +50,9 @@ Topology topology_of(Communicator& communicator, const GroupSpec& group) {
     if (member == communicator.rank()) continue;
     in_memory = in_memory && communicator.route(member).peer_memory() != nullptr;
   }
+  t.everybody.ranks.resize(group.members.size());
+  std::iota(t.everybody.ranks.begin(), t.everybody.ranks.end(), 0);
+  t.everybody.self = group.rank;
   t.wires = in_memory                              ? Wires::kMemory
             : hosts.size() == group.members.size() ? Wires::kMessages
                                                    : Wires::kMixed;
@@ -75,12 +78,6 @@ Call::Slice Call::share(size_t bytes, int r, int n) {
   return {begin, std::min(bytes, begin + each) - begin};
 }
 
-Team Call::everybody() const {
-  Team team{std::vector<int>(static_cast<size_t>(size())), rank()};
-  std::iota(team.ranks.begin(), team.ranks.end(), 0);
-  return team;
-}
-
 Transport& Call::route(int rank) const { return parts_.communicator.route(world(rank)); }
 
 Envelope Call::envelope(Step step) const {
@@ -102,10 +99,8 @@ void Call::wait(Ticket ticket) {
 }
 
 void Call::wait_all() {
-  while (!pending_.empty()) {
-    wait(pending_.front());
-    pending_.pop_front();
-  }
+  for (const Ticket& ticket : pending_) wait(ticket);
+  pending_.clear();
 }
 
 void Call::exchange(int to, std::span<const std::byte> out, int from, std::span<std::byte> in, Step step) {

@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <span>
 #include <vector>
 
@@ -28,16 +27,6 @@ class Scratch {
   size_t block_ = 0, used_ = 0;  // of blocks_[block_]
 };
 
-// Facts of a group that do not change.
-struct Topology {
-  Wires wires = Wires::kMemory;
-  std::vector<int> host;  // by rank of the group: number of its host, by first appearance
-};
-Topology topology_of(Communicator& communicator, const GroupSpec& group);
-
-// One step of a call; both ends give the same.
-using Step = uint32_t;
-
 // Some ranks of the group, in an order; self is the index of the own one.
 struct Team {
   std::vector<int> ranks;
@@ -45,6 +34,17 @@ struct Team {
   int size() const { return static_cast<int>(ranks.size()); }
   int operator[](int i) const { return ranks[static_cast<size_t>(i)]; }
 };
+
+// Facts of a group that do not change.
+struct Topology {
+  Wires wires = Wires::kMemory;
+  std::vector<int> host;  // by rank of the group: number of its host, by first appearance
+  Team everybody;
+};
+Topology topology_of(Communicator& communicator, const GroupSpec& group);
+
+// One step of a call; both ends give the same.
+using Step = uint32_t;
 
 class Call {
  public:
@@ -62,7 +62,7 @@ class Call {
   int rank() const { return parts_.group.rank; }
   int size() const { return static_cast<int>(parts_.group.members.size()); }
   size_t element() const { return dtype_size(c.dtype); }
-  Team everybody() const;
+  const Team& everybody() const { return parts_.topology.everybody; }
   int64_t elements(size_t bytes) const { return static_cast<int64_t>(bytes / element()); }
   ReduceKind reduce_kind() const { return {c.dtype, c.reduction, size()}; }
   const Topology& topology() const { return parts_.topology; }
@@ -81,7 +81,9 @@ class Call {
   Ticket send(int to, Step step, std::span<const std::byte> bytes);
   Ticket recv(int from, Step step, std::span<std::byte> bytes);
   void wait(Ticket ticket);
-  void later(Ticket ticket) { pending_.push_back(ticket); }  // waited for by wait_all
+  void later(Ticket ticket) {
+    if (ticket.id != 0) pending_.push_back(ticket);
+  }  // waited for by wait_all
   void wait_all();
   void exchange(int to, std::span<const std::byte> out, int from, std::span<std::byte> in, Step step);
 
@@ -103,8 +105,9 @@ class Call {
   Ticket expose(int to, Step step,
                 std::span<std::byte> bytes);  // the peer writes them; REQUIRES: wires() is kMemory
   Envelope envelope(Step step) const;
+  int algorithm() const { return envelope_.algorithm; }
   void set_algorithm(int row) { envelope_.algorithm = static_cast<uint8_t>(row); }
-  const std::deque<Ticket>& pending() const { return pending_; }
+  const std::vector<Ticket>& pending() const { return pending_; }
 
   std::span<std::byte> take(size_t bytes) { return parts_.scratch.take(bytes); }
   // `bytes` themselves where every peer sees them in place, else a copy in scratch: send one buffer to
@@ -116,7 +119,7 @@ class Call {
   const Parts parts_;
   Envelope envelope_;
   const int64_t deadline_ns_;
-  std::deque<Ticket> pending_;
+  std::vector<Ticket> pending_;
 };
 
 // in to out, unless it is in place.

@@ -43,8 +43,8 @@ struct Communicator::Impl {
 
   mutable std::mutex progress_mutex;
   Envelope operation;
-  std::string group;
-  bool started = false, finished = false;
+  const GroupSpec* group = nullptr;  // null before the first operation; groups stay
+  std::atomic<bool> finished{false};
   int64_t started_ns = 0;
 
   std::vector<std::unique_ptr<Transport>> transports;  // after what abort() uses: their threads may call it
@@ -165,21 +165,20 @@ void Communicator::check_alive() const {
   throw Error(*impl_->reason);
 }
 
-void Communicator::note(const GroupSpec& group, const Envelope& operation, bool finished) {
-  for (const auto& transport : impl_->transports) transport->note_progress(operation, finished);
-  const std::lock_guard lock(impl_->progress_mutex);
-  impl_->finished = finished;
+void Communicator::note(const GroupSpec& group, const Envelope& operation, bool finished, int64_t now_ns) {
+  for (const auto& transport : impl_->transports) transport->note_progress(operation, finished, now_ns);
+  impl_->finished.store(finished, std::memory_order_relaxed);
   if (finished) return;
-  impl_->started = true;
+  const std::lock_guard lock(impl_->progress_mutex);
   impl_->operation = operation;
-  impl_->group = group.name;
-  impl_->started_ns = system_clock().monotonic_ns();
+  impl_->group = &group;
+  impl_->started_ns = now_ns;
 }
 
 Progress Communicator::progress() const {
   const std::lock_guard lock(impl_->progress_mutex);
-  if (!impl_->started) return {};
-  return {describe(impl_->operation), impl_->group, impl_->operation.sequence, impl_->finished,
+  if (impl_->group == nullptr) return {};
+  return {describe(impl_->operation), impl_->group->name, impl_->operation.sequence, impl_->finished.load(),
           impl_->started_ns};
 }
 

@@ -82,8 +82,9 @@ class Communicator {
   std::string would_run(const Collective& c, const Group& group) const;
 
   // For backends.
-  void note(const GroupSpec& group, const Envelope& operation, bool finished);  // for progress()
-  void check_alive() const;                                                     // throws after an abort
+  void note(const GroupSpec& group, const Envelope& operation, bool finished,
+            int64_t now_ns);   // for progress()
+  void check_alive() const;    // throws after an abort
   Transport& route(int peer);  // REQUIRES: peer is another rank
   Engine& engine();
   const AlgorithmTable& algorithms() const;

@@ -28,7 +28,7 @@ struct Checker {
     for (const auto& [name, data, bytes] :
          {std::tuple("in", static_cast<const void*>(c.in.data()), c.in.size()),
           std::tuple("out", static_cast<const void*>(c.out.data()), c.out.size())}) {
-      if (bytes % element != 0 || reinterpret_cast<uintptr_t>(data) % element != 0) {
+      if ((bytes & (element - 1)) != 0 || (reinterpret_cast<uintptr_t>(data) & (element - 1)) != 0) {
         refuse(fmt::format("`{}` is no array of {}: {} bytes at an address that is {} modulo {}", name,
                            to_string(c.dtype), bytes, reinterpret_cast<uintptr_t>(data) % element, element));
       }

@@ -1,6 +1,6 @@
 #include "furrow/comm/inproc.h"
 
-#include <new>
+#include <sys/mman.h>
 
 #include "furrow/base/process.h"
 #include "furrow/comm/shared_transport.h"
@@ -35,13 +35,16 @@ class InprocTransport : public SharedTransport {
 
 InprocWorld::InprocWorld(int size) {
   for (int r = 0; r < size; ++r) {
-    void* bytes = ::operator new(control_bytes(size), std::align_val_t{64});
-    controls_.push_back(make_control(bytes, size));
+    void* bytes =
+        mmap(nullptr, control_bytes(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (bytes == MAP_FAILED)
+      throw Error(ErrorCode::kResourceExhausted, "no memory for the lanes between ranks");
+    controls_.push_back(make_control(bytes));
   }
 }
 
 InprocWorld::~InprocWorld() {
-  for (Control* control : controls_) ::operator delete(control, std::align_val_t{64});
+  for (Control* control : controls_) munmap(control, control_bytes(size()));
 }
 
 Roster inproc_roster(int rank, int size) {

@@ -2,9 +2,18 @@
 
 namespace furrow::comm {
 
-void Ledger::add(const std::string& group, const Collective& c, const LedgerRow& cost) {
+LedgerRow& Ledger::row(const std::string& group, CollectiveKind kind, const std::string& label) {
   const std::lock_guard lock(mutex_);
-  LedgerRow& row = rows_[Key(group, c.kind, c.label)];
+  LedgerRow& row = rows_[Key(group, kind, label)];
+  row.group = group;
+  row.kind = kind;
+  row.label = label;
+  return row;
+}
+
+void Ledger::add(LedgerRow& row, const LedgerRow& cost) {
+  const std::lock_guard lock(mutex_);
+  row.algorithm = cost.algorithm;
   row.calls += cost.calls;
   row.payload_bytes += cost.payload_bytes;
   row.wire_bytes += cost.wire_bytes;
@@ -16,15 +25,14 @@ std::vector<LedgerRow> Ledger::rows() const {
   const std::lock_guard lock(mutex_);
   std::vector<LedgerRow> out;
   for (const auto& [key, row] : rows_) {
-    out.push_back(row);
-    std::tie(out.back().group, out.back().kind, out.back().label) = key;
+    if (row.calls > 0) out.push_back(row);
   }
   return out;
 }
 
 void Ledger::clear() {
   const std::lock_guard lock(mutex_);
-  rows_.clear();
+  for (auto& [key, row] : rows_) row = {.group = row.group, .kind = row.kind, .label = row.label};
 }
 
 }  // namespace furrow::comm

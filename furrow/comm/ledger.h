@@ -18,6 +18,7 @@ struct LedgerRow {
   std::string group;  // "dp_shard"
   CollectiveKind kind = CollectiveKind::kBarrier;
   std::string label;
+  int algorithm = 0;  // of the last call: row of algorithm_rows()
   int64_t calls = 0;
   int64_t payload_bytes = 0;  // the size S of the buffers: e elements, or all slices
   int64_t wire_bytes = 0;   // bytes that crossed to this rank (reduce, send: from this rank), frames included
@@ -28,9 +29,11 @@ struct LedgerRow {
 // Thread safe.
 class Ledger {
  public:
-  void add(const std::string& group, const Collective& c, const LedgerRow& cost);
-  std::vector<LedgerRow> rows() const;  // by group, kind, label
-  void clear();
+  // The row of a kind and label, to add to; it stays.
+  LedgerRow& row(const std::string& group, CollectiveKind kind, const std::string& label);
+  void add(LedgerRow& row, const LedgerRow& cost);
+  std::vector<LedgerRow> rows() const;  // with calls; by group, kind, label
+  void clear();                         // every total is 0 again
 
  private:
   using Key = std::tuple<std::string, CollectiveKind, std::string>;

@@ -44,11 +44,11 @@ class NativeGroup : public GroupBackend {
  private:
   // Sends complete at the end, so that an exchange is {send, recv} on both sides.
   void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {
-    std::deque<Ticket> sends;
+    std::vector<Ticket> sends;
     for (size_t i = 0; i < batch.size(); ++i) run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
   }
 
-  void run_one(const Collective& c, uint64_t sequence, std::deque<Ticket>& sends, bool last) {
+  void run_one(const Collective& c, uint64_t sequence, std::vector<Ticket>& sends, bool last) {
     const int64_t started_ns = system_clock().monotonic_ns();
     Call call({communicator_, spec_, topology_, scratch_}, c, envelope_of(spec_, c, sequence),
               deadline_of(communicator_, c, started_ns));
@@ -57,14 +57,16 @@ class NativeGroup : public GroupBackend {
     guard_operation(communicator_, spec_, envelope, [&] {
       const int algorithm = choose(call);
       call.set_algorithm(algorithm);
-      communicator_.note(spec_, envelope(), false);
+      communicator_.note(spec_, envelope(), false, started_ns);
       algorithm_rows()[static_cast<size_t>(algorithm)].run(call);
       sends.insert(sends.end(), call.pending().begin(), call.pending().end());
-      for (; last && !sends.empty(); sends.pop_front()) call.wait(sends.front());
-      communicator_.note(spec_, envelope(), true);
+      if (!last) return;
+      for (const Ticket& ticket : sends) call.wait(ticket);
     });
     scratch_.release();
-    record_operation(communicator_, spec_, c, communicator_.wire_bytes() - before, started_ns);
+    const int64_t finished_ns = system_clock().monotonic_ns();
+    communicator_.note(spec_, envelope(), true, finished_ns);
+    costs_.add(c, call.algorithm(), communicator_.wire_bytes() - before, finished_ns - started_ns);
   }
 
   int choose(const Call& call) const {
@@ -80,6 +82,7 @@ class NativeGroup : public GroupBackend {
   Scratch& scratch_;
   const GroupSpec spec_;
   const Topology topology_;
+  GroupCosts costs_{communicator_, spec_};
 };
 
 class Native : public Backend {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "furrow/base/clock.h"
 #include "furrow/base/hash.h"
 
 namespace furrow::comm {
@@ -44,16 +43,19 @@ void fail_operation(Communicator& communicator, const GroupSpec& group, const En
   throw full;
 }
 
-void record_operation(Communicator& communicator, const GroupSpec& group, const Collective& c,
-                      const WireBytes& wire, int64_t started_ns) {
+void GroupCosts::add(const Collective& c, int algorithm, const WireBytes& wire, int64_t busy_ns) {
   const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
   LedgerRow cost;
+  cost.algorithm = algorithm;
   cost.calls = 1;
   cost.payload_bytes = static_cast<int64_t>(std::max(c.in.size(), c.out.size()));
   cost.wire_bytes = outgoing ? wire.sent + wire.overhead_sent : wire.received + wire.overhead_received;
-  cost.bound_bytes = bound_bytes(c, group.rank, static_cast<int>(group.members.size()));
-  cost.busy_ns = system_clock().monotonic_ns() - started_ns;
-  communicator.ledger().add(group.name, c, cost);
+  cost.bound_bytes = bound_bytes(c, group_.rank, static_cast<int>(group_.members.size()));
+  cost.busy_ns = busy_ns;
+  LedgerRow*& row = rows_[static_cast<size_t>(c.kind)];
+  if (row == nullptr || row->label != c.label)
+    row = &communicator_.ledger().row(group_.name, c.kind, c.label);
+  communicator_.ledger().add(*row, cost);
 }
 
 }  // namespace furrow::comm

@@ -2,6 +2,7 @@
 // they happened and end all ranks, the ledger.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <exception>
 
@@ -39,8 +40,19 @@ void guard_operation(Communicator& communicator, const GroupSpec& group, const M
   }
 }
 
-// One row of the ledger.  Of `wire`, counts what crossed from this rank (reduce, send) or to it (all others).
-void record_operation(Communicator& communicator, const GroupSpec& group, const Collective& c,
-                      const WireBytes& wire, int64_t started_ns);
+// A group's rows of the ledger.  For the thread that runs its operations.
+class GroupCosts {
+ public:
+  GroupCosts(Communicator& communicator, const GroupSpec& group)
+      : communicator_(communicator), group_(group) {}
+  // Of `wire`, counts what crossed from this rank (reduce, send) or to it (all others).  `algorithm` is a row
+  // of algorithm_rows().
+  void add(const Collective& c, int algorithm, const WireBytes& wire, int64_t busy_ns);
+
+ private:
+  Communicator& communicator_;
+  const GroupSpec& group_;
+  std::array<LedgerRow*, kCollectiveKinds> rows_{};  // the last ones used
+};
 
 }  // namespace furrow::comm

@@ -11,9 +11,9 @@
 
 namespace furrow::comm {
 
-inline constexpr uint64_t kSlots = 16;       // messages of one lane that are under way
-inline constexpr size_t kInlineBytes = 960;  // up to this a message travels inside its slot
-inline constexpr uint32_t kSegments = 4096;  // registered blocks of one rank at a time
+inline constexpr uint64_t kSlots = 16;        // messages of one lane that are under way
+inline constexpr size_t kInlineBytes = 4096;  // up to this a message travels inside its slot
+inline constexpr uint32_t kSegments = 1024;   // registered blocks of one rank at a time
 inline constexpr size_t kReasonBytes = 3072;
 
 enum class MessageForm : uint32_t {
@@ -70,7 +70,7 @@ struct alignas(64) Control {
 static_assert(sizeof(Slot) % 64 == 0 && sizeof(Control) % 64 == 0);
 
 inline size_t control_bytes(int ranks) { return sizeof(Control) + static_cast<size_t>(ranks) * sizeof(Lane); }
-// In `control_bytes(ranks)` zeroed, 64-byte-aligned bytes.
-Control* make_control(void* bytes, int ranks);
+// In zeroed, 64-byte-aligned bytes.  Lanes are right as zeros: those that nobody uses never become memory.
+Control* make_control(void* bytes);
 
 }  // namespace furrow::comm

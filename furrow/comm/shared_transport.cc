@@ -1,6 +1,7 @@
 #include "furrow/comm/shared_transport.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cstring>
@@ -15,9 +16,17 @@ namespace furrow::comm {
 namespace {
 
 constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers while asleep
-constexpr int kSpins = 2000;               // some 50 us; a wake-up through the kernel costs as much
-constexpr size_t kKeptStaging = 16;        // blocks
-constexpr int kSpinsCrowded = 20;          // more ranks than cores: whoever is waited for needs this one
+// Before sleeping: a wake-up through the kernel costs some 50 us.  Yielding lets a peer on the same core
+// answer.
+constexpr int kSpins = 500;
+constexpr int kYields = 100;
+constexpr size_t kKeptStaging = 16;  // blocks
+constexpr int kSpinsCrowded = 20;    // more ranks than cores: whoever is waited for needs this one
+
+// By its only writer.
+void count(std::atomic<int64_t>& total, size_t bytes) {
+  total.store(total.load(std::memory_order_relaxed) + static_cast<int64_t>(bytes), std::memory_order_relaxed);
+}
 
 bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
 
@@ -40,13 +49,7 @@ int spins_for(const std::vector<Control*>& peers) {
 
 }  // namespace
 
-Control* make_control(void* bytes, int ranks) {
-  auto* control = new (bytes) Control();
-  for (int r = 0; r < ranks; ++r) {
-    for (Slot& slot : control->lane_to(r)->slots) new (&slot.state) std::atomic<uint64_t>(0);
-  }
-  return control;
-}
+Control* make_control(void* bytes) { return new (bytes) Control(); }
 
 SharedTransport::SharedTransport(Roster roster, std::vector<Control*> controls)
     : roster_(std::move(roster)),
@@ -92,8 +95,7 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
     message.location = *location;
   }
   const uint64_t number = sender.next++;
-  (form == MessageForm::kWindow ? received_ : sent_)
-      .fetch_add(static_cast<int64_t>(bytes.size()), std::memory_order_relaxed);
+  count(form == MessageForm::kWindow ? received_ : sent_, bytes.size());
   if (sender.waiting.empty() && slot_is_free(peer)) {
     publish(peer, message);
     if (form == MessageForm::kInline) return {peer, 0};
@@ -236,7 +238,7 @@ bool SharedTransport::receive_posted(int peer, uint64_t id) {
                                     : resolve(peer, {slot->segment, slot->offset}, slot->bytes);
       std::memcpy(posted.bytes.data(), source, posted.bytes.size());
     }
-    received_.fetch_add(static_cast<int64_t>(posted.bytes.size()), std::memory_order_relaxed);
+    count(received_, posted.bytes.size());
     finish(peer, message);
     receiver.posted.pop_front();
     --posted_;
@@ -268,15 +270,14 @@ Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, i
   if (slot->form != MessageForm::kInline && bytes > 0) {
     data = resolve(peer, {slot->segment, slot->offset}, slot->bytes);
   }
-  if (slot->form != MessageForm::kWindow)
-    received_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  if (slot->form != MessageForm::kWindow) count(received_, bytes);
   return {{data, bytes}, peer, message};
 }
 
 void SharedTransport::close(const Window& window) {
   const Slot& slot = control(window.peer).lane_to(roster_.rank)->slots[window.id % kSlots];
   if (slot.form == MessageForm::kWindow) {
-    sent_.fetch_add(static_cast<int64_t>(window.bytes.size()), std::memory_order_relaxed);
+    count(sent_, window.bytes.size());
   }
   finish(window.peer, window.id);
 }
@@ -306,10 +307,14 @@ template <class Ready>
 void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t deadline_ns,
                                  const Ready& ready) {
   Control& me = own();
-  for (int i = 0; i < spins_; ++i) {
+  for (int i = 0; i < spins_ + kYields; ++i) {
     if (ready()) return;
     if (me.aborted.load(std::memory_order_relaxed) != 0) break;
-    spin_pause();
+    if (i < spins_) {
+      spin_pause();
+    } else {
+      sched_yield();
+    }
   }
   int64_t looked_ns = now_ns();
   while (true) {
@@ -368,15 +373,16 @@ void SharedTransport::ring(Control& control) {
 
 // ---- progress and failure ----
 
-void SharedTransport::note_progress(const Envelope& envelope, bool finished) {
+void SharedTransport::note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
   ProgressNote& note = own().progress;
+  note.changed_ns.store(now_ns, std::memory_order_relaxed);
+  if (finished) return note.finished.store(1, std::memory_order_release);
   uint64_t words[ProgressNote::kWords];
   std::memcpy(words, &envelope, sizeof(envelope));
   const uint64_t version = note.version.load(std::memory_order_relaxed);
   note.version.store(version + 1, std::memory_order_relaxed);
   for (size_t i = 0; i < ProgressNote::kWords; ++i) note.words[i].store(words[i], std::memory_order_release);
-  note.changed_ns.store(now_ns(), std::memory_order_relaxed);
-  note.finished.store(finished ? 1 : 0, std::memory_order_relaxed);
+  note.finished.store(0, std::memory_order_relaxed);
   note.version.store(version + 2, std::memory_order_release);
 }
 

@@ -32,7 +32,7 @@ class SharedTransport : public Transport, public PeerMemory {
   void on_failure(std::function<void(const Error&)> handler) override {
     failure_handler_ = std::move(handler);
   }
-  void note_progress(const Envelope& envelope, bool finished) override;
+  void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) override;
   WireBytes wire_bytes() const override;
 
   Ticket post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;

@@ -130,7 +130,7 @@ struct Join {
     own = std::make_shared<SharedFile>("furrow-control", control_bytes(size));
     controls.resize(static_cast<size_t>(size));
     peers.resize(static_cast<size_t>(size));
-    controls[static_cast<size_t>(context.roster.rank)] = make_control(own->data(), size);
+    controls[static_cast<size_t>(context.roster.rank)] = make_control(own->data());
     context.rendezvous->set(fmt::format("shm/control/{}", context.roster.rank), announcement(*own));
   }
 

@@ -64,9 +64,10 @@ void StoreServer::wait_until_left() {
 // Somebody has yet to hear of the failure, or to hang up after hearing of it; its cause may be past hearing.
 bool StoreServer::lingering(int64_t now) const {
   if (now >= last_linger_ns_ || !failure_) return false;
-  return came_ < host_.size || std::any_of(clients_.begin(), clients_.end(), [&](const Client& client) {
-           return client.member && client.member->rank != failure_->rank;
-         });
+  return came_ < host_.size ||
+         std::any_of(
+             clients_.begin(), clients_.end(),
+             [&](const Client& client) { return client.member && client.member->rank != failure_->rank; });
 }
 
 int StoreServer::poll_timeout() const {

@@ -4,11 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -35,9 +37,9 @@ struct Envelope {
   uint32_t counts_hash = 0;  // of element count and slices
   int64_t elements = 0;
   char label[24] = {};  // cut when longer, not terminated when full
-  friend bool operator==(const Envelope&, const Envelope&) = default;
+  friend bool operator==(const Envelope& a, const Envelope& b) { return std::memcmp(&a, &b, sizeof(a)) == 0; }
 };
-static_assert(sizeof(Envelope) == 64);
+static_assert(sizeof(Envelope) == 64 && std::has_unique_object_representations_v<Envelope>);
 
 std::string describe(const Envelope& e);  // "reduce_scatter 'reduce_grads h.3' #57 of 1024 float32 (sum)"
 // Error{failed_precondition}: "rank 0 runs X, rank 1 runs Y: ..."
@@ -113,7 +115,9 @@ class Transport {
   virtual void on_failure(std::function<void(const Error&)> handler) = 0;
 
   // What this rank does now, for the errors of the others; "" between operations.  Cheap.
-  virtual void note_progress(const Envelope& envelope, bool finished) { (void)envelope, (void)finished; }
+  virtual void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
+    (void)envelope, (void)finished, (void)now_ns;
+  }
   virtual WireBytes wire_bytes() const = 0;
 };
 

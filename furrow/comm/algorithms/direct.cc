@@ -1,6 +1,7 @@
 // Everybody exchanges with everybody: the owner of a slice fetches it from all others and adds in the
 // canonical tree.
 #include <algorithm>
+#include <array>
 
 #include "furrow/comm/algorithms/rows.h"
 
@@ -13,15 +14,30 @@ void for_each_peer(const Team& team, const Fn& fn) {
   for (int i = 1; i < team.size(); ++i) fn((team.self + i) % team.size());
 }
 
+// n values, the usual few of them without an allocation.
+template <class T>
+class Few {
+ public:
+  explicit Few(size_t n) : size_(n), many_(n > kFew ? n : 0) {}
+  T& operator[](size_t i) { return size_ > kFew ? many_[i] : few_[i]; }
+  const T& operator[](size_t i) const { return size_ > kFew ? many_[i] : few_[i]; }
+  std::span<const T> span() const { return {size_ > kFew ? many_.data() : few_.data(), size_}; }
+
+ private:
+  static constexpr size_t kFew = 8;
+  size_t size_;
+  std::array<T, kFew> few_;
+  std::vector<T> many_;
+};
+
 struct Messages {
-  std::vector<Call::Incoming> incoming;   // by index in the team; own one unused
-  std::vector<const std::byte*> sources;  // by index in the team
+  explicit Messages(const Team& team) : incoming(team.ranks.size()), sources(team.ranks.size()) {}
+  Few<Call::Incoming> incoming;   // by index in the team; own one unused
+  Few<const std::byte*> sources;  // by index in the team
 };
 
 Messages expect_from_all(Call& call, const Team& team, Step step, size_t bytes) {
-  Messages m;
-  m.incoming.resize(team.ranks.size());
-  m.sources.resize(team.ranks.size());
+  Messages m(team);
   for_each_peer(team, [&](int i) { m.incoming[static_cast<size_t>(i)] = call.expect(team[i], step, bytes); });
   return m;
 }
@@ -67,7 +83,7 @@ void all_reduce_piece(Call& call, const Team& team, std::span<const std::byte> i
   for_each_peer(team, [&](int i) {
     destinations.push_back(writes.incoming[static_cast<size_t>(i)].window.bytes.data());
   });
-  reduce_tree(call.reduce_kind(), call.elements(own.bytes), reads.sources, destinations);
+  reduce_tree(call.reduce_kind(), call.elements(own.bytes), reads.sources.span(), destinations);
   close_all(call, team, reads);
   close_all(call, team, writes);
   call.wait_all();
@@ -111,7 +127,7 @@ void reduce(Call& call, const Team& team) {
   Messages m = expect_from_all(call, team, 0, call.c.in.size());
   open_all(call, team, call.c.in.data(), m);
   std::byte* const destination[] = {call.c.out.data()};
-  reduce_tree(call.reduce_kind(), call.elements(call.c.in.size()), m.sources, destination);
+  reduce_tree(call.reduce_kind(), call.elements(call.c.in.size()), m.sources.span(), destination);
   close_all(call, team, m);
 }
 
@@ -153,7 +169,7 @@ void direct_reduce_scatter(Call& call, const Team& team, std::span<const std::by
   std::byte* const destination[] = {out.data()};
   ReduceKind unfinished = call.reduce_kind();
   unfinished.ranks = 1;
-  reduce_tree(unfinished, call.elements(out.size()), m.sources, destination);
+  reduce_tree(unfinished, call.elements(out.size()), m.sources.span(), destination);
   close_all(call, team, m);
   call.wait_all();
 }
@@ -174,7 +190,7 @@ bool fits_always(const Call&) { return true; }
 bool always_canonical(const Call&) { return true; }
 
 void run_direct(Call& call) {
-  const Team team = call.everybody();
+  const Team& team = call.everybody();
   const auto slice = [&](int r) { return call.slice(r); };
   switch (call.c.kind) {
     case CollectiveKind::kAllReduce:
@@ -207,14 +223,14 @@ void run_direct(Call& call) {
 bool fits_flat(const Call& call) { return call.c.kind == CollectiveKind::kAllReduce; }
 
 void run_flat(Call& call) {
-  const Team team = call.everybody();
+  const Team& team = call.everybody();
   const std::span<const std::byte> in = call.publishable(call.c.in);
   for_each_peer(team, [&](int i) { call.later(call.send(i, 0, in)); });
   Messages m = expect_from_all(call, team, 0, in.size());
   open_all(call, team, in.data(), m);
   const std::span<std::byte> sum = call.take(in.size());
   std::byte* const destination[] = {sum.data()};
-  reduce_tree(call.reduce_kind(), call.elements(in.size()), m.sources, destination);
+  reduce_tree(call.reduce_kind(), call.elements(in.size()), m.sources.span(), destination);
   close_all(call, team, m);
   call.wait_all();  // peers may still read `in`, which may be `out`
   copy(sum, call.c.out);

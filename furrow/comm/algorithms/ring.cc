@@ -48,7 +48,7 @@ bool fits_ring(const Call& call) {
 }
 
 void run_ring(Call& call) {
-  const Team team = call.everybody();
+  const Team& team = call.everybody();
   const auto slice = [&](int r) { return call.slice(r); };
   const auto share = [&](int r) { return Call::share(call.payload(), r, team.size()); };
   std::span<std::byte> mine = call.c.out;

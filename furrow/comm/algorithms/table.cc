@@ -77,9 +77,9 @@ AlgorithmTable AlgorithmTable::built_in() {
     const auto entry = [&](int ranks, int64_t bytes, int algorithm) {
       return Entry{CollectiveKind::kAllReduce, wires, ranks, bytes, algorithm};
     };
-    table.set(CollectiveKind::kAllReduce, wires, 2, {entry(2, 16384, flat)});
-    table.set(CollectiveKind::kAllReduce, wires, 8, {entry(8, 4096, flat)});
-    table.set(CollectiveKind::kAllReduce, wires, kMostRanks, {entry(kMostRanks, 1024, flat)});
+    table.set(CollectiveKind::kAllReduce, wires, 2, {entry(2, 4096, flat)});
+    table.set(CollectiveKind::kAllReduce, wires, 8, {entry(8, 2048, flat)});
+    table.set(CollectiveKind::kAllReduce, wires, kMostRanks, {entry(kMostRanks, 512, flat)});
   }
   return table;
 }

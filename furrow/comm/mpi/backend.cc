@@ -49,12 +49,13 @@ class MpiGroup : public GroupBackend {
     guard_operation(
         communicator_, spec_, [&] { return envelope; },
         [&] {
-          communicator_.note(spec_, envelope, false);
+          communicator_.note(spec_, envelope, false, started_ns);
           exchange.run(sends);
           for (; last && !sends.empty(); sends.pop_front()) finish(sends.front(), deadline_ns);
-          communicator_.note(spec_, envelope, true);
         });
-    record_operation(communicator_, spec_, c, exchange.moved(), started_ns);
+    const int64_t finished_ns = system_clock().monotonic_ns();
+    communicator_.note(spec_, envelope, true, finished_ns);
+    costs_.add(c, 0, exchange.moved(), finished_ns - started_ns);
   }
 
   void finish(const MpiSend& send, int64_t deadline_ns) {
@@ -64,6 +65,7 @@ class MpiGroup : public GroupBackend {
   Communicator& communicator_;
   const GroupSpec spec_;
   MpiGroupWires group_;
+  GroupCosts costs_{communicator_, spec_};
 };
 
 class MpiBackend : public Backend {
