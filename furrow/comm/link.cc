@@ -11,7 +11,7 @@
 namespace furrow::comm {
 namespace {
 
-constexpr int64_t kBucketNs = 1'000'000;
+constexpr int64_t kBucketNs = 5'000'000;  // a sender that wakes late makes up for it
 
 struct Unit {
   std::string_view name;
@@ -62,11 +62,9 @@ int64_t EmulatedLink::duration_ns(int64_t bytes) const {
              : 0;
 }
 
-int64_t EmulatedLink::next_start_ns() const { return out_free_ns_ - kBucketNs; }
-
 int64_t EmulatedLink::depart(int64_t now_ns, int64_t bytes) {
-  out_free_ns_ = std::max(out_free_ns_, now_ns) + duration_ns(bytes);
-  return out_free_ns_;
+  out_free_ns_ = std::max(out_free_ns_, now_ns - kBucketNs) + duration_ns(bytes);
+  return std::max(out_free_ns_, now_ns);
 }
 
 int64_t EmulatedLink::arrive(int64_t departed_ns, int64_t bytes) {

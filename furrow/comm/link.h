@@ -24,11 +24,11 @@ class EmulatedLink {
  public:
   explicit EmulatedLink(LinkSpec spec) : spec_(spec) {}
 
-  // When the next frame may be handed to the system: a little (a token bucket of one millisecond) before it
-  // departs.
-  int64_t next_start_ns() const;
+  // When the next frame may be handed to the system.
+  int64_t next_start_ns() const { return out_free_ns_; }
 
-  // Takes the time that the frame needs on this rank's way out; the moment at which its last byte departs.
+  // Takes the time that the frame needs on this rank's way out (a token bucket: of an idle link, the last
+  // milliseconds count); the moment at which its last byte departs.
   int64_t depart(int64_t now_ns, int64_t bytes);
 
   // ... and on its way in; the moment at which its last byte has arrived.

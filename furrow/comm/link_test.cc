@@ -37,13 +37,15 @@ TEST(Link, FramesFollowEachOther) {
   constexpr int64_t kMs = 1'000'000;
   EmulatedLink sender({1000, 5 * kMs}), receiver({1000, 5 * kMs});
   const int64_t start = 1000 * kMs;
-  const int64_t first = sender.depart(start, 10), second = sender.depart(start, 20);
-  EXPECT_EQ(first, start + 10 * kMs);
+  const int64_t first = sender.depart(start, 15), second = sender.depart(start, 20);
+  EXPECT_EQ(first, start + 10 * kMs);  // five milliseconds were in the bucket
   EXPECT_EQ(second, start + 30 * kMs);
-  EXPECT_EQ(sender.next_start_ns(), start + 29 * kMs);  // the bucket
-  EXPECT_EQ(receiver.arrive(first, 10), start + 15 * kMs);
+  EXPECT_EQ(sender.next_start_ns(), second);
+  EXPECT_EQ(receiver.arrive(first, 15), start + 15 * kMs);
   EXPECT_EQ(receiver.arrive(second, 20), start + 35 * kMs);
-  EXPECT_EQ(sender.depart(start + 100 * kMs, 1), start + 101 * kMs);  // idle in between: nothing saved up
+  EXPECT_EQ(sender.depart(start + 100 * kMs, 6),
+            start + 101 * kMs);  // idle in between: no more than the bucket
+  EXPECT_EQ(sender.depart(start + 200 * kMs, 1), start + 200 * kMs);  // never before it was sent
 }
 
 // Two senders at once to one receiver: its link carries one after the other.

@@ -1,11 +1,13 @@
 #include "furrow/comm/tcp_transport.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <ctime>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/silent_thread.h"
 #include "furrow/comm/transports.h"
@@ -21,11 +23,23 @@ constexpr int64_t kBackgroundAfterNs =
     kMs;  // who posts usually waits at once, and then moves everything itself
 constexpr size_t kBackgroundBytes = 64 * 1024;  // less than that waits in the system's buffers
 
+constexpr int64_t kSpinNs = 30'000;  // before sleeping, where ranks are pinned to cores of their own
+
 // Between a connection's end and the verdict: the store, which sees the same end, knows more about it.
 constexpr int64_t kGraceNs = 200 * kMs;
 
 int64_t now_ns() { return system_clock().monotonic_ns(); }
 int64_t monotonic_of(int64_t unix_ns) { return now_ns() + unix_ns - system_clock().unix_ns(); }
+
+// Spinning pays where the peer runs at the same time, not where it waits for this core.
+int64_t spin_ns(const Roster& roster) {
+  const std::string& host = roster.ranks[static_cast<size_t>(roster.rank)].host;
+  const auto here = std::count_if(roster.ranks.begin(), roster.ranks.end(),
+                                  [&](const RankInfo& info) { return info.host == host; });
+  const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
+  const bool pinned = core_count() < cores;
+  return pinned && here <= cores ? kSpinNs : 0;
+}
 
 void poll_until(std::vector<pollfd>& polls, int64_t until_ns) {
   const int64_t left = std::max<int64_t>(0, until_ns - now_ns());
@@ -39,6 +53,7 @@ TcpTransport::TcpTransport(const JoinContext& context, std::vector<TcpSockets> s
     : roster_(context.roster),
       emulated_(context.tcp.link.emulated()),
       frame_bytes_(emulated_ ? kEmulatedFrameBytes : kFrameBytes),
+      spin_ns_(emulated_ ? 0 : spin_ns(roster_)),
       peers_(sockets.size()),
       ended_ns_(sockets.size()),
       link_(context.tcp.link),
@@ -134,8 +149,12 @@ void TcpTransport::wait(Ticket ticket, int64_t deadline_ns) {
   if (needs_background()) arm_background();
 }
 
-// Until a connection moves, a failure, or the time.
+// Until a connection moves, a failure, or the time.  A peer that is at work answers sooner than a sleeper
+// wakes.
 void TcpTransport::sleep(std::unique_lock<std::mutex>& lock, int64_t until_ns) {
+  for (const int64_t spin_until = now_ns() + spin_ns_; now_ns() < spin_until && !failed_;) {
+    if (progress()) return;
+  }
   std::vector<pollfd> polls = {waiter_wakeup_.poll_entry()};
   for (const auto& peer : peers_) {
     if (peer) peer->add_polls(polls);

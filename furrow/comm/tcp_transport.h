@@ -82,6 +82,7 @@ class TcpTransport : public Transport {
   const Roster roster_;
   const bool emulated_;
   const size_t frame_bytes_;
+  const int64_t spin_ns_;
   const Wakeup waiter_wakeup_, watch_wakeup_;
 
   mutable std::mutex mutex_;

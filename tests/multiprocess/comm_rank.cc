@@ -1,7 +1,7 @@
 // One rank over comm alone, for the tests of launchers and faults: joins, runs all-reduces, leaves.
 //
 //   comm_rank [--steps N] [--elements N] [--transport auto|tcp|shm] [--timeout S] [--throttle T] [--digest D]
-//             [--interface I] [--announce N] [--fault KIND --fault-rank R --fault-step N]
+//             [--algorithm A] [--interface I] [--announce N] [--fault KIND --fault-rank R --fault-step N]
 //
 // KIND: throw (an Error of its own), exit (ends quietly), close (shuts every socket down), stall (computes
 // for ever). Prints "joined ..." and, after --announce steps, "running"; at the end "done" with what crossed
@@ -84,6 +84,7 @@ comm::JoinOptions options_of(const Arguments& arguments) {
   options.comm.transport = arguments.text("transport", "auto");
   options.comm.train_timeout_seconds = arguments.number("timeout", 60);
   options.comm.init_timeout_seconds = 60;
+  options.comm.algorithm = arguments.text("algorithm", "auto");
   options.comm.throttle = arguments.text("throttle");
   options.comm.interface = arguments.text("interface");
   options.config_digest = arguments.text("digest");
