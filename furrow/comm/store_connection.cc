@@ -9,11 +9,14 @@
 namespace furrow::comm {
 
 bool StoreConnection::flush() {
-  while (!outbox_.empty()) {
-    const ssize_t count = ::send(socket_.descriptor(), outbox_.data(), outbox_.size(), MSG_NOSIGNAL);
+  while (sent_ < outbox_.size()) {
+    const ssize_t count =
+        ::send(socket_.descriptor(), outbox_.data() + sent_, outbox_.size() - sent_, MSG_NOSIGNAL);
     if (count < 0) return errno == EAGAIN || errno == EINTR;
-    outbox_.erase(0, static_cast<size_t>(count));
+    sent_ += static_cast<size_t>(count);
   }
+  outbox_.clear();
+  sent_ = 0;
   return true;
 }
 

@@ -29,6 +29,7 @@ class StoreConnection {
   Socket socket_;
   StoreInbox inbox_;
   std::string outbox_;
+  size_t sent_ = 0;  // of it
 };
 
 }  // namespace furrow::comm

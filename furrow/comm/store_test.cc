@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <array>
 #include <functional>
 #include <latch>
 #include <thread>
@@ -229,6 +230,20 @@ TEST(Store, AnotherTokenIsToldApartFromNobody) {
   EXPECT_THAT(refused.what(), HasSubstr("there is a furrow with another token"));
   const Error nobody = error_of([&] { Store({"127.0.0.1", {1}}, other, member(1, 2), 5'000, soon); });
   EXPECT_THAT(nobody.what(), HasSubstr("no store of rank 0 at 127.0.0.1"));
+}
+
+// The server's half: whoever cannot prove to hold the token gets no proof back, only the end.
+TEST(Store, AWrongProofEndsTheConnection) {
+  Fixture fixture(2);
+  const auto guest = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
+  ASSERT_TRUE(guest);
+  std::array<std::byte, 32> opening;
+  receive_all(*guest, opening, in_seconds(20), "the store");
+  const std::array<std::byte, 48> wrong{};
+  send_all(*guest, wrong, in_seconds(20), "the store");
+  std::byte proof;
+  EXPECT_EQ(error_of([&] { receive_all(*guest, std::span(&proof, 1), in_seconds(20), "the store"); }).code(),
+            ErrorCode::kUnavailable);
 }
 
 TEST(Store, IsFoundBehindAPortThatSomebodyElseHas) {
