@@ -14,6 +14,7 @@
 #include "furrow/comm/algorithm.h"
 #include "furrow/comm/engine.h"
 #include "furrow/comm/group_state.h"
+#include "furrow/comm/progress_note.h"
 
 namespace furrow::comm {
 
@@ -41,11 +42,8 @@ struct Communicator::Impl {
   std::atomic<bool> aborted{false};
   bool aborted_here = false;
 
-  mutable std::mutex progress_mutex;
-  Envelope operation;
-  const GroupSpec* group = nullptr;  // null before the first operation; groups stay
-  std::atomic<bool> finished{false};
-  int64_t started_ns = 0;
+  ProgressNote progress;
+  std::atomic<const GroupSpec*> progress_group{nullptr};  // groups stay
 
   std::vector<std::unique_ptr<Transport>> transports;  // after what abort() uses: their threads may call it
   std::vector<Transport*> routes;                      // by rank; null for the own one
@@ -167,19 +165,18 @@ void Communicator::check_alive() const {
 
 void Communicator::note(const GroupSpec& group, const Envelope& operation, bool finished, int64_t now_ns) {
   for (const auto& transport : impl_->transports) transport->note_progress(operation, finished, now_ns);
-  impl_->finished.store(finished, std::memory_order_relaxed);
-  if (finished) return;
-  const std::lock_guard lock(impl_->progress_mutex);
-  impl_->operation = operation;
-  impl_->group = &group;
-  impl_->started_ns = now_ns;
+  if (finished) return impl_->progress.end(now_ns);
+  impl_->progress_group.store(&group, std::memory_order_relaxed);
+  impl_->progress.begin(operation, now_ns);
 }
 
 Progress Communicator::progress() const {
-  const std::lock_guard lock(impl_->progress_mutex);
-  if (impl_->group == nullptr) return {};
-  return {describe(impl_->operation), impl_->group->name, impl_->operation.sequence, impl_->finished.load(),
-          impl_->started_ns};
+  std::optional<ProgressNote::State> state = impl_->progress.read();
+  const GroupSpec* group = impl_->progress_group.load();
+  while (!state && group != nullptr) state = impl_->progress.read();  // the next one is just beginning
+  if (!state) return {};
+  return {describe(state->operation), group->name, state->operation.sequence, state->finished,
+          state->changed_ns};
 }
 
 Ledger& Communicator::ledger() { return impl_->ledger; }

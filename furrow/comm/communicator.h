@@ -39,7 +39,7 @@ struct Progress {
   std::string group;
   uint64_t sequence = 0;
   bool finished = false;
-  int64_t started_ns = 0;  // Clock::monotonic_ns
+  int64_t changed_ns = 0;  // when it started or finished, Clock::monotonic_ns, to some ms
 };
 
 // Thread safe.  Not movable: groups point to it.

@@ -21,6 +21,9 @@ namespace {
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kMsPerSecond = 1'000;
 
+// Of a time limit: a little less, because the watch knows more of a stopped rank than those that wait for it.
+constexpr int64_t kSilenceMsPerSecond = 900;
+
 // Another network namespace is another host, whatever else is shared: the ranks of one reach each other over
 // its links.
 std::string network_namespace() {
@@ -122,7 +125,7 @@ class Joined : public Membership {
     parse_link(options_.comm.throttle);  // refused before anybody waits
     const int64_t deadline_ns =
         system_clock().monotonic_ns() + options_.comm.init_timeout_seconds * kSecondNs;
-    const int64_t silence_ms = options_.comm.train_timeout_seconds * kMsPerSecond;
+    const int64_t silence_ms = options_.comm.train_timeout_seconds * kSilenceMsPerSecond;
     const Secret secret(world_.token);
     const Member self = self_of(world_, options_);
     StoreAddress where{world_.master_address, rendezvous_ports(world_)};
@@ -215,7 +218,7 @@ class Joined : public Membership {
     if (progress.operation.empty()) return {};
     return {fmt::format("{} in group {}, {}begun", progress.operation, progress.group,
                         progress.finished ? "finished, " : ""),
-            progress.started_ns};
+            progress.changed_ns};
   }
 
   World world_;

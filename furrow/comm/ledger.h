@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <tuple>
@@ -26,19 +27,24 @@ struct LedgerRow {
   int64_t busy_ns = 0;      // from start to end of each, waiting for peers included
 };
 
-// Thread safe.
+// Thread safe; add() from one thread at a time.
 class Ledger {
  public:
+  class Entry;
+  Ledger();
+  ~Ledger();
+
   // The row of a kind and label, to add to; it stays.
-  LedgerRow& row(const std::string& group, CollectiveKind kind, const std::string& label);
-  void add(LedgerRow& row, const LedgerRow& cost);
-  std::vector<LedgerRow> rows() const;  // with calls; by group, kind, label
-  void clear();                         // every total is 0 again
+  Entry& entry(const std::string& group, CollectiveKind kind, const std::string& label);
+  static void add(Entry& entry, const LedgerRow& cost);
+  static const std::string& label(const Entry& entry);
+
+  std::vector<LedgerRow> rows() const;  // those with calls; by group, kind, label
+  void clear();                         // every total is 0 again; between operations
 
  private:
-  using Key = std::tuple<std::string, CollectiveKind, std::string>;
   mutable std::mutex mutex_;
-  std::map<Key, LedgerRow> rows_;
+  std::map<std::tuple<std::string, CollectiveKind, std::string>, std::unique_ptr<Entry>> entries_;
 };
 
 }  // namespace furrow::comm

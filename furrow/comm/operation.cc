@@ -52,10 +52,11 @@ void GroupCosts::add(const Collective& c, int algorithm, const WireBytes& wire, 
   cost.wire_bytes = outgoing ? wire.sent + wire.overhead_sent : wire.received + wire.overhead_received;
   cost.bound_bytes = bound_bytes(c, group_.rank, static_cast<int>(group_.members.size()));
   cost.busy_ns = busy_ns;
-  LedgerRow*& row = rows_[static_cast<size_t>(c.kind)];
-  if (row == nullptr || row->label != c.label)
-    row = &communicator_.ledger().row(group_.name, c.kind, c.label);
-  communicator_.ledger().add(*row, cost);
+  Ledger::Entry*& entry = entries_[static_cast<size_t>(c.kind)];
+  if (entry == nullptr || Ledger::label(*entry) != c.label) {
+    entry = &communicator_.ledger().entry(group_.name, c.kind, c.label);
+  }
+  Ledger::add(*entry, cost);
 }
 
 }  // namespace furrow::comm

@@ -52,7 +52,7 @@ class GroupCosts {
  private:
   Communicator& communicator_;
   const GroupSpec& group_;
-  std::array<LedgerRow*, kCollectiveKinds> rows_{};  // the last ones used
+  std::array<Ledger::Entry*, kCollectiveKinds> entries_{};  // the last ones used
 };
 
 }  // namespace furrow::comm

@@ -6,7 +6,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
+#include "furrow/comm/progress_note.h"
 #include "furrow/comm/transport.h"
 
 namespace furrow::comm {
@@ -22,30 +24,35 @@ enum class MessageForm : uint32_t {
   kWindow,  // and may be written
 };
 
-// Message t of a lane lies in slot t % kSlots.
+// Message t of a lane lies in slot t % kSlots.  What the receiver of a small message reads comes first, in as
+// few cache lines as it takes; each is a trip between two cores.
 struct alignas(64) Slot {
-  std::atomic<uint64_t> state{0};  // 2t + 1: message t is here; 2t + 2: the receiver is through with it
+  std::atomic<uint64_t> state{0};  // 2t + 1: message t is here; 2t + 2: read or written, unless it is kInline
+  uint64_t channel = 0;
+  uint64_t fingerprint = 0;  // of the envelope
+  uint64_t bytes = 0;
   MessageForm form = MessageForm::kInline;
   uint32_t segment = 0;
-  uint64_t offset = 0;
-  uint64_t bytes = 0;
-  Envelope envelope;
-  std::byte data[kInlineBytes];
+  std::byte data[kInlineBytes];  // kRead, kWindow: the offset, eight bytes
+  Envelope envelope;             // read when the fingerprint differs
 };
 
 struct Lane {
   Slot slots[kSlots];
+  alignas(64) std::atomic<uint64_t> consumed{0};  // messages below it are done: their slots are free
 };
 
-// The operation that a rank is in.  Written by its owner, read by anybody: valid when version is even and the
-// same before and after.
-struct ProgressNote {
-  static constexpr size_t kWords = sizeof(Envelope) / sizeof(uint64_t);
-  std::atomic<uint64_t> version{0};
-  std::atomic<uint64_t> words[kWords] = {};
-  std::atomic<int64_t> changed_ns{0};
-  std::atomic<uint32_t> finished{0};
-};
+// Equal for equal envelopes, and else by chance of 2^-64 only.
+inline uint64_t fingerprint(const Envelope& envelope) {
+  uint64_t words[sizeof(Envelope) / sizeof(uint64_t)];
+  std::memcpy(words, &envelope, sizeof(words));
+  uint64_t sum = 0, odd = 0x9e3779b97f4a7c15;
+  for (const uint64_t word : words) {
+    sum += (word ^ (word >> 29)) * odd;
+    odd += 0x3c6ef372fe94f82a;
+  }
+  return sum;
+}
 
 struct SegmentEntry {
   std::atomic<uint32_t> id{0};  // 0: free

@@ -20,6 +20,7 @@ constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers whi
 // answer.
 constexpr int kSpins = 500;
 constexpr int kYields = 100;
+constexpr uint64_t kTellEvery = kSlots / 4;
 constexpr size_t kKeptStaging = 16;  // blocks
 constexpr int kSpinsCrowded = 20;    // more ranks than cores: whoever is waited for needs this one
 
@@ -27,6 +28,8 @@ constexpr int kSpinsCrowded = 20;    // more ranks than cores: whoever is waited
 void count(std::atomic<int64_t>& total, size_t bytes) {
   total.store(total.load(std::memory_order_relaxed) + static_cast<int64_t>(bytes), std::memory_order_relaxed);
 }
+
+uint32_t bit(uint64_t message) { return 1U << (message % kSlots); }
 
 bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
 
@@ -107,24 +110,31 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
 }
 
 bool SharedTransport::slot_is_free(int peer) {
-  const uint64_t t = senders_[static_cast<size_t>(peer)].published;
-  return t < kSlots || own().lane_to(peer)->slots[t % kSlots].state.load() == 2 * (t - kSlots) + 2;
+  Sender& sender = senders_[static_cast<size_t>(peer)];
+  if (sender.published < sender.consumed + kSlots) return true;
+  sender.consumed = own().lane_to(peer)->consumed.load();
+  return sender.published < sender.consumed + kSlots;
 }
 
 void SharedTransport::publish(int peer, const Outgoing& message) {
   Sender& sender = senders_[static_cast<size_t>(peer)];
   const uint64_t t = sender.published++;
-  Slot& slot = own().lane_to(peer)->slots[t % kSlots];
+  Lane& lane = *own().lane_to(peer);
+  Slot& slot = lane.slots[t % kSlots];
+  slot.channel = message.envelope.channel;
+  slot.fingerprint = fingerprint(message.envelope);
+  slot.bytes = message.bytes.size();
   slot.form = message.form;
   slot.segment = message.location.segment;
-  slot.offset = message.location.offset;
-  slot.bytes = message.bytes.size();
   slot.envelope = message.envelope;
-  if (message.form == MessageForm::kInline && !message.bytes.empty()) {
+  if (message.form != MessageForm::kInline) {
+    std::memcpy(slot.data, &message.location.offset, sizeof(message.location.offset));
+  } else if (!message.bytes.empty()) {
     std::memcpy(slot.data, message.bytes.data(), message.bytes.size());
   }
   slot.state.store(2 * t + 1);
   ring(control(peer));
+  __builtin_prefetch(&lane.slots[(t + 1) % kSlots], 1);  // the peer still has that line
 }
 
 bool SharedTransport::flush(int peer) {
@@ -189,10 +199,10 @@ Slot* SharedTransport::find(int peer, const Envelope& expected, uint64_t* messag
     if (t >= receiver.seen) {
       if (slot.state.load() != 2 * t + 1) return nullptr;
       receiver.seen = t + 1;
-    } else if ((receiver.taken >> (t % kSlots) & 1) != 0) {
+    } else if ((receiver.taken & bit(t)) != 0) {
       continue;
     }
-    if (slot.envelope.channel != expected.channel) continue;
+    if (slot.channel != expected.channel) continue;
     *message = t;
     return &slot;
   }
@@ -200,7 +210,8 @@ Slot* SharedTransport::find(int peer, const Envelope& expected, uint64_t* messag
 }
 
 void SharedTransport::check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes) {
-  if (slot.envelope != expected) throw mismatch_error(roster_.rank, expected, peer, slot.envelope);
+  if (slot.fingerprint != fingerprint(expected))
+    throw mismatch_error(roster_.rank, expected, peer, slot.envelope);
   if (slot.bytes != bytes) {
     throw Error(
         ErrorCode::kFailedPrecondition,
@@ -212,16 +223,27 @@ void SharedTransport::check_message(int peer, const Envelope& expected, const Sl
 // The message is read: its slot is the sender's again.
 void SharedTransport::finish(int peer, uint64_t message) {
   Receiver& receiver = receivers_[static_cast<size_t>(peer)];
-  Slot& slot = control(peer).lane_to(roster_.rank)->slots[message % kSlots];
-  receiver.taken |= 1U << (message % kSlots);
-  slot.state.store(2 * message + 2);
-  ring(control(peer));
-  while (receiver.low < receiver.seen && (receiver.taken >> (receiver.low % kSlots) & 1) != 0) {
-    const Slot& lowest = control(peer).lane_to(roster_.rank)->slots[receiver.low % kSlots];
-    if (lowest.state.load() == 2 * receiver.low + 1) return;  // open
-    receiver.taken &= ~(1U << (receiver.low % kSlots));
+  Lane& lane = *control(peer).lane_to(roster_.rank);
+  Slot& slot = lane.slots[message % kSlots];
+  const bool awaited = slot.form != MessageForm::kInline;
+  if (awaited) slot.state.store(2 * message + 2);
+  receiver.taken |= bit(message);
+  receiver.done |= bit(message);
+  while ((receiver.done & bit(receiver.low)) != 0) {
+    receiver.taken &= ~bit(receiver.low);
+    receiver.done &= ~bit(receiver.low);
     ++receiver.low;
   }
+  const bool worth_telling = receiver.low % kTellEvery == 0;  // the line goes to and fro between two cores
+  if (worth_telling) lane.consumed.store(receiver.low);
+  if (awaited || worth_telling) ring(control(peer));
+}
+
+std::byte* SharedTransport::bytes_of(int peer, Slot& slot) {
+  if (slot.form == MessageForm::kInline || slot.bytes == 0) return slot.data;
+  Location location{slot.segment, 0};
+  std::memcpy(&location.offset, slot.data, sizeof(location.offset));
+  return resolve(peer, location, slot.bytes);
 }
 
 bool SharedTransport::receive_posted(int peer, uint64_t id) {
@@ -233,10 +255,7 @@ bool SharedTransport::receive_posted(int peer, uint64_t id) {
     if (slot == nullptr) return false;
     check_message(peer, posted.envelope, *slot, posted.bytes.size());
     if (!posted.bytes.empty()) {
-      const std::byte* source = slot->form == MessageForm::kInline
-                                    ? slot->data
-                                    : resolve(peer, {slot->segment, slot->offset}, slot->bytes);
-      std::memcpy(posted.bytes.data(), source, posted.bytes.size());
+      std::memcpy(posted.bytes.data(), bytes_of(peer, *slot), posted.bytes.size());
     }
     count(received_, posted.bytes.size());
     finish(peer, message);
@@ -265,11 +284,8 @@ Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, i
     return false;
   });
   check_message(peer, envelope, *slot, bytes);
-  receivers_[static_cast<size_t>(peer)].taken |= 1U << (message % kSlots);
-  std::byte* data = slot->data;
-  if (slot->form != MessageForm::kInline && bytes > 0) {
-    data = resolve(peer, {slot->segment, slot->offset}, slot->bytes);
-  }
+  receivers_[static_cast<size_t>(peer)].taken |= bit(message);
+  std::byte* data = bytes_of(peer, *slot);
   if (slot->form != MessageForm::kWindow) count(received_, bytes);
   return {{data, bytes}, peer, message};
 }
@@ -355,14 +371,10 @@ void SharedTransport::look_up(int peer, bool gone, const Envelope* expected, int
 
 // A peer that waits for this rank too, in another operation, will never send anything.
 void SharedTransport::check_same_operation(int peer, const Envelope& expected) {
-  const ProgressNote& note = control(peer).progress;
-  const uint64_t version = note.version.load();
-  uint64_t words[ProgressNote::kWords];
-  for (size_t i = 0; i < ProgressNote::kWords; ++i) words[i] = note.words[i].load();
-  if (version % 2 != 0 || note.version.load() != version || note.finished.load() != 0) return;
-  Envelope theirs;
-  std::memcpy(&theirs, words, sizeof(theirs));
-  if (contradicts(expected, theirs)) throw mismatch_error(roster_.rank, expected, peer, theirs);
+  const auto theirs = control(peer).progress.read();
+  if (theirs && !theirs->finished && contradicts(expected, theirs->operation)) {
+    throw mismatch_error(roster_.rank, expected, peer, theirs->operation);
+  }
 }
 
 void SharedTransport::ring(Control& control) {
@@ -374,28 +386,16 @@ void SharedTransport::ring(Control& control) {
 // ---- progress and failure ----
 
 void SharedTransport::note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
-  ProgressNote& note = own().progress;
-  note.changed_ns.store(now_ns, std::memory_order_relaxed);
-  if (finished) return note.finished.store(1, std::memory_order_release);
-  uint64_t words[ProgressNote::kWords];
-  std::memcpy(words, &envelope, sizeof(envelope));
-  const uint64_t version = note.version.load(std::memory_order_relaxed);
-  note.version.store(version + 1, std::memory_order_relaxed);
-  for (size_t i = 0; i < ProgressNote::kWords; ++i) note.words[i].store(words[i], std::memory_order_release);
-  note.finished.store(0, std::memory_order_relaxed);
-  note.version.store(version + 2, std::memory_order_release);
+  if (finished) return own().progress.end(now_ns);
+  own().progress.begin(envelope, now_ns);
 }
 
 std::string SharedTransport::last_progress(int peer) const {
-  const ProgressNote& note = control(peer).progress;
-  if (note.version.load() == 0) return "it had not started any operation";
-  uint64_t words[ProgressNote::kWords];
-  for (size_t i = 0; i < ProgressNote::kWords; ++i) words[i] = note.words[i].load();
-  Envelope envelope;
-  std::memcpy(&envelope, words, sizeof(envelope));
-  const double ago = static_cast<double>(now_ns() - note.changed_ns.load()) * 1e-9;
-  return fmt::format("its last progress: {} {}, {} ago", note.finished.load() != 0 ? "finished" : "started",
-                     describe(envelope), format_seconds(ago));
+  const auto state = control(peer).progress.read();
+  if (!state) return "it had not started any operation";
+  const double ago = std::max(0.0, static_cast<double>(now_ns() - state->changed_ns) * 1e-9);
+  return fmt::format("its last progress: {} {}, {} ago", state->finished ? "finished" : "started",
+                     describe(state->operation), format_seconds(ago));
 }
 
 void SharedTransport::throw_aborted() {

@@ -71,6 +71,7 @@ class SharedTransport : public Transport, public PeerMemory {
   struct Sender {            // to one peer
     uint64_t next = 0;       // number of the next message
     uint64_t published = 0;  // messages below it are in slots
+    uint64_t consumed = 0;   // the lane's, when last looked up
     std::deque<Outgoing> waiting;
     std::deque<std::pair<uint64_t, std::unique_ptr<Memory::Block>>> staged;  // by message
   };
@@ -79,10 +80,11 @@ class SharedTransport : public Transport, public PeerMemory {
     Envelope envelope;
     std::span<std::byte> bytes;
   };
-  struct Receiver {        // from one peer
-    uint64_t low = 0;      // messages below it are done
-    uint64_t seen = 0;     // messages below it were looked at
-    uint32_t taken = 0;    // bit t % kSlots: message t is done or open
+  struct Receiver {      // from one peer
+    uint64_t low = 0;    // messages below it are done
+    uint64_t seen = 0;   // messages below it were looked at
+    uint32_t taken = 0;  // by bit(t): open or done, from low on
+    uint32_t done = 0;
     uint64_t next_id = 0;  // of posted receives
     std::deque<Posted> posted;
   };
@@ -97,6 +99,7 @@ class SharedTransport : public Transport, public PeerMemory {
   void move_on();
   void check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes);
   void finish(int peer, uint64_t message);
+  std::byte* bytes_of(int peer, Slot& slot);
   void collect_staged(Sender& sender, int peer);
   std::unique_ptr<Memory::Block> staging(size_t bytes);
 

@@ -122,7 +122,7 @@ void Store::poll_once() {
     const std::lock_guard lock(mutex_);
     if (connection_.open()) {
       polls.push_back({connection_.socket().descriptor(), connection_.poll_events(), 0});
-      timeout = poll_timeout_ms(next_beat_ns_);
+      timeout = poll_timeout_ms(std::min(next_beat_ns_, heard_ns_ + silence_ns_));
     } else if (loss_) {
       timeout = poll_timeout_ms(loss_due_ns_);
     }
@@ -176,7 +176,7 @@ void Store::check_silence(int64_t now) {
     const std::lock_guard lock(mutex_);
     silent_ns = now - heard_ns_;
   }
-  if (silent_ns <= silence_ns_) return;
+  if (silent_ns < silence_ns_) return;
   lose(ErrorCode::kDeadlineExceeded,
        fmt::format("has been silent for {}: it is stopped, or cut off from the network",
                    format_seconds(static_cast<double>(silent_ns) * 1e-9)));
@@ -226,7 +226,7 @@ void Store::lose(ErrorCode code, const std::string& how) {
     message += "; last progress: " + describe_progress(zero_progress_.text, now_ns() - zero_progress_.at_ns);
   }
   loss_ = Error(code, message);
-  loss_due_ns_ = now_ns() + kGraceMs * kMs;
+  loss_due_ns_ = now_ns() + (code == ErrorCode::kUnavailable ? kGraceMs * kMs : 0);
 }
 
 void Store::record(const Error& error) {

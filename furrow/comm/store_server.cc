@@ -71,7 +71,12 @@ bool StoreServer::lingering(int64_t now) const {
 }
 
 int StoreServer::poll_timeout() const {
-  return poll_timeout_ms(std::min(next_beat_ns_, door_.next_deadline_ns()));
+  int64_t next = std::min(next_beat_ns_, door_.next_deadline_ns());
+  for (const Client& client : clients_) {
+    const bool watched = client.member && !failure_ && !left_[static_cast<size_t>(client.member->rank)];
+    if (watched) next = std::min(next, client.heard_ns + silence_ns_);
+  }
+  return poll_timeout_ms(next);
 }
 
 void StoreServer::poll_once() {
@@ -84,9 +89,10 @@ void StoreServer::poll_once() {
   wakeup_.clear();
   for (Socket& socket : door_.admit()) clients_.emplace_back(std::move(socket));
   for (Client& client : clients_) take_messages(client);
-  if (const int64_t now = now_ns(); now >= next_beat_ns_) {
+  const int64_t now = now_ns();
+  check_silence(now);
+  if (now >= next_beat_ns_) {
     next_beat_ns_ = now + interval_ns_;
-    check_silence(now);
     beat();
   }
   for (Client& client : clients_) {
@@ -249,7 +255,7 @@ void StoreServer::check_silence(int64_t now) {
     const int64_t silent_ns = now - client.heard_ns;
     if (!client.member) {
       if (silent_ns > Door::kPatienceMs * kMs) drop(client);
-    } else if (silent_ns > silence_ns_ && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
+    } else if (silent_ns >= silence_ns_ && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
       fail(ErrorCode::kDeadlineExceeded, client.member->rank,
            fmt::format(
                "{} has been silent for {}: it is stopped, or cut off from the network; last progress: {}",

@@ -314,7 +314,7 @@ TEST(Schema, IsConsistent) {
       EXPECT_EQ(field.get(config), field.default_value);
     }
   }
-  EXPECT_EQ(schema().size(), 13u);
+  EXPECT_EQ(schema().size(), 14u);
 }
 
 TEST(ModelContext, IsSeqLenWhereUnset) {

@@ -100,7 +100,7 @@ TEST_P(CommFaults, Stopped) {
     ASSERT_NO_FATAL_FAILURE(await_running());
     const int64_t since = testing::monotonic_ns();
     ranks_->send(static_cast<size_t>(culprit), SIGSTOP);
-    expect_ends(culprit, since, 2.5, "");
+    expect_ends(culprit, since, 2.5, "has been silent for");
     ranks_->send(static_cast<size_t>(culprit), SIGCONT);  // it learns that it was given up
     EXPECT_GT(ranks_->await_end(static_cast<size_t>(culprit)).exit_status, 0);
   });

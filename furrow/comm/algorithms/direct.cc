@@ -228,11 +228,12 @@ void run_flat(Call& call) {
   for_each_peer(team, [&](int i) { call.later(call.send(i, 0, in)); });
   Messages m = expect_from_all(call, team, 0, in.size());
   open_all(call, team, in.data(), m);
-  const std::span<std::byte> sum = call.take(in.size());
+  // Peers may still read `in`, which may be `out`, unless it went inside the messages.
+  const std::span<std::byte> sum = call.pending().empty() ? call.c.out : call.take(in.size());
   std::byte* const destination[] = {sum.data()};
   reduce_tree(call.reduce_kind(), call.elements(in.size()), m.sources.span(), destination);
   close_all(call, team, m);
-  call.wait_all();  // peers may still read `in`, which may be `out`
+  call.wait_all();
   copy(sum, call.c.out);
 }
 
