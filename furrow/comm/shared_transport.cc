@@ -1,7 +1,6 @@
 #include "furrow/comm/shared_transport.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <cstring>
@@ -9,20 +8,19 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/process.h"
-#include "furrow/base/text.h"
 #include "furrow/comm/futex.h"
 
 namespace furrow::comm {
 namespace {
 
 constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers while asleep
-// Before sleeping: a wake-up through the kernel costs some 50 us.  Yielding lets a peer on the same core
-// answer.
-constexpr int kSpins = 500;
-constexpr int kYields = 100;
+// Before sleeping: longer than a wake-up through the kernel takes, or two ranks put each other to sleep in
+// turns.
+constexpr int64_t kSpinNs = 100'000;
+constexpr int kSpinsPerLook = 64;  // at the clock
 constexpr uint64_t kTellEvery = kSlots / 4;
-constexpr size_t kKeptStaging = 16;  // blocks
-constexpr int kSpinsCrowded = 20;    // more ranks than cores: whoever is waited for needs this one
+constexpr size_t kKeptStaging = 16;    // blocks
+constexpr int64_t kSpinCrowdedNs = 0;  // more ranks than cores: whoever is waited for needs this one
 
 // By its only writer.
 void count(std::atomic<int64_t>& total, size_t bytes) {
@@ -35,19 +33,9 @@ bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
 
 int64_t now_ns() { return system_clock().monotonic_ns(); }
 
-// Same place in the program, another operation?
-bool contradicts(const Envelope& mine, const Envelope& theirs) {
-  constexpr auto kPair = static_cast<uint8_t>(CollectiveKind::kSend);
-  if (mine.kind == kPair || theirs.kind == kPair) return false;
-  if (mine.channel != theirs.channel || mine.sequence != theirs.sequence) return false;
-  Envelope a = mine, b = theirs;
-  a.step = b.step = 0;
-  return a != b;
-}
-
-int spins_for(const std::vector<Control*>& peers) {
+int64_t spin_ns_for(const std::vector<Control*>& peers) {
   const auto ranks = std::count_if(peers.begin(), peers.end(), [](const Control* c) { return c != nullptr; });
-  return ranks <= core_count() ? kSpins : kSpinsCrowded;
+  return ranks <= core_count() ? kSpinNs : kSpinCrowdedNs;
 }
 
 }  // namespace
@@ -57,18 +45,11 @@ Control* make_control(void* bytes) { return new (bytes) Control(); }
 SharedTransport::SharedTransport(Roster roster, std::vector<Control*> controls)
     : roster_(std::move(roster)),
       peers_(std::move(controls)),
-      spins_(spins_for(peers_)),
+      spin_ns_(spin_ns_for(peers_)),
       senders_(peers_.size()),
       receivers_(peers_.size()) {}
 
 SharedTransport::~SharedTransport() = default;
-
-void SharedTransport::leave() noexcept {
-  own().left.store(1);
-  for (Control* peer : peers_) {
-    if (peer != nullptr) ring(*peer);
-  }
-}
 
 // ---- sending ----
 
@@ -323,15 +304,15 @@ template <class Ready>
 void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t deadline_ns,
                                  const Ready& ready) {
   Control& me = own();
-  for (int i = 0; i < spins_ + kYields; ++i) {
-    if (ready()) return;
-    if (me.aborted.load(std::memory_order_relaxed) != 0) break;
-    if (i < spins_) {
+  int64_t end_ns = 0;  // of spinning; the clock is not looked at before the first round is over
+  do {
+    for (int i = 0; i < kSpinsPerLook; ++i) {
+      if (ready()) return;
+      if (me.aborted.load(std::memory_order_relaxed) != 0) break;
       spin_pause();
-    } else {
-      sched_yield();
     }
-  }
+    if (end_ns == 0) end_ns = now_ns() + spin_ns_;
+  } while (me.aborted.load(std::memory_order_relaxed) == 0 && now_ns() < end_ns);
   int64_t looked_ns = now_ns();
   while (true) {
     const uint32_t bell = me.bell.load();
@@ -349,85 +330,6 @@ void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t dea
     look_up(peer, gone, expected, deadline_ns);
   }
   me.sleeping.store(0);
-}
-
-void SharedTransport::look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns) {
-  if (own().aborted.load() != 0) throw_aborted();
-  const auto ended = [&](int r, std::string_view how) {
-    throw Error(ErrorCode::kUnavailable,
-                fmt::format("{} {}; {}", describe(roster_, r), how, last_progress(r)));
-  };
-  for (int r = 0; r < roster_.size(); ++r) {
-    if (r == roster_.rank || peers_[static_cast<size_t>(r)] == nullptr || control(r).left.load() != 0)
-      continue;
-    if (died(r)) ended(r, "ended");
-  }
-  if (gone) ended(peer, "has left");
-  if (expected != nullptr) check_same_operation(peer, *expected);
-  if (now_ns() < deadline_ns) return;
-  throw Error(ErrorCode::kDeadlineExceeded,
-              fmt::format("{} did not answer in time; {}", describe(roster_, peer), last_progress(peer)));
-}
-
-// A peer that waits for this rank too, in another operation, will never send anything.
-void SharedTransport::check_same_operation(int peer, const Envelope& expected) {
-  const auto theirs = control(peer).progress.read();
-  if (theirs && !theirs->finished && contradicts(expected, theirs->operation)) {
-    throw mismatch_error(roster_.rank, expected, peer, theirs->operation);
-  }
-}
-
-void SharedTransport::ring(Control& control) {
-  if (control.sleeping.load() == 0) return;
-  control.bell.fetch_add(1);
-  futex_wake(control.bell);
-}
-
-// ---- progress and failure ----
-
-void SharedTransport::note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
-  if (finished) return own().progress.end(now_ns);
-  own().progress.begin(envelope, now_ns);
-}
-
-std::string SharedTransport::last_progress(int peer) const {
-  const auto state = control(peer).progress.read();
-  if (!state) return "it had not started any operation";
-  const double ago = std::max(0.0, static_cast<double>(now_ns() - state->changed_ns) * 1e-9);
-  return fmt::format("its last progress: {} {}, {} ago", state->finished ? "finished" : "started",
-                     describe(state->operation), format_seconds(ago));
-}
-
-void SharedTransport::throw_aborted() {
-  const int from = static_cast<int>(own().aborted.load()) - 1;
-  const Control& source = control(from);
-  Error reason(ErrorCode::kCancelled, fmt::format("aborted by {}", describe(roster_, from)));
-  if (source.reason_ready.load() != 0) {
-    reason = Error(static_cast<ErrorCode>(source.reason_code.load()), source.reason);
-  }
-  if (from != roster_.rank && !handled_.exchange(true) && failure_handler_) failure_handler_(reason);
-  throw reason;
-}
-
-void SharedTransport::abort(const Error& reason) noexcept {
-  const std::lock_guard lock(abort_mutex_);
-  Control& me = own();
-  if (me.aborted.load() == 0 && me.reason_ready.load() == 0) {
-    const std::string_view text = reason.what();
-    const size_t length = std::min(text.size(), kReasonBytes - 1);
-    std::memcpy(me.reason, text.data(), length);
-    me.reason[length] = '\0';
-    me.reason_code.store(static_cast<uint32_t>(reason.code()));
-    me.reason_ready.store(1);
-  }
-  const uint32_t first = me.aborted.load() != 0 ? me.aborted.load() : 1 + static_cast<uint32_t>(roster_.rank);
-  for (Control* peer : peers_) {
-    if (peer == nullptr) continue;
-    uint32_t none = 0;
-    peer->aborted.compare_exchange_strong(none, first);
-    peer->bell.fetch_add(1);
-    futex_wake(peer->bell);
-  }
 }
 
 WireBytes SharedTransport::wire_bytes() const {

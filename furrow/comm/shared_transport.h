@@ -115,7 +115,7 @@ class SharedTransport : public Transport, public PeerMemory {
 
   const Roster roster_;
   const std::vector<Control*> peers_;
-  const int spins_;
+  const int64_t spin_ns_;
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;
   int posted_ = 0;                                       // receives of all peers
