@@ -1,6 +1,6 @@
 # Third-party libraries; docs/dependencies.md says what each is for.  Targets that a module may name in LINK:
 #   fmt::fmt nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus hwy::hwy ZLIB::ZLIB PkgConfig::deflate
-#   PkgConfig::xxhash PkgConfig::sodium mimalloc OpenMP::OpenMP_CXX Threads::Threads torch::torch
+#   PkgConfig::xxhash PkgConfig::sodium mimalloc OpenMP::OpenMP_CXX MPI::MPI_CXX Threads::Threads torch::torch
 #   arrow::arrow arrow::parquet
 include_guard(GLOBAL)
 
@@ -21,6 +21,15 @@ pkg_check_modules(sodium REQUIRED IMPORTED_TARGET libsodium)
 if(NOT FURROW_FUZZ)
   find_package(OpenMP REQUIRED COMPONENTS CXX)
   set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES gomp)
+endif()
+
+# The communication backend mpi; its plugin is compiled against whichever MPI this is, through its C interface.
+if(FURROW_MPI)
+  set(MPI_CXX_SKIP_MPICXX TRUE)
+  find_package(MPI 3.0 COMPONENTS CXX QUIET)
+  if(NOT MPI_CXX_FOUND)
+    message(STATUS "no MPI: libfurrow_mpi.so is not built (Debian: libopenmpi-dev)")
+  endif()
 endif()
 
 if(FURROW_TESTS)

@@ -9,6 +9,7 @@ namespace {
 
 constexpr BackendRow kBackends[] = {
     {"native", "furrow's own algorithms over its transports", &make_native},
+    {"mpi", "the MPI that started the ranks, through libfurrow_mpi.so", &make_mpi},
 };
 
 }  // namespace

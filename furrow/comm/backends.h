@@ -8,5 +8,6 @@
 namespace furrow::comm {
 
 std::unique_ptr<Backend> make_native(Communicator& communicator);
+std::unique_ptr<Backend> make_mpi(Communicator& communicator);  // opens libfurrow_mpi.so
 
 }  // namespace furrow::comm

@@ -48,6 +48,14 @@ bool can_reduce(DType dtype) {
   }
 }
 
+bool order_matters(const Collective& c) {
+  const bool floating =
+      c.dtype == DType::kF64 || c.dtype == DType::kF32 || c.dtype == DType::kF16 || c.dtype == DType::kBF16;
+  const bool reduces = c.kind == CollectiveKind::kAllReduce || c.kind == CollectiveKind::kReduceScatter ||
+                       c.kind == CollectiveKind::kReduce;
+  return floating && reduces && c.reduction != Reduction::kMin && c.reduction != Reduction::kMax;
+}
+
 int64_t bound_bytes(const Collective& c, int rank, int size) {
   const auto in = static_cast<int64_t>(c.in.size()), out = static_cast<int64_t>(c.out.size());
   const auto element = static_cast<int64_t>(dtype_size(c.dtype));

@@ -69,6 +69,9 @@ struct Collective {
   int64_t timeout_ms = 0;  // 0: the communicator's
 };
 
+// Does the order of the terms show in the bits?  Of floating types, where they are added or multiplied.
+bool order_matters(const Collective& c);
+
 // The least that must cross to (all_reduce, reduce_scatter, all_gather, broadcast, all_to_all, recv) or from
 // (reduce, send) this rank, in bytes.  2(n-1)/n of the size for all_reduce, rounded up; (n-1) own slices for
 // reduce_scatter; all slices but the own for all_gather.  Sums over ranks are the bounds of Patarasuk and

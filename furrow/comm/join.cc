@@ -66,9 +66,21 @@ void count_locally(World& world, const std::vector<Member>& members) {
   if (world.node < 0) world.node = nodes[here];
 }
 
+// Settings of furrow's own wires mean nothing to those of an engine.
+void refuse_for_engine(const config::Comm& comm) {
+  const bool throttled = !comm.throttle.empty();
+  if (comm.backend == "native" || (!throttled && comm.algorithm == "auto")) return;
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("comm.{} is about furrow's own backend, and comm.backend is {}: leave out one of them",
+                  throttled ? "throttle" : "algorithm", comm.backend));
+}
+
 CommunicatorOptions communicator_options(const JoinOptions& options) {
   CommunicatorOptions result = options.communicator;
   result.timeout_ms = options.comm.train_timeout_seconds * kMsPerSecond;
+  refuse_for_engine(options.comm);
+  result.backend = options.comm.backend;
   if (options.comm.algorithm != "auto") result.algorithm = options.comm.algorithm;
   return result;
 }

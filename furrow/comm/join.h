@@ -23,7 +23,7 @@ namespace furrow::comm {
 struct JoinOptions {
   config::Comm comm = {};
   std::string config_digest = "";         // of what must be equal on every rank
-  CommunicatorOptions communicator = {};  // timeout_ms and algorithm are taken from `comm`
+  CommunicatorOptions communicator = {};  // timeout_ms, backend and algorithm are taken from `comm`
 };
 
 // This rank's place in a world.  Belongs to one thread; what it gives is as thread safe as it says itself.
@@ -44,7 +44,8 @@ class Membership {
 };
 
 // Waits for every rank.  Error{deadline_exceeded} after comm.init_timeout_seconds names who has not come;
-// Error{failed_precondition}, on every rank, the one that runs another version, commit or configuration.  A
+// Error{failed_precondition}, on every rank, the one that runs another version, commit or configuration;
+// Error{invalid_argument} an algorithm or throttle for a backend that is not ours.  A
 // world of one opens no socket and starts no thread.
 std::unique_ptr<Membership> join(const World& world, const JoinOptions& options);
 

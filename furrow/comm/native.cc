@@ -1,22 +1,17 @@
 // The backend that runs the algorithms of algorithms/ over the transports.
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <array>
-#include <cstring>
 #include <ctime>
 #include <utility>
 
 #include "furrow/base/clock.h"
-#include "furrow/base/hash.h"
 #include "furrow/comm/backends.h"
 #include "furrow/comm/call.h"
 #include "furrow/comm/engine.h"
+#include "furrow/comm/operation.h"
 
 namespace furrow::comm {
 namespace {
 
-constexpr int64_t kMillisecond = 1'000'000;
 constexpr size_t kSmall = 4096;
 
 // Reading the exact clock twice would be a fifth of a small operation.  The coarse one is the same clock, as
@@ -28,23 +23,9 @@ int64_t clock_ns(bool coarse) {
   return now.tv_sec * 1'000'000'000 + now.tv_nsec;
 }
 
-bool is_pair(CollectiveKind kind) { return kind == CollectiveKind::kSend || kind == CollectiveKind::kRecv; }
-
-Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t sequence) {
-  Envelope e;
-  e.channel = group.channel;
-  e.sequence = sequence;
-  e.kind = static_cast<uint8_t>(is_pair(c.kind) ? CollectiveKind::kSend : c.kind);
-  e.dtype = static_cast<uint8_t>(c.dtype);
-  e.reduction = static_cast<uint8_t>(c.reduction);
-  e.root = is_pair(c.kind) ? -1 : c.root_or_peer;
-  // What every rank gives alike: not the counts of all_to_all.
-  if (c.kind != CollectiveKind::kAllToAll) {
-    e.elements = static_cast<int64_t>(std::max(c.in.size(), c.out.size()) / dtype_size(c.dtype));
-    if (!c.counts.empty()) e.counts_hash = static_cast<uint32_t>(xxh3_64(std::as_bytes(std::span(c.counts))));
-  }
-  std::memcpy(e.label, c.label.data(), std::min(c.label.size(), sizeof(e.label)));
-  return e;
+WireBytes operator-(const WireBytes& a, const WireBytes& b) {
+  return {a.sent - b.sent, a.received - b.received, a.overhead_sent - b.overhead_sent,
+          a.overhead_received - b.overhead_received};
 }
 
 // Of the one operation that runs, whatever its group.
@@ -89,13 +70,13 @@ class NativeGroup : public GroupBackend {
   void run_one(const Collective& c, uint64_t sequence, std::vector<Ticket>& sends, bool last) {
     const bool small = std::max(c.in.size(), c.out.size()) <= kSmall;
     const int64_t started_ns = clock_ns(small);
-    const int64_t timeout_ms = c.timeout_ms > 0 ? c.timeout_ms : communicator_.options().timeout_ms;
     Call call({communicator_, spec_, topology_, shared_.scratch}, c, envelope_of(spec_, c, sequence),
-              started_ns + timeout_ms * kMillisecond);
-    guarded(call, [&] {
+              deadline_of(communicator_, c, started_ns));
+    const auto envelope = [&] { return call.envelope(0); };
+    guard_operation(communicator_, spec_, envelope, [&] {
       const int algorithm = choose(call);
       call.set_algorithm(algorithm);
-      communicator_.note(spec_, call.envelope(0), false, started_ns);
+      communicator_.note(spec_, envelope(), false, started_ns);
       algorithm_rows()[static_cast<size_t>(algorithm)].run(call);
       sends.insert(sends.end(), call.pending().begin(), call.pending().end());
       if (!last) return;
@@ -103,8 +84,10 @@ class NativeGroup : public GroupBackend {
     });
     shared_.scratch.release();
     const int64_t finished_ns = clock_ns(small);
-    communicator_.note(spec_, call.envelope(0), true, finished_ns);
-    record(call, finished_ns - started_ns);
+    communicator_.note(spec_, envelope(), true, finished_ns);
+    const WireBytes after = communicator_.wire_bytes();
+    const WireBytes moved = after - std::exchange(shared_.counted, after);
+    costs_.add(c, call.algorithm(), moved, finished_ns - started_ns);
   }
 
   int choose(const Call& call) const {
@@ -116,52 +99,11 @@ class NativeGroup : public GroupBackend {
     return table.choose(call, spec_.canonical);
   }
 
-  void record(const Call& call, int64_t busy_ns) {
-    const Collective& c = call.c;
-    const WireBytes after = communicator_.wire_bytes(), before = std::exchange(shared_.counted, after);
-    const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
-    LedgerRow cost;
-    cost.algorithm = call.algorithm();
-    cost.calls = 1;
-    cost.payload_bytes = static_cast<int64_t>(call.payload());
-    cost.wire_bytes =
-        outgoing ? after.sent + after.overhead_sent - before.sent - before.overhead_sent
-                 : after.received + after.overhead_received - before.received - before.overhead_received;
-    cost.bound_bytes = bound_bytes(c, spec_.rank, call.size());
-    cost.busy_ns = busy_ns;
-    Ledger::Entry*& entry = entries_[static_cast<size_t>(c.kind)];
-    if (entry == nullptr || Ledger::label(*entry) != c.label) {
-      entry = &communicator_.ledger().entry(spec_.name, c.kind, c.label);
-    }
-    Ledger::add(*entry, cost);
-  }
-
-  // An error says where it happened, and ends the work of all ranks.
-  template <class Body>
-  void guarded(const Call& call, const Body& body) {
-    try {
-      communicator_.check_alive();
-      body();
-    } catch (const Error& error) {
-      fail(call, error);
-    } catch (const std::exception& error) {
-      fail(call, Error(ErrorCode::kInternal, error.what()));
-    }
-  }
-
-  [[noreturn]] void fail(const Call& call, const Error& error) {
-    const Error full =
-        error.with_context(fmt::format("{} in group {} on {}", describe(call.envelope(0)), spec_.name,
-                                       describe(communicator_.roster(), communicator_.rank())));
-    communicator_.abort(full);
-    throw full;
-  }
-
   Communicator& communicator_;
   Shared& shared_;
   const GroupSpec spec_;
   const Topology topology_;
-  std::array<Ledger::Entry*, kCollectiveKinds> entries_{};  // the last ones used
+  GroupCosts costs_{communicator_, spec_};
 };
 
 class Native : public Backend {

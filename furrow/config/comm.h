@@ -11,6 +11,7 @@ namespace furrow::config {
 struct Comm {
   int64_t init_timeout_seconds = 300;
   int64_t train_timeout_seconds = 100;
+  std::string backend = "native";
   std::string transport = "auto";
   std::string algorithm = "auto";
   std::string throttle;
@@ -27,6 +28,13 @@ struct Comm {
        .doc =
            "How long one operation may take, and how long a rank may be silent (stopped, or cut off) before "
            "all end. A rank that dies is noticed at once."});
+    v("backend", &Comm::backend,
+      {.effect = Effect::kLayout,
+       .choices = "native|mpi",
+       .doc = "What carries out the operations between ranks. native: furrow itself. mpi: the MPI that "
+              "started the "
+              "ranks (mpirun, srun --mpi), with the same bits; the keys below then serve the ranks' meeting "
+              "only."});
     v("transport", &Comm::transport,
       {.effect = Effect::kLayout,
        .choices = "auto|shm|tcp",

@@ -22,15 +22,6 @@ constexpr AlgorithmRow kAlgorithms[] = {
      &never_canonical, &run_hierarchical_ring},
 };
 
-// Only what is added has an order.
-bool order_matters(const Collective& c) {
-  const bool floating =
-      c.dtype == DType::kF64 || c.dtype == DType::kF32 || c.dtype == DType::kF16 || c.dtype == DType::kBF16;
-  const bool reduces = c.kind == CollectiveKind::kAllReduce || c.kind == CollectiveKind::kReduceScatter ||
-                       c.kind == CollectiveKind::kReduce;
-  return floating && reduces && c.reduction != Reduction::kMin && c.reduction != Reduction::kMax;
-}
-
 }  // namespace
 
 std::span<const AlgorithmRow> algorithm_rows() { return kAlgorithms; }

@@ -1,0 +1,90 @@
+// The backend "mpi": groups, and operations one after the other on the communicator's thread.
+#include <algorithm>
+#include <deque>
+
+#include "furrow/base/clock.h"
+#include "furrow/comm/backends.h"
+#include "furrow/comm/engine.h"
+#include "furrow/comm/mpi/exchange.h"
+#include "furrow/comm/operation.h"
+
+namespace furrow::comm {
+namespace {
+
+class MpiGroup : public GroupBackend {
+ public:
+  MpiGroup(Communicator& communicator, MpiWires& wires, GroupSpec spec)
+      : communicator_(communicator), spec_(std::move(spec)), group_{communicator, wires, spec_} {}
+
+  Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) override {
+    size_t bytes = 0;
+    for (const Collective& c : batch) bytes += std::max(c.in.size(), c.out.size());
+    const bool may_inline = static_cast<int64_t>(bytes) <= communicator_.options().inline_bytes;
+    return communicator_.engine().submit(
+        [this, batch = std::move(batch), sequence = std::move(sequence)] { run_all(batch, sequence); },
+        may_inline);
+  }
+
+  void run(const Collective& c, uint64_t sequence) override {
+    communicator_.engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
+  }
+
+  // MPI does not say which of its own it takes.
+  std::string algorithm_of(const Collective& c) const override {
+    return order_matters(c) && !mpi_adds(c, spec_.canonical) ? "direct over MPI" : "MPI";
+  }
+
+ private:
+  // Sends complete at the end, so that an exchange is {send, recv} on both sides.
+  void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {
+    std::deque<MpiSend> sends;
+    for (size_t i = 0; i < batch.size(); ++i) run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
+  }
+
+  void run_one(const Collective& c, uint64_t sequence, std::deque<MpiSend>& sends, bool last) {
+    const int64_t started_ns = system_clock().monotonic_ns();
+    const int64_t deadline_ns = deadline_of(communicator_, c, started_ns);
+    const Envelope envelope = envelope_of(spec_, c, sequence);
+    MpiExchange exchange(group_, c, envelope, deadline_ns);
+    guard_operation(
+        communicator_, spec_, [&] { return envelope; },
+        [&] {
+          communicator_.note(spec_, envelope, false, started_ns);
+          exchange.run(sends);
+          for (; last && !sends.empty(); sends.pop_front()) finish(sends.front(), deadline_ns);
+        });
+    const int64_t finished_ns = system_clock().monotonic_ns();
+    communicator_.note(spec_, envelope, true, finished_ns);
+    costs_.add(c, 0, exchange.moved(), finished_ns - started_ns);
+  }
+
+  void finish(const MpiSend& send, int64_t deadline_ns) {
+    for (const MpiHandle request : send.requests) group_.wires.wait(request, deadline_ns, send.whom);
+  }
+
+  Communicator& communicator_;
+  const GroupSpec spec_;
+  MpiGroupWires group_;
+  GroupCosts costs_{communicator_, spec_};
+};
+
+class MpiBackend : public Backend {
+ public:
+  explicit MpiBackend(Communicator& communicator) : communicator_(communicator), wires_(communicator) {}
+  std::string_view name() const override { return "mpi"; }
+  std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
+    return std::make_unique<MpiGroup>(communicator_, wires_, spec);
+  }
+
+ private:
+  Communicator& communicator_;
+  MpiWires wires_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_mpi(Communicator& communicator) {
+  return std::make_unique<MpiBackend>(communicator);
+}
+
+}  // namespace furrow::comm

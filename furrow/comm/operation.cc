@@ -1,0 +1,62 @@
+#include "furrow/comm/operation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "furrow/base/hash.h"
+
+namespace furrow::comm {
+namespace {
+
+constexpr int64_t kMillisecond = 1'000'000;
+
+}  // namespace
+
+Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t sequence) {
+  Envelope e;
+  e.channel = group.channel;
+  e.sequence = sequence;
+  e.kind = static_cast<uint8_t>(is_pair(c.kind) ? CollectiveKind::kSend : c.kind);
+  e.dtype = static_cast<uint8_t>(c.dtype);
+  e.reduction = static_cast<uint8_t>(c.reduction);
+  e.root = is_pair(c.kind) ? -1 : c.root_or_peer;
+  // Not the counts of all_to_all: those differ.
+  if (c.kind != CollectiveKind::kAllToAll) {
+    e.elements = static_cast<int64_t>(std::max(c.in.size(), c.out.size()) / dtype_size(c.dtype));
+    if (!c.counts.empty()) e.counts_hash = static_cast<uint32_t>(xxh3_64(std::as_bytes(std::span(c.counts))));
+  }
+  std::memcpy(e.label, c.label.data(), std::min(c.label.size(), sizeof(e.label)));
+  return e;
+}
+
+int64_t deadline_of(const Communicator& communicator, const Collective& c, int64_t started_ns) {
+  return started_ns + (c.timeout_ms > 0 ? c.timeout_ms : communicator.options().timeout_ms) * kMillisecond;
+}
+
+void fail_operation(Communicator& communicator, const GroupSpec& group, const Envelope& envelope,
+                    const Error& error) {
+  const Error full = error.with_context(fmt::format("{} in group {} on {}", describe(envelope), group.name,
+                                                    describe(communicator.roster(), communicator.rank())));
+  communicator.abort(full);
+  throw full;
+}
+
+void GroupCosts::add(const Collective& c, int algorithm, const WireBytes& wire, int64_t busy_ns) {
+  const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
+  LedgerRow cost;
+  cost.algorithm = algorithm;
+  cost.calls = 1;
+  cost.payload_bytes = static_cast<int64_t>(std::max(c.in.size(), c.out.size()));
+  cost.wire_bytes = outgoing ? wire.sent + wire.overhead_sent : wire.received + wire.overhead_received;
+  cost.bound_bytes = bound_bytes(c, group_.rank, static_cast<int>(group_.members.size()));
+  cost.busy_ns = busy_ns;
+  Ledger::Entry*& entry = entries_[static_cast<size_t>(c.kind)];
+  if (entry == nullptr || Ledger::label(*entry) != c.label) {
+    entry = &communicator_.ledger().entry(group_.name, c.kind, c.label);
+  }
+  Ledger::add(*entry, cost);
+}
+
+}  // namespace furrow::comm
