@@ -38,7 +38,7 @@ struct MpiGroupWires {
 };
 
 // Whether MPI's own reduction keeps the rules of collective.h.  It promises no order, nothing about NaNs, has
-// no 16-bit floating types, and Open MPI 4.1 adds bytes with saturation where the machine has AVX.
+// no 16-bit floating types, and Open MPI 4.1.4 was seen to add bytes otherwise than modulo 256.
 bool mpi_adds(const Collective& c, bool canonical);
 
 class MpiExchange {
