@@ -257,7 +257,7 @@ Bytes make_input(DType dtype, Reduction reduction, int64_t elements, uint64_t se
 
 bool same(DType dtype, const std::byte* a, const std::byte* b, int64_t elements) {
   const size_t size = dtype_size(dtype);
-  if (std::memcmp(a, b, static_cast<size_t>(elements) * size) == 0) return true;
+  if (elements == 0 || std::memcmp(a, b, static_cast<size_t>(elements) * size) == 0) return true;
   for (int64_t i = 0; i < elements; ++i) {
     const size_t offset = static_cast<size_t>(i) * size;
     if (std::memcmp(a + offset, b + offset, size) == 0) continue;
