@@ -100,6 +100,15 @@ std::vector<std::pair<std::string, std::string>> rank_variables(int rank, int ra
           {"LOCAL_WORLD_SIZE", size}, {"GROUP_RANK", "0"},    {"MASTER_ADDR", "127.0.0.1"}};
 }
 
+// By its path, so that `ps` names the ranks; where the file has been replaced meanwhile, by what still runs.
+std::string own_program() {
+  constexpr const char* kSelf = "/proc/self/exe";
+  std::array<char, 4096> buffer;
+  const ssize_t length = ::readlink(kSelf, buffer.data(), buffer.size());
+  const std::string path(buffer.data(), static_cast<size_t>(std::max<ssize_t>(length, 0)));
+  return path_exists(path) ? path : kSelf;
+}
+
 std::string with_number(std::string word, int rank) {
   constexpr std::string_view kNumber = "{rank}";
   for (size_t at; (at = word.find(kNumber)) != std::string::npos;) {
@@ -207,7 +216,7 @@ void Launch::start() {
 
 RankStart Launch::start_of(int rank) const {
   RankStart start;
-  start.program = request_.program;
+  start.program = request_.program.empty() ? own_program() : request_.program;
   start.words = request_.words;
   start.signals = signals_.before();
   if (!request_.independent) start.environment = rank_variables(rank, request_.ranks);

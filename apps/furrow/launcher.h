@@ -29,7 +29,7 @@ struct LaunchRequest {
   bool quiet = false;             // what ranks print is dropped, errors apart
   // Worlds of one side by side: no rank's variables, and "{rank}" in a word is the number.
   bool independent = false;
-  std::string program = "/proc/self/exe";
+  std::string program;     // empty: this one
   int64_t grace_ms = 900;  // from the first failure until the others are killed
 };
 

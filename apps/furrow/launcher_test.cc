@@ -221,7 +221,7 @@ TEST(Launcher, TheThirdSignalKills) {
 TEST(Launcher, NoRankOutlivesALauncherThatIsKilled) {
   prctl(PR_SET_CHILD_SUBREAPER, 1);  // orphans become ours
   const ChildResult result =
-      run(script("echo ready $$ >&2; exec sleep 1000", 4), signal_when_ready({SIGKILL}, 4));
+      run(script("echo ready $$ >&2; exec sleep 20", 4), signal_when_ready({SIGKILL}, 4));
   EXPECT_EQ(result.signal, SIGKILL);
   for (const std::string& pid : values_of(result.err, "ready")) {
     int status = 0;

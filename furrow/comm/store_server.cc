@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kLongestBeatMs = 250;  // a report of progress is at most so old
-constexpr int64_t kLingerMs = 300;  // much less than the second in which all are to end
+constexpr int64_t kLingerMs = 300;       // much less than the second in which all are to end
 constexpr size_t kLongestHello = 16 * 1024;
 constexpr size_t kMostNamed = 8;
 
