@@ -31,6 +31,7 @@ struct Data {
   std::string trim_characters = " \t";
   std::string unseen_category = "error";
   std::string tokenizer = "char";
+  std::string tokenizer_path;
   double validation_fraction = 0.1;
   double test_fraction = 0;
   bool normalize = true;
@@ -110,9 +111,13 @@ struct Data {
        .doc = "A category that the training file does not have: an error, or none of the inputs is set."});
     v("tokenizer", &Data::tokenizer,
       {.effect = kRecipe,
-       .choices = "char|byte",
+       .choices = "char|byte|gpt2|sentencepiece",
        .only_if = kText,
-       .doc = "char: one token per character that occurs in the text; byte: 256 tokens."});
+       .doc = "char: one token per character that occurs in the text; byte: 256 tokens; gpt2: byte pairs; "
+              "sentencepiece: the pieces of a model, lines are sentences."});
+    v("tokenizer_path", &Data::tokenizer_path,
+      {.only_if = "data.tokenizer=gpt2|sentencepiece",
+       .doc = "The file of the tokenizer, vocab.bpe (or merges.txt) or tokenizer.model, or its folder."});
     v("validation_fraction", &Data::validation_fraction,
       {.effect = kRecipe,
        .min = 0,

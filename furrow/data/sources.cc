@@ -33,7 +33,7 @@ constexpr SourceKind kSourceKinds[] = {
     {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx, &is_idx},
     {"pack", "a folder that `furrow data pack` wrote", &open_pack, &probe_pack, &is_pack},
     {"table", "rows of a CSV or Parquet file", &open_table, &probe_table, &is_table},
-    {"text", "one text file, as characters or bytes", &open_text, &probe_text, &is_text},
+    {"text", "one text file, as characters, bytes or subwords", &open_text, &probe_text, &is_text},
 };
 
 const SourceKind& kind_of(const DatasetOptions& options) {
@@ -89,6 +89,7 @@ DatasetOptions dataset_options(const config::Config& config) {
           .seed = static_cast<uint64_t>(config.debug.seed),
           .context = config.training.seq_len,
           .tokenizer = data.tokenizer,
+          .tokenizer_path = data.tokenizer_path,
           .normalize = data.normalize,
           .train_images = data.train_images,
           .train_labels = data.train_labels,
