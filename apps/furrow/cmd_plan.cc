@@ -34,11 +34,8 @@ Planned plan_of(const config::Config& config) {
   planned.classes = shape.classes;
   planned.steps = train::total_steps(config.training, info.train_samples);
   const plan::ModelSpec spec = models::describe(config.model, shape);
-  plan::TrainOptions options;
-  options.microbatch_sizes = train::microbatch_sizes(config.training);
-  options.recompute = train::recompute_units(config.activation_checkpoint, spec);
-  options.optimizer_state_copies = train::optimizer_state_copies(config);
-  planned.program = plan::compile_train(spec, plan::layout_from(config.parallelism, 1), options);
+  planned.program =
+      plan::compile_train(spec, plan::layout_from(config.parallelism, 1), train::train_options(config, spec));
   planned.quote = plan::quote(planned.program, spec);
   return planned;
 }

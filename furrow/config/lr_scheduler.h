@@ -12,6 +12,8 @@ struct LrScheduler {
   int64_t warmup_steps = 0;
   int64_t total_steps = -1;
   double decay_ratio = -1;
+  int64_t step_size = 1000;
+  double gamma = 0.1;
   std::string decay_type = "constant";
   double min_lr_factor = 0;
   double pct_start = 0.3;
@@ -24,13 +26,14 @@ struct LrScheduler {
   template <class V>
   static void fields(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
-    constexpr std::string_view kWarm = "lr_scheduler.decay_type=constant|linear|cosine";
-    constexpr std::string_view kDecay = "lr_scheduler.decay_type=linear|cosine";
+    constexpr std::string_view kWarm = "lr_scheduler.decay_type=constant|linear|sqrt|cosine|step";
+    constexpr std::string_view kDecay = "lr_scheduler.decay_type=linear|sqrt|cosine";
     constexpr std::string_view kCycle = "lr_scheduler.decay_type=one_cycle";
     v("decay_type", &LrScheduler::decay_type,
       {.effect = kRecipe,
-       .choices = "constant|linear|cosine|one_cycle",
-       .doc = "Curve after warm-up; one_cycle is PyTorch's OneCycleLR with cosine annealing."});
+       .choices = "constant|linear|sqrt|cosine|step|one_cycle",
+       .doc = "Curve after warm-up; step falls by gamma every step_size steps; one_cycle is PyTorch's "
+              "OneCycleLR with cosine annealing."});
     v("warmup_steps", &LrScheduler::warmup_steps,
       {.effect = kRecipe, .min = 0, .only_if = kWarm, .doc = "Steps of linear warm-up."});
     v("total_steps", &LrScheduler::total_steps,
@@ -41,6 +44,18 @@ struct LrScheduler {
        .max = 1,
        .only_if = kDecay,
        .doc = "Share of the steps, at the end, over which the rate decays. Negative: all after warm-up."});
+    v("step_size", &LrScheduler::step_size,
+      {.effect = kRecipe,
+       .min = 1,
+       .only_if = "lr_scheduler.decay_type=step",
+       .doc = "Steps, after warm-up, between two falls of the rate."});
+    v("gamma", &LrScheduler::gamma,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1,
+       .above_min = true,
+       .only_if = "lr_scheduler.decay_type=step",
+       .doc = "What the rate is multiplied with at each fall."});
     v("min_lr_factor", &LrScheduler::min_lr_factor,
       {.effect = kRecipe, .min = 0, .max = 1, .only_if = kDecay, .doc = "The last rate as a share of lr."});
     v("pct_start", &LrScheduler::pct_start,
@@ -62,7 +77,9 @@ struct LrScheduler {
        .only_if = kCycle,
        .doc = "The last rate is the first one / final_div_factor."});
     v("cycle_momentum", &LrScheduler::cycle_momentum,
-      {.effect = kRecipe, .only_if = kCycle, .doc = "Move momentum (adamw: beta1) against the rate."});
+      {.effect = kRecipe,
+       .only_if = kCycle,
+       .doc = "Move momentum (adam, adamw, lion: beta1) against the rate."});
     v("base_momentum", &LrScheduler::base_momentum,
       {.effect = kRecipe,
        .min = 0,

@@ -20,7 +20,8 @@ struct Optimizer {
   template <class V>
   static void fields(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
-    v("name", &Optimizer::name, {.effect = kRecipe, .choices = "sgd|adamw", .doc = "The update rule."});
+    v("name", &Optimizer::name,
+      {.effect = kRecipe, .choices = "sgd|adam|adamw|lion", .doc = "The update rule."});
     v("lr", &Optimizer::lr,
       {.effect = kRecipe,
        .min = 0,
@@ -40,25 +41,26 @@ struct Optimizer {
        .min = 0,
        .max = 1,
        .below_max = true,
-       .only_if = "optimizer.name=adamw",
-       .doc = "Decay of the first moment."});
+       .only_if = "optimizer.name=adam|adamw|lion",
+       .doc = "Decay of the first moment; lion: its share of the direction."});
     v("beta2", &Optimizer::beta2,
       {.effect = kRecipe,
        .min = 0,
        .max = 1,
        .below_max = true,
-       .only_if = "optimizer.name=adamw",
-       .doc = "Decay of the second moment."});
+       .only_if = "optimizer.name=adam|adamw|lion",
+       .doc = "Decay of the second moment; lion: of the first."});
     v("eps", &Optimizer::eps,
       {.effect = kRecipe,
        .min = 0,
-       .only_if = "optimizer.name=adamw",
+       .only_if = "optimizer.name=adam|adamw",
        .doc = "Added to the root of the second moment."});
     v("weight_decay", &Optimizer::weight_decay,
       {.effect = kRecipe,
        .min = 0,
-       .doc = "adamw: decoupled decay, times the learning rate; sgd: added to the gradient. Norms and biases "
-              "are exempt."});
+       .doc =
+           "adamw, lion: decoupled decay, times the learning rate; sgd, adam: added to the gradient. Norms "
+           "and biases are exempt."});
   }
   friend bool operator==(const Optimizer&, const Optimizer&) = default;
 };

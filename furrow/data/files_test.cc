@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include <functional>
 #include <numeric>
@@ -74,6 +75,26 @@ TEST(Gunzip, EveryBitFlipIsAnError) {
     file[at] ^= bit;
     EXPECT_EQ(error_of([&] { gunzip(view(file)); }).code(), ErrorCode::kDataLoss) << "byte " << at;
     file[at] ^= bit;
+  }
+}
+
+// RFC 1952, 2.3.1: every optional field of a header, in its order, and the checksum of all of it.
+TEST(Gunzip, AHeaderWithItsOwnChecksumIsChecked) {
+  constexpr uint8_t kHeaderCrc = 2, kExtra = 4, kName = 8, kComment = 16;
+  const ByteVector text = sample_text(), plain = gzip_bytes(text);
+  for (int fields = 0; fields < 8; ++fields) {
+    ByteVector file(plain.begin(), plain.begin() + 10);
+    const auto append = [&](std::initializer_list<uint8_t> bytes) { file.insert(file.end(), bytes); };
+    file[3] = kHeaderCrc;
+    if (fields & 1) file[3] |= kExtra, append({3, 0, 'a', 0, 'b'});
+    if (fields & 2) file[3] |= kName, append({'n', 0});
+    if (fields & 4) file[3] |= kComment, append({'c', 'd', 0});
+    const auto crc = crc32(0, file.data(), static_cast<uInt>(file.size()));
+    append({static_cast<uint8_t>(crc), static_cast<uint8_t>(crc >> 8)});
+    file.insert(file.end(), plain.begin() + 10, plain.end());
+    EXPECT_EQ(contents(gunzip(view(file))), text) << fields;
+    file[4] ^= 1;  // the time: nothing but this checksum covers it
+    EXPECT_THAT(error_of([&] { gunzip(view(file)); }).what(), HasSubstr("damaged gzip header")) << fields;
   }
 }
 

@@ -35,6 +35,23 @@ size_t stated_size(std::span<const std::byte> file) {
               fmt::format("{} (gzip member at byte {}): the file is damaged, fetch it again", what, offset));
 }
 
+// RFC 1952, 2.3: a header may carry the low half of its own CRC-32, which libdeflate skips.  REQUIRES: a
+// member that libdeflate has accepted, so that its header is whole.
+bool header_checksum_differs(std::span<const std::byte> member) {
+  constexpr unsigned kHeaderCrc = 2, kExtra = 4, kName = 8, kComment = 16;
+  const auto byte = [&](size_t i) { return std::to_integer<unsigned>(member[i]); };
+  const unsigned flags = byte(3);
+  if ((flags & kHeaderCrc) == 0) return false;
+  size_t end = 10;
+  if ((flags & kExtra) != 0) end += 2 + byte(end) + 256 * byte(end + 1);
+  for (const unsigned text : {kName, kComment}) {
+    if ((flags & text) == 0) continue;
+    while (member[end] != std::byte{0}) ++end;
+    ++end;
+  }
+  return (libdeflate_crc32(0, member.data(), end) & 0xFFFF) != byte(end) + 256 * byte(end + 1);
+}
+
 // Doubles the buffer, within what `limit` allows; false when it is there already.
 bool grow(CountedBuffer& buffer, size_t used, size_t limit) {
   if (buffer.size() >= limit) return false;
@@ -67,6 +84,7 @@ Bytes gunzip(std::span<const std::byte> file) {
         buffer.size() - written, &member_read, &member_written);
     if (result == LIBDEFLATE_INSUFFICIENT_SPACE && grow(buffer, written, limit)) continue;
     if (result != LIBDEFLATE_SUCCESS) damaged("truncated gzip data, or its checksum differs", read);
+    if (header_checksum_differs(file.subspan(read, member_read))) damaged("damaged gzip header", read);
     read += member_read;
     written += member_written;
   }

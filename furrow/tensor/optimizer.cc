@@ -33,9 +33,9 @@ void sgd_step(const OptimizerSpan& span, const StepParameters& parameters, int t
   kernels::sgd_step(args, threads);
 }
 
-void adamw_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
+void adam_step(const OptimizerSpan& span, const StepParameters& parameters, bool decoupled, int threads) {
   check_sizes(span, 2);
-  kernels::AdamW args;
+  kernels::Adam args;
   args.n = static_cast<int64_t>(span.params.size());
   args.param = span.params.data();
   args.grad = span.gradient.data();
@@ -47,13 +47,39 @@ void adamw_step(const OptimizerSpan& span, const StepParameters& parameters, int
   args.beta2 = parameters.beta2;
   args.eps = parameters.eps;
   args.weight_decay = parameters.weight_decay;
+  args.decoupled = decoupled;
   args.step = parameters.step;
-  kernels::adamw_step(args, threads);
+  kernels::adam_step(args, threads);
+}
+
+void coupled_adam_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
+  adam_step(span, parameters, /*decoupled=*/false, threads);
+}
+
+void adamw_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
+  adam_step(span, parameters, /*decoupled=*/true, threads);
+}
+
+void lion_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
+  check_sizes(span, 1);
+  kernels::Lion args;
+  args.n = static_cast<int64_t>(span.params.size());
+  args.param = span.params.data();
+  args.grad = span.gradient.data();
+  args.exp_avg = span.states[0].data();
+  args.grad_scale = parameters.gradient_factor;
+  args.lr = parameters.lr;
+  args.beta1 = parameters.beta1;
+  args.beta2 = parameters.beta2;
+  args.weight_decay = parameters.weight_decay;
+  kernels::lion_step(args, threads);
 }
 
 constexpr Optimizer kOptimizers[] = {
-    {"adamw", {"exp_avg", "exp_avg_sq"}, &adamw_step},
-    {"sgd", {"momentum_buffer", ""}, &sgd_step},
+    {"adam", 2, &coupled_adam_step},
+    {"adamw", 2, &adamw_step},
+    {"lion", 1, &lion_step},
+    {"sgd", 1, &sgd_step},
 };
 
 }  // namespace

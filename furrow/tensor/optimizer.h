@@ -13,10 +13,11 @@ namespace furrow::tensor {
 // Hyper-parameters of one step.
 struct StepParameters {
   double lr = 0;
-  double momentum = 0;                   // SGD
-  bool nesterov = false;                 // SGD
-  double beta1 = 0, beta2 = 0, eps = 0;  // AdamW
-  double weight_decay = 0;               // SGD: added to the gradient (L2); AdamW: decoupled
+  double momentum = 0;          // SGD
+  bool nesterov = false;        // SGD
+  double beta1 = 0, beta2 = 0;  // Adam, AdamW, Lion
+  double eps = 0;               // Adam, AdamW
+  double weight_decay = 0;      // SGD, Adam: added to the gradient (L2); AdamW, Lion: decoupled
   int64_t step = 1;  // 1 for the first step: bias correction; SGD's momentum buffer starts as the gradient
   float gradient_factor = 1;  // every gradient element is multiplied with it first
 };
@@ -24,17 +25,17 @@ struct StepParameters {
 struct OptimizerSpan {
   std::span<float> params;
   std::span<const float> gradient;
-  std::array<std::span<float>, 2> states;  // as many as Optimizer::states(...) says
+  std::array<std::span<float>, 2> states;  // as many as Optimizer::states says
 };
 
 struct Optimizer {
-  std::string_view name;                   // "adamw"
-  std::array<std::string_view, 2> states;  // "exp_avg", "exp_avg_sq"; "" where fewer
+  std::string_view name;  // a row of plan/optimizer_spec.cc
+  size_t states = 0;      // flat buffers; SGD without momentum takes none
   void (*step)(const OptimizerSpan& span, const StepParameters& parameters, int threads);
 };
 
-// SGD: PyTorch's torch.optim.SGD (dampening 0).  AdamW: Loshchilov and Hutter, "Decoupled weight decay
-// regularization", 2019, as torch.optim.AdamW.
+// As torch.optim's SGD (dampening 0), Adam and AdamW; Lion: Chen et al., "Symbolic discovery of optimization
+// algorithms", 2023.  kernels/optimizer.h has the formulas.
 std::span<const Optimizer> optimizers();
 const Optimizer& find_optimizer(std::string_view name);  // Error{invalid_argument}, lists the known ones
 

@@ -32,13 +32,26 @@ struct Reference {
     param = param - p.lr * g;
   }
 
-  void adamw(const at::Tensor& gradient, const StepParameters& p) {
-    const at::Tensor g = gradient.to(at::kDouble) * p.gradient_factor;
-    param = param * (1 - p.lr * p.weight_decay);
+  void adam(const at::Tensor& gradient, const StepParameters& p, bool decoupled) {
+    at::Tensor g = gradient.to(at::kDouble) * p.gradient_factor;
+    if (!decoupled) g = g + p.weight_decay * param;
+    if (decoupled) param = param * (1 - p.lr * p.weight_decay);
     first = p.beta1 * first + (1 - p.beta1) * g;
     second = p.beta2 * second + (1 - p.beta2) * g * g;
     const double bias1 = 1 - std::pow(p.beta1, p.step), bias2 = 1 - std::pow(p.beta2, p.step);
     param = param - p.lr / bias1 * first / (second.sqrt() / std::sqrt(bias2) + p.eps);
+  }
+
+  void lion(const at::Tensor& gradient, const StepParameters& p) {
+    const at::Tensor g = gradient.to(at::kDouble) * p.gradient_factor;
+    param = param * (1 - p.lr * p.weight_decay) - p.lr * (p.beta1 * first + (1 - p.beta1) * g).sign();
+    first = p.beta2 * first + (1 - p.beta2) * g;
+  }
+
+  void step(std::string_view name, const at::Tensor& gradient, const StepParameters& p) {
+    if (name == "sgd") return sgd(gradient, p);
+    if (name == "lion") return lion(gradient, p);
+    adam(gradient, p, name == "adamw");
   }
 };
 
@@ -59,7 +72,8 @@ std::vector<Case> cases() {
   adamw.eps = 1e-8;
   StepParameters decayed = adamw;
   decayed.weight_decay = 0.1;
-  return {{"sgd", sgd}, {"sgd", momentum}, {"sgd", nesterov}, {"adamw", adamw}, {"adamw", decayed}};
+  return {{"sgd", sgd},       {"sgd", momentum}, {"sgd", nesterov}, {"adamw", adamw},
+          {"adamw", decayed}, {"adam", decayed}, {"lion", decayed}};
 }
 
 // Ten steps over `count` elements cut at `cut`; returns parameters and states.
@@ -67,9 +81,7 @@ std::vector<at::Tensor> ten_steps(const Case& test, int64_t count, int64_t cut, 
   const Optimizer& optimizer = find_optimizer(test.name);
   std::vector<at::Tensor> all{random_tensor({count}, 1)};
   const bool stateless = test.name == "sgd" && test.parameters.momentum == 0;
-  for (const std::string_view state : optimizer.states) {
-    if (!state.empty() && !stateless) all.push_back(at::zeros({count}));
-  }
+  for (size_t s = 0; s < (stateless ? 0 : optimizer.states); ++s) all.push_back(at::zeros({count}));
   StepParameters parameters = test.parameters;
   for (parameters.step = 1; parameters.step <= 10; ++parameters.step) {
     const at::Tensor gradient = random_tensor({count}, 100 + static_cast<uint64_t>(parameters.step));
@@ -93,7 +105,7 @@ TEST(Optimizer, TenStepsFollowTheRule) {
     StepParameters parameters = test.parameters;
     for (parameters.step = 1; parameters.step <= 10; ++parameters.step) {
       const at::Tensor gradient = random_tensor({count}, 100 + static_cast<uint64_t>(parameters.step));
-      test.name == "sgd" ? reference.sgd(gradient, parameters) : reference.adamw(gradient, parameters);
+      reference.step(test.name, gradient, parameters);
     }
     const std::vector<at::Tensor> ours = ten_steps(test, count, count, 1);
     EXPECT_LE(testing::distance(ours[0], reference.param), 4e-6) << test.name;

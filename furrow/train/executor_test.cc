@@ -146,7 +146,7 @@ TEST(NonFinite, LeavesTheModelAlone) {
 
 TEST(Cancelled, NothingIsApplied) {
   const TinyTraining tiny = testing::tiny("mlp");
-  const OptimizerRule rule(tiny.config.optimizer, false);
+  const OptimizerRule rule(tiny.config.optimizer, tiny.config.lr_scheduler);
   ModelState model(tiny.spec, rule.state_names(), 42), untouched(tiny.spec, rule.state_names(), 42);
   CancelToken cancel;
   cancel.cancel();

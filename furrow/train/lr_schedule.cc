@@ -49,6 +49,18 @@ Rates linear(const ScheduleInputs& in, int64_t step) {
   return warmup_stable_decay(in, step, [](double progress) { return 1 - progress; });
 }
 
+Rates square_root(const ScheduleInputs& in, int64_t step) {
+  return warmup_stable_decay(in, step, [](double progress) { return 1 - std::sqrt(progress); });
+}
+
+// PyTorch's StepLR, counted from the end of the warm-up.
+Rates falling_steps(const ScheduleInputs& in, int64_t step) {
+  Rates rates = constant(in, step);
+  const int64_t after = step - std::min<int64_t>(in.schedule.warmup_steps, total_steps_of(in));
+  if (after > 0) rates.lr *= std::pow(in.schedule.gamma, static_cast<double>(after / in.schedule.step_size));
+  return rates;
+}
+
 Rates cosine(const ScheduleInputs& in, int64_t step) {
   return warmup_stable_decay(
       in, step, [](double progress) { return 0.5 * (1 + std::cos(std::numbers::pi * progress)); });
@@ -76,10 +88,8 @@ Rates one_cycle(const ScheduleInputs& in, int64_t step) {
 }
 
 constexpr std::array kSchedules = {
-    Schedule{"constant", &constant},
-    Schedule{"linear", &linear},
-    Schedule{"cosine", &cosine},
-    Schedule{"one_cycle", &one_cycle},
+    Schedule{"constant", &constant}, Schedule{"linear", &linear},      Schedule{"sqrt", &square_root},
+    Schedule{"cosine", &cosine},     Schedule{"step", &falling_steps}, Schedule{"one_cycle", &one_cycle},
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace furrow::train {
 
 struct Rates {
   double lr = 0;
-  double momentum = 0;  // SGD momentum or AdamW beta1; one-cycle moves it the other way
+  double momentum = 0;  // SGD momentum or Adam's and Lion's beta1; one-cycle moves it the other way
 };
 
 struct ScheduleInputs {
@@ -30,10 +30,11 @@ struct Schedule {
 std::span<const Schedule> schedules();
 const Schedule& find_schedule(std::string_view name);  // Error{invalid_argument}, lists the known ones
 
-// constant, linear, cosine: linear warm-up over warmup_steps, then constant, then decay over decay_ratio of
-// the steps (all after warm-up when unset) down to min_lr_factor; the formula is torchtitan's
-// linear_warmup_stable_decay. one_cycle: Smith and Topin, "Super-convergence", 2017, with cosine annealing in
-// two phases, as in PyTorch's OneCycleLR: lr/div_factor -> lr -> lr/div_factor/final_div_factor; momentum max
+// constant, linear, sqrt, cosine: linear warm-up over warmup_steps, then constant, then decay over
+// decay_ratio of the steps (all after warm-up when unset) down to min_lr_factor; the formula is torchtitan's
+// linear_warmup_stable_decay. step: after warm-up times gamma every step_size steps, PyTorch's StepLR.
+// one_cycle: Smith and Topin, "Super-convergence", 2017, with cosine annealing in two phases, as in PyTorch's
+// OneCycleLR: lr/div_factor -> lr -> lr/div_factor/final_div_factor; momentum max
 // -> base -> max.
 Rates rates_at(const ScheduleInputs& inputs, int64_t step);
 

@@ -84,6 +84,25 @@ TEST(LrSchedule, CosineIsHalfWayAtHalfTime) {
   EXPECT_NEAR(f.at(50, 100).lr, 0.05, 1e-12);
 }
 
+// 1 - sqrt(progress): a quarter of the way down the rate has fallen by half.
+TEST(LrSchedule, SqrtFallsFastFirst) {
+  Fixture f = fixture("sqrt");
+  EXPECT_NEAR(f.at(25, 100).lr, 0.05, 1e-12);
+  EXPECT_NEAR(f.at(1000, 100).lr, 0, 1e-15);
+  f.schedule.min_lr_factor = 0.2;
+  EXPECT_NEAR(f.at(25, 100).lr, 0.1 * (0.2 + 0.8 * 0.5), 1e-12);
+}
+
+// torch.optim.lr_scheduler.StepLR(step_size=3, gamma=0.5) after two steps of warm-up.
+TEST(LrSchedule, StepFallsByGammaAfterTheWarmUp) {
+  Fixture f = fixture("step");
+  f.schedule.warmup_steps = 2;
+  f.schedule.step_size = 3;
+  f.schedule.gamma = 0.5;
+  const double expected[] = {0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025};
+  for (int step = 0; step < 9; ++step) EXPECT_NEAR(f.at(step, 10).lr, expected[step], 1e-15) << step;
+}
+
 TEST(LrSchedule, TotalStepsOfTheScheduleWins) {
   Fixture f = fixture("linear");
   f.schedule.total_steps = 20;

@@ -1,20 +1,13 @@
 #include "furrow/train/optimizer_rule.h"
 
+#include "furrow/plan/optimizer_spec.h"
+
 namespace furrow::train {
 
-OptimizerRule::OptimizerRule(const config::Optimizer& config, bool moving_momentum)
-    : config_(config), kernel_(&tensor::find_optimizer(config.name)) {
-  has_states_ = config_.name != "sgd" || config_.momentum != 0 || moving_momentum;
-}
-
-std::vector<std::string> OptimizerRule::state_names() const {
-  std::vector<std::string> names;
-  if (!has_states_) return names;
-  for (std::string_view name : kernel_->states) {
-    if (!name.empty()) names.emplace_back(name);
-  }
-  return names;
-}
+OptimizerRule::OptimizerRule(const config::Optimizer& config, const config::LrScheduler& schedule)
+    : config_(config),
+      kernel_(&tensor::find_optimizer(config.name)),
+      states_(plan::optimizer_states(config, schedule)) {}
 
 tensor::StepParameters OptimizerRule::parameters(int64_t step, const Rates& rates, double gradient_factor,
                                                  bool decay) const {

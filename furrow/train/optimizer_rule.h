@@ -13,9 +13,9 @@ namespace furrow::train {
 
 class OptimizerRule {
  public:
-  // `moving_momentum`: the schedule sets the momentum of each step.  Error{invalid_argument}: unknown name.
-  OptimizerRule(const config::Optimizer& config, bool moving_momentum);
-  std::vector<std::string> state_names() const;  // "exp_avg", "exp_avg_sq"; SGD without momentum: none
+  // Error{invalid_argument}: unknown name.
+  OptimizerRule(const config::Optimizer& config, const config::LrScheduler& schedule);
+  const std::vector<std::string>& state_names() const { return states_; }  // plan::optimizer_states
   // Hyper-parameters of 0-based step `step`, `decay` for parameters that decay.
   tensor::StepParameters parameters(int64_t step, const Rates& rates, double gradient_factor,
                                     bool decay) const;
@@ -24,7 +24,7 @@ class OptimizerRule {
  private:
   config::Optimizer config_;
   const tensor::Optimizer* kernel_;
-  bool has_states_ = true;
+  std::vector<std::string> states_;
 };
 
 }  // namespace furrow::train

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/optimizer_spec.h"
 
 namespace furrow::train {
 
@@ -49,9 +50,13 @@ std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, co
   return recompute;
 }
 
-int optimizer_state_copies(const config::Config& config) {
-  if (config.optimizer.name != "sgd") return 2;
-  return config.optimizer.momentum != 0 || config.lr_scheduler.decay_type == "one_cycle" ? 1 : 0;
+plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec) {
+  plan::TrainOptions options;
+  options.microbatch_sizes = microbatch_sizes(config.training);
+  options.recompute = recompute_units(config.activation_checkpoint, spec);
+  options.optimizer_state_copies =
+      static_cast<int>(plan::optimizer_states(config.optimizer, config.lr_scheduler).size());
+  return options;
 }
 
 }  // namespace furrow::train

@@ -21,7 +21,7 @@ int64_t total_steps(const config::Training& training, int64_t train_samples);
 // Error{invalid_argument}: a pattern that matches no unit.
 std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec);
 
-// Flat buffers of optimizer state per unit: AdamW 2, SGD 1 where anything moves by momentum, else 0.
-int optimizer_state_copies(const config::Config& config);
+// What the training program is compiled from: the one place for `furrow plan` and a run alike.
+plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec);
 
 }  // namespace furrow::train

@@ -60,7 +60,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
 Run::Run(const TrainRequest& request)
     : request_(request),
       bench_(open_workbench(request.config, dataset_of(request), request.extensions, request.cancel)),
-      rule_(request.config.optimizer, request.config.lr_scheduler.decay_type == "one_cycle"),
+      rule_(request.config.optimizer, request.config.lr_scheduler),
       folder_(open_folder(request)),
       sinks_(&folder_, request.sinks) {}
 
@@ -93,10 +93,7 @@ void Run::record_failure() {
 
 void Run::compile() {
   const config::Config& config = bench_.config;
-  plan::TrainOptions options;
-  options.microbatch_sizes = microbatch_sizes(config.training);
-  options.recompute = recompute_units(config.activation_checkpoint, bench_.spec);
-  options.optimizer_state_copies = static_cast<int>(rule_.state_names().size());
+  const plan::TrainOptions options = train_options(config, bench_.spec);
   const plan::Layout layout = plan::layout_from(config.parallelism, 1);
   const plan::Program program = plan::compile_train(bench_.spec, layout, options);
   planned_ = plan::verify(program, bench_.spec);

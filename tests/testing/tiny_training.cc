@@ -99,7 +99,7 @@ TinyTraining tiny(const std::string& name) {
 }
 
 StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
-  const train::OptimizerRule rule(tiny.config.optimizer, false);
+  const train::OptimizerRule rule(tiny.config.optimizer, tiny.config.lr_scheduler);
   plan::TrainOptions train_options;
   train_options.microbatch_sizes = options.microbatch_sizes;
   train_options.recompute = options.recompute;

@@ -120,13 +120,13 @@ void sgd(benchmark::State& state) {
 void adamw(benchmark::State& state) {
   Floats param = floats(kParameters), grad = param, first = param, second = param;
   for (auto _ : state) {
-    adamw_step({.n = kParameters,
-                .param = param.data(),
-                .grad = grad.data(),
-                .exp_avg = first.data(),
-                .exp_avg_sq = second.data(),
-                .lr = 1e-9},
-               threads(state));
+    adam_step({.n = kParameters,
+               .param = param.data(),
+               .grad = grad.data(),
+               .exp_avg = first.data(),
+               .exp_avg_sq = second.data(),
+               .lr = 1e-9},
+              threads(state));
   }
   elements(state, kParameters);
 }

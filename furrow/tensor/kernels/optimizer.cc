@@ -34,22 +34,38 @@ void sgd_range(const Sgd& a, int64_t begin, int64_t end) {
   });
 }
 
-void adamw_range(const AdamW& a, int64_t begin, int64_t end) {
+void adam_range(const Adam& a, int64_t begin, int64_t end) {
   const double step = static_cast<double>(a.step);
   const double correction1 = 1 - std::pow(a.beta1, step), correction2 = 1 - std::pow(a.beta2, step);
   const auto f = [](double x) HWY_ATTR { return set(static_cast<float>(x)); };
-  const VF grad_scale = set(a.grad_scale), decay = f(1 - a.lr * a.weight_decay), eps = f(a.eps);
+  const VF grad_scale = set(a.grad_scale), eps = f(a.eps);
+  const VF keep = f(a.decoupled ? 1 - a.lr * a.weight_decay : 1), decay = f(a.decoupled ? 0 : a.weight_decay);
   const VF beta1 = f(a.beta1), rest1 = f(1 - a.beta1), beta2 = f(a.beta2), rest2 = f(1 - a.beta2);
   const VF rate = f(a.lr / correction1), root2 = f(std::sqrt(correction2));
   sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
-    const VF g = hn::Mul(grad_scale, at.load(a.grad + i));
+    const VF old = at.load(a.param + i);
+    VF g = hn::Mul(grad_scale, at.load(a.grad + i));
+    if (!a.decoupled) g = hn::MulAdd(decay, old, g);
     const VF m = hn::MulAdd(beta1, at.load(a.exp_avg + i), hn::Mul(rest1, g));
     const VF v = hn::MulAdd(beta2, at.load(a.exp_avg_sq + i), hn::Mul(hn::Mul(rest2, g), g));
     at.store(m, a.exp_avg + i);
     at.store(v, a.exp_avg_sq + i);
     const VF scale = hn::Add(hn::Div(hn::Sqrt(v), root2), eps);
-    const VF param = hn::Mul(decay, at.load(a.param + i));
-    at.store(hn::NegMulAdd(rate, hn::Div(m, scale), param), a.param + i);
+    at.store(hn::NegMulAdd(rate, hn::Div(m, scale), hn::Mul(keep, old)), a.param + i);
+  });
+}
+
+void lion_range(const Lion& a, int64_t begin, int64_t end) {
+  const auto f = [](double x) HWY_ATTR { return set(static_cast<float>(x)); };
+  const VF grad_scale = set(a.grad_scale), keep = f(1 - a.lr * a.weight_decay), rate = f(a.lr);
+  const VF beta1 = f(a.beta1), rest1 = f(1 - a.beta1), beta2 = f(a.beta2), rest2 = f(1 - a.beta2);
+  const VF zero = set(0.0F);
+  sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
+    const VF g = hn::Mul(grad_scale, at.load(a.grad + i)), m = at.load(a.exp_avg + i);
+    const VF c = hn::MulAdd(beta1, m, hn::Mul(rest1, g));
+    const VF move = hn::IfThenZeroElse(hn::Eq(c, zero), hn::CopySign(rate, c));
+    at.store(hn::Sub(hn::Mul(keep, at.load(a.param + i)), move), a.param + i);
+    at.store(hn::MulAdd(beta2, m, hn::Mul(rest2, g)), a.exp_avg + i);
   });
 }
 
@@ -90,9 +106,14 @@ void run_sgd(const Sgd& args, int threads) {
                [&](int64_t begin, int64_t end) { sgd_range(args, begin, end); });
 }
 
-void run_adamw(const AdamW& args, int threads) {
+void run_adam(const Adam& args, int threads) {
   parallel_for(team(args.n, threads), args.n,
-               [&](int64_t begin, int64_t end) { adamw_range(args, begin, end); });
+               [&](int64_t begin, int64_t end) { adam_range(args, begin, end); });
+}
+
+void run_lion(const Lion& args, int threads) {
+  parallel_for(team(args.n, threads), args.n,
+               [&](int64_t begin, int64_t end) { lion_range(args, begin, end); });
 }
 
 void run_sum_of_squares(int64_t n, const float* x, double* block_sums, int threads) {
@@ -111,10 +132,12 @@ HWY_AFTER_NAMESPACE();
 namespace furrow::tensor::kernels {
 
 HWY_EXPORT(run_sgd);
-HWY_EXPORT(run_adamw);
+HWY_EXPORT(run_adam);
+HWY_EXPORT(run_lion);
 HWY_EXPORT(run_sum_of_squares);
 void sgd_step(const Sgd& args, int threads) { HWY_DYNAMIC_DISPATCH(run_sgd)(args, threads); }
-void adamw_step(const AdamW& args, int threads) { HWY_DYNAMIC_DISPATCH(run_adamw)(args, threads); }
+void adam_step(const Adam& args, int threads) { HWY_DYNAMIC_DISPATCH(run_adam)(args, threads); }
+void lion_step(const Lion& args, int threads) { HWY_DYNAMIC_DISPATCH(run_lion)(args, threads); }
 void sum_of_squares(int64_t n, const float* x, double* block_sums, int threads) {
   HWY_DYNAMIC_DISPATCH(run_sum_of_squares)(n, x, block_sums, threads);
 }

@@ -22,10 +22,12 @@ struct Sgd {
 };
 void sgd_step(const Sgd& args, int threads);
 
-// Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, in PyTorch's form, step t = 1, 2,
-// ...: param *= 1 - lr * weight_decay;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2; param -=
-// lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps).   Coefficients are formed in double.
-struct AdamW {
+// Kingma and Ba, "Adam: a method for stochastic optimization", 2015, in PyTorch's form, step t = 1, 2, ...:
+// m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;
+// param -= lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps).   Coefficients are formed in double.
+// Decoupled decay (Loshchilov and Hutter, "Decoupled weight decay regularization", 2019) first shrinks the
+// parameter by 1 - lr * weight_decay; coupled decay adds weight_decay * param to g.
+struct Adam {
   int64_t n = 0;
   float* param = nullptr;
   const float* grad = nullptr;
@@ -33,9 +35,23 @@ struct AdamW {
   float* exp_avg_sq = nullptr;
   float grad_scale = 1;
   double lr = 0, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  bool decoupled = true;
   int64_t step = 1;
 };
-void adamw_step(const AdamW& args, int threads);
+void adam_step(const Adam& args, int threads);
+
+// Chen et al., "Symbolic discovery of optimization algorithms", 2023, algorithm 2:
+// c = beta1 m + (1 - beta1) g;  param = (1 - lr * weight_decay) param - lr * sign(c), sign(0) = 0;
+// m = beta2 m + (1 - beta2) g.
+struct Lion {
+  int64_t n = 0;
+  float* param = nullptr;
+  const float* grad = nullptr;
+  float* exp_avg = nullptr;
+  float grad_scale = 1;
+  double lr = 0, beta1 = 0.9, beta2 = 0.99, weight_decay = 0;
+};
+void lion_step(const Lion& args, int threads);
 
 // Sums of squares on the fixed grid of 1,024 elements: block_sums[b] = sum of x[i]^2 over block b, in double,
 // 16 fixed lanes joined by a fixed tree.  `x` must start on the grid.  A block with a NaN or infinity gives a
