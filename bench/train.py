@@ -2,7 +2,7 @@
 
 All contenders of a network alternate (furrow, eager, compile, furrow, ...) `--repeats` times; the figures are medians
 over those processes, with their spread.  One thread is pinned to one core, two to two.  Prints a table and writes JSON
-(default build/bench/train.json) that names the machine.  Needs MNIST and tinyshakespeare under $FURROW_DATA.
+(default build/bench/train.json) that names the machine.  Needs MNIST, tinyshakespeare and names under $FURROW_DATA.
 """
 import argparse
 import json
@@ -28,6 +28,11 @@ NETWORKS = {
     "mlp": dict(config="mlp-mnist", batch=128, steps=150, data="mnist", overrides=["--training.max_norm", "1"]),
     "gpt": dict(config="gpt-shakespeare", batch=12, steps=40, data="tinyshakespeare/input.txt",
                 overrides=["--training.seq_len", "128", "--training.max_norm", "1", "--optimizer.lr", "1e-3"]),
+    "llama": dict(config="llama-shakespeare", batch=12, steps=40, data="tinyshakespeare/input.txt",
+                  overrides=["--training.seq_len", "128", "--training.max_norm", "1", "--optimizer.lr", "1e-3"]),
+    "lstm": dict(config="lstm-shakespeare", batch=32, steps=20, data="tinyshakespeare/input.txt",
+                 overrides=["--optimizer.lr", "2e-3"]),
+    "rnn": dict(config="rnn-names", batch=64, steps=300, data="names/names.txt", overrides=["--optimizer.lr", "2e-3"]),
 }
 # Nothing but training: no validation, no checkpoint, no test split, a constant rate.
 ONLY_TRAINING = ["--lr_scheduler.decay_type", "constant", "--lr_scheduler.warmup_steps", "0", "--checkpoint.enable=false",

@@ -6,8 +6,8 @@
 namespace furrow::app {
 namespace {
 
-constexpr const Command* kCommands[] = {&kTrainCommand, &kEvalCommand,  &kPlanCommand, &kRunsCommand,
-                                        &kDataCommand,  &kBenchCommand, &kHelpCommand};
+constexpr const Command* kCommands[] = {&kTrainCommand,  &kEvalCommand, &kPlanCommand,  &kRunsCommand,
+                                        &kModelsCommand, &kDataCommand, &kBenchCommand, &kHelpCommand};
 
 }  // namespace
 

@@ -11,6 +11,7 @@ extern const Command kPlanCommand;
 extern const Command kRunsCommand;
 extern const Command kDataCommand;
 extern const Command kBenchCommand;
+extern const Command kModelsCommand;
 extern const Command kHelpCommand;
 
 }  // namespace furrow::app

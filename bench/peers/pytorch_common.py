@@ -6,6 +6,7 @@ furrow does, written as one would for speed on a CPU: data in memory, fused opti
 import argparse
 import gzip
 import json
+import math
 import os
 import resource
 import statistics
@@ -30,6 +31,12 @@ def arguments(**defaults):
     parser.add_argument("--batch", type=int, default=defaults["batch"])
     parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--context", type=int, default=defaults.get("context", 0))
+    if "lr" in defaults:  # peers whose accuracy is compared too, see bench/accuracy.py
+        parser.add_argument("--lr", type=float, default=defaults["lr"])
+        parser.add_argument("--weight-decay", type=float, default=defaults["weight_decay"])
+        parser.add_argument("--seed", type=int, default=0)
+        parser.add_argument("--warmup-steps", type=int, default=0, help="above 0: linear warm-up, cosine to a tenth")
+        parser.add_argument("--validate", action="store_true", help="print the loss on the last tenth of the text")
     return parser.parse_args()
 
 
@@ -86,7 +93,7 @@ class Text:
         self.vocabulary = sorted(set(text))
         index = {character: i for i, character in enumerate(self.vocabulary)}
         self.tokens = torch.tensor([index[character] for character in text], dtype=torch.long)
-        self.tokens = self.tokens[: int(0.9 * len(self.tokens))]
+        self.tokens, self.held_back = self.tokens.split([int(0.9 * len(self.tokens)), len(self.tokens) - int(0.9 * len(self.tokens))])
         self.batch, self.context = batch, context
         self.window = torch.arange(context + 1)
 
@@ -98,10 +105,29 @@ class Text:
         return rows[:, :-1], rows[:, 1:]
 
 
+    def validation_loss(self, loss_of):
+        """Over windows side by side: every token but the first of each is predicted once."""
+        import torch
+
+        windows = (len(self.held_back) - 1) // self.context
+        rows = self.held_back[torch.arange(windows)[:, None] * self.context + self.window]
+        with torch.no_grad():
+            sums = [float(loss_of(part[:, :-1], part[:, 1:])) * len(part) for part in rows.split(self.batch)]
+        return sum(sums) / windows
+
+
+def rate(options, step):
+    """furrow's cosine schedule: linear over the warm-up, then half a cosine down to a tenth."""
+    if step < options.warmup_steps:
+        return (step + 1) / (options.warmup_steps + 1)
+    progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
+    return 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
 def parameter_groups(model, weight_decay):
     """Norms and biases do not decay, as in furrow."""
-    decay = [p for p in model.parameters() if p.dim() >= 2]
-    rest = [p for p in model.parameters() if p.dim() < 2]
+    decay = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
+    rest = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
     return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
@@ -114,7 +140,13 @@ def run(options, model, loss_of, data, optimizer, max_norm):
     warm_up = 3 if options.mode == "compile" else 1
     losses, durations = [], []
     first_step_s = 0.0
+    scheduled = getattr(options, "warmup_steps", 0) > 0
+    if scheduled:
+        warm_up = 0
     for step in range(options.steps + warm_up):
+        if scheduled:
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * rate(options, step)
         begin = time.perf_counter()
         for _ in range(options.accumulation):
             loss = step_function(*data.next())
@@ -129,7 +161,9 @@ def run(options, model, loss_of, data, optimizer, max_norm):
             durations.append(time.perf_counter() - begin)
         losses.append(float(loss.detach()))
     samples = options.batch * options.accumulation
+    validated = {"validation_loss": data.validation_loss(loss_of)} if getattr(options, "validate", False) else {}
     print(json.dumps({
+        **validated,
         "samples_per_second": samples * len(durations) / sum(durations),
         "step_time_median_ms": statistics.median(durations) * 1e3,
         "time_to_first_step_s": first_step_s,

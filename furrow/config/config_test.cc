@@ -214,6 +214,12 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
               HasSubstr("x.toml:7: model.width 128 = 42 x model.heads 3 + 2"));
   EXPECT_THAT(parse_error(gpt + "context = 32\n"),
               HasSubstr("training.seq_len 64 is longer than model.context 32"));
+  const std::string llama =
+      "[training]\nsteps = 9\nseq_len = 64\ndataset = \"text\"\n[model]\nname = \"llama\"\n";
+  EXPECT_NO_THROW(parse(llama + "kv_heads = 2\n", "x"));
+  EXPECT_THAT(parse_error(llama + "kv_heads = 3\n"), HasSubstr("kv_heads must divide heads"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 9\n[model]\nname = \"lstm\"\n"),
+              HasSubstr("model.name = lstm needs training.dataset = text"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\n[model]\nname = \"gpt\"\n"),
               HasSubstr("needs training.dataset = text"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\ndataset = \"text\"\n[model]\nname = \"convnet\"\n"),

@@ -11,13 +11,19 @@ namespace furrow::config {
 
 struct Model {
   std::string name = "mlp";
+  std::vector<std::string> units;
   std::vector<int64_t> hidden = {1024, 1024};
   std::string activation = "relu";
+  std::string gelu = "exact";
   int64_t layers = 4;
   int64_t heads = 4;
+  int64_t kv_heads = 0;
   int64_t width = 128;
+  int64_t ffn_width = 0;
   int64_t context = 0;
   double dropout = 0;
+  double rope_theta = 10000;
+  double norm_eps = 1e-5;
   bool tie_embeddings = true;
   bool bias = true;
 
@@ -26,7 +32,14 @@ struct Model {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("name", &Model::name,
       {.effect = kRecipe,
-       .doc = "The architecture: mlp, convnet, gpt, or one that a program of yours adds."});
+       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, blocks (units listed one by one), or "
+              "one that a program of yours adds."});
+    v("units", &Model::units,
+      {.effect = kRecipe,
+       .only_if = "model.name=blocks",
+       .doc = "The network, a unit each: \"name: kind key=value ...\". What follows from the unit before or "
+              "from the "
+              "data may be left out; `classes` stands for their number."});
     v("hidden", &Model::hidden,
       {.effect = kRecipe,
        .min = 1,
@@ -37,19 +50,37 @@ struct Model {
        .choices = "relu|gelu",
        .only_if = "model.name=mlp",
        .doc = "After each hidden layer."});
+    v("gelu", &Model::gelu,
+      {.effect = kRecipe,
+       .choices = "exact|tanh",
+       .only_if = "model.name=gpt",
+       .doc = "exact: x Phi(x); tanh: its approximation, which the published GPT-2 was trained with."});
     v("layers", &Model::layers,
       {.effect = kRecipe,
        .min = 1,
        .max = 10000,
-       .only_if = "model.name=gpt",
-       .doc = "Number of transformer blocks."});
+       .only_if = "model.name=gpt|llama|rnn|lstm",
+       .doc = "Number of transformer blocks or recurrent layers."});
     v("heads", &Model::heads,
       {.effect = kRecipe,
        .min = 1,
-       .only_if = "model.name=gpt",
+       .only_if = "model.name=gpt|llama",
        .doc = "Attention heads; must divide width."});
+    v("kv_heads", &Model::kv_heads,
+      {.effect = kRecipe,
+       .min = 0,
+       .only_if = "model.name=llama",
+       .doc = "Heads of keys and values, each shared by heads / kv_heads query heads. 0: as many as heads."});
     v("width", &Model::width,
-      {.effect = kRecipe, .min = 1, .only_if = "model.name=gpt", .doc = "Width of the residual stream."});
+      {.effect = kRecipe,
+       .min = 1,
+       .only_if = "model.name=gpt|llama|rnn|lstm",
+       .doc = "Width of the residual stream; of rnn and lstm the size of embedding and state."});
+    v("ffn_width", &Model::ffn_width,
+      {.effect = kRecipe,
+       .min = 0,
+       .only_if = "model.name=llama",
+       .doc = "Width of the feed-forward layer. 0: 8/3 of width, up to a multiple of 32."});
     v("context", &Model::context,
       {.effect = kRecipe,
        .min = 0,
@@ -62,9 +93,21 @@ struct Model {
        .below_max = true,
        .only_if = "model.name=gpt",
        .doc = "Share of activations dropped in training: embeddings, attention and residual branches."});
+    v("rope_theta", &Model::rope_theta,
+      {.effect = kRecipe,
+       .min = 0,
+       .above_min = true,
+       .only_if = "model.name=llama",
+       .doc = "Base of the wavelengths of the rotary positions."});
+    v("norm_eps", &Model::norm_eps,
+      {.effect = kRecipe,
+       .min = 0,
+       .above_min = true,
+       .only_if = "model.name=llama",
+       .doc = "Added to the mean square in the norms."});
     v("tie_embeddings", &Model::tie_embeddings,
       {.effect = kRecipe,
-       .only_if = "model.name=gpt",
+       .only_if = "model.name=gpt|llama",
        .doc = "Use the token embedding as the output head's weight."});
     v("bias", &Model::bias,
       {.effect = kRecipe, .only_if = "model.name=gpt", .doc = "Biases in linear layers and layer norms."});

@@ -17,6 +17,8 @@ struct Training {
   int64_t steps = 0;
   double epochs = 0;
   double max_norm = 1.0;
+  std::string loss = "cross_entropy";
+  double label_smoothing = 0;
   std::string dtype = "float32";
   std::string mixed_precision_param = "float32";
   std::string mixed_precision_reduce = "float32";
@@ -58,6 +60,20 @@ struct Training {
       {.effect = kRecipe, .min = 0, .doc = "Passes over the training split, rounded up to whole steps."});
     v("max_norm", &Training::max_norm,
       {.effect = kRecipe, .min = 0, .doc = "Gradients are scaled down to this global norm. 0: no clipping."});
+    v("loss", &Training::loss,
+      {.effect = kRecipe,
+       .choices = "cross_entropy|mse|binary",
+       .doc =
+           "cross_entropy: one of several classes, or the next token; mse: squared error of numbers; binary: "
+           "cross-entropy of one logit for each target, 0 or 1."});
+    v("label_smoothing", &Training::label_smoothing,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1,
+       .below_max = true,
+       .only_if = "training.loss=cross_entropy",
+       .doc = "Share of each target that is spread over all classes while training; evaluation measures the "
+              "plain loss."});
     v("dtype", &Training::dtype,
       {.effect = kRecipe,
        .choices = "float32",

@@ -45,11 +45,17 @@ void check_length(const Config& config) {
 
 void check_model(const Config& config) {
   const Model& model = config.model;
-  if (model.name != "gpt") return;
+  if (model.name != "gpt" && model.name != "llama") return;
   if (model.width % model.heads != 0) {
     refuse(config, "model.heads",
            fmt::format("model.width {} = {} x model.heads {} + {}: heads must divide width", model.width,
                        model.width / model.heads, model.heads, model.width % model.heads));
+  }
+  if (model.kv_heads > 0 && model.heads % model.kv_heads != 0) {
+    refuse(
+        config, "model.kv_heads",
+        fmt::format("model.heads {} = {} x model.kv_heads {} + {}: kv_heads must divide heads", model.heads,
+                    model.heads / model.kv_heads, model.kv_heads, model.heads % model.kv_heads));
   }
   if (model.context != 0 && model.context < config.training.seq_len) {
     refuse(
@@ -74,8 +80,9 @@ void check_data(const Config& config) {
                        format_double(config.data.test_fraction)));
   }
   const std::string& dataset = config.training.dataset;
-  if (config.model.name == "gpt" && dataset != "text" && dataset != "pack") {
-    refuse(config, "training.dataset", "model.name = gpt needs training.dataset = text");
+  for (const std::string_view name : {"gpt", "llama", "rnn", "lstm"}) {
+    if (config.model.name == name && dataset != "text" && dataset != "pack")
+      refuse(config, "training.dataset", fmt::format("model.name = {} needs training.dataset = text", name));
   }
   if (config.model.name == "mlp" && dataset == "text") {
     refuse(config, "training.dataset", "model.name = mlp needs training.dataset = idx, not text");

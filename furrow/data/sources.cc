@@ -70,7 +70,7 @@ namespace {
 TableRules table_rules(const config::Config& config) {
   const config::Data& data = config.data;
   return {.target = data.target,
-          .number_target = false,
+          .number_target = config.training.loss == "mse",
           .categorical = data.categorical_columns,
           .numeric = data.numeric_columns,
           .missing = data.missing_values,

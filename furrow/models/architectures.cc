@@ -16,10 +16,14 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Architecture, 3> kArchitectures = {{
+constexpr std::array<Architecture, 7> kArchitectures = {{
     {"mlp", &describe_mlp},
     {"convnet", &describe_convnet},
     {"gpt", &describe_gpt},
+    {"llama", &describe_llama},
+    {"rnn", &describe_rnn_model},
+    {"lstm", &describe_lstm_model},
+    {"blocks", &describe_blocks},
 }};
 
 const Architecture& find_architecture(const std::string& name, std::span<const Architecture> extra) {
@@ -50,6 +54,13 @@ plan::ModelSpec describe(const config::Model& model, const DataShape& data,
 
 void model_error(const config::Model& model, const std::string& message) {
   throw Error(ErrorCode::kInvalidArgument, fmt::format("[model] name = {}: {}", model.name, message));
+}
+
+void require_tokens(const config::Model& model, const DataShape& data) {
+  if (data.input.dtype == DType::kI64 && data.input.shape.size() == 2) return;
+  model_error(model,
+              fmt::format("it reads tokens, int64 [-1, time], not {} {}: use [training] dataset = text",
+                          to_string(data.input.dtype), to_string(data.input.shape)));
 }
 
 void append(plan::ModelSpec* spec, std::string name, std::string_view kind, plan::Attributes attributes) {

@@ -206,7 +206,8 @@ TEST(Architectures, UnknownNameListsTheKnown) {
   EXPECT_THAT(
       error_of(named("convnt"), images(1, 28, 28)),
       HasSubstr(
-          "[model] name: unknown architecture 'convnt': did you mean 'convnet'? known: convnet, gpt, mlp"));
+          "[model] name: unknown architecture 'convnt': did you mean 'convnet'? known: blocks, convnet, "
+          "gpt, llama, lstm, mlp, rnn"));
 }
 
 // An architecture and a kind that a program brings along.
@@ -219,6 +220,69 @@ plan::ModelSpec describe_double(const config::Model&, const DataShape& data) {
   return spec;
 }
 
+config::Model llama(int64_t layers, int64_t heads, int64_t kv_heads, int64_t width, int64_t ffn, bool tie) {
+  config::Model model = named("llama");
+  model.layers = layers;
+  model.heads = heads;
+  model.kv_heads = kv_heads;
+  model.width = width;
+  model.ffn_width = ffn;
+  model.tie_embeddings = tie;
+  return model;
+}
+
+// Llama 2 7B, Llama 3 8B, and the stories260K of llama2.c.
+TEST(Llama, HasThePublishedParameterCounts) {
+  EXPECT_EQ(describe(llama(32, 32, 0, 4096, 11008, false), tokens(64, 32000)).parameter_count(), 6738415616);
+  EXPECT_EQ(describe(llama(32, 32, 8, 4096, 14336, false), tokens(64, 128256)).parameter_count(), 8030261248);
+  EXPECT_EQ(describe(llama(5, 8, 4, 64, 172, true), tokens(512, 512)).parameter_count(), 260032);
+}
+
+TEST(Llama, HasHuggingFacesNames) {
+  const auto parameters = parameters_of(describe(llama(1, 4, 2, 32, 0, true), tokens(4, 11)));
+  std::vector<std::string> names;
+  for (const auto& [name, parameter] : parameters) names.push_back(name);
+  EXPECT_EQ(names, (std::vector<std::string>{
+                       "lm_head.weight", "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight",
+                       "model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.gate_proj.weight",
+                       "model.layers.0.mlp.up_proj.weight", "model.layers.0.post_attention_layernorm.weight",
+                       "model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.o_proj.weight",
+                       "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.v_proj.weight",
+                       "model.norm.weight"}));
+  EXPECT_EQ(parameters.at("lm_head.weight").tied_to, "model.embed_tokens.weight");
+  EXPECT_EQ(parameters.at("model.layers.0.self_attn.k_proj.weight").shape, (Shape{16, 32}));
+  EXPECT_EQ(parameters.at("model.layers.0.mlp.up_proj.weight").shape, (Shape{96, 32})) << "85.3 up to 96";
+  EXPECT_DOUBLE_EQ(parameters.at("model.layers.0.mlp.down_proj.weight").init.scale, 0.02 / std::sqrt(2.0));
+}
+
+TEST(Llama, RefusesSizesThatDoNotFit) {
+  EXPECT_THAT(error_of(llama(1, 3, 0, 32, 0, true), tokens(4, 11)), HasSubstr("no multiple of heads = 3"));
+  EXPECT_THAT(error_of(llama(1, 4, 3, 32, 0, true), tokens(4, 11)), HasSubstr("no multiple of kv_heads = 3"));
+  EXPECT_THAT(error_of(llama(1, 4, 2, 12, 0, true), tokens(4, 11)), HasSubstr("is odd: rotary positions"));
+  EXPECT_THAT(error_of(llama(1, 4, 2, 32, 0, true), images(1, 28, 28)),
+              HasSubstr("[training] dataset = text"));
+}
+
+TEST(Recurrent, RnnAndLstmReadTheConcatenation) {
+  config::Model model = named("rnn");
+  model.layers = 2;
+  model.width = 24;
+  const auto rnn = parameters_of(describe(model, tokens(10, 27)));
+  EXPECT_EQ(rnn.at("embed.weight").shape, (Shape{27, 24}));
+  EXPECT_EQ(rnn.at("rnn.0.i2h.weight").shape, (Shape{24, 48}));
+  EXPECT_EQ(rnn.at("rnn.0.i2o.weight").shape, (Shape{24, 48}));
+  EXPECT_EQ(rnn.at("rnn.1.i2o.weight").shape, (Shape{27, 48}));
+  EXPECT_DOUBLE_EQ(rnn.at("rnn.1.i2o.bias").init.scale, 1 / std::sqrt(48.0));
+  model.name = "lstm";
+  const plan::ModelSpec spec = describe(model, tokens(10, 27));
+  const auto lstm = parameters_of(spec);
+  EXPECT_EQ(lstm.at("lstm.1.i2h.weight").shape, (Shape{96, 48}));
+  EXPECT_EQ(lstm.at("lstm.1.i2h.bias").shape, (Shape{96}));
+  EXPECT_EQ(lstm.at("h2o.weight").shape, (Shape{27, 24}));
+  EXPECT_EQ(spec.units.back().output.shape, (Shape{-1, 10, 27}));
+  EXPECT_EQ(spec.units[1].flops.forward, 2.0 * 10 * 48 * 96);
+}
+
 TEST(Architectures, AProgramAddsItsOwn) {
   const Architecture extra[] = {{"double", &describe_double}};
   const plan::ModelSpec spec = describe(named("double"), images(1, 2, 2), extra);
@@ -229,9 +293,10 @@ TEST(Architectures, AProgramAddsItsOwn) {
 
 TEST(Architectures, EveryRowDescribesAModelThatIsValid) {
   for (const Architecture& row : architectures()) {
-    const bool text = row.name == "gpt";
-    const plan::ModelSpec spec =
-        describe(named(std::string(row.name)), text ? tokens(64, 65) : images(1, 28, 28));
+    const bool text = row.name != "mlp" && row.name != "convnet";
+    config::Model model = named(std::string(row.name));
+    model.units = {"embed: embedding width=8", "out: linear flatten=false out=classes"};
+    const plan::ModelSpec spec = describe(model, text ? tokens(64, 65) : images(1, 28, 28));
     EXPECT_GT(spec.parameter_count(), 0) << row.name;
     for (const plan::Unit& unit : spec.units) EXPECT_NO_THROW(find_kind(unit.kind));
   }

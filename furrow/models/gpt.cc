@@ -21,11 +21,7 @@ int64_t context_of(const config::Model& model, const DataShape& data) {
 }
 
 void check(const config::Model& model, const DataShape& data) {
-  if (data.input.dtype != DType::kI64 || data.input.shape.size() != 2) {
-    model_error(model,
-                fmt::format("it reads tokens, int64 [-1, time], not {} {}: use [training] dataset = text",
-                            to_string(data.input.dtype), to_string(data.input.shape)));
-  }
+  require_tokens(model, data);
   if (model.heads < 1 || model.width % model.heads != 0) {
     model_error(model, fmt::format("width = {} is no multiple of heads = {}", model.width, model.heads));
   }
@@ -50,7 +46,8 @@ plan::ModelSpec describe_gpt(const config::Model& model, const DataShape& data) 
             {"heads", model.heads},
             {"layers", model.layers},
             {"dropout", model.dropout},
-            {"bias", model.bias}});
+            {"bias", model.bias},
+            {"activation", std::string(model.gelu == "tanh" ? "gelu_tanh" : "gelu")}});
   }
   const std::string tied_to = model.tie_embeddings ? "wte.weight" : "";
   append(&spec, "lm_head", "lm_head",

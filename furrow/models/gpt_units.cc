@@ -69,6 +69,11 @@ void describe_transformer_block(plan::Unit& unit) {
   const int64_t heads = size_of(unit, "heads");
   const bool bias = flag(unit, "bias");
   probability(unit, "dropout");
+  if (unit.attributes.contains("activation")) {
+    const std::string name = text(unit, "activation");
+    if (name != "gelu" && name != "gelu_tanh")
+      unit_error(unit, fmt::format("unknown activation '{}': known: gelu, gelu_tanh", name));
+  }
   require_width(unit, width);
   if (width % heads != 0) unit_error(unit, fmt::format("width {} is no multiple of heads {}", width, heads));
   add_block_parameters(unit, width, bias);

@@ -13,8 +13,12 @@ namespace furrow::models {
 //   linear             in, out: int; bias, flatten: bool; activation: "none" | "relu" | "gelu"
 //   token_embedding    vocab, context, width: int; dropout: double
 //   transformer_block  width, heads, layers (of the model, for the initialisation): int; dropout: double;
-//   bias: bool lm_head            vocab, width: int; bias: bool (of the norm); tied_to: full name of the
-//   embedding, or ""
+//                      bias: bool; activation: "gelu" (also when absent) | "gelu_tanh"
+//   lm_head            vocab, width: int; bias: bool (of the norm); tied_to: full name of the embedding, or
+//   "" embedding          vocab, width: int; std: double (of the initial values) llama_block        width,
+//   heads, kv_heads, ffn, layers (for the initialisation): int; rope_theta, eps: double llama_head vocab,
+//   width: int; eps: double; tied_to: full name of the embedding, or "" rnn                in, hidden, out:
+//   int lstm               in, hidden: int
 struct Kind {
   std::string_view name;  // "linear"
   // Fills parameters, output, flops and saved_bytes from name, attributes and input. Error{invalid_argument}.

@@ -15,5 +15,10 @@ void describe_linear(plan::Unit& unit);
 void describe_token_embedding(plan::Unit& unit);
 void describe_transformer_block(plan::Unit& unit);
 void describe_lm_head(plan::Unit& unit);
+void describe_embedding(plan::Unit& unit);
+void describe_llama_block(plan::Unit& unit);
+void describe_llama_head(plan::Unit& unit);
+void describe_rnn(plan::Unit& unit);
+void describe_lstm(plan::Unit& unit);
 
 }  // namespace furrow::models

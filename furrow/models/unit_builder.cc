@@ -53,6 +53,13 @@ double probability(const plan::Unit& unit, const std::string& key) {
   return value;
 }
 
+double positive(const plan::Unit& unit, const std::string& key) {
+  const auto value = typed<double>(unit, key, "a real number");
+  if (!(value > 0 && std::isfinite(value)))
+    unit_error(unit, fmt::format("attribute '{}' is {}: it must be finite and above 0", key, value));
+  return value;
+}
+
 std::string activation(const plan::Unit& unit) {
   std::string name = text(unit, "activation");
   if (name != "none" && name != "relu" && name != "gelu") {

@@ -18,6 +18,7 @@ bool flag(const plan::Unit& unit, const std::string& key);
 int64_t size_of(const plan::Unit& unit, const std::string& key);     // >= 1
 int64_t count_of(const plan::Unit& unit, const std::string& key);    // >= 0
 double probability(const plan::Unit& unit, const std::string& key);  // 0 <= p < 1
+double positive(const plan::Unit& unit, const std::string& key);     // finite, above 0
 std::string text(const plan::Unit& unit, const std::string& key);
 // One of "none", "relu", "gelu".
 std::string activation(const plan::Unit& unit);

@@ -10,8 +10,10 @@ tensor::Activation activation_attribute(const plan::Unit& unit, const std::strin
   if (name == "none") return tensor::Activation::kNone;
   if (name == "relu") return tensor::Activation::kRelu;
   if (name == "gelu") return tensor::Activation::kGelu;
-  throw Error(ErrorCode::kInternal,
-              fmt::format("unit {}: no activation '{}'; known: gelu, none, relu", unit.name, name));
+  if (name == "gelu_tanh") return tensor::Activation::kGeluTanh;
+  throw Error(
+      ErrorCode::kInternal,
+      fmt::format("unit {}: no activation '{}'; known: gelu, gelu_tanh, none, relu", unit.name, name));
 }
 
 }  // namespace furrow::nn

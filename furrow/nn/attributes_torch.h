@@ -8,7 +8,7 @@
 
 namespace furrow::nn {
 
-// "none", "relu" or "gelu".  Error{internal} for another name: models/ has validated it.
+// "none", "relu", "gelu" or "gelu_tanh".  Error{internal} for another name: models/ has validated it.
 tensor::Activation activation_attribute(const plan::Unit& unit, const std::string& key);
 
 }  // namespace furrow::nn

@@ -14,6 +14,11 @@ constexpr BlockKind kBlockKinds[] = {
     {"token_embedding", &make_token_embedding},
     {"transformer_block", &make_transformer_block},
     {"lm_head", &make_lm_head},
+    {"embedding", &make_embedding},
+    {"llama_block", &make_llama_block},
+    {"llama_head", &make_llama_head},
+    {"rnn", &make_rnn},
+    {"lstm", &make_lstm},
 };
 
 }  // namespace

@@ -12,5 +12,10 @@ std::unique_ptr<Block> make_conv_relu_pool(const plan::Unit& unit);
 std::unique_ptr<Block> make_token_embedding(const plan::Unit& unit);
 std::unique_ptr<Block> make_transformer_block(const plan::Unit& unit);
 std::unique_ptr<Block> make_lm_head(const plan::Unit& unit);
+std::unique_ptr<Block> make_embedding(const plan::Unit& unit);
+std::unique_ptr<Block> make_llama_block(const plan::Unit& unit);
+std::unique_ptr<Block> make_llama_head(const plan::Unit& unit);
+std::unique_ptr<Block> make_rnn(const plan::Unit& unit);
+std::unique_ptr<Block> make_lstm(const plan::Unit& unit);
 
 }  // namespace furrow::nn

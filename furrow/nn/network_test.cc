@@ -1,184 +1,26 @@
-// One step of whole networks, unit by unit as the executor runs them, against plain libtorch autograd.
+// One step of whole networks against plain libtorch autograd.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
 
-#include <cmath>
-#include <map>
-#include <numeric>
-#include <set>
 #include <string>
-#include <vector>
 
-#include "furrow/base/rng.h"
 #include "furrow/models/kinds.h"
-#include "furrow/nn/block_torch.h"
-#include "furrow/nn/init.h"
-#include "furrow/tensor/loss_torch.h"
+#include "furrow/nn/test_network_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 
 namespace furrow::nn {
 namespace {
 
 using tensor::testing::random_tensor;
-using Tensors = std::map<std::string, at::Tensor>;  // by full parameter name
-using Plain = std::function<at::Tensor(const at::Tensor& input, const Tensors& params)>;
-
-struct Network {
-  plan::ModelSpec spec;
-  Plain plain;  // logits
-  at::Tensor input, targets;
-};
-
-struct Step {
-  double loss = 0;
-  Tensors gradients;
-};
-
-void append(plan::ModelSpec* spec, std::string name, std::string_view kind, plan::Attributes attributes) {
-  const plan::TensorSpec input = spec->units.back().output;
-  spec->units.push_back(models::make_unit(std::move(name), kind, std::move(attributes), input));
-}
-
-Tensors initial(const plan::ModelSpec& spec) {
-  Tensors params;
-  for (const plan::Unit& unit : spec.units) {
-    for (const plan::Parameter& parameter : unit.parameters) {
-      if (parameter.tied()) continue;
-      at::Tensor& param = params[parameter.name] = at::empty(parameter.shape);
-      initialise(parameter, 3, {param.data_ptr<float>(), static_cast<size_t>(param.numel())});
-      // Norms and biases away from their neutral start, so that each matters.
-      if (parameter.shape.size() == 1)
-        param += random_tensor(parameter.shape, stable_hash(parameter.name), 0.1);
-    }
-  }
-  return params;
-}
-
-// A unit's graph between its forward and its backward.
-struct UnitRun {
-  at::Tensor input, output;
-  std::vector<tensor::Param> params;
-  std::unique_ptr<tensor::GradientSink> sink;
-  tensor::OpContext context;
-};
-
-UnitRun forward_unit(const plan::Unit& unit, const at::Tensor& input, const Tensors& named,
-                     const tensor::OpContext& context) {
-  UnitRun run;
-  run.input = input.detach().set_requires_grad(input.is_floating_point());
-  for (const plan::Parameter& parameter : unit.parameters) {
-    const at::Tensor& value = named.at(parameter.tied() ? parameter.tied_to : parameter.name);
-    run.params.push_back({value.detach().set_requires_grad(true), static_cast<int>(run.params.size())});
-  }
-  run.sink = std::make_unique<tensor::GradientSink>(static_cast<int>(run.params.size()));
-  run.context = context;
-  run.context.sink = run.sink.get();
-  run.output = make_block(unit)->forward(run.input, run.params, run.context);
-  return run;
-}
-
-// Returns the gradient of the unit's input and adds those of its parameters.
-at::Tensor backward_unit(const plan::Unit& unit, UnitRun& run, const at::Tensor& gradient,
-                         Tensors* gradients) {
-  std::vector<at::Tensor> wanted;
-  for (const tensor::Param& param : run.params) wanted.push_back(param.leaf);
-  if (run.input.requires_grad()) wanted.push_back(run.input);
-  const auto results = torch::autograd::grad({run.output}, wanted, {gradient}, std::nullopt, false, true);
-  std::vector<at::Tensor> written;
-  std::vector<std::span<float>> targets;
-  for (size_t i = 0; i < run.params.size(); ++i) {
-    EXPECT_FALSE(results[i].defined()) << "blocks of this library put their gradients themselves";
-    EXPECT_TRUE(run.sink->has(static_cast<int>(i))) << unit.parameters[i].name;
-    written.push_back(at::full_like(run.params[i].leaf, std::nanf("")));
-    targets.emplace_back(written[i].data_ptr<float>(), static_cast<size_t>(written[i].numel()));
-  }
-  run.sink->write(targets);
-  for (size_t i = 0; i < run.params.size(); ++i) {
-    const plan::Parameter& parameter = unit.parameters[i];
-    at::Tensor& sum = (*gradients)[parameter.tied() ? parameter.tied_to : parameter.name];
-    sum = sum.defined() ? sum + written[i] : written[i];
-  }
-  return run.input.requires_grad() ? results.back() : at::Tensor();
-}
-
-Step our_step(const Network& network, const Tensors& params, int threads) {
-  std::vector<int64_t> samples(static_cast<size_t>(network.input.size(0)));
-  std::iota(samples.begin(), samples.end(), int64_t{100});
-  tensor::OpContext context;
-  context.threads = threads;
-  context.training = true;
-  context.sample_ids = samples;
-  std::vector<UnitRun> runs;
-  at::Tensor value = network.input;
-  for (const plan::Unit& unit : network.spec.units) {
-    runs.push_back(forward_unit(unit, value, params, context));
-    runs.back().context.sink = runs.back().sink.get();
-    value = runs.back().output.detach();
-    Shape expected = unit.output.shape;
-    expected[0] = network.input.size(0);
-    EXPECT_EQ(value.sizes().vec(), expected) << "the border that the spec declares";
-  }
-  Step step;
-  at::Tensor gradient;
-  step.loss = tensor::cross_entropy(value, network.targets, &gradient, threads).loss.value();
-  for (size_t u = runs.size(); u-- > 0;) {
-    gradient = backward_unit(network.spec.units[u], runs[u], gradient, &step.gradients);
-  }
-  return step;
-}
-
-Step plain_step(const Network& network, const Tensors& params, at::ScalarType dtype) {
-  Tensors leaves;
-  for (const auto& [name, value] : params) leaves[name] = value.detach().to(dtype).set_requires_grad(true);
-  const at::Tensor input = network.input.is_floating_point() ? network.input.to(dtype) : network.input;
-  const at::Tensor logits = network.plain(input, leaves);
-  const at::Tensor loss = at::cross_entropy_loss(logits.reshape({-1, logits.size(-1)}),
-                                                 network.targets.view(-1), {}, at::Reduction::Sum);
-  loss.backward();
-  Step step{loss.item<double>(), {}};
-  for (const auto& [name, leaf] : leaves) step.gradients[name] = leaf.grad();
-  return step;
-}
-
-void expect_equal_steps(const Network& network) {
-  const Tensors params = initial(network.spec);
-  const Step plain32 = plain_step(network, params, at::kFloat),
-             plain64 = plain_step(network, params, at::kDouble);
-  for (const int threads : {1, 2}) {
-    const Step ours = our_step(network, params, threads);
-    EXPECT_NEAR(ours.loss, plain64.loss, 1e-5 * plain64.loss);
-    ASSERT_EQ(ours.gradients.size(), plain64.gradients.size());
-    for (const auto& [name, gradient] : ours.gradients) {
-      EXPECT_TRUE(
-          tensor::testing::within_bound(gradient, plain32.gradients.at(name), plain64.gradients.at(name)))
-          << name;
-      at::Tensor wrong = gradient.clone();
-      wrong.view(-1)[wrong.abs().argmax().item<int64_t>()] *= 1 + 0x1p-12;
-      EXPECT_FALSE(
-          tensor::testing::within_bound(wrong, plain32.gradients.at(name), plain64.gradients.at(name)))
-          << "control of " << name;
-    }
-  }
-  Network swapped = network;  // control: two samples of the microbatch take each other's target
-  swapped.targets = network.targets.roll(1, 0);
-  const Step other = our_step(swapped, params, 1);
-  const std::string& last = network.spec.units.back().parameters.front().name;
-  EXPECT_FALSE(tensor::testing::within_bound(other.gradients.at(last), plain32.gradients.at(last),
-                                             plain64.gradients.at(last)));
-}
-
-at::Tensor tokens(at::IntArrayRef sizes, int64_t classes, uint64_t seed) {
-  return (random_tensor(sizes, seed).abs() * 1000).to(at::kLong).remainder(classes);
-}
+using testing::append;
+using testing::expect_equal_steps;
+using testing::Network;
+using testing::plain_linear;
+using testing::Tensors;
+using testing::tokens;
 
 plan::Attributes linear_layer(int64_t in, int64_t out, const std::string& activation) {
   return {{"in", in}, {"out", out}, {"bias", true}, {"activation", activation}, {"flatten", true}};
-}
-
-at::Tensor plain_linear(const at::Tensor& x, const Tensors& params, const std::string& name) {
-  const auto bias = params.find(name + ".bias");
-  return at::linear(x, params.at(name + ".weight"), bias == params.end() ? at::Tensor() : bias->second);
 }
 
 TEST(Network, Mlp) {

@@ -144,6 +144,45 @@ Network gpt() {
   return network;
 }
 
+Network llama() {
+  const int64_t vocab = 65, context = 128, width = 128, layers = 4;
+  Network network({DType::kI64, {-1, context}}, vocab);
+  network.append("embed", "embedding", {{"vocab", vocab}, {"width", width}, {"std", 0.02}});
+  for (int64_t i = 0; i < layers; ++i) {
+    network.append("layers." + std::to_string(i), "llama_block",
+                   {{"width", width},
+                    {"heads", int64_t{4}},
+                    {"kv_heads", int64_t{2}},
+                    {"ffn", int64_t{352}},
+                    {"layers", layers},
+                    {"rope_theta", 10000.0},
+                    {"eps", 1e-5}});
+  }
+  network.append("lm_head", "llama_head",
+                 {{"vocab", vocab}, {"width", width}, {"eps", 1e-5}, {"tied_to", std::string()}});
+  return network;
+}
+
+Network lstm() {
+  const int64_t vocab = 65, width = 256;
+  Network network({DType::kI64, {-1, 64}}, vocab);
+  network.append("embed", "embedding", {{"vocab", vocab}, {"width", width}, {"std", 1.0}});
+  network.append("lstm.0", "lstm", {{"in", width}, {"hidden", width}});
+  network.append("lstm.1", "lstm", {{"in", width}, {"hidden", width}});
+  plan::Attributes head = linear(width, vocab, "none");
+  head["flatten"] = false;
+  network.append("h2o", "linear", head);
+  return network;
+}
+
+Network rnn() {
+  const int64_t vocab = 27, width = 128;
+  Network network({DType::kI64, {-1, 32}}, vocab);
+  network.append("embed", "embedding", {{"vocab", vocab}, {"width", width}, {"std", 1.0}});
+  network.append("rnn.0", "rnn", {{"in", width}, {"hidden", width}, {"out", vocab}});
+  return network;
+}
+
 void run(benchmark::State& state, Network network, const at::Tensor& input, at::IntArrayRef target_sizes) {
   const int threads = static_cast<int>(state.range(0));
   tensor::install_counting_allocator();
@@ -160,9 +199,20 @@ void Convnet(benchmark::State& state) { run(state, convnet(), at::randn({64, 1, 
 void Gpt(benchmark::State& state) {
   run(state, gpt(), at::randint(0, 65, {12, 128}, at::TensorOptions().dtype(at::kLong)), {12, 128});
 }
+void tokens(benchmark::State& state, Network network, int64_t batch, int64_t time) {
+  const int64_t vocabulary = network.classes();
+  run(state, std::move(network),
+      at::randint(0, vocabulary, {batch, time}, at::TensorOptions().dtype(at::kLong)), {batch, time});
+}
+void Llama(benchmark::State& state) { tokens(state, llama(), 12, 128); }
+void Lstm(benchmark::State& state) { tokens(state, lstm(), 32, 64); }
+void Rnn(benchmark::State& state) { tokens(state, rnn(), 64, 32); }
 BENCHMARK(Mlp)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(Convnet)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 BENCHMARK(Gpt)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(Llama)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(Lstm)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(Rnn)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace furrow::nn

@@ -1,5 +1,6 @@
 // "transformer_block": attention and an MLP with GELU, each behind a layer norm and around a residual
 // (pre-LN), as in Radford et al., "Language models are unsupervised multitask learners", 2019 (GPT-2).
+#include "furrow/nn/attributes_torch.h"
 #include "furrow/nn/kinds_torch.h"
 #include "furrow/nn/parameters_torch.h"
 #include "furrow/tensor/ops_torch.h"
@@ -28,6 +29,8 @@ class TransformerBlock final : public Block {
         mlp_out_(unit, "mlp.c_proj"),
         heads_(plan::attribute<int64_t>(unit, "heads")),
         dropout_(plan::attribute<double>(unit, "dropout")),
+        activation_(unit.attributes.contains("activation") ? activation_attribute(unit, "activation")
+                                                           : Activation::kGelu),
         attention_stream_(layer_name(unit, "ln_1.weight", "attn.attn_dropout")),
         attention_out_stream_(layer_name(unit, "ln_1.weight", "attn.resid_dropout")),
         mlp_stream_(layer_name(unit, "ln_1.weight", "mlp.dropout")) {}
@@ -45,7 +48,7 @@ class TransformerBlock final : public Block {
                                                       dropout_, attention_stream_, context);
     const at::Tensor middle =
         tensor::add_dropout(input, linear(mixed, attention_out_), dropout_, attention_out_stream_, context);
-    const at::Tensor hidden = linear(norm(middle, ln_2_), mlp_in_, Activation::kGelu);
+    const at::Tensor hidden = linear(norm(middle, ln_2_), mlp_in_, activation_);
     return tensor::add_dropout(middle, linear(hidden, mlp_out_), dropout_, mlp_stream_, context);
   }
 
@@ -54,6 +57,7 @@ class TransformerBlock final : public Block {
   Layer ln_1_, attention_in_, attention_out_, ln_2_, mlp_in_, mlp_out_;
   int64_t heads_;
   double dropout_;
+  Activation activation_;
   std::string attention_stream_, attention_out_stream_, mlp_stream_;  // layer names of the masks
 };
 

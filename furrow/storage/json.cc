@@ -104,6 +104,24 @@ uint64_t Json::unsigned_integer() const {
   return static_cast<uint64_t>(*value);
 }
 
+double Json::number() const {
+  if (const auto* value = std::get_if<double>(&value_)) return *value;
+  if (const auto* value = std::get_if<int64_t>(&value_)) return static_cast<double>(*value);
+  if (const auto* value = std::get_if<uint64_t>(&value_)) return static_cast<double>(*value);
+  expected("a number");
+}
+
+bool Json::boolean() const {
+  const auto* value = std::get_if<bool>(&value_);
+  if (value == nullptr) expected("true or false");
+  return *value;
+}
+
+bool Json::is_number() const {
+  return std::holds_alternative<double>(value_) || std::holds_alternative<int64_t>(value_) ||
+         std::holds_alternative<uint64_t>(value_);
+}
+
 const Json::List& Json::list() const {
   const auto* value = std::get_if<List>(&value_);
   if (value == nullptr) expected("a list");

@@ -24,12 +24,17 @@ class Json {
   const std::string& string() const;
   int64_t integer() const;
   uint64_t unsigned_integer() const;
+  double number() const;  // of any kind
+  bool boolean() const;
+  bool is_number() const;
   const List& list() const;
   const Object& object() const;
 
   const Json* find(std::string_view key) const;  // REQUIRES: an object; null when absent
   const Json& at(std::string_view key) const;    // Error{data_loss} when it is absent or this is no object
   std::vector<int64_t> integers() const;         // a list of integers
+
+  friend bool operator==(const Json&, const Json&) = default;
 
  private:
   friend class JsonBuilder;

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -16,7 +17,7 @@ namespace {
 // One call, kept from forward to backward.  All tensors are dense and without history.
 struct AttentionCall {
   kernels::AttentionShape shape;
-  at::Tensor qkv, out, log_sum_exp;
+  at::Tensor qkv, out, log_sum_exp, rotary;
   bool dropped = false;
   kernels::DropoutMask mask;
   int threads = 1;
@@ -32,19 +33,46 @@ std::vector<at::Tensor> attention_backward(const AttentionCall& call, const at::
   args.dout = dout.const_data_ptr<float>();
   args.dqkv = dqkv.data_ptr<float>();
   args.dropout = call.dropped ? &call.mask : nullptr;
+  args.rotary = call.rotary.defined() ? call.rotary.const_data_ptr<float>() : nullptr;
   kernels::attention_backward(args, call.threads);
   return {dqkv};
 }
 
+kernels::AttentionShape shape_of(const at::Tensor& qkv, const AttentionHeads& heads) {
+  const int64_t keys = heads.kv_heads > 0 ? heads.kv_heads : heads.heads, all = heads.heads + 2 * keys;
+  FURROW_CHECK(qkv.dim() == 3 && qkv.scalar_type() == at::kFloat && heads.heads > 0 &&
+                   heads.heads % keys == 0 && qkv.size(2) % all == 0,
+               "attention reads float32 [batch, time, (heads + 2 kv_heads) * head_size]");
+  const kernels::AttentionShape shape{qkv.size(0), qkv.size(1), heads.heads, qkv.size(2) / all, keys};
+  FURROW_CHECK(
+      !heads.rotary.defined() || (heads.rotary.size(0) >= shape.time &&
+                                  heads.rotary.size(1) == shape.head_size && shape.head_size % 2 == 0),
+      "a rotary table has a row for every position and an even head_size");
+  return shape;
+}
+
 }  // namespace
 
-at::Tensor causal_attention(const at::Tensor& qkv, int64_t heads, double dropout_p, std::string_view stream,
-                            OpContext& context) {
-  FURROW_CHECK(
-      qkv.dim() == 3 && qkv.scalar_type() == at::kFloat && heads > 0 && qkv.size(2) % (3 * heads) == 0,
-      "attention reads float32 [batch, time, 3 * width], width a multiple of heads");
+at::Tensor rotary_table(int64_t time, int64_t head_size, double theta) {
+  at::Tensor table = at::empty({time, head_size}, at::kFloat);
+  auto* row = table.data_ptr<float>();
+  const int64_t half = head_size / 2;
+  for (int64_t t = 0; t < time; ++t, row += head_size) {
+    for (int64_t d = 0; d < half; ++d) {
+      const double angle = static_cast<double>(t) *
+                           std::pow(theta, -2.0 * static_cast<double>(d) / static_cast<double>(head_size));
+      row[d] = static_cast<float>(std::cos(angle));
+      row[half + d] = static_cast<float>(std::sin(angle));
+    }
+  }
+  return table;
+}
+
+at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, double dropout_p,
+                            std::string_view stream, OpContext& context) {
   AttentionCall call;
-  call.shape = {qkv.size(0), qkv.size(1), heads, qkv.size(2) / (3 * heads)};
+  call.shape = shape_of(qkv, heads);
+  call.rotary = heads.rotary;
   call.qkv = qkv.detach().contiguous();
   call.threads = context.threads;
   call.dropped = context.training && dropout_p > 0;
@@ -54,13 +82,14 @@ at::Tensor causal_attention(const at::Tensor& qkv, int64_t heads, double dropout
     call.mask = dropout_mask(dropout_p, stream, context);
   }
   at::Tensor out = at::empty({call.shape.batch, call.shape.time, call.shape.channels()}, call.qkv.options());
-  call.log_sum_exp = at::empty({call.shape.batch, heads, call.shape.time}, call.qkv.options());
+  call.log_sum_exp = at::empty({call.shape.batch, heads.heads, call.shape.time}, call.qkv.options());
   kernels::AttentionForward args;
   args.shape = call.shape;
   args.qkv = call.qkv.const_data_ptr<float>();
   args.out = out.data_ptr<float>();
   args.log_sum_exp = call.log_sum_exp.data_ptr<float>();
   args.dropout = call.dropped ? &call.mask : nullptr;
+  args.rotary = call.rotary.defined() ? call.rotary.const_data_ptr<float>() : nullptr;
   kernels::attention_forward(args, context.threads);
   call.out = out.detach();
   return with_backward(out, {qkv}, [call](const at::Tensor& dout) { return attention_backward(call, dout); });

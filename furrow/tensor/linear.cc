@@ -16,6 +16,8 @@ kernels::Activation kernel_activation(Activation activation) {
       return kernels::Activation::kRelu;
     case Activation::kGelu:
       return kernels::Activation::kGelu;
+    case Activation::kGeluTanh:
+      return kernels::Activation::kGeluTanh;
     case Activation::kNone:
       break;
   }
@@ -103,7 +105,7 @@ at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, A
   sizes.back() = call.shape.out;
   at::Tensor y = at::empty(sizes, call.x.options());
   const bool recorded = needs_backward({x, weight.leaf});
-  if (recorded && activation == Activation::kGelu) call.gate = at::empty_like(y);
+  if (recorded && activation >= Activation::kGelu) call.gate = at::empty_like(y);
 
   kernels::LinearForward args;
   args.shape = call.shape;

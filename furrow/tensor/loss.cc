@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <span>
+#include <string_view>
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/kernels/cross_entropy.h"
+#include "furrow/tensor/kernels/pointwise_losses.h"
 #include "furrow/tensor/loss_torch.h"
 
 namespace furrow::tensor {
@@ -22,10 +24,50 @@ void check_targets(const at::Tensor& targets, int64_t classes) {
   }
 }
 
+// The operands of a loss of one number each, dense, and where its losses go.
+struct Values {
+  at::Tensor output, targets, losses;
+};
+
+Values values_of(std::string_view loss, const at::Tensor& output, const at::Tensor& targets,
+                 at::Tensor* gradient) {
+  FURROW_CHECK(output.scalar_type() == at::kFloat, "a loss reads float32");
+  if (output.numel() != targets.numel()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("loss {} compares one target with one output, but the model gives {} values for {} "
+                    "targets: change [training] loss, or the data's target",
+                    loss, output.numel(), targets.numel()));
+  }
+  Values v{output.detach().contiguous(), targets.to(at::kFloat).contiguous(), {}};
+  v.losses = at::empty_like(v.output);
+  if (gradient != nullptr) *gradient = at::empty_like(v.output);
+  return v;
+}
+
+void check_probabilities(const at::Tensor& targets) {
+  const std::span<const float> all(targets.const_data_ptr<float>(), static_cast<size_t>(targets.numel()));
+  const auto bad = std::ranges::find_if(all, [](float t) { return !(t >= 0 && t <= 1); });
+  if (bad != all.end()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("target {} of value {} is outside [0, 1], which the binary loss needs: check the labels",
+                    *bad, bad - all.begin()));
+  }
+}
+
+PointwiseSums sums_of(const Values& v, int64_t correct) {
+  PointwiseSums sums;
+  sums.values = v.output.numel();
+  sums.correct = correct;
+  sums.loss.add_all(std::span(v.losses.const_data_ptr<float>(), static_cast<size_t>(sums.values)));
+  return sums;
+}
+
 }  // namespace
 
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
-                               int threads) {
+                               int threads, double smoothing) {
   FURROW_CHECK(logits.scalar_type() == at::kFloat && targets.scalar_type() == at::kLong && logits.dim() >= 1,
                "cross_entropy reads float32 logits and int64 targets");
   const int64_t classes = logits.size(-1), rows = targets.numel();
@@ -41,11 +83,31 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
   args.targets = wanted.const_data_ptr<int64_t>();
   args.losses = losses.data_ptr<float>();
   args.dlogits = gradient != nullptr ? gradient->data_ptr<float>() : nullptr;
+  args.smoothing = static_cast<float>(smoothing);
   CrossEntropySums sums;
   sums.rows = rows;
   sums.correct = kernels::cross_entropy(args, threads).correct;
   sums.loss.add_all(std::span(losses.const_data_ptr<float>(), static_cast<size_t>(rows)));
   return sums;
+}
+
+PointwiseSums squared_error(const at::Tensor& output, const at::Tensor& targets, at::Tensor* gradient,
+                            int threads) {
+  const Values v = values_of("mse", output, targets, gradient);
+  kernels::squared_error(v.output.numel(), v.output.const_data_ptr<float>(),
+                         v.targets.const_data_ptr<float>(), v.losses.data_ptr<float>(),
+                         gradient != nullptr ? gradient->data_ptr<float>() : nullptr, threads);
+  return sums_of(v, 0);
+}
+
+PointwiseSums binary_cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
+                                   int threads) {
+  const Values v = values_of("binary", logits, targets, gradient);
+  check_probabilities(v.targets);
+  const int64_t correct = kernels::binary_cross_entropy(
+      v.output.numel(), v.output.const_data_ptr<float>(), v.targets.const_data_ptr<float>(),
+      v.losses.data_ptr<float>(), gradient != nullptr ? gradient->data_ptr<float>() : nullptr, threads);
+  return sums_of(v, correct);
 }
 
 }  // namespace furrow::tensor

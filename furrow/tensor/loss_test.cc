@@ -45,6 +45,72 @@ TEST(CrossEntropy, MatchesPlainAutograd) {
   }
 }
 
+TEST(CrossEntropy, SmoothedTargetsMatchPlainAutograd) {
+  const at::Tensor targets = at::randint(0, 37, {40}, at::TensorOptions().dtype(at::kLong));
+  const at::Tensor logits = random_tensor({40, 37}, 1, 3);
+  for (const double smoothing : {0.1, 0.5}) {
+    at::Tensor gradient;
+    const CrossEntropySums sums = cross_entropy(logits, targets, &gradient, 2, smoothing);
+    const auto reference = [&](at::ScalarType type) {
+      const at::Tensor x = logits.to(type).clone().requires_grad_(true);
+      const at::Tensor loss = at::cross_entropy_loss(x, targets, {}, at::Reduction::Sum, -100, smoothing);
+      loss.backward();
+      return Plain{loss.detach(), x.grad()};
+    };
+    const Plain plain32 = reference(at::kFloat), plain64 = reference(at::kDouble);
+    EXPECT_TRUE(testing::within_bound(gradient, plain32.gradient, plain64.gradient));
+    EXPECT_TRUE(testing::within_bound(at::scalar_tensor(sums.loss.value(), at::kDouble), plain32.losses,
+                                      plain64.losses));
+    at::Tensor other;  // control: smoothing matters
+    cross_entropy(logits, targets, &other, 2, smoothing + 0.001);
+    EXPECT_FALSE(testing::within_bound(other, plain32.gradient, plain64.gradient));
+  }
+}
+
+TEST(PointwiseLosses, MatchPlainAutograd) {
+  const at::Tensor output = random_tensor({300, 1}, 1, 5), numbers = random_tensor({300}, 2);
+  const at::Tensor labels = numbers.gt(0).to(at::kLong);
+  for (const bool binary : {false, true}) {
+    at::Tensor gradient;
+    const PointwiseSums sums = binary ? binary_cross_entropy(output, labels, &gradient, 2)
+                                      : squared_error(output, numbers, &gradient, 2);
+    const auto reference = [&](at::ScalarType type) {
+      const at::Tensor x = output.to(type).clone().requires_grad_(true);
+      const at::Tensor loss = binary ? at::binary_cross_entropy_with_logits(x.view(-1), labels.to(type), {},
+                                                                            {}, at::Reduction::Sum)
+                                     : at::mse_loss(x.view(-1), numbers.to(type), at::Reduction::Sum);
+      loss.backward();
+      return Plain{loss.detach(), x.grad()};
+    };
+    const Plain plain32 = reference(at::kFloat), plain64 = reference(at::kDouble);
+    EXPECT_TRUE(testing::within_bound(gradient, plain32.gradient, plain64.gradient));
+    EXPECT_TRUE(testing::within_bound(at::scalar_tensor(sums.loss.value(), at::kDouble), plain32.losses,
+                                      plain64.losses));
+    EXPECT_EQ(sums.values, 300);
+    EXPECT_EQ(sums.correct, binary ? output.view(-1).gt(0).eq(labels).sum().item<int64_t>() : 0);
+    EXPECT_EQ(gradient.sizes(), output.sizes());
+    at::Tensor wrong = gradient.clone();
+    wrong.view(-1)[wrong.abs().argmax().item<int64_t>()] *= 1 + 0x1p-14;
+    EXPECT_FALSE(testing::within_bound(wrong, plain32.gradient, plain64.gradient)) << "control";
+  }
+}
+
+TEST(PointwiseLosses, RefuseTargetsThatDoNotFit) {
+  const at::Tensor output = random_tensor({4, 3}, 1);
+  for (const auto& [loss, targets] :
+       {std::pair{&squared_error, at::zeros({4})}, {&binary_cross_entropy, at::full({4, 3}, 2.0f)}}) {
+    try {
+      (*loss)(output, targets, nullptr, 1);
+      FAIL() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_NE(error.message().find(targets.dim() == 1 ? "12 values for 4 targets" : "target 2 of value 0"),
+                std::string::npos)
+          << error.message();
+    }
+  }
+}
+
 TEST(CrossEntropy, SumsOfPartsAreTheSumOfTheWhole) {
   const at::Tensor logits = random_tensor({37, 10}, 1, 3);
   const at::Tensor targets = at::randint(0, 10, {37}, at::TensorOptions().dtype(at::kLong));

@@ -16,9 +16,23 @@ struct CrossEntropySums {
 };
 
 // Softmax cross-entropy of `logits` [..., classes] (float32) against `targets` [...] (int64), summed over
-// rows. `gradient`, when not null, receives d(sum)/d(logits).  Error{invalid_argument}: a target outside [0,
-// classes), named.
+// rows. `gradient`, when not null, receives d(sum)/d(logits).  With `smoothing` s in [0, 1) each target is
+// (1 - s) onehot + s / classes.  Error{invalid_argument}: a target outside [0, classes), named.
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
-                               int threads);
+                               int threads, double smoothing = 0);
+
+struct PointwiseSums {
+  ExactSum loss;  // of each value's loss as float32
+  int64_t values = 0;
+  int64_t correct = 0;  // binary: logits on the side of their target
+};
+
+// (y - target)^2 and binary cross-entropy from logits, summed over values.  `output` is float32, `targets` of
+// any type with as many values; `gradient`, when not null, receives d(sum)/d(output).
+// Error{invalid_argument}: another number of values; binary: a target outside [0, 1].
+PointwiseSums squared_error(const at::Tensor& output, const at::Tensor& targets, at::Tensor* gradient,
+                            int threads);
+PointwiseSums binary_cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
+                                   int threads);
 
 }  // namespace furrow::tensor

@@ -65,7 +65,9 @@ TEST_P(Linear, MatchesPlainAutograd) {
   };
   const Plain plain = [&](const at::Tensor& x, std::span<const at::Tensor> params) {
     const at::Tensor y = at::linear(x, params[0], params.size() > 1 ? params[1] : at::Tensor());
-    return activation == Activation::kRelu ? y.relu() : activation == Activation::kGelu ? at::gelu(y) : y;
+    if (activation == Activation::kRelu) return y.relu();
+    return activation == Activation::kNone ? y
+                                           : at::gelu(y, activation == Activation::kGelu ? "none" : "tanh");
   };
   expect_matches_plain(run, ours, plain);
   run.input_gradient = false;  // the first unit of a network
@@ -74,7 +76,7 @@ TEST_P(Linear, MatchesPlainAutograd) {
 
 INSTANTIATE_TEST_SUITE_P(All, Linear,
                          ::testing::Combine(::testing::Values(Activation::kNone, Activation::kRelu,
-                                                              Activation::kGelu),
+                                                              Activation::kGelu, Activation::kGeluTanh),
                                             ::testing::Bool(), ::testing::Bool()));
 
 class Conv : public ::testing::TestWithParam<std::tuple<bool, bool, int64_t, int64_t>> {};
@@ -293,6 +295,10 @@ TEST(Operations, RefuseTensorsThatDoNotFit) {
   EXPECT_THROW(conv2d(random_tensor({2, 5}, 2), weight, {}, {}, context), Error);
   EXPECT_THROW(layer_norm(random_tensor({2, 5}, 2), weight, {}, 1e-5, context), Error);
   EXPECT_THROW(causal_attention(random_tensor({2, 5, 7}, 2), 2, 0, "layer", context), Error);
+  EXPECT_THROW(causal_attention(random_tensor({2, 5, 32}, 2), {4, 3, {}}, 0, "layer", context), Error);
+  EXPECT_THROW(rms_norm(random_tensor({2, 5}, 2), weight, 1e-5, context), Error);
+  EXPECT_THROW(swiglu(random_tensor({2, 5}, 2), context), Error);
+  EXPECT_THROW(lstm(random_tensor({2, 5, 3}, 2), weight, weight, context), Error);
   EXPECT_THROW(add_dropout(random_tensor({2, 5}, 2), random_tensor({2, 6}, 2), 0, "layer", context), Error);
 }
 

@@ -11,6 +11,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "furrow/tensor/gradient_sink_torch.h"
@@ -18,11 +19,15 @@
 
 namespace furrow::tensor {
 
-enum class Activation : uint8_t { kNone, kRelu, kGelu };  // GELU is the exact one, x * Phi(x)
+enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh };  // GELU is the exact one, x * Phi(x)
 
 // y [..., out] = activation(x [..., in] weight^T + bias); weight [out, in]; `bias` may be absent.
 at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
                   OpContext& context);
+
+// y [..., sum of outs] = x [W_0; W_1; ...]^T, several linear layers without biases over one input, results
+// side by side; W_i [out_i, in].
+at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context);
 
 struct Convolution {
   int64_t padding = 0;
@@ -43,11 +48,39 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
 at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,
                       OpContext& context);
 
-// Causal self-attention over qkv [batch, time, 3 * width] (q, k, v side by side, heads side by side in each);
-// the result is [batch, time, width].  Probabilities are dropped with `dropout_p` under the layer name
-// `stream`.
-at::Tensor causal_attention(const at::Tensor& qkv, int64_t heads, double dropout_p, std::string_view stream,
-                            OpContext& context);
+// x / sqrt(mean(x^2) + eps) * weight over the last dim (Zhang and Sennrich, 2019).
+at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpContext& context);
+
+// silu(gate) * up; gate_up [..., 2 * width] holds gate and up side by side.
+at::Tensor swiglu(const at::Tensor& gate_up, OpContext& context);
+
+struct AttentionHeads {
+  int64_t heads = 0;
+  int64_t kv_heads = 0;  // divides heads; 0: as many
+  at::Tensor rotary;     // of rotary_table, or undefined: no rotary positions
+};
+
+// Cosines and sines of position times theta^(-2 d / head_size), d < head_size / 2: [time, head_size].
+at::Tensor rotary_table(int64_t time, int64_t head_size, double theta);
+
+// Causal self-attention over qkv [batch, time, (heads + 2 kv_heads) * head_size] (q, k, v side by side, heads
+// side by side in each); the result is [batch, time, heads * head_size].  Probabilities are dropped with
+// `dropout_p` under the layer name `stream`.
+at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, double dropout_p,
+                            std::string_view stream, OpContext& context);
+inline at::Tensor causal_attention(const at::Tensor& qkv, int64_t heads, double dropout_p,
+                                   std::string_view stream, OpContext& context) {
+  return causal_attention(qkv, AttentionHeads{heads, 0, {}}, dropout_p, stream, context);
+}
+
+// An LSTM layer over x [batch, time, in] from a state of zeros: the four gates, i f g o, are
+// weight [4 * hidden, in + hidden] times [x_t, h_{t-1}], plus bias.  The result is h [batch, time, hidden].
+at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpContext& context);
+
+// h_t = tanh(weight [hidden, in + hidden] [x_t, h_{t-1}] + bias) from a state of zeros.  The result is what
+// the cell reads, [x_t, h_{t-1}]: [batch, time, in + hidden].
+at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, const Param& bias,
+                                   OpContext& context);
 
 // x * mask / (1 - p) while context.training; x itself otherwise.  REQUIRES: 0 <= p < 1, dim 0 is the sample.
 at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context);

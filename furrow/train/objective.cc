@@ -4,6 +4,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
+#include "furrow/config/training.h"
 #include "furrow/tensor/loss_torch.h"
 #include "furrow/train/objective_torch.h"
 
@@ -11,15 +12,30 @@ namespace furrow::train {
 namespace {
 
 // Over samples when the output is [batch, classes], over tokens when it is [batch, context, classes].
-LossSums cross_entropy(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient,
-                       int threads) {
-  const tensor::CrossEntropySums sums = tensor::cross_entropy(output, target, gradient, threads);
+LossSums cross_entropy(const ObjectiveSettings& settings, const at::Tensor& output, const at::Tensor& target,
+                       at::Tensor* gradient, int threads) {
+  const double smoothing = gradient != nullptr ? settings.label_smoothing : 0;
+  const tensor::CrossEntropySums sums = tensor::cross_entropy(output, target, gradient, threads, smoothing);
   return {sums.loss, sums.rows, sums.correct};
+}
+
+LossSums squared_error(const ObjectiveSettings&, const at::Tensor& output, const at::Tensor& target,
+                       at::Tensor* gradient, int threads) {
+  const tensor::PointwiseSums sums = tensor::squared_error(output, target, gradient, threads);
+  return {sums.loss, sums.values, sums.correct};
+}
+
+LossSums binary(const ObjectiveSettings&, const at::Tensor& output, const at::Tensor& target,
+                at::Tensor* gradient, int threads) {
+  const tensor::PointwiseSums sums = tensor::binary_cross_entropy(output, target, gradient, threads);
+  return {sums.loss, sums.values, sums.correct};
 }
 
 constexpr std::array kObjectives = {
     Objective{"supervised", "samples", &cross_entropy},
     Objective{"language_modelling", "tokens", &cross_entropy},
+    Objective{"regression", "values", &squared_error},
+    Objective{"binary", "values", &binary},
 };
 
 }  // namespace
@@ -39,6 +55,15 @@ const Objective& find_objective(std::string_view name) {
     known.emplace_back(objective.name);
   }
   throw Error(ErrorCode::kInvalidArgument, unknown_name_message("objective", name, known));
+}
+
+Objective make_objective(const config::Training& training, bool tokens) {
+  std::string_view name = tokens ? "language_modelling" : "supervised";
+  if (training.loss == "mse") name = "regression";
+  if (training.loss == "binary") name = "binary";
+  Objective objective = find_objective(name);
+  objective.settings.label_smoothing = training.label_smoothing;
+  return objective;
 }
 
 }  // namespace furrow::train

@@ -10,6 +10,10 @@
 
 #include "furrow/base/exact_sum.h"
 
+namespace furrow::config {
+struct Training;
+}
+
 namespace furrow::train {
 
 // Exact sums over what an objective counts: samples or tokens.  Merging is exact, so neither the number of
@@ -26,14 +30,29 @@ struct LossSums {
   }
 };
 
+// What the rows of the table may be given.
+struct ObjectiveSettings {
+  double label_smoothing =
+      0;  // cross-entropy: of the loss that is trained on; evaluation measures the plain one
+};
+
 struct Objective {
-  std::string_view name;    // "supervised", "language_modelling"
-  std::string_view counts;  // "samples", "tokens"
+  std::string_view name;    // "supervised", "language_modelling", "regression", "binary"
+  std::string_view counts;  // "samples", "tokens", "values"
+  LossSums (*function)(const ObjectiveSettings& settings, const at::Tensor& output, const at::Tensor& target,
+                       at::Tensor* gradient, int threads);
+  ObjectiveSettings settings = {};
+
   // `gradient`, when not null, receives d(sum of losses)/d(output), of output's shape.
-  LossSums (*loss)(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads);
+  LossSums loss(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads) const {
+    return function(settings, output, target, gradient, threads);
+  }
 };
 
 std::span<const Objective> objectives();
 const Objective& find_objective(std::string_view name);  // Error{invalid_argument}, lists the known ones
+
+// The row that [training] loss names over this data, with its settings.  `tokens`: the samples are token ids.
+Objective make_objective(const config::Training& training, bool tokens);
 
 }  // namespace furrow::train

@@ -50,7 +50,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
-  bench.objective = &find_objective(language(source) ? "language_modelling" : "supervised");
+  bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
   bench.rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : core_count();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;

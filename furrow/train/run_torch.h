@@ -23,7 +23,7 @@ struct Workbench {
   config::Config config;
   std::shared_ptr<data::Dataset> dataset;
   plan::ModelSpec spec;
-  const Objective* objective = nullptr;
+  std::shared_ptr<const Objective> objective;
   RankContext rank;
 };
 Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,

@@ -124,6 +124,36 @@ TEST_F(Session, CancelledAndResumedEndsAlike) {
             observe::read_metrics(run("parts") + "/metrics.jsonl").size());
 }
 
+// Every text architecture, cut after step 6 of 9 in the middle of an epoch.
+TEST_F(Session, EveryTextArchitectureResumesToTheSameBits) {
+  std::string text;
+  for (int i = 0; i < 600; ++i) text += "abcdefgh \n"[(i * i + i / 7) % 10];
+  write_file_atomic(folder_.path() + "/text", text);
+  for (const std::string name : {"gpt", "llama", "rnn", "lstm"}) {
+    const auto text_config = [&](const char* steps) {
+      std::vector<std::string> overrides = {"--training.dataset",    "text", "--training.seq_len", "8",
+                                            "--model.name",          name,   "--model.layers",     "2",
+                                            "--model.width",         "16",   "--training.steps",   steps,
+                                            "--checkpoint.interval", "3"};
+      config::Config result = config(overrides);
+      result.training.dataset_path = folder_.path() + "/text";
+      return result;
+    };
+    const observe::Summary whole = train_run(name + "-whole", text_config("9"));
+    train_run(name + "-parts", text_config("9"));
+    std::filesystem::remove_all(run(name + "-parts") + "/checkpoints/step-00000009");
+    std::filesystem::remove_all(run(name + "-parts") + "/model");
+    const observe::Summary resumed = train_run(name + "-parts", text_config("9"), /*resume=*/true);
+    EXPECT_EQ(resumed.steps, 9);
+    EXPECT_EQ(resumed.loss, whole.loss);
+    EXPECT_EQ(weights(name + "-whole"), weights(name + "-parts")) << name;
+    config::Config other = text_config("9");
+    other.debug.seed = 5;  // control: another seed is another file
+    train_run(name + "-other", other);
+    EXPECT_NE(weights(name + "-whole"), weights(name + "-other")) << name;
+  }
+}
+
 TEST_F(Session, StopsEarlyAndExportsTheBest) {
   // No later validation gains as much as min_delta asks for, so that the first stays the best.
   const observe::Summary summary =

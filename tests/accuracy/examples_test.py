@@ -16,10 +16,14 @@ import tempfile
 PROMISES = [
     ("convnet-fashion", "test_accuracy", 0.905, True),
     ("convnet-mnist", "test_accuracy", 0.992, True),
+    ("blocks-custom", "test_accuracy", 0.988, True),
     ("mlp-mnist", "test_accuracy", 0.975, True),
     ("convnet-cifar10", "validation_accuracy", 0.70, True),
     ("mlp-adult", "test_accuracy", 0.85, True),
     ("gpt-shakespeare", "validation_loss", 1.88, False),
+    ("llama-shakespeare", "validation_loss", 1.78, False),
+    ("lstm-shakespeare", "validation_loss", 1.65, False),
+    ("rnn-names", "validation_loss", 2.15, False),
 ]
 
 

@@ -68,20 +68,23 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
   }
 }
 
-std::vector<std::string> tiny_names() { return {"mlp", "convnet", "gpt-tied", "gpt-untied"}; }
+std::vector<std::string> tiny_names() {
+  return {"mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied", "llama-untied", "rnn", "lstm"};
+}
 
 TinyTraining tiny(const std::string& name) {
   TinyTraining t;
   t.name = name;
   t.config = base_config();
   models::DataShape shape;
-  if (name.starts_with("gpt")) {
-    t.config.model.name = "gpt";
+  if (name != "mlp" && name != "convnet") {
+    t.config.model.name = name.substr(0, name.find('-'));
     t.config.model.layers = 2;
     t.config.model.heads = 2;
+    t.config.model.kv_heads = 1;
     t.config.model.width = 16;
     t.config.model.dropout = 0.2;
-    t.config.model.tie_embeddings = name == "gpt-tied";
+    t.config.model.tie_embeddings = name.ends_with("-tied");
     t.config.training.dataset = "text";
     t.config.training.seq_len = kContext;
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::tokens(1000, kContext, 13));

@@ -40,7 +40,7 @@ class MadeUpSource : public data::Source {
 
 // A network, its data and the settings of a step.
 struct TinyTraining {
-  std::string name;  // "mlp", "convnet", "gpt-tied", "gpt-untied"
+  std::string name;  // one of tiny_names(): an architecture, "-tied" or "-untied" where there is a choice
   config::Config config;
   std::shared_ptr<MadeUpSource> source;
   plan::ModelSpec spec;

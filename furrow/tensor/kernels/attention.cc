@@ -27,29 +27,74 @@ namespace {
 struct Head {
   const AttentionShape& s;
   int64_t sample, head;
-  const float *q, *k, *v;  // [time], rows `stride` apart
-  int64_t stride;
+  int64_t stride;                        // of a row of qkv
+  int64_t q_offset, k_offset, v_offset;  // in qkv
+  const float *q, *k, *v;                // [time], rows q_stride, k_stride and stride apart
+  int64_t q_stride, k_stride;
   const DropoutMask* dropout;
   RowPanels keys;  // register blocks of keys, and of the columns of a head
   RowPanels columns;
   float scale;
 
-  Head(const AttentionShape& s, const float* qkv, int64_t index, const DropoutMask* dropout)
+  // Query head `member` of the group of key-value head `index`, counted over all samples.
+  Head(const AttentionShape& s, const float* qkv, int64_t index, int64_t member, const DropoutMask* dropout)
       : s(s),
-        sample(index / s.heads),
-        head(index % s.heads),
-        q(qkv + sample * s.time * 3 * s.channels() + head * s.head_size),
-        k(q + s.channels()),
-        v(k + s.channels()),
-        stride(3 * s.channels()),
+        sample(index / s.keys()),
+        head(index % s.keys() * s.group() + member),
+        stride(s.row()),
+        q_offset(sample * s.time * stride + head * s.head_size),
+        k_offset(sample * s.time * stride + s.channels() + index % s.keys() * s.head_size),
+        v_offset(k_offset + s.kv_channels()),
+        q(qkv + q_offset),
+        k(qkv + k_offset),
+        v(qkv + v_offset),
+        q_stride(stride),
+        k_stride(stride),
         dropout(dropout != nullptr && dropout->p > 0 ? dropout : nullptr),
         keys(s.time),
         columns(s.head_size),
         scale(1.0f / std::sqrt(static_cast<float>(s.head_size))) {}
 
+  bool first() const { return head % s.group() == 0; }
+  bool last() const { return head % s.group() == s.group() - 1; }
   int64_t out_offset() const { return sample * s.time * s.channels() + head * s.head_size; }
   int64_t padded_columns() const { return (s.head_size + kNR - 1) / kNR * kNR; }
 };
+
+// Rows of a head turned by their angles, or back with `sign` -1.  `out` may be `x`.
+void rotate(const AttentionShape& s, const float* rotary, float sign, const float* x, int64_t x_stride,
+            float* out, int64_t out_stride) {
+  const int64_t half = s.head_size / 2;
+  for (int64_t t = 0; t < s.time; ++t, x += x_stride, out += out_stride) {
+    const float* cosines = rotary + t * s.head_size;
+    sweep(0, half, [&](int64_t d, auto at) HWY_ATTR {
+      const VF a = at.load(x + d), b = at.load(x + half + d), cosine = at.load(cosines + d);
+      const VF sine = hn::Mul(set(sign), at.load(cosines + half + d));
+      at.store(hn::NegMulAdd(b, sine, hn::Mul(a, cosine)), out + d);
+      at.store(hn::MulAdd(a, sine, hn::Mul(b, cosine)), out + half + d);
+    });
+  }
+}
+
+// Where a thread keeps the turned queries and keys of a head.
+struct Turned {
+  float *q = nullptr, *k = nullptr;  // [time, head_size]
+  Turned(const AttentionShape& s, const float* rotary, ScratchScope& scratch) {
+    if (rotary == nullptr) return;
+    q = scratch.floats(s.time * s.head_size);
+    k = scratch.floats(s.time * s.head_size);
+  }
+};
+
+// Lets the head read turned queries and keys; the keys of a group are turned with its first head.
+void turn(Head& h, const float* rotary, const Turned& turned) {
+  if (rotary == nullptr) return;
+  rotate(h.s, rotary, 1, h.q, h.stride, turned.q, h.s.head_size);
+  if (h.first()) rotate(h.s, rotary, 1, h.k, h.stride, turned.k, h.s.head_size);
+  h.q = turned.q;
+  h.k = turned.k;
+  h.q_stride = h.k_stride = h.s.head_size;
+}
 
 // A panel of queries [begin, begin + count) and the keys [0, end) that they see.
 struct Panel {
@@ -165,7 +210,7 @@ void softmax_columns(const Head& h, const Panel& p, float* scores, float* invers
 
 void forward_panel(const AttentionForward& a, const Head& h, const Panel& p, const ForwardBuffers& b) {
   float inverse[kNR] = {};
-  pack_b({h.q, 1, h.stride}, 0, h.s.head_size, p.begin, p.count, b.queries);
+  pack_b({h.q, 1, h.q_stride}, 0, h.s.head_size, p.begin, p.count, b.queries);
   multiply_rows(h, b.k_rows, b.queries, p.end, b.scores);
   softmax_columns(h, p, b.scores, inverse,
                   a.log_sum_exp + (h.sample * h.s.heads + h.head) * h.s.time + p.begin);
@@ -254,9 +299,9 @@ void score_gradients(const AttentionBackward& a, const Head& h, const Panel& p, 
 void backward_panel(const AttentionBackward& a, const Head& h, const Panel& p, const BackwardBuffers& b) {
   const int64_t channels = h.s.channels();
   const float* dout = a.dout + h.out_offset();
-  pack_b({h.q, 1, h.stride}, 0, h.s.head_size, p.begin, p.count, b.q_panel);
+  pack_b({h.q, 1, h.q_stride}, 0, h.s.head_size, p.begin, p.count, b.q_panel);
   pack_b({dout, 1, channels}, 0, h.s.head_size, p.begin, p.count, b.dout_panel);
-  pack_natural(h, p, h.q, h.stride, b.q_natural);
+  pack_natural(h, p, h.q, h.q_stride, b.q_natural);
   pack_natural(h, p, dout, channels, b.dout_natural);
   score_gradients(a, h, p, b);
   add_product(h, p, b.p, b.dout_natural, b, b.dv);
@@ -265,26 +310,37 @@ void backward_panel(const AttentionBackward& a, const Head& h, const Panel& p, c
   const VF scale = set(h.scale);
   sweep(0, h.s.head_size * kNR,
         [&](int64_t i, auto at) HWY_ATTR { at.store(hn::Mul(scale, at.load(b.dq + i)), b.dq + i); });
-  transpose_block(b.dq, kNR, h.s.head_size, p.count, a.dqkv + (h.q - a.qkv) + p.begin * h.stride, h.stride);
+  transpose_block(b.dq, kNR, h.s.head_size, p.count, a.dqkv + h.q_offset + p.begin * h.stride, h.stride);
 }
 
-void backward_head(const AttentionBackward& a, const Head& h, const BackwardBuffers& b) {
-  const int64_t width = h.padded_columns(), size = h.s.head_size;
-  pack_rows(h, h.k, h.stride, b.k_rows);
-  pack_rows(h, h.v, h.stride, b.v_rows);
-  pack_columns(h, h.k, h.stride, b.k_columns);
-  std::memset(b.dk, 0, static_cast<size_t>((h.s.time + kMR) * width) * sizeof(float));
-  std::memset(b.dv, 0, static_cast<size_t>((h.s.time + kMR) * width) * sizeof(float));
-  for (int64_t i = 0; i < panels(h.s); ++i) backward_panel(a, h, Panel(i, h.s.time), b);
-  float* dk = a.dqkv + (h.k - a.qkv);
-  float* dv = a.dqkv + (h.v - a.qkv);
+// The sums over the queries of a group, to their places.
+void write_keys(const AttentionBackward& a, const Head& h, const BackwardBuffers& b) {
+  const int64_t width = h.padded_columns();
+  float* dk = a.dqkv + h.k_offset;
+  float* dv = a.dqkv + h.v_offset;
   const VF scale = set(h.scale);
   for (int64_t j = 0; j < h.s.time; ++j) {
-    sweep(0, size, [&](int64_t d, auto at) HWY_ATTR {
+    sweep(0, h.s.head_size, [&](int64_t d, auto at) HWY_ATTR {
       at.store(hn::Mul(scale, at.load(b.dk + j * width + d)), dk + j * h.stride + d);
       at.store(at.load(b.dv + j * width + d), dv + j * h.stride + d);
     });
   }
+  if (a.rotary) rotate(h.s, a.rotary, -1, dk, h.stride, dk, h.stride);
+}
+
+void backward_head(const AttentionBackward& a, const Head& h, const BackwardBuffers& b) {
+  if (h.first()) {
+    const auto bytes = static_cast<size_t>((h.s.time + kMR) * h.padded_columns()) * sizeof(float);
+    pack_rows(h, h.k, h.k_stride, b.k_rows);
+    pack_rows(h, h.v, h.stride, b.v_rows);
+    pack_columns(h, h.k, h.k_stride, b.k_columns);
+    std::memset(b.dk, 0, bytes);
+    std::memset(b.dv, 0, bytes);
+  }
+  for (int64_t i = 0; i < panels(h.s); ++i) backward_panel(a, h, Panel(i, h.s.time), b);
+  float* dq = a.dqkv + h.q_offset;
+  if (a.rotary) rotate(h.s, a.rotary, -1, dq, h.stride, dq, h.stride);
+  if (h.last()) write_keys(a, h, b);
 }
 
 BackwardBuffers take_backward(const AttentionShape& s, bool dropout, ScratchScope& scratch) {
@@ -306,7 +362,7 @@ BackwardBuffers take_backward(const AttentionShape& s, bool dropout, ScratchScop
 
 void run_attention_forward(const AttentionForward& a, int threads) {
   const AttentionShape& s = a.shape;
-  parallel_for(threads, s.batch * s.heads, [&](int64_t begin, int64_t end) {
+  parallel_for(threads, s.batch * s.keys(), [&](int64_t begin, int64_t end) {
     ScratchScope scratch;
     const bool drop = a.dropout != nullptr;
     const ForwardBuffers b{scratch.floats(s.time * s.head_size + kPackSlack),
@@ -316,10 +372,14 @@ void run_attention_forward(const AttentionForward& a, int threads) {
                            scratch.floats(s.head_size * kNR),
                            drop ? scratch.floats(s.time * kNR) : nullptr,
                            drop ? scratch.floats(score_floats(s)) : nullptr};
-    for (int64_t i = begin; i < end; ++i) {
-      const Head h(s, a.qkv, i, a.dropout);
-      pack_rows(h, h.k, h.stride, b.k_rows);
-      pack_columns(h, h.v, h.stride, b.v_columns);
+    const Turned turned(s, a.rotary, scratch);
+    for (int64_t i = begin * s.group(); i < end * s.group(); ++i) {
+      Head h(s, a.qkv, i / s.group(), i % s.group(), a.dropout);
+      turn(h, a.rotary, turned);
+      if (h.first()) {
+        pack_rows(h, h.k, h.k_stride, b.k_rows);
+        pack_columns(h, h.v, h.stride, b.v_columns);
+      }
       for (int64_t panel = 0; panel < panels(s); ++panel) forward_panel(a, h, Panel(panel, s.time), b);
     }
   });
@@ -327,10 +387,15 @@ void run_attention_forward(const AttentionForward& a, int threads) {
 
 void run_attention_backward(const AttentionBackward& a, int threads) {
   const AttentionShape& s = a.shape;
-  parallel_for(threads, s.batch * s.heads, [&](int64_t begin, int64_t end) {
+  parallel_for(threads, s.batch * s.keys(), [&](int64_t begin, int64_t end) {
     ScratchScope scratch;
     const BackwardBuffers b = take_backward(s, a.dropout != nullptr, scratch);
-    for (int64_t i = begin; i < end; ++i) backward_head(a, Head(s, a.qkv, i, a.dropout), b);
+    const Turned turned(s, a.rotary, scratch);
+    for (int64_t i = begin * s.group(); i < end * s.group(); ++i) {
+      Head h(s, a.qkv, i / s.group(), i % s.group(), a.dropout);
+      turn(h, a.rotary, turned);
+      backward_head(a, h, b);
+    }
   });
 }
 

@@ -1,5 +1,7 @@
 #include "furrow/tensor/kernels/attention.h"
 
+#include <numeric>
+
 #include "furrow/base/rng.h"
 #include "furrow/tensor/kernels/test_support.h"
 
@@ -11,14 +13,38 @@ using testing::same_bits;
 
 struct Case {
   AttentionShape s;
-  std::vector<float> qkv, dout;
+  std::vector<float> qkv, dout, rotary;
   std::vector<uint64_t> samples;
   DropoutMask mask;
-  Case(const AttentionShape& shape, float p) : s(shape) {
-    qkv = random_floats(s.batch * s.time * 3 * s.channels(), 1, -2, 2);
+  Case(const AttentionShape& shape, float p, bool turned = false) : s(shape) {
+    qkv = random_floats(s.batch * s.time * s.row(), 1, -2, 2);
+    for (int64_t i = 0; turned && i < s.time * s.head_size; ++i) {
+      const double turn = angle(i / s.head_size, i % (s.head_size / 2));
+      rotary.push_back(
+          static_cast<float>(i % s.head_size < s.head_size / 2 ? std::cos(turn) : std::sin(turn)));
+    }
     dout = random_floats(s.batch * s.time * s.channels(), 2);
     for (int64_t i = 0; i < s.batch; ++i) samples.push_back(static_cast<uint64_t>(i * 37 + 5));
     mask = {.p = p, .key = {11, 22}, .step = 9, .samples = samples.data()};
+  }
+  double angle(int64_t time, int64_t pair) const {
+    return static_cast<double>(time) *
+           std::pow(100.0, -2.0 * static_cast<double>(pair) / static_cast<double>(s.head_size));
+  }
+  const float* table() const { return rotary.empty() ? nullptr : rotary.data(); }
+  // Columns of a head, turned by the position: pairs (d, d + size / 2); `sign` -1 turns back.
+  std::vector<double> turned(std::vector<double> x, int64_t time, double sign) const {
+    const size_t half = x.size() / 2;
+    for (size_t d = 0; d < half && !rotary.empty(); ++d) {
+      const double turn = sign * angle(time, static_cast<int64_t>(d)), a = x[d], b = x[d + half];
+      x[d] = a * std::cos(turn) - b * std::sin(turn);
+      x[d + half] = b * std::cos(turn) + a * std::sin(turn);
+    }
+    return x;
+  }
+  std::vector<double> columns(int64_t n, int64_t t, int64_t first) const {
+    const float* row = qkv.data() + (n * s.time + t) * s.row() + first;
+    return {row, row + s.head_size};
   }
   const DropoutMask* dropout() const { return mask.p > 0 ? &mask : nullptr; }
   double at(const std::vector<float>& x, int64_t n, int64_t t, int64_t column, int64_t width) const {
@@ -41,43 +67,48 @@ struct Reference {
 // Straight from the formula, in double; forward, then backward of each row of scores.
 Reference reference(const Case& c) {
   const AttentionShape& s = c.s;
-  const int64_t channels = s.channels(), width = 3 * channels, size = s.head_size;
+  const int64_t channels = s.channels(), width = s.row(), size = s.head_size;
   const double scale = 1 / std::sqrt(static_cast<double>(size));
   Reference r{std::vector<double>(c.dout.size()), std::vector<double>(c.qkv.size()), {}};
+  const auto add = [&](int64_t n, int64_t t, int64_t first, const std::vector<double>& x) {
+    for (int64_t d = 0; d < size; ++d)
+      r.dqkv[static_cast<size_t>((n * s.time + t) * width + first + d)] += x[static_cast<size_t>(d)];
+  };
   for (int64_t row = 0; row < s.batch * s.heads * s.time; ++row) {
     const int64_t i = row % s.time, h = row / s.time % s.heads, n = row / (s.time * s.heads);
-    std::vector<double> p(static_cast<size_t>(i + 1)), dp(p.size());
+    const int64_t at_q = h * size, at_k = channels + h / s.group() * size, at_v = at_k + s.kv_channels();
+    const std::vector<double> q = c.turned(c.columns(n, i, at_q), i, 1);
+    std::vector<double> p(static_cast<size_t>(i + 1)), dp(p.size()), dq(q.size());
     double sum = 0, delta = 0;
     for (int64_t j = 0; j <= i; ++j) {
-      double score = 0;
-      for (int64_t d = 0; d < size; ++d) {
-        score += c.at(c.qkv, n, i, h * size + d, width) * c.at(c.qkv, n, j, channels + h * size + d, width);
-      }
-      sum += p[static_cast<size_t>(j)] = std::exp(score * scale);
+      const std::vector<double> k = c.turned(c.columns(n, j, at_k), j, 1);
+      sum += p[static_cast<size_t>(j)] =
+          std::exp(std::inner_product(q.begin(), q.end(), k.begin(), 0.0) * scale);
     }
     r.lse.push_back(std::log(sum));
     for (int64_t j = 0; j <= i; ++j) {
       const size_t sj = static_cast<size_t>(j);
       const double f = c.factor(n, h, i, j);
+      const std::vector<double> v = c.columns(n, j, at_v);
+      std::vector<double> dv(v.size());
       p[sj] /= sum;
       for (int64_t d = 0; d < size; ++d) {
-        const double v = c.at(c.qkv, n, j, 2 * channels + h * size + d, width);
-        const double g = c.at(c.dout, n, i, h * size + d, channels);
-        r.out[static_cast<size_t>((n * s.time + i) * channels + h * size + d)] += p[sj] * f * v;
-        r.dqkv[static_cast<size_t>((n * s.time + j) * width + 2 * channels + h * size + d)] += p[sj] * f * g;
-        dp[sj] += g * v * f;
+        const double g = c.at(c.dout, n, i, h * size + d, channels), value = v[static_cast<size_t>(d)];
+        r.out[static_cast<size_t>((n * s.time + i) * channels + h * size + d)] += p[sj] * f * value;
+        dv[static_cast<size_t>(d)] = p[sj] * f * g;
+        dp[sj] += g * value * f;
       }
+      add(n, j, at_v, dv);
       delta += p[sj] * dp[sj];
     }
     for (int64_t j = 0; j <= i; ++j) {
       const double ds = p[static_cast<size_t>(j)] * (dp[static_cast<size_t>(j)] - delta) * scale;
-      for (int64_t d = 0; d < size; ++d) {
-        const int64_t q = (n * s.time + i) * width + h * size + d,
-                      k = (n * s.time + j) * width + channels + h * size + d;
-        r.dqkv[static_cast<size_t>(q)] += ds * c.qkv[static_cast<size_t>(k)];
-        r.dqkv[static_cast<size_t>(k)] += ds * c.qkv[static_cast<size_t>(q)];
-      }
+      const std::vector<double> k = c.turned(c.columns(n, j, at_k), j, 1);
+      std::vector<double> dk(k.size());
+      for (size_t d = 0; d < k.size(); ++d) dq[d] += ds * k[d], dk[d] = ds * q[d];
+      add(n, j, at_k, c.turned(dk, j, -1));
     }
+    add(n, i, at_q, c.turned(dq, i, -1));
   }
   return r;
 }
@@ -90,9 +121,10 @@ Result run(const Case& c, int threads) {
   Result r{std::vector<float>(c.dout.size(), NAN),
            std::vector<float>(static_cast<size_t>(c.s.batch * c.s.heads * c.s.time), NAN),
            std::vector<float>(c.qkv.size(), NAN)};
-  attention_forward({c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dropout()}, threads);
+  attention_forward({c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dropout(), c.table()}, threads);
   attention_backward(
-      {c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dout.data(), r.dqkv.data(), c.dropout()}, threads);
+      {c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dout.data(), r.dqkv.data(), c.dropout(), c.table()},
+      threads);
   return r;
 }
 
@@ -116,8 +148,32 @@ TEST(Attention, EqualsTheFormula) {
   }
 }
 
+TEST(Attention, SharedKeysAndTurnedPositionsEqualTheFormula) {
+  for (const auto& [s, turned] : {std::pair<AttentionShape, bool>{{2, 37, 6, 20, 3}, true},
+                                  {{1, 64, 4, 32, 1}, true},
+                                  {{2, 33, 3, 8}, true},
+                                  {{1, 40, 4, 70, 2}, false}}) {
+    const Case c(s, 0.2f, turned);
+    const Reference want = reference(c);
+    testing::for_each_target([&](const char*) {
+      const Result got = run(c, 2);
+      EXPECT_LT(testing::worst_error(got.out, want.out), 3e-6);
+      EXPECT_LT(testing::worst_error(got.lse, want.lse), 1e-6);
+      EXPECT_LT(testing::worst_error(got.dqkv, want.dqkv), 2e-5) << s.heads << " " << s.kv_heads;
+    });
+  }
+}
+
+// A head of keys for every head of queries is plain attention, to the bit.
+TEST(Attention, AsManyKeyHeadsAsQueryHeadsIsTheSame) {
+  Case c({2, 40, 4, 16}, 0.1f);
+  const Result before = run(c, 1);
+  c.s.kv_heads = 4;
+  EXPECT_TRUE(same_bits(before.dqkv, run(c, 1).dqkv));
+}
+
 TEST(Attention, BitsDoNotDependOnThreads) {
-  const Case c({3, 50, 4, 24}, 0.1f);
+  const Case c({3, 50, 4, 24, 2}, 0.1f, true);
   const Result one = run(c, 1);
   for (const int threads : {2, 5}) {
     const Result many = run(c, threads);

@@ -56,17 +56,29 @@ struct RowResult {
   bool correct;
 };
 
-RowResult row_loss(const float* logits, int64_t n, int64_t target, float* gradient) {
+// Mean of most - l over the row.
+double mean_gap(const float* logits, int64_t n, float most) {
+  F16 sum = set16(0);
+  const VF shift = set(most);
+  sweep16(n, most, [&](int64_t i, auto at) HWY_ATTR {
+    sum = map16([&](VF l, VF s) HWY_ATTR { return hn::Add(s, hn::Sub(shift, l)); }, at.load(logits + i), sum);
+  });
+  return static_cast<double>(sum16(sum)) / static_cast<double>(n);
+}
+
+RowResult row_loss(const CrossEntropy& args, const float* logits, int64_t target, float* gradient) {
+  const int64_t n = args.columns;
   const float most = row_max(logits, n);
   const bool correct = first_maximum_is(logits, target, most);
-  const double gap = static_cast<double>(most) - static_cast<double>(logits[target]);
+  double gap = static_cast<double>(most) - static_cast<double>(logits[target]);
+  if (args.smoothing > 0) gap += args.smoothing * (mean_gap(logits, n, most) - gap);
   const float sum = row_exps(logits, n, most, gradient);
   if (gradient) {
-    const VF factor = set(1.0f / sum);
+    const VF factor = set(1.0f / sum), share = set(args.smoothing / static_cast<float>(n));
     sweep(0, n, [&](int64_t i, auto at) HWY_ATTR {
-      at.store(hn::Mul(at.load(gradient + i), factor), gradient + i);
+      at.store(hn::Sub(hn::Mul(at.load(gradient + i), factor), share), gradient + i);
     });
-    gradient[target] -= 1.0f;
+    gradient[target] -= 1.0f - args.smoothing;
   }
   return {static_cast<float>(std::log(static_cast<double>(sum)) + gap), correct};
 }
@@ -82,7 +94,7 @@ CrossEntropyCounts run_cross_entropy(const CrossEntropy& args, int threads) {
       float* gradient = args.dlogits ? args.dlogits + i * args.columns : nullptr;
       RowResult r{0, false};
       if (target >= 0) {
-        r = row_loss(args.logits + i * args.columns, args.columns, target, gradient);
+        r = row_loss(args, args.logits + i * args.columns, target, gradient);
         ++own_counted;
       } else if (gradient) {
         std::memset(gradient, 0, static_cast<size_t>(args.columns) * sizeof(float));

@@ -2,6 +2,9 @@
 //
 // A row depends on that row alone: no result depends on threads or on other rows.  The gradient is of the SUM
 // of the losses (softmax - onehot); the caller divides once by the exact count.  Thread safe.
+//
+// With label smoothing s the target is (1 - s) onehot + s / columns, as in PyTorch (Szegedy et al.,
+// "Rethinking the Inception architecture for computer vision", 2016).
 #pragma once
 
 #include <cstdint>
@@ -16,6 +19,7 @@ struct CrossEntropy {
   const int64_t* targets = nullptr;  // [rows]
   float* losses = nullptr;           // [rows]; may be null
   float* dlogits = nullptr;          // may be null (evaluation) and may alias logits
+  float smoothing = 0;               // [0, 1)
 };
 
 struct CrossEntropyCounts {

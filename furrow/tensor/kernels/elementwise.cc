@@ -80,6 +80,43 @@ void run_exp(int64_t n, const float* x, float* y, int threads) {
            [&](int64_t i, auto at) HWY_ATTR { at.store(exp_nonpositive(at.load(x + i)), y + i); });
 }
 
+void run_sigmoid(int64_t n, const float* x, float* y, int threads) {
+  for_each(n, threads, [&](int64_t i, auto at) HWY_ATTR { at.store(sigmoid(at.load(x + i)), y + i); });
+}
+
+void run_tanh(int64_t n, const float* x, float* y, int threads) {
+  for_each(n, threads, [&](int64_t i, auto at) HWY_ATTR { at.store(tanh(at.load(x + i)), y + i); });
+}
+
+void run_swiglu_forward(int64_t rows, int64_t columns, const float* gate_up, float* y, int threads) {
+  parallel_for(team(rows * columns, threads), rows, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* gate = gate_up + row * 2 * columns;
+      sweep(0, columns, [&](int64_t i, auto at) HWY_ATTR {
+        const VF z = at.load(gate + i);
+        at.store(hn::Mul(hn::Mul(z, sigmoid(z)), at.load(gate + columns + i)), y + row * columns + i);
+      });
+    }
+  });
+}
+
+// d silu(z) / dz = s + z s (1 - s), s = sigmoid(z).
+void run_swiglu_backward(int64_t rows, int64_t columns, const float* gate_up, const float* dy,
+                         float* dgate_up, int threads) {
+  parallel_for(team(rows * columns, threads), rows, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* gate = gate_up + row * 2 * columns;
+      float* dgate = dgate_up + row * 2 * columns;
+      sweep(0, columns, [&](int64_t i, auto at) HWY_ATTR {
+        const VF z = at.load(gate + i), up = at.load(gate + columns + i), d = at.load(dy + row * columns + i);
+        const VF s = sigmoid(z), silu = hn::Mul(z, s);
+        at.store(hn::Mul(hn::Mul(d, up), hn::MulAdd(silu, hn::Sub(set(1.0f), s), s)), dgate + i);
+        at.store(hn::Mul(d, silu), dgate + columns + i);
+      });
+    }
+  });
+}
+
 void run_activation(Activation activation, int64_t n, const float* x, float* y, float* slope, int threads) {
   for_each(n, threads, [&](int64_t i, auto at) HWY_ATTR {
     const VF v = at.load(x + i);
@@ -121,6 +158,10 @@ namespace furrow::tensor::kernels {
 HWY_EXPORT(run_add);
 HWY_EXPORT(run_scale);
 HWY_EXPORT(run_exp);
+HWY_EXPORT(run_sigmoid);
+HWY_EXPORT(run_tanh);
+HWY_EXPORT(run_swiglu_forward);
+HWY_EXPORT(run_swiglu_backward);
 HWY_EXPORT(run_activation);
 HWY_EXPORT(run_activation_backward);
 void add(int64_t n, const float* a, const float* b, float* out, int threads) {
@@ -131,6 +172,19 @@ void scale(int64_t n, float factor, const float* x, float* out, int threads) {
 }
 void exp_nonpositive(int64_t n, const float* x, float* y, int threads) {
   HWY_DYNAMIC_DISPATCH(run_exp)(n, x, y, threads);
+}
+void sigmoid(int64_t n, const float* x, float* y, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_sigmoid)(n, x, y, threads);
+}
+void tanh(int64_t n, const float* x, float* y, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_tanh)(n, x, y, threads);
+}
+void swiglu_forward(int64_t rows, int64_t columns, const float* gate_up, float* y, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_swiglu_forward)(rows, columns, gate_up, y, threads);
+}
+void swiglu_backward(int64_t rows, int64_t columns, const float* gate_up, const float* dy, float* dgate_up,
+                     int threads) {
+  HWY_DYNAMIC_DISPATCH(run_swiglu_backward)(rows, columns, gate_up, dy, dgate_up, threads);
 }
 void activation_forward(Activation activation, int64_t n, const float* x, float* y, float* slope,
                         int threads) {

@@ -22,4 +22,15 @@ void activation_forward(Activation activation, int64_t n, const float* x, float*
 // exp(x) for x <= 0, at most 1.5 ulp; results below 2^-126 become 0; NaN stays NaN.  What the softmaxes use.
 void exp_nonpositive(int64_t n, const float* x, float* y, int threads);
 
+// 1 / (1 + exp(-x)) and tanh(x), at most 3 ulp (tested); NaN stays NaN.  What the recurrent cells use.
+void sigmoid(int64_t n, const float* x, float* y, int threads);
+void tanh(int64_t n, const float* x, float* y, int threads);
+
+// y = silu(gate) * up, silu(z) = z sigmoid(z), from rows that hold gate [columns] and up [columns] side by
+// side: the gated unit of Llama's feed-forward (Shazeer, "GLU variants improve transformer", 2020).
+void swiglu_forward(int64_t rows, int64_t columns, const float* gate_up, float* y, int threads);
+// The gradient of gate_up [rows, 2 * columns] from that of y [rows, columns]; it may be written over gate_up.
+void swiglu_backward(int64_t rows, int64_t columns, const float* gate_up, const float* dy, float* dgate_up,
+                     int threads);
+
 }  // namespace furrow::tensor::kernels

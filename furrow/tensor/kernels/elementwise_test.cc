@@ -88,6 +88,47 @@ TEST(Elementwise, GeluTanhIsWithinItsBound) {
   });
 }
 
+TEST(Elementwise, SigmoidAndTanhAreWithinThreeUlp) {
+  std::vector<float> x = line(-30, 30, 300001);
+  for (const float small : line(-1, 1, 100001)) x.push_back(small);
+  for (const float tiny : {1e-20f, -1e-20f, 1e-6f, -1e-6f, 0.625f, -0.625f}) x.push_back(tiny);
+  std::vector<float> y(x.size());
+  testing::for_each_target([&](const char* target) {
+    const double bound = std::string(target) == "SCALAR" ? 5 : 3;
+    sigmoid(static_cast<int64_t>(x.size()), x.data(), y.data(), 1);
+    EXPECT_LE(worst_ulps(x, y, [](double v) { return 1 / (1 + std::exp(-v)); }), bound) << target;
+    tanh(static_cast<int64_t>(x.size()), x.data(), y.data(), 1);
+    EXPECT_LE(worst_ulps(x, y, [](double v) { return std::tanh(v); }), bound) << target;
+    const float special[] = {INFINITY, -INFINITY, NAN, 0, 1e30f, -1e30f};
+    sigmoid(6, special, y.data(), 1);
+    EXPECT_TRUE(y[0] == 1 && y[1] == 0 && std::isnan(y[2]) && y[3] == 0.5f && y[4] == 1 && y[5] == 0);
+    tanh(6, special, y.data(), 1);
+    EXPECT_TRUE(y[0] == 1 && y[1] == -1 && std::isnan(y[2]) && y[3] == 0 && y[4] == 1 && y[5] == -1);
+  });
+}
+
+TEST(Elementwise, SwigluEqualsTheFormula) {
+  const int64_t rows = 61, columns = 37;
+  const size_t n = static_cast<size_t>(columns);
+  const std::vector<float> gate_up = random_floats(rows * 2 * columns, 1, -4, 4),
+                           dy = random_floats(rows * columns, 2);
+  std::vector<double> want, want_gradient(gate_up.size());
+  for (size_t i = 0; i < dy.size(); ++i) {
+    const size_t at = i / n * 2 * n + i % n;
+    const double z = gate_up[at], up = gate_up[at + n], s = 1 / (1 + std::exp(-z));
+    want.push_back(z * s * up);
+    want_gradient[at] = dy[i] * up * (s + z * s * (1 - s));
+    want_gradient[at + n] = dy[i] * z * s;
+  }
+  testing::for_each_target([&](const char*) {
+    std::vector<float> y(dy.size()), gradient = gate_up;
+    swiglu_forward(rows, columns, gate_up.data(), y.data(), 2);
+    swiglu_backward(rows, columns, gradient.data(), dy.data(), gradient.data(), 2);
+    EXPECT_LT(testing::worst_error(y, want), 6e-7);
+    EXPECT_LT(testing::worst_error(gradient, want_gradient), 6e-7);
+  });
+}
+
 TEST(Elementwise, ReluAddScale) {
   const std::vector<float> a = random_floats(70001, 1), b = random_floats(70001, 2);
   std::vector<float> out(a.size()), slope(a.size());

@@ -68,9 +68,10 @@ void compute_tile(const Share& s, const float* a, const float* b, int64_t i, int
   const bool finish = k.begin + k.size == s.g.k && has_epilogue(s.g.epilogue);
   const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
   float* c = s.g.c + i * s.g.ldc + j;
-  const MicroKernel kernel = micro_kernel_of(rows, k.begin > 0);
+  const bool resume = k.begin > 0 || s.g.accumulate;
+  const MicroKernel kernel = micro_kernel_of(rows, resume);
   if (columns == kNR && !finish) return kernel(a, b, k.size, c, s.g.ldc);
-  for (int64_t r = 0; r < rows && k.begin > 0; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
+  for (int64_t r = 0; r < rows && resume; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
   kernel(a, b, k.size, s.tile, kNR);
   if (finish) return finish_tile(s.g, s.tile, i, rows, j, columns);
   for (int64_t r = 0; r < rows; ++r) std::memcpy(c + r * s.g.ldc, s.tile + r * kNR, bytes);
@@ -113,6 +114,7 @@ void compute_share(const Gemm& g, int64_t i0, int64_t i1, int64_t j0, int64_t j1
 }
 
 void empty_sum(const Gemm& g) {
+  if (g.accumulate && !has_epilogue(g.epilogue)) return;
   const float zeros[kNR] = {};
   for (int64_t i = 0; i < g.m; ++i) {
     for (int64_t j = 0; j < g.n; j += kNR) finish_tile(g, zeros, i, 1, j, std::min<int64_t>(kNR, g.n - j));

@@ -28,13 +28,15 @@ struct Epilogue {
   const float* positive = nullptr;  // c = positive(i, j) > 0 ? c : 0, laid out as C (a ReLU's output)
 };
 
-// C[m, n] = A[m, k] B[k, n], written (never accumulated into C).
+// C[m, n] = A[m, k] B[k, n].  With `accumulate` the chains go on from what C holds, so that products over
+// parts of k one after the other give the bits of one product over all of it.
 struct Gemm {
   int64_t m = 0, n = 0, k = 0;
   MatrixView a, b;
   float* c = nullptr;
   int64_t ldc = 0;
   Epilogue epilogue = {};
+  bool accumulate = false;
 };
 void gemm(const Gemm& args, int threads);
 

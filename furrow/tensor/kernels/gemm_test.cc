@@ -95,6 +95,27 @@ TEST(Gemm, EveryElementIsOneChain) {
   }
 }
 
+TEST(Gemm, ProductsOverPartsOfKGiveTheBitsOfOneOverAll) {
+  for (const Case& c : cases()) {
+    if (c.k < 2) continue;
+    const int64_t half = c.k / 2;
+    testing::for_each_target([&](const char*) {
+      std::vector<float> out(static_cast<size_t>(c.m * c.n), NAN);
+      gemm({c.m, c.n, half, {c.a.data(), c.k, 1}, {c.b.data(), c.n, 1}, out.data(), c.n}, 2);
+      gemm({.m = c.m,
+            .n = c.n,
+            .k = c.k - half,
+            .a = {c.a.data() + half, c.k, 1},
+            .b = {c.b.data() + half * c.n, c.n, 1},
+            .c = out.data(),
+            .ldc = c.n,
+            .accumulate = true},
+           2);
+      EXPECT_TRUE(same_bits(out, run(c, 1)));
+    });
+  }
+}
+
 TEST(Gemm, BitsDoNotDependOnAlignment) {
   const Case c(37, 45, 200);
   const std::vector<float> want = run(c, 1);

@@ -1,4 +1,5 @@
-// Everything of a transformer layer and of a step that is not a matrix product; bytes or elements per second.
+// Everything of a transformer layer and of a step that is not a matrix product, and the recurrent part of an
+// LSTM; bytes, elements or FLOP per second.
 // Sizes: 12 samples, 128 positions, 128 channels, 4 heads; flat buffers of two million parameters.
 #include <benchmark/benchmark.h>
 
@@ -9,6 +10,7 @@
 #include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/kernels/layer_norm.h"
 #include "furrow/tensor/kernels/optimizer.h"
+#include "furrow/tensor/kernels/recurrent.h"
 
 namespace furrow::tensor::kernels {
 namespace {
@@ -44,6 +46,30 @@ void bench_attention_backward(benchmark::State& state) {
     attention_backward({s, qkv.data(), out.data(), lse.data(), dout.data(), dqkv.data()}, threads(state));
   }
   attention_flops(state, 5);
+}
+// 32 samples, 64 steps, 256 hidden units: the recurrent part of a layer; forward leaves what backward reads.
+constexpr RecurrentShape kLstm{Cell::kLstm, 32, 64, 256, 512};
+void lstm_flops(benchmark::State& state) {
+  state.counters["FLOP/s"] =
+      benchmark::Counter(2.0 * 32 * 63 * 4 * 256 * 256, benchmark::Counter::kIsIterationInvariantRate);
+}
+void lstm_forward(benchmark::State& state) {
+  const Floats weight = floats(4 * 256 * 512, 0.05f);
+  Floats gates = floats(32 * 64 * 1024), cell = floats(32 * 64 * 256), out = cell;
+  for (auto _ : state) {
+    recurrent_forward({kLstm, weight.data(), gates.data(), cell.data(), out.data(), nullptr, 256, 0},
+                      threads(state));
+  }
+  lstm_flops(state);
+}
+void lstm_backward(benchmark::State& state) {
+  const Floats weight = floats(4 * 256 * 512, 0.05f), dout = floats(32 * 64 * 256);
+  Floats gates = floats(32 * 64 * 1024), cell = floats(32 * 64 * 256);
+  for (auto _ : state) {
+    recurrent_backward({kLstm, weight.data(), gates.data(), cell.data(), dout.data(), nullptr, 256, 0},
+                       threads(state));
+  }
+  lstm_flops(state);
 }
 void layer_norm(benchmark::State& state) {
   const Floats x = floats(kRows * kChannels), gamma = floats(kChannels), dy = x;
@@ -163,6 +189,8 @@ BENCHMARK(bench_attention_backward)
     ->Arg(1)
     ->Arg(2)
     ->UseRealTime();
+BENCHMARK(lstm_forward)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(lstm_backward)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(layer_norm)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(gelu_forward)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(gelu_backward)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();

@@ -70,6 +70,27 @@ HWY_INLINE ValueAndSlope gelu_tanh(VF x) {
   return {hn::Mul(x, s), hn::MulAdd(hn::Mul(x, hn::Mul(upper, lower)), du, s)};
 }
 
+// 1 / (1 + exp(-x)), at most 3 ulp of the result while that is a normal number.
+HWY_INLINE VF sigmoid(VF x) {
+  const VF e = exp_nonpositive(hn::Neg(hn::Abs(x))), upper = hn::Div(set(1.0f), hn::Add(set(1.0f), e));
+  return hn::IfThenElse(hn::Lt(x, zero()), hn::Mul(e, upper), upper);
+}
+
+// tanh(x), at most 3 ulp.  Below 0.625 a polynomial, x + x^3 P(x^2) with a relative error of 2e-9, because
+// (1 - e) / (1 + e), e = exp(-2 |x|), cancels there.
+HWY_INLINE VF tanh(VF x) {
+  const VF a = hn::Abs(x), square = hn::Mul(x, x);
+  VF p = set(-0.005717045161873102f);
+  p = hn::MulAdd(p, square, set(0.02065058797597885f));
+  p = hn::MulAdd(p, square, set(-0.05374349653720856f));
+  p = hn::MulAdd(p, square, set(0.13331490755081177f));
+  p = hn::MulAdd(p, square, set(-0.3333328366279602f));
+  const VF inner = hn::MulAdd(hn::Mul(p, square), x, x);
+  const VF e = exp_nonpositive(hn::Mul(set(-2.0f), a));
+  const VF outer = hn::CopySign(hn::Div(hn::Sub(set(1.0f), e), hn::Add(set(1.0f), e)), x);
+  return hn::IfThenElse(hn::Lt(a, set(0.625f)), inner, outer);
+}
+
 // NaN stays NaN.
 HWY_INLINE VF relu(VF x) { return hn::IfThenElse(hn::Le(x, zero()), zero(), x); }
 

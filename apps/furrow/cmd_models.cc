@@ -1,0 +1,101 @@
+// furrow models: models of other programs in, ours out.
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "apps/furrow/commands.h"
+#include "apps/furrow/foreign_models.h"
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/names.h"
+#include "furrow/base/text.h"
+
+namespace furrow::app {
+namespace {
+
+std::string out_of(const Arguments& arguments) {
+  const std::string out = arguments.get("--out", "");
+  if (out.empty()) throw Error(ErrorCode::kInvalidArgument, "where to write is missing: give --out DIR");
+  if (path_exists(out))
+    throw Error(ErrorCode::kAlreadyExists, fmt::format("{} is there already: choose another --out", out));
+  return out;
+}
+
+int import_model(const std::string& what, const models::ForeignModel& model, const std::string& out) {
+  write_as_artefact(model, std::filesystem::path(what).filename(), out);
+  int64_t parameters = 0;
+  for (const models::NamedParameter& parameter : model.parameters) parameters += parameter.array.size();
+  fmt::print("{}: {}, {} parameters, vocabulary {}, context {}\n", out, model.model.name,
+             format_count(parameters), model.vocabulary, model.context);
+  return 0;
+}
+
+int import_hugging_face(const Arguments& arguments) {
+  const std::string out = out_of(arguments), &what = arguments.positional[2];
+  return import_model(what, read_hugging_face(what), out);
+}
+
+int import_llama2c(const Arguments& arguments) {
+  const std::string out = out_of(arguments), &what = arguments.positional[2];
+  return import_model(what, read_llama2c(what), out);
+}
+
+int export_hugging_face(const Arguments& arguments) {
+  const std::string out = out_of(arguments);
+  const std::string& what = arguments.positional[2];
+  write_hugging_face(path_exists(what + "/model.toml") ? what : what + "/model", out);
+  fmt::print("{}\n", out);
+  return 0;
+}
+
+struct Verb {
+  std::string_view name;
+  int (*run)(const Arguments& arguments);
+};
+constexpr Verb kVerbs[] = {
+    {"import hf", &import_hugging_face},
+    {"import llama2c", &import_llama2c},
+    {"export hf", &export_hugging_face},
+};
+
+int run_models(const Arguments& arguments) {
+  const std::string wanted = arguments.positional[0] + " " + arguments.positional[1];
+  std::vector<std::string> known;
+  for (const Verb& verb : kVerbs) {
+    if (verb.name == wanted) return verb.run(arguments);
+    known.emplace_back(verb.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("form of `furrow models`", wanted, known));
+}
+
+constexpr Option kOptions[] = {
+    {"--out", "DIR", "the folder to write; it must not be there"},
+};
+
+}  // namespace
+
+const Command kModelsCommand{
+    .name = "models",
+    .arguments = "import|export FORMAT WHAT",
+    .min_positional = 3,
+    .max_positional = 3,
+    .summary = "bring models of other programs in, and ours out",
+    .description =
+        "  furrow models import hf DIR --out MODEL        Hugging Face's GPT-2 or Llama: config.json, "
+        "safetensors\n"
+        "  furrow models import llama2c FILE --out MODEL  a checkpoint of llama2.c, version 0\n"
+        "  furrow models export hf RUN|MODEL --out DIR    the best model of a run, or a model folder\n"
+        "\n"
+        "MODEL is a folder with model.toml and model.safetensors, as training leaves it in RUN/model; a run "
+        "starts\n"
+        "from it with --checkpoint.initial_load_path MODEL. Parameters in float32 go in and out bit for "
+        "bit.\n",
+    .options = kOptions,
+    .run = run_models,
+};
+
+}  // namespace furrow::app

@@ -1,0 +1,367 @@
+#include "apps/furrow/foreign_models.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/text.h"
+#include "furrow/base/version.h"
+#include "furrow/config/config.h"
+#include "furrow/models/architectures.h"
+#include "furrow/models/hugging_face.h"
+#include "furrow/models/llama2c.h"
+#include "furrow/storage/artefact.h"
+#include "furrow/storage/json.h"
+
+namespace furrow::app {
+namespace {
+
+using models::ForeignModel;
+using models::HuggingFaceModel;
+using models::NamedParameter;
+using storage::Json;
+
+plan::ModelSpec spec_of(const ForeignModel& model) {
+  return models::describe(model.model, {{DType::kI64, {-1, model.context}}, model.vocabulary});
+}
+
+// ----- arrays
+
+float from_half(uint16_t bits) {
+  const uint32_t exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
+  if (exponent == 31) {
+    return std::bit_cast<float>((static_cast<uint32_t>(bits & 0x8000) << 16) | 0x7f800000u | fraction << 13);
+  }
+  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
+  return sign * std::ldexp(static_cast<float>(1024 + fraction), static_cast<int>(exponent) - 25);
+}
+
+float from_bfloat(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+template <class Fn>
+void widen(std::span<const std::byte> from, std::span<float> to, const Fn& fn) {
+  for (size_t i = 0; i < to.size(); ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, from.data() + 2 * i, sizeof(bits));
+    to[i] = fn(bits);
+  }
+}
+
+Array as_floats(const storage::SafetensorsFile& file, const storage::TensorInfo& tensor) {
+  Array array(DType::kF32, tensor.shape);
+  const std::span<const std::byte> bytes = file.bytes(tensor);
+  switch (tensor.dtype) {
+    case DType::kF32:
+      std::ranges::copy(bytes, array.bytes().begin());
+      return array;
+    case DType::kF16:
+      widen(bytes, array.as<float>(), from_half);
+      return array;
+    case DType::kBF16:
+      widen(bytes, array.as<float>(), from_bfloat);
+      return array;
+    default:
+      throw Error(ErrorCode::kUnimplemented,
+                  fmt::format("tensor {} is {}: parameters are float32, float16 or bfloat16", tensor.name,
+                              to_string(tensor.dtype)));
+  }
+}
+
+Array transposed(const Array& array) {
+  const int64_t rows = array.shape()[0], columns = array.shape()[1];
+  Array out(DType::kF32, {columns, rows});
+  const std::span<const float> from = array.as<float>();
+  const std::span<float> to = out.as<float>();
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j)
+      to[static_cast<size_t>(j * rows + i)] = from[static_cast<size_t>(i * columns + j)];
+  }
+  return out;
+}
+
+// ----- reading Hugging Face's folders
+
+// The tensors of all files of a folder by name.
+class Tensors {
+ public:
+  explicit Tensors(const std::string& folder) {
+    const std::string index = folder + "/model.safetensors.index.json";
+    std::set<std::string> names = {"model.safetensors"};
+    if (path_exists(index)) {
+      names.clear();
+      try {
+        const Json map = storage::parse_json(read_file(index, kMostJson));
+        for (const auto& [tensor, file] : map.at("weight_map").object()) names.insert(file.string());
+      } catch (const Error& error) {
+        throw error.with_context(index);
+      }
+    }
+    for (const std::string& name : names) {
+      if (name.empty() || name.find('/') != std::string::npos)
+        throw Error(ErrorCode::kDataLoss, fmt::format("{}: '{}' is no file of this folder", index, name));
+      files_.emplace_back(folder + "/" + name);
+    }
+  }
+
+  // The one called `name`, or the name without `prefix`; not the same one twice.
+  Array take(const models::HuggingFaceTensor& wanted, std::string_view prefix) {
+    for (const std::string_view name : {std::string_view(wanted.name), without(wanted.name, prefix)}) {
+      for (const storage::SafetensorsFile& file : files_) {
+        const storage::TensorInfo* tensor = file.find(name);
+        if (tensor == nullptr) continue;
+        taken_.insert(tensor->name);
+        Array array = as_floats(file, *tensor);
+        if (wanted.transposed && array.shape().size() == 2) return transposed(array);
+        return array;
+      }
+    }
+    throw Error(ErrorCode::kNotFound, fmt::format("no tensor {} in {}", wanted.name, files_.front().path()));
+  }
+
+  // Error{unimplemented} when something is left that is no buffer.
+  void require_nothing_left() const {
+    for (const storage::SafetensorsFile& file : files_) {
+      for (const storage::TensorInfo& tensor : file.tensors()) {
+        if (taken_.contains(tensor.name) || models::is_hugging_face_buffer(tensor.name)) continue;
+        throw Error(ErrorCode::kUnimplemented,
+                    fmt::format("{}: tensor {} belongs to nothing that this architecture has", file.path(),
+                                tensor.name));
+      }
+    }
+  }
+
+  static constexpr uint64_t kMostJson = 64 << 20;
+
+ private:
+  static std::string_view without(std::string_view name, std::string_view prefix) {
+    return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
+  }
+  std::vector<storage::SafetensorsFile> files_;
+  std::set<std::string> taken_;
+};
+
+bool same_json(const Json& a, const Json& b) {
+  if (a.is_number() && b.is_number()) return a.number() == b.number();
+  return a == b;
+}
+
+void check_fact(const Json& config, const models::HuggingFaceFact& fact) {
+  const Json* value = config.find(fact.key);
+  if (value == nullptr && !fact.required) return;
+  if (value != nullptr && same_json(*value, storage::parse_json(fact.value))) return;
+  throw Error(ErrorCode::kUnimplemented,
+              fmt::format("{} must be {}: this library computes no other", fact.key, fact.value));
+}
+
+void read_key(const Json& config, const models::HuggingFaceKey& key, config::Model* model) {
+  const Json* value = config.find(key.key);
+  if (value == nullptr) {
+    // Sizes are always there; what is left out is transformers' default, which is ours too.
+    if (key.integer != nullptr && key.key != "num_key_value_heads") (void)config.at(key.key);
+    return;
+  }
+  if (key.integer != nullptr) model->*key.integer = value->integer();
+  if (key.real != nullptr) model->*key.real = value->number();
+  if (key.flag != nullptr) model->*key.flag = value->boolean();
+}
+
+// GPT-2's own activation is the tanh form.
+void read_activation(const Json& config, config::Model* model) {
+  const Json* value = config.find("activation_function");
+  const std::string name = value == nullptr ? "gelu_new" : value->string();
+  if (name != "gelu" && name != "gelu_new" && name != "gelu_pytorch_tanh")
+    throw Error(ErrorCode::kUnimplemented,
+                fmt::format("activation_function is {}: known: gelu, gelu_new", name));
+  model->gelu = name == "gelu" ? "exact" : "tanh";
+}
+
+// The spans of a size that a model can have; the rest is describe()'s to judge.
+void check_sizes(const ForeignModel& model) {
+  for (const int64_t size :
+       {model.vocabulary, model.context, model.model.width, model.model.layers, model.model.heads}) {
+    if (size < 1 || size > int64_t{1} << 24)
+      throw Error(ErrorCode::kDataLoss, fmt::format("a size of {} cannot be", size));
+  }
+}
+
+ForeignModel read_config(const std::string& path) {
+  const Json config = storage::parse_json(read_file(path, Tensors::kMostJson));
+  const std::string& type = config.at("model_type").string();
+  const HuggingFaceModel* row = models::find_by_model_type(type);
+  if (row == nullptr) {
+    throw Error(ErrorCode::kUnimplemented, fmt::format("model_type is {}: known: gpt2, llama", type));
+  }
+  ForeignModel model;
+  model.model.name = std::string(row->architecture);
+  model.model.tie_embeddings = row->architecture == "gpt";  // transformers' defaults
+  if (row->architecture == "llama") model.model.norm_eps = 1e-6;
+  for (const models::HuggingFaceFact& fact : row->facts) check_fact(config, fact);
+  for (const models::HuggingFaceKey& key : row->keys) read_key(config, key, &model.model);
+  if (row->architecture == "gpt") read_activation(config, &model.model);
+  model.vocabulary = config.at("vocab_size").integer();
+  model.context = config.at(row->context_key).integer();
+  check_sizes(model);
+  return model;
+}
+
+// ----- artefacts
+
+std::string model_table(const config::Model& model) {
+  config::Config config;
+  config.model = model;
+  return config::section_toml(config, "model");
+}
+
+// The [model] table of an artefact whose inputs are `context` tokens.
+config::Model parse_model(const std::string& table, int64_t context) {
+  return config::parse(fmt::format("[training]\nsteps = 1\ndataset = \"text\"\nseq_len = {}\n[model]\n{}",
+                                   context, table),
+                       "model.toml")
+      .model;
+}
+
+void write_config(const HuggingFaceModel& row, const ForeignModel& model, const std::string& path) {
+  JsonWriter json(2);
+  json.begin_object().field("model_type", row.model_type);
+  json.key("architectures").begin_array().value(row.class_name).end_array();
+  json.field("vocab_size", model.vocabulary);
+  for (const models::HuggingFaceKey& key : row.keys) {
+    if (key.integer != nullptr) json.field(key.key, model.model.*key.integer);
+    if (key.real != nullptr) json.field(key.key, model.model.*key.real);
+    if (key.flag != nullptr) json.field(key.key, model.model.*key.flag);
+  }
+  if (row.architecture == "gpt") {
+    json.field("activation_function", model.model.gelu == "tanh" ? "gelu_new" : "gelu");
+    for (const char* key : {"embd_pdrop", "attn_pdrop", "resid_pdrop"}) json.field(key, model.model.dropout);
+  } else {
+    json.field(row.context_key, model.context);
+  }
+  for (const models::HuggingFaceFact& fact : row.facts) json.key(fact.key).raw(fact.value);
+  json.field("torch_dtype", "float32").end_object();
+  write_file_atomic(path, json.text() + "\n");
+}
+
+// The artefact's model with every size written out, as config.json has them.
+ForeignModel open_artefact(const std::string& folder) {
+  const storage::Artefact artefact = storage::read_artefact(folder);
+  ForeignModel model;
+  if (artefact.inputs.size() != 1 || artefact.inputs[0].shape.size() != 2 || artefact.outputs.size() != 1 ||
+      artefact.outputs[0].shape.empty()) {
+    throw Error(ErrorCode::kUnimplemented, fmt::format("{} is no language model: gpt and llama are", folder));
+  }
+  model.context = artefact.inputs[0].shape[1];
+  model.vocabulary = artefact.outputs[0].shape.back();
+  model.model = parse_model(artefact.model, model.context);
+  if (model.model.context == 0) model.model.context = model.context;
+  if (model.model.kv_heads == 0) model.model.kv_heads = model.model.heads;
+  return model;
+}
+
+}  // namespace
+
+ForeignModel read_hugging_face(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  ForeignModel model;
+  try {
+    model = read_config(path);
+  } catch (const Error& error) {
+    throw error.with_context(path);
+  }
+  const HuggingFaceModel& row = *models::find_by_architecture(model.model.name);
+  Tensors tensors(folder);
+  for (const plan::Unit& unit : spec_of(model).units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (parameter.tied()) continue;
+      model.parameters.push_back(
+          {parameter.name, tensors.take(models::hugging_face_tensor(row, parameter.name), row.prefix)});
+    }
+  }
+  tensors.require_nothing_left();
+  return model;
+}
+
+ForeignModel read_llama2c(const std::string& file) {
+  const MappedFile mapped(file);
+  try {
+    return models::parse_llama2c(mapped.bytes());
+  } catch (const Error& error) {
+    throw error.with_context(file);
+  }
+}
+
+void write_as_artefact(const ForeignModel& model, const std::string& source, const std::string& folder) {
+  const plan::ModelSpec spec = spec_of(model);
+  std::map<std::string, const NamedParameter*> by_name;
+  for (const NamedParameter& parameter : model.parameters) by_name[parameter.name] = &parameter;
+  std::vector<storage::NamedArray> arrays;
+  for (const plan::Unit& unit : spec.units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (parameter.tied()) continue;
+      const auto found = by_name.find(parameter.name);
+      FURROW_CHECK(found != by_name.end(), parameter.name + " was not read");
+      if (found->second->array.shape() != parameter.shape) {
+        throw Error(ErrorCode::kFailedPrecondition,
+                    fmt::format("{} is {}, but the sizes of the model ask for {}", parameter.name,
+                                to_string(found->second->array.shape()), to_string(parameter.shape)));
+      }
+      arrays.push_back({parameter.name, found->second->array.view()});
+    }
+  }
+  storage::Artefact artefact;
+  artefact.architecture = spec.architecture;
+  artefact.model = model_table(model.model);
+  const plan::TensorSpec &input = spec.units.front().input, &output = spec.units.back().output;
+  artefact.inputs = {{"input", input.dtype, input.shape}};
+  artefact.outputs = {{"logits", output.dtype, output.shape}};
+  artefact.preprocessing = {{"classes", fmt::format("{}", model.vocabulary)}};
+  artefact.lineage = {{"imported_from", source}, {"furrow_version", std::string(furrow_version())}};
+  storage::write_artefact(folder, std::move(artefact), arrays);
+}
+
+void write_hugging_face(const std::string& artefact, const std::string& folder) {
+  const ForeignModel model = open_artefact(artefact);
+  const HuggingFaceModel* row = models::find_by_architecture(model.model.name);
+  if (row == nullptr) {
+    throw Error(ErrorCode::kUnimplemented,
+                fmt::format("{} is a {}: Hugging Face has gpt and llama", artefact, model.model.name));
+  }
+  if (row->architecture == "gpt" && !model.model.bias) {
+    throw Error(ErrorCode::kUnimplemented, "Hugging Face's GPT-2 has biases: train with [model] bias = true");
+  }
+  const storage::SafetensorsFile file = storage::open_parameters(artefact);
+  std::vector<Array> turned;  // what the views below point to
+  std::vector<storage::NamedArray> arrays;
+  for (const plan::Unit& unit : spec_of(model).units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (parameter.tied()) continue;
+      const models::HuggingFaceTensor tensor = models::hugging_face_tensor(*row, parameter.name);
+      Array array(DType::kF32, parameter.shape);
+      file.read(parameter.name, array.view());
+      turned.push_back(tensor.transposed ? transposed(array) : std::move(array));
+      arrays.push_back({tensor.name, turned.back().view()});
+    }
+  }
+  const std::string temporary = fmt::format("{}.tmp-{}", folder, ::getpid());  // appears whole or not at all
+  try {
+    make_directories(temporary);
+    storage::write_safetensors(temporary + "/model.safetensors", arrays, {{"format", "pt"}});
+    write_config(*row, model, temporary + "/config.json");
+    rename_durably(temporary, folder);
+  } catch (const Error&) {
+    remove_all(temporary);
+    throw;
+  }
+}
+
+}  // namespace furrow::app

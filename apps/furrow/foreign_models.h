@@ -1,0 +1,27 @@
+// Models of other programs as artefacts, and back.
+#pragma once
+
+#include <string>
+
+#include "furrow/models/foreign_model.h"
+
+namespace furrow::app {
+
+// A folder of Hugging Face's: config.json beside model.safetensors, or the shards that
+// model.safetensors.index.json lists.  float16 and bfloat16 become float32, exactly.  Errors name file and
+// tensor or key: {not_found}, {data_loss}, {unimplemented} for a model that this library does not compute.
+models::ForeignModel read_hugging_face(const std::string& folder);
+
+// A file of llama2.c (models/llama2c.h).
+models::ForeignModel read_llama2c(const std::string& file);
+
+// Writes model.toml and model.safetensors into `folder`; `source` goes into the lineage.
+// Error{failed_precondition}: parameters that are missing, left over or of another shape.
+void write_as_artefact(const models::ForeignModel& model, const std::string& source,
+                       const std::string& folder);
+
+// The artefact in `artefact` as a folder of Hugging Face's.  Error{unimplemented}: an architecture, or a
+// setting of it, that transformers does not have.
+void write_hugging_face(const std::string& artefact, const std::string& folder);
+
+}  // namespace furrow::app

@@ -1,0 +1,83 @@
+"""Trains the text examples beside their PyTorch peers over several seeds and compares the validation losses.
+
+Same network, data, batch, steps, optimizer, schedule and clipping; the seeds decide initial values and the order of
+the samples, which differ between the two.  Written down first: furrow is no worse when its mean is at most one standard
+error of the difference above the peer's.  Prints a table and writes JSON (default build/bench/accuracy.json); exits 1
+when a margin is not kept.  The peer trains on windows at random places, furrow visits every window once an epoch.
+"""
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+import tempfile
+
+from train import DATA, FURROW, PYTHON, run_process
+
+# Steps, batch, context, rate, decay and warm-up as in examples/<config>.toml.
+NETWORKS = {
+    "rnn": dict(config="rnn-names", data="names/names.txt", steps=2000, batch=64, context=32, lr="3e-3", decay="0.01",
+                warmup=50),
+    "lstm": dict(config="lstm-shakespeare", data="tinyshakespeare/input.txt", steps=1500, batch=32, context=64, lr="5e-3",
+                 decay="0.01", warmup=50),
+    "llama": dict(config="llama-shakespeare", data="tinyshakespeare/input.txt", steps=2000, batch=12, context=64, lr="4e-3",
+                  decay="0.1", warmup=100),
+}
+
+
+def furrow_loss(network, seed, steps, threads):
+    """Of the last step: the peer has no early stopping either."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [FURROW, "train", f"examples/{network['config']}.toml", "--job.dump_folder", folder, "--json",
+                   "--debug.seed", str(seed), "--training.steps", str(steps), "--training.threads", str(threads),
+                   "--validation.freq", "0", "--checkpoint.enable=false"]
+        return json.loads(run_process(command, threads))["validation_loss"]
+
+
+def peer_loss(name, network, seed, steps, threads):
+    command = [PYTHON, f"bench/peers/pytorch_{name}.py", "--data", os.path.join(DATA, network["data"]), "--steps", str(steps),
+               "--threads", str(threads), "--mode", "eager", "--batch", str(network["batch"]), "--context",
+               str(network["context"]), "--lr", network["lr"], "--weight-decay", network["decay"], "--warmup-steps",
+               str(network["warmup"]), "--seed", str(seed), "--validate"]
+    return json.loads(run_process(command, threads).splitlines()[-1])["validation_loss"]
+
+
+def compare(name, options):
+    network = NETWORKS[name]
+    steps = max(1, int(network["steps"] * options.scale))
+    losses = {"furrow": [], "pytorch": []}
+    for seed in range(1, options.seeds + 1):
+        losses["furrow"].append(furrow_loss(network, seed, steps, options.threads))
+        losses["pytorch"].append(peer_loss(name, network, seed, steps, options.threads))
+        print(f"{name} seed {seed}: furrow {losses['furrow'][-1]:.4f}, pytorch {losses['pytorch'][-1]:.4f}", file=sys.stderr,
+              flush=True)
+    means = {who: statistics.mean(values) for who, values in losses.items()}
+    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in losses.values()))
+    return {"network": name, "steps": steps, "losses": losses, "means": means, "standard_error": error,
+            "difference": means["furrow"] - means["pytorch"], "holds": means["furrow"] - means["pytorch"] <= error}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the steps of a run")
+    parser.add_argument("--output", default="build/bench/accuracy.json")
+    options = parser.parse_args()
+    if options.seeds < 2:
+        parser.error("a standard error needs at least two seeds")
+    rows = [compare(name, options) for name in options.networks]
+    for row in rows:
+        print(f"{row['network']:<7} {row['steps']} steps, {options.seeds} seeds: validation loss furrow "
+              f"{row['means']['furrow']:.4f}, pytorch {row['means']['pytorch']:.4f}, difference {row['difference']:+.4f}, "
+              f"standard error {row['standard_error']:.4f}: {'no worse' if row['holds'] else 'WORSE'}")
+    os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
+    with open(options.output, "w") as file:
+        json.dump({"bench": "accuracy", "rows": rows}, file, indent=2)
+    return 0 if all(row["holds"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+#include "furrow/models/hugging_face.h"
+
+#include <algorithm>
+#include <array>
+
+namespace furrow::models {
+namespace {
+
+using config::Model;
+
+constexpr HuggingFaceKey kGpt2Keys[] = {
+    {.key = "n_layer", .integer = &Model::layers},
+    {.key = "n_head", .integer = &Model::heads},
+    {.key = "n_embd", .integer = &Model::width},
+    {.key = "n_positions", .integer = &Model::context},
+    {.key = "tie_word_embeddings", .flag = &Model::tie_embeddings},
+};
+constexpr HuggingFaceFact kGpt2Facts[] = {
+    {"layer_norm_epsilon", "1e-05"},
+    {"scale_attn_weights", "true"},
+    {"scale_attn_by_inverse_layer_idx", "false"},
+};
+
+constexpr HuggingFaceKey kLlamaKeys[] = {
+    {.key = "num_hidden_layers", .integer = &Model::layers},
+    {.key = "num_attention_heads", .integer = &Model::heads},
+    {.key = "num_key_value_heads", .integer = &Model::kv_heads},
+    {.key = "hidden_size", .integer = &Model::width},
+    {.key = "intermediate_size", .integer = &Model::ffn_width},
+    {.key = "rope_theta", .real = &Model::rope_theta},
+    {.key = "rms_norm_eps", .real = &Model::norm_eps},
+    {.key = "tie_word_embeddings", .flag = &Model::tie_embeddings},
+};
+constexpr HuggingFaceFact kLlamaFacts[] = {
+    {"hidden_act", "\"silu\"", true},
+    {"attention_bias", "false"},
+    {"mlp_bias", "false"},
+    {"rope_scaling", "null"},
+};
+
+constexpr HuggingFaceModel kModels[] = {
+    {"gpt", "gpt2", "GPT2LMHeadModel", "transformer.", "n_positions", kGpt2Keys, kGpt2Facts},
+    {"llama", "llama", "LlamaForCausalLM", "", "max_position_embeddings", kLlamaKeys, kLlamaFacts},
+};
+
+}  // namespace
+
+std::span<const HuggingFaceModel> hugging_face_models() { return kModels; }
+
+const HuggingFaceModel* find_by_architecture(std::string_view architecture) {
+  const auto* row = std::ranges::find(kModels, architecture, &HuggingFaceModel::architecture);
+  return row == std::end(kModels) ? nullptr : row;
+}
+
+const HuggingFaceModel* find_by_model_type(std::string_view model_type) {
+  const auto* row = std::ranges::find(kModels, model_type, &HuggingFaceModel::model_type);
+  return row == std::end(kModels) ? nullptr : row;
+}
+
+HuggingFaceTensor hugging_face_tensor(const HuggingFaceModel& model, std::string_view parameter) {
+  HuggingFaceTensor tensor{std::string(parameter), false};
+  if (parameter != "lm_head.weight") tensor.name.insert(0, model.prefix);
+  if (model.architecture != "gpt") return tensor;
+  for (const std::string_view matrix : {".c_attn.weight", ".c_proj.weight", ".c_fc.weight"})
+    tensor.transposed = tensor.transposed || parameter.ends_with(matrix);
+  return tensor;
+}
+
+bool is_hugging_face_buffer(std::string_view tensor) {
+  return tensor.ends_with(".attn.bias") || tensor.ends_with(".attn.masked_bias") ||
+         tensor.ends_with(".rotary_emb.inv_freq") || tensor == "lm_head.weight";
+}
+
+}  // namespace furrow::models

@@ -1,0 +1,107 @@
+// The units of a Llama style decoder (Touvron et al., "LLaMA: open and efficient foundation language models",
+// 2023): RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases.  Parameters have the names of
+// Hugging Face's Llama.  Initialisation as the gpt's: N(0, 0.02), the projections that write into the
+// residual stream N(0, 0.02 / sqrt(2 layers)), norms 1.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "furrow/models/specs.h"
+#include "furrow/models/unit_builder.h"
+
+namespace furrow::models {
+namespace {
+
+constexpr double kStd = 0.02;
+
+struct LlamaSizes {
+  int64_t width, heads, kv_heads, ffn;
+  int64_t kv_width() const { return width / heads * kv_heads; }
+};
+
+LlamaSizes sizes_of(const plan::Unit& unit) {
+  const LlamaSizes s{size_of(unit, "width"), size_of(unit, "heads"), size_of(unit, "kv_heads"),
+                     size_of(unit, "ffn")};
+  if (s.width % s.heads != 0)
+    unit_error(unit, fmt::format("width {} is no multiple of heads {}", s.width, s.heads));
+  if (s.width / s.heads % 2 != 0) {
+    unit_error(unit, fmt::format("width {} / heads {} = {} is odd: rotary positions turn pairs of columns",
+                                 s.width, s.heads, s.width / s.heads));
+  }
+  if (s.heads % s.kv_heads != 0)
+    unit_error(unit, fmt::format("heads {} is no multiple of kv_heads {}", s.heads, s.kv_heads));
+  return s;
+}
+
+void require_width(const plan::Unit& unit, int64_t width) {
+  require_input(unit, DType::kF32, 3, "[-1, time, width]");
+  if (unit.input.shape[2] == width) return;
+  unit_error(unit, fmt::format("width is {}, but the input is {}", width, to_string(unit.input.shape)));
+}
+
+void add_block_parameters(plan::Unit& unit, const LlamaSizes& s) {
+  const double residual_std = kStd / std::sqrt(2.0 * static_cast<double>(size_of(unit, "layers")));
+  add_parameter(unit, "input_layernorm.weight", {s.width}, ones());
+  add_parameter(unit, "self_attn.q_proj.weight", {s.width, s.width}, normal(kStd));
+  add_parameter(unit, "self_attn.k_proj.weight", {s.kv_width(), s.width}, normal(kStd));
+  add_parameter(unit, "self_attn.v_proj.weight", {s.kv_width(), s.width}, normal(kStd));
+  add_parameter(unit, "self_attn.o_proj.weight", {s.width, s.width}, normal(residual_std));
+  add_parameter(unit, "post_attention_layernorm.weight", {s.width}, ones());
+  add_parameter(unit, "mlp.gate_proj.weight", {s.ffn, s.width}, normal(kStd));
+  add_parameter(unit, "mlp.up_proj.weight", {s.ffn, s.width}, normal(kStd));
+  add_parameter(unit, "mlp.down_proj.weight", {s.width, s.ffn}, normal(residual_std));
+}
+
+}  // namespace
+
+// tokens [-1, time] -> weight[token].
+void describe_embedding(plan::Unit& unit) {
+  require_input(unit, DType::kI64, 2, "[-1, time]");
+  const int64_t width = size_of(unit, "width");
+  add_parameter(unit, "weight", {size_of(unit, "vocab"), width}, normal(positive(unit, "std")));
+  unit.output = {DType::kF32, {-1, unit.input.shape[1], width}};
+  unit.deferred_bytes = unit.output.bytes_per_sample();  // the gradient to scatter; looking up is no product
+}
+
+// x + o_proj(attention(input_layernorm(x))), then + down_proj(silu(gate_proj(.)) * up_proj(.)) of
+// post_attention_layernorm.  FLOPs as the transformer_block's: attention counted as if it were not causal.
+void describe_llama_block(plan::Unit& unit) {
+  const LlamaSizes s = sizes_of(unit);
+  positive(unit, "rope_theta");
+  positive(unit, "eps");
+  require_width(unit, s.width);
+  add_block_parameters(unit, s);
+  unit.output = unit.input;
+
+  const int64_t time = unit.input.shape[1];
+  const auto t = static_cast<double>(time), c = static_cast<double>(s.width);
+  const double projections =
+      2.0 * t * c * (2.0 * c + 2.0 * static_cast<double>(s.kv_width()) + 3.0 * static_cast<double>(s.ffn));
+  const double attention = 4.0 * t * t * c;
+  unit.flops = {projections + attention, projections + 2.0 * attention, projections};
+  // Per position: both norms 1, q 1, k and v, attention 1, the residual between 1, gate, up and their
+  // product; the attention's log-sum-exp per head; the factor of two norms.
+  unit.saved_bytes = time * (5 * s.width + 2 * s.kv_width() + 3 * s.ffn + s.heads + 2) * kFloatBytes;
+  // Inputs of the projections (3 widths, ffn) and the gradients behind them (3 widths, k and v, 2 ffn).
+  unit.deferred_bytes = time * (6 * s.width + 2 * s.kv_width() + 3 * s.ffn) * kFloatBytes;
+}
+
+// model.norm, then logits over the vocabulary; with `tied_to` the matrix is the token embedding's.
+void describe_llama_head(plan::Unit& unit) {
+  const int64_t vocab = size_of(unit, "vocab"), width = size_of(unit, "width");
+  positive(unit, "eps");
+  require_width(unit, width);
+  add_parameter(unit, "model.norm.weight", {width}, ones());
+  add_parameter(unit, "lm_head.weight", {vocab, width}, normal(kStd));
+  unit.parameters.back().tied_to = text(unit, "tied_to");
+  const int64_t time = unit.input.shape[1];
+  unit.output = {DType::kF32, {-1, time, vocab}};
+  const double flops =
+      2.0 * static_cast<double>(time) * static_cast<double>(vocab) * static_cast<double>(width);
+  unit.flops = {flops, flops, flops};
+  unit.saved_bytes = time * (width + 1) * kFloatBytes;  // the norm's output and factor
+  unit.deferred_bytes =
+      time * (width + vocab) * kFloatBytes;  // the norm's output, the gradient of the logits
+}
+
+}  // namespace furrow::models

@@ -1,0 +1,26 @@
+// "embedding": token vectors alone.
+#include "furrow/nn/kinds_torch.h"
+#include "furrow/nn/parameters_torch.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::nn {
+namespace {
+
+class Embedding final : public Block {
+ public:
+  explicit Embedding(const plan::Unit& unit) : weight_(ParameterSlot::find(unit, "weight")) {}
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    return tensor::embedding(input, weight_(params), {}, context);
+  }
+
+ private:
+  ParameterSlot weight_;
+};
+
+}  // namespace
+
+std::unique_ptr<Block> make_embedding(const plan::Unit& unit) { return std::make_unique<Embedding>(unit); }
+
+}  // namespace furrow::nn

@@ -1,0 +1,81 @@
+// "llama_block" and "llama_head": the parts of Llama's decoder (Touvron et al., 2023).
+#include <ATen/core/Tensor.h>
+
+#include <array>
+
+#include "furrow/nn/kinds_torch.h"
+#include "furrow/nn/parameters_torch.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::nn {
+namespace {
+
+// Grouped-query attention with rotary positions and a SwiGLU feed-forward, each behind an RMSNorm and around
+// a residual.
+class LlamaBlock final : public Block {
+ public:
+  explicit LlamaBlock(const plan::Unit& unit)
+      : norm_1_(ParameterSlot::find(unit, "input_layernorm.weight")),
+        q_(ParameterSlot::find(unit, "self_attn.q_proj.weight")),
+        k_(ParameterSlot::find(unit, "self_attn.k_proj.weight")),
+        v_(ParameterSlot::find(unit, "self_attn.v_proj.weight")),
+        o_(ParameterSlot::find(unit, "self_attn.o_proj.weight")),
+        norm_2_(ParameterSlot::find(unit, "post_attention_layernorm.weight")),
+        gate_(ParameterSlot::find(unit, "mlp.gate_proj.weight")),
+        up_(ParameterSlot::find(unit, "mlp.up_proj.weight")),
+        down_(ParameterSlot::find(unit, "mlp.down_proj.weight")),
+        eps_(plan::attribute<double>(unit, "eps")) {
+    heads_.heads = plan::attribute<int64_t>(unit, "heads");
+    heads_.kv_heads = plan::attribute<int64_t>(unit, "kv_heads");
+    heads_.rotary =
+        tensor::rotary_table(unit.input.shape[1], plan::attribute<int64_t>(unit, "width") / heads_.heads,
+                             plan::attribute<double>(unit, "rope_theta"));
+  }
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const auto norm = [&](const at::Tensor& x, const ParameterSlot& weight) {
+      return tensor::rms_norm(x, weight(params), eps_, context);
+    };
+    const auto linear = [&](const at::Tensor& x, const ParameterSlot& weight) {
+      return tensor::linear(x, weight(params), {}, tensor::Activation::kNone, context);
+    };
+    const std::array qkv_weights{q_(params), k_(params), v_(params)};
+    const at::Tensor qkv = tensor::linear_side_by_side(norm(input, norm_1_), qkv_weights, context);
+    const at::Tensor mixed = tensor::causal_attention(qkv, heads_, 0, "", context);
+    const at::Tensor middle = tensor::add_dropout(input, linear(mixed, o_), 0, "", context);
+    const std::array gate_up_weights{gate_(params), up_(params)};
+    const at::Tensor gate_up = tensor::linear_side_by_side(norm(middle, norm_2_), gate_up_weights, context);
+    return tensor::add_dropout(middle, linear(tensor::swiglu(gate_up, context), down_), 0, "", context);
+  }
+
+ private:
+  ParameterSlot norm_1_, q_, k_, v_, o_, norm_2_, gate_, up_, down_;
+  double eps_;
+  tensor::AttentionHeads heads_;
+};
+
+class LlamaHead final : public Block {
+ public:
+  explicit LlamaHead(const plan::Unit& unit)
+      : norm_(ParameterSlot::find(unit, "model.norm.weight")),
+        weight_(ParameterSlot::find(unit, "lm_head.weight")),
+        eps_(plan::attribute<double>(unit, "eps")) {}
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const at::Tensor x = tensor::rms_norm(input, norm_(params), eps_, context);
+    return tensor::linear(x, weight_(params), {}, tensor::Activation::kNone, context);
+  }
+
+ private:
+  ParameterSlot norm_, weight_;
+  double eps_;
+};
+
+}  // namespace
+
+std::unique_ptr<Block> make_llama_block(const plan::Unit& unit) { return std::make_unique<LlamaBlock>(unit); }
+std::unique_ptr<Block> make_llama_head(const plan::Unit& unit) { return std::make_unique<LlamaHead>(unit); }
+
+}  // namespace furrow::nn

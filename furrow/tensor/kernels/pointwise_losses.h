@@ -1,0 +1,20 @@
+// Losses of one number each, with the gradient of their SUM.  An element depends on that element alone: no
+// result depends on threads.  `gradient` may be null (evaluation) and may alias the first operand.  Thread
+// safe.
+#pragma once
+
+#include <cstdint>
+
+namespace furrow::tensor::kernels {
+
+// losses[i] = (y_i - target_i)^2.
+void squared_error(int64_t n, const float* y, const float* target, float* losses, float* gradient,
+                   int threads);
+
+// losses[i] = -t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)) of the logit x_i and the target t_i in [0, 1],
+// as max(x, 0) - x t + log(1 + exp(-|x|)), in double, rounded once; the gradient is sigmoid(x) - t.  Returns
+// how many logits lie on the side of their target: x > 0 where t > 1/2, x <= 0 elsewhere.
+int64_t binary_cross_entropy(int64_t n, const float* logits, const float* target, float* losses,
+                             float* gradient, int threads);
+
+}  // namespace furrow::tensor::kernels

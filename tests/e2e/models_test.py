@@ -1,0 +1,199 @@
+"""furrow models: Hugging Face folders go in and out bit for bit; what cannot be read is named."""
+
+import json
+import os
+import pathlib
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+
+FURROW = os.environ["FURROW_BIN"]
+GPT2 = dict(model_type="gpt2", vocab_size=11, n_layer=2, n_head=2, n_embd=8, n_positions=6, activation_function="gelu_new")
+LLAMA = dict(model_type="llama", vocab_size=11, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             hidden_size=16, intermediate_size=24, max_position_embeddings=6, rms_norm_eps=1e-6, rope_theta=5e5,
+             hidden_act="silu", tie_word_embeddings=False)
+
+
+def shapes_of(config):
+    if config["model_type"] == "gpt2":
+        width = config["n_embd"]
+        yield "transformer.wte.weight", (config["vocab_size"], width)
+        yield "transformer.wpe.weight", (config["n_positions"], width)
+        for i in range(config["n_layer"]):
+            layer = f"transformer.h.{i}."
+            for norm in ("ln_1", "ln_2"):
+                yield layer + norm + ".weight", (width,)
+                yield layer + norm + ".bias", (width,)
+            for name, rows, columns in (("attn.c_attn", width, 3 * width), ("attn.c_proj", width, width),
+                                        ("mlp.c_fc", width, 4 * width), ("mlp.c_proj", 4 * width, width)):
+                yield layer + name + ".weight", (rows, columns)  # [in, out], as transformers keeps GPT-2's
+                yield layer + name + ".bias", (columns,)
+        yield "transformer.ln_f.weight", (width,)
+        yield "transformer.ln_f.bias", (width,)
+        return
+    width, ffn = config["hidden_size"], config["intermediate_size"]
+    keys = width // config["num_attention_heads"] * config["num_key_value_heads"]
+    yield "model.embed_tokens.weight", (config["vocab_size"], width)
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        yield layer + "input_layernorm.weight", (width,)
+        yield layer + "post_attention_layernorm.weight", (width,)
+        for name, rows, columns in (("self_attn.q_proj", width, width), ("self_attn.k_proj", keys, width),
+                                    ("self_attn.v_proj", keys, width), ("self_attn.o_proj", width, width),
+                                    ("mlp.gate_proj", ffn, width), ("mlp.up_proj", ffn, width), ("mlp.down_proj", width, ffn)):
+            yield layer + name + ".weight", (rows, columns)
+    yield "model.norm.weight", (width,)
+    yield "lm_head.weight", (config["vocab_size"], width)
+
+
+def random_tensors(config, width=4):
+    """name -> (shape, bytes) of any finite bits."""
+    source = random.Random(1)
+    tensors = {}
+    for name, shape in shapes_of(config):
+        count = 1
+        for size in shape:
+            count *= size
+        values = [source.gauss(0, 1) for _ in range(count)]
+        data = struct.pack(f"<{count}f", *values)
+        if width == 2:  # bfloat16: the upper halves
+            data = b"".join(data[4 * i + 2 : 4 * i + 4] for i in range(count))
+        tensors[name] = (shape, data)
+    return tensors
+
+
+def write_safetensors(path, tensors, dtype="F32"):
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, (shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def read_safetensors(path):
+    raw = path.read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + size])
+    header.pop("__metadata__", None)
+    data = raw[8 + size :]
+    return {name: (tuple(t["shape"]), data[t["data_offsets"][0] : t["data_offsets"][1]]) for name, t in header.items()}
+
+
+def write_folder(folder, config, tensors, dtype="F32"):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    write_safetensors(folder / "model.safetensors", tensors, dtype)
+    return folder
+
+
+def models(*arguments, code=0):
+    done = subprocess.run([FURROW, "models", *map(str, arguments)], capture_output=True, text=True, check=False)
+    assert done.returncode == code, f"{arguments}: status {done.returncode}, wanted {code}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def transposed(shape, data):
+    rows, columns = shape
+    cells = [data[4 * i : 4 * i + 4] for i in range(rows * columns)]
+    return (columns, rows), b"".join(cells[i * columns + j] for j in range(columns) for i in range(rows))
+
+
+def round_trip(work, name, config):
+    tensors = random_tensors(config)
+    source = write_folder(work / name, config, tensors)
+    assert "parameters" in models("import", "hf", source, "--out", work / f"{name}-model")
+    models("export", "hf", work / f"{name}-model", "--out", work / f"{name}-again")
+    assert read_safetensors(work / f"{name}-again/model.safetensors") == tensors, f"{name}: other bits"
+    again = json.loads((work / f"{name}-again/config.json").read_text())
+    for key, value in config.items():
+        assert again[key] == value, f"{name}: {key} is {again[key]}, was {value}"
+    models("import", "hf", work / f"{name}-again", "--out", work / f"{name}-model-again")
+    first, second = ((work / f / "model.safetensors").read_bytes() for f in (f"{name}-model", f"{name}-model-again"))
+    assert first == second
+    return tensors, read_safetensors(work / f"{name}-model/model.safetensors")
+
+
+def check_gpt2(work):
+    theirs, ours = round_trip(work, "gpt2", GPT2)
+    for name in ("h.0.attn.c_proj.weight", "h.1.mlp.c_fc.weight"):
+        assert ours[name] == transposed(*theirs["transformer." + name]), name
+    assert ours["wte.weight"] == theirs["transformer.wte.weight"]
+    # Names without the prefix, masks and the tied matrix once more, as in the published file.
+    bare = {name.removeprefix("transformer."): tensor for name, tensor in theirs.items()}
+    bare["h.0.attn.bias"] = ((1, 1, 2, 2), bytes(16))
+    bare["lm_head.weight"] = theirs["transformer.wte.weight"]
+    models("import", "hf", write_folder(work / "bare", GPT2, bare), "--out", work / "bare-model")
+    assert read_safetensors(work / "bare-model/model.safetensors") == ours
+
+
+def check_llama(work):
+    theirs, ours = round_trip(work, "llama", LLAMA)
+    assert ours == theirs
+    # Two shards, and bfloat16, whose floats are exact.
+    half = random_tensors(LLAMA, width=2)
+    folder = write_folder(work / "sharded", LLAMA, {}, "BF16")
+    (folder / "model.safetensors").unlink()
+    names = sorted(half)
+    index = {"weight_map": {}}
+    for part, chosen in enumerate((names[:5], names[5:])):
+        write_safetensors(folder / f"model-{part}.safetensors", {n: half[n] for n in chosen}, "BF16")
+        index["weight_map"].update({n: f"model-{part}.safetensors" for n in chosen})
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    models("import", "hf", folder, "--out", work / "sharded-model")
+    for name, (_, data) in read_safetensors(work / "sharded-model/model.safetensors").items():
+        assert data == b"".join(b"\0\0" + half[name][1][i : i + 2] for i in range(0, len(half[name][1]), 2)), name
+
+
+def check_refusals(work):
+    tensors = random_tensors(LLAMA)
+
+    def refused(name, config, kept, code, text):
+        out = models("import", "hf", write_folder(work / name, config, kept), "--out", work / f"{name}-model", code=code)
+        assert text in out, out
+        assert not (work / f"{name}-model").exists()
+
+    refused("bert", dict(LLAMA, model_type="bert"), tensors, 13, "known: gpt2, llama")
+    refused("scaled", dict(LLAMA, rope_scaling={"factor": 8}), tensors, 13, "rope_scaling must be null")
+    refused("biased", dict(LLAMA, attention_bias=True), tensors, 13, "attention_bias must be false")
+    refused("extra", LLAMA, dict(tensors, other=((1,), bytes(4))), 13, "tensor other belongs to nothing")
+    missing = {name: tensor for name, tensor in tensors.items() if name != "model.norm.weight"}
+    refused("missing", LLAMA, missing, 3, "no tensor model.norm.weight")
+    refused("wider", dict(LLAMA, intermediate_size=25), tensors, 7, "the sizes of the model ask for [25, 16]")
+    refused("odd", dict(LLAMA, num_key_value_heads=3), tensors, 2, "no multiple of kv_heads = 3")
+    folder = write_folder(work / "torn", LLAMA, tensors)
+    (folder / "config.json").write_text('{"model_type": "llama",')
+    assert "config.json" in models("import", "hf", folder, "--out", work / "torn-model", code=11)
+    assert "--out" in models("import", "hf", folder, code=2)
+    assert "there already" in models("import", "hf", folder, "--out", work, code=4)
+    assert "did you mean 'import hf'" in models("import", "hg", folder, "--out", work / "x", code=2)
+
+
+def check_stories(work):
+    folder = pathlib.Path(os.environ.get("FURROW_DATA", "data")) / "stories260k"
+    if not folder.exists():
+        print("stories260k is not there: its import was not tried")
+        return
+    out = models("import", "llama2c", folder / "stories260K.bin", "--out", work / "stories")
+    assert "llama, 260,032 parameters, vocabulary 512, context 512" in out, out
+    models("export", "hf", work / "stories", "--out", work / "stories-hf")
+    assert json.loads((work / "stories-hf/config.json").read_text())["num_key_value_heads"] == 4
+    torn = work / "torn.bin"
+    torn.write_bytes((folder / "stories260K.bin").read_bytes()[:-4])
+    assert "shorter than its header says" in models("import", "llama2c", torn, "--out", work / "x", code=11)
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        for check in (check_gpt2, check_llama, check_refusals, check_stories):
+            work = pathlib.Path(folder) / check.__name__
+            work.mkdir()
+            check(work)
+    print("models_test: round trips are exact")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
