@@ -49,7 +49,8 @@ struct DatasetOptions {
   std::vector<std::string> test_files = {};   // cifar10: none of them there: no test split
   // pack: streamed when it has more bytes than this, else mapped; 0: always mapped.
   uint64_t memory_budget = 0;
-  int readers = 0;                             // pack: threads that read at once; 0: one, or four to stream
+  int readers = 0;  // folder, pack: threads that read at once; 0: one, four to stream, every core to decode
+  int64_t image_size = 32;                     // folder: pixels of a side
   std::string table_train = {};                // table: a file of the folder `path`
   std::string table_test = {};                 // table: beside it; empty: test_fraction, or no test split
   TableFormat table_format = {};               // table
