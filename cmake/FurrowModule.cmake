@@ -92,7 +92,7 @@ function(furrow_test_environment test)
     "FURROW_SOURCE_DIR=${PROJECT_SOURCE_DIR}" "FURROW_BUILD_DIR=${PROJECT_BINARY_DIR}"
     "FURROW_BIN=${PROJECT_BINARY_DIR}/bin/furrow" "FURROW_PYTHON=${FURROW_PYTHON}"
     "UBSAN_OPTIONS=print_stacktrace=1" "ASAN_OPTIONS=allocator_may_return_null=1"
-    "TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1")
+    "TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1:suppressions=${PROJECT_SOURCE_DIR}/tools/tsan_suppressions.txt")
 endfunction()
 
 function(furrow_add_unit_test name is_torch)

@@ -17,6 +17,7 @@ struct Data {
   std::vector<std::string> train_files = {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin",
                                           "data_batch_4.bin", "data_batch_5.bin"};
   std::vector<std::string> test_files = {"test_batch.bin"};
+  int64_t image_size = 32;
   int64_t random_crop_padding = 0;
   bool random_flip = false;
   std::string train_table;
@@ -31,6 +32,7 @@ struct Data {
   std::string trim_characters = " \t";
   std::string unseen_category = "error";
   std::string tokenizer = "char";
+  std::string tokenizer_path;
   double validation_fraction = 0.1;
   double test_fraction = 0;
   bool normalize = true;
@@ -44,10 +46,10 @@ struct Data {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kIdx = "training.dataset=idx";
     constexpr std::string_view kCifar = "training.dataset=cifar10";
-    constexpr std::string_view kImages = "training.dataset=cifar10|idx|pack";
+    constexpr std::string_view kImages = "training.dataset=cifar10|folder|idx|pack";
     constexpr std::string_view kPack = "training.dataset=pack";
     constexpr std::string_view kTable = "training.dataset=table";
-    constexpr std::string_view kCarved = "training.dataset=cifar10|idx|table|text";
+    constexpr std::string_view kCarved = "training.dataset=cifar10|folder|idx|table|text";
     constexpr std::string_view kText = "training.dataset=text";
     v("train_images", &Data::train_images,
       {.only_if = kIdx, .doc = "File name under dataset_path; the same name with .gz is found too."});
@@ -61,6 +63,12 @@ struct Data {
        .doc = "Files under dataset_path to train on, in this order; the same name with .gz is found too."});
     v("test_files", &Data::test_files,
       {.only_if = kCifar, .doc = "Files of the test split. None of them there: no test split."});
+    v("image_size", &Data::image_size,
+      {.effect = kRecipe,
+       .min = 1,
+       .max = 4096,
+       .only_if = "training.dataset=folder",
+       .doc = "Images are scaled so that their shorter side has this many pixels; the middle is taken."});
     v("random_crop_padding", &Data::random_crop_padding,
       {.effect = kRecipe,
        .min = 0,
@@ -110,9 +118,13 @@ struct Data {
        .doc = "A category that the training file does not have: an error, or none of the inputs is set."});
     v("tokenizer", &Data::tokenizer,
       {.effect = kRecipe,
-       .choices = "char|byte",
+       .choices = "char|byte|gpt2|sentencepiece",
        .only_if = kText,
-       .doc = "char: one token per character that occurs in the text; byte: 256 tokens."});
+       .doc = "char: one token per character that occurs in the text; byte: 256 tokens; gpt2: byte pairs; "
+              "sentencepiece: the pieces of a model, lines are sentences."});
+    v("tokenizer_path", &Data::tokenizer_path,
+      {.only_if = "data.tokenizer=gpt2|sentencepiece",
+       .doc = "The file of the tokenizer, vocab.bpe (or merges.txt) or tokenizer.model, or its folder."});
     v("validation_fraction", &Data::validation_fraction,
       {.effect = kRecipe,
        .min = 0,

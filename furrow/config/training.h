@@ -30,8 +30,9 @@ struct Training {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("dataset", &Training::dataset,
       {.effect = kRecipe,
-       .choices = "cifar10|idx|pack|table|text",
-       .doc = "Kind of data: cifar10, the binary version of CIFAR-10; idx, images and labels as MNIST stores "
+       .choices = "cifar10|folder|idx|pack|table|text",
+       .doc = "Kind of data: cifar10, the binary version of CIFAR-10; folder, image files in "
+              "a folder per class; idx, images and labels as MNIST stores "
               "them; pack, what `furrow data pack` wrote; table, CSV or "
               "Parquet; text, one file of characters or bytes."});
     v("dataset_path", &Training::dataset_path,

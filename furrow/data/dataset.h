@@ -32,14 +32,15 @@ using Preprocessing = preprocess::State;
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.
 struct DatasetOptions {
-  std::string kind;                 // a row of sources.cc: "cifar10", "idx", ...
-  std::filesystem::path path = {};  // a folder; text: a file, plain or .gz
-  double validation_fraction = 0;   // of the training data, [0, 1)
-  double test_fraction = 0;         // of the whole: text from its end, rows of a table; [0, 1)
-  uint64_t seed = 0;                // which images are for validation
-  int64_t context = 0;              // text: tokens of one sample, [training] seq_len
-  std::string tokenizer = "char";   // text: "char" or "byte"
-  bool normalize = true;            // images: false leaves pixels at x / 255
+  std::string kind;                           // a row of sources.cc: "cifar10", "idx", ...
+  std::filesystem::path path = {};            // a folder; text: a file, plain or .gz
+  double validation_fraction = 0;             // of the training data, [0, 1)
+  double test_fraction = 0;                   // of the whole: text from its end, rows of a table; [0, 1)
+  uint64_t seed = 0;                          // which images are for validation
+  int64_t context = 0;                        // text: tokens of one sample, [training] seq_len
+  std::string tokenizer = "char";             // text: "byte", "char", "gpt2", "sentencepiece"
+  std::filesystem::path tokenizer_path = {};  // text: of the last two, the file or its folder
+  bool normalize = true;                      // images: false leaves pixels at x / 255
   std::string train_images = "train-images-idx3-ubyte";
   std::string train_labels = "train-labels-idx1-ubyte";
   std::string test_images = "t10k-images-idx3-ubyte";  // empty: no test split
@@ -48,7 +49,8 @@ struct DatasetOptions {
   std::vector<std::string> test_files = {};   // cifar10: none of them there: no test split
   // pack: streamed when it has more bytes than this, else mapped; 0: always mapped.
   uint64_t memory_budget = 0;
-  int readers = 0;                             // pack: threads that read at once; 0: one, or four to stream
+  int readers = 0;  // folder, pack: threads that read at once; 0: one, four to stream, every core to decode
+  int64_t image_size = 32;                     // folder: pixels of a side
   std::string table_train = {};                // table: a file of the folder `path`
   std::string table_test = {};                 // table: beside it; empty: test_fraction, or no test split
   TableFormat table_format = {};               // table

@@ -35,8 +35,15 @@ class ImageStore {
   size_t image_bytes() const { return static_cast<size_t>(num_elements(shape())); }
 };
 
+// One whose labels are known without reading images.
+class LabelledStore : public ImageStore {
+ public:
+  virtual std::span<const int32_t> labels() const = 0;
+  virtual const std::string& label_file() const = 0;  // for messages
+};
+
 // Images in memory, `stride` bytes apart.
-class LabelledImages : public ImageStore {
+class LabelledImages : public LabelledStore {
  public:
   // `pixels` lies in `owner`: the first byte of the first image; the last image ends in it too.
   struct Parts {
@@ -62,8 +69,8 @@ class LabelledImages : public ImageStore {
   std::span<const uint8_t> image(size_t index) const {
     return {parts_.pixels + index * parts_.stride, image_bytes()};
   }
-  std::span<const int32_t> labels() const { return parts_.labels; }
-  const std::string& label_file() const { return parts_.label_file; }
+  std::span<const int32_t> labels() const override { return parts_.labels; }
+  const std::string& label_file() const override { return parts_.label_file; }
 
  private:
   Parts parts_;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -15,15 +16,24 @@ namespace {
 using preprocess::ImageAugmenter;
 using preprocess::ImageNormaliser;
 
-// Exact: the order in which the images are added changes nothing.
-ImageNormaliser fit(const LabelledImages& images, const std::vector<uint32_t>& train) {
+// Exact: neither the order nor the grouping of the images changes anything.
+ImageNormaliser fit(const LabelledStore& images, const std::vector<uint32_t>& train, ReaderPool& pool) {
   const auto channels = static_cast<size_t>(images.shape()[0]);
   const size_t plane = images.image_bytes() / channels;
-  std::vector<preprocess::PixelSums> sums(channels);
-  for (const uint32_t image : train) {
-    for (size_t c = 0; c < channels; ++c) sums[c].add(images.image(image).subspan(c * plane, plane));
+  const size_t pieces = std::min(train.size(), static_cast<size_t>(pool.readers()) * 8);
+  std::vector<std::vector<preprocess::PixelSums>> parts(pieces, std::vector<preprocess::PixelSums>(channels));
+  pool.run(pieces, [&](size_t piece) {
+    std::vector<uint8_t> scratch(images.image_bytes() + sizeof(int32_t));
+    const size_t end = train.size() * (piece + 1) / pieces;
+    for (size_t i = train.size() * piece / pieces; i < end; ++i) {
+      const auto pixels = images.fetch(train[i], scratch).pixels;
+      for (size_t c = 0; c < channels; ++c) parts[piece][c].add(pixels.subspan(c * plane, plane));
+    }
+  });
+  for (size_t piece = 1; piece < pieces; ++piece) {
+    for (size_t c = 0; c < channels; ++c) parts[0][c].add(parts[piece][c]);
   }
-  return ImageNormaliser::fit(sums);
+  return ImageNormaliser::fit(parts[0]);
 }
 
 int64_t stated_classes(const Preprocessing& fitted) {
@@ -38,17 +48,26 @@ int64_t stated_classes(const Preprocessing& fitted) {
 
 FittedImages fit_or_load(const DatasetOptions& options, const ImageParts& parts,
                          const std::vector<uint32_t>& train, const Preprocessing* preprocessing) {
-  const LabelledImages& images = *parts.train;
+  const LabelledStore& images = *parts.train;
+  const auto pool = parts.pool ? parts.pool : std::make_shared<ReaderPool>(1);
   FittedImages fitted;
   if (preprocessing != nullptr) {
     fitted = load_fitted_images(*preprocessing, images.shape());
   } else {
-    const ImageNormaliser normaliser = options.normalize ? fit(images, train) : ImageNormaliser(0, 1);
+    const ImageNormaliser normaliser = options.normalize ? fit(images, train, *pool) : ImageNormaliser(0, 1);
     fitted.normaliser = std::make_shared<const ImageNormaliser>(normaliser);
     fitted.classes = parts.classes > 0 ? parts.classes : count_classes(images.labels(), images.label_file());
   }
   check_labels(images.labels(), fitted.classes, images.label_file());
   return fitted;
+}
+
+std::unique_ptr<Source> source_of(std::shared_ptr<const ImageStore> images, std::vector<uint32_t> subset,
+                                  ImagePipeline pipeline, const ImageParts& parts, int64_t classes) {
+  auto source =
+      std::make_unique<ImageSource>(std::move(images), std::move(subset), std::move(pipeline), classes);
+  if (parts.pool == nullptr || parts.pool->readers() == 1) return source;
+  return std::make_unique<ParallelSource>(std::move(source), parts.pool);
 }
 
 std::unique_ptr<Source> open_test(const ImageParts& parts, const Shape& shape, const FittedImages& fitted) {
@@ -60,8 +79,7 @@ std::unique_ptr<Source> open_test(const ImageParts& parts, const Shape& shape, c
                     parts.test_name, to_string(images->shape()), to_string(shape)));
   }
   check_labels(images->labels(), fitted.classes, images->label_file());
-  return std::make_unique<ImageSource>(images, std::vector<uint32_t>(), ImagePipeline{fitted.normaliser},
-                                       fitted.classes);
+  return source_of(images, {}, {fitted.normaliser}, parts, fitted.classes);
 }
 
 }  // namespace
@@ -96,12 +114,11 @@ Dataset assemble_images(const DatasetOptions& options, ImageParts parts, const P
   dataset.preprocessing = fitted.normaliser->state();
   dataset.preprocessing["classes"] = fmt::format("{}", fitted.classes);
   if (!carved.validation.empty()) {
-    dataset.validation = std::make_unique<ImageSource>(images, std::move(carved.validation),
-                                                       ImagePipeline{fitted.normaliser}, fitted.classes);
+    dataset.validation =
+        source_of(images, std::move(carved.validation), {fitted.normaliser}, parts, fitted.classes);
   }
-  dataset.train = std::make_unique<ImageSource>(images, std::move(carved.train),
-                                                ImagePipeline{fitted.normaliser, make_augmenter(options)},
-                                                fitted.classes);
+  dataset.train = source_of(images, std::move(carved.train), {fitted.normaliser, make_augmenter(options)},
+                            parts, fitted.classes);
   if (parts.test) {
     parts.train = nullptr;  // the closure needs its shape alone
     dataset.test = std::make_unique<LazySource>(

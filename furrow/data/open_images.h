@@ -7,15 +7,18 @@
 
 #include "furrow/data/dataset.h"
 #include "furrow/data/images.h"
+#include "furrow/data/parallel_source.h"
 
 namespace furrow::data {
 
 struct ImageParts {
-  std::shared_ptr<const LabelledImages> train;
+  std::shared_ptr<const LabelledStore> train;
   // Opens the images of the test split; empty: there is none.
-  std::function<std::shared_ptr<const LabelledImages>()> test = {};
+  std::function<std::shared_ptr<const LabelledStore>()> test = {};
   std::string test_name = {};  // for messages
-  int64_t classes = 0;         // as the format says; 0: as the largest training label says
+  // Reads images side by side, for fitting and for every split; null: one reader.
+  std::shared_ptr<ReaderPool> pool = nullptr;
+  int64_t classes = 0;  // as the format says; 0: as the largest training label says
 };
 
 // Carves, fits (or takes what was fitted earlier) and checks.  Error{invalid_argument}: a label out of range,

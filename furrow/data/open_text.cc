@@ -10,6 +10,8 @@
 #include "furrow/data/files.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/split.h"
+#include "furrow/preprocess/bpe_tokenizer.h"
+#include "furrow/preprocess/sentencepiece_tokenizer.h"
 #include "furrow/preprocess/tokenizer.h"
 
 namespace furrow::data {
@@ -24,26 +26,58 @@ using preprocess::Tokenizer;
 
 // The alphabet is that of the whole text, as nanoGPT's: a character that only validation has can still be
 // read.
-std::unique_ptr<Tokenizer> fit_chars(std::string_view text) {
+std::unique_ptr<Tokenizer> fit_chars(const DatasetOptions&, std::string_view text) {
   return std::make_unique<CharTokenizer>(CharTokenizer::fit(text));
 }
 
-std::unique_ptr<Tokenizer> fit_bytes(std::string_view) { return std::make_unique<ByteTokenizer>(); }
+std::unique_ptr<Tokenizer> fit_bytes(const DatasetOptions&, std::string_view) {
+  return std::make_unique<ByteTokenizer>();
+}
+
+// The file of a tokenizer that was fitted elsewhere: `tokenizer_path`, or `name` in that folder.
+template <class Make>
+std::unique_ptr<Tokenizer> from_file(const DatasetOptions& options, const char* name, const Make& make) {
+  if (options.tokenizer_path.empty()) {
+    invalid(fmt::format("[data] tokenizer_path is empty: tokenizer = {} needs its file {}", options.tokenizer,
+                        name));
+  }
+  const bool folder = fs::is_directory(options.tokenizer_path);
+  const fs::path path = require_file(folder ? options.tokenizer_path / name : options.tokenizer_path);
+  const Bytes file = read_contents(path);
+  try {
+    return make(file.as_text());
+  } catch (const Error& error) {
+    throw error.with_context(path.string());
+  }
+}
+
+std::unique_ptr<Tokenizer> load_gpt2(const DatasetOptions& options, std::string_view) {
+  return from_file(options, "vocab.bpe", [](std::string_view merges) {
+    return std::make_unique<preprocess::BpeTokenizer>(merges);
+  });
+}
+
+std::unique_ptr<Tokenizer> load_sentencepiece(const DatasetOptions& options, std::string_view) {
+  return from_file(options, "tokenizer.model", [](std::string_view model) {
+    return std::make_unique<preprocess::SentencePieceTokenizer>(std::string(model));
+  });
+}
 
 // The tokenizers of [data] tokenizer; their saved form is loaded through preprocess::load.
 struct TokenizerKind {
   std::string_view name;
-  std::unique_ptr<Tokenizer> (*fit)(std::string_view text);
+  std::unique_ptr<Tokenizer> (*make)(const DatasetOptions& options, std::string_view text);
 };
-constexpr TokenizerKind kTokenizers[] = {{"byte", &fit_bytes}, {"char", &fit_chars}};
+constexpr TokenizerKind kTokenizers[] = {
+    {"byte", &fit_bytes}, {"char", &fit_chars}, {"gpt2", &load_gpt2}, {"sentencepiece", &load_sentencepiece}};
 
-std::unique_ptr<Tokenizer> fit_tokenizer(const std::string& name, std::string_view text) {
+std::unique_ptr<Tokenizer> make_tokenizer(const DatasetOptions& options, std::string_view text) {
   std::vector<std::string> known;
   for (const TokenizerKind& kind : kTokenizers) {
-    if (kind.name == name) return kind.fit(text);
+    if (kind.name == options.tokenizer) return kind.make(options, text);
     known.emplace_back(kind.name);
   }
-  invalid(unknown_name_message("[data] tokenizer", name, known));
+  invalid(unknown_name_message("[data] tokenizer", options.tokenizer, known));
 }
 
 struct Text {
@@ -59,8 +93,7 @@ Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing
   if (text.empty()) invalid(fmt::format("{} is empty: there is nothing to train on", path.string()));
   try {
     Text read{path.string(),
-              preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing)
-                            : fit_tokenizer(options.tokenizer, text),
+              preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing) : make_tokenizer(options, text),
               nullptr};
     std::vector<uint32_t> ids;
     read.tokenizer->encode(text, ids);

@@ -9,6 +9,11 @@ namespace furrow::data {
 Dataset open_cifar10(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_cifar10(const DatasetOptions& options);
 
+// open_folder.cc: PNG, JPEG and WebP files in a folder per class.
+Dataset open_folder(const DatasetOptions& options, const Preprocessing* preprocessing);
+DataInfo probe_folder(const DatasetOptions& options);
+bool is_image_folder(const std::filesystem::path& path);
+
 // open_idx.cc: images and labels of training and test, plain or .gz, in the folder `path`.
 Dataset open_idx(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_idx(const DatasetOptions& options);

@@ -30,10 +30,12 @@ bool is_text(const fs::path& path) {
 
 constexpr SourceKind kSourceKinds[] = {
     {"cifar10", "CIFAR-10 in its binary version", &open_cifar10, &probe_cifar10, &is_cifar10},
+    {"folder", "images in a folder per class: PNG, JPEG, WebP", &open_folder, &probe_folder,
+     &is_image_folder},
     {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx, &is_idx},
     {"pack", "a folder that `furrow data pack` wrote", &open_pack, &probe_pack, &is_pack},
     {"table", "rows of a CSV or Parquet file", &open_table, &probe_table, &is_table},
-    {"text", "one text file, as characters or bytes", &open_text, &probe_text, &is_text},
+    {"text", "one text file, as characters, bytes or subwords", &open_text, &probe_text, &is_text},
 };
 
 const SourceKind& kind_of(const DatasetOptions& options) {
@@ -70,7 +72,7 @@ namespace {
 TableRules table_rules(const config::Config& config) {
   const config::Data& data = config.data;
   return {.target = data.target,
-          .number_target = false,
+          .number_target = config.training.loss == "mse",
           .categorical = data.categorical_columns,
           .numeric = data.numeric_columns,
           .missing = data.missing_values,
@@ -89,6 +91,7 @@ DatasetOptions dataset_options(const config::Config& config) {
           .seed = static_cast<uint64_t>(config.debug.seed),
           .context = config.training.seq_len,
           .tokenizer = data.tokenizer,
+          .tokenizer_path = data.tokenizer_path,
           .normalize = data.normalize,
           .train_images = data.train_images,
           .train_labels = data.train_labels,
@@ -98,6 +101,7 @@ DatasetOptions dataset_options(const config::Config& config) {
           .test_files = data.test_files,
           .memory_budget = config::memory_budget(data),
           .readers = static_cast<int>(data.readers),
+          .image_size = data.image_size,
           .table_train = data.train_table,
           .table_test = data.test_table,
           .table_format = {.delimiter = data.delimiter == "tab" ? '\t' : data.delimiter.front(),

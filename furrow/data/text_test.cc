@@ -7,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/data/dataset.h"
+#include "furrow/data/files.h"
 #include "furrow/data/test_files.h"
 #include "furrow/preprocess/tokenizer.h"
 
@@ -201,6 +202,43 @@ TEST(TextSets, BrokenUtf8NamesTheFileAndTheOffset) {
   }
   EXPECT_EQ(open_dataset({.kind = "text", .path = path, .context = 2, .tokenizer = "byte"}).train->size(),
             10);
+}
+
+// nanoGPT's counts for its split at the 1,003,854th character.
+TEST(TextSets, TinyShakespeareHasTheKnownGpt2Tokens) {
+  const auto path = testing::real_data("tinyshakespeare"), merges = testing::real_data("gpt2-tokenizer");
+  FURROW_NEED_DATA(path, "tinyshakespeare");
+  FURROW_NEED_DATA(merges, "gpt2-tokenizer");
+  const Bytes file = read_contents(require_file(path / "input.txt"));
+  const TempFolder folder;
+  int64_t total = 0;
+  for (const auto& [text, expected] :
+       {std::pair(file.as_text().substr(0, 1003854), 301966), {file.as_text().substr(1003854), 36059}}) {
+    const Dataset dataset = open_dataset({.kind = "text",
+                                          .path = folder.write("part.txt", text),
+                                          .context = 64,
+                                          .tokenizer = "gpt2",
+                                          .tokenizer_path = merges});
+    EXPECT_EQ(dataset.train->size() + 64, expected);
+    EXPECT_EQ(dataset.train->classes(), 50257);
+    total += dataset.train->size() + 64;
+  }
+  EXPECT_EQ(total, 338025);
+}
+
+TEST(TextSets, TokenizersOfFilesNeedThem) {
+  const TempFolder folder;
+  DatasetOptions options{
+      .kind = "text", .path = folder.write("t.txt", "abcabcabc"), .context = 2, .tokenizer = "gpt2"};
+  EXPECT_THAT(message_of(options), HasSubstr("tokenizer = gpt2 needs its file vocab.bpe"));
+  folder.write("vocab.bpe", "a b\nab c\n");
+  options.tokenizer_path = folder.path();
+  const Dataset dataset = open_dataset(options);
+  EXPECT_EQ(dataset.train->size(), 1);
+  EXPECT_EQ(sample(*dataset.train, 0).first, (std::vector<int64_t>{257, 257}));
+  EXPECT_EQ(open_dataset(options, &dataset.preprocessing).train->classes(), 259);
+  folder.write("vocab.bpe", "a b\nac d\n");
+  EXPECT_THROW(open_dataset(options), Error);
 }
 
 TEST(TextSets, TinyShakespeareIsCutAsInNanoGpt) {

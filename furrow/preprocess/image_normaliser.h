@@ -20,6 +20,11 @@ struct PixelSums {
   uint64_t sum_of_squares = 0;
 
   void add(std::span<const uint8_t> pixels);
+  void add(const PixelSums& other) {
+    count += other.count;
+    sum += other.sum;
+    sum_of_squares += other.sum_of_squares;
+  }
 };
 
 class ImageNormaliser : public Preprocessor {

@@ -1,9 +1,14 @@
 // Pixels and characters per second.
 #include <benchmark/benchmark.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
+#include "furrow/preprocess/bpe_tokenizer.h"
 #include "furrow/preprocess/image_normaliser.h"
 #include "furrow/preprocess/tokenizer.h"
 
@@ -63,6 +68,28 @@ void BM_EncodeChars(benchmark::State& state) {
   state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(from.size()));
 }
 BENCHMARK(BM_EncodeChars)->Unit(benchmark::kMillisecond);
+
+// GPT-2's merges and English text, where FURROW_DATA has them.
+void BM_EncodeGpt2(benchmark::State& state) {
+  const char* root = std::getenv("FURROW_DATA");
+  const auto slurp = [root](const char* name) {
+    std::ifstream in(std::filesystem::path(root == nullptr ? "." : root) / name, std::ios::binary);
+    return std::string((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  };
+  const std::string merges = slurp("gpt2-tokenizer/vocab.bpe"), from = slurp("sentencepiece/botchan.txt");
+  if (merges.empty() || from.empty()) {
+    state.SkipWithError("gpt2-tokenizer and sentencepiece are not in FURROW_DATA");
+    return;
+  }
+  const BpeTokenizer tokenizer(merges);
+  for (auto _ : state) {
+    std::vector<uint32_t> ids;
+    tokenizer.encode(from, ids);
+    benchmark::DoNotOptimize(ids.data());
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<int64_t>(from.size()));
+}
+BENCHMARK(BM_EncodeGpt2)->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace furrow::preprocess

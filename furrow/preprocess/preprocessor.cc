@@ -8,7 +8,9 @@
 
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
+#include "furrow/preprocess/bpe_tokenizer.h"
 #include "furrow/preprocess/image_normaliser.h"
+#include "furrow/preprocess/sentencepiece_tokenizer.h"
 #include "furrow/preprocess/table_encoder.h"
 #include "furrow/preprocess/tokenizer.h"
 
@@ -18,8 +20,10 @@ namespace {
 constexpr Kind kKinds[] = {
     {"byte", "text as bytes, 256 tokens", &ByteTokenizer::load},
     {"char", "text as Unicode characters, one token each, fitted alphabet", &CharTokenizer::load},
+    {"gpt2", "text as byte pairs, GPT-2's merges", &BpeTokenizer::load},
     {"image", "8-bit pixels to (x / 255 - mean) / std, fitted mean and std per channel",
      &ImageNormaliser::load},
+    {"sentencepiece", "text as the pieces of a SentencePiece model", &SentencePieceTokenizer::load},
     {"table", "columns of numbers and categories, fitted moments and names", &TableEncoder::load},
 };
 

@@ -51,8 +51,8 @@ const Objective& find_objective(std::string_view name) {
   throw Error(ErrorCode::kInvalidArgument, unknown_name_message("objective", name, known));
 }
 
-Objective make_objective(const config::Training& training, bool language) {
-  std::string_view name = language ? "language_modelling" : "supervised";
+Objective make_objective(const config::Training& training, bool tokens) {
+  std::string_view name = tokens ? "language_modelling" : "supervised";
   if (training.loss == "mse") name = "regression";
   if (training.loss == "binary") name = "binary";
   Objective objective = find_objective(name);

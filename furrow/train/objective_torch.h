@@ -38,7 +38,7 @@ struct Objective {
 std::span<const Objective> objectives();
 const Objective& find_objective(std::string_view name);  // Error{invalid_argument}, lists the known ones
 
-// The row that [training] loss names for data of this sort (`language`: tokens), with its settings.
-Objective make_objective(const config::Training& training, bool language);
+// The row that [training] loss names over this data, with its settings.  `tokens`: the samples are token ids.
+Objective make_objective(const config::Training& training, bool tokens);
 
 }  // namespace furrow::train

@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 using testing::run_ranks;
 
 TEST(RankTexts, EveryRankHearsTheFirst) {
-  for (const std::string text : {std::string(), std::string("runs/a"), std::string(100'000, 'x')}) {
+  for (const std::string& text : {std::string(), std::string("runs/a"), std::string(100'000, 'x')}) {
     run_ranks(3, [&](comm::Communicator& communicator) {
       const int rank = communicator.rank();
       const auto make = [&] { return rank == 0 ? text : "never called"; };

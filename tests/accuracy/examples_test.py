@@ -20,6 +20,7 @@ PROMISES = [
     ("mlp-mnist", "test_accuracy", 0.975, True),
     ("convnet-cifar10", "validation_accuracy", 0.70, True),
     ("mlp-adult", "test_accuracy", 0.85, True),
+    ("mlp-housing", "test_loss", 0.25, False),
     ("gpt-shakespeare", "validation_loss", 1.88, False),
     ("llama-shakespeare", "validation_loss", 1.78, False),
     ("lstm-shakespeare", "validation_loss", 1.65, False),

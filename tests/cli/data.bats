@@ -139,3 +139,37 @@ TOML
   run env LD_DEBUG=files "$furrow" plan table.toml --data.ignore_columns '["color"]'
   [[ $output == *libarrow.so* && $output != *libtorch* ]]
 }
+
+@test "a tokenizer from a file trains, packs and lies in the model" {
+  printf 'the quick brown fox jumps over the lazy dog\n%.0s' {1..60} >text.txt
+  printf '#version: 0.2\nt h\nth e\n\xc4\xa0 the\no w\n' >vocab.bpe
+  cat >text.toml <<'TOML'
+[model]
+name = "gpt"
+layers = 1
+heads = 2
+width = 16
+[training]
+dataset = "text"
+dataset_path = "text.txt"
+seq_len = 16
+local_batch_size = 4
+steps = 10
+threads = 1
+[data]
+tokenizer = "gpt2"
+tokenizer_path = "."
+TOML
+  "$furrow" train text.toml --job.dump_folder plain
+  grep -q '"kind" = "gpt2"' plain/model/model.toml
+  "$furrow" data pack text.toml --out pack
+  "$furrow" train text.toml --job.dump_folder packed --training.dataset pack --training.dataset_path pack --data.memory_budget 2kB --data.prefetch_batches 1
+  cmp plain/model/model.safetensors packed/model/model.safetensors
+  rm vocab.bpe
+  "$furrow" eval plain --split validation >/dev/null
+  run --separate-stderr "$furrow" train text.toml --job.dump_folder gone
+  fails 3 "vocab.bpe"
+  printf 'q q q\n' >vocab.bpe
+  run --separate-stderr "$furrow" train text.toml --job.dump_folder bad
+  fails 11 "line 1 of the merges"
+}

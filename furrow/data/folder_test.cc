@@ -1,0 +1,182 @@
+// Image folders: what the decoders give, splits, classes by name, damage.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+
+#include "furrow/base/error.h"
+#include "furrow/data/dataset.h"
+#include "furrow/data/image_file.h"
+#include "furrow/data/pack.h"
+#include "furrow/data/test_files.h"
+#include "furrow/preprocess/image_normaliser.h"
+#include "tests/testing/fuzz_replay.h"
+
+namespace furrow::data {
+namespace {
+
+using testing::ByteVector;
+using ::testing::HasSubstr;
+using testing::ReadBuffers;
+using testing::TempFolder;
+
+ByteVector sample(const std::string& name) {
+  std::ifstream in(furrow::testing::source_root() / "furrow/data/image_file_fuzz_corpus" / name,
+                   std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+// The picture behind all samples, 24 x 17, written by Pillow.
+uint8_t pixel(int64_t y, int64_t x, int64_t channel) {
+  const int64_t values[] = {x * 11 % 256, y * 15 % 256, x * y % 256};
+  return static_cast<uint8_t>(values[channel]);
+}
+
+double mean_error(const preprocess::RgbImage& image) {
+  int64_t sum = 0;
+  for (int64_t y = 0; y < 17; ++y) {
+    for (int64_t x = 0; x < 24; ++x) {
+      for (int64_t c = 0; c < 3; ++c) {
+        const int64_t got = image.pixels[static_cast<size_t>((y * 24 + x) * 3 + c)];
+        sum += std::abs(got - pixel(y, x, c));
+      }
+    }
+  }
+  return static_cast<double>(sum) / (17 * 24 * 3);
+}
+
+template <class Function>
+Error error_of(const Function& function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return error;
+  }
+  return {ErrorCode::kInternal, "no error"};
+}
+
+TEST(ImageFile, LosslessIsExactLossyIsNear) {
+  for (const char* name : {"rgb.png", "alpha.png", "lossless.webp"}) {
+    const auto image = decode_image(sample(name));
+    ASSERT_EQ(image.height, 17) << name;
+    ASSERT_EQ(image.width, 24);
+    EXPECT_EQ(mean_error(image), 0) << name;
+  }
+  for (const char* name : {"rgb.jpg", "progressive.jpg", "lossy.webp"}) {
+    const auto image = decode_image(sample(name));
+    ASSERT_EQ(image.height, 17) << name;
+    EXPECT_LT(mean_error(image), 12) << name;
+    EXPECT_GT(mean_error(image), 0) << name;  // and the control: it is another file
+  }
+  const auto grey = decode_image(sample("grey.png"));
+  for (size_t i = 0; i < grey.pixels.size(); i += 3) {
+    ASSERT_EQ(grey.pixels[i], grey.pixels[i + 1]);
+    ASSERT_EQ(grey.pixels[i], grey.pixels[i + 2]);
+  }
+}
+
+TEST(ImageFile, EveryTruncationAndForeignFilesAreRefused) {
+  for (const char* name : {"rgb.png", "rgb.jpg", "lossless.webp", "lossy.webp"}) {
+    const ByteVector whole = sample(name);
+    for (size_t length = 0; length + 12 < whole.size(); length += 7) {
+      const Error error = error_of([&] { decode_image(std::span(whole).first(length)); });
+      ASSERT_EQ(error.code(), ErrorCode::kDataLoss) << name << " " << length;
+    }
+  }
+  EXPECT_THAT(error_of([] { decode_image(testing::bytes_of("GIF89a")); }).what(),
+              HasSubstr("no PNG, JPEG or WebP"));
+  ByteVector huge = sample("rgb.png");
+  huge[16] = 0x7f;  // a width of two milliards: the header's checksum is wrong too
+  EXPECT_EQ(error_of([&] { decode_image(huge); }).code(), ErrorCode::kDataLoss);
+  EXPECT_TRUE(is_image_name("a.JPG"));
+  EXPECT_FALSE(is_image_name("a.jpg.txt"));
+}
+
+void write(const TempFolder& folder, const std::string& place, const char* name) {
+  std::filesystem::create_directories((folder / place).parent_path());
+  folder.write(place, sample(name));
+}
+
+DatasetOptions options_of(const TempFolder& folder) {
+  return {.kind = "folder", .path = folder.path(), .seed = 1, .readers = 2, .image_size = 8};
+}
+
+TEST(Folders, ClassesAreFoldersInOrder) {
+  const TempFolder folder;
+  write(folder, "train/cat/1.png", "rgb.png");
+  write(folder, "train/cat/2.jpg", "rgb.jpg");
+  write(folder, "train/ant/x.webp", "lossless.webp");
+  write(folder, "train/ant/notes.txt", "rgb.png");
+  write(folder, "test/cat/9.png", "grey.png");
+  const DatasetOptions options = options_of(folder);
+  const Dataset dataset = open_dataset(options);
+  ASSERT_EQ(dataset.train->size(), 3);
+  EXPECT_EQ(dataset.train->classes(), 2);
+  EXPECT_EQ(dataset.train->fields()[0].shape, (Shape{3, 8, 8}));
+  ReadBuffers buffers(*dataset.train, 3);
+  dataset.train->read(std::vector<int64_t>{0, 1, 2}, buffers.views);
+  const auto targets = buffers.views[1].as<int64_t>();
+  EXPECT_EQ(std::vector<int64_t>(targets.begin(), targets.end()), (std::vector<int64_t>{0, 1, 1}));
+  ByteVector pixels(192);
+  preprocess::resize_and_crop(decode_image(sample("rgb.png")), 8, pixels);
+  std::vector<float> expected(192);
+  preprocess::load_as<preprocess::ImageNormaliser>(dataset.preprocessing)->apply(pixels, expected);
+  const auto got = buffers.views[0].as<float>().subspan(192, 192);
+  EXPECT_TRUE(std::equal(got.begin(), got.end(), expected.begin()));
+  EXPECT_EQ(dataset.test->size(), 1);
+  ReadBuffers one(*dataset.test, 1);
+  dataset.test->read(std::vector<int64_t>{0}, one.views);
+  EXPECT_EQ(one.views[1].as<int64_t>()[0], 1);
+  EXPECT_EQ(probe(options).train_samples, 3);
+  EXPECT_EQ(guess_kind(folder.path()), "folder");
+}
+
+TEST(Folders, DoNotDependOnReadersAndPackAlike) {
+  const TempFolder folder;
+  std::filesystem::create_directories(folder / "set");
+  for (int i = 0; i < 12; ++i) {
+    const char* const names[] = {"rgb.png", "rgb.jpg", "lossy.webp", "grey.jpg"};
+    write(folder, "set/" + std::string(1, static_cast<char>('a' + i % 3)) + "/" + std::to_string(i) + ".png",
+          names[i % 4]);
+  }
+  DatasetOptions options = options_of(folder);
+  options.path = folder / "set";
+  options.validation_fraction = 0.25;
+  const auto bytes = [](const Source& source) {
+    ReadBuffers buffers(source, 9);
+    source.read(std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7, 8}, buffers.views);
+    const auto all = buffers.views[0].as<float>();
+    return std::vector<float>(all.begin(), all.end());
+  };
+  options.readers = 1;
+  const Dataset one = open_dataset(options);
+  options.readers = 4;
+  const Dataset four = open_dataset(options);
+  EXPECT_EQ(one.preprocessing, four.preprocessing);
+  EXPECT_EQ(bytes(*one.train), bytes(*four.train));
+  write_pack(four, {.folder = (folder / "pack").string(), .kind = "folder", .threads = 2});
+  const Dataset packed = open_dataset({.kind = "pack", .path = folder / "pack"});
+  EXPECT_EQ(bytes(*packed.train), bytes(*four.train));
+}
+
+TEST(Folders, BadInputIsNamed) {
+  const TempFolder folder;
+  EXPECT_THAT(error_of([&] { open_dataset(options_of(folder)); }).what(), HasSubstr("a folder per class"));
+  write(folder, "train/a/1.png", "rgb.png");
+  write(folder, "test/b/1.png", "rgb.png");
+  const Dataset other = open_dataset(options_of(folder));
+  EXPECT_THAT(error_of([&] { other.test->size(); }).what(),
+              HasSubstr("a class 'b' that the training folder"));
+  folder.write("train/a/2.png", "not an image");
+  const Error error = error_of([&] { open_dataset(options_of(folder)); });
+  EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+  EXPECT_THAT(error.what(), HasSubstr("2.png"));
+  DatasetOptions none = options_of(folder);
+  none.path = folder / "none";
+  EXPECT_EQ(error_of([&] { open_dataset(none); }).code(), ErrorCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace furrow::data

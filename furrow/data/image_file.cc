@@ -1,0 +1,150 @@
+#include "furrow/data/image_file.h"
+
+#include <fmt/format.h>
+#include <jpeglib.h>
+#include <png.h>
+#include <setjmp.h>
+#include <webp/decode.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "furrow/base/error.h"
+
+namespace furrow::data {
+namespace {
+
+using preprocess::RgbImage;
+
+constexpr uint64_t kMostPixels = uint64_t{1} << 26;
+
+[[noreturn]] void damaged(const std::string& why) {
+  throw Error(ErrorCode::kDataLoss, fmt::format("the image is damaged: {}", why));
+}
+
+// Memory for an image of these sides.
+RgbImage image_of(uint64_t height, uint64_t width) {
+  if (height == 0 || width == 0) damaged("it has no pixels");
+  if (height > kMostPixels || width > kMostPixels || height * width > kMostPixels) {
+    damaged(fmt::format("{} x {} pixels are more than 2^26", width, height));
+  }
+  return {static_cast<int64_t>(height), static_cast<int64_t>(width),
+          std::vector<uint8_t>(height * width * 3)};
+}
+
+RgbImage decode_png(std::span<const uint8_t> file) {
+  png_image png{};
+  png.version = PNG_IMAGE_VERSION;
+  struct Free {
+    png_image* png;
+    ~Free() { png_image_free(png); }
+  } free{&png};
+  if (png_image_begin_read_from_memory(&png, file.data(), file.size()) == 0) damaged(png.message);
+  const bool transparent = (png.format & PNG_FORMAT_FLAG_ALPHA) != 0;
+  png.format = transparent ? PNG_FORMAT_RGBA : PNG_FORMAT_RGB;
+  RgbImage image = image_of(png.height, png.width);
+  std::vector<uint8_t> four(transparent ? size_t{png.height} * png.width * 4 : 0);
+  uint8_t* const to = transparent ? four.data() : image.pixels.data();
+  if (png_image_finish_read(&png, nullptr, to, 0, nullptr) == 0) damaged(png.message);
+  // libpng mends what it can and says so; a damaged image is to be known.
+  if (PNG_IMAGE_FAILED(png) || png.warning_or_error != 0) damaged(png.message);
+  for (size_t i = 0; i < four.size() / 4; ++i)
+    std::memcpy(image.pixels.data() + i * 3, four.data() + i * 4, 3);
+  return image;
+}
+
+struct JpegErrors {
+  jpeg_error_mgr manager;
+  jmp_buf back;
+  char message[JMSG_LENGTH_MAX];
+};
+
+[[noreturn]] void leave(j_common_ptr jpeg) {
+  auto* const errors = reinterpret_cast<JpegErrors*>(jpeg->err);
+  errors->manager.format_message(jpeg, errors->message);
+  longjmp(errors->back, 1);
+}
+
+// A warning is data that had to be guessed; tracing (level >= 0) is not.
+void warn(j_common_ptr jpeg, int level) {
+  if (level < 0) leave(jpeg);
+}
+
+// Between setjmp and the end of this function there is nothing with a destructor.  False: errors->message.
+bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const uint8_t> file,
+               RgbImage (*make)(uint64_t, uint64_t), RgbImage* image, bool* too_large) {
+  if (setjmp(errors->back) != 0) return false;
+  jpeg_create_decompress(jpeg);
+  jpeg_mem_src(jpeg, file.data(), static_cast<unsigned long>(file.size()));
+  jpeg_read_header(jpeg, TRUE);
+  jpeg->out_color_space = JCS_RGB;
+  jpeg->dct_method = JDCT_ISLOW;  // the same bits on every machine
+  if (uint64_t{jpeg->image_height} * jpeg->image_width > kMostPixels) {
+    *too_large = true;
+    return true;
+  }
+  *image = make(jpeg->image_height, jpeg->image_width);
+  jpeg_start_decompress(jpeg);
+  const size_t stride = size_t{jpeg->output_width} * 3;
+  while (jpeg->output_scanline < jpeg->output_height) {
+    JSAMPROW row = image->pixels.data() + jpeg->output_scanline * stride;
+    jpeg_read_scanlines(jpeg, &row, 1);
+  }
+  jpeg_finish_decompress(jpeg);
+  return true;
+}
+
+RgbImage decode_jpeg(std::span<const uint8_t> file) {
+  jpeg_decompress_struct jpeg{};
+  JpegErrors errors{};
+  jpeg.err = jpeg_std_error(&errors.manager);
+  errors.manager.error_exit = &leave;
+  errors.manager.emit_message = &warn;
+  RgbImage image;
+  bool too_large = false;
+  const bool done = read_jpeg(&jpeg, &errors, file, &image_of, &image, &too_large);
+  jpeg_destroy_decompress(&jpeg);
+  if (!done) damaged(errors.message);
+  if (too_large) damaged("it has more than 2^26 pixels");
+  return image;
+}
+
+RgbImage decode_webp(std::span<const uint8_t> file) {
+  int width = 0, height = 0;
+  if (WebPGetInfo(file.data(), file.size(), &width, &height) == 0) damaged("no WebP header");
+  RgbImage image = image_of(static_cast<uint64_t>(height), static_cast<uint64_t>(width));
+  if (WebPDecodeRGBInto(file.data(), file.size(), image.pixels.data(), image.pixels.size(), width * 3) ==
+      nullptr) {
+    damaged("it does not decode as WebP");
+  }
+  return image;
+}
+
+bool starts_with(std::span<const uint8_t> file, std::string_view magic) {
+  return file.size() >= magic.size() && std::memcmp(file.data(), magic.data(), magic.size()) == 0;
+}
+
+}  // namespace
+
+RgbImage decode_image(std::span<const uint8_t> file) {
+  if (starts_with(file, "\x89PNG\r\n\x1a\n")) return decode_png(file);
+  if (starts_with(file, "\xff\xd8\xff")) return decode_jpeg(file);
+  if (starts_with(file, "RIFF") && file.size() >= 12 && std::memcmp(file.data() + 8, "WEBP", 4) == 0) {
+    return decode_webp(file);
+  }
+  throw Error(ErrorCode::kDataLoss, "this is no PNG, JPEG or WebP image");
+}
+
+bool is_image_name(std::string_view name) {
+  std::string lower(name);
+  std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
+  for (const std::string_view ending : {".png", ".jpg", ".jpeg", ".webp"}) {
+    if (lower.ends_with(ending)) return true;
+  }
+  return false;
+}
+
+}  // namespace furrow::data

@@ -1,0 +1,146 @@
+// The "folder" kind: image files in a folder per class, under train/ and test/, or all under one.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/base/process.h"
+#include "furrow/data/files.h"
+#include "furrow/data/image_file.h"
+#include "furrow/data/open_images.h"
+#include "furrow/data/source_kinds.h"
+
+namespace furrow::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The files of a split and their classes, both in the order of their names.
+struct Listing {
+  fs::path folder;
+  std::vector<std::string> classes;
+  std::vector<fs::path> files;
+  std::vector<int32_t> labels;
+};
+
+std::vector<fs::path> sorted_entries(const fs::path& folder) {
+  std::vector<fs::path> entries;
+  for (const auto& entry : fs::directory_iterator(folder)) entries.push_back(entry.path());
+  std::sort(entries.begin(), entries.end());
+  return entries;
+}
+
+Listing list(const fs::path& folder) {
+  Listing listing{.folder = folder, .classes = {}, .files = {}, .labels = {}};
+  for (const fs::path& entry : sorted_entries(folder)) {
+    if (!fs::is_directory(entry)) continue;
+    for (const fs::path& file : sorted_entries(entry)) {
+      if (!is_image_name(file.filename().string())) continue;
+      listing.files.push_back(file);
+      listing.labels.push_back(static_cast<int32_t>(listing.classes.size()));
+    }
+    listing.classes.push_back(entry.filename().string());
+  }
+  if (listing.files.empty()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format(
+            "{} has no folder with .png, .jpg, .jpeg or .webp files: images lie in a folder per class",
+            folder.string()));
+  }
+  return listing;
+}
+
+fs::path train_folder(const DatasetOptions& options) {
+  if (!fs::is_directory(options.path)) {
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("no folder {}: set [training] dataset_path; docs/datasets.md says "
+                            "what an image folder looks like",
+                            options.path.string()));
+  }
+  const fs::path train = options.path / "train";
+  return fs::is_directory(train) ? train : options.path;
+}
+
+// Decodes a file whenever it is asked for.
+class FolderImages : public LabelledStore {
+ public:
+  FolderImages(Listing listing, int64_t size)
+      : listing_(std::move(listing)), name_(listing_.folder.string()), shape_{3, size, size} {}
+  int64_t size() const override { return static_cast<int64_t>(listing_.files.size()); }
+  const Shape& shape() const override { return shape_; }
+  std::span<const int32_t> labels() const override { return listing_.labels; }
+  const std::string& label_file() const override { return name_; }
+
+  Image fetch(size_t index, std::span<uint8_t> scratch) const override {
+    const auto pixels = scratch.first(image_bytes());
+    try {
+      preprocess::resize_and_crop(decode_image(read_file(listing_.files[index]).as_uint8()), shape_[1],
+                                  pixels);
+    } catch (const Error& error) {
+      throw error.with_context(listing_.files[index].string());
+    }
+    return {pixels, listing_.labels[index]};
+  }
+
+ private:
+  Listing listing_;
+  std::string name_;
+  Shape shape_;
+};
+
+// A test image of a class that training does not have is an error; classes are matched by name.
+Listing list_test(const fs::path& folder, const std::vector<std::string>& classes) {
+  Listing listing = list(folder);
+  std::vector<int32_t> label_of;
+  for (const std::string& name : listing.classes) {
+    const auto found = std::ranges::find(classes, name);
+    if (found == classes.end()) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("{} has a class '{}' that the training folder does not have", folder.string(), name));
+    }
+    label_of.push_back(static_cast<int32_t>(found - classes.begin()));
+  }
+  for (int32_t& label : listing.labels) label = label_of[static_cast<size_t>(label)];
+  return listing;
+}
+
+}  // namespace
+
+bool is_image_folder(const fs::path& path) {
+  const fs::path train = fs::is_directory(path / "train") ? path / "train" : path;
+  if (!fs::is_directory(train)) return false;
+  for (const fs::path& entry : sorted_entries(train)) {
+    if (!fs::is_directory(entry)) continue;
+    for (const auto& file : fs::directory_iterator(entry)) {
+      if (is_image_name(file.path().filename().string())) return true;
+    }
+  }
+  return false;
+}
+
+Dataset open_folder(const DatasetOptions& options, const Preprocessing* preprocessing) {
+  const fs::path folder = train_folder(options), test = options.path / "test";
+  Listing listing = list(folder);
+  ImageParts parts{.train = nullptr, .classes = static_cast<int64_t>(listing.classes.size())};
+  parts.pool = std::make_shared<ReaderPool>(options.readers > 0 ? options.readers : core_count());
+  if (folder != options.path && fs::is_directory(test)) {
+    parts.test_name = test.string();
+    parts.test = [test, classes = listing.classes, size = options.image_size] {
+      return std::make_shared<const FolderImages>(list_test(test, classes), size);
+    };
+  }
+  parts.train = std::make_shared<const FolderImages>(std::move(listing), options.image_size);
+  return assemble_images(options, std::move(parts), preprocessing);
+}
+
+DataInfo probe_folder(const DatasetOptions& options) {
+  const Listing listing = list(train_folder(options));
+  const auto images = static_cast<int64_t>(listing.files.size());
+  return {image_fields({3, options.image_size, options.image_size}),
+          static_cast<int64_t>(listing.classes.size()), images - validation_count(options, images)};
+}
+
+}  // namespace furrow::data

@@ -1,0 +1,126 @@
+#include "furrow/preprocess/sentencepiece_tokenizer.h"
+
+#include <fmt/format.h>
+#include <sentencepiece_processor.h>
+
+#include <array>
+#include <utility>
+
+#include "furrow/preprocess/utf8.h"
+
+namespace furrow::preprocess {
+namespace {
+
+constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+[[noreturn]] void damaged(const std::string& why) {
+  throw Error(ErrorCode::kDataLoss, "the SentencePiece model is damaged: " + why);
+}
+
+// RFC 4648.
+std::string to_base64(std::string_view bytes) {
+  std::string text;
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    const size_t count = std::min<size_t>(3, bytes.size() - i);
+    uint32_t word = 0;
+    for (size_t k = 0; k < 3; ++k) {
+      word = word << 8 | (k < count ? static_cast<unsigned char>(bytes[i + k]) : 0u);
+    }
+    for (size_t k = 0; k < 4; ++k) text += k <= count ? kDigits[word >> (18 - 6 * k) & 63] : '=';
+  }
+  return text;
+}
+
+std::string from_base64(std::string_view text) {
+  std::array<int, 256> value{};
+  value.fill(-1);
+  for (size_t i = 0; i < kDigits.size(); ++i)
+    value[static_cast<unsigned char>(kDigits[i])] = static_cast<int>(i);
+  if (text.size() % 4 != 0) damaged("its base64 is cut short");
+  std::string bytes;
+  for (size_t i = 0; i < text.size(); i += 4) {
+    size_t count = 4;
+    if (i + 4 == text.size()) count -= text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
+    uint32_t word = 0;
+    for (size_t k = 0; k < 4; ++k) {
+      const int digit = k < count ? value[static_cast<unsigned char>(text[i + k])] : 0;
+      if (digit < 0) damaged("it is not base64");
+      word = word << 6 | static_cast<uint32_t>(digit);
+    }
+    for (size_t k = 0; k + 1 < count; ++k) bytes += static_cast<char>(word >> (16 - 8 * k) & 255);
+  }
+  return bytes;
+}
+
+}  // namespace
+
+struct SentencePieceTokenizer::Model {
+  std::string bytes;
+  sentencepiece::SentencePieceProcessor processor;
+  int64_t size = 0;
+  int end = -1;  // of a sentence
+};
+
+SentencePieceTokenizer::SentencePieceTokenizer(std::string bytes) {
+  auto model = std::make_unique<Model>();
+  model->bytes = std::move(bytes);
+  const auto status = model->processor.LoadFromSerializedProto(model->bytes);
+  if (!status.ok()) damaged(std::string(status.message()));
+  model->size = model->processor.GetPieceSize();
+  if (model->size < 1) damaged("it has no pieces");
+  model->end = model->processor.eos_id();
+  model_ = std::move(model);
+}
+
+SentencePieceTokenizer::~SentencePieceTokenizer() = default;
+
+std::unique_ptr<Preprocessor> SentencePieceTokenizer::load(const State& state) {
+  return std::make_unique<SentencePieceTokenizer>(from_base64(state_value(state, "model")));
+}
+
+State SentencePieceTokenizer::state() const {
+  return {{"kind", "sentencepiece"}, {"model", to_base64(model_->bytes)}};
+}
+
+int64_t SentencePieceTokenizer::vocabulary_size() const { return model_->size; }
+
+void SentencePieceTokenizer::encode(std::string_view text, std::vector<uint32_t>& ids) const {
+  for (size_t offset = 0; offset < text.size();) decode_utf8(text, offset);  // or the error with its offset
+  std::vector<int> line_ids;
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = std::min(text.find('\n', at), text.size());
+    const auto status = model_->processor.Encode({text.data() + at, end - at}, &line_ids);
+    if (!status.ok()) throw Error(ErrorCode::kInvalidArgument, std::string(status.message()));
+    ids.insert(ids.end(), line_ids.begin(), line_ids.end());
+    if (end < text.size() && model_->end >= 0) ids.push_back(static_cast<uint32_t>(model_->end));
+    at = end + 1;
+  }
+}
+
+std::string SentencePieceTokenizer::decode(std::span<const uint32_t> ids) const {
+  std::string text;
+  std::vector<int> line;
+  const auto flush = [&] {
+    std::string part;
+    const auto status = model_->processor.Decode(line, &part);
+    if (!status.ok()) throw Error(ErrorCode::kInvalidArgument, std::string(status.message()));
+    text += part;
+    line.clear();
+  };
+  for (const uint32_t id : ids) {
+    if (id >= static_cast<uint64_t>(model_->size)) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("token {} is outside the vocabulary of {}", id, model_->size));
+    }
+    if (static_cast<int>(id) == model_->end) {
+      flush();
+      text += '\n';
+    } else {
+      line.push_back(static_cast<int>(id));
+    }
+  }
+  flush();
+  return text;
+}
+
+}  // namespace furrow::preprocess
