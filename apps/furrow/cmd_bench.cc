@@ -173,7 +173,7 @@ int run_bench(const Arguments& arguments) {
   if (arguments.positional.size() != bench.positional) {
     throw Error(ErrorCode::kInvalidArgument,
                 bench.positional == 1 ? fmt::format("`furrow bench {}` takes no config", bench.name)
-                                      : fmt::format("`furrow bench {}` needs one CONFIG", bench.name));
+                                      : fmt::format("`furrow bench {}` needs a CONFIG", bench.name));
   }
   for (const auto& [option, value] : arguments.options) {
     if (std::find(bench.options.begin(), bench.options.end(), option) != bench.options.end()) continue;
