@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -59,6 +60,7 @@ struct Executor::Impl {
 
   void make_buffers() {
     state.buffers.resize(program.slots.size());
+    std::map<int64_t, int> gathered;  // how many buffers of a size
     for (const plan::SlotAssignment& assignment : program.assignments) {
       const plan::ValueKind kind = assignment.value.kind;
       const bool flat = kind == plan::ValueKind::kGradient || kind == plan::ValueKind::kTotal ||
@@ -66,7 +68,10 @@ struct Executor::Impl {
       at::Tensor& buffer = state.buffers[assignment.slot];
       if (!flat || buffer.defined()) continue;
       const plan::Slot& slot = program.slots[assignment.slot];
-      buffer = rank_buffer(rank.communicator, slot.bytes / static_cast<int64_t>(sizeof(float)), slot.kind);
+      const int64_t elements = slot.bytes / static_cast<int64_t>(sizeof(float));
+      const auto make = [&] { return rank_buffer(rank.communicator, elements, slot.kind); };
+      const bool shared = kind == plan::ValueKind::kGathered;
+      buffer = shared ? state.model.gathered_buffer(elements, gathered[elements]++, make) : make();
     }
   }
 

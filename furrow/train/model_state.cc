@@ -127,6 +127,13 @@ void ModelState::point_at(int unit, float* gathered) {
   window.storage().set_data_ptr_noswap(c10::DataPtr(gathered, c10::Device(c10::DeviceType::CPU)));
 }
 
+at::Tensor ModelState::gathered_buffer(int64_t elements, int ordinal,
+                                       const std::function<at::Tensor()>& make) {
+  at::Tensor& buffer = gathered_[{elements, ordinal}];
+  if (!buffer.defined()) buffer = make();
+  return buffer;
+}
+
 std::vector<NamedTensor> ModelState::parameters_of(std::span<const UnitState> units) const {
   std::vector<NamedTensor> tensors;
   for (size_t u = 0; u < spec_.units.size(); ++u) {

@@ -5,9 +5,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "furrow/nn/block_torch.h"
@@ -74,6 +76,10 @@ class ModelState {
   bool is_whole(int unit) const { return !windows_[unit].defined(); }
   void point_at(int unit, float* gathered);  // REQUIRES: !is_whole(unit)
 
+  // Memory for gathered parameters that the executors of this model share, as they run one at a time: the
+  // `ordinal`-th buffer of `elements`, from `make` when it is asked for first.
+  at::Tensor gathered_buffer(int64_t elements, int ordinal, const std::function<at::Tensor()>& make);
+
   // Owned parameters in unit order, over whole flat buffers.  REQUIRES: `units` hold whole ones.
   std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;
 
@@ -104,6 +110,7 @@ class ModelState {
   std::vector<UnitState> units_;
   std::vector<at::Tensor> windows_;  // by unit: a whole buffer's shape over memory of somebody else
   std::vector<std::vector<tensor::Param>> params_;
+  std::map<std::pair<int64_t, int>, at::Tensor> gathered_;
 };
 
 }  // namespace furrow::train
