@@ -12,6 +12,7 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
+#include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/library_build.h"
@@ -39,8 +40,12 @@ TrainRequest with_global_batch(TrainRequest request, const plan::Layout& layout)
   return request;
 }
 
-int world_of(const TrainRequest& request) {
-  return request.communicator == nullptr ? 1 : request.communicator->size();
+// Refused before ranks form groups, which such a layout might leave empty.
+plan::Layout layout_of(const TrainRequest& request) {
+  const int world = request.communicator == nullptr ? 1 : request.communicator->size();
+  const plan::Layout layout = plan::layout_from(request.config.parallelism, world);
+  plan::require_compilable(layout);
+  return layout;
 }
 
 }  // namespace
@@ -69,8 +74,8 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
 }
 
 Run::Run(const TrainRequest& request)
-    : request_(with_global_batch(request, plan::layout_from(request.config.parallelism, world_of(request)))),
-      layout_(plan::layout_from(request.config.parallelism, world_of(request))),
+    : request_(with_global_batch(request, layout_of(request))),
+      layout_(layout_of(request)),
       ranks_(plan::rank_options_from(request.config.parallelism, request.config.debug,
                                      request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),

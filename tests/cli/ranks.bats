@@ -77,6 +77,15 @@ setup() {
   [ -z "$(ls -A runs)" ]
 }
 
+@test "an axis that no program has yet: the reason and the nearest layout, before any rank starts" {
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --parallelism.tensor_parallel_degree 2
+  fails 13 "tensor_parallel_degree is 2"
+  [[ $stderr == *"nearest layout of 2 ranks is dp_replicate 1 x dp_shard 2"* ]]
+  [ -z "$(ls -A runs)" ]
+  WORLD_SIZE=1 RANK=0 run --separate-stderr "$furrow" train "$config" --parallelism.tensor_parallel_degree 2
+  fails 2 "tp 2 = 2"
+}
+
 @test "what every rank says is said once" {
   run --separate-stderr "$furrow" train "$config" --nproc 2 --training.dataset_path nowhere
   [ "$status" -eq 3 ]
