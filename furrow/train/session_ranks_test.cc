@@ -325,6 +325,11 @@ TEST_F(RankSession, TooFewMicrobatchesAreRefusedWithTheSum) {
   EXPECT_THAT(message_of([&] { train_on("a", layout(3, 3)); }), HasSubstr("8"));
 }
 
+TEST_F(RankSession, AnAxisWithoutProgramsIsRefusedWithTheNearestLayout) {
+  const RankLayout pipeline{"pp2", 2, {"--parallelism.pipeline_parallel_degree", "2"}};
+  EXPECT_THAT(message_of([&] { train_on("a", pipeline); }), HasSubstr("the nearest layout of 2 ranks is"));
+}
+
 TEST_F(RankSession, EarlyStoppingAndTheBestModelAreTheSameEverywhere) {
   const std::vector<std::string> settings = {"--validation.min_delta", "100", "--validation.freq", "2",
                                              "--validation.patience",  "3",   "--training.steps",  "40"};
