@@ -59,6 +59,18 @@ int core_count() {
   return static_cast<int>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
+int core_count_of(std::span<const int64_t> process_ids) {
+  cpu_set_t together;
+  CPU_ZERO(&together);
+  for (const int64_t id : process_ids) {
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    if (::sched_getaffinity(static_cast<pid_t>(id), sizeof(mask), &mask) == 0)
+      CPU_OR(&together, &together, &mask);
+  }
+  return std::max(1, CPU_COUNT(&together));
+}
+
 int default_threads() {
   const char* given = std::getenv("OMP_NUM_THREADS");
   const std::string_view text = given == nullptr ? "" : given;

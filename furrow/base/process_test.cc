@@ -1,8 +1,13 @@
 #include "furrow/base/process.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#include <array>
 
 namespace furrow {
 namespace {
@@ -15,6 +20,30 @@ TEST(Process, SaysWhatItRunsOn) {
   EXPECT_GE(core_count(), 1);
   EXPECT_LE(core_count(), static_cast<int>(::sysconf(_SC_NPROCESSORS_CONF)));
   EXPECT_GT(total_memory_bytes(), uint64_t{1} << 28);
+}
+
+// A child on one core and this process on all of its own: together they have those of both, once.
+TEST(Process, CoresOfSeveralProcessesAreCountedOnce) {
+  const int64_t own = process_id();
+  EXPECT_EQ(core_count_of(std::array{own}), core_count());
+  EXPECT_EQ(core_count_of(std::array{own, own}), core_count());
+  const pid_t pinned = ::fork();
+  if (pinned == 0) {
+    ::pause();
+    ::_exit(0);
+  }
+  cpu_set_t all, first;
+  CPU_ZERO(&first);
+  ASSERT_EQ(::sched_getaffinity(0, sizeof(all), &all), 0);
+  for (int core = 0; core < CPU_SETSIZE && CPU_COUNT(&first) == 0; ++core) {
+    if (CPU_ISSET(core, &all)) CPU_SET(core, &first);
+  }
+  ASSERT_EQ(::sched_setaffinity(pinned, sizeof(first), &first), 0);
+  EXPECT_EQ(core_count_of(std::array<int64_t, 1>{pinned}), 1);
+  EXPECT_EQ(core_count_of(std::array<int64_t, 2>{pinned, own}), core_count());
+  ::kill(pinned, SIGKILL);
+  ::waitpid(pinned, nullptr, 0);
+  EXPECT_EQ(core_count_of(std::array<int64_t, 1>{pinned}), 1) << "one that is gone counts nothing";
 }
 
 TEST(Process, ThreadsAreThoseThatLaunchersAskFor) {

@@ -33,9 +33,13 @@ bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
 
 int64_t now_ns() { return system_clock().monotonic_ns(); }
 
-int64_t spin_ns_for(const std::vector<Control*>& peers) {
-  const auto ranks = std::count_if(peers.begin(), peers.end(), [](const Control* c) { return c != nullptr; });
-  return ranks <= core_count() ? kSpinNs : kSpinCrowdedNs;
+// Ranks that are pinned have few cores each and many together.
+int64_t spin_ns_for(const Roster& roster, const std::vector<Control*>& peers) {
+  std::vector<int64_t> ids;
+  for (size_t rank = 0; rank < peers.size(); ++rank) {
+    if (peers[rank] != nullptr) ids.push_back(roster.ranks[rank].pid);
+  }
+  return static_cast<int>(ids.size()) <= core_count_of(ids) ? kSpinNs : kSpinCrowdedNs;
 }
 
 }  // namespace
@@ -45,7 +49,7 @@ Control* make_control(void* bytes) { return new (bytes) Control(); }
 SharedTransport::SharedTransport(Roster roster, std::vector<Control*> controls)
     : roster_(std::move(roster)),
       peers_(std::move(controls)),
-      spin_ns_(spin_ns_for(peers_)),
+      spin_ns_(spin_ns_for(roster_, peers_)),
       senders_(peers_.size()),
       receivers_(peers_.size()) {}
 
