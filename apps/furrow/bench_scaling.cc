@@ -64,12 +64,26 @@ void Trainings::check(int ranks) const {
           batch_, microbatches, local, ranks, local * ranks));
 }
 
+// Without [parallelism]: how ranks share the work means nothing to one.
+std::vector<std::string> without_layout(std::span<const std::string> overrides) {
+  std::vector<std::string> kept;
+  for (size_t i = 0; i < overrides.size(); ++i) {
+    const bool layout = overrides[i].starts_with("--parallelism.");
+    const bool with_value = layout && overrides[i].find('=') == std::string::npos;
+    if (with_value && i + 1 < overrides.size() && !config::is_override(overrides[i + 1])) ++i;
+    if (!layout) kept.push_back(overrides[i]);
+  }
+  return kept;
+}
+
 // Samples per second of all of them.
 double Trainings::run(int ranks, bool independent, int64_t global_batch) const {
   const ScratchFolder scratch;
   LaunchRequest request;
   request.words = {"train", options_.config};
-  request.words.insert(request.words.end(), options_.overrides.begin(), options_.overrides.end());
+  const bool alone = ranks == 1 || independent;
+  const auto overrides = alone ? without_layout(options_.overrides) : options_.overrides;
+  request.words.insert(request.words.end(), overrides.begin(), overrides.end());
   const std::vector<std::string> settings = {"--job.dump_folder",
                                              scratch.path() + (independent ? "/{rank}" : "/0"),
                                              "--training.steps",
