@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <limits>
 #include <map>
 
 #include "furrow/base/clock.h"
@@ -171,8 +172,12 @@ class Joined : public Membership {
     context.tcp.address = own_address();
     context.tcp.connections = static_cast<int>(options_.comm.connections);
     context.tcp.link = parse_link(options_.comm.throttle);
-    communicator_ =
-        std::make_unique<Communicator>(context.roster, transports(context), communicator_options(options_));
+    auto wires = transports(context);
+    CommunicatorOptions options = communicator_options(options_);
+    // On its only core a rank gains nothing from a second thread that moves memory: they would take turns.
+    const bool memory_alone = context.tcp.peers.empty();
+    if (memory_alone && core_count() == 1) options.inline_bytes = std::numeric_limits<int64_t>::max();
+    communicator_ = std::make_unique<Communicator>(context.roster, std::move(wires), std::move(options));
     store_->report_progress([this] { return report(); });
     store_->on_failure([this](const Error& error) { communicator_->abort(error); });
   } catch (const Error& error) {
