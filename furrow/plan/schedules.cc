@@ -1,0 +1,80 @@
+// The one table of schedules.
+#include <fmt/format.h>
+
+#include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/plan/schedule.h"
+#include "furrow/plan/schedules/generators.h"
+
+namespace furrow::plan {
+namespace {
+
+constexpr ScheduleRow kSchedules[] = {
+    {"GPipe", 1, "1 stage a rank", &refuses_many_stages, &make_gpipe},
+    {"1F1B", 1, "1 stage a rank", &refuses_many_stages, &make_1f1b},
+};
+
+void require_shape(std::string_view name, const ScheduleShape& shape) {
+  if (shape.ranks < 1 || shape.stages_per_rank < 1 || shape.turns < 1) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("schedule {}: {} ranks, {} stages a rank, {} turns: each must be at least 1",
+                            name, shape.ranks, shape.stages_per_rank, shape.turns));
+  }
+  const int64_t stages = int64_t{shape.ranks} * shape.stages_per_rank;
+  if (stages > kMostActions || stages * shape.turns > kMostActions) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("schedule {}: {} ranks x {} stages x {} turns are more than {} forward actions",
+                            name, shape.ranks, shape.stages_per_rank, shape.turns, kMostActions));
+  }
+}
+
+}  // namespace
+
+std::span<const ScheduleRow> schedules() { return kSchedules; }
+
+const ScheduleRow& find_schedule(std::string_view name) {
+  std::vector<std::string> known;
+  for (const ScheduleRow& row : kSchedules) {
+    if (row.name == name) return row;
+    known.emplace_back(row.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("schedule", name, known));
+}
+
+Schedule make_schedule(std::string_view name, const ScheduleShape& shape) {
+  return make_schedule(find_schedule(name), shape);
+}
+
+Schedule make_schedule(const ScheduleRow& row, const ScheduleShape& shape) {
+  require_shape(row.name, shape);
+  const std::string reason = row.refuses(shape);
+  if (!reason.empty()) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("schedule {}: {}", row.name, reason));
+  }
+  return row.make(shape);
+}
+
+// ---- shared by generators
+
+std::string refuses_nothing(const ScheduleShape& /*shape*/) { return ""; }
+
+std::string refuses_many_stages(const ScheduleShape& shape) {
+  if (shape.stages_per_rank == 1) return "";
+  return fmt::format("it has one stage a rank, not {}; Interleaved1F1B and LoopedBFS take any number",
+                     shape.stages_per_rank);
+}
+
+Schedule looped(std::string_view name, const ScheduleShape& shape) {
+  Schedule schedule;
+  schedule.name = name;
+  schedule.ranks = shape.ranks;
+  schedule.stages = shape.ranks * shape.stages_per_rank;
+  schedule.turns = shape.turns;
+  for (int32_t stage = 0; stage < schedule.stages; ++stage) {
+    schedule.rank_of_stage.push_back(stage % shape.ranks);
+  }
+  schedule.actions.resize(static_cast<size_t>(shape.ranks));
+  return schedule;
+}
+
+}  // namespace furrow::plan
