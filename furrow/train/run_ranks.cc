@@ -63,35 +63,32 @@ void Run::open_folder() {
   if (first()) sinks_.emplace(&*folder_, request_.sinks);
 }
 
-// Shards of rank 0's replica travel to it, unit by unit.
-std::vector<UnitState> Run::whole_parameters() const {
+// Shards of rank 0's replica travel to it.
+at::Tensor Run::whole_parameters(int unit) const {
   const plan::Placement& placement = trainer_->program().placement;
-  const auto live = model_->units();
-  if (placement.params_part() == plan::Part::kWhole) return {live.begin(), live.end()};
-  std::vector<UnitState> whole(live.size());
-  if (placement.replica() != 0) return whole;
+  const at::Tensor& own = model_->unit(unit).params;
+  if (placement.params_part() == plan::Part::kWhole) return first() ? own : at::Tensor();
+  if (placement.replica() != 0) return {};
   comm::Group group = bench_.rank.group(plan::GroupAxis::kShard);
-  for (size_t u = 0; u < live.size(); ++u) {
-    const plan::FlatBuffer buffer{static_cast<int>(u), 0};
-    const auto slices = plan::member_slices(model_->flat(), placement, buffer, plan::GroupAxis::kShard);
-    const std::string label = "export " + bench_.spec.units[u].name;
-    const at::Tensor& own = live[u].params;
-    const auto elements = [](const at::Tensor& t) {
-      return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
-    };
-    if (group.rank() != 0) {
-      if (own.defined()) group.send<float>(elements(own), 0, label);
-      continue;
-    }
-    whole[u].params = tensor::flat_buffer(model_->flat().units[u].elements, MemoryKind::kCheckpoint);
-    for (size_t m = 0; m < slices.size(); ++m) {
-      if (slices[m].size() == 0) continue;
-      const at::Tensor part = whole[u].params.narrow(0, slices[m].begin, slices[m].size());
-      if (m == 0) {
-        part.copy_(own);
-      } else {
-        group.recv<float>(elements(part), static_cast<int>(m), label);
-      }
+  const auto slices =
+      plan::member_slices(model_->flat(), placement, plan::FlatBuffer{unit, 0}, plan::GroupAxis::kShard);
+  const std::string label = "export " + bench_.spec.units[static_cast<size_t>(unit)].name;
+  const auto elements = [](const at::Tensor& t) {
+    return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
+  };
+  if (group.rank() != 0) {
+    if (own.defined()) group.send<float>(elements(own), 0, label);
+    return {};
+  }
+  const at::Tensor whole =
+      tensor::flat_buffer(model_->flat().units[static_cast<size_t>(unit)].elements, MemoryKind::kCheckpoint);
+  for (size_t m = 0; m < slices.size(); ++m) {
+    if (slices[m].size() == 0) continue;
+    const at::Tensor part = whole.narrow(0, slices[m].begin, slices[m].size());
+    if (m == 0) {
+      part.copy_(own);
+    } else {
+      group.recv<float>(elements(part), static_cast<int>(m), label);
     }
   }
   return whole;
