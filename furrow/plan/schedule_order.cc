@@ -87,6 +87,14 @@ std::string find_cycle(const Waits& waits) {
   return run.cycle();
 }
 
+ActionIndex::ActionIndex(const Schedule& schedule)
+    : stages_(static_cast<size_t>(schedule.stages)), turns_(static_cast<size_t>(schedule.turns)) {
+  positions_.assign(kPhaseLetters.size() * stages_ * turns_, -1);
+  for (const std::vector<Action>& actions : schedule.actions) {
+    for (size_t i = 0; i < actions.size(); ++i) positions_[slot(actions[i])] = static_cast<int32_t>(i);
+  }
+}
+
 ScheduleWaits::ScheduleWaits(const Schedule& schedule) {
   const auto turns = static_cast<size_t>(schedule.turns);
   const size_t places = static_cast<size_t>(schedule.stages) * turns;

@@ -26,6 +26,22 @@ std::vector<int32_t> executable_order(const Waits& waits);
 // "": no step waits for itself.  Else one line that names the cycle.
 std::string find_cycle(const Waits& waits);
 
+// Where each action of a schedule stands on its rank.
+class ActionIndex {
+ public:
+  // REQUIRES: every action inside the schedule's stages and turns.
+  explicit ActionIndex(const Schedule& schedule);
+  int32_t position(const Action& action) const { return positions_[slot(action)]; }  // -1: nowhere
+
+ private:
+  size_t slot(const Action& action) const {
+    return (static_cast<size_t>(action.phase) * stages_ + action.stage) * turns_ + action.turn;
+  }
+
+  size_t stages_ = 0, turns_ = 0;
+  std::vector<int32_t> positions_;  // by phase, stage, turn
+};
+
 // Steps of a schedule: in the order of ranks, then of the rank's actions.  REQUIRES: a complete one.
 struct ScheduleWaits {
   explicit ScheduleWaits(const Schedule& schedule);
