@@ -80,7 +80,8 @@ std::string to_text(const Action& action) {
 void validate(const Schedule& schedule) {
   check_shape(schedule);
   check_complete(schedule);
-  const std::string cycle = find_cycle(schedule);
+  const ScheduleWaits steps(schedule);
+  const std::string cycle = find_cycle(steps.waits);
   if (!cycle.empty()) fail(schedule, cycle);
 }
 

@@ -12,6 +12,12 @@ namespace {
 constexpr ScheduleRow kSchedules[] = {
     {"GPipe", 1, "1 stage a rank", &refuses_many_stages, &make_gpipe},
     {"1F1B", 1, "1 stage a rank", &refuses_many_stages, &make_1f1b},
+    {"Interleaved1F1B", 2, "any", &refuses_nothing, &make_interleaved_1f1b},
+    {"LoopedBFS", 2, "any", &refuses_nothing, &make_looped_bfs},
+    {"ZBH1", 1, "1 stage a rank", &refuses_many_stages, &make_zb_h1},
+    {"InterleavedZeroBubble", 2, "any", &refuses_nothing, &make_interleaved_zero_bubble},
+    {"ZBVZeroBubble", 2, "2 stages a rank", &refuses_other_than_two, &make_zbv_zero_bubble},
+    {"DualPipeV", 2, "2 stages a rank", &refuses_other_than_two, &make_dual_pipe_v},
 };
 
 void require_shape(std::string_view name, const ScheduleShape& shape) {
@@ -52,29 +58,6 @@ Schedule make_schedule(const ScheduleRow& row, const ScheduleShape& shape) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("schedule {}: {}", row.name, reason));
   }
   return row.make(shape);
-}
-
-// ---- shared by generators
-
-std::string refuses_nothing(const ScheduleShape& /*shape*/) { return ""; }
-
-std::string refuses_many_stages(const ScheduleShape& shape) {
-  if (shape.stages_per_rank == 1) return "";
-  return fmt::format("it has one stage a rank, not {}; Interleaved1F1B and LoopedBFS take any number",
-                     shape.stages_per_rank);
-}
-
-Schedule looped(std::string_view name, const ScheduleShape& shape) {
-  Schedule schedule;
-  schedule.name = name;
-  schedule.ranks = shape.ranks;
-  schedule.stages = shape.ranks * shape.stages_per_rank;
-  schedule.turns = shape.turns;
-  for (int32_t stage = 0; stage < schedule.stages; ++stage) {
-    schedule.rank_of_stage.push_back(stage % shape.ranks);
-  }
-  schedule.actions.resize(static_cast<size_t>(shape.ranks));
-  return schedule;
 }
 
 }  // namespace furrow::plan

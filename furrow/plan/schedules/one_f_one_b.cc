@@ -1,8 +1,6 @@
-// 1F1B: one forward, one backward as soon as the first gradient comes.  Narayanan et al., "PipeDream:
-// Generalized Pipeline Parallelism for DNN Training", 2019, in its flushing form.  Bubble (p - 1) / (m + p -
-// 1); rank r holds min(m, p - r) turns.
-#include <algorithm>
-
+// 1F1B: one forward, one backward as soon as the first gradient is there.  Narayanan et al., "PipeDream:
+// Generalized Pipeline Parallelism for DNN Training", 2019, with a flush at the end of the step.
+// Bubble (p - 1) / (m + p - 1), as GPipe; but rank r holds min(m, p - r) turns only.
 #include "furrow/plan/schedules/generators.h"
 
 namespace furrow::plan {
@@ -10,11 +8,9 @@ namespace furrow::plan {
 Schedule make_1f1b(const ScheduleShape& shape) {
   Schedule schedule = looped("1F1B", shape);
   for (int32_t rank = 0; rank < shape.ranks; ++rank) {
-    const int32_t ahead = std::min(shape.turns, shape.ranks - rank);
-    for (int32_t turn = 0; turn < shape.turns + ahead; ++turn) {
-      if (turn >= ahead) schedule.actions[rank].push_back({Phase::kBackward, rank, turn - ahead});
-      if (turn < shape.turns) schedule.actions[rank].push_back({Phase::kForward, rank, turn});
-    }
+    schedule.actions[rank] = alternate({.forwards = depth_first(shape, rank, false),
+                                        .backwards = depth_first(shape, rank, true),
+                                        .ahead = shape.ranks - 1 - rank});
   }
   return schedule;
 }
