@@ -19,6 +19,7 @@ namespace furrow::models {
 //   heads, kv_heads, ffn, layers (for the initialisation): int; rope_theta, eps: double llama_head vocab,
 //   width: int; eps: double; tied_to: full name of the embedding, or "" rnn                in, hidden, out:
 //   int lstm               in, hidden: int
+//   delay              forward_ms, backward_input_ms, backward_weight_ms, of a microbatch: double
 struct Kind {
   std::string_view name;  // "linear"
   // Fills parameters, output, flops and saved_bytes from name, attributes and input. Error{invalid_argument}.

@@ -20,5 +20,6 @@ void describe_llama_block(plan::Unit& unit);
 void describe_llama_head(plan::Unit& unit);
 void describe_rnn(plan::Unit& unit);
 void describe_lstm(plan::Unit& unit);
+void describe_delay(plan::Unit& unit);
 
 }  // namespace furrow::models

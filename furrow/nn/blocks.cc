@@ -19,6 +19,7 @@ constexpr BlockKind kBlockKinds[] = {
     {"llama_head", &make_llama_head},
     {"rnn", &make_rnn},
     {"lstm", &make_lstm},
+    {"delay", &make_delay},
 };
 
 }  // namespace

@@ -17,5 +17,6 @@ std::unique_ptr<Block> make_llama_block(const plan::Unit& unit);
 std::unique_ptr<Block> make_llama_head(const plan::Unit& unit);
 std::unique_ptr<Block> make_rnn(const plan::Unit& unit);
 std::unique_ptr<Block> make_lstm(const plan::Unit& unit);
+std::unique_ptr<Block> make_delay(const plan::Unit& unit);
 
 }  // namespace furrow::nn

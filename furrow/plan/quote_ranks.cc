@@ -165,6 +165,8 @@ MemoryFormula formula_of(const Placement& place, double params, double whole, in
 }  // namespace
 
 std::string deterministic_line(const Placement& placement, int32_t k) {
+  if (placement.data_ranks() == 1 && placement.pipeline_ranks() > 1)
+    return "on: every stage adds along the canonical tree: the bits of one rank";
   if (placement.data_ranks() == 1)
     return "one rank, canonical tree: the bits that every aligned layout gives";
   const bool aligned = is_aligned(placement, k);

@@ -77,8 +77,8 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
 Run::Run(const TrainRequest& request)
     : request_(with_global_batch(request, layout_of(request))),
       layout_(layout_of(request)),
-      ranks_(plan::rank_options_from(request.config.parallelism, request.config.debug,
-                                     request.communicator == nullptr ? 0 : request.communicator->rank())),
+      ranks_(
+          rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),
       rule_(request.config.optimizer, request.config.lr_scheduler) {
   join(request.communicator, layout_, &bench_.rank);

@@ -28,6 +28,7 @@ struct RankLayout {
   std::string name;
   int ranks = 1;
   std::vector<std::string> settings;
+  int stages = 1;  // of the pipeline, each of which reads every sample
 };
 
 RankLayout layout(int replicate, int shard, int zero_stage = 3) {
@@ -36,6 +37,15 @@ RankLayout layout(int replicate, int shard, int zero_stage = 3) {
           {"--parallelism.data_parallel_replicate_degree", fmt::format("{}", replicate),
            "--parallelism.data_parallel_shard_degree", fmt::format("{}", shard), "--parallelism.zero_stage",
            fmt::format("{}", zero_stage)}};
+}
+
+RankLayout pipeline(const std::string& schedule, RankLayout data) {
+  data.name += "_" + schedule;
+  data.ranks *= 2;
+  data.stages = 2;
+  data.settings.insert(data.settings.end(), {"--parallelism.pipeline_parallel_degree", "2",
+                                             "--parallelism.pipeline_parallel_schedule", schedule});
+  return data;
 }
 
 // Which samples training has read, over all ranks and runs.
@@ -162,9 +172,10 @@ class RankSession : public ::testing::Test {
           if (meddling.cancel_rank >= 0 && rank == 0) request.sinks = {&sink};
           if (rank == meddling.cancel_rank) request.cancel = &stop;
           request.dataset = std::make_shared<data::Dataset>(data::open_dataset(request.config));
+          const bool first_stage = rank < layout.ranks / layout.stages;
           const int fail_after = rank == meddling.failing_rank ? meddling.fail_after : -1;
-          request.dataset->train =
-              std::make_unique<NotedSource>(std::move(request.dataset->train), meddling.ledger, fail_after);
+          request.dataset->train = std::make_unique<NotedSource>(
+              std::move(request.dataset->train), first_stage ? meddling.ledger : nullptr, fail_after);
           summaries[static_cast<size_t>(rank)] = train(request);
         },
         {.timeout_ms = 30'000});
@@ -204,7 +215,8 @@ TEST_F(RankSession, EndsAsOneProcessDoes) {
   SampleLedger alone_samples;
   const observe::Summary alone = train_alone("alone", &alone_samples);
   for (const RankLayout& each :
-       {layout(2, 1), layout(1, 2, 1), layout(1, 4, 2), layout(1, 3), layout(2, 2), layout(1, 8)}) {
+       {layout(2, 1), layout(1, 2, 1), layout(1, 4, 2), layout(1, 3), layout(2, 2), layout(1, 8),
+        pipeline("1F1B", layout(1, 1)), pipeline("ZBH1", layout(1, 3)), pipeline("GPipe", layout(2, 2, 1))}) {
     SCOPED_TRACE(each.name);
     SampleLedger samples;
     const auto summaries = train_on(each.name, each, false, {}, {.ledger = &samples});
@@ -232,8 +244,14 @@ TEST_F(RankSession, GoesFromLayoutToLayoutThroughCheckpoints) {
     SampleLedger alone_samples, samples;
     const observe::Summary alone = train_alone("alone_" + mode, &alone_samples);
     const std::string name = "chain_" + mode;
-    const std::vector<RankLayout> chain = {layout(1, 2, 3), layout(2, 2, 2), layout(1, 1),
-                                           layout(3, 1),    layout(1, 4, 1), layout(2, 1)};
+    const std::vector<RankLayout> chain = {layout(1, 2, 3),
+                                           layout(2, 2, 2),
+                                           layout(1, 1),
+                                           pipeline("1F1B", layout(1, 2, 3)),
+                                           layout(3, 1),
+                                           layout(1, 4, 1),
+                                           pipeline("GPipe", layout(2, 1)),
+                                           layout(2, 1)};
     int64_t stop = 3;
     for (const RankLayout& each : chain) {
       SCOPED_TRACE(each.name);
@@ -326,8 +344,15 @@ TEST_F(RankSession, TooFewMicrobatchesAreRefusedWithTheSum) {
 }
 
 TEST_F(RankSession, AnAxisWithoutProgramsIsRefusedWithTheNearestLayout) {
-  const RankLayout pipeline{"pp2", 2, {"--parallelism.pipeline_parallel_degree", "2"}};
-  EXPECT_THAT(message_of([&] { train_on("a", pipeline); }), HasSubstr("the nearest layout of 2 ranks is"));
+  const RankLayout tensor{"tp2", 2, {"--parallelism.tensor_parallel_degree", "2"}};
+  EXPECT_THAT(message_of([&] { train_on("a", tensor); }), HasSubstr("the nearest layout of 2 ranks is"));
+}
+
+TEST_F(RankSession, APipelineWithMoreStagesThanUnitsIsRefused) {
+  RankLayout four = layout(1, 1);
+  four.ranks = 4;
+  four.settings.insert(four.settings.end(), {"--parallelism.pipeline_parallel_degree", "4"});
+  EXPECT_THAT(message_of([&] { train_on("a", four); }), HasSubstr("4 stages for the 2 units of mlp"));
 }
 
 TEST_F(RankSession, EarlyStoppingAndTheBestModelAreTheSameEverywhere) {
