@@ -44,8 +44,10 @@ struct Training {
     v("global_batch_size", &Training::global_batch_size,
       {.effect = kRecipe,
        .min = -1,
-       .doc = "Samples of one optimizer step, a multiple of local_batch_size; the microbatches between are "
-              "accumulated. -1: local_batch_size times the number of data-parallel ranks."});
+       .doc = "Samples of one optimizer step, in microbatches of local_batch_size, the last one smaller "
+              "where it "
+              "does not divide; they are accumulated. -1: local_batch_size times the number of data-parallel "
+              "ranks."});
     v("seq_len", &Training::seq_len,
       {.effect = kRecipe,
        .min = 1,

@@ -28,6 +28,13 @@ struct RankAudit {
   std::vector<CollectiveAudit> bytes;
   double exposed_communication = 0;  // share of the steps' time in which a rank only waited, mean over ranks
   double comm_to_compute = 0;        // time of communication, hidden or not, over the rest of the steps' time
+  // What operations cost however little they move: those of a step (of rank 0), and the median time of one of
+  // 8 bytes over all ranks, measured after the last step.
+  double operations_per_step = 0;
+  double operation_latency_us = 0;
+  double step_seconds = 0;  // mean over the steps and ranks
+  double latency_overhead()
+      const;  // their product's share of the steps' time: the most that merging can save
   std::vector<double> rank_samples_per_second;
   // samples_per_second over `ranks` times that of a run of one rank, where one of the same recipe is known.
   std::optional<double> scaling_efficiency;

@@ -134,13 +134,11 @@ at::Tensor ModelState::gathered_buffer(int64_t elements, int ordinal,
   return buffer;
 }
 
-std::vector<NamedTensor> ModelState::parameters_of(std::span<const UnitState> units) const {
+std::vector<NamedTensor> ModelState::parameters_of(int unit, const at::Tensor& params) const {
   std::vector<NamedTensor> tensors;
-  for (size_t u = 0; u < spec_.units.size(); ++u) {
-    for (const plan::FlatSpan& span : flat_.units[u].spans) {
-      const plan::Parameter& parameter = spec_.units[u].parameters[span.parameter];
-      tensors.push_back({parameter.name, tensor::view(units[u].params, span.offset, parameter.shape)});
-    }
+  for (const plan::FlatSpan& span : flat_.units[unit].spans) {
+    const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
+    tensors.push_back({parameter.name, tensor::view(params, span.offset, parameter.shape)});
   }
   return tensors;
 }

@@ -80,8 +80,8 @@ class ModelState {
   // `ordinal`-th buffer of `elements`, from `make` when it is asked for first.
   at::Tensor gathered_buffer(int64_t elements, int ordinal, const std::function<at::Tensor()>& make);
 
-  // Owned parameters in unit order, over whole flat buffers.  REQUIRES: `units` hold whole ones.
-  std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;
+  // What a unit owns, over its whole flat buffer `params`.
+  std::vector<NamedTensor> parameters_of(int unit, const at::Tensor& params) const;
 
   // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_extents()
   // and states_extents(), snapshots what they were made of.

@@ -19,16 +19,15 @@ constexpr uint64_t kMostScheduleBytes = uint64_t{64} << 20;
 std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t data_ranks) {
   const int64_t local = training.local_batch_size;
   const int64_t global = config::global_batch_size(training, data_ranks);
-  if (global % local != 0) {
+  if (global < local) {
     throw Error(
         ErrorCode::kInvalidArgument,
-        fmt::format(
-            "[training] global_batch_size {} = {} x local_batch_size {} + {}: choose a multiple, such as "
-            "{} or {}",
-            global, global / local, local, global % local, std::max(local, global - global % local),
-            global + local - global % local));
+        fmt::format("[training] global_batch_size {} is less than one microbatch of local_batch_size {}",
+                    global, local));
   }
-  return std::vector<int64_t>(global / local, local);
+  std::vector<int64_t> sizes(static_cast<size_t>(global / local), local);
+  if (global % local != 0) sizes.push_back(global % local);
+  return sizes;
 }
 
 int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks) {

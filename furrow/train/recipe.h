@@ -10,8 +10,8 @@
 
 namespace furrow::train {
 
-// local_batch_size, as often as it fits into global_batch_size: the microbatches of all data ranks.
-// Error{invalid_argument} shows the sum when it does not.
+// The microbatches of all data ranks: local_batch_size, as often as it fits into global_batch_size, and the
+// rest, if any.  Error{invalid_argument}: less than one.
 std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t data_ranks = 1);
 
 // [training] steps, or epochs over `train_samples` rounded up to whole steps.

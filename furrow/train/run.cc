@@ -41,12 +41,8 @@ TrainRequest with_global_batch(TrainRequest request, const plan::Layout& layout)
   return request;
 }
 
-// Refused before ranks form groups, which such a layout might leave empty.
-plan::Layout layout_of(const TrainRequest& request) {
-  const int world = request.communicator == nullptr ? 1 : request.communicator->size();
-  const plan::Layout layout = plan::layout_from(request.config.parallelism, world);
-  plan::require_compilable(layout);
-  return layout;
+int world_of(const TrainRequest& request) {
+  return request.communicator == nullptr ? 1 : request.communicator->size();
 }
 
 }  // namespace
@@ -74,9 +70,10 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   return bench;
 }
 
+// The layout is refused before ranks form groups, which it might leave empty.
 Run::Run(const TrainRequest& request)
-    : request_(with_global_batch(request, layout_of(request))),
-      layout_(layout_of(request)),
+    : layout_(plan::compilable_layout(request.config.parallelism, world_of(request))),
+      request_(with_global_batch(request, layout_)),
       ranks_(
           rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),

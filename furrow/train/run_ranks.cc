@@ -64,37 +64,33 @@ void Run::open_folder() {
   if (first()) sinks_.emplace(&*folder_, request_.sinks);
 }
 
-// Unit by unit, from the ranks of the first replica that have it to rank 0.
-std::vector<UnitState> Run::whole_parameters() const {
+// From the ranks of the first replica that have the unit, stages and shards, to rank 0.
+at::Tensor Run::whole_parameters(int unit) const {
   const plan::Placement& placement = trainer_->program().placement;
-  const auto live = model_->units();
-  if (placement.params_part() == plan::Part::kWhole && placement.pipeline_ranks() == 1)
-    return {live.begin(), live.end()};
-  std::vector<UnitState> whole(live.size());
-  for (size_t u = 0; u < live.size(); ++u) {
-    const int64_t elements = model_->flat().units[u].elements;
-    if (elements == 0) continue;
-    if (first()) whole[u].params = tensor::flat_buffer(elements, MemoryKind::kCheckpoint);
-    for (const int rank : plan::ranks_with(placement, static_cast<int32_t>(u))) bring(u, rank, &whole[u]);
-  }
+  const int64_t elements = model_->flat().units[static_cast<size_t>(unit)].elements;
+  const std::vector<int> ranks = plan::ranks_with(placement, unit);
+  if (ranks == std::vector<int>{0} || elements == 0)
+    return first() ? model_->unit(unit).params : at::Tensor();
+  const at::Tensor whole = first() ? tensor::flat_buffer(elements, MemoryKind::kCheckpoint) : at::Tensor();
+  for (const int rank : ranks) bring(unit, rank, whole);
   return whole;
 }
 
 // What `rank` has of the unit, to rank 0.
-void Run::bring(size_t unit, int rank, UnitState* whole) const {
+void Run::bring(int unit, int rank, const at::Tensor& whole) const {
   const plan::Placement& placement = trainer_->program().placement;
-  const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank),
-                                             {static_cast<int>(unit), 0}, placement.params_part());
+  const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank), {unit, 0},
+                                             placement.params_part());
   if (slice.size() == 0 || (rank != bench_.rank.rank && !first())) return;
-  const std::string label = "export " + bench_.spec.units[unit].name;
+  const std::string label = "export " + bench_.spec.units[static_cast<size_t>(unit)].name;
   const auto floats = [](const at::Tensor& t) {
     return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
   };
   comm::Group world = bench_.rank.world();
-  if (!first()) return world.send<float>(floats(model_->units()[unit].params), 0, label);
-  const at::Tensor part = whole->params.narrow(0, slice.begin, slice.size());
+  if (!first()) return world.send<float>(floats(model_->unit(unit).params), 0, label);
+  const at::Tensor part = whole.narrow(0, slice.begin, slice.size());
   if (rank == 0) {
-    part.copy_(model_->units()[unit].params);
+    part.copy_(model_->unit(unit).params);
   } else {
     world.recv<float>(floats(part), rank, label);
   }

@@ -12,6 +12,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
+#include "furrow/base/memory.h"
 #include "furrow/observe/metrics_log.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/train/session.h"
@@ -226,9 +227,51 @@ TEST_F(RankSession, EndsAsOneProcessDoes) {
     ASSERT_TRUE(summaries[0].audit.has_value());
     EXPECT_EQ(summaries[0].audit->ranks, each.ranks);
     EXPECT_EQ(summaries[0].audit->steps, 23);
+    EXPECT_GE(summaries[0].audit->operations_per_step, 2);  // gradients and sums
+    EXPECT_GT(summaries[0].audit->operation_latency_us, 0);
+    EXPECT_GT(summaries[0].audit->latency_overhead(), 0);
     for (const observe::CollectiveAudit& row : summaries[0].audit->bytes)
       EXPECT_GE(row.wire_bytes, row.bound_bytes) << row.name;
   }
+}
+
+// A global batch that local_batch_size does not divide: 7 microbatches of 4 and one of 2, and 3 of 4 and 1.
+TEST_F(RankSession, AnUnevenGlobalBatchEndsAsOneProcessDoes) {
+  for (const std::string batch : {"30", "13"}) {
+    const std::vector<std::string> uneven = {"--training.global_batch_size", batch, "--training.steps", "12"};
+    SampleLedger alone_samples;
+    const observe::Summary alone =
+        train_on("alone" + batch, layout(1, 1), false, uneven, {.ledger = &alone_samples}).front();
+    EXPECT_EQ(alone.samples, 12 * std::stoll(batch));
+    EXPECT_EQ(alone_samples.sorted().size(), static_cast<size_t>(alone.samples));
+    for (const RankLayout& each :
+         {layout(2, 1), layout(1, 2, 1), layout(1, 3, 2), layout(1, 4), layout(2, 2)}) {
+      SCOPED_TRACE(each.name + " " + batch);
+      const std::string name = each.name + "_" + batch;
+      SampleLedger samples;
+      const auto summaries = train_on(name, each, false, uneven, {.ledger = &samples});
+      for (const observe::Summary& summary : summaries) expect_same_figures(summary, alone);
+      EXPECT_EQ(weights(name), weights("alone" + batch));
+      EXPECT_EQ(samples.sorted(), alone_samples.sorted());
+    }
+  }
+  train_on("even", layout(2, 1), false, {"--training.global_batch_size", "32", "--training.steps", "12"});
+  EXPECT_NE(weights("even"), weights("alone30"));  // negative control
+}
+
+// Rank 0 needs memory for the largest unit, not for the model.
+TEST_F(RankSession, ExportTakesTheMemoryOfOneUnit) {
+  const std::vector<std::string> settings = {
+      "--model.hidden",      "40,40,40", "--training.steps",    "1",
+      "--checkpoint.enable", "false",    "--validation.enable", "false"};
+  train_on("alone", layout(1, 1), false, settings);
+  reset_memory_peaks();
+  train_on("ranks", layout(1, 4), false, settings);
+  EXPECT_EQ(weights("ranks"), weights("alone"));
+  const int64_t largest = (12 * 12 * 40 + 40 + 1023) / 1024 * 1024 * 4;  // fc1, padded to the grid
+  const int64_t peak = memory_usage(MemoryKind::kCheckpoint).peak_bytes;
+  EXPECT_GE(peak, largest);
+  EXPECT_LT(peak, largest + 1024 * 4);
 }
 
 TEST_F(RankSession, AnotherSeedDiffers) {  // negative control

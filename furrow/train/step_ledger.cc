@@ -7,6 +7,23 @@ namespace furrow::train {
 
 namespace {
 
+constexpr int kProbes = 9;
+
+// Of the slowest rank, the median of some operations that move next to nothing.
+double operation_latency_us(const RankContext& rank) {
+  comm::Group world = rank.world();
+  std::array<int64_t, kProbes> took_ns{};
+  int64_t value = 1;
+  for (int64_t& ns : took_ns) {
+    const int64_t start_ns = rank.clock->monotonic_ns();
+    world.all_reduce(std::span(&value, 1), comm::Reduction::kMax, "latency");
+    ns = rank.clock->monotonic_ns() - start_ns;
+  }
+  world.all_reduce(std::span<int64_t>(took_ns), comm::Reduction::kMax, "latency");
+  std::nth_element(took_ns.begin(), took_ns.begin() + kProbes / 2, took_ns.end());
+  return static_cast<double>(took_ns[kProbes / 2]) * 1e-3;
+}
+
 // A send's bytes are the receiver's: callers leave those rows out.
 void add(const comm::LedgerRow& row, StepLedger::Bytes* bytes) {
   bytes->calls += row.calls;
@@ -62,6 +79,7 @@ observe::RankAudit StepLedger::audit(const RankContext& rank) const {
   observe::RankAudit audit;
   audit.ranks = world.size();
   audit.steps = steps_;
+  audit.operation_latency_us = operation_latency_us(rank);
   for (size_t k = 0; k < bytes_.size(); ++k) {
     observe::CollectiveAudit row{std::string(to_string(static_cast<comm::CollectiveKind>(k))),
                                  bytes_[k].calls, 0, 0};
@@ -69,12 +87,16 @@ observe::RankAudit StepLedger::audit(const RankContext& rank) const {
       row.wire_bytes += all[r * kWords + 2 * k];
       row.bound_bytes += all[r * kWords + 2 * k + 1];
     }
+    audit.operations_per_step +=
+        static_cast<double>(row.calls) / static_cast<double>(std::max<int64_t>(1, steps_));
     if (row.calls > 0) audit.bytes.push_back(std::move(row));
   }
   for (size_t r = 0; r < ranks; ++r) {
     const std::span<const int64_t> times(all.data() + r * kWords + kWords - 3, 3);
     const auto exposed = static_cast<double>(times[0]), busy = static_cast<double>(times[1]);
     const auto duration = std::max(1.0, static_cast<double>(times[2]));
+    audit.step_seconds +=
+        duration * 1e-9 / static_cast<double>(std::max<int64_t>(1, steps_)) / static_cast<double>(ranks);
     audit.exposed_communication += exposed / duration / static_cast<double>(ranks);
     audit.comm_to_compute += busy / std::max(1.0, duration - exposed) / static_cast<double>(ranks);
     audit.rank_samples_per_second.push_back(static_cast<double>(samples_) / static_cast<double>(ranks) /
