@@ -69,6 +69,7 @@ std::vector<UnitState> Run::whole_parameters() const {
   const auto live = model_->units();
   if (placement.params_part() == plan::Part::kWhole) return {live.begin(), live.end()};
   std::vector<UnitState> whole(live.size());
+  for (size_t u = 0; u < live.size(); ++u) whole[u].statistics = live[u].statistics;
   if (placement.replica() != 0) return whole;
   comm::Group group = bench_.rank.group(plan::GroupAxis::kShard);
   for (size_t u = 0; u < live.size(); ++u) {
