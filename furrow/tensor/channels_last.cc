@@ -10,6 +10,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/kernels/pixel_conv.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
@@ -27,37 +28,54 @@ at::Tensor dense(const at::Tensor& x) {
   return x.detach().contiguous(kFormat);
 }
 
-at::Tensor convolution_gradient(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& weight,
-                                const StridedConvolution& c, bool of_input) {
-  const auto gradients = at::convolution_backward(dy, x, weight, at::OptionalIntArrayRef(),
-                                                  {c.stride, c.stride}, {c.padding, c.padding}, {1, 1}, false,
-                                                  {0, 0}, 1, {of_input, !of_input, false});
-  return of_input ? std::get<0>(gradients) : std::get<1>(gradients);
+// One call, kept from forward to backward.  All tensors are dense and without history.
+struct ConvolutionCall {
+  kernels::PixelConvShape shape;
+  at::Tensor x, weight;
+  int weight_index = -1;
+  bool input_gradient = false;
+  int threads = 1;
+  GradientSink* sink = nullptr;
+};
+
+std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const at::Tensor& dy) {
+  if (call.sink != nullptr) {
+    call.sink->defer(call.weight_index, [call, dy](float* out) {
+      kernels::pixel_conv_backward_weight(
+          {call.shape, call.x.const_data_ptr<float>(), dy.const_data_ptr<float>(), out}, call.threads);
+    });
+  }
+  if (!call.input_gradient) return {};
+  at::Tensor dx = at::empty_like(call.x);
+  kernels::pixel_conv_backward_input(
+      {call.shape, dy.const_data_ptr<float>(), call.weight.const_data_ptr<float>(), dx.data_ptr<float>()},
+      call.threads);
+  return {dx};
 }
 
 }  // namespace
 
 at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const StridedConvolution& convolution,
                           OpContext& context) {
-  const at::Tensor in = dense(x), w = weight.leaf.detach();
-  at::Tensor y = at::convolution(in, w, {}, {convolution.stride, convolution.stride},
-                                 {convolution.padding, convolution.padding}, {1, 1}, false, {0, 0}, 1);
-  const bool input_gradient = x.requires_grad();
-  const int index = weight.index;
-  GradientSink* sink = context.sink;
+  FURROW_CHECK(weight.leaf.dim() == 4 && x.dim() == 4 && weight.leaf.size(1) == x.size(1) &&
+                   weight.leaf.size(2) == weight.leaf.size(3),
+               "a convolution's weight is [out, channels of its input, k, k]");
+  ConvolutionCall call;
+  call.x = dense(x);
+  call.weight = weight.leaf.detach();
+  call.shape = {x.size(0),           x.size(1),           x.size(2),          x.size(3),
+                weight.leaf.size(0), weight.leaf.size(2), convolution.stride, convolution.padding};
+  call.weight_index = weight.index;
+  call.input_gradient = x.requires_grad();
+  call.threads = context.threads;
+  call.sink = context.sink;
+  at::Tensor y =
+      image(x.size(0), call.shape.out_channels, call.shape.out_height(), call.shape.out_width(), call.x);
+  kernels::pixel_conv_forward(
+      {call.shape, call.x.const_data_ptr<float>(), call.weight.const_data_ptr<float>(), y.data_ptr<float>()},
+      context.threads);
   return with_backward(
-      y.contiguous(kFormat), {x, weight.leaf},
-      [=](const at::Tensor& dy) -> std::vector<at::Tensor> {
-        if (sink != nullptr) {
-          sink->defer(index, [=](float* out) {
-            const at::Tensor dw = convolution_gradient(dy, in, w, convolution, false).contiguous();
-            std::memcpy(out, dw.const_data_ptr<float>(), dw.nbytes());
-          });
-        }
-        if (!input_gradient) return {};
-        return {convolution_gradient(dy, in, w, convolution, true)};
-      },
-      kFormat);
+      y, {x, weight.leaf}, [call](const at::Tensor& dy) { return convolution_backward(call, dy); }, kFormat);
 }
 
 at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& /*context*/) {
