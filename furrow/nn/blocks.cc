@@ -20,6 +20,9 @@ constexpr BlockKind kBlockKinds[] = {
     {"rnn", &make_rnn},
     {"lstm", &make_lstm},
     {"delay", &make_delay},
+    {"conv_norm", &make_conv_norm},
+    {"residual_block", &make_residual_block},
+    {"pool_linear", &make_pool_linear},
 };
 
 }  // namespace

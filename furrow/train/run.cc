@@ -139,7 +139,7 @@ void Run::compile() {
   checkpointer_ = std::make_unique<Checkpointer>(
       config,
       CheckpointPlace{std::filesystem::path(run_folder_) / config.checkpoint.folder,
-                      own_extents(flat, program.placement)},
+                      own_extents(flat, program.placement), program.placement.writes_statistics()},
       bench_.rank);
 }
 

@@ -65,35 +65,37 @@ void Run::open_folder() {
 }
 
 // From the ranks of the first replica that have the unit, stages and shards, to rank 0.
-at::Tensor Run::whole_parameters(int unit) const {
+UnitState Run::whole_unit(int unit) const {
   const plan::Placement& placement = trainer_->program().placement;
-  const int64_t elements = model_->flat().units[static_cast<size_t>(unit)].elements;
+  const plan::UnitLayout& layout = model_->flat().units[static_cast<size_t>(unit)];
   const std::vector<int> ranks = plan::ranks_with(placement, unit);
-  if (ranks == std::vector<int>{0} || elements == 0)
-    return first() ? model_->unit(unit).params : at::Tensor();
-  const at::Tensor whole = first() ? tensor::flat_buffer(elements, MemoryKind::kCheckpoint) : at::Tensor();
-  for (const int rank : ranks) bring(unit, rank, whole);
+  UnitState whole{model_->unit(unit).params, {}, model_->unit(unit).statistics};
+  if (ranks == std::vector<int>{0} || layout.elements == 0) return whole;
+  if (first()) whole.params = tensor::flat_buffer(layout.elements, MemoryKind::kCheckpoint);
+  for (const int rank : ranks) {
+    const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank), {unit, 0},
+                                               placement.params_part());
+    if (slice.size() == 0) continue;
+    bring(unit, rank, model_->unit(unit).params,
+          first() ? whole.params.narrow(0, slice.begin, slice.size()) : at::Tensor());
+  }
+  if (layout.statistic_elements == 0 || ranks[0] == 0) return whole;
+  if (first()) whole.statistics = tensor::flat_buffer(layout.statistic_elements, MemoryKind::kCheckpoint);
+  bring(unit, ranks[0], model_->unit(unit).statistics, whole.statistics);
   return whole;
 }
 
-// What `rank` has of the unit, to rank 0.
-void Run::bring(int unit, int rank, const at::Tensor& whole) const {
-  const plan::Placement& placement = trainer_->program().placement;
-  const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank), {unit, 0},
-                                             placement.params_part());
-  if (slice.size() == 0 || (rank != bench_.rank.rank && !first())) return;
+// `own` of `rank`, to `place` on rank 0.
+void Run::bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const {
+  if (rank != bench_.rank.rank && !first()) return;
   const std::string label = "export " + bench_.spec.units[static_cast<size_t>(unit)].name;
   const auto floats = [](const at::Tensor& t) {
     return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
   };
   comm::Group world = bench_.rank.world();
-  if (!first()) return world.send<float>(floats(model_->unit(unit).params), 0, label);
-  const at::Tensor part = whole.narrow(0, slice.begin, slice.size());
-  if (rank == 0) {
-    part.copy_(model_->unit(unit).params);
-  } else {
-    world.recv<float>(floats(part), rank, label);
-  }
+  if (!first()) return world.send<float>(floats(own), 0, label);
+  if (rank != 0) return world.recv<float>(floats(place), rank, label);
+  at::Tensor(place).copy_(own);
 }
 
 void Run::audit() {
