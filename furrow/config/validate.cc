@@ -78,7 +78,7 @@ void check_data(const Config& config) {
   }
   const std::string& dataset = config.training.dataset;
   for (const std::string_view name : {"gpt", "llama", "rnn", "lstm"}) {
-    if (config.model.name == name && dataset != "text" && dataset != "pack")
+    if (config.model.name == name && dataset != "text" && dataset != "pack" && dataset != "mixture")
       refuse(config, "training.dataset", fmt::format("model.name = {} needs training.dataset = text", name));
   }
   if (config.model.name == "mlp" && dataset == "text") {
