@@ -250,7 +250,7 @@ void Run::one_step() {
     ledger_.begin_steps(bench_.rank);  // neither its time nor its bytes count
   } else {
     times_.add(duration_ns);
-    ledger_.add_step(outputs.comm, duration_ns, global_batch_);
+    ledger_.add_step(outputs.comm, outputs.compute, duration_ns, global_batch_);
   }
   if (!bench_.rank.alone() && outputs.ready == layout_.world()) checkpointer_->advance();
   const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);
