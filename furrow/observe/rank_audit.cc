@@ -50,6 +50,7 @@ void write_audit(JsonWriter& json, const RankAudit& audit) {
         .end_object();
   }
   json.end_object();
+  if (audit.bubble) json.field("bubble", *audit.bubble);
   json.field("exposed_communication", audit.exposed_communication);
   json.field("comm_to_compute", audit.comm_to_compute);
   json.field("operations_per_step", audit.operations_per_step)
@@ -70,6 +71,7 @@ std::optional<RankAudit> read_audit(const JsonValue& summary) {
   reader.read("layout", audit.layout);
   reader.read("deterministic", audit.deterministic);
   reader.read("audited_steps", audit.steps);
+  reader.read("bubble", audit.bubble);
   reader.read("exposed_communication", audit.exposed_communication);
   reader.read("comm_to_compute", audit.comm_to_compute);
   reader.read("operations_per_step", audit.operations_per_step);
@@ -103,6 +105,7 @@ std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
     rows.push_back(
         {"scaling efficiency", percent(*audit.scaling_efficiency, 1) + " of a run of one rank", ""});
   }
+  if (audit.bubble) rows.push_back({"bubble", percent(*audit.bubble, 1) + " of the ranks' time", ""});
   rows.push_back({"waited for ranks", percent(audit.exposed_communication, 1) + " of the steps' time", ""});
   rows.push_back({"comm / compute", format_fixed(audit.comm_to_compute, 3), ""});
   rows.push_back(

@@ -18,6 +18,7 @@ Summary on_ranks() {
   audit.deterministic = "on: every share is an aligned block";
   audit.steps = 10;
   audit.bytes = {{"reduce_scatter", 30, 10 * 1024, 10 * 1000}, {"barrier", 1, 0, 0}};
+  audit.bubble = 0.1875;
   audit.exposed_communication = 0.125;
   audit.comm_to_compute = 0.25;
   audit.operations_per_step = 40;

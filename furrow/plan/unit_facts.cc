@@ -8,7 +8,11 @@ ModelFacts model_facts(const ModelSpec& spec) {
   ModelFacts facts;
   facts.flat = flat_layout(spec);
   facts.units.resize(spec.units.size());
-  for (size_t u = 0; u < spec.units.size(); ++u) facts.units[u].owns = !facts.flat.units[u].spans.empty();
+  for (size_t u = 0; u < spec.units.size(); ++u) {
+    facts.units[u].owns = !facts.flat.units[u].spans.empty();
+    facts.units[u].has_statistics = !spec.units[u].statistics.empty();
+    facts.has_statistics = facts.has_statistics || facts.units[u].has_statistics;
+  }
   for (const TiedUse& tied : facts.flat.tied) {
     facts.units[tied.owner_unit].uses_by_others.push_back(tied);
     facts.units[tied.user_unit].ties.push_back(tied);
@@ -23,6 +27,25 @@ ModelFacts model_facts(const ModelSpec& spec) {
     if (unit.owns) unit.weights.insert(unit.weights.begin(), params_value(u, 0));
   }
   return facts;
+}
+
+bool keeps_params(const ModelFacts& facts, const Placement& placement, int32_t unit) {
+  if (!facts.units[unit].owns) return false;
+  const std::vector<TiedUse>& uses = facts.units[unit].uses_by_others;
+  return placement.holds(unit) || std::any_of(uses.begin(), uses.end(), [&](const TiedUse& tied) {
+           return placement.holds(tied.user_unit);
+         });
+}
+
+std::vector<int> foreign_users(const ModelFacts& facts, const Placement& placement, int32_t unit) {
+  std::vector<int> ranks;
+  for (const TiedUse& tied : facts.units[unit].uses_by_others) {
+    const int rank = placement.pipeline_rank_of(tied.user_unit);
+    if (rank != placement.pipeline_rank_of(unit)) ranks.push_back(rank);
+  }
+  std::sort(ranks.begin(), ranks.end());
+  ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
+  return ranks;
 }
 
 Value input_value(int32_t unit, int32_t microbatch) {

@@ -40,7 +40,7 @@ storage::Artefact Run::description() const {
 void Run::export_model() {
   const int units = static_cast<int>(bench_.spec.units.size());
   if (!first()) {
-    for (int u = 0; u < units; ++u) whole_parameters(u);
+    for (int u = 0; u < units; ++u) whole_unit(u);
     return;
   }
   std::vector<storage::TensorInfo> tensors;
@@ -48,13 +48,14 @@ void Run::export_model() {
     for (const plan::Parameter& parameter : unit.parameters) {
       if (!parameter.tied()) tensors.push_back({parameter.name, DType::kF32, parameter.shape});
     }
+    for (const plan::Statistic& statistic : unit.statistics)
+      tensors.push_back({statistic.name, statistic.dtype(), statistic.shape});
   }
   storage::write_artefact(folder_->model(), description(), std::move(tensors),
                           [&](storage::SafetensorsWriter& writer) {
                             for (int u = 0; u < units; ++u) {
-                              const at::Tensor whole = whole_parameters(u);
-                              for (const NamedTensor& parameter : model_->parameters_of(u, whole))
-                                writer.write(parameter.name, tensor::to_array(parameter.view));
+                              for (const NamedTensor& each : model_->tensors_of(u, whole_unit(u)))
+                                writer.write(each.name, tensor::to_array(each.view));
                             }
                           });
 }

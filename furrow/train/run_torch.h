@@ -62,7 +62,8 @@ class Run {
   void test();
   void export_model();
   storage::Artefact description() const;
-  at::Tensor whole_parameters(int unit) const;  // on rank 0, undefined elsewhere; every rank calls it
+  UnitState whole_unit(int unit) const;  // on rank 0, what is here elsewhere; every rank calls it
+  void bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const;
   void emit(const observe::StepRecord& record);
   void audit();
   std::string memory_line(const plan::Program& program) const;

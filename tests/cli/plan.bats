@@ -75,7 +75,7 @@ load common
 }
 
 @test "layouts that cannot be are refused with the nearest" {
-  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.pipeline_parallel_degree 2
+  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.tensor_parallel_degree 2
   fails 13 "the nearest layout of 4 ranks is dp_replicate 1 x dp_shard 4"
   run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.data_parallel_shard_degree 2
   fails 2 "dp_shard 2 = 2, but the world is 3"
@@ -83,4 +83,17 @@ load common
   fails 2 "--rank 2: it must be a number from 0 to 1"
   run --separate-stderr "$furrow" plan "$config" --nproc 64 --training.global_batch_size 20
   fails 2 "for dp_replicate 1 x dp_shard 64 = 64 data ranks"
+}
+
+@test "the stages of a pipeline are planned rank by rank" {
+  local pipeline=(--nproc 2 --parallelism.pipeline_parallel_degree 2 --training.global_batch_size 60)
+  for rank in 0 1; do
+    "$furrow" plan "$config" "${pipeline[@]}" --rank $rank --print program >rank$rank.txt
+    grep -q "^placement pp2 .* rank $rank .* stages 0-1@0 1-2@1" rank$rank.txt
+    [ "$(grep -c ' send ' rank$rank.txt)" = "$(grep -c ' recv ' rank$((1 - rank)).txt)" ]
+  done
+  run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.pipeline_parallel_degree 3
+  fails 2 "3 stages for the 2 units of mlp"
+  run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.pipeline_parallel_schedule 2F2B
+  fails 2 "1F1B"
 }
