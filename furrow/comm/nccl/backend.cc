@@ -34,7 +34,7 @@ class NcclGroup : public GroupBackend {
   void run(const Collective& c, uint64_t sequence) override {
     const std::optional<int> device = device_of({&c, 1});
     if (!device) return native_->run(c, sequence);
-    const CudaEvent ready = group_.wires.record();
+    const NcclWires::Ready ready = group_.wires.record();
     communicator_.engine().run([&] { run_all({&c, 1}, {&sequence, 1}, *device, ready); });
   }
 
@@ -65,7 +65,7 @@ class NcclGroup : public GroupBackend {
   }
 
   void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence, int device,
-               CudaEvent ready) {
+               const NcclWires::Ready& ready) {
     guard_operation(
         communicator_, spec_, [&] { return envelope_of(spec_, batch[0], sequence[0]); },
         [&] { group_.wires.begin(device, ready); });

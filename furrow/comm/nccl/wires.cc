@@ -38,14 +38,15 @@ std::optional<int> NcclWires::device_of(const void* pointer) const {
   return attributes.device;
 }
 
-CudaEvent NcclWires::record() const {
+NcclWires::Ready NcclWires::record() const {
   CudaEvent event = nullptr;
   check_cuda(library_, library_.cuda.event_create_with_flags(&event, kCudaEventDisableTiming), "an event");
+  Ready ready(event, [&cuda = library_.cuda](CudaEvent e) { cuda.event_destroy(e); });
   check_cuda(library_, library_.cuda.event_record(event, nullptr), "recording an event");
-  return event;
+  return ready;
 }
 
-void NcclWires::begin(int device, CudaEvent ready) {
+void NcclWires::begin(int device, const Ready& ready) {
   const CudaApi& cuda = library_.cuda;
   if (device_ && *device_ != device) {
     throw Error(
@@ -58,9 +59,7 @@ void NcclWires::begin(int device, CudaEvent ready) {
     check_cuda(library_, cuda.stream_create(&stream_), "a stream");
     check_cuda(library_, cuda.event_create_with_flags(&done_, kCudaEventDisableTiming), "an event");
   }
-  const int waited = cuda.stream_wait_event(stream_, ready, 0);
-  cuda.event_destroy(ready);  // once it has happened
-  check_cuda(library_, waited, "waiting for the caller's stream");
+  check_cuda(library_, cuda.stream_wait_event(stream_, ready.get(), 0), "waiting for the caller's stream");
 }
 
 // ncclCommInitRank waits and cannot be stopped, so it has a thread of its own, which a failure leaves behind.

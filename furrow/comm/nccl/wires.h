@@ -32,11 +32,12 @@ class NcclWires {
   // Thread safe.
   std::optional<int> device_of(const void* pointer) const;
   // An event behind what the calling thread has put on its legacy default stream.  Thread safe.
-  CudaEvent record() const;
+  using Ready = std::shared_ptr<OpaqueCudaEvent>;
+  Ready record() const;
 
-  // Makes `device` current and the stream wait for the event, which is destroyed.  A communicator has one
+  // Makes `device` current and the stream wait for the event.  A communicator has one
   // device.  Error{invalid_argument}: another one than before.
-  void begin(int device, CudaEvent ready);
+  void begin(int device, const Ready& ready);
   // Waits for the other ranks; throws as wait().  The handle stays the wires'.
   struct Birth {
     NcclUniqueId id;
