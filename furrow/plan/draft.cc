@@ -40,9 +40,10 @@ Instruction& Draft::emit_comm(Op op, int32_t unit, GroupAxis axis) {
 std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
   std::vector<Value> values;
   for (int32_t u = 0; u < units(); ++u) {
-    if (!facts.units[u].owns) continue;
+    if (!keeps_params(facts, placement(), u)) continue;
     values.push_back(params_value(u, version, placement().params_part()));
-    if (with_state && state_copies > 0) values.push_back(state_value(u, version, placement().step_part()));
+    if (with_state && placement().holds(u) && state_copies > 0)
+      values.push_back(state_value(u, version, placement().step_part()));
   }
   return values;
 }

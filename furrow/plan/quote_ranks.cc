@@ -23,17 +23,22 @@ struct Received {
 class RanksQuote {
  public:
   RanksQuote(const Program& program, const ModelSpec& spec)
-      : program_(program), place_(program.placement), model_(model_facts(spec)) {}
+
+      : program_(program),
+        place_(program.placement),
+        model_(model_facts(spec)),
+        bytes_{spec, model_.flat, program.microbatch_sizes, place_, 0} {}
 
   std::vector<CollectiveQuote> collectives() const {
     std::map<std::pair<Op, GroupAxis>, CollectiveQuote> quotes;
     for (const Instruction& instruction : program_.instructions) {
-      if (instruction.stream != Stream::kComm) continue;
+      if (instruction.stream != Stream::kComm || instruction.op == Op::kSend) continue;
       CollectiveQuote& quote = quotes[{instruction.op, instruction.axis}];
       quote.op = instruction.op;
       quote.axis = instruction.axis;
       ++quote.count;
-      const auto members = static_cast<double>(group_ranks(place_, instruction.axis).size());
+      const bool transfer = instruction.op == Op::kRecv;
+      const auto members = transfer ? 1.0 : static_cast<double>(group_ranks(place_, instruction.axis).size());
       const Received bytes = received(instruction);
       quote.wire_bytes += bytes.self;
       quote.mean_bytes += static_cast<double>(bytes.all) / members;
@@ -65,9 +70,13 @@ class RanksQuote {
     return items;
   }
 
-  int64_t flat_bytes() const {
+  // Of the rank's own units; and with them what its units tie.
+  int64_t flat_bytes(bool with_tied) const {
     int64_t elements = 0;
-    for (const UnitLayout& unit : model_.flat.units) elements += unit.elements;
+    for (int32_t u = 0; u < static_cast<int32_t>(model_.units.size()); ++u) {
+      const bool counts = with_tied ? keeps_params(model_, place_, u) : place_.holds(u);
+      if (counts) elements += model_.flat.units[u].elements;
+    }
     return elements * kFloatBytes;
   }
 
@@ -91,6 +100,10 @@ class RanksQuote {
   Received received(const Instruction& instruction) const {
     if (instruction.op == Op::kReduceScalar) return of_sums(group_ranks(place_, instruction.axis).size());
     if (instruction.op == Op::kReduceGrads) return of_exchange(instruction);
+    if (instruction.op == Op::kRecv) {
+      const int64_t all = value_bytes(bytes_, instruction.writes[0]);
+      return {all, all, all};
+    }
     Received bytes;  // a gather: everything but one's own slice
     const std::vector<int> ranks = group_ranks(place_, instruction.axis);
     const std::vector<Slice> slices =
@@ -134,11 +147,12 @@ class RanksQuote {
   const Program& program_;
   const Placement& place_;
   const ModelFacts model_;
+  const ByteContext bytes_;
 };
 
-MemoryFormula formula_of(const Placement& place, double whole, int state_copies) {
+MemoryFormula formula_of(const Placement& place, double params, double whole, int state_copies) {
   const double n = place.shards();
-  MemoryFormula formula{"p+g+o", whole, whole, whole * state_copies};
+  MemoryFormula formula{"p+g+o", params, whole, whole * state_copies};
   if (place.zero_stage == 0) return formula;
   formula.optimizer /= n;
   if (place.zero_stage >= 2) formula.gradients /= n;
@@ -168,13 +182,14 @@ std::string deterministic_line(const Placement& placement, int32_t k) {
 void quote_ranks(const Program& program, const ModelSpec& spec, Quote* quote) {
   const RanksQuote ranks(program, spec);
   const Placement& place = program.placement;
-  const auto whole = static_cast<double>(ranks.flat_bytes());
+  const auto whole = static_cast<double>(ranks.flat_bytes(false));
   const auto k = static_cast<int32_t>(program.microbatch_sizes.size());
   quote->placement = place;
   quote->deterministic = deterministic_line(place, k);
   quote->collectives = ranks.collectives();
   quote->memory = ranks.memory();
-  quote->formula = formula_of(place, whole, ranks.state_copies());
+  quote->formula =
+      formula_of(place, static_cast<double>(ranks.flat_bytes(true)), whole, ranks.state_copies());
   const double n = place.data_ranks();
   quote->data_parallel_bytes = 2 * (n - 1) / n * whole;
 }

@@ -13,8 +13,8 @@ namespace furrow::plan::rules {
 namespace {
 
 bool allowed(std::string_view program, Op op) {
-  constexpr std::array kEvaluation = {Op::kLoad,    Op::kForward,      Op::kEvaluate,
-                                      Op::kMeasure, Op::kGatherParams, Op::kReduceScalar};
+  constexpr std::array kEvaluation = {Op::kLoad,         Op::kForward,      Op::kEvaluate, Op::kMeasure,
+                                      Op::kGatherParams, Op::kReduceScalar, Op::kSend,     Op::kRecv};
   if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot;
   if (program == "evaluate")
     return std::find(kEvaluation.begin(), kEvaluation.end(), op) != kEvaluation.end();
@@ -30,9 +30,9 @@ struct Due {
 void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>* due) {
   const Placement& place = facts.program.placement;
   for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-    if (!facts.model.units[u].owns) continue;
-    due->push_back({params_value(u, version, place.params_part()), op});
-    if (facts.with_state) due->push_back({state_value(u, version, place.step_part()), op});
+    if (!keeps_params(facts.model, place, u)) continue;
+    due->push_back({params_value(u, version, place.params_part()), facts.holds(u) ? op : Op::kRecv});
+    if (facts.with_state && facts.holds(u)) due->push_back({state_value(u, version, place.step_part()), op});
   }
 }
 
@@ -43,7 +43,7 @@ std::vector<Due> due_outputs(const Facts& facts) {
   if (name == "train") due.push_back({scale_value(), Op::kClip});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-      if (!facts.model.units[u].owns) continue;
+      if (!facts.steps(u)) continue;
       due.push_back({snapshot_value(u, facts.program.placement.own_part()), Op::kSnapshot});
     }
   }
