@@ -260,14 +260,22 @@ class Simulator {
     return {begin == kNever ? 0 : begin, end > 0 ? end : last};
   }
 
+  // Forward, recompute and both halves of backward.
+  static bool computes(const Step& step) {
+    const Work work = work_of(step.instruction->op);
+    return work == Work::kForward || work == Work::kBackwardInput || work == Work::kBackwardWeight;
+  }
+
   void report_bubble(Simulation* simulation) {
     const auto [begin, end] = window();
     if (end <= begin) return;
     double busy = 0;
     for (Thread& thread : threads_) {
       double own = 0;
-      for (const SimulatedSpan& span : thread.work)
-        own += std::max(0.0, std::min(span.end_s, end) - std::max(span.start_s, begin));
+      for (const SimulatedSpan& span : thread.work) {
+        if (computes(thread.loaded.steps[span.instruction]))
+          own += std::max(0.0, std::min(span.end_s, end) - std::max(span.start_s, begin));
+      }
       thread.result.bubble = 1 - own / (end - begin);
       busy += own;
     }
