@@ -33,9 +33,7 @@ struct DeviceSpec {
   double memory_bytes_per_second = 0;
   double efficiency = 0;  // share of the peak that large matrix products reach
   double overhead_s = 0;  // of an instruction, besides its work
-  double utilisation_flops =
-      0;               // work of a unit at which half of `efficiency` is reached; 0: small ones do too
-  std::string source;  // where the figures are from
+  std::string source;     // where the figures are from
 
   double flops(DType dtype) const { return dtype_size(dtype) == 2 ? half_flops : f32_flops; }
 };
@@ -78,9 +76,10 @@ struct Cluster {
   LinkSpec inside;   // between the devices of a host
   LinkSpec network;  // between hosts
   Price price;
-  // Communication between devices of one host is work of their own cores: it slows computing down and is not
-  // hidden by it.
-  bool communication_computes = false;
+  // Communication that the thread that starts it carries out itself, so that nothing of it is hidden: all of
+  // it inside a host (CPU cores that move and add the bytes), and messages of up to so many bytes anywhere.
+  bool inline_inside = false;
+  int64_t inline_bytes = 0;
 
   int world() const { return hosts * devices; }
   int host_of(int rank) const { return rank / devices; }
@@ -113,8 +112,8 @@ enum class Movement : uint8_t {
   kTransfer,       // ranks[0] sends S to ranks[1]
 };
 
-// A stretch of a transfer: seconds that it takes alone on a resource, shared with what else is on it at that
-// time.  Resources are numbered by `Fabric`; -1: none, it only takes time.
+// A stretch of a movement: seconds that it takes alone on a resource, which it shares with what else is on it
+// at that time.  Resources are numbered by `Fabric`; -1: none, it only takes time.
 struct Leg {
   int32_t resource = -1;
   double seconds = 0;
@@ -131,6 +130,9 @@ struct MovementCall {
   int self = 0;  // rank of the world
   int64_t bytes = 0;
   int64_t messages = 1;  // back to back: latency counts for each
+  // Groups like this one with members on self's host that move as much at the same time, this one included:
+  // those that are not simulated by themselves.  They share the wires.
+  int sharers = 1;
 };
 std::vector<Leg> legs_of(const Cluster& cluster, const MovementCall& call);
 double seconds_of(std::span<const Leg> legs);  // alone

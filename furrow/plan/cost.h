@@ -3,7 +3,9 @@
 // A table, plan/cost_table.cc, says of every operation what kind of work it is: a new operation is a row.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,7 +17,7 @@
 
 namespace furrow::plan {
 
-struct Profile;
+struct ProfileSection;
 
 enum class Work : uint8_t {
   kForward,  // of a unit on a microbatch; recompute too
@@ -45,10 +47,10 @@ class Costs {
   virtual const Cluster& cluster() const = 0;
   virtual std::string source() const = 0;  // "analytic", "profiled"
   virtual double unit_seconds(const UnitWork& work) const = 0;
-  virtual double flat_seconds(Op op, int64_t bytes) const = 0;                     // bytes read and written
-  virtual double batch_seconds(const ModelSpec& spec, int64_t samples) const = 0;  // of `load`
-  virtual double loss_seconds(const ModelSpec& spec, int64_t samples) const = 0;
-  virtual double overhead_seconds() const = 0;  // of every instruction, besides
+  virtual double flat_seconds(Op op, int64_t bytes) const = 0;  // bytes read and written
+  virtual double batch_seconds(int64_t bytes) const = 0;        // of the batch, which a loader has ready
+  virtual double loss_seconds(int64_t bytes) const = 0;         // of the last unit's output
+  virtual double overhead_seconds() const = 0;  // of every instruction, included in the others already
   virtual std::vector<Leg> legs(const MovementCall& call) const = 0;
 };
 
@@ -56,27 +58,57 @@ class Costs {
 // (input, output, saved, parameters) at the rate of its memory.
 std::unique_ptr<Costs> analytic_costs(Cluster cluster, DType compute = DType::kF32);
 
-// Measured where the profile has it (by kind and attributes, interpolated over samples; other sizes of the
-// same kind by their FLOPs and bytes), analytic otherwise, in the profile's proportion.
-std::unique_ptr<Costs> profiled_costs(Cluster cluster, Profile profile, DType compute = DType::kF32);
+// Measured where the section has it (by kind and attributes, interpolated over samples), in the proportion of
+// measured neighbours to analytic where it has the kind in other sizes, analytic otherwise.
+std::unique_ptr<Costs> profiled_costs(Cluster cluster, const ProfileSection& section,
+                                      DType compute = DType::kF32);
 
-// Instructions of programs of one model, for the simulator and the planner.
+// What a communication instruction moves, as every member of its group knows it.
+struct Moved {
+  MovementCall call;  // without its ranks: `members`
+  std::vector<int> members;
+  int64_t self_bytes = 0;      // payload that the program's rank receives
+  double mean_bytes = 0;       // ... and a member of the group in the mean
+  int64_t landing_bytes = 0;   // flat bytes that the rank's own thread adds up once it has arrived
+  bool waits_to_land = false;  // something is left to do on that thread
+};
+
+// The instructions of one program.
 class ProgramCosts {
  public:
-  // REQUIRES: `costs` and `spec` outlive it; a validated spec.
-  ProgramCosts(const Costs& costs, const ModelSpec& spec);
+  // REQUIRES: all arguments outlive it; a verified program.  `represents`: how many ranks of the world the
+  // program stands for.
+  ProgramCosts(const Costs& costs, const ModelSpec& spec, const Program& program, int represents);
 
-  // On compute or copy; REQUIRES: no communication.
-  double seconds(const Program& program, const Instruction& instruction) const;
-  // Of a communication instruction, for the program's rank.
-  std::vector<Leg> legs(const Program& program, const Instruction& instruction) const;
-  // Payload that the program's rank receives.
-  int64_t received_bytes(const Program& program, const Instruction& instruction) const;
+  // Work of the rank's own thread.  REQUIRES: no communication.
+  double seconds(const Instruction& instruction) const;
+  // REQUIRES: communication.
+  Moved moved(const Instruction& instruction) const;
 
  private:
+  // Gradient nodes that the members of a group bring to an exchange.
+  struct Nodes {
+    std::vector<int64_t> by_member;
+    int64_t all = 0, most = 0;
+    size_t self = 0;
+    bool plain = false;
+  };
+
+  int64_t bytes_of(const Value& value) const;
+  const Nodes& nodes_of(const Instruction& instruction) const;
+  int64_t flat_bytes(const Instruction& instruction) const;
+  Moved exchange(const Instruction& instruction) const;
+  Moved gather(const Instruction& instruction) const;
+  Moved sums(const Instruction& instruction) const;
+  int sharers(const std::vector<int>& members) const;
+
   const Costs& costs_;
   const ModelSpec& spec_;
+  const Program& program_;
   FlatLayout flat_;
+  int represents_;
+  int state_copies_ = 0;
+  mutable std::map<std::array<int32_t, 3>, Nodes> nodes_;  // by axis and range: not thread safe
 };
 
 }  // namespace furrow::plan

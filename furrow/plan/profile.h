@@ -1,4 +1,4 @@
-// Measured costs of one machine: `furrow profile` writes them, the planner reads them.
+// Measured costs of one machine: `furrow profile` writes them, the planner and every run read them.
 // docs/formats/profile.md.
 #pragma once
 
@@ -16,18 +16,21 @@ namespace furrow::plan {
 // One unit, one kind of work, one number of samples.
 struct UnitSample {
   std::string kind;  // of the unit
-  std::string key;   // its attributes and border shapes: unit_key()
+  std::string key;   // unit_key()
   Work work = Work::kForward;
   int64_t samples = 0;  // of the microbatch
-  double flops = 0;     // of all samples
-  double bytes = 0;     // roofline bytes of all samples, parameters once
-  double seconds = 0;   // median
+  double flops = 0;     // of all samples, as roofline_of()
+  double bytes = 0;     // the same
+  double seconds = 0;
+  friend bool operator==(const UnitSample&, const UnitSample&) = default;
 };
 
+// Work by bytes: "step", "add", ... over flat buffers, "load" of a batch, "loss" of the last unit's output.
 struct FlatSample {
-  std::string op;  // "step", "add", "measure"
+  std::string op;
   int64_t bytes = 0;
   double seconds = 0;
+  friend bool operator==(const FlatSample&, const FlatSample&) = default;
 };
 
 struct MovementSample {
@@ -35,25 +38,39 @@ struct MovementSample {
   int ranks = 0;
   int64_t bytes = 0;  // S
   double seconds = 0;
+  friend bool operator==(const MovementSample&, const MovementSample&) = default;
 };
 
-struct Profile {
-  std::string machine;  // name of the processor, cores
-  std::string build;    // of the library that computed
-  int threads = 1;      // of a rank
-  int ranks = 1;        // that computed at the same time, as ranks of a step do
-  double overhead_s = 0;
-  double load_s_per_byte = 0;
+// With so many ranks at work at the same time, which share memory and caches, each with so many threads.
+struct ProfileSection {
+  int ranks = 1;
+  int threads = 1;
+  double overhead_s = 0;  // of an instruction that does nothing
   std::vector<UnitSample> units;
   std::vector<FlatSample> flats;
   std::vector<MovementSample> movements;
+  friend bool operator==(const ProfileSection&, const ProfileSection&) = default;
 };
 
-// What makes two units cost the same: attributes, borders and shapes of parameters, not names.
+struct Profile {
+  std::string machine;  // processor and cores, for people
+  std::string build;    // of the library that computed
+  std::vector<ProfileSection> sections;
+  friend bool operator==(const Profile&, const Profile&) = default;
+
+  // Measured with so many ranks, else with the nearest number above, else below; null: an empty profile.
+  const ProfileSection* section(int ranks) const;
+};
+
+// What makes two units cost the same: kind, attributes, borders and shapes of parameters, not names.  One
+// word.
 std::string unit_key(const Unit& unit);
 
-// parse_profile(to_json(p)) == p in every figure.  Error{data_loss}: no profile, or of a later version.
-std::string to_json(const Profile& profile);
+// Puts what `newer` has measured into `into`, in place of what it measured of the same before.
+void merge_profile(const Profile& newer, Profile* into);
+
+// parse_profile(to_text(p)) == p.  Error{data_loss}: not a profile, or of a later version; names the line.
+std::string to_text(const Profile& profile);
 Profile parse_profile(std::string_view text);
 
 }  // namespace furrow::plan
