@@ -266,7 +266,7 @@ class MessagesOnly : public Transport {
   void on_failure(std::function<void(const Error&)> handler) override {
     inner_->on_failure(std::move(handler));
   }
-  WireBytes wire_bytes() const override { return inner_->wire_bytes(); }
+  WireBytes wire_bytes(bool independent) const override { return inner_->wire_bytes(independent); }
 
  private:
   std::unique_ptr<Transport> inner_;

@@ -49,6 +49,18 @@ int pipeline_peer(const Placement& placement, int pipeline_rank) {
   return placement.layout.rank_of(at);
 }
 
+std::vector<int> ranks_with(const Placement& placement, int32_t unit) {
+  std::array<int, 6> at{};
+  at[static_cast<size_t>(Axis::kPipeline)] = placement.pipeline_rank_of(unit);
+  std::vector<int> ranks;
+  const int shards = placement.params_part() == Part::kShard ? placement.shards() : 1;
+  for (int shard = 0; shard < shards; ++shard) {
+    at[static_cast<size_t>(Axis::kShard)] = shard;
+    ranks.push_back(placement.layout.rank_of(at));
+  }
+  return ranks;
+}
+
 Placement placement_of(const Placement& placement, int rank) {
   Placement other = placement;
   other.rank = rank;

@@ -36,7 +36,8 @@ std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
 // With the global batch that -1 stands for, where it depends on the number of ranks.
 TrainRequest with_global_batch(TrainRequest request, const plan::Layout& layout) {
   config::Training& training = request.config.training;
-  if (layout.world() > 1) training.global_batch_size = config::global_batch_size(training, layout.world());
+  if (layout.world() > 1)
+    training.global_batch_size = config::global_batch_size(training, layout.data_ranks());
   return request;
 }
 

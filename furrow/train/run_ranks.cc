@@ -32,8 +32,9 @@ std::string first_difference(const std::string& own, const std::string& other) {
 }  // namespace
 
 std::string layout_text(const plan::Layout& layout) {
-  return fmt::format("dp_replicate {}, dp_shard {}", layout.degree(plan::Axis::kReplicate),
-                     layout.degree(plan::Axis::kShard));
+  const int stages = layout.degree(plan::Axis::kPipeline);
+  return fmt::format("{}dp_replicate {}, dp_shard {}", stages > 1 ? fmt::format("pp {}, ", stages) : "",
+                     layout.degree(plan::Axis::kReplicate), layout.degree(plan::Axis::kShard));
 }
 
 void Run::check_same_everywhere() const {
@@ -63,38 +64,40 @@ void Run::open_folder() {
   if (first()) sinks_.emplace(&*folder_, request_.sinks);
 }
 
-// Shards of rank 0's replica travel to it, unit by unit.
+// Unit by unit, from the ranks of the first replica that have it to rank 0.
 std::vector<UnitState> Run::whole_parameters() const {
   const plan::Placement& placement = trainer_->program().placement;
   const auto live = model_->units();
-  if (placement.params_part() == plan::Part::kWhole) return {live.begin(), live.end()};
+  if (placement.params_part() == plan::Part::kWhole && placement.pipeline_ranks() == 1)
+    return {live.begin(), live.end()};
   std::vector<UnitState> whole(live.size());
-  if (placement.replica() != 0) return whole;
-  comm::Group group = bench_.rank.group(plan::GroupAxis::kShard);
   for (size_t u = 0; u < live.size(); ++u) {
-    const plan::FlatBuffer buffer{static_cast<int>(u), 0};
-    const auto slices = plan::member_slices(model_->flat(), placement, buffer, plan::GroupAxis::kShard);
-    const std::string label = "export " + bench_.spec.units[u].name;
-    const at::Tensor& own = live[u].params;
-    const auto elements = [](const at::Tensor& t) {
-      return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
-    };
-    if (group.rank() != 0) {
-      if (own.defined()) group.send<float>(elements(own), 0, label);
-      continue;
-    }
-    whole[u].params = tensor::flat_buffer(model_->flat().units[u].elements, MemoryKind::kCheckpoint);
-    for (size_t m = 0; m < slices.size(); ++m) {
-      if (slices[m].size() == 0) continue;
-      const at::Tensor part = whole[u].params.narrow(0, slices[m].begin, slices[m].size());
-      if (m == 0) {
-        part.copy_(own);
-      } else {
-        group.recv<float>(elements(part), static_cast<int>(m), label);
-      }
-    }
+    const int64_t elements = model_->flat().units[u].elements;
+    if (elements == 0) continue;
+    if (first()) whole[u].params = tensor::flat_buffer(elements, MemoryKind::kCheckpoint);
+    for (const int rank : plan::ranks_with(placement, static_cast<int32_t>(u))) bring(u, rank, &whole[u]);
   }
   return whole;
+}
+
+// What `rank` has of the unit, to rank 0.
+void Run::bring(size_t unit, int rank, UnitState* whole) const {
+  const plan::Placement& placement = trainer_->program().placement;
+  const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank),
+                                             {static_cast<int>(unit), 0}, placement.params_part());
+  if (slice.size() == 0 || (rank != bench_.rank.rank && !first())) return;
+  const std::string label = "export " + bench_.spec.units[unit].name;
+  const auto floats = [](const at::Tensor& t) {
+    return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
+  };
+  comm::Group world = bench_.rank.world();
+  if (!first()) return world.send<float>(floats(model_->units()[unit].params), 0, label);
+  const at::Tensor part = whole->params.narrow(0, slice.begin, slice.size());
+  if (rank == 0) {
+    part.copy_(model_->units()[unit].params);
+  } else {
+    world.recv<float>(floats(part), rank, label);
+  }
 }
 
 void Run::audit() {

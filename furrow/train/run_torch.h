@@ -61,6 +61,7 @@ class Run {
   void test();
   void export_model();
   std::vector<UnitState> whole_parameters() const;  // on rank 0; every rank calls it
+  void bring(size_t unit, int rank, UnitState* whole) const;
   void emit(const observe::StepRecord& record);
   void audit();
   std::string memory_line(const plan::Program& program) const;
