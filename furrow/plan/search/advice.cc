@@ -67,7 +67,7 @@ std::string smaller_microbatches(SearchRequest request) {
 std::string smallest_change(const SearchRequest& request) {
   SearchRequest light = request;
   light.configured.reset();
-  light.without = {"schedules"};
+  light.without.emplace_back("schedules");
   const std::string batch = smaller_microbatches(light), devices = more_devices(light);
   if (batch.empty() || devices.empty()) return batch + devices;
   return batch + ", or " + devices;

@@ -78,9 +78,11 @@ void choose_degrees(State* state) {
 void choose_zero_stages(State* state) {
   std::vector<Plan> plans = std::move(state->plans);
   state->plans.clear();
+  const bool all = !state->is_off("zero");
+  const int first = all ? 1 : state->request.ranks.zero_stage, last = all ? 3 : first;
   for (const Plan& plan : plans) {
     const bool shards = plan.candidate.choice.layout.degree(Axis::kShard) > 1;
-    for (int stage = shards ? 1 : 0; stage <= (shards ? 3 : 0); ++stage) {
+    for (int stage = shards ? first : 0; stage <= (shards ? last : 0); ++stage) {
       state->plans.push_back(plan);
       state->plans.back().candidate.choice.zero_stage = stage;
     }

@@ -9,7 +9,9 @@
 #include <numeric>
 
 #include "furrow/base/text.h"
+#include "furrow/plan/model_states.h"
 #include "furrow/plan/search/state.h"
+#include "furrow/plan/value_bytes.h"
 
 namespace furrow::plan::search_internal {
 namespace {
@@ -46,8 +48,10 @@ class RankMemory {
     for (const TiedUse& use : state_.facts.flat.tied) {
       if (holds(use.user_unit) && !holds(use.owner_unit)) foreign += state_.flat_bytes[use.owner_unit];
     }
-    const int64_t states = whole * state_.request.optimizer_state_copies / shards_;
-    return parameters(whole + foreign, largest) + gradients(whole, uses, largest) + states;
+    const double states = 4.0 * state_.request.optimizer_state_copies;
+    const double kept =
+        model_state_bytes(static_cast<double>(whole) / 4, {4, 4, states}, choice_.zero_stage, shards_);
+    return static_cast<int64_t>(kept) + foreign + gathered(whole, largest) + nodes(whole, uses, largest);
   }
 
   double activations() const {
@@ -92,26 +96,24 @@ class RankMemory {
     return found;
   }
 
-  int64_t parameters(int64_t whole, int64_t largest) const {
-    if (choice_.zero_stage < 3) return whole;
-    const int64_t gathered =
-        state_.request.ranks.reshard == Reshard::kNever
-            ? whole
-            : std::min<int64_t>(whole, (2 + state_.request.ranks.prefetch_units) * largest);
-    return whole / shards_ + gathered;
+  // Whole parameters of the units at work.
+  int64_t gathered(int64_t whole, int64_t largest) const {
+    if (choice_.zero_stage < 3) return 0;
+    if (state_.request.ranks.reshard == Reshard::kNever) return whole;
+    return std::min<int64_t>(whole, (2 + state_.request.ranks.prefetch_units) * largest);
   }
 
-  // Under ZeRO-2 and 3 a turn's gradient is reduced at once; else it is added up whole.  The owner's gradient
-  // and those of uses are added at the end.
-  int64_t gradients(int64_t whole, int64_t uses, int64_t largest) const {
+  // Gradients besides the final one.  Under ZeRO-2 and 3 a turn's gradient is reduced at once; else it is
+  // added up whole.  The owner's gradient and those of uses are added at the end.
+  int64_t nodes(int64_t whole, int64_t uses, int64_t largest) const {
     const int64_t all = whole + uses;
-    const int32_t nodes = std::max(1, waiting_nodes(pipeline_.turns));
+    const int32_t more = std::max(1, waiting_nodes(pipeline_.turns)) - 1;
     const int64_t leaf = pipeline_.turns > 1 ? largest : 0;
-    if (choice_.zero_stage >= 2) return nodes * (all / shards_) + leaf / shards_ + 2 * largest;
+    if (choice_.zero_stage >= 2) return (more * all + uses + leaf) / shards_ + 2 * largest;
     const int64_t shard = choice_.zero_stage == 1 ? all / shards_ : 0;
     const int replicas = choice_.layout.degree(Axis::kReplicate);
     const int64_t pieces = replicas > 1 ? all / shards_ / replicas : 0;
-    return nodes * all + leaf + shard + pieces;
+    return more * all + uses + leaf + shard + pieces;
   }
 
   const State& state_;

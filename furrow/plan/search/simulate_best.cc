@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <iterator>
 
 #include "furrow/base/error.h"
@@ -12,8 +13,17 @@
 namespace furrow::plan::search_internal {
 namespace {
 
-// Units times turns whose programs are compiled in about a third of a second.
-constexpr int64_t kMostUnitTurns = 24000;
+// A step of many turns repeats itself: two short steps tell what a turn adds.  Of powers of two, whose shares
+// are aligned as most are.
+struct ShortSteps {
+  int32_t first = 0, second = 0;  // turns; 0: the step is short already
+};
+
+ShortSteps short_steps(const Choice& choice) {
+  const auto ranks = static_cast<uint32_t>(choice.layout.degree(Axis::kPipeline));
+  const auto first = static_cast<int32_t>(std::max(4U, std::bit_ceil(2 * ranks)));
+  return turns_of(choice) > 2 * first ? ShortSteps{first, 2 * first} : ShortSteps{};
+}
 
 Figures figures_of(const Simulation& simulation, const Choice& choice) {
   Figures figures;
@@ -27,6 +37,23 @@ Figures figures_of(const Simulation& simulation, const Choice& choice) {
   for (const SimulatedRank& rank : simulation.ranks) {
     figures.memory_bytes = std::max(figures.memory_bytes, rank.peak_total_bytes);
   }
+  return figures;
+}
+
+// Figures are linear in turns; shares of a step are of seconds that are.
+Figures extended(const Figures& first, const Figures& second, double steps, int64_t samples) {
+  const auto at = [steps](double a, double b) { return a + steps * (b - a); };
+  Figures figures;
+  figures.step_s = at(first.step_s, second.step_s);
+  figures.samples_per_second = static_cast<double>(samples) / figures.step_s;
+  figures.wire_bytes = at(first.wire_bytes, second.wire_bytes);
+  figures.bubble = at(first.bubble * first.step_s, second.bubble * second.step_s) / figures.step_s;
+  figures.exposed_communication =
+      at(first.exposed_communication * first.step_s, second.exposed_communication * second.step_s) /
+      figures.step_s;
+  figures.cost = at(first.cost, second.cost);
+  figures.spot_cost = at(first.spot_cost, second.spot_cost);
+  figures.memory_bytes = second.memory_bytes;
   return figures;
 }
 
@@ -45,11 +72,41 @@ std::vector<Program> representatives(const State& state, const Choice& choice) {
 
 }  // namespace
 
+namespace {
+
+Figures simulated(const State& state, const Choice& choice) {
+  return figures_of(simulate(representatives(state, choice), state.spec, state.costs), choice);
+}
+
+Choice with_turns(Choice choice, int32_t turns) {
+  choice.batch.global_batch = choice.batch.local_batch * choice.layout.data_ranks() * turns;
+  return choice;
+}
+
+// What the closed form says that more turns hold.
+int64_t more_memory(State* state, const Plan& plan, const Choice& shorter) {
+  Plan other = plan;
+  other.candidate.choice = shorter;
+  other.pipeline = pipeline_of(state, shorter);
+  return std::ranges::max(memory_of(state, plan)) - std::ranges::max(memory_of(state, other));
+}
+
+}  // namespace
+
 void simulate_plan(State* state, Plan* plan) {
   Candidate& candidate = plan->candidate;
-  const std::vector<Program> programs = representatives(*state, candidate.choice);
-  const Simulation simulation = simulate(programs, state->spec, state->costs);
-  candidate.figures = figures_of(simulation, candidate.choice);
+  const Choice& choice = candidate.choice;
+  const ShortSteps steps = short_steps(choice);
+  if (steps.first == 0) {
+    candidate.figures = simulated(*state, choice);
+  } else {
+    const Choice first = with_turns(choice, steps.first), second = with_turns(choice, steps.second);
+    const double times = static_cast<double>(turns_of(choice) - steps.first) / (steps.second - steps.first);
+    const int64_t memory = more_memory(state, *plan, second);
+    candidate.figures =
+        extended(simulated(*state, first), simulated(*state, second), times, samples_of_step(choice));
+    candidate.figures.memory_bytes += memory;
+  }
   candidate.simulated = true;
   plan->score = score_of(state->request, candidate);
 }
@@ -59,16 +116,13 @@ void simulate_best(State* state) {
                          std::make_move_iterator(state->plans.end()));
   std::vector<Plan> done, left;
   size_t wanted = state->simulated_first;
-  int64_t budget = 4 * kMostUnitTurns;
   for (Plan& plan : rest) {
     Candidate& candidate = plan.candidate;
-    const int64_t work = int64_t{state->units()} * turns_of(candidate.choice);
-    if (wanted == 0 || work > kMostUnitTurns || work > budget) {
+    if (wanted == 0) {
       left.push_back(std::move(plan));
       continue;
     }
     --wanted;
-    budget -= work;
     try {
       simulate_plan(state, &plan);
     } catch (const Error& error) {
