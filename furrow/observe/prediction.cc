@@ -64,7 +64,8 @@ std::vector<std::array<std::string, 3>> prediction_rows(const Prediction& predic
   const StepFigures &m = prediction.measured, &p = prediction.predicted;
   std::vector<std::array<std::string, 3>> rows;
   rows.push_back({"a step", "measured", "predicted"});
-  rows.push_back({"  time", time(m.step_time_ms), fmt::format("{} ({})", time(p.step_time_ms), prediction.source)});
+  rows.push_back(
+      {"  time", time(m.step_time_ms), fmt::format("{} ({})", time(p.step_time_ms), prediction.source)});
   rows.push_back({"  memory of rank 0", bytes(m.memory_bytes()), bytes(p.memory_bytes())});
   rows.push_back({"  bubble", percent(m.bubble), percent(p.bubble)});
   if (m.wire_bytes == 0 && p.wire_bytes == 0) return rows;

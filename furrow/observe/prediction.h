@@ -17,8 +17,8 @@ namespace furrow::observe {
 struct StepFigures {
   double step_time_ms = 0;
   std::array<int64_t, kMemoryKinds> memory_by_kind{};
-  int64_t wire_bytes = 0;            // received by all ranks
-  double bubble = 0;                 // 1 - computing / (ranks x makespan), first forward to last weight gradient
+  int64_t wire_bytes = 0;  // received by all ranks
+  double bubble = 0;       // 1 - computing / (ranks x makespan), first forward to last weight gradient
   double exposed_communication = 0;  // share of the step in which a rank only waited, mean over ranks
   int64_t memory_bytes() const;
 };
@@ -30,6 +30,7 @@ struct Prediction {
 
 void write_prediction(JsonWriter& json, const Prediction& prediction);  // its fields, into an open object
 std::optional<Prediction> read_prediction(const JsonValue& summary);    // Error{data_loss}
-std::vector<std::array<std::string, 3>> prediction_rows(const Prediction& prediction);  // name, measured, predicted
+std::vector<std::array<std::string, 3>> prediction_rows(
+    const Prediction& prediction);  // name, measured, predicted
 
 }  // namespace furrow::observe

@@ -103,7 +103,8 @@ TEST(Summary, PredictionStandsBesideWhatWasMeasured) {
   EXPECT_EQ(to_json(parse_summary(text)), text);
   const std::string table = to_table(summary);
   EXPECT_NE(table.find("a step                measured      predicted\n"), std::string::npos) << table;
-  EXPECT_NE(table.find("  time                11.5 ms       10.5 ms (profiled)\n"), std::string::npos) << table;
+  EXPECT_NE(table.find("  time                11.5 ms       10.5 ms (profiled)\n"), std::string::npos)
+      << table;
 }
 
 TEST(Summary, AbsentValuesAreLeftOut) {

@@ -98,6 +98,7 @@ class ProgramCosts {
   const Nodes& nodes_of(const Instruction& instruction) const;
   int64_t flat_bytes(const Instruction& instruction) const;
   Moved exchange(const Instruction& instruction) const;
+  Moved transfer(const Instruction& instruction) const;
   Moved gather(const Instruction& instruction) const;
   Moved sums(const Instruction& instruction) const;
   int sharers(const std::vector<int>& members) const;

@@ -35,6 +35,8 @@ constexpr auto kRows = std::to_array<Row>({
     {Op::kStep, Work::kFlat},
     {Op::kGatherUpdated, Work::kCommunication},
     {Op::kSnapshot, Work::kFlat},
+    {Op::kSend, Work::kCommunication},
+    {Op::kRecv, Work::kCommunication},
 });
 
 bool is_flat(ValueKind kind) { return is_persistent(kind) || kind == ValueKind::kSnapshot; }
@@ -119,12 +121,30 @@ Moved ProgramCosts::moved(const Instruction& instruction) const {
     case Op::kReduceScalar:
       moved = sums(instruction);
       break;
+    case Op::kSend:
+    case Op::kRecv:
+      moved = transfer(instruction);
+      break;
     default:
       moved = gather(instruction);
       break;
   }
   moved.call.self = program_.placement.rank;
   moved.call.sharers = sharers(moved.members);
+  return moved;
+}
+
+// One value from one stage's rank to another's; the receiver counts it.
+Moved ProgramCosts::transfer(const Instruction& instruction) const {
+  Moved moved;
+  const bool sends = instruction.op == Op::kSend;
+  const int own = program_.placement.rank, peer = pipeline_peer(program_.placement, instruction.peer);
+  moved.members = sends ? std::vector<int>{own, peer} : std::vector<int>{peer, own};
+  moved.call.movement = Movement::kTransfer;
+  moved.call.bytes = bytes_of(sends ? instruction.reads.front() : instruction.writes.front());
+  if (sends) return moved;
+  moved.self_bytes = moved.call.bytes;
+  moved.mean_bytes = static_cast<double>(moved.call.bytes);
   return moved;
 }
 

@@ -139,7 +139,8 @@ class Simulator {
       const int32_t at = thread.flight_of_slot[slot];
       if (at < 0) continue;
       const Flight& flight = thread.flights[at];
-      if (!flight.landed && step.communicates && !flight.step->waits_to_land) continue;
+      const bool follows = step.communicates && step.lane == flight.step->lane;
+      if (!flight.landed && follows && !flight.step->waits_to_land) continue;
       if (!flight.landed && !land(number, at)) return false;
       thread.flight_of_slot[slot] = -1;
     }
@@ -162,7 +163,7 @@ class Simulator {
 
   bool start(int32_t number, const Step& step, int32_t instruction) {
     Thread& thread = threads_[number];
-    const bool inlined = step.inlined && flows_.idle(number);
+    const bool inlined = step.inlined && flows_.idle(number, step.lane);
     const int32_t flow = flows_.arrive(number, step, now_);
     const auto at = static_cast<int32_t>(thread.flights.size());
     thread.flights.push_back({flow, &step, instruction, false});
