@@ -159,12 +159,13 @@ Table summary_table(const Planned& planned, bool as_json) {
     table.add_row({std::string(figure), std::move(value)});
   };
   add("architecture", quote.architecture);
-  if (quote.placement.data_ranks() > 1) {
+  if (quote.placement.layout.world() > 1) {
     add("layout", quote.placement.layout.to_string());
     add("rank", static_cast<int64_t>(quote.placement.rank));
     if (quote.placement.zero_stage > 0) add("ZeRO stage", static_cast<int64_t>(quote.placement.zero_stage));
     add("bytes per step", bytes_cell(static_cast<int64_t>(quote.communication_bytes()), as_json));
-    add("  times data parallel", quote.communication_bytes() / quote.data_parallel_bytes);
+    if (quote.data_parallel_bytes > 0)
+      add("  times data parallel", quote.communication_bytes() / quote.data_parallel_bytes);
   }
   if (as_json) add("deterministic", quote.deterministic);
   add("units", static_cast<int64_t>(quote.units.size()));

@@ -55,6 +55,7 @@ struct RunOutputs {
   int64_t ready = 0;                 // ranks that voted so
   std::vector<UnitState> snapshots;  // save programs, by unit
   CommTimes comm;
+  ComputeTimes compute;
 };
 
 class Executor {

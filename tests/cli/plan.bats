@@ -75,7 +75,7 @@ load common
 }
 
 @test "layouts that cannot be are refused with the nearest" {
-  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.pipeline_parallel_degree 2
+  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.tensor_parallel_degree 2
   fails 13 "the nearest layout of 4 ranks is dp_replicate 1 x dp_shard 4"
   run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.data_parallel_shard_degree 2
   fails 2 "dp_shard 2 = 2, but the world is 3"
@@ -127,7 +127,7 @@ TOML
 }
 
 @test "what does not fit says what it needs, and exits with resource_exhausted" {
-  make_cluster 0.001
+  make_cluster 0.00005
   run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 80 --cluster cluster.toml
   [ "$status" -eq 10 ]
   [[ $stderr == *"does not fit: needs 0.0 GiB of 0.0 per device"*"smallest change: "* ]]
