@@ -60,7 +60,8 @@ TEST_P(Independent, AReceiveThatWaitsHoldsNothingUp) {
 }
 
 TEST_P(Independent, PassesACollectiveThatWaits) {
-  run(2, [](Communicator& communicator) {
+  std::latch looked(1);
+  run(2, [&](Communicator& communicator) {
     std::vector<float> sum(300'000, 1), there(50'000, 1), back(50'000, 2);
     Group forth = lane(communicator, 0, 1),
           home = communicator.group({1, 0}, {.name = "home", .independent = true});
@@ -75,6 +76,7 @@ TEST_P(Independent, PassesACollectiveThatWaits) {
       received.wait();
       sent.wait();
       EXPECT_FALSE(waits.done());
+      looked.count_down();
       waits.wait();
       EXPECT_EQ(back[49'999], 7);
       return;
@@ -84,6 +86,7 @@ TEST_P(Independent, PassesACollectiveThatWaits) {
     std::fill(back.begin(), back.end(), 7);
     Work sent = home.start(message(CollectiveKind::kSend, back));
     sent.wait();
+    looked.wait();
     communicator.world().all_reduce(std::span(sum));
     EXPECT_EQ(there[0], 1);
   });

@@ -44,4 +44,10 @@ void require_compilable(const Layout& layout) {
   }
 }
 
+Layout compilable_layout(const config::Parallelism& parallelism, int world) {
+  const Layout layout = layout_from(parallelism, world);
+  require_compilable(layout);
+  return layout;
+}
+
 }  // namespace furrow::plan

@@ -42,8 +42,9 @@ std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
   for (int32_t u = 0; u < units(); ++u) {
     if (!keeps_params(facts, placement(), u)) continue;
     values.push_back(params_value(u, version, placement().params_part()));
-    if (with_state && placement().holds(u) && state_copies > 0)
-      values.push_back(state_value(u, version, placement().step_part()));
+    if (!placement().holds(u)) continue;
+    if (with_state && state_copies > 0) values.push_back(state_value(u, version, placement().step_part()));
+    if (facts.units[u].has_statistics) values.push_back(stats_value(u, version));
   }
   return values;
 }

@@ -22,13 +22,13 @@ void place_group(const Unit& unit, ParameterGroup group, UnitLayout* layout) {
   }
 }
 
-UnitLayout place_unit(const Unit& unit) {
-  UnitLayout layout;
-  place_group(unit, ParameterGroup::kDecay, &layout);
-  layout.decay_elements = layout.elements;
-  place_group(unit, ParameterGroup::kNoDecay, &layout);
-  layout.elements = round_up(layout.elements, kGrid);
-  return layout;
+void place_statistics(const Unit& unit, UnitLayout* layout) {
+  for (size_t i = 0; i < unit.statistics.size(); ++i) {
+    const Statistic& statistic = unit.statistics[i];
+    const int64_t size = statistic.size() * static_cast<int64_t>(dtype_size(statistic.dtype())) / 4;
+    layout->statistics.push_back({static_cast<int>(i), layout->statistic_elements, size});
+    layout->statistic_elements = round_up(layout->statistic_elements + size, kAlign);
+  }
 }
 
 // Owner unit and span of a parameter, by full name.
@@ -46,9 +46,19 @@ Places find_places(const ModelSpec& spec, const std::vector<UnitLayout>& layouts
 
 }  // namespace
 
+UnitLayout unit_layout(const Unit& unit) {
+  UnitLayout layout;
+  place_group(unit, ParameterGroup::kDecay, &layout);
+  layout.decay_elements = layout.elements;
+  place_group(unit, ParameterGroup::kNoDecay, &layout);
+  layout.elements = round_up(layout.elements, kGrid);
+  place_statistics(unit, &layout);
+  return layout;
+}
+
 FlatLayout flat_layout(const ModelSpec& spec) {
   FlatLayout flat;
-  for (const Unit& unit : spec.units) flat.units.push_back(place_unit(unit));
+  for (const Unit& unit : spec.units) flat.units.push_back(unit_layout(unit));
   const Places places = find_places(spec, flat.units);
   std::vector<int> uses(spec.units.size(), 0);
   for (size_t u = 0; u < spec.units.size(); ++u) {

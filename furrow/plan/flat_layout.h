@@ -33,10 +33,20 @@ struct TiedUse {
   int64_t size = 0;          // elements
 };
 
+// Where a statistic lies in its unit's flat buffer of them, and in what a microbatch says of them; every one
+// starts on a multiple of 16 elements.
+struct StatisticSpan {
+  int statistic = 0;   // index into Unit::statistics
+  int64_t offset = 0;  // elements of four bytes
+  int64_t size = 0;    // the same: an int64 is two
+};
+
 struct UnitLayout {
   std::vector<FlatSpan> spans;  // own parameters, by parameter index order of offset
   int64_t decay_elements = 0;   // [0, decay_elements) decay, [decay_elements, elements) do not
   int64_t elements = 0;         // padded
+  std::vector<StatisticSpan> statistics;
+  int64_t statistic_elements = 0;  // of four bytes, padded; 0: no statistics
 };
 
 struct FlatLayout {
@@ -44,6 +54,7 @@ struct FlatLayout {
   std::vector<TiedUse> tied;
 };
 
+UnitLayout unit_layout(const Unit& unit);
 FlatLayout flat_layout(const ModelSpec& spec);
 
 }  // namespace furrow::plan

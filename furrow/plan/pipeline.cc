@@ -1,8 +1,11 @@
 #include "furrow/plan/pipeline.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/schedule_csv.h"
 #include "furrow/plan/schedule_order.h"
 #include "furrow/plan/stages.h"
 
@@ -32,11 +35,30 @@ void add_border(const Schedule& schedule, const ActionIndex& index, const Stage&
   }
 }
 
+Schedule schedule_of_csv(const std::string& text, int32_t ranks, int32_t turns) {
+  Schedule schedule = parse_schedule_csv(text, "csv");
+  if (schedule.ranks != ranks) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("[parallelism] pipeline_parallel_schedule_csv has {} lines, one a rank: "
+                            "pipeline_parallel_degree is {}",
+                            schedule.ranks, ranks));
+  }
+  if (turns > 0 && schedule.turns != turns) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("[parallelism] pipeline_parallel_schedule_csv is of {} microbatches, each rank has "
+                    "{}: change [training] global_batch_size or local_batch_size",
+                    schedule.turns, turns));
+  }
+  return schedule;
+}
+
 }  // namespace
 
 Schedule schedule_of(const Layout& layout, const PipelineOptions& options, int32_t turns) {
   const int32_t ranks = layout.degree(Axis::kPipeline);
   if (ranks == 1) return make_schedule("1F1B", {1, 1, turns});
+  if (!options.csv.empty()) return schedule_of_csv(options.csv, ranks, turns);
   const ScheduleRow& row = find_schedule(options.schedule);
   const int32_t stages = options.stages_per_rank > 0 ? options.stages_per_rank : row.default_stages_per_rank;
   return make_schedule(row, {ranks, stages, turns});
@@ -61,7 +83,9 @@ Schedule forward_schedule(const Placement& placement, int32_t turns) {
 
 std::vector<Stage> stages_of(const ModelSpec& spec, const Layout& layout, const PipelineOptions& options) {
   if (layout.degree(Axis::kPipeline) == 1) return {};
-  const Schedule schedule = schedule_of(layout, options, 1);
+  const Schedule schedule = options.csv.empty()
+                                ? schedule_of(layout, options, 1)
+                                : schedule_of_csv(options.csv, layout.degree(Axis::kPipeline), 0);
   const std::vector<Range> ranges = options.units_per_stage.empty()
                                         ? stages_by_cost(spec, schedule.stages)
                                         : stages_by_hand(spec, schedule.stages, options.units_per_stage);

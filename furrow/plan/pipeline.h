@@ -14,14 +14,15 @@ namespace furrow::plan {
 
 // Layout, not recipe.  Counts only where pp is above 1.
 struct PipelineOptions {
-  std::string schedule = "1F1B";              // a row of plan/schedules.cc
-  int32_t stages_per_rank = 0;                // 0: what the schedule's row says
+  std::string schedule = "1F1B";  // a row of plan/schedules.cc
+  std::string csv = {};           // of schedule_csv.h: takes the place of that row where it is not empty
+  int32_t stages_per_rank = 0;    // 0: what the schedule's row says
   std::vector<int64_t> units_per_stage = {};  // empty: by cost
   int32_t receives_ahead = 1;  // actions by which a receive is posted before the one that needs it
 };
 
 // The schedule of `turns` microbatches; of one rank and one stage where pp is 1.  Error{invalid_argument}:
-// unknown, outside its domain.
+// unknown, outside its domain; a CSV of another number of ranks or turns.
 Schedule schedule_of(const Layout& layout, const PipelineOptions& options, int32_t turns);
 
 // The forward actions alone, one turn after the other.

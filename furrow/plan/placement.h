@@ -63,6 +63,9 @@ struct Placement {
   bool holds(int32_t unit) const { return stages.empty() || pipeline_rank_of(unit) == pipeline_rank(); }
   GroupAxis parts_axis() const { return pipeline_ranks() > 1 ? GroupAxis::kParts : GroupAxis::kData; }
 
+  // Statistics are the same on every data rank of their stage: the first one writes them to a checkpoint.
+  bool writes_statistics() const { return replica() == 0 && shard() == 0; }
+
   Part params_part() const { return zero_stage == 3 ? Part::kShard : Part::kWhole; }
   Part step_part() const {
     return shards() > 1 ? Part::kShard : Part::kWhole;

@@ -37,6 +37,8 @@ constexpr auto kRows = std::to_array<Row>({
     {Op::kSnapshot, Work::kFlat},
     {Op::kSend, Work::kCommunication},
     {Op::kRecv, Work::kCommunication},
+    {Op::kGatherStats, Work::kCommunication},
+    {Op::kFoldStats, Work::kNothing},
 });
 
 bool is_flat(ValueKind kind) { return is_persistent(kind) || kind == ValueKind::kSnapshot; }
@@ -138,6 +140,15 @@ Moved ProgramCosts::moved(const Instruction& instruction) const {
     case Op::kSend:
     case Op::kRecv:
       moved = transfer(instruction);
+      break;
+    case Op::kGatherStats:
+      moved.members = group_ranks(program_.placement, instruction.axis);
+      moved.call.movement = Movement::kAllGather;
+      for (const Value& value : instruction.writes) moved.self_bytes += bytes_of(value);
+      moved.call.bytes = moved.self_bytes;
+      for (const Value& value : instruction.reads) moved.call.bytes += bytes_of(value);
+      moved.mean_bytes = static_cast<double>(moved.self_bytes);
+      moved.waits_to_land = true;
       break;
     default:
       moved = gather(instruction);

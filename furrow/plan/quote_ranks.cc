@@ -98,6 +98,7 @@ class RanksQuote {
   }
 
   Received received(const Instruction& instruction) const {
+    if (instruction.op == Op::kGatherStats) return of_statistics(instruction);
     if (instruction.op == Op::kReduceScalar) return of_sums(group_ranks(place_, instruction.axis).size());
     if (instruction.op == Op::kReduceGrads) return of_exchange(instruction);
     if (instruction.op == Op::kRecv) {
@@ -123,6 +124,20 @@ class RanksQuote {
     const auto n = static_cast<int64_t>(members);
     const int64_t others = (n - 1) * kSumsBytes;
     return {others, n * others, n * others};
+  }
+
+  // A member receives what it does not bring itself.
+  Received of_statistics(const Instruction& instruction) const {
+    const auto bytes_of = [&](const std::vector<Value>& values) {
+      int64_t bytes = 0;
+      for (const Value& value : values)
+        bytes += model_.flat.units[value.unit].statistic_elements * kFloatBytes;
+      return bytes;
+    };
+    const int64_t self = bytes_of(instruction.writes);
+    const int64_t whole = self + bytes_of(instruction.reads);
+    const auto members = static_cast<int64_t>(group_ranks(place_, instruction.axis).size());
+    return {self, (members - 1) * whole, (members - 1) * whole};
   }
 
   // A member receives its slice of every node of every other member.
@@ -165,6 +180,8 @@ MemoryFormula formula_of(const Placement& place, double params, double whole, in
 }  // namespace
 
 std::string deterministic_line(const Placement& placement, int32_t k) {
+  if (placement.data_ranks() == 1 && placement.pipeline_ranks() > 1)
+    return "on: every stage adds along the canonical tree: the bits of one rank";
   if (placement.data_ranks() == 1)
     return "one rank, canonical tree: the bits that every aligned layout gives";
   const bool aligned = is_aligned(placement, k);

@@ -27,6 +27,8 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
     {MemoryKind::kOptimizer, true},     // state
     {MemoryKind::kGathered, true},      // gathered
     {MemoryKind::kCheckpoint, false},   // snapshot
+    {MemoryKind::kOther, false},        // bn_stats
+    {MemoryKind::kOther, true},         // stats
 }};
 
 constexpr int64_t kIdBytes = 8;
@@ -81,6 +83,9 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
       return value_slice(context, value).size() * kFloatBytes * context.optimizer_state_copies;
     case ValueKind::kSnapshot:
       return value_slice(context, value).size() * kFloatBytes * (1 + context.optimizer_state_copies);
+    case ValueKind::kBnStats:
+    case ValueKind::kStats:
+      return context.flat.units[value.unit].statistic_elements * kFloatBytes;
     case ValueKind::kLoss:
       return kLossBytes;
     case ValueKind::kSums:

@@ -32,7 +32,9 @@ void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>*
   for (int32_t u = 0; u <= facts.last_unit(); ++u) {
     if (!keeps_params(facts.model, place, u)) continue;
     due->push_back({params_value(u, version, place.params_part()), facts.holds(u) ? op : Op::kRecv});
-    if (facts.with_state && facts.holds(u)) due->push_back({state_value(u, version, place.step_part()), op});
+    if (!facts.holds(u)) continue;
+    if (facts.with_state) due->push_back({state_value(u, version, place.step_part()), op});
+    if (facts.model.units[u].has_statistics) due->push_back({stats_value(u, version), Op::kFoldStats});
   }
 }
 

@@ -46,12 +46,13 @@ class OperandRule {
       fail(info.has_unit ? fmt::format("the model has no unit {}", u_) : "this operation has no unit");
     }
     if (!info.has_peer) check_microbatch(info);
-    const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated;
+    const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated ||
+                         instruction_.op == Op::kFoldStats;
     const bool transfers_params = info.has_peer && carries(ValueKind::kParams);
     if ((instruction_.predicate == Predicate::kFinite) != (commits || transfers_params)) {
       fail(commits || transfers_params
                ? fmt::format("a {} must run 'if finite'", info.name)
-               : "only step, gather_updated and transfers of parameters run 'if finite'");
+               : "only step, gather_updated, fold_stats and transfers of parameters run 'if finite'");
     }
     check_axis(info);
     check_unit(info);
@@ -95,6 +96,7 @@ class OperandRule {
     if (instruction_.op == Op::kGatherParams || instruction_.op == Op::kGatherUpdated)
       good = is_any_of({kShard});
     if (instruction_.op == Op::kReduceScalar) good = is_any_of({place().parts_axis()});
+    if (instruction_.op == Op::kGatherStats) good = is_any_of({kData});
     if (info.has_peer) good = is_any_of({kPipeline});
     const auto name = kGroupAxisNames[static_cast<size_t>(instruction_.axis)];
     if (!good) fail(fmt::format("it does not run over '{}'", name));
@@ -155,7 +157,7 @@ class OperandRule {
       case Op::kLoad:
         return {{}, {batch_value(m_)}, {}};
       case Op::kForward:
-        return {input_and_weights(), {act_value(u_, m_)}, {saved_value(u_, m_)}};
+        return forward();
       case Op::kRecompute:
         return {input_and_weights(), {saved_value(u_, m_)}, {}};
       case Op::kLoss:
@@ -180,6 +182,10 @@ class OperandRule {
         return {{sums_value(0)}, {sums_value(1)}, {}};
       case Op::kClip:
         return {{sums_value(facts_.last_sums())}, {scale_value()}, {}};
+      case Op::kGatherStats:
+        return gather_stats();
+      case Op::kFoldStats:
+        return fold_stats();
       case Op::kGatherUpdated:
         return gather_updated();
       case Op::kStep:
@@ -190,6 +196,42 @@ class OperandRule {
       default:
         return snapshot();
     }
+  }
+
+  Operands forward() const {
+    Operands operands{input_and_weights(), {act_value(u_, m_)}, {saved_value(u_, m_)}};
+    if (!unit().has_statistics) return operands;
+    if (facts_.program.name == "train") {
+      operands.writes.push_back(bn_stats_value(u_, m_));
+    } else {
+      operands.reads.push_back(stats_value(u_, 0));
+    }
+    return operands;
+  }
+
+  // The order counts: it is that in which they travel.
+  Operands gather_stats() const {
+    Operands operands;
+    for (int32_t m = 0; m < facts_.microbatches(); ++m) {
+      Values& side = takes(place(), facts_.microbatches(), m) ? operands.reads : operands.writes;
+      for (int32_t u = 0; u <= facts_.last_unit(); ++u) {
+        if (facts_.model.units[u].has_statistics && facts_.holds(u)) side.push_back(bn_stats_value(u, m));
+      }
+    }
+    if (instruction_.reads != operands.reads) fail(fmt::format("it must read {}", names(operands.reads)));
+    if (instruction_.writes != operands.writes) fail(fmt::format("it must write {}", names(operands.writes)));
+    return operands;
+  }
+
+  // An average of what comes later counts more, so here too the order counts.
+  Operands fold_stats() const {
+    if (!unit().has_statistics) fail("the unit has no statistics");
+    Operands operands{{stats_value(u_, 0)}, {stats_value(u_, 1)}, {}};
+    for (int32_t m = 0; m < facts_.microbatches(); ++m) operands.reads.push_back(bn_stats_value(u_, m));
+    operands.reads.push_back(scale_value());
+    if (instruction_.reads != operands.reads)
+      fail("it must read the statistics, what every microbatch says in microbatch order, and the verdict");
+    return operands;
   }
 
   Operands backward_input() const {
@@ -323,6 +365,7 @@ class OperandRule {
     Operands operands{
         {params_value(u_, 0, place().params_part())}, {snapshot_value(u_, place().own_part())}, {}};
     if (facts_.with_state) operands.reads.push_back(state_value(u_, 0, place().step_part()));
+    if (unit().has_statistics && place().writes_statistics()) operands.reads.push_back(stats_value(u_, 0));
     return operands;
   }
 

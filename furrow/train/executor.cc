@@ -41,6 +41,11 @@ observe::TraceEvent trace_event(const ExecutorState& state, const BoundInstructi
   return event;
 }
 
+bool computes(plan::Op op) {
+  return op == plan::Op::kForward || op == plan::Op::kRecompute || op == plan::Op::kBackwardInput ||
+         op == plan::Op::kBackwardWeight;
+}
+
 }  // namespace
 
 struct Executor::Impl {
@@ -86,14 +91,24 @@ struct Executor::Impl {
     }
   }
 
+  void count_compute(int64_t start_ns) {
+    ComputeTimes& times = state.outputs.compute;
+    if (times.begin_ns == 0) times.begin_ns = start_ns;
+    times.end_ns = rank.clock->monotonic_ns();
+    times.computing_ns += times.end_ns - start_ns;
+  }
+
   void execute(const BoundInstruction& step) {
     const int64_t start_ns = rank.clock->monotonic_ns(), waited_ns = state.outputs.comm.exposed_ns;
+    int64_t handled_ns = 0;
     within(step, [&] {
       state.settle(step);
+      if (computes(step.instruction->op)) handled_ns = rank.clock->monotonic_ns();
       for (const auto& [unit, operand] : step.gathered) {
         if (!state.model.is_whole(unit)) state.model.point_at(unit, state.flat(operand).data());
       }
       step.handler(state, step);
+      if (computes(step.instruction->op)) count_compute(handled_ns);
     });
     for (const int slot : step.drops) {
       state.release(slot);

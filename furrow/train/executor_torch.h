@@ -64,6 +64,7 @@ struct RunOutputs {
   int64_t ready = 0;                 // ranks that voted so
   std::vector<UnitState> snapshots;  // save programs, by unit
   CommTimes comm;
+  ComputeTimes compute;
 };
 
 class Executor {

@@ -41,12 +41,8 @@ TrainRequest with_global_batch(TrainRequest request, const plan::Layout& layout)
   return request;
 }
 
-// Refused before ranks form groups, which such a layout might leave empty.
-plan::Layout layout_of(const TrainRequest& request) {
-  const int world = request.communicator == nullptr ? 1 : request.communicator->size();
-  const plan::Layout layout = plan::layout_from(request.config.parallelism, world);
-  plan::require_compilable(layout);
-  return layout;
+int world_of(const TrainRequest& request) {
+  return request.communicator == nullptr ? 1 : request.communicator->size();
 }
 
 }  // namespace
@@ -74,11 +70,12 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   return bench;
 }
 
+// The layout is refused before ranks form groups, which it might leave empty.
 Run::Run(const TrainRequest& request)
-    : request_(with_global_batch(request, layout_of(request))),
-      layout_(layout_of(request)),
-      ranks_(plan::rank_options_from(request.config.parallelism, request.config.debug,
-                                     request.communicator == nullptr ? 0 : request.communicator->rank())),
+    : layout_(plan::compilable_layout(request.config.parallelism, world_of(request))),
+      request_(with_global_batch(request, layout_)),
+      ranks_(
+          rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),
       rule_(request.config.optimizer, request.config.lr_scheduler) {
   join(request.communicator, layout_, &bench_.rank);
@@ -145,7 +142,7 @@ void Run::compile() {
   checkpointer_ = std::make_unique<Checkpointer>(
       config,
       CheckpointPlace{std::filesystem::path(run_folder_) / config.checkpoint.folder,
-                      own_extents(flat, program.placement)},
+                      own_extents(flat, program.placement), program.placement.writes_statistics()},
       bench_.rank);
 }
 
@@ -256,7 +253,7 @@ void Run::one_step() {
     ledger_.begin_steps(bench_.rank);  // neither its time nor its bytes count
   } else {
     times_.add(duration_ns);
-    ledger_.add_step(outputs.comm, duration_ns, global_batch_);
+    ledger_.add_step(outputs.comm, outputs.compute, duration_ns, global_batch_);
   }
   if (!bench_.rank.alone() && outputs.ready == layout_.world()) checkpointer_->advance();
   const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);

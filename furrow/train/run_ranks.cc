@@ -64,40 +64,38 @@ void Run::open_folder() {
   if (first()) sinks_.emplace(&*folder_, request_.sinks);
 }
 
-// Unit by unit, from the ranks of the first replica that have it to rank 0.
-std::vector<UnitState> Run::whole_parameters() const {
+// From the ranks of the first replica that have the unit, stages and shards, to rank 0.
+UnitState Run::whole_unit(int unit) const {
   const plan::Placement& placement = trainer_->program().placement;
-  const auto live = model_->units();
-  if (placement.params_part() == plan::Part::kWhole && placement.pipeline_ranks() == 1)
-    return {live.begin(), live.end()};
-  std::vector<UnitState> whole(live.size());
-  for (size_t u = 0; u < live.size(); ++u) {
-    const int64_t elements = model_->flat().units[u].elements;
-    if (elements == 0) continue;
-    if (first()) whole[u].params = tensor::flat_buffer(elements, MemoryKind::kCheckpoint);
-    for (const int rank : plan::ranks_with(placement, static_cast<int32_t>(u))) bring(u, rank, &whole[u]);
+  const plan::UnitLayout& layout = model_->flat().units[static_cast<size_t>(unit)];
+  const std::vector<int> ranks = plan::ranks_with(placement, unit);
+  UnitState whole{model_->unit(unit).params, {}, model_->unit(unit).statistics};
+  if (ranks == std::vector<int>{0} || layout.elements == 0) return whole;
+  if (first()) whole.params = tensor::flat_buffer(layout.elements, MemoryKind::kCheckpoint);
+  for (const int rank : ranks) {
+    const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank), {unit, 0},
+                                               placement.params_part());
+    if (slice.size() == 0) continue;
+    bring(unit, rank, model_->unit(unit).params,
+          first() ? whole.params.narrow(0, slice.begin, slice.size()) : at::Tensor());
   }
+  if (layout.statistic_elements == 0 || ranks[0] == 0) return whole;
+  if (first()) whole.statistics = tensor::flat_buffer(layout.statistic_elements, MemoryKind::kCheckpoint);
+  bring(unit, ranks[0], model_->unit(unit).statistics, whole.statistics);
   return whole;
 }
 
-// What `rank` has of the unit, to rank 0.
-void Run::bring(size_t unit, int rank, UnitState* whole) const {
-  const plan::Placement& placement = trainer_->program().placement;
-  const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank),
-                                             {static_cast<int>(unit), 0}, placement.params_part());
-  if (slice.size() == 0 || (rank != bench_.rank.rank && !first())) return;
-  const std::string label = "export " + bench_.spec.units[unit].name;
+// `own` of `rank`, to `place` on rank 0.
+void Run::bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const {
+  if (rank != bench_.rank.rank && !first()) return;
+  const std::string label = "export " + bench_.spec.units[static_cast<size_t>(unit)].name;
   const auto floats = [](const at::Tensor& t) {
     return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
   };
   comm::Group world = bench_.rank.world();
-  if (!first()) return world.send<float>(floats(model_->units()[unit].params), 0, label);
-  const at::Tensor part = whole->params.narrow(0, slice.begin, slice.size());
-  if (rank == 0) {
-    part.copy_(model_->units()[unit].params);
-  } else {
-    world.recv<float>(floats(part), rank, label);
-  }
+  if (!first()) return world.send<float>(floats(own), 0, label);
+  if (rank != 0) return world.recv<float>(floats(place), rank, label);
+  at::Tensor(place).copy_(own);
 }
 
 void Run::audit() {
@@ -105,6 +103,8 @@ void Run::audit() {
   const plan::Program& program = trainer_->program();
   observe::RankAudit audit = ledger_.audit(bench_.rank);
   audit.layout = layout_text(layout_);
+  measured_.bubble = audit.bubble.value_or(0);
+  if (layout_.degree(plan::Axis::kPipeline) == 1) audit.bubble.reset();
   audit.deterministic =
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()));
   audit_ = std::move(audit);

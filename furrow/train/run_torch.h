@@ -11,6 +11,7 @@
 #include "furrow/observe/step_times.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/verify.h"
+#include "furrow/storage/artefact.h"
 #include "furrow/train/checkpointer_torch.h"
 #include "furrow/train/evaluator_torch.h"
 #include "furrow/train/executor_torch.h"
@@ -61,8 +62,9 @@ class Run {
   void finish();
   void test();
   void export_model();
-  std::vector<UnitState> whole_parameters() const;  // on rank 0; every rank calls it
-  void bring(size_t unit, int rank, UnitState* whole) const;
+  storage::Artefact description() const;
+  UnitState whole_unit(int unit) const;  // on rank 0, what is here elsewhere; every rank calls it
+  void bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const;
   void emit(const observe::StepRecord& record);
   void audit();
   void measure();  // what the steps took; every rank calls it
@@ -71,8 +73,8 @@ class Run {
   std::string memory_line(const plan::Program& program) const;
   observe::Summary summary() const;
 
-  TrainRequest request_;
   plan::Layout layout_;
+  TrainRequest request_;
   plan::RankOptions ranks_;
   Workbench bench_;
   OptimizerRule rule_;

@@ -28,9 +28,11 @@ std::vector<std::string> RankRuns::start(const std::string& run, int ranks,
   return command;
 }
 
-std::vector<std::string> RankRuns::resume(const std::string& run, int ranks) const {
+std::vector<std::string> RankRuns::resume(const std::string& run, int ranks,
+                                          const std::vector<std::string>& more) const {
   std::vector<std::string> command = {environment("FURROW_BIN"), "train", run, "--resume"};
   if (ranks > 0) command.insert(command.end(), {"--nproc", std::to_string(ranks)});
+  command.insert(command.end(), more.begin(), more.end());
   return command;
 }
 

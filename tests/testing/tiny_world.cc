@@ -97,6 +97,7 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
     const std::string where = fmt::format("rank {}, unit {}: ", rank.rank, u);
     if (!whole.params[u].defined()) continue;
     if (!same(unit.params, whole.params[u], rank.model.params_extents()[u])) return where + "parameters";
+    if (!same_bits({unit.statistics}, {whole.statistics[u]})) return where + "statistics";
     for (size_t s = 0; s < rank.model.state_names().size(); ++s) {
       const at::Tensor part = s < unit.states.size() ? unit.states[s] : at::Tensor();
       if (!same(part, whole.states[next_state++], rank.model.states_extents()[u])) return where + "state";
