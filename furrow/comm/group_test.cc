@@ -248,12 +248,9 @@ TEST_P(OnMemory, WorkAfterAnAbortThrowsTheReason) {
 
 TEST_P(OnMemory, AnAbortFromOutsideAnyOperationNamesItsRank) {
   run(2, [](Communicator& communicator) {
-    communicator.world().barrier();
     if (communicator.rank() == 0)
       return communicator.abort(Error(ErrorCode::kDataLoss, "the shard is damaged"));
-    const std::string text = error_of([&] {
-      for (int i = 0; i < 1000; ++i) communicator.world().barrier();
-    });
+    const std::string text = error_of([&] { communicator.world().barrier(); });
     EXPECT_THAT(text, HasSubstr("rank 0 (host "));
     EXPECT_THAT(text, HasSubstr("the shard is damaged"));
   });
