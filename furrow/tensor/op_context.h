@@ -15,7 +15,10 @@ struct OpContext {
   uint64_t seed = 0;
   int64_t step = 0;
   std::span<const int64_t> sample_ids;  // global sample index of each row of the microbatch
-  GradientSink* sink = nullptr;         // where parameter gradients go; null: forward only
+  // Where several documents share a row: each token's position in its document, [batch, time], 0 at its
+  // start. Empty: a row is one.
+  std::span<const int64_t> positions = {};
+  GradientSink* sink = nullptr;  // where parameter gradients go; null: forward only
 };
 
 }  // namespace furrow::tensor
