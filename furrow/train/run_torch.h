@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,7 @@ class Run {
   void finish();
   void test();
   void export_model();
+  void draw(std::span<const UnitState> whole);      // pictures of the exported model; on rank 0
   std::vector<UnitState> whole_parameters() const;  // on rank 0; every rank calls it
   void emit(const observe::StepRecord& record);
   void audit();
