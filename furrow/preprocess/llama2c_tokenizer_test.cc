@@ -108,6 +108,8 @@ TEST(Llama2c, MergesTheHighestScoreFirst) {
   EXPECT_THAT(encode(tokenizer, "c"), ElementsAre(1, 259, 3 + 'c'));
   EXPECT_THAT(encode(tokenizer, ""), ElementsAre(1));
   EXPECT_EQ(tokenizer.vocabulary_size(), 265);
+  const Llama2cTokenizer doubled(file_of(with_bytes({{" ", -9}, {"a", -9}, {"aa", -1}})));
+  EXPECT_THAT(encode(doubled, "aaa"), ElementsAre(1, 259, 261, 260));  // the leftmost of equals
 }
 
 TEST(Llama2c, EqualsThePlainLoop) {
