@@ -1,10 +1,11 @@
-"""./dev bench streaming: a pack larger than its memory budget beside the same pack in memory.
+"""./dev bench streaming: a pack larger than its memory budget beside one that lies in memory.
 
-Makes a pack of `--gigabytes` (4) in a temporary folder, which is deleted at the end, and trains one network on it by
-turns `--repeats` times: "small", a pack of 64 MB, whose peak is about the memory of the network alone; "mapped", the whole
-pack mapped, in the page cache after the first run; "streamed", with `[data] memory_budget`. Prints medians with their
-spread, the peak of resident memory above that of "small", and the verdicts: streamed at 95 % of the speed of mapped,
-within the budget. JSON to `--out`.
+Makes a pack of `--gigabytes` (4) in a temporary folder, which is deleted at the end, and trains one network by turns
+`--repeats` times: "memory", on a pack of 8 MB, all of it in memory after the first steps, whose peak is about the
+network's own; "mapped", on the whole pack, mapped, in the page cache; "streamed", with `[data] memory_budget`. Blocks of
+64 KB are compared with their checksums at their first use, so that a short run on the large pack is mostly first uses.
+Prints medians with their spread, the peak of resident memory above that of "memory", and the verdicts: streamed at 95 % of
+the speed of memory, within the budget. JSON to `--out`.
 """
 import argparse
 import json
@@ -78,18 +79,18 @@ def train(config, folder, pack, steps, extra=()):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4, help="size of the pack")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", default=os.path.join(ROOT, "build/bench/streaming.json"))
     options = parser.parse_args()
     record = EDGE * EDGE + 4
-    ways = {"small": ("small", ()), "mapped": ("large", ()), "streamed": ("large", ("--data.memory_budget", BUDGET))}
+    ways = {"memory": ("small", ()), "mapped": ("large", ()), "streamed": ("large", ("--data.memory_budget", BUDGET))}
     runs = {way: [] for way in ways}
     with tempfile.TemporaryDirectory(prefix="furrow-bench-streaming-") as name:
         folder = pathlib.Path(name)
         config = folder / "config.toml"
         config.write_text(CONFIG.format(batch=BATCH))
-        make_pack(folder, "small", (64 << 20) // record)
+        make_pack(folder, "small", (8 << 20) // record)
         make_pack(folder, "large", int(options.gigabytes * (1 << 30)) // record)
         for repeat in range(options.repeats):
             for way, (pack, extra) in ways.items():
@@ -97,17 +98,17 @@ def main():
                 print(f"{repeat + 1}/{options.repeats} {way}: {runs[way][-1]['samples_per_second']:.0f} samples/s, "
                       f"{runs[way][-1]['peak_rss_bytes'] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
     figures = {way: {key: statistics.median(r[key] for r in of) for key in of[0]} for way, of in runs.items()}
-    own = figures["small"]["peak_rss_bytes"]
-    ratio = figures["streamed"]["samples_per_second"] / figures["mapped"]["samples_per_second"]
+    own = figures["memory"]["peak_rss_bytes"]
+    ratio = figures["streamed"]["samples_per_second"] / figures["memory"]["samples_per_second"]
     above = figures["streamed"]["peak_rss_bytes"] - own
     for way, figure in figures.items():
         spread = [r["samples_per_second"] for r in runs[way]]
         print(f"{way:<10}{figure['samples_per_second']:>9.0f} samples/s [{min(spread):.0f}, {max(spread):.0f}]"
               f"{figure['peak_rss_bytes'] / 2**20:>8.0f} MiB resident")
-    print(f"streamed / mapped {ratio:.3f} (at least 0.95), {above / 2**20:.0f} MiB above the small pack's run (budget {BUDGET})")
+    print(f"streamed / memory {ratio:.3f} (at least 0.95), {above / 2**20:.0f} MiB above memory (budget {BUDGET})")
     result = {"machine": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
               "gigabytes": options.gigabytes, "batch": BATCH, "steps": options.steps, "runs": runs, "figures": figures,
-              "streamed_over_mapped": ratio, "bytes_above_small": above}
+              "streamed_over_memory": ratio, "bytes_above_memory": above}
     os.makedirs(os.path.dirname(os.path.abspath(options.out)), exist_ok=True)
     with open(options.out, "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)

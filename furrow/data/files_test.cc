@@ -18,9 +18,9 @@ namespace {
 
 using testing::bytes_of;
 using testing::ByteVector;
+using testing::error_of;
 using testing::gzip_bytes;
 using ::testing::HasSubstr;
-using testing::error_of;
 using testing::TempFolder;
 
 std::span<const std::byte> view(const ByteVector& bytes) { return std::as_bytes(std::span(bytes)); }
