@@ -139,6 +139,22 @@ TEST_P(Independent, ManyLanesBesideCollectives) {
   });
 }
 
+// Messages that are read out of their order free their slots all the same, however many there are.
+TEST_P(Independent, LateMessagesBlockNoOthers) {
+  run(2, [](Communicator& communicator) {
+    Group late = lane(communicator, 0, 1), soon = lane(communicator, 0, 1);
+    std::vector<float> first(500, 1), second(500, 2);
+    for (int i = 0; i < 200; ++i) {
+      const auto kind = communicator.rank() == 0 ? CollectiveKind::kSend : CollectiveKind::kRecv;
+      Work later;
+      if (communicator.rank() == 0) later = late.start(message(kind, first));
+      soon.start(message(kind, second)).wait();
+      if (communicator.rank() == 1) later = late.start(message(kind, first));
+      later.wait();
+    }
+  });
+}
+
 TEST_P(Independent, TheLedgerOfCollectivesLeavesThemOut) {
   run(2, [](Communicator& communicator) {
     constexpr size_t kSize = 100'000;

@@ -231,12 +231,15 @@ void SharedTransport::finish(int peer, uint64_t message) {
   if (awaited) slot.state.store(2 * message + 2);
   receiver.taken |= bit(message);
   receiver.done |= bit(message);
+  const uint64_t before = receiver.low;
   while ((receiver.done & bit(receiver.low)) != 0) {
     receiver.taken &= ~bit(receiver.low);
     receiver.done &= ~bit(receiver.low);
     ++receiver.low;
   }
-  const bool worth_telling = receiver.low % kTellEvery == 0;  // the line goes to and fro between two cores
+  // Now and then, as the line goes to and fro between two cores.  A message that was read late moves `low` by
+  // more than one.
+  const bool worth_telling = receiver.low / kTellEvery != before / kTellEvery;
   if (worth_telling) lane.consumed.store(receiver.low);
   if (awaited || worth_telling) ring(control(peer));
 }

@@ -26,8 +26,8 @@ struct RankAudit {
   std::string deterministic;  // "on: ..." or "off: ...", with the rule that decided
   int64_t steps = 0;          // that the figures below are of
   std::vector<CollectiveAudit> bytes;
-  // Of a pipeline: 1 - computing time / (ranks x makespan), from the first forward to the last weight gradient
-  // of a step; mean over steps.
+  // Of a pipeline: 1 - computing time / (ranks x makespan), from the first forward to the last weight
+  // gradient of a step; mean over steps.
   std::optional<double> bubble;
   double exposed_communication = 0;  // share of the steps' time in which a rank only waited, mean over ranks
   double comm_to_compute = 0;        // time of communication, hidden or not, over the rest of the steps' time

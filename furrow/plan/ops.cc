@@ -40,8 +40,10 @@ constexpr std::array<OpInfo, 22> kOps = {{
     {Op::kStep, "step", true, false, false, false, set_of(kParams, kState, kGradient, kTotal, kScale),
      set_of(kParams, kState)},
     {Op::kGatherUpdated, "gather_updated", true, false, true, false, set_of(kParams), set_of(kParams)},
-    {Op::kFoldStats, "fold_stats", true, false, false, false, set_of(kStats, kBnStats, kScale), set_of(kStats)},
-    {Op::kSnapshot, "snapshot", true, false, false, false, set_of(kParams, kState, kStats), set_of(kSnapshot)},
+    {Op::kFoldStats, "fold_stats", true, false, false, false, set_of(kStats, kBnStats, kScale),
+     set_of(kStats)},
+    {Op::kSnapshot, "snapshot", true, false, false, false, set_of(kParams, kState, kStats),
+     set_of(kSnapshot)},
     {Op::kSend, "send", true, false, true, true, set_of(kAct, kGrad, kGradient, kParams), set_of()},
     {Op::kRecv, "recv", true, false, true, true, set_of(kParams), set_of(kAct, kGrad, kGradient, kParams)},
 }};

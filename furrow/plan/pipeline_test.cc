@@ -81,8 +81,9 @@ TEST(Stages, ByCostSpreadWhatIsLeft) {
 
 TEST(Stages, ByHandAddUp) {
   EXPECT_EQ(stages_by_hand(chain(5), 3, {1, 3, 1}), (std::vector<Range>{{0, 1}, {1, 4}, {4, 5}}));
-  EXPECT_THAT(error_of([] { stages_by_hand(chain(5), 3, {1, 3, 2}); }),
-              HasSubstr("stages of 1 + 3 + 2 units: 3 stages, each of one unit or more, must add up to the 5"));
+  EXPECT_THAT(
+      error_of([] { stages_by_hand(chain(5), 3, {1, 3, 2}); }),
+      HasSubstr("stages of 1 + 3 + 2 units: 3 stages, each of one unit or more, must add up to the 5"));
   EXPECT_THAT(error_of([] { stages_by_hand(chain(5), 2, {5, 0}); }), HasSubstr("stages of 5 + 0 units"));
   EXPECT_THAT(error_of([] { stages_by_hand(chain(5), 2, {2, 2, 1}); }), HasSubstr("2 stages"));
   EXPECT_THAT(error_of([] { stages_by_cost(chain(3), 4); }), HasSubstr("4 stages for the 3 units of chain"));

@@ -317,7 +317,7 @@ TEST_F(RankSession, GoesFromLayoutToLayoutThroughCheckpoints) {
           EXPECT_EQ(summary.steps, summaries[0].steps);
         }
       }
-      stop = summaries[0].steps + 3;
+      stop = summaries[0].steps + 2;
       if (last) expect_same_figures(summaries[0], alone);
     }
     EXPECT_EQ(weights(name), weights("alone_" + mode));

@@ -80,8 +80,8 @@ double StepLedger::bubble(const RankContext& rank) const {
   std::vector<int64_t> all(ranks * own.size());
   world.all_gather<int64_t>(own, all, {}, "bubble");
   const auto& infos = rank.communicator->roster().ranks;
-  const bool one_clock = std::ranges::all_of(
-      infos, [&](const comm::RankInfo& info) { return info.host == infos.front().host; });
+  const bool one_clock =
+      std::ranges::all_of(infos, [&](const comm::RankInfo& info) { return info.host == infos.front().host; });
   double sum = 0;
   for (size_t step = 0; step < compute_.size(); ++step) {
     int64_t begin = INT64_MAX, end = 0, longest = 1, computing = 0;
