@@ -160,6 +160,8 @@ TOML
   fails 2 "--print is about one layout"
   run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --scale 8..1
   fails 2 "FIRST..LAST"
+  run --separate-stderr "$furrow" plan "$config" --cluster local --nproc 2 --scale 1..8
+  fails 2 "names no network between hosts"
   run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --deadline soon
   fails 2 "with its unit"
   run --separate-stderr "$furrow" plan "$config" --cluster local --objective cost
@@ -191,6 +193,8 @@ TOML
   for rank in 0 1; do
     "$furrow" plan "$config" "${pipeline[@]}" --rank $rank --print program >rank$rank.txt
     grep -q "^placement pp2 .* rank $rank .* stages 0-1@0 1-2@1" rank$rank.txt
+  done
+  for rank in 0 1; do
     [ "$(grep -c ' send ' rank$rank.txt)" = "$(grep -c ' recv ' rank$((1 - rank)).txt)" ]
   done
   run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.pipeline_parallel_degree 3
