@@ -184,6 +184,7 @@ TOML
   [[ $stderr == *"planned without the data"* ]]
   run --separate-stderr "$furrow" plan gpt.toml --model.vocab_size 0
   fails 3 "nowhere"
+}
 
 @test "the stages of a pipeline are planned rank by rank" {
   local pipeline=(--nproc 2 --parallelism.pipeline_parallel_degree 2 --training.global_batch_size 60)
