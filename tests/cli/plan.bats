@@ -191,6 +191,8 @@ TOML
   for rank in 0 1; do
     "$furrow" plan "$config" "${pipeline[@]}" --rank $rank --print program >rank$rank.txt
     grep -q "^placement pp2 .* rank $rank .* stages 0-1@0 1-2@1" rank$rank.txt
+  done
+  for rank in 0 1; do
     [ "$(grep -c ' send ' rank$rank.txt)" = "$(grep -c ' recv ' rank$((1 - rank)).txt)" ]
   done
   run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.pipeline_parallel_degree 3
