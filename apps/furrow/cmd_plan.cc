@@ -10,6 +10,7 @@
 #include "furrow/config/config.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/architectures.h"
+#include "furrow/models/precision.h"
 #include "furrow/observe/run_folder.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
@@ -56,7 +57,8 @@ Planned plan_of(const config::Config& config, const Place& place) {
   shape.input.shape.insert(shape.input.shape.begin(), -1);
   planned.classes = shape.classes;
   planned.steps = train::total_steps(config.training, info.train_samples, layout.data_ranks());
-  const plan::ModelSpec spec = models::describe(config.model, shape);
+  plan::ModelSpec spec = models::describe(config.model, shape);
+  models::compute_in(models::precision_of(config.training.mixed_precision_param), &spec);
   planned.program = plan::compile_train(spec, layout, train::train_options(config, spec, layout, place.rank));
   planned.quote = plan::quote(planned.program, spec);
   return planned;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "furrow/comm/conformance_reference.h"
-#include "furrow/comm/half.h"
+#include "furrow/base/half.h"
 
 namespace furrow::comm {
 namespace {

@@ -13,16 +13,16 @@ namespace furrow::models {
 namespace {
 
 constexpr std::array<Kind, 10> kKinds = {{
-    {"conv_relu_pool", &describe_conv_relu_pool},
-    {"linear", &describe_linear},
-    {"token_embedding", &describe_token_embedding},
-    {"transformer_block", &describe_transformer_block},
-    {"lm_head", &describe_lm_head},
-    {"embedding", &describe_embedding},
-    {"llama_block", &describe_llama_block},
-    {"llama_head", &describe_llama_head},
-    {"rnn", &describe_rnn},
-    {"lstm", &describe_lstm},
+    {"conv_relu_pool", &describe_conv_relu_pool, true},
+    {"linear", &describe_linear, true},
+    {"token_embedding", &describe_token_embedding, true},
+    {"transformer_block", &describe_transformer_block, true},
+    {"lm_head", &describe_lm_head, true},
+    {"embedding", &describe_embedding, true},
+    {"llama_block", &describe_llama_block, true},
+    {"llama_head", &describe_llama_head, true},
+    {"rnn", &describe_rnn, true},
+    {"lstm", &describe_lstm, true},
 }};
 
 }  // namespace

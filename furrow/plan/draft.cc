@@ -42,7 +42,7 @@ std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
   for (int32_t u = 0; u < units(); ++u) {
     if (!facts.units[u].owns) continue;
     values.push_back(params_value(u, version, placement().params_part()));
-    if (with_state && state_copies > 0) values.push_back(state_value(u, version, placement().step_part()));
+    if (with_state && has_state()) values.push_back(state_value(u, version, placement().step_part()));
   }
   return values;
 }

@@ -65,6 +65,10 @@ void read_ranges(const storage::CheckpointReader& reader, const std::vector<Name
     reader.read_range(prefix + range.name, range.shape, range.begin, tensor::to_array(range.elements));
 }
 
+ModelState::ReadRange reader_of(const storage::CheckpointReader& reader, const std::string& prefix = "") {
+  return [&reader, prefix](const NamedRange& range) { read_ranges(reader, {range}, prefix); };
+}
+
 void warn_other_machine(const storage::Manifest& manifest, int threads) {
   auto warn = [](const std::string& what, const std::string& then, const std::string& now) {
     if (then == now) return;
@@ -286,35 +290,43 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
   read_ranges(reader, model.parameter_ranges(model.units(), model.params_extents(), model.params_extents()));
+  model.round_params(model.units(), reader_of(reader));
   read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
     read_ranges(reader, model.parameter_ranges(restored.best, model.params_extents(), model.params_extents()),
                 kBestPrefix);
+    model.round_params(restored.best, reader_of(reader, kBestPrefix));
   }
   return restored;
 }
 
 namespace {
 
-void read_artefact_ranges(const std::string& path, const std::vector<NamedRange>& ranges) {
+// Masters, then what blocks read.
+void load_with(ModelState& model, const ModelState::ReadRange& read) {
+  for (const NamedRange& range :
+       model.parameter_ranges(model.units(), model.params_extents(), model.params_extents()))
+    read(range);
+  model.round_params(model.units(), read);
+}
+
+void load_artefact(const std::string& path, ModelState& model) {
   storage::read_artefact(path);
   const storage::SafetensorsFile file = storage::open_parameters(path);
-  for (const NamedRange& range : ranges) {
+  load_with(model, [&](const NamedRange& range) {
     const auto bytes = file.expect(range.name, DType::kF32, range.shape);
     std::memcpy(range.elements.data_ptr<float>(), bytes.data() + range.begin * sizeof(float),
                 static_cast<size_t>(range.elements.numel()) * sizeof(float));
-  }
+  });
 }
 
 }  // namespace
 
 void load_parameters(const std::string& path, ModelState& model) {
-  const std::vector<NamedRange> ranges =
-      model.parameter_ranges(model.units(), model.params_extents(), model.params_extents());
-  if (std::filesystem::exists(path + "/model.toml")) return read_artefact_ranges(path, ranges);
+  if (std::filesystem::exists(path + "/model.toml")) return load_artefact(path, model);
   if (std::filesystem::exists(path + "/manifest.json")) {
-    return read_ranges(storage::CheckpointReader::open(path), ranges);
+    return load_with(model, reader_of(storage::CheckpointReader::open(path)));
   }
   const auto reader = storage::newest_valid(path);
   if (!reader) {
@@ -324,7 +336,7 @@ void load_parameters(const std::string& path, ModelState& model) {
                     "checkpoints/ or one step of them",
                     path));
   }
-  read_ranges(*reader, ranges);
+  load_with(model, reader_of(*reader));
 }
 
 }  // namespace furrow::train

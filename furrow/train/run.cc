@@ -12,6 +12,7 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
+#include "furrow/models/precision.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
 #include "furrow/train/extensions_torch.h"
@@ -65,6 +66,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
+  models::compute_in(models::precision_of(config.training.mixed_precision_param), &bench.spec);
   bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
   bench.rank.threads =
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();

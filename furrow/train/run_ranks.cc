@@ -67,11 +67,17 @@ void Run::open_folder() {
 std::vector<UnitState> Run::whole_parameters() const {
   const plan::Placement& placement = trainer_->program().placement;
   const auto live = model_->units();
-  if (placement.params_part() == plan::Part::kWhole) return {live.begin(), live.end()};
-  std::vector<UnitState> whole(live.size());
+  // Masters are sharded where their optimizer is.
+  const auto is_whole = [&](size_t u) {
+    const bool masters = model_->flat().units[u].masters() > 0;
+    return (masters ? placement.step_part() : placement.params_part()) == plan::Part::kWhole;
+  };
+  std::vector<UnitState> whole(live.begin(), live.end());
   if (placement.replica() != 0) return whole;
+  if (placement.shards() == 1) return whole;
   comm::Group group = bench_.rank.group(plan::GroupAxis::kShard);
   for (size_t u = 0; u < live.size(); ++u) {
+    if (is_whole(u)) continue;
     const plan::FlatBuffer buffer{static_cast<int>(u), 0};
     const auto slices = plan::member_slices(model_->flat(), placement, buffer, plan::GroupAxis::kShard);
     const std::string label = "export " + bench_.spec.units[u].name;

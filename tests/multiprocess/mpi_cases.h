@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "furrow/comm/group.h"
-#include "furrow/comm/half.h"
+#include "furrow/base/half.h"
 
 namespace furrow::comm {
 
