@@ -82,8 +82,9 @@ struct Training {
     v("mixed_precision_param", &Training::mixed_precision_param,
       {.effect = kRecipe,
        .choices = "float32|bfloat16",
-       .doc = "Type that units compute in: of a copy of the parameters, of activations and of their gradients. "
-              "Statistics, softmax and losses are float32 inside, and so are the gradients of parameters. "});
+       .doc =
+           "Type that units compute in: of a copy of the parameters, of activations and of their gradients. "
+           "Statistics, softmax and losses are float32 inside, and so are the gradients of parameters. "});
     v("mixed_precision_reduce", &Training::mixed_precision_reduce,
       {.effect = kRecipe,
        .choices = "float32",

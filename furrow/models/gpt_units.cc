@@ -106,8 +106,10 @@ void describe_lm_head(plan::Unit& unit) {
   const double flops =
       2.0 * static_cast<double>(time) * static_cast<double>(vocab) * static_cast<double>(width);
   unit.flops = {flops, flops, flops};
-  unit.saved_bytes = time * (width * number_bytes(unit) + 2 * kFloatBytes);  // ln_f's output, mean and deviation
-  unit.deferred_bytes = time * (width + vocab) * number_bytes(unit);  // ln_f's output and the gradient of the logits
+  unit.saved_bytes =
+      time * (width * number_bytes(unit) + 2 * kFloatBytes);  // ln_f's output, mean and deviation
+  unit.deferred_bytes =
+      time * (width + vocab) * number_bytes(unit);  // ln_f's output and the gradient of the logits
 }
 
 }  // namespace furrow::models

@@ -81,8 +81,8 @@ void describe_llama_block(plan::Unit& unit) {
   unit.flops = {projections + attention, projections + 2.0 * attention, projections};
   // Per position: both norms 1, q 1, k and v, attention 1, the residual between 1, gate, up and their
   // product; the attention's log-sum-exp per head; the factor of two norms.
-  unit.saved_bytes = 
-      time * ((5 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit) + (s.heads + 2) * kFloatBytes);
+  unit.saved_bytes = time * ((5 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit) +
+                             (s.heads + 2) * kFloatBytes);
   // Inputs of the projections (3 widths, ffn) and the gradients behind them (3 widths, k and v, 2 ffn).
   unit.deferred_bytes = time * (6 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit);
 }

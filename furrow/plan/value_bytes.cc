@@ -70,7 +70,9 @@ int64_t element_bytes(const FlatLayout& flat, const Value& value) {
 }
 
 int64_t value_bytes(const ByteContext& context, const Value& value) {
-  const auto flat_bytes = [&] { return value_slice(context, value).size() * element_bytes(context.flat, value); };
+  const auto flat_bytes = [&] {
+    return value_slice(context, value).size() * element_bytes(context.flat, value);
+  };
   switch (value.kind) {
     case ValueKind::kBatch:
     case ValueKind::kAct:

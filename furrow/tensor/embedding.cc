@@ -8,6 +8,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
@@ -25,18 +26,34 @@ void check_ids(const at::Tensor& ids, int64_t vocabulary) {
   }
 }
 
-void defer_tables(const at::Tensor& ids, const Param& tokens, const Param& positions, const at::Tensor& dy,
-                  int threads, GradientSink* sink) {
+void defer_tables(const at::Tensor& ids, const Param& tokens, const Param& positions,
+                  const at::Tensor& gradient, int threads, GradientSink* sink) {
   const int64_t count = ids.numel(), time = ids.size(1), width = tokens.leaf.size(1);
   sink->defer(tokens.index, [=, vocabulary = tokens.leaf.size(0)](float* out) {
+    const at::Tensor dy = widened(gradient, threads);
     kernels::embedding_backward(
         {count, width, vocabulary, ids.const_data_ptr<int64_t>(), dy.const_data_ptr<float>(), out}, threads);
   });
   if (!positions.defined()) return;
   sink->defer(positions.index, [=, size = positions.leaf.numel()](float* out) {
+    const at::Tensor dy = widened(gradient, threads);
     kernels::position_backward(count, time, width, dy.const_data_ptr<float>(), out, threads);
     std::fill(out + time * width, out + size, 0.0f);  // positions beyond this context
   });
+}
+
+template <class T>
+void look_up(const at::Tensor& ids, const Param& tokens, const Param& positions, const at::Tensor& y,
+             int threads) {
+  kernels::EmbeddingForward<T> args;
+  args.count = ids.numel();
+  args.columns = tokens.leaf.size(1);
+  args.ids = ids.const_data_ptr<int64_t>();
+  args.table = static_cast<const T*>(tokens.leaf.const_data_ptr());
+  args.positions = positions.defined() ? static_cast<const T*>(positions.leaf.const_data_ptr()) : nullptr;
+  args.period = ids.size(1);
+  args.out = static_cast<T*>(y.data_ptr());
+  kernels::embedding_forward(args, threads);
 }
 
 }  // namespace
@@ -49,15 +66,16 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
   check_ids(dense, tokens.leaf.size(0));
   const int64_t width = tokens.leaf.size(1);
   at::Tensor y = at::empty({ids.size(0), ids.size(1), width}, tokens.leaf.options());
-  kernels::EmbeddingForward args;
-  args.count = ids.numel();
-  args.columns = width;
-  args.ids = dense.const_data_ptr<int64_t>();
-  args.table = tokens.leaf.const_data_ptr<float>();
-  args.positions = positions.defined() ? positions.leaf.const_data_ptr<float>() : nullptr;
-  args.period = ids.size(1);
-  args.out = y.data_ptr<float>();
-  kernels::embedding_forward(args, context.threads);
+  switch (tokens.leaf.scalar_type()) {
+    case at::kFloat:
+      look_up<float>(dense, tokens, positions, y, context.threads);
+      break;
+    case at::kBFloat16:
+      look_up<kernels::bf16>(dense, tokens, positions, y, context.threads);
+      break;
+    default:
+      look_up<kernels::f16>(dense, tokens, positions, y, context.threads);
+  }
   return with_backward(
       y, {tokens.leaf},
       [dense, tokens, positions, threads = context.threads, sink = context.sink](const at::Tensor& dy) {

@@ -152,8 +152,7 @@ void ModelState::point_at(int unit, void* gathered) {
   window.storage().set_data_ptr_noswap(c10::DataPtr(gathered, c10::Device(c10::DeviceType::CPU)));
 }
 
-at::Tensor ModelState::gathered_buffer(int64_t bytes, int ordinal,
-                                       const std::function<at::Tensor()>& make) {
+at::Tensor ModelState::gathered_buffer(int64_t bytes, int ordinal, const std::function<at::Tensor()>& make) {
   at::Tensor& buffer = gathered_[{bytes, ordinal}];
   if (!buffer.defined()) buffer = make();
   return buffer;

@@ -69,8 +69,10 @@ class ModelState {
   UnitState& unit(int index) { return units_[index]; }
   const UnitState& unit(int index) const { return units_[index]; }
   const std::vector<std::string>& state_names() const { return state_names_; }
-  const std::vector<Extent>& params_extents() const { return params_extents_; }  // of UnitState::params, by unit
-  const std::vector<Extent>& read_extents() const { return residence_.params; }    // of UnitState::read()
+  const std::vector<Extent>& params_extents() const {
+    return params_extents_;
+  }  // of UnitState::params, by unit
+  const std::vector<Extent>& read_extents() const { return residence_.params; }  // of UnitState::read()
   const std::vector<Extent>& states_extents() const { return residence_.states; }
   std::vector<Extent> whole_extents() const;
 
@@ -78,14 +80,14 @@ class ModelState {
   std::span<const tensor::Param> params(int unit) const { return params_[unit]; }
 
   // Where a unit's parameters are not resident as a whole, its views (and those that graphs have kept) look
-  // at `gathered` from now on: UnitLayout::elements of the unit's type, which the caller keeps alive while they are read.
+  // at `gathered` from now on: UnitLayout::elements of the unit's type, which the caller keeps alive while
+  // they are read.
   bool is_whole(int unit) const { return !windows_[unit].defined(); }
   void point_at(int unit, void* gathered);  // REQUIRES: !is_whole(unit)
 
   // Memory for gathered parameters that the executors of this model share, as they run one at a time: the
   // `ordinal`-th buffer of `bytes`, from `make` when it is asked for first.
   at::Tensor gathered_buffer(int64_t bytes, int ordinal, const std::function<at::Tensor()>& make);
-
 
   // Owned parameters in unit order, over whole flat buffers.  REQUIRES: `units` hold whole ones.
   std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;

@@ -37,7 +37,8 @@ at::Tensor converted(const ExecutorState& state, int unit, const at::Tensor& num
 }
 
 at::Tensor unit_input(ExecutorState& state, const BoundInstruction& bound) {
-  if (bound.unit() > 0) return converted(state, bound.unit(), state.cell<at::Tensor>(bound.reads(ValueKind::kAct)));
+  if (bound.unit() > 0)
+    return converted(state, bound.unit(), state.cell<at::Tensor>(bound.reads(ValueKind::kAct)));
   const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
   return converted(state, 0, batch_tensor(batch->arrays[0]));
 }

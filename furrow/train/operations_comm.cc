@@ -195,11 +195,12 @@ std::span<std::byte> resident_params(ExecutorState& state, int unit, const plan:
   if (slice.size() == 0 || !params.defined()) return {};
   const auto size = static_cast<int64_t>(params.element_size());
   const int64_t begin = slice.begin - state.model.read_extents()[unit].begin;
-  return {static_cast<std::byte*>(params.data_ptr()) + begin * size, static_cast<size_t>(slice.size() * size)};
+  return {static_cast<std::byte*>(params.data_ptr()) + begin * size,
+          static_cast<size_t>(slice.size() * size)};
 }
 
-Collective gather_of_params(ExecutorState& state, const BoundInstruction& bound, std::span<const std::byte> own,
-                            std::span<std::byte> whole) {
+Collective gather_of_params(ExecutorState& state, const BoundInstruction& bound,
+                            std::span<const std::byte> own, std::span<std::byte> whole) {
   Collective c;
   c.kind = CollectiveKind::kAllGather;
   c.dtype = state.model.flat().units[bound.unit()].compute;

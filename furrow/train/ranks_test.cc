@@ -75,11 +75,9 @@ TEST_P(Bits, EqualOneProcessInEveryLayout) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, Bits, ::testing::Values("convnet", "gpt-tied"), [](const auto& info) {
-  std::string name = info.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
+                         ::testing::Values("convnet", "gpt-tied", "convnet@bfloat16", "gpt-tied@bfloat16"),
+                         [](const auto& info) { return testing::test_name(info.param); });
 
 std::vector<WorldOptions> four_ranks() {
   return {{.replicate = 4},

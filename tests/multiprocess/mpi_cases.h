@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "furrow/comm/group.h"
 #include "furrow/base/half.h"
+#include "furrow/comm/group.h"
 
 namespace furrow::comm {
 

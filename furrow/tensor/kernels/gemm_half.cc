@@ -53,7 +53,7 @@ struct PairProduct {
     pack_pairs_b(g.b, g.k, k, j, columns, to);
   }
   void compute(const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
-    const bool resume = k.begin > 0, last = k.begin + k.size == depth;
+    const bool resume = k.begin > 0 || g.accumulate, last = k.begin + k.size == depth;
     const MicroKernel kernel = pair_kernel_of(at.rows, resume);
     const bool plain = g.wide_c && !g.bias && g.activation == Activation::kNone;
     float* c = g.wide_c + at.i * g.ldc + at.j;
@@ -73,7 +73,8 @@ bool pairs_fit(const HalfGemm<bf16>& g) {
 
 // Element (i, j) of a strided matrix of [rows, columns], dense float32 in the order it has.
 template <class H>
-MatrixView widened(const HalfView<H>& view, int64_t rows, int64_t columns, int threads, ScratchScope* scratch) {
+MatrixView widened(const HalfView<H>& view, int64_t rows, int64_t columns, int threads,
+                   ScratchScope* scratch) {
   const bool across = view.col_stride == 1;
   const int64_t runs = across ? rows : columns, length = across ? columns : rows;
   const int64_t stride = across ? view.row_stride : view.col_stride;
@@ -95,9 +96,11 @@ void gemm_in_float32(const HalfGemm<H>& g, int threads) {
   wide.k = g.k;
   wide.a = widened(g.a, g.m, g.k, threads, &scratch);
   wide.b = widened(g.b, g.k, g.n, threads, &scratch);
-  wide.c = scratch.floats(g.m * g.n);
-  wide.ldc = g.n;
+  wide.accumulate = g.accumulate;
+  wide.c = g.accumulate ? g.wide_c : scratch.floats(g.m * g.n);
+  wide.ldc = g.accumulate ? g.ldc : g.n;
   gemm(wide, threads);
+  if (g.accumulate) return;  // without an epilogue
   parallel_for(g.m * g.n < kPackedFloats ? 1 : threads, g.m, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t j = 0; j < g.n; j += kNR)

@@ -41,19 +41,16 @@ struct Case {
   int64_t m, n, k;
   std::vector<H> a, b;  // A [m, k], B [k, n], row-major
   Case(int64_t m, int64_t n, int64_t k)
-      : m(m),
-        n(n),
-        k(k),
-        a(narrowed<H>(random_floats(m * k, 1))),
-        b(narrowed<H>(random_floats(k * n, 2))) {}
+      : m(m), n(n), k(k), a(narrowed<H>(random_floats(m * k, 1))), b(narrowed<H>(random_floats(k * n, 2))) {}
 
   std::vector<double> product() const {
     std::vector<double> out(static_cast<size_t>(m * n));
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t x = 0; x < k; ++x) {
         for (int64_t j = 0; j < n; ++j)
-          out[static_cast<size_t>(i * n + j)] += static_cast<double>(value_of(a[static_cast<size_t>(i * k + x)])) *
-                                                 value_of(b[static_cast<size_t>(x * n + j)]);
+          out[static_cast<size_t>(i * n + j)] +=
+              static_cast<double>(value_of(a[static_cast<size_t>(i * k + x)])) *
+              value_of(b[static_cast<size_t>(x * n + j)]);
       }
     }
     return out;

@@ -106,8 +106,8 @@ inline void zip(const bf16* low, const bf16* high, int64_t count, float* dst) {
 }
 
 // pack_a of pairs: k_size numbers of k in all, of which block `k` counts pairs.
-inline void pack_pairs_a(const HalfView<bf16>& a, int64_t k_size, int64_t i0, const RowPanels& panels, Depth k,
-                         float* dst) {
+inline void pack_pairs_a(const HalfView<bf16>& a, int64_t k_size, int64_t i0, const RowPanels& panels,
+                         Depth k, float* dst) {
   const bf16* src = a.data + i0 * a.row_stride + 2 * k.begin * a.col_stride;
   const int64_t left = k_size - 2 * k.begin;
   if (a.col_stride == 1) {
