@@ -30,6 +30,7 @@ def arguments(**defaults):
     parser.add_argument("--mode", choices=("eager", "compile"), required=True)
     parser.add_argument("--batch", type=int, default=defaults["batch"])
     parser.add_argument("--accumulation", type=int, default=1)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
     parser.add_argument("--context", type=int, default=defaults.get("context", 0))
     if "lr" in defaults:  # peers whose accuracy is compared too, see bench/accuracy.py
         parser.add_argument("--lr", type=float, default=defaults["lr"])
@@ -136,7 +137,12 @@ def run(options, model, loss_of, data, optimizer, max_norm):
     first three: they compile)."""
     import torch
 
-    step_function = torch.compile(loss_of) if options.mode == "compile" else loss_of
+    def autocast_loss(*batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss_of(*batch)
+
+    in_precision = autocast_loss if options.precision == "bfloat16" else loss_of
+    step_function = torch.compile(in_precision) if options.mode == "compile" else in_precision
     warm_up = 3 if options.mode == "compile" else 1
     losses, durations = [], []
     first_step_s = 0.0

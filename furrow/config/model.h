@@ -32,7 +32,8 @@ struct Model {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("name", &Model::name,
       {.effect = kRecipe,
-       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, blocks (units listed one by one), or "
+       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, resnet20, resnet18, blocks (units "
+              "listed one by one), or "
               "one that a program of yours adds."});
     v("units", &Model::units,
       {.effect = kRecipe,

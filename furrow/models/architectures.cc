@@ -16,13 +16,15 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Architecture, 7> kArchitectures = {{
+constexpr std::array<Architecture, 9> kArchitectures = {{
     {"mlp", &describe_mlp},
     {"convnet", &describe_convnet},
     {"gpt", &describe_gpt},
     {"llama", &describe_llama},
     {"rnn", &describe_rnn_model},
     {"lstm", &describe_lstm_model},
+    {"resnet20", &describe_resnet20},
+    {"resnet18", &describe_resnet18},
     {"blocks", &describe_blocks},
 }};
 

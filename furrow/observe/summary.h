@@ -28,6 +28,7 @@ struct Summary {
   std::array<int64_t, kMemoryKinds> planned_memory_bytes{};  // what the program's buffer pass said
   uint64_t seed = 0;
   int threads = 1;
+  std::string arithmetic;  // what units compute in, and on which instructions
   std::string furrow_version, git_commit, instruction_set, library_build;
 };
 

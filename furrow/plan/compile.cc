@@ -102,6 +102,7 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
   }
   draft.program.inputs = draft.kept(0, true);
   generate_training(options.recompute, &draft);
+  gather_statistics(&draft);
   if (placement.zero_stage == 3) gather_parameters(options.ranks.reshard, &draft);
   add_and_reduce(&draft);
   if (placement.zero_stage == 3) prefetch_gathers(options.ranks.prefetch_units, &draft);

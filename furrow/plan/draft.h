@@ -39,7 +39,8 @@ struct Draft {
   Instruction& emit(Op op, int32_t unit = -1);
   Instruction& emit_comm(Op op, int32_t unit, GroupAxis axis);
 
-  // params(u,version) and state(u,version) of every unit that owns parameters, as this rank holds them.
+  // params(u,version), state(u,version) and stats(u,version) of every unit that has them, as this rank holds
+  // them.
   std::vector<Value> kept(int32_t version, bool with_state) const;
 
   // Whether units have optimizer state, masters counted; of a unit without any it is empty.
@@ -57,6 +58,7 @@ void generate_step(Draft* draft);                     // add_tied, measure, clip
 void generate_snapshots(Draft* draft);
 
 // Passes.
+void gather_statistics(Draft* draft);                   // over the data ranks, after the last forward
 void add_and_reduce(Draft* draft);                      // gradients: along the tree, over the ranks
 void gather_parameters(Reshard reshard, Draft* draft);  // ZeRO-3: gathered parameters in place of whole ones
 void prefetch_gathers(int units, Draft* draft);         // ZeRO-3: gathers ahead of their first use

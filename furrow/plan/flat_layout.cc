@@ -23,14 +23,13 @@ void place_group(const Unit& unit, ParameterGroup group, UnitLayout* layout) {
   }
 }
 
-UnitLayout place_unit(const Unit& unit) {
-  UnitLayout layout;
-  layout.compute = unit.compute;
-  place_group(unit, ParameterGroup::kDecay, &layout);
-  layout.decay_elements = layout.elements;
-  place_group(unit, ParameterGroup::kNoDecay, &layout);
-  layout.elements = round_up(layout.elements, kGrid);
-  return layout;
+void place_statistics(const Unit& unit, UnitLayout* layout) {
+  for (size_t i = 0; i < unit.statistics.size(); ++i) {
+    const Statistic& statistic = unit.statistics[i];
+    const int64_t size = statistic.size() * static_cast<int64_t>(dtype_size(statistic.dtype())) / 4;
+    layout->statistics.push_back({static_cast<int>(i), layout->statistic_elements, size});
+    layout->statistic_elements = round_up(layout->statistic_elements + size, kAlign);
+  }
 }
 
 // Owner unit and span of a parameter, by full name.
@@ -52,9 +51,20 @@ bool FlatLayout::has_masters() const {
   return std::any_of(units.begin(), units.end(), [](const UnitLayout& unit) { return unit.masters() > 0; });
 }
 
+UnitLayout unit_layout(const Unit& unit) {
+  UnitLayout layout;
+  layout.compute = unit.compute;
+  place_group(unit, ParameterGroup::kDecay, &layout);
+  layout.decay_elements = layout.elements;
+  place_group(unit, ParameterGroup::kNoDecay, &layout);
+  layout.elements = round_up(layout.elements, kGrid);
+  place_statistics(unit, &layout);
+  return layout;
+}
+
 FlatLayout flat_layout(const ModelSpec& spec) {
   FlatLayout flat;
-  for (const Unit& unit : spec.units) flat.units.push_back(place_unit(unit));
+  for (const Unit& unit : spec.units) flat.units.push_back(unit_layout(unit));
   const Places places = find_places(spec, flat.units);
   std::vector<int> uses(spec.units.size(), 0);
   for (size_t u = 0; u < spec.units.size(); ++u) {

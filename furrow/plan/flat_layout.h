@@ -36,11 +36,21 @@ struct TiedUse {
   int64_t size = 0;          // elements
 };
 
+// Where a statistic lies in its unit's flat buffer of them, and in what a microbatch says of them; every one
+// starts on a multiple of 16 elements.
+struct StatisticSpan {
+  int statistic = 0;   // index into Unit::statistics
+  int64_t offset = 0;  // elements of four bytes
+  int64_t size = 0;    // the same: an int64 is two
+};
+
 struct UnitLayout {
   std::vector<FlatSpan> spans;  // own parameters, by parameter index order of offset
   int64_t decay_elements = 0;   // [0, decay_elements) decay, [decay_elements, elements) do not
   int64_t elements = 0;         // padded
-  DType compute = DType::kF32;  // of params(u,v) and gathered(u,g)
+  std::vector<StatisticSpan> statistics;
+  int64_t statistic_elements = 0;  // of four bytes, padded; 0: no statistics
+  DType compute = DType::kF32;     // of params(u,v) and gathered(u,g)
 
   int64_t param_bytes() const { return static_cast<int64_t>(dtype_size(compute)); }  // of an element
   int masters() const { return compute == DType::kF32 ? 0 : 1; }  // flat float32 buffers beside params
@@ -53,6 +63,7 @@ struct FlatLayout {
   bool has_masters() const;  // of any unit
 };
 
+UnitLayout unit_layout(const Unit& unit);
 FlatLayout flat_layout(const ModelSpec& spec);
 
 }  // namespace furrow::plan

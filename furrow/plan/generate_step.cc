@@ -39,6 +39,16 @@ void step(int32_t u, Draft* draft) {
   gather.writes = {params_value(u, 1, placement.params_part())};
 }
 
+// What every microbatch says, in microbatch order, whoever ran it.
+void fold_statistics(int32_t u, Draft* draft) {
+  Instruction& fold = draft->emit(Op::kFoldStats, u);
+  fold.predicate = Predicate::kFinite;
+  fold.reads = {stats_value(u, 0)};
+  for (int32_t m = 0; m < draft->microbatches(); ++m) fold.reads.push_back(bn_stats_value(u, m));
+  fold.reads.push_back(scale_value());
+  fold.writes = {stats_value(u, 1)};
+}
+
 }  // namespace
 
 void generate_measure(bool gradients, Draft* draft) {
@@ -72,6 +82,7 @@ void generate_step(Draft* draft) {
   draft->program.outputs.push_back(scale_value());
   for (int32_t u = 0; u < draft->units(); ++u) {
     if (draft->facts.units[u].owns) step(u, draft);
+    if (draft->facts.units[u].has_statistics) fold_statistics(u, draft);
   }
 }
 
@@ -83,6 +94,8 @@ void generate_snapshots(Draft* draft) {
     snapshot.stream = Stream::kCopy;
     snapshot.reads = {params_value(u, 0, placement.params_part())};
     if (draft->has_state()) snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
+    if (draft->facts.units[u].has_statistics && placement.writes_statistics())
+      snapshot.reads.push_back(stats_value(u, 0));
     snapshot.writes = {snapshot_value(u, placement.own_part())};
     draft->program.outputs.push_back(snapshot_value(u, placement.own_part()));
   }

@@ -21,6 +21,12 @@ class Turn {
     read_inputs(u, &forward);
     forward.writes = {act_value(u, m_)};
     if (save) forward.writes.push_back(saved_value(u, m_));
+    if (!draft_.facts.units[u].has_statistics) return;
+    if (draft_.program.name == "train") {
+      forward.writes.push_back(bn_stats_value(u, m_));
+    } else {
+      forward.reads.push_back(stats_value(u, 0));
+    }
   }
 
   void recompute(int32_t u) {

@@ -15,10 +15,10 @@ constexpr KindSet set_of(Kinds... kinds) {
 
 using enum ValueKind;
 
-constexpr std::array<OpInfo, 18> kOps = {{
+constexpr std::array<OpInfo, 20> kOps = {{
     {Op::kLoad, "load", false, true, false, set_of(), set_of(kBatch)},
-    {Op::kForward, "forward", true, true, false, set_of(kBatch, kAct, kParams, kGathered),
-     set_of(kAct, kSaved)},
+    {Op::kForward, "forward", true, true, false, set_of(kBatch, kAct, kParams, kGathered, kStats),
+     set_of(kAct, kSaved, kBnStats)},
     {Op::kRecompute, "recompute", true, true, false, set_of(kBatch, kAct, kParams, kGathered),
      set_of(kSaved)},
     {Op::kLoss, "loss", false, true, false, set_of(kAct, kBatch), set_of(kGrad, kLoss)},
@@ -35,11 +35,13 @@ constexpr std::array<OpInfo, 18> kOps = {{
     {Op::kGatherParams, "gather_params", true, false, true, set_of(kParams), set_of(kGathered)},
     {Op::kMeasure, "measure", false, false, false, set_of(kGradient, kTotal, kLoss), set_of(kSums)},
     {Op::kReduceScalar, "reduce_scalar", false, false, true, set_of(kSums), set_of(kSums)},
+    {Op::kGatherStats, "gather_stats", false, false, true, set_of(kBnStats), set_of(kBnStats)},
     {Op::kClip, "clip", false, false, false, set_of(kSums), set_of(kScale)},
     {Op::kStep, "step", true, false, false, set_of(kParams, kState, kGradient, kTotal, kScale),
      set_of(kParams, kState)},
     {Op::kGatherUpdated, "gather_updated", true, false, true, set_of(kParams), set_of(kParams)},
-    {Op::kSnapshot, "snapshot", true, false, false, set_of(kParams, kState), set_of(kSnapshot)},
+    {Op::kFoldStats, "fold_stats", true, false, false, set_of(kStats, kBnStats, kScale), set_of(kStats)},
+    {Op::kSnapshot, "snapshot", true, false, false, set_of(kParams, kState, kStats), set_of(kSnapshot)},
 }};
 
 constexpr bool rows_are_in_order() {
@@ -93,6 +95,7 @@ const Value* in_place_source(const Instruction& instruction, const Value& writte
     case Op::kGatherGrads:
     case Op::kGatherUpdated:
     case Op::kStep:
+    case Op::kFoldStats:
       return first_read(instruction, written.kind);
     case Op::kReduceGrads:
       return same_place(instruction, written);

@@ -45,6 +45,9 @@ struct Placement {
   int shard() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kShard)]; }
   bool reduces_each_microbatch() const { return zero_stage >= 2; }  // else once a step
 
+  // Statistics are the same on every data rank: the first one writes them to a checkpoint.
+  bool writes_statistics() const { return replica() == 0 && shard() == 0; }
+
   Part params_part() const { return zero_stage == 3 ? Part::kShard : Part::kWhole; }
   Part step_part() const {
     return shards() > 1 ? Part::kShard : Part::kWhole;

@@ -35,6 +35,8 @@ constexpr std::array<KindInfo, kValueKinds> kKinds = {{
     {"state", true, true, false, true},
     {"gathered", true, true, false, false},
     {"snapshot", true, false, false, true},
+    {"bn_stats", true, true, false, false},
+    {"stats", true, true, false, false},
 }};
 
 const KindInfo& kind_info(ValueKind kind) {

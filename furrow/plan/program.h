@@ -34,7 +34,9 @@ enum class ValueKind : uint8_t {
   kState,     // state(u,v)            flat optimizer state
   kGathered,  // gathered(u,g)         the whole of sharded parameters, as gather g of the unit in this
               // program brings it
-  kSnapshot,  // snapshot(u)           copy of params and state for a checkpoint
+  kSnapshot,  // snapshot(u)           copy of params, state and statistics for a checkpoint
+  kBnStats,   // bn_stats(u,m)         what microbatch m says of the statistics of unit u
+  kStats,     // stats(u,v)            statistics of unit u; v 0 before the step, 1 after; whole on every rank
 };
 std::string_view to_string(ValueKind kind);
 
@@ -51,7 +53,7 @@ std::string to_string(const Value& value);  // "gradient(3,0,[0,2))", "gradient(
 Value parse_value(std::string_view text);   // Error{invalid_argument}
 
 using KindSet = uint32_t;  // a bit for each ValueKind
-inline constexpr size_t kValueKinds = 14;
+inline constexpr size_t kValueKinds = 16;
 constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<unsigned>(kind); }
 
 // clang-format off
@@ -65,6 +67,7 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //
 //   load m               -> batch(m)
 //   forward u m          inputs -> act(u,m) [saved(u,m)]    no saved: evaluation, recompute, nothing to train below
+//                        with statistics: writes bn_stats(u,m) in training, reads stats(u,0) in evaluation
 //   recompute u m        inputs -> saved(u,m)
 //   loss m               act(last,m) batch(m) -> grad(last,m) loss(m)
 //   evaluate m           act(last,m) batch(m) -> loss(m)
@@ -80,10 +83,13 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   measure              [final(u)/step of all units] loss(m) of the rank's microbatches -> sums(0)
 //                                                           of final(u) it measures the rank's own part alone
 //   reduce_scalar axis   sums(0) -> sums(1)                                   over dp, where there is more than one rank
+//   gather_stats axis    bn_stats of the rank's microbatches, all units -> those of the others'; in order of m, then u
+//                                                           over dp, where there is more than one rank
 //   clip                 sums(last) -> scale()
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
-//   snapshot u           params(u,0) [state(u,0)] -> snapshot(u)/own
+//   fold_stats u         stats(u,0) bn_stats(u,0) ... bn_stats(u,k-1) scale() -> stats(u,1), in place
+//   snapshot u           params(u,0) [state(u,0)] [stats(u,0), on the first data rank] -> snapshot(u)/own
 // clang-format on
 enum class Op : uint8_t {
   kLoad,
@@ -100,9 +106,11 @@ enum class Op : uint8_t {
   kGatherParams,
   kMeasure,
   kReduceScalar,
+  kGatherStats,
   kClip,
   kStep,
   kGatherUpdated,
+  kFoldStats,
   kSnapshot,
 };
 
@@ -168,6 +176,8 @@ inline Value params_value(int32_t u, int32_t version, Part part = Part::kWhole) 
 inline Value state_value(int32_t u, int32_t version, Part part = Part::kWhole) {
   return {ValueKind::kState, u, version, 0, 0, part};
 }
+inline Value bn_stats_value(int32_t u, int32_t m) { return {ValueKind::kBnStats, u, m}; }
+inline Value stats_value(int32_t u, int32_t version) { return {ValueKind::kStats, u, version}; }
 inline Value snapshot_value(int32_t u, Part part = Part::kWhole) {
   return {ValueKind::kSnapshot, u, 0, 0, 0, part};
 }

@@ -100,6 +100,7 @@ class RanksQuote {
   }
 
   Received received(const Instruction& instruction) const {
+    if (instruction.op == Op::kGatherStats) return of_statistics(instruction);
     if (instruction.op == Op::kReduceScalar) return of_sums(group_ranks(place_, instruction.axis).size());
     if (instruction.op == Op::kReduceGrads) return of_exchange(instruction);
     Received bytes;  // a gather: everything but one's own slice
@@ -122,6 +123,20 @@ class RanksQuote {
     const auto n = static_cast<int64_t>(members);
     const int64_t others = (n - 1) * kSumsBytes;
     return {others, n * others, n * others};
+  }
+
+  // A member receives what it does not bring itself.
+  Received of_statistics(const Instruction& instruction) const {
+    const auto bytes_of = [&](const std::vector<Value>& values) {
+      int64_t bytes = 0;
+      for (const Value& value : values)
+        bytes += model_.flat.units[value.unit].statistic_elements * kFloatBytes;
+      return bytes;
+    };
+    const int64_t self = bytes_of(instruction.writes);
+    const int64_t whole = self + bytes_of(instruction.reads);
+    const auto members = static_cast<int64_t>(group_ranks(place_, instruction.axis).size());
+    return {self, (members - 1) * whole, (members - 1) * whole};
   }
 
   // A member receives its slice of every node of every other member.

@@ -8,7 +8,11 @@ ModelFacts model_facts(const ModelSpec& spec) {
   ModelFacts facts;
   facts.flat = flat_layout(spec);
   facts.units.resize(spec.units.size());
-  for (size_t u = 0; u < spec.units.size(); ++u) facts.units[u].owns = !facts.flat.units[u].spans.empty();
+  for (size_t u = 0; u < spec.units.size(); ++u) {
+    facts.units[u].owns = !facts.flat.units[u].spans.empty();
+    facts.units[u].has_statistics = !spec.units[u].statistics.empty();
+    facts.has_statistics = facts.has_statistics || facts.units[u].has_statistics;
+  }
   for (const TiedUse& tied : facts.flat.tied) {
     facts.units[tied.owner_unit].uses_by_others.push_back(tied);
     facts.units[tied.user_unit].ties.push_back(tied);

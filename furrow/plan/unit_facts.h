@@ -11,7 +11,8 @@
 namespace furrow::plan {
 
 struct UnitFacts {
-  bool owns = false;                    // has parameters of its own
+  bool owns = false;  // has parameters of its own
+  bool has_statistics = false;
   std::vector<Value> weights;           // params values that its forward reads: its own, then those it ties
   std::vector<TiedUse> uses_by_others;  // of its parameters, in use order
   std::vector<TiedUse> ties;            // its uses of parameters of earlier units
@@ -21,7 +22,8 @@ struct UnitFacts {
 struct ModelFacts {
   FlatLayout flat;
   std::vector<UnitFacts> units;
-  int32_t first_trained = 0;  // the first unit with parameters; the number of units when there is none
+  bool has_statistics = false;  // some unit
+  int32_t first_trained = 0;    // the first unit with parameters; the number of units when there is none
 };
 
 // REQUIRES: a validated spec.

@@ -27,6 +27,8 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
     {MemoryKind::kOptimizer, true},     // state
     {MemoryKind::kGathered, true},      // gathered
     {MemoryKind::kCheckpoint, false},   // snapshot
+    {MemoryKind::kOther, false},        // bn_stats
+    {MemoryKind::kOther, true},         // stats
 }};
 
 constexpr int64_t kIdBytes = 8;
@@ -89,6 +91,9 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
       return flat_bytes() * (context.optimizer_state_copies + context.flat.units[value.unit].masters());
     case ValueKind::kSnapshot:
       return flat_bytes() * (1 + context.optimizer_state_copies);
+    case ValueKind::kBnStats:
+    case ValueKind::kStats:
+      return context.flat.units[value.unit].statistic_elements * kFloatBytes;
     case ValueKind::kLoss:
       return kLossBytes;
     case ValueKind::kSums:

@@ -90,9 +90,11 @@ void check_header(const Facts& facts) {
     const Placement& place = program.placement;
     if (known && value == params_value(value.unit, 0, place.params_part())) continue;
     if (known && value == state_value(value.unit, 0, place.step_part())) continue;
+    if (known && value == stats_value(value.unit, 0) && facts.model.units[value.unit].has_statistics)
+      continue;
     fail(fmt::format(
-        "input {}: a program starts from params(u,0) and state(u,0) of units with parameters, as its "
-        "rank holds them",
+        "input {}: a program starts from params(u,0), state(u,0) and stats(u,0) of units that have them, as "
+        "its rank holds them",
         to_string(value)));
   }
 }

@@ -33,6 +33,7 @@ void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>*
     if (!facts.model.units[u].owns) continue;
     due->push_back({params_value(u, version, place.params_part()), op});
     if (facts.with_state) due->push_back({state_value(u, version, place.step_part()), op});
+    if (facts.model.units[u].has_statistics) due->push_back({stats_value(u, version), Op::kFoldStats});
   }
 }
 

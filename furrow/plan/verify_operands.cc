@@ -52,10 +52,11 @@ class OperandRule {
     if (info.has_microbatch && !takes(place(), facts_.microbatches(), m_)) {
       fail(fmt::format("microbatch {} belongs to another rank", m_));
     }
-    const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated;
+    const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated ||
+                         instruction_.op == Op::kFoldStats;
     if ((instruction_.predicate == Predicate::kFinite) != commits) {
       fail(commits ? fmt::format("a {} must run 'if finite'", info.name)
-                   : "only step and gather_updated run 'if finite'");
+                   : "only step, gather_updated and fold_stats run 'if finite'");
     }
     check_axis(info);
   }
@@ -73,7 +74,8 @@ class OperandRule {
     if (instruction_.op == Op::kGatherGrads) good = is_any_of({kReplicate});
     if (instruction_.op == Op::kGatherParams || instruction_.op == Op::kGatherUpdated)
       good = is_any_of({kShard});
-    if (instruction_.op == Op::kReduceScalar) good = is_any_of({kData});
+    if (instruction_.op == Op::kReduceScalar || instruction_.op == Op::kGatherStats)
+      good = is_any_of({kData});
     const auto name = kGroupAxisNames[static_cast<size_t>(instruction_.axis)];
     if (!good) fail(fmt::format("it does not run over '{}'", name));
     if (info.has_axis && group_ranks(place(), instruction_.axis).size() < 2) {
@@ -131,7 +133,7 @@ class OperandRule {
       case Op::kLoad:
         return {{}, {batch_value(m_)}, {}};
       case Op::kForward:
-        return {input_and_weights(), {act_value(u_, m_)}, {saved_value(u_, m_)}};
+        return forward();
       case Op::kRecompute:
         return {input_and_weights(), {saved_value(u_, m_)}, {}};
       case Op::kLoss:
@@ -156,6 +158,10 @@ class OperandRule {
         return {{sums_value(0)}, {sums_value(1)}, {}};
       case Op::kClip:
         return {{sums_value(facts_.last_sums())}, {scale_value()}, {}};
+      case Op::kGatherStats:
+        return gather_stats();
+      case Op::kFoldStats:
+        return fold_stats();
       case Op::kGatherUpdated:
         return gather_updated();
       case Op::kStep:
@@ -163,6 +169,42 @@ class OperandRule {
       default:
         return snapshot();
     }
+  }
+
+  Operands forward() const {
+    Operands operands{input_and_weights(), {act_value(u_, m_)}, {saved_value(u_, m_)}};
+    if (!unit().has_statistics) return operands;
+    if (facts_.program.name == "train") {
+      operands.writes.push_back(bn_stats_value(u_, m_));
+    } else {
+      operands.reads.push_back(stats_value(u_, 0));
+    }
+    return operands;
+  }
+
+  // The order counts: it is that in which they travel.
+  Operands gather_stats() const {
+    Operands operands;
+    for (int32_t m = 0; m < facts_.microbatches(); ++m) {
+      Values& side = takes(place(), facts_.microbatches(), m) ? operands.reads : operands.writes;
+      for (int32_t u = 0; u <= facts_.last_unit(); ++u) {
+        if (facts_.model.units[u].has_statistics) side.push_back(bn_stats_value(u, m));
+      }
+    }
+    if (instruction_.reads != operands.reads) fail(fmt::format("it must read {}", names(operands.reads)));
+    if (instruction_.writes != operands.writes) fail(fmt::format("it must write {}", names(operands.writes)));
+    return operands;
+  }
+
+  // An average of what comes later counts more, so here too the order counts.
+  Operands fold_stats() const {
+    if (!unit().has_statistics) fail("the unit has no statistics");
+    Operands operands{{stats_value(u_, 0)}, {stats_value(u_, 1)}, {}};
+    for (int32_t m = 0; m < facts_.microbatches(); ++m) operands.reads.push_back(bn_stats_value(u_, m));
+    operands.reads.push_back(scale_value());
+    if (instruction_.reads != operands.reads)
+      fail("it must read the statistics, what every microbatch says in microbatch order, and the verdict");
+    return operands;
   }
 
   Operands backward_input() const {
@@ -295,6 +337,7 @@ class OperandRule {
     Operands operands{
         {params_value(u_, 0, place().params_part())}, {snapshot_value(u_, place().own_part())}, {}};
     if (facts_.with_state) operands.reads.push_back(state_value(u_, 0, place().step_part()));
+    if (unit().has_statistics && place().writes_statistics()) operands.reads.push_back(stats_value(u_, 0));
     return operands;
   }
 

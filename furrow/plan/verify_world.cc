@@ -139,11 +139,13 @@ class WorldRule {
     const Instruction& mine = instruction(rank);
     for (const int member : group) {
       const Instruction& theirs = instruction(member);
-      if (theirs.op == mine.op && theirs.unit == mine.unit && theirs.writes == mine.writes) continue;
+      const bool same_writes = mine.op == Op::kGatherStats || theirs.writes == mine.writes;
+      if (theirs.op == mine.op && theirs.unit == mine.unit && same_writes) continue;
       fail_at(member, head(member),
               fmt::format("meets rank {} in #{} {}, which differs", rank, head(rank), to_string(mine)));
     }
     if (mine.op == Op::kReduceGrads) check_nodes(rank, group);
+    if (mine.op == Op::kGatherStats) return check_statistics(rank, group);
     if (mine.op != Op::kReduceScalar) check_slices(rank);
   }
 
@@ -169,6 +171,24 @@ class WorldRule {
     for (const Value& value : instruction(rank).writes) written.push_back({value.begin, value.end});
     if (nodes.nodes() != written)
       fail_at(rank, head(rank), "what its group brings does not add up to what it writes");
+  }
+
+  // Each value is brought by one member and written by every other one.
+  void check_statistics(size_t rank, const std::vector<int>& group) const {
+    std::vector<Value> brought;
+    for (const int member : group) {
+      const Instruction& theirs = instruction(member);
+      brought.insert(brought.end(), theirs.reads.begin(), theirs.reads.end());
+    }
+    std::sort(brought.begin(), brought.end());
+    for (const int member : group) {
+      std::vector<Value> held = instruction(member).reads;
+      held.insert(held.end(), instruction(member).writes.begin(), instruction(member).writes.end());
+      std::sort(held.begin(), held.end());
+      if (held != brought)
+        fail_at(member, head(member),
+                fmt::format("does not end with what the group of rank {} brings", rank));
+    }
   }
 
   void check_slices(size_t rank) const {

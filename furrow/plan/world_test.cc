@@ -18,11 +18,13 @@ namespace {
 using testing::chain;
 using testing::mix;
 using testing::parameter;
+using testing::statistic;
 using testing::Symbol;
 using testing::Symbols;
 using testing::WorldMachine;
 
-// Units of five, one and seven grid blocks; the first weight is used by two later units.
+// Units of five, one and seven grid blocks; the first weight is used by two later units; the second and the
+// third have statistics.
 ModelSpec model() {
   ModelSpec spec = chain(4, 64);
   for (Unit& unit : spec.units) unit.parameters[1].shape = {64};
@@ -30,6 +32,9 @@ ModelSpec model() {
   spec.units[2].parameters.push_back(parameter("u2.more", {64, 32}));
   spec.units[2].parameters.push_back(parameter("u2.tied", {64, 64}, "u0.weight"));
   spec.units[3].parameters = {parameter("u3.tied", {64, 64}, "u0.weight")};
+  spec.units[1].statistics = {statistic("u1.running_mean", {24}),
+                              statistic("u1.batches", {}, Statistic::Fold::kCount)};
+  spec.units[2].statistics = {statistic("u2.running_mean", {3})};
   return spec;
 }
 
@@ -171,7 +176,22 @@ class Worlds : public ::testing::Test {
         EXPECT_EQ(machine.output(static_cast<int>(rank), value), expected)
             << "rank " << rank << to_string(value);
       }
+      if (spec_.units[u].statistics.empty()) continue;
+      EXPECT_EQ(machine.output(static_cast<int>(rank), stats_value(u, 1)), folded(u, world.k))
+          << "rank " << rank;
     }
+  }
+
+  // Every microbatch once, in order, on every rank alike.
+  Symbols folded(int u, int k) const {
+    Symbols running;
+    for (int64_t g = 0; g < flat_.units[u].statistic_elements / testing::kGrain; ++g) {
+      Symbol symbol = testing::statistic_symbol(u, g);
+      for (int m = 0; m < k; ++m)
+        symbol = testing::folded_symbol(symbol, testing::batch_statistic_symbol(u, m, g));
+      running.push_back(symbol);
+    }
+    return running;
   }
 
   const ModelSpec spec_ = model();
@@ -285,6 +305,13 @@ TEST_F(Worlds, SavesHaveEachElementOnce) {
         for (int64_t g = slice.begin / testing::kGrain; g < slice.end / testing::kGrain; ++g) ++saved[g];
       }
       EXPECT_TRUE(std::all_of(saved.begin(), saved.end(), [](int times) { return times == 1; })) << u;
+      const auto writers = std::count_if(programs.begin(), programs.end(), [&](const Program& program) {
+        return std::any_of(
+            program.instructions.begin(), program.instructions.end(), [&](const Instruction& i) {
+              return std::find(i.reads.begin(), i.reads.end(), stats_value(u, 0)) != i.reads.end();
+            });
+      });
+      EXPECT_EQ(writers, spec_.units[u].statistics.empty() ? 0 : 1) << u;
     }
   }
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <iterator>
 #include <thread>
 #include <utility>
 
@@ -67,6 +68,18 @@ void read_ranges(const storage::CheckpointReader& reader, const std::vector<Name
 
 ModelState::ReadRange reader_of(const storage::CheckpointReader& reader, const std::string& prefix = "") {
   return [&reader, prefix](const NamedRange& range) { read_ranges(reader, {range}, prefix); };
+}
+
+void append(std::vector<NamedRange> more, std::vector<NamedRange>* ranges) {
+  ranges->insert(ranges->end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+}
+
+// Parameters and statistics of `units`, which hold what is resident.
+std::vector<NamedRange> model_ranges(const ModelState& model, std::span<const UnitState> units) {
+  std::vector<NamedRange> ranges =
+      model.parameter_ranges(units, model.params_extents(), model.params_extents());
+  append(model.statistic_ranges(units), &ranges);
+  return ranges;
 }
 
 void warn_other_machine(const storage::Manifest& manifest, int threads) {
@@ -264,7 +277,9 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   save->keep_latest_k = impl_->config.checkpoint.keep_latest_k;
   save->parameters = model.parameter_ranges(snapshots, written, written);
   save->states = model.state_ranges(snapshots, written, written);
+  append(model.statistic_ranges(snapshots), &save->parameters);
   if (!best.empty()) save->best = model.parameter_ranges(best, model.params_extents(), written);
+  if (impl_->place.statistics) append(model.statistic_ranges(best), &save->best);
   save->info.step = state.step;
   save->info.data_position = state.position;
   save->info.seed = static_cast<uint64_t>(impl_->config.debug.seed);
@@ -289,13 +304,12 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   if (impl_->first()) warn_other_machine(reader.manifest(), impl_->rank.threads);
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
-  read_ranges(reader, model.parameter_ranges(model.units(), model.params_extents(), model.params_extents()));
+  read_ranges(reader, model_ranges(model, model.units()));
   model.round_params(model.units(), reader_of(reader));
   read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
-    read_ranges(reader, model.parameter_ranges(restored.best, model.params_extents(), model.params_extents()),
-                kBestPrefix);
+    read_ranges(reader, model_ranges(model, restored.best), kBestPrefix);
     model.round_params(restored.best, reader_of(reader, kBestPrefix));
   }
   return restored;
@@ -305,9 +319,7 @@ namespace {
 
 // Masters, then what blocks read.
 void load_with(ModelState& model, const ModelState::ReadRange& read) {
-  for (const NamedRange& range :
-       model.parameter_ranges(model.units(), model.params_extents(), model.params_extents()))
-    read(range);
+  for (const NamedRange& range : model_ranges(model, model.units())) read(range);
   model.round_params(model.units(), read);
 }
 
@@ -315,9 +327,10 @@ void load_artefact(const std::string& path, ModelState& model) {
   storage::read_artefact(path);
   const storage::SafetensorsFile file = storage::open_parameters(path);
   load_with(model, [&](const NamedRange& range) {
-    const auto bytes = file.expect(range.name, DType::kF32, range.shape);
-    std::memcpy(range.elements.data_ptr<float>(), bytes.data() + range.begin * sizeof(float),
-                static_cast<size_t>(range.elements.numel()) * sizeof(float));
+    const ArrayView to = tensor::to_array(range.elements);
+    const auto bytes = file.expect(range.name, to.dtype, range.shape);
+    const size_t size = dtype_size(to.dtype);
+    std::memcpy(to.bytes.data(), bytes.data() + static_cast<size_t>(range.begin) * size, to.bytes.size());
   });
 }
 

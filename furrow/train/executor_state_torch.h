@@ -31,6 +31,12 @@ struct Gap {
   int64_t offset = 0, size = 0;
 };
 
+// What a gather_stats brings from a data rank: a unit's statistics of one microbatch.
+struct Arrival {
+  int slot = -1;  // -1: this rank's own
+  int64_t elements = 0;
+};
+
 // Where the weight gradient of a parameter goes.
 struct Target {
   int slot = -1;
@@ -47,6 +53,8 @@ struct BoundInstruction {
   std::vector<FlatOperand> gradient_reads;   // gradient and total values, in order
   std::vector<FlatOperand> gradient_writes;  // the same
   std::vector<int> loss_reads;               // measure: slots of losses
+  std::vector<int> statistic_reads;          // slots of bn_stats, in order
+  std::vector<Arrival> arrivals;             // gather_stats: what comes, in order
   std::vector<int> touches;                  // every slot that is read or written, once
   std::vector<int> drops;                    // slots to empty afterwards
   std::vector<std::pair<int, FlatOperand>> gathered;  // units whose gathered parameters are read or written

@@ -36,7 +36,7 @@ void Run::export_model() {
                       {"furrow_version", std::string(furrow_version())},
                       {"seed", fmt::format("{}", bench_.rank.seed)}};
   std::vector<storage::NamedArray> arrays;
-  const std::vector<NamedTensor> parameters = model_->parameters_of(whole);
+  const std::vector<NamedTensor> parameters = model_->tensors_of(whole);
   for (const NamedTensor& parameter : parameters)
     arrays.push_back({parameter.name, tensor::to_array(parameter.view)});
   storage::write_artefact(folder_->model(), std::move(artefact), arrays);

@@ -58,6 +58,13 @@ void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const
   }
 }
 
+// The elements of a statistic, one-dimensional, in its own type.
+at::Tensor statistic_view(const at::Tensor& flat, const plan::StatisticSpan& span,
+                          const plan::Statistic& statistic) {
+  const at::Tensor words = flat.narrow(0, span.offset, span.size);
+  return statistic.dtype() == DType::kI64 ? words.view(at::kLong) : words;
+}
+
 }  // namespace
 
 ModelState::ModelState(plan::ModelSpec spec, std::vector<std::string> state_names, uint64_t seed,
@@ -97,6 +104,13 @@ void ModelState::make_buffers(uint64_t seed) {
     if (const int64_t elements = residence_.states[u].size(); elements > 0) {
       for (size_t s = 0; s < state_names_.size(); ++s)
         state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer));
+    }
+    if (flat_.units[u].statistic_elements > 0) {
+      state.statistics = tensor::flat_buffer(flat_.units[u].statistic_elements, MemoryKind::kOther);
+      for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
+        const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
+        statistic_view(state.statistics, span, statistic).fill_(statistic.initial);
+      }
     }
     units_.push_back(std::move(state));
     const bool whole = residence_.params[u] == Extent{0, flat_.units[u].elements};
@@ -158,15 +172,33 @@ at::Tensor ModelState::gathered_buffer(int64_t bytes, int ordinal, const std::fu
   return buffer;
 }
 
-std::vector<NamedTensor> ModelState::parameters_of(std::span<const UnitState> units) const {
+std::vector<NamedTensor> ModelState::tensors_of(std::span<const UnitState> units) const {
   std::vector<NamedTensor> tensors;
   for (size_t u = 0; u < spec_.units.size(); ++u) {
     for (const plan::FlatSpan& span : flat_.units[u].spans) {
       const plan::Parameter& parameter = spec_.units[u].parameters[span.parameter];
       tensors.push_back({parameter.name, tensor::view(units[u].params, span.offset, parameter.shape)});
     }
+    for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
+      const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
+      tensors.push_back(
+          {statistic.name, statistic_view(units[u].statistics, span, statistic).view(statistic.shape)});
+    }
   }
   return tensors;
+}
+
+std::vector<NamedRange> ModelState::statistic_ranges(std::span<const UnitState> units) const {
+  std::vector<NamedRange> ranges;
+  for (size_t u = 0; u < units.size(); ++u) {
+    if (!units[u].statistics.defined()) continue;
+    for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
+      const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
+      ranges.push_back(
+          {statistic.name, statistic.shape, 0, statistic_view(units[u].statistics, span, statistic)});
+    }
+  }
+  return ranges;
 }
 
 std::vector<NamedRange> ModelState::parameter_ranges(std::span<const UnitState> units,
@@ -189,14 +221,16 @@ std::vector<NamedRange> ModelState::state_ranges(std::span<const UnitState> unit
   return ranges;
 }
 
-UnitState ModelState::snapshot(int unit, const Extent& part, bool alias) const {
+UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   const UnitState& live = units_[unit];
+  const Extent& part = taking.part;
   const MemoryScope scope(MemoryKind::kCheckpoint);
+  const auto copy = [&](const at::Tensor& view) { return taking.alias ? view : view.clone(); };
   const auto take = [&](const at::Tensor& buffer, const Extent& resident) {
-    const at::Tensor view = buffer.narrow(0, part.begin - resident.begin, part.size());
-    return alias ? view : view.clone();
+    return copy(buffer.narrow(0, part.begin - resident.begin, part.size()));
   };
   UnitState taken;
+  if (taking.statistics && live.statistics.defined()) taken.statistics = copy(live.statistics);
   if (part.size() == 0) return taken;
   taken.params = take(live.params, params_extents_[unit]);
   for (const at::Tensor& state : live.states) taken.states.push_back(take(state, residence_.states[unit]));
@@ -206,10 +240,9 @@ UnitState ModelState::snapshot(int unit, const Extent& part, bool alias) const {
 std::vector<UnitState> ModelState::snapshot_parameters() const {
   const MemoryScope scope(MemoryKind::kCheckpoint);
   std::vector<UnitState> copies;
-  for (const UnitState& unit : units_) {
-    const auto copy = [](const at::Tensor& flat) { return flat.defined() ? flat.clone() : at::Tensor(); };
-    copies.push_back({copy(unit.params), {}, copy(unit.compute)});
-  }
+  const auto copy = [](const at::Tensor& t) { return t.defined() ? t.clone() : at::Tensor(); };
+  for (const UnitState& unit : units_)
+    copies.push_back({copy(unit.params), {}, copy(unit.statistics), copy(unit.compute)});
   return copies;
 }
 
@@ -217,6 +250,7 @@ void ModelState::load_snapshot(std::span<const UnitState> parameters) {
   for (size_t u = 0; u < parameters.size(); ++u) {
     if (parameters[u].params.defined()) units_[u].params.copy_(parameters[u].params);
     if (parameters[u].compute.defined()) units_[u].compute.copy_(parameters[u].compute);
+    if (parameters[u].statistics.defined()) units_[u].statistics.copy_(parameters[u].statistics);
   }
 }
 

@@ -36,6 +36,7 @@ struct Residence {
 struct UnitState {
   at::Tensor params;               // flat, float32: the resident elements; undefined when there are none
   std::vector<at::Tensor> states;  // the same, one per state of the optimizer, in its order
+  at::Tensor statistics = {};      // flat, whole on every rank (plan/flat_layout.h); undefined without any
   // What blocks read where that is not `params` itself: of the unit's type, rounded from it by every step.
   at::Tensor compute = {};
   const at::Tensor& read() const { return compute.defined() ? compute : params; }
@@ -89,8 +90,9 @@ class ModelState {
   // `ordinal`-th buffer of `bytes`, from `make` when it is asked for first.
   at::Tensor gathered_buffer(int64_t bytes, int ordinal, const std::function<at::Tensor()>& make);
 
-  // Owned parameters in unit order, over whole flat buffers.  REQUIRES: `units` hold whole ones.
-  std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;
+  // Owned parameters and statistics in unit order, over whole flat buffers.  REQUIRES: `units` hold whole
+  // ones.
+  std::vector<NamedTensor> tensors_of(std::span<const UnitState> units) const;
 
   // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_extents()
   // and states_extents(), snapshots what they were made of.
@@ -98,6 +100,8 @@ class ModelState {
                                            std::span<const Extent> wanted) const;
   std::vector<NamedRange> state_ranges(std::span<const UnitState> units, std::span<const Extent> held,
                                        std::span<const Extent> wanted) const;
+  std::vector<NamedRange> statistic_ranges(
+      std::span<const UnitState> units) const;  // of those that have some
   std::span<const UnitState> units() const { return units_; }
 
   // What blocks read becomes the rounded `params` of these units, where the two are not one.  Of masters that
@@ -105,10 +109,14 @@ class ModelState {
   using ReadRange = std::function<void(const NamedRange& range)>;
   void round_params(std::span<const UnitState> units, const ReadRange& read) const;
 
-  // Copies of a part of a unit's flat buffers.  With `alias` views of the live buffers.  REQUIRES: it is
-  // resident.
-  UnitState snapshot(int unit, const Extent& part, bool alias) const;
-  std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, without states
+  // Copies of a part of a unit's flat buffers, statistics only where asked for.  With `alias` views of the
+  // live buffers.  REQUIRES: it is resident.
+  struct Taking {
+    Extent part;
+    bool statistics = false, alias = false;
+  };
+  UnitState snapshot(int unit, const Taking& taking) const;
+  std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, with statistics, without states
   void load_snapshot(std::span<const UnitState> parameters);
 
  private:

@@ -1,4 +1,6 @@
 // What each communication instruction starts, and what is left to do when it has arrived.
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -6,6 +8,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/memory.h"
 #include "furrow/tensor/norm.h"
 #include "furrow/train/executor_state_torch.h"
 
@@ -249,6 +252,35 @@ void reduce_scalar(ExecutorState& state, const BoundInstruction& bound) {
   });
 }
 
+// A buffer of everybody's statistics, and from there a tensor a unit and microbatch.
+void gather_stats(ExecutorState& state, const BoundInstruction& bound) {
+  struct Words {
+    std::vector<float> own, all;
+  };
+  auto words = std::make_shared<Words>();
+  for (const int slot : bound.statistic_reads) {
+    const at::Tensor& said = state.cell<at::Tensor>(slot);
+    words->own.insert(words->own.end(), said.const_data_ptr<float>(),
+                      said.const_data_ptr<float>() + said.numel());
+  }
+  size_t elements = 0;
+  for (const int64_t count : bound.counts) elements += static_cast<size_t>(count);
+  words->all.resize(elements);
+  state.start(bound, {collective(CollectiveKind::kAllGather, words->own, words->all, bound)},
+              [&state, &bound, words] {
+                const MemoryScope scope(MemoryKind::kOther);
+                const float* from = words->all.data();
+                for (const Arrival& arrival : bound.arrivals) {
+                  if (arrival.slot >= 0) {
+                    at::Tensor said = at::empty({arrival.elements}, at::kFloat);
+                    std::copy_n(from, arrival.elements, said.data_ptr<float>());
+                    state.cells[arrival.slot] = std::move(said);
+                  }
+                  from += arrival.elements;
+                }
+              });
+}
+
 }  // namespace
 
 Handler communication_handler_of(plan::Op op) {
@@ -263,6 +295,8 @@ Handler communication_handler_of(plan::Op op) {
       return &gather_updated;
     case plan::Op::kReduceScalar:
       return &reduce_scalar;
+    case plan::Op::kGatherStats:
+      return &gather_stats;
     default:
       return nullptr;
   }

@@ -1,5 +1,6 @@
 // The layout changes no bit: ranks x layouts x microbatches end with the parameters, optimizer state, loss
 // and norm of one process, strictly.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -76,7 +77,8 @@ TEST_P(Bits, EqualOneProcessInEveryLayout) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
-                         ::testing::Values("convnet", "gpt-tied", "convnet@bfloat16", "gpt-tied@bfloat16"),
+                         ::testing::Values("convnet", "gpt-tied", "lstm", "resnet", "convnet@bfloat16",
+                                           "gpt-tied@bfloat16"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 std::vector<WorldOptions> four_ranks() {
@@ -135,6 +137,19 @@ TEST_P(Bits, AFlippedBitOrASwappedMicrobatchIsSeen) {
     run_world(tiny_, options, world,
               [&](const RankResult& rank) { seen += testing::difference(rank, whole).empty() ? 0 : 1; });
     EXPECT_GE(seen, 1) << world.name();
+  }
+}
+
+TEST(Statistics, AFlippedBitIsSeen) {
+  const TinyTraining tiny = testing::tiny("resnet");
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 2};
+  StepResult whole = run_steps(tiny, options);
+  reinterpret_cast<uint32_t*>(whole.statistics[1].data_ptr<float>())[2] ^= 1;
+  for (const WorldOptions& world : four_ranks()) {
+    run_world(tiny, options, world, [&](const RankResult& rank) {
+      EXPECT_EQ(testing::difference(rank, whole), fmt::format("rank {}, unit 1: statistics", rank.rank));
+    });
   }
 }
 

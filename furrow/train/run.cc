@@ -15,6 +15,7 @@
 #include "furrow/models/precision.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
+#include "furrow/tensor/arithmetic.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/library_build.h"
 #include "furrow/train/rank_share.h"
@@ -143,7 +144,7 @@ void Run::compile() {
   checkpointer_ = std::make_unique<Checkpointer>(
       config,
       CheckpointPlace{std::filesystem::path(run_folder_) / config.checkpoint.folder,
-                      own_extents(flat, program.placement)},
+                      own_extents(flat, program.placement), program.placement.writes_statistics()},
       bench_.rank);
 }
 
@@ -374,6 +375,7 @@ observe::Summary Run::summary() const {
   for (size_t k = 0; k < kMemoryKinds; ++k)
     s.memory_bytes[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
   s.planned_memory_bytes = planned_.peak_bytes;
+  s.arithmetic = tensor::arithmetic_of(models::precision_of(bench_.config.training.mixed_precision_param));
   s.seed = bench_.rank.seed;
   s.threads = bench_.rank.threads;
   s.furrow_version = furrow_version();

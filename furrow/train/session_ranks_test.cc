@@ -114,6 +114,7 @@ class RankSession : public ::testing::Test {
   config::Config config(std::vector<std::string> overrides) const {
     std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data",
                                     "--training.mixed_precision_param", precision_};
+    all.insert(all.end(), network_.begin(), network_.end());
     all.insert(all.end(), overrides.begin(), overrides.end());
     return config::parse(R"(
       [model]
@@ -178,6 +179,7 @@ class RankSession : public ::testing::Test {
 
   testing::TemporaryFolder folder_;
   std::string precision_ = "float32";
+  std::vector<std::string> network_;  // settings of every run
 };
 
 class InEveryPrecision : public RankSession, public ::testing::WithParamInterface<const char*> {
@@ -272,6 +274,29 @@ TEST_P(InEveryPrecision, GoesFromLayoutToLayoutThroughCheckpoints) {
     EXPECT_EQ(weights(name), weights("alone_" + mode));
     EXPECT_EQ(samples.sorted(), alone_samples.sorted());
   }
+}
+
+// Running statistics are in checkpoints, in the best model and in the export, from any layout to any other.
+TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
+  network_ = {"--model.name", "blocks", "--model.units",
+              R"(["stem: conv_norm out_channels=4", "b: residual_block out_channels=8 stride=2",)"
+              R"( "fc: pool_linear out=classes"])"};
+  const observe::Summary alone = train_alone("alone");
+  const std::vector<RankLayout> chain = {layout(1, 2, 3), layout(2, 2, 2), layout(1, 1), layout(3, 1)};
+  int64_t stop = 4;
+  for (const RankLayout& each : chain) {
+    SCOPED_TRACE(each.name);
+    const bool last = &each == &chain.back();
+    Meddling meddling;
+    meddling.cancel_rank = last ? -1 : each.ranks - 1;
+    meddling.cancel_step = stop;
+    const auto summaries = train_on("chain", each, &each != &chain.front(), {}, meddling);
+    stop = summaries[0].steps + 5;
+    if (last) expect_same_figures(summaries[0], alone);
+  }
+  EXPECT_EQ(weights("chain"), weights("alone"));
+  EXPECT_THAT(weights("alone"), HasSubstr("stem.bn1.num_batches_tracked"));
+  EXPECT_THAT(weights("alone"), HasSubstr("b.downsample.1.running_var"));
 }
 
 TEST_F(RankSession, ASaveBehindTrainingIsCommittedBeforeTheNextOne) {

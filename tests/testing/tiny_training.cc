@@ -70,8 +70,8 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 }
 
 std::vector<std::string> tiny_names() {
-  std::vector<std::string> names = {"mlp",        "convnet",      "gpt-tied", "gpt-untied",
-                                    "llama-tied", "llama-untied", "rnn",      "lstm"};
+  std::vector<std::string> names = {"mlp",          "convnet", "gpt-tied", "gpt-untied", "llama-tied",
+                                    "llama-untied", "rnn",     "lstm",     "resnet"};
   for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm"})
     names.push_back(std::string(name) + "@bfloat16");
   return names;
@@ -88,7 +88,16 @@ TinyTraining tiny(const std::string& full_name) {
   const std::string name = full_name.substr(0, full_name.find('@'));
   t.config = base_config();
   models::DataShape shape;
-  if (name != "mlp" && name != "convnet") {
+  if (name == "resnet") {  // both kinds of shortcut, with and without a stride, on eight by eight pixels
+    t.config.model.name = "blocks";
+    t.config.model.units = {
+        "stem: conv_norm out_channels=4 prefix=", "layer1.0: residual_block out_channels=4",
+        "layer2.0: residual_block out_channels=8 stride=2 shortcut=pad",
+        "layer3.0: residual_block out_channels=16 stride=2", "fc: pool_linear out=classes"};
+    const Shape image = {3, 8, 8};
+    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
+    shape.input = {DType::kF32, {-1, 3, 8, 8}};
+  } else if (name != "mlp" && name != "convnet") {
     t.config.model.name = name.substr(0, name.find('-'));
     t.config.model.layers = 2;
     t.config.model.heads = 2;
@@ -144,6 +153,7 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
     result.params.push_back(unit.params);
     result.read.push_back(unit.read());
     result.states.insert(result.states.end(), unit.states.begin(), unit.states.end());
+    result.statistics.push_back(unit.statistics);
     const bool has = unit.params.defined();
     result.gradients.push_back(has ? executor.gradient(gradient_value(program, static_cast<int>(u))).clone()
                                    : at::Tensor());

@@ -95,6 +95,7 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
     if (!whole.params[u].defined()) continue;
     if (!same(unit.params, whole.params[u], rank.model.params_extents()[u])) return where + "parameters";
     if (!same(unit.read(), whole.read[u], rank.model.read_extents()[u])) return where + "what blocks read";
+    if (!same_bits({unit.statistics}, {whole.statistics[u]})) return where + "statistics";
     for (size_t s = 0; s < rank.model.state_names().size(); ++s) {
       const at::Tensor part = s < unit.states.size() ? unit.states[s] : at::Tensor();
       if (!same(part, whole.states[next_state++], rank.model.states_extents()[u])) return where + "state";

@@ -38,8 +38,8 @@ void run_world(const TinyTraining& tiny, const StepOptions& options, const World
                const std::function<void(const RankResult&)>& inspect,
                const std::function<void(train::RankContext&)>& prepare = {});
 
-// Where parameters, optimizer state, loss or norm of any rank differ from the whole ones of one process; ""
-// nowhere.
+// Where parameters, optimizer state, statistics, loss or norm of any rank differ from the whole ones of one
+// process; "" nowhere.
 std::string difference(const RankResult& rank, const StepResult& whole);
 
 }  // namespace furrow::testing

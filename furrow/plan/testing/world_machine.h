@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <optional>
@@ -35,6 +36,13 @@ inline Symbol leaf_symbol(int unit, int use, int m, int64_t grain) {
 }
 inline Symbol params_symbol(int unit, int64_t grain) { return mix(mix(2, unit), static_cast<Symbol>(grain)); }
 inline Symbol state_symbol(int unit, int64_t grain) { return mix(mix(3, unit), static_cast<Symbol>(grain)); }
+inline Symbol statistic_symbol(int unit, int64_t grain) {
+  return mix(mix(6, unit), static_cast<Symbol>(grain));
+}
+inline Symbol batch_statistic_symbol(int unit, int m, int64_t grain) {
+  return mix(mix(mix(7, unit), m), static_cast<Symbol>(grain));
+}
+inline Symbol folded_symbol(Symbol before, Symbol batch) { return mix(mix(8, before), batch); }
 inline Symbol stepped_symbol(Symbol before, Symbol gradient) { return mix(mix(4, before), gradient); }
 
 class WorldMachine {
@@ -85,9 +93,14 @@ class WorldMachine {
     const Cell& at(const Value& value) const { return cells[program.slot_of(value)]; }
     static bool is_flat(ValueKind kind) {
       return kind == ValueKind::kGradient || kind == ValueKind::kTotal || kind == ValueKind::kParams ||
-             kind == ValueKind::kGathered || kind == ValueKind::kState || kind == ValueKind::kSnapshot;
+             kind == ValueKind::kGathered || kind == ValueKind::kState || kind == ValueKind::kSnapshot ||
+             is_statistic(kind);
+    }
+    static bool is_statistic(ValueKind kind) {
+      return kind == ValueKind::kBnStats || kind == ValueKind::kStats;
     }
     Slice slice(const Value& value) const {
+      if (is_statistic(value.kind)) return {0, flat.units[value.unit].statistic_elements};
       const int use = value.kind == ValueKind::kGradient ? value.index : 0;
       return part_slice(flat, program.placement, {value.unit, use}, value.part);
     }
@@ -130,7 +143,11 @@ class WorldMachine {
 
   void start(Rank* rank) {
     for (const Value& value : rank->program.inputs) {
-      rank->write(value, made(*rank, value, value.kind == ValueKind::kState ? state_symbol : params_symbol));
+      const bool state = value.kind == ValueKind::kState, statistic = value.kind == ValueKind::kStats;
+      rank->write(value, made(*rank, value,
+                              state       ? state_symbol
+                              : statistic ? statistic_symbol
+                                          : params_symbol));
     }
   }
 
@@ -159,6 +176,20 @@ class WorldMachine {
   Symbols result(const Rank& rank, const Value& value, const std::vector<Symbols>& read) const {
     const Instruction& instruction = rank.instruction();
     switch (instruction.op) {
+      case Op::kForward: {
+        if (value.kind != ValueKind::kBnStats) return {};
+        Symbols symbols;
+        for (int64_t g = 0; g < rank.slice(value).size() / kGrain; ++g)
+          symbols.push_back(batch_statistic_symbol(value.unit, value.index, g));
+        return symbols;
+      }
+      case Op::kFoldStats: {
+        Symbols running = read[0];
+        for (size_t i = 1; i + 1 < read.size(); ++i) {
+          for (size_t g = 0; g < running.size(); ++g) running[g] = folded_symbol(running[g], read[i].at(g));
+        }
+        return running;
+      }
       case Op::kBackwardWeight: {
         Symbols symbols;
         for (int64_t g = 0; g < rank.slice(value).size() / kGrain; ++g)
@@ -263,6 +294,7 @@ class WorldMachine {
 
   Symbols arrive(const Rank& self, const Value& value, const std::vector<Rank*>& members) {
     if (value.kind == ValueKind::kSums) return {};
+    if (value.kind == ValueKind::kBnStats) return brought(self, value, members);
     if (self.instruction().op == Op::kReduceGrads)
       return sum_of(self, value, {value.begin, value.end}, members);
     const Slice slice = self.slice(value);
@@ -280,6 +312,20 @@ class WorldMachine {
     }
     for (const int times : written) EXPECT_EQ(times, 1) << to_string(value);
     return all;
+  }
+
+  // The one member's that brings it.
+  Symbols brought(const Rank& self, const Value& value, const std::vector<Rank*>& members) {
+    std::optional<Symbols> found;
+    for (const Rank* member : members) {
+      const std::vector<Value>& reads = member->instruction().reads;
+      if (std::find(reads.begin(), reads.end(), value) == reads.end()) continue;
+      EXPECT_FALSE(found.has_value()) << to_string(value) << " is brought twice";
+      found = member->read(value);
+      count(self, static_cast<int64_t>(found->size()) * kGrain);
+    }
+    EXPECT_TRUE(found.has_value()) << "nobody brings " << to_string(value);
+    return found.value_or(Symbols());
   }
 
   // [range) out of what members brought, split where the nodes at hand demand it.
