@@ -60,6 +60,9 @@ constexpr AttributeForm kLlamaHead[] = {{"vocab", Type::kInteger, "classes"},
 constexpr AttributeForm kRnn[] = {
     {"in", Type::kInteger, "@last"}, {"hidden", Type::kInteger}, {"out", Type::kInteger}};
 constexpr AttributeForm kLstm[] = {{"in", Type::kInteger, "@last"}, {"hidden", Type::kInteger}};
+constexpr AttributeForm kDelay[] = {{"forward_ms", Type::kReal},
+                                    {"backward_input_ms", Type::kReal, "0"},
+                                    {"backward_weight_ms", Type::kReal, "0"}};
 
 constexpr AttributeForm kConvNorm[] = {{"in_channels", Type::kInteger, "@channels"},
                                        {"out_channels", Type::kInteger},
@@ -88,6 +91,7 @@ constexpr KindForm kForms[] = {
     {"llama_block", kLlamaBlock},
     {"llama_head", kLlamaHead},
     {"lstm", kLstm},
+    {"delay", kDelay},
     {"conv_norm", kConvNorm},
     {"residual_block", kResidualBlock},
     {"pool_linear", kPoolLinear},

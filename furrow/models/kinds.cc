@@ -12,7 +12,7 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Kind, 13> kKinds = {{
+constexpr std::array<Kind, 14> kKinds = {{
     {"conv_relu_pool", &describe_conv_relu_pool, true},
     {"linear", &describe_linear, true},
     {"token_embedding", &describe_token_embedding, true},
@@ -23,6 +23,7 @@ constexpr std::array<Kind, 13> kKinds = {{
     {"llama_head", &describe_llama_head, true},
     {"rnn", &describe_rnn, true},
     {"lstm", &describe_lstm, true},
+    {"delay", &describe_delay, false},
     {"conv_norm", &describe_conv_norm, false},
     {"residual_block", &describe_residual_block, false},
     {"pool_linear", &describe_pool_linear, false},

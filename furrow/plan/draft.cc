@@ -40,8 +40,9 @@ Instruction& Draft::emit_comm(Op op, int32_t unit, GroupAxis axis) {
 std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
   std::vector<Value> values;
   for (int32_t u = 0; u < units(); ++u) {
-    if (!facts.units[u].owns) continue;
+    if (!keeps_params(facts, placement(), u)) continue;
     values.push_back(params_value(u, version, placement().params_part()));
+    if (!placement().holds(u)) continue;
     if (with_state && has_state()) values.push_back(state_value(u, version, placement().step_part()));
     if (facts.units[u].has_statistics) values.push_back(stats_value(u, version));
   }

@@ -16,7 +16,8 @@ namespace furrow::plan {
 
 struct DraftInstruction {
   Instruction instruction;
-  int32_t turn = -1;   // which of the rank's microbatches, counted from 0; -1: none
+  int32_t turn = -1;                 // which of the rank's microbatches, counted from 0; -1: none
+  std::vector<Value> releases = {};  // sent before, known to have arrived once this runs
   bool ghost = false;  // of a turn in which the rank has no microbatch: microbatch -1, values without meaning
 };
 
@@ -31,6 +32,8 @@ struct Draft {
   int state_copies = 0;
   Program program;  // header, inputs and outputs; instructions come from `list` at the end
   std::vector<DraftInstruction> list;
+  int32_t turns = 0;                       // of the rank, with ghosts
+  std::vector<Value> unacknowledged = {};  // sent, and kept until all ranks meet
 
   const Placement& placement() const { return program.placement; }
   int32_t units() const { return static_cast<int32_t>(spec.units.size()); }
@@ -40,7 +43,7 @@ struct Draft {
   Instruction& emit_comm(Op op, int32_t unit, GroupAxis axis);
 
   // params(u,version), state(u,version) and stats(u,version) of every unit that has them, as this rank holds
-  // them.
+  // them; of parameters of another rank's unit that one of its units ties, params alone.
   std::vector<Value> kept(int32_t version, bool with_state) const;
 
   // Whether units have optimizer state, masters counted; of a unit without any it is empty.
@@ -51,8 +54,10 @@ struct Draft {
 };
 
 // Generators.
-void generate_training(const std::vector<bool>& recompute, Draft* draft);  // load, forward, loss, backward
-void generate_evaluation(Draft* draft);                                    // load, forward, evaluate
+// load, forward, loss, backward, send, recv
+void generate_training(const PipelineOptions& pipeline, const std::vector<bool>& recompute, Draft* draft);
+void generate_evaluation(const PipelineOptions& pipeline,
+                         Draft* draft);               // load, forward, evaluate, send, recv
 void generate_measure(bool gradients, Draft* draft);  // measure, and reduce_scalar where there are ranks
 void generate_step(Draft* draft);                     // add_tied, measure, clip, step
 void generate_snapshots(Draft* draft);

@@ -3,6 +3,7 @@
 // backward beside it hides them.
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "furrow/plan/draft.h"
 #include "furrow/plan/share.h"
@@ -10,7 +11,11 @@
 namespace furrow::plan {
 
 void gather_statistics(Draft* draft) {
-  if (!draft->facts.has_statistics || draft->placement().data_ranks() == 1) return;
+  std::vector<int32_t> units;  // of the rank
+  for (int32_t u = 0; u < draft->units(); ++u) {
+    if (draft->facts.units[u].has_statistics && draft->placement().holds(u)) units.push_back(u);
+  }
+  if (units.empty() || draft->placement().data_ranks() == 1) return;
   DraftInstruction gather;
   gather.instruction.op = Op::kGatherStats;
   gather.instruction.stream = Stream::kComm;
@@ -18,9 +23,7 @@ void gather_statistics(Draft* draft) {
   for (int32_t m = 0; m < draft->microbatches(); ++m) {
     const bool own = takes(draft->placement(), draft->microbatches(), m);
     std::vector<Value>& side = own ? gather.instruction.reads : gather.instruction.writes;
-    for (int32_t u = 0; u < draft->units(); ++u) {
-      if (draft->facts.units[u].has_statistics) side.push_back(bn_stats_value(u, m));
-    }
+    for (const int32_t u : units) side.push_back(bn_stats_value(u, m));
   }
   // A ghost counts: the place is the same on all ranks of a shard group.
   const auto last = std::find_if(draft->list.rbegin(), draft->list.rend(), [](const DraftInstruction& each) {

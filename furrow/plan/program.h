@@ -89,6 +89,10 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
 //   fold_stats u         stats(u,0) bn_stats(u,0) ... bn_stats(u,k-1) scale() -> stats(u,1), in place
+//   send u [m] peer      one value, to a pp coordinate: act(u,m) of a stage's last unit, grad(u,m) of the unit before
+//                        its first, or of parameters that another stage ties gradient(u,use,[0,k))/own to their owner
+//                        and params(u,1) to who uses them
+//   recv u [m] peer      -> the same value, sent by that pp coordinate; params(u,0) -> params(u,1), in place
 //   snapshot u           params(u,0) [state(u,0)] [stats(u,0), on the first data rank] -> snapshot(u)/own
 // clang-format on
 enum class Op : uint8_t {
@@ -112,9 +116,12 @@ enum class Op : uint8_t {
   kGatherUpdated,
   kFoldStats,
   kSnapshot,
+  kSend,
+  kRecv,
 };
 
-// Communication runs beside the rest, in program order, which is the same on all ranks of a group.
+// Communication runs beside the rest: collectives in program order, which is the same on all ranks of a
+// group; transfers (send, recv) each on the lane of its peer and direction, in program order there.
 enum class Stream : uint8_t { kCompute, kCopy, kComm };
 
 // When an instruction runs: always, or only if the verdict of scale() is finite.  The verdict is that of all
@@ -126,6 +133,7 @@ struct Instruction {
   Stream stream = Stream::kCompute;
   Predicate predicate = Predicate::kAlways;
   GroupAxis axis = GroupAxis::kNone;  // of communication
+  int32_t peer = -1;                  // pp coordinate of a transfer's other end
   int32_t unit = -1;
   int32_t microbatch = -1;
   std::vector<Value> reads;
@@ -141,12 +149,16 @@ struct OpInfo {
   bool has_unit;
   bool has_microbatch;
   bool has_axis;  // communication
+  bool has_peer;  // a transfer: it has a microbatch where its value has one
   KindSet reads;
   KindSet writes;
 };
 const OpInfo& op_info(Op op);
 const OpInfo* find_op(std::string_view name);  // nullptr when unknown
 std::vector<Op> all_ops();
+
+// The microbatch that a transfer of `value` names: -1 for those of parameters.
+int32_t transfer_microbatch(const Value& value);
 
 // The value that `written` of this instruction may replace in its slot; nullptr: none, it needs a slot of its
 // own.  Where the two are different parts, the smaller lies where it lies in the larger.

@@ -27,17 +27,22 @@ struct Undivided {
 class RanksQuote {
  public:
   RanksQuote(const Program& program, const ModelSpec& spec)
-      : program_(program), place_(program.placement), model_(model_facts(spec)) {}
+
+      : program_(program),
+        place_(program.placement),
+        model_(model_facts(spec)),
+        bytes_{spec, model_.flat, program.microbatch_sizes, place_, 0} {}
 
   std::vector<CollectiveQuote> collectives() const {
     std::map<std::pair<Op, GroupAxis>, CollectiveQuote> quotes;
     for (const Instruction& instruction : program_.instructions) {
-      if (instruction.stream != Stream::kComm) continue;
+      if (instruction.stream != Stream::kComm || instruction.op == Op::kSend) continue;
       CollectiveQuote& quote = quotes[{instruction.op, instruction.axis}];
       quote.op = instruction.op;
       quote.axis = instruction.axis;
       ++quote.count;
-      const auto members = static_cast<double>(group_ranks(place_, instruction.axis).size());
+      const bool transfer = instruction.op == Op::kRecv;
+      const auto members = transfer ? 1.0 : static_cast<double>(group_ranks(place_, instruction.axis).size());
       const Received bytes = received(instruction);
       quote.wire_bytes += bytes.self;
       quote.mean_bytes += static_cast<double>(bytes.all) / members;
@@ -69,12 +74,14 @@ class RanksQuote {
     return items;
   }
 
-  // Of the whole model, undivided.
+  // Of the rank's own units, before ZeRO divides them; of parameters, with what its units tie.
   Undivided undivided() const {
     Undivided bytes;
     const int64_t copies = state_copies();
-    for (const UnitLayout& unit : model_.flat.units) {
-      bytes.parameters += unit.elements * unit.param_bytes();
+    for (int32_t u = 0; u < static_cast<int32_t>(model_.units.size()); ++u) {
+      const UnitLayout& unit = model_.flat.units[u];
+      if (keeps_params(model_, place_, u)) bytes.parameters += unit.elements * unit.param_bytes();
+      if (!place_.holds(u)) continue;
       bytes.gradients += unit.elements * kFloatBytes;
       bytes.optimizer += unit.elements * kFloatBytes * (copies + unit.masters());
     }
@@ -103,6 +110,10 @@ class RanksQuote {
     if (instruction.op == Op::kGatherStats) return of_statistics(instruction);
     if (instruction.op == Op::kReduceScalar) return of_sums(group_ranks(place_, instruction.axis).size());
     if (instruction.op == Op::kReduceGrads) return of_exchange(instruction);
+    if (instruction.op == Op::kRecv) {
+      const int64_t all = value_bytes(bytes_, instruction.writes[0]);
+      return {all, all, all};
+    }
     Received bytes;  // a gather: everything but one's own slice
     const std::vector<int> ranks = group_ranks(place_, instruction.axis);
     const std::vector<Slice> slices =
@@ -161,6 +172,7 @@ class RanksQuote {
   const Program& program_;
   const Placement& place_;
   const ModelFacts model_;
+  const ByteContext bytes_;
 };
 
 MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
@@ -179,6 +191,8 @@ MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
 }  // namespace
 
 std::string deterministic_line(const Placement& placement, int32_t k) {
+  if (placement.data_ranks() == 1 && placement.pipeline_ranks() > 1)
+    return "on: every stage adds along the canonical tree: the bits of one rank";
   if (placement.data_ranks() == 1)
     return "one rank, canonical tree: the bits that every aligned layout gives";
   const bool aligned = is_aligned(placement, k);

@@ -11,11 +11,11 @@ namespace {
 Slice cut(Slice within, int count, int index, int64_t first_longer) {
   const int64_t blocks = within.size() / kGrid, base = blocks / count, left_over = blocks % count;
   // Slice i is longer by a block when (i - first_longer) mod count is below left_over.
-  const auto longer_before = [&](int64_t i) {
-    int64_t longer = 0;
-    for (int64_t j = 0; j < i; ++j) longer += (j + count - first_longer % count) % count < left_over ? 1 : 0;
-    return longer;
+  const int64_t offset = (count - first_longer % count) % count;
+  const auto longer_below = [&](int64_t i) {
+    return i / count * left_over + std::min<int64_t>(i % count, left_over);
   };
+  const auto longer_before = [&](int64_t i) { return longer_below(offset + i) - longer_below(offset); };
   const auto border = [&](int64_t i) { return within.begin + (i * base + longer_before(i)) * kGrid; };
   return {border(index), border(index + 1)};
 }

@@ -29,6 +29,25 @@ ModelFacts model_facts(const ModelSpec& spec) {
   return facts;
 }
 
+bool keeps_params(const ModelFacts& facts, const Placement& placement, int32_t unit) {
+  if (!facts.units[unit].owns) return false;
+  const std::vector<TiedUse>& uses = facts.units[unit].uses_by_others;
+  return placement.holds(unit) || std::any_of(uses.begin(), uses.end(), [&](const TiedUse& tied) {
+           return placement.holds(tied.user_unit);
+         });
+}
+
+std::vector<int> foreign_users(const ModelFacts& facts, const Placement& placement, int32_t unit) {
+  std::vector<int> ranks;
+  for (const TiedUse& tied : facts.units[unit].uses_by_others) {
+    const int rank = placement.pipeline_rank_of(tied.user_unit);
+    if (rank != placement.pipeline_rank_of(unit)) ranks.push_back(rank);
+  }
+  std::sort(ranks.begin(), ranks.end());
+  ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
+  return ranks;
+}
+
 Value input_value(int32_t unit, int32_t microbatch) {
   return unit == 0 ? batch_value(microbatch) : act_value(unit - 1, microbatch);
 }

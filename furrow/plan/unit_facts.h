@@ -29,6 +29,12 @@ struct ModelFacts {
 // REQUIRES: a validated spec.
 ModelFacts model_facts(const ModelSpec& spec);
 
+// Whether the rank holds parameters of unit u: its own units', and those that its own units tie.
+bool keeps_params(const ModelFacts& facts, const Placement& placement, int32_t unit);
+
+// The pp coordinates, besides the owner's, that use parameters of the unit, in ascending order.
+std::vector<int> foreign_users(const ModelFacts& facts, const Placement& placement, int32_t unit);
+
 // What unit u reads besides weights: act(u-1,m), or batch(m) for the first unit.
 Value input_value(int32_t unit, int32_t microbatch);
 

@@ -13,8 +13,8 @@ namespace furrow::plan::rules {
 namespace {
 
 bool allowed(std::string_view program, Op op) {
-  constexpr std::array kEvaluation = {Op::kLoad,    Op::kForward,      Op::kEvaluate,
-                                      Op::kMeasure, Op::kGatherParams, Op::kReduceScalar};
+  constexpr std::array kEvaluation = {Op::kLoad,         Op::kForward,      Op::kEvaluate, Op::kMeasure,
+                                      Op::kGatherParams, Op::kReduceScalar, Op::kSend,     Op::kRecv};
   if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot;
   if (program == "evaluate")
     return std::find(kEvaluation.begin(), kEvaluation.end(), op) != kEvaluation.end();
@@ -30,8 +30,9 @@ struct Due {
 void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>* due) {
   const Placement& place = facts.program.placement;
   for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-    if (!facts.model.units[u].owns) continue;
-    due->push_back({params_value(u, version, place.params_part()), op});
+    if (!keeps_params(facts.model, place, u)) continue;
+    due->push_back({params_value(u, version, place.params_part()), facts.holds(u) ? op : Op::kRecv});
+    if (!facts.holds(u)) continue;
     if (facts.with_state) due->push_back({state_value(u, version, place.step_part()), op});
     if (facts.model.units[u].has_statistics) due->push_back({stats_value(u, version), Op::kFoldStats});
   }
@@ -44,7 +45,7 @@ std::vector<Due> due_outputs(const Facts& facts) {
   if (name == "train") due.push_back({scale_value(), Op::kClip});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-      if (!facts.model.units[u].owns) continue;
+      if (!facts.steps(u)) continue;
       due.push_back({snapshot_value(u, facts.program.placement.own_part()), Op::kSnapshot});
     }
   }

@@ -44,10 +44,15 @@ struct World {
   Reshard reshard = Reshard::kDefault;
   int prefetch = 1;
   std::vector<bool> recompute = {};
+  int pp = 1;
+  PipelineOptions pipeline = {};
 
-  Layout layout() const { return Layout({1, replicas, shards, 1, 1, 1}, replicas * shards); }
+  int ranks() const { return pp * replicas * shards; }
+  Layout layout() const { return Layout({pp, replicas, shards, 1, 1, 1}, ranks()); }
   std::string name() const {
-    return fmt::format("dp_replicate {} dp_shard {} stage {} k {} deterministic {} reshard {} prefetch {}",
+    return fmt::format("pp {} schedule {} stages_per_rank {} ahead {} ", pp, pipeline.schedule,
+                       pipeline.stages_per_rank, pipeline.receives_ahead) +
+           fmt::format("dp_replicate {} dp_shard {} stage {} k {} deterministic {} reshard {} prefetch {}",
                        replicas, shards, stage, k, static_cast<int>(deterministic), static_cast<int>(reshard),
                        prefetch);
   }
@@ -59,13 +64,13 @@ TrainOptions options_of(const World& world, int rank) {
   options.microbatch_sizes.back() = 3;
   options.recompute = world.recompute;
   options.optimizer_state_copies = 1;
-  options.ranks = {rank, world.stage, world.reshard, world.deterministic, world.prefetch};
+  options.ranks = {rank, world.stage, world.reshard, world.deterministic, world.prefetch, world.pipeline};
   return options;
 }
 
 std::vector<Program> train_programs(const ModelSpec& spec, const World& world) {
   std::vector<Program> programs;
-  for (int rank = 0; rank < world.replicas * world.shards; ++rank) {
+  for (int rank = 0; rank < world.ranks(); ++rank) {
     programs.push_back(compile_train(spec, world.layout(), options_of(world, rank)));
   }
   return programs;
@@ -166,6 +171,8 @@ class Worlds : public ::testing::Test {
       const Placement& place = programs[rank].placement;
       for (const Value& value :
            {params_value(u, 1, place.params_part()), state_value(u, 1, place.step_part())}) {
+        const bool held = value.kind == ValueKind::kState ? place.holds(u) : keeps_params(facts_, place, u);
+        if (!held) continue;
         const Slice slice = machine.slice(static_cast<int>(rank), value);
         Symbols expected;
         for (int64_t g = slice.begin / testing::kGrain; g < slice.end / testing::kGrain; ++g) {
@@ -176,7 +183,7 @@ class Worlds : public ::testing::Test {
         EXPECT_EQ(machine.output(static_cast<int>(rank), value), expected)
             << "rank " << rank << to_string(value);
       }
-      if (spec_.units[u].statistics.empty()) continue;
+      if (spec_.units[u].statistics.empty() || !place.holds(u)) continue;
       EXPECT_EQ(machine.output(static_cast<int>(rank), stats_value(u, 1)), folded(u, world.k))
           << "rank " << rank;
     }
@@ -196,6 +203,7 @@ class Worlds : public ::testing::Test {
 
   const ModelSpec spec_ = model();
   const FlatLayout flat_ = flat_layout(spec_);
+  const ModelFacts facts_ = model_facts(spec_);
 };
 
 std::vector<World> layouts(int most_ranks) {
@@ -259,6 +267,70 @@ TEST_F(Worlds, RandomModels) {
   }
 }
 
+// Every schedule of the table on shapes of its domain.
+template <class Check>
+void for_each_pipeline(int most_ranks, int units, const Check& check) {
+  for (const ScheduleRow& row : schedules()) {
+    for (int pp = 2; pp <= most_ranks; ++pp) {
+      for (int stages = 1; stages <= 3 && stages * pp <= units; ++stages) {
+        if (!row.refuses({pp, stages, 8}).empty()) continue;
+        World world;
+        world.pp = pp;
+        world.pipeline.schedule = row.name;
+        world.pipeline.stages_per_rank = stages;
+        check(world);
+      }
+    }
+  }
+}
+
+TEST_F(Worlds, EveryScheduleStepsWithTheCanonicalTree) {
+  for_each_pipeline(4, 4, [&](World world) {
+    for (const World& data : layouts(4)) {
+      world.replicas = data.replicas;
+      world.shards = data.shards;
+      world.stage = data.stage;
+      const int ranks = data.replicas * data.shards;
+      for (world.k = ranks; world.k <= 5 * ranks + 1; world.k += ranks > 2 ? 3 : 1) check(world);
+    }
+  });
+}
+
+TEST_F(Worlds, ReceivesAheadAndRecomputeChangeNothing) {
+  for_each_pipeline(4, 4, [&](World world) {
+    world.k = 6;
+    world.shards = 2;
+    for (const int stage : {1, 3}) {
+      for (const int ahead : {0, 1, 2, 100}) {
+        world.stage = stage;
+        world.pipeline.receives_ahead = ahead;
+        world.recompute = {true, false, true, true};
+        check(world);
+      }
+    }
+  });
+}
+
+TEST_F(Worlds, EvaluateGoesThroughTheStages) {
+  for_each_pipeline(4, 4, [&](World world) {
+    for (world.shards = 1; world.shards <= 2; ++world.shards) {
+      for (world.k = 1; world.k <= 3; ++world.k) {
+        SCOPED_TRACE(world.name());
+        std::vector<Program> programs;
+        for (int rank = 0; rank < world.ranks(); ++rank) {
+          const TrainOptions options = options_of(world, rank);
+          programs.push_back(
+              compile_evaluate(spec_, world.layout(), options.microbatch_sizes, options.ranks));
+        }
+        verify_world(programs, spec_);
+        WorldMachine machine(programs, flat_);
+        machine.run();
+        EXPECT_EQ(machine.losses.size(), static_cast<size_t>(world.k));
+      }
+    }
+  });
+}
+
 TEST_F(Worlds, AnotherOrderIsSeen) {
   World world{1, 2, 1, 6};
   const std::vector<Program> programs = train_programs(spec_, world);
@@ -273,7 +345,7 @@ TEST_F(Worlds, EvaluateCountsEachMicrobatchOnceOnAnyNumberOfRanks) {
     for (world.k = 1; world.k <= 9; ++world.k) {
       SCOPED_TRACE(world.name());
       std::vector<Program> programs;
-      for (int rank = 0; rank < world.replicas * world.shards; ++rank) {
+      for (int rank = 0; rank < world.ranks(); ++rank) {
         const TrainOptions options = options_of(world, rank);
         programs.push_back(compile_evaluate(spec_, world.layout(), options.microbatch_sizes, options.ranks));
       }
@@ -291,7 +363,7 @@ TEST_F(Worlds, SavesHaveEachElementOnce) {
   for (const World& world : layouts(8)) {
     SCOPED_TRACE(world.name());
     std::vector<Program> programs;
-    for (int rank = 0; rank < world.replicas * world.shards; ++rank) {
+    for (int rank = 0; rank < world.ranks(); ++rank) {
       programs.push_back(compile_save(spec_, world.layout(), options_of(world, rank)));
     }
     verify_world(programs, spec_);
@@ -300,6 +372,7 @@ TEST_F(Worlds, SavesHaveEachElementOnce) {
     for (int u = 0; u < static_cast<int>(spec_.units.size()); ++u) {
       std::vector<int> saved(flat_.units[u].elements / testing::kGrain, 0);
       for (size_t rank = 0; rank < programs.size() && !saved.empty(); ++rank) {
+        if (!programs[rank].placement.holds(u)) continue;
         const Value value = snapshot_value(u, programs[rank].placement.own_part());
         const Slice slice = machine.slice(static_cast<int>(rank), value);
         for (int64_t g = slice.begin / testing::kGrain; g < slice.end / testing::kGrain; ++g) ++saved[g];

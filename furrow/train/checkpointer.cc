@@ -184,7 +184,7 @@ struct Checkpointer::Impl {
       return join(lists);
     };
     std::vector<std::string> all;
-    for (const std::string& text : texts_of_all(rank.world(), "checkpoint pieces", own)) {
+    for (const std::string& text : texts_to_first(rank.world(), "checkpoint pieces", own)) {
       for (std::string& list : split(text)) all.push_back(std::move(list));
     }
     if (!first()) return done();

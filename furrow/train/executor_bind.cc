@@ -42,6 +42,7 @@ class Binder {
       find_gaps();
     }
     if (instruction_.op == Op::kMeasure) keep_own_parts();
+    if (instruction_.peer >= 0) return find_transfer();
     if (instruction_.op == Op::kStep || instruction_.op == Op::kSnapshot)
       bound_.slice = slice_of(instruction_.writes.front());
     if (bound_.communicates()) find_members();
@@ -129,6 +130,15 @@ class Binder {
       from.size = own.size();
       from.slice = own;
     }
+  }
+
+  BoundInstruction find_transfer() {
+    const plan::Value& value =
+        instruction_.op == Op::kSend ? instruction_.reads.front() : instruction_.writes.front();
+    bound_.label = fmt::format("{}", plan::to_string(value));
+    const bool flat = is_gradient(value.kind) || value.kind == ValueKind::kParams;
+    if (flat) bound_.flat = operand(value);
+    return std::move(bound_);
   }
 
   void find_members() {

@@ -66,11 +66,17 @@ struct BoundInstruction {
   std::shared_ptr<const plan::Exchange> exchange;  // reduce_grads
   std::vector<plan::NodeSum> sums;                 // reduce_grads that is not plain: its additions
   std::string label;                               // communication: "reduce_grads h.3"
+  FlatOperand flat;                                // transfer of a flat value
 
   int unit() const { return instruction->unit; }
   int reads(plan::ValueKind kind) const { return read[static_cast<size_t>(kind)]; }
   int writes(plan::ValueKind kind) const { return write[static_cast<size_t>(kind)]; }
   bool communicates() const { return instruction->axis != plan::GroupAxis::kNone; }
+  // Communication of one queue follows one another: collectives, or the transfers of a lane.
+  bool shares_queue(const BoundInstruction& other) const {
+    const plan::Instruction &a = *instruction, &b = *other.instruction;
+    return communicates() && other.communicates() && a.peer == b.peer && (a.peer < 0 || a.op == b.op);
+  }
 };
 
 // Communication under way.
@@ -111,6 +117,8 @@ struct ExecutorState {
              std::function<void()> finish = {});
   void land(Flight& flight);                   // waits, and does what is left to do
   void settle(const BoundInstruction& bound);  // lands what the instruction must wait for
+  void retire(int slot);                       // of a value that was dropped
+  void note(const BoundInstruction& bound, const InstructionTime& time);  // what the rank's thread did
   at::Tensor take_staging(int64_t elements);
   void publish(const Sums& sums);  // into outputs
 };

@@ -105,7 +105,7 @@ void ModelState::make_buffers(uint64_t seed) {
       for (size_t s = 0; s < state_names_.size(); ++s)
         state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer));
     }
-    if (flat_.units[u].statistic_elements > 0) {
+    if (flat_.units[u].statistic_elements > 0 && (residence_.runs.empty() || residence_.runs[u])) {
       state.statistics = tensor::flat_buffer(flat_.units[u].statistic_elements, MemoryKind::kOther);
       for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
         const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
@@ -172,18 +172,16 @@ at::Tensor ModelState::gathered_buffer(int64_t bytes, int ordinal, const std::fu
   return buffer;
 }
 
-std::vector<NamedTensor> ModelState::tensors_of(std::span<const UnitState> units) const {
+std::vector<NamedTensor> ModelState::tensors_of(int unit, const UnitState& whole) const {
   std::vector<NamedTensor> tensors;
-  for (size_t u = 0; u < spec_.units.size(); ++u) {
-    for (const plan::FlatSpan& span : flat_.units[u].spans) {
-      const plan::Parameter& parameter = spec_.units[u].parameters[span.parameter];
-      tensors.push_back({parameter.name, tensor::view(units[u].params, span.offset, parameter.shape)});
-    }
-    for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
-      const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
-      tensors.push_back(
-          {statistic.name, statistic_view(units[u].statistics, span, statistic).view(statistic.shape)});
-    }
+  for (const plan::FlatSpan& span : flat_.units[unit].spans) {
+    const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
+    tensors.push_back({parameter.name, tensor::view(whole.params, span.offset, parameter.shape)});
+  }
+  for (const plan::StatisticSpan& span : flat_.units[unit].statistics) {
+    const plan::Statistic& statistic = spec_.units[unit].statistics[span.statistic];
+    tensors.push_back(
+        {statistic.name, statistic_view(whole.statistics, span, statistic).view(statistic.shape)});
   }
   return tensors;
 }

@@ -31,12 +31,13 @@ struct Residence {
   std::vector<Extent> params, states;  // by unit; empty: whole ones
   // Zeros; null: memory of our own.
   std::function<at::Tensor(int64_t elements, at::ScalarType type)> make_params = {};
+  std::vector<bool> runs = {};  // by unit: it runs here, and has its statistics; empty: all do
 };
 
 struct UnitState {
   at::Tensor params;               // flat, float32: the resident elements; undefined when there are none
   std::vector<at::Tensor> states;  // the same, one per state of the optimizer, in its order
-  at::Tensor statistics = {};      // flat, whole on every rank (plan/flat_layout.h); undefined without any
+  at::Tensor statistics = {};      // flat, whole on every rank that runs the unit (plan/flat_layout.h)
   // What blocks read where that is not `params` itself: of the unit's type, rounded from it by every step.
   at::Tensor compute = {};
   const at::Tensor& read() const { return compute.defined() ? compute : params; }
@@ -90,9 +91,8 @@ class ModelState {
   // `ordinal`-th buffer of `bytes`, from `make` when it is asked for first.
   at::Tensor gathered_buffer(int64_t bytes, int ordinal, const std::function<at::Tensor()>& make);
 
-  // Owned parameters and statistics in unit order, over whole flat buffers.  REQUIRES: `units` hold whole
-  // ones.
-  std::vector<NamedTensor> tensors_of(std::span<const UnitState> units) const;
+  // What a unit owns, over its whole flat buffers: parameters, then statistics.
+  std::vector<NamedTensor> tensors_of(int unit, const UnitState& whole) const;
 
   // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_extents()
   // and states_extents(), snapshots what they were made of.

@@ -9,6 +9,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/memory.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/norm.h"
 #include "furrow/train/executor_state_torch.h"
 
@@ -252,6 +253,67 @@ void reduce_scalar(ExecutorState& state, const BoundInstruction& bound) {
   });
 }
 
+Collective transfer(CollectiveKind kind, const BoundInstruction& bound) {
+  Collective c;
+  c.kind = kind;
+  c.root_or_peer = kind == CollectiveKind::kSend ? 1 : 0;  // a lane's members: who sends, who receives
+  c.label = bound.label;
+  return c;
+}
+
+// Where a flat value that travels lies.
+std::span<std::byte> travelling(ExecutorState& state, const BoundInstruction& bound) {
+  const bool params = bound.reads(ValueKind::kParams) >= 0;
+  return params ? resident_params(state, bound.unit(), bound.flat.slice) : state.bytes(bound.flat);
+}
+
+DType travelling_type(const ExecutorState& state, const BoundInstruction& bound) {
+  const bool params = bound.reads(ValueKind::kParams) >= 0;
+  return params ? state.model.flat().units[bound.unit()].compute : DType::kF32;
+}
+
+bool carries_tensor(const BoundInstruction& bound) { return bound.instruction->microbatch >= 0; }
+
+// A tensor that is sent lives until it has arrived, whatever becomes of its slot.
+void send(ExecutorState& state, const BoundInstruction& bound) {
+  Collective c = transfer(CollectiveKind::kSend, bound);
+  if (!carries_tensor(bound)) {
+    c.in = travelling(state, bound);
+    c.dtype = travelling_type(state, bound);
+    return state.start(bound, {std::move(c)});
+  }
+  const bool act = bound.reads(ValueKind::kAct) >= 0;
+  const at::Tensor tensor =
+      state.cell<at::Tensor>(bound.reads(act ? ValueKind::kAct : ValueKind::kGrad)).contiguous();
+  c.dtype = tensor::dtype_of(tensor.scalar_type());
+  c.in = {static_cast<const std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+  state.start(bound, {std::move(c)}, [tensor] {});
+}
+
+// The output of a unit, as its spec says, or the gradient with respect to it.
+at::Tensor make_received(const ExecutorState& state, const BoundInstruction& bound) {
+  const MemoryScope scope(MemoryKind::kActivations);
+  const plan::TensorSpec& spec = state.model.spec().units[bound.unit()].output;
+  std::vector<int64_t> shape = spec.shape;
+  shape[0] = state.program.microbatch_sizes[bound.instruction->microbatch];
+  return at::empty(shape, tensor::scalar_type(spec.dtype));
+}
+
+void recv(ExecutorState& state, const BoundInstruction& bound) {
+  Collective c = transfer(CollectiveKind::kRecv, bound);
+  if (!carries_tensor(bound)) {
+    c.out = travelling(state, bound);
+    c.dtype = travelling_type(state, bound);
+    return state.start(bound, {std::move(c)});
+  }
+  const at::Tensor tensor = make_received(state, bound);
+  c.dtype = tensor::dtype_of(tensor.scalar_type());
+  c.out = {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+  const bool act = bound.writes(ValueKind::kAct) >= 0;
+  state.cells[bound.writes(act ? ValueKind::kAct : ValueKind::kGrad)] = tensor;
+  state.start(bound, {std::move(c)}, [tensor] {});
+}
+
 // A buffer of everybody's statistics, and from there a tensor a unit and microbatch.
 void gather_stats(ExecutorState& state, const BoundInstruction& bound) {
   struct Words {
@@ -295,6 +357,10 @@ Handler communication_handler_of(plan::Op op) {
       return &gather_updated;
     case plan::Op::kReduceScalar:
       return &reduce_scalar;
+    case plan::Op::kSend:
+      return &send;
+    case plan::Op::kRecv:
+      return &recv;
     case plan::Op::kGatherStats:
       return &gather_stats;
     default:

@@ -43,8 +43,8 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
   train_options.microbatch_sizes = options.microbatch_sizes;
   train_options.recompute = options.recompute;
   train_options.optimizer_state_copies = static_cast<int>(rule.state_names().size());
-  train_options.ranks = {rank.rank, world.zero_stage, world.reshard, world.deterministic,
-                         world.prefetch_units};
+  train_options.ranks = {rank.rank,           world.zero_stage,     world.reshard,
+                         world.deterministic, world.prefetch_units, world.stages};
   const plan::Program program = plan::compile_train(tiny.spec, world.layout(), train_options);
   train::ModelState model(tiny.spec, rule.state_names(), /*seed=*/42, {},
                           train::residence_of(plan::flat_layout(tiny.spec), program.placement, rank));
@@ -70,7 +70,9 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
 }  // namespace
 
 std::string WorldOptions::name() const {
-  return fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "");
+  const std::string pipe =
+      pipeline > 1 ? fmt::format("pp{} {} v{} ", pipeline, stages.schedule, stages.stages_per_rank) : "";
+  return pipe + fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "");
 }
 
 void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,

@@ -17,9 +17,11 @@ struct WorldOptions {
   plan::Reshard reshard = plan::Reshard::kDefault;
   plan::Deterministic deterministic = plan::Deterministic::kStrict;
   int prefetch_units = 1;
-  int ranks() const { return replicate * shard; }
-  plan::Layout layout() const { return plan::Layout({1, replicate, shard, 1, 1, 1}, ranks()); }
-  std::string name() const;  // "2x4 zero3"
+  int pipeline = 1;
+  plan::PipelineOptions stages = {};
+  int ranks() const { return pipeline * replicate * shard; }
+  plan::Layout layout() const { return plan::Layout({pipeline, replicate, shard, 1, 1, 1}, ranks()); }
+  std::string name() const;  // "2x4 zero3", "pp2 GPipe 1x2 zero1"
 };
 
 // One rank after its steps.

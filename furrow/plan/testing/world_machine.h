@@ -60,9 +60,12 @@ class WorldMachine {
       for (Rank& rank : ranks_) moved = run_alone(&rank) || moved;
       for (Rank& rank : ranks_) moved = communicate(&rank) || moved;
     }
+    take_rest();
     for (const Rank& rank : ranks_) {
       EXPECT_EQ(rank.next, rank.program.instructions.size())
           << "rank " << rank.program.placement.rank << " waits";
+      for (const auto& [lane, queue] : sent_)
+        EXPECT_TRUE(queue.empty()) << lane.first << " to " << lane.second;
       for (const Value& value : rank.program.outputs) {
         EXPECT_EQ(rank.at(value).value, value) << to_string(value) << " is gone";
       }
@@ -82,6 +85,10 @@ class WorldMachine {
     std::optional<Value> value;
     Symbols symbols;
   };
+
+  // A transfer that has been posted: it happens as late as can be, when its receiver, or the next value in
+  // the sender's slot, cannot wait any longer.
+  using LaneOf = std::pair<int, int>;  // from, to: ranks of the world
 
   struct Rank {
     Rank(const Program& program_in, const FlatLayout& flat_in)
@@ -153,11 +160,72 @@ class WorldMachine {
 
   bool run_alone(Rank* rank) {
     const size_t before = rank->next;
-    while (!rank->done() && rank->instruction().stream != Stream::kComm) {
-      execute(rank);
+    while (!rank->done()) {
+      const Instruction& instruction = rank->instruction();
+      const bool transfer = instruction.peer >= 0;
+      if (instruction.stream == Stream::kComm && !transfer) break;
+      if (!arrivals_ready(rank)) break;
+      transfer ? post(rank) : execute(rank);
       rank->finish_instruction();
     }
     return rank->next != before;
+  }
+
+  int self_of(const Rank& rank) const { return rank.program.placement.rank; }
+
+  void post(Rank* rank) {
+    const Instruction& instruction = rank->instruction();
+    const int peer = pipeline_peer(rank->program.placement, instruction.peer);
+    if (instruction.op == Op::kSend) {
+      rank->read(instruction.reads[0]);  // it is there
+      sent_[{self_of(*rank), peer}].push_back(instruction.reads[0]);
+    } else {
+      for (const Value& value : instruction.reads) rank->read(value);
+      received_[{peer, self_of(*rank)}].push_back(instruction.writes[0]);
+    }
+  }
+
+  // Before an instruction touches the slot of a transfer that is under way, that transfer happens, and those
+  // in front of it on its lane; whether they could.
+  bool arrivals_ready(Rank* rank) {
+    std::set<int32_t> slots;
+    for (const Value& value : rank->instruction().reads) slots.insert(rank->program.slot_of(value));
+    for (const Value& value : rank->instruction().writes) slots.insert(rank->program.slot_of(value));
+    for (auto& [lane, queue] : received_) {
+      if (lane.second == self_of(*rank) && !take_until(lane, *rank, queue, slots)) return false;
+    }
+    for (auto& [lane, queue] : sent_) {
+      if (lane.first == self_of(*rank) && !take_until(lane, *rank, queue, slots)) return false;
+    }
+    return true;
+  }
+
+  bool take_until(LaneOf lane, const Rank& rank, const std::vector<Value>& queue,
+                  const std::set<int32_t>& slots) {
+    size_t count = 0;
+    for (size_t i = 0; i < queue.size(); ++i) {
+      if (slots.contains(rank.program.slot_of(queue[i]))) count = i + 1;
+    }
+    if (count > std::min(sent_[lane].size(), received_[lane].size())) return false;
+    for (; count > 0; --count) {
+      const Value sent = sent_[lane].front(), received = received_[lane].front();
+      EXPECT_EQ(sent, received) << "lane " << lane.first << " to " << lane.second;
+      ranks_[lane.second].write(received, ranks_[lane.first].read(sent));
+      sent_[lane].erase(sent_[lane].begin());
+      received_[lane].erase(received_[lane].begin());
+    }
+    return true;
+  }
+
+  // What is still under way when everybody has ended.
+  void take_rest() {
+    for (auto& [lane, queue] : received_) {
+      while (!queue.empty() && !sent_[lane].empty()) {
+        ranks_[lane.second].write(queue.front(), ranks_[lane.first].read(sent_[lane].front()));
+        queue.erase(queue.begin());
+        sent_[lane].erase(sent_[lane].begin());
+      }
+    }
   }
 
   void execute(Rank* rank) {
@@ -267,12 +335,15 @@ class WorldMachine {
   }
 
   bool communicate(Rank* rank) {
-    if (rank->done() || rank->instruction().stream != Stream::kComm) return false;
+    if (rank->done() || rank->instruction().stream != Stream::kComm || rank->instruction().peer >= 0)
+      return false;
+    if (!arrivals_ready(rank)) return false;
     std::vector<Rank*> members;
     for (const int r : group_ranks(rank->program.placement, rank->instruction().axis))
       members.push_back(&ranks_[r]);
-    for (const Rank* member : members) {
+    for (Rank* member : members) {
       if (member->done() || member->instruction().axis != rank->instruction().axis) return false;
+      if (!arrivals_ready(member)) return false;
     }
     const Instruction& first = rank->instruction();
     std::vector<std::vector<Symbols>> results;  // before anything is written: members work at the same time
@@ -365,6 +436,7 @@ class WorldMachine {
  private:
   const FlatLayout& flat_;
   std::vector<Rank> ranks_;
+  std::map<LaneOf, std::vector<Value>> sent_, received_;  // posted, not yet taken
 };
 
 }  // namespace furrow::plan::testing
