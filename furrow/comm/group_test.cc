@@ -342,6 +342,17 @@ TEST(Memory, IsCountedAndZeroed) {
   });
 }
 
+// Between hosts, from the size on where bytes count, what crosses is cut among a host's ranks; in a canonical
+// group only where that keeps the order.
+TEST(Tuning, MixedWiresAreHierarchicalFromSixtyFourKibibytesOn) {
+  const std::string text = AlgorithmTable::built_in().to_text();
+  for (const char* line : {"all_gather mixed * 65536 direct\n", "all_gather mixed * * hierarchical\n",
+                           "reduce_scatter mixed * * hierarchical\n", "all_reduce mixed 2 * hierarchical\n",
+                           "all_reduce mixed * 512 flat\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
 TEST(Tuning, ATableRoundTripsAndNamesABadLine) {
   const AlgorithmTable table = AlgorithmTable::built_in();
   EXPECT_EQ(AlgorithmTable::parse(table.to_text()).to_text(), table.to_text());

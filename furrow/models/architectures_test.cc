@@ -191,6 +191,13 @@ TEST(Gpt, CountsAttention) {
   EXPECT_EQ(spec.units.back().flops.forward, 2 * t * c * vocab);
 }
 
+TEST(Gpt, VocabSizePadsTheVocabulary) {
+  config::Model model = gpt(2, 2, 8, true, true);
+  model.vocab_size = 16;
+  EXPECT_EQ(parameters_of(describe(model, tokens(4, 11))).at("wte.weight").shape, (Shape{16, 8}));
+  EXPECT_THAT(error_of(model, tokens(4, 17)), HasSubstr("vocab_size = 16, but the data has 17 tokens"));
+}
+
 TEST(Gpt, BadSettingsNameTheKey) {
   EXPECT_THAT(error_of(gpt(2, 3, 8, true, true), tokens(4, 11)),
               HasSubstr("[model] name = gpt: width = 8 is no multiple of heads = 3"));

@@ -85,6 +85,11 @@ class ProgramCosts {
   // REQUIRES: communication.
   Moved moved(const Instruction& instruction) const;
 
+  // What the instruction does to a unit; REQUIRES: its work is that of a unit.
+  UnitWork unit_work(const Instruction& instruction) const;
+  // Bytes by which kBatch, kLoss and kFlat are costed.
+  int64_t work_bytes(const Instruction& instruction) const;
+
  private:
   // Gradient nodes that the members of a group bring to an exchange.
   struct Nodes {
@@ -95,9 +100,10 @@ class ProgramCosts {
   };
 
   int64_t bytes_of(const Value& value) const;
-  const Nodes& nodes_of(const Instruction& instruction) const;
   int64_t flat_bytes(const Instruction& instruction) const;
+  const Nodes& nodes_of(const Instruction& instruction) const;
   Moved exchange(const Instruction& instruction) const;
+  Moved transfer(const Instruction& instruction) const;
   Moved gather(const Instruction& instruction) const;
   Moved sums(const Instruction& instruction) const;
   int sharers(const std::vector<int>& members) const;

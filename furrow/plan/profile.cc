@@ -152,6 +152,11 @@ std::string unit_key(const Unit& unit) {
   return key;
 }
 
+std::string work_key(const UnitWork& work) {
+  const bool first = work.work == Work::kBackwardInput && !work.input_gradient;
+  return unit_key(*work.unit) + (first ? "|first" : "");
+}
+
 const ProfileSection* Profile::section(int ranks) const {
   const ProfileSection* best = nullptr;
   const auto worse = [ranks](const ProfileSection& a, const ProfileSection& b) {

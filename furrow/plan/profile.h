@@ -16,7 +16,7 @@ namespace furrow::plan {
 // One unit, one kind of work, one number of samples.
 struct UnitSample {
   std::string kind;  // of the unit
-  std::string key;   // unit_key()
+  std::string key;   // work_key()
   Work work = Work::kForward;
   int64_t samples = 0;  // of the microbatch
   double flops = 0;     // of all samples, as roofline_of()
@@ -65,6 +65,7 @@ struct Profile {
 // What makes two units cost the same: kind, attributes, borders and shapes of parameters, not names.  One
 // word.
 std::string unit_key(const Unit& unit);
+std::string work_key(const UnitWork& work);  // the same; marked where backward_input makes no gradient
 
 // Puts what `newer` has measured into `into`, in place of what it measured of the same before.
 void merge_profile(const Profile& newer, Profile* into);

@@ -73,20 +73,17 @@ ProgramCosts::ProgramCosts(const Costs& costs, const ModelSpec& spec, const Prog
 }
 
 double ProgramCosts::seconds(const Instruction& instruction) const {
-  const Work work = work_of(instruction.op);
-  const int64_t samples = instruction.microbatch < 0 ? 0 : program_.microbatch_sizes[instruction.microbatch];
-  switch (work) {
+  switch (work_of(instruction.op)) {
     case Work::kForward:
     case Work::kBackwardInput:
     case Work::kBackwardWeight:
-      return costs_.unit_seconds({&spec_.units[instruction.unit], work, samples,
-                                  work != Work::kBackwardInput || writes(instruction, ValueKind::kGrad)});
+      return costs_.unit_seconds(unit_work(instruction));
     case Work::kLoss:
-      return costs_.loss_seconds(samples * spec_.units.back().output.bytes_per_sample());
+      return costs_.loss_seconds(work_bytes(instruction));
     case Work::kBatch:
-      return costs_.batch_seconds(bytes_of(instruction.writes.front()));
+      return costs_.batch_seconds(work_bytes(instruction));
     case Work::kFlat:
-      return costs_.flat_seconds(instruction.op, flat_bytes(instruction));
+      return costs_.flat_seconds(instruction.op, work_bytes(instruction));
     case Work::kNothing:
       return costs_.overhead_seconds();
     case Work::kCommunication:
@@ -94,6 +91,23 @@ double ProgramCosts::seconds(const Instruction& instruction) const {
   }
   FURROW_CHECK(false, "communication is not the work of the rank's own thread");
   return 0;
+}
+
+UnitWork ProgramCosts::unit_work(const Instruction& instruction) const {
+  const Work work = work_of(instruction.op);
+  return {&spec_.units[instruction.unit], work, program_.microbatch_sizes[instruction.microbatch],
+          work != Work::kBackwardInput || writes(instruction, ValueKind::kGrad)};
+}
+
+int64_t ProgramCosts::work_bytes(const Instruction& instruction) const {
+  switch (work_of(instruction.op)) {
+    case Work::kLoss:
+      return program_.microbatch_sizes[instruction.microbatch] * spec_.units.back().output.bytes_per_sample();
+    case Work::kBatch:
+      return bytes_of(instruction.writes.front());
+    default:
+      return flat_bytes(instruction);
+  }
 }
 
 int64_t ProgramCosts::bytes_of(const Value& value) const {
@@ -123,6 +137,10 @@ Moved ProgramCosts::moved(const Instruction& instruction) const {
     case Op::kReduceScalar:
       moved = sums(instruction);
       break;
+    case Op::kSend:
+    case Op::kRecv:
+      moved = transfer(instruction);
+      break;
     case Op::kGatherStats:
       moved.members = group_ranks(program_.placement, instruction.axis);
       moved.call.movement = Movement::kAllGather;
@@ -138,6 +156,20 @@ Moved ProgramCosts::moved(const Instruction& instruction) const {
   }
   moved.call.self = program_.placement.rank;
   moved.call.sharers = sharers(moved.members);
+  return moved;
+}
+
+// One value from one stage's rank to another's; the receiver counts it.
+Moved ProgramCosts::transfer(const Instruction& instruction) const {
+  Moved moved;
+  const bool sends = instruction.op == Op::kSend;
+  const int own = program_.placement.rank, peer = pipeline_peer(program_.placement, instruction.peer);
+  moved.members = sends ? std::vector<int>{own, peer} : std::vector<int>{peer, own};
+  moved.call.movement = Movement::kTransfer;
+  moved.call.bytes = bytes_of(sends ? instruction.reads.front() : instruction.writes.front());
+  if (sends) return moved;
+  moved.self_bytes = moved.call.bytes;
+  moved.mean_bytes = static_cast<double>(moved.call.bytes);
   return moved;
 }
 

@@ -139,7 +139,8 @@ class Simulator {
       const int32_t at = thread.flight_of_slot[slot];
       if (at < 0) continue;
       const Flight& flight = thread.flights[at];
-      if (!flight.landed && step.communicates && !flight.step->waits_to_land) continue;
+      const bool follows = step.communicates && step.lane == flight.step->lane;
+      if (!flight.landed && follows && !flight.step->waits_to_land) continue;
       if (!flight.landed && !land(number, at)) return false;
       thread.flight_of_slot[slot] = -1;
     }
@@ -162,7 +163,7 @@ class Simulator {
 
   bool start(int32_t number, const Step& step, int32_t instruction) {
     Thread& thread = threads_[number];
-    const bool inlined = step.inlined && flows_.idle(number);
+    const bool inlined = step.inlined && flows_.idle(number, step.lane);
     const int32_t flow = flows_.arrive(number, step, now_);
     const auto at = static_cast<int32_t>(thread.flights.size());
     thread.flights.push_back({flow, &step, instruction, false});
@@ -259,14 +260,22 @@ class Simulator {
     return {begin == kNever ? 0 : begin, end > 0 ? end : last};
   }
 
+  // Forward, recompute and both halves of backward.
+  static bool computes(const Step& step) {
+    const Work work = work_of(step.instruction->op);
+    return work == Work::kForward || work == Work::kBackwardInput || work == Work::kBackwardWeight;
+  }
+
   void report_bubble(Simulation* simulation) {
     const auto [begin, end] = window();
     if (end <= begin) return;
     double busy = 0;
     for (Thread& thread : threads_) {
       double own = 0;
-      for (const SimulatedSpan& span : thread.work)
-        own += std::max(0.0, std::min(span.end_s, end) - std::max(span.start_s, begin));
+      for (const SimulatedSpan& span : thread.work) {
+        if (computes(thread.loaded.steps[span.instruction]))
+          own += std::max(0.0, std::min(span.end_s, end) - std::max(span.start_s, begin));
+      }
       thread.result.bubble = 1 - own / (end - begin);
       busy += own;
     }

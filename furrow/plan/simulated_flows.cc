@@ -35,8 +35,9 @@ int32_t Flows::arrive(int32_t program, const Step& step, double now) {
   return number;
 }
 
-bool Flows::idle(int32_t program) const {
-  return std::ranges::all_of(lanes_[program], [](const auto& lane) { return lane.second.empty(); });
+bool Flows::idle(int32_t program, const Lane& lane) const {
+  const auto found = lanes_[program].find(lane);
+  return found == lanes_[program].end() || found->second.empty();
 }
 
 // Starts a flow that everybody waits for at the head of their lanes.

@@ -81,14 +81,24 @@ class Loader {
     step->mean_bytes = moved.mean_bytes;
     step->waits_to_land = moved.waits_to_land;
     if (moved.landing_bytes > 0) step->seconds = costs_.flat_seconds(Op::kAdd, moved.landing_bytes);
+    step->key = {instruction.axis, moved.members.front(), -1, 0};
+    if (op_info(instruction.op).has_peer) {
+      step->lane = {instruction.peer, instruction.op == Op::kRecv};
+      step->key.receiver = moved.members.back();
+    } else {
+      step->inlined = runs_inline(moved);
+    }
+    step->key.sequence = sequence_[step->key]++;
+    step->members = std::move(moved.members);
+  }
+
+  // A transfer may wait long for its other end, so that only collectives do.
+  bool runs_inline(const Moved& moved) const {
     const Cluster& cluster = costs_.cluster();
     const int host = cluster.host_of(program_.placement.rank);
     const bool inside =
         std::ranges::all_of(moved.members, [&](int member) { return cluster.host_of(member) == host; });
-    step->inlined = (inside && cluster.inline_inside) || moved.call.bytes <= cluster.inline_bytes;
-    step->key = {instruction.axis, moved.members.front(), 0};
-    step->key.sequence = sequence_[step->key]++;
-    step->members = std::move(moved.members);
+    return (inside && cluster.inline_inside) || moved.call.bytes <= cluster.inline_bytes;
   }
 
   const Program& program_;

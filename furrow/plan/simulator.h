@@ -23,11 +23,12 @@ struct Lane {
   friend auto operator<=>(const Lane&, const Lane&) = default;
 };
 
-// Which communication of several programs is one: the same axis and members, the n-th of them.  The groups of
-// an axis have no rank in common.
+// Which communication of several programs is one: the n-th of a group, or from one rank to another.  The
+// groups of an axis have no rank in common.
 struct FlowKey {
   GroupAxis axis = GroupAxis::kNone;
-  int first = 0;  // member
+  int first = 0;      // member; who sends
+  int receiver = -1;  // of a transfer
   int sequence = 0;
   friend auto operator<=>(const FlowKey&, const FlowKey&) = default;
 };
@@ -70,7 +71,7 @@ class Flows {
   // A rank has come to it; the flow's number.  May finish it at once.
   int32_t arrive(int32_t program, const Step& step, double now);
   bool done(int32_t flow) const { return flows_[flow].end_s >= 0; }
-  bool idle(int32_t program) const;  // nothing is queued on any of its lanes
+  bool idle(int32_t program, const Lane& lane) const;  // nothing is queued there
   double start_s(int32_t flow) const { return flows_[flow].start_s; }
   double end_s(int32_t flow) const { return flows_[flow].end_s; }
 

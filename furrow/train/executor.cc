@@ -99,7 +99,7 @@ struct Executor::Impl {
   }
 
   void execute(const BoundInstruction& step) {
-    const int64_t start_ns = state.inputs->trace ? rank.clock->monotonic_ns() : 0;
+    const int64_t start_ns = rank.clock->monotonic_ns(), waited_ns = state.outputs.comm.exposed_ns;
     int64_t handled_ns = 0;
     within(step, [&] {
       state.settle(step);
@@ -114,9 +114,8 @@ struct Executor::Impl {
       state.release(slot);
       if (!step.communicates()) within(step, [&] { state.retire(slot); });
     }
-    if (state.inputs->trace && !step.communicates())
-      state.inputs->trace->push_back(
-          trace_event(state, step, start_ns, rank.clock->monotonic_ns() - start_ns));
+    state.note(step, {step.index, start_ns, rank.clock->monotonic_ns() - start_ns,
+                      state.outputs.comm.exposed_ns - waited_ns});
   }
 
   // The whole program; what is under way at its end has arrived on return.
@@ -212,7 +211,16 @@ void ExecutorState::land(Flight& flight) {
   outputs.comm.busy_ns += busy_ns;
   if (inputs->trace != nullptr)
     inputs->trace->push_back(trace_event(*this, *flight.bound, flight.work.started_ns(), busy_ns));
+  if (inputs->times != nullptr)
+    inputs->times->push_back({flight.bound->index, flight.work.started_ns(), busy_ns, 0});
   if (const auto finish = std::exchange(flight.finish, nullptr)) finish();
+}
+
+void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
+  if (bound.communicates()) return;  // noted when it has landed
+  if (inputs->trace != nullptr)
+    inputs->trace->push_back(trace_event(*this, bound, time.start_ns, time.duration_ns));
+  if (inputs->times != nullptr) inputs->times->push_back(time);
 }
 
 // What a dropped value was sent with is let go of as soon as it has arrived.

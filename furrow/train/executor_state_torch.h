@@ -117,6 +117,7 @@ struct ExecutorState {
   void land(Flight& flight);                   // waits, and does what is left to do
   void settle(const BoundInstruction& bound);  // lands what the instruction must wait for
   void retire(int slot);                       // of a value that was dropped
+  void note(const BoundInstruction& bound, const InstructionTime& time);  // what the rank's thread did
   at::Tensor take_staging(int64_t elements);
   void publish(const Sums& sums);  // into outputs
 };

@@ -115,6 +115,9 @@ void Run::record_failure() {
 
 void Run::compile() {
   const config::Config& config = bench_.config;
+  const MemoryUsage data = memory_usage(MemoryKind::kData);
+  data_bytes_ = data.current_bytes;
+  data_peak_bytes_ = data.peak_bytes;
   plan::TrainOptions options = train_options(config, bench_.spec);
   options.ranks = ranks_;
   const plan::Program program = plan::compile_train(bench_.spec, layout_, options);
@@ -320,6 +323,8 @@ void Run::save() {
 
 void Run::finish() {
   audit();
+  measure();
+  predict();
   const bool interrupted = stopped() && (state_.step < total_steps_ || state_.validation_due);
   status_ = interrupted ? "interrupted" : state_.stopped_early ? "stopped early" : "finished";
   if (bench_.config.checkpoint.enable) save();
@@ -369,7 +374,8 @@ observe::Summary Run::summary() const {
   s.peak_rss_bytes = peak_rss_bytes();
   for (size_t k = 0; k < kMemoryKinds; ++k)
     s.memory_bytes[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
-  s.planned_memory_bytes = planned_.peak_bytes;
+  s.prediction = prediction_;
+  s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
   s.seed = bench_.rank.seed;
   s.threads = bench_.rank.threads;
   s.furrow_version = furrow_version();

@@ -103,6 +103,7 @@ void Run::audit() {
   const plan::Program& program = trainer_->program();
   observe::RankAudit audit = ledger_.audit(bench_.rank);
   audit.layout = layout_text(layout_);
+  measured_.bubble = audit.bubble.value_or(0);
   if (layout_.degree(plan::Axis::kPipeline) == 1) audit.bubble.reset();
   audit.deterministic =
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()));

@@ -16,6 +16,7 @@
 #include "furrow/train/evaluator_torch.h"
 #include "furrow/train/executor_torch.h"
 #include "furrow/train/model_state_torch.h"
+#include "furrow/train/predict.h"
 #include "furrow/train/session.h"
 #include "furrow/train/step_ledger.h"
 
@@ -66,6 +67,9 @@ class Run {
   void bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const;
   void emit(const observe::StepRecord& record);
   void audit();
+  void measure();  // what the steps took; every rank calls it
+  void predict();  // ... and what they were to take
+  Resident resident() const;
   std::string memory_line(const plan::Program& program) const;
   observe::Summary summary() const;
 
@@ -90,7 +94,10 @@ class Run {
   int64_t stop_ = 0;  // in a world of several ranks: what they voted
   StepLedger ledger_;
   std::optional<observe::RankAudit> audit_;
-  std::vector<UnitState> best_;  // parameters of the best model so far, by unit
+  observe::StepFigures measured_;
+  std::optional<observe::Prediction> prediction_;
+  int64_t data_bytes_ = 0, data_peak_bytes_ = 0;  // of the opened data set, and while it was opened
+  std::vector<UnitState> best_;                   // parameters of the best model so far, by unit
   int64_t saved_step_ = -1;
   std::string status_ = "running";
   observe::StepTimes times_;  // of this process, without its first step

@@ -36,10 +36,10 @@ std::vector<std::string> RankRuns::resume(const std::string& run, int ranks,
   return command;
 }
 
-std::vector<std::string> RankRuns::endless(const std::string& run, int ranks) const {
+std::vector<std::string> RankRuns::endless(const std::string& run, int ranks, int silence_s) const {
   return start(run, ranks,
                {"--training.steps", "1000000", "--validation.freq", "0", "--checkpoint.interval", "100",
-                "--comm.train_timeout_seconds", "1"});
+                "--comm.train_timeout_seconds", std::to_string(silence_s)});
 }
 
 int64_t logged_step(const std::string& run_folder) {

@@ -21,7 +21,7 @@ class RankRuns {
   std::vector<std::string> resume(const std::string& run, int ranks,
                                   const std::vector<std::string>& more = {}) const;
   // A run that goes on until somebody ends it.
-  std::vector<std::string> endless(const std::string& run, int ranks) const;
+  std::vector<std::string> endless(const std::string& run, int ranks, int silence_s = 1) const;
 
   const std::string& folder() const { return folder_.path(); }
 

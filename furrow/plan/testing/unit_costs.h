@@ -13,6 +13,7 @@ namespace furrow::plan::testing {
 struct UnitCosts : public Costs {
   Cluster machine;
   double forward = 1, backward_input = 1, backward_weight = 1, loss = 0, batch = 0;
+  double first_input_gradient = 0;                 // of a unit below which nothing is trained
   std::map<Op, double> flat = {{Op::kStep, 1.0}};  // others: 0
   double collective = 3, transfer = 0;
   double sums = 0.5;                         // of a reduce_scalar
@@ -30,7 +31,7 @@ struct UnitCosts : public Costs {
     const double times = found == units.end() ? 1 : found->second;
     if (work.work == Work::kForward) return times * forward;
     if (work.work == Work::kBackwardWeight) return times * backward_weight;
-    return work.input_gradient ? times * backward_input : 0;
+    return times * (work.input_gradient ? backward_input : first_input_gradient);
   }
   double flat_seconds(Op op, int64_t /*bytes*/) const override {
     const auto found = flat.find(op);
