@@ -45,7 +45,7 @@ std::vector<LinkSpec> make_table() {
   const char* ici = "Google, How to Scale Your Model: a link one way; two ports of an axis of the torus";
   return {
       on_star(wires("shared-memory", 12, 5,
-                    "measured: all_gather of two ranks on the two cores of an EPYC, furrow bench comm")),
+                    "an estimate; profile the machine with furrow profile")),
       ethernet("ethernet-1", 1),
       ethernet("ethernet-10", 10),
       ethernet("ethernet-25", 25),
