@@ -44,8 +44,7 @@ std::vector<LinkSpec> make_table() {
   const char* pcie = "4/5 of the rate of 16 lanes; latency: NCCL, src/graph/tuning.cc, hwLatencies";
   const char* ici = "Google, How to Scale Your Model: a link one way; two ports of an axis of the torus";
   return {
-      on_star(wires("shared-memory", 12, 5,
-                    "an estimate; profile the machine with furrow profile")),
+      on_star(wires("shared-memory", 12, 5, "an estimate; profile the machine with furrow profile")),
       ethernet("ethernet-1", 1),
       ethernet("ethernet-10", 10),
       ethernet("ethernet-25", 25),
