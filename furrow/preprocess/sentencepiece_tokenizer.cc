@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <sentencepiece_processor.h>
 
+#include <exception>
 #include <utility>
 
 #include "furrow/base/base64.h"
@@ -24,11 +25,27 @@ struct SentencePieceTokenizer::Model {
   int end = -1;  // of a sentence
 };
 
+namespace {
+
+// The library answers with a status, but the tries below it throw, such as over a piece without letters.
+void load_model(sentencepiece::SentencePieceProcessor& processor, const std::string& bytes) {
+  std::string message;
+  try {
+    const auto status = processor.LoadFromSerializedProto(bytes);
+    if (status.ok()) return;
+    message = status.message();
+  } catch (const std::exception& error) {
+    message = error.what();
+  }
+  damaged(message);
+}
+
+}  // namespace
+
 SentencePieceTokenizer::SentencePieceTokenizer(std::string bytes) {
   auto model = std::make_unique<Model>();
   model->bytes = std::move(bytes);
-  const auto status = model->processor.LoadFromSerializedProto(model->bytes);
-  if (!status.ok()) damaged(std::string(status.message()));
+  load_model(model->processor, model->bytes);
   model->size = model->processor.GetPieceSize();
   if (model->size < 1) damaged("it has no pieces");
   model->end = model->processor.eos_id();
