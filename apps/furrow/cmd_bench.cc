@@ -93,16 +93,12 @@ void tune_rank(comm::Communicator& communicator, const CommBenchOptions& options
 
 int measure_comm(const Arguments& arguments, const comm::World& world) {
   const CommBenchOptions options = comm_options(arguments);
-  const auto membership = join_world(world, comm_config(arguments));
-  try {
-    if (arguments.has("--tune")) tune_rank(membership->communicator(), options);
-    const Table table = comm_bench_table(bench_comm(membership->communicator(), options));
-    membership->leave();
-    if (world.rank == 0) fmt::print("{}", table.print(arguments.has("--json")));
-  } catch (const Error& error) {
-    membership->fail(error);
-    throw;
-  }
+  std::vector<CommBenchRow> rows;
+  in_world(world, comm_config(arguments), [&](comm::Membership& membership) {
+    if (arguments.has("--tune")) tune_rank(membership.communicator(), options);
+    rows = bench_comm(membership.communicator(), options);
+  });
+  if (world.rank == 0) fmt::print("{}", comm_bench_table(rows).print(arguments.has("--json")));
   return 0;
 }
 

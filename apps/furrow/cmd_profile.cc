@@ -42,22 +42,15 @@ int launch_profile(const Arguments& arguments) {
 }
 
 std::string measure(const comm::World& world, const config::Config& config) {
-  const auto membership = join_world(world, config);
-  try {
+  std::string text;
+  in_world(world, config, [&](comm::Membership& membership) {
     train::TrainRequest request;
     request.config = config;
-    if (world.size > 1) request.communicator = &membership->communicator();
+    if (world.size > 1) request.communicator = &membership.communicator();
     request.dataset = std::make_shared<data::Dataset>(data::open_dataset(config));  // while libtorch loads
-    std::string text = torch_entry_points().profile(request);
-    membership->leave();
-    return text;
-  } catch (const Error& error) {
-    membership->fail(error);
-    throw;
-  } catch (const std::exception& error) {
-    membership->fail(Error(ErrorCode::kInternal, error.what()));
-    throw;
-  }
+    text = torch_entry_points().profile(request);
+  });
+  return text;
 }
 
 // What was measured before of other units, sizes and numbers of ranks stays.
@@ -99,11 +92,6 @@ int run_profile(const Arguments& arguments) {
   return 0;
 }
 
-void prepare_profile(std::span<const std::string> words) {
-  const auto is_nproc = [](const std::string& word) { return word.starts_with("--nproc"); };
-  if (std::none_of(words.begin(), words.end(), is_nproc)) start_loading_torch();
-}
-
 constexpr Option kOptions[] = {
     {"--nproc", "N", "measure with N ranks at work at the same time, and their collectives"},
     {"--out", "FILE", "the profile to add to (default: the one that predictions read)"},
@@ -128,7 +116,7 @@ const Command kProfileCommand{
         "on: FURROW_PROFILE, else furrow/profile in your configuration folder. Profiles add up.\n",
     .options = kOptions,
     .run = run_profile,
-    .prepare = prepare_profile,
+    .prepare = start_loading_torch_on_ranks,
 };
 
 }  // namespace furrow::app

@@ -1,11 +1,9 @@
 // furrow train: runs a training from a config, or goes on with the run of a folder; on one rank or several.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <memory>
-#include <span>
 
 #include "apps/furrow/commands.h"
 #include "apps/furrow/launcher.h"
@@ -74,23 +72,6 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
   return torch_entry_points().train(request);
 }
 
-// What goes wrong on this rank ends the others.
-observe::Summary train_in_world(const comm::World& world, const TrainJob& job, bool resume,
-                                const CancelToken* cancel) {
-  const auto membership = join_world(world, job.config);
-  try {
-    const observe::Summary summary = train_on(*membership, job, resume, cancel);
-    membership->leave();
-    return summary;
-  } catch (const Error& error) {
-    membership->fail(error);
-    throw;
-  } catch (const std::exception& error) {
-    membership->fail(Error(ErrorCode::kInternal, error.what()));
-    throw;
-  }
-}
-
 void print_result(const observe::Summary& summary, const TrainJob& job, bool as_json) {
   fmt::print("{}", as_json ? observe::to_json(summary) : observe::to_table(summary));
   log_info(fmt::format("run folder: {}", job.run_folder));
@@ -117,21 +98,15 @@ int run_train(const Arguments& arguments) {
   const SignalScope signals(&cancel);
   observe::Summary summary;
   try {
-    summary = train_in_world(world, job, arguments.has("--resume"), &cancel);
+    in_world(world, job.config, [&](comm::Membership& membership) {
+      summary = train_on(membership, job, arguments.has("--resume"), &cancel);
+    });
   } catch (...) {
     give_up_claim(job);
     throw;
   }
   if (first) print_result(summary, job, arguments.has("--json"));
   return exit_status_of(summary, cancel);
-}
-
-// The launcher itself computes nothing.
-void prepare_train(std::span<const std::string> words) {
-  const auto is_nproc = [](const std::string& word) {
-    return word == "--nproc" || word.starts_with("--nproc=");
-  };
-  if (std::none_of(words.begin(), words.end(), is_nproc)) start_loading_torch();
 }
 
 constexpr Option kOptions[] = {
@@ -163,7 +138,7 @@ const Command kTrainCommand{
         "kills.\n",
     .options = kOptions,
     .run = run_train,
-    .prepare = prepare_train,
+    .prepare = start_loading_torch_on_ranks,
 };
 
 }  // namespace furrow::app

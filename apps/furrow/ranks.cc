@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 
+#include "apps/furrow/torch_library.h"
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
@@ -33,10 +36,6 @@ void share_tuning(comm::Membership& membership, const config::Comm& config) {
   }
 }
 
-}  // namespace
-
-comm::World this_world() { return comm::discover_world(comm::process_environment()); }
-
 std::unique_ptr<comm::Membership> join_world(const comm::World& world, const config::Config& config) {
   comm::JoinOptions options;
   options.comm = config.comm;
@@ -50,6 +49,32 @@ std::unique_ptr<comm::Membership> join_world(const comm::World& world, const con
     throw;
   }
   return membership;
+}
+
+}  // namespace
+
+comm::World this_world() { return comm::discover_world(comm::process_environment()); }
+
+void in_world(const comm::World& world, const config::Config& config,
+              const std::function<void(comm::Membership&)>& work) {
+  const auto membership = join_world(world, config);
+  try {
+    work(*membership);
+    membership->leave();
+  } catch (const Error& error) {
+    membership->fail(error);
+    throw;
+  } catch (const std::exception& error) {
+    membership->fail(Error(ErrorCode::kInternal, error.what()));
+    throw;
+  }
+}
+
+void start_loading_torch_on_ranks(std::span<const std::string> words) {
+  const auto is_nproc = [](const std::string& word) {
+    return word == "--nproc" || word.starts_with("--nproc=");
+  };
+  if (std::ranges::none_of(words, is_nproc)) start_loading_torch();
 }
 
 std::string tuning_file() {

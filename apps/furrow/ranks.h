@@ -1,7 +1,8 @@
 // This process among the ranks of a job.
 #pragma once
 
-#include <memory>
+#include <functional>
+#include <span>
 #include <string>
 
 #include "apps/furrow/launcher.h"
@@ -12,9 +13,14 @@ namespace furrow::app {
 
 comm::World this_world();  // from the environment.  Error{invalid_argument}
 
-// Joins it; every rank then chooses algorithms by rank 0's tuning file, if there is one.  Errors of
-// comm::join; {invalid_argument}: a damaged tuning file.
-std::unique_ptr<comm::Membership> join_world(const comm::World& world, const config::Config& config);
+// Joins it, runs `work` and leaves; what `work` throws ends the other ranks too.  Every rank chooses
+// algorithms by rank 0's tuning file, if there is one.  Errors of comm::join and `work`; {invalid_argument}:
+// a damaged tuning file.
+void in_world(const comm::World& world, const config::Config& config,
+              const std::function<void(comm::Membership&)>& work);
+
+// The launcher itself computes nothing: opens libtorch unless `words`, the command line, name --nproc.
+void start_loading_torch_on_ranks(std::span<const std::string> words);
 
 // FURROW_COMM_TUNING, else furrow/comm-tuning in the user's configuration folder.
 std::string tuning_file();
