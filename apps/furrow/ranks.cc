@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 
 #include "apps/furrow/torch_library.h"
@@ -12,6 +11,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
+#include "furrow/base/process.h"
 #include "furrow/comm/algorithm.h"
 
 namespace furrow::app {
@@ -77,15 +77,7 @@ void start_loading_torch_on_ranks(std::span<const std::string> words) {
   if (std::ranges::none_of(words, is_nproc)) start_loading_torch();
 }
 
-std::string tuning_file() {
-  const auto value = [](const char* name) {
-    const char* text = std::getenv(name);
-    return std::string(text == nullptr ? "" : text);
-  };
-  if (const std::string file = value("FURROW_COMM_TUNING"); !file.empty()) return file;
-  const std::string config = value("XDG_CONFIG_HOME");
-  return (config.empty() ? value("HOME") + "/.config" : config) + "/furrow/comm-tuning";
-}
+std::string tuning_file() { return user_file("FURROW_COMM_TUNING", "comm-tuning"); }
 
 int report(const Launched& launched) {
   if (!launched.error.empty()) {

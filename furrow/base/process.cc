@@ -83,6 +83,17 @@ uint64_t total_memory_bytes() {
   return static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
 }
 
+std::string user_file(const char* variable, std::string_view name) {
+  const auto value = [](const char* key) {
+    const char* text = std::getenv(key);
+    return std::string(text == nullptr ? "" : text);
+  };
+  if (std::string file = value(variable); !file.empty()) return file;
+  std::string folder = value("XDG_CONFIG_HOME");
+  if (folder.empty()) folder = value("HOME") + "/.config";
+  return folder.append("/furrow/").append(name);
+}
+
 bool library_is_mapped(std::string_view part) {
   std::ifstream maps("/proc/self/maps");
   std::string line;

@@ -23,6 +23,10 @@ int default_threads();          // OMP_NUM_THREADS (of "4,2" the first) where it
                                 // core_count()
 uint64_t total_memory_bytes();  // of the machine
 
+// Where furrow keeps what it knows of this machine for its user: the file that `variable` of the environment
+// names, else furrow/NAME in the user's configuration folder (XDG_CONFIG_HOME, else ~/.config).
+std::string user_file(const char* variable, std::string_view name);
+
 // Is a library whose path holds `part` mapped into this process?  library_is_mapped("libtorch") in the
 // start-up tests.
 bool library_is_mapped(std::string_view part);

@@ -59,6 +59,21 @@ TEST(Process, ThreadsAreThoseThatLaunchersAskFor) {
   EXPECT_EQ(default_threads(), core_count());
 }
 
+TEST(Process, UserFilesFollowTheEnvironment) {
+  const std::string home = ::getenv("HOME") == nullptr ? "" : ::getenv("HOME");
+  const char* before = ::getenv("XDG_CONFIG_HOME");
+  const std::string folder = before == nullptr ? "" : before;
+  ::unsetenv("FURROW_TEST_FILE");
+  ::unsetenv("XDG_CONFIG_HOME");
+  EXPECT_EQ(user_file("FURROW_TEST_FILE", "notes"), home + "/.config/furrow/notes");
+  ::setenv("XDG_CONFIG_HOME", "/elsewhere", 1);
+  EXPECT_EQ(user_file("FURROW_TEST_FILE", "notes"), "/elsewhere/furrow/notes");
+  ::setenv("FURROW_TEST_FILE", "/here/it/is", 1);
+  EXPECT_EQ(user_file("FURROW_TEST_FILE", "notes"), "/here/it/is");
+  ::unsetenv("FURROW_TEST_FILE");
+  before == nullptr ? ::unsetenv("XDG_CONFIG_HOME") : ::setenv("XDG_CONFIG_HOME", folder.c_str(), 1);
+}
+
 TEST(Process, KnowsItsLibraries) {
   EXPECT_TRUE(library_is_mapped("libc.so") || library_is_mapped("ld-musl"));
   EXPECT_FALSE(library_is_mapped("libtorch"));

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <set>
 
 #include "furrow/base/error.h"
@@ -18,11 +17,6 @@ namespace {
 
 constexpr int kSmallWorld = 8;
 constexpr uint64_t kMostProfileBytes = uint64_t{64} << 20;
-
-std::string environment(const char* name) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? "" : text;
-}
 
 // What a throttled run sees; between hosts nobody has said what there is.
 plan::LinkSpec network_of(const comm::LinkSpec& throttle) {
@@ -49,11 +43,7 @@ std::pair<int64_t, int64_t> batches_of(const plan::Program& program) {
 
 }  // namespace
 
-std::string profile_file() {
-  if (const std::string file = environment("FURROW_PROFILE"); !file.empty()) return file;
-  const std::string config = environment("XDG_CONFIG_HOME");
-  return (config.empty() ? environment("HOME") + "/.config" : config) + "/furrow/profile";
-}
+std::string profile_file() { return user_file("FURROW_PROFILE", "profile"); }
 
 Machine machine_of(const RankContext& rank, const config::Config& config) {
   Machine machine;
