@@ -31,9 +31,9 @@ struct DeviceSpec {
   double half_flops = 0;  // of bfloat16 and float16
   int64_t memory_bytes = 0;
   double memory_bytes_per_second = 0;
-  double efficiency = 0;  // share of the peak that large matrix products reach
-  double overhead_s = 0;  // of an instruction, besides its work
-  std::string source;     // where the figures are from
+  double efficiency = 0;    // share of the peak that large matrix products reach
+  double overhead_s = 0;    // of an instruction, besides its work
+  std::string source = {};  // where the figures are from
 
   double flops(DType dtype) const { return dtype_size(dtype) == 2 ? half_flops : f32_flops; }
 };
@@ -57,7 +57,7 @@ struct LinkSpec {
   Topology topology = Topology::kSwitch;
   int ports_per_leaf = 0;       // kTree
   double oversubscription = 1;  // kTree
-  std::string source;
+  std::string source = {};
 
   double port_bytes_per_second() const { return bytes_per_second * ports; }
 };

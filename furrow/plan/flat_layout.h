@@ -48,7 +48,7 @@ struct UnitLayout {
   std::vector<FlatSpan> spans;  // own parameters, by parameter index order of offset
   int64_t decay_elements = 0;   // [0, decay_elements) decay, [decay_elements, elements) do not
   int64_t elements = 0;         // padded
-  std::vector<StatisticSpan> statistics;
+  std::vector<StatisticSpan> statistics = {};
   int64_t statistic_elements = 0;  // of four bytes, padded; 0: no statistics
   DType compute = DType::kF32;     // of params(u,v) and gathered(u,g)
 
