@@ -246,6 +246,16 @@ TEST_P(OnMemory, WorkAfterAnAbortThrowsTheReason) {
   EXPECT_THAT(text, HasSubstr("stopped by hand"));
 }
 
+TEST_P(OnMemory, AnAbortFromOutsideAnyOperationNamesItsRank) {
+  run(2, [](Communicator& communicator) {
+    if (communicator.rank() == 0)
+      return communicator.abort(Error(ErrorCode::kDataLoss, "the shard is damaged"));
+    const std::string text = error_of([&] { communicator.world().barrier(); });
+    EXPECT_THAT(text, HasSubstr("rank 0 (host "));
+    EXPECT_THAT(text, HasSubstr("the shard is damaged"));
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Transports, OnMemory, ::testing::Values("inproc", "shm"),
                          [](const auto& info) { return std::string(info.param); });
 
