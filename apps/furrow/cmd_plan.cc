@@ -8,6 +8,7 @@
 #include "apps/furrow/commands.h"
 #include "apps/furrow/plan_model.h"
 #include "apps/furrow/plan_search.h"
+#include "apps/furrow/plan_timeline.h"
 #include "furrow/base/error.h"
 #include "furrow/base/table.h"
 #include "furrow/base/text.h"
@@ -190,7 +191,7 @@ bool searches(const Arguments& arguments) {
       "--write",   "--explain", "--without",   "--allow-recipe-change"};
   const bool any = std::any_of(std::begin(kSearching), std::end(kSearching),
                                [&](std::string_view option) { return arguments.has(option); });
-  for (const std::string_view option : {"--print", "--rank"}) {
+  for (const std::string_view option : {"--print", "--rank", "--trace"}) {
     if (any && arguments.has(option)) {
       throw Error(
           ErrorCode::kInvalidArgument,
@@ -206,9 +207,16 @@ int run_plan(const Arguments& arguments) {
   const std::string file = observe::holds_run(what) ? what + "/config.toml" : what;
   const config::Config config = config::load(file, arguments.overrides);
   if (searches(arguments)) return run_plan_search(config, arguments);
-  const Planned planned = plan_of(config, place_of(arguments));
   const bool as_json = arguments.has("--json");
   const std::string part = arguments.get("--print", "");
+  const Place place = place_of(arguments);
+  if (part == "timeline" || arguments.has("--trace")) {
+    const Table timeline =
+        simulated_timeline(config, {place.ranks, place.rank, arguments.get("--trace", "")});
+    if (part == "timeline") fmt::print("{}", timeline.print(as_json));
+    if (part == "timeline" || part.empty()) return 0;
+  }
+  const Planned planned = plan_of(config, place);
   if (part == "program") {
     fmt::print("{}", as_json ? program_table(planned.program).json() : plan::to_text(planned.program));
   } else if (part == "units") {
@@ -232,10 +240,11 @@ int run_plan(const Arguments& arguments) {
 }
 
 constexpr Option kOptions[] = {
-    {"--print", "program|units|memory|buffers|communication",
+    {"--print", "program|units|memory|buffers|communication|timeline",
      "what to print (default: the figures of a step, its memory, its communication)"},
     {"--nproc", "N", "plan for N ranks, laid out by [parallelism]"},
     {"--rank", "R", "which of them (default 0)"},
+    {"--trace", "FILE", "write the simulated timeline of a step on this machine, for Perfetto"},
     {"--cluster", "FILE|local", "search the layouts for a cluster (examples/clusters) or this machine"},
     {"--scale", "FIRST..LAST",
      "the best layout for every doubling of devices, and where more stop paying off"},

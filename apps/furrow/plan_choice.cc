@@ -30,7 +30,7 @@ void set_layout(const plan::Choice& choice, config::Config* config) {
   if (choice.zero_stage > 0) section.zero_stage = choice.zero_stage;
   if (section.pipeline_parallel_degree == 1) return;
   section.pipeline_parallel_schedule = choice.pipeline.schedule;
-  section.pipeline_parallel_schedule_csv.clear();
+  if (choice.pipeline.csv.empty()) section.pipeline_parallel_schedule_csv.clear();
   section.pipeline_parallel_stages_per_rank = choice.pipeline.stages_per_rank;
   section.pipeline_parallel_units_per_stage = choice.pipeline.units_per_stage;
 }

@@ -143,7 +143,7 @@ bool same_program(const Choice& a, const Choice& b) {
   }
   const PipelineOptions &p = a.pipeline, &q = b.pipeline;
   return a.layout.degree(Axis::kPipeline) == 1 ||
-         (p.schedule == q.schedule && p.stages_per_rank == q.stages_per_rank &&
+         (p.schedule == q.schedule && p.csv == q.csv && p.stages_per_rank == q.stages_per_rank &&
           p.units_per_stage == q.units_per_stage);
 }
 
@@ -168,8 +168,9 @@ std::string to_text(const Choice& choice) {
   std::string text = axes.empty() ? "one rank" : join(axes, " x ");
   if (choice.zero_stage > 0) text += fmt::format(", ZeRO-{}", choice.zero_stage);
   if (degree(Axis::kPipeline) > 1) {
-    text += fmt::format(", {}", choice.pipeline.schedule);
-    if (choice.pipeline.stages_per_rank > 1) text += fmt::format(" x {}", choice.pipeline.stages_per_rank);
+    text += fmt::format(", {}", choice.pipeline.csv.empty() ? choice.pipeline.schedule : "a CSV");
+    if (choice.pipeline.csv.empty() && choice.pipeline.stages_per_rank > 1)
+      text += fmt::format(" x {}", choice.pipeline.stages_per_rank);
   }
   const auto again = std::ranges::count(choice.recompute, true);
   if (again > 0) text += fmt::format(", {} of {} units again", again, choice.recompute.size());

@@ -161,8 +161,9 @@ double bubble_of(const char* schedule, ScheduleShape shape, double weight_s) {
   costs.flat.clear();
   costs.backward_weight = weight_s;
   costs.backward_input = costs.first_input_gradient = 2 - weight_s;
-  const Case c{
-      .microbatches = shape.turns, .pipeline = shape.ranks, .schedule = {schedule, shape.stages_per_rank}};
+  const Case c{.microbatches = shape.turns,
+               .pipeline = shape.ranks,
+               .schedule = {schedule, "", shape.stages_per_rank}};
   return run(world_of(spec, c), spec, costs).bubble;
 }
 

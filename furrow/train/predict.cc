@@ -33,14 +33,6 @@ plan::LinkSpec network_of(const comm::LinkSpec& throttle) {
   return link;
 }
 
-std::string lane_of(const plan::Instruction& instruction) {
-  if (instruction.peer >= 0)
-    return fmt::format("predicted {} {}", instruction.op == plan::Op::kSend ? "to" : "from",
-                       instruction.peer);
-  if (instruction.stream == plan::Stream::kComm) return "predicted comm";
-  return instruction.stream == plan::Stream::kCopy ? "predicted copy" : "predicted compute";
-}
-
 // Most batches that the program holds at once, and the bytes of the largest.
 std::pair<int64_t, int64_t> batches_of(const plan::Program& program) {
   int64_t held = 0, most = 0, largest = 0;
@@ -135,6 +127,13 @@ observe::StepFigures figures_of(const plan::Simulation& simulation) {
   return figures;
 }
 
+std::string lane_of(const plan::Instruction& instruction) {
+  if (instruction.peer >= 0)
+    return fmt::format("{} {}", instruction.op == plan::Op::kSend ? "to" : "from", instruction.peer);
+  if (instruction.stream == plan::Stream::kComm) return "comm";
+  return instruction.stream == plan::Stream::kCopy ? "copy" : "compute";
+}
+
 std::vector<observe::TraceEvent> trace_of(const plan::Simulation& simulation,
                                           const std::vector<plan::Program>& programs, int32_t program,
                                           int64_t begin_ns) {
@@ -146,7 +145,7 @@ std::vector<observe::TraceEvent> trace_of(const plan::Simulation& simulation,
     observe::TraceEvent event;
     event.category = std::string(plan::op_info(i.op).name);
     event.name = i.unit < 0 ? event.category : event.category + " " + of.units[static_cast<size_t>(i.unit)];
-    event.stream = lane_of(i);
+    event.stream = "predicted " + lane_of(i);
     event.start_ns = begin_ns + std::llround(span.start_s * 1e9);
     event.duration_ns = std::llround((span.end_s - span.start_s) * 1e9);
     event.args = {{"instruction", fmt::format("{}", span.instruction)},

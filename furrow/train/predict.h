@@ -58,6 +58,9 @@ std::array<int64_t, kMemoryKinds> planned_memory(const plan::Program& program, c
 
 observe::StepFigures figures_of(const plan::Simulation& simulation);  // all but memory
 
+// The lane of an instruction in traces: "compute", "copy", "comm", "to 1", "from 1".
+std::string lane_of(const plan::Instruction& instruction);
+
 // The simulated timeline of one program, on lanes "predicted compute" and so on, as if it began at
 // `begin_ns`.
 std::vector<observe::TraceEvent> trace_of(const plan::Simulation& simulation,

@@ -96,14 +96,16 @@ class PipelineMaker {
       : state_(*state), table_(state->table(choice.batch.local_batch)) {
     pipeline_.turns = turns_of(choice);
     ranks_ = choice.layout.degree(Axis::kPipeline);
+    if (ranks_ > 1 && !choice.pipeline.csv.empty())
+      own_ = schedule_of(choice.layout, choice.pipeline, pipeline_.turns);
     row_ = &find_schedule(ranks_ == 1 ? "1F1B" : choice.pipeline.schedule);
-    per_rank_ = ranks_ == 1 ? 1 : choice.pipeline.stages_per_rank;
+    per_rank_ = ranks_ == 1 ? 1 : own_ ? own_->stages / ranks_ : choice.pipeline.stages_per_rank;
     times_.transfer = transfer_seconds(state_, choice, table_);
     cut(choice);
   }
 
   std::shared_ptr<const Pipeline> make() {
-    const Sampled sample = sampled(ranks_, pipeline_.turns);
+    const Sampled sample = own_ ? Sampled{pipeline_.turns} : sampled(ranks_, pipeline_.turns);
     add_run(sample.turns, 1 - sample.rounds);
     if (sample.more > 0) add_run(sample.more, sample.rounds);
     return std::make_shared<const Pipeline>(std::move(pipeline_));
@@ -140,7 +142,7 @@ class PipelineMaker {
 
   // Adds a run's figures, times `weight`.
   void add_run(int32_t turns, double weight) {
-    const Schedule schedule = make_schedule(*row_, {ranks_, per_rank_, turns});
+    const Schedule schedule = own_ ? *own_ : make_schedule(*row_, {ranks_, per_rank_, turns});
     const ScheduleTimes times = time_schedule(schedule, times_);
     pipeline_.rank_of_stage = schedule.rank_of_stage;
     pipeline_.makespan_s += weight * times.makespan;
@@ -166,6 +168,7 @@ class PipelineMaker {
   State& state_;
   const UnitTable& table_;
   const ScheduleRow* row_ = nullptr;
+  std::optional<Schedule> own_;  // of a CSV, for just these turns
   int32_t ranks_ = 1, per_rank_ = 1;
   PhaseTimes times_;
   std::vector<Walk::StageBytes> bytes_;
@@ -197,6 +200,7 @@ void choose_schedules(State* state) {
     Choice& choice = plan.candidate.choice;
     choice.pipeline = state->request.ranks.pipeline;
     choice.pipeline.units_per_stage.clear();
+    choice.pipeline.csv.clear();
     choice.pipeline.schedule = std::move(schedule);
     choice.pipeline.stages_per_rank = per_rank;
     std::shared_ptr<const Pipeline>& pipeline =

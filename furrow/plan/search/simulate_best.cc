@@ -22,7 +22,8 @@ struct ShortSteps {
 ShortSteps short_steps(const Choice& choice) {
   const auto ranks = static_cast<uint32_t>(choice.layout.degree(Axis::kPipeline));
   const auto first = static_cast<int32_t>(std::max(4U, std::bit_ceil(2 * ranks)));
-  return turns_of(choice) > 2 * first ? ShortSteps{first, 2 * first} : ShortSteps{};
+  const bool any_length = ranks == 1 || choice.pipeline.csv.empty();
+  return any_length && turns_of(choice) > 2 * first ? ShortSteps{first, 2 * first} : ShortSteps{};
 }
 
 Figures figures_of(const Simulation& simulation, const Choice& choice) {
