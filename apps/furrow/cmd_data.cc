@@ -117,7 +117,7 @@ int run_info(const Arguments& arguments, const std::string& folder) {
   }
   Table splits({{"split"}, {"records"}, {"bytes"}, {"shards"}});
   for (const storage::PackSplit& split : info.splits) {
-    const auto bytes = static_cast<uint64_t>(split.records()) * info.record_bytes();
+    const auto bytes = static_cast<uint64_t>(split.records()) * info.record_bytes(split);
     splits.add_row(
         {split.name, split.records(), format_bytes(bytes), static_cast<int64_t>(split.shards.size())});
   }
@@ -156,7 +156,7 @@ std::vector<Verdict> verdicts_on(const std::string& folder, int threads) {
   }
   uint64_t total = 0, done = 0;
   for (const storage::PackSplit& split : info.splits) {
-    total += static_cast<uint64_t>(split.records()) * info.record_bytes();
+    total += static_cast<uint64_t>(split.records()) * info.record_bytes(split);
   }
   ProgressLine line;
   std::mutex mutex;
@@ -173,12 +173,13 @@ std::vector<Verdict> verdicts_on(const std::string& folder, int threads) {
       for (size_t i = next++; i < split.shards.size(); i = next++) {
         Verdict& verdict = verdicts[first + i];
         try {
-          verdict.damage = storage::verify_shard(folder, info, split.shards[i], starts[i]);
+          verdict.damage =
+              storage::verify_shard(folder, info.record_bytes(split), split.shards[i], starts[i]);
         } catch (const Error& error) {
           verdict.damage = {error.what()};
         }
         const std::lock_guard lock(mutex);
-        done += static_cast<uint64_t>(split.shards[i].records) * info.record_bytes();
+        done += static_cast<uint64_t>(split.shards[i].records) * info.record_bytes(split);
         line.show(done, total);
       }
     };

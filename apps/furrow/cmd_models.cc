@@ -9,8 +9,10 @@
 
 #include "apps/furrow/commands.h"
 #include "apps/furrow/foreign_models.h"
+#include "apps/furrow/foreign_tokenizers.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/log.h"
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 
@@ -25,8 +27,13 @@ std::string out_of(const Arguments& arguments) {
   return out;
 }
 
-int import_model(const std::string& what, const models::ForeignModel& model, const std::string& out) {
-  write_as_artefact(model, std::filesystem::path(what).filename(), out);
+// `tokenizer`: a file, a folder that may hold one, or empty.
+int import_model(const std::string& what, const models::ForeignModel& model, const std::string& tokenizer,
+                 const std::string& out) {
+  const preprocess::State state =
+      tokenizer.empty() ? preprocess::State() : read_tokenizer(tokenizer, model.vocabulary);
+  write_as_artefact(model, std::filesystem::path(what).filename(), out, state);
+  if (state.empty()) log_info("no tokenizer comes with the model: --tokenizer FILE names one");
   int64_t parameters = 0;
   for (const models::NamedParameter& parameter : model.parameters) parameters += parameter.array.size();
   fmt::print("{}: {}, {} parameters, vocabulary {}, context {}\n", out, model.model.name,
@@ -36,18 +43,19 @@ int import_model(const std::string& what, const models::ForeignModel& model, con
 
 int import_hugging_face(const Arguments& arguments) {
   const std::string out = out_of(arguments), &what = arguments.positional[2];
-  return import_model(what, read_hugging_face(what), out);
+  return import_model(what, read_hugging_face(what), arguments.get("--tokenizer", what), out);
 }
 
 int import_llama2c(const Arguments& arguments) {
   const std::string out = out_of(arguments), &what = arguments.positional[2];
-  return import_model(what, read_llama2c(what), out);
+  return import_model(what, read_llama2c(what), arguments.get("--tokenizer", ""), out);
 }
 
 int export_hugging_face(const Arguments& arguments) {
   const std::string out = out_of(arguments);
   const std::string& what = arguments.positional[2];
-  write_hugging_face(path_exists(what + "/model.toml") ? what : what + "/model", out);
+  if (!write_hugging_face(path_exists(what + "/model.toml") ? what : what + "/model", out))
+    log_info("its tokenizer has no form among Hugging Face's: the folder holds the model alone");
   fmt::print("{}\n", out);
   return 0;
 }
@@ -74,6 +82,7 @@ int run_models(const Arguments& arguments) {
 
 constexpr Option kOptions[] = {
     {"--out", "DIR", "the folder to write; it must not be there"},
+    {"--tokenizer", "FILE", "import: merges.txt, tokenizer.model or a tokenizer.bin of llama2.c"},
 };
 
 }  // namespace
@@ -92,7 +101,9 @@ const Command kModelsCommand{
         "\n"
         "MODEL is a folder with model.toml and model.safetensors, as training leaves it in RUN/model; a run "
         "starts\n"
-        "from it with --checkpoint.initial_load_path MODEL. Parameters in float32 go in and out bit for "
+        "from it with --checkpoint.initial_load_path MODEL, `furrow eval MODEL --text FILE` measures it. The "
+        "tokenizer\n"
+        "(merges.txt, tokenizer.model) comes along. Parameters in float32 go in and out bit for "
         "bit.\n",
     .options = kOptions,
     .run = run_models,

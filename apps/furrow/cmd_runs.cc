@@ -13,6 +13,7 @@
 #include "furrow/base/text.h"
 #include "furrow/config/config.h"
 #include "furrow/observe/loss_chart.h"
+#include "furrow/observe/pictures.h"
 #include "furrow/observe/run_folder.h"
 
 namespace furrow::app {
@@ -90,6 +91,8 @@ int show(const std::string& name, const Arguments& arguments) {
   const std::string description = config::load(run.path + "/config.toml").job.description;
   if (!description.empty()) fmt::print("{:<22}{}\n", "description", description);
   fmt::print("{:<22}{}\n", "folder", run.path);
+  const std::vector<std::string> pictures = observe::list_pictures(run.path);
+  if (!pictures.empty()) fmt::print("{:<22}{}\n", "pictures", join(pictures, ", "));
   return 0;
 }
 

@@ -12,6 +12,7 @@
 #include <set>
 #include <utility>
 
+#include "apps/furrow/foreign_tokenizers.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
@@ -300,7 +301,8 @@ ForeignModel read_llama2c(const std::string& file) {
   }
 }
 
-void write_as_artefact(const ForeignModel& model, const std::string& source, const std::string& folder) {
+void write_as_artefact(const ForeignModel& model, const std::string& source, const std::string& folder,
+                       const preprocess::State& tokenizer) {
   const plan::ModelSpec spec = spec_of(model);
   std::map<std::string, const NamedParameter*> by_name;
   for (const NamedParameter& parameter : model.parameters) by_name[parameter.name] = &parameter;
@@ -324,12 +326,13 @@ void write_as_artefact(const ForeignModel& model, const std::string& source, con
   const plan::TensorSpec &input = spec.units.front().input, &output = spec.units.back().output;
   artefact.inputs = {{"input", input.dtype, input.shape}};
   artefact.outputs = {{"logits", output.dtype, output.shape}};
-  artefact.preprocessing = {{"classes", fmt::format("{}", model.vocabulary)}};
+  artefact.preprocessing = tokenizer;
+  artefact.preprocessing["classes"] = fmt::format("{}", model.vocabulary);
   artefact.lineage = {{"imported_from", source}, {"furrow_version", std::string(furrow_version())}};
   storage::write_artefact(folder, std::move(artefact), arrays);
 }
 
-void write_hugging_face(const std::string& artefact, const std::string& folder) {
+bool write_hugging_face(const std::string& artefact, const std::string& folder) {
   const ForeignModel model = open_artefact(artefact);
   const HuggingFaceModel* row = models::find_by_architecture(model.model.name);
   if (row == nullptr) {
@@ -352,16 +355,19 @@ void write_hugging_face(const std::string& artefact, const std::string& folder) 
       arrays.push_back({tensor.name, turned.back().view()});
     }
   }
+  bool has_tokenizer = false;
   const std::string temporary = fmt::format("{}.tmp-{}", folder, ::getpid());  // appears whole or not at all
   try {
     make_directories(temporary);
     storage::write_safetensors(temporary + "/model.safetensors", arrays, {{"format", "pt"}});
     write_config(*row, model, temporary + "/config.json");
+    has_tokenizer = write_tokenizer(storage::read_artefact(artefact).preprocessing, temporary);
     rename_durably(temporary, folder);
   } catch (const Error&) {
     remove_all(temporary);
     throw;
   }
+  return has_tokenizer;
 }
 
 }  // namespace furrow::app

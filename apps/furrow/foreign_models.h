@@ -4,6 +4,7 @@
 #include <string>
 
 #include "furrow/models/foreign_model.h"
+#include "furrow/preprocess/preprocessor.h"
 
 namespace furrow::app {
 
@@ -15,13 +16,14 @@ models::ForeignModel read_hugging_face(const std::string& folder);
 // A file of llama2.c (models/llama2c.h).
 models::ForeignModel read_llama2c(const std::string& file);
 
-// Writes model.toml and model.safetensors into `folder`; `source` goes into the lineage.
-// Error{failed_precondition}: parameters that are missing, left over or of another shape.
+// Writes model.toml and model.safetensors into `folder`; `source` goes into the lineage, `tokenizer` (a
+// state, or empty) into the preprocessing. Error{failed_precondition}: parameters that are missing, left over
+// or of another shape.
 void write_as_artefact(const models::ForeignModel& model, const std::string& source,
-                       const std::string& folder);
+                       const std::string& folder, const preprocess::State& tokenizer = {});
 
-// The artefact in `artefact` as a folder of Hugging Face's.  Error{unimplemented}: an architecture, or a
-// setting of it, that transformers does not have.
-void write_hugging_face(const std::string& artefact, const std::string& folder);
+// The artefact in `artefact` as a folder of Hugging Face's; false when its tokenizer has no form there.
+// Error{unimplemented}: an architecture, or a setting of it, that transformers does not have.
+bool write_hugging_face(const std::string& artefact, const std::string& folder);
 
 }  // namespace furrow::app

@@ -33,6 +33,7 @@ struct Data {
   std::string unseen_category = "error";
   std::string tokenizer = "char";
   std::string tokenizer_path;
+  std::string document_separator;
   double validation_fraction = 0.1;
   double test_fraction = 0;
   bool normalize = true;
@@ -126,6 +127,12 @@ struct Data {
     v("tokenizer_path", &Data::tokenizer_path,
       {.only_if = "data.tokenizer=gpt2|sentencepiece",
        .doc = "The file of the tokenizer, vocab.bpe (or merges.txt) or tokenizer.model, or its folder."});
+    v("document_separator", &Data::document_separator,
+      {.effect = kRecipe,
+       .only_if = kText,
+       .doc = "The text that ends a document, such as \"\\n\\n\". A sample is then several documents side by "
+              "side, each "
+              "seeing itself alone; whole documents are held back. Empty: the text is one stream."});
     v("validation_fraction", &Data::validation_fraction,
       {.effect = kRecipe,
        .min = 0,

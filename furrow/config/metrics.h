@@ -21,7 +21,8 @@ struct Metrics {
       {.doc = "Write TensorBoard event files into the run folder."});
     v("disable_color_printing", &Metrics::disable_color_printing, {.doc = "No colours on the terminal."});
     v("enable_plots", &Metrics::enable_plots,
-      {.doc = "Draw the loss curves into the run folder at the end."});
+      {.doc = "Draw into the run folder at the end: the loss curves, a confusion matrix and samples of a "
+              "classifier of images, text that a language model writes."});
   }
   friend bool operator==(const Metrics&, const Metrics&) = default;
 };

@@ -42,6 +42,32 @@ void check_choice(const FieldInfo& field, const std::string& text, const std::st
   throw Error(ErrorCode::kInvalidArgument, context + unknown_name_message(field.name(), text, known));
 }
 
+// A value as the right-hand side of a TOML line.
+struct TomlText {
+  std::string operator()(bool truth) const { return truth ? "true" : "false"; }
+  std::string operator()(int64_t number) const { return std::to_string(number); }
+  std::string operator()(double number) const {
+    const std::string text = format_double(number);
+    return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
+  }
+  std::string operator()(const std::string& text) const {
+    std::string escaped;
+    for (size_t i = 0; i < text.size(); ++i) {
+      if (text[i] == '$' && i + 1 < text.size() && text[i + 1] == '{') escaped += '$';
+      escaped += text[i];
+    }
+    return json_quote(escaped);  // JSON's escapes are a part of TOML's
+  }
+  std::string operator()(const std::vector<int64_t>& list) const {
+    return fmt::format("[{}]", fmt::join(list, ", "));
+  }
+  std::string operator()(const std::vector<std::string>& list) const {
+    std::vector<std::string> quoted;
+    for (const std::string& text : list) quoted.push_back((*this)(text));
+    return fmt::format("[{}]", fmt::join(quoted, ", "));
+  }
+};
+
 // `value` as the type of the key.
 Value convert(const FieldInfo& field, const Value& value, const std::string& context) {
   const Value& wanted = field.default_value;
@@ -73,33 +99,7 @@ std::string_view type_name(const Value& value) {
   return names[value.index()];
 }
 
-std::string to_toml(const Value& value) {
-  struct Visitor {
-    std::string operator()(bool truth) const { return truth ? "true" : "false"; }
-    std::string operator()(int64_t number) const { return std::to_string(number); }
-    std::string operator()(double number) const {
-      const std::string text = format_double(number);
-      return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;
-    }
-    std::string operator()(const std::string& text) const {
-      std::string escaped;
-      for (size_t i = 0; i < text.size(); ++i) {
-        if (text[i] == '$' && i + 1 < text.size() && text[i + 1] == '{') escaped += '$';
-        escaped += text[i];
-      }
-      return json_quote(escaped);  // JSON's escapes are a part of TOML's
-    }
-    std::string operator()(const std::vector<int64_t>& list) const {
-      return fmt::format("[{}]", fmt::join(list, ", "));
-    }
-    std::string operator()(const std::vector<std::string>& list) const {
-      std::vector<std::string> quoted;
-      for (const std::string& text : list) quoted.push_back((*this)(text));
-      return fmt::format("[{}]", fmt::join(quoted, ", "));
-    }
-  };
-  return std::visit(Visitor{}, value);
-}
+std::string to_toml(const Value& value) { return std::visit(TomlText{}, value); }
 
 const std::vector<Section>& schema() {
   static const std::vector<Section> sections = make_schema<Config>();

@@ -2,6 +2,9 @@
 // made up (as many and as large as MNIST's), so that no data set is needed; gunzip takes Fashion-MNIST where
 // it is installed.
 #include <benchmark/benchmark.h>
+#include <jpeglib.h>
+#include <stddef.h>
+#include <stdio.h>
 
 #include <algorithm>
 #include <string>
@@ -108,6 +111,66 @@ BENCHMARK(BM_Loader)
     ->Arg(4)
     ->UseRealTime()
     ->Unit(benchmark::kMicrosecond);
+
+// `count` photographs of 256 x 256 (smooth, with some noise) in a folder of two classes.
+void write_photographs(const std::filesystem::path& folder, int count) {
+  constexpr JDIMENSION kEdge = 256;
+  std::vector<uint8_t> pixels(kEdge * kEdge * 3);
+  for (int i = 0; i < count; ++i) {
+    for (size_t p = 0; p < pixels.size(); ++p) {
+      const size_t x = p / 3 % kEdge, y = p / 3 / kEdge;
+      pixels[p] = static_cast<uint8_t>((x * (p % 3 + 1) + y * 2 + (p * 2654435761u >> 28)) % 256);
+    }
+    const auto path = folder / (i % 2 == 0 ? "a" : "b") / (std::to_string(i) + ".jpg");
+    std::filesystem::create_directories(path.parent_path());
+    std::FILE* const file = std::fopen(path.c_str(), "wb");
+    jpeg_compress_struct jpeg{};
+    jpeg_error_mgr errors{};
+    jpeg.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&jpeg);
+    jpeg_stdio_dest(&jpeg, file);
+    jpeg.image_width = jpeg.image_height = kEdge;
+    jpeg.input_components = 3;
+    jpeg.in_color_space = JCS_RGB;
+    jpeg_set_defaults(&jpeg);
+    jpeg_start_compress(&jpeg, TRUE);
+    while (jpeg.next_scanline < kEdge) {
+      JSAMPROW row = pixels.data() + jpeg.next_scanline * kEdge * 3;
+      jpeg_write_scanlines(&jpeg, &row, 1);
+    }
+    jpeg_finish_compress(&jpeg);
+    jpeg_destroy_compress(&jpeg);
+    std::fclose(file);
+  }
+}
+
+// Decoding, scaling and normalising JPEG files, by the number of threads that do it.
+void BM_DecodeJpegs(benchmark::State& state) {
+  static const testing::TempFolder folder;
+  static const bool written = [] {
+    write_photographs(folder / "photographs", 64);
+    return true;
+  }();
+  benchmark::DoNotOptimize(written);
+  const Dataset dataset = open_dataset({.kind = "folder",
+                                        .path = folder / "photographs",
+                                        .readers = static_cast<int>(state.range(0)),
+                                        .image_size = 224});
+  Loader loader(*dataset.train, SampleOrder(1, dataset.train->size(), true), {.sizes = {32}, .prefetch = 2});
+  int64_t samples = 0;
+  for (auto _ : state) {
+    samples += loader.next()->weight;
+    loader.release();
+  }
+  state.SetItemsProcessed(samples);
+}
+BENCHMARK(BM_DecodeJpegs)
+    ->ArgName("readers")
+    ->Arg(1)
+    ->Arg(2)
+    ->Arg(4)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 // The same images from a pack: mapped (0), streamed by one reader or more.  Stored bytes per second.
 void BM_LoaderOfAPack(benchmark::State& state) {

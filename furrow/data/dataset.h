@@ -41,6 +41,7 @@ struct DatasetOptions {
   int64_t context = 0;                        // text: tokens of one sample, [training] seq_len
   std::string tokenizer = "char";             // text: "byte", "char", "gpt2", "sentencepiece"
   std::filesystem::path tokenizer_path = {};  // text: of the last two, the file or its folder
+  std::string document_separator = {};        // text: what ends a document; empty: the text is one stream
   bool normalize = true;                      // images: false leaves pixels at x / 255
   std::string train_images = "train-images-idx3-ubyte";
   std::string train_labels = "train-labels-idx1-ubyte";
@@ -101,6 +102,10 @@ Dataset open_dataset(const config::Config& config, const Preprocessing* preproce
 // The same errors, but of images only header and labels are looked at.
 DataInfo probe(const DatasetOptions& options);
 DataInfo probe(const config::Config& config);
+
+// All of a text, `options.path`, cut into windows side by side (or its documents), as the saved tokenizer
+// reads it.  Errors as above.
+std::unique_ptr<Source> open_whole_text(const DatasetOptions& options, const Preprocessing& preprocessing);
 
 // The split, or null when there is none.
 const Source* find_split(const Dataset& dataset, Split split);

@@ -18,6 +18,7 @@ namespace {
 
 using testing::bytes_of;
 using testing::ByteVector;
+using testing::error_of;
 using testing::gzip_bytes;
 using ::testing::HasSubstr;
 using testing::TempFolder;
@@ -25,16 +26,6 @@ using testing::TempFolder;
 std::span<const std::byte> view(const ByteVector& bytes) { return std::as_bytes(std::span(bytes)); }
 
 ByteVector contents(const Bytes& bytes) { return {bytes.as_uint8().begin(), bytes.as_uint8().end()}; }
-
-// The error that `action` throws; internal "no error" when it throws none.
-Error error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error;
-  }
-  return Error(ErrorCode::kInternal, "no error");
-}
 
 ByteVector sample_text() {
   ByteVector text;

@@ -18,6 +18,7 @@ namespace furrow::data {
 namespace {
 
 using testing::ByteVector;
+using testing::error_of;
 using ::testing::HasSubstr;
 using testing::ReadBuffers;
 using testing::TempFolder;
@@ -45,16 +46,6 @@ double mean_error(const preprocess::RgbImage& image) {
     }
   }
   return static_cast<double>(sum) / (17 * 24 * 3);
-}
-
-template <class Function>
-Error error_of(const Function& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error;
-  }
-  return {ErrorCode::kInternal, "no error"};
 }
 
 TEST(ImageFile, LosslessIsExactLossyIsNear) {

@@ -201,7 +201,7 @@ TEST(Mixture, OfPacksGivesTheSameBits) {
   std::vector<std::string> sources, packs;
   for (const auto& [name, count] : {std::pair{"a", 70u}, {"b", 30u}}) {
     std::filesystem::create_directories(folder / name);
-    testing::write_images(folder, std::string(name) + "/train", count);
+    testing::write_images(folder, fmt::format("{}/train", name), count);
     testing::write_images(folder, std::string(name) + "/t10k", 4);
     DatasetOptions options{.kind = "idx", .path = folder / name, .validation_fraction = 0.1};
     write_pack(open_dataset(options),

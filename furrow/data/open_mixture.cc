@@ -1,4 +1,6 @@
 // The "mixture" kind: the sets that [data] mixture lists, each with a share of every epoch.
+#include "furrow/data/open_mixture.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -44,23 +46,11 @@ std::string checked_kind(const std::string& entry, const std::string& kind) {
   invalid(fmt::format("'{}': {}", entry, unknown_name_message("kind", kind, known)));
 }
 
-// "name: kind weight=W path=P"; the path comes last and may hold spaces.
-Set parse_set(const DatasetOptions& options, const std::string& entry) {
-  const auto malformed = [&entry] {
-    invalid(fmt::format("'{}': write \"name: kind weight=NUMBER path=PATH\"", entry));
-  };
-  const size_t colon = entry.find(':'), path = entry.find(" path=");
-  if (colon == std::string::npos || path == std::string::npos || path < colon) malformed();
-  Set set{std::string(trim(std::string_view(entry).substr(0, colon))), 0, options};
-  std::vector<std::string> words;
-  for (const std::string& word : split(std::string_view(entry).substr(colon + 1, path - colon - 1), ' ')) {
-    if (!word.empty()) words.push_back(word);
-  }
-  const std::string file(trim(std::string_view(entry).substr(path + 6)));
-  if (set.name.empty() || file.empty() || words.size() != 2 || !words[1].starts_with("weight=")) malformed();
-  set.options.kind = checked_kind(entry, words[0]);
-  set.options.path = options.path / file;  // an absolute one stays what it is
-  set.weight = parse_weight(entry, words[1].substr(7));
+Set set_of(const DatasetOptions& options, const std::string& text) {
+  const MixtureEntry entry = parse_mixture_entry(text);
+  Set set{entry.name, entry.weight, options};
+  set.options.kind = entry.kind;
+  set.options.path = options.path / entry.path;  // an absolute one stays what it is
   set.options.mixture = {};
   set.options.readers = 1;  // the mixture has them
   return set;
@@ -69,7 +59,7 @@ Set parse_set(const DatasetOptions& options, const std::string& entry) {
 std::vector<Set> parse_sets(const DatasetOptions& options) {
   std::vector<Set> sets;
   for (const std::string& entry : options.mixture) {
-    sets.push_back(parse_set(options, entry));
+    sets.push_back(set_of(options, entry));
     const auto same = [&](const Set& other) { return other.name == sets.back().name; };
     if (std::count_if(sets.begin(), sets.end(), same) > 1)
       invalid(fmt::format("two sets are called '{}'", sets.back().name));
@@ -174,6 +164,26 @@ std::unique_ptr<Source> join(std::vector<std::shared_ptr<Source>> sources) {
 }
 
 }  // namespace
+
+MixtureEntry parse_mixture_entry(const std::string& text) {
+  const auto malformed = [&text] {
+    invalid(fmt::format("'{}': write \"name: kind weight=NUMBER path=PATH\"", text));
+  };
+  const size_t colon = text.find(':'), path = text.find(" path=");
+  if (colon == std::string::npos || path == std::string::npos || path < colon) malformed();
+  MixtureEntry entry;
+  entry.name = trim(std::string_view(text).substr(0, colon));
+  entry.path = trim(std::string_view(text).substr(path + 6));
+  std::vector<std::string> words;
+  for (const std::string& word : split(std::string_view(text).substr(colon + 1, path - colon - 1), ' ')) {
+    if (!word.empty()) words.push_back(word);
+  }
+  if (entry.name.empty() || entry.path.empty() || words.size() != 2 || !words[1].starts_with("weight="))
+    malformed();
+  entry.kind = checked_kind(text, words[0]);
+  entry.weight = parse_weight(text, words[1].substr(7));
+  return entry;
+}
 
 Dataset open_mixture(const DatasetOptions& options, const Preprocessing* preprocessing) {
   std::vector<Set> sets = parse_sets(options);

@@ -7,6 +7,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
+#include "furrow/data/documents.h"
 #include "furrow/data/open_images.h"
 #include "furrow/data/open_text.h"
 #include "furrow/data/parallel_source.h"
@@ -89,6 +90,12 @@ struct Opening {
   const DatasetOptions& options;
   const Preprocessing& fitted;
   Split split;
+  std::vector<int64_t> ends = {};  // of documents
+
+  const char* split_name() const {
+    const char* const names[] = {"training", "validation", "test"};
+    return names[static_cast<int>(split)];
+  }
 };
 
 int64_t classes_of(const Preprocessing& fitted) {
@@ -131,13 +138,41 @@ std::vector<Field> describe_images(const PackInfo& info, const DatasetOptions&) 
 
 int64_t image_samples(int64_t records, const DatasetOptions&) { return records; }
 
+std::unique_ptr<Source> open_documents(PackReader reader, const Opening& opening) {
+  const int64_t vocabulary = classes_of(opening.fitted);
+  expect_fields(opening.info, token_record_fields(vocabulary));
+  bool ascending = !opening.ends.empty() && opening.ends.back() == reader.size();
+  int64_t before = 0;
+  for (const int64_t end : opening.ends) ascending = ascending && std::exchange(before, end) < end;
+  if (!ascending) damaged("the ends of its documents do not ascend to the number of its tokens");
+  return document_rows({"the pack", std::make_shared<PackedTokens>(std::move(reader), vocabulary)},
+                       opening.split_name(), 0, opening.ends, opening.options.context);
+}
+
+std::vector<Field> describe_documents(const PackInfo&, const DatasetOptions& options) {
+  return document_fields(checked_context(options));
+}
+
+// The ends of the documents of `split`.
+std::vector<int64_t> read_ends(const DatasetOptions& options, const PackInfo& info, std::string_view split) {
+  const std::string name = fmt::format("{}{}", split, kEndsSuffix);
+  const storage::PackSplit* const found = info.find(name);
+  if (found == nullptr) damaged("it has no split " + name);
+  if (info.record_bytes(*found) != sizeof(int64_t)) damaged("records of " + name + " are no numbers");
+  const PackReader reader(options.path.string(), info, *found, PackAccess::kStreamed);
+  std::vector<int64_t> ends(static_cast<size_t>(reader.size()));
+  const auto bytes = std::as_writable_bytes(std::span(ends));
+  const auto read = reader.read(0, reader.size(), bytes);
+  FURROW_CHECK(read.data() == bytes.data(), "streamed records lie elsewhere");
+  return ends;
+}
+
 std::unique_ptr<Source> open_tokens(PackReader reader, const Opening& opening) {
   const int64_t vocabulary = classes_of(opening.fitted);
   expect_fields(opening.info, token_record_fields(vocabulary));
-  const char* const names[] = {"training", "validation", "test"};
   const int64_t size = reader.size();
   return token_windows({"the pack", std::make_shared<PackedTokens>(std::move(reader), vocabulary)},
-                       names[static_cast<int>(opening.split)], {0, size}, opening.options.context,
+                       opening.split_name(), {0, size}, opening.options.context,
                        opening.split == Split::kTrain ? 1 : opening.options.context);
 }
 
@@ -165,9 +200,11 @@ struct Layout {
   std::string_view name;
   std::unique_ptr<Source> (*open)(PackReader reader, const Opening& opening);
   std::vector<Field> (*fields)(const PackInfo& info, const DatasetOptions& options);
-  int64_t (*samples)(int64_t records, const DatasetOptions& options);  // of the training split
+  // Of the training split; null: as many as an opened one has.
+  int64_t (*samples)(int64_t records, const DatasetOptions& options);
 };
 constexpr Layout kLayouts[] = {
+    {kDocumentRecords, &open_documents, &describe_documents, nullptr},
     {kImageRecords, &open_images, &describe_images, &image_samples},
     {kSampleRecords, &open_samples, &describe_samples, &image_samples},
     {kTokenRecords, &open_tokens, &describe_tokens, &token_samples},
@@ -191,7 +228,7 @@ PackInfo read_info(const DatasetOptions& options) {
 uint64_t bytes_of(const PackInfo& info) {
   uint64_t bytes = 0;
   for (const storage::PackSplit& split : info.splits) {
-    bytes += static_cast<uint64_t>(split.records()) * info.record_bytes();
+    bytes += static_cast<uint64_t>(split.records()) * info.record_bytes(split);
   }
   return bytes;
 }
@@ -237,8 +274,9 @@ Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocess
   const auto open = [&](const char* name, Split split) -> std::unique_ptr<Source> {
     const storage::PackSplit* const found = info.find(name);
     if (found == nullptr) return nullptr;
-    auto source = layout.open(PackReader(options.path.string(), info, *found, access),
-                              {info, options, dataset.preprocessing, split});
+    Opening opening{info, options, dataset.preprocessing, split};
+    if (info.layout == kDocumentRecords) opening.ends = read_ends(options, info, name);
+    auto source = layout.open(PackReader(options.path.string(), info, *found, access), opening);
     if (pool == nullptr) return source;
     return std::make_unique<ParallelSource>(std::move(source), pool);
   };
@@ -262,6 +300,10 @@ uint64_t pack_bytes(const DatasetOptions& options) { return bytes_of(read_info(o
 DataInfo probe_pack(const DatasetOptions& options) {
   const PackInfo info = read_info(options);
   const Layout& layout = layout_of(info);
+  if (layout.samples == nullptr) {
+    const Dataset dataset = open_pack(options, nullptr);
+    return {dataset.train->fields(), dataset.train->classes(), dataset.train->size()};
+  }
   return {layout.fields(info, options), classes_of(info.preprocessing),
           layout.samples(info.find("train")->records(), options)};
 }

@@ -3,11 +3,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 #include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
+#include "furrow/data/documents.h"
 #include "furrow/data/files.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/split.h"
@@ -85,7 +87,38 @@ struct Text {
   std::string file;
   std::unique_ptr<Tokenizer> tokenizer;
   std::shared_ptr<const Tokens> tokens;
+  std::vector<int64_t> ends;  // of documents; empty: the text is one stream
 };
+
+// The documents of a text, each with the separator that ends it; empty ones are left out.
+std::vector<std::string_view> split_documents(std::string_view text, std::string_view separator) {
+  std::vector<std::string_view> documents;
+  while (!text.empty()) {
+    const size_t found = text.find(separator);
+    const size_t length = found == std::string_view::npos ? text.size() : found + separator.size();
+    if (found != 0) documents.push_back(text.substr(0, length));
+    text.remove_prefix(length);
+  }
+  return documents;
+}
+
+std::vector<uint32_t> encode_text(const DatasetOptions& options, std::string_view text, Text& read) {
+  std::vector<uint32_t> ids;
+  if (options.document_separator.empty()) {
+    read.tokenizer->encode(text, ids);
+    return ids;
+  }
+  for (const std::string_view document : split_documents(text, options.document_separator)) {
+    try {
+      read.tokenizer->encode(document, ids);
+    } catch (const Error& error) {
+      throw error.with_context(fmt::format("the document at byte {}", document.data() - text.data()));
+    }
+    read.ends.push_back(static_cast<int64_t>(ids.size()));
+  }
+  if (read.ends.empty()) invalid("it holds no document, separators alone");
+  return ids;
+}
 
 Bytes checked_contents(const DatasetOptions& options) {
   const fs::path path = require_file(options.path);
@@ -102,9 +135,9 @@ Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing
   try {
     Text read{path.string(),
               preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing) : make_tokenizer(options, text),
-              nullptr};
-    std::vector<uint32_t> ids;
-    read.tokenizer->encode(text, ids);
+              nullptr,
+              {}};
+    const std::vector<uint32_t> ids = encode_text(options, text, read);
     read.tokens = std::make_shared<const Tokens>(ids, read.tokenizer->vocabulary_size());
     return read;
   } catch (const Error& error) {
@@ -124,6 +157,17 @@ std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split
                     text.name, split, tokens, context + 1));
   }
   return std::make_unique<TextSource>(text.tokens, range, context, stride);
+}
+
+std::unique_ptr<Source> document_rows(const NamedTokens& text, const char* split, int64_t begin,
+                                      std::vector<int64_t> ends, int64_t context) {
+  int64_t longest = 0, start = begin;
+  for (const int64_t end : ends) longest = std::max(longest, end - std::exchange(start, end));
+  if (longest < 2) {
+    invalid(fmt::format("{}: no document of the {} split has two tokens: there is nothing to predict",
+                        text.name, split));
+  }
+  return std::make_unique<DocumentSource>(text.tokens, begin, std::move(ends), context);
 }
 
 int64_t checked_context(const DatasetOptions& options) {
@@ -147,21 +191,53 @@ Preprocessing fit_texts(std::span<const DatasetOptions> texts) {
   return state_of(CharTokenizer({alphabet.begin(), alphabet.end()}));
 }
 
-Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing) {
-  const int64_t context = checked_context(options);
-  const Text text = read_text(options, preprocessing);
-  const int64_t size = text.tokens->size();
-  const int64_t test = fraction_count(options.test_fraction, size, "data.test_fraction", "tokens");
+namespace {
+
+// Front to back: training, validation, test.
+struct Parts {
+  int64_t train, validation, test;
+};
+
+// Of `size` tokens or documents.
+Parts parts_of(const DatasetOptions& options, int64_t size, const char* what) {
+  const int64_t test = fraction_count(options.test_fraction, size, "data.test_fraction", what);
   const int64_t validation =
-      fraction_count(options.validation_fraction, size, "data.validation_fraction", "tokens");
-  const int64_t train_end = size - validation - test;
-  if (train_end < 1) {
+      fraction_count(options.validation_fraction, size, "data.validation_fraction", what);
+  if (size - validation - test < 1) {
     invalid(fmt::format("validation and test fractions {} + {} leave nothing to train on: use smaller ones",
                         options.validation_fraction, options.test_fraction));
   }
+  return {size - validation - test, validation, test};
+}
+
+void split_into_documents(const Text& text, const DatasetOptions& options, Dataset& dataset) {
+  const Parts parts = parts_of(options, static_cast<int64_t>(text.ends.size()), "documents");
+  const NamedTokens named{text.file, text.tokens};
+  const auto rows = [&](const char* split, int64_t first, int64_t count) -> std::unique_ptr<Source> {
+    if (count == 0) return nullptr;
+    const auto begin = text.ends.begin() + first;
+    return document_rows(named, split, first == 0 ? 0 : *(begin - 1), {begin, begin + count},
+                         options.context);
+  };
+  dataset.train = rows("training", 0, parts.train);
+  dataset.validation = rows("validation", parts.train, parts.validation);
+  dataset.test = rows("test", parts.train + parts.validation, parts.test);
+}
+
+}  // namespace
+
+Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing) {
+  const int64_t context = checked_context(options);
+  const Text text = read_text(options, preprocessing);
   Dataset dataset;
   dataset.preprocessing = text.tokenizer->state();
   dataset.preprocessing["classes"] = fmt::format("{}", text.tokenizer->vocabulary_size());
+  if (!text.ends.empty()) {
+    split_into_documents(text, options, dataset);
+    return dataset;
+  }
+  const int64_t size = text.tokens->size();
+  const auto [train_end, validation, test] = parts_of(options, size, "tokens");
   const NamedTokens named{text.file, text.tokens};
   dataset.train = token_windows(named, "training", {0, train_end}, context, 1);
   const TextSource::Range validation_range{train_end, train_end + validation}, test_range{size - test, size};
@@ -169,6 +245,14 @@ Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocess
     dataset.validation = token_windows(named, "validation", validation_range, context, context);
   if (test > 0) dataset.test = token_windows(named, "test", test_range, context, context);
   return dataset;
+}
+
+std::unique_ptr<Source> open_whole_text(const DatasetOptions& options, const Preprocessing& preprocessing) {
+  const int64_t context = checked_context(options);
+  const Text text = read_text(options, &preprocessing);
+  const NamedTokens named{text.file, text.tokens};
+  if (!text.ends.empty()) return document_rows(named, "whole", 0, text.ends, context);
+  return token_windows(named, "whole", {0, text.tokens->size()}, context, context);
 }
 
 DataInfo probe_text(const DatasetOptions& options) {

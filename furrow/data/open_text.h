@@ -22,6 +22,11 @@ std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split
 // The vocabulary of several texts together: options that differ in their paths.
 Preprocessing fit_texts(std::span<const DatasetOptions> texts);
 
+// Rows of documents (documents.h), the first of which begins at token `begin`.  Error{invalid_argument} when
+// none of them has two tokens.
+std::unique_ptr<Source> document_rows(const NamedTokens& text, const char* split, int64_t begin,
+                                      std::vector<int64_t> ends, int64_t context);
+
 // [training] seq_len, at least 1.  Error{invalid_argument}.
 int64_t checked_context(const DatasetOptions& options);
 

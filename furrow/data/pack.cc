@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <exception>
 #include <mutex>
 #include <set>
@@ -52,28 +53,61 @@ struct Plan {
   }
 };
 
-void add_split(Plan& plan, const char* name, const Source* source, uint64_t shard_bytes) {
-  if (source == nullptr) return;
-  auto records = source->records();
+// Where documents end, as records of their own.
+class EndRecords : public Records {
+ public:
+  explicit EndRecords(std::vector<int64_t> ends) : ends_(std::move(ends)) {}
+  std::string_view layout() const override { return kDocumentRecords; }
+  const std::vector<Field>& fields() const override { return fields_; }
+  int64_t size() const override { return static_cast<int64_t>(ends_.size()); }
+  void read(int64_t first, std::span<std::byte> out) const override {
+    std::memcpy(out.data(), ends_.data() + first, out.size());
+  }
+
+ private:
+  std::vector<int64_t> ends_;
+  std::vector<Field> fields_ = document_end_fields();
+};
+
+std::vector<storage::PackField> pack_fields(const Records& records) {
+  std::vector<storage::PackField> fields;
+  for (const Field& field : records.fields()) fields.push_back({field.name, field.dtype, field.shape});
+  return fields;
+}
+
+// Shards for `records`, which the plan keeps.
+void add_records(Plan& plan, storage::PackSplit split, std::unique_ptr<Records> records,
+                 uint64_t shard_bytes) {
   const uint64_t record_bytes = records->record_bytes();
   const uint64_t total = static_cast<uint64_t>(records->size()) * record_bytes;
   const uint64_t wanted = shard_bytes > 0 ? shard_bytes : std::max(kShardBytes, total / kMostShards);
   const auto per_shard = static_cast<int64_t>(std::max<uint64_t>(1, wanted / record_bytes));
-  storage::PackSplit split{.name = name};
   for (int64_t first = 0; first < records->size(); first += per_shard) {
     const size_t shard = split.shards.size();
-    plan.tasks.push_back({plan.info.splits.size(), shard, fmt::format("{}-{:05}.shard", name, shard), first,
-                          std::min(per_shard, records->size() - first)});
+    plan.tasks.push_back({plan.info.splits.size(), shard, fmt::format("{}-{:05}.shard", split.name, shard),
+                          first, std::min(per_shard, records->size() - first)});
     split.shards.emplace_back();
-  }
-  if (plan.info.splits.empty()) {
-    plan.info.layout = records->layout();
-    for (const Field& field : records->fields())
-      plan.info.fields.push_back({field.name, field.dtype, field.shape});
   }
   plan.bytes += total;
   plan.info.splits.push_back(std::move(split));
   plan.records.push_back(std::move(records));
+}
+
+void add_split(Plan& plan, const char* name, const Source* source, uint64_t shard_bytes) {
+  if (source == nullptr) return;
+  auto records = source->records();
+  if (plan.info.splits.empty()) {
+    plan.info.layout = records->layout();
+    plan.info.fields = pack_fields(*records);
+  }
+  FURROW_CHECK(records->layout() == plan.info.layout && pack_fields(*records) == plan.info.fields,
+               "splits of different layouts");
+  std::vector<int64_t> ends = records->ends();
+  add_records(plan, {.name = name}, std::move(records), shard_bytes);
+  if (ends.empty()) return;
+  auto end_records = std::make_unique<EndRecords>(std::move(ends));
+  storage::PackSplit split{.name = name + std::string(kEndsSuffix), .fields = pack_fields(*end_records)};
+  add_records(plan, std::move(split), std::move(end_records), shard_bytes);
 }
 
 Plan plan_of(const Dataset& dataset, const PackRequest& request) {
@@ -84,10 +118,6 @@ Plan plan_of(const Dataset& dataset, const PackRequest& request) {
   add_split(plan, "train", dataset.train.get(), request.shard_bytes);
   add_split(plan, "validation", dataset.validation.get(), request.shard_bytes);
   add_split(plan, "test", dataset.test.get(), request.shard_bytes);
-  for (const auto& records : plan.records) {
-    FURROW_CHECK(records->layout() == plan.info.layout && records->fields() == plan.records[0]->fields(),
-                 "splits of different layouts");
-  }
   return plan;
 }
 

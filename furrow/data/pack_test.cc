@@ -9,6 +9,7 @@
 #include <cstring>
 #include <thread>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
@@ -22,6 +23,7 @@ namespace furrow::data {
 namespace {
 
 using testing::ByteVector;
+using testing::error_of;
 using ::testing::HasSubstr;
 using testing::ReadBuffers;
 using testing::TempFolder;
@@ -46,6 +48,9 @@ std::vector<Case> cases(const TempFolder& folder) {
   tokens.validation_fraction = 0.1;
   tokens.test_fraction = 0.1;
   all.push_back({"tokens", tokens});
+  DatasetOptions documents = tokens;
+  documents.document_separator = "a";
+  all.push_back({"documents", documents});
   return all;
 }
 
@@ -75,16 +80,6 @@ ByteVector stream(const Source& source, int64_t samples) {
     loader.release();
   }
   return all;
-}
-
-template <class Function>
-Error error_of(const Function& function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error;
-  }
-  return {ErrorCode::kInternal, "no error"};
 }
 
 TEST(Packs, GiveWhatTheirDataSetGives) {
@@ -317,6 +312,21 @@ TEST(ReaderPool, RunsEachPieceOnceAndCarriesTheFirstError) {
     });
     EXPECT_EQ(error.message(), "piece 3");
   }
+}
+
+// Work that took long is shared from its start: two pieces that wait for each other both get a thread.
+TEST(ReaderPool, WakesItsThreadsForLongWork) {
+  ReaderPool pool(2);
+  const auto now = [] { return system_clock().monotonic_ns(); };
+  pool.run(2, [&](size_t) {
+    for (const int64_t begin = now(); now() - begin < ReaderPool::kWorthWakingNs;) continue;
+  });
+  std::atomic<int> met{0};
+  pool.run(2, [&](size_t) {
+    ++met;
+    for (const int64_t begin = now(); met < 2 && now() - begin < 10'000'000'000;) std::this_thread::yield();
+    EXPECT_EQ(met, 2);
+  });
 }
 
 TEST(ReaderPool, ServesSeveralCallers) {

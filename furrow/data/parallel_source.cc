@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/thread.h"
 
@@ -40,11 +41,23 @@ struct ReaderPool::State {
   size_t failed = std::numeric_limits<size_t>::max();  // the lowest piece that threw
   std::exception_ptr error;
   bool stop = false;
+  bool awake = false;     // all were woken for this run
+  bool worth_it = false;  // the run before took long; of the caller alone
+  int64_t begin_ns = 0;
   std::vector<std::thread> threads;
+
+  // All are woken when the run is seen to take long.
+  void wake(bool now) {
+    if (awake || next >= pieces) return;
+    if (!now && system_clock().monotonic_ns() - begin_ns < kWorthWakingNs) return;
+    awake = true;
+    wanted.notify_all();
+  }
 
   // Takes pieces until none is left.
   void work(std::unique_lock<std::mutex>& lock) {
     while (next < pieces) {
+      wake(false);
       const size_t mine = next++;
       ++running;
       lock.unlock();
@@ -104,10 +117,13 @@ void ReaderPool::run(size_t pieces, const std::function<void(size_t)>& piece) {
   state.next = 0;
   state.failed = std::numeric_limits<size_t>::max();
   state.error = nullptr;
-  if (pieces > 1) state.wanted.notify_all();
+  state.awake = state.threads.empty();
+  state.begin_ns = system_clock().monotonic_ns();
+  state.wake(state.worth_it);
   state.work(lock);
   state.finished.wait(lock, [&state] { return state.running == 0; });
   state.pieces = state.next = 0;
+  state.worth_it = system_clock().monotonic_ns() - state.begin_ns >= kWorthWakingNs;
   if (state.error) std::rethrow_exception(state.error);
 }
 

@@ -2,6 +2,7 @@
 // side.  What comes out is what the source below it gives.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <utility>
@@ -12,14 +13,18 @@
 
 namespace furrow::data {
 
-// Threads that take pieces of work.  They sleep when there is none and take no signals.  Thread safe; one
-// caller at a time is served, others wait.
+// Threads that take pieces of work.  They sleep when there is none and take no signals.  Work that its caller
+// does faster alone than threads wake up, such as small records in the page cache, stays with it: the others
+// are woken once a run has taken kWorthWakingNs, or at its start where the run before took as long.  Thread
+// safe; one caller at a time is served, others wait.
 class ReaderPool {
  public:
   explicit ReaderPool(int readers);  // the caller of run() is one of them; REQUIRES: readers >= 1
   ~ReaderPool();
   ReaderPool(const ReaderPool&) = delete;
   ReaderPool& operator=(const ReaderPool&) = delete;
+
+  static constexpr int64_t kWorthWakingNs = 100'000;
 
   int readers() const;
   // piece(0) to piece(pieces - 1), each once, in any order; returns when all are done.  Of several exceptions

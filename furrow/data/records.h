@@ -15,9 +15,10 @@
 namespace furrow::data {
 
 // The layouts, as pack.json names them; open_pack.cc has a row for each.
-inline constexpr std::string_view kImageRecords = "images";    // "pixels" u8 [c, h, w], "label" i32 []
-inline constexpr std::string_view kTokenRecords = "tokens";    // "token" u8 [width]
-inline constexpr std::string_view kSampleRecords = "samples";  // the fields of the source
+inline constexpr std::string_view kImageRecords = "images";        // "pixels" u8 [c, h, w], "label" i32 []
+inline constexpr std::string_view kTokenRecords = "tokens";        // "token" u8 [width]
+inline constexpr std::string_view kDocumentRecords = "documents";  // the same, and where documents end
+inline constexpr std::string_view kSampleRecords = "samples";      // the fields of the source
 
 // Thread safe, like the source it is of, which must outlive it.
 class Records {
@@ -29,8 +30,16 @@ class Records {
   // Records first, first + 1, ... as many as fill `out`.  REQUIRES: whole records, in range.
   virtual void read(int64_t first, std::span<std::byte> out) const = 0;
 
+  // Of documents: the record after the last of each, ascending to size(); else empty.
+  virtual std::vector<int64_t> ends() const { return {}; }
+
   size_t record_bytes() const;
 };
+
+// Ends are packed as a split of their own, called as the split of their documents with this behind: records
+// "end" i64 [].
+inline constexpr std::string_view kEndsSuffix = ".ends";
+std::vector<Field> document_end_fields();
 
 // Samples of `source` in its own order, each as read() gives it.
 class SampleRecords : public Records {

@@ -27,8 +27,10 @@ class Source {
  public:
   virtual ~Source() = default;
   virtual int64_t size() const = 0;
-  virtual const std::vector<Field>& fields() const = 0;  // field 0 is the input, field 1 the target
-  virtual int64_t classes() const = 0;                   // of the target: labels or tokens
+  // Field 0 is the input, field 1 the target; field 2, where there is one, the position of each token in its
+  // document (documents.h).
+  virtual const std::vector<Field>& fields() const = 0;
+  virtual int64_t classes() const = 0;  // of the target: labels or tokens
   // Writes samples `indices` (each < size()) into row r of `fields[f]`, whose shape is [indices.size(), field
   // shape...].
   virtual void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const = 0;

@@ -94,6 +94,7 @@ DatasetOptions dataset_options(const config::Config& config) {
           .context = config.training.seq_len,
           .tokenizer = data.tokenizer,
           .tokenizer_path = data.tokenizer_path,
+          .document_separator = data.document_separator,
           .normalize = data.normalize,
           .train_images = data.train_images,
           .train_labels = data.train_labels,

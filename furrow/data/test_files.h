@@ -15,6 +15,7 @@
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/error.h"
 #include "furrow/data/source.h"
 
 namespace furrow::data::testing {
@@ -67,6 +68,17 @@ inline ByteVector gzip_bytes(const ByteVector& contents) {
   out.resize(libdeflate_gzip_compress(compressor, contents.data(), contents.size(), out.data(), out.size()));
   libdeflate_free_compressor(compressor);
   return out;
+}
+
+// What `function` throws; Error{internal} "no error" when it does not.
+template <class Function>
+Error error_of(const Function& function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return error;
+  }
+  return {ErrorCode::kInternal, "no error"};
 }
 
 inline ByteVector bytes_of(std::string_view text) { return {text.begin(), text.end()}; }

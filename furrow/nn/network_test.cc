@@ -72,11 +72,13 @@ at::Tensor plain_norm(const at::Tensor& x, const Tensors& params, const std::str
                         bias == params.end() ? at::Tensor() : bias->second, 1e-5);
 }
 
-at::Tensor plain_block(const at::Tensor& x, const Tensors& params, const std::string& name, int64_t heads) {
+at::Tensor plain_block(const at::Tensor& x, const Tensors& params, const std::string& name, int64_t heads,
+                       const at::Tensor& positions) {
   const int64_t batch = x.size(0), time = x.size(1), width = x.size(2);
   const at::Tensor qkv = plain_linear(plain_norm(x, params, name + ".ln_1"), params, name + ".attn.c_attn");
   const auto parts = qkv.view({batch, time, 3, heads, width / heads}).permute({2, 0, 3, 1, 4});
-  const at::Tensor mixed = at::scaled_dot_product_attention(parts[0], parts[1], parts[2], {}, 0, true);
+  const at::Tensor mixed =
+      at::scaled_dot_product_attention(parts[0], parts[1], parts[2], testing::plain_mask(positions));
   const at::Tensor middle =
       x + plain_linear(mixed.transpose(1, 2).reshape({batch, time, width}), params, name + ".attn.c_proj");
   const at::Tensor hidden =
@@ -84,15 +86,17 @@ at::Tensor plain_block(const at::Tensor& x, const Tensors& params, const std::st
   return middle + plain_linear(hidden, params, name + ".mlp.c_proj");
 }
 
-class Gpt : public ::testing::TestWithParam<std::tuple<bool, bool>> {};
+class Gpt : public ::testing::TestWithParam<std::tuple<bool, bool, bool>> {};
 
 TEST_P(Gpt, EqualsPlainAutograd) {
-  const auto [tied, bias] = GetParam();
+  const auto [tied, bias, documents] = GetParam();
   const int64_t vocab = 17, context = 12, width = 32, heads = 4, layers = 2;
   const std::string no_prefix;
   Network network;
   network.input = tokens({5, 9}, vocab, 1);  // shorter than the context: later positions get zero
   network.targets = tokens({5, 9}, vocab, 2);
+  if (documents) testing::share_rows(&network);
+  const at::Tensor positions = testing::positions_of(network);
   network.spec.units.push_back(models::make_unit(
       "embed", "token_embedding",
       {{"vocab", vocab}, {"context", context}, {"width", width}, {"dropout", 0.0}, {"prefix", no_prefix}},
@@ -110,14 +114,15 @@ TEST_P(Gpt, EqualsPlainAutograd) {
   plan::validate(network.spec);
   network.plain = [&](const at::Tensor& input, const Tensors& params) {
     at::Tensor x =
-        at::embedding(params.at("wte.weight"), input) + params.at("wpe.weight").narrow(0, 0, input.size(1));
-    for (const std::string name : {"h.0", "h.1"}) x = plain_block(x, params, name, heads);
+        at::embedding(params.at("wte.weight"), input) + at::embedding(params.at("wpe.weight"), positions);
+    for (const std::string name : {"h.0", "h.1"}) x = plain_block(x, params, name, heads, positions);
     return at::linear(plain_norm(x, params, "ln_f"), params.at(tied ? "wte.weight" : "lm_head.weight"));
   };
   expect_equal_steps(network);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Gpt, ::testing::Combine(::testing::Bool(), ::testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(All, Gpt,
+                         ::testing::Combine(::testing::Bool(), ::testing::Bool(), ::testing::Bool()));
 
 }  // namespace
 }  // namespace furrow::nn

@@ -41,13 +41,12 @@ at::Tensor plain_rms_norm(const at::Tensor& x, const at::Tensor& weight) {
 }
 
 // Hugging Face's rotation: element d with element d + size / 2, by position * theta^(-2 d / size).
-at::Tensor rotated(const at::Tensor& x, double theta) {  // [batch, heads, time, size]
-  const int64_t size = x.size(3), time = x.size(2);
+at::Tensor rotated(const at::Tensor& x, double theta, const at::Tensor& positions) {
+  const int64_t size = x.size(3);  // [batch, heads, time, size]
   const at::Tensor powers =
       at::arange(size / 2, x.options().dtype(at::kDouble)) * (-2.0 / static_cast<double>(size));
-  const at::Tensor angles =
-      at::outer(at::arange(time, x.options().dtype(at::kDouble)), at::pow(theta, powers));
-  const at::Tensor table = at::cat({angles, angles}, 1);
+  const at::Tensor angles = positions.to(at::kDouble).unsqueeze(-1) * at::pow(theta, powers);
+  const at::Tensor table = at::cat({angles, angles}, 2).unsqueeze(1);  // [batch, 1, time, size]
   const at::Tensor turned = at::cat({-x.narrow(3, size / 2, size / 2), x.narrow(3, 0, size / 2)}, 3);
   return x * table.cos().to(x.scalar_type()) + turned * table.sin().to(x.scalar_type());
 }
@@ -55,6 +54,7 @@ at::Tensor rotated(const at::Tensor& x, double theta) {  // [batch, heads, time,
 struct LlamaForm {
   int64_t width, heads, kv_heads, ffn;
   double theta;
+  at::Tensor positions;  // [batch, time]
 };
 
 at::Tensor plain_llama_block(const at::Tensor& x, const Tensors& params, const std::string& name,
@@ -68,9 +68,10 @@ at::Tensor plain_llama_block(const at::Tensor& x, const Tensors& params, const s
   const at::Tensor k = heads(plain_linear(first, params, name + ".self_attn.k_proj"), form.kv_heads);
   const at::Tensor v = heads(plain_linear(first, params, name + ".self_attn.v_proj"), form.kv_heads);
   const int64_t group = form.heads / form.kv_heads;
-  const at::Tensor mixed = at::scaled_dot_product_attention(
-      rotated(q, form.theta), rotated(k, form.theta).repeat_interleave(group, 1),
-      v.repeat_interleave(group, 1), {}, 0, true);
+  const at::Tensor mixed =
+      at::scaled_dot_product_attention(rotated(q, form.theta, form.positions),
+                                       rotated(k, form.theta, form.positions).repeat_interleave(group, 1),
+                                       v.repeat_interleave(group, 1), testing::plain_mask(form.positions));
   const at::Tensor middle = x + plain_linear(mixed.transpose(1, 2).reshape({batch, time, form.width}), params,
                                              name + ".self_attn.o_proj");
   const at::Tensor second = plain_rms_norm(middle, params.at(name + ".post_attention_layernorm.weight"));
@@ -79,13 +80,14 @@ at::Tensor plain_llama_block(const at::Tensor& x, const Tensors& params, const s
   return middle + plain_linear(hidden, params, name + ".mlp.down_proj");
 }
 
-class Llama : public ::testing::TestWithParam<std::tuple<bool, int64_t>> {};
+class Llama : public ::testing::TestWithParam<std::tuple<bool, int64_t, bool>> {};
 
 TEST_P(Llama, EqualsPlainAutograd) {
-  const auto [tied, kv_heads] = GetParam();
-  const LlamaForm form{32, 4, kv_heads, 44, 100};
+  const auto [tied, kv_heads, documents] = GetParam();
   const std::string embedding = "model.embed_tokens", no_prefix;
   Network network = over_tokens();
+  if (documents) testing::share_rows(&network);
+  const LlamaForm form{32, 4, kv_heads, 44, 100, testing::positions_of(network)};
   append_embedding(&network.spec, embedding, form.width);
   for (const std::string name : {"model.layers.0", "model.layers.1"}) {
     append(&network.spec, name, "llama_block",
@@ -114,7 +116,9 @@ TEST_P(Llama, EqualsPlainAutograd) {
   expect_equal_steps(network);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Llama, ::testing::Combine(::testing::Bool(), ::testing::Values(1, 2, 4)));
+INSTANTIATE_TEST_SUITE_P(All, Llama,
+                         ::testing::Combine(::testing::Bool(), ::testing::Values(1, 2, 4),
+                                            ::testing::Bool()));
 
 // The cell of PyTorch's tutorials, a step at a time.
 at::Tensor plain_rnn(const at::Tensor& x, const Tensors& params, const std::string& name, int64_t hidden) {

@@ -92,6 +92,7 @@ Step our_step(const Network& network, const Tensors& params, int threads) {
   context.threads = threads;
   context.training = true;
   context.sample_ids = samples;
+  context.positions = network.positions;
   std::vector<UnitRun> runs;
   at::Tensor value = network.input;
   for (const plan::Unit& unit : network.spec.units) {
@@ -133,6 +134,31 @@ void append(plan::ModelSpec* spec, std::string name, std::string_view kind, plan
 
 at::Tensor tokens(at::IntArrayRef sizes, int64_t classes, uint64_t seed) {
   return (random_tensor(sizes, seed).abs() * 1000).to(at::kLong).remainder(classes);
+}
+
+void share_rows(Network* network) {
+  const int64_t batch = network->input.size(0), time = network->input.size(1);
+  network->positions.clear();
+  for (int64_t n = 0; n < batch; ++n) {
+    const int64_t border = 1 + n % (time - 2), end = time - n % 2;  // two documents, then padding
+    for (int64_t t = 0; t < time; ++t) {
+      network->positions.push_back(t < border ? t : t < end ? t - border : t - end);
+      if (t >= end) network->targets[n][t] = tensor::kIgnoredTarget;
+    }
+  }
+}
+
+at::Tensor positions_of(const Network& network) {
+  const int64_t batch = network.input.size(0), time = network.input.size(1);
+  if (network.positions.empty()) return at::arange(time).expand({batch, time});
+  return at::tensor(network.positions, at::kLong).view({batch, time});
+}
+
+at::Tensor plain_mask(const at::Tensor& positions) {
+  const int64_t time = positions.size(1);
+  const at::Tensor document = positions.eq(0).cumsum(1);
+  const at::Tensor same = document.unsqueeze(2).eq(document.unsqueeze(1));
+  return same.logical_and(at::ones({time, time}, at::kBool).tril()).unsqueeze(1);
 }
 
 at::Tensor plain_linear(const at::Tensor& x, const Tensors& params, const std::string& name) {

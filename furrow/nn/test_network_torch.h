@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "furrow/plan/model_spec.h"
 
@@ -20,6 +21,7 @@ struct Network {
   plan::ModelSpec spec;
   Plain plain;  // logits
   at::Tensor input, targets;
+  std::vector<int64_t> positions = {};  // of the context; empty: rows are whole
 };
 
 // Appends a unit that reads the output of the last one.
@@ -27,6 +29,12 @@ void append(plan::ModelSpec* spec, std::string name, std::string_view kind, plan
 
 // Made-up ids below `classes`.
 at::Tensor tokens(at::IntArrayRef sizes, int64_t classes, uint64_t seed);
+
+// Several documents in each row of `input`, the rest of which is padding: positions, ignored targets.
+void share_rows(Network* network);
+at::Tensor positions_of(const Network& network);  // [batch, time]
+// Which keys a query sees, [batch, 1, time, time]: those of its document up to itself.
+at::Tensor plain_mask(const at::Tensor& positions);
 
 // x weight^T + bias of the parameters that start with `name`; without the bias where there is none.
 at::Tensor plain_linear(const at::Tensor& x, const Tensors& params, const std::string& name);

@@ -11,6 +11,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
 #include "furrow/observe/metrics_log.h"
+#include "furrow/observe/svg.h"
 
 namespace furrow::observe {
 namespace {
@@ -27,23 +28,6 @@ using Points = std::vector<std::pair<double, double>>;
 
 std::string_view color_of(const Series& series) {
   return kPalette[static_cast<size_t>(series.color) % kPalette.size()];
-}
-
-std::string xml_escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '&')
-      out += "&amp;";
-    else if (c == '"')
-      out += "&quot;";
-    else
-      out += c;
-  }
-  return out;
 }
 
 // One axis: the range of the data, widened to round ticks, and its way to pixels.
@@ -117,11 +101,7 @@ class Drawing {
   explicit Drawing(const Chart& chart) : chart_(chart), axes_(axes_of(chart)) {}
 
   std::string svg() {
-    out_ = fmt::format(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0}\" height=\"{1}\" viewBox=\"0 0 {0} {1}\" "
-        "font-family=\"sans-serif\" font-size=\"13\" fill=\"#333\">\n"
-        "<rect width=\"{0}\" height=\"{1}\" fill=\"#fff\"/>\n",
-        kWidth, kHeight);
+    out_ = svg_begin(kWidth, kHeight);
     text(kLeft, 26, "start", chart_.title, " font-size=\"16\" font-weight=\"bold\"");
     x_ticks();
     y_ticks();

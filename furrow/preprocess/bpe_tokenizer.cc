@@ -272,6 +272,14 @@ void BpeTokenizer::encode(std::string_view text, std::vector<uint32_t>& ids) con
   }
 }
 
+std::string BpeTokenizer::printable(uint32_t id) const {
+  const std::string& token = tables_->tokens.at(id);
+  if (id + 1 == tables_->tokens.size()) return token;  // <|endoftext|> is no bytes
+  std::string text;
+  for (const char byte : token) append_utf8(tables_->bytes.character[static_cast<unsigned char>(byte)], text);
+  return text;
+}
+
 std::string BpeTokenizer::decode(std::span<const uint32_t> ids) const {
   std::string text;
   for (const uint32_t id : ids) {

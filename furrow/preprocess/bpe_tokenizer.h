@@ -33,6 +33,8 @@ class BpeTokenizer : public Tokenizer {
   int64_t vocabulary_size() const override;
   void encode(std::string_view text, std::vector<uint32_t>& ids) const override;
   std::string decode(std::span<const uint32_t> ids) const override;
+  // A token as vocab.json has it: bytes by their printable characters.  REQUIRES: id < vocabulary_size().
+  std::string printable(uint32_t id) const;
 
  private:
   struct Tables;

@@ -10,6 +10,7 @@
 #include "furrow/base/text.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
 #include "furrow/preprocess/image_normaliser.h"
+#include "furrow/preprocess/llama2c_tokenizer.h"
 #include "furrow/preprocess/sentencepiece_tokenizer.h"
 #include "furrow/preprocess/table_encoder.h"
 #include "furrow/preprocess/tokenizer.h"
@@ -23,6 +24,7 @@ constexpr Kind kKinds[] = {
     {"gpt2", "text as byte pairs, GPT-2's merges", &BpeTokenizer::load},
     {"image", "8-bit pixels to (x / 255 - mean) / std, fitted mean and std per channel",
      &ImageNormaliser::load},
+    {"llama2c", "text as the pieces of a tokenizer of llama2.c", &Llama2cTokenizer::load},
     {"sentencepiece", "text as the pieces of a SentencePiece model", &SentencePieceTokenizer::load},
     {"table", "columns of numbers and categories, fitted moments and names", &TableEncoder::load},
 };

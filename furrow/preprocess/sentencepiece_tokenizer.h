@@ -25,6 +25,7 @@ class SentencePieceTokenizer : public Tokenizer {
   ~SentencePieceTokenizer() override;
 
   State state() const override;
+  const std::string& model() const;  // the bytes of the .model file
   int64_t vocabulary_size() const override;
   void encode(std::string_view text, std::vector<uint32_t>& ids) const override;
   std::string decode(std::span<const uint32_t> ids) const override;

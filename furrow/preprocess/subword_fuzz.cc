@@ -1,8 +1,9 @@
-// The first byte picks: 'm' a list of merges, 's' a SentencePiece model, else a text for a small list.  What
-// is no tokenizer is refused with Error{data_loss}; what is one saves as itself, and byte pairs give every
-// text back.
+// The first byte picks: 'm' a list of merges, 's' a SentencePiece model, 'l' one of llama2.c, else a text for
+// a small list.  What is no tokenizer is refused with Error{data_loss}; what is one saves as itself, and byte
+// pairs give every text back.
 #include "furrow/base/error.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
+#include "furrow/preprocess/llama2c_tokenizer.h"
 #include "furrow/preprocess/sentencepiece_tokenizer.h"
 
 namespace {
@@ -44,6 +45,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     if (data[0] == 'm') {
       as_merges(rest);
+    } else if (data[0] == 'l') {
+      const Llama2cTokenizer tokenizer(rest);
+      round_trip(tokenizer, "low lower\nlowest 7 \u00e9\t");
+      FURROW_CHECK(load(tokenizer.state())->state() == tokenizer.state(), "saves as something else");
     } else if (data[0] == 's') {
       as_model(rest);
     } else {

@@ -44,6 +44,7 @@ struct PackShard {
 struct PackSplit {
   std::string name;                    // "train", "validation", "test"
   std::vector<PackShard> shards = {};  // in the order of their records
+  std::vector<PackField> fields = {};  // of its records, where they are not those of the pack
   int64_t records() const;
   friend bool operator==(const PackSplit&, const PackSplit&) = default;
 };
@@ -56,6 +57,7 @@ struct PackInfo {
   std::map<std::string, std::string> preprocessing = {};  // fitted values
   std::map<std::string, std::string> lineage = {};        // source, version, ...
   size_t record_bytes() const;                            // above 0
+  size_t record_bytes(const PackSplit& split) const;      // of that split
   const PackSplit* find(std::string_view split) const;    // null when absent
   friend bool operator==(const PackInfo&, const PackInfo&) = default;
 };
@@ -123,7 +125,7 @@ class PackReader {
 
 // Compares every block of one shard, whose first record is `first_record` of its split, with its checksum;
 // one message per damaged block.  Error{data_loss, not_found} when it cannot be opened as that shard.
-std::vector<std::string> verify_shard(const std::string& folder, const PackInfo& info, const PackShard& shard,
+std::vector<std::string> verify_shard(const std::string& folder, size_t record_bytes, const PackShard& shard,
                                       int64_t first_record);
 
 // The shard at `path` as its header and table describe it: what a resumed writer keeps.  Error{data_loss}

@@ -38,7 +38,7 @@ void as_shard(std::string_view bytes) {
     reader.read(0, 1, scratch);
     reader.read(reader.size() - 1, 1, scratch);
   }
-  verify_shard(folder.string(), info, shard, static_cast<int64_t>(header.first_record));
+  verify_shard(folder.string(), info.record_bytes(), shard, static_cast<int64_t>(header.first_record));
 }
 
 }  // namespace

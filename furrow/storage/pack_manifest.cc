@@ -43,7 +43,9 @@ void write_splits(JsonWriter& json, const std::vector<PackSplit>& splits) {
       json.begin_object().field("file", shard.file).field("records", shard.records);
       json.field("xxh3", to_hex(shard.checksum)).end_object();
     }
-    json.end_array().end_object();
+    json.end_array();
+    if (!split.fields.empty()) write_fields(json, split.fields);
+    json.end_object();
   }
   json.end_array();
 }
@@ -103,6 +105,9 @@ PackSplit read_split(const Json& json) {
     if (__builtin_add_overflow(records, split.shards.back().records, &records)) damaged("too many records");
   }
   if (split.shards.empty()) damaged(fmt::format("split {} has no shards", json_quote(split.name)));
+  if (const Json* const fields = json.find("fields")) {
+    for (const Json& field : fields->list()) split.fields.push_back(read_field(field));
+  }
   return split;
 }
 
@@ -125,12 +130,22 @@ int64_t PackSplit::records() const {
   return count;
 }
 
-size_t PackInfo::record_bytes() const {
+namespace {
+
+size_t bytes_of(const std::vector<PackField>& fields) {
   size_t bytes = 0;
   for (const PackField& field : fields) {
     bytes += static_cast<size_t>(num_elements(field.shape)) * dtype_size(field.dtype);
   }
   return bytes;
+}
+
+}  // namespace
+
+size_t PackInfo::record_bytes() const { return bytes_of(fields); }
+
+size_t PackInfo::record_bytes(const PackSplit& split) const {
+  return bytes_of(split.fields.empty() ? fields : split.fields);
 }
 
 const PackSplit* PackInfo::find(std::string_view split) const {

@@ -168,7 +168,7 @@ struct PackReader::Shard : storage::Shard {
 
 PackReader::PackReader(const std::string& folder, const PackInfo& info, const PackSplit& split,
                        PackAccess access)
-    : record_bytes_(info.record_bytes()) {
+    : record_bytes_(info.record_bytes(split)) {
   if (access == PackAccess::kStreamed) allow_open_files(split.shards.size());
   for (const PackShard& shard : split.shards) {
     auto opened = std::make_unique<Shard>(folder + "/" + shard.file, shard, access);
@@ -253,10 +253,10 @@ void PackReader::prefetch(int64_t first, int64_t count) const {
   asm volatile("");  // or GCC takes a function of prefetches alone for pure and drops its calls
 }
 
-std::vector<std::string> verify_shard(const std::string& folder, const PackInfo& info,
+std::vector<std::string> verify_shard(const std::string& folder, size_t record_bytes,
                                       const PackShard& expected, int64_t first_record) {
   const storage::Shard shard(folder + "/" + expected.file, expected, PackAccess::kStreamed);
-  shard.expect(info.record_bytes(), first_record);
+  shard.expect(record_bytes, first_record);
   std::vector<std::string> messages;
   std::vector<std::byte> memory(kPackBlockBytes);
   for (size_t block = 0; block < shard.table.size(); ++block) {

@@ -105,8 +105,8 @@ TEST_P(PackBothWays, ReadsWhatWasWritten) {
   EXPECT_THROW(reader.read(-1, 1, scratch), Error);
   EXPECT_THROW(reader.read(3000, 701, scratch), Error);
   const PackSplit& train = info.splits[0];
-  EXPECT_TRUE(verify_shard(folder.path(), info, train.shards[1], 1000).empty());
-  EXPECT_THROW(verify_shard(folder.path(), info, train.shards[1], 1001), Error);
+  EXPECT_TRUE(verify_shard(folder.path(), info.record_bytes(), train.shards[1], 1000).empty());
+  EXPECT_THROW(verify_shard(folder.path(), info.record_bytes(), train.shards[1], 1001), Error);
 }
 
 TEST_P(PackBothWays, ManyThreadsReadAtOnce) {
@@ -140,9 +140,9 @@ TEST_P(PackBothWays, AFlippedBitIsFoundBeforeItIsUsed) {
   EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
   EXPECT_THAT(error.what(), HasSubstr("train-00001.shard: bytes 65536 to 131071"));
   EXPECT_THROW(reader.read(1800, 1, scratch), Error);  // the block stays refused
-  EXPECT_THAT(verify_shard(folder.path(), info, info.splits[0].shards[1], 1000),
+  EXPECT_THAT(verify_shard(folder.path(), info.record_bytes(), info.splits[0].shards[1], 1000),
               ElementsAre(HasSubstr("bytes 65536 to 131071")));
-  EXPECT_TRUE(verify_shard(folder.path(), info, info.splits[0].shards[0], 0).empty());
+  EXPECT_TRUE(verify_shard(folder.path(), info.record_bytes(), info.splits[0].shards[0], 0).empty());
 }
 
 // Every flipped bit of a small shard is refused at opening or found by verifying.
@@ -159,7 +159,8 @@ TEST(Pack, EveryFlippedByteOfAShardIsFound) {
     bytes[at] = static_cast<char>(bytes[at] ^ (1 << at % 8));
     write_file_atomic(path, bytes);
     try {
-      const bool whole_to_us = verify_shard(folder.path(), info, info.splits[0].shards[0], 0).empty();
+      const bool whole_to_us =
+          verify_shard(folder.path(), info.record_bytes(), info.splits[0].shards[0], 0).empty();
       unseen += whole_to_us;
       EXPECT_TRUE(!whole_to_us || (at >= 64 + 300 && at < 64 + 304)) << at;  // padding
     } catch (const Error& error) {

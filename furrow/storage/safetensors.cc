@@ -161,6 +161,26 @@ void SafetensorsFile::read(std::string_view name, const ArrayView& out) const {
   if (!source.empty()) std::memcpy(out.bytes.data(), source.data(), source.size());
 }
 
+namespace {
+
+void write_tensor(JsonWriter& json, const TensorInfo& tensor) {
+  json.key(tensor.name).begin_object().field("dtype", std::string(safetensors_name(tensor.dtype)));
+  json.key("shape").begin_array();
+  for (const int64_t dim : tensor.shape) json.value(dim);
+  json.end_array().key("data_offsets").begin_array().value(tensor.begin).value(tensor.end);
+  json.end_array().end_object();
+}
+
+// The file's first bytes: the length of the text, padded so that data begin aligned, then the text.
+std::string with_length(std::string text) {
+  text.resize((kLengthBytes + text.size() + kAlignment - 1) / kAlignment * kAlignment - kLengthBytes, ' ');
+  std::string length(kLengthBytes, '\0');
+  for (size_t i = 0; i < kLengthBytes; ++i) length[i] = static_cast<char>(text.size() >> (8 * i) & 0xFF);
+  return length + text;
+}
+
+}  // namespace
+
 std::string safetensors_header(std::vector<TensorInfo>& tensors,
                                const std::map<std::string, std::string>& metadata) {
   std::sort(tensors.begin(), tensors.end(), [](const TensorInfo& a, const TensorInfo& b) {
@@ -178,23 +198,9 @@ std::string safetensors_header(std::vector<TensorInfo>& tensors,
   for (TensorInfo& tensor : tensors) {
     tensor.begin = offset;
     tensor.end = offset += byte_size(tensor.dtype, tensor.shape);
-    json.key(tensor.name).begin_object().field("dtype", std::string(safetensors_name(tensor.dtype)));
-    json.key("shape").begin_array();
-    for (const int64_t dim : tensor.shape) json.value(dim);
-    json.end_array()
-        .key("data_offsets")
-        .begin_array()
-        .value(tensor.begin)
-        .value(tensor.end)
-        .end_array()
-        .end_object();
+    write_tensor(json, tensor);
   }
-  json.end_object();
-  std::string text = json.text();
-  text.resize((kLengthBytes + text.size() + kAlignment - 1) / kAlignment * kAlignment - kLengthBytes, ' ');
-  std::string length(kLengthBytes, '\0');
-  for (size_t i = 0; i < kLengthBytes; ++i) length[i] = static_cast<char>(text.size() >> (8 * i) & 0xFF);
-  return length + text;
+  return with_length(json.end_object().text());
 }
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorInfo> tensors,

@@ -18,6 +18,7 @@ namespace {
 struct AttentionCall {
   kernels::AttentionShape shape;
   at::Tensor qkv, out, log_sum_exp, rotary;
+  std::vector<kernels::AttentionDocument> documents;
   bool dropped = false;
   kernels::DropoutMask mask;
   int threads = 1;
@@ -34,8 +35,26 @@ std::vector<at::Tensor> attention_backward(const AttentionCall& call, const at::
   args.dqkv = dqkv.data_ptr<float>();
   args.dropout = call.dropped ? &call.mask : nullptr;
   args.rotary = call.rotary.defined() ? call.rotary.const_data_ptr<float>() : nullptr;
+  args.documents = call.documents;
   kernels::attention_backward(args, call.threads);
   return {dqkv};
+}
+
+// The runs 0, 1, 2, ... of positions in each row; none where the context has no positions.
+std::vector<kernels::AttentionDocument> documents_of(const kernels::AttentionShape& shape,
+                                                     std::span<const int64_t> positions) {
+  std::vector<kernels::AttentionDocument> documents;
+  FURROW_CHECK(positions.empty() || positions.size() == static_cast<size_t>(shape.batch * shape.time),
+               "a position for every token");
+  for (size_t i = 0; i < positions.size(); ++i) {
+    const int64_t sample = static_cast<int64_t>(i) / shape.time, time = static_cast<int64_t>(i) % shape.time;
+    if (positions[i] == 0) documents.push_back({sample, time, 0});
+    FURROW_CHECK(
+        !documents.empty() && documents.back().sample == sample && positions[i] == documents.back().length,
+        "positions that do not count up from a document's start");
+    ++documents.back().length;
+  }
+  return documents;
 }
 
 kernels::AttentionShape shape_of(const at::Tensor& qkv, const AttentionHeads& heads) {
@@ -90,6 +109,8 @@ at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, 
   args.log_sum_exp = call.log_sum_exp.data_ptr<float>();
   args.dropout = call.dropped ? &call.mask : nullptr;
   args.rotary = call.rotary.defined() ? call.rotary.const_data_ptr<float>() : nullptr;
+  call.documents = documents_of(call.shape, context.positions);
+  args.documents = call.documents;
   kernels::attention_forward(args, context.threads);
   call.out = out.detach();
   return with_backward(out, {qkv}, [call](const at::Tensor& dout) { return attention_backward(call, dout); });

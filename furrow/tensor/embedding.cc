@@ -25,14 +25,30 @@ void check_ids(const at::Tensor& ids, int64_t vocabulary) {
   }
 }
 
+// A token's position in its document picks its vector: [batch, time], each below the rows of the table.
+void check_positions(std::span<const int64_t> positions, const at::Tensor& ids, const Param& table) {
+  FURROW_CHECK(positions.size() == static_cast<size_t>(ids.numel()), "a position for every token");
+  const int64_t rows = table.leaf.size(0);
+  FURROW_CHECK(std::ranges::all_of(positions, [rows](int64_t p) { return p >= 0 && p < rows; }),
+               "a position beyond the table");
+}
+
 void defer_tables(const at::Tensor& ids, const Param& tokens, const Param& positions, const at::Tensor& dy,
-                  int threads, GradientSink* sink) {
+                  const OpContext& context) {
+  GradientSink* const sink = context.sink;
+  const int threads = context.threads;
   const int64_t count = ids.numel(), time = ids.size(1), width = tokens.leaf.size(1);
   sink->defer(tokens.index, [=, vocabulary = tokens.leaf.size(0)](float* out) {
     kernels::embedding_backward(
         {count, width, vocabulary, ids.const_data_ptr<int64_t>(), dy.const_data_ptr<float>(), out}, threads);
   });
   if (!positions.defined()) return;
+  if (!context.positions.empty()) {
+    sink->defer(positions.index, [=, at = context.positions, rows = positions.leaf.size(0)](float* out) {
+      kernels::embedding_backward({count, width, rows, at.data(), dy.const_data_ptr<float>(), out}, threads);
+    });
+    return;
+  }
   sink->defer(positions.index, [=, size = positions.leaf.numel()](float* out) {
     kernels::position_backward(count, time, width, dy.const_data_ptr<float>(), out, threads);
     std::fill(out + time * width, out + size, 0.0f);  // positions beyond this context
@@ -56,14 +72,16 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
   args.table = tokens.leaf.const_data_ptr<float>();
   args.positions = positions.defined() ? positions.leaf.const_data_ptr<float>() : nullptr;
   args.period = ids.size(1);
+  if (positions.defined() && !context.positions.empty()) {
+    check_positions(context.positions, dense, positions);
+    args.position_ids = context.positions.data();
+  }
   args.out = y.data_ptr<float>();
   kernels::embedding_forward(args, context.threads);
-  return with_backward(
-      y, {tokens.leaf},
-      [dense, tokens, positions, threads = context.threads, sink = context.sink](const at::Tensor& dy) {
-        if (sink != nullptr) defer_tables(dense, tokens, positions, dy, threads, sink);
-        return std::vector<at::Tensor>{};
-      });
+  return with_backward(y, {tokens.leaf}, [dense, tokens, positions, context](const at::Tensor& dy) {
+    if (context.sink != nullptr) defer_tables(dense, tokens, positions, dy, context);
+    return std::vector<at::Tensor>{};
+  });
 }
 
 }  // namespace furrow::tensor

@@ -15,7 +15,8 @@ namespace {
 
 void check_targets(const at::Tensor& targets, int64_t classes) {
   const std::span<const int64_t> all(targets.const_data_ptr<int64_t>(), static_cast<size_t>(targets.numel()));
-  const auto bad = std::ranges::find_if(all, [&](int64_t target) { return target < 0 || target >= classes; });
+  const auto bad = std::ranges::find_if(
+      all, [&](int64_t target) { return (target < 0 && target != kIgnoredTarget) || target >= classes; });
   if (bad != all.end()) {
     throw Error(
         ErrorCode::kInvalidArgument,
@@ -85,8 +86,9 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
   args.dlogits = gradient != nullptr ? gradient->data_ptr<float>() : nullptr;
   args.smoothing = static_cast<float>(smoothing);
   CrossEntropySums sums;
-  sums.rows = rows;
-  sums.correct = kernels::cross_entropy(args, threads).correct;
+  const kernels::CrossEntropyCounts counts = kernels::cross_entropy(args, threads);
+  sums.rows = counts.counted;
+  sums.correct = counts.correct;
   sums.loss.add_all(std::span(losses.const_data_ptr<float>(), static_cast<size_t>(rows)));
   return sums;
 }

@@ -67,6 +67,24 @@ TEST(CrossEntropy, SmoothedTargetsMatchPlainAutograd) {
   }
 }
 
+TEST(CrossEntropy, IgnoredTargetsHaveNoPart) {
+  const at::Tensor logits = random_tensor({40, 37}, 3, 4.0);
+  at::Tensor targets = at::randint(0, 37, {40}, at::TensorOptions().dtype(at::kLong));
+  const at::Tensor counted = at::arange(40).remainder(3).ne(0);
+  targets.masked_fill_(counted.logical_not(), kIgnoredTarget);
+  at::Tensor gradient, rest;
+  const CrossEntropySums sums = cross_entropy(logits, targets, &gradient, 2, 0.1);
+  const CrossEntropySums only =
+      cross_entropy(logits.index({counted}), targets.index({counted}), &rest, 2, 0.1);
+  EXPECT_EQ(sums.rows, 26);
+  EXPECT_EQ(sums.correct, only.correct);
+  EXPECT_EQ(sums.loss.value(), only.loss.value());
+  EXPECT_TRUE(at::equal(gradient.index({counted}), rest));
+  EXPECT_TRUE(gradient.index({counted.logical_not()}).eq(0).all().item<bool>());
+  targets[5] = -1;
+  EXPECT_THROW(cross_entropy(logits, targets, &gradient, 2), Error);
+}
+
 TEST(PointwiseLosses, MatchPlainAutograd) {
   const at::Tensor output = random_tensor({300, 1}, 1, 5), numbers = random_tensor({300}, 2);
   const at::Tensor labels = numbers.gt(0).to(at::kLong);

@@ -9,15 +9,18 @@
 
 namespace furrow::tensor {
 
+inline constexpr int64_t kIgnoredTarget = -100;  // as in PyTorch
+
 struct CrossEntropySums {
-  ExactSum loss;  // of each row's loss as float32
-  int64_t rows = 0;
-  int64_t correct = 0;  // arg max (the first of equals) is the target
+  ExactSum loss;        // of each row's loss as float32
+  int64_t rows = 0;     // that count
+  int64_t correct = 0;  // of them: arg max (the first of equals) is the target
 };
 
 // Softmax cross-entropy of `logits` [..., classes] (float32) against `targets` [...] (int64), summed over
 // rows. `gradient`, when not null, receives d(sum)/d(logits).  With `smoothing` s in [0, 1) each target is
-// (1 - s) onehot + s / classes.  Error{invalid_argument}: a target outside [0, classes), named.
+// (1 - s) onehot + s / classes.  A target kIgnoredTarget has no loss, no gradient and does not count.
+// Error{invalid_argument}: any other target outside [0, classes), named.
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
                                int threads, double smoothing = 0);
 

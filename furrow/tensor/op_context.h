@@ -15,11 +15,14 @@ struct OpContext {
   uint64_t seed = 0;
   int64_t step = 0;
   std::span<const int64_t> sample_ids;  // global sample index of each row of the microbatch
-  GradientSink* sink = nullptr;         // where parameter gradients go; null: forward only
+  // Where several documents share a row: each token's position in its document, [batch, time], 0 at its
+  // start. Empty: a row is one.
+  std::span<const int64_t> positions = {};
+  GradientSink* sink = nullptr;  // where parameter gradients go; null: forward only
   // Flat, as plan/flat_layout.h places a unit's statistics.  Training writes what the microbatch says, where
   // there is room (a recompute has none); evaluation reads the running ones.
-  std::span<float> batch_statistics;
-  std::span<const float> statistics;
+  std::span<float> batch_statistics = {};
+  std::span<const float> statistics = {};
 };
 
 }  // namespace furrow::tensor

@@ -75,8 +75,9 @@ at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& context);  // stride 2, 
 // The mean over height and width: [batch, channels].
 at::Tensor global_average_pool(const at::Tensor& x, OpContext& context);
 
-// y [batch, time, width] = tokens[ids [batch, time]] + positions[0 .. time).  `positions` [>= time, width]
-// may be absent.  Error{invalid_argument}: an id outside the table, named.
+// y [batch, time, width] = tokens[ids [batch, time]] + positions[p], p being context.positions or 0 .. time -
+// 1 in each row.  `positions` [>= time, width] may be absent.  Error{invalid_argument}: an id outside the
+// table, named.
 at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context);
 
 // Over the last dim (Ba, Kiros and Hinton, "Layer normalization", 2016), biased variance.  `bias` may be
@@ -99,9 +100,9 @@ struct AttentionHeads {
 // Cosines and sines of position times theta^(-2 d / head_size), d < head_size / 2: [time, head_size].
 at::Tensor rotary_table(int64_t time, int64_t head_size, double theta);
 
-// Causal self-attention over qkv [batch, time, (heads + 2 kv_heads) * head_size] (q, k, v side by side, heads
-// side by side in each); the result is [batch, time, heads * head_size].  Probabilities are dropped with
-// `dropout_p` under the layer name `stream`.
+// Causal self-attention, within each document of context.positions, over qkv [batch, time, (heads + 2
+// kv_heads) * head_size] (q, k, v side by side, heads side by side in each); the result is [batch, time,
+// heads * head_size].  Probabilities are dropped with `dropout_p` under the layer name `stream`.
 at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, double dropout_p,
                             std::string_view stream, OpContext& context);
 inline at::Tensor causal_attention(const at::Tensor& qkv, int64_t heads, double dropout_p,

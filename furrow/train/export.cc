@@ -1,9 +1,12 @@
 // A trained model as an artefact: the one thing that everything downstream reads.
 #include <fmt/format.h>
 
+#include "furrow/base/log.h"
 #include "furrow/base/version.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/dtype_torch.h"
+#include "furrow/train/extensions_torch.h"
+#include "furrow/train/pictures_torch.h"
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
@@ -58,6 +61,27 @@ void Run::export_model() {
                                 writer.write(each.name, tensor::to_array(each.view));
                             }
                           });
+  if (bench_.config.metrics.enable_plots) draw();
+}
+
+// The model is safe by now: whatever goes wrong with its pictures is a warning.
+void Run::draw() {
+  try {
+    std::unique_ptr<ModelState> copy;
+    const plan::Placement& placement = trainer_->program().placement;
+    const bool resident =
+        placement.params_part() == plan::Part::kWhole && placement.layout.degree(plan::Axis::kPipeline) == 1;
+    if (!resident) {
+      const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
+      copy = std::make_unique<ModelState>(bench_.spec, std::vector<std::string>(), bench_.rank.seed, blocks);
+      load_parameters(folder_->model(), *copy);
+    }
+    const PictureRequest request{resident ? *model_ : *copy, *bench_.dataset, bench_.rank, run_folder_,
+                                 bench_.config.training.local_batch_size};
+    for (const std::string& name : draw_pictures(request)) sinks_->artifact(name, folder_->file(name));
+  } catch (const std::exception& error) {
+    log_warning(fmt::format("no pictures of the model: {}", error.what()));
+  }
 }
 
 }  // namespace furrow::train

@@ -44,7 +44,9 @@ void set_context(ExecutorState& state, const BoundInstruction& bound, tensor::Op
   context->threads = state.rank.threads;
   context->seed = state.rank.seed;
   context->step = state.inputs->step;
-  context->sample_ids = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch))->sample_ids;
+  const data::Batch* const batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
+  context->sample_ids = batch->sample_ids;
+  if (batch->arrays.size() > 2) context->positions = batch->arrays[2].as<int64_t>();
 }
 
 // Runs the unit's forward with a graph for backward; returns it with its output in place.

@@ -47,6 +47,23 @@ int world_of(const TrainRequest& request) {
 
 }  // namespace
 
+namespace {
+
+// What lies before a document in its row must not reach it.
+void check_documents(const plan::ModelSpec& spec, const data::Source& source) {
+  if (source.fields().size() <= 2) return;
+  for (const plan::Unit& unit : spec.units) {
+    if (unit.kind != "rnn" && unit.kind != "lstm") continue;
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("unit {} carries its state from one document of a row to the next: train it on text "
+                    "without [data] document_separator, or use gpt or llama",
+                    unit.name));
+  }
+}
+
+}  // namespace
+
 Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
                          const Extensions* extensions, const CancelToken* cancel) {
   Workbench bench;
@@ -62,6 +79,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
+  check_documents(bench.spec, source);
   bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
   bench.rank.threads =
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();

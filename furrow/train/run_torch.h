@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,7 @@ class Run {
   void finish();
   void test();
   void export_model();
+  void draw();  // pictures of the exported model; on rank 0
   storage::Artefact description() const;
   UnitState whole_unit(int unit) const;  // on rank 0, what is here elsewhere; every rank calls it
   void bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const;

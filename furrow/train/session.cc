@@ -3,7 +3,9 @@
 #include <filesystem>
 
 #include "furrow/base/error.h"
+#include "furrow/base/process.h"
 #include "furrow/comm/communicator.h"
+#include "furrow/models/architectures.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/allocator_torch.h"
 #include "furrow/train/run_torch.h"
@@ -34,8 +36,36 @@ observe::Summary train(const TrainRequest& request) {
   }
 }
 
+namespace {
+
+EvalResult evaluate_artefact(const std::string& folder, const config::Config& config) {
+  const storage::Artefact artefact = storage::read_artefact(folder);
+  if (!artefact.preprocessing.contains("kind")) {
+    throw Error(ErrorCode::kFailedPrecondition,
+                folder + " carries no tokenizer: import it again with --tokenizer FILE");
+  }
+  const auto source = data::open_whole_text(data::dataset_options(config), artefact.preprocessing);
+  RankContext rank;
+  rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
+  models::DataShape shape;
+  shape.input.dtype = DType::kI64;
+  shape.input.shape = {-1, config.training.seq_len};
+  shape.classes = artefact.outputs.at(0).shape.back();
+  ModelState model(models::describe(config.model, shape), {}, 0);
+  load_parameters(folder, model);
+  const Objective objective = make_objective(config.training, /*tokens=*/true);
+  Evaluator evaluator(model, objective, rank,
+                      {.batch_size = config.training.local_batch_size,
+                       .prefetch = static_cast<int>(config.data.prefetch_batches)});
+  const LossSums sums = evaluator.run(*source);
+  return {"text", source->size(), sums.mean(), sums.accuracy()};
+}
+
+}  // namespace
+
 EvalResult evaluate(const std::string& run_folder, const std::string& split, const config::Config& config) {
   tensor::install_counting_allocator();
+  if (std::filesystem::exists(run_folder + "/model.toml")) return evaluate_artefact(run_folder, config);
   const std::string artefact_folder = run_folder + "/model";
   const bool exported = std::filesystem::exists(artefact_folder);
   data::Preprocessing fitted;

@@ -65,7 +65,9 @@ struct EvalResult {
   double accuracy = 0;  // share of samples (tokens) whose arg max is the target
 };
 
-// Metrics of a run's model (model/ if present, else its newest checkpoint) on "test" or "validation".
+// Metrics of a run's model (model/ if present, else its newest checkpoint) on "test" or "validation".  A
+// folder that is an artefact itself is a language model: it is measured on the whole text that `config`
+// names, split "text", through the tokenizer that it carries.
 EvalResult evaluate(const std::string& run_folder, const std::string& split, const config::Config& config);
 
 }  // namespace furrow::train

@@ -173,3 +173,39 @@ TOML
   run --separate-stderr "$furrow" train text.toml --job.dump_folder bad
   fails 11 "line 1 of the merges"
 }
+
+# A gpt over documents: a file of them, and the options that train on it.
+make_documents() {
+  python3 -c 'for i in range(300): print("abcdefg"[i % 5:] * (i % 4 + 1), end="\n\n")' >"$1/documents.txt"
+  documents=(--model.name gpt --model.layers 1 --model.heads 2 --model.width 16 --training.dataset_path "$1/documents.txt"
+    --training.dataset text --training.seq_len 32 --data.document_separator $'\n\n' --training.local_batch_size 4
+    --training.steps 6 --data.test_fraction 0.1)
+}
+
+@test "documents share rows; their pack keeps where they end and trains to the same bits" {
+  make_documents .
+  "$furrow" train "$config" "${documents[@]}" --job.dump_folder plain
+  [[ $("$furrow" runs show plain) == *"pictures              loss.svg, samples.txt"* ]]
+  "$furrow" data pack "$config" "${documents[@]}" --out pack
+  "$furrow" data verify pack
+  [[ $("$furrow" data info pack) == *"train.ends"* ]]
+  "$furrow" train "$config" "${documents[@]}" --training.dataset pack --training.dataset_path pack --job.dump_folder packed
+  [ "$(fingerprint plain)" = "$(fingerprint packed)" ]
+  "$furrow" train "$config" "${documents[@]}" --data.document_separator "" --job.dump_folder stream
+  [ "$(fingerprint plain)" != "$(fingerprint stream)" ]
+  run --separate-stderr "$furrow" train "$config" "${documents[@]}" --model.name lstm --job.dump_folder lstm
+  fails 2 "from one document of a row to the next"
+}
+
+@test "a mixture draws from its sets; what is wrong with one is one line" {
+  make_documents .
+  printf 'zyxwvu%.0s' {1..200} >other.txt
+  mixed=("${documents[@]}" --training.dataset mixture --training.dataset_path . --data.document_separator "")
+  "$furrow" train "$config" "${mixed[@]}" --job.dump_folder a \
+    --data.mixture '["a: text weight=3 path=documents.txt", "b: text weight=1 path=other.txt"]'
+  "$furrow" train "$config" "${mixed[@]}" --job.dump_folder b \
+    --data.mixture '["a: text weight=1 path=documents.txt", "b: text weight=3 path=other.txt"]'
+  [ "$(fingerprint a)" != "$(fingerprint b)" ]
+  run --separate-stderr "$furrow" train "$config" "${mixed[@]}" --data.mixture '["a: text weight=0 path=documents.txt"]'
+  fails 2 "weight 0 is no number above 0"
+}

@@ -38,3 +38,18 @@ setup_file() {
   run --separate-stderr "$furrow" eval damaged
   fails 11 "model.safetensors"
 }
+
+@test "a model folder is measured on a text, through the tokenizer that it carries" {
+  printf 'to be or not to be, that is the question. %.0s' {1..60} >text.txt
+  "$furrow" train "$BATS_FILE_TMPDIR/tiny.toml" --model.name gpt --model.layers 1 --model.heads 2 --model.width 16 \
+    --training.dataset text --training.dataset_path text.txt --training.seq_len 16 --training.steps 4 --job.dump_folder gpt
+  "$furrow" eval gpt/model --text text.txt --json >eval.json
+  [ "$(json eval.json 'd[0]["split"], d[0]["samples"], 0 < d[0]["loss"] < 5')" = "('text', 157, True)" ]
+  run --separate-stderr "$furrow" eval gpt/model
+  fails 2 "give --text FILE"
+  run --separate-stderr "$furrow" eval gpt --text text.txt
+  fails 2 "name RUN/model"
+  printf 'zzz\n' >other.txt
+  run --separate-stderr "$furrow" eval gpt/model --text other.txt
+  fails 2 "not in the fitted alphabet"
+}

@@ -5,9 +5,10 @@ load common
   [ "$status" -eq 0 ]
   [[ $output == *"steps                 30"* && $output == *"planned"* ]]
   [[ $stderr == *"step:    30  loss: "* && $stderr == *"run folder: out"* ]]
-  for file in config.toml plan.txt metrics.jsonl summary.json loss.svg model/model.safetensors model/model.toml; do
+  for file in config.toml plan.txt metrics.jsonl summary.json loss.svg confusion.svg samples.svg model/model.safetensors model/model.toml; do
     [ -s "out/$file" ]
   done
+  [[ $("$furrow" runs show out) == *"pictures              loss.svg, confusion.svg, samples.svg"* ]]
   [ "$(json out/summary.json 'd["steps"], d["samples"], d["status"]')" = "(30, 600, 'finished')" ]
   [ "$(json out/summary.json 'd["test_accuracy"] > 0.9 and d["validation_accuracy"] > 0.9')" = True ]
   [ "$(json out/summary.json 'd["peak_rss_bytes"] > 1e7 and d["memory_bytes"]["parameters"] > 0')" = True ]

@@ -171,6 +171,75 @@ def check_refusals(work):
     assert "did you mean 'import hf'" in models("import", "hg", folder, "--out", work / "x", code=2)
 
 
+BYTE_ORDER = [b for b in range(256) if 33 <= b <= 126 or (b >= 161 and b != 173)]
+BYTE_ORDER += [b for b in range(256) if b not in BYTE_ORDER]
+MERGES = ["l o", "lo w", "e r", "\u0120 low"]
+
+
+def gpt2_vocabulary():
+    """vocab.json of MERGES, as GPT-2 numbers tokens: bytes by their printable forms, merges, the end."""
+    printable, shifted = {}, 256
+    for byte in range(256):
+        good = 33 <= byte <= 126 or (byte >= 161 and byte != 173)
+        printable[byte] = chr(byte if good else shifted)
+        shifted += not good
+    tokens = [printable[b] for b in BYTE_ORDER] + [m.replace(" ", "") for m in MERGES] + ["<|endoftext|>"]
+    return {token: i for i, token in enumerate(tokens)}
+
+
+def evaluate(model, text, *more, code=0):
+    done = subprocess.run([FURROW, "eval", str(model), "--text", str(text), "--json", *more], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == code, f"status {done.returncode}, wanted {code}\n{done.stderr}"
+    return json.loads(done.stdout)[0] if code == 0 else done.stderr
+
+
+def check_tokenizers(work):
+    config = dict(GPT2, vocab_size=300)
+    folder = write_folder(work / "gpt2", config, random_tensors(config))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(m + "\n" for m in MERGES), encoding="utf-8")
+    (folder / "vocab.json").write_text(json.dumps(gpt2_vocabulary()))
+    models("import", "hf", folder, "--out", work / "model")
+    assert '"kind" = "gpt2"' in (work / "model/model.toml").read_text()
+    models("export", "hf", work / "model", "--out", work / "again")
+    assert (work / "again/merges.txt").read_bytes() == (folder / "merges.txt").read_bytes()
+    assert json.loads((work / "again/vocab.json").read_text()) == gpt2_vocabulary()
+    (work / "text").write_text("low lower lowest " * 20)
+    result = evaluate(work / "model", work / "text")
+    assert result["split"] == "text" and result["samples"] > 10 and result["loss"] > 0, result
+
+    swapped = gpt2_vocabulary()
+    swapped["low"], swapped["er"] = swapped["er"], swapped["low"]
+    (folder / "vocab.json").write_text(json.dumps(swapped))
+    assert 'token "low" is not 257' in models("import", "hf", folder, "--out", work / "x", code=13)
+    (folder / "vocab.json").unlink()
+    small = dict(GPT2, vocab_size=260)
+    (folder / "config.json").write_text(json.dumps(small))
+    write_safetensors(folder / "model.safetensors", random_tensors(small))
+    assert "belongs to another model" in models("import", "hf", folder, "--out", work / "x", code=7)
+    (folder / "merges.txt").unlink()
+    assert "no tokenizer comes with the model" in models("import", "hf", folder, "--out", work / "bare")
+    assert "carries no tokenizer" in evaluate(work / "bare", work / "text", code=7)
+    assert not (work / "x").exists()
+
+
+def check_story_text(work, folder):
+    models("import", "llama2c", folder / "stories260K.bin", "--tokenizer", folder / "tok512.bin", "--out", work / "told")
+    story = ("Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
+             "big, red ball. She wanted to play with it, but it was too high. Lily's mom said, \"Lily, let's go to the park.\" "
+             "Lily was sad and didn't know what to do.\n")
+    (work / "story").write_text(story * 12)
+    words = story.split()
+    random.Random(3).shuffle(words)
+    (work / "words").write_text((" ".join(words) + "\n") * 12)
+    options = ("--training.seq_len", "128")
+    told = evaluate(work / "told", work / "story", *options)
+    mixed = evaluate(work / "told", work / "words", *options)
+    assert told["loss"] < 1.3 and told["loss"] < mixed["loss"] - 0.5, (told, mixed)  # the model's own loss is 1.2968
+    print(f"stories260k: loss {told['loss']:.4f} on a story, {mixed['loss']:.4f} on its words mixed up")
+    assert "no form among Hugging Face's" in models("export", "hf", work / "told", "--out", work / "told-hf")
+
+
 def check_stories(work):
     folder = pathlib.Path(os.environ.get("FURROW_DATA", "data")) / "stories260k"
     if not folder.exists():
@@ -180,6 +249,7 @@ def check_stories(work):
     assert "llama, 260,032 parameters, vocabulary 512, context 512" in out, out
     models("export", "hf", work / "stories", "--out", work / "stories-hf")
     assert json.loads((work / "stories-hf/config.json").read_text())["num_key_value_heads"] == 4
+    check_story_text(work, folder)
     torn = work / "torn.bin"
     torn.write_bytes((folder / "stories260K.bin").read_bytes()[:-4])
     assert "shorter than its header says" in models("import", "llama2c", torn, "--out", work / "x", code=11)
@@ -187,7 +257,7 @@ def check_stories(work):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for check in (check_gpt2, check_llama, check_refusals, check_stories):
+        for check in (check_gpt2, check_llama, check_refusals, check_tokenizers, check_stories):
             work = pathlib.Path(folder) / check.__name__
             work.mkdir()
             check(work)

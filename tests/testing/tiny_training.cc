@@ -125,7 +125,9 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
   data::LoaderOptions loader_options;
   loader_options.sizes = options.microbatch_sizes;
   loader_options.position = options.position;
-  data::Loader loader(*tiny.source, data::SampleOrder(42, tiny.source->size(), true), loader_options);
+  const data::Source& source = options.source != nullptr ? *options.source : *tiny.source;
+  const bool shuffle = options.source == nullptr;
+  data::Loader loader(source, data::SampleOrder(42, source.size(), shuffle), loader_options);
   StepResult result;
   for (int s = 0; s < options.steps; ++s) {
     train::RunInputs inputs;

@@ -56,6 +56,7 @@ struct StepOptions {
   int64_t first_step = 0;  // counter of random numbers
   int threads = 1;
   bool trace = false;
+  const data::Source* source = nullptr;  // instead of the network's own, in its order
 };
 
 // Everything a run of steps leaves behind.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "furrow/tensor/kernels/attention.h"
 #include "furrow/tensor/kernels/gemm_pack-inl.h"
@@ -27,23 +28,27 @@ namespace {
 struct Head {
   const AttentionShape& s;
   int64_t sample, head;
+  int64_t begin, time;                   // the tokens of its sample that it sees
   int64_t stride;                        // of a row of qkv
   int64_t q_offset, k_offset, v_offset;  // in qkv
-  const float *q, *k, *v;                // [time], rows q_stride, k_stride and stride apart
+  const float *q, *k, *v;                // [time] from `begin` on, rows q_stride, k_stride and stride apart
   int64_t q_stride, k_stride;
   const DropoutMask* dropout;
   RowPanels keys;  // register blocks of keys, and of the columns of a head
   RowPanels columns;
   float scale;
 
-  // Query head `member` of the group of key-value head `index`, counted over all samples.
-  Head(const AttentionShape& s, const float* qkv, int64_t index, int64_t member, const DropoutMask* dropout)
+  // Query head `member` of the group of key-value head `key` over one document.
+  Head(const AttentionShape& s, const float* qkv, const AttentionDocument& document, int64_t key,
+       int64_t member, const DropoutMask* dropout)
       : s(s),
-        sample(index / s.keys()),
-        head(index % s.keys() * s.group() + member),
+        sample(document.sample),
+        head(key * s.group() + member),
+        begin(document.begin),
+        time(document.length),
         stride(s.row()),
-        q_offset(sample * s.time * stride + head * s.head_size),
-        k_offset(sample * s.time * stride + s.channels() + index % s.keys() * s.head_size),
+        q_offset((sample * s.time + begin) * stride + head * s.head_size),
+        k_offset((sample * s.time + begin) * stride + s.channels() + key * s.head_size),
         v_offset(k_offset + s.kv_channels()),
         q(qkv + q_offset),
         k(qkv + k_offset),
@@ -51,22 +56,24 @@ struct Head {
         q_stride(stride),
         k_stride(stride),
         dropout(dropout != nullptr && dropout->p > 0 ? dropout : nullptr),
-        keys(s.time),
+        keys(time),
         columns(s.head_size),
         scale(1.0f / std::sqrt(static_cast<float>(s.head_size))) {}
 
   bool first() const { return head % s.group() == 0; }
   bool last() const { return head % s.group() == s.group() - 1; }
-  int64_t out_offset() const { return sample * s.time * s.channels() + head * s.head_size; }
+  int64_t out_offset() const { return (sample * s.time + begin) * s.channels() + head * s.head_size; }
+  int64_t sums_offset() const { return (sample * s.heads + head) * s.time + begin; }  // of log-sum-exps
+  int64_t panels() const { return (time + kNR - 1) / kNR; }
   int64_t padded_columns() const { return (s.head_size + kNR - 1) / kNR * kNR; }
 };
 
 // Rows of a head turned by their angles, or back with `sign` -1.  `out` may be `x`.
-void rotate(const AttentionShape& s, const float* rotary, float sign, const float* x, int64_t x_stride,
-            float* out, int64_t out_stride) {
-  const int64_t half = s.head_size / 2;
-  for (int64_t t = 0; t < s.time; ++t, x += x_stride, out += out_stride) {
-    const float* cosines = rotary + t * s.head_size;
+void rotate(const Head& h, const float* rotary, float sign, const float* x, int64_t x_stride, float* out,
+            int64_t out_stride) {
+  const int64_t size = h.s.head_size, half = size / 2;
+  for (int64_t t = 0; t < h.time; ++t, x += x_stride, out += out_stride) {
+    const float* cosines = rotary + t * size;
     sweep(0, half, [&](int64_t d, auto at) HWY_ATTR {
       const VF a = at.load(x + d), b = at.load(x + half + d), cosine = at.load(cosines + d);
       const VF sine = hn::Mul(set(sign), at.load(cosines + half + d));
@@ -89,8 +96,8 @@ struct Turned {
 // Lets the head read turned queries and keys; the keys of a group are turned with its first head.
 void turn(Head& h, const float* rotary, const Turned& turned) {
   if (rotary == nullptr) return;
-  rotate(h.s, rotary, 1, h.q, h.stride, turned.q, h.s.head_size);
-  if (h.first()) rotate(h.s, rotary, 1, h.k, h.stride, turned.k, h.s.head_size);
+  rotate(h, rotary, 1, h.q, h.stride, turned.q, h.s.head_size);
+  if (h.first()) rotate(h, rotary, 1, h.k, h.stride, turned.k, h.s.head_size);
   h.q = turned.q;
   h.k = turned.k;
   h.q_stride = h.k_stride = h.s.head_size;
@@ -110,7 +117,7 @@ void pack_rows(const Head& h, const float* x, int64_t stride, float* dst) {
 
 // Its columns as packed A with depth time.
 void pack_columns(const Head& h, const float* x, int64_t stride, float* dst) {
-  pack_a({x, 1, stride}, 0, h.columns, 0, h.s.time, dst);
+  pack_a({x, 1, stride}, 0, h.columns, 0, h.time, dst);
 }
 
 // out [key][kNR] = packed rows times panel [head_size][kNR]; whole register blocks, so up to kMR - 1 rows
@@ -125,7 +132,7 @@ void multiply_rows(const Head& h, const float* rows, const float* panel, int64_t
 // out [head_size][kNR] = packed columns (keys [0, end)) times panel [key][kNR].
 void multiply_columns(const Head& h, const float* columns, const float* panel, int64_t end, float* out) {
   for (int64_t b = 0; b < h.columns.parts; ++b) {
-    micro_kernel_of(h.columns.size(b), false)(columns + h.columns.begin(b) * h.s.time, panel, end,
+    micro_kernel_of(h.columns.size(b), false)(columns + h.columns.begin(b) * h.time, panel, end,
                                               out + h.columns.begin(b) * kNR, kNR);
   }
 }
@@ -170,14 +177,14 @@ void column_max(const Panel& p, const float* scores, float* most) {
 // The factors of a panel, [key][kNR].  `rows` holds kNR x time floats.
 void panel_dropout(const Head& h, const Panel& p, float* rows, float* factors) {
   for (int64_t i = 0; i < p.count; ++i) {
-    const int64_t first = (h.head * h.s.time + p.begin + i) * h.s.time;
+    const int64_t first = (h.head * h.s.time + h.begin + p.begin + i) * h.s.time + h.begin;
     for (int64_t j = 0; j < p.end; j += kChunkWords) {
       dropout_factors(*h.dropout, h.dropout->samples[h.sample], first + j, std::min(kChunkWords, p.end - j),
-                      rows + i * h.s.time + j);
+                      rows + i * h.time + j);
     }
   }
   if (p.count < kNR) std::memset(factors, 0, static_cast<size_t>(p.end * kNR) * sizeof(float));
-  transpose_block(rows, h.s.time, p.count, p.end, factors, kNR);
+  transpose_block(rows, h.time, p.count, p.end, factors, kNR);
 }
 
 void multiply_in_place(int64_t n, const float* factors, float* x) {
@@ -212,8 +219,7 @@ void forward_panel(const AttentionForward& a, const Head& h, const Panel& p, con
   float inverse[kNR] = {};
   pack_b({h.q, 1, h.q_stride}, 0, h.s.head_size, p.begin, p.count, b.queries);
   multiply_rows(h, b.k_rows, b.queries, p.end, b.scores);
-  softmax_columns(h, p, b.scores, inverse,
-                  a.log_sum_exp + (h.sample * h.s.heads + h.head) * h.s.time + p.begin);
+  softmax_columns(h, p, b.scores, inverse, a.log_sum_exp + h.sums_offset() + p.begin);
   if (h.dropout) {
     panel_dropout(h, p, b.drop_rows, b.factors);
     multiply_in_place(p.end * kNR, b.factors, b.scores);
@@ -223,8 +229,6 @@ void forward_panel(const AttentionForward& a, const Head& h, const Panel& p, con
   transpose_block(b.out, kNR, h.s.head_size, p.count, a.out + h.out_offset() + p.begin * h.s.channels(),
                   h.s.channels());
 }
-
-int64_t panels(const AttentionShape& s) { return (s.time + kNR - 1) / kNR; }
 
 // Register blocks write whole: room for kMR more rows.
 int64_t score_floats(const AttentionShape& s) { return (s.time + kMR) * kNR; }
@@ -275,7 +279,7 @@ void pack_natural(const Head& h, const Panel& p, const float* x, int64_t stride,
 // Probabilities and the gradient of the scores (before the scale) of a panel, in b.p and b.dp.
 void score_gradients(const AttentionBackward& a, const Head& h, const Panel& p, const BackwardBuffers& b) {
   float lse[kNR] = {}, delta[kNR] = {};
-  std::copy_n(a.log_sum_exp + (h.sample * h.s.heads + h.head) * h.s.time + p.begin, p.count, lse);
+  std::copy_n(a.log_sum_exp + h.sums_offset() + p.begin, p.count, lse);
   row_dots(a, h, p, delta);
   multiply_rows(h, b.k_rows, b.q_panel, p.end, b.p);
   multiply_rows(h, b.v_rows, b.dout_panel, p.end, b.dp);
@@ -319,27 +323,27 @@ void write_keys(const AttentionBackward& a, const Head& h, const BackwardBuffers
   float* dk = a.dqkv + h.k_offset;
   float* dv = a.dqkv + h.v_offset;
   const VF scale = set(h.scale);
-  for (int64_t j = 0; j < h.s.time; ++j) {
+  for (int64_t j = 0; j < h.time; ++j) {
     sweep(0, h.s.head_size, [&](int64_t d, auto at) HWY_ATTR {
       at.store(hn::Mul(scale, at.load(b.dk + j * width + d)), dk + j * h.stride + d);
       at.store(at.load(b.dv + j * width + d), dv + j * h.stride + d);
     });
   }
-  if (a.rotary) rotate(h.s, a.rotary, -1, dk, h.stride, dk, h.stride);
+  if (a.rotary) rotate(h, a.rotary, -1, dk, h.stride, dk, h.stride);
 }
 
 void backward_head(const AttentionBackward& a, const Head& h, const BackwardBuffers& b) {
   if (h.first()) {
-    const auto bytes = static_cast<size_t>((h.s.time + kMR) * h.padded_columns()) * sizeof(float);
+    const auto bytes = static_cast<size_t>((h.time + kMR) * h.padded_columns()) * sizeof(float);
     pack_rows(h, h.k, h.k_stride, b.k_rows);
     pack_rows(h, h.v, h.stride, b.v_rows);
     pack_columns(h, h.k, h.k_stride, b.k_columns);
     std::memset(b.dk, 0, bytes);
     std::memset(b.dv, 0, bytes);
   }
-  for (int64_t i = 0; i < panels(h.s); ++i) backward_panel(a, h, Panel(i, h.s.time), b);
+  for (int64_t i = 0; i < h.panels(); ++i) backward_panel(a, h, Panel(i, h.time), b);
   float* dq = a.dqkv + h.q_offset;
-  if (a.rotary) rotate(h.s, a.rotary, -1, dq, h.stride, dq, h.stride);
+  if (a.rotary) rotate(h, a.rotary, -1, dq, h.stride, dq, h.stride);
   if (h.last()) write_keys(a, h, b);
 }
 
@@ -358,11 +362,29 @@ BackwardBuffers take_backward(const AttentionShape& s, bool dropout, ScratchScop
   return b;
 }
 
+// fn(head) for every query head of every document, a thread's share of key-value heads each.
+template <class Fn>
+void for_each_head(const AttentionShape& s, std::span<const AttentionDocument> documents, const float* qkv,
+                   const DropoutMask* dropout, std::pair<int64_t, int64_t> share, const Fn& fn) {
+  for (int64_t i = share.first; i < share.second; ++i) {
+    const AttentionDocument whole{i / s.keys(), 0, s.time};
+    const AttentionDocument& document =
+        documents.empty() ? whole : documents[static_cast<size_t>(i / s.keys())];
+    for (int64_t member = 0; member < s.group(); ++member)
+      fn(Head(s, qkv, document, i % s.keys(), member, dropout));
+  }
+}
+
+// Key-value heads of all documents: what is shared out over threads.
+int64_t head_count(const AttentionShape& s, std::span<const AttentionDocument> documents) {
+  return (documents.empty() ? s.batch : static_cast<int64_t>(documents.size())) * s.keys();
+}
+
 }  // namespace
 
 void run_attention_forward(const AttentionForward& a, int threads) {
   const AttentionShape& s = a.shape;
-  parallel_for(threads, s.batch * s.keys(), [&](int64_t begin, int64_t end) {
+  parallel_for(threads, head_count(s, a.documents), [&](int64_t begin, int64_t end) {
     ScratchScope scratch;
     const bool drop = a.dropout != nullptr;
     const ForwardBuffers b{scratch.floats(s.time * s.head_size + kPackSlack),
@@ -373,29 +395,27 @@ void run_attention_forward(const AttentionForward& a, int threads) {
                            drop ? scratch.floats(s.time * kNR) : nullptr,
                            drop ? scratch.floats(score_floats(s)) : nullptr};
     const Turned turned(s, a.rotary, scratch);
-    for (int64_t i = begin * s.group(); i < end * s.group(); ++i) {
-      Head h(s, a.qkv, i / s.group(), i % s.group(), a.dropout);
+    for_each_head(s, a.documents, a.qkv, a.dropout, {begin, end}, [&](Head h) {
       turn(h, a.rotary, turned);
       if (h.first()) {
         pack_rows(h, h.k, h.k_stride, b.k_rows);
         pack_columns(h, h.v, h.stride, b.v_columns);
       }
-      for (int64_t panel = 0; panel < panels(s); ++panel) forward_panel(a, h, Panel(panel, s.time), b);
-    }
+      for (int64_t panel = 0; panel < h.panels(); ++panel) forward_panel(a, h, Panel(panel, h.time), b);
+    });
   });
 }
 
 void run_attention_backward(const AttentionBackward& a, int threads) {
   const AttentionShape& s = a.shape;
-  parallel_for(threads, s.batch * s.keys(), [&](int64_t begin, int64_t end) {
+  parallel_for(threads, head_count(s, a.documents), [&](int64_t begin, int64_t end) {
     ScratchScope scratch;
     const BackwardBuffers b = take_backward(s, a.dropout != nullptr, scratch);
     const Turned turned(s, a.rotary, scratch);
-    for (int64_t i = begin * s.group(); i < end * s.group(); ++i) {
-      Head h(s, a.qkv, i / s.group(), i % s.group(), a.dropout);
+    for_each_head(s, a.documents, a.qkv, a.dropout, {begin, end}, [&](Head h) {
       turn(h, a.rotary, turned);
       backward_head(a, h, b);
-    }
+    });
   });
 }
 

@@ -8,12 +8,17 @@
 // (Su et al., "RoFormer", 2021), element d with element d + head_size / 2, as Hugging Face's Llama has it;
 // qkv itself stays as it is.
 //
-// Parallel over (sample, key-value head); each is computed by one thread in a fixed order, so bits depend
-// neither on the thread count nor on the other samples.  Thread safe.  REQUIRES: heads % kv_heads == 0,
-// sizes >= 1, an even head_size with `rotary`.
+// Several documents may share a row: with `documents`, a query sees the keys of its own document alone, up to
+// itself, and positions count from the document's start.  Each document has the bits that it has in a row of
+// its own; no mask is formed, and the work is the sum of the squares of their lengths.
+//
+// Parallel over (document or sample, key-value head); each is computed by one thread in a fixed order, so
+// bits depend neither on the thread count nor on the other samples.  Thread safe.  REQUIRES: heads % kv_heads
+// == 0, sizes >= 1, an even head_size with `rotary`.
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "furrow/tensor/kernels/dropout.h"
 
@@ -29,6 +34,11 @@ struct AttentionShape {
   int64_t row() const { return channels() + 2 * kv_channels(); }
 };
 
+// Tokens [begin, begin + length) of a sample.
+struct AttentionDocument {
+  int64_t sample = 0, begin = 0, length = 0;
+};
+
 // Element (h, i, j) of a sample's mask is word (h * time + i) * time + j of its stream.
 struct AttentionForward {
   AttentionShape shape;
@@ -37,6 +47,7 @@ struct AttentionForward {
   float* log_sum_exp = nullptr;          // [batch, heads, time]
   const DropoutMask* dropout = nullptr;  // null: none; samples has `batch` entries
   const float* rotary = nullptr;  // [time, head_size]: cosines of the angles, then their sines; or null
+  std::span<const AttentionDocument> documents = {};  // disjoint, every token in one; empty: rows are whole
 };
 void attention_forward(const AttentionForward& args, int threads);
 
@@ -49,6 +60,7 @@ struct AttentionBackward {
   float* dqkv = nullptr;        // [batch, time, row], every element written
   const DropoutMask* dropout = nullptr;
   const float* rotary = nullptr;
+  std::span<const AttentionDocument> documents = {};
 };
 void attention_backward(const AttentionBackward& args, int threads);
 

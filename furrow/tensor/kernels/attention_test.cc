@@ -117,14 +117,15 @@ struct Result {
   std::vector<float> out, lse, dqkv;
 };
 
-Result run(const Case& c, int threads) {
+Result run(const Case& c, int threads, const std::vector<AttentionDocument>& documents = {}) {
   Result r{std::vector<float>(c.dout.size(), NAN),
            std::vector<float>(static_cast<size_t>(c.s.batch * c.s.heads * c.s.time), NAN),
            std::vector<float>(c.qkv.size(), NAN)};
-  attention_forward({c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dropout(), c.table()}, threads);
-  attention_backward(
-      {c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dout.data(), r.dqkv.data(), c.dropout(), c.table()},
-      threads);
+  attention_forward({c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dropout(), c.table(), documents},
+                    threads);
+  attention_backward({c.s, c.qkv.data(), r.out.data(), r.lse.data(), c.dout.data(), r.dqkv.data(),
+                      c.dropout(), c.table(), documents},
+                     threads);
   return r;
 }
 
@@ -195,6 +196,43 @@ TEST(Attention, ASampleDoesNotSeeTheOthers) {
   EXPECT_EQ(0, std::memcmp(one.dqkv.data(), all.dqkv.data() + 2 * qkv, qkv * sizeof(float)));
   last.samples[0] = whole.samples[1];  // another sample's mask is another result
   EXPECT_NE(0, std::memcmp(run(last, 1).out.data(), all.out.data() + 2 * out, out * sizeof(float)));
+}
+
+// Documents that share a row have the bits that they have in rows of their own, positions included.
+TEST(Attention, ADocumentIsARowOfItsOwn) {
+  for (const bool turned : {false, true}) {
+    const Case c({2, 70, 4, 24, 2}, 0, turned);
+    const std::vector<AttentionDocument> documents = {
+        {0, 0, 1}, {0, 1, 33}, {0, 34, 36}, {1, 0, 50}, {1, 50, 20}};
+    const Result all = run(c, 1, documents);
+    const Result again = run(c, 3, documents);
+    EXPECT_TRUE(same_bits(all.out, again.out) && same_bits(all.lse, again.lse) &&
+                same_bits(all.dqkv, again.dqkv));
+    for (const AttentionDocument& document : documents) {
+      Case own({1, document.length, 4, 24, 2}, 0);
+      const auto cut = [&](const std::vector<float>& x, int64_t width) {
+        const auto begin = x.begin() + (document.sample * 70 + document.begin) * width;
+        return std::vector<float>(begin, begin + document.length * width);
+      };
+      own.qkv = cut(c.qkv, c.s.row());
+      own.dout = cut(c.dout, c.s.channels());
+      own.rotary = c.rotary;
+      const Result one = run(own, 1);
+      EXPECT_TRUE(same_bits(cut(all.out, c.s.channels()), one.out));
+      EXPECT_TRUE(same_bits(cut(all.dqkv, c.s.row()), one.dqkv));
+      for (int64_t h = 0; h < 4; ++h) {
+        const auto sums = all.lse.begin() + (document.sample * 4 + h) * 70 + document.begin;
+        EXPECT_TRUE(std::equal(sums, sums + document.length, one.lse.begin() + h * document.length));
+      }
+    }
+    EXPECT_FALSE(same_bits(run(c, 1).out, all.out));  // control: without documents a row is one
+  }
+}
+
+TEST(Attention, ADocumentThatFillsItsRowChangesNothing) {
+  const Case c({2, 40, 4, 16}, 0.3f, true);
+  const Result rows = run(c, 2), documents = run(c, 2, {{0, 0, 40}, {1, 0, 40}});
+  EXPECT_TRUE(same_bits(rows.out, documents.out) && same_bits(rows.dqkv, documents.dqkv));
 }
 
 TEST(Attention, AQueryDoesNotSeeLaterKeys) {

@@ -38,7 +38,8 @@ void run_embedding_forward(const EmbeddingForward& a, int threads) {
   parallel_for(team(a.count * a.columns, threads), a.count, [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t i = begin; i < end; ++i) {
       const float* row = a.table + a.ids[i] * a.columns;
-      const float* position = a.positions ? a.positions + i % a.period * a.columns : nullptr;
+      const int64_t p = a.position_ids ? a.position_ids[i] : a.positions ? i % a.period : 0;
+      const float* position = a.positions ? a.positions + p * a.columns : nullptr;
       sweep(0, a.columns, [&](int64_t j, auto at) HWY_ATTR {
         const VF x = at.load(row + j);
         at.store(position ? hn::Add(x, at.load(position + j)) : x, a.out + i * a.columns + j);

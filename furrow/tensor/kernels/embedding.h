@@ -6,7 +6,8 @@
 
 namespace furrow::tensor::kernels {
 
-// out [count, columns] = table[ids] (+ positions[i % period] when positions is not null: learned positions).
+// out [count, columns] = table[ids] (+ positions[p], p being position_ids[i], or i % period without them,
+// when positions is not null: learned positions).
 struct EmbeddingForward {
   int64_t count = 0, columns = 0;
   const int64_t* ids = nullptr;
@@ -14,6 +15,7 @@ struct EmbeddingForward {
   const float* positions = nullptr;  // [period, columns]
   int64_t period = 0;
   float* out = nullptr;
+  const int64_t* position_ids = nullptr;  // [count], each below period; or null
 };
 void embedding_forward(const EmbeddingForward& args, int threads);
 

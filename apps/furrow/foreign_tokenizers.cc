@@ -1,0 +1,103 @@
+#include "apps/furrow/foreign_tokenizers.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <map>
+#include <memory>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/text.h"
+#include "furrow/preprocess/bpe_tokenizer.h"
+#include "furrow/preprocess/llama2c_tokenizer.h"
+#include "furrow/preprocess/sentencepiece_tokenizer.h"
+#include "furrow/storage/json.h"
+
+namespace furrow::app {
+namespace {
+
+namespace fs = std::filesystem;
+using preprocess::Tokenizer;
+
+constexpr uint64_t kMostBytes = uint64_t{1} << 28;
+
+// Of the folder's own numbers of tokens; those of GPT-2 follow from the merges.
+void check_vocabulary(const std::string& path, const preprocess::BpeTokenizer& tokenizer) {
+  if (!path_exists(path)) return;
+  try {
+    const storage::Json file = storage::parse_json(read_file(path, kMostBytes));
+    std::map<std::string, int64_t> numbers;
+    for (const auto& [token, number] : file.object()) numbers.emplace(token, number.integer());
+    for (uint32_t id = 0; id < static_cast<uint32_t>(tokenizer.vocabulary_size()); ++id) {
+      const auto found = numbers.find(tokenizer.printable(id));
+      if (found != numbers.end() && found->second == id) continue;
+      throw Error(ErrorCode::kUnimplemented, fmt::format("token {} is not {}, as it is in GPT-2",
+                                                         json_quote(tokenizer.printable(id)), id));
+    }
+  } catch (const Error& error) {
+    throw error.with_context(path);
+  }
+}
+
+std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& file) {
+  const std::string name = file.filename(), contents = read_file(file.string(), kMostBytes);
+  try {
+    if (name.ends_with(".model")) return std::make_unique<preprocess::SentencePieceTokenizer>(contents);
+    if (!name.ends_with(".txt") && !name.ends_with(".bpe"))
+      return std::make_unique<preprocess::Llama2cTokenizer>(contents);
+    auto merges = std::make_unique<preprocess::BpeTokenizer>(contents);
+    check_vocabulary((file.parent_path() / "vocab.json").string(), *merges);
+    return merges;
+  } catch (const Error& error) {
+    throw error.with_context(file.string());
+  }
+}
+
+fs::path find_tokenizer(const fs::path& path) {
+  if (!fs::is_directory(path)) return path;
+  for (const char* name : {"merges.txt", "vocab.bpe", "tokenizer.model"}) {
+    if (fs::exists(path / name)) return path / name;
+  }
+  return {};
+}
+
+void write_vocabulary(const preprocess::BpeTokenizer& tokenizer, const std::string& path) {
+  JsonWriter json(0);
+  json.begin_object();
+  for (uint32_t id = 0; id < static_cast<uint32_t>(tokenizer.vocabulary_size()); ++id)
+    json.field(tokenizer.printable(id), static_cast<int64_t>(id));
+  write_file_atomic(path, json.end_object().text() + "\n");
+}
+
+}  // namespace
+
+preprocess::State read_tokenizer(const std::string& path, int64_t vocabulary) {
+  const fs::path file = find_tokenizer(path);
+  if (file.empty()) return {};
+  const auto tokenizer = open_tokenizer(file);
+  if (tokenizer->vocabulary_size() > vocabulary) {
+    throw Error(ErrorCode::kFailedPrecondition,
+                fmt::format("{} has {} tokens, but the model knows {}: it belongs to another model",
+                            file.string(), tokenizer->vocabulary_size(), vocabulary));
+  }
+  return tokenizer->state();
+}
+
+bool write_tokenizer(const preprocess::State& preprocessing, const std::string& folder) {
+  if (!preprocessing.contains("kind")) return false;
+  const auto loaded = preprocess::load(preprocessing);
+  if (const auto* merges = dynamic_cast<const preprocess::BpeTokenizer*>(loaded.get())) {
+    write_file_atomic(folder + "/merges.txt",
+                      "#version: 0.2\n" + preprocess::state_value(preprocessing, "merges"));
+    write_vocabulary(*merges, folder + "/vocab.json");
+    return true;
+  }
+  if (const auto* model = dynamic_cast<const preprocess::SentencePieceTokenizer*>(loaded.get())) {
+    write_file_atomic(folder + "/tokenizer.model", model->model());
+    return true;
+  }
+  return false;
+}
+
+}  // namespace furrow::app

@@ -1,0 +1,130 @@
+// The pictures of whole runs: what they show is what evaluation says.
+#include "furrow/observe/pictures.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <regex>
+
+#include "furrow/base/file.h"
+#include "furrow/train/session.h"
+#include "tests/testing/child.h"
+#include "tests/testing/made_up_idx.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow::train {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+
+struct ArtifactSink : observe::Sink {
+  void begin(const std::string&, const std::string&, int64_t) override {}
+  void log(const observe::StepRecord&) override {}
+  void artifact(const std::string& name, const std::string& path) override {
+    EXPECT_TRUE(path_exists(path)) << path;
+    names.push_back(name);
+  }
+  void end(const std::string&) override {}
+  std::vector<std::string> names;
+};
+
+class Pictures : public ::testing::Test {
+ protected:
+  observe::Summary train_on(const std::string& name, int ranks, const std::string& text,
+                            const std::vector<std::string>& more = {}) {
+    observe::Summary summary;
+    sink_.names.clear();
+    testing::run_ranks(ranks,
+                       [&](comm::Communicator& communicator) {
+                         TrainRequest request;
+                         request.config = config::parse(text, "pictures_test", more);
+                         if (communicator.rank() == 0) {
+                           request.run_folder = run(name);
+                           request.sinks = {&sink_};
+                         }
+                         if (ranks > 1) request.communicator = &communicator;
+                         const observe::Summary own = train(request);
+                         if (communicator.rank() == 0) summary = own;
+                       },
+                       {.timeout_ms = 30'000});
+    return summary;
+  }
+  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
+  std::string file(const std::string& name, const char* picture) const {
+    return read_file(run(name) + "/" + picture);
+  }
+
+  std::string images() {
+    testing::write_made_up_idx(folder_.path() + "/data", 300, 90, 12);
+    return "[model]\nname = \"mlp\"\nhidden = [32]\n[training]\nlocal_batch_size = 8\nglobal_batch_size = "
+           "16\n"
+           "steps = 12\nthreads = 1\ndataset_path = \"" +
+           folder_.path() + "/data\"\n[optimizer]\nlr = 1e-2\n";
+  }
+
+  testing::TemporaryFolder folder_;
+  ArtifactSink sink_;
+};
+
+TEST_F(Pictures, OfAClassifierShowWhatTheTestSays) {
+  const std::string text = images();
+  const observe::Summary summary = train_on("a", 1, text);
+  EXPECT_THAT(sink_.names, ElementsAre("confusion.svg", "samples.svg"));
+  const std::string svg = file("a", "confusion.svg");
+  // The counts of the cells add up to the test split, those on the diagonal to the right answers.
+  int64_t all = 0;
+  const std::regex cell(" y=\"[0-9.]+\" text-anchor=\"middle\"(?: fill=\"#fff\")?>([0-9]+)</text>");
+  for (std::sregex_iterator it(svg.begin(), svg.end(), cell), end; it != end; ++it)
+    all += std::stol((*it)[1]);
+  int64_t columns = 0;  // the classes above the columns match too
+  for (int64_t c = 0; c < 10; ++c) columns += c;
+  EXPECT_EQ(all - columns, 90);
+  const std::string grid = file("a", "samples.svg");
+  int64_t wrong = 0, shown = 0;
+  for (size_t at = grid.find("<image"); at != std::string::npos; at = grid.find("<image", at + 1)) ++shown;
+  for (size_t at = grid.find(", not "); at != std::string::npos; at = grid.find(", not ", at + 1)) ++wrong;
+  EXPECT_EQ(shown, 32);
+  EXPECT_LE(wrong, 90 - static_cast<int64_t>(*summary.test_accuracy * 90 + 0.5));
+
+  train_on("sharded", 2, text, {"--parallelism.data_parallel_shard_degree", "2"});
+  EXPECT_EQ(file("sharded", "confusion.svg"), svg);
+  EXPECT_EQ(file("sharded", "samples.svg"), grid);
+  train_on("more", 1, text, {"--training.steps", "3"});
+  EXPECT_NE(file("more", "confusion.svg"), svg);  // control
+}
+
+TEST_F(Pictures, AreLeftOutWithoutPlots) {
+  train_on("a", 1, images(), {"--metrics.enable_plots=false"});
+  EXPECT_THAT(sink_.names, IsEmpty());
+  EXPECT_FALSE(path_exists(run("a") + "/confusion.svg"));
+}
+
+TEST_F(Pictures, OfALanguageModelAreItsText) {
+  std::string words;
+  for (int i = 0; i < 3000; ++i)
+    words += i % 7 == 0 ? "\n" : std::string(1, static_cast<char>('a' + i * i % 11));
+  write_file_atomic(folder_.path() + "/t.txt", words);
+  const std::string text =
+      "[model]\nlayers = 1\nheads = 2\nwidth = 16\n[training]\ndataset = \"text\"\nseq_len = "
+      "24\nlocal_batch_size = 4\nsteps = 4\nthreads = 1\ndataset_path = \"" +
+      folder_.path() + "/t.txt\"\n[optimizer]\nname = \"adamw\"\n";
+  for (const std::string model : {"gpt", "llama", "lstm"}) {
+    const std::vector<std::string> more = {"--model.name", model};
+    train_on(model, 1, text, more);
+    EXPECT_THAT(sink_.names, ElementsAre("samples.txt"));
+    const std::string written = file(model, "samples.txt");
+    EXPECT_THAT(written, StartsWith("prompt, 16 tokens of the held-back text:\n" + words.substr(2700, 16)));
+    EXPECT_EQ(written.size() - written.find("0.8:\n") - 5, 256u + 1);
+    train_on(model + "_again", 1, text, more);
+    EXPECT_EQ(file(model + "_again", "samples.txt"), written);
+    train_on(model + "_seed", 1, text, {"--model.name", model, "--debug.seed", "9"});
+    EXPECT_NE(file(model + "_seed", "samples.txt"), written);
+  }
+}
+
+}  // namespace
+}  // namespace furrow::train

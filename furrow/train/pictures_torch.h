@@ -1,0 +1,28 @@
+// What a trained model says about its data, drawn into the run folder when a run ends: a confusion matrix and
+// a grid of samples of a classifier, text that a language model writes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "furrow/data/dataset.h"
+#include "furrow/train/model_state_torch.h"
+#include "furrow/train/rank_context.h"
+
+namespace furrow::train {
+
+struct PictureRequest {
+  const ModelState& model;  // every unit whole
+  const data::Dataset& dataset;
+  const RankContext& rank;
+  std::string folder;
+  int64_t batch_size = 1;
+};
+
+// Draws what fits the data, on the test split, else on that held back for validation; a data set without
+// either, and one whose targets are numbers, has no pictures.  Returns the names of the files.  A pure
+// function of model, data and seed.  Thread safe.
+std::vector<std::string> draw_pictures(const PictureRequest& request);
+
+}  // namespace furrow::train
