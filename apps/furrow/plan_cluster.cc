@@ -40,6 +40,12 @@ plan::Cluster part_of(plan::Cluster cluster, int devices) {
                 fmt::format("{} devices are {} hosts of {} and {} left over", devices,
                             devices / cluster.devices, cluster.devices, devices % cluster.devices));
   }
+  if (cluster.network.bytes_per_second <= 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} names no network between hosts: give its file a [network] (infiniband-ndr, "
+                            "ethernet-100, ...) to plan for more than {} devices",
+                            cluster.name, cluster.devices));
+  }
   cluster.hosts = devices / cluster.devices;
   return cluster;
 }

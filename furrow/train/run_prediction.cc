@@ -35,6 +35,7 @@ void Run::predict() {
         plan::simulate(programs, bench_.spec, *costs, {.timeline = !trace_.empty()});
     prediction_ = observe::Prediction{costs->source(), figures_of(simulation), measured_};
     prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), bench_.spec, resident());
+    if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
     if (trace_.empty()) return;
     const auto begin = std::ranges::min_element(trace_, {}, &observe::TraceEvent::start_ns)->start_ns;
     for (observe::TraceEvent& event : trace_of(simulation, programs, 0, begin))

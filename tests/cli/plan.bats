@@ -85,19 +85,6 @@ load common
   fails 2 "for dp_replicate 1 x dp_shard 64 = 64 data ranks"
 }
 
-@test "the stages of a pipeline are planned rank by rank" {
-  local pipeline=(--nproc 2 --parallelism.pipeline_parallel_degree 2 --training.global_batch_size 60)
-  for rank in 0 1; do
-    "$furrow" plan "$config" "${pipeline[@]}" --rank $rank --print program >rank$rank.txt
-    grep -q "^placement pp2 .* rank $rank .* stages 0-1@0 1-2@1" rank$rank.txt
-    [ "$(grep -c ' send ' rank$rank.txt)" = "$(grep -c ' recv ' rank$((1 - rank)).txt)" ]
-  done
-  run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.pipeline_parallel_degree 3
-  fails 2 "3 stages for the 2 units of mlp"
-  run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.pipeline_parallel_schedule 2F2B
-  fails 2 "1F1B"
-}
-
 make_cluster() {
   cat >cluster.toml <<TOML
 [cluster]
@@ -173,6 +160,8 @@ TOML
   fails 2 "--print is about one layout"
   run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --scale 8..1
   fails 2 "FIRST..LAST"
+  run --separate-stderr "$furrow" plan "$config" --cluster local --nproc 2 --scale 1..8
+  fails 2 "names no network between hosts"
   run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --deadline soon
   fails 2 "with its unit"
   run --separate-stderr "$furrow" plan "$config" --cluster local --objective cost
@@ -197,4 +186,19 @@ TOML
   [[ $stderr == *"planned without the data"* ]]
   run --separate-stderr "$furrow" plan gpt.toml --model.vocab_size 0
   fails 3 "nowhere"
+}
+
+@test "the stages of a pipeline are planned rank by rank" {
+  local pipeline=(--nproc 2 --parallelism.pipeline_parallel_degree 2 --training.global_batch_size 60)
+  for rank in 0 1; do
+    "$furrow" plan "$config" "${pipeline[@]}" --rank $rank --print program >rank$rank.txt
+    grep -q "^placement pp2 .* rank $rank .* stages 0-1@0 1-2@1" rank$rank.txt
+  done
+  for rank in 0 1; do
+    [ "$(grep -c ' send ' rank$rank.txt)" = "$(grep -c ' recv ' rank$((1 - rank)).txt)" ]
+  done
+  run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.pipeline_parallel_degree 3
+  fails 2 "3 stages for the 2 units of mlp"
+  run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.pipeline_parallel_schedule 2F2B
+  fails 2 "1F1B"
 }

@@ -30,7 +30,7 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   [ "$(json out/summary.json "d['predicted']['source']")" = profiled ]
   echo garbage >profile
   run --separate-stderr "$furrow" profile "$config"
-  fails 1 "line 1: expected 'furrow-profile 1'"
+  fails 11 "line 1: expected 'furrow-profile 1'"
 }
 
 @test "the timeline of a step, before it runs" {
