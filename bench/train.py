@@ -44,6 +44,7 @@ NETWORKS = {
 ONLY_TRAINING = ["--lr_scheduler.decay_type", "constant", "--lr_scheduler.warmup_steps", "0", "--checkpoint.enable=false",
                  "--validation.enable=false", "--data.test_images", "", "--data.test_labels", "", "--metrics.log_freq",
                  "1000000", "--metrics.enable_plots=false"]
+SUFFIX = {"float32": "", "bfloat16": "-bf16"}  # of a contender's name; PyTorch's bfloat16 is autocast
 FIGURES = ("samples_per_second", "step_time_median_ms", "time_to_first_step_s", "peak_rss_bytes", "loss")
 
 
@@ -59,11 +60,11 @@ def run_process(command, threads):
     return done.stdout
 
 
-def run_furrow(network, threads, accumulation):
+def run_furrow(network, threads, accumulation, precision):
     with tempfile.TemporaryDirectory() as folder:
         command = [FURROW, "train", f"examples/{network['config']}.toml", "--job.dump_folder", folder, "--json",
                    "--training.steps", str(network["steps"] + 1),
-                   "--training.threads", str(threads), "--training.local_batch_size", str(network["batch"]),
+                   "--training.threads", str(threads), "--training.mixed_precision_param", precision, "--training.local_batch_size", str(network["batch"]),
                    "--training.global_batch_size", str(network["batch"] * accumulation)]
         summary = json.loads(run_process(command + ONLY_TRAINING + network["overrides"], threads))
     summary["step_time_median_ms"] = summary["step_time_ms"]["median"]
@@ -71,10 +72,10 @@ def run_furrow(network, threads, accumulation):
     return {figure: summary[figure] for figure in FIGURES + ("version",)}
 
 
-def run_pytorch(name, network, threads, accumulation, mode):
+def run_pytorch(name, network, threads, accumulation, mode, precision):
     command = [PYTHON, f"bench/peers/pytorch_{name}.py", "--data", os.path.join(DATA, network["data"]), "--steps",
                str(network["steps"]), "--threads", str(threads), "--mode", mode, "--batch", str(network["batch"]),
-               "--accumulation", str(accumulation)]
+               "--accumulation", str(accumulation), "--precision", precision]
     return json.loads(run_process(command, threads).splitlines()[-1])
 
 
@@ -82,11 +83,16 @@ def measure(name, threads, options):
     """Contender -> list of figures, one per repeat, taken in turn."""
     network = dict(NETWORKS[name])
     network["steps"] = max(5, int(network["steps"] * options.scale))
-    contenders = {"furrow": lambda: run_furrow(network, threads, options.accumulation)}
-    for mode in options.modes:
-        contenders[mode] = lambda mode=mode: run_pytorch(name, network, threads, options.accumulation, mode)
-    if "compile" in contenders:
-        contenders["compile"]()  # fills inductor's cache on disk, so that every repeat finds it
+    contenders = {}
+    for precision in options.precisions:
+        contenders["furrow" + SUFFIX[precision]] = lambda precision=precision: run_furrow(
+            network, threads, options.accumulation, precision)
+        for mode in options.modes:
+            contenders[mode + SUFFIX[precision]] = lambda mode=mode, precision=precision: run_pytorch(
+                name, network, threads, options.accumulation, mode, precision)
+    for contender, run in contenders.items():
+        if contender.startswith("compile"):
+            run()  # fills inductor's cache on disk, so that every repeat finds it
     results = {contender: [] for contender in contenders}
     for repeat in range(options.repeats):
         for contender, run in contenders.items():
@@ -107,25 +113,39 @@ def summarise(results):
 
 def row_of(name, threads, accumulation, results):
     figures = summarise(results)
-    peers = [contender for contender in figures if contender != "furrow"]
     speed = {contender: figures[contender]["samples_per_second"]["median"] for contender in figures}
-    best = max(peers, key=speed.get) if peers else None
-    return {"network": name, "threads": threads, "batch": NETWORKS[name]["batch"], "accumulation": accumulation,
-            "best_peer": best, "speed_up": speed["furrow"] / speed[best] if best else None, "figures": figures,
-            "runs": results}
+    row = {"network": name, "threads": threads, "batch": NETWORKS[name]["batch"], "accumulation": accumulation,
+           "figures": figures, "runs": results}
+    for key, suffix in (("", ""), ("bf16_", SUFFIX["bfloat16"])):
+        own = "furrow" + suffix
+        peers = [mode + suffix for mode in ("eager", "compile") if mode + suffix in figures]
+        best = max(peers, key=speed.get) if peers else None
+        row[key + "best_peer"] = best
+        row[key + "speed_up"] = speed[own] / speed[best] if best and own in speed else None
+    if {"furrow", "furrow-bf16"} <= speed.keys():
+        row["bf16_over_float32"] = speed["furrow-bf16"] / speed["furrow"]
+    return row
+
+
+def remark(row, contender):
+    text = ""
+    for key, own in (("", "furrow"), ("bf16_", "furrow-bf16")):
+        if contender == own and row[key + "speed_up"]:
+            text = f"   {row[key + 'speed_up']:.2f}x the better peer ({row[key + 'best_peer']})"
+    if contender == "furrow-bf16" and "bf16_over_float32" in row:
+        text += f", {row['bf16_over_float32']:.2f}x float32"
+    return text
 
 
 def print_row(row):
     for contender, figures in row["figures"].items():
         speed = figures["samples_per_second"]
-        print(f"{row['network']:<9}{row['threads']:>7}  {contender:<9}"
-              f"{speed['median']:>10.0f} [{speed['low']:.0f}, {speed['high']:.0f}]".ljust(56) +
+        print(f"{row['network']:<9}{row['threads']:>7}  {contender:<13}"
+              f"{speed['median']:>10.0f} [{speed['low']:.0f}, {speed['high']:.0f}]".ljust(60) +
               f"{figures['step_time_median_ms']['median']:>9.3f}"
               f"{figures['time_to_first_step_s']['median']:>11.2f}"
               f"{figures['peak_rss_bytes']['median'] / 2**20:>9.0f}"
-              f"{figures['loss']['median']:>9.4f}" +
-              (f"   {row['speed_up']:.2f}x the better peer ({row['best_peer']})"
-               if contender == "furrow" and row["best_peer"] else ""))
+              f"{figures['loss']['median']:>9.4f}" + remark(row, contender))
 
 
 def machine():
@@ -140,6 +160,7 @@ def main():
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--modes", nargs="*", choices=("eager", "compile"), default=["eager", "compile"])
+    parser.add_argument("--precisions", nargs="+", choices=SUFFIX, default=["float32"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="times the steps of a run")
@@ -154,7 +175,7 @@ def main():
                 continue
             report["rows"].append(row_of(name, threads, options.accumulation, measure(name, threads, options)))
     print(f"\n{report['machine']['cpu']}, {report['machine']['cores']} cores; medians of {options.repeats} processes each")
-    print(f"{'network':<9}{'threads':>7}  {'':<9}{'samples/s [low, high]':>27}".ljust(56) +
+    print(f"{'network':<9}{'threads':>7}  {'':<13}{'samples/s [low, high]':>27}".ljust(60) +
           f"{'step ms':>9}{'1st step s':>11}{'RSS MiB':>9}{'loss':>9}")
     for row in report["rows"]:
         print_row(row)

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/architectures.h"
+#include "furrow/models/precision.h"
 
 namespace furrow::app {
 namespace {
@@ -31,7 +33,9 @@ PlannedModel planned_model(const config::Config& config) {
   const data::Field& input = info.fields[0];
   models::DataShape shape{{input.dtype, input.shape}, info.classes};
   shape.input.shape.insert(shape.input.shape.begin(), -1);
-  return {models::describe(config.model, shape), info.classes, info.train_samples};
+  plan::ModelSpec spec = models::describe(config.model, shape);
+  models::compute_in(models::precision_of(config.training.mixed_precision_param), &spec);
+  return {std::move(spec), info.classes, info.train_samples};
 }
 
 }  // namespace furrow::app

@@ -30,6 +30,7 @@ def arguments(**defaults):
     parser.add_argument("--mode", choices=("eager", "compile"), required=True)
     parser.add_argument("--batch", type=int, default=defaults["batch"])
     parser.add_argument("--accumulation", type=int, default=1)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="bfloat16: autocast")
     parser.add_argument("--context", type=int, default=defaults.get("context", 0))
     parser.add_argument("--ranks", type=int, default=1, help="above 1: DistributedDataParallel over Gloo, a process each")
     parser.add_argument("--rank", type=int, default=0)
@@ -156,7 +157,12 @@ def run(options, model, loss_of, data, optimizer, max_norm):
     first three: they compile)."""
     import torch
 
-    step_function = data_parallel(options, model, loss_of) if options.ranks > 1 else loss_of
+    def autocast_loss(*batch):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return wide_loss(*batch)
+
+    wide_loss = data_parallel(options, model, loss_of) if options.ranks > 1 else loss_of
+    step_function = autocast_loss if options.precision == "bfloat16" else wide_loss
     if options.mode == "compile":
         step_function = torch.compile(step_function)
     warm_up = 3 if options.mode == "compile" else 1

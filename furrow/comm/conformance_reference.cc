@@ -6,7 +6,7 @@
 #include <cstring>
 #include <limits>
 
-#include "furrow/comm/half.h"
+#include "furrow/base/half.h"
 
 namespace furrow::comm::reference {
 namespace {

@@ -18,7 +18,7 @@
 #include <type_traits>
 
 #include "furrow/base/error.h"
-#include "furrow/comm/half.h"
+#include "furrow/base/half.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace furrow::comm {

@@ -7,8 +7,8 @@
 #include <limits>
 #include <vector>
 
+#include "furrow/base/half.h"
 #include "furrow/comm/conformance_reference.h"
-#include "furrow/comm/half.h"
 
 namespace furrow::comm {
 namespace {

@@ -82,11 +82,13 @@ struct Training {
     v("dtype", &Training::dtype,
       {.effect = kRecipe,
        .choices = "float32",
-       .doc = "Type of the parameters. This version trains in float32 only."});
+       .doc = "Type of the parameters that the optimizer steps, and of checkpoints."});
     v("mixed_precision_param", &Training::mixed_precision_param,
       {.effect = kRecipe,
-       .choices = "float32",
-       .doc = "Type of the computation. This version has float32 only."});
+       .choices = "float32|bfloat16",
+       .doc =
+           "Type that units compute in: of a copy of the parameters, of activations and of their gradients. "
+           "Statistics, softmax and losses are float32 inside, and so are the gradients of parameters. "});
     v("mixed_precision_reduce", &Training::mixed_precision_reduce,
       {.effect = kRecipe,
        .choices = "float32",

@@ -59,7 +59,7 @@ void describe_conv_relu_pool(plan::Unit& unit) {
   unit.saved_bytes =
       flag(unit, "relu") || flag(unit, "pool") ? s.out_channels * s.out_height * s.out_width : 0;
   // The codes and the gradient of the output, for the weight's.
-  unit.deferred_bytes = unit.output.bytes_per_sample() + unit.saved_bytes;
+  unit.deferred_bytes = border_bytes(unit, unit.output) + unit.saved_bytes;
 }
 
 }  // namespace furrow::models

@@ -56,7 +56,7 @@ void describe_token_embedding(plan::Unit& unit) {
   add_parameter(unit, "wte.weight", {vocab, width}, normal(kStd));
   add_parameter(unit, "wpe.weight", {context, width}, normal(kStd));
   unit.output = {DType::kF32, {-1, time, width}};
-  unit.deferred_bytes = unit.output.bytes_per_sample();  // the gradient to scatter; looking up is no product
+  unit.deferred_bytes = border_bytes(unit, unit.output);  // the gradient to scatter; looking up is no product
 }
 
 // x + attention(ln_1(x)), then + mlp(ln_2(.)): causal self-attention over `heads`, gelu.
@@ -88,9 +88,9 @@ void describe_transformer_block(plan::Unit& unit) {
   // Per position: ln_1 1, qkv 3, attention 1, the residual between 1, ln_2 1, gelu's slope 4 and output 4
   // widths; the attention's log-sum-exp per head; mean and deviation of two norms.  No mask is kept: dropout
   // is drawn again.
-  unit.saved_bytes = time * (15 * width + heads + 4) * kFloatBytes;
+  unit.saved_bytes = time * (15 * width * number_bytes(unit) + (heads + 4) * kFloatBytes);
   // Inputs of the four projections (7 widths) and the gradients behind them (9).
-  unit.deferred_bytes = time * 16 * width * kFloatBytes;
+  unit.deferred_bytes = time * 16 * width * number_bytes(unit);
 }
 
 // ln_f, then logits over the vocabulary; with `tied_to` the matrix is the token embedding's.
@@ -106,8 +106,10 @@ void describe_lm_head(plan::Unit& unit) {
   const double flops =
       2.0 * static_cast<double>(time) * static_cast<double>(vocab) * static_cast<double>(width);
   unit.flops = {flops, flops, flops};
-  unit.saved_bytes = time * (width + 2) * kFloatBytes;         // ln_f's output, mean and deviation
-  unit.deferred_bytes = time * (width + vocab) * kFloatBytes;  // ln_f's output and the gradient of the logits
+  unit.saved_bytes =
+      time * (width * number_bytes(unit) + 2 * kFloatBytes);  // ln_f's output, mean and deviation
+  unit.deferred_bytes =
+      time * (width + vocab) * number_bytes(unit);  // ln_f's output and the gradient of the logits
 }
 
 }  // namespace furrow::models

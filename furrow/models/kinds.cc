@@ -13,20 +13,20 @@ namespace furrow::models {
 namespace {
 
 constexpr std::array<Kind, 14> kKinds = {{
-    {"conv_relu_pool", &describe_conv_relu_pool},
-    {"linear", &describe_linear},
-    {"token_embedding", &describe_token_embedding},
-    {"transformer_block", &describe_transformer_block},
-    {"lm_head", &describe_lm_head},
-    {"embedding", &describe_embedding},
-    {"llama_block", &describe_llama_block},
-    {"llama_head", &describe_llama_head},
-    {"rnn", &describe_rnn},
-    {"lstm", &describe_lstm},
-    {"delay", &describe_delay},
-    {"conv_norm", &describe_conv_norm},
-    {"residual_block", &describe_residual_block},
-    {"pool_linear", &describe_pool_linear},
+    {"conv_relu_pool", &describe_conv_relu_pool, true},
+    {"linear", &describe_linear, true},
+    {"token_embedding", &describe_token_embedding, true},
+    {"transformer_block", &describe_transformer_block, true},
+    {"lm_head", &describe_lm_head, true},
+    {"embedding", &describe_embedding, true},
+    {"llama_block", &describe_llama_block, true},
+    {"llama_head", &describe_llama_head, true},
+    {"rnn", &describe_rnn, true},
+    {"lstm", &describe_lstm, true},
+    {"delay", &describe_delay, false},
+    {"conv_norm", &describe_conv_norm, false},
+    {"residual_block", &describe_residual_block, false},
+    {"pool_linear", &describe_pool_linear, false},
 }};
 
 }  // namespace

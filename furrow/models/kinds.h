@@ -30,6 +30,9 @@ struct Kind {
   std::string_view name;  // "linear"
   // Fills parameters, output, flops and saved_bytes from name, attributes and input. Error{invalid_argument}.
   void (*describe)(plan::Unit& unit);
+  // Whether its block computes in bfloat16 and float16; where it does not, a unit among others that do
+  // computes in float32.
+  bool low_precision = false;
 };
 
 std::span<const Kind> kinds();

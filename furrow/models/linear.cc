@@ -39,8 +39,8 @@ void describe_linear(plan::Unit& unit) {
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out);
   unit.flops = {flops, flops, flops};
   // relu's gradient needs the output alone; gelu's keeps the slope.
-  unit.saved_bytes = act == "gelu" ? rows * out * kFloatBytes : 0;
-  unit.deferred_bytes = rows * out * kFloatBytes;
+  unit.saved_bytes = act == "gelu" ? rows * out * number_bytes(unit) : 0;
+  unit.deferred_bytes = rows * out * number_bytes(unit);
 }
 
 }  // namespace furrow::models

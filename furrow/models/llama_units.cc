@@ -60,7 +60,7 @@ void describe_embedding(plan::Unit& unit) {
   const int64_t width = size_of(unit, "width");
   add_parameter(unit, "weight", {size_of(unit, "vocab"), width}, normal(positive(unit, "std")));
   unit.output = {DType::kF32, {-1, unit.input.shape[1], width}};
-  unit.deferred_bytes = unit.output.bytes_per_sample();  // the gradient to scatter; looking up is no product
+  unit.deferred_bytes = border_bytes(unit, unit.output);  // the gradient to scatter; looking up is no product
 }
 
 // x + o_proj(attention(input_layernorm(x))), then + down_proj(silu(gate_proj(.)) * up_proj(.)) of
@@ -81,9 +81,10 @@ void describe_llama_block(plan::Unit& unit) {
   unit.flops = {projections + attention, projections + 2.0 * attention, projections};
   // Per position: both norms 1, q 1, k and v, attention 1, the residual between 1, gate, up and their
   // product; the attention's log-sum-exp per head; the factor of two norms.
-  unit.saved_bytes = time * (5 * s.width + 2 * s.kv_width() + 3 * s.ffn + s.heads + 2) * kFloatBytes;
+  unit.saved_bytes = time * ((5 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit) +
+                             (s.heads + 2) * kFloatBytes);
   // Inputs of the projections (3 widths, ffn) and the gradients behind them (3 widths, k and v, 2 ffn).
-  unit.deferred_bytes = time * (6 * s.width + 2 * s.kv_width() + 3 * s.ffn) * kFloatBytes;
+  unit.deferred_bytes = time * (6 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit);
 }
 
 // model.norm, then logits over the vocabulary; with `tied_to` the matrix is the token embedding's.
@@ -99,9 +100,9 @@ void describe_llama_head(plan::Unit& unit) {
   const double flops =
       2.0 * static_cast<double>(time) * static_cast<double>(vocab) * static_cast<double>(width);
   unit.flops = {flops, flops, flops};
-  unit.saved_bytes = time * (width + 1) * kFloatBytes;  // the norm's output and factor
+  unit.saved_bytes = time * (width * number_bytes(unit) + kFloatBytes);  // the norm's output and factor
   unit.deferred_bytes =
-      time * (width + vocab) * kFloatBytes;  // the norm's output, the gradient of the logits
+      time * (width + vocab) * number_bytes(unit);  // the norm's output, the gradient of the logits
 }
 
 }  // namespace furrow::models

@@ -12,6 +12,11 @@ namespace furrow::models {
 
 inline constexpr int64_t kFloatBytes = 4;
 
+// Of a number between the operations of the unit's block; statistics stay float32.
+int64_t number_bytes(const plan::Unit& unit);
+// Of a border tensor whose numbers are of that type.
+int64_t border_bytes(const plan::Unit& unit, const plan::TensorSpec& border);
+
 // Attributes of the unit being described.  A missing one, one of another type or one out of range is
 // Error{invalid_argument} that names the unit and the key.
 bool flag(const plan::Unit& unit, const std::string& key);

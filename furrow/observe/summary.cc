@@ -72,6 +72,7 @@ std::string to_json(const Summary& summary) {
   json.field("peak_rss_bytes", summary.peak_rss_bytes);
   write_bytes(json, "memory_bytes", summary.memory_bytes);
   write_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
+  json.field("arithmetic", summary.arithmetic);
   json.field("seed", summary.seed).field("threads", summary.threads);
   json.field("furrow_version", summary.furrow_version).field("git_commit", summary.git_commit);
   json.field("instruction_set", summary.instruction_set).field("library_build", summary.library_build);
@@ -106,6 +107,7 @@ Summary parse_summary(const std::string& text) {
   reader.read("peak_rss_bytes", summary.peak_rss_bytes);
   read_bytes(json, "memory_bytes", summary.memory_bytes);
   read_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
+  reader.read("arithmetic", summary.arithmetic);
   reader.read("seed", summary.seed);
   reader.read("threads", summary.threads);
   reader.read("furrow_version", summary.furrow_version);
@@ -127,6 +129,8 @@ std::string to_table(const Summary& summary) {
   add_optional(rows, "test accuracy", summary.test_accuracy, 4);
   if (summary.best_step) rows.push_back({"best step", format_count(*summary.best_step), ""});
   rows.push_back({"samples per second", format_count(static_cast<int64_t>(summary.samples_per_second)), ""});
+  if (!summary.arithmetic.empty() && summary.arithmetic != "float32")
+    rows.push_back({"computes in", summary.arithmetic, ""});
   rows.push_back({"step time",
                   fmt::format("{} median, {} p99", format_seconds(summary.step_time_median_ms / 1e3),
                               format_seconds(summary.step_time_p99_ms / 1e3)),

@@ -31,6 +31,7 @@ struct Summary {
       planned_memory_bytes{};  // what programs, data and checkpoints were to need
   uint64_t seed = 0;
   int threads = 1;
+  std::string arithmetic;  // what units compute in, and on which instructions
   std::string furrow_version, git_commit, instruction_set, library_build;
 };
 

@@ -36,6 +36,7 @@ Summary full() {
   summary.threads = 2;
   summary.furrow_version = "0.1.0";
   summary.git_commit = "abc";
+  summary.arithmetic = "bfloat16 on AVX-512 BF16";
   summary.instruction_set = "avx2";
   summary.library_build = "libtorch \"2.13\"";
   return summary;

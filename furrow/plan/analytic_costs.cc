@@ -51,7 +51,8 @@ class AnalyticCosts : public Costs {
 Roofline roofline_of(const UnitWork& work) {
   const Unit& unit = *work.unit;
   const auto samples = static_cast<double>(work.samples);
-  const auto parameters = static_cast<double>(unit.parameter_count() * kFloatBytes);
+  const auto parameters =
+      static_cast<double>(unit.parameter_count() * static_cast<int64_t>(dtype_size(unit.compute)));
   const auto in = samples * static_cast<double>(unit.input.bytes_per_sample());
   const auto out = samples * static_cast<double>(unit.output.bytes_per_sample());
   const auto saved = samples * static_cast<double>(unit.saved_bytes);

@@ -104,7 +104,8 @@ class Assigner {
         home.slot = take(value);
       } else {
         home = homes_[values_.find(*source)];
-        home.offset += (value_slice(bytes_, value).begin - value_slice(bytes_, *source).begin) * kFloatBytes;
+        home.offset += (value_slice(bytes_, value).begin - value_slice(bytes_, *source).begin) *
+                       element_bytes(bytes_.flat, value);
         replaced.push_back(*source);
       }
     }

@@ -43,7 +43,7 @@ std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
     if (!keeps_params(facts, placement(), u)) continue;
     values.push_back(params_value(u, version, placement().params_part()));
     if (!placement().holds(u)) continue;
-    if (with_state && state_copies > 0) values.push_back(state_value(u, version, placement().step_part()));
+    if (with_state && has_state()) values.push_back(state_value(u, version, placement().step_part()));
     if (facts.units[u].has_statistics) values.push_back(stats_value(u, version));
   }
   return values;

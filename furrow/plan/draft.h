@@ -46,6 +46,9 @@ struct Draft {
   // them; of parameters of another rank's unit that one of its units ties, params alone.
   std::vector<Value> kept(int32_t version, bool with_state) const;
 
+  // Whether units have optimizer state, masters counted; of a unit without any it is empty.
+  bool has_state() const { return state_copies > 0 || facts.flat.has_masters(); }
+
   // What is stepped with, cut to a part.  REQUIRES: the unit owns parameters.
   Value final_of(int32_t unit, Part part) const;
 };

@@ -1,5 +1,6 @@
 #include "furrow/plan/flat_layout.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -46,8 +47,13 @@ Places find_places(const ModelSpec& spec, const std::vector<UnitLayout>& layouts
 
 }  // namespace
 
+bool FlatLayout::has_masters() const {
+  return std::any_of(units.begin(), units.end(), [](const UnitLayout& unit) { return unit.masters() > 0; });
+}
+
 UnitLayout unit_layout(const Unit& unit) {
   UnitLayout layout;
+  layout.compute = unit.compute;
   place_group(unit, ParameterGroup::kDecay, &layout);
   layout.decay_elements = layout.elements;
   place_group(unit, ParameterGroup::kNoDecay, &layout);

@@ -1,6 +1,9 @@
 // Where each parameter lies in its unit's flat buffers.  Parameters, gradients and every optimizer state of a
 // unit have this one layout, so that an optimizer or a collective handles one span.
 //
+// A unit that computes in low precision has its parameters twice: params(u,v) of that type, which blocks read
+// and gathers move, and float32 masters, which are the first state of its optimizer.
+//
 // Invariants: decaying parameters first, then the others, each group in declaration order; every parameter
 // starts on a multiple of 16 elements (64 bytes of float32), the whole is padded to a multiple of kGrid
 // elements with zeros.
@@ -47,11 +50,17 @@ struct UnitLayout {
   int64_t elements = 0;         // padded
   std::vector<StatisticSpan> statistics;
   int64_t statistic_elements = 0;  // of four bytes, padded; 0: no statistics
+  DType compute = DType::kF32;     // of params(u,v) and gathered(u,g)
+
+  int64_t param_bytes() const { return static_cast<int64_t>(dtype_size(compute)); }  // of an element
+  int masters() const { return compute == DType::kF32 ? 0 : 1; }  // flat float32 buffers beside params
 };
 
 struct FlatLayout {
   std::vector<UnitLayout> units;
   std::vector<TiedUse> tied;
+
+  bool has_masters() const;  // of any unit
 };
 
 UnitLayout unit_layout(const Unit& unit);

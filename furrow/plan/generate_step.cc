@@ -68,7 +68,7 @@ void step(int32_t u, Draft* draft) {
   step.predicate = Predicate::kFinite;
   step.reads = {params_value(u, 0, placement.params_part())};
   step.writes = {params_value(u, 1, placement.step_part())};
-  if (draft->state_copies > 0) {
+  if (draft->has_state()) {
     step.reads.push_back(state_value(u, 0, placement.step_part()));
     step.writes.push_back(state_value(u, 1, placement.step_part()));
   }
@@ -141,7 +141,7 @@ void generate_snapshots(Draft* draft) {
     Instruction& snapshot = draft->emit(Op::kSnapshot, u);
     snapshot.stream = Stream::kCopy;
     snapshot.reads = {params_value(u, 0, placement.params_part())};
-    if (draft->state_copies > 0) snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
+    if (draft->has_state()) snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
     if (draft->facts.units[u].has_statistics && placement.writes_statistics())
       snapshot.reads.push_back(stats_value(u, 0));
     snapshot.writes = {snapshot_value(u, placement.own_part())};

@@ -96,6 +96,12 @@ void check_parameter(const Unit& unit, const Parameter& parameter, const Owners&
   if (parameter.tied()) check_tie(unit, parameter, earlier);
 }
 
+void check_compute(const Unit& unit) {
+  if (unit.compute == DType::kF32 || unit.compute == DType::kBF16 || unit.compute == DType::kF16) return;
+  fail(fmt::format("unit {} computes in {}: float32, bfloat16 and float16 are known", unit.name,
+                   to_string(unit.compute)));
+}
+
 void check_statistic(const Unit& unit, const Statistic& statistic) {
   check_name("statistic", statistic.name);
   for (int64_t size : statistic.shape) {
@@ -158,6 +164,7 @@ void validate(const ModelSpec& spec) {
     const Unit& unit = spec.units[i];
     check_name("unit", unit.name);
     if (!unit_names.insert(unit.name).second) fail(fmt::format("two units are named {}", unit.name));
+    check_compute(unit);
     check_border(unit, "input", unit.input);
     check_border(unit, "output", unit.output);
     check_costs(unit);

@@ -81,6 +81,9 @@ struct Unit {
   std::string name;  // "conv1", "blocks.0"
   std::string kind;  // a row of models/kinds.cc; nn/ has exactly one block for it
   Attributes attributes;
+  // What its block computes in: kF32, or kBF16 or kF16 where parameters have a copy of that type beside the
+  // float32 masters that the optimizer steps (models/precision.h).
+  DType compute = DType::kF32;
   std::vector<Parameter> parameters;
   std::vector<Statistic> statistics;  // only of a unit with parameters of its own
   TensorSpec input, output;

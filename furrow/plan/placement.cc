@@ -49,11 +49,11 @@ int pipeline_peer(const Placement& placement, int pipeline_rank) {
   return placement.layout.rank_of(at);
 }
 
-std::vector<int> ranks_with(const Placement& placement, int32_t unit) {
+std::vector<int> ranks_with(const Placement& placement, int32_t unit, Part part) {
   std::array<int, 6> at{};
   at[static_cast<size_t>(Axis::kPipeline)] = placement.pipeline_rank_of(unit);
   std::vector<int> ranks;
-  const int shards = placement.params_part() == Part::kShard ? placement.shards() : 1;
+  const int shards = part == Part::kShard ? placement.shards() : 1;
   for (int shard = 0; shard < shards; ++shard) {
     at[static_cast<size_t>(Axis::kShard)] = shard;
     ranks.push_back(placement.layout.rank_of(at));

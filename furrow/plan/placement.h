@@ -80,9 +80,9 @@ std::vector<int> group_ranks(const Placement& placement, GroupAxis axis);
 // The rank of a pp coordinate whose other coordinates are those of `placement.rank`.
 int pipeline_peer(const Placement& placement, int pipeline_rank);
 
-// The ranks of the first replica whose parts of the unit's parameters make up the whole: its shards under
-// ZeRO-3, else the first of them.
-std::vector<int> ranks_with(const Placement& placement, int32_t unit);
+// The ranks of the first replica whose parts of a flat buffer of the unit make up the whole: all its shards
+// where `part` is a shard, else the first of them.
+std::vector<int> ranks_with(const Placement& placement, int32_t unit, Part part);
 
 // The same placement as another rank sees it.
 Placement placement_of(const Placement& placement, int rank);

@@ -47,14 +47,17 @@ bool writes(const Instruction& instruction, ValueKind kind) {
   return std::ranges::any_of(instruction.writes, [kind](const Value& value) { return value.kind == kind; });
 }
 
-// Buffers of optimizer state, as the program's slots have them; 0 too where the rank's shards are all empty.
+// Buffers of optimizer state without masters, as the program's slots have them; 0 too where the rank's shards
+// are all empty.
 int state_copies_of(const Program& program, const FlatLayout& flat) {
   for (const SlotAssignment& assignment : program.assignments) {
     const Value& value = assignment.value;
     if (value.kind != ValueKind::kState || value.index != 0) continue;
     const int64_t bytes =
         part_slice(flat, program.placement, {value.unit, 0}, value.part).size() * kFloatBytes;
-    if (bytes > 0) return static_cast<int>(program.slots[assignment.slot].bytes / bytes);
+    if (bytes > 0)
+      return static_cast<int>(program.slots[assignment.slot].bytes / bytes) -
+             flat.units[value.unit].masters();
   }
   return 0;
 }
@@ -180,11 +183,12 @@ Moved ProgramCosts::gather(const Instruction& instruction) const {
   moved.call.movement = Movement::kAllGather;
   const std::vector<Slice> slices =
       member_slices(flat_, program_.placement, {instruction.unit, 0}, instruction.axis);
+  const int64_t element = element_bytes(flat_, instruction.writes.front());
   int64_t all = 0;
-  for (const Slice& slice : slices) all += slice.size() * kFloatBytes;
+  for (const Slice& slice : slices) all += slice.size() * element;
   moved.call.bytes = all;
   for (size_t i = 0; i < slices.size(); ++i) {
-    if (moved.members[i] == program_.placement.rank) moved.self_bytes = all - slices[i].size() * kFloatBytes;
+    if (moved.members[i] == program_.placement.rank) moved.self_bytes = all - slices[i].size() * element;
   }
   const auto n = static_cast<double>(slices.size());
   moved.mean_bytes = static_cast<double>(all) * (n - 1) / n;

@@ -20,6 +20,10 @@ struct Received {
   int64_t least = 0;  // all, if nobody sent more than one node
 };
 
+struct Undivided {
+  int64_t parameters = 0, gradients = 0, optimizer = 0;
+};
+
 class RanksQuote {
  public:
   RanksQuote(const Program& program, const ModelSpec& spec)
@@ -70,28 +74,33 @@ class RanksQuote {
     return items;
   }
 
-  // Of the rank's own units; and with them what its units tie.
-  int64_t flat_bytes(bool with_tied) const {
-    int64_t elements = 0;
+  // Of the rank's own units, before ZeRO divides them; of parameters, with what its units tie.
+  Undivided undivided() const {
+    Undivided bytes;
+    const int64_t copies = state_copies();
     for (int32_t u = 0; u < static_cast<int32_t>(model_.units.size()); ++u) {
-      const bool counts = with_tied ? keeps_params(model_, place_, u) : place_.holds(u);
-      if (counts) elements += model_.flat.units[u].elements;
+      const UnitLayout& unit = model_.flat.units[u];
+      if (keeps_params(model_, place_, u)) bytes.parameters += unit.elements * unit.param_bytes();
+      if (!place_.holds(u)) continue;
+      bytes.gradients += unit.elements * kFloatBytes;
+      bytes.optimizer += unit.elements * kFloatBytes * (copies + unit.masters());
     }
-    return elements * kFloatBytes;
+    return bytes;
   }
 
-  // 0 too where the rank's shards are all empty.
-  int state_copies() const {
+ private:
+  // Of the optimizer, without masters; 0 too where the rank's shards are all empty.
+  int64_t state_copies() const {
     for (const SlotAssignment& assignment : program_.assignments) {
       const Value& value = assignment.value;
       if (value.kind != ValueKind::kState || value.index != 0) continue;
       const int64_t bytes = part_slice(model_.flat, place_, {value.unit, 0}, value.part).size() * kFloatBytes;
-      if (bytes > 0) return static_cast<int>(program_.slots[assignment.slot].bytes / bytes);
+      if (bytes > 0)
+        return program_.slots[assignment.slot].bytes / bytes - model_.flat.units[value.unit].masters();
     }
     return 0;
   }
 
- private:
   Value final_of(int32_t unit) const {
     const auto k = static_cast<int32_t>(program_.microbatch_sizes.size());
     return final_gradient(model_.units[unit], unit, k, place_.step_part());
@@ -109,10 +118,11 @@ class RanksQuote {
     const std::vector<int> ranks = group_ranks(place_, instruction.axis);
     const std::vector<Slice> slices =
         member_slices(model_.flat, place_, {instruction.unit, 0}, instruction.axis);
+    const int64_t element = element_bytes(model_.flat, instruction.writes.front());
     int64_t whole = 0;
-    for (const Slice& slice : slices) whole += slice.size() * kFloatBytes;
+    for (const Slice& slice : slices) whole += slice.size() * element;
     for (size_t i = 0; i < slices.size(); ++i) {
-      const int64_t others = whole - slices[i].size() * kFloatBytes;
+      const int64_t others = whole - slices[i].size() * element;
       bytes.all += others;
       if (ranks[i] == place_.rank) bytes.self = others;
     }
@@ -165,9 +175,10 @@ class RanksQuote {
   const ByteContext bytes_;
 };
 
-MemoryFormula formula_of(const Placement& place, double params, double whole, int state_copies) {
+MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
   const double n = place.shards();
-  MemoryFormula formula{"p+g+o", params, whole, whole * state_copies};
+  MemoryFormula formula{"p+g+o", static_cast<double>(whole.parameters), static_cast<double>(whole.gradients),
+                        static_cast<double>(whole.optimizer)};
   if (place.zero_stage == 0) return formula;
   formula.optimizer /= n;
   if (place.zero_stage >= 2) formula.gradients /= n;
@@ -199,16 +210,15 @@ std::string deterministic_line(const Placement& placement, int32_t k) {
 void quote_ranks(const Program& program, const ModelSpec& spec, Quote* quote) {
   const RanksQuote ranks(program, spec);
   const Placement& place = program.placement;
-  const auto whole = static_cast<double>(ranks.flat_bytes(false));
+  const Undivided whole = ranks.undivided();
   const auto k = static_cast<int32_t>(program.microbatch_sizes.size());
   quote->placement = place;
   quote->deterministic = deterministic_line(place, k);
   quote->collectives = ranks.collectives();
   quote->memory = ranks.memory();
-  quote->formula =
-      formula_of(place, static_cast<double>(ranks.flat_bytes(true)), whole, ranks.state_copies());
+  quote->formula = formula_of(place, whole);
   const double n = place.data_ranks();
-  quote->data_parallel_bytes = 2 * (n - 1) / n * whole;
+  quote->data_parallel_bytes = 2 * (n - 1) / n * static_cast<double>(whole.gradients);
 }
 
 }  // namespace furrow::plan

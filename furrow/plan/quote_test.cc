@@ -185,6 +185,35 @@ TEST(QuoteRanks, MemoryFollowsTheFormula) {
   }
 }
 
+// Parameters that blocks read and gathers move have 2 bytes, masters count as optimizer state.
+TEST(QuoteRanks, LowPrecisionHalvesParametersAndGathers) {
+  ModelSpec spec = divisible_model();
+  for (Unit& unit : spec.units) {
+    unit.compute = DType::kBF16;
+    unit.input.dtype = unit.output.dtype = DType::kBF16;
+  }
+  const int n = 4;
+  const double elements = 3 * 512 * 512, data_parallel = 2.0 * (n - 1) / n * 4 * elements;
+  const auto quoted = [&](int replicas, int shards, int stage) {
+    return quote_of(spec, replicas, shards, rank_options(n, 1, stage));
+  };
+  const auto bytes = [&](const Quote& q) {
+    return without_scalar(q, &CollectiveQuote::mean_bytes) / data_parallel;
+  };
+  const Quote ddp = quoted(n, 1, 3), one = quoted(1, n, 1), three = quoted(1, n, 3);
+  EXPECT_EQ(bytes(ddp), 1.0);
+  EXPECT_EQ(bytes(one), 0.5 + 0.25);
+  EXPECT_EQ(bytes(quoted(1, n, 2)), 0.5 + 0.25);
+  EXPECT_EQ(bytes(three), 0.5 + 2 * 0.25);
+  EXPECT_EQ(ddp.formula.parameters, 2 * elements);
+  EXPECT_EQ(ddp.formula.gradients, 4 * elements);
+  EXPECT_EQ(ddp.formula.optimizer, 12 * elements);
+  EXPECT_EQ(static_cast<double>(item(one, "parameters")), 2 * elements);
+  EXPECT_EQ(static_cast<double>(item(one, "optimizer")), 12 * elements / n);
+  EXPECT_EQ(static_cast<double>(item(three, "parameters")), 2 * elements / n);
+  EXPECT_EQ(item(three, "gathered"), 2 * 512 * 512 * 2);
+}
+
 TEST(Quote, RefusesAnInvalidProgram) {
   const ModelSpec spec = testing::chain(2, 8);
   Program program = compile_train(spec, Layout(), {{4}, {}, 1});

@@ -66,7 +66,15 @@ Slice value_slice(const ByteContext& context, const Value& value) {
   return part_slice(context.flat, context.placement, {value.unit, use}, value.part);
 }
 
+int64_t element_bytes(const FlatLayout& flat, const Value& value) {
+  const bool computed_with = value.kind == ValueKind::kParams || value.kind == ValueKind::kGathered;
+  return computed_with ? flat.units[value.unit].param_bytes() : kFloatBytes;
+}
+
 int64_t value_bytes(const ByteContext& context, const Value& value) {
+  const auto flat_bytes = [&] {
+    return value_slice(context, value).size() * element_bytes(context.flat, value);
+  };
   switch (value.kind) {
     case ValueKind::kBatch:
     case ValueKind::kAct:
@@ -78,11 +86,11 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
     case ValueKind::kTotal:
     case ValueKind::kParams:
     case ValueKind::kGathered:
-      return value_slice(context, value).size() * kFloatBytes;
+      return flat_bytes();
     case ValueKind::kState:
-      return value_slice(context, value).size() * kFloatBytes * context.optimizer_state_copies;
+      return flat_bytes() * (context.optimizer_state_copies + context.flat.units[value.unit].masters());
     case ValueKind::kSnapshot:
-      return value_slice(context, value).size() * kFloatBytes * (1 + context.optimizer_state_copies);
+      return flat_bytes() * (1 + context.optimizer_state_copies);
     case ValueKind::kBnStats:
     case ValueKind::kStats:
       return context.flat.units[value.unit].statistic_elements * kFloatBytes;

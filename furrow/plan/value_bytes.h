@@ -12,7 +12,7 @@
 
 namespace furrow::plan {
 
-inline constexpr int64_t kFloatBytes = 4;  // of an element of a flat buffer
+inline constexpr int64_t kFloatBytes = 4;  // of an element of gradients, masters and optimizer state
 inline constexpr int64_t kSumsBytes = 2 * static_cast<int64_t>(sizeof(ExactSum)) + 32;  // planned for sums()
 
 MemoryKind memory_kind(ValueKind kind);
@@ -35,6 +35,9 @@ struct ByteContext {
 // Inputs, targets (one int64 per row of the last unit's output) and sample ids of a batch; the loss as exact
 // sums. REQUIRES: unit, use and microbatch of the value exist.
 int64_t value_bytes(const ByteContext& context, const Value& value);
+
+// Of an element of a value of a flat kind.
+int64_t element_bytes(const FlatLayout& flat, const Value& value);
 
 // The elements of the whole flat buffer that a value of a flat kind (gradient, total, params, state,
 // gathered, snapshot) is on this rank.

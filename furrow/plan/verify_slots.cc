@@ -18,7 +18,7 @@ class SlotRule {
   explicit SlotRule(const Facts& facts)
       : facts_(facts),
         bytes_{facts.spec, facts.model.flat, facts.program.microbatch_sizes, facts.program.placement,
-               facts.with_state ? 1 : 0} {}
+               facts.with_state && !facts.model.flat.has_masters() ? 1 : 0} {}
 
   void check() {
     homes_.assign(facts_.values.size(), nullptr);
@@ -89,7 +89,7 @@ class SlotRule {
     const SlotAssignment& home = *homes_[facts_.values.find(*source)];
     if (home.slot != assignment.slot) return 0;
     const int64_t elements = value_slice(bytes_, assignment.value).begin - value_slice(bytes_, *source).begin;
-    return home.offset + elements * kFloatBytes;
+    return home.offset + elements * element_bytes(bytes_.flat, assignment.value);
   }
 
   void check_lives() const {

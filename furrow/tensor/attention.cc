@@ -9,6 +9,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/dropout_mask.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
@@ -24,12 +25,14 @@ struct AttentionCall {
   int threads = 1;
 };
 
-std::vector<at::Tensor> attention_backward(const AttentionCall& call, const at::Tensor& dout) {
-  at::Tensor dqkv = at::empty_like(call.qkv);
+std::vector<at::Tensor> attention_backward(const AttentionCall& call, const at::Tensor& gradient) {
+  const at::Tensor dout = widened(gradient, call.threads), out = widened(call.out, call.threads);
+  const at::Tensor qkv = widened(call.qkv, call.threads);
+  at::Tensor dqkv = at::empty_like(qkv);
   kernels::AttentionBackward args;
   args.shape = call.shape;
-  args.qkv = call.qkv.const_data_ptr<float>();
-  args.out = call.out.const_data_ptr<float>();
+  args.qkv = qkv.const_data_ptr<float>();
+  args.out = out.const_data_ptr<float>();
   args.log_sum_exp = call.log_sum_exp.const_data_ptr<float>();
   args.dout = dout.const_data_ptr<float>();
   args.dqkv = dqkv.data_ptr<float>();
@@ -37,7 +40,7 @@ std::vector<at::Tensor> attention_backward(const AttentionCall& call, const at::
   args.rotary = call.rotary.defined() ? call.rotary.const_data_ptr<float>() : nullptr;
   args.documents = call.documents;
   kernels::attention_backward(args, call.threads);
-  return {dqkv};
+  return {narrowed(dqkv, gradient.scalar_type(), call.threads)};
 }
 
 // The runs 0, 1, 2, ... of positions in each row; none where the context has no positions.
@@ -59,9 +62,9 @@ std::vector<kernels::AttentionDocument> documents_of(const kernels::AttentionSha
 
 kernels::AttentionShape shape_of(const at::Tensor& qkv, const AttentionHeads& heads) {
   const int64_t keys = heads.kv_heads > 0 ? heads.kv_heads : heads.heads, all = heads.heads + 2 * keys;
-  FURROW_CHECK(qkv.dim() == 3 && qkv.scalar_type() == at::kFloat && heads.heads > 0 &&
-                   heads.heads % keys == 0 && qkv.size(2) % all == 0,
-               "attention reads float32 [batch, time, (heads + 2 kv_heads) * head_size]");
+  FURROW_CHECK(qkv.dim() == 3 && is_number(qkv) && heads.heads > 0 && heads.heads % keys == 0 &&
+                   qkv.size(2) % all == 0,
+               "attention reads numbers [batch, time, (heads + 2 kv_heads) * head_size]");
   const kernels::AttentionShape shape{qkv.size(0), qkv.size(1), heads.heads, qkv.size(2) / all, keys};
   FURROW_CHECK(
       !heads.rotary.defined() || (heads.rotary.size(0) >= shape.time &&
@@ -100,11 +103,12 @@ at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, 
                  "dropout needs a sample id for every row");
     call.mask = dropout_mask(dropout_p, stream, context);
   }
-  at::Tensor out = at::empty({call.shape.batch, call.shape.time, call.shape.channels()}, call.qkv.options());
-  call.log_sum_exp = at::empty({call.shape.batch, heads.heads, call.shape.time}, call.qkv.options());
+  const at::Tensor wide = widened(qkv, context.threads);
+  at::Tensor out = at::empty({call.shape.batch, call.shape.time, call.shape.channels()}, wide.options());
+  call.log_sum_exp = at::empty({call.shape.batch, heads.heads, call.shape.time}, wide.options());
   kernels::AttentionForward args;
   args.shape = call.shape;
-  args.qkv = call.qkv.const_data_ptr<float>();
+  args.qkv = wide.const_data_ptr<float>();
   args.out = out.data_ptr<float>();
   args.log_sum_exp = call.log_sum_exp.data_ptr<float>();
   args.dropout = call.dropped ? &call.mask : nullptr;
@@ -112,6 +116,7 @@ at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, 
   call.documents = documents_of(call.shape, context.positions);
   args.documents = call.documents;
   kernels::attention_forward(args, context.threads);
+  out = narrowed(out, qkv.scalar_type(), context.threads);
   call.out = out.detach();
   return with_backward(out, {qkv}, [call](const at::Tensor& dout) { return attention_backward(call, dout); });
 }

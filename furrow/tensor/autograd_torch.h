@@ -14,8 +14,8 @@
 
 namespace furrow::tensor {
 
-// d(output) -> d(input) for each input, an undefined tensor where there is none.  The argument is dense
-// float32, in the memory format that with_backward was given.
+// d(output) -> d(input) for each input, an undefined tensor where there is none.  The argument is dense, of
+// the output's type, in the memory format that with_backward was given.
 using Backward = std::function<std::vector<at::Tensor>(const at::Tensor& gradient)>;
 
 // Whether autograd would record an operation over these inputs.

@@ -4,6 +4,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/conv2d.h"
 #include "furrow/tensor/ops_torch.h"
 
@@ -23,9 +24,9 @@ struct ConvolutionCall {
 };
 
 kernels::Conv2dShape shape_of(const at::Tensor& x, const at::Tensor& weight, const Convolution& convolution) {
-  FURROW_CHECK(x.dim() == 4 && x.scalar_type() == at::kFloat && weight.dim() == 4 &&
-                   x.size(1) == weight.size(1) && weight.size(2) == weight.size(3),
-               "conv2d reads float32 [batch, channels, height, width]");
+  FURROW_CHECK(x.dim() == 4 && is_number(x) && weight.dim() == 4 && x.size(1) == weight.size(1) &&
+                   weight.size(2) == weight.size(3),
+               "conv2d reads numbers [batch, channels, height, width]");
   kernels::Conv2dShape shape;
   shape.batch = x.size(0);
   shape.in_channels = x.size(1);
@@ -40,14 +41,15 @@ kernels::Conv2dShape shape_of(const at::Tensor& x, const at::Tensor& weight, con
 }
 
 // One pass gives both gradients, so the bias' comes with the weight's.
-void defer_weight_and_bias(const ConvolutionCall& call, const at::Tensor& dy) {
+void defer_weight_and_bias(const ConvolutionCall& call, const at::Tensor& gradient) {
   if (call.sink == nullptr) return;
   std::vector<int> parameters{call.weight_index};
   if (call.bias_index >= 0) parameters.push_back(call.bias_index);
-  call.sink->defer(std::move(parameters), [call, dy](std::span<float* const> out) {
+  call.sink->defer(std::move(parameters), [call, gradient](std::span<float* const> out) {
+    const at::Tensor x = widened(call.x, call.threads), dy = widened(gradient, call.threads);
     kernels::Conv2dBackwardWeight args;
     args.shape = call.shape;
-    args.x = call.x.const_data_ptr<float>();
+    args.x = x.const_data_ptr<float>();
     args.dy = dy.const_data_ptr<float>();
     args.codes = call.code_data();
     args.dweight = out[0];
@@ -56,18 +58,19 @@ void defer_weight_and_bias(const ConvolutionCall& call, const at::Tensor& dy) {
   });
 }
 
-std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const at::Tensor& dy) {
-  defer_weight_and_bias(call, dy);
+std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const at::Tensor& gradient) {
+  defer_weight_and_bias(call, gradient);
   if (!call.input_gradient) return {};
-  at::Tensor dx = at::empty_like(call.x);
+  const at::Tensor dy = widened(gradient, call.threads), weight = widened(call.weight, call.threads);
+  at::Tensor dx = at::empty(call.x.sizes(), dy.options());
   kernels::Conv2dBackwardInput args;
   args.shape = call.shape;
   args.dy = dy.const_data_ptr<float>();
   args.codes = call.code_data();
-  args.weight = call.weight.const_data_ptr<float>();
+  args.weight = weight.const_data_ptr<float>();
   args.dx = dx.data_ptr<float>();
   kernels::conv2d_backward_input(args, call.threads);
-  return {dx};
+  return {narrowed(dx, gradient.scalar_type(), call.threads)};
 }
 
 }  // namespace
@@ -85,20 +88,23 @@ at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, c
   call.sink = context.sink;
   at::Tensor y =
       at::empty({call.shape.batch, call.shape.out_channels, call.shape.out_height(), call.shape.out_width()},
-                call.x.options());
+                at::TensorOptions().dtype(at::kFloat));
+  const at::Tensor wide = widened(call.x, context.threads),
+                   wide_weight = widened(call.weight, context.threads);
+  const at::Tensor wide_bias = bias.defined() ? widened(bias.leaf, 1) : at::Tensor();
   const bool recorded = needs_backward({x, weight.leaf});
   if (const int64_t bytes = call.shape.code_bytes(); recorded && bytes > 0) {
     call.codes = at::empty({bytes}, at::TensorOptions().dtype(at::kByte));
   }
   kernels::Conv2dForward args;
   args.shape = call.shape;
-  args.x = call.x.const_data_ptr<float>();
-  args.weight = call.weight.const_data_ptr<float>();
-  args.bias = bias.defined() ? bias.leaf.const_data_ptr<float>() : nullptr;
+  args.x = wide.const_data_ptr<float>();
+  args.weight = wide_weight.const_data_ptr<float>();
+  args.bias = wide_bias.defined() ? wide_bias.const_data_ptr<float>() : nullptr;
   args.y = y.data_ptr<float>();
   args.codes = call.codes.defined() ? call.codes.data_ptr<uint8_t>() : nullptr;
   kernels::conv2d_forward(args, context.threads);
-  return with_backward(y, {x, weight.leaf},
+  return with_backward(narrowed(y, x.scalar_type(), context.threads), {x, weight.leaf},
                        [call](const at::Tensor& dy) { return convolution_backward(call, dy); });
 }
 

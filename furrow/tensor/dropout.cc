@@ -6,6 +6,7 @@
 #include "furrow/base/rng.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/dropout_mask.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/ops_torch.h"
 
@@ -29,17 +30,19 @@ void check_samples(const at::Tensor& x, const OpContext& context) {
 }
 
 at::Tensor masked(const at::Tensor& x, const kernels::DropoutMask& mask, int threads) {
-  at::Tensor out = at::empty_like(x);
-  kernels::dropout({x.size(0), x.numel() / x.size(0), x.const_data_ptr<float>(), out.data_ptr<float>(), mask},
-                   threads);
-  return out;
+  const at::Tensor wide = widened(x, threads);
+  at::Tensor out = at::empty_like(wide);
+  kernels::dropout(
+      {x.size(0), x.numel() / x.size(0), wide.const_data_ptr<float>(), out.data_ptr<float>(), mask}, threads);
+  return narrowed(out, x.scalar_type(), threads);
 }
 
 at::Tensor sum(const at::Tensor& a, const at::Tensor& b, int threads) {
-  at::Tensor out = at::empty_like(a);
-  kernels::add(a.numel(), a.const_data_ptr<float>(), b.const_data_ptr<float>(), out.data_ptr<float>(),
-               threads);
-  return out;
+  const at::Tensor wide_a = widened(a, threads), wide_b = widened(b, threads);
+  at::Tensor out = at::empty_like(wide_a);
+  kernels::add(a.numel(), wide_a.const_data_ptr<float>(), wide_b.const_data_ptr<float>(),
+               out.data_ptr<float>(), threads);
+  return narrowed(out, a.scalar_type(), threads);
 }
 
 }  // namespace
@@ -65,13 +68,14 @@ at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p
   }
   check_samples(x, context);
   const kernels::DropoutMask mask = dropout_mask(p, stream, context);
-  at::Tensor out = at::empty_like(a);
-  kernels::residual_dropout({x.size(0), x.numel() / x.size(0), a.const_data_ptr<float>(),
-                             b.const_data_ptr<float>(), out.data_ptr<float>(), mask},
+  const at::Tensor wide_a = widened(a, threads), wide_b = widened(b, threads);
+  at::Tensor out = at::empty_like(wide_a);
+  kernels::residual_dropout({x.size(0), x.numel() / x.size(0), wide_a.const_data_ptr<float>(),
+                             wide_b.const_data_ptr<float>(), out.data_ptr<float>(), mask},
                             threads);
-  return with_backward(out, {residual, x}, [mask, threads](const at::Tensor& dy) {
-    return std::vector{dy, masked(dy, mask, threads)};
-  });
+  return with_backward(
+      narrowed(out, x.scalar_type(), threads), {residual, x},
+      [mask, threads](const at::Tensor& dy) { return std::vector{dy, masked(dy, mask, threads)}; });
 }
 
 }  // namespace furrow::tensor

@@ -1,4 +1,4 @@
-// The flat float32 buffers that hold all parameters, gradients or one optimizer state of a unit.  Where each
+// The flat buffers that hold all parameters, gradients or one optimizer state of a unit.  Where each
 // parameter lies is the caller's knowledge (plan/flat_layout.h); tensors are views made with `view`.
 #pragma once
 
@@ -11,10 +11,10 @@
 
 namespace furrow::tensor {
 
-// A tensor [elements] over 64-byte-aligned memory of its own, counted under `kind`.  Zeros: the padding
-// between parameters must be zero and stays so, as every operation on flat buffers maps zeros to zeros.
-// Error{resource_exhausted} when memory is short.
-at::Tensor flat_buffer(int64_t elements, MemoryKind kind);
+// A tensor [elements] of `type` over 64-byte-aligned memory of its own, counted under `kind`.  Zeros: the
+// padding between parameters must be zero and stays so, as every operation on flat buffers maps zeros to
+// zeros. Error{resource_exhausted} when memory is short.
+at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type = at::kFloat);
 
 // A dense tensor over elements [offset, offset + product of shape) of `flat`; it keeps the buffer alive.
 // Error{internal} outside the buffer.

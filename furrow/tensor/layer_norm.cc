@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
@@ -20,14 +21,15 @@ struct LayerNormCall {
   GradientSink* sink = nullptr;
 };
 
-std::vector<at::Tensor> layer_norm_backward(const LayerNormCall& call, const at::Tensor& dy) {
-  at::Tensor dx = at::empty_like(call.x);
+std::vector<at::Tensor> layer_norm_backward(const LayerNormCall& call, const at::Tensor& gradient) {
+  const at::Tensor dy = widened(gradient, call.threads), x = widened(call.x, call.threads);
+  at::Tensor dx = at::empty_like(x);
   at::Tensor dweight = at::empty({call.columns}, dy.options()), dbias;
   if (call.bias_index >= 0) dbias = at::empty({call.columns}, dy.options());
   kernels::LayerNormBackward args;
   args.rows = call.rows;
   args.columns = call.columns;
-  args.x = call.x.const_data_ptr<float>();
+  args.x = x.const_data_ptr<float>();
   args.gamma = call.weight.const_data_ptr<float>();
   args.mean = call.mean.const_data_ptr<float>();
   args.rstd = call.rstd.const_data_ptr<float>();
@@ -40,39 +42,41 @@ std::vector<at::Tensor> layer_norm_backward(const LayerNormCall& call, const at:
     call.sink->put(call.weight_index, dweight);
     if (dbias.defined()) call.sink->put(call.bias_index, dbias);
   }
-  return {dx};
+  return {narrowed(dx, gradient.scalar_type(), call.threads)};
 }
 
 }  // namespace
 
 at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,
                       OpContext& context) {
-  FURROW_CHECK(x.dim() >= 1 && x.scalar_type() == at::kFloat && x.size(-1) == weight.leaf.numel(),
-               "layer_norm reads float32 [..., width]");
+  FURROW_CHECK(x.dim() >= 1 && is_number(x) && x.size(-1) == weight.leaf.numel(),
+               "layer_norm reads numbers [..., width]");
   LayerNormCall call;
   call.columns = x.size(-1);
   call.rows = x.numel() / call.columns;
   call.x = x.detach().contiguous();
-  call.weight = weight.leaf.detach();
-  call.mean = at::empty({call.rows}, call.x.options());
-  call.rstd = at::empty({call.rows}, call.x.options());
+  const at::Tensor wide = widened(x, context.threads),
+                   beta = bias.defined() ? widened(bias.leaf, 1) : at::Tensor();
+  call.weight = widened(weight.leaf, 1);
+  call.mean = at::empty({call.rows}, wide.options());
+  call.rstd = at::empty({call.rows}, wide.options());
   call.weight_index = weight.index;
   call.bias_index = bias.index;
   call.threads = context.threads;
   call.sink = context.sink;
-  at::Tensor y = at::empty_like(call.x);
+  at::Tensor y = at::empty_like(wide);
   kernels::LayerNormForward args;
   args.rows = call.rows;
   args.columns = call.columns;
-  args.x = call.x.const_data_ptr<float>();
+  args.x = wide.const_data_ptr<float>();
   args.gamma = call.weight.const_data_ptr<float>();
-  args.beta = bias.defined() ? bias.leaf.const_data_ptr<float>() : nullptr;
+  args.beta = beta.defined() ? beta.const_data_ptr<float>() : nullptr;
   args.eps = static_cast<float>(eps);
   args.y = y.data_ptr<float>();
   args.mean = call.mean.data_ptr<float>();
   args.rstd = call.rstd.data_ptr<float>();
   kernels::layer_norm_forward(args, context.threads);
-  return with_backward(y, {x, weight.leaf},
+  return with_backward(narrowed(y, x.scalar_type(), context.threads), {x, weight.leaf},
                        [call](const at::Tensor& dy) { return layer_norm_backward(call, dy); });
 }
 

@@ -4,8 +4,10 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/product_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -40,23 +42,25 @@ struct LinearCall {
 at::Tensor before_activation(const LinearCall& call, const at::Tensor& dy) {
   const bool with_bias = call.bias_index >= 0 && call.sink != nullptr;
   at::Tensor dz = dy, db;
-  if (with_bias) db = at::empty({call.shape.out}, dy.options());
+  if (!with_bias && call.activation == Activation::kNone) return dz;
+  const at::Tensor wide = widened(dy, call.threads);
+  if (with_bias) db = at::empty({call.shape.out}, wide.options());
   if (call.activation == Activation::kNone) {
-    if (with_bias) {
-      kernels::column_sums(call.shape.rows, call.shape.out, dy.const_data_ptr<float>(), db.data_ptr<float>(),
-                           call.threads);
-    }
+    kernels::column_sums(call.shape.rows, call.shape.out, wide.const_data_ptr<float>(), db.data_ptr<float>(),
+                         call.threads);
   } else {
-    dz = at::empty_like(dy);
+    const at::Tensor gate = widened(call.gate, call.threads);
+    dz = at::empty_like(wide);
     kernels::ActivationBackward args;
     args.rows = call.shape.rows;
     args.columns = call.shape.out;
     args.activation = kernel_activation(call.activation);
-    args.dy = dy.const_data_ptr<float>();
-    (call.activation == Activation::kRelu ? args.y : args.slope) = call.gate.const_data_ptr<float>();
+    args.dy = wide.const_data_ptr<float>();
+    (call.activation == Activation::kRelu ? args.y : args.slope) = gate.const_data_ptr<float>();
     args.dz = dz.data_ptr<float>();
     args.db = with_bias ? db.data_ptr<float>() : nullptr;
     kernels::activation_backward(args, call.threads);
+    dz = narrowed(dz, dy.scalar_type(), call.threads);
   }
   if (with_bias) call.sink->put(call.bias_index, db);
   return dz;
@@ -66,8 +70,10 @@ void defer_weight(const LinearCall& call, const at::Tensor& dz) {
   if (call.sink == nullptr) return;
   call.sink->defer(call.weight_index,
                    [shape = call.shape, x = call.x, dz, threads = call.threads](float* out) {
-                     kernels::linear_backward_weight(
-                         {shape, dz.const_data_ptr<float>(), x.const_data_ptr<float>(), out}, threads);
+                     Product product{shape.out, shape.in, shape.rows, {dz, 1, shape.out}, {x, shape.in}};
+                     product.wide_c = out;
+                     product.ldc = shape.in;
+                     multiply(product, threads);
                    });
 }
 
@@ -75,22 +81,20 @@ std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor
   const at::Tensor dz = before_activation(call, dy);
   defer_weight(call, dz);
   if (!call.input_gradient) return {};
-  at::Tensor dx = at::empty_like(call.x);
-  kernels::LinearBackwardInput args;
-  args.shape = call.shape;
-  args.dz = dz.const_data_ptr<float>();
-  args.weight = call.weight.const_data_ptr<float>();
-  args.dx = dx.data_ptr<float>();
-  kernels::linear_backward_input(args, call.threads);
-  return {dx};
+  const kernels::LinearShape& s = call.shape;
+  Product product{s.rows, s.in, s.out, {dz, s.out}, {call.weight, s.in}};
+  product.c = at::empty_like(call.x);
+  product.ldc = s.in;
+  multiply(product, call.threads);
+  return {product.c};
 }
 
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
                   OpContext& context) {
-  FURROW_CHECK(x.dim() >= 2 && x.scalar_type() == at::kFloat && x.size(-1) == weight.leaf.size(1),
-               "linear reads float32 [..., in]");
+  FURROW_CHECK(x.dim() >= 2 && is_number(x) && x.size(-1) == weight.leaf.size(1),
+               "linear reads numbers [..., in]");
   LinearCall call;
   call.shape = {x.numel() / x.size(-1), weight.leaf.size(1), weight.leaf.size(0)};
   call.activation = activation;
@@ -107,15 +111,14 @@ at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, A
   const bool recorded = needs_backward({x, weight.leaf});
   if (recorded && activation >= Activation::kGelu) call.gate = at::empty_like(y);
 
-  kernels::LinearForward args;
-  args.shape = call.shape;
-  args.x = call.x.const_data_ptr<float>();
-  args.weight = call.weight.const_data_ptr<float>();
-  args.bias = bias.defined() ? bias.leaf.const_data_ptr<float>() : nullptr;
-  args.activation = kernel_activation(activation);
-  args.y = y.data_ptr<float>();
-  args.slope = call.gate.defined() ? call.gate.data_ptr<float>() : nullptr;
-  kernels::linear_forward(args, context.threads);
+  const kernels::LinearShape& s = call.shape;
+  Product product{s.rows, s.out, s.in, {call.x, s.in}, {call.weight, 1, s.in}};
+  product.c = y;
+  product.ldc = s.out;
+  if (bias.defined()) product.bias = bias.leaf.detach();
+  product.activation = kernel_activation(activation);
+  product.slope = call.gate;
+  multiply(product, context.threads);
   if (!recorded) return y;
   if (activation == Activation::kRelu) call.gate = y.detach();
   return with_backward(y, {x, weight.leaf},

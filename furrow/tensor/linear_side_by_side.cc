@@ -4,8 +4,10 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/product_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -32,14 +34,10 @@ void defer_weights(const Call& call, const at::Tensor& dy) {
   for (const Layer& layer : call.layers) {
     call.sink->defer(layer.index, [rows = call.rows, in = call.in, all = call.out, out_size = layer.out,
                                    begin = layer.begin, x = call.x, dy, threads = call.threads](float* out) {
-      kernels::gemm({.m = out_size,
-                     .n = in,
-                     .k = rows,
-                     .a = {dy.const_data_ptr<float>() + begin, 1, all},
-                     .b = {x.const_data_ptr<float>(), in, 1},
-                     .c = out,
-                     .ldc = in},
-                    threads);
+      Product product{out_size, in, rows, {dy, 1, all, begin}, {x, in}};
+      product.wide_c = out;
+      product.ldc = in;
+      multiply(product, threads);
     });
   }
 }
@@ -48,19 +46,15 @@ void defer_weights(const Call& call, const at::Tensor& dy) {
 std::vector<at::Tensor> backward(const Call& call, const at::Tensor& dy) {
   defer_weights(call, dy);
   if (!call.input_gradient) return {};
-  at::Tensor dx = at::empty_like(call.x);
+  at::Tensor dx = at::empty(call.x.sizes(), call.x.options().dtype(at::kFloat));
   for (const Layer& layer : call.layers) {
-    kernels::gemm({.m = call.rows,
-                   .n = call.in,
-                   .k = layer.out,
-                   .a = {dy.const_data_ptr<float>() + layer.begin, call.out, 1},
-                   .b = {layer.weight.const_data_ptr<float>(), call.in, 1},
-                   .c = dx.data_ptr<float>(),
-                   .ldc = call.in,
-                   .accumulate = layer.begin > 0},
-                  call.threads);
+    Product product{call.rows, call.in, layer.out, {dy, call.out, 1, layer.begin}, {layer.weight, call.in}};
+    product.wide_c = dx.data_ptr<float>();
+    product.ldc = call.in;
+    product.accumulate = layer.begin > 0;
+    multiply(product, call.threads);
   }
-  return {dx};
+  return {narrowed(dx, dy.scalar_type(), call.threads)};
 }
 
 Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContext& context) {
@@ -82,21 +76,18 @@ Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContex
 }  // namespace
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context) {
-  FURROW_CHECK(x.dim() >= 2 && x.scalar_type() == at::kFloat && !weights.empty(),
-               "linear_side_by_side reads float32 [..., in]");
+  FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
+               "linear_side_by_side reads numbers [..., in]");
   const Call call = call_of(x, weights, context);
   std::vector<int64_t> sizes = x.sizes().vec();
   sizes.back() = call.out;
   at::Tensor y = at::empty(sizes, call.x.options());
   for (const Layer& layer : call.layers) {
-    kernels::gemm({.m = call.rows,
-                   .n = layer.out,
-                   .k = call.in,
-                   .a = {call.x.const_data_ptr<float>(), call.in, 1},
-                   .b = {layer.weight.const_data_ptr<float>(), 1, call.in},
-                   .c = y.data_ptr<float>() + layer.begin,
-                   .ldc = call.out},
-                  context.threads);
+    Product product{call.rows, layer.out, call.in, {call.x, call.in}, {layer.weight, 1, call.in}};
+    product.c = y;
+    product.c_offset = layer.begin;
+    product.ldc = call.out;
+    multiply(product, context.threads);
   }
   return with_backward(y, {x, weights.front().leaf},
                        [call](const at::Tensor& dy) { return backward(call, dy); });

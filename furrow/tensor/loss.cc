@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/cross_entropy.h"
 #include "furrow/tensor/kernels/pointwise_losses.h"
 #include "furrow/tensor/loss_torch.h"
@@ -31,8 +32,8 @@ struct Values {
 };
 
 Values values_of(std::string_view loss, const at::Tensor& output, const at::Tensor& targets,
-                 at::Tensor* gradient) {
-  FURROW_CHECK(output.scalar_type() == at::kFloat, "a loss reads float32");
+                 at::Tensor* gradient, int threads) {
+  FURROW_CHECK(is_number(output), "a loss reads numbers");
   if (output.numel() != targets.numel()) {
     throw Error(
         ErrorCode::kInvalidArgument,
@@ -40,7 +41,7 @@ Values values_of(std::string_view loss, const at::Tensor& output, const at::Tens
                     "targets: change [training] loss, or the data's target",
                     loss, output.numel(), targets.numel()));
   }
-  Values v{output.detach().contiguous(), targets.to(at::kFloat).contiguous(), {}};
+  Values v{widened(output, threads), targets.to(at::kFloat).contiguous(), {}};
   v.losses = at::empty_like(v.output);
   if (gradient != nullptr) *gradient = at::empty_like(v.output);
   return v;
@@ -69,11 +70,11 @@ PointwiseSums sums_of(const Values& v, int64_t correct) {
 
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
                                int threads, double smoothing) {
-  FURROW_CHECK(logits.scalar_type() == at::kFloat && targets.scalar_type() == at::kLong && logits.dim() >= 1,
-               "cross_entropy reads float32 logits and int64 targets");
+  FURROW_CHECK(is_number(logits) && targets.scalar_type() == at::kLong && logits.dim() >= 1,
+               "cross_entropy reads numbers as logits and int64 targets");
   const int64_t classes = logits.size(-1), rows = targets.numel();
   FURROW_CHECK(logits.numel() == rows * classes, "one target for each row of logits");
-  const at::Tensor scores = logits.detach().contiguous(), wanted = targets.contiguous();
+  const at::Tensor scores = widened(logits, threads), wanted = targets.contiguous();
   check_targets(wanted, classes);
   const at::Tensor losses = at::empty({rows}, scores.options());
   if (gradient != nullptr) *gradient = at::empty_like(scores);
@@ -90,25 +91,28 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
   sums.rows = counts.counted;
   sums.correct = counts.correct;
   sums.loss.add_all(std::span(losses.const_data_ptr<float>(), static_cast<size_t>(rows)));
+  if (gradient != nullptr) *gradient = narrowed(*gradient, logits.scalar_type(), threads);
   return sums;
 }
 
 PointwiseSums squared_error(const at::Tensor& output, const at::Tensor& targets, at::Tensor* gradient,
                             int threads) {
-  const Values v = values_of("mse", output, targets, gradient);
+  const Values v = values_of("mse", output, targets, gradient, threads);
   kernels::squared_error(v.output.numel(), v.output.const_data_ptr<float>(),
                          v.targets.const_data_ptr<float>(), v.losses.data_ptr<float>(),
                          gradient != nullptr ? gradient->data_ptr<float>() : nullptr, threads);
+  if (gradient != nullptr) *gradient = narrowed(*gradient, output.scalar_type(), threads);
   return sums_of(v, 0);
 }
 
 PointwiseSums binary_cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
                                    int threads) {
-  const Values v = values_of("binary", logits, targets, gradient);
+  const Values v = values_of("binary", logits, targets, gradient, threads);
   check_probabilities(v.targets);
   const int64_t correct = kernels::binary_cross_entropy(
       v.output.numel(), v.output.const_data_ptr<float>(), v.targets.const_data_ptr<float>(),
       v.losses.data_ptr<float>(), gradient != nullptr ? gradient->data_ptr<float>() : nullptr, threads);
+  if (gradient != nullptr) *gradient = narrowed(*gradient, logits.scalar_type(), threads);
   return sums_of(v, correct);
 }
 

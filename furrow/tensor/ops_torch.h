@@ -1,4 +1,5 @@
-// The operations that blocks are written in: differentiable, float32, on the CPU.
+// The operations that blocks are written in: differentiable, on the CPU, over numbers of one type: float32,
+// or bfloat16 or float16, where sums, statistics and parameter gradients are float32 all the same.
 //
 // An operation with parameters puts the gradients of norms and biases into context.sink during backward and
 // defers the gradients of weights there (gradient_sink_torch.h); autograd gets no gradient for them.  With

@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/ops_torch.h"
 
@@ -36,10 +37,10 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
   call.shape = {cell, x.size(0), x.size(1), 0, weight.leaf.size(1)};
   call.shape.hidden = weight.leaf.size(0) / call.shape.parts();
   call.in = x.size(-1);
-  FURROW_CHECK(x.dim() == 3 && x.scalar_type() == at::kFloat && weight.leaf.size(0) == call.outputs() &&
+  FURROW_CHECK(x.dim() == 3 && is_number(x) && weight.leaf.size(0) == call.outputs() &&
                    weight.leaf.size(1) == call.width() && bias.leaf.numel() == call.outputs(),
-               "a recurrent layer reads float32 [batch, time, in]");
-  call.weight = weight.leaf.detach();
+               "a recurrent layer reads numbers [batch, time, in]");
+  call.weight = widened(weight.leaf, context.threads);
   call.both = at::empty({x.size(0), x.size(1), call.width()}, call.weight.options());
   call.both.narrow(2, 0, call.in).copy_(x.detach());
   call.gates = at::empty({x.size(0), x.size(1), call.outputs()}, call.weight.options());
@@ -52,7 +53,8 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
 }
 
 // The input projections of all steps in one product, then the steps.  `out` [rows, hidden] may be null.
-void run_forward(const RecurrentCall& call, const at::Tensor& bias, float* out) {
+void run_forward(const RecurrentCall& call, const at::Tensor& own_bias, float* out) {
+  const at::Tensor bias = widened(own_bias, 1);
   kernels::gemm({.m = call.rows(),
                  .n = call.outputs(),
                  .k = call.in,
@@ -96,7 +98,8 @@ void parameter_gradients(const RecurrentCall& call) {
 }
 
 // dx = (dx +) dz W_x.
-std::vector<at::Tensor> input_gradient(const RecurrentCall& call, at::Tensor dx, bool accumulate) {
+std::vector<at::Tensor> input_gradient(const RecurrentCall& call, at::Tensor dx, bool accumulate,
+                                       at::ScalarType type) {
   kernels::gemm({.m = call.rows(),
                  .n = call.in,
                  .k = call.outputs(),
@@ -106,7 +109,7 @@ std::vector<at::Tensor> input_gradient(const RecurrentCall& call, at::Tensor dx,
                  .ldc = call.in,
                  .accumulate = accumulate},
                 call.threads);
-  return {dx};
+  return {narrowed(dx, type, call.threads)};
 }
 
 kernels::RecurrentBackward backward_of(const RecurrentCall& call) {
@@ -117,7 +120,8 @@ kernels::RecurrentBackward backward_of(const RecurrentCall& call) {
   return args;
 }
 
-std::vector<at::Tensor> lstm_backward(const RecurrentCall& call, const at::Tensor& dy) {
+std::vector<at::Tensor> lstm_backward(const RecurrentCall& call, const at::Tensor& gradient) {
+  const at::Tensor dy = widened(gradient, call.threads);
   kernels::RecurrentBackward args = backward_of(call);
   args.cell = call.cell.const_data_ptr<float>();
   args.dout = dy.const_data_ptr<float>();
@@ -125,17 +129,20 @@ std::vector<at::Tensor> lstm_backward(const RecurrentCall& call, const at::Tenso
   kernels::recurrent_backward(args, call.threads);
   parameter_gradients(call);
   if (!call.input_gradient) return {};
-  return input_gradient(call, at::empty({call.shape.batch, call.shape.time, call.in}, dy.options()), false);
+  return input_gradient(call, at::empty({call.shape.batch, call.shape.time, call.in}, dy.options()), false,
+                        gradient.scalar_type());
 }
 
-std::vector<at::Tensor> concatenation_backward(const RecurrentCall& call, const at::Tensor& dboth) {
+std::vector<at::Tensor> concatenation_backward(const RecurrentCall& call, const at::Tensor& gradient) {
+  const at::Tensor dboth = widened(gradient, call.threads);
   kernels::RecurrentBackward args = backward_of(call);
   args.dprevious = dboth.const_data_ptr<float>() + call.in;
   args.dprevious_stride = call.width();
   kernels::recurrent_backward(args, call.threads);
   parameter_gradients(call);
   if (!call.input_gradient) return {};
-  return input_gradient(call, dboth.narrow(2, 0, call.in).clone(at::MemoryFormat::Contiguous), true);
+  return input_gradient(call, dboth.narrow(2, 0, call.in).clone(at::MemoryFormat::Contiguous), true,
+                        gradient.scalar_type());
 }
 
 }  // namespace
@@ -145,7 +152,8 @@ at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpC
   at::Tensor h = at::empty({x.size(0), x.size(1), call.shape.hidden}, call.weight.options());
   call.cell = at::empty_like(h);
   run_forward(call, bias.leaf, h.data_ptr<float>());
-  return with_backward(h, {x, weight.leaf}, [call](const at::Tensor& dy) { return lstm_backward(call, dy); });
+  return with_backward(narrowed(h, x.scalar_type(), context.threads), {x, weight.leaf},
+                       [call](const at::Tensor& dy) { return lstm_backward(call, dy); });
 }
 
 at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, const Param& bias,
@@ -154,7 +162,7 @@ at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, con
   run_forward(call, bias.leaf, nullptr);
   const at::Tensor both = call.both;
   call.both = both.detach();
-  return with_backward(both, {x, weight.leaf},
+  return with_backward(narrowed(both, x.scalar_type(), context.threads), {x, weight.leaf},
                        [call](const at::Tensor& dy) { return concatenation_backward(call, dy); });
 }
 

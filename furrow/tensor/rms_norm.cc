@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
@@ -20,13 +21,14 @@ struct RmsNormCall {
   GradientSink* sink = nullptr;
 };
 
-std::vector<at::Tensor> rms_norm_backward(const RmsNormCall& call, const at::Tensor& dy) {
-  at::Tensor dx = at::empty_like(call.x);
+std::vector<at::Tensor> rms_norm_backward(const RmsNormCall& call, const at::Tensor& gradient) {
+  const at::Tensor dy = widened(gradient, call.threads), x = widened(call.x, call.threads);
+  at::Tensor dx = at::empty_like(x);
   at::Tensor dweight = at::empty({call.columns}, dy.options());
   kernels::RmsNormBackward args;
   args.rows = call.rows;
   args.columns = call.columns;
-  args.x = call.x.const_data_ptr<float>();
+  args.x = x.const_data_ptr<float>();
   args.gamma = call.weight.const_data_ptr<float>();
   args.rrms = call.rrms.const_data_ptr<float>();
   args.dy = dy.const_data_ptr<float>();
@@ -34,34 +36,35 @@ std::vector<at::Tensor> rms_norm_backward(const RmsNormCall& call, const at::Ten
   args.dgamma = dweight.data_ptr<float>();
   kernels::rms_norm_backward(args, call.threads);
   if (call.sink != nullptr) call.sink->put(call.weight_index, dweight);
-  return {dx};
+  return {narrowed(dx, gradient.scalar_type(), call.threads)};
 }
 
 }  // namespace
 
 at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpContext& context) {
-  FURROW_CHECK(x.dim() >= 1 && x.scalar_type() == at::kFloat && x.size(-1) == weight.leaf.numel(),
-               "rms_norm reads float32 [..., width]");
+  FURROW_CHECK(x.dim() >= 1 && is_number(x) && x.size(-1) == weight.leaf.numel(),
+               "rms_norm reads numbers [..., width]");
   RmsNormCall call;
   call.columns = x.size(-1);
   call.rows = x.numel() / call.columns;
   call.x = x.detach().contiguous();
-  call.weight = weight.leaf.detach();
-  call.rrms = at::empty({call.rows}, call.x.options());
+  const at::Tensor wide = widened(x, context.threads);
+  call.weight = widened(weight.leaf, 1);
+  call.rrms = at::empty({call.rows}, wide.options());
   call.weight_index = weight.index;
   call.threads = context.threads;
   call.sink = context.sink;
-  at::Tensor y = at::empty_like(call.x);
+  at::Tensor y = at::empty_like(wide);
   kernels::RmsNormForward args;
   args.rows = call.rows;
   args.columns = call.columns;
-  args.x = call.x.const_data_ptr<float>();
+  args.x = wide.const_data_ptr<float>();
   args.gamma = call.weight.const_data_ptr<float>();
   args.eps = static_cast<float>(eps);
   args.y = y.data_ptr<float>();
   args.rrms = call.rrms.data_ptr<float>();
   kernels::rms_norm_forward(args, context.threads);
-  return with_backward(y, {x, weight.leaf},
+  return with_backward(narrowed(y, x.scalar_type(), context.threads), {x, weight.leaf},
                        [call](const at::Tensor& dy) { return rms_norm_backward(call, dy); });
 }
 

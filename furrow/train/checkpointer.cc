@@ -66,6 +66,10 @@ void read_ranges(const storage::CheckpointReader& reader, const std::vector<Name
     reader.read_range(prefix + range.name, range.shape, range.begin, tensor::to_array(range.elements));
 }
 
+ModelState::ReadRange reader_of(const storage::CheckpointReader& reader, const std::string& prefix = "") {
+  return [&reader, prefix](const NamedRange& range) { read_ranges(reader, {range}, prefix); };
+}
+
 void append(std::vector<NamedRange> more, std::vector<NamedRange>* ranges) {
   ranges->insert(ranges->end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
@@ -301,34 +305,41 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
   read_ranges(reader, model_ranges(model, model.units()));
+  model.round_params(model.units(), reader_of(reader));
   read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
     read_ranges(reader, model_ranges(model, restored.best), kBestPrefix);
+    model.round_params(restored.best, reader_of(reader, kBestPrefix));
   }
   return restored;
 }
 
 namespace {
 
-void read_artefact_ranges(const std::string& path, const std::vector<NamedRange>& ranges) {
+// Masters, then what blocks read.
+void load_with(ModelState& model, const ModelState::ReadRange& read) {
+  for (const NamedRange& range : model_ranges(model, model.units())) read(range);
+  model.round_params(model.units(), read);
+}
+
+void load_artefact(const std::string& path, ModelState& model) {
   storage::read_artefact(path);
   const storage::SafetensorsFile file = storage::open_parameters(path);
-  for (const NamedRange& range : ranges) {
+  load_with(model, [&](const NamedRange& range) {
     const ArrayView to = tensor::to_array(range.elements);
     const auto bytes = file.expect(range.name, to.dtype, range.shape);
     const size_t size = dtype_size(to.dtype);
     std::memcpy(to.bytes.data(), bytes.data() + static_cast<size_t>(range.begin) * size, to.bytes.size());
-  }
+  });
 }
 
 }  // namespace
 
 void load_parameters(const std::string& path, ModelState& model) {
-  const std::vector<NamedRange> ranges = model_ranges(model, model.units());
-  if (std::filesystem::exists(path + "/model.toml")) return read_artefact_ranges(path, ranges);
+  if (std::filesystem::exists(path + "/model.toml")) return load_artefact(path, model);
   if (std::filesystem::exists(path + "/manifest.json")) {
-    return read_ranges(storage::CheckpointReader::open(path), ranges);
+    return load_with(model, reader_of(storage::CheckpointReader::open(path)));
   }
   const auto reader = storage::newest_valid(path);
   if (!reader) {
@@ -338,7 +349,7 @@ void load_parameters(const std::string& path, ModelState& model) {
                     "checkpoints/ or one step of them",
                     path));
   }
-  read_ranges(*reader, ranges);
+  load_with(model, reader_of(*reader));
 }
 
 }  // namespace furrow::train

@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/plan/unit_facts.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/threads_torch.h"
 #include "furrow/train/executor_state_torch.h"
@@ -72,10 +73,12 @@ struct Executor::Impl {
       at::Tensor& buffer = state.buffers[assignment.slot];
       if (!flat || buffer.defined()) continue;
       const plan::Slot& slot = program.slots[assignment.slot];
-      const int64_t elements = slot.bytes / static_cast<int64_t>(sizeof(float));
-      const auto make = [&] { return rank_buffer(rank.communicator, elements, slot.kind); };
       const bool shared = kind == plan::ValueKind::kGathered;
-      buffer = shared ? state.model.gathered_buffer(elements, gathered[elements]++, make) : make();
+      const DType dtype = shared ? state.model.flat().units[assignment.value.unit].compute : DType::kF32;
+      const at::ScalarType type = tensor::scalar_type(dtype);
+      const int64_t elements = slot.bytes / static_cast<int64_t>(dtype_size(dtype));
+      const auto make = [&] { return rank_buffer(rank.communicator, elements, slot.kind, type); };
+      buffer = shared ? state.model.gathered_buffer(slot.bytes, gathered[slot.bytes]++, make) : make();
     }
   }
 
@@ -105,7 +108,7 @@ struct Executor::Impl {
       state.settle(step);
       if (computes(step.instruction->op)) handled_ns = rank.clock->monotonic_ns();
       for (const auto& [unit, operand] : step.gathered) {
-        if (!state.model.is_whole(unit)) state.model.point_at(unit, state.flat(operand).data());
+        if (!state.model.is_whole(unit)) state.model.point_at(unit, state.bytes(operand).data());
       }
       step.handler(state, step);
       if (computes(step.instruction->op)) count_compute(handled_ns);
@@ -171,6 +174,13 @@ struct Executor::Impl {
 
 std::span<float> ExecutorState::flat(int slot, int64_t begin, int64_t size) const {
   return {buffers[slot].data_ptr<float>() + begin, static_cast<size_t>(size)};
+}
+
+std::span<std::byte> ExecutorState::bytes(const FlatOperand& operand) const {
+  const at::Tensor& buffer = buffers[operand.slot];
+  const auto size = static_cast<int64_t>(buffer.element_size());
+  return {static_cast<std::byte*>(buffer.data_ptr()) + operand.begin * size,
+          static_cast<size_t>(operand.size * size)};
 }
 
 std::span<float> ExecutorState::flat(const FlatOperand& operand) const {

@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/plan/share.h"
+#include "furrow/plan/value_bytes.h"
 #include "furrow/train/executor_state_torch.h"
 
 namespace furrow::train {
@@ -56,7 +57,7 @@ class Binder {
   FlatOperand operand(const plan::Value& value) const {
     const plan::SlotAssignment& home = program_.home_of(value);
     const plan::Slice slice = slice_of(value);
-    return {home.slot, home.offset / static_cast<int64_t>(sizeof(float)), slice.size(), slice};
+    return {home.slot, home.offset / plan::element_bytes(flat_, value), slice.size(), slice};
   }
 
   void add(const plan::Value& value, std::array<int, plan::kValueKinds>* slots,

@@ -109,6 +109,7 @@ struct ExecutorState {
   }
   std::span<float> flat(const FlatOperand& operand) const;  // REQUIRES: of a slot with a buffer
   std::span<float> flat(int slot, int64_t begin, int64_t size) const;
+  std::span<std::byte> bytes(const FlatOperand& operand) const;  // the same of any type
   void release(int slot);  // empties a cell; a batch goes back to the loader
 
   // Starts the instruction's communication over the group of its axis.

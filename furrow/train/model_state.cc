@@ -8,6 +8,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/nn/init.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/train/model_state_torch.h"
 
@@ -51,7 +52,8 @@ void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const
       const Extent part = overlap(here, {span.offset, span.offset + span.size});
       if (part.size() == 0) continue;
       ranges->push_back({buffers.prefix + parameter.name, parameter.shape, part.begin - span.offset,
-                         buffers.of_unit(u).narrow(0, part.begin - buffers.held[u].begin, part.size())});
+                         buffers.of_unit(u).narrow(0, part.begin - buffers.held[u].begin, part.size()),
+                         &parameter});
     }
   }
 }
@@ -73,8 +75,11 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<std::string> state_name
       residence_(std::move(residence)) {
   if (residence_.params.empty()) residence_.params = whole_extents();
   if (residence_.states.empty()) residence_.states = whole_extents();
+  for (size_t u = 0; u < spec_.units.size(); ++u)
+    params_extents_.push_back(flat_.units[u].masters() > 0 ? residence_.states[u] : residence_.params[u]);
   for (const plan::Unit& unit : spec_.units) blocks_.push_back(nn::make_block(unit, extra_kinds));
   make_buffers(seed);
+  round_params(units_, [&](const NamedRange& range) { initialise_range(range, seed); });
   make_views();
 }
 
@@ -87,10 +92,15 @@ std::vector<Extent> ModelState::whole_extents() const {
 void ModelState::make_buffers(uint64_t seed) {
   for (size_t u = 0; u < spec_.units.size(); ++u) {
     UnitState state;
+    const bool masters = flat_.units[u].masters() > 0;
+    const auto type = tensor::scalar_type(flat_.units[u].compute);
     if (const int64_t elements = residence_.params[u].size(); elements > 0) {
-      state.params = residence_.make_params ? residence_.make_params(elements)
-                                            : tensor::flat_buffer(elements, MemoryKind::kParameters);
+      (masters ? state.compute : state.params) =
+          residence_.make_params ? residence_.make_params(elements, type)
+                                 : tensor::flat_buffer(elements, MemoryKind::kParameters, type);
     }
+    if (const int64_t elements = params_extents_[u].size(); masters && elements > 0)
+      state.params = tensor::flat_buffer(elements, MemoryKind::kOptimizer);
     if (const int64_t elements = residence_.states[u].size(); elements > 0) {
       for (size_t s = 0; s < state_names_.size(); ++s)
         state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer));
@@ -105,19 +115,34 @@ void ModelState::make_buffers(uint64_t seed) {
     units_.push_back(std::move(state));
     const bool whole = residence_.params[u] == Extent{0, flat_.units[u].elements};
     static float nowhere = 0;  // never read: point_at() comes first
-    windows_.push_back(whole ? at::Tensor() : at::from_blob(&nowhere, {flat_.units[u].elements}, at::kFloat));
-    initialise(static_cast<int>(u), seed);
+    windows_.push_back(whole ? at::Tensor() : at::from_blob(&nowhere, {flat_.units[u].elements}, type));
   }
+  for (const NamedRange& range : parameter_ranges(units_, params_extents_, params_extents_))
+    initialise_range(range, seed);
 }
 
-void ModelState::initialise(int unit, uint64_t seed) {
-  const Extent& resident = residence_.params[unit];
-  for (const plan::FlatSpan& span : flat_.units[unit].spans) {
-    const Extent part = overlap(resident, {span.offset, span.offset + span.size});
-    if (part.size() == 0) continue;
-    nn::initialise_range(spec_.units[unit].parameters[span.parameter], seed, part.begin - span.offset,
-                         {units_[unit].params.data_ptr<float>() + (part.begin - resident.begin),
-                          static_cast<size_t>(part.size())});
+void ModelState::initialise_range(const NamedRange& range, uint64_t seed) const {
+  nn::initialise_range(*range.parameter, seed, range.begin,
+                       {range.elements.data_ptr<float>(), static_cast<size_t>(range.elements.numel())});
+}
+
+void ModelState::round_params(std::span<const UnitState> units, const ReadRange& read) const {
+  for (size_t u = 0; u < units.size(); ++u) {
+    if (!units[u].compute.defined()) continue;
+    const Extent& resident = residence_.params[u];
+    if (resident == params_extents_[u]) {
+      units[u].compute.copy_(units[u].params);
+      continue;
+    }
+    for (const plan::FlatSpan& span : flat_.units[u].spans) {
+      const plan::Parameter& parameter = spec_.units[u].parameters[span.parameter];
+      const Extent part = overlap(resident, {span.offset, span.offset + span.size});
+      if (part.size() == 0) continue;
+      const NamedRange range{parameter.name, parameter.shape, part.begin - span.offset,
+                             tensor::flat_buffer(part.size(), MemoryKind::kOther), &parameter};
+      read(range);
+      units[u].compute.narrow(0, part.begin - resident.begin, part.size()).copy_(range.elements);
+    }
   }
 }
 
@@ -127,7 +152,7 @@ void ModelState::make_views() {
     std::vector<tensor::Param> params;
     for (const plan::Parameter& parameter : unit.parameters) {
       const Home& home = homes.at(parameter.tied() ? parameter.tied_to : parameter.name);
-      const at::Tensor& flat = is_whole(home.unit) ? units_[home.unit].params : windows_[home.unit];
+      const at::Tensor& flat = is_whole(home.unit) ? units_[home.unit].read() : windows_[home.unit];
       at::Tensor leaf = tensor::view(flat, home.offset, parameter.shape).detach();
       params.push_back({leaf.requires_grad_(true), static_cast<int>(params.size())});
     }
@@ -135,15 +160,14 @@ void ModelState::make_views() {
   }
 }
 
-void ModelState::point_at(int unit, float* gathered) {
+void ModelState::point_at(int unit, void* gathered) {
   const at::Tensor& window = windows_[unit];
   if (window.storage().data() == gathered) return;
   window.storage().set_data_ptr_noswap(c10::DataPtr(gathered, c10::Device(c10::DeviceType::CPU)));
 }
 
-at::Tensor ModelState::gathered_buffer(int64_t elements, int ordinal,
-                                       const std::function<at::Tensor()>& make) {
-  at::Tensor& buffer = gathered_[{elements, ordinal}];
+at::Tensor ModelState::gathered_buffer(int64_t bytes, int ordinal, const std::function<at::Tensor()>& make) {
+  at::Tensor& buffer = gathered_[{bytes, ordinal}];
   if (!buffer.defined()) buffer = make();
   return buffer;
 }
@@ -206,7 +230,7 @@ UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   UnitState taken;
   if (taking.statistics && live.statistics.defined()) taken.statistics = copy(live.statistics);
   if (part.size() == 0) return taken;
-  taken.params = take(live.params, residence_.params[unit]);
+  taken.params = take(live.params, params_extents_[unit]);
   for (const at::Tensor& state : live.states) taken.states.push_back(take(state, residence_.states[unit]));
   return taken;
 }
@@ -215,13 +239,15 @@ std::vector<UnitState> ModelState::snapshot_parameters() const {
   const MemoryScope scope(MemoryKind::kCheckpoint);
   std::vector<UnitState> copies;
   const auto copy = [](const at::Tensor& t) { return t.defined() ? t.clone() : at::Tensor(); };
-  for (const UnitState& unit : units_) copies.push_back({copy(unit.params), {}, copy(unit.statistics)});
+  for (const UnitState& unit : units_)
+    copies.push_back({copy(unit.params), {}, copy(unit.statistics), copy(unit.compute)});
   return copies;
 }
 
 void ModelState::load_snapshot(std::span<const UnitState> parameters) {
   for (size_t u = 0; u < parameters.size(); ++u) {
     if (parameters[u].params.defined()) units_[u].params.copy_(parameters[u].params);
+    if (parameters[u].compute.defined()) units_[u].compute.copy_(parameters[u].compute);
     if (parameters[u].statistics.defined()) units_[u].statistics.copy_(parameters[u].statistics);
   }
 }

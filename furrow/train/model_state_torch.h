@@ -26,10 +26,11 @@ struct Extent {
   friend bool operator==(const Extent&, const Extent&) = default;
 };
 
-// What a rank keeps of every unit, and where the parameters lie.
+// What a rank keeps of every unit, and where what blocks read lies.
 struct Residence {
-  std::vector<Extent> params, states;                            // by unit; empty: whole ones
-  std::function<at::Tensor(int64_t elements)> make_params = {};  // zeros; null: memory of our own
+  std::vector<Extent> params, states;  // by unit; empty: whole ones
+  // Zeros; null: memory of our own.
+  std::function<at::Tensor(int64_t elements, at::ScalarType type)> make_params = {};
   std::vector<bool> runs = {};  // by unit: it runs here, and has its statistics; empty: all do
 };
 
@@ -37,6 +38,9 @@ struct UnitState {
   at::Tensor params;               // flat, float32: the resident elements; undefined when there are none
   std::vector<at::Tensor> states;  // the same, one per state of the optimizer, in its order
   at::Tensor statistics = {};      // flat, whole on every rank that runs the unit (plan/flat_layout.h)
+  // What blocks read where that is not `params` itself: of the unit's type, rounded from it by every step.
+  at::Tensor compute = {};
+  const at::Tensor& read() const { return compute.defined() ? compute : params; }
 };
 
 // A logical tensor as exports name it, and where it lies now.
@@ -51,6 +55,7 @@ struct NamedRange {
   Shape shape;          // of the tensor
   int64_t begin = 0;    // its first element here
   at::Tensor elements;  // one-dimensional view into the flat buffer
+  const plan::Parameter* parameter = nullptr;
 };
 
 class ModelState {
@@ -66,7 +71,10 @@ class ModelState {
   UnitState& unit(int index) { return units_[index]; }
   const UnitState& unit(int index) const { return units_[index]; }
   const std::vector<std::string>& state_names() const { return state_names_; }
-  const std::vector<Extent>& params_extents() const { return residence_.params; }  // by unit
+  const std::vector<Extent>& params_extents() const {
+    return params_extents_;
+  }  // of UnitState::params, by unit
+  const std::vector<Extent>& read_extents() const { return residence_.params; }  // of UnitState::read()
   const std::vector<Extent>& states_extents() const { return residence_.states; }
   std::vector<Extent> whole_extents() const;
 
@@ -74,13 +82,14 @@ class ModelState {
   std::span<const tensor::Param> params(int unit) const { return params_[unit]; }
 
   // Where a unit's parameters are not resident as a whole, its views (and those that graphs have kept) look
-  // at `gathered` from now on: UnitLayout::elements floats, which the caller keeps alive while they are read.
+  // at `gathered` from now on: UnitLayout::elements of the unit's type, which the caller keeps alive while
+  // they are read.
   bool is_whole(int unit) const { return !windows_[unit].defined(); }
-  void point_at(int unit, float* gathered);  // REQUIRES: !is_whole(unit)
+  void point_at(int unit, void* gathered);  // REQUIRES: !is_whole(unit)
 
   // Memory for gathered parameters that the executors of this model share, as they run one at a time: the
-  // `ordinal`-th buffer of `elements`, from `make` when it is asked for first.
-  at::Tensor gathered_buffer(int64_t elements, int ordinal, const std::function<at::Tensor()>& make);
+  // `ordinal`-th buffer of `bytes`, from `make` when it is asked for first.
+  at::Tensor gathered_buffer(int64_t bytes, int ordinal, const std::function<at::Tensor()>& make);
 
   // What a unit owns, over its whole flat buffers: parameters, then statistics.
   std::vector<NamedTensor> tensors_of(int unit, const UnitState& whole) const;
@@ -95,6 +104,11 @@ class ModelState {
       std::span<const UnitState> units) const;  // of those that have some
   std::span<const UnitState> units() const { return units_; }
 
+  // What blocks read becomes the rounded `params` of these units, where the two are not one.  Of masters that
+  // are not resident, `read` gives the values: it fills the elements of a range.
+  using ReadRange = std::function<void(const NamedRange& range)>;
+  void round_params(std::span<const UnitState> units, const ReadRange& read) const;
+
   // Copies of a part of a unit's flat buffers, statistics only where asked for.  With `alias` views of the
   // live buffers.  REQUIRES: it is resident.
   struct Taking {
@@ -108,12 +122,13 @@ class ModelState {
  private:
   void make_buffers(uint64_t seed);
   void make_views();
-  void initialise(int unit, uint64_t seed);
+  void initialise_range(const NamedRange& range, uint64_t seed) const;
 
   plan::ModelSpec spec_;
   plan::FlatLayout flat_;
   std::vector<std::string> state_names_;
   Residence residence_;  // its extents filled in
+  std::vector<Extent> params_extents_;
   std::vector<std::unique_ptr<nn::Block>> blocks_;
   std::vector<UnitState> units_;
   std::vector<at::Tensor> windows_;  // by unit: a whole buffer's shape over memory of somebody else

@@ -31,9 +31,17 @@ at::Tensor batch_tensor(const ArrayView& array) {
   return at::from_blob(array.bytes.data(), array.shape, tensor::scalar_type(array.dtype));
 }
 
+// Numbers as the unit computes in them; anything else as it is.
+at::Tensor converted(const ExecutorState& state, int unit, const at::Tensor& numbers) {
+  if (!numbers.is_floating_point()) return numbers;
+  return numbers.to(tensor::scalar_type(state.model.spec().units[unit].compute));
+}
+
 at::Tensor unit_input(ExecutorState& state, const BoundInstruction& bound) {
-  if (bound.unit() > 0) return state.cell<at::Tensor>(bound.reads(ValueKind::kAct));
-  return batch_tensor(state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch))->arrays[0]);
+  if (bound.unit() > 0)
+    return converted(state, bound.unit(), state.cell<at::Tensor>(bound.reads(ValueKind::kAct)));
+  const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
+  return converted(state, 0, batch_tensor(batch->arrays[0]));
 }
 
 std::span<float> elements_of(const at::Tensor& flat) {
@@ -137,11 +145,11 @@ void backward_input(ExecutorState& state, const BoundInstruction& bound) {
                             /*create_graph=*/false, /*allow_unused=*/true);
   graph->output.reset();
   for (size_t i = 0; i < params.size(); ++i) {
-    if (gradients[i].defined()) graph->sink.put(static_cast<int>(i), std::move(gradients[i]));
+    if (gradients[i].defined()) graph->sink.put(static_cast<int>(i), gradients[i].to(at::kFloat));
   }
   if (input_grad >= 0) {
     FURROW_CHECK(gradients.back().defined(), "the block's output does not depend on its input");
-    state.cells[input_grad] = std::move(gradients.back());
+    state.cells[input_grad] = converted(state, bound.unit() - 1, gradients.back());
   }
   if (deferred >= 0) state.cells[deferred] = std::move(graph);
 }
@@ -235,12 +243,22 @@ void step_elements(ExecutorState& state, const BoundInstruction& bound, Extent e
       state.rank.threads);
 }
 
+// What blocks read follows the masters that have been stepped.
+void round_elements(ExecutorState& state, const BoundInstruction& bound, Extent elements) {
+  const UnitState& unit = state.model.unit(bound.unit());
+  if (!unit.compute.defined() || elements.size() == 0) return;
+  const int64_t from = elements.begin - state.model.params_extents()[bound.unit()].begin;
+  const int64_t to = elements.begin - state.model.read_extents()[bound.unit()].begin;
+  unit.compute.narrow(0, to, elements.size()).copy_(unit.params.narrow(0, from, elements.size()));
+}
+
 void step(ExecutorState& state, const BoundInstruction& bound) {
   const plan::UnitLayout& layout = state.model.flat().units[bound.unit()];
   const int64_t border = std::clamp(layout.decay_elements, bound.slice.begin, bound.slice.end);
   const Extent decaying{bound.slice.begin, border}, others{border, bound.slice.end};
   if (decaying.size() > 0) step_elements(state, bound, decaying, true);
   if (others.size() > 0) step_elements(state, bound, others, false);
+  round_elements(state, bound, {bound.slice.begin, bound.slice.end});
 }
 
 // Running averages in double, rounded once a microbatch, as torch.nn.BatchNorm2d does.

@@ -193,25 +193,38 @@ void gather_grads(ExecutorState& state, const BoundInstruction& bound) {
                                  state.flat(bound.gradient_writes[0]), bound)});
 }
 
-// This rank's slice of a unit's parameters where they are resident.
-std::span<float> resident_params(ExecutorState& state, int unit, const plan::Slice& slice) {
-  const at::Tensor& params = state.model.unit(unit).params;
+// A slice of a unit's parameters, as blocks read them, where they are resident.
+std::span<std::byte> resident_params(ExecutorState& state, int unit, const plan::Slice& slice) {
+  const at::Tensor& params = state.model.unit(unit).read();
   if (slice.size() == 0 || !params.defined()) return {};
-  const int64_t begin = slice.begin - state.model.params_extents()[unit].begin;
-  return {params.data_ptr<float>() + begin, static_cast<size_t>(slice.size())};
+  const auto size = static_cast<int64_t>(params.element_size());
+  const int64_t begin = slice.begin - state.model.read_extents()[unit].begin;
+  return {static_cast<std::byte*>(params.data_ptr()) + begin * size,
+          static_cast<size_t>(slice.size() * size)};
+}
+
+Collective gather_of_params(ExecutorState& state, const BoundInstruction& bound,
+                            std::span<const std::byte> own, std::span<std::byte> whole) {
+  Collective c;
+  c.kind = CollectiveKind::kAllGather;
+  c.dtype = state.model.flat().units[bound.unit()].compute;
+  c.in = own;
+  c.out = whole;
+  c.counts = bound.counts;
+  c.label = bound.label;
+  return c;
 }
 
 void gather_params(ExecutorState& state, const BoundInstruction& bound) {
-  const std::span<float> own = resident_params(state, bound.unit(), bound.slice);
-  state.start(bound,
-              {collective(CollectiveKind::kAllGather, own, state.flat(bound.gathered[0].second), bound)});
+  const std::span<std::byte> own = resident_params(state, bound.unit(), bound.slice);
+  state.start(bound, {gather_of_params(state, bound, own, state.bytes(bound.gathered[0].second))});
 }
 
 void gather_updated(ExecutorState& state, const BoundInstruction& bound) {
   const plan::Slice whole{0, state.model.flat().units[bound.unit()].elements};
-  const std::span<float> params = resident_params(state, bound.unit(), whole);
-  const std::span<float> own = params.subspan(bound.slice.begin, bound.slice.size());
-  state.start(bound, {collective(CollectiveKind::kAllGather, own, params, bound)});
+  const std::span<std::byte> params = resident_params(state, bound.unit(), whole);
+  const std::span<std::byte> own = resident_params(state, bound.unit(), bound.slice);
+  state.start(bound, {gather_of_params(state, bound, own, params)});
 }
 
 void reduce_scalar(ExecutorState& state, const BoundInstruction& bound) {
@@ -249,9 +262,14 @@ Collective transfer(CollectiveKind kind, const BoundInstruction& bound) {
 }
 
 // Where a flat value that travels lies.
-std::span<float> travelling(ExecutorState& state, const BoundInstruction& bound) {
+std::span<std::byte> travelling(ExecutorState& state, const BoundInstruction& bound) {
   const bool params = bound.reads(ValueKind::kParams) >= 0;
-  return params ? resident_params(state, bound.unit(), bound.flat.slice) : state.flat(bound.flat);
+  return params ? resident_params(state, bound.unit(), bound.flat.slice) : state.bytes(bound.flat);
+}
+
+DType travelling_type(const ExecutorState& state, const BoundInstruction& bound) {
+  const bool params = bound.reads(ValueKind::kParams) >= 0;
+  return params ? state.model.flat().units[bound.unit()].compute : DType::kF32;
 }
 
 bool carries_tensor(const BoundInstruction& bound) { return bound.instruction->microbatch >= 0; }
@@ -260,7 +278,8 @@ bool carries_tensor(const BoundInstruction& bound) { return bound.instruction->m
 void send(ExecutorState& state, const BoundInstruction& bound) {
   Collective c = transfer(CollectiveKind::kSend, bound);
   if (!carries_tensor(bound)) {
-    c.in = std::as_bytes(travelling(state, bound));
+    c.in = travelling(state, bound);
+    c.dtype = travelling_type(state, bound);
     return state.start(bound, {std::move(c)});
   }
   const bool act = bound.reads(ValueKind::kAct) >= 0;
@@ -283,7 +302,8 @@ at::Tensor make_received(const ExecutorState& state, const BoundInstruction& bou
 void recv(ExecutorState& state, const BoundInstruction& bound) {
   Collective c = transfer(CollectiveKind::kRecv, bound);
   if (!carries_tensor(bound)) {
-    c.out = std::as_writable_bytes(travelling(state, bound));
+    c.out = travelling(state, bound);
+    c.dtype = travelling_type(state, bound);
     return state.start(bound, {std::move(c)});
   }
   const at::Tensor tensor = make_received(state, bound);

@@ -35,9 +35,11 @@ at::Tensor run_model(const PictureRequest& request, at::Tensor value) {
     context.statistics = {};
     if (statistics.defined())
       context.statistics = {statistics.const_data_ptr<float>(), static_cast<size_t>(statistics.numel())};
+    if (value.is_floating_point())
+      value = value.to(tensor::scalar_type(request.model.spec().units[u].compute));
     value = request.model.block(unit).forward(value, request.model.params(unit), context);
   }
-  return value.contiguous();
+  return value.to(at::kFloat).contiguous();
 }
 
 at::Tensor tensor_of(const ArrayView& array) {

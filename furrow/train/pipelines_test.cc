@@ -137,12 +137,9 @@ TEST_P(Stages, AnotherSampleIsSeen) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Stages,
-                         ::testing::Values("mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+                         ::testing::Values("mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied",
+                                           "gpt-tied@bfloat16"),
+                         [](const auto& info) { return testing::test_name(info.param); });
 
 }  // namespace
 }  // namespace furrow::train

@@ -76,12 +76,10 @@ TEST_P(Bits, EqualOneProcessInEveryLayout) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, Bits, ::testing::Values("convnet", "gpt-tied", "lstm", "resnet"),
-                         [](const auto& info) {
-                           std::string name = info.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
+                         ::testing::Values("convnet", "gpt-tied", "lstm", "resnet", "convnet@bfloat16",
+                                           "gpt-tied@bfloat16"),
+                         [](const auto& info) { return testing::test_name(info.param); });
 
 std::vector<WorldOptions> four_ranks() {
   return {{.replicate = 4},

@@ -41,8 +41,8 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
   residence.states = extents_of(flat, placement, placement.step_part(), holds);
   for (size_t u = 0; u < flat.units.size(); ++u) residence.runs.push_back(holds(static_cast<int>(u)));
   if (!rank.alone()) {
-    residence.make_params = [communicator = rank.communicator](int64_t elements) {
-      return rank_buffer(communicator, elements, MemoryKind::kParameters);
+    residence.make_params = [communicator = rank.communicator](int64_t elements, at::ScalarType type) {
+      return rank_buffer(communicator, elements, MemoryKind::kParameters, type);
     };
   }
   return residence;
@@ -52,11 +52,12 @@ std::vector<Extent> own_extents(const plan::FlatLayout& flat, const plan::Placem
   return extents_of(flat, placement, placement.own_part(), [&](int unit) { return placement.holds(unit); });
 }
 
-at::Tensor rank_buffer(comm::Communicator* communicator, int64_t elements, MemoryKind kind) {
-  if (communicator == nullptr || elements == 0) return tensor::flat_buffer(elements, kind);
+at::Tensor rank_buffer(comm::Communicator* communicator, int64_t elements, MemoryKind kind,
+                       at::ScalarType type) {
+  if (communicator == nullptr || elements == 0) return tensor::flat_buffer(elements, kind, type);
   auto memory = std::make_shared<comm::Memory>(
-      communicator->allocate(static_cast<size_t>(elements) * sizeof(float), kind));
-  return at::from_blob(memory->data(), {elements}, [memory](void*) {}, at::kFloat);
+      communicator->allocate(static_cast<size_t>(elements) * c10::elementSize(type), kind));
+  return at::from_blob(memory->data(), {elements}, [memory](void*) {}, type);
 }
 
 }  // namespace furrow::train

@@ -24,6 +24,7 @@ std::vector<Extent> own_extents(const plan::FlatLayout& flat, const plan::Placem
 
 // A flat buffer of zeros in memory that peers read in place; in a world of one, or without a communicator,
 // memory like any other (tensor/flat_buffer_torch.h).
-at::Tensor rank_buffer(comm::Communicator* communicator, int64_t elements, MemoryKind kind);
+at::Tensor rank_buffer(comm::Communicator* communicator, int64_t elements, MemoryKind kind,
+                       at::ScalarType type = at::kFloat);
 
 }  // namespace furrow::train

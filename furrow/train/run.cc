@@ -12,8 +12,10 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
+#include "furrow/models/precision.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
+#include "furrow/tensor/arithmetic.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/library_build.h"
 #include "furrow/train/rank_share.h"
@@ -80,6 +82,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
   check_documents(bench.spec, source);
+  models::compute_in(models::precision_of(config.training.mixed_precision_param), &bench.spec);
   bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
   bench.rank.threads =
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
@@ -392,6 +395,7 @@ observe::Summary Run::summary() const {
   s.peak_rss_bytes = peak_rss_bytes();
   for (size_t k = 0; k < kMemoryKinds; ++k)
     s.memory_bytes[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
+  s.arithmetic = tensor::arithmetic_of(models::precision_of(bench_.config.training.mixed_precision_param));
   s.prediction = prediction_;
   s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
   s.seed = bench_.rank.seed;

@@ -68,13 +68,15 @@ void Run::open_folder() {
 UnitState Run::whole_unit(int unit) const {
   const plan::Placement& placement = trainer_->program().placement;
   const plan::UnitLayout& layout = model_->flat().units[static_cast<size_t>(unit)];
-  const std::vector<int> ranks = plan::ranks_with(placement, unit);
+  // Masters are where their optimizer is.
+  const plan::Part part = layout.masters() > 0 ? placement.step_part() : placement.params_part();
+  const std::vector<int> ranks = plan::ranks_with(placement, unit, part);
   UnitState whole{model_->unit(unit).params, {}, model_->unit(unit).statistics};
   if (ranks == std::vector<int>{0} || layout.elements == 0) return whole;
   if (first()) whole.params = tensor::flat_buffer(layout.elements, MemoryKind::kCheckpoint);
   for (const int rank : ranks) {
-    const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank), {unit, 0},
-                                               placement.params_part());
+    const plan::Slice slice =
+        plan::part_slice(model_->flat(), plan::placement_of(placement, rank), {unit, 0}, part);
     if (slice.size() == 0) continue;
     bring(unit, rank, model_->unit(unit).params,
           first() ? whole.params.narrow(0, slice.begin, slice.size()) : at::Tensor());

@@ -123,7 +123,8 @@ class RankSession : public ::testing::Test {
   }
 
   config::Config config(std::vector<std::string> overrides) const {
-    std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data"};
+    std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data",
+                                    "--training.mixed_precision_param", precision_};
     all.insert(all.end(), network_.begin(), network_.end());
     all.insert(all.end(), overrides.begin(), overrides.end());
     return config::parse(R"(
@@ -189,8 +190,19 @@ class RankSession : public ::testing::Test {
   }
 
   testing::TemporaryFolder folder_;
+  std::string precision_ = "float32";
   std::vector<std::string> network_;  // settings of every run
 };
+
+class InEveryPrecision : public RankSession, public ::testing::WithParamInterface<const char*> {
+ protected:
+  void SetUp() override {
+    RankSession::SetUp();
+    precision_ = GetParam();
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Ranks, InEveryPrecision, ::testing::Values("float32", "bfloat16"),
+                         [](const auto& info) { return std::string(info.param); });
 
 std::string message_of(const std::function<void()>& fn) {
   try {
@@ -214,7 +226,7 @@ void expect_same_figures(const observe::Summary& a, const observe::Summary& b) {
   EXPECT_EQ(a.test_accuracy, b.test_accuracy);
 }
 
-TEST_F(RankSession, EndsAsOneProcessDoes) {
+TEST_P(InEveryPrecision, EndsAsOneProcessDoes) {
   SampleLedger alone_samples;
   const observe::Summary alone = train_alone("alone", &alone_samples);
   for (const RankLayout& each :
@@ -284,7 +296,7 @@ TEST_F(RankSession, AnotherSeedDiffers) {  // negative control
 
 // One run that goes from layout to layout, stopped in each but the last, loses no sample and reads none
 // twice.
-TEST_F(RankSession, GoesFromLayoutToLayoutThroughCheckpoints) {
+TEST_P(InEveryPrecision, GoesFromLayoutToLayoutThroughCheckpoints) {
   for (const std::string mode : {"disabled", "async"}) {
     SampleLedger alone_samples, samples;
     const observe::Summary alone = train_alone("alone_" + mode, &alone_samples);

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "furrow/base/half.h"
 #include "furrow/comm/group.h"
-#include "furrow/comm/half.h"
 
 namespace furrow::comm {
 

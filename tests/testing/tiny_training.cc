@@ -7,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/rng.h"
+#include "furrow/models/precision.h"
 #include "furrow/plan/flat_layout.h"
 #include "tests/testing/tiny_training_torch.h"
 
@@ -69,12 +70,22 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 }
 
 std::vector<std::string> tiny_names() {
-  return {"mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied", "llama-untied", "rnn", "lstm", "resnet"};
+  std::vector<std::string> names = {"mlp",          "convnet", "gpt-tied", "gpt-untied", "llama-tied",
+                                    "llama-untied", "rnn",     "lstm",     "resnet"};
+  for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm"})
+    names.push_back(std::string(name) + "@bfloat16");
+  return names;
 }
 
-TinyTraining tiny(const std::string& name) {
+std::string test_name(std::string name) {
+  std::ranges::replace_if(name, [](char c) { return c == '-' || c == '@'; }, '_');
+  return name;
+}
+
+TinyTraining tiny(const std::string& full_name) {
   TinyTraining t;
-  t.name = name;
+  t.name = full_name;
+  const std::string name = full_name.substr(0, full_name.find('@'));
   t.config = base_config();
   models::DataShape shape;
   if (name == "resnet") {  // both kinds of shortcut, with and without a stride, on eight by eight pixels
@@ -107,6 +118,8 @@ TinyTraining tiny(const std::string& name) {
   }
   shape.classes = t.source->classes();
   t.spec = models::describe(t.config.model, shape);
+  if (name != full_name) t.config.training.mixed_precision_param = full_name.substr(name.size() + 1);
+  models::compute_in(models::precision_of(t.config.training.mixed_precision_param), &t.spec);
   return t;
 }
 
@@ -140,6 +153,7 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
   for (size_t u = 0; u < tiny.spec.units.size(); ++u) {
     const train::UnitState& unit = model.unit(static_cast<int>(u));
     result.params.push_back(unit.params);
+    result.read.push_back(unit.read());
     result.states.insert(result.states.end(), unit.states.begin(), unit.states.end());
     result.statistics.push_back(unit.statistics);
     const bool has = unit.params.defined();

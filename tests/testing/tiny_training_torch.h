@@ -40,13 +40,16 @@ class MadeUpSource : public data::Source {
 
 // A network, its data and the settings of a step.
 struct TinyTraining {
-  std::string name;  // one of tiny_names(): an architecture, "-tied" or "-untied" where there is a choice
+  // One of tiny_names(): an architecture, "-tied" or "-untied" where there is a choice, "@bfloat16" where it
+  // does not compute in float32.
+  std::string name;
   config::Config config;
   std::shared_ptr<MadeUpSource> source;
   plan::ModelSpec spec;
 };
 TinyTraining tiny(const std::string& name);
 std::vector<std::string> tiny_names();
+std::string test_name(std::string name);  // as googletest takes it
 
 struct StepOptions {
   std::vector<int64_t> microbatch_sizes = {4};
@@ -63,6 +66,7 @@ struct StepOptions {
 struct StepResult {
   std::vector<at::Tensor> gradients;  // total of each unit in the last step (undefined without parameters)
   std::vector<at::Tensor> params;     // after it
+  std::vector<at::Tensor> read;       // what blocks read of them
   std::vector<at::Tensor> states;
   std::vector<at::Tensor> statistics;  // by unit; undefined without any
   train::RunOutputs outputs;

@@ -31,10 +31,9 @@ class Ledger : public data::Source {
 
 bool same(const at::Tensor& part, const at::Tensor& whole, const train::Extent& extent) {
   if (extent.size() == 0) return true;
-  const float* expected = whole.data_ptr<float>() + extent.begin;
-  return part.numel() == extent.size() &&
-         std::memcmp(part.data_ptr<float>(), expected, static_cast<size_t>(extent.size()) * sizeof(float)) ==
-             0;
+  const at::Tensor expected = whole.narrow(0, extent.begin, extent.size());
+  return part.nbytes() == expected.nbytes() &&
+         std::memcmp(part.const_data_ptr(), expected.const_data_ptr(), part.nbytes()) == 0;
 }
 
 void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
@@ -97,6 +96,7 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
     const std::string where = fmt::format("rank {}, unit {}: ", rank.rank, u);
     if (!whole.params[u].defined()) continue;
     if (!same(unit.params, whole.params[u], rank.model.params_extents()[u])) return where + "parameters";
+    if (!same(unit.read(), whole.read[u], rank.model.read_extents()[u])) return where + "what blocks read";
     if (!same_bits({unit.statistics}, {whole.statistics[u]})) return where + "statistics";
     for (size_t s = 0; s < rank.model.state_names().size(); ++s) {
       const at::Tensor part = s < unit.states.size() ? unit.states[s] : at::Tensor();

@@ -65,8 +65,8 @@ class State {
   std::vector<Plan> plans;
   std::vector<Candidate> refused;  // by rules, not by memory
   std::vector<Candidate> too_large;
-  std::vector<std::string> notes;  // of the pass at work
-  size_t simulated_first = SIZE_MAX;      // of plans: those that the simulation is for
+  std::vector<std::string> notes;     // of the pass at work
+  size_t simulated_first = SIZE_MAX;  // of plans: those that the simulation is for
 
   const UnitTable& table(int64_t local_batch);
   int32_t units() const { return static_cast<int32_t>(spec.units.size()); }

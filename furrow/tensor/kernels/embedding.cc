@@ -32,14 +32,13 @@ void scatter_add(int64_t count, int64_t columns, const float* dout, float* targe
   });
 }
 
-}  // namespace
-
-void run_embedding_forward(const EmbeddingForward& a, int threads) {
+template <class T>
+void look_up(const EmbeddingForward<T>& a, int threads) {
   parallel_for(team(a.count * a.columns, threads), a.count, [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t i = begin; i < end; ++i) {
-      const float* row = a.table + a.ids[i] * a.columns;
+      const T* row = a.table + a.ids[i] * a.columns;
       const int64_t p = a.position_ids ? a.position_ids[i] : a.positions ? i % a.period : 0;
-      const float* position = a.positions ? a.positions + p * a.columns : nullptr;
+      const T* position = a.positions ? a.positions + p * a.columns : nullptr;
       sweep(0, a.columns, [&](int64_t j, auto at) HWY_ATTR {
         const VF x = at.load(row + j);
         at.store(position ? hn::Add(x, at.load(position + j)) : x, a.out + i * a.columns + j);
@@ -47,6 +46,12 @@ void run_embedding_forward(const EmbeddingForward& a, int threads) {
     }
   });
 }
+
+}  // namespace
+
+void run_embedding_forward(const EmbeddingForward<float>& a, int threads) { look_up(a, threads); }
+void run_embedding_forward_bf16(const EmbeddingForward<bf16>& a, int threads) { look_up(a, threads); }
+void run_embedding_forward_f16(const EmbeddingForward<f16>& a, int threads) { look_up(a, threads); }
 
 void run_embedding_backward(const EmbeddingBackward& a, int threads) {
   std::memset(a.dtable, 0, static_cast<size_t>(a.vocabulary * a.columns) * sizeof(float));
@@ -67,10 +72,18 @@ HWY_AFTER_NAMESPACE();
 namespace furrow::tensor::kernels {
 
 HWY_EXPORT(run_embedding_forward);
+HWY_EXPORT(run_embedding_forward_bf16);
+HWY_EXPORT(run_embedding_forward_f16);
 HWY_EXPORT(run_embedding_backward);
 HWY_EXPORT(run_position_backward);
-void embedding_forward(const EmbeddingForward& args, int threads) {
+void embedding_forward(const EmbeddingForward<float>& args, int threads) {
   HWY_DYNAMIC_DISPATCH(run_embedding_forward)(args, threads);
+}
+void embedding_forward(const EmbeddingForward<bf16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_embedding_forward_bf16)(args, threads);
+}
+void embedding_forward(const EmbeddingForward<f16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_embedding_forward_f16)(args, threads);
 }
 void embedding_backward(const EmbeddingBackward& args, int threads) {
   HWY_DYNAMIC_DISPATCH(run_embedding_backward)(args, threads);

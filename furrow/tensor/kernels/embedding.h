@@ -4,20 +4,26 @@
 
 #include <cstdint>
 
+#include "furrow/tensor/kernels/half.h"
+
 namespace furrow::tensor::kernels {
 
 // out [count, columns] = table[ids] (+ positions[p], p being position_ids[i], or i % period without them,
 // when positions is not null: learned positions).
+// T is float, bf16 or f16; the sum is float32, rounded once.
+template <class T>
 struct EmbeddingForward {
   int64_t count = 0, columns = 0;
   const int64_t* ids = nullptr;
-  const float* table = nullptr;      // [vocabulary, columns]
-  const float* positions = nullptr;  // [period, columns]
+  const T* table = nullptr;      // [vocabulary, columns]
+  const T* positions = nullptr;  // [period, columns]
   int64_t period = 0;
-  float* out = nullptr;
+  T* out = nullptr;
   const int64_t* position_ids = nullptr;  // [count], each below period; or null
 };
-void embedding_forward(const EmbeddingForward& args, int threads);
+void embedding_forward(const EmbeddingForward<float>& args, int threads);
+void embedding_forward(const EmbeddingForward<bf16>& args, int threads);
+void embedding_forward(const EmbeddingForward<f16>& args, int threads);
 
 // dtable [vocabulary, columns], written whole: row r is the sum of dout over the positions with ids == r, in
 // order; rows that do not occur are zero.  Parallel over columns, so bits do not depend on threads.

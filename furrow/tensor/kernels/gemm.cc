@@ -4,22 +4,14 @@
 // clang-format off
 #include <hwy/foreach_target.h>
 // clang-format on
-#include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/gemm.h"
-#include "furrow/tensor/kernels/gemm_kernel-inl.h"
-#include "furrow/tensor/kernels/gemm_pack-inl.h"
+#include "furrow/tensor/kernels/gemm_blocks-inl.h"
 #include "furrow/tensor/kernels/math-inl.h"
-#include "furrow/tensor/kernels/parallel.h"
-#include "furrow/tensor/kernels/scratch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
-
-constexpr int64_t kMaxDepth = 512;           // k is cut into blocks of at most this
-constexpr int64_t kPackedFloats = 96 << 10;  // of A: 384 KiB, well inside a second-level cache
-constexpr int64_t kKeptPanels = 1 << 20;     // floats of B that stay packed for several blocks of rows
 
 // C at (i0, j0) = epilogue of a finished tile, rows x columns, rows kNR apart.
 void finish_tile(const Gemm& g, const float* tile, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
@@ -46,72 +38,31 @@ bool has_epilogue(const Epilogue& e) {
   return e.bias || e.multiply || e.positive || e.activation != Activation::kNone;
 }
 
-// A block of k.
-struct Depth {
-  int64_t begin, size;
-};
-
-// One thread's share of C and its working memory.
-struct Share {
+struct Float32Product {
   const Gemm& g;
-  int64_t j1;   // the share's last column
-  float* a;     // packed block of rows of A
-  float* b;     // packed panels of a group of columns of B
-  float* tile;  // kMR x kNR
+  int64_t m = g.m, n = g.n, depth = g.k, max_depth = kMaxDepth;
+
+  void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
+    kernels::HWY_NAMESPACE::pack_a(g.a, i, panels, k.begin, k.size, to);
+  }
+  void pack_b(Depth k, int64_t j, int64_t columns, float* to) const {
+    kernels::HWY_NAMESPACE::pack_b(g.b, k.begin, k.size, j, columns, to);
+  }
+
+  // Straight into C, or by way of the tile where columns are missing or an epilogue follows.
+  void compute(const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
+    const bool finish = k.begin + k.size == g.k && has_epilogue(g.epilogue);
+    const size_t bytes = static_cast<size_t>(at.columns) * sizeof(float);
+    float* c = g.c + at.i * g.ldc + at.j;
+    const bool resume = k.begin > 0 || g.accumulate;
+    const MicroKernel kernel = micro_kernel_of(at.rows, resume);
+    if (at.columns == kNR && !finish) return kernel(a, b, k.size, c, g.ldc);
+    for (int64_t r = 0; r < at.rows && resume; ++r) std::memcpy(tile + r * kNR, c + r * g.ldc, bytes);
+    kernel(a, b, k.size, tile, kNR);
+    if (finish) return finish_tile(g, tile, at.i, at.rows, at.j, at.columns);
+    for (int64_t r = 0; r < at.rows; ++r) std::memcpy(c + r * g.ldc, tile + r * kNR, bytes);
+  }
 };
-
-// One register block: straight into C, or by way of the tile where columns are missing or an epilogue
-// follows.
-void compute_tile(const Share& s, const float* a, const float* b, int64_t i, int64_t rows, int64_t j,
-                  Depth k) {
-  const int64_t columns = std::min<int64_t>(kNR, s.j1 - j);
-  const bool finish = k.begin + k.size == s.g.k && has_epilogue(s.g.epilogue);
-  const size_t bytes = static_cast<size_t>(columns) * sizeof(float);
-  float* c = s.g.c + i * s.g.ldc + j;
-  const bool resume = k.begin > 0 || s.g.accumulate;
-  const MicroKernel kernel = micro_kernel_of(rows, resume);
-  if (columns == kNR && !finish) return kernel(a, b, k.size, c, s.g.ldc);
-  for (int64_t r = 0; r < rows && resume; ++r) std::memcpy(s.tile + r * kNR, c + r * s.g.ldc, bytes);
-  kernel(a, b, k.size, s.tile, kNR);
-  if (finish) return finish_tile(s.g, s.tile, i, rows, j, columns);
-  for (int64_t r = 0; r < rows; ++r) std::memcpy(c + r * s.g.ldc, s.tile + r * kNR, bytes);
-}
-
-// Rows [i, i + rows) and columns [j0, j0 + columns), one block of k.  A has been packed; B too if b_packed.
-void compute_block(const Share& s, int64_t i, const RowPanels& rows, int64_t j0, int64_t columns, Depth k,
-                   bool b_packed) {
-  if (!b_packed) pack_b(s.g.b, k.begin, k.size, j0, columns, s.b);
-  for (int64_t j = 0; j < columns; j += kNR) {
-    for (int64_t p = 0; p < rows.parts; ++p) {
-      compute_tile(s, s.a + rows.begin(p) * k.size, s.b + j * k.size, i + rows.begin(p), rows.size(p), j0 + j,
-                   k);
-    }
-  }
-}
-
-// Rows [i0, i1) and columns [j0, j1) of C.  Whichever of A and B is needed again stays packed: with one block
-// of rows, A over the groups of columns; else B over the blocks of rows.
-void compute_share(const Gemm& g, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
-  const Blocks depths(g.k, kMaxDepth);
-  const int64_t depth = depths.size(0);
-  const Blocks rows(i1 - i0, std::max<int64_t>(kMR, kPackedFloats / depth / kMR * kMR));
-  const int64_t most = rows.parts > 1 ? kKeptPanels / depth / kNR * kNR : kSideBySide * kNR;
-  const int64_t group = std::min(std::max<int64_t>(most, kNR), (j1 - j0 + kNR - 1) / kNR * kNR);
-  ScratchScope scratch;
-  const Share s{g, j1, scratch.floats(rows.size(0) * depth + kPackSlack), scratch.floats(group * depth),
-                scratch.floats(kMR * kNR)};
-  for (int64_t d = 0; d < depths.parts; ++d) {
-    const Depth k{depths.begin(d), depths.size(d)};
-    for (int64_t j = j0; j < j1; j += group) {
-      for (int64_t block = 0; block < rows.parts; ++block) {
-        const RowPanels panels(rows.size(block));
-        const int64_t i = i0 + rows.begin(block);
-        if (rows.parts > 1 || j == j0) pack_a(g.a, i, panels, k.begin, k.size, s.a);
-        compute_block(s, i, panels, j, std::min(group, j1 - j), k, block > 0);
-      }
-    }
-  }
-}
 
 void empty_sum(const Gemm& g) {
   if (g.accumulate && !has_epilogue(g.epilogue)) return;
@@ -123,23 +74,10 @@ void empty_sum(const Gemm& g) {
 
 }  // namespace
 
-// The larger side is shared out in whole panels; every thread packs what it needs of the other one.
 void run_gemm(const Gemm& g, int threads) {
   if (g.m == 0 || g.n == 0) return;
   if (g.k == 0) return empty_sum(g);
-  constexpr int64_t kWorthAThread = 1 << 19;  // products; less than the cost of waking one
-  const int team = g.m * g.n * g.k < 2 * kWorthAThread ? 1 : threads;
-  const RowPanels rows(g.m);
-  const int64_t columns = (g.n + kNR - 1) / kNR;
-  if (rows.parts >= columns) {
-    parallel_for(team, rows.parts, [&](int64_t begin, int64_t end) {
-      compute_share(g, rows.begin(begin), rows.begin(end), 0, g.n);
-    });
-  } else {
-    parallel_for(team, columns, [&](int64_t begin, int64_t end) {
-      compute_share(g, 0, g.m, begin * kNR, std::min(end * kNR, g.n));
-    });
-  }
+  share_out(Float32Product{g}, threads);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "furrow/tensor/kernels/gemm.h"
+#include "furrow/tensor/kernels/gemm_half.h"
 
 namespace furrow::tensor::kernels {
 namespace {
@@ -71,6 +72,45 @@ void backward_weight(benchmark::State& state) {
   report(state);
 }
 
+// The three products of bfloat16.
+struct Bf16Data {
+  explicit Bf16Data(const LinearShape& s)
+      : x(static_cast<size_t>(s.rows * s.in), bf16{0x3f00}),
+        weight(static_cast<size_t>(s.in * s.out), bf16{0x3e80}),
+        y(static_cast<size_t>(s.rows * s.out), bf16{0x3e00}),
+        dweight(weight.size()) {}
+  std::vector<bf16> x, weight, y;
+  std::vector<float> dweight;
+};
+void run(benchmark::State& state, const HalfGemm<bf16>& g) {
+  for (auto _ : state) gemm(g, static_cast<int>(state.range(3)));
+  report(state);
+}
+void bf16_forward(benchmark::State& state) {
+  const LinearShape s = shape(state);
+  Bf16Data d(s);
+  HalfGemm<bf16> g{s.rows, s.out, s.in, {d.x.data(), s.in, 1}, {d.weight.data(), 1, s.in}};
+  g.c = d.y.data();
+  g.ldc = s.out;
+  run(state, g);
+}
+void bf16_backward_input(benchmark::State& state) {
+  const LinearShape s = shape(state);
+  Bf16Data d(s);
+  HalfGemm<bf16> g{s.rows, s.in, s.out, {d.y.data(), s.out, 1}, {d.weight.data(), s.in, 1}};
+  g.c = d.x.data();
+  g.ldc = s.in;
+  run(state, g);
+}
+void bf16_backward_weight(benchmark::State& state) {
+  const LinearShape s = shape(state);
+  Bf16Data d(s);
+  HalfGemm<bf16> g{s.out, s.in, s.rows, {d.y.data(), 1, s.out}, {d.x.data(), s.in, 1}};
+  g.wide_c = d.dweight.data();
+  g.ldc = s.in;
+  run(state, g);
+}
+
 void shapes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"rows", "in", "out", "threads"})->UseRealTime();
   for (const int threads : {1, 2}) {
@@ -98,6 +138,9 @@ BENCHMARK(forward_gelu)
     ->UseRealTime();
 BENCHMARK(backward_input)->Name("linear/backward_input")->Apply(shapes);
 BENCHMARK(backward_weight)->Name("linear/backward_weight")->Apply(shapes);
+BENCHMARK(bf16_forward)->Name("linear/bf16/forward")->Apply(shapes);
+BENCHMARK(bf16_backward_input)->Name("linear/bf16/backward_input")->Apply(shapes);
+BENCHMARK(bf16_backward_weight)->Name("linear/bf16/backward_weight")->Apply(shapes);
 
 }  // namespace
 }  // namespace furrow::tensor::kernels

@@ -17,6 +17,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "furrow/base/half.h"
+#include "furrow/tensor/kernels/half.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
@@ -59,15 +62,88 @@ HWY_INLINE void store_part(VF v, float* p, int64_t n) {
 #endif
 }
 
+// The same of 16-bit numbers in memory.
+using DH = hn::Rebind<uint16_t, DF>;
+using VH = hn::Vec<DH>;
+using DF16 = hn::Rebind<hwy::float16_t, DF>;
+
+HWY_INLINE VF widen(VH bits, const bf16*) {
+  return hn::BitCast(DF(), hn::ShiftLeft<16>(hn::PromoteTo(DU(), bits)));
+}
+#if HWY_TARGET == HWY_SCALAR  // Highway's own lose subnormals
+HWY_INLINE VF widen(VH bits, const f16*) { return set(f16_to_float(hn::GetLane(bits))); }
+HWY_INLINE VH narrow(VF x, const f16*) { return hn::Set(DH(), float_to_f16(hn::GetLane(x))); }
+#else
+HWY_INLINE VF widen(VH bits, const f16*) { return hn::PromoteTo(DF(), hn::BitCast(DF16(), bits)); }
+HWY_INLINE VH narrow(VF x, const f16*) { return hn::BitCast(DH(), hn::DemoteTo(DF16(), x)); }
+#endif
+
+HWY_INLINE VH narrow(VF x, const bf16*) {
+  const VU u = hn::BitCast(DU(), x), high = hn::ShiftRight<16>(u);
+  const VU odd = hn::And(high, hn::Set(DU(), 1));
+  const VU rounded = hn::ShiftRight<16>(hn::Add(u, hn::Add(odd, hn::Set(DU(), 0x7fff))));
+  const VU quiet = hn::Or(high, hn::Set(DU(), 0x40));
+  const VU bits = hn::IfThenElse(hn::RebindMask(DU(), hn::IsNaN(x)), quiet, rounded);
+  return hn::DemoteTo(DH(), hn::BitCast(DI(), bits));
+}
+HWY_INLINE VH load_bits_part(const uint16_t* p, int64_t n) {
+#if HWY_TARGET == HWY_AVX3
+  return hn::MaskedLoad(hn::FirstN(DH(), static_cast<size_t>(n)), DH(), p);
+#else
+  alignas(64) uint16_t buffer[kLanes] = {};
+  std::memcpy(buffer, p, static_cast<size_t>(n) * sizeof(uint16_t));
+  return hn::Load(DH(), buffer);
+#endif
+}
+HWY_INLINE void store_bits_part(VH v, uint16_t* p, int64_t n) {
+#if HWY_TARGET == HWY_AVX3
+  hn::BlendedStore(v, hn::FirstN(DH(), static_cast<size_t>(n)), DH(), p);
+#else
+  alignas(64) uint16_t buffer[kLanes];
+  hn::Store(v, DH(), buffer);
+  std::memcpy(p, buffer, static_cast<size_t>(n) * sizeof(uint16_t));
+#endif
+}
+
+template <class H>
+HWY_INLINE VF load(const H* p) {
+  return widen(hn::LoadU(DH(), &p->bits), p);
+}
+template <class H>
+HWY_INLINE VF load_part(const H* p, int64_t n) {
+  return widen(load_bits_part(&p->bits, n), p);
+}
+template <class H>
+HWY_INLINE void store(VF v, H* p) {
+  hn::StoreU(narrow(v, p), DH(), &p->bits);
+}
+template <class H>
+HWY_INLINE void store_part(VF v, H* p, int64_t n) {
+  store_bits_part(narrow(v, p), &p->bits, n);
+}
+
 // How a body of sweep() reads and writes: whole vectors, or the first n lanes at the end.
+// Of float32 or a 16-bit type.
 struct Full {
-  HWY_INLINE VF load(const float* p) const { return hn::LoadU(DF(), p); }
-  HWY_INLINE void store(VF v, float* p) const { hn::StoreU(v, DF(), p); }
+  template <class T>
+  HWY_INLINE VF load(const T* p) const {
+    return HWY_NAMESPACE::load(p);
+  }
+  template <class T>
+  HWY_INLINE void store(VF v, T* p) const {
+    HWY_NAMESPACE::store(v, p);
+  }
 };
 struct Part {
   int64_t n;
-  HWY_INLINE VF load(const float* p) const { return load_part(p, n); }
-  HWY_INLINE void store(VF v, float* p) const { store_part(v, p, n); }
+  template <class T>
+  HWY_INLINE VF load(const T* p) const {
+    return load_part(p, n);
+  }
+  template <class T>
+  HWY_INLINE void store(VF v, T* p) const {
+    store_part(v, p, n);
+  }
 };
 
 // body(i, access) for i = begin, begin + kLanes, ...
@@ -87,7 +163,8 @@ HWY_INLINE F16 set16(float x) {
   for (int p = 0; p < kParts; ++p) r.v[p] = set(x);
   return r;
 }
-HWY_INLINE F16 load16(const float* x) {
+template <class T>
+HWY_INLINE F16 load16(const T* x) {
   F16 r;
   for (int p = 0; p < kParts; ++p) r.v[p] = load(x + p * kLanes);
   return r;
@@ -98,7 +175,8 @@ HWY_INLINE int64_t part_lanes(int64_t n, int p) {
   return left < 0 ? 0 : left > kLanes ? kLanes : left;
 }
 // The first n of 16 lanes; the others become `fill`.
-HWY_INLINE F16 load16_part(const float* x, int64_t n, float fill) {
+template <class T>
+HWY_INLINE F16 load16_part(const T* x, int64_t n, float fill) {
   F16 r;
   for (int p = 0; p < kParts; ++p) {
     const int64_t lanes = part_lanes(n, p);
@@ -107,10 +185,12 @@ HWY_INLINE F16 load16_part(const float* x, int64_t n, float fill) {
   }
   return r;
 }
-HWY_INLINE void store16_part(const F16& x, float* out, int64_t n) {
+template <class T>
+HWY_INLINE void store16_part(const F16& x, T* out, int64_t n) {
   for (int p = 0; p < kParts; ++p) store_part(x.v[p], out + p * kLanes, part_lanes(n, p));
 }
-HWY_INLINE void store16(const F16& x, float* out) {
+template <class T>
+HWY_INLINE void store16(const F16& x, T* out) {
   for (int p = 0; p < kParts; ++p) store(x.v[p], out + p * kLanes);
 }
 // fn on each part: map16([](VF a, VF b) { return hn::Add(a, b); }, x, y).
@@ -126,14 +206,26 @@ HWY_INLINE F16 add16(const F16& a, const F16& b) {
 
 // body(i, access) over a row in steps of 16: whole vectors, then the rest with `fill` in the absent lanes.
 struct Full16 {
-  HWY_INLINE F16 load(const float* p) const { return load16(p); }
-  HWY_INLINE void store(const F16& v, float* p) const { store16(v, p); }
+  template <class T>
+  HWY_INLINE F16 load(const T* p) const {
+    return load16(p);
+  }
+  template <class T>
+  HWY_INLINE void store(const F16& v, T* p) const {
+    store16(v, p);
+  }
 };
 struct Part16 {
   int64_t n;
   float fill;
-  HWY_INLINE F16 load(const float* p) const { return load16_part(p, n, fill); }
-  HWY_INLINE void store(const F16& v, float* p) const { store16_part(v, p, n); }
+  template <class T>
+  HWY_INLINE F16 load(const T* p) const {
+    return load16_part(p, n, fill);
+  }
+  template <class T>
+  HWY_INLINE void store(const F16& v, T* p) const {
+    store16_part(v, p, n);
+  }
 };
 template <class Body>
 HWY_INLINE void sweep16(int64_t n, float fill, const Body& body) {

@@ -4,7 +4,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace furrow::comm {
+namespace furrow {
 
 inline float bf16_to_float(uint16_t x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
 
@@ -44,4 +44,4 @@ inline uint16_t float_to_f16(float x) {
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000) >> 13));
 }
 
-}  // namespace furrow::comm
+}  // namespace furrow

@@ -1,0 +1,69 @@
+#include "furrow/models/precision.h"
+
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/models/kinds.h"
+
+namespace furrow::models {
+namespace {
+
+const Kind* find(std::string_view name) {
+  for (const Kind& kind : kinds()) {
+    if (kind.name == name) return &kind;
+  }
+  return nullptr;
+}
+
+// The description again, for its bytes: shapes and parameters are those of float32.
+void lower(const Kind& kind, DType type, plan::Unit* unit) {
+  plan::Unit again = *unit;
+  again.parameters.clear();
+  again.compute = type;
+  kind.describe(again);
+  unit->compute = type;
+  unit->output.dtype = type;
+  unit->saved_bytes = again.saved_bytes;
+  unit->deferred_bytes = again.deferred_bytes;
+}
+
+int64_t numbers(const plan::TensorSpec& border) {
+  return border.bytes_per_sample() / static_cast<int64_t>(dtype_size(border.dtype));
+}
+
+// A unit that reads another type than it computes in keeps its input converted.
+void convert_input(plan::Unit* unit) {
+  const DType read = unit->input.dtype;
+  if (read == unit->compute || (read != DType::kF32 && read != DType::kBF16 && read != DType::kF16)) return;
+  const int64_t bytes = numbers(unit->input) * static_cast<int64_t>(dtype_size(unit->compute));
+  unit->saved_bytes += bytes;
+  if (!unit->parameters.empty()) unit->deferred_bytes += bytes;
+}
+
+}  // namespace
+
+DType precision_of(std::string_view name) {
+  std::vector<std::string> known;
+  for (const DType type : {DType::kF32, DType::kBF16, DType::kF16}) {
+    if (to_string(type) == name) return type;
+    known.emplace_back(to_string(type));
+  }
+  throw Error(ErrorCode::kInvalidArgument, unknown_name_message("precision", name, known));
+}
+
+void compute_in(DType type, plan::ModelSpec* spec) {
+  if (type == DType::kF32) return;
+  for (plan::Unit& unit : spec->units) {
+    const Kind* kind = find(unit.kind);
+    if (kind != nullptr && kind->low_precision) lower(*kind, type, &unit);
+  }
+  for (size_t u = 0; u < spec->units.size(); ++u) {
+    if (u > 0) spec->units[u].input.dtype = spec->units[u - 1].output.dtype;
+    convert_input(&spec->units[u]);
+  }
+  plan::validate(*spec);
+}
+
+}  // namespace furrow::models

@@ -1,0 +1,18 @@
+// [training] mixed_precision_param: what the units of a model compute in.
+#pragma once
+
+#include <string_view>
+
+#include "furrow/plan/model_spec.h"
+
+namespace furrow::models {
+
+// "float32", "bfloat16", "float16".  Error{invalid_argument} for another name.
+DType precision_of(std::string_view name);
+
+// Every unit whose kind says that it can computes in `type`: its parameters, output and what it keeps for
+// backward are of that type; the borders of the chain follow.  Other kinds stay float32, a program's own
+// among them.  REQUIRES: a validated spec in float32.  The result is validated.
+void compute_in(DType type, plan::ModelSpec* spec);
+
+}  // namespace furrow::models

@@ -1,0 +1,109 @@
+// The loops of a matrix product around the register block: what is packed when, and for how long.
+#include "furrow/tensor/kernels/targets.h"
+#if defined(FURROW_TENSOR_KERNELS_GEMM_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FURROW_TENSOR_KERNELS_GEMM_BLOCKS_INL_H_
+#undef FURROW_TENSOR_KERNELS_GEMM_BLOCKS_INL_H_
+#else
+#define FURROW_TENSOR_KERNELS_GEMM_BLOCKS_INL_H_
+#endif
+
+#include <algorithm>
+
+#include "furrow/tensor/kernels/blocks.h"
+#include "furrow/tensor/kernels/gemm_pack-inl.h"
+#include "furrow/tensor/kernels/parallel.h"
+#include "furrow/tensor/kernels/scratch.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace furrow::tensor::kernels {
+namespace HWY_NAMESPACE {
+
+constexpr int64_t kMaxDepth = 512;           // k is cut into blocks of at most this
+constexpr int64_t kPackedFloats = 96 << 10;  // of A: 384 KiB, well inside a second-level cache
+constexpr int64_t kKeptPanels = 1 << 20;     // floats of B that stay packed for several blocks of rows
+
+// A block of k.
+struct Depth {
+  int64_t begin, size;
+};
+
+// One thread's share of a product and its working memory.  A Product has
+//   m, n, depth, max_depth     sizes; depth is k in units of one packed 32-bit lane
+//   pack_a, pack_b             as in gemm_pack-inl.h
+//   compute(a, b, at, k, tile) one register block of C from a panel of each
+template <class Product>
+struct Share {
+  const Product& product;
+  int64_t j1;   // the share's last column
+  float* a;     // packed block of rows of A
+  float* b;     // packed panels of a group of columns of B
+  float* tile;  // kMR x kNR
+};
+
+// Where a register block lies in C.
+struct Tile {
+  int64_t i, rows, j, columns;
+};
+
+// Rows [i, i + rows) and columns [j0, j0 + columns), one block of k.  A has been packed; B too if b_packed.
+template <class Product>
+void compute_block(const Share<Product>& s, int64_t i, const RowPanels& rows, int64_t j0, int64_t columns,
+                   Depth k, bool b_packed) {
+  if (!b_packed) s.product.pack_b(k, j0, columns, s.b);
+  for (int64_t j = 0; j < columns; j += kNR) {
+    for (int64_t p = 0; p < rows.parts; ++p) {
+      const Tile at{i + rows.begin(p), rows.size(p), j0 + j, std::min<int64_t>(kNR, s.j1 - j0 - j)};
+      s.product.compute(s.a + rows.begin(p) * k.size, s.b + j * k.size, at, k, s.tile);
+    }
+  }
+}
+
+// Rows [i0, i1) and columns [j0, j1) of C.  Whichever of A and B is needed again stays packed: with one block
+// of rows, A over the groups of columns; else B over the blocks of rows.
+template <class Product>
+void compute_share(const Product& product, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+  const Blocks depths(product.depth, product.max_depth);
+  const int64_t depth = depths.size(0);
+  const Blocks rows(i1 - i0, std::max<int64_t>(kMR, kPackedFloats / depth / kMR * kMR));
+  const int64_t most = rows.parts > 1 ? kKeptPanels / depth / kNR * kNR : kSideBySide * kNR;
+  const int64_t group = std::min(std::max<int64_t>(most, kNR), (j1 - j0 + kNR - 1) / kNR * kNR);
+  ScratchScope scratch;
+  const Share<Product> s{product, j1, scratch.floats(rows.size(0) * depth + kPackSlack),
+                         scratch.floats(group * depth), scratch.floats(kMR * kNR)};
+  for (int64_t d = 0; d < depths.parts; ++d) {
+    const Depth k{depths.begin(d), depths.size(d)};
+    for (int64_t j = j0; j < j1; j += group) {
+      for (int64_t block = 0; block < rows.parts; ++block) {
+        const RowPanels panels(rows.size(block));
+        const int64_t i = i0 + rows.begin(block);
+        if (rows.parts > 1 || j == j0) product.pack_a(i, panels, k, s.a);
+        compute_block(s, i, panels, j, std::min(group, j1 - j), k, block > 0);
+      }
+    }
+  }
+}
+
+// The larger side is shared out in whole panels; every thread packs what it needs of the other one.
+// REQUIRES: no size is 0.
+template <class Product>
+void share_out(const Product& product, int threads) {
+  constexpr int64_t kWorthAThread = 1 << 19;  // products; less than the cost of waking one
+  const int team = product.m * product.n * product.depth < 2 * kWorthAThread ? 1 : threads;
+  const RowPanels rows(product.m);
+  const int64_t columns = (product.n + kNR - 1) / kNR;
+  if (rows.parts >= columns) {
+    parallel_for(team, rows.parts, [&](int64_t begin, int64_t end) {
+      compute_share(product, rows.begin(begin), rows.begin(end), 0, product.n);
+    });
+  } else {
+    parallel_for(team, columns, [&](int64_t begin, int64_t end) {
+      compute_share(product, 0, product.m, begin * kNR, std::min(end * kNR, product.n));
+    });
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace furrow::tensor::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif
