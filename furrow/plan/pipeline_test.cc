@@ -32,7 +32,8 @@ std::string error_of(const std::function<void()>& fn) {
 
 ModelSpec with_costs(const std::vector<double>& costs) {
   ModelSpec spec = chain(static_cast<int>(costs.size()));
-  for (size_t u = 0; u < costs.size(); ++u) spec.units[u].flops = {costs[u] / 4, costs[u] / 4, costs[u] / 2};
+  for (size_t u = 0; u < costs.size(); ++u)
+    spec.units[u].flops = u % 2 == 0 ? Flops{costs[u], 0, 0} : Flops{0, costs[u] / 4, costs[u] * 3 / 4};
   return spec;
 }
 

@@ -163,7 +163,7 @@ double bubble_of(const char* schedule, ScheduleShape shape, double weight_s) {
   costs.backward_input = costs.first_input_gradient = 2 - weight_s;
   const Case c{.microbatches = shape.turns,
                .pipeline = shape.ranks,
-               .schedule = {schedule, "", shape.stages_per_rank}};
+               .schedule = {.schedule = schedule, .stages_per_rank = shape.stages_per_rank}};
   return run(world_of(spec, c), spec, costs).bubble;
 }
 
