@@ -8,7 +8,7 @@
 #include <set>
 
 #include "furrow/plan/schedule.h"
-#include "furrow/plan/verify_world.h"
+#include "furrow/train/residence_torch.h"
 #include "tests/testing/tiny_world_torch.h"
 
 namespace furrow::train {
@@ -125,6 +125,21 @@ TEST_P(Stages, ASplitByHandChangesNothing) {
     world.stages.receives_ahead = first % 3;
     EXPECT_EQ(difference(tiny_, options, world, whole), "") << first;
   }
+}
+
+// A rank that keeps another's tied parameters writes none of them to a checkpoint.
+TEST_P(Stages, WriteEachElementOnce) {
+  StepOptions options;
+  options.microbatch_sizes.assign(4, 2);
+  const plan::FlatLayout flat = plan::flat_layout(tiny_.spec);
+  std::mutex mutex;
+  std::vector<int64_t> written(flat.units.size(), 0);
+  run_world(tiny_, options, {.shard = 2, .pipeline = 2}, [&](const RankResult& rank) {
+    const std::vector<Extent> own = own_extents(flat, rank.program.placement);
+    const std::lock_guard lock(mutex);
+    for (size_t u = 0; u < own.size(); ++u) written[u] += own[u].size();
+  });
+  for (size_t u = 0; u < written.size(); ++u) EXPECT_EQ(written[u], flat.units[u].elements) << u;
 }
 
 // Negative control.
