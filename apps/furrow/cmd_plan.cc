@@ -13,6 +13,7 @@
 #include "furrow/observe/run_folder.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/quote.h"
 #include "furrow/train/recipe.h"
@@ -56,7 +57,8 @@ Planned plan_of(const config::Config& config, const Place& place) {
   shape.input.shape.insert(shape.input.shape.begin(), -1);
   planned.classes = shape.classes;
   planned.steps = train::total_steps(config.training, info.train_samples, layout.data_ranks());
-  const plan::ModelSpec spec = models::describe(config.model, shape);
+  plan::ModelSpec spec = models::describe(config.model, shape);
+  plan::apply_optimizer(config.optimizer, &spec);
   planned.program = plan::compile_train(spec, layout, train::train_options(config, spec, layout, place.rank));
   planned.quote = plan::quote(planned.program, spec);
   return planned;

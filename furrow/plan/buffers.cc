@@ -133,9 +133,8 @@ class Assigner {
 
 }  // namespace
 
-void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, int optimizer_state_copies,
-                    Program* program) {
-  const ByteContext bytes{spec, flat, program->microbatch_sizes, program->placement, optimizer_state_copies};
+void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, Program* program) {
+  const ByteContext bytes{spec, flat, program->microbatch_sizes, program->placement, program->states};
   Assigner(bytes, program).run();
 }
 

@@ -12,7 +12,6 @@ namespace furrow::plan {
 // the same class and the same bytes; the result of an add, a tied add or a step takes the slot of the value
 // that it replaces. An instruction never writes into the slot of another value that it reads.  REQUIRES: a
 // validated spec; every value of the program exists in it (compile's do); `flat` is flat_layout(spec).
-void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, int optimizer_state_copies,
-                    Program* program);
+void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, Program* program);
 
 }  // namespace furrow::plan

@@ -21,14 +21,12 @@ struct DraftInstruction {
 };
 
 struct Draft {
-  // REQUIRES: a spec that outlives the draft.  Error{invalid_argument}: a bad spec, a negative number of
-  // states.
+  // REQUIRES: a spec that outlives the draft.  Error{invalid_argument}: a bad spec.
   Draft(const ModelSpec& spec, const Placement& placement, std::string name, std::vector<int64_t> sizes,
-        int state_copies);
+        StateForms states);
 
   const ModelSpec& spec;
   ModelFacts facts;
-  int state_copies = 0;
   Program program;  // header, inputs and outputs; instructions come from `list` at the end
   std::vector<DraftInstruction> list;
 
@@ -39,10 +37,13 @@ struct Draft {
   Instruction& emit(Op op, int32_t unit = -1);
   Instruction& emit_comm(Op op, int32_t unit, GroupAxis axis);
 
-  // params(u,version) and state(u,version) of every unit that owns parameters, as this rank holds them.
+  bool has_state() const { return !program.states.empty(); }
+
+  // params(u,version) and state(u,version) of every unit that owns parameters, as this rank holds them; of
+  // frozen ones params(u,0), which are never written.
   std::vector<Value> kept(int32_t version, bool with_state) const;
 
-  // What is stepped with, cut to a part.  REQUIRES: the unit owns parameters.
+  // What is stepped with, cut to a part.  REQUIRES: the unit steps.
   Value final_of(int32_t unit, Part part) const;
 };
 
@@ -51,6 +52,7 @@ void generate_training(const std::vector<bool>& recompute, Draft* draft);  // lo
 void generate_evaluation(Draft* draft);                                    // load, forward, evaluate
 void generate_measure(bool gradients, Draft* draft);  // measure, and reduce_scalar where there are ranks
 void generate_step(Draft* draft);                     // add_tied, measure, clip, step
+void generate_swaps(Draft* draft);                    // swap_average
 void generate_snapshots(Draft* draft);
 
 // Passes.

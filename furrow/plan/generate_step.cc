@@ -20,18 +20,8 @@ void add_tied(int32_t u, Draft* draft) {
   gather.writes = {total_value(u, draft->placement().step_part())};
 }
 
-void step(int32_t u, Draft* draft) {
+void gather_updated(int32_t u, Draft* draft) {
   const Placement& placement = draft->placement();
-  Instruction& step = draft->emit(Op::kStep, u);
-  step.predicate = Predicate::kFinite;
-  step.reads = {params_value(u, 0, placement.params_part())};
-  step.writes = {params_value(u, 1, placement.step_part())};
-  if (draft->state_copies > 0) {
-    step.reads.push_back(state_value(u, 0, placement.step_part()));
-    step.writes.push_back(state_value(u, 1, placement.step_part()));
-  }
-  step.reads.push_back(draft->final_of(u, placement.step_part()));
-  step.reads.push_back(scale_value());
   if (placement.params_part() == placement.step_part()) return;
   Instruction& gather = draft->emit_comm(Op::kGatherUpdated, u, GroupAxis::kShard);
   gather.predicate = Predicate::kFinite;
@@ -39,12 +29,27 @@ void step(int32_t u, Draft* draft) {
   gather.writes = {params_value(u, 1, placement.params_part())};
 }
 
+void step(int32_t u, Draft* draft) {
+  const Placement& placement = draft->placement();
+  Instruction& step = draft->emit(Op::kStep, u);
+  step.predicate = Predicate::kFinite;
+  step.reads = {params_value(u, 0, placement.params_part())};
+  step.writes = {params_value(u, 1, placement.step_part())};
+  if (draft->has_state()) {
+    step.reads.push_back(state_value(u, 0, placement.step_part()));
+    step.writes.push_back(state_value(u, 1, placement.step_part()));
+  }
+  step.reads.push_back(draft->final_of(u, placement.step_part()));
+  step.reads.push_back(scale_value());
+  gather_updated(u, draft);
+}
+
 }  // namespace
 
 void generate_measure(bool gradients, Draft* draft) {
   Instruction& measure = draft->emit(Op::kMeasure);
   for (int32_t u = 0; gradients && u < draft->units(); ++u) {
-    if (draft->facts.units[u].owns)
+    if (draft->facts.units[u].steps)
       measure.reads.push_back(draft->final_of(u, draft->placement().step_part()));
   }
   for (const int32_t m : microbatches_of(draft->placement(), draft->microbatches())) {
@@ -71,7 +76,18 @@ void generate_step(Draft* draft) {
   clip.writes = {scale_value()};
   draft->program.outputs.push_back(scale_value());
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (draft->facts.units[u].owns) step(u, draft);
+    if (draft->facts.units[u].steps) step(u, draft);
+  }
+}
+
+void generate_swaps(Draft* draft) {
+  const Placement& placement = draft->placement();
+  for (int32_t u = 0; u < draft->units(); ++u) {
+    if (!draft->facts.units[u].steps) continue;
+    Instruction& swap = draft->emit(Op::kSwapAverage, u);
+    swap.reads = {params_value(u, 0, placement.params_part()), state_value(u, 0, placement.step_part())};
+    swap.writes = {params_value(u, 1, placement.step_part()), state_value(u, 1, placement.step_part())};
+    gather_updated(u, draft);
   }
 }
 
@@ -82,7 +98,8 @@ void generate_snapshots(Draft* draft) {
     Instruction& snapshot = draft->emit(Op::kSnapshot, u);
     snapshot.stream = Stream::kCopy;
     snapshot.reads = {params_value(u, 0, placement.params_part())};
-    if (draft->state_copies > 0) snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
+    if (draft->has_state() && draft->facts.units[u].steps)
+      snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
     snapshot.writes = {snapshot_value(u, placement.own_part())};
     draft->program.outputs.push_back(snapshot_value(u, placement.own_part()));
   }

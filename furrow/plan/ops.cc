@@ -15,7 +15,7 @@ constexpr KindSet set_of(Kinds... kinds) {
 
 using enum ValueKind;
 
-constexpr std::array<OpInfo, 18> kOps = {{
+constexpr std::array<OpInfo, 19> kOps = {{
     {Op::kLoad, "load", false, true, false, set_of(), set_of(kBatch)},
     {Op::kForward, "forward", true, true, false, set_of(kBatch, kAct, kParams, kGathered),
      set_of(kAct, kSaved)},
@@ -40,6 +40,7 @@ constexpr std::array<OpInfo, 18> kOps = {{
      set_of(kParams, kState)},
     {Op::kGatherUpdated, "gather_updated", true, false, true, set_of(kParams), set_of(kParams)},
     {Op::kSnapshot, "snapshot", true, false, false, set_of(kParams, kState), set_of(kSnapshot)},
+    {Op::kSwapAverage, "swap_average", true, false, false, set_of(kParams, kState), set_of(kParams, kState)},
 }};
 
 constexpr bool rows_are_in_order() {
@@ -93,6 +94,7 @@ const Value* in_place_source(const Instruction& instruction, const Value& writte
     case Op::kGatherGrads:
     case Op::kGatherUpdated:
     case Op::kStep:
+    case Op::kSwapAverage:
       return first_read(instruction, written.kind);
     case Op::kReduceGrads:
       return same_place(instruction, written);

@@ -14,6 +14,7 @@
 #include "furrow/base/memory.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/plan/placement.h"
+#include "furrow/plan/state_form.h"
 
 namespace furrow::plan {
 
@@ -84,6 +85,8 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
 //   snapshot u           params(u,0) [state(u,0)] -> snapshot(u)/own
+//   swap_average u       params(u,0) state(u,0)/step -> params(u,1)/step state(u,1)/step, in place: the weights and
+//                        their average change places
 // clang-format on
 enum class Op : uint8_t {
   kLoad,
@@ -104,6 +107,7 @@ enum class Op : uint8_t {
   kStep,
   kGatherUpdated,
   kSnapshot,
+  kSwapAverage,
 };
 
 // Communication runs beside the rest, in program order, which is the same on all ranks of a group.
@@ -189,8 +193,9 @@ struct SlotAssignment {
 };
 
 struct Program {
-  std::string name;  // "train", "evaluate", "save"
+  std::string name;  // "train", "evaluate", "save", "average"
   Placement placement;
+  StateForms states;               // of the optimizer, in the order of its flat buffers
   std::vector<std::string> units;  // names, by index
   std::vector<int64_t>
       microbatch_sizes;        // samples in each microbatch of the global batch, on every rank alike

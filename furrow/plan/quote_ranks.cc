@@ -20,6 +20,10 @@ struct Received {
   int64_t least = 0;  // all, if nobody sent more than one node
 };
 
+struct Undivided {
+  int64_t parameters = 0, gradients = 0, optimizer = 0;
+};
+
 class RanksQuote {
  public:
   RanksQuote(const Program& program, const ModelSpec& spec)
@@ -65,21 +69,15 @@ class RanksQuote {
     return items;
   }
 
-  int64_t flat_bytes() const {
-    int64_t elements = 0;
-    for (const UnitLayout& unit : model_.flat.units) elements += unit.elements;
-    return elements * kFloatBytes;
-  }
-
-  // 0 too where the rank's shards are all empty.
-  int state_copies() const {
-    for (const SlotAssignment& assignment : program_.assignments) {
-      const Value& value = assignment.value;
-      if (value.kind != ValueKind::kState || value.index != 0) continue;
-      const int64_t bytes = part_slice(model_.flat, place_, {value.unit, 0}, value.part).size() * kFloatBytes;
-      if (bytes > 0) return static_cast<int>(program_.slots[assignment.slot].bytes / bytes);
+  // Of the whole model, undivided.
+  Undivided undivided() const {
+    Undivided bytes;
+    for (const UnitLayout& unit : model_.flat.units) {
+      bytes.parameters += unit.elements * kFloatBytes;
+      bytes.gradients += unit.trained_elements * kFloatBytes;
+      bytes.optimizer += state_bytes(program_.states, unit, {0, unit.elements});
     }
-    return 0;
+    return bytes;
   }
 
  private:
@@ -94,7 +92,7 @@ class RanksQuote {
     Received bytes;  // a gather: everything but one's own slice
     const std::vector<int> ranks = group_ranks(place_, instruction.axis);
     const std::vector<Slice> slices =
-        member_slices(model_.flat, place_, {instruction.unit, 0}, instruction.axis);
+        member_slices(model_.flat, place_, buffer_of(instruction), instruction.axis);
     int64_t whole = 0;
     for (const Slice& slice : slices) whole += slice.size() * kFloatBytes;
     for (size_t i = 0; i < slices.size(); ++i) {
@@ -116,7 +114,7 @@ class RanksQuote {
   Received of_exchange(const Instruction& instruction) const {
     const Exchange exchange = exchange_of(program_, instruction);
     const std::vector<Slice> slices =
-        member_slices(model_.flat, place_, {instruction.unit, instruction.writes[0].index}, instruction.axis);
+        member_slices(model_.flat, place_, buffer_of(instruction), instruction.axis);
     Received bytes;
     for (size_t i = 0; i < slices.size(); ++i) {
       for (size_t j = 0; j < slices.size(); ++j) {
@@ -136,9 +134,10 @@ class RanksQuote {
   const ModelFacts model_;
 };
 
-MemoryFormula formula_of(const Placement& place, double whole, int state_copies) {
+MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
   const double n = place.shards();
-  MemoryFormula formula{"p+g+o", whole, whole, whole * state_copies};
+  MemoryFormula formula{"p+g+o", static_cast<double>(whole.parameters), static_cast<double>(whole.gradients),
+                        static_cast<double>(whole.optimizer)};
   if (place.zero_stage == 0) return formula;
   formula.optimizer /= n;
   if (place.zero_stage >= 2) formula.gradients /= n;
@@ -168,15 +167,15 @@ std::string deterministic_line(const Placement& placement, int32_t k) {
 void quote_ranks(const Program& program, const ModelSpec& spec, Quote* quote) {
   const RanksQuote ranks(program, spec);
   const Placement& place = program.placement;
-  const auto whole = static_cast<double>(ranks.flat_bytes());
+  const Undivided whole = ranks.undivided();
   const auto k = static_cast<int32_t>(program.microbatch_sizes.size());
   quote->placement = place;
   quote->deterministic = deterministic_line(place, k);
   quote->collectives = ranks.collectives();
   quote->memory = ranks.memory();
-  quote->formula = formula_of(place, whole, ranks.state_copies());
+  quote->formula = formula_of(place, whole);
   const double n = place.data_ranks();
-  quote->data_parallel_bytes = 2 * (n - 1) / n * whole;
+  quote->data_parallel_bytes = 2 * (n - 1) / n * static_cast<double>(whole.gradients);
 }
 
 }  // namespace furrow::plan

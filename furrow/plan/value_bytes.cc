@@ -59,9 +59,21 @@ MemoryKind memory_kind(ValueKind kind) { return kHomes[static_cast<size_t>(kind)
 bool is_persistent(ValueKind kind) { return kHomes[static_cast<size_t>(kind)].persistent; }
 ValueKind slot_class(ValueKind kind) { return kind == ValueKind::kTotal ? ValueKind::kGradient : kind; }
 
+FlatBuffer buffer_of(const Value& value) {
+  const bool gradient = value.kind == ValueKind::kGradient;
+  const bool trained = gradient || value.kind == ValueKind::kTotal || value.kind == ValueKind::kState;
+  return {value.unit, gradient ? value.index : 0, trained};
+}
+
+FlatBuffer buffer_of(const Instruction& instruction) {
+  FURROW_CHECK(!instruction.writes.empty(), "communication of a unit writes something");
+  FlatBuffer buffer = buffer_of(instruction.writes.front());
+  buffer.trained = buffer.trained || instruction.op == Op::kGatherUpdated;
+  return buffer;
+}
+
 Slice value_slice(const ByteContext& context, const Value& value) {
-  const int use = value.kind == ValueKind::kGradient ? value.index : 0;
-  return part_slice(context.flat, context.placement, {value.unit, use}, value.part);
+  return part_slice(context.flat, context.placement, buffer_of(value), value.part);
 }
 
 int64_t value_bytes(const ByteContext& context, const Value& value) {
@@ -78,9 +90,10 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
     case ValueKind::kGathered:
       return value_slice(context, value).size() * kFloatBytes;
     case ValueKind::kState:
-      return value_slice(context, value).size() * kFloatBytes * context.optimizer_state_copies;
+      return state_bytes(context.states, context.flat.units[value.unit], value_slice(context, value));
     case ValueKind::kSnapshot:
-      return value_slice(context, value).size() * kFloatBytes * (1 + context.optimizer_state_copies);
+      return value_slice(context, value).size() * kFloatBytes +
+             state_bytes(context.states, context.flat.units[value.unit], value_slice(context, value));
     case ValueKind::kLoss:
       return kLossBytes;
     case ValueKind::kSums:

@@ -89,7 +89,9 @@ void check_header(const Facts& facts) {
         value.unit >= 0 && value.unit <= facts.last_unit() && facts.model.units[value.unit].owns;
     const Placement& place = program.placement;
     if (known && value == params_value(value.unit, 0, place.params_part())) continue;
-    if (known && value == state_value(value.unit, 0, place.step_part())) continue;
+    if (known && facts.model.units[value.unit].steps &&
+        value == state_value(value.unit, 0, place.step_part()))
+      continue;
     fail(fmt::format(
         "input {}: a program starts from params(u,0) and state(u,0) of units with parameters, as its "
         "rank holds them",

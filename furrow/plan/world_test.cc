@@ -53,7 +53,7 @@ TrainOptions options_of(const World& world, int rank) {
   options.microbatch_sizes.assign(world.k, 4);
   options.microbatch_sizes.back() = 3;
   options.recompute = world.recompute;
-  options.optimizer_state_copies = 1;
+  options.optimizer_states = 1;
   options.ranks = {rank, world.stage, world.reshard, world.deterministic, world.prefetch};
   return options;
 }
@@ -120,11 +120,11 @@ Symbol tree(const Split& split, int unit, int use, std::pair<int, int> node, int
 // The gradient of a whole unit, uses added in order.
 Symbols total_of(const FlatLayout& flat, const Split& split, int unit, int k) {
   Symbols total;
-  for (int64_t g = 0; g < flat.units[unit].elements / testing::kGrain; ++g) {
+  for (int64_t g = 0; g < flat.units[unit].trained_elements / testing::kGrain; ++g) {
     total.push_back(tree(split, unit, 0, {0, k}, g));
   }
   for (const TiedUse& tied : flat.tied) {
-    if (tied.owner_unit != unit) continue;
+    if (tied.owner_unit != unit || tied.use == 0) continue;
     for (int64_t g = 0; g < tied.size / testing::kGrain; ++g) {
       Symbol& symbol = total[(tied.owner_offset / testing::kGrain) + g];
       symbol = mix(mix(5, symbol), tree(split, unit, tied.use, {0, k}, g));
@@ -148,7 +148,7 @@ class Worlds : public ::testing::Test {
     size_t grains = 0;
     for (int u = 0; u < static_cast<int>(spec_.units.size()); ++u) {
       if (flat_.units[u].spans.empty()) continue;
-      grains += static_cast<size_t>(flat_.units[u].elements / testing::kGrain);
+      grains += static_cast<size_t>(flat_.units[u].trained_elements / testing::kGrain);
       check_unit(world, programs, machine, u);
     }
     EXPECT_EQ(machine.measured.size(), grains);
@@ -159,14 +159,17 @@ class Worlds : public ::testing::Test {
     const Symbols total = total_of(flat_, machine.split, u, world.k);
     for (size_t rank = 0; rank < programs.size(); ++rank) {
       const Placement& place = programs[rank].placement;
-      for (const Value& value :
-           {params_value(u, 1, place.params_part()), state_value(u, 1, place.step_part())}) {
+      const bool steps = flat_.units[u].trained_elements > 0;
+      std::vector<Value> kept = {params_value(u, steps ? 1 : 0, place.params_part())};
+      if (steps) kept.push_back(state_value(u, 1, place.step_part()));
+      for (const Value& value : kept) {
         const Slice slice = machine.slice(static_cast<int>(rank), value);
         Symbols expected;
         for (int64_t g = slice.begin / testing::kGrain; g < slice.end / testing::kGrain; ++g) {
           const Symbol before =
               value.kind == ValueKind::kState ? testing::state_symbol(u, g) : testing::params_symbol(u, g);
-          expected.push_back(testing::stepped_symbol(before, total[g]));
+          const bool trained = g < static_cast<int64_t>(total.size());
+          expected.push_back(trained ? testing::stepped_symbol(before, total[g]) : before);
         }
         EXPECT_EQ(machine.output(static_cast<int>(rank), value), expected)
             << "rank " << rank << to_string(value);
@@ -174,8 +177,13 @@ class Worlds : public ::testing::Test {
     }
   }
 
-  const ModelSpec spec_ = model();
-  const FlatLayout flat_ = flat_layout(spec_);
+  void use(const ModelSpec& spec) {
+    spec_ = spec;
+    flat_ = flat_layout(spec_);
+  }
+
+  ModelSpec spec_ = model();
+  FlatLayout flat_ = flat_layout(spec_);
 };
 
 std::vector<World> layouts(int most_ranks) {
@@ -193,6 +201,51 @@ std::vector<World> layouts(int most_ranks) {
 TEST_F(Worlds, EveryLayoutStepsWithTheCanonicalTree) {
   for (World world : layouts(8)) {
     for (world.k = world.replicas * world.shards; world.k <= 32; ++world.k) check(world);
+  }
+}
+
+// A unit all frozen, one in part, and a tied weight that is: nothing of theirs is added, measured or stepped.
+TEST_F(Worlds, FrozenParametersStayInEveryLayout) {
+  for (const std::string frozen : {"u0.", "u0.weight u1.", "u2.weight", "u3."}) {
+    ModelSpec spec = model();
+    spec.units[3].parameters.push_back(parameter("u3.weight", {64, 64}));
+    for (Unit& unit : spec.units) {
+      for (Parameter& each : unit.parameters)
+        each.rule.frozen = frozen.find(each.name) != std::string::npos ||
+                           (frozen.find(unit.name + ". ") != std::string::npos || frozen == unit.name + ".");
+    }
+    use(spec);
+    for (World world : layouts(6)) {
+      world.k = world.replicas * world.shards + 1;
+      check(world);
+    }
+  }
+}
+
+// And every layout still steps every element once.
+TEST_F(Worlds, WholeParametersAreCutByNoLayout) {
+  ModelSpec spec = model();
+  for (Unit& unit : spec.units) {
+    for (Parameter& each : unit.parameters) each.whole = !each.tied() && each.shape.size() == 2;
+  }
+  use(spec);
+  for (World world : layouts(8)) {
+    world.k = world.replicas * world.shards;
+    check(world);
+    for (int rank = 0; rank < world.k; ++rank) {
+      const Placement place = placement_for(world.layout(), options_of(world, rank).ranks, world.k);
+      for (int u = 0; u < 4; ++u) {
+        for (const Part part : {Part::kShard, Part::kPiece}) {
+          const Slice slice = part_slice(flat_, place, {u, 0}, part);
+          for (const FlatSpan& span : flat_.units[u].spans) {
+            if (!span.whole) continue;
+            const bool inside = slice.begin <= span.offset && slice.end >= span.offset + span.size;
+            const bool outside = slice.end <= span.offset || slice.begin >= span.offset + span.size;
+            EXPECT_TRUE(inside || outside) << world.name();
+          }
+        }
+      }
+    }
   }
 }
 

@@ -8,12 +8,12 @@
 
 namespace furrow::tensor {
 
-at::Tensor flat_buffer(int64_t elements, MemoryKind kind) {
+at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type) {
   FURROW_CHECK(elements >= 0, "a buffer of negative size");
-  const size_t bytes = static_cast<size_t>(elements) * sizeof(float);
+  const size_t bytes = static_cast<size_t>(elements) * c10::elementSize(type);
   auto buffer = std::make_shared<CountedBuffer>(bytes, kind);
   if (bytes > 0) std::memset(buffer->data(), 0, bytes);
-  return at::from_blob(buffer->data(), {elements}, [buffer](void*) {}, at::TensorOptions().dtype(at::kFloat));
+  return at::from_blob(buffer->data(), {elements}, [buffer](void*) {}, at::TensorOptions().dtype(type));
 }
 
 at::Tensor view(const at::Tensor& flat, int64_t offset, const Shape& shape) {

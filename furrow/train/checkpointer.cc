@@ -11,6 +11,7 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/tensor/dtype_torch.h"
@@ -307,14 +308,24 @@ void read_artefact_ranges(const std::string& path, const std::vector<NamedRange>
   }
 }
 
+// Frozen parameters have no average: they are their own.
+void read_checkpoint_ranges(const storage::CheckpointReader& reader, std::vector<NamedRange> ranges,
+                            bool average) {
+  for (NamedRange& range : ranges) {
+    const std::string averaged = fmt::format("optimizer.{}/{}", plan::kAverageState, range.name);
+    if (average && reader.find(averaged) != nullptr) range.name = averaged;
+  }
+  read_ranges(reader, ranges);
+}
+
 }  // namespace
 
-void load_parameters(const std::string& path, ModelState& model) {
+void load_parameters(const std::string& path, ModelState& model, bool average) {
   const std::vector<NamedRange> ranges =
       model.parameter_ranges(model.units(), model.params_extents(), model.params_extents());
   if (std::filesystem::exists(path + "/model.toml")) return read_artefact_ranges(path, ranges);
   if (std::filesystem::exists(path + "/manifest.json")) {
-    return read_ranges(storage::CheckpointReader::open(path), ranges);
+    return read_checkpoint_ranges(storage::CheckpointReader::open(path), ranges, average);
   }
   const auto reader = storage::newest_valid(path);
   if (!reader) {
@@ -324,7 +335,7 @@ void load_parameters(const std::string& path, ModelState& model) {
                     "checkpoints/ or one step of them",
                     path));
   }
-  read_ranges(*reader, ranges);
+  read_checkpoint_ranges(*reader, ranges, average);
 }
 
 }  // namespace furrow::train

@@ -60,7 +60,8 @@ class Checkpointer {
   std::unique_ptr<Impl> impl_;
 };
 
-// Parameters only, from a checkpoint folder or an artefact ("model/"), by name and shape.
-void load_parameters(const std::string& path, ModelState& model);
+// Parameters only, from a checkpoint folder or an artefact ("model/"), by name and shape; with `average` the
+// average of them, where a checkpoint has one.
+void load_parameters(const std::string& path, ModelState& model, bool average = false);
 
 }  // namespace furrow::train

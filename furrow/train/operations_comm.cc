@@ -204,7 +204,7 @@ void gather_params(ExecutorState& state, const BoundInstruction& bound) {
 }
 
 void gather_updated(ExecutorState& state, const BoundInstruction& bound) {
-  const plan::Slice whole{0, state.model.flat().units[bound.unit()].elements};
+  const plan::Slice whole{0, state.model.flat().units[bound.unit()].trained_elements};
   const std::span<float> params = resident_params(state, bound.unit(), whole);
   const std::span<float> own = params.subspan(bound.slice.begin, bound.slice.size());
   state.start(bound, {collective(CollectiveKind::kAllGather, own, params, bound)});

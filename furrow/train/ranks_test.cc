@@ -117,6 +117,32 @@ TEST_P(Bits, EqualWithEveryOptimizerOnShards) {
   }
 }
 
+// Rules, frozen parameters (of whole units and of parts, at the start and between) and an average of the
+// weights: the same on shards, and what is frozen stays.
+TEST_P(Bits, EqualWithGroupsFrozenParametersAndAnAverage) {
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 1};
+  options.steps = 3;
+  const bool text = GetParam() == "gpt-tied";
+  const std::vector<std::vector<std::string>> all = {
+      {text ? "*.weight lr=0.002 weight_decay=0.5" : "conv*.weight lr=0.002 weight_decay=0.5",
+       "*.bias lr=0.1"},
+      {text ? "wte.weight frozen=true" : "conv1.* frozen=true"},
+      {text ? "h.1.attn.* frozen=true" : "*2.weight frozen=true", "*.bias frozen=true"}};
+  for (const std::vector<std::string>& groups : all) {
+    for (const std::string optimizer : {"adamw", "lamb"}) {
+      TinyTraining tiny = tiny_;
+      tiny.config.optimizer.name = optimizer;
+      const StepResult plain = run_steps(tiny, options), start = run_steps(tiny, {.steps = 0});
+      tiny.config.optimizer.groups = groups;
+      tiny.config.ema.decay = 0.8;
+      const StepResult whole = run_steps(tiny, options);
+      EXPECT_FALSE(testing::same_bits(plain.params, whole.params)) << "control: groups count";
+      for (const WorldOptions& world : four_ranks()) expect_same(tiny, options, world, whole);
+    }
+  }
+}
+
 // Negative controls: what must be seen is seen.
 TEST_P(Bits, AFlippedBitOrASwappedMicrobatchIsSeen) {
   StepOptions options;

@@ -154,6 +154,29 @@ TEST_F(Session, EveryTextArchitectureResumesToTheSameBits) {
   }
 }
 
+// An average of the weights is what is validated, exported and evaluated, and goes on over a resume.
+TEST_F(Session, TheAverageOfTheWeightsIsEvaluatedExportedAndResumed) {
+  const auto averaged = [&](std::vector<std::string> more = {}) {
+    more.insert(more.end(), {"--ema.decay", "0.9", "--optimizer.groups", "fc1.bias frozen=true"});
+    return config(more);
+  };
+  const observe::Summary whole = train_run("whole", averaged());
+  train_run("plain", config({"--optimizer.groups", "fc1.bias frozen=true"}));
+  EXPECT_NE(weights("whole"), weights("plain"));
+  EXPECT_EQ(evaluate(run("whole"), "test", averaged()).loss, *whole.test_loss);
+  train_run("parts", averaged());
+  std::filesystem::remove_all(run("parts") + "/checkpoints/step-00000040");
+  std::filesystem::remove_all(run("parts") + "/model");
+  train_run("parts", averaged(), /*resume=*/true);
+  EXPECT_EQ(weights("whole"), weights("parts"));
+  // Without validation, the average of the last step: from the run's own end, and from its checkpoint.
+  const observe::Summary last = train_run("last", averaged({"--validation.enable", "false"}));
+  std::filesystem::remove_all(run("last") + "/model");
+  EXPECT_EQ(evaluate(run("last"), "test", averaged()).loss, *last.test_loss);
+  EXPECT_NE(evaluate(run("last"), "test", config()).loss, *last.test_loss)
+      << "control: the weights themselves";
+}
+
 TEST_F(Session, StopsEarlyAndExportsTheBest) {
   // No later validation gains as much as min_delta asks for, so that the first stays the best.
   const observe::Summary summary =

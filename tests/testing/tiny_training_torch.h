@@ -43,7 +43,10 @@ struct TinyTraining {
   std::string name;  // one of tiny_names(): an architecture, "-tied" or "-untied" where there is a choice
   config::Config config;
   std::shared_ptr<MadeUpSource> source;
-  plan::ModelSpec spec;
+  plan::ModelSpec spec;  // as described
+
+  plan::ModelSpec trained_spec() const;  // under config.optimizer
+  train::OptimizerRule rule() const;     // of config
 };
 TinyTraining tiny(const std::string& name);
 std::vector<std::string> tiny_names();
@@ -56,6 +59,7 @@ struct StepOptions {
   int64_t first_step = 0;  // counter of random numbers
   int threads = 1;
   bool trace = false;
+  double max_norm = 1;
 };
 
 // Everything a run of steps leaves behind.
