@@ -105,14 +105,23 @@ void follow_owners(ModelSpec* spec) {
 
 }  // namespace
 
+bool is_hidden_matrix(const ModelSpec& spec, size_t unit, const Parameter& parameter) {
+  return parameter.shape.size() >= 2 && spec.units[unit].input.dtype == DType::kF32 &&
+         unit + 1 < spec.units.size();
+}
+
 void apply_optimizer(const config::Optimizer& optimizer, ModelSpec* spec) {
   const StepNeeds needs = find_optimizer_spec(optimizer.name).needs;
   for (const std::string& text : optimizer.groups) Entry(text, optimizer).apply(spec);
   follow_owners(spec);
-  for (Unit& unit : spec->units) {
-    leave_out_frozen(&unit);
-    for (Parameter& parameter : unit.parameters)
-      parameter.whole = needs == StepNeeds::kParameters && !parameter.rule.frozen && !parameter.tied();
+  if (needs == StepNeeds::kBlocks) spec->alignment = kStateBlock;
+  for (size_t u = 0; u < spec->units.size(); ++u) {
+    leave_out_frozen(&spec->units[u]);
+    for (Parameter& parameter : spec->units[u].parameters) {
+      const bool whole = needs == StepNeeds::kParameters ||
+                         (needs == StepNeeds::kMatrices && is_hidden_matrix(*spec, u, parameter));
+      parameter.whole = whole && !parameter.rule.frozen && !parameter.tied();
+    }
   }
 }
 

@@ -10,11 +10,22 @@ namespace {
 
 constexpr StateRow kFirst{"exp_avg"}, kSecond{"exp_avg_sq"};
 
+constexpr StateRow kFirstCodes{"exp_avg", StateForm::kCodes},
+    kFirstScales{"exp_avg_scale", StateForm::kScales};
+constexpr StateRow kRootCodes{"exp_avg_root", StateForm::kCodes},
+    kRootScales{"exp_avg_root_scale", StateForm::kScales};
+
 constexpr OptimizerSpec kSpecs[] = {
+    {"adafactor",
+     {StateRow{"row_var", StateForm::kRows}, StateRow{"col_var", StateForm::kColumns},
+      StateRow{"variance", StateForm::kVectors}},
+     StepNeeds::kParameters},
     {"adam", {kFirst, kSecond}},
     {"adamw", {kFirst, kSecond}},
+    {"adamw8bit", {kFirstCodes, kFirstScales, kRootCodes, kRootScales}, StepNeeds::kBlocks},
     {"lamb", {kFirst, kSecond}, StepNeeds::kParameters},
     {"lion", {kFirst}},
+    {"muon", {kFirst, StateRow{"exp_avg_sq", StateForm::kUncut}}, StepNeeds::kMatrices},
     {"sgd", {StateRow{"momentum_buffer"}}, StepNeeds::kElements, /*stateless_without_momentum=*/true},
 };
 

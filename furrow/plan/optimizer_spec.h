@@ -17,7 +17,9 @@ namespace furrow::plan {
 // What a step of a part of a flat buffer has to be at least.  Under ZeRO slices are cut by it.
 enum class StepNeeds : uint8_t {
   kElements,    // an element
+  kBlocks,      // a block of kStateBlock elements of one parameter
   kParameters,  // a parameter: it forms norms, or sums of rows and columns
+  kMatrices,    // a hidden matrix, where it has one; an element of what is none
 };
 
 struct StateRow {
@@ -45,6 +47,10 @@ inline constexpr std::string_view kAverageState = "ema";
 std::vector<StateSpec> optimizer_states(const config::Optimizer& optimizer,
                                         const config::LrScheduler& schedule, const config::Ema& ema = {});
 StateForms forms_of(const std::vector<StateSpec>& states);
+
+// The parameters that Muon orthogonalises: of two dims or more (a convolution is one row for each output), in
+// units that read numbers, but for the last unit: no embedding, and not the head.
+bool is_hidden_matrix(const ModelSpec& spec, size_t unit, const Parameter& parameter);
 
 // Puts what [optimizer] says of single parameters into the spec: groups, frozen ones (their FLOPs and what
 // backward keeps for them go), whole ones.  Error{invalid_argument}: a pattern that matches no parameter, an

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/flat_layout.h"
 #include "furrow/plan/testing/specs.h"
 
 namespace furrow::plan {
@@ -80,6 +81,25 @@ TEST(Groups, WhatNeedsWholeParametersSaysSo) {
   EXPECT_FALSE(grouped({"u0.weight frozen=true"}, "lamb").units[0].parameters[0].whole);
 }
 
+TEST(Groups, MuonTakesHiddenMatricesAlone) {
+  ModelSpec spec = testing::chain(3);
+  spec.units[0].input.dtype = DType::kI64;
+  config::Optimizer optimizer;
+  optimizer.name = "muon";
+  apply_optimizer(optimizer, &spec);
+  EXPECT_FALSE(spec.units[0].parameters[0].whole) << "an embedding";
+  EXPECT_TRUE(spec.units[1].parameters[0].whole);
+  EXPECT_FALSE(spec.units[1].parameters[1].whole) << "a bias";
+  EXPECT_FALSE(spec.units[2].parameters[0].whole) << "the head";
+}
+
+TEST(Groups, BlocksBelongToOneParameter) {
+  const ModelSpec spec = grouped({}, "adamw8bit");
+  for (const UnitLayout& unit : flat_layout(spec).units) {
+    for (const FlatSpan& span : unit.spans) EXPECT_EQ(span.offset % kStateBlock, 0);
+  }
+}
+
 TEST(Groups, ErrorsNameTheEntry) {
   const std::pair<const char*, const char*> cases[] = {{"u7.* lr=1", "'u7.* lr=1': it matches no parameter"},
                                                        {"u0.*", "write \"PATTERN key=value"},
@@ -116,7 +136,8 @@ TEST(OptimizerSpec, UnknownNameListsTheKnownOnes) {
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_THAT(error.message(), HasSubstr("known: adam, adamw, lamb, lion, sgd"));
+    EXPECT_THAT(error.message(),
+                HasSubstr("known: adafactor, adam, adamw, adamw8bit, lamb, lion, muon, sgd"));
   }
 }
 

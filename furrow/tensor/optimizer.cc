@@ -8,6 +8,8 @@
 #include "furrow/base/exact_sum.h"
 #include "furrow/base/names.h"
 #include "furrow/tensor/kernels/optimizer.h"
+#include "furrow/tensor/kernels/quantised_adam.h"
+#include "furrow/tensor/optimizer_steps.h"
 
 namespace furrow::tensor {
 namespace {
@@ -58,8 +60,29 @@ void coupled_adam_step(const OptimizerSpan& span, const StepParameters& paramete
   adam_step(span, parameters, /*decoupled=*/false, threads);
 }
 
-void adamw_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
-  adam_step(span, parameters, /*decoupled=*/true, threads);
+void adamw8bit_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
+  const size_t size = span.params.size();
+  const auto blocks = static_cast<size_t>(kernels::quantised_blocks(static_cast<int64_t>(size)));
+  FURROW_CHECK(span.gradient.size() == size && span.states[0].size() == size &&
+                   span.states[2].size() == size && span.states[1].size() == blocks &&
+                   span.states[3].size() == blocks,
+               "parameters, gradient and quantised states of a step do not fit");
+  kernels::QuantisedAdam args;
+  args.n = static_cast<int64_t>(size);
+  args.param = span.params.data();
+  args.grad = span.gradient.data();
+  args.first = span.states[0].codes().data();
+  args.first_scale = span.states[1].floats().data();
+  args.second = span.states[2].codes().data();
+  args.second_scale = span.states[3].floats().data();
+  args.grad_scale = parameters.gradient_factor;
+  args.lr = parameters.lr;
+  args.beta1 = parameters.beta1;
+  args.beta2 = parameters.beta2;
+  args.eps = parameters.eps;
+  args.weight_decay = parameters.weight_decay;
+  args.step = parameters.step;
+  kernels::quantised_adam_step(args, threads);
 }
 
 void lion_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
@@ -108,11 +131,16 @@ void lamb_step(const OptimizerSpan& span, const StepParameters& parameters, int 
 }
 
 constexpr Optimizer kOptimizers[] = {
-    {"adam", 2, &coupled_adam_step}, {"adamw", 2, &adamw_step}, {"lamb", 2, &lamb_step},
-    {"lion", 1, &lion_step},         {"sgd", 1, &sgd_step},
+    {"adafactor", 3, &adafactor_step}, {"adam", 2, &coupled_adam_step}, {"adamw", 2, &adamw_step},
+    {"adamw8bit", 4, &adamw8bit_step}, {"lamb", 2, &lamb_step},         {"lion", 1, &lion_step},
+    {"muon", 2, &muon_step},           {"sgd", 1, &sgd_step},
 };
 
 }  // namespace
+
+void adamw_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
+  adam_step(span, parameters, /*decoupled=*/true, threads);
+}
 
 std::span<const Optimizer> optimizers() { return kOptimizers; }
 

@@ -17,12 +17,13 @@ namespace furrow::tensor {
 // Hyper-parameters of one step.
 struct StepParameters {
   double lr = 0;
-  double momentum = 0;          // SGD
-  bool nesterov = false;        // SGD
-  double beta1 = 0, beta2 = 0;  // Adam, AdamW, Lion, LAMB
+  double momentum = 0;          // SGD, Muon
+  bool nesterov = false;        // SGD, Muon
+  double beta1 = 0, beta2 = 0;  // Adam, AdamW, Lion, LAMB, what Muon leaves
   double eps = 0;               // Adam, AdamW, LAMB
-  double weight_decay = 0;      // SGD, Adam: added to the gradient (L2); AdamW, Lion: decoupled; LAMB: added
-                                // to the direction
+  double beta2_decay = 0;       // Adafactor
+  double weight_decay = 0;      // SGD, Adam: added to the gradient (L2); LAMB: to the direction; the others:
+                                // decoupled
   int64_t step = 1;  // 1 for the first step: bias correction; SGD's momentum buffer starts as the gradient
   float gradient_factor = 1;  // every gradient element is multiplied with it first
 };
@@ -68,7 +69,10 @@ struct Optimizer {
 
 // As torch.optim's SGD (dampening 0), Adam and AdamW; Lion: Chen et al., "Symbolic discovery of optimization
 // algorithms", 2023; LAMB: You et al., "Large batch optimization for deep learning", 2020, where parameters
-// without weight decay are not adapted.  kernels/optimizer.h has the formulas.
+// without weight decay are not adapted; Adafactor: Shazeer and Stern, 2018, with relative steps of at most
+// lr, as torch.optim's; AdamW8bit: kernels/quantised_adam.h; Muon: Jordan et al., 2024, its steps as large as
+// AdamW's (Liu et al., "Muon is scalable for LLM training", 2025), and AdamW for what is no whole matrix.
+// kernels/optimizer.h has the formulas of the others.
 std::span<const Optimizer> optimizers();
 const Optimizer& find_optimizer(std::string_view name);  // Error{invalid_argument}, lists the known ones
 

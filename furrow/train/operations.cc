@@ -226,11 +226,14 @@ std::vector<StepRun> runs_of(const plan::UnitLayout& layout, const plan::FlatGro
                              const plan::Slice& slice) {
   const Extent part{std::max(group.begin, slice.begin), std::min(group.end, slice.end)};
   std::vector<StepRun> runs;
-  for (const plan::FlatSpan& span : layout.spans) {
-    if (!span.whole || span.offset < part.begin || span.offset >= part.end) continue;
-    runs.push_back({{span.offset, span.offset + span.size}, true, span.rows});
+  if (group.begin >= layout.whole_elements) {
+    if (part.size() > 0) runs.push_back({part});
+    return runs;
   }
-  if (runs.empty() && part.size() > 0) runs.push_back({part});
+  for (const plan::FlatSpan& span : layout.spans) {
+    if (span.offset >= part.begin && span.offset < part.end)
+      runs.push_back({{span.offset, span.offset + span.size}, true, span.rows});
+  }
   return runs;
 }
 

@@ -17,10 +17,11 @@ tensor::StepParameters OptimizerRule::parameters(int64_t step, const Rates& rate
                                                  const plan::FlatGroup& group) const {
   tensor::StepParameters p;
   p.lr = rates.lr * group.rule.lr_scale;
-  p.momentum = rates.momentum;
+  p.momentum = config_.name == "muon" ? config_.momentum : rates.momentum;
   p.nesterov = config_.nesterov;
   p.beta1 = rates.momentum;
   p.beta2 = config_.beta2;
+  p.beta2_decay = config_.beta2_decay;
   p.eps = config_.eps;
   p.weight_decay = group.rule.weight_decay.value_or(group.decays ? config_.weight_decay : 0);
   p.step = step + 1;

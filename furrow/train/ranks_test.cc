@@ -184,8 +184,13 @@ TEST_P(Bits, TheTreeByRanksIsAnotherOrder) {
 TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
   StepOptions options;
   options.microbatch_sizes.assign(8, 2);
-  for (const WorldOptions& world : four_ranks()) {
-    SCOPED_TRACE(world.name());
+  TinyTraining tiny = tiny_;
+  std::vector<std::pair<std::string, WorldOptions>> cases;
+  for (const WorldOptions& world : four_ranks()) cases.emplace_back("adamw", world);
+  for (const char* name : {"adafactor", "adamw8bit", "muon"}) cases.emplace_back(name, four_ranks().back());
+  for (const auto& [optimizer, world] : cases) {
+    SCOPED_TRACE(world.name() + " " + optimizer);
+    tiny.config.optimizer.name = optimizer;
     std::array<int64_t, kMemoryKinds> before{};
     for (size_t k = 0; k < kMemoryKinds; ++k)
       before[k] = memory_usage(static_cast<MemoryKind>(k)).current_bytes;
@@ -194,11 +199,11 @@ TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
     };
     std::barrier together(world.ranks());
     std::array<std::atomic<int64_t>, kMemoryKinds> planned{};
-    run_world(tiny_, options, world, [&](const RankResult& rank) {
+    run_world(tiny, options, world, [&](const RankResult& rank) {
       for (const plan::Slot& slot : rank.program.slots) planned[static_cast<size_t>(slot.kind)] += slot.bytes;
       together.arrive_and_wait();
       if (rank.rank == 0) {
-        const plan::Quote quote = plan::quote(rank.program, tiny_.spec);
+        const plan::Quote quote = plan::quote(rank.program, tiny.trained_spec());
         const double ranks = world.ranks();
         EXPECT_NEAR(grown(MemoryKind::kParameters) / (quote.formula.parameters * ranks), 1, 0.02);
         EXPECT_NEAR(grown(MemoryKind::kOptimizer) / (quote.formula.optimizer * ranks), 1, 0.02);
