@@ -214,7 +214,9 @@ TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
         int64_t final_bytes = 0;  // of the gradients: what is not final is itemised
         for (const plan::MemoryItem& item : quote.memory)
           final_bytes += item.name == "gradients, final" ? item.bytes : 0;
-        EXPECT_LE(static_cast<double>(final_bytes), 1.1 * quote.formula.gradients + 4096)
+        // Slices around whole parameters are as uneven as these are.
+        const bool even = plan::find_optimizer_spec(optimizer).needs <= plan::StepNeeds::kBlocks;
+        EXPECT_LE(static_cast<double>(final_bytes), (even ? 1.1 : 2.0) * quote.formula.gradients + 4096)
             << quote.formula.text;
       }
       together.arrive_and_wait();
