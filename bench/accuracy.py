@@ -1,4 +1,6 @@
-"""Trains the text examples beside their PyTorch peers over several seeds and compares the validation losses.
+"""Trains examples beside their PyTorch peers over several seeds: of texts it compares the validation losses, of
+resnet20 the share of the CIFAR-10 test images that is wrong (all of train is trained on; $CIFAR10, $CIFAR10_TEST name
+folder and test file).
 
 Same network, data, batch, steps, optimizer, schedule and clipping; the seeds decide initial values and the order of
 the samples, which differ between the two.  Written down first: furrow is no worse when its mean is at most one standard
@@ -13,7 +15,7 @@ import statistics
 import sys
 import tempfile
 
-from train import DATA, FURROW, PYTHON, run_process
+from train import CIFAR10, DATA, FURROW, PYTHON, run_process
 
 # Steps, batch, context, rate, decay and warm-up as in examples/<config>.toml.
 NETWORKS = {
@@ -24,6 +26,12 @@ NETWORKS = {
     "llama": dict(config="llama-shakespeare", data="tinyshakespeare/input.txt", steps=2000, batch=12, context=64, lr="4e-3",
                   decay="0.1", warmup=100),
 }
+CIFAR10_TEST = os.environ.get("CIFAR10_TEST", "test_batch.bin")
+NETWORKS["resnet20"] = dict(
+    config="resnet20-cifar10", data=CIFAR10, steps=3906, batch=64, figure="test_accuracy", printed="test error",
+    furrow=["--training.dataset_path", CIFAR10, "--data.test_files", json.dumps([CIFAR10_TEST]), "--data.validation_fraction",
+            "0"],
+    peer=["--batch", "64", "--test-file", CIFAR10_TEST])
 
 
 def furrow_loss(network, seed, steps, threads):
@@ -32,14 +40,16 @@ def furrow_loss(network, seed, steps, threads):
         command = [FURROW, "train", f"examples/{network['config']}.toml", "--job.dump_folder", folder, "--json",
                    "--debug.seed", str(seed), "--training.steps", str(steps), "--training.threads", str(threads),
                    "--validation.freq", "0", "--checkpoint.enable=false"]
-        return json.loads(run_process(command, threads))["validation_loss"]
+        summary = json.loads(run_process(command + network.get("furrow", []), threads))
+    return 1 - summary["test_accuracy"] if network.get("figure") == "test_accuracy" else summary["validation_loss"]
 
 
 def peer_loss(name, network, seed, steps, threads):
     command = [PYTHON, f"bench/peers/pytorch_{name}.py", "--data", os.path.join(DATA, network["data"]), "--steps", str(steps),
-               "--threads", str(threads), "--mode", "eager", "--batch", str(network["batch"]), "--context",
-               str(network["context"]), "--lr", network["lr"], "--weight-decay", network["decay"], "--warmup-steps",
-               str(network["warmup"]), "--seed", str(seed), "--validate"]
+               "--threads", str(threads), "--mode", "eager", "--seed", str(seed), "--validate"]
+    command += network.get("peer") or [
+        "--batch", str(network["batch"]), "--context", str(network["context"]), "--lr", network["lr"], "--weight-decay",
+        network["decay"], "--warmup-steps", str(network["warmup"])]
     return json.loads(run_process(command, threads).splitlines()[-1])["validation_loss"]
 
 
@@ -70,7 +80,7 @@ def main():
         parser.error("a standard error needs at least two seeds")
     rows = [compare(name, options) for name in options.networks]
     for row in rows:
-        print(f"{row['network']:<7} {row['steps']} steps, {options.seeds} seeds: validation loss furrow "
+        print(f"{row['network']:<7} {row['steps']} steps, {options.seeds} seeds: {NETWORKS[row['network']].get('printed', 'validation loss')} furrow "
               f"{row['means']['furrow']:.4f}, pytorch {row['means']['pytorch']:.4f}, difference {row['difference']:+.4f}, "
               f"standard error {row['standard_error']:.4f}: {'no worse' if row['holds'] else 'WORSE'}")
     os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)

@@ -1,9 +1,10 @@
-"""furrow's all_reduce over shared memory beside Open MPI, torch's Gloo and a plain memory-bound loop.
+"""furrow's all_reduce over shared memory and over TCP beside Open MPI, torch's Gloo and a plain memory-bound loop.
 
 Float32 in place, one rank per core.  The contenders alternate `--repeats` times; a figure is the median over those
 processes of each one's median call, the slowest rank of every call.  `loop` is what two threads reach that sum the same
-arrays.  Prints microseconds, bus bandwidth (2(n-1)/n bytes over the time) and furrow's ratio to each; writes JSON
-(default build/bench/comm.json).  Open MPI takes part where mpicc and mpirun are installed.
+arrays.  Prints microseconds, bus bandwidth (2(n-1)/n bytes over the time) and furrow's ratio to each; `tcp` is furrow on
+loopback, at the sizes of `furrow bench comm`, with Gloo's ratio to it, which also talks TCP.  Writes JSON (default
+build/bench/comm.json).  Open MPI takes part where mpicc and mpirun are installed.
 """
 import argparse
 import json
@@ -16,6 +17,7 @@ import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
 BENCH = os.environ.get("FURROW_COMM_BENCH", os.path.join(ROOT, "build/release/bench_bin/comm_bench"))
 PYTHON = os.environ.get("FURROW_PYTHON", sys.executable)
 
@@ -42,9 +44,18 @@ def run_gloo(ranks):
         return rows_of(texts[0])
 
 
+def run_tcp(ranks):
+    command = [FURROW, "bench", "comm", "--nproc", str(ranks), "--op", "all_reduce", "--transport", "tcp", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr[-2000:]}")
+    return {row["bytes"]: row["p50_us"] for row in json.loads(done.stdout)}
+
+
 def contenders(ranks, folder):
     found = {"furrow": lambda: run([BENCH, "--ranks", str(ranks)]),
              "furrow_plain": lambda: run([BENCH, "--ranks", str(ranks), "plain"]),
+             "tcp": lambda: run_tcp(ranks),
              "gloo": lambda: run_gloo(ranks)}
     if ranks == 2:
         found["loop"] = lambda: run([BENCH, "--loop"])
@@ -71,14 +82,18 @@ def main():
             for name, runner in runners.items():
                 samples[name].append(runner())
     sizes = sorted(samples["furrow"][0])
-    median = {name: {size: statistics.median(one[size] for one in runs) for size in sizes} for name, runs in samples.items()}
+    median = {name: {size: statistics.median(one[size] for one in runs) for size in sizes if size in runs[0]}
+              for name, runs in samples.items()}
     factor = 2 * (options.ranks - 1) / options.ranks
     peers = [name for name in median if name != "furrow"]
-    print(f"{'bytes':>10} {'furrow us':>10} {'GB/s':>7}  " + "  ".join(f"{name:>12} us  ratio" for name in peers))
+    print(f"{'bytes':>10} {'furrow us':>10} {'GB/s':>7}  " + "  ".join(f"{name:>12} us  ratio" for name in peers) +
+          "  gloo/tcp")
     for size in sizes:
         ours = median["furrow"][size]
-        cells = "  ".join(f"{median[name][size]:15.2f} {median[name][size] / ours:6.2f}" for name in peers)
-        print(f"{size:>10} {ours:10.2f} {factor * size / ours * 1e-3:7.2f}  {cells}")
+        cells = "  ".join(f"{median[name][size]:15.2f} {median[name][size] / ours:6.2f}" if size in median[name] else " " * 22
+                          for name in peers)
+        tcp = f"{median['gloo'][size] / median['tcp'][size]:10.2f}" if size in median["tcp"] else ""
+        print(f"{size:>10} {ours:10.2f} {factor * size / ours * 1e-3:7.2f}  {cells}{tcp}")
     os.makedirs(os.path.dirname(options.output), exist_ok=True)
     with open(options.output, "w") as out:
         json.dump({"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "ranks": options.ranks,

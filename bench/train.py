@@ -2,7 +2,8 @@
 
 All contenders of a network alternate (furrow, eager, compile, furrow, ...) `--repeats` times; the figures are medians
 over those processes, with their spread.  One thread is pinned to one core, two to two.  Prints a table and writes JSON
-(default build/bench/train.json) that names the machine.  Needs MNIST, tinyshakespeare and names under $FURROW_DATA.
+(default build/bench/train.json) that names the machine.  Needs MNIST, tinyshakespeare and names under $FURROW_DATA,
+and the binary version of CIFAR-10 there or in $CIFAR10.
 """
 import argparse
 import json
@@ -19,6 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
 PYTHON = os.environ.get("FURROW_PYTHON", sys.executable)
 DATA = os.environ.get("FURROW_DATA", os.path.join(ROOT, "data"))
+CIFAR10 = os.environ.get("CIFAR10", os.path.join(DATA, "cifar10"))
 
 # Microbatch, steps that take a few seconds, data, and the overrides that make furrow's example the peer's equal.
 SGD = ["--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--optimizer.momentum", "0.9", "--optimizer.nesterov",
@@ -32,6 +34,10 @@ NETWORKS = {
                   overrides=["--training.seq_len", "128", "--training.max_norm", "1", "--optimizer.lr", "1e-3"]),
     "lstm": dict(config="lstm-shakespeare", batch=32, steps=20, data="tinyshakespeare/input.txt",
                  overrides=["--optimizer.lr", "2e-3"]),
+    "resnet20": dict(config="resnet20-cifar10", batch=32, steps=60, data=CIFAR10,
+                     overrides=["--training.dataset_path", CIFAR10, "--optimizer.lr", "0.05", "--data.random_crop_padding",
+                                "0", "--data.random_flip=false", "--data.validation_fraction", "0", "--data.test_files",
+                                "[]"]),
     "rnn": dict(config="rnn-names", batch=64, steps=300, data="names/names.txt", overrides=["--optimizer.lr", "2e-3"]),
 }
 # Nothing but training: no validation, no checkpoint, no test split, a constant rate.

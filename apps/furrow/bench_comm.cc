@@ -68,6 +68,9 @@ class Call {
       set_root(operation);
   }
 
+  const Collective& collective() const { return collective_; }
+  const comm::Group& group() const { return group_; }
+
   void run() {
     if (collective_.kind != CollectiveKind::kSend) return group_.run(collective_);
     Collective send = collective_, receive = collective_;  // around the ring
@@ -175,11 +178,13 @@ CommBenchRow Bench::measure(const Operation& operation, int64_t bytes) {
   communicator_.ledger().clear();
   std::vector<double> us = time_calls(call, calls);
   CommBenchRow row;
+  row.algorithm = communicator_.would_run(call.collective(), call.group());
   add_bytes(row, calls);
   group_.all_reduce(std::span<double>(us), comm::Reduction::kMax);  // a call lasts until the last rank has it
   std::sort(us.begin(), us.end());
   row.operation = operation.name;
-  row.transport = communicator_.transport_of(group_.rank() == 0 ? 1 : 0);
+  const std::string& backend = communicator_.options().backend;
+  row.transport = backend == "native" ? communicator_.transport_of(group_.rank() == 0 ? 1 : 0) : backend;
   row.ranks = group_.size();
   row.bytes = elements_of(bytes) * static_cast<int64_t>(sizeof(float));
   row.p50_us = quantile(us, 0.5);
@@ -193,7 +198,6 @@ void Bench::add_bytes(CommBenchRow& row, int64_t calls) {
     if (entry.label != kLabel) continue;
     bytes[0] += entry.wire_bytes / calls;
     bytes[1] += entry.bound_bytes / calls;
-    row.algorithm = comm::algorithm_rows()[static_cast<size_t>(entry.algorithm)].name;
   }
   group_.all_reduce(std::span<int64_t>(bytes), comm::Reduction::kMax);
   row.wire_bytes = bytes[0];

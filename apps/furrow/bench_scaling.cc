@@ -54,7 +54,7 @@ class Trainings {
 };
 
 void Trainings::check(int ranks) const {
-  const int64_t local = load().training.local_batch_size, microbatches = batch_ / local;
+  const int64_t local = load().training.local_batch_size, microbatches = (batch_ + local - 1) / local;
   if (!options_.strong || microbatches >= ranks) return;
   throw Error(
       ErrorCode::kInvalidArgument,

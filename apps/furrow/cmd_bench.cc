@@ -58,12 +58,25 @@ CommBenchOptions comm_options(const Arguments& arguments) {
 // [comm] of the overrides, and what the options say.
 config::Config comm_config(const Arguments& arguments) {
   config::Config config = config::parse("[training]\nsteps = 1\n", "bench", arguments.overrides);
-  for (const auto& [option, key] :
-       {std::pair{"--transport", "comm.transport"}, {"--algorithm", "comm.algorithm"}}) {
+  for (const auto& [option, key] : {std::pair{"--transport", "comm.transport"},
+                                    {"--algorithm", "comm.algorithm"},
+                                    {"--backend", "comm.backend"}}) {
     if (arguments.has(option)) config::set(config, key, arguments.get(option, ""));
   }
   if (config.comm.algorithm != "auto") comm::algorithm_index(config.comm.algorithm);
+  if (arguments.has("--tune") && config.comm.backend != "native") {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("--tune chooses among furrow's own algorithms: backend {} has its own",
+                            config.comm.backend));
+  }
   return config;
+}
+
+// MPI knows only the ranks that it has started.
+void refuse_to_launch(const config::Config& config) {
+  if (config.comm.backend != "mpi") return;
+  throw Error(ErrorCode::kInvalidArgument,
+              "ranks of backend mpi are started by MPI: mpirun -n 2 furrow bench comm --backend mpi");
 }
 
 // Rank 0 writes the file for the machine.
@@ -95,7 +108,7 @@ int measure_comm(const Arguments& arguments, const comm::World& world) {
 
 std::vector<std::string> words_of_a_rank(const Arguments& arguments) {
   std::vector<std::string> words = {"bench", "comm", "--json"};
-  for (const char* option : {"--op", "--transport", "--algorithm"}) {
+  for (const char* option : {"--op", "--transport", "--algorithm", "--backend"}) {
     if (arguments.has(option)) words.push_back(fmt::format("{}={}", option, arguments.get(option, "")));
   }
   if (arguments.has("--tune")) words.emplace_back("--tune");
@@ -105,12 +118,13 @@ std::vector<std::string> words_of_a_rank(const Arguments& arguments) {
 
 int run_comm(const Arguments& arguments) {
   comm_options(arguments);  // what is wrong is told before anything starts
-  comm_config(arguments);
+  const config::Config config = comm_config(arguments);
   if (!arguments.has("--nproc")) {
     const comm::World world = this_world();
     if (world.size > 1) return measure_comm(arguments, world);
   }
   refuse_inside_a_world();
+  refuse_to_launch(config);
   std::vector<CommBenchRow> rows;
   for (const int ranks : parse_rank_list(arguments.get("--nproc", "2,4,8"))) {
     if (ranks < 2)
@@ -147,8 +161,8 @@ int run_scaling(const Arguments& arguments) {
   return 0;
 }
 
-constexpr std::string_view kCommOptions[] = {"--nproc",     "--op",   "--transport",
-                                             "--algorithm", "--tune", "--json"};
+constexpr std::string_view kCommOptions[] = {"--nproc",   "--op",   "--transport", "--algorithm",
+                                             "--backend", "--tune", "--json"};
 constexpr std::string_view kScalingOptions[] = {"--nproc",   "--weak",  "--strong",
                                                 "--repeats", "--steps", "--json"};
 constexpr std::string_view kDataOptions[] = {"--seconds", "--json"};
@@ -189,6 +203,7 @@ constexpr Option kOptions[] = {
      "comm: all_reduce, reduce_scatter, all_gather, broadcast, reduce, all_to_all, send_recv"},
     {"--transport", "auto|shm|tcp", "comm: how bytes travel"},
     {"--algorithm", "NAME", "comm: that algorithm wherever it fits"},
+    {"--backend", "native|mpi", "comm: what carries out the operations; mpi: below mpirun, without --nproc"},
     {"--tune", "", "comm: measure every algorithm first and keep the fastest ones for this machine"},
     {"--weak", "", "scaling: every rank brings the batch of one (default)"},
     {"--strong", "", "scaling: the ranks share one batch"},

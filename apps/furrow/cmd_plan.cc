@@ -1,19 +1,21 @@
 // furrow plan: what a run would execute and need, without running it and without libtorch.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <iterator>
 
 #include "apps/furrow/commands.h"
+#include "apps/furrow/plan_model.h"
+#include "apps/furrow/plan_search.h"
+#include "apps/furrow/plan_timeline.h"
 #include "furrow/base/error.h"
 #include "furrow/base/table.h"
 #include "furrow/base/text.h"
 #include "furrow/config/config.h"
-#include "furrow/data/dataset.h"
-#include "furrow/models/architectures.h"
 #include "furrow/observe/run_folder.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
-#include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/quote.h"
 #include "furrow/train/recipe.h"
@@ -51,14 +53,10 @@ Place place_of(const Arguments& arguments) {
 Planned plan_of(const config::Config& config, const Place& place) {
   Planned planned;
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
-  const data::DataInfo info = data::probe(config);
-  const data::Field& input = info.fields[0];
-  models::DataShape shape{{input.dtype, input.shape}, info.classes};
-  shape.input.shape.insert(shape.input.shape.begin(), -1);
-  planned.classes = shape.classes;
-  planned.steps = train::total_steps(config.training, info.train_samples, layout.data_ranks());
-  plan::ModelSpec spec = models::describe(config.model, shape);
-  plan::apply_optimizer(config.optimizer, &spec);
+  const PlannedModel model = planned_model(config);
+  const plan::ModelSpec& spec = model.spec;
+  planned.classes = model.classes;
+  planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
   planned.program = plan::compile_train(spec, layout, train::train_options(config, spec, layout, place.rank));
   planned.quote = plan::quote(planned.program, spec);
   return planned;
@@ -162,12 +160,13 @@ Table summary_table(const Planned& planned, bool as_json) {
     table.add_row({std::string(figure), std::move(value)});
   };
   add("architecture", quote.architecture);
-  if (quote.placement.data_ranks() > 1) {
+  if (quote.placement.layout.world() > 1) {
     add("layout", quote.placement.layout.to_string());
     add("rank", static_cast<int64_t>(quote.placement.rank));
     if (quote.placement.zero_stage > 0) add("ZeRO stage", static_cast<int64_t>(quote.placement.zero_stage));
     add("bytes per step", bytes_cell(static_cast<int64_t>(quote.communication_bytes()), as_json));
-    add("  times data parallel", quote.communication_bytes() / quote.data_parallel_bytes);
+    if (quote.data_parallel_bytes > 0)
+      add("  times data parallel", quote.communication_bytes() / quote.data_parallel_bytes);
   }
   if (as_json) add("deterministic", quote.deterministic);
   add("units", static_cast<int64_t>(quote.units.size()));
@@ -185,12 +184,39 @@ Table summary_table(const Planned& planned, bool as_json) {
   return table;
 }
 
+// Options of the search alone, without --cluster: this machine is meant.
+bool searches(const Arguments& arguments) {
+  constexpr std::string_view kSearching[] = {
+      "--cluster", "--scale",   "--objective", "--deadline",
+      "--write",   "--explain", "--without",   "--allow-recipe-change"};
+  const bool any = std::any_of(std::begin(kSearching), std::end(kSearching),
+                               [&](std::string_view option) { return arguments.has(option); });
+  for (const std::string_view option : {"--print", "--rank", "--trace"}) {
+    if (any && arguments.has(option)) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("{} is about one layout, not about a search: leave --cluster and its options away",
+                      option));
+    }
+  }
+  return any;
+}
+
 int run_plan(const Arguments& arguments) {
   const std::string& what = arguments.positional[0];
   const std::string file = observe::holds_run(what) ? what + "/config.toml" : what;
-  const Planned planned = plan_of(config::load(file, arguments.overrides), place_of(arguments));
+  const config::Config config = config::load(file, arguments.overrides);
+  if (searches(arguments)) return run_plan_search(config, arguments);
   const bool as_json = arguments.has("--json");
   const std::string part = arguments.get("--print", "");
+  const Place place = place_of(arguments);
+  if (part == "timeline" || arguments.has("--trace")) {
+    const Table timeline =
+        simulated_timeline(config, {place.ranks, place.rank, arguments.get("--trace", "")});
+    if (part == "timeline") fmt::print("{}", timeline.print(as_json));
+    if (part == "timeline" || part.empty()) return 0;
+  }
+  const Planned planned = plan_of(config, place);
   if (part == "program") {
     fmt::print("{}", as_json ? program_table(planned.program).json() : plan::to_text(planned.program));
   } else if (part == "units") {
@@ -214,10 +240,20 @@ int run_plan(const Arguments& arguments) {
 }
 
 constexpr Option kOptions[] = {
-    {"--print", "program|units|memory|buffers|communication",
+    {"--print", "program|units|memory|buffers|communication|timeline",
      "what to print (default: the figures of a step, its memory, its communication)"},
     {"--nproc", "N", "plan for N ranks, laid out by [parallelism]"},
     {"--rank", "R", "which of them (default 0)"},
+    {"--trace", "FILE", "write the simulated timeline of a step on this machine, for Perfetto"},
+    {"--cluster", "FILE|local", "search the layouts for a cluster (examples/clusters) or this machine"},
+    {"--scale", "FIRST..LAST",
+     "the best layout for every doubling of devices, and where more stop paying off"},
+    {"--objective", "time|cost", "what the best one is best in (default time); cost picks the hosts too"},
+    {"--deadline", "TIME", "of the run, as 12h: the fewest hosts that meet it, or the cheapest"},
+    {"--allow-recipe-change", "", "try other local_batch_size too, which changes the result's bits"},
+    {"--without", "PASS,...", "leave passes of the search out (--explain names them)"},
+    {"--explain", "", "what each pass did, and how long it took"},
+    {"--write", "FILE", "write the config with the best layout, for `furrow train FILE --nproc N`"},
     {"--json", "", "print JSON"},
 };
 
@@ -234,6 +270,8 @@ const Command kPlanCommand{
         "  furrow plan examples/gpt-shakespeare.toml\n"
         "  furrow plan examples/gpt-shakespeare.toml --print program\n"
         "  furrow plan examples/gpt-shakespeare.toml --nproc 4 --rank 3 --print communication\n"
+        "  furrow plan examples/gpt-124m.toml --cluster examples/clusters/8xh100.toml --explain\n"
+        "  furrow plan examples/mlp-mnist.toml --cluster local --nproc 2 --write plan.toml\n"
         "\n"
         "Opens the data for its shapes, compiles the program of one training step and verifies it.\n"
         "The program printed is the one that `furrow train` executes; parse and print are inverse.\n",

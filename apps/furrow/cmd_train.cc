@@ -19,7 +19,6 @@
 #include "furrow/data/dataset.h"
 #include "furrow/observe/run_folder.h"
 #include "furrow/plan/compatibility.h"
-#include "furrow/plan/layout.h"
 
 namespace furrow::app {
 namespace {
@@ -43,7 +42,7 @@ int launch_train(const Arguments& arguments) {
   try {
     if (!arguments.has("--resume") && observe::holds_run(job.run_folder))
       observe::throw_holds_run(job.run_folder);
-    plan::require_compilable(plan::layout_from(job.config.parallelism, request.ranks));
+    plan::compilable_layout(job.config.parallelism, request.ranks);  // refused before anything starts
     request.words = words_of_a_rank(arguments);
     request.threads = static_cast<int>(job.config.training.threads);
     request.run_folder = job.run_folder;

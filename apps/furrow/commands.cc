@@ -6,8 +6,9 @@
 namespace furrow::app {
 namespace {
 
-constexpr const Command* kCommands[] = {&kTrainCommand, &kEvalCommand,   &kPlanCommand,  &kRunsCommand,
-                                        &kDataCommand,  &kModelsCommand, &kBenchCommand, &kHelpCommand};
+constexpr const Command* kCommands[] = {&kTrainCommand,   &kEvalCommand,  &kPlanCommand,
+                                        &kProfileCommand, &kRunsCommand,  &kDataCommand,
+                                        &kModelsCommand,  &kBenchCommand, &kHelpCommand};
 
 }  // namespace
 

@@ -8,6 +8,7 @@ namespace furrow::app {
 extern const Command kTrainCommand;
 extern const Command kEvalCommand;
 extern const Command kPlanCommand;
+extern const Command kProfileCommand;
 extern const Command kRunsCommand;
 extern const Command kDataCommand;
 extern const Command kModelsCommand;

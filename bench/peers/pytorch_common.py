@@ -31,6 +31,9 @@ def arguments(**defaults):
     parser.add_argument("--batch", type=int, default=defaults["batch"])
     parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--context", type=int, default=defaults.get("context", 0))
+    parser.add_argument("--ranks", type=int, default=1, help="above 1: DistributedDataParallel over Gloo, a process each")
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--store", help="file that the ranks meet in")
     if "lr" in defaults:  # peers whose accuracy is compared too, see bench/accuracy.py
         parser.add_argument("--lr", type=float, default=defaults["lr"])
         parser.add_argument("--weight-decay", type=float, default=defaults["weight_decay"])
@@ -131,12 +134,31 @@ def parameter_groups(model, weight_decay):
     return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
 
 
+def data_parallel(options, model, loss_of):
+    """The same loss on this rank of several, with gradients averaged over them as they come."""
+    import torch
+
+    class Loss(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x, y):
+            return loss_of(x, y)
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{options.store}", rank=options.rank,
+                                         world_size=options.ranks)
+    return torch.nn.parallel.DistributedDataParallel(Loss())
+
+
 def run(options, model, loss_of, data, optimizer, max_norm):
     """Trains and prints the figures as one line of JSON.  The first step is left out of the speed (with compile, the
     first three: they compile)."""
     import torch
 
-    step_function = torch.compile(loss_of) if options.mode == "compile" else loss_of
+    step_function = data_parallel(options, model, loss_of) if options.ranks > 1 else loss_of
+    if options.mode == "compile":
+        step_function = torch.compile(step_function)
     warm_up = 3 if options.mode == "compile" else 1
     losses, durations = [], []
     first_step_s = 0.0
@@ -160,7 +182,9 @@ def run(options, model, loss_of, data, optimizer, max_norm):
         if step >= warm_up:
             durations.append(time.perf_counter() - begin)
         losses.append(float(loss.detach()))
-    samples = options.batch * options.accumulation
+    samples = options.batch * options.accumulation * options.ranks
+    if options.ranks > 1:
+        torch.distributed.destroy_process_group()
     validated = {"validation_loss": data.validation_loss(loss_of)} if getattr(options, "validate", False) else {}
     print(json.dumps({
         **validated,

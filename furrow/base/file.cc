@@ -164,6 +164,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
 void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
+  FURROW_FAILPOINT("file.write");
   FURROW_CHECK(offset <= size_ && bytes.size() <= size_ - offset, "write_at outside what was written");
   while (!bytes.empty()) {
     const ssize_t written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
@@ -172,6 +173,13 @@ void AtomicFile::write_at(uint64_t offset, std::span<const std::byte> bytes) {
     offset += static_cast<uint64_t>(written);
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
+}
+
+void AtomicFile::extend(uint64_t bytes) {
+  if (::ftruncate(descriptor_, static_cast<off_t>(size_ + bytes)) != 0)
+    throw errno_error(errno, "extend", path_);
+  if (::lseek(descriptor_, 0, SEEK_END) < 0) throw errno_error(errno, "extend", path_);
+  size_ += bytes;
 }
 
 void AtomicFile::commit() {

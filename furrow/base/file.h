@@ -40,7 +40,8 @@ class AtomicFile {
   void write(std::string_view text);
   void write_at(uint64_t offset,
                 std::span<const std::byte> bytes);  // offset within what is written; no append
-  void commit();  // fsync, rename, fsync of the folder; REQUIRES: called once
+  void extend(uint64_t bytes);  // appends zeros, which take no room before write_at() does
+  void commit();                // fsync, rename, fsync of the folder; REQUIRES: called once
   uint64_t size() const { return size_; }
   const std::string& path() const { return path_; }
 

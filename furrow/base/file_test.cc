@@ -137,6 +137,16 @@ TEST_F(File, StreamedFilePatchesAndVanishesWithoutCommit) {
   }
   EXPECT_EQ(read_file(path), "HELLO world");
   {
+    AtomicFile file(path);
+    file.write("ab");
+    file.extend(3);
+    file.write("f");
+    file.write_at(4, std::as_bytes(std::span("e", 1)));
+    EXPECT_EQ(file.size(), 6u);
+    file.commit();
+  }
+  EXPECT_EQ(read_file(path), std::string("ab\0\0ef", 6));
+  {
     AtomicFile(folder + "/never").write("x");
   }
   EXPECT_EQ(entries(), 1u);

@@ -47,6 +47,7 @@ struct GroupSpec {
   int rank = -1;             // own index
   uint64_t channel = 0;      // same on every member, differs between groups
   bool canonical = true;     // floating sums in the canonical tree only
+  bool independent = false;  // GroupOptions::independent
 };
 
 // One group, as a backend carries it.
@@ -57,6 +58,8 @@ class GroupBackend {
   virtual Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) = 0;
   // The same, done on return; throws.  A backend may save itself the way through another thread.
   virtual void run(const Collective& c, uint64_t sequence) = 0;
+  // Runs what was started and starts no more; before the transports go.
+  virtual void close() {}
   // What it would carry `c` out with, for people: "ring".
   virtual std::string algorithm_of(const Collective& c) const = 0;
 };

@@ -10,6 +10,7 @@ namespace {
 constexpr BackendRow kBackends[] = {
     {"native", "furrow's own algorithms over its transports", &make_native},
     {"mpi", "the MPI that started the ranks, through libfurrow_mpi.so", &make_mpi},
+    {"nccl", "memory of CUDA devices over NCCL, memory of the host as native", &make_nccl},
 };
 
 }  // namespace

@@ -83,7 +83,14 @@ Communicator::Communicator(Roster roster, std::vector<std::unique_ptr<Transport>
   impl_->backend = make_backend(impl_->options.backend, *this);
 }
 
-Communicator::~Communicator() = default;
+Communicator::~Communicator() {
+  std::vector<std::shared_ptr<Group::State>> groups;
+  {
+    const std::lock_guard lock(impl_->mutex);
+    groups = impl_->groups;
+  }
+  for (const auto& group : groups) group->backend->close();
+}
 
 int Communicator::rank() const { return impl_->roster.rank; }
 int Communicator::size() const { return impl_->roster.size(); }
@@ -104,8 +111,10 @@ Group Communicator::world() {
 }
 
 Group Communicator::group(std::vector<int> members, GroupOptions options) {
-  GroupSpec spec{
-      .name = std::move(options.name), .members = std::move(members), .canonical = options.canonical};
+  GroupSpec spec{.name = std::move(options.name),
+                 .members = std::move(members),
+                 .canonical = options.canonical,
+                 .independent = options.independent};
   std::vector<std::string> words;
   for (size_t i = 0; i < spec.members.size(); ++i) {
     const int member = spec.members[i];
@@ -125,7 +134,7 @@ Group Communicator::group(std::vector<int> members, GroupOptions options) {
                 fmt::format("group {}: rank {} makes it without being a member", list, rank()));
   }
   const std::lock_guard lock(impl_->mutex);
-  spec.channel = xxh3_64(fmt::format("{}#{}", list, impl_->made[list]++));
+  spec.channel = channel_of(xxh3_64(fmt::format("{}#{}", list, impl_->made[list]++)), spec.independent);
   auto backend = impl_->backend->make_group(spec);
   impl_->groups.push_back(std::make_shared<Group::State>(std::move(spec), std::move(backend)));
   return Group(impl_->groups.back());
@@ -164,6 +173,7 @@ void Communicator::check_alive() const {
 }
 
 void Communicator::note(const GroupSpec& group, const Envelope& operation, bool finished, int64_t now_ns) {
+  if (group.independent) return;  // one note, of the operations that come one after the other
   for (const auto& transport : impl_->transports) transport->note_progress(operation, finished, now_ns);
   if (finished) return impl_->progress.end(now_ns);
   impl_->progress_group.store(&group, std::memory_order_relaxed);
@@ -184,12 +194,15 @@ Ledger& Communicator::ledger() { return impl_->ledger; }
 WireBytes Communicator::wire_bytes() const {
   WireBytes sum;
   for (const auto& transport : impl_->transports) {
-    const WireBytes bytes = transport->wire_bytes();
-    sum.sent += bytes.sent;
-    sum.received += bytes.received;
-    sum.overhead_sent += bytes.overhead_sent;
-    sum.overhead_received += bytes.overhead_received;
+    sum += transport->wire_bytes(false);
+    sum += transport->wire_bytes(true);
   }
+  return sum;
+}
+
+WireBytes Communicator::wire_bytes_of_collectives() const {
+  WireBytes sum;
+  for (const auto& transport : impl_->transports) sum += transport->wire_bytes(false);
   return sum;
 }
 

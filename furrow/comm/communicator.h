@@ -31,6 +31,9 @@ struct CommunicatorOptions {
 struct GroupOptions {
   std::string name = "group";
   bool canonical = true;  // floating sums in the canonical tree only (collective.h)
+  // Its operations run on a thread of their own, in order among themselves: they wait for no other group, and
+  // no other group waits for them.  For transfers that must pass collectives on their way (pipelines).
+  bool independent = false;
 };
 
 // What a rank was doing, for errors and reports.
@@ -75,7 +78,8 @@ class Communicator {
 
   Progress progress() const;
   Ledger& ledger();
-  WireBytes wire_bytes() const;  // of all transports
+  WireBytes wire_bytes() const;                 // of all transports
+  WireBytes wire_bytes_of_collectives() const;  // without those of independent groups
   std::string transport_of(int peer) const;
 
   // The algorithm that the group would carry `c` out with; for reports and tests.

@@ -152,6 +152,8 @@ Element by_hosts(const Terms& terms, bool ring) {
     return terms.tree(0, inside, member);
   };
   if (!ring) return terms.tree(0, hosts, host_sum);
+  if (p.kind == CollectiveKind::kReduceScatter)
+    return terms.ring(p.host[static_cast<size_t>(owner_of(p, terms.offset))], hosts, host_sum);
   const Share local = share_of(p.in[0].size(), inside, terms.offset);
   return terms.ring(share_of(local.end - local.begin, hosts, terms.offset - local.begin).index, hosts,
                     host_sum);

@@ -246,6 +246,16 @@ TEST_P(OnMemory, WorkAfterAnAbortThrowsTheReason) {
   EXPECT_THAT(text, HasSubstr("stopped by hand"));
 }
 
+TEST_P(OnMemory, AnAbortFromOutsideAnyOperationNamesItsRank) {
+  run(2, [](Communicator& communicator) {
+    if (communicator.rank() == 0)
+      return communicator.abort(Error(ErrorCode::kDataLoss, "the shard is damaged"));
+    const std::string text = error_of([&] { communicator.world().barrier(); });
+    EXPECT_THAT(text, HasSubstr("rank 0 (host "));
+    EXPECT_THAT(text, HasSubstr("the shard is damaged"));
+  });
+}
+
 INSTANTIATE_TEST_SUITE_P(Transports, OnMemory, ::testing::Values("inproc", "shm"),
                          [](const auto& info) { return std::string(info.param); });
 
@@ -340,6 +350,17 @@ TEST(Memory, IsCountedAndZeroed) {
     Memory again = communicator.allocate(1000);
     EXPECT_EQ(again.data()[999], std::byte{0});
   });
+}
+
+// Between hosts, from the size on where bytes count, what crosses is cut among a host's ranks; in a canonical
+// group only where that keeps the order.
+TEST(Tuning, MixedWiresAreHierarchicalFromSixtyFourKibibytesOn) {
+  const std::string text = AlgorithmTable::built_in().to_text();
+  for (const char* line : {"all_gather mixed * 65536 direct\n", "all_gather mixed * * hierarchical\n",
+                           "reduce_scatter mixed * * hierarchical\n", "all_reduce mixed 2 * hierarchical\n",
+                           "all_reduce mixed * 512 flat\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
 }
 
 TEST(Tuning, ATableRoundTripsAndNamesABadLine) {

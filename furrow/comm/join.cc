@@ -67,10 +67,10 @@ void count_locally(World& world, const std::vector<Member>& members) {
   if (world.node < 0) world.node = nodes[here];
 }
 
-// Settings of furrow's own wires mean nothing to those of an engine.
+// Settings of furrow's own wires mean nothing to MPI's.  Beside NCCL they carry memory of the host.
 void refuse_for_engine(const config::Comm& comm) {
   const bool throttled = !comm.throttle.empty();
-  if (comm.backend == "native" || (!throttled && comm.algorithm == "auto")) return;
+  if (comm.backend != "mpi" || (!throttled && comm.algorithm == "auto")) return;
   throw Error(
       ErrorCode::kInvalidArgument,
       fmt::format("comm.{} is about furrow's own backend, and comm.backend is {}: leave out one of them",

@@ -1,6 +1,10 @@
 // The backend that runs the algorithms of algorithms/ over the transports.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <ctime>
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "furrow/base/clock.h"
@@ -40,20 +44,28 @@ class NativeGroup : public GroupBackend {
       : communicator_(communicator),
         shared_(shared),
         spec_(std::move(spec)),
-        topology_(topology_of(communicator, spec_)) {}
+        topology_(topology_of(communicator, spec_)) {
+    if (!spec_.independent) return;
+    own_shared_.emplace(Shared{Scratch(communicator), {}});
+    own_engine_ = std::make_unique<Engine>(fmt::format("{}-{}", spec_.name, communicator.rank()));
+  }
 
   Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) override {
     size_t bytes = 0;
     for (const Collective& c : batch) bytes += std::max(c.in.size(), c.out.size());
-    const bool may_inline = static_cast<int64_t>(bytes) <= communicator_.options().inline_bytes;
-    return communicator_.engine().submit(
+    // A transfer may have to wait long for its other end: never in the caller's thread.
+    const bool may_inline =
+        !spec_.independent && static_cast<int64_t>(bytes) <= communicator_.options().inline_bytes;
+    return engine().submit(
         [this, batch = std::move(batch), sequence = std::move(sequence)] { run_all(batch, sequence); },
         may_inline);
   }
 
   void run(const Collective& c, uint64_t sequence) override {
-    communicator_.engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
+    engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
   }
+
+  void close() override { own_engine_.reset(); }
 
   std::string algorithm_of(const Collective& c) const override {
     const Call call({communicator_, spec_, topology_, shared_.scratch}, c, {}, 0);
@@ -70,7 +82,7 @@ class NativeGroup : public GroupBackend {
   void run_one(const Collective& c, uint64_t sequence, std::vector<Ticket>& sends, bool last) {
     const bool small = std::max(c.in.size(), c.out.size()) <= kSmall;
     const int64_t started_ns = clock_ns(small);
-    Call call({communicator_, spec_, topology_, shared_.scratch}, c, envelope_of(spec_, c, sequence),
+    Call call({communicator_, spec_, topology_, shared().scratch}, c, envelope_of(spec_, c, sequence),
               deadline_of(communicator_, c, started_ns));
     const auto envelope = [&] { return call.envelope(0); };
     guard_operation(communicator_, spec_, envelope, [&] {
@@ -82,13 +94,27 @@ class NativeGroup : public GroupBackend {
       if (!last) return;
       for (const Ticket& ticket : sends) call.wait(ticket);
     });
-    shared_.scratch.release();
+    shared().scratch.release();
     const int64_t finished_ns = clock_ns(small);
     communicator_.note(spec_, envelope(), true, finished_ns);
-    const WireBytes after = communicator_.wire_bytes();
-    const WireBytes moved = after - std::exchange(shared_.counted, after);
-    costs_.add(c, call.algorithm(), moved, finished_ns - started_ns);
+    costs_.add(c, call.algorithm(), moved(c), finished_ns - started_ns);
   }
+
+  // What crossed for `c`, the one operation of this engine.  Independent groups share the count of the wires,
+  // so they count payload.
+  WireBytes moved(const Collective& c) {
+    if (spec_.independent)
+      return {.sent = static_cast<int64_t>(c.in.size()), .received = static_cast<int64_t>(c.out.size())};
+    const WireBytes after = communicator_.wire_bytes_of_collectives();
+    return after - std::exchange(shared_.counted, after);
+  }
+
+  Engine& engine() {
+    if (!spec_.independent) return communicator_.engine();
+    FURROW_CHECK(own_engine_ != nullptr, "an operation after the communicator has gone");
+    return *own_engine_;
+  }
+  Shared& shared() { return own_shared_ ? *own_shared_ : shared_; }
 
   int choose(const Call& call) const {
     const std::string& forced = communicator_.options().algorithm;
@@ -104,6 +130,8 @@ class NativeGroup : public GroupBackend {
   const GroupSpec spec_;
   const Topology topology_;
   GroupCosts costs_{communicator_, spec_};
+  std::optional<Shared> own_shared_;    // of an independent group
+  std::unique_ptr<Engine> own_engine_;  // destroyed first: it runs what is queued
 };
 
 class Native : public Backend {
@@ -114,6 +142,7 @@ class Native : public Backend {
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
     return std::make_unique<NativeGroup>(communicator_, shared_, spec);
   }
+  void forget() { shared_.counted = communicator_.wire_bytes(); }
 
  private:
   Communicator& communicator_;
@@ -125,5 +154,7 @@ class Native : public Backend {
 std::unique_ptr<Backend> make_native(Communicator& communicator) {
   return std::make_unique<Native>(communicator);
 }
+
+void forget_wire_bytes(Backend& native) { static_cast<Native&>(native).forget(); }
 
 }  // namespace furrow::comm

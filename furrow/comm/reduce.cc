@@ -108,21 +108,31 @@ struct Maximum {
   }
 };
 
-// fn(a, b) in whole vectors; the rest goes through a buffer of one vector.
+// fn(a, b) to both destinations, which may be one, or a and b; in whole vectors, the rest goes through a
+// buffer of one vector.
 template <class Type, class Fn>
 HWY_INLINE void zip(int64_t n, const std::byte* a_bytes, const std::byte* b_bytes, std::byte* out_bytes,
-                    const Fn& fn) {
+                    std::byte* again_bytes, const Fn& fn) {
   using T = typename Type::Stored;
   constexpr auto kLanes = static_cast<int64_t>(hn::MaxLanes(typename Type::D()));
   const T* a = reinterpret_cast<const T*>(a_bytes);
   const T* b = reinterpret_cast<const T*>(b_bytes);
   T* out = reinterpret_cast<T*>(out_bytes);
+  T* again = reinterpret_cast<T*>(again_bytes);
   int64_t i = 0;
+  for (; again == out && i + 2 * kLanes <= n; i += 2 * kLanes) {
+    const auto first = fn(Type::load(a + i), Type::load(b + i));
+    const auto second = fn(Type::load(a + i + kLanes), Type::load(b + i + kLanes));
+    Type::store(first, out + i);
+    Type::store(second, out + i + kLanes);
+  }
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
     const auto first = fn(Type::load(a + i), Type::load(b + i));
     const auto second = fn(Type::load(a + i + kLanes), Type::load(b + i + kLanes));
     Type::store(first, out + i);
     Type::store(second, out + i + kLanes);
+    Type::store(first, again + i);
+    Type::store(second, again + i + kLanes);
   }
   while (i < n) {
     const int64_t part = std::min(kLanes, n - i);
@@ -132,48 +142,57 @@ HWY_INLINE void zip(int64_t n, const std::byte* a_bytes, const std::byte* b_byte
     std::memcpy(y, b + i, bytes);
     Type::store(fn(Type::load(x), Type::load(y)), x);
     std::memcpy(out + i, x, bytes);
+    std::memcpy(again + i, x, bytes);
     i += part;
   }
 }
 
 template <class Type>
-void zip_floats(Reduction reduction, int64_t n, const std::byte* a, const std::byte* b, std::byte* out) {
+void zip_floats(Reduction reduction, int64_t n, const std::byte* a, const std::byte* b, std::byte* out,
+                std::byte* again) {
   switch (reduction) {
     case Reduction::kSum:
     case Reduction::kAvg:
-      return zip<Type>(n, a, b, out, Sum());
+      return zip<Type>(n, a, b, out, again, Sum());
     case Reduction::kMin:
-      return zip<Type>(n, a, b, out, Minimum());
+      return zip<Type>(n, a, b, out, again, Minimum());
     case Reduction::kMax:
-      return zip<Type>(n, a, b, out, Maximum());
+      return zip<Type>(n, a, b, out, again, Maximum());
     case Reduction::kProd:
-      return zip<Type>(n, a, b, out, Product());
+      return zip<Type>(n, a, b, out, again, Product());
   }
 }
 
 // Integers: plain loops, which the compiler makes vectors of.
 template <class T, class Fn>
-HWY_INLINE void loop(int64_t n, const std::byte* a, const std::byte* b, std::byte* out, const Fn& fn) {
+HWY_INLINE void loop(int64_t n, const std::byte* a, const std::byte* b, std::byte* out, std::byte* again,
+                     const Fn& fn) {
   const T* x = reinterpret_cast<const T*>(a);
   const T* y = reinterpret_cast<const T*>(b);
   T* z = reinterpret_cast<T*>(out);
-  for (int64_t i = 0; i < n; ++i) z[i] = fn(x[i], y[i]);
+  T* w = reinterpret_cast<T*>(again);
+  if (w == z) {
+    for (int64_t i = 0; i < n; ++i) z[i] = fn(x[i], y[i]);
+  } else {
+    for (int64_t i = 0; i < n; ++i) w[i] = z[i] = fn(x[i], y[i]);
+  }
 }
 
 template <class T>
-void zip_integers(Reduction reduction, int64_t n, const std::byte* a, const std::byte* b, std::byte* out) {
+void zip_integers(Reduction reduction, int64_t n, const std::byte* a, const std::byte* b, std::byte* out,
+                  std::byte* again) {
   using U = std::conditional_t<sizeof(T) < 4, uint32_t, std::make_unsigned_t<T>>;  // wraps, without promotion
   switch (reduction) {
     case Reduction::kSum:
     case Reduction::kAvg:
-      return loop<T>(n, a, b, out,
+      return loop<T>(n, a, b, out, again,
                      [](T x, T y) { return static_cast<T>(static_cast<U>(x) + static_cast<U>(y)); });
     case Reduction::kMin:
-      return loop<T>(n, a, b, out, [](T x, T y) { return x < y ? x : y; });
+      return loop<T>(n, a, b, out, again, [](T x, T y) { return x < y ? x : y; });
     case Reduction::kMax:
-      return loop<T>(n, a, b, out, [](T x, T y) { return y < x ? x : y; });
+      return loop<T>(n, a, b, out, again, [](T x, T y) { return y < x ? x : y; });
     case Reduction::kProd:
-      return loop<T>(n, a, b, out,
+      return loop<T>(n, a, b, out, again,
                      [](T x, T y) { return static_cast<T>(static_cast<U>(x) * static_cast<U>(y)); });
   }
 }
@@ -181,7 +200,7 @@ void zip_integers(Reduction reduction, int64_t n, const std::byte* a, const std:
 template <class Type, class Factor>
 void scale_floats(int64_t n, Factor factor, std::byte* data) {
   const auto times = hn::Set(typename Type::D(), factor);
-  zip<Type>(n, data, data, data, [times](auto a, auto) HWY_ATTR { return hn::Mul(a, times); });
+  zip<Type>(n, data, data, data, data, [times](auto a, auto) HWY_ATTR { return hn::Mul(a, times); });
 }
 
 template <class T>
@@ -193,22 +212,22 @@ void divide_integers(int64_t n, int ranks, std::byte* data) {
 }  // namespace
 
 void run_combine(DType dtype, Reduction reduction, int64_t n, const std::byte* a, const std::byte* b,
-                 std::byte* out) {
+                 std::byte* out, std::byte* again) {
   switch (dtype) {
     case DType::kF64:
-      return zip_floats<Plain<double>>(reduction, n, a, b, out);
+      return zip_floats<Plain<double>>(reduction, n, a, b, out, again);
     case DType::kF32:
-      return zip_floats<Plain<float>>(reduction, n, a, b, out);
+      return zip_floats<Plain<float>>(reduction, n, a, b, out, again);
     case DType::kF16:
-      return zip_floats<Float16>(reduction, n, a, b, out);
+      return zip_floats<Float16>(reduction, n, a, b, out, again);
     case DType::kBF16:
-      return zip_floats<BFloat16>(reduction, n, a, b, out);
+      return zip_floats<BFloat16>(reduction, n, a, b, out, again);
     case DType::kI64:
-      return zip_integers<int64_t>(reduction, n, a, b, out);
+      return zip_integers<int64_t>(reduction, n, a, b, out, again);
     case DType::kI32:
-      return zip_integers<int32_t>(reduction, n, a, b, out);
+      return zip_integers<int32_t>(reduction, n, a, b, out, again);
     case DType::kU8:
-      return zip_integers<uint8_t>(reduction, n, a, b, out);
+      return zip_integers<uint8_t>(reduction, n, a, b, out, again);
     default:
       FURROW_CHECK(false, "a data type that cannot be reduced");
   }
@@ -287,7 +306,7 @@ class TreeBlock {
 }  // namespace
 
 void combine(const ReduceKind& kind, int64_t n, const std::byte* a, const std::byte* b, std::byte* out) {
-  HWY_DYNAMIC_DISPATCH(run_combine)(kind.dtype, kind.reduction, n, a, b, out);
+  HWY_DYNAMIC_DISPATCH(run_combine)(kind.dtype, kind.reduction, n, a, b, out, out);
 }
 
 void finish(const ReduceKind& kind, int64_t n, std::byte* data) {
@@ -302,6 +321,11 @@ int tree_split(int b, int e) {
 
 void reduce_tree(const ReduceKind& kind, int64_t n, std::span<const std::byte* const> sources,
                  std::span<std::byte* const> destinations) {
+  const bool finished = kind.reduction != Reduction::kAvg || kind.ranks == 1;
+  if (sources.size() == 2 && destinations.size() <= 2 && finished) {  // streams, as long as they are
+    return HWY_DYNAMIC_DISPATCH(run_combine)(kind.dtype, kind.reduction, n, sources[0], sources[1],
+                                             destinations.front(), destinations.back());
+  }
   const int levels = 2 + std::bit_width(sources.size());
   FURROW_CHECK(!sources.empty() && !destinations.empty() && levels <= kMostLevels);
   alignas(64) std::byte buffer[kMostLevels * kBlockBytes];

@@ -72,6 +72,35 @@ TEST(Reduce, CombineEqualsTheReference) {
   }
 }
 
+// Up to three destinations, which may be the sources.
+TEST(Reduce, EveryDestinationGetsTheSum) {
+  constexpr int64_t kElements = 4099;
+  for (const DType dtype : {DType::kF64, DType::kF32, DType::kF16, DType::kBF16, DType::kI32, DType::kU8}) {
+    for (const size_t ranks : {1, 2, 3}) {
+      for (int r = 0; r < kReductions; ++r) {
+        reference::Problem p;
+        p.dtype = dtype;
+        p.reduction = static_cast<Reduction>(r);
+        std::vector<const std::byte*> sources;
+        std::vector<std::byte*> destinations;
+        for (uint64_t rank = 0; rank < ranks; ++rank)
+          p.in.push_back(reference::make_input(dtype, p.reduction, kElements, 7 * rank + ranks));
+        std::vector<reference::Bytes> buffers = p.in;
+        for (reference::Bytes& buffer : buffers) {
+          sources.push_back(buffer.data());
+          destinations.push_back(buffer.data());
+        }
+        reduce_tree({dtype, p.reduction, static_cast<int>(ranks)}, kElements, sources, destinations);
+        const auto expected = reference::outputs(p)[0];
+        for (const reference::Bytes& buffer : buffers) {
+          EXPECT_TRUE(reference::same(dtype, buffer.data(), expected.data(), kElements))
+              << to_string(dtype) << " " << to_string(p.reduction) << " " << ranks;
+        }
+      }
+    }
+  }
+}
+
 TEST(Reduce, TreeSplitsAtTheLargestPowerOfTwo) {
   EXPECT_EQ(tree_split(0, 2), 1);
   EXPECT_EQ(tree_split(0, 3), 2);

@@ -63,7 +63,7 @@ struct SegmentEntry {
 struct alignas(64) Control {
   // The owner sleeps here; whoever changes what it may wait for rings (futex.h).
   std::atomic<uint32_t> bell{0};
-  std::atomic<uint32_t> sleeping{0};
+  std::atomic<uint32_t> sleeping{0};             // how many of its threads
   alignas(64) std::atomic<uint32_t> aborted{0};  // 1 + the rank whose reason ends this rank's work
   std::atomic<uint32_t> left{0};                 // its communicator was closed in order
   std::atomic<uint32_t> reason_ready{0};         // code and text below are this rank's own reason

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/process.h"
@@ -26,6 +27,18 @@ constexpr int64_t kSpinCrowdedNs = 0;  // more ranks than cores: whoever is wait
 void count(std::atomic<int64_t>& total, size_t bytes) {
   total.store(total.load(std::memory_order_relaxed) + static_cast<int64_t>(bytes), std::memory_order_relaxed);
 }
+
+// Says that a thread of this rank sleeps, or is about to.
+class Sleeping {
+ public:
+  explicit Sleeping(std::atomic<uint32_t>& count) : count_(count) { count_.fetch_add(1); }
+  ~Sleeping() { count_.fetch_sub(1); }
+  Sleeping(const Sleeping&) = delete;
+  Sleeping& operator=(const Sleeping&) = delete;
+
+ private:
+  std::atomic<uint32_t>& count_;
+};
 
 uint32_t bit(uint64_t message) { return 1U << (message % kSlots); }
 
@@ -58,11 +71,13 @@ SharedTransport::~SharedTransport() = default;
 // ---- sending ----
 
 Ticket SharedTransport::post_send(int peer, const Envelope& envelope, std::span<const std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
   return post(peer, envelope, bytes,
               bytes.size() <= kInlineBytes ? MessageForm::kInline : MessageForm::kRead);
 }
 
 Ticket SharedTransport::post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
   return post(peer, envelope, bytes, MessageForm::kWindow);
 }
 
@@ -83,7 +98,8 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
     message.location = *location;
   }
   const uint64_t number = sender.next++;
-  count(form == MessageForm::kWindow ? received_ : sent_, bytes.size());
+  auto& counted = form == MessageForm::kWindow ? received_ : sent_;
+  count(counted[is_independent(envelope.channel) ? 1 : 0], bytes.size());
   if (sender.waiting.empty() && slot_is_free(peer)) {
     publish(peer, message);
     if (form == MessageForm::kInline) return {peer, 0};
@@ -168,6 +184,7 @@ std::unique_ptr<Memory::Block> SharedTransport::staging(size_t bytes) {
 // ---- receiving ----
 
 Ticket SharedTransport::post_recv(int peer, const Envelope& envelope, std::span<std::byte> bytes) {
+  const std::lock_guard lock(mutex_);
   Receiver& receiver = receivers_[static_cast<size_t>(peer)];
   const uint64_t id = 2 * receiver.next_id++ + 1;
   receiver.posted.push_back({id, envelope, bytes});
@@ -214,12 +231,15 @@ void SharedTransport::finish(int peer, uint64_t message) {
   if (awaited) slot.state.store(2 * message + 2);
   receiver.taken |= bit(message);
   receiver.done |= bit(message);
+  const uint64_t before = receiver.low;
   while ((receiver.done & bit(receiver.low)) != 0) {
     receiver.taken &= ~bit(receiver.low);
     receiver.done &= ~bit(receiver.low);
     ++receiver.low;
   }
-  const bool worth_telling = receiver.low % kTellEvery == 0;  // the line goes to and fro between two cores
+  // Now and then, as the line goes to and fro between two cores.  A message that was read late moves `low` by
+  // more than one.
+  const bool worth_telling = receiver.low / kTellEvery != before / kTellEvery;
   if (worth_telling) lane.consumed.store(receiver.low);
   if (awaited || worth_telling) ring(control(peer));
 }
@@ -231,23 +251,35 @@ std::byte* SharedTransport::bytes_of(int peer, Slot& slot) {
   return resolve(peer, location, slot.bytes);
 }
 
-bool SharedTransport::receive_posted(int peer, uint64_t id) {
-  Receiver& receiver = receivers_[static_cast<size_t>(peer)];
-  while (!receiver.posted.empty() && receiver.posted.front().id <= id) {
-    const Posted posted = receiver.posted.front();
+bool SharedTransport::is_posted(int peer, uint64_t id) const {
+  const auto& posted = receivers_[static_cast<size_t>(peer)].posted;
+  return std::any_of(posted.begin(), posted.end(), [&](const Posted& each) { return each.id == id; });
+}
+
+// What has come of the peer's messages that receives are posted for, in the order of each channel.
+void SharedTransport::receive_posted(int peer) {
+  std::deque<Posted>& list = receivers_[static_cast<size_t>(peer)].posted;
+  for (size_t i = 0; i < list.size();) {
+    const Posted posted = list[i];
+    const bool behind =
+        std::any_of(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(i),
+                    [&](const Posted& p) { return p.envelope.channel == posted.envelope.channel; });
     uint64_t message = 0;
-    Slot* slot = find(peer, posted.envelope, &message);
-    if (slot == nullptr) return false;
+    Slot* slot = behind ? nullptr : find(peer, posted.envelope, &message);
+    if (slot == nullptr) {
+      ++i;
+      continue;
+    }
     check_message(peer, posted.envelope, *slot, posted.bytes.size());
     if (!posted.bytes.empty()) {
       std::memcpy(posted.bytes.data(), bytes_of(peer, *slot), posted.bytes.size());
     }
-    count(received_, posted.bytes.size());
+    count(received_[is_independent(posted.envelope.channel) ? 1 : 0], posted.bytes.size());
     finish(peer, message);
-    receiver.posted.pop_front();
+    list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
     --posted_;
+    received_any_ = true;
   }
-  return true;
 }
 
 // Whatever is waited for: the peer may wait for another of this rank's messages first.
@@ -255,30 +287,33 @@ void SharedTransport::move_on() {
   if (posted_ == 0 && deferred_ == 0) return;
   for (int peer = 0; peer < roster_.size(); ++peer) {
     flush(peer);
-    const auto& posted = receivers_[static_cast<size_t>(peer)].posted;
-    if (!posted.empty()) receive_posted(peer, posted.back().id);
+    if (!receivers_[static_cast<size_t>(peer)].posted.empty()) receive_posted(peer);
   }
 }
 
 Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
   uint64_t message = 0;
   Slot* slot = nullptr;
+  std::byte* data = nullptr;
   wait_until(peer, &envelope, deadline_ns, [&] {
-    if ((slot = find(peer, envelope, &message)) != nullptr) return true;
-    move_on();
-    return false;
+    if ((slot = find(peer, envelope, &message)) == nullptr) {
+      move_on();
+      return false;
+    }
+    check_message(peer, envelope, *slot, bytes);
+    receivers_[static_cast<size_t>(peer)].taken |= bit(message);
+    data = bytes_of(peer, *slot);
+    if (slot->form != MessageForm::kWindow) count(received_[is_independent(envelope.channel) ? 1 : 0], bytes);
+    return true;
   });
-  check_message(peer, envelope, *slot, bytes);
-  receivers_[static_cast<size_t>(peer)].taken |= bit(message);
-  std::byte* data = bytes_of(peer, *slot);
-  if (slot->form != MessageForm::kWindow) count(received_, bytes);
   return {{data, bytes}, peer, message};
 }
 
 void SharedTransport::close(const Window& window) {
+  const std::lock_guard lock(mutex_);
   const Slot& slot = control(window.peer).lane_to(roster_.rank)->slots[window.id % kSlots];
   if (slot.form == MessageForm::kWindow) {
-    count(sent_, window.bytes.size());
+    count(sent_[is_independent(slot.channel) ? 1 : 0], window.bytes.size());
   }
   finish(window.peer, window.id);
 }
@@ -295,23 +330,49 @@ void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
     });
     return;
   }
-  const auto& posted = receivers_[static_cast<size_t>(ticket.peer)].posted;
-  const Envelope expected = posted.empty() ? Envelope() : posted.front().envelope;
+  Envelope expected;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const Posted& posted : receivers_[static_cast<size_t>(ticket.peer)].posted) {
+      if (posted.id == ticket.id) expected = posted.envelope;
+    }
+  }
   wait_until(ticket.peer, &expected, deadline_ns, [&] {
-    if (receive_posted(ticket.peer, ticket.id)) return true;
+    if (is_posted(ticket.peer, ticket.id)) receive_posted(ticket.peer);
+    if (!is_posted(ticket.peer, ticket.id)) return true;
     move_on();
     return false;
   });
 }
 
+// A thread inside wait_until().
+struct SharedTransport::Waiting {
+  explicit Waiting(SharedTransport& t) : transport(t) { change(1); }
+  ~Waiting() { change(-1); }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+  void change(int by) const {
+    const std::lock_guard lock(transport.mutex_);
+    transport.waiting_ += by;
+  }
+  SharedTransport& transport;
+};
+
 template <class Ready>
 void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t deadline_ns,
                                  const Ready& ready) {
   Control& me = own();
+  const auto look = [&] {
+    const std::lock_guard lock(mutex_);
+    const bool good = ready();
+    if (std::exchange(received_any_, false) && waiting_ > 1) wake_self();
+    return good;
+  };
+  const Waiting waiting(*this);
   int64_t end_ns = 0;  // of spinning; the clock is not looked at before the first round is over
   do {
     for (int i = 0; i < kSpinsPerLook; ++i) {
-      if (ready()) return;
+      if (look()) return;
       if (me.aborted.load(std::memory_order_relaxed) != 0) break;
       spin_pause();
     }
@@ -320,25 +381,30 @@ void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t dea
   int64_t looked_ns = now_ns();
   while (true) {
     const uint32_t bell = me.bell.load();
-    me.sleeping.store(1);
+    const Sleeping sleeping(me.sleeping);
     const bool gone = control(peer).left.load() != 0;  // before the last look: it may have sent and left
     const bool stop = me.aborted.load() != 0;
-    if (!stop && ready()) break;
+    if (!stop && look()) break;
     const int64_t now = now_ns();
     if (!stop && !gone && now < deadline_ns && now - looked_ns < kLookUpNs) {
       futex_wait(me.bell, bell, std::min(kLookUpNs, deadline_ns - now));
       continue;
     }
-    me.sleeping.store(0);
     looked_ns = now;
     look_up(peer, gone, expected, deadline_ns);
   }
-  me.sleeping.store(0);
 }
 
-WireBytes SharedTransport::wire_bytes() const {
-  return {.sent = sent_.load(std::memory_order_relaxed),
-          .received = received_.load(std::memory_order_relaxed)};
+// Another thread of this rank may sleep for what this one has received for it.
+void SharedTransport::wake_self() {
+  own().bell.fetch_add(1);
+  futex_wake(own().bell);
+}
+
+WireBytes SharedTransport::wire_bytes(bool independent) const {
+  const size_t which = independent ? 1 : 0;
+  return {.sent = sent_[which].load(std::memory_order_relaxed),
+          .received = received_[which].load(std::memory_order_relaxed)};
 }
 
 }  // namespace furrow::comm

@@ -6,6 +6,7 @@
 // sleeps on a futex, looking up now and then for peers that died.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <deque>
 #include <functional>
@@ -33,7 +34,7 @@ class SharedTransport : public Transport, public PeerMemory {
     failure_handler_ = std::move(handler);
   }
   void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) override;
-  WireBytes wire_bytes() const override;
+  WireBytes wire_bytes(bool independent) const override;
 
   Ticket post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
   Window open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) override;
@@ -89,13 +90,15 @@ class SharedTransport : public Transport, public PeerMemory {
     std::deque<Posted> posted;
   };
 
+  // REQUIRES, of what follows up to staging(): mutex_ is held.
   Ticket post(int peer, const Envelope& envelope, std::span<const std::byte> bytes, MessageForm form);
   void publish(int peer, const Outgoing& message);
   bool slot_is_free(int peer);
   bool flush(int peer);  // true when nothing waits for a slot
   bool sent(int peer, uint64_t message);
   Slot* find(int peer, const Envelope& expected, uint64_t* message);
-  bool receive_posted(int peer, uint64_t id);
+  void receive_posted(int peer);
+  bool is_posted(int peer, uint64_t id) const;
   void move_on();
   void check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes);
   void finish(int peer, uint64_t message);
@@ -103,6 +106,8 @@ class SharedTransport : public Transport, public PeerMemory {
   void collect_staged(Sender& sender, int peer);
   std::unique_ptr<Memory::Block> staging(size_t bytes);
 
+  struct Waiting;
+  void wake_self();
   template <class Ready>
   void wait_until(int peer, const Envelope* expected, int64_t deadline_ns, const Ready& ready);
   // Throws when there is a reason to stop.  `gone`: the peer had left before what is waited for was looked
@@ -116,6 +121,9 @@ class SharedTransport : public Transport, public PeerMemory {
   const Roster roster_;
   const std::vector<Control*> peers_;
   const int64_t spin_ns_;
+  std::mutex mutex_;           // of what follows up to staging_
+  int waiting_ = 0;            // threads inside wait_until()
+  bool received_any_ = false;  // a posted receive, since others that wait were told
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;
   int posted_ = 0;                                       // receives of all peers
@@ -124,7 +132,7 @@ class SharedTransport : public Transport, public PeerMemory {
   std::function<void(const Error&)> failure_handler_;
   std::atomic<bool> handled_{false};
   std::mutex abort_mutex_;
-  std::atomic<int64_t> sent_{0}, received_{0};
+  std::array<std::atomic<int64_t>, 2> sent_{}, received_{};  // by is_independent(channel)
 };
 
 }  // namespace furrow::comm

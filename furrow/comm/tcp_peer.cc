@@ -48,9 +48,10 @@ bool TcpPeer::start_frame(Lane& lane, EmulatedLink* link, size_t frame_bytes) {
 void TcpPeer::finish_frame(Lane& lane) {
   lane.send->gone += lane.frame_bytes;
   lane.send->done = lane.send->gone == lane.send->bytes.size();
+  WireBytes& bytes = bytes_of(lane.send->envelope);
   lane.send = nullptr;
-  bytes_.sent += static_cast<int64_t>(lane.frame_bytes);
-  bytes_.overhead_sent += static_cast<int64_t>(sizeof(FrameHeader));
+  bytes.sent += static_cast<int64_t>(lane.frame_bytes);
+  bytes.overhead_sent += static_cast<int64_t>(sizeof(FrameHeader));
 }
 
 bool TcpPeer::push(EmulatedLink* link, size_t frame_bytes) {
@@ -82,8 +83,9 @@ bool TcpPeer::pull_lane(Lane& lane, EmulatedLink* link) {
         break;
       case TcpStream::Pull::kFrame:
         const FrameHeader& header = stream.frame().header;
-        bytes_.received += header.bytes;
-        bytes_.overhead_received += static_cast<int64_t>(sizeof(FrameHeader));
+        WireBytes& bytes = bytes_of(header.envelope);
+        bytes.received += header.bytes;
+        bytes.overhead_received += static_cast<int64_t>(sizeof(FrameHeader));
         const auto on_wire = static_cast<int64_t>(sizeof(FrameHeader) + header.bytes);
         mailbox_.finish(stream.frame(), link != nullptr ? link->arrive(header.departed_ns, on_wire) : 0);
         moved = true;

@@ -3,6 +3,7 @@
 
 #include <poll.h>
 
+#include <array>
 #include <deque>
 #include <map>
 #include <vector>
@@ -39,7 +40,7 @@ class TcpPeer {
   bool ended() const;       // a connection is broken
   bool has_output() const;  // not yet with the system
   size_t posted_bytes() const { return mailbox_.posted_bytes(); }
-  const WireBytes& wire_bytes() const { return bytes_; }
+  const WireBytes& wire_bytes(bool independent) const { return bytes_[independent ? 1 : 0]; }
   void add_polls(std::vector<pollfd>& polls) const;
 
  private:
@@ -57,7 +58,8 @@ class TcpPeer {
   std::deque<TcpSend*> queue_;              // with bytes not yet handed to a stream
   std::map<uint64_t, uint64_t> next_send_;  // by channel
   TcpMailbox mailbox_;
-  WireBytes bytes_;
+  WireBytes& bytes_of(const Envelope& envelope) { return bytes_[is_independent(envelope.channel) ? 1 : 0]; }
+  std::array<WireBytes, 2> bytes_;
 };
 
 }  // namespace furrow::comm

@@ -86,6 +86,7 @@ Ticket TcpTransport::post_send(int peer, const Envelope& envelope, std::span<con
   TcpPeer& target = *peers_[static_cast<size_t>(peer)];
   target.post(&std::get<TcpSend>(operation.what));
   target.push(link(), frame_bytes_);
+  tell_poller();
   return keep_or_finish(id);
 }
 
@@ -98,6 +99,7 @@ Ticket TcpTransport::post_recv(int peer, const Envelope& envelope, std::span<std
   receive.bytes = bytes;
   Operation& operation = operations_.emplace(id, Operation{peer, std::move(receive)}).first->second;
   peers_[static_cast<size_t>(peer)]->post(&std::get<TcpReceive>(operation.what));
+  tell_poller();
   return keep_or_finish(id);
 }
 
@@ -108,7 +110,7 @@ Ticket TcpTransport::keep_or_finish(uint64_t id) {
     operations_.erase(found);
     return {peer, 0};
   }
-  if (!waiting_ && needs_background()) arm_background();
+  if (waiters_.empty() && needs_background()) arm_background();
   return {peer, id};
 }
 
@@ -123,45 +125,90 @@ void TcpTransport::wait(Ticket ticket, int64_t deadline_ns) {
   std::unique_lock lock(mutex_);
   const auto found = operations_.find(ticket.id);
   FURROW_CHECK(found != operations_.end(), "a ticket is waited for once");
-  const Operation& operation = found->second;
-  waiting_ = true;
+  Waiter waiter{&found->second, nullptr};
+  if (spare_wakeups_.empty()) spare_wakeups_.push_back(std::make_unique<Wakeup>());
+  waiter.wakeup = std::move(spare_wakeups_.back());
+  spare_wakeups_.pop_back();
+  waiters_.push_back(&waiter);
   try {
-    while (true) {
-      check_alive();
-      if (is_done(operation)) break;
-      if (const auto* receive = std::get_if<TcpReceive>(&operation.what);
-          receive != nullptr && receive->mismatch) {
-        throw Error(*receive->mismatch);
-      }
-      if (progress()) continue;
-      const int64_t now = now_ns();
-      check_peer(operation.peer, now);
-      if (now >= deadline_ns) throw missed_deadline(operation);
-      sleep(lock, std::min(deadline_ns, next_event_ns(operation)));
-    }
+    wait_for(lock, waiter, deadline_ns);
   } catch (const Error& error) {
-    waiting_ = false;
+    leave(waiter);
     set_failure(error);  // no buffer of this rank is touched from here on
+    waiter_wakeup_.signal();
     throw;
   }
-  waiting_ = false;
+  leave(waiter);
+  waiter.wakeup->clear();
+  spare_wakeups_.push_back(std::move(waiter.wakeup));
   operations_.erase(found);
-  if (needs_background()) arm_background();
+  if (waiters_.empty() && needs_background()) arm_background();
+}
+
+void TcpTransport::wait_for(std::unique_lock<std::mutex>& lock, const Waiter& waiter, int64_t deadline_ns) {
+  const Operation& operation = *waiter.operation;
+  while (true) {
+    check_alive();
+    if (is_done(operation)) return;
+    if (const auto* receive = std::get_if<TcpReceive>(&operation.what);
+        receive != nullptr && receive->mismatch) {
+      throw Error(*receive->mismatch);
+    }
+    if (progress()) {
+      tell_others(waiter);
+      continue;
+    }
+    const int64_t now = now_ns();
+    check_peer(operation.peer, now);
+    if (now >= deadline_ns) throw missed_deadline(operation);
+    sleep(lock, waiter, std::min(deadline_ns, next_event_ns(operation)));
+  }
+}
+
+// Those whose operation has just come to its end.
+void TcpTransport::tell_others(const Waiter& waiter) {
+  for (const Waiter* other : waiters_) {
+    if (other == &waiter) continue;
+    const auto* receive = std::get_if<TcpReceive>(&other->operation->what);
+    const bool arrived = receive != nullptr && (receive->arrived || receive->mismatch);
+    if (arrived || is_done(*other->operation)) other->wakeup->signal();
+  }
+}
+
+// Somebody else polls from here on.
+void TcpTransport::leave(const Waiter& waiter) {
+  std::erase(waiters_, &waiter);
+  if (poller_ == nullptr && !waiters_.empty()) waiters_.front()->wakeup->signal();
+}
+
+// What was posted may need the connections to be polled for something else.
+void TcpTransport::tell_poller() {
+  if (poller_ != nullptr) poller_->wakeup->signal();
 }
 
 // Until a connection moves, a failure, or the time.  A peer that is at work answers sooner than a sleeper
 // wakes.
-void TcpTransport::sleep(std::unique_lock<std::mutex>& lock, int64_t until_ns) {
-  for (const int64_t spin_until = now_ns() + spin_ns_; now_ns() < spin_until && !failed_;) {
-    if (progress()) return;
-  }
-  std::vector<pollfd> polls = {waiter_wakeup_.poll_entry()};
-  for (const auto& peer : peers_) {
-    if (peer) peer->add_polls(polls);
+void TcpTransport::sleep(std::unique_lock<std::mutex>& lock, const Waiter& waiter, int64_t until_ns) {
+  const bool polls_all = poller_ == nullptr;
+  std::vector<pollfd> polls = {waiter_wakeup_.poll_entry(), waiter.wakeup->poll_entry()};
+  if (polls_all) {
+    for (const int64_t spin_until = now_ns() + spin_ns_; now_ns() < spin_until && !failed_;) {
+      if (!progress()) continue;
+      return tell_others(waiter);
+    }
+    for (const auto& peer : peers_) {
+      if (peer) peer->add_polls(polls);
+    }
+    poller_ = &waiter;
+  } else {
+    // Whoever polls looks after its own peer alone.
+    until_ns = std::min(until_ns, now_ns() + kGraceNs);
   }
   lock.unlock();
   poll_until(polls, until_ns);
   lock.lock();
+  waiter.wakeup->clear();
+  if (polls_all) poller_ = nullptr;
 }
 
 bool TcpTransport::progress() {
@@ -239,7 +286,7 @@ int64_t TcpTransport::move_in_background(std::vector<pollfd>& polls) {
   std::unique_lock lock(mutex_);
   if (background_from_ns_ == 0) return kForever;
   if (now_ns() < background_from_ns_) return background_from_ns_;
-  if (failed_ || waiting_ || !needs_background()) {
+  if (failed_ || !waiters_.empty() || !needs_background()) {
     background_from_ns_ = 0;
     return kForever;
   }
@@ -370,16 +417,11 @@ void TcpTransport::on_failure(std::function<void(const Error&)> handler) {
   handler_ = std::move(handler);
 }
 
-WireBytes TcpTransport::wire_bytes() const {
+WireBytes TcpTransport::wire_bytes(bool independent) const {
   const std::lock_guard lock(mutex_);
   WireBytes sum;
   for (const auto& peer : peers_) {
-    if (!peer) continue;
-    const WireBytes& bytes = peer->wire_bytes();
-    sum.sent += bytes.sent;
-    sum.received += bytes.received;
-    sum.overhead_sent += bytes.overhead_sent;
-    sum.overhead_received += bytes.overhead_received;
+    if (peer) sum += peer->wire_bytes(independent);
   }
   return sum;
 }

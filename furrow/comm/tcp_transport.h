@@ -2,8 +2,9 @@
 // into the posted buffers.
 //
 // Whoever waits for a ticket moves all connections on, in its own thread, so that a small message costs no
-// thread switch. Large ones that nobody waits for are moved by a thread of the transport's own; the same
-// thread watches the control connections: an abort, a goodbye, a peer's end.
+// thread switch; of several threads that wait, one polls the connections and tells the others. Large ones
+// that nobody waits for are moved by a thread of the transport's own; the same thread watches the control
+// connections: an abort, a goodbye, a peer's end.
 #pragma once
 
 #include <poll.h>
@@ -41,12 +42,18 @@ class TcpTransport : public Transport {
   std::unique_ptr<Memory::Block> allocate(size_t) override { return nullptr; }
   void abort(const Error& reason) noexcept override;
   void on_failure(std::function<void(const Error&)> handler) override;
-  WireBytes wire_bytes() const override;
+  WireBytes wire_bytes(bool independent) const override;
 
  private:
   struct Operation {
     int peer = -1;
     std::variant<TcpSend, TcpReceive> what;
+  };
+
+  // A thread inside wait().
+  struct Waiter {
+    const Operation* operation = nullptr;
+    std::unique_ptr<Wakeup> wakeup;
   };
 
   struct Control {
@@ -58,7 +65,11 @@ class TcpTransport : public Transport {
 
   // REQUIRES, of each: mutex_ is held.
   bool progress();
-  void sleep(std::unique_lock<std::mutex>& lock, int64_t until_ns);
+  void wait_for(std::unique_lock<std::mutex>& lock, const Waiter& waiter, int64_t deadline_ns);
+  void sleep(std::unique_lock<std::mutex>& lock, const Waiter& waiter, int64_t until_ns);
+  void tell_others(const Waiter& waiter);
+  void leave(const Waiter& waiter);
+  void tell_poller();
   bool is_done(const Operation& operation) const;
   Ticket keep_or_finish(uint64_t id);
   bool needs_background() const;
@@ -92,7 +103,9 @@ class TcpTransport : public Transport {
   std::map<uint64_t, Operation> operations_;
   uint64_t next_id_ = 1;
   EmulatedLink link_;
-  bool waiting_ = false;  // a thread is inside wait() and moves everything
+  std::vector<const Waiter*> waiters_;  // threads inside wait(), which move everything
+  const Waiter* poller_ = nullptr;      // which of them polls the connections
+  std::vector<std::unique_ptr<Wakeup>> spare_wakeups_;
   int64_t background_from_ns_ =
       0;  // from then on the watching thread moves what nobody waits for; 0: nothing to move
 

@@ -41,6 +41,12 @@ struct Envelope {
 };
 static_assert(sizeof(Envelope) == 64 && std::has_unique_object_representations_v<Envelope>);
 
+// Channels of independent groups are odd, so that transports can count their bytes apart.
+inline uint64_t channel_of(uint64_t hash, bool independent) {
+  return (hash & ~uint64_t{1}) | (independent ? 1 : 0);
+}
+inline bool is_independent(uint64_t channel) { return (channel & 1) != 0; }
+
 std::string describe(const Envelope& e);  // "reduce_scatter 'reduce_grads h.3' #57 of 1024 float32 (sum)"
 // Error{failed_precondition}: "rank 0 runs X, rank 1 runs Y: ..."
 Error mismatch_error(int rank, const Envelope& mine, int peer, const Envelope& theirs);
@@ -57,6 +63,13 @@ struct WireBytes {
   int64_t received = 0;       // payload
   int64_t overhead_sent = 0;  // frames, checksums
   int64_t overhead_received = 0;
+  WireBytes& operator+=(const WireBytes& other) {
+    sent += other.sent;
+    received += other.received;
+    overhead_sent += other.overhead_sent;
+    overhead_received += other.overhead_received;
+    return *this;
+  }
 };
 
 // A peer's bytes, readable (and writable where the peer exposed them so) until closed.
@@ -83,8 +96,8 @@ class PeerMemory {
   virtual void close(const Window& window) = 0;
 };
 
-// One rank's end of the wires to the peers that it reaches.  One thread at a time posts and waits; abort,
-// allocate and wire_bytes are called from any thread.
+// One rank's end of the wires to the peers that it reaches.  Thread safe; the messages of one channel belong
+// to one thread at a time.
 //
 // Messages of one pair and channel arrive in the order in which they were posted.  A posted operation moves
 // on without anybody waiting for it: the transport has a thread of its own, or the peer fetches the bytes.
@@ -118,7 +131,8 @@ class Transport {
   virtual void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
     (void)envelope, (void)finished, (void)now_ns;
   }
-  virtual WireBytes wire_bytes() const = 0;
+  // On channels of independent groups, or on the others.
+  virtual WireBytes wire_bytes(bool independent) const = 0;
 };
 
 // ---- How a rank's transports come to be ----

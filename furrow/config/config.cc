@@ -7,7 +7,6 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
-#include "furrow/config/expand.h"
 #include "furrow/config/schema.h"
 #include "furrow/config/toml.h"
 
@@ -16,54 +15,18 @@ namespace {
 
 constexpr uint64_t kMaxFileBytes = 1 << 20;
 
-[[noreturn]] void wrong_type(const Field& field, std::string_view got, const std::string& context) {
-  throw Error(ErrorCode::kInvalidArgument, fmt::format("{}{} must be {}, not {}", context, field.name(),
-                                                       type_name(field.default_value), got));
-}
-
-// `value` as the type of the key: an integer will do for a number, an empty list for any list.
-Value convert(const Field& field, const Value& value, const std::string& context) {
-  const Value& wanted = field.default_value;
-  if (value.index() == wanted.index()) return value;
-  if (const auto* integer = std::get_if<int64_t>(&value);
-      integer != nullptr && std::holds_alternative<double>(wanted)) {
-    return static_cast<double>(*integer);
-  }
-  const auto* texts = std::get_if<std::vector<std::string>>(&value);
-  if (texts != nullptr && texts->empty() && std::holds_alternative<std::vector<int64_t>>(wanted)) {
-    return std::vector<int64_t>{};
-  }
-  wrong_type(field, fmt::format("{} ({})", to_toml(value), type_name(value)), context);
-}
-
-Value expand(Value value, const std::string& context) {
-  if (auto* text = std::get_if<std::string>(&value)) *text = expand_environment(*text, context);
-  if (auto* texts = std::get_if<std::vector<std::string>>(&value)) {
-    for (std::string& text : *texts) text = expand_environment(text, context);
-  }
-  return value;
-}
-
 void assign(Config& config, const Field& field, const Value& value, const Origin& origin,
             const std::string& context) {
-  const Value expanded = expand(convert(field, value, context), context);
-  check_value(field, expanded, context);
-  field.set(config, expanded);
+  field.set(config, accept_value(field, value, context));
   config.origins[field.name()] = origin;
 }
 
 void apply(Config& config, const Assignment& assignment, const std::string& file_name) {
   const std::string context = fmt::format("{}:{}: ", file_name, assignment.line);
-  if (assignment.key.empty()) {  // a section without keys: only its name can be wrong
-    const auto& sections = schema();
-    const bool known = std::any_of(sections.begin(), sections.end(),
-                                   [&](const Section& each) { return each.name == assignment.section; });
-    if (!known) require_field(assignment.section, "", context);
-    return;
-  }
-  const Field& field = require_field(assignment.section, assignment.key, context);
+  if (assignment.key.empty()) return require_section(schema(), assignment.section, context);
+  const Field& field = require_field(schema(), assignment.section, assignment.key, context);
   if (const auto* unsupported = std::get_if<UnsupportedValue>(&assignment.value)) {
-    wrong_type(field, unsupported->what, context);
+    refuse_type(field, unsupported->what, context);
   }
   assign(config, field, std::get<Value>(assignment.value), {file_name, assignment.line}, context);
 }
@@ -77,7 +40,7 @@ Value value_of_word(const Field& field, std::string_view word, const std::string
   if (std::holds_alternative<bool>(wanted) && (word == "true" || word == "false")) return word == "true";
   if (std::holds_alternative<int64_t>(wanted) && parse_int(word, integer)) return integer;
   if (std::holds_alternative<double>(wanted) && parse_double(word, number)) return number;
-  if (wanted.index() < 4) wrong_type(field, fmt::format("'{}'", word), context);
+  if (wanted.index() < 4) refuse_type(field, fmt::format("'{}'", word), context);
 
   std::string_view list = trim(word);  // [a, b] or a,b
   if (list.starts_with('[') && list.ends_with(']')) list = list.substr(1, list.size() - 2);
@@ -90,7 +53,7 @@ Value value_of_word(const Field& field, std::string_view word, const std::string
     if (parse_int(item, integer)) integers.push_back(integer);
   }
   if (std::holds_alternative<std::vector<std::string>>(wanted)) return texts;
-  if (integers.size() != texts.size()) wrong_type(field, fmt::format("'{}'", word), context);
+  if (integers.size() != texts.size()) refuse_type(field, fmt::format("'{}'", word), context);
   return integers;
 }
 
@@ -161,7 +124,7 @@ void set(Config& config, std::string_view name, std::string_view value) {
   const std::string context = "command line: ";
   const size_t dot = name.find('.');
   const std::string_view key = dot == std::string_view::npos ? "" : name.substr(dot + 1);
-  const Field& field = require_field(name.substr(0, dot), key, context);
+  const Field& field = require_field(schema(), name.substr(0, dot), key, context);
   assign(config, field, value_of_word(field, value, context), {"command line", 0}, context);
 }
 

@@ -40,17 +40,18 @@ struct Data {
   std::string memory_budget;
   int64_t readers = 0;
   bool shuffle = true;
+  std::vector<std::string> mixture;
 
   template <class V>
   static void fields(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
-    constexpr std::string_view kIdx = "training.dataset=idx";
-    constexpr std::string_view kCifar = "training.dataset=cifar10";
-    constexpr std::string_view kImages = "training.dataset=cifar10|folder|idx|pack";
-    constexpr std::string_view kPack = "training.dataset=pack";
-    constexpr std::string_view kTable = "training.dataset=table";
-    constexpr std::string_view kCarved = "training.dataset=cifar10|folder|idx|table|text";
-    constexpr std::string_view kText = "training.dataset=text";
+    constexpr std::string_view kIdx = "training.dataset=idx|mixture";
+    constexpr std::string_view kCifar = "training.dataset=cifar10|mixture";
+    constexpr std::string_view kImages = "training.dataset=cifar10|folder|idx|mixture|pack";
+    constexpr std::string_view kPack = "training.dataset=mixture|pack";
+    constexpr std::string_view kTable = "training.dataset=mixture|table";
+    constexpr std::string_view kCarved = "training.dataset=cifar10|folder|idx|mixture|table|text";
+    constexpr std::string_view kText = "training.dataset=mixture|text";
     v("train_images", &Data::train_images,
       {.only_if = kIdx, .doc = "File name under dataset_path; the same name with .gz is found too."});
     v("train_labels", &Data::train_labels, {.only_if = kIdx, .doc = "Labels of train_images."});
@@ -67,7 +68,7 @@ struct Data {
       {.effect = kRecipe,
        .min = 1,
        .max = 4096,
-       .only_if = "training.dataset=folder",
+       .only_if = "training.dataset=folder|mixture",
        .doc = "Images are scaled so that their shorter side has this many pixels; the middle is taken."});
     v("random_crop_padding", &Data::random_crop_padding,
       {.effect = kRecipe,
@@ -138,7 +139,7 @@ struct Data {
        .min = 0,
        .max = 1,
        .below_max = true,
-       .only_if = "training.dataset=table|text",
+       .only_if = "training.dataset=mixture|table|text",
        .doc = "Share kept for the test: the end of the text, random rows of a table. 0: none."});
     v("normalize", &Data::normalize,
       {.effect = kRecipe,
@@ -161,6 +162,13 @@ struct Data {
     v("shuffle", &Data::shuffle,
       {.effect = kRecipe,
        .doc = "Visit the training split in another order each epoch, a function of seed and epoch."});
+    v("mixture", &Data::mixture,
+      {.effect = kRecipe,
+       .only_if = "training.dataset=mixture",
+       .doc =
+           "The sets of a mixture, each \"name: kind weight=W path=P\". An epoch has as many samples as all "
+           "sets, "
+           "shared out by weight; each set goes through its samples in its own order, epoch after epoch."});
   }
   friend bool operator==(const Data&, const Data&) = default;
 };

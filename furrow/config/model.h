@@ -21,6 +21,7 @@ struct Model {
   int64_t width = 128;
   int64_t ffn_width = 0;
   int64_t context = 0;
+  int64_t vocab_size = 0;
   double dropout = 0;
   double rope_theta = 10000;
   double norm_eps = 1e-5;
@@ -32,7 +33,8 @@ struct Model {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("name", &Model::name,
       {.effect = kRecipe,
-       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, blocks (units listed one by one), or "
+       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, resnet20, resnet18, blocks (units "
+              "listed one by one), or "
               "one that a program of yours adds."});
     v("units", &Model::units,
       {.effect = kRecipe,
@@ -86,6 +88,13 @@ struct Model {
        .min = 0,
        .only_if = "model.name=gpt",
        .doc = "Positions that the model has embeddings for. 0: [training] seq_len."});
+    v("vocab_size", &Model::vocab_size,
+      {.effect = kRecipe,
+       .min = 0,
+       .only_if = "model.name=gpt|llama|rnn|lstm",
+       .doc =
+           "Rows of the embedding and of the output. 0: as many as the data has tokens; more of them pad the "
+           "vocabulary, and with it `furrow plan` needs no data."});
     v("dropout", &Model::dropout,
       {.effect = kRecipe,
        .min = 0,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "furrow/config/field.h"
 
@@ -16,6 +17,11 @@ struct Parallelism {
   int64_t fsdp_prefetch_units = 1;
   int64_t tensor_parallel_degree = 1;
   int64_t pipeline_parallel_degree = 1;
+  std::string pipeline_parallel_schedule = "1F1B";
+  std::string pipeline_parallel_schedule_csv;
+  int64_t pipeline_parallel_stages_per_rank = 0;
+  std::vector<int64_t> pipeline_parallel_units_per_stage;
+  int64_t pipeline_parallel_receives_ahead = 1;
   int64_t context_parallel_degree = 1;
   int64_t expert_parallel_degree = 1;
 
@@ -59,7 +65,40 @@ struct Parallelism {
     v("tensor_parallel_degree", &Parallelism::tensor_parallel_degree,
       degree("Ranks that share one layer. This version has 1 only."));
     v("pipeline_parallel_degree", &Parallelism::pipeline_parallel_degree,
-      degree("Stages of the pipeline. This version has 1 only."));
+      degree("Ranks of a pipeline: each has one or more stages, runs of units, and every microbatch goes "
+             "through "
+             "all of them."));
+    v("pipeline_parallel_schedule", &Parallelism::pipeline_parallel_schedule,
+      {.effect = Effect::kLayout,
+       .doc =
+           "The order of work in a pipeline: GPipe, 1F1B, Interleaved1F1B, LoopedBFS, ZBH1, "
+           "InterleavedZeroBubble, ZBVZeroBubble or DualPipeV. Counts only where pipeline_parallel_degree is "
+           "above 1."});
+    v("pipeline_parallel_schedule_csv", &Parallelism::pipeline_parallel_schedule_csv,
+      {.effect = Effect::kLayout,
+       .doc = "A file with a schedule of one's own, as PyTorch writes them: a line a rank, a cell an action "
+              "(2F0, "
+              "2B0, 2I0, 2W0). It takes the place of pipeline_parallel_schedule."});
+    v("pipeline_parallel_stages_per_rank", &Parallelism::pipeline_parallel_stages_per_rank,
+      {.effect = Effect::kLayout,
+       .min = 0,
+       .max = 1 << 10,
+       .doc =
+           "Stages of each rank of a pipeline. 0: as many as the schedule usually has (1, or 2 of those that "
+           "interleave)."});
+    v("pipeline_parallel_units_per_stage", &Parallelism::pipeline_parallel_units_per_stage,
+      {.effect = Effect::kLayout,
+       .min = 1,
+       .max = 1 << 20,
+       .doc =
+           "How many units each stage has, first to last; `furrow plan` lists the units. Empty: so that the "
+           "largest cost of a stage, forward and backward, is as small as it can be."});
+    v("pipeline_parallel_receives_ahead", &Parallelism::pipeline_parallel_receives_ahead,
+      {.effect = Effect::kLayout,
+       .min = 0,
+       .max = 1024,
+       .doc = "By how many actions of the schedule a receive is posted before the one that needs it: more "
+              "overlap, more memory."});
     v("context_parallel_degree", &Parallelism::context_parallel_degree,
       degree("Ranks that share one sequence. This version has 1 only."));
     v("expert_parallel_degree", &Parallelism::expert_parallel_degree,

@@ -6,49 +6,11 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
-#include "furrow/base/names.h"
 #include "furrow/base/text.h"
+#include "furrow/config/expand.h"
 
 namespace furrow::config {
 namespace {
-
-// Visits the keys of one section.
-template <class S>
-struct FieldVisitor {
-  S Config::* section;
-  std::vector<Field>& out;
-  std::string section_name;
-
-  template <class T>
-  void operator()(std::string_view key, T S::* member, const FieldSpec& spec) {
-    const auto part = section;
-    out.push_back({.section = section_name,
-                   .key = std::string(key),
-                   .spec = spec,
-                   .default_value = Value(S{}.*member),
-                   .get = [part, member](const Config& config) { return Value(config.*part.*member); },
-                   .set = [part, member](Config& config,
-                                         const Value& value) { config.*part.*member = std::get<T>(value); }});
-  }
-};
-
-struct SectionVisitor {
-  std::vector<Section>& out;
-
-  template <class S>
-  void operator()(std::string_view name, S Config::* section, std::string_view doc) {
-    out.push_back({.name = std::string(name), .doc = std::string(doc), .fields = {}});
-    FieldVisitor<S> visitor{section, out.back().fields, std::string(name)};
-    S::fields(visitor);
-  }
-};
-
-std::vector<Section> make_schema() {
-  std::vector<Section> sections;
-  SectionVisitor visitor{sections};
-  Config::sections(visitor);
-  return sections;
-}
 
 std::string range_text(const FieldSpec& spec) {
   const bool low = std::isfinite(spec.min), high = std::isfinite(spec.max);
@@ -60,7 +22,7 @@ std::string range_text(const FieldSpec& spec) {
   return low ? lower : high ? upper : "finite";
 }
 
-void check_number(const Field& field, double number, const std::string& context) {
+void check_number(const FieldInfo& field, double number, const std::string& context) {
   const FieldSpec& spec = field.spec;
   const bool above = spec.above_min ? number > spec.min : number >= spec.min;
   const bool below = spec.below_max ? number < spec.max : number <= spec.max;
@@ -70,7 +32,7 @@ void check_number(const Field& field, double number, const std::string& context)
                           format_double(number), range_text(spec)));
 }
 
-void check_choice(const Field& field, const std::string& text, const std::string& context) {
+void check_choice(const FieldInfo& field, const std::string& text, const std::string& context) {
   if (!is_utf8(text)) {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("{}{} is not valid UTF-8", context, field.name()));
   }
@@ -80,14 +42,27 @@ void check_choice(const Field& field, const std::string& text, const std::string
   throw Error(ErrorCode::kInvalidArgument, context + unknown_name_message(field.name(), text, known));
 }
 
-// "key in [section]" hints beyond the section itself: the same key elsewhere.
-std::string elsewhere(std::string_view section, std::string_view key) {
-  for (const Section& each : schema()) {
-    for (const Field& field : each.fields) {
-      if (field.key == key && each.name != section) return fmt::format(" ({} is a key)", field.name());
-    }
+// `value` as the type of the key.
+Value convert(const FieldInfo& field, const Value& value, const std::string& context) {
+  const Value& wanted = field.default_value;
+  if (value.index() == wanted.index()) return value;
+  if (const auto* integer = std::get_if<int64_t>(&value);
+      integer != nullptr && std::holds_alternative<double>(wanted)) {
+    return static_cast<double>(*integer);
   }
-  return "";
+  const auto* texts = std::get_if<std::vector<std::string>>(&value);
+  if (texts != nullptr && texts->empty() && std::holds_alternative<std::vector<int64_t>>(wanted)) {
+    return std::vector<int64_t>{};
+  }
+  refuse_type(field, fmt::format("{} ({})", to_toml(value), type_name(value)), context);
+}
+
+Value expand(Value value, const std::string& context) {
+  if (auto* text = std::get_if<std::string>(&value)) *text = expand_environment(*text, context);
+  if (auto* texts = std::get_if<std::vector<std::string>>(&value)) {
+    for (std::string& text : *texts) text = expand_environment(text, context);
+  }
+  return value;
 }
 
 }  // namespace
@@ -127,7 +102,7 @@ std::string to_toml(const Value& value) {
 }
 
 const std::vector<Section>& schema() {
-  static const std::vector<Section> sections = make_schema();
+  static const std::vector<Section> sections = make_schema<Config>();
   return sections;
 }
 
@@ -140,24 +115,18 @@ const Field* find_field(std::string_view name) {
   return nullptr;
 }
 
-const Field& require_field(std::string_view section, std::string_view key, const std::string& context) {
-  std::vector<std::string> known;
-  for (const Section& each : schema()) {
-    known.push_back(each.name);
-    if (each.name != section) continue;
-    std::vector<std::string> keys;
-    for (const Field& field : each.fields) {
-      if (field.key == key) return field;
-      keys.push_back(field.key);
-    }
-    const std::string what = fmt::format("key in [{}]", section);
-    throw Error(ErrorCode::kInvalidArgument,
-                context + unknown_name_message(what, key, keys) + elsewhere(section, key));
-  }
-  throw Error(ErrorCode::kInvalidArgument, context + unknown_name_message("section", section, known));
+void refuse_type(const FieldInfo& field, std::string_view got, const std::string& context) {
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("{}{} must be {}, not {}", context, field.name(),
+                                                       type_name(field.default_value), got));
 }
 
-void check_value(const Field& field, const Value& value, const std::string& context) {
+Value accept_value(const FieldInfo& field, const Value& value, const std::string& context) {
+  Value accepted = expand(convert(field, value, context), context);
+  check_value(field, accepted, context);
+  return accepted;
+}
+
+void check_value(const FieldInfo& field, const Value& value, const std::string& context) {
   if (const auto* integer = std::get_if<int64_t>(&value)) {
     check_number(field, static_cast<double>(*integer), context);
   } else if (const auto* number = std::get_if<double>(&value)) {

@@ -30,13 +30,15 @@ struct Training {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("dataset", &Training::dataset,
       {.effect = kRecipe,
-       .choices = "cifar10|folder|idx|pack|table|text",
+       .choices = "cifar10|folder|idx|mixture|pack|table|text",
        .doc = "Kind of data: cifar10, the binary version of CIFAR-10; folder, image files in "
               "a folder per class; idx, images and labels as MNIST stores "
-              "them; pack, what `furrow data pack` wrote; table, CSV or "
+              "them; mixture, several sets with shares, see data.mixture; pack, what `furrow data pack` "
+              "wrote; table, CSV or "
               "Parquet; text, one file of characters or bytes."});
     v("dataset_path", &Training::dataset_path,
-      {.doc = "The folder with the files; text, table: the file, plain or .gz."});
+      {.doc = "The folder with the files; text, table: the file, plain or .gz; mixture: where its "
+              "paths begin, or empty."});
     v("local_batch_size", &Training::local_batch_size,
       {.effect = kRecipe,
        .min = 1,
@@ -44,12 +46,14 @@ struct Training {
     v("global_batch_size", &Training::global_batch_size,
       {.effect = kRecipe,
        .min = -1,
-       .doc = "Samples of one optimizer step, a multiple of local_batch_size; the microbatches between are "
-              "accumulated. -1: local_batch_size times the number of data-parallel ranks."});
+       .doc = "Samples of one optimizer step, in microbatches of local_batch_size, the last one smaller "
+              "where it "
+              "does not divide; they are accumulated. -1: local_batch_size times the number of data-parallel "
+              "ranks."});
     v("seq_len", &Training::seq_len,
       {.effect = kRecipe,
        .min = 1,
-       .only_if = "training.dataset=pack|text",
+       .only_if = "training.dataset=mixture|pack|text",
        .doc = "Tokens of one sample of text."});
     v("steps", &Training::steps,
       {.effect = kRecipe,

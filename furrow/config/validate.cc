@@ -16,17 +16,14 @@ namespace {
 void check_batches(const Config& config) {
   const int64_t global = config.training.global_batch_size, local = config.training.local_batch_size;
   if (global == -1) return;
-  if (global == 0)
-    refuse(config, "training.global_batch_size",
-           "training.global_batch_size is 0: write -1 or a multiple of local_batch_size");
-  const int64_t whole = global / local, rest = global % local;
-  if (rest == 0) return;
-  const std::string near =
-      whole == 0 ? fmt::format("{}", local) : fmt::format("{} or {}", whole * local, (whole + 1) * local);
-  refuse(
-      config, "training.global_batch_size",
-      fmt::format("global_batch_size {} = {} x local_batch_size {} + {}: choose a multiple of {}, such as {}",
-                  global, whole, local, rest, local, near));
+  if (global >= local) return;
+  const std::string why =
+      global == 0 ? "training.global_batch_size is 0: write -1, or at least local_batch_size"
+                  : fmt::format(
+                        "global_batch_size {0} is less than one microbatch: lower local_batch_size {1} "
+                        "to {0}, or raise it to {1} or more",
+                        global, local);
+  refuse(config, "training.global_batch_size", why);
 }
 
 void check_length(const Config& config) {
@@ -81,7 +78,7 @@ void check_data(const Config& config) {
   }
   const std::string& dataset = config.training.dataset;
   for (const std::string_view name : {"gpt", "llama", "rnn", "lstm"}) {
-    if (config.model.name == name && dataset != "text" && dataset != "pack")
+    if (config.model.name == name && dataset != "text" && dataset != "pack" && dataset != "mixture")
       refuse(config, "training.dataset", fmt::format("model.name = {} needs training.dataset = text", name));
   }
   if (config.model.name == "mlp" && dataset == "text") {

@@ -2,7 +2,8 @@
 //
 // The validation split is carved from the training data: for images a keyed random `validation_fraction` of
 // the training file (seeded by [debug] seed), for text the last part of the training text.  The test split
-// comes from its own files, or for text from `test_fraction` at the very end; it may be absent.
+// comes from its own files, or for text from `test_fraction` at the very end; it may be absent.  Those of a
+// mixture are those of its sets, one after another.
 #pragma once
 
 #include <cstdint>
@@ -56,6 +57,8 @@ struct DatasetOptions {
   TableFormat table_format = {};               // table
   TableRules table_rules = {};                 // table
   preprocess::Augmentation augmentation = {};  // images: of the training split
+  std::vector<std::string> mixture = {};       // mixture: "name: kind weight=W path=P", a set each
+  bool shuffle = true;                         // mixture: whether a set is visited in a keyed order
 };
 
 struct Dataset {

@@ -188,18 +188,31 @@ PackInfo read_info(const DatasetOptions& options) {
   return info;
 }
 
-PackAccess access_of(const PackInfo& info, uint64_t budget) {
+uint64_t bytes_of(const PackInfo& info) {
   uint64_t bytes = 0;
   for (const storage::PackSplit& split : info.splits) {
     bytes += static_cast<uint64_t>(split.records()) * info.record_bytes();
   }
+  return bytes;
+}
+
+PackAccess access_of(const PackInfo& info, uint64_t budget) {
+  const uint64_t bytes = bytes_of(info);
   return budget > 0 && bytes > budget ? PackAccess::kStreamed : PackAccess::kMapped;
 }
 
 // What was fitted earlier, else what the pack carries; without normalising if the options say so.
 Preprocessing fitted_for(const PackInfo& info, const DatasetOptions& options,
                          const Preprocessing* preprocessing) {
-  if (preprocessing != nullptr) return *preprocessing;
+  if (preprocessing != nullptr) {
+    if (info.layout != kImageRecords && *preprocessing != info.preprocessing) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("{} was packed with another vocabulary or other fitted values: pack its source "
+                              "with those of the other data",
+                              options.path.string()));
+    }
+    return *preprocessing;
+  }
   Preprocessing fitted = info.preprocessing;
   if (info.layout == kImageRecords && !options.normalize) {
     fitted.merge(Preprocessing());
@@ -216,8 +229,7 @@ Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocess
   const Layout& layout = layout_of(info);
   layout.fields(info, options);  // checks them before any shard is opened
   const PackAccess access = access_of(info, options.memory_budget);
-  const int readers =
-      options.readers > 0 ? options.readers : (access == PackAccess::kStreamed ? kStreamReaders : 1);
+  const int readers = readers_of(options, access == PackAccess::kStreamed);
   const auto pool = readers > 1 ? std::make_shared<ReaderPool>(readers) : nullptr;
 
   Dataset dataset;
@@ -239,6 +251,13 @@ Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocess
   }
   return dataset;
 }
+
+int readers_of(const DatasetOptions& options, bool streamed) {
+  if (options.readers > 0) return options.readers;
+  return streamed ? kStreamReaders : 1;
+}
+
+uint64_t pack_bytes(const DatasetOptions& options) { return bytes_of(read_info(options)); }
 
 DataInfo probe_pack(const DatasetOptions& options) {
   const PackInfo info = read_info(options);

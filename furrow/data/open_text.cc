@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <set>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -86,11 +87,18 @@ struct Text {
   std::shared_ptr<const Tokens> tokens;
 };
 
+Bytes checked_contents(const DatasetOptions& options) {
+  const fs::path path = require_file(options.path);
+  Bytes contents = read_contents(path);
+  if (contents.as_text().empty())
+    invalid(fmt::format("{} is empty: there is nothing to train on", path.string()));
+  return contents;
+}
+
 Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path path = require_file(options.path);
-  const Bytes contents = read_contents(path);
+  const Bytes contents = checked_contents(options);
   const std::string_view text = contents.as_text();
-  if (text.empty()) invalid(fmt::format("{} is empty: there is nothing to train on", path.string()));
   try {
     Text read{path.string(),
               preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing) : make_tokenizer(options, text),
@@ -121,6 +129,22 @@ std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split
 int64_t checked_context(const DatasetOptions& options) {
   if (options.context >= 1) return options.context;
   invalid(fmt::format("[training] seq_len = {}: text needs at least 1", options.context));
+}
+
+Preprocessing fit_texts(std::span<const DatasetOptions> texts) {
+  const auto state_of = [](const Tokenizer& tokenizer) {
+    Preprocessing state = tokenizer.state();
+    state["classes"] = fmt::format("{}", tokenizer.vocabulary_size());
+    return state;
+  };
+  if (texts[0].tokenizer != "char") return state_of(*make_tokenizer(texts[0], ""));
+  std::set<char32_t> alphabet;
+  for (const DatasetOptions& options : texts) {
+    const Bytes contents = checked_contents(options);
+    const CharTokenizer fitted = CharTokenizer::fit(contents.as_text());
+    alphabet.insert(fitted.alphabet().begin(), fitted.alphabet().end());
+  }
+  return state_of(CharTokenizer({alphabet.begin(), alphabet.end()}));
 }
 
 Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing) {

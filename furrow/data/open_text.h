@@ -19,6 +19,9 @@ struct NamedTokens {
 std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split, TextSource::Range range,
                                       int64_t context, int64_t stride);
 
+// The vocabulary of several texts together: options that differ in their paths.
+Preprocessing fit_texts(std::span<const DatasetOptions> texts);
+
 // [training] seq_len, at least 1.  Error{invalid_argument}.
 int64_t checked_context(const DatasetOptions& options);
 

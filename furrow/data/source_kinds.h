@@ -21,6 +21,12 @@ DataInfo probe_idx(const DatasetOptions& options);
 // open_pack.cc: a folder that write_pack made of any other kind.
 Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_pack(const DatasetOptions& options);
+int readers_of(const DatasetOptions& options, bool streamed);
+uint64_t pack_bytes(const DatasetOptions& options);  // of the records of all splits
+
+// open_mixture.cc: the sets that `mixture` lists, each with a share of every epoch.
+Dataset open_mixture(const DatasetOptions& options, const Preprocessing* preprocessing);
+DataInfo probe_mixture(const DatasetOptions& options);
 
 // open_table.cc: CSV or Parquet, plain or .gz.
 Dataset open_table(const DatasetOptions& options, const Preprocessing* preprocessing);

@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 
 bool is_cifar10(const fs::path& path) { return !find_file(path / "data_batch_1.bin").empty(); }
 bool is_idx(const fs::path& path) { return !find_file(path / "train-images-idx3-ubyte").empty(); }
+bool is_mixture(const fs::path&) { return false; }  // a list, not a place
 bool is_pack(const fs::path& path) { return fs::exists(path / storage::kPackFile); }
 bool is_table(const fs::path& path) {
   const fs::path plain = path.extension() == ".gz" ? path.stem() : path;
@@ -33,13 +34,14 @@ constexpr SourceKind kSourceKinds[] = {
     {"folder", "images in a folder per class: PNG, JPEG, WebP", &open_folder, &probe_folder,
      &is_image_folder},
     {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx, &is_idx},
+    {"mixture", "several sets, each with a share of every epoch", &open_mixture, &probe_mixture, &is_mixture},
     {"pack", "a folder that `furrow data pack` wrote", &open_pack, &probe_pack, &is_pack},
     {"table", "rows of a CSV or Parquet file", &open_table, &probe_table, &is_table},
     {"text", "one text file, as characters, bytes or subwords", &open_text, &probe_text, &is_text},
 };
 
 const SourceKind& kind_of(const DatasetOptions& options) {
-  if (options.path.empty()) {
+  if (options.path.empty() && options.kind != "mixture") {
     throw Error(ErrorCode::kInvalidArgument,
                 "[training] dataset_path is empty: docs/datasets.md says where each data set comes from");
   }
@@ -108,7 +110,9 @@ DatasetOptions dataset_options(const config::Config& config) {
                            .names = data.column_names,
                            .ignored = data.ignore_columns},
           .table_rules = table_rules(config),
-          .augmentation = {data.random_crop_padding, data.random_flip}};
+          .augmentation = {data.random_crop_padding, data.random_flip},
+          .mixture = data.mixture,
+          .shuffle = data.shuffle};
 }
 
 Dataset open_dataset(const config::Config& config, const Preprocessing* preprocessing) {

@@ -16,13 +16,15 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Architecture, 7> kArchitectures = {{
+constexpr std::array<Architecture, 9> kArchitectures = {{
     {"mlp", &describe_mlp},
     {"convnet", &describe_convnet},
     {"gpt", &describe_gpt},
     {"llama", &describe_llama},
     {"rnn", &describe_rnn_model},
     {"lstm", &describe_lstm_model},
+    {"resnet20", &describe_resnet20},
+    {"resnet18", &describe_resnet18},
     {"blocks", &describe_blocks},
 }};
 
@@ -46,7 +48,15 @@ plan::ModelSpec describe(const config::Model& model, const DataShape& data,
                          std::span<const Architecture> extra) {
   const Architecture& architecture = find_architecture(model.name, extra);
   if (data.classes < 1) model_error(model, fmt::format("the data has {} classes", data.classes));
-  plan::ModelSpec spec = architecture.describe(model, data);
+  DataShape shape = data;
+  if (model.vocab_size > 0) {
+    if (model.vocab_size < data.classes) {
+      model_error(model,
+                  fmt::format("vocab_size = {}, but the data has {} tokens", model.vocab_size, data.classes));
+    }
+    shape.classes = model.vocab_size;
+  }
+  plan::ModelSpec spec = architecture.describe(model, shape);
   if (spec.architecture.empty()) spec.architecture = std::string(architecture.name);
   plan::validate(spec);
   return spec;

@@ -60,6 +60,25 @@ constexpr AttributeForm kLlamaHead[] = {{"vocab", Type::kInteger, "classes"},
 constexpr AttributeForm kRnn[] = {
     {"in", Type::kInteger, "@last"}, {"hidden", Type::kInteger}, {"out", Type::kInteger}};
 constexpr AttributeForm kLstm[] = {{"in", Type::kInteger, "@last"}, {"hidden", Type::kInteger}};
+constexpr AttributeForm kDelay[] = {{"forward_ms", Type::kReal},
+                                    {"backward_input_ms", Type::kReal, "0"},
+                                    {"backward_weight_ms", Type::kReal, "0"}};
+
+constexpr AttributeForm kConvNorm[] = {{"in_channels", Type::kInteger, "@channels"},
+                                       {"out_channels", Type::kInteger},
+                                       {"kernel", Type::kInteger, "3"},
+                                       {"stride", Type::kInteger, "1"},
+                                       {"padding", Type::kInteger, "1"},
+                                       {"pool", Type::kFlag, "false"},
+                                       {"momentum", Type::kReal, "0.1"},
+                                       {"eps", Type::kReal, "1e-5"}};
+constexpr AttributeForm kResidualBlock[] = {{"in_channels", Type::kInteger, "@channels"},
+                                            {"out_channels", Type::kInteger},
+                                            {"stride", Type::kInteger, "1"},
+                                            {"shortcut", Type::kText, "projection"},
+                                            {"momentum", Type::kReal, "0.1"},
+                                            {"eps", Type::kReal, "1e-5"}};
+constexpr AttributeForm kPoolLinear[] = {{"channels", Type::kInteger, "@channels"}, {"out", Type::kInteger}};
 
 constexpr KindForm kForms[] = {
     {"conv_relu_pool", kConv},
@@ -72,6 +91,10 @@ constexpr KindForm kForms[] = {
     {"llama_block", kLlamaBlock},
     {"llama_head", kLlamaHead},
     {"lstm", kLstm},
+    {"delay", kDelay},
+    {"conv_norm", kConvNorm},
+    {"residual_block", kResidualBlock},
+    {"pool_linear", kPoolLinear},
 };
 
 // One entry of the list.

@@ -12,7 +12,7 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Kind, 10> kKinds = {{
+constexpr std::array<Kind, 14> kKinds = {{
     {"conv_relu_pool", &describe_conv_relu_pool},
     {"linear", &describe_linear},
     {"token_embedding", &describe_token_embedding},
@@ -23,6 +23,10 @@ constexpr std::array<Kind, 10> kKinds = {{
     {"llama_head", &describe_llama_head},
     {"rnn", &describe_rnn},
     {"lstm", &describe_lstm},
+    {"delay", &describe_delay},
+    {"conv_norm", &describe_conv_norm},
+    {"residual_block", &describe_residual_block},
+    {"pool_linear", &describe_pool_linear},
 }};
 
 }  // namespace

@@ -18,7 +18,14 @@ namespace furrow::models {
 //   "" embedding          vocab, width: int; std: double (of the initial values) llama_block        width,
 //   heads, kv_heads, ffn, layers (for the initialisation): int; rope_theta, eps: double llama_head vocab,
 //   width: int; eps: double; tied_to: full name of the embedding, or "" rnn                in, hidden, out:
-//   int lstm               in, hidden: int
+//   int lstm               in, hidden: int conv_norm          in_channels, out_channels, kernel, stride,
+//   padding: int; pool: bool (3x3, stride 2, padding
+//                      1); momentum, eps: double
+//   residual_block     in_channels, out_channels, stride: int; shortcut: "pad" | "projection" (where the
+//   shape
+//                      changes); momentum, eps: double
+//   pool_linear        channels, out: int
+//   delay              forward_ms, backward_input_ms, backward_weight_ms, of a microbatch: double
 struct Kind {
   std::string_view name;  // "linear"
   // Fills parameters, output, flops and saved_bytes from name, attributes and input. Error{invalid_argument}.

@@ -43,20 +43,33 @@ plan::ModelSpec two_layers() {
 
 TEST(PrintedProgram, IsCurrent) {
   const std::vector<std::string> blocks = printed_blocks();
-  ASSERT_EQ(blocks.size(), 2u);
+  ASSERT_EQ(blocks.size(), 4u);  // the last is a timeline
   const plan::TrainOptions options{{64, 64}, {}, 0};
   EXPECT_EQ(blocks[0], plan::to_text(plan::compile_train(two_layers(), plan::Layout(), options)));
+}
+
+// Some lines of a program.
+void expect_lines(const std::string& block, const plan::Program& program) {
+  const std::string text = plan::to_text(program);
+  std::istringstream lines(block);
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count)
+    EXPECT_NE(text.find(line + "\n"), std::string::npos) << line << " is not in\n" << text;
+  EXPECT_GT(count, 0);
 }
 
 TEST(PrintedProgram, OfARankIsCurrent) {
   plan::TrainOptions options{{64, 64}, {}, 0};
   options.ranks.rank = 1;
   options.ranks.zero_stage = 2;
-  const std::string text =
-      plan::to_text(plan::compile_train(two_layers(), plan::Layout({1, 1, 2, 1, 1, 1}, 2), options));
-  std::istringstream lines(printed_blocks().at(1));
-  for (std::string line; std::getline(lines, line);)
-    EXPECT_NE(text.find(line + "\n"), std::string::npos) << line;
+  expect_lines(printed_blocks().at(1),
+               plan::compile_train(two_layers(), plan::Layout({1, 1, 2, 1, 1, 1}, 2), options));
+}
+
+TEST(PrintedProgram, OfAPipelineIsCurrent) {
+  const plan::TrainOptions options{{64, 64}, {}, 0};
+  expect_lines(printed_blocks().at(2),
+               plan::compile_train(two_layers(), plan::Layout({2, 1, 1, 1, 1, 1}, 2), options));
 }
 
 }  // namespace

@@ -20,5 +20,9 @@ void describe_llama_block(plan::Unit& unit);
 void describe_llama_head(plan::Unit& unit);
 void describe_rnn(plan::Unit& unit);
 void describe_lstm(plan::Unit& unit);
+void describe_delay(plan::Unit& unit);
+void describe_conv_norm(plan::Unit& unit);
+void describe_residual_block(plan::Unit& unit);
+void describe_pool_linear(plan::Unit& unit);
 
 }  // namespace furrow::models

@@ -89,6 +89,19 @@ void add_parameter(plan::Unit& unit, std::string_view suffix, Shape shape, plan:
   unit.parameters.push_back(std::move(parameter));
 }
 
+void add_batch_norm(plan::Unit& unit, std::string_view suffix, int64_t channels) {
+  const double momentum = positive(unit, "momentum");
+  add_parameter(unit, fmt::format("{}.weight", suffix), {channels}, ones());
+  add_parameter(unit, fmt::format("{}.bias", suffix), {channels}, zeros());
+  const auto name = [&](const char* last) {
+    return parameter_name(unit, fmt::format("{}.{}", suffix, last));
+  };
+  using enum plan::Statistic::Fold;
+  unit.statistics.push_back({name("running_mean"), {channels}, kAverage, momentum, 0});
+  unit.statistics.push_back({name("running_var"), {channels}, kAverage, momentum, 1});
+  unit.statistics.push_back({name("num_batches_tracked"), {}, kCount});
+}
+
 plan::Init uniform_fan_in(int64_t fan_in) {
   return {plan::Init::Kind::kUniform, 1.0 / std::sqrt(static_cast<double>(fan_in))};
 }

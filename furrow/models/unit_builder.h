@@ -34,6 +34,10 @@ std::string parameter_name(const plan::Unit& unit, std::string_view suffix);
 
 void add_parameter(plan::Unit& unit, std::string_view suffix, Shape shape, plan::Init init);
 
+// Batch norm over `channels` as torch.nn.BatchNorm2d has it: <suffix>.weight and .bias, and the statistics
+// <suffix>.running_mean, .running_var and .num_batches_tracked, by the attribute "momentum".
+void add_batch_norm(plan::Unit& unit, std::string_view suffix, int64_t channels);
+
 // torch.nn.Linear's and Conv2d's default: weight and bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 plan::Init uniform_fan_in(int64_t fan_in);
 plan::Init normal(double std);

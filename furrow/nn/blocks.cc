@@ -19,6 +19,10 @@ constexpr BlockKind kBlockKinds[] = {
     {"llama_head", &make_llama_head},
     {"rnn", &make_rnn},
     {"lstm", &make_lstm},
+    {"delay", &make_delay},
+    {"conv_norm", &make_conv_norm},
+    {"residual_block", &make_residual_block},
+    {"pool_linear", &make_pool_linear},
 };
 
 }  // namespace

@@ -34,6 +34,10 @@ CollectiveAudit read_kind(const JsonMember& member) {
 
 }  // namespace
 
+double RankAudit::latency_overhead() const {
+  return step_seconds > 0 ? operations_per_step * operation_latency_us * 1e-6 / step_seconds : 0;
+}
+
 void write_audit(JsonWriter& json, const RankAudit& audit) {
   json.field("ranks", audit.ranks).field("layout", audit.layout).field("deterministic", audit.deterministic);
   json.field("audited_steps", audit.steps);
@@ -46,8 +50,13 @@ void write_audit(JsonWriter& json, const RankAudit& audit) {
         .end_object();
   }
   json.end_object();
+  if (audit.bubble) json.field("bubble", *audit.bubble);
   json.field("exposed_communication", audit.exposed_communication);
   json.field("comm_to_compute", audit.comm_to_compute);
+  json.field("operations_per_step", audit.operations_per_step)
+      .field("operation_latency_us", audit.operation_latency_us)
+      .field("step_seconds", audit.step_seconds)
+      .field("latency_overhead", audit.latency_overhead());
   json.key("rank_samples_per_second").begin_array();
   for (const double rate : audit.rank_samples_per_second) json.value(rate);
   json.end_array();
@@ -62,8 +71,12 @@ std::optional<RankAudit> read_audit(const JsonValue& summary) {
   reader.read("layout", audit.layout);
   reader.read("deterministic", audit.deterministic);
   reader.read("audited_steps", audit.steps);
+  reader.read("bubble", audit.bubble);
   reader.read("exposed_communication", audit.exposed_communication);
   reader.read("comm_to_compute", audit.comm_to_compute);
+  reader.read("operations_per_step", audit.operations_per_step);
+  reader.read("operation_latency_us", audit.operation_latency_us);
+  reader.read("step_seconds", audit.step_seconds);
   reader.read("scaling_efficiency", audit.scaling_efficiency);
   const JsonValue* bytes = summary.find("bytes");
   if (bytes != nullptr && bytes->object() != nullptr) {
@@ -92,8 +105,14 @@ std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
     rows.push_back(
         {"scaling efficiency", percent(*audit.scaling_efficiency, 1) + " of a run of one rank", ""});
   }
+  if (audit.bubble) rows.push_back({"bubble", percent(*audit.bubble, 1) + " of the ranks' time", ""});
   rows.push_back({"waited for ranks", percent(audit.exposed_communication, 1) + " of the steps' time", ""});
   rows.push_back({"comm / compute", format_fixed(audit.comm_to_compute, 3), ""});
+  rows.push_back(
+      {"latency overhead",
+       fmt::format("{} of the steps' time ({} operations x {} us)", percent(audit.latency_overhead(), 1),
+                   format_fixed(audit.operations_per_step, 0), format_fixed(audit.operation_latency_us, 1)),
+       ""});
   if (audit.bytes.empty()) return rows;
   rows.push_back({"bytes of all ranks", "a step", "times the bound"});
   for (const CollectiveAudit& kind : audit.bytes) {

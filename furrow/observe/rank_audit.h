@@ -26,8 +26,18 @@ struct RankAudit {
   std::string deterministic;  // "on: ..." or "off: ...", with the rule that decided
   int64_t steps = 0;          // that the figures below are of
   std::vector<CollectiveAudit> bytes;
+  // Of a pipeline: 1 - computing time / (ranks x makespan), from the first forward to the last weight
+  // gradient of a step; mean over steps.
+  std::optional<double> bubble;
   double exposed_communication = 0;  // share of the steps' time in which a rank only waited, mean over ranks
   double comm_to_compute = 0;        // time of communication, hidden or not, over the rest of the steps' time
+  // What operations cost however little they move: those of a step (of rank 0), and the median time of one of
+  // 8 bytes over all ranks, measured after the last step.
+  double operations_per_step = 0;
+  double operation_latency_us = 0;
+  double step_seconds = 0;  // mean over the steps and ranks
+  double latency_overhead()
+      const;  // their product's share of the steps' time: the most that merging can save
   std::vector<double> rank_samples_per_second;
   // samples_per_second over `ranks` times that of a run of one rank, where one of the same recipe is known.
   std::optional<double> scaling_efficiency;

@@ -18,8 +18,12 @@ Summary on_ranks() {
   audit.deterministic = "on: every share is an aligned block";
   audit.steps = 10;
   audit.bytes = {{"reduce_scatter", 30, 10 * 1024, 10 * 1000}, {"barrier", 1, 0, 0}};
+  audit.bubble = 0.1875;
   audit.exposed_communication = 0.125;
   audit.comm_to_compute = 0.25;
+  audit.operations_per_step = 40;
+  audit.operation_latency_us = 2.5;
+  audit.step_seconds = 0.01;
   audit.rank_samples_per_second = {100.5, 99};
   audit.scaling_efficiency = 0.975;
   summary.audit = audit;
@@ -34,6 +38,7 @@ TEST(RankAudit, IsPartOfTheSummary) {
   EXPECT_EQ(back.audit->bytes.at(0).wire_bytes, 10240);
   EXPECT_EQ(back.audit->rank_samples_per_second, (std::vector<double>{100.5, 99}));
   EXPECT_EQ(back.audit->scaling_efficiency, 0.975);
+  EXPECT_DOUBLE_EQ(back.audit->latency_overhead(), 0.01);
   Summary other = on_ranks();
   other.audit->bytes[0].bound_bytes += 1;
   EXPECT_NE(to_json(other), text);
@@ -53,6 +58,7 @@ TEST(RankAudit, ShowsBytesOfAStepBesideTheBound) {
        {"ranks                 2 (dp_replicate 2)\n", "samples/s per rank    99 to 101\n",
         "scaling efficiency    97.5 % of a run of one rank\n",
         "waited for ranks      12.5 % of the steps' time\n", "comm / compute        0.250\n",
+        "latency overhead      1.0 % of the steps' time (40 operations x 2.5 us)\n",
         "  reduce_scatter      1.0 KiB       1.024\n", "  barrier             0 B           -\n"}) {
     EXPECT_NE(table.find(row), std::string::npos) << row << table;
   }

@@ -65,6 +65,7 @@ std::string to_json(const Summary& summary) {
   if (summary.best_step) json.field("best_step", *summary.best_step);
   json.field("samples_per_second", summary.samples_per_second);
   if (summary.audit) write_audit(json, *summary.audit);
+  if (summary.prediction) write_prediction(json, *summary.prediction);
   json.key("step_time_ms").begin_object();
   json.field("median", summary.step_time_median_ms).field("p99", summary.step_time_p99_ms).end_object();
   json.field("time_to_first_step_s", summary.time_to_first_step_s).field("data_wait_s", summary.data_wait_s);
@@ -95,6 +96,7 @@ Summary parse_summary(const std::string& text) {
   reader.read("best_step", summary.best_step);
   reader.read("samples_per_second", summary.samples_per_second);
   summary.audit = read_audit(json);
+  summary.prediction = read_prediction(json);
   if (const JsonValue* times = json.find("step_time_ms")) {
     JsonReader(*times).read("median", summary.step_time_median_ms);
     JsonReader(*times).read("p99", summary.step_time_p99_ms);
@@ -133,6 +135,9 @@ std::string to_table(const Summary& summary) {
   rows.push_back({"waited for data", format_seconds(summary.data_wait_s), ""});
   if (summary.audit) {
     for (const auto& row : audit_rows(*summary.audit)) rows.push_back(row);
+  }
+  if (summary.prediction) {
+    for (const auto& row : prediction_rows(*summary.prediction)) rows.push_back(row);
   }
   add_memory(rows, summary);
 

@@ -82,6 +82,31 @@ TEST(Summary, HoldsTheKeysThatScriptsRelyOn) {
   }
 }
 
+TEST(Summary, PredictionStandsBesideWhatWasMeasured) {
+  Summary summary = full();
+  EXPECT_EQ(to_json(summary).find("predicted"), std::string::npos);
+  Prediction prediction{"profiled", {10.5, {}, 4096, 0.25, 0.125}, {11.5, {}, 4352, 0.3, 0.15}};
+  prediction.predicted.memory_by_kind[0] = 1024;
+  prediction.predicted.memory_by_kind[3] = 2048;
+  prediction.measured.memory_by_kind[3] = 3072;
+  summary.prediction = prediction;
+  const std::string text = to_json(summary);
+  for (const char* key : {"step_time_ms", "memory_bytes", "wire_bytes", "bubble", "exposed_communication"})
+    EXPECT_NE(text.find(fmt::format("\"{}\":", key), text.find("\"predicted\"")), std::string::npos) << key;
+  EXPECT_NE(text.find("\"memory_bytes\": 3072"), std::string::npos) << text;
+  const auto read = parse_summary(text).prediction;
+  ASSERT_TRUE(read.has_value());
+  EXPECT_EQ(read->source, "profiled");
+  EXPECT_EQ(read->predicted.memory_bytes(), 3072);
+  EXPECT_EQ(read->measured.wire_bytes, 4352);
+  EXPECT_EQ(read->measured.bubble, 0.3);
+  EXPECT_EQ(to_json(parse_summary(text)), text);
+  const std::string table = to_table(summary);
+  EXPECT_NE(table.find("a step                measured      predicted\n"), std::string::npos) << table;
+  EXPECT_NE(table.find("  time                11.5 ms       10.5 ms (profiled)\n"), std::string::npos)
+      << table;
+}
+
 TEST(Summary, AbsentValuesAreLeftOut) {
   const std::string text = to_json(Summary{});
   EXPECT_EQ(text.find("test_accuracy"), std::string::npos);

@@ -20,7 +20,8 @@ constexpr int32_t kUnset = -1;
 
 class Assigner {
  public:
-  Assigner(const ByteContext& bytes, Program* program) : bytes_(bytes), program_(*program) {
+  Assigner(const ByteContext& bytes, const std::vector<Hold>& holds, Program* program)
+      : bytes_(bytes), holds_(holds), program_(*program) {
     program_.slots.clear();
     program_.assignments.clear();
     values_.reserve(program_.instructions.size() * 3);
@@ -57,6 +58,10 @@ class Assigner {
     for (size_t i = 0; i < program_.instructions.size(); ++i) {
       for (const Value& value : program_.instructions[i].reads) use(value, static_cast<int32_t>(i));
       for (const Value& value : program_.instructions[i].writes) use(value, static_cast<int32_t>(i));
+    }
+    for (const Hold& hold : holds_) {
+      int32_t& last = last_use_[values_.find(hold.value)];
+      last = std::max(last, hold.until);
     }
     for (const Value& value : program_.outputs) {
       const int32_t number = values_.find(value);
@@ -122,6 +127,7 @@ class Assigner {
   }
 
   const ByteContext& bytes_;
+  const std::vector<Hold>& holds_;
   Program& program_;
   ValueIndex values_;
   std::vector<int32_t> last_use_;  // by value number; kUnset: an output, or an input that nothing reads
@@ -133,9 +139,10 @@ class Assigner {
 
 }  // namespace
 
-void assign_buffers(const ModelSpec& spec, const FlatLayout& flat, Program* program) {
-  const ByteContext bytes{spec, flat, program->microbatch_sizes, program->placement, program->states};
-  Assigner(bytes, program).run();
+void assign_buffers(const BufferRequest& request, Program* program) {
+  const ByteContext bytes{request.spec, request.flat, program->microbatch_sizes, program->placement,
+                          program->states};
+  Assigner(bytes, request.holds, program).run();
 }
 
 }  // namespace furrow::plan

@@ -14,7 +14,7 @@ struct Row {
 };
 
 constexpr Row kRows[] = {
-    {Axis::kPipeline, "pipeline_parallel_degree", "no schedule cuts a step into stages yet"},
+    {Axis::kPipeline, "pipeline_parallel_degree", ""},
     {Axis::kReplicate, "data_parallel_replicate_degree", ""},
     {Axis::kShard, "data_parallel_shard_degree", ""},
     {Axis::kContext, "context_parallel_degree", "attention does not pass keys and values between ranks yet"},
@@ -28,7 +28,9 @@ std::string nearest(const Layout& layout) {
   for (const Row& row : kRows) {
     if (!row.reason.empty()) shards *= layout.degree(row.axis);
   }
-  return fmt::format("dp_replicate {} x dp_shard {}", layout.degree(Axis::kReplicate), shards);
+  const int stages = layout.degree(Axis::kPipeline);
+  return fmt::format("{}dp_replicate {} x dp_shard {}", stages > 1 ? fmt::format("pp {} x ", stages) : "",
+                     layout.degree(Axis::kReplicate), shards);
 }
 
 }  // namespace
@@ -40,6 +42,12 @@ void require_compilable(const Layout& layout) {
                 fmt::format("[parallelism] {} is {}: {}; the nearest layout of {} ranks is {}", row.key,
                             layout.degree(row.axis), row.reason, layout.world(), nearest(layout)));
   }
+}
+
+Layout compilable_layout(const config::Parallelism& parallelism, int world) {
+  const Layout layout = layout_from(parallelism, world);
+  require_compilable(layout);
+  return layout;
 }
 
 }  // namespace furrow::plan

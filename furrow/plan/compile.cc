@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -51,12 +52,24 @@ void check_training(const ModelSpec& spec, const Placement& placement, const Tra
                           local * placement.data_ranks(), k));
 }
 
+// All ranks meet in the sums, which `clip` waits for.
+int32_t meeting(const Program& program) {
+  const auto clip = std::find_if(program.instructions.begin(), program.instructions.end(),
+                                 [](const Instruction& i) { return i.op == Op::kClip; });
+  return static_cast<int32_t>(std::min(clip, program.instructions.end() - 1) - program.instructions.begin());
+}
+
 Program finish(Draft* draft) {
   Program& program = draft->program;
+  std::vector<Hold> holds;
   for (DraftInstruction& each : draft->list) {
-    if (!each.ghost) program.instructions.push_back(std::move(each.instruction));
+    if (each.ghost) continue;
+    for (const Value& value : each.releases)
+      holds.push_back({value, static_cast<int32_t>(program.instructions.size())});
+    program.instructions.push_back(std::move(each.instruction));
   }
-  assign_buffers(draft->spec, draft->facts.flat, &program);
+  for (const Value& value : draft->unacknowledged) holds.push_back({value, meeting(program)});
+  assign_buffers({draft->spec, draft->facts.flat, holds}, &program);
   verify(program, draft->spec);
   return std::move(program);
 }
@@ -73,7 +86,7 @@ void append(const std::vector<Value>& values, std::vector<Value>* to) {
 
 }  // namespace
 
-Placement placement_for(const Layout& layout, const RankOptions& options, int32_t k) {
+Placement placement_for(const ModelSpec& spec, const Layout& layout, const RankOptions& options, int32_t k) {
   require_compilable(layout);
   if (options.zero_stage < 1 || options.zero_stage > 3) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -88,12 +101,13 @@ Placement placement_for(const Layout& layout, const RankOptions& options, int32_
   const bool by_ranks = options.deterministic == Deterministic::kOff ||
                         (options.deterministic == Deterministic::kAuto && !is_aligned(placement, k));
   if (by_ranks && placement.data_ranks() > 1) placement.tree = TreeKind::kByRanks;
+  placement.stages = stages_of(spec, layout, options.pipeline);
   return placement;
 }
 
 Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
   check_sizes(options.microbatch_sizes);
-  const Placement placement = placement_for(layout, options.ranks, count(options.microbatch_sizes));
+  const Placement placement = placement_for(spec, layout, options.ranks, count(options.microbatch_sizes));
   Draft draft(spec, placement, "train", options.microbatch_sizes, options.optimizer_states);
   check_training(spec, placement, options);
   if (draft.facts.first_trained == draft.units()) {
@@ -102,7 +116,8 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
                             spec.parameter_count() > 0 ? " that are not frozen" : ""));
   }
   draft.program.inputs = draft.kept(0, true);
-  generate_training(options.recompute, &draft);
+  generate_training(options.ranks.pipeline, options.recompute, &draft);
+  gather_statistics(&draft);
   if (placement.zero_stage == 3) gather_parameters(options.ranks.reshard, &draft);
   add_and_reduce(&draft);
   if (placement.zero_stage == 3) prefetch_gathers(options.ranks.prefetch_units, &draft);
@@ -114,10 +129,10 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
 Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
                          const std::vector<int64_t>& microbatch_sizes, const RankOptions& ranks) {
   check_sizes(microbatch_sizes);
-  const Placement placement = placement_for(layout, exact(ranks), count(microbatch_sizes));
+  const Placement placement = placement_for(spec, layout, exact(ranks), count(microbatch_sizes));
   Draft draft(spec, placement, "evaluate", microbatch_sizes, {});
   draft.program.inputs = draft.kept(0, false);
-  generate_evaluation(&draft);
+  generate_evaluation(ranks.pipeline, &draft);
   if (placement.zero_stage == 3) gather_parameters(ranks.reshard, &draft);
   if (placement.zero_stage == 3) prefetch_gathers(ranks.prefetch_units, &draft);
   generate_measure(false, &draft);
@@ -126,7 +141,7 @@ Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
 }
 
 Program compile_average(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
-  const Placement placement = placement_for(layout, exact(options.ranks), 0);
+  const Placement placement = placement_for(spec, layout, exact(options.ranks), 0);
   Draft draft(spec, placement, "average", {}, options.optimizer_states);
   FURROW_CHECK(draft.has_state(), "there is no average to swap");
   draft.program.inputs = draft.kept(0, true);
@@ -136,7 +151,7 @@ Program compile_average(const ModelSpec& spec, const Layout& layout, const Train
 }
 
 Program compile_save(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
-  const Placement placement = placement_for(layout, exact(options.ranks), 0);
+  const Placement placement = placement_for(spec, layout, exact(options.ranks), 0);
   Draft draft(spec, placement, "save", {}, options.optimizer_states);
   draft.program.inputs = draft.kept(0, true);
   generate_snapshots(&draft);

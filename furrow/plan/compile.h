@@ -8,6 +8,7 @@
 #include "furrow/plan/gradient_tree.h"
 #include "furrow/plan/layout.h"
 #include "furrow/plan/model_spec.h"
+#include "furrow/plan/pipeline.h"
 #include "furrow/plan/placement.h"
 #include "furrow/plan/program.h"
 
@@ -39,6 +40,7 @@ struct RankOptions {
   // where that costs no byte (is_aligned), else the tree by ranks.  kOff: by ranks.
   Deterministic deterministic = Deterministic::kAuto;
   int prefetch_units = 1;  // how many units may be gathered ahead of the one at work
+  PipelineOptions pipeline = {};
 };
 
 // From [parallelism] and [debug].
@@ -51,15 +53,15 @@ struct TrainOptions {
   RankOptions ranks = {};
 };
 
-// Where the program of k microbatches runs, the stage and the tree resolved.  Error{invalid_argument}: no
-// such rank or stage.
-Placement placement_for(const Layout& layout, const RankOptions& options, int32_t k);
+// Where the program of k microbatches runs, ZeRO stage, tree and stages of the pipeline resolved.
+// Error{invalid_argument}: no such rank or stage.
+Placement placement_for(const ModelSpec& spec, const Layout& layout, const RankOptions& options, int32_t k);
 
-// A training step, as one rank runs it: for each of its microbatches load, forward, loss, backward; gradients
-// added along the tree as early as possible (log2(k) + 1 buffers) and reduced over the ranks as soon as they
-// are complete; tied uses added in use order; measure; clip; step.  The result is verified, and has its
-// buffers. Error{invalid_argument}: fewer microbatches than data ranks.  Error{unimplemented}: an axis that
-// plan does not compile yet (compatibility.h).
+// A training step, as one rank runs it: the actions of its schedule (load, forward, loss, backward);
+// gradients added along the tree as early as possible (log2(k) + 1 buffers) and reduced over the ranks as
+// soon as they are complete; tied uses added in use order; measure; clip; step.  The result is verified, and
+// has its buffers. Error{invalid_argument}: fewer microbatches than data ranks.  Error{unimplemented}: an
+// axis that plan does not compile yet (compatibility.h).
 Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOptions& options);
 
 // Forward only, with exact metric sums: load, forward, evaluate, measure.  Ranks may be without a microbatch.

@@ -33,11 +33,14 @@ Instruction& Draft::emit_comm(Op op, int32_t unit, GroupAxis axis) {
 std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
   std::vector<Value> values;
   for (int32_t u = 0; u < units(); ++u) {
-    if (!facts.units[u].owns) continue;
+    if (!keeps_params(facts, placement(), u)) continue;
     const bool steps = facts.units[u].steps;
     values.push_back(params_value(u, steps ? version : 0, placement().params_part()));
+    if (!placement().holds(u)) continue;
     if (with_state && steps && has_state())
       values.push_back(state_value(u, version, placement().step_part()));
+    if (facts.units[u].has_statistics)
+      values.push_back(stats_value(u, program.name == "train" ? version : 0));
   }
   return values;
 }

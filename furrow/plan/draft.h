@@ -16,7 +16,8 @@ namespace furrow::plan {
 
 struct DraftInstruction {
   Instruction instruction;
-  int32_t turn = -1;   // which of the rank's microbatches, counted from 0; -1: none
+  int32_t turn = -1;                 // which of the rank's microbatches, counted from 0; -1: none
+  std::vector<Value> releases = {};  // sent before, known to have arrived once this runs
   bool ghost = false;  // of a turn in which the rank has no microbatch: microbatch -1, values without meaning
 };
 
@@ -29,6 +30,8 @@ struct Draft {
   ModelFacts facts;
   Program program;  // header, inputs and outputs; instructions come from `list` at the end
   std::vector<DraftInstruction> list;
+  int32_t turns = 0;                       // of the rank, with ghosts
+  std::vector<Value> unacknowledged = {};  // sent, and kept until all ranks meet
 
   const Placement& placement() const { return program.placement; }
   int32_t units() const { return static_cast<int32_t>(spec.units.size()); }
@@ -39,8 +42,9 @@ struct Draft {
 
   bool has_state() const { return !program.states.empty(); }
 
-  // params(u,version) and state(u,version) of every unit that owns parameters, as this rank holds them; of
-  // frozen ones params(u,0), which are never written.
+  // params(u,version), state(u,version) and stats(u,version) of every unit that has them, as this rank holds
+  // them; of parameters of another rank's unit that one of its units ties, params alone; version 0 of what
+  // the program never writes: frozen parameters, and statistics but for training.
   std::vector<Value> kept(int32_t version, bool with_state) const;
 
   // What is stepped with, cut to a part.  REQUIRES: the unit steps.
@@ -48,14 +52,17 @@ struct Draft {
 };
 
 // Generators.
-void generate_training(const std::vector<bool>& recompute, Draft* draft);  // load, forward, loss, backward
-void generate_evaluation(Draft* draft);                                    // load, forward, evaluate
+// load, forward, loss, backward, send, recv
+void generate_training(const PipelineOptions& pipeline, const std::vector<bool>& recompute, Draft* draft);
+void generate_evaluation(const PipelineOptions& pipeline,
+                         Draft* draft);               // load, forward, evaluate, send, recv
 void generate_measure(bool gradients, Draft* draft);  // measure, and reduce_scalar where there are ranks
 void generate_step(Draft* draft);                     // add_tied, measure, clip, step
 void generate_swaps(Draft* draft);                    // swap_average
 void generate_snapshots(Draft* draft);
 
 // Passes.
+void gather_statistics(Draft* draft);                   // over the data ranks, after the last forward
 void add_and_reduce(Draft* draft);                      // gradients: along the tree, over the ranks
 void gather_parameters(Reshard reshard, Draft* draft);  // ZeRO-3: gathered parameters in place of whole ones
 void prefetch_gathers(int units, Draft* draft);         // ZeRO-3: gathers ahead of their first use

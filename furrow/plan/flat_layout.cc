@@ -89,6 +89,15 @@ class Placer {
   bool frozen_ = false;  // the trained ones have been placed
 };
 
+void place_statistics(const Unit& unit, UnitLayout* layout) {
+  for (size_t i = 0; i < unit.statistics.size(); ++i) {
+    const Statistic& statistic = unit.statistics[i];
+    const int64_t size = statistic.size() * static_cast<int64_t>(dtype_size(statistic.dtype())) / 4;
+    layout->statistics.push_back({static_cast<int>(i), layout->statistic_elements, size});
+    layout->statistic_elements = round_up(layout->statistic_elements + size, kAlign);
+  }
+}
+
 // Owner unit and span of a parameter, by full name.
 using Places = std::map<std::string, std::pair<int, FlatSpan>>;
 
@@ -104,9 +113,15 @@ Places find_places(const ModelSpec& spec, const std::vector<UnitLayout>& layouts
 
 }  // namespace
 
+UnitLayout unit_layout(const Unit& unit, int64_t alignment) {
+  UnitLayout layout = Placer(unit, alignment).place();
+  place_statistics(unit, &layout);
+  return layout;
+}
+
 FlatLayout flat_layout(const ModelSpec& spec) {
   FlatLayout flat;
-  for (const Unit& unit : spec.units) flat.units.push_back(Placer(unit, spec.alignment).place());
+  for (const Unit& unit : spec.units) flat.units.push_back(unit_layout(unit, spec.alignment));
   const Places places = find_places(spec, flat.units);
   std::vector<int> uses(spec.units.size(), 0);
   for (size_t u = 0; u < spec.units.size(); ++u) {

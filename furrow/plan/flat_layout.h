@@ -19,6 +19,7 @@
 namespace furrow::plan {
 
 inline constexpr int64_t kGrid = 1024;  // elements: sums and shards are cut only here
+inline constexpr int64_t kAlign = 16;   // elements: 64 bytes of float32
 
 struct FlatSpan {
   int parameter = 0;   // index into Unit::parameters
@@ -47,12 +48,22 @@ struct TiedUse {
   int64_t size = 0;          // elements
 };
 
+// Where a statistic lies in its unit's flat buffer of them, and in what a microbatch says of them; every one
+// starts on a multiple of 16 elements.
+struct StatisticSpan {
+  int statistic = 0;   // index into Unit::statistics
+  int64_t offset = 0;  // elements of four bytes
+  int64_t size = 0;    // the same: an int64 is two
+};
+
 struct UnitLayout {
   std::vector<FlatSpan> spans;    // own parameters, by order of offset
   std::vector<FlatGroup> groups;  // of the trained elements, without gaps
   int64_t whole_elements = 0;     // [0, whole_elements) hold whole trained parameters, the rest others
   int64_t trained_elements = 0;   // [0, trained_elements) have gradients and state
   int64_t elements = 0;           // padded
+  std::vector<StatisticSpan> statistics;
+  int64_t statistic_elements = 0;  // of four bytes, padded; 0: no statistics
 };
 
 struct FlatLayout {
@@ -60,6 +71,7 @@ struct FlatLayout {
   std::vector<TiedUse> tied;
 };
 
+UnitLayout unit_layout(const Unit& unit, int64_t alignment = kAlign);
 FlatLayout flat_layout(const ModelSpec& spec);
 
 }  // namespace furrow::plan

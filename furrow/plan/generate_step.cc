@@ -29,6 +29,48 @@ void gather_updated(int32_t u, Draft* draft) {
   gather.writes = {params_value(u, 1, placement.params_part())};
 }
 
+Instruction& transfer(Op op, int32_t u, int peer, Draft* draft) {
+  Instruction& instruction = draft->emit_comm(op, u, GroupAxis::kPipeline);
+  instruction.peer = peer;
+  return instruction;
+}
+
+// Gradients of parameters whose owner is on another rank of the pipeline, to it.
+void bring_tied(int32_t u, Draft* draft) {
+  const Placement& placement = draft->placement();
+  const int owner = placement.pipeline_rank_of(u), self = placement.pipeline_rank();
+  for (const TiedUse& tied : draft->facts.units[u].uses_by_others) {
+    const int user = placement.pipeline_rank_of(tied.user_unit);
+    if (user == owner || (self != user && self != owner)) continue;
+    const Value value = gradient_value(u, tied.use, 0, draft->microbatches(), placement.own_part());
+    if (self == user) {
+      transfer(Op::kSend, u, owner, draft).reads = {value};
+      draft->unacknowledged.push_back(value);
+    } else {
+      transfer(Op::kRecv, u, user, draft).writes = {value};
+    }
+  }
+}
+
+// Stepped or swapped parameters, from their owner to the other ranks of the pipeline that use them.
+void return_tied(int32_t u, Draft* draft) {
+  const Placement& placement = draft->placement();
+  const int owner = placement.pipeline_rank_of(u), self = placement.pipeline_rank();
+  const Part part = placement.params_part();
+  for (const int user : foreign_users(draft->facts, placement, u)) {
+    if (self != user && self != owner) continue;
+    Instruction& each =
+        transfer(self == owner ? Op::kSend : Op::kRecv, u, self == owner ? user : owner, draft);
+    each.predicate = Predicate::kFinite;
+    if (self == owner) {
+      each.reads = {params_value(u, 1, part)};
+    } else {
+      each.reads = {params_value(u, 0, part)};
+      each.writes = {params_value(u, 1, part)};
+    }
+  }
+}
+
 void step(int32_t u, Draft* draft) {
   const Placement& placement = draft->placement();
   Instruction& step = draft->emit(Op::kStep, u);
@@ -44,31 +86,45 @@ void step(int32_t u, Draft* draft) {
   gather_updated(u, draft);
 }
 
+// What every microbatch says, in microbatch order, whoever ran it.
+void fold_statistics(int32_t u, Draft* draft) {
+  Instruction& fold = draft->emit(Op::kFoldStats, u);
+  fold.predicate = Predicate::kFinite;
+  fold.reads = {stats_value(u, 0)};
+  for (int32_t m = 0; m < draft->microbatches(); ++m) fold.reads.push_back(bn_stats_value(u, m));
+  fold.reads.push_back(scale_value());
+  fold.writes = {stats_value(u, 1)};
+}
+
 }  // namespace
 
 void generate_measure(bool gradients, Draft* draft) {
   Instruction& measure = draft->emit(Op::kMeasure);
   for (int32_t u = 0; gradients && u < draft->units(); ++u) {
-    if (draft->facts.units[u].steps)
+    if (draft->facts.units[u].steps && draft->placement().holds(u))
       measure.reads.push_back(draft->final_of(u, draft->placement().step_part()));
   }
-  for (const int32_t m : microbatches_of(draft->placement(), draft->microbatches())) {
-    measure.reads.push_back(loss_value(m));
+  if (draft->placement().holds(draft->units() - 1)) {
+    for (const int32_t m : microbatches_of(draft->placement(), draft->microbatches())) {
+      measure.reads.push_back(loss_value(m));
+    }
   }
   measure.writes = {sums_value(0)};
-  if (draft->placement().data_ranks() == 1) {
+  const GroupAxis axis = draft->placement().parts_axis();
+  if (group_ranks(draft->placement(), axis).size() == 1) {
     draft->program.outputs.push_back(sums_value(0));
     return;
   }
-  Instruction& reduce = draft->emit_comm(Op::kReduceScalar, -1, GroupAxis::kData);
+  Instruction& reduce = draft->emit_comm(Op::kReduceScalar, -1, axis);
   reduce.reads = {sums_value(0)};
   reduce.writes = {sums_value(1)};
   draft->program.outputs.push_back(sums_value(1));
 }
 
 void generate_step(Draft* draft) {
+  for (int32_t u = 0; u < draft->units(); ++u) bring_tied(u, draft);
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (!draft->facts.units[u].uses_by_others.empty()) add_tied(u, draft);
+    if (!draft->facts.units[u].uses_by_others.empty() && draft->placement().holds(u)) add_tied(u, draft);
   }
   generate_measure(true, draft);
   Instruction& clip = draft->emit(Op::kClip);
@@ -76,30 +132,36 @@ void generate_step(Draft* draft) {
   clip.writes = {scale_value()};
   draft->program.outputs.push_back(scale_value());
   for (int32_t u = 0; u < draft->units(); ++u) {
+    if (!draft->placement().holds(u)) continue;
     if (draft->facts.units[u].steps) step(u, draft);
+    if (draft->facts.units[u].has_statistics) fold_statistics(u, draft);
   }
+  for (int32_t u = 0; u < draft->units(); ++u) return_tied(u, draft);
 }
 
 void generate_swaps(Draft* draft) {
   const Placement& placement = draft->placement();
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (!draft->facts.units[u].steps) continue;
+    if (!draft->facts.units[u].steps || !placement.holds(u)) continue;
     Instruction& swap = draft->emit(Op::kSwapAverage, u);
     swap.reads = {params_value(u, 0, placement.params_part()), state_value(u, 0, placement.step_part())};
     swap.writes = {params_value(u, 1, placement.step_part()), state_value(u, 1, placement.step_part())};
     gather_updated(u, draft);
   }
+  for (int32_t u = 0; u < draft->units(); ++u) return_tied(u, draft);
 }
 
 void generate_snapshots(Draft* draft) {
   const Placement& placement = draft->placement();
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (!draft->facts.units[u].owns) continue;
+    if (!draft->facts.units[u].owns || !placement.holds(u)) continue;
     Instruction& snapshot = draft->emit(Op::kSnapshot, u);
     snapshot.stream = Stream::kCopy;
     snapshot.reads = {params_value(u, 0, placement.params_part())};
     if (draft->has_state() && draft->facts.units[u].steps)
       snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
+    if (draft->facts.units[u].has_statistics && placement.writes_statistics())
+      snapshot.reads.push_back(stats_value(u, 0));
     snapshot.writes = {snapshot_value(u, placement.own_part())};
     draft->program.outputs.push_back(snapshot_value(u, placement.own_part()));
   }

@@ -58,6 +58,10 @@ RankOptions rank_options_from(const config::Parallelism& p, const config::Debug&
   options.prefetch_units = static_cast<int>(p.fsdp_prefetch_units);
   if (p.fsdp_reshard_after_forward == "always") options.reshard = Reshard::kAlways;
   if (p.fsdp_reshard_after_forward == "never") options.reshard = Reshard::kNever;
+  options.pipeline.schedule = p.pipeline_parallel_schedule;
+  options.pipeline.stages_per_rank = static_cast<int32_t>(p.pipeline_parallel_stages_per_rank);
+  options.pipeline.units_per_stage = p.pipeline_parallel_units_per_stage;
+  options.pipeline.receives_ahead = static_cast<int32_t>(p.pipeline_parallel_receives_ahead);
   if (debug.deterministic == "strict") options.deterministic = Deterministic::kStrict;
   if (debug.deterministic == "off") options.deterministic = Deterministic::kOff;
   return options;

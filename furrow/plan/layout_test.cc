@@ -81,15 +81,25 @@ TEST(RankOptions, ComeFromTheConfig) {
   EXPECT_EQ(plain.reshard, Reshard::kDefault);
   EXPECT_EQ(plain.deterministic, Deterministic::kAuto);
   EXPECT_EQ(plain.prefetch_units, 1);
+  EXPECT_EQ(plain.pipeline.schedule, "1F1B");
+  EXPECT_EQ(plain.pipeline.stages_per_rank, 0);
   p.zero_stage = 1;
   p.fsdp_reshard_after_forward = "never";
   p.fsdp_prefetch_units = 4;
   debug.deterministic = "strict";
+  p.pipeline_parallel_schedule = "GPipe";
+  p.pipeline_parallel_stages_per_rank = 2;
+  p.pipeline_parallel_units_per_stage = {3, 1};
+  p.pipeline_parallel_receives_ahead = 2;
   const RankOptions other = rank_options_from(p, debug, 0);
   EXPECT_EQ(other.zero_stage, 1);
   EXPECT_EQ(other.reshard, Reshard::kNever);
   EXPECT_EQ(other.deterministic, Deterministic::kStrict);
   EXPECT_EQ(other.prefetch_units, 4);
+  EXPECT_EQ(other.pipeline.schedule, "GPipe");
+  EXPECT_EQ(other.pipeline.stages_per_rank, 2);
+  EXPECT_EQ(other.pipeline.units_per_stage, (std::vector<int64_t>{3, 1}));
+  EXPECT_EQ(other.pipeline.receives_ahead, 2);
 }
 
 }  // namespace

@@ -96,6 +96,30 @@ void check_parameter(const Unit& unit, const Parameter& parameter, const Owners&
   if (parameter.tied()) check_tie(unit, parameter, earlier);
 }
 
+void check_statistic(const Unit& unit, const Statistic& statistic) {
+  check_name("statistic", statistic.name);
+  for (int64_t size : statistic.shape) {
+    if (size <= 0) {
+      fail(fmt::format("statistic {} of unit {} has shape {}: every size must be above 0", statistic.name,
+                       unit.name, to_string(statistic.shape)));
+    }
+  }
+  if (too_large(statistic.shape)) {
+    fail(fmt::format("statistic {} {} of unit {} has more than {} elements", statistic.name,
+                     to_string(statistic.shape), unit.name, kMostElements));
+  }
+  if (!(statistic.momentum > 0 && statistic.momentum <= 1)) {
+    fail(fmt::format("statistic {} of unit {} has momentum {}: it must be above 0 and at most 1",
+                     statistic.name, unit.name, statistic.momentum));
+  }
+  if (unit.parameter_count() == 0) {
+    fail(
+        fmt::format("unit {} has statistics ({}) but no parameters of its own: put them into a unit that is "
+                    "trained",
+                    unit.name, statistic.name));
+  }
+}
+
 void check_chain(const Unit& previous, const Unit& unit) {
   if (previous.output == unit.input) return;
   fail(fmt::format("unit {} reads {} {}, but unit {} before it gives {} {}", unit.name,
@@ -142,6 +166,13 @@ void validate(const ModelSpec& spec) {
       check_parameter(unit, parameter, earlier);
       if (!parameter_names.insert(parameter.name).second) {
         fail(fmt::format("two parameters are named {} (the second in unit {})", parameter.name, unit.name));
+      }
+    }
+    for (const Statistic& statistic : unit.statistics) {
+      check_statistic(unit, statistic);
+      if (!parameter_names.insert(statistic.name).second) {
+        fail(fmt::format("two parameters or statistics are named {} (the second in unit {})", statistic.name,
+                         unit.name));
       }
     }
     for (const Parameter& parameter : unit.parameters) {

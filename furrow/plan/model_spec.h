@@ -53,6 +53,23 @@ struct Parameter {
   int64_t size() const { return num_elements(shape); }
 };
 
+// A running tensor beside the parameters, as batch norm's mean of what it has seen: training folds what each
+// microbatch says into it, evaluation reads it.  No gradient, no optimizer; the same on every rank.
+struct Statistic {
+  enum class Fold : uint8_t {
+    kAverage,  // float32: (1 - momentum) * running + momentum * the microbatch's, in microbatch order
+    kCount,    // int64: one more for each microbatch
+  };
+  std::string name;  // full logical name, as in checkpoints and exports: "layer1.0.bn1.running_mean"
+  Shape shape;
+  Fold fold = Fold::kAverage;
+  double momentum = 0.1;
+  double initial = 0;
+
+  DType dtype() const { return fold == Fold::kCount ? DType::kI64 : DType::kF32; }
+  int64_t size() const { return num_elements(shape); }
+};
+
 using Attribute = std::variant<bool, int64_t, double, std::string>;
 using Attributes = std::map<std::string, Attribute>;
 
@@ -76,6 +93,7 @@ struct Unit {
   std::string kind;  // a row of models/kinds.cc; nn/ has exactly one block for it
   Attributes attributes;
   std::vector<Parameter> parameters;
+  std::vector<Statistic> statistics;  // only of a unit with parameters of its own
   TensorSpec input, output;
   Flops flops;
   int64_t saved_bytes = 0;     // per sample, kept from forward to backward_input besides input and output

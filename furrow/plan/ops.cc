@@ -15,32 +15,39 @@ constexpr KindSet set_of(Kinds... kinds) {
 
 using enum ValueKind;
 
-constexpr std::array<OpInfo, 19> kOps = {{
-    {Op::kLoad, "load", false, true, false, set_of(), set_of(kBatch)},
-    {Op::kForward, "forward", true, true, false, set_of(kBatch, kAct, kParams, kGathered),
-     set_of(kAct, kSaved)},
-    {Op::kRecompute, "recompute", true, true, false, set_of(kBatch, kAct, kParams, kGathered),
+constexpr std::array<OpInfo, 23> kOps = {{
+    {Op::kLoad, "load", false, true, false, false, set_of(), set_of(kBatch)},
+    {Op::kForward, "forward", true, true, false, false, set_of(kBatch, kAct, kParams, kGathered, kStats),
+     set_of(kAct, kSaved, kBnStats)},
+    {Op::kRecompute, "recompute", true, true, false, false, set_of(kBatch, kAct, kParams, kGathered),
      set_of(kSaved)},
-    {Op::kLoss, "loss", false, true, false, set_of(kAct, kBatch), set_of(kGrad, kLoss)},
-    {Op::kEvaluate, "evaluate", false, true, false, set_of(kAct, kBatch), set_of(kLoss)},
-    {Op::kBackwardInput, "backward_input", true, true, false,
+    {Op::kLoss, "loss", false, true, false, false, set_of(kAct, kBatch), set_of(kGrad, kLoss)},
+    {Op::kEvaluate, "evaluate", false, true, false, false, set_of(kAct, kBatch), set_of(kLoss)},
+    {Op::kBackwardInput, "backward_input", true, true, false, false,
      set_of(kGrad, kSaved, kBatch, kAct, kParams, kGathered), set_of(kGrad, kDeferred)},
-    {Op::kBackwardWeight, "backward_weight", true, true, false, set_of(kDeferred, kBatch, kAct),
+    {Op::kBackwardWeight, "backward_weight", true, true, false, false, set_of(kDeferred, kBatch, kAct),
      set_of(kGradient)},
-    {Op::kAdd, "add", true, false, false, set_of(kGradient), set_of(kGradient)},
-    {Op::kReduceGrads, "reduce_grads", true, false, true, set_of(kGradient), set_of(kGradient)},
-    {Op::kAddTied, "add_tied", true, false, false, set_of(kGradient), set_of(kTotal)},
-    {Op::kGatherGrads, "gather_grads", true, false, true, set_of(kGradient, kTotal),
+    {Op::kAdd, "add", true, false, false, false, set_of(kGradient), set_of(kGradient)},
+    {Op::kReduceGrads, "reduce_grads", true, false, true, false, set_of(kGradient), set_of(kGradient)},
+    {Op::kAddTied, "add_tied", true, false, false, false, set_of(kGradient), set_of(kTotal)},
+    {Op::kGatherGrads, "gather_grads", true, false, true, false, set_of(kGradient, kTotal),
      set_of(kGradient, kTotal)},
-    {Op::kGatherParams, "gather_params", true, false, true, set_of(kParams), set_of(kGathered)},
-    {Op::kMeasure, "measure", false, false, false, set_of(kGradient, kTotal, kLoss), set_of(kSums)},
-    {Op::kReduceScalar, "reduce_scalar", false, false, true, set_of(kSums), set_of(kSums)},
-    {Op::kClip, "clip", false, false, false, set_of(kSums), set_of(kScale)},
-    {Op::kStep, "step", true, false, false, set_of(kParams, kState, kGradient, kTotal, kScale),
+    {Op::kGatherParams, "gather_params", true, false, true, false, set_of(kParams), set_of(kGathered)},
+    {Op::kMeasure, "measure", false, false, false, false, set_of(kGradient, kTotal, kLoss), set_of(kSums)},
+    {Op::kReduceScalar, "reduce_scalar", false, false, true, false, set_of(kSums), set_of(kSums)},
+    {Op::kGatherStats, "gather_stats", false, false, true, false, set_of(kBnStats), set_of(kBnStats)},
+    {Op::kClip, "clip", false, false, false, false, set_of(kSums), set_of(kScale)},
+    {Op::kStep, "step", true, false, false, false, set_of(kParams, kState, kGradient, kTotal, kScale),
      set_of(kParams, kState)},
-    {Op::kGatherUpdated, "gather_updated", true, false, true, set_of(kParams), set_of(kParams)},
-    {Op::kSnapshot, "snapshot", true, false, false, set_of(kParams, kState), set_of(kSnapshot)},
-    {Op::kSwapAverage, "swap_average", true, false, false, set_of(kParams, kState), set_of(kParams, kState)},
+    {Op::kGatherUpdated, "gather_updated", true, false, true, false, set_of(kParams), set_of(kParams)},
+    {Op::kFoldStats, "fold_stats", true, false, false, false, set_of(kStats, kBnStats, kScale),
+     set_of(kStats)},
+    {Op::kSnapshot, "snapshot", true, false, false, false, set_of(kParams, kState, kStats),
+     set_of(kSnapshot)},
+    {Op::kSend, "send", true, false, true, true, set_of(kAct, kGrad, kGradient, kParams), set_of()},
+    {Op::kRecv, "recv", true, false, true, true, set_of(kParams), set_of(kAct, kGrad, kGradient, kParams)},
+    {Op::kSwapAverage, "swap_average", true, false, false, false, set_of(kParams, kState),
+     set_of(kParams, kState)},
 }};
 
 constexpr bool rows_are_in_order() {
@@ -86,6 +93,10 @@ std::vector<Op> all_ops() {
   return ops;
 }
 
+int32_t transfer_microbatch(const Value& value) {
+  return value.kind == kAct || value.kind == kGrad ? value.index : -1;
+}
+
 const Value* in_place_source(const Instruction& instruction, const Value& written) {
   switch (instruction.op) {
     case Op::kAdd:
@@ -95,6 +106,8 @@ const Value* in_place_source(const Instruction& instruction, const Value& writte
     case Op::kGatherUpdated:
     case Op::kStep:
     case Op::kSwapAverage:
+    case Op::kRecv:
+    case Op::kFoldStats:
       return first_read(instruction, written.kind);
     case Op::kReduceGrads:
       return same_place(instruction, written);

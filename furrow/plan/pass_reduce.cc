@@ -1,5 +1,7 @@
 // Gradients: added along the tree as soon as two nodes are at hand, reduced over the ranks as soon as a unit
-// has what an exchange takes, so that both overlap with the rest of backward.
+// has what an exchange takes, so that both overlap with the rest of backward.  Reductions that run once a
+// step do so from the last unit to the first, whatever the schedule completes first: ranks with fewer turns
+// must not reduce in another order.
 //
 //   one rank             adds
 //   data parallel        adds; after the last microbatch: reduce to pieces, gather
@@ -7,6 +9,7 @@
 //   ZeRO-2, ZeRO-3       every microbatch: reduce to shards; adds on shards
 //   and replicas of it   then reduce the shards to pieces, gather
 #include <map>
+#include <set>
 #include <utility>
 
 #include "furrow/plan/draft.h"
@@ -18,18 +21,21 @@ namespace {
 class ReducePass {
  public:
   explicit ReducePass(Draft* draft)
-      : draft_(*draft), placement_(draft->placement()), tree_(placement_, draft->microbatches()) {}
+      : draft_(*draft),
+        placement_(draft->placement()),
+        tree_(placement_, draft->microbatches()),
+        next_(draft->units() - 1),
+        turns_left_(draft->spec.units.size(), draft->turns) {}
 
   void run() {
     std::vector<DraftInstruction> before = std::move(draft_.list);
     draft_.list.clear();
     draft_.list.reserve(before.size() * 2);
-    last_turn_ = before.empty() ? -1 : before.back().turn;
     for (DraftInstruction& each : before) {
       draft_.list.push_back(std::move(each));
       if (draft_.list.back().instruction.op == Op::kBackwardWeight) after_weight(draft_.list.back());
     }
-    finish_waiting({});
+    finish_waiting({}, -1);
   }
 
  private:
@@ -40,26 +46,26 @@ class ReducePass {
   struct Sums {  // to be emitted later: they wait for communication
     Use use;
     std::vector<NodeSum> sums;
-    bool last = false;
   };
 
   NodeSet& nodes_of(Use use) { return nodes_.try_emplace(use, tree_).first->second; }
 
   // `weight` by value: emitting moves the list.
   void after_weight(DraftInstruction weight) {
-    const bool last = weight.turn == last_turn_;
+    const bool rounds = placement_.reduces_each_microbatch();
+    const int32_t unit = weight.instruction.unit;
     std::vector<Sums> waiting;
     for (const Value& leaf : weight.instruction.writes) {
       const Use use{leaf.unit, leaf.index};
-      if (placement_.reduces_each_microbatch()) {
+      if (rounds) {
         waiting.push_back(reduce_round(use, leaf, weight));
-        waiting.back().last = last;
-        continue;
+      } else {
+        add(use, nodes_of(use).insert({leaf.begin, leaf.end}), Part::kWhole);
       }
-      add(use, nodes_of(use).insert({leaf.begin, leaf.end}), Part::kWhole);
-      if (last) reduce_once(use);
     }
-    if (placement_.reduces_each_microbatch()) finish_waiting(std::move(waiting));
+    const bool last = --turns_left_[unit] == 0;
+    if (rounds) finish_waiting(std::move(waiting), last ? unit : -1);
+    if (!rounds && last) complete(unit);
   }
 
   // The leaf of every rank of the shard group; sums over rounds come once the exchange has had time.
@@ -67,7 +73,7 @@ class ReducePass {
     const Range round = round_of(placement_, draft_.microbatches(), weight.turn);
     Instruction& reduce = draft_.emit_comm(Op::kReduceGrads, use.unit, GroupAxis::kShard);
     if (!weight.ghost) reduce.reads = {leaf};
-    Sums sums{use, {}, false};
+    Sums sums{use, {}};
     // The nodes of a round alone, then with those of the rounds before.
     for (const Range& node : tree_.cover(round)) {
       reduce.writes.push_back(gradient_value(use.unit, use.use, node.begin, node.end, Part::kShard));
@@ -76,13 +82,25 @@ class ReducePass {
     return sums;
   }
 
-  // What waited since the unit before: its exchange has run beside this unit's backward.
-  void finish_waiting(std::vector<Sums> next) {
-    for (const Sums& waiting : waiting_) {
-      add(waiting.use, waiting.sums, Part::kShard);
-      if (waiting.last) reduce_replicas(waiting.use);
-    }
+  // What waited since the unit before: its exchange has run beside this unit's backward.  `next` is the last
+  // of unit `completes`, -1: of none.
+  void finish_waiting(std::vector<Sums> next, int32_t completes) {
+    for (const Sums& waiting : waiting_) add(waiting.use, waiting.sums, Part::kShard);
+    if (completes_ >= 0) complete(completes_);
     waiting_ = std::move(next);
+    completes_ = completes;
+  }
+
+  // The weight gradients of the unit are there.
+  void complete(int32_t unit) {
+    completed_.insert(unit);
+    for (; next_ >= 0; --next_) {
+      const UnitFacts& facts = draft_.facts.units[next_];
+      if (!placement_.holds(next_) || !facts.trains()) continue;
+      if (!completed_.contains(next_)) return;
+      if (facts.steps) reduce_at_end({next_, 0});
+      for (const TiedUse& tied : facts.ties) reduce_at_end({tied.owner_unit, tied.use});
+    }
   }
 
   void add(Use use, const std::vector<NodeSum>& sums, Part part) {
@@ -107,8 +125,8 @@ class ReducePass {
     }
   }
 
-  void reduce_once(Use use) {
-    if (placement_.shards() > 1) {
+  void reduce_at_end(Use use) {
+    if (placement_.shards() > 1 && !placement_.reduces_each_microbatch()) {
       const std::vector<Range> sums = tree_.cover(replica_block(placement_, draft_.microbatches()));
       reduce(use, GroupAxis::kShard, {Part::kWhole, Part::kShard}, nodes_of(use).nodes(), sums);
     }
@@ -129,9 +147,12 @@ class ReducePass {
   Draft& draft_;
   const Placement& placement_;
   const GradientTree tree_;
-  int32_t last_turn_ = -1;
+  int32_t next_;                     // units behind it are reduced
+  std::vector<int32_t> turns_left_;  // by unit
+  std::set<int32_t> completed_;
   std::map<Use, NodeSet> nodes_;  // whole ones on the rank, or shards where each microbatch is reduced
   std::vector<Sums> waiting_;
+  int32_t completes_ = -1;  // the unit that they complete
 };
 
 }  // namespace

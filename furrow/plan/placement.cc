@@ -1,19 +1,62 @@
 #include "furrow/plan/placement.h"
 
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+
+#include "furrow/base/error.h"
+
 namespace furrow::plan {
 
+int Placement::pipeline_rank_of(int32_t unit) const {
+  if (stages.empty()) return 0;
+  const auto stage = std::upper_bound(stages.begin(), stages.end(), unit,
+                                      [](int32_t u, const Stage& s) { return u < s.end; });
+  FURROW_CHECK(unit >= 0 && stage != stages.end(), "a unit of no stage");
+  return stage->rank;
+}
+
 std::vector<int> group_ranks(const Placement& placement, GroupAxis axis) {
-  if (axis == GroupAxis::kNone) return {placement.rank};
-  std::array<int, 6> at = placement.layout.coordinates(placement.rank);
-  int& replica = at[static_cast<size_t>(Axis::kReplicate)];
-  int& shard = at[static_cast<size_t>(Axis::kShard)];
-  const int first_replica = axis == GroupAxis::kShard ? replica : 0;
-  const int last_replica = axis == GroupAxis::kShard ? replica + 1 : placement.replicas();
-  const int first_shard = axis == GroupAxis::kReplicate ? shard : 0;
-  const int last_shard = axis == GroupAxis::kReplicate ? shard + 1 : placement.shards();
+  using enum GroupAxis;
+  const std::array<int, 6> own = placement.layout.coordinates(placement.rank);
+  // Where the coordinate of an axis of the layout varies in the group.
+  const auto range = [&](Axis of, std::initializer_list<GroupAxis> in) {
+    const bool varies = std::find(in.begin(), in.end(), axis) != in.end();
+    const int at = own[static_cast<size_t>(of)];
+    return varies ? std::pair(0, placement.layout.degree(of)) : std::pair(at, at + 1);
+  };
+  const auto stages = range(Axis::kPipeline, {kPipeline, kParts});
+  const auto replicas = range(Axis::kReplicate, {kReplicate, kData, kParts});
+  const auto shards = range(Axis::kShard, {kShard, kData, kParts});
   std::vector<int> ranks;
-  for (replica = first_replica; replica < last_replica; ++replica) {
-    for (shard = first_shard; shard < last_shard; ++shard) ranks.push_back(placement.layout.rank_of(at));
+  std::array<int, 6> at = own;
+  for (int stage = stages.first; stage < stages.second; ++stage) {
+    for (int replica = replicas.first; replica < replicas.second; ++replica) {
+      for (int shard = shards.first; shard < shards.second; ++shard) {
+        at[static_cast<size_t>(Axis::kPipeline)] = stage;
+        at[static_cast<size_t>(Axis::kReplicate)] = replica;
+        at[static_cast<size_t>(Axis::kShard)] = shard;
+        ranks.push_back(placement.layout.rank_of(at));
+      }
+    }
+  }
+  return ranks;
+}
+
+int pipeline_peer(const Placement& placement, int pipeline_rank) {
+  std::array<int, 6> at = placement.layout.coordinates(placement.rank);
+  at[static_cast<size_t>(Axis::kPipeline)] = pipeline_rank;
+  return placement.layout.rank_of(at);
+}
+
+std::vector<int> ranks_with(const Placement& placement, int32_t unit) {
+  std::array<int, 6> at{};
+  at[static_cast<size_t>(Axis::kPipeline)] = placement.pipeline_rank_of(unit);
+  std::vector<int> ranks;
+  const int shards = placement.params_part() == Part::kShard ? placement.shards() : 1;
+  for (int shard = 0; shard < shards; ++shard) {
+    at[static_cast<size_t>(Axis::kShard)] = shard;
+    ranks.push_back(placement.layout.rank_of(at));
   }
   return ranks;
 }

@@ -24,26 +24,47 @@ enum class GroupAxis : uint8_t {
   kReplicate,  // dp_replicate
   kShard,      // dp_shard
   kData,       // dp: both, dp_shard the inner one
+  kPipeline,   // pp
+  kParts,      // pp_dp: pp and dp, all ranks that hold something else
 };
-inline constexpr std::array<std::string_view, 4> kGroupAxisNames = {"", "dp_replicate", "dp_shard", "dp"};
+inline constexpr std::array<std::string_view, 6> kGroupAxisNames = {"",   "dp_replicate", "dp_shard",
+                                                                    "dp", "pp",           "pp_dp"};
 
 // In which order the gradients of microbatches are added (plan/gradient_tree.h).
 enum class TreeKind : uint8_t { kCanonical, kByRanks };
 inline constexpr std::array<std::string_view, 2> kTreeNames = {"canonical", "by_ranks"};
+
+// A run of units that one pp coordinate has.
+struct Stage {
+  int32_t begin = 0;
+  int32_t end = 0;
+  int rank = 0;  // pp coordinate
+  friend bool operator==(const Stage&, const Stage&) = default;
+};
 
 struct Placement {
   Layout layout;
   int rank = 0;
   int zero_stage = 0;  // 1, 2, 3 where dp_shard is above 1, else 0
   TreeKind tree = TreeKind::kCanonical;
+  std::vector<Stage> stages = {};  // in the order of units; empty where pp is 1: all units are one stage
   friend bool operator==(const Placement&, const Placement&) = default;
 
   int replicas() const { return layout.degree(Axis::kReplicate); }
   int shards() const { return layout.degree(Axis::kShard); }
   int data_ranks() const { return layout.data_ranks(); }
+  int pipeline_ranks() const { return layout.degree(Axis::kPipeline); }
+  int pipeline_rank() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kPipeline)]; }
   int replica() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kReplicate)]; }
   int shard() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kShard)]; }
   bool reduces_each_microbatch() const { return zero_stage >= 2; }  // else once a step
+
+  int pipeline_rank_of(int32_t unit) const;  // that has the unit.  REQUIRES: a unit of the model
+  bool holds(int32_t unit) const { return stages.empty() || pipeline_rank_of(unit) == pipeline_rank(); }
+  GroupAxis parts_axis() const { return pipeline_ranks() > 1 ? GroupAxis::kParts : GroupAxis::kData; }
+
+  // Statistics are the same on every data rank of their stage: the first one writes them to a checkpoint.
+  bool writes_statistics() const { return replica() == 0 && shard() == 0; }
 
   Part params_part() const { return zero_stage == 3 ? Part::kShard : Part::kWhole; }
   Part step_part() const {
@@ -55,6 +76,13 @@ struct Placement {
 
 // The ranks of the group of `placement.rank` over an axis, in the order of their coordinates; kNone: itself.
 std::vector<int> group_ranks(const Placement& placement, GroupAxis axis);
+
+// The rank of a pp coordinate whose other coordinates are those of `placement.rank`.
+int pipeline_peer(const Placement& placement, int pipeline_rank);
+
+// The ranks of the first replica whose parts of the unit's parameters make up the whole: its shards under
+// ZeRO-3, else the first of them.
+std::vector<int> ranks_with(const Placement& placement, int32_t unit);
 
 // The same placement as another rank sees it.
 Placement placement_of(const Placement& placement, int rank);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "furrow/plan/compile.h"
+#include "furrow/plan/search.h"
 #include "furrow/plan/testing/specs.h"
 #include "furrow/plan/verify.h"
 #include "furrow/plan/verify_world.h"
@@ -79,6 +80,26 @@ void text(benchmark::State& state) {
   for (auto _ : state) benchmark::DoNotOptimize(parse_program(to_text(program)));
 }
 BENCHMARK(text)->Name("plan/text_round_trip/units:100/microbatches:32")->Unit(benchmark::kMillisecond);
+
+// 1,024 devices in 128 hosts, 100 layers, 2,048 microbatches of a step.
+void search_layouts(benchmark::State& state) {
+  ModelSpec spec = testing::chain(100, 2048);
+  Cluster cluster;
+  cluster.hosts = 128;
+  cluster.devices = 8;
+  cluster.device = find_device("h100-sxm");
+  cluster.inside = find_link("nvlink4");
+  cluster.network = find_link("infiniband-ndr");
+  cluster.network.ports = 8;
+  const auto costs = analytic_costs(cluster);
+  SearchRequest request;
+  request.spec = &spec;
+  request.costs = costs.get();
+  request.batch = {4096, 4096 * 2048};
+  request.optimizer_states = 2;
+  for (auto _ : state) benchmark::DoNotOptimize(search(request));
+}
+BENCHMARK(search_layouts)->Name("plan/search/layers:100/devices:1024")->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace furrow::plan

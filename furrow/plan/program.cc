@@ -35,6 +35,8 @@ constexpr std::array<KindInfo, kValueKinds> kKinds = {{
     {"state", true, true, false, true},
     {"gathered", true, true, false, false},
     {"snapshot", true, false, false, true},
+    {"bn_stats", true, true, false, false},
+    {"stats", true, true, false, false},
 }};
 
 const KindInfo& kind_info(ValueKind kind) {
@@ -141,8 +143,10 @@ std::string to_string(const Instruction& instruction) {
   const OpInfo& info = op_info(instruction.op);
   std::string text(info.name);
   if (info.has_unit) text += fmt::format(" u{}", instruction.unit);
-  if (info.has_microbatch) text += fmt::format(" m{}", instruction.microbatch);
+  if (info.has_microbatch || instruction.microbatch >= 0) text += fmt::format(" m{}", instruction.microbatch);
   if (info.has_axis) text += fmt::format(" over {}", kGroupAxisNames[static_cast<size_t>(instruction.axis)]);
+  if (info.has_peer)
+    text += fmt::format(" {} {}", instruction.op == Op::kSend ? "to" : "from", instruction.peer);
   return text;
 }
 

@@ -35,7 +35,9 @@ enum class ValueKind : uint8_t {
   kState,     // state(u,v)            flat optimizer state
   kGathered,  // gathered(u,g)         the whole of sharded parameters, as gather g of the unit in this
               // program brings it
-  kSnapshot,  // snapshot(u)           copy of params and state for a checkpoint
+  kSnapshot,  // snapshot(u)           copy of params, state and statistics for a checkpoint
+  kBnStats,   // bn_stats(u,m)         what microbatch m says of the statistics of unit u
+  kStats,     // stats(u,v)            statistics of unit u; v 0 before the step, 1 after; whole on every rank
 };
 std::string_view to_string(ValueKind kind);
 
@@ -52,7 +54,7 @@ std::string to_string(const Value& value);  // "gradient(3,0,[0,2))", "gradient(
 Value parse_value(std::string_view text);   // Error{invalid_argument}
 
 using KindSet = uint32_t;  // a bit for each ValueKind
-inline constexpr size_t kValueKinds = 14;
+inline constexpr size_t kValueKinds = 16;
 constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<unsigned>(kind); }
 
 // clang-format off
@@ -66,6 +68,7 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //
 //   load m               -> batch(m)
 //   forward u m          inputs -> act(u,m) [saved(u,m)]    no saved: evaluation, recompute, nothing to train below
+//                        with statistics: writes bn_stats(u,m) in training, reads stats(u,0) in evaluation
 //   recompute u m        inputs -> saved(u,m)
 //   loss m               act(last,m) batch(m) -> grad(last,m) loss(m)
 //   evaluate m           act(last,m) batch(m) -> loss(m)
@@ -81,10 +84,17 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   measure              [final(u)/step of all units] loss(m) of the rank's microbatches -> sums(0)
 //                                                           of final(u) it measures the rank's own part alone
 //   reduce_scalar axis   sums(0) -> sums(1)                                   over dp, where there is more than one rank
+//   gather_stats axis    bn_stats of the rank's microbatches, all units -> those of the others'; in order of m, then u
+//                                                           over dp, where there is more than one rank
 //   clip                 sums(last) -> scale()
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
-//   snapshot u           params(u,0) [state(u,0)] -> snapshot(u)/own
+//   fold_stats u         stats(u,0) bn_stats(u,0) ... bn_stats(u,k-1) scale() -> stats(u,1), in place
+//   send u [m] peer      one value, to a pp coordinate: act(u,m) of a stage's last unit, grad(u,m) of the unit before
+//                        its first, or of parameters that another stage ties gradient(u,use,[0,k))/own to their owner
+//                        and params(u,1) to who uses them
+//   recv u [m] peer      -> the same value, sent by that pp coordinate; params(u,0) -> params(u,1), in place
+//   snapshot u           params(u,0) [state(u,0)] [stats(u,0), on the first data rank] -> snapshot(u)/own
 //   swap_average u       params(u,0) state(u,0)/step -> params(u,1)/step state(u,1)/step, in place: the weights and
 //                        their average change places
 // clang-format on
@@ -103,14 +113,19 @@ enum class Op : uint8_t {
   kGatherParams,
   kMeasure,
   kReduceScalar,
+  kGatherStats,
   kClip,
   kStep,
   kGatherUpdated,
+  kFoldStats,
   kSnapshot,
+  kSend,
+  kRecv,
   kSwapAverage,
 };
 
-// Communication runs beside the rest, in program order, which is the same on all ranks of a group.
+// Communication runs beside the rest: collectives in program order, which is the same on all ranks of a
+// group; transfers (send, recv) each on the lane of its peer and direction, in program order there.
 enum class Stream : uint8_t { kCompute, kCopy, kComm };
 
 // When an instruction runs: always, or only if the verdict of scale() is finite.  The verdict is that of all
@@ -122,6 +137,7 @@ struct Instruction {
   Stream stream = Stream::kCompute;
   Predicate predicate = Predicate::kAlways;
   GroupAxis axis = GroupAxis::kNone;  // of communication
+  int32_t peer = -1;                  // pp coordinate of a transfer's other end
   int32_t unit = -1;
   int32_t microbatch = -1;
   std::vector<Value> reads;
@@ -137,12 +153,16 @@ struct OpInfo {
   bool has_unit;
   bool has_microbatch;
   bool has_axis;  // communication
+  bool has_peer;  // a transfer: it has a microbatch where its value has one
   KindSet reads;
   KindSet writes;
 };
 const OpInfo& op_info(Op op);
 const OpInfo* find_op(std::string_view name);  // nullptr when unknown
 std::vector<Op> all_ops();
+
+// The microbatch that a transfer of `value` names: -1 for those of parameters.
+int32_t transfer_microbatch(const Value& value);
 
 // The value that `written` of this instruction may replace in its slot; nullptr: none, it needs a slot of its
 // own.  Where the two are different parts, the smaller lies where it lies in the larger.
@@ -172,6 +192,8 @@ inline Value params_value(int32_t u, int32_t version, Part part = Part::kWhole) 
 inline Value state_value(int32_t u, int32_t version, Part part = Part::kWhole) {
   return {ValueKind::kState, u, version, 0, 0, part};
 }
+inline Value bn_stats_value(int32_t u, int32_t m) { return {ValueKind::kBnStats, u, m}; }
+inline Value stats_value(int32_t u, int32_t version) { return {ValueKind::kStats, u, version}; }
 inline Value snapshot_value(int32_t u, Part part = Part::kWhole) {
   return {ValueKind::kSnapshot, u, 0, 0, 0, part};
 }

@@ -105,14 +105,22 @@ class InstructionReader {
   void read_place(Instruction* instruction) {
     const OpInfo& info = op_info(instruction->op);
     if (info.has_unit) instruction->unit = unit_of(take_word("u and the number of a unit"));
-    if (info.has_microbatch)
+    const bool given = info.has_peer && next_ < words_.size() && words_[next_].starts_with('m');
+    if (info.has_microbatch || given)
       instruction->microbatch = marked('m', take_word("m and the number of a microbatch"));
   }
 
   void read_axis(Instruction* instruction) {
-    for (const GroupAxis axis : {GroupAxis::kReplicate, GroupAxis::kShard, GroupAxis::kData}) {
-      if (take("over", kGroupAxisNames[static_cast<size_t>(axis)])) instruction->axis = axis;
+    for (size_t axis = 1; axis < kGroupAxisNames.size(); ++axis) {
+      if (take("over", kGroupAxisNames[axis])) instruction->axis = static_cast<GroupAxis>(axis);
     }
+    if (!op_info(instruction->op).has_peer) return;
+    const std::string_view word = instruction->op == Op::kSend ? "to" : "from";
+    if (next_ + 1 >= words_.size() || words_[next_] != word) {
+      fail(fmt::format("expected '{}' and the pp coordinate of the other end", word));
+    }
+    instruction->peer = static_cast<int32_t>(number(words_[next_ + 1], 1 << 20));
+    next_ += 2;
   }
 
   int32_t unit_of(std::string_view word) const {
@@ -160,12 +168,26 @@ SlotAssignment assignment_of(std::string_view word, int32_t slot) {
   return assignment;
 }
 
-// "placement pp1 dp_replicate2 ... ep1 rank 3 zero_stage 2 tree canonical".
+// "0-4@1": units 0 to 3 on pp coordinate 1.
+Stage stage_of(std::string_view word) {
+  const size_t dash = word.find('-'), at = word.find('@');
+  if (dash == std::string_view::npos || at == std::string_view::npos || at < dash) {
+    fail(fmt::format("'{}' is no stage: it is written like 0-4@1", word));
+  }
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  return {static_cast<int32_t>(number(word.substr(0, dash), kMost)),
+          static_cast<int32_t>(number(word.substr(dash + 1, at - dash - 1), kMost)),
+          static_cast<int>(number(word.substr(at + 1), kMost))};
+}
+
+// "placement pp1 dp_replicate2 ... ep1 rank 3 zero_stage 2 tree canonical", then where pp is above 1 "stages
+// 0-2@0 2-4@1".
 Placement placement_of_words(const Words& words) {
   constexpr size_t kAxes = kAxisNames.size();
-  if (words.size() != kAxes + 7 || words[kAxes + 1] != "rank" || words[kAxes + 3] != "zero_stage" ||
-      words[kAxes + 5] != "tree") {
-    fail("expected 'placement pp1 dp_replicate1 ... rank N zero_stage N tree NAME'");
+  const bool staged = words.size() > kAxes + 8 && words[kAxes + 7] == "stages";
+  if ((words.size() != kAxes + 7 && !staged) || words[kAxes + 1] != "rank" ||
+      words[kAxes + 3] != "zero_stage" || words[kAxes + 5] != "tree") {
+    fail("expected 'placement pp1 dp_replicate1 ... rank N zero_stage N tree NAME [stages B-E@P...]'");
   }
   std::array<int, kAxes> degrees{};
   int64_t world = 1;
@@ -184,6 +206,7 @@ Placement placement_of_words(const Words& words) {
   if (tree == kTreeNames.end())
     fail(fmt::format("unknown tree '{}': known are canonical, by_ranks", words[kAxes + 6]));
   placement.tree = static_cast<TreeKind>(tree - kTreeNames.begin());
+  for (size_t i = kAxes + 8; i < words.size(); ++i) placement.stages.push_back(stage_of(words[i]));
   if (placement == Placement()) fail("the placement of a world of one is left out");
   return placement;
 }

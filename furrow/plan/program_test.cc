@@ -74,7 +74,11 @@ Instruction random_instruction(std::mt19937* rng) {
   const OpInfo& info = op_info(instruction.op);
   if (info.has_unit) instruction.unit = static_cast<int32_t>((*rng)() % 8);
   if (info.has_microbatch) instruction.microbatch = static_cast<int32_t>((*rng)() % 8);
-  instruction.axis = static_cast<GroupAxis>((*rng)() % 4);
+  if (info.has_peer) {
+    instruction.peer = static_cast<int32_t>((*rng)() % 4);
+    if ((*rng)() % 2 == 0) instruction.microbatch = static_cast<int32_t>((*rng)() % 8);
+  }
+  instruction.axis = static_cast<GroupAxis>((*rng)() % kGroupAxisNames.size());
   instruction.stream = static_cast<Stream>((*rng)() % 3);
   instruction.predicate = (*rng)() % 2 == 0 ? Predicate::kAlways : Predicate::kFinite;
   instruction.reads = random_values(rng, 5);
@@ -92,6 +96,11 @@ Program random_program(std::mt19937* rng) {
     program.placement.rank = static_cast<int>((*rng)() % 6);
     program.placement.zero_stage = static_cast<int>((*rng)() % 4);
     program.placement.tree = static_cast<TreeKind>((*rng)() % 2);
+    for (size_t s = (*rng)() % 4; s > 0; --s) {
+      program.placement.stages.push_back({static_cast<int32_t>((*rng)() % 9),
+                                          static_cast<int32_t>((*rng)() % 9),
+                                          static_cast<int>((*rng)() % 4)});
+    }
   }
   for (size_t u = (*rng)() % 5; u > 0; --u) program.units.push_back(fmt::format("h.{}/x", u));
   for (size_t m = (*rng)() % 5; m > 0; --m) program.microbatch_sizes.push_back((*rng)());

@@ -50,6 +50,8 @@ std::string instruction_line(const Program& program, size_t index, const Widths&
                   microbatch, widths.microbatch);
   if (instruction.axis != GroupAxis::kNone)
     line += fmt::format(" over {}", kGroupAxisNames[static_cast<size_t>(instruction.axis)]);
+  if (instruction.peer >= 0)
+    line += fmt::format(" {} {}", instruction.op == Op::kSend ? "to" : "from", instruction.peer);
   if (instruction.stream == Stream::kCopy) line += " on copy";
   if (instruction.stream == Stream::kComm) line += " on comm";
   if (instruction.predicate == Predicate::kFinite) line += " if finite";
@@ -79,8 +81,13 @@ std::string slot_lines(const Program& program) {
 // Left out in a world of one.
 std::string placement_line(const Placement& placement) {
   if (placement == Placement()) return "";
-  return fmt::format("placement {} rank {} zero_stage {} tree {}\n", placement.layout.to_string(),
-                     placement.rank, placement.zero_stage, kTreeNames[static_cast<size_t>(placement.tree)]);
+  std::string text =
+      fmt::format("placement {} rank {} zero_stage {} tree {}", placement.layout.to_string(), placement.rank,
+                  placement.zero_stage, kTreeNames[static_cast<size_t>(placement.tree)]);
+  if (!placement.stages.empty()) text += " stages";
+  for (const Stage& stage : placement.stages)
+    text += fmt::format(" {}-{}@{}", stage.begin, stage.end, stage.rank);
+  return text + '\n';
 }
 
 // Left out where there are none.

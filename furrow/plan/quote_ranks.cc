@@ -27,17 +27,21 @@ struct Undivided {
 class RanksQuote {
  public:
   RanksQuote(const Program& program, const ModelSpec& spec)
-      : program_(program), place_(program.placement), model_(model_facts(spec)) {}
+      : program_(program),
+        place_(program.placement),
+        model_(model_facts(spec)),
+        bytes_{spec, model_.flat, program.microbatch_sizes, place_, program.states} {}
 
   std::vector<CollectiveQuote> collectives() const {
     std::map<std::pair<Op, GroupAxis>, CollectiveQuote> quotes;
     for (const Instruction& instruction : program_.instructions) {
-      if (instruction.stream != Stream::kComm) continue;
+      if (instruction.stream != Stream::kComm || instruction.op == Op::kSend) continue;
       CollectiveQuote& quote = quotes[{instruction.op, instruction.axis}];
       quote.op = instruction.op;
       quote.axis = instruction.axis;
       ++quote.count;
-      const auto members = static_cast<double>(group_ranks(place_, instruction.axis).size());
+      const bool transfer = instruction.op == Op::kRecv;
+      const auto members = transfer ? 1.0 : static_cast<double>(group_ranks(place_, instruction.axis).size());
       const Received bytes = received(instruction);
       quote.wire_bytes += bytes.self;
       quote.mean_bytes += static_cast<double>(bytes.all) / members;
@@ -69,11 +73,13 @@ class RanksQuote {
     return items;
   }
 
-  // Of the whole model, undivided.
+  // Of the rank's own units, undivided; the parameters also of what its units tie.
   Undivided undivided() const {
     Undivided bytes;
-    for (const UnitLayout& unit : model_.flat.units) {
-      bytes.parameters += unit.elements * kFloatBytes;
+    for (int32_t u = 0; u < static_cast<int32_t>(model_.units.size()); ++u) {
+      const UnitLayout& unit = model_.flat.units[u];
+      if (keeps_params(model_, place_, u)) bytes.parameters += unit.elements * kFloatBytes;
+      if (!place_.holds(u)) continue;
       bytes.gradients += unit.trained_elements * kFloatBytes;
       bytes.optimizer += state_bytes(program_.states, unit, {0, unit.elements});
     }
@@ -87,8 +93,13 @@ class RanksQuote {
   }
 
   Received received(const Instruction& instruction) const {
+    if (instruction.op == Op::kGatherStats) return of_statistics(instruction);
     if (instruction.op == Op::kReduceScalar) return of_sums(group_ranks(place_, instruction.axis).size());
     if (instruction.op == Op::kReduceGrads) return of_exchange(instruction);
+    if (instruction.op == Op::kRecv) {
+      const int64_t all = value_bytes(bytes_, instruction.writes[0]);
+      return {all, all, all};
+    }
     Received bytes;  // a gather: everything but one's own slice
     const std::vector<int> ranks = group_ranks(place_, instruction.axis);
     const std::vector<Slice> slices =
@@ -108,6 +119,20 @@ class RanksQuote {
     const auto n = static_cast<int64_t>(members);
     const int64_t others = (n - 1) * kSumsBytes;
     return {others, n * others, n * others};
+  }
+
+  // A member receives what it does not bring itself.
+  Received of_statistics(const Instruction& instruction) const {
+    const auto bytes_of = [&](const std::vector<Value>& values) {
+      int64_t bytes = 0;
+      for (const Value& value : values)
+        bytes += model_.flat.units[value.unit].statistic_elements * kFloatBytes;
+      return bytes;
+    };
+    const int64_t self = bytes_of(instruction.writes);
+    const int64_t whole = self + bytes_of(instruction.reads);
+    const auto members = static_cast<int64_t>(group_ranks(place_, instruction.axis).size());
+    return {self, (members - 1) * whole, (members - 1) * whole};
   }
 
   // A member receives its slice of every node of every other member.
@@ -132,6 +157,7 @@ class RanksQuote {
   const Program& program_;
   const Placement& place_;
   const ModelFacts model_;
+  const ByteContext bytes_;
 };
 
 MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
@@ -150,6 +176,8 @@ MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
 }  // namespace
 
 std::string deterministic_line(const Placement& placement, int32_t k) {
+  if (placement.data_ranks() == 1 && placement.pipeline_ranks() > 1)
+    return "on: every stage adds along the canonical tree: the bits of one rank";
   if (placement.data_ranks() == 1)
     return "one rank, canonical tree: the bits that every aligned layout gives";
   const bool aligned = is_aligned(placement, k);

@@ -29,12 +29,11 @@ struct Cut {
 Slice cut(Slice within, const Cut& how, int index) {
   const int64_t blocks = within.size() / kGrid, base = blocks / how.count, left_over = blocks % how.count;
   // Slice i is longer by a block when (i - first_longer) mod count is below left_over.
-  const auto longer_before = [&](int64_t i) {
-    int64_t longer = 0;
-    for (int64_t j = 0; j < i; ++j)
-      longer += (j + how.count - how.first_longer % how.count) % how.count < left_over ? 1 : 0;
-    return longer;
+  const int64_t offset = (how.count - how.first_longer % how.count) % how.count;
+  const auto longer_below = [&](int64_t i) {
+    return i / how.count * left_over + std::min<int64_t>(i % how.count, left_over);
   };
+  const auto longer_before = [&](int64_t i) { return longer_below(offset + i) - longer_below(offset); };
   const int64_t lean = (how.first_longer % 2 == 0 ? 1 : -1) * within.size() / how.count / 4;
   const auto border = [&](int64_t i) {
     const int64_t even = within.begin + (i * base + longer_before(i)) * kGrid;

@@ -11,6 +11,8 @@ ModelFacts model_facts(const ModelSpec& spec) {
   for (size_t u = 0; u < spec.units.size(); ++u) {
     facts.units[u].owns = !facts.flat.units[u].spans.empty();
     facts.units[u].steps = facts.flat.units[u].trained_elements > 0;
+    facts.units[u].has_statistics = !spec.units[u].statistics.empty();
+    facts.has_statistics = facts.has_statistics || facts.units[u].has_statistics;
   }
   for (const TiedUse& tied : facts.flat.tied) {
     facts.units[tied.user_unit].weights.push_back(params_value(tied.owner_unit, 0));
@@ -27,6 +29,27 @@ ModelFacts model_facts(const ModelSpec& spec) {
     if (unit.owns) unit.weights.insert(unit.weights.begin(), params_value(u, 0));
   }
   return facts;
+}
+
+bool keeps_params(const ModelFacts& facts, const Placement& placement, int32_t unit) {
+  if (!facts.units[unit].owns) return false;
+  const std::vector<TiedUse>& tied = facts.flat.tied;
+  return placement.holds(unit) || std::any_of(tied.begin(), tied.end(), [&](const TiedUse& use) {
+           return use.owner_unit == unit && placement.holds(use.user_unit);
+         });
+}
+
+std::vector<int> foreign_users(const ModelFacts& facts, const Placement& placement, int32_t unit) {
+  if (!facts.units[unit].steps) return {};
+  std::vector<int> ranks;
+  for (const TiedUse& tied : facts.flat.tied) {
+    if (tied.owner_unit != unit) continue;
+    const int rank = placement.pipeline_rank_of(tied.user_unit);
+    if (rank != placement.pipeline_rank_of(unit)) ranks.push_back(rank);
+  }
+  std::sort(ranks.begin(), ranks.end());
+  ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
+  return ranks;
 }
 
 Value input_value(int32_t unit, int32_t microbatch) {

@@ -11,8 +11,9 @@
 namespace furrow::plan {
 
 struct UnitFacts {
-  bool owns = false;                    // has parameters of its own
-  bool steps = false;                   // has trained parameters of its own
+  bool owns = false;   // has parameters of its own
+  bool steps = false;  // has trained parameters of its own
+  bool has_statistics = false;
   std::vector<Value> weights;           // params values that its forward reads: its own, then those it ties
   std::vector<TiedUse> uses_by_others;  // of its trained parameters, in use order
   std::vector<TiedUse> ties;            // its uses of trained parameters of earlier units
@@ -22,11 +23,19 @@ struct UnitFacts {
 struct ModelFacts {
   FlatLayout flat;
   std::vector<UnitFacts> units;
-  int32_t first_trained = 0;  // the first unit that trains; the number of units when there is none
+  bool has_statistics = false;  // some unit
+  int32_t first_trained = 0;    // the first unit that trains; the number of units when there is none
 };
 
 // REQUIRES: a validated spec.
 ModelFacts model_facts(const ModelSpec& spec);
+
+// Whether the rank holds parameters of unit u: its own units', and those that its own units tie.
+bool keeps_params(const ModelFacts& facts, const Placement& placement, int32_t unit);
+
+// The pp coordinates, besides the owner's, that use parameters of the unit, in ascending order; none where it
+// never changes.
+std::vector<int> foreign_users(const ModelFacts& facts, const Placement& placement, int32_t unit);
 
 // What unit u reads besides weights: act(u-1,m), or batch(m) for the first unit.
 Value input_value(int32_t unit, int32_t microbatch);

@@ -27,6 +27,8 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
     {MemoryKind::kOptimizer, true},     // state
     {MemoryKind::kGathered, true},      // gathered
     {MemoryKind::kCheckpoint, false},   // snapshot
+    {MemoryKind::kOther, false},        // bn_stats
+    {MemoryKind::kOther, true},         // stats
 }};
 
 constexpr int64_t kIdBytes = 8;
@@ -94,6 +96,9 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
     case ValueKind::kSnapshot:
       return value_slice(context, value).size() * kFloatBytes +
              state_bytes(context.states, context.flat.units[value.unit], value_slice(context, value));
+    case ValueKind::kBnStats:
+    case ValueKind::kStats:
+      return context.flat.units[value.unit].statistic_elements * kFloatBytes;
     case ValueKind::kLoss:
       return kLossBytes;
     case ValueKind::kSums:

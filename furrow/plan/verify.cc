@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "furrow/base/error.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/verify_rules.h"
@@ -41,13 +43,42 @@ void Facts::fail(size_t instruction, const std::string& message) const {
   throw Error(ErrorCode::kFailedPrecondition, fmt::format("{}: {}", place, message));
 }
 
+namespace {
+
+// "" or why the stages do not cut the units of the program.
+std::string fault_of_stages(const Program& program) {
+  const Placement& place = program.placement;
+  const std::vector<Stage>& stages = place.stages;
+  if (place.pipeline_ranks() == 1) return stages.empty() ? "" : "one rank of the pipeline has no stages";
+  std::vector<bool> used(static_cast<size_t>(place.pipeline_ranks()), false);
+  int32_t next = 0;
+  for (size_t s = 0; s < stages.size(); ++s) {
+    if (stages[s].begin != next || stages[s].end <= stages[s].begin) {
+      return fmt::format("stage {} has units {} to {}: unit {} is due, and each stage has one", s,
+                         stages[s].begin, stages[s].end - 1, next);
+    }
+    if (stages[s].rank < 0 || stages[s].rank >= place.pipeline_ranks()) {
+      return fmt::format("stage {} is on rank {} of a pipeline of {}", s, stages[s].rank,
+                         place.pipeline_ranks());
+    }
+    used[static_cast<size_t>(stages[s].rank)] = true;
+    next = stages[s].end;
+  }
+  if (next != static_cast<int32_t>(program.units.size()))
+    return fmt::format("its stages end with unit {}, it has {} units", next - 1, program.units.size());
+  const auto idle = std::find(used.begin(), used.end(), false);
+  return idle == used.end() ? "" : fmt::format("rank {} of the pipeline has no stage", idle - used.begin());
+}
+
+}  // namespace
+
 void check_placement(const Program& program) {
   auto fail = [&](const std::string& message) {
     throw Error(ErrorCode::kFailedPrecondition, fmt::format("program {}: {}", program.name, message));
   };
   const Placement& place = program.placement;
-  if (place.data_ranks() != place.layout.world()) {
-    fail(fmt::format("layout {}: programs are made for dp_replicate and dp_shard alone",
+  if (place.data_ranks() * place.pipeline_ranks() != place.layout.world()) {
+    fail(fmt::format("layout {}: programs are made for pp, dp_replicate and dp_shard alone",
                      place.layout.to_string()));
   }
   if (place.layout.world() > kMostRanks) fail(fmt::format("more than {} ranks", kMostRanks));
@@ -59,6 +90,7 @@ void check_placement(const Program& program) {
   }
   if (place.tree == TreeKind::kByRanks && place.data_ranks() == 1)
     fail("one rank adds along the canonical tree");
+  if (const std::string fault = fault_of_stages(program); !fault.empty()) fail(fault);
 }
 
 void check_header(const Facts& facts) {
@@ -85,16 +117,19 @@ void check_header(const Facts& facts) {
     fail(fmt::format("slot {} has {} bytes: it must be 0 to {}", s, program.slots[s].bytes, kMostBytes));
   }
   for (const Value& value : program.inputs) {
-    const bool known =
-        value.unit >= 0 && value.unit <= facts.last_unit() && facts.model.units[value.unit].owns;
     const Placement& place = program.placement;
+    const bool known =
+        value.unit >= 0 && value.unit <= facts.last_unit() && keeps_params(facts.model, place, value.unit);
     if (known && value == params_value(value.unit, 0, place.params_part())) continue;
-    if (known && facts.model.units[value.unit].steps &&
+    if (known && facts.holds(value.unit) && facts.model.units[value.unit].steps &&
         value == state_value(value.unit, 0, place.step_part()))
       continue;
+    if (known && facts.holds(value.unit) && value == stats_value(value.unit, 0) &&
+        facts.model.units[value.unit].has_statistics)
+      continue;
     fail(fmt::format(
-        "input {}: a program starts from params(u,0) and state(u,0) of units with parameters, as its "
-        "rank holds them",
+        "input {}: a program starts from params(u,0), state(u,0) and stats(u,0) of units that have them, as "
+        "its rank holds them",
         to_string(value)));
   }
 }

@@ -14,10 +14,11 @@ namespace furrow::plan::rules {
 namespace {
 
 bool allowed(std::string_view program, Op op) {
-  constexpr std::array kEvaluation = {Op::kLoad,    Op::kForward,      Op::kEvaluate,
-                                      Op::kMeasure, Op::kGatherParams, Op::kReduceScalar};
+  constexpr std::array kEvaluation = {Op::kLoad,         Op::kForward,      Op::kEvaluate, Op::kMeasure,
+                                      Op::kGatherParams, Op::kReduceScalar, Op::kSend,     Op::kRecv};
+  constexpr std::array kAverage = {Op::kSwapAverage, Op::kGatherUpdated, Op::kSend, Op::kRecv};
   if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot && op != Op::kSwapAverage;
-  if (program == "average") return op == Op::kSwapAverage || op == Op::kGatherUpdated;
+  if (program == "average") return std::find(kAverage.begin(), kAverage.end(), op) != kAverage.end();
   if (program == "evaluate")
     return std::find(kEvaluation.begin(), kEvaluation.end(), op) != kEvaluation.end();
   return op == Op::kSnapshot;
@@ -32,10 +33,15 @@ struct Due {
 void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>* due) {
   const Placement& place = facts.program.placement;
   for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-    if (!facts.model.units[u].owns) continue;
+    if (!keeps_params(facts.model, place, u)) continue;
     const bool steps = facts.model.units[u].steps;  // else the parameters stay as they are
-    due->push_back({params_value(u, steps ? version : 0, place.params_part()), op});
+    due->push_back(
+        {params_value(u, steps ? version : 0, place.params_part()), facts.holds(u) ? op : Op::kRecv});
+    if (!facts.holds(u)) continue;
     if (facts.with_state && steps) due->push_back({state_value(u, version, place.step_part()), op});
+    const bool folds = facts.program.name == "train";
+    if (facts.model.units[u].has_statistics)
+      due->push_back({stats_value(u, folds ? version : 0), Op::kFoldStats});
   }
 }
 
@@ -47,7 +53,7 @@ std::vector<Due> due_outputs(const Facts& facts) {
   if (name == "train") due.push_back({scale_value(), Op::kClip});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-      if (!facts.model.units[u].owns) continue;
+      if (!facts.owns(u)) continue;
       due.push_back({snapshot_value(u, facts.program.placement.own_part()), Op::kSnapshot});
     }
   }

@@ -17,6 +17,7 @@ class MemoryReport {
     if (!facts_.finished()) return report_;
     find_slots();
     count_persistent();
+    live_ = report_.peak_bytes;
     for (const Instruction& instruction : program_.instructions) count(instruction);
     return report_;
   }

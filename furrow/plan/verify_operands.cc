@@ -45,6 +45,29 @@ class OperandRule {
     if (info.has_unit ? (u_ < 0 || u_ > facts_.last_unit()) : u_ != -1) {
       fail(info.has_unit ? fmt::format("the model has no unit {}", u_) : "this operation has no unit");
     }
+    if (!info.has_peer) check_microbatch(info);
+    const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated ||
+                         instruction_.op == Op::kFoldStats;
+    const bool transfers_params = info.has_peer && carries(ValueKind::kParams);
+    if ((instruction_.predicate == Predicate::kFinite) != (commits || transfers_params)) {
+      fail(commits || transfers_params
+               ? fmt::format("a {} must run 'if finite'", info.name)
+               : "only step, gather_updated, fold_stats and transfers of parameters run 'if finite'");
+    }
+    check_axis(info);
+    check_unit(info);
+  }
+
+  // The unit of the instruction is one of the rank's, or, of communication, one whose parameters it keeps.
+  void check_unit(const OpInfo& info) const {
+    if (!info.has_unit || info.has_peer || facts_.holds(u_)) return;
+    const bool foreign = instruction_.op == Op::kGatherParams || instruction_.op == Op::kReduceGrads ||
+                         instruction_.op == Op::kAdd;
+    if (foreign && keeps_params(facts_.model, place(), u_)) return;
+    fail(fmt::format("unit {} belongs to rank {} of the pipeline", u_, place().pipeline_rank_of(u_)));
+  }
+
+  void check_microbatch(const OpInfo& info) const {
     if (info.has_microbatch ? (m_ < 0 || m_ >= facts_.microbatches()) : m_ != -1) {
       fail(info.has_microbatch ? fmt::format("the program has no microbatch {}", m_)
                                : "this operation has no microbatch");
@@ -52,12 +75,11 @@ class OperandRule {
     if (info.has_microbatch && !takes(place(), facts_.microbatches(), m_)) {
       fail(fmt::format("microbatch {} belongs to another rank", m_));
     }
-    const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated;
-    if ((instruction_.predicate == Predicate::kFinite) != commits) {
-      fail(commits ? fmt::format("a {} must run 'if finite'", info.name)
-                   : "only step and gather_updated run 'if finite'");
-    }
-    check_axis(info);
+  }
+
+  bool carries(ValueKind kind) const {
+    const Values& values = instruction_.op == Op::kSend ? instruction_.reads : instruction_.writes;
+    return !values.empty() && values[0].kind == kind;
   }
 
   void check_axis(const OpInfo& info) const {
@@ -73,7 +95,9 @@ class OperandRule {
     if (instruction_.op == Op::kGatherGrads) good = is_any_of({kReplicate});
     if (instruction_.op == Op::kGatherParams || instruction_.op == Op::kGatherUpdated)
       good = is_any_of({kShard});
-    if (instruction_.op == Op::kReduceScalar) good = is_any_of({kData});
+    if (instruction_.op == Op::kReduceScalar) good = is_any_of({place().parts_axis()});
+    if (instruction_.op == Op::kGatherStats) good = is_any_of({kData});
+    if (info.has_peer) good = is_any_of({kPipeline});
     const auto name = kGroupAxisNames[static_cast<size_t>(instruction_.axis)];
     if (!good) fail(fmt::format("it does not run over '{}'", name));
     if (info.has_axis && group_ranks(place(), instruction_.axis).size() < 2) {
@@ -127,11 +151,13 @@ class OperandRule {
 
   Operands expect() const {
     const int32_t last = facts_.last_unit();
+    const bool at_end = instruction_.op == Op::kLoss || instruction_.op == Op::kEvaluate;
+    if (at_end && !facts_.holds(last)) fail("the last unit is on another rank of the pipeline");
     switch (instruction_.op) {
       case Op::kLoad:
         return {{}, {batch_value(m_)}, {}};
       case Op::kForward:
-        return {input_and_weights(), {act_value(u_, m_)}, {saved_value(u_, m_)}};
+        return forward();
       case Op::kRecompute:
         return {input_and_weights(), {saved_value(u_, m_)}, {}};
       case Op::kLoss:
@@ -156,15 +182,58 @@ class OperandRule {
         return {{sums_value(0)}, {sums_value(1)}, {}};
       case Op::kClip:
         return {{sums_value(facts_.last_sums())}, {scale_value()}, {}};
+      case Op::kGatherStats:
+        return gather_stats();
+      case Op::kFoldStats:
+        return fold_stats();
       case Op::kGatherUpdated:
         return gather_updated();
       case Op::kStep:
         return step();
       case Op::kSwapAverage:
         return swap_average();
+      case Op::kSend:
+      case Op::kRecv:
+        return transfer();
       default:
         return snapshot();
     }
+  }
+
+  Operands forward() const {
+    Operands operands{input_and_weights(), {act_value(u_, m_)}, {saved_value(u_, m_)}};
+    if (!unit().has_statistics) return operands;
+    if (facts_.program.name == "train") {
+      operands.writes.push_back(bn_stats_value(u_, m_));
+    } else {
+      operands.reads.push_back(stats_value(u_, 0));
+    }
+    return operands;
+  }
+
+  // The order counts: it is that in which they travel.
+  Operands gather_stats() const {
+    Operands operands;
+    for (int32_t m = 0; m < facts_.microbatches(); ++m) {
+      Values& side = takes(place(), facts_.microbatches(), m) ? operands.reads : operands.writes;
+      for (int32_t u = 0; u <= facts_.last_unit(); ++u) {
+        if (facts_.model.units[u].has_statistics && facts_.holds(u)) side.push_back(bn_stats_value(u, m));
+      }
+    }
+    if (instruction_.reads != operands.reads) fail(fmt::format("it must read {}", names(operands.reads)));
+    if (instruction_.writes != operands.writes) fail(fmt::format("it must write {}", names(operands.writes)));
+    return operands;
+  }
+
+  // An average of what comes later counts more, so here too the order counts.
+  Operands fold_stats() const {
+    if (!unit().has_statistics) fail("the unit has no statistics");
+    Operands operands{{stats_value(u_, 0)}, {stats_value(u_, 1)}, {}};
+    for (int32_t m = 0; m < facts_.microbatches(); ++m) operands.reads.push_back(bn_stats_value(u_, m));
+    operands.reads.push_back(scale_value());
+    if (instruction_.reads != operands.reads)
+      fail("it must read the statistics, what every microbatch says in microbatch order, and the verdict");
+    return operands;
   }
 
   Operands backward_input() const {
@@ -267,8 +336,9 @@ class OperandRule {
   Operands measure() const {
     Operands operands{{}, {sums_value(0)}, {}};
     for (int32_t u = 0; u <= facts_.last_unit() && facts_.program.name == "train"; ++u) {
-      if (facts_.model.units[u].steps) operands.reads.push_back(facts_.final_of(u, place().step_part()));
+      if (facts_.steps(u)) operands.reads.push_back(facts_.final_of(u, place().step_part()));
     }
+    if (!facts_.holds(facts_.last_unit())) return operands;
     for (const int32_t m : microbatches_of(place(), facts_.microbatches())) {
       operands.reads.push_back(loss_value(m));
     }
@@ -310,7 +380,58 @@ class OperandRule {
     Operands operands{
         {params_value(u_, 0, place().params_part())}, {snapshot_value(u_, place().own_part())}, {}};
     if (facts_.with_state && unit().steps) operands.reads.push_back(state_value(u_, 0, place().step_part()));
+    if (unit().has_statistics && place().writes_statistics()) operands.reads.push_back(stats_value(u_, 0));
     return operands;
+  }
+
+  // One value that the other end is due to have, or to give.
+  Operands transfer() const {
+    const bool sends = instruction_.op == Op::kSend;
+    const Values& values = sends ? instruction_.reads : instruction_.writes;
+    if (values.size() != 1) fail("it carries one value");
+    const Value& value = values[0];
+    if (value.unit != u_) fail(fmt::format("{} belongs to another unit", to_string(value)));
+    if (m_ != transfer_microbatch(value))
+      fail(fmt::format("{} belongs to another microbatch", to_string(value)));
+    if (m_ >= 0 && !takes(place(), facts_.microbatches(), m_))
+      fail(fmt::format("microbatch {} belongs to another rank", m_));
+    const int self = place().pipeline_rank(), peer = instruction_.peer;
+    if (peer < 0 || peer >= place().pipeline_ranks() || peer == self)
+      fail(fmt::format("there is no other rank {} in the pipeline", peer));
+    if (!crosses(value, sends ? self : peer, sends ? peer : self)) {
+      fail(fmt::format("{} does not cross from rank {} of the pipeline to rank {}", to_string(value),
+                       sends ? self : peer, sends ? peer : self));
+    }
+    Operands operands;
+    (sends ? operands.reads : operands.writes) = values;
+    if (!sends && value.kind == ValueKind::kParams)
+      operands.reads = {params_value(u_, 0, place().params_part())};
+    return operands;
+  }
+
+  // Whether a step has `value` travel from one pp coordinate to another.
+  bool crosses(const Value& value, int from, int to) const {
+    const Placement& place = this->place();
+    const int own = place.pipeline_rank_of(u_);
+    const bool last = u_ == facts_.last_unit();
+    switch (value.kind) {
+      case ValueKind::kAct:
+        return !last && own == from && place.pipeline_rank_of(u_ + 1) == to;
+      case ValueKind::kGrad:
+        return !last && u_ >= facts_.model.first_trained && own == to &&
+               place.pipeline_rank_of(u_ + 1) == from;
+      case ValueKind::kGradient:
+        for (const TiedUse& tied : unit().uses_by_others) {
+          const Value whole = gradient_value(u_, tied.use, 0, facts_.microbatches(), place.own_part());
+          if (value == whole) return own == to && place.pipeline_rank_of(tied.user_unit) == from;
+        }
+        return false;
+      default: {
+        const std::vector<int> users = foreign_users(facts_.model, place, u_);
+        return value == params_value(u_, 1, place.params_part()) && own == from &&
+               std::find(users.begin(), users.end(), to) != users.end();
+      }
+    }
   }
 
   const Facts& facts_;

@@ -34,7 +34,12 @@ struct Facts {
 
   int32_t microbatches() const { return static_cast<int32_t>(program.microbatch_sizes.size()); }
   int32_t last_unit() const { return static_cast<int32_t>(spec.units.size()) - 1; }
-  int32_t last_sums() const { return program.placement.data_ranks() > 1 ? 1 : 0; }
+  int32_t last_sums() const {
+    return group_ranks(program.placement, program.placement.parts_axis()).size() > 1 ? 1 : 0;
+  }
+  bool holds(int32_t unit) const { return program.placement.holds(unit); }
+  bool owns(int32_t unit) const { return model.units[unit].owns && holds(unit); }
+  bool steps(int32_t unit) const { return model.units[unit].steps && holds(unit); }
   Value final_of(int32_t unit, Part part) const {
     return final_gradient(model.units[unit], unit, microbatches(), part);
   }

@@ -372,5 +372,58 @@ TEST(Report, CountsFlatBuffersAndPeaks) {
   EXPECT_EQ(report.instructions, 2 * (1 + 2 + 1 + 4) + 2 + 2 + 2);
 }
 
+class Statistics : public Mutation {
+ protected:
+  Statistics() {
+    spec = chain(3);
+    spec.units[1].statistics = {testing::statistic("u1.running_mean", {8})};
+    program = compile_train(spec, Layout(), {{4, 4, 4}, {true, true, true}, 1});
+  }
+};
+
+TEST_F(Statistics, NoneIsValid) { EXPECT_EQ(error(), "valid"); }
+
+TEST_F(Statistics, ADroppedFold) {
+  erase(find(Op::kFoldStats, 1));
+  EXPECT_THAT(error(), HasSubstr("stats(1,1)"));
+}
+
+TEST_F(Statistics, AnotherOrderOfMicrobatches) {
+  Instruction& fold = at(find(Op::kFoldStats, 1));
+  std::swap(fold.reads[1], fold.reads[2]);
+  EXPECT_THAT(error(), HasSubstr("in microbatch order"));
+}
+
+TEST_F(Statistics, AFoldWithoutTheVerdict) {
+  at(find(Op::kFoldStats, 1)).predicate = Predicate::kAlways;
+  EXPECT_THAT(error(), HasSubstr("a fold_stats must run 'if finite'"));
+}
+
+TEST_F(Statistics, ARecomputeThatSpeaksOfThem) {
+  at(find(Op::kRecompute, 1)).writes.push_back(bn_stats_value(1, 0));
+  EXPECT_THAT(error(), HasSubstr("writes bn_stats(1,0): recompute may not"));
+}
+
+TEST_F(Statistics, AForwardThatKeepsThemToItself) {
+  Instruction& forward = at(find(Op::kForward, 1));
+  std::erase(forward.writes, bn_stats_value(1, 0));
+  EXPECT_THAT(error(), HasSubstr("it must write bn_stats(1,0)"));
+}
+
+TEST_F(Statistics, AnEvaluationThatDoesNotReadThem) {
+  program = compile_evaluate(spec, Layout(), {4});
+  Instruction& forward = at(find(Op::kForward, 1));
+  std::erase(forward.reads, stats_value(1, 0));
+  EXPECT_THAT(error(), HasSubstr("it must read stats(1,0)"));
+}
+
+TEST_F(Statistics, NeedAUnitThatIsTrained) {
+  spec.units[1].parameters.clear();
+  EXPECT_THROW(validate(spec), Error);
+  spec = chain(3);
+  spec.units[1].statistics = {testing::statistic("u0.weight", {8})};
+  EXPECT_THROW(validate(spec), Error);
+}
+
 }  // namespace
 }  // namespace furrow::plan

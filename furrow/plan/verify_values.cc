@@ -13,7 +13,7 @@ namespace {
 class ValueRule {
  public:
   explicit ValueRule(Facts* facts)
-      : facts_(*facts), read_(facts->values.size(), false), output_(facts->values.size(), false) {}
+      : facts_(*facts), read_(facts->values.size(), false), sent_(read_), output_(read_) {}
 
   void check() {
     facts_.writer.assign(facts_.values.size(), kNever);
@@ -58,6 +58,8 @@ class ValueRule {
       facts_.fail(i, fmt::format("reads {}, which #{} has dropped", to_string(value), facts_.dropped[v]));
     }
     read_[v] = true;
+    // What was sent may be kept until it is known to have arrived.
+    if (facts_.program.instructions[i].op == Op::kSend) sent_[v] = true;
   }
 
   void check_write(size_t i, const Value& value) {
@@ -78,7 +80,7 @@ class ValueRule {
     };
     if (output_[v]) facts_.fail(i, fmt::format("drops {}, an output of the program", to_string(value)));
     if (facts_.dropped[v] != kNever) facts_.fail(i, fmt::format("drops {} a second time", to_string(value)));
-    if (!holds(instruction.reads) && !holds(instruction.writes)) {
+    if (!holds(instruction.reads) && !holds(instruction.writes) && !sent_[v]) {
       facts_.fail(i, fmt::format("drops {}, which it does not use", to_string(value)));
     }
     facts_.dropped[v] = static_cast<int32_t>(i);
@@ -109,6 +111,7 @@ class ValueRule {
 
   Facts& facts_;
   std::vector<bool> read_;
+  std::vector<bool> sent_;
   std::vector<bool> output_;
 };
 

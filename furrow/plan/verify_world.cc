@@ -3,16 +3,103 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <deque>
+#include <map>
+#include <optional>
 
 #include "furrow/base/error.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
+#include "furrow/plan/value_index.h"
 #include "furrow/plan/verify.h"
 
 namespace furrow::plan {
 namespace {
+
+// One rank as the executor runs it: instructions are issued in program order, communication goes on beside
+// them on queues, and an instruction waits for the communication that touches one of its homes.
+class Rank {
+ public:
+  static constexpr int kCollectives = 0;
+  static int lane(Op direction, int peer) { return 1 + 2 * peer + (direction == Op::kRecv ? 1 : 0); }
+
+  explicit Rank(const Program& program) : program_(program), finished_(program.instructions.size(), false) {
+    for (const Instruction& instruction : program.instructions) {
+      homes_.emplace_back();
+      for (const std::vector<Value>* values : {&instruction.reads, &instruction.writes}) {
+        for (const Value& value : *values) homes_.back().push_back(home_of(value));
+      }
+    }
+    flights_.assign(static_cast<size_t>(std::max<int32_t>(values_.size(), slots())), -1);
+  }
+
+  // Issues what it can; whether there was any.
+  bool issue() {
+    const size_t before = next_;
+    while (next_ < program_.instructions.size() && !blocker()) {
+      const Instruction& instruction = program_.instructions[next_];
+      if (instruction.stream == Stream::kComm) {
+        queues_[queue_of(instruction)].push_back(next_);
+        for (const int32_t home : homes_[next_]) flights_[home] = static_cast<int32_t>(next_);
+      }
+      ++next_;
+    }
+    return next_ != before;
+  }
+
+  std::optional<size_t> head(int queue) const {
+    const auto found = queues_.find(queue);
+    return found == queues_.end() || found->second.empty() ? std::nullopt
+                                                           : std::optional(found->second.front());
+  }
+  void complete(int queue) {
+    finished_[queues_[queue].front()] = true;
+    queues_[queue].pop_front();
+  }
+  // The transfer that it waits for, else the first that is under way.
+  std::optional<size_t> first_transfer() const {
+    if (const auto waits = waits_for(); waits && program_.instructions[*waits].peer >= 0) return waits;
+    for (const auto& [queue, list] : queues_) {
+      if (queue != kCollectives && !list.empty()) return list.front();
+    }
+    return std::nullopt;
+  }
+  // The communication under way that its next instruction waits for.
+  std::optional<size_t> waits_for() const {
+    return next_ < program_.instructions.size() ? blocker() : std::nullopt;
+  }
+  bool finished() const {
+    return next_ == program_.instructions.size() &&
+           std::all_of(queues_.begin(), queues_.end(),
+                       [](const auto& queue) { return queue.second.empty(); });
+  }
+
+ private:
+  int32_t slots() const { return static_cast<int32_t>(program_.slots.size()); }
+  int32_t home_of(const Value& value) {
+    return program_.slots.empty() ? values_.add(value) : program_.slot_of(value);
+  }
+  static int queue_of(const Instruction& instruction) {
+    return instruction.peer < 0 ? kCollectives : lane(instruction.op, instruction.peer);
+  }
+  std::optional<size_t> blocker() const {
+    for (const int32_t home : homes_[next_]) {
+      const int32_t flight = flights_[home];
+      if (flight >= 0 && !finished_[flight]) return static_cast<size_t>(flight);
+    }
+    return std::nullopt;
+  }
+
+  const Program& program_;
+  ValueIndex values_;                        // homes, where there are no slots
+  std::vector<std::vector<int32_t>> homes_;  // by instruction: what it touches
+  std::vector<int32_t> flights_;             // by home: the last communication that touched it
+  std::map<int, std::deque<size_t>> queues_;
+  std::vector<bool> finished_;
+  size_t next_ = 0;
+};
 
 class WorldRule {
  public:
@@ -22,9 +109,11 @@ class WorldRule {
     check_alone();
     model_ = model_facts(spec_);
     check_microbatches();
-    find_communication();
-    while (!finished()) {
-      if (!advance()) fail_stuck();
+    for (const Program& program : programs_) ranks_.emplace_back(program);
+    while (advance()) {
+    }
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      if (!ranks_[rank].finished()) fail_stuck();
     }
     return report_;
   }
@@ -60,13 +149,17 @@ class WorldRule {
     }
   }
 
+  // By pp coordinate: a rank without a load of a microbatch that its peers have waits for it in vain.
   void check_microbatches() const {
-    std::vector<int> taken(programs_[0].microbatch_sizes.size(), -1);
+    const auto stages = static_cast<size_t>(programs_[0].placement.pipeline_ranks());
+    const size_t k = programs_[0].microbatch_sizes.size();
+    std::vector<int> taken(stages * k, -1);
     for (size_t rank = 0; rank < programs_.size(); ++rank) {
+      const auto stage = static_cast<size_t>(programs_[rank].placement.pipeline_rank());
       for (size_t i = 0; i < programs_[rank].instructions.size(); ++i) {
         const Instruction& instruction = programs_[rank].instructions[i];
         if (instruction.op != Op::kLoad) continue;
-        int& owner = taken[instruction.microbatch];
+        int& owner = taken[stage * k + static_cast<size_t>(instruction.microbatch)];
         if (owner >= 0)
           fail_at(rank, i, fmt::format("rank {} has microbatch {} too", owner, instruction.microbatch));
         owner = static_cast<int>(rank);
@@ -75,76 +168,101 @@ class WorldRule {
     const auto missing = std::find(taken.begin(), taken.end(), -1);
     if (missing == taken.end()) return;
     throw Error(ErrorCode::kFailedPrecondition,
-                fmt::format("no rank has microbatch {}", missing - taken.begin()));
+                fmt::format("no rank has microbatch {}", static_cast<size_t>(missing - taken.begin()) % k));
   }
 
-  void find_communication() {
-    lists_.resize(programs_.size());
-    next_.assign(programs_.size(), 0);
-    for (size_t rank = 0; rank < programs_.size(); ++rank) {
-      const auto& list = programs_[rank].instructions;
-      for (size_t i = 0; i < list.size(); ++i) {
-        if (list[i].stream == Stream::kComm) lists_[rank].push_back(i);
-      }
-    }
-  }
-
-  bool waits(size_t rank) const { return next_[rank] < lists_[rank].size(); }
-  size_t head(size_t rank) const { return lists_[rank][next_[rank]]; }
-  const Instruction& instruction(size_t rank) const { return programs_[rank].instructions[head(rank)]; }
-
-  bool finished() const {
-    for (size_t rank = 0; rank < programs_.size(); ++rank) {
-      if (waits(rank)) return false;
-    }
-    return true;
-  }
-
-  // Runs every collective whose members have all come to it; whether there was one.
+  // Issues and completes all that can be: a choice never spoils a later one, so what is stuck here is stuck
+  // in every execution.
   bool advance() {
     bool moved = false;
-    for (size_t rank = 0; rank < programs_.size(); ++rank) {
-      while (waits(rank)) {
-        const std::vector<int> group = group_ranks(programs_[rank].placement, instruction(rank).axis);
-        if (!ready(rank, group)) break;
-        check_collective(rank, group);
-        for (const int member : group) ++next_[member];
-        ++report_.collectives;
-        moved = true;
-      }
+    for (Rank& rank : ranks_) moved = rank.issue() || moved;
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      while (run_collective(rank)) moved = true;
+      while (run_transfer(rank)) moved = true;
     }
     return moved;
   }
 
-  bool ready(size_t rank, const std::vector<int>& group) const {
-    return std::all_of(group.begin(), group.end(), [&](int member) {
-      return waits(member) && instruction(member).axis == instruction(rank).axis;
-    });
+  bool run_collective(size_t rank) {
+    const std::optional<size_t> own = ranks_[rank].head(Rank::kCollectives);
+    if (!own) return false;
+    const std::vector<int> group = group_ranks(programs_[rank].placement, at(rank, *own).axis);
+    for (const int member : group) {
+      const std::optional<size_t> theirs = ranks_[member].head(Rank::kCollectives);
+      if (!theirs || at(member, *theirs).axis != at(rank, *own).axis) return false;
+    }
+    check_collective(rank, group);
+    for (const int member : group) ranks_[member].complete(Rank::kCollectives);
+    ++report_.collectives;
+    return true;
   }
 
-  [[noreturn]] void fail_stuck() const {
-    for (size_t rank = 0; rank < programs_.size(); ++rank) {
-      if (!waits(rank)) continue;
-      for (const int member : group_ranks(programs_[rank].placement, instruction(rank).axis)) {
-        if (waits(member) && instruction(member).axis == instruction(rank).axis) continue;
-        const std::string why =
-            waits(member) ? fmt::format("waits in #{} {}", head(member), to_string(instruction(member)))
-                          : std::string("has no more communication");
-        fail_at(rank, head(rank), fmt::format("waits for rank {}, which {}", member, why));
+  // Both ends at once: a send ends when its receive does.
+  bool run_transfer(size_t rank) {
+    const Placement& place = programs_[rank].placement;
+    for (int peer = 0; peer < place.pipeline_ranks(); ++peer) {
+      const auto other = static_cast<size_t>(pipeline_peer(place, peer));
+      const int out = Rank::lane(Op::kSend, peer), in = Rank::lane(Op::kRecv, place.pipeline_rank());
+      const std::optional<size_t> sent = ranks_[rank].head(out), received = ranks_[other].head(in);
+      if (!sent || !received) continue;
+      const Instruction& send = at(rank, *sent);
+      const Instruction& receive = at(other, *received);
+      if (send.reads[0] != receive.writes[0]) {
+        fail_at(other, *received,
+                fmt::format("meets rank {} in #{} {}, which carries {} and not {}", rank, *sent,
+                            to_string(send), to_string(send.reads[0]), to_string(receive.writes[0])));
       }
+      ranks_[rank].complete(out);
+      ranks_[other].complete(in);
+      ++report_.transfers;
+      return true;
+    }
+    return false;
+  }
+
+  // Names the first rank that waits, and whom it waits for.
+  [[noreturn]] void fail_stuck() const {
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      const std::optional<size_t> collective = ranks_[rank].head(Rank::kCollectives);
+      if (!collective) continue;
+      for (const int member : group_ranks(programs_[rank].placement, at(rank, *collective).axis)) {
+        const std::optional<size_t> theirs = ranks_[member].head(Rank::kCollectives);
+        if (theirs && at(member, *theirs).axis == at(rank, *collective).axis) continue;
+        fail_at(rank, *collective, fmt::format("waits for rank {}, which {}", member, state_of(member)));
+      }
+    }
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      const std::optional<size_t> transfer = ranks_[rank].first_transfer();
+      if (!transfer) continue;
+      const int peer = pipeline_peer(programs_[rank].placement, at(rank, *transfer).peer);
+      fail_at(rank, *transfer,
+              fmt::format("waits for rank {}, which {}", peer, state_of(static_cast<size_t>(peer))));
     }
     FURROW_CHECK(false, "communication is stuck, and nobody waits");
   }
+
+  std::string state_of(size_t rank) const {
+    const std::optional<size_t> collective = ranks_[rank].head(Rank::kCollectives);
+    const std::optional<size_t> waits = collective ? collective : ranks_[rank].waits_for();
+    if (waits) return fmt::format("waits in #{} {}", *waits, to_string(at(rank, *waits)));
+    return "has no more communication";
+  }
+
+  const Instruction& at(size_t rank, size_t index) const { return programs_[rank].instructions[index]; }
+  size_t head(size_t rank) const { return *ranks_[rank].head(Rank::kCollectives); }
+  const Instruction& instruction(size_t rank) const { return at(rank, head(rank)); }
 
   void check_collective(size_t rank, const std::vector<int>& group) const {
     const Instruction& mine = instruction(rank);
     for (const int member : group) {
       const Instruction& theirs = instruction(member);
-      if (theirs.op == mine.op && theirs.unit == mine.unit && theirs.writes == mine.writes) continue;
+      const bool same_writes = mine.op == Op::kGatherStats || theirs.writes == mine.writes;
+      if (theirs.op == mine.op && theirs.unit == mine.unit && same_writes) continue;
       fail_at(member, head(member),
               fmt::format("meets rank {} in #{} {}, which differs", rank, head(rank), to_string(mine)));
     }
     if (mine.op == Op::kReduceGrads) check_nodes(rank, group);
+    if (mine.op == Op::kGatherStats) return check_statistics(rank, group);
     if (mine.op != Op::kReduceScalar) check_slices(rank);
   }
 
@@ -172,6 +290,24 @@ class WorldRule {
       fail_at(rank, head(rank), "what its group brings does not add up to what it writes");
   }
 
+  // Each value is brought by one member and written by every other one.
+  void check_statistics(size_t rank, const std::vector<int>& group) const {
+    std::vector<Value> brought;
+    for (const int member : group) {
+      const Instruction& theirs = instruction(member);
+      brought.insert(brought.end(), theirs.reads.begin(), theirs.reads.end());
+    }
+    std::sort(brought.begin(), brought.end());
+    for (const int member : group) {
+      std::vector<Value> held = instruction(member).reads;
+      held.insert(held.end(), instruction(member).writes.begin(), instruction(member).writes.end());
+      std::sort(held.begin(), held.end());
+      if (held != brought)
+        fail_at(member, head(member),
+                fmt::format("does not end with what the group of rank {} brings", rank));
+    }
+  }
+
   void check_slices(size_t rank) const {
     const Instruction& mine = instruction(rank);
     const Placement& place = programs_[rank].placement;
@@ -189,8 +325,7 @@ class WorldRule {
   std::span<const Program> programs_;
   const ModelSpec& spec_;
   ModelFacts model_;
-  std::vector<std::vector<size_t>> lists_;  // by rank: its communication
-  std::vector<size_t> next_;                // by rank: which of them
+  std::vector<Rank> ranks_;
   WorldReport report_;
 };
 

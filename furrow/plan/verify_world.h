@@ -3,10 +3,13 @@
 // ...").
 //
 //  * programs[r] is rank r's, all of one name, layout, stage, tree and batch;
-//  * every microbatch is run by exactly one rank;
+//  * every microbatch is run by exactly one rank of each pp coordinate;
+//  * from one pp coordinate to another, as much is received as is sent, in the same order;
+//  * nobody waits in a circle, though a send ends only when its receive does, and an instruction waits for
+//  the communication
+//    that uses one of its slots: run in that way, every program comes to its end (no deadlock);
 //  * on each axis, the ranks of a group run the same communication in the same order, with operands that
 //  match;
-//    run in program order, and no instruction waited for by another can wait for it in turn (no deadlock);
 //  * what the members of an exchange bring adds up to what they write, and the parts that members keep follow
 //  one
 //    another without gap or overlap.
@@ -21,6 +24,7 @@ namespace furrow::plan {
 
 struct WorldReport {
   int64_t collectives = 0;  // each counted once, whatever the size of its group
+  int64_t transfers = 0;    // each counted once
 };
 
 WorldReport verify_world(std::span<const Program> programs, const ModelSpec& spec);

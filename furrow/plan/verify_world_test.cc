@@ -24,15 +24,18 @@ ModelSpec tied_spec() {
 
 struct Case {
   int replicas, shards, stage, k;
+  int pp = 1;
+  std::string schedule = "1F1B";
 };
 
 std::vector<Program> compile(const ModelSpec& spec, const Case& c) {
   std::vector<Program> programs;
-  for (int rank = 0; rank < c.replicas * c.shards; ++rank) {
+  const int world = c.pp * c.replicas * c.shards;
+  for (int rank = 0; rank < world; ++rank) {
     TrainOptions options{std::vector<int64_t>(c.k, 4), {}, 1};
     options.ranks = {rank, c.stage, Reshard::kDefault, Deterministic::kStrict, 1};
-    programs.push_back(
-        compile_train(spec, Layout({1, c.replicas, c.shards, 1, 1, 1}, c.replicas * c.shards), options));
+    options.ranks.pipeline.schedule = c.schedule;
+    programs.push_back(compile_train(spec, Layout({c.pp, c.replicas, c.shards, 1, 1, 1}, world), options));
   }
   return programs;
 }
@@ -210,6 +213,84 @@ TEST_F(Changed, AGatherInsideAnother) {
   EXPECT_THAT(error(), HasSubstr("rank 0 #"));
 }
 
+TEST_F(Changed, ADroppedReceive) {
+  use({1, 1, 3, 4, 3});
+  const size_t receive = find(1, Op::kRecv, 0, 2);
+  list(1).erase(at(1, receive));
+  EXPECT_THAT(error(), HasSubstr("rank 1 #"));
+  EXPECT_THAT(error(), HasSubstr("forward u1 m2: reads act(0,2), which nothing has written before"));
+}
+
+TEST_F(Changed, ADroppedSend) {
+  use({1, 1, 3, 4, 3});
+  const size_t send = find(1, Op::kSend, 0, 1);  // of grad(0,1)
+  list(1).erase(at(1, send));
+  EXPECT_THAT(error(), HasSubstr("rank 1 #"));
+  EXPECT_THAT(error(), HasSubstr("nothing reads grad(0,1), and it is no output"));
+}
+
+TEST_F(Changed, ASwappedPairOfReceives) {
+  use({1, 1, 3, 4, 3});
+  // Both are needed later: alone, rank 2 would be content with either order.
+  const size_t first = find(2, Op::kRecv, 1, 2), second = find(2, Op::kRecv, 1, 3);
+  std::swap(list(2)[first].writes, list(2)[second].writes);
+  std::swap(list(2)[first].microbatch, list(2)[second].microbatch);
+  EXPECT_THAT(error(), HasSubstr("forward u2 m2: reads act(1,2), which nothing has written before"));
+}
+
+TEST_F(Changed, ASwappedPairOfSends) {
+  use({1, 1, 3, 4, 3, "GPipe"});
+  const size_t first = find(0, Op::kSend, 0, 1), second = find(0, Op::kSend, 0, 2);
+  const Instruction send = list(0)[first];  // after the next one
+  list(0).insert(at(0, second + 1), send);
+  list(0).erase(at(0, first));
+  verify(programs[0], spec);
+  EXPECT_THAT(error(),
+              ::testing::MatchesRegex("rank 1 #[0-9]+ recv u0 m1 over pp from 0: meets rank 0 in #[0-9]+ "
+                                      "send u0 m2 over pp to 1, which carries act.0,2. and not act.0,1."));
+}
+
+TEST_F(Changed, ASecondSend) {
+  use({1, 1, 3, 4, 3});
+  const size_t send = find(0, Op::kSend, 0, 3);
+  const Instruction copy = list(0)[send];
+  list(0).insert(at(0, send), copy);
+  EXPECT_THAT(error(),
+              HasSubstr("send u0 m3 over pp to 1: waits for rank 1, which has no more communication"));
+}
+
+TEST_F(Changed, ATransferToAnotherRank) {
+  use({1, 1, 3, 4, 3});
+  const size_t send = find(0, Op::kSend, 0);
+  list(0)[send].peer = 2;
+  EXPECT_THAT(error(),
+              HasSubstr(fmt::format("rank 0 #{} send u0 m0 over pp to 2: act(0,0) does not cross", send)));
+}
+
+TEST_F(Changed, ACircleOfStages) {
+  // The only microbatch is sent on after its gradient was used.
+  use({1, 1, 3, 1, 2});
+  const size_t send = find(0, Op::kSend, 0);
+  const Instruction moved = list(0)[send];
+  list(0).erase(at(0, send));
+  const size_t backward = find(0, Op::kBackwardInput, 0);
+  list(0).insert(at(0, backward + 1), moved);
+  verify(programs[0], spec);
+  EXPECT_THAT(error(), ::testing::MatchesRegex("rank 0 #[0-9]+ recv u0 m0 over pp from 1: waits for rank 1, "
+                                               "which waits in #[0-9]+ recv u0 m0 over pp from 0"));
+}
+
+TEST_F(Changed, AStageOfAnotherRank) {
+  use({1, 1, 3, 2, 2});
+  const size_t forward = find(0, Op::kForward, 0);
+  list(0)[forward].unit = 2;
+  EXPECT_THAT(error(), HasSubstr("unit 2 belongs to rank 1 of the pipeline"));
+  use({1, 1, 3, 2, 2});
+  for (Program& program : programs) ++program.placement.stages[0].end;
+  EXPECT_THAT(error(),
+              ::testing::MatchesRegex("rank 0 program train: stage 1 has units . to 2: unit . is due.*"));
+}
+
 TEST_F(Changed, AStepWithoutItsGather) {
   use({1, 2, 1, 2});
   for (size_t rank = 0; rank < 2; ++rank) list(rank).erase(at(rank, find(rank, Op::kGatherUpdated, 1)));
@@ -229,7 +310,8 @@ TEST_F(Changed, AStepFromASumOfOneReplica) {
 TEST(Omissions, OfCommunicationAreFound) {
   const ModelSpec spec = tied_spec();
   for (const Case& c :
-       {Case{2, 1, 3, 4}, Case{1, 2, 1, 5}, Case{1, 2, 2, 3}, Case{1, 2, 3, 3}, Case{2, 2, 3, 5}}) {
+       {Case{2, 1, 3, 4}, Case{1, 2, 1, 5}, Case{1, 2, 2, 3}, Case{1, 2, 3, 3}, Case{2, 2, 3, 5},
+        Case{1, 1, 3, 3, 3}, Case{1, 2, 3, 3, 2}, Case{2, 1, 3, 4, 2, "GPipe"}}) {
     const std::vector<Program> good = compile(spec, c);
     for (size_t rank = 0; rank < good.size(); ++rank) {
       for (size_t i = 0; i < good[rank].instructions.size(); ++i) {

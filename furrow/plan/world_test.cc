@@ -18,11 +18,13 @@ namespace {
 using testing::chain;
 using testing::mix;
 using testing::parameter;
+using testing::statistic;
 using testing::Symbol;
 using testing::Symbols;
 using testing::WorldMachine;
 
-// Units of five, one and seven grid blocks; the first weight is used by two later units.
+// Units of five, one and seven grid blocks; the first weight is used by two later units; the second and the
+// third have statistics.
 ModelSpec model() {
   ModelSpec spec = chain(4, 64);
   for (Unit& unit : spec.units) unit.parameters[1].shape = {64};
@@ -30,6 +32,9 @@ ModelSpec model() {
   spec.units[2].parameters.push_back(parameter("u2.more", {64, 32}));
   spec.units[2].parameters.push_back(parameter("u2.tied", {64, 64}, "u0.weight"));
   spec.units[3].parameters = {parameter("u3.tied", {64, 64}, "u0.weight")};
+  spec.units[1].statistics = {statistic("u1.running_mean", {24}),
+                              statistic("u1.batches", {}, Statistic::Fold::kCount)};
+  spec.units[2].statistics = {statistic("u2.running_mean", {3})};
   return spec;
 }
 
@@ -39,10 +44,15 @@ struct World {
   Reshard reshard = Reshard::kDefault;
   int prefetch = 1;
   std::vector<bool> recompute = {};
+  int pp = 1;
+  PipelineOptions pipeline = {};
 
-  Layout layout() const { return Layout({1, replicas, shards, 1, 1, 1}, replicas * shards); }
+  int ranks() const { return pp * replicas * shards; }
+  Layout layout() const { return Layout({pp, replicas, shards, 1, 1, 1}, ranks()); }
   std::string name() const {
-    return fmt::format("dp_replicate {} dp_shard {} stage {} k {} deterministic {} reshard {} prefetch {}",
+    return fmt::format("pp {} schedule {} stages_per_rank {} ahead {} ", pp, pipeline.schedule,
+                       pipeline.stages_per_rank, pipeline.receives_ahead) +
+           fmt::format("dp_replicate {} dp_shard {} stage {} k {} deterministic {} reshard {} prefetch {}",
                        replicas, shards, stage, k, static_cast<int>(deterministic), static_cast<int>(reshard),
                        prefetch);
   }
@@ -54,13 +64,13 @@ TrainOptions options_of(const World& world, int rank) {
   options.microbatch_sizes.back() = 3;
   options.recompute = world.recompute;
   options.optimizer_states = 1;
-  options.ranks = {rank, world.stage, world.reshard, world.deterministic, world.prefetch};
+  options.ranks = {rank, world.stage, world.reshard, world.deterministic, world.prefetch, world.pipeline};
   return options;
 }
 
 std::vector<Program> train_programs(const ModelSpec& spec, const World& world) {
   std::vector<Program> programs;
-  for (int rank = 0; rank < world.replicas * world.shards; ++rank) {
+  for (int rank = 0; rank < world.ranks(); ++rank) {
     programs.push_back(compile_train(spec, world.layout(), options_of(world, rank)));
   }
   return programs;
@@ -133,6 +143,31 @@ Symbols total_of(const FlatLayout& flat, const Split& split, int unit, int k) {
   return total;
 }
 
+// Where the nth instruction of an operation and a unit stands; the end where there is none.
+size_t index_of(const Program& program, Op op, int unit, size_t nth = 0) {
+  for (size_t i = 0; i < program.instructions.size(); ++i) {
+    if (program.instructions[i].op == op && program.instructions[i].unit == unit && nth-- == 0) return i;
+  }
+  return program.instructions.size();
+}
+
+// Every schedule of the table on shapes of its domain.
+template <class Check>
+void for_each_pipeline(int most_ranks, int units, const Check& check) {
+  for (const ScheduleRow& row : schedules()) {
+    for (int pp = 2; pp <= most_ranks; ++pp) {
+      for (int stages = 1; stages <= 3 && stages * pp <= units; ++stages) {
+        if (!row.refuses({pp, stages, 8}).empty()) continue;
+        World world;
+        world.pp = pp;
+        world.pipeline.schedule = row.name;
+        world.pipeline.stages_per_rank = stages;
+        check(world);
+      }
+    }
+  }
+}
+
 class Worlds : public ::testing::Test {
  protected:
   void check(const World& world) {
@@ -159,10 +194,12 @@ class Worlds : public ::testing::Test {
     const Symbols total = total_of(flat_, machine.split, u, world.k);
     for (size_t rank = 0; rank < programs.size(); ++rank) {
       const Placement& place = programs[rank].placement;
-      const bool steps = flat_.units[u].trained_elements > 0;
+      const bool steps = facts_.units[u].steps;
       std::vector<Value> kept = {params_value(u, steps ? 1 : 0, place.params_part())};
       if (steps) kept.push_back(state_value(u, 1, place.step_part()));
       for (const Value& value : kept) {
+        const bool held = value.kind == ValueKind::kState ? place.holds(u) : keeps_params(facts_, place, u);
+        if (!held) continue;
         const Slice slice = machine.slice(static_cast<int>(rank), value);
         Symbols expected;
         for (int64_t g = slice.begin / testing::kGrain; g < slice.end / testing::kGrain; ++g) {
@@ -174,16 +211,52 @@ class Worlds : public ::testing::Test {
         EXPECT_EQ(machine.output(static_cast<int>(rank), value), expected)
             << "rank " << rank << to_string(value);
       }
+      if (spec_.units[u].statistics.empty() || !place.holds(u)) continue;
+      EXPECT_EQ(machine.output(static_cast<int>(rank), stats_value(u, 1)), folded(u, world.k))
+          << "rank " << rank;
     }
+  }
+
+  // Owners swap, and send to whoever ties their parameters.
+  void check_averages(const World& world) {
+    std::vector<Program> programs;
+    for (int rank = 0; rank < world.ranks(); ++rank)
+      programs.push_back(compile_average(spec_, world.layout(), options_of(world, rank)));
+    verify_world(programs, spec_);
+    for (int u = 0; u < static_cast<int>(spec_.units.size()); ++u) {
+      for (const Program& program : programs) {
+        const bool swaps = facts_.units[u].steps && program.placement.holds(u);
+        EXPECT_EQ(index_of(program, Op::kSwapAverage, u) < program.instructions.size(), swaps) << u;
+        const Value due = params_value(u, facts_.units[u].steps ? 1 : 0, program.placement.params_part());
+        const auto& outputs = program.outputs;
+        EXPECT_EQ(std::find(outputs.begin(), outputs.end(), due) != outputs.end(),
+                  keeps_params(facts_, program.placement, u))
+            << u;
+      }
+    }
+  }
+
+  // Every microbatch once, in order, on every rank alike.
+  Symbols folded(int u, int k) const {
+    Symbols running;
+    for (int64_t g = 0; g < flat_.units[u].statistic_elements / testing::kGrain; ++g) {
+      Symbol symbol = testing::statistic_symbol(u, g);
+      for (int m = 0; m < k; ++m)
+        symbol = testing::folded_symbol(symbol, testing::batch_statistic_symbol(u, m, g));
+      running.push_back(symbol);
+    }
+    return running;
   }
 
   void use(const ModelSpec& spec) {
     spec_ = spec;
     flat_ = flat_layout(spec_);
+    facts_ = model_facts(spec_);
   }
 
   ModelSpec spec_ = model();
   FlatLayout flat_ = flat_layout(spec_);
+  ModelFacts facts_ = model_facts(spec_);
 };
 
 std::vector<World> layouts(int most_ranks) {
@@ -219,6 +292,15 @@ TEST_F(Worlds, FrozenParametersStayInEveryLayout) {
       world.k = world.replicas * world.shards + 1;
       check(world);
     }
+    for_each_pipeline(4, 4, [&](World world) {
+      for (const int stage : {1, 3}) {
+        world.shards = 2;
+        world.stage = stage;
+        world.k = 5;
+        check(world);
+        check_averages(world);
+      }
+    });
   }
 }
 
@@ -233,7 +315,7 @@ TEST_F(Worlds, WholeParametersAreCutByNoLayout) {
     world.k = world.replicas * world.shards;
     check(world);
     for (int rank = 0; rank < world.k; ++rank) {
-      const Placement place = placement_for(world.layout(), options_of(world, rank).ranks, world.k);
+      const Placement place = placement_for(spec_, world.layout(), options_of(world, rank).ranks, world.k);
       for (int u = 0; u < 4; ++u) {
         for (const Part part : {Part::kShard, Part::kPiece}) {
           const Slice slice = part_slice(flat_, place, {u, 0}, part);
@@ -292,6 +374,53 @@ TEST_F(Worlds, RandomModels) {
   }
 }
 
+TEST_F(Worlds, EveryScheduleStepsWithTheCanonicalTree) {
+  for_each_pipeline(4, 4, [&](World world) {
+    for (const World& data : layouts(4)) {
+      world.replicas = data.replicas;
+      world.shards = data.shards;
+      world.stage = data.stage;
+      const int ranks = data.replicas * data.shards;
+      for (world.k = ranks; world.k <= 5 * ranks + 1; world.k += ranks > 2 ? 3 : 1) check(world);
+    }
+  });
+}
+
+TEST_F(Worlds, ReceivesAheadAndRecomputeChangeNothing) {
+  for_each_pipeline(4, 4, [&](World world) {
+    world.k = 6;
+    world.shards = 2;
+    for (const int stage : {1, 3}) {
+      for (const int ahead : {0, 1, 2, 100}) {
+        world.stage = stage;
+        world.pipeline.receives_ahead = ahead;
+        world.recompute = {true, false, true, true};
+        check(world);
+      }
+    }
+  });
+}
+
+TEST_F(Worlds, EvaluateGoesThroughTheStages) {
+  for_each_pipeline(4, 4, [&](World world) {
+    for (world.shards = 1; world.shards <= 2; ++world.shards) {
+      for (world.k = 1; world.k <= 3; ++world.k) {
+        SCOPED_TRACE(world.name());
+        std::vector<Program> programs;
+        for (int rank = 0; rank < world.ranks(); ++rank) {
+          const TrainOptions options = options_of(world, rank);
+          programs.push_back(
+              compile_evaluate(spec_, world.layout(), options.microbatch_sizes, options.ranks));
+        }
+        verify_world(programs, spec_);
+        WorldMachine machine(programs, flat_);
+        machine.run();
+        EXPECT_EQ(machine.losses.size(), static_cast<size_t>(world.k));
+      }
+    }
+  });
+}
+
 TEST_F(Worlds, AnotherOrderIsSeen) {
   World world{1, 2, 1, 6};
   const std::vector<Program> programs = train_programs(spec_, world);
@@ -306,7 +435,7 @@ TEST_F(Worlds, EvaluateCountsEachMicrobatchOnceOnAnyNumberOfRanks) {
     for (world.k = 1; world.k <= 9; ++world.k) {
       SCOPED_TRACE(world.name());
       std::vector<Program> programs;
-      for (int rank = 0; rank < world.replicas * world.shards; ++rank) {
+      for (int rank = 0; rank < world.ranks(); ++rank) {
         const TrainOptions options = options_of(world, rank);
         programs.push_back(compile_evaluate(spec_, world.layout(), options.microbatch_sizes, options.ranks));
       }
@@ -324,7 +453,7 @@ TEST_F(Worlds, SavesHaveEachElementOnce) {
   for (const World& world : layouts(8)) {
     SCOPED_TRACE(world.name());
     std::vector<Program> programs;
-    for (int rank = 0; rank < world.replicas * world.shards; ++rank) {
+    for (int rank = 0; rank < world.ranks(); ++rank) {
       programs.push_back(compile_save(spec_, world.layout(), options_of(world, rank)));
     }
     verify_world(programs, spec_);
@@ -333,23 +462,24 @@ TEST_F(Worlds, SavesHaveEachElementOnce) {
     for (int u = 0; u < static_cast<int>(spec_.units.size()); ++u) {
       std::vector<int> saved(flat_.units[u].elements / testing::kGrain, 0);
       for (size_t rank = 0; rank < programs.size() && !saved.empty(); ++rank) {
+        if (!programs[rank].placement.holds(u)) continue;
         const Value value = snapshot_value(u, programs[rank].placement.own_part());
         const Slice slice = machine.slice(static_cast<int>(rank), value);
         for (int64_t g = slice.begin / testing::kGrain; g < slice.end / testing::kGrain; ++g) ++saved[g];
       }
       EXPECT_TRUE(std::all_of(saved.begin(), saved.end(), [](int times) { return times == 1; })) << u;
+      const auto writers = std::count_if(programs.begin(), programs.end(), [&](const Program& program) {
+        return std::any_of(
+            program.instructions.begin(), program.instructions.end(), [&](const Instruction& i) {
+              return std::find(i.reads.begin(), i.reads.end(), stats_value(u, 0)) != i.reads.end();
+            });
+      });
+      EXPECT_EQ(writers, spec_.units[u].statistics.empty() ? 0 : 1) << u;
     }
   }
 }
 
 // What compile promises about the order of things.
-size_t index_of(const Program& program, Op op, int unit, size_t nth = 0) {
-  for (size_t i = 0; i < program.instructions.size(); ++i) {
-    if (program.instructions[i].op == op && program.instructions[i].unit == unit && nth-- == 0) return i;
-  }
-  return program.instructions.size();
-}
-
 TEST(Overlap, AReduceStandsBeforeTheNextUnitsBackward) {
   for (const int stage : {1, 2, 3}) {
     const ModelSpec spec = chain(4);

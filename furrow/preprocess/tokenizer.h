@@ -48,6 +48,7 @@ class CharTokenizer : public Tokenizer {
   int64_t vocabulary_size() const override { return static_cast<int64_t>(alphabet_.size()); }
   void encode(std::string_view text, std::vector<uint32_t>& ids) const override;
   std::string decode(std::span<const uint32_t> ids) const override;
+  const std::vector<char32_t>& alphabet() const { return alphabet_; }  // ascending
 
  private:
   std::vector<char32_t> alphabet_;

@@ -54,9 +54,22 @@ void check_text(const Artefact& artefact) {
 }  // namespace
 
 void write_artefact(const std::string& folder, Artefact artefact, std::span<const NamedArray> parameters) {
+  std::vector<TensorInfo> tensors;
+  for (const NamedArray& array : parameters)
+    tensors.push_back({.name = array.name, .dtype = array.view.dtype, .shape = array.view.shape});
+  write_artefact(folder, std::move(artefact), std::move(tensors), [&](SafetensorsWriter& writer) {
+    for (const NamedArray& array : parameters) writer.write(array.name, array.view);
+  });
+}
+
+void write_artefact(const std::string& folder, Artefact artefact, std::vector<TensorInfo> tensors,
+                    const std::function<void(SafetensorsWriter&)>& fill) {
   check_text(artefact);
   const TemporaryFolder temporary(fmt::format("{}.tmp-{}", folder, ::getpid()));
-  write_safetensors(parameters_path(temporary.path()), parameters, {{"format", "furrow-artefact"}});
+  SafetensorsWriter writer(parameters_path(temporary.path()), std::move(tensors),
+                           {{"format", "furrow-artefact"}});
+  fill(writer);
+  writer.commit();
   artefact.digest = xxh3_128(MappedFile(parameters_path(temporary.path())).bytes());
   write_file_atomic(temporary.path() + std::string(kDescription), to_toml(artefact));
   FURROW_FAILPOINT("artefact.before_rename");

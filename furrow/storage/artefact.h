@@ -8,6 +8,7 @@
 // docs/formats/artefact.md describes the bytes.  Functions are thread safe for different folders.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -46,6 +47,10 @@ Artefact parse_artefact(std::string_view toml);
 // The whole folder appears at once; one that is there is replaced.  Error{invalid_argument}: text that is not
 // UTF-8, a `model` that is not lines of TOML.  Failpoint: artefact.before_rename.
 void write_artefact(const std::string& folder, Artefact artefact, std::span<const NamedArray> parameters);
+
+// The same for parameters that need not be in memory at once: `fill` writes each of `tensors` once.
+void write_artefact(const std::string& folder, Artefact artefact, std::vector<TensorInfo> tensors,
+                    const std::function<void(SafetensorsWriter&)>& fill);
 
 // Description only; the digest of the parameters is compared with the file.  Error{not_found}, {data_loss}.
 Artefact read_artefact(const std::string& folder);

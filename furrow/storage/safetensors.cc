@@ -197,26 +197,50 @@ std::string safetensors_header(std::vector<TensorInfo>& tensors,
   return length + text;
 }
 
-void write_safetensors(const std::string& path, std::span<const NamedArray> arrays,
-                       const std::map<std::string, std::string>& metadata) {
-  std::map<std::string_view, const ArrayView*> views;
-  std::vector<TensorInfo> tensors;
-  for (const NamedArray& array : arrays) {
-    const bool usable = is_utf8(array.name) && array.name != kMetadata;
-    if (!usable || !views.emplace(array.name, &array.view).second) {
+SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorInfo> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path) {
+  for (const TensorInfo& tensor : tensors) {
+    const bool usable = is_utf8(tensor.name) && tensor.name != kMetadata;
+    if (!usable || !places_.emplace(tensor.name, Place{}).second) {
       throw Error(ErrorCode::kInvalidArgument,
                   fmt::format("{}: tensor name {} is used twice, reserved or not UTF-8", path,
-                              json_quote(array.name)));
+                              json_quote(tensor.name)));
     }
-    tensors.push_back({.name = array.name, .dtype = array.view.dtype, .shape = array.view.shape});
-    FURROW_CHECK(array.view.bytes.size() == byte_size(array.view.dtype, array.view.shape),
-                 "an array view's bytes differ from its shape");
   }
-  AtomicFile file(path);
-  file.write(safetensors_header(tensors, metadata));
-  for (const TensorInfo& tensor : tensors)
-    file.write(std::span<const std::byte>(views.at(tensor.name)->bytes));
-  file.commit();
+  const std::string header = safetensors_header(tensors, metadata);
+  data_begin_ = header.size();
+  file_.write(header);
+  file_.extend(tensors.empty() ? 0 : tensors.back().end);
+  for (TensorInfo& tensor : tensors) places_.find(tensor.name)->second.tensor = std::move(tensor);
+}
+
+void SafetensorsWriter::write(std::string_view name, const ArrayView& view) {
+  const auto found = places_.find(name);
+  FURROW_CHECK(found != places_.end() && !found->second.written, "a tensor is announced, then written once");
+  Place& place = found->second;
+  const TensorInfo& tensor = place.tensor;
+  FURROW_CHECK(view.dtype == tensor.dtype && view.shape == tensor.shape &&
+                   view.bytes.size() == tensor.end - tensor.begin,
+               "a tensor is written as it was announced");
+  file_.write_at(data_begin_ + tensor.begin, std::span<const std::byte>(view.bytes));
+  place.written = true;
+}
+
+void SafetensorsWriter::commit() {
+  for (const auto& [name, place] : places_)
+    FURROW_CHECK(place.written, "a tensor was announced and never written");
+  file_.commit();
+}
+
+void write_safetensors(const std::string& path, std::span<const NamedArray> arrays,
+                       const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorInfo> tensors;
+  for (const NamedArray& array : arrays)
+    tensors.push_back({.name = array.name, .dtype = array.view.dtype, .shape = array.view.shape});
+  SafetensorsWriter writer(path, std::move(tensors), metadata);
+  for (const NamedArray& array : arrays) writer.write(array.name, array.view);
+  writer.commit();
 }
 
 }  // namespace furrow::storage

@@ -63,9 +63,28 @@ struct NamedArray {
   ArrayView view;
 };
 
-// Writes a file, atomically and durably; the same tensors give the same bytes in whatever order they come
-// (sorted by falling element size, then by name).  The data starts at a multiple of 64.  Streams: memory is
-// that of the header. Error{invalid_argument}: a name twice, or one that is not UTF-8.
+// Writes a file of which the tensors are known before their data: those come one by one, in any order.
+// Atomic and durable; the same tensors give the same bytes in whatever order they come (they lie sorted by
+// falling element size, then by name).  The data starts at a multiple of 64.  Memory is that of the header.
+class SafetensorsWriter {
+ public:
+  // Error{invalid_argument}: a name twice, or one that is not UTF-8.  `begin` and `end` are not asked for.
+  SafetensorsWriter(const std::string& path, std::vector<TensorInfo> tensors,
+                    const std::map<std::string, std::string>& metadata = {});
+  void write(std::string_view name, const ArrayView& view);  // REQUIRES: as announced, once
+  void commit();                                             // REQUIRES: every tensor is written
+
+ private:
+  struct Place {
+    TensorInfo tensor;
+    bool written = false;
+  };
+  std::map<std::string, Place, std::less<>> places_;
+  AtomicFile file_;
+  uint64_t data_begin_ = 0;
+};
+
+// The same in one call.
 void write_safetensors(const std::string& path, std::span<const NamedArray> arrays,
                        const std::map<std::string, std::string>& metadata = {});
 

@@ -89,6 +89,29 @@ TEST(Safetensors, BytesDoNotDependOnTheOrderOfTheCall) {
   EXPECT_NE(read_file(folder / "1"), read_file(folder / "2"));
 }
 
+// Tensors that are not in memory at once: announced, then written one by one.
+TEST(Safetensors, AWriterTakesTensorsInAnyOrder) {
+  const TestFolder folder;
+  const Array a = floats({2, 2}, 0), b = floats({3}, 9), none(DType::kF32, {0, 4});
+  write_safetensors(folder / "1",
+                    std::vector<NamedArray>{{"a", a.view()}, {"b", b.view()}, {"none", none.view()}});
+  const std::vector<TensorInfo> tensors = {
+      {"b", DType::kF32, {3}}, {"none", DType::kF32, {0, 4}}, {"a", DType::kF32, {2, 2}}};
+  {
+    SafetensorsWriter writer(folder / "2", tensors);
+    writer.write("b", b.view());
+    writer.write("none", none.view());
+    EXPECT_THROW(writer.write("b", b.view()), Error);
+    EXPECT_THROW(writer.write("c", b.view()), Error);
+    EXPECT_THROW(writer.write("a", b.view()), Error);
+    EXPECT_THROW(writer.commit(), Error);
+    writer.write("a", a.view());
+    EXPECT_FALSE(path_exists(folder / "2"));
+    writer.commit();
+  }
+  EXPECT_EQ(read_file(folder / "1"), read_file(folder / "2"));
+}
+
 TEST(Safetensors, AnEmptyFileOfTensorsIsOne) {
   const TestFolder folder;
   write_safetensors(folder / "e", {});

@@ -18,6 +18,7 @@ struct Closure : torch::CustomClassHolder {
   at::Tensor output;  // until recorded
   size_t inputs = 0;
   Backward backward;
+  at::MemoryFormat format = at::MemoryFormat::Contiguous;
 };
 
 struct Recorded : torch::autograd::Function<Recorded> {
@@ -33,7 +34,7 @@ struct Recorded : torch::autograd::Function<Recorded> {
     FURROW_CHECK(closure.backward != nullptr, "backward of an operation runs once");
     FURROW_CHECK(!at::GradMode::is_enabled(), "no double backward: declare the unit monolithic");
     const Backward run = std::exchange(closure.backward, nullptr);
-    variable_list results = run(gradients[0].contiguous());
+    variable_list results = run(gradients[0].contiguous(closure.format));
     results.resize(closure.inputs + 1);  // undefined for what backward left out, and for the closure argument
     return results;
   }
@@ -47,12 +48,14 @@ bool needs_backward(std::initializer_list<at::Tensor> inputs) {
          });
 }
 
-at::Tensor with_backward(at::Tensor output, std::initializer_list<at::Tensor> inputs, Backward backward) {
+at::Tensor with_backward(at::Tensor output, std::initializer_list<at::Tensor> inputs, Backward backward,
+                         at::MemoryFormat format) {
   if (!needs_backward(inputs)) return output;
   auto closure = c10::make_intrusive<Closure>();
   closure->output = std::move(output);
   closure->inputs = inputs.size();
   closure->backward = std::move(backward);
+  closure->format = format;
   return Recorded::apply(at::TensorList(inputs.begin(), inputs.size()), closure);
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/MemoryFormat.h>
 
 #include <functional>
 #include <initializer_list>
@@ -14,7 +15,7 @@
 namespace furrow::tensor {
 
 // d(output) -> d(input) for each input, an undefined tensor where there is none.  The argument is dense
-// float32.
+// float32, in the memory format that with_backward was given.
 using Backward = std::function<std::vector<at::Tensor>(const at::Tensor& gradient)>;
 
 // Whether autograd would record an operation over these inputs.
@@ -25,6 +26,7 @@ bool needs_backward(std::initializer_list<at::Tensor> inputs);
 // gradient.  `backward` runs at most once and is then destroyed, with the activations it holds; double
 // backward is not supported (Error{internal}). The closure must not hold `output` itself (a cycle): hold
 // output.detach().
-at::Tensor with_backward(at::Tensor output, std::initializer_list<at::Tensor> inputs, Backward backward);
+at::Tensor with_backward(at::Tensor output, std::initializer_list<at::Tensor> inputs, Backward backward,
+                         at::MemoryFormat format = at::MemoryFormat::Contiguous);
 
 }  // namespace furrow::tensor

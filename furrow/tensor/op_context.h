@@ -16,6 +16,10 @@ struct OpContext {
   int64_t step = 0;
   std::span<const int64_t> sample_ids;  // global sample index of each row of the microbatch
   GradientSink* sink = nullptr;         // where parameter gradients go; null: forward only
+  // Flat, as plan/flat_layout.h places a unit's statistics.  Training writes what the microbatch says, where
+  // there is room (a recompute has none); evaluation reads the running ones.
+  std::span<float> batch_statistics;
+  std::span<const float> statistics;
 };
 
 }  // namespace furrow::tensor

@@ -39,6 +39,42 @@ struct Convolution {
 at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, const Convolution& convolution,
                   OpContext& context);
 
+// Residual networks.  Their images are [batch, channels, height, width] with the channels of a pixel side by
+// side in memory (libtorch's channels-last); an input that lies otherwise is copied.
+
+struct StridedConvolution {
+  int64_t stride = 1, padding = 0;
+};
+
+// y = conv(x, weight [out, channels, k, k]), without a bias: a norm follows.
+at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const StridedConvolution& convolution,
+                          OpContext& context);
+
+struct BatchNorm {
+  double eps = 1e-5;
+  bool relu = false;
+  at::Tensor residual;  // of x's shape, or undefined: is added before the ReLU
+  // Of OpContext's statistics, elements: where the mean and the variance of this norm begin.
+  int64_t mean_offset = 0, variance_offset = 0;
+};
+
+// y = relu(norm(x) + residual), the norm over batch, height and width (Ioffe and Szegedy, "Batch
+// normalization", 2015): in training by the mean and the biased variance of x, of which mean and unbiased
+// variance go into context.batch_statistics where there is room; else by context.statistics.
+// Error{invalid_argument}: training with one value per channel.
+at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bias, const BatchNorm& norm,
+                      OpContext& context);
+
+// Every `stride`-th pixel, with channels of zeros behind the others up to `channels`: option A of He et al.,
+// "Deep residual learning for image recognition", 2016, which has half of the new ones on either side; which
+// side is a matter of naming.
+at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& context);
+
+at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& context);  // stride 2, padding 1
+
+// The mean over height and width: [batch, channels].
+at::Tensor global_average_pool(const at::Tensor& x, OpContext& context);
+
 // y [batch, time, width] = tokens[ids [batch, time]] + positions[0 .. time).  `positions` [>= time, width]
 // may be absent.  Error{invalid_argument}: an id outside the table, named.
 at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <iterator>
 #include <thread>
 #include <utility>
 
@@ -64,6 +65,18 @@ void read_ranges(const storage::CheckpointReader& reader, const std::vector<Name
                  const std::string& prefix = "") {
   for (const NamedRange& range : ranges)
     reader.read_range(prefix + range.name, range.shape, range.begin, tensor::to_array(range.elements));
+}
+
+void append(std::vector<NamedRange> more, std::vector<NamedRange>* ranges) {
+  ranges->insert(ranges->end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
+}
+
+// Parameters and statistics of `units`, which hold what is resident.
+std::vector<NamedRange> model_ranges(const ModelState& model, std::span<const UnitState> units) {
+  std::vector<NamedRange> ranges =
+      model.parameter_ranges(units, model.params_extents(), model.params_extents());
+  append(model.statistic_ranges(units), &ranges);
+  return ranges;
 }
 
 void warn_other_machine(const storage::Manifest& manifest, int threads) {
@@ -168,7 +181,7 @@ struct Checkpointer::Impl {
       return join(lists);
     };
     std::vector<std::string> all;
-    for (const std::string& text : texts_of_all(rank.world(), "checkpoint pieces", own)) {
+    for (const std::string& text : texts_to_first(rank.world(), "checkpoint pieces", own)) {
       for (std::string& list : split(text)) all.push_back(std::move(list));
     }
     if (!first()) return done();
@@ -261,7 +274,9 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   save->keep_latest_k = impl_->config.checkpoint.keep_latest_k;
   save->parameters = model.parameter_ranges(snapshots, written, written);
   save->states = model.state_ranges(snapshots, written, written);
+  append(model.statistic_ranges(snapshots), &save->parameters);
   if (!best.empty()) save->best = model.parameter_ranges(best, model.params_extents(), written);
+  if (impl_->place.statistics) append(model.statistic_ranges(best), &save->best);
   save->info.step = state.step;
   save->info.data_position = state.position;
   save->info.seed = static_cast<uint64_t>(impl_->config.debug.seed);
@@ -286,12 +301,11 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   if (impl_->first()) warn_other_machine(reader.manifest(), impl_->rank.threads);
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
-  read_ranges(reader, model.parameter_ranges(model.units(), model.params_extents(), model.params_extents()));
+  read_ranges(reader, model_ranges(model, model.units()));
   read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
-    read_ranges(reader, model.parameter_ranges(restored.best, model.params_extents(), model.params_extents()),
-                kBestPrefix);
+    read_ranges(reader, model_ranges(model, restored.best), kBestPrefix);
   }
   return restored;
 }
@@ -302,9 +316,10 @@ void read_artefact_ranges(const std::string& path, const std::vector<NamedRange>
   storage::read_artefact(path);
   const storage::SafetensorsFile file = storage::open_parameters(path);
   for (const NamedRange& range : ranges) {
-    const auto bytes = file.expect(range.name, DType::kF32, range.shape);
-    std::memcpy(range.elements.data_ptr<float>(), bytes.data() + range.begin * sizeof(float),
-                static_cast<size_t>(range.elements.numel()) * sizeof(float));
+    const ArrayView to = tensor::to_array(range.elements);
+    const auto bytes = file.expect(range.name, to.dtype, range.shape);
+    const size_t size = dtype_size(to.dtype);
+    std::memcpy(to.bytes.data(), bytes.data() + static_cast<size_t>(range.begin) * size, to.bytes.size());
   }
 }
 
@@ -321,8 +336,7 @@ void read_checkpoint_ranges(const storage::CheckpointReader& reader, std::vector
 }  // namespace
 
 void load_parameters(const std::string& path, ModelState& model, bool average) {
-  const std::vector<NamedRange> ranges =
-      model.parameter_ranges(model.units(), model.params_extents(), model.params_extents());
+  const std::vector<NamedRange> ranges = model_ranges(model, model.units());
   if (std::filesystem::exists(path + "/model.toml")) return read_artefact_ranges(path, ranges);
   if (std::filesystem::exists(path + "/manifest.json")) {
     return read_checkpoint_ranges(storage::CheckpointReader::open(path), ranges, average);

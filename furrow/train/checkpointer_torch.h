@@ -25,6 +25,7 @@ namespace furrow::train {
 struct CheckpointPlace {
   std::string folder;           // of checkpoints; every rank sees the same one
   std::vector<Extent> written;  // of each unit's flat buffers: this rank's pieces; empty: all
+  bool statistics = true;       // this rank writes them; exactly one does
 };
 
 class Checkpointer {
@@ -60,8 +61,8 @@ class Checkpointer {
   std::unique_ptr<Impl> impl_;
 };
 
-// Parameters only, from a checkpoint folder or an artefact ("model/"), by name and shape; with `average` the
-// average of them, where a checkpoint has one.
+// Parameters and statistics only, from a checkpoint folder or an artefact ("model/"), by name and shape; with
+// `average` the average of the parameters, where a checkpoint has one.
 void load_parameters(const std::string& path, ModelState& model, bool average = false);
 
 }  // namespace furrow::train

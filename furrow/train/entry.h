@@ -17,6 +17,7 @@ struct EntryPoints {
   observe::Summary (*train)(const TrainRequest& request);
   EvalResult (*evaluate)(const std::string& run_folder, const std::string& split,
                          const config::Config& config);
+  std::string (*profile)(const TrainRequest& request);
 };
 
 using FindEntryPoints = const EntryPoints* (*)();

@@ -49,7 +49,7 @@ LossSums Evaluator::run_range(const data::Source& source, int64_t begin, int64_t
 }
 
 LossSums Evaluator::run(const data::Source& source) {
-  const int64_t at_once = options_.batch_size * options_.layout.world();
+  const int64_t at_once = options_.batch_size * options_.layout.data_ranks();
   const int64_t whole = source.size() / at_once * at_once;
   LossSums sums = run_range(source, 0, whole, at_once);
   sums.add(run_range(source, whole, source.size(), source.size() - whole));

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/threads_torch.h"
@@ -32,12 +33,18 @@ observe::TraceEvent trace_event(const ExecutorState& state, const BoundInstructi
   event.category = std::string(plan::op_info(i.op).name);
   event.name =
       i.unit >= 0 ? fmt::format("{} {}", event.category, state.program.units[i.unit]) : event.category;
-  event.stream = stream_name(i.stream);
+  event.stream = i.peer < 0 ? stream_name(i.stream)
+                            : fmt::format("{} {}", i.op == plan::Op::kSend ? "to" : "from", i.peer);
   event.start_ns = start_ns;
   event.duration_ns = duration_ns;
   event.args = {{"step", fmt::format("{}", state.inputs->step)},
                 {"microbatch", fmt::format("{}", i.microbatch)}};
   return event;
+}
+
+bool computes(plan::Op op) {
+  return op == plan::Op::kForward || op == plan::Op::kRecompute || op == plan::Op::kBackwardInput ||
+         op == plan::Op::kBackwardWeight;
 }
 
 }  // namespace
@@ -46,12 +53,9 @@ struct Executor::Impl {
   Impl(const plan::Program& program_in, ModelState& model, const Objective& objective,
        const OptimizerRule* rule, const RankContext& rank_in)
       : program(program_in), rank(rank_in), state{program, model, objective, rule, rank} {
-    for (const plan::Instruction& instruction : program.instructions) {
-      if (instruction.op != plan::Op::kBackwardInput) continue;
-      state.first_trained =
-          state.training ? std::min(state.first_trained, instruction.unit) : instruction.unit;
-      state.training = true;
-    }
+    // Of the model, not of this rank's units.
+    state.training = program.name == "train";
+    state.first_trained = plan::model_facts(model.spec()).first_trained;
     state.cells.resize(program.slots.size());
     state.flights.resize(program.slots.size());
     make_buffers();
@@ -88,19 +92,31 @@ struct Executor::Impl {
     }
   }
 
+  void count_compute(int64_t start_ns) {
+    ComputeTimes& times = state.outputs.compute;
+    if (times.begin_ns == 0) times.begin_ns = start_ns;
+    times.end_ns = rank.clock->monotonic_ns();
+    times.computing_ns += times.end_ns - start_ns;
+  }
+
   void execute(const BoundInstruction& step) {
-    const int64_t start_ns = state.inputs->trace ? rank.clock->monotonic_ns() : 0;
+    const int64_t start_ns = rank.clock->monotonic_ns(), waited_ns = state.outputs.comm.exposed_ns;
+    int64_t handled_ns = 0;
     within(step, [&] {
       state.settle(step);
+      if (computes(step.instruction->op)) handled_ns = rank.clock->monotonic_ns();
       for (const auto& [unit, operand] : step.gathered) {
         if (!state.model.is_whole(unit)) state.model.point_at(unit, state.flat(operand).data());
       }
       step.handler(state, step);
+      if (computes(step.instruction->op)) count_compute(handled_ns);
     });
-    for (const int slot : step.drops) state.release(slot);
-    if (state.inputs->trace && !step.communicates())
-      state.inputs->trace->push_back(
-          trace_event(state, step, start_ns, rank.clock->monotonic_ns() - start_ns));
+    for (const int slot : step.drops) {
+      state.release(slot);
+      if (!step.communicates()) within(step, [&] { state.retire(slot); });
+    }
+    state.note(step, {step.index, start_ns, rank.clock->monotonic_ns() - start_ns,
+                      state.outputs.comm.exposed_ns - waited_ns});
   }
 
   // The whole program; what is under way at its end has arrived on return.
@@ -172,7 +188,9 @@ void ExecutorState::start(const BoundInstruction& bound, std::vector<comm::Colle
   auto flight = std::make_shared<Flight>();
   flight->bound = &bound;
   flight->finish = std::move(finish);
-  comm::Group group = rank.group(bound.instruction->axis);
+  const plan::Instruction& instruction = *bound.instruction;
+  comm::Group group = instruction.peer < 0 ? rank.group(instruction.axis)
+                                           : rank.lane(instruction.peer, instruction.op == plan::Op::kSend);
   const int64_t start_ns = rank.clock->monotonic_ns();
   if (batch.size() == 1) {
     flight->work = group.start(std::move(batch.front()));
@@ -194,16 +212,34 @@ void ExecutorState::land(Flight& flight) {
   outputs.comm.busy_ns += busy_ns;
   if (inputs->trace != nullptr)
     inputs->trace->push_back(trace_event(*this, *flight.bound, flight.work.started_ns(), busy_ns));
-  if (flight.finish) flight.finish();
+  if (inputs->times != nullptr)
+    inputs->times->push_back({flight.bound->index, flight.work.started_ns(), busy_ns, 0});
+  if (const auto finish = std::exchange(flight.finish, nullptr)) finish();
 }
 
-// Communication follows communication in the order of the starts, so it need not wait for it here, unless
-// something is left to do on this thread in between.
+void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
+  if (bound.communicates()) return;  // noted when it has landed
+  if (inputs->trace != nullptr)
+    inputs->trace->push_back(trace_event(*this, bound, time.start_ns, time.duration_ns));
+  if (inputs->times != nullptr) inputs->times->push_back(time);
+}
+
+// What a dropped value was sent with is let go of as soon as it has arrived.
+void ExecutorState::retire(int slot) {
+  const std::shared_ptr<Flight> flight = flights[slot];
+  if (flight == nullptr || flight->bound->instruction->peer < 0) return;
+  if (!flight->landed && !flight->work.done()) return;
+  if (!flight->landed) land(*flight);
+  flights[slot].reset();
+}
+
+// Communication follows that of the same queue in the order of the starts, so it need not wait for it here,
+// unless something is left to do on this thread in between.
 void ExecutorState::settle(const BoundInstruction& bound) {
   for (const int slot : bound.touches) {
     const std::shared_ptr<Flight> flight = flights[slot];
     if (flight == nullptr) continue;
-    if (!flight->landed && bound.communicates() && !flight->finish) continue;
+    if (!flight->landed && bound.shares_queue(*flight->bound) && !flight->finish) continue;
     if (!flight->landed) land(*flight);
     flights[slot].reset();
   }

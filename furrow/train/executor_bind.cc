@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/share.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/train/executor_state_torch.h"
 
@@ -39,6 +40,7 @@ class Binder {
       find_gaps();
     }
     if (instruction_.op == Op::kMeasure) keep_own_parts();
+    if (instruction_.peer >= 0) return find_transfer();
     if (instruction_.op == Op::kStep || instruction_.op == Op::kSnapshot ||
         instruction_.op == Op::kSwapAverage)
       bound_.slice = slice_of(instruction_.writes.front());
@@ -65,6 +67,7 @@ class Binder {
     if (is_gradient(value.kind)) gradients->push_back(operand(value));
     if (value.kind == ValueKind::kGathered) bound_.gathered.emplace_back(value.unit, operand(value));
     if (value.kind == ValueKind::kLoss) bound_.loss_reads.push_back(slot);
+    if (value.kind == ValueKind::kBnStats && slots == &bound_.read) bound_.statistic_reads.push_back(slot);
     if (std::ranges::find(bound_.touches, slot) == bound_.touches.end()) bound_.touches.push_back(slot);
   }
 
@@ -133,9 +136,19 @@ class Binder {
     }
   }
 
+  BoundInstruction find_transfer() {
+    const plan::Value& value =
+        instruction_.op == Op::kSend ? instruction_.reads.front() : instruction_.writes.front();
+    bound_.label = fmt::format("{}", plan::to_string(value));
+    const bool flat = is_gradient(value.kind) || value.kind == ValueKind::kParams;
+    if (flat) bound_.flat = operand(value);
+    return std::move(bound_);
+  }
+
   void find_members() {
     bound_.label = std::string(plan::op_info(instruction_.op).name);
     if (instruction_.op == Op::kReduceScalar) return;
+    if (instruction_.op == Op::kGatherStats) return find_arrivals();
     bound_.label += " " + program_.units[instruction_.unit];
     if (instruction_.writes.empty()) return;
     const plan::FlatBuffer buffer = buffer_of(instruction_);
@@ -149,6 +162,28 @@ class Binder {
     const auto k = static_cast<int32_t>(program_.microbatch_sizes.size());
     const plan::GradientTree tree(program_.placement, k);
     if (!bound_.exchange->plain) bound_.sums = plan::exchange_sums(*bound_.exchange, tree);
+  }
+
+  // Members send in rank order; each of them by microbatch, then by unit.
+  void find_arrivals() {
+    std::vector<plan::Value> values = instruction_.reads;
+    values.insert(values.end(), instruction_.writes.begin(), instruction_.writes.end());
+    std::ranges::sort(values, [](const plan::Value& a, const plan::Value& b) {
+      return std::pair(a.index, a.unit) < std::pair(b.index, b.unit);
+    });
+    const auto k = static_cast<int32_t>(program_.microbatch_sizes.size());
+    for (const int rank : plan::group_ranks(program_.placement, instruction_.axis)) {
+      const plan::Placement member = plan::placement_of(program_.placement, rank);
+      int64_t count = 0;
+      for (const plan::Value& value : values) {
+        if (!plan::takes(member, k, value.index)) continue;
+        const int64_t elements = flat_.units[value.unit].statistic_elements;
+        const bool own = rank == program_.placement.rank;
+        bound_.arrivals.push_back({own ? -1 : program_.slot_of(value), elements});
+        count += elements;
+      }
+      bound_.counts.push_back(count);
+    }
   }
 
   const plan::Program& program_;

@@ -31,6 +31,12 @@ struct Gap {
   int64_t offset = 0, size = 0;
 };
 
+// What a gather_stats brings from a data rank: a unit's statistics of one microbatch.
+struct Arrival {
+  int slot = -1;  // -1: this rank's own
+  int64_t elements = 0;
+};
+
 // Where the weight gradient of a parameter goes.
 struct Target {
   int slot = -1;
@@ -47,6 +53,8 @@ struct BoundInstruction {
   std::vector<FlatOperand> gradient_reads;   // gradient and total values, in order
   std::vector<FlatOperand> gradient_writes;  // the same
   std::vector<int> loss_reads;               // measure: slots of losses
+  std::vector<int> statistic_reads;          // slots of bn_stats, in order
+  std::vector<Arrival> arrivals;             // gather_stats: what comes, in order
   std::vector<int> touches;                  // every slot that is read or written, once
   std::vector<int> drops;                    // slots to empty afterwards
   std::vector<std::pair<int, FlatOperand>> gathered;  // units whose gathered parameters are read or written
@@ -58,11 +66,17 @@ struct BoundInstruction {
   std::shared_ptr<const plan::Exchange> exchange;  // reduce_grads
   std::vector<plan::NodeSum> sums;                 // reduce_grads that is not plain: its additions
   std::string label;                               // communication: "reduce_grads h.3"
+  FlatOperand flat;                                // transfer of a flat value
 
   int unit() const { return instruction->unit; }
   int reads(plan::ValueKind kind) const { return read[static_cast<size_t>(kind)]; }
   int writes(plan::ValueKind kind) const { return write[static_cast<size_t>(kind)]; }
   bool communicates() const { return instruction->axis != plan::GroupAxis::kNone; }
+  // Communication of one queue follows one another: collectives, or the transfers of a lane.
+  bool shares_queue(const BoundInstruction& other) const {
+    const plan::Instruction &a = *instruction, &b = *other.instruction;
+    return communicates() && other.communicates() && a.peer == b.peer && (a.peer < 0 || a.op == b.op);
+  }
 };
 
 // Communication under way.
@@ -102,6 +116,8 @@ struct ExecutorState {
              std::function<void()> finish = {});
   void land(Flight& flight);                   // waits, and does what is left to do
   void settle(const BoundInstruction& bound);  // lands what the instruction must wait for
+  void retire(int slot);                       // of a value that was dropped
+  void note(const BoundInstruction& bound, const InstructionTime& time);  // what the rank's thread did
   at::Tensor take_staging(int64_t elements);
   void publish(const Sums& sums);  // into outputs
 };

@@ -38,6 +38,14 @@ struct Scale {
   int non_finite_unit = -1;  // the first unit with a non-finite gradient, when known
 };
 
+// When an instruction ran, on one monotonic clock; communication when it was under way.
+struct InstructionTime {
+  int instruction = 0;  // index in the program
+  int64_t start_ns = 0;
+  int64_t duration_ns = 0;
+  int64_t waited_ns = 0;  // for communication, of the duration
+};
+
 struct RunInputs {
   data::Loader* loader = nullptr;  // one batch per `load`
   int64_t step = 0;                // counts from 0: the counter of random numbers
@@ -46,6 +54,7 @@ struct RunInputs {
   bool alias_snapshots = false;  // snapshot() hands out the live buffers instead of copies
   bool ready = false;            // this rank's vote: counted in RunOutputs::ready
   std::vector<observe::TraceEvent>* trace = nullptr;  // gets one event per instruction when set
+  std::vector<InstructionTime>* times = nullptr;      // gets one per instruction when set
 };
 
 struct RunOutputs {
@@ -55,6 +64,7 @@ struct RunOutputs {
   int64_t ready = 0;                 // ranks that voted so
   std::vector<UnitState> snapshots;  // save programs, by unit
   CommTimes comm;
+  ComputeTimes compute;
 };
 
 class Executor {

@@ -19,9 +19,7 @@ std::string model_table(const config::Config& config) {
 
 }  // namespace
 
-void Run::export_model() {
-  const std::vector<UnitState> whole = whole_parameters();
-  if (!first()) return;
+storage::Artefact Run::description() const {
   storage::Artefact artefact;
   const plan::ModelSpec& spec = bench_.spec;
   artefact.architecture = spec.architecture;
@@ -35,11 +33,31 @@ void Run::export_model() {
                       {"step", fmt::format("{}", state_.has_best ? state_.best_step : state_.step)},
                       {"furrow_version", std::string(furrow_version())},
                       {"seed", fmt::format("{}", bench_.rank.seed)}};
-  std::vector<storage::NamedArray> arrays;
-  const std::vector<NamedTensor> parameters = model_->parameters_of(whole);
-  for (const NamedTensor& parameter : parameters)
-    arrays.push_back({parameter.name, tensor::to_array(parameter.view)});
-  storage::write_artefact(folder_->model(), std::move(artefact), arrays);
+  return artefact;
+}
+
+// Unit by unit, so that rank 0 needs the memory of the largest and not of the whole model.
+void Run::export_model() {
+  const int units = static_cast<int>(bench_.spec.units.size());
+  if (!first()) {
+    for (int u = 0; u < units; ++u) whole_unit(u);
+    return;
+  }
+  std::vector<storage::TensorInfo> tensors;
+  for (const plan::Unit& unit : bench_.spec.units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (!parameter.tied()) tensors.push_back({parameter.name, DType::kF32, parameter.shape});
+    }
+    for (const plan::Statistic& statistic : unit.statistics)
+      tensors.push_back({statistic.name, statistic.dtype(), statistic.shape});
+  }
+  storage::write_artefact(folder_->model(), description(), std::move(tensors),
+                          [&](storage::SafetensorsWriter& writer) {
+                            for (int u = 0; u < units; ++u) {
+                              for (const NamedTensor& each : model_->tensors_of(u, whole_unit(u)))
+                                writer.write(each.name, tensor::to_array(each.view));
+                            }
+                          });
 }
 
 }  // namespace furrow::train

@@ -64,6 +64,13 @@ void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const
   }
 }
 
+// The elements of a statistic, one-dimensional, in its own type.
+at::Tensor statistic_view(const at::Tensor& flat, const plan::StatisticSpan& span,
+                          const plan::Statistic& statistic) {
+  const at::Tensor words = flat.narrow(0, span.offset, span.size);
+  return statistic.dtype() == DType::kI64 ? words.view(at::kLong) : words;
+}
+
 }  // namespace
 
 ModelState::ModelState(plan::ModelSpec spec, std::vector<plan::StateSpec> states, uint64_t seed,
@@ -97,6 +104,13 @@ void ModelState::make_buffers(uint64_t seed) {
       const int64_t elements = slice_of_state(flat_.units[u], each.form, residence_.states[u]).size();
       state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer,
                                                  tensor::scalar_type(plan::state_dtype(each.form))));
+    }
+    if (flat_.units[u].statistic_elements > 0 && (residence_.runs.empty() || residence_.runs[u])) {
+      state.statistics = tensor::flat_buffer(flat_.units[u].statistic_elements, MemoryKind::kOther);
+      for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
+        const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
+        statistic_view(state.statistics, span, statistic).fill_(statistic.initial);
+      }
     }
     units_.push_back(std::move(state));
     const bool whole = residence_.params[u] == Extent{0, flat_.units[u].elements};
@@ -178,15 +192,31 @@ at::Tensor ModelState::gathered_buffer(int64_t elements, int ordinal,
   return buffer;
 }
 
-std::vector<NamedTensor> ModelState::parameters_of(std::span<const UnitState> units) const {
+std::vector<NamedTensor> ModelState::tensors_of(int unit, const UnitState& whole) const {
   std::vector<NamedTensor> tensors;
-  for (size_t u = 0; u < spec_.units.size(); ++u) {
-    for (const plan::FlatSpan& span : flat_.units[u].spans) {
-      const plan::Parameter& parameter = spec_.units[u].parameters[span.parameter];
-      tensors.push_back({parameter.name, tensor::view(units[u].params, span.offset, parameter.shape)});
-    }
+  for (const plan::FlatSpan& span : flat_.units[unit].spans) {
+    const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
+    tensors.push_back({parameter.name, tensor::view(whole.params, span.offset, parameter.shape)});
+  }
+  for (const plan::StatisticSpan& span : flat_.units[unit].statistics) {
+    const plan::Statistic& statistic = spec_.units[unit].statistics[span.statistic];
+    tensors.push_back(
+        {statistic.name, statistic_view(whole.statistics, span, statistic).view(statistic.shape)});
   }
   return tensors;
+}
+
+std::vector<NamedRange> ModelState::statistic_ranges(std::span<const UnitState> units) const {
+  std::vector<NamedRange> ranges;
+  for (size_t u = 0; u < units.size(); ++u) {
+    if (!units[u].statistics.defined()) continue;
+    for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
+      const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
+      ranges.push_back(
+          {statistic.name, statistic.shape, 0, statistic_view(units[u].statistics, span, statistic)});
+    }
+  }
+  return ranges;
 }
 
 std::vector<NamedRange> ModelState::parameter_ranges(std::span<const UnitState> units,
@@ -228,35 +258,34 @@ void ModelState::add_state_ranges(size_t state, size_t unit, const HeldStates& f
   }
 }
 
-UnitState ModelState::snapshot(int unit, const Extent& part, bool alias) const {
+UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   const UnitState& live = units_[unit];
+  const Extent& part = taking.part;
   const MemoryScope scope(MemoryKind::kCheckpoint);
+  const auto copy = [&](const at::Tensor& view) { return taking.alias ? view : view.clone(); };
   const auto take = [&](const at::Tensor& buffer, const Extent& resident) {
-    const at::Tensor view = buffer.narrow(0, part.begin - resident.begin, part.size());
-    return alias ? view : view.clone();
+    return copy(buffer.narrow(0, part.begin - resident.begin, part.size()));
   };
   UnitState taken;
+  if (taking.statistics && live.statistics.defined()) taken.statistics = copy(live.statistics);
   if (part.size() == 0) return taken;
   taken.params = take(live.params, residence_.params[unit]);
-  for (size_t s = 0; s < states_.size(); ++s) {
-    const at::Tensor view = state_part(unit, s, part);
-    taken.states.push_back(alias ? view : view.clone());
-  }
+  for (size_t s = 0; s < states_.size(); ++s) taken.states.push_back(copy(state_part(unit, s, part)));
   return taken;
 }
 
 std::vector<UnitState> ModelState::snapshot_parameters() const {
   const MemoryScope scope(MemoryKind::kCheckpoint);
   std::vector<UnitState> copies;
-  for (const UnitState& unit : units_) {
-    copies.push_back({unit.params.defined() ? unit.params.clone() : at::Tensor(), {}});
-  }
+  const auto copy = [](const at::Tensor& t) { return t.defined() ? t.clone() : at::Tensor(); };
+  for (const UnitState& unit : units_) copies.push_back({copy(unit.params), {}, copy(unit.statistics)});
   return copies;
 }
 
 void ModelState::load_snapshot(std::span<const UnitState> parameters) {
   for (size_t u = 0; u < parameters.size(); ++u) {
     if (parameters[u].params.defined()) units_[u].params.copy_(parameters[u].params);
+    if (parameters[u].statistics.defined()) units_[u].statistics.copy_(parameters[u].statistics);
   }
 }
 

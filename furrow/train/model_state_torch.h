@@ -31,12 +31,14 @@ struct Extent {
 struct Residence {
   std::vector<Extent> params, states;                            // by unit; empty: whole ones
   std::function<at::Tensor(int64_t elements)> make_params = {};  // zeros; null: memory of our own
+  std::vector<bool> runs = {};  // by unit: it runs here, and has its statistics; empty: all do
 };
 
 struct UnitState {
   at::Tensor params;  // flat, float32: the resident elements; undefined when there are none
   std::vector<at::Tensor>
-      states;  // one per state of the optimizer, in its order and form (plan/state_form.h)
+      states;                  // one per state of the optimizer, in its order and form (plan/state_form.h)
+  at::Tensor statistics = {};  // flat, whole on every rank that runs the unit (plan/flat_layout.h)
 };
 
 // A logical tensor as exports name it, and where it lies now.
@@ -92,8 +94,8 @@ class ModelState {
   // `ordinal`-th buffer of `elements`, from `make` when it is asked for first.
   at::Tensor gathered_buffer(int64_t elements, int ordinal, const std::function<at::Tensor()>& make);
 
-  // Owned parameters in unit order, over whole flat buffers.  REQUIRES: `units` hold whole ones.
-  std::vector<NamedTensor> parameters_of(std::span<const UnitState> units) const;
+  // What a unit owns, over its whole flat buffers: parameters, then statistics.
+  std::vector<NamedTensor> tensors_of(int unit, const UnitState& whole) const;
 
   // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_extents()
   // and states_extents(), snapshots what they were made of.
@@ -101,12 +103,18 @@ class ModelState {
                                            std::span<const Extent> wanted) const;
   std::vector<NamedRange> state_ranges(std::span<const UnitState> units, std::span<const Extent> held,
                                        std::span<const Extent> wanted) const;
+  std::vector<NamedRange> statistic_ranges(
+      std::span<const UnitState> units) const;  // of those that have some
   std::span<const UnitState> units() const { return units_; }
 
-  // Copies of a part of a unit's flat buffers.  With `alias` views of the live buffers.  REQUIRES: it is
-  // resident.
-  UnitState snapshot(int unit, const Extent& part, bool alias) const;
-  std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, without states
+  // Copies of a part of a unit's flat buffers, statistics only where asked for.  With `alias` views of the
+  // live buffers.  REQUIRES: it is resident.
+  struct Taking {
+    Extent part;
+    bool statistics = false, alias = false;
+  };
+  UnitState snapshot(int unit, const Taking& taking) const;
+  std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, with statistics, without states
   void load_snapshot(std::span<const UnitState> parameters);
 
  private:

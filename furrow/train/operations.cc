@@ -1,6 +1,7 @@
 // What each operation does.  A new operation is a function here and a row of kHandlers.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -35,6 +36,10 @@ at::Tensor unit_input(ExecutorState& state, const BoundInstruction& bound) {
   return batch_tensor(state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch))->arrays[0]);
 }
 
+std::span<float> elements_of(const at::Tensor& flat) {
+  return {flat.data_ptr<float>(), static_cast<size_t>(flat.numel())};
+}
+
 void set_context(ExecutorState& state, const BoundInstruction& bound, tensor::OpContext* context) {
   context->threads = state.rank.threads;
   context->seed = state.rank.seed;
@@ -43,12 +48,14 @@ void set_context(ExecutorState& state, const BoundInstruction& bound, tensor::Op
 }
 
 // Runs the unit's forward with a graph for backward; returns it with its output in place.
-std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstruction& bound) {
+std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstruction& bound,
+                                          std::span<float> batch_statistics = {}) {
   const auto params = state.model.params(bound.unit());
   auto graph = std::make_unique<UnitGraph>(state.model.frozen(bound.unit()));
   set_context(state, bound, &graph->context);
   graph->context.training = true;
   graph->context.sink = state.model.trains(bound.unit()) ? &graph->sink : nullptr;
+  graph->context.batch_statistics = batch_statistics;
   graph->input = unit_input(state, bound).detach();
   if (bound.unit() > state.first_trained) graph->input.requires_grad_(true);
   const at::AutoGradMode grad_mode(true);
@@ -56,23 +63,37 @@ std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstr
   return graph;
 }
 
-at::Tensor run_without_graph(ExecutorState& state, const BoundInstruction& bound) {
+at::Tensor run_without_graph(ExecutorState& state, const BoundInstruction& bound,
+                             std::span<float> batch_statistics) {
   tensor::OpContext context;
   set_context(state, bound, &context);
   context.training = state.training;
+  context.batch_statistics = batch_statistics;
+  if (bound.reads(ValueKind::kStats) >= 0)
+    context.statistics = elements_of(state.model.unit(bound.unit()).statistics);
   const at::AutoGradMode grad_mode(false);
   return state.model.block(bound.unit())
       .forward(unit_input(state, bound), state.model.params(bound.unit()), context);
 }
 
+// Room for what the microbatch says of the unit's statistics; undefined where it is not asked.
+at::Tensor make_batch_statistics(const ExecutorState& state, const BoundInstruction& bound) {
+  if (bound.writes(ValueKind::kBnStats) < 0) return {};
+  const MemoryScope scope(MemoryKind::kOther);
+  return at::zeros({state.model.flat().units[bound.unit()].statistic_elements}, at::kFloat);
+}
+
 void forward(ExecutorState& state, const BoundInstruction& bound) {
   const MemoryScope scope(MemoryKind::kActivations);
   const int act = bound.writes(ValueKind::kAct), saved = bound.writes(ValueKind::kSaved);
+  at::Tensor statistics = make_batch_statistics(state, bound);
+  const std::span<float> said = statistics.defined() ? elements_of(statistics) : std::span<float>();
+  if (statistics.defined()) state.cells[bound.writes(ValueKind::kBnStats)] = std::move(statistics);
   if (saved < 0) {  // a unit that is recomputed, or a forward-only program
-    state.cells[act] = run_without_graph(state, bound);
+    state.cells[act] = run_without_graph(state, bound, said);
     return;
   }
-  std::unique_ptr<UnitGraph> graph = run_with_graph(state, bound);
+  std::unique_ptr<UnitGraph> graph = run_with_graph(state, bound, said);
   state.cells[act] = graph->output.detach();
   state.cells[saved] = std::move(graph);
 }
@@ -277,11 +298,32 @@ void swap_average(ExecutorState& state, const BoundInstruction& bound) {
   std::ranges::swap_ranges(resident_params(state, bound.unit(), part), span_of(average).floats());
 }
 
+// Running averages in double, rounded once a microbatch, as torch.nn.BatchNorm2d does.
+void fold_stats(ExecutorState& state, const BoundInstruction& bound) {
+  const std::span<float> running = elements_of(state.model.unit(bound.unit()).statistics);
+  const plan::Unit& unit = state.model.spec().units[bound.unit()];
+  for (const plan::StatisticSpan& span : state.model.flat().units[bound.unit()].statistics) {
+    const plan::Statistic& statistic = unit.statistics[span.statistic];
+    const std::span<float> to = running.subspan(span.offset, span.size);
+    if (statistic.fold == plan::Statistic::Fold::kCount) {
+      for (int64_t i = 0; i < statistic.size(); ++i)
+        reinterpret_cast<int64_t*>(to.data())[i] += static_cast<int64_t>(bound.statistic_reads.size());
+      continue;
+    }
+    for (const int slot : bound.statistic_reads) {
+      const float* batch = state.cell<at::Tensor>(slot).const_data_ptr<float>() + span.offset;
+      for (size_t i = 0; i < to.size(); ++i)
+        to[i] = static_cast<float>((1 - statistic.momentum) * to[i] + statistic.momentum * batch[i]);
+    }
+  }
+}
+
 void snapshot(ExecutorState& state, const BoundInstruction& bound) {
   auto& snapshots = state.outputs.snapshots;
   snapshots.resize(state.model.spec().units.size());
-  snapshots[bound.unit()] =
-      state.model.snapshot(bound.unit(), {bound.slice.begin, bound.slice.end}, state.inputs->alias_snapshots);
+  snapshots[bound.unit()] = state.model.snapshot(bound.unit(), {{bound.slice.begin, bound.slice.end},
+                                                                bound.reads(ValueKind::kStats) >= 0,
+                                                                state.inputs->alias_snapshots});
 }
 
 struct Row {
@@ -302,6 +344,7 @@ constexpr Row kHandlers[] = {
     {plan::Op::kMeasure, &measure},
     {plan::Op::kClip, &clip},
     {plan::Op::kStep, &step},
+    {plan::Op::kFoldStats, &fold_stats},
     {plan::Op::kSnapshot, &snapshot},
     {plan::Op::kSwapAverage, &swap_average},
 };

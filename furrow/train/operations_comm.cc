@@ -1,4 +1,6 @@
 // What each communication instruction starts, and what is left to do when it has arrived.
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -6,6 +8,8 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/memory.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/norm.h"
 #include "furrow/train/executor_state_torch.h"
 
@@ -236,6 +240,89 @@ void reduce_scalar(ExecutorState& state, const BoundInstruction& bound) {
   });
 }
 
+Collective transfer(CollectiveKind kind, const BoundInstruction& bound) {
+  Collective c;
+  c.kind = kind;
+  c.root_or_peer = kind == CollectiveKind::kSend ? 1 : 0;  // a lane's members: who sends, who receives
+  c.label = bound.label;
+  return c;
+}
+
+// Where a flat value that travels lies.
+std::span<float> travelling(ExecutorState& state, const BoundInstruction& bound) {
+  const bool params = bound.reads(ValueKind::kParams) >= 0;
+  return params ? resident_params(state, bound.unit(), bound.flat.slice) : state.flat(bound.flat);
+}
+
+bool carries_tensor(const BoundInstruction& bound) { return bound.instruction->microbatch >= 0; }
+
+// A tensor that is sent lives until it has arrived, whatever becomes of its slot.
+void send(ExecutorState& state, const BoundInstruction& bound) {
+  Collective c = transfer(CollectiveKind::kSend, bound);
+  if (!carries_tensor(bound)) {
+    c.in = std::as_bytes(travelling(state, bound));
+    return state.start(bound, {std::move(c)});
+  }
+  const bool act = bound.reads(ValueKind::kAct) >= 0;
+  const at::Tensor tensor =
+      state.cell<at::Tensor>(bound.reads(act ? ValueKind::kAct : ValueKind::kGrad)).contiguous();
+  c.dtype = tensor::dtype_of(tensor.scalar_type());
+  c.in = {static_cast<const std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+  state.start(bound, {std::move(c)}, [tensor] {});
+}
+
+// The output of a unit, as its spec says, or the gradient with respect to it.
+at::Tensor make_received(const ExecutorState& state, const BoundInstruction& bound) {
+  const MemoryScope scope(MemoryKind::kActivations);
+  const plan::TensorSpec& spec = state.model.spec().units[bound.unit()].output;
+  std::vector<int64_t> shape = spec.shape;
+  shape[0] = state.program.microbatch_sizes[bound.instruction->microbatch];
+  return at::empty(shape, tensor::scalar_type(spec.dtype));
+}
+
+void recv(ExecutorState& state, const BoundInstruction& bound) {
+  Collective c = transfer(CollectiveKind::kRecv, bound);
+  if (!carries_tensor(bound)) {
+    c.out = std::as_writable_bytes(travelling(state, bound));
+    return state.start(bound, {std::move(c)});
+  }
+  const at::Tensor tensor = make_received(state, bound);
+  c.dtype = tensor::dtype_of(tensor.scalar_type());
+  c.out = {static_cast<std::byte*>(tensor.data_ptr()), tensor.nbytes()};
+  const bool act = bound.writes(ValueKind::kAct) >= 0;
+  state.cells[bound.writes(act ? ValueKind::kAct : ValueKind::kGrad)] = tensor;
+  state.start(bound, {std::move(c)}, [tensor] {});
+}
+
+// A buffer of everybody's statistics, and from there a tensor a unit and microbatch.
+void gather_stats(ExecutorState& state, const BoundInstruction& bound) {
+  struct Words {
+    std::vector<float> own, all;
+  };
+  auto words = std::make_shared<Words>();
+  for (const int slot : bound.statistic_reads) {
+    const at::Tensor& said = state.cell<at::Tensor>(slot);
+    words->own.insert(words->own.end(), said.const_data_ptr<float>(),
+                      said.const_data_ptr<float>() + said.numel());
+  }
+  size_t elements = 0;
+  for (const int64_t count : bound.counts) elements += static_cast<size_t>(count);
+  words->all.resize(elements);
+  state.start(bound, {collective(CollectiveKind::kAllGather, words->own, words->all, bound)},
+              [&state, &bound, words] {
+                const MemoryScope scope(MemoryKind::kOther);
+                const float* from = words->all.data();
+                for (const Arrival& arrival : bound.arrivals) {
+                  if (arrival.slot >= 0) {
+                    at::Tensor said = at::empty({arrival.elements}, at::kFloat);
+                    std::copy_n(from, arrival.elements, said.data_ptr<float>());
+                    state.cells[arrival.slot] = std::move(said);
+                  }
+                  from += arrival.elements;
+                }
+              });
+}
+
 }  // namespace
 
 Handler communication_handler_of(plan::Op op) {
@@ -250,6 +337,12 @@ Handler communication_handler_of(plan::Op op) {
       return &gather_updated;
     case plan::Op::kReduceScalar:
       return &reduce_scalar;
+    case plan::Op::kSend:
+      return &send;
+    case plan::Op::kRecv:
+      return &recv;
+    case plan::Op::kGatherStats:
+      return &gather_stats;
     default:
       return nullptr;
   }

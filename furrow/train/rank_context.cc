@@ -1,11 +1,32 @@
 #include "furrow/train/rank_context.h"
 
+#include <fmt/format.h>
+
 #include <string>
 #include <vector>
 
 #include "furrow/base/error.h"
 
 namespace furrow::train {
+
+namespace {
+
+// Between the ranks of a pipeline, one a direction: threads and wires come with the first message.
+void make_lanes(comm::Communicator* communicator, const plan::Placement& placement, RankContext* rank) {
+  const int self = placement.pipeline_rank();
+  for (int peer = 0; peer < placement.pipeline_ranks(); ++peer) {
+    if (peer == self) continue;
+    const int other = plan::pipeline_peer(placement, peer);
+    for (const bool outgoing : {true, false}) {
+      const std::string name = fmt::format("pp {}>{}", outgoing ? self : peer, outgoing ? peer : self);
+      const std::vector<int> members =
+          outgoing ? std::vector{placement.rank, other} : std::vector{other, placement.rank};
+      rank->lanes[{peer, outgoing}] = communicator->group(members, {.name = name, .independent = true});
+    }
+  }
+}
+
+}  // namespace
 
 void join(comm::Communicator* communicator, const plan::Layout& layout, RankContext* rank) {
   if (communicator == nullptr || communicator->size() == 1) return;
@@ -15,12 +36,14 @@ void join(comm::Communicator* communicator, const plan::Layout& layout, RankCont
   plan::Placement placement;
   placement.layout = layout;
   placement.rank = rank->rank;
-  for (const auto axis : {plan::GroupAxis::kReplicate, plan::GroupAxis::kShard, plan::GroupAxis::kData}) {
+  using enum plan::GroupAxis;
+  for (const auto axis : {kReplicate, kShard, kData, kParts}) {
     const std::vector<int> members = plan::group_ranks(placement, axis);
     if (members.size() == 1) continue;
     const auto index = static_cast<size_t>(axis);
     rank->groups[index] = communicator->group(members, {.name = std::string(plan::kGroupAxisNames[index])});
   }
+  make_lanes(communicator, placement, rank);
 }
 
 }  // namespace furrow::train

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <utility>
 
 #include "furrow/base/clock.h"
 #include "furrow/comm/communicator.h"
@@ -23,9 +25,14 @@ struct RankContext {
   comm::Communicator* communicator = nullptr;
   std::array<comm::Group, plan::kGroupAxisNames.size()> groups;  // by plan::GroupAxis
 
+  std::map<std::pair<int, bool>, comm::Group>
+      lanes;  // by pp coordinate of the other end, and whether it receives
+
   bool alone() const { return communicator == nullptr; }
   const comm::Group& group(plan::GroupAxis axis) const { return groups[static_cast<size_t>(axis)]; }
-  const comm::Group& world() const { return group(plan::GroupAxis::kData); }
+  comm::Group world() const { return communicator->world(); }
+  // Two ranks: who sends, who receives.
+  const comm::Group& lane(int peer, bool outgoing) const { return lanes.at({peer, outgoing}); }
 };
 
 // Joins the ranks of `layout` into groups; every rank calls it once, at the same point.  A world of one rank

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <exception>
 #include <span>
@@ -74,6 +75,32 @@ std::vector<std::string> texts_of_all(comm::Group group, const std::string& labe
     if (own_failure) std::rethrow_exception(report.failure);
     texts.push_back(read_report(bytes, group, static_cast<int>(r)));
     at += static_cast<size_t>(sizes[r]);
+  }
+  return texts;
+}
+
+std::vector<std::string> texts_to_first(comm::Group group, const std::string& label,
+                                        const std::function<std::string()>& make) {
+  Report report = report_of(make);
+  const std::array<int64_t, 2> own = {static_cast<int64_t>(report.bytes.size()), report.failure ? 1 : 0};
+  std::vector<int64_t> all(static_cast<size_t>(group.size()) * own.size());
+  group.all_gather<int64_t>(own, std::span(all), {}, label);
+  for (int r = 0; r < group.size(); ++r) {
+    if (all[2 * static_cast<size_t>(r) + 1] == 0) continue;
+    report.bytes.resize(static_cast<size_t>(all[2 * static_cast<size_t>(r)]));
+    group.broadcast(bytes_of(report.bytes), r, label);
+    if (r == group.rank()) std::rethrow_exception(report.failure);
+    read_report(report.bytes, group, r);  // throws
+  }
+  if (group.rank() != 0) {
+    group.send<uint8_t>(bytes_of(report.bytes), 0, label);
+    return {};
+  }
+  std::vector<std::string> texts = {report.bytes.substr(1)};
+  for (int r = 1; r < group.size(); ++r) {
+    std::string bytes(static_cast<size_t>(all[2 * static_cast<size_t>(r)]), '\0');
+    group.recv(bytes_of(bytes), r, label);
+    texts.push_back(bytes.substr(1));
   }
   return texts;
 }

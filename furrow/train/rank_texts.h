@@ -20,4 +20,8 @@ std::string text_of_first(comm::Group group, const std::string& label,
 std::vector<std::string> texts_of_all(comm::Group group, const std::string& label,
                                       const std::function<std::string()>& make);
 
+// The same for texts that rank 0 alone needs: it gets them all, the others nothing but their errors.
+std::vector<std::string> texts_to_first(comm::Group group, const std::string& label,
+                                        const std::function<std::string()>& make);
+
 }  // namespace furrow::train

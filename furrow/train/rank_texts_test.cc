@@ -35,6 +35,24 @@ TEST(RankTexts, EveryRankHearsAll) {
   });
 }
 
+TEST(RankTexts, OnlyTheFirstHearsWhatIsMeantForIt) {
+  for (const int ranks : {1, 3}) {
+    run_ranks(ranks, [&](comm::Communicator& communicator) {
+      const int rank = communicator.rank();
+      const auto make = [&] { return std::string(static_cast<size_t>(1 + rank * 50'000), 'a'); };
+      const std::vector<std::string> texts = texts_to_first(communicator.world(), "test", make);
+      ASSERT_EQ(texts.size(), rank == 0 ? static_cast<size_t>(ranks) : 0);
+      for (size_t r = 0; r < texts.size(); ++r) EXPECT_EQ(texts[r].size(), 1 + r * 50'000);
+      int64_t received = 0;
+      for (const comm::LedgerRow& row : communicator.ledger().rows()) {
+        if (row.kind != comm::CollectiveKind::kSend) received += row.wire_bytes;
+      }
+      if (rank == 0) return;
+      EXPECT_LT(received, 4096);  // texts_of_all brings 50,000 and more
+    });
+  }
+}
+
 // The same code everywhere; who did not fail says who did.
 TEST(RankTexts, AnErrorIsEveryRanksError) {
   for (const int failing : {0, 2}) {
@@ -55,6 +73,7 @@ TEST(RankTexts, AnErrorIsEveryRanksError) {
         }
       };
       heard([&] { texts_of_all(communicator.world(), "test", make); });
+      heard([&] { texts_to_first(communicator.world(), "test", make); });
       if (failing == 0) heard([&] { text_of_first(communicator.world(), "test", make); });
     });
   }

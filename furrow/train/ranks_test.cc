@@ -1,5 +1,6 @@
 // The layout changes no bit: ranks x layouts x microbatches end with the parameters, optimizer state, loss
 // and norm of one process, strictly.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -75,11 +76,12 @@ TEST_P(Bits, EqualOneProcessInEveryLayout) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tiny, Bits, ::testing::Values("convnet", "gpt-tied"), [](const auto& info) {
-  std::string name = info.param;
-  std::replace(name.begin(), name.end(), '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Tiny, Bits, ::testing::Values("convnet", "gpt-tied", "lstm", "resnet"),
+                         [](const auto& info) {
+                           std::string name = info.param;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
 
 std::vector<WorldOptions> four_ranks() {
   return {{.replicate = 4},
@@ -123,12 +125,13 @@ TEST_P(Bits, EqualWithGroupsFrozenParametersAndAnAverage) {
   StepOptions options;
   options.microbatch_sizes = {2, 2, 2, 1};
   options.steps = 3;
-  const bool text = GetParam() == "gpt-tied";
-  const std::vector<std::vector<std::string>> all = {
-      {text ? "*.weight lr=0.002 weight_decay=0.5" : "conv*.weight lr=0.002 weight_decay=0.5",
-       "*.bias lr=0.1"},
-      {text ? "wte.weight frozen=true" : "conv1.* frozen=true"},
-      {text ? "h.1.attn.* frozen=true" : "*2.weight frozen=true", "*.bias frozen=true"}};
+  const std::string first = tiny_.spec.units[0].parameters[0].name;
+  const std::string inside = GetParam() == "gpt-tied" ? "h.1.attn.*"
+                             : GetParam() == "lstm"   ? "lstm.1.*"
+                                                      : "*2.weight";
+  const std::vector<std::vector<std::string>> all = {{"*.weight lr=0.002 weight_decay=0.5", "*.bias lr=0.1"},
+                                                     {first + " frozen=true"},
+                                                     {inside + " frozen=true", "*.bias frozen=true"}};
   for (const std::vector<std::string>& groups : all) {
     for (const std::string optimizer : {"adamw", "lamb"}) {
       TinyTraining tiny = tiny_;
@@ -163,6 +166,19 @@ TEST_P(Bits, AFlippedBitOrASwappedMicrobatchIsSeen) {
     run_world(tiny_, options, world,
               [&](const RankResult& rank) { seen += testing::difference(rank, whole).empty() ? 0 : 1; });
     EXPECT_GE(seen, 1) << world.name();
+  }
+}
+
+TEST(Statistics, AFlippedBitIsSeen) {
+  const TinyTraining tiny = testing::tiny("resnet");
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 2};
+  StepResult whole = run_steps(tiny, options);
+  reinterpret_cast<uint32_t*>(whole.statistics[1].data_ptr<float>())[2] ^= 1;
+  for (const WorldOptions& world : four_ranks()) {
+    run_world(tiny, options, world, [&](const RankResult& rank) {
+      EXPECT_EQ(testing::difference(rank, whole), fmt::format("rank {}, unit 1: statistics", rank.rank));
+    });
   }
 }
 

@@ -6,23 +6,28 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/plan/optimizer_spec.h"
 
 namespace furrow::train {
+namespace {
+
+constexpr uint64_t kMostScheduleBytes = uint64_t{64} << 20;
+
+}  // namespace
 
 std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t data_ranks) {
   const int64_t local = training.local_batch_size;
   const int64_t global = config::global_batch_size(training, data_ranks);
-  if (global % local != 0) {
+  if (global < local) {
     throw Error(
         ErrorCode::kInvalidArgument,
-        fmt::format(
-            "[training] global_batch_size {} = {} x local_batch_size {} + {}: choose a multiple, such as "
-            "{} or {}",
-            global, global / local, local, global % local, std::max(local, global - global % local),
-            global + local - global % local));
+        fmt::format("[training] global_batch_size {} is less than one microbatch of local_batch_size {}",
+                    global, local));
   }
-  return std::vector<int64_t>(global / local, local);
+  std::vector<int64_t> sizes(static_cast<size_t>(global / local), local);
+  if (global % local != 0) sizes.push_back(global % local);
+  return sizes;
 }
 
 int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks) {
@@ -50,11 +55,19 @@ std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, co
   return recompute;
 }
 
+plan::RankOptions rank_options(const config::Config& config, int rank) {
+  plan::RankOptions options = plan::rank_options_from(config.parallelism, config.debug, rank);
+  const std::string& csv = config.parallelism.pipeline_parallel_schedule_csv;
+  if (!csv.empty() && config.parallelism.pipeline_parallel_degree > 1)
+    options.pipeline.csv = read_file(csv, kMostScheduleBytes);
+  return options;
+}
+
 plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec,
                                  const plan::Layout& layout, int rank) {
   plan::TrainOptions options;
   options.microbatch_sizes = microbatch_sizes(config.training, layout.data_ranks());
-  options.ranks = plan::rank_options_from(config.parallelism, config.debug, rank);
+  options.ranks = rank_options(config, rank);
   options.recompute = recompute_units(config.activation_checkpoint, spec);
   options.optimizer_states =
       plan::forms_of(plan::optimizer_states(config.optimizer, config.lr_scheduler, config.ema));

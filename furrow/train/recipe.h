@@ -10,8 +10,8 @@
 
 namespace furrow::train {
 
-// local_batch_size, as often as it fits into global_batch_size: the microbatches of all data ranks.
-// Error{invalid_argument} shows the sum when it does not.
+// The microbatches of all data ranks: local_batch_size, as often as it fits into global_batch_size, and the
+// rest, if any.  Error{invalid_argument}: less than one.
 std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t data_ranks = 1);
 
 // [training] steps, or epochs over `train_samples` rounded up to whole steps.
@@ -20,6 +20,10 @@ int64_t total_steps(const config::Training& training, int64_t train_samples, int
 // Per unit, from [activation_checkpoint]: none, full, or the units whose name matches one of its patterns.
 // Error{invalid_argument}: a pattern that matches no unit.
 std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec);
+
+// How ranks share a program, with the file of [parallelism] pipeline_parallel_schedule_csv read.  Errors of
+// reading it.
+plan::RankOptions rank_options(const config::Config& config, int rank);
 
 // What the training program of a rank is compiled from: the one place for `furrow plan` and a run alike.
 plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec,

@@ -32,12 +32,15 @@ TEST(Recipe, MicrobatchesFillTheGlobalBatch) {
   EXPECT_EQ(microbatch_sizes(training(32, -1)), (std::vector<int64_t>{32}));
   EXPECT_EQ(microbatch_sizes(training(32, -1), 3), (std::vector<int64_t>{32, 32, 32}));
   EXPECT_EQ(microbatch_sizes(training(32, 64), 4), (std::vector<int64_t>{32, 32}));
+  EXPECT_EQ(microbatch_sizes(training(32, 100)), (std::vector<int64_t>{32, 32, 32, 4}));
+  EXPECT_EQ(microbatch_sizes(training(32, 33)), (std::vector<int64_t>{32, 1}));
 }
 
-TEST(Recipe, ImpossibleArithmeticShowsTheSum) {
-  const std::string message = message_of([] { microbatch_sizes(training(32, 100)); });
-  EXPECT_NE(message.find("100 = 3 x local_batch_size 32 + 4"), std::string::npos) << message;
-  EXPECT_NE(message.find("96 or 128"), std::string::npos) << message;
+TEST(Recipe, LessThanOneMicrobatchIsRefused) {
+  const std::string message = message_of([] { microbatch_sizes(training(32, 31)); });
+  EXPECT_NE(message.find("global_batch_size 31 is less than one microbatch of local_batch_size 32"),
+            std::string::npos)
+      << message;
 }
 
 TEST(Recipe, EpochsRoundUpToWholeSteps) {

@@ -1,6 +1,7 @@
 // What of a model's flat buffers lives on a rank.
 #include <ATen/ops/from_blob.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "furrow/plan/slices.h"
@@ -10,14 +11,23 @@
 namespace furrow::train {
 namespace {
 
+// Of the units that `has` says yes to; nothing of the others.
+template <class Has>
 std::vector<Extent> extents_of(const plan::FlatLayout& flat, const plan::Placement& placement,
-                               plan::Part part) {
+                               plan::Part part, const Has& has) {
   std::vector<Extent> extents;
   for (size_t u = 0; u < flat.units.size(); ++u) {
     const plan::Slice slice = plan::part_slice(flat, placement, {static_cast<int>(u), 0}, part);
-    extents.push_back({slice.begin, slice.end});
+    extents.push_back(has(static_cast<int>(u)) ? Extent{slice.begin, slice.end} : Extent{});
   }
   return extents;
+}
+
+// Parameters of its own units, and those that they tie.
+bool keeps(const plan::FlatLayout& flat, const plan::Placement& placement, int unit) {
+  return placement.holds(unit) || std::ranges::any_of(flat.tied, [&](const plan::TiedUse& tied) {
+           return tied.owner_unit == unit && placement.holds(tied.user_unit);
+         });
 }
 
 }  // namespace
@@ -25,8 +35,11 @@ std::vector<Extent> extents_of(const plan::FlatLayout& flat, const plan::Placeme
 Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& placement,
                        const RankContext& rank) {
   Residence residence;
-  residence.params = extents_of(flat, placement, placement.params_part());
-  residence.states = extents_of(flat, placement, placement.step_part());
+  const auto holds = [&](int unit) { return placement.holds(unit); };
+  residence.params = extents_of(flat, placement, placement.params_part(),
+                                [&](int unit) { return keeps(flat, placement, unit); });
+  residence.states = extents_of(flat, placement, placement.step_part(), holds);
+  for (size_t u = 0; u < flat.units.size(); ++u) residence.runs.push_back(holds(static_cast<int>(u)));
   if (!rank.alone()) {
     residence.make_params = [communicator = rank.communicator](int64_t elements) {
       return rank_buffer(communicator, elements, MemoryKind::kParameters);
@@ -36,7 +49,7 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
 }
 
 std::vector<Extent> own_extents(const plan::FlatLayout& flat, const plan::Placement& placement) {
-  return extents_of(flat, placement, placement.own_part());
+  return extents_of(flat, placement, placement.own_part(), [&](int unit) { return placement.holds(unit); });
 }
 
 at::Tensor rank_buffer(comm::Communicator* communicator, int64_t elements, MemoryKind kind) {

@@ -37,16 +37,13 @@ std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
 // With the global batch that -1 stands for, where it depends on the number of ranks.
 TrainRequest with_global_batch(TrainRequest request, const plan::Layout& layout) {
   config::Training& training = request.config.training;
-  if (layout.world() > 1) training.global_batch_size = config::global_batch_size(training, layout.world());
+  if (layout.world() > 1)
+    training.global_batch_size = config::global_batch_size(training, layout.data_ranks());
   return request;
 }
 
-// Refused before ranks form groups, which such a layout might leave empty.
-plan::Layout layout_of(const TrainRequest& request) {
-  const int world = request.communicator == nullptr ? 1 : request.communicator->size();
-  const plan::Layout layout = plan::layout_from(request.config.parallelism, world);
-  plan::require_compilable(layout);
-  return layout;
+int world_of(const TrainRequest& request) {
+  return request.communicator == nullptr ? 1 : request.communicator->size();
 }
 
 }  // namespace
@@ -75,11 +72,12 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   return bench;
 }
 
+// The layout is refused before ranks form groups, which it might leave empty.
 Run::Run(const TrainRequest& request)
-    : request_(with_global_batch(request, layout_of(request))),
-      layout_(layout_of(request)),
-      ranks_(plan::rank_options_from(request.config.parallelism, request.config.debug,
-                                     request.communicator == nullptr ? 0 : request.communicator->rank())),
+    : layout_(plan::compilable_layout(request.config.parallelism, world_of(request))),
+      request_(with_global_batch(request, layout_)),
+      ranks_(
+          rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
   join(request.communicator, layout_, &bench_.rank);
@@ -119,6 +117,9 @@ void Run::record_failure() {
 
 void Run::compile() {
   const config::Config& config = bench_.config;
+  const MemoryUsage data = memory_usage(MemoryKind::kData);
+  data_bytes_ = data.current_bytes;
+  data_peak_bytes_ = data.peak_bytes;
   plan::TrainOptions options = train_options(config, bench_.spec);
   options.ranks = ranks_;
   const plan::Program program = plan::compile_train(bench_.spec, layout_, options);
@@ -147,7 +148,7 @@ void Run::compile() {
   checkpointer_ = std::make_unique<Checkpointer>(
       config,
       CheckpointPlace{std::filesystem::path(run_folder_) / config.checkpoint.folder,
-                      own_extents(flat, program.placement)},
+                      own_extents(flat, program.placement), program.placement.writes_statistics()},
       bench_.rank);
 }
 
@@ -259,7 +260,7 @@ void Run::one_step() {
     ledger_.begin_steps(bench_.rank);  // neither its time nor its bytes count
   } else {
     times_.add(duration_ns);
-    ledger_.add_step(outputs.comm, duration_ns, global_batch_);
+    ledger_.add_step(outputs.comm, outputs.compute, duration_ns, global_batch_);
   }
   if (!bench_.rank.alone() && outputs.ready == layout_.world()) checkpointer_->advance();
   const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);
@@ -329,6 +330,8 @@ void Run::save() {
 
 void Run::finish() {
   audit();
+  measure();
+  predict();
   const bool interrupted = stopped() && (state_.step < total_steps_ || state_.validation_due);
   status_ = interrupted ? "interrupted" : state_.stopped_early ? "stopped early" : "finished";
   if (bench_.config.checkpoint.enable) save();
@@ -379,7 +382,8 @@ observe::Summary Run::summary() const {
   s.peak_rss_bytes = peak_rss_bytes();
   for (size_t k = 0; k < kMemoryKinds; ++k)
     s.memory_bytes[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
-  s.planned_memory_bytes = planned_.peak_bytes;
+  s.prediction = prediction_;
+  s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
   s.seed = bench_.rank.seed;
   s.threads = bench_.rank.threads;
   s.furrow_version = furrow_version();

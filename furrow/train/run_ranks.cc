@@ -32,8 +32,9 @@ std::string first_difference(const std::string& own, const std::string& other) {
 }  // namespace
 
 std::string layout_text(const plan::Layout& layout) {
-  return fmt::format("dp_replicate {}, dp_shard {}", layout.degree(plan::Axis::kReplicate),
-                     layout.degree(plan::Axis::kShard));
+  const int stages = layout.degree(plan::Axis::kPipeline);
+  return fmt::format("{}dp_replicate {}, dp_shard {}", stages > 1 ? fmt::format("pp {}, ", stages) : "",
+                     layout.degree(plan::Axis::kReplicate), layout.degree(plan::Axis::kShard));
 }
 
 void Run::check_same_everywhere() const {
@@ -63,38 +64,38 @@ void Run::open_folder() {
   if (first()) sinks_.emplace(&*folder_, request_.sinks);
 }
 
-// Shards of rank 0's replica travel to it, unit by unit.
-std::vector<UnitState> Run::whole_parameters() const {
+// From the ranks of the first replica that have the unit, stages and shards, to rank 0.
+UnitState Run::whole_unit(int unit) const {
   const plan::Placement& placement = trainer_->program().placement;
-  const auto live = model_->units();
-  if (placement.params_part() == plan::Part::kWhole) return {live.begin(), live.end()};
-  std::vector<UnitState> whole(live.size());
-  if (placement.replica() != 0) return whole;
-  comm::Group group = bench_.rank.group(plan::GroupAxis::kShard);
-  for (size_t u = 0; u < live.size(); ++u) {
-    const plan::FlatBuffer buffer{static_cast<int>(u), 0};
-    const auto slices = plan::member_slices(model_->flat(), placement, buffer, plan::GroupAxis::kShard);
-    const std::string label = "export " + bench_.spec.units[u].name;
-    const at::Tensor& own = live[u].params;
-    const auto elements = [](const at::Tensor& t) {
-      return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
-    };
-    if (group.rank() != 0) {
-      if (own.defined()) group.send<float>(elements(own), 0, label);
-      continue;
-    }
-    whole[u].params = tensor::flat_buffer(model_->flat().units[u].elements, MemoryKind::kCheckpoint);
-    for (size_t m = 0; m < slices.size(); ++m) {
-      if (slices[m].size() == 0) continue;
-      const at::Tensor part = whole[u].params.narrow(0, slices[m].begin, slices[m].size());
-      if (m == 0) {
-        part.copy_(own);
-      } else {
-        group.recv<float>(elements(part), static_cast<int>(m), label);
-      }
-    }
+  const plan::UnitLayout& layout = model_->flat().units[static_cast<size_t>(unit)];
+  const std::vector<int> ranks = plan::ranks_with(placement, unit);
+  UnitState whole{model_->unit(unit).params, {}, model_->unit(unit).statistics};
+  if (ranks == std::vector<int>{0} || layout.elements == 0) return whole;
+  if (first()) whole.params = tensor::flat_buffer(layout.elements, MemoryKind::kCheckpoint);
+  for (const int rank : ranks) {
+    const plan::Slice slice = plan::part_slice(model_->flat(), plan::placement_of(placement, rank), {unit, 0},
+                                               placement.params_part());
+    if (slice.size() == 0) continue;
+    bring(unit, rank, model_->unit(unit).params,
+          first() ? whole.params.narrow(0, slice.begin, slice.size()) : at::Tensor());
   }
+  if (layout.statistic_elements == 0 || ranks[0] == 0) return whole;
+  if (first()) whole.statistics = tensor::flat_buffer(layout.statistic_elements, MemoryKind::kCheckpoint);
+  bring(unit, ranks[0], model_->unit(unit).statistics, whole.statistics);
   return whole;
+}
+
+// `own` of `rank`, to `place` on rank 0.
+void Run::bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const {
+  if (rank != bench_.rank.rank && !first()) return;
+  const std::string label = "export " + bench_.spec.units[static_cast<size_t>(unit)].name;
+  const auto floats = [](const at::Tensor& t) {
+    return std::span<float>(t.data_ptr<float>(), static_cast<size_t>(t.numel()));
+  };
+  comm::Group world = bench_.rank.world();
+  if (!first()) return world.send<float>(floats(own), 0, label);
+  if (rank != 0) return world.recv<float>(floats(place), rank, label);
+  at::Tensor(place).copy_(own);
 }
 
 void Run::audit() {
@@ -102,6 +103,8 @@ void Run::audit() {
   const plan::Program& program = trainer_->program();
   observe::RankAudit audit = ledger_.audit(bench_.rank);
   audit.layout = layout_text(layout_);
+  measured_.bubble = audit.bubble.value_or(0);
+  if (layout_.degree(plan::Axis::kPipeline) == 1) audit.bubble.reset();
   audit.deterministic =
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()));
   audit_ = std::move(audit);

@@ -11,10 +11,12 @@
 #include "furrow/observe/step_times.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/verify.h"
+#include "furrow/storage/artefact.h"
 #include "furrow/train/checkpointer_torch.h"
 #include "furrow/train/evaluator_torch.h"
 #include "furrow/train/executor_torch.h"
 #include "furrow/train/model_state_torch.h"
+#include "furrow/train/predict.h"
 #include "furrow/train/session.h"
 #include "furrow/train/step_ledger.h"
 
@@ -62,14 +64,19 @@ class Run {
   void finish();
   void test();
   void export_model();
-  std::vector<UnitState> whole_parameters() const;  // on rank 0; every rank calls it
+  storage::Artefact description() const;
+  UnitState whole_unit(int unit) const;  // on rank 0, what is here elsewhere; every rank calls it
+  void bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const;
   void emit(const observe::StepRecord& record);
   void audit();
+  void measure();  // what the steps took; every rank calls it
+  void predict();  // ... and what they were to take
+  Resident resident() const;
   std::string memory_line(const plan::Program& program) const;
   observe::Summary summary() const;
 
-  TrainRequest request_;
   plan::Layout layout_;
+  TrainRequest request_;
   plan::RankOptions ranks_;
   Workbench bench_;
   OptimizerRule rule_;
@@ -89,7 +96,10 @@ class Run {
   int64_t stop_ = 0;  // in a world of several ranks: what they voted
   StepLedger ledger_;
   std::optional<observe::RankAudit> audit_;
-  std::vector<UnitState> best_;  // parameters of the best model so far, by unit
+  observe::StepFigures measured_;
+  std::optional<observe::Prediction> prediction_;
+  int64_t data_bytes_ = 0, data_peak_bytes_ = 0;  // of the opened data set, and while it was opened
+  std::vector<UnitState> best_;                   // parameters of the best model so far, by unit
   int64_t saved_step_ = -1;
   std::string status_ = "running";
   observe::StepTimes times_;  // of this process, without its first step

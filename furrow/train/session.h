@@ -52,6 +52,12 @@ struct TrainRequest {
 // ends all: each throws it, naming the rank, or what it was waiting for.
 observe::Summary train(const TrainRequest& request);
 
+// Measures the units of `config` through the executor, at a quarter to twice its microbatch, and the
+// collectives of the ranks, with all ranks at work at the same time: the text of a profile
+// (docs/formats/profile.md), on rank 0; empty elsewhere.  Uses config, dataset, extensions and communicator
+// of the request.
+std::string profile(const TrainRequest& request);
+
 struct EvalResult {
   std::string split;
   int64_t samples = 0;

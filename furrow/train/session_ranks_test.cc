@@ -12,6 +12,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
+#include "furrow/base/memory.h"
 #include "furrow/observe/metrics_log.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/storage/checkpoint.h"
@@ -29,6 +30,7 @@ struct RankLayout {
   std::string name;
   int ranks = 1;
   std::vector<std::string> settings;
+  int stages = 1;  // of the pipeline, each of which reads every sample
 };
 
 RankLayout layout(int replicate, int shard, int zero_stage = 3) {
@@ -37,6 +39,15 @@ RankLayout layout(int replicate, int shard, int zero_stage = 3) {
           {"--parallelism.data_parallel_replicate_degree", fmt::format("{}", replicate),
            "--parallelism.data_parallel_shard_degree", fmt::format("{}", shard), "--parallelism.zero_stage",
            fmt::format("{}", zero_stage)}};
+}
+
+RankLayout pipeline(const std::string& schedule, RankLayout data) {
+  data.name += "_" + schedule;
+  data.ranks *= 2;
+  data.stages = 2;
+  data.settings.insert(data.settings.end(), {"--parallelism.pipeline_parallel_degree", "2",
+                                             "--parallelism.pipeline_parallel_schedule", schedule});
+  return data;
 }
 
 // Which samples training has read, over all ranks and runs.
@@ -114,6 +125,7 @@ class RankSession : public ::testing::Test {
 
   config::Config config(std::vector<std::string> overrides) const {
     std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data"};
+    all.insert(all.end(), network_.begin(), network_.end());
     all.insert(all.end(), overrides.begin(), overrides.end());
     return config::parse(R"(
       [model]
@@ -163,9 +175,10 @@ class RankSession : public ::testing::Test {
           if (meddling.cancel_rank >= 0 && rank == 0) request.sinks = {&sink};
           if (rank == meddling.cancel_rank) request.cancel = &stop;
           request.dataset = std::make_shared<data::Dataset>(data::open_dataset(request.config));
+          const bool first_stage = rank < layout.ranks / layout.stages;
           const int fail_after = rank == meddling.failing_rank ? meddling.fail_after : -1;
-          request.dataset->train =
-              std::make_unique<NotedSource>(std::move(request.dataset->train), meddling.ledger, fail_after);
+          request.dataset->train = std::make_unique<NotedSource>(
+              std::move(request.dataset->train), first_stage ? meddling.ledger : nullptr, fail_after);
           summaries[static_cast<size_t>(rank)] = train(request);
         },
         {.timeout_ms = 30'000});
@@ -177,6 +190,7 @@ class RankSession : public ::testing::Test {
   }
 
   testing::TemporaryFolder folder_;
+  std::vector<std::string> network_;  // settings of every run
 };
 
 std::string message_of(const std::function<void()>& fn) {
@@ -205,7 +219,8 @@ TEST_F(RankSession, EndsAsOneProcessDoes) {
   SampleLedger alone_samples;
   const observe::Summary alone = train_alone("alone", &alone_samples);
   for (const RankLayout& each :
-       {layout(2, 1), layout(1, 2, 1), layout(1, 4, 2), layout(1, 3), layout(2, 2), layout(1, 8)}) {
+       {layout(2, 1), layout(1, 2, 1), layout(1, 4, 2), layout(1, 3), layout(2, 2), layout(1, 8),
+        pipeline("1F1B", layout(1, 1)), pipeline("ZBH1", layout(1, 3)), pipeline("GPipe", layout(2, 2, 1))}) {
     SCOPED_TRACE(each.name);
     SampleLedger samples;
     const auto summaries = train_on(each.name, each, false, {}, {.ledger = &samples});
@@ -215,9 +230,51 @@ TEST_F(RankSession, EndsAsOneProcessDoes) {
     ASSERT_TRUE(summaries[0].audit.has_value());
     EXPECT_EQ(summaries[0].audit->ranks, each.ranks);
     EXPECT_EQ(summaries[0].audit->steps, 23);
+    EXPECT_GE(summaries[0].audit->operations_per_step, 2);  // gradients and sums
+    EXPECT_GT(summaries[0].audit->operation_latency_us, 0);
+    EXPECT_GT(summaries[0].audit->latency_overhead(), 0);
     for (const observe::CollectiveAudit& row : summaries[0].audit->bytes)
       EXPECT_GE(row.wire_bytes, row.bound_bytes) << row.name;
   }
+}
+
+// A global batch that local_batch_size does not divide: 7 microbatches of 4 and one of 2, and 3 of 4 and 1.
+TEST_F(RankSession, AnUnevenGlobalBatchEndsAsOneProcessDoes) {
+  for (const std::string batch : {"30", "13"}) {
+    const std::vector<std::string> uneven = {"--training.global_batch_size", batch, "--training.steps", "12"};
+    SampleLedger alone_samples;
+    const observe::Summary alone =
+        train_on("alone" + batch, layout(1, 1), false, uneven, {.ledger = &alone_samples}).front();
+    EXPECT_EQ(alone.samples, 12 * std::stoll(batch));
+    EXPECT_EQ(alone_samples.sorted().size(), static_cast<size_t>(alone.samples));
+    for (const RankLayout& each :
+         {layout(2, 1), layout(1, 2, 1), layout(1, 3, 2), layout(1, 4), layout(2, 2)}) {
+      SCOPED_TRACE(each.name + " " + batch);
+      const std::string name = each.name + "_" + batch;
+      SampleLedger samples;
+      const auto summaries = train_on(name, each, false, uneven, {.ledger = &samples});
+      for (const observe::Summary& summary : summaries) expect_same_figures(summary, alone);
+      EXPECT_EQ(weights(name), weights("alone" + batch));
+      EXPECT_EQ(samples.sorted(), alone_samples.sorted());
+    }
+  }
+  train_on("even", layout(2, 1), false, {"--training.global_batch_size", "32", "--training.steps", "12"});
+  EXPECT_NE(weights("even"), weights("alone30"));  // negative control
+}
+
+// Rank 0 needs memory for the largest unit, not for the model.
+TEST_F(RankSession, ExportTakesTheMemoryOfOneUnit) {
+  const std::vector<std::string> settings = {
+      "--model.hidden",      "40,40,40", "--training.steps",    "1",
+      "--checkpoint.enable", "false",    "--validation.enable", "false"};
+  train_on("alone", layout(1, 1), false, settings);
+  reset_memory_peaks();
+  train_on("ranks", layout(1, 4), false, settings);
+  EXPECT_EQ(weights("ranks"), weights("alone"));
+  const int64_t largest = (12 * 12 * 40 + 40 + 1023) / 1024 * 1024 * 4;  // fc1, padded to the grid
+  const int64_t peak = memory_usage(MemoryKind::kCheckpoint).peak_bytes;
+  EXPECT_GE(peak, largest);
+  EXPECT_LT(peak, largest + 1024 * 4);
 }
 
 TEST_F(RankSession, AnotherSeedDiffers) {  // negative control
@@ -233,8 +290,14 @@ TEST_F(RankSession, GoesFromLayoutToLayoutThroughCheckpoints) {
     SampleLedger alone_samples, samples;
     const observe::Summary alone = train_alone("alone_" + mode, &alone_samples);
     const std::string name = "chain_" + mode;
-    const std::vector<RankLayout> chain = {layout(1, 2, 3), layout(2, 2, 2), layout(1, 1),
-                                           layout(3, 1),    layout(1, 4, 1), layout(2, 1)};
+    const std::vector<RankLayout> chain = {layout(1, 2, 3),
+                                           layout(2, 2, 2),
+                                           layout(1, 1),
+                                           pipeline("1F1B", layout(1, 2, 3)),
+                                           layout(3, 1),
+                                           layout(1, 4, 1),
+                                           pipeline("GPipe", layout(2, 1)),
+                                           layout(2, 1)};
     int64_t stop = 3;
     for (const RankLayout& each : chain) {
       SCOPED_TRACE(each.name);
@@ -255,7 +318,7 @@ TEST_F(RankSession, GoesFromLayoutToLayoutThroughCheckpoints) {
           EXPECT_EQ(summary.steps, summaries[0].steps);
         }
       }
-      stop = summaries[0].steps + 3;
+      stop = summaries[0].steps + 2;
       if (last) expect_same_figures(summaries[0], alone);
     }
     EXPECT_EQ(weights(name), weights("alone_" + mode));
@@ -272,7 +335,8 @@ TEST_F(RankSession, EveryOptimizerGoesFromLayoutToLayout) {
         "--optimizer.name", name,  "--optimizer.momentum", "0.9",
         "--ema.decay",      "0.9", "--optimizer.groups",   "fc1.bias frozen=true"};
     const observe::Summary alone = train_on(name, layout(1, 1), false, settings).front();
-    const std::vector<RankLayout> chain = {layout(1, 3, 3), layout(2, 2, 2), layout(1, 2, 1)};
+    const std::vector<RankLayout> chain = {layout(1, 3, 3), pipeline("1F1B", layout(1, 2, 2)),
+                                           layout(1, 2, 1)};
     for (const RankLayout& each : chain) {
       Meddling meddling;
       if (&each != &chain.back()) {
@@ -284,6 +348,29 @@ TEST_F(RankSession, EveryOptimizerGoesFromLayoutToLayout) {
     }
     EXPECT_EQ(weights(name + "_chain"), weights(name));
   }
+}
+
+// Running statistics are in checkpoints, in the best model and in the export, from any layout to any other.
+TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
+  network_ = {"--model.name", "blocks", "--model.units",
+              R"(["stem: conv_norm out_channels=4", "b: residual_block out_channels=8 stride=2",)"
+              R"( "fc: pool_linear out=classes"])"};
+  const observe::Summary alone = train_alone("alone");
+  const std::vector<RankLayout> chain = {layout(1, 2, 3), layout(2, 2, 2), layout(1, 1), layout(3, 1)};
+  int64_t stop = 4;
+  for (const RankLayout& each : chain) {
+    SCOPED_TRACE(each.name);
+    const bool last = &each == &chain.back();
+    Meddling meddling;
+    meddling.cancel_rank = last ? -1 : each.ranks - 1;
+    meddling.cancel_step = stop;
+    const auto summaries = train_on("chain", each, &each != &chain.front(), {}, meddling);
+    stop = summaries[0].steps + 5;
+    if (last) expect_same_figures(summaries[0], alone);
+  }
+  EXPECT_EQ(weights("chain"), weights("alone"));
+  EXPECT_THAT(weights("alone"), HasSubstr("stem.bn1.num_batches_tracked"));
+  EXPECT_THAT(weights("alone"), HasSubstr("b.downsample.1.running_var"));
 }
 
 TEST_F(RankSession, ASaveBehindTrainingIsCommittedBeforeTheNextOne) {
@@ -350,8 +437,15 @@ TEST_F(RankSession, TooFewMicrobatchesAreRefusedWithTheSum) {
 }
 
 TEST_F(RankSession, AnAxisWithoutProgramsIsRefusedWithTheNearestLayout) {
-  const RankLayout pipeline{"pp2", 2, {"--parallelism.pipeline_parallel_degree", "2"}};
-  EXPECT_THAT(message_of([&] { train_on("a", pipeline); }), HasSubstr("the nearest layout of 2 ranks is"));
+  const RankLayout tensor{"tp2", 2, {"--parallelism.tensor_parallel_degree", "2"}};
+  EXPECT_THAT(message_of([&] { train_on("a", tensor); }), HasSubstr("the nearest layout of 2 ranks is"));
+}
+
+TEST_F(RankSession, APipelineWithMoreStagesThanUnitsIsRefused) {
+  RankLayout four = layout(1, 1);
+  four.ranks = 4;
+  four.settings.insert(four.settings.end(), {"--parallelism.pipeline_parallel_degree", "4"});
+  EXPECT_THAT(message_of([&] { train_on("a", four); }), HasSubstr("4 stages for the 2 units of mlp"));
 }
 
 TEST_F(RankSession, EarlyStoppingAndTheBestModelAreTheSameEverywhere) {

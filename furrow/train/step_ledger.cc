@@ -7,6 +7,24 @@ namespace furrow::train {
 
 namespace {
 
+constexpr int kProbes = 9;
+constexpr size_t kBubbleSteps = 1024;
+
+// Of the slowest rank, the median of some operations that move next to nothing.
+double operation_latency_us(const RankContext& rank) {
+  comm::Group world = rank.world();
+  std::array<int64_t, kProbes> took_ns{};
+  int64_t value = 1;
+  for (int64_t& ns : took_ns) {
+    const int64_t start_ns = rank.clock->monotonic_ns();
+    world.all_reduce(std::span(&value, 1), comm::Reduction::kMax, "latency");
+    ns = rank.clock->monotonic_ns() - start_ns;
+  }
+  world.all_reduce(std::span<int64_t>(took_ns), comm::Reduction::kMax, "latency");
+  std::nth_element(took_ns.begin(), took_ns.begin() + kProbes / 2, took_ns.end());
+  return static_cast<double>(took_ns[kProbes / 2]) * 1e-3;
+}
+
 // A send's bytes are the receiver's: callers leave those rows out.
 void add(const comm::LedgerRow& row, StepLedger::Bytes* bytes) {
   bytes->calls += row.calls;
@@ -41,12 +59,44 @@ StepLedger::Bytes StepLedger::bytes(const RankContext& rank) const {
   return sum;
 }
 
-void StepLedger::add_step(const CommTimes& times, int64_t duration_ns, int64_t global_samples) {
+void StepLedger::add_step(const CommTimes& times, const ComputeTimes& compute, int64_t duration_ns,
+                          int64_t global_samples) {
+  if (compute_.size() < kBubbleSteps) compute_.push_back(compute);
   ++steps_;
   times_.exposed_ns += times.exposed_ns;
   times_.busy_ns += times.busy_ns;
   duration_ns_ += duration_ns;
   samples_ += global_samples;
+}
+
+// 1 - computing time / (ranks x makespan), makespan from the first forward to the last weight gradient of all
+// ranks; mean over steps.  Ranks of several hosts have no common clock: there it is the longest of any rank.
+double StepLedger::bubble(const RankContext& rank) const {
+  comm::Group world = rank.world();
+  const auto ranks = static_cast<size_t>(world.size());
+  std::vector<int64_t> own;
+  for (const ComputeTimes& times : compute_)
+    own.insert(own.end(), {times.begin_ns, times.end_ns, times.computing_ns});
+  std::vector<int64_t> all(ranks * own.size());
+  world.all_gather<int64_t>(own, all, {}, "bubble");
+  const auto& infos = rank.communicator->roster().ranks;
+  const bool one_clock =
+      std::ranges::all_of(infos, [&](const comm::RankInfo& info) { return info.host == infos.front().host; });
+  double sum = 0;
+  for (size_t step = 0; step < compute_.size(); ++step) {
+    int64_t begin = INT64_MAX, end = 0, longest = 1, computing = 0;
+    for (size_t r = 0; r < ranks; ++r) {
+      const int64_t* times = all.data() + r * own.size() + 3 * step;
+      if (times[0] == 0) continue;
+      begin = std::min(begin, times[0]);
+      end = std::max(end, times[1]);
+      longest = std::max(longest, times[1] - times[0]);
+      computing += times[2];
+    }
+    const int64_t makespan = one_clock && end > begin ? end - begin : longest;
+    sum += 1 - static_cast<double>(computing) / (static_cast<double>(ranks) * static_cast<double>(makespan));
+  }
+  return compute_.empty() ? 0 : sum / static_cast<double>(compute_.size());
 }
 
 observe::RankAudit StepLedger::audit(const RankContext& rank) const {
@@ -62,6 +112,7 @@ observe::RankAudit StepLedger::audit(const RankContext& rank) const {
   observe::RankAudit audit;
   audit.ranks = world.size();
   audit.steps = steps_;
+  audit.operation_latency_us = operation_latency_us(rank);
   for (size_t k = 0; k < bytes_.size(); ++k) {
     observe::CollectiveAudit row{std::string(to_string(static_cast<comm::CollectiveKind>(k))),
                                  bytes_[k].calls, 0, 0};
@@ -69,12 +120,17 @@ observe::RankAudit StepLedger::audit(const RankContext& rank) const {
       row.wire_bytes += all[r * kWords + 2 * k];
       row.bound_bytes += all[r * kWords + 2 * k + 1];
     }
+    audit.operations_per_step +=
+        static_cast<double>(row.calls) / static_cast<double>(std::max<int64_t>(1, steps_));
     if (row.calls > 0) audit.bytes.push_back(std::move(row));
   }
+  audit.bubble = bubble(rank);
   for (size_t r = 0; r < ranks; ++r) {
     const std::span<const int64_t> times(all.data() + r * kWords + kWords - 3, 3);
     const auto exposed = static_cast<double>(times[0]), busy = static_cast<double>(times[1]);
     const auto duration = std::max(1.0, static_cast<double>(times[2]));
+    audit.step_seconds +=
+        duration * 1e-9 / static_cast<double>(std::max<int64_t>(1, steps_)) / static_cast<double>(ranks);
     audit.exposed_communication += exposed / duration / static_cast<double>(ranks);
     audit.comm_to_compute += busy / std::max(1.0, duration - exposed) / static_cast<double>(ranks);
     audit.rank_samples_per_second.push_back(static_cast<double>(samples_) / static_cast<double>(ranks) /

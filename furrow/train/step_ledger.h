@@ -18,6 +18,13 @@ struct CommTimes {
   int64_t busy_ns = 0;     // communication was under way, waiting for peers included
 };
 
+// Of forwards, recomputations and both halves of backward in a run of a program.
+struct ComputeTimes {
+  int64_t begin_ns = 0;      // of the first, Clock::monotonic_ns; 0: there was none
+  int64_t end_ns = 0;        // of the last
+  int64_t computing_ns = 0;  // inside them
+};
+
 class StepLedger {
  public:
   struct Bytes {
@@ -26,7 +33,8 @@ class StepLedger {
 
   void begin_steps(const RankContext& rank);  // what follows is steps; forgets what else was sent
   void end_steps(const RankContext& rank);    // what follows is not
-  void add_step(const CommTimes& times, int64_t duration_ns, int64_t global_samples);
+  void add_step(const CommTimes& times, const ComputeTimes& compute, int64_t duration_ns,
+                int64_t global_samples);
 
   Bytes bytes(const RankContext& rank) const;  // of this rank in the steps so far
 
@@ -36,7 +44,9 @@ class StepLedger {
  private:
   std::array<Bytes, comm::kCollectiveKinds> bytes_{};
   CommTimes times_;
+  double bubble(const RankContext& rank) const;  // every rank calls it
   int64_t steps_ = 0, duration_ns_ = 0, samples_ = 0;
+  std::vector<ComputeTimes> compute_;  // of the first kBubbleSteps steps
 };
 
 }  // namespace furrow::train

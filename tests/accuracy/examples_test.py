@@ -19,6 +19,7 @@ PROMISES = [
     ("blocks-custom", "test_accuracy", 0.988, True),
     ("mlp-mnist", "test_accuracy", 0.975, True),
     ("convnet-cifar10", "validation_accuracy", 0.70, True),
+    ("resnet20-cifar10", "validation_accuracy", 0.85, True),
     ("mlp-adult", "test_accuracy", 0.85, True),
     ("mlp-housing", "test_loss", 0.25, False),
     ("gpt-shakespeare", "validation_loss", 1.88, False),

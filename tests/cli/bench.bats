@@ -46,6 +46,12 @@ load common
   fails 2 "has no option --weak"
   run --separate-stderr "$furrow" bench comm --algorithm rign
   fails 2 "ring"
+  run --separate-stderr "$furrow" bench comm --backend mpi --nproc 2
+  fails 2 "mpirun -n 2 furrow bench comm --backend mpi"
+  run --separate-stderr "$furrow" bench comm --backend mip
+  fails 2 "native"
+  run --separate-stderr "$furrow" bench comm --backend mpi --tune
+  fails 2 "furrow's own algorithms"
   run --separate-stderr "$furrow" bench scaling
   fails 2 "needs a CONFIG"
   run --separate-stderr "$furrow" bench scaling "$config" --weak --strong

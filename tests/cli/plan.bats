@@ -75,7 +75,7 @@ load common
 }
 
 @test "layouts that cannot be are refused with the nearest" {
-  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.pipeline_parallel_degree 2
+  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.tensor_parallel_degree 2
   fails 13 "the nearest layout of 4 ranks is dp_replicate 1 x dp_shard 4"
   run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.data_parallel_shard_degree 2
   fails 2 "dp_shard 2 = 2, but the world is 3"
@@ -83,4 +83,118 @@ load common
   fails 2 "--rank 2: it must be a number from 0 to 1"
   run --separate-stderr "$furrow" plan "$config" --nproc 64 --training.global_batch_size 20
   fails 2 "for dp_replicate 1 x dp_shard 64 = 64 data ranks"
+}
+
+@test "the stages of a pipeline are planned rank by rank" {
+  local pipeline=(--nproc 2 --parallelism.pipeline_parallel_degree 2 --training.global_batch_size 60)
+  for rank in 0 1; do
+    "$furrow" plan "$config" "${pipeline[@]}" --rank $rank --print program >rank$rank.txt
+    grep -q "^placement pp2 .* rank $rank .* stages 0-1@0 1-2@1" rank$rank.txt
+    [ "$(grep -c ' send ' rank$rank.txt)" = "$(grep -c ' recv ' rank$((1 - rank)).txt)" ]
+  done
+  run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.pipeline_parallel_degree 3
+  fails 2 "3 stages for the 2 units of mlp"
+  run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.pipeline_parallel_schedule 2F2B
+  fails 2 "1F1B"
+}
+
+make_cluster() {
+  cat >cluster.toml <<TOML
+[cluster]
+name = "four"
+
+[hosts]
+count = 2
+devices = 2
+
+[device]
+name = "cpu-core-avx2"
+memory_gib = ${1:-4}
+
+[links]
+name = "shared-memory"
+
+[network]
+name = "ethernet-1"
+
+[price]
+on_demand_per_host_hour = 0.5
+TOML
+}
+
+@test "a search ranks layouts and marks the configured one" {
+  make_cluster
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 80 --cluster cluster.toml --explain
+  [ "$status" -eq 0 ]
+  [[ $output == *"as configured"* && $output == *"USD/step"* && $output == *simulate* ]]
+  "$furrow" plan "$config" --training.global_batch_size 80 --cluster cluster.toml --json >search.json
+  [ "$(json search.json '[c["step_time_ms"] for c in d["candidates"] if c["simulated"]] == sorted(c["step_time_ms"] for c in d["candidates"] if c["simulated"])')" = True ]
+  [ "$(json search.json 'all(c["fits"] and c["cost_per_step"] > 0 and c["layout"]["dp_shard"] >= 1 for c in d["candidates"])')" = True ]
+  [ "$(json search.json 'set("step_time_ms memory_bytes wire_bytes bubble exposed_communication layout cost_per_step fits reason".split()) <= set(d["candidates"][0])')" = True ]
+}
+
+@test "a written plan trains" {
+  "$furrow" plan "$config" --training.global_batch_size 80 --cluster local --nproc 2 --write plan.toml >/dev/null
+  "$furrow" train plan.toml --nproc 2 --training.steps 2 --job.dump_folder planned
+  [ "$(json planned/summary.json 'd["steps"]')" = 2 ]
+}
+
+@test "what does not fit says what it needs, and exits with resource_exhausted" {
+  make_cluster 0.00005
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 80 --cluster cluster.toml
+  [ "$status" -eq 10 ]
+  [[ $stderr == *"does not fit: needs 0.0 GiB of 0.0 per device"*"smallest change: "* ]]
+}
+
+@test "scale shows every size and picks one; cost and deadline pick hosts" {
+  make_cluster
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 320 --cluster cluster.toml --scale 1..8
+  [ "$status" -eq 0 ]
+  [[ $output == *efficiency* && $output == *"take "*" devices: "* ]]
+  "$furrow" plan "$config" --training.global_batch_size 320 --cluster cluster.toml --scale 1..8 --json >scale.json
+  [ "$(json scale.json '[p["devices"] for p in d]')" = "[1, 2, 4, 8]" ]
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 320 --cluster cluster.toml --objective cost
+  [[ $output == *"the cheapest a sample"* ]]
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 320 --cluster cluster.toml --deadline 1d
+  [[ $output == *"the fewest that meet the deadline"* ]]
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 320 --cluster cluster.toml \
+    --training.steps 1000000000 --deadline 1s
+  [ "$status" -eq 10 ]
+  [[ $output == *"none meets the deadline"* ]]
+}
+
+@test "a search is told what it cannot do" {
+  make_cluster
+  run --separate-stderr "$furrow" plan "$config" --cluster none.toml
+  fails 3 "none.toml"
+  run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --without recompute,prunes
+  fails 2 "did you mean 'prune'"
+  run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --print program
+  fails 2 "--print is about one layout"
+  run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --scale 8..1
+  fails 2 "FIRST..LAST"
+  run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --deadline soon
+  fails 2 "with its unit"
+  run --separate-stderr "$furrow" plan "$config" --cluster local --objective cost
+  fails 2 "has no price"
+}
+
+@test "a language model is planned without its data" {
+  cat >gpt.toml <<TOML
+[model]
+name = "gpt"
+layers = 2
+width = 32
+vocab_size = 300
+[training]
+dataset = "pack"
+dataset_path = "nowhere"
+seq_len = 16
+steps = 10
+TOML
+  run --separate-stderr "$furrow" plan gpt.toml --cluster local --nproc 1
+  [ "$status" -eq 0 ]
+  [[ $stderr == *"planned without the data"* ]]
+  run --separate-stderr "$furrow" plan gpt.toml --model.vocab_size 0
+  fails 3 "nowhere"
 }

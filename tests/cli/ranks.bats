@@ -25,6 +25,15 @@ setup() {
   [ "$(json out/summary.json '0 <= d["exposed_communication"] <= 1')" = True ]
 }
 
+@test "a global batch that local_batch_size does not divide: the same weights" {
+  uneven=(--training.global_batch_size 50 --debug.deterministic strict --training.steps 8)
+  "$furrow" train "$config" --job.dump_folder one "${uneven[@]}" 2>/dev/null
+  "$furrow" train "$config" --nproc 2 --job.dump_folder two "${uneven[@]}" 2>/dev/null
+  cmp one/model/model.safetensors two/model/model.safetensors
+  run --separate-stderr "$furrow" plan "$config" --nproc 2 --rank 1 --print program "${uneven[@]}"
+  [[ $output == *"10"* ]]
+}
+
 @test "--nproc N --json prints summary.json, without a dump folder runs are numbered" {
   run --separate-stderr "$furrow" train "$config" --nproc 2 --json "${batch[@]}"
   [ "$status" -eq 0 ]

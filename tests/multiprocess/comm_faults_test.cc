@@ -1,5 +1,5 @@
 // What the other ranks say, and how soon they end, when one rank dies, stops, throws, is cut off or does not
-// fit. FURROW_TEST_REPEATS repeats every case.
+// fit.  Each case three times, 100 times with FURROW_TEST_FULL=1, or as FURROW_TEST_REPEATS says.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -26,7 +26,10 @@ std::string environment(const char* name, const char* otherwise) {
 }
 
 std::string program() { return environment("FURROW_BUILD_DIR", "build/release") + "/test_bin/comm_rank"; }
-int repeats() { return std::stoi(environment("FURROW_TEST_REPEATS", "3")); }
+int repeats() {
+  const char* otherwise = std::getenv("FURROW_TEST_FULL") != nullptr ? "100" : "3";
+  return std::stoi(environment("FURROW_TEST_REPEATS", otherwise));
+}
 
 class CommFaults : public ::testing::TestWithParam<const char*> {
  protected:

@@ -33,8 +33,8 @@ int repetitions() {
 class Faults : public ::testing::Test {
  protected:
   // A run that trains on `kRanks` ranks below the launcher.
-  std::unique_ptr<Background> training(const std::string& run, std::vector<pid_t>* ranks) {
-    auto job = std::make_unique<Background>(runs_.endless(run, kRanks), ChildOptions{});
+  std::unique_ptr<Background> training(const std::string& run, std::vector<pid_t>* ranks, int silence_s = 1) {
+    auto job = std::make_unique<Background>(runs_.endless(run, kRanks, silence_s), ChildOptions{});
     EXPECT_TRUE(testing::wait_until([&] { return job->ended() || testing::logged_step(run) >= 5; }));
     EXPECT_FALSE(job->ended()) << job->wait().err;
     *ranks = testing::children_of(job->pid());
@@ -79,7 +79,7 @@ TEST_F(Faults, AKilledRank) {
   for (int i = 0; i < repetitions(); ++i) {
     const std::string run = runs_.run("killed" + std::to_string(i));
     std::vector<pid_t> ranks;
-    const auto job = training(run, &ranks);
+    const auto job = training(run, &ranks, 60);  // a crowded machine may take its time to start
     ASSERT_EQ(ranks.size(), static_cast<size_t>(kRanks));
     const int victim = static_cast<int>(random() % kRanks);
     const int64_t begin = testing::steady_ns();

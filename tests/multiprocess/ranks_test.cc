@@ -67,6 +67,8 @@ TEST_P(RankLayouts, EndWithTheBitsOfOneProcess) {
 constexpr const char* kReplicate = "--parallelism.data_parallel_replicate_degree";
 constexpr const char* kStage = "--parallelism.zero_stage";
 constexpr const char* kShard = "--parallelism.data_parallel_shard_degree";
+constexpr const char* kPipeline = "--parallelism.pipeline_parallel_degree";
+constexpr const char* kSchedule = "--parallelism.pipeline_parallel_schedule";
 
 INSTANTIATE_TEST_SUITE_P(All, RankLayouts,
                          ::testing::Values(LayoutCase{"replicate2", 2, {kReplicate, "2", kShard, "1"}},
@@ -74,7 +76,10 @@ INSTANTIATE_TEST_SUITE_P(All, RankLayouts,
                                            LayoutCase{"zero1", 2, {kShard, "2", kStage, "1"}},
                                            LayoutCase{"zero2", 2, {kShard, "2", kStage, "2"}},
                                            LayoutCase{"zero3", 2, {}},
-                                           LayoutCase{"hybrid4", 4, {kReplicate, "2", kShard, "2"}}),
+                                           LayoutCase{"hybrid4", 4, {kReplicate, "2", kShard, "2"}},
+                                           LayoutCase{"pipeline2", 2, {kPipeline, "2"}},
+                                           LayoutCase{"pipeline3", 3, {kPipeline, "3", kSchedule, "ZBH1"}},
+                                           LayoutCase{"pipeline2x2", 4, {kPipeline, "2", kStage, "3"}}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST_F(Ranks, AnotherSeedDiffers) {
@@ -83,15 +88,21 @@ TEST_F(Ranks, AnotherSeedDiffers) {
   EXPECT_NE(testing::difference(testing::outcome_of(run), *expected_), "");
 }
 
-// 2 -> 4 -> 1 -> 2 ranks, each but the last killed with `victim` somewhere on the way.
+// Data parallel, or stages x data parallel.
+LayoutCase on(int ranks, int stages = 1) {
+  return {"", ranks, {kPipeline, std::to_string(stages), kSchedule, "1F1B"}};
+}
+
+// From layout to layout, each but the last killed with `victim` somewhere on the way.
 void kill_and_go_on(const testing::RankRuns& runs, const std::string& run, bool launcher,
-                    std::mt19937& random) {
-  const std::vector<int> sizes = {2, 4, 1, 2};
-  for (size_t i = 0; i < sizes.size(); ++i) {
+                    std::mt19937& random, const std::vector<LayoutCase>& layouts) {
+  for (size_t i = 0; i < layouts.size(); ++i) {
     const bool begun = std::filesystem::exists(run + "/config.toml");
-    const auto command = begun ? runs.resume(run, sizes[i]) : runs.start(run, sizes[i]);
+    const LayoutCase& layout = layouts[i];
+    const auto command = begun ? runs.resume(run, layout.ranks, layout.settings)
+                               : runs.start(run, layout.ranks, layout.settings);
     testing::Background job(command, {});
-    if (i + 1 == sizes.size()) {
+    if (i + 1 == layouts.size()) {
       ASSERT_EQ(job.wait().exit_status, 0) << job.wait().err;
       return;
     }
@@ -114,10 +125,21 @@ TEST_F(Ranks, AKilledLauncherOrRankAndAnotherNumberOfRanksChangeNothing) {
   std::mt19937 random(seed);
   for (const bool launcher : {true, false, true, false}) {
     const std::string run = runs_->run("killed" + std::to_string(random()));
-    kill_and_go_on(*runs_, run, launcher, random);
+    kill_and_go_on(*runs_, run, launcher, random, {on(2), on(4), on(1), on(2)});
     if (HasFatalFailure()) return;
     expect_equal(run);
   }
+}
+
+TEST_F(Ranks, AKilledStageAndAnotherPipelineChangeNothing) {
+  const char* given = std::getenv("FURROW_TEST_SEED");
+  const unsigned seed = given != nullptr ? static_cast<unsigned>(std::stoul(given)) : std::random_device()();
+  std::cout << "FURROW_TEST_SEED=" << seed << "\n";
+  std::mt19937 random(seed);
+  const std::string run = runs_->run("killed_stages");
+  kill_and_go_on(*runs_, run, false, random, {on(4, 2), on(3, 3), on(2), on(2, 2)});
+  if (HasFatalFailure()) return;
+  expect_equal(run);
 }
 
 TEST_F(Ranks, SigtermStopsAllAfterTheSameStepAndTheRunGoesOn) {

@@ -28,16 +28,18 @@ std::vector<std::string> RankRuns::start(const std::string& run, int ranks,
   return command;
 }
 
-std::vector<std::string> RankRuns::resume(const std::string& run, int ranks) const {
+std::vector<std::string> RankRuns::resume(const std::string& run, int ranks,
+                                          const std::vector<std::string>& more) const {
   std::vector<std::string> command = {environment("FURROW_BIN"), "train", run, "--resume"};
   if (ranks > 0) command.insert(command.end(), {"--nproc", std::to_string(ranks)});
+  command.insert(command.end(), more.begin(), more.end());
   return command;
 }
 
-std::vector<std::string> RankRuns::endless(const std::string& run, int ranks) const {
+std::vector<std::string> RankRuns::endless(const std::string& run, int ranks, int silence_s) const {
   return start(run, ranks,
                {"--training.steps", "1000000", "--validation.freq", "0", "--checkpoint.interval", "100",
-                "--comm.train_timeout_seconds", "1"});
+                "--comm.train_timeout_seconds", std::to_string(silence_s)});
 }
 
 int64_t logged_step(const std::string& run_folder) {

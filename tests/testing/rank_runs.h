@@ -18,9 +18,10 @@ class RankRuns {
   // `ranks` 0: without --nproc.
   std::vector<std::string> start(const std::string& run, int ranks,
                                  const std::vector<std::string>& more = {}) const;
-  std::vector<std::string> resume(const std::string& run, int ranks) const;
+  std::vector<std::string> resume(const std::string& run, int ranks,
+                                  const std::vector<std::string>& more = {}) const;
   // A run that goes on until somebody ends it.
-  std::vector<std::string> endless(const std::string& run, int ranks) const;
+  std::vector<std::string> endless(const std::string& run, int ranks, int silence_s = 1) const;
 
   const std::string& folder() const { return folder_.path(); }
 

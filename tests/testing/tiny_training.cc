@@ -70,7 +70,7 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 }
 
 std::vector<std::string> tiny_names() {
-  return {"mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied", "llama-untied", "rnn", "lstm"};
+  return {"mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied", "llama-untied", "rnn", "lstm", "resnet"};
 }
 
 TinyTraining tiny(const std::string& name) {
@@ -78,7 +78,16 @@ TinyTraining tiny(const std::string& name) {
   t.name = name;
   t.config = base_config();
   models::DataShape shape;
-  if (name != "mlp" && name != "convnet") {
+  if (name == "resnet") {  // both kinds of shortcut, with and without a stride, on eight by eight pixels
+    t.config.model.name = "blocks";
+    t.config.model.units = {
+        "stem: conv_norm out_channels=4 prefix=", "layer1.0: residual_block out_channels=4",
+        "layer2.0: residual_block out_channels=8 stride=2 shortcut=pad",
+        "layer3.0: residual_block out_channels=16 stride=2", "fc: pool_linear out=classes"};
+    const Shape image = {3, 8, 8};
+    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
+    shape.input = {DType::kF32, {-1, 3, 8, 8}};
+  } else if (name != "mlp" && name != "convnet") {
     t.config.model.name = name.substr(0, name.find('-'));
     t.config.model.layers = 2;
     t.config.model.heads = 2;
@@ -142,6 +151,7 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
     const train::UnitState& unit = model.unit(static_cast<int>(u));
     result.params.push_back(unit.params);
     result.states.insert(result.states.end(), unit.states.begin(), unit.states.end());
+    result.statistics.push_back(unit.statistics);
     const bool has = plan::flat_layout(spec).units[u].trained_elements > 0;
     result.gradients.push_back(has ? executor.gradient(gradient_value(program, static_cast<int>(u))).clone()
                                    : at::Tensor());

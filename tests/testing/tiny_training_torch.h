@@ -67,6 +67,7 @@ struct StepResult {
   std::vector<at::Tensor> gradients;  // total of each unit in the last step (undefined without parameters)
   std::vector<at::Tensor> params;     // after it
   std::vector<at::Tensor> states;
+  std::vector<at::Tensor> statistics;  // by unit; undefined without any
   train::RunOutputs outputs;
 };
 StepResult run_steps(const TinyTraining& tiny, const StepOptions& options);

@@ -47,8 +47,8 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
   train_options.microbatch_sizes = options.microbatch_sizes;
   train_options.recompute = options.recompute;
   train_options.optimizer_states = plan::forms_of(rule.states());
-  train_options.ranks = {rank.rank, world.zero_stage, world.reshard, world.deterministic,
-                         world.prefetch_units};
+  train_options.ranks = {rank.rank,           world.zero_stage,     world.reshard,
+                         world.deterministic, world.prefetch_units, world.stages};
   const plan::Program program = plan::compile_train(spec, world.layout(), train_options);
   train::ModelState model(spec, rule.states(), /*seed=*/42, {},
                           train::residence_of(plan::flat_layout(spec), program.placement, rank));
@@ -74,7 +74,9 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
 }  // namespace
 
 std::string WorldOptions::name() const {
-  return fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "");
+  const std::string pipe =
+      pipeline > 1 ? fmt::format("pp{} {} v{} ", pipeline, stages.schedule, stages.stages_per_rank) : "";
+  return pipe + fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "");
 }
 
 void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
@@ -101,6 +103,8 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
       continue;
     }
     if (!same(unit.params, whole.params[u], rank.model.params_extents()[u])) return where + "parameters";
+    const bool runs = rank.program.placement.holds(static_cast<int32_t>(u));
+    if (runs && !same_bits({unit.statistics}, {whole.statistics[u]})) return where + "statistics";
     for (size_t s = 0; s < rank.model.states().size(); ++s) {
       const train::Extent& extent = rank.model.states_extents()[u];
       const plan::Slice slice = plan::state_slice(rank.model.states()[s].form, rank.model.flat().units[u],

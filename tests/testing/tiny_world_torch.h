@@ -17,9 +17,11 @@ struct WorldOptions {
   plan::Reshard reshard = plan::Reshard::kDefault;
   plan::Deterministic deterministic = plan::Deterministic::kStrict;
   int prefetch_units = 1;
-  int ranks() const { return replicate * shard; }
-  plan::Layout layout() const { return plan::Layout({1, replicate, shard, 1, 1, 1}, ranks()); }
-  std::string name() const;  // "2x4 zero3"
+  int pipeline = 1;
+  plan::PipelineOptions stages = {};
+  int ranks() const { return pipeline * replicate * shard; }
+  plan::Layout layout() const { return plan::Layout({pipeline, replicate, shard, 1, 1, 1}, ranks()); }
+  std::string name() const;  // "2x4 zero3", "pp2 GPipe 1x2 zero1"
 };
 
 // One rank after its steps.
@@ -38,8 +40,8 @@ void run_world(const TinyTraining& tiny, const StepOptions& options, const World
                const std::function<void(const RankResult&)>& inspect,
                const std::function<void(train::RankContext&)>& prepare = {});
 
-// Where parameters, optimizer state, loss or norm of any rank differ from the whole ones of one process; ""
-// nowhere.
+// Where parameters, optimizer state, statistics, loss or norm of any rank differ from the whole ones of one
+// process; "" nowhere.
 std::string difference(const RankResult& rank, const StepResult& whole);
 
 }  // namespace furrow::testing

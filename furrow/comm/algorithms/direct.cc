@@ -89,18 +89,18 @@ void all_reduce_piece(Call& call, const Team& team, std::span<const std::byte> i
   call.wait_all();
 }
 
-// In pieces, so that what must be staged (memory that peers cannot see) stays small and in the cache.
+// Memory that peers cannot see goes in pieces, so that what is staged stays small and in the cache.
 void all_reduce_memory(Call& call, const Team& team) {
-  constexpr size_t kPiece = 4 << 20;
   const bool in_seen = call.is_registered(call.c.in), out_seen = call.is_registered(call.c.out);
+  const size_t piece = in_seen && out_seen ? std::max<size_t>(call.c.in.size(), 1) : 4 << 20;
   const bool in_place = call.c.in.data() == call.c.out.data();
   const size_t bytes = call.c.in.size();
   std::span<std::byte> staged_in, staged_out;
-  if (!in_seen) staged_in = call.take(std::min(bytes, kPiece));
-  if (!out_seen) staged_out = in_place ? staged_in : call.take(std::min(bytes, kPiece));
+  if (!in_seen) staged_in = call.take(std::min(bytes, piece));
+  if (!out_seen) staged_out = in_place ? staged_in : call.take(std::min(bytes, piece));
   Step step = 0;
-  for (size_t begin = 0; begin == 0 || begin < bytes; begin += kPiece, step += 2) {
-    const size_t size = std::min(kPiece, bytes - begin);
+  for (size_t begin = 0; begin == 0 || begin < bytes; begin += piece, step += 2) {
+    const size_t size = std::min(piece, bytes - begin);
     std::span<const std::byte> in = call.c.in.subspan(begin, size);
     const std::span<std::byte> out = call.c.out.subspan(begin, size);
     if (!in_seen) {

@@ -1,5 +1,6 @@
 // Inside each host by shared memory, between hosts each member with its counterparts: what crosses between
-// hosts is cut among a host's members.
+// hosts is cut among a host's members.  A rank receives no more bytes than it must; between hosts it is as
+// many times less than by `direct` as a host has ranks.
 #include <algorithm>
 #include <bit>
 #include <optional>
@@ -10,8 +11,13 @@ namespace furrow::comm {
 namespace {
 
 struct Levels {
-  Team inside;   // ranks of this host
-  Team between;  // the members of all hosts with this rank's index in its host
+  Team inside;                            // ranks of this host
+  Team between;                           // the members of all hosts with this rank's index in its host
+  std::vector<std::vector<int>> members;  // by host
+  int hosts() const { return between.size(); }
+  int rank(int host, int index) const {
+    return members[static_cast<size_t>(host)][static_cast<size_t>(index)];
+  }
 };
 
 // Nothing unless every host has as many ranks.
@@ -31,6 +37,7 @@ std::optional<Levels> levels_of(const Call& call) {
     if (of_host.size() != members[mine].size()) return std::nullopt;
     levels.between.ranks.push_back(of_host[static_cast<size_t>(levels.inside.self)]);
   }
+  levels.members = std::move(members);
   return levels;
 }
 
@@ -58,10 +65,63 @@ void between_hosts(Call& call, const Team& team, std::span<std::byte> data,
   all_gather(call, team, data, kBetween + static_cast<Step>(team.size()), part);
 }
 
+// Inside the host each member adds the slices of its counterparts on all hosts; those sums meet between
+// hosts.
+template <class Between>
+void reduce_scatter(Call& call, const Between& between) {
+  const Levels levels = *levels_of(call);
+  std::vector<Call::Slice> sums;  // by host, in scratch
+  size_t bytes = 0;
+  for (const int owner : levels.between.ranks) {
+    sums.push_back({bytes, call.slice(owner).bytes});
+    bytes += (sums.back().bytes + 63) / 64 * 64;
+  }
+  const std::span<std::byte> scratch = call.take(std::max<size_t>(bytes, 1));
+  for (int h = 0; h < levels.hosts(); ++h) {
+    const Call::Slice sum = sums[static_cast<size_t>(h)];
+    direct_reduce_scatter(call, levels.inside, call.c.in, scratch.subspan(sum.begin, sum.bytes),
+                          static_cast<Step>(h), [&](int i) { return call.slice(levels.rank(h, i)); });
+  }
+  between(call, levels.between, scratch, call.c.out, static_cast<Step>(levels.hosts()),
+          [&](int h) { return sums[static_cast<size_t>(h)]; });
+  finish(call.reduce_kind(), call.elements(call.c.out.size()), call.c.out.data());
+}
+
+// Between hosts each member gathers its counterparts' slices, and hands them on inside.
+template <class Between>
+void all_gather(Call& call, const Between& between) {
+  const Levels levels = *levels_of(call);
+  const Call::Slice own = call.slice(call.rank());
+  const std::span<std::byte> all = call.c.out;
+  copy(call.c.in, all.subspan(own.begin, own.bytes));
+  between(call, levels.between, all, 0, [&](int h) { return call.slice(levels.between[h]); });
+  const auto step = static_cast<Step>(levels.hosts());
+  for (int h = 0; h < levels.hosts(); ++h) {
+    direct_all_gather(call, levels.inside, all, step + static_cast<Step>(h),
+                      [&](int i) { return call.slice(levels.rank(h, i)); });
+  }
+}
+
+template <class ReduceScatter, class AllGather>
+void run(Call& call, const ReduceScatter& reduce_scatter_between, const AllGather& all_gather_between) {
+  switch (call.c.kind) {
+    case CollectiveKind::kReduceScatter:
+      return reduce_scatter(call, reduce_scatter_between);
+    case CollectiveKind::kAllGather:
+      return all_gather(call, all_gather_between);
+    default:
+      return all_reduce(call, [&](const Team& team, std::span<std::byte> data) {
+        between_hosts(call, team, data, reduce_scatter_between, all_gather_between);
+      });
+  }
+}
+
 }  // namespace
 
 bool fits_hierarchical(const Call& call) {
-  if (call.c.kind != CollectiveKind::kAllReduce) return false;
+  const bool sliced =
+      call.c.kind == CollectiveKind::kReduceScatter || call.c.kind == CollectiveKind::kAllGather;
+  if (call.c.kind != CollectiveKind::kAllReduce && !sliced) return false;
   const std::optional<Levels> levels = levels_of(call);
   return levels && levels->inside.size() > 1 && levels->between.size() > 1;
 }
@@ -73,16 +133,8 @@ bool hierarchical_is_canonical(const Call& call) {
          std::is_sorted(call.topology().host.begin(), call.topology().host.end());
 }
 
-void run_hierarchical(Call& call) {
-  all_reduce(call, [&](const Team& team, std::span<std::byte> data) {
-    between_hosts(call, team, data, direct_reduce_scatter, direct_all_gather);
-  });
-}
+void run_hierarchical(Call& call) { run(call, direct_reduce_scatter, direct_all_gather); }
 
-void run_hierarchical_ring(Call& call) {
-  all_reduce(call, [&](const Team& team, std::span<std::byte> data) {
-    between_hosts(call, team, data, ring_reduce_scatter, ring_all_gather);
-  });
-}
+void run_hierarchical_ring(Call& call) { run(call, ring_reduce_scatter, ring_all_gather); }
 
 }  // namespace furrow::comm

@@ -81,6 +81,20 @@ AlgorithmTable AlgorithmTable::built_in() {
     table.set(CollectiveKind::kAllReduce, wires, 8, {entry(8, 2048, flat)});
     table.set(CollectiveKind::kAllReduce, wires, kMostRanks, {entry(kMostRanks, 512, flat)});
   }
+  // Between hosts as few bytes as can be; below this size a second round costs more.
+  constexpr int64_t kOneRound = 64 << 10;
+  for (const CollectiveKind kind : {CollectiveKind::kReduceScatter, CollectiveKind::kAllGather}) {
+    table.set(kind, Wires::kMixed, kMostRanks,
+              {{kind, Wires::kMixed, kMostRanks, kOneRound, 0},
+               {kind, Wires::kMixed, kMostRanks, INT64_MAX, algorithm_index("hierarchical")}});
+  }
+  for (const auto& [ranks, bytes] : {std::pair(2, 4096), {8, 2048}, {kMostRanks, 512}}) {
+    const auto entry = [&, ranks = ranks](int64_t up_to, int algorithm) {
+      return Entry{CollectiveKind::kAllReduce, Wires::kMixed, ranks, up_to, algorithm};
+    };
+    table.set(CollectiveKind::kAllReduce, Wires::kMixed, ranks,
+              {entry(bytes, flat), entry(kOneRound, 0), entry(INT64_MAX, algorithm_index("hierarchical"))});
+  }
   return table;
 }
 

@@ -1,4 +1,6 @@
 // The backend "mpi": groups, and operations one after the other on the communicator's thread.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <deque>
 
@@ -73,6 +75,13 @@ class MpiBackend : public Backend {
   explicit MpiBackend(Communicator& communicator) : communicator_(communicator), wires_(communicator) {}
   std::string_view name() const override { return "mpi"; }
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
+    if (spec.independent) {
+      throw Error(
+          ErrorCode::kUnimplemented,
+          fmt::format("group {}: the MPI backend runs one operation at a time, and transfers of a pipeline "
+                      "run beside others: set [comm] backend = \"native\"",
+                      spec.name));
+    }
     return std::make_unique<MpiGroup>(communicator_, wires_, spec);
   }
 

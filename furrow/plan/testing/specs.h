@@ -20,6 +20,14 @@ inline Parameter parameter(std::string name, Shape shape, std::string tied_to = 
   return p;
 }
 
+inline Statistic statistic(std::string name, Shape shape, Statistic::Fold fold = Statistic::Fold::kAverage) {
+  Statistic s;
+  s.name = std::move(name);
+  s.shape = std::move(shape);
+  s.fold = fold;
+  return s;
+}
+
 // A unit of `width` -> `width`; weight and bias when `owns`.
 inline Unit unit(int index, int64_t width, bool owns) {
   Unit u;
@@ -59,6 +67,10 @@ inline ModelSpec random_spec(std::mt19937* rng) {
     for (size_t t = 0; t < ties; ++t) {
       const std::string& owner = weights[(*rng)() % weights.size()];
       u.parameters.push_back(parameter(fmt::format("u{}.tied{}", i, t), {width, width}, owner));
+    }
+    if (owns && (*rng)() % 3 == 0) {
+      u.statistics.push_back(statistic(u.name + ".running_mean", {width}));
+      u.statistics.push_back(statistic(u.name + ".batches", {}, Statistic::Fold::kCount));
     }
     spec.units.push_back(u);
     if (owns) weights.push_back(u.parameters[0].name);

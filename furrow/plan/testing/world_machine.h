@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <optional>
@@ -36,6 +37,13 @@ inline Symbol leaf_symbol(int unit, int use, int m, int64_t grain) {
 }
 inline Symbol params_symbol(int unit, int64_t grain) { return mix(mix(2, unit), static_cast<Symbol>(grain)); }
 inline Symbol state_symbol(int unit, int64_t grain) { return mix(mix(3, unit), static_cast<Symbol>(grain)); }
+inline Symbol statistic_symbol(int unit, int64_t grain) {
+  return mix(mix(6, unit), static_cast<Symbol>(grain));
+}
+inline Symbol batch_statistic_symbol(int unit, int m, int64_t grain) {
+  return mix(mix(mix(7, unit), m), static_cast<Symbol>(grain));
+}
+inline Symbol folded_symbol(Symbol before, Symbol batch) { return mix(mix(8, before), batch); }
 inline Symbol stepped_symbol(Symbol before, Symbol gradient) { return mix(mix(4, before), gradient); }
 
 class WorldMachine {
@@ -53,9 +61,12 @@ class WorldMachine {
       for (Rank& rank : ranks_) moved = run_alone(&rank) || moved;
       for (Rank& rank : ranks_) moved = communicate(&rank) || moved;
     }
+    take_rest();
     for (const Rank& rank : ranks_) {
       EXPECT_EQ(rank.next, rank.program.instructions.size())
           << "rank " << rank.program.placement.rank << " waits";
+      for (const auto& [lane, queue] : sent_)
+        EXPECT_TRUE(queue.empty()) << lane.first << " to " << lane.second;
       for (const Value& value : rank.program.outputs) {
         EXPECT_EQ(rank.at(value).value, value) << to_string(value) << " is gone";
       }
@@ -76,6 +87,10 @@ class WorldMachine {
     Symbols symbols;
   };
 
+  // A transfer that has been posted: it happens as late as can be, when its receiver, or the next value in
+  // the sender's slot, cannot wait any longer.
+  using LaneOf = std::pair<int, int>;  // from, to: ranks of the world
+
   struct Rank {
     Rank(const Program& program_in, const FlatLayout& flat_in)
         : program(program_in), flat(flat_in), cells(program.slots.size()) {
@@ -86,9 +101,14 @@ class WorldMachine {
     const Cell& at(const Value& value) const { return cells[program.slot_of(value)]; }
     static bool is_flat(ValueKind kind) {
       return kind == ValueKind::kGradient || kind == ValueKind::kTotal || kind == ValueKind::kParams ||
-             kind == ValueKind::kGathered || kind == ValueKind::kState || kind == ValueKind::kSnapshot;
+             kind == ValueKind::kGathered || kind == ValueKind::kState || kind == ValueKind::kSnapshot ||
+             is_statistic(kind);
+    }
+    static bool is_statistic(ValueKind kind) {
+      return kind == ValueKind::kBnStats || kind == ValueKind::kStats;
     }
     Slice slice(const Value& value) const {
+      if (is_statistic(value.kind)) return {0, flat.units[value.unit].statistic_elements};
       return part_slice(flat, program.placement, buffer_of(value), value.part);
     }
     Symbols read(const Value& value) const {
@@ -130,17 +150,82 @@ class WorldMachine {
 
   void start(Rank* rank) {
     for (const Value& value : rank->program.inputs) {
-      rank->write(value, made(*rank, value, value.kind == ValueKind::kState ? state_symbol : params_symbol));
+      const bool state = value.kind == ValueKind::kState, statistic = value.kind == ValueKind::kStats;
+      rank->write(value, made(*rank, value,
+                              state       ? state_symbol
+                              : statistic ? statistic_symbol
+                                          : params_symbol));
     }
   }
 
   bool run_alone(Rank* rank) {
     const size_t before = rank->next;
-    while (!rank->done() && rank->instruction().stream != Stream::kComm) {
-      execute(rank);
+    while (!rank->done()) {
+      const Instruction& instruction = rank->instruction();
+      const bool transfer = instruction.peer >= 0;
+      if (instruction.stream == Stream::kComm && !transfer) break;
+      if (!arrivals_ready(rank)) break;
+      transfer ? post(rank) : execute(rank);
       rank->finish_instruction();
     }
     return rank->next != before;
+  }
+
+  int self_of(const Rank& rank) const { return rank.program.placement.rank; }
+
+  void post(Rank* rank) {
+    const Instruction& instruction = rank->instruction();
+    const int peer = pipeline_peer(rank->program.placement, instruction.peer);
+    if (instruction.op == Op::kSend) {
+      rank->read(instruction.reads[0]);  // it is there
+      sent_[{self_of(*rank), peer}].push_back(instruction.reads[0]);
+    } else {
+      for (const Value& value : instruction.reads) rank->read(value);
+      received_[{peer, self_of(*rank)}].push_back(instruction.writes[0]);
+    }
+  }
+
+  // Before an instruction touches the slot of a transfer that is under way, that transfer happens, and those
+  // in front of it on its lane; whether they could.
+  bool arrivals_ready(Rank* rank) {
+    std::set<int32_t> slots;
+    for (const Value& value : rank->instruction().reads) slots.insert(rank->program.slot_of(value));
+    for (const Value& value : rank->instruction().writes) slots.insert(rank->program.slot_of(value));
+    for (auto& [lane, queue] : received_) {
+      if (lane.second == self_of(*rank) && !take_until(lane, *rank, queue, slots)) return false;
+    }
+    for (auto& [lane, queue] : sent_) {
+      if (lane.first == self_of(*rank) && !take_until(lane, *rank, queue, slots)) return false;
+    }
+    return true;
+  }
+
+  bool take_until(LaneOf lane, const Rank& rank, const std::vector<Value>& queue,
+                  const std::set<int32_t>& slots) {
+    size_t count = 0;
+    for (size_t i = 0; i < queue.size(); ++i) {
+      if (slots.contains(rank.program.slot_of(queue[i]))) count = i + 1;
+    }
+    if (count > std::min(sent_[lane].size(), received_[lane].size())) return false;
+    for (; count > 0; --count) {
+      const Value sent = sent_[lane].front(), received = received_[lane].front();
+      EXPECT_EQ(sent, received) << "lane " << lane.first << " to " << lane.second;
+      ranks_[lane.second].write(received, ranks_[lane.first].read(sent));
+      sent_[lane].erase(sent_[lane].begin());
+      received_[lane].erase(received_[lane].begin());
+    }
+    return true;
+  }
+
+  // What is still under way when everybody has ended.
+  void take_rest() {
+    for (auto& [lane, queue] : received_) {
+      while (!queue.empty() && !sent_[lane].empty()) {
+        ranks_[lane.second].write(queue.front(), ranks_[lane.first].read(sent_[lane].front()));
+        queue.erase(queue.begin());
+        sent_[lane].erase(sent_[lane].begin());
+      }
+    }
   }
 
   void execute(Rank* rank) {
@@ -159,6 +244,20 @@ class WorldMachine {
   Symbols result(const Rank& rank, const Value& value, const std::vector<Symbols>& read) const {
     const Instruction& instruction = rank.instruction();
     switch (instruction.op) {
+      case Op::kForward: {
+        if (value.kind != ValueKind::kBnStats) return {};
+        Symbols symbols;
+        for (int64_t g = 0; g < rank.slice(value).size() / kGrain; ++g)
+          symbols.push_back(batch_statistic_symbol(value.unit, value.index, g));
+        return symbols;
+      }
+      case Op::kFoldStats: {
+        Symbols running = read[0];
+        for (size_t i = 1; i + 1 < read.size(); ++i) {
+          for (size_t g = 0; g < running.size(); ++g) running[g] = folded_symbol(running[g], read[i].at(g));
+        }
+        return running;
+      }
       case Op::kBackwardWeight: {
         Symbols symbols;
         for (int64_t g = 0; g < rank.slice(value).size() / kGrain; ++g)
@@ -238,12 +337,15 @@ class WorldMachine {
   }
 
   bool communicate(Rank* rank) {
-    if (rank->done() || rank->instruction().stream != Stream::kComm) return false;
+    if (rank->done() || rank->instruction().stream != Stream::kComm || rank->instruction().peer >= 0)
+      return false;
+    if (!arrivals_ready(rank)) return false;
     std::vector<Rank*> members;
     for (const int r : group_ranks(rank->program.placement, rank->instruction().axis))
       members.push_back(&ranks_[r]);
-    for (const Rank* member : members) {
+    for (Rank* member : members) {
       if (member->done() || member->instruction().axis != rank->instruction().axis) return false;
+      if (!arrivals_ready(member)) return false;
     }
     const Instruction& first = rank->instruction();
     std::vector<std::vector<Symbols>> results;  // before anything is written: members work at the same time
@@ -265,6 +367,7 @@ class WorldMachine {
 
   Symbols arrive(const Rank& self, const Value& value, const std::vector<Rank*>& members) {
     if (value.kind == ValueKind::kSums) return {};
+    if (value.kind == ValueKind::kBnStats) return brought(self, value, members);
     if (self.instruction().op == Op::kReduceGrads)
       return sum_of(self, value, {value.begin, value.end}, members);
     const Slice slice = self.slice(value);
@@ -282,6 +385,20 @@ class WorldMachine {
     }
     for (const int times : written) EXPECT_EQ(times, 1) << to_string(value);
     return all;
+  }
+
+  // The one member's that brings it.
+  Symbols brought(const Rank& self, const Value& value, const std::vector<Rank*>& members) {
+    std::optional<Symbols> found;
+    for (const Rank* member : members) {
+      const std::vector<Value>& reads = member->instruction().reads;
+      if (std::find(reads.begin(), reads.end(), value) == reads.end()) continue;
+      EXPECT_FALSE(found.has_value()) << to_string(value) << " is brought twice";
+      found = member->read(value);
+      count(self, static_cast<int64_t>(found->size()) * kGrain);
+    }
+    EXPECT_TRUE(found.has_value()) << "nobody brings " << to_string(value);
+    return found.value_or(Symbols());
   }
 
   // [range) out of what members brought, split where the nodes at hand demand it.
@@ -321,6 +438,7 @@ class WorldMachine {
  private:
   const FlatLayout& flat_;
   std::vector<Rank> ranks_;
+  std::map<LaneOf, std::vector<Value>> sent_, received_;  // posted, not yet taken
 };
 
 }  // namespace furrow::plan::testing

@@ -1,0 +1,81 @@
+#include "apps/furrow/plan_choice.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "furrow/base/error.h"
+#include "furrow/base/text.h"
+#include "furrow/train/recipe.h"
+
+namespace furrow::app {
+namespace {
+
+void set_recompute(const plan::ModelSpec& spec, const plan::Choice& choice, config::Config* config) {
+  config::ActivationCheckpoint& section = config->activation_checkpoint;
+  section.units.clear();
+  const auto again = static_cast<size_t>(std::ranges::count(choice.recompute, true));
+  section.mode = again == 0 ? "none" : again == spec.units.size() ? "full" : "selective";
+  if (section.mode != "selective") return;
+  for (size_t u = 0; u < spec.units.size(); ++u) {
+    if (choice.recompute[u]) section.units.push_back(spec.units[u].name);
+  }
+}
+
+void set_layout(const plan::Choice& choice, config::Config* config) {
+  config::Parallelism& section = config->parallelism;
+  section.pipeline_parallel_degree = choice.layout.degree(plan::Axis::kPipeline);
+  section.data_parallel_replicate_degree = choice.layout.degree(plan::Axis::kReplicate);
+  section.data_parallel_shard_degree = choice.layout.degree(plan::Axis::kShard);
+  if (choice.zero_stage > 0) section.zero_stage = choice.zero_stage;
+  if (section.pipeline_parallel_degree == 1) return;
+  section.pipeline_parallel_schedule = choice.pipeline.schedule;
+  if (choice.pipeline.csv.empty()) section.pipeline_parallel_schedule_csv.clear();
+  section.pipeline_parallel_stages_per_rank = choice.pipeline.stages_per_rank;
+  section.pipeline_parallel_units_per_stage = choice.pipeline.units_per_stage;
+}
+
+}  // namespace
+
+plan::SearchRequest request_of(const config::Config& config, const plan::ModelSpec& spec) {
+  plan::SearchRequest request;
+  request.spec = &spec;
+  request.batch = {config.training.local_batch_size, config.training.global_batch_size};
+  const plan::TrainOptions options = train::train_options(config, spec, {}, 0);
+  request.optimizer_states = options.optimizer_states;
+  request.ranks = options.ranks;
+  return request;
+}
+
+std::optional<plan::Choice> configured_choice(const config::Config& config, const plan::ModelSpec& spec,
+                                              int world, std::string* why) {
+  plan::Choice choice;
+  try {
+    choice.layout = plan::layout_from(config.parallelism, world);
+  } catch (const Error& error) {
+    *why = error.what();
+    return std::nullopt;
+  }
+  const plan::SearchRequest request = request_of(config, spec);
+  if (choice.layout.degree(plan::Axis::kShard) > 1) choice.zero_stage = request.ranks.zero_stage;
+  choice.pipeline = request.ranks.pipeline;
+  if (choice.pipeline.stages_per_rank == 0 && choice.layout.degree(plan::Axis::kPipeline) > 1) {
+    choice.pipeline.stages_per_rank = plan::find_schedule(choice.pipeline.schedule).default_stages_per_rank;
+  }
+  choice.recompute = train::recompute_units(config.activation_checkpoint, spec);
+  choice.batch = request.batch;
+  return choice;
+}
+
+std::string planned_toml(const config::Config& config, const plan::ModelSpec& spec,
+                         const plan::Choice& choice) {
+  config::Config planned = config;
+  set_layout(choice, &planned);
+  set_recompute(spec, choice, &planned);
+  planned.training.local_batch_size = choice.batch.local_batch;
+  config::validate(planned);
+  return fmt::format("# {}: furrow train this file with --nproc {}.\n{}", plan::to_text(choice),
+                     choice.layout.world(), config::to_toml(planned));
+}
+
+}  // namespace furrow::app

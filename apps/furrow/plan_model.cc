@@ -1,0 +1,41 @@
+#include "apps/furrow/plan_model.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/data/dataset.h"
+#include "furrow/models/architectures.h"
+#include "furrow/plan/optimizer_spec.h"
+
+namespace furrow::app {
+namespace {
+
+data::DataInfo info_of(const config::Config& config) {
+  try {
+    return data::probe(config);
+  } catch (const Error& error) {
+    const bool tokens = config.training.dataset == "text" || config.training.dataset == "pack";
+    if (error.code() != ErrorCode::kNotFound || !tokens || config.model.vocab_size == 0) throw;
+    fmt::print(stderr,
+               "planned without the data ({}): [model] vocab_size and [training] seq_len have the shapes\n",
+               error.what());
+    return {{{"input", DType::kI64, {config.training.seq_len}}}, config.model.vocab_size, 0};
+  }
+}
+
+}  // namespace
+
+PlannedModel planned_model(const config::Config& config) {
+  const data::DataInfo info = info_of(config);
+  const data::Field& input = info.fields[0];
+  models::DataShape shape{{input.dtype, input.shape}, info.classes};
+  shape.input.shape.insert(shape.input.shape.begin(), -1);
+  plan::ModelSpec spec = models::describe(config.model, shape);
+  plan::apply_optimizer(config.optimizer, &spec);
+  return {std::move(spec), info.classes, info.train_samples};
+}
+
+}  // namespace furrow::app

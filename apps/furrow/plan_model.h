@@ -1,0 +1,21 @@
+// The model that a config describes, for `furrow plan`: from the data's shapes, without opening libtorch.
+#pragma once
+
+#include <cstdint>
+
+#include "furrow/config/config.h"
+#include "furrow/plan/model_spec.h"
+
+namespace furrow::app {
+
+struct PlannedModel {
+  plan::ModelSpec spec;
+  int64_t classes = 0;
+  int64_t train_samples = 0;  // 0: the data is not there
+};
+
+// Where the data of a language model is missing but [model] vocab_size is given, shapes come from that and
+// [training] seq_len, with a line on stderr.  Error{not_found}: no data otherwise.
+PlannedModel planned_model(const config::Config& config);
+
+}  // namespace furrow::app

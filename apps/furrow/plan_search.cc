@@ -1,0 +1,168 @@
+#include "apps/furrow/plan_search.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "apps/furrow/plan_choice.h"
+#include "apps/furrow/plan_cluster.h"
+#include "apps/furrow/plan_model.h"
+#include "apps/furrow/plan_scale.h"
+#include "apps/furrow/plan_tables.h"
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/process.h"
+#include "furrow/base/text.h"
+#include "furrow/train/recipe.h"
+
+namespace furrow::app {
+namespace {
+
+// "90s", "30m", "12h", "2d".
+double seconds_of(const std::string& text) {
+  double number = 0;
+  const std::string_view units = "smhd";
+  constexpr double kSeconds[] = {1, 60, 3600, 86400};
+  const size_t unit = text.empty() ? std::string_view::npos : units.find(text.back());
+  if (unit == std::string_view::npos || !parse_double(text.substr(0, text.size() - 1), number) ||
+      number <= 0) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("--deadline {}: it must be a time above 0 with its unit, as in 90s, 30m, 12h or 2d",
+                    text));
+  }
+  return number * kSeconds[unit];
+}
+
+class Planner {
+ public:
+  Planner(const config::Config& config, const Arguments& arguments)
+      : config_(config),
+        arguments_(arguments),
+        model_(planned_model(config)),
+        request_(request_of(config, model_.spec)) {
+    cluster_ = cluster_named(arguments.get("--cluster", "local"), ranks());
+    request_.allow_recipe_change = arguments.has("--allow-recipe-change");
+    if (arguments.has("--without")) request_.without = split(arguments.get("--without", ""), ',');
+    goal_.objective =
+        arguments.get("--objective", "time") == "cost" ? plan::Objective::kCost : plan::Objective::kTime;
+    if (arguments.has("--deadline")) goal_.deadline_s = seconds_of(arguments.get("--deadline", ""));
+    goal_.steps = train::total_steps(config.training, model_.train_samples);
+    request_.objective = goal_.objective;
+    check();
+  }
+
+  int run() {
+    if (arguments_.has("--scale")) return run_scale(scale_sizes(arguments_.get("--scale", "")));
+    if (goal_.objective == plan::Objective::kCost || goal_.deadline_s > 0) return run_scale(host_sizes());
+    costs_ = plan::analytic_costs(cluster_);
+    request_.costs = costs_.get();
+    std::string why;
+    request_.configured = configured_choice(config_, model_.spec, cluster_.world(), &why);
+    const plan::SearchResult result = plan::search(request_);
+    print(result, why);
+    plan::require_fit(result);
+    write(result.candidates[0].choice);
+    return 0;
+  }
+
+ private:
+  int ranks() const {
+    int64_t count = core_count();
+    if (arguments_.has("--nproc") && !parse_int(arguments_.get("--nproc", ""), count)) count = 0;
+    if (count < 1 || count > 1 << 16) {
+      throw Error(ErrorCode::kInvalidArgument, fmt::format("--nproc {}: it must be a number from 1 to {}",
+                                                           arguments_.get("--nproc", ""), 1 << 16));
+    }
+    return static_cast<int>(count);
+  }
+
+  void check() const {
+    if (goal_.objective == plan::Objective::kCost && cluster_.price.on_demand_per_host_hour == 0) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("--objective cost: {} has no price; give on_demand_per_host_hour in its [price]",
+                      cluster_.name));
+    }
+    if (goal_.deadline_s > 0 && goal_.steps == 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "--deadline: how long a run takes is unknown without its data; set [training] steps");
+    }
+  }
+
+  // One host, two, four, ... and all.
+  std::vector<int> host_sizes() const {
+    std::vector<int> sizes;
+    for (int hosts = 1; hosts < cluster_.hosts; hosts *= 2) sizes.push_back(hosts * cluster_.devices);
+    sizes.push_back(cluster_.world());
+    return sizes;
+  }
+
+  int run_scale(const std::vector<int>& sizes) {
+    request_.keep = 2;
+    const std::vector<ScalePoint> points = scale(request_, cluster_, sizes);
+    const int pick = picked(points, goal_);
+    const Table table = scale_table(points, goal_);
+    if (arguments_.has("--json")) {
+      fmt::print("{}", table.json());
+    } else {
+      header(cluster_);
+      fmt::print("{}\n{}\n", table.text(), scale_line(points, goal_));
+    }
+    if (pick < 0) throw Error(ErrorCode::kResourceExhausted, scale_line(points, goal_));
+    write(points[pick].best->choice);
+    return 0;
+  }
+
+  void header(const plan::Cluster& cluster) const {
+    fmt::print("{}: {} x {} {} of {}; {} of {} parameters, {} costs\n\n", cluster.name, cluster.hosts,
+               cluster.devices, cluster.device.name,
+               format_bytes(static_cast<uint64_t>(cluster.device.memory_bytes)), model_.spec.architecture,
+               format_count(model_.spec.parameter_count()), "analytic");
+  }
+
+  void print(const plan::SearchResult& result, const std::string& why) const {
+    if (arguments_.has("--json")) {
+      fmt::print("{}", search_json(request_, result));
+      return;
+    }
+    header(cluster_);
+    fmt::print("{}", candidates_table(shown(result), cluster_.price.currency).text());
+    if (!result.refused.empty()) fmt::print("\n{}", refused_table(result.refused).text());
+    if (!why.empty()) fmt::print("\nthe layout of the config is for another number of ranks: {}\n", why);
+    if (arguments_.has("--explain")) fmt::print("\n{}", passes_table(result.passes).text());
+  }
+
+  // The best dozen, and the configured one wherever it stands.
+  static std::vector<plan::Candidate> shown(const plan::SearchResult& result) {
+    constexpr size_t kRows = 12;
+    std::vector<plan::Candidate> rows;
+    for (const plan::Candidate& candidate : result.candidates) {
+      if (rows.size() < kRows || candidate.configured) rows.push_back(candidate);
+    }
+    return rows;
+  }
+
+  void write(const plan::Choice& choice) const {
+    if (!arguments_.has("--write")) return;
+    const std::string file = arguments_.get("--write", "");
+    write_file_atomic(file, planned_toml(config_, model_.spec, choice));
+    fmt::print(stderr, "wrote {}: furrow train {} --nproc {}\n", file, file, choice.layout.world());
+  }
+
+  const config::Config& config_;
+  const Arguments& arguments_;
+  PlannedModel model_;
+  plan::SearchRequest request_;
+  plan::Cluster cluster_;
+  std::unique_ptr<plan::Costs> costs_;
+  Goal goal_;
+};
+
+}  // namespace
+
+int run_plan_search(const config::Config& config, const Arguments& arguments) {
+  return Planner(config, arguments).run();
+}
+
+}  // namespace furrow::app

@@ -1,0 +1,97 @@
+#include "apps/furrow/plan_timeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "apps/furrow/plan_model.h"
+#include "furrow/base/error.h"
+#include "furrow/base/log.h"
+#include "furrow/base/process.h"
+#include "furrow/base/text.h"
+#include "furrow/observe/trace.h"
+#include "furrow/plan/layout.h"
+#include "furrow/plan/simulate.h"
+#include "furrow/train/predict.h"
+#include "furrow/train/recipe.h"
+
+namespace furrow::app {
+namespace {
+
+int32_t index_of(const std::vector<plan::Program>& programs, int rank) {
+  std::vector<std::string> known;
+  for (size_t i = 0; i < programs.size(); ++i) {
+    if (programs[i].placement.rank == rank) return static_cast<int32_t>(i);
+    known.push_back(std::to_string(programs[i].placement.rank));
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("rank {} is not simulated by itself: of so many ranks those of one data coordinate "
+                          "stand for all, {}",
+                          rank, join(known, ", ")));
+}
+
+Table table_of(const plan::Simulation& simulation, const std::vector<plan::Program>& programs, int32_t of) {
+  Table table({{"start ms", "start_ms"},
+               {"end ms", "end_ms"},
+               {"lane"},
+               {"op"},
+               {"unit"},
+               {"microbatch"},
+               {"live bytes", "live_bytes"}});
+  const plan::Program& program = programs[static_cast<size_t>(of)];
+  std::vector<int64_t> live(program.instructions.size(), 0);
+  for (const plan::MemoryPoint& point : simulation.memory[static_cast<size_t>(of)])
+    live[static_cast<size_t>(point.instruction)] =
+        std::accumulate(point.bytes.begin(), point.bytes.end(), int64_t{0});
+  for (const plan::SimulatedSpan& span : simulation.spans) {
+    if (span.program != of) continue;
+    const auto index = static_cast<size_t>(span.instruction);
+    const plan::Instruction& i = program.instructions[index];
+    std::vector<Cell> row(7);
+    row[0] = span.start_s * 1e3;
+    row[1] = span.end_s * 1e3;
+    row[2] = train::lane_of(i);
+    row[3] = std::string(plan::op_info(i.op).name);
+    if (i.unit >= 0) row[4] = program.units[static_cast<size_t>(i.unit)];
+    if (i.microbatch >= 0) row[5] = static_cast<int64_t>(i.microbatch);
+    row[6] = live[index];
+    table.add_row(std::move(row));
+  }
+  return table;
+}
+
+void write_timelines(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
+                     const std::string& path) {
+  std::vector<observe::TraceEvent> events;
+  for (size_t p = 0; p < programs.size(); ++p) {
+    for (observe::TraceEvent& event : train::trace_of(simulation, programs, static_cast<int32_t>(p), 0)) {
+      event.stream = fmt::format("rank {} {}", programs[p].placement.rank, event.stream);
+      events.push_back(std::move(event));
+    }
+  }
+  observe::write_trace(path, events, "furrow, predicted");
+}
+
+}  // namespace
+
+Table simulated_timeline(const config::Config& config, const TimelineRequest& request) {
+  const plan::ModelSpec spec = planned_model(config).spec;
+  const plan::Layout layout = plan::layout_from(config.parallelism, request.ranks);
+  const std::vector<plan::Program> programs =
+      train::programs_of_world(spec, layout, train::train_options(config, spec, layout, request.rank));
+  const int32_t of = index_of(programs, request.rank);
+  train::Machine machine;
+  machine.cores = core_count();
+  machine.ranks = request.ranks;
+  const auto costs = train::machine_costs(machine, train::profile_file());
+  const plan::Simulation simulation =
+      plan::simulate(programs, spec, *costs, {.timeline = true, .memory = true});
+  log_info(
+      fmt::format("a step of {} on this machine, {}", format_seconds(simulation.step_s), costs->source()));
+  if (!request.trace_path.empty()) write_timelines(simulation, programs, request.trace_path);
+  return table_of(simulation, programs, of);
+}
+
+}  // namespace furrow::app

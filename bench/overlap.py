@@ -1,0 +1,99 @@
+"""./dev bench overlap: communication that hides behind computation, on an emulated link.
+
+Two ranks share a small gpt's parameters (ZeRO-3, gathered again for backward) over `--comm.throttle LINK`.  Gathers of the next
+units are prefetched or not; everything else is the same, and so are the bits.  `exposed` is the share of the steps' time in
+which ranks only waited.  The settings alternate `--repeats` times; medians with [lowest, highest].
+"""
+import argparse
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
+CONFIG = """
+[model]
+name = "gpt"
+layers = 6
+heads = 4
+width = 128
+context = 64
+[training]
+dataset = "text"
+dataset_path = "text.txt"
+local_batch_size = 32
+global_batch_size = 64
+seq_len = 64
+[parallelism]
+fsdp_reshard_after_forward = "always"
+[checkpoint]
+enable = false
+[validation]
+enable = false
+[metrics]
+log_freq = 1000000
+enable_plots = false
+enable_tensorboard = false
+"""
+
+
+def make_config(folder):
+    generator = random.Random(0)
+    with open(os.path.join(folder, "text.txt"), "w") as file:
+        file.write("".join(generator.choice("abcdefgh \n") for _ in range(60_000)))
+    with open(os.path.join(folder, "gpt.toml"), "w") as file:
+        file.write(CONFIG)
+
+
+def train(folder, name, prefetch, link, steps):
+    """The run's summary and its weights."""
+    command = [FURROW, "train", "gpt.toml", "--nproc", "2", "--json", "--job.dump_folder", name, "--training.steps", str(steps),
+               "--parallelism.fsdp_prefetch_units", str(prefetch), "--comm.throttle", link]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr[-2000:]}")
+    with open(os.path.join(folder, name, "model/model.safetensors"), "rb") as file:
+        return json.loads(done.stdout), file.read()
+
+
+def measure(prefetches, link, repeats, steps):
+    """Units of prefetch -> summaries, taken in turn.  All end with the same weights."""
+    summaries = {prefetch: [] for prefetch in prefetches}
+    weights = set()
+    with tempfile.TemporaryDirectory() as folder:
+        make_config(folder)
+        for repeat in range(repeats):
+            for prefetch in prefetches:
+                summary, model = train(folder, f"run-{repeat}-{prefetch}", prefetch, link, steps)
+                summaries[prefetch].append(summary)
+                weights.add(model)
+    if len(weights) != 1:
+        sys.exit("prefetching changed the weights")
+    return summaries
+
+
+def median(summaries, key):
+    return statistics.median(summary[key] for summary in summaries)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--links", nargs="+", default=["1ms", "2ms", "1Gbit,500us"])
+    parser.add_argument("--prefetch", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=10)
+    options = parser.parse_args()
+    print(f"{'link':<14}{'prefetch':>8}{'exposed [low, high]':>28}{'comm / compute':>16}{'samples/s':>11}")
+    for link in options.links:
+        for prefetch, summaries in measure(options.prefetch, link, options.repeats, options.steps).items():
+            exposed = [summary["exposed_communication"] for summary in summaries]
+            print(f"{link:<14}{prefetch:>8}{statistics.median(exposed):>11.3f} [{min(exposed):.3f}, {max(exposed):.3f}]"
+                  f"{median(summaries, 'comm_to_compute'):>13.3f}{median(summaries, 'samples_per_second'):>11.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

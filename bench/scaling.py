@@ -1,0 +1,114 @@
+"""./dev bench scaling: what two ranks gain, furrow beside torch's DistributedDataParallel over Gloo.
+
+Weak scaling, one thread and one core a rank.  Of each contender, in turns and `--repeats` times: one process alone, as many
+independent ones as there are ranks at the same time, and the ranks together.  `efficiency` is the ranks' samples/s over the
+independent ones' (what communication costs), `alone` over so many times one alone (which also counts what the cores take
+from each other).  Medians with [lowest, highest]; writes JSON (default build/bench/scaling.json).
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+
+import train
+
+LAYOUTS = {"ddp": ["--parallelism.data_parallel_replicate_degree"], "zero3": ["--parallelism.data_parallel_shard_degree"]}
+
+
+def furrow(network, layout, options):
+    """One repeat of `furrow bench scaling`: its row."""
+    overrides = [LAYOUTS[layout][0], str(options.ranks)]
+    command = [train.FURROW, "bench", "scaling", f"examples/{network['config']}.toml", "--weak", "--nproc", str(options.ranks),
+               "--repeats", "1", "--steps", str(network["steps"] + 1), "--json", "--training.local_batch_size",
+               str(network["batch"]), "--training.global_batch_size", str(network["batch"]), "--lr_scheduler.decay_type",
+               "constant", "--data.test_images", "", "--data.test_labels", ""]
+    environment = dict(os.environ, FURROW_DATA=train.DATA)
+    done = subprocess.run(command + network["overrides"] + overrides, cwd=train.ROOT, env=environment, capture_output=True,
+                          text=True)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr[-2000:]}")
+    row = json.loads(done.stdout)[-1]
+    return {"ranks": row["samples_per_second"], "independent": row["independent_samples_per_second"],
+            "alone": row["alone_samples_per_second"]}
+
+
+def torch_rates(name, network, processes, together):
+    """Samples/s of so many processes of the peer, a core each, as ranks or each for itself."""
+    cores = sorted(os.sched_getaffinity(0))
+    environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    with tempfile.TemporaryDirectory() as folder:
+        children = []
+        for rank in range(processes):
+            command = ["taskset", "-c", str(cores[rank % len(cores)]), train.PYTHON, f"bench/peers/pytorch_{name}.py", "--data",
+                       os.path.join(train.DATA, network["data"]), "--steps", str(network["steps"]), "--threads", "1", "--mode",
+                       "eager", "--batch", str(network["batch"])]
+            if together:
+                command += ["--ranks", str(processes), "--rank", str(rank), "--store", f"{folder}/store"]
+            children.append(subprocess.Popen(command, cwd=train.ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+                                             stderr=subprocess.PIPE))
+        texts = [child.communicate() for child in children]
+    for child, (_, errors) in zip(children, texts):
+        if child.returncode:
+            sys.exit(f"the peer of {name} failed with status {child.returncode}:\n{errors[-2000:]}")
+    rates = [json.loads(text.splitlines()[-1])["samples_per_second"] for text, _ in texts]
+    return min(rates) if together else sum(rates)  # a rank's rate already counts all of them
+
+
+def torch_ddp(name, network, options):
+    return {"alone": torch_rates(name, network, 1, False), "independent": torch_rates(name, network, options.ranks, False),
+            "ranks": torch_rates(name, network, options.ranks, True)}
+
+
+def row_of(name, contender, runs, options):
+    def spread(values):
+        return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+    return {"network": name, "contender": contender, "ranks": options.ranks,
+            "samples_per_second": spread([run["ranks"] for run in runs]),
+            "efficiency": spread([run["ranks"] / run["independent"] for run in runs]),
+            "alone": spread([run["ranks"] / (options.ranks * run["alone"]) for run in runs]), "runs": runs}
+
+
+def measure(name, options):
+    network = dict(train.NETWORKS[name])
+    network["steps"] = max(5, int(network["steps"] * options.scale))
+    contenders = {f"furrow {layout}": lambda layout=layout: furrow(network, layout, options) for layout in options.layouts}
+    contenders["torch ddp"] = lambda: torch_ddp(name, network, options)
+    runs = {contender: [] for contender in contenders}
+    for repeat in range(options.repeats):
+        for contender, run in contenders.items():
+            runs[contender].append(run())
+            last = runs[contender][-1]
+            print(f"{name} {repeat + 1}/{options.repeats} {contender}: {last['ranks']:.0f} samples/s, "
+                  f"{last['ranks'] / last['independent']:.3f} of independent", file=sys.stderr, flush=True)
+    return [row_of(name, contender, each, options) for contender, each in runs.items()]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=train.NETWORKS, default=["convnet", "mlp", "gpt"])
+    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=list(LAYOUTS))
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--scale", type=float, default=1.0, help="times the steps of a run")
+    parser.add_argument("--output", default=os.path.join(train.ROOT, "build/bench/scaling.json"))
+    options = parser.parse_args()
+    report = {"bench": "scaling", "machine": train.machine(), "repeats": options.repeats, "rows": []}
+    for name in options.networks:
+        report["rows"] += measure(name, options)
+    print(f"{'network':<9}{'':<14}{'samples/s [low, high]':>28}{'efficiency [low, high]':>26}{'alone':>8}")
+    for row in report["rows"]:
+        rate, efficiency = row["samples_per_second"], row["efficiency"]
+        print(f"{row['network']:<9}{row['contender']:<14}{rate['median']:>10.0f} [{rate['low']:.0f}, {rate['high']:.0f}]".ljust(51) +
+              f"{efficiency['median']:>10.3f} [{efficiency['low']:.3f}, {efficiency['high']:.3f}]{row['alone']['median']:>8.3f}")
+    os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
+    with open(options.output, "w") as file:
+        json.dump(report, file, indent=1)
+    print(f"written: {options.output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

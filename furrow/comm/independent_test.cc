@@ -1,0 +1,209 @@
+// Independent groups: their operations pass those of other groups, in both directions, over every transport.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <latch>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "furrow/comm/group.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow::comm {
+namespace {
+
+using ::furrow::testing::run_ranks_with;
+using ::testing::HasSubstr;
+
+// One direction between two ranks.
+Group lane(Communicator& communicator, int from, int to) {
+  return communicator.group({from, to}, {.name = "lane", .independent = true});
+}
+
+Collective message(CollectiveKind kind, std::span<float> data, int64_t timeout_ms = 0) {
+  Collective c;
+  c.kind = kind;
+  if (kind == CollectiveKind::kSend) c.in = std::as_bytes(data);
+  if (kind == CollectiveKind::kRecv) c.out = std::as_writable_bytes(data);
+  c.root_or_peer = kind == CollectiveKind::kSend ? 1 : 0;
+  c.label = "act";
+  c.timeout_ms = timeout_ms;
+  return c;
+}
+
+class Independent : public ::testing::TestWithParam<const char*> {
+ protected:
+  void run(int n, const testing::RankFunction& fn) { run_ranks_with(n, {.transport = GetParam()}, fn); }
+};
+
+TEST_P(Independent, AReceiveThatWaitsHoldsNothingUp) {
+  run(2, [](Communicator& communicator) {
+    for (const size_t size : {size_t{1}, size_t{300'000}}) {
+      const Group forth = lane(communicator, 0, 1);
+      std::vector<float> data(size, static_cast<float>(communicator.rank()));
+      Work work;
+      if (communicator.rank() == 1) work = Group(forth).start(message(CollectiveKind::kRecv, data));
+      // Large enough for the communicator's thread, and for the same wires.
+      std::vector<float> sum(300'000, 1);
+      for (int i = 0; i < 3; ++i) communicator.world().all_reduce(std::span(sum));
+      EXPECT_EQ(sum[7], 8);
+      if (communicator.rank() == 1) {
+        EXPECT_FALSE(work.done());
+      }
+      communicator.world().barrier();
+      if (communicator.rank() == 0) work = Group(forth).start(message(CollectiveKind::kSend, data));
+      work.wait();
+      EXPECT_EQ(data[size / 2], 0);
+    }
+  });
+}
+
+TEST_P(Independent, PassesACollectiveThatWaits) {
+  std::latch looked(1);
+  run(2, [&](Communicator& communicator) {
+    std::vector<float> sum(300'000, 1), there(50'000, 1), back(50'000, 2);
+    Group forth = lane(communicator, 0, 1),
+          home = communicator.group({1, 0}, {.name = "home", .independent = true});
+    if (communicator.rank() == 0) {
+      Collective all;
+      all.kind = CollectiveKind::kAllReduce;
+      all.in = std::as_bytes(std::span(sum));
+      all.out = std::as_writable_bytes(std::span(sum));
+      Work waits = communicator.world().start(std::move(all));  // for rank 1, which comes to it later
+      Work sent = forth.start(message(CollectiveKind::kSend, there));
+      Work received = home.start(message(CollectiveKind::kRecv, back));
+      received.wait();
+      sent.wait();
+      EXPECT_FALSE(waits.done());
+      looked.count_down();
+      waits.wait();
+      EXPECT_EQ(back[49'999], 7);
+      return;
+    }
+    Work received = forth.start(message(CollectiveKind::kRecv, there));
+    received.wait();
+    std::fill(back.begin(), back.end(), 7);
+    Work sent = home.start(message(CollectiveKind::kSend, back));
+    sent.wait();
+    looked.wait();
+    communicator.world().all_reduce(std::span(sum));
+    EXPECT_EQ(there[0], 1);
+  });
+}
+
+// Every pair of ranks in both directions, beside collectives of all, in an order of each rank's own.
+TEST_P(Independent, ManyLanesBesideCollectives) {
+  static constexpr int kRanks = 3, kMessages = 40;
+  run(kRanks, [](Communicator& communicator) {
+    struct Lane {
+      int from, to;
+      Group group;
+    };
+    std::vector<Lane> lanes;
+    for (int from = 0; from < kRanks; ++from) {
+      for (int to = 0; to < kRanks; ++to) {
+        if (from == to || (from != communicator.rank() && to != communicator.rank())) continue;
+        lanes.push_back({from, to, lane(communicator, from, to)});
+      }
+    }
+    std::mt19937 rng(static_cast<unsigned>(communicator.rank()));
+    std::vector<std::vector<float>> buffers;
+    buffers.reserve(lanes.size() * kMessages);
+    std::vector<Work> works;
+    std::vector<int> next(lanes.size(), 0);
+    const auto size_of = [](int from, int to, int i) {
+      return static_cast<size_t>((from * 7 + to * 3 + i) % 5 * 9'000 + i % 3);
+    };
+    for (int left = static_cast<int>(lanes.size()) * kMessages; left > 0;) {
+      const size_t l = rng() % lanes.size();
+      if (next[l] == kMessages) continue;
+      const Lane& lane = lanes[l];
+      const int i = next[l]++;
+      const bool sends = lane.from == communicator.rank();
+      buffers.emplace_back(size_of(lane.from, lane.to, i), static_cast<float>(sends ? i + 1 : -1));
+      works.push_back(
+          Group(lane.group)
+              .start(message(sends ? CollectiveKind::kSend : CollectiveKind::kRecv, buffers.back())));
+      --left;
+    }
+    for (int i = 0; i < 10; ++i) {
+      std::vector<float> sum(20'000, 1);
+      communicator.world().all_reduce(std::span(sum));
+      EXPECT_EQ(sum[0], kRanks);
+    }
+    for (Work& work : works) work.wait();
+    for (size_t b = 0; b < buffers.size(); ++b) {
+      for (const float value : buffers[b]) ASSERT_GT(value, 0) << b;
+    }
+  });
+}
+
+// Messages that are read out of their order free their slots all the same, however many there are.
+TEST_P(Independent, LateMessagesBlockNoOthers) {
+  run(2, [](Communicator& communicator) {
+    Group late = lane(communicator, 0, 1), soon = lane(communicator, 0, 1);
+    std::vector<float> first(500, 1), second(500, 2);
+    for (int i = 0; i < 200; ++i) {
+      const auto kind = communicator.rank() == 0 ? CollectiveKind::kSend : CollectiveKind::kRecv;
+      Work later;
+      if (communicator.rank() == 0) later = late.start(message(kind, first));
+      soon.start(message(kind, second)).wait();
+      if (communicator.rank() == 1) later = late.start(message(kind, first));
+      later.wait();
+    }
+  });
+}
+
+TEST_P(Independent, TheLedgerOfCollectivesLeavesThemOut) {
+  run(2, [](Communicator& communicator) {
+    constexpr size_t kSize = 100'000;
+    std::vector<float> data(kSize, 1), sum(kSize, 1);
+    Group forth = lane(communicator, 0, 1);
+    communicator.world().barrier();
+    communicator.ledger().clear();
+    const auto kind = communicator.rank() == 0 ? CollectiveKind::kSend : CollectiveKind::kRecv;
+    Work work = forth.start(message(kind, data));
+    communicator.world().all_reduce(std::span(sum));
+    work.wait();
+    communicator.world().all_reduce(std::span(sum));
+    bool seen = false;
+    for (const LedgerRow& row : communicator.ledger().rows()) {
+      if (row.kind == kind) {
+        seen = true;
+        EXPECT_EQ(row.group, "lane");
+        EXPECT_EQ(row.wire_bytes, static_cast<int64_t>(kSize * sizeof(float)));
+      } else {
+        EXPECT_LT(static_cast<double>(row.wire_bytes), 1.02 * static_cast<double>(row.bound_bytes) + 4096);
+      }
+    }
+    EXPECT_TRUE(seen);
+  });
+}
+
+TEST_P(Independent, ADeadlineEndsEverybody) {
+  EXPECT_THAT(
+      [&] {
+        try {
+          run(2, [](Communicator& communicator) {
+            std::vector<float> data(10, 1);
+            Group forth = lane(communicator, 0, 1);
+            if (communicator.rank() == 1) {
+              Work work = forth.start(message(CollectiveKind::kRecv, data, 50));
+              return work.wait();
+            }
+            communicator.world().barrier();  // its end comes from the other rank
+          });
+        } catch (const Error& error) {
+          return std::string(error.what());
+        }
+        return std::string("no error");
+      }(),
+      HasSubstr("rank 1: send 'act' #0 of 10 float32 in group lane on rank 1"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Transports, Independent, ::testing::Values("inproc", "shm", "tcp"),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace furrow::comm

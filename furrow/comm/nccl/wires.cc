@@ -1,0 +1,149 @@
+#include "furrow/comm/nccl/wires.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <future>
+#include <thread>
+#include <utility>
+
+#include "furrow/base/clock.h"
+#include "furrow/base/error.h"
+
+namespace furrow::comm {
+namespace {
+
+constexpr uint32_t kPollsBetweenChecks = 64;
+constexpr uint32_t kPollsBeforeYield = 1024;
+constexpr int kDeviceMemory = 2, kManagedMemory = 3;
+
+}  // namespace
+
+NcclWires::~NcclWires() {
+  const CudaApi& cuda = library_.cuda;
+  if (!device_) return;
+  cuda.set_device(*device_);
+  if (communicator_.aborted()) give_up();
+  for (const NcclComm comm : comms_) library_.nccl.comm_destroy(comm);
+  if (device_staging_ != nullptr) cuda.free(device_staging_);
+  if (done_ != nullptr) cuda.event_destroy(done_);
+  if (stream_ != nullptr) cuda.stream_destroy(stream_);
+}
+
+std::optional<int> NcclWires::device_of(const void* pointer) const {
+  if (pointer == nullptr) return std::nullopt;
+  CudaPointerAttributes attributes;
+  check_cuda(library_, library_.cuda.pointer_get_attributes(&attributes, pointer), "what memory this is");
+  if (attributes.type != kDeviceMemory && attributes.type != kManagedMemory) return std::nullopt;
+  return attributes.device;
+}
+
+NcclWires::Ready NcclWires::record() const {
+  CudaEvent event = nullptr;
+  check_cuda(library_, library_.cuda.event_create_with_flags(&event, kCudaEventDisableTiming), "an event");
+  Ready ready(event, [&cuda = library_.cuda](CudaEvent e) { cuda.event_destroy(e); });
+  check_cuda(library_, library_.cuda.event_record(event, nullptr), "recording an event");
+  return ready;
+}
+
+void NcclWires::begin(int device, const Ready& ready) {
+  const CudaApi& cuda = library_.cuda;
+  if (device_ && *device_ != device) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("a rank has one device: this operation is on {}, earlier ones on {}", device, *device_));
+  }
+  check_cuda(library_, cuda.set_device(device), fmt::format("device {}", device));
+  device_ = device;
+  if (stream_ == nullptr) {
+    check_cuda(library_, cuda.stream_create(&stream_), "a stream");
+    check_cuda(library_, cuda.event_create_with_flags(&done_, kCudaEventDisableTiming), "an event");
+  }
+  check_cuda(library_, cuda.stream_wait_event(stream_, ready.get(), 0), "waiting for the caller's stream");
+}
+
+// ncclCommInitRank waits and cannot be stopped, so it has a thread of its own, which a failure leaves behind.
+NcclComm NcclWires::make_comm(const Birth& birth, int64_t deadline_ns) {
+  std::packaged_task<std::pair<int, NcclComm>()> task([&library = library_, device = *device_, birth] {
+    NcclComm comm = nullptr;
+    library.cuda.set_device(device);
+    const int result = library.nccl.comm_init_rank(&comm, birth.ranks, birth.id, birth.rank);
+    return std::pair(result, comm);
+  });
+  std::future<std::pair<int, NcclComm>> born = task.get_future();
+  std::thread thread(std::move(task));
+  try {
+    while (born.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready)
+      check_time(deadline_ns, "the ranks of a new communicator");
+  } catch (...) {
+    thread.detach();
+    throw;
+  }
+  thread.join();
+  const auto [result, comm] = born.get();
+  nccl_call(result, "ncclCommInitRank");
+  comms_.push_back(comm);
+  return comm;
+}
+
+void NcclWires::check_time(int64_t deadline_ns, std::string_view whom) const {
+  communicator_.check_alive();
+  if (system_clock().monotonic_ns() < deadline_ns) return;
+  throw Error(ErrorCode::kDeadlineExceeded,
+              fmt::format("time is over while NCCL waits for {}: missing, stopped or late", whom));
+}
+
+void NcclWires::wait(int64_t deadline_ns, std::string_view whom) try {
+  check_cuda(library_, library_.cuda.event_record(done_, stream_), "recording an event");
+  for (uint32_t polls = 1;; ++polls) {
+    const int state = library_.cuda.event_query(done_);
+    if (state == kCudaSuccess) return;
+    if (state != kCudaNotReady) check_cuda(library_, state, "an operation on the stream");
+    if (polls % kPollsBetweenChecks == 0) {
+      check_comms();
+      check_time(deadline_ns, whom);
+    }
+    if (polls > kPollsBeforeYield) std::this_thread::yield();
+  }
+} catch (...) {
+  give_up();  // the buffers are the caller's again: no kernel or copy may go on
+  throw;
+}
+
+void NcclWires::check_comms() const {
+  for (const NcclComm comm : comms_) {
+    int result = kNcclSuccess;
+    nccl_call(library_.nccl.comm_get_async_error(comm, &result), "ncclCommGetAsyncError");
+    nccl_call(result, "an operation under way");
+  }
+}
+
+void NcclWires::give_up() noexcept {
+  for (const NcclComm comm : std::exchange(comms_, {})) library_.nccl.comm_abort(comm);
+  if (stream_ != nullptr) library_.cuda.stream_synchronize(stream_);  // copies behind them
+}
+
+void NcclWires::copy(void* to, const void* from, size_t bytes) {
+  if (bytes == 0 || to == from) return;
+  check_cuda(library_, library_.cuda.memcpy_async(to, from, bytes, kCudaMemcpyDefault, stream_), "a copy");
+}
+
+std::byte* NcclWires::device_staging(size_t bytes) {
+  if (device_staging_bytes_ < bytes) {
+    if (device_staging_ != nullptr) library_.cuda.free(std::exchange(device_staging_, nullptr));
+    device_staging_bytes_ = 0;
+    check_cuda(library_, library_.cuda.malloc(&device_staging_, bytes), fmt::format("{} bytes", bytes));
+    device_staging_bytes_ = bytes;
+  }
+  return static_cast<std::byte*>(device_staging_);
+}
+
+std::span<std::byte> NcclWires::host_staging(size_t bytes) {
+  if (host_staging_.size() < bytes) {
+    host_staging_ = {};
+    host_staging_ = Memory(plain_block(bytes), bytes, MemoryKind::kOther);
+  }
+  return host_staging_.bytes().first(bytes);
+}
+
+}  // namespace furrow::comm

@@ -1,0 +1,205 @@
+// The "mixture" kind: the sets that [data] mixture lists, each with a share of every epoch.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/base/text.h"
+#include "furrow/data/lazy_source.h"
+#include "furrow/data/mixture.h"
+#include "furrow/data/open_text.h"
+#include "furrow/data/parallel_source.h"
+#include "furrow/data/source_kinds.h"
+
+namespace furrow::data {
+namespace {
+
+struct Set {
+  std::string name;
+  double weight = 0;
+  DatasetOptions options;
+};
+
+[[noreturn]] void invalid(const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument, "[data] mixture: " + message);
+}
+
+double parse_weight(const std::string& entry, const std::string& text) {
+  double weight = 0;
+  if (parse_double(text, weight) && std::isfinite(weight) && weight > 0) return weight;
+  invalid(fmt::format("'{}': weight {} is no number above 0", entry, text));
+}
+
+std::string checked_kind(const std::string& entry, const std::string& kind) {
+  std::vector<std::string> known;
+  for (const SourceKind& row : source_kinds()) {
+    if (row.name == "mixture") continue;
+    if (row.name == kind) return kind;
+    known.emplace_back(row.name);
+  }
+  invalid(fmt::format("'{}': {}", entry, unknown_name_message("kind", kind, known)));
+}
+
+// "name: kind weight=W path=P"; the path comes last and may hold spaces.
+Set parse_set(const DatasetOptions& options, const std::string& entry) {
+  const auto malformed = [&entry] {
+    invalid(fmt::format("'{}': write \"name: kind weight=NUMBER path=PATH\"", entry));
+  };
+  const size_t colon = entry.find(':'), path = entry.find(" path=");
+  if (colon == std::string::npos || path == std::string::npos || path < colon) malformed();
+  Set set{std::string(trim(std::string_view(entry).substr(0, colon))), 0, options};
+  std::vector<std::string> words;
+  for (const std::string& word : split(std::string_view(entry).substr(colon + 1, path - colon - 1), ' ')) {
+    if (!word.empty()) words.push_back(word);
+  }
+  const std::string file(trim(std::string_view(entry).substr(path + 6)));
+  if (set.name.empty() || file.empty() || words.size() != 2 || !words[1].starts_with("weight=")) malformed();
+  set.options.kind = checked_kind(entry, words[0]);
+  set.options.path = options.path / file;  // an absolute one stays what it is
+  set.weight = parse_weight(entry, words[1].substr(7));
+  set.options.mixture = {};
+  set.options.readers = 1;  // the mixture has them
+  return set;
+}
+
+std::vector<Set> parse_sets(const DatasetOptions& options) {
+  std::vector<Set> sets;
+  for (const std::string& entry : options.mixture) {
+    sets.push_back(parse_set(options, entry));
+    const auto same = [&](const Set& other) { return other.name == sets.back().name; };
+    if (std::count_if(sets.begin(), sets.end(), same) > 1)
+      invalid(fmt::format("two sets are called '{}'", sets.back().name));
+  }
+  if (sets.empty()) invalid("no set is listed: write one or more \"name: kind weight=NUMBER path=PATH\"");
+  return sets;
+}
+
+// Packs count together against the budget: true when all are streamed.
+bool share_budget(std::vector<Set>& sets, uint64_t budget) {
+  uint64_t bytes = 0;
+  for (const Set& set : sets) {
+    if (set.options.kind == "pack") bytes += pack_bytes(set.options);
+  }
+  const bool streamed = budget > 0 && bytes > budget;
+  for (Set& set : sets) set.options.memory_budget = streamed ? 1 : 0;
+  return streamed;
+}
+
+// Each set opened with the values of one: what was fitted earlier, else the alphabet of all texts, else those
+// of the first pack, else those of the first set.
+std::vector<Dataset> open_sets(const std::vector<Set>& sets, const Preprocessing* preprocessing) {
+  std::vector<Dataset> opened(sets.size());
+  Preprocessing common;
+  const auto open = [&](size_t i) {
+    try {
+      opened[i] = open_dataset(sets[i].options, preprocessing);
+    } catch (const Error& error) {
+      throw error.with_context(fmt::format("set '{}' of [data] mixture", sets[i].name));
+    }
+  };
+  size_t leader = 0;
+  const auto is_text = [](const Set& set) { return set.options.kind == "text"; };
+  if (preprocessing == nullptr && std::all_of(sets.begin(), sets.end(), is_text)) {
+    std::vector<DatasetOptions> texts;
+    for (const Set& set : sets) texts.push_back(set.options);
+    common = fit_texts(texts);
+    preprocessing = &common;
+  }
+  for (size_t i = sets.size(); i-- > 0;) {
+    if (sets[i].options.kind == "pack") leader = i;
+  }
+  open(leader);
+  if (preprocessing == nullptr) {
+    common = opened[leader].preprocessing;
+    preprocessing = &common;
+  }
+  for (size_t i = 0; i < sets.size(); ++i) {
+    if (i != leader) open(i);
+  }
+  return opened;
+}
+
+std::string samples_text(const Source& source) {
+  std::string text;
+  for (const Field& field : source.fields())
+    text += fmt::format("{} {} {}, ", field.name, to_string(field.dtype), to_string(field.shape));
+  return text + fmt::format("{} classes", source.classes());
+}
+
+void check_same_samples(const std::vector<Set>& sets, const std::vector<Dataset>& opened) {
+  const Source& first = *opened[0].train;
+  for (size_t i = 1; i < opened.size(); ++i) {
+    const Source& source = *opened[i].train;
+    if (source.fields() == first.fields() && source.classes() == first.classes()) continue;
+    invalid(fmt::format("'{}' has samples of {}, but '{}' of {}: mix sets of one shape and vocabulary",
+                        sets[i].name, samples_text(source), sets[0].name, samples_text(first)));
+  }
+}
+
+std::unique_ptr<Source> mix_training(const std::vector<Set>& sets, std::vector<Dataset>& opened,
+                                     const DatasetOptions& options) {
+  int64_t samples = 0;
+  std::vector<double> weights;
+  for (size_t i = 0; i < sets.size(); ++i) {
+    samples += opened[i].train->size();
+    weights.push_back(sets[i].weight);
+  }
+  const std::vector<int64_t> shares = shares_of(weights, samples);
+  std::vector<MixtureSource::Part> parts;
+  for (size_t i = 0; i < sets.size(); ++i) {
+    if (shares[i] == 0) {
+      invalid(fmt::format("weight {} of '{}' is less than one sample of the {} of an epoch: raise it",
+                          format_double(sets[i].weight), sets[i].name, samples));
+    }
+    parts.push_back({sets[i].name, std::move(opened[i].train), shares[i]});
+  }
+  return std::make_unique<MixtureSource>(std::move(parts), options.seed, options.shuffle);
+}
+
+// The splits of that kind, one after another, opened at first use; null when no set has one.
+std::unique_ptr<Source> join(std::vector<std::shared_ptr<Source>> sources) {
+  std::erase(sources, nullptr);
+  if (sources.empty()) return nullptr;
+  const std::vector<Field> fields = sources[0]->fields();
+  const int64_t classes = sources[0]->classes();
+  return std::make_unique<LazySource>(fields, classes, [sources = std::move(sources)] {
+    std::vector<const Source*> all;
+    for (const auto& source : sources) all.push_back(source.get());
+    return std::make_unique<JoinedSource>(std::move(all));
+  });
+}
+
+}  // namespace
+
+Dataset open_mixture(const DatasetOptions& options, const Preprocessing* preprocessing) {
+  std::vector<Set> sets = parse_sets(options);
+  const bool streamed = share_budget(sets, options.memory_budget);
+  std::vector<Dataset> opened = open_sets(sets, preprocessing);
+  check_same_samples(sets, opened);
+  Dataset dataset;
+  dataset.preprocessing = opened[0].preprocessing;
+  std::vector<std::shared_ptr<Source>> validation, test;
+  for (Dataset& set : opened) {
+    validation.push_back(std::move(set.validation));
+    test.push_back(std::move(set.test));
+  }
+  dataset.train = mix_training(sets, opened, options);
+  if (const int readers = readers_of(options, streamed); readers > 1) {
+    dataset.train =
+        std::make_unique<ParallelSource>(std::move(dataset.train), std::make_shared<ReaderPool>(readers));
+  }
+  dataset.validation = join(std::move(validation));
+  dataset.test = join(std::move(test));
+  return dataset;
+}
+
+DataInfo probe_mixture(const DatasetOptions& options) {
+  const Dataset dataset = open_mixture(options, nullptr);
+  return {dataset.train->fields(), dataset.train->classes(), dataset.train->size()};
+}
+
+}  // namespace furrow::data

@@ -1,0 +1,123 @@
+// The units of residual networks (He et al., "Deep residual learning for image recognition", 2016): a
+// convolution with batch norm and ReLU, a basic block, and the classifier behind a global average pool.
+// Convolutions have no bias; parameters are named as torchvision's.
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "furrow/models/specs.h"
+#include "furrow/models/unit_builder.h"
+
+namespace furrow::models {
+namespace {
+
+struct Image {
+  int64_t channels, height, width;
+  int64_t pixels() const { return height * width; }
+  int64_t elements() const { return channels * pixels(); }
+  plan::TensorSpec spec() const { return {DType::kF32, {-1, channels, height, width}}; }
+};
+
+struct Window {
+  int64_t kernel, stride, padding;
+};
+
+Image input_image(const plan::Unit& unit) {
+  require_input(unit, DType::kF32, 4, "[-1, channels, height, width]");
+  const Shape& shape = unit.input.shape;
+  return {shape[1], shape[2], shape[3]};
+}
+
+void require_channels(const plan::Unit& unit, const char* key) {
+  if (size_of(unit, key) == unit.input.shape[1]) return;
+  unit_error(unit, fmt::format("{} is {}, but the input {} has {}", key, size_of(unit, key),
+                               to_string(unit.input.shape), unit.input.shape[1]));
+}
+
+Image slide(const plan::Unit& unit, const Image& image, const Window& window, int64_t channels) {
+  const auto out = [&](int64_t size) {
+    return (size + 2 * window.padding - window.kernel) / window.stride + 1;
+  };
+  if (image.height + 2 * window.padding < window.kernel || image.width + 2 * window.padding < window.kernel) {
+    unit_error(unit,
+               fmt::format("an image of {} x {} is too small for a window of {} x {} with padding {}: use "
+                           "larger images",
+                           image.height, image.width, window.kernel, window.kernel, window.padding));
+  }
+  return {channels, out(image.height), out(image.width)};
+}
+
+// torchvision's start: normal, sqrt(2 / fan_out).  Returns the FLOPs per sample.
+double add_convolution(plan::Unit& unit, std::string_view suffix, const Image& in, const Image& out,
+                       const Window& window) {
+  const int64_t fan_out = out.channels * window.kernel * window.kernel;
+  add_parameter(unit, suffix, {out.channels, in.channels, window.kernel, window.kernel},
+                normal(std::sqrt(2.0 / static_cast<double>(fan_out))));
+  return 2.0 * static_cast<double>(out.pixels() * fan_out) * static_cast<double>(in.channels);
+}
+
+}  // namespace
+
+void describe_conv_norm(plan::Unit& unit) {
+  const Image in = input_image(unit);
+  require_channels(unit, "in_channels");
+  const Window window{size_of(unit, "kernel"), size_of(unit, "stride"), count_of(unit, "padding")};
+  if (window.padding >= window.kernel)
+    unit_error(unit, fmt::format("padding {} must be below the kernel's {}", window.padding, window.kernel));
+  positive(unit, "eps");
+  const Image middle = slide(unit, in, window, size_of(unit, "out_channels"));
+  const double flops = add_convolution(unit, "conv1.weight", in, middle, window);
+  add_batch_norm(unit, "bn1", middle.channels);
+  const bool pool = flag(unit, "pool");
+  const Image out = pool ? slide(unit, middle, {3, 2, 1}, middle.channels) : middle;
+  unit.output = out.spec();
+  unit.flops = {flops, flops, flops};
+  // The convolution's output; before a pool that of the norm and where each maximum was.
+  unit.saved_bytes = kFloatBytes * middle.elements();
+  if (pool) unit.saved_bytes += kFloatBytes * middle.elements() + out.elements();
+  unit.deferred_bytes = kFloatBytes * middle.elements();
+}
+
+void describe_residual_block(plan::Unit& unit) {
+  const Image in = input_image(unit);
+  require_channels(unit, "in_channels");
+  const int64_t channels = size_of(unit, "out_channels"), stride = size_of(unit, "stride");
+  const std::string shortcut = text(unit, "shortcut");
+  if (shortcut != "pad" && shortcut != "projection")
+    unit_error(unit, fmt::format("unknown shortcut '{}': known: pad, projection", shortcut));
+  if (channels < in.channels && shortcut == "pad")
+    unit_error(unit, fmt::format("the shortcut pads {} channels, but out_channels is {}: use a projection",
+                                 in.channels, channels));
+  positive(unit, "eps");
+  const Image out = slide(unit, in, {3, stride, 1}, channels);
+  double flops = add_convolution(unit, "conv1.weight", in, out, {3, stride, 1});
+  add_batch_norm(unit, "bn1", channels);
+  flops += add_convolution(unit, "conv2.weight", out, out, {3, 1, 1});
+  add_batch_norm(unit, "bn2", channels);
+  const bool projects = shortcut == "projection" && (stride != 1 || channels != in.channels);
+  if (projects) {
+    flops += add_convolution(unit, "downsample.0.weight", in, out, {1, stride, 0});
+    add_batch_norm(unit, "downsample.1", channels);
+  }
+  unit.output = out.spec();
+  unit.flops = {flops, flops, flops};
+  // Outputs of the convolutions, and of the norm between them.
+  unit.saved_bytes = kFloatBytes * out.elements() * (projects ? 4 : 3);
+  // The gradients of the convolutions, and what the second one read.
+  unit.deferred_bytes = kFloatBytes * out.elements() * (projects ? 4 : 3);
+}
+
+void describe_pool_linear(plan::Unit& unit) {
+  const Image in = input_image(unit);
+  require_channels(unit, "channels");
+  const int64_t out = size_of(unit, "out");
+  add_parameter(unit, "weight", {out, in.channels}, uniform_fan_in(in.channels));
+  add_parameter(unit, "bias", {out}, uniform_fan_in(in.channels));
+  unit.output = {DType::kF32, {-1, out}};
+  const double flops = 2.0 * static_cast<double>(in.channels) * static_cast<double>(out);
+  unit.flops = {flops, flops, flops};
+  unit.saved_bytes = kFloatBytes * in.channels;
+  unit.deferred_bytes = kFloatBytes * (in.channels + out);
+}
+
+}  // namespace furrow::models

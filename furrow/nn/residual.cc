@@ -1,0 +1,125 @@
+// "conv_norm", "residual_block" and "pool_linear": the units of residual networks.
+#include <optional>
+#include <string>
+
+#include "furrow/base/error.h"
+#include "furrow/nn/kinds_torch.h"
+#include "furrow/nn/parameters_torch.h"
+#include "furrow/plan/flat_layout.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::nn {
+namespace {
+
+// A convolution and the batch norm behind it, by the names of their parameters.
+class ConvolutionAndNorm {
+ public:
+  ConvolutionAndNorm(const plan::Unit& unit, std::string_view weight, const std::string& norm,
+                     const tensor::StridedConvolution& convolution)
+      : weight_(ParameterSlot::find(unit, weight)),
+        norm_weight_(ParameterSlot::find(unit, norm + ".weight")),
+        norm_bias_(ParameterSlot::find(unit, norm + ".bias")),
+        convolution_(convolution) {
+    options_.eps = plan::attribute<double>(unit, "eps");
+    options_.mean_offset = offset_of(unit, norm + ".running_mean");
+    options_.variance_offset = offset_of(unit, norm + ".running_var");
+  }
+
+  at::Tensor forward(const at::Tensor& x, std::span<const tensor::Param> params, bool relu,
+                     const at::Tensor& residual, tensor::OpContext& context) const {
+    tensor::BatchNorm norm = options_;
+    norm.relu = relu;
+    norm.residual = residual;
+    const at::Tensor y = tensor::strided_conv2d(x, weight_(params), convolution_, context);
+    return tensor::batch_norm(y, norm_weight_(params), norm_bias_(params), norm, context);
+  }
+
+ private:
+  static int64_t offset_of(const plan::Unit& unit, const std::string& suffix) {
+    for (const plan::StatisticSpan& span : plan::unit_layout(unit).statistics) {
+      if (unit.statistics[span.statistic].name.ends_with(suffix)) return span.offset;
+    }
+    throw Error(ErrorCode::kInternal, "unit " + unit.name + " has no statistic '" + suffix + "'");
+  }
+
+  ParameterSlot weight_, norm_weight_, norm_bias_;
+  tensor::StridedConvolution convolution_;
+  tensor::BatchNorm options_;
+};
+
+class ConvNorm final : public Block {
+ public:
+  explicit ConvNorm(const plan::Unit& unit)
+      : layer_(unit, "conv1.weight", "bn1",
+               {plan::attribute<int64_t>(unit, "stride"), plan::attribute<int64_t>(unit, "padding")}),
+        pool_(plan::attribute<bool>(unit, "pool")) {}
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const at::Tensor y = layer_.forward(input, params, /*relu=*/true, {}, context);
+    return pool_ ? tensor::max_pool_3x3(y, context) : y;
+  }
+
+ private:
+  ConvolutionAndNorm layer_;
+  bool pool_;
+};
+
+// relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)).
+class ResidualBlock final : public Block {
+ public:
+  explicit ResidualBlock(const plan::Unit& unit)
+      : stride_(plan::attribute<int64_t>(unit, "stride")),
+        channels_(plan::attribute<int64_t>(unit, "out_channels")),
+        changes_(stride_ != 1 || channels_ != plan::attribute<int64_t>(unit, "in_channels")),
+        first_(unit, "conv1.weight", "bn1", {stride_, 1}),
+        second_(unit, "conv2.weight", "bn2", {1, 1}) {
+    if (changes_ && plan::attribute<std::string>(unit, "shortcut") == "projection")
+      projection_.emplace(unit, "downsample.0.weight", "downsample.1",
+                          tensor::StridedConvolution{stride_, 0});
+  }
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const at::Tensor shortcut = shortcut_of(input, params, context);
+    const at::Tensor middle = first_.forward(input, params, /*relu=*/true, {}, context);
+    return second_.forward(middle, params, /*relu=*/true, shortcut, context);
+  }
+
+ private:
+  at::Tensor shortcut_of(const at::Tensor& input, std::span<const tensor::Param> params,
+                         tensor::OpContext& context) const {
+    if (projection_) return projection_->forward(input, params, /*relu=*/false, {}, context);
+    return changes_ ? tensor::subsample_and_pad(input, stride_, channels_, context) : input;
+  }
+
+  int64_t stride_, channels_;
+  bool changes_;
+  ConvolutionAndNorm first_, second_;
+  std::optional<ConvolutionAndNorm> projection_;
+};
+
+class PoolLinear final : public Block {
+ public:
+  explicit PoolLinear(const plan::Unit& unit)
+      : weight_(ParameterSlot::find(unit, "weight")), bias_(ParameterSlot::find(unit, "bias")) {}
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    return tensor::linear(tensor::global_average_pool(input, context), weight_(params), bias_(params),
+                          tensor::Activation::kNone, context);
+  }
+
+ private:
+  ParameterSlot weight_, bias_;
+};
+
+}  // namespace
+
+std::unique_ptr<Block> make_conv_norm(const plan::Unit& unit) { return std::make_unique<ConvNorm>(unit); }
+std::unique_ptr<Block> make_residual_block(const plan::Unit& unit) {
+  return std::make_unique<ResidualBlock>(unit);
+}
+std::unique_ptr<Block> make_pool_linear(const plan::Unit& unit) { return std::make_unique<PoolLinear>(unit); }
+
+}  // namespace furrow::nn

@@ -1,0 +1,78 @@
+// Costs from FLOPs and bytes: Williams, Waterman, Patterson, "Roofline: an insightful visual performance
+// model", 2009, with one efficiency for all units.
+#include <algorithm>
+#include <utility>
+
+#include "furrow/plan/cost.h"
+#include "furrow/plan/roofline.h"
+#include "furrow/plan/value_bytes.h"
+
+namespace furrow::plan {
+namespace {
+
+constexpr double kLossPasses = 6;   // maximum, exponents, sum, logarithm, gradient, of the last output
+constexpr double kBatchPasses = 2;  // from the loader's memory into tensors
+
+class AnalyticCosts : public Costs {
+ public:
+  AnalyticCosts(Cluster cluster, DType compute) : cluster_(std::move(cluster)), compute_(compute) {}
+
+  const Cluster& cluster() const override { return cluster_; }
+  std::string source() const override { return "analytic"; }
+
+  double unit_seconds(const UnitWork& work) const override {
+    const Roofline roofline = roofline_of(work);
+    const DeviceSpec& device = cluster_.device;
+    const double peak = device.flops(compute_) * device.efficiency;
+    return device.overhead_s +
+           std::max(roofline.flops / peak, roofline.bytes / device.memory_bytes_per_second);
+  }
+  double flat_seconds(Op /*op*/, int64_t bytes) const override {
+    return overhead_seconds() + static_cast<double>(bytes) / cluster_.device.memory_bytes_per_second;
+  }
+  double batch_seconds(int64_t bytes) const override {
+    return overhead_seconds() +
+           kBatchPasses * static_cast<double>(bytes) / cluster_.device.memory_bytes_per_second;
+  }
+  double loss_seconds(int64_t bytes) const override {
+    return overhead_seconds() +
+           kLossPasses * static_cast<double>(bytes) / cluster_.device.memory_bytes_per_second;
+  }
+  double overhead_seconds() const override { return cluster_.device.overhead_s; }
+  std::vector<Leg> legs(const MovementCall& call) const override { return legs_of(cluster_, call); }
+
+ private:
+  Cluster cluster_;
+  DType compute_;
+};
+
+}  // namespace
+
+Roofline roofline_of(const UnitWork& work) {
+  const Unit& unit = *work.unit;
+  const auto samples = static_cast<double>(work.samples);
+  const auto parameters = static_cast<double>(unit.parameter_count() * kFloatBytes);
+  const auto in = samples * static_cast<double>(unit.input.bytes_per_sample());
+  const auto out = samples * static_cast<double>(unit.output.bytes_per_sample());
+  const auto saved = samples * static_cast<double>(unit.saved_bytes);
+  const auto deferred = samples * static_cast<double>(unit.deferred_bytes);
+  const double share = 1.0 / work.tensor_degree;
+  switch (work.work) {
+    case Work::kForward:
+      return {unit.flops.forward * samples * share, in + out + (saved + parameters) * share};
+    case Work::kBackwardInput: {
+      const double flops = work.input_gradient ? unit.flops.backward_input * samples : 0;
+      return {flops * share, out + in + (saved + deferred + parameters) * share};
+    }
+    case Work::kBackwardWeight:
+      return {unit.flops.backward_weight * samples * share, in + (deferred + parameters) * share};
+    default:
+      return {};
+  }
+}
+
+std::unique_ptr<Costs> analytic_costs(Cluster cluster, DType compute) {
+  return std::make_unique<AnalyticCosts>(std::move(cluster), compute);
+}
+
+}  // namespace furrow::plan

@@ -1,0 +1,77 @@
+// Measured costs of one machine: `furrow profile` writes them, the planner and every run read them.
+// docs/formats/profile.md.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "furrow/plan/cluster.h"
+#include "furrow/plan/cost.h"
+#include "furrow/plan/model_spec.h"
+
+namespace furrow::plan {
+
+// One unit, one kind of work, one number of samples.
+struct UnitSample {
+  std::string kind;  // of the unit
+  std::string key;   // work_key()
+  Work work = Work::kForward;
+  int64_t samples = 0;  // of the microbatch
+  double flops = 0;     // of all samples, as roofline_of()
+  double bytes = 0;     // the same
+  double seconds = 0;
+  friend bool operator==(const UnitSample&, const UnitSample&) = default;
+};
+
+// Work by bytes: "step", "add", ... over flat buffers, "load" of a batch, "loss" of the last unit's output.
+struct FlatSample {
+  std::string op;
+  int64_t bytes = 0;
+  double seconds = 0;
+  friend bool operator==(const FlatSample&, const FlatSample&) = default;
+};
+
+struct MovementSample {
+  Movement movement = Movement::kAllGather;
+  int ranks = 0;
+  int64_t bytes = 0;  // S
+  double seconds = 0;
+  friend bool operator==(const MovementSample&, const MovementSample&) = default;
+};
+
+// With so many ranks at work at the same time, which share memory and caches, each with so many threads.
+struct ProfileSection {
+  int ranks = 1;
+  int threads = 1;
+  double overhead_s = 0;  // of an instruction that does nothing
+  std::vector<UnitSample> units;
+  std::vector<FlatSample> flats;
+  std::vector<MovementSample> movements;
+  friend bool operator==(const ProfileSection&, const ProfileSection&) = default;
+};
+
+struct Profile {
+  std::string machine;  // processor and cores, for people
+  std::string build;    // of the library that computed
+  std::vector<ProfileSection> sections;
+  friend bool operator==(const Profile&, const Profile&) = default;
+
+  // Measured with so many ranks, else with the nearest number above, else below; null: an empty profile.
+  const ProfileSection* section(int ranks) const;
+};
+
+// What makes two units cost the same: kind, attributes, borders and shapes of parameters, not names.  One
+// word.
+std::string unit_key(const Unit& unit);
+std::string work_key(const UnitWork& work);  // the same; marked where backward_input makes no gradient
+
+// Puts what `newer` has measured into `into`, in place of what it measured of the same before.
+void merge_profile(const Profile& newer, Profile* into);
+
+// parse_profile(to_text(p)) == p.  Error{data_loss}: not a profile, or of a later version; names the line.
+std::string to_text(const Profile& profile);
+Profile parse_profile(std::string_view text);
+
+}  // namespace furrow::plan

@@ -1,0 +1,163 @@
+#include "furrow/plan/profile.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/roofline.h"
+#include "furrow/plan/testing/specs.h"
+
+namespace furrow::plan {
+namespace {
+
+using ::testing::HasSubstr;
+
+UnitSample sample(const Unit& unit, Work work, int64_t samples, double seconds) {
+  const Roofline roofline = roofline_of({&unit, work, samples});
+  return {unit.kind, unit_key(unit), work, samples, roofline.flops, roofline.bytes, seconds};
+}
+
+Cluster machine() {
+  Cluster cluster = local_cluster({2, 1 << 30, true}, 2);
+  cluster.inside = {.name = "wires", .bytes_per_second = 1e6};
+  return cluster;
+}
+
+Profile profile() {
+  const Unit unit = testing::unit(0, 64, true);
+  Profile p{"some machine, 2 cores", "libtorch", {{2, 1, 1e-6, {}, {}, {}}}};
+  p.sections[0].units = {sample(unit, Work::kForward, 16, 10e-6), sample(unit, Work::kForward, 64, 34e-6)};
+  p.sections[0].flats = {{"step", 1000, 2e-6}, {"step", 3000, 4e-6}, {"load", 100, 5e-6}};
+  p.sections[0].movements = {{Movement::kAllGather, 2, 1000, 7e-6}, {Movement::kAllGather, 2, 2000, 9e-6}};
+  return p;
+}
+
+TEST(Profile, SurvivesItsTextForm) {
+  EXPECT_EQ(parse_profile(to_text(profile())), profile());
+  EXPECT_EQ(parse_profile(to_text(Profile())), Profile());
+}
+
+TEST(Profile, RefusesWhatIsNone) {
+  const auto refusal = [](std::string_view text) {
+    try {
+      parse_profile(text);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+      return error.message();
+    }
+    return std::string("accepted");
+  };
+  const std::string head = "furrow-profile 1\nsection 2 1\n";
+  EXPECT_EQ(refusal(head), "accepted");
+  EXPECT_THAT(refusal("furrow-profile 2\n"), HasSubstr("line 1: expected 'furrow-profile 1'"));
+  EXPECT_THAT(refusal(""), HasSubstr("line 1"));
+  EXPECT_THAT(refusal("furrow-profile 1\noverhead 1\n"), HasSubstr("line 2: 'section"));
+  EXPECT_THAT(refusal(head + "unit a b c\n"), HasSubstr("line 3: 'unit' has 7 words after it"));
+  EXPECT_THAT(refusal(head + "unit a b sideways 1 2 3 4\n"), HasSubstr("none of forward"));
+  EXPECT_THAT(refusal(head + "flat step -1 2\n"), HasSubstr("is not a number from 0"));
+  EXPECT_THAT(refusal(head + "flat step 1 nan\n"), HasSubstr("no measured number"));
+  EXPECT_THAT(refusal(head + "walk step 1 2\n"), HasSubstr("'walk' is not"));
+}
+
+TEST(Profile, SectionsAreOfAsManyRanksOrTheNextMore) {
+  Profile p;
+  EXPECT_EQ(p.section(1), nullptr);
+  for (const int ranks : {4, 1, 2}) p.sections.push_back({ranks, 1, 0, {}, {}, {}});
+  EXPECT_EQ(p.section(2)->ranks, 2);
+  EXPECT_EQ(p.section(3)->ranks, 4);
+  EXPECT_EQ(p.section(8)->ranks, 4);
+}
+
+TEST(Profile, NewMeasurementsReplaceOldOnes) {
+  Profile newer = profile(), both = profile();
+  newer.sections[0].units[1].seconds = 40e-6;
+  newer.sections[0].flats.push_back({"add", 10, 1e-6});
+  newer.sections.push_back({1, 2, 0, {}, {}, {}});
+  merge_profile(newer, &both);
+  EXPECT_EQ(both, newer);
+}
+
+TEST(ProfiledCosts, InterpolateOverSamples) {
+  const Unit unit = testing::unit(0, 64, true);
+  const auto costs = profiled_costs(machine(), profile().sections[0]);
+  const auto seconds = [&](int64_t samples) { return costs->unit_seconds({&unit, Work::kForward, samples}); };
+  EXPECT_DOUBLE_EQ(seconds(16), 10e-6);
+  EXPECT_DOUBLE_EQ(seconds(40), 22e-6);
+  EXPECT_DOUBLE_EQ(seconds(64), 34e-6);
+  EXPECT_DOUBLE_EQ(seconds(128), 66e-6);
+  EXPECT_DOUBLE_EQ(seconds(8), 6e-6);
+  EXPECT_GE(seconds(1), 1e-6);
+  EXPECT_DOUBLE_EQ(costs->flat_seconds(Op::kStep, 2000), 3e-6);
+  EXPECT_DOUBLE_EQ(costs->batch_seconds(200), 10e-6);
+  EXPECT_DOUBLE_EQ(costs->overhead_seconds(), 1e-6);
+  EXPECT_DOUBLE_EQ(costs->flat_seconds(Op::kAdd, 1000),
+                   analytic_costs(machine())->flat_seconds(Op::kAdd, 1000));
+}
+
+TEST(ProfiledCosts, OtherSizesTakeTheRatioOfTheirNeighbours) {
+  // Measured: three times what the roofline says, and the overhead, at every size.
+  const Cluster cluster = machine();
+  ProfileSection section{2, 1, 1e-6, {}, {}, {}};
+  const auto analytic = analytic_costs(cluster);
+  for (const int width : {16, 64, 256}) {
+    const Unit unit = testing::unit(0, width, true);
+    for (const Work work : {Work::kForward, Work::kBackwardWeight}) {
+      const double bare = analytic->unit_seconds({&unit, work, 32}) - analytic->overhead_seconds();
+      section.units.push_back(sample(unit, work, 32, 1e-6 + 3 * bare));
+    }
+  }
+  const auto costs = profiled_costs(cluster, section);
+  for (const int width : {32, 128, 1024}) {
+    const Unit unit = testing::unit(0, width, true);
+    for (const int64_t samples : {8, 32, 100}) {
+      const UnitWork work{&unit, Work::kForward, samples};
+      const double bare = analytic->unit_seconds(work) - analytic->overhead_seconds();
+      EXPECT_NEAR(costs->unit_seconds(work), 1e-6 + 3 * bare, 1e-12);
+    }
+  }
+  Unit other = testing::unit(0, 32, true);
+  other.kind = "other";  // never measured: as the rest
+  const UnitWork work{&other, Work::kForward, 32};
+  const double bare = analytic->unit_seconds(work) - analytic->overhead_seconds();
+  EXPECT_NEAR(costs->unit_seconds(work), 1e-6 + 3 * bare, 1e-12);
+}
+
+TEST(ProfiledCosts, MovementsAreMeasuredInsideAHost) {
+  const auto costs = profiled_costs(machine(), profile().sections[0]);
+  const std::vector<int> ranks = {0, 1};
+  EXPECT_NEAR(seconds_of(costs->legs({Movement::kAllGather, ranks, 0, 1500})), 8e-6, 1e-15);
+  EXPECT_NEAR(seconds_of(costs->legs({Movement::kAllGather, ranks, 0, 3000, 2})), 16e-6, 1e-15);
+  const MovementCall reduce{Movement::kReduceScatter, ranks, 0, 1500};
+  EXPECT_EQ(seconds_of(costs->legs(reduce)), seconds_of(legs_of(machine(), reduce)));
+}
+
+TEST(UnitKey, IsWhatCostsTheSame) {
+  Unit a = testing::unit(0, 64, true), b = testing::unit(1, 64, true);
+  EXPECT_EQ(unit_key(a), unit_key(b));
+  b.attributes["bias"] = true;
+  EXPECT_NE(unit_key(a), unit_key(b));
+  b.attributes["note"] = std::string("two words");
+  EXPECT_EQ(unit_key(b).find(' '), std::string::npos);
+  EXPECT_NE(unit_key(a), unit_key(testing::unit(0, 32, true)));
+}
+
+TEST(AnalyticCosts, AreTheRoofline) {
+  Cluster cluster = machine();
+  cluster.device = {.name = "d",
+                    .f32_flops = 100,
+                    .half_flops = 400,
+                    .memory_bytes_per_second = 10,
+                    .efficiency = 0.5,
+                    .overhead_s = 1};
+  Unit unit = testing::unit(0, 10, false);  // 40 bytes in, 40 out, 12 saved; 200 flops a sample
+  const UnitWork work{&unit, Work::kForward, 2};
+  EXPECT_DOUBLE_EQ(analytic_costs(cluster)->unit_seconds(work), 1 + 184.0 / 10);
+  cluster.device.memory_bytes_per_second = 1000;
+  EXPECT_DOUBLE_EQ(analytic_costs(cluster)->unit_seconds(work), 1 + 400.0 / 50);
+  EXPECT_DOUBLE_EQ(analytic_costs(cluster, DType::kBF16)->unit_seconds(work), 1 + 400.0 / 200);
+  const UnitWork half{&unit, Work::kForward, 2, true, 2};
+  EXPECT_DOUBLE_EQ(analytic_costs(cluster)->unit_seconds(half), 1 + 200.0 / 50);
+}
+
+}  // namespace
+}  // namespace furrow::plan

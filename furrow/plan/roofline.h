@@ -1,0 +1,16 @@
+// What a unit computes and moves: the two axes of the roofline, and the coordinates in which measured units
+// of other sizes are near.
+#pragma once
+
+#include "furrow/plan/cost.h"
+
+namespace furrow::plan {
+
+struct Roofline {
+  double flops = 0;
+  double bytes = 0;  // inputs, outputs, saved activations, parameters: each once
+};
+
+Roofline roofline_of(const UnitWork& work);
+
+}  // namespace furrow::plan

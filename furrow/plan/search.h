@@ -1,0 +1,115 @@
+// The planner: which layout of a model over a cluster is the fastest one that fits.
+//
+// Passes, each in its file under plan/search/, take a list of candidates and leave a shorter or better known
+// one: degrees, ZeRO stages, schedules, memory, recompute and an estimate in closed form over thousands of
+// them; then the best few are compiled and simulated (plan/simulate.h).  Pure functions, thread safe; the
+// order of the result is fixed.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "furrow/plan/compile.h"
+#include "furrow/plan/cost.h"
+#include "furrow/plan/layout.h"
+#include "furrow/plan/model_spec.h"
+#include "furrow/plan/pipeline.h"
+
+namespace furrow::plan {
+
+enum class Objective : uint8_t { kTime, kCost };
+
+// What may not change: samples of a microbatch and of a step.
+struct BatchRecipe {
+  int64_t local_batch = 1;
+  int64_t global_batch =
+      -1;  // -1: local_batch times the data ranks, so that the recipe depends on the layout
+  friend bool operator==(const BatchRecipe&, const BatchRecipe&) = default;
+};
+
+struct Choice {
+  Layout layout;
+  int zero_stage = 0;  // 1, 2, 3 where dp_shard is above 1, else 0
+  PipelineOptions pipeline;
+  std::vector<bool> recompute;  // by unit
+  BatchRecipe batch;
+};
+bool same_program(const Choice& a, const Choice& b);
+
+struct Figures {
+  double step_s = 0;
+  double samples_per_second = 0;
+  int64_t memory_bytes = 0;  // of the rank that needs most
+  double wire_bytes = 0;     // received by all ranks, a step
+  double bubble = 0;
+  double exposed_communication = 0;  // share of the step
+  double cost = 0, spot_cost = 0;    // of a step; 0: no price
+};
+
+struct Candidate {
+  Choice choice;
+  Figures figures;
+  bool configured = false;  // as [parallelism] and [activation_checkpoint] of the config say
+  bool simulated = false;   // else figures are estimates
+  bool fits = true;
+  std::string reason;  // why it is not taken
+};
+
+// What a pass did, for --explain.
+struct PassReport {
+  std::string_view name;
+  double seconds = 0;
+  size_t before = 0, after = 0;  // candidates
+  bool off = false;
+  std::vector<std::string> notes;
+};
+
+struct SearchRequest {
+  const ModelSpec* spec = nullptr;
+  const Costs* costs = nullptr;  // of the cluster that is planned for; its world is used whole
+  BatchRecipe batch;
+  StateForms optimizer_states = {};  // of the optimizer
+  RankOptions ranks;                 // determinism, prefetch, reshard: as configured
+  std::optional<Choice> configured;  // evaluated too, whatever comes of it
+  Objective objective = Objective::kTime;
+  bool allow_recipe_change = false;
+  std::vector<std::string> without;  // names of passes
+  size_t keep = 6;                   // that are simulated
+  int64_t memory_bytes = 0;          // of a device; 0: as the cluster says
+};
+
+struct SearchResult {
+  std::vector<Candidate>
+      candidates;  // that fit, best first, simulated ones first; then the configured one if not
+  std::vector<Candidate> refused;  // the nearest ones that do not fit, and one of each reason
+  std::vector<PassReport> passes;
+  std::string smallest_change;  // where nothing fits
+  int64_t memory_bytes = 0;     // of a device
+};
+
+// Error{invalid_argument}: no spec or costs, a pass that does not exist, with the known ones, or that cannot
+// be left out.  Error{resource_exhausted}, "does not fit: needs 31.2 GiB of 24.0 per device; smallest change:
+// ...", is what `require_fit` throws; search itself reports.
+SearchResult search(const SearchRequest& request);
+void require_fit(const SearchResult& result);
+
+// Names and one line each, in order.
+struct PassInfo {
+  std::string_view name;
+  std::string_view what;
+  bool optional = true;
+};
+std::vector<PassInfo> search_passes();
+
+// What the training program of a rank is compiled from.
+TrainOptions train_options_of(const SearchRequest& request, const Choice& choice, int rank);
+
+// "pp 2 x dp_shard 4, ZeRO-3, ZBVZeroBubble"
+std::string to_text(const Choice& choice);
+
+}  // namespace furrow::plan

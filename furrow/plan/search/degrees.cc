@@ -1,0 +1,117 @@
+// Passes `degrees` and `zero`: every product of axes that is the world, and every ZeRO stage of it.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/compatibility.h"
+#include "furrow/plan/search/state.h"
+
+namespace furrow::plan::search_internal {
+namespace {
+
+std::vector<int> divisors_of(int number) {
+  std::vector<int> divisors;
+  for (int d = 1; d <= number; ++d) {
+    if (number % d == 0) divisors.push_back(d);
+  }
+  return divisors;
+}
+
+void add(State* state, int pp, int replicas, int shards) {
+  Plan plan;
+  Choice& choice = plan.candidate.choice;
+  choice.layout = Layout({pp, replicas, shards, 1, 1, 1}, pp * replicas * shards);
+  choice.batch = state->request.batch;
+  choice.recompute.assign(state->spec.units.size(), false);
+  std::string reason = refusal_of(*state, choice);
+  if (reason.empty()) {
+    state->plans.push_back(std::move(plan));
+  } else {
+    state->refuse(std::move(plan.candidate), std::move(reason));
+  }
+}
+
+// Axes that plan does not compile: said once, by the row of compatibility.cc.
+void note_refused_axes(State* state) {
+  for (const Axis axis : {Axis::kPipeline, Axis::kContext, Axis::kTensor, Axis::kExpert}) {
+    std::array<int, 6> degrees = {1, 1, 1, 1, 1, 1};
+    degrees[static_cast<size_t>(axis)] = 2;
+    try {
+      require_compilable(Layout(degrees, 2));
+    } catch (const Error& error) {
+      std::string text = error.message();
+      text = text.substr(0, text.find(';'));
+      state->notes.push_back(text.substr(text.find(": ") + 2) +
+                             fmt::format(" ({})", kAxisNames[static_cast<size_t>(axis)]));
+    }
+  }
+}
+
+}  // namespace
+
+std::string refusal_of(const State& state, const Choice& choice) {
+  try {
+    require_compilable(choice.layout);
+  } catch (const Error& error) {
+    return error.message();
+  }
+  const int ranks = choice.layout.data_ranks(), stages = choice.layout.degree(Axis::kPipeline);
+  if (stages > state.units()) {
+    return fmt::format("pp {}: the model has {} units, and each stage needs one", stages, state.units());
+  }
+  if (choice.batch.global_batch > 0 && ranks > microbatches(choice)) {
+    return fmt::format("{} data ranks for {} microbatches (global batch {} / local batch {}): each needs one",
+                       ranks, microbatches(choice), choice.batch.global_batch, choice.batch.local_batch);
+  }
+  return "";
+}
+
+void choose_degrees(State* state) {
+  const int world = state->cluster.world();
+  for (const int pp : divisors_of(world)) {
+    for (const int shards : divisors_of(world / pp)) add(state, pp, world / pp / shards, shards);
+  }
+  note_refused_axes(state);
+}
+
+void choose_zero_stages(State* state) {
+  std::vector<Plan> plans = std::move(state->plans);
+  state->plans.clear();
+  const bool all = !state->is_off("zero");
+  const int first = all ? 1 : state->request.ranks.zero_stage, last = all ? 3 : first;
+  for (const Plan& plan : plans) {
+    const bool shards = plan.candidate.choice.layout.degree(Axis::kShard) > 1;
+    for (int stage = shards ? first : 0; stage <= (shards ? last : 0); ++stage) {
+      state->plans.push_back(plan);
+      state->plans.back().candidate.choice.zero_stage = stage;
+    }
+  }
+}
+
+// Microbatches of other sizes, and with a global batch that follows the layout one that does not: only where
+// the recipe may change.
+void choose_batches(State* state) {
+  if (!state->request.allow_recipe_change) {
+    state->notes.push_back(fmt::format("local_batch_size {} is recipe: --allow-recipe-change tries others",
+                                       state->request.batch.local_batch));
+    return;
+  }
+  std::vector<Plan> plans = std::move(state->plans);
+  state->plans.clear();
+  for (const Plan& plan : plans) {
+    const BatchRecipe batch = plan.candidate.choice.batch;
+    const int64_t most = batch.global_batch > 0
+                             ? batch.global_batch / plan.candidate.choice.layout.data_ranks()
+                             : batch.local_batch * 8;
+    for (int64_t local = 1; local <= std::max(most, batch.local_batch); local *= 2) {
+      if (batch.global_batch > 0 && (batch.global_batch % local != 0 || local > most)) continue;
+      Plan changed = plan;
+      changed.candidate.choice.batch.local_batch = local;
+      if (local != batch.local_batch) state->plans.push_back(std::move(changed));
+    }
+    state->plans.push_back(plan);
+  }
+}
+
+}  // namespace furrow::plan::search_internal

@@ -1,0 +1,187 @@
+// What a layout needs of a device, in closed form: flat buffers by ZeRO stage, activations by what the
+// schedule holds.  Rajbhandari et al., "ZeRO: Memory Optimizations Toward Training Trillion Parameter
+// Models", 2020, for the first; the compiled program's own figures replace it for the candidates that are
+// simulated. And the pass `recompute`: units that are computed again, as few seconds of them as fit.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+
+#include "furrow/base/text.h"
+#include "furrow/plan/model_states.h"
+#include "furrow/plan/search/state.h"
+#include "furrow/plan/value_bytes.h"
+
+namespace furrow::plan::search_internal {
+namespace {
+
+// Gradient nodes of a unit that wait for others, as the tree adds up turns one by one.
+int32_t waiting_nodes(int32_t turns) {
+  int32_t most = 0;
+  for (int32_t turn = 1; turn < turns; ++turn)
+    most = std::max(most, std::popcount(static_cast<uint32_t>(turn)));
+  return most;
+}
+
+// Memory of one rank of a pipeline.
+class RankMemory {
+ public:
+  RankMemory(State* state, const Plan& plan, int32_t rank)
+      : state_(*state),
+        choice_(plan.candidate.choice),
+        pipeline_(*plan.pipeline),
+        table_(state->table(choice_.batch.local_batch)),
+        rank_(rank) {
+    shards_ = choice_.zero_stage > 0 ? choice_.layout.degree(Axis::kShard) : 1;
+  }
+
+  int64_t bytes() const { return flat() + static_cast<int64_t>(activations()); }
+
+  int64_t flat() const {
+    int64_t whole = 0, gradients = 0, optimizer = 0, largest = 0, uses = 0, foreign = 0;
+    for_each_unit([&](int32_t u) {
+      whole += state_.flat_bytes[u];
+      gradients += state_.gradient_bytes[u];
+      optimizer += state_.optimizer_bytes[u];
+      largest = std::max(largest, state_.flat_bytes[u] + state_.use_bytes[u]);
+      uses += state_.use_bytes[u];
+    });
+    for (const TiedUse& use : state_.facts.flat.tied) {
+      if (holds(use.user_unit) && !holds(use.owner_unit)) foreign += state_.flat_bytes[use.owner_unit];
+    }
+    const StateBytes all{static_cast<double>(whole), static_cast<double>(gradients),
+                         static_cast<double>(optimizer)};
+    const double kept = model_state_bytes(1, all, choice_.zero_stage, shards_);
+    return static_cast<int64_t>(kept) + foreign + gathered(whole, largest) + nodes(gradients, uses, largest);
+  }
+
+  double activations() const {
+    double held = 0, transient = 0;
+    for (const Held& stage : pipeline_.held[rank_]) {
+      const Range& units = pipeline_.stages[stage.stage];
+      for (int32_t u = units.begin; u < units.end; ++u) {
+        const auto in = static_cast<double>(in_bytes(u)), out = static_cast<double>(table_.out_bytes[u]);
+        const auto saved = static_cast<double>(table_.saved_bytes[u]);
+        const auto deferred = static_cast<double>(table_.deferred_bytes[u]);
+        held += stage.forward * (in + (choice_.recompute[u] ? 0 : saved)) + stage.deferred * (in + deferred);
+        transient = std::max(transient, in + out + deferred + (choice_.recompute[u] ? saved : 0));
+      }
+    }
+    return held + transient;
+  }
+
+  // What computing a unit again sets free.
+  double freed(int32_t u) const {
+    for (const Held& stage : pipeline_.held[rank_]) {
+      const Range& units = pipeline_.stages[stage.stage];
+      if (u >= units.begin && u < units.end)
+        return stage.forward * static_cast<double>(table_.saved_bytes[u]);
+    }
+    return 0;
+  }
+
+  template <class F>
+  void for_each_unit(F&& take) const {
+    for (const Held& stage : pipeline_.held[rank_]) {
+      for (int32_t u = pipeline_.stages[stage.stage].begin; u < pipeline_.stages[stage.stage].end; ++u)
+        take(u);
+    }
+  }
+
+ private:
+  int64_t in_bytes(int32_t u) const { return u > 0 ? table_.out_bytes[u - 1] : table_.batch_bytes; }
+
+  bool holds(int32_t unit) const {
+    bool found = false;
+    for_each_unit([&](int32_t u) { found = found || u == unit; });
+    return found;
+  }
+
+  // Whole parameters of the units at work.
+  int64_t gathered(int64_t whole, int64_t largest) const {
+    if (choice_.zero_stage < 3) return 0;
+    if (state_.request.ranks.reshard == Reshard::kNever) return whole;
+    return std::min<int64_t>(whole, (2 + state_.request.ranks.prefetch_units) * largest);
+  }
+
+  // Gradients besides the final one.  Under ZeRO-2 and 3 a turn's gradient is reduced at once; else it is
+  // added up whole.  The owner's gradient and those of uses are added at the end.
+  int64_t nodes(int64_t gradients, int64_t uses, int64_t largest) const {
+    const int64_t all = gradients + uses;
+    const int32_t more = std::max(1, waiting_nodes(pipeline_.turns)) - 1;
+    const int64_t leaf = pipeline_.turns > 1 ? largest : 0;
+    if (choice_.zero_stage >= 2) return (more * all + uses + leaf) / shards_ + 2 * largest;
+    const int64_t shard = choice_.zero_stage == 1 ? all / shards_ : 0;
+    const int replicas = choice_.layout.degree(Axis::kReplicate);
+    const int64_t pieces = replicas > 1 ? all / shards_ / replicas : 0;
+    return more * all + uses + leaf + shard + pieces;
+  }
+
+  const State& state_;
+  const Choice& choice_;
+  const Pipeline& pipeline_;
+  const UnitTable& table_;
+  int32_t rank_ = 0;
+  int shards_ = 1;
+};
+
+std::string gib(int64_t bytes) { return format_fixed(static_cast<double>(bytes) / (1 << 30), 1); }
+
+// Units of a rank that are computed again until it fits: those that free most for a second come first.
+bool recompute_until_fits(State* state, Plan* plan, int32_t rank) {
+  std::vector<bool>& recompute = plan->candidate.choice.recompute;
+  const RankMemory memory(state, *plan, rank);
+  const UnitTable& table = state->table(plan->candidate.choice.batch.local_batch);
+  std::vector<int32_t> units;
+  memory.for_each_unit([&](int32_t u) {
+    if (!recompute[u] && table.saved_bytes[u] > 0) units.push_back(u);
+  });
+  const auto worth = [&](int32_t u) { return memory.freed(u) / std::max(table.forward_s[u], 1e-12); };
+  std::ranges::stable_sort(units, [&](int32_t a, int32_t b) { return worth(a) > worth(b); });
+  for (const int32_t u : units) {
+    if (memory.bytes() <= state->memory_bytes) return true;
+    recompute[u] = true;
+  }
+  return memory.bytes() <= state->memory_bytes;
+}
+
+int64_t most(const std::vector<int64_t>& bytes) { return *std::ranges::max_element(bytes); }
+
+}  // namespace
+
+std::vector<int64_t> memory_of(State* state, const Plan& plan) {
+  std::vector<int64_t> bytes;
+  const auto ranks = static_cast<int32_t>(plan.pipeline->held.size());
+  for (int32_t rank = 0; rank < ranks; ++rank) bytes.push_back(RankMemory(state, plan, rank).bytes());
+  return bytes;
+}
+
+void choose_recompute(State* state) {
+  const bool on = !state->is_off("recompute");
+  std::vector<Plan> plans = std::move(state->plans);
+  state->plans.clear();
+  size_t needed = 0;
+  for (Plan& plan : plans) {
+    bool fits = most(memory_of(state, plan)) <= state->memory_bytes;
+    if (!fits && on && !plan.candidate.configured) {
+      fits = true;
+      const auto ranks = static_cast<int32_t>(plan.pipeline->held.size());
+      for (int32_t rank = 0; rank < ranks && fits; ++rank) fits = recompute_until_fits(state, &plan, rank);
+      needed += fits ? 1 : 0;
+    }
+    plan.candidate.figures.memory_bytes = most(memory_of(state, plan));
+    if (fits || plan.candidate.configured) {
+      state->plans.push_back(std::move(plan));
+      continue;
+    }
+    Candidate candidate = std::move(plan.candidate);
+    candidate.reason =
+        fmt::format("needs {} GiB of {}", gib(candidate.figures.memory_bytes), gib(state->memory_bytes));
+    state->too_large.push_back(std::move(candidate));
+  }
+  state->notes.push_back(
+      fmt::format("{} fit because units are computed again, {} do not fit", needed, state->too_large.size()));
+}
+
+}  // namespace furrow::plan::search_internal

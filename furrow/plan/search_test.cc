@@ -1,0 +1,275 @@
+// The planner: what it finds, what it refuses, and how near its closed forms are to compiled programs.
+#include "furrow/plan/search.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/testing/specs.h"
+
+namespace furrow::plan {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+
+Cluster h100s(int hosts, int devices) {
+  Cluster cluster;
+  cluster.name = "h100s";
+  cluster.hosts = hosts;
+  cluster.devices = devices;
+  cluster.device = find_device("h100-sxm");
+  cluster.inside = find_link("nvlink4");
+  cluster.network = find_link("infiniband-ndr");
+  cluster.network.ports = devices;
+  cluster.price.on_demand_per_host_hour = 50;
+  return cluster;
+}
+
+// A request over a model and a cluster of its own.
+struct Case {
+  Case(ModelSpec model, const Cluster& cluster, BatchRecipe batch) : spec(std::move(model)) {
+    costs = analytic_costs(cluster);
+    request.spec = &spec;
+    request.costs = costs.get();
+    request.batch = batch;
+    request.optimizer_states = 2;
+  }
+  Case(const Case&) = delete;
+
+  ModelSpec spec;
+  std::unique_ptr<Costs> costs;
+  SearchRequest request;
+};
+
+std::string failure(const SearchResult& result) {
+  try {
+    require_fit(result);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+    return error.what();
+  }
+  return "";
+}
+
+const Candidate* find(const SearchResult& result, const Choice& choice) {
+  for (const Candidate& each : result.candidates) {
+    if (same_program(each.choice, choice)) return &each;
+  }
+  return nullptr;
+}
+
+// Activations that matter beside parameters.
+ModelSpec wide_chain(int units, int64_t width, int64_t saved_bytes) {
+  ModelSpec spec = testing::chain(units, width);
+  for (Unit& unit : spec.units) unit.saved_bytes = saved_bytes;
+  return spec;
+}
+
+TEST(Search, EveryDataLayoutIsTried) {
+  Case one(testing::chain(12, 64), h100s(1, 8), {4, 128});
+  one.request.without = {"prune", "simulate"};
+  const SearchResult result = search(one.request);
+  for (const int shards : {1, 2, 4, 8}) {
+    for (int stage = shards > 1 ? 1 : 0; stage <= (shards > 1 ? 3 : 0); ++stage) {
+      const Choice choice = {
+          Layout({1, 8 / shards, shards, 1, 1, 1}, 8), stage, {}, std::vector<bool>(12), {4, 128}};
+      EXPECT_NE(find(result, choice), nullptr) << to_text(choice);
+    }
+  }
+  for (const char* schedule : {"GPipe", "1F1B", "Interleaved1F1B", "LoopedBFS", "ZBH1",
+                               "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"}) {
+    EXPECT_TRUE(std::ranges::any_of(result.candidates, [&](const Candidate& each) {
+      return each.choice.pipeline.schedule == schedule && each.choice.layout.degree(Axis::kPipeline) == 4;
+    })) << schedule;
+  }
+}
+
+TEST(Search, BestFirstAndSimulated) {
+  Case one(testing::chain(12, 64), h100s(1, 8), {4, 128});
+  const SearchResult result = search(one.request);
+  ASSERT_GE(result.candidates.size(), 2u);
+  EXPECT_TRUE(result.candidates[0].simulated);
+  for (size_t i = 1; i < result.candidates.size() && result.candidates[i].simulated; ++i) {
+    EXPECT_LE(result.candidates[i - 1].figures.step_s, result.candidates[i].figures.step_s);
+  }
+  EXPECT_EQ(failure(result), "");
+  EXPECT_EQ(result.smallest_change, "");
+}
+
+// Memory and seconds in closed form against the compiled and simulated program, for data-parallel layouts.
+TEST(Search, ClosedFormsAreNearTheSimulation) {
+  Case one(wide_chain(12, 512, 40000), h100s(1, 8), {64, 64 * 32});
+  one.request.without = {"prune", "schedules"};
+  const SearchResult simulated = search(one.request);
+  one.request.without.emplace_back("simulate");
+  const SearchResult estimated = search(one.request);
+  int compared = 0;
+  for (const Candidate& exact : simulated.candidates) {
+    if (!exact.simulated) continue;
+    const Candidate* estimate = find(estimated, exact.choice);
+    ASSERT_NE(estimate, nullptr);
+    const auto memory = static_cast<double>(exact.figures.memory_bytes);
+    EXPECT_NEAR(static_cast<double>(estimate->figures.memory_bytes), memory, .15 * memory)
+        << to_text(exact.choice);
+    EXPECT_NEAR(estimate->figures.step_s, exact.figures.step_s, .4 * exact.figures.step_s)
+        << to_text(exact.choice);
+    ++compared;
+  }
+  EXPECT_GE(compared, 10);
+}
+
+// Long steps are told from two short ones: as long as a step of which all is simulated.
+TEST(Search, LongStepsAreLinear) {
+  Case one(testing::chain(6, 512), h100s(1, 2), {64, 64 * 2 * 16});
+  one.request.without = {"schedules", "zero"};
+  Case two(testing::chain(6, 512), h100s(1, 2), {64, 64 * 2 * 8});  // the longest that is simulated whole
+  two.request.without = one.request.without;
+  for (const int shards : {1, 2}) {
+    const Choice choice = {Layout({1, 2 / shards, shards, 1, 1, 1}, 2),
+                           shards > 1 ? 3 : 0,
+                           {},
+                           std::vector<bool>(6),
+                           one.request.batch};
+    Choice half = choice;
+    half.batch = two.request.batch;
+    const SearchResult long_result = search(one.request), short_result = search(two.request);
+    const Candidate *whole = find(long_result, choice), *part = find(short_result, half);
+    ASSERT_TRUE(whole != nullptr && part != nullptr);
+    EXPECT_GT(whole->figures.step_s, 1.7 * part->figures.step_s);
+    EXPECT_LT(whole->figures.step_s, 2.0 * part->figures.step_s);
+    EXPECT_NEAR(whole->figures.wire_bytes, (shards > 1 ? 2 : 1) * part->figures.wire_bytes,
+                .3 * part->figures.wire_bytes);
+  }
+}
+
+TEST(Search, UnitsAreComputedAgainUntilItFits) {
+  Case one(wide_chain(12, 64, 1 << 20), h100s(1, 1), {16, 16});
+  one.request.without = {"simulate"};
+  const SearchResult roomy = search(one.request);
+  ASSERT_FALSE(roomy.candidates.empty());
+  EXPECT_EQ(std::ranges::count(roomy.candidates[0].choice.recompute, true), 0);
+  const int64_t needs = roomy.candidates[0].figures.memory_bytes;
+  one.request.memory_bytes = needs / 2;
+  const SearchResult tight = search(one.request);
+  ASSERT_FALSE(tight.candidates.empty());
+  const auto again = std::ranges::count(tight.candidates[0].choice.recompute, true);
+  EXPECT_GT(again, 3);
+  EXPECT_LT(again, 12);
+  EXPECT_LE(tight.candidates[0].figures.memory_bytes, needs / 2);
+  one.request.without = {"simulate", "recompute"};
+  EXPECT_THAT(failure(search(one.request)), HasSubstr("does not fit"));
+}
+
+TEST(Search, WhatDoesNotFitNamesTheSmallestChange) {
+  Case one(testing::chain(8, 1024), h100s(1, 2), {1, 64});
+  one.request.memory_bytes = 40 << 20;  // 32 MiB of parameters, and 4 times that of states
+  const std::string message = failure(search(one.request));
+  EXPECT_THAT(message,
+              MatchesRegex("does not fit: needs [0-9.]+ GiB of 0.0 per device \\(.*\\); smallest change: "
+                           "(4|8|16) devices instead of 2"));
+}
+
+TEST(Search, SmallerMicrobatchesAreTheSmallestChange) {
+  Case one(wide_chain(4, 64, 1 << 22), h100s(1, 1), {64, 64});
+  one.request.memory_bytes = 400 << 20;  // a unit alone saves 256 MiB
+  one.request.without = {"recompute"};
+  const std::string message = failure(search(one.request));
+  EXPECT_THAT(message,
+              HasSubstr("smallest change: local_batch_size 16 instead of 64 (--allow-recipe-change)"));
+}
+
+TEST(Search, RecipeChangesOnlyIfAllowed) {
+  Case one(testing::chain(6, 64), h100s(1, 4), {4, 64});
+  one.request.without = {"simulate", "prune"};
+  const auto sizes = [](const SearchResult& result) {
+    std::vector<int64_t> sizes;
+    for (const Candidate& each : result.candidates) {
+      if (std::ranges::find(sizes, each.choice.batch.local_batch) == sizes.end()) {
+        sizes.push_back(each.choice.batch.local_batch);
+      }
+    }
+    std::ranges::sort(sizes);
+    return sizes;
+  };
+  EXPECT_EQ(sizes(search(one.request)), (std::vector<int64_t>{4}));
+  one.request.allow_recipe_change = true;
+  EXPECT_EQ(sizes(search(one.request)), (std::vector<int64_t>{1, 2, 4, 8, 16, 32, 64}));
+}
+
+TEST(Search, FewMicrobatchesLeaveFewDataRanks) {
+  Case one(testing::chain(8, 64), h100s(1, 8), {4, 8});
+  const SearchResult result = search(one.request);
+  for (const Candidate& each : result.candidates) EXPECT_LE(each.choice.layout.data_ranks(), 2);
+  EXPECT_TRUE(std::ranges::any_of(result.refused, [](const Candidate& each) {
+    return each.reason == "8 data ranks for 2 microbatches (global batch 8 / local batch 4): each needs one";
+  }));
+}
+
+TEST(Search, TheConfiguredLayoutIsInTheTable) {
+  Case one(testing::chain(12, 64), h100s(1, 8), {4, 128});
+  one.request.configured =
+      Choice{Layout({1, 8, 1, 1, 1, 1}, 8), 0, {}, std::vector<bool>(12, true), {4, 128}};
+  const SearchResult result = search(one.request);
+  const auto configured = [](const Candidate& each) { return each.configured; };
+  ASSERT_EQ(std::ranges::count_if(result.candidates, configured), 1);
+  const Candidate& found = *std::ranges::find_if(result.candidates, configured);
+  EXPECT_TRUE(found.simulated);
+  EXPECT_GT(found.figures.step_s, result.candidates[0].figures.step_s);  // it computes everything again
+  one.request.configured->layout = Layout({1, 1, 1, 1, 8, 1}, 8);
+  const SearchResult refused = search(one.request);
+  const auto why = std::ranges::find_if(refused.refused, configured);
+  ASSERT_NE(why, refused.refused.end());
+  EXPECT_FALSE(why->reason.empty());
+}
+
+TEST(Search, PassesAreKnownByName) {
+  Case one(testing::chain(4, 64), h100s(1, 2), {4, 16});
+  one.request.without = {"zero"};
+  one.request.ranks.zero_stage = 2;
+  for (const Candidate& each : search(one.request).candidates) {
+    EXPECT_EQ(each.choice.zero_stage, each.choice.layout.degree(Axis::kShard) > 1 ? 2 : 0);
+  }
+  one.request.without = {"estimates"};
+  EXPECT_THROW(search(one.request), Error);
+  one.request.without = {"estimate"};  // is one, but not an optional one
+  EXPECT_THROW(search(one.request), Error);
+  EXPECT_EQ(search_passes().size(), 9u);
+}
+
+// A model whose first unit is slow: 1F1B over stages of equal FLOPs waits for it, unless units move.
+TEST(Search, StagesAreMadeEven) {
+  ModelSpec spec = testing::chain(12, 64);
+  spec.units[0].saved_bytes = 64 << 20;  // costs memory bandwidth, no FLOPs
+  Case one(spec, h100s(1, 2), {64, 64 * 2});
+  one.request.without = {"simulate", "schedules", "recompute"};
+  one.request.keep = 100;
+  const auto best_pipeline = [&] {
+    for (const Candidate& each : search(one.request).candidates) {
+      if (each.choice.layout.degree(Axis::kPipeline) == 2) return each;
+    }
+    return Candidate();
+  };
+  const Candidate even = best_pipeline();
+  ASSERT_EQ(even.choice.pipeline.units_per_stage.size(), 2u);
+  EXPECT_LT(even.choice.pipeline.units_per_stage[0], 6);
+  one.request.without.emplace_back("balance");
+  EXPECT_GT(best_pipeline().figures.step_s, even.figures.step_s);
+}
+
+TEST(Search, SameRequestSameResult) {
+  Case one(testing::chain(12, 64), h100s(2, 8), {4, 128});
+  const SearchResult a = search(one.request), b = search(one.request);
+  ASSERT_EQ(a.candidates.size(), b.candidates.size());
+  for (size_t i = 0; i < a.candidates.size(); ++i) {
+    EXPECT_EQ(to_text(a.candidates[i].choice), to_text(b.candidates[i].choice));
+    EXPECT_EQ(a.candidates[i].figures.step_s, b.candidates[i].figures.step_s);
+  }
+}
+
+}  // namespace
+}  // namespace furrow::plan

@@ -1,0 +1,335 @@
+#include "furrow/plan/simulate.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <queue>
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/simulator.h"
+
+namespace furrow::plan {
+namespace {
+
+using simulation::Flows;
+using simulation::LoadedProgram;
+using simulation::Step;
+
+constexpr double kNever = std::numeric_limits<double>::infinity();
+
+// Communication that a rank has started.
+struct Flight {
+  int32_t flow = -1;
+  const Step* step = nullptr;
+  int32_t instruction = -1;
+  bool landed = false;
+};
+
+// One rank's thread, walking its program.
+struct Thread {
+  LoadedProgram loaded;
+  size_t next = 0;  // instruction
+  std::vector<int32_t> flight_of_slot;
+  std::vector<Flight> flights;
+  size_t drained = 0;  // flights that the end of the program has landed
+  int32_t waits = -1;  // for a flow
+  double since_s = 0;  // ... and from when
+  bool ended = false;
+  std::array<int64_t, kMemoryKinds> live{};
+  std::vector<SimulatedSpan> work;  // of the thread, in order
+  std::vector<MemoryPoint> memory;
+  SimulatedRank result;
+};
+
+class Simulator {
+ public:
+  Simulator(std::span<const Program> programs, const ModelSpec& spec, const Costs& costs,
+            const SimulateOptions& options)
+      : costs_(costs), options_(options), flows_(ranks_of(programs), resources(costs.cluster())) {
+    const int world = programs.front().placement.layout.world();
+    FURROW_CHECK(world <= costs.cluster().world(), "a world larger than the cluster");
+    represents_ = world / static_cast<int>(programs.size());
+    FURROW_CHECK(represents_ * static_cast<int>(programs.size()) == world,
+                 "all ranks, or one for each stage");
+    threads_.resize(programs.size());
+    for (size_t i = 0; i < programs.size(); ++i) {
+      Thread& thread = threads_[i];
+      thread.loaded = simulation::load_program(programs[i], spec, costs, represents_);
+      thread.flight_of_slot.assign(programs[i].slots.size(), -1);
+      thread.live = thread.loaded.persistent;
+      thread.result.rank = programs[i].placement.rank;
+      thread.result.peak_bytes = thread.live;
+      count_memory(thread);
+    }
+  }
+
+  Simulation run() {
+    for (size_t i = 0; i < threads_.size(); ++i) ready_.emplace(0.0, static_cast<int32_t>(i));
+    while (true) {
+      const double thread_s = ready_.empty() ? kNever : ready_.top().first;
+      const double flow_s = flows_.next_s(now_);
+      const double then = std::min(thread_s, flow_s);
+      if (then == kNever) break;
+      wake(flows_.advance(now_, then));
+      now_ = then;
+      resume();
+    }
+    for (const Thread& thread : threads_) {
+      if (!thread.ended) throw stuck();
+    }
+    return report();
+  }
+
+ private:
+  static std::vector<int> ranks_of(std::span<const Program> programs) {
+    FURROW_CHECK(!programs.empty(), "a simulation needs a program");
+    std::vector<int> ranks;
+    for (const Program& program : programs) ranks.push_back(program.placement.rank);
+    return ranks;
+  }
+
+  static size_t resources(const Cluster& cluster) {
+    return static_cast<size_t>(cluster.hosts) + static_cast<size_t>(cluster.world());
+  }
+
+  // Threads that waited for what has ended.
+  void wake(const std::vector<int32_t>& ended) { woken_.insert(woken_.end(), ended.begin(), ended.end()); }
+
+  void resume() {
+    while (true) {
+      const std::vector<int32_t> ended = std::exchange(woken_, {});
+      for (size_t i = 0; i < threads_.size(); ++i) {
+        Thread& thread = threads_[i];
+        if (thread.waits < 0 || !flows_.done(thread.waits)) continue;
+        thread.result.exposed_s += now_ - thread.since_s;
+        thread.waits = -1;
+        ready_.emplace(now_, static_cast<int32_t>(i));
+      }
+      if (ready_.empty() || ready_.top().first > now_) return;
+      const int32_t next = ready_.top().second;
+      ready_.pop();
+      walk(next);
+    }
+  }
+
+  // Goes on until the thread works, waits or has ended.
+  void walk(int32_t number) {
+    Thread& thread = threads_[number];
+    const std::vector<Step>& steps = thread.loaded.steps;
+    while (thread.next < steps.size()) {
+      const Step& step = steps[thread.next];
+      if (!settle(number, step)) return;
+      const auto instruction = static_cast<int32_t>(thread.next++);
+      if (step.communicates) {
+        if (!start(number, step, instruction)) return;
+        continue;
+      }
+      if (work(number, instruction, step.seconds)) return;
+    }
+    drain(number);
+  }
+
+  // Lands what the instruction must wait for; false: the thread has something else to do first.
+  bool settle(int32_t number, const Step& step) {
+    Thread& thread = threads_[number];
+    for (const int32_t slot : step.touches) {
+      const int32_t at = thread.flight_of_slot[slot];
+      if (at < 0) continue;
+      const Flight& flight = thread.flights[at];
+      const bool follows = step.communicates && step.lane == flight.step->lane;
+      if (!flight.landed && follows && !flight.step->waits_to_land) continue;
+      if (!flight.landed && !land(number, at)) return false;
+      thread.flight_of_slot[slot] = -1;
+    }
+    return true;
+  }
+
+  // False: the thread waits for it, or is busy with what is left to do.
+  bool land(int32_t number, int32_t at) {
+    Flight& flight = threads_[number].flights[at];
+    if (!flows_.done(flight.flow)) return wait(number, flight.flow);
+    flight.landed = true;
+    return !work(number, flight.instruction, flight.step->seconds);
+  }
+
+  bool wait(int32_t number, int32_t flow) {
+    threads_[number].waits = flow;
+    threads_[number].since_s = now_;
+    return false;
+  }
+
+  bool start(int32_t number, const Step& step, int32_t instruction) {
+    Thread& thread = threads_[number];
+    const bool inlined = step.inlined && flows_.idle(number, step.lane);
+    const int32_t flow = flows_.arrive(number, step, now_);
+    const auto at = static_cast<int32_t>(thread.flights.size());
+    thread.flights.push_back({flow, &step, instruction, false});
+    for (const int32_t slot : step.touches) thread.flight_of_slot[slot] = at;
+    thread.result.received_bytes += step.self_bytes;
+    wire_bytes_ += step.mean_bytes * represents_;
+    touch_memory(thread, step, now_, instruction);
+    if (!inlined || flows_.done(flow)) return true;
+    return wait(number, flow);
+  }
+
+  // The thread is busy; false: for no time.
+  bool work(int32_t number, int32_t instruction, double seconds) {
+    Thread& thread = threads_[number];
+    const Step& step = thread.loaded.steps[instruction];
+    if (!step.communicates) touch_memory(thread, step, now_ + seconds, instruction);
+    thread.work.push_back({number, instruction, now_, now_ + seconds});
+    thread.result.compute_s += seconds;
+    if (seconds <= 0) return false;
+    ready_.emplace(now_ + seconds, number);
+    return true;
+  }
+
+  void drain(int32_t number) {
+    Thread& thread = threads_[number];
+    for (; thread.drained < thread.flights.size(); ++thread.drained) {
+      if (thread.flights[thread.drained].landed) continue;
+      if (!land(number, static_cast<int32_t>(thread.drained))) return;
+    }
+    thread.ended = true;
+    thread.result.end_s = now_;
+  }
+
+  void touch_memory(Thread& thread, const Step& step, double end_s, int32_t instruction) {
+    for (size_t k = 0; k < kMemoryKinds; ++k) thread.live[k] += step.written[k];
+    count_memory(thread);
+    for (size_t k = 0; k < kMemoryKinds; ++k) thread.live[k] -= step.dropped[k];
+    if (options_.memory) thread.memory.push_back({end_s, instruction, thread.live});
+  }
+
+  static void count_memory(Thread& thread) {
+    int64_t total = 0;
+    for (size_t k = 0; k < kMemoryKinds; ++k) {
+      thread.result.peak_bytes[k] = std::max(thread.result.peak_bytes[k], thread.live[k]);
+      total += thread.live[k];
+    }
+    thread.result.peak_total_bytes = std::max(thread.result.peak_total_bytes, total);
+  }
+
+  Error stuck() const {
+    std::string text = "the programs wait for each other:";
+    for (const Thread& thread : threads_) {
+      if (thread.ended) continue;
+      const size_t at = std::min(thread.next, thread.loaded.steps.size() - 1);
+      text += fmt::format(" rank {} at #{} {};", thread.result.rank, at,
+                          to_string(*thread.loaded.steps[at].instruction));
+    }
+    text.pop_back();
+    return Error(ErrorCode::kFailedPrecondition, text);
+  }
+
+  Simulation report() {
+    Simulation simulation;
+    for (const Thread& thread : threads_)
+      simulation.step_s = std::max(simulation.step_s, thread.result.end_s);
+    simulation.wire_bytes = std::llround(wire_bytes_);
+    report_bubble(&simulation);
+    for (const Thread& thread : threads_) {
+      if (simulation.step_s > 0)
+        simulation.exposed_communication +=
+            thread.result.exposed_s / simulation.step_s / static_cast<double>(threads_.size());
+      simulation.ranks.push_back(thread.result);
+    }
+    report_resources(&simulation);
+    report_cost(&simulation);
+    if (options_.timeline) report_spans(&simulation);
+    if (options_.memory) {
+      for (Thread& thread : threads_) simulation.memory.push_back(std::move(thread.memory));
+    }
+    return simulation;
+  }
+
+  // From the first forward to the last weight gradient; to the end where there is none.
+  std::pair<double, double> window() const {
+    double begin = kNever, end = 0, last = 0;
+    for (const Thread& thread : threads_) {
+      for (const SimulatedSpan& span : thread.work) {
+        const Op op = thread.loaded.steps[span.instruction].instruction->op;
+        if (op == Op::kForward) begin = std::min(begin, span.start_s);
+        if (op == Op::kBackwardWeight) end = std::max(end, span.end_s);
+        last = std::max(last, span.end_s);
+      }
+    }
+    return {begin == kNever ? 0 : begin, end > 0 ? end : last};
+  }
+
+  // Forward, recompute and both halves of backward.
+  static bool computes(const Step& step) {
+    const Work work = work_of(step.instruction->op);
+    return work == Work::kForward || work == Work::kBackwardInput || work == Work::kBackwardWeight;
+  }
+
+  void report_bubble(Simulation* simulation) {
+    const auto [begin, end] = window();
+    if (end <= begin) return;
+    double busy = 0;
+    for (Thread& thread : threads_) {
+      double own = 0;
+      for (const SimulatedSpan& span : thread.work) {
+        if (computes(thread.loaded.steps[span.instruction]))
+          own += std::max(0.0, std::min(span.end_s, end) - std::max(span.start_s, begin));
+      }
+      thread.result.bubble = 1 - own / (end - begin);
+      busy += own;
+    }
+    simulation->bubble = 1 - busy / (end - begin) / static_cast<double>(threads_.size());
+  }
+
+  void report_resources(Simulation* simulation) const {
+    for (size_t r = 0; r < flows_.use().size(); ++r) {
+      const Flows::Use& use = flows_.use()[r];
+      if (use.bytes > 0)
+        simulation->resources.push_back(
+            {resource_name(costs_.cluster(), static_cast<int32_t>(r)), use.bytes, use.busy_s});
+    }
+  }
+
+  void report_cost(Simulation* simulation) const {
+    const Cluster& cluster = costs_.cluster();
+    const int world = represents_ * static_cast<int>(threads_.size());
+    const int hosts = (world + cluster.devices - 1) / cluster.devices;
+    const double hours = simulation->step_s / 3600 * hosts;
+    simulation->cost = hours * cluster.price.on_demand_per_host_hour;
+    simulation->spot_cost = hours * cluster.price.spot_per_host_hour;
+  }
+
+  void report_spans(Simulation* simulation) const {
+    for (size_t i = 0; i < threads_.size(); ++i) {
+      const Thread& thread = threads_[i];
+      for (const SimulatedSpan& span : thread.work) {
+        if (!thread.loaded.steps[span.instruction].communicates) simulation->spans.push_back(span);
+      }
+      for (const Flight& flight : thread.flights)
+        simulation->spans.push_back({static_cast<int32_t>(i), flight.instruction, flows_.start_s(flight.flow),
+                                     flows_.end_s(flight.flow)});
+    }
+    std::ranges::stable_sort(simulation->spans, {}, &SimulatedSpan::start_s);
+  }
+
+  const Costs& costs_;
+  const SimulateOptions options_;
+  int represents_ = 1;
+  Flows flows_;
+  std::vector<Thread> threads_;
+  std::vector<int32_t> woken_;
+  using Ready = std::pair<double, int32_t>;  // time, thread
+  std::priority_queue<Ready, std::vector<Ready>, std::greater<>> ready_;
+  double now_ = 0;
+  double wire_bytes_ = 0;
+};
+
+}  // namespace
+
+Simulation simulate(std::span<const Program> programs, const ModelSpec& spec, const Costs& costs,
+                    const SimulateOptions& options) {
+  return Simulator(programs, spec, costs, options).run();
+}
+
+}  // namespace furrow::plan

@@ -1,0 +1,77 @@
+// Discrete-event simulation of programs by the executor's rules: what a step takes before it runs.
+//
+// An instruction starts when its stream is free, the values that it reads are there, and communication that
+// touches its slots has landed (train/executor: one thread walks the list and waits only there).
+// Communication goes on beside, one after the other on a rank, transfers of pipelines on a lane of their own
+// for each peer and direction; what runs at the same time on the same wires shares them evenly.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "furrow/base/memory.h"
+#include "furrow/plan/cost.h"
+#include "furrow/plan/program.h"
+
+namespace furrow::plan {
+
+// When an instruction ran.
+struct SimulatedSpan {
+  int32_t program = 0;      // index in the list that was simulated
+  int32_t instruction = 0;  // index in the program
+  double start_s = 0;
+  double end_s = 0;
+};
+
+// Bytes that live on a rank after an instruction, by MemoryKind: verify()'s figures over time.
+struct MemoryPoint {
+  double time_s = 0;
+  int32_t instruction = 0;
+  std::array<int64_t, kMemoryKinds> bytes{};
+};
+
+struct SimulatedRank {
+  int rank = 0;          // of the world
+  double end_s = 0;      // of its last instruction
+  double compute_s = 0;  // its compute stream was at work
+  double exposed_s = 0;  // ... or waited for communication
+  double bubble = 0;  // 1 - compute within [first forward, last weight gradient] over that time, of all ranks
+  int64_t received_bytes = 0;
+  std::array<int64_t, kMemoryKinds> peak_bytes{};  // as verify()
+  int64_t peak_total_bytes = 0;                    // most that lives at once, all kinds
+};
+
+struct ResourceUse {
+  std::string name;  // "host 0 network"
+  int64_t bytes = 0;
+  double busy_s = 0;
+};
+
+struct Simulation {
+  double step_s = 0;  // until the last rank has ended
+  double bubble = 0;  // 1 - computing / (ranks x makespan), first forward to last weight gradient
+  double exposed_communication = 0;              // share of step_s in which a rank only waited, mean
+  int64_t wire_bytes = 0;                        // received by all ranks of the world
+  double cost = 0, spot_cost = 0;                // of a step; 0 where the cluster has no price
+  std::vector<SimulatedRank> ranks;              // as the programs
+  std::vector<ResourceUse> resources;            // of the simulated ranks
+  std::vector<SimulatedSpan> spans;              // only if asked for; by start
+  std::vector<std::vector<MemoryPoint>> memory;  // by program, only if asked for
+};
+
+struct SimulateOptions {
+  bool timeline = false;
+  bool memory = false;
+};
+
+// `programs`: of all ranks of a world, or of representatives that differ in pp alone, one a stage: data ranks
+// do the same at the same time, so a group is there when its representative is.  Error{failed_precondition}
+// when nothing can go on, with the instructions that wait (verify_world finds that before).
+// REQUIRES: programs of one world that verify() accepts, of one model.
+Simulation simulate(std::span<const Program> programs, const ModelSpec& spec, const Costs& costs,
+                    const SimulateOptions& options = {});
+
+}  // namespace furrow::plan

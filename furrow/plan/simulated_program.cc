@@ -1,0 +1,119 @@
+#include <algorithm>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/simulator.h"
+#include "furrow/plan/value_bytes.h"
+#include "furrow/plan/value_index.h"
+
+namespace furrow::plan::simulation {
+namespace {
+
+class Loader {
+ public:
+  Loader(const Program& program, const ModelSpec& spec, const Costs& costs, int represents)
+      : program_(program), costs_(costs), rows_(costs, spec, program, represents) {
+    for (const SlotAssignment& assignment : program.assignments) {
+      homes_.add(assignment.value);
+      slots_.push_back(assignment.slot);
+    }
+  }
+
+  LoadedProgram load() {
+    LoadedProgram loaded;
+    loaded.program = &program_;
+    for (const Instruction& instruction : program_.instructions) loaded.steps.push_back(step(instruction));
+    std::vector<bool> persistent(program_.slots.size(), false);
+    for (const SlotAssignment& assignment : program_.assignments) {
+      if (is_persistent(assignment.value.kind)) persistent[assignment.slot] = true;
+    }
+    for (size_t s = 0; s < persistent.size(); ++s) {
+      if (persistent[s]) loaded.persistent[index(program_.slots[s].kind)] += program_.slots[s].bytes;
+    }
+    return loaded;
+  }
+
+ private:
+  static size_t index(MemoryKind kind) { return static_cast<size_t>(kind); }
+
+  int32_t slot_of(const Value& value) const {
+    const int32_t found = homes_.find(value);
+    FURROW_CHECK(found >= 0, "a value without a slot");
+    return slots_[found];
+  }
+
+  Step step(const Instruction& instruction) {
+    Step step;
+    step.instruction = &instruction;
+    step.communicates = work_of(instruction.op) == Work::kCommunication;
+    for (const auto* values : {&instruction.reads, &instruction.writes}) {
+      for (const Value& value : *values) {
+        const int32_t slot = slot_of(value);
+        if (std::ranges::find(step.touches, slot) == step.touches.end()) step.touches.push_back(slot);
+      }
+    }
+    count(instruction.writes, &step.written);
+    count(instruction.drops, &step.dropped);
+    if (step.communicates) {
+      communicate(instruction, &step);
+    } else {
+      step.seconds = rows_.seconds(instruction);
+    }
+    return step;
+  }
+
+  void count(const std::vector<Value>& values, std::array<int64_t, kMemoryKinds>* bytes) const {
+    for (const Value& value : values) {
+      if (is_persistent(value.kind)) continue;
+      const Slot& slot = program_.slots[slot_of(value)];
+      (*bytes)[index(slot.kind)] += slot.bytes;
+    }
+  }
+
+  void communicate(const Instruction& instruction, Step* step) {
+    Moved moved = rows_.moved(instruction);
+    if (moved.members.size() < 2) {  // nothing comes of this round yet
+      step->communicates = false;
+      return;
+    }
+    moved.call.ranks = moved.members;
+    step->legs = costs_.legs(moved.call);
+    step->self_bytes = moved.self_bytes;
+    step->mean_bytes = moved.mean_bytes;
+    step->waits_to_land = moved.waits_to_land;
+    if (moved.landing_bytes > 0) step->seconds = costs_.flat_seconds(Op::kAdd, moved.landing_bytes);
+    step->key = {instruction.axis, moved.members.front(), -1, 0};
+    if (op_info(instruction.op).has_peer) {
+      step->lane = {instruction.peer, instruction.op == Op::kRecv};
+      step->key.receiver = moved.members.back();
+    } else {
+      step->inlined = runs_inline(moved);
+    }
+    step->key.sequence = sequence_[step->key]++;
+    step->members = std::move(moved.members);
+  }
+
+  // A transfer may wait long for its other end, so that only collectives do.
+  bool runs_inline(const Moved& moved) const {
+    const Cluster& cluster = costs_.cluster();
+    const int host = cluster.host_of(program_.placement.rank);
+    const bool inside =
+        std::ranges::all_of(moved.members, [&](int member) { return cluster.host_of(member) == host; });
+    return (inside && cluster.inline_inside) || moved.call.bytes <= cluster.inline_bytes;
+  }
+
+  const Program& program_;
+  const Costs& costs_;
+  const ProgramCosts rows_;
+  ValueIndex homes_;
+  std::vector<int32_t> slots_;
+  std::map<FlowKey, int> sequence_;
+};
+
+}  // namespace
+
+LoadedProgram load_program(const Program& program, const ModelSpec& spec, const Costs& costs,
+                           int represents) {
+  return Loader(program, spec, costs, represents).load();
+}
+
+}  // namespace furrow::plan::simulation

@@ -1,0 +1,127 @@
+#include "furrow/tensor/kernels/batch_norm.h"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/ops_torch.h"
+
+namespace furrow::tensor {
+namespace {
+
+constexpr at::MemoryFormat kFormat = at::MemoryFormat::ChannelsLast;
+
+// One call, kept from forward to backward.  All tensors are without history.
+struct BatchNormCall {
+  int64_t rows = 0, channels = 0;
+  at::Tensor x, weight, mean, rstd;
+  at::Tensor y;  // with a ReLU
+  bool residual = false;
+  int weight_index = -1, bias_index = -1;
+  int threads = 1;
+  GradientSink* sink = nullptr;
+};
+
+std::vector<at::Tensor> batch_norm_backward(const BatchNormCall& call, const at::Tensor& dy) {
+  at::Tensor dx = at::empty_like(dy), g;
+  if (call.residual) g = at::empty_like(dy);
+  at::Tensor dweight = at::empty({call.channels}, dy.options()), dbias = at::empty_like(dweight);
+  kernels::BatchNormBackward args;
+  args.rows = call.rows;
+  args.channels = call.channels;
+  args.x = call.x.const_data_ptr<float>();
+  args.y = call.y.defined() ? call.y.const_data_ptr<float>() : nullptr;
+  args.mean = call.mean.const_data_ptr<float>();
+  args.rstd = call.rstd.const_data_ptr<float>();
+  args.gamma = call.weight.const_data_ptr<float>();
+  args.dy = dy.const_data_ptr<float>();
+  args.g = g.defined() ? g.data_ptr<float>() : nullptr;
+  args.dx = dx.data_ptr<float>();
+  args.dgamma = dweight.data_ptr<float>();
+  args.dbeta = dbias.data_ptr<float>();
+  kernels::batch_norm_backward(args, call.threads);
+  if (call.sink != nullptr) {
+    call.sink->put(call.weight_index, dweight);
+    call.sink->put(call.bias_index, dbias);
+  }
+  return call.residual ? std::vector{dx, g} : std::vector{dx};
+}
+
+// mean and 1 / sqrt(variance + eps), of x in training, else the running ones; what x says goes where it is
+// asked for.
+void find_moments(const BatchNorm& norm, const OpContext& context, BatchNormCall* call) {
+  float* mean = call->mean.data_ptr<float>();
+  float* rstd = call->rstd.data_ptr<float>();
+  if (context.training) {
+    if (call->rows < 2) {
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          "batch norm has one value per channel to train with: it needs more samples in a microbatch, or "
+          "larger images");
+    }
+    kernels::batch_moments({call->rows, call->channels, call->x.const_data_ptr<float>(), mean, rstd},
+                           call->threads);
+    if (!context.batch_statistics.empty()) {
+      const double unbiased = static_cast<double>(call->rows) / static_cast<double>(call->rows - 1);
+      for (int64_t c = 0; c < call->channels; ++c) {
+        context.batch_statistics[norm.mean_offset + c] = mean[c];
+        context.batch_statistics[norm.variance_offset + c] = static_cast<float>(rstd[c] * unbiased);
+      }
+    }
+  } else {
+    FURROW_CHECK(!context.statistics.empty(), "batch norm evaluates with running statistics");
+    for (int64_t c = 0; c < call->channels; ++c) {
+      mean[c] = context.statistics[norm.mean_offset + c];
+      rstd[c] = context.statistics[norm.variance_offset + c];
+    }
+  }
+  for (int64_t c = 0; c < call->channels; ++c)
+    rstd[c] = static_cast<float>(1 / std::sqrt(static_cast<double>(rstd[c]) + norm.eps));
+}
+
+}  // namespace
+
+at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bias, const BatchNorm& norm,
+                      OpContext& context) {
+  FURROW_CHECK(x.dim() == 4 && x.scalar_type() == at::kFloat && x.size(1) == weight.leaf.numel(),
+               "batch_norm reads float32 [batch, channels, height, width]");
+  BatchNormCall call;
+  call.channels = x.size(1);
+  call.rows = x.numel() / call.channels;
+  call.x = x.detach().contiguous(kFormat);
+  call.weight = weight.leaf.detach();
+  call.mean = at::empty({call.channels}, call.x.options().memory_format(at::MemoryFormat::Contiguous));
+  call.rstd = at::empty_like(call.mean);
+  call.residual = norm.residual.defined() && norm.residual.requires_grad();
+  call.weight_index = weight.index;
+  call.bias_index = bias.index;
+  call.threads = context.threads;
+  call.sink = context.sink;
+  find_moments(norm, context, &call);
+  at::Tensor residual;
+  if (norm.residual.defined()) residual = norm.residual.detach().contiguous(kFormat);
+  at::Tensor y = at::empty(x.sizes(), call.x.options(), kFormat);
+  kernels::BatchNormApply args;
+  args.rows = call.rows;
+  args.channels = call.channels;
+  args.x = call.x.const_data_ptr<float>();
+  args.residual = residual.defined() ? residual.const_data_ptr<float>() : nullptr;
+  args.mean = call.mean.const_data_ptr<float>();
+  args.rstd = call.rstd.const_data_ptr<float>();
+  args.gamma = call.weight.const_data_ptr<float>();
+  args.beta = bias.leaf.const_data_ptr<float>();
+  args.relu = norm.relu;
+  args.y = y.data_ptr<float>();
+  kernels::batch_norm_apply(args, context.threads);
+  if (norm.relu && needs_backward({x, norm.residual, weight.leaf})) call.y = y.detach();
+  const auto backward = [call](const at::Tensor& dy) { return batch_norm_backward(call, dy); };
+  if (norm.residual.defined()) return with_backward(y, {x, norm.residual, weight.leaf}, backward, kFormat);
+  return with_backward(y, {x, weight.leaf}, backward, kFormat);
+}
+
+}  // namespace furrow::tensor

@@ -1,0 +1,131 @@
+// Pieces that the convolutions over pixels share: the image with a border of zeros, packed weights, a row of
+// outputs.
+#include "furrow/tensor/kernels/targets.h"
+#if defined(FURROW_TENSOR_KERNELS_PIXEL_CONV_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef FURROW_TENSOR_KERNELS_PIXEL_CONV_INL_H_
+#undef FURROW_TENSOR_KERNELS_PIXEL_CONV_INL_H_
+#else
+#define FURROW_TENSOR_KERNELS_PIXEL_CONV_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstring>
+
+#include "furrow/tensor/kernels/pixel_conv.h"
+#include "furrow/tensor/kernels/scratch.h"
+#include "furrow/tensor/kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace furrow::tensor::kernels {
+namespace HWY_NAMESPACE {
+
+// Output channels come in blocks of this many; the last is filled up with zeros.
+constexpr int64_t kChannelBlock = 2 * kLanes;
+inline int64_t channel_blocks(int64_t channels) { return (channels + kChannelBlock - 1) / kChannelBlock; }
+
+// An image [height][width][channels] inside zeros.
+struct Bordered {
+  int64_t height, width, channels;
+  int64_t before, after;  // zero rows and columns on either side
+  int64_t row() const { return (width + before + after) * channels; }
+  int64_t floats() const { return (height + before + after) * row(); }
+};
+
+inline void load_bordered(const Bordered& b, const float* image, float* to) {
+  const int64_t line = b.width * b.channels, left = b.before * b.channels, right = b.after * b.channels;
+  std::memset(to, 0, static_cast<size_t>(b.before * b.row()) * sizeof(float));
+  float* at = to + b.before * b.row();
+  for (int64_t y = 0; y < b.height; ++y, at += b.row()) {
+    std::memset(at, 0, static_cast<size_t>(left) * sizeof(float));
+    std::memcpy(at + left, image + y * line, static_cast<size_t>(line) * sizeof(float));
+    std::memset(at + left + line, 0, static_cast<size_t>(right) * sizeof(float));
+  }
+  std::memset(at, 0, static_cast<size_t>(b.after * b.row()) * sizeof(float));
+}
+
+// A run of contiguous inputs of the first pixel, and the weights that it meets, [input][kChannelBlock].
+struct Tap {
+  const float* x;
+  const float* weight;
+};
+
+// A row of outputs for one block of channels: out[p * out_step + c] = sum over taps and inputs i of
+// x[p * x_step + i] * weight[i][c].
+struct RowJob {
+  const Tap* taps;
+  int64_t tap_count;
+  int64_t inputs;  // of a tap
+  int64_t x_step, out_step;
+  float* out;
+  int64_t channels;  // of the block that exist
+};
+
+// P pixels times V vectors of channels.
+template <int P, int V>
+HWY_INLINE void convolve_pixels(const RowJob& job, int64_t first) {
+  VF acc[P][V];
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) acc[p][v] = zero();
+  }
+  const int64_t step = job.x_step, step3 = 3 * job.x_step;
+  for (int64_t t = 0; t < job.tap_count; ++t) {
+    // Four pixels share a base, so that all addresses stay in registers.
+    const float* base[(P + 3) / 4];
+#pragma GCC unroll 4
+    for (int g = 0; g < (P + 3) / 4; ++g) base[g] = job.taps[t].x + (first + 4 * g) * step;
+    const float* w = job.taps[t].weight;
+    for (int64_t i = 0; i < job.inputs; ++i, w += kChannelBlock) {
+      VF wv[V];
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) wv[v] = load(w + v * kLanes);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) {
+        const float* x = base[p / 4] + (p % 4 == 0 ? 0 : p % 4 == 1 ? step : p % 4 == 2 ? 2 * step : step3);
+        const VF xv = set(*x);
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) acc[p][v] = hn::MulAdd(xv, wv[v], acc[p][v]);
+      }
+#pragma GCC unroll 4
+      for (int g = 0; g < (P + 3) / 4; ++g) ++base[g];
+    }
+  }
+#pragma GCC unroll 16
+  for (int p = 0; p < P; ++p) {
+    float* out = job.out + (first + p) * job.out_step;
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) {
+      const int64_t lanes = std::min<int64_t>(kLanes, job.channels - v * kLanes);
+      if (lanes == kLanes) {
+        store(acc[p][v], out + v * kLanes);
+      } else if (lanes > 0) {
+        store_part(acc[p][v], out + v * kLanes, lanes);
+      }
+    }
+  }
+}
+
+// Few registers hold few pixels.
+constexpr int kWidePixels = kVectorRegisters == 32 ? 8 : 4;
+constexpr int kNarrowPixels = kVectorRegisters == 32 ? 16 : 8;
+
+inline void convolve_row(const RowJob& job, int64_t pixels) {
+  int64_t p = 0;
+  if (job.channels <= kLanes) {
+    for (; p + kNarrowPixels <= pixels; p += kNarrowPixels) convolve_pixels<kNarrowPixels, 1>(job, p);
+    for (; p + 4 <= pixels; p += 4) convolve_pixels<4, 1>(job, p);
+    for (; p < pixels; ++p) convolve_pixels<1, 1>(job, p);
+    return;
+  }
+  for (; p + kWidePixels <= pixels; p += kWidePixels) convolve_pixels<kWidePixels, 2>(job, p);
+  for (; p + 4 <= pixels; p += 4) convolve_pixels<4, 2>(job, p);
+  for (; p + 2 <= pixels; p += 2) convolve_pixels<2, 2>(job, p);
+  for (; p < pixels; ++p) convolve_pixels<1, 2>(job, p);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace furrow::tensor::kernels
+HWY_AFTER_NAMESPACE();
+
+#endif

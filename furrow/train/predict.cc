@@ -1,0 +1,158 @@
+#include "furrow/train/predict.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <set>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/process.h"
+#include "furrow/plan/profile.h"
+#include "furrow/plan/verify.h"
+
+namespace furrow::train {
+namespace {
+
+constexpr int kSmallWorld = 8;
+constexpr uint64_t kMostProfileBytes = uint64_t{64} << 20;
+
+std::string environment(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? "" : text;
+}
+
+// What a throttled run sees; between hosts nobody has said what there is.
+plan::LinkSpec network_of(const comm::LinkSpec& throttle) {
+  plan::LinkSpec link = plan::find_link("ethernet-10");
+  if (throttle.bytes_per_second > 0) link.bytes_per_second = throttle.bytes_per_second;
+  if (throttle.emulated())
+    link.latency_s = std::max(link.latency_s, static_cast<double>(throttle.delay_ns) * 1e-9);
+  return link;
+}
+
+// Most batches that the program holds at once, and the bytes of the largest.
+std::pair<int64_t, int64_t> batches_of(const plan::Program& program) {
+  int64_t held = 0, most = 0, largest = 0;
+  for (const plan::Instruction& instruction : program.instructions) {
+    for (const plan::Value& value : instruction.writes) {
+      if (value.kind != plan::ValueKind::kBatch) continue;
+      most = std::max(most, ++held);
+      largest = std::max(largest, program.slots[static_cast<size_t>(program.slot_of(value))].bytes);
+    }
+    for (const plan::Value& value : instruction.drops) held -= value.kind == plan::ValueKind::kBatch ? 1 : 0;
+  }
+  return {most, largest};
+}
+
+}  // namespace
+
+std::string profile_file() {
+  if (const std::string file = environment("FURROW_PROFILE"); !file.empty()) return file;
+  const std::string config = environment("XDG_CONFIG_HOME");
+  return (config.empty() ? environment("HOME") + "/.config" : config) + "/furrow/profile";
+}
+
+Machine machine_of(const RankContext& rank, const config::Config& config) {
+  Machine machine;
+  machine.cores = core_count();
+  if (rank.alone()) return machine;
+  const auto& ranks = rank.communicator->roster().ranks;
+  std::set<std::string> hosts;
+  std::vector<int64_t> processes;
+  for (const comm::RankInfo& each : ranks) {
+    hosts.insert(each.host);
+    if (each.host == ranks[0].host) processes.push_back(each.pid);
+  }
+  machine.hosts = static_cast<int>(hosts.size());
+  machine.ranks = (static_cast<int>(ranks.size()) + machine.hosts - 1) / machine.hosts;
+  machine.cores = std::max(1, core_count_of(processes));
+  machine.inline_bytes = rank.communicator->options().inline_bytes;
+  machine.throttle = comm::parse_link(config.comm.throttle);
+  return machine;
+}
+
+std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::string& profile_path) {
+  const plan::LocalMachine local{machine.cores, static_cast<int64_t>(total_memory_bytes()),
+                                 instruction_set() == "avx512"};
+  plan::Cluster cluster = plan::local_cluster(local, machine.ranks);
+  cluster.hosts = machine.hosts;
+  cluster.inline_inside = false;
+  cluster.inline_bytes = machine.inline_bytes;
+  cluster.network = network_of(machine.throttle);
+  if (machine.throttle.emulated()) cluster.inside = cluster.network;
+  if (!path_exists(profile_path)) return plan::analytic_costs(std::move(cluster));
+  try {
+    plan::Profile profile = plan::parse_profile(read_file(profile_path, kMostProfileBytes));
+    const plan::ProfileSection* section = profile.section(machine.ranks);
+    if (section == nullptr) return plan::analytic_costs(std::move(cluster));
+    plan::ProfileSection used = *section;
+    if (machine.throttle.emulated()) used.movements.clear();
+    return plan::profiled_costs(std::move(cluster), used);
+  } catch (const Error& error) {
+    throw error.with_context(profile_path);
+  }
+}
+
+std::vector<plan::Program> programs_of_world(const plan::ModelSpec& spec, const plan::Layout& layout,
+                                             plan::TrainOptions options) {
+  const int world = layout.world(), stages = layout.degree(plan::Axis::kPipeline);
+  const int step = world <= kSmallWorld ? 1 : world / stages;  // pp is the outermost axis
+  std::vector<plan::Program> programs;
+  for (int rank = 0; rank < world; rank += step) {
+    options.ranks.rank = rank;
+    programs.push_back(plan::compile_train(spec, layout, options));
+  }
+  return programs;
+}
+
+std::array<int64_t, kMemoryKinds> planned_memory(const plan::Program& program, const plan::ModelSpec& spec,
+                                                 const Resident& resident) {
+  std::array<int64_t, kMemoryKinds> bytes = plan::verify(program, spec).peak_bytes;
+  const auto [held, largest] = batches_of(program);
+  bytes[static_cast<size_t>(MemoryKind::kData)] =
+      std::max(resident.data_peak_bytes, resident.data_bytes + (held + resident.prefetch) * largest);
+  bytes[static_cast<size_t>(MemoryKind::kCheckpoint)] += resident.checkpoint_bytes;
+  return bytes;
+}
+
+observe::StepFigures figures_of(const plan::Simulation& simulation) {
+  observe::StepFigures figures;
+  figures.step_time_ms = simulation.step_s * 1e3;
+  figures.wire_bytes = simulation.wire_bytes;
+  figures.bubble = simulation.bubble;
+  figures.exposed_communication = simulation.exposed_communication;
+  return figures;
+}
+
+std::string lane_of(const plan::Instruction& instruction) {
+  if (instruction.peer >= 0)
+    return fmt::format("{} {}", instruction.op == plan::Op::kSend ? "to" : "from", instruction.peer);
+  if (instruction.stream == plan::Stream::kComm) return "comm";
+  return instruction.stream == plan::Stream::kCopy ? "copy" : "compute";
+}
+
+std::vector<observe::TraceEvent> trace_of(const plan::Simulation& simulation,
+                                          const std::vector<plan::Program>& programs, int32_t program,
+                                          int64_t begin_ns) {
+  std::vector<observe::TraceEvent> events;
+  const plan::Program& of = programs[static_cast<size_t>(program)];
+  for (const plan::SimulatedSpan& span : simulation.spans) {
+    if (span.program != program) continue;
+    const plan::Instruction& i = of.instructions[static_cast<size_t>(span.instruction)];
+    observe::TraceEvent event;
+    event.category = std::string(plan::op_info(i.op).name);
+    event.name = i.unit < 0 ? event.category : event.category + " " + of.units[static_cast<size_t>(i.unit)];
+    event.stream = "predicted " + lane_of(i);
+    event.start_ns = begin_ns + std::llround(span.start_s * 1e9);
+    event.duration_ns = std::llround((span.end_s - span.start_s) * 1e9);
+    event.args = {{"instruction", fmt::format("{}", span.instruction)},
+                  {"microbatch", fmt::format("{}", i.microbatch)}};
+    events.push_back(std::move(event));
+  }
+  return events;
+}
+
+}  // namespace furrow::train

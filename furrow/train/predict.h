@@ -1,0 +1,70 @@
+// What a run's steps are predicted to take and to hold, from its programs, its machine and its profile.
+// Torch-free.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "furrow/base/memory.h"
+#include "furrow/comm/link.h"
+#include "furrow/comm/transport.h"
+#include "furrow/config/config.h"
+#include "furrow/observe/prediction.h"
+#include "furrow/observe/trace.h"
+#include "furrow/plan/compile.h"
+#include "furrow/plan/cost.h"
+#include "furrow/plan/model_spec.h"
+#include "furrow/plan/simulate.h"
+#include "furrow/train/rank_context.h"
+
+namespace furrow::train {
+
+// The file that `furrow profile` writes: FURROW_PROFILE, else furrow/profile in the user's configuration
+// folder.
+std::string profile_file();
+
+// The machine that ranks run on.
+struct Machine {
+  int cores = 1;  // of a host, that its ranks use together
+  int ranks = 1;  // of a host
+  int hosts = 1;
+  int64_t inline_bytes = 16 * 1024;  // communication up to this size is the work of the rank's own thread
+  comm::LinkSpec throttle = {};
+};
+
+Machine machine_of(const RankContext& rank, const config::Config& config);
+
+// As measured where there is a profile, else analytic.  An unreadable profile: Error{data_loss} with its
+// name.
+std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::string& profile_path);
+
+// Programs to simulate: of all ranks of a small world, else of one rank of each stage.
+std::vector<plan::Program> programs_of_world(const plan::ModelSpec& spec, const plan::Layout& layout,
+                                             plan::TrainOptions options);
+
+// What lives besides the values of a step.
+struct Resident {
+  int64_t data_bytes = 0;       // of the opened data set
+  int64_t data_peak_bytes = 0;  // while it was opened
+  int prefetch = 0;             // batches that the loader keeps ready
+  int64_t checkpoint_bytes = 0;
+};
+
+// Peaks by kind that verify() reports of the program, and what is resident.
+std::array<int64_t, kMemoryKinds> planned_memory(const plan::Program& program, const plan::ModelSpec& spec,
+                                                 const Resident& resident);
+
+observe::StepFigures figures_of(const plan::Simulation& simulation);  // all but memory
+
+// The lane of an instruction in traces: "compute", "copy", "comm", "to 1", "from 1".
+std::string lane_of(const plan::Instruction& instruction);
+
+// The simulated timeline of one program, on lanes "predicted compute" and so on, as if it began at
+// `begin_ns`.
+std::vector<observe::TraceEvent> trace_of(const plan::Simulation& simulation,
+                                          const std::vector<plan::Program>& programs, int32_t program,
+                                          int64_t begin_ns);
+
+}  // namespace furrow::train

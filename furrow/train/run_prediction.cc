@@ -1,0 +1,67 @@
+// What a run was predicted to take, beside what it took.
+#include <algorithm>
+
+#include "furrow/base/log.h"
+#include "furrow/observe/trace.h"
+#include "furrow/train/predict.h"
+#include "furrow/train/recipe.h"
+#include "furrow/train/run_torch.h"
+
+namespace furrow::train {
+
+// Peaks so far are those of the steps, of validations and of saves between them.
+void Run::measure() {
+  for (size_t k = 0; k < kMemoryKinds; ++k)
+    measured_.memory_by_kind[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
+  if (times_.count() == 0) return;
+  measured_.step_time_ms = times_.median_ms();
+  if (!audit_) return;
+  int64_t wire = 0;
+  for (const observe::CollectiveAudit& kind : audit_->bytes) wire += kind.wire_bytes;
+  measured_.wire_bytes = wire / std::max<int64_t>(1, audit_->steps);
+  measured_.exposed_communication = audit_->exposed_communication;
+}
+
+// On rank 0.  A prediction that fails is no reason to lose a run.
+void Run::predict() {
+  if (!first() || times_.count() == 0) return;
+  const config::Config& config = bench_.config;
+  try {
+    plan::TrainOptions options = train_options(config, bench_.spec);
+    options.ranks = ranks_;
+    const std::vector<plan::Program> programs = programs_of_world(bench_.spec, layout_, options);
+    const auto costs = machine_costs(machine_of(bench_.rank, config), profile_file());
+    const plan::Simulation simulation =
+        plan::simulate(programs, bench_.spec, *costs, {.timeline = !trace_.empty()});
+    prediction_ = observe::Prediction{costs->source(), figures_of(simulation), measured_};
+    prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), bench_.spec, resident());
+    if (trace_.empty()) return;
+    const auto begin = std::ranges::min_element(trace_, {}, &observe::TraceEvent::start_ns)->start_ns;
+    for (observe::TraceEvent& event : trace_of(simulation, programs, 0, begin))
+      trace_.push_back(std::move(event));
+  } catch (const Error& error) {
+    log_warning(std::string("no prediction of this run: ") + error.what());
+  }
+}
+
+// Copies of the best parameters: the new one is made before the old one goes; snapshots of a save behind
+// training.
+Resident Run::resident() const {
+  const config::Config& config = bench_.config;
+  Resident resident{data_bytes_, data_peak_bytes_, static_cast<int>(config.data.prefetch_batches), 0};
+  int64_t parameters = 0;
+  for (const UnitState& unit : model_->units()) {
+    if (unit.params.defined()) parameters += static_cast<int64_t>(unit.params.nbytes());
+  }
+  if (config.validation.freq > 0 && bench_.dataset->validation != nullptr) {
+    const int64_t validations = (total_steps_ + config.validation.freq - 1) / config.validation.freq;
+    resident.checkpoint_bytes += std::min<int64_t>(2, validations) * parameters;
+  }
+  if (checkpointer_->async()) {
+    const plan::VerifyReport save = plan::verify(saver_->program(), bench_.spec);
+    resident.checkpoint_bytes += save.peak_bytes[static_cast<size_t>(MemoryKind::kCheckpoint)];
+  }
+  return resident;
+}
+
+}  // namespace furrow::train

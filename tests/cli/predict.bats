@@ -1,0 +1,43 @@
+load common
+
+figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wire_bytes"]'
+
+@test "a run shows what was predicted beside what it took" {
+  export FURROW_PROFILE=$PWD/none
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --job.dump_folder out --profiling.enable_profiling
+  [ "$status" -eq 0 ]
+  [[ $output == *"measured      predicted"* && $output == *"(analytic)"* ]]
+  for side in predicted measured; do
+    [ "$(json out/summary.json "sorted(k for k in d['$side'] if k in $figures) == $figures")" = True ]
+    [ "$(json out/summary.json "d['$side']['step_time_ms'] > 0 and d['$side']['memory_bytes'] > 0")" = True ]
+  done
+  [ "$(json out/summary.json "d['predicted']['wire_bytes'] > 0")" = True ]
+  [ "$(json out/trace.json "sum('predicted compute' in str(e.get('args')) for e in d['traceEvents'])")" = 1 ]
+  "$furrow" runs show out | grep -q "predicted"
+}
+
+@test "a profile is what predictions come from" {
+  export FURROW_PROFILE=$PWD/profile
+  "$furrow" profile "$config" --nproc 2
+  head -1 profile | grep -qx "furrow-profile 1"
+  grep -q "^section 2 1$" profile
+  grep -q "^unit linear .* backward_weight 20 " profile
+  grep -q "^move all_gather 2 " profile
+  "$furrow" profile "$config" --json >table.json
+  [ "$(json table.json "len(d) > 4")" = True ]
+  [ "$(grep -c "^section" profile)" = 2 ]
+  "$furrow" train "$config" --job.dump_folder out
+  [ "$(json out/summary.json "d['predicted']['source']")" = profiled ]
+  echo garbage >profile
+  run --separate-stderr "$furrow" profile "$config"
+  fails 1 "line 1: expected 'furrow-profile 1'"
+}
+
+@test "the timeline of a step, before it runs" {
+  export FURROW_PROFILE=$PWD/none
+  "$furrow" plan "$config" --nproc 2 --print timeline --trace predicted.json --json >timeline.json
+  "$furrow" plan "$config" --nproc 2 --print program --json >program.json
+  [ "$(json timeline.json "len(d)")" = "$(json program.json "len(d)")" ]
+  [ "$(json timeline.json "all(a['start_ms'] <= b['start_ms'] for a, b in zip(d, d[1:]))")" = True ]
+  [ "$(json predicted.json "sum('rank 1 predicted comm' in str(e.get('args')) for e in d['traceEvents'])")" = 1 ]
+}

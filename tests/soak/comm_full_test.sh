@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Collectives: the whole product of ranks, transports, sizes, types, operations and algorithms against the reference, and
+# every fault 100 times (most of an hour).
+set -euo pipefail
+cd "$FURROW_SOURCE_DIR"
+export FURROW_TEST_FULL=1
+build/release/test_bin/comm_test --gtest_filter='*Conformance*' --gtest_brief=1
+exec build/release/test_bin/comm_faults_test --gtest_brief=1
