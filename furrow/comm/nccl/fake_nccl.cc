@@ -52,6 +52,11 @@ const Block* block_of(const void* pointer, std::byte** begin = nullptr) {
   return &next->second;
 }
 
+// Nothing, from nowhere, is copied too.
+void copy_bytes(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memmove(to, from, bytes);
+}
+
 // The bytes behind a pointer of either kind.
 std::byte* see(const void* pointer) {
   const std::lock_guard lock(memory_mutex);
@@ -298,7 +303,7 @@ void take(const Operation& o) {
   if (o.comm->aborted) return;
   const auto message = queue.front();
   queue.pop_front();
-  std::memcpy(see(o.out), message->bytes, std::min(o.bytes, message->size));
+  copy_bytes(see(o.out), message->bytes, std::min(o.bytes, message->size));
   message->taken = true;
   s.changed.notify_all();
 }
@@ -433,7 +438,7 @@ int ncclAllReduce(const void* in, void* out, size_t count, int type, int op, voi
                       [=](Shared& s) {
                         std::vector<std::byte> sum(count * size_of(type));
                         reduce_into(s, 0, count, type, op, sum.data());
-                        for (void* to : s.out) std::memcpy(to, sum.data(), sum.size());
+                        for (void* to : s.out) copy_bytes(to, sum.data(), sum.size());
                       }},
                  stream);
 }
@@ -450,7 +455,7 @@ int ncclReduceScatter(const void* in, void* out, size_t count, int type, int op,
                           reduce_into(s, r * count, count, type, op, sums.back().data());
                         }
                         for (size_t r = 0; r < s.out.size(); ++r)
-                          std::memcpy(s.out[r], sums[r].data(), sums[r].size());
+                          copy_bytes(s.out[r], sums[r].data(), sums[r].size());
                       }},
                  stream);
 }
@@ -464,7 +469,7 @@ int ncclAllGather(const void* in, void* out, size_t count, int type, void* comm,
                         const size_t bytes = count * size_of(type);
                         for (void* to : s.out) {
                           for (size_t r = 0; r < s.in.size(); ++r)
-                            std::memmove(static_cast<std::byte*>(to) + r * bytes, s.in[r], bytes);
+                            copy_bytes(static_cast<std::byte*>(to) + r * bytes, s.in[r], bytes);
                         }
                       }},
                  stream);
@@ -477,7 +482,7 @@ int ncclBroadcast(const void* in, void* out, size_t count, int type, int root, v
                   .compute =
                       [=](Shared& s) {
                         for (void* to : s.out)
-                          std::memmove(to, s.in[static_cast<size_t>(root)], count * size_of(type));
+                          copy_bytes(to, s.in[static_cast<size_t>(root)], count * size_of(type));
                       }},
                  stream);
 }
@@ -491,7 +496,7 @@ int ncclReduce(const void* in, void* out, size_t count, int type, int op, int ro
                       [=](Shared& s) {
                         std::vector<std::byte> sum(count * size_of(type));
                         reduce_into(s, 0, count, type, op, sum.data());
-                        std::memcpy(s.out[static_cast<size_t>(root)], sum.data(), sum.size());
+                        copy_bytes(s.out[static_cast<size_t>(root)], sum.data(), sum.size());
                       }},
                  stream);
 }
@@ -580,7 +585,7 @@ int cudaStreamWaitEvent(void* stream, void* event, unsigned) {
 }
 int cudaMemcpyAsync(void* to, const void* from, size_t bytes, int kind, void* stream) {
   if (kind != 4) return 1;
-  static_cast<Stream*>(stream)->push([=] { std::memmove(see(to), see(from), bytes); });
+  static_cast<Stream*>(stream)->push([=] { copy_bytes(see(to), see(from), bytes); });
   return 0;
 }
 
