@@ -67,8 +67,8 @@ class Faults : public ::testing::Test {
   const std::vector<std::string> shared_memory_ = testing::shared_memory_names();
 };
 
-// Half of them within `most`; each too where the whole set is asked for, on a machine of its own: a crowded one
-// gives a rank no core for seconds.
+// Half of them within `most`; each too where the whole set is asked for, on a machine of its own: a crowded
+// one gives a rank no core for seconds.
 void expect_soon(const char* what, std::vector<double>& seconds, double most) {
   std::sort(seconds.begin(), seconds.end());
   EXPECT_LT(seconds[seconds.size() / 2], most);
