@@ -42,7 +42,7 @@ plan::SearchRequest request_of(const config::Config& config, const plan::ModelSp
   request.spec = &spec;
   request.batch = {config.training.local_batch_size, config.training.global_batch_size};
   const plan::TrainOptions options = train::train_options(config, spec, {}, 0);
-  request.optimizer_state_copies = options.optimizer_state_copies;
+  request.optimizer_states = options.optimizer_states;
   request.ranks = options.ranks;
   return request;
 }

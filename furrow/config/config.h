@@ -19,6 +19,7 @@
 #include "furrow/config/comm.h"
 #include "furrow/config/data.h"
 #include "furrow/config/debug.h"
+#include "furrow/config/ema.h"
 #include "furrow/config/job.h"
 #include "furrow/config/lr_scheduler.h"
 #include "furrow/config/metrics.h"
@@ -43,6 +44,7 @@ struct Config {
   Training training;
   Optimizer optimizer;
   LrScheduler lr_scheduler;
+  Ema ema;
   Data data;
   Checkpoint checkpoint;
   ActivationCheckpoint activation_checkpoint;
@@ -63,6 +65,7 @@ struct Config {
     v("training", &Config::training, "Data, batches, length and numerics of a run.");
     v("optimizer", &Config::optimizer, "The update rule.");
     v("lr_scheduler", &Config::lr_scheduler, "The learning rate of each step.");
+    v("ema", &Config::ema, "An average of the weights.");
     v("data", &Config::data, "Files, splits and the feed.");
     v("checkpoint", &Config::checkpoint, "Saving, keeping and resuming.");
     v("activation_checkpoint", &Config::activation_checkpoint,

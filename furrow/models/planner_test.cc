@@ -41,7 +41,7 @@ Planned planned(const std::string& example, int hosts) {
   request.spec = &planned.spec;
   request.costs = planned.costs.get();
   request.batch = {config.training.local_batch_size, config.training.global_batch_size};
-  request.optimizer_state_copies = 2;
+  request.optimizer_states = 2;
   request.keep = 2;
   const int world = cluster.world();
   plan::Choice recipe;

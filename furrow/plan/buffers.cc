@@ -142,7 +142,7 @@ class Assigner {
 
 void assign_buffers(const BufferRequest& request, Program* program) {
   const ByteContext bytes{request.spec, request.flat, program->microbatch_sizes, program->placement,
-                          request.optimizer_state_copies};
+                          program->states};
   Assigner(bytes, request.holds, program).run();
 }
 

@@ -21,7 +21,6 @@ struct Hold {
 struct BufferRequest {
   const ModelSpec& spec;
   const FlatLayout& flat;  // flat_layout(spec)
-  int optimizer_state_copies = 0;
   const std::vector<Hold>& holds;
 };
 

@@ -69,7 +69,7 @@ Program finish(Draft* draft) {
     program.instructions.push_back(std::move(each.instruction));
   }
   for (const Value& value : draft->unacknowledged) holds.push_back({value, meeting(program)});
-  assign_buffers({draft->spec, draft->facts.flat, draft->state_copies, holds}, &program);
+  assign_buffers({draft->spec, draft->facts.flat, holds}, &program);
   verify(program, draft->spec);
   return std::move(program);
 }
@@ -108,11 +108,12 @@ Placement placement_for(const ModelSpec& spec, const Layout& layout, const RankO
 Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
   check_sizes(options.microbatch_sizes);
   const Placement placement = placement_for(spec, layout, options.ranks, count(options.microbatch_sizes));
-  Draft draft(spec, placement, "train", options.microbatch_sizes, options.optimizer_state_copies);
+  Draft draft(spec, placement, "train", options.microbatch_sizes, options.optimizer_states);
   check_training(spec, placement, options);
   if (draft.facts.first_trained == draft.units()) {
     throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("model {} has no parameters: there is nothing to train", spec.architecture));
+                fmt::format("model {} has no parameters{}: there is nothing to train", spec.architecture,
+                            spec.parameter_count() > 0 ? " that are not frozen" : ""));
   }
   draft.program.inputs = draft.kept(0, true);
   generate_training(options.ranks.pipeline, options.recompute, &draft);
@@ -129,7 +130,7 @@ Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
                          const std::vector<int64_t>& microbatch_sizes, const RankOptions& ranks) {
   check_sizes(microbatch_sizes);
   const Placement placement = placement_for(spec, layout, exact(ranks), count(microbatch_sizes));
-  Draft draft(spec, placement, "evaluate", microbatch_sizes, 0);
+  Draft draft(spec, placement, "evaluate", microbatch_sizes, {});
   draft.program.inputs = draft.kept(0, false);
   generate_evaluation(ranks.pipeline, &draft);
   if (placement.zero_stage == 3) gather_parameters(ranks.reshard, &draft);
@@ -139,9 +140,19 @@ Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
   return finish(&draft);
 }
 
+Program compile_average(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
+  const Placement placement = placement_for(spec, layout, exact(options.ranks), 0);
+  Draft draft(spec, placement, "average", {}, options.optimizer_states);
+  FURROW_CHECK(draft.has_state(), "there is no average to swap");
+  draft.program.inputs = draft.kept(0, true);
+  generate_swaps(&draft);
+  append(draft.kept(1, true), &draft.program.outputs);
+  return finish(&draft);
+}
+
 Program compile_save(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
   const Placement placement = placement_for(spec, layout, exact(options.ranks), 0);
-  Draft draft(spec, placement, "save", {}, options.optimizer_state_copies);
+  Draft draft(spec, placement, "save", {}, options.optimizer_states);
   draft.program.inputs = draft.kept(0, true);
   generate_snapshots(&draft);
   append(draft.program.inputs, &draft.program.outputs);

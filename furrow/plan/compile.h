@@ -49,7 +49,7 @@ RankOptions rank_options_from(const config::Parallelism& parallelism, const conf
 struct TrainOptions {
   std::vector<int64_t> microbatch_sizes;  // one entry per microbatch of the global batch
   std::vector<bool> recompute;            // per unit; empty: none
-  int optimizer_state_copies = 0;         // flat buffers of state per unit (AdamW 2, SGD with momentum 1)
+  StateForms optimizer_states = {};       // plan/optimizer_spec.h; a number: as many float32 ones
   RankOptions ranks = {};
 };
 
@@ -67,6 +67,10 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
 // Forward only, with exact metric sums: load, forward, evaluate, measure.  Ranks may be without a microbatch.
 Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
                          const std::vector<int64_t>& microbatch_sizes, const RankOptions& ranks = {});
+
+// The weights and their average ([ema]) change places, on every rank that holds them: what runs before and
+// after an evaluation with the average.  REQUIRES: the last state is plan::kAverageState.
+Program compile_average(const ModelSpec& spec, const Layout& layout, const TrainOptions& options);
 
 // Copies this rank's part of parameters and optimizer state for a checkpoint.
 Program compile_save(const ModelSpec& spec, const Layout& layout, const TrainOptions& options);

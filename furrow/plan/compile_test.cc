@@ -93,10 +93,11 @@ std::map<int, std::string> expected_steps(const ModelSpec& spec, int k) {
   const FlatLayout flat = flat_layout(spec);
   std::map<int, std::string> expected;
   for (int u = 0; u < static_cast<int>(spec.units.size()); ++u) {
-    if (spec.units[u].parameter_count() == 0) continue;
+    if (flat.units[u].trained_elements == 0) continue;
     expected[u] = tree(fmt::format("g{}/0", u), 0, k);
     for (const TiedUse& tied : flat.tied) {
-      if (tied.owner_unit == u) expected[u] += " & " + tree(fmt::format("g{}/{}", u, tied.use), 0, k);
+      if (tied.owner_unit == u && tied.use > 0)
+        expected[u] += " & " + tree(fmt::format("g{}/{}", u, tied.use), 0, k);
     }
   }
   return expected;

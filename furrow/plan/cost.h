@@ -113,7 +113,6 @@ class ProgramCosts {
   const Program& program_;
   FlatLayout flat_;
   int represents_;
-  int state_copies_ = 0;
   mutable std::map<std::array<int32_t, 3>, Nodes> nodes_;  // by axis and range: not thread safe
 };
 

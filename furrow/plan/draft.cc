@@ -1,24 +1,17 @@
 #include "furrow/plan/draft.h"
 
-#include <fmt/format.h>
-
 #include <utility>
-
-#include "furrow/base/error.h"
 
 namespace furrow::plan {
 
 Draft::Draft(const ModelSpec& spec_in, const Placement& placement, std::string name,
-             std::vector<int64_t> sizes, int state_copies_in)
-    : spec(spec_in), state_copies(state_copies_in) {
+             std::vector<int64_t> sizes, StateForms states)
+    : spec(spec_in) {
   validate(spec);
-  if (state_copies < 0) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} optimizer states per unit: at least 0", state_copies));
-  }
   facts = model_facts(spec);
   program.name = std::move(name);
   program.placement = placement;
+  program.states = std::move(states);
   program.microbatch_sizes = std::move(sizes);
   for (const Unit& unit : spec.units) program.units.push_back(unit.name);
 }
@@ -41,10 +34,13 @@ std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
   std::vector<Value> values;
   for (int32_t u = 0; u < units(); ++u) {
     if (!keeps_params(facts, placement(), u)) continue;
-    values.push_back(params_value(u, version, placement().params_part()));
+    const bool steps = facts.units[u].steps;
+    values.push_back(params_value(u, steps ? version : 0, placement().params_part()));
     if (!placement().holds(u)) continue;
-    if (with_state && has_state()) values.push_back(state_value(u, version, placement().step_part()));
-    if (facts.units[u].has_statistics) values.push_back(stats_value(u, version));
+    if (with_state && steps && has_state())
+      values.push_back(state_value(u, version, placement().step_part()));
+    if (facts.units[u].has_statistics)
+      values.push_back(stats_value(u, program.name == "train" ? version : 0));
   }
   return values;
 }

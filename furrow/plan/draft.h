@@ -22,14 +22,12 @@ struct DraftInstruction {
 };
 
 struct Draft {
-  // REQUIRES: a spec that outlives the draft.  Error{invalid_argument}: a bad spec, a negative number of
-  // states.
+  // REQUIRES: a spec that outlives the draft.  Error{invalid_argument}: a bad spec.
   Draft(const ModelSpec& spec, const Placement& placement, std::string name, std::vector<int64_t> sizes,
-        int state_copies);
+        StateForms states);
 
   const ModelSpec& spec;
   ModelFacts facts;
-  int state_copies = 0;
   Program program;  // header, inputs and outputs; instructions come from `list` at the end
   std::vector<DraftInstruction> list;
   int32_t turns = 0;                       // of the rank, with ghosts
@@ -42,14 +40,15 @@ struct Draft {
   Instruction& emit(Op op, int32_t unit = -1);
   Instruction& emit_comm(Op op, int32_t unit, GroupAxis axis);
 
+  // Whether units have optimizer state, masters counted; of a unit without any it is empty.
+  bool has_state() const { return !program.states.empty() || facts.flat.has_masters(); }
+
   // params(u,version), state(u,version) and stats(u,version) of every unit that has them, as this rank holds
-  // them; of parameters of another rank's unit that one of its units ties, params alone.
+  // them; of parameters of another rank's unit that one of its units ties, params alone; version 0 of what
+  // the program never writes: frozen parameters, and statistics but for training.
   std::vector<Value> kept(int32_t version, bool with_state) const;
 
-  // Whether units have optimizer state, masters counted; of a unit without any it is empty.
-  bool has_state() const { return state_copies > 0 || facts.flat.has_masters(); }
-
-  // What is stepped with, cut to a part.  REQUIRES: the unit owns parameters.
+  // What is stepped with, cut to a part.  REQUIRES: the unit steps.
   Value final_of(int32_t unit, Part part) const;
 };
 
@@ -60,6 +59,7 @@ void generate_evaluation(const PipelineOptions& pipeline,
                          Draft* draft);               // load, forward, evaluate, send, recv
 void generate_measure(bool gradients, Draft* draft);  // measure, and reduce_scalar where there are ranks
 void generate_step(Draft* draft);                     // add_tied, measure, clip, step
+void generate_swaps(Draft* draft);                    // swap_average
 void generate_snapshots(Draft* draft);
 
 // Passes.

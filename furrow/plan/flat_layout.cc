@@ -1,6 +1,7 @@
 #include "furrow/plan/flat_layout.h"
 
 #include <algorithm>
+#include <compare>
 #include <map>
 #include <string>
 #include <utility>
@@ -10,18 +11,83 @@
 namespace furrow::plan {
 namespace {
 
-constexpr int64_t kAlign = 16;  // elements: 64 bytes of float32
-
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-void place_group(const Unit& unit, ParameterGroup group, UnitLayout* layout) {
-  for (size_t i = 0; i < unit.parameters.size(); ++i) {
-    const Parameter& parameter = unit.parameters[i];
-    if (parameter.tied() || parameter.group != group) continue;
-    layout->spans.push_back({static_cast<int>(i), layout->elements, parameter.size()});
-    layout->elements = round_up(layout->elements + parameter.size(), kAlign);
+// Parameters with the same key lie together, in the order of keys.
+struct Key {
+  bool frozen, cut, does_not_decay;
+  size_t rule;  // in the order of their first parameter
+  friend auto operator<=>(const Key&, const Key&) = default;
+};
+
+class Placer {
+ public:
+  Placer(const Unit& unit, int64_t alignment) : unit_(unit), alignment_(alignment) {}
+
+  UnitLayout place() {
+    std::map<Key, std::vector<int>> sorted;
+    for (size_t i = 0; i < unit_.parameters.size(); ++i) {
+      if (!unit_.parameters[i].tied()) sorted[key_of(unit_.parameters[i])].push_back(static_cast<int>(i));
+    }
+    for (const auto& [key, parameters] : sorted) place_group(key, parameters);
+    if (!frozen_) end_trained();
+    layout_.elements = round_up(layout_.elements, kGrid);
+    return std::move(layout_);
   }
-}
+
+ private:
+  Key key_of(const Parameter& parameter) {
+    const auto rule = std::find(rules_.begin(), rules_.end(), parameter.rule);
+    const auto index = static_cast<size_t>(rule - rules_.begin());
+    if (rule == rules_.end()) rules_.push_back(parameter.rule);
+    return {parameter.rule.frozen, !parameter.whole, parameter.group == ParameterGroup::kNoDecay, index};
+  }
+
+  void place_group(const Key& key, const std::vector<int>& parameters) {
+    if (key.frozen && !frozen_) {
+      end_trained();
+      frozen_ = true;
+    }
+    if (!key.frozen && key.cut && !layout_.spans.empty() && layout_.spans.back().whole) end_whole();
+    const int64_t begin = layout_.elements;
+    for (const int i : parameters) place(i);
+    if (!key.frozen) add_group({begin, layout_.elements, !key.does_not_decay, rules_[key.rule]});
+  }
+
+  void place(int i) {
+    const Parameter& parameter = unit_.parameters[i];
+    const int64_t size = parameter.size(), into_block = layout_.elements % kGrid;
+    if (parameter.whole && into_block + size > kGrid) layout_.elements = round_up(layout_.elements, kGrid);
+    const int64_t rows = parameter.shape.size() >= 2 ? parameter.shape[0] : 0;
+    layout_.spans.push_back({i, layout_.elements, size, rows, parameter.whole});
+    layout_.elements = round_up(layout_.elements + size, alignment_);
+  }
+
+  // Padding belongs to the group before it.
+  void add_group(const FlatGroup& group) {
+    if (!layout_.groups.empty()) layout_.groups.back().end = group.begin;
+    layout_.groups.push_back(group);
+  }
+
+  void end_whole() {
+    layout_.elements = round_up(layout_.elements, kGrid);
+    layout_.whole_elements = layout_.elements;
+  }
+
+  void end_trained() {
+    layout_.elements = round_up(layout_.elements, kGrid);
+    layout_.trained_elements = layout_.elements;
+    const bool whole = !layout_.spans.empty() && layout_.spans.back().whole;
+    if (whole) layout_.whole_elements = layout_.elements;
+    if (!layout_.groups.empty()) layout_.groups.back().end = layout_.elements;
+  }
+
+  const Unit& unit_;
+  const int64_t alignment_;
+  std::vector<ParameterRule> rules_;
+  UnitLayout layout_;
+  bool frozen_ = false;  // the trained ones have been placed
+};
 
 void place_statistics(const Unit& unit, UnitLayout* layout) {
   for (size_t i = 0; i < unit.statistics.size(); ++i) {
@@ -51,20 +117,16 @@ bool FlatLayout::has_masters() const {
   return std::any_of(units.begin(), units.end(), [](const UnitLayout& unit) { return unit.masters() > 0; });
 }
 
-UnitLayout unit_layout(const Unit& unit) {
-  UnitLayout layout;
+UnitLayout unit_layout(const Unit& unit, int64_t alignment) {
+  UnitLayout layout = Placer(unit, alignment).place();
   layout.compute = unit.compute;
-  place_group(unit, ParameterGroup::kDecay, &layout);
-  layout.decay_elements = layout.elements;
-  place_group(unit, ParameterGroup::kNoDecay, &layout);
-  layout.elements = round_up(layout.elements, kGrid);
   place_statistics(unit, &layout);
   return layout;
 }
 
 FlatLayout flat_layout(const ModelSpec& spec) {
   FlatLayout flat;
-  for (const Unit& unit : spec.units) flat.units.push_back(unit_layout(unit));
+  for (const Unit& unit : spec.units) flat.units.push_back(unit_layout(unit, spec.alignment));
   const Places places = find_places(spec, flat.units);
   std::vector<int> uses(spec.units.size(), 0);
   for (size_t u = 0; u < spec.units.size(); ++u) {
@@ -74,8 +136,9 @@ FlatLayout flat_layout(const ModelSpec& spec) {
       auto place = places.find(parameter.tied_to);
       FURROW_CHECK(place != places.end(), parameter.name + " is tied to nothing: validate() the spec first");
       const auto& [owner, span] = place->second;
-      flat.tied.push_back(
-          {owner, ++uses[owner], static_cast<int>(u), static_cast<int>(i), span.offset, span.size});
+      const bool frozen = spec.units[owner].parameters[span.parameter].rule.frozen;
+      flat.tied.push_back({owner, frozen ? 0 : ++uses[owner], static_cast<int>(u), static_cast<int>(i),
+                           span.offset, span.size});
     }
   }
   return flat;

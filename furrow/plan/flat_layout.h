@@ -1,12 +1,16 @@
-// Where each parameter lies in its unit's flat buffers.  Parameters, gradients and every optimizer state of a
-// unit have this one layout, so that an optimizer or a collective handles one span.
+// Where each parameter lies in its unit's flat buffers.  Parameters, gradients and optimizer state of a unit
+// have this one layout, so that an optimizer or a collective handles one span.  Gradients and state end where
+// the trained elements do.
 //
 // A unit that computes in low precision has its parameters twice: params(u,v) of that type, which blocks read
 // and gathers move, and float32 masters, which are the first state of its optimizer.
 //
-// Invariants: decaying parameters first, then the others, each group in declaration order; every parameter
-// starts on a multiple of 16 elements (64 bytes of float32), the whole is padded to a multiple of kGrid
-// elements with zeros.
+// Invariants: trained parameters first, then frozen ones; of each, whole ones (Parameter::whole), then the
+// others; of each, those that decay, then the others; parameters of one rule together, rules and parameters
+// in declaration order.  Every parameter starts on a multiple of ModelSpec::alignment elements (16: 64 bytes
+// of float32); a whole one crosses a line of the grid only where it begins on one; the trained elements, the
+// whole ones among them where others follow, and the whole are padded to a multiple of kGrid elements with
+// zeros.
 #pragma once
 
 #include <cstdint>
@@ -18,18 +22,29 @@
 namespace furrow::plan {
 
 inline constexpr int64_t kGrid = 1024;  // elements: sums and shards are cut only here
+inline constexpr int64_t kAlign = 16;   // elements: 64 bytes of float32
 
 struct FlatSpan {
   int parameter = 0;   // index into Unit::parameters
   int64_t offset = 0;  // elements
   int64_t size = 0;    // elements
+  int64_t rows = 0;    // as a matrix, the first dim by all others; 0: it has fewer than two dims
+  bool whole = false;  // Parameter::whole
+};
+
+// Elements of one rule.
+struct FlatGroup {
+  int64_t begin = 0, end = 0;
+  bool decays = true;
+  ParameterRule rule = {};
+  friend bool operator==(const FlatGroup&, const FlatGroup&) = default;
 };
 
 // A use of parameters by a unit.  Use 0 of a unit is its own flat buffer; each later unit that ties a
 // parameter of it adds a use, whose gradient buffer holds only that parameter.
 struct TiedUse {
   int owner_unit = 0;  // whose parameter it is
-  int use = 1;         // 1, 2, ... in unit order
+  int use = 1;         // 1, 2, ... in unit order; 0: the parameter is frozen, and has no gradient
   int user_unit = 0;   // who reads it
   int user_parameter = 0;
   int64_t owner_offset = 0;  // elements, in the owner's flat buffer
@@ -45,9 +60,11 @@ struct StatisticSpan {
 };
 
 struct UnitLayout {
-  std::vector<FlatSpan> spans;  // own parameters, by parameter index order of offset
-  int64_t decay_elements = 0;   // [0, decay_elements) decay, [decay_elements, elements) do not
-  int64_t elements = 0;         // padded
+  std::vector<FlatSpan> spans;    // own parameters, by order of offset
+  std::vector<FlatGroup> groups;  // of the trained elements, without gaps
+  int64_t whole_elements = 0;     // [0, whole_elements) hold whole trained parameters, the rest others
+  int64_t trained_elements = 0;   // [0, trained_elements) have gradients and state
+  int64_t elements = 0;           // padded
   std::vector<StatisticSpan> statistics = {};
   int64_t statistic_elements = 0;  // of four bytes, padded; 0: no statistics
   DType compute = DType::kF32;     // of params(u,v) and gathered(u,g)
@@ -63,7 +80,7 @@ struct FlatLayout {
   bool has_masters() const;  // of any unit
 };
 
-UnitLayout unit_layout(const Unit& unit);
+UnitLayout unit_layout(const Unit& unit, int64_t alignment = kAlign);
 FlatLayout flat_layout(const ModelSpec& spec);
 
 }  // namespace furrow::plan

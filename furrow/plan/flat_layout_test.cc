@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/slices.h"
+#include "furrow/plan/state_form.h"
 #include "furrow/plan/testing/specs.h"
 
 namespace furrow::plan {
@@ -25,7 +27,10 @@ TEST(FlatLayout, DecayingParametersComeFirstAligned) {
     EXPECT_EQ(layout.spans[i].offset, offsets[i]);
     EXPECT_EQ(layout.spans[i].size, sizes[i]);
   }
-  EXPECT_EQ(layout.decay_elements, 48);
+  ASSERT_EQ(layout.groups.size(), 2u);
+  EXPECT_EQ(layout.groups[0], (FlatGroup{0, 48, true}));
+  EXPECT_EQ(layout.groups[1], (FlatGroup{48, kGrid, false}));
+  EXPECT_EQ(layout.trained_elements, kGrid);
   EXPECT_EQ(layout.elements, kGrid);
 }
 
@@ -55,7 +60,16 @@ TEST(FlatLayout, SpansNeverOverlapAndCoverEveryOwnParameter) {
         EXPECT_EQ(span.offset % 16, 0);
         const Parameter& parameter = spec.units[u].parameters[span.parameter];
         EXPECT_EQ(span.size, parameter.size());
-        EXPECT_EQ(span.offset < flat.units[u].decay_elements, parameter.group == ParameterGroup::kDecay);
+        EXPECT_EQ(span.offset < flat.units[u].trained_elements, !parameter.rule.frozen);
+        int64_t covered = 0;
+        for (const FlatGroup& group : flat.units[u].groups) {
+          EXPECT_EQ(group.begin, covered);
+          covered = group.end;
+          if (span.offset < group.begin || span.offset >= group.end) continue;
+          EXPECT_EQ(group.decays, parameter.group == ParameterGroup::kDecay);
+          EXPECT_EQ(group.rule, parameter.rule);
+        }
+        EXPECT_EQ(covered, flat.units[u].trained_elements);
         end = span.offset + span.size;
       }
       EXPECT_LE(end, flat.units[u].elements);
@@ -82,6 +96,60 @@ TEST(FlatLayout, UsesOfAnOwnerAreNumberedInUnitOrder) {
   EXPECT_EQ(flat.tied[1].owner_offset, 64);
   EXPECT_EQ(flat.tied[2].owner_unit, 1);
   EXPECT_EQ(flat.tied[2].use, 1);
+}
+
+// Rules keep together, frozen parameters come last behind a line of the grid, and no state covers them.
+TEST(FlatLayout, RulesAreGroupsAndFrozenParametersComeLast) {
+  ModelSpec spec = testing::chain(1);
+  Unit& unit = spec.units[0];
+  unit.parameters = {parameter("a", {40, 40}), parameter("b", {2, 2}), parameter("c", {3, 3}),
+                     parameter("bias", {5})};
+  unit.parameters[0].rule.frozen = true;
+  unit.parameters[1].rule.lr_scale = 0.5;
+  const UnitLayout layout = flat_layout(spec).units[0];
+  const int order[] = {1, 2, 3, 0};
+  const int64_t offsets[] = {0, 16, 32, kGrid};
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(layout.spans[i].parameter, order[i]);
+    EXPECT_EQ(layout.spans[i].offset, offsets[i]);
+  }
+  ASSERT_EQ(layout.groups.size(), 3u);
+  EXPECT_EQ(layout.groups[0], (FlatGroup{0, 16, true, unit.parameters[1].rule}));
+  EXPECT_EQ(layout.groups[1], (FlatGroup{16, 32, true}));
+  EXPECT_EQ(layout.groups[2], (FlatGroup{32, kGrid, false}));
+  EXPECT_EQ(layout.trained_elements, kGrid);
+  EXPECT_EQ(layout.elements, 3 * kGrid);
+  EXPECT_EQ(state_bytes(2, layout, {0, layout.elements}), 2 * 4 * kGrid);
+}
+
+// No line of the grid cuts a whole parameter but at its begin, so that slices can go around it.
+TEST(FlatLayout, WholeParametersBeginWhereSlicesMayEnd) {
+  ModelSpec spec = testing::chain(1);
+  Unit& unit = spec.units[0];
+  unit.parameters = {parameter("a", {30, 30}), parameter("b", {40, 40}), parameter("c", {20, 20}),
+                     parameter("d", {30, 30}), parameter("bias", {5})};
+  for (int i = 0; i < 4; ++i) unit.parameters[i].whole = true;
+  const UnitLayout layout = flat_layout(spec).units[0];
+  const int64_t offsets[] = {0, 1024, 1024 + 1600, 3072, 4096};
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(layout.spans[i].offset, offsets[i]) << i;
+  EXPECT_EQ(layout.whole_elements, 4096);
+  EXPECT_EQ(layout.elements, 5120);
+  EXPECT_EQ(state_bytes({StateForm::kUncut}, layout, {0, layout.elements}), 4 * 1024);
+  EXPECT_EQ(state_bytes({StateForm::kRows}, layout, {0, layout.elements}), 4 * (30 + 40 + 20 + 30));
+  EXPECT_EQ(state_bytes({StateForm::kColumns}, layout, {1024, 3072}), 4 * (40 + 20));
+  EXPECT_EQ(state_bytes({StateForm::kVectors}, layout, {3072, 5120}), 4 * 5);
+  EXPECT_EQ(state_bytes({StateForm::kCodes, StateForm::kScales}, layout, {1024, 2048}), 1024 + 4 * 4);
+}
+
+TEST(FlatLayout, ATieToAFrozenParameterHasNoGradient) {
+  ModelSpec spec = testing::chain(2, 8);
+  spec.units[0].parameters[0].rule.frozen = true;
+  spec.units[1].parameters.push_back(parameter("t1", {8, 8}, "u0.weight"));
+  spec.units[1].parameters.push_back(parameter("t2", {8}, "u0.bias"));
+  const FlatLayout flat = flat_layout(spec);
+  ASSERT_EQ(flat.tied.size(), 2u);
+  EXPECT_EQ(flat.tied[0].use, 0);
+  EXPECT_EQ(flat.tied[1].use, 1);
 }
 
 TEST(FlatLayout, ATieToNothingIsOurBug) {

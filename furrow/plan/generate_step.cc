@@ -20,6 +20,15 @@ void add_tied(int32_t u, Draft* draft) {
   gather.writes = {total_value(u, draft->placement().step_part())};
 }
 
+void gather_updated(int32_t u, Draft* draft) {
+  const Placement& placement = draft->placement();
+  if (placement.params_part() == placement.step_part()) return;
+  Instruction& gather = draft->emit_comm(Op::kGatherUpdated, u, GroupAxis::kShard);
+  gather.predicate = Predicate::kFinite;
+  gather.reads = {params_value(u, 1, placement.step_part())};
+  gather.writes = {params_value(u, 1, placement.params_part())};
+}
+
 Instruction& transfer(Op op, int32_t u, int peer, Draft* draft) {
   Instruction& instruction = draft->emit_comm(op, u, GroupAxis::kPipeline);
   instruction.peer = peer;
@@ -43,7 +52,7 @@ void bring_tied(int32_t u, Draft* draft) {
   }
 }
 
-// Stepped parameters, from their owner to the other ranks of the pipeline that use them.
+// Stepped or swapped parameters, from their owner to the other ranks of the pipeline that use them.
 void return_tied(int32_t u, Draft* draft) {
   const Placement& placement = draft->placement();
   const int owner = placement.pipeline_rank_of(u), self = placement.pipeline_rank();
@@ -74,11 +83,7 @@ void step(int32_t u, Draft* draft) {
   }
   step.reads.push_back(draft->final_of(u, placement.step_part()));
   step.reads.push_back(scale_value());
-  if (placement.params_part() == placement.step_part()) return;
-  Instruction& gather = draft->emit_comm(Op::kGatherUpdated, u, GroupAxis::kShard);
-  gather.predicate = Predicate::kFinite;
-  gather.reads = {params_value(u, 1, placement.step_part())};
-  gather.writes = {params_value(u, 1, placement.params_part())};
+  gather_updated(u, draft);
 }
 
 // What every microbatch says, in microbatch order, whoever ran it.
@@ -96,7 +101,7 @@ void fold_statistics(int32_t u, Draft* draft) {
 void generate_measure(bool gradients, Draft* draft) {
   Instruction& measure = draft->emit(Op::kMeasure);
   for (int32_t u = 0; gradients && u < draft->units(); ++u) {
-    if (draft->facts.units[u].owns && draft->placement().holds(u))
+    if (draft->facts.units[u].steps && draft->placement().holds(u))
       measure.reads.push_back(draft->final_of(u, draft->placement().step_part()));
   }
   if (draft->placement().holds(draft->units() - 1)) {
@@ -128,8 +133,20 @@ void generate_step(Draft* draft) {
   draft->program.outputs.push_back(scale_value());
   for (int32_t u = 0; u < draft->units(); ++u) {
     if (!draft->placement().holds(u)) continue;
-    if (draft->facts.units[u].owns) step(u, draft);
+    if (draft->facts.units[u].steps) step(u, draft);
     if (draft->facts.units[u].has_statistics) fold_statistics(u, draft);
+  }
+  for (int32_t u = 0; u < draft->units(); ++u) return_tied(u, draft);
+}
+
+void generate_swaps(Draft* draft) {
+  const Placement& placement = draft->placement();
+  for (int32_t u = 0; u < draft->units(); ++u) {
+    if (!draft->facts.units[u].steps || !placement.holds(u)) continue;
+    Instruction& swap = draft->emit(Op::kSwapAverage, u);
+    swap.reads = {params_value(u, 0, placement.params_part()), state_value(u, 0, placement.step_part())};
+    swap.writes = {params_value(u, 1, placement.step_part()), state_value(u, 1, placement.step_part())};
+    gather_updated(u, draft);
   }
   for (int32_t u = 0; u < draft->units(); ++u) return_tied(u, draft);
 }
@@ -141,7 +158,8 @@ void generate_snapshots(Draft* draft) {
     Instruction& snapshot = draft->emit(Op::kSnapshot, u);
     snapshot.stream = Stream::kCopy;
     snapshot.reads = {params_value(u, 0, placement.params_part())};
-    if (draft->has_state()) snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
+    if (draft->has_state() && draft->facts.units[u].steps)
+      snapshot.reads.push_back(state_value(u, 0, placement.step_part()));
     if (draft->facts.units[u].has_statistics && placement.writes_statistics())
       snapshot.reads.push_back(stats_value(u, 0));
     snapshot.writes = {snapshot_value(u, placement.own_part())};

@@ -59,15 +59,15 @@ class Turn {
     input.reads = {grad_value(u, m_), saved_value(u, m_)};
     read_inputs(u, &input);
     if (u > draft_.facts.first_trained) input.writes.push_back(grad_value(u - 1, m_));
-    if (draft_.facts.units[u].has_parameters()) input.writes.push_back(deferred_value(u, m_));
+    if (draft_.facts.units[u].trains()) input.writes.push_back(deferred_value(u, m_));
   }
 
   void backward_weight(int32_t u) {
     const UnitFacts& facts = draft_.facts.units[u];
-    if (!facts.has_parameters()) return;
+    if (!facts.trains()) return;
     Instruction& weight = emit(Op::kBackwardWeight, u);
     weight.reads = {deferred_value(u, m_), input_value(u, m_)};
-    if (facts.owns) weight.writes.push_back(gradient_value(u, 0, m_, m_ + 1));
+    if (facts.steps) weight.writes.push_back(gradient_value(u, 0, m_, m_ + 1));
     for (const TiedUse& tied : facts.ties) {
       weight.writes.push_back(gradient_value(tied.owner_unit, tied.use, m_, m_ + 1));
     }

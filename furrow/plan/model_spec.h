@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -27,6 +28,14 @@ struct Init {
 // Which parameters share an optimizer rule.  Norms and biases do not decay.
 enum class ParameterGroup : uint8_t { kDecay, kNoDecay };
 
+// What a recipe says of one parameter beside the rest ([optimizer] groups).
+struct ParameterRule {
+  bool frozen = false;                 // it has no gradient and no optimizer state, and stays as it is
+  double lr_scale = 1;                 // times the learning rate of the step
+  std::optional<double> weight_decay;  // none: the optimizer's, or 0, by group
+  friend bool operator==(const ParameterRule&, const ParameterRule&) = default;
+};
+
 struct Parameter {
   std::string
       name;  // full logical name, "blocks.0.attention.qkv.weight": the name in checkpoints and exports
@@ -37,6 +46,8 @@ struct Parameter {
                          // of its own
   int tensor_axis = -1;  // dim that a tensor axis may cut, -1: replicated
   ParameterGroup group = ParameterGroup::kDecay;
+  ParameterRule rule = {};  // of an owner; a tied parameter follows its owner
+  bool whole = false;       // no slice cuts it: its optimizer needs all of it
 
   bool tied() const { return !tied_to.empty(); }
   int64_t size() const { return num_elements(shape); }
@@ -97,6 +108,7 @@ struct Unit {
 struct ModelSpec {
   std::string architecture;  // a row of models/architectures.cc
   std::vector<Unit> units;
+  int64_t alignment = 16;  // elements: what parameters start on in flat buffers, a divisor of the grid
   int64_t parameter_count() const;  // tied ones once
 };
 

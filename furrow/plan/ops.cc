@@ -15,7 +15,7 @@ constexpr KindSet set_of(Kinds... kinds) {
 
 using enum ValueKind;
 
-constexpr std::array<OpInfo, 22> kOps = {{
+constexpr std::array<OpInfo, 23> kOps = {{
     {Op::kLoad, "load", false, true, false, false, set_of(), set_of(kBatch)},
     {Op::kForward, "forward", true, true, false, false, set_of(kBatch, kAct, kParams, kGathered, kStats),
      set_of(kAct, kSaved, kBnStats)},
@@ -46,6 +46,8 @@ constexpr std::array<OpInfo, 22> kOps = {{
      set_of(kSnapshot)},
     {Op::kSend, "send", true, false, true, true, set_of(kAct, kGrad, kGradient, kParams), set_of()},
     {Op::kRecv, "recv", true, false, true, true, set_of(kParams), set_of(kAct, kGrad, kGradient, kParams)},
+    {Op::kSwapAverage, "swap_average", true, false, false, false, set_of(kParams, kState),
+     set_of(kParams, kState)},
 }};
 
 constexpr bool rows_are_in_order() {
@@ -103,6 +105,7 @@ const Value* in_place_source(const Instruction& instruction, const Value& writte
     case Op::kGatherGrads:
     case Op::kGatherUpdated:
     case Op::kStep:
+    case Op::kSwapAverage:
     case Op::kRecv:
     case Op::kFoldStats:
       return first_read(instruction, written.kind);

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/flat_layout.h"
+#include "furrow/plan/testing/specs.h"
 
 namespace furrow::plan {
 namespace {
@@ -11,23 +13,146 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+std::vector<std::string> names(const config::Optimizer& optimizer, const config::LrScheduler& schedule,
+                               const config::Ema& ema = {}) {
+  std::vector<std::string> names;
+  for (const StateSpec& state : optimizer_states(optimizer, schedule, ema)) names.push_back(state.name);
+  return names;
+}
+
 TEST(OptimizerSpec, SgdKeepsABufferOnlyWhereSomethingMovesByMomentum) {
   config::Optimizer optimizer;
   config::LrScheduler schedule;
   optimizer.name = "sgd";
-  EXPECT_THAT(optimizer_states(optimizer, schedule), IsEmpty());
+  EXPECT_THAT(names(optimizer, schedule), IsEmpty());
   schedule.decay_type = "one_cycle";
-  EXPECT_THAT(optimizer_states(optimizer, schedule), ElementsAre("momentum_buffer"));
+  EXPECT_THAT(names(optimizer, schedule), ElementsAre("momentum_buffer"));
   schedule.decay_type = "cosine";
   optimizer.momentum = 0.9;
-  EXPECT_THAT(optimizer_states(optimizer, schedule), ElementsAre("momentum_buffer"));
+  EXPECT_THAT(names(optimizer, schedule), ElementsAre("momentum_buffer"));
 }
 
 TEST(OptimizerSpec, StatesAreInTheOrderOfTheBuffers) {
   config::Optimizer optimizer;
-  EXPECT_THAT(optimizer_states(optimizer, {}), ElementsAre("exp_avg", "exp_avg_sq"));
+  EXPECT_THAT(names(optimizer, {}), ElementsAre("exp_avg", "exp_avg_sq"));
   optimizer.name = "lion";
-  EXPECT_THAT(optimizer_states(optimizer, {}), ElementsAre("exp_avg"));
+  EXPECT_THAT(names(optimizer, {}), ElementsAre("exp_avg"));
+}
+
+TEST(OptimizerSpec, AnAverageIsTheLastState) {
+  config::Optimizer optimizer;
+  config::Ema ema;
+  ema.decay = 0.9;
+  EXPECT_THAT(names(optimizer, {}, ema), ElementsAre("exp_avg", "exp_avg_sq", "ema"));
+}
+
+// A chain of two units, "u0.weight u0.bias u1.weight u1.bias", under these groups.
+ModelSpec grouped(const std::vector<std::string>& groups, const std::string& name = "adamw") {
+  ModelSpec spec = testing::chain(2);
+  config::Optimizer optimizer;
+  optimizer.name = name;
+  optimizer.lr = 0.5;
+  optimizer.groups = groups;
+  apply_optimizer(optimizer, &spec);
+  return spec;
+}
+
+TEST(Groups, LaterEntriesWinKeyByKey) {
+  const ModelSpec spec =
+      grouped({"u0.* lr=0.25 weight_decay=2", "*.bias lr=1 frozen=true", "u1.bias frozen=false"});
+  const auto rule = [&](int unit, int parameter) { return spec.units[unit].parameters[parameter].rule; };
+  EXPECT_EQ(rule(0, 0), (ParameterRule{false, 0.5, 2.0}));
+  EXPECT_EQ(rule(0, 1), (ParameterRule{true, 2.0, 2.0}));
+  EXPECT_EQ(rule(1, 0), ParameterRule{});
+  EXPECT_EQ(rule(1, 1), (ParameterRule{false, 2.0, {}}));
+}
+
+TEST(Groups, FrozenProductsCostNoBackwardOfWeights) {
+  const ModelSpec plain = testing::chain(2), spec = grouped({"u0.* frozen=true", "u1.weight frozen=true"});
+  EXPECT_EQ(spec.units[0].flops.backward_weight, 0);
+  EXPECT_EQ(spec.units[0].flops.backward_input, plain.units[0].flops.backward_input);
+  EXPECT_EQ(spec.units[0].deferred_bytes, 0);
+  EXPECT_EQ(spec.units[1].deferred_bytes, plain.units[1].deferred_bytes);
+}
+
+TEST(Groups, WhatNeedsWholeParametersSaysSo) {
+  EXPECT_TRUE(grouped({}, "lamb").units[0].parameters[0].whole);
+  EXPECT_FALSE(grouped({}, "adamw").units[0].parameters[0].whole);
+  EXPECT_FALSE(grouped({"u0.weight frozen=true"}, "lamb").units[0].parameters[0].whole);
+}
+
+TEST(Groups, MuonTakesHiddenMatricesAlone) {
+  ModelSpec spec = testing::chain(3);
+  spec.units[0].input.dtype = DType::kI64;
+  config::Optimizer optimizer;
+  optimizer.name = "muon";
+  apply_optimizer(optimizer, &spec);
+  EXPECT_FALSE(spec.units[0].parameters[0].whole) << "an embedding";
+  EXPECT_TRUE(spec.units[1].parameters[0].whole);
+  EXPECT_FALSE(spec.units[1].parameters[1].whole) << "a bias";
+  EXPECT_FALSE(spec.units[2].parameters[0].whole) << "the head";
+}
+
+TEST(Groups, BlocksBelongToOneParameter) {
+  const ModelSpec spec = grouped({}, "adamw8bit");
+  for (const UnitLayout& unit : flat_layout(spec).units) {
+    for (const FlatSpan& span : unit.spans) EXPECT_EQ(span.offset % kStateBlock, 0);
+  }
+}
+
+TEST(Groups, ErrorsNameTheEntry) {
+  const std::pair<const char*, const char*> cases[] = {{"u7.* lr=1", "'u7.* lr=1': it matches no parameter"},
+                                                       {"u0.*", "write \"PATTERN key=value"},
+                                                       {"u0.* rate=1", "unknown key 'rate'"},
+                                                       {"u0.* lr=-1", "lr = -1 is no number"},
+                                                       {"u0.* lr=nan", "lr = nan is no number"},
+                                                       {"u0.* frozen=1", "frozen = 1 is not true"},
+                                                       {"u0.* weight_decay", "weight_decay =  is no number"}};
+  for (const auto& [entry, message] : cases) {
+    try {
+      grouped({entry});
+      ADD_FAILURE() << entry;
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_THAT(error.message(), HasSubstr(message));
+    }
+  }
+}
+
+TEST(Groups, FreezingIsRefusedWhereThereAreMasters) {
+  ModelSpec spec = testing::chain(2);
+  spec.units[0].compute = spec.units[0].output.dtype = spec.units[1].input.dtype = DType::kBF16;
+  config::Optimizer optimizer;
+  optimizer.groups = {"u1.* frozen=true"};
+  EXPECT_NO_THROW(apply_optimizer(optimizer, &spec));
+  optimizer.groups = {"u0.bias frozen=true"};
+  try {
+    apply_optimizer(optimizer, &spec);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_THAT(error.message(), HasSubstr("freezes u0.bias, which is computed with in bfloat16"));
+  }
+}
+
+TEST(Groups, MuonTakesMatricesThatRead16Bits) {
+  ModelSpec spec = testing::chain(3);
+  for (Unit& unit : spec.units) unit.compute = unit.input.dtype = unit.output.dtype = DType::kBF16;
+  config::Optimizer optimizer;
+  optimizer.name = "muon";
+  apply_optimizer(optimizer, &spec);
+  EXPECT_TRUE(spec.units[1].parameters[0].whole);
+}
+
+TEST(Groups, TiedParametersFollowTheirOwner) {
+  ModelSpec spec = testing::chain(2);
+  spec.units[1].parameters[0].tied_to = "u0.weight";
+  config::Optimizer optimizer;
+  optimizer.groups = {"u0.weight frozen=true"};
+  apply_optimizer(optimizer, &spec);
+  EXPECT_TRUE(spec.units[1].parameters[0].rule.frozen);
+  optimizer.groups = {"u1.weight frozen=true"};
+  EXPECT_THROW(apply_optimizer(optimizer, &spec), Error);
 }
 
 TEST(OptimizerSpec, UnknownNameListsTheKnownOnes) {
@@ -36,7 +161,8 @@ TEST(OptimizerSpec, UnknownNameListsTheKnownOnes) {
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_THAT(error.message(), HasSubstr("known: adam, adamw, lion, sgd"));
+    EXPECT_THAT(error.message(),
+                HasSubstr("known: adafactor, adam, adamw, adamw8bit, lamb, lion, muon, sgd"));
   }
 }
 

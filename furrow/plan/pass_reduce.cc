@@ -96,9 +96,9 @@ class ReducePass {
     completed_.insert(unit);
     for (; next_ >= 0; --next_) {
       const UnitFacts& facts = draft_.facts.units[next_];
-      if (!placement_.holds(next_) || !facts.has_parameters()) continue;
+      if (!placement_.holds(next_) || !facts.trains()) continue;
       if (!completed_.contains(next_)) return;
-      if (facts.owns) reduce_at_end({next_, 0});
+      if (facts.steps) reduce_at_end({next_, 0});
       for (const TiedUse& tied : facts.ties) reduce_at_end({tied.owner_unit, tied.use});
     }
   }

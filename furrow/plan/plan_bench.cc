@@ -96,7 +96,7 @@ void search_layouts(benchmark::State& state) {
   request.spec = &spec;
   request.costs = costs.get();
   request.batch = {4096, 4096 * 2048};
-  request.optimizer_state_copies = 2;
+  request.optimizer_states = 2;
   for (auto _ : state) benchmark::DoNotOptimize(search(request));
 }
 BENCHMARK(search_layouts)->Name("plan/search/layers:100/devices:1024")->Unit(benchmark::kMillisecond);

@@ -14,6 +14,7 @@
 #include "furrow/base/memory.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/plan/placement.h"
+#include "furrow/plan/state_form.h"
 
 namespace furrow::plan {
 
@@ -94,6 +95,8 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //                        and params(u,1) to who uses them
 //   recv u [m] peer      -> the same value, sent by that pp coordinate; params(u,0) -> params(u,1), in place
 //   snapshot u           params(u,0) [state(u,0)] [stats(u,0), on the first data rank] -> snapshot(u)/own
+//   swap_average u       params(u,0) state(u,0)/step -> params(u,1)/step state(u,1)/step, in place: the weights and
+//                        their average change places
 // clang-format on
 enum class Op : uint8_t {
   kLoad,
@@ -118,6 +121,7 @@ enum class Op : uint8_t {
   kSnapshot,
   kSend,
   kRecv,
+  kSwapAverage,
 };
 
 // Communication runs beside the rest: collectives in program order, which is the same on all ranks of a
@@ -211,8 +215,9 @@ struct SlotAssignment {
 };
 
 struct Program {
-  std::string name;  // "train", "evaluate", "save"
+  std::string name;  // "train", "evaluate", "save", "average"
   Placement placement;
+  StateForms states;               // of the optimizer, in the order of its flat buffers
   std::vector<std::string> units;  // names, by index
   std::vector<int64_t>
       microbatch_sizes;        // samples in each microbatch of the global batch, on every rank alike

@@ -35,6 +35,7 @@ constexpr auto kRows = std::to_array<Row>({
     {Op::kStep, Work::kFlat},
     {Op::kGatherUpdated, Work::kCommunication},
     {Op::kSnapshot, Work::kFlat},
+    {Op::kSwapAverage, Work::kFlat},
     {Op::kSend, Work::kCommunication},
     {Op::kRecv, Work::kCommunication},
     {Op::kGatherStats, Work::kCommunication},
@@ -47,21 +48,6 @@ bool writes(const Instruction& instruction, ValueKind kind) {
   return std::ranges::any_of(instruction.writes, [kind](const Value& value) { return value.kind == kind; });
 }
 
-// Buffers of optimizer state without masters, as the program's slots have them; 0 too where the rank's shards
-// are all empty.
-int state_copies_of(const Program& program, const FlatLayout& flat) {
-  for (const SlotAssignment& assignment : program.assignments) {
-    const Value& value = assignment.value;
-    if (value.kind != ValueKind::kState || value.index != 0) continue;
-    const int64_t bytes =
-        part_slice(flat, program.placement, {value.unit, 0}, value.part).size() * kFloatBytes;
-    if (bytes > 0)
-      return static_cast<int>(program.slots[assignment.slot].bytes / bytes) -
-             flat.units[value.unit].masters();
-  }
-  return 0;
-}
-
 }  // namespace
 
 Work work_of(Op op) {
@@ -71,9 +57,7 @@ Work work_of(Op op) {
 }
 
 ProgramCosts::ProgramCosts(const Costs& costs, const ModelSpec& spec, const Program& program, int represents)
-    : costs_(costs), spec_(spec), program_(program), flat_(flat_layout(spec)), represents_(represents) {
-  state_copies_ = state_copies_of(program, flat_);
-}
+    : costs_(costs), spec_(spec), program_(program), flat_(flat_layout(spec)), represents_(represents) {}
 
 double ProgramCosts::seconds(const Instruction& instruction) const {
   switch (work_of(instruction.op)) {
@@ -114,7 +98,7 @@ int64_t ProgramCosts::work_bytes(const Instruction& instruction) const {
 }
 
 int64_t ProgramCosts::bytes_of(const Value& value) const {
-  return value_bytes({spec_, flat_, program_.microbatch_sizes, program_.placement, state_copies_}, value);
+  return value_bytes({spec_, flat_, program_.microbatch_sizes, program_.placement, program_.states}, value);
 }
 
 // Flat buffers read and written; a rank measures its own part alone.
@@ -182,7 +166,7 @@ Moved ProgramCosts::gather(const Instruction& instruction) const {
   moved.members = group_ranks(program_.placement, instruction.axis);
   moved.call.movement = Movement::kAllGather;
   const std::vector<Slice> slices =
-      member_slices(flat_, program_.placement, {instruction.unit, 0}, instruction.axis);
+      member_slices(flat_, program_.placement, buffer_of(instruction), instruction.axis);
   const int64_t element = element_bytes(flat_, instruction.writes.front());
   int64_t all = 0;
   for (const Slice& slice : slices) all += slice.size() * element;
@@ -230,8 +214,8 @@ Moved ProgramCosts::exchange(const Instruction& instruction) const {
   Moved moved;
   if (instruction.writes.empty()) return moved;  // nothing comes of this round yet
   const Nodes& nodes = nodes_of(instruction);
-  const std::vector<Slice> slices = member_slices(
-      flat_, program_.placement, {instruction.unit, instruction.writes[0].index}, instruction.axis);
+  const std::vector<Slice> slices =
+      member_slices(flat_, program_.placement, buffer_of(instruction), instruction.axis);
   moved.members = group_ranks(program_.placement, instruction.axis);
   moved.call.movement = Movement::kReduceScatter;
   int64_t all = 0;

@@ -211,6 +211,21 @@ Placement placement_of_words(const Words& words) {
   return placement;
 }
 
+// "states elements scales".
+StateForms states_of_words(const Words& words) {
+  StateForms states;
+  for (size_t i = 1; i < words.size(); ++i) {
+    const auto name = std::find(kStateFormNames.begin(), kStateFormNames.end(), words[i]);
+    if (name == kStateFormNames.end()) {
+      const std::vector<std::string> known(kStateFormNames.begin(), kStateFormNames.end());
+      fail(unknown_name_message("form of a state", words[i], known));
+    }
+    states.push_back(static_cast<StateForm>(name - kStateFormNames.begin()));
+  }
+  if (states.empty()) fail("expected 'states' and their forms; without any the line is left out");
+  return states;
+}
+
 // Sections come in one order, each once.
 class Parser {
  public:
@@ -248,6 +263,10 @@ class Parser {
     const std::string_view open = section_ == 0 ? "" : kSections[section_ - 1];
     if (open == "furrow-program" && words[0] == "placement" && program_.placement == Placement()) {
       program_.placement = placement_of_words(words);
+      return;
+    }
+    if (open == "furrow-program" && words[0] == "states" && program_.states.empty()) {
+      program_.states = states_of_words(words);
       return;
     }
     if (open == "units" && words[0].starts_with('u')) return add_unit(words);

@@ -90,11 +90,19 @@ std::string placement_line(const Placement& placement) {
   return text + '\n';
 }
 
+// Left out where there are none.
+std::string states_line(const StateForms& states) {
+  if (states.empty()) return "";
+  std::string line = "states";
+  for (const StateForm form : states) line += fmt::format(" {}", kStateFormNames[static_cast<size_t>(form)]);
+  return line + '\n';
+}
+
 }  // namespace
 
 std::string to_text(const Program& program) {
   std::string text = fmt::format("furrow-program 1 {}\n", program.name);
-  text += placement_line(program.placement) + "microbatches";
+  text += placement_line(program.placement) + states_line(program.states) + "microbatches";
   for (int64_t size : program.microbatch_sizes) text += fmt::format(" {}", size);
   text += "\nunits\n";
   for (size_t u = 0; u < program.units.size(); ++u) text += fmt::format("  u{} {}\n", u, program.units[u]);

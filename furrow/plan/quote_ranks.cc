@@ -27,11 +27,10 @@ struct Undivided {
 class RanksQuote {
  public:
   RanksQuote(const Program& program, const ModelSpec& spec)
-
       : program_(program),
         place_(program.placement),
         model_(model_facts(spec)),
-        bytes_{spec, model_.flat, program.microbatch_sizes, place_, 0} {}
+        bytes_{spec, model_.flat, program.microbatch_sizes, place_, program.states} {}
 
   std::vector<CollectiveQuote> collectives() const {
     std::map<std::pair<Op, GroupAxis>, CollectiveQuote> quotes;
@@ -77,30 +76,18 @@ class RanksQuote {
   // Of the rank's own units, before ZeRO divides them; of parameters, with what its units tie.
   Undivided undivided() const {
     Undivided bytes;
-    const int64_t copies = state_copies();
     for (int32_t u = 0; u < static_cast<int32_t>(model_.units.size()); ++u) {
       const UnitLayout& unit = model_.flat.units[u];
       if (keeps_params(model_, place_, u)) bytes.parameters += unit.elements * unit.param_bytes();
       if (!place_.holds(u)) continue;
-      bytes.gradients += unit.elements * kFloatBytes;
-      bytes.optimizer += unit.elements * kFloatBytes * (copies + unit.masters());
+      bytes.gradients += unit.trained_elements * kFloatBytes;
+      bytes.optimizer += state_bytes(program_.states, unit, {0, unit.elements}) +
+                         unit.trained_elements * kFloatBytes * unit.masters();
     }
     return bytes;
   }
 
  private:
-  // Of the optimizer, without masters; 0 too where the rank's shards are all empty.
-  int64_t state_copies() const {
-    for (const SlotAssignment& assignment : program_.assignments) {
-      const Value& value = assignment.value;
-      if (value.kind != ValueKind::kState || value.index != 0) continue;
-      const int64_t bytes = part_slice(model_.flat, place_, {value.unit, 0}, value.part).size() * kFloatBytes;
-      if (bytes > 0)
-        return program_.slots[assignment.slot].bytes / bytes - model_.flat.units[value.unit].masters();
-    }
-    return 0;
-  }
-
   Value final_of(int32_t unit) const {
     const auto k = static_cast<int32_t>(program_.microbatch_sizes.size());
     return final_gradient(model_.units[unit], unit, k, place_.step_part());
@@ -117,7 +104,7 @@ class RanksQuote {
     Received bytes;  // a gather: everything but one's own slice
     const std::vector<int> ranks = group_ranks(place_, instruction.axis);
     const std::vector<Slice> slices =
-        member_slices(model_.flat, place_, {instruction.unit, 0}, instruction.axis);
+        member_slices(model_.flat, place_, buffer_of(instruction), instruction.axis);
     const int64_t element = element_bytes(model_.flat, instruction.writes.front());
     int64_t whole = 0;
     for (const Slice& slice : slices) whole += slice.size() * element;
@@ -154,7 +141,7 @@ class RanksQuote {
   Received of_exchange(const Instruction& instruction) const {
     const Exchange exchange = exchange_of(program_, instruction);
     const std::vector<Slice> slices =
-        member_slices(model_.flat, place_, {instruction.unit, instruction.writes[0].index}, instruction.axis);
+        member_slices(model_.flat, place_, buffer_of(instruction), instruction.axis);
     Received bytes;
     for (size_t i = 0; i < slices.size(); ++i) {
       for (size_t j = 0; j < slices.size(); ++j) {

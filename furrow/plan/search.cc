@@ -151,7 +151,7 @@ TrainOptions train_options_of(const SearchRequest& request, const Choice& choice
   TrainOptions options;
   options.microbatch_sizes.assign(static_cast<size_t>(microbatches(choice)), choice.batch.local_batch);
   options.recompute = choice.recompute;
-  options.optimizer_state_copies = request.optimizer_state_copies;
+  options.optimizer_states = request.optimizer_states;
   options.ranks = request.ranks;
   options.ranks.rank = rank;
   options.ranks.pipeline = choice.pipeline;

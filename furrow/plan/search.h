@@ -73,7 +73,7 @@ struct SearchRequest {
   const ModelSpec* spec = nullptr;
   const Costs* costs = nullptr;  // of the cluster that is planned for; its world is used whole
   BatchRecipe batch;
-  int optimizer_state_copies = 0;
+  StateForms optimizer_states = {};  // of the optimizer
   RankOptions ranks;                 // determinism, prefetch, reshard: as configured
   std::optional<Choice> configured;  // evaluated too, whatever comes of it
   Objective objective = Objective::kTime;

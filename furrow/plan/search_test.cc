@@ -37,7 +37,7 @@ struct Case {
     request.spec = &spec;
     request.costs = costs.get();
     request.batch = batch;
-    request.optimizer_state_copies = 2;
+    request.optimizer_states = 2;
   }
   Case(const Case&) = delete;
 

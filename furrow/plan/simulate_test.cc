@@ -37,7 +37,7 @@ std::vector<Program> world_of(const ModelSpec& spec, const Case& c) {
   TrainOptions options;
   options.microbatch_sizes.assign(static_cast<size_t>(c.microbatches), 4);
   options.recompute.assign(spec.units.size(), c.recompute);
-  options.optimizer_state_copies = 2;
+  options.optimizer_states = 2;
   options.ranks.zero_stage = c.stage;
   options.ranks.pipeline = c.schedule;
   const int world = c.pipeline * c.replicas * c.shards;
@@ -373,7 +373,7 @@ TEST(SimulateSpeed, OneThousandRanksTakeOneRepresentative) {
   const ModelSpec spec = testing::chain(100, 64);
   TrainOptions options;
   options.microbatch_sizes.assign(4096, 1);
-  options.optimizer_state_copies = 2;
+  options.optimizer_states = 2;
   const Program program = compile_train(spec, data_layout(1, 1024), options);
   Cluster cluster = local_cluster({1, 1 << 30, true}, 8);
   cluster.hosts = 128;

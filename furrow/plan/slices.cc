@@ -7,16 +7,38 @@
 namespace furrow::plan {
 namespace {
 
-// Slice `index` of `count` of [within), whose borders lie on the grid.
-Slice cut(Slice within, int count, int index, int64_t first_longer) {
-  const int64_t blocks = within.size() / kGrid, base = blocks / count, left_over = blocks % count;
+// Borders come to lie at the nearer end of a whole parameter.  Units lean to either side in turn, so that the
+// same shards do not get the larger part of each.
+int64_t uncut(const UnitLayout& layout, int64_t border, int64_t lean) {
+  for (const FlatSpan& span : layout.spans) {
+    const int64_t end = (span.offset + span.size + kGrid - 1) / kGrid * kGrid;
+    if (!span.whole || border <= span.offset || border >= end) continue;
+    return 2 * (border + lean) < span.offset + end ? span.offset : end;
+  }
+  return border;
+}
+
+// How a slice is cut.
+struct Cut {
+  const UnitLayout& layout;
+  int count;
+  int64_t first_longer;
+};
+
+// Slice `index` of [within), whose borders lie on the grid.
+Slice cut(Slice within, const Cut& how, int index) {
+  const int64_t blocks = within.size() / kGrid, base = blocks / how.count, left_over = blocks % how.count;
   // Slice i is longer by a block when (i - first_longer) mod count is below left_over.
-  const int64_t offset = (count - first_longer % count) % count;
+  const int64_t offset = (how.count - how.first_longer % how.count) % how.count;
   const auto longer_below = [&](int64_t i) {
-    return i / count * left_over + std::min<int64_t>(i % count, left_over);
+    return i / how.count * left_over + std::min<int64_t>(i % how.count, left_over);
   };
   const auto longer_before = [&](int64_t i) { return longer_below(offset + i) - longer_below(offset); };
-  const auto border = [&](int64_t i) { return within.begin + (i * base + longer_before(i)) * kGrid; };
+  const int64_t lean = (how.first_longer % 2 == 0 ? 1 : -1) * within.size() / how.count / 4;
+  const auto border = [&](int64_t i) {
+    const int64_t even = within.begin + (i * base + longer_before(i)) * kGrid;
+    return even == within.begin || even == within.end ? even : uncut(how.layout, even, lean);
+  };
   return {border(index), border(index + 1)};
 }
 
@@ -28,17 +50,19 @@ const TiedUse* find_use(const FlatLayout& flat, const FlatBuffer& buffer) {
 }
 
 Slice unit_slice(const FlatLayout& flat, const Placement& placement, int unit, Part part) {
-  const Slice whole{0, flat.units[unit].elements};
+  const UnitLayout& layout = flat.units[unit];
+  const Slice whole{0, layout.elements};
   if (part == Part::kWhole) return whole;
-  const Slice shard = cut(whole, placement.shards(), placement.shard(), unit);
+  const Slice shard = cut(whole, {layout, placement.shards(), unit}, placement.shard());
   if (part == Part::kShard) return shard;
-  return cut(shard, placement.replicas(), placement.replica(), int64_t{unit} + placement.shard());
+  return cut(shard, {layout, placement.replicas(), int64_t{unit} + placement.shard()}, placement.replica());
 }
 
 }  // namespace
 
 int64_t buffer_elements(const FlatLayout& flat, const FlatBuffer& buffer) {
-  if (buffer.use == 0) return flat.units[buffer.unit].elements;
+  const UnitLayout& unit = flat.units[buffer.unit];
+  if (buffer.use == 0) return buffer.trained ? unit.trained_elements : unit.elements;
   const TiedUse* tied = find_use(flat, buffer);
   FURROW_CHECK(tied != nullptr, "a unit has no such use");
   return tied->size;
@@ -46,7 +70,10 @@ int64_t buffer_elements(const FlatLayout& flat, const FlatBuffer& buffer) {
 
 Slice part_slice(const FlatLayout& flat, const Placement& placement, const FlatBuffer& buffer, Part part) {
   const Slice of_unit = unit_slice(flat, placement, buffer.unit, part);
-  if (buffer.use == 0) return of_unit;
+  if (buffer.use == 0) {
+    const int64_t end = buffer_elements(flat, buffer);
+    return {std::min(of_unit.begin, end), std::min(of_unit.end, end)};
+  }
   const TiedUse* tied = find_use(flat, buffer);
   FURROW_CHECK(tied != nullptr, "a unit has no such use");
   const auto inside = [&](int64_t border) {

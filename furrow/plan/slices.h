@@ -3,8 +3,10 @@
 // A buffer of n grid blocks (kGrid elements) is cut into S shards of n/S blocks, the n mod S left over go one
 // each to the shards from u mod S on, u the unit: so that the ranks' sums over units are even.  A shard is
 // cut into R pieces in the same way.  Shards, and the pieces of one shard, follow one another without gaps.
-// A use above 0 of tied parameters has a buffer of its own, which is cut where the owner's slices fall on it:
-// its parts may be uneven, or empty.
+// A border that would cut a whole parameter (Parameter::whole) moves to one of its ends.
+// Buffers of gradients and state hold the trained elements alone: their parts are those of the parameters as
+// far as these are trained, uneven or empty where they are not.  A use above 0 of tied parameters has a
+// buffer of its own, which is cut where the owner's slices fall on it: its parts may be uneven, or empty.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +28,7 @@ struct Slice {
 struct FlatBuffer {
   int unit = 0;
   int use = 0;
+  bool trained = false;  // of the trained elements alone
 };
 
 // Elements of the whole buffer.  Error{internal}: no such use.

@@ -58,7 +58,11 @@ TEST(Share, GivesEachMicrobatchToOneRankAndLoadsEvenly) {
 
 FlatLayout flat_of(std::vector<int64_t> blocks) {
   FlatLayout flat;
-  for (const int64_t n : blocks) flat.units.push_back({{{0, 0, n * kGrid}}, n * kGrid, n * kGrid});
+  for (const int64_t n : blocks) {
+    UnitLayout& unit = flat.units.emplace_back();
+    unit.spans = {{0, 0, n * kGrid}};
+    unit.trained_elements = unit.elements = n * kGrid;
+  }
   return flat;
 }
 

@@ -11,19 +11,20 @@
 namespace furrow::plan {
 
 struct UnitFacts {
-  bool owns = false;  // has parameters of its own
+  bool owns = false;   // has parameters of its own
+  bool steps = false;  // has trained parameters of its own
   bool has_statistics = false;
   std::vector<Value> weights;           // params values that its forward reads: its own, then those it ties
-  std::vector<TiedUse> uses_by_others;  // of its parameters, in use order
-  std::vector<TiedUse> ties;            // its uses of parameters of earlier units
-  bool has_parameters() const { return owns || !ties.empty(); }
+  std::vector<TiedUse> uses_by_others;  // of its trained parameters, in use order
+  std::vector<TiedUse> ties;            // its uses of trained parameters of earlier units
+  bool trains() const { return steps || !ties.empty(); }  // it has a weight gradient
 };
 
 struct ModelFacts {
   FlatLayout flat;
   std::vector<UnitFacts> units;
   bool has_statistics = false;  // some unit
-  int32_t first_trained = 0;    // the first unit with parameters; the number of units when there is none
+  int32_t first_trained = 0;    // the first unit that trains; the number of units when there is none
 };
 
 // REQUIRES: a validated spec.
@@ -32,13 +33,14 @@ ModelFacts model_facts(const ModelSpec& spec);
 // Whether the rank holds parameters of unit u: its own units', and those that its own units tie.
 bool keeps_params(const ModelFacts& facts, const Placement& placement, int32_t unit);
 
-// The pp coordinates, besides the owner's, that use parameters of the unit, in ascending order.
+// The pp coordinates, besides the owner's, that use parameters of the unit, in ascending order; none where it
+// never changes.
 std::vector<int> foreign_users(const ModelFacts& facts, const Placement& placement, int32_t unit);
 
 // What unit u reads besides weights: act(u-1,m), or batch(m) for the first unit.
 Value input_value(int32_t unit, int32_t microbatch);
 
-// The gradient that is stepped with, over k microbatches, cut to a part.  REQUIRES: the unit owns parameters.
+// The gradient that is stepped with, over k microbatches, cut to a part.  REQUIRES: the unit steps.
 Value final_gradient(const UnitFacts& facts, int32_t unit, int32_t k, Part part);
 
 }  // namespace furrow::plan

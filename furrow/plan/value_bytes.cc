@@ -61,9 +61,21 @@ MemoryKind memory_kind(ValueKind kind) { return kHomes[static_cast<size_t>(kind)
 bool is_persistent(ValueKind kind) { return kHomes[static_cast<size_t>(kind)].persistent; }
 ValueKind slot_class(ValueKind kind) { return kind == ValueKind::kTotal ? ValueKind::kGradient : kind; }
 
+FlatBuffer buffer_of(const Value& value) {
+  const bool gradient = value.kind == ValueKind::kGradient;
+  const bool trained = gradient || value.kind == ValueKind::kTotal || value.kind == ValueKind::kState;
+  return {value.unit, gradient ? value.index : 0, trained};
+}
+
+FlatBuffer buffer_of(const Instruction& instruction) {
+  FURROW_CHECK(!instruction.writes.empty(), "communication of a unit writes something");
+  FlatBuffer buffer = buffer_of(instruction.writes.front());
+  buffer.trained = buffer.trained || instruction.op == Op::kGatherUpdated;
+  return buffer;
+}
+
 Slice value_slice(const ByteContext& context, const Value& value) {
-  const int use = value.kind == ValueKind::kGradient ? value.index : 0;
-  return part_slice(context.flat, context.placement, {value.unit, use}, value.part);
+  return part_slice(context.flat, context.placement, buffer_of(value), value.part);
 }
 
 int64_t element_bytes(const FlatLayout& flat, const Value& value) {
@@ -88,9 +100,11 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
     case ValueKind::kGathered:
       return flat_bytes();
     case ValueKind::kState:
-      return flat_bytes() * (context.optimizer_state_copies + context.flat.units[value.unit].masters());
+      return state_bytes(context.states, context.flat.units[value.unit], value_slice(context, value)) +
+             flat_bytes() * context.flat.units[value.unit].masters();
     case ValueKind::kSnapshot:
-      return flat_bytes() * (1 + context.optimizer_state_copies);
+      return flat_bytes() +
+             state_bytes(context.states, context.flat.units[value.unit], value_slice(context, value));
     case ValueKind::kBnStats:
     case ValueKind::kStats:
       return context.flat.units[value.unit].statistic_elements * kFloatBytes;

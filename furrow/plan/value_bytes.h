@@ -9,6 +9,7 @@
 #include "furrow/plan/model_spec.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/slices.h"
+#include "furrow/plan/state_form.h"
 
 namespace furrow::plan {
 
@@ -29,8 +30,14 @@ struct ByteContext {
   const FlatLayout& flat;
   const std::vector<int64_t>& microbatch_sizes;
   const Placement& placement;
-  int optimizer_state_copies = 0;
+  const StateForms& states;  // of the optimizer
 };
+
+// The flat buffer that a value of a flat kind is a part of.
+FlatBuffer buffer_of(const Value& value);
+
+// The flat buffer that a communication instruction over units moves parts of.
+FlatBuffer buffer_of(const Instruction& instruction);
 
 // Inputs, targets (one int64 per row of the last unit's output) and sample ids of a batch; the loss as exact
 // sums. REQUIRES: unit, use and microbatch of the value exist.

@@ -121,7 +121,9 @@ void check_header(const Facts& facts) {
     const bool known =
         value.unit >= 0 && value.unit <= facts.last_unit() && keeps_params(facts.model, place, value.unit);
     if (known && value == params_value(value.unit, 0, place.params_part())) continue;
-    if (known && facts.holds(value.unit) && value == state_value(value.unit, 0, place.step_part())) continue;
+    if (known && facts.holds(value.unit) && facts.model.units[value.unit].steps &&
+        value == state_value(value.unit, 0, place.step_part()))
+      continue;
     if (known && facts.holds(value.unit) && value == stats_value(value.unit, 0) &&
         facts.model.units[value.unit].has_statistics)
       continue;

@@ -2,6 +2,7 @@
 //   train     exact sums over every microbatch, one clip, a step of every unit with parameters
 //   evaluate  exact sums over every microbatch; changes nothing
 //   save      a snapshot of every unit with parameters; changes nothing
+//   average   the trained parameters of every unit change places with their average
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,7 +16,9 @@ namespace {
 bool allowed(std::string_view program, Op op) {
   constexpr std::array kEvaluation = {Op::kLoad,         Op::kForward,      Op::kEvaluate, Op::kMeasure,
                                       Op::kGatherParams, Op::kReduceScalar, Op::kSend,     Op::kRecv};
-  if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot;
+  constexpr std::array kAverage = {Op::kSwapAverage, Op::kGatherUpdated, Op::kSend, Op::kRecv};
+  if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot && op != Op::kSwapAverage;
+  if (program == "average") return std::find(kAverage.begin(), kAverage.end(), op) != kAverage.end();
   if (program == "evaluate")
     return std::find(kEvaluation.begin(), kEvaluation.end(), op) != kEvaluation.end();
   return op == Op::kSnapshot;
@@ -31,25 +34,31 @@ void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>*
   const Placement& place = facts.program.placement;
   for (int32_t u = 0; u <= facts.last_unit(); ++u) {
     if (!keeps_params(facts.model, place, u)) continue;
-    due->push_back({params_value(u, version, place.params_part()), facts.holds(u) ? op : Op::kRecv});
+    const bool steps = facts.model.units[u].steps;  // else the parameters stay as they are
+    due->push_back(
+        {params_value(u, steps ? version : 0, place.params_part()), facts.holds(u) ? op : Op::kRecv});
     if (!facts.holds(u)) continue;
-    if (facts.with_state) due->push_back({state_value(u, version, place.step_part()), op});
-    if (facts.model.units[u].has_statistics) due->push_back({stats_value(u, version), Op::kFoldStats});
+    if (facts.with_state && steps) due->push_back({state_value(u, version, place.step_part()), op});
+    const bool folds = facts.program.name == "train";
+    if (facts.model.units[u].has_statistics)
+      due->push_back({stats_value(u, folds ? version : 0), Op::kFoldStats});
   }
 }
 
 std::vector<Due> due_outputs(const Facts& facts) {
   std::vector<Due> due;
   const std::string& name = facts.program.name;
-  if (name != "save") due.push_back({sums_value(facts.last_sums()), Op::kMeasure});
+  const bool samples = name == "train" || name == "evaluate";
+  if (samples) due.push_back({sums_value(facts.last_sums()), Op::kMeasure});
   if (name == "train") due.push_back({scale_value(), Op::kClip});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
-      if (!facts.steps(u)) continue;
+      if (!facts.owns(u)) continue;
       due.push_back({snapshot_value(u, facts.program.placement.own_part()), Op::kSnapshot});
     }
   }
-  add_due_units(facts, name == "train" ? 1 : 0, Op::kStep, &due);
+  const bool changes = name == "train" || name == "average";
+  add_due_units(facts, changes ? 1 : 0, name == "average" ? Op::kSwapAverage : Op::kStep, &due);
   return due;
 }
 
@@ -70,9 +79,10 @@ void check_inputs(const Facts& facts, size_t end) {
 void check_purpose(const Facts& facts) {
   const Program& program = facts.program;
   const size_t end = program.instructions.size();
-  constexpr std::array<std::string_view, 3> kNames = {"train", "evaluate", "save"};
+  constexpr std::array<std::string_view, 4> kNames = {"train", "evaluate", "save", "average"};
   if (std::find(kNames.begin(), kNames.end(), program.name) == kNames.end()) {
-    facts.fail(end, fmt::format("no program is named '{}': known are train, evaluate, save", program.name));
+    facts.fail(end,
+               fmt::format("no program is named '{}': known are {}", program.name, fmt::join(kNames, ", ")));
   }
   for (size_t i = 0; i < end; ++i) {
     const Op op = program.instructions[i].op;
@@ -80,8 +90,10 @@ void check_purpose(const Facts& facts) {
       facts.fail(i, fmt::format("{} has no place in a program '{}'", op_info(op).name, program.name));
     }
   }
-  if (program.microbatch_sizes.empty() != (program.name == "save")) {
-    facts.fail(end, program.name == "save" ? "a save has no microbatches" : "there are no microbatches");
+  const bool without = program.name == "save" || program.name == "average";
+  if (program.microbatch_sizes.empty() != without) {
+    facts.fail(end, without ? fmt::format("a program '{}' has no microbatches", program.name)
+                            : std::string("there are no microbatches"));
   }
 }
 

@@ -190,6 +190,8 @@ class OperandRule {
         return gather_updated();
       case Op::kStep:
         return step();
+      case Op::kSwapAverage:
+        return swap_average();
       case Op::kSend:
       case Op::kRecv:
         return transfer();
@@ -236,15 +238,15 @@ class OperandRule {
 
   Operands backward_input() const {
     Operands operands{input_and_weights({grad_value(u_, m_), saved_value(u_, m_)}), {}, {}};
-    if (unit().has_parameters()) operands.writes.push_back(deferred_value(u_, m_));
+    if (unit().trains()) operands.writes.push_back(deferred_value(u_, m_));
     if (u_ > facts_.model.first_trained) operands.writes.push_back(grad_value(u_ - 1, m_));
     return operands;
   }
 
   Operands backward_weight() const {
-    if (!unit().has_parameters()) fail("the unit has no parameters");
+    if (!unit().trains()) fail("the unit has no parameters that are trained");
     Operands operands{{deferred_value(u_, m_), input_value(u_, m_)}, {}, {}};
-    if (unit().owns) operands.writes.push_back(gradient_value(u_, 0, m_, m_ + 1));
+    if (unit().steps) operands.writes.push_back(gradient_value(u_, 0, m_, m_ + 1));
     for (const TiedUse& tied : unit().ties) {
       operands.writes.push_back(gradient_value(tied.owner_unit, tied.use, m_, m_ + 1));
     }
@@ -259,7 +261,7 @@ class OperandRule {
   }
 
   Operands reduce_grads() const {
-    check_owns();
+    check_steps();
     if (instruction_.writes.empty()) fail("it writes nothing");
     const int32_t use = instruction_.writes[0].index, k = facts_.microbatches();
     if (use > static_cast<int32_t>(unit().uses_by_others.size()))
@@ -298,7 +300,7 @@ class OperandRule {
   }
 
   Operands gather_grads() const {
-    check_owns();
+    check_steps();
     return {{facts_.final_of(u_, Part::kPiece)}, {facts_.final_of(u_, place().step_part())}, {}};
   }
 
@@ -311,7 +313,7 @@ class OperandRule {
   }
 
   Operands gather_updated() const {
-    check_owns();
+    check_steps();
     if (place().zero_stage != 1 && place().zero_stage != 2)
       fail("only ZeRO-1 and 2 gather updated parameters");
     return {{params_value(u_, 1, Part::kShard)}, {params_value(u_, 1)}, {}};
@@ -347,8 +349,13 @@ class OperandRule {
     if (!unit().owns) fail("the unit has no parameters of its own");
   }
 
-  Operands step() const {
+  void check_steps() const {
     check_owns();
+    if (!unit().steps) fail("every parameter of the unit is frozen");
+  }
+
+  Operands step() const {
+    check_steps();
     const Part part = place().step_part();
     Operands operands{{params_value(u_, 0, place().params_part()), facts_.final_of(u_, part), scale_value()},
                       {params_value(u_, 1, part)},
@@ -360,11 +367,19 @@ class OperandRule {
     return operands;
   }
 
+  Operands swap_average() const {
+    check_steps();
+    const Part part = place().step_part();
+    return {{params_value(u_, 0, place().params_part()), state_value(u_, 0, part)},
+            {params_value(u_, 1, part), state_value(u_, 1, part)},
+            {}};
+  }
+
   Operands snapshot() const {
     check_owns();
     Operands operands{
         {params_value(u_, 0, place().params_part())}, {snapshot_value(u_, place().own_part())}, {}};
-    if (facts_.with_state) operands.reads.push_back(state_value(u_, 0, place().step_part()));
+    if (facts_.with_state && unit().steps) operands.reads.push_back(state_value(u_, 0, place().step_part()));
     if (unit().has_statistics && place().writes_statistics()) operands.reads.push_back(stats_value(u_, 0));
     return operands;
   }

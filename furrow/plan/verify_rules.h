@@ -38,7 +38,8 @@ struct Facts {
     return group_ranks(program.placement, program.placement.parts_axis()).size() > 1 ? 1 : 0;
   }
   bool holds(int32_t unit) const { return program.placement.holds(unit); }
-  bool steps(int32_t unit) const { return model.units[unit].owns && holds(unit); }
+  bool owns(int32_t unit) const { return model.units[unit].owns && holds(unit); }
+  bool steps(int32_t unit) const { return model.units[unit].steps && holds(unit); }
   Value final_of(int32_t unit, Part part) const {
     return final_gradient(model.units[unit], unit, microbatches(), part);
   }

@@ -18,7 +18,7 @@ class SlotRule {
   explicit SlotRule(const Facts& facts)
       : facts_(facts),
         bytes_{facts.spec, facts.model.flat, facts.program.microbatch_sizes, facts.program.placement,
-               facts.with_state && !facts.model.flat.has_masters() ? 1 : 0} {}
+               facts.program.states} {}
 
   void check() {
     homes_.assign(facts_.values.size(), nullptr);

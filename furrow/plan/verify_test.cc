@@ -235,7 +235,7 @@ TEST_F(Mutation, NamesAndOperationsThatHaveNoPlace) {
   program.name = "evaluate";
   EXPECT_THAT(error(), HasSubstr("loss has no place in a program 'evaluate'"));
   program.name = "trian";
-  EXPECT_THAT(error(), HasSubstr("known are train, evaluate, save"));
+  EXPECT_THAT(error(), HasSubstr("known are train, evaluate, save, average"));
 }
 
 TEST_F(Mutation, UnitsAndMicrobatchesOutOfRange) {

@@ -11,6 +11,7 @@
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
 #include "furrow/plan/unit_facts.h"
+#include "furrow/plan/value_bytes.h"
 #include "furrow/plan/value_index.h"
 #include "furrow/plan/verify.h"
 
@@ -310,11 +311,11 @@ class WorldRule {
   void check_slices(size_t rank) const {
     const Instruction& mine = instruction(rank);
     const Placement& place = programs_[rank].placement;
-    const int use = mine.op == Op::kReduceGrads ? mine.writes[0].index : 0;
+    const FlatBuffer buffer = buffer_of(mine);
     const Part around = mine.axis == GroupAxis::kShard ? Part::kWhole : place.step_part();
-    int64_t at = part_slice(model_.flat, place, {mine.unit, use}, around).begin;
-    const int64_t end = part_slice(model_.flat, place, {mine.unit, use}, around).end;
-    for (const Slice& slice : member_slices(model_.flat, place, {mine.unit, use}, mine.axis)) {
+    int64_t at = part_slice(model_.flat, place, buffer, around).begin;
+    const int64_t end = part_slice(model_.flat, place, buffer, around).end;
+    for (const Slice& slice : member_slices(model_.flat, place, buffer, mine.axis)) {
       if (slice.begin != at) fail_at(rank, head(rank), fmt::format("element {} has no owner, or two", at));
       at = slice.end;
     }

@@ -63,7 +63,7 @@ TrainOptions options_of(const World& world, int rank) {
   options.microbatch_sizes.assign(world.k, 4);
   options.microbatch_sizes.back() = 3;
   options.recompute = world.recompute;
-  options.optimizer_state_copies = 1;
+  options.optimizer_states = 1;
   options.ranks = {rank, world.stage, world.reshard, world.deterministic, world.prefetch, world.pipeline};
   return options;
 }
@@ -130,17 +130,42 @@ Symbol tree(const Split& split, int unit, int use, std::pair<int, int> node, int
 // The gradient of a whole unit, uses added in order.
 Symbols total_of(const FlatLayout& flat, const Split& split, int unit, int k) {
   Symbols total;
-  for (int64_t g = 0; g < flat.units[unit].elements / testing::kGrain; ++g) {
+  for (int64_t g = 0; g < flat.units[unit].trained_elements / testing::kGrain; ++g) {
     total.push_back(tree(split, unit, 0, {0, k}, g));
   }
   for (const TiedUse& tied : flat.tied) {
-    if (tied.owner_unit != unit) continue;
+    if (tied.owner_unit != unit || tied.use == 0) continue;
     for (int64_t g = 0; g < tied.size / testing::kGrain; ++g) {
       Symbol& symbol = total[(tied.owner_offset / testing::kGrain) + g];
       symbol = mix(mix(5, symbol), tree(split, unit, tied.use, {0, k}, g));
     }
   }
   return total;
+}
+
+// Where the nth instruction of an operation and a unit stands; the end where there is none.
+size_t index_of(const Program& program, Op op, int unit, size_t nth = 0) {
+  for (size_t i = 0; i < program.instructions.size(); ++i) {
+    if (program.instructions[i].op == op && program.instructions[i].unit == unit && nth-- == 0) return i;
+  }
+  return program.instructions.size();
+}
+
+// Every schedule of the table on shapes of its domain.
+template <class Check>
+void for_each_pipeline(int most_ranks, int units, const Check& check) {
+  for (const ScheduleRow& row : schedules()) {
+    for (int pp = 2; pp <= most_ranks; ++pp) {
+      for (int stages = 1; stages <= 3 && stages * pp <= units; ++stages) {
+        if (!row.refuses({pp, stages, 8}).empty()) continue;
+        World world;
+        world.pp = pp;
+        world.pipeline.schedule = row.name;
+        world.pipeline.stages_per_rank = stages;
+        check(world);
+      }
+    }
+  }
 }
 
 class Worlds : public ::testing::Test {
@@ -158,7 +183,7 @@ class Worlds : public ::testing::Test {
     size_t grains = 0;
     for (int u = 0; u < static_cast<int>(spec_.units.size()); ++u) {
       if (flat_.units[u].spans.empty()) continue;
-      grains += static_cast<size_t>(flat_.units[u].elements / testing::kGrain);
+      grains += static_cast<size_t>(flat_.units[u].trained_elements / testing::kGrain);
       check_unit(world, programs, machine, u);
     }
     EXPECT_EQ(machine.measured.size(), grains);
@@ -169,8 +194,10 @@ class Worlds : public ::testing::Test {
     const Symbols total = total_of(flat_, machine.split, u, world.k);
     for (size_t rank = 0; rank < programs.size(); ++rank) {
       const Placement& place = programs[rank].placement;
-      for (const Value& value :
-           {params_value(u, 1, place.params_part()), state_value(u, 1, place.step_part())}) {
+      const bool steps = facts_.units[u].steps;
+      std::vector<Value> kept = {params_value(u, steps ? 1 : 0, place.params_part())};
+      if (steps) kept.push_back(state_value(u, 1, place.step_part()));
+      for (const Value& value : kept) {
         const bool held = value.kind == ValueKind::kState ? place.holds(u) : keeps_params(facts_, place, u);
         if (!held) continue;
         const Slice slice = machine.slice(static_cast<int>(rank), value);
@@ -178,7 +205,8 @@ class Worlds : public ::testing::Test {
         for (int64_t g = slice.begin / testing::kGrain; g < slice.end / testing::kGrain; ++g) {
           const Symbol before =
               value.kind == ValueKind::kState ? testing::state_symbol(u, g) : testing::params_symbol(u, g);
-          expected.push_back(testing::stepped_symbol(before, total[g]));
+          const bool trained = g < static_cast<int64_t>(total.size());
+          expected.push_back(trained ? testing::stepped_symbol(before, total[g]) : before);
         }
         EXPECT_EQ(machine.output(static_cast<int>(rank), value), expected)
             << "rank " << rank << to_string(value);
@@ -186,6 +214,25 @@ class Worlds : public ::testing::Test {
       if (spec_.units[u].statistics.empty() || !place.holds(u)) continue;
       EXPECT_EQ(machine.output(static_cast<int>(rank), stats_value(u, 1)), folded(u, world.k))
           << "rank " << rank;
+    }
+  }
+
+  // Owners swap, and send to whoever ties their parameters.
+  void check_averages(const World& world) {
+    std::vector<Program> programs;
+    for (int rank = 0; rank < world.ranks(); ++rank)
+      programs.push_back(compile_average(spec_, world.layout(), options_of(world, rank)));
+    verify_world(programs, spec_);
+    for (int u = 0; u < static_cast<int>(spec_.units.size()); ++u) {
+      for (const Program& program : programs) {
+        const bool swaps = facts_.units[u].steps && program.placement.holds(u);
+        EXPECT_EQ(index_of(program, Op::kSwapAverage, u) < program.instructions.size(), swaps) << u;
+        const Value due = params_value(u, facts_.units[u].steps ? 1 : 0, program.placement.params_part());
+        const auto& outputs = program.outputs;
+        EXPECT_EQ(std::find(outputs.begin(), outputs.end(), due) != outputs.end(),
+                  keeps_params(facts_, program.placement, u))
+            << u;
+      }
     }
   }
 
@@ -201,9 +248,15 @@ class Worlds : public ::testing::Test {
     return running;
   }
 
-  const ModelSpec spec_ = model();
-  const FlatLayout flat_ = flat_layout(spec_);
-  const ModelFacts facts_ = model_facts(spec_);
+  void use(const ModelSpec& spec) {
+    spec_ = spec;
+    flat_ = flat_layout(spec_);
+    facts_ = model_facts(spec_);
+  }
+
+  ModelSpec spec_ = model();
+  FlatLayout flat_ = flat_layout(spec_);
+  ModelFacts facts_ = model_facts(spec_);
 };
 
 std::vector<World> layouts(int most_ranks) {
@@ -221,6 +274,60 @@ std::vector<World> layouts(int most_ranks) {
 TEST_F(Worlds, EveryLayoutStepsWithTheCanonicalTree) {
   for (World world : layouts(8)) {
     for (world.k = world.replicas * world.shards; world.k <= 32; ++world.k) check(world);
+  }
+}
+
+// A unit all frozen, one in part, and a tied weight that is: nothing of theirs is added, measured or stepped.
+TEST_F(Worlds, FrozenParametersStayInEveryLayout) {
+  for (const std::string frozen : {"u0.", "u0.weight u1.", "u2.weight", "u3."}) {
+    ModelSpec spec = model();
+    spec.units[3].parameters.push_back(parameter("u3.weight", {64, 64}));
+    for (Unit& unit : spec.units) {
+      for (Parameter& each : unit.parameters)
+        each.rule.frozen = frozen.find(each.name) != std::string::npos ||
+                           (frozen.find(unit.name + ". ") != std::string::npos || frozen == unit.name + ".");
+    }
+    use(spec);
+    for (World world : layouts(6)) {
+      world.k = world.replicas * world.shards + 1;
+      check(world);
+    }
+    for_each_pipeline(4, 4, [&](World world) {
+      for (const int stage : {1, 3}) {
+        world.shards = 2;
+        world.stage = stage;
+        world.k = 5;
+        check(world);
+        check_averages(world);
+      }
+    });
+  }
+}
+
+// And every layout still steps every element once.
+TEST_F(Worlds, WholeParametersAreCutByNoLayout) {
+  ModelSpec spec = model();
+  for (Unit& unit : spec.units) {
+    for (Parameter& each : unit.parameters) each.whole = !each.tied() && each.shape.size() == 2;
+  }
+  use(spec);
+  for (World world : layouts(8)) {
+    world.k = world.replicas * world.shards;
+    check(world);
+    for (int rank = 0; rank < world.k; ++rank) {
+      const Placement place = placement_for(spec_, world.layout(), options_of(world, rank).ranks, world.k);
+      for (int u = 0; u < 4; ++u) {
+        for (const Part part : {Part::kShard, Part::kPiece}) {
+          const Slice slice = part_slice(flat_, place, {u, 0}, part);
+          for (const FlatSpan& span : flat_.units[u].spans) {
+            if (!span.whole) continue;
+            const bool inside = slice.begin <= span.offset && slice.end >= span.offset + span.size;
+            const bool outside = slice.end <= span.offset || slice.begin >= span.offset + span.size;
+            EXPECT_TRUE(inside || outside) << world.name();
+          }
+        }
+      }
+    }
   }
 }
 
@@ -264,23 +371,6 @@ TEST_F(Worlds, RandomModels) {
     WorldMachine machine(programs, flat);
     machine.split = canonical_split;
     machine.run();
-  }
-}
-
-// Every schedule of the table on shapes of its domain.
-template <class Check>
-void for_each_pipeline(int most_ranks, int units, const Check& check) {
-  for (const ScheduleRow& row : schedules()) {
-    for (int pp = 2; pp <= most_ranks; ++pp) {
-      for (int stages = 1; stages <= 3 && stages * pp <= units; ++stages) {
-        if (!row.refuses({pp, stages, 8}).empty()) continue;
-        World world;
-        world.pp = pp;
-        world.pipeline.schedule = row.name;
-        world.pipeline.stages_per_rank = stages;
-        check(world);
-      }
-    }
   }
 }
 
@@ -390,13 +480,6 @@ TEST_F(Worlds, SavesHaveEachElementOnce) {
 }
 
 // What compile promises about the order of things.
-size_t index_of(const Program& program, Op op, int unit, size_t nth = 0) {
-  for (size_t i = 0; i < program.instructions.size(); ++i) {
-    if (program.instructions[i].op == op && program.instructions[i].unit == unit && nth-- == 0) return i;
-  }
-  return program.instructions.size();
-}
-
 TEST(Overlap, AReduceStandsBeforeTheNextUnitsBackward) {
   for (const int stage : {1, 2, 3}) {
     const ModelSpec spec = chain(4);

@@ -19,11 +19,15 @@ void write_gradient(const at::Tensor& gradient, std::span<float> target) {
 }  // namespace
 
 GradientSink::GradientSink(int parameters)
-    : claimed_(static_cast<size_t>(parameters)), gradients_(static_cast<size_t>(parameters)) {}
+    : GradientSink(std::vector<bool>(static_cast<size_t>(parameters))) {}
+
+GradientSink::GradientSink(const std::vector<bool>& frozen)
+    : frozen_(frozen), claimed_(frozen.size()), gradients_(frozen.size()) {}
 
 void GradientSink::put(int parameter, at::Tensor gradient) {
   FURROW_CHECK(gradient.defined() && gradient.scalar_type() == at::kFloat, "a gradient is float32");
   claim(parameter);
+  if (!wants(parameter)) return;
   gradients_[static_cast<size_t>(parameter)] = std::move(gradient);
 }
 
@@ -34,6 +38,8 @@ void GradientSink::defer(int parameter, std::function<void(float*)> compute) {
 
 void GradientSink::defer(std::vector<int> parameters, std::function<void(std::span<float* const>)> compute) {
   for (const int parameter : parameters) claim(parameter);
+  const auto wanted = [this](int parameter) { return wants(parameter); };
+  if (std::ranges::none_of(parameters, wanted)) return;
   deferred_.push_back({std::move(parameters), std::move(compute)});
 }
 

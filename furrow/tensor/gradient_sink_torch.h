@@ -25,17 +25,21 @@ struct Param {
 
 class GradientSink {
  public:
-  explicit GradientSink(int parameters);
+  explicit GradientSink(int parameters);                   // wants all of them
+  explicit GradientSink(const std::vector<bool>& frozen);  // by parameter: those that want no gradient
 
   void put(int parameter, at::Tensor gradient);                        // fp32, the parameter's shape
   void defer(int parameter, std::function<void(float* out)> compute);  // writes the whole parameter, beta 0
   // One computation for several parameters, as a weight and its bias: out[i] is the place of parameters[i].
   void defer(std::vector<int> parameters, std::function<void(std::span<float* const> out)> compute);
   bool has(int parameter) const;
+  // Whether it wants the gradient: what is put or deferred for others is dropped, and need not be formed.
+  bool wants(int parameter) const { return !frozen_[static_cast<size_t>(parameter)]; }
 
   // Writes every gradient to its place and forgets all closures (and what they hold).  targets[i] is the span
-  // of parameter i; a parameter that got none is written as zeros.  A second gradient for one parameter is
-  // Error{internal}: a unit uses each parameter once.
+  // of parameter i, of a frozen one memory that nobody reads, or nothing where has() is false; a parameter
+  // that got none is written as zeros.  A second gradient for one parameter is Error{internal}: a unit uses
+  // each parameter once.
   void write(std::span<const std::span<float>> targets);
 
  private:
@@ -45,6 +49,7 @@ class GradientSink {
   };
   void claim(int parameter);
 
+  std::vector<bool> frozen_;           // by parameter
   std::vector<bool> claimed_;          // by parameter: it was put or deferred
   std::vector<at::Tensor> gradients_;  // by parameter: what was put
   std::vector<Deferred> deferred_;     // in the order of the calls

@@ -40,7 +40,7 @@ struct LinearCall {
 
 // The gradient of x weight^T + bias; puts the bias'.
 at::Tensor before_activation(const LinearCall& call, const at::Tensor& dy) {
-  const bool with_bias = call.bias_index >= 0 && call.sink != nullptr;
+  const bool with_bias = call.bias_index >= 0 && call.sink != nullptr && call.sink->wants(call.bias_index);
   at::Tensor dz = dy, db;
   if (!with_bias && call.activation == Activation::kNone) return dz;
   const at::Tensor wide = widened(dy, call.threads);

@@ -19,7 +19,7 @@ namespace furrow::train {
 // The small autograd graph of one unit and one microbatch, from forward (or recompute) to backward_weight.
 // Operations keep a pointer to `context` and `sink`: never moved.
 struct UnitGraph {
-  explicit UnitGraph(int parameters) : sink(parameters) {}
+  explicit UnitGraph(const std::vector<bool>& frozen) : sink(frozen) {}  // by parameter
   UnitGraph(const UnitGraph&) = delete;
   UnitGraph& operator=(const UnitGraph&) = delete;
 

@@ -12,6 +12,7 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/tensor/dtype_torch.h"
@@ -334,12 +335,23 @@ void load_artefact(const std::string& path, ModelState& model) {
   });
 }
 
+// Frozen parameters have no average: they are their own.
+ModelState::ReadRange weights_of(const storage::CheckpointReader& reader, bool average) {
+  return [&reader, average, read = reader_of(reader)](const NamedRange& range) {
+    NamedRange from = range;
+    const std::string averaged = fmt::format("optimizer.{}/{}", plan::kAverageState, range.name);
+    if (average && reader.find(averaged) != nullptr) from.name = averaged;
+    read(from);
+  };
+}
+
 }  // namespace
 
-void load_parameters(const std::string& path, ModelState& model) {
+void load_parameters(const std::string& path, ModelState& model, bool average) {
   if (std::filesystem::exists(path + "/model.toml")) return load_artefact(path, model);
   if (std::filesystem::exists(path + "/manifest.json")) {
-    return load_with(model, reader_of(storage::CheckpointReader::open(path)));
+    const auto reader = storage::CheckpointReader::open(path);
+    return load_with(model, weights_of(reader, average));
   }
   const auto reader = storage::newest_valid(path);
   if (!reader) {
@@ -349,7 +361,7 @@ void load_parameters(const std::string& path, ModelState& model) {
                     "checkpoints/ or one step of them",
                     path));
   }
-  load_with(model, reader_of(*reader));
+  load_with(model, weights_of(*reader, average));
 }
 
 }  // namespace furrow::train

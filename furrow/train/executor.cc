@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/plan/unit_facts.h"
+#include "furrow/plan/value_bytes.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/threads_torch.h"
@@ -296,9 +297,8 @@ const plan::Program& Executor::program() const { return impl_->program; }
 
 at::Tensor Executor::gradient(const plan::Value& value) const {
   const plan::SlotAssignment& home = impl_->program.home_of(value);
-  const plan::Slice slice =
-      plan::part_slice(impl_->state.model.flat(), impl_->program.placement,
-                       {value.unit, value.kind == plan::ValueKind::kGradient ? value.index : 0}, value.part);
+  const plan::Slice slice = plan::part_slice(impl_->state.model.flat(), impl_->program.placement,
+                                             plan::buffer_of(value), value.part);
   return impl_->state.buffers[home.slot].narrow(0, home.offset / static_cast<int64_t>(sizeof(float)),
                                                 slice.size());
 }

@@ -18,9 +18,7 @@ using plan::ValueKind;
 
 bool is_gradient(ValueKind kind) { return kind == ValueKind::kGradient || kind == ValueKind::kTotal; }
 
-plan::FlatBuffer buffer_of(const plan::Value& value) {
-  return {value.unit, value.kind == ValueKind::kGradient ? value.index : 0};
-}
+using plan::buffer_of;
 
 class Binder {
  public:
@@ -43,7 +41,8 @@ class Binder {
     }
     if (instruction_.op == Op::kMeasure) keep_own_parts();
     if (instruction_.peer >= 0) return find_transfer();
-    if (instruction_.op == Op::kStep || instruction_.op == Op::kSnapshot)
+    if (instruction_.op == Op::kStep || instruction_.op == Op::kSnapshot ||
+        instruction_.op == Op::kSwapAverage)
       bound_.slice = slice_of(instruction_.writes.front());
     if (bound_.communicates()) find_members();
     return std::move(bound_);
@@ -87,16 +86,21 @@ class Binder {
     for (const plan::Value& value : instruction_.writes) {
       const FlatOperand to = operand(value);
       if (value.unit == instruction_.unit && value.index == 0) {
-        for (const plan::FlatSpan& span : flat_.units[value.unit].spans)
-          bound_.targets[span.parameter] = {to.slot, to.begin + span.offset};
+        for (const plan::FlatSpan& span : flat_.units[value.unit].spans) {
+          if (!spec_.units[value.unit].parameters[span.parameter].rule.frozen)
+            bound_.targets[span.parameter] = {to.slot, to.begin + span.offset};
+        }
       }
       for (const plan::TiedUse& use : flat_.tied) {
-        if (use.user_unit == instruction_.unit && use.owner_unit == value.unit && use.use == value.index)
+        if (use.use > 0 && use.user_unit == instruction_.unit && use.owner_unit == value.unit &&
+            use.use == value.index)
           bound_.targets[use.user_parameter] = {to.slot, to.begin};
       }
     }
-    for (const Target& target : bound_.targets)
-      FURROW_CHECK(target.slot >= 0, "a parameter's gradient has no target");
+    for (size_t i = 0; i < bound_.targets.size(); ++i) {
+      const bool frozen = spec_.units[instruction_.unit].parameters[i].rule.frozen;
+      FURROW_CHECK(frozen || bound_.targets[i].slot >= 0, "a parameter's gradient has no target");
+    }
   }
 
   // The padding of every gradient that the instruction writes.
@@ -147,10 +151,11 @@ class Binder {
     if (instruction_.op == Op::kGatherStats) return find_arrivals();
     bound_.label += " " + program_.units[instruction_.unit];
     if (instruction_.writes.empty()) return;
-    const plan::Value& written = instruction_.writes.front();
-    bound_.slice = slice_of(instruction_.reads.empty() ? written : instruction_.reads.front());
-    bound_.member_slices =
-        plan::member_slices(flat_, program_.placement, buffer_of(written), instruction_.axis);
+    const plan::FlatBuffer buffer = buffer_of(instruction_);
+    const plan::Value& own =
+        instruction_.reads.empty() ? instruction_.writes.front() : instruction_.reads.front();
+    bound_.slice = plan::part_slice(flat_, program_.placement, buffer, own.part);
+    bound_.member_slices = plan::member_slices(flat_, program_.placement, buffer, instruction_.axis);
     for (const plan::Slice& slice : bound_.member_slices) bound_.counts.push_back(slice.size());
     if (instruction_.op != Op::kReduceGrads) return;
     bound_.exchange = std::make_shared<plan::Exchange>(plan::exchange_of(program_, instruction_));

@@ -141,7 +141,9 @@ TEST_P(Networks, OnlyParametersThatDecayDecay) {
   const plan::FlatLayout flat = plan::flat_layout(tiny_.spec);
   for (size_t u = 0; u < with.params.size(); ++u) {
     if (!with.params[u].defined()) continue;
-    const int64_t border = flat.units[u].decay_elements, end = flat.units[u].elements;
+    int64_t border = 0;
+    const int64_t end = flat.units[u].elements;
+    for (const plan::FlatGroup& group : flat.units[u].groups) border = group.decays ? group.end : border;
     const auto part = [](const at::Tensor& t, int64_t from, int64_t to) {
       return t.narrow(0, from, to - from);
     };
@@ -153,6 +155,71 @@ TEST_P(Networks, OnlyParametersThatDecayDecay) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Networks, ::testing::ValuesIn(testing::tiny_names()),
                          [](const auto& info) { return testing::test_name(info.param); });
+
+// Parameters of one name in a run's buffers.
+at::Tensor parameter_of(const TinyTraining& tiny, const StepResult& result, const std::string& name,
+                        const std::vector<at::Tensor>& buffers) {
+  const plan::ModelSpec spec = tiny.trained_spec();
+  const plan::FlatLayout flat = plan::flat_layout(spec);
+  for (size_t u = 0; u < spec.units.size(); ++u) {
+    for (const plan::FlatSpan& span : flat.units[u].spans) {
+      if (spec.units[u].parameters[span.parameter].name == name)
+        return buffers[u].narrow(0, span.offset, span.size);
+    }
+  }
+  ADD_FAILURE() << "no parameter " << name << result.params.size();
+  return {};
+}
+
+std::vector<std::string> own_names(const plan::ModelSpec& spec) {
+  std::vector<std::string> names;
+  for (const plan::Unit& unit : spec.units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (!parameter.tied()) names.push_back(parameter.name);
+    }
+  }
+  return names;
+}
+
+// Each parameter frozen alone: it stays, nothing is allotted for it, and the gradients of all others keep
+// every bit of theirs, so that one step of theirs does too (but for the global norm, which is not clipped
+// here).
+TEST_P(Networks, FreezingOneParameterChangesNoOther) {
+  TinyTraining tiny = tiny_;
+  if (plan::flat_layout(tiny.spec).has_masters()) GTEST_SKIP() << "freezing is refused beside masters";
+  StepOptions options;
+  options.max_norm = 0;
+  const StepResult plain = run_steps(tiny, options), start = run_steps(tiny, {.steps = 0});
+  for (const std::string& frozen : own_names(tiny.spec)) {
+    TinyTraining part = tiny;
+    part.config.optimizer.groups = {frozen + " frozen=true"};
+    const StepResult result = run_steps(part, options);
+    for (const std::string& name : own_names(tiny.spec)) {
+      const StepResult& expected = name == frozen ? start : plain;
+      EXPECT_TRUE(same_bits({parameter_of(part, result, name, result.params)},
+                            {parameter_of(tiny, expected, name, expected.params)}))
+          << frozen << " " << name;
+    }
+  }
+}
+
+// Everything frozen but the last unit: the units below have no backward.
+TEST(Freezing, BelowTheFirstTrainedUnitThereIsNoBackward) {
+  TinyTraining tiny = testing::tiny("gpt-untied");
+  tiny.config.optimizer.groups = {"* frozen=true", "lm_head.* frozen=false", "ln_f.* frozen=false"};
+  const plan::Program program = plan::compile_train(tiny.trained_spec(), plan::Layout(), {{4}, {}, 2});
+  int backward = 0;
+  for (const plan::Instruction& instruction : program.instructions)
+    backward += instruction.op == plan::Op::kBackwardInput ? 1 : 0;
+  EXPECT_EQ(backward, 1);
+  const StepResult result = run_steps(tiny, {.steps = 2}), start = run_steps(tiny, {.steps = 0});
+  const auto same = [&](const std::string& name) {
+    return same_bits({parameter_of(tiny, result, name, result.params)},
+                     {parameter_of(tiny, start, name, start.params)});
+  };
+  EXPECT_TRUE(same("h.0.attn.c_attn.weight"));
+  EXPECT_FALSE(same("lm_head.weight"));
+}
 
 // torch.nn.BatchNorm2d's rule, microbatch after microbatch: each alone folded into what the one before left.
 TEST(Statistics, FoldMicrobatchesInOrder) {
@@ -216,8 +283,8 @@ TEST(NonFinite, LeavesTheModelAlone) {
 
 TEST(Cancelled, NothingIsApplied) {
   const TinyTraining tiny = testing::tiny("mlp");
-  const OptimizerRule rule(tiny.config.optimizer, tiny.config.lr_scheduler);
-  ModelState model(tiny.spec, rule.state_names(), 42), untouched(tiny.spec, rule.state_names(), 42);
+  const OptimizerRule rule = tiny.rule();
+  ModelState model(tiny.spec, rule.states(), 42), untouched(tiny.spec, rule.states(), 42);
   CancelToken cancel;
   cancel.cancel();
   RankContext rank;

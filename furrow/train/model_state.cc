@@ -8,6 +8,8 @@
 
 #include "furrow/base/error.h"
 #include "furrow/nn/init.h"
+#include "furrow/plan/optimizer_spec.h"
+#include "furrow/plan/slices.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/train/model_state_torch.h"
@@ -34,6 +36,11 @@ std::map<std::string, Home> homes_of(const plan::ModelSpec& spec, const plan::Fl
 Extent overlap(const Extent& a, const Extent& b) {
   const int64_t begin = std::max(a.begin, b.begin);
   return {begin, std::max(begin, std::min(a.end, b.end))};
+}
+
+Extent slice_of_state(const plan::UnitLayout& layout, plan::StateForm form, const Extent& elements) {
+  const plan::Slice slice = plan::state_slice(form, layout, {elements.begin, elements.end});
+  return {slice.begin, slice.end};
 }
 
 // One kind of flat buffer of every unit: what is held of it, and what of that is wanted.
@@ -67,11 +74,11 @@ at::Tensor statistic_view(const at::Tensor& flat, const plan::StatisticSpan& spa
 
 }  // namespace
 
-ModelState::ModelState(plan::ModelSpec spec, std::vector<std::string> state_names, uint64_t seed,
+ModelState::ModelState(plan::ModelSpec spec, std::vector<plan::StateSpec> states, uint64_t seed,
                        std::span<const nn::BlockKind> extra_kinds, Residence residence)
     : spec_(std::move(spec)),
       flat_(plan::flat_layout(spec_)),
-      state_names_(std::move(state_names)),
+      states_(std::move(states)),
       residence_(std::move(residence)) {
   if (residence_.params.empty()) residence_.params = whole_extents();
   if (residence_.states.empty()) residence_.states = whole_extents();
@@ -81,6 +88,7 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<std::string> state_name
   make_buffers(seed);
   round_params(units_, [&](const NamedRange& range) { initialise_range(range, seed); });
   make_views();
+  start_average();
 }
 
 std::vector<Extent> ModelState::whole_extents() const {
@@ -101,9 +109,10 @@ void ModelState::make_buffers(uint64_t seed) {
     }
     if (const int64_t elements = params_extents_[u].size(); masters && elements > 0)
       state.params = tensor::flat_buffer(elements, MemoryKind::kOptimizer);
-    if (const int64_t elements = residence_.states[u].size(); elements > 0) {
-      for (size_t s = 0; s < state_names_.size(); ++s)
-        state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer));
+    for (const plan::StateSpec& each : states_) {
+      const int64_t elements = slice_of_state(flat_.units[u], each.form, residence_.states[u]).size();
+      state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer,
+                                                 tensor::scalar_type(plan::state_dtype(each.form))));
     }
     if (flat_.units[u].statistic_elements > 0 && (residence_.runs.empty() || residence_.runs[u])) {
       state.statistics = tensor::flat_buffer(flat_.units[u].statistic_elements, MemoryKind::kOther);
@@ -146,15 +155,49 @@ void ModelState::round_params(std::span<const UnitState> units, const ReadRange&
   }
 }
 
+at::Tensor ModelState::state_part(int unit, size_t state, const Extent& elements) const {
+  const plan::UnitLayout& layout = flat_.units[unit];
+  const Extent held = slice_of_state(layout, states_[state].form, residence_.states[unit]);
+  const Extent part = slice_of_state(layout, states_[state].form, elements);
+  return units_[unit].states[state].narrow(0, part.begin - held.begin, part.size());
+}
+
+int ModelState::average() const {
+  const bool last = !states_.empty() && states_.back().name == plan::kAverageState;
+  return last ? static_cast<int>(states_.size()) - 1 : -1;
+}
+
+void ModelState::start_average() {
+  if (average() < 0) return;
+  for (size_t u = 0; u < units_.size(); ++u) {
+    const Extent& elements = residence_.states[u];
+    const at::Tensor target = state_part(static_cast<int>(u), static_cast<size_t>(average()), elements);
+    if (target.numel() == 0) continue;
+    const int64_t begin = elements.begin - params_extents_[u].begin;
+    target.copy_(units_[u].params.narrow(0, begin, target.numel()));
+  }
+}
+
+bool ModelState::trains(int unit) const {
+  return std::ranges::find(frozen_[unit], false) != frozen_[unit].end();
+}
+
 void ModelState::make_views() {
-  const auto homes = homes_of(spec_, flat_);
   for (const plan::Unit& unit : spec_.units) {
+    std::vector<bool>& frozen = frozen_.emplace_back();
+    for (const plan::Parameter& parameter : unit.parameters) frozen.push_back(parameter.rule.frozen);
+  }
+  const auto homes = homes_of(spec_, flat_);
+  for (size_t u = 0; u < spec_.units.size(); ++u) {
+    const plan::Unit& unit = spec_.units[u];
+    // Of a unit that trains in part every leaf asks for a gradient; its sink drops those of frozen ones.
+    const bool trained = trains(static_cast<int>(u));
     std::vector<tensor::Param> params;
     for (const plan::Parameter& parameter : unit.parameters) {
       const Home& home = homes.at(parameter.tied() ? parameter.tied_to : parameter.name);
       const at::Tensor& flat = is_whole(home.unit) ? units_[home.unit].read() : windows_[home.unit];
       at::Tensor leaf = tensor::view(flat, home.offset, parameter.shape).detach();
-      params.push_back({leaf.requires_grad_(true), static_cast<int>(params.size())});
+      params.push_back({leaf.requires_grad_(trained), static_cast<int>(params.size())});
     }
     params_.push_back(std::move(params));
   }
@@ -212,11 +255,30 @@ std::vector<NamedRange> ModelState::state_ranges(std::span<const UnitState> unit
                                                  std::span<const Extent> held,
                                                  std::span<const Extent> wanted) const {
   std::vector<NamedRange> ranges;
-  for (size_t s = 0; s < state_names_.size(); ++s) {
-    const auto of_unit = [&](size_t u) -> const at::Tensor& { return units[u].states[s]; };
-    add_ranges(spec_, flat_, {fmt::format("optimizer.{}/", state_names_[s]), held, wanted, of_unit}, &ranges);
+  for (size_t s = 0; s < states_.size(); ++s) {
+    for (size_t u = 0; u < spec_.units.size(); ++u)
+      add_state_ranges(s, u, {units[u].states, held[u], overlap(held[u], wanted[u])}, &ranges);
   }
   return ranges;
+}
+
+void ModelState::add_state_ranges(size_t state, size_t unit, const HeldStates& from,
+                                  std::vector<NamedRange>* ranges) const {
+  const plan::UnitLayout& layout = flat_.units[unit];
+  const plan::StateForm form = states_[state].form;
+  const Extent held = slice_of_state(layout, form, from.held),
+               wanted = slice_of_state(layout, form, from.wanted);
+  for (const plan::FlatSpan& span : layout.spans) {
+    const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
+    if (parameter.rule.frozen) continue;
+    const Shape shape = plan::state_shape(form, span, parameter.shape);
+    const int64_t begin = plan::state_elements_before(form, layout, span.offset);
+    const Extent part = overlap(wanted, {begin, begin + num_elements(shape)});
+    if (part.size() == 0) continue;
+    ranges->push_back({fmt::format("optimizer.{}/{}", states_[state].name, parameter.name), shape,
+                       part.begin - begin,
+                       from.states[state].narrow(0, part.begin - held.begin, part.size())});
+  }
 }
 
 UnitState ModelState::snapshot(int unit, const Taking& taking) const {
@@ -231,7 +293,7 @@ UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   if (taking.statistics && live.statistics.defined()) taken.statistics = copy(live.statistics);
   if (part.size() == 0) return taken;
   taken.params = take(live.params, params_extents_[unit]);
-  for (const at::Tensor& state : live.states) taken.states.push_back(take(state, residence_.states[unit]));
+  for (size_t s = 0; s < states_.size(); ++s) taken.states.push_back(copy(state_part(unit, s, part)));
   return taken;
 }
 

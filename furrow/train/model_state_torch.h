@@ -15,6 +15,7 @@
 #include "furrow/nn/block_torch.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/model_spec.h"
+#include "furrow/plan/state_form.h"
 #include "furrow/tensor/gradient_sink_torch.h"
 
 namespace furrow::train {
@@ -35,9 +36,10 @@ struct Residence {
 };
 
 struct UnitState {
-  at::Tensor params;               // flat, float32: the resident elements; undefined when there are none
-  std::vector<at::Tensor> states;  // the same, one per state of the optimizer, in its order
-  at::Tensor statistics = {};      // flat, whole on every rank that runs the unit (plan/flat_layout.h)
+  at::Tensor params;  // flat, float32: the resident elements; undefined when there are none
+  std::vector<at::Tensor>
+      states;                  // one per state of the optimizer, in its order and form (plan/state_form.h)
+  at::Tensor statistics = {};  // flat, whole on every rank that runs the unit (plan/flat_layout.h)
   // What blocks read where that is not `params` itself: of the unit's type, rounded from it by every step.
   at::Tensor compute = {};
   const at::Tensor& read() const { return compute.defined() ? compute : params; }
@@ -49,7 +51,8 @@ struct NamedTensor {
   at::Tensor view;   // into the flat buffer, with the parameter's shape
 };
 
-// A run of a logical tensor's elements in row-major order: as checkpoints of slices name it.
+// A run of a logical tensor's elements in row-major order: as checkpoints of slices name it.  Of float32,
+// or of what the form of a state says.
 struct NamedRange {
   std::string name;
   Shape shape;          // of the tensor
@@ -60,9 +63,9 @@ struct NamedRange {
 
 class ModelState {
  public:
-  // Parameters are initialised from `seed`, the same bits in whole buffers and in slices; states are zeros
-  // named by `state_names` (none: inference only).
-  ModelState(plan::ModelSpec spec, std::vector<std::string> state_names, uint64_t seed,
+  // Parameters are initialised from `seed`, the same bits in whole buffers and in slices; states (none:
+  // inference only) are zeros, an average of the weights is the weights.
+  ModelState(plan::ModelSpec spec, std::vector<plan::StateSpec> states, uint64_t seed,
              std::span<const nn::BlockKind> extra_kinds = {}, Residence residence = {});
 
   const plan::ModelSpec& spec() const { return spec_; }
@@ -70,7 +73,7 @@ class ModelState {
   const nn::Block& block(int unit) const { return *blocks_[unit]; }
   UnitState& unit(int index) { return units_[index]; }
   const UnitState& unit(int index) const { return units_[index]; }
-  const std::vector<std::string>& state_names() const { return state_names_; }
+  const std::vector<plan::StateSpec>& states() const { return states_; }
   const std::vector<Extent>& params_extents() const {
     return params_extents_;
   }  // of UnitState::params, by unit
@@ -80,6 +83,15 @@ class ModelState {
 
   // Indexed as Unit::parameters; tied ones are views of their owner's buffer.  Views see every later step.
   std::span<const tensor::Param> params(int unit) const { return params_[unit]; }
+  const std::vector<bool>& frozen(int unit) const { return frozen_[unit]; }  // by parameter
+  bool trains(int unit) const;  // some parameter of the unit, its own or tied, is not frozen
+
+  // What of a unit's state belongs to elements of its flat buffer that are resident.
+  at::Tensor state_part(int unit, size_t state, const Extent& elements) const;
+
+  // The average of the weights, where there is one, is the weights as they are now.
+  void start_average();
+  int average() const;  // which state it is; -1: none
 
   // Where a unit's parameters are not resident as a whole, its views (and those that graphs have kept) look
   // at `gathered` from now on: UnitLayout::elements of the unit's type, which the caller keeps alive while
@@ -120,19 +132,26 @@ class ModelState {
   void load_snapshot(std::span<const UnitState> parameters);
 
  private:
+  struct HeldStates {
+    std::span<const at::Tensor> states;  // of a unit
+    Extent held, wanted;                 // elements of its flat buffer
+  };
+  void add_state_ranges(size_t state, size_t unit, const HeldStates& from,
+                        std::vector<NamedRange>* ranges) const;
   void make_buffers(uint64_t seed);
   void make_views();
   void initialise_range(const NamedRange& range, uint64_t seed) const;
 
   plan::ModelSpec spec_;
   plan::FlatLayout flat_;
-  std::vector<std::string> state_names_;
+  std::vector<plan::StateSpec> states_;
   Residence residence_;  // its extents filled in
   std::vector<Extent> params_extents_;
   std::vector<std::unique_ptr<nn::Block>> blocks_;
   std::vector<UnitState> units_;
   std::vector<at::Tensor> windows_;  // by unit: a whole buffer's shape over memory of somebody else
   std::vector<std::vector<tensor::Param>> params_;
+  std::vector<std::vector<bool>> frozen_;
   std::map<std::pair<int64_t, int>, at::Tensor> gathered_;
 };
 

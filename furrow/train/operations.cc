@@ -61,10 +61,10 @@ void set_context(ExecutorState& state, const BoundInstruction& bound, tensor::Op
 std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstruction& bound,
                                           std::span<float> batch_statistics = {}) {
   const auto params = state.model.params(bound.unit());
-  auto graph = std::make_unique<UnitGraph>(static_cast<int>(params.size()));
+  auto graph = std::make_unique<UnitGraph>(state.model.frozen(bound.unit()));
   set_context(state, bound, &graph->context);
   graph->context.training = true;
-  graph->context.sink = &graph->sink;
+  graph->context.sink = state.model.trains(bound.unit()) ? &graph->sink : nullptr;
   graph->context.batch_statistics = batch_statistics;
   graph->input = unit_input(state, bound).detach();
   if (bound.unit() > state.first_trained) graph->input.requires_grad_(true);
@@ -138,13 +138,14 @@ void backward_input(ExecutorState& state, const BoundInstruction& bound) {
   const auto params = state.model.params(bound.unit());
   const int input_grad = bound.writes(ValueKind::kGrad), deferred = bound.writes(ValueKind::kDeferred);
   std::vector<at::Tensor> wanted;
-  for (const tensor::Param& param : params) wanted.push_back(param.leaf);
+  const bool trains = state.model.trains(bound.unit());
+  for (size_t i = 0; trains && i < params.size(); ++i) wanted.push_back(params[i].leaf);
   if (input_grad >= 0) wanted.push_back(graph->input);
   std::vector<at::Tensor> gradients =
       torch::autograd::grad({graph->output}, wanted, {grad.view_as(graph->output)}, std::nullopt,
                             /*create_graph=*/false, /*allow_unused=*/true);
   graph->output.reset();
-  for (size_t i = 0; i < params.size(); ++i) {
+  for (size_t i = 0; trains && i < params.size(); ++i) {
     if (gradients[i].defined()) graph->sink.put(static_cast<int>(i), gradients[i].to(at::kFloat));
   }
   if (input_grad >= 0) {
@@ -159,7 +160,14 @@ void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
   auto& graph = state.cell<std::unique_ptr<UnitGraph>>(bound.reads(ValueKind::kDeferred));
   const plan::Unit& unit = state.model.spec().units[bound.unit()];
   std::vector<std::span<float>> targets;
+  std::vector<at::Tensor> unread;  // gradients of frozen parameters that come with those of others
   for (size_t i = 0; i < unit.parameters.size(); ++i) {
+    if (state.model.frozen(bound.unit())[i]) {
+      const int64_t size = graph->sink.has(static_cast<int>(i)) ? unit.parameters[i].size() : 0;
+      unread.push_back(at::empty({size}, at::kFloat));
+      targets.emplace_back(unread.back().data_ptr<float>(), static_cast<size_t>(size));
+      continue;
+    }
     const auto [slot, offset] = bound.targets[i];
     targets.push_back(state.flat(slot, offset, unit.parameters[i].size()));
   }
@@ -225,21 +233,55 @@ void clip(ExecutorState& state, const BoundInstruction& bound) {
   state.cells[bound.writes(ValueKind::kScale)] = scale;
 }
 
-// One group of parameters of a step: the elements [begin, end) of the unit's flat buffer.
-void step_elements(ExecutorState& state, const BoundInstruction& bound, Extent elements, bool decay) {
-  UnitState& unit = state.model.unit(bound.unit());
-  const auto size = static_cast<size_t>(elements.size());
-  const auto part = [&](const at::Tensor& buffer, const Extent& resident) {
-    return std::span<float>(buffer.data_ptr<float>() + (elements.begin - resident.begin), size);
-  };
+tensor::StateSpan span_of(const at::Tensor& state) {
+  const auto size = static_cast<size_t>(state.numel());
+  if (state.scalar_type() == at::kByte) return std::span<uint8_t>(state.data_ptr<uint8_t>(), size);
+  return std::span<float>(state.data_ptr<float>(), size);
+}
+
+std::span<float> resident_params(const ExecutorState& state, int unit, const Extent& elements) {
+  float* params = state.model.unit(unit).params.data_ptr<float>();
+  return {params + (elements.begin - state.model.params_extents()[unit].begin),
+          static_cast<size_t>(elements.size())};
+}
+
+// What one call of an optimizer steps: a whole parameter, or elements of one rule.
+struct StepRun {
+  Extent elements;
+  bool whole = false;
+  int64_t rows = 0;
+};
+
+// A group's elements in [slice), whole parameters each alone.
+std::vector<StepRun> runs_of(const plan::UnitLayout& layout, const plan::FlatGroup& group,
+                             const plan::Slice& slice) {
+  const Extent part{std::max(group.begin, slice.begin), std::min(group.end, slice.end)};
+  std::vector<StepRun> runs;
+  if (group.begin >= layout.whole_elements) {
+    if (part.size() > 0) runs.push_back({part});
+    return runs;
+  }
+  for (const plan::FlatSpan& span : layout.spans) {
+    if (span.offset >= part.begin && span.offset < part.end)
+      runs.push_back({{span.offset, span.offset + span.size}, true, span.rows});
+  }
+  return runs;
+}
+
+void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::FlatGroup& group,
+              const StepRun& run) {
+  const int unit = bound.unit();
+  const auto size = static_cast<size_t>(run.elements.size());
   tensor::OptimizerSpan span;
-  span.params = part(unit.params, state.model.params_extents()[bound.unit()]);
-  span.gradient = state.flat(bound.gradient_reads[0]).subspan(elements.begin - bound.slice.begin, size);
-  for (size_t s = 0; s < unit.states.size(); ++s)
-    span.states[s] = part(unit.states[s], state.model.states_extents()[bound.unit()]);
+  span.params = resident_params(state, unit, run.elements);
+  span.gradient = state.flat(bound.gradient_reads[0]).subspan(run.elements.begin - bound.slice.begin, size);
+  span.whole = run.whole;
+  span.rows = run.rows;
+  for (size_t s = 0; s < state.rule->kernel_states(); ++s)
+    span.states[s] = span_of(state.model.state_part(unit, s, run.elements));
   const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
   state.rule->kernel().step(
-      span, state.rule->parameters(state.inputs->step, state.inputs->rates, scale.factor, decay),
+      span, state.rule->parameters(state.inputs->step, state.inputs->rates, scale.factor, group),
       state.rank.threads);
 }
 
@@ -254,11 +296,27 @@ void round_elements(ExecutorState& state, const BoundInstruction& bound, Extent 
 
 void step(ExecutorState& state, const BoundInstruction& bound) {
   const plan::UnitLayout& layout = state.model.flat().units[bound.unit()];
-  const int64_t border = std::clamp(layout.decay_elements, bound.slice.begin, bound.slice.end);
-  const Extent decaying{bound.slice.begin, border}, others{border, bound.slice.end};
-  if (decaying.size() > 0) step_elements(state, bound, decaying, true);
-  if (others.size() > 0) step_elements(state, bound, others, false);
-  round_elements(state, bound, {bound.slice.begin, bound.slice.end});
+  for (const plan::FlatGroup& group : layout.groups) {
+    for (const StepRun& run : runs_of(layout, group, bound.slice)) step_run(state, bound, group, run);
+  }
+  const Extent stepped{std::min(bound.slice.begin, layout.trained_elements),
+                       std::min(bound.slice.end, layout.trained_elements)};
+  round_elements(state, bound, stepped);
+  if (state.model.average() < 0 || stepped.size() == 0) return;
+  const at::Tensor average =
+      state.model.state_part(bound.unit(), static_cast<size_t>(state.model.average()), stepped);
+  tensor::update_average(resident_params(state, bound.unit(), stepped), span_of(average).floats(),
+                         state.rule->average_decay(state.inputs->step), state.rank.threads);
+}
+
+void swap_average(ExecutorState& state, const BoundInstruction& bound) {
+  const int64_t trained = state.model.flat().units[bound.unit()].trained_elements;
+  const Extent part{std::min(bound.slice.begin, trained), std::min(bound.slice.end, trained)};
+  if (part.size() == 0) return;
+  const at::Tensor average =
+      state.model.state_part(bound.unit(), static_cast<size_t>(state.model.average()), part);
+  std::ranges::swap_ranges(resident_params(state, bound.unit(), part), span_of(average).floats());
+  round_elements(state, bound, part);
 }
 
 // Running averages in double, rounded once a microbatch, as torch.nn.BatchNorm2d does.
@@ -309,6 +367,7 @@ constexpr Row kHandlers[] = {
     {plan::Op::kStep, &step},
     {plan::Op::kFoldStats, &fold_stats},
     {plan::Op::kSnapshot, &snapshot},
+    {plan::Op::kSwapAverage, &swap_average},
 };
 
 }  // namespace

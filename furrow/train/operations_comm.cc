@@ -221,7 +221,7 @@ void gather_params(ExecutorState& state, const BoundInstruction& bound) {
 }
 
 void gather_updated(ExecutorState& state, const BoundInstruction& bound) {
-  const plan::Slice whole{0, state.model.flat().units[bound.unit()].elements};
+  const plan::Slice whole{0, state.model.flat().units[bound.unit()].trained_elements};
   const std::span<std::byte> params = resident_params(state, bound.unit(), whole);
   const std::span<std::byte> own = resident_params(state, bound.unit(), bound.slice);
   state.start(bound, {gather_of_params(state, bound, own, params)});

@@ -2,10 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "furrow/config/config.h"
+#include "furrow/plan/flat_layout.h"
+#include "furrow/plan/state_form.h"
 #include "furrow/tensor/optimizer.h"
 #include "furrow/train/lr_schedule.h"
 
@@ -14,17 +15,21 @@ namespace furrow::train {
 class OptimizerRule {
  public:
   // Error{invalid_argument}: unknown name.
-  OptimizerRule(const config::Optimizer& config, const config::LrScheduler& schedule);
-  const std::vector<std::string>& state_names() const { return states_; }  // plan::optimizer_states
-  // Hyper-parameters of 0-based step `step`, `decay` for parameters that decay.
+  OptimizerRule(const config::Optimizer& config, const config::LrScheduler& schedule,
+                const config::Ema& ema = {});
+  const std::vector<plan::StateSpec>& states() const { return states_; }  // plan::optimizer_states
+  // Hyper-parameters of 0-based step `step` for the parameters of a group.
   tensor::StepParameters parameters(int64_t step, const Rates& rates, double gradient_factor,
-                                    bool decay) const;
+                                    const plan::FlatGroup& group) const;
+  double average_decay(int64_t step) const;  // of [ema], at the end of 0-based step `step`
   const tensor::Optimizer& kernel() const { return *kernel_; }
+  size_t kernel_states() const;  // how many of states() are the kernel's, the first ones
 
  private:
   config::Optimizer config_;
   const tensor::Optimizer* kernel_;
-  std::vector<std::string> states_;
+  config::Ema ema_;
+  std::vector<plan::StateSpec> states_;
 };
 
 }  // namespace furrow::train

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <string>
 
 #include "furrow/plan/optimizer_spec.h"
@@ -13,9 +12,7 @@ namespace {
 TEST(OptimizerRule, EveryOptimizerHasOneLoopWithItsStates) {
   EXPECT_EQ(plan::optimizer_specs().size(), tensor::optimizers().size());
   for (const plan::OptimizerSpec& spec : plan::optimizer_specs()) {
-    const auto states = std::count_if(spec.states.begin(), spec.states.end(),
-                                      [](std::string_view state) { return !state.empty(); });
-    EXPECT_EQ(static_cast<size_t>(states), tensor::find_optimizer(spec.name).states) << spec.name;
+    EXPECT_EQ(spec.state_count(), tensor::find_optimizer(spec.name).states) << spec.name;
   }
 }
 
@@ -24,12 +21,26 @@ TEST(OptimizerRule, TheScheduleMovesTheFirstDecayOfEveryOptimizer) {
     config::Optimizer optimizer;
     optimizer.name = std::string(spec.name);
     const OptimizerRule rule(optimizer, {});
-    const tensor::StepParameters p = rule.parameters(4, {.lr = 0.5, .momentum = 0.7}, 0.25, true);
+    const tensor::StepParameters p = rule.parameters(4, {.lr = 0.5, .momentum = 0.7}, 0.25, {});
     EXPECT_EQ(spec.name == "sgd" ? p.momentum : p.beta1, 0.7);
     EXPECT_EQ(p.step, 5);
     EXPECT_EQ(p.weight_decay, optimizer.weight_decay);
-    EXPECT_EQ(rule.parameters(4, {}, 1, /*decay=*/false).weight_decay, 0);
+    plan::FlatGroup group;
+    group.decays = false;
+    EXPECT_EQ(rule.parameters(4, {}, 1, group).weight_decay, 0);
+    group.rule = {.lr_scale = 0.5, .weight_decay = 3};
+    EXPECT_EQ(rule.parameters(4, {.lr = 2}, 1, group).weight_decay, 3);
+    EXPECT_EQ(rule.parameters(4, {.lr = 2}, 1, group).lr, 1);
   }
+}
+
+TEST(OptimizerRule, TheAverageForgetsItsStartWithWarmup) {
+  config::Ema ema{.decay = 0.5};
+  EXPECT_EQ(OptimizerRule({}, {}, ema).average_decay(0), 0.5);
+  ema.warmup = true;
+  EXPECT_EQ(OptimizerRule({}, {}, ema).average_decay(0), 2.0 / 11);
+  EXPECT_EQ(OptimizerRule({}, {}, ema).average_decay(1000), 0.5);
+  EXPECT_EQ(OptimizerRule({}, {}, ema).states().back().name, plan::kAverageState);
 }
 
 }  // namespace

@@ -115,6 +115,52 @@ TEST_P(Stages, EqualOneProcessOnProductsWithDataAxes) {
   }
 }
 
+// Groups, frozen parameters (also all of a stage, also such that another stage ties) and an average.
+TEST_P(Stages, EqualOneProcessWithGroupsFrozenParametersAndAnAverage) {
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 1};
+  options.steps = 3;
+  const auto& units = tiny_.spec.units;
+  const std::string first = units[0].parameters[0].name, second = units[1].parameters[0].name;
+  std::vector<std::string> all = {first + " frozen=true", second + " frozen=true", "*1.* frozen=true"};
+  if (plan::flat_layout(tiny_.spec).has_masters()) all = {first + " lr=0.1"};  // freezing is refused
+  for (const std::string& frozen : all) {
+    for (const std::string optimizer : {"adamw", "lamb", "adafactor", "muon"}) {
+      TinyTraining tiny = tiny_;
+      tiny.config.optimizer.name = optimizer;
+      tiny.config.optimizer.groups = {"*.weight lr=0.002 weight_decay=0.5", frozen};
+      tiny.config.ema.decay = 0.8;
+      const StepResult whole = run_steps(tiny, options);
+      for (const WorldOptions& data : data_layouts(2)) {
+        for (const std::string schedule : {"1F1B", "ZBH1"}) {
+          WorldOptions world = with_data({.pipeline = 2}, data);
+          world.stages.schedule = schedule;
+          EXPECT_EQ(difference(tiny, options, world, whole), "")
+              << world.name() << " " << frozen << " " << optimizer;
+        }
+      }
+    }
+  }
+}
+
+// A stage without anything to train.
+TEST(FrozenStage, HasNoBackward) {
+  TinyTraining tiny = testing::tiny("gpt-untied");
+  tiny.config.optimizer.groups = {"* frozen=true", "lm_head.* frozen=false", "ln_f.* frozen=false"};
+  tiny.config.ema.decay = 0.8;
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 1};
+  options.steps = 2;
+  const StepResult whole = run_steps(tiny, options);
+  for (const WorldOptions& data : data_layouts(2)) {
+    for (const std::string schedule : {"GPipe", "1F1B", "ZBH1"}) {
+      WorldOptions world = with_data({.pipeline = 2}, data);
+      world.stages.schedule = schedule;
+      EXPECT_EQ(difference(tiny, options, world, whole), "") << world.name();
+    }
+  }
+}
+
 TEST_P(Stages, ASplitByHandChangesNothing) {
   StepOptions options;
   options.microbatch_sizes.assign(4, 2);

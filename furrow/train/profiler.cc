@@ -69,10 +69,10 @@ class Profiler {
     plan::TrainOptions options = train_options(config, bench.spec, layout_, rank_.rank);
     options.ranks.pipeline = {};
     const plan::Program program = plan::compile_train(bench.spec, layout_, options);
-    const OptimizerRule rule(config.optimizer, config.lr_scheduler);
+    const OptimizerRule rule(config.optimizer, config.lr_scheduler, config.ema);
     const plan::FlatLayout flat = plan::flat_layout(bench.spec);
     const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
-    ModelState model(bench.spec, rule.state_names(), rank_.seed, blocks,
+    ModelState model(bench.spec, rule.states(), rank_.seed, blocks,
                      residence_of(flat, program.placement, rank_));
     Executor executor(program, model, *bench.objective, &rule, rank_);
     data::Loader loader(*dataset_->train, data::SampleOrder(rank_.seed, dataset_->train->size(), true),

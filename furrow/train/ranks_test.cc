@@ -117,6 +117,34 @@ TEST_P(Bits, EqualWithEveryOptimizerOnShards) {
   }
 }
 
+// Rules, frozen parameters (of whole units and of parts, at the start and between) and an average of the
+// weights: the same on shards, and what is frozen stays.
+TEST_P(Bits, EqualWithGroupsFrozenParametersAndAnAverage) {
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 1};
+  options.steps = 3;
+  const std::string first = tiny_.spec.units[0].parameters[0].name;
+  const std::string inside = GetParam() == "gpt-tied" ? "h.1.attn.*"
+                             : GetParam() == "lstm"   ? "lstm.1.*"
+                                                      : "*2.weight";
+  std::vector<std::vector<std::string>> all = {{"*.weight lr=0.002 weight_decay=0.5", "*.bias lr=0.1"},
+                                               {first + " frozen=true"},
+                                               {inside + " frozen=true", "*.bias frozen=true"}};
+  if (plan::flat_layout(tiny_.spec).has_masters()) all.resize(1);  // freezing is refused
+  for (const std::vector<std::string>& groups : all) {
+    for (const std::string optimizer : {"adamw", "lamb"}) {
+      TinyTraining tiny = tiny_;
+      tiny.config.optimizer.name = optimizer;
+      const StepResult plain = run_steps(tiny, options), start = run_steps(tiny, {.steps = 0});
+      tiny.config.optimizer.groups = groups;
+      tiny.config.ema.decay = 0.8;
+      const StepResult whole = run_steps(tiny, options);
+      EXPECT_FALSE(testing::same_bits(plain.params, whole.params)) << "control: groups count";
+      for (const WorldOptions& world : four_ranks()) expect_same(tiny, options, world, whole);
+    }
+  }
+}
+
 // Negative controls: what must be seen is seen.
 TEST_P(Bits, AFlippedBitOrASwappedMicrobatchIsSeen) {
   StepOptions options;
@@ -171,8 +199,13 @@ TEST_P(Bits, TheTreeByRanksIsAnotherOrder) {
 TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
   StepOptions options;
   options.microbatch_sizes.assign(8, 2);
-  for (const WorldOptions& world : four_ranks()) {
-    SCOPED_TRACE(world.name());
+  TinyTraining tiny = tiny_;
+  std::vector<std::pair<std::string, WorldOptions>> cases;
+  for (const WorldOptions& world : four_ranks()) cases.emplace_back("adamw", world);
+  for (const char* name : {"adafactor", "adamw8bit", "muon"}) cases.emplace_back(name, four_ranks().back());
+  for (const auto& [optimizer, world] : cases) {
+    SCOPED_TRACE(world.name() + " " + optimizer);
+    tiny.config.optimizer.name = optimizer;
     std::array<int64_t, kMemoryKinds> before{};
     for (size_t k = 0; k < kMemoryKinds; ++k)
       before[k] = memory_usage(static_cast<MemoryKind>(k)).current_bytes;
@@ -181,11 +214,11 @@ TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
     };
     std::barrier together(world.ranks());
     std::array<std::atomic<int64_t>, kMemoryKinds> planned{};
-    run_world(tiny_, options, world, [&](const RankResult& rank) {
+    run_world(tiny, options, world, [&](const RankResult& rank) {
       for (const plan::Slot& slot : rank.program.slots) planned[static_cast<size_t>(slot.kind)] += slot.bytes;
       together.arrive_and_wait();
       if (rank.rank == 0) {
-        const plan::Quote quote = plan::quote(rank.program, tiny_.spec);
+        const plan::Quote quote = plan::quote(rank.program, tiny.trained_spec());
         const double ranks = world.ranks();
         EXPECT_NEAR(grown(MemoryKind::kParameters) / (quote.formula.parameters * ranks), 1, 0.02);
         EXPECT_NEAR(grown(MemoryKind::kOptimizer) / (quote.formula.optimizer * ranks), 1, 0.02);
@@ -196,7 +229,9 @@ TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
         int64_t final_bytes = 0;  // of the gradients: what is not final is itemised
         for (const plan::MemoryItem& item : quote.memory)
           final_bytes += item.name == "gradients, final" ? item.bytes : 0;
-        EXPECT_LE(static_cast<double>(final_bytes), 1.1 * quote.formula.gradients + 4096)
+        // Slices around whole parameters are as uneven as these are.
+        const bool even = plan::find_optimizer_spec(optimizer).needs <= plan::StepNeeds::kBlocks;
+        EXPECT_LE(static_cast<double>(final_bytes), (even ? 1.1 : 2.0) * quote.formula.gradients + 4096)
             << quote.formula.text;
       }
       together.arrive_and_wait();

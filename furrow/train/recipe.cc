@@ -69,8 +69,8 @@ plan::TrainOptions train_options(const config::Config& config, const plan::Model
   options.microbatch_sizes = microbatch_sizes(config.training, layout.data_ranks());
   options.ranks = rank_options(config, rank);
   options.recompute = recompute_units(config.activation_checkpoint, spec);
-  options.optimizer_state_copies =
-      static_cast<int>(plan::optimizer_states(config.optimizer, config.lr_scheduler).size());
+  options.optimizer_states =
+      plan::forms_of(plan::optimizer_states(config.optimizer, config.lr_scheduler, config.ema));
   return options;
 }
 

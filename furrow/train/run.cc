@@ -14,6 +14,7 @@
 #include "furrow/base/version.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/compatibility.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/quote.h"
 #include "furrow/tensor/arithmetic.h"
 #include "furrow/train/extensions_torch.h"
@@ -83,6 +84,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   bench.spec = models::describe(config.model, shape, extra);
   check_documents(bench.spec, source);
   models::compute_in(models::precision_of(config.training.mixed_precision_param), &bench.spec);
+  plan::apply_optimizer(config.optimizer, &bench.spec);
   bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
   bench.rank.threads =
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
@@ -98,7 +100,7 @@ Run::Run(const TrainRequest& request)
       ranks_(
           rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),
-      rule_(request.config.optimizer, request.config.lr_scheduler) {
+      rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
   open_folder();
@@ -149,13 +151,17 @@ void Run::compile() {
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   const plan::FlatLayout flat = plan::flat_layout(bench_.spec);
-  model_ = std::make_unique<ModelState>(bench_.spec, rule_.state_names(), bench_.rank.seed, blocks,
+  model_ = std::make_unique<ModelState>(bench_.spec, rule_.states(), bench_.rank.seed, blocks,
                                         residence_of(flat, program.placement, bench_.rank));
   trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);
   RankContext uninterrupted = bench_.rank;  // a run that is asked to stop still saves
   uninterrupted.cancel = nullptr;
   saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout_, options), *model_,
                                       *bench_.objective, &rule_, uninterrupted);
+  if (model_->average() >= 0) {
+    swapper_ = std::make_unique<Executor>(plan::compile_average(bench_.spec, layout_, options), *model_,
+                                          *bench_.objective, &rule_, uninterrupted);
+  }
   evaluator_ = std::make_unique<Evaluator>(
       *model_, *bench_.objective, bench_.rank,
       EvaluatorOptions{config.training.local_batch_size, static_cast<int>(config.data.prefetch_batches),
@@ -181,6 +187,7 @@ void Run::restore() {
   }
   if (state_.step == 0 && !config.checkpoint.initial_load_path.empty()) {
     load_parameters(config.checkpoint.initial_load_path, *model_);
+    model_->start_average();
   }
   data::LoaderOptions options = loader_options(trainer_->program(), state_.position);
   options.prefetch = static_cast<int>(config.data.prefetch_batches);
@@ -352,6 +359,7 @@ void Run::finish() {
   checkpointer_->finish();
   if (!trace_.empty() && first()) observe::write_trace(folder_->file("trace.json"), trace_, "furrow");
   if (interrupted) return;
+  if (best_.empty()) swap_average();
   model_->load_snapshot(best_);
   try {
     test();

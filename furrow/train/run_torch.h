@@ -58,6 +58,8 @@ class Run {
   void refuse_non_finite(const RunOutputs& outputs);
   void log_step(const RunOutputs& outputs, int64_t duration_ns);
   void validate();
+  LossSums validation_sums();
+  void swap_average();  // [ema]: the weights and their average change places, on every rank
   void keep_best(double loss, double accuracy);
   void save();
   void finish();
@@ -84,7 +86,7 @@ class Run {
   std::optional<observe::RunFolder> folder_;  // of rank 0
   std::optional<observe::SinkGroup> sinks_;   // of rank 0: the folder first
   std::unique_ptr<ModelState> model_;
-  std::unique_ptr<Executor> trainer_, saver_;
+  std::unique_ptr<Executor> trainer_, saver_, swapper_;
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<data::Loader> loader_;

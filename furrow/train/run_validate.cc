@@ -1,6 +1,7 @@
 // Validation, early stopping, the best model, the test: the same on every rank, as the sums are those of all.
 #include <cmath>
 
+#include "furrow/base/error.h"
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
@@ -13,18 +14,37 @@ bool Run::validation_falls_due() const {
 
 void Run::validate() {
   ledger_.end_steps(bench_.rank);
-  const LossSums sums = evaluator_->run(*bench_.dataset->validation);
-  ledger_.begin_steps(bench_.rank);
+  const LossSums sums = validation_sums();
   state_.last_validation_loss = sums.mean();
   state_.last_validation_accuracy = sums.accuracy();
   state_.validation_due = false;
   saved_step_ = -1;  // a checkpoint of this step, made before the validation, is out of date
-  keep_best(sums.mean(), sums.accuracy());
   observe::StepRecord record;
   record.step = state_.step;
   record.samples = state_.position;
   record.values = {{"validation_loss", sums.mean()}, {"validation_accuracy", sums.accuracy()}};
   emit(record);
+}
+
+// With the average of the weights, where there is one; so is the best model.
+LossSums Run::validation_sums() {
+  swap_average();
+  try {
+    const LossSums sums = evaluator_->run(*bench_.dataset->validation);
+    keep_best(sums.mean(), sums.accuracy());
+    swap_average();
+    ledger_.begin_steps(bench_.rank);
+    return sums;
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kCancelled) swap_average();  // the run still saves its weights
+    throw;
+  }
+}
+
+void Run::swap_average() {
+  if (swapper_ == nullptr) return;
+  const RunInputs inputs;
+  swapper_->run(inputs);
 }
 
 void Run::keep_best(double loss, double accuracy) {

@@ -78,7 +78,7 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   const Workbench bench = open_workbench(config, std::move(dataset), nullptr, nullptr);
   ModelState model(bench.spec, {}, bench.rank.seed);
   const std::filesystem::path checkpoints = std::filesystem::path(run_folder) / config.checkpoint.folder;
-  load_parameters(exported ? artefact_folder : checkpoints.string(), model);
+  load_parameters(exported ? artefact_folder : checkpoints.string(), model, config.ema.decay > 0);
   Evaluator evaluator(model, *bench.objective, bench.rank,
                       {.batch_size = config.training.local_batch_size,
                        .prefetch = static_cast<int>(config.data.prefetch_batches)});

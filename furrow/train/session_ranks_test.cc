@@ -14,6 +14,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/memory.h"
 #include "furrow/observe/metrics_log.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/train/session.h"
 #include "tests/testing/child.h"
@@ -334,6 +335,30 @@ TEST_P(InEveryPrecision, GoesFromLayoutToLayoutThroughCheckpoints) {
     }
     EXPECT_EQ(weights(name), weights("alone_" + mode));
     EXPECT_EQ(samples.sorted(), alone_samples.sorted());
+  }
+}
+
+// States of every form, an average and frozen parameters go through checkpoints into any layout.
+TEST_F(RankSession, EveryOptimizerGoesFromLayoutToLayout) {
+  for (const plan::OptimizerSpec& optimizer : plan::optimizer_specs()) {
+    const std::string name(optimizer.name);
+    SCOPED_TRACE(name);
+    const std::vector<std::string> settings = {
+        "--optimizer.name", name,  "--optimizer.momentum", "0.9",
+        "--ema.decay",      "0.9", "--optimizer.groups",   "fc1.bias frozen=true"};
+    const observe::Summary alone = train_on(name, layout(1, 1), false, settings).front();
+    const std::vector<RankLayout> chain = {layout(1, 3, 3), pipeline("1F1B", layout(1, 2, 2)),
+                                           layout(1, 2, 1)};
+    for (const RankLayout& each : chain) {
+      Meddling meddling;
+      if (&each != &chain.back()) {
+        meddling.cancel_rank = each.ranks - 1;
+        meddling.cancel_step = 5 * (1 + (&each - chain.data()));
+      }
+      const auto summaries = train_on(name + "_chain", each, &each != &chain.front(), settings, meddling);
+      if (&each == &chain.back()) expect_same_figures(summaries[0], alone);
+    }
+    EXPECT_EQ(weights(name + "_chain"), weights(name));
   }
 }
 

@@ -154,6 +154,36 @@ TEST_F(Session, EveryTextArchitectureResumesToTheSameBits) {
   }
 }
 
+// An average of the weights is what is validated, exported and evaluated, and goes on over a resume.
+TEST_F(Session, TheAverageOfTheWeightsIsEvaluatedExportedAndResumed) {
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    SCOPED_TRACE(precision);
+    std::vector<std::string> base = {"--training.mixed_precision_param", precision};
+    if (precision == "float32") base.insert(base.end(), {"--optimizer.groups", "fc1.bias frozen=true"});
+    const auto averaged = [&](std::vector<std::string> more = {}) {
+      more.insert(more.end(), base.begin(), base.end());
+      more.insert(more.end(), {"--ema.decay", "0.9"});
+      return config(more);
+    };
+    const auto name = [&](const char* part) { return precision + "-" + part; };
+    const observe::Summary whole = train_run(name("whole"), averaged());
+    train_run(name("plain"), config(base));
+    EXPECT_NE(weights(name("whole")), weights(name("plain")));
+    EXPECT_EQ(evaluate(run(name("whole")), "test", averaged()).loss, *whole.test_loss);
+    train_run(name("parts"), averaged());
+    std::filesystem::remove_all(run(name("parts")) + "/checkpoints/step-00000040");
+    std::filesystem::remove_all(run(name("parts")) + "/model");
+    train_run(name("parts"), averaged(), /*resume=*/true);
+    EXPECT_EQ(weights(name("whole")), weights(name("parts")));
+    // Without validation, the average of the last step: from the run's own end, and from its checkpoint.
+    const observe::Summary last = train_run(name("last"), averaged({"--validation.enable", "false"}));
+    std::filesystem::remove_all(run(name("last")) + "/model");
+    EXPECT_EQ(evaluate(run(name("last")), "test", averaged()).loss, *last.test_loss);
+    EXPECT_NE(evaluate(run(name("last")), "test", config(base)).loss, *last.test_loss)
+        << "control: the weights themselves";
+  }
+}
+
 TEST_F(Session, StopsEarlyAndExportsTheBest) {
   // No later validation gains as much as min_delta asks for, so that the first stays the best.
   const observe::Summary summary =

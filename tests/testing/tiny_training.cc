@@ -9,6 +9,7 @@
 #include "furrow/base/rng.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/flat_layout.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "tests/testing/tiny_training_torch.h"
 
 namespace furrow::testing {
@@ -123,14 +124,25 @@ TinyTraining tiny(const std::string& full_name) {
   return t;
 }
 
+plan::ModelSpec TinyTraining::trained_spec() const {
+  plan::ModelSpec trained = spec;
+  plan::apply_optimizer(config.optimizer, &trained);
+  return trained;
+}
+
+train::OptimizerRule TinyTraining::rule() const {
+  return {config.optimizer, config.lr_scheduler, config.ema};
+}
+
 StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
-  const train::OptimizerRule rule(tiny.config.optimizer, tiny.config.lr_scheduler);
+  const train::OptimizerRule rule = tiny.rule();
+  const plan::ModelSpec spec = tiny.trained_spec();
   plan::TrainOptions train_options;
   train_options.microbatch_sizes = options.microbatch_sizes;
   train_options.recompute = options.recompute;
-  train_options.optimizer_state_copies = static_cast<int>(rule.state_names().size());
-  const plan::Program program = plan::compile_train(tiny.spec, plan::Layout(), train_options);
-  train::ModelState model(tiny.spec, rule.state_names(), /*seed=*/42);
+  train_options.optimizer_states = plan::forms_of(rule.states());
+  const plan::Program program = plan::compile_train(spec, plan::Layout(), train_options);
+  train::ModelState model(spec, rule.states(), /*seed=*/42);
   train::RankContext rank;
   rank.threads = options.threads;
   rank.seed = 42;
@@ -147,7 +159,7 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
     inputs.loader = &loader;
     inputs.step = options.first_step + s;
     inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
-    inputs.max_norm = 1.0;
+    inputs.max_norm = options.max_norm;
     result.outputs = executor.run(inputs);
   }
   for (size_t u = 0; u < tiny.spec.units.size(); ++u) {
@@ -156,7 +168,7 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
     result.read.push_back(unit.read());
     result.states.insert(result.states.end(), unit.states.begin(), unit.states.end());
     result.statistics.push_back(unit.statistics);
-    const bool has = unit.params.defined();
+    const bool has = plan::flat_layout(spec).units[u].trained_elements > 0;
     result.gradients.push_back(has ? executor.gradient(gradient_value(program, static_cast<int>(u))).clone()
                                    : at::Tensor());
   }

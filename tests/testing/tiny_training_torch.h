@@ -45,7 +45,10 @@ struct TinyTraining {
   std::string name;
   config::Config config;
   std::shared_ptr<MadeUpSource> source;
-  plan::ModelSpec spec;
+  plan::ModelSpec spec;  // as described
+
+  plan::ModelSpec trained_spec() const;  // under config.optimizer
+  train::OptimizerRule rule() const;     // of config
 };
 TinyTraining tiny(const std::string& name);
 std::vector<std::string> tiny_names();
@@ -59,6 +62,7 @@ struct StepOptions {
   int64_t first_step = 0;  // counter of random numbers
   int threads = 1;
   bool trace = false;
+  double max_norm = 1;
   const data::Source* source = nullptr;  // instead of the network's own, in its order
 };
 

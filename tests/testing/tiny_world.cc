@@ -2,7 +2,9 @@
 
 #include <cstring>
 
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/share.h"
+#include "furrow/plan/slices.h"
 #include "furrow/train/rank_share.h"
 #include "furrow/train/residence_torch.h"
 #include "tests/testing/run_ranks.h"
@@ -31,23 +33,25 @@ class Ledger : public data::Source {
 
 bool same(const at::Tensor& part, const at::Tensor& whole, const train::Extent& extent) {
   if (extent.size() == 0) return true;
-  const at::Tensor expected = whole.narrow(0, extent.begin, extent.size());
-  return part.nbytes() == expected.nbytes() &&
-         std::memcmp(part.const_data_ptr(), expected.const_data_ptr(), part.nbytes()) == 0;
+  if (part.numel() != extent.size() || part.scalar_type() != whole.scalar_type()) return false;
+  const auto element = static_cast<int64_t>(whole.element_size());
+  const char* expected = static_cast<const char*>(whole.const_data_ptr()) + extent.begin * element;
+  return std::memcmp(part.const_data_ptr(), expected, static_cast<size_t>(extent.size() * element)) == 0;
 }
 
 void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
               const train::RankContext& rank, const std::function<void(const RankResult&)>& inspect) {
-  const train::OptimizerRule rule(tiny.config.optimizer, tiny.config.lr_scheduler);
+  const train::OptimizerRule rule = tiny.rule();
+  const plan::ModelSpec spec = tiny.trained_spec();
   plan::TrainOptions train_options;
   train_options.microbatch_sizes = options.microbatch_sizes;
   train_options.recompute = options.recompute;
-  train_options.optimizer_state_copies = static_cast<int>(rule.state_names().size());
+  train_options.optimizer_states = plan::forms_of(rule.states());
   train_options.ranks = {rank.rank,           world.zero_stage,     world.reshard,
                          world.deterministic, world.prefetch_units, world.stages};
-  const plan::Program program = plan::compile_train(tiny.spec, world.layout(), train_options);
-  train::ModelState model(tiny.spec, rule.state_names(), /*seed=*/42, {},
-                          train::residence_of(plan::flat_layout(tiny.spec), program.placement, rank));
+  const plan::Program program = plan::compile_train(spec, world.layout(), train_options);
+  train::ModelState model(spec, rule.states(), /*seed=*/42, {},
+                          train::residence_of(plan::flat_layout(spec), program.placement, rank));
   train::Executor executor(program, model, train::find_objective("supervised"), &rule, rank);
   const Ledger ledger(*tiny.source);
   data::LoaderOptions loader_options = train::loader_options(program, options.position);
@@ -60,7 +64,7 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
     inputs.loader = &loader;
     inputs.step = options.first_step + s;
     inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
-    inputs.max_norm = 1.0;
+    inputs.max_norm = options.max_norm;
     if (options.trace) inputs.trace = &trace;
     outputs = executor.run(inputs);
   }
@@ -94,13 +98,20 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
   for (size_t u = 0; u < whole.params.size(); ++u) {
     const train::UnitState& unit = rank.model.unit(static_cast<int>(u));
     const std::string where = fmt::format("rank {}, unit {}: ", rank.rank, u);
-    if (!whole.params[u].defined()) continue;
+    if (!whole.params[u].defined()) {
+      next_state += rank.model.states().size();
+      continue;
+    }
     if (!same(unit.params, whole.params[u], rank.model.params_extents()[u])) return where + "parameters";
     if (!same(unit.read(), whole.read[u], rank.model.read_extents()[u])) return where + "what blocks read";
-    if (!same_bits({unit.statistics}, {whole.statistics[u]})) return where + "statistics";
-    for (size_t s = 0; s < rank.model.state_names().size(); ++s) {
-      const at::Tensor part = s < unit.states.size() ? unit.states[s] : at::Tensor();
-      if (!same(part, whole.states[next_state++], rank.model.states_extents()[u])) return where + "state";
+    const bool runs = rank.program.placement.holds(static_cast<int32_t>(u));
+    if (runs && !same_bits({unit.statistics}, {whole.statistics[u]})) return where + "statistics";
+    for (size_t s = 0; s < rank.model.states().size(); ++s) {
+      const train::Extent& extent = rank.model.states_extents()[u];
+      const plan::Slice slice = plan::state_slice(rank.model.states()[s].form, rank.model.flat().units[u],
+                                                  {extent.begin, extent.end});
+      if (!same(unit.states[s], whole.states[next_state++], {slice.begin, slice.end}))
+        return where + "state " + rank.model.states()[s].name;
     }
   }
   if (rank.outputs.loss.loss.value() != whole.outputs.loss.loss.value()) return "the loss";

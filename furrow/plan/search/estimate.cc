@@ -97,7 +97,7 @@ class Estimator {
     const double again = choice_.recompute[u] ? table_.forward_s[u] : 0;
     const double forward = table_.forward_s[u], backward = table_.input_s[u] + table_.weight_s[u] + again;
     const int64_t bytes = state_.flat_bytes[u];
-    const int64_t gradient = bytes + state_.use_bytes[u];
+    const int64_t gradient = state_.gradient_bytes[u] + state_.use_bytes[u];
     work->compute_s += forward + backward;
     Exchange gather, reduce;
     if (choice_.zero_stage == 3) gather = exchange(Movement::kAllGather, GroupAxis::kShard, bytes);
@@ -109,7 +109,7 @@ class Estimator {
 
   // Reduced once a step, beside what is left of the last turn's backward; then stepped and gathered.
   void add_tail(int32_t u, double backward, Work* work) {
-    const int64_t bytes = state_.flat_bytes[u], gradient = bytes + state_.use_bytes[u];
+    const int64_t trained = state_.gradient_bytes[u], gradient = trained + state_.use_bytes[u];
     Exchange once;
     const auto add = [&](Movement movement, GroupAxis axis, int64_t size) {
       const Exchange part = exchange(movement, axis, size);
@@ -123,9 +123,9 @@ class Estimator {
     computed_s_ += backward;
     sent_s_ = std::max(sent_s_, state_.cluster.inline_inside ? 0 : computed_s_) + once.seconds;
     work->wire_bytes += once.bytes;
-    step_bytes_ += (3 + 2 * state_.request.optimizer_state_copies) * bytes / shards;
+    step_bytes_ += (3 * trained + 2 * state_.optimizer_bytes[u]) / shards;
     if (choice_.zero_stage == 1 || choice_.zero_stage == 2) {
-      const Exchange updated = exchange(Movement::kAllGather, GroupAxis::kShard, bytes);
+      const Exchange updated = exchange(Movement::kAllGather, GroupAxis::kShard, trained);
       updated_s_ += updated.seconds;
       work->wire_bytes += updated.bytes;
     }

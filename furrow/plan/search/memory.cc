@@ -39,19 +39,21 @@ class RankMemory {
   int64_t bytes() const { return flat() + static_cast<int64_t>(activations()); }
 
   int64_t flat() const {
-    int64_t whole = 0, largest = 0, uses = 0, foreign = 0;
+    int64_t whole = 0, gradients = 0, optimizer = 0, largest = 0, uses = 0, foreign = 0;
     for_each_unit([&](int32_t u) {
       whole += state_.flat_bytes[u];
+      gradients += state_.gradient_bytes[u];
+      optimizer += state_.optimizer_bytes[u];
       largest = std::max(largest, state_.flat_bytes[u] + state_.use_bytes[u]);
       uses += state_.use_bytes[u];
     });
     for (const TiedUse& use : state_.facts.flat.tied) {
       if (holds(use.user_unit) && !holds(use.owner_unit)) foreign += state_.flat_bytes[use.owner_unit];
     }
-    const double states = 4.0 * state_.request.optimizer_state_copies;
-    const double kept =
-        model_state_bytes(static_cast<double>(whole) / 4, {4, 4, states}, choice_.zero_stage, shards_);
-    return static_cast<int64_t>(kept) + foreign + gathered(whole, largest) + nodes(whole, uses, largest);
+    const StateBytes all{static_cast<double>(whole), static_cast<double>(gradients),
+                         static_cast<double>(optimizer)};
+    const double kept = model_state_bytes(1, all, choice_.zero_stage, shards_);
+    return static_cast<int64_t>(kept) + foreign + gathered(whole, largest) + nodes(gradients, uses, largest);
   }
 
   double activations() const {
@@ -105,8 +107,8 @@ class RankMemory {
 
   // Gradients besides the final one.  Under ZeRO-2 and 3 a turn's gradient is reduced at once; else it is
   // added up whole.  The owner's gradient and those of uses are added at the end.
-  int64_t nodes(int64_t whole, int64_t uses, int64_t largest) const {
-    const int64_t all = whole + uses;
+  int64_t nodes(int64_t gradients, int64_t uses, int64_t largest) const {
+    const int64_t all = gradients + uses;
     const int32_t more = std::max(1, waiting_nodes(pipeline_.turns)) - 1;
     const int64_t leaf = pipeline_.turns > 1 ? largest : 0;
     if (choice_.zero_stage >= 2) return (more * all + uses + leaf) / shards_ + 2 * largest;

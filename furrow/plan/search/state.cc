@@ -21,9 +21,15 @@ State::State(const SearchRequest& request)
       cluster(request.costs->cluster()),
       facts(model_facts(*request.spec)),
       memory_bytes(request.memory_bytes > 0 ? request.memory_bytes : cluster.device.memory_bytes) {
-  for (const UnitLayout& unit : facts.flat.units) flat_bytes.push_back(elements_to_bytes(unit.elements));
+  for (const UnitLayout& unit : facts.flat.units) {
+    flat_bytes.push_back(elements_to_bytes(unit.elements));
+    gradient_bytes.push_back(elements_to_bytes(unit.trained_elements));
+    optimizer_bytes.push_back(state_bytes(request.optimizer_states, unit, {0, unit.elements}));
+  }
   use_bytes.assign(spec.units.size(), 0);
-  for (const TiedUse& use : facts.flat.tied) use_bytes[use.user_unit] += elements_to_bytes(use.size);
+  for (const TiedUse& use : facts.flat.tied) {
+    if (use.use > 0) use_bytes[use.user_unit] += elements_to_bytes(use.size);
+  }
 }
 
 const UnitTable& State::table(int64_t local_batch) {
@@ -36,7 +42,7 @@ const UnitTable& State::table(int64_t local_batch) {
     const auto seconds = [&](Work work) {
       return costs.unit_seconds({&unit, work, local_batch, input_gradient});
     };
-    const bool trained = facts.units[u].has_parameters();
+    const bool trained = facts.units[u].trains();
     table.forward_s.push_back(seconds(Work::kForward));
     table.input_s.push_back(u < facts.first_trained ? 0 : seconds(Work::kBackwardInput));
     table.weight_s.push_back(trained ? seconds(Work::kBackwardWeight) : 0);
@@ -46,7 +52,8 @@ const UnitTable& State::table(int64_t local_batch) {
   }
   const std::vector<int64_t> sizes = {local_batch};
   const Placement placement;
-  const ByteContext bytes = {spec, facts.flat, sizes, placement, 0};
+  const StateForms none;
+  const ByteContext bytes = {spec, facts.flat, sizes, placement, none};
   table.batch_bytes = value_bytes(bytes, {.kind = ValueKind::kBatch, .index = 0});
   table.batch_s = costs.batch_seconds(table.batch_bytes);
   table.loss_s = costs.loss_seconds(table.out_bytes.back());

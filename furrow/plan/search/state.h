@@ -58,9 +58,10 @@ class State {
   const Costs& costs;
   const Cluster& cluster;
   const ModelFacts facts;
-  int64_t memory_bytes = 0;         // of a device
-  std::vector<int64_t> flat_bytes;  // by unit: its own parameters
-  std::vector<int64_t> use_bytes;   // by unit: gradients of the uses of its parameters by others
+  int64_t memory_bytes = 0;                              // of a device
+  std::vector<int64_t> flat_bytes;                       // by unit: its own parameters
+  std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
+  std::vector<int64_t> use_bytes;  // by unit: gradients of the uses of its parameters by others
 
   std::vector<Plan> plans;
   std::vector<Candidate> refused;  // by rules, not by memory

@@ -51,8 +51,8 @@ inline ModelSpec chain(int units, int64_t width = 8) {
   return spec;
 }
 
-// Units with own parameters, without any, and with parameters tied to earlier units: one or several uses of a
-// weight, units whose parameters are all tied, several ties in one unit.
+// Units with own parameters, frozen ones, without any, and with parameters tied to earlier units: one or
+// several uses of a weight, units whose parameters are all tied, several ties in one unit.
 inline ModelSpec random_spec(std::mt19937* rng) {
   const int count = 1 + static_cast<int>((*rng)() % 6);
   const int64_t width = 4;
@@ -62,6 +62,7 @@ inline ModelSpec random_spec(std::mt19937* rng) {
   for (int i = 0; i < count; ++i) {
     const bool owns = (*rng)() % 4 != 0;
     Unit u = unit(i, width, owns);
+    for (Parameter& each : u.parameters) each.rule.frozen = (*rng)() % 4 == 0;
     const size_t ties = weights.empty() ? 0 : (*rng)() % 3;
     for (size_t t = 0; t < ties; ++t) {
       const std::string& owner = weights[(*rng)() % weights.size()];
@@ -74,7 +75,15 @@ inline ModelSpec random_spec(std::mt19937* rng) {
     spec.units.push_back(u);
     if (owns) weights.push_back(u.parameters[0].name);
   }
-  if (weights.empty()) spec.units[0] = unit(0, width, true);
+  bool trains = false;
+  for (const Unit& u : spec.units) {
+    for (const Parameter& each : u.parameters) trains = trains || (!each.tied() && !each.rule.frozen);
+  }
+  if (!trains && weights.empty()) spec.units[0] = unit(0, width, true);
+  if (!trains && !weights.empty()) {
+    for (Parameter& each : spec.units.back().parameters) each.rule.frozen = false;
+    if (spec.units.back().parameter_count() == 0) spec.units.back() = unit(count - 1, width, true);
+  }
   return spec;
 }
 

@@ -18,6 +18,7 @@
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/slices.h"
+#include "furrow/plan/value_bytes.h"
 
 namespace furrow::plan::testing {
 
@@ -108,8 +109,7 @@ class WorldMachine {
     }
     Slice slice(const Value& value) const {
       if (is_statistic(value.kind)) return {0, flat.units[value.unit].statistic_elements};
-      const int use = value.kind == ValueKind::kGradient ? value.index : 0;
-      return part_slice(flat, program.placement, {value.unit, use}, value.part);
+      return part_slice(flat, program.placement, buffer_of(value), value.part);
     }
     Symbols read(const Value& value) const {
       const SlotAssignment& home = program.home_of(value);
@@ -315,7 +315,9 @@ class WorldMachine {
       if (source.kind == ValueKind::kGradient || source.kind == ValueKind::kTotal) gradient = read[i];
     }
     Symbols after;
-    for (size_t g = 0; g < before.size(); ++g) after.push_back(stepped_symbol(before[g], gradient.at(g)));
+    for (size_t g = 0; g < before.size(); ++g) {  // what has no gradient is frozen
+      after.push_back(g < gradient.size() ? stepped_symbol(before[g], gradient[g]) : before[g]);
+    }
     return after;
   }
 
@@ -327,7 +329,7 @@ class WorldMachine {
         continue;
       }
       const Slice own =
-          part_slice(flat_, rank.program.placement, {value.unit, 0}, rank.program.placement.own_part());
+          part_slice(flat_, rank.program.placement, buffer_of(value), rank.program.placement.own_part());
       for (int64_t g = own.begin / kGrain; g < own.end / kGrain; ++g) {
         EXPECT_TRUE(measured.insert({value.unit, g}).second) << "measured twice";
       }

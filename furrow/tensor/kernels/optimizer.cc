@@ -99,6 +99,60 @@ double block_sum(const float* x, int64_t n) {
   return lanes[0];
 }
 
+struct LambFactors {
+  explicit LambFactors(const Lamb& a)
+      : beta1(f(a.beta1)),
+        rest1(f(1 - a.beta1)),
+        beta2(f(a.beta2)),
+        rest2(f(1 - a.beta2)),
+        correction1(f(1 / (1 - std::pow(a.beta1, static_cast<double>(a.step))))),
+        root2(f(std::sqrt(1 - std::pow(a.beta2, static_cast<double>(a.step))))),
+        eps(f(a.eps)),
+        decay(f(a.weight_decay)) {}
+  static VF f(double x) { return set(static_cast<float>(x)); }
+  VF direction(VF m, VF v, VF param) const {
+    const VF scale = hn::Add(hn::Div(hn::Sqrt(v), root2), eps);
+    return hn::MulAdd(decay, param, hn::Div(hn::Mul(correction1, m), scale));
+  }
+  VF beta1, rest1, beta2, rest2, correction1, root2, eps, decay;
+};
+
+// One block of the grid.
+void lamb_block(const Lamb& a, const LambFactors& f, int64_t block) {
+  const int64_t begin = block * kGridElements, end = std::min(a.n, begin + kGridElements);
+  const VF grad_scale = set(a.grad_scale);
+  alignas(64) float direction[kGridElements];
+  sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
+    const VF g = hn::Mul(grad_scale, at.load(a.grad + i));
+    const VF m = hn::MulAdd(f.beta1, at.load(a.exp_avg + i), hn::Mul(f.rest1, g));
+    const VF v = hn::MulAdd(f.beta2, at.load(a.exp_avg_sq + i), hn::Mul(hn::Mul(f.rest2, g), g));
+    at.store(m, a.exp_avg + i);
+    at.store(v, a.exp_avg_sq + i);
+    if (a.direction_squares) at.store(f.direction(m, v, at.load(a.param + i)), direction + (i - begin));
+  });
+  if (!a.direction_squares) return;
+  a.direction_squares[block] = block_sum(direction, end - begin);
+  a.param_squares[block] = block_sum(a.param + begin, end - begin);
+}
+
+void lamb_apply_range(const Lamb& a, int64_t begin, int64_t end) {
+  const LambFactors f(a);
+  const VF rate = LambFactors::f(a.rate);
+  sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
+    const VF param = at.load(a.param + i);
+    const VF r = f.direction(at.load(a.exp_avg + i), at.load(a.exp_avg_sq + i), param);
+    at.store(hn::NegMulAdd(rate, r, param), a.param + i);
+  });
+}
+
+void average_range(const Average& a, int64_t begin, int64_t end) {
+  const VF share = set(a.share);
+  sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
+    const VF old = at.load(a.average + i);
+    at.store(hn::MulAdd(share, hn::Sub(at.load(a.param + i), old), old), a.average + i);
+  });
+}
+
 }  // namespace
 
 void run_sgd(const Sgd& args, int threads) {
@@ -114,6 +168,23 @@ void run_adam(const Adam& args, int threads) {
 void run_lion(const Lion& args, int threads) {
   parallel_for(team(args.n, threads), args.n,
                [&](int64_t begin, int64_t end) { lion_range(args, begin, end); });
+}
+
+void run_lamb_moments(const Lamb& args, int threads) {
+  parallel_for(team(args.n, threads), grid_blocks(args.n), [&](int64_t begin, int64_t end) {
+    const LambFactors factors(args);
+    for (int64_t b = begin; b < end; ++b) lamb_block(args, factors, b);
+  });
+}
+
+void run_lamb_apply(const Lamb& args, int threads) {
+  parallel_for(team(args.n, threads), args.n,
+               [&](int64_t begin, int64_t end) { lamb_apply_range(args, begin, end); });
+}
+
+void run_average(const Average& args, int threads) {
+  parallel_for(team(args.n, threads), args.n,
+               [&](int64_t begin, int64_t end) { average_range(args, begin, end); });
 }
 
 void run_sum_of_squares(int64_t n, const float* x, double* block_sums, int threads) {
@@ -134,10 +205,16 @@ namespace furrow::tensor::kernels {
 HWY_EXPORT(run_sgd);
 HWY_EXPORT(run_adam);
 HWY_EXPORT(run_lion);
+HWY_EXPORT(run_lamb_moments);
+HWY_EXPORT(run_lamb_apply);
+HWY_EXPORT(run_average);
 HWY_EXPORT(run_sum_of_squares);
 void sgd_step(const Sgd& args, int threads) { HWY_DYNAMIC_DISPATCH(run_sgd)(args, threads); }
 void adam_step(const Adam& args, int threads) { HWY_DYNAMIC_DISPATCH(run_adam)(args, threads); }
 void lion_step(const Lion& args, int threads) { HWY_DYNAMIC_DISPATCH(run_lion)(args, threads); }
+void lamb_moments(const Lamb& args, int threads) { HWY_DYNAMIC_DISPATCH(run_lamb_moments)(args, threads); }
+void lamb_apply(const Lamb& args, int threads) { HWY_DYNAMIC_DISPATCH(run_lamb_apply)(args, threads); }
+void update_average(const Average& args, int threads) { HWY_DYNAMIC_DISPATCH(run_average)(args, threads); }
 void sum_of_squares(int64_t n, const float* x, double* block_sums, int threads) {
   HWY_DYNAMIC_DISPATCH(run_sum_of_squares)(n, x, block_sums, threads);
 }

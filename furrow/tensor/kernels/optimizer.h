@@ -53,6 +53,36 @@ struct Lion {
 };
 void lion_step(const Lion& args, int threads);
 
+// You et al., "Large batch optimization for deep learning: training BERT in 76 minutes", 2020, algorithm 2,
+// for one parameter: with Adam's m and v, direction r = m / (1 - beta1^t) / (sqrt(v) / sqrt(1 - beta2^t) +
+// eps) + weight_decay * param;  param -= rate * r, where rate = lr * norm(param) / norm(r). lamb_moments
+// updates m and v and, where they are not null, gives the sums of squares of param and r on the grid;
+// lamb_apply forms r again.
+struct Lamb {
+  int64_t n = 0;
+  float* param = nullptr;
+  const float* grad = nullptr;
+  float* exp_avg = nullptr;
+  float* exp_avg_sq = nullptr;
+  float grad_scale = 1;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-6, weight_decay = 0;
+  int64_t step = 1;
+  double* param_squares = nullptr;  // grid_blocks(n) each
+  double* direction_squares = nullptr;
+  double rate = 0;  // lamb_apply
+};
+void lamb_moments(const Lamb& args, int threads);
+void lamb_apply(const Lamb& args, int threads);
+
+// average += share * (param - average).
+struct Average {
+  int64_t n = 0;
+  const float* param = nullptr;
+  float* average = nullptr;
+  float share = 0;
+};
+void update_average(const Average& args, int threads);
+
 // Sums of squares on the fixed grid of 1,024 elements: block_sums[b] = sum of x[i]^2 over block b, in double,
 // 16 fixed lanes joined by a fixed tree.  `x` must start on the grid.  A block with a NaN or infinity gives a
 // non-finite sum, and squares cannot overflow a double: so "all sums finite" is "all elements finite".

@@ -1,0 +1,144 @@
+// [optimizer] on a model: rules of single parameters, and what follows from them.
+#include <fmt/format.h>
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/base/text.h"
+#include "furrow/plan/optimizer_spec.h"
+
+namespace furrow::plan {
+namespace {
+
+// One entry of [optimizer] groups.
+class Entry {
+ public:
+  Entry(const std::string& text, const config::Optimizer& optimizer) : text_(text), optimizer_(optimizer) {
+    for (const std::string& word : split(text, ' ')) {
+      if (!word.empty()) words_.push_back(word);
+    }
+    if (words_.size() < 2) fail("write \"PATTERN key=value ...\"");
+  }
+
+  void apply(ModelSpec* spec) const {
+    bool found = false;
+    std::vector<std::string> names;
+    for (Unit& unit : spec->units) {
+      for (Parameter& parameter : unit.parameters) {
+        const bool matches = fnmatch(words_[0].c_str(), parameter.name.c_str(), 0) == 0;
+        if (parameter.tied() && matches && words_[0] == parameter.name)
+          fail(fmt::format("{} is tied to {}: name that one", parameter.name, parameter.tied_to));
+        if (parameter.tied()) continue;
+        names.push_back(parameter.name);
+        if (matches) set(&parameter.rule);
+        found = found || matches;
+      }
+    }
+    if (!found) fail("it matches no parameter; " + unknown_name_message("parameter", words_[0], names));
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& message) const {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("[optimizer] groups: '{}': {}", text_, message));
+  }
+
+  double number(const std::string& key, const std::string& text, double least) const {
+    double value = 0;
+    if (!parse_double(text, value) || !(value >= least))
+      fail(fmt::format("{} = {} is no number of at least {}", key, text, least));
+    return value;
+  }
+
+  void set(ParameterRule* rule) const {
+    for (size_t i = 1; i < words_.size(); ++i) {
+      const size_t equals = words_[i].find('=');
+      const std::string key = words_[i].substr(0, equals);
+      const std::string value = equals == std::string::npos ? "" : words_[i].substr(equals + 1);
+      if (key == "lr") {
+        rule->lr_scale = number(key, value, 0) / optimizer_.lr;
+      } else if (key == "weight_decay") {
+        rule->weight_decay = number(key, value, 0);
+      } else if (key == "frozen") {
+        if (value != "true" && value != "false") fail(fmt::format("frozen = {} is not true or false", value));
+        rule->frozen = value == "true";
+      } else {
+        const std::vector<std::string> known = {"frozen", "lr", "weight_decay"};
+        fail(unknown_name_message("key", key, known));
+      }
+    }
+  }
+
+  const std::string& text_;
+  const config::Optimizer& optimizer_;
+  std::vector<std::string> words_;
+};
+
+// Backward of weights costs as much as there is of them in the products, and a unit that trains none keeps
+// nothing for it.
+void leave_out_frozen(Unit* unit) {
+  int64_t all = 0, trained = 0;
+  bool trains = false;
+  for (const Parameter& parameter : unit->parameters) {
+    trains = trains || !parameter.rule.frozen;
+    if (parameter.shape.size() < 2) continue;
+    all += parameter.size();
+    trained += parameter.rule.frozen ? 0 : parameter.size();
+  }
+  if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
+  if (!trains) unit->deferred_bytes = 0;
+}
+
+// Tied parameters follow their owners.
+void follow_owners(ModelSpec* spec) {
+  std::map<std::string, ParameterRule> rules;
+  for (Unit& unit : spec->units) {
+    for (Parameter& parameter : unit.parameters) {
+      if (parameter.tied()) parameter.rule = rules[parameter.tied_to];
+      rules[parameter.name] = parameter.rule;
+    }
+  }
+}
+
+// Masters are state, and frozen parameters have none.
+void refuse_frozen_masters(const ModelSpec& spec) {
+  for (const Unit& unit : spec.units) {
+    for (const Parameter& parameter : unit.parameters) {
+      if (!parameter.rule.frozen || unit.compute == DType::kF32) continue;
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("optimizer.groups freezes {}, which is computed with in {}: frozen parameters need "
+                      "training.mixed_precision_param = \"float32\"",
+                      parameter.name, to_string(unit.compute)));
+    }
+  }
+}
+
+}  // namespace
+
+bool is_hidden_matrix(const ModelSpec& spec, size_t unit, const Parameter& parameter) {
+  const DType read = spec.units[unit].input.dtype;
+  const bool numbers = read == DType::kF32 || read == DType::kBF16 || read == DType::kF16;
+  return parameter.shape.size() >= 2 && numbers && unit + 1 < spec.units.size();
+}
+
+void apply_optimizer(const config::Optimizer& optimizer, ModelSpec* spec) {
+  const StepNeeds needs = find_optimizer_spec(optimizer.name).needs;
+  for (const std::string& text : optimizer.groups) Entry(text, optimizer).apply(spec);
+  follow_owners(spec);
+  if (needs == StepNeeds::kBlocks) spec->alignment = kStateBlock;
+  refuse_frozen_masters(*spec);
+  for (size_t u = 0; u < spec->units.size(); ++u) {
+    leave_out_frozen(&spec->units[u]);
+    for (Parameter& parameter : spec->units[u].parameters) {
+      const bool whole = needs == StepNeeds::kParameters ||
+                         (needs == StepNeeds::kMatrices && is_hidden_matrix(*spec, u, parameter));
+      parameter.whole = whole && !parameter.rule.frozen && !parameter.tied();
+    }
+  }
+}
+
+}  // namespace furrow::plan

@@ -1,0 +1,173 @@
+// Optimizers whose states have forms of their own, against plain references in double.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "furrow/base/array.h"
+#include "furrow/base/error.h"
+#include "furrow/tensor/optimizer.h"
+#include "furrow/tensor/test_support_torch.h"
+
+namespace furrow::tensor {
+namespace {
+
+using testing::random_tensor;
+
+std::span<float> span_of(const at::Tensor& tensor) {
+  return {tensor.data_ptr<float>(), static_cast<size_t>(tensor.numel())};
+}
+std::span<uint8_t> codes_of(const at::Tensor& tensor) {
+  return {tensor.data_ptr<uint8_t>(), static_cast<size_t>(tensor.numel())};
+}
+
+StepParameters parameters(int64_t step, double lr = 0.01) {
+  return {.lr = lr,
+          .momentum = 0.95,
+          .nesterov = true,
+          .beta1 = 0.9,
+          .beta2 = 0.99,
+          .eps = 1e-8,
+          .beta2_decay = -0.8,
+          .weight_decay = 0.1,
+          .step = step,
+          .gradient_factor = 0.25F};
+}
+
+at::Tensor gradient_of(const at::Tensor& param, int64_t step) {
+  return random_tensor(param.sizes().vec(), 100 + static_cast<uint64_t>(step));
+}
+
+// Ten steps of `param` by the optimizer, with these states.
+at::Tensor ten_steps(const char* name, at::Tensor param, std::vector<at::Tensor> states, double lr = 0.01,
+                     int threads = 1) {
+  param = param.clone();
+  for (int64_t step = 1; step <= 10; ++step) {
+    const at::Tensor gradient = gradient_of(param, step);
+    OptimizerSpan span{span_of(param), span_of(gradient)};
+    for (size_t s = 0; s < states.size(); ++s) {
+      if (states[s].scalar_type() == at::kByte) {
+        span.states[s] = codes_of(states[s]);
+      } else {
+        span.states[s] = span_of(states[s]);
+      }
+    }
+    span.whole = true;
+    span.rows = param.dim() >= 2 ? param.size(0) : 0;
+    find_optimizer(name).step(span, parameters(step, lr), threads);
+  }
+  return param;
+}
+
+std::vector<at::Tensor> adafactor_states(const at::Tensor& param) {
+  if (param.dim() < 2) return {at::zeros({0}), at::zeros({0}), at::zeros({param.numel()})};
+  return {at::zeros({param.size(0)}), at::zeros({param.numel() / param.size(0)}), at::zeros({0})};
+}
+
+// As the paper's algorithms 4 and 5 say, the step relative to the parameter's size.
+at::Tensor adafactor_reference(const at::Tensor& start, double lr) {
+  at::Tensor param = start.to(at::kDouble), rows, columns, variance;
+  const bool matrix = start.dim() >= 2;
+  for (int64_t step = 1; step <= 10; ++step) {
+    const StepParameters p = parameters(step, lr);
+    const at::Tensor g = gradient_of(start, step).to(at::kDouble) * p.gradient_factor;
+    const double share = std::pow(static_cast<double>(step), -0.8);
+    at::Tensor estimate;
+    const at::Tensor squares = matrix ? g.square().flatten(1) : g.square();
+    if (matrix) {
+      rows = step == 1 ? squares.mean(1) : rows + share * (squares.mean(1) - rows);
+      columns = step == 1 ? squares.mean(0) : columns + share * (squares.mean(0) - columns);
+      estimate = at::outer(rows, columns).div(rows.mean()).view(g.sizes());
+    } else {
+      estimate = variance = step == 1 ? squares : variance + share * (squares - variance);
+    }
+    const at::Tensor u = g / estimate.sqrt();
+    const double rms = u.square().mean().sqrt().item<double>(),
+                 size = param.square().mean().sqrt().item<double>();
+    const double rate = std::max(1e-3, size) * std::min(lr, 1 / std::sqrt(static_cast<double>(step)));
+    param = param * (1 - lr * p.weight_decay) - rate / std::max(1.0, rms) * u;
+  }
+  return param;
+}
+
+TEST(Adafactor, TenStepsFollowTheRule) {
+  for (const Shape& shape : {Shape{37, 53}, Shape{8, 3, 5, 5}, Shape{300, 1100}, Shape{211}}) {
+    for (const double lr : {0.01, 0.9}) {  // below and above 1 / sqrt(t)
+      const at::Tensor start = random_tensor(shape, 1);
+      const at::Tensor ours = ten_steps("adafactor", start, adafactor_states(start), lr);
+      EXPECT_LE(testing::distance(ours, adafactor_reference(start, lr)), 4e-6);
+      EXPECT_GT(testing::distance(ours, adafactor_reference(start, lr * 1.01)), 4e-6) << "control";
+    }
+  }
+}
+
+TEST(Adafactor, ThreadsChangeNoBit) {
+  const at::Tensor start = random_tensor({300, 1100}, 1);
+  const std::vector<at::Tensor> one = adafactor_states(start), two = adafactor_states(start);
+  EXPECT_TRUE(testing::bitwise_equal(ten_steps("adafactor", start, one),
+                                     ten_steps("adafactor", start, two, 0.01, 2)));
+  for (size_t s = 0; s < one.size(); ++s) EXPECT_TRUE(testing::bitwise_equal(one[s], two[s]));
+}
+
+at::Tensor muon_reference(const at::Tensor& start) {
+  at::Tensor param = start.to(at::kDouble), buffer = at::zeros_like(param);
+  const int64_t rows = start.size(0), columns = start.numel() / rows;
+  for (int64_t step = 1; step <= 10; ++step) {
+    const StepParameters p = parameters(step);
+    const at::Tensor g = gradient_of(start, step).to(at::kDouble) * p.gradient_factor;
+    buffer = buffer + (1 - p.momentum) * (g - buffer);
+    at::Tensor x = (g + p.momentum * (buffer - g)).view({rows, columns});
+    x = x / x.norm().clamp_min(1e-7);
+    for (int i = 0; i < 5; ++i) {
+      const at::Tensor gram = x.mm(x.t());
+      x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram.mm(gram)).mm(x);
+    }
+    const double scale = 0.2 * std::sqrt(static_cast<double>(std::max(rows, columns)));
+    param = param * (1 - p.lr * p.weight_decay) - p.lr * scale * x.view(start.sizes());
+  }
+  return param;
+}
+
+// The reference takes the Gram matrix of rows for tall ones too: the two are equal but for rounding.
+TEST(Muon, TenStepsFollowTheRule) {
+  for (const Shape& shape : {Shape{24, 56}, Shape{56, 24}, Shape{32, 32}, Shape{16, 3, 3, 3}}) {
+    const at::Tensor start = random_tensor(shape, 1);
+    const at::Tensor ours = ten_steps("muon", start, {at::zeros(shape), at::zeros({0})});
+    EXPECT_LE(testing::distance(ours, muon_reference(start)), 2e-5);
+    EXPECT_GT(testing::distance(ours, muon_reference(start * 1.001)), 2e-5) << "control";
+    const at::Tensor two = ten_steps("muon", start, {at::zeros(shape), at::zeros({0})}, 0.01, 2);
+    EXPECT_TRUE(testing::bitwise_equal(ours, two));
+  }
+}
+
+TEST(Muon, StepsWhatIsNoMatrixAsAdamW) {
+  at::Tensor a = random_tensor({500}, 1), b = a.clone(), gradient = random_tensor({500}, 2);
+  std::vector<at::Tensor> states(4);
+  for (at::Tensor& state : states) state = at::zeros({500});
+  find_optimizer("muon").step({span_of(a), span_of(gradient), {span_of(states[0]), span_of(states[1])}},
+                              parameters(1), 1);
+  find_optimizer("adamw").step({span_of(b), span_of(gradient), {span_of(states[2]), span_of(states[3])}},
+                               parameters(1), 1);
+  EXPECT_TRUE(testing::bitwise_equal(a, b));
+}
+
+// The first step forgets nothing yet, so it is AdamW's to a rounding; after ten the codes' widths show, and
+// no more than they.
+TEST(AdamW8bit, StaysNearAdamW) {
+  const auto states = [](int64_t n) {
+    const auto codes = [&] { return at::zeros({n}, at::kByte); };
+    const auto scales = [&] { return at::zeros({(n + 255) / 256}); };
+    return std::vector<at::Tensor>{codes(), scales(), codes(), scales()};
+  };
+  const at::Tensor start = random_tensor({5000}, 1);
+  const at::Tensor ours = ten_steps("adamw8bit", start, states(5000));
+  const at::Tensor exact = ten_steps("adamw", start, {at::zeros({5000}), at::zeros({5000})});
+  const double moved = (exact - start).square().mean().sqrt().item<double>();
+  const double apart = (ours - exact).square().mean().sqrt().item<double>();
+  EXPECT_LT(apart, 0.05 * moved);
+  EXPECT_GT(apart, 0) << "control: eight bits are not thirty-two";
+}
+
+}  // namespace
+}  // namespace furrow::tensor
