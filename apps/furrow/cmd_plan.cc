@@ -10,6 +10,7 @@
 #include "furrow/config/config.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/architectures.h"
+#include "furrow/models/lora.h"
 #include "furrow/observe/run_folder.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
@@ -58,6 +59,7 @@ Planned plan_of(const config::Config& config, const Place& place) {
   planned.classes = shape.classes;
   planned.steps = train::total_steps(config.training, info.train_samples, layout.data_ranks());
   plan::ModelSpec spec = models::describe(config.model, shape);
+  models::apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);
   planned.program = plan::compile_train(spec, layout, train::train_options(config, spec, layout, place.rank));
   planned.quote = plan::quote(planned.program, spec);

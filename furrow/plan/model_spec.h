@@ -53,6 +53,14 @@ struct Parameter {
   int64_t size() const { return num_elements(shape); }
 };
 
+// Two thin matrices beside a weight W of a linear layer, which then counts as W + scale * B A: indices into
+// Unit::parameters of W [out, in], A [rank, in] and B [out, rank].
+struct Adapter {
+  int weight = 0, a = 0, b = 0;
+  double scale = 1;
+  double dropout = 0;  // of what A reads
+};
+
 using Attribute = std::variant<bool, int64_t, double, std::string>;
 using Attributes = std::map<std::string, Attribute>;
 
@@ -76,6 +84,7 @@ struct Unit {
   std::string kind;  // a row of models/kinds.cc; nn/ has exactly one block for it
   Attributes attributes;
   std::vector<Parameter> parameters;
+  std::vector<Adapter> adapters;
   TensorSpec input, output;
   Flops flops;
   int64_t saved_bytes = 0;     // per sample, kept from forward to backward_input besides input and output

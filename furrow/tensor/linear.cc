@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/ops_torch.h"
@@ -89,6 +90,7 @@ std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor
 
 at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
                   OpContext& context) {
+  if (weight.adapter != nullptr) return linear_with_adapter(x, weight, bias, activation, context);
   FURROW_CHECK(x.dim() >= 2 && x.scalar_type() == at::kFloat && x.size(-1) == weight.leaf.size(1),
                "linear reads float32 [..., in]");
   LinearCall call;

@@ -308,9 +308,22 @@ void read_artefact_ranges(const std::string& path, const std::vector<NamedRange>
   }
 }
 
+// Adapters start anew where they are not in the file: what a run starts from may be the network without them.
+bool is_adapter(const ModelState& model, const std::string& name) {
+  for (const plan::Unit& unit : model.spec().units) {
+    for (const plan::Adapter& adapter : unit.adapters) {
+      if (unit.parameters[adapter.a].name == name || unit.parameters[adapter.b].name == name) return true;
+    }
+  }
+  return false;
+}
+
 // Frozen parameters have no average: they are their own.
-void read_checkpoint_ranges(const storage::CheckpointReader& reader, std::vector<NamedRange> ranges,
-                            bool average) {
+void read_checkpoint_ranges(const storage::CheckpointReader& reader, const ModelState& model,
+                            std::vector<NamedRange> ranges, bool average) {
+  std::erase_if(ranges, [&](const NamedRange& range) {
+    return is_adapter(model, range.name) && reader.find(range.name) == nullptr;
+  });
   for (NamedRange& range : ranges) {
     const std::string averaged = fmt::format("optimizer.{}/{}", plan::kAverageState, range.name);
     if (average && reader.find(averaged) != nullptr) range.name = averaged;
@@ -321,11 +334,14 @@ void read_checkpoint_ranges(const storage::CheckpointReader& reader, std::vector
 }  // namespace
 
 void load_parameters(const std::string& path, ModelState& model, bool average) {
-  const std::vector<NamedRange> ranges =
+  std::vector<NamedRange> ranges =
       model.parameter_ranges(model.units(), model.params_extents(), model.params_extents());
-  if (std::filesystem::exists(path + "/model.toml")) return read_artefact_ranges(path, ranges);
+  if (std::filesystem::exists(path + "/model.toml")) {
+    std::erase_if(ranges, [&](const NamedRange& range) { return is_adapter(model, range.name); });
+    return read_artefact_ranges(path, ranges);
+  }
   if (std::filesystem::exists(path + "/manifest.json")) {
-    return read_checkpoint_ranges(storage::CheckpointReader::open(path), ranges, average);
+    return read_checkpoint_ranges(storage::CheckpointReader::open(path), model, ranges, average);
   }
   const auto reader = storage::newest_valid(path);
   if (!reader) {
@@ -335,7 +351,7 @@ void load_parameters(const std::string& path, ModelState& model, bool average) {
                     "checkpoints/ or one step of them",
                     path));
   }
-  read_checkpoint_ranges(*reader, ranges, average);
+  read_checkpoint_ranges(*reader, model, ranges, average);
 }
 
 }  // namespace furrow::train

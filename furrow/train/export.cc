@@ -4,6 +4,7 @@
 #include "furrow/base/version.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/dtype_torch.h"
+#include "furrow/train/adapters_torch.h"
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
@@ -35,9 +36,12 @@ void Run::export_model() {
                       {"step", fmt::format("{}", state_.has_best ? state_.best_step : state_.step)},
                       {"furrow_version", std::string(furrow_version())},
                       {"seed", fmt::format("{}", bench_.rank.seed)}};
-  std::vector<storage::NamedArray> arrays;
   const std::vector<NamedTensor> parameters = model_->parameters_of(whole);
-  for (const NamedTensor& parameter : parameters)
+  const std::vector<NamedTensor> adapters = adapters_of(spec, parameters);
+  if (!adapters.empty()) export_adapters(folder_->path() + "/adapter", bench_.config, adapters);
+  const std::vector<NamedTensor> merged = merge_adapters(spec, parameters);
+  std::vector<storage::NamedArray> arrays;
+  for (const NamedTensor& parameter : merged)
     arrays.push_back({parameter.name, tensor::to_array(parameter.view)});
   storage::write_artefact(folder_->model(), std::move(artefact), arrays);
 }

@@ -161,6 +161,11 @@ void ModelState::make_views() {
       at::Tensor leaf = tensor::view(flat, home.offset, parameter.shape).detach();
       params.push_back({leaf.requires_grad_(trained), static_cast<int>(params.size())});
     }
+    for (const plan::Adapter& each : unit.adapters) {
+      const std::string stream = unit.parameters[each.a].name + ".dropout";
+      params[each.weight].adapter = std::make_shared<const tensor::Adapter>(
+          tensor::Adapter{params[each.a], params[each.b], each.scale, each.dropout, stream});
+    }
     params_.push_back(std::move(params));
   }
 }

@@ -12,6 +12,7 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
+#include "furrow/models/lora.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/quote.h"
@@ -66,6 +67,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
   bench.spec = models::describe(config.model, shape, extra);
+  models::apply_lora(config.lora, &bench.spec);
   plan::apply_optimizer(config.optimizer, &bench.spec);
   bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
   bench.rank.threads =

@@ -45,7 +45,9 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   if (source == nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");
   }
-  const Workbench bench = open_workbench(config, std::move(dataset), nullptr, nullptr);
+  config::Config network = config;
+  if (exported) network.lora.rank = 0;  // its adapters are merged
+  const Workbench bench = open_workbench(network, std::move(dataset), nullptr, nullptr);
   ModelState model(bench.spec, {}, bench.rank.seed);
   const std::filesystem::path checkpoints = std::filesystem::path(run_folder) / config.checkpoint.folder;
   load_parameters(exported ? artefact_folder : checkpoints.string(), model, config.ema.decay > 0);

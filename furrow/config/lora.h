@@ -1,0 +1,45 @@
+// [lora]: low-rank adapters beside frozen linear layers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "furrow/config/field.h"
+
+namespace furrow::config {
+
+struct Lora {
+  int64_t rank = 0;
+  double alpha = 16;
+  double dropout = 0;
+  std::vector<std::string> targets = {"*"};
+
+  template <class V>
+  static void fields(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    v("rank", &Lora::rank,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 65536,
+       .doc =
+           "Above 0: every parameter is frozen, and linear layers get two thin trained matrices of this rank "
+           "beside their weight. The exported model has them merged; adapter/ has them alone. 0: none."});
+    v("alpha", &Lora::alpha,
+      {.effect = kRecipe, .min = 0, .above_min = true, .doc = "Adapters count alpha / rank times."});
+    v("dropout", &Lora::dropout,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1,
+       .below_max = true,
+       .doc = "Share of an adapter's inputs dropped in training."});
+    v("targets", &Lora::targets,
+      {.effect = kRecipe,
+       .doc = "Patterns (* and ?) of names of linear layers, such as [\"*.attn.c_attn\"]. A pattern that "
+              "matches "
+              "none is an error that lists them."});
+  }
+  friend bool operator==(const Lora&, const Lora&) = default;
+};
+
+}  // namespace furrow::config
