@@ -158,8 +158,8 @@ TEST_F(Session, EveryTextArchitectureResumesToTheSameBits) {
 TEST_F(Session, TheAverageOfTheWeightsIsEvaluatedExportedAndResumed) {
   for (const std::string precision : {"float32", "bfloat16"}) {
     SCOPED_TRACE(precision);
-    std::vector<std::string> base = {"--training.mixed_precision_param", precision};
-    if (precision == "float32") base.insert(base.end(), {"--optimizer.groups", "fc1.bias frozen=true"});
+    const std::vector<std::string> base = {"--training.mixed_precision_param", precision,
+                                           "--optimizer.groups", "fc1.bias frozen=true"};
     const auto averaged = [&](std::vector<std::string> more = {}) {
       more.insert(more.end(), base.begin(), base.end());
       more.insert(more.end(), {"--ema.decay", "0.9"});
