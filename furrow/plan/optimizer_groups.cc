@@ -89,7 +89,7 @@ void leave_out_frozen(Unit* unit) {
     trained += parameter.rule.frozen ? 0 : parameter.size();
   }
   if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
-  if (!trains) unit->deferred_bytes = 0;
+  if (!trains) unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
 }
 
 // Tied parameters follow their owners.
