@@ -51,8 +51,8 @@ void describe_lstm(plan::Unit& unit) {
   unit.flops = products(time, both, 4 * hidden);
   unit.saved_bytes = time * (both + 5 * hidden) * kFloatBytes;  // the concatenation, the gates and the cell
   unit.deferred_bytes =
-      time * (both + 4 * hidden) * kFloatBytes;  // the concatenation and the gates' gradient
-  unit.kept_saved_bytes = time * both * kFloatBytes;
+      time * (both + 4 * hidden) * kFloatBytes;  // the concatenation and the gates' gradient, over the gates
+  unit.kept_saved_bytes = unit.deferred_bytes;
 }
 
 }  // namespace furrow::models
