@@ -80,6 +80,9 @@ class Parser {
     if (head == "overhead") {
       expect(2);
       section.overhead_s = number(1);
+    } else if (head == "workspace") {
+      expect(2);
+      section.workspace_bytes = integer(1, int64_t{1} << 50);
     } else if (head == "unit") {
       expect(8);
       section.units.push_back({words_[1], words_[2], static_cast<Work>(name(3, kWorkNames)),
@@ -92,7 +95,8 @@ class Parser {
       section.movements.push_back(
           {words_[1], static_cast<int>(integer(2, 1 << 20)), integer(3, INT64_MAX), number(4)});
     } else {
-      refuse(fmt::format("'{}' is not machine, build, section, overhead, unit, flat or move", head));
+      refuse(
+          fmt::format("'{}' is not machine, build, section, overhead, workspace, unit, flat or move", head));
     }
   }
 
@@ -182,6 +186,7 @@ void merge_profile(const Profile& newer, Profile* into) {
       continue;
     }
     found->overhead_s = section.overhead_s;
+    found->workspace_bytes = section.workspace_bytes;
     merge(section.units, &found->units, [](const UnitSample& a, const UnitSample& b) {
       return a.kind == b.kind && a.key == b.key && a.work == b.work && a.samples == b.samples;
     });
@@ -196,8 +201,8 @@ void merge_profile(const Profile& newer, Profile* into) {
 std::string to_text(const Profile& profile) {
   std::string text = fmt::format("{}\nmachine {}\nbuild {}\n", kFirstLine, profile.machine, profile.build);
   for (const ProfileSection& section : profile.sections) {
-    text += fmt::format("\n# ranks threads\nsection {} {}\noverhead {}\n", section.ranks, section.threads,
-                        format_double(section.overhead_s));
+    text += fmt::format("\n# ranks threads\nsection {} {}\noverhead {}\nworkspace {}\n", section.ranks,
+                        section.threads, format_double(section.overhead_s), section.workspace_bytes);
     text += "# kind key work samples flops bytes seconds\n";
     for (const UnitSample& unit : section.units) {
       text += fmt::format("unit {} {} {} {} {} {} {}\n", unit.kind, unit.key,

@@ -50,6 +50,7 @@ struct ProfileSection {
   std::vector<UnitSample> units;
   std::vector<FlatSample> flats;
   std::vector<MovementSample> movements;
+  int64_t workspace_bytes = 0;  // Costs::workspace_bytes
   friend bool operator==(const ProfileSection&, const ProfileSection&) = default;
 };
 

@@ -54,7 +54,10 @@ struct Measured {
 class ProfiledCosts : public Costs {
  public:
   ProfiledCosts(Cluster cluster, const ProfileSection& section, DType compute)
-      : analytic_(analytic_costs(std::move(cluster), compute)), overhead_s_(section.overhead_s) {
+      : analytic_(analytic_costs(std::move(cluster), compute)),
+        overhead_s_(section.overhead_s),
+        workspace_bytes_(section.workspace_bytes) {
+    if (workspace_bytes_ == 0) workspace_bytes_ = analytic_->workspace_bytes();
     for (const UnitSample& unit : section.units) add(unit);
     for (const FlatSample& flat : section.flats)
       insert(&flats_[flat.op], {static_cast<double>(flat.bytes), flat.seconds});
@@ -65,6 +68,7 @@ class ProfiledCosts : public Costs {
   const Cluster& cluster() const override { return analytic_->cluster(); }
   std::string source() const override { return "profiled"; }
   double overhead_seconds() const override { return overhead_s_; }
+  int64_t workspace_bytes() const override { return workspace_bytes_; }
 
   double unit_seconds(const UnitWork& work) const override {
     const auto kind = units_.find({work.unit->kind, work.work});
@@ -180,6 +184,7 @@ class ProfiledCosts : public Costs {
 
   std::unique_ptr<Costs> analytic_;
   double overhead_s_;
+  int64_t workspace_bytes_;
   std::map<std::pair<std::string, Work>, std::map<std::string, Measured>> units_;  // kind; work_key()
   std::map<std::string, std::vector<Point>> flats_;
   std::map<std::pair<std::string, int>, std::vector<Point>> movements_;  // name, ranks

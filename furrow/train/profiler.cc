@@ -121,6 +121,7 @@ class Profiler {
       largest_ = std::max(largest_, unit.parameter_count() * static_cast<int64_t>(sizeof(float)));
     const std::array<int64_t, kMemoryKinds> bytes = plan::verify(program, bench.spec).peak_bytes;
     step_bytes_ = std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+    reset_memory_peaks();
     record(program, bench.spec, [&](std::vector<InstructionTime>* times, int64_t step) {
       RunInputs inputs;
       inputs.loader = &loader;
@@ -130,6 +131,9 @@ class Profiler {
       inputs.times = times;
       executor.run(inputs);
     });
+    constexpr auto kOther = static_cast<size_t>(MemoryKind::kOther);
+    if (batch == request_.config.training.local_batch_size && workspace_ == 0)
+      workspace_ = std::max<int64_t>(0, memory_usage(MemoryKind::kOther).peak_bytes - bytes[kOther]);
   }
 
   template <class RunStep>
@@ -233,6 +237,7 @@ class Profiler {
     plan::ProfileSection section;
     section.ranks = world_;
     section.threads = rank_.threads;
+    section.workspace_bytes = workspace_;
     if (!overheads_.empty()) section.overhead_s = median(overheads_);
     for (const auto& [key, unit] : units_) {
       const auto& [kind, name, work, samples] = key;
@@ -259,6 +264,7 @@ class Profiler {
   RankContext rank_;
   int64_t largest_ = 0;                   // bytes of a unit's parameters
   int64_t step_ns_ = 0, step_bytes_ = 0;  // of the last step that was measured
+  int64_t workspace_ = 0;
   std::map<std::tuple<std::string, std::string, plan::Work, int64_t>, Unit> units_;
   std::map<std::pair<std::string, int64_t>, std::vector<double>> flats_;
   std::vector<double> overheads_;
