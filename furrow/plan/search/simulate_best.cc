@@ -76,7 +76,9 @@ std::vector<Program> representatives(const State& state, const Choice& choice) {
 namespace {
 
 Figures simulated(const State& state, const Choice& choice) {
-  return figures_of(simulate(representatives(state, choice), state.spec, state.costs), choice);
+  Figures figures = figures_of(simulate(representatives(state, choice), state.spec, state.costs), choice);
+  figures.memory_bytes += state.costs.workspace_bytes();
+  return figures;
 }
 
 Choice with_turns(Choice choice, int32_t turns) {

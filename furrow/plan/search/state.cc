@@ -22,9 +22,11 @@ State::State(const SearchRequest& request)
       facts(model_facts(*request.spec)),
       memory_bytes(request.memory_bytes > 0 ? request.memory_bytes : cluster.device.memory_bytes) {
   for (const UnitLayout& unit : facts.flat.units) {
-    flat_bytes.push_back(elements_to_bytes(unit.elements));
+    flat_bytes.push_back(unit.elements * unit.param_bytes());
+    updated_bytes.push_back(unit.trained_elements * unit.param_bytes());
     gradient_bytes.push_back(elements_to_bytes(unit.trained_elements));
-    optimizer_bytes.push_back(state_bytes(request.optimizer_states, unit, {0, unit.elements}));
+    optimizer_bytes.push_back(state_bytes(request.optimizer_states, unit, {0, unit.elements}) +
+                              elements_to_bytes(unit.trained_elements) * unit.masters());
   }
   use_bytes.assign(spec.units.size(), 0);
   for (const TiedUse& use : facts.flat.tied) {
@@ -72,10 +74,10 @@ bool State::is_off(std::string_view pass) const {
   return std::ranges::find(request.without, pass) != request.without.end();
 }
 
-double State::exchange_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes) {
+double State::exchange_seconds(const Placement& placement, Op op, GroupAxis axis, int64_t bytes) {
   const Layout& layout = placement.layout;
   const std::array<int, 3> degrees = {placement.pipeline_ranks(), placement.replicas(), placement.shards()};
-  const auto [found, first] = exchanges_.try_emplace({degrees, movement, axis, bytes}, 0);
+  const auto [found, first] = exchanges_.try_emplace({degrees, op, axis, bytes}, 0);
   if (!first) return found->second;
   const std::vector<int> ranks = group_ranks(placement, axis);
   if (ranks.size() < 2 || bytes == 0) return 0;
@@ -83,8 +85,13 @@ double State::exchange_seconds(const Placement& placement, Movement movement, Gr
   const int host = cluster.host_of(ranks[0]);
   const auto here = std::ranges::count_if(ranks, [&](int rank) { return cluster.host_of(rank) == host; });
   const int sharers = std::max(1, std::min(cluster.devices, layout.world()) / static_cast<int>(here));
-  found->second = seconds_of(costs.legs(
-      {.movement = movement, .ranks = ranks, .self = ranks[0], .bytes = bytes, .sharers = sharers}));
+  found->second = seconds_of(
+      costs.legs({.movement = op == Op::kReduceGrads ? Movement::kReduceScatter : Movement::kAllGather,
+                  .ranks = ranks,
+                  .self = ranks[0],
+                  .bytes = bytes,
+                  .sharers = sharers,
+                  .operation = op_info(op).name}));
   return found->second;
 }
 

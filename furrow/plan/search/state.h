@@ -59,7 +59,8 @@ class State {
   const Cluster& cluster;
   const ModelFacts facts;
   int64_t memory_bytes = 0;                              // of a device
-  std::vector<int64_t> flat_bytes;                       // by unit: its own parameters
+  std::vector<int64_t> flat_bytes;                       // by unit: its own parameters, as it computes
+  std::vector<int64_t> updated_bytes;                    // ... those of them that are trained
   std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
   std::vector<int64_t> use_bytes;  // by unit: gradients of the uses of its parameters by others
 
@@ -76,12 +77,12 @@ class State {
   void refuse(Candidate candidate, std::string reason);
 
   // A movement of one buffer over an axis of a placement's layout, alone on its wires but for its like.
-  double exchange_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes);
+  double exchange_seconds(const Placement& placement, Op op, GroupAxis axis, int64_t bytes);
 
   bool is_off(std::string_view pass) const;
 
  private:
-  using Exchange = std::tuple<std::array<int, 3>, Movement, GroupAxis, int64_t>;
+  using Exchange = std::tuple<std::array<int, 3>, Op, GroupAxis, int64_t>;
 
   std::map<int64_t, UnitTable> tables_;
   std::map<Exchange, double> exchanges_;
