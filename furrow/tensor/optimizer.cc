@@ -20,39 +20,44 @@ void check_sizes(const OptimizerSpan& span, size_t states) {
   FURROW_CHECK(fits, "parameters, gradient and states of a step differ in size");
 }
 
+// A kernel's arguments, but for the states: those of its fields that hyper-parameters have too.
+template <class Args>
+Args args_of(const OptimizerSpan& span, const StepParameters& parameters) {
+  Args args;
+  args.n = static_cast<int64_t>(span.params.size());
+  args.param = span.params.data();
+  args.grad = span.gradient.data();
+  args.grad_scale = parameters.gradient_factor;
+  args.weight_decay = static_cast<decltype(args.weight_decay)>(parameters.weight_decay);
+  if constexpr (requires { args.lr; }) args.lr = static_cast<decltype(args.lr)>(parameters.lr);
+  if constexpr (requires { args.beta1; }) {
+    args.beta1 = parameters.beta1;
+    args.beta2 = parameters.beta2;
+  }
+  if constexpr (requires { args.eps; }) {
+    args.eps = parameters.eps;
+    args.step = parameters.step;
+  }
+  return args;
+}
+
 void sgd_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
   // A schedule may pass through momentum 0: the buffer is kept up all the same.
   const bool with_momentum = parameters.momentum != 0 || !span.states[0].empty();
   check_sizes(span, with_momentum ? 1 : 0);
-  kernels::Sgd args;
-  args.n = static_cast<int64_t>(span.params.size());
-  args.param = span.params.data();
-  args.grad = span.gradient.data();
+  auto args = args_of<kernels::Sgd>(span, parameters);
   args.momentum_buffer = with_momentum ? span.states[0].floats().data() : nullptr;
-  args.grad_scale = parameters.gradient_factor;
-  args.lr = static_cast<float>(parameters.lr);
   args.momentum = static_cast<float>(parameters.momentum);
-  args.weight_decay = static_cast<float>(parameters.weight_decay);
   args.nesterov = parameters.nesterov;
   kernels::sgd_step(args, threads);
 }
 
 void adam_step(const OptimizerSpan& span, const StepParameters& parameters, bool decoupled, int threads) {
   check_sizes(span, 2);
-  kernels::Adam args;
-  args.n = static_cast<int64_t>(span.params.size());
-  args.param = span.params.data();
-  args.grad = span.gradient.data();
+  auto args = args_of<kernels::Adam>(span, parameters);
   args.exp_avg = span.states[0].floats().data();
   args.exp_avg_sq = span.states[1].floats().data();
-  args.grad_scale = parameters.gradient_factor;
-  args.lr = parameters.lr;
-  args.beta1 = parameters.beta1;
-  args.beta2 = parameters.beta2;
-  args.eps = parameters.eps;
-  args.weight_decay = parameters.weight_decay;
   args.decoupled = decoupled;
-  args.step = parameters.step;
   kernels::adam_step(args, threads);
 }
 
@@ -67,36 +72,18 @@ void adamw8bit_step(const OptimizerSpan& span, const StepParameters& parameters,
                    span.states[2].size() == size && span.states[1].size() == blocks &&
                    span.states[3].size() == blocks,
                "parameters, gradient and quantised states of a step do not fit");
-  kernels::QuantisedAdam args;
-  args.n = static_cast<int64_t>(size);
-  args.param = span.params.data();
-  args.grad = span.gradient.data();
+  auto args = args_of<kernels::QuantisedAdam>(span, parameters);
   args.first = span.states[0].codes().data();
   args.first_scale = span.states[1].floats().data();
   args.second = span.states[2].codes().data();
   args.second_scale = span.states[3].floats().data();
-  args.grad_scale = parameters.gradient_factor;
-  args.lr = parameters.lr;
-  args.beta1 = parameters.beta1;
-  args.beta2 = parameters.beta2;
-  args.eps = parameters.eps;
-  args.weight_decay = parameters.weight_decay;
-  args.step = parameters.step;
   kernels::quantised_adam_step(args, threads);
 }
 
 void lion_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
   check_sizes(span, 1);
-  kernels::Lion args;
-  args.n = static_cast<int64_t>(span.params.size());
-  args.param = span.params.data();
-  args.grad = span.gradient.data();
+  auto args = args_of<kernels::Lion>(span, parameters);
   args.exp_avg = span.states[0].floats().data();
-  args.grad_scale = parameters.gradient_factor;
-  args.lr = parameters.lr;
-  args.beta1 = parameters.beta1;
-  args.beta2 = parameters.beta2;
-  args.weight_decay = parameters.weight_decay;
   kernels::lion_step(args, threads);
 }
 
@@ -104,18 +91,9 @@ void lion_step(const OptimizerSpan& span, const StepParameters& parameters, int 
 void lamb_step(const OptimizerSpan& span, const StepParameters& parameters, int threads) {
   check_sizes(span, 2);
   FURROW_CHECK(span.whole || span.params.empty(), "LAMB steps whole parameters");
-  kernels::Lamb args;
-  args.n = static_cast<int64_t>(span.params.size());
-  args.param = span.params.data();
-  args.grad = span.gradient.data();
+  auto args = args_of<kernels::Lamb>(span, parameters);
   args.exp_avg = span.states[0].floats().data();
   args.exp_avg_sq = span.states[1].floats().data();
-  args.grad_scale = parameters.gradient_factor;
-  args.beta1 = parameters.beta1;
-  args.beta2 = parameters.beta2;
-  args.eps = parameters.eps;
-  args.weight_decay = parameters.weight_decay;
-  args.step = parameters.step;
   const bool adapts = parameters.weight_decay > 0;
   const auto blocks = static_cast<size_t>(adapts ? kernels::grid_blocks(args.n) : 0);
   std::vector<double> param_squares(blocks), direction_squares(blocks);

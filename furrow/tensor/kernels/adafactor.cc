@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "furrow/tensor/kernels/adafactor.h"
+#include "furrow/tensor/kernels/moments-inl.h"
 #include "furrow/tensor/kernels/optimizer.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/simd-inl.h"
@@ -28,11 +29,6 @@ HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
-
-using DD = hn::CappedTag<double, 8>;
-using DHalf = hn::Rebind<float, DD>;
-constexpr int kDoubles = static_cast<int>(hn::MaxLanes(DD()));
-constexpr int kSums = 16 / kDoubles;
 
 int team_of(int64_t rows, int64_t columns, int threads) { return rows * columns < 65536 ? 1 : threads; }
 
@@ -57,13 +53,6 @@ void add_squares(const float* x, int64_t n, double* lanes, double* columns) {
     lanes[i % 16] += square;
     if (columns != nullptr) columns[i] += square;
   }
-}
-
-double join(double* lanes) {
-  for (int half = 8; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-  }
-  return lanes[0];
 }
 
 void scale_segment(const float* grad, float factor, int64_t n, float* out) {

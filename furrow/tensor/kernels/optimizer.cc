@@ -4,8 +4,7 @@
 // clang-format off
 #include <hwy/foreach_target.h>
 // clang-format on
-#include <cmath>
-
+#include "furrow/tensor/kernels/moments-inl.h"
 #include "furrow/tensor/kernels/optimizer.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/simd-inl.h"
@@ -35,30 +34,27 @@ void sgd_range(const Sgd& a, int64_t begin, int64_t end) {
 }
 
 void adam_range(const Adam& a, int64_t begin, int64_t end) {
-  const double step = static_cast<double>(a.step);
-  const double correction1 = 1 - std::pow(a.beta1, step), correction2 = 1 - std::pow(a.beta2, step);
-  const auto f = [](double x) HWY_ATTR { return set(static_cast<float>(x)); };
-  const VF grad_scale = set(a.grad_scale), eps = f(a.eps);
-  const VF keep = f(a.decoupled ? 1 - a.lr * a.weight_decay : 1), decay = f(a.decoupled ? 0 : a.weight_decay);
-  const VF beta1 = f(a.beta1), rest1 = f(1 - a.beta1), beta2 = f(a.beta2), rest2 = f(1 - a.beta2);
-  const VF rate = f(a.lr / correction1), root2 = f(std::sqrt(correction2));
+  const Moments moments(a);
+  const VF keep = rounded(a.decoupled ? 1 - a.lr * a.weight_decay : 1);
+  const VF decay = rounded(a.decoupled ? 0 : a.weight_decay);
+  const VF rate = rounded(a.lr / Moments::correction1(a));
   sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
     const VF old = at.load(a.param + i);
-    VF g = hn::Mul(grad_scale, at.load(a.grad + i));
+    VF g = hn::Mul(moments.grad_scale, at.load(a.grad + i));
     if (!a.decoupled) g = hn::MulAdd(decay, old, g);
-    const VF m = hn::MulAdd(beta1, at.load(a.exp_avg + i), hn::Mul(rest1, g));
-    const VF v = hn::MulAdd(beta2, at.load(a.exp_avg_sq + i), hn::Mul(hn::Mul(rest2, g), g));
+    const VF m = moments.first(at.load(a.exp_avg + i), g);
+    const VF v = moments.second(at.load(a.exp_avg_sq + i), g);
     at.store(m, a.exp_avg + i);
     at.store(v, a.exp_avg_sq + i);
-    const VF scale = hn::Add(hn::Div(hn::Sqrt(v), root2), eps);
-    at.store(hn::NegMulAdd(rate, hn::Div(m, scale), hn::Mul(keep, old)), a.param + i);
+    const VF step = hn::Div(m, moments.scale(hn::Sqrt(v)));
+    at.store(hn::NegMulAdd(rate, step, hn::Mul(keep, old)), a.param + i);
   });
 }
 
 void lion_range(const Lion& a, int64_t begin, int64_t end) {
-  const auto f = [](double x) HWY_ATTR { return set(static_cast<float>(x)); };
-  const VF grad_scale = set(a.grad_scale), keep = f(1 - a.lr * a.weight_decay), rate = f(a.lr);
-  const VF beta1 = f(a.beta1), rest1 = f(1 - a.beta1), beta2 = f(a.beta2), rest2 = f(1 - a.beta2);
+  const VF grad_scale = set(a.grad_scale), keep = rounded(1 - a.lr * a.weight_decay), rate = rounded(a.lr);
+  const VF beta1 = rounded(a.beta1), rest1 = rounded(1 - a.beta1);
+  const VF beta2 = rounded(a.beta2), rest2 = rounded(1 - a.beta2);
   const VF zero = set(0.0F);
   sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
     const VF g = hn::Mul(grad_scale, at.load(a.grad + i)), m = at.load(a.exp_avg + i);
@@ -68,11 +64,6 @@ void lion_range(const Lion& a, int64_t begin, int64_t end) {
     at.store(hn::MulAdd(beta2, m, hn::Mul(rest2, g)), a.exp_avg + i);
   });
 }
-
-using DD = hn::CappedTag<double, 8>;
-using DHalf = hn::Rebind<float, DD>;
-constexpr int kDoubles = static_cast<int>(hn::MaxLanes(DD()));
-constexpr int kSums = 16 / kDoubles;
 
 // Sum of squares of up to kGridElements elements, lane l taking elements l, l + 16, ...
 double block_sum(const float* x, int64_t n) {
@@ -93,39 +84,27 @@ double block_sum(const float* x, int64_t n) {
   }
   double lanes[16];
   for (int s = 0; s < kSums; ++s) hn::StoreU(sums[s], DD(), lanes + s * kDoubles);
-  for (int half = 8; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) lanes[l] += lanes[l + half];
-  }
-  return lanes[0];
+  return join(lanes);
 }
 
 struct LambFactors {
   explicit LambFactors(const Lamb& a)
-      : beta1(f(a.beta1)),
-        rest1(f(1 - a.beta1)),
-        beta2(f(a.beta2)),
-        rest2(f(1 - a.beta2)),
-        correction1(f(1 / (1 - std::pow(a.beta1, static_cast<double>(a.step))))),
-        root2(f(std::sqrt(1 - std::pow(a.beta2, static_cast<double>(a.step))))),
-        eps(f(a.eps)),
-        decay(f(a.weight_decay)) {}
-  static VF f(double x) { return set(static_cast<float>(x)); }
+      : moments(a), correction1(rounded(1 / Moments::correction1(a))), decay(rounded(a.weight_decay)) {}
   VF direction(VF m, VF v, VF param) const {
-    const VF scale = hn::Add(hn::Div(hn::Sqrt(v), root2), eps);
-    return hn::MulAdd(decay, param, hn::Div(hn::Mul(correction1, m), scale));
+    return hn::MulAdd(decay, param, hn::Div(hn::Mul(correction1, m), moments.scale(hn::Sqrt(v))));
   }
-  VF beta1, rest1, beta2, rest2, correction1, root2, eps, decay;
+  Moments moments;
+  VF correction1, decay;
 };
 
 // One block of the grid.
 void lamb_block(const Lamb& a, const LambFactors& f, int64_t block) {
   const int64_t begin = block * kGridElements, end = std::min(a.n, begin + kGridElements);
-  const VF grad_scale = set(a.grad_scale);
   alignas(64) float direction[kGridElements];
   sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
-    const VF g = hn::Mul(grad_scale, at.load(a.grad + i));
-    const VF m = hn::MulAdd(f.beta1, at.load(a.exp_avg + i), hn::Mul(f.rest1, g));
-    const VF v = hn::MulAdd(f.beta2, at.load(a.exp_avg_sq + i), hn::Mul(hn::Mul(f.rest2, g), g));
+    const VF g = hn::Mul(f.moments.grad_scale, at.load(a.grad + i));
+    const VF m = f.moments.first(at.load(a.exp_avg + i), g);
+    const VF v = f.moments.second(at.load(a.exp_avg_sq + i), g);
     at.store(m, a.exp_avg + i);
     at.store(v, a.exp_avg_sq + i);
     if (a.direction_squares) at.store(f.direction(m, v, at.load(a.param + i)), direction + (i - begin));
@@ -137,7 +116,7 @@ void lamb_block(const Lamb& a, const LambFactors& f, int64_t block) {
 
 void lamb_apply_range(const Lamb& a, int64_t begin, int64_t end) {
   const LambFactors f(a);
-  const VF rate = LambFactors::f(a.rate);
+  const VF rate = rounded(a.rate);
   sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR {
     const VF param = at.load(a.param + i);
     const VF r = f.direction(at.load(a.exp_avg + i), at.load(a.exp_avg_sq + i), param);

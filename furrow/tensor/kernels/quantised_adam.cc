@@ -9,6 +9,7 @@
 #include <cmath>
 #include <vector>
 
+#include "furrow/tensor/kernels/moments-inl.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/quantised_adam.h"
 #include "furrow/tensor/kernels/simd-inl.h"
@@ -74,19 +75,13 @@ void quantise(const float* values, float largest, const QuantisationTables& tabl
 
 struct Factors {
   explicit Factors(const QuantisedAdam& a)
-      : grad_scale(set(a.grad_scale)),
-        keep(f(1 - a.lr * a.weight_decay)),
-        beta1(f(a.beta1)),
-        rest1(f(1 - a.beta1)),
-        beta2(f(a.beta2)),
-        rest2(f(1 - a.beta2)),
-        rate(f(a.lr / (1 - std::pow(a.beta1, static_cast<double>(a.step))))),
-        root2(f(std::sqrt(1 - std::pow(a.beta2, static_cast<double>(a.step))))),
-        eps(f(a.eps)),
+      : moments(a),
+        keep(rounded(1 - a.lr * a.weight_decay)),
+        rate(rounded(a.lr / Moments::correction1(a))),
         first(quantisation_tables(true)),
         second(quantisation_tables(false)) {}
-  static VF f(double x) { return set(static_cast<float>(x)); }
-  VF grad_scale, keep, beta1, rest1, beta2, rest2, rate, root2, eps;
+  Moments moments;
+  VF keep, rate;
   const QuantisationTables &first, &second;
 };
 
@@ -115,18 +110,18 @@ void adam_block(const QuantisedAdam& a, const Factors& f, int64_t block) {
   const VF scale1 = set(a.first_scale[block]), scale2 = set(a.second_scale[block]);
   VF largest1 = zero(), largest2 = zero();
   sweep(0, n, [&](int64_t i, auto at) HWY_ATTR {
-    const VF g = hn::Mul(f.grad_scale, at.load(a.grad + begin + i));
+    const VF g = hn::Mul(f.moments.grad_scale, at.load(a.grad + begin + i));
     const VF old = dequantise(second_codes + i, f.second, scale2);
-    const VF m = hn::MulAdd(f.beta1, dequantise(first_codes + i, f.first, scale1), hn::Mul(f.rest1, g));
-    const VF v = hn::MulAdd(f.beta2, hn::Mul(old, old), hn::Mul(hn::Mul(f.rest2, g), g));
+    const VF m = f.moments.first(dequantise(first_codes + i, f.first, scale1), g);
+    const VF v = f.moments.second(hn::Mul(old, old), g);
     const VF root = hn::Sqrt(v);
     at.store(m, first + i);
     at.store(root, second + i);
     largest1 = hn::Max(largest1, hn::Abs(m));
     largest2 = hn::Max(largest2, root);
-    const VF scale = hn::Add(hn::Div(root, f.root2), f.eps);
+    const VF step = hn::Div(m, f.moments.scale(root));
     const VF param = hn::Mul(f.keep, at.load(a.param + begin + i));
-    at.store(hn::NegMulAdd(f.rate, hn::Div(m, scale), param), a.param + begin + i);
+    at.store(hn::NegMulAdd(f.rate, step, param), a.param + begin + i);
   });
   a.first_scale[block] = keep_block(first, largest1, f.first, true, first_codes);
   a.second_scale[block] = keep_block(second, largest2, f.second, false, second_codes);
