@@ -3,12 +3,9 @@
 
 #include <span>
 
-#include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
-
-kernels::Activation kernel_activation(Activation activation);
 
 at::Tensor linear_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
                                Activation activation, OpContext& context);

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/activation_torch.h"
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
@@ -13,20 +14,6 @@
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
-
-kernels::Activation kernel_activation(Activation activation) {
-  switch (activation) {
-    case Activation::kRelu:
-      return kernels::Activation::kRelu;
-    case Activation::kGelu:
-      return kernels::Activation::kGelu;
-    case Activation::kGeluTanh:
-      return kernels::Activation::kGeluTanh;
-    case Activation::kNone:
-      break;
-  }
-  return kernels::Activation::kNone;
-}
 
 namespace {
 
@@ -48,28 +35,17 @@ struct LinearCall {
 
 // The gradient of x weight^T + bias; puts the bias'.
 at::Tensor before_activation(const LinearCall& call, const at::Tensor& dy) {
-  const int64_t rows = dy.numel() / call.shape.out;
   const bool with_bias = call.bias_index >= 0 && call.sink != nullptr && call.sink->wants(call.bias_index);
   at::Tensor dz = dy, db;
   if (!with_bias && call.activation == Activation::kNone) return dz;
-  const at::Tensor wide = widened(dy, call.threads);
-  if (with_bias) db = at::empty({call.shape.out}, wide.options());
+  if (with_bias) db = at::empty({call.shape.out}, dy.options().dtype(at::kFloat));
   if (call.activation == Activation::kNone) {
-    kernels::column_sums(rows, call.shape.out, wide.const_data_ptr<float>(), db.data_ptr<float>(),
-                         call.threads);
+    const at::Tensor wide = widened(dy, call.threads);
+    kernels::column_sums(dy.numel() / call.shape.out, call.shape.out, wide.const_data_ptr<float>(),
+                         db.data_ptr<float>(), call.threads);
   } else {
-    const at::Tensor gate = widened(call.gate, call.threads);
-    dz = at::empty_like(wide);
-    kernels::ActivationBackward args;
-    args.rows = rows;
-    args.columns = call.shape.out;
-    args.activation = kernel_activation(call.activation);
-    args.dy = wide.const_data_ptr<float>();
-    (call.activation == Activation::kRelu ? args.y : args.slope) = gate.const_data_ptr<float>();
-    args.dz = dz.data_ptr<float>();
-    args.db = with_bias ? db.data_ptr<float>() : nullptr;
-    kernels::activation_backward(args, call.threads);
-    dz = narrowed(dz, dy.scalar_type(), call.threads);
+    dz = activation_gradient(call.activation, call.gate, dy, with_bias ? db.data_ptr<float>() : nullptr,
+                             call.threads);
   }
   if (with_bias) call.sink->put(call.bias_index, db);
   return dz;
@@ -128,12 +104,8 @@ at::Tensor summed_output(LinearCall& call, const Param& bias, bool recorded) {
       call.cut == Cut::kRows ? call.axis->all_reduce(part) : call.axis->reduce_scatter(part, 1);
   if (bias.defined()) sum.add_(bias.leaf.detach());
   if (call.activation == Activation::kNone) return narrowed(sum, type, call.threads);
-  const bool gelu = recorded && call.activation >= Activation::kGelu;
-  const at::Tensor slope = gelu ? at::empty_like(sum) : at::Tensor();
-  auto* const values = sum.data_ptr<float>();
-  kernels::activation_forward(kernel_activation(call.activation), sum.numel(), values, values,
-                              gelu ? slope.data_ptr<float>() : nullptr, call.threads);
-  if (gelu) call.gate = narrowed(slope, type, call.threads);
+  const at::Tensor slope = activate(sum, sum, call.activation, recorded, call.threads);
+  if (slope.defined()) call.gate = narrowed(slope, type, call.threads);
   return narrowed(sum, type, call.threads);
 }
 
