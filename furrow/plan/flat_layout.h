@@ -22,7 +22,6 @@
 namespace furrow::plan {
 
 inline constexpr int64_t kGrid = 1024;  // elements: sums and shards are cut only here
-inline constexpr int64_t kAlign = 16;   // elements: 64 bytes of float32
 
 struct FlatSpan {
   int parameter = 0;   // index into Unit::parameters

@@ -104,7 +104,7 @@ void check_parameter(const Unit& unit, const Parameter& parameter, const Owners&
 }
 
 void check_compute(const Unit& unit) {
-  if (unit.compute == DType::kF32 || unit.compute == DType::kBF16 || unit.compute == DType::kF16) return;
+  if (is_number(unit.compute)) return;
   fail(fmt::format("unit {} computes in {}: float32, bfloat16 and float16 are known", unit.name,
                    to_string(unit.compute)));
 }

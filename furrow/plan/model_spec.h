@@ -17,6 +17,13 @@
 
 namespace furrow::plan {
 
+inline constexpr int64_t kAlign = 16;  // elements: 64 bytes of float32
+
+// What blocks compute in: float32, bfloat16 or float16.
+constexpr bool is_number(DType type) {
+  return type == DType::kF32 || type == DType::kBF16 || type == DType::kF16;
+}
+
 // How a parameter starts.  Element i of parameter P is drawn from word i of Philox(seed, kInit, full name of
 // P).
 struct Init {
@@ -169,7 +176,7 @@ struct Unit {
 struct ModelSpec {
   std::string architecture;  // a row of models/architectures.cc
   std::vector<Unit> units;
-  int64_t alignment = 16;  // elements: what parameters start on in flat buffers, a divisor of the grid
+  int64_t alignment = kAlign;  // elements: what parameters start on in flat buffers, a divisor of the grid
   int64_t parameter_count() const;  // tied ones once
 };
 

@@ -111,9 +111,8 @@ void follow_owners(ModelSpec* spec) {
 }  // namespace
 
 bool is_hidden_matrix(const ModelSpec& spec, size_t unit, const Parameter& parameter) {
-  const DType read = spec.units[unit].input.dtype;
-  const bool numbers = read == DType::kF32 || read == DType::kBF16 || read == DType::kF16;
-  return parameter.shape.size() >= 2 && numbers && unit + 1 < spec.units.size();
+  return parameter.shape.size() >= 2 && is_number(spec.units[unit].input.dtype) &&
+         unit + 1 < spec.units.size();
 }
 
 void apply_optimizer(const config::Optimizer& optimizer, ModelSpec* spec) {
