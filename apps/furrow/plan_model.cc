@@ -7,10 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/data/dataset.h"
-#include "furrow/models/architectures.h"
-#include "furrow/models/lora.h"
-#include "furrow/models/precision.h"
-#include "furrow/plan/optimizer_spec.h"
+#include "furrow/models/network.h"
 
 namespace furrow::app {
 namespace {
@@ -35,11 +32,7 @@ PlannedModel planned_model(const config::Config& config) {
   const data::Field& input = info.fields[0];
   models::DataShape shape{{input.dtype, input.shape}, info.classes};
   shape.input.shape.insert(shape.input.shape.begin(), -1);
-  plan::ModelSpec spec = models::describe(config.model, shape);
-  models::compute_in(models::precision_of(config.training.mixed_precision_param), &spec);
-  models::apply_lora(config.lora, &spec);
-  plan::apply_optimizer(config.optimizer, &spec);
-  return {std::move(spec), info.classes, info.train_samples};
+  return {models::trained_network(config, shape), info.classes, info.train_samples};
 }
 
 }  // namespace furrow::app

@@ -4,21 +4,14 @@
 
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
-#include "furrow/models/architectures.h"
+#include "furrow/models/test_specs.h"
 
 namespace furrow::models {
 namespace {
 
 using ::testing::HasSubstr;
 
-plan::ModelSpec gpt() {
-  config::Model model;
-  model.name = "gpt";
-  model.layers = 2;
-  model.heads = 2;
-  model.width = 16;
-  return describe(model, {{DType::kI64, {-1, 8}}, 13});
-}
+using testing::gpt;
 
 std::string error_of(const config::Lora& lora) {
   plan::ModelSpec spec = gpt();

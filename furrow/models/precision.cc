@@ -41,7 +41,7 @@ int64_t numbers(const plan::TensorSpec& border) {
 // A unit that reads another type than it computes in keeps its input converted.
 void convert_input(plan::Unit* unit) {
   const DType read = unit->input.dtype;
-  if (read == unit->compute || (read != DType::kF32 && read != DType::kBF16 && read != DType::kF16)) return;
+  if (read == unit->compute || !plan::is_number(read)) return;
   const int64_t bytes = numbers(unit->input) * static_cast<int64_t>(dtype_size(unit->compute));
   unit->saved_bytes += bytes;
   const bool whole = unit->input.tensor_axis < 0;

@@ -3,20 +3,12 @@
 #include <gtest/gtest.h>
 
 #include "furrow/base/error.h"
-#include "furrow/config/model.h"
-#include "furrow/models/architectures.h"
+#include "furrow/models/test_specs.h"
 
 namespace furrow::models {
 namespace {
 
-plan::ModelSpec gpt() {
-  config::Model model;
-  model.name = "gpt";
-  model.layers = 2;
-  model.heads = 2;
-  model.width = 16;
-  return describe(model, {{DType::kI64, {-1, 8}}, 13});
-}
+using testing::gpt;
 
 TEST(Precision, BordersParametersAndWhatIsKeptAreOfTheType) {
   const plan::ModelSpec wide = gpt();

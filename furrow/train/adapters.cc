@@ -149,7 +149,7 @@ void AdapterFile::check_tensors(const plan::ModelSpec& spec) const {
 
 void AdapterFile::read(const NamedRange& range) const {
   const storage::TensorInfo& info = file_.at(peft_name(architecture_, range.name));
-  if (info.dtype != DType::kF32 && info.dtype != DType::kF16 && info.dtype != DType::kBF16)
+  if (!plan::is_number(info.dtype))
     refuse(file_.path(), fmt::format("{} is {}, no floating point", info.name, to_string(info.dtype)));
   const at::Tensor numbers = at::empty({range.elements.numel()}, tensor::scalar_type(info.dtype));
   const size_t size = dtype_size(info.dtype);

@@ -12,10 +12,9 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
-#include "furrow/models/lora.h"
+#include "furrow/models/network.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/compatibility.h"
-#include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/quote.h"
 #include "furrow/tensor/arithmetic.h"
 #include "furrow/train/extensions_torch.h"
@@ -83,11 +82,8 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   const std::span<const models::Architecture> extra =
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
-  bench.spec = models::describe(config.model, shape, extra);
+  bench.spec = models::trained_network(config, shape, extra);
   check_documents(bench.spec, source);
-  models::compute_in(models::precision_of(config.training.mixed_precision_param), &bench.spec);
-  models::apply_lora(config.lora, &bench.spec);
-  plan::apply_optimizer(config.optimizer, &bench.spec);
   bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
   bench.rank.threads =
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
