@@ -72,14 +72,6 @@ void append(std::vector<NamedRange> more, std::vector<NamedRange>* ranges) {
   ranges->insert(ranges->end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
-// Parameters and statistics of `units`, which hold what is resident.
-std::vector<NamedRange> model_ranges(const ModelState& model, std::span<const UnitState> units) {
-  std::vector<NamedRange> ranges =
-      model.parameter_ranges(units, model.params_extents(), model.params_extents());
-  append(model.statistic_ranges(units), &ranges);
-  return ranges;
-}
-
 void warn_other_machine(const storage::Manifest& manifest, int threads) {
   auto warn = [](const std::string& what, const std::string& then, const std::string& now) {
     if (then == now) return;
@@ -302,13 +294,13 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   if (impl_->first()) warn_other_machine(reader.manifest(), impl_->rank.threads);
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
-  read_ranges(reader, model_ranges(model, model.units()));
+  read_ranges(reader, model.model_ranges(model.units()));
   model.round_trained(model.units(), reader_of(reader));
   model.round_frozen(model.units(), reader_of(reader));
   read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
-    read_ranges(reader, model_ranges(model, restored.best), kBestPrefix);
+    read_ranges(reader, model.model_ranges(restored.best), kBestPrefix);
     model.round_trained(restored.best, reader_of(reader, kBestPrefix));
   }
   return restored;

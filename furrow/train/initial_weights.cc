@@ -20,10 +20,7 @@ using ReadRange = ModelState::ReadRange;
 
 // Masters, then what blocks read.
 void load_with(ModelState& model, const ReadRange& read) {
-  for (const NamedRange& range :
-       model.parameter_ranges(model.units(), model.params_extents(), model.params_extents()))
-    read(range);
-  for (const NamedRange& range : model.statistic_ranges(model.units())) read(range);
+  for (const NamedRange& range : model.model_ranges(model.units())) read(range);
   model.round_trained(model.units(), read);
   model.round_frozen(model.units(), read);
 }

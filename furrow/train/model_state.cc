@@ -272,6 +272,12 @@ std::vector<NamedTensor> ModelState::tensors_of(int unit, const UnitState& whole
   return tensors;
 }
 
+std::vector<NamedRange> ModelState::model_ranges(std::span<const UnitState> units) const {
+  std::vector<NamedRange> ranges = parameter_ranges(units, params_extents_, params_extents_);
+  for (NamedRange& range : statistic_ranges(units)) ranges.push_back(std::move(range));
+  return ranges;
+}
+
 std::vector<NamedRange> ModelState::statistic_ranges(std::span<const UnitState> units) const {
   std::vector<NamedRange> ranges;
   for (size_t u = 0; u < units.size(); ++u) {

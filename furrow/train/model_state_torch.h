@@ -120,6 +120,8 @@ class ModelState {
                                        std::span<const Extent> wanted) const;
   std::vector<NamedRange> statistic_ranges(
       std::span<const UnitState> units) const;  // of those that have some
+  // Parameters and statistics of `units`, which hold what is resident.
+  std::vector<NamedRange> model_ranges(std::span<const UnitState> units) const;
   std::span<const UnitState> units() const { return units_; }
 
   // What blocks read becomes the rounded `params` of these units, where the two are not one.  Of trained

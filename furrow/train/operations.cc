@@ -294,28 +294,33 @@ void round_elements(ExecutorState& state, const BoundInstruction& bound, Extent 
   unit.compute.narrow(0, to, elements.size()).copy_(unit.params.narrow(0, from, elements.size()));
 }
 
+// Of the instruction's slice, what is trained.
+Extent trained_part(const ExecutorState& state, const BoundInstruction& bound) {
+  const int64_t trained = state.model.flat().units[bound.unit()].trained_elements;
+  return {std::min(bound.slice.begin, trained), std::min(bound.slice.end, trained)};
+}
+
+std::span<float> average_of(const ExecutorState& state, const BoundInstruction& bound, const Extent& part) {
+  return span_of(state.model.state_part(bound.unit(), static_cast<size_t>(state.model.average()), part))
+      .floats();
+}
+
 void step(ExecutorState& state, const BoundInstruction& bound) {
   const plan::UnitLayout& layout = state.model.flat().units[bound.unit()];
   for (const plan::FlatGroup& group : layout.groups) {
     for (const StepRun& run : runs_of(layout, group, bound.slice)) step_run(state, bound, group, run);
   }
-  const Extent stepped{std::min(bound.slice.begin, layout.trained_elements),
-                       std::min(bound.slice.end, layout.trained_elements)};
+  const Extent stepped = trained_part(state, bound);
   round_elements(state, bound, stepped);
   if (state.model.average() < 0 || stepped.size() == 0) return;
-  const at::Tensor average =
-      state.model.state_part(bound.unit(), static_cast<size_t>(state.model.average()), stepped);
-  tensor::update_average(resident_params(state, bound.unit(), stepped), span_of(average).floats(),
+  tensor::update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
                          state.rule->average_decay(state.inputs->step), state.rank.threads);
 }
 
 void swap_average(ExecutorState& state, const BoundInstruction& bound) {
-  const int64_t trained = state.model.flat().units[bound.unit()].trained_elements;
-  const Extent part{std::min(bound.slice.begin, trained), std::min(bound.slice.end, trained)};
+  const Extent part = trained_part(state, bound);
   if (part.size() == 0) return;
-  const at::Tensor average =
-      state.model.state_part(bound.unit(), static_cast<size_t>(state.model.average()), part);
-  std::ranges::swap_ranges(resident_params(state, bound.unit(), part), span_of(average).floats());
+  std::ranges::swap_ranges(resident_params(state, bound.unit(), part), average_of(state, bound, part));
   round_elements(state, bound, part);
 }
 
