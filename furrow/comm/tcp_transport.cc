@@ -373,18 +373,21 @@ void TcpTransport::check_alive() const {
 
 void TcpTransport::set_failure(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
-  if (failure_) return;
+  record(error);
+}
+
+bool TcpTransport::record(const Error& error) {
+  if (failure_) return false;
   failure_ = error;
   failed_.store(true, std::memory_order_release);
+  return true;
 }
 
 void TcpTransport::report_failure(const Error& error) {
   std::function<void(const Error&)> handler;
   {
     const std::lock_guard lock(failure_mutex_);
-    if (failure_) return;
-    failure_ = error;
-    failed_.store(true, std::memory_order_release);
+    if (!record(error)) return;
     handler = handler_;
     unheard_ = !handler;
   }

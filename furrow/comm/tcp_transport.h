@@ -87,6 +87,7 @@ class TcpTransport : public Transport {
   void read_control(int peer, Control& control, int64_t now_ns, std::optional<Error>& failure);
 
   void set_failure(const Error& error);  // unless there is one already
+  bool record(const Error& error);       // the same; failure_mutex_ is held.  False: there is one
   void report_failure(const Error& error);
   void tell_peers(const StoreMessage& message) noexcept;
 
