@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cmath>
 #include <set>
 #include <string_view>
@@ -127,13 +128,24 @@ void check_statistic(const Unit& unit, const Statistic& statistic) {
 }
 
 void check_chain(const Unit& previous, const Unit& unit) {
-  if (previous.output == unit.input) return;
+  // Which dim a tensor axis cuts matters to who cuts (plan::tensor_cut).
+  if (previous.output.dtype == unit.input.dtype && previous.output.shape == unit.input.shape) return;
   fail(fmt::format("unit {} reads {} {}, but unit {} before it gives {} {}", unit.name,
                    to_string(unit.input.dtype), to_string(unit.input.shape), previous.name,
                    to_string(previous.output.dtype), to_string(previous.output.shape)));
 }
 
 }  // namespace
+
+std::string_view name_of(UnitCollective::Phase phase) {
+  constexpr std::array<std::string_view, 4> kNames = {"forward", "backward_input", "backward_weight", "loss"};
+  return kNames[static_cast<size_t>(phase)];
+}
+
+std::string_view name_of(UnitCollective::Op op) {
+  constexpr std::array<std::string_view, 3> kNames = {"all_reduce", "reduce_scatter", "all_gather"};
+  return kNames[static_cast<size_t>(op)];
+}
 
 int64_t TensorSpec::bytes_per_sample() const {
   FURROW_CHECK(!shape.empty(), "a border tensor has a microbatch dim");

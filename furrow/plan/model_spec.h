@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -44,7 +45,12 @@ struct Parameter {
   Init init;
   std::string tied_to;   // full name of the owner in an earlier unit, or ""; a tied parameter has no storage
                          // of its own
-  int tensor_axis = -1;  // dim that a tensor axis may cut, -1: replicated
+  int tensor_axis = -1;  // dim that a tensor axis cuts, -1: the whole on every rank of it
+  // Lengths along that dim of what is cut each by itself, as queries, keys and values of one matrix; empty:
+  // one segment.  Rank t of n holds part t of every segment, one after the other.  A part is length / n
+  // elements, rounded up: where n is no divisor, the last parts end in zeros, which belong to no element of
+  // the whole and never have a gradient.
+  std::vector<int64_t> tensor_segments = {};
   ParameterGroup group = ParameterGroup::kDecay;
   ParameterRule rule = {};  // of an owner; a tied parameter follows its owner
   bool whole = false;       // no slice cuts it: its optimizer needs all of it
@@ -77,6 +83,8 @@ using Attributes = std::map<std::string, Attribute>;
 struct TensorSpec {
   DType dtype = DType::kF32;
   Shape shape;
+  int tensor_axis = -1;  // dim that a tensor axis cuts, as one segment of a parameter; -1: whole on every rank
+  int64_t whole = 0;     // of a part (plan/tensor_cut.h): the length of that dim in the whole; else 0
   friend bool operator==(const TensorSpec&, const TensorSpec&) = default;
   int64_t bytes_per_sample() const;
 };
@@ -86,6 +94,42 @@ struct Flops {
   double forward = 0;
   double backward_input = 0;
   double backward_weight = 0;
+};
+
+// A collective over the tensor axis that a unit's block performs itself, at any degree above 1.
+struct UnitCollective {
+  enum class Phase : uint8_t {
+    kForward,  // and recompute
+    kBackwardInput,
+    kBackwardWeight,
+    kLoss,  // of a last unit whose output is cut: `loss` and `evaluate`
+  };
+  enum class Op : uint8_t { kAllReduce, kReduceScatter, kAllGather };
+  Phase phase = Phase::kForward;
+  Op op = Op::kAllReduce;
+  // Of the tensor that is reduced, or that is whole after the gather; the same at any degree.
+  int64_t bytes_per_sample = 0;
+  int64_t fixed_bytes = 0;           // beside them, of any microbatch
+  bool with_input_gradient = false;  // only where backward goes on to the unit before
+  friend bool operator==(const UnitCollective&, const UnitCollective&) = default;
+};
+std::string_view name_of(UnitCollective::Phase phase);  // "backward_input"
+std::string_view name_of(UnitCollective::Op op);        // "reduce_scatter"
+
+// What cuts a unit over a tensor axis beside Parameter::tensor_axis and its borders'.  FLOPs divide where a
+// parameter is cut.
+struct TensorCut {
+  bool possible = false;  // the block runs on a part
+  // What the degree must divide: {"heads", 12}.
+  struct Count {
+    std::string name;
+    int64_t count = 0;
+    friend bool operator==(const Count&, const Count&) = default;
+  };
+  std::vector<Count> counts;
+  // Of saved_bytes and deferred_bytes, what every rank keeps whole.
+  int64_t whole_saved_bytes = 0, whole_deferred_bytes = 0;
+  friend bool operator==(const TensorCut&, const TensorCut&) = default;
 };
 
 struct Unit {
@@ -101,6 +145,9 @@ struct Unit {
   Flops flops;
   int64_t saved_bytes = 0;     // per sample, kept from forward to backward_input besides input and output
   int64_t deferred_bytes = 0;  // per sample, kept from backward_input to backward_weight besides the input
+  TensorCut tensor;
+  std::vector<UnitCollective> collectives;  // those of a phase in order; none over an axis of one rank
+  int tensor_degree = 1;  // this is the part of one rank of so many; attributes are those of the whole
 
   int64_t parameter_count() const;  // own ones: without tied ones
 };

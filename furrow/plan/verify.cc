@@ -77,8 +77,8 @@ void check_placement(const Program& program) {
     throw Error(ErrorCode::kFailedPrecondition, fmt::format("program {}: {}", program.name, message));
   };
   const Placement& place = program.placement;
-  if (place.data_ranks() * place.pipeline_ranks() != place.layout.world()) {
-    fail(fmt::format("layout {}: programs are made for pp, dp_replicate and dp_shard alone",
+  if (place.data_ranks() * place.pipeline_ranks() * place.tensor_ranks() != place.layout.world()) {
+    fail(fmt::format("layout {}: programs are made for pp, dp_replicate, dp_shard and tp alone",
                      place.layout.to_string()));
   }
   if (place.layout.world() > kMostRanks) fail(fmt::format("more than {} ranks", kMostRanks));

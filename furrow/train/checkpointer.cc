@@ -18,6 +18,7 @@
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/checkpointer_torch.h"
 #include "furrow/train/library_build.h"
+#include "furrow/train/named_range_torch.h"
 #include "furrow/train/rank_texts.h"
 
 namespace furrow::train {
@@ -42,9 +43,7 @@ struct Save {
       if (ranges.empty()) return;
       std::vector<storage::CheckpointPiece> pieces;
       for (const NamedRange& range : ranges) {
-        for (auto& piece : storage::pieces_of_range(prefix + range.name, range.shape, range.begin,
-                                                    tensor::to_array(range.elements)))
-          pieces.push_back(std::move(piece));
+        for (auto& piece : pieces_of(range, prefix)) pieces.push_back(std::move(piece));
       }
       lists.push_back(storage::write_pieces(working, name + suffix + ".safetensors", pieces));
     };
@@ -63,8 +62,7 @@ struct Save {
 
 void read_ranges(const storage::CheckpointReader& reader, const std::vector<NamedRange>& ranges,
                  const std::string& prefix = "") {
-  for (const NamedRange& range : ranges)
-    reader.read_range(prefix + range.name, range.shape, range.begin, tensor::to_array(range.elements));
+  for (const NamedRange& range : ranges) read_range(reader, range, prefix);
 }
 
 ModelState::ReadRange reader_of(const storage::CheckpointReader& reader, const std::string& prefix = "") {
@@ -281,6 +279,10 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   append(model.statistic_ranges(snapshots), &save->parameters);
   if (!best.empty()) save->best = model.parameter_ranges(best, model.params_extents(), written);
   if (impl_->place.statistics) append(model.statistic_ranges(best), &save->best);
+  for (std::vector<NamedRange>* ranges : {&save->parameters, &save->states, &save->best}) {
+    if (impl_->place.replicated) break;
+    std::erase_if(*ranges, [](const NamedRange& range) { return !range.place.cuts(); });
+  }
   save->info.step = state.step;
   save->info.data_position = state.position;
   save->info.seed = static_cast<uint64_t>(impl_->config.debug.seed);
@@ -328,10 +330,8 @@ void load_artefact(const std::string& path, ModelState& model) {
   storage::read_artefact(path);
   const storage::SafetensorsFile file = storage::open_parameters(path);
   load_with(model, [&](const NamedRange& range) {
-    const ArrayView to = tensor::to_array(range.elements);
-    const auto bytes = file.expect(range.name, to.dtype, range.shape);
-    const size_t size = dtype_size(to.dtype);
-    std::memcpy(to.bytes.data(), bytes.data() + static_cast<size_t>(range.begin) * size, to.bytes.size());
+    const DType dtype = tensor::dtype_of(range.elements.scalar_type());
+    copy_range(file.expect(range.name, dtype, plan::whole_shape(range.shape, range.place)), range);
   });
 }
 

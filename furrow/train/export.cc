@@ -70,7 +70,8 @@ void Run::draw() {
     std::unique_ptr<ModelState> copy;
     const plan::Placement& placement = trainer_->program().placement;
     const bool resident =
-        placement.params_part() == plan::Part::kWhole && placement.layout.degree(plan::Axis::kPipeline) == 1;
+        placement.params_part() == plan::Part::kWhole && placement.layout.degree(plan::Axis::kPipeline) == 1 &&
+        placement.tensor_ranks() == 1;
     if (!resident) {
       const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
       copy = std::make_unique<ModelState>(bench_.spec, std::vector<plan::StateSpec>(), bench_.rank.seed, blocks);
