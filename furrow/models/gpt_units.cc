@@ -18,9 +18,19 @@ void add_norm(plan::Unit& unit, const std::string& name, int64_t width, bool bia
   if (bias) add_parameter(unit, name + ".bias", {width}, zeros());
 }
 
-void add_projection(plan::Unit& unit, const std::string& name, int64_t out, int64_t in, double std,
-                    bool bias) {
-  add_parameter(unit, name + ".weight", {out, in}, normal(std));
+// A tensor axis cuts its outputs, in `segments`: weight [out, in] and bias.
+void add_column_projection(plan::Unit& unit, const std::string& name, int64_t in, double std, bool bias,
+                           std::vector<int64_t> segments) {
+  int64_t out = 0;
+  for (const int64_t length : segments) out += length;
+  add_cut_parameter(unit, name + ".weight", {out, in}, normal(std), 0, segments);
+  if (bias) add_cut_parameter(unit, name + ".bias", {out}, zeros(), 0, segments);
+}
+
+// A tensor axis cuts its inputs; the bias is added behind the sum.
+void add_row_projection(plan::Unit& unit, const std::string& name, int64_t out, int64_t in, double std,
+                        bool bias) {
+  add_cut_parameter(unit, name + ".weight", {out, in}, normal(std), 1);
   if (bias) add_parameter(unit, name + ".bias", {out}, zeros());
 }
 
@@ -33,11 +43,11 @@ void require_width(const plan::Unit& unit, int64_t width) {
 void add_block_parameters(plan::Unit& unit, int64_t width, bool bias) {
   const double residual_std = kStd / std::sqrt(2.0 * static_cast<double>(size_of(unit, "layers")));
   add_norm(unit, "ln_1", width, bias);
-  add_projection(unit, "attn.c_attn", 3 * width, width, kStd, bias);
-  add_projection(unit, "attn.c_proj", width, width, residual_std, bias);
+  add_column_projection(unit, "attn.c_attn", width, kStd, bias, {width, width, width});
+  add_row_projection(unit, "attn.c_proj", width, width, residual_std, bias);
   add_norm(unit, "ln_2", width, bias);
-  add_projection(unit, "mlp.c_fc", 4 * width, width, kStd, bias);
-  add_projection(unit, "mlp.c_proj", width, 4 * width, residual_std, bias);
+  add_column_projection(unit, "mlp.c_fc", width, kStd, bias, {4 * width});
+  add_row_projection(unit, "mlp.c_proj", width, 4 * width, residual_std, bias);
 }
 
 }  // namespace
@@ -53,10 +63,11 @@ void describe_token_embedding(plan::Unit& unit) {
   if (time > context) {
     unit_error(unit, fmt::format("the input has {} positions, more than the context of {}", time, context));
   }
-  add_parameter(unit, "wte.weight", {vocab, width}, normal(kStd));
+  add_cut_parameter(unit, "wte.weight", {vocab, width}, normal(kStd), 0);
   add_parameter(unit, "wpe.weight", {context, width}, normal(kStd));
   unit.output = {DType::kF32, {-1, time, width}};
   unit.deferred_bytes = border_bytes(unit, unit.output);  // the gradient to scatter; looking up is no product
+  cut_embedding(unit, width);
 }
 
 // x + attention(ln_1(x)), then + mlp(ln_2(.)): causal self-attention over `heads`, gelu.
@@ -91,6 +102,14 @@ void describe_transformer_block(plan::Unit& unit) {
   unit.saved_bytes = time * (15 * width * number_bytes(unit) + (heads + 4) * kFloatBytes);
   // Inputs of the four projections (7 widths) and the gradients behind them (9).
   unit.deferred_bytes = time * 16 * width * number_bytes(unit);
+  // Over a tensor axis the outputs of both norms are gathered, and the gradients behind both sums.
+  unit.tensor = {true,
+                 {{"positions", time}, {"heads", heads}},
+                 time * 2 * width * number_bytes(unit),
+                 time * 4 * width * number_bytes(unit)};
+  unit.input.tensor_axis = unit.output.tensor_axis = 1;
+  add_position_collectives(unit, width, 2);
+  add_replicated_sum(unit);
 }
 
 // ln_f, then logits over the vocabulary; with `tied_to` the matrix is the token embedding's.
@@ -99,7 +118,7 @@ void describe_lm_head(plan::Unit& unit) {
   const int64_t width = size_of(unit, "width");
   require_width(unit, width);
   add_norm(unit, "ln_f", width, flag(unit, "bias"));
-  add_parameter(unit, "lm_head.weight", {vocab, width}, normal(kStd));
+  add_cut_parameter(unit, "lm_head.weight", {vocab, width}, normal(kStd), 0);
   unit.parameters.back().tied_to = text(unit, "tied_to");
   const int64_t time = unit.input.shape[1];
   unit.output = {DType::kF32, {-1, time, vocab}};
@@ -110,6 +129,7 @@ void describe_lm_head(plan::Unit& unit) {
       time * (width * number_bytes(unit) + 2 * kFloatBytes);  // ln_f's output, mean and deviation
   unit.deferred_bytes =
       time * (width + vocab) * number_bytes(unit);  // ln_f's output and the gradient of the logits
+  cut_head(unit, width);
 }
 
 }  // namespace furrow::models

@@ -14,6 +14,27 @@ int64_t elements_of(const Shape& shape, size_t from) {
   return elements;
 }
 
+// Over a tensor axis a layer whose input is whole has its outputs cut, and one that reads such an output its
+// inputs, with the sum whole on every rank: in pairs (Shoeybi et al., "Megatron-LM", 2019).  The first of a
+// pair sums the input's gradient, the second its output.  A last layer whose logits are cut exchanges what
+// cross-entropy needs of its rows.
+void cut(plan::Unit& unit, bool rows_cut, int64_t rows) {
+  using enum plan::UnitCollective::Phase;
+  using enum plan::UnitCollective::Op;
+  const int64_t in = size_of(unit, "in"), out = size_of(unit, "out");
+  unit.tensor.possible = true;
+  if (rows_cut) {
+    unit.tensor.whole_saved_bytes = unit.saved_bytes;
+    unit.tensor.whole_deferred_bytes = unit.deferred_bytes;
+    add_collective(unit, kForward, kAllReduce, rows * out * kFloatBytes);
+    return;
+  }
+  unit.output.tensor_axis = static_cast<int>(unit.output.shape.size()) - 1;
+  add_collective(unit, kBackwardInput, kAllReduce, rows * in * kFloatBytes);
+  unit.collectives.back().with_input_gradient = true;
+  add_cross_entropy_collectives(unit, rows);
+}
+
 }  // namespace
 
 void describe_linear(plan::Unit& unit) {
@@ -33,14 +54,18 @@ void describe_linear(plan::Unit& unit) {
   output.push_back(out);
   const int64_t rows = elements_of(output, 1) / out;
 
-  add_parameter(unit, "weight", {out, in}, uniform_fan_in(in));
-  if (flag(unit, "bias")) add_parameter(unit, "bias", {out}, uniform_fan_in(in));
+  const int last = static_cast<int>(input.size()) - 1;
+  const bool rows_cut = unit.input.tensor_axis == last && (last == 1 || !flatten);
+  if (!rows_cut) unit.input.tensor_axis = -1;
+  add_cut_parameter(unit, "weight", {out, in}, uniform_fan_in(in), rows_cut ? 1 : 0);
+  if (flag(unit, "bias")) add_cut_parameter(unit, "bias", {out}, uniform_fan_in(in), rows_cut ? -1 : 0);
   unit.output = {DType::kF32, output};
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out);
   unit.flops = {flops, flops, flops};
   // relu's gradient needs the output alone; gelu's keeps the slope.
   unit.saved_bytes = act == "gelu" ? rows * out * number_bytes(unit) : 0;
   unit.deferred_bytes = rows * out * number_bytes(unit);
+  cut(unit, rows_cut, rows);
 }
 
 }  // namespace furrow::models

@@ -42,14 +42,14 @@ void require_width(const plan::Unit& unit, int64_t width) {
 void add_block_parameters(plan::Unit& unit, const LlamaSizes& s) {
   const double residual_std = kStd / std::sqrt(2.0 * static_cast<double>(size_of(unit, "layers")));
   add_parameter(unit, "input_layernorm.weight", {s.width}, ones());
-  add_parameter(unit, "self_attn.q_proj.weight", {s.width, s.width}, normal(kStd));
-  add_parameter(unit, "self_attn.k_proj.weight", {s.kv_width(), s.width}, normal(kStd));
-  add_parameter(unit, "self_attn.v_proj.weight", {s.kv_width(), s.width}, normal(kStd));
-  add_parameter(unit, "self_attn.o_proj.weight", {s.width, s.width}, normal(residual_std));
+  add_cut_parameter(unit, "self_attn.q_proj.weight", {s.width, s.width}, normal(kStd), 0);
+  add_cut_parameter(unit, "self_attn.k_proj.weight", {s.kv_width(), s.width}, normal(kStd), 0);
+  add_cut_parameter(unit, "self_attn.v_proj.weight", {s.kv_width(), s.width}, normal(kStd), 0);
+  add_cut_parameter(unit, "self_attn.o_proj.weight", {s.width, s.width}, normal(residual_std), 1);
   add_parameter(unit, "post_attention_layernorm.weight", {s.width}, ones());
-  add_parameter(unit, "mlp.gate_proj.weight", {s.ffn, s.width}, normal(kStd));
-  add_parameter(unit, "mlp.up_proj.weight", {s.ffn, s.width}, normal(kStd));
-  add_parameter(unit, "mlp.down_proj.weight", {s.width, s.ffn}, normal(residual_std));
+  add_cut_parameter(unit, "mlp.gate_proj.weight", {s.ffn, s.width}, normal(kStd), 0);
+  add_cut_parameter(unit, "mlp.up_proj.weight", {s.ffn, s.width}, normal(kStd), 0);
+  add_cut_parameter(unit, "mlp.down_proj.weight", {s.width, s.ffn}, normal(residual_std), 1);
 }
 
 }  // namespace
@@ -58,9 +58,10 @@ void add_block_parameters(plan::Unit& unit, const LlamaSizes& s) {
 void describe_embedding(plan::Unit& unit) {
   require_input(unit, DType::kI64, 2, "[-1, time]");
   const int64_t width = size_of(unit, "width");
-  add_parameter(unit, "weight", {size_of(unit, "vocab"), width}, normal(positive(unit, "std")));
+  add_cut_parameter(unit, "weight", {size_of(unit, "vocab"), width}, normal(positive(unit, "std")), 0);
   unit.output = {DType::kF32, {-1, unit.input.shape[1], width}};
   unit.deferred_bytes = border_bytes(unit, unit.output);  // the gradient to scatter; looking up is no product
+  cut_embedding(unit, width);
 }
 
 // x + o_proj(attention(input_layernorm(x))), then + down_proj(silu(gate_proj(.)) * up_proj(.)) of
@@ -85,6 +86,14 @@ void describe_llama_block(plan::Unit& unit) {
                              (s.heads + 2) * kFloatBytes);
   // Inputs of the projections (3 widths, ffn) and the gradients behind them (3 widths, k and v, 2 ffn).
   unit.deferred_bytes = time * (6 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit);
+  // Over a tensor axis the outputs of both norms are gathered, and the gradients behind both sums.
+  unit.tensor = {true,
+                 {{"positions", time}, {"kv_heads", s.kv_heads}},
+                 time * 2 * s.width * number_bytes(unit),
+                 time * 4 * s.width * number_bytes(unit)};
+  unit.input.tensor_axis = unit.output.tensor_axis = 1;
+  add_position_collectives(unit, s.width, 2);
+  add_replicated_sum(unit);
 }
 
 // model.norm, then logits over the vocabulary; with `tied_to` the matrix is the token embedding's.
@@ -93,7 +102,7 @@ void describe_llama_head(plan::Unit& unit) {
   positive(unit, "eps");
   require_width(unit, width);
   add_parameter(unit, "model.norm.weight", {width}, ones());
-  add_parameter(unit, "lm_head.weight", {vocab, width}, normal(kStd));
+  add_cut_parameter(unit, "lm_head.weight", {vocab, width}, normal(kStd), 0);
   unit.parameters.back().tied_to = text(unit, "tied_to");
   const int64_t time = unit.input.shape[1];
   unit.output = {DType::kF32, {-1, time, vocab}};
@@ -103,6 +112,7 @@ void describe_llama_head(plan::Unit& unit) {
   unit.saved_bytes = time * (width * number_bytes(unit) + kFloatBytes);  // the norm's output and factor
   unit.deferred_bytes =
       time * (width + vocab) * number_bytes(unit);  // the norm's output, the gradient of the logits
+  cut_head(unit, width);
 }
 
 }  // namespace furrow::models

@@ -17,16 +17,19 @@ const Kind* find(std::string_view name) {
   return nullptr;
 }
 
-// The description again, for its bytes: shapes and parameters are those of float32.
+// The description again, for its bytes and collectives: shapes and parameters are those of float32.
 void lower(const Kind& kind, DType type, plan::Unit* unit) {
   plan::Unit again = *unit;
   again.parameters.clear();
+  again.collectives.clear();
   again.compute = type;
   kind.describe(again);
   unit->compute = type;
   unit->output.dtype = type;
   unit->saved_bytes = again.saved_bytes;
   unit->deferred_bytes = again.deferred_bytes;
+  unit->tensor = again.tensor;
+  unit->collectives = again.collectives;
 }
 
 int64_t numbers(const plan::TensorSpec& border) {
@@ -40,6 +43,9 @@ void convert_input(plan::Unit* unit) {
   const int64_t bytes = numbers(unit->input) * static_cast<int64_t>(dtype_size(unit->compute));
   unit->saved_bytes += bytes;
   if (!unit->parameters.empty()) unit->deferred_bytes += bytes;
+  if (unit->input.tensor_axis >= 0) return;
+  unit->tensor.whole_saved_bytes += bytes;
+  if (!unit->parameters.empty()) unit->tensor.whole_deferred_bytes += bytes;
 }
 
 }  // namespace

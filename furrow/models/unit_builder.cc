@@ -95,6 +95,72 @@ void add_parameter(plan::Unit& unit, std::string_view suffix, Shape shape, plan:
   unit.parameters.push_back(std::move(parameter));
 }
 
+void add_cut_parameter(plan::Unit& unit, std::string_view suffix, Shape shape, plan::Init init, int axis,
+                       std::vector<int64_t> segments) {
+  add_parameter(unit, suffix, std::move(shape), init);
+  unit.parameters.back().tensor_axis = axis;
+  unit.parameters.back().tensor_segments = std::move(segments);
+}
+
+void add_collective(plan::Unit& unit, plan::UnitCollective::Phase phase, plan::UnitCollective::Op op,
+                    int64_t bytes_per_sample) {
+  plan::UnitCollective collective;
+  collective.phase = phase;
+  collective.op = op;
+  collective.bytes_per_sample = bytes_per_sample;
+  unit.collectives.push_back(collective);
+}
+
+void add_position_collectives(plan::Unit& unit, int64_t width, int branches) {
+  using enum plan::UnitCollective::Phase;
+  using enum plan::UnitCollective::Op;
+  const int64_t numbers = unit.input.shape[1] * width;
+  for (const auto phase : {kForward, kBackwardInput}) {
+    for (int i = 0; i < branches; ++i) {
+      add_collective(unit, phase, kAllGather, numbers * number_bytes(unit));
+      add_collective(unit, phase, kReduceScatter, numbers * kFloatBytes);
+    }
+  }
+}
+
+void add_replicated_sum(plan::Unit& unit) {
+  add_collective(unit, plan::UnitCollective::Phase::kBackwardWeight, plan::UnitCollective::Op::kAllReduce, 0);
+  for (const plan::Parameter& parameter : unit.parameters) {
+    if (parameter.tensor_axis < 0) unit.collectives.back().fixed_bytes += parameter.size() * kFloatBytes;
+  }
+}
+
+// Each rank looks up the rows that it has; the sums are scattered over the positions.  Backward gathers: the
+// gradient of a row comes from every position.
+void cut_embedding(plan::Unit& unit, int64_t width) {
+  using enum plan::UnitCollective::Phase;
+  const int64_t time = unit.input.shape[1], numbers = time * width;
+  unit.tensor = {true, {{"positions", time}}, 0, unit.deferred_bytes};
+  unit.output.tensor_axis = 1;
+  add_collective(unit, kForward, plan::UnitCollective::Op::kReduceScatter, numbers * number_bytes(unit));
+  add_collective(unit, kBackwardInput, plan::UnitCollective::Op::kAllGather, numbers * number_bytes(unit));
+}
+
+void cut_head(plan::Unit& unit, int64_t width) {
+  using enum plan::UnitCollective::Phase;
+  using enum plan::UnitCollective::Op;
+  const int64_t time = unit.input.shape[1], numbers = time * width;
+  unit.tensor = {true, {{"positions", time}}, numbers * number_bytes(unit), numbers * number_bytes(unit)};
+  unit.input.tensor_axis = 1;
+  unit.output.tensor_axis = 2;
+  add_collective(unit, kForward, kAllGather, numbers * number_bytes(unit));
+  add_collective(unit, kBackwardInput, kReduceScatter, numbers * kFloatBytes);
+  add_replicated_sum(unit);
+  add_cross_entropy_collectives(unit, time);
+}
+
+void add_cross_entropy_collectives(plan::Unit& unit, int64_t rows) {
+  using enum plan::UnitCollective::Phase;
+  using enum plan::UnitCollective::Op;
+  add_collective(unit, kLoss, kAllReduce, rows * kFloatBytes);       // the largest logit of each row
+  add_collective(unit, kLoss, kAllReduce, rows * 4 * kDoubleBytes);  // four sums of each row
+}
+
 void add_batch_norm(plan::Unit& unit, std::string_view suffix, int64_t channels) {
   const double momentum = positive(unit, "momentum");
   add_parameter(unit, fmt::format("{}.weight", suffix), {channels}, ones());

@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "furrow/plan/model_spec.h"
 
 namespace furrow::models {
 
-inline constexpr int64_t kFloatBytes = 4;
+inline constexpr int64_t kFloatBytes = 4, kDoubleBytes = 8;
 
 // Of a number between the operations of the unit's block; statistics stay float32.
 int64_t number_bytes(const plan::Unit& unit);
@@ -38,6 +39,24 @@ void require_input(const plan::Unit& unit, DType dtype, size_t dims, std::string
 std::string parameter_name(const plan::Unit& unit, std::string_view suffix);
 
 void add_parameter(plan::Unit& unit, std::string_view suffix, Shape shape, plan::Init init);
+
+// The same, of a parameter that a tensor axis cuts along `axis` (plan::Parameter::tensor_segments).
+void add_cut_parameter(plan::Unit& unit, std::string_view suffix, Shape shape, plan::Init init, int axis,
+                       std::vector<int64_t> segments = {});
+
+// What a block that works on positions between its products does over a tensor axis: `branches` times an
+// all-gather of [time, width] before a product and a reduce-scatter behind one, mirrored backward; then one
+// sum of the gradients of the replicated parameters, which saw a part of the positions each.  Gathers move
+// numbers of the unit's type, sums float32.
+void add_position_collectives(plan::Unit& unit, int64_t width, int branches);
+void add_replicated_sum(plan::Unit& unit);
+void add_collective(plan::Unit& unit, plan::UnitCollective::Phase phase, plan::UnitCollective::Op op,
+                    int64_t bytes_per_sample);
+// The same of a whole unit: a table of tokens, cut along the vocabulary; the last norm with a head whose
+// logits are cut, and what cross-entropy exchanges of them (tensor/loss_torch.h).
+void cut_embedding(plan::Unit& unit, int64_t width);
+void cut_head(plan::Unit& unit, int64_t width);
+void add_cross_entropy_collectives(plan::Unit& unit, int64_t rows);  // `rows` of logits in a sample
 
 // Batch norm over `channels` as torch.nn.BatchNorm2d has it: <suffix>.weight and .bias, and the statistics
 // <suffix>.running_mean, .running_var and .num_batches_tracked, by the attribute "momentum".

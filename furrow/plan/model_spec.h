@@ -83,8 +83,9 @@ using Attributes = std::map<std::string, Attribute>;
 struct TensorSpec {
   DType dtype = DType::kF32;
   Shape shape;
-  int tensor_axis = -1;  // dim that a tensor axis cuts, as one segment of a parameter; -1: whole on every rank
-  int64_t whole = 0;     // of a part (plan/tensor_cut.h): the length of that dim in the whole; else 0
+  int tensor_axis =
+      -1;  // dim that a tensor axis cuts, as one segment of a parameter; -1: whole on every rank
+  int64_t whole = 0;  // of a part (plan/tensor_cut.h): the length of that dim in the whole; else 0
   friend bool operator==(const TensorSpec&, const TensorSpec&) = default;
   int64_t bytes_per_sample() const;
 };

@@ -108,10 +108,11 @@ void refuse_frozen_masters(const ModelSpec& spec) {
   for (const Unit& unit : spec.units) {
     for (const Parameter& parameter : unit.parameters) {
       if (!parameter.rule.frozen || unit.compute == DType::kF32) continue;
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("optimizer.groups freezes {}, which is computed with in {}: frozen parameters need "
-                              "training.mixed_precision_param = \"float32\"",
-                              parameter.name, to_string(unit.compute)));
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("optimizer.groups freezes {}, which is computed with in {}: frozen parameters need "
+                      "training.mixed_precision_param = \"float32\"",
+                      parameter.name, to_string(unit.compute)));
     }
   }
 }

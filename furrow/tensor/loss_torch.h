@@ -9,6 +9,8 @@
 
 namespace furrow::tensor {
 
+class TensorAxis;
+
 inline constexpr int64_t kIgnoredTarget = -100;  // as in PyTorch
 
 struct CrossEntropySums {
@@ -23,6 +25,18 @@ struct CrossEntropySums {
 // Error{invalid_argument}: any other target outside [0, classes), named.
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
                                int threads, double smoothing = 0);
+
+// The same where the ranks of `axis` have the logits: `logits` [..., part] are this rank's of `classes`, the
+// part that a tensor axis cuts (plan/model_spec.h), what is behind the last class is ignored and has gradient
+// 0.  `targets` are whole, the sums those of all classes, equal on every rank.  Two all-reduces: a float32
+// and four float64 of each row; no logit travels.  Over one rank, and with axis null, it is the one above.
+struct CutClasses {
+  TensorAxis* axis = nullptr;
+  int64_t classes = 0;
+  double smoothing = 0;
+};
+CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
+                               const CutClasses& cut, int threads);
 
 struct PointwiseSums {
   ExactSum loss;  // of each value's loss as float32

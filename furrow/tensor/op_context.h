@@ -7,6 +7,7 @@
 namespace furrow::tensor {
 
 class GradientSink;
+class TensorAxis;
 
 // One per unit and microbatch; lives from forward to backward_weight.  Not thread safe.
 struct OpContext {
@@ -19,6 +20,9 @@ struct OpContext {
   // start. Empty: a row is one.
   std::span<const int64_t> positions = {};
   GradientSink* sink = nullptr;  // where parameter gradients go; null: forward only
+  // Over whose ranks parameters and activations are cut (tensor_axis_torch.h); null: none.  It lives until
+  // backward_weight.
+  TensorAxis* axis = nullptr;
   // Flat, as plan/flat_layout.h places a unit's statistics.  Training writes what the microbatch says, where
   // there is room (a recompute has none); evaluation reads the running ones.
   std::span<float> batch_statistics = {};

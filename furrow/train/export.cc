@@ -74,7 +74,8 @@ void Run::draw() {
         placement.tensor_ranks() == 1;
     if (!resident) {
       const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
-      copy = std::make_unique<ModelState>(bench_.spec, std::vector<plan::StateSpec>(), bench_.rank.seed, blocks);
+      copy =
+          std::make_unique<ModelState>(bench_.spec, std::vector<plan::StateSpec>(), bench_.rank.seed, blocks);
       load_parameters(folder_->model(), *copy);
     }
     const PictureRequest request{resident ? *model_ : *copy, *bench_.dataset, bench_.rank, run_folder_,

@@ -190,31 +190,6 @@ void backward_input(ExecutorState& state, const BoundInstruction& bound) {
   if (deferred >= 0) state.cells[deferred] = std::move(graph);
 }
 
-// Gradients of parameters that every rank of the axis has, each of its part of the work: the sum of all, in
-// one collective where the unit declares it.
-void sum_replicated(const plan::Unit& unit, const std::vector<std::span<float>>& targets,
-                    tensor::TensorAxis& axis) {
-  using Phase = plan::UnitCollective::Phase;
-  if (std::ranges::find(unit.collectives, Phase::kBackwardWeight, &plan::UnitCollective::phase) ==
-      unit.collectives.end())
-    return;
-  int64_t elements = 0;
-  for (const plan::Parameter& parameter : unit.parameters)
-    elements += parameter.tensor_axis < 0 ? parameter.size() : 0;
-  const at::Tensor buffer = at::zeros({elements}, at::kFloat);
-  const auto for_each = [&](const auto& act) {
-    float* at = buffer.data_ptr<float>();
-    for (size_t i = 0; i < targets.size(); ++i) {
-      if (unit.parameters[i].tensor_axis >= 0) continue;
-      act(targets[i], at);
-      at += unit.parameters[i].size();
-    }
-  };
-  for_each([](std::span<float> own, float* at) { std::ranges::copy(own, at); });
-  axis.all_reduce(buffer);
-  for_each([](std::span<float> own, const float* at) { std::copy_n(at, own.size(), own.begin()); });
-}
-
 void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
   const MemoryScope scope(MemoryKind::kOther);
   auto& graph = state.cell<std::unique_ptr<UnitGraph>>(bound.reads(ValueKind::kDeferred));
@@ -235,7 +210,6 @@ void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
   const at::AutoGradMode grad_mode(false);
   in_phase(graph->declared, nn::DeclaredAxis::Phase::kBackwardWeight, samples_of(state, bound), true, [&] {
     graph->sink.write(targets);
-    if (graph->declared) sum_replicated(unit, targets, *graph->declared);
   });
 }
 
