@@ -111,6 +111,7 @@ struct UnitCollective {
   // Of the tensor that is reduced, or that is whole after the gather; the same at any degree.
   int64_t bytes_per_sample = 0;
   int64_t fixed_bytes = 0;           // beside them, of any microbatch
+  int64_t bytes(int64_t samples) const { return bytes_per_sample * samples + fixed_bytes; }
   bool with_input_gradient = false;  // only where backward goes on to the unit before
   friend bool operator==(const UnitCollective&, const UnitCollective&) = default;
 };

@@ -70,7 +70,7 @@ class ProfiledCosts : public Costs {
   double unit_seconds(const UnitWork& work) const override {
     const Unit& unit = *work.unit;
     const auto found = units_.find({unit.kind, work_key(work), work.work});
-    if (found != units_.end() && work.tensor_degree == 1)
+    if (found != units_.end() && unit.tensor_degree == 1)
       return interpolate(found->second, static_cast<double>(work.samples), overhead_s_);
     const auto ratios = ratios_.find({unit.kind, work.work});
     const double analytic = bare_seconds(roofline_of(work));

@@ -140,6 +140,11 @@ std::vector<UnitCollective> collectives_in(const ModelSpec& spec, const Instruct
   return list;
 }
 
+int64_t received_bytes(UnitCollective::Op op, int64_t bytes, int degree) {
+  const int64_t once = bytes - bytes / degree;
+  return op == UnitCollective::Op::kAllReduce ? 2 * once : once;
+}
+
 TensorPlace place_of(const ModelSpec& spec, const Parameter& parameter, int rank) {
   const int degree = tensor_degree(spec);
   if (degree == 1) return {};

@@ -31,6 +31,9 @@ int tensor_degree(const ModelSpec& spec);
 // The collectives over the tensor axis inside an instruction, in order; none where the axis has one rank.
 std::vector<UnitCollective> collectives_in(const ModelSpec& spec, const Instruction& instruction);
 
+// What each rank receives of a collective of so many bytes.
+int64_t received_bytes(UnitCollective::Op op, int64_t bytes, int degree);
+
 // Where a rank's part of a tensor lies in the whole.
 struct TensorPlace {
   int axis = -1;                       // dim that is cut; -1: every rank has the whole
