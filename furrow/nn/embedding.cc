@@ -8,15 +8,17 @@ namespace {
 
 class Embedding final : public Block {
  public:
-  explicit Embedding(const plan::Unit& unit) : weight_(ParameterSlot::find(unit, "weight")) {}
+  explicit Embedding(const plan::Unit& unit)
+      : weight_(ParameterSlot::find(unit, "weight")), vocabulary_(plan::attribute<int64_t>(unit, "vocab")) {}
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
-    return tensor::embedding(input, weight_(params), {}, context);
+    return tensor::embedding_cut(input, weight_(params), {}, vocabulary_, context);
   }
 
  private:
   ParameterSlot weight_;
+  int64_t vocabulary_;
 };
 
 }  // namespace

@@ -15,18 +15,22 @@ class Linear final : public Block {
       : weight_(ParameterSlot::find(unit, "weight")),
         bias_(ParameterSlot::find_optional(unit, "bias")),
         flatten_(plan::attribute<bool>(unit, "flatten")),
-        activation_(activation_attribute(unit, "activation")) {}
+        activation_(activation_attribute(unit, "activation")),
+        cut_(unit.parameters[static_cast<size_t>(weight_.index())].tensor_axis == 1 ? tensor::Cut::kRows
+                                                                                    : tensor::Cut::kColumns) {
+  }
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
     const at::Tensor x = flatten_ ? input.flatten(1) : input;
-    return tensor::linear(x, weight_(params), bias_(params), activation_, context);
+    return tensor::linear(x, {weight_(params), bias_(params), activation_, cut_}, context);
   }
 
  private:
   ParameterSlot weight_, bias_;
   bool flatten_;
   tensor::Activation activation_;
+  tensor::Cut cut_;
 };
 
 }  // namespace

@@ -10,6 +10,9 @@
 namespace furrow::nn {
 namespace {
 
+using tensor::Activation;
+using tensor::Cut;
+
 // Grouped-query attention with rotary positions and a SwiGLU feed-forward, each behind an RMSNorm and around
 // a residual.
 class LlamaBlock final : public Block {
@@ -24,35 +27,43 @@ class LlamaBlock final : public Block {
         gate_(ParameterSlot::find(unit, "mlp.gate_proj.weight")),
         up_(ParameterSlot::find(unit, "mlp.up_proj.weight")),
         down_(ParameterSlot::find(unit, "mlp.down_proj.weight")),
+        replicated_(unit),
         eps_(plan::attribute<double>(unit, "eps")) {
-    heads_.heads = plan::attribute<int64_t>(unit, "heads");
-    heads_.kv_heads = plan::attribute<int64_t>(unit, "kv_heads");
-    heads_.rotary =
-        tensor::rotary_table(unit.input.shape[1], plan::attribute<int64_t>(unit, "width") / heads_.heads,
-                             plan::attribute<double>(unit, "rope_theta"));
+    const auto heads = plan::attribute<int64_t>(unit, "heads");
+    heads_.heads = own_part(unit, heads);
+    heads_.kv_heads = own_part(unit, plan::attribute<int64_t>(unit, "kv_heads"));
+    heads_.rotary = tensor::rotary_table(unit.input.shape[1] * unit.tensor_degree,
+                                         plan::attribute<int64_t>(unit, "width") / heads,
+                                         plan::attribute<double>(unit, "rope_theta"));
   }
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
+    replicated_.sum_gradients(params, context);
     const auto norm = [&](const at::Tensor& x, const ParameterSlot& weight) {
       return tensor::rms_norm(x, weight(params), eps_, context);
     };
-    const auto linear = [&](const at::Tensor& x, const ParameterSlot& weight) {
-      return tensor::linear(x, weight(params), {}, tensor::Activation::kNone, context);
+    const auto linear_of_rows = [&](const at::Tensor& x, const ParameterSlot& weight) {
+      return tensor::linear(x, {weight(params), {}, Activation::kNone, Cut::kRowsToPositions}, context);
+    };
+    const auto linear_of_columns = [&](const at::Tensor& x, std::span<const tensor::Param> weights) {
+      return tensor::linear_side_by_side(x, weights, context, Cut::kPositionsToColumns);
     };
     const std::array qkv_weights{q_(params), k_(params), v_(params)};
-    const at::Tensor qkv = tensor::linear_side_by_side(norm(input, norm_1_), qkv_weights, context);
+    const at::Tensor qkv = linear_of_columns(norm(input, norm_1_), qkv_weights);
     const at::Tensor mixed = tensor::causal_attention(qkv, heads_, 0, "", context);
-    const at::Tensor middle = tensor::add_dropout(input, linear(mixed, o_), 0, "", context);
+    const at::Tensor middle = tensor::add_dropout(input, linear_of_rows(mixed, o_), 0, "", context);
     const std::array gate_up_weights{gate_(params), up_(params)};
-    const at::Tensor gate_up = tensor::linear_side_by_side(norm(middle, norm_2_), gate_up_weights, context);
-    return tensor::add_dropout(middle, linear(tensor::swiglu(gate_up, context), down_), 0, "", context);
+    const at::Tensor gate_up = linear_of_columns(norm(middle, norm_2_), gate_up_weights);
+    return tensor::add_dropout(middle, linear_of_rows(tensor::swiglu(gate_up, context), down_), 0, "",
+                               context);
   }
 
  private:
   ParameterSlot norm_1_, q_, k_, v_, o_, norm_2_, gate_, up_, down_;
+  ReplicatedParameters replicated_;
   double eps_;
-  tensor::AttentionHeads heads_;
+  tensor::AttentionHeads heads_;  // of this rank
 };
 
 class LlamaHead final : public Block {
@@ -60,16 +71,19 @@ class LlamaHead final : public Block {
   explicit LlamaHead(const plan::Unit& unit)
       : norm_(ParameterSlot::find(unit, "model.norm.weight")),
         weight_(ParameterSlot::find(unit, "lm_head.weight")),
+        replicated_(unit),
         eps_(plan::attribute<double>(unit, "eps")) {}
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
+    replicated_.sum_gradients(params, context);
     const at::Tensor x = tensor::rms_norm(input, norm_(params), eps_, context);
-    return tensor::linear(x, weight_(params), {}, tensor::Activation::kNone, context);
+    return tensor::linear(x, {weight_(params), {}, Activation::kNone, Cut::kPositionsToColumns}, context);
   }
 
  private:
   ParameterSlot norm_, weight_;
+  ReplicatedParameters replicated_;
   double eps_;
 };
 

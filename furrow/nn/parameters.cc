@@ -1,7 +1,10 @@
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "furrow/base/error.h"
 #include "furrow/nn/parameters_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::nn {
 namespace {
@@ -35,6 +38,25 @@ ParameterSlot ParameterSlot::find(const plan::Unit& unit, std::string_view suffi
                 fmt::format("unit {} of kind {} has no parameter '{}'", unit.name, unit.kind, suffix));
   }
   return slot;
+}
+
+ReplicatedParameters::ReplicatedParameters(const plan::Unit& unit) {
+  for (size_t i = 0; i < unit.parameters.size(); ++i) {
+    if (unit.parameters[i].tensor_axis < 0) indices_.push_back(i);
+  }
+}
+
+void ReplicatedParameters::sum_gradients(std::span<const tensor::Param> params,
+                                         tensor::OpContext& context) const {
+  if (context.sink == nullptr || !tensor::shared(context)) return;
+  std::vector<tensor::Param> parts;
+  for (const size_t i : indices_) parts.push_back(params[i]);
+  context.sink->sum_over(*context.axis, std::move(parts));
+}
+
+int64_t own_part(const plan::Unit& unit, int64_t whole) {
+  FURROW_CHECK(whole % unit.tensor_degree == 0, "a tensor axis divides what it cuts");
+  return whole / unit.tensor_degree;
 }
 
 }  // namespace furrow::nn

@@ -4,9 +4,11 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "furrow/plan/model_spec.h"
 #include "furrow/tensor/gradient_sink_torch.h"
+#include "furrow/tensor/op_context.h"
 
 namespace furrow::nn {
 
@@ -31,5 +33,19 @@ class ParameterSlot {
  private:
   int index_ = -1;
 };
+
+// What a tensor axis leaves whole in a unit whose ranks work on a part of the positions: each has a part of
+// the gradient, and write() sums them.
+class ReplicatedParameters {
+ public:
+  explicit ReplicatedParameters(const plan::Unit& unit);
+  void sum_gradients(std::span<const tensor::Param> params, tensor::OpContext& context) const;
+
+ private:
+  std::vector<size_t> indices_;
+};
+
+// `whole` of the unit's heads, rows, ... on one rank.  REQUIRES: the degree divides it.
+int64_t own_part(const plan::Unit& unit, int64_t whole);
 
 }  // namespace furrow::nn

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "furrow/models/kinds.h"
@@ -36,84 +37,12 @@ void append_embedding(plan::ModelSpec* spec, const std::string& name, int64_t wi
                                           {DType::kI64, {-1, kTime}}));
 }
 
-at::Tensor plain_rms_norm(const at::Tensor& x, const at::Tensor& weight) {
-  return x * (x.square().mean(-1, true) + 1e-5).rsqrt() * weight;
-}
-
-// Hugging Face's rotation: element d with element d + size / 2, by position * theta^(-2 d / size).
-at::Tensor rotated(const at::Tensor& x, double theta, const at::Tensor& positions) {
-  const int64_t size = x.size(3);  // [batch, heads, time, size]
-  const at::Tensor powers =
-      at::arange(size / 2, x.options().dtype(at::kDouble)) * (-2.0 / static_cast<double>(size));
-  const at::Tensor angles = positions.to(at::kDouble).unsqueeze(-1) * at::pow(theta, powers);
-  const at::Tensor table = at::cat({angles, angles}, 2).unsqueeze(1);  // [batch, 1, time, size]
-  const at::Tensor turned = at::cat({-x.narrow(3, size / 2, size / 2), x.narrow(3, 0, size / 2)}, 3);
-  return x * table.cos().to(x.scalar_type()) + turned * table.sin().to(x.scalar_type());
-}
-
-struct LlamaForm {
-  int64_t width, heads, kv_heads, ffn;
-  double theta;
-  at::Tensor positions;  // [batch, time]
-};
-
-at::Tensor plain_llama_block(const at::Tensor& x, const Tensors& params, const std::string& name,
-                             const LlamaForm& form) {
-  const int64_t batch = x.size(0), time = x.size(1), size = form.width / form.heads;
-  const auto heads = [&](const at::Tensor& y, int64_t count) {
-    return y.view({batch, time, count, size}).transpose(1, 2);
-  };
-  const at::Tensor first = plain_rms_norm(x, params.at(name + ".input_layernorm.weight"));
-  const at::Tensor q = heads(plain_linear(first, params, name + ".self_attn.q_proj"), form.heads);
-  const at::Tensor k = heads(plain_linear(first, params, name + ".self_attn.k_proj"), form.kv_heads);
-  const at::Tensor v = heads(plain_linear(first, params, name + ".self_attn.v_proj"), form.kv_heads);
-  const int64_t group = form.heads / form.kv_heads;
-  const at::Tensor mixed =
-      at::scaled_dot_product_attention(rotated(q, form.theta, form.positions),
-                                       rotated(k, form.theta, form.positions).repeat_interleave(group, 1),
-                                       v.repeat_interleave(group, 1), testing::plain_mask(form.positions));
-  const at::Tensor middle = x + plain_linear(mixed.transpose(1, 2).reshape({batch, time, form.width}), params,
-                                             name + ".self_attn.o_proj");
-  const at::Tensor second = plain_rms_norm(middle, params.at(name + ".post_attention_layernorm.weight"));
-  const at::Tensor hidden = at::silu(plain_linear(second, params, name + ".mlp.gate_proj")) *
-                            plain_linear(second, params, name + ".mlp.up_proj");
-  return middle + plain_linear(hidden, params, name + ".mlp.down_proj");
-}
-
 class Llama : public ::testing::TestWithParam<std::tuple<bool, int64_t, bool>> {};
 
 TEST_P(Llama, EqualsPlainAutograd) {
-  const auto [tied, kv_heads, documents] = GetParam();
-  const std::string embedding = "model.embed_tokens", no_prefix;
-  Network network = over_tokens();
-  if (documents) testing::share_rows(&network);
-  const LlamaForm form{32, 4, kv_heads, 44, 100, testing::positions_of(network)};
-  append_embedding(&network.spec, embedding, form.width);
-  for (const std::string name : {"model.layers.0", "model.layers.1"}) {
-    append(&network.spec, name, "llama_block",
-           {{"width", form.width},
-            {"heads", form.heads},
-            {"kv_heads", form.kv_heads},
-            {"ffn", form.ffn},
-            {"layers", int64_t{2}},
-            {"rope_theta", form.theta},
-            {"eps", 1e-5}});
-  }
-  append(&network.spec, "lm_head", "llama_head",
-         {{"vocab", kVocabulary},
-          {"width", form.width},
-          {"eps", 1e-5},
-          {"tied_to", std::string(tied ? embedding + ".weight" : "")},
-          {"prefix", no_prefix}});
-  plan::validate(network.spec);
-  network.plain = [&](const at::Tensor& input, const Tensors& params) {
-    at::Tensor x = at::embedding(params.at(embedding + ".weight"), input);
-    for (const std::string name : {"model.layers.0", "model.layers.1"})
-      x = plain_llama_block(x, params, name, form);
-    return at::linear(plain_rms_norm(x, params.at("model.norm.weight")),
-                      params.at(tied ? embedding + ".weight" : "lm_head.weight"));
-  };
-  expect_equal_steps(network);
+  testing::DecoderForm form;
+  std::tie(form.tied, form.kv_heads, form.documents) = GetParam();
+  expect_equal_steps(testing::llama_network(form));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Llama,

@@ -7,6 +7,7 @@
 #include "furrow/base/rng.h"
 #include "furrow/models/kinds.h"
 #include "furrow/nn/block_torch.h"
+#include "furrow/nn/declared_axis_torch.h"
 #include "furrow/nn/init.h"
 #include "furrow/nn/test_network_torch.h"
 #include "furrow/tensor/loss_torch.h"
@@ -15,13 +16,6 @@
 namespace furrow::nn::testing {
 
 using tensor::testing::random_tensor;
-
-namespace {
-
-struct Step {
-  double loss = 0;
-  Tensors gradients;
-};
 
 Tensors initial(const plan::ModelSpec& spec) {
   Tensors params;
@@ -38,27 +32,38 @@ Tensors initial(const plan::ModelSpec& spec) {
   return params;
 }
 
+namespace {
+
 // A unit's graph between its forward and its backward.
 struct UnitRun {
   at::Tensor input, output;
   std::vector<tensor::Param> params;
   std::unique_ptr<tensor::GradientSink> sink;
   tensor::OpContext context;
+  std::unique_ptr<DeclaredAxis> axis;
 };
 
-UnitRun forward_unit(const plan::Unit& unit, const at::Tensor& input, const Tensors& named,
-                     const tensor::OpContext& context) {
-  UnitRun run;
+// What a unit is given.
+struct UnitCall {
+  const plan::Unit& unit;
+  const Tensors& params;
+  tensor::OpContext context;
+  bool recompute = false;
+};
+
+void forward_unit(const UnitCall& call, const at::Tensor& input, bool graph, UnitRun* filled) {
+  UnitRun& run = *filled;
+  const at::AutoGradMode grad_mode(graph);
   run.input = input.detach().set_requires_grad(input.is_floating_point());
-  for (const plan::Parameter& parameter : unit.parameters) {
-    const at::Tensor& value = named.at(parameter.tied() ? parameter.tied_to : parameter.name);
+  for (const plan::Parameter& parameter : call.unit.parameters) {
+    const at::Tensor& value = call.params.at(parameter.tied() ? parameter.tied_to : parameter.name);
     run.params.push_back({value.detach().set_requires_grad(true), static_cast<int>(run.params.size())});
   }
   run.sink = std::make_unique<tensor::GradientSink>(static_cast<int>(run.params.size()));
-  run.context = context;
-  run.context.sink = run.sink.get();
-  run.output = make_block(unit)->forward(run.input, run.params, run.context);
-  return run;
+  run.context = call.context;
+  run.context.sink = graph ? run.sink.get() : nullptr;
+  run.context.axis = run.axis.get();
+  run.output = make_block(call.unit)->forward(run.input, run.params, run.context);
 }
 
 // Returns the gradient of the unit's input and adds those of its parameters.
@@ -67,7 +72,11 @@ at::Tensor backward_unit(const plan::Unit& unit, UnitRun& run, const at::Tensor&
   std::vector<at::Tensor> wanted;
   for (const tensor::Param& param : run.params) wanted.push_back(param.leaf);
   if (run.input.requires_grad()) wanted.push_back(run.input);
+  using enum plan::UnitCollective::Phase;
+  const int64_t samples = run.input.size(0);
+  if (run.axis) run.axis->enter(kBackwardInput, samples, run.input.requires_grad());
   const auto results = torch::autograd::grad({run.output}, wanted, {gradient}, std::nullopt, false, true);
+  if (run.axis) run.axis->leave();
   std::vector<at::Tensor> written;
   std::vector<std::span<float>> targets;
   for (size_t i = 0; i < run.params.size(); ++i) {
@@ -76,7 +85,9 @@ at::Tensor backward_unit(const plan::Unit& unit, UnitRun& run, const at::Tensor&
     written.push_back(at::full_like(run.params[i].leaf, std::nanf("")));
     targets.emplace_back(written[i].data_ptr<float>(), static_cast<size_t>(written[i].numel()));
   }
+  if (run.axis) run.axis->enter(kBackwardWeight, samples);
   run.sink->write(targets);
+  if (run.axis) run.axis->leave();
   for (size_t i = 0; i < run.params.size(); ++i) {
     const plan::Parameter& parameter = unit.parameters[i];
     at::Tensor& sum = (*gradients)[parameter.tied() ? parameter.tied_to : parameter.name];
@@ -85,47 +96,83 @@ at::Tensor backward_unit(const plan::Unit& unit, UnitRun& run, const at::Tensor&
   return run.input.requires_grad() ? results.back() : at::Tensor();
 }
 
-Step our_step(const Network& network, const Tensors& params, int threads) {
-  std::vector<int64_t> samples(static_cast<size_t>(network.input.size(0)));
-  std::iota(samples.begin(), samples.end(), int64_t{100});
+UnitRun run_unit(const UnitCall& call, const at::Tensor& input, tensor::TensorAxis* axis) {
+  UnitRun run;
+  using enum plan::UnitCollective::Phase;
+  const int64_t samples = input.size(0);
+  for (int pass = call.recompute ? 0 : 1; pass < 2; ++pass) {
+    run = UnitRun();
+    if (axis != nullptr) run.axis = std::make_unique<DeclaredAxis>(*axis, call.unit);
+    if (run.axis) run.axis->enter(kForward, samples);
+    forward_unit(call, input, pass == 1, &run);
+    if (run.axis) run.axis->leave();
+  }
+  return run;
+}
+
+tensor::OpContext context_of(const Network& network, std::span<const int64_t> samples, int threads) {
   tensor::OpContext context;
   context.threads = threads;
   context.training = true;
   context.sample_ids = samples;
   context.positions = network.positions;
+  return context;
+}
+
+// Sums of the last unit's output, and its gradient.
+tensor::CrossEntropySums loss_of(const Network& network, const at::Tensor& output, at::Tensor* gradient,
+                                 const OurStep& how) {
+  const plan::Unit& last = network.spec.units.back();
+  if (how.axis == nullptr || last.output.tensor_axis < 0)
+    return tensor::cross_entropy(output, network.targets, gradient, how.threads, network.smoothing);
+  DeclaredAxis axis(*how.axis, last);
+  axis.enter(plan::UnitCollective::Phase::kLoss, output.size(0));
+  const tensor::CutClasses cut{&axis, network.classes, network.smoothing};
+  const auto sums = tensor::cross_entropy(output, network.targets, gradient, cut, how.threads);
+  axis.leave();
+  return sums;
+}
+
+}  // namespace
+
+Step our_step(const Network& network, const Tensors& params, const OurStep& how) {
+  std::vector<int64_t> samples(static_cast<size_t>(network.input.size(0)));
+  std::iota(samples.begin(), samples.end(), int64_t{100});
+  const tensor::OpContext context = context_of(network, samples, how.threads);
   std::vector<UnitRun> runs;
   at::Tensor value = network.input;
   for (const plan::Unit& unit : network.spec.units) {
-    runs.push_back(forward_unit(unit, value, params, context));
-    runs.back().context.sink = runs.back().sink.get();
+    runs.push_back(run_unit({unit, params, context, how.recompute}, value, how.axis));
     value = runs.back().output.detach();
     Shape expected = unit.output.shape;
     expected[0] = network.input.size(0);
     EXPECT_EQ(value.sizes().vec(), expected) << "the border that the spec declares";
   }
-  Step step;
   at::Tensor gradient;
-  step.loss = tensor::cross_entropy(value, network.targets, &gradient, threads).loss.value();
+  const tensor::CrossEntropySums sums = loss_of(network, value, &gradient, how);
+  Step step{sums.loss.value(), sums.rows, sums.correct, value, {}, {}};
   for (size_t u = runs.size(); u-- > 0;) {
     gradient = backward_unit(network.spec.units[u], runs[u], gradient, &step.gradients);
   }
+  step.input_gradient = gradient;
   return step;
 }
 
 Step plain_step(const Network& network, const Tensors& params, at::ScalarType dtype) {
   Tensors leaves;
   for (const auto& [name, value] : params) leaves[name] = value.detach().to(dtype).set_requires_grad(true);
-  const at::Tensor input = network.input.is_floating_point() ? network.input.to(dtype) : network.input;
+  at::Tensor input = network.input;
+  if (input.is_floating_point()) input = input.detach().to(dtype).set_requires_grad(true);
   const at::Tensor logits = network.plain(input, leaves);
-  const at::Tensor loss = at::cross_entropy_loss(logits.reshape({-1, logits.size(-1)}),
-                                                 network.targets.view(-1), {}, at::Reduction::Sum);
+  const at::Tensor loss =
+      at::cross_entropy_loss(logits.reshape({-1, logits.size(-1)}), network.targets.view(-1), {},
+                             at::Reduction::Sum, tensor::kIgnoredTarget, network.smoothing);
   loss.backward();
-  Step step{loss.item<double>(), {}};
+  Step step{loss.item<double>(), 0, 0, logits.detach(), {}, {}};
+  if (input.requires_grad()) step.input_gradient = input.grad();
   for (const auto& [name, leaf] : leaves) step.gradients[name] = leaf.grad();
   return step;
 }
-
-}  // namespace
 
 void append(plan::ModelSpec* spec, std::string name, std::string_view kind, plan::Attributes attributes) {
   const plan::TensorSpec input = spec->units.back().output;
@@ -171,7 +218,7 @@ void expect_equal_steps(const Network& network) {
   const Step plain32 = plain_step(network, params, at::kFloat),
              plain64 = plain_step(network, params, at::kDouble);
   for (const int threads : {1, 2}) {
-    const Step ours = our_step(network, params, threads);
+    const Step ours = our_step(network, params, {threads});
     EXPECT_NEAR(ours.loss, plain64.loss, 1e-5 * plain64.loss);
     ASSERT_EQ(ours.gradients.size(), plain64.gradients.size());
     for (const auto& [name, gradient] : ours.gradients) {
@@ -187,7 +234,7 @@ void expect_equal_steps(const Network& network) {
   }
   Network swapped = network;  // control: two samples of the microbatch take each other's target
   swapped.targets = network.targets.roll(1, 0);
-  const Step other = our_step(swapped, params, 1);
+  const Step other = our_step(swapped, params, {});
   const std::string& last = network.spec.units.back().parameters.front().name;
   EXPECT_FALSE(tensor::testing::within_bound(other.gradients.at(last), plain32.gradients.at(last),
                                              plain64.gradients.at(last)));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "furrow/plan/model_spec.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::nn::testing {
 
@@ -22,6 +23,8 @@ struct Network {
   Plain plain;  // logits
   at::Tensor input, targets;
   std::vector<int64_t> positions = {};  // of the context; empty: rows are whole
+  double smoothing = 0;                 // of the labels
+  int64_t classes = 0;                  // of a rank's part: those of all
 };
 
 // Appends a unit that reads the output of the last one.
@@ -38,6 +41,39 @@ at::Tensor plain_mask(const at::Tensor& positions);
 
 // x weight^T + bias of the parameters that start with `name`; without the bias where there is none.
 at::Tensor plain_linear(const at::Tensor& x, const Tensors& params, const std::string& name);
+
+// Layers of these outputs over images of 6 x 7; the last gives logits.
+Network mlp_network(const std::vector<int64_t>& widths, const std::string& activation);
+
+// Two layers over made-up tokens.  kv_heads and ffn are llama's, bias and dropout the gpt's.
+struct DecoderForm {
+  int64_t batch = 5, time = 9, vocabulary = 17, width = 32, heads = 4, kv_heads = 4, ffn = 44;
+  bool tied = false, bias = true, documents = false;  // documents: several in each row
+  double dropout = 0;                                 // plain has none
+};
+Network gpt_network(const DecoderForm& form);
+Network llama_network(const DecoderForm& form);
+
+struct Step {
+  double loss = 0;
+  int64_t rows = 0, correct = 0;  // of ours alone
+  at::Tensor output;
+  at::Tensor input_gradient;  // of an input of numbers
+  Tensors gradients;
+};
+
+// Parameters as training starts, norms and biases away from their neutral start.
+Tensors initial(const plan::ModelSpec& spec);
+
+// The step unit by unit as the executor runs it.  Over an axis: the rank's, of a spec and of parameters that
+// are its part; every unit is held to the collectives that it declares.
+struct OurStep {
+  int threads = 1;
+  tensor::TensorAxis* axis = nullptr;
+  bool recompute = false;  // forward once without a graph, and again before backward
+};
+Step our_step(const Network& network, const Tensors& params, const OurStep& how);
+Step plain_step(const Network& network, const Tensors& params, at::ScalarType dtype);
 
 // Expects loss and every gradient within the bound of tensor/bounds.h, on one thread and on two; controls:
 // one element of each gradient changed by 2^-12 of itself, and two samples that take each other's target.

@@ -9,6 +9,7 @@ namespace furrow::nn {
 namespace {
 
 using tensor::Activation;
+using tensor::Cut;
 
 // Weight and bias of one layer of the block; without the bias where the unit has none.
 struct Layer {
@@ -27,7 +28,8 @@ class TransformerBlock final : public Block {
         ln_2_(unit, "ln_2"),
         mlp_in_(unit, "mlp.c_fc"),
         mlp_out_(unit, "mlp.c_proj"),
-        heads_(plan::attribute<int64_t>(unit, "heads")),
+        replicated_(unit),
+        heads_(own_part(unit, plan::attribute<int64_t>(unit, "heads"))),
         dropout_(plan::attribute<double>(unit, "dropout")),
         activation_(unit.attributes.contains("activation") ? activation_attribute(unit, "activation")
                                                            : Activation::kGelu),
@@ -37,25 +39,28 @@ class TransformerBlock final : public Block {
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
-    const auto linear = [&](const at::Tensor& x, const Layer& layer,
+    replicated_.sum_gradients(params, context);
+    const auto linear = [&](const at::Tensor& x, const Layer& layer, Cut cut,
                             Activation activation = Activation::kNone) {
-      return tensor::linear(x, layer.weight(params), layer.bias(params), activation, context);
+      return tensor::linear(x, {layer.weight(params), layer.bias(params), activation, cut}, context);
     };
     const auto norm = [&](const at::Tensor& x, const Layer& layer) {
       return tensor::layer_norm(x, layer.weight(params), layer.bias(params), kEpsilon, context);
     };
-    const at::Tensor mixed = tensor::causal_attention(linear(norm(input, ln_1_), attention_in_), heads_,
-                                                      dropout_, attention_stream_, context);
-    const at::Tensor middle =
-        tensor::add_dropout(input, linear(mixed, attention_out_), dropout_, attention_out_stream_, context);
-    const at::Tensor hidden = linear(norm(middle, ln_2_), mlp_in_, activation_);
-    return tensor::add_dropout(middle, linear(hidden, mlp_out_), dropout_, mlp_stream_, context);
+    const at::Tensor qkv = linear(norm(input, ln_1_), attention_in_, Cut::kPositionsToColumns);
+    const at::Tensor mixed = tensor::causal_attention(qkv, heads_, dropout_, attention_stream_, context);
+    const at::Tensor middle = tensor::add_dropout(input, linear(mixed, attention_out_, Cut::kRowsToPositions),
+                                                  dropout_, attention_out_stream_, context);
+    const at::Tensor hidden = linear(norm(middle, ln_2_), mlp_in_, Cut::kPositionsToColumns, activation_);
+    return tensor::add_dropout(middle, linear(hidden, mlp_out_, Cut::kRowsToPositions), dropout_, mlp_stream_,
+                               context);
   }
 
  private:
   static constexpr double kEpsilon = 1e-5;
   Layer ln_1_, attention_in_, attention_out_, ln_2_, mlp_in_, mlp_out_;
-  int64_t heads_;
+  ReplicatedParameters replicated_;
+  int64_t heads_;  // of this rank
   double dropout_;
   Activation activation_;
   std::string attention_stream_, attention_out_stream_, mlp_stream_;  // layer names of the masks

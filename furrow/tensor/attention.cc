@@ -101,7 +101,7 @@ at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, 
   if (call.dropped) {
     FURROW_CHECK(call.shape.batch == static_cast<int64_t>(context.sample_ids.size()),
                  "dropout needs a sample id for every row");
-    call.mask = dropout_mask(dropout_p, stream, context);
+    call.mask = dropout_mask(dropout_p, stream, heads.heads * call.shape.time * call.shape.time, context);
   }
   const at::Tensor wide = widened(qkv, context.threads);
   at::Tensor out = at::empty({call.shape.batch, call.shape.time, call.shape.channels()}, wide.options());

@@ -9,16 +9,19 @@
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 
-kernels::DropoutMask dropout_mask(double p, std::string_view stream, const OpContext& context) {
+kernels::DropoutMask dropout_mask(double p, std::string_view stream, int64_t per_sample,
+                                  const OpContext& context) {
   static_assert(sizeof(uint64_t) == sizeof(int64_t));
   kernels::DropoutMask mask;
   mask.p = static_cast<float>(p);
   mask.key = Philox(context.seed, RandomPurpose::kDropout, stream).key();
   mask.step = static_cast<uint64_t>(context.step);
   mask.samples = reinterpret_cast<const uint64_t*>(context.sample_ids.data());
+  if (shared(context)) mask.first = context.axis->rank() * per_sample;
   return mask;
 }
 
@@ -50,7 +53,7 @@ at::Tensor sum(const at::Tensor& a, const at::Tensor& b, int threads) {
 at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context) {
   if (!context.training || p == 0) return x;
   check_samples(x, context);
-  const kernels::DropoutMask mask = dropout_mask(p, stream, context);
+  const kernels::DropoutMask mask = dropout_mask(p, stream, x.numel() / x.size(0), context);
   const int threads = context.threads;
   return with_backward(
       masked(x.detach().contiguous(), mask, threads), {x},
@@ -67,7 +70,7 @@ at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p
                          [](const at::Tensor& dy) { return std::vector{dy, dy}; });
   }
   check_samples(x, context);
-  const kernels::DropoutMask mask = dropout_mask(p, stream, context);
+  const kernels::DropoutMask mask = dropout_mask(p, stream, x.numel() / x.size(0), context);
   const at::Tensor wide_a = widened(a, threads), wide_b = widened(b, threads);
   at::Tensor out = at::empty_like(wide_a);
   kernels::residual_dropout({x.size(0), x.numel() / x.size(0), wide_a.const_data_ptr<float>(),

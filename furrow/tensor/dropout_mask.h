@@ -8,7 +8,9 @@
 
 namespace furrow::tensor {
 
-// Holds a pointer to context.sample_ids, which live until backward_weight.
-kernels::DropoutMask dropout_mask(double p, std::string_view stream, const OpContext& context);
+// Holds a pointer to context.sample_ids, which live until backward_weight.  `per_sample`: the elements of a
+// sample that are here; over a tensor axis they are its part of the sample, the parts in rank order.
+kernels::DropoutMask dropout_mask(double p, std::string_view stream, int64_t per_sample,
+                                  const OpContext& context);
 
 }  // namespace furrow::tensor

@@ -4,12 +4,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstring>
 #include <vector>
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -35,14 +38,15 @@ void check_positions(std::span<const int64_t> positions, const at::Tensor& ids, 
 }
 
 void defer_tables(const at::Tensor& ids, const Param& tokens, const Param& positions,
-                  const at::Tensor& gradient, const OpContext& context) {
+                  const at::Tensor& gradient, const OpContext& context, int64_t first = 0) {
   GradientSink* const sink = context.sink;
   const int threads = context.threads;
   const int64_t count = ids.numel(), time = ids.size(1), width = tokens.leaf.size(1);
   sink->defer(tokens.index, [=, vocabulary = tokens.leaf.size(0)](float* out) {
     const at::Tensor dy = widened(gradient, threads);
     kernels::embedding_backward(
-        {count, width, vocabulary, ids.const_data_ptr<int64_t>(), dy.const_data_ptr<float>(), out}, threads);
+        {count, width, vocabulary, ids.const_data_ptr<int64_t>(), dy.const_data_ptr<float>(), out, first},
+        threads);
   });
   if (!positions.defined()) return;
   if (!context.positions.empty()) {
@@ -74,17 +78,63 @@ void look_up(const at::Tensor& ids, const Param& tokens, const Param& positions,
   kernels::embedding_forward(args, context.threads);
 }
 
-}  // namespace
+// The rows that are here of tokens [first, first + rows); zeros in place of the others.
+at::Tensor own_rows(const at::Tensor& ids, const at::Tensor& table, int64_t first) {
+  const at::Tensor y = at::zeros({ids.size(0), ids.size(1), table.size(1)}, table.options());
+  const auto row_bytes = static_cast<size_t>(table.size(1)) * table.element_size();
+  const auto* const from = static_cast<const std::byte*>(table.const_data_ptr());
+  auto* to = static_cast<std::byte*>(y.data_ptr());
+  const int64_t* const id = ids.const_data_ptr<int64_t>();
+  for (int64_t i = 0; i < ids.numel(); ++i, to += row_bytes) {
+    const int64_t row = id[i] - first;
+    if (row >= 0 && row < table.size(0))
+      std::memcpy(to, from + static_cast<size_t>(row) * row_bytes, row_bytes);
+  }
+  return y;
+}
 
-at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context) {
+// The position of every token in its document, or in its row: [batch, time].
+at::Tensor position_ids(const at::Tensor& ids, const OpContext& context) {
+  if (context.positions.empty()) return at::arange(ids.size(1)).expand({ids.size(0), ids.size(1)});
+  return at::tensor(c10::ArrayRef<int64_t>(context.positions.data(), context.positions.size()), at::kLong)
+      .view({ids.size(0), ids.size(1)});
+}
+
+void check_tables(const at::Tensor& ids, const Param& positions, const OpContext& context) {
   FURROW_CHECK(ids.dim() == 2 && ids.scalar_type() == at::kLong, "embedding reads int64 [batch, time]");
   FURROW_CHECK(!positions.defined() || positions.leaf.size(0) >= ids.size(1),
                "more positions than vectors for them");
+  if (positions.defined() && !context.positions.empty()) check_positions(context.positions, ids, positions);
+}
+
+}  // namespace
+
+at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
+                         int64_t vocabulary, OpContext& context) {
+  if (!shared(context)) return embedding(ids, tokens, positions, context);
+  check_tables(ids, positions, context);
+  const at::Tensor dense = ids.contiguous();
+  check_ids(dense, vocabulary);
+  TensorAxis& axis = *context.axis;
+  const int64_t first = axis.rank() * tokens.leaf.size(0), part = ids.size(1) / axis.size();
+  const at::Tensor y = axis.reduce_scatter(own_rows(dense, tokens.leaf.detach(), first), 1);
+  if (positions.defined()) {
+    const at::Tensor here = position_ids(dense, context).narrow(1, axis.rank() * part, part).reshape({-1});
+    y.add_(positions.leaf.detach().index_select(0, here).view_as(y));
+  }
+  return with_backward(y, {tokens.leaf}, [=, &axis](const at::Tensor& dy) {
+    const at::Tensor all = axis.all_gather(dy, 1);
+    if (context.sink != nullptr) defer_tables(dense, tokens, positions, all, context, first);
+    return std::vector<at::Tensor>{};
+  });
+}
+
+at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context) {
+  check_tables(ids, positions, context);
   const at::Tensor dense = ids.contiguous();
   check_ids(dense, tokens.leaf.size(0));
   const int64_t width = tokens.leaf.size(1);
   at::Tensor y = at::empty({ids.size(0), ids.size(1), width}, tokens.leaf.options());
-  if (positions.defined() && !context.positions.empty()) check_positions(context.positions, dense, positions);
   switch (tokens.leaf.scalar_type()) {
     case at::kFloat:
       look_up<float>(dense, tokens, positions, y, context);

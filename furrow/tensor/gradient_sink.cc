@@ -1,3 +1,5 @@
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -5,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/gradient_sink_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -43,6 +46,28 @@ void GradientSink::defer(std::vector<int> parameters, std::function<void(std::sp
   deferred_.push_back({std::move(parameters), std::move(compute)});
 }
 
+void GradientSink::sum_over(TensorAxis& axis, std::vector<Param> parameters) {
+  FURROW_CHECK(!sum_, "one sum over the axis for a unit");
+  sum_ = Sum{&axis, std::move(parameters)};
+}
+
+void GradientSink::sum(const Sum& sum, std::span<const std::span<float>> targets) const {
+  int64_t elements = 0;
+  for (const Param& parameter : sum.parameters) elements += parameter.leaf.numel();
+  const at::Tensor all = at::zeros({elements}, at::kFloat);
+  const auto each = [&](const auto& move) {
+    float* place = all.data_ptr<float>();
+    for (const Param& parameter : sum.parameters) {
+      const std::span<float> part(place, static_cast<size_t>(parameter.leaf.numel()));
+      if (wants(parameter.index)) move(part, targets[static_cast<size_t>(parameter.index)]);
+      place += part.size();
+    }
+  };
+  each([](std::span<float> part, std::span<float> target) { std::ranges::copy(target, part.begin()); });
+  sum.axis->all_reduce(all);
+  each([](std::span<float> part, std::span<float> target) { std::ranges::copy(part, target.begin()); });
+}
+
 bool GradientSink::has(int parameter) const {
   FURROW_CHECK(parameter >= 0 && static_cast<size_t>(parameter) < claimed_.size(),
                "no parameter " + std::to_string(parameter));
@@ -70,6 +95,7 @@ void GradientSink::write(std::span<const std::span<float>> targets) {
       out.push_back(targets[static_cast<size_t>(parameter)].data());
     deferred.compute(out);
   }
+  if (const std::optional<Sum> parts = std::exchange(sum_, std::nullopt)) sum(*parts, targets);
 }
 
 }  // namespace furrow::tensor

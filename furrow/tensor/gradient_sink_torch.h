@@ -9,10 +9,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
 namespace furrow::tensor {
+
+class TensorAxis;
 
 // A parameter as a block sees it.  `leaf` is a view of the flat parameters that requires grad; an operation
 // of ours uses `index` to put or defer the gradient and returns an undefined tensor to autograd for it; plain
@@ -32,6 +35,9 @@ class GradientSink {
   void defer(int parameter, std::function<void(float* out)> compute);  // writes the whole parameter, beta 0
   // One computation for several parameters, as a weight and its bias: out[i] is the place of parameters[i].
   void defer(std::vector<int> parameters, std::function<void(std::span<float* const> out)> compute);
+  // These are parts of a sum over the ranks of the axis: write() sums them, in one all-reduce behind the
+  // rest. Those that are not wanted count too, as zeros.  The axis lives until then.
+  void sum_over(TensorAxis& axis, std::vector<Param> parameters);
   bool has(int parameter) const;
   // Whether it wants the gradient: what is put or deferred for others is dropped, and need not be formed.
   bool wants(int parameter) const { return !frozen_[static_cast<size_t>(parameter)]; }
@@ -47,12 +53,18 @@ class GradientSink {
     std::vector<int> parameters;
     std::function<void(std::span<float* const>)> compute;
   };
+  struct Sum {
+    TensorAxis* axis = nullptr;
+    std::vector<Param> parameters;
+  };
   void claim(int parameter);
+  void sum(const Sum& sum, std::span<const std::span<float>> targets) const;
 
   std::vector<bool> frozen_;           // by parameter
   std::vector<bool> claimed_;          // by parameter: it was put or deferred
   std::vector<at::Tensor> gradients_;  // by parameter: what was put
   std::vector<Deferred> deferred_;     // in the order of the calls
+  std::optional<Sum> sum_;
 };
 
 }  // namespace furrow::tensor

@@ -5,9 +5,11 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
+#include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/ops_torch.h"
 #include "furrow/tensor/product_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -36,23 +38,28 @@ struct LinearCall {
   bool input_gradient = false;
   int threads = 1;
   GradientSink* sink = nullptr;
+  Cut cut = Cut::kNone;
+  TensorAxis* axis = nullptr;  // of several ranks where the layer is cut
+
+  bool sums_output() const { return cut == Cut::kRows || cut == Cut::kRowsToPositions; }
 };
 
 // The gradient of x weight^T + bias; puts the bias'.
 at::Tensor before_activation(const LinearCall& call, const at::Tensor& dy) {
+  const int64_t rows = dy.numel() / call.shape.out;
   const bool with_bias = call.bias_index >= 0 && call.sink != nullptr && call.sink->wants(call.bias_index);
   at::Tensor dz = dy, db;
   if (!with_bias && call.activation == Activation::kNone) return dz;
   const at::Tensor wide = widened(dy, call.threads);
   if (with_bias) db = at::empty({call.shape.out}, wide.options());
   if (call.activation == Activation::kNone) {
-    kernels::column_sums(call.shape.rows, call.shape.out, wide.const_data_ptr<float>(), db.data_ptr<float>(),
+    kernels::column_sums(rows, call.shape.out, wide.const_data_ptr<float>(), db.data_ptr<float>(),
                          call.threads);
   } else {
     const at::Tensor gate = widened(call.gate, call.threads);
     dz = at::empty_like(wide);
     kernels::ActivationBackward args;
-    args.rows = call.shape.rows;
+    args.rows = rows;
     args.columns = call.shape.out;
     args.activation = kernel_activation(call.activation);
     args.dy = wide.const_data_ptr<float>();
@@ -77,10 +84,25 @@ void defer_weight(const LinearCall& call, const at::Tensor& dz) {
                    });
 }
 
+// The sum over the ranks of their parts of the input's gradient.
+at::Tensor summed_input_gradient(const LinearCall& call, const at::Tensor& dz) {
+  const kernels::LinearShape& s = call.shape;
+  const at::Tensor part = at::empty(call.x.sizes(), call.x.options().dtype(at::kFloat));
+  Product product{s.rows, s.in, s.out, {dz, s.out}, {call.weight, s.in}};
+  product.wide_c = part.data_ptr<float>();
+  product.ldc = s.in;
+  multiply(product, call.threads);
+  const at::Tensor sum =
+      call.cut == Cut::kColumns ? call.axis->all_reduce(part) : call.axis->reduce_scatter(part, 1);
+  return narrowed(sum, call.x.scalar_type(), call.threads);
+}
+
 std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor& dy) {
-  const at::Tensor dz = before_activation(call, dy);
+  at::Tensor dz = before_activation(call, dy);
+  if (call.cut == Cut::kRowsToPositions) dz = call.axis->all_gather(dz, 1);
   defer_weight(call, dz);
   if (!call.input_gradient) return {};
+  if (call.axis != nullptr && !call.sums_output()) return {summed_input_gradient(call, dz)};
   const kernels::LinearShape& s = call.shape;
   Product product{s.rows, s.in, s.out, {dz, s.out}, {call.weight, s.in}};
   product.c = at::empty_like(call.x);
@@ -89,39 +111,79 @@ std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor
   return {product.c};
 }
 
-}  // namespace
+// activation(the sum over the ranks of x weight^T, plus bias).
+at::Tensor summed_output(LinearCall& call, const Param& bias, bool recorded) {
+  const kernels::LinearShape& s = call.shape;
+  const at::ScalarType type = call.x.scalar_type();
+  std::vector<int64_t> sizes = call.x.sizes().vec();
+  sizes.back() = s.out;
+  const at::Tensor part = at::empty(sizes, call.x.options().dtype(at::kFloat));
+  Product product{s.rows, s.out, s.in, {call.x, s.in}, {call.weight, 1, s.in}};
+  product.wide_c = part.data_ptr<float>();
+  product.ldc = s.out;
+  multiply(product, call.threads);
+  const at::Tensor sum =
+      call.cut == Cut::kRows ? call.axis->all_reduce(part) : call.axis->reduce_scatter(part, 1);
+  if (bias.defined()) sum.add_(bias.leaf.detach());
+  if (call.activation == Activation::kNone) return narrowed(sum, type, call.threads);
+  const bool gelu = recorded && call.activation >= Activation::kGelu;
+  const at::Tensor slope = gelu ? at::empty_like(sum) : at::Tensor();
+  auto* const values = sum.data_ptr<float>();
+  kernels::activation_forward(kernel_activation(call.activation), sum.numel(), values, values,
+                              gelu ? slope.data_ptr<float>() : nullptr, call.threads);
+  if (gelu) call.gate = narrowed(slope, type, call.threads);
+  return narrowed(sum, type, call.threads);
+}
 
-at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
-                  OpContext& context) {
-  FURROW_CHECK(x.dim() >= 2 && is_number(x) && x.size(-1) == weight.leaf.size(1),
+LinearCall call_of(const at::Tensor& x, const LinearLayer& layer, const OpContext& context) {
+  const at::Tensor& weight = layer.weight.leaf;
+  FURROW_CHECK(x.dim() >= 2 && is_number(x) && x.size(-1) == weight.size(1),
                "linear reads numbers [..., in]");
   LinearCall call;
-  call.shape = {x.numel() / x.size(-1), weight.leaf.size(1), weight.leaf.size(0)};
-  call.activation = activation;
+  call.activation = layer.activation;
   call.x = x.detach().contiguous();
-  call.weight = weight.leaf.detach();
-  call.weight_index = weight.index;
-  call.bias_index = bias.index;
+  if (layer.cut != Cut::kNone && shared(context)) {
+    call.cut = layer.cut;
+    call.axis = context.axis;
+    if (call.cut == Cut::kPositionsToColumns) call.x = call.axis->all_gather(call.x, 1);
+  }
+  call.shape = {call.x.numel() / x.size(-1), weight.size(1), weight.size(0)};
+  call.weight = weight.detach();
+  call.weight_index = layer.weight.index;
+  call.bias_index = layer.bias.index;
   call.input_gradient = x.requires_grad();
   call.threads = context.threads;
   call.sink = context.sink;
-  std::vector<int64_t> sizes = x.sizes().vec();
-  sizes.back() = call.shape.out;
-  at::Tensor y = at::empty(sizes, call.x.options());
-  const bool recorded = needs_backward({x, weight.leaf});
-  if (recorded && activation >= Activation::kGelu) call.gate = at::empty_like(y);
+  return call;
+}
 
+// activation(x weight^T + bias), of what is here.
+at::Tensor own_output(LinearCall& call, const Param& bias, bool recorded) {
   const kernels::LinearShape& s = call.shape;
+  std::vector<int64_t> sizes = call.x.sizes().vec();
+  sizes.back() = s.out;
+  at::Tensor y = at::empty(sizes, call.x.options());
+  if (recorded && call.activation >= Activation::kGelu) call.gate = at::empty_like(y);
   Product product{s.rows, s.out, s.in, {call.x, s.in}, {call.weight, 1, s.in}};
   product.c = y;
   product.ldc = s.out;
   if (bias.defined()) product.bias = bias.leaf.detach();
-  product.activation = kernel_activation(activation);
+  product.activation = kernel_activation(call.activation);
   product.slope = call.gate;
-  multiply(product, context.threads);
+  multiply(product, call.threads);
+  return y;
+}
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
+  LinearCall call = call_of(x, layer, context);
+  const bool recorded = needs_backward({x, layer.weight.leaf});
+  const at::Tensor y =
+      call.sums_output() ? summed_output(call, layer.bias, recorded) : own_output(call, layer.bias, recorded);
   if (!recorded) return y;
-  if (activation == Activation::kRelu) call.gate = y.detach();
-  return with_backward(y, {x, weight.leaf},
+  if (call.activation == Activation::kRelu) call.gate = y.detach();
+  return with_backward(y, {x, layer.weight.leaf},
                        [call](const at::Tensor& dy) { return linear_backward(call, dy); });
 }
 

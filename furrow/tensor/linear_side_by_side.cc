@@ -8,6 +8,7 @@
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/ops_torch.h"
 #include "furrow/tensor/product_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -27,6 +28,7 @@ struct Call {
   bool input_gradient = false;
   int threads = 1;
   GradientSink* sink = nullptr;
+  TensorAxis* axis = nullptr;  // of several ranks: x has been gathered, its gradient is scattered
 };
 
 void defer_weights(const Call& call, const at::Tensor& dy) {
@@ -54,19 +56,24 @@ std::vector<at::Tensor> backward(const Call& call, const at::Tensor& dy) {
     product.accumulate = layer.begin > 0;
     multiply(product, call.threads);
   }
+  if (call.axis != nullptr) dx = call.axis->reduce_scatter(dx, 1);
   return {narrowed(dx, dy.scalar_type(), call.threads)};
 }
 
-Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContext& context) {
+Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContext& context, Cut cut) {
   Call call;
   call.in = x.size(-1);
-  call.rows = x.numel() / call.in;
+  call.x = x.detach().contiguous();
+  if (cut == Cut::kPositionsToColumns && shared(context)) {
+    call.axis = context.axis;
+    call.x = call.axis->all_gather(call.x, 1);
+  }
+  call.rows = call.x.numel() / call.in;
   for (const Param& weight : weights) {
     FURROW_CHECK(weight.leaf.dim() == 2 && weight.leaf.size(1) == call.in, "layers over one input");
     call.layers.push_back({weight.leaf.detach(), weight.index, weight.leaf.size(0), call.out});
     call.out += weight.leaf.size(0);
   }
-  call.x = x.detach().contiguous();
   call.input_gradient = x.requires_grad();
   call.threads = context.threads;
   call.sink = context.sink;
@@ -75,11 +82,13 @@ Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContex
 
 }  // namespace
 
-at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context) {
+at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
+                               Cut cut) {
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
                "linear_side_by_side reads numbers [..., in]");
-  const Call call = call_of(x, weights, context);
-  std::vector<int64_t> sizes = x.sizes().vec();
+  FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
+  const Call call = call_of(x, weights, context, cut);
+  std::vector<int64_t> sizes = call.x.sizes().vec();
   sizes.back() = call.out;
   at::Tensor y = at::empty(sizes, call.x.options());
   for (const Layer& layer : call.layers) {

@@ -10,6 +10,7 @@
 #include "furrow/tensor/kernels/cross_entropy.h"
 #include "furrow/tensor/kernels/pointwise_losses.h"
 #include "furrow/tensor/loss_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -93,6 +94,42 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
   sums.loss.add_all(std::span(losses.const_data_ptr<float>(), static_cast<size_t>(rows)));
   if (gradient != nullptr) *gradient = narrowed(*gradient, logits.scalar_type(), threads);
   return sums;
+}
+
+CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
+                               const CutClasses& cut, int threads) {
+  if (cut.axis == nullptr || cut.axis->size() == 1)
+    return cross_entropy(logits, targets, gradient, threads, cut.smoothing);
+  const int64_t rows = targets.numel(), part = logits.size(-1);
+  FURROW_CHECK(is_number(logits) && targets.scalar_type() == at::kLong && logits.numel() == rows * part,
+               "cross_entropy reads numbers as logits and one int64 target for each row of them");
+  const at::Tensor scores = widened(logits, threads), wanted = targets.contiguous();
+  check_targets(wanted, cut.classes);
+  const at::Tensor losses = at::empty({rows}, scores.options()), maxima = at::empty_like(losses);
+  const at::Tensor sums = at::empty({rows, 4}, scores.options().dtype(at::kDouble));
+  if (gradient != nullptr) *gradient = at::empty_like(scores);
+  kernels::CrossEntropyPart args;
+  args.rows = rows;
+  args.stride = part;
+  args.first = cut.axis->rank() * part;
+  args.columns = std::clamp<int64_t>(cut.classes - args.first, 0, part);
+  args.logits = scores.const_data_ptr<float>();
+  args.targets = wanted.const_data_ptr<int64_t>();
+  args.maxima = maxima.data_ptr<float>();
+  args.sums = sums.data_ptr<double>();
+  args.dlogits = gradient != nullptr ? gradient->data_ptr<float>() : nullptr;
+  args.classes = cut.classes;
+  args.losses = losses.data_ptr<float>();
+  args.smoothing = static_cast<float>(cut.smoothing);
+  kernels::cross_entropy_maxima(args, threads);
+  cut.axis->all_reduce(maxima, AxisCollective::Reduction::kMax);
+  kernels::cross_entropy_sums(args, threads);
+  cut.axis->all_reduce(sums);
+  const kernels::CrossEntropyCounts counts = kernels::cross_entropy_finish(args, threads);
+  if (gradient != nullptr) *gradient = narrowed(*gradient, logits.scalar_type(), threads);
+  CrossEntropySums result{{}, counts.counted, counts.correct};
+  result.loss.add_all(std::span(losses.const_data_ptr<float>(), static_cast<size_t>(rows)));
+  return result;
 }
 
 PointwiseSums squared_error(const at::Tensor& output, const at::Tensor& targets, at::Tensor* gradient,

@@ -22,13 +22,35 @@ namespace furrow::tensor {
 
 enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh };  // GELU is the exact one, x * Phi(x)
 
+// How the ranks of context.axis share a linear layer; without an axis of several ranks all are kNone.  What
+// travels is in `plan::Unit::collectives`; sums over the ranks are of float32 and rounded once.
+enum class Cut : uint8_t {
+  kNone,
+  kColumns,  // a rank has some of the outs, of weight and bias; x is whole, and its gradient the sum of all
+  kRows,     // a rank has some of the ins, of weight and x; y is the sum of all, then bias and activation
+  // The same where between the two a rank has a part of the positions of [batch, time, ...]: x is gathered
+  // and its gradient scattered; the sum is scattered and its gradient gathered.  A bias behind such a sum has
+  // the gradient of the rank's positions alone (GradientSink::sum_over).
+  kPositionsToColumns,
+  kRowsToPositions,
+};
+
 // y [..., out] = activation(x [..., in] weight^T + bias); weight [out, in]; `bias` may be absent.
-at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
-                  OpContext& context);
+struct LinearLayer {
+  Param weight, bias = {};
+  Activation activation = Activation::kNone;
+  Cut cut = Cut::kNone;
+};
+at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context);
+inline at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
+                         OpContext& context) {
+  return linear(x, LinearLayer{weight, bias, activation}, context);
+}
 
 // y [..., sum of outs] = x [W_0; W_1; ...]^T, several linear layers without biases over one input, results
-// side by side; W_i [out_i, in].
-at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context);
+// side by side; W_i [out_i, in].  `cut` is kNone or kPositionsToColumns.
+at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
+                               Cut cut = Cut::kNone);
 
 struct Convolution {
   int64_t padding = 0;
@@ -81,6 +103,12 @@ at::Tensor global_average_pool(const at::Tensor& x, OpContext& context);
 // table, named.
 at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context);
 
+// The same where the ranks of context.axis have the table: `tokens` are rank * rows .. of `vocabulary` rows,
+// and the result is the rank's part of the positions, [batch, time / ranks, width].  Its gradient is gathered
+// from all positions, so that of `positions`, which every rank has whole, is the same on each.
+at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
+                         int64_t vocabulary, OpContext& context);
+
 // Over the last dim (Ba, Kiros and Hinton, "Layer normalization", 2016), biased variance.  `bias` may be
 // absent.
 at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,
@@ -120,7 +148,9 @@ at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpC
 at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, const Param& bias,
                                    OpContext& context);
 
-// x * mask / (1 - p) while context.training; x itself otherwise.  REQUIRES: 0 <= p < 1, dim 0 is the sample.
+// x * mask / (1 - p) while context.training; x itself otherwise.  REQUIRES: 0 <= p < 1, dim 0 is the sample;
+// over a tensor axis x is the rank's part of each sample, the parts of all ranks one after the other, and has
+// its part of the whole mask.  (The heads of causal_attention too.)
 at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context);
 
 // residual + dropout(x).

@@ -56,14 +56,18 @@ struct RowResult {
   bool correct;
 };
 
-// Mean of most - l over the row.
-double mean_gap(const float* logits, int64_t n, float most) {
+// Sum of most - l over the row.
+float gap_sum(const float* logits, int64_t n, float most) {
   F16 sum = set16(0);
   const VF shift = set(most);
   sweep16(n, most, [&](int64_t i, auto at) HWY_ATTR {
     sum = map16([&](VF l, VF s) HWY_ATTR { return hn::Add(s, hn::Sub(shift, l)); }, at.load(logits + i), sum);
   });
-  return static_cast<double>(sum16(sum)) / static_cast<double>(n);
+  return sum16(sum);
+}
+
+double mean_gap(const float* logits, int64_t n, float most) {
+  return static_cast<double>(gap_sum(logits, n, most)) / static_cast<double>(n);
 }
 
 RowResult row_loss(const CrossEntropy& args, const float* logits, int64_t target, float* gradient) {
@@ -83,7 +87,71 @@ RowResult row_loss(const CrossEntropy& args, const float* logits, int64_t target
   return {static_cast<float>(std::log(static_cast<double>(sum)) + gap), correct};
 }
 
+int team(int64_t rows, int64_t columns, int threads) { return rows * columns < 65536 ? 1 : threads; }
+
+void part_sums(const CrossEntropyPart& a, int64_t row) {
+  const float* const logits = a.logits + row * a.stride;
+  float* const exps = a.dlogits ? a.dlogits + row * a.stride : nullptr;
+  double* const sums = a.sums + 4 * row;
+  std::fill(sums, sums + 4, 0.0);
+  if (a.targets[row] < 0) return;
+  const float most = a.maxima[row];
+  const int64_t target = a.targets[row] - a.first;
+  for (int64_t j = 0; j < std::min(target, a.columns); ++j) sums[3] += logits[j] == most;
+  if (target >= 0 && target < a.columns)
+    sums[1] = static_cast<double>(most) - static_cast<double>(logits[target]);
+  if (a.smoothing > 0) sums[2] = gap_sum(logits, a.columns, most);
+  sums[0] = row_exps(logits, a.columns, most, exps);
+}
+
+void part_gradient(const CrossEntropyPart& a, int64_t row) {
+  float* const gradient = a.dlogits + row * a.stride;
+  const int64_t target = a.targets[row] - a.first, end = a.targets[row] < 0 ? 0 : a.columns;
+  std::fill(gradient + end, gradient + a.stride, 0.0f);
+  if (end == 0) return;
+  const VF factor = set(1.0f / static_cast<float>(a.sums[4 * row])),
+           share = set(a.smoothing / static_cast<float>(a.classes));
+  sweep(0, end, [&](int64_t i, auto at) HWY_ATTR {
+    at.store(hn::Sub(hn::Mul(at.load(gradient + i), factor), share), gradient + i);
+  });
+  if (target >= 0 && target < end) gradient[target] -= 1.0f - a.smoothing;
+}
+
+float part_loss(const CrossEntropyPart& a, int64_t row) {
+  const double* const sums = a.sums + 4 * row;
+  double gap = sums[1];
+  if (a.smoothing > 0) gap += a.smoothing * (sums[2] / static_cast<double>(a.classes) - gap);
+  return static_cast<float>(std::log(sums[0]) + gap);
+}
+
 }  // namespace
+
+void run_maxima(const CrossEntropyPart& a, int threads) {
+  parallel_for(team(a.rows, a.columns, threads), a.rows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) a.maxima[i] = row_max(a.logits + i * a.stride, a.columns);
+  });
+}
+
+void run_sums(const CrossEntropyPart& a, int threads) {
+  parallel_for(team(a.rows, a.columns, threads), a.rows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) part_sums(a, i);
+  });
+}
+
+CrossEntropyCounts run_finish(const CrossEntropyPart& a, int threads) {
+  CrossEntropyCounts counts;
+  for (int64_t i = 0; i < a.rows; ++i) {
+    const bool ignored = a.targets[i] < 0;
+    a.losses[i] = ignored ? 0 : part_loss(a, i);
+    counts.counted += !ignored;
+    counts.correct += !ignored && a.sums[4 * i + 1] == 0 && a.sums[4 * i + 3] == 0;
+  }
+  if (a.dlogits == nullptr) return counts;
+  parallel_for(team(a.rows, a.columns, threads), a.rows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) part_gradient(a, i);
+  });
+  return counts;
+}
 
 CrossEntropyCounts run_cross_entropy(const CrossEntropy& args, int threads) {
   std::atomic<int64_t> counted{0}, correct{0};
@@ -118,6 +186,19 @@ namespace furrow::tensor::kernels {
 HWY_EXPORT(run_cross_entropy);
 CrossEntropyCounts cross_entropy(const CrossEntropy& args, int threads) {
   return HWY_DYNAMIC_DISPATCH(run_cross_entropy)(args, threads);
+}
+
+HWY_EXPORT(run_maxima);
+HWY_EXPORT(run_sums);
+HWY_EXPORT(run_finish);
+void cross_entropy_maxima(const CrossEntropyPart& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_maxima)(args, threads);
+}
+void cross_entropy_sums(const CrossEntropyPart& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_sums)(args, threads);
+}
+CrossEntropyCounts cross_entropy_finish(const CrossEntropyPart& args, int threads) {
+  return HWY_DYNAMIC_DISPATCH(run_finish)(args, threads);
 }
 
 }  // namespace furrow::tensor::kernels

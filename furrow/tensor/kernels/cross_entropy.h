@@ -28,4 +28,23 @@ struct CrossEntropyCounts {
 };
 CrossEntropyCounts cross_entropy(const CrossEntropy& args, int threads);
 
+// The same in three steps where the columns of a row lie on several ranks: each finds the largest of its own,
+// the largest of all are known, each sums, the sums of all are known, each finishes.  Columns [0, columns) of
+// rows that are `stride` apart are classes first, first + 1, ...; what is behind them is no class.
+struct CrossEntropyPart {
+  int64_t rows = 0, columns = 0, stride = 0, first = 0;
+  const float* logits = nullptr;     // [rows, stride]
+  const int64_t* targets = nullptr;  // [rows], of all classes
+  float* maxima = nullptr;           // [rows]; -inf without a column
+  double* sums = nullptr;    // [rows, 4]: exponentials, maximum - target, maximum - l of every column,
+                             // columns before the target's that have the maximum; of an ignored row 0
+  float* dlogits = nullptr;  // [rows, stride]; may be null and may alias logits
+  int64_t classes = 0;       // of all ranks
+  float* losses = nullptr;   // [rows]
+  float smoothing = 0;
+};
+void cross_entropy_maxima(const CrossEntropyPart& args, int threads);  // writes maxima
+void cross_entropy_sums(const CrossEntropyPart& args, int threads);  // writes sums, exponentials into dlogits
+CrossEntropyCounts cross_entropy_finish(const CrossEntropyPart& args, int threads);  // losses and dlogits
+
 }  // namespace furrow::tensor::kernels

@@ -16,6 +16,7 @@ struct DropoutMask {
   std::array<uint32_t, 2> key = {};  // Philox(seed, RandomPurpose::kDropout, layer).key()
   uint64_t step = 0;
   const uint64_t* samples = nullptr;  // global sample index of each sample of the batch
+  int64_t first = 0;  // which element of a sample element 0 is: where a rank has a part of each sample
 };
 
 // out = x * mask / (1 - p) over [batch, per_sample].  Its own backward (x = gradient).  out may alias x.

@@ -16,15 +16,18 @@ namespace {
 constexpr int64_t kWorthAThread = 32768;
 int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
 
-// target[row_of(i)] += dout[i] for all i in order, columns in whole cache lines shared out over threads.
+// target[row_of(i)] += dout[i] for all i in order that have a row (>= 0), columns in whole cache lines shared
+// out over threads.
 template <class RowOf>
 void scatter_add(int64_t count, int64_t columns, const float* dout, float* target, int threads,
                  const RowOf& row_of) {
   parallel_for(team(count * columns, threads), (columns + 15) / 16, [&](int64_t begin, int64_t end) HWY_ATTR {
     const int64_t to = std::min(end * 16, columns);
     for (int64_t i = 0; i < count; ++i) {
+      const int64_t at_row = row_of(i);
+      if (at_row < 0) continue;
       const float* from = dout + i * columns;
-      float* row = target + row_of(i) * columns;
+      float* row = target + at_row * columns;
       sweep(begin * 16, to, [&](int64_t j, auto at) HWY_ATTR {
         at.store(hn::Add(at.load(row + j), at.load(from + j)), row + j);
       });
@@ -55,7 +58,10 @@ void run_embedding_forward_f16(const EmbeddingForward<f16>& a, int threads) { lo
 
 void run_embedding_backward(const EmbeddingBackward& a, int threads) {
   std::memset(a.dtable, 0, static_cast<size_t>(a.vocabulary * a.columns) * sizeof(float));
-  scatter_add(a.count, a.columns, a.dout, a.dtable, threads, [&](int64_t i) { return a.ids[i]; });
+  scatter_add(a.count, a.columns, a.dout, a.dtable, threads, [&](int64_t i) {
+    const int64_t row = a.ids[i] - a.first;
+    return row < a.vocabulary ? row : -1;
+  });
 }
 
 void run_position_backward(int64_t count, int64_t period, int64_t columns, const float* dout,

@@ -25,13 +25,15 @@ void embedding_forward(const EmbeddingForward<float>& args, int threads);
 void embedding_forward(const EmbeddingForward<bf16>& args, int threads);
 void embedding_forward(const EmbeddingForward<f16>& args, int threads);
 
-// dtable [vocabulary, columns], written whole: row r is the sum of dout over the positions with ids == r, in
-// order; rows that do not occur are zero.  Parallel over columns, so bits do not depend on threads.
+// dtable [vocabulary, columns], written whole: row r is the sum of dout over the positions with ids == first
+// + r, in order; rows that do not occur are zero, ids of other rows (of other ranks) left out.  Parallel over
+// columns, so bits do not depend on threads.
 struct EmbeddingBackward {
   int64_t count = 0, columns = 0, vocabulary = 0;
   const int64_t* ids = nullptr;
   const float* dout = nullptr;
   float* dtable = nullptr;
+  int64_t first = 0;
 };
 void embedding_backward(const EmbeddingBackward& args, int threads);
 

@@ -78,6 +78,7 @@ inline void philox_words(const DropoutMask& m, uint64_t sample, uint32_t block, 
 // The factors, 0 or 1 / (1 - p), of elements [first, first + n) of a sample, n <= kChunkWords.
 inline void dropout_factors(const DropoutMask& m, uint64_t sample, int64_t first, int64_t n, float* out) {
   uint32_t words[kChunkBuffer + 4 * 16];
+  first += m.first;
   const int64_t skip = first % 4;
   philox_words(m, sample, static_cast<uint32_t>(first / 4), (skip + n + 3) / 4, words);
   const VI last_dropped =
