@@ -36,8 +36,9 @@ void expect_within_twice(const Network& network, int degree, const OurStep& how 
   EXPECT_EQ(cut.rows, uncut.rows);
   EXPECT_EQ(cut.correct, uncut.correct);
   EXPECT_TRUE(within_bound(cut.output, uncut.output, exact.output));
-  if (exact.input_gradient.defined())
+  if (exact.input_gradient.defined()) {
     EXPECT_TRUE(within_bound(cut.input_gradient, uncut.input_gradient, exact.input_gradient));
+  }
   ASSERT_EQ(cut.gradients.size(), exact.gradients.size());
   for (const auto& [name, gradient] : cut.gradients) {
     const at::Tensor &own = uncut.gradients.at(name), &reference = exact.gradients.at(name);

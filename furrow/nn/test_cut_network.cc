@@ -112,8 +112,9 @@ Step cut_step(const Network& network, const Tensors& params, int degree, const O
     EXPECT_EQ(step.loss, whole.loss);
     EXPECT_EQ(step.rows, whole.rows);
     EXPECT_EQ(step.correct, whole.correct);
-    if (whole.input_gradient.defined())
+    if (whole.input_gradient.defined()) {
       EXPECT_TRUE(tensor::testing::bitwise_equal(step.input_gradient, whole.input_gradient));
+    }
   }
   for (const plan::Unit& unit : network.spec.units) {
     for (const plan::Parameter& parameter : unit.parameters) {
