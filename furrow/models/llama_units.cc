@@ -61,6 +61,7 @@ void describe_embedding(plan::Unit& unit) {
   add_cut_parameter(unit, "weight", {size_of(unit, "vocab"), width}, normal(positive(unit, "std")), 0);
   unit.output = {DType::kF32, {-1, unit.input.shape[1], width}};
   unit.deferred_bytes = border_bytes(unit, unit.output);  // the gradient to scatter; looking up is no product
+  unit.kept_grad_bytes = unit.deferred_bytes;
   cut_embedding(unit, width);
 }
 
@@ -86,6 +87,7 @@ void describe_llama_block(plan::Unit& unit) {
                              (s.heads + 2) * kFloatBytes);
   // Inputs of the projections (3 widths, ffn) and the gradients behind them (3 widths, k and v, 2 ffn).
   unit.deferred_bytes = time * (6 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit);
+  unit.kept_saved_bytes = time * (3 * s.width + s.ffn) * number_bytes(unit);
   // Over a tensor axis the outputs of both norms are gathered, and the gradients behind both sums.
   unit.tensor = {true,
                  {{"positions", time}, {"kv_heads", s.kv_heads}},
@@ -112,6 +114,8 @@ void describe_llama_head(plan::Unit& unit) {
   unit.saved_bytes = time * (width * number_bytes(unit) + kFloatBytes);  // the norm's output and factor
   unit.deferred_bytes =
       time * (width + vocab) * number_bytes(unit);  // the norm's output, the gradient of the logits
+  unit.kept_saved_bytes = time * width * number_bytes(unit);
+  unit.kept_grad_bytes = number_bytes(unit) == kFloatBytes ? time * vocab * kFloatBytes : 0;
   cut_head(unit, width);
 }
 

@@ -42,6 +42,15 @@ bool has_cut_parameter(const Unit& unit) {
   return std::ranges::any_of(unit.parameters, [](const Parameter& p) { return p.tensor_axis >= 0; });
 }
 
+// What is gathered is saved whole, and is no longer the gradient as it came.
+void cut_kept_bytes(int degree, Unit* unit) {
+  unit->kept_saved_bytes =
+      cut_bytes(unit->kept_saved_bytes, std::min(unit->kept_saved_bytes, unit->tensor.whole_saved_bytes), degree);
+  if (unit->output.tensor_axis < 0) return;
+  const bool gathered = unit->kept_grad_bytes <= unit->tensor.whole_deferred_bytes;
+  unit->kept_grad_bytes = gathered ? 0 : part_of(unit->kept_grad_bytes, degree);
+}
+
 void cut_unit(int degree, Unit* unit) {
   if (has_cut_parameter(*unit)) {
     for (double* flops : {&unit->flops.forward, &unit->flops.backward_input, &unit->flops.backward_weight})
@@ -50,6 +59,7 @@ void cut_unit(int degree, Unit* unit) {
   for (Parameter& parameter : unit->parameters) cut_parameter(degree, &parameter);
   cut_border(degree, &unit->input);
   cut_border(degree, &unit->output);
+  cut_kept_bytes(degree, unit);
   unit->saved_bytes = cut_bytes(unit->saved_bytes, unit->tensor.whole_saved_bytes, degree);
   unit->deferred_bytes = cut_bytes(unit->deferred_bytes, unit->tensor.whole_deferred_bytes, degree);
   unit->tensor_degree = degree;
@@ -62,6 +72,7 @@ std::string refuses_unit(const Unit& unit, int degree) {
     if (count.count % degree != 0)
       return fmt::format("{} has {} {}, which {} does not divide", who, count.count, count.name, degree);
   }
+  if (!unit.adapters.empty()) return who + " has adapters ([lora]), which are not cut";
   for (const Parameter& parameter : unit.parameters) {
     if (parameter.tensor_axis >= 0 && parameter.whole)
       return fmt::format("the optimizer steps the whole of {}, which the axis would cut", parameter.name);

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
@@ -12,7 +13,6 @@
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
-namespace {
 
 kernels::Activation kernel_activation(Activation activation) {
   switch (activation) {
@@ -27,6 +27,8 @@ kernels::Activation kernel_activation(Activation activation) {
   }
   return kernels::Activation::kNone;
 }
+
+namespace {
 
 // One call, kept from forward to backward.  All tensors are dense and without history.
 struct LinearCall {
@@ -177,6 +179,10 @@ at::Tensor own_output(LinearCall& call, const Param& bias, bool recorded) {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
+  if (layer.weight.adapter != nullptr) {
+    FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "an adapter over a tensor axis");
+    return linear_with_adapter(x, layer.weight, layer.bias, layer.activation, context);
+  }
   LinearCall call = call_of(x, layer, context);
   const bool recorded = needs_backward({x, layer.weight.leaf});
   const at::Tensor y =

@@ -62,8 +62,4 @@ class Checkpointer {
   std::unique_ptr<Impl> impl_;
 };
 
-// Parameters and statistics only, from a checkpoint folder or an artefact ("model/"), by name and shape; with
-// `average` the average of the parameters, where a checkpoint has one.
-void load_parameters(const std::string& path, ModelState& model, bool average = false);
-
 }  // namespace furrow::train
