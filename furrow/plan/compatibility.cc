@@ -64,9 +64,10 @@ ModelSpec compilable_spec(const Layout& layout, const ModelSpec& whole) {
   const int degree = layout.degree(Axis::kTensor);
   const std::string reason = refuses_tensor_cut(whole, degree);
   if (reason.empty()) return tensor_cut(whole, degree);
-  throw Error(ErrorCode::kUnimplemented,
-              fmt::format("[parallelism] tensor_parallel_degree is {}: {}; the nearest layout of {} ranks is {}",
-                          degree, reason, layout.world(), nearest_cut(layout, whole)));
+  throw Error(
+      ErrorCode::kUnimplemented,
+      fmt::format("[parallelism] tensor_parallel_degree is {}: {}; the nearest layout of {} ranks is {}",
+                  degree, reason, layout.world(), nearest_cut(layout, whole)));
 }
 
 Layout compilable_layout(const config::Parallelism& parallelism, int world) {

@@ -80,7 +80,8 @@ struct Placement {
   Part step_part() const {
     return shards() > 1 ? Part::kShard : Part::kWhole;
   }  // of state and final gradient
-  // The smallest: no two ranks of one tp coordinate hold the same element of it.  Norms are summed and checkpoints written by it.
+  // The smallest: no two ranks of one tp coordinate hold the same element of it.  Norms are summed and
+  // checkpoints written by it.
   Part own_part() const { return replicas() > 1 ? Part::kPiece : step_part(); }
 };
 

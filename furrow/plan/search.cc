@@ -23,7 +23,8 @@ struct PassRow {
 
 // The order of a search.
 constexpr PassRow kPasses[] = {
-    {{"degrees", "every pp x dp_replicate x dp_shard x tp that is the world, tp inside a host", false}, &choose_degrees},
+    {{"degrees", "every pp x dp_replicate x dp_shard x tp that is the world, tp inside a host", false},
+     &choose_degrees},
     {{"zero", "ZeRO-1, 2 and 3 where dp_shard is above 1; off: as configured"}, &choose_zero_stages, true},
     {{"batch", "other microbatches, where the recipe may change"}, &choose_batches},
     {{"schedules", "every schedule and number of stages a rank; off: 1F1B"}, &choose_schedules, true},

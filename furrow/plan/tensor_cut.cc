@@ -44,8 +44,8 @@ bool has_cut_parameter(const Unit& unit) {
 
 // What is gathered is saved whole, and is no longer the gradient as it came.
 void cut_kept_bytes(int degree, Unit* unit) {
-  unit->kept_saved_bytes =
-      cut_bytes(unit->kept_saved_bytes, std::min(unit->kept_saved_bytes, unit->tensor.whole_saved_bytes), degree);
+  unit->kept_saved_bytes = cut_bytes(
+      unit->kept_saved_bytes, std::min(unit->kept_saved_bytes, unit->tensor.whole_saved_bytes), degree);
   if (unit->output.tensor_axis < 0) return;
   const bool gathered = unit->kept_grad_bytes <= unit->tensor.whole_deferred_bytes;
   unit->kept_grad_bytes = gathered ? 0 : part_of(unit->kept_grad_bytes, degree);

@@ -164,9 +164,11 @@ TEST(TensorPrograms, AreThoseOfTheLayoutWithoutTheAxis) {
   const ModelSpec part = tensor_cut(cut_chain(4), 2);
   ModelSpec alone = part;
   for (Unit& unit : alone.units) unit.tensor_degree = 1;
-  for (const auto& [pp, replicas, shards] : std::vector<std::array<int, 3>>{{2, 1, 1}, {1, 2, 2}, {2, 2, 1}}) {
+  for (const auto& [pp, replicas, shards] :
+       std::vector<std::array<int, 3>>{{2, 1, 1}, {1, 2, 2}, {2, 2, 1}}) {
     const int data = pp * replicas * shards;
-    const Layout with({pp, replicas, shards, 1, 2, 1}, 2 * data), without({pp, replicas, shards, 1, 1, 1}, data);
+    const Layout with({pp, replicas, shards, 1, 2, 1}, 2 * data),
+        without({pp, replicas, shards, 1, 1, 1}, data);
     for (const int stage : {1, 2, 3}) {
       const std::vector<Program> programs = programs_of(part, with, stage);
       const std::vector<Program> expected = programs_of(alone, without, stage);
@@ -217,13 +219,13 @@ TEST(TensorPrograms, AnotherOrderInsideIsNamed) {
   }
   auto& list = programs[1].instructions;
   const auto place = [&](Op op, int32_t unit, int32_t m) {
-    return std::ranges::find_if(list, [&](const Instruction& i) {
-      return i.op == op && i.unit == unit && i.microbatch == m;
-    });
+    return std::ranges::find_if(
+        list, [&](const Instruction& i) { return i.op == op && i.unit == unit && i.microbatch == m; });
   };
   // The second microbatch's first forward before the first one's loss: a good program, and no partner of the
   // other.
-  const auto load = place(Op::kLoad, -1, 1), forward = place(Op::kForward, 0, 1), loss = place(Op::kLoss, -1, 0);
+  const auto load = place(Op::kLoad, -1, 1), forward = place(Op::kForward, 0, 1),
+             loss = place(Op::kLoss, -1, 0);
   ASSERT_TRUE(loss < load && load < forward);
   const Instruction moved[] = {*load, *forward};
   list.erase(forward);

@@ -155,8 +155,11 @@ void ModelState::round_elements(const UnitState& from, int unit, const Extent& e
     const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
     const Extent part = overlap(elements, {span.offset, span.offset + span.size});
     if (part.size() == 0) continue;
-    const NamedRange range{parameter.name, parameter.shape, part.begin - span.offset,
-                           tensor::flat_buffer(part.size(), MemoryKind::kOther), &parameter,
+    const NamedRange range{parameter.name,
+                           parameter.shape,
+                           part.begin - span.offset,
+                           tensor::flat_buffer(part.size(), MemoryKind::kOther),
+                           &parameter,
                            plan::place_of(spec_, parameter, residence_.tensor_rank)};
     read(range);
     from.compute.narrow(0, part.begin - residence_.params[unit].begin, part.size()).copy_(range.elements);
@@ -347,8 +350,8 @@ void ModelState::add_state_ranges(size_t state, size_t unit, const HeldStates& f
     const plan::TensorPlace place = plan::place_of(spec_, parameter, residence_.tensor_rank);
     FURROW_CHECK(!place.cuts() || shape == parameter.shape, "a state of more than one tensor rank");
     ranges->push_back({fmt::format("optimizer.{}/{}", states_[state].name, parameter.name), shape,
-                       part.begin - begin,
-                       from.states[state].narrow(0, part.begin - held.begin, part.size()), &parameter, place});
+                       part.begin - begin, from.states[state].narrow(0, part.begin - held.begin, part.size()),
+                       &parameter, place});
   }
 }
 

@@ -174,8 +174,8 @@ void backward_input(ExecutorState& state, const BoundInstruction& bound) {
   for (size_t i = 0; trains && i < params.size(); ++i) wanted.push_back(params[i].leaf);
   if (input_grad >= 0) wanted.push_back(graph->input);
   std::vector<at::Tensor> gradients;
-  in_phase(graph->declared, nn::DeclaredAxis::Phase::kBackwardInput, samples_of(state, bound), input_grad >= 0,
-           [&] {
+  in_phase(graph->declared, nn::DeclaredAxis::Phase::kBackwardInput, samples_of(state, bound),
+           input_grad >= 0, [&] {
              gradients = torch::autograd::grad({graph->output}, wanted, {grad.view_as(graph->output)},
                                                std::nullopt, /*create_graph=*/false, /*allow_unused=*/true);
            });
@@ -208,9 +208,8 @@ void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
   }
   for (const Gap& gap : bound.gaps) std::ranges::fill(state.flat(gap.slot, gap.offset, gap.size), 0.0F);
   const at::AutoGradMode grad_mode(false);
-  in_phase(graph->declared, nn::DeclaredAxis::Phase::kBackwardWeight, samples_of(state, bound), true, [&] {
-    graph->sink.write(targets);
-  });
+  in_phase(graph->declared, nn::DeclaredAxis::Phase::kBackwardWeight, samples_of(state, bound), true,
+           [&] { graph->sink.write(targets); });
 }
 
 void add(ExecutorState& state, const BoundInstruction& bound) {

@@ -160,8 +160,8 @@ void Run::compile() {
   trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);
   RankContext uninterrupted = bench_.rank;  // a run that is asked to stop still saves
   uninterrupted.cancel = nullptr;
-  saver_ = std::make_unique<Executor>(plan::compile_save(spec_, layout_, options), *model_,
-                                      *bench_.objective, &rule_, uninterrupted);
+  saver_ = std::make_unique<Executor>(plan::compile_save(spec_, layout_, options), *model_, *bench_.objective,
+                                      &rule_, uninterrupted);
   if (model_->average() >= 0) {
     swapper_ = std::make_unique<Executor>(plan::compile_average(spec_, layout_, options), *model_,
                                           *bench_.objective, &rule_, uninterrupted);

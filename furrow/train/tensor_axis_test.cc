@@ -1,8 +1,10 @@
 // Ranks that share every layer: beside them no axis changes a bit, and all of them together do what one rank
 // does, but for the order of sums.
 #include <ATen/ops/arange.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -138,14 +140,43 @@ TEST_P(Parts, StepAsOneRankButForTheOrderOfSums) {
   }
 }
 
+double loss_after(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world) {
+  std::mutex mutex;
+  double loss = 0;
+  run_world(tiny, options, world, [&](const RankResult& rank) {
+    const std::lock_guard lock(mutex);
+    loss = rank.outputs.loss.mean();
+  });
+  return loss;
+}
+
+// Twenty steps with dropout end as near to one rank's as one rank's with its gradients added in other orders.
+TEST_P(Parts, TwentyStepsStayWithinTheSpreadOfReorderedSums) {
+  StepOptions options;
+  options.microbatch_sizes.assign(12, 2);
+  double spread = 0, apart = 0;
+  for (options.steps = 5; options.steps <= 20; options.steps += 5) {
+    const double whole = run_steps(tiny_, options).outputs.loss.mean();
+    for (const int ranks : {2, 3, 4, 6, 12}) {
+      const WorldOptions reordered{.replicate = ranks, .deterministic = plan::Deterministic::kOff};
+      spread = std::max(spread, std::abs(loss_after(tiny_, options, reordered) - whole));
+    }
+    for (const int degree : {2, 4})
+      apart = std::max(apart, std::abs(loss_after(tiny_, options, {.tensor = degree}) - whole));
+  }
+  EXPECT_LE(apart, 2 * spread);
+  EXPECT_GT(spread, 0);
+  RecordProperty("apart", fmt::format("{}", apart));
+  std::fprintf(stderr, "apart %g spread %g\n", apart, spread);
+}
+
 // A rank of `layout`: restores from a folder, or fills its state where there is none, and saves to another.
 void pass_on(const TinyTraining& tiny, const plan::Layout& layout, const std::string& from,
              const std::string& to) {
   testing::run_ranks(layout.world(), [&](comm::Communicator& communicator) {
     RankContext rank;
     join(&communicator, layout, &rank);
-    const plan::ModelSpec spec =
-        plan::tensor_cut(tiny.trained_spec(), layout.degree(plan::Axis::kTensor));
+    const plan::ModelSpec spec = plan::tensor_cut(tiny.trained_spec(), layout.degree(plan::Axis::kTensor));
     const plan::FlatLayout flat = plan::flat_layout(spec);
     const plan::Placement place = plan::placement_for(spec, layout, {.rank = rank.rank}, 0);
     ModelState model(spec, tiny.rule().states(), from.empty() ? 42 : 1, {}, residence_of(flat, place, rank));

@@ -77,7 +77,8 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
 std::string WorldOptions::name() const {
   const std::string pipe =
       pipeline > 1 ? fmt::format("pp{} {} v{} ", pipeline, stages.schedule, stages.stages_per_rank) : "";
-  return pipe + fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "") +
+  return pipe +
+         fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "") +
          (tensor > 1 ? fmt::format(" tp{}", tensor) : "");
 }
 

@@ -65,8 +65,7 @@ std::vector<Program> representatives(const ModelSpec& spec, const State& state, 
     std::array<int, 6> coordinates{};
     coordinates[static_cast<size_t>(Axis::kPipeline)] = pp;
     const int rank = choice.layout.rank_of(coordinates);
-    programs.push_back(
-        compile_train(spec, choice.layout, train_options_of(state.request, choice, rank)));
+    programs.push_back(compile_train(spec, choice.layout, train_options_of(state.request, choice, rank)));
   }
   return programs;
 }

@@ -58,8 +58,8 @@ struct Model {
   ModelFacts facts;
   std::vector<int64_t> flat_bytes;                       // by unit: its own parameters
   std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
-  std::vector<int64_t> use_bytes;          // by unit: gradients of the uses of its parameters by others
-  std::map<int64_t, UnitTable> tables;     // by samples of a microbatch
+  std::vector<int64_t> use_bytes;       // by unit: gradients of the uses of its parameters by others
+  std::map<int64_t, UnitTable> tables;  // by samples of a microbatch
 };
 
 class State {
