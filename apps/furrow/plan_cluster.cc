@@ -1,39 +1,26 @@
 #include "apps/furrow/plan_cluster.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
-
-#include <algorithm>
 
 #include "furrow/base/error.h"
-#include "furrow/base/process.h"
 #include "furrow/config/cluster.h"
+#include "furrow/train/predict.h"
 
 namespace furrow::app {
-namespace {
-
-plan::LocalMachine this_machine() {
-  plan::LocalMachine machine;
-  machine.cores = core_count();
-  machine.memory_bytes = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
-#if defined(__x86_64__)
-  machine.avx512 = __builtin_cpu_supports("avx512f") != 0;
-#endif
-  return machine;
+PlannedCluster cluster_named(const std::string& name, int ranks) {
+  if (name != "local") return {plan::cluster_from(config::load_cluster(name)), false};
+  PlannedCluster local{train::machine_costs(train::local_machine(ranks), "")->cluster(), true};
+  local.cluster.network = {};  // one host
+  return local;
 }
 
-}  // namespace
-
-plan::Cluster cluster_named(const std::string& name, int ranks) {
-  if (name == "local") return plan::local_cluster(this_machine(), ranks);
-  return plan::cluster_from(config::load_cluster(name));
-}
-
-plan::Cluster part_of(plan::Cluster cluster, int devices) {
+PlannedCluster part_of(PlannedCluster part, int devices) {
+  plan::Cluster& cluster = part.cluster;
   if (devices <= cluster.devices) {
+    if (part.local) return cluster_named("local", devices);
     cluster.hosts = 1;
     cluster.devices = devices;
-    return cluster;
+    return part;
   }
   if (devices % cluster.devices != 0) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -47,7 +34,12 @@ plan::Cluster part_of(plan::Cluster cluster, int devices) {
                             cluster.name, cluster.devices));
   }
   cluster.hosts = devices / cluster.devices;
-  return cluster;
+  return part;
+}
+
+std::unique_ptr<plan::Costs> costs_of(const PlannedCluster& planned) {
+  if (!planned.local) return plan::analytic_costs(planned.cluster);
+  return train::machine_costs(train::local_machine(planned.cluster.world()), train::profile_file());
 }
 
 }  // namespace furrow::app

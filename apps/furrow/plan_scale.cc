@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
-#include "apps/furrow/plan_cluster.h"
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
 
@@ -20,10 +20,11 @@ constexpr double kWorthIt = 0.5;  // of added devices
       fmt::format("--scale {}: it must be FIRST..LAST, from 1 to {}, as in 1..1024", range, kMostDevices));
 }
 
-ScalePoint point_of(const plan::SearchRequest& request, const plan::Cluster& cluster, int devices) {
+ScalePoint point_of(const plan::SearchRequest& request, const PlannedCluster& cluster, int devices) {
   ScalePoint point;
-  point.cluster = part_of(cluster, devices);
-  const auto costs = plan::analytic_costs(point.cluster);
+  const auto costs = costs_of(part_of(cluster, devices));
+  point.cluster = costs->cluster();
+  point.source = costs->source();
   plan::SearchRequest sized = request;
   sized.costs = costs.get();
   plan::SearchResult result = plan::search(sized);
@@ -67,7 +68,13 @@ std::vector<int> scale_sizes(const std::string& range) {
   return sizes;
 }
 
-std::vector<ScalePoint> scale(const plan::SearchRequest& request, const plan::Cluster& cluster,
+std::string sources_of(const std::vector<ScalePoint>& points) {
+  std::set<std::string> sources;
+  for (const ScalePoint& point : points) sources.insert(point.source);
+  return join(std::vector<std::string>(sources.begin(), sources.end()), " and ");
+}
+
+std::vector<ScalePoint> scale(const plan::SearchRequest& request, const PlannedCluster& cluster,
                               const std::vector<int>& sizes) {
   std::vector<ScalePoint> points;
   const ScalePoint* first = nullptr;
@@ -75,7 +82,7 @@ std::vector<ScalePoint> scale(const plan::SearchRequest& request, const plan::Cl
   int before_devices = 0;
   points.reserve(sizes.size());
   for (const int size : sizes) {
-    if (!possible(cluster, size)) continue;
+    if (!possible(cluster.cluster, size)) continue;
     ScalePoint& point = points.emplace_back(point_of(request, cluster, size));
     if (!point.best) continue;
     if (first == nullptr) first = &point;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "apps/furrow/plan_cluster.h"
 #include "furrow/base/table.h"
 #include "furrow/plan/search.h"
 
@@ -17,14 +18,17 @@ struct ScalePoint {
   plan::Cluster cluster;
   std::optional<plan::Candidate> best;  // none: `reason`
   std::string reason;
+  std::string source;     // of the costs
   double efficiency = 0;  // samples a second and device, over that of the smallest size that fits
   double gain = 0;        // of a doubling that led here: share of the added devices that arrived
   int devices() const { return cluster.world(); }
 };
 
 // One search a size, each with the costs of its cluster.  `request` lacks costs and a configured layout.
-std::vector<ScalePoint> scale(const plan::SearchRequest& request, const plan::Cluster& cluster,
+std::vector<ScalePoint> scale(const plan::SearchRequest& request, const PlannedCluster& cluster,
                               const std::vector<int>& sizes);
+
+std::string sources_of(const std::vector<ScalePoint>& points);  // "analytic"; "analytic and profiled"
 
 // What a user asks for.
 struct Goal {

@@ -41,7 +41,7 @@ class Planner {
         arguments_(arguments),
         model_(planned_model(config)),
         request_(request_of(config, model_.spec)) {
-    cluster_ = cluster_named(arguments.get("--cluster", "local"), ranks());
+    planned_ = cluster_named(arguments.get("--cluster", "local"), ranks());
     request_.allow_recipe_change = arguments.has("--allow-recipe-change");
     if (arguments.has("--without")) request_.without = split(arguments.get("--without", ""), ',');
     goal_.objective =
@@ -55,10 +55,10 @@ class Planner {
   int run() {
     if (arguments_.has("--scale")) return run_scale(scale_sizes(arguments_.get("--scale", "")));
     if (goal_.objective == plan::Objective::kCost || goal_.deadline_s > 0) return run_scale(host_sizes());
-    costs_ = plan::analytic_costs(cluster_);
+    costs_ = costs_of(planned_);
     request_.costs = costs_.get();
     std::string why;
-    request_.configured = configured_choice(config_, model_.spec, cluster_.world(), &why);
+    request_.configured = configured_choice(config_, model_.spec, planned_.cluster.world(), &why);
     const plan::SearchResult result = plan::search(request_);
     print(result, why);
     plan::require_fit(result);
@@ -78,11 +78,11 @@ class Planner {
   }
 
   void check() const {
-    if (goal_.objective == plan::Objective::kCost && cluster_.price.on_demand_per_host_hour == 0) {
+    if (goal_.objective == plan::Objective::kCost && planned_.cluster.price.on_demand_per_host_hour == 0) {
       throw Error(
           ErrorCode::kInvalidArgument,
           fmt::format("--objective cost: {} has no price; give on_demand_per_host_hour in its [price]",
-                      cluster_.name));
+                      planned_.cluster.name));
     }
     if (goal_.deadline_s > 0 && goal_.steps == 0) {
       throw Error(ErrorCode::kInvalidArgument,
@@ -93,20 +93,21 @@ class Planner {
   // One host, two, four, ... and all.
   std::vector<int> host_sizes() const {
     std::vector<int> sizes;
-    for (int hosts = 1; hosts < cluster_.hosts; hosts *= 2) sizes.push_back(hosts * cluster_.devices);
-    sizes.push_back(cluster_.world());
+    for (int hosts = 1; hosts < planned_.cluster.hosts; hosts *= 2)
+      sizes.push_back(hosts * planned_.cluster.devices);
+    sizes.push_back(planned_.cluster.world());
     return sizes;
   }
 
   int run_scale(const std::vector<int>& sizes) {
     request_.keep = 2;
-    const std::vector<ScalePoint> points = scale(request_, cluster_, sizes);
+    const std::vector<ScalePoint> points = scale(request_, planned_, sizes);
     const int pick = picked(points, goal_);
     const Table table = scale_table(points, goal_);
     if (arguments_.has("--json")) {
       fmt::print("{}", table.json());
     } else {
-      header(cluster_);
+      header(sources_of(points));
       fmt::print("{}\n{}\n", table.text(), scale_line(points, goal_));
     }
     if (pick < 0) throw Error(ErrorCode::kResourceExhausted, scale_line(points, goal_));
@@ -114,11 +115,12 @@ class Planner {
     return 0;
   }
 
-  void header(const plan::Cluster& cluster) const {
+  void header(const std::string& source) const {
+    const plan::Cluster& cluster = planned_.cluster;
     fmt::print("{}: {} x {} {} of {}; {} of {} parameters, {} costs\n\n", cluster.name, cluster.hosts,
                cluster.devices, cluster.device.name,
                format_bytes(static_cast<uint64_t>(cluster.device.memory_bytes)), model_.spec.architecture,
-               format_count(model_.spec.parameter_count()), "analytic");
+               format_count(model_.spec.parameter_count()), source);
   }
 
   void print(const plan::SearchResult& result, const std::string& why) const {
@@ -126,8 +128,8 @@ class Planner {
       fmt::print("{}", search_json(request_, result));
       return;
     }
-    header(cluster_);
-    fmt::print("{}", candidates_table(shown(result), cluster_.price.currency).text());
+    header(costs_->source());
+    fmt::print("{}", candidates_table(shown(result), planned_.cluster.price.currency).text());
     if (!result.refused.empty()) fmt::print("\n{}", refused_table(result.refused).text());
     if (!why.empty()) fmt::print("\nthe layout of the config is for another number of ranks: {}\n", why);
     if (arguments_.has("--explain")) fmt::print("\n{}", passes_table(result.passes).text());
@@ -154,7 +156,7 @@ class Planner {
   const Arguments& arguments_;
   PlannedModel model_;
   plan::SearchRequest request_;
-  plan::Cluster cluster_;
+  PlannedCluster planned_;
   std::unique_ptr<plan::Costs> costs_;
   Goal goal_;
 };

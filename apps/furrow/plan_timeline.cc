@@ -9,7 +9,6 @@
 #include "apps/furrow/plan_model.h"
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
-#include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/compatibility.h"
@@ -83,10 +82,7 @@ Table simulated_timeline(const config::Config& config, const TimelineRequest& re
   const std::vector<plan::Program> programs =
       train::programs_of_world(spec, layout, train::train_options(config, spec, layout, request.rank));
   const int32_t of = index_of(programs, request.rank);
-  train::Machine machine;
-  machine.cores = core_count();
-  machine.ranks = request.ranks;
-  const auto costs = train::machine_costs(machine, train::profile_file());
+  const auto costs = train::machine_costs(train::local_machine(request.ranks), train::profile_file());
   const plan::Simulation simulation =
       plan::simulate(programs, spec, *costs, {.timeline = true, .memory = true});
   log_info(

@@ -172,6 +172,10 @@ void Communicator::check_alive() const {
   throw Error(*impl_->reason);
 }
 
+void Communicator::listen() {
+  for (const auto& transport : impl_->transports) transport->listen();
+}
+
 void Communicator::note(const GroupSpec& group, const Envelope& operation, bool finished, int64_t now_ns) {
   if (group.independent) return;  // one note, of the operations that come one after the other
   for (const auto& transport : impl_->transports) transport->note_progress(operation, finished, now_ns);

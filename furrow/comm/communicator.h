@@ -89,6 +89,7 @@ class Communicator {
   void note(const GroupSpec& group, const Envelope& operation, bool finished,
             int64_t now_ns);   // for progress()
   void check_alive() const;    // throws after an abort
+  void listen();               // to the peers, where no thread waits for them: to be called now and then
   Transport& route(int peer);  // REQUIRES: peer is another rank
   Engine& engine();
   const AlgorithmTable& algorithms() const;

@@ -41,7 +41,7 @@ class OnMemory : public ::testing::TestWithParam<const char*> {
 TEST_P(OnMemory, LargeBuffersGoThroughInPieces) {
   for (const int n : {2, 3}) {
     run(n, [&](Communicator& communicator) {
-      const size_t size = 3'000'001;
+      const size_t size = 2'100'001;
       std::vector<float> plain(size, static_cast<float>(communicator.rank() + 1));
       communicator.world().all_reduce(std::span(plain));
       Memory memory = communicator.allocate(size * sizeof(float));

@@ -34,6 +34,7 @@ class SharedTransport : public Transport, public PeerMemory {
   void on_failure(std::function<void(const Error&)> handler) override {
     failure_handler_ = std::move(handler);
   }
+  void listen() override;
   void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) override;
   WireBytes wire_bytes(bool independent) const override;
 
@@ -143,7 +144,7 @@ class SharedTransport : public Transport, public PeerMemory {
   // for.
   void look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns);
   void check_same_operation(int peer, const Envelope& expected);
-  [[noreturn]] void throw_aborted();
+  Error hear_abort();
   std::string last_progress(int peer) const;
   void ring(Control& control);
 

@@ -34,7 +34,7 @@ void SharedTransport::leave() noexcept {
 }
 
 void SharedTransport::look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns) {
-  if (own().aborted.load() != 0) throw_aborted();
+  if (own().aborted.load() != 0) throw hear_abort();
   const auto ended = [&](int r, std::string_view how) {
     throw Error(ErrorCode::kUnavailable,
                 fmt::format("{} {}; {}", describe(roster_, r), how, last_progress(r)));
@@ -80,7 +80,12 @@ std::string SharedTransport::last_progress(int peer) const {
                      describe(state->operation), format_seconds(ago));
 }
 
-void SharedTransport::throw_aborted() {
+void SharedTransport::listen() {
+  if (own().aborted.load(std::memory_order_relaxed) != 0) hear_abort();
+}
+
+// The reason, which the handler hears of if it is a peer's.
+Error SharedTransport::hear_abort() {
   const int from = static_cast<int>(own().aborted.load()) - 1;
   const Control& source = control(from);
   Error reason(ErrorCode::kCancelled, fmt::format("aborted by {}", describe(roster_, from)));
@@ -89,7 +94,7 @@ void SharedTransport::throw_aborted() {
     if (from != roster_.rank) reason = told_by(roster_, from, reason);
   }
   if (from != roster_.rank && !handled_.exchange(true) && failure_handler_) failure_handler_(reason);
-  throw reason;
+  return reason;
 }
 
 void SharedTransport::abort(const Error& reason) noexcept {

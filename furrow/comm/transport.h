@@ -127,6 +127,9 @@ class Transport {
   // end; within this call when it has learned of one before: peers are at work as soon as they are reached.
   // REQUIRES: set before the first post.
   virtual void on_failure(std::function<void(const Error&)> handler) = 0;
+  // For a thread that waits elsewhere: calls the handler now when only a waiting thread would hear of an
+  // abort.
+  virtual void listen() {}
 
   // What this rank does now, for the errors of the others; "" between operations.  Cheap.
   virtual void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {

@@ -105,6 +105,7 @@ void adapt(const config::Lora& config, size_t index, bool reads_input, plan::Uni
   adapter.dropout = config.dropout;
   add_costs(config, reads_input, &adapter, unit);
   unit->adapters.push_back(adapter);
+  unit->tensor = {};  // no axis cuts a layer with an adapter
 }
 
 // Notes which targets match; those of a layer that some do.

@@ -28,10 +28,10 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   unit->output.dtype = type;
   unit->saved_bytes = again.saved_bytes;
   unit->deferred_bytes = again.deferred_bytes;
-  unit->tensor = again.tensor;
-  unit->collectives = again.collectives;
   unit->kept_saved_bytes = again.kept_saved_bytes;
   unit->kept_grad_bytes = again.kept_grad_bytes;
+  unit->tensor = again.tensor;
+  unit->collectives = again.collectives;
 }
 
 int64_t numbers(const plan::TensorSpec& border) {
@@ -44,13 +44,12 @@ void convert_input(plan::Unit* unit) {
   if (read == unit->compute || (read != DType::kF32 && read != DType::kBF16 && read != DType::kF16)) return;
   const int64_t bytes = numbers(unit->input) * static_cast<int64_t>(dtype_size(unit->compute));
   unit->saved_bytes += bytes;
-  if (!unit->parameters.empty()) {
-    unit->deferred_bytes += bytes;
-    unit->kept_saved_bytes += bytes;
-  }
-  if (unit->input.tensor_axis >= 0) return;
-  unit->tensor.whole_saved_bytes += bytes;
-  if (!unit->parameters.empty()) unit->tensor.whole_deferred_bytes += bytes;
+  const bool whole = unit->input.tensor_axis < 0;
+  if (whole) unit->tensor.whole_saved_bytes += bytes;
+  if (unit->parameters.empty()) return;
+  unit->deferred_bytes += bytes;
+  unit->kept_saved_bytes += bytes;
+  if (whole) unit->tensor.whole_deferred_bytes += bytes;
 }
 
 }  // namespace

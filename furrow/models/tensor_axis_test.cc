@@ -56,7 +56,7 @@ TEST(TensorAxis, GptIsCutByHeadsHiddenUnitsAndVocabulary) {
   EXPECT_EQ(spec.units[1].parameters[2].tensor_segments, (std::vector<int64_t>{kWidth, kWidth, kWidth}));
   EXPECT_EQ(spec.units[1].tensor.counts,
             (std::vector<plan::TensorCut::Count>{{"positions", kTime}, {"heads", 6}}));
-  EXPECT_EQ(axes_of(spec.units[2]).at("lm_head.weight"), 0);
+  EXPECT_EQ(axes_of(spec.units[2]).at("weight"), 0);
 }
 
 TEST(TensorAxis, LlamaIsCutByItsKeyHeads) {

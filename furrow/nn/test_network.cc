@@ -10,6 +10,7 @@
 #include "furrow/nn/declared_axis_torch.h"
 #include "furrow/nn/init.h"
 #include "furrow/nn/test_network_torch.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/loss_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 
@@ -54,10 +55,12 @@ struct UnitCall {
 void forward_unit(const UnitCall& call, const at::Tensor& input, bool graph, UnitRun* filled) {
   UnitRun& run = *filled;
   const at::AutoGradMode grad_mode(graph);
-  run.input = input.detach().set_requires_grad(input.is_floating_point());
+  const at::ScalarType type = tensor::scalar_type(call.unit.compute);
+  run.input = input.is_floating_point() ? input.detach().to(type).set_requires_grad(true) : input;
   for (const plan::Parameter& parameter : call.unit.parameters) {
     const at::Tensor& value = call.params.at(parameter.tied() ? parameter.tied_to : parameter.name);
-    run.params.push_back({value.detach().set_requires_grad(true), static_cast<int>(run.params.size())});
+    run.params.push_back(
+        {value.detach().to(type).set_requires_grad(true), static_cast<int>(run.params.size())});
   }
   run.sink = std::make_unique<tensor::GradientSink>(static_cast<int>(run.params.size()));
   run.context = call.context;
@@ -82,7 +85,7 @@ at::Tensor backward_unit(const plan::Unit& unit, UnitRun& run, const at::Tensor&
   for (size_t i = 0; i < run.params.size(); ++i) {
     EXPECT_FALSE(results[i].defined()) << "blocks of this library put their gradients themselves";
     EXPECT_TRUE(run.sink->has(static_cast<int>(i))) << unit.parameters[i].name;
-    written.push_back(at::full_like(run.params[i].leaf, std::nanf("")));
+    written.push_back(at::full(run.params[i].leaf.sizes(), std::nanf("")));
     targets.emplace_back(written[i].data_ptr<float>(), static_cast<size_t>(written[i].numel()));
   }
   if (run.axis) run.axis->enter(kBackwardWeight, samples);

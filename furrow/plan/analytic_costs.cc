@@ -26,7 +26,8 @@ class AnalyticCosts : public Costs {
   double unit_seconds(const UnitWork& work) const override {
     const Roofline roofline = roofline_of(work);
     const DeviceSpec& device = cluster_.device;
-    const double peak = device.flops(compute_) * device.efficiency;
+    const DType type = work.unit->compute == DType::kF32 ? compute_ : work.unit->compute;
+    const double peak = peak_flops(device, type) * device.efficiency;
     return device.overhead_s +
            std::max(roofline.flops / peak, roofline.bytes / device.memory_bytes_per_second);
   }
@@ -54,6 +55,11 @@ class AnalyticCosts : public Costs {
 };
 
 }  // namespace
+
+double peak_flops(const DeviceSpec& device, DType type) {
+  const double peak = device.flops(type);
+  return peak > 0 ? peak : device.f32_flops;
+}
 
 Roofline roofline_of(const UnitWork& work) {
   const Unit& unit = *work.unit;

@@ -56,8 +56,9 @@ class Costs {
   virtual std::vector<Leg> legs(const MovementCall& call) const = 0;
 };
 
-// Roofline: the longer of FLOPs at the device's peak of `compute` times its stated efficiency, and of bytes
-// (input, output, saved, parameters) at the rate of its memory.
+// Roofline: the longer of FLOPs at the device's peak times its stated efficiency, and of bytes (input,
+// output, saved, parameters) at the rate of its memory.  The peak is that of the type that the unit computes
+// in; `compute` instead of float32.
 std::unique_ptr<Costs> analytic_costs(Cluster cluster, DType compute = DType::kF32);
 
 // Measured where the section has it (by kind and attributes, interpolated over samples), in the proportion of

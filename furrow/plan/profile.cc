@@ -160,6 +160,10 @@ std::string work_key(const UnitWork& work) {
   return unit_key(*work.unit) + (first ? "|first" : "");
 }
 
+std::string work_kind(const Unit& unit) {
+  return unit.compute == DType::kF32 ? unit.kind : fmt::format("{}.{}", unit.kind, to_string(unit.compute));
+}
+
 const ProfileSection* Profile::section(int ranks) const {
   const ProfileSection* best = nullptr;
   const auto worse = [ranks](const ProfileSection& a, const ProfileSection& b) {

@@ -15,7 +15,7 @@ namespace furrow::plan {
 
 // One unit, one kind of work, one number of samples.
 struct UnitSample {
-  std::string kind;  // of the unit
+  std::string kind;  // work_kind()
   std::string key;   // work_key()
   Work work = Work::kForward;
   int64_t samples = 0;  // of the microbatch
@@ -68,6 +68,7 @@ struct Profile {
 // word.
 std::string unit_key(const Unit& unit);
 std::string work_key(const UnitWork& work);  // the same; marked where backward_input makes no gradient
+std::string work_kind(const Unit& unit);     // "linear"; "linear.bfloat16" where it computes in less
 
 // Puts what `newer` has measured into `into`, in place of what it measured of the same before.
 void merge_profile(const Profile& newer, Profile* into);

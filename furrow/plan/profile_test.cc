@@ -123,6 +123,21 @@ TEST(ProfiledCosts, OtherSizesTakeTheRatioOfTheirNeighbours) {
   EXPECT_NEAR(costs->unit_seconds(work), 1e-6 + 3 * bare, 1e-12);
 }
 
+TEST(ProfiledCosts, AUnitInLessThanFloat32IsMeasuredByItself) {
+  Unit unit = testing::unit(0, 64, true);
+  unit.kind = "mult";
+  ProfileSection section{2, 1, 0, {}, {}, {}};
+  section.units.push_back({work_kind(unit), unit_key(unit), Work::kForward, 16, 1, 1, 8e-6});
+  unit.compute = DType::kBF16;
+  EXPECT_EQ(work_kind(unit), "mult.bfloat16");
+  const UnitWork work{&unit, Work::kForward, 16};
+  EXPECT_NE(profiled_costs(machine(), section)->unit_seconds(work), 8e-6);  // in proportion
+  section.units.push_back({work_kind(unit), unit_key(unit), Work::kForward, 16, 1, 1, 3e-6});
+  EXPECT_DOUBLE_EQ(profiled_costs(machine(), section)->unit_seconds(work), 3e-6);
+  unit.compute = DType::kF32;
+  EXPECT_DOUBLE_EQ(profiled_costs(machine(), section)->unit_seconds(work), 8e-6);
+}
+
 TEST(ProfiledCosts, MovementsAreMeasuredInsideAHost) {
   const auto costs = profiled_costs(machine(), profile().sections[0]);
   const std::vector<int> ranks = {0, 1};

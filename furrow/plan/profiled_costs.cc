@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <string_view>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -71,14 +72,16 @@ class ProfiledCosts : public Costs {
   int64_t workspace_bytes() const override { return workspace_bytes_; }
 
   double unit_seconds(const UnitWork& work) const override {
-    const auto kind = units_.find({work.unit->kind, work.work});
-    const Roofline roofline = roofline_of(work);
-    if (kind == units_.end()) return overhead_s_ + bare_seconds(roofline) * ratio_of_all(work.work);
-    const auto samples = static_cast<double>(work.samples);
-    const auto found = kind->second.find(work_key(work));
-    if (found != kind->second.end() && work.unit->tensor_degree == 1)
-      return interpolate(found->second.seconds, samples, overhead_s_);
-    return overhead_s_ + bare_seconds(roofline) * ratio_near(kind->second, work);
+    const double bare = bare_seconds(roofline_of(work), work.unit->compute);
+    auto kind = units_.find({work_kind(*work.unit), work.work});
+    if (kind != units_.end() && work.unit->tensor_degree == 1) {
+      const auto found = kind->second.find(work_key(work));
+      if (found != kind->second.end())
+        return interpolate(found->second.seconds, static_cast<double>(work.samples), overhead_s_);
+    }
+    if (kind == units_.end()) kind = units_.find({work.unit->kind, work.work});  // as in float32
+    const double ratio = kind == units_.end() ? ratio_of_all(work.work) : ratio_near(*kind, work);
+    return overhead_s_ + bare * ratio;
   }
 
   double flat_seconds(Op op, int64_t bytes) const override {
@@ -107,9 +110,19 @@ class ProfiledCosts : public Costs {
   }
 
  private:
-  double bare_seconds(const Roofline& roofline) const {
+  using Kind = std::pair<const std::pair<std::string, Work>, std::map<std::string, Measured>>;
+
+  // What units of a work_kind() compute in.
+  static DType type_of(std::string_view kind) {
+    for (const DType type : {DType::kBF16, DType::kF16}) {
+      if (kind.ends_with("." + std::string(to_string(type)))) return type;
+    }
+    return DType::kF32;
+  }
+
+  double bare_seconds(const Roofline& roofline, DType type) const {
     const DeviceSpec& device = cluster().device;
-    return std::max(roofline.flops / (device.f32_flops * device.efficiency),
+    return std::max(roofline.flops / (peak_flops(device, type) * device.efficiency),
                     roofline.bytes / device.memory_bytes_per_second);
   }
 
@@ -123,8 +136,8 @@ class ProfiledCosts : public Costs {
 
   // Measured over analytic time, of so many samples that were measured; negative: the roofline knows nothing
   // of it.
-  double ratio_at(const Measured& unit, double samples) const {
-    const double analytic = bare_seconds(roofline_at(unit, samples));
+  double ratio_at(const Measured& unit, double samples, DType type) const {
+    const double analytic = bare_seconds(roofline_at(unit, samples), type);
     if (analytic <= 0) return -1;
     return std::max(interpolate(unit.seconds, samples, overhead_s_) - overhead_s_, 0.0) / analytic;
   }
@@ -134,12 +147,13 @@ class ProfiledCosts : public Costs {
   }
 
   // Compared at as many samples, or the next number that was measured.
-  double ratio_near(const std::map<std::string, Measured>& units, UnitWork work) const {
+  double ratio_near(const Kind& kind, UnitWork work) const {
     double sum = 0, weights = 0;
+    const DType type = type_of(kind.first.first);
     const auto wanted = static_cast<double>(work.samples);
-    for (const auto& [key, unit] : units) {
+    for (const auto& [key, unit] : kind.second) {
       const double samples = std::clamp(wanted, unit.seconds.front().x, unit.seconds.back().x);
-      const double ratio = ratio_at(unit, samples);
+      const double ratio = ratio_at(unit, samples, type);
       if (ratio < 0) continue;
       work.samples = std::llround(samples);
       const Roofline at = roofline_of(work), each = roofline_at(unit, samples);
@@ -158,7 +172,7 @@ class ProfiledCosts : public Costs {
     for (const auto& [kind, units] : units_) {
       if (kind.second != work) continue;
       for (const auto& [key, unit] : units) {
-        const double ratio = ratio_at(unit, unit.seconds.back().x);
+        const double ratio = ratio_at(unit, unit.seconds.back().x, type_of(kind.first));
         if (ratio >= 0) all.push_back(ratio);
       }
     }
@@ -185,7 +199,7 @@ class ProfiledCosts : public Costs {
   std::unique_ptr<Costs> analytic_;
   double overhead_s_;
   int64_t workspace_bytes_;
-  std::map<std::pair<std::string, Work>, std::map<std::string, Measured>> units_;  // kind; work_key()
+  std::map<std::pair<std::string, Work>, std::map<std::string, Measured>> units_;  // work_kind(); work_key()
   std::map<std::string, std::vector<Point>> flats_;
   std::map<std::pair<std::string, int>, std::vector<Point>> movements_;  // name, ranks
 };

@@ -13,4 +13,7 @@ struct Roofline {
 
 Roofline roofline_of(const UnitWork& work);
 
+// Of a device in a type; of float32 where it has no other.
+double peak_flops(const DeviceSpec& device, DType type);
+
 }  // namespace furrow::plan

@@ -103,8 +103,10 @@ TEST(Search, BestFirstAndSimulated) {
 }
 
 // Memory and seconds in closed form against the compiled and simulated program, for data-parallel layouts.
-TEST(Search, ClosedFormsAreNearTheSimulation) {
-  Case one(wide_chain(12, 512, 40000), h100s(1, 8), {64, 64 * 32});
+void closed_forms_are_near_the_simulation(DType compute) {
+  ModelSpec spec = wide_chain(12, 512, 40000);
+  for (Unit& unit : spec.units) unit.compute = compute;
+  Case one(std::move(spec), h100s(1, 8), {64, 64 * 32});
   one.request.without = {"prune", "schedules"};
   const SearchResult simulated = search(one.request);
   one.request.without.emplace_back("simulate");
@@ -122,6 +124,24 @@ TEST(Search, ClosedFormsAreNearTheSimulation) {
     ++compared;
   }
   EXPECT_GE(compared, 10);
+}
+
+TEST(Search, ClosedFormsAreNearTheSimulation) { closed_forms_are_near_the_simulation(DType::kF32); }
+
+TEST(Search, MixedPrecisionIsPlannedFor) {
+  closed_forms_are_near_the_simulation(DType::kBF16);
+  // Without shards, of an element: 4 parameter, 4 gradient, 8 optimizer; or 2, 4, and 4 + 8 with the master.
+  const auto planned = [](DType compute) {
+    ModelSpec spec = testing::chain(2, 512);
+    for (Unit& unit : spec.units) unit.compute = compute;
+    Case one(std::move(spec), h100s(1, 1), {4096, 4096});
+    one.request.without = {"simulate"};
+    return search(one.request).candidates.at(0).figures;
+  };
+  const Figures whole = planned(DType::kF32), half = planned(DType::kBF16);
+  const auto elements = static_cast<double>(2 * (512 * 512 + 512));
+  EXPECT_NEAR(static_cast<double>(half.memory_bytes - whole.memory_bytes), 2 * elements, .05 * elements);
+  EXPECT_LT(half.step_s, whole.step_s);
 }
 
 // Long steps are told from two short ones: as long as a step of which all is simulated.

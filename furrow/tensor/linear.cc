@@ -180,7 +180,7 @@ at::Tensor own_output(LinearCall& call, const Param& bias, bool recorded) {
 
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
   if (layer.weight.adapter != nullptr) {
-    FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "an adapter over a tensor axis");
+    FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
     return linear_with_adapter(x, layer.weight, layer.bias, layer.activation, context);
   }
   LinearCall call = call_of(x, layer, context);

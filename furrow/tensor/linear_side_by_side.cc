@@ -88,7 +88,7 @@ at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weigh
                                Cut cut) {
   const auto adapted = [](const Param& weight) { return weight.adapter != nullptr; };
   if (std::ranges::any_of(weights, adapted)) {
-    FURROW_CHECK(cut == Cut::kNone || !shared(context), "an adapter over a tensor axis");
+    FURROW_CHECK(cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
     return side_by_side_with_adapters(x, weights, context);
   }
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),

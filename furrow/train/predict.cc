@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <set>
 
 #include "furrow/base/error.h"
@@ -64,12 +65,21 @@ Machine machine_of(const RankContext& rank, const config::Config& config) {
   return machine;
 }
 
+Machine local_machine(int ranks) {
+  Machine machine;
+  machine.cores = core_count();
+  machine.ranks = ranks;
+  // A rank on its only core moves memory itself (comm/join.cc).
+  if (ranks > 1 && machine.cores / ranks <= 1) machine.inline_bytes = std::numeric_limits<int64_t>::max();
+  return machine;
+}
+
 std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::string& profile_path) {
   const plan::LocalMachine local{machine.cores, static_cast<int64_t>(total_memory_bytes()),
                                  instruction_set() == "avx512"};
   plan::Cluster cluster = plan::local_cluster(local, machine.ranks);
   cluster.hosts = machine.hosts;
-  cluster.inline_inside = false;
+  cluster.inline_inside = machine.inline_bytes == std::numeric_limits<int64_t>::max();
   cluster.inline_bytes = machine.inline_bytes;
   cluster.network = network_of(machine.throttle);
   if (machine.throttle.emulated()) cluster.inside = cluster.network;

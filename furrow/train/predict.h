@@ -36,6 +36,9 @@ struct Machine {
 
 Machine machine_of(const RankContext& rank, const config::Config& config);
 
+// This machine with `ranks` ranks, as `furrow train --nproc` starts them: each on its share of the cores.
+Machine local_machine(int ranks);
+
 // As measured where there is a profile, else analytic.  An unreadable profile: Error{data_loss} with its
 // name.
 std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::string& profile_path);

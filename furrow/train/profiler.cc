@@ -184,7 +184,7 @@ class Profiler {
       case plan::Work::kBackwardWeight: {
         const plan::UnitWork done = rows.unit_work(instruction);
         const plan::Roofline roofline = plan::roofline_of(done);
-        Unit& unit = units_[{done.unit->kind, plan::work_key(done), work, done.samples}];
+        Unit& unit = units_[{plan::work_kind(*done.unit), plan::work_key(done), work, done.samples}];
         unit.flops = roofline.flops;
         unit.bytes = roofline.bytes;
         unit.seconds.push_back(seconds);

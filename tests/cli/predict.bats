@@ -29,6 +29,10 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   [ "$(grep -c "^section" profile)" = 2 ]
   "$furrow" train "$config" --job.dump_folder out
   [ "$(json out/summary.json "d['predicted']['source']")" = profiled ]
+  "$furrow" plan "$config" --cluster local --nproc 2 --json >search.json
+  [ "$(json search.json "d['costs']")" = profiled ]
+  "$furrow" plan "$config" --cluster local --scale 1..2 | grep -q "profiled costs"
+  FURROW_PROFILE=$PWD/none "$furrow" plan "$config" --cluster local --scale 1..2 | grep -q "analytic costs"
   echo garbage >profile
   run --separate-stderr "$furrow" profile "$config"
   fails 11 "line 1: expected 'furrow-profile 2'"

@@ -109,6 +109,7 @@ void MpiWires::give_up() {
 }
 
 void MpiWires::check_alive() {
+  communicator_.listen();
   if (communicator_.aborted()) give_up();
   communicator_.check_alive();
 }

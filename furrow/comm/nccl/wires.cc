@@ -98,6 +98,7 @@ NcclComm NcclWires::make_comm(const Birth& birth, int64_t deadline_ns) {
 }
 
 void NcclWires::check_time(int64_t deadline_ns, std::string_view whom) const {
+  communicator_.listen();
   communicator_.check_alive();
   if (system_clock().monotonic_ns() < deadline_ns) return;
   throw Error(ErrorCode::kDeadlineExceeded,

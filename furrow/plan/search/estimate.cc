@@ -69,11 +69,10 @@ class Estimator {
     double bytes = 0;  // received by a member
   };
 
-  Exchange exchange(Movement movement, GroupAxis axis, int64_t bytes) {
+  Exchange exchange(Op op, GroupAxis axis, int64_t bytes) {
     const double n = axis == GroupAxis::kShard ? placement_.shards() : placement_.replicas();
     if (n < 2) return {};
-    return {state_.exchange_seconds(placement_, movement, axis, bytes),
-            static_cast<double>(bytes) * (n - 1) / n};
+    return {state_.exchange_seconds(placement_, op, axis, bytes), static_cast<double>(bytes) * (n - 1) / n};
   }
 
   // Communication beside computing, or by the thread that computes.
@@ -102,8 +101,8 @@ class Estimator {
     const int64_t gradient = model_.gradient_bytes[u] + model_.use_bytes[u];
     work->compute_s += forward + backward;
     Exchange gather, reduce;
-    if (choice_.zero_stage == 3) gather = exchange(Movement::kAllGather, GroupAxis::kShard, bytes);
-    if (choice_.zero_stage >= 2) reduce = exchange(Movement::kReduceScatter, GroupAxis::kShard, gradient);
+    if (choice_.zero_stage == 3) gather = exchange(Op::kGatherParams, GroupAxis::kShard, bytes);
+    if (choice_.zero_stage >= 2) reduce = exchange(Op::kReduceGrads, GroupAxis::kShard, gradient);
     work->turn_s += together(forward, gather.seconds) + together(backward, gather.seconds + reduce.seconds);
     work->wire_bytes += pipeline_.turns * (2 * gather.bytes + reduce.bytes);
     add_tail(u, backward, work);
@@ -113,21 +112,21 @@ class Estimator {
   void add_tail(int32_t u, double backward, Work* work) {
     const int64_t trained = model_.gradient_bytes[u], gradient = trained + model_.use_bytes[u];
     Exchange once;
-    const auto add = [&](Movement movement, GroupAxis axis, int64_t size) {
-      const Exchange part = exchange(movement, axis, size);
+    const auto add = [&](Op op, GroupAxis axis, int64_t size) {
+      const Exchange part = exchange(op, axis, size);
       once.seconds += part.seconds;
       once.bytes += part.bytes;
     };
     const int shards = choice_.zero_stage > 0 ? choice_.layout.degree(Axis::kShard) : 1;
-    if (choice_.zero_stage == 1) add(Movement::kReduceScatter, GroupAxis::kShard, gradient);
-    add(Movement::kReduceScatter, GroupAxis::kReplicate, gradient / shards);
-    add(Movement::kAllGather, GroupAxis::kReplicate, gradient / shards);
+    if (choice_.zero_stage == 1) add(Op::kReduceGrads, GroupAxis::kShard, gradient);
+    add(Op::kReduceGrads, GroupAxis::kReplicate, gradient / shards);
+    add(Op::kGatherGrads, GroupAxis::kReplicate, gradient / shards);
     computed_s_ += backward;
     sent_s_ = std::max(sent_s_, state_.cluster.inline_inside ? 0 : computed_s_) + once.seconds;
     work->wire_bytes += once.bytes;
     step_bytes_ += (3 * trained + 2 * model_.optimizer_bytes[u]) / shards;
     if (choice_.zero_stage == 1 || choice_.zero_stage == 2) {
-      const Exchange updated = exchange(Movement::kAllGather, GroupAxis::kShard, trained);
+      const Exchange updated = exchange(Op::kGatherUpdated, GroupAxis::kShard, model_.updated_bytes[u]);
       updated_s_ += updated.seconds;
       work->wire_bytes += updated.bytes;
     }

@@ -37,7 +37,9 @@ class RankMemory {
     shards_ = choice_.zero_stage > 0 ? choice_.layout.degree(Axis::kShard) : 1;
   }
 
-  int64_t bytes() const { return flat() + static_cast<int64_t>(activations()); }
+  int64_t bytes() const {
+    return flat() + static_cast<int64_t>(activations()) + state_.costs.workspace_bytes();
+  }
 
   int64_t flat() const {
     int64_t whole = 0, gradients = 0, optimizer = 0, largest = 0, uses = 0, foreign = 0;

@@ -76,7 +76,9 @@ namespace {
 
 Figures simulated(State& state, const Choice& choice) {
   const ModelSpec& spec = state.model(choice).spec;
-  return figures_of(simulate(representatives(spec, state, choice), spec, state.costs), choice);
+  Figures figures = figures_of(simulate(representatives(spec, state, choice), spec, state.costs), choice);
+  figures.memory_bytes += state.costs.workspace_bytes();
+  return figures;
 }
 
 Choice with_turns(Choice choice, int32_t turns) {

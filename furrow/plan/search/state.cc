@@ -25,9 +25,11 @@ State::State(const SearchRequest& request)
 Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
     : spec(std::move(spec_in)), facts(model_facts(spec)) {
   for (const UnitLayout& unit : facts.flat.units) {
-    flat_bytes.push_back(elements_to_bytes(unit.elements));
+    flat_bytes.push_back(unit.elements * unit.param_bytes());
+    updated_bytes.push_back(unit.trained_elements * unit.param_bytes());
     gradient_bytes.push_back(elements_to_bytes(unit.trained_elements));
-    optimizer_bytes.push_back(state_bytes(optimizer_states, unit, {0, unit.elements}));
+    optimizer_bytes.push_back(state_bytes(optimizer_states, unit, {0, unit.elements}) +
+                              elements_to_bytes(unit.trained_elements) * unit.masters());
   }
   use_bytes.assign(spec.units.size(), 0);
   for (const TiedUse& use : facts.flat.tied) {
@@ -52,7 +54,7 @@ double State::inside(const Model& model, const Choice& choice, UnitCollective::P
   for (const UnitCollective& each : model.spec.units[unit].collectives) {
     if (degree == 1 || each.phase != phase || (each.with_input_gradient && !input_gradient)) continue;
     const int64_t size = each.bytes(choice.batch.local_batch);
-    seconds += exchange_seconds(placement, movement_of(each.op), GroupAxis::kTensor, size);
+    seconds += movement_seconds(placement, movement_of(each.op), GroupAxis::kTensor, size, {});
     *bytes += static_cast<double>(received_bytes(each.op, size, degree));
   }
   return seconds;
@@ -105,11 +107,17 @@ bool State::is_off(std::string_view pass) const {
   return std::ranges::find(request.without, pass) != request.without.end();
 }
 
-double State::exchange_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes) {
+double State::exchange_seconds(const Placement& placement, Op op, GroupAxis axis, int64_t bytes) {
+  const Movement movement = op == Op::kReduceGrads ? Movement::kReduceScatter : Movement::kAllGather;
+  return movement_seconds(placement, movement, axis, bytes, op_info(op).name);
+}
+
+double State::movement_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes,
+                               std::string_view operation) {
   const Layout& layout = placement.layout;
   const std::array<int, 4> degrees = {placement.pipeline_ranks(), placement.replicas(), placement.shards(),
                                       placement.tensor_ranks()};
-  const auto [found, first] = exchanges_.try_emplace({degrees, movement, axis, bytes}, 0);
+  const auto [found, first] = exchanges_.try_emplace({degrees, movement, operation, axis, bytes}, 0);
   if (!first) return found->second;
   const std::vector<int> ranks = group_ranks(placement, axis);
   if (ranks.size() < 2 || bytes == 0) return 0;
@@ -117,8 +125,13 @@ double State::exchange_seconds(const Placement& placement, Movement movement, Gr
   const int host = cluster.host_of(ranks[0]);
   const auto here = std::ranges::count_if(ranks, [&](int rank) { return cluster.host_of(rank) == host; });
   const int sharers = std::max(1, std::min(cluster.devices, layout.world()) / static_cast<int>(here));
-  found->second = seconds_of(costs.legs(
-      {.movement = movement, .ranks = ranks, .self = ranks[0], .bytes = bytes, .sharers = sharers}));
+  found->second = seconds_of(
+      costs.legs({.movement = movement,
+                  .ranks = ranks,
+                  .self = ranks[0],
+                  .bytes = bytes,
+                  .sharers = sharers,
+                  .operation = operation}));
   return found->second;
 }
 

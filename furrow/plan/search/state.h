@@ -56,7 +56,8 @@ struct Model {
 
   ModelSpec spec;
   ModelFacts facts;
-  std::vector<int64_t> flat_bytes;                       // by unit: its own parameters
+  std::vector<int64_t> flat_bytes;                       // by unit: its own parameters, as it computes
+  std::vector<int64_t> updated_bytes;                    // ... those of them that are trained
   std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
   std::vector<int64_t> use_bytes;       // by unit: gradients of the uses of its parameters by others
   std::map<int64_t, UnitTable> tables;  // by samples of a microbatch
@@ -87,13 +88,16 @@ class State {
   void refuse(Candidate candidate, std::string reason);
 
   // A movement of one buffer over an axis of a placement's layout, alone on its wires but for its like.
-  double exchange_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes);
+  double exchange_seconds(const Placement& placement, Op op, GroupAxis axis, int64_t bytes);
 
   bool is_off(std::string_view pass) const;
 
  private:
-  using Exchange = std::tuple<std::array<int, 4>, Movement, GroupAxis, int64_t>;
+  using Exchange = std::tuple<std::array<int, 4>, Movement, std::string_view, GroupAxis, int64_t>;
 
+  // `operation`: a name that lives for ever; "" for what units do inside.
+  double movement_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes,
+                          std::string_view operation);
   double inside(const Model& model, const Choice& choice, UnitCollective::Phase phase, size_t unit,
                 bool input_gradient, double* bytes);
 
