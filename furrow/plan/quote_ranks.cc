@@ -219,9 +219,10 @@ std::string line_of_data(const Placement& placement, int32_t k) {
 std::string deterministic_line(const Placement& placement, int32_t k) {
   const std::string line = line_of_data(placement, k);
   if (placement.tensor_ranks() == 1) return line;
-  return fmt::format("tp {}: sums have an order of their own, within the stated bound of one rank's; beside it {}",
-                     placement.tensor_ranks(),
-                     placement.data_ranks() * placement.pipeline_ranks() == 1 ? "there is no axis" : line);
+  return fmt::format(
+      "tp {}: sums have an order of their own, within the stated bound of one rank's; beside it {}",
+      placement.tensor_ranks(),
+      placement.data_ranks() * placement.pipeline_ranks() == 1 ? "there is no axis" : line);
 }
 
 void quote_ranks(const Program& program, const ModelSpec& spec, Quote* quote) {

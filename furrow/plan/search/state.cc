@@ -125,13 +125,12 @@ double State::movement_seconds(const Placement& placement, Movement movement, Gr
   const int host = cluster.host_of(ranks[0]);
   const auto here = std::ranges::count_if(ranks, [&](int rank) { return cluster.host_of(rank) == host; });
   const int sharers = std::max(1, std::min(cluster.devices, layout.world()) / static_cast<int>(here));
-  found->second = seconds_of(
-      costs.legs({.movement = movement,
-                  .ranks = ranks,
-                  .self = ranks[0],
-                  .bytes = bytes,
-                  .sharers = sharers,
-                  .operation = operation}));
+  found->second = seconds_of(costs.legs({.movement = movement,
+                                         .ranks = ranks,
+                                         .self = ranks[0],
+                                         .bytes = bytes,
+                                         .sharers = sharers,
+                                         .operation = operation}));
   return found->second;
 }
 
