@@ -192,7 +192,7 @@ bool searches(const Arguments& arguments) {
       "--write",   "--explain", "--without",   "--allow-recipe-change"};
   const bool any = std::any_of(std::begin(kSearching), std::end(kSearching),
                                [&](std::string_view option) { return arguments.has(option); });
-  for (const std::string_view option : {"--print", "--rank", "--trace"}) {
+  for (const std::string_view option : {"--print", "--rank", "--trace", "--draw"}) {
     if (any && arguments.has(option)) {
       throw Error(
           ErrorCode::kInvalidArgument,
@@ -211,11 +211,13 @@ int run_plan(const Arguments& arguments) {
   const bool as_json = arguments.has("--json");
   const std::string part = arguments.get("--print", "");
   const Place place = place_of(arguments);
-  if (part == "timeline" || arguments.has("--trace")) {
+  const bool over_time = part == "timeline" || part == "memory-timeline";
+  if (over_time || arguments.has("--trace") || arguments.has("--draw")) {
     const Table timeline =
-        simulated_timeline(config, {place.ranks, place.rank, arguments.get("--trace", "")});
-    if (part == "timeline") fmt::print("{}", timeline.print(as_json));
-    if (part == "timeline" || part.empty()) return 0;
+        simulated_timeline(config, {place.ranks, place.rank, arguments.get("--trace", ""),
+                                    arguments.get("--draw", ""), part == "memory-timeline"});
+    if (over_time) fmt::print("{}", timeline.print(as_json));
+    if (over_time || part.empty()) return 0;
   }
   const Planned planned = plan_of(config, place);
   if (part == "program") {
@@ -241,11 +243,12 @@ int run_plan(const Arguments& arguments) {
 }
 
 constexpr Option kOptions[] = {
-    {"--print", "program|units|memory|buffers|communication|timeline",
+    {"--print", "program|units|memory|buffers|communication|timeline|memory-timeline",
      "what to print (default: the figures of a step, its memory, its communication)"},
     {"--nproc", "N", "plan for N ranks, laid out by [parallelism]"},
     {"--rank", "R", "which of them (default 0)"},
     {"--trace", "FILE", "write the simulated timeline of a step on this machine, for Perfetto"},
+    {"--draw", "FILE", "draw that step and the memory that it holds, as SVG"},
     {"--cluster", "FILE|local", "search the layouts for a cluster (examples/clusters) or this machine"},
     {"--scale", "FIRST..LAST",
      "the best layout for every doubling of devices, and where more stop paying off"},

@@ -8,8 +8,10 @@
 
 #include "apps/furrow/plan_model.h"
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
+#include "furrow/observe/timeline_chart.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/layout.h"
@@ -62,6 +64,41 @@ Table table_of(const plan::Simulation& simulation, const std::vector<plan::Progr
   return table;
 }
 
+// Bytes by kind once each instruction has run; kinds that the program has.
+Table memory_table(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
+                   int32_t of) {
+  const plan::Program& program = programs[static_cast<size_t>(of)];
+  const plan::SimulatedRank& rank = simulation.ranks[static_cast<size_t>(of)];
+  std::vector<Column> columns = {{"ms"}, {"op"}, {"unit"}, {"microbatch"}};
+  std::vector<size_t> kinds;
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+    if (rank.peak_bytes[kind] == 0) continue;
+    kinds.push_back(kind);
+    const std::string name(to_string(static_cast<MemoryKind>(kind)));
+    columns.push_back({name, name + "_bytes"});
+  }
+  columns.push_back({"total", "total_bytes"});
+  Table table(std::move(columns));
+  for (const plan::MemoryPoint& point : simulation.memory[static_cast<size_t>(of)]) {
+    const plan::Instruction& i = program.instructions[static_cast<size_t>(point.instruction)];
+    std::vector<Cell> row(4);
+    row[0] = point.time_s * 1e3;
+    row[1] = std::string(plan::op_info(i.op).name);
+    if (i.unit >= 0) row[2] = program.units[static_cast<size_t>(i.unit)];
+    if (i.microbatch >= 0) row[3] = static_cast<int64_t>(i.microbatch);
+    for (const size_t kind : kinds) row.emplace_back(point.bytes[kind]);
+    row.emplace_back(std::accumulate(point.bytes.begin(), point.bytes.end(), int64_t{0}));
+    table.add_row(std::move(row));
+  }
+  return table;
+}
+
+void draw(const plan::Simulation& simulation, const std::vector<plan::Program>& programs, int32_t of,
+          const std::string& title, const std::string& path) {
+  const std::vector<observe::TraceEvent> events = train::trace_of(simulation, programs, of, 0);
+  write_file_atomic(path, observe::to_svg({title, events, train::memory_of(simulation, of, 0)}));
+}
+
 void write_timelines(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
                      const std::string& path) {
   std::vector<observe::TraceEvent> events;
@@ -88,7 +125,12 @@ Table simulated_timeline(const config::Config& config, const TimelineRequest& re
   log_info(
       fmt::format("a step of {} on this machine, {}", format_seconds(simulation.step_s), costs->source()));
   if (!request.trace_path.empty()) write_timelines(simulation, programs, request.trace_path);
-  return table_of(simulation, programs, of);
+  if (!request.drawing.empty()) {
+    const std::string title =
+        fmt::format("A step of rank {} of {}, {}", request.rank, request.ranks, costs->source());
+    draw(simulation, programs, of, title, request.drawing);
+  }
+  return request.memory ? memory_table(simulation, programs, of) : table_of(simulation, programs, of);
 }
 
 }  // namespace furrow::app

@@ -1,4 +1,4 @@
-// What `furrow plan --print timeline` and `--trace` show: one step, simulated on this machine.
+// What `furrow plan --print timeline|memory-timeline`, `--trace` and `--draw` show: one step, simulated on this machine.
 #pragma once
 
 #include <string>
@@ -12,6 +12,8 @@ struct TimelineRequest {
   int ranks = 1;
   int rank = 0;            // whose timeline the table is
   std::string trace_path;  // gets the timelines of all simulated ranks; empty: no file
+  std::string drawing;     // gets the rank's timeline and memory as SVG; empty: no file
+  bool memory = false;     // the table is of memory by kind instead
 };
 
 // Instructions by their start.  Times from the profile of this machine where there is one, else analytic; a

@@ -140,8 +140,8 @@ void Store::poll_once() {
   try {
     const std::lock_guard lock(mutex_);
     if (!connection_.open()) return;
-    alive = connection_.flush();
-    alive = connection_.receive() && alive;
+    alive = connection_.receive();
+    alive = connection_.flush() && alive;
     while (auto message = connection_.inbox().next()) messages.push_back(std::move(*message));
   } catch (const Error& error) {
     return lose(error.code(), fmt::format("sent what is no message: {}", error.what()));
@@ -219,10 +219,13 @@ std::string Store::zero() const {
 // The store is gone, and rank 0 with it; or this rank is cut off from both.
 void Store::lose(ErrorCode code, const std::string& how) {
   const std::lock_guard lock(mutex_);
+  const bool here = connection_.ended_here();
   connection_.close();
   if (left_ || failure_) return;
-  std::string message = fmt::format("{} {}", zero(), how);
-  if (welcome_) {
+  std::string message =
+      here ? fmt::format("rank {} (host {}, pid {}) {}", self_.rank, self_.host, self_.pid, kShutItself)
+           : fmt::format("{} {}", zero(), how);
+  if (welcome_ && !here) {
     message += "; last progress: " + describe_progress(zero_progress_.text, now_ns() - zero_progress_.at_ns);
   }
   loss_ = Error(code, message);

@@ -12,7 +12,7 @@ bool StoreConnection::flush() {
   while (sent_ < outbox_.size()) {
     const ssize_t count =
         ::send(socket_.descriptor(), outbox_.data() + sent_, outbox_.size() - sent_, MSG_NOSIGNAL);
-    if (count < 0) return errno == EAGAIN || errno == EINTR;
+    if (count < 0) return may_go_on();
     sent_ += static_cast<size_t>(count);
   }
   outbox_.clear();
@@ -25,10 +25,23 @@ bool StoreConnection::receive() {
   while (true) {
     const ssize_t count = recv(socket_.descriptor(), buffer, sizeof buffer, 0);
     if (count == 0) return false;
-    if (count < 0) return errno == EAGAIN || errno == EINTR;
+    if (count < 0) return may_go_on();
     inbox_.append(std::string_view(buffer, static_cast<size_t>(count)));
     if (static_cast<size_t>(count) < sizeof buffer) return true;
   }
+}
+
+bool StoreConnection::may_go_on() {
+  if (errno == EAGAIN || errno == EINTR) return true;
+  failed_ = true;
+  return false;
+}
+
+// The end of the other side is no hang-up to the system as long as this side could still send; a reset is an
+// error.
+bool StoreConnection::ended_here() const {
+  pollfd one{socket_.descriptor(), 0, 0};
+  return !failed_ && poll(&one, 1, 0) > 0 && (one.revents & POLLHUP) != 0 && (one.revents & POLLERR) == 0;
 }
 
 int16_t StoreConnection::poll_events() const {

@@ -2,11 +2,16 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "furrow/comm/socket.h"
 #include "furrow/comm/store_messages.h"
 
 namespace furrow::comm {
+
+// What a rank whose connection ended_here() did.
+inline constexpr std::string_view kShutItself =
+    "ended its connections itself: something in its process shut them down";
 
 // Belongs to one thread.
 class StoreConnection {
@@ -22,14 +27,19 @@ class StoreConnection {
   bool has_output() const { return !outbox_.empty(); }
   bool flush();    // what the socket takes; false when the connection is broken
   bool receive();  // what is there; false at the end of the connection
+  // After receive() has said so: was it this process that shut the connection down, not the other end?
+  bool ended_here() const;
   StoreInbox& inbox() { return inbox_; }
   int16_t poll_events() const;
 
  private:
+  bool may_go_on();  // after the error that errno says
+
   Socket socket_;
   StoreInbox inbox_;
   std::string outbox_;
-  size_t sent_ = 0;  // of it
+  size_t sent_ = 0;      // of it
+  bool failed_ = false;  // the system has reported an error, which it does once
 };
 
 }  // namespace furrow::comm

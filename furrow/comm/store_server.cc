@@ -20,6 +20,8 @@ constexpr int64_t kLongestBeatMs = 250;  // a report of progress is at most so o
 constexpr int64_t kLingerMs = 300;       // much less than the second in which all are to end
 constexpr size_t kLongestHello = 16 * 1024;
 constexpr size_t kMostNamed = 8;
+constexpr std::string_view kNoGoodbye =
+    "ended its connection without a goodbye: it was killed, or has crashed";
 
 int64_t now_ns() { return system_clock().monotonic_ns(); }
 
@@ -265,13 +267,17 @@ void StoreServer::check_silence(int64_t now) {
   }
 }
 
-// The connection ended.
+// The connection ended: by the rank's doing, or by that of this process, which is then the one that fails.
 void StoreServer::lose(Client& client) {
   if (client.member && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
-    fail(ErrorCode::kUnavailable, client.member->rank,
-         fmt::format(
-             "{} ended its connection without a goodbye: it was killed, or has crashed; last progress: {}",
-             name_of(*client.member), describe_progress(client.progress, now_ns() - client.progress_ns)));
+    const bool here = client.connection.ended_here();
+    const Client* who = here ? by_rank_[static_cast<size_t>(host_.rank)] : &client;
+    const std::string progress =
+        who == nullptr ? "unknown" : describe_progress(who->progress, now_ns() - who->progress_ns);
+    const Member& culprit = here ? host_ : *client.member;
+    fail(
+        ErrorCode::kUnavailable, culprit.rank,
+        fmt::format("{} {}; last progress: {}", name_of(culprit), here ? kShutItself : kNoGoodbye, progress));
   }
   drop(client);
 }

@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -315,6 +316,48 @@ TEST(Store, LosingTheStoreIsRankZerosEnd) {
     });
   }
   threads.clear();
+}
+
+// The two ends of a connection over loopback.
+std::pair<StoreConnection, Socket> connected_pair() {
+  const Socket listener = *listen_at("127.0.0.1", 0);
+  Socket other = *connect_to("127.0.0.1", local_port(listener), in_seconds(10));
+  pollfd one{listener.descriptor(), POLLIN, 0};
+  poll(&one, 1, 10'000);
+  return {StoreConnection(*accept_from(listener)), std::move(other)};
+}
+
+void await_end(StoreConnection& connection) {
+  while (connection.receive()) std::this_thread::yield();
+}
+
+TEST(StoreConnection, KnowsWhichEndEndedIt) {
+  {
+    auto [connection, other] = connected_pair();
+    other.close();
+    await_end(connection);
+    EXPECT_FALSE(connection.ended_here());
+  }
+  {
+    auto [connection, other] = connected_pair();
+    connection.socket().shutdown();
+    await_end(connection);
+    EXPECT_TRUE(connection.ended_here());
+  }
+  for (const bool sends_first : {false, true}) {  // whoever comes first hears of a reset, and only once
+    auto [connection, other] = connected_pair();
+    const linger at_once{1, 0};
+    setsockopt(other.descriptor(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    other.close();
+    connection.send({.kind = StoreKind::kBye});
+    pollfd one{connection.socket().descriptor(), POLLIN, 0};
+    poll(&one, 1, 10'000);
+    if (sends_first) {
+      EXPECT_FALSE(connection.flush());
+    }
+    await_end(connection);
+    EXPECT_FALSE(connection.ended_here());
+  }
 }
 
 TEST(StoreMessages, RoundTripInPieces) {

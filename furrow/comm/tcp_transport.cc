@@ -28,6 +28,9 @@ constexpr int64_t kSpinNs = 30'000;  // before sleeping, where ranks are pinned 
 // Between a connection's end and the verdict: the store, which sees the same end, knows more about it.
 constexpr int64_t kGraceNs = 200 * kMs;
 
+constexpr std::string_view kNoGoodbye =
+    "has ended its connections without a goodbye: it was killed, or has crashed";
+
 int64_t now_ns() { return system_clock().monotonic_ns(); }
 int64_t monotonic_of(int64_t unix_ns) { return now_ns() + unix_ns - system_clock().unix_ns(); }
 
@@ -342,10 +345,10 @@ int64_t TcpTransport::read_controls() {
 void TcpTransport::read_control(int peer, Control& control, int64_t now, std::optional<Error>& failure) {
   if (control.ended_ns != 0) {
     if (control.left || now - control.ended_ns < kGraceNs) return;
-    failure =
-        Error(ErrorCode::kUnavailable,
-              fmt::format("{} has ended its connections without a goodbye: it was killed, or has crashed",
-                          describe(roster_, peer)));
+    const bool here = control.connection.ended_here();
+    failure = Error(
+        ErrorCode::kUnavailable,
+        fmt::format("{} {}", describe(roster_, here ? roster_.rank : peer), here ? kShutItself : kNoGoodbye));
     return;
   }
   if (!control.connection.receive()) control.ended_ns = now;

@@ -156,4 +156,13 @@ std::vector<observe::TraceEvent> trace_of(const plan::Simulation& simulation,
   return events;
 }
 
+std::vector<observe::MemoryMoment> memory_of(const plan::Simulation& simulation, int32_t program,
+                                             int64_t begin_ns) {
+  std::vector<observe::MemoryMoment> moments;
+  for (const plan::MemoryPoint& point : simulation.memory[static_cast<size_t>(program)])
+    moments.push_back({begin_ns + std::llround(point.time_s * 1e9), point.bytes});
+  std::ranges::stable_sort(moments, {}, &observe::MemoryMoment::time_ns);
+  return moments;
+}
+
 }  // namespace furrow::train

@@ -12,6 +12,7 @@
 #include "furrow/comm/transport.h"
 #include "furrow/config/config.h"
 #include "furrow/observe/prediction.h"
+#include "furrow/observe/timeline_chart.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/cost.h"
@@ -70,5 +71,9 @@ std::string lane_of(const plan::Instruction& instruction);
 std::vector<observe::TraceEvent> trace_of(const plan::Simulation& simulation,
                                           const std::vector<plan::Program>& programs, int32_t program,
                                           int64_t begin_ns);
+
+// What the program held over time, by its simulation with memory.
+std::vector<observe::MemoryMoment> memory_of(const plan::Simulation& simulation, int32_t program,
+                                             int64_t begin_ns);
 
 }  // namespace furrow::train

@@ -1,6 +1,8 @@
 // What a run was predicted to take, beside what it took.
 #include <algorithm>
+#include <iterator>
 
+#include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/observe/trace.h"
 #include "furrow/train/predict.h"
@@ -8,6 +10,22 @@
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
+namespace {
+
+// Events of the first step that was traced.
+std::vector<observe::TraceEvent> first_step(const std::vector<observe::TraceEvent>& trace) {
+  const auto step_of = [](const observe::TraceEvent& event) {
+    const auto step = std::ranges::find(event.args, "step", &std::pair<std::string, std::string>::first);
+    return step == event.args.end() ? std::string() : step->second;
+  };
+  std::vector<observe::TraceEvent> events;
+  std::ranges::copy_if(trace, std::back_inserter(events), [&](const observe::TraceEvent& event) {
+    return step_of(event) == step_of(trace.front());
+  });
+  return events;
+}
+
+}  // namespace
 
 // Peaks so far are those of the steps, of validations and of saves between them.
 void Run::measure() {
@@ -32,7 +50,7 @@ void Run::predict() {
     const std::vector<plan::Program> programs = programs_of_world(spec_, layout_, options);
     const auto costs = machine_costs(machine_of(bench_.rank, config), profile_file());
     const plan::Simulation simulation =
-        plan::simulate(programs, spec_, *costs, {.timeline = !trace_.empty()});
+        plan::simulate(programs, spec_, *costs, {.timeline = !trace_.empty(), .memory = !trace_.empty()});
     prediction_ = observe::Prediction{costs->source(), figures_of(simulation), measured_};
     Resident beside = resident();
     beside.workspace_bytes = costs->workspace_bytes();
@@ -40,8 +58,14 @@ void Run::predict() {
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
     if (trace_.empty()) return;
     const auto begin = std::ranges::min_element(trace_, {}, &observe::TraceEvent::start_ns)->start_ns;
-    for (observe::TraceEvent& event : trace_of(simulation, programs, 0, begin))
+    std::vector<observe::TraceEvent> step = first_step(trace_);
+    for (observe::TraceEvent& event : trace_of(simulation, programs, 0, begin)) {
+      step.push_back(event);
       trace_.push_back(std::move(event));
+    }
+    const std::string title = "A step of rank 0, measured and predicted (" + costs->source() + ")";
+    write_file_atomic(folder_->file("timeline.svg"),
+                      observe::to_svg({title, step, memory_of(simulation, 0, begin)}));
   } catch (const Error& error) {
     log_warning(std::string("no prediction of this run: ") + error.what());
   }
@@ -55,6 +79,7 @@ Resident Run::resident() const {
   int64_t parameters = 0;
   for (const UnitState& unit : model_->units()) {
     if (unit.params.defined()) parameters += static_cast<int64_t>(unit.params.nbytes());
+    if (unit.compute.defined()) parameters += static_cast<int64_t>(unit.compute.nbytes());
   }
   if (config.validation.enable && bench_.dataset->validation != nullptr) {
     const int64_t freq = config.validation.freq > 0 ? config.validation.freq : total_steps_;

@@ -14,6 +14,8 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   [ "$(json out/summary.json "d['predicted']['wire_bytes'] > 0")" = True ]
   [ "$(json out/trace.json "sum('predicted compute' in str(e.get('args')) for e in d['traceEvents'])")" = 1 ]
   "$furrow" runs show out | grep -q "predicted"
+  grep -q ">predicted compute</text>" out/timeline.svg
+  grep -q ">planned memory</text>" out/timeline.svg
 }
 
 @test "a profile is what predictions come from" {
@@ -42,6 +44,9 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   export FURROW_PROFILE=$PWD/none
   "$furrow" plan "$config" --nproc 2 --print timeline --trace predicted.json --json >timeline.json
   "$furrow" plan "$config" --nproc 2 --print program --json >program.json
+  "$furrow" plan "$config" --nproc 2 --print memory-timeline --draw step.svg --json >memory.json
+  [ "$(json memory.json "all(r['total_bytes'] == sum(v for k, v in r.items() if k.endswith('_bytes')) - r['total_bytes'] for r in d)")" = True ]
+  grep -q ">planned memory</text>" step.svg
   [ "$(json timeline.json "len(d)")" = "$(json program.json "len(d)")" ]
   [ "$(json timeline.json "all(a['start_ms'] <= b['start_ms'] for a, b in zip(d, d[1:]))")" = True ]
   [ "$(json predicted.json "sum('rank 1 predicted comm' in str(e.get('args')) for e in d['traceEvents'])")" = 1 ]
