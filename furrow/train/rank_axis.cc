@@ -1,4 +1,3 @@
-#include <cstring>
 #include <utility>
 
 #include "furrow/tensor/dtype_torch.h"
@@ -30,10 +29,6 @@ void RankAxis::run(const tensor::AxisCollective& collective) {
   c.reduction = largest ? comm::Reduction::kMax : comm::Reduction::kSum;
   c.in = {static_cast<const std::byte*>(collective.in.const_data_ptr()), collective.in.nbytes()};
   c.out = {static_cast<std::byte*>(collective.out.data_ptr()), collective.out.nbytes()};
-  if (collective.op == tensor::AxisCollective::Op::kAllGather) {  // the own slice in its place
-    std::memcpy(c.out.data() + static_cast<size_t>(group_.rank()) * c.in.size(), c.in.data(), c.in.size());
-    c.in = c.out.subspan(static_cast<size_t>(group_.rank()) * c.in.size(), c.in.size());
-  }
   c.label = "tensor axis";
   group_.run(c);
   busy_ns_ += clock_->monotonic_ns() - start_ns;
