@@ -14,6 +14,7 @@
 #include "furrow/base/text.h"
 #include "furrow/config/config.h"
 #include "furrow/observe/run_folder.h"
+#include "furrow/plan/compatibility.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
 #include "furrow/plan/program.h"
@@ -54,7 +55,7 @@ Planned plan_of(const config::Config& config, const Place& place) {
   Planned planned;
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
   const PlannedModel model = planned_model(config);
-  const plan::ModelSpec& spec = model.spec;
+  const plan::ModelSpec spec = plan::compilable_spec(layout, model.spec);
   planned.classes = model.classes;
   planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
   planned.program = plan::compile_train(spec, layout, train::train_options(config, spec, layout, place.rank));

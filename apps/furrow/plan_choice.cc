@@ -27,6 +27,7 @@ void set_layout(const plan::Choice& choice, config::Config* config) {
   section.pipeline_parallel_degree = choice.layout.degree(plan::Axis::kPipeline);
   section.data_parallel_replicate_degree = choice.layout.degree(plan::Axis::kReplicate);
   section.data_parallel_shard_degree = choice.layout.degree(plan::Axis::kShard);
+  section.tensor_parallel_degree = choice.layout.degree(plan::Axis::kTensor);
   if (choice.zero_stage > 0) section.zero_stage = choice.zero_stage;
   if (section.pipeline_parallel_degree == 1) return;
   section.pipeline_parallel_schedule = choice.pipeline.schedule;

@@ -13,6 +13,7 @@
 #include "furrow/base/text.h"
 #include "furrow/observe/timeline_chart.h"
 #include "furrow/observe/trace.h"
+#include "furrow/plan/compatibility.h"
 #include "furrow/plan/layout.h"
 #include "furrow/plan/simulate.h"
 #include "furrow/train/predict.h"
@@ -113,8 +114,8 @@ void write_timelines(const plan::Simulation& simulation, const std::vector<plan:
 }  // namespace
 
 Table simulated_timeline(const config::Config& config, const TimelineRequest& request) {
-  const plan::ModelSpec spec = planned_model(config).spec;
   const plan::Layout layout = plan::layout_from(config.parallelism, request.ranks);
+  const plan::ModelSpec spec = plan::compilable_spec(layout, planned_model(config).spec);
   const std::vector<plan::Program> programs =
       train::programs_of_world(spec, layout, train::train_options(config, spec, layout, request.rank));
   const int32_t of = index_of(programs, request.rank);

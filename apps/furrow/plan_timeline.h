@@ -1,4 +1,5 @@
-// What `furrow plan --print timeline|memory-timeline`, `--trace` and `--draw` show: one step, simulated on this machine.
+// What `furrow plan --print timeline|memory-timeline`, `--trace` and `--draw` show: one step, simulated on
+// this machine.
 #pragma once
 
 #include <string>

@@ -63,7 +63,9 @@ struct Parallelism {
        .only_if = "parallelism.zero_stage=3",
        .doc = "How many units are gathered ahead of the one at work: more overlap, more memory."});
     v("tensor_parallel_degree", &Parallelism::tensor_parallel_degree,
-      degree("Ranks that share one layer. This version has 1 only."));
+      degree("Ranks that share every layer: heads, columns and rows of matrices, the vocabulary, and "
+             "positions between them; for gpt, llama and mlp. The result is within a stated bound of one "
+             "rank's, no longer its bits."));
     v("pipeline_parallel_degree", &Parallelism::pipeline_parallel_degree,
       degree("Ranks of a pipeline: each has one or more stages, runs of units, and every microbatch goes "
              "through "

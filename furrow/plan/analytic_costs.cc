@@ -70,16 +70,15 @@ Roofline roofline_of(const UnitWork& work) {
   const auto out = samples * static_cast<double>(unit.output.bytes_per_sample());
   const auto saved = samples * static_cast<double>(unit.saved_bytes);
   const auto deferred = samples * static_cast<double>(unit.deferred_bytes);
-  const double share = 1.0 / work.tensor_degree;
   switch (work.work) {
     case Work::kForward:
-      return {unit.flops.forward * samples * share, in + out + (saved + parameters) * share};
+      return {unit.flops.forward * samples, in + out + saved + parameters};
     case Work::kBackwardInput: {
       const double flops = work.input_gradient ? unit.flops.backward_input * samples : 0;
-      return {flops * share, out + in + (saved + deferred + parameters) * share};
+      return {flops, out + in + saved + deferred + parameters};
     }
     case Work::kBackwardWeight:
-      return {unit.flops.backward_weight * samples * share, in + (deferred + parameters) * share};
+      return {unit.flops.backward_weight * samples, in + deferred + parameters};
     default:
       return {};
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/tensor_cut.h"
 
 namespace furrow::plan {
 namespace {
@@ -18,9 +19,16 @@ constexpr Row kRows[] = {
     {Axis::kReplicate, "data_parallel_replicate_degree", ""},
     {Axis::kShard, "data_parallel_shard_degree", ""},
     {Axis::kContext, "context_parallel_degree", "attention does not pass keys and values between ranks yet"},
-    {Axis::kTensor, "tensor_parallel_degree", "no unit is cut inside yet"},
+    {Axis::kTensor, "tensor_parallel_degree", ""},  // for some models: compilable_spec()
     {Axis::kExpert, "expert_parallel_degree", "there is no unit with experts yet"},
 };
+
+std::string axes_text(const Layout& layout, int shards, int tensor) {
+  const int stages = layout.degree(Axis::kPipeline);
+  return fmt::format("{}dp_replicate {} x dp_shard {}{}", stages > 1 ? fmt::format("pp {} x ", stages) : "",
+                     layout.degree(Axis::kReplicate), shards,
+                     tensor > 1 ? fmt::format(" x tp {}", tensor) : "");
+}
 
 // The layout with the ranks of the axes that are refused given to dp_shard.
 std::string nearest(const Layout& layout) {
@@ -28,9 +36,17 @@ std::string nearest(const Layout& layout) {
   for (const Row& row : kRows) {
     if (!row.reason.empty()) shards *= layout.degree(row.axis);
   }
-  const int stages = layout.degree(Axis::kPipeline);
-  return fmt::format("{}dp_replicate {} x dp_shard {}", stages > 1 ? fmt::format("pp {} x ", stages) : "",
-                     layout.degree(Axis::kReplicate), shards);
+  return axes_text(layout, shards, layout.degree(Axis::kTensor));
+}
+
+// The largest degree below that the model can be cut by, the ranks that are left over given to dp_shard.
+std::string nearest_cut(const Layout& layout, const ModelSpec& whole) {
+  const int wanted = layout.degree(Axis::kTensor);
+  int degree = 1;
+  for (int d = 1; d < wanted; ++d) {
+    if (wanted % d == 0 && refuses_tensor_cut(whole, d).empty()) degree = d;
+  }
+  return axes_text(layout, layout.degree(Axis::kShard) * wanted / degree, degree);
 }
 
 }  // namespace
@@ -42,6 +58,16 @@ void require_compilable(const Layout& layout) {
                 fmt::format("[parallelism] {} is {}: {}; the nearest layout of {} ranks is {}", row.key,
                             layout.degree(row.axis), row.reason, layout.world(), nearest(layout)));
   }
+}
+
+ModelSpec compilable_spec(const Layout& layout, const ModelSpec& whole) {
+  const int degree = layout.degree(Axis::kTensor);
+  const std::string reason = refuses_tensor_cut(whole, degree);
+  if (reason.empty()) return tensor_cut(whole, degree);
+  throw Error(
+      ErrorCode::kUnimplemented,
+      fmt::format("[parallelism] tensor_parallel_degree is {}: {}; the nearest layout of {} ranks is {}",
+                  degree, reason, layout.world(), nearest_cut(layout, whole)));
 }
 
 Layout compilable_layout(const config::Parallelism& parallelism, int world) {

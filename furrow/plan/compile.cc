@@ -9,6 +9,7 @@
 #include "furrow/plan/buffers.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/draft.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/verify.h"
 
 namespace furrow::plan {
@@ -88,6 +89,9 @@ void append(const std::vector<Value>& values, std::vector<Value>* to) {
 
 Placement placement_for(const ModelSpec& spec, const Layout& layout, const RankOptions& options, int32_t k) {
   require_compilable(layout);
+  const int tensor_ranks = layout.degree(Axis::kTensor);
+  if (tensor_degree(spec) == 1 && tensor_ranks > 1) compilable_spec(layout, spec);  // says why not, where so
+  FURROW_CHECK(tensor_degree(spec) == tensor_ranks, "a spec that tensor_cut() has not made for the layout");
   if (options.zero_stage < 1 || options.zero_stage > 3) {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("[parallelism] zero_stage is {}: it must be 1, 2 or 3", options.zero_stage));

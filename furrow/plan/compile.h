@@ -1,5 +1,8 @@
 // ModelSpec + Layout + options -> Program.  Pure functions; about 20 ms for a hundred units and 32
 // microbatches, half of it verify (plan_bench).
+//
+// The spec is that of one rank of the layout's tensor axis (plan/tensor_cut.h), here and in all that reads
+// programs; a layout without one has the whole.
 #pragma once
 
 #include <cstdint>

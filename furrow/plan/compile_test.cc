@@ -234,8 +234,9 @@ TEST(CompileTrain, RefusesWhatItCannotDo) {
                         "needs at least one; raise [training] global_batch_size to 8"));
   EXPECT_THAT(
       error_of([&] { compile_train(spec, Layout({2, 1, 2, 1, 3, 1}, 12), {{4}, {}, 0}); }),
-      HasSubstr("unimplemented: [parallelism] tensor_parallel_degree is 3: no unit is cut inside yet; the "
-                "nearest layout of 12 ranks is pp 2 x dp_replicate 1 x dp_shard 6"));
+      HasSubstr(
+          "unimplemented: [parallelism] tensor_parallel_degree is 3: unit u0 (test) cannot be cut inside; "
+          "the nearest layout of 12 ranks is pp 2 x dp_replicate 1 x dp_shard 6"));
   EXPECT_THAT(error_of([&] { compile_train(spec, Layout({3, 1, 1, 1, 1, 1}, 3), {{4}, {}, 0}); }),
               HasSubstr("3 stages for the 2 units of chain: each stage needs at least one; use at most 2"));
   EXPECT_THAT(error_of([&] { compile_train(spec, Layout(), {{4}, {}, 0, {.zero_stage = 4}}); }),

@@ -30,6 +30,7 @@ enum class Work : uint8_t {
   kNothing,  // a few scalars
 };
 Work work_of(Op op);
+Movement movement_of(UnitCollective::Op op);
 
 // Of one unit, one microbatch.
 struct UnitWork {
@@ -37,7 +38,6 @@ struct UnitWork {
   Work work = Work::kForward;
   int64_t samples = 0;
   bool input_gradient = true;  // kBackwardInput of a unit with nothing to train below has only its local work
-  int tensor_degree = 1;
 };
 
 // Thread safe; immutable.
@@ -87,6 +87,8 @@ class ProgramCosts {
   double seconds(const Instruction& instruction) const;
   // REQUIRES: communication.
   Moved moved(const Instruction& instruction) const;
+  // What work of the rank's own thread moves over the tensor axis on its way, in order (plan/tensor_cut.h).
+  std::vector<Moved> inside(const Instruction& instruction) const;
 
   // What the instruction does to a unit; REQUIRES: its work is that of a unit.
   UnitWork unit_work(const Instruction& instruction) const;

@@ -101,7 +101,8 @@ struct TensorSpec {
   DType dtype = DType::kF32;
   Shape shape;
   int tensor_axis =
-      -1;  // dim that a tensor axis cuts, as one segment of a parameter; -1: whole on every rank
+      -1;             // dim that a tensor axis cuts, as one segment of a parameter; -1: whole on every rank
+  int64_t whole = 0;  // of a part (plan/tensor_cut.h): the length of that dim in the whole; else 0
   friend bool operator==(const TensorSpec&, const TensorSpec&) = default;
   int64_t bytes_per_sample() const;
 };
@@ -126,7 +127,8 @@ struct UnitCollective {
   Op op = Op::kAllReduce;
   // Of the tensor that is reduced, or that is whole after the gather; the same at any degree.
   int64_t bytes_per_sample = 0;
-  int64_t fixed_bytes = 0;           // beside them, of any microbatch
+  int64_t fixed_bytes = 0;  // beside them, of any microbatch
+  int64_t bytes(int64_t samples) const { return bytes_per_sample * samples + fixed_bytes; }
   bool with_input_gradient = false;  // only where backward goes on to the unit before
   friend bool operator==(const UnitCollective&, const UnitCollective&) = default;
 };

@@ -25,9 +25,10 @@ std::vector<int> group_ranks(const Placement& placement, GroupAxis axis) {
     const int at = own[static_cast<size_t>(of)];
     return varies ? std::pair(0, placement.layout.degree(of)) : std::pair(at, at + 1);
   };
-  const auto stages = range(Axis::kPipeline, {kPipeline, kParts});
-  const auto replicas = range(Axis::kReplicate, {kReplicate, kData, kParts});
-  const auto shards = range(Axis::kShard, {kShard, kData, kParts});
+  const auto stages = range(Axis::kPipeline, {kPipeline, kParts, kAll});
+  const auto replicas = range(Axis::kReplicate, {kReplicate, kData, kParts, kAll});
+  const auto shards = range(Axis::kShard, {kShard, kData, kParts, kAll});
+  const auto tensor = range(Axis::kTensor, {kTensor, kAll});
   std::vector<int> ranks;
   std::array<int, 6> at = own;
   for (int stage = stages.first; stage < stages.second; ++stage) {
@@ -36,7 +37,10 @@ std::vector<int> group_ranks(const Placement& placement, GroupAxis axis) {
         at[static_cast<size_t>(Axis::kPipeline)] = stage;
         at[static_cast<size_t>(Axis::kReplicate)] = replica;
         at[static_cast<size_t>(Axis::kShard)] = shard;
-        ranks.push_back(placement.layout.rank_of(at));
+        for (int part = tensor.first; part < tensor.second; ++part) {
+          at[static_cast<size_t>(Axis::kTensor)] = part;
+          ranks.push_back(placement.layout.rank_of(at));
+        }
       }
     }
   }
@@ -49,8 +53,9 @@ int pipeline_peer(const Placement& placement, int pipeline_rank) {
   return placement.layout.rank_of(at);
 }
 
-std::vector<int> ranks_with(const Placement& placement, int32_t unit, Part part) {
+std::vector<int> ranks_with(const Placement& placement, int32_t unit, Part part, int tensor_rank) {
   std::array<int, 6> at{};
+  at[static_cast<size_t>(Axis::kTensor)] = tensor_rank;
   at[static_cast<size_t>(Axis::kPipeline)] = placement.pipeline_rank_of(unit);
   std::vector<int> ranks;
   const int shards = part == Part::kShard ? placement.shards() : 1;

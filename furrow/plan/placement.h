@@ -26,9 +26,11 @@ enum class GroupAxis : uint8_t {
   kData,       // dp: both, dp_shard the inner one
   kPipeline,   // pp
   kParts,      // pp_dp: pp and dp, all ranks that hold something else
+  kTensor,     // tp: of what units do inside, no instruction of its own
+  kAll,        // pp_dp_tp: all ranks, where tp is above 1
 };
-inline constexpr std::array<std::string_view, 6> kGroupAxisNames = {"",   "dp_replicate", "dp_shard",
-                                                                    "dp", "pp",           "pp_dp"};
+inline constexpr std::array<std::string_view, 8> kGroupAxisNames = {
+    "", "dp_replicate", "dp_shard", "dp", "pp", "pp_dp", "tp", "pp_dp_tp"};
 
 // In which order the gradients of microbatches are added (plan/gradient_tree.h).
 enum class TreeKind : uint8_t { kCanonical, kByRanks };
@@ -55,22 +57,31 @@ struct Placement {
   int data_ranks() const { return layout.data_ranks(); }
   int pipeline_ranks() const { return layout.degree(Axis::kPipeline); }
   int pipeline_rank() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kPipeline)]; }
+  int tensor_ranks() const { return layout.degree(Axis::kTensor); }
+  int tensor_rank() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kTensor)]; }
   int replica() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kReplicate)]; }
   int shard() const { return layout.coordinates(rank)[static_cast<size_t>(Axis::kShard)]; }
   bool reduces_each_microbatch() const { return zero_stage >= 2; }  // else once a step
 
   int pipeline_rank_of(int32_t unit) const;  // that has the unit.  REQUIRES: a unit of the model
   bool holds(int32_t unit) const { return stages.empty() || pipeline_rank_of(unit) == pipeline_rank(); }
-  GroupAxis parts_axis() const { return pipeline_ranks() > 1 ? GroupAxis::kParts : GroupAxis::kData; }
+  GroupAxis parts_axis() const {
+    if (tensor_ranks() > 1) return GroupAxis::kAll;
+    return pipeline_ranks() > 1 ? GroupAxis::kParts : GroupAxis::kData;
+  }
+
+  // What the tensor axis does not cut is the same on all its ranks: the first one counts and writes it.
+  bool counts_replicated() const { return tensor_rank() == 0; }
 
   // Statistics are the same on every data rank of their stage: the first one writes them to a checkpoint.
-  bool writes_statistics() const { return replica() == 0 && shard() == 0; }
+  bool writes_statistics() const { return replica() == 0 && shard() == 0 && tensor_rank() == 0; }
 
   Part params_part() const { return zero_stage == 3 ? Part::kShard : Part::kWhole; }
   Part step_part() const {
     return shards() > 1 ? Part::kShard : Part::kWhole;
   }  // of state and final gradient
-  // The smallest: no two ranks hold the same element of it.  Norms are summed and checkpoints written by it.
+  // The smallest: no two ranks of one tp coordinate hold the same element of it.  Norms are summed and
+  // checkpoints written by it.
   Part own_part() const { return replicas() > 1 ? Part::kPiece : step_part(); }
 };
 
@@ -80,9 +91,9 @@ std::vector<int> group_ranks(const Placement& placement, GroupAxis axis);
 // The rank of a pp coordinate whose other coordinates are those of `placement.rank`.
 int pipeline_peer(const Placement& placement, int pipeline_rank);
 
-// The ranks of the first replica whose parts of a flat buffer of the unit make up the whole: all its shards
-// where `part` is a shard, else the first of them.
-std::vector<int> ranks_with(const Placement& placement, int32_t unit, Part part);
+// The ranks of the first replica, at a tp coordinate, whose parts of a flat buffer of the unit make up the
+// whole: all its shards where `part` is a shard, else the first of them.
+std::vector<int> ranks_with(const Placement& placement, int32_t unit, Part part, int tensor_rank = 0);
 
 // The same placement as another rank sees it.
 Placement placement_of(const Placement& placement, int rank);

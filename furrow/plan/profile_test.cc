@@ -204,8 +204,6 @@ TEST(AnalyticCosts, AreTheRoofline) {
   cluster.device.memory_bytes_per_second = 1000;
   EXPECT_DOUBLE_EQ(analytic_costs(cluster)->unit_seconds(work), 1 + 400.0 / 50);
   EXPECT_DOUBLE_EQ(analytic_costs(cluster, DType::kBF16)->unit_seconds(work), 1 + 400.0 / 200);
-  const UnitWork half{&unit, Work::kForward, 2, true, 2};
-  EXPECT_DOUBLE_EQ(analytic_costs(cluster)->unit_seconds(half), 1 + 200.0 / 50);
 }
 
 }  // namespace

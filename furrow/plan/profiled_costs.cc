@@ -74,7 +74,7 @@ class ProfiledCosts : public Costs {
   double unit_seconds(const UnitWork& work) const override {
     const double bare = bare_seconds(roofline_of(work), work.unit->compute);
     auto kind = units_.find({work_kind(*work.unit), work.work});
-    if (kind != units_.end() && work.tensor_degree == 1) {
+    if (kind != units_.end() && work.unit->tensor_degree == 1) {
       const auto found = kind->second.find(work_key(work));
       if (found != kind->second.end())
         return interpolate(found->second.seconds, static_cast<double>(work.samples), overhead_s_);

@@ -6,6 +6,7 @@
 #include "furrow/plan/cost.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/value_bytes.h"
 
 namespace furrow::plan {
@@ -49,6 +50,11 @@ bool writes(const Instruction& instruction, ValueKind kind) {
 }
 
 }  // namespace
+
+Movement movement_of(UnitCollective::Op op) {
+  if (op == UnitCollective::Op::kAllGather) return Movement::kAllGather;
+  return op == UnitCollective::Op::kReduceScatter ? Movement::kReduceScatter : Movement::kAllReduce;
+}
 
 Work work_of(Op op) {
   const auto row = std::ranges::find(kRows, op, &Row::op);
@@ -145,6 +151,22 @@ Moved ProgramCosts::moved(const Instruction& instruction) const {
   moved.call.sharers = sharers(moved.members);
   moved.call.operation = op_info(instruction.op).name;
   return moved;
+}
+
+std::vector<Moved> ProgramCosts::inside(const Instruction& instruction) const {
+  std::vector<Moved> list;
+  for (const UnitCollective& each : collectives_in(spec_, instruction)) {
+    Moved moved;
+    moved.members = group_ranks(program_.placement, GroupAxis::kTensor);
+    moved.call.movement = movement_of(each.op);
+    moved.call.bytes = each.bytes(program_.microbatch_sizes[instruction.microbatch]);
+    moved.call.self = program_.placement.rank;
+    moved.call.sharers = sharers(moved.members);
+    moved.self_bytes = received_bytes(each.op, moved.call.bytes, static_cast<int>(moved.members.size()));
+    moved.mean_bytes = static_cast<double>(moved.self_bytes);
+    list.push_back(std::move(moved));
+  }
+  return list;
 }
 
 // One value from one stage's rank to another's; the receiver counts it.

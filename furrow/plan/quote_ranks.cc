@@ -7,6 +7,7 @@
 
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
 
@@ -47,6 +48,7 @@ class RanksQuote {
       quote.mean_bytes += static_cast<double>(bytes.all) / members;
       quote.bound_bytes += static_cast<double>(bytes.least) / members;
     }
+    for (const Instruction& instruction : program_.instructions) add_inside(instruction, &quotes);
     std::vector<CollectiveQuote> list;
     for (const auto& [key, quote] : quotes) list.push_back(quote);
     return list;
@@ -88,6 +90,22 @@ class RanksQuote {
   }
 
  private:
+  // Under the operation of the instruction that it is a part of.
+  void add_inside(const Instruction& instruction,
+                  std::map<std::pair<Op, GroupAxis>, CollectiveQuote>* quotes) const {
+    for (const UnitCollective& each : collectives_in(bytes_.spec, instruction)) {
+      CollectiveQuote& quote = (*quotes)[{instruction.op, GroupAxis::kTensor}];
+      const int64_t whole = each.bytes(program_.microbatch_sizes[instruction.microbatch]);
+      const int64_t bytes = received_bytes(each.op, whole, place_.tensor_ranks());
+      quote.op = instruction.op;
+      quote.axis = GroupAxis::kTensor;
+      ++quote.count;
+      quote.wire_bytes += bytes;
+      quote.mean_bytes += static_cast<double>(bytes);
+      quote.bound_bytes += static_cast<double>(bytes);
+    }
+  }
+
   Value final_of(int32_t unit) const {
     const auto k = static_cast<int32_t>(program_.microbatch_sizes.size());
     return final_gradient(model_.units[unit], unit, k, place_.step_part());
@@ -177,7 +195,9 @@ MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
 
 }  // namespace
 
-std::string deterministic_line(const Placement& placement, int32_t k) {
+namespace {
+
+std::string line_of_data(const Placement& placement, int32_t k) {
   if (placement.data_ranks() == 1 && placement.pipeline_ranks() > 1)
     return "on: every stage adds along the canonical tree: the bits of one rank";
   if (placement.data_ranks() == 1)
@@ -192,6 +212,17 @@ std::string deterministic_line(const Placement& placement, int32_t k) {
       "on: canonical tree: the bits of one rank; the shares of {} microbatches are not aligned, so ranks "
       "send more than one node each",
       k);
+}
+
+}  // namespace
+
+std::string deterministic_line(const Placement& placement, int32_t k) {
+  const std::string line = line_of_data(placement, k);
+  if (placement.tensor_ranks() == 1) return line;
+  return fmt::format(
+      "tp {}: sums have an order of their own, within the stated bound of one rank's; beside it {}",
+      placement.tensor_ranks(),
+      placement.data_ranks() * placement.pipeline_ranks() == 1 ? "there is no axis" : line);
 }
 
 void quote_ranks(const Program& program, const ModelSpec& spec, Quote* quote) {

@@ -23,7 +23,8 @@ struct PassRow {
 
 // The order of a search.
 constexpr PassRow kPasses[] = {
-    {{"degrees", "every pp x dp_replicate x dp_shard that is the world", false}, &choose_degrees},
+    {{"degrees", "every pp x dp_replicate x dp_shard x tp that is the world, tp inside a host", false},
+     &choose_degrees},
     {{"zero", "ZeRO-1, 2 and 3 where dp_shard is above 1; off: as configured"}, &choose_zero_stages, true},
     {{"batch", "other microbatches, where the recipe may change"}, &choose_batches},
     {{"schedules", "every schedule and number of stages a rank; off: 1F1B"}, &choose_schedules, true},
@@ -165,6 +166,7 @@ std::string to_text(const Choice& choice) {
   if (degree(Axis::kPipeline) > 1) axes.push_back(fmt::format("pp {}", degree(Axis::kPipeline)));
   if (degree(Axis::kReplicate) > 1) axes.push_back(fmt::format("dp_replicate {}", degree(Axis::kReplicate)));
   if (degree(Axis::kShard) > 1) axes.push_back(fmt::format("dp_shard {}", degree(Axis::kShard)));
+  if (degree(Axis::kTensor) > 1) axes.push_back(fmt::format("tp {}", degree(Axis::kTensor)));
   std::string text = axes.empty() ? "one rank" : join(axes, " x ");
   if (choice.zero_stage > 0) text += fmt::format(", ZeRO-{}", choice.zero_stage);
   if (degree(Axis::kPipeline) > 1) {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 
 #include "furrow/base/error.h"
 #include "furrow/plan/testing/specs.h"
@@ -245,6 +246,26 @@ TEST(Search, TheConfiguredLayoutIsInTheTable) {
   const auto why = std::ranges::find_if(refused.refused, configured);
   ASSERT_NE(why, refused.refused.end());
   EXPECT_FALSE(why->reason.empty());
+}
+
+TEST(Search, TensorDegreesStayInsideAHostAndDivideWhatTheyShare) {
+  Case one(testing::cut_chain(4, 64), h100s(2, 4), {4, 128});
+  one.request.keep = 100;
+  std::set<int> degrees;
+  for (const Candidate& each : search(one.request).candidates) {
+    degrees.insert(each.choice.layout.degree(Axis::kTensor));
+    EXPECT_EQ(each.choice.layout.world(), 8);
+    EXPECT_GT(each.figures.step_s, 0);
+  }
+  EXPECT_EQ(degrees, (std::set<int>{1, 2, 4}));
+  for (Unit& unit : one.spec.units) unit.tensor.counts = {{"lanes", 6}};
+  degrees.clear();
+  const SearchResult fewer = search(one.request);
+  for (const Candidate& each : fewer.candidates) degrees.insert(each.choice.layout.degree(Axis::kTensor));
+  EXPECT_EQ(degrees, (std::set<int>{1, 2}));
+  ASSERT_FALSE(fewer.passes[0].notes.empty());
+  EXPECT_THAT(fewer.passes[0].notes[0],
+              HasSubstr("tp 4: unit u0 (test) has 6 lanes, which 4 does not divide"));
 }
 
 TEST(Search, PassesAreKnownByName) {

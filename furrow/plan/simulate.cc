@@ -181,7 +181,12 @@ class Simulator {
     const Step& step = thread.loaded.steps[instruction];
     if (!step.communicates) touch_memory(thread, step, now_ + seconds, instruction);
     thread.work.push_back({number, instruction, now_, now_ + seconds});
-    thread.result.compute_s += seconds;
+    if (!step.communicates) {
+      thread.result.exposed_s += step.inside_s;
+      thread.result.received_bytes += step.self_bytes;
+      wire_bytes_ += step.mean_bytes * represents_;
+    }
+    thread.result.compute_s += seconds - step.inside_s;
     if (seconds <= 0) return false;
     ready_.emplace(now_ + seconds, number);
     return true;
@@ -273,8 +278,9 @@ class Simulator {
     for (Thread& thread : threads_) {
       double own = 0;
       for (const SimulatedSpan& span : thread.work) {
-        if (computes(thread.loaded.steps[span.instruction]))
-          own += std::max(0.0, std::min(span.end_s, end) - std::max(span.start_s, begin));
+        const Step& step = thread.loaded.steps[span.instruction];
+        if (computes(step))
+          own += std::max(0.0, std::min(span.end_s, end) - std::max(span.start_s, begin) - step.inside_s);
       }
       thread.result.bubble = 1 - own / (end - begin);
       busy += own;

@@ -54,8 +54,21 @@ class Loader {
       communicate(instruction, &step);
     } else {
       step.seconds = rows_.seconds(instruction);
+      communicate_inside(instruction, &step);
     }
     return step;
+  }
+
+  // Ranks of a tensor axis do the same at the same time: nobody waits for another, and their wires are shared
+  // with their like alone.
+  void communicate_inside(const Instruction& instruction, Step* step) const {
+    for (Moved& moved : rows_.inside(instruction)) {
+      moved.call.ranks = moved.members;
+      step->inside_s += seconds_of(costs_.legs(moved.call));
+      step->self_bytes += moved.self_bytes;
+      step->mean_bytes += moved.mean_bytes;
+    }
+    step->seconds += step->inside_s;
   }
 
   void communicate(const Instruction& instruction, Step* step) {

@@ -47,6 +47,7 @@ struct Step {
   std::vector<Leg> legs;
   int64_t self_bytes = 0;
   double mean_bytes = 0;
+  double inside_s = 0;  // of `seconds`, what the thread communicates over the tensor axis
   std::array<int64_t, kMemoryKinds> written{}, dropped{};  // bytes of what is not persistent
 };
 

@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/plan/compile.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/verify_rules.h"
 
 namespace furrow::plan {
@@ -77,8 +78,8 @@ void check_placement(const Program& program) {
     throw Error(ErrorCode::kFailedPrecondition, fmt::format("program {}: {}", program.name, message));
   };
   const Placement& place = program.placement;
-  if (place.data_ranks() * place.pipeline_ranks() != place.layout.world()) {
-    fail(fmt::format("layout {}: programs are made for pp, dp_replicate and dp_shard alone",
+  if (place.data_ranks() * place.pipeline_ranks() * place.tensor_ranks() != place.layout.world()) {
+    fail(fmt::format("layout {}: programs are made for pp, dp_replicate, dp_shard and tp alone",
                      place.layout.to_string()));
   }
   if (place.layout.world() > kMostRanks) fail(fmt::format("more than {} ranks", kMostRanks));
@@ -98,6 +99,10 @@ void check_header(const Facts& facts) {
   auto fail = [&](const std::string& message) {
     throw Error(ErrorCode::kFailedPrecondition, fmt::format("program {}: {}", program.name, message));
   };
+  if (tensor_degree(facts.spec) != program.placement.tensor_ranks()) {
+    fail(fmt::format("it is for tp {}, the model is a part of {}", program.placement.tensor_ranks(),
+                     tensor_degree(facts.spec)));
+  }
   if (program.units.size() != facts.spec.units.size()) {
     fail(fmt::format("it has {} units, the model has {}", program.units.size(), facts.spec.units.size()));
   }

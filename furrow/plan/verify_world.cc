@@ -10,6 +10,7 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/plan/value_index.h"
@@ -23,10 +24,13 @@ namespace {
 class Rank {
  public:
   static constexpr int kCollectives = 0;
-  static int lane(Op direction, int peer) { return 1 + 2 * peer + (direction == Op::kRecv ? 1 : 0); }
+  static constexpr int kInside = 1;  // what an instruction of the rank's own thread does inside
+  static int lane(Op direction, int peer) { return 2 + 2 * peer + (direction == Op::kRecv ? 1 : 0); }
 
-  explicit Rank(const Program& program) : program_(program), finished_(program.instructions.size(), false) {
+  Rank(const Program& program, const ModelSpec& spec)
+      : program_(program), finished_(program.instructions.size(), false) {
     for (const Instruction& instruction : program.instructions) {
+      meets_.push_back(!collectives_in(spec, instruction).empty());
       homes_.emplace_back();
       for (const std::vector<Value>* values : {&instruction.reads, &instruction.writes}) {
         for (const Value& value : *values) homes_.back().push_back(home_of(value));
@@ -40,6 +44,10 @@ class Rank {
     const size_t before = next_;
     while (next_ < program_.instructions.size() && !blocker()) {
       const Instruction& instruction = program_.instructions[next_];
+      if (meets_[next_] && !finished_[next_]) {
+        if (queues_[kInside].empty()) queues_[kInside].push_back(next_);
+        break;
+      }
       if (instruction.stream == Stream::kComm) {
         queues_[queue_of(instruction)].push_back(next_);
         for (const int32_t home : homes_[next_]) flights_[home] = static_cast<int32_t>(next_);
@@ -62,7 +70,7 @@ class Rank {
   std::optional<size_t> first_transfer() const {
     if (const auto waits = waits_for(); waits && program_.instructions[*waits].peer >= 0) return waits;
     for (const auto& [queue, list] : queues_) {
-      if (queue != kCollectives && !list.empty()) return list.front();
+      if (queue > kInside && !list.empty()) return list.front();
     }
     return std::nullopt;
   }
@@ -98,6 +106,7 @@ class Rank {
   std::vector<int32_t> flights_;             // by home: the last communication that touched it
   std::map<int, std::deque<size_t>> queues_;
   std::vector<bool> finished_;
+  std::vector<bool> meets_;  // by instruction: it communicates inside
   size_t next_ = 0;
 };
 
@@ -109,7 +118,7 @@ class WorldRule {
     check_alone();
     model_ = model_facts(spec_);
     check_microbatches();
-    for (const Program& program : programs_) ranks_.emplace_back(program);
+    for (const Program& program : programs_) ranks_.emplace_back(program, spec_);
     while (advance()) {
     }
     for (size_t rank = 0; rank < ranks_.size(); ++rank) {
@@ -149,13 +158,15 @@ class WorldRule {
     }
   }
 
-  // By pp coordinate: a rank without a load of a microbatch that its peers have waits for it in vain.
+  // By pp and tp coordinate: a rank without a load of a microbatch that its peers have waits for it in vain.
   void check_microbatches() const {
-    const auto stages = static_cast<size_t>(programs_[0].placement.pipeline_ranks());
+    const Placement& first = programs_[0].placement;
+    const auto stages = static_cast<size_t>(first.pipeline_ranks() * first.tensor_ranks());
     const size_t k = programs_[0].microbatch_sizes.size();
     std::vector<int> taken(stages * k, -1);
     for (size_t rank = 0; rank < programs_.size(); ++rank) {
-      const auto stage = static_cast<size_t>(programs_[rank].placement.pipeline_rank());
+      const Placement& own = programs_[rank].placement;
+      const auto stage = static_cast<size_t>(own.pipeline_rank() * own.tensor_ranks() + own.tensor_rank());
       for (size_t i = 0; i < programs_[rank].instructions.size(); ++i) {
         const Instruction& instruction = programs_[rank].instructions[i];
         if (instruction.op != Op::kLoad) continue;
@@ -178,6 +189,7 @@ class WorldRule {
     for (Rank& rank : ranks_) moved = rank.issue() || moved;
     for (size_t rank = 0; rank < ranks_.size(); ++rank) {
       while (run_collective(rank)) moved = true;
+      while (run_inside(rank)) moved = true;
       while (run_transfer(rank)) moved = true;
     }
     return moved;
@@ -194,6 +206,29 @@ class WorldRule {
     check_collective(rank, group);
     for (const int member : group) ranks_[member].complete(Rank::kCollectives);
     ++report_.collectives;
+    return true;
+  }
+
+  // All ranks of a tensor axis are inside an instruction, which must be the same one.
+  bool run_inside(size_t rank) {
+    const std::optional<size_t> own = ranks_[rank].head(Rank::kInside);
+    if (!own) return false;
+    const std::vector<int> group = group_ranks(programs_[rank].placement, GroupAxis::kTensor);
+    for (const int member : group) {
+      if (!ranks_[member].head(Rank::kInside)) return false;
+    }
+    const Instruction& mine = at(rank, *own);
+    for (const int member : group) {
+      const size_t index = *ranks_[member].head(Rank::kInside);
+      const Instruction& theirs = at(member, index);
+      if (theirs.op == mine.op && theirs.unit == mine.unit && theirs.microbatch == mine.microbatch &&
+          theirs.writes == mine.writes)
+        continue;
+      fail_at(member, index,
+              fmt::format("meets rank {} over tp inside #{} {}, which differs", rank, *own, to_string(mine)));
+    }
+    for (const int member : group) ranks_[member].complete(Rank::kInside);
+    report_.collectives += static_cast<int64_t>(collectives_in(spec_, mine).size());
     return true;
   }
 
@@ -229,6 +264,14 @@ class WorldRule {
         const std::optional<size_t> theirs = ranks_[member].head(Rank::kCollectives);
         if (theirs && at(member, *theirs).axis == at(rank, *collective).axis) continue;
         fail_at(rank, *collective, fmt::format("waits for rank {}, which {}", member, state_of(member)));
+      }
+    }
+    for (size_t rank = 0; rank < ranks_.size(); ++rank) {
+      const std::optional<size_t> inside = ranks_[rank].head(Rank::kInside);
+      if (!inside) continue;
+      for (const int member : group_ranks(programs_[rank].placement, GroupAxis::kTensor)) {
+        if (ranks_[member].head(Rank::kInside)) continue;
+        fail_at(rank, *inside, fmt::format("waits over tp for rank {}, which {}", member, state_of(member)));
       }
     }
     for (size_t rank = 0; rank < ranks_.size(); ++rank) {

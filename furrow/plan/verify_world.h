@@ -3,7 +3,9 @@
 // ...").
 //
 //  * programs[r] is rank r's, all of one name, layout, stage, tree and batch;
-//  * every microbatch is run by exactly one rank of each pp coordinate;
+//  * every microbatch is run by exactly one rank of each pp and tp coordinate;
+//  * ranks of a tensor axis come to the instructions that communicate inside in one order, on the same
+//  microbatches;
 //  * from one pp coordinate to another, as much is received as is sent, in the same order;
 //  * nobody waits in a circle, though a send ends only when its receive does, and an instruction waits for
 //  the communication

@@ -151,6 +151,9 @@ class CheckpointReader {
   // `out` is one-dimensional.  Errors as above.
   void read_range(std::string_view name, const Shape& shape, int64_t begin, const ArrayView& out) const;
 
+  // The box at `offset` of a tensor of this shape; `out` has the box's shape.  Errors as above.
+  void read_box(std::string_view name, const Shape& shape, const Shape& offset, const ArrayView& out) const;
+
  private:
   struct State;
   const LogicalTensor& expect(std::string_view name, DType dtype, const Shape& shape) const;

@@ -150,6 +150,12 @@ void CheckpointReader::read_range(std::string_view name, const Shape& shape, int
   }
 }
 
+void CheckpointReader::read_box(std::string_view name, const Shape& shape, const Shape& offset,
+                                const ArrayView& out) const {
+  const LogicalTensor& tensor = expect(name, out.dtype, shape);
+  state_->copy(tensor, {offset, out.shape}, out.bytes);
+}
+
 std::optional<CheckpointReader> newest_valid(const std::string& folder,
                                              std::vector<DamagedCheckpoint>* damaged) {
   for (const CheckpointEntry& entry : list_checkpoints(folder)) {

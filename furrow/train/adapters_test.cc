@@ -213,7 +213,7 @@ class Merge : public ::testing::Test {
       trained_->unit(static_cast<int>(u)).params.copy_(result.params[u]);
   }
   std::vector<NamedTensor> own(const ModelState& model, int unit) const {
-    return model.tensors_of(unit, model.unit(unit));
+    return model.tensors_of(unit, std::span(&model.unit(unit), 1));
   }
   std::string export_to(const std::string& folder) const {
     std::vector<NamedTensor> adapters;
@@ -318,7 +318,7 @@ TEST(Peft, NamesAreThoseOfTransformers) {
   const ModelState model(spec, {}, 42);
   const testing::TemporaryFolder folder;
   export_adapters(folder.path(), spec, tiny.config,
-                  adapters_of(spec.units[1], model.tensors_of(1, model.unit(1))));
+                  adapters_of(spec.units[1], model.tensors_of(1, std::span(&model.unit(1), 1))));
   const storage::SafetensorsFile file(folder.path() + "/adapter_model.safetensors");
   EXPECT_NO_THROW(
       file.expect("base_model.model.transformer.h.0.attn.c_attn.lora_A.weight", DType::kF32, {3, 16}));

@@ -4,11 +4,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <variant>
 #include <vector>
 
 #include "furrow/data/batch.h"
+#include "furrow/nn/declared_axis_torch.h"
 #include "furrow/tensor/gradient_sink_torch.h"
 #include "furrow/tensor/op_context.h"
 #include "furrow/train/executor_torch.h"
@@ -19,7 +21,13 @@ namespace furrow::train {
 // The small autograd graph of one unit and one microbatch, from forward (or recompute) to backward_weight.
 // Operations keep a pointer to `context` and `sink`: never moved.
 struct UnitGraph {
-  explicit UnitGraph(const std::vector<bool>& frozen) : sink(frozen) {}  // by parameter
+  // `frozen`: by parameter.  `axis`: of the rank; null where it has none.
+  UnitGraph(const std::vector<bool>& frozen, const plan::Unit& unit, tensor::TensorAxis* axis)
+      : sink(frozen) {
+    if (axis == nullptr) return;
+    declared.emplace(*axis, unit);
+    context.axis = &*declared;
+  }
   UnitGraph(const UnitGraph&) = delete;
   UnitGraph& operator=(const UnitGraph&) = delete;
 
@@ -27,6 +35,7 @@ struct UnitGraph {
   at::Tensor output;  // reset once backward_input has run
   tensor::GradientSink sink;
   tensor::OpContext context;
+  std::optional<nn::DeclaredAxis> declared;
 };
 
 // An at::Tensor for act and grad; flat buffers of gradients and gathered parameters belong to their slots,

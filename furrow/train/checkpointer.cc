@@ -15,6 +15,7 @@
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/checkpointer_torch.h"
 #include "furrow/train/library_build.h"
+#include "furrow/train/named_range_torch.h"
 #include "furrow/train/rank_texts.h"
 
 namespace furrow::train {
@@ -39,9 +40,7 @@ struct Save {
       if (ranges.empty()) return;
       std::vector<storage::CheckpointPiece> pieces;
       for (const NamedRange& range : ranges) {
-        for (auto& piece : storage::pieces_of_range(prefix + range.name, range.shape, range.begin,
-                                                    tensor::to_array(range.elements)))
-          pieces.push_back(std::move(piece));
+        for (auto& piece : pieces_of(range, prefix)) pieces.push_back(std::move(piece));
       }
       lists.push_back(storage::write_pieces(working, name + suffix + ".safetensors", pieces));
     };
@@ -60,8 +59,7 @@ struct Save {
 
 void read_ranges(const storage::CheckpointReader& reader, const std::vector<NamedRange>& ranges,
                  const std::string& prefix = "") {
-  for (const NamedRange& range : ranges)
-    reader.read_range(prefix + range.name, range.shape, range.begin, tensor::to_array(range.elements));
+  for (const NamedRange& range : ranges) read_range(reader, range, prefix);
 }
 
 ModelState::ReadRange reader_of(const storage::CheckpointReader& reader, const std::string& prefix = "") {
@@ -270,6 +268,10 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   append(model.statistic_ranges(snapshots), &save->parameters);
   if (!best.empty()) save->best = model.parameter_ranges(best, model.params_extents(), written);
   if (impl_->place.statistics) append(model.statistic_ranges(best), &save->best);
+  for (std::vector<NamedRange>* ranges : {&save->parameters, &save->states, &save->best}) {
+    if (impl_->place.replicated) break;
+    std::erase_if(*ranges, [](const NamedRange& range) { return !range.place.cuts(); });
+  }
   save->info.step = state.step;
   save->info.data_position = state.position;
   save->info.seed = static_cast<uint64_t>(impl_->config.debug.seed);

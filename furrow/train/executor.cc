@@ -59,6 +59,7 @@ struct Executor::Impl {
     state.first_trained = plan::model_facts(model.spec()).first_trained;
     state.cells.resize(program.slots.size());
     state.flights.resize(program.slots.size());
+    state.axis = make_rank_axis(rank);
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
       bound.push_back(bind(program, model, instruction));
@@ -95,15 +96,19 @@ struct Executor::Impl {
     }
   }
 
-  void count_compute(int64_t start_ns) {
+  // `inside_ns`: of it, communication.
+  void count_compute(int64_t start_ns, int64_t inside_ns) {
     ComputeTimes& times = state.outputs.compute;
     if (times.begin_ns == 0) times.begin_ns = start_ns;
     times.end_ns = rank.clock->monotonic_ns();
-    times.computing_ns += times.end_ns - start_ns;
+    times.computing_ns += times.end_ns - start_ns - inside_ns;
   }
+
+  int64_t inside_ns() const { return state.axis ? state.axis->busy_ns() : 0; }
 
   void execute(const BoundInstruction& step) {
     const int64_t start_ns = rank.clock->monotonic_ns(), waited_ns = state.outputs.comm.exposed_ns;
+    const int64_t inside_before_ns = inside_ns();
     int64_t handled_ns = 0;
     within(step, [&] {
       state.settle(step);
@@ -112,7 +117,10 @@ struct Executor::Impl {
         if (!state.model.is_whole(unit)) state.model.point_at(unit, state.bytes(operand).data());
       }
       step.handler(state, step);
-      if (computes(step.instruction->op)) count_compute(handled_ns);
+      const int64_t inside = inside_ns() - inside_before_ns;
+      if (computes(step.instruction->op)) count_compute(handled_ns, inside);
+      state.outputs.comm.exposed_ns += inside;
+      state.outputs.comm.busy_ns += inside;
     });
     for (const int slot : step.drops) {
       state.release(slot);

@@ -133,7 +133,21 @@ class Binder {
       from.begin += own.begin - from.slice.begin;
       from.size = own.size();
       from.slice = own;
+      bound_.uncounted.push_back(uncounted_in(value.unit, own));
     }
+  }
+
+  // Parameters that every rank of the tensor axis has, within the slice: the first rank counts them.
+  std::vector<Extent> uncounted_in(int unit, const plan::Slice& slice) const {
+    std::vector<Extent> runs;
+    if (program_.placement.counts_replicated()) return runs;
+    for (const plan::FlatSpan& span : flat_.units[unit].spans) {
+      if (spec_.units[unit].parameters[span.parameter].tensor_axis >= 0) continue;
+      const Extent run{std::max(span.offset, slice.begin) - slice.begin,
+                       std::min(span.offset + span.size, slice.end) - slice.begin};
+      if (run.size() > 0) runs.push_back(run);
+    }
+    return runs;
   }
 
   BoundInstruction find_transfer() {

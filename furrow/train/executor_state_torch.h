@@ -14,6 +14,7 @@
 #include "furrow/plan/slices.h"
 #include "furrow/train/cells_torch.h"
 #include "furrow/train/executor_torch.h"
+#include "furrow/train/rank_axis_torch.h"
 #include "furrow/train/residence_torch.h"
 
 namespace furrow::train {
@@ -47,16 +48,17 @@ struct Target {
 struct BoundInstruction {
   const plan::Instruction* instruction = nullptr;
   void (*handler)(struct ExecutorState&, const BoundInstruction&) = nullptr;
-  int index = 0;                             // in the program
-  std::array<int, plan::kValueKinds> read;   // slot of the first value of a kind that is read, -1: none
-  std::array<int, plan::kValueKinds> write;  // the same for writes
-  std::vector<FlatOperand> gradient_reads;   // gradient and total values, in order
-  std::vector<FlatOperand> gradient_writes;  // the same
-  std::vector<int> loss_reads;               // measure: slots of losses
-  std::vector<int> statistic_reads;          // slots of bn_stats, in order
-  std::vector<Arrival> arrivals;             // gather_stats: what comes, in order
-  std::vector<int> touches;                  // every slot that is read or written, once
-  std::vector<int> drops;                    // slots to empty afterwards
+  int index = 0;                               // in the program
+  std::array<int, plan::kValueKinds> read;     // slot of the first value of a kind that is read, -1: none
+  std::array<int, plan::kValueKinds> write;    // the same for writes
+  std::vector<FlatOperand> gradient_reads;     // gradient and total values, in order
+  std::vector<FlatOperand> gradient_writes;    // the same
+  std::vector<int> loss_reads;                 // measure: slots of losses
+  std::vector<std::vector<Extent>> uncounted;  // measure: by gradient, what of it another rank counts
+  std::vector<int> statistic_reads;            // slots of bn_stats, in order
+  std::vector<Arrival> arrivals;               // gather_stats: what comes, in order
+  std::vector<int> touches;                    // every slot that is read or written, once
+  std::vector<int> drops;                      // slots to empty afterwards
   std::vector<std::pair<int, FlatOperand>> gathered;  // units whose gathered parameters are read or written
   std::vector<Target> targets;                        // backward_weight: by parameter
   std::vector<Gap> gaps;                   // backward_weight: padding, which an earlier value may have used
@@ -95,6 +97,7 @@ struct ExecutorState {
   const RankContext& rank;
   bool training = false;                 // the program has a backward: dropout is on
   int first_trained = 0;                 // the first unit that has one
+  std::unique_ptr<RankAxis> axis = {};   // null: a tensor axis of one rank
   std::vector<Cell> cells = {};          // by slot
   std::vector<at::Tensor> buffers = {};  // by slot: flat gradients and gathered parameters, kept between runs
   std::vector<std::shared_ptr<Flight>> flights = {};  // by slot: the last that touches it

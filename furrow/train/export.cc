@@ -78,8 +78,9 @@ void Run::draw() {
   try {
     std::unique_ptr<ModelState> copy;
     const plan::Placement& placement = trainer_->program().placement;
-    const bool resident =
-        placement.params_part() == plan::Part::kWhole && placement.layout.degree(plan::Axis::kPipeline) == 1;
+    const bool resident = placement.params_part() == plan::Part::kWhole &&
+                          placement.layout.degree(plan::Axis::kPipeline) == 1 &&
+                          placement.tensor_ranks() == 1;
     if (!resident) {
       const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
       copy =

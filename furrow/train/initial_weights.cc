@@ -12,6 +12,7 @@
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/adapters_torch.h"
 #include "furrow/train/initial_weights_torch.h"
+#include "furrow/train/named_range_torch.h"
 
 namespace furrow::train {
 namespace {
@@ -33,10 +34,8 @@ ReadRange artefact_at(const std::string& path, const ModelState& model) {
   const auto file = std::make_shared<const storage::SafetensorsFile>(storage::open_parameters(path));
   return [file, &model](const NamedRange& range) {
     if (may_lack(range) && file->find(range.name) == nullptr) return model.initialise(range);
-    const ArrayView to = tensor::to_array(range.elements);
-    const auto bytes = file->expect(range.name, to.dtype, range.shape);
-    const size_t size = dtype_size(to.dtype);
-    std::memcpy(to.bytes.data(), bytes.data() + static_cast<size_t>(range.begin) * size, to.bytes.size());
+    const DType dtype = tensor::dtype_of(range.elements.scalar_type());
+    copy_range(file->expect(range.name, dtype, plan::whole_shape(range.shape, range.place)), range);
   };
 }
 
@@ -46,8 +45,9 @@ ReadRange weights_of(storage::CheckpointReader opened, const ModelState& model, 
   return [reader, &model, average](const NamedRange& range) {
     if (may_lack(range) && reader->find(range.name) == nullptr) return model.initialise(range);
     const std::string averaged = fmt::format("optimizer.{}/{}", plan::kAverageState, range.name);
-    reader->read_range(average && reader->find(averaged) != nullptr ? averaged : range.name, range.shape,
-                       range.begin, tensor::to_array(range.elements));
+    NamedRange from = range;
+    if (average && reader->find(averaged) != nullptr) from.name = averaged;
+    read_range(*reader, from);
   };
 }
 

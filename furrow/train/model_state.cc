@@ -1,3 +1,4 @@
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
@@ -48,6 +49,7 @@ struct Buffers {
   std::string prefix;
   std::span<const Extent> held, wanted;
   std::function<const at::Tensor&(size_t)> of_unit;
+  int tensor_rank = 0;
 };
 
 void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const Buffers& buffers,
@@ -60,7 +62,7 @@ void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const
       if (part.size() == 0) continue;
       ranges->push_back({buffers.prefix + parameter.name, parameter.shape, part.begin - span.offset,
                          buffers.of_unit(u).narrow(0, part.begin - buffers.held[u].begin, part.size()),
-                         &parameter});
+                         &parameter, plan::place_of(spec, parameter, buffers.tensor_rank)});
     }
   }
 }
@@ -135,9 +137,16 @@ void ModelState::make_buffers() {
     initialise(range);
 }
 
+// The bits of the whole parameter, wherever it is cut.
 void ModelState::initialise(const NamedRange& range) const {
-  nn::initialise_range(*range.parameter, seed_, range.begin,
-                       {range.elements.data_ptr<float>(), static_cast<size_t>(range.elements.numel())});
+  plan::Parameter whole = *range.parameter;
+  whole.shape = plan::whole_shape(range.shape, range.place);
+  float* const elements = range.elements.data_ptr<float>();
+  const int64_t end = range.begin + range.elements.numel();
+  for (const plan::TensorRun& run : plan::runs_of(range.shape, range.place, range.begin, end)) {
+    nn::initialise_range(whole, seed_, run.whole,
+                         {elements + (run.begin - range.begin), static_cast<size_t>(run.size)});
+  }
 }
 
 void ModelState::round_elements(const UnitState& from, int unit, const Extent& elements,
@@ -146,8 +155,12 @@ void ModelState::round_elements(const UnitState& from, int unit, const Extent& e
     const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
     const Extent part = overlap(elements, {span.offset, span.offset + span.size});
     if (part.size() == 0) continue;
-    const NamedRange range{parameter.name, parameter.shape, part.begin - span.offset,
-                           tensor::flat_buffer(part.size(), MemoryKind::kOther), &parameter};
+    const NamedRange range{parameter.name,
+                           parameter.shape,
+                           part.begin - span.offset,
+                           tensor::flat_buffer(part.size(), MemoryKind::kOther),
+                           &parameter,
+                           plan::place_of(spec_, parameter, residence_.tensor_rank)};
     read(range);
     from.compute.narrow(0, part.begin - residence_.params[unit].begin, part.size()).copy_(range.elements);
   }
@@ -258,16 +271,32 @@ at::Tensor ModelState::gathered_buffer(int64_t bytes, int ordinal, const std::fu
   return buffer;
 }
 
-std::vector<NamedTensor> ModelState::tensors_of(int unit, const UnitState& whole) const {
-  std::vector<NamedTensor> tensors;
-  for (const plan::FlatSpan& span : flat_.units[unit].spans) {
-    const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
-    tensors.push_back({parameter.name, tensor::view(whole.params, span.offset, parameter.shape)});
+NamedTensor ModelState::whole_tensor(int unit, const plan::FlatSpan& span,
+                                     std::span<const UnitState> parts) const {
+  const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
+  if (!plan::place_of(spec_, parameter, 0).cuts())
+    return {parameter.name, tensor::view(parts[0].params, span.offset, parameter.shape)};
+  const Shape shape = plan::whole_shape(parameter.shape, plan::place_of(spec_, parameter, 0));
+  const MemoryScope scope(MemoryKind::kCheckpoint);
+  const at::Tensor whole = at::empty(shape, at::kFloat);
+  for (size_t rank = 0; rank < parts.size(); ++rank) {
+    const float* const part = parts[rank].params.const_data_ptr<float>() + span.offset;
+    const plan::TensorPlace place = plan::place_of(spec_, parameter, static_cast<int>(rank));
+    for (const plan::TensorRun& run : plan::runs_of(parameter.shape, place, 0, span.size))
+      std::copy_n(part + run.begin, run.size, whole.data_ptr<float>() + run.whole);
   }
+  return {parameter.name, whole};
+}
+
+std::vector<NamedTensor> ModelState::tensors_of(int unit, std::span<const UnitState> parts) const {
+  FURROW_CHECK(static_cast<int>(parts.size()) == plan::tensor_degree(spec_), "a unit of every tensor rank");
+  std::vector<NamedTensor> tensors;
+  for (const plan::FlatSpan& span : flat_.units[unit].spans)
+    tensors.push_back(whole_tensor(unit, span, parts));
   for (const plan::StatisticSpan& span : flat_.units[unit].statistics) {
     const plan::Statistic& statistic = spec_.units[unit].statistics[span.statistic];
     tensors.push_back(
-        {statistic.name, statistic_view(whole.statistics, span, statistic).view(statistic.shape)});
+        {statistic.name, statistic_view(parts[0].statistics, span, statistic).view(statistic.shape)});
   }
   return tensors;
 }
@@ -296,7 +325,7 @@ std::vector<NamedRange> ModelState::parameter_ranges(std::span<const UnitState> 
                                                      std::span<const Extent> wanted) const {
   std::vector<NamedRange> ranges;
   const auto of_unit = [&](size_t u) -> const at::Tensor& { return units[u].params; };
-  add_ranges(spec_, flat_, {"", held, wanted, of_unit}, &ranges);
+  add_ranges(spec_, flat_, {"", held, wanted, of_unit, residence_.tensor_rank}, &ranges);
   return ranges;
 }
 
@@ -324,9 +353,11 @@ void ModelState::add_state_ranges(size_t state, size_t unit, const HeldStates& f
     const int64_t begin = plan::state_elements_before(form, layout, span.offset);
     const Extent part = overlap(wanted, {begin, begin + num_elements(shape)});
     if (part.size() == 0) continue;
+    const plan::TensorPlace place = plan::place_of(spec_, parameter, residence_.tensor_rank);
+    FURROW_CHECK(!place.cuts() || shape == parameter.shape, "a state of more than one tensor rank");
     ranges->push_back({fmt::format("optimizer.{}/{}", states_[state].name, parameter.name), shape,
-                       part.begin - begin,
-                       from.states[state].narrow(0, part.begin - held.begin, part.size())});
+                       part.begin - begin, from.states[state].narrow(0, part.begin - held.begin, part.size()),
+                       &parameter, place});
   }
 }
 

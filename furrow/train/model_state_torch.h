@@ -16,6 +16,7 @@
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/plan/state_form.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/tensor/gradient_sink_torch.h"
 
 namespace furrow::train {
@@ -33,6 +34,7 @@ struct Residence {
   // Zeros; null: memory of our own.
   std::function<at::Tensor(int64_t elements, at::ScalarType type)> make_params = {};
   std::vector<bool> runs = {};  // by unit: it runs here, and has its statistics; empty: all do
+  int tensor_rank = 0;          // whose part of the parameters the tensor axis has given it
 };
 
 struct UnitState {
@@ -54,14 +56,15 @@ struct NamedTensor {
   at::Tensor view;   // into the flat buffer, with the parameter's shape
 };
 
-// A run of a logical tensor's elements in row-major order: as checkpoints of slices name it.  Of float32,
-// or of what the form of a state says.
+// A run of elements of a logical tensor, or of the rank's part of it, in row-major order: as checkpoints of
+// slices name it.  Of float32, or of what the form of a state says.
 struct NamedRange {
   std::string name;
-  Shape shape;          // of the tensor
-  int64_t begin = 0;    // its first element here
+  Shape shape;          // of the rank's part
+  int64_t begin = 0;    // its first element here, in the part
   at::Tensor elements;  // one-dimensional view into the flat buffer
   const plan::Parameter* parameter = nullptr;
+  plan::TensorPlace place = {};  // what the part is of the tensor
 };
 
 class ModelState {
@@ -109,8 +112,9 @@ class ModelState {
   // The values that these elements of a parameter had at first.
   void initialise(const NamedRange& range) const;
 
-  // What a unit owns, over its whole flat buffers: parameters, then statistics.
-  std::vector<NamedTensor> tensors_of(int unit, const UnitState& whole) const;
+  // What a unit owns, from its whole flat buffers on each rank of the tensor axis: parameters, then
+  // statistics, which the first one has.
+  std::vector<NamedTensor> tensors_of(int unit, std::span<const UnitState> parts) const;
 
   // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_extents()
   // and states_extents(), snapshots what they were made of.
@@ -155,6 +159,7 @@ class ModelState {
   void make_buffers();
   void round_elements(const UnitState& from, int unit, const Extent& elements, const ReadRange& read) const;
   void make_views();
+  NamedTensor whole_tensor(int unit, const plan::FlatSpan& span, std::span<const UnitState> parts) const;
 
   plan::ModelSpec spec_;
   plan::FlatLayout flat_;

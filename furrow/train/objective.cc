@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <array>
 #include <string>
 #include <vector>
@@ -13,20 +15,34 @@ namespace {
 
 // Over samples when the output is [batch, classes], over tokens when it is [batch, context, classes].
 LossSums cross_entropy(const ObjectiveSettings& settings, const at::Tensor& output, const at::Tensor& target,
-                       at::Tensor* gradient, int threads) {
+                       at::Tensor* gradient, int threads, const ClassesOver& over) {
   const double smoothing = gradient != nullptr ? settings.label_smoothing : 0;
-  const tensor::CrossEntropySums sums = tensor::cross_entropy(output, target, gradient, threads, smoothing);
+  const tensor::CrossEntropySums sums =
+      over.axis == nullptr
+          ? tensor::cross_entropy(output, target, gradient, threads, smoothing)
+          : tensor::cross_entropy(output, target, gradient, {over.axis, over.classes, smoothing}, threads);
   return {sums.loss, sums.rows, sums.correct};
 }
 
+// Of these losses no values travel between ranks.
+void refuse_parts(const ClassesOver& over, std::string_view loss) {
+  if (over.axis == nullptr) return;
+  throw Error(ErrorCode::kUnimplemented,
+              fmt::format("[training] loss \"{}\" needs the whole output: set [parallelism] "
+                          "tensor_parallel_degree to 1",
+                          loss));
+}
+
 LossSums squared_error(const ObjectiveSettings&, const at::Tensor& output, const at::Tensor& target,
-                       at::Tensor* gradient, int threads) {
+                       at::Tensor* gradient, int threads, const ClassesOver& over) {
+  refuse_parts(over, "mse");
   const tensor::PointwiseSums sums = tensor::squared_error(output, target, gradient, threads);
   return {sums.loss, sums.values, sums.correct};
 }
 
 LossSums binary(const ObjectiveSettings&, const at::Tensor& output, const at::Tensor& target,
-                at::Tensor* gradient, int threads) {
+                at::Tensor* gradient, int threads, const ClassesOver& over) {
+  refuse_parts(over, "binary");
   const tensor::PointwiseSums sums = tensor::binary_cross_entropy(output, target, gradient, threads);
   return {sums.loss, sums.values, sums.correct};
 }

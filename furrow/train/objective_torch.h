@@ -14,7 +14,17 @@ namespace furrow::config {
 struct Training;
 }
 
+namespace furrow::tensor {
+class TensorAxis;
+}
+
 namespace furrow::train {
+
+// Where the ranks of an axis have a part of the classes each; null: the output is whole.
+struct ClassesOver {
+  tensor::TensorAxis* axis = nullptr;
+  int64_t classes = 0;  // of the whole
+};
 
 // What the rows of the table may be given.
 struct ObjectiveSettings {
@@ -26,12 +36,14 @@ struct Objective {
   std::string_view name;    // "supervised", "language_modelling", "regression", "binary"
   std::string_view counts;  // "samples", "tokens", "values"
   LossSums (*function)(const ObjectiveSettings& settings, const at::Tensor& output, const at::Tensor& target,
-                       at::Tensor* gradient, int threads);
+                       at::Tensor* gradient, int threads, const ClassesOver& over);
   ObjectiveSettings settings = {};
 
-  // `gradient`, when not null, receives d(sum of losses)/d(output), of output's shape.
-  LossSums loss(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads) const {
-    return function(settings, output, target, gradient, threads);
+  // `gradient`, when not null, receives d(sum of losses)/d(output), of output's shape.  The sums are those of
+  // all classes, on every rank of the axis alike.
+  LossSums loss(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads,
+                const ClassesOver& over = {}) const {
+    return function(settings, output, target, gradient, threads, over);
   }
 };
 

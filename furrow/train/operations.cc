@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -57,11 +58,25 @@ void set_context(ExecutorState& state, const BoundInstruction& bound, tensor::Op
   if (batch->arrays.size() > 2) context->positions = batch->arrays[2].as<int64_t>();
 }
 
+int64_t samples_of(const ExecutorState& state, const BoundInstruction& bound) {
+  return state.program.microbatch_sizes[static_cast<size_t>(bound.instruction->microbatch)];
+}
+
+// `act` in a phase of the unit's declared collectives; where there is no axis, `act` alone.
+template <class Act>
+void in_phase(std::optional<nn::DeclaredAxis>& axis, nn::DeclaredAxis::Phase phase, int64_t samples,
+              bool input_gradient, const Act& act) {
+  if (axis) axis->enter(phase, samples, input_gradient);
+  act();
+  if (axis) axis->leave();
+}
+
 // Runs the unit's forward with a graph for backward; returns it with its output in place.
 std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstruction& bound,
                                           std::span<float> batch_statistics = {}) {
   const auto params = state.model.params(bound.unit());
-  auto graph = std::make_unique<UnitGraph>(state.model.frozen(bound.unit()));
+  auto graph = std::make_unique<UnitGraph>(state.model.frozen(bound.unit()),
+                                           state.model.spec().units[bound.unit()], state.axis.get());
   set_context(state, bound, &graph->context);
   graph->context.training = true;
   graph->context.sink = state.model.trains(bound.unit()) ? &graph->sink : nullptr;
@@ -69,7 +84,9 @@ std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstr
   graph->input = unit_input(state, bound).detach();
   if (bound.unit() > state.first_trained) graph->input.requires_grad_(true);
   const at::AutoGradMode grad_mode(true);
-  graph->output = state.model.block(bound.unit()).forward(graph->input, params, graph->context);
+  in_phase(graph->declared, nn::DeclaredAxis::Phase::kForward, samples_of(state, bound), true, [&] {
+    graph->output = state.model.block(bound.unit()).forward(graph->input, params, graph->context);
+  });
   return graph;
 }
 
@@ -81,9 +98,15 @@ at::Tensor run_without_graph(ExecutorState& state, const BoundInstruction& bound
   context.batch_statistics = batch_statistics;
   if (bound.reads(ValueKind::kStats) >= 0)
     context.statistics = elements_of(state.model.unit(bound.unit()).statistics);
+  std::optional<nn::DeclaredAxis> axis;
+  if (state.axis) context.axis = &axis.emplace(*state.axis, state.model.spec().units[bound.unit()]);
   const at::AutoGradMode grad_mode(false);
-  return state.model.block(bound.unit())
-      .forward(unit_input(state, bound), state.model.params(bound.unit()), context);
+  at::Tensor output;
+  in_phase(axis, nn::DeclaredAxis::Phase::kForward, samples_of(state, bound), true, [&] {
+    output = state.model.block(bound.unit())
+                 .forward(unit_input(state, bound), state.model.params(bound.unit()), context);
+  });
+  return output;
 }
 
 // Room for what the microbatch says of the unit's statistics; undefined where it is not asked.
@@ -117,7 +140,16 @@ LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor
   const MemoryScope scope(MemoryKind::kActivations);
   const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
   const at::Tensor& output = state.cell<at::Tensor>(bound.reads(ValueKind::kAct));
-  return state.objective.loss(output, batch_tensor(batch->arrays[1]), gradient, state.rank.threads);
+  const plan::Unit& last = state.model.spec().units.back();
+  std::optional<nn::DeclaredAxis> axis;
+  if (state.axis) axis.emplace(*state.axis, last);
+  LossSums sums;
+  in_phase(axis, nn::DeclaredAxis::Phase::kLoss, samples_of(state, bound), true, [&] {
+    const bool cut = axis && last.output.tensor_axis >= 0;
+    sums = state.objective.loss(output, batch_tensor(batch->arrays[1]), gradient, state.rank.threads,
+                                {cut ? &*axis : nullptr, last.output.whole});
+  });
+  return sums;
 }
 
 void loss(ExecutorState& state, const BoundInstruction& bound) {
@@ -141,9 +173,12 @@ void backward_input(ExecutorState& state, const BoundInstruction& bound) {
   const bool trains = state.model.trains(bound.unit());
   for (size_t i = 0; trains && i < params.size(); ++i) wanted.push_back(params[i].leaf);
   if (input_grad >= 0) wanted.push_back(graph->input);
-  std::vector<at::Tensor> gradients =
-      torch::autograd::grad({graph->output}, wanted, {grad.view_as(graph->output)}, std::nullopt,
-                            /*create_graph=*/false, /*allow_unused=*/true);
+  std::vector<at::Tensor> gradients;
+  in_phase(graph->declared, nn::DeclaredAxis::Phase::kBackwardInput, samples_of(state, bound),
+           input_grad >= 0, [&] {
+             gradients = torch::autograd::grad({graph->output}, wanted, {grad.view_as(graph->output)},
+                                               std::nullopt, /*create_graph=*/false, /*allow_unused=*/true);
+           });
   graph->output.reset();
   for (size_t i = 0; trains && i < params.size(); ++i) {
     if (gradients[i].defined()) graph->sink.put(static_cast<int>(i), gradients[i].to(at::kFloat));
@@ -173,7 +208,8 @@ void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
   }
   for (const Gap& gap : bound.gaps) std::ranges::fill(state.flat(gap.slot, gap.offset, gap.size), 0.0F);
   const at::AutoGradMode grad_mode(false);
-  graph->sink.write(targets);
+  in_phase(graph->declared, nn::DeclaredAxis::Phase::kBackwardWeight, samples_of(state, bound), true,
+           [&] { graph->sink.write(targets); });
 }
 
 void add(ExecutorState& state, const BoundInstruction& bound) {
@@ -199,15 +235,52 @@ void add_tied(ExecutorState& state, const BoundInstruction& bound) {
   }
 }
 
+// Blocks of the grid: those that hold something that another rank counts, without it.
+void add_counted_squares(std::span<const float> values, const std::vector<Extent>& uncounted, int threads,
+                         ExactSum* sum) {
+  const auto size = static_cast<int64_t>(values.size());
+  std::vector<float> block(plan::kGrid);
+  int64_t begin = 0;  // of blocks that are counted whole
+  const auto count_until = [&](int64_t end) {
+    if (end > begin)
+      tensor::add_sum_of_squares(values.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+                                 threads, sum);
+  };
+  for (size_t next = 0; next < uncounted.size();) {
+    const int64_t from = uncounted[next].begin / plan::kGrid * plan::kGrid;
+    count_until(from);
+    begin = from;
+    // The blocks that this run touches, one at a time: the last may hold the next run too.
+    while (next < uncounted.size() && uncounted[next].begin < begin + plan::kGrid) {
+      const int64_t end = std::min(begin + plan::kGrid, size);
+      std::copy_n(values.begin() + begin, end - begin, block.begin());
+      size_t last = next;
+      for (; last < uncounted.size() && uncounted[last].begin < end; ++last) {
+        const int64_t zero = std::max(uncounted[last].begin, begin) - begin;
+        std::fill(block.begin() + zero, block.begin() + (std::min(uncounted[last].end, end) - begin), 0.0F);
+      }
+      tensor::add_sum_of_squares(std::span(block).first(static_cast<size_t>(end - begin)), threads, sum);
+      while (next < last && uncounted[next].end <= end) ++next;
+      begin = end;
+    }
+  }
+  count_until(size);
+}
+
 // Exact sums over what this rank has: losses, the squares of its part of every final gradient, and its votes.
 void measure(ExecutorState& state, const BoundInstruction& bound) {
   Sums sums;
-  for (const int slot : bound.loss_reads) sums.loss.add(state.cell<LossSums>(slot));
+  // All ranks of a tensor axis have the same losses.
+  for (const int slot : bound.loss_reads) {
+    if (state.program.placement.counts_replicated()) sums.loss.add(state.cell<LossSums>(slot));
+  }
   size_t next = 0;
   for (const plan::Value& value : bound.instruction->reads) {
     if (value.kind != ValueKind::kGradient && value.kind != ValueKind::kTotal) continue;
     ExactSum of_unit;
-    tensor::add_sum_of_squares(state.flat(bound.gradient_reads[next++]), state.rank.threads, &of_unit);
+    add_counted_squares(state.flat(bound.gradient_reads[next]), bound.uncounted[next], state.rank.threads,
+                        &of_unit);
+    ++next;
     if (!std::isfinite(of_unit.value()) && sums.non_finite_unit < 0) sums.non_finite_unit = value.unit;
     sums.squares.add(of_unit);
   }

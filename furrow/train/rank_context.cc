@@ -37,11 +37,13 @@ void join(comm::Communicator* communicator, const plan::Layout& layout, RankCont
   placement.layout = layout;
   placement.rank = rank->rank;
   using enum plan::GroupAxis;
-  for (const auto axis : {kReplicate, kShard, kData, kParts}) {
+  for (const auto axis : {kReplicate, kShard, kData, kParts, kTensor, kAll}) {
     const std::vector<int> members = plan::group_ranks(placement, axis);
     if (members.size() == 1) continue;
     const auto index = static_cast<size_t>(axis);
-    rank->groups[index] = communicator->group(members, {.name = std::string(plan::kGroupAxisNames[index])});
+    // What units do inside waits for no reduction that was started before.
+    rank->groups[index] = communicator->group(
+        members, {.name = std::string(plan::kGroupAxisNames[index]), .independent = axis == kTensor});
   }
   make_lanes(communicator, placement, rank);
 }

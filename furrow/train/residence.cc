@@ -40,6 +40,7 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
                                 [&](int unit) { return keeps(flat, placement, unit); });
   residence.states = extents_of(flat, placement, placement.step_part(), holds);
   for (size_t u = 0; u < flat.units.size(); ++u) residence.runs.push_back(holds(static_cast<int>(u)));
+  residence.tensor_rank = placement.tensor_rank();
   if (!rank.alone()) {
     residence.make_params = [communicator = rank.communicator](int64_t elements, at::ScalarType type) {
       return rank_buffer(communicator, elements, MemoryKind::kParameters, type);

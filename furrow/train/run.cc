@@ -99,6 +99,7 @@ Run::Run(const TrainRequest& request)
       ranks_(
           rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),
+      spec_(plan::compilable_spec(layout_, bench_.spec)),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
@@ -140,25 +141,25 @@ void Run::compile() {
   const MemoryUsage data = memory_usage(MemoryKind::kData);
   data_bytes_ = data.current_bytes;
   data_peak_bytes_ = data.peak_bytes;
-  plan::TrainOptions options = train_options(config, bench_.spec);
+  plan::TrainOptions options = train_options(config, spec_);
   options.ranks = ranks_;
-  const plan::Program program = plan::compile_train(bench_.spec, layout_, options);
-  planned_ = plan::verify(program, bench_.spec);
+  const plan::Program program = plan::compile_train(spec_, layout_, options);
+  planned_ = plan::verify(program, spec_);
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
-  const plan::FlatLayout flat = plan::flat_layout(bench_.spec);
-  model_ = std::make_unique<ModelState>(bench_.spec, rule_.states(), bench_.rank.seed, blocks,
+  const plan::FlatLayout flat = plan::flat_layout(spec_);
+  model_ = std::make_unique<ModelState>(spec_, rule_.states(), bench_.rank.seed, blocks,
                                         residence_of(flat, program.placement, bench_.rank));
   trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);
   RankContext uninterrupted = bench_.rank;  // a run that is asked to stop still saves
   uninterrupted.cancel = nullptr;
-  saver_ = std::make_unique<Executor>(plan::compile_save(bench_.spec, layout_, options), *model_,
-                                      *bench_.objective, &rule_, uninterrupted);
+  saver_ = std::make_unique<Executor>(plan::compile_save(spec_, layout_, options), *model_, *bench_.objective,
+                                      &rule_, uninterrupted);
   if (model_->average() >= 0) {
-    swapper_ = std::make_unique<Executor>(plan::compile_average(bench_.spec, layout_, options), *model_,
+    swapper_ = std::make_unique<Executor>(plan::compile_average(spec_, layout_, options), *model_,
                                           *bench_.objective, &rule_, uninterrupted);
   }
   evaluator_ = std::make_unique<Evaluator>(
@@ -168,7 +169,8 @@ void Run::compile() {
   checkpointer_ = std::make_unique<Checkpointer>(
       config,
       CheckpointPlace{std::filesystem::path(run_folder_) / config.checkpoint.folder,
-                      own_extents(flat, program.placement), program.placement.writes_statistics()},
+                      own_extents(flat, program.placement), program.placement.writes_statistics(),
+                      program.placement.counts_replicated()},
       bench_.rank);
 }
 
@@ -216,7 +218,7 @@ void Run::begin_record() {
 // Before the first step: what the ranks will hold, by the textbook; the summary has what the program plans
 // and what it took.
 std::string Run::memory_line(const plan::Program& program) const {
-  const plan::MemoryFormula formula = plan::quote(program, bench_.spec).formula;
+  const plan::MemoryFormula formula = plan::quote(program, spec_).formula;
   const auto bytes = [](double value) { return format_bytes(static_cast<uint64_t>(value)); };
   return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}",
                      formula.text, bytes(formula.parameters), bytes(formula.gradients),
@@ -294,7 +296,7 @@ void Run::refuse_non_finite(const RunOutputs& outputs) {
   const int unit = outputs.scale.non_finite_unit;
   const std::string message = fmt::format(
       "step {}: loss is {}, gradient norm is {}{}", state_.step + 1, outputs.loss.mean(), outputs.scale.norm,
-      unit >= 0 ? fmt::format(", first in the gradient of unit {}", bench_.spec.units[unit].name) : "");
+      unit >= 0 ? fmt::format(", first in the gradient of unit {}", spec_.units[unit].name) : "");
   if (bench_.config.training.nan_policy == "stop") {
     throw Error(
         ErrorCode::kFailedPrecondition,

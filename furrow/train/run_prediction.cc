@@ -45,16 +45,16 @@ void Run::predict() {
   if (!first() || times_.count() == 0) return;
   const config::Config& config = bench_.config;
   try {
-    plan::TrainOptions options = train_options(config, bench_.spec);
+    plan::TrainOptions options = train_options(config, spec_);
     options.ranks = ranks_;
-    const std::vector<plan::Program> programs = programs_of_world(bench_.spec, layout_, options);
+    const std::vector<plan::Program> programs = programs_of_world(spec_, layout_, options);
     const auto costs = machine_costs(machine_of(bench_.rank, config), profile_file());
-    const plan::Simulation simulation = plan::simulate(
-        programs, bench_.spec, *costs, {.timeline = !trace_.empty(), .memory = !trace_.empty()});
+    const plan::Simulation simulation =
+        plan::simulate(programs, spec_, *costs, {.timeline = !trace_.empty(), .memory = !trace_.empty()});
     prediction_ = observe::Prediction{costs->source(), figures_of(simulation), measured_};
     Resident beside = resident();
     beside.workspace_bytes = costs->workspace_bytes();
-    prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), bench_.spec, beside);
+    prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), spec_, beside);
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
     if (trace_.empty()) return;
     const auto begin = std::ranges::min_element(trace_, {}, &observe::TraceEvent::start_ns)->start_ns;
@@ -87,7 +87,7 @@ Resident Run::resident() const {
     resident.checkpoint_bytes += std::min<int64_t>(2, validations) * parameters;
   }
   if (checkpointer_->async()) {
-    const plan::VerifyReport save = plan::verify(saver_->program(), bench_.spec);
+    const plan::VerifyReport save = plan::verify(saver_->program(), spec_);
     resident.checkpoint_bytes += save.peak_bytes[static_cast<size_t>(MemoryKind::kCheckpoint)];
   }
   return resident;

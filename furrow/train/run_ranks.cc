@@ -34,8 +34,10 @@ std::string first_difference(const std::string& own, const std::string& other) {
 
 std::string layout_text(const plan::Layout& layout) {
   const int stages = layout.degree(plan::Axis::kPipeline);
-  return fmt::format("{}dp_replicate {}, dp_shard {}", stages > 1 ? fmt::format("pp {}, ", stages) : "",
-                     layout.degree(plan::Axis::kReplicate), layout.degree(plan::Axis::kShard));
+  const int parts = layout.degree(plan::Axis::kTensor);
+  return fmt::format("{}dp_replicate {}, dp_shard {}{}", stages > 1 ? fmt::format("pp {}, ", stages) : "",
+                     layout.degree(plan::Axis::kReplicate), layout.degree(plan::Axis::kShard),
+                     parts > 1 ? fmt::format(", tp {}", parts) : "");
 }
 
 void Run::check_same_everywhere() const {
@@ -65,13 +67,20 @@ void Run::open_folder() {
   if (first()) sinks_.emplace(&*folder_, request_.sinks);
 }
 
+std::vector<UnitState> Run::whole_unit(int unit) const {
+  std::vector<UnitState> parts;
+  for (int rank = 0; rank < layout_.degree(plan::Axis::kTensor); ++rank)
+    parts.push_back(whole_part(unit, rank));
+  return parts;
+}
+
 // From the ranks of the first replica that have the unit, stages and shards, to rank 0.
-UnitState Run::whole_unit(int unit) const {
+UnitState Run::whole_part(int unit, int tensor_rank) const {
   const plan::Placement& placement = trainer_->program().placement;
   const plan::UnitLayout& layout = model_->flat().units[static_cast<size_t>(unit)];
   // Masters are where their optimizer is.
   const plan::Part part = layout.masters() > 0 ? placement.step_part() : placement.params_part();
-  const std::vector<int> ranks = plan::ranks_with(placement, unit, part);
+  const std::vector<int> ranks = plan::ranks_with(placement, unit, part, tensor_rank);
   const plan::Slice own = plan::part_slice(model_->flat(), placement, {unit, 0}, part);
   const bool has = std::ranges::find(ranks, bench_.rank.rank) != ranks.end();
   UnitState whole{has && own.size() > 0 ? model_->values(unit, {own.begin, own.end}) : at::Tensor(),
@@ -86,7 +95,7 @@ UnitState Run::whole_unit(int unit) const {
     if (slice.size() == 0) continue;
     bring(unit, rank, values, first() ? whole.params.narrow(0, slice.begin, slice.size()) : at::Tensor());
   }
-  if (layout.statistic_elements == 0 || ranks[0] == 0) return whole;
+  if (layout.statistic_elements == 0 || ranks[0] == 0 || tensor_rank > 0) return whole;
   if (first()) whole.statistics = tensor::flat_buffer(layout.statistic_elements, MemoryKind::kCheckpoint);
   bring(unit, ranks[0], model_->unit(unit).statistics, whole.statistics);
   return whole;

@@ -67,7 +67,9 @@ class Run {
   void export_model();
   void draw();  // pictures of the exported model; on rank 0
   storage::Artefact description() const;
-  UnitState whole_unit(int unit) const;  // on rank 0, what is here elsewhere; every rank calls it
+  // By tensor rank, on rank 0; what is here elsewhere; every rank calls it.
+  std::vector<UnitState> whole_unit(int unit) const;
+  UnitState whole_part(int unit, int tensor_rank) const;
   void bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const;
   void emit(const observe::StepRecord& record);
   void audit();
@@ -81,6 +83,7 @@ class Run {
   TrainRequest request_;
   plan::RankOptions ranks_;
   Workbench bench_;
+  plan::ModelSpec spec_;  // what this rank runs of the model: all of it, but for a tensor axis
   OptimizerRule rule_;
   std::string run_folder_;
   std::optional<observe::RunFolder> folder_;  // of rank 0

@@ -470,8 +470,8 @@ TEST_F(RankSession, TooFewMicrobatchesAreRefusedWithTheSum) {
 }
 
 TEST_F(RankSession, AnAxisWithoutProgramsIsRefusedWithTheNearestLayout) {
-  const RankLayout tensor{"tp2", 2, {"--parallelism.tensor_parallel_degree", "2"}};
-  EXPECT_THAT(message_of([&] { train_on("a", tensor); }), HasSubstr("the nearest layout of 2 ranks is"));
+  const RankLayout context{"cp2", 2, {"--parallelism.context_parallel_degree", "2"}};
+  EXPECT_THAT(message_of([&] { train_on("a", context); }), HasSubstr("the nearest layout of 2 ranks is"));
 }
 
 TEST_F(RankSession, APipelineWithMoreStagesThanUnitsIsRefused) {

@@ -75,7 +75,7 @@ load common
 }
 
 @test "layouts that cannot be are refused with the nearest" {
-  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.tensor_parallel_degree 2
+  run --separate-stderr "$furrow" plan "$config" --nproc 4 --parallelism.context_parallel_degree 2
   fails 13 "the nearest layout of 4 ranks is dp_replicate 1 x dp_shard 4"
   run --separate-stderr "$furrow" plan "$config" --nproc 3 --parallelism.data_parallel_shard_degree 2
   fails 2 "dp_shard 2 = 2, but the world is 3"

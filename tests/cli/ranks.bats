@@ -87,12 +87,19 @@ setup() {
 }
 
 @test "an axis that no program has yet: the reason and the nearest layout, before any rank starts" {
-  run --separate-stderr "$furrow" train "$config" --nproc 2 --parallelism.tensor_parallel_degree 2
-  fails 13 "tensor_parallel_degree is 2"
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --parallelism.context_parallel_degree 2
+  fails 13 "context_parallel_degree is 2"
   [[ $stderr == *"nearest layout of 2 ranks is dp_replicate 1 x dp_shard 2"* ]]
   [ -z "$(ls -A runs)" ]
   WORLD_SIZE=1 RANK=0 run --separate-stderr "$furrow" train "$config" --parallelism.tensor_parallel_degree 2
   fails 2 "tp 2 = 2"
+}
+
+@test "ranks share every layer: the losses of one rank, and a checkpoint for any number of them" {
+  "$furrow" train "$config" --nproc 2 --parallelism.tensor_parallel_degree 2
+  grep -q "tp 2" runs/tiny-001/summary.json
+  "$furrow" train runs/tiny-001 --resume --training.steps 40 --parallelism.tensor_parallel_degree 1
+  "$furrow" eval runs/tiny-001
 }
 
 @test "what every rank says is said once" {

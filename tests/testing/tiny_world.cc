@@ -5,6 +5,7 @@
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/share.h"
 #include "furrow/plan/slices.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/train/rank_share.h"
 #include "furrow/train/residence_torch.h"
 #include "tests/testing/run_ranks.h"
@@ -42,7 +43,7 @@ bool same(const at::Tensor& part, const at::Tensor& whole, const train::Extent& 
 void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
               const train::RankContext& rank, const std::function<void(const RankResult&)>& inspect) {
   const train::OptimizerRule rule = tiny.rule();
-  const plan::ModelSpec spec = tiny.trained_spec();
+  const plan::ModelSpec spec = plan::tensor_cut(tiny.trained_spec(), world.tensor);
   plan::TrainOptions train_options;
   train_options.microbatch_sizes = options.microbatch_sizes;
   train_options.recompute = options.recompute;
@@ -76,7 +77,9 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
 std::string WorldOptions::name() const {
   const std::string pipe =
       pipeline > 1 ? fmt::format("pp{} {} v{} ", pipeline, stages.schedule, stages.stages_per_rank) : "";
-  return pipe + fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "");
+  return pipe +
+         fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "") +
+         (tensor > 1 ? fmt::format(" tp{}", tensor) : "");
 }
 
 void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,

@@ -19,8 +19,9 @@ struct WorldOptions {
   int prefetch_units = 1;
   int pipeline = 1;
   plan::PipelineOptions stages = {};
-  int ranks() const { return pipeline * replicate * shard; }
-  plan::Layout layout() const { return plan::Layout({pipeline, replicate, shard, 1, 1, 1}, ranks()); }
+  int tensor = 1;
+  int ranks() const { return pipeline * replicate * shard * tensor; }
+  plan::Layout layout() const { return plan::Layout({pipeline, replicate, shard, 1, tensor, 1}, ranks()); }
   std::string name() const;  // "2x4 zero3", "pp2 GPipe 1x2 zero1"
 };
 

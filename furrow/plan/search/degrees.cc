@@ -6,6 +6,7 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/search/state.h"
+#include "furrow/plan/tensor_cut.h"
 
 namespace furrow::plan::search_internal {
 namespace {
@@ -18,10 +19,10 @@ std::vector<int> divisors_of(int number) {
   return divisors;
 }
 
-void add(State* state, int pp, int replicas, int shards) {
+void add(State* state, int pp, int replicas, int shards, int tensor) {
   Plan plan;
   Choice& choice = plan.candidate.choice;
-  choice.layout = Layout({pp, replicas, shards, 1, 1, 1}, pp * replicas * shards);
+  choice.layout = Layout({pp, replicas, shards, 1, tensor, 1}, pp * replicas * shards * tensor);
   choice.batch = state->request.batch;
   choice.recompute.assign(state->spec.units.size(), false);
   std::string reason = refusal_of(*state, choice);
@@ -34,7 +35,7 @@ void add(State* state, int pp, int replicas, int shards) {
 
 // Axes that plan does not compile: said once, by the row of compatibility.cc.
 void note_refused_axes(State* state) {
-  for (const Axis axis : {Axis::kPipeline, Axis::kContext, Axis::kTensor, Axis::kExpert}) {
+  for (const Axis axis : {Axis::kPipeline, Axis::kContext, Axis::kExpert}) {
     std::array<int, 6> degrees = {1, 1, 1, 1, 1, 1};
     degrees[static_cast<size_t>(axis)] = 2;
     try {
@@ -48,11 +49,31 @@ void note_refused_axes(State* state) {
   }
 }
 
+// Inside a host: what units exchange is on the way of every one of them.
+std::vector<int> tensor_degrees(State* state) {
+  std::vector<int> degrees;
+  std::string said;
+  for (const int degree : divisors_of(state->cluster.world())) {
+    if (degree > state->cluster.devices) break;
+    const std::string reason = refuses_tensor_cut(state->spec, degree);
+    if (reason.empty()) {
+      degrees.push_back(degree);
+    } else if (reason != said) {
+      state->notes.push_back(fmt::format("tp {}: {}", degree, reason));
+      said = reason;
+    }
+  }
+  return degrees;
+}
+
 }  // namespace
 
 std::string refusal_of(const State& state, const Choice& choice) {
   try {
     require_compilable(choice.layout);
+    const int tensor = choice.layout.degree(Axis::kTensor);
+    if (const std::string reason = refuses_tensor_cut(state.spec, tensor); !reason.empty())
+      return fmt::format("tp {}: {}", tensor, reason);
   } catch (const Error& error) {
     return error.message();
   }
@@ -69,8 +90,11 @@ std::string refusal_of(const State& state, const Choice& choice) {
 
 void choose_degrees(State* state) {
   const int world = state->cluster.world();
-  for (const int pp : divisors_of(world)) {
-    for (const int shards : divisors_of(world / pp)) add(state, pp, world / pp / shards, shards);
+  for (const int tensor : tensor_degrees(state)) {
+    const int rest = world / tensor;
+    for (const int pp : divisors_of(rest)) {
+      for (const int shards : divisors_of(rest / pp)) add(state, pp, rest / pp / shards, shards, tensor);
+    }
   }
   note_refused_axes(state);
 }

@@ -21,7 +21,8 @@ class Estimator {
         plan_(*plan),
         choice_(plan->candidate.choice),
         pipeline_(*plan->pipeline),
-        table_(state->table(choice_.batch.local_batch)) {
+        model_(state->model(choice_)),
+        table_(state->table(choice_)) {
     placement_.layout = choice_.layout;
     placement_.zero_stage = choice_.zero_stage;
   }
@@ -47,8 +48,9 @@ class Estimator {
     figures.bubble = body > 0 ? 1 - computing / (ranks * body) : 0;
     figures.exposed_communication =
         (busiest - hidden_busiest + std::max(0.0, tail - step_seconds_)) / figures.step_s;
-    const double data_ranks = choice_.layout.data_ranks();
-    figures.wire_bytes = data_ranks * wire + transfers();
+    const double alike = choice_.layout.data_ranks() * choice_.layout.degree(Axis::kTensor);
+    const double inside = choice_.layout.degree(Axis::kTensor) * table_.inside_bytes * microbatches(choice_);
+    figures.wire_bytes = alike * wire + transfers() + inside;
     set_cost(&figures);
     plan_.score = score_of(state_.request, plan_.candidate);
   }
@@ -95,8 +97,8 @@ class Estimator {
   void add_unit(int32_t u, Work* work) {
     const double again = choice_.recompute[u] ? table_.forward_s[u] : 0;
     const double forward = table_.forward_s[u], backward = table_.input_s[u] + table_.weight_s[u] + again;
-    const int64_t bytes = state_.flat_bytes[u];
-    const int64_t gradient = state_.gradient_bytes[u] + state_.use_bytes[u];
+    const int64_t bytes = model_.flat_bytes[u];
+    const int64_t gradient = model_.gradient_bytes[u] + model_.use_bytes[u];
     work->compute_s += forward + backward;
     Exchange gather, reduce;
     if (choice_.zero_stage == 3) gather = exchange(Op::kGatherParams, GroupAxis::kShard, bytes);
@@ -108,7 +110,7 @@ class Estimator {
 
   // Reduced once a step, beside what is left of the last turn's backward; then stepped and gathered.
   void add_tail(int32_t u, double backward, Work* work) {
-    const int64_t trained = state_.gradient_bytes[u], gradient = trained + state_.use_bytes[u];
+    const int64_t trained = model_.gradient_bytes[u], gradient = trained + model_.use_bytes[u];
     Exchange once;
     const auto add = [&](Op op, GroupAxis axis, int64_t size) {
       const Exchange part = exchange(op, axis, size);
@@ -122,9 +124,9 @@ class Estimator {
     computed_s_ += backward;
     sent_s_ = std::max(sent_s_, state_.cluster.inline_inside ? 0 : computed_s_) + once.seconds;
     work->wire_bytes += once.bytes;
-    step_bytes_ += (3 * trained + 2 * state_.optimizer_bytes[u]) / shards;
+    step_bytes_ += (3 * trained + 2 * model_.optimizer_bytes[u]) / shards;
     if (choice_.zero_stage == 1 || choice_.zero_stage == 2) {
-      const Exchange updated = exchange(Op::kGatherUpdated, GroupAxis::kShard, state_.updated_bytes[u]);
+      const Exchange updated = exchange(Op::kGatherUpdated, GroupAxis::kShard, model_.updated_bytes[u]);
       updated_s_ += updated.seconds;
       work->wire_bytes += updated.bytes;
     }
@@ -145,7 +147,7 @@ class Estimator {
       if (pipeline_.rank_of_stage[s] == pipeline_.rank_of_stage[s - 1]) continue;
       bytes += 2.0 * static_cast<double>(table_.out_bytes[pipeline_.stages[s].begin - 1]);
     }
-    return bytes * microbatches(choice_);
+    return bytes * microbatches(choice_) * choice_.layout.degree(Axis::kTensor);
   }
 
   void set_cost(Figures* figures) const {
@@ -158,6 +160,7 @@ class Estimator {
   Plan& plan_;
   const Choice& choice_;
   const Pipeline& pipeline_;
+  const Model& model_;
   const UnitTable& table_;
   Placement placement_;
   double computed_s_ = 0, sent_s_ = 0, updated_s_ = 0, step_seconds_ = 0;

@@ -31,7 +31,8 @@ class RankMemory {
       : state_(*state),
         choice_(plan.candidate.choice),
         pipeline_(*plan.pipeline),
-        table_(state->table(choice_.batch.local_batch)),
+        model_(state->model(choice_)),
+        table_(state->table(choice_)),
         rank_(rank) {
     shards_ = choice_.zero_stage > 0 ? choice_.layout.degree(Axis::kShard) : 1;
   }
@@ -43,14 +44,14 @@ class RankMemory {
   int64_t flat() const {
     int64_t whole = 0, gradients = 0, optimizer = 0, largest = 0, uses = 0, foreign = 0;
     for_each_unit([&](int32_t u) {
-      whole += state_.flat_bytes[u];
-      gradients += state_.gradient_bytes[u];
-      optimizer += state_.optimizer_bytes[u];
-      largest = std::max(largest, state_.flat_bytes[u] + state_.use_bytes[u]);
-      uses += state_.use_bytes[u];
+      whole += model_.flat_bytes[u];
+      gradients += model_.gradient_bytes[u];
+      optimizer += model_.optimizer_bytes[u];
+      largest = std::max(largest, model_.flat_bytes[u] + model_.use_bytes[u]);
+      uses += model_.use_bytes[u];
     });
-    for (const TiedUse& use : state_.facts.flat.tied) {
-      if (holds(use.user_unit) && !holds(use.owner_unit)) foreign += state_.flat_bytes[use.owner_unit];
+    for (const TiedUse& use : model_.facts.flat.tied) {
+      if (holds(use.user_unit) && !holds(use.owner_unit)) foreign += model_.flat_bytes[use.owner_unit];
     }
     const StateBytes all{static_cast<double>(whole), static_cast<double>(gradients),
                          static_cast<double>(optimizer)};
@@ -127,6 +128,7 @@ class RankMemory {
   const State& state_;
   const Choice& choice_;
   const Pipeline& pipeline_;
+  const Model& model_;
   const UnitTable& table_;
   int32_t rank_ = 0;
   int shards_ = 1;
@@ -138,7 +140,7 @@ std::string gib(int64_t bytes) { return format_fixed(static_cast<double>(bytes) 
 bool recompute_until_fits(State* state, Plan* plan, int32_t rank) {
   std::vector<bool>& recompute = plan->candidate.choice.recompute;
   const RankMemory memory(state, *plan, rank);
-  const UnitTable& table = state->table(plan->candidate.choice.batch.local_batch);
+  const UnitTable& table = state->table(plan->candidate.choice);
   std::vector<int32_t> units;
   memory.for_each_unit([&](int32_t u) {
     if (!recompute[u] && table.saved_bytes[u] > 0) units.push_back(u);

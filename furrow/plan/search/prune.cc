@@ -40,7 +40,7 @@ std::vector<int64_t> sizes_of(const Pipeline& pipeline) {
 // One unit of stage s moved to a neighbour, if the order ends sooner with it.
 bool move_unit(State* state, Plan* plan) {
   const Pipeline& now = *plan->pipeline;
-  const int32_t s = slowest_stage(now, state->table(plan->candidate.choice.batch.local_batch));
+  const int32_t s = slowest_stage(now, state->table(plan->candidate.choice));
   std::shared_ptr<const Pipeline> best;
   std::vector<int64_t> best_sizes;
   for (const int32_t to : {s - 1, s + 1}) {

@@ -93,7 +93,7 @@ double transfer_seconds(const State& state, const Choice& choice, const UnitTabl
 class PipelineMaker {
  public:
   PipelineMaker(State* state, const Choice& choice)
-      : state_(*state), table_(state->table(choice.batch.local_batch)) {
+      : state_(*state), spec_(state->model(choice).spec), table_(state->table(choice)) {
     pipeline_.turns = turns_of(choice);
     ranks_ = choice.layout.degree(Axis::kPipeline);
     if (ranks_ > 1 && !choice.pipeline.csv.empty())
@@ -116,9 +116,9 @@ class PipelineMaker {
     if (ranks_ == 1) {
       pipeline_.stages = {{0, state_.units()}};
     } else if (choice.pipeline.units_per_stage.empty()) {
-      pipeline_.stages = stages_by_cost(state_.spec, ranks_ * per_rank_);
+      pipeline_.stages = stages_by_cost(spec_, ranks_ * per_rank_);
     } else {
-      pipeline_.stages = stages_by_hand(state_.spec, ranks_ * per_rank_, choice.pipeline.units_per_stage);
+      pipeline_.stages = stages_by_hand(spec_, ranks_ * per_rank_, choice.pipeline.units_per_stage);
     }
     times_.stages.clear();
     for (const Range& stage : pipeline_.stages) {
@@ -166,6 +166,7 @@ class PipelineMaker {
   }
 
   State& state_;
+  const ModelSpec& spec_;
   const UnitTable& table_;
   const ScheduleRow* row_ = nullptr;
   std::optional<Schedule> own_;  // of a CSV, for just these turns
@@ -191,8 +192,8 @@ std::shared_ptr<const Pipeline> pipeline_of(State* state, const Choice& choice) 
 }
 
 void choose_schedules(State* state) {
-  using Key =
-      std::tuple<int, int32_t, int64_t, std::string, int32_t>;  // pp, turns, local batch, schedule, stages
+  using Key = std::tuple<int, int, int32_t, int64_t, std::string, int32_t>;  // pp, tp, turns, local batch,
+                                                                             // schedule, stages
   std::map<Key, std::shared_ptr<const Pipeline>> made;
   std::vector<Plan> plans = std::move(state->plans);
   state->plans.clear();
@@ -204,8 +205,8 @@ void choose_schedules(State* state) {
     choice.pipeline.schedule = std::move(schedule);
     choice.pipeline.stages_per_rank = per_rank;
     std::shared_ptr<const Pipeline>& pipeline =
-        made[{choice.layout.degree(Axis::kPipeline), turns_of(choice), choice.batch.local_batch,
-              choice.pipeline.schedule, per_rank}];
+        made[{choice.layout.degree(Axis::kPipeline), choice.layout.degree(Axis::kTensor), turns_of(choice),
+              choice.batch.local_batch, choice.pipeline.schedule, per_rank}];
     if (!pipeline) pipeline = pipeline_of(state, choice);
     plan.pipeline = pipeline;
     state->plans.push_back(std::move(plan));

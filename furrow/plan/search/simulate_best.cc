@@ -59,14 +59,13 @@ Figures extended(const Figures& first, const Figures& second, double steps, int6
 }
 
 // One program a pp coordinate, of the data rank with the longest share: the first.
-std::vector<Program> representatives(const State& state, const Choice& choice) {
+std::vector<Program> representatives(const ModelSpec& spec, const State& state, const Choice& choice) {
   std::vector<Program> programs;
   for (int pp = 0; pp < choice.layout.degree(Axis::kPipeline); ++pp) {
     std::array<int, 6> coordinates{};
     coordinates[static_cast<size_t>(Axis::kPipeline)] = pp;
     const int rank = choice.layout.rank_of(coordinates);
-    programs.push_back(
-        compile_train(state.spec, choice.layout, train_options_of(state.request, choice, rank)));
+    programs.push_back(compile_train(spec, choice.layout, train_options_of(state.request, choice, rank)));
   }
   return programs;
 }
@@ -75,8 +74,9 @@ std::vector<Program> representatives(const State& state, const Choice& choice) {
 
 namespace {
 
-Figures simulated(const State& state, const Choice& choice) {
-  Figures figures = figures_of(simulate(representatives(state, choice), state.spec, state.costs), choice);
+Figures simulated(State& state, const Choice& choice) {
+  const ModelSpec& spec = state.model(choice).spec;
+  Figures figures = figures_of(simulate(representatives(spec, state, choice), spec, state.costs), choice);
   figures.memory_bytes += state.costs.workspace_bytes();
   return figures;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/value_bytes.h"
 
 namespace furrow::plan::search_internal {
@@ -19,13 +20,15 @@ State::State(const SearchRequest& request)
       spec(*request.spec),
       costs(*request.costs),
       cluster(request.costs->cluster()),
-      facts(model_facts(*request.spec)),
-      memory_bytes(request.memory_bytes > 0 ? request.memory_bytes : cluster.device.memory_bytes) {
+      memory_bytes(request.memory_bytes > 0 ? request.memory_bytes : cluster.device.memory_bytes) {}
+
+Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
+    : spec(std::move(spec_in)), facts(model_facts(spec)) {
   for (const UnitLayout& unit : facts.flat.units) {
     flat_bytes.push_back(unit.elements * unit.param_bytes());
     updated_bytes.push_back(unit.trained_elements * unit.param_bytes());
     gradient_bytes.push_back(elements_to_bytes(unit.trained_elements));
-    optimizer_bytes.push_back(state_bytes(request.optimizer_states, unit, {0, unit.elements}) +
+    optimizer_bytes.push_back(state_bytes(optimizer_states, unit, {0, unit.elements}) +
                               elements_to_bytes(unit.trained_elements) * unit.masters());
   }
   use_bytes.assign(spec.units.size(), 0);
@@ -34,20 +37,49 @@ State::State(const SearchRequest& request)
   }
 }
 
-const UnitTable& State::table(int64_t local_batch) {
-  const auto [found, first] = tables_.try_emplace(local_batch);
+Model& State::model(const Choice& choice) {
+  const int degree = choice.layout.degree(Axis::kTensor);
+  const auto found = models_.find(degree);
+  if (found != models_.end()) return found->second;
+  return models_.try_emplace(degree, tensor_cut(spec, degree), request.optimizer_states).first->second;
+}
+
+// Seconds of what a unit communicates in a phase; the bytes that a rank receives are added to `bytes`.
+double State::inside(const Model& model, const Choice& choice, UnitCollective::Phase phase, size_t unit,
+                     bool input_gradient, double* bytes) {
+  Placement placement;
+  placement.layout = choice.layout;
+  const int degree = placement.tensor_ranks();
+  double seconds = 0;
+  for (const UnitCollective& each : model.spec.units[unit].collectives) {
+    if (degree == 1 || each.phase != phase || (each.with_input_gradient && !input_gradient)) continue;
+    const int64_t size = each.bytes(choice.batch.local_batch);
+    seconds += movement_seconds(placement, movement_of(each.op), GroupAxis::kTensor, size, {});
+    *bytes += static_cast<double>(received_bytes(each.op, size, degree));
+  }
+  return seconds;
+}
+
+const UnitTable& State::table(const Choice& choice) {
+  using Phase = UnitCollective::Phase;
+  Model& model = this->model(choice);
+  const ModelFacts& facts = model.facts;
+  const int64_t local_batch = choice.batch.local_batch;
+  const auto [found, first] = model.tables.try_emplace(local_batch);
   UnitTable& table = found->second;
   if (!first) return table;
   for (int32_t u = 0; u < units(); ++u) {
-    const Unit& unit = spec.units[u];
+    const Unit& unit = model.spec.units[u];
     const bool input_gradient = u > facts.first_trained;
-    const auto seconds = [&](Work work) {
-      return costs.unit_seconds({&unit, work, local_batch, input_gradient});
+    const auto seconds = [&](Work work, Phase phase) {
+      return costs.unit_seconds({&unit, work, local_batch, input_gradient}) +
+             inside(model, choice, phase, static_cast<size_t>(u), input_gradient, &table.inside_bytes);
     };
     const bool trained = facts.units[u].trains();
-    table.forward_s.push_back(seconds(Work::kForward));
-    table.input_s.push_back(u < facts.first_trained ? 0 : seconds(Work::kBackwardInput));
-    table.weight_s.push_back(trained ? seconds(Work::kBackwardWeight) : 0);
+    table.forward_s.push_back(seconds(Work::kForward, Phase::kForward));
+    table.input_s.push_back(u < facts.first_trained ? 0
+                                                    : seconds(Work::kBackwardInput, Phase::kBackwardInput));
+    table.weight_s.push_back(trained ? seconds(Work::kBackwardWeight, Phase::kBackwardWeight) : 0);
     table.out_bytes.push_back(unit.output.bytes_per_sample() * local_batch);
     table.saved_bytes.push_back(unit.saved_bytes * local_batch);
     table.deferred_bytes.push_back(unit.deferred_bytes * local_batch);
@@ -56,10 +88,11 @@ const UnitTable& State::table(int64_t local_batch) {
   const std::vector<int64_t> sizes = {local_batch};
   const Placement placement;
   const StateForms none;
-  const ByteContext bytes = {spec, facts.flat, sizes, placement, none};
+  const ByteContext bytes = {model.spec, facts.flat, sizes, placement, none};
   table.batch_bytes = value_bytes(bytes, {.kind = ValueKind::kBatch, .index = 0});
   table.batch_s = costs.batch_seconds(table.batch_bytes);
-  table.loss_s = costs.loss_seconds(table.out_bytes.back());
+  table.loss_s = costs.loss_seconds(table.out_bytes.back()) +
+                 inside(model, choice, Phase::kLoss, spec.units.size() - 1, true, &table.inside_bytes);
   return table;
 }
 
@@ -75,9 +108,16 @@ bool State::is_off(std::string_view pass) const {
 }
 
 double State::exchange_seconds(const Placement& placement, Op op, GroupAxis axis, int64_t bytes) {
+  const Movement movement = op == Op::kReduceGrads ? Movement::kReduceScatter : Movement::kAllGather;
+  return movement_seconds(placement, movement, axis, bytes, op_info(op).name);
+}
+
+double State::movement_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes,
+                               std::string_view operation) {
   const Layout& layout = placement.layout;
-  const std::array<int, 3> degrees = {placement.pipeline_ranks(), placement.replicas(), placement.shards()};
-  const auto [found, first] = exchanges_.try_emplace({degrees, op, axis, bytes}, 0);
+  const std::array<int, 4> degrees = {placement.pipeline_ranks(), placement.replicas(), placement.shards(),
+                                      placement.tensor_ranks()};
+  const auto [found, first] = exchanges_.try_emplace({degrees, movement, operation, axis, bytes}, 0);
   if (!first) return found->second;
   const std::vector<int> ranks = group_ranks(placement, axis);
   if (ranks.size() < 2 || bytes == 0) return 0;
@@ -85,13 +125,12 @@ double State::exchange_seconds(const Placement& placement, Op op, GroupAxis axis
   const int host = cluster.host_of(ranks[0]);
   const auto here = std::ranges::count_if(ranks, [&](int rank) { return cluster.host_of(rank) == host; });
   const int sharers = std::max(1, std::min(cluster.devices, layout.world()) / static_cast<int>(here));
-  found->second = seconds_of(
-      costs.legs({.movement = op == Op::kReduceGrads ? Movement::kReduceScatter : Movement::kAllGather,
-                  .ranks = ranks,
-                  .self = ranks[0],
-                  .bytes = bytes,
-                  .sharers = sharers,
-                  .operation = op_info(op).name}));
+  found->second = seconds_of(costs.legs({.movement = movement,
+                                         .ranks = ranks,
+                                         .self = ranks[0],
+                                         .bytes = bytes,
+                                         .sharers = sharers,
+                                         .operation = operation}));
   return found->second;
 }
 

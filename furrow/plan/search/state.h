@@ -17,10 +17,11 @@
 
 namespace furrow::plan::search_internal {
 
-// One microbatch of each unit, in seconds and bytes.
+// One microbatch of each unit, in seconds and bytes; what units communicate inside is in the seconds.
 struct UnitTable {
   std::vector<double> forward_s, input_s, weight_s;
   std::vector<int64_t> out_bytes, saved_bytes, deferred_bytes, kept_bytes;
+  double inside_bytes = 0;  // that a rank receives inside all units, of one microbatch
   int64_t batch_bytes = 0;
   double batch_s = 0, loss_s = 0;
 };
@@ -49,20 +50,28 @@ struct Plan {
   double score = 0;                          // seconds a sample, or its cost
 };
 
+// The model as one rank of a tensor axis runs it.
+struct Model {
+  Model(ModelSpec spec, const StateForms& optimizer_states);
+
+  ModelSpec spec;
+  ModelFacts facts;
+  std::vector<int64_t> flat_bytes;                       // by unit: its own parameters, as it computes
+  std::vector<int64_t> updated_bytes;                    // ... those of them that are trained
+  std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
+  std::vector<int64_t> use_bytes;       // by unit: gradients of the uses of its parameters by others
+  std::map<int64_t, UnitTable> tables;  // by samples of a microbatch
+};
+
 class State {
  public:
   explicit State(const SearchRequest& request);
 
   const SearchRequest& request;
-  const ModelSpec& spec;
+  const ModelSpec& spec;  // whole
   const Costs& costs;
   const Cluster& cluster;
-  const ModelFacts facts;
-  int64_t memory_bytes = 0;                              // of a device
-  std::vector<int64_t> flat_bytes;                       // by unit: its own parameters, as it computes
-  std::vector<int64_t> updated_bytes;                    // ... those of them that are trained
-  std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
-  std::vector<int64_t> use_bytes;  // by unit: gradients of the uses of its parameters by others
+  int64_t memory_bytes = 0;  // of a device
 
   std::vector<Plan> plans;
   std::vector<Candidate> refused;  // by rules, not by memory
@@ -70,7 +79,9 @@ class State {
   std::vector<std::string> notes;     // of the pass at work
   size_t simulated_first = SIZE_MAX;  // of plans: those that the simulation is for
 
-  const UnitTable& table(int64_t local_batch);
+  // Of the choice's tensor degree.  REQUIRES: the model can be cut so.
+  Model& model(const Choice& choice);
+  const UnitTable& table(const Choice& choice);
   int32_t units() const { return static_cast<int32_t>(spec.units.size()); }
 
   // Takes a candidate out, with a reason; of each reason the first two are kept.
@@ -82,9 +93,15 @@ class State {
   bool is_off(std::string_view pass) const;
 
  private:
-  using Exchange = std::tuple<std::array<int, 3>, Op, GroupAxis, int64_t>;
+  using Exchange = std::tuple<std::array<int, 4>, Movement, std::string_view, GroupAxis, int64_t>;
 
-  std::map<int64_t, UnitTable> tables_;
+  // `operation`: a name that lives for ever; "" for what units do inside.
+  double movement_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes,
+                          std::string_view operation);
+  double inside(const Model& model, const Choice& choice, UnitCollective::Phase phase, size_t unit,
+                bool input_gradient, double* bytes);
+
+  std::map<int, Model> models_;  // by tensor degree
   std::map<Exchange, double> exchanges_;
   std::map<std::string, size_t> reasons_;
 };

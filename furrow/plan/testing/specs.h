@@ -51,6 +51,24 @@ inline ModelSpec chain(int units, int64_t width = 8) {
   return spec;
 }
 
+// A chain that a tensor axis can cut: rows of the weights, in two segments of 3 to 1; biases are replicated.
+// Each unit gathers forward and sums backward; the last one's loss is summed over the axis too.
+inline ModelSpec cut_chain(int units, int64_t width = 64) {
+  using enum UnitCollective::Phase;
+  using enum UnitCollective::Op;
+  ModelSpec spec = chain(units, width);
+  for (Unit& each : spec.units) {
+    each.parameters[0].tensor_axis = 0;
+    each.parameters[0].tensor_segments = {width / 4 * 3, width / 4};
+    each.tensor = {true, {{"lanes", width / 4}}, 4, 8};
+    each.collectives = {{kForward, kAllGather, width * 4},
+                        {kBackwardInput, kReduceScatter, width * 4, 0, true},
+                        {kBackwardWeight, kAllReduce, 0, width * 4}};
+  }
+  spec.units.back().collectives.push_back({kLoss, kAllReduce, 8});
+  return spec;
+}
+
 // Units with own parameters, frozen ones, without any, and with parameters tied to earlier units: one or
 // several uses of a weight, units whose parameters are all tied, several ties in one unit.
 inline ModelSpec random_spec(std::mt19937* rng) {
