@@ -29,7 +29,8 @@ struct Objective {
                        at::Tensor* gradient, int threads);
   ObjectiveSettings settings = {};
 
-  // `gradient`, when not null, receives d(sum of losses)/d(output), of output's shape.
+  // `gradient`, when not null, receives d(sum of losses)/d(output) as float32, of output's
+  // shape.
   LossSums loss(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads) const {
     return function(settings, output, target, gradient, threads);
   }
