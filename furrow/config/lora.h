@@ -15,7 +15,7 @@ struct Lora {
   double alpha = 16;
   double dropout = 0;
   std::vector<std::string> target_modules = {"*"};
-  std::string adapter_path;
+  std::string adapter_path = {};
 
   template <class V>
   static void fields(V& v) {

@@ -41,6 +41,7 @@ void describe_linear(plan::Unit& unit) {
   // relu's gradient needs the output alone; gelu's keeps the slope.
   unit.saved_bytes = act == "gelu" ? rows * out * number_bytes(unit) : 0;
   unit.deferred_bytes = rows * out * number_bytes(unit);
+  if (act != "gelu" && act != "relu") unit.kept_grad_bytes = unit.deferred_bytes;
 }
 
 }  // namespace furrow::models

@@ -112,6 +112,9 @@ struct Unit {
   Flops flops;
   int64_t saved_bytes = 0;     // per sample, kept from forward to backward_input besides input and output
   int64_t deferred_bytes = 0;  // per sample, kept from backward_input to backward_weight besides the input
+  // Of deferred_bytes, what backward_input does not make: what forward saved already, and the gradient of the
+  // output as it came.
+  int64_t kept_saved_bytes = 0, kept_grad_bytes = 0;
 
   int64_t parameter_count() const;  // own ones: without tied ones
 };

@@ -90,7 +90,7 @@ void leave_out_frozen(Unit* unit) {
   }
   if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
   if (trains) return;
-  unit->deferred_bytes = 0;
+  unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
   for (const Adapter& adapter : unit->adapters) {
     if (!unit->parameters[adapter.a].rule.frozen || !unit->parameters[adapter.b].rule.frozen)
       unit->deferred_bytes += adapter.deferred_bytes;
