@@ -20,6 +20,7 @@
 #include "furrow/config/data.h"
 #include "furrow/config/debug.h"
 #include "furrow/config/ema.h"
+#include "furrow/config/grad_scaler.h"
 #include "furrow/config/job.h"
 #include "furrow/config/lora.h"
 #include "furrow/config/lr_scheduler.h"
@@ -46,6 +47,7 @@ struct Config {
   Optimizer optimizer;
   LrScheduler lr_scheduler;
   Ema ema;
+  GradScaler grad_scaler;
   Lora lora;
   Data data;
   Checkpoint checkpoint;
@@ -68,6 +70,7 @@ struct Config {
     v("optimizer", &Config::optimizer, "The update rule.");
     v("lr_scheduler", &Config::lr_scheduler, "The learning rate of each step.");
     v("ema", &Config::ema, "An average of the weights.");
+    v("grad_scaler", &Config::grad_scaler, "The loss scale of float16.");
     v("lora", &Config::lora, "Low-rank adapters beside frozen linear layers.");
     v("data", &Config::data, "Files, splits and the feed.");
     v("checkpoint", &Config::checkpoint, "Saving, keeping and resuming.");

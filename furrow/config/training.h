@@ -85,10 +85,12 @@ struct Training {
        .doc = "Type of the parameters that the optimizer steps, and of checkpoints."});
     v("mixed_precision_param", &Training::mixed_precision_param,
       {.effect = kRecipe,
-       .choices = "float32|bfloat16",
+       .choices = "float32|bfloat16|float16",
        .doc =
            "Type that units compute in: of a copy of the parameters, of activations and of their gradients. "
-           "Statistics, softmax and losses are float32 inside, and so are the gradients of parameters. "});
+           "Statistics, softmax and losses are float32 inside, and so are the gradients of parameters. "
+           "float16 "
+           "trains with a loss scale, see grad_scaler."});
     v("mixed_precision_reduce", &Training::mixed_precision_reduce,
       {.effect = kRecipe,
        .choices = "float32",

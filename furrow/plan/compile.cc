@@ -144,6 +144,18 @@ Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
   return finish(&draft);
 }
 
+Program compile_predict(const ModelSpec& spec, const std::vector<int64_t>& microbatch_sizes) {
+  check_sizes(microbatch_sizes);
+  const int32_t k = count(microbatch_sizes);
+  Draft draft(spec, placement_for(spec, Layout(), exact({}), k), "predict", microbatch_sizes, {});
+  draft.program.inputs = draft.kept(0, false);
+  generate_evaluation({}, &draft);
+  for (int32_t m = 0; m < k; ++m)
+    append({batch_value(m), act_value(draft.units() - 1, m)}, &draft.program.outputs);
+  append(draft.program.inputs, &draft.program.outputs);
+  return finish(&draft);
+}
+
 Program compile_average(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
   const Placement placement = placement_for(spec, layout, exact(options.ranks), 0);
   Draft draft(spec, placement, "average", {}, options.optimizer_states);

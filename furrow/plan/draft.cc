@@ -42,6 +42,7 @@ std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
     if (facts.units[u].has_statistics)
       values.push_back(stats_value(u, program.name == "train" ? version : 0));
   }
+  if (scales_loss()) values.push_back(loss_scale_value(version));
   return values;
 }
 

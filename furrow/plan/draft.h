@@ -43,9 +43,13 @@ struct Draft {
   // Whether units have optimizer state, masters counted; of a unit without any it is empty.
   bool has_state() const { return !program.states.empty() || facts.flat.has_masters(); }
 
-  // params(u,version), state(u,version) and stats(u,version) of every unit that has them, as this rank holds
-  // them; of parameters of another rank's unit that one of its units ties, params alone; version 0 of what
-  // the program never writes: frozen parameters, and statistics but for training.
+  // Whether the program trains with a loss scale.
+  bool scales_loss() const { return facts.scales_loss && program.name == "train"; }
+
+  // loss_scale(version) where the program has one, and params(u,version), state(u,version) and
+  // stats(u,version) of every unit that has them, as this rank holds them; of parameters of another rank's
+  // unit that one of its units ties, params alone; version 0 of what the program never writes: frozen
+  // parameters, and statistics but for training.
   std::vector<Value> kept(int32_t version, bool with_state) const;
 
   // What is stepped with, cut to a part.  REQUIRES: the unit steps.
@@ -56,7 +60,7 @@ struct Draft {
 // load, forward, loss, backward, send, recv
 void generate_training(const PipelineOptions& pipeline, const std::vector<bool>& recompute, Draft* draft);
 void generate_evaluation(const PipelineOptions& pipeline,
-                         Draft* draft);               // load, forward, evaluate, send, recv
+                         Draft* draft);  // load, forward, evaluate, send, recv; "predict": no evaluate
 void generate_measure(bool gradients, Draft* draft);  // measure, and reduce_scalar where there are ranks
 void generate_step(Draft* draft);                     // add_tied, measure, clip, step
 void generate_swaps(Draft* draft);                    // swap_average

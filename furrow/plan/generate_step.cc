@@ -96,6 +96,13 @@ void fold_statistics(int32_t u, Draft* draft) {
   fold.writes = {stats_value(u, 1)};
 }
 
+// The verdict moves it, whether there is a step or not.
+void update_scale(Draft* draft) {
+  Instruction& update = draft->emit(Op::kUpdateScale);
+  update.reads = {scale_value(), loss_scale_value(0)};
+  update.writes = {loss_scale_value(1)};
+}
+
 }  // namespace
 
 void generate_measure(bool gradients, Draft* draft) {
@@ -131,6 +138,10 @@ void generate_step(Draft* draft) {
   clip.reads = {draft->program.outputs.back()};
   clip.writes = {scale_value()};
   draft->program.outputs.push_back(scale_value());
+  if (draft->scales_loss()) {
+    clip.reads.push_back(loss_scale_value(0));
+    update_scale(draft);
+  }
   for (int32_t u = 0; u < draft->units(); ++u) {
     if (!draft->placement().holds(u)) continue;
     if (draft->facts.units[u].steps) step(u, draft);

@@ -45,6 +45,7 @@ class Turn {
     const int32_t last = draft_.units() - 1;
     Instruction& loss = emit(Op::kLoss, -1);
     loss.reads = {act_value(last, m_), batch_value(m_)};
+    if (draft_.scales_loss()) loss.reads.push_back(loss_scale_value(0));
     loss.writes = {grad_value(last, m_), loss_value(m_)};
   }
 
@@ -212,10 +213,11 @@ class Walk {
   }
 
   void forward(Range units, int32_t position, Turn* turn) {
-    const bool training = draft_.program.name == "train";
+    const bool training = draft_.program.name == "train", predicting = draft_.program.name == "predict";
     for (int32_t u = units.begin; u < units.end; ++u) {
       turn->forward(u, training && u >= first_trained() && !recomputes(u));
     }
+    if (predicting) return;
     if (units.end == draft_.units()) return training ? turn->loss() : turn->evaluate();
     send(position, turn);
   }

@@ -15,13 +15,13 @@ constexpr KindSet set_of(Kinds... kinds) {
 
 using enum ValueKind;
 
-constexpr std::array<OpInfo, 23> kOps = {{
+constexpr std::array<OpInfo, 24> kOps = {{
     {Op::kLoad, "load", false, true, false, false, set_of(), set_of(kBatch)},
     {Op::kForward, "forward", true, true, false, false, set_of(kBatch, kAct, kParams, kGathered, kStats),
      set_of(kAct, kSaved, kBnStats)},
     {Op::kRecompute, "recompute", true, true, false, false, set_of(kBatch, kAct, kParams, kGathered),
      set_of(kSaved)},
-    {Op::kLoss, "loss", false, true, false, false, set_of(kAct, kBatch), set_of(kGrad, kLoss)},
+    {Op::kLoss, "loss", false, true, false, false, set_of(kAct, kBatch, kLossScale), set_of(kGrad, kLoss)},
     {Op::kEvaluate, "evaluate", false, true, false, false, set_of(kAct, kBatch), set_of(kLoss)},
     {Op::kBackwardInput, "backward_input", true, true, false, false,
      set_of(kGrad, kSaved, kBatch, kAct, kParams, kGathered), set_of(kGrad, kDeferred)},
@@ -36,7 +36,9 @@ constexpr std::array<OpInfo, 23> kOps = {{
     {Op::kMeasure, "measure", false, false, false, false, set_of(kGradient, kTotal, kLoss), set_of(kSums)},
     {Op::kReduceScalar, "reduce_scalar", false, false, true, false, set_of(kSums), set_of(kSums)},
     {Op::kGatherStats, "gather_stats", false, false, true, false, set_of(kBnStats), set_of(kBnStats)},
-    {Op::kClip, "clip", false, false, false, false, set_of(kSums), set_of(kScale)},
+    {Op::kClip, "clip", false, false, false, false, set_of(kSums, kLossScale), set_of(kScale)},
+    {Op::kUpdateScale, "update_scale", false, false, false, false, set_of(kScale, kLossScale),
+     set_of(kLossScale)},
     {Op::kStep, "step", true, false, false, false, set_of(kParams, kState, kGradient, kTotal, kScale),
      set_of(kParams, kState)},
     {Op::kGatherUpdated, "gather_updated", true, false, true, false, set_of(kParams), set_of(kParams)},
@@ -108,6 +110,7 @@ const Value* in_place_source(const Instruction& instruction, const Value& writte
     case Op::kSwapAverage:
     case Op::kRecv:
     case Op::kFoldStats:
+    case Op::kUpdateScale:
       return first_read(instruction, written.kind);
     case Op::kReduceGrads:
       return same_place(instruction, written);

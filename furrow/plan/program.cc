@@ -37,6 +37,7 @@ constexpr std::array<KindInfo, kValueKinds> kKinds = {{
     {"snapshot", true, false, false, true},
     {"bn_stats", true, true, false, false},
     {"stats", true, true, false, false},
+    {"loss_scale", false, true, false, false},
 }};
 
 const KindInfo& kind_info(ValueKind kind) {

@@ -38,6 +38,8 @@ enum class ValueKind : uint8_t {
   kSnapshot,  // snapshot(u)           copy of params, state and statistics for a checkpoint
   kBnStats,   // bn_stats(u,m)         what microbatch m says of the statistics of unit u
   kStats,     // stats(u,v)            statistics of unit u; v 0 before the step, 1 after; whole on every rank
+  kLossScale,  // loss_scale(v)        what gradients are multiplied with on their way, where units compute in
+               // float16; v 0 before the step, 1 after; the same on every rank
 };
 std::string_view to_string(ValueKind kind);
 
@@ -54,7 +56,7 @@ std::string to_string(const Value& value);  // "gradient(3,0,[0,2))", "gradient(
 Value parse_value(std::string_view text);   // Error{invalid_argument}
 
 using KindSet = uint32_t;  // a bit for each ValueKind
-inline constexpr size_t kValueKinds = 16;
+inline constexpr size_t kValueKinds = 17;
 constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<unsigned>(kind); }
 
 // clang-format off
@@ -70,7 +72,7 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   forward u m          inputs -> act(u,m) [saved(u,m)]    no saved: evaluation, recompute, nothing to train below
 //                        with statistics: writes bn_stats(u,m) in training, reads stats(u,0) in evaluation
 //   recompute u m        inputs -> saved(u,m)
-//   loss m               act(last,m) batch(m) -> grad(last,m) loss(m)
+//   loss m               act(last,m) batch(m) [loss_scale(0)] -> grad(last,m) loss(m)
 //   evaluate m           act(last,m) batch(m) -> loss(m)
 //   backward_input u m   grad(u,m) saved(u,m) inputs -> [grad(u-1,m)] [deferred(u,m)]
 //                                                           no grad: nothing to train below; no deferred: no parameters
@@ -86,7 +88,8 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   reduce_scalar axis   sums(0) -> sums(1)                                   over dp, where there is more than one rank
 //   gather_stats axis    bn_stats of the rank's microbatches, all units -> those of the others'; in order of m, then u
 //                                                           over dp, where there is more than one rank
-//   clip                 sums(last) -> scale()
+//   clip                 sums(last) [loss_scale(0)] -> scale()
+//   update_scale         scale() loss_scale(0) -> loss_scale(1), in place    where units compute in float16
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
 //   fold_stats u         stats(u,0) bn_stats(u,0) ... bn_stats(u,k-1) scale() -> stats(u,1), in place
@@ -115,6 +118,7 @@ enum class Op : uint8_t {
   kReduceScalar,
   kGatherStats,
   kClip,
+  kUpdateScale,
   kStep,
   kGatherUpdated,
   kFoldStats,
@@ -194,6 +198,7 @@ inline Value state_value(int32_t u, int32_t version, Part part = Part::kWhole) {
 }
 inline Value bn_stats_value(int32_t u, int32_t m) { return {ValueKind::kBnStats, u, m}; }
 inline Value stats_value(int32_t u, int32_t version) { return {ValueKind::kStats, u, version}; }
+inline Value loss_scale_value(int32_t version) { return {ValueKind::kLossScale, -1, version}; }
 inline Value snapshot_value(int32_t u, Part part = Part::kWhole) {
   return {ValueKind::kSnapshot, u, 0, 0, 0, part};
 }
@@ -215,7 +220,7 @@ struct SlotAssignment {
 };
 
 struct Program {
-  std::string name;  // "train", "evaluate", "save", "average"
+  std::string name;  // "train", "evaluate", "predict", "save", "average"
   Placement placement;
   StateForms states;               // of the optimizer, in the order of its flat buffers
   std::vector<std::string> units;  // names, by index

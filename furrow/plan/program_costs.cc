@@ -33,6 +33,7 @@ constexpr auto kRows = std::to_array<Row>({
     {Op::kMeasure, Work::kFlat},
     {Op::kReduceScalar, Work::kCommunication},
     {Op::kClip, Work::kNothing},
+    {Op::kUpdateScale, Work::kNothing},
     {Op::kStep, Work::kFlat},
     {Op::kGatherUpdated, Work::kCommunication},
     {Op::kSnapshot, Work::kFlat},

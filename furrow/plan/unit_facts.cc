@@ -13,6 +13,7 @@ ModelFacts model_facts(const ModelSpec& spec) {
     facts.units[u].steps = facts.flat.units[u].trained_elements > 0;
     facts.units[u].has_statistics = !spec.units[u].statistics.empty();
     facts.has_statistics = facts.has_statistics || facts.units[u].has_statistics;
+    facts.scales_loss = facts.scales_loss || spec.units[u].compute == DType::kF16;
   }
   for (const TiedUse& tied : facts.flat.tied) {
     facts.units[tied.user_unit].weights.push_back(params_value(tied.owner_unit, 0));

@@ -24,6 +24,7 @@ struct ModelFacts {
   FlatLayout flat;
   std::vector<UnitFacts> units;
   bool has_statistics = false;  // some unit
+  bool scales_loss = false;     // some unit computes in float16, whose small gradients would be lost
   int32_t first_trained = 0;    // the first unit that trains; the number of units when there is none
 };
 

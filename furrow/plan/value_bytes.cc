@@ -29,11 +29,13 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
     {MemoryKind::kCheckpoint, false},   // snapshot
     {MemoryKind::kOther, false},        // bn_stats
     {MemoryKind::kOther, true},         // stats
+    {MemoryKind::kOther, true},         // loss_scale
 }};
 
 constexpr int64_t kIdBytes = 8;
 constexpr int64_t kLossBytes = static_cast<int64_t>(sizeof(ExactSum)) + 16;  // and the two counts
 constexpr int64_t kScaleBytes = 32;
+constexpr int64_t kLossScaleBytes = 16;
 
 int64_t target_bytes_per_sample(const ModelSpec& spec) {
   const Shape& output = spec.units.back().output.shape;
@@ -114,6 +116,8 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
       return kSumsBytes;
     case ValueKind::kScale:
       return kScaleBytes;
+    case ValueKind::kLossScale:
+      return kLossScaleBytes;
   }
   return 0;
 }

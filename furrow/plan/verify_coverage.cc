@@ -1,6 +1,7 @@
 // Rule: a program does all that its name promises, and nothing that has no place in it.
 //   train     exact sums over every microbatch, one clip, a step of every unit with parameters
 //   evaluate  exact sums over every microbatch; changes nothing
+//   predict   the output of every microbatch, beside it; changes nothing
 //   save      a snapshot of every unit with parameters; changes nothing
 //   average   the trained parameters of every unit change places with their average
 #include <fmt/format.h>
@@ -18,6 +19,7 @@ bool allowed(std::string_view program, Op op) {
                                       Op::kGatherParams, Op::kReduceScalar, Op::kSend,     Op::kRecv};
   constexpr std::array kAverage = {Op::kSwapAverage, Op::kGatherUpdated, Op::kSend, Op::kRecv};
   if (program == "train") return op != Op::kEvaluate && op != Op::kSnapshot && op != Op::kSwapAverage;
+  if (program == "predict") return op == Op::kLoad || op == Op::kForward;
   if (program == "average") return std::find(kAverage.begin(), kAverage.end(), op) != kAverage.end();
   if (program == "evaluate")
     return std::find(kEvaluation.begin(), kEvaluation.end(), op) != kEvaluation.end();
@@ -50,7 +52,12 @@ std::vector<Due> due_outputs(const Facts& facts) {
   const std::string& name = facts.program.name;
   const bool samples = name == "train" || name == "evaluate";
   if (samples) due.push_back({sums_value(facts.last_sums()), Op::kMeasure});
+  for (int32_t m = 0; name == "predict" && m < facts.microbatches(); ++m) {
+    due.push_back({batch_value(m), Op::kLoad});
+    due.push_back({act_value(facts.last_unit(), m), Op::kForward});
+  }
   if (name == "train") due.push_back({scale_value(), Op::kClip});
+  if (name == "train" && facts.model.scales_loss) due.push_back({loss_scale_value(1), Op::kUpdateScale});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
       if (!facts.owns(u)) continue;
@@ -65,6 +72,8 @@ std::vector<Due> due_outputs(const Facts& facts) {
 void check_inputs(const Facts& facts, size_t end) {
   std::vector<Due> due;
   add_due_units(facts, 0, Op::kStep, &due);
+  if (facts.program.name == "train" && facts.model.scales_loss)
+    due.push_back({loss_scale_value(0), Op::kUpdateScale});
   const auto& inputs = facts.program.inputs;
   for (const Due& each : due) {
     if (std::find(inputs.begin(), inputs.end(), each.value) != inputs.end()) continue;
@@ -79,7 +88,7 @@ void check_inputs(const Facts& facts, size_t end) {
 void check_purpose(const Facts& facts) {
   const Program& program = facts.program;
   const size_t end = program.instructions.size();
-  constexpr std::array<std::string_view, 4> kNames = {"train", "evaluate", "save", "average"};
+  constexpr std::array<std::string_view, 5> kNames = {"train", "evaluate", "predict", "save", "average"};
   if (std::find(kNames.begin(), kNames.end(), program.name) == kNames.end()) {
     facts.fail(end,
                fmt::format("no program is named '{}': known are {}", program.name, fmt::join(kNames, ", ")));

@@ -161,7 +161,8 @@ class OperandRule {
       case Op::kRecompute:
         return {input_and_weights(), {saved_value(u_, m_)}, {}};
       case Op::kLoss:
-        return {{act_value(last, m_), batch_value(m_)}, {grad_value(last, m_), loss_value(m_)}, {}};
+        return with_loss_scale(
+            {{act_value(last, m_), batch_value(m_)}, {grad_value(last, m_), loss_value(m_)}, {}});
       case Op::kEvaluate:
         return {{act_value(last, m_), batch_value(m_)}, {loss_value(m_)}, {}};
       case Op::kBackwardInput:
@@ -181,7 +182,10 @@ class OperandRule {
       case Op::kReduceScalar:
         return {{sums_value(0)}, {sums_value(1)}, {}};
       case Op::kClip:
-        return {{sums_value(facts_.last_sums())}, {scale_value()}, {}};
+        return with_loss_scale({{sums_value(facts_.last_sums())}, {scale_value()}, {}});
+      case Op::kUpdateScale:
+        if (!facts_.model.scales_loss) fail("no unit computes in float16");
+        return {{scale_value(), loss_scale_value(0)}, {loss_scale_value(1)}, {}};
       case Op::kGatherStats:
         return gather_stats();
       case Op::kFoldStats:
@@ -198,6 +202,12 @@ class OperandRule {
       default:
         return snapshot();
     }
+  }
+
+  // What makes gradients and what judges them read one loss scale.
+  Operands with_loss_scale(Operands operands) const {
+    if (facts_.model.scales_loss) operands.reads.push_back(loss_scale_value(0));
+    return operands;
   }
 
   Operands forward() const {

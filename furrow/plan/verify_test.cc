@@ -235,7 +235,7 @@ TEST_F(Mutation, NamesAndOperationsThatHaveNoPlace) {
   program.name = "evaluate";
   EXPECT_THAT(error(), HasSubstr("loss has no place in a program 'evaluate'"));
   program.name = "trian";
-  EXPECT_THAT(error(), HasSubstr("known are train, evaluate, save, average"));
+  EXPECT_THAT(error(), HasSubstr("known are train, evaluate, predict, save, average"));
 }
 
 TEST_F(Mutation, UnitsAndMicrobatchesOutOfRange) {
@@ -371,6 +371,91 @@ TEST(Report, CountsFlatBuffersAndPeaks) {
   // writes, grad 0 and deferred 1.
   EXPECT_EQ(bytes(MemoryKind::kActivations), 4 * (2 * 32 + 2 * 12 + 2 * 32 + 20));
   EXPECT_EQ(report.instructions, 2 * (1 + 2 + 1 + 4) + 2 + 2 + 2);
+}
+
+class Predict : public Mutation {
+ protected:
+  Predict() { program = compile_predict(spec, {4, 4, 2}); }
+};
+
+TEST_F(Predict, NoneIsValid) {
+  EXPECT_EQ(error(), "valid");
+  EXPECT_EQ(program.instructions.size(), 3u * (1 + 3));
+  EXPECT_EQ(parse_program(to_text(program)), program);
+}
+
+TEST_F(Predict, AnOutputThatIsDropped) {
+  std::erase(program.outputs, act_value(2, 1));
+  EXPECT_THAT(error(), HasSubstr("act(2,1)"));
+}
+
+TEST_F(Predict, ABatchThatIsDropped) {
+  std::erase(program.outputs, batch_value(2));
+  EXPECT_THAT(error(), HasSubstr("batch(2)"));
+}
+
+TEST_F(Predict, AStepInIt) {
+  const Program train = compile_train(spec, Layout(), {{4, 4, 2}, {}, 1});
+  program.instructions.push_back(train.instructions.back());
+  EXPECT_THAT(error(), HasSubstr("has no place in a program 'predict'"));
+}
+
+class LossScale : public Mutation {
+ protected:
+  LossScale() {
+    spec = chain(2);
+    spec.units[1].compute = spec.units[1].output.dtype = DType::kF16;
+    program = compile_train(spec, Layout(), {{4, 4, 4}, {}, 1});
+  }
+};
+
+TEST_F(LossScale, NoneIsValid) {
+  EXPECT_EQ(error(), "valid");
+  EXPECT_EQ(parse_program(to_text(program)), program);
+  const auto scales = [](const Program& other) {
+    return std::ranges::count_if(other.instructions, [](const Instruction& instruction) {
+      return std::ranges::find(instruction.reads, loss_scale_value(0)) != instruction.reads.end();
+    });
+  };
+  EXPECT_EQ(scales(program), 3 + 1 + 1) << "losses, clip, update";
+  EXPECT_EQ(scales(compile_train(chain(2), Layout(), {{4, 4, 4}, {}, 1})), 0);
+  EXPECT_EQ(scales(compile_evaluate(spec, Layout(), {4}, {})), 0);
+}
+
+TEST_F(LossScale, ADroppedUpdate) {
+  erase(find(Op::kUpdateScale, -1));
+  EXPECT_THAT(error(), HasSubstr("loss_scale(1)"));
+}
+
+TEST_F(LossScale, ALossWithoutIt) {
+  std::erase(at(find(Op::kLoss, -1, 1)).reads, loss_scale_value(0));
+  EXPECT_THAT(error(), HasSubstr("it must read loss_scale(0)"));
+}
+
+TEST_F(LossScale, AClipThatForgetsIt) {
+  std::erase(at(find(Op::kClip, -1)).reads, loss_scale_value(0));
+  EXPECT_THAT(error(), HasSubstr("it must read loss_scale(0)"));
+}
+
+TEST_F(LossScale, AnUpdateThatWaitsForASuccess) {
+  at(find(Op::kUpdateScale, -1)).predicate = Predicate::kFinite;
+  EXPECT_THAT(error(), HasSubstr("run 'if finite'"));
+}
+
+TEST_F(LossScale, IsNoInput) {
+  std::erase(program.inputs, loss_scale_value(0));
+  EXPECT_NE(error(), "valid");
+}
+
+TEST_F(LossScale, AnUpdateWithoutFloat16) {
+  Instruction update;
+  update.op = Op::kUpdateScale;
+  update.reads = {scale_value(), loss_scale_value(0)};
+  update.writes = {loss_scale_value(1)};
+  spec = chain(2);
+  program = compile_train(spec, Layout(), {{4, 4, 4}, {}, 1});
+  program.instructions.push_back(update);
+  EXPECT_THAT(error(), HasSubstr("no unit computes in float16"));
 }
 
 class Statistics : public Mutation {

@@ -92,7 +92,6 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
   sums.rows = counts.counted;
   sums.correct = counts.correct;
   sums.loss.add_all(std::span(losses.const_data_ptr<float>(), static_cast<size_t>(rows)));
-  if (gradient != nullptr) *gradient = narrowed(*gradient, logits.scalar_type(), threads);
   return sums;
 }
 
@@ -138,7 +137,6 @@ PointwiseSums squared_error(const at::Tensor& output, const at::Tensor& targets,
   kernels::squared_error(v.output.numel(), v.output.const_data_ptr<float>(),
                          v.targets.const_data_ptr<float>(), v.losses.data_ptr<float>(),
                          gradient != nullptr ? gradient->data_ptr<float>() : nullptr, threads);
-  if (gradient != nullptr) *gradient = narrowed(*gradient, output.scalar_type(), threads);
   return sums_of(v, 0);
 }
 
@@ -149,7 +147,6 @@ PointwiseSums binary_cross_entropy(const at::Tensor& logits, const at::Tensor& t
   const int64_t correct = kernels::binary_cross_entropy(
       v.output.numel(), v.output.const_data_ptr<float>(), v.targets.const_data_ptr<float>(),
       v.losses.data_ptr<float>(), gradient != nullptr ? gradient->data_ptr<float>() : nullptr, threads);
-  if (gradient != nullptr) *gradient = narrowed(*gradient, logits.scalar_type(), threads);
   return sums_of(v, correct);
 }
 

@@ -41,6 +41,6 @@ struct UnitGraph {
 // An at::Tensor for act and grad; flat buffers of gradients and gathered parameters belong to their slots,
 // params and state live in ModelState: those need no cell.
 using Cell = std::variant<std::monostate, const data::Batch*, at::Tensor, std::unique_ptr<UnitGraph>,
-                          LossSums, Sums, Scale>;
+                          LossSums, Sums, Scale, LossScale>;
 
 }  // namespace furrow::train

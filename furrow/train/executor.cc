@@ -57,12 +57,28 @@ struct Executor::Impl {
     // Of the model, not of this rank's units.
     state.training = program.name == "train";
     state.first_trained = plan::model_facts(model.spec()).first_trained;
+    state.targets = targets_of(model.spec());
     state.cells.resize(program.slots.size());
     state.flights.resize(program.slots.size());
     state.axis = make_rank_axis(rank);
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
       bound.push_back(bind(program, model, instruction));
+  }
+
+  int64_t targets_of(const plan::ModelSpec& spec) const {
+    const Shape& output = spec.units.back().output.shape;
+    int64_t rows = program.samples();
+    for (size_t i = 1; i + 1 < output.size(); ++i) rows *= output[i];
+    return rows;
+  }
+
+  // Values that exist before the first instruction and live in cells.
+  void give_inputs() {
+    for (const plan::Value& value : program.inputs) {
+      if (value.kind == plan::ValueKind::kLossScale)
+        state.cells[program.slot_of(value)] = state.inputs->loss_scale;
+    }
   }
 
   void make_buffers() {
@@ -143,6 +159,17 @@ struct Executor::Impl {
     }
     for (const std::shared_ptr<Flight>& flight : state.started) {
       if (!flight->landed) within(*flight->bound, [&] { state.land(*flight); });
+    }
+  }
+
+  // Of a program that predicts, what lives at its end.
+  void give_outputs() {
+    const auto last = static_cast<int32_t>(program.units.size()) - 1;
+    for (const plan::Value& value : program.outputs) {
+      if (value.kind != plan::ValueKind::kBatch) continue;
+      const data::Batch* batch = state.cell<const data::Batch*>(program.slot_of(value));
+      const at::Tensor& output = state.cell<at::Tensor>(program.slot_of(plan::act_value(last, value.index)));
+      state.inputs->take(*batch, output.to(at::kFloat).contiguous());
     }
   }
 
@@ -279,6 +306,11 @@ void ExecutorState::publish(const Sums& sums) {
   outputs.ready = sums.ready;
 }
 
+double ExecutorState::loss_factor(const BoundInstruction& bound) {
+  const int slot = bound.reads(plan::ValueKind::kLossScale);
+  return slot < 0 ? 1.0 : factor_of_sum(cell<LossScale>(slot), targets);
+}
+
 Executor::Executor(const plan::Program& program, ModelState& model, const Objective& objective,
                    const OptimizerRule* rule, const RankContext& rank)
     : impl_(std::make_unique<Impl>(program, model, objective, rule, rank)) {}
@@ -290,8 +322,10 @@ RunOutputs Executor::run(const RunInputs& inputs) {
   tensor::set_thread_count(impl_->rank.threads);
   state.inputs = &inputs;
   state.outputs = RunOutputs();
+  impl_->give_inputs();
   try {
     impl_->execute_all();
+    impl_->give_outputs();
   } catch (const Error& error) {
     impl_->give_up(error);
     impl_->end_run();

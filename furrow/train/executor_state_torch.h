@@ -98,6 +98,7 @@ struct ExecutorState {
   bool training = false;                 // the program has a backward: dropout is on
   int first_trained = 0;                 // the first unit that has one
   std::unique_ptr<RankAxis> axis = {};   // null: a tensor axis of one rank
+  int64_t targets = 0;                   // in the global batch, counted as if none were left out
   std::vector<Cell> cells = {};          // by slot
   std::vector<at::Tensor> buffers = {};  // by slot: flat gradients and gathered parameters, kept between runs
   std::vector<std::shared_ptr<Flight>> flights = {};  // by slot: the last that touches it
@@ -124,6 +125,8 @@ struct ExecutorState {
   void note(const BoundInstruction& bound, const InstructionTime& time);  // what the rank's thread did
   at::Tensor take_staging(int64_t elements);
   void publish(const Sums& sums);  // into outputs
+  // What the gradients of the sum are multiplied with on their way; 1 where the instruction reads no scale.
+  double loss_factor(const BoundInstruction& bound);
 };
 
 using Handler = void (*)(ExecutorState&, const BoundInstruction&);

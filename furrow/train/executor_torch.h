@@ -21,6 +21,7 @@
 #include "furrow/data/loader.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/program.h"
+#include "furrow/train/loss_scale.h"
 #include "furrow/train/lr_schedule.h"
 #include "furrow/train/model_state_torch.h"
 #include "furrow/train/objective_torch.h"
@@ -49,10 +50,15 @@ struct InstructionTime {
 struct RunInputs {
   data::Loader* loader = nullptr;  // one batch per `load`
   int64_t step = 0;                // counts from 0: the counter of random numbers
+  int64_t skipped = 0;             // steps before it that were not applied: the optimizer does not count them
   Rates rates;
-  double max_norm = 0;           // 0: no clipping
-  bool alias_snapshots = false;  // snapshot() hands out the live buffers instead of copies
-  bool ready = false;            // this rank's vote: counted in RunOutputs::ready
+  double max_norm = 0;             // 0: no clipping
+  LossScale loss_scale;            // of programs that have one, as the step before left it ...
+  config::GradScaler grad_scaler;  // ... and how it moves
+  bool alias_snapshots = false;    // snapshot() hands out the live buffers instead of copies
+  bool ready = false;              // this rank's vote: counted in RunOutputs::ready
+  // Predict programs: gets each microbatch and the model's output for it, float32, valid within the call.
+  std::function<void(const data::Batch& batch, const at::Tensor& output)> take = {};
   std::vector<observe::TraceEvent>* trace = nullptr;  // gets one event per instruction when set
   std::vector<InstructionTime>* times = nullptr;      // gets one per instruction when set
 };
@@ -60,6 +66,7 @@ struct RunInputs {
 struct RunOutputs {
   LossSums loss;                     // over all microbatches of all ranks
   Scale scale;                       // train programs
+  LossScale loss_scale;              // of programs that have one, for the next step
   int64_t stop = 0;                  // a rank was asked to stop: the largest reason; 0 in a world of one
   int64_t ready = 0;                 // ranks that voted so
   std::vector<UnitState> snapshots;  // save programs, by unit

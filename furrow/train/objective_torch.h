@@ -39,8 +39,8 @@ struct Objective {
                        at::Tensor* gradient, int threads, const ClassesOver& over);
   ObjectiveSettings settings = {};
 
-  // `gradient`, when not null, receives d(sum of losses)/d(output), of output's shape.  The sums are those of
-  // all classes, on every rank of the axis alike.
+  // `gradient`, when not null, receives d(sum of losses)/d(output) as float32, of output's shape.  The sums
+  // are those of all classes, on every rank of the axis alike.
   LossSums loss(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads,
                 const ClassesOver& over = {}) const {
     return function(settings, output, target, gradient, threads, over);

@@ -13,6 +13,8 @@
 #include "furrow/base/error.h"
 #include "furrow/base/memory.h"
 #include "furrow/tensor/dtype_torch.h"
+#include "furrow/tensor/half_torch.h"
+#include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/norm.h"
 #include "furrow/train/executor_state_torch.h"
 
@@ -152,10 +154,18 @@ LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor
   return sums;
 }
 
+// The gradient is scaled before it is rounded to the type of the last unit's output.
 void loss(ExecutorState& state, const BoundInstruction& bound) {
   at::Tensor gradient;
   state.cells[bound.writes(ValueKind::kLoss)] = sums_of(state, bound, &gradient);
-  state.cells[bound.writes(ValueKind::kGrad)] = std::move(gradient);
+  const MemoryScope scope(MemoryKind::kActivations);
+  const double factor = state.loss_factor(bound);
+  if (factor != 1) {
+    float* const values = gradient.data_ptr<float>();
+    tensor::kernels::scale(gradient.numel(), static_cast<float>(factor), values, values, state.rank.threads);
+  }
+  const at::ScalarType type = state.cell<at::Tensor>(bound.reads(ValueKind::kAct)).scalar_type();
+  state.cells[bound.writes(ValueKind::kGrad)] = tensor::narrowed(gradient, type, state.rank.threads);
 }
 
 void evaluate(ExecutorState& state, const BoundInstruction& bound) {
@@ -297,13 +307,21 @@ void clip(ExecutorState& state, const BoundInstruction& bound) {
   Scale scale;
   scale.non_finite_unit = sums.non_finite_unit;
   const double count = static_cast<double>(std::max<int64_t>(1, sums.loss.count));
-  scale.norm = std::sqrt(sums.squares.value()) / count;
+  const double divisor = count * state.loss_factor(bound);
+  scale.norm = std::sqrt(sums.squares.value()) / divisor;
   scale.finite = std::isfinite(scale.norm) && std::isfinite(sums.loss.mean());
   const double max_norm = state.inputs->max_norm;
   const double coefficient = max_norm > 0 ? std::min(1.0, max_norm / (scale.norm + 1e-6)) : 1.0;
-  scale.factor = coefficient / count;
+  scale.factor = coefficient / divisor;
   state.outputs.scale = scale;
   state.cells[bound.writes(ValueKind::kScale)] = scale;
+}
+
+void update_scale(ExecutorState& state, const BoundInstruction& bound) {
+  const bool finite = state.cell<Scale>(bound.reads(ValueKind::kScale)).finite;
+  const LossScale before = state.cell<LossScale>(bound.reads(ValueKind::kLossScale));
+  state.outputs.loss_scale = next_loss_scale(before, finite, state.inputs->grad_scaler);
+  state.cells[bound.writes(ValueKind::kLossScale)] = state.outputs.loss_scale;
 }
 
 tensor::StateSpan span_of(const at::Tensor& state) {
@@ -341,6 +359,9 @@ std::vector<StepRun> runs_of(const plan::UnitLayout& layout, const plan::FlatGro
   return runs;
 }
 
+// An optimizer counts its own steps.
+int64_t applied_steps(const ExecutorState& state) { return state.inputs->step - state.inputs->skipped; }
+
 void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::FlatGroup& group,
               const StepRun& run) {
   const int unit = bound.unit();
@@ -354,7 +375,7 @@ void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::F
     span.states[s] = span_of(state.model.state_part(unit, s, run.elements));
   const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
   state.rule->kernel().step(
-      span, state.rule->parameters(state.inputs->step, state.inputs->rates, scale.factor, group),
+      span, state.rule->parameters(applied_steps(state), state.inputs->rates, scale.factor, group),
       state.rank.threads);
 }
 
@@ -387,7 +408,7 @@ void step(ExecutorState& state, const BoundInstruction& bound) {
   round_elements(state, bound, stepped);
   if (state.model.average() < 0 || stepped.size() == 0) return;
   tensor::update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
-                         state.rule->average_decay(state.inputs->step), state.rank.threads);
+                         state.rule->average_decay(applied_steps(state)), state.rank.threads);
 }
 
 void swap_average(ExecutorState& state, const BoundInstruction& bound) {
@@ -442,6 +463,7 @@ constexpr Row kHandlers[] = {
     {plan::Op::kAddTied, &add_tied},
     {plan::Op::kMeasure, &measure},
     {plan::Op::kClip, &clip},
+    {plan::Op::kUpdateScale, &update_scale},
     {plan::Op::kStep, &step},
     {plan::Op::kFoldStats, &fold_stats},
     {plan::Op::kSnapshot, &snapshot},

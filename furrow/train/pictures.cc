@@ -1,21 +1,17 @@
 #include "furrow/observe/pictures.h"
 
-#include <ATen/core/grad_mode.h>
-#include <ATen/ops/from_blob.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numeric>
 #include <span>
 
 #include "furrow/base/file.h"
 #include "furrow/base/rng.h"
-#include "furrow/data/loader.h"
 #include "furrow/preprocess/tokenizer.h"
-#include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/pictures_torch.h"
+#include "furrow/train/predictor_torch.h"
 
 namespace furrow::train {
 namespace {
@@ -23,41 +19,6 @@ namespace {
 constexpr int64_t kGridColumns = 8, kGridImages = 32;
 constexpr int64_t kPromptTokens = 16, kWrittenTokens = 256;
 constexpr double kTemperature = 0.8;
-
-at::Tensor run_model(const PictureRequest& request, at::Tensor value) {
-  tensor::OpContext context;
-  context.threads = request.rank.threads;
-  context.seed = request.rank.seed;
-  const at::AutoGradMode grad_mode(false);
-  for (size_t u = 0; u < request.model.spec().units.size(); ++u) {
-    const int unit = static_cast<int>(u);
-    const at::Tensor& statistics = request.model.unit(unit).statistics;
-    context.statistics = {};
-    if (statistics.defined())
-      context.statistics = {statistics.const_data_ptr<float>(), static_cast<size_t>(statistics.numel())};
-    if (value.is_floating_point())
-      value = value.to(tensor::scalar_type(request.model.spec().units[u].compute));
-    value = request.model.block(unit).forward(value, request.model.params(unit), context);
-  }
-  return value.to(at::kFloat).contiguous();
-}
-
-at::Tensor tensor_of(const ArrayView& array) {
-  return at::from_blob(array.bytes.data(), array.shape, tensor::scalar_type(array.dtype));
-}
-
-// fn(batch, scores [rows][classes]) for every batch of the split.
-void for_each_batch(const PictureRequest& request, const data::Source& source,
-                    const std::function<void(const data::Batch&, std::span<const float>)>& fn) {
-  data::Loader loader(source, data::SampleOrder(request.rank.seed, source.size(), /*shuffle=*/false),
-                      {.sizes = {request.batch_size}, .end = source.size(), .prefetch = 1});
-  while (const data::Batch* batch = loader.next()) {
-    if (request.rank.cancel != nullptr && request.rank.cancel->cancelled()) return;
-    const at::Tensor scores = run_model(request, tensor_of(batch->arrays[0]));
-    fn(*batch, {scores.const_data_ptr<float>(), static_cast<size_t>(scores.numel())});
-    loader.release();
-  }
-}
 
 // Pixels as they were before the normaliser.
 observe::GridImage image_of(std::span<const float> values, const Shape& shape,
@@ -75,6 +36,10 @@ observe::GridImage image_of(std::span<const float> values, const Shape& shape,
   return image;
 }
 
+std::span<const float> scores_of(const at::Tensor& output) {
+  return {output.const_data_ptr<float>(), static_cast<size_t>(output.numel())};
+}
+
 std::vector<std::string> draw_classifier(const PictureRequest& request, const data::Source& source) {
   const auto classes = static_cast<size_t>(source.classes());
   const Shape& shape = source.fields()[0].shape;
@@ -82,7 +47,8 @@ std::vector<std::string> draw_classifier(const PictureRequest& request, const da
       shape.size() == 3 && (shape[0] == 1 || shape[0] == 3) && request.dataset.preprocessing.contains("mean");
   observe::ConfusionMatrix confusion(source.classes());
   std::vector<observe::GridImage> grid;
-  for_each_batch(request, source, [&](const data::Batch& batch, std::span<const float> scores) {
+  const auto take = [&](const data::Batch& batch, const at::Tensor& output) {
+    const std::span<const float> scores = scores_of(output);
     const auto input = images ? batch.arrays[0].as<float>() : std::span<float>();
     const auto target = batch.arrays[1].as<int64_t>();
     for (size_t row = 0; row < target.size(); ++row) {
@@ -96,7 +62,8 @@ std::vector<std::string> draw_classifier(const PictureRequest& request, const da
       grid.back().caption = grid.back().marked ? fmt::format("{}, not {}", predicted, target[row])
                                                : fmt::format("{}", predicted);
     }
-  });
+  };
+  Predictor(request.model, request.rank).run(source, request.batch_size, take);
   std::vector<std::string> names{"confusion.svg"};
   write_file_atomic(request.folder + "/confusion.svg", observe::confusion_svg(confusion, "Answers by class"));
   if (grid.empty()) return names;
@@ -120,31 +87,58 @@ int64_t draw(std::span<const float> scores, double uniform) {
   return std::ranges::max_element(scores) - scores.begin();
 }
 
+// One row of token ids, the last that fit of what there is; what follows them is no token of the text.
+class Row : public data::Source {
+ public:
+  explicit Row(int64_t context, int64_t classes)
+      : fields_{{"input", DType::kI64, {context}}},
+        context_(static_cast<size_t>(context)),
+        classes_(classes) {}
+  int64_t size() const override { return 1; }
+  const std::vector<data::Field>& fields() const override { return fields_; }
+  int64_t classes() const override { return classes_; }
+  void read(std::span<const int64_t>, std::span<const ArrayView> arrays) const override {
+    const std::span<int64_t> row = arrays[0].as<int64_t>();
+    std::ranges::fill(row, 0);
+    std::ranges::copy(std::span(tokens).last(seen()), row.begin());
+  }
+  size_t seen() const { return std::min(tokens.size(), context_); }
+
+  std::vector<int64_t> tokens;
+
+ private:
+  std::vector<data::Field> fields_;
+  size_t context_;
+  int64_t classes_;
+};
+
+// The first tokens of the split.
+std::vector<int64_t> prompt_of(const data::Source& source) {
+  const Shape row{1, source.fields()[0].shape[0]};
+  std::vector<Array> arrays;
+  std::vector<ArrayView> views;
+  for (size_t f = 0; f < source.fields().size(); ++f) arrays.emplace_back(DType::kI64, row);
+  for (Array& array : arrays) views.push_back(array.view());
+  source.read(std::vector<int64_t>{0}, views);
+  const auto tokens = views[0].as<int64_t>();
+  return {tokens.begin(), tokens.begin() + std::min<int64_t>(row[1], kPromptTokens)};
+}
+
+// Models of text are causal: a token's scores do not depend on what follows it.
 std::vector<std::string> draw_text(const PictureRequest& request, const data::Source& source) {
   const auto tokenizer = preprocess::load_as<preprocess::Tokenizer>(request.dataset.preprocessing);
-  const auto context = static_cast<size_t>(source.fields()[0].shape[0]);
-  Array first(DType::kI64, {1, static_cast<int64_t>(context)});
-  std::vector<Array> others;
-  std::vector<ArrayView> views{first.view()};
-  for (size_t f = 1; f < source.fields().size(); ++f) {
-    others.emplace_back(DType::kI64, Shape{1, static_cast<int64_t>(context)});
-    views.push_back(others.back().view());
-  }
-  source.read(std::vector<int64_t>{0}, views);
-  std::vector<int64_t> tokens(first.view().as<int64_t>().begin(), first.view().as<int64_t>().end());
-  tokens.resize(std::min<size_t>(context, kPromptTokens));
-  const size_t prompt = tokens.size();
   const auto classes = static_cast<size_t>(source.classes());
+  Row row(source.fields()[0].shape[0], source.classes());
+  std::vector<int64_t>& tokens = row.tokens;
+  tokens = prompt_of(source);
+  const size_t prompt = tokens.size();
   const Philox random(request.rank.seed, RandomPurpose::kSample, "samples.txt");
-  while (tokens.size() < prompt + kWrittenTokens) {
-    if (request.rank.cancel != nullptr && request.rank.cancel->cancelled()) return {};
-    const size_t seen = std::min(tokens.size(), context);
-    const at::Tensor input =
-        at::from_blob(tokens.data() + tokens.size() - seen, {1, static_cast<int64_t>(seen)}, at::kLong);
-    const at::Tensor scores = run_model(request, input);
-    const std::span<const float> last(scores.const_data_ptr<float>() + (seen - 1) * classes, classes);
+  const auto take = [&](const data::Batch&, const at::Tensor& output) {
+    const auto last = scores_of(output).subspan((row.seen() - 1) * classes, classes);
     tokens.push_back(draw(last, uniform01(random.block(0, tokens.size(), 0)[0])));
-  }
+  };
+  Predictor predictor(request.model, request.rank);
+  while (tokens.size() < prompt + kWrittenTokens) predictor.run(row, 1, take);
   const auto text_of = [&](size_t begin, size_t end) {
     const std::vector<uint32_t> ids(tokens.begin() + static_cast<long>(begin),
                                     tokens.begin() + static_cast<long>(end));

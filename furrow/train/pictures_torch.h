@@ -13,7 +13,7 @@
 namespace furrow::train {
 
 struct PictureRequest {
-  const ModelState& model;  // every unit whole
+  ModelState& model;  // every unit whole
   const data::Dataset& dataset;
   const RankContext& rank;
   std::string folder;
@@ -22,7 +22,7 @@ struct PictureRequest {
 
 // Draws what fits the data, on the test split, else on that held back for validation; a data set without
 // either, and one whose targets are numbers, has no pictures.  Returns the names of the files.  A pure
-// function of model, data and seed.  Thread safe.
+// function of model, data and seed.  Error{cancelled} when the rank was asked to stop.
 std::vector<std::string> draw_pictures(const PictureRequest& request);
 
 }  // namespace furrow::train

@@ -187,6 +187,7 @@ void Run::restore() {
     }
   }
   if (state_.step == 0) {
+    state_.loss_scale.factor = config.grad_scaler.init_scale;
     load_initial(config, *model_);
     model_->start_average();
   }
@@ -262,7 +263,10 @@ void Run::one_step() {
   inputs.loader = loader_.get();
   inputs.step = state_.step;
   inputs.rates = rates_at({config.lr_scheduler, config.optimizer, total_steps_}, state_.step);
+  inputs.skipped = state_.skipped_steps;
   inputs.max_norm = config.training.max_norm;
+  inputs.loss_scale = state_.loss_scale;
+  inputs.grad_scaler = config.grad_scaler;
   inputs.ready = checkpointer_->written();
   const bool first_of_process = times_.count() == 0 && time_to_first_step_s_ == 0;
   const auto traced =
@@ -272,7 +276,8 @@ void Run::one_step() {
   }
   const RunOutputs outputs = trainer_->run(inputs);
   stop_ = outputs.stop;
-  refuse_non_finite(outputs);
+  judge(outputs);
+  if (scales_loss()) state_.loss_scale = outputs.loss_scale;
   state_.step += 1;
   state_.position += global_batch_;
   state_.last_loss = outputs.loss.mean();
@@ -291,8 +296,18 @@ void Run::one_step() {
   if (first()) sinks_->progress(state_.step, total_steps_);
 }
 
-void Run::refuse_non_finite(const RunOutputs& outputs) {
+bool Run::scales_loss() const {
+  const std::vector<plan::Value>& inputs = trainer_->program().inputs;
+  return std::ranges::find(inputs, plan::loss_scale_value(0)) != inputs.end();
+}
+
+// Gradients that overflow are what a loss scale is there to find out, unless it has nothing left to give.
+void Run::judge(const RunOutputs& outputs) {
   if (outputs.scale.finite) return;
+  if (scales_loss() && std::isfinite(outputs.loss.mean()) && state_.loss_scale.factor >= 1) {
+    ++state_.skipped_steps;
+    return;
+  }
   const int unit = outputs.scale.non_finite_unit;
   const std::string message = fmt::format(
       "step {}: loss is {}, gradient norm is {}{}", state_.step + 1, outputs.loss.mean(), outputs.scale.norm,
@@ -322,6 +337,10 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
       {"step_time_ms", static_cast<double>(duration_ns) * 1e-6},
       {"data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9},
       {"memory_bytes", static_cast<double>(peak_rss_bytes())}};
+  if (scales_loss()) {
+    record.values.emplace_back("loss_scale", state_.loss_scale.factor);
+    record.values.emplace_back("skipped_steps", static_cast<double>(state_.skipped_steps));
+  }
   if (!bench_.rank.alone()) {
     const StepLedger::Bytes bytes = ledger_.bytes(bench_.rank);
     record.values.insert(record.values.end(),

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <optional>
 #include <type_traits>
 
 #include "furrow/base/error.h"
@@ -27,6 +28,8 @@ void visit(State& state, Visitor&& field) {
   field("skipped_steps", state.skipped_steps);
   field("stopped_early", state.stopped_early);
   field("validation_due", state.validation_due);
+  field("loss_scale", state.loss_scale.factor);
+  field("loss_scale_growth", state.loss_scale.growth);
 }
 
 template <class T>
@@ -39,7 +42,8 @@ T parse_number(std::string_view key, std::string_view text) {
   return value;
 }
 
-std::string_view value_of(std::string_view text, std::string_view key) {
+// Nothing when there is no such line.
+std::optional<std::string_view> find_value(std::string_view text, std::string_view key) {
   while (!text.empty()) {
     const size_t end = text.find('\n');
     const std::string_view line = text.substr(0, end);
@@ -48,8 +52,11 @@ std::string_view value_of(std::string_view text, std::string_view key) {
       return line.substr(key.size() + 1);
     }
   }
-  throw Error(ErrorCode::kDataLoss, fmt::format("run state: {} is missing", key));
+  return std::nullopt;
 }
+
+// Checkpoints of earlier versions have no loss scale.
+bool may_lack(std::string_view key) { return key.starts_with("loss_scale"); }
 
 }  // namespace
 
@@ -69,10 +76,13 @@ RunState parse_run_state(std::string_view text) {
   RunState state;
   visit(state, [&](std::string_view key, auto& value) {
     using T = std::decay_t<decltype(value)>;
+    const auto found = find_value(text, key);
+    if (!found && may_lack(key)) return;
+    if (!found) throw Error(ErrorCode::kDataLoss, fmt::format("run state: {} is missing", key));
     if constexpr (std::is_same_v<T, bool>) {
-      value = parse_number<int>(key, value_of(text, key)) != 0;
+      value = parse_number<int>(key, *found) != 0;
     } else {
-      value = parse_number<T>(key, value_of(text, key));
+      value = parse_number<T>(key, *found);
     }
   });
   return state;

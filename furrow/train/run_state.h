@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "furrow/train/loss_scale.h"
+
 namespace furrow::train {
 
 struct RunState {
@@ -20,7 +22,8 @@ struct RunState {
   double best_validation_loss = 0;
   double best_validation_accuracy = 0;
   int64_t bad_validations = 0;  // in a row without improvement: early stopping
-  int64_t skipped_steps = 0;    // with a non-finite gradient, under nan_policy "skip"
+  int64_t skipped_steps = 0;    // with a non-finite gradient, under nan_policy "skip" or a loss scale
+  LossScale loss_scale = {};
   bool stopped_early = false;
   bool validation_due = false;  // the step is finished, its validation is not (interrupted)
 };

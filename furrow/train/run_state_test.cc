@@ -17,6 +17,7 @@ TEST(RunState, RoundTripsToTheLastBit) {
   state.has_best = true;
   state.best_metric = 1.0 / 3;
   state.stopped_early = true;
+  state.loss_scale = {4096.5, 17};
   const RunState read = parse_run_state(to_text(state));
   EXPECT_EQ(to_text(read), to_text(state));
   EXPECT_EQ(read.position, state.position);
@@ -24,6 +25,16 @@ TEST(RunState, RoundTripsToTheLastBit) {
   EXPECT_TRUE(std::isnan(read.last_validation_loss));
   EXPECT_TRUE(read.has_best);
   EXPECT_TRUE(read.stopped_early);
+  EXPECT_EQ(read.loss_scale, state.loss_scale);
+}
+
+TEST(RunState, OfAnEarlierVersionHasNoLossScale) {
+  RunState state;
+  state.step = 9;
+  std::string text = to_text(state);
+  text.resize(text.find("loss_scale"));
+  EXPECT_EQ(parse_run_state(text).step, 9);
+  EXPECT_EQ(parse_run_state(text).loss_scale, LossScale());
 }
 
 TEST(RunState, DamageIsNamed) {

@@ -55,7 +55,8 @@ class Run {
   bool wants_more() const;
   bool validation_falls_due() const;
   void one_step();
-  void refuse_non_finite(const RunOutputs& outputs);
+  bool scales_loss() const;
+  void judge(const RunOutputs& outputs);  // a step that was not applied: whether to go on
   void log_step(const RunOutputs& outputs, int64_t duration_ns);
   void validate();
   LossSums validation_sums();

@@ -202,7 +202,7 @@ class InEveryPrecision : public RankSession, public ::testing::WithParamInterfac
     precision_ = GetParam();
   }
 };
-INSTANTIATE_TEST_SUITE_P(Ranks, InEveryPrecision, ::testing::Values("float32", "bfloat16"),
+INSTANTIATE_TEST_SUITE_P(Ranks, InEveryPrecision, ::testing::Values("float32", "bfloat16", "float16"),
                          [](const auto& info) { return std::string(info.param); });
 
 std::string message_of(const std::function<void()>& fn) {

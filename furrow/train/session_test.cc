@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <functional>
@@ -221,6 +222,41 @@ TEST_F(Session, AdaptersAreResumedMergedAndReadAgain) {
         train_run(name("without"), adapted({"--training.steps", "1", "--optimizer.lr", "1e-30"}));
     EXPECT_GT(std::abs(*without.test_loss - *whole.test_loss), 1e-3) << "control";
   }
+}
+
+// Overflow at the start is no failure; the loss scale goes on over a resume in the middle of an interval.
+TEST_F(Session, TheLossScaleIsResumedAndItsStepsAreCounted) {
+  const auto half = [&](std::vector<std::string> more = {}) {
+    more.insert(more.end(), {"--training.mixed_precision_param", "float16", "--grad_scaler.init_scale",
+                             "1073741824", "--grad_scaler.growth_interval", "7", "--metrics.log_freq", "1"});
+    return config(more);
+  };
+  const observe::Summary whole = train_run("whole", half());
+  EXPECT_EQ(whole.status, "finished");
+  EXPECT_GT(*whole.test_accuracy, 0.6);
+  train_run("parts", half());
+  std::filesystem::remove_all(run("parts") + "/checkpoints/step-00000040");
+  std::filesystem::remove_all(run("parts") + "/model");
+  train_run("parts", half(), /*resume=*/true);
+  EXPECT_EQ(weights("whole"), weights("parts"));
+  const auto value_of = [](const observe::StepRecord& record, const std::string& key) {
+    for (const auto& [name, value] : record.values) {
+      if (name == key) return value;
+    }
+    return -1.0;
+  };
+  std::vector<double> scales, skipped;
+  for (const observe::StepRecord& record : observe::read_metrics(run("whole") + "/metrics.jsonl")) {
+    if (value_of(record, "loss_scale") < 0) continue;
+    scales.push_back(value_of(record, "loss_scale"));
+    skipped.push_back(value_of(record, "skipped_steps"));
+  }
+  ASSERT_EQ(scales.size(), 40u);
+  EXPECT_EQ(scales[0], 536870912.0);
+  EXPECT_EQ(skipped[0], 1);
+  EXPECT_GT(skipped.back(), 5);
+  EXPECT_LT(skipped.back(), 30);
+  EXPECT_NE(std::ranges::adjacent_find(scales, std::less<>()), scales.end()) << "it grows again";
 }
 
 TEST_F(Session, StopsEarlyAndExportsTheBest) {

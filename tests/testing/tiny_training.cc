@@ -156,13 +156,18 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
   const bool shuffle = options.source == nullptr;
   data::Loader loader(source, data::SampleOrder(42, source.size(), shuffle), loader_options);
   StepResult result;
+  result.outputs.loss_scale = options.loss_scale;
   for (int s = 0; s < options.steps; ++s) {
     train::RunInputs inputs;
     inputs.loader = &loader;
     inputs.step = options.first_step + s;
     inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
     inputs.max_norm = options.max_norm;
+    inputs.skipped = result.skipped;
+    inputs.loss_scale = result.outputs.loss_scale;
+    inputs.grad_scaler = tiny.config.grad_scaler;
     result.outputs = executor.run(inputs);
+    result.skipped += result.outputs.scale.finite ? 0 : 1;
   }
   for (size_t u = 0; u < tiny.spec.units.size(); ++u) {
     const train::UnitState& unit = model.unit(static_cast<int>(u));

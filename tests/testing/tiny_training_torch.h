@@ -40,8 +40,8 @@ class MadeUpSource : public data::Source {
 
 // A network, its data and the settings of a step.
 struct TinyTraining {
-  // One of tiny_names(): an architecture, "-tied" or "-untied" where there is a choice, "@bfloat16" where it
-  // does not compute in float32.
+  // One of tiny_names(): an architecture, "-tied" or "-untied" where there is a choice, "@bfloat16" or
+  // "@float16" where it does not compute in float32.
   std::string name;
   config::Config config;
   std::shared_ptr<MadeUpSource> source;
@@ -63,6 +63,7 @@ struct StepOptions {
   int threads = 1;
   bool trace = false;
   double max_norm = 1;
+  train::LossScale loss_scale = {};      // of the first step
   const data::Source* source = nullptr;  // instead of the network's own, in its order
 };
 
@@ -74,6 +75,7 @@ struct StepResult {
   std::vector<at::Tensor> states;
   std::vector<at::Tensor> statistics;  // by unit; undefined without any
   train::RunOutputs outputs;
+  int64_t skipped = 0;  // steps that were not applied
 };
 StepResult run_steps(const TinyTraining& tiny, const StepOptions& options);
 
