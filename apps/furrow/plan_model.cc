@@ -9,7 +9,9 @@
 #include "furrow/data/dataset.h"
 #include "furrow/models/architectures.h"
 #include "furrow/models/precision.h"
+#include "furrow/models/teacher.h"
 #include "furrow/plan/optimizer_spec.h"
+#include "furrow/storage/artefact.h"
 
 namespace furrow::app {
 namespace {
@@ -37,6 +39,10 @@ PlannedModel planned_model(const config::Config& config) {
   plan::ModelSpec spec = models::describe(config.model, shape);
   models::compute_in(models::precision_of(config.training.mixed_precision_param), &spec);
   plan::apply_optimizer(config.optimizer, &spec);
+  if (config.training.objective == "distillation") {
+    const std::string& teacher = config.distillation.teacher;
+    models::add_teacher(models::describe_table(storage::read_artefact(teacher).model, shape), &spec);
+  }
   return {std::move(spec), info.classes, info.train_samples};
 }
 

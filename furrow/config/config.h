@@ -19,6 +19,7 @@
 #include "furrow/config/comm.h"
 #include "furrow/config/data.h"
 #include "furrow/config/debug.h"
+#include "furrow/config/distillation.h"
 #include "furrow/config/ema.h"
 #include "furrow/config/job.h"
 #include "furrow/config/lr_scheduler.h"
@@ -45,6 +46,7 @@ struct Config {
   Optimizer optimizer;
   LrScheduler lr_scheduler;
   Ema ema;
+  Distillation distillation;
   Data data;
   Checkpoint checkpoint;
   ActivationCheckpoint activation_checkpoint;
@@ -66,6 +68,7 @@ struct Config {
     v("optimizer", &Config::optimizer, "The update rule.");
     v("lr_scheduler", &Config::lr_scheduler, "The learning rate of each step.");
     v("ema", &Config::ema, "An average of the weights.");
+    v("distillation", &Config::distillation, "A trained model that teaches the one in training.");
     v("data", &Config::data, "Files, splits and the feed.");
     v("checkpoint", &Config::checkpoint, "Saving, keeping and resuming.");
     v("activation_checkpoint", &Config::activation_checkpoint,

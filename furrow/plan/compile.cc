@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/plan/buffers.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/draft.h"
+#include "furrow/plan/topology.h"
 #include "furrow/plan/verify.h"
 
 namespace furrow::plan {
@@ -84,6 +86,39 @@ void append(const std::vector<Value>& values, std::vector<Value>* to) {
   to->insert(to->end(), values.begin(), values.end());
 }
 
+// What a phase steps.
+void check_phases(const Draft& draft) {
+  for (int32_t p = 0; p < draft.facts.phases; ++p) {
+    const std::vector<UnitFacts>& units = draft.facts.units;
+    if (std::any_of(units.begin(), units.end(),
+                    [p](const UnitFacts& unit) { return unit.steps && unit.backward_phase == p; }))
+      continue;
+    const std::string phase =
+        draft.spec.phases.empty() ? "" : fmt::format(" in phase {}", draft.spec.phases[p]);
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("model {} has no parameters{}{}: there is nothing to train", draft.spec.architecture,
+                    draft.spec.parameter_count() > 0 ? " that are not frozen" : "", phase));
+  }
+}
+
+// Phase after phase, each through all generators and passes: none of them moves anything across its borders.
+void generate_phases(const TrainOptions& options, Draft* draft) {
+  const int stage = draft->placement().zero_stage;
+  std::vector<DraftInstruction> all;
+  for (; draft->phase < draft->facts.phases; ++draft->phase) {
+    draft->list.clear();
+    generate_training(options.ranks.pipeline, options.recompute, draft);
+    gather_statistics(draft);
+    if (stage == 3) gather_parameters(options.ranks.reshard, draft);
+    add_and_reduce(draft);
+    if (stage == 3) prefetch_gathers(options.ranks.prefetch_units, draft);
+    generate_step(draft);
+    std::move(draft->list.begin(), draft->list.end(), std::back_inserter(all));
+  }
+  draft->list = std::move(all);
+}
+
 }  // namespace
 
 Placement placement_for(const ModelSpec& spec, const Layout& layout, const RankOptions& options, int32_t k) {
@@ -101,6 +136,13 @@ Placement placement_for(const ModelSpec& spec, const Layout& layout, const RankO
   const bool by_ranks = options.deterministic == Deterministic::kOff ||
                         (options.deterministic == Deterministic::kAuto && !is_aligned(placement, k));
   if (by_ranks && placement.data_ranks() > 1) placement.tree = TreeKind::kByRanks;
+  if (placement.pipeline_ranks() > 1 && !is_one_chain(spec)) {
+    throw Error(
+        ErrorCode::kUnimplemented,
+        fmt::format("model {} is more than one chain of units, which no pipeline is cut from yet: set "
+                    "[parallelism] pipeline_parallel_degree = 1",
+                    spec.architecture));
+  }
   placement.stages = stages_of(spec, layout, options.pipeline);
   return placement;
 }
@@ -110,18 +152,9 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
   const Placement placement = placement_for(spec, layout, options.ranks, count(options.microbatch_sizes));
   Draft draft(spec, placement, "train", options.microbatch_sizes, options.optimizer_states);
   check_training(spec, placement, options);
-  if (draft.facts.first_trained == draft.units()) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("model {} has no parameters{}: there is nothing to train", spec.architecture,
-                            spec.parameter_count() > 0 ? " that are not frozen" : ""));
-  }
+  check_phases(draft);
   draft.program.inputs = draft.kept(0, true);
-  generate_training(options.ranks.pipeline, options.recompute, &draft);
-  gather_statistics(&draft);
-  if (placement.zero_stage == 3) gather_parameters(options.ranks.reshard, &draft);
-  add_and_reduce(&draft);
-  if (placement.zero_stage == 3) prefetch_gathers(options.ranks.prefetch_units, &draft);
-  generate_step(&draft);
+  generate_phases(options, &draft);
   append(draft.kept(1, true), &draft.program.outputs);
   return finish(&draft);
 }

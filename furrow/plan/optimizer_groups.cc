@@ -10,6 +10,7 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/plan/optimizer_spec.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::plan {
 namespace {
@@ -83,10 +84,11 @@ void leave_out_frozen(Unit* unit) {
   int64_t all = 0, trained = 0;
   bool trains = false;
   for (const Parameter& parameter : unit->parameters) {
-    trains = trains || !parameter.rule.frozen;
+    const bool still = parameter.rule.frozen || parameter.borrowed;
+    trains = trains || !still;
     if (parameter.shape.size() < 2) continue;
     all += parameter.size();
-    trained += parameter.rule.frozen ? 0 : parameter.size();
+    trained += still ? 0 : parameter.size();
   }
   if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
   if (!trains) unit->deferred_bytes = 0;
@@ -108,10 +110,11 @@ void refuse_frozen_masters(const ModelSpec& spec) {
   for (const Unit& unit : spec.units) {
     for (const Parameter& parameter : unit.parameters) {
       if (!parameter.rule.frozen || unit.compute == DType::kF32) continue;
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("optimizer.groups freezes {}, which is computed with in {}: frozen parameters need "
-                              "training.mixed_precision_param = \"float32\"",
-                              parameter.name, to_string(unit.compute)));
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("optimizer.groups freezes {}, which is computed with in {}: frozen parameters need "
+                      "training.mixed_precision_param = \"float32\"",
+                      parameter.name, to_string(unit.compute)));
     }
   }
 }
@@ -121,7 +124,10 @@ void refuse_frozen_masters(const ModelSpec& spec) {
 bool is_hidden_matrix(const ModelSpec& spec, size_t unit, const Parameter& parameter) {
   const DType read = spec.units[unit].input.dtype;
   const bool numbers = read == DType::kF32 || read == DType::kBF16 || read == DType::kF16;
-  return parameter.shape.size() >= 2 && numbers && unit + 1 < spec.units.size();
+  const std::vector<Head> heads = heads_of(spec);
+  const bool last = std::any_of(heads.begin(), heads.end(),
+                                [&](const Head& head) { return head.unit == static_cast<int32_t>(unit); });
+  return parameter.shape.size() >= 2 && numbers && !last;
 }
 
 void apply_optimizer(const config::Optimizer& optimizer, ModelSpec* spec) {

@@ -12,6 +12,7 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
+#include "furrow/models/teacher.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/storage/checkpoint.h"
@@ -320,19 +321,24 @@ namespace {
 
 // Masters, then what blocks read.
 void load_with(ModelState& model, const ModelState::ReadRange& read) {
-  for (const NamedRange& range : model_ranges(model, model.units())) read(range);
+  for (const NamedRange& range : model_ranges(model, model.units())) {
+    if (!models::is_teachers(range.name)) read(range);
+  }
   model.round_params(model.units(), read);
+}
+
+// `range` from the tensor of that name.
+void copy_from(const storage::SafetensorsFile& file, const std::string& name, const NamedRange& range) {
+  const ArrayView to = tensor::to_array(range.elements);
+  const auto bytes = file.expect(name, to.dtype, range.shape);
+  const size_t size = dtype_size(to.dtype);
+  std::memcpy(to.bytes.data(), bytes.data() + static_cast<size_t>(range.begin) * size, to.bytes.size());
 }
 
 void load_artefact(const std::string& path, ModelState& model) {
   storage::read_artefact(path);
   const storage::SafetensorsFile file = storage::open_parameters(path);
-  load_with(model, [&](const NamedRange& range) {
-    const ArrayView to = tensor::to_array(range.elements);
-    const auto bytes = file.expect(range.name, to.dtype, range.shape);
-    const size_t size = dtype_size(to.dtype);
-    std::memcpy(to.bytes.data(), bytes.data() + static_cast<size_t>(range.begin) * size, to.bytes.size());
-  });
+  load_with(model, [&](const NamedRange& range) { copy_from(file, range.name, range); });
 }
 
 // Frozen parameters have no average: they are their own.
@@ -346,6 +352,15 @@ ModelState::ReadRange weights_of(const storage::CheckpointReader& reader, bool a
 }
 
 }  // namespace
+
+void load_teacher(const std::string& path, ModelState& model) {
+  storage::read_artefact(path);
+  const storage::SafetensorsFile file = storage::open_parameters(path);
+  for (const NamedRange& range : model_ranges(model, model.units())) {
+    if (models::is_teachers(range.name))
+      copy_from(file, range.name.substr(models::kTeacherPrefix.size()), range);
+  }
+}
 
 void load_parameters(const std::string& path, ModelState& model, bool average) {
   if (std::filesystem::exists(path + "/model.toml")) return load_artefact(path, model);

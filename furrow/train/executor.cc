@@ -56,7 +56,7 @@ struct Executor::Impl {
       : program(program_in), rank(rank_in), state{program, model, objective, rule, rank} {
     // Of the model, not of this rank's units.
     state.training = program.name == "train";
-    state.first_trained = plan::model_facts(model.spec()).first_trained;
+    state.facts = plan::model_facts(model.spec());
     state.cells.resize(program.slots.size());
     state.flights.resize(program.slots.size());
     make_buffers();
@@ -265,8 +265,8 @@ at::Tensor ExecutorState::take_staging(int64_t elements) {
   return rank_buffer(rank.communicator, elements, MemoryKind::kOther);
 }
 
-void ExecutorState::publish(const Sums& sums) {
-  outputs.loss = sums.loss;
+void ExecutorState::publish(const BoundInstruction& bound, const Sums& sums) {
+  outputs.phases[bound.phase].loss = sums.loss;
   outputs.stop = sums.stop;
   outputs.ready = sums.ready;
 }
@@ -282,6 +282,7 @@ RunOutputs Executor::run(const RunInputs& inputs) {
   tensor::set_thread_count(impl_->rank.threads);
   state.inputs = &inputs;
   state.outputs = RunOutputs();
+  state.outputs.phases.resize(state.facts.phases);
   try {
     impl_->execute_all();
   } catch (const Error& error) {
@@ -290,6 +291,10 @@ RunOutputs Executor::run(const RunInputs& inputs) {
     throw;
   }
   impl_->end_run();
+  const std::vector<PhaseOutputs>& phases = state.outputs.phases;
+  const auto refused = std::ranges::find_if(phases, [](const PhaseOutputs& p) { return !p.scale.finite; });
+  state.outputs.loss = phases.front().loss;
+  state.outputs.scale = refused == phases.end() ? phases.front().scale : refused->scale;
   return std::move(state.outputs);
 }
 

@@ -12,6 +12,7 @@
 #include "furrow/comm/group.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
+#include "furrow/plan/unit_facts.h"
 #include "furrow/train/cells_torch.h"
 #include "furrow/train/executor_torch.h"
 #include "furrow/train/residence_torch.h"
@@ -54,6 +55,9 @@ struct BoundInstruction {
   std::vector<FlatOperand> gradient_writes;  // the same
   std::vector<int> loss_reads;               // measure: slots of losses
   std::vector<int> statistic_reads;          // slots of bn_stats, in order
+  std::vector<int> act_reads;                // slots of activations, in order
+  int head = 0;                              // loss, evaluate: which
+  int phase = 0;                             // measure, reduce_scalar, clip: which
   std::vector<Arrival> arrivals;             // gather_stats: what comes, in order
   std::vector<int> touches;                  // every slot that is read or written, once
   std::vector<int> drops;                    // slots to empty afterwards
@@ -94,7 +98,7 @@ struct ExecutorState {
   const OptimizerRule* rule;
   const RankContext& rank;
   bool training = false;                 // the program has a backward: dropout is on
-  int first_trained = 0;                 // the first unit that has one
+  plan::ModelFacts facts = {};           // who reads whom
   std::vector<Cell> cells = {};          // by slot
   std::vector<at::Tensor> buffers = {};  // by slot: flat gradients and gathered parameters, kept between runs
   std::vector<std::shared_ptr<Flight>> flights = {};  // by slot: the last that touches it
@@ -120,7 +124,7 @@ struct ExecutorState {
   void retire(int slot);                       // of a value that was dropped
   void note(const BoundInstruction& bound, const InstructionTime& time);  // what the rank's thread did
   at::Tensor take_staging(int64_t elements);
-  void publish(const Sums& sums);  // into outputs
+  void publish(const BoundInstruction& bound, const Sums& sums);  // into outputs
 };
 
 using Handler = void (*)(ExecutorState&, const BoundInstruction&);

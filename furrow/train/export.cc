@@ -3,6 +3,7 @@
 
 #include "furrow/base/log.h"
 #include "furrow/base/version.h"
+#include "furrow/plan/topology.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/extensions_torch.h"
@@ -28,7 +29,7 @@ storage::Artefact Run::description() const {
   artefact.architecture = spec.architecture;
   artefact.model = model_table(bench_.config);
   const plan::TensorSpec& input = spec.units.front().input;
-  const plan::TensorSpec& output = spec.units.back().output;
+  const plan::TensorSpec& output = spec.units[plan::heads_of(spec).front().unit].output;
   artefact.inputs = {{"input", input.dtype, input.shape}};
   artefact.outputs = {{"logits", output.dtype, output.shape}};
   artefact.preprocessing = bench_.dataset->preprocessing;
@@ -41,13 +42,18 @@ storage::Artefact Run::description() const {
 
 // Unit by unit, so that rank 0 needs the memory of the largest and not of the whole model.
 void Run::export_model() {
-  const int units = static_cast<int>(bench_.spec.units.size());
+  const std::vector<plan::UnitPhases> phases = plan::unit_phases(bench_.spec);
+  std::vector<int> units;  // no teacher, and nothing that only training runs
+  for (size_t u = 0; u < phases.size(); ++u) {
+    if (phases[u].evaluated) units.push_back(static_cast<int>(u));
+  }
   if (!first()) {
-    for (int u = 0; u < units; ++u) whole_unit(u);
+    for (const int u : units) whole_unit(u);
     return;
   }
   std::vector<storage::TensorInfo> tensors;
-  for (const plan::Unit& unit : bench_.spec.units) {
+  for (const int u : units) {
+    const plan::Unit& unit = bench_.spec.units[static_cast<size_t>(u)];
     for (const plan::Parameter& parameter : unit.parameters) {
       if (!parameter.tied()) tensors.push_back({parameter.name, DType::kF32, parameter.shape});
     }
@@ -56,7 +62,7 @@ void Run::export_model() {
   }
   storage::write_artefact(folder_->model(), description(), std::move(tensors),
                           [&](storage::SafetensorsWriter& writer) {
-                            for (int u = 0; u < units; ++u) {
+                            for (const int u : units) {
                               for (const NamedTensor& each : model_->tensors_of(u, whole_unit(u)))
                                 writer.write(each.name, tensor::to_array(each.view));
                             }
@@ -73,7 +79,8 @@ void Run::draw() {
         placement.params_part() == plan::Part::kWhole && placement.layout.degree(plan::Axis::kPipeline) == 1;
     if (!resident) {
       const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
-      copy = std::make_unique<ModelState>(bench_.spec, std::vector<plan::StateSpec>(), bench_.rank.seed, blocks);
+      copy =
+          std::make_unique<ModelState>(bench_.spec, std::vector<plan::StateSpec>(), bench_.rank.seed, blocks);
       load_parameters(folder_->model(), *copy);
     }
     const PictureRequest request{resident ? *model_ : *copy, *bench_.dataset, bench_.rank, run_folder_,

@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,6 +14,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/rng.h"
 #include "furrow/data/loader.h"
+#include "furrow/plan/topology.h"
 #include "furrow/preprocess/tokenizer.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/pictures_torch.h"
@@ -24,22 +26,28 @@ constexpr int64_t kGridColumns = 8, kGridImages = 32;
 constexpr int64_t kPromptTokens = 16, kWrittenTokens = 256;
 constexpr double kTemperature = 0.8;
 
-at::Tensor run_model(const PictureRequest& request, at::Tensor value) {
+// The output of a unit for these samples, by way of all that it reads.
+at::Tensor run_to(const PictureRequest& request, int32_t last, at::Tensor value,
+                  std::span<const int64_t> sample_ids = {}) {
   tensor::OpContext context;
   context.threads = request.rank.threads;
   context.seed = request.rank.seed;
+  context.sample_ids = sample_ids;
   const at::AutoGradMode grad_mode(false);
-  for (size_t u = 0; u < request.model.spec().units.size(); ++u) {
-    const int unit = static_cast<int>(u);
+  for (const int32_t unit : plan::chain_to(request.model.spec(), last)) {
     const at::Tensor& statistics = request.model.unit(unit).statistics;
     context.statistics = {};
     if (statistics.defined())
       context.statistics = {statistics.const_data_ptr<float>(), static_cast<size_t>(statistics.numel())};
     if (value.is_floating_point())
-      value = value.to(tensor::scalar_type(request.model.spec().units[u].compute));
+      value = value.to(tensor::scalar_type(request.model.spec().units[unit].compute));
     value = request.model.block(unit).forward(value, request.model.params(unit), context);
   }
   return value.to(at::kFloat).contiguous();
+}
+
+at::Tensor run_model(const PictureRequest& request, at::Tensor value) {
+  return run_to(request, plan::heads_of(request.model.spec()).front().unit, std::move(value));
 }
 
 at::Tensor tensor_of(const ArrayView& array) {
@@ -106,6 +114,25 @@ std::vector<std::string> draw_classifier(const PictureRequest& request, const da
   return names;
 }
 
+// What the generator makes of the noise of the first sample ids.
+std::vector<std::string> draw_generated(const PictureRequest& request, int32_t generator) {
+  const Shape& shape = request.dataset.train->fields()[0].shape;
+  if (shape.size() != 3 || (shape[0] != 1 && shape[0] != 3) ||
+      !request.dataset.preprocessing.contains("mean"))
+    return {};
+  std::vector<int64_t> ids(kGridImages * 2);
+  std::iota(ids.begin(), ids.end(), int64_t{0});
+  const at::Tensor made = run_to(request, generator, at::zeros({static_cast<int64_t>(ids.size()), 1}), ids);
+  std::vector<observe::GridImage> grid;
+  const auto pixels = static_cast<size_t>(num_elements(shape));
+  for (size_t i = 0; i < ids.size(); ++i)
+    grid.push_back(
+        image_of({made.const_data_ptr<float>() + i * pixels, pixels}, shape, request.dataset.preprocessing));
+  write_file_atomic(request.folder + "/samples.svg",
+                    observe::image_grid_svg(grid, kGridColumns, "Generated samples"));
+  return {"samples.svg"};
+}
+
 // One of the classes, each with its probability at the temperature; `uniform` in [0, 1).
 int64_t draw(std::span<const float> scores, double uniform) {
   const float most = *std::ranges::max_element(scores);
@@ -161,11 +188,14 @@ std::vector<std::string> draw_text(const PictureRequest& request, const data::So
 }  // namespace
 
 std::vector<std::string> draw_pictures(const PictureRequest& request) {
+  if (const int32_t generator = plan::generator_of(request.model.spec()); generator >= 0)
+    return draw_generated(request, generator);
   const data::Source* const source =
       request.dataset.test ? request.dataset.test.get() : request.dataset.validation.get();
   if (source == nullptr || source->size() == 0) return {};
   const std::vector<data::Field>& fields = source->fields();
-  const plan::TensorSpec& output = request.model.spec().units.back().output;
+  const plan::TensorSpec& output =
+      request.model.spec().units[plan::heads_of(request.model.spec()).front().unit].output;
   const bool scores = output.shape.back() == source->classes();
   if (!scores || fields[1].dtype != DType::kI64) return {};
   if (fields[0].dtype == DType::kI64) return draw_text(request, *source);

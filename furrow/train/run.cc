@@ -13,6 +13,7 @@
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
 #include "furrow/models/precision.h"
+#include "furrow/models/teacher.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/quote.h"
@@ -52,6 +53,15 @@ int world_of(const TrainRequest& request) {
 
 namespace {
 
+models::DataShape shape_of(const data::Source& source) {
+  models::DataShape shape;
+  shape.input.dtype = source.fields()[0].dtype;
+  shape.input.shape = source.fields()[0].shape;
+  shape.input.shape.insert(shape.input.shape.begin(), -1);
+  shape.classes = source.classes();
+  return shape;
+}
+
 // What lies before a document in its row must not reach it.
 void check_documents(const plan::ModelSpec& spec, const data::Source& source) {
   if (source.fields().size() <= 2) return;
@@ -73,11 +83,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   bench.config = config;
   bench.dataset = std::move(dataset);
   const data::Source& source = *bench.dataset->train;
-  models::DataShape shape;
-  shape.input.dtype = source.fields()[0].dtype;
-  shape.input.shape = source.fields()[0].shape;
-  shape.input.shape.insert(shape.input.shape.begin(), -1);
-  shape.classes = source.classes();
+  const models::DataShape shape = shape_of(source);
   const std::span<const models::Architecture> extra =
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
@@ -85,13 +91,33 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   check_documents(bench.spec, source);
   models::compute_in(models::precision_of(config.training.mixed_precision_param), &bench.spec);
   plan::apply_optimizer(config.optimizer, &bench.spec);
-  bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
+  bench.objective = std::make_shared<const Objective>(make_objective(config, language(source)));
   bench.rank.threads =
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
   return bench;
 }
+
+namespace {
+
+// Beside what is trained alone: an evaluation, and what is exported, have no teacher.
+void seat_teacher(const TrainRequest& request, Workbench* bench) {
+  const config::Config& config = request.config;
+  if (config.training.objective != "distillation") return;
+  const std::span<const models::Architecture> extra =
+      request.extensions ? std::span<const models::Architecture>(request.extensions->architectures)
+                         : std::span<const models::Architecture>();
+  try {
+    const storage::Artefact artefact = storage::read_artefact(config.distillation.teacher);
+    const models::DataShape shape = shape_of(*bench->dataset->train);
+    models::add_teacher(models::describe_table(artefact.model, shape, extra), &bench->spec);
+  } catch (Error& error) {
+    throw error.with_context("[distillation] teacher " + config.distillation.teacher);
+  }
+}
+
+}  // namespace
 
 // The layout is refused before ranks form groups, which it might leave empty.
 Run::Run(const TrainRequest& request)
@@ -101,6 +127,7 @@ Run::Run(const TrainRequest& request)
           rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
+  seat_teacher(request_, &bench_);
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
   open_folder();
@@ -185,6 +212,8 @@ void Run::restore() {
       log_info("no checkpoint yet: starting at step 0");
     }
   }
+  if (state_.step == 0 && config.training.objective == "distillation")
+    load_teacher(config.distillation.teacher, *model_);
   if (state_.step == 0 && !config.checkpoint.initial_load_path.empty()) {
     load_parameters(config.checkpoint.initial_load_path, *model_);
     model_->start_average();
@@ -219,9 +248,10 @@ void Run::begin_record() {
 std::string Run::memory_line(const plan::Program& program) const {
   const plan::MemoryFormula formula = plan::quote(program, bench_.spec).formula;
   const auto bytes = [](double value) { return format_bytes(static_cast<uint64_t>(value)); };
-  return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}",
+  return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}{}",
                      formula.text, bytes(formula.parameters), bytes(formula.gradients),
-                     bytes(formula.optimizer));
+                     bytes(formula.optimizer),
+                     formula.teacher > 0 ? fmt::format(", teacher {}", bytes(formula.teacher)) : "");
 }
 
 bool Run::stopped() const {
@@ -321,6 +351,9 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
       {"step_time_ms", static_cast<double>(duration_ns) * 1e-6},
       {"data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9},
       {"memory_bytes", static_cast<double>(peak_rss_bytes())}};
+  const std::vector<std::string>& phases = bench_.spec.phases;
+  for (size_t p = 0; p < phases.size(); ++p)
+    record.values.emplace_back("loss_" + phases[p], outputs.phases[p].loss.mean());
   if (!bench_.rank.alone()) {
     const StepLedger::Bytes bytes = ledger_.bytes(bench_.rank);
     record.values.insert(record.values.end(),

@@ -38,13 +38,13 @@ const UnitTable& State::table(int64_t local_batch) {
   if (!first) return table;
   for (int32_t u = 0; u < units(); ++u) {
     const Unit& unit = spec.units[u];
-    const bool input_gradient = u > facts.first_trained;
+    const bool input_gradient = facts.units[u].passes;
     const auto seconds = [&](Work work) {
       return costs.unit_seconds({&unit, work, local_batch, input_gradient});
     };
     const bool trained = facts.units[u].trains();
     table.forward_s.push_back(seconds(Work::kForward));
-    table.input_s.push_back(u < facts.first_trained ? 0 : seconds(Work::kBackwardInput));
+    table.input_s.push_back(facts.units[u].backward_phase < 0 ? 0 : seconds(Work::kBackwardInput));
     table.weight_s.push_back(trained ? seconds(Work::kBackwardWeight) : 0);
     table.out_bytes.push_back(unit.output.bytes_per_sample() * local_batch);
     table.saved_bytes.push_back(unit.saved_bytes * local_batch);
