@@ -43,7 +43,7 @@ plan::ModelSpec two_layers() {
 
 TEST(PrintedProgram, IsCurrent) {
   const std::vector<std::string> blocks = printed_blocks();
-  ASSERT_EQ(blocks.size(), 4u);  // the last is a timeline
+  ASSERT_EQ(blocks.size(), 3u);
   const plan::TrainOptions options{{64, 64}, {}, 0};
   EXPECT_EQ(blocks[0], plan::to_text(plan::compile_train(two_layers(), plan::Layout(), options)));
 }

@@ -67,8 +67,12 @@ class Faults : public ::testing::Test {
   const std::vector<std::string> shared_memory_ = testing::shared_memory_names();
 };
 
-void print_times(const char* what, std::vector<double>& seconds) {
+// Half of them within `most`; each too where the whole set is asked for, on a machine of its own: a crowded
+// one gives a rank no core for seconds.
+void expect_soon(const char* what, std::vector<double>& seconds, double most) {
   std::sort(seconds.begin(), seconds.end());
+  EXPECT_LT(seconds[seconds.size() / 2], most);
+  EXPECT_LT(seconds.back(), most * (repetitions() == 100 ? 1 : 10));
   std::cout << what << ": " << seconds.size() << " times, all ended after " << seconds[seconds.size() / 2]
             << " s (median), " << seconds.back() << " s (longest)\n";
 }
@@ -94,10 +98,9 @@ TEST_F(Faults, AKilledRank) {
       if (rank != victim) expect_told(log(run, rank), victim);
     }
     expect_gone(ranks);
-    EXPECT_LT(seconds.back(), kMostSeconds);
     fs::remove_all(run);
   }
-  print_times("SIGKILL", seconds);
+  expect_soon("SIGKILL", seconds, kMostSeconds);
 }
 
 TEST_F(Faults, AStoppedRank) {
@@ -119,10 +122,9 @@ TEST_F(Faults, AStoppedRank) {
       if (rank != victim) expect_told(log(run, rank), victim);
     }
     expect_gone(ranks);
-    EXPECT_LT(seconds.back(), kSilenceSeconds + kMostSeconds);
     fs::remove_all(run);
   }
-  print_times("SIGSTOP", seconds);
+  expect_soon("SIGSTOP", seconds, kSilenceSeconds + kMostSeconds);
 }
 
 // Ranks that the test starts itself, so that one may differ.
@@ -137,7 +139,7 @@ class OddRank : public Faults {
     for (int rank = 0; rank < ranks; ++rank) {
       ChildOptions options;
       options.environment = testing::rank_environment(rank, ranks, port);
-      auto command = runs_.endless(folder, 0);
+      auto command = runs_.endless(folder, 0, 60);
       if (rank == odd) {
         command.insert(command.end(), more.begin(), more.end());
         options.environment.insert(options.environment.end(), environment.begin(), environment.end());

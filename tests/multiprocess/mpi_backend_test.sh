@@ -49,7 +49,7 @@ under_mpi 2 twice
 says 2 "^twice: unavailable .*MPI cannot start twice"
 
 # `furrow bench comm` measures it, and says how the ranks are started.
-timeout 60 mpirun --allow-run-as-root --oversubscribe -n 2 "$FURROW_BUILD_DIR/bin/furrow" bench comm --backend mpi \
+timeout 250 mpirun --allow-run-as-root --oversubscribe -n 2 "$FURROW_BUILD_DIR/bin/furrow" bench comm --backend mpi \
   --op all_gather --json >"$work/out" 2>&1 || fail "bench comm: exit status $?"
 says 8 '"transport": *"mpi"'
 says 8 '"algorithm": *"MPI"'
