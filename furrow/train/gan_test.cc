@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <map>
 #include <string>
 
@@ -178,6 +179,24 @@ TEST(Gan, EveryPhaseHasItsNorm) {
     EXPECT_NEAR(phase.scale.norm, norm, 1e-6 * norm);
     EXPECT_NEAR(phase.scale.factor * static_cast<double>(phase.loss.count), 1e-3 / (norm + 1e-6), 1e-6);
   }
+}
+
+// The verdict of the discriminator's phase keeps it from its step; the generator, whose samples are sound,
+// goes on.
+TEST(Gan, APhaseThatIsNotFiniteIsSkippedAlone) {
+  const TinyTraining tiny = testing::tiny("gan");
+  const StepResult start = run_steps(tiny, {.steps = 0}), sound = run_steps(tiny, {});
+  EXPECT_TRUE(sound.outputs.scale.finite);
+  std::vector<int64_t> first(4);
+  data::SampleOrder(42, tiny.source->size(), true).indices(0, first);
+  tiny.source->poison(first[1]);
+  const StepResult result = run_steps(tiny, {});
+  EXPECT_FALSE(result.outputs.phases[0].scale.finite);
+  EXPECT_TRUE(result.outputs.phases[1].scale.finite);
+  EXPECT_FALSE(result.outputs.scale.finite);
+  const Named before = named(tiny.spec, start.params), after = named(tiny.spec, result.params);
+  EXPECT_TRUE(before.at("discriminator.fc1.weight").equal(after.at("discriminator.fc1.weight")));
+  EXPECT_FALSE(before.at("generator.fc1.weight").equal(after.at("generator.fc1.weight")));
 }
 
 TEST(Gan, APhaseThatIsFrozenIsRefused) {

@@ -6,6 +6,7 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/search/state.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::plan::search_internal {
 namespace {
@@ -60,6 +61,8 @@ std::string refusal_of(const State& state, const Choice& choice) {
   if (stages > state.units()) {
     return fmt::format("pp {}: the model has {} units, and each stage needs one", stages, state.units());
   }
+  if (stages > 1 && !is_one_chain(state.spec))
+    return fmt::format("pp {}: the model is more than one chain of units", stages);
   if (choice.batch.global_batch > 0 && ranks > microbatches(choice)) {
     return fmt::format("{} data ranks for {} microbatches (global batch {} / local batch {}): each needs one",
                        ranks, microbatches(choice), choice.batch.global_batch, choice.batch.local_batch);
