@@ -47,7 +47,7 @@ void check_ties(const ModelSpec& spec, const std::vector<UnitPhases>& phases) {
         continue;
       }
       const int32_t stepped = owners.at(parameter.tied_to);
-      if (parameter.borrowed ? phases[u].forward >= stepped : phases[u].backward == stepped) continue;
+      if (parameter.borrowed ? phases[u].forward > stepped : phases[u].backward == stepped) continue;
       fail(fmt::format("parameter {} of unit {} is tied to {}, which another phase steps: borrow it, later",
                        parameter.name, spec.units[u].name, parameter.tied_to));
     }

@@ -316,7 +316,10 @@ class OperandRule {
 
   static std::string names(const Values& values) {
     std::string text;
-    for (const Value& value : values) text += (text.empty() ? "" : " ") + to_string(value);
+    for (const Value& value : values) {
+      if (!text.empty()) text += ' ';
+      text += to_string(value);
+    }
     return text.empty() ? "nothing" : text;
   }
 

@@ -196,7 +196,7 @@ void add_tied(ExecutorState& state, const BoundInstruction& bound) {
   if (own.data() != total.data()) std::copy(own.begin(), own.end(), total.begin());
   size_t next = 1;
   for (const plan::TiedUse& use : state.model.flat().tied) {
-    if (use.owner_unit != bound.unit()) continue;
+    if (use.owner_unit != bound.unit() || use.use == 0) continue;
     const FlatOperand& more = bound.gradient_reads[next++];
     if (more.size == 0) continue;
     const std::span<float> span =

@@ -221,7 +221,8 @@ TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
       if (rank.rank == 0) {
         const plan::Quote quote = plan::quote(rank.program, tiny.trained_spec());
         const double ranks = world.ranks();
-        EXPECT_NEAR(grown(MemoryKind::kParameters) / (quote.formula.parameters * ranks), 1, 0.02);
+        const double params = quote.formula.parameters + quote.formula.teacher;
+        EXPECT_NEAR(grown(MemoryKind::kParameters) / (params * ranks), 1, 0.02);
         EXPECT_NEAR(grown(MemoryKind::kOptimizer) / (quote.formula.optimizer * ranks), 1, 0.02);
         for (const MemoryKind kind : {MemoryKind::kGradients, MemoryKind::kGathered}) {
           const auto expected = static_cast<double>(planned[static_cast<size_t>(kind)]);
