@@ -8,6 +8,7 @@
 #include "furrow/base/error.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/architectures.h"
+#include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/models/teacher.h"
 #include "furrow/plan/optimizer_spec.h"
@@ -38,6 +39,7 @@ PlannedModel planned_model(const config::Config& config) {
   shape.input.shape.insert(shape.input.shape.begin(), -1);
   plan::ModelSpec spec = models::describe(config.model, shape);
   models::compute_in(models::precision_of(config.training.mixed_precision_param), &spec);
+  models::apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);
   if (config.training.objective == "distillation") {
     const std::string& teacher = config.distillation.teacher;

@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "furrow/base/clock.h"
 #include "furrow/comm/group.h"
 #include "tests/testing/run_ranks.h"
 
@@ -34,7 +35,9 @@ Collective message(CollectiveKind kind, std::span<float> data, int64_t timeout_m
 
 class Independent : public ::testing::TestWithParam<const char*> {
  protected:
-  void run(int n, const testing::RankFunction& fn) { run_ranks_with(n, {.transport = GetParam()}, fn); }
+  void run(int n, const testing::RankFunction& fn) {
+    run_ranks_with(n, {.transport = GetParam(), .communicator = {.timeout_ms = 20'000}}, fn);
+  }
 };
 
 TEST_P(Independent, AReceiveThatWaitsHoldsNothingUp) {
@@ -155,6 +158,37 @@ TEST_P(Independent, LateMessagesBlockNoOthers) {
   });
 }
 
+// More messages that nobody asks for yet than the wires have places.
+TEST_P(Independent, UnreadMessagesBlockNoOthers) {
+  static constexpr int kLanes = 20, kMessages = 5;
+  run(2, [](Communicator& communicator) {
+    for (const size_t size : {size_t{500}, size_t{20'000}}) {
+      std::vector<Group> lanes;
+      std::vector<std::vector<float>> buffers;
+      for (int i = 0; i < kLanes; ++i) lanes.push_back(lane(communicator, 0, 1));
+      for (int i = 0; i < kLanes * kMessages; ++i) buffers.emplace_back(size, static_cast<float>(i));
+      std::vector<Work> works;
+      const auto start_all = [&](CollectiveKind kind) {
+        for (size_t i = 0; i < buffers.size(); ++i)
+          works.push_back(lanes[i % kLanes].start(message(kind, buffers[i])));
+      };
+      if (communicator.rank() == 0) start_all(CollectiveKind::kSend);
+      for (const size_t elements : {10, 100, 20'000, 10, 20'000}) {
+        std::vector<float> sum(elements, 1);
+        communicator.world().all_reduce(std::span(sum));
+        EXPECT_EQ(sum[elements - 1], 2);
+      }
+      if (communicator.rank() == 1) {
+        for (auto& buffer : buffers) std::fill(buffer.begin(), buffer.end(), -1.0F);
+        start_all(CollectiveKind::kRecv);
+      }
+      for (Work& work : works) work.wait();
+      for (size_t i = 0; i < buffers.size(); ++i)
+        ASSERT_EQ(buffers[i], std::vector<float>(size, static_cast<float>(i)));
+    }
+  });
+}
+
 TEST_P(Independent, TheLedgerOfCollectivesLeavesThemOut) {
   run(2, [](Communicator& communicator) {
     constexpr size_t kSize = 100'000;
@@ -201,6 +235,73 @@ TEST_P(Independent, ADeadlineEndsEverybody) {
       }(),
       HasSubstr("rank 1: send 'act' #0 of 10 float32 in group lane on rank 1"));
 }
+
+// ---- lanes of shared memory, without the groups above them ----
+
+class Lanes : public Independent {
+ protected:
+  static Envelope envelope(uint64_t channel, uint32_t step) {
+    Envelope e;
+    e.channel = channel;
+    e.step = step;
+    return e;
+  }
+  static int64_t soon_ns() { return system_clock().monotonic_ns() + 20'000'000'000; }
+};
+
+// While one is open, others pass that it is waited for before it is closed.
+TEST_P(Lanes, AnOpenMessageBlocksNoOthers) {
+  for (const size_t size : {size_t{100}, size_t{5'000}}) {
+    run(2, [&](Communicator& communicator) {
+      Transport& wire = communicator.route(1 - communicator.rank());
+      PeerMemory& memory = *wire.peer_memory();
+      const Memory shared = communicator.allocate(size);
+      const std::span<std::byte> bytes = shared.bytes();
+      if (communicator.rank() == 0) {
+        std::fill(bytes.begin(), bytes.end(), std::byte{7});
+        const Ticket first = wire.post_send(1, envelope(2, 0), bytes);
+        for (uint32_t i = 0; i < 40; ++i) wire.wait(wire.post_send(1, envelope(4, i), bytes), soon_ns());
+        wire.wait(memory.post_expose(1, envelope(2, 1), bytes), soon_ns());
+        EXPECT_EQ(bytes[size - 1], std::byte{9});
+        return wire.wait(first, soon_ns());
+      }
+      const Window first = memory.open(0, envelope(2, 0), size, soon_ns());
+      for (uint32_t i = 0; i < 40; ++i) wire.wait(wire.post_recv(0, envelope(4, i), bytes), soon_ns());
+      EXPECT_EQ(bytes[size - 1], std::byte{7});
+      const Window second = memory.open(0, envelope(2, 1), size, soon_ns());
+      EXPECT_EQ(first.bytes[size - 1], std::byte{7});
+      second.bytes[size - 1] = std::byte{9};
+      memory.close(second);
+      memory.close(first);
+    });
+  }
+}
+
+// More at a time than there are ends to tell that they were read.
+TEST_P(Lanes, ManyLargeMessagesAtATime) {
+  static constexpr uint32_t kMessages = 600;
+  static constexpr size_t kSize = 5'000;
+  run(2, [&](Communicator& communicator) {
+    Transport& wire = communicator.route(1 - communicator.rank());
+    std::vector<std::vector<uint32_t>> data;
+    std::vector<Ticket> tickets;
+    for (uint32_t i = 0; i < kMessages; ++i) {
+      data.emplace_back(kSize / 4, i + 1);
+      const auto bytes = std::as_writable_bytes(std::span(data.back()));
+      if (communicator.rank() == 0) {
+        tickets.push_back(wire.post_send(1, envelope(2, i), bytes));
+      } else {
+        data.back().assign(kSize / 4, 0);
+        wire.wait(wire.post_recv(0, envelope(2, i), bytes), soon_ns());
+        ASSERT_EQ(data.back(), std::vector<uint32_t>(kSize / 4, i + 1));
+      }
+    }
+    for (const Ticket& ticket : tickets) wire.wait(ticket, soon_ns());
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(OnMemory, Lanes, ::testing::Values("inproc", "shm"),
+                         [](const auto& info) { return info.param; });
 
 INSTANTIATE_TEST_SUITE_P(Transports, Independent, ::testing::Values("inproc", "shm", "tcp"),
                          [](const auto& info) { return info.param; });

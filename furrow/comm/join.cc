@@ -158,7 +158,8 @@ class Joined : public Membership {
   void fail(const Error& reason) noexcept override {
     over_ = true;
     store_->fail(reason);
-    if (communicator_) communicator_->abort(reason);
+    // Over every wire in the same words, and if another rank was first, with its reason.
+    if (communicator_) communicator_->abort(store_->failure().value_or(reason));
   }
 
  private:

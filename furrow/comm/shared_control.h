@@ -14,32 +14,43 @@
 namespace furrow::comm {
 
 inline constexpr uint64_t kSlots = 16;        // messages of one lane that are under way
+inline constexpr uint32_t kEnds = 256;        // of them and of those put aside, with bytes at the sender
 inline constexpr size_t kInlineBytes = 4096;  // up to this a message travels inside its slot
 inline constexpr uint32_t kSegments = 1024;   // registered blocks of one rank at a time
 inline constexpr size_t kReasonBytes = 3072;
 
 enum class MessageForm : uint32_t {
   kInline,  // the bytes are in the slot
-  kRead,    // the bytes are at (segment, offset) of the sender
+  kRead,    // the bytes are the sender's, at the Place in the slot
   kWindow,  // and may be written
+};
+
+// Where the bytes of a message are, and which of the lane's ends says that they were read or written.
+struct Place {
+  uint64_t offset = 0;
+  uint32_t segment = 0;
+  uint32_t end = 0;
 };
 
 // Message t of a lane lies in slot t % kSlots.  What the receiver of a small message reads comes first, in as
 // few cache lines as it takes; each is a trip between two cores.
 struct alignas(64) Slot {
-  std::atomic<uint64_t> state{0};  // 2t + 1: message t is here; 2t + 2: read or written, unless it is kInline
+  std::atomic<uint64_t> state{0};  // t + 1: message t is here
   uint64_t channel = 0;
   uint64_t fingerprint = 0;  // of the envelope
   uint64_t bytes = 0;
   MessageForm form = MessageForm::kInline;
-  uint32_t segment = 0;
-  std::byte data[kInlineBytes];  // kRead, kWindow: the offset, eight bytes
-  Envelope envelope;             // read when the fingerprint differs
+  alignas(8) std::byte data[kInlineBytes];  // or a Place
+  Envelope envelope;                        // read when the fingerprint differs
 };
 
 struct Lane {
   Slot slots[kSlots];
-  alignas(64) std::atomic<uint64_t> consumed{0};  // messages below it are done: their slots are free
+  alignas(64) std::atomic<uint64_t> consumed{0};  // messages below it were taken out: their slots are free
+  struct alignas(64) End {
+    std::atomic<uint64_t> message{0};  // t + 1: message t, which had this end, was read or written
+  };
+  End ends[kEnds];
 };
 
 // Equal for equal envelopes, and else by chance of 2^-64 only.

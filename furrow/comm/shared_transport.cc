@@ -18,15 +18,10 @@ constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers whi
 // Before sleeping: longer than a wake-up through the kernel takes, or two ranks put each other to sleep in
 // turns.
 constexpr int64_t kSpinNs = 100'000;
-constexpr int kSpinsPerLook = 64;  // at the clock
-constexpr uint64_t kTellEvery = kSlots / 4;
-constexpr size_t kKeptStaging = 16;    // blocks
-constexpr int64_t kSpinCrowdedNs = 0;  // more ranks than cores: whoever is waited for needs this one
-
-// By its only writer.
-void count(std::atomic<int64_t>& total, size_t bytes) {
-  total.store(total.load(std::memory_order_relaxed) + static_cast<int64_t>(bytes), std::memory_order_relaxed);
-}
+constexpr int kSpinsPerLook = 64;         // at the clock
+constexpr size_t kKeptStaging = 16;       // blocks
+constexpr uint64_t kCopied = UINT64_MAX;  // id of a window whose bytes are a copy
+constexpr int64_t kSpinCrowdedNs = 0;     // more ranks than cores: whoever is waited for needs this one
 
 // Says that a thread of this rank sleeps, or is about to.
 class Sleeping {
@@ -39,8 +34,6 @@ class Sleeping {
  private:
   std::atomic<uint32_t>& count_;
 };
-
-uint32_t bit(uint64_t message) { return 1U << (message % kSlots); }
 
 bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
 
@@ -84,40 +77,39 @@ Ticket SharedTransport::post_expose(int peer, const Envelope& envelope, std::spa
 Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const std::byte> bytes,
                              MessageForm form) {
   Sender& sender = senders_[static_cast<size_t>(peer)];
-  Outgoing message{envelope, bytes, form, {}};
+  Outgoing message{envelope, bytes, form, {}, nullptr};
   if (form != MessageForm::kInline && !bytes.empty()) {
     std::optional<Location> location = locate(bytes);
     if (!location) {
       FURROW_CHECK(form == MessageForm::kRead, "only registered memory can be exposed");
-      auto block = staging(bytes.size());
-      std::memcpy(block->bytes().data(), bytes.data(), bytes.size());
-      location = locate(block->bytes());
-      message.bytes = block->bytes().first(bytes.size());
-      sender.staged.emplace_back(sender.next, std::move(block));
+      message.staged = staging(bytes.size());
+      std::memcpy(message.staged->bytes().data(), bytes.data(), bytes.size());
+      location = locate(message.staged->bytes());
     }
     message.location = *location;
   }
   const uint64_t number = sender.next++;
   auto& counted = form == MessageForm::kWindow ? received_ : sent_;
   count(counted[is_independent(envelope.channel) ? 1 : 0], bytes.size());
-  if (sender.waiting.empty() && slot_is_free(peer)) {
+  if (sender.waiting.empty() && can_publish(peer, form)) {
     publish(peer, message);
     if (form == MessageForm::kInline) return {peer, 0};
   } else {
-    sender.waiting.push_back(message);
+    sender.waiting.push_back(std::move(message));
     ++deferred_;
   }
   return {peer, 2 * (number + 1)};
 }
 
-bool SharedTransport::slot_is_free(int peer) {
+bool SharedTransport::can_publish(int peer, MessageForm form) {
   Sender& sender = senders_[static_cast<size_t>(peer)];
+  if (form != MessageForm::kInline && sender.awaited.size() == kEnds && !collect_read(peer)) return false;
   if (sender.published < sender.consumed + kSlots) return true;
   sender.consumed = own().lane_to(peer)->consumed.load();
   return sender.published < sender.consumed + kSlots;
 }
 
-void SharedTransport::publish(int peer, const Outgoing& message) {
+void SharedTransport::publish(int peer, Outgoing& message) {
   Sender& sender = senders_[static_cast<size_t>(peer)];
   const uint64_t t = sender.published++;
   Lane& lane = *own().lane_to(peer);
@@ -126,47 +118,63 @@ void SharedTransport::publish(int peer, const Outgoing& message) {
   slot.fingerprint = fingerprint(message.envelope);
   slot.bytes = message.bytes.size();
   slot.form = message.form;
-  slot.segment = message.location.segment;
   slot.envelope = message.envelope;
   if (message.form != MessageForm::kInline) {
-    std::memcpy(slot.data, &message.location.offset, sizeof(message.location.offset));
+    if (sender.free_ends.empty()) sender.free_ends.push_back(sender.used_ends++);
+    const Place place{message.location.offset, message.location.segment, sender.free_ends.back()};
+    sender.free_ends.pop_back();
+    std::memcpy(slot.data, &place, sizeof(place));
+    sender.awaited.push_back({t, place.end, std::move(message.staged)});
   } else if (!message.bytes.empty()) {
     std::memcpy(slot.data, message.bytes.data(), message.bytes.size());
   }
-  slot.state.store(2 * t + 1);
+  slot.state.store(t + 1);
   ring(control(peer));
   __builtin_prefetch(&lane.slots[(t + 1) % kSlots], 1);  // the peer still has that line
 }
 
-bool SharedTransport::flush(int peer) {
+void SharedTransport::flush(int peer) {
   Sender& sender = senders_[static_cast<size_t>(peer)];
-  while (!sender.waiting.empty()) {
-    if (!slot_is_free(peer)) return false;
+  while (!sender.waiting.empty() && can_publish(peer, sender.waiting.front().form)) {
     publish(peer, sender.waiting.front());
     sender.waiting.pop_front();
     --deferred_;
   }
-  return true;
 }
 
 bool SharedTransport::sent(int peer, uint64_t message) {
   flush(peer);
   Sender& sender = senders_[static_cast<size_t>(peer)];
   if (message >= sender.published) return false;
-  const Slot& slot = own().lane_to(peer)->slots[message % kSlots];
-  if (slot.state.load() == 2 * message + 1 && slot.form != MessageForm::kInline) return false;
-  collect_staged(sender, peer);
+  const auto found = std::find_if(sender.awaited.begin(), sender.awaited.end(),
+                                  [&](const Awaited& a) { return a.message == message; });
+  if (found == sender.awaited.end()) return true;  // it was inline
+  if (own().lane_to(peer)->ends[found->end].message.load() != message + 1) return false;
+  keep_staging(std::move(found->staged));
+  sender.free_ends.push_back(found->end);
+  sender.awaited.erase(found);
   return true;
 }
 
-void SharedTransport::collect_staged(Sender& sender, int peer) {
-  while (!sender.staged.empty()) {
-    const uint64_t message = sender.staged.front().first;
-    const Slot& slot = own().lane_to(peer)->slots[message % kSlots];
-    if (message >= sender.published || slot.state.load() == 2 * message + 1) return;
-    if (staging_.size() < kKeptStaging) staging_.push_back(std::move(sender.staged.front().second));
-    sender.staged.pop_front();
+// Frees the ends of messages that were read before anybody waited for them.  True when there are any.
+bool SharedTransport::collect_read(int peer) {
+  Sender& sender = senders_[static_cast<size_t>(peer)];
+  const Lane& lane = *own().lane_to(peer);
+  for (size_t i = 0; i < sender.awaited.size();) {
+    Awaited& one = sender.awaited[i];
+    if (lane.ends[one.end].message.load() != one.message + 1) {
+      ++i;
+      continue;
+    }
+    keep_staging(std::move(one.staged));
+    sender.free_ends.push_back(one.end);
+    sender.awaited.erase(sender.awaited.begin() + static_cast<std::ptrdiff_t>(i));
   }
+  return sender.awaited.size() < kEnds;
+}
+
+void SharedTransport::keep_staging(std::unique_ptr<Memory::Block> block) {
+  if (block && staging_.size() < kKeptStaging) staging_.push_back(std::move(block));
 }
 
 // Of at most twice the size that is needed.
@@ -179,143 +187,6 @@ std::unique_ptr<Memory::Block> SharedTransport::staging(size_t bytes) {
     return block;
   }
   return allocate(bytes);
-}
-
-// ---- receiving ----
-
-Ticket SharedTransport::post_recv(int peer, const Envelope& envelope, std::span<std::byte> bytes) {
-  const std::lock_guard lock(mutex_);
-  Receiver& receiver = receivers_[static_cast<size_t>(peer)];
-  const uint64_t id = 2 * receiver.next_id++ + 1;
-  receiver.posted.push_back({id, envelope, bytes});
-  ++posted_;
-  return {peer, id};
-}
-
-// The oldest message of the channel that nobody took; null when there is none yet.
-Slot* SharedTransport::find(int peer, const Envelope& expected, uint64_t* message) {
-  Receiver& receiver = receivers_[static_cast<size_t>(peer)];
-  Lane* lane = control(peer).lane_to(roster_.rank);
-  for (uint64_t t = receiver.low; t < receiver.low + kSlots; ++t) {
-    Slot& slot = lane->slots[t % kSlots];
-    if (t >= receiver.seen) {
-      if (slot.state.load() != 2 * t + 1) return nullptr;
-      receiver.seen = t + 1;
-    } else if ((receiver.taken & bit(t)) != 0) {
-      continue;
-    }
-    if (slot.channel != expected.channel) continue;
-    *message = t;
-    return &slot;
-  }
-  return nullptr;
-}
-
-void SharedTransport::check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes) {
-  if (slot.fingerprint != fingerprint(expected))
-    throw mismatch_error(roster_.rank, expected, peer, slot.envelope);
-  if (slot.bytes != bytes) {
-    throw Error(
-        ErrorCode::kFailedPrecondition,
-        fmt::format("{}: rank {} expects {} bytes from rank {}, which sends {}: both give the same counts",
-                    describe(expected), roster_.rank, bytes, peer, slot.bytes));
-  }
-}
-
-// The message is read: its slot is the sender's again.
-void SharedTransport::finish(int peer, uint64_t message) {
-  Receiver& receiver = receivers_[static_cast<size_t>(peer)];
-  Lane& lane = *control(peer).lane_to(roster_.rank);
-  Slot& slot = lane.slots[message % kSlots];
-  const bool awaited = slot.form != MessageForm::kInline;
-  if (awaited) slot.state.store(2 * message + 2);
-  receiver.taken |= bit(message);
-  receiver.done |= bit(message);
-  const uint64_t before = receiver.low;
-  while ((receiver.done & bit(receiver.low)) != 0) {
-    receiver.taken &= ~bit(receiver.low);
-    receiver.done &= ~bit(receiver.low);
-    ++receiver.low;
-  }
-  // Now and then, as the line goes to and fro between two cores.  A message that was read late moves `low` by
-  // more than one.
-  const bool worth_telling = receiver.low / kTellEvery != before / kTellEvery;
-  if (worth_telling) lane.consumed.store(receiver.low);
-  if (awaited || worth_telling) ring(control(peer));
-}
-
-std::byte* SharedTransport::bytes_of(int peer, Slot& slot) {
-  if (slot.form == MessageForm::kInline || slot.bytes == 0) return slot.data;
-  Location location{slot.segment, 0};
-  std::memcpy(&location.offset, slot.data, sizeof(location.offset));
-  return resolve(peer, location, slot.bytes);
-}
-
-bool SharedTransport::is_posted(int peer, uint64_t id) const {
-  const auto& posted = receivers_[static_cast<size_t>(peer)].posted;
-  return std::any_of(posted.begin(), posted.end(), [&](const Posted& each) { return each.id == id; });
-}
-
-// What has come of the peer's messages that receives are posted for, in the order of each channel.
-void SharedTransport::receive_posted(int peer) {
-  std::deque<Posted>& list = receivers_[static_cast<size_t>(peer)].posted;
-  for (size_t i = 0; i < list.size();) {
-    const Posted posted = list[i];
-    const bool behind =
-        std::any_of(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(i),
-                    [&](const Posted& p) { return p.envelope.channel == posted.envelope.channel; });
-    uint64_t message = 0;
-    Slot* slot = behind ? nullptr : find(peer, posted.envelope, &message);
-    if (slot == nullptr) {
-      ++i;
-      continue;
-    }
-    check_message(peer, posted.envelope, *slot, posted.bytes.size());
-    if (!posted.bytes.empty()) {
-      std::memcpy(posted.bytes.data(), bytes_of(peer, *slot), posted.bytes.size());
-    }
-    count(received_[is_independent(posted.envelope.channel) ? 1 : 0], posted.bytes.size());
-    finish(peer, message);
-    list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
-    --posted_;
-    received_any_ = true;
-  }
-}
-
-// Whatever is waited for: the peer may wait for another of this rank's messages first.
-void SharedTransport::move_on() {
-  if (posted_ == 0 && deferred_ == 0) return;
-  for (int peer = 0; peer < roster_.size(); ++peer) {
-    flush(peer);
-    if (!receivers_[static_cast<size_t>(peer)].posted.empty()) receive_posted(peer);
-  }
-}
-
-Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
-  uint64_t message = 0;
-  Slot* slot = nullptr;
-  std::byte* data = nullptr;
-  wait_until(peer, &envelope, deadline_ns, [&] {
-    if ((slot = find(peer, envelope, &message)) == nullptr) {
-      move_on();
-      return false;
-    }
-    check_message(peer, envelope, *slot, bytes);
-    receivers_[static_cast<size_t>(peer)].taken |= bit(message);
-    data = bytes_of(peer, *slot);
-    if (slot->form != MessageForm::kWindow) count(received_[is_independent(envelope.channel) ? 1 : 0], bytes);
-    return true;
-  });
-  return {{data, bytes}, peer, message};
-}
-
-void SharedTransport::close(const Window& window) {
-  const std::lock_guard lock(mutex_);
-  const Slot& slot = control(window.peer).lane_to(roster_.rank)->slots[window.id % kSlots];
-  if (slot.form == MessageForm::kWindow) {
-    count(sent_[is_independent(slot.channel) ? 1 : 0], window.bytes.size());
-  }
-  finish(window.peer, window.id);
 }
 
 // ---- waiting ----
@@ -399,6 +270,54 @@ void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t dea
 void SharedTransport::wake_self() {
   own().bell.fetch_add(1);
   futex_wake(own().bell);
+}
+
+// ---- messages in place ----
+
+Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
+  Window window{{}, peer, kCopied};
+  wait_until(peer, &envelope, deadline_ns, [&] {
+    uint64_t message = 0;
+    Slot* slot = find(peer, envelope, &message);
+    if (slot == nullptr) {
+      move_on();
+      return false;
+    }
+    check_message(peer, envelope, *slot, bytes);
+    if (slot->form != MessageForm::kWindow) count(received_[is_independent(envelope.channel) ? 1 : 0], bytes);
+    if (slot->form == MessageForm::kInline) {
+      window.bytes = room_for({slot->data, bytes});
+      finish(peer, message);
+      return true;
+    }
+    mark_open(peer, message);
+    window.bytes = {bytes_of(peer, *slot), bytes};
+    window.id = message;
+    return true;
+  });
+  return window;
+}
+
+// A copy of a small message, so that it holds no slot while it is open.
+std::span<std::byte> SharedTransport::room_for(std::span<const std::byte> bytes) {
+  if (spare_rooms_.empty()) {
+    rooms_.push_back(std::make_unique<std::byte[]>(kInlineBytes));
+    spare_rooms_.push_back(rooms_.back().get());
+  }
+  std::byte* room = spare_rooms_.back();
+  spare_rooms_.pop_back();
+  std::memcpy(room, bytes.data(), bytes.size());
+  return {room, bytes.size()};
+}
+
+void SharedTransport::close(const Window& window) {
+  const std::lock_guard lock(mutex_);
+  if (window.id == kCopied) return spare_rooms_.push_back(window.bytes.data());
+  const Slot& slot = slot_of(window.peer, window.id);
+  if (slot.form == MessageForm::kWindow) {
+    count(sent_[is_independent(slot.channel) ? 1 : 0], window.bytes.size());
+  }
+  finish(window.peer, window.id);
 }
 
 WireBytes SharedTransport::wire_bytes(bool independent) const {

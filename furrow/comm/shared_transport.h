@@ -2,8 +2,9 @@
 // host).
 //
 // A message is a slot of a lane (shared_control.h).  Small ones travel in the slot; for larger ones the slot
-// says where the sender's bytes are, and the receiver reads them there.  Waiting spins for a moment, then
-// sleeps on a futex, looking up now and then for peers that died.
+// says where the sender's bytes are, and the receiver reads them there.  Messages that nobody asks for yet do
+// not keep others from passing: a receiver that finds a lane full of them puts them aside.  Waiting spins for
+// a moment, then sleeps on a futex, looking up now and then for peers that died.
 #pragma once
 
 #include <array>
@@ -68,43 +69,71 @@ class SharedTransport : public Transport, public PeerMemory {
     std::span<const std::byte> bytes;
     MessageForm form;
     Location location;
+    std::unique_ptr<Memory::Block> staged;  // the bytes, where the peer cannot see the caller's
+  };
+  struct Awaited {  // published, and its bytes are not yet read or written
+    uint64_t message;
+    uint32_t end;  // of the lane
+    std::unique_ptr<Memory::Block> staged;
   };
   struct Sender {            // to one peer
     uint64_t next = 0;       // number of the next message
-    uint64_t published = 0;  // messages below it are in slots
+    uint64_t published = 0;  // messages below it were in slots
     uint64_t consumed = 0;   // the lane's, when last looked up
     std::deque<Outgoing> waiting;
-    std::deque<std::pair<uint64_t, std::unique_ptr<Memory::Block>>> staged;  // by message
+    std::vector<Awaited> awaited;
+    std::vector<uint32_t> free_ends;
+    uint32_t used_ends = 0;  // those below it were used
   };
   struct Posted {
     uint64_t id;
     Envelope envelope;
     std::span<std::byte> bytes;
   };
-  struct Receiver {      // from one peer
-    uint64_t low = 0;    // messages below it are done
-    uint64_t seen = 0;   // messages below it were looked at
-    uint32_t taken = 0;  // by bit(t): open or done, from low on
+  struct Aside {  // a message that was taken out of its slot before anybody asked for it
+    uint64_t message;
+    bool open;
+    std::unique_ptr<Slot> slot;
+  };
+  struct Receiver {            // from one peer
+    std::vector<Aside> aside;  // older than those in slots
+    uint64_t low = 0;          // messages below it are out of their slots
+    uint64_t told = 0;         // what the peer knows of low
+    uint64_t seen = 0;         // messages below it were looked at
+    uint32_t taken = 0;        // by bit(t): open or done, from low on
     uint32_t done = 0;
     uint64_t next_id = 0;  // of posted receives
     std::deque<Posted> posted;
   };
 
-  // REQUIRES, of what follows up to staging(): mutex_ is held.
+  // REQUIRES, of what follows up to room_for(): mutex_ is held.
   Ticket post(int peer, const Envelope& envelope, std::span<const std::byte> bytes, MessageForm form);
-  void publish(int peer, const Outgoing& message);
-  bool slot_is_free(int peer);
-  bool flush(int peer);  // true when nothing waits for a slot
+  void publish(int peer, Outgoing& message);
+  bool can_publish(int peer, MessageForm form);
+  void flush(int peer);
   bool sent(int peer, uint64_t message);
+  bool collect_read(int peer);
+  void keep_staging(std::unique_ptr<Memory::Block> block);
+  std::unique_ptr<Memory::Block> staging(size_t bytes);
   Slot* find(int peer, const Envelope& expected, uint64_t* message);
+  Slot& slot_of(int peer, uint64_t message);
+  void put_aside(int peer);
   void receive_posted(int peer);
   bool is_posted(int peer, uint64_t id) const;
   void move_on();
   void check_message(int peer, const Envelope& expected, const Slot& slot, uint64_t bytes);
+  void mark_open(int peer, uint64_t message);
   void finish(int peer, uint64_t message);
+  void take_out(int peer, uint64_t message);
+  void tell(int peer);
   std::byte* bytes_of(int peer, Slot& slot);
-  void collect_staged(Sender& sender, int peer);
-  std::unique_ptr<Memory::Block> staging(size_t bytes);
+  std::span<std::byte> room_for(std::span<const std::byte> bytes);
+
+  // By its only writer.
+  static void count(std::atomic<int64_t>& total, size_t bytes) {
+    total.store(total.load(std::memory_order_relaxed) + static_cast<int64_t>(bytes),
+                std::memory_order_relaxed);
+  }
 
   struct Waiting;
   void wake_self();
@@ -121,7 +150,7 @@ class SharedTransport : public Transport, public PeerMemory {
   const Roster roster_;
   const std::vector<Control*> peers_;
   const int64_t spin_ns_;
-  std::mutex mutex_;           // of what follows up to staging_
+  std::mutex mutex_;           // of what follows up to spare_rooms_
   int waiting_ = 0;            // threads inside wait_until()
   bool received_any_ = false;  // a posted receive, since others that wait were told
   std::vector<Sender> senders_;
@@ -129,6 +158,8 @@ class SharedTransport : public Transport, public PeerMemory {
   int posted_ = 0;                                       // receives of all peers
   int deferred_ = 0;                                     // sends of all peers that wait for a slot
   std::vector<std::unique_ptr<Memory::Block>> staging_;  // kept for the next message that needs it
+  std::vector<std::unique_ptr<std::byte[]>> rooms_;      // for small messages while they are open
+  std::vector<std::byte*> spare_rooms_;
   std::function<void(const Error&)> failure_handler_;
   std::atomic<bool> handled_{false};
   std::mutex abort_mutex_;

@@ -86,10 +86,7 @@ void SharedTransport::throw_aborted() {
   Error reason(ErrorCode::kCancelled, fmt::format("aborted by {}", describe(roster_, from)));
   if (source.reason_ready.load() != 0) {
     reason = Error(static_cast<ErrorCode>(source.reason_code.load()), source.reason);
-    // What went wrong outside an operation does not say where.
-    const std::string who = describe(roster_, from);
-    if (from != roster_.rank && std::string_view(source.reason).find(who) == std::string_view::npos)
-      reason = reason.with_context(who);
+    if (from != roster_.rank) reason = told_by(roster_, from, reason);
   }
   if (from != roster_.rank && !handled_.exchange(true) && failure_handler_) failure_handler_(reason);
   throw reason;

@@ -203,7 +203,7 @@ TEST(Tcp, DeadlineNamesThePeerAndWhatCame) {
 
 TEST(Tcp, AbortReachesEverybody) {
   const auto errors = run_ranks(3, {}, [&](int rank, std::unique_ptr<TcpTransport>& tcp) {
-    if (rank == 2) return tcp->abort(Error(ErrorCode::kDataLoss, "rank 2's disk is gone"));
+    if (rank == 2) return tcp->abort(Error(ErrorCode::kDataLoss, "the disk is gone"));
     std::atomic<int> reported{0};
     tcp->on_failure([&](const Error&) { ++reported; });
     std::vector<std::byte> bytes(10);
@@ -216,8 +216,26 @@ TEST(Tcp, AbortReachesEverybody) {
       throw;
     }
   });
-  EXPECT_EQ(errors[0], "rank 2's disk is gone");
-  EXPECT_EQ(errors[1], "rank 2's disk is gone");
+  EXPECT_EQ(errors[0], "rank 2 (host host2, pid 102): the disk is gone");
+  EXPECT_EQ(errors[1], errors[0]);
+}
+
+// A peer may fail before this rank has said whom to tell.
+TEST(Tcp, AnAbortBeforeTheHandlerIsSetReachesIt) {
+  expect_no_errors(run_ranks(2, {}, [&](int rank, std::unique_ptr<TcpTransport>& tcp) {
+    if (rank == 1) return tcp->abort(Error(ErrorCode::kDataLoss, "the disk is gone"));
+    std::vector<std::byte> bytes(10);
+    EXPECT_THROW(tcp->wait(tcp->post_recv(1, envelope(1), bytes), in_seconds(60)), Error);
+    int reported = 0;
+    const auto count = [&](const Error& error) {
+      EXPECT_STREQ(error.what(), "rank 1 (host host1, pid 101): the disk is gone");
+      ++reported;
+    };
+    tcp->on_failure(count);
+    EXPECT_EQ(reported, 1);
+    tcp->on_failure(count);
+    EXPECT_EQ(reported, 1);
+  }));
 }
 
 // Sockets that close without a goodbye, as those of a killed process do; no operation with that peer is

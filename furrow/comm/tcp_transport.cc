@@ -354,7 +354,7 @@ void TcpTransport::read_control(int peer, Control& control, int64_t now, std::op
       if (message->kind == StoreKind::kBye) control.left = true;
       if (message->kind != StoreKind::kFailure) continue;
       told_ = true;  // by that peer, to everybody
-      failure = Error(error_code_of(message->number), message->text);
+      failure = told_by(roster_, peer, Error(error_code_of(message->number), message->text));
     }
   } catch (const Error& error) {
     control.ended_ns = now;
@@ -368,22 +368,24 @@ void TcpTransport::check_alive() const {
   throw Error(*failure_);
 }
 
-bool TcpTransport::set_failure(const Error& error) {
+void TcpTransport::set_failure(const Error& error) {
   const std::lock_guard lock(failure_mutex_);
-  if (failure_) return false;
+  if (failure_) return;
   failure_ = error;
   failed_.store(true, std::memory_order_release);
-  return true;
 }
 
 void TcpTransport::report_failure(const Error& error) {
-  if (!set_failure(error)) return;
-  waiter_wakeup_.signal();
   std::function<void(const Error&)> handler;
   {
     const std::lock_guard lock(failure_mutex_);
+    if (failure_) return;
+    failure_ = error;
+    failed_.store(true, std::memory_order_release);
     handler = handler_;
+    unheard_ = !handler;
   }
+  waiter_wakeup_.signal();
   if (handler) handler(error);
 }
 
@@ -413,8 +415,13 @@ void TcpTransport::tell_peers(const StoreMessage& message) noexcept {
 }
 
 void TcpTransport::on_failure(std::function<void(const Error&)> handler) {
-  const std::lock_guard lock(failure_mutex_);
-  handler_ = std::move(handler);
+  std::optional<Error> unheard;
+  {
+    const std::lock_guard lock(failure_mutex_);
+    handler_ = handler;
+    if (handler && std::exchange(unheard_, false)) unheard = failure_;
+  }
+  if (unheard) handler(*unheard);
 }
 
 WireBytes TcpTransport::wire_bytes(bool independent) const {

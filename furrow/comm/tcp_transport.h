@@ -86,7 +86,7 @@ class TcpTransport : public Transport {
   int64_t read_controls();
   void read_control(int peer, Control& control, int64_t now_ns, std::optional<Error>& failure);
 
-  bool set_failure(const Error& error);  // false: there is one already
+  void set_failure(const Error& error);  // unless there is one already
   void report_failure(const Error& error);
   void tell_peers(const StoreMessage& message) noexcept;
 
@@ -117,6 +117,7 @@ class TcpTransport : public Transport {
   mutable std::mutex failure_mutex_;
   std::optional<Error> failure_;
   std::function<void(const Error&)> handler_;
+  bool unheard_ = false;  // the failure was a peer's, and there was no handler yet
 
   std::jthread thread_;  // last: it uses all of the above
 };

@@ -50,4 +50,12 @@ std::string describe(const Roster& roster, int rank) {
   return fmt::format("rank {} (host {}, pid {})", rank, info.host, info.pid);
 }
 
+Error told_by(const Roster& roster, int rank, const Error& reason) {
+  const std::string_view text = reason.what();
+  for (int r = 0; r < roster.size(); ++r) {
+    if (text.find(describe(roster, r)) != std::string_view::npos) return reason;
+  }
+  return reason.with_context(describe(roster, rank));
+}
+
 }  // namespace furrow::comm

@@ -124,7 +124,8 @@ class Transport {
   // with `reason`.  The first reason stays.
   virtual void abort(const Error& reason) noexcept = 0;
   // Called, from any thread and at most once, when the transport learns of an abort by a peer or of a peer's
-  // end. REQUIRES: set before the first post.
+  // end; within this call when it has learned of one before: peers are at work as soon as they are reached.
+  // REQUIRES: set before the first post.
   virtual void on_failure(std::function<void(const Error&)> handler) = 0;
 
   // What this rank does now, for the errors of the others; "" between operations.  Cheap.
@@ -166,6 +167,9 @@ struct Roster {
 
 // "rank 3 (host a, pid 4711)"
 std::string describe(const Roster& roster, int rank);
+// The reason of an abort as the peers of `rank`, which tells it, give it: with that rank's name in front
+// unless it names a rank already (what went wrong outside an operation does not say where).
+Error told_by(const Roster& roster, int rank, const Error& reason);
 
 class InprocWorld;  // comm/inproc.h: what ranks that are threads of one process share
 

@@ -22,6 +22,7 @@
 #include "furrow/config/distillation.h"
 #include "furrow/config/ema.h"
 #include "furrow/config/job.h"
+#include "furrow/config/lora.h"
 #include "furrow/config/lr_scheduler.h"
 #include "furrow/config/metrics.h"
 #include "furrow/config/model.h"
@@ -47,6 +48,7 @@ struct Config {
   LrScheduler lr_scheduler;
   Ema ema;
   Distillation distillation;
+  Lora lora;
   Data data;
   Checkpoint checkpoint;
   ActivationCheckpoint activation_checkpoint;
@@ -69,6 +71,7 @@ struct Config {
     v("lr_scheduler", &Config::lr_scheduler, "The learning rate of each step.");
     v("ema", &Config::ema, "An average of the weights.");
     v("distillation", &Config::distillation, "A trained model that teaches the one in training.");
+    v("lora", &Config::lora, "Low-rank adapters beside frozen linear layers.");
     v("data", &Config::data, "Files, splits and the feed.");
     v("checkpoint", &Config::checkpoint, "Saving, keeping and resuming.");
     v("activation_checkpoint", &Config::activation_checkpoint,

@@ -123,6 +123,12 @@ void check_objective(const Config& config) {
            "no loss on held-back data says which generator is best: set validation.enable = false, or "
            "data.validation_fraction = 0");
   }
+  if (objective == "gan" && config.lora.rank > 0) {
+    refuse(config, "lora.rank",
+           "the discriminator runs three times a step over one set of parameters, which adapters cannot "
+           "share: set "
+           "lora.rank = 0");
+  }
   if (objective != "distillation") return;
   if (config.distillation.teacher.empty()) {
     refuse(config, "distillation.teacher",

@@ -60,6 +60,8 @@ void describe_conv_relu_pool(plan::Unit& unit) {
       flag(unit, "relu") || flag(unit, "pool") ? s.out_channels * s.out_height * s.out_width : 0;
   // The codes and the gradient of the output, for the weight's.
   unit.deferred_bytes = border_bytes(unit, unit.output) + unit.saved_bytes;
+  unit.kept_saved_bytes = unit.saved_bytes;
+  unit.kept_grad_bytes = border_bytes(unit, unit.output);
 }
 
 }  // namespace furrow::models

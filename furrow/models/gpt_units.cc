@@ -57,6 +57,7 @@ void describe_token_embedding(plan::Unit& unit) {
   add_parameter(unit, "wpe.weight", {context, width}, normal(kStd));
   unit.output = {DType::kF32, {-1, time, width}};
   unit.deferred_bytes = border_bytes(unit, unit.output);  // the gradient to scatter; looking up is no product
+  unit.kept_grad_bytes = unit.deferred_bytes;
 }
 
 // x + attention(ln_1(x)), then + mlp(ln_2(.)): causal self-attention over `heads`, gelu.
@@ -91,6 +92,7 @@ void describe_transformer_block(plan::Unit& unit) {
   unit.saved_bytes = time * (15 * width * number_bytes(unit) + (heads + 4) * kFloatBytes);
   // Inputs of the four projections (7 widths) and the gradients behind them (9).
   unit.deferred_bytes = time * 16 * width * number_bytes(unit);
+  unit.kept_saved_bytes = time * 7 * width * number_bytes(unit);
 }
 
 // ln_f, then logits over the vocabulary; with `tied_to` the matrix is the token embedding's.
@@ -110,6 +112,8 @@ void describe_lm_head(plan::Unit& unit) {
       time * (width * number_bytes(unit) + 2 * kFloatBytes);  // ln_f's output, mean and deviation
   unit.deferred_bytes =
       time * (width + vocab) * number_bytes(unit);  // ln_f's output and the gradient of the logits
+  unit.kept_saved_bytes = time * width * number_bytes(unit);
+  unit.kept_grad_bytes = number_bytes(unit) == kFloatBytes ? time * vocab * kFloatBytes : 0;
 }
 
 }  // namespace furrow::models

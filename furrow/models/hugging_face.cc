@@ -59,7 +59,7 @@ const HuggingFaceModel* find_by_model_type(std::string_view model_type) {
 
 HuggingFaceTensor hugging_face_tensor(const HuggingFaceModel& model, std::string_view parameter) {
   HuggingFaceTensor tensor{std::string(parameter), false};
-  if (parameter != "lm_head.weight") tensor.name.insert(0, model.prefix);
+  if (!parameter.starts_with("lm_head.")) tensor.name.insert(0, model.prefix);
   if (model.architecture != "gpt") return tensor;
   for (const std::string_view matrix : {".c_attn.weight", ".c_proj.weight", ".c_fc.weight"})
     tensor.transposed = tensor.transposed || parameter.ends_with(matrix);

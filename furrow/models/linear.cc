@@ -41,6 +41,7 @@ void describe_linear(plan::Unit& unit) {
   // gelu keeps its slope; the gradient of the others needs the output alone.
   unit.saved_bytes = act == "gelu" ? rows * out * number_bytes(unit) : 0;
   unit.deferred_bytes = rows * out * number_bytes(unit);
+  if (act == "none") unit.kept_grad_bytes = unit.deferred_bytes;
 }
 
 }  // namespace furrow::models

@@ -61,6 +61,7 @@ void describe_embedding(plan::Unit& unit) {
   add_parameter(unit, "weight", {size_of(unit, "vocab"), width}, normal(positive(unit, "std")));
   unit.output = {DType::kF32, {-1, unit.input.shape[1], width}};
   unit.deferred_bytes = border_bytes(unit, unit.output);  // the gradient to scatter; looking up is no product
+  unit.kept_grad_bytes = unit.deferred_bytes;
 }
 
 // x + o_proj(attention(input_layernorm(x))), then + down_proj(silu(gate_proj(.)) * up_proj(.)) of
@@ -85,6 +86,7 @@ void describe_llama_block(plan::Unit& unit) {
                              (s.heads + 2) * kFloatBytes);
   // Inputs of the projections (3 widths, ffn) and the gradients behind them (3 widths, k and v, 2 ffn).
   unit.deferred_bytes = time * (6 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit);
+  unit.kept_saved_bytes = time * (3 * s.width + s.ffn) * number_bytes(unit);
 }
 
 // model.norm, then logits over the vocabulary; with `tied_to` the matrix is the token embedding's.
@@ -103,6 +105,8 @@ void describe_llama_head(plan::Unit& unit) {
   unit.saved_bytes = time * (width * number_bytes(unit) + kFloatBytes);  // the norm's output and factor
   unit.deferred_bytes =
       time * (width + vocab) * number_bytes(unit);  // the norm's output, the gradient of the logits
+  unit.kept_saved_bytes = time * width * number_bytes(unit);
+  unit.kept_grad_bytes = number_bytes(unit) == kFloatBytes ? time * vocab * kFloatBytes : 0;
 }
 
 }  // namespace furrow::models

@@ -28,6 +28,8 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   unit->output.dtype = type;
   unit->saved_bytes = again.saved_bytes;
   unit->deferred_bytes = again.deferred_bytes;
+  unit->kept_saved_bytes = again.kept_saved_bytes;
+  unit->kept_grad_bytes = again.kept_grad_bytes;
 }
 
 int64_t numbers(const plan::TensorSpec& border) {
@@ -40,7 +42,9 @@ void convert_input(plan::Unit* unit) {
   if (read == unit->compute || (read != DType::kF32 && read != DType::kBF16 && read != DType::kF16)) return;
   const int64_t bytes = numbers(unit->input) * static_cast<int64_t>(dtype_size(unit->compute));
   unit->saved_bytes += bytes;
-  if (!unit->parameters.empty()) unit->deferred_bytes += bytes;
+  if (unit->parameters.empty()) return;
+  unit->deferred_bytes += bytes;
+  unit->kept_saved_bytes += bytes;
 }
 
 }  // namespace

@@ -38,6 +38,8 @@ void describe_rnn(plan::Unit& unit) {
   unit.saved_bytes = time * (both + hidden) * kFloatBytes;  // the concatenation and h
   unit.deferred_bytes =
       time * (both + hidden + out) * kFloatBytes;  // the concatenation and the gradients of both
+  unit.kept_saved_bytes = time * both * kFloatBytes;
+  unit.kept_grad_bytes = time * out * kFloatBytes;
 }
 
 // The four gates are i2h(concatenation), i, f, g, o in PyTorch's order; output h: [-1, time, hidden].
@@ -49,7 +51,8 @@ void describe_lstm(plan::Unit& unit) {
   unit.flops = products(time, both, 4 * hidden);
   unit.saved_bytes = time * (both + 5 * hidden) * kFloatBytes;  // the concatenation, the gates and the cell
   unit.deferred_bytes =
-      time * (both + 4 * hidden) * kFloatBytes;  // the concatenation and the gates' gradient
+      time * (both + 4 * hidden) * kFloatBytes;  // the concatenation and the gates' gradient, over the gates
+  unit.kept_saved_bytes = unit.deferred_bytes;
 }
 
 }  // namespace furrow::models

@@ -105,6 +105,7 @@ void describe_residual_block(plan::Unit& unit) {
   unit.saved_bytes = kFloatBytes * out.elements() * (projects ? 4 : 3);
   // The gradients of the convolutions, and what the second one read.
   unit.deferred_bytes = kFloatBytes * out.elements() * (projects ? 4 : 3);
+  unit.kept_saved_bytes = kFloatBytes * out.elements();
 }
 
 void describe_pool_linear(plan::Unit& unit) {
@@ -118,6 +119,8 @@ void describe_pool_linear(plan::Unit& unit) {
   unit.flops = {flops, flops, flops};
   unit.saved_bytes = kFloatBytes * in.channels;
   unit.deferred_bytes = kFloatBytes * (in.channels + out);
+  unit.kept_saved_bytes = kFloatBytes * in.channels;
+  unit.kept_grad_bytes = kFloatBytes * out;
 }
 
 }  // namespace furrow::models

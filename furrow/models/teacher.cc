@@ -32,7 +32,7 @@ void freeze(plan::Unit* unit) {
   for (plan::Statistic& statistic : unit->statistics) renamed(statistic.name);
   unit->inference = true;
   unit->flops.backward_input = unit->flops.backward_weight = 0;
-  unit->saved_bytes = unit->deferred_bytes = 0;
+  unit->saved_bytes = unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
 }
 
 }  // namespace

@@ -10,7 +10,10 @@
 namespace furrow::plan {
 namespace {
 
-constexpr double kLossPasses = 6;   // maximum, exponents, sum, logarithm, gradient, of the last output
+constexpr double kLossPasses = 6;  // maximum, exponents, sum, logarithm, gradient, of the last output
+// Kernels take scratch memory in such blocks at least, and communication does (tensor/kernels/scratch.cc,
+// comm/call.cc).
+constexpr int64_t kSmallestBlock = int64_t{1} << 20;
 constexpr double kBatchPasses = 2;  // from the loader's memory into tensors
 
 class AnalyticCosts : public Costs {
@@ -39,6 +42,10 @@ class AnalyticCosts : public Costs {
            kLossPasses * static_cast<double>(bytes) / cluster_.device.memory_bytes_per_second;
   }
   double overhead_seconds() const override { return cluster_.device.overhead_s; }
+  int64_t workspace_bytes() const override {
+    if (cluster_.device.kind != DeviceKind::kCpu) return 0;  // unknown
+    return cluster_.world() > 1 ? 2 * kSmallestBlock : kSmallestBlock;
+  }
   std::vector<Leg> legs(const MovementCall& call) const override { return legs_of(cluster_, call); }
 
  private:

@@ -111,6 +111,7 @@ enum class Movement : uint8_t {
   kAllToAll,       // every rank receives an n-th of every other's S
   kTransfer,       // ranks[0] sends S to ranks[1]
 };
+std::string_view movement_name(Movement movement);  // "all_gather"
 
 // A stretch of a movement: seconds that it takes alone on a resource, which it shares with what else is on it
 // at that time.  Resources are numbered by `Fabric`; -1: none, it only takes time.
@@ -133,6 +134,7 @@ struct MovementCall {
   // Groups like this one with members on self's host that move as much at the same time, this one included:
   // those that are not simulated by themselves.  They share the wires.
   int sharers = 1;
+  std::string_view operation = {};  // of the program, which may have been measured by itself
 };
 std::vector<Leg> legs_of(const Cluster& cluster, const MovementCall& call);
 double seconds_of(std::span<const Leg> legs);  // alone

@@ -60,6 +60,12 @@ void check_costs(const Unit& unit) {
       fail(fmt::format("unit {}: saved_bytes and deferred_bytes must be 0 to {}", unit.name, kMostElements));
     }
   }
+  const int64_t saved = unit.kept_saved_bytes, grad = unit.kept_grad_bytes;
+  if (saved < 0 || grad < 0 || saved > unit.saved_bytes || saved + grad > unit.deferred_bytes) {
+    fail(fmt::format(
+        "unit {}: kept_saved_bytes are part of saved_bytes, and with kept_grad_bytes of deferred_bytes",
+        unit.name));
+  }
 }
 
 // Own parameters of the units before the current one.

@@ -49,6 +49,7 @@ struct Parameter {
   ParameterGroup group = ParameterGroup::kDecay;
   ParameterRule rule = {};  // of an owner; a tied parameter follows its owner
   bool whole = false;       // no slice cuts it: its optimizer needs all of it
+  bool adapter = false;     // of an Adapter: models that a run starts from may lack it
   // Of a tied one: it is only read, as the phase that steps its owner has left it, and this use gives it no
   // gradient.
   bool borrowed = false;
@@ -72,6 +73,15 @@ struct Statistic {
 
   DType dtype() const { return fold == Fold::kCount ? DType::kI64 : DType::kF32; }
   int64_t size() const { return num_elements(shape); }
+};
+
+// Two thin matrices beside a weight W of a linear layer, which then counts as W + scale * B A: indices into
+// Unit::parameters of W [out, in], A [rank, in] and B [out, rank].
+struct Adapter {
+  int weight = 0, a = 0, b = 0;
+  double scale = 1;
+  double dropout = 0;          // of what A reads
+  int64_t deferred_bytes = 0;  // per sample, kept from backward_input to backward_weight; in Unit's too
 };
 
 using Attribute = std::variant<bool, int64_t, double, std::string>;
@@ -104,10 +114,14 @@ struct Unit {
   DType compute = DType::kF32;
   std::vector<Parameter> parameters;
   std::vector<Statistic> statistics;  // only of a unit with parameters of its own
+  std::vector<Adapter> adapters;
   TensorSpec input, output;
   Flops flops;
-  int64_t saved_bytes = 0;       // per sample, kept from forward to backward_input besides input and output
-  int64_t deferred_bytes = 0;    // per sample, kept from backward_input to backward_weight besides the input
+  int64_t saved_bytes = 0;     // per sample, kept from forward to backward_input besides input and output
+  int64_t deferred_bytes = 0;  // per sample, kept from backward_input to backward_weight besides the input
+  // Of deferred_bytes, what backward_input does not make: what forward saved already, and the gradient of the
+  // output as it came.
+  int64_t kept_saved_bytes = 0, kept_grad_bytes = 0;
   int32_t source = kUnitBefore;  // whose output it reads: an earlier unit's, or kFromBatch
   bool detached = false;         // no gradient goes to what it reads
   bool inference = false;  // it runs as in evaluation while others train: no dropout, running statistics

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <map>
@@ -156,6 +157,12 @@ class Movements {
 };
 
 }  // namespace
+
+std::string_view movement_name(Movement movement) {
+  constexpr std::array<std::string_view, 5> kNames = {"all_gather", "reduce_scatter", "all_reduce",
+                                                      "all_to_all", "transfer"};
+  return kNames[static_cast<size_t>(movement)];
+}
 
 std::vector<Leg> legs_of(const Cluster& cluster, const MovementCall& call) {
   for (const int rank : call.ranks)

@@ -78,20 +78,25 @@ class Entry {
   std::vector<std::string> words_;
 };
 
-// Backward of weights costs as much as there is of them in the products, and a unit that trains none keeps
-// nothing for it.
+// Backward of weights costs as much as there is of them in the products, and a unit that trains none of its
+// own keeps nothing for it but what its adapters do.
 void leave_out_frozen(Unit* unit) {
   int64_t all = 0, trained = 0;
   bool trains = false;
   for (const Parameter& parameter : unit->parameters) {
     const bool still = parameter.rule.frozen || parameter.borrowed;
-    trains = trains || !still;
+    trains = trains || (!still && !parameter.adapter);
     if (parameter.shape.size() < 2) continue;
     all += parameter.size();
     trained += still ? 0 : parameter.size();
   }
   if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
-  if (!trains) unit->deferred_bytes = 0;
+  if (trains) return;
+  unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
+  for (const Adapter& adapter : unit->adapters) {
+    if (!unit->parameters[adapter.a].rule.frozen || !unit->parameters[adapter.b].rule.frozen)
+      unit->deferred_bytes += adapter.deferred_bytes;
+  }
 }
 
 // Tied parameters follow their owners.
@@ -101,20 +106,6 @@ void follow_owners(ModelSpec* spec) {
     for (Parameter& parameter : unit.parameters) {
       if (parameter.tied()) parameter.rule = rules[parameter.tied_to];
       rules[parameter.name] = parameter.rule;
-    }
-  }
-}
-
-// Masters are state, and frozen parameters have none.
-void refuse_frozen_masters(const ModelSpec& spec) {
-  for (const Unit& unit : spec.units) {
-    for (const Parameter& parameter : unit.parameters) {
-      if (!parameter.rule.frozen || unit.compute == DType::kF32) continue;
-      throw Error(
-          ErrorCode::kInvalidArgument,
-          fmt::format("optimizer.groups freezes {}, which is computed with in {}: frozen parameters need "
-                      "training.mixed_precision_param = \"float32\"",
-                      parameter.name, to_string(unit.compute)));
     }
   }
 }
@@ -135,7 +126,6 @@ void apply_optimizer(const config::Optimizer& optimizer, ModelSpec* spec) {
   for (const std::string& text : optimizer.groups) Entry(text, optimizer).apply(spec);
   follow_owners(spec);
   if (needs == StepNeeds::kBlocks) spec->alignment = kStateBlock;
-  refuse_frozen_masters(*spec);
   for (size_t u = 0; u < spec->units.size(); ++u) {
     leave_out_frozen(&spec->units[u]);
     for (Parameter& parameter : spec->units[u].parameters) {

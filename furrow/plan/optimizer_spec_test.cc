@@ -5,6 +5,7 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/testing/specs.h"
+#include "furrow/plan/value_bytes.h"
 
 namespace furrow::plan {
 namespace {
@@ -119,20 +120,24 @@ TEST(Groups, ErrorsNameTheEntry) {
   }
 }
 
-TEST(Groups, FreezingIsRefusedWhereThereAreMasters) {
+// Masters are state: frozen parameters have none, whatever their unit computes in.
+TEST(Groups, MastersAreOfTrainedParametersAlone) {
   ModelSpec spec = testing::chain(2);
   spec.units[0].compute = spec.units[0].output.dtype = spec.units[1].input.dtype = DType::kBF16;
-  config::Optimizer optimizer;
-  optimizer.groups = {"u1.* frozen=true"};
-  EXPECT_NO_THROW(apply_optimizer(optimizer, &spec));
-  optimizer.groups = {"u0.bias frozen=true"};
-  try {
-    apply_optimizer(optimizer, &spec);
-    FAIL() << "accepted";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-    EXPECT_THAT(error.message(), HasSubstr("freezes u0.bias, which is computed with in bfloat16"));
-  }
+  const auto state_of = [](ModelSpec with, const std::vector<std::string>& groups) {
+    config::Optimizer optimizer;
+    optimizer.groups = groups;
+    apply_optimizer(optimizer, &with);
+    const FlatLayout flat = flat_layout(with);
+    const std::vector<int64_t> sizes = {1};
+    const Placement alone;
+    const StateForms none;
+    return value_bytes({with, flat, sizes, alone, none}, state_value(0, 0));
+  };
+  const int64_t all = flat_layout(spec).units[0].elements;
+  EXPECT_EQ(state_of(spec, {}), 4 * all);
+  EXPECT_EQ(state_of(spec, {"u0.weight frozen=true"}), 4 * kGrid);
+  EXPECT_EQ(state_of(spec, {"u0.* frozen=true"}), 0);
 }
 
 TEST(Groups, MuonTakesMatricesThatRead16Bits) {

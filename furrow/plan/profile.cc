@@ -12,10 +12,8 @@
 namespace furrow::plan {
 namespace {
 
-constexpr std::string_view kFirstLine = "furrow-profile 1";
+constexpr std::string_view kFirstLine = "furrow-profile 2", kVersion1 = "furrow-profile 1";
 constexpr std::array<std::string_view, 3> kWorkNames = {"forward", "backward_input", "backward_weight"};
-constexpr std::array<std::string_view, 5> kMovementNames = {"all_gather", "reduce_scatter", "all_reduce",
-                                                            "all_to_all", "transfer"};
 
 std::string shape_word(const TensorSpec& tensor) {
   return fmt::format("{}{}", to_string(tensor.dtype), fmt::join(tensor.shape, "x"));
@@ -40,7 +38,8 @@ class Parser {
   explicit Parser(std::string_view text) : lines_(split(text, '\n')) {}
 
   Profile parse() {
-    if (trim(lines_[0]) != kFirstLine) refuse(fmt::format("expected '{}'", kFirstLine));
+    if (trim(lines_[0]) != kFirstLine && trim(lines_[0]) != kVersion1)
+      refuse(fmt::format("expected '{}'", kFirstLine));
     for (at_ = 1; at_ < lines_.size(); ++at_) {
       const std::string_view line = trim(lines_[at_]);
       if (!line.empty() && line.front() != '#') parse_line(line);
@@ -81,6 +80,9 @@ class Parser {
     if (head == "overhead") {
       expect(2);
       section.overhead_s = number(1);
+    } else if (head == "workspace") {
+      expect(2);
+      section.workspace_bytes = integer(1, int64_t{1} << 50);
     } else if (head == "unit") {
       expect(8);
       section.units.push_back({words_[1], words_[2], static_cast<Work>(name(3, kWorkNames)),
@@ -90,10 +92,11 @@ class Parser {
       section.flats.push_back({words_[1], integer(2, INT64_MAX), number(3)});
     } else if (head == "move") {
       expect(5);
-      section.movements.push_back({static_cast<Movement>(name(1, kMovementNames)),
-                                   static_cast<int>(integer(2, 1 << 20)), integer(3, INT64_MAX), number(4)});
+      section.movements.push_back(
+          {words_[1], static_cast<int>(integer(2, 1 << 20)), integer(3, INT64_MAX), number(4)});
     } else {
-      refuse(fmt::format("'{}' is not machine, build, section, overhead, unit, flat or move", head));
+      refuse(
+          fmt::format("'{}' is not machine, build, section, overhead, workspace, unit, flat or move", head));
     }
   }
 
@@ -183,13 +186,14 @@ void merge_profile(const Profile& newer, Profile* into) {
       continue;
     }
     found->overhead_s = section.overhead_s;
+    found->workspace_bytes = section.workspace_bytes;
     merge(section.units, &found->units, [](const UnitSample& a, const UnitSample& b) {
       return a.kind == b.kind && a.key == b.key && a.work == b.work && a.samples == b.samples;
     });
     merge(section.flats, &found->flats,
           [](const FlatSample& a, const FlatSample& b) { return a.op == b.op && a.bytes == b.bytes; });
     merge(section.movements, &found->movements, [](const MovementSample& a, const MovementSample& b) {
-      return a.movement == b.movement && a.ranks == b.ranks && a.bytes == b.bytes;
+      return a.name == b.name && a.ranks == b.ranks && a.bytes == b.bytes;
     });
   }
 }
@@ -197,8 +201,8 @@ void merge_profile(const Profile& newer, Profile* into) {
 std::string to_text(const Profile& profile) {
   std::string text = fmt::format("{}\nmachine {}\nbuild {}\n", kFirstLine, profile.machine, profile.build);
   for (const ProfileSection& section : profile.sections) {
-    text += fmt::format("\n# ranks threads\nsection {} {}\noverhead {}\n", section.ranks, section.threads,
-                        format_double(section.overhead_s));
+    text += fmt::format("\n# ranks threads\nsection {} {}\noverhead {}\nworkspace {}\n", section.ranks,
+                        section.threads, format_double(section.overhead_s), section.workspace_bytes);
     text += "# kind key work samples flops bytes seconds\n";
     for (const UnitSample& unit : section.units) {
       text += fmt::format("unit {} {} {} {} {} {} {}\n", unit.kind, unit.key,
@@ -208,10 +212,10 @@ std::string to_text(const Profile& profile) {
     text += "# operation bytes seconds\n";
     for (const FlatSample& flat : section.flats)
       text += fmt::format("flat {} {} {}\n", flat.op, flat.bytes, format_double(flat.seconds));
-    text += "# movement ranks bytes seconds\n";
+    text += "# operation or movement, ranks bytes seconds\n";
     for (const MovementSample& move : section.movements) {
-      text += fmt::format("move {} {} {} {}\n", kMovementNames[static_cast<size_t>(move.movement)],
-                          move.ranks, move.bytes, format_double(move.seconds));
+      text +=
+          fmt::format("move {} {} {} {}\n", move.name, move.ranks, move.bytes, format_double(move.seconds));
     }
   }
   return text;

@@ -33,8 +33,9 @@ struct FlatSample {
   friend bool operator==(const FlatSample&, const FlatSample&) = default;
 };
 
+// Seconds from when the last rank has come to it.
 struct MovementSample {
-  Movement movement = Movement::kAllGather;
+  std::string name;  // of an operation as steps run it, "gather_params"; else movement_name(): nothing but it
   int ranks = 0;
   int64_t bytes = 0;  // S
   double seconds = 0;
@@ -49,6 +50,7 @@ struct ProfileSection {
   std::vector<UnitSample> units;
   std::vector<FlatSample> flats;
   std::vector<MovementSample> movements;
+  int64_t workspace_bytes = 0;  // Costs::workspace_bytes
   friend bool operator==(const ProfileSection&, const ProfileSection&) = default;
 };
 

@@ -28,7 +28,7 @@ Profile profile() {
   Profile p{"some machine, 2 cores", "libtorch", {{2, 1, 1e-6, {}, {}, {}}}};
   p.sections[0].units = {sample(unit, Work::kForward, 16, 10e-6), sample(unit, Work::kForward, 64, 34e-6)};
   p.sections[0].flats = {{"step", 1000, 2e-6}, {"step", 3000, 4e-6}, {"load", 100, 5e-6}};
-  p.sections[0].movements = {{Movement::kAllGather, 2, 1000, 7e-6}, {Movement::kAllGather, 2, 2000, 9e-6}};
+  p.sections[0].movements = {{"all_gather", 2, 1000, 7e-6}, {"all_gather", 2, 2000, 9e-6}};
   return p;
 }
 
@@ -47,11 +47,12 @@ TEST(Profile, RefusesWhatIsNone) {
     }
     return std::string("accepted");
   };
-  const std::string head = "furrow-profile 1\nsection 2 1\n";
+  const std::string head = "furrow-profile 2\nsection 2 1\n";
   EXPECT_EQ(refusal(head), "accepted");
-  EXPECT_THAT(refusal("furrow-profile 2\n"), HasSubstr("line 1: expected 'furrow-profile 1'"));
+  EXPECT_EQ(refusal("furrow-profile 1\nsection 2 1\n"), "accepted");  // the version before
+  EXPECT_THAT(refusal("furrow-profile 3\n"), HasSubstr("line 1: expected 'furrow-profile 2'"));
   EXPECT_THAT(refusal(""), HasSubstr("line 1"));
-  EXPECT_THAT(refusal("furrow-profile 1\noverhead 1\n"), HasSubstr("line 2: 'section"));
+  EXPECT_THAT(refusal("furrow-profile 2\noverhead 1\n"), HasSubstr("line 2: 'section"));
   EXPECT_THAT(refusal(head + "unit a b c\n"), HasSubstr("line 3: 'unit' has 7 words after it"));
   EXPECT_THAT(refusal(head + "unit a b sideways 1 2 3 4\n"), HasSubstr("none of forward"));
   EXPECT_THAT(refusal(head + "flat step -1 2\n"), HasSubstr("is not a number from 0"));
@@ -129,6 +130,39 @@ TEST(ProfiledCosts, MovementsAreMeasuredInsideAHost) {
   EXPECT_NEAR(seconds_of(costs->legs({Movement::kAllGather, ranks, 0, 3000, 2})), 16e-6, 1e-15);
   const MovementCall reduce{Movement::kReduceScatter, ranks, 0, 1500};
   EXPECT_EQ(seconds_of(costs->legs(reduce)), seconds_of(legs_of(machine(), reduce)));
+}
+
+TEST(ProfiledCosts, AnOperationInAStepIsMoreThanItsMovement) {
+  ProfileSection section = profile().sections[0];
+  section.movements.push_back({"gather_params", 2, 1000, 50e-6});
+  const auto costs = profiled_costs(machine(), section);
+  const std::vector<int> ranks = {0, 1};
+  MovementCall call{Movement::kAllGather, ranks, 0, 1000};
+  EXPECT_NEAR(seconds_of(costs->legs(call)), 7e-6, 1e-15);
+  call.operation = "gather_updated";
+  EXPECT_NEAR(seconds_of(costs->legs(call)), 7e-6, 1e-15);
+  call.operation = "gather_params";
+  EXPECT_NEAR(seconds_of(costs->legs(call)), 50e-6, 1e-15);
+}
+
+TEST(ProfiledCosts, OtherSizesAreComparedAtAsManySamples) {
+  // The efficiency falls with the samples and not with the width.
+  const auto analytic = analytic_costs(machine());
+  const auto times = [](int64_t samples) { return 2.0 + static_cast<double>(samples) / 32; };
+  ProfileSection section{2, 1, 0, {}, {}, {}};
+  for (const int64_t samples : {8, 16, 32, 64}) {
+    const Unit unit = testing::unit(0, 64, true);
+    const UnitWork work{&unit, Work::kForward, samples};
+    const double bare = analytic->unit_seconds(work) - analytic->overhead_seconds();
+    section.units.push_back(sample(unit, Work::kForward, samples, times(samples) * bare));
+  }
+  const auto costs = profiled_costs(machine(), section);
+  for (const int64_t samples : {8, 32, 64}) {
+    const Unit wide = testing::unit(0, 256, true);
+    const UnitWork work{&wide, Work::kForward, samples};
+    const double bare = analytic->unit_seconds(work) - analytic->overhead_seconds();
+    EXPECT_NEAR(costs->unit_seconds(work), times(samples) * bare, 1e-6 * bare);
+  }
 }
 
 TEST(UnitKey, IsWhatCostsTheSame) {

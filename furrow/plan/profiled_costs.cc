@@ -1,11 +1,10 @@
 // Costs as measured.  A unit that was measured is interpolated over samples; another size of its kind takes
-// the ratio of measured to analytic time of its neighbours in FLOPs and bytes, weighted by inverse squared
-// distance (Shepard, "A two-dimensional interpolation function for irregularly-spaced data", 1968), on
-// logarithmic axes.
+// the ratio of measured to analytic time of those that were, each at as many samples, weighted by inverse
+// squared distance in FLOPs and bytes (Shepard, "A two-dimensional interpolation function for
+// irregularly-spaced data", 1968), on logarithmic axes.
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <tuple>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -46,36 +45,40 @@ void insert(std::vector<Point>* points, Point point) {
   }
 }
 
-// Measured over analytic, at a place of the roofline.
-struct Ratio {
-  double flops = 0, bytes = 0;  // logarithms
-  double ratio = 1;
+// A unit as it was measured, over samples.
+struct Measured {
+  std::vector<Point> seconds;
+  std::vector<Point> flops, bytes;  // not seconds: of the roofline
 };
 
 class ProfiledCosts : public Costs {
  public:
   ProfiledCosts(Cluster cluster, const ProfileSection& section, DType compute)
-      : analytic_(analytic_costs(std::move(cluster), compute)), overhead_s_(section.overhead_s) {
+      : analytic_(analytic_costs(std::move(cluster), compute)),
+        overhead_s_(section.overhead_s),
+        workspace_bytes_(section.workspace_bytes) {
+    if (workspace_bytes_ == 0) workspace_bytes_ = analytic_->workspace_bytes();
     for (const UnitSample& unit : section.units) add(unit);
     for (const FlatSample& flat : section.flats)
       insert(&flats_[flat.op], {static_cast<double>(flat.bytes), flat.seconds});
     for (const MovementSample& move : section.movements)
-      insert(&movements_[{move.movement, move.ranks}], {static_cast<double>(move.bytes), move.seconds});
+      insert(&movements_[{move.name, move.ranks}], {static_cast<double>(move.bytes), move.seconds});
   }
 
   const Cluster& cluster() const override { return analytic_->cluster(); }
   std::string source() const override { return "profiled"; }
   double overhead_seconds() const override { return overhead_s_; }
+  int64_t workspace_bytes() const override { return workspace_bytes_; }
 
   double unit_seconds(const UnitWork& work) const override {
-    const Unit& unit = *work.unit;
-    const auto found = units_.find({unit.kind, work_key(work), work.work});
-    if (found != units_.end() && work.tensor_degree == 1)
-      return interpolate(found->second, static_cast<double>(work.samples), overhead_s_);
-    const auto ratios = ratios_.find({unit.kind, work.work});
-    const double analytic = bare_seconds(roofline_of(work));
-    if (ratios == ratios_.end()) return overhead_s_ + analytic * ratio_of_all(work.work);
-    return overhead_s_ + analytic * ratio_near(ratios->second, roofline_of(work));
+    const auto kind = units_.find({work.unit->kind, work.work});
+    const Roofline roofline = roofline_of(work);
+    if (kind == units_.end()) return overhead_s_ + bare_seconds(roofline) * ratio_of_all(work.work);
+    const auto samples = static_cast<double>(work.samples);
+    const auto found = kind->second.find(work_key(work));
+    if (found != kind->second.end() && work.tensor_degree == 1)
+      return interpolate(found->second.seconds, samples, overhead_s_);
+    return overhead_s_ + bare_seconds(roofline) * ratio_near(kind->second, work);
   }
 
   double flat_seconds(Op op, int64_t bytes) const override {
@@ -91,13 +94,13 @@ class ProfiledCosts : public Costs {
   // As measured inside a host; the analytic legs, stretched, where another number of ranks was.
   std::vector<Leg> legs(const MovementCall& call) const override {
     std::vector<Leg> legs = analytic_->legs(call);
-    const auto found = movements_.find({call.movement, static_cast<int>(call.ranks.size())});
+    const auto found = find_movement(call);
     const int host = cluster().host_of(call.self);
     const bool inside =
         std::ranges::all_of(call.ranks, [&](int rank) { return cluster().host_of(rank) == host; });
-    if (found == movements_.end() || !inside || legs.empty()) return legs;
+    if (found == nullptr || !inside || legs.empty()) return legs;
     const double bytes = static_cast<double>(call.bytes), messages = static_cast<double>(call.messages);
-    const double measured = messages * interpolate(found->second, bytes / messages, 0);
+    const double measured = messages * interpolate(*found, bytes / messages, 0);
     const double times = measured * call.sharers / seconds_of(legs);
     for (Leg& leg : legs) leg.seconds *= times;
     return legs;
@@ -111,34 +114,66 @@ class ProfiledCosts : public Costs {
   }
 
   void add(const UnitSample& unit) {
-    insert(&units_[{unit.kind, unit.key, unit.work}], {static_cast<double>(unit.samples), unit.seconds});
-    const double analytic = bare_seconds({unit.flops, unit.bytes});
-    if (analytic <= 0) return;
-    const double ratio = std::max(unit.seconds - overhead_s_, 0.0) / analytic;
-    ratios_[{unit.kind, unit.work}].push_back({std::log1p(unit.flops), std::log1p(unit.bytes), ratio});
+    Measured& of = units_[{unit.kind, unit.work}][unit.key];
+    const auto samples = static_cast<double>(unit.samples);
+    insert(&of.seconds, {samples, unit.seconds});
+    insert(&of.flops, {samples, unit.flops});
+    insert(&of.bytes, {samples, unit.bytes});
   }
 
-  static double ratio_near(const std::vector<Ratio>& ratios, const Roofline& at) {
+  // Measured over analytic time, of so many samples that were measured; negative: the roofline knows nothing
+  // of it.
+  double ratio_at(const Measured& unit, double samples) const {
+    const double analytic = bare_seconds(roofline_at(unit, samples));
+    if (analytic <= 0) return -1;
+    return std::max(interpolate(unit.seconds, samples, overhead_s_) - overhead_s_, 0.0) / analytic;
+  }
+
+  static Roofline roofline_at(const Measured& unit, double samples) {
+    return {interpolate(unit.flops, samples, 0), interpolate(unit.bytes, samples, 0)};
+  }
+
+  // Compared at as many samples, or the next number that was measured.
+  double ratio_near(const std::map<std::string, Measured>& units, UnitWork work) const {
     double sum = 0, weights = 0;
-    for (const Ratio& each : ratios) {
-      const double f = each.flops - std::log1p(at.flops), b = each.bytes - std::log1p(at.bytes);
+    const auto wanted = static_cast<double>(work.samples);
+    for (const auto& [key, unit] : units) {
+      const double samples = std::clamp(wanted, unit.seconds.front().x, unit.seconds.back().x);
+      const double ratio = ratio_at(unit, samples);
+      if (ratio < 0) continue;
+      work.samples = std::llround(samples);
+      const Roofline at = roofline_of(work), each = roofline_at(unit, samples);
+      const double f = std::log1p(each.flops) - std::log1p(at.flops);
+      const double b = std::log1p(each.bytes) - std::log1p(at.bytes);
       const double weight = 1 / (f * f + b * b + 1e-6);
-      sum += weight * each.ratio;
+      sum += weight * ratio;
       weights += weight;
     }
-    return sum / weights;
+    return weights > 0 ? sum / weights : 1;
   }
 
   // Of a kind that was not measured: as the median of those that were.
   double ratio_of_all(Work work) const {
     std::vector<double> all;
-    for (const auto& [key, ratios] : ratios_) {
-      if (key.second != work) continue;
-      for (const Ratio& each : ratios) all.push_back(each.ratio);
+    for (const auto& [kind, units] : units_) {
+      if (kind.second != work) continue;
+      for (const auto& [key, unit] : units) {
+        const double ratio = ratio_at(unit, unit.seconds.back().x);
+        if (ratio >= 0) all.push_back(ratio);
+      }
     }
     if (all.empty()) return 1;
     std::ranges::nth_element(all, all.begin() + static_cast<long>(all.size() / 2));
     return all[all.size() / 2];
+  }
+
+  // The operation as steps run it, else nothing but its movement.
+  const std::vector<Point>* find_movement(const MovementCall& call) const {
+    for (const std::string_view name : {call.operation, movement_name(call.movement)}) {
+      const auto found = movements_.find({std::string(name), static_cast<int>(call.ranks.size())});
+      if (found != movements_.end()) return &found->second;
+    }
+    return nullptr;
   }
 
   double by_bytes(const std::string& op, int64_t bytes, double analytic) const {
@@ -149,10 +184,10 @@ class ProfiledCosts : public Costs {
 
   std::unique_ptr<Costs> analytic_;
   double overhead_s_;
-  std::map<std::tuple<std::string, std::string, Work>, std::vector<Point>> units_;
-  std::map<std::pair<std::string, Work>, std::vector<Ratio>> ratios_;
+  int64_t workspace_bytes_;
+  std::map<std::pair<std::string, Work>, std::map<std::string, Measured>> units_;  // kind; work_key()
   std::map<std::string, std::vector<Point>> flats_;
-  std::map<std::pair<Movement, int>, std::vector<Point>> movements_;
+  std::map<std::pair<std::string, int>, std::vector<Point>> movements_;  // name, ranks
 };
 
 }  // namespace

@@ -144,6 +144,7 @@ Moved ProgramCosts::moved(const Instruction& instruction) const {
   }
   moved.call.self = program_.placement.rank;
   moved.call.sharers = sharers(moved.members);
+  moved.call.operation = op_info(instruction.op).name;
   return moved;
 }
 

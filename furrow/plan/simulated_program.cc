@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/live_memory.h"
 #include "furrow/plan/simulator.h"
-#include "furrow/plan/value_bytes.h"
 #include "furrow/plan/value_index.h"
 
 namespace furrow::plan::simulation {
@@ -11,7 +11,11 @@ namespace {
 class Loader {
  public:
   Loader(const Program& program, const ModelSpec& spec, const Costs& costs, int represents)
-      : program_(program), costs_(costs), rows_(costs, spec, program, represents) {
+      : program_(program),
+        costs_(costs),
+        rows_(costs, spec, program, represents),
+        memory_(program, spec,
+                [this](const Value& value) -> const Slot& { return program_.slots[slot_of(value)]; }) {
     for (const SlotAssignment& assignment : program.assignments) {
       homes_.add(assignment.value);
       slots_.push_back(assignment.slot);
@@ -22,19 +26,11 @@ class Loader {
     LoadedProgram loaded;
     loaded.program = &program_;
     for (const Instruction& instruction : program_.instructions) loaded.steps.push_back(step(instruction));
-    std::vector<bool> persistent(program_.slots.size(), false);
-    for (const SlotAssignment& assignment : program_.assignments) {
-      if (is_persistent(assignment.value.kind)) persistent[assignment.slot] = true;
-    }
-    for (size_t s = 0; s < persistent.size(); ++s) {
-      if (persistent[s]) loaded.persistent[index(program_.slots[s].kind)] += program_.slots[s].bytes;
-    }
+    loaded.persistent = memory_.persistent();
     return loaded;
   }
 
  private:
-  static size_t index(MemoryKind kind) { return static_cast<size_t>(kind); }
-
   int32_t slot_of(const Value& value) const {
     const int32_t found = homes_.find(value);
     FURROW_CHECK(found >= 0, "a value without a slot");
@@ -51,22 +47,15 @@ class Loader {
         if (std::ranges::find(step.touches, slot) == step.touches.end()) step.touches.push_back(slot);
       }
     }
-    count(instruction.writes, &step.written);
-    count(instruction.drops, &step.dropped);
+    const LiveMemory::Change change = memory_.apply(instruction);
+    step.written = change.written;
+    step.dropped = change.dropped;
     if (step.communicates) {
       communicate(instruction, &step);
     } else {
       step.seconds = rows_.seconds(instruction);
     }
     return step;
-  }
-
-  void count(const std::vector<Value>& values, std::array<int64_t, kMemoryKinds>* bytes) const {
-    for (const Value& value : values) {
-      if (is_persistent(value.kind)) continue;
-      const Slot& slot = program_.slots[slot_of(value)];
-      (*bytes)[index(slot.kind)] += slot.bytes;
-    }
   }
 
   void communicate(const Instruction& instruction, Step* step) {
@@ -104,6 +93,7 @@ class Loader {
   const Program& program_;
   const Costs& costs_;
   const ProgramCosts rows_;
+  LiveMemory memory_;
   ValueIndex homes_;
   std::vector<int32_t> slots_;
   std::map<FlowKey, int> sequence_;

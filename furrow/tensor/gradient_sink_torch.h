@@ -9,18 +9,31 @@
 #include <ATen/core/Tensor.h>
 
 #include <functional>
+#include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace furrow::tensor {
+
+struct Adapter;
 
 // A parameter as a block sees it.  `leaf` is a view of the flat parameters that requires grad; an operation
 // of ours uses `index` to put or defer the gradient and returns an undefined tensor to autograd for it; plain
 // libtorch code just uses `leaf`, and the executor puts what autograd returns.
 struct Param {
   at::Tensor leaf;
-  int index = -1;  // into Unit::parameters; -1: absent (no bias)
+  int index = -1;                               // into Unit::parameters; -1: absent (no bias)
+  std::shared_ptr<const Adapter> adapter = {};  // of a linear layer's weight; null: none
   bool defined() const { return index >= 0; }
+};
+
+// Beside a weight W: the layer multiplies with W + scale * b a, of which a reads its input under dropout.
+struct Adapter {
+  Param a, b;  // [rank, in], [out, rank]
+  double scale = 1;
+  double dropout = 0;
+  std::string stream;  // layer name of the mask
 };
 
 class GradientSink {

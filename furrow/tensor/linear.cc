@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
@@ -10,7 +11,6 @@
 #include "furrow/tensor/product_torch.h"
 
 namespace furrow::tensor {
-namespace {
 
 kernels::Activation kernel_activation(Activation activation) {
   switch (activation) {
@@ -25,6 +25,8 @@ kernels::Activation kernel_activation(Activation activation) {
   }
   return kernels::Activation::kNone;
 }
+
+namespace {
 
 // One call, kept from forward to backward.  All tensors are dense and without history.
 struct LinearCall {
@@ -93,6 +95,7 @@ std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor
 
 at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
                   OpContext& context) {
+  if (weight.adapter != nullptr) return linear_with_adapter(x, weight, bias, activation, context);
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && x.size(-1) == weight.leaf.size(1),
                "linear reads numbers [..., in]");
   LinearCall call;

@@ -1,8 +1,10 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
@@ -76,6 +78,8 @@ Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContex
 }  // namespace
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context) {
+  const auto adapted = [](const Param& weight) { return weight.adapter != nullptr; };
+  if (std::ranges::any_of(weights, adapted)) return side_by_side_with_adapters(x, weights, context);
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
                "linear_side_by_side reads numbers [..., in]");
   const Call call = call_of(x, weights, context);

@@ -1,7 +1,6 @@
 #include <fmt/format.h>
 
 #include <atomic>
-#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <iterator>
@@ -12,9 +11,6 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
-#include "furrow/models/teacher.h"
-#include "furrow/plan/optimizer_spec.h"
-#include "furrow/storage/artefact.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/checkpointer_torch.h"
@@ -307,76 +303,15 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
   read_ranges(reader, model_ranges(model, model.units()));
-  model.round_params(model.units(), reader_of(reader));
+  model.round_trained(model.units(), reader_of(reader));
+  model.round_frozen(model.units(), reader_of(reader));
   read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
     read_ranges(reader, model_ranges(model, restored.best), kBestPrefix);
-    model.round_params(restored.best, reader_of(reader, kBestPrefix));
+    model.round_trained(restored.best, reader_of(reader, kBestPrefix));
   }
   return restored;
-}
-
-namespace {
-
-// Masters, then what blocks read.
-void load_with(ModelState& model, const ModelState::ReadRange& read) {
-  for (const NamedRange& range : model_ranges(model, model.units())) {
-    if (!models::is_teachers(range.name)) read(range);
-  }
-  model.round_params(model.units(), read);
-}
-
-// `range` from the tensor of that name.
-void copy_from(const storage::SafetensorsFile& file, const std::string& name, const NamedRange& range) {
-  const ArrayView to = tensor::to_array(range.elements);
-  const auto bytes = file.expect(name, to.dtype, range.shape);
-  const size_t size = dtype_size(to.dtype);
-  std::memcpy(to.bytes.data(), bytes.data() + static_cast<size_t>(range.begin) * size, to.bytes.size());
-}
-
-void load_artefact(const std::string& path, ModelState& model) {
-  storage::read_artefact(path);
-  const storage::SafetensorsFile file = storage::open_parameters(path);
-  load_with(model, [&](const NamedRange& range) { copy_from(file, range.name, range); });
-}
-
-// Frozen parameters have no average: they are their own.
-ModelState::ReadRange weights_of(const storage::CheckpointReader& reader, bool average) {
-  return [&reader, average, read = reader_of(reader)](const NamedRange& range) {
-    NamedRange from = range;
-    const std::string averaged = fmt::format("optimizer.{}/{}", plan::kAverageState, range.name);
-    if (average && reader.find(averaged) != nullptr) from.name = averaged;
-    read(from);
-  };
-}
-
-}  // namespace
-
-void load_teacher(const std::string& path, ModelState& model) {
-  storage::read_artefact(path);
-  const storage::SafetensorsFile file = storage::open_parameters(path);
-  for (const NamedRange& range : model_ranges(model, model.units())) {
-    if (models::is_teachers(range.name))
-      copy_from(file, range.name.substr(models::kTeacherPrefix.size()), range);
-  }
-}
-
-void load_parameters(const std::string& path, ModelState& model, bool average) {
-  if (std::filesystem::exists(path + "/model.toml")) return load_artefact(path, model);
-  if (std::filesystem::exists(path + "/manifest.json")) {
-    const auto reader = storage::CheckpointReader::open(path);
-    return load_with(model, weights_of(reader, average));
-  }
-  const auto reader = storage::newest_valid(path);
-  if (!reader) {
-    throw Error(
-        ErrorCode::kNotFound,
-        fmt::format("{} holds neither a model (model.toml) nor a checkpoint: give a run's model/, its "
-                    "checkpoints/ or one step of them",
-                    path));
-  }
-  load_with(model, weights_of(*reader, average));
 }
 
 }  // namespace furrow::train

@@ -61,11 +61,4 @@ class Checkpointer {
   std::unique_ptr<Impl> impl_;
 };
 
-// Parameters and statistics only, from a checkpoint folder or an artefact ("model/"), by name and shape; with
-// `average` the average of the parameters, where a checkpoint has one.
-// A teacher (models/teacher.h) is left alone.
-void load_parameters(const std::string& path, ModelState& model, bool average = false);
-// The teacher's parameters and statistics, from an artefact.  Error{not_found}, {data_loss}.
-void load_teacher(const std::string& path, ModelState& model);
-
 }  // namespace furrow::train

@@ -6,7 +6,9 @@
 #include "furrow/plan/topology.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/dtype_torch.h"
+#include "furrow/train/adapters_torch.h"
 #include "furrow/train/extensions_torch.h"
+#include "furrow/train/initial_weights_torch.h"
 #include "furrow/train/pictures_torch.h"
 #include "furrow/train/run_torch.h"
 
@@ -55,18 +57,25 @@ void Run::export_model() {
   for (const int u : units) {
     const plan::Unit& unit = bench_.spec.units[static_cast<size_t>(u)];
     for (const plan::Parameter& parameter : unit.parameters) {
-      if (!parameter.tied()) tensors.push_back({parameter.name, DType::kF32, parameter.shape});
+      if (!parameter.tied() && !parameter.adapter)
+        tensors.push_back({parameter.name, DType::kF32, parameter.shape});
     }
     for (const plan::Statistic& statistic : unit.statistics)
       tensors.push_back({statistic.name, statistic.dtype(), statistic.shape});
   }
-  storage::write_artefact(folder_->model(), description(), std::move(tensors),
-                          [&](storage::SafetensorsWriter& writer) {
-                            for (const int u : units) {
-                              for (const NamedTensor& each : model_->tensors_of(u, whole_unit(u)))
-                                writer.write(each.name, tensor::to_array(each.view));
-                            }
-                          });
+  std::vector<NamedTensor> adapters;
+  const auto write = [&](storage::SafetensorsWriter& writer) {
+    for (const int u : units) {
+      const plan::Unit& unit = bench_.spec.units[static_cast<size_t>(u)];
+      const std::vector<NamedTensor> own = model_->tensors_of(u, whole_unit(u));
+      for (const NamedTensor& each : adapters_of(unit, own))
+        adapters.push_back({each.name, each.view.clone()});
+      for (const NamedTensor& each : without_adapters(unit, own))
+        writer.write(each.name, tensor::to_array(each.view));
+    }
+  };
+  storage::write_artefact(folder_->model(), description(), std::move(tensors), write);
+  if (!adapters.empty()) export_adapters(folder_->file("adapter"), bench_.spec, bench_.config, adapters);
   if (bench_.config.metrics.enable_plots) draw();
 }
 

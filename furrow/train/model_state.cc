@@ -79,14 +79,19 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<plan::StateSpec> states
     : spec_(std::move(spec)),
       flat_(plan::flat_layout(spec_)),
       states_(std::move(states)),
+      seed_(seed),
       residence_(std::move(residence)) {
   if (residence_.params.empty()) residence_.params = whole_extents();
   if (residence_.states.empty()) residence_.states = whole_extents();
   for (size_t u = 0; u < spec_.units.size(); ++u)
-    params_extents_.push_back(flat_.units[u].masters() > 0 ? residence_.states[u] : residence_.params[u]);
+    params_extents_.push_back(flat_.units[u].masters() > 0
+                                  ? overlap(residence_.states[u], {0, flat_.units[u].trained_elements})
+                                  : residence_.params[u]);
   for (const plan::Unit& unit : spec_.units) blocks_.push_back(nn::make_block(unit, extra_kinds));
-  make_buffers(seed);
-  round_params(units_, [&](const NamedRange& range) { initialise_range(range, seed); });
+  make_buffers();
+  const ReadRange initial = [&](const NamedRange& range) { initialise(range); };
+  round_trained(units_, initial);
+  round_frozen(units_, initial);
   make_views();
   start_average();
 }
@@ -97,7 +102,7 @@ std::vector<Extent> ModelState::whole_extents() const {
   return whole;
 }
 
-void ModelState::make_buffers(uint64_t seed) {
+void ModelState::make_buffers() {
   for (size_t u = 0; u < spec_.units.size(); ++u) {
     UnitState state;
     const bool masters = flat_.units[u].masters() > 0;
@@ -127,32 +132,65 @@ void ModelState::make_buffers(uint64_t seed) {
     windows_.push_back(whole ? at::Tensor() : at::from_blob(&nowhere, {flat_.units[u].elements}, type));
   }
   for (const NamedRange& range : parameter_ranges(units_, params_extents_, params_extents_))
-    initialise_range(range, seed);
+    initialise(range);
 }
 
-void ModelState::initialise_range(const NamedRange& range, uint64_t seed) const {
-  nn::initialise_range(*range.parameter, seed, range.begin,
+void ModelState::initialise(const NamedRange& range) const {
+  nn::initialise_range(*range.parameter, seed_, range.begin,
                        {range.elements.data_ptr<float>(), static_cast<size_t>(range.elements.numel())});
 }
 
-void ModelState::round_params(std::span<const UnitState> units, const ReadRange& read) const {
+void ModelState::round_elements(const UnitState& from, int unit, const Extent& elements,
+                                const ReadRange& read) const {
+  for (const plan::FlatSpan& span : flat_.units[unit].spans) {
+    const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
+    const Extent part = overlap(elements, {span.offset, span.offset + span.size});
+    if (part.size() == 0) continue;
+    const NamedRange range{parameter.name, parameter.shape, part.begin - span.offset,
+                           tensor::flat_buffer(part.size(), MemoryKind::kOther), &parameter};
+    read(range);
+    from.compute.narrow(0, part.begin - residence_.params[unit].begin, part.size()).copy_(range.elements);
+  }
+}
+
+void ModelState::round_trained(std::span<const UnitState> units, const ReadRange& read) const {
   for (size_t u = 0; u < units.size(); ++u) {
     if (!units[u].compute.defined()) continue;
     const Extent& resident = residence_.params[u];
-    if (resident == params_extents_[u]) {
-      units[u].compute.copy_(units[u].params);
-      continue;
-    }
-    for (const plan::FlatSpan& span : flat_.units[u].spans) {
-      const plan::Parameter& parameter = spec_.units[u].parameters[span.parameter];
-      const Extent part = overlap(resident, {span.offset, span.offset + span.size});
-      if (part.size() == 0) continue;
-      const NamedRange range{parameter.name, parameter.shape, part.begin - span.offset,
-                             tensor::flat_buffer(part.size(), MemoryKind::kOther), &parameter};
-      read(range);
-      units[u].compute.narrow(0, part.begin - resident.begin, part.size()).copy_(range.elements);
+    const Extent trained = overlap(resident, {0, flat_.units[u].trained_elements});
+    if (trained == params_extents_[u]) {
+      if (trained.size() > 0)
+        units[u].compute.narrow(0, trained.begin - resident.begin, trained.size()).copy_(units[u].params);
+    } else {
+      round_elements(units[u], static_cast<int>(u), trained, read);
     }
   }
+}
+
+void ModelState::round_frozen(std::span<const UnitState> units, const ReadRange& read) const {
+  for (size_t u = 0; u < units.size(); ++u) {
+    if (!units[u].compute.defined()) continue;
+    const plan::UnitLayout& layout = flat_.units[u];
+    round_elements(units[u], static_cast<int>(u),
+                   overlap(residence_.params[u], {layout.trained_elements, layout.elements}), read);
+  }
+}
+
+at::Tensor ModelState::values(int unit, const Extent& elements) const {
+  const UnitState& live = units_[unit];
+  const Extent& masters = params_extents_[unit];
+  const Extent trained = overlap(elements, masters);
+  if (trained == elements) return live.params.narrow(0, elements.begin - masters.begin, elements.size());
+  at::Tensor values = tensor::flat_buffer(elements.size(), MemoryKind::kCheckpoint);
+  const auto place = [&](const Extent& part) {
+    return values.narrow(0, part.begin - elements.begin, part.size());
+  };
+  if (trained.size() > 0)
+    place(trained).copy_(live.params.narrow(0, trained.begin - masters.begin, trained.size()));
+  const Extent frozen = overlap(elements, {flat_.units[unit].trained_elements, elements.end});
+  if (frozen.size() > 0)
+    place(frozen).copy_(live.compute.narrow(0, frozen.begin - residence_.params[unit].begin, frozen.size()));
+  return values;
 }
 
 at::Tensor ModelState::state_part(int unit, size_t state, const Extent& elements) const {
@@ -199,6 +237,11 @@ void ModelState::make_views() {
       const at::Tensor& flat = is_whole(home.unit) ? units_[home.unit].read() : windows_[home.unit];
       at::Tensor leaf = tensor::view(flat, home.offset, parameter.shape).detach();
       params.push_back({leaf.requires_grad_(trained), static_cast<int>(params.size())});
+    }
+    for (const plan::Adapter& each : unit.adapters) {
+      const std::string stream = unit.parameters[each.a].name + ".dropout";
+      params[each.weight].adapter = std::make_shared<const tensor::Adapter>(
+          tensor::Adapter{params[each.a], params[each.b], each.scale, each.dropout, stream});
     }
     params_.push_back(std::move(params));
   }
@@ -287,13 +330,12 @@ UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   const Extent& part = taking.part;
   const MemoryScope scope(MemoryKind::kCheckpoint);
   const auto copy = [&](const at::Tensor& view) { return taking.alias ? view : view.clone(); };
-  const auto take = [&](const at::Tensor& buffer, const Extent& resident) {
-    return copy(buffer.narrow(0, part.begin - resident.begin, part.size()));
-  };
   UnitState taken;
   if (taking.statistics && live.statistics.defined()) taken.statistics = copy(live.statistics);
   if (part.size() == 0) return taken;
-  taken.params = take(live.params, params_extents_[unit]);
+  const at::Tensor params = values(unit, part);
+  const bool live_ones = live.params.defined() && params.is_alias_of(live.params);
+  taken.params = live_ones ? copy(params) : params;
   for (size_t s = 0; s < states_.size(); ++s) taken.states.push_back(copy(state_part(unit, s, part)));
   return taken;
 }

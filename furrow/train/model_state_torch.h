@@ -36,11 +36,14 @@ struct Residence {
 };
 
 struct UnitState {
-  at::Tensor params;  // flat, float32: the resident elements; undefined when there are none
+  // Flat, float32: the resident elements, of a unit with masters those that are trained; undefined when there
+  // are none.
+  at::Tensor params;
   std::vector<at::Tensor>
       states;                  // one per state of the optimizer, in its order and form (plan/state_form.h)
   at::Tensor statistics = {};  // flat, whole on every rank that runs the unit (plan/flat_layout.h)
-  // What blocks read where that is not `params` itself: of the unit's type, rounded from it by every step.
+  // What blocks read where that is not `params` itself: of the unit's type, rounded from it by every step,
+  // frozen elements for good.
   at::Tensor compute = {};
   const at::Tensor& read() const { return compute.defined() ? compute : params; }
 };
@@ -103,6 +106,9 @@ class ModelState {
   // `ordinal`-th buffer of `bytes`, from `make` when it is asked for first.
   at::Tensor gathered_buffer(int64_t bytes, int ordinal, const std::function<at::Tensor()>& make);
 
+  // The values that these elements of a parameter had at first.
+  void initialise(const NamedRange& range) const;
+
   // What a unit owns, over its whole flat buffers: parameters, then statistics.
   std::vector<NamedTensor> tensors_of(int unit, const UnitState& whole) const;
 
@@ -116,13 +122,19 @@ class ModelState {
       std::span<const UnitState> units) const;  // of those that have some
   std::span<const UnitState> units() const { return units_; }
 
-  // What blocks read becomes the rounded `params` of these units, where the two are not one.  Of masters that
-  // are not resident, `read` gives the values: it fills the elements of a range.
+  // What blocks read becomes the rounded `params` of these units, where the two are not one.  Of trained
+  // elements without resident masters `read` gives the values: it fills the elements of a range.  The same of
+  // frozen ones, which have no masters.
   using ReadRange = std::function<void(const NamedRange& range)>;
-  void round_params(std::span<const UnitState> units, const ReadRange& read) const;
+  void round_trained(std::span<const UnitState> units, const ReadRange& read) const;
+  void round_frozen(std::span<const UnitState> units, const ReadRange& read) const;
+
+  // These elements of a unit's parameters as float32: a view of the live ones, or a copy where some have no
+  // float32.  REQUIRES: they are resident.
+  at::Tensor values(int unit, const Extent& elements) const;
 
   // Copies of a part of a unit's flat buffers, statistics only where asked for.  With `alias` views of the
-  // live buffers.  REQUIRES: it is resident.
+  // live buffers where they are float32.  REQUIRES: it is resident.
   struct Taking {
     Extent part;
     bool statistics = false, alias = false;
@@ -138,13 +150,14 @@ class ModelState {
   };
   void add_state_ranges(size_t state, size_t unit, const HeldStates& from,
                         std::vector<NamedRange>* ranges) const;
-  void make_buffers(uint64_t seed);
+  void make_buffers();
+  void round_elements(const UnitState& from, int unit, const Extent& elements, const ReadRange& read) const;
   void make_views();
-  void initialise_range(const NamedRange& range, uint64_t seed) const;
 
   plan::ModelSpec spec_;
   plan::FlatLayout flat_;
   std::vector<plan::StateSpec> states_;
+  uint64_t seed_;
   Residence residence_;  // its extents filled in
   std::vector<Extent> params_extents_;
   std::vector<std::unique_ptr<nn::Block>> blocks_;

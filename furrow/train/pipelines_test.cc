@@ -122,8 +122,7 @@ TEST_P(Stages, EqualOneProcessWithGroupsFrozenParametersAndAnAverage) {
   options.steps = 3;
   const auto& units = tiny_.spec.units;
   const std::string first = units[0].parameters[0].name, second = units[1].parameters[0].name;
-  std::vector<std::string> all = {first + " frozen=true", second + " frozen=true", "*1.* frozen=true"};
-  if (plan::flat_layout(tiny_.spec).has_masters()) all = {first + " lr=0.1"};  // freezing is refused
+  const std::vector<std::string> all = {first + " frozen=true", second + " frozen=true", "*1.* frozen=true"};
   for (const std::string& frozen : all) {
     for (const std::string optimizer : {"adamw", "lamb", "adafactor", "muon"}) {
       TinyTraining tiny = tiny_;

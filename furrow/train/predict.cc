@@ -105,6 +105,7 @@ std::array<int64_t, kMemoryKinds> planned_memory(const plan::Program& program, c
   bytes[static_cast<size_t>(MemoryKind::kData)] =
       std::max(resident.data_peak_bytes, resident.data_bytes + (held + resident.prefetch) * largest);
   bytes[static_cast<size_t>(MemoryKind::kCheckpoint)] += resident.checkpoint_bytes;
+  bytes[static_cast<size_t>(MemoryKind::kOther)] += resident.workspace_bytes;
   return bytes;
 }
 

@@ -50,6 +50,7 @@ struct Resident {
   int64_t data_peak_bytes = 0;  // while it was opened
   int prefetch = 0;             // batches that the loader keeps ready
   int64_t checkpoint_bytes = 0;
+  int64_t workspace_bytes = 0;  // plan::Costs::workspace_bytes
 };
 
 // Peaks by kind that verify() reports of the program, and what is resident.

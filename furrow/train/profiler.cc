@@ -1,15 +1,18 @@
 // furrow profile: what instructions take on this machine, by running them.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <array>
 #include <map>
+#include <numeric>
 #include <set>
+#include <string_view>
 #include <tuple>
 #include <utility>
 
+#include "furrow/base/memory.h"
 #include "furrow/base/process.h"
 #include "furrow/plan/profile.h"
 #include "furrow/plan/roofline.h"
+#include "furrow/plan/verify.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/library_build.h"
 #include "furrow/train/predict.h"
@@ -23,6 +26,9 @@ namespace {
 
 constexpr int kWarmUps = 2, kRepetitions = 9;
 constexpr int kTurns = 2;  // of a rank in a step: there is something to add
+// A model is measured twice as wide too where that takes little: four times such a step, four times its
+// memory.
+constexpr int64_t kMostStepNs = 1'000'000'000;
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<long>(values.size() / 2);
@@ -30,24 +36,41 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
+// Twice as wide; false: the architecture has no width.
+bool widen(config::Model* model) {
+  if (model->name == "mlp") {
+    for (int64_t& width : model->hidden) width *= 2;
+    return !model->hidden.empty();
+  }
+  constexpr std::array<std::string_view, 4> kOfOneWidth = {"gpt", "llama", "rnn", "lstm"};
+  if (std::ranges::find(kOfOneWidth, model->name) == kOfOneWidth.end()) return false;
+  model->width *= 2;
+  model->ffn_width *= 2;
+  return true;
+}
+
 class Profiler {
  public:
   explicit Profiler(const TrainRequest& request)
       : request_(request),
         world_(request.communicator == nullptr ? 1 : request.communicator->size()),
-        layout_({1, world_, 1, 1, 1, 1}, world_),
+        replicas_({1, world_, 1, 1, 1, 1}, world_),
+        shards_({1, 1, world_, 1, 1, 1}, world_),
         dataset_(request.dataset ? request.dataset
                                  : std::make_shared<data::Dataset>(data::open_dataset(request.config))) {
-    join(request.communicator, layout_, &rank_);
+    join(request.communicator, replicas_, &rank_);
   }
 
   std::string run() {
-    const int64_t batch = request_.config.training.local_batch_size;
-    std::set<int64_t> sizes;
-    for (const int64_t size : {batch / 4, batch / 2, batch, 2 * batch}) {
-      if (size > 0 && size * kTurns * world_ <= dataset_->train->size()) sizes.insert(size);
+    config::Config config = request_.config;
+    const int64_t batch = config.training.local_batch_size;
+    for (const int64_t size : std::set<int64_t>{batch / 4, batch / 2, batch, 2 * batch})
+      measure_steps(config, size, replicas_);
+    measure_shards(config);
+    if (affords_wider() && widen(&config.model)) {
+      measure_steps(config, batch, replicas_);
+      measure_shards(config);
     }
-    for (const int64_t size : sizes) measure_units(size);
     if (world_ > 1) measure_movements();
     if (rank_.rank != 0) return "";
     plan::Profile profile;
@@ -58,27 +81,47 @@ class Profiler {
   }
 
  private:
-  void measure_units(int64_t batch) {
-    config::Config config = request_.config;
+  // The collectives of ZeRO, as they occur between the rest.
+  void measure_shards(config::Config config) {
+    if (world_ == 1) return;
+    for (const int64_t stage : {1, 3}) {
+      config.parallelism.zero_stage = stage;
+      measure_steps(config, config.training.local_batch_size, shards_);
+    }
+  }
+
+  bool affords_wider() const {
+    const auto memory = static_cast<int64_t>(total_memory_bytes() / 2);
+    int64_t refuses = step_ns_ > kMostStepNs || 4 * step_bytes_ * world_ > memory ? 1 : 0;
+    if (world_ > 1) rank_.world().all_reduce(std::span(&refuses, 1), comm::Reduction::kMax, "profile");
+    return refuses == 0;
+  }
+
+  void measure_steps(config::Config config, int64_t batch, const plan::Layout& layout) {
+    if (batch == 0 || batch * kTurns * world_ > dataset_->train->size()) return;
     config.training.local_batch_size = batch;
     config.training.global_batch_size = batch * kTurns * world_;
     config.activation_checkpoint.mode = "none";
     const Workbench bench = open_workbench(config, dataset_, request_.extensions, nullptr);
-    rank_.threads = bench.rank.threads;
-    rank_.seed = bench.rank.seed;
-    plan::TrainOptions options = train_options(config, bench.spec, layout_, rank_.rank);
+    RankContext rank = bench.rank;
+    join(request_.communicator, layout, &rank);
+    rank_.threads = rank.threads;
+    plan::TrainOptions options = train_options(config, bench.spec, layout, rank.rank);
     options.ranks.pipeline = {};
-    const plan::Program program = plan::compile_train(bench.spec, layout_, options);
+    const plan::Program program = plan::compile_train(bench.spec, layout, options);
     const OptimizerRule rule(config.optimizer, config.lr_scheduler, config.ema);
     const plan::FlatLayout flat = plan::flat_layout(bench.spec);
     const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
-    ModelState model(bench.spec, rule.states(), rank_.seed, blocks,
-                     residence_of(flat, program.placement, rank_));
-    Executor executor(program, model, *bench.objective, &rule, rank_);
-    data::Loader loader(*dataset_->train, data::SampleOrder(rank_.seed, dataset_->train->size(), true),
+    ModelState model(bench.spec, rule.states(), rank.seed, blocks,
+                     residence_of(flat, program.placement, rank));
+    Executor executor(program, model, *bench.objective, &rule, rank);
+    data::Loader loader(*dataset_->train, data::SampleOrder(rank.seed, dataset_->train->size(), true),
                         loader_options(program, 0));
     for (const plan::Unit& unit : bench.spec.units)
       largest_ = std::max(largest_, unit.parameter_count() * static_cast<int64_t>(sizeof(float)));
+    const std::array<int64_t, kMemoryKinds> bytes = plan::verify(program, bench.spec).peak_bytes;
+    step_bytes_ = std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
+    reset_memory_peaks();
     record(program, bench.spec, [&](std::vector<InstructionTime>* times, int64_t step) {
       RunInputs inputs;
       inputs.loader = &loader;
@@ -88,6 +131,9 @@ class Profiler {
       inputs.times = times;
       executor.run(inputs);
     });
+    constexpr auto kOther = static_cast<size_t>(MemoryKind::kOther);
+    if (batch == request_.config.training.local_batch_size && workspace_ == 0)
+      workspace_ = std::max<int64_t>(0, memory_usage(MemoryKind::kOther).peak_bytes - bytes[kOther]);
   }
 
   template <class RunStep>
@@ -96,14 +142,37 @@ class Profiler {
     const plan::ProgramCosts rows(*costs, spec, program, 1);
     for (int step = 0; step < kWarmUps + kRepetitions; ++step) {
       std::vector<InstructionTime> times;
+      const int64_t start_ns = rank_.clock->monotonic_ns();
       run_step(&times, step);
+      step_ns_ = rank_.clock->monotonic_ns() - start_ns;
+      const std::vector<int64_t> moving = moving_ns(program, times);
       if (step < kWarmUps) continue;
       for (const InstructionTime& time : times) {
         const plan::Instruction& instruction = program.instructions[static_cast<size_t>(time.instruction)];
-        if (instruction.axis == plan::GroupAxis::kNone)
+        if (instruction.axis != plan::GroupAxis::kNone) {
+          add_movement(rows.moved(instruction), moving[static_cast<size_t>(time.instruction)]);
+        } else {
           add(rows, instruction, static_cast<double>(time.duration_ns - time.waited_ns) * 1e-9);
+        }
       }
     }
+  }
+
+  // How long communication was under way on the rank that came last to it, and so waited for nobody: the
+  // shortest of all ranks.
+  std::vector<int64_t> moving_ns(const plan::Program& program,
+                                 const std::vector<InstructionTime>& times) const {
+    std::vector<int64_t> ns(program.instructions.size(), 0);
+    for (const InstructionTime& time : times) ns[static_cast<size_t>(time.instruction)] = time.duration_ns;
+    if (world_ > 1) rank_.world().all_reduce(std::span<int64_t>(ns), comm::Reduction::kMin, "profile");
+    return ns;
+  }
+
+  void add_movement(const plan::Moved& moved, int64_t ns) {
+    const auto messages = static_cast<double>(moved.call.messages);
+    const auto ranks = static_cast<int>(moved.members.size());
+    moves_[{std::string(moved.call.operation), ranks, moved.call.bytes / moved.call.messages}].push_back(
+        static_cast<double>(ns) * 1e-9 / messages);
   }
 
   void add(const plan::ProgramCosts& rows, const plan::Instruction& instruction, double seconds) {
@@ -153,21 +222,22 @@ class Profiler {
   template <class Act>
   void measure_movement(plan::Movement movement, int ranks, int64_t bytes, const Act& act) {
     comm::Group world = rank_.world();
-    std::vector<double> seconds;
     for (int i = 0; i < kWarmUps + kRepetitions; ++i) {
       world.barrier();
       const int64_t start_ns = rank_.clock->monotonic_ns();
       act();
+      const int64_t took_ns = rank_.clock->monotonic_ns() - start_ns;
       if (i >= kWarmUps)
-        seconds.push_back(static_cast<double>(rank_.clock->monotonic_ns() - start_ns) * 1e-9);
+        moves_[{std::string(plan::movement_name(movement)), ranks, bytes}].push_back(
+            static_cast<double>(took_ns) * 1e-9);
     }
-    movements_.push_back({movement, ranks, bytes, median(seconds)});
   }
 
   plan::ProfileSection section() const {
     plan::ProfileSection section;
     section.ranks = world_;
     section.threads = rank_.threads;
+    section.workspace_bytes = workspace_;
     if (!overheads_.empty()) section.overhead_s = median(overheads_);
     for (const auto& [key, unit] : units_) {
       const auto& [kind, name, work, samples] = key;
@@ -175,7 +245,10 @@ class Profiler {
     }
     for (const auto& [key, seconds] : flats_)
       section.flats.push_back({key.first, key.second, median(seconds)});
-    section.movements = movements_;
+    for (const auto& [key, seconds] : moves_) {
+      const auto& [name, ranks, bytes] = key;
+      section.movements.push_back({name, ranks, bytes, median(seconds)});
+    }
     return section;
   }
 
@@ -186,14 +259,16 @@ class Profiler {
 
   const TrainRequest& request_;
   const int world_;
-  const plan::Layout layout_;
+  const plan::Layout replicas_, shards_;
   const std::shared_ptr<data::Dataset> dataset_;
   RankContext rank_;
-  int64_t largest_ = 0;  // bytes of a unit's parameters
+  int64_t largest_ = 0;                   // bytes of a unit's parameters
+  int64_t step_ns_ = 0, step_bytes_ = 0;  // of the last step that was measured
+  int64_t workspace_ = 0;
   std::map<std::tuple<std::string, std::string, plan::Work, int64_t>, Unit> units_;
   std::map<std::pair<std::string, int64_t>, std::vector<double>> flats_;
   std::vector<double> overheads_;
-  std::vector<plan::MovementSample> movements_;
+  std::map<std::tuple<std::string, int, int64_t>, std::vector<double>> moves_;  // name, ranks, bytes
 };
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
+#include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/models/teacher.h"
 #include "furrow/plan/compatibility.h"
@@ -19,6 +20,7 @@
 #include "furrow/plan/quote.h"
 #include "furrow/tensor/arithmetic.h"
 #include "furrow/train/extensions_torch.h"
+#include "furrow/train/initial_weights_torch.h"
 #include "furrow/train/library_build.h"
 #include "furrow/train/rank_share.h"
 #include "furrow/train/rank_texts.h"
@@ -90,6 +92,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   bench.spec = models::describe(config.model, shape, extra);
   check_documents(bench.spec, source);
   models::compute_in(models::precision_of(config.training.mixed_precision_param), &bench.spec);
+  models::apply_lora(config.lora, &bench.spec);
   plan::apply_optimizer(config.optimizer, &bench.spec);
   bench.objective = std::make_shared<const Objective>(make_objective(config, language(source)));
   bench.rank.threads =
@@ -212,10 +215,9 @@ void Run::restore() {
       log_info("no checkpoint yet: starting at step 0");
     }
   }
-  if (state_.step == 0 && config.training.objective == "distillation")
-    load_teacher(config.distillation.teacher, *model_);
-  if (state_.step == 0 && !config.checkpoint.initial_load_path.empty()) {
-    load_parameters(config.checkpoint.initial_load_path, *model_);
+  if (state_.step == 0) {
+    if (config.training.objective == "distillation") load_teacher(config.distillation.teacher, *model_);
+    load_initial(config, *model_);
     model_->start_average();
   }
   data::LoaderOptions options = loader_options(trainer_->program(), state_.position);

@@ -34,7 +34,9 @@ void Run::predict() {
     const plan::Simulation simulation =
         plan::simulate(programs, bench_.spec, *costs, {.timeline = !trace_.empty()});
     prediction_ = observe::Prediction{costs->source(), figures_of(simulation), measured_};
-    prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), bench_.spec, resident());
+    Resident beside = resident();
+    beside.workspace_bytes = costs->workspace_bytes();
+    prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), bench_.spec, beside);
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
     if (trace_.empty()) return;
     const auto begin = std::ranges::min_element(trace_, {}, &observe::TraceEvent::start_ns)->start_ns;
@@ -54,8 +56,9 @@ Resident Run::resident() const {
   for (const UnitState& unit : model_->units()) {
     if (unit.params.defined()) parameters += static_cast<int64_t>(unit.params.nbytes());
   }
-  if (config.validation.freq > 0 && bench_.dataset->validation != nullptr) {
-    const int64_t validations = (total_steps_ + config.validation.freq - 1) / config.validation.freq;
+  if (config.validation.enable && bench_.dataset->validation != nullptr) {
+    const int64_t freq = config.validation.freq > 0 ? config.validation.freq : total_steps_;
+    const int64_t validations = (total_steps_ + freq - 1) / std::max<int64_t>(1, freq);
     resident.checkpoint_bytes += std::min<int64_t>(2, validations) * parameters;
   }
   if (checkpointer_->async()) {

@@ -1,6 +1,7 @@
 // What a run does besides where it shares the work with other ranks.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <sstream>
 #include <utility>
 
@@ -71,15 +72,19 @@ UnitState Run::whole_unit(int unit) const {
   // Masters are where their optimizer is.
   const plan::Part part = layout.masters() > 0 ? placement.step_part() : placement.params_part();
   const std::vector<int> ranks = plan::ranks_with(placement, unit, part);
-  UnitState whole{model_->unit(unit).params, {}, model_->unit(unit).statistics};
+  const plan::Slice own = plan::part_slice(model_->flat(), placement, {unit, 0}, part);
+  const bool has = std::ranges::find(ranks, bench_.rank.rank) != ranks.end();
+  UnitState whole{has && own.size() > 0 ? model_->values(unit, {own.begin, own.end}) : at::Tensor(),
+                  {},
+                  model_->unit(unit).statistics};
   if (ranks == std::vector<int>{0} || layout.elements == 0) return whole;
+  const at::Tensor values = whole.params;
   if (first()) whole.params = tensor::flat_buffer(layout.elements, MemoryKind::kCheckpoint);
   for (const int rank : ranks) {
     const plan::Slice slice =
         plan::part_slice(model_->flat(), plan::placement_of(placement, rank), {unit, 0}, part);
     if (slice.size() == 0) continue;
-    bring(unit, rank, model_->unit(unit).params,
-          first() ? whole.params.narrow(0, slice.begin, slice.size()) : at::Tensor());
+    bring(unit, rank, values, first() ? whole.params.narrow(0, slice.begin, slice.size()) : at::Tensor());
   }
   if (layout.statistic_elements == 0 || ranks[0] == 0) return whole;
   if (first()) whole.statistics = tensor::flat_buffer(layout.statistic_elements, MemoryKind::kCheckpoint);

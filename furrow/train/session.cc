@@ -8,6 +8,7 @@
 #include "furrow/models/architectures.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/allocator_torch.h"
+#include "furrow/train/initial_weights_torch.h"
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
@@ -75,7 +76,12 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   if (source == nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");
   }
-  const Workbench bench = open_workbench(config, std::move(dataset), nullptr, nullptr);
+  config::Config network = config;
+  if (exported) {  // adapters are merged, and nothing is trained
+    network.lora = {};
+    network.optimizer.groups.clear();
+  }
+  const Workbench bench = open_workbench(network, std::move(dataset), nullptr, nullptr);
   ModelState model(bench.spec, {}, bench.rank.seed);
   const std::filesystem::path checkpoints = std::filesystem::path(run_folder) / config.checkpoint.folder;
   load_parameters(exported ? artefact_folder : checkpoints.string(), model, config.ema.decay > 0);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <functional>
 #include <thread>
@@ -158,8 +159,8 @@ TEST_F(Session, EveryTextArchitectureResumesToTheSameBits) {
 TEST_F(Session, TheAverageOfTheWeightsIsEvaluatedExportedAndResumed) {
   for (const std::string precision : {"float32", "bfloat16"}) {
     SCOPED_TRACE(precision);
-    std::vector<std::string> base = {"--training.mixed_precision_param", precision};
-    if (precision == "float32") base.insert(base.end(), {"--optimizer.groups", "fc1.bias frozen=true"});
+    const std::vector<std::string> base = {"--training.mixed_precision_param", precision,
+                                           "--optimizer.groups", "fc1.bias frozen=true"};
     const auto averaged = [&](std::vector<std::string> more = {}) {
       more.insert(more.end(), base.begin(), base.end());
       more.insert(more.end(), {"--ema.decay", "0.9"});
@@ -181,6 +182,44 @@ TEST_F(Session, TheAverageOfTheWeightsIsEvaluatedExportedAndResumed) {
     EXPECT_EQ(evaluate(run(name("last")), "test", averaged()).loss, *last.test_loss);
     EXPECT_NE(evaluate(run(name("last")), "test", config(base)).loss, *last.test_loss)
         << "control: the weights themselves";
+  }
+}
+
+// Adapters beside the weights of another run: resumed, merged in the exported model, and read again.
+TEST_F(Session, AdaptersAreResumedMergedAndReadAgain) {
+  train_run("base", config({"--validation.enable", "false"}));
+  for (const std::string precision : {"float32", "bfloat16"}) {
+    SCOPED_TRACE(precision);
+    const auto adapted = [&](std::vector<std::string> more = {}) {
+      more.insert(more.end(),
+                  {"--training.mixed_precision_param", precision, "--lora.rank", "4", "--lora.dropout", "0.1",
+                   "--checkpoint.initial_load_path", run("base") + "/model", "--validation.enable", "false"});
+      return config(more);
+    };
+    const auto name = [&](const char* part) { return precision + "-" + part; };
+    const auto adapters = [&](const char* part) {
+      return read_file(run(name(part)) + "/adapter/adapter_model.safetensors");
+    };
+    const config::Config settings = adapted({"--optimizer.groups", "*.lora_B.weight lr=1e-2"});
+    const observe::Summary whole = train_run(name("whole"), settings);
+    train_run(name("parts"), settings);
+    std::filesystem::remove_all(run(name("parts")) + "/checkpoints/step-00000040");
+    std::filesystem::remove_all(run(name("parts")) + "/model");
+    std::filesystem::remove_all(run(name("parts")) + "/adapter");
+    train_run(name("parts"), settings, /*resume=*/true);
+    EXPECT_EQ(weights(name("whole")), weights(name("parts")));
+    EXPECT_EQ(adapters("whole"), adapters("parts"));
+    EXPECT_NE(weights(name("whole")), weights("base"));
+
+    const double margin = precision == "float32" ? 1e-5 : 2e-2;
+    EXPECT_NEAR(evaluate(run(name("whole")), "test", settings).loss, *whole.test_loss, margin);
+    const observe::Summary again =
+        train_run(name("again"), adapted({"--lora.adapter_path", run(name("whole")) + "/adapter",
+                                          "--training.steps", "1", "--optimizer.lr", "1e-30"}));
+    EXPECT_NEAR(*again.test_loss, *whole.test_loss, 1e-6);
+    const observe::Summary without =
+        train_run(name("without"), adapted({"--training.steps", "1", "--optimizer.lr", "1e-30"}));
+    EXPECT_GT(std::abs(*without.test_loss - *whole.test_loss), 1e-3) << "control";
   }
 }
 

@@ -19,10 +19,11 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
 @test "a profile is what predictions come from" {
   export FURROW_PROFILE=$PWD/profile
   "$furrow" profile "$config" --nproc 2
-  head -1 profile | grep -qx "furrow-profile 1"
+  head -1 profile | grep -qx "furrow-profile 2"
   grep -q "^section 2 1$" profile
   grep -q "^unit linear .* backward_weight 20 " profile
   grep -q "^move all_gather 2 " profile
+  grep -q "^move gather_params 2 " profile
   "$furrow" profile "$config" --json >table.json
   [ "$(json table.json "len(d) > 4")" = True ]
   [ "$(grep -c "^section" profile)" = 2 ]
@@ -30,7 +31,7 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   [ "$(json out/summary.json "d['predicted']['source']")" = profiled ]
   echo garbage >profile
   run --separate-stderr "$furrow" profile "$config"
-  fails 11 "line 1: expected 'furrow-profile 1'"
+  fails 11 "line 1: expected 'furrow-profile 2'"
 }
 
 @test "the timeline of a step, before it runs" {

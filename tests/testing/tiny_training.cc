@@ -7,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/rng.h"
+#include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/models/teacher.h"
 #include "furrow/plan/flat_layout.h"
@@ -141,6 +142,7 @@ TinyTraining tiny(const std::string& full_name) {
 
 plan::ModelSpec TinyTraining::trained_spec() const {
   plan::ModelSpec trained = spec;
+  models::apply_lora(config.lora, &trained);
   plan::apply_optimizer(config.optimizer, &trained);
   return trained;
 }

@@ -47,7 +47,7 @@ struct TinyTraining {
   std::shared_ptr<MadeUpSource> source;
   plan::ModelSpec spec;  // as described
 
-  plan::ModelSpec trained_spec() const;  // under config.optimizer
+  plan::ModelSpec trained_spec() const;  // under config.lora and config.optimizer
   train::OptimizerRule rule() const;     // of config
   train::Objective objective() const;    // the same
 };

@@ -99,7 +99,7 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
   for (size_t u = 0; u < whole.params.size(); ++u) {
     const train::UnitState& unit = rank.model.unit(static_cast<int>(u));
     const std::string where = fmt::format("rank {}, unit {}: ", rank.rank, u);
-    if (!whole.params[u].defined()) {
+    if (!whole.read[u].defined()) {
       next_state += rank.model.states().size();
       continue;
     }

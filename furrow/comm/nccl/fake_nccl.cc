@@ -140,14 +140,14 @@ struct Comm {
   int rank = 0;
   bool aborted = false;  // this rank's end of it alone
 };
+using SharedComm = std::shared_ptr<Comm>;  // operations on a stream hold an aborted one until they have ended
 
 std::mutex comms_mutex;
 std::map<std::string, std::shared_ptr<Shared>> meeting;
 int64_t unique_ids = 0, calls_of[8] = {}, live_comms = 0, aborts = 0;
 std::atomic<int> async_error = 0;
 std::atomic<bool> stalled = false;
-std::atomic<int64_t> births = 0;   // ncclCommInitRank under way
-std::vector<Comm*> aborted_comms;  // operations on a stream may still hold them
+std::atomic<int64_t> births = 0;  // ncclCommInitRank under way
 
 // ---- arithmetic: float32 in between for 16 bits ----
 
@@ -253,7 +253,7 @@ void reduce_into(const Shared& s, size_t begin, size_t count, int type, int op, 
 // ---- operations ----
 
 struct Operation {
-  Comm* comm = nullptr;
+  SharedComm comm;
   int peer = -1;  // of a transfer
   const void* in = nullptr;
   void* out = nullptr;
@@ -316,7 +316,7 @@ void carry_out(const std::vector<Operation>& group) {
     s.changed.wait(lock, [&] { return group[0].comm->aborted; });
     return;
   }
-  std::vector<std::pair<Comm*, std::shared_ptr<Shared::Message>>> sent;
+  std::vector<std::pair<SharedComm, std::shared_ptr<Shared::Message>>> sent;
   for (const Operation& o : group) {
     if (!o.compute && o.in != nullptr) sent.emplace_back(o.comm, post(o));
   }
@@ -351,7 +351,7 @@ int enqueue(int which, Operation operation, void* stream) {
   return 0;
 }
 
-Comm* comm_of(void* comm) { return static_cast<Comm*>(comm); }
+const SharedComm& comm_of(void* comm) { return *static_cast<SharedComm*>(comm); }
 
 }  // namespace
 
@@ -398,13 +398,13 @@ int ncclCommInitRank(void** comm, int ranks, ncclUniqueId id, int rank) {
   ++shared->present;
   shared->changed.notify_all();
   shared->changed.wait(lock, [&] { return shared->present == ranks; });
-  *comm = new Comm{shared, rank};
+  *comm = new SharedComm(new Comm{shared, rank});
   return 0;
 }
 int ncclCommDestroy(void* comm) {
   const std::lock_guard lock(comms_mutex);
   --live_comms;
-  delete comm_of(comm);
+  delete static_cast<SharedComm*>(comm);
   return 0;
 }
 int ncclCommAbort(void* comm) {
@@ -417,7 +417,7 @@ int ncclCommAbort(void* comm) {
   const std::lock_guard lock(comms_mutex);
   --live_comms;
   ++aborts;
-  aborted_comms.push_back(comm_of(comm));
+  delete static_cast<SharedComm*>(comm);
   return 0;
 }
 int ncclCommGetAsyncError(void*, int* result) { return *result = async_error, 0; }

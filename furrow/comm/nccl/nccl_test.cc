@@ -509,17 +509,27 @@ TEST_F(Nccl, AnOperationThatHangsOrFailsIsAborted) {
   }
 }
 
+// Its threads stay behind, and end the communicator when it comes to be after all.
 TEST_F(Nccl, ACommunicatorThatDoesNotComeToBeIsGivenUp) {
   if (kReal) GTEST_SKIP() << "breaks the fake";
+  const auto aborts = fake<int64_t (*)()>("fake_nccl_aborts"), live = fake<int64_t (*)()>("fake_nccl_live");
+  const auto births = fake<int64_t (*)()>("fake_nccl_births");
   const auto stall = fake<void (*)(bool)>("fake_nccl_stall");
-  const auto fail = fake<void (*)(int)>("fake_nccl_fail");
+  const int64_t before = aborts();
   stall(true);
-  auto errors = errors_of(2, [](Communicator& c) { all_reduce(c, 10, "first"); }, 300);
-  fail(6);  // for the threads left behind, and for the next ones
-  stall(false);
+  const auto errors = errors_of(2, [](Communicator& c) { all_reduce(c, 10, "first"); }, 300);
   for (const std::string& error : errors) EXPECT_THAT(error, HasSubstr("the ranks of a new communicator"));
-  errors = errors_of(2, [](Communicator& c) { all_reduce(c, 10, "first"); }, 5'000);
-  while (fake<int64_t (*)()>("fake_nccl_births")() > 0) std::this_thread::yield();
+  while (births() < 2) std::this_thread::yield();
+  stall(false);
+  while (aborts() < before + 2) std::this_thread::yield();
+  EXPECT_EQ(live(), 0);
+}
+
+TEST_F(Nccl, ACommunicatorThatCannotBeMadeSaysWhy) {
+  if (kReal) GTEST_SKIP() << "breaks the fake";
+  const auto fail = fake<void (*)(int)>("fake_nccl_fail");
+  fail(6);
+  const auto errors = errors_of(2, [](Communicator& c) { all_reduce(c, 10, "first"); }, 5'000);
   fail(0);
   for (const std::string& error : errors)
     EXPECT_THAT(error, HasSubstr("ncclCommInitRank: remote process exited"));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <thread>
@@ -62,21 +63,31 @@ void NcclWires::begin(int device, const Ready& ready) {
   check_cuda(library_, cuda.stream_wait_event(stream_, ready.get(), 0), "waiting for the caller's stream");
 }
 
-// ncclCommInitRank waits and cannot be stopped, so it has a thread of its own, which a failure leaves behind.
+// ncclCommInitRank waits and cannot be stopped, so it has a thread of its own.  A failure leaves that behind,
+// and the thread then ends what comes to be after all.
 NcclComm NcclWires::make_comm(const Birth& birth, int64_t deadline_ns) {
-  std::packaged_task<std::pair<int, NcclComm>()> task([&library = library_, device = *device_, birth] {
-    NcclComm comm = nullptr;
-    library.cuda.set_device(device);
-    const int result = library.nccl.comm_init_rank(&comm, birth.ranks, birth.id, birth.rank);
-    return std::pair(result, comm);
-  });
+  const auto decided = std::make_shared<std::atomic<bool>>(false);  // born, or given up: whichever is first
+  std::packaged_task<std::pair<int, NcclComm>()> task(
+      [&library = library_, device = *device_, birth, decided] {
+        NcclComm comm = nullptr;
+        library.cuda.set_device(device);
+        const int result = library.nccl.comm_init_rank(&comm, birth.ranks, birth.id, birth.rank);
+        const bool given_up = decided->exchange(true);
+        if (given_up && result == kNcclSuccess) library.nccl.comm_abort(comm);
+        return std::pair(result, comm);
+      });
   std::future<std::pair<int, NcclComm>> born = task.get_future();
   std::thread thread(std::move(task));
   try {
     while (born.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready)
       check_time(deadline_ns, "the ranks of a new communicator");
   } catch (...) {
-    thread.detach();
+    if (!decided->exchange(true)) {
+      thread.detach();
+    } else {
+      thread.join();
+      if (const auto [result, comm] = born.get(); result == kNcclSuccess) library_.nccl.comm_abort(comm);
+    }
     throw;
   }
   thread.join();

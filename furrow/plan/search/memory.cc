@@ -64,9 +64,13 @@ class RankMemory {
         const auto in = static_cast<double>(in_bytes(u)), out = static_cast<double>(table_.out_bytes[u]);
         const auto saved = static_cast<double>(table_.saved_bytes[u]);
         const auto deferred = static_cast<double>(table_.deferred_bytes[u]);
+        const auto made = deferred - static_cast<double>(table_.kept_bytes[u]);
         held += stage.forward * (in + (choice_.recompute[u] ? 0 : saved)) + stage.deferred * (in + deferred);
-        transient = std::max(transient, in + out + deferred + (choice_.recompute[u] ? saved : 0));
+        transient = std::max(transient, in + out + made + (choice_.recompute[u] ? saved + out : 0));
       }
+      // What follows holds the outputs of the others, as its input.
+      if (!choice_.recompute[units.end - 1])
+        held += stage.forward * static_cast<double>(table_.out_bytes[units.end - 1]);
     }
     return held + transient;
   }

@@ -49,6 +49,7 @@ const UnitTable& State::table(int64_t local_batch) {
     table.out_bytes.push_back(unit.output.bytes_per_sample() * local_batch);
     table.saved_bytes.push_back(unit.saved_bytes * local_batch);
     table.deferred_bytes.push_back(unit.deferred_bytes * local_batch);
+    table.kept_bytes.push_back((unit.kept_saved_bytes + unit.kept_grad_bytes) * local_batch);
   }
   const std::vector<int64_t> sizes = {local_batch};
   const Placement placement;

@@ -1,0 +1,161 @@
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <set>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/text.h"
+#include "furrow/models/hugging_face.h"
+#include "furrow/storage/json.h"
+#include "furrow/tensor/dtype_torch.h"
+#include "furrow/train/adapters_torch.h"
+
+namespace furrow::train {
+namespace {
+
+constexpr std::string_view kPrefix = "base_model.model.";
+constexpr uint64_t kMostJson = 1 << 20;
+
+// Of a parameter under our name.
+std::string peft_name(const std::string& architecture, const std::string& parameter) {
+  const models::HuggingFaceModel* model = models::find_by_architecture(architecture);
+  return std::string(kPrefix) +
+         (model == nullptr ? parameter : models::hugging_face_tensor(*model, parameter).name);
+}
+
+// The layers' full names, which PEFT takes for themselves alone.
+std::set<std::string> target_modules(const std::string& architecture,
+                                     const std::vector<NamedTensor>& adapters) {
+  std::set<std::string> modules;
+  for (const NamedTensor& adapter : adapters) {
+    const std::string name = peft_name(architecture, adapter.name).substr(kPrefix.size());
+    modules.insert(name.substr(0, name.find(".lora_")));
+  }
+  return modules;
+}
+
+bool is_adapter(const plan::Unit& unit, const std::string& name) {
+  for (const plan::Adapter& adapter : unit.adapters) {
+    if (unit.parameters[adapter.a].name == name || unit.parameters[adapter.b].name == name) return true;
+  }
+  return false;
+}
+
+[[noreturn]] void refuse(const std::string& path, const std::string& message) {
+  throw Error(ErrorCode::kFailedPrecondition, fmt::format("{}: {}", path, message));
+}
+
+}  // namespace
+
+std::vector<NamedTensor> adapters_of(const plan::Unit& unit, const std::vector<NamedTensor>& own) {
+  std::vector<NamedTensor> adapters;
+  for (const NamedTensor& tensor : own) {
+    if (is_adapter(unit, tensor.name)) adapters.push_back(tensor);
+  }
+  return adapters;
+}
+
+std::vector<NamedTensor> without_adapters(const plan::Unit& unit, const std::vector<NamedTensor>& own) {
+  std::map<std::string, at::Tensor> by_name;
+  for (const NamedTensor& tensor : own) by_name[tensor.name] = tensor.view;
+  for (const plan::Adapter& adapter : unit.adapters) {
+    const auto of = [&](int index) { return by_name.at(unit.parameters[index].name).to(at::kDouble); };
+    at::Tensor& weight = by_name.at(unit.parameters[adapter.weight].name);
+    weight = (weight.to(at::kDouble) + adapter.scale * of(adapter.b).mm(of(adapter.a))).to(at::kFloat);
+  }
+  std::vector<NamedTensor> merged;
+  for (const NamedTensor& tensor : own) {
+    if (!is_adapter(unit, tensor.name)) merged.push_back({tensor.name, by_name.at(tensor.name)});
+  }
+  return merged;
+}
+
+void export_adapters(const std::string& folder, const plan::ModelSpec& spec, const config::Config& config,
+                     const std::vector<NamedTensor>& adapters) {
+  std::filesystem::create_directories(folder);
+  std::vector<storage::NamedArray> arrays;
+  for (const NamedTensor& adapter : adapters)
+    arrays.push_back({peft_name(spec.architecture, adapter.name), tensor::to_array(adapter.view)});
+  storage::write_safetensors(folder + "/adapter_model.safetensors", arrays, {{"format", "pt"}});
+  JsonWriter json(2);
+  json.begin_object().field("peft_type", "LORA");
+  const bool known = models::find_by_architecture(spec.architecture) != nullptr;
+  if (known) json.field("task_type", "CAUSAL_LM");
+  json.field("r", config.lora.rank).field("lora_alpha", config.lora.alpha);
+  json.field("lora_dropout", config.lora.dropout).field("bias", "none");
+  json.field("fan_in_fan_out", spec.architecture == "gpt");  // transformers' GPT-2 keeps W as [in, out]
+  json.field("base_model_name_or_path", config.checkpoint.initial_load_path);
+  json.key("target_modules").begin_array();
+  for (const std::string& module : target_modules(spec.architecture, adapters)) json.value(module);
+  json.end_array().end_object();
+  write_file_atomic(folder + "/adapter_config.json", json.text() + "\n");
+}
+
+AdapterFile::AdapterFile(const std::string& folder, const config::Lora& lora, const plan::ModelSpec& spec)
+    : architecture_(spec.architecture), file_(folder + "/adapter_model.safetensors") {
+  check_config(folder, lora);
+  check_tensors(spec);
+}
+
+void AdapterFile::check_config(const std::string& folder, const config::Lora& lora) const {
+  const std::string path = folder + "/adapter_config.json";
+  const auto check = [&] {
+    const storage::Json json = storage::parse_json(read_file(path, kMostJson));
+    const std::string& type = json.at("peft_type").string();
+    if (type != "LORA")
+      throw Error(ErrorCode::kFailedPrecondition, fmt::format("peft_type is {}, not LORA", type));
+    for (const char* key : {"use_rslora", "use_dora"}) {
+      const storage::Json* value = json.find(key);
+      if (value != nullptr && *value == storage::Json(true))
+        throw Error(ErrorCode::kFailedPrecondition, fmt::format("{} is true: adapters are plain here", key));
+    }
+    const double rank = json.at("r").number(), alpha = json.at("lora_alpha").number();
+    if (rank == static_cast<double>(lora.rank) && alpha == lora.alpha) return;
+    throw Error(ErrorCode::kFailedPrecondition,
+                fmt::format("r is {} and lora_alpha {}, but [lora] has rank {} and alpha {}: set those",
+                            format_double(rank), format_double(alpha), lora.rank, format_double(lora.alpha)));
+  };
+  try {
+    check();
+  } catch (const Error& error) {
+    throw error.with_context(path);
+  }
+}
+
+void AdapterFile::check_tensors(const plan::ModelSpec& spec) const {
+  std::set<std::string> known;
+  for (const plan::Unit& unit : spec.units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (!parameter.adapter) continue;
+      const std::string name = peft_name(spec.architecture, parameter.name);
+      const storage::TensorInfo& tensor = file_.at(name);
+      if (tensor.shape != parameter.shape) {
+        refuse(file_.path(), fmt::format("{} is {}, but {} is {} here", name, to_string(tensor.shape),
+                                         parameter.name, to_string(parameter.shape)));
+      }
+      known.insert(name);
+    }
+  }
+  if (known.empty()) refuse(file_.path(), "the model has no adapters: set [lora] rank");
+  for (const storage::TensorInfo& tensor : file_.tensors()) {
+    if (!known.contains(tensor.name))
+      refuse(file_.path(), fmt::format("{} belongs to no layer of [lora] target_modules", tensor.name));
+  }
+}
+
+void AdapterFile::read(const NamedRange& range) const {
+  const storage::TensorInfo& info = file_.at(peft_name(architecture_, range.name));
+  if (info.dtype != DType::kF32 && info.dtype != DType::kF16 && info.dtype != DType::kBF16)
+    refuse(file_.path(), fmt::format("{} is {}, no floating point", info.name, to_string(info.dtype)));
+  const at::Tensor numbers = at::empty({range.elements.numel()}, tensor::scalar_type(info.dtype));
+  const size_t size = dtype_size(info.dtype);
+  std::memcpy(numbers.data_ptr(), file_.bytes(info).data() + static_cast<size_t>(range.begin) * size,
+              static_cast<size_t>(numbers.numel()) * size);
+  at::Tensor(range.elements).copy_(numbers);
+}
+
+}  // namespace furrow::train

@@ -1,0 +1,42 @@
+// Low-rank adapters at the ends of a run: merged into the weights beside which they stand, written alone, and
+// read again.  Files are those of Hugging Face's PEFT: adapter_model.safetensors with
+// "base_model.model.NAME.lora_A.weight", NAME as transformers has it where it knows the architecture, and
+// adapter_config.json.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "furrow/config/config.h"
+#include "furrow/plan/model_spec.h"
+#include "furrow/storage/safetensors.h"
+#include "furrow/train/model_state_torch.h"
+
+namespace furrow::train {
+
+// Of what a unit owns (ModelState::tensors_of): its adapters; the rest, with W + scale * B A, formed in
+// double, in place of each adapted W.
+std::vector<NamedTensor> adapters_of(const plan::Unit& unit, const std::vector<NamedTensor>& own);
+std::vector<NamedTensor> without_adapters(const plan::Unit& unit, const std::vector<NamedTensor>& own);
+
+// Of all units, by our names.
+void export_adapters(const std::string& folder, const plan::ModelSpec& spec, const config::Config& config,
+                     const std::vector<NamedTensor>& adapters);
+
+class AdapterFile {
+ public:
+  // Error{failed_precondition}: another rank, alpha or form than `lora` and `spec` say, or tensors of layers
+  // that have no adapters here; {not_found}: a missing one.
+  AdapterFile(const std::string& folder, const config::Lora& lora, const plan::ModelSpec& spec);
+
+  void read(const NamedRange& range) const;  // of a parameter of an adapter
+
+ private:
+  void check_config(const std::string& folder, const config::Lora& lora) const;
+  void check_tensors(const plan::ModelSpec& spec) const;
+
+  std::string architecture_;
+  storage::SafetensorsFile file_;
+};
+
+}  // namespace furrow::train
