@@ -35,7 +35,7 @@ class Classifier:
         import re
 
         self.tensors, text = tensors_of(folder)
-        self.mean, self.std = (float(re.search(rf'^{key} = "([^"]+)"', text, re.M).group(1)) for key in ("mean", "std"))
+        self.mean, self.std = (float(re.search(rf'^"?{key}"? = "([^"]+)"', text, re.M).group(1)) for key in ("mean", "std"))
 
     def probabilities(self, pixels):
         """Of images [n, 784] with pixels in [0, 1]."""
