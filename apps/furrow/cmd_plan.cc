@@ -101,6 +101,7 @@ Table items_table(const plan::Quote& quote, bool as_json) {
   Table table(
       {{"flat buffers", "item"}, {"planned", "planned_bytes"}, {quote.formula.text, "formula_bytes"}});
   const std::pair<std::string_view, double> formula[] = {{"parameters", quote.formula.parameters},
+                                                         {"teacher", quote.formula.teacher},
                                                          {"gradients, final", quote.formula.gradients},
                                                          {"optimizer", quote.formula.optimizer}};
   for (const plan::MemoryItem& item : quote.memory) {
