@@ -113,11 +113,11 @@ struct Executor::Impl {
   }
 
   // `inside_ns`: of it, communication.
-  void count_compute(int64_t start_ns, int64_t inside_ns) {
+  void count_compute(int64_t begin_ns, int64_t end_ns, int64_t inside_ns) {
     ComputeTimes& times = state.outputs.compute;
-    if (times.begin_ns == 0) times.begin_ns = start_ns;
-    times.end_ns = rank.clock->monotonic_ns();
-    times.computing_ns += times.end_ns - start_ns - inside_ns;
+    if (times.begin_ns == 0) times.begin_ns = begin_ns;
+    times.end_ns = end_ns;
+    times.computing_ns += end_ns - begin_ns - inside_ns;
   }
 
   int64_t inside_ns() const { return state.axis ? state.axis->busy_ns() : 0; }
@@ -125,16 +125,17 @@ struct Executor::Impl {
   void execute(const BoundInstruction& step) {
     const int64_t start_ns = rank.clock->monotonic_ns(), waited_ns = state.outputs.comm.exposed_ns;
     const int64_t inside_before_ns = inside_ns();
-    int64_t handled_ns = 0;
     within(step, [&] {
       state.settle(step);
-      if (computes(step.instruction->op)) handled_ns = rank.clock->monotonic_ns();
       for (const auto& [unit, operand] : step.gathered) {
         if (!state.model.is_whole(unit)) state.model.point_at(unit, state.bytes(operand).data());
       }
+      const int64_t begin_ns = rank.clock->monotonic_ns();
       step.handler(state, step);
+      const int64_t end_ns = rank.clock->monotonic_ns();
+      state.elsewhere_ns += end_ns - begin_ns;
       const int64_t inside = inside_ns() - inside_before_ns;
-      if (computes(step.instruction->op)) count_compute(handled_ns, inside);
+      if (computes(step.instruction->op)) count_compute(begin_ns, end_ns, inside);
       state.outputs.comm.exposed_ns += inside;
       state.outputs.comm.busy_ns += inside;
     });
@@ -260,6 +261,7 @@ void ExecutorState::land(Flight& flight) {
   if (inputs->times != nullptr)
     inputs->times->push_back({flight.bound->index, flight.work.started_ns(), busy_ns, 0});
   if (const auto finish = std::exchange(flight.finish, nullptr)) finish();
+  elsewhere_ns += rank.clock->monotonic_ns() - start_ns;
 }
 
 void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
@@ -319,9 +321,11 @@ Executor::~Executor() = default;
 
 RunOutputs Executor::run(const RunInputs& inputs) {
   ExecutorState& state = impl_->state;
+  const int64_t start_ns = impl_->rank.clock->monotonic_ns();
   tensor::set_thread_count(impl_->rank.threads);
   state.inputs = &inputs;
   state.outputs = RunOutputs();
+  state.elsewhere_ns = 0;
   impl_->give_inputs();
   try {
     impl_->execute_all();
@@ -332,6 +336,7 @@ RunOutputs Executor::run(const RunInputs& inputs) {
     throw;
   }
   impl_->end_run();
+  state.outputs.own_ns = impl_->rank.clock->monotonic_ns() - start_ns - state.elsewhere_ns;
   return std::move(state.outputs);
 }
 

@@ -106,6 +106,7 @@ struct ExecutorState {
   std::vector<at::Tensor> staging = {};               // of exchanges, free for the next one
   const RunInputs* inputs = nullptr;                  // of the run in progress
   RunOutputs outputs = {};
+  int64_t elsewhere_ns = 0;  // of the run so far: in handlers, and in landing what was under way
 
   template <class T>
   T& cell(int slot) {

@@ -72,6 +72,7 @@ struct RunOutputs {
   std::vector<UnitState> snapshots;  // save programs, by unit
   CommTimes comm;
   ComputeTimes compute;
+  int64_t own_ns = 0;  // of the run's time, what the executor took: neither in handlers nor waiting
 };
 
 class Executor {
