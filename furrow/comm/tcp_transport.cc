@@ -64,7 +64,7 @@ TcpTransport::TcpTransport(const JoinContext& context, std::vector<TcpSockets> s
       controls_(sockets.size()) {
   for (const int peer : tcp_peers(context)) {
     const auto at = static_cast<size_t>(peer);
-    peers_[at] = std::make_unique<TcpPeer>(roster_.rank, peer, std::move(sockets[at].data));
+    peers_[at] = std::make_unique<TcpPeer>(roster_.rank, peer, std::move(sockets[at].data), wire_);
     controls_[at] = std::make_unique<Control>(std::move(sockets[at].control));
   }
   thread_ = make_silent_thread(fmt::format("tcp-{}", roster_.rank), [this](const std::stop_token& stop) {
@@ -429,15 +429,6 @@ void TcpTransport::on_failure(std::function<void(const Error&)> handler) {
     if (handler && std::exchange(unheard_, false)) unheard = failure_;
   }
   if (unheard) handler(*unheard);
-}
-
-WireBytes TcpTransport::wire_bytes(bool independent) const {
-  const std::lock_guard lock(mutex_);
-  WireBytes sum;
-  for (const auto& peer : peers_) {
-    if (peer) sum += peer->wire_bytes(independent);
-  }
-  return sum;
 }
 
 std::unique_ptr<Transport> make_tcp(const JoinContext& context) {
