@@ -76,7 +76,8 @@ std::string refusal_of(const State& state, const Choice& choice) {
     if (const std::string reason = refuses_tensor_cut(state.spec, tensor); !reason.empty())
       return fmt::format("tp {}: {}", tensor, reason);
   } catch (const Error& error) {
-    return error.message();
+    const std::string text = error.message();
+    return text.substr(0, text.find(": set "));  // what to set is for who has chosen the layout
   }
   const int ranks = choice.layout.data_ranks(), stages = choice.layout.degree(Axis::kPipeline);
   if (stages > state.units()) {
