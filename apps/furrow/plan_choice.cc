@@ -34,6 +34,8 @@ void set_layout(const plan::Choice& choice, config::Config* config) {
   if (choice.pipeline.csv.empty()) section.pipeline_parallel_schedule_csv.clear();
   section.pipeline_parallel_stages_per_rank = choice.pipeline.stages_per_rank;
   section.pipeline_parallel_units_per_stage = choice.pipeline.units_per_stage;
+  section.module_fqns_per_model_part.clear();
+  section.pipeline_parallel_layers_per_stage = 0;
 }
 
 }  // namespace

@@ -202,3 +202,13 @@ TOML
   run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.pipeline_parallel_schedule 2F2B
   fails 2 "1F1B"
 }
+
+@test "the stages of a pipeline are cut by the names of units" {
+  local pipeline=(--nproc 2 --parallelism.pipeline_parallel_degree 2 --training.global_batch_size 60 --model.hidden 32,32,32)
+  "$furrow" plan "$config" "${pipeline[@]}" --parallelism.module_fqns_per_model_part "fc1,fc2 fc3 fc4" --print program |
+    grep -q "^placement pp2 .* stages 0-1@0 1-4@1"
+  "$furrow" plan "$config" "${pipeline[@]}" --parallelism.pipeline_parallel_layers_per_stage 3 --print program |
+    grep -q "^placement pp2 .* stages 0-2@0 2-4@1"
+  run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.module_fqns_per_model_part "fc1,fc2 fc4"
+  fails 2 "fc3 is in no stage"
+}
