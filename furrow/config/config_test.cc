@@ -85,14 +85,16 @@ TEST(Parse, UnknownNamesGiveFileLineAndNearest) {
 
 // As torchtitan writes the modules of a stage.
 TEST(Parse, AListOfListsOfStringsIsOneOfWords) {
-  const Config config =
-      parse("[parallelism]\nmodule_fqns_per_model_part = [[\"wte\", \"h.0\"], [], \"h.1\"]\n", "x.toml");
+  const Config config = parse(
+      "[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [[\"wte\", \"h.0\"], [], "
+      "\"h.1\"]\n",
+      "x.toml");
   EXPECT_EQ(config.parallelism.module_fqns_per_model_part, (std::vector<std::string>{"wte h.0", "", "h.1"}));
 }
 
 TEST(Parse, StagesAreCutByHandInOneWay) {
   EXPECT_THAT(
-      parse_error("[parallelism]\nmodule_fqns_per_model_part = [\"a\", \"b\"]\n"
+      parse_error("[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [\"a\", \"b\"]\n"
                   "pipeline_parallel_layers_per_stage = 2\n"),
       HasSubstr("module_fqns_per_model_part and parallelism.pipeline_parallel_layers_per_stage both cut the "
                 "stages: give one of them"));
