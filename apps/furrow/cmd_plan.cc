@@ -95,6 +95,7 @@ Table items_table(const plan::Quote& quote) {
                {"planned", "planned_bytes", kAsBytes},
                {quote.formula.text, "formula_bytes", kAsBytes}});
   const std::pair<std::string_view, double> formula[] = {{"parameters", quote.formula.parameters},
+                                                         {"teacher", quote.formula.teacher},
                                                          {"gradients, final", quote.formula.gradients},
                                                          {"optimizer", quote.formula.optimizer}};
   for (const plan::MemoryItem& item : quote.memory) {

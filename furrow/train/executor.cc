@@ -56,7 +56,7 @@ struct Executor::Impl {
       : program(program_in), rank(rank_in), state{program, model, objective, rule, rank} {
     // Of the model, not of this rank's units.
     state.training = program.name == "train";
-    state.first_trained = plan::model_facts(model.spec()).first_trained;
+    state.facts = plan::model_facts(model.spec());
     state.targets = targets_of(model.spec());
     state.cells.resize(program.slots.size());
     state.flights.resize(program.slots.size());
@@ -67,7 +67,7 @@ struct Executor::Impl {
   }
 
   int64_t targets_of(const plan::ModelSpec& spec) const {
-    const Shape& output = spec.units.back().output.shape;
+    const Shape& output = spec.units[state.facts.heads.front().unit].output.shape;
     int64_t rows = program.samples();
     for (size_t i = 1; i + 1 < output.size(); ++i) rows *= output[i];
     return rows;
@@ -165,11 +165,11 @@ struct Executor::Impl {
 
   // Of a program that predicts, what lives at its end.
   void give_outputs() {
-    const auto last = static_cast<int32_t>(program.units.size()) - 1;
     for (const plan::Value& value : program.outputs) {
       if (value.kind != plan::ValueKind::kBatch) continue;
       const data::Batch* batch = state.cell<const data::Batch*>(program.slot_of(value));
-      const at::Tensor& output = state.cell<at::Tensor>(program.slot_of(plan::act_value(last, value.index)));
+      const at::Tensor& output =
+          state.cell<at::Tensor>(program.slot_of(plan::act_value(state.facts.prediction, value.index)));
       state.inputs->take(*batch, output.to(at::kFloat).contiguous());
     }
   }
@@ -302,8 +302,8 @@ at::Tensor ExecutorState::take_staging(int64_t elements) {
   return rank_buffer(rank.communicator, elements, MemoryKind::kOther);
 }
 
-void ExecutorState::publish(const Sums& sums) {
-  outputs.loss = sums.loss;
+void ExecutorState::publish(const BoundInstruction& bound, const Sums& sums) {
+  outputs.phases[bound.phase].loss = sums.loss;
   outputs.stop = sums.stop;
   outputs.ready = sums.ready;
 }
@@ -325,6 +325,7 @@ RunOutputs Executor::run(const RunInputs& inputs) {
   tensor::set_thread_count(impl_->rank.threads);
   state.inputs = &inputs;
   state.outputs = RunOutputs();
+  state.outputs.phases.resize(state.facts.phases);
   state.elsewhere_ns = 0;
   impl_->give_inputs();
   try {
@@ -336,6 +337,10 @@ RunOutputs Executor::run(const RunInputs& inputs) {
     throw;
   }
   impl_->end_run();
+  const std::vector<PhaseOutputs>& phases = state.outputs.phases;
+  const auto refused = std::ranges::find_if(phases, [](const PhaseOutputs& p) { return !p.scale.finite; });
+  state.outputs.loss = phases.front().loss;
+  state.outputs.scale = refused == phases.end() ? phases.front().scale : refused->scale;
   state.outputs.own_ns = impl_->rank.clock->monotonic_ns() - start_ns - state.elsewhere_ns;
   return std::move(state.outputs);
 }
