@@ -76,6 +76,8 @@ std::string planned_toml(const config::Config& config, const plan::ModelSpec& sp
   set_layout(choice, &planned);
   set_recompute(spec, choice, &planned);
   planned.training.local_batch_size = choice.batch.local_batch;
+  planned.training.global_batch_size = choice.batch.global_batch;
+  if (choice.precision) planned.training.mixed_precision_param = std::string(to_string(*choice.precision));
   config::validate(planned);
   return fmt::format("# {}: furrow train this file with --nproc {}.\n{}", plan::to_text(choice),
                      choice.layout.world(), config::to_toml(planned));

@@ -168,6 +168,18 @@ TOML
   fails 2 "has no price"
 }
 
+@test "where the recipe may change, the table says what did" {
+  local gpt=("$FURROW_SOURCE_DIR/examples/gpt-124m.toml" --cluster "$FURROW_SOURCE_DIR/examples/clusters/8xh100.toml")
+  run --separate-stderr "$furrow" plan "${gpt[@]}" --allow-recipe-change --write changed.toml
+  [ "$status" -eq 0 ]
+  [[ $output == *"bfloat16 instead of float32"* ]]
+  [[ $output == *"as configured"* ]]
+  grep -q '^mixed_precision_param = "bfloat16"' changed.toml
+  grep -q '^global_batch_size = ' changed.toml
+  run --separate-stderr "$furrow" plan "${gpt[@]}"
+  [[ $output != *"instead of"* ]]
+}
+
 @test "a language model is planned without its data" {
   cat >gpt.toml <<TOML
 [model]
