@@ -253,6 +253,16 @@ void write_config(const HuggingFaceModel& row, const ForeignModel& model, const 
   write_file_atomic(path, json.text() + "\n");
 }
 
+// Of a llama whose [model] leaves it to its default.
+int64_t ffn_width_of(const plan::ModelSpec& spec) {
+  for (const plan::Unit& unit : spec.units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (parameter.name.ends_with(".mlp.gate_proj.weight")) return parameter.shape[0];
+    }
+  }
+  return 0;
+}
+
 // The artefact's model with every size written out, as config.json has them.
 ForeignModel open_artefact(const std::string& folder) {
   const storage::Artefact artefact = storage::read_artefact(folder);
@@ -266,6 +276,7 @@ ForeignModel open_artefact(const std::string& folder) {
   model.model = parse_model(artefact.model, model.context);
   if (model.model.context == 0) model.model.context = model.context;
   if (model.model.kv_heads == 0) model.model.kv_heads = model.model.heads;
+  if (model.model.ffn_width == 0) model.model.ffn_width = ffn_width_of(spec_of(model));
   return model;
 }
 

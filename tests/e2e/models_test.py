@@ -132,6 +132,16 @@ def check_gpt2(work):
 def check_llama(work):
     theirs, ours = round_trip(work, "llama", LLAMA)
     assert ours == theirs
+    # Sizes that [model] leaves to their defaults are written out.
+    default = dict(LLAMA, intermediate_size=64, num_key_value_heads=4)
+    models("import", "hf", write_folder(work / "default", default, random_tensors(default)), "--out", work / "default-model")
+    lines = (work / "default-model/model.toml").read_text().splitlines()
+    left = [line for line in lines if not line.strip('"').startswith(("ffn_width", "kv_heads"))]
+    assert len(left) == len(lines) - 2, lines
+    (work / "default-model/model.toml").write_text("\n".join(left) + "\n")
+    models("export", "hf", work / "default-model", "--out", work / "default-again")
+    again = json.loads((work / "default-again/config.json").read_text())
+    assert (again["intermediate_size"], again["num_key_value_heads"]) == (64, 4), again
     # Two shards, and bfloat16, whose floats are exact.
     half = random_tensors(LLAMA, width=2)
     folder = write_folder(work / "sharded", LLAMA, {}, "BF16")
