@@ -29,17 +29,25 @@ data::DataInfo info_of(const config::Config& config) {
 
 }  // namespace
 
+plan::ModelSpec planned_spec(const config::Config& config, const models::DataShape& shape) {
+  plan::ModelSpec spec = models::trained_network(config, shape);
+  if (config.training.objective == "distillation") {
+    const std::string& teacher = config.distillation.teacher;
+    try {
+      models::add_teacher(models::describe_table(storage::read_artefact(teacher).model, shape), &spec);
+    } catch (Error& error) {
+      throw error.with_context("[distillation] teacher " + teacher);
+    }
+  }
+  return spec;
+}
+
 PlannedModel planned_model(const config::Config& config) {
   const data::DataInfo info = info_of(config);
   const data::Field& input = info.fields[0];
   models::DataShape shape{{input.dtype, input.shape}, info.classes};
   shape.input.shape.insert(shape.input.shape.begin(), -1);
-  plan::ModelSpec spec = models::trained_network(config, shape);
-  if (config.training.objective == "distillation") {
-    const std::string& teacher = config.distillation.teacher;
-    models::add_teacher(models::describe_table(storage::read_artefact(teacher).model, shape), &spec);
-  }
-  return {std::move(spec), info.classes, info.train_samples};
+  return {planned_spec(config, shape), shape, info.classes, info.train_samples};
 }
 
 }  // namespace furrow::app

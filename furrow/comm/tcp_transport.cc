@@ -25,8 +25,9 @@ constexpr size_t kBackgroundBytes = 64 * 1024;  // less than that waits in the s
 
 constexpr int64_t kSpinNs = 30'000;  // before sleeping, where ranks are pinned to cores of their own
 
-// Between a connection's end and the verdict: the store, which sees the same end, knows more about it.
-constexpr int64_t kGraceNs = 200 * kMs;
+// Between a connection's end and the verdict: the store, which sees the same end, knows more about it, and
+// takes 150 ms itself.
+constexpr int64_t kGraceNs = 400 * kMs;
 
 constexpr std::string_view kNoGoodbye =
     "has ended its connections without a goodbye: it was killed, or has crashed";

@@ -83,6 +83,23 @@ TEST(Parse, UnknownNamesGiveFileLineAndNearest) {
               HasSubstr("unknown key in [training] 'deep'"));
 }
 
+// As torchtitan writes the modules of a stage.
+TEST(Parse, AListOfListsOfStringsIsOneOfWords) {
+  const Config config = parse(
+      "[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [[\"wte\", \"h.0\"], [], "
+      "\"h.1\"]\n",
+      "x.toml");
+  EXPECT_EQ(config.parallelism.module_fqns_per_model_part, (std::vector<std::string>{"wte h.0", "", "h.1"}));
+}
+
+TEST(Parse, StagesAreCutByHandInOneWay) {
+  EXPECT_THAT(
+      parse_error("[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [\"a\", \"b\"]\n"
+                  "pipeline_parallel_layers_per_stage = 2\n"),
+      HasSubstr("module_fqns_per_model_part and parallelism.pipeline_parallel_layers_per_stage both cut the "
+                "stages: give one of them"));
+}
+
 TEST(Parse, WrongTypesNameTheWantedOne) {
   EXPECT_THAT(parse_error("[training]\nsteps = \"ten\"\n"),
               HasSubstr("x.toml:2: training.steps must be an integer, not \"ten\" (a string)"));
@@ -91,6 +108,7 @@ TEST(Parse, WrongTypesNameTheWantedOne) {
   EXPECT_THAT(parse_error("[model]\nhidden = 3\n"), HasSubstr("must be a list of integers, not 3"));
   EXPECT_THAT(parse_error("[model]\nhidden = [1, \"a\"]\n"), HasSubstr("not a list of mixed types"));
   EXPECT_THAT(parse_error("[model]\nhidden = [1.5]\n"), HasSubstr("neither an integer nor a string"));
+  EXPECT_THAT(parse_error("[model]\nunits = [[1, 2]]\n"), HasSubstr("neither an integer nor a string"));
   EXPECT_THAT(parse_error("[training]\nsteps = 2020-01-01\n"), HasSubstr("not a date or time"));
   EXPECT_THAT(parse_error("[training]\nsteps = {a = 1}\n"), HasSubstr("not a table"));
   EXPECT_THAT(parse_error(kSmall, {"--training.steps", "ten"}),
@@ -324,6 +342,28 @@ TEST(Schema, IsConsistent) {
     }
   }
   EXPECT_EQ(schema().size(), 18u);
+}
+
+TEST(Objectives, SayWhatTheyNeed) {
+  const auto with = [](std::initializer_list<std::string> changes) {
+    std::vector<std::string> arguments = {"--model.name=gan", "--training.objective=gan",
+                                          "--validation.enable=false", "--data.normalize=false"};
+    arguments.insert(arguments.end(), changes);
+    return parse_error(kSmall, arguments);
+  };
+  EXPECT_NO_THROW(parse(kSmall, "x.toml",
+                        {"--model.name=gan", "--training.objective=gan", "--validation.enable=false",
+                         "--data.normalize=false"}));
+  EXPECT_THAT(with({"--training.objective=supervised"}), HasSubstr("set training.objective = gan"));
+  EXPECT_THAT(with({"--model.name=mlp"}), HasSubstr("set model.name = gan"));
+  EXPECT_THAT(with({"--validation.enable=true"}), HasSubstr("set validation.enable = false"));
+  EXPECT_THAT(with({"--data.normalize=true"}), HasSubstr("set data.normalize = false"));
+  EXPECT_THAT(with({"--lora.rank=4"}), HasSubstr("set lora.rank = 0"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.objective=distillation"}),
+              HasSubstr("set distillation.teacher to a run's model/"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.objective=distillation", "--distillation.teacher=t",
+                                   "--training.loss=mse"}),
+              HasSubstr("compares classes"));
 }
 
 TEST(ModelContext, IsSeqLenWhereUnset) {
