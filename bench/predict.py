@@ -36,6 +36,7 @@ TWO = {
     "ZeRO-3": ["--parallelism.zero_stage", "3"],
     "pp 2 1F1B": ["--parallelism.pipeline_parallel_degree", "2"],
     "pp 2 GPipe": ["--parallelism.pipeline_parallel_degree", "2", "--parallelism.pipeline_parallel_schedule", "GPipe"],
+    "tp 2": ["--parallelism.tensor_parallel_degree", "2"],
     "pp 2 ZBH1": ["--parallelism.pipeline_parallel_degree", "2", "--parallelism.pipeline_parallel_schedule", "ZBH1"],
 }
 

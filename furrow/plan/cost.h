@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "furrow/plan/cluster.h"
@@ -31,6 +32,7 @@ enum class Work : uint8_t {
 };
 Work work_of(Op op);
 Movement movement_of(UnitCollective::Op op);
+std::string_view inside_name(UnitCollective::Op op);  // MovementCall::operation of one inside a unit
 
 // Of one unit, one microbatch.
 struct UnitWork {

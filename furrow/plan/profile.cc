@@ -161,7 +161,10 @@ std::string work_key(const UnitWork& work) {
 }
 
 std::string work_kind(const Unit& unit) {
-  return unit.compute == DType::kF32 ? unit.kind : fmt::format("{}.{}", unit.kind, to_string(unit.compute));
+  std::string kind = unit.kind;
+  if (unit.compute != DType::kF32) kind += fmt::format(".{}", to_string(unit.compute));
+  if (unit.tensor_degree > 1) kind += fmt::format(".tp{}", unit.tensor_degree);
+  return kind;
 }
 
 const ProfileSection* Profile::section(int ranks) const {

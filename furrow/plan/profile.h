@@ -68,7 +68,8 @@ struct Profile {
 // word.
 std::string unit_key(const Unit& unit);
 std::string work_key(const UnitWork& work);  // the same; marked where backward_input makes no gradient
-std::string work_kind(const Unit& unit);     // "linear"; "linear.bfloat16" where it computes in less
+// "linear"; "linear.bfloat16" where it computes in less, "linear.tp2" where two ranks share it.
+std::string work_kind(const Unit& unit);
 
 // Puts what `newer` has measured into `into`, in place of what it measured of the same before.
 void merge_profile(const Profile& newer, Profile* into);

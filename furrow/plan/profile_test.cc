@@ -138,6 +138,37 @@ TEST(ProfiledCosts, AUnitInLessThanFloat32IsMeasuredByItself) {
   EXPECT_DOUBLE_EQ(profiled_costs(machine(), section)->unit_seconds(work), 8e-6);
 }
 
+TEST(ProfiledCosts, APartOfAUnitIsMeasuredByItself) {
+  Unit unit = testing::unit(0, 64, true);
+  unit.kind = "mult";
+  ProfileSection section{2, 1, 0, {}, {}, {}};
+  section.units.push_back({work_kind(unit), unit_key(unit), Work::kForward, 16, 1, 1, 8e-6});
+  unit.tensor_degree = 2;
+  EXPECT_EQ(work_kind(unit), "mult.tp2");
+  const UnitWork work{&unit, Work::kForward, 16};
+  EXPECT_NE(profiled_costs(machine(), section)->unit_seconds(work), 8e-6);  // in proportion
+  section.units.push_back({work_kind(unit), unit_key(unit), Work::kForward, 16, 1, 1, 5e-6});
+  EXPECT_DOUBLE_EQ(profiled_costs(machine(), section)->unit_seconds(work), 5e-6);
+  unit.compute = DType::kBF16;
+  EXPECT_EQ(work_kind(unit), "mult.bfloat16.tp2");
+  section.units.push_back({work_kind(unit), unit_key(unit), Work::kForward, 16, 1, 1, 4e-6});
+  EXPECT_DOUBLE_EQ(profiled_costs(machine(), section)->unit_seconds(work), 4e-6);
+  unit.tensor_degree = 1;
+  unit.compute = DType::kF32;
+  EXPECT_DOUBLE_EQ(profiled_costs(machine(), section)->unit_seconds(work), 8e-6);
+}
+
+TEST(ProfiledCosts, CollectivesInsideUnitsAreMeasuredThere) {
+  ProfileSection section{2, 1, 0, {}, {}, {}};
+  section.movements.push_back({"all_gather", 2, 1000, 2e-6});
+  const std::vector<int> ranks = {0, 1};
+  MovementCall call{Movement::kAllGather, ranks, 0, 1000};
+  call.operation = inside_name(UnitCollective::Op::kAllGather);
+  EXPECT_NEAR(seconds_of(profiled_costs(machine(), section)->legs(call)), 2e-6, 1e-15);
+  section.movements.push_back({"tensor.all_gather", 2, 1000, 7e-6});
+  EXPECT_NEAR(seconds_of(profiled_costs(machine(), section)->legs(call)), 7e-6, 1e-15);
+}
+
 TEST(ProfiledCosts, MovementsAreMeasuredInsideAHost) {
   const auto costs = profiled_costs(machine(), profile().sections[0]);
   const std::vector<int> ranks = {0, 1};

@@ -74,12 +74,12 @@ class ProfiledCosts : public Costs {
   double unit_seconds(const UnitWork& work) const override {
     const double bare = bare_seconds(roofline_of(work), work.unit->compute);
     auto kind = units_.find({work_kind(*work.unit), work.work});
-    if (kind != units_.end() && work.unit->tensor_degree == 1) {
+    if (kind != units_.end()) {
       const auto found = kind->second.find(work_key(work));
       if (found != kind->second.end())
         return interpolate(found->second.seconds, static_cast<double>(work.samples), overhead_s_);
     }
-    if (kind == units_.end()) kind = units_.find({work.unit->kind, work.work});  // as in float32
+    if (kind == units_.end()) kind = nearest_kind(work);
     const double ratio = kind == units_.end() ? ratio_of_all(work.work) : ratio_near(*kind, work);
     return overhead_s_ + bare * ratio;
   }
@@ -115,9 +115,21 @@ class ProfiledCosts : public Costs {
   // What units of a work_kind() compute in.
   static DType type_of(std::string_view kind) {
     for (const DType type : {DType::kBF16, DType::kF16}) {
-      if (kind.ends_with("." + std::string(to_string(type)))) return type;
+      const std::string word = "." + std::string(to_string(type));
+      if (kind.ends_with(word) || kind.find(word + ".") != std::string_view::npos) return type;
     }
     return DType::kF32;
+  }
+
+  using Kinds = std::map<std::pair<std::string, Work>, std::map<std::string, Measured>>;
+
+  // As a unit that no other rank shares, else as in float32.
+  Kinds::const_iterator nearest_kind(const UnitWork& work) const {
+    Unit alone;
+    alone.kind = work.unit->kind;
+    alone.compute = work.unit->compute;
+    const auto kind = units_.find({work_kind(alone), work.work});
+    return kind != units_.end() ? kind : units_.find({alone.kind, work.work});
   }
 
   double bare_seconds(const Roofline& roofline, DType type) const {
@@ -199,7 +211,7 @@ class ProfiledCosts : public Costs {
   std::unique_ptr<Costs> analytic_;
   double overhead_s_;
   int64_t workspace_bytes_;
-  std::map<std::pair<std::string, Work>, std::map<std::string, Measured>> units_;  // work_kind(); work_key()
+  Kinds units_;  // by work_kind(); by work_key()
   std::map<std::string, std::vector<Point>> flats_;
   std::map<std::pair<std::string, int>, std::vector<Point>> movements_;  // name, ranks
 };

@@ -57,6 +57,11 @@ Movement movement_of(UnitCollective::Op op) {
   return op == UnitCollective::Op::kReduceScatter ? Movement::kReduceScatter : Movement::kAllReduce;
 }
 
+std::string_view inside_name(UnitCollective::Op op) {
+  if (op == UnitCollective::Op::kAllGather) return "tensor.all_gather";
+  return op == UnitCollective::Op::kReduceScatter ? "tensor.reduce_scatter" : "tensor.all_reduce";
+}
+
 Work work_of(Op op) {
   const auto row = std::ranges::find(kRows, op, &Row::op);
   FURROW_CHECK(row != kRows.end(), "an operation without a row in plan/program_costs.cc");
@@ -161,6 +166,7 @@ std::vector<Moved> ProgramCosts::inside(const Instruction& instruction) const {
     Moved moved;
     moved.members = group_ranks(program_.placement, GroupAxis::kTensor);
     moved.call.movement = movement_of(each.op);
+    moved.call.operation = inside_name(each.op);
     moved.call.bytes = each.bytes(program_.microbatch_sizes[instruction.microbatch]);
     moved.call.self = program_.placement.rank;
     moved.call.sharers = sharers(moved.members);

@@ -33,7 +33,8 @@ at::Tensor activate(const at::Tensor& in, const at::Tensor& out, Activation acti
 at::Tensor activation_gradient(Activation activation, const at::Tensor& gate, const at::Tensor& dy, float* db,
                                int threads) {
   const at::Tensor wide_gate = widened(gate, threads), wide_dy = widened(dy, threads);
-  const at::Tensor dz = at::empty_like(wide_dy);
+  const bool copied = dy.scalar_type() != at::kFloat;  // so what comes may take the place of what was read
+  const at::Tensor dz = copied ? wide_dy : at::empty_like(wide_dy);
   kernels::ActivationBackward args;
   args.columns = dy.size(-1);
   args.rows = dy.numel() / args.columns;

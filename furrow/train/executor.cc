@@ -324,6 +324,7 @@ RunOutputs Executor::run(const RunInputs& inputs) {
   state.outputs = RunOutputs();
   state.outputs.phases.resize(state.facts.phases);
   state.elsewhere_ns = 0;
+  if (state.axis) state.axis->record(inputs.axis_ns);
   impl_->give_inputs();
   try {
     impl_->execute_all();

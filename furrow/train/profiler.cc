@@ -12,6 +12,7 @@
 #include "furrow/base/process.h"
 #include "furrow/plan/profile.h"
 #include "furrow/plan/roofline.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/verify.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/library_build.h"
@@ -64,11 +65,14 @@ class Profiler {
   std::string run() {
     config::Config config = request_.config;
     const int64_t batch = config.training.local_batch_size;
-    for (const int64_t size : std::set<int64_t>{batch / 4, batch / 2, batch, 2 * batch})
+    for (const int64_t size : std::set<int64_t>{batch / 4, batch / 2, batch, 2 * batch}) {
       measure_steps(config, size, replicas_);
+      measure_parts(config, size);
+    }
     measure_shards(config);
     if (affords_wider() && widen(&config.model)) {
       measure_steps(config, batch, replicas_);
+      measure_parts(config, batch);
       measure_shards(config);
     }
     if (world_ > 1) measure_movements();
@@ -90,6 +94,13 @@ class Profiler {
     }
   }
 
+  // At every tensor degree that the ranks can have and the model can be cut by.
+  void measure_parts(config::Config config, int64_t batch) {
+    for (int degree = 2; degree <= world_; ++degree) {
+      if (world_ % degree == 0) measure_steps(config, batch, {{1, world_ / degree, 1, 1, degree, 1}, world_});
+    }
+  }
+
   bool affords_wider() const {
     const auto memory = static_cast<int64_t>(total_memory_bytes() / 2);
     int64_t refuses = step_ns_ > kMostStepNs || 4 * step_bytes_ * world_ > memory ? 1 : 0;
@@ -99,38 +110,42 @@ class Profiler {
 
   void measure_steps(config::Config config, int64_t batch, const plan::Layout& layout) {
     if (batch == 0 || batch * kTurns * world_ > dataset_->train->size()) return;
+    const int degree = layout.degree(plan::Axis::kTensor);
     config.training.local_batch_size = batch;
-    config.training.global_batch_size = batch * kTurns * world_;
+    config.training.global_batch_size = batch * kTurns * world_ / degree;
     config.activation_checkpoint.mode = "none";
     const Workbench bench = open_workbench(config, dataset_, request_.extensions, nullptr);
+    if (!plan::refuses_tensor_cut(bench.spec, degree).empty()) return;
+    const plan::ModelSpec spec = plan::tensor_cut(bench.spec, degree);
     RankContext rank = bench.rank;
     join(request_.communicator, layout, &rank);
     rank_.threads = rank.threads;
-    plan::TrainOptions options = train_options(config, bench.spec, layout, rank.rank);
+    plan::TrainOptions options = train_options(config, spec, layout, rank.rank);
     options.ranks.pipeline = {};
-    const plan::Program program = plan::compile_train(bench.spec, layout, options);
+    const plan::Program program = plan::compile_train(spec, layout, options);
     const OptimizerRule rule(config.optimizer, config.lr_scheduler, config.ema);
-    const plan::FlatLayout flat = plan::flat_layout(bench.spec);
+    const plan::FlatLayout flat = plan::flat_layout(spec);
     const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
-    ModelState model(bench.spec, rule.states(), rank.seed, blocks,
-                     residence_of(flat, program.placement, rank));
+    ModelState model(spec, rule.states(), rank.seed, blocks, residence_of(flat, program.placement, rank));
     Executor executor(program, model, *bench.objective, &rule, rank);
     data::Loader loader(*dataset_->train, data::SampleOrder(rank.seed, dataset_->train->size(), true),
                         loader_options(program, 0));
-    for (const plan::Unit& unit : bench.spec.units)
+    for (const plan::Unit& unit : spec.units)
       largest_ = std::max(largest_, unit.parameter_count() * static_cast<int64_t>(sizeof(float)));
-    const std::array<int64_t, kMemoryKinds> bytes = plan::verify(program, bench.spec).peak_bytes;
+    const std::array<int64_t, kMemoryKinds> bytes = plan::verify(program, spec).peak_bytes;
     step_bytes_ = std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
     reset_memory_peaks();
-    record(program, bench.spec, [&](std::vector<InstructionTime>* times, int64_t step) {
-      RunInputs inputs;
-      inputs.loader = &loader;
-      inputs.step = step;
-      inputs.rates = rates_at({config.lr_scheduler, config.optimizer, 1}, 0);
-      inputs.max_norm = config.training.max_norm;
-      inputs.times = times;
-      executor.run(inputs);
-    });
+    record(program, spec,
+           [&](std::vector<InstructionTime>* times, std::vector<int64_t>* axis_ns, int64_t step) {
+             RunInputs inputs;
+             inputs.loader = &loader;
+             inputs.step = step;
+             inputs.rates = rates_at({config.lr_scheduler, config.optimizer, 1}, 0);
+             inputs.max_norm = config.training.max_norm;
+             inputs.times = times;
+             inputs.axis_ns = axis_ns;
+             executor.run(inputs);
+           });
     constexpr auto kOther = static_cast<size_t>(MemoryKind::kOther);
     if (batch == request_.config.training.local_batch_size && workspace_ == 0)
       workspace_ = std::max<int64_t>(0, memory_usage(MemoryKind::kOther).peak_bytes - bytes[kOther]);
@@ -142,11 +157,14 @@ class Profiler {
     const plan::ProgramCosts rows(*costs, spec, program, 1);
     for (int step = 0; step < kWarmUps + kRepetitions; ++step) {
       std::vector<InstructionTime> times;
+      std::vector<int64_t> axis_ns;
       const int64_t start_ns = rank_.clock->monotonic_ns();
-      run_step(&times, step);
+      run_step(&times, &axis_ns, step);
       step_ns_ = rank_.clock->monotonic_ns() - start_ns;
       const std::vector<int64_t> moving = moving_ns(program, times);
+      shortest_of_all(axis_ns);
       if (step < kWarmUps) continue;
+      add_inside(program, rows, axis_ns);
       for (const InstructionTime& time : times) {
         const plan::Instruction& instruction = program.instructions[static_cast<size_t>(time.instruction)];
         if (instruction.axis != plan::GroupAxis::kNone) {
@@ -164,8 +182,25 @@ class Profiler {
                                  const std::vector<InstructionTime>& times) const {
     std::vector<int64_t> ns(program.instructions.size(), 0);
     for (const InstructionTime& time : times) ns[static_cast<size_t>(time.instruction)] = time.duration_ns;
-    if (world_ > 1) rank_.world().all_reduce(std::span<int64_t>(ns), comm::Reduction::kMin, "profile");
+    shortest_of_all(ns);
     return ns;
+  }
+  void shortest_of_all(std::vector<int64_t>& ns) const {
+    if (world_ > 1 && !ns.empty())
+      rank_.world().all_reduce(std::span<int64_t>(ns), comm::Reduction::kMin, "profile");
+  }
+
+  // `axis_ns`: of the collectives inside the program's instructions, in order.
+  void add_inside(const plan::Program& program, const plan::ProgramCosts& rows,
+                  const std::vector<int64_t>& axis_ns) {
+    size_t next = 0;
+    for (const plan::Instruction& instruction : program.instructions) {
+      for (const plan::Moved& moved : rows.inside(instruction)) {
+        FURROW_CHECK(next < axis_ns.size(), "units do not communicate as they declare");
+        add_movement(moved, axis_ns[next++]);
+      }
+    }
+    FURROW_CHECK(next == axis_ns.size(), "units do not communicate as they declare");
   }
 
   void add_movement(const plan::Moved& moved, int64_t ns) {
@@ -177,6 +212,8 @@ class Profiler {
 
   void add(const plan::ProgramCosts& rows, const plan::Instruction& instruction, double seconds) {
     const plan::Work work = plan::work_of(instruction.op);
+    // Of a part of the classes it is other work, and a small share of a step.
+    if (work == plan::Work::kLoss && !rows.inside(instruction).empty()) return;
     const std::string name(plan::op_info(instruction.op).name);
     switch (work) {
       case plan::Work::kForward:

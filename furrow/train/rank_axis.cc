@@ -31,7 +31,9 @@ void RankAxis::run(const tensor::AxisCollective& collective) {
   c.out = {static_cast<std::byte*>(collective.out.data_ptr()), collective.out.nbytes()};
   c.label = "tensor axis";
   group_.run(c);
-  busy_ns_ += clock_->monotonic_ns() - start_ns;
+  const int64_t took_ns = clock_->monotonic_ns() - start_ns;
+  busy_ns_ += took_ns;
+  if (times_ns_ != nullptr) times_ns_->push_back(took_ns);
 }
 
 std::unique_ptr<RankAxis> make_rank_axis(const RankContext& rank) {

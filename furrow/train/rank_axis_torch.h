@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "furrow/base/clock.h"
 #include "furrow/comm/group.h"
@@ -20,11 +21,14 @@ class RankAxis final : public tensor::TensorAxis {
   void run(const tensor::AxisCollective& collective) override;
 
   int64_t busy_ns() const { return busy_ns_; }  // in run(), waiting for peers included, since it was made
+  // From now on each run() adds what it took; null: no longer.
+  void record(std::vector<int64_t>* times_ns) { times_ns_ = times_ns; }
 
  private:
   comm::Group group_;
   const Clock* clock_;
   int64_t busy_ns_ = 0;
+  std::vector<int64_t>* times_ns_ = nullptr;
 };
 
 // Null where the tensor axis has one rank.

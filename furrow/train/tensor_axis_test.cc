@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "furrow/models/architectures.h"
+#include "furrow/models/precision.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/train/checkpointer_torch.h"
@@ -40,6 +41,7 @@ TinyTraining with_heads(const std::string& name) {
   shape.input.tensor_axis = -1;
   shape.classes = tiny.source->classes();
   tiny.spec = models::describe(tiny.config.model, shape);
+  models::compute_in(models::precision_of(tiny.config.training.mixed_precision_param), &tiny.spec);
   return tiny;
 }
 
@@ -134,6 +136,7 @@ double loss_after(const TinyTraining& tiny, const StepOptions& options, const Wo
 // with their sums in other orders: over microbatches, and over the samples of a microbatch.  (Those leave the
 // sums of forward as they are, which an axis orders anew: hence the bound of the gradients, not once.)
 TEST_P(Parts, TwentyStepsStayWithinTwiceTheSpreadOfReorderedSums) {
+  if (GetParam().find('@') != std::string::npos) GTEST_SKIP() << "stated of float32";
   StepOptions options;
   options.microbatch_sizes.assign(12, 2);
   double spread = 0, apart = 0;

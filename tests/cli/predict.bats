@@ -26,6 +26,8 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   grep -q "^unit linear .* backward_weight 20 " profile
   grep -q "^move all_gather 2 " profile
   grep -q "^move gather_params 2 " profile
+  grep -q "^unit linear.tp2 .* backward_weight 20 " profile
+  grep -q "^move tensor.all_reduce 2 " profile
   "$furrow" profile "$config" --json >table.json
   [ "$(json table.json "len(d) > 4")" = True ]
   [ "$(grep -c "^section" profile)" = 2 ]
