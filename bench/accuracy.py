@@ -1,6 +1,6 @@
 """Trains examples beside their PyTorch peers over several seeds: of texts it compares the validation losses, of
 resnet20 the share of the CIFAR-10 test images that is wrong (all of train is trained on; $CIFAR10, $CIFAR10_TEST name
-folder and test file).
+folder and test file), of gan how far a convnet is from telling its digits apart.
 
 Same network, data, batch, steps, optimizer, schedule and clipping; the seeds decide initial values and the order of
 the samples, which differ between the two.  Written down first: furrow is no worse when its mean is at most one standard
@@ -32,6 +32,26 @@ NETWORKS["resnet20"] = dict(
     furrow=["--training.dataset_path", CIFAR10, "--data.test_files", json.dumps([CIFAR10_TEST]), "--data.validation_fraction",
             "0"],
     peer=["--batch", "64", "--test-file", CIFAR10_TEST])
+# 10 less the score of bench/peers/gan_score.py, by a convnet that is trained here first ($FURROW_CLASSIFIER: is there).
+NETWORKS["gan"] = dict(config="gan-mnist", data="mnist", steps=18750, figure="score", printed="10 - score", furrow=[],
+                       peer=["--batch", "64"])
+
+
+def classifier(threads):
+    """The model/ of a convnet that knows the digits."""
+    if "FURROW_CLASSIFIER" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="furrow-classifier-")
+        run_process([FURROW, "train", "examples/convnet-mnist.toml", "--job.dump_folder", folder, "--training.epochs", "3",
+                     "--training.threads", str(threads), "--checkpoint.enable=false"], threads)
+        os.environ["FURROW_CLASSIFIER"] = os.path.join(folder, "model")
+    return os.environ["FURROW_CLASSIFIER"]
+
+
+def lacks(folder, threads):
+    """What a run's generator lacks of the best score."""
+    scored = run_process([PYTHON, "bench/peers/gan_score.py", "--classifier", classifier(threads), "--generator",
+                          os.path.join(folder, "model")], threads)
+    return 10 - json.loads(scored.splitlines()[-1])["score"]
 
 
 def furrow_loss(network, seed, steps, threads):
@@ -41,6 +61,8 @@ def furrow_loss(network, seed, steps, threads):
                    "--debug.seed", str(seed), "--training.steps", str(steps), "--training.threads", str(threads),
                    "--validation.freq", "0", "--checkpoint.enable=false"]
         summary = json.loads(run_process(command + network.get("furrow", []), threads))
+        if network.get("figure") == "score":
+            return lacks(folder, threads)
     return 1 - summary["test_accuracy"] if network.get("figure") == "test_accuracy" else summary["validation_loss"]
 
 
@@ -57,6 +79,8 @@ def compare(name, options):
     network = NETWORKS[name]
     steps = max(1, int(network["steps"] * options.scale))
     losses = {"furrow": [], "pytorch": []}
+    if network.get("figure") == "score":
+        classifier(options.threads)
     for seed in range(1, options.seeds + 1):
         losses["furrow"].append(furrow_loss(network, seed, steps, options.threads))
         losses["pytorch"].append(peer_loss(name, network, seed, steps, options.threads))

@@ -27,6 +27,7 @@ SGD = ["--optimizer.name", "sgd", "--optimizer.lr", "0.02", "--optimizer.momentu
        "--optimizer.weight_decay", "5e-4", "--training.max_norm", "0"]
 NETWORKS = {
     "convnet": dict(config="convnet-mnist", batch=64, steps=400, data="mnist", overrides=SGD),
+    "gan": dict(config="gan-mnist", batch=64, steps=600, data="mnist", overrides=[]),
     "mlp": dict(config="mlp-mnist", batch=128, steps=150, data="mnist", overrides=["--training.max_norm", "1"]),
     "gpt": dict(config="gpt-shakespeare", batch=12, steps=40, data="tinyshakespeare/input.txt",
                 overrides=["--training.seq_len", "128", "--training.max_norm", "1", "--optimizer.lr", "1e-3"]),

@@ -100,11 +100,10 @@ int run_pack(const Arguments& arguments, const std::string& source) {
     log_info(error.what());
     return 128 + cancel.reason();
   }
-  Table table({{"pack"}, {"records"}, {"bytes"}, {"shards"}, {"kept shards"}});
+  Table table({{"pack"}, {"records"}, {"bytes", "", kAsBytes}, {"shards"}, {"kept shards"}});
   const bool json = arguments.has("--json");
-  table.add_row({request.folder, summary.records,
-                 json ? Cell(static_cast<int64_t>(summary.bytes)) : Cell(format_bytes(summary.bytes)),
-                 summary.shards, summary.kept});
+  table.add_row(
+      {request.folder, summary.records, static_cast<int64_t>(summary.bytes), summary.shards, summary.kept});
   fmt::print("{}", table.print(json));
   return 0;
 }
@@ -115,11 +114,11 @@ int run_info(const Arguments& arguments, const std::string& folder) {
     fmt::print("{}", storage::to_json(info));
     return 0;
   }
-  Table splits({{"split"}, {"records"}, {"bytes"}, {"shards"}});
+  Table splits({{"split"}, {"records"}, {"bytes", "", kAsBytes}, {"shards"}});
   for (const storage::PackSplit& split : info.splits) {
-    const auto bytes = static_cast<uint64_t>(split.records()) * info.record_bytes(split);
-    splits.add_row(
-        {split.name, split.records(), format_bytes(bytes), static_cast<int64_t>(split.shards.size())});
+    const auto bytes =
+        static_cast<int64_t>(static_cast<uint64_t>(split.records()) * info.record_bytes(split));
+    splits.add_row({split.name, split.records(), bytes, static_cast<int64_t>(split.shards.size())});
   }
   Table fields({{"field"}, {"dtype"}, {"shape"}});
   for (const storage::PackField& field : info.fields) {

@@ -34,10 +34,9 @@ void print_command(const Command& command) {
   fmt::print("{}\n\nusage: {}\n\n{}", command.summary, usage(command), command.description);
   if (!command.options.empty()) fmt::print("\n");
   for (const Option& option : command.options) {
-    fmt::print(
-        "  {:<28}{}\n",
-        option.value.empty() ? std::string(option.name) : fmt::format("{} {}", option.name, option.value),
-        option.help);
+    const std::string name =
+        option.value.empty() ? std::string(option.name) : fmt::format("{} {}", option.name, option.value);
+    fmt::print("  {:<28}{}{}\n", name, name.size() < 28 ? "" : "\n" + std::string(30, ' '), option.help);
   }
 }
 

@@ -63,50 +63,45 @@ Planned plan_of(const config::Config& config, const Place& place) {
   return planned;
 }
 
-Cell bytes_cell(int64_t bytes, bool as_json) {
-  if (as_json) return bytes;
-  return format_bytes(static_cast<uint64_t>(bytes));
-}
-
-Table units_table(const plan::Quote& quote, bool as_json) {
+Table units_table(const plan::Quote& quote) {
   Table table({{"unit"},
                {"kind"},
                {"output"},
                {"parameters"},
                {"forward flops"},
-               {"output bytes"},
-               {"saved bytes"},
+               {"output bytes", "", kAsBytes},
+               {"saved bytes", "", kAsBytes},
                {"recomputed"}});
   for (const plan::UnitQuote& unit : quote.units) {
     table.add_row({unit.name, unit.kind, to_string(unit.output), unit.parameters, unit.forward_flops,
-                   bytes_cell(unit.output_bytes, as_json), bytes_cell(unit.saved_bytes, as_json),
-                   unit.recomputed});
+                   unit.output_bytes, unit.saved_bytes, unit.recomputed});
   }
   return table;
 }
 
-Table memory_table(const plan::Quote& quote, bool as_json) {
-  Table table({{"memory"}, {"planned peak", "planned_peak_bytes"}});
+Table memory_table(const plan::Quote& quote) {
+  Table table({{"memory"}, {"planned peak", "planned_peak_bytes", kAsBytes}});
   for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
     const int64_t bytes = quote.peak_bytes[kind];
-    if (bytes > 0)
-      table.add_row({std::string(to_string(static_cast<MemoryKind>(kind))), bytes_cell(bytes, as_json)});
+    if (bytes > 0) table.add_row({std::string(to_string(static_cast<MemoryKind>(kind))), bytes});
   }
-  table.add_row({std::string("total"), bytes_cell(quote.total_bytes(), as_json)});
+  table.add_row({std::string("total"), quote.total_bytes()});
   return table;
 }
 
 // Flat buffers by what they are for, beside the formula's figures.
-Table items_table(const plan::Quote& quote, bool as_json) {
-  Table table(
-      {{"flat buffers", "item"}, {"planned", "planned_bytes"}, {quote.formula.text, "formula_bytes"}});
+Table items_table(const plan::Quote& quote) {
+  Table table({{"flat buffers", "item"},
+               {"planned", "planned_bytes", kAsBytes},
+               {quote.formula.text, "formula_bytes", kAsBytes}});
   const std::pair<std::string_view, double> formula[] = {{"parameters", quote.formula.parameters},
+                                                         {"teacher", quote.formula.teacher},
                                                          {"gradients, final", quote.formula.gradients},
                                                          {"optimizer", quote.formula.optimizer}};
   for (const plan::MemoryItem& item : quote.memory) {
-    std::vector<Cell> row = {item.name, bytes_cell(item.bytes, as_json), Cell()};
+    std::vector<Cell> row = {item.name, item.bytes, Cell()};
     for (const auto& [name, bytes] : formula) {
-      if (name == item.name) row[2] = bytes_cell(static_cast<int64_t>(bytes), as_json);
+      if (name == item.name) row[2] = static_cast<int64_t>(bytes);
     }
     table.add_row(std::move(row));
   }
@@ -114,19 +109,18 @@ Table items_table(const plan::Quote& quote, bool as_json) {
 }
 
 // What a rank receives in a step.
-Table communication_table(const plan::Quote& quote, bool as_json) {
+Table communication_table(const plan::Quote& quote) {
   Table table({{"communication"},
                {"over"},
                {"times"},
-               {"this rank", "wire_bytes"},
-               {"mean of ranks", "mean_bytes"},
-               {"bound", "bound_bytes"}});
+               {"this rank", "wire_bytes", kAsBytes},
+               {"mean of ranks", "mean_bytes", kAsBytes},
+               {"bound", "bound_bytes", kAsBytes}});
   for (const plan::CollectiveQuote& each : quote.collectives) {
     table.add_row({std::string(plan::op_info(each.op).name),
                    std::string(plan::kGroupAxisNames[static_cast<size_t>(each.axis)]), each.count,
-                   bytes_cell(each.wire_bytes, as_json),
-                   bytes_cell(static_cast<int64_t>(each.mean_bytes), as_json),
-                   bytes_cell(static_cast<int64_t>(each.bound_bytes), as_json)});
+                   each.wire_bytes, static_cast<int64_t>(each.mean_bytes),
+                   static_cast<int64_t>(each.bound_bytes)});
   }
   return table;
 }
@@ -165,7 +159,7 @@ Table summary_table(const Planned& planned, bool as_json) {
     add("layout", quote.placement.layout.to_string());
     add("rank", static_cast<int64_t>(quote.placement.rank));
     if (quote.placement.zero_stage > 0) add("ZeRO stage", static_cast<int64_t>(quote.placement.zero_stage));
-    add("bytes per step", bytes_cell(static_cast<int64_t>(quote.communication_bytes()), as_json));
+    add("bytes per step", static_cast<int64_t>(quote.communication_bytes()));
     if (quote.data_parallel_bytes > 0)
       add("  times data parallel", quote.communication_bytes() / quote.data_parallel_bytes);
   }
@@ -223,21 +217,20 @@ int run_plan(const Arguments& arguments) {
   if (part == "program") {
     fmt::print("{}", as_json ? program_table(planned.program).json() : plan::to_text(planned.program));
   } else if (part == "units") {
-    fmt::print("{}", units_table(planned.quote, as_json).print(as_json));
+    fmt::print("{}", units_table(planned.quote).print(as_json));
   } else if (part == "memory") {
-    fmt::print("{}", memory_table(planned.quote, as_json).print(as_json));
+    fmt::print("{}", memory_table(planned.quote).print(as_json));
   } else if (part == "buffers") {
-    fmt::print("{}", items_table(planned.quote, as_json).print(as_json));
+    fmt::print("{}", items_table(planned.quote).print(as_json));
   } else if (part == "communication") {
-    fmt::print("{}", communication_table(planned.quote, as_json).print(as_json));
+    fmt::print("{}", communication_table(planned.quote).print(as_json));
   } else if (as_json) {
     fmt::print("{}", summary_table(planned, true).json());
   } else {
     fmt::print("deterministic {}\n\n", planned.quote.deterministic);
-    fmt::print("{}\n{}", summary_table(planned, false).text(), memory_table(planned.quote, false).text());
+    fmt::print("{}\n{}", summary_table(planned, false).text(), memory_table(planned.quote).text());
     if (planned.quote.collectives.empty()) return 0;
-    fmt::print("\n{}\n{}", items_table(planned.quote, false).text(),
-               communication_table(planned.quote, false).text());
+    fmt::print("\n{}\n{}", items_table(planned.quote).text(), communication_table(planned.quote).text());
   }
   return 0;
 }

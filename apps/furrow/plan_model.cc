@@ -8,6 +8,8 @@
 #include "furrow/base/error.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/network.h"
+#include "furrow/models/teacher.h"
+#include "furrow/storage/artefact.h"
 
 namespace furrow::app {
 namespace {
@@ -32,7 +34,12 @@ PlannedModel planned_model(const config::Config& config) {
   const data::Field& input = info.fields[0];
   models::DataShape shape{{input.dtype, input.shape}, info.classes};
   shape.input.shape.insert(shape.input.shape.begin(), -1);
-  return {models::trained_network(config, shape), info.classes, info.train_samples};
+  plan::ModelSpec spec = models::trained_network(config, shape);
+  if (config.training.objective == "distillation") {
+    const std::string& teacher = config.distillation.teacher;
+    models::add_teacher(models::describe_table(storage::read_artefact(teacher).model, shape), &spec);
+  }
+  return {std::move(spec), info.classes, info.train_samples};
 }
 
 }  // namespace furrow::app

@@ -35,13 +35,13 @@ int32_t index_of(const std::vector<plan::Program>& programs, int rank) {
 }
 
 Table table_of(const plan::Simulation& simulation, const std::vector<plan::Program>& programs, int32_t of) {
-  Table table({{"start ms", "start_ms"},
-               {"end ms", "end_ms"},
+  Table table({{"start ms", "start_ms", 3},
+               {"end ms", "end_ms", 3},
                {"lane"},
                {"op"},
                {"unit"},
                {"microbatch"},
-               {"live bytes", "live_bytes"}});
+               {"live bytes", "live_bytes", kAsBytes}});
   const plan::Program& program = programs[static_cast<size_t>(of)];
   std::vector<int64_t> live(program.instructions.size(), 0);
   for (const plan::MemoryPoint& point : simulation.memory[static_cast<size_t>(of)])
@@ -69,15 +69,15 @@ Table memory_table(const plan::Simulation& simulation, const std::vector<plan::P
                    int32_t of) {
   const plan::Program& program = programs[static_cast<size_t>(of)];
   const plan::SimulatedRank& rank = simulation.ranks[static_cast<size_t>(of)];
-  std::vector<Column> columns = {{"ms"}, {"op"}, {"unit"}, {"microbatch"}};
+  std::vector<Column> columns = {{"ms", "", 3}, {"op"}, {"unit"}, {"microbatch"}};
   std::vector<size_t> kinds;
   for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
     if (rank.peak_bytes[kind] == 0) continue;
     kinds.push_back(kind);
     const std::string name(to_string(static_cast<MemoryKind>(kind)));
-    columns.push_back({name, name + "_bytes"});
+    columns.push_back({name, name + "_bytes", kAsBytes});
   }
-  columns.push_back({"total", "total_bytes"});
+  columns.push_back({"total", "total_bytes", kAsBytes});
   Table table(std::move(columns));
   for (const plan::MemoryPoint& point : simulation.memory[static_cast<size_t>(of)]) {
     const plan::Instruction& i = program.instructions[static_cast<size_t>(point.instruction)];

@@ -22,8 +22,11 @@ def seconds_since_exec():
     return uptime - start_ticks / os.sysconf("SC_CLK_TCK")
 
 
-def arguments(**defaults):
+def arguments(more=None, **defaults):
+    """What all peers take; `more` maps further options to what add_argument takes of them."""
     parser = argparse.ArgumentParser()
+    for name, about in (more or {}).items():
+        parser.add_argument(name, **about)
     parser.add_argument("--data", required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)

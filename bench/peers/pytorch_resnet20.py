@@ -3,22 +3,12 @@
 Reads the binary version of CIFAR-10.  `--validate` trains with crops, flips and the one-cycle rate of
 examples/resnet20-cifar10.toml and prints the share of test images that it gets wrong.
 """
-import argparse
 import os
 
-from pytorch_common import parameter_groups, read_bytes, run
+from pytorch_common import arguments, parameter_groups, read_bytes, run
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--data", required=True)
-parser.add_argument("--steps", type=int, required=True)
-parser.add_argument("--threads", type=int, required=True)
-parser.add_argument("--mode", choices=("eager", "compile"), required=True)
-parser.add_argument("--batch", type=int, default=32)
-parser.add_argument("--accumulation", type=int, default=1)
-parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--test-file", default="test_batch.bin")
-parser.add_argument("--validate", action="store_true")
-options = parser.parse_args()
+options = arguments(batch=32, more={"--seed": dict(type=int, default=0), "--test-file": dict(default="test_batch.bin"),
+                                    "--validate": dict(action="store_true")})
 
 import torch
 import torch.nn.functional as F

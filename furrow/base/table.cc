@@ -14,7 +14,9 @@ std::string cell_text(const Cell& cell, int decimals) {
     int decimals;
     std::string operator()(std::monostate) const { return "-"; }
     std::string operator()(const std::string& text) const { return text; }
-    std::string operator()(int64_t number) const { return std::to_string(number); }
+    std::string operator()(int64_t number) const {
+      return decimals == kAsBytes ? format_bytes(static_cast<uint64_t>(number)) : std::to_string(number);
+    }
     std::string operator()(double number) const {
       return decimals < 0 ? format_double(number) : format_fixed(number, decimals);
     }

@@ -13,10 +13,13 @@ namespace furrow {
 // monostate is an absent value: "-" as text, null as JSON.
 using Cell = std::variant<std::monostate, std::string, int64_t, double, bool>;
 
+inline constexpr int kAsBytes = -2;
+
 struct Column {
   std::string title;     // "step time"
   std::string key = {};  // key in JSON; empty: the title with _ for spaces
   int decimals = -1;     // of a double as text; -1: shortest.  JSON always has the shortest
+                         // kAsBytes: of an integer, its text is "1.5 KiB"
 };
 
 class Table {

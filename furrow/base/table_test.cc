@@ -28,6 +28,13 @@ TEST(Table, SameRowsAsJson) {
             "  {\n    \"run\": \"b\",\n    \"step_time_ms\": null,\n    \"steps\": 5\n  }\n]\n");
 }
 
+TEST(Table, BytesAreTextForPeopleAndANumberInJson) {
+  Table table({{"memory", "", kAsBytes}});
+  table.add_row({int64_t{1536}});
+  EXPECT_EQ(table.text(), " memory\n1.5 KiB\n");
+  EXPECT_NE(table.json().find("\"memory\": 1536"), std::string::npos);
+}
+
 TEST(Table, EmptyAndWrong) {
   Table table({{.title = "two words"}});
   EXPECT_EQ(table.text(), "two words\n");

@@ -19,6 +19,7 @@
 #include "furrow/config/comm.h"
 #include "furrow/config/data.h"
 #include "furrow/config/debug.h"
+#include "furrow/config/distillation.h"
 #include "furrow/config/ema.h"
 #include "furrow/config/grad_scaler.h"
 #include "furrow/config/job.h"
@@ -48,6 +49,7 @@ struct Config {
   LrScheduler lr_scheduler;
   Ema ema;
   GradScaler grad_scaler;
+  Distillation distillation;
   Lora lora;
   Data data;
   Checkpoint checkpoint;
@@ -71,6 +73,7 @@ struct Config {
     v("lr_scheduler", &Config::lr_scheduler, "The learning rate of each step.");
     v("ema", &Config::ema, "An average of the weights.");
     v("grad_scaler", &Config::grad_scaler, "The loss scale of float16.");
+    v("distillation", &Config::distillation, "A trained model that teaches the one in training.");
     v("lora", &Config::lora, "Low-rank adapters beside frozen linear layers.");
     v("data", &Config::data, "Files, splits and the feed.");
     v("checkpoint", &Config::checkpoint, "Saving, keeping and resuming.");

@@ -323,7 +323,7 @@ TEST(Schema, IsConsistent) {
       EXPECT_EQ(field.get(config), field.default_value);
     }
   }
-  EXPECT_EQ(schema().size(), 17u);
+  EXPECT_EQ(schema().size(), 18u);
 }
 
 TEST(ModelContext, IsSeqLenWhereUnset) {

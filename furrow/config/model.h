@@ -15,6 +15,9 @@ struct Model {
   std::vector<int64_t> hidden = {1024, 1024};
   std::string activation = "relu";
   std::string gelu = "exact";
+  int64_t latent = 100;
+  std::vector<int64_t> generator_hidden = {256};
+  std::vector<int64_t> discriminator_hidden = {256};
   int64_t layers = 4;
   int64_t heads = 4;
   int64_t kv_heads = 0;
@@ -33,7 +36,7 @@ struct Model {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("name", &Model::name,
       {.effect = kRecipe,
-       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, resnet20, resnet18, blocks (units "
+       .doc = "The architecture: mlp, convnet, gpt, llama, rnn, lstm, resnet20, resnet18, gan, blocks (units "
               "listed one by one), or "
               "one that a program of yours adds."});
     v("units", &Model::units,
@@ -52,6 +55,18 @@ struct Model {
        .choices = "relu|gelu",
        .only_if = "model.name=mlp",
        .doc = "After each hidden layer."});
+    v("latent", &Model::latent,
+      {.effect = kRecipe,
+       .min = 1,
+       .only_if = "model.name=gan",
+       .doc = "Numbers of noise that the generator makes a sample of."});
+    v("generator_hidden", &Model::generator_hidden,
+      {.effect = kRecipe,
+       .min = 1,
+       .only_if = "model.name=gan",
+       .doc = "Widths of the generator's hidden layers, first to last."});
+    v("discriminator_hidden", &Model::discriminator_hidden,
+      {.effect = kRecipe, .min = 1, .only_if = "model.name=gan", .doc = "The same of the discriminator."});
     v("gelu", &Model::gelu,
       {.effect = kRecipe,
        .choices = "exact|tanh",

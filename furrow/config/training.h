@@ -17,6 +17,7 @@ struct Training {
   int64_t steps = 0;
   double epochs = 0;
   double max_norm = 1.0;
+  std::string objective = "supervised";
   std::string loss = "cross_entropy";
   double label_smoothing = 0;
   std::string dtype = "float32";
@@ -65,9 +66,16 @@ struct Training {
       {.effect = kRecipe, .min = 0, .doc = "Passes over the training split, rounded up to whole steps."});
     v("max_norm", &Training::max_norm,
       {.effect = kRecipe, .min = 0, .doc = "Gradients are scaled down to this global norm. 0: no clipping."});
+    v("objective", &Training::objective,
+      {.effect = kRecipe,
+       .choices = "supervised|distillation|gan",
+       .doc =
+           "supervised: the loss of the model's output; distillation: that, and its divergence from a "
+           "teacher's, see [distillation]; gan: discriminator and generator in turn, for model.name = gan."});
     v("loss", &Training::loss,
       {.effect = kRecipe,
        .choices = "cross_entropy|mse|binary",
+       .only_if = "training.objective=supervised|distillation",
        .doc =
            "cross_entropy: one of several classes, or the next token; mse: squared error of numbers; binary: "
            "cross-entropy of one logit for each target, 0 or 1."});

@@ -110,6 +110,38 @@ void check_optimizer(const Config& config) {
   }
 }
 
+void check_objective(const Config& config) {
+  const std::string& objective = config.training.objective;
+  if ((objective == "gan") != (config.model.name == "gan")) {
+    refuse(config, "training.objective",
+           fmt::format(
+               "model.name = {} and training.objective = {}: a gan is trained as a gan, and nothing else is",
+               config.model.name, objective));
+  }
+  if (objective == "gan" && config.validation.enable && config.data.validation_fraction > 0) {
+    refuse(config, "validation.enable",
+           "no loss on held-back data says which generator is best: set validation.enable = false, or "
+           "data.validation_fraction = 0");
+  }
+  if (objective == "gan" && config.lora.rank > 0) {
+    refuse(config, "lora.rank",
+           "the discriminator runs three times a step over one set of parameters, which adapters cannot "
+           "share: set "
+           "lora.rank = 0");
+  }
+  if (objective != "distillation") return;
+  if (config.distillation.teacher.empty()) {
+    refuse(config, "distillation.teacher",
+           "training.objective = distillation needs a teacher: set distillation.teacher to a run's model/");
+  }
+  if (config.training.loss != "cross_entropy") {
+    refuse(config, "training.loss",
+           fmt::format("training.objective = distillation compares classes: it needs training.loss = "
+                       "cross_entropy, not {}",
+                       config.training.loss));
+  }
+}
+
 void check_recompute(const Config& config) {
   if (config.activation_checkpoint.mode == "selective" && config.activation_checkpoint.units.empty()) {
     refuse(config, "activation_checkpoint.mode",
@@ -125,6 +157,7 @@ void validate(const Config& config) {
   check_model(config);
   check_data(config);
   check_optimizer(config);
+  check_objective(config);
   check_recompute(config);
 }
 

@@ -16,7 +16,7 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Architecture, 9> kArchitectures = {{
+constexpr std::array<Architecture, 10> kArchitectures = {{
     {"mlp", &describe_mlp},
     {"convnet", &describe_convnet},
     {"gpt", &describe_gpt},
@@ -25,6 +25,7 @@ constexpr std::array<Architecture, 9> kArchitectures = {{
     {"lstm", &describe_lstm_model},
     {"resnet20", &describe_resnet20},
     {"resnet18", &describe_resnet18},
+    {"gan", &describe_gan},
     {"blocks", &describe_blocks},
 }};
 

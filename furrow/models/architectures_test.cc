@@ -10,6 +10,8 @@
 #include "furrow/base/error.h"
 #include "furrow/config/model.h"
 #include "furrow/models/kinds.h"
+#include "furrow/models/teacher.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::models {
 namespace {
@@ -214,7 +216,7 @@ TEST(Architectures, UnknownNameListsTheKnown) {
       error_of(named("convnt"), images(1, 28, 28)),
       HasSubstr(
           "[model] name: unknown architecture 'convnt': did you mean 'convnet'? known: blocks, convnet, "
-          "gpt, llama, lstm, mlp, resnet18, resnet20, rnn"));
+          "gan, gpt, llama, lstm, mlp, resnet18, resnet20, rnn"));
 }
 
 // An architecture and a kind that a program brings along.
@@ -298,9 +300,46 @@ TEST(Architectures, AProgramAddsItsOwn) {
   EXPECT_THAT(error_of(named("double"), images(1, 2, 2)), HasSubstr("unknown architecture 'double'"));
 }
 
+TEST(Gan, HasTwoChainsAndItsDiscriminatorThreeTimes) {
+  const plan::ModelSpec spec = describe(named("gan"), images(1, 28, 28));
+  EXPECT_EQ(spec.parameter_count(), 100 * 256 + 256 + 256 * 784 + 784 + 784 * 256 + 256 + 256 + 1);
+  EXPECT_THAT(spec.phases, ElementsAre("discriminator", "generator"));
+  std::vector<std::string> names;
+  for (const plan::Unit& unit : spec.units) names.push_back(unit.name);
+  EXPECT_THAT(names,
+              ElementsAre("generator.latent", "generator.fc1", "generator.fc2", "discriminator.fc1",
+                          "discriminator.fc2", "generated.fc1", "generated.fc2", "fooled.fc1", "fooled.fc2"));
+  ASSERT_EQ(spec.heads.size(), 3U);
+  EXPECT_EQ(plan::generator_of(spec), 2);
+  EXPECT_THAT(plan::chain_to(spec, spec.heads[0].unit), ElementsAre(3, 4));
+  EXPECT_THAT(plan::chain_to(spec, spec.heads[2].unit), ElementsAre(0, 1, 2, 7, 8));
+  EXPECT_FALSE(plan::is_one_chain(spec));
+  EXPECT_THAT(error_of(named("gan"), tokens(8, 65)), HasSubstr("it reads float32 samples, not int64"));
+}
+
+TEST(Teacher, IsAFrozenChainBesideTheStudent) {
+  plan::ModelSpec student = describe(named("mlp"), images(1, 28, 28));
+  const int64_t own = student.parameter_count();
+  add_teacher(describe_table("name = \"convnet\"\n", images(1, 28, 28)), &student);
+  EXPECT_EQ(student.parameter_count(), own + 44426);
+  for (const plan::Unit& unit : student.units) {
+    for (const plan::Parameter& parameter : unit.parameters)
+      EXPECT_EQ(parameter.rule.frozen, is_teachers(parameter.name)) << parameter.name;
+    EXPECT_EQ(unit.inference, is_teachers(unit.name));
+  }
+  EXPECT_THAT(plan::chain_to(student, student.heads[0].unit), ElementsAre(0, 1, 2));
+  EXPECT_EQ(plan::chain_to(student, student.heads[0].teacher).front(), 3);
+
+  plan::ModelSpec other = describe(named("mlp"), images(1, 28, 28, 7));
+  EXPECT_THROW(add_teacher(describe(named("mlp"), images(1, 28, 28)), &other), Error) << "other classes";
+  plan::ModelSpec gan = describe(named("gan"), images(1, 28, 28));
+  EXPECT_THROW(add_teacher(describe(named("mlp"), images(1, 28, 28)), &gan), Error) << "several chains";
+}
+
 TEST(Architectures, EveryRowDescribesAModelThatIsValid) {
   for (const Architecture& row : architectures()) {
-    const bool text = row.name != "mlp" && row.name != "convnet" && !row.name.starts_with("resnet");
+    const bool text =
+        row.name != "mlp" && row.name != "convnet" && row.name != "gan" && !row.name.starts_with("resnet");
     config::Model model = named(std::string(row.name));
     model.units = {"embed: embedding width=8", "out: linear flatten=false out=classes"};
     const plan::ModelSpec spec = describe(model, text ? tokens(64, 65) : images(1, 28, 28));

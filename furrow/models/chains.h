@@ -15,6 +15,7 @@ plan::ModelSpec describe_llama(const config::Model& model, const DataShape& data
 plan::ModelSpec describe_rnn_model(const config::Model& model, const DataShape& data);
 plan::ModelSpec describe_lstm_model(const config::Model& model, const DataShape& data);
 plan::ModelSpec describe_resnet18(const config::Model& model, const DataShape& data);
+plan::ModelSpec describe_gan(const config::Model& model, const DataShape& data);
 plan::ModelSpec describe_resnet20(const config::Model& model, const DataShape& data);
 
 // Error{invalid_argument}: "[model] name = mlp: message".

@@ -80,6 +80,8 @@ constexpr AttributeForm kResidualBlock[] = {{"in_channels", Type::kInteger, "@ch
                                             {"eps", Type::kReal, "1e-5"}};
 constexpr AttributeForm kPoolLinear[] = {{"channels", Type::kInteger, "@channels"}, {"out", Type::kInteger}};
 
+constexpr AttributeForm kLatent[] = {{"width", Type::kInteger}};
+
 constexpr KindForm kForms[] = {
     {"conv_relu_pool", kConv},
     {"linear", kLinear},
@@ -95,6 +97,7 @@ constexpr KindForm kForms[] = {
     {"conv_norm", kConvNorm},
     {"residual_block", kResidualBlock},
     {"pool_linear", kPoolLinear},
+    {"latent", kLatent},
 };
 
 // One entry of the list.

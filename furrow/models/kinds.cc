@@ -12,7 +12,7 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Kind, 14> kKinds = {{
+constexpr std::array<Kind, 15> kKinds = {{
     {"conv_relu_pool", &describe_conv_relu_pool, true},
     {"linear", &describe_linear, true},
     {"token_embedding", &describe_token_embedding, true},
@@ -27,6 +27,7 @@ constexpr std::array<Kind, 14> kKinds = {{
     {"conv_norm", &describe_conv_norm, false},
     {"residual_block", &describe_residual_block, false},
     {"pool_linear", &describe_pool_linear, false},
+    {"latent", &describe_latent, false},
 }};
 
 }  // namespace

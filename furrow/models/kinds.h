@@ -10,7 +10,8 @@
 namespace furrow::models {
 
 //   conv_relu_pool     in_channels, out_channels, kernel, padding: int; relu, pool: bool (2x2, stride 2)
-//   linear             in, out: int; bias, flatten: bool; activation: "none" | "relu" | "gelu"
+//   linear             in, out: int; bias, flatten: bool; activation: "none" | "relu" | "gelu" | "leaky_relu"
+//                      (slope 0.2) | "sigmoid"
 //   token_embedding    vocab, context, width: int; dropout: double
 //   transformer_block  width, heads, layers (of the model, for the initialisation): int; dropout: double;
 //                      bias: bool; activation: "gelu" (also when absent) | "gelu_tanh"
@@ -25,6 +26,7 @@ namespace furrow::models {
 //   shape
 //                      changes); momentum, eps: double
 //   pool_linear        channels, out: int
+//   latent             width: int
 //   delay              forward_ms, backward_input_ms, backward_weight_ms, of a microbatch: double
 struct Kind {
   std::string_view name;  // "linear"

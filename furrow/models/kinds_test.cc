@@ -100,7 +100,7 @@ TEST(Kinds, BadAttributesAreNamed) {
   EXPECT_THAT(error_of("conv_relu_pool", conv(), kText), HasSubstr("[-1, channels, height, width]"));
   const std::string tanh = "tanh";
   EXPECT_THAT(error_of("linear", with(linear(true), "activation", tanh), kImage),
-              HasSubstr("known: gelu, none, relu"));
+              HasSubstr("known: gelu, leaky_relu, none, relu, sigmoid"));
   EXPECT_THAT(error_of("linear", linear(true), kText),
               HasSubstr("in is 192, but the input [-1, 4, 8] has 32 features"));
   EXPECT_THAT(error_of("linear", linear(false), kIds), HasSubstr("it reads float32"));

@@ -6,6 +6,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
 #include "furrow/models/kinds.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::models {
 namespace {
@@ -70,7 +71,8 @@ void compute_in(DType type, plan::ModelSpec* spec) {
     if (kind != nullptr && kind->low_precision) lower(*kind, type, &unit);
   }
   for (size_t u = 0; u < spec->units.size(); ++u) {
-    if (u > 0) spec->units[u].input.dtype = spec->units[u - 1].output.dtype;
+    const int32_t source = plan::source_of(*spec, static_cast<int32_t>(u));
+    if (source >= 0) spec->units[u].input.dtype = spec->units[source].output.dtype;
     convert_input(&spec->units[u]);
   }
   plan::validate(*spec);

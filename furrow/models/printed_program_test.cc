@@ -43,7 +43,7 @@ plan::ModelSpec two_layers() {
 
 TEST(PrintedProgram, IsCurrent) {
   const std::vector<std::string> blocks = printed_blocks();
-  ASSERT_EQ(blocks.size(), 3u);
+  ASSERT_EQ(blocks.size(), 4u);
   const plan::TrainOptions options{{64, 64}, {}, 0};
   EXPECT_EQ(blocks[0], plan::to_text(plan::compile_train(two_layers(), plan::Layout(), options)));
 }
@@ -58,17 +58,24 @@ void expect_lines(const std::string& block, const plan::Program& program) {
   EXPECT_GT(count, 0);
 }
 
+TEST(PrintedProgram, OfAGanIsCurrent) {
+  config::Model model;
+  model.name = "gan";
+  const plan::ModelSpec spec = describe(model, {{DType::kF32, {-1, 1, 28, 28}}, 10});
+  expect_lines(printed_blocks().at(1), plan::compile_train(spec, plan::Layout(), {{64}, {}, 2}));
+}
+
 TEST(PrintedProgram, OfARankIsCurrent) {
   plan::TrainOptions options{{64, 64}, {}, 0};
   options.ranks.rank = 1;
   options.ranks.zero_stage = 2;
-  expect_lines(printed_blocks().at(1),
+  expect_lines(printed_blocks().at(2),
                plan::compile_train(two_layers(), plan::Layout({1, 1, 2, 1, 1, 1}, 2), options));
 }
 
 TEST(PrintedProgram, OfAPipelineIsCurrent) {
   const plan::TrainOptions options{{64, 64}, {}, 0};
-  expect_lines(printed_blocks().at(2),
+  expect_lines(printed_blocks().at(3),
                plan::compile_train(two_layers(), plan::Layout({2, 1, 1, 1, 1, 1}, 2), options));
 }
 

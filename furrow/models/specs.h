@@ -24,5 +24,6 @@ void describe_delay(plan::Unit& unit);
 void describe_conv_norm(plan::Unit& unit);
 void describe_residual_block(plan::Unit& unit);
 void describe_pool_linear(plan::Unit& unit);
+void describe_latent(plan::Unit& unit);
 
 }  // namespace furrow::models

@@ -68,8 +68,9 @@ double positive(const plan::Unit& unit, const std::string& key) {
 
 std::string activation(const plan::Unit& unit) {
   std::string name = text(unit, "activation");
-  if (name != "none" && name != "relu" && name != "gelu") {
-    unit_error(unit, fmt::format("unknown activation '{}': known: gelu, none, relu", name));
+  if (name != "none" && name != "relu" && name != "gelu" && name != "leaky_relu" && name != "sigmoid") {
+    unit_error(unit,
+               fmt::format("unknown activation '{}': known: gelu, leaky_relu, none, relu, sigmoid", name));
   }
   return name;
 }

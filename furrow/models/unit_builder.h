@@ -26,7 +26,7 @@ int64_t count_of(const plan::Unit& unit, const std::string& key);    // >= 0
 double probability(const plan::Unit& unit, const std::string& key);  // 0 <= p < 1
 double positive(const plan::Unit& unit, const std::string& key);     // finite, above 0
 std::string text(const plan::Unit& unit, const std::string& key);
-// One of "none", "relu", "gelu".
+// One of "none", "relu", "gelu", "leaky_relu", "sigmoid".
 std::string activation(const plan::Unit& unit);
 
 // Error{invalid_argument}: "unit conv1 (conv_relu_pool): message".

@@ -23,6 +23,7 @@ constexpr BlockKind kBlockKinds[] = {
     {"conv_norm", &make_conv_norm},
     {"residual_block", &make_residual_block},
     {"pool_linear", &make_pool_linear},
+    {"latent", &make_latent},
 };
 
 }  // namespace

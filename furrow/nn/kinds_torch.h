@@ -21,5 +21,6 @@ std::unique_ptr<Block> make_delay(const plan::Unit& unit);
 std::unique_ptr<Block> make_conv_norm(const plan::Unit& unit);
 std::unique_ptr<Block> make_residual_block(const plan::Unit& unit);
 std::unique_ptr<Block> make_pool_linear(const plan::Unit& unit);
+std::unique_ptr<Block> make_latent(const plan::Unit& unit);
 
 }  // namespace furrow::nn

@@ -28,14 +28,17 @@ struct DeviceSpec {
   DeviceKind kind = DeviceKind::kCpu;
   double f32_flops =
       0;  // per second, of float32 as the device multiplies matrices in it (tf32 where it does)
-  double half_flops = 0;  // of bfloat16 and float16
+  double half_flops = 0;  // of bfloat16 and float16 (of a CPU: bfloat16)
   int64_t memory_bytes = 0;
   double memory_bytes_per_second = 0;
   double efficiency = 0;    // share of the peak that large matrix products reach
   double overhead_s = 0;    // of an instruction, besides its work
   std::string source = {};  // where the figures are from
 
-  double flops(DType dtype) const { return dtype_size(dtype) == 2 ? half_flops : f32_flops; }
+  double flops(DType dtype) const {
+    if (kind == DeviceKind::kCpu && dtype == DType::kF16) return f32_flops;  // converted, then multiplied
+    return dtype_size(dtype) == 2 ? half_flops : f32_flops;
+  }
 };
 
 // How the ports of one level are connected.

@@ -56,7 +56,10 @@ TEST(Cluster, EveryPresetIsWhole) {
     EXPECT_TRUE(names.insert(link.name).second) << link.name;
   }
   EXPECT_EQ(find_device("h100-sxm").flops(DType::kBF16), 989.4e12);
+  EXPECT_EQ(find_device("h100-sxm").flops(DType::kF16), 989.4e12);
   EXPECT_EQ(find_device("h100-sxm").flops(DType::kF32), 494.7e12);
+  EXPECT_EQ(find_device("cpu-core-avx512").flops(DType::kBF16), 490e9);
+  EXPECT_EQ(find_device("cpu-core-avx512").flops(DType::kF16), 113e9);
   EXPECT_THROW(find_device("h1000-sxm"), Error);
   EXPECT_THROW(find_link("nvlink44"), Error);
 }

@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "furrow/base/error.h"
 #include "furrow/plan/tensor_cut.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::plan {
 namespace {
@@ -21,6 +24,29 @@ constexpr Row kRows[] = {
     {Axis::kContext, "context_parallel_degree", "attention does not pass keys and values between ranks yet"},
     {Axis::kTensor, "tensor_parallel_degree", ""},  // for some models: compilable_spec()
     {Axis::kExpert, "expert_parallel_degree", "there is no unit with experts yet"},
+};
+
+bool computes_in_half(const ModelSpec& spec) {
+  return std::ranges::any_of(spec.units, [](const Unit& unit) { return unit.compute == DType::kF16; });
+}
+
+// What is not compiled for models of more than one chain, or of several phases; of a tensor axis
+// refuses_tensor_cut() says so.
+struct ChainsRow {
+  bool (*asked)(const Layout& layout, const ModelSpec& spec);
+  std::string_view reason;
+  std::string_view remedy;
+};
+
+constexpr ChainsRow kChainsRows[] = {
+    {[](const Layout& layout, const ModelSpec& spec) {
+       return layout.degree(Axis::kPipeline) > 1 && !is_one_chain(spec);
+     },
+     "is more than one chain of units, which no pipeline is cut from yet",
+     "[parallelism] pipeline_parallel_degree = 1"},
+    {[](const Layout&, const ModelSpec& spec) { return phases_of(spec) > 1 && computes_in_half(spec); },
+     "has steps of several phases, and the one loss scale of float16 would follow the verdict of one of them",
+     "[training] mixed_precision_param = \"bfloat16\" or \"float32\""},
 };
 
 std::string axes_text(const Layout& layout, int shards, int tensor) {
@@ -60,7 +86,16 @@ void require_compilable(const Layout& layout) {
   }
 }
 
+void require_compilable(const Layout& layout, const ModelSpec& spec) {
+  for (const ChainsRow& row : kChainsRows) {
+    if (!row.asked(layout, spec)) continue;
+    throw Error(ErrorCode::kUnimplemented,
+                fmt::format("model {} {}: set {}", spec.architecture, row.reason, row.remedy));
+  }
+}
+
 ModelSpec compilable_spec(const Layout& layout, const ModelSpec& whole) {
+  require_compilable(layout, whole);
   const int degree = layout.degree(Axis::kTensor);
   const std::string reason = refuses_tensor_cut(whole, degree);
   if (reason.empty()) return tensor_cut(whole, degree);

@@ -10,8 +10,11 @@ namespace furrow::plan {
 // Error{unimplemented} for an axis above 1 without generators and passes of its own.
 void require_compilable(const Layout& layout);
 
+// The same for a model that is more than one chain of units.
+void require_compilable(const Layout& layout, const ModelSpec& spec);
+
 // What each rank of the layout's tensor axis runs of a model (plan/tensor_cut.h).  Error{unimplemented} where
-// a unit cannot be cut so.
+// it is more than one chain, or a unit cannot be cut so.
 ModelSpec compilable_spec(const Layout& layout, const ModelSpec& whole);
 
 // layout_from() a config, and only where programs can be compiled for it.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -85,10 +86,44 @@ void append(const std::vector<Value>& values, std::vector<Value>* to) {
   to->insert(to->end(), values.begin(), values.end());
 }
 
+// What a phase steps.
+void check_phases(const Draft& draft) {
+  for (int32_t p = 0; p < draft.facts.phases; ++p) {
+    const std::vector<UnitFacts>& units = draft.facts.units;
+    if (std::any_of(units.begin(), units.end(),
+                    [p](const UnitFacts& unit) { return unit.steps && unit.backward_phase == p; }))
+      continue;
+    const std::string phase =
+        draft.spec.phases.empty() ? "" : fmt::format(" in phase {}", draft.spec.phases[p]);
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("model {} has no parameters{}{}: there is nothing to train", draft.spec.architecture,
+                    draft.spec.parameter_count() > 0 ? " that are not frozen" : "", phase));
+  }
+}
+
+// Phase after phase, each through all generators and passes: none of them moves anything across its borders.
+void generate_phases(const TrainOptions& options, Draft* draft) {
+  const int stage = draft->placement().zero_stage;
+  std::vector<DraftInstruction> all;
+  for (; draft->phase < draft->facts.phases; ++draft->phase) {
+    draft->list.clear();
+    generate_training(options.ranks.pipeline, options.recompute, draft);
+    gather_statistics(draft);
+    if (stage == 3) gather_parameters(options.ranks.reshard, draft);
+    add_and_reduce(draft);
+    if (stage == 3) prefetch_gathers(options.ranks.prefetch_units, draft);
+    generate_step(draft);
+    std::move(draft->list.begin(), draft->list.end(), std::back_inserter(all));
+  }
+  draft->list = std::move(all);
+}
+
 }  // namespace
 
 Placement placement_for(const ModelSpec& spec, const Layout& layout, const RankOptions& options, int32_t k) {
   require_compilable(layout);
+  require_compilable(layout, spec);
   const int tensor_ranks = layout.degree(Axis::kTensor);
   if (tensor_degree(spec) == 1 && tensor_ranks > 1) compilable_spec(layout, spec);  // says why not, where so
   FURROW_CHECK(tensor_degree(spec) == tensor_ranks, "a spec that tensor_cut() has not made for the layout");
@@ -114,18 +149,9 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
   const Placement placement = placement_for(spec, layout, options.ranks, count(options.microbatch_sizes));
   Draft draft(spec, placement, "train", options.microbatch_sizes, options.optimizer_states);
   check_training(spec, placement, options);
-  if (draft.facts.first_trained == draft.units()) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("model {} has no parameters{}: there is nothing to train", spec.architecture,
-                            spec.parameter_count() > 0 ? " that are not frozen" : ""));
-  }
+  check_phases(draft);
   draft.program.inputs = draft.kept(0, true);
-  generate_training(options.ranks.pipeline, options.recompute, &draft);
-  gather_statistics(&draft);
-  if (placement.zero_stage == 3) gather_parameters(options.ranks.reshard, &draft);
-  add_and_reduce(&draft);
-  if (placement.zero_stage == 3) prefetch_gathers(options.ranks.prefetch_units, &draft);
-  generate_step(&draft);
+  generate_phases(options, &draft);
   append(draft.kept(1, true), &draft.program.outputs);
   return finish(&draft);
 }
@@ -151,7 +177,7 @@ Program compile_predict(const ModelSpec& spec, const std::vector<int64_t>& micro
   draft.program.inputs = draft.kept(0, false);
   generate_evaluation({}, &draft);
   for (int32_t m = 0; m < k; ++m)
-    append({batch_value(m), act_value(draft.units() - 1, m)}, &draft.program.outputs);
+    append({batch_value(m), act_value(draft.facts.prediction, m)}, &draft.program.outputs);
   append(draft.program.inputs, &draft.program.outputs);
   return finish(&draft);
 }

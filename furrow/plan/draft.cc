@@ -9,6 +9,7 @@ Draft::Draft(const ModelSpec& spec_in, const Placement& placement, std::string n
     : spec(spec_in) {
   validate(spec);
   facts = model_facts(spec);
+  gathers.resize(spec.units.size(), 0);
   program.name = std::move(name);
   program.placement = placement;
   program.states = std::move(states);
@@ -40,7 +41,7 @@ std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
     if (with_state && steps && has_state())
       values.push_back(state_value(u, version, placement().step_part()));
     if (facts.units[u].has_statistics)
-      values.push_back(stats_value(u, program.name == "train" ? version : 0));
+      values.push_back(stats_value(u, program.name == "train" && facts.units[u].folds ? version : 0));
   }
   if (scales_loss()) values.push_back(loss_scale_value(version));
   return values;

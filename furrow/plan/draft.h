@@ -1,5 +1,5 @@
 // A program while it is made.  Internal to plan: generators append to it, passes rewrite it, in the order
-// that compile.cc shows.
+// that compile.cc shows.  Of a step with phases it is one phase after the other.
 //
 // Ranks of a shard group communicate after every turn, and one of them may be without a microbatch in the
 // last one.  Its draft has the instructions of that turn all the same, as ghosts: passes see the same list on
@@ -30,7 +30,9 @@ struct Draft {
   ModelFacts facts;
   Program program;  // header, inputs and outputs; instructions come from `list` at the end
   std::vector<DraftInstruction> list;
+  int32_t phase = 0;                       // which generators and passes work on
   int32_t turns = 0;                       // of the rank, with ghosts
+  std::vector<int32_t> gathers = {};       // by unit: how many there are in the phases so far
   std::vector<Value> unacknowledged = {};  // sent, and kept until all ranks meet
 
   const Placement& placement() const { return program.placement; }
@@ -62,7 +64,7 @@ void generate_training(const PipelineOptions& pipeline, const std::vector<bool>&
 void generate_evaluation(const PipelineOptions& pipeline,
                          Draft* draft);  // load, forward, evaluate, send, recv; "predict": no evaluate
 void generate_measure(bool gradients, Draft* draft);  // measure, and reduce_scalar where there are ranks
-void generate_step(Draft* draft);                     // add_tied, measure, clip, step
+void generate_step(Draft* draft);                     // add_tied, measure, clip, step of the phase's units
 void generate_swaps(Draft* draft);                    // swap_average
 void generate_snapshots(Draft* draft);
 

@@ -137,7 +137,8 @@ FlatLayout flat_layout(const ModelSpec& spec) {
       FURROW_CHECK(place != places.end(), parameter.name + " is tied to nothing: validate() the spec first");
       const auto& [owner, span] = place->second;
       const bool frozen = spec.units[owner].parameters[span.parameter].rule.frozen;
-      flat.tied.push_back({owner, frozen ? 0 : ++uses[owner], static_cast<int>(u), static_cast<int>(i),
+      const bool idle = frozen || parameter.borrowed;
+      flat.tied.push_back({owner, idle ? 0 : ++uses[owner], static_cast<int>(u), static_cast<int>(i),
                            span.offset, span.size});
     }
   }

@@ -43,8 +43,8 @@ struct FlatGroup {
 // parameter of it adds a use, whose gradient buffer holds only that parameter.
 struct TiedUse {
   int owner_unit = 0;  // whose parameter it is
-  int use = 1;         // 1, 2, ... in unit order; 0: the parameter is frozen, and has no gradient
-  int user_unit = 0;   // who reads it
+  int use = 1;        // 1, 2, ... in unit order; 0: it is frozen or borrowed, and has no gradient of this use
+  int user_unit = 0;  // who reads it
   int user_parameter = 0;
   int64_t owner_offset = 0;  // elements, in the owner's flat buffer
   int64_t size = 0;          // elements

@@ -82,8 +82,13 @@ void step(int32_t u, Draft* draft) {
     step.writes.push_back(state_value(u, 1, placement.step_part()));
   }
   step.reads.push_back(draft->final_of(u, placement.step_part()));
-  step.reads.push_back(scale_value());
+  step.reads.push_back(scale_value(draft->phase));
   gather_updated(u, draft);
+}
+
+bool steps_now(const Draft& draft, int32_t u) {
+  const UnitFacts& facts = draft.facts.units[u];
+  return facts.steps && facts.backward_phase == draft.phase && draft.placement().holds(u);
 }
 
 // What every microbatch says, in microbatch order, whoever ran it.
@@ -92,7 +97,7 @@ void fold_statistics(int32_t u, Draft* draft) {
   fold.predicate = Predicate::kFinite;
   fold.reads = {stats_value(u, 0)};
   for (int32_t m = 0; m < draft->microbatches(); ++m) fold.reads.push_back(bn_stats_value(u, m));
-  fold.reads.push_back(scale_value());
+  fold.reads.push_back(scale_value(draft->phase));
   fold.writes = {stats_value(u, 1)};
 }
 
@@ -108,44 +113,43 @@ void update_scale(Draft* draft) {
 void generate_measure(bool gradients, Draft* draft) {
   Instruction& measure = draft->emit(Op::kMeasure);
   for (int32_t u = 0; gradients && u < draft->units(); ++u) {
-    if (draft->facts.units[u].steps && draft->placement().holds(u))
-      measure.reads.push_back(draft->final_of(u, draft->placement().step_part()));
+    if (steps_now(*draft, u)) measure.reads.push_back(draft->final_of(u, draft->placement().step_part()));
   }
-  if (draft->placement().holds(draft->units() - 1)) {
-    for (const int32_t m : microbatches_of(draft->placement(), draft->microbatches())) {
-      measure.reads.push_back(loss_value(m));
-    }
+  for (const int32_t h : draft->facts.heads_in(draft->phase)) {
+    if (!draft->placement().holds(draft->facts.heads[h].unit)) continue;
+    for (const int32_t m : microbatches_of(draft->placement(), draft->microbatches()))
+      measure.reads.push_back(loss_value(m, h));
   }
-  measure.writes = {sums_value(0)};
+  const Value own = sums_value(0, draft->phase), all = sums_value(1, draft->phase);
+  measure.writes = {own};
   const GroupAxis axis = draft->placement().parts_axis();
   if (group_ranks(draft->placement(), axis).size() == 1) {
-    draft->program.outputs.push_back(sums_value(0));
+    draft->program.outputs.push_back(own);
     return;
   }
   Instruction& reduce = draft->emit_comm(Op::kReduceScalar, -1, axis);
-  reduce.reads = {sums_value(0)};
-  reduce.writes = {sums_value(1)};
-  draft->program.outputs.push_back(sums_value(1));
+  reduce.reads = {own};
+  reduce.writes = {all};
+  draft->program.outputs.push_back(all);
 }
 
 void generate_step(Draft* draft) {
   for (int32_t u = 0; u < draft->units(); ++u) bring_tied(u, draft);
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (!draft->facts.units[u].uses_by_others.empty() && draft->placement().holds(u)) add_tied(u, draft);
+    if (!draft->facts.units[u].uses_by_others.empty() && steps_now(*draft, u)) add_tied(u, draft);
   }
   generate_measure(true, draft);
   Instruction& clip = draft->emit(Op::kClip);
   clip.reads = {draft->program.outputs.back()};
-  clip.writes = {scale_value()};
-  draft->program.outputs.push_back(scale_value());
+  clip.writes = {scale_value(draft->phase)};
+  draft->program.outputs.push_back(scale_value(draft->phase));
   if (draft->scales_loss()) {
     clip.reads.push_back(loss_scale_value(0));
     update_scale(draft);
   }
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (!draft->placement().holds(u)) continue;
-    if (draft->facts.units[u].steps) step(u, draft);
-    if (draft->facts.units[u].has_statistics) fold_statistics(u, draft);
+    if (steps_now(*draft, u)) step(u, draft);
+    if (draft->facts.units[u].folds && draft->placement().holds(u)) fold_statistics(u, draft);
   }
   for (int32_t u = 0; u < draft->units(); ++u) return_tied(u, draft);
 }

@@ -27,8 +27,9 @@ class Turn {
     read_inputs(u, &forward);
     forward.writes = {act_value(u, m_)};
     if (save) forward.writes.push_back(saved_value(u, m_));
-    if (!draft_.facts.units[u].has_statistics) return;
-    if (draft_.program.name == "train") {
+    const UnitFacts& facts = draft_.facts.units[u];
+    if (!facts.has_statistics) return;
+    if (draft_.program.name == "train" && facts.folds) {
       forward.writes.push_back(bn_stats_value(u, m_));
     } else {
       forward.reads.push_back(stats_value(u, 0));
@@ -41,33 +42,36 @@ class Turn {
     recompute.writes = {saved_value(u, m_)};
   }
 
-  void loss() {
-    const int32_t last = draft_.units() - 1;
+  void loss(int32_t h) {
+    const Head& head = draft_.facts.heads[h];
     Instruction& loss = emit(Op::kLoss, -1);
-    loss.reads = {act_value(last, m_), batch_value(m_)};
+    loss.reads = {act_value(head.unit, m_)};
+    if (head.teacher >= 0) loss.reads.push_back(act_value(head.teacher, m_));
+    loss.reads.push_back(batch_value(m_));
     if (draft_.scales_loss()) loss.reads.push_back(loss_scale_value(0));
-    loss.writes = {grad_value(last, m_), loss_value(m_)};
+    loss.writes = {grad_value(head.unit, m_), loss_value(m_, h)};
   }
 
-  void evaluate() {
+  void evaluate(int32_t h) {
     Instruction& evaluate = emit(Op::kEvaluate, -1);
-    evaluate.reads = {act_value(draft_.units() - 1, m_), batch_value(m_)};
-    evaluate.writes = {loss_value(m_)};
+    evaluate.reads = {act_value(draft_.facts.heads[h].unit, m_), batch_value(m_)};
+    evaluate.writes = {loss_value(m_, h)};
   }
 
   void backward_input(int32_t u) {
     Instruction& input = emit(Op::kBackwardInput, u);
     input.reads = {grad_value(u, m_), saved_value(u, m_)};
     read_inputs(u, &input);
-    if (u > draft_.facts.first_trained) input.writes.push_back(grad_value(u - 1, m_));
-    if (draft_.facts.units[u].trains()) input.writes.push_back(deferred_value(u, m_));
+    const UnitFacts& facts = draft_.facts.units[u];
+    if (facts.passes) input.writes.push_back(grad_value(facts.source, m_));
+    if (facts.trains()) input.writes.push_back(deferred_value(u, m_));
   }
 
   void backward_weight(int32_t u) {
     const UnitFacts& facts = draft_.facts.units[u];
     if (!facts.trains()) return;
     Instruction& weight = emit(Op::kBackwardWeight, u);
-    weight.reads = {deferred_value(u, m_), input_value(u, m_)};
+    weight.reads = {deferred_value(u, m_), input_value(facts, m_)};
     if (facts.steps) weight.writes.push_back(gradient_value(u, 0, m_, m_ + 1));
     for (const TiedUse& tied : facts.ties) {
       weight.writes.push_back(gradient_value(tied.owner_unit, tied.use, m_, m_ + 1));
@@ -107,10 +111,10 @@ class Turn {
 
   void read_inputs(int32_t u, Instruction* instruction) const {
     std::vector<Value>& reads = instruction->reads;
-    reads.push_back(input_value(u, m_));
-    if (u > 0) reads.push_back(batch_value(m_));  // the sample ids count the unit's random numbers
-    const std::vector<Value>& weights = draft_.facts.units[u].weights;
-    reads.insert(reads.end(), weights.begin(), weights.end());
+    const UnitFacts& facts = draft_.facts.units[u];
+    reads.push_back(input_value(facts, m_));
+    if (facts.source >= 0) reads.push_back(batch_value(m_));  // the sample ids count random numbers
+    reads.insert(reads.end(), facts.weights.begin(), facts.weights.end());
   }
 
   Draft& draft_;
@@ -134,10 +138,11 @@ class Walk {
        Draft* draft)
       : schedule_(schedule),
         self_(draft->placement().pipeline_rank()),
+        phase_(draft->phase),
         recompute_(recompute),
         draft_(*draft),
         turns_(turns_of(*draft)),
-        loaded_(turns_.size(), false) {
+        loaded_(turns_.size(), phase_ > 0) {  // batches stay until their last use
     if (schedule.ranks > 1) find_transfers(options.receives_ahead);
   }
 
@@ -207,23 +212,28 @@ class Walk {
       case Phase::kBackwardInput:
         return backward(units, action.phase == Phase::kBackward, position, &turn);
       case Phase::kBackwardWeight:
-        for (int32_t u = units.end - 1; u >= std::max(units.begin, first_trained()); --u)
-          turn.backward_weight(u);
+        for (int32_t u = units.end - 1; u >= units.begin; --u) {
+          if (has_backward(u)) turn.backward_weight(u);
+        }
     }
   }
 
   void forward(Range units, int32_t position, Turn* turn) {
     const bool training = draft_.program.name == "train", predicting = draft_.program.name == "predict";
     for (int32_t u = units.begin; u < units.end; ++u) {
-      turn->forward(u, training && u >= first_trained() && !recomputes(u));
+      const UnitFacts& facts = draft_.facts.units[u];
+      const bool asked = predicting ? facts.predicted : facts.evaluated;
+      const bool runs = training ? facts.forward_phase == phase_ : asked;
+      if (runs) turn->forward(u, training && facts.backward_phase >= 0 && !recomputes(u));
     }
     if (predicting) return;
-    if (units.end == draft_.units()) return training ? turn->loss() : turn->evaluate();
-    send(position, turn);
+    if (units.end < draft_.units()) return send(position, turn);
+    for (const int32_t h : draft_.facts.heads_in(phase_)) training ? turn->loss(h) : turn->evaluate(h);
   }
 
   void backward(Range units, bool weights, int32_t position, Turn* turn) {
-    for (int32_t u = units.end - 1; u >= std::max(units.begin, first_trained()); --u) {
+    for (int32_t u = units.end - 1; u >= units.begin; --u) {
+      if (!has_backward(u)) continue;
       if (recomputes(u)) turn->recompute(u);
       turn->backward_input(u);
       if (u == units.begin) send(position, turn);
@@ -240,11 +250,12 @@ class Walk {
     if (stages.empty()) return {0, draft_.units()};
     return {stages[stage].begin, stages[stage].end};
   }
-  int32_t first_trained() const { return draft_.facts.first_trained; }
+  bool has_backward(int32_t u) const { return draft_.facts.units[u].backward_phase == phase_; }
   bool recomputes(int32_t u) const { return !recompute_.empty() && recompute_[u]; }
 
   const Schedule& schedule_;
   const int self_;  // pp coordinate
+  const int32_t phase_;
   const std::vector<bool>& recompute_;
   Draft& draft_;
   const std::vector<int32_t> turns_;                   // microbatches

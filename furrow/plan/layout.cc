@@ -37,7 +37,11 @@ int64_t product_of(const std::array<int, 6>& degrees) {
 
 Layout::Layout(std::array<int, 6> degrees, int world) : degrees_(degrees) {
   const int64_t product = product_of(degrees);
-  if (product != world) fail(fmt::format("{}, but the world is {}", arithmetic(degrees, product), world));
+  if (product != world)
+    fail(
+        fmt::format("{}, but the world is {}: degrees multiply to the number of ranks, which --nproc or the "
+                    "launcher gives",
+                    arithmetic(degrees, product), world));
 }
 
 int Layout::world() const {

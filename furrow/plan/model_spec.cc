@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::plan {
 namespace {
@@ -133,12 +134,18 @@ void check_statistic(const Unit& unit, const Statistic& statistic) {
   }
 }
 
-void check_chain(const Unit& previous, const Unit& unit) {
+void check_source(const ModelSpec& spec, size_t index) {
+  const Unit& unit = spec.units[index];
+  const int32_t source = source_of(spec, static_cast<int32_t>(index));
+  if (source == kFromBatch) return;
+  if (source < 0 || source >= static_cast<int32_t>(index))
+    fail(fmt::format("unit {} reads unit {}: it can read earlier ones alone", unit.name, source));
+  const Unit& read = spec.units[source];
   // Which dim a tensor axis cuts matters to who cuts (plan::tensor_cut).
-  if (previous.output.dtype == unit.input.dtype && previous.output.shape == unit.input.shape) return;
+  if (read.output.dtype == unit.input.dtype && read.output.shape == unit.input.shape) return;
   fail(fmt::format("unit {} reads {} {}, but unit {} before it gives {} {}", unit.name,
-                   to_string(unit.input.dtype), to_string(unit.input.shape), previous.name,
-                   to_string(previous.output.dtype), to_string(previous.output.shape)));
+                   to_string(unit.input.dtype), to_string(unit.input.shape), read.name,
+                   to_string(read.output.dtype), to_string(read.output.shape)));
 }
 
 }  // namespace
@@ -186,7 +193,7 @@ void validate(const ModelSpec& spec) {
     check_border(unit, "input", unit.input);
     check_border(unit, "output", unit.output);
     check_costs(unit);
-    if (i > 0) check_chain(spec.units[i - 1], unit);
+    check_source(spec, i);
     for (const Parameter& parameter : unit.parameters) {
       check_parameter(unit, parameter, earlier);
       if (!parameter_names.insert(parameter.name).second) {
@@ -204,6 +211,7 @@ void validate(const ModelSpec& spec) {
       if (!parameter.tied()) earlier.emplace(parameter.name, &parameter);
     }
   }
+  validate_topology(spec);
 }
 
 template <class T>

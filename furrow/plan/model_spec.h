@@ -1,8 +1,9 @@
-// What a network is, as data: a chain of units.  No tensors, no libtorch.
+// What a network is, as data: units and who reads whom.  No tensors, no libtorch.
 //
 // A unit is the smallest thing that is scheduled, sharded, recomputed and communicated: one block, or several
-// small ones merged.  Unit i reads the output of unit i-1; unit 0 reads the batch.  Values are immutable and
-// thread safe.
+// small ones merged.  Unit i reads the output of unit i-1 and unit 0 the batch, unless they say otherwise: a
+// network may be several chains, as those of a teacher and its student.  Values are immutable and thread
+// safe.
 #pragma once
 
 #include <cstdint>
@@ -62,6 +63,9 @@ struct Parameter {
   ParameterRule rule = {};  // of an owner; a tied parameter follows its owner
   bool whole = false;       // no slice cuts it: its optimizer needs all of it
   bool adapter = false;     // of an Adapter: models that a run starts from may lack it
+  // Of a tied one: it is only read, as the phase that steps its owner has left it, and this use gives it no
+  // gradient.
+  bool borrowed = false;
 
   bool tied() const { return !tied_to.empty(); }
   int64_t size() const { return num_elements(shape); }
@@ -150,6 +154,8 @@ struct TensorCut {
   int64_t whole_saved_bytes = 0, whole_deferred_bytes = 0;
   friend bool operator==(const TensorCut&, const TensorCut&) = default;
 };
+inline constexpr int32_t kUnitBefore = -2;
+inline constexpr int32_t kFromBatch = -1;
 
 struct Unit {
   std::string name;  // "conv1", "blocks.0"
@@ -170,20 +176,33 @@ struct Unit {
   int64_t kept_saved_bytes = 0, kept_grad_bytes = 0;
   TensorCut tensor;
   std::vector<UnitCollective> collectives;  // those of a phase in order; none over an axis of one rank
-  int tensor_degree = 1;  // this is the part of one rank of so many; attributes are those of the whole
+  int tensor_degree = 1;         // this is the part of one rank of so many; attributes are those of the whole
+  int32_t source = kUnitBefore;  // whose output it reads: an earlier unit's, or kFromBatch
+  bool detached = false;         // no gradient goes to what it reads
+  bool inference = false;  // it runs as in evaluation while others train: no dropout, running statistics
 
   int64_t parameter_count() const;  // own ones: without tied ones
+};
+
+// Where a loss is taken.
+struct Head {
+  int32_t unit = 0;             // whose output it judges
+  int32_t phase = 0;            // the gradients that come from it are stepped with at the end of this phase
+  int32_t teacher = -1;         // in training it is compared with the output of this unit too; -1: none
+  std::optional<double> label;  // what stands for the target of every sample; none: the batch's
 };
 
 struct ModelSpec {
   std::string architecture;  // a row of models/architectures.cc
   std::vector<Unit> units;
   int64_t alignment = kAlign;  // elements: what parameters start on in flat buffers, a divisor of the grid
+  std::vector<Head> heads;     // by phase; none: one, of the last unit
+  std::vector<std::string> phases;  // names of the phases of a step; none: there is one
   int64_t parameter_count() const;  // tied ones once
 };
 
 // Throws Error{invalid_argument}: empty, duplicate names, borders that do not match, a tie to something that
-// is not an earlier unit's own parameter of the same shape.
+// is not an earlier unit's own parameter of the same shape, heads and phases that do not fit (topology.h).
 void validate(const ModelSpec& spec);
 
 template <class T>

@@ -10,6 +10,7 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/plan/optimizer_spec.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::plan {
 namespace {
@@ -83,10 +84,11 @@ void leave_out_frozen(Unit* unit) {
   int64_t all = 0, trained = 0;
   bool trains = false;
   for (const Parameter& parameter : unit->parameters) {
-    trains = trains || (!parameter.rule.frozen && !parameter.adapter);
+    const bool still = parameter.rule.frozen || parameter.borrowed;
+    trains = trains || (!still && !parameter.adapter);
     if (parameter.shape.size() < 2) continue;
     all += parameter.size();
-    trained += parameter.rule.frozen ? 0 : parameter.size();
+    trained += still ? 0 : parameter.size();
   }
   if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
   if (trains) return;
@@ -111,8 +113,10 @@ void follow_owners(ModelSpec* spec) {
 }  // namespace
 
 bool is_hidden_matrix(const ModelSpec& spec, size_t unit, const Parameter& parameter) {
-  return parameter.shape.size() >= 2 && is_number(spec.units[unit].input.dtype) &&
-         unit + 1 < spec.units.size();
+  const std::vector<Head> heads = heads_of(spec);
+  const bool last = std::any_of(heads.begin(), heads.end(),
+                                [&](const Head& head) { return head.unit == static_cast<int32_t>(unit); });
+  return parameter.shape.size() >= 2 && is_number(spec.units[unit].input.dtype) && !last;
 }
 
 void apply_optimizer(const config::Optimizer& optimizer, ModelSpec* spec) {

@@ -1,6 +1,7 @@
 // ZeRO-3: a unit's parameters are gathered before they are used, and freed by the reshard policy.  Freeing
 // needs no instruction: a gathered value dies after its last use, so the policy is how many uses share a
 // gather.
+#include <algorithm>
 #include <utility>
 
 #include "furrow/plan/draft.h"
@@ -11,10 +12,7 @@ namespace {
 class GatherPass {
  public:
   GatherPass(Reshard reshard, Draft* draft)
-      : reshard_(reshard),
-        draft_(*draft),
-        open_(draft->spec.units.size(), false),
-        gathers_(draft->spec.units.size(), 0) {}
+      : reshard_(reshard), draft_(*draft), open_(draft->spec.units.size(), false) {}
 
   void run() {
     std::vector<DraftInstruction> before = std::move(draft_.list);
@@ -36,23 +34,28 @@ class GatherPass {
     for (Value& value : instruction->reads) {
       if (value.kind != ValueKind::kParams) continue;
       const int32_t owner = value.unit;
-      if (!open_[owner]) gather(owner);
-      value = gathered_value(owner, gathers_[owner] - 1);
+      if (!open_[owner]) gather(value);
+      value = gathered_value(owner, draft_.gathers[owner] - 1);
     }
   }
 
-  void gather(int32_t owner) {
-    Instruction& gather = draft_.emit_comm(Op::kGatherParams, owner, GroupAxis::kShard);
-    gather.reads = {params_value(owner, 0, Part::kShard)};
-    gather.writes = {gathered_value(owner, gathers_[owner]++)};
-    open_[owner] = true;
+  void gather(const Value& params) {
+    Instruction& gather = draft_.emit_comm(Op::kGatherParams, params.unit, GroupAxis::kShard);
+    gather.reads = {params_value(params.unit, params.index, Part::kShard)};
+    gather.writes = {gathered_value(params.unit, draft_.gathers[params.unit]++)};
+    open_[params.unit] = true;
   }
 
   bool frees(Op op, int32_t unit) const {
     if (reshard_ == Reshard::kNever || op == Op::kRecompute) return false;
     const bool training = draft_.program.name == "train";
-    const bool serves_both = reshard_ == Reshard::kDefault && training && unit == draft_.units() - 1;
+    const bool serves_both = reshard_ == Reshard::kDefault && training && is_head(unit);
     return op == Op::kBackwardInput || !serves_both;
+  }
+
+  // Its backward follows its forward.
+  bool is_head(int32_t unit) const {
+    return std::ranges::any_of(draft_.facts.heads, [&](const Head& head) { return head.unit == unit; });
   }
 
   void free(int32_t unit) {
@@ -61,8 +64,7 @@ class GatherPass {
 
   const Reshard reshard_;
   Draft& draft_;
-  std::vector<bool> open_;        // by owner: the last gather may serve the next use
-  std::vector<int32_t> gathers_;  // by owner
+  std::vector<bool> open_;  // by owner: the last gather may serve the next use
 };
 
 }  // namespace

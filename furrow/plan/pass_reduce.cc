@@ -96,7 +96,7 @@ class ReducePass {
     completed_.insert(unit);
     for (; next_ >= 0; --next_) {
       const UnitFacts& facts = draft_.facts.units[next_];
-      if (!placement_.holds(next_) || !facts.trains()) continue;
+      if (!placement_.holds(next_) || !facts.trains() || facts.backward_phase != draft_.phase) continue;
       if (!completed_.contains(next_)) return;
       if (facts.steps) reduce_at_end({next_, 0});
       for (const TiedUse& tied : facts.ties) reduce_at_end({tied.owner_unit, tied.use});

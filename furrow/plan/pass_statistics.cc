@@ -13,7 +13,7 @@ namespace furrow::plan {
 void gather_statistics(Draft* draft) {
   std::vector<int32_t> units;  // of the rank
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (draft->facts.units[u].has_statistics && draft->placement().holds(u)) units.push_back(u);
+    if (draft->facts.units[u].folds && draft->placement().holds(u)) units.push_back(u);
   }
   if (units.empty() || draft->placement().data_ranks() == 1) return;
   DraftInstruction gather;

@@ -18,6 +18,8 @@ struct KindInfo {
   bool index;
   bool range;
   bool parts;  // may end in "/shard" or "/piece"
+  // A last number, left out where it is 0; null: there is none.
+  int32_t Value::* rest = nullptr;
 };
 
 constexpr std::array<KindInfo, kValueKinds> kKinds = {{
@@ -28,9 +30,9 @@ constexpr std::array<KindInfo, kValueKinds> kKinds = {{
     {"deferred", true, true, false, false},
     {"gradient", true, true, true, true},
     {"total", true, false, false, true},
-    {"loss", false, true, false, false},
+    {"loss", false, true, false, false, &Value::begin},
     {"sums", false, true, false, false},
-    {"scale", false, false, false, false},
+    {"scale", false, false, false, false, &Value::index},
     {"params", true, true, false, true},
     {"state", true, true, false, true},
     {"gathered", true, true, false, false},
@@ -66,6 +68,7 @@ class ValueReader {
       value.end = number();
       expect(")");
     }
+    if (info.rest != nullptr && !rest_.starts_with(")")) read_rest(info, &value);
     expect(")");
     if (info.parts) value.part = read_part();
     if (!rest_.empty()) fail();
@@ -88,6 +91,13 @@ class ValueReader {
       return static_cast<ValueKind>(i);
     }
     fail();
+  }
+
+  // A 0 is not written, so that a value has one spelling.
+  void read_rest(const KindInfo& info, Value* value) {
+    if (info.index) expect(",");
+    value->*info.rest = number();
+    if (value->*info.rest == 0) fail();
   }
 
   Part read_part() {
@@ -132,6 +142,8 @@ std::string to_string(const Value& value) {
   if (info.unit && info.index) text += ',';
   if (info.index) text += fmt::format("{}", value.index);
   if (info.range) text += fmt::format(",[{},{})", value.begin, value.end);
+  if (info.rest != nullptr && value.*info.rest != 0)
+    text += fmt::format("{}{}", info.index ? "," : "", value.*info.rest);
   text += ')';
   if (info.parts && value.part != Part::kWhole)
     text += fmt::format("/{}", kPartNames[static_cast<size_t>(value.part)]);

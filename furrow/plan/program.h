@@ -26,11 +26,13 @@ enum class ValueKind : uint8_t {
   kDeferred,  // deferred(u,m)         weight-gradient work queued by backward_input
   kGradient,  // gradient(u,use,b,e)   flat gradient of unit u, use `use`, over microbatches [b,e)
   kTotal,     // total(u)              flat gradient of all uses: only for units with tied uses
-  kLoss,      // loss(m)               exact sums: loss, count, correct
-  kSums,      // sums(v)               exact sums over microbatches: loss, count, correct, squares of the
-              // gradients,
-  //                       the first unit that is not finite, why to stop; v 0 of the rank, 1 of all
-  kScale,     // scale()               gradient factor (1/count times clip coefficient), norm, finite verdict
+  kLoss,  // loss(m), loss(m,h)    exact sums: loss, count, correct; of head h, the first where it is left out
+  kSums,  // sums(v)               exact sums over microbatches: loss, count, correct, squares of the
+          // gradients,
+  //                       the first unit that is not finite, why to stop; of phase p v is 2p of the rank,
+  //                       2p+1 of all
+  kScale,  // scale(), scale(p)     gradient factor (1/count times clip coefficient), norm, finite verdict; of
+           //                       phase p, the first where it is left out
   kParams,    // params(u,v)           flat parameters; v 0 before the step, 1 after
   kState,     // state(u,v)            flat optimizer state
   kGathered,  // gathered(u,g)         the whole of sharded parameters, as gather g of the unit in this
@@ -47,7 +49,7 @@ struct Value {
   ValueKind kind = ValueKind::kBatch;
   int32_t unit = -1;  // -1 where the kind has none
   int32_t index = 0;  // microbatch, version or use, by kind
-  int32_t begin = 0;  // microbatch range of a gradient node, else 0
+  int32_t begin = 0;  // microbatch range of a gradient node; the head of a loss; else 0
   int32_t end = 0;
   Part part = Part::kWhole;  // of flat buffers: what the rank holds of it (plan/slices.h)
   friend auto operator<=>(const Value&, const Value&) = default;
@@ -60,11 +62,15 @@ inline constexpr size_t kValueKinds = 17;
 constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<unsigned>(kind); }
 
 // clang-format off
-// What each reads -> writes, in this order.  What stands in [] is there where it applies.
-//   input     act(u-1,m), or batch(m) for the first unit
-//   weights   params(u,0) if the unit owns parameters, then params(owner,0) of each unit whose parameters it ties;
+// What each reads -> writes, in this order.  What stands in [] is there where it applies.  A step of a model
+// with phases does all of it for one phase after the other; of a unit, in the phase whose head its gradient
+// comes from; forward in the first one that needs it.
+//   input     act(u-1,m), or of the unit that the model says; batch(m) where that is none
+//   weights   params(u,0) if the unit owns parameters, then params(owner,0) of each unit whose parameters it ties,
+//             params(owner,1) of those it borrows from a phase before;
 //             under ZeRO-3 gathered(u,g) and gathered(owner,g) in their place
-//   inputs    input; batch(m) too for later units: the sample ids count their random numbers; then weights
+//   inputs    input; batch(m) too where that is another's output: the sample ids count their random numbers; then
+//             weights
 //   final(u)  total(u) for a unit with tied uses, else gradient(u,0,[0,k)), k the number of microbatches
 //   /own /step  the rank's smallest part, and the part that it steps (plan/placement.h); no mark: whole, or any
 //
@@ -72,8 +78,9 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   forward u m          inputs -> act(u,m) [saved(u,m)]    no saved: evaluation, recompute, nothing to train below
 //                        with statistics: writes bn_stats(u,m) in training, reads stats(u,0) in evaluation
 //   recompute u m        inputs -> saved(u,m)
-//   loss m               act(last,m) batch(m) [loss_scale(0)] -> grad(last,m) loss(m)
-//   evaluate m           act(last,m) batch(m) -> loss(m)
+//   loss m               act(last,m) [act(teacher,m)] batch(m) [loss_scale(0)] -> grad(last,m) loss(m); of a model with
+//                        several heads one each, -> loss(m,h)
+//   evaluate m           act(last,m) batch(m) -> loss(m); the heads of phase 0
 //   backward_input u m   grad(u,m) saved(u,m) inputs -> [grad(u-1,m)] [deferred(u,m)]
 //                                                           no grad: nothing to train below; no deferred: no parameters
 //   backward_weight u m  deferred(u,m) input -> [gradient(u,0,[m,m+1))] gradient(owner,use,[m,m+1)) of each tied use
@@ -82,14 +89,16 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //                        shard (dp_shard) or piece (dp_replicate); may read nothing, in a round without a microbatch
 //   add_tied u           gradient(u,0,[0,k)) gradient(u,1,[0,k)) ... -> total(u), in place of the first
 //   gather_grads u axis  final(u)/piece -> final(u)/step, in place            over dp_replicate
-//   gather_params u axis params(u,0)/shard -> gathered(u,g)                   ZeRO-3, over dp_shard
-//   measure              [final(u)/step of all units] loss(m) of the rank's microbatches -> sums(0)
+//   gather_params u axis params(u,0)/shard -> gathered(u,g)                   ZeRO-3, over dp_shard; params(u,1) for
+//                        who borrows it
+//   measure              [final(u)/step of the phase's units] loss(m) of the rank's microbatches -> sums(2p)
 //                                                           of final(u) it measures the rank's own part alone
-//   reduce_scalar axis   sums(0) -> sums(1)                                   over dp, where there is more than one rank
+//   reduce_scalar axis   sums(2p) -> sums(2p+1)                                 over dp, where there is more than one rank
 //   gather_stats axis    bn_stats of the rank's microbatches, all units -> those of the others'; in order of m, then u
 //                                                           over dp, where there is more than one rank
-//   clip                 sums(last) [loss_scale(0)] -> scale()
-//   update_scale         scale() loss_scale(0) -> loss_scale(1), in place    where units compute in float16
+//   clip                 sums(last) [loss_scale(0)] -> scale(p)
+//   update_scale         scale() loss_scale(0) -> loss_scale(1), in place    where units compute in float16; of models
+//                        of one phase alone
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
 //   fold_stats u         stats(u,0) bn_stats(u,0) ... bn_stats(u,k-1) scale() -> stats(u,1), in place
@@ -186,10 +195,12 @@ inline Value gradient_value(int32_t u, int32_t use, int32_t begin, int32_t end, 
 inline Value total_value(int32_t u, Part part = Part::kWhole) {
   return {ValueKind::kTotal, u, 0, 0, 0, part};
 }
-inline Value sums_value(int32_t version) { return {ValueKind::kSums, -1, version}; }
+inline Value sums_value(int32_t version, int32_t phase = 0) {
+  return {ValueKind::kSums, -1, 2 * phase + version};
+}
 inline Value gathered_value(int32_t u, int32_t gather) { return {ValueKind::kGathered, u, gather}; }
-inline Value loss_value(int32_t m) { return {ValueKind::kLoss, -1, m}; }
-inline Value scale_value() { return {ValueKind::kScale}; }
+inline Value loss_value(int32_t m, int32_t head = 0) { return {ValueKind::kLoss, -1, m, head}; }
+inline Value scale_value(int32_t phase = 0) { return {ValueKind::kScale, -1, phase}; }
 inline Value params_value(int32_t u, int32_t version, Part part = Part::kWhole) {
   return {ValueKind::kParams, u, version, 0, 0, part};
 }

@@ -96,7 +96,8 @@ UnitWork ProgramCosts::unit_work(const Instruction& instruction) const {
 int64_t ProgramCosts::work_bytes(const Instruction& instruction) const {
   switch (work_of(instruction.op)) {
     case Work::kLoss:
-      return program_.microbatch_sizes[instruction.microbatch] * spec_.units.back().output.bytes_per_sample();
+      return program_.microbatch_sizes[instruction.microbatch] *
+             spec_.units[instruction.reads.front().unit].output.bytes_per_sample();
     case Work::kBatch:
       return bytes_of(instruction.writes.front());
     default:

@@ -52,10 +52,11 @@ struct MemoryItem {
 };
 
 // Parameters, gradients and optimizer state, as the layout divides them: p+g+o, p+g+o/N, p+(g+o)/N, (p+g+o)/N
-// for data parallel and ZeRO-1, 2, 3 over N shards.
+// for data parallel and ZeRO-1, 2, 3 over N shards; p+t in place of p where a frozen teacher runs beside.
 struct MemoryFormula {
   std::string text;                                     // "p+g+o/2"
   double parameters = 0, gradients = 0, optimizer = 0;  // bytes, a rank in the mean
+  double teacher = 0;                                   // the same: its parameters, "t" in the text
 };
 
 struct Quote {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
@@ -22,7 +23,7 @@ struct Received {
 };
 
 struct Undivided {
-  int64_t parameters = 0, gradients = 0, optimizer = 0;
+  int64_t parameters = 0, gradients = 0, optimizer = 0, teacher = 0;
 };
 
 class RanksQuote {
@@ -61,7 +62,8 @@ class RanksQuote {
       if (!is_persistent(value.kind)) continue;
       std::string& name = names[assignment.slot];
       if (memory_kind(value.kind) != MemoryKind::kGradients) {
-        name = to_string(memory_kind(value.kind));
+        const bool teacher = value.kind == ValueKind::kParams && bytes_.spec.units[value.unit].inference;
+        name = teacher ? "teacher" : to_string(memory_kind(value.kind));
       } else if (value == final_of(value.unit)) {
         name = "gradients, final";
       } else if (name.empty()) {
@@ -80,7 +82,8 @@ class RanksQuote {
     Undivided bytes;
     for (int32_t u = 0; u < static_cast<int32_t>(model_.units.size()); ++u) {
       const UnitLayout& unit = model_.flat.units[u];
-      if (keeps_params(model_, place_, u)) bytes.parameters += unit.elements * unit.param_bytes();
+      int64_t& params = bytes_.spec.units[u].inference ? bytes.teacher : bytes.parameters;
+      if (keeps_params(model_, place_, u)) params += unit.elements * unit.param_bytes();
       if (!place_.holds(u)) continue;
       bytes.gradients += unit.trained_elements * kFloatBytes;
       bytes.optimizer += state_bytes(program_.states, unit, {0, unit.elements}) +
@@ -180,17 +183,22 @@ class RanksQuote {
   const ByteContext bytes_;
 };
 
+MemoryFormula with_teacher(MemoryFormula formula) {
+  if (formula.teacher > 0) formula.text.insert(formula.text.find('p') + 1, "+t");
+  return formula;
+}
+
 MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
   const double n = place.shards();
   MemoryFormula formula{"p+g+o", static_cast<double>(whole.parameters), static_cast<double>(whole.gradients),
-                        static_cast<double>(whole.optimizer)};
-  if (place.zero_stage == 0) return formula;
+                        static_cast<double>(whole.optimizer), static_cast<double>(whole.teacher)};
+  if (place.zero_stage == 0) return with_teacher(std::move(formula));
   formula.optimizer /= n;
   if (place.zero_stage >= 2) formula.gradients /= n;
-  if (place.zero_stage == 3) formula.parameters /= n;
+  if (place.zero_stage == 3) formula.parameters /= n, formula.teacher /= n;
   const char* texts[] = {"p+g+o/{}", "p+(g+o)/{}", "(p+g+o)/{}"};
   formula.text = fmt::format(fmt::runtime(texts[place.zero_stage - 1]), place.shards());
-  return formula;
+  return with_teacher(std::move(formula));
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/program.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::plan {
 namespace {
@@ -113,6 +114,8 @@ int tensor_degree(const ModelSpec& spec) { return spec.units.empty() ? 1 : spec.
 
 std::string refuses_tensor_cut(const ModelSpec& whole, int degree) {
   if (degree == 1) return "";
+  if (!is_one_chain(whole))
+    return fmt::format("model {} is more than one chain of units", whole.architecture);
   for (size_t u = 0; u < whole.units.size(); ++u) {
     const Unit& unit = whole.units[u];
     if (std::string reason = refuses_unit(unit, degree); !reason.empty()) return reason;

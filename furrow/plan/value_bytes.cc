@@ -3,6 +3,7 @@
 #include <array>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::plan {
 namespace {
@@ -38,7 +39,7 @@ constexpr int64_t kScaleBytes = 32;
 constexpr int64_t kLossScaleBytes = 16;
 
 int64_t target_bytes_per_sample(const ModelSpec& spec) {
-  const Shape& output = spec.units.back().output.shape;
+  const Shape& output = spec.units[heads_of(spec).front().unit].output.shape;
   int64_t rows = 1;
   for (size_t i = 1; i + 1 < output.size(); ++i) rows *= output[i];
   return rows * kIdBytes;

@@ -41,7 +41,7 @@ void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>*
         {params_value(u, steps ? version : 0, place.params_part()), facts.holds(u) ? op : Op::kRecv});
     if (!facts.holds(u)) continue;
     if (facts.with_state && steps) due->push_back({state_value(u, version, place.step_part()), op});
-    const bool folds = facts.program.name == "train";
+    const bool folds = facts.program.name == "train" && facts.model.units[u].folds;
     if (facts.model.units[u].has_statistics)
       due->push_back({stats_value(u, folds ? version : 0), Op::kFoldStats});
   }
@@ -51,12 +51,14 @@ std::vector<Due> due_outputs(const Facts& facts) {
   std::vector<Due> due;
   const std::string& name = facts.program.name;
   const bool samples = name == "train" || name == "evaluate";
-  if (samples) due.push_back({sums_value(facts.last_sums()), Op::kMeasure});
+  for (int32_t p = 0; samples && p < facts.phases(); ++p) {
+    due.push_back({facts.last_sums(p), Op::kMeasure});
+    if (name == "train") due.push_back({scale_value(p), Op::kClip});
+  }
   for (int32_t m = 0; name == "predict" && m < facts.microbatches(); ++m) {
     due.push_back({batch_value(m), Op::kLoad});
-    due.push_back({act_value(facts.last_unit(), m), Op::kForward});
+    due.push_back({act_value(facts.model.prediction, m), Op::kForward});
   }
-  if (name == "train") due.push_back({scale_value(), Op::kClip});
   if (name == "train" && facts.model.scales_loss) due.push_back({loss_scale_value(1), Op::kUpdateScale});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {

@@ -144,15 +144,12 @@ class OperandRule {
 
   Values input_and_weights(Values values = {}) const {
     values.push_back(batch_value(m_));
-    if (u_ > 0) values.push_back(act_value(u_ - 1, m_));
+    if (unit().source >= 0) values.push_back(act_value(unit().source, m_));
     for (const Value& params : unit().weights) values.push_back(weight(params));
     return values;
   }
 
   Operands expect() const {
-    const int32_t last = facts_.last_unit();
-    const bool at_end = instruction_.op == Op::kLoss || instruction_.op == Op::kEvaluate;
-    if (at_end && !facts_.holds(last)) fail("the last unit is on another rank of the pipeline");
     switch (instruction_.op) {
       case Op::kLoad:
         return {{}, {batch_value(m_)}, {}};
@@ -161,10 +158,9 @@ class OperandRule {
       case Op::kRecompute:
         return {input_and_weights(), {saved_value(u_, m_)}, {}};
       case Op::kLoss:
-        return with_loss_scale(
-            {{act_value(last, m_), batch_value(m_)}, {grad_value(last, m_), loss_value(m_)}, {}});
+        return with_loss_scale(loss());
       case Op::kEvaluate:
-        return {{act_value(last, m_), batch_value(m_)}, {loss_value(m_)}, {}};
+        return loss();
       case Op::kBackwardInput:
         return backward_input();
       case Op::kBackwardWeight:
@@ -180,9 +176,9 @@ class OperandRule {
       case Op::kMeasure:
         return measure();
       case Op::kReduceScalar:
-        return {{sums_value(0)}, {sums_value(1)}, {}};
+        return {{sums_value(0, phase())}, {sums_value(1, phase())}, {}};
       case Op::kClip:
-        return with_loss_scale({{sums_value(facts_.last_sums())}, {scale_value()}, {}});
+        return with_loss_scale({{facts_.last_sums(phase())}, {scale_value(phase())}, {}});
       case Op::kUpdateScale:
         if (!facts_.model.scales_loss) fail("no unit computes in float16");
         return {{scale_value(), loss_scale_value(0)}, {loss_scale_value(1)}, {}};
@@ -210,10 +206,35 @@ class OperandRule {
     return operands;
   }
 
+  // Which one, by what is written.
+  int32_t phase() const {
+    int32_t phase = -1;
+    for (const Value& value : instruction_.writes) {
+      if (value.kind == ValueKind::kSums) phase = value.index / 2;
+      if (value.kind == ValueKind::kScale) phase = value.index;
+    }
+    if (phase < 0 || phase >= facts_.phases()) fail(fmt::format("the program has no phase {}", phase));
+    return phase;
+  }
+
+  Operands loss() const {
+    const bool trains = instruction_.op == Op::kLoss;
+    int32_t h = -1;
+    for (const Value& value : instruction_.writes) h = value.kind == ValueKind::kLoss ? value.begin : h;
+    if (h < 0 || h >= static_cast<int32_t>(facts_.model.heads.size()))
+      fail(fmt::format("it must write {}", to_string(loss_value(m_))));
+    const Head& head = facts_.model.heads[h];
+    if (!facts_.holds(head.unit)) fail("the last unit is on another rank of the pipeline");
+    Operands operands{{act_value(head.unit, m_), batch_value(m_)}, {loss_value(m_, h)}, {}};
+    if (trains) operands.writes.push_back(grad_value(head.unit, m_));
+    if (trains && head.teacher >= 0) operands.reads.push_back(act_value(head.teacher, m_));
+    return operands;
+  }
+
   Operands forward() const {
     Operands operands{input_and_weights(), {act_value(u_, m_)}, {saved_value(u_, m_)}};
     if (!unit().has_statistics) return operands;
-    if (facts_.program.name == "train") {
+    if (facts_.program.name == "train" && unit().folds) {
       operands.writes.push_back(bn_stats_value(u_, m_));
     } else {
       operands.reads.push_back(stats_value(u_, 0));
@@ -227,7 +248,7 @@ class OperandRule {
     for (int32_t m = 0; m < facts_.microbatches(); ++m) {
       Values& side = takes(place(), facts_.microbatches(), m) ? operands.reads : operands.writes;
       for (int32_t u = 0; u <= facts_.last_unit(); ++u) {
-        if (facts_.model.units[u].has_statistics && facts_.holds(u)) side.push_back(bn_stats_value(u, m));
+        if (facts_.model.units[u].folds && facts_.holds(u)) side.push_back(bn_stats_value(u, m));
       }
     }
     if (instruction_.reads != operands.reads) fail(fmt::format("it must read {}", names(operands.reads)));
@@ -237,10 +258,10 @@ class OperandRule {
 
   // An average of what comes later counts more, so here too the order counts.
   Operands fold_stats() const {
-    if (!unit().has_statistics) fail("the unit has no statistics");
+    if (!unit().folds) fail("the unit has no statistics");
     Operands operands{{stats_value(u_, 0)}, {stats_value(u_, 1)}, {}};
     for (int32_t m = 0; m < facts_.microbatches(); ++m) operands.reads.push_back(bn_stats_value(u_, m));
-    operands.reads.push_back(scale_value());
+    operands.reads.push_back(scale_value(unit().forward_phase));
     if (instruction_.reads != operands.reads)
       fail("it must read the statistics, what every microbatch says in microbatch order, and the verdict");
     return operands;
@@ -249,13 +270,13 @@ class OperandRule {
   Operands backward_input() const {
     Operands operands{input_and_weights({grad_value(u_, m_), saved_value(u_, m_)}), {}, {}};
     if (unit().trains()) operands.writes.push_back(deferred_value(u_, m_));
-    if (u_ > facts_.model.first_trained) operands.writes.push_back(grad_value(u_ - 1, m_));
+    if (unit().passes) operands.writes.push_back(grad_value(unit().source, m_));
     return operands;
   }
 
   Operands backward_weight() const {
     if (!unit().trains()) fail("the unit has no parameters that are trained");
-    Operands operands{{deferred_value(u_, m_), input_value(u_, m_)}, {}, {}};
+    Operands operands{{deferred_value(u_, m_), input_value(unit(), m_)}, {}, {}};
     if (unit().steps) operands.writes.push_back(gradient_value(u_, 0, m_, m_ + 1));
     for (const TiedUse& tied : unit().ties) {
       operands.writes.push_back(gradient_value(tied.owner_unit, tied.use, m_, m_ + 1));
@@ -305,7 +326,10 @@ class OperandRule {
 
   static std::string names(const Values& values) {
     std::string text;
-    for (const Value& value : values) text += (text.empty() ? "" : " ") + to_string(value);
+    for (const Value& value : values) {
+      if (!text.empty()) text += ' ';
+      text += to_string(value);
+    }
     return text.empty() ? "nothing" : text;
   }
 
@@ -319,7 +343,9 @@ class OperandRule {
     if (place().zero_stage != 3) fail("parameters are whole on every rank: only ZeRO-3 gathers them");
     const bool right = instruction_.writes.size() == 1 && instruction_.writes[0].unit == u_;
     const Value gathered = right ? instruction_.writes[0] : gathered_value(u_, 0);
-    return {{params_value(u_, 0, Part::kShard)}, {gathered}, {}};
+    // Which version who reads it needs is for verify_gathers.cc.
+    const bool stepped = !instruction_.reads.empty() && instruction_.reads[0].index == 1;
+    return {{params_value(u_, stepped ? 1 : 0, Part::kShard)}, {gathered}, {}};
   }
 
   Operands gather_updated() const {
@@ -344,13 +370,16 @@ class OperandRule {
   }
 
   Operands measure() const {
-    Operands operands{{}, {sums_value(0)}, {}};
+    const int32_t p = phase();
+    Operands operands{{}, {sums_value(0, p)}, {}};
     for (int32_t u = 0; u <= facts_.last_unit() && facts_.program.name == "train"; ++u) {
-      if (facts_.steps(u)) operands.reads.push_back(facts_.final_of(u, place().step_part()));
+      if (facts_.steps(u) && facts_.model.units[u].backward_phase == p)
+        operands.reads.push_back(facts_.final_of(u, place().step_part()));
     }
-    if (!facts_.holds(facts_.last_unit())) return operands;
-    for (const int32_t m : microbatches_of(place(), facts_.microbatches())) {
-      operands.reads.push_back(loss_value(m));
+    for (const int32_t h : facts_.model.heads_in(p)) {
+      if (!facts_.holds(facts_.model.heads[h].unit)) continue;
+      for (const int32_t m : microbatches_of(place(), facts_.microbatches()))
+        operands.reads.push_back(loss_value(m, h));
     }
     return operands;
   }
@@ -367,7 +396,8 @@ class OperandRule {
   Operands step() const {
     check_steps();
     const Part part = place().step_part();
-    Operands operands{{params_value(u_, 0, place().params_part()), facts_.final_of(u_, part), scale_value()},
+    Operands operands{{params_value(u_, 0, place().params_part()), facts_.final_of(u_, part),
+                       scale_value(unit().backward_phase)},
                       {params_value(u_, 1, part)},
                       {}};
     if (facts_.with_state) {

@@ -34,9 +34,12 @@ struct Facts {
 
   int32_t microbatches() const { return static_cast<int32_t>(program.microbatch_sizes.size()); }
   int32_t last_unit() const { return static_cast<int32_t>(spec.units.size()) - 1; }
-  int32_t last_sums() const {
-    return group_ranks(program.placement, program.placement.parts_axis()).size() > 1 ? 1 : 0;
+  Value last_sums(int32_t phase) const {
+    return sums_value(group_ranks(program.placement, program.placement.parts_axis()).size() > 1 ? 1 : 0,
+                      phase);
   }
+  // Of the named program: one but for training.
+  int32_t phases() const { return program.name == "train" ? model.phases : 1; }
   bool holds(int32_t unit) const { return program.placement.holds(unit); }
   bool owns(int32_t unit) const { return model.units[unit].owns && holds(unit); }
   bool steps(int32_t unit) const { return model.units[unit].steps && holds(unit); }

@@ -56,7 +56,7 @@ struct Executor::Impl {
       : program(program_in), rank(rank_in), state{program, model, objective, rule, rank} {
     // Of the model, not of this rank's units.
     state.training = program.name == "train";
-    state.first_trained = plan::model_facts(model.spec()).first_trained;
+    state.facts = plan::model_facts(model.spec());
     state.targets = targets_of(model.spec());
     state.cells.resize(program.slots.size());
     state.flights.resize(program.slots.size());
@@ -67,7 +67,7 @@ struct Executor::Impl {
   }
 
   int64_t targets_of(const plan::ModelSpec& spec) const {
-    const Shape& output = spec.units.back().output.shape;
+    const Shape& output = spec.units[state.facts.heads.front().unit].output.shape;
     int64_t rows = program.samples();
     for (size_t i = 1; i + 1 < output.size(); ++i) rows *= output[i];
     return rows;
@@ -113,11 +113,11 @@ struct Executor::Impl {
   }
 
   // `inside_ns`: of it, communication.
-  void count_compute(int64_t start_ns, int64_t inside_ns) {
+  void count_compute(int64_t begin_ns, int64_t end_ns, int64_t inside_ns) {
     ComputeTimes& times = state.outputs.compute;
-    if (times.begin_ns == 0) times.begin_ns = start_ns;
-    times.end_ns = rank.clock->monotonic_ns();
-    times.computing_ns += times.end_ns - start_ns - inside_ns;
+    if (times.begin_ns == 0) times.begin_ns = begin_ns;
+    times.end_ns = end_ns;
+    times.computing_ns += end_ns - begin_ns - inside_ns;
   }
 
   int64_t inside_ns() const { return state.axis ? state.axis->busy_ns() : 0; }
@@ -125,16 +125,17 @@ struct Executor::Impl {
   void execute(const BoundInstruction& step) {
     const int64_t start_ns = rank.clock->monotonic_ns(), waited_ns = state.outputs.comm.exposed_ns;
     const int64_t inside_before_ns = inside_ns();
-    int64_t handled_ns = 0;
     within(step, [&] {
       state.settle(step);
-      if (computes(step.instruction->op)) handled_ns = rank.clock->monotonic_ns();
       for (const auto& [unit, operand] : step.gathered) {
         if (!state.model.is_whole(unit)) state.model.point_at(unit, state.bytes(operand).data());
       }
+      const int64_t begin_ns = rank.clock->monotonic_ns();
       step.handler(state, step);
+      const int64_t end_ns = rank.clock->monotonic_ns();
+      state.elsewhere_ns += end_ns - begin_ns;
       const int64_t inside = inside_ns() - inside_before_ns;
-      if (computes(step.instruction->op)) count_compute(handled_ns, inside);
+      if (computes(step.instruction->op)) count_compute(begin_ns, end_ns, inside);
       state.outputs.comm.exposed_ns += inside;
       state.outputs.comm.busy_ns += inside;
     });
@@ -164,11 +165,11 @@ struct Executor::Impl {
 
   // Of a program that predicts, what lives at its end.
   void give_outputs() {
-    const auto last = static_cast<int32_t>(program.units.size()) - 1;
     for (const plan::Value& value : program.outputs) {
       if (value.kind != plan::ValueKind::kBatch) continue;
       const data::Batch* batch = state.cell<const data::Batch*>(program.slot_of(value));
-      const at::Tensor& output = state.cell<at::Tensor>(program.slot_of(plan::act_value(last, value.index)));
+      const at::Tensor& output =
+          state.cell<at::Tensor>(program.slot_of(plan::act_value(state.facts.prediction, value.index)));
       state.inputs->take(*batch, output.to(at::kFloat).contiguous());
     }
   }
@@ -260,6 +261,7 @@ void ExecutorState::land(Flight& flight) {
   if (inputs->times != nullptr)
     inputs->times->push_back({flight.bound->index, flight.work.started_ns(), busy_ns, 0});
   if (const auto finish = std::exchange(flight.finish, nullptr)) finish();
+  elsewhere_ns += rank.clock->monotonic_ns() - start_ns;
 }
 
 void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
@@ -300,8 +302,8 @@ at::Tensor ExecutorState::take_staging(int64_t elements) {
   return rank_buffer(rank.communicator, elements, MemoryKind::kOther);
 }
 
-void ExecutorState::publish(const Sums& sums) {
-  outputs.loss = sums.loss;
+void ExecutorState::publish(const BoundInstruction& bound, const Sums& sums) {
+  outputs.phases[bound.phase].loss = sums.loss;
   outputs.stop = sums.stop;
   outputs.ready = sums.ready;
 }
@@ -319,9 +321,12 @@ Executor::~Executor() = default;
 
 RunOutputs Executor::run(const RunInputs& inputs) {
   ExecutorState& state = impl_->state;
+  const int64_t start_ns = impl_->rank.clock->monotonic_ns();
   tensor::set_thread_count(impl_->rank.threads);
   state.inputs = &inputs;
   state.outputs = RunOutputs();
+  state.outputs.phases.resize(state.facts.phases);
+  state.elsewhere_ns = 0;
   impl_->give_inputs();
   try {
     impl_->execute_all();
@@ -332,6 +337,11 @@ RunOutputs Executor::run(const RunInputs& inputs) {
     throw;
   }
   impl_->end_run();
+  const std::vector<PhaseOutputs>& phases = state.outputs.phases;
+  const auto refused = std::ranges::find_if(phases, [](const PhaseOutputs& p) { return !p.scale.finite; });
+  state.outputs.loss = phases.front().loss;
+  state.outputs.scale = refused == phases.end() ? phases.front().scale : refused->scale;
+  state.outputs.own_ns = impl_->rank.clock->monotonic_ns() - start_ns - state.elsewhere_ns;
   return std::move(state.outputs);
 }
 

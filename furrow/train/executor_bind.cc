@@ -66,7 +66,12 @@ class Binder {
     if (first < 0) first = slot;
     if (is_gradient(value.kind)) gradients->push_back(operand(value));
     if (value.kind == ValueKind::kGathered) bound_.gathered.emplace_back(value.unit, operand(value));
-    if (value.kind == ValueKind::kLoss) bound_.loss_reads.push_back(slot);
+    if (value.kind == ValueKind::kLoss) {
+      bound_.head = value.begin;
+      bound_.loss_reads.push_back(slot);
+    }
+    if (value.kind == ValueKind::kAct && slots == &bound_.read) bound_.act_reads.push_back(slot);
+    if (value.kind == ValueKind::kSums) bound_.phase = value.index / 2;
     if (value.kind == ValueKind::kBnStats && slots == &bound_.read) bound_.statistic_reads.push_back(slot);
     if (std::ranges::find(bound_.touches, slot) == bound_.touches.end()) bound_.touches.push_back(slot);
   }
@@ -98,7 +103,8 @@ class Binder {
       }
     }
     for (size_t i = 0; i < bound_.targets.size(); ++i) {
-      const bool frozen = spec_.units[instruction_.unit].parameters[i].rule.frozen;
+      const plan::Parameter& parameter = spec_.units[instruction_.unit].parameters[i];
+      const bool frozen = parameter.rule.frozen || parameter.borrowed;
       FURROW_CHECK(frozen || bound_.targets[i].slot >= 0, "a parameter's gradient has no target");
     }
   }

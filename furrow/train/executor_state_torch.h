@@ -12,6 +12,7 @@
 #include "furrow/comm/group.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
+#include "furrow/plan/unit_facts.h"
 #include "furrow/train/cells_torch.h"
 #include "furrow/train/executor_torch.h"
 #include "furrow/train/rank_axis_torch.h"
@@ -56,6 +57,9 @@ struct BoundInstruction {
   std::vector<int> loss_reads;                 // measure: slots of losses
   std::vector<std::vector<Extent>> uncounted;  // measure: by gradient, what of it another rank counts
   std::vector<int> statistic_reads;            // slots of bn_stats, in order
+  std::vector<int> act_reads;                  // slots of activations, in order
+  int head = 0;                                // loss, evaluate: which
+  int phase = 0;                               // measure, reduce_scalar, clip: which
   std::vector<Arrival> arrivals;               // gather_stats: what comes, in order
   std::vector<int> touches;                    // every slot that is read or written, once
   std::vector<int> drops;                      // slots to empty afterwards
@@ -96,7 +100,7 @@ struct ExecutorState {
   const OptimizerRule* rule;
   const RankContext& rank;
   bool training = false;                 // the program has a backward: dropout is on
-  int first_trained = 0;                 // the first unit that has one
+  plan::ModelFacts facts = {};           // who reads whom
   std::unique_ptr<RankAxis> axis = {};   // null: a tensor axis of one rank
   int64_t targets = 0;                   // in the global batch, counted as if none were left out
   std::vector<Cell> cells = {};          // by slot
@@ -106,6 +110,7 @@ struct ExecutorState {
   std::vector<at::Tensor> staging = {};               // of exchanges, free for the next one
   const RunInputs* inputs = nullptr;                  // of the run in progress
   RunOutputs outputs = {};
+  int64_t elsewhere_ns = 0;  // of the run so far: in handlers, and in landing what was under way
 
   template <class T>
   T& cell(int slot) {
@@ -124,7 +129,7 @@ struct ExecutorState {
   void retire(int slot);                       // of a value that was dropped
   void note(const BoundInstruction& bound, const InstructionTime& time);  // what the rank's thread did
   at::Tensor take_staging(int64_t elements);
-  void publish(const Sums& sums);  // into outputs
+  void publish(const BoundInstruction& bound, const Sums& sums);  // into outputs
   // What the gradients of the sum are multiplied with on their way; 1 where the instruction reads no scale.
   double loss_factor(const BoundInstruction& bound);
 };

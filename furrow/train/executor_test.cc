@@ -280,6 +280,34 @@ TEST(NonFinite, LeavesTheModelAlone) {
   EXPECT_TRUE(same_bits(before.states, after.states));
 }
 
+// A nanosecond passes with every reading.
+class CountingClock : public Clock {
+ public:
+  int64_t monotonic_ns() const override { return ++readings_; }
+  int64_t unix_ns() const override { return 0; }
+
+ private:
+  mutable int64_t readings_ = 0;
+};
+
+// Four readings an instruction, the handler between two of them; two around the whole.
+TEST(OwnTime, IsWhatIsNotSpentInHandlers) {
+  const TinyTraining tiny = testing::tiny("mlp");
+  const OptimizerRule rule = tiny.rule();
+  ModelState model(tiny.spec, rule.states(), 42);
+  const CountingClock clock;
+  RankContext rank;
+  rank.clock = &clock;
+  Executor executor(plan::compile_train(tiny.spec, plan::Layout(), {{4, 4}, {}, 2}), model,
+                    find_objective("supervised"), &rule, rank);
+  data::Loader loader(*tiny.source, data::SampleOrder(1, tiny.source->size(), true), {.sizes = {4, 4}});
+  RunInputs inputs;
+  inputs.loader = &loader;
+  inputs.rates = {0.1, 0.9};
+  const auto instructions = static_cast<int64_t>(executor.program().instructions.size());
+  EXPECT_EQ(executor.run(inputs).own_ns, 3 * instructions + 1);
+}
+
 TEST(Cancelled, NothingIsApplied) {
   const TinyTraining tiny = testing::tiny("mlp");
   const OptimizerRule rule = tiny.rule();

@@ -63,15 +63,23 @@ struct RunInputs {
   std::vector<InstructionTime>* times = nullptr;      // gets one per instruction when set
 };
 
+// Of a phase of a training step; an evaluation has one.
+struct PhaseOutputs {
+  LossSums loss;  // over all microbatches of all ranks
+  Scale scale;    // train programs
+};
+
 struct RunOutputs {
-  LossSums loss;                     // over all microbatches of all ranks
-  Scale scale;                       // train programs
+  LossSums loss;                     // of the first phase
+  Scale scale;                       // the same; where it is finite and another phase's is not, that one's
+  std::vector<PhaseOutputs> phases;  // by phase, one at least
   LossScale loss_scale;              // of programs that have one, for the next step
   int64_t stop = 0;                  // a rank was asked to stop: the largest reason; 0 in a world of one
   int64_t ready = 0;                 // ranks that voted so
   std::vector<UnitState> snapshots;  // save programs, by unit
   CommTimes comm;
   ComputeTimes compute;
+  int64_t own_ns = 0;  // of the run's time, what the executor took: neither in handlers nor waiting
 };
 
 class Executor {

@@ -3,6 +3,7 @@
 
 #include "furrow/base/log.h"
 #include "furrow/base/version.h"
+#include "furrow/plan/topology.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/adapters_torch.h"
@@ -30,7 +31,7 @@ storage::Artefact Run::description() const {
   artefact.architecture = spec.architecture;
   artefact.model = model_table(bench_.config);
   const plan::TensorSpec& input = spec.units.front().input;
-  const plan::TensorSpec& output = spec.units.back().output;
+  const plan::TensorSpec& output = spec.units[plan::heads_of(spec).front().unit].output;
   artefact.inputs = {{"input", input.dtype, input.shape}};
   artefact.outputs = {{"logits", output.dtype, output.shape}};
   artefact.preprocessing = bench_.dataset->preprocessing;
@@ -43,13 +44,18 @@ storage::Artefact Run::description() const {
 
 // Unit by unit, so that rank 0 needs the memory of the largest and not of the whole model.
 void Run::export_model() {
-  const int units = static_cast<int>(bench_.spec.units.size());
+  const std::vector<plan::UnitPhases> phases = plan::unit_phases(bench_.spec);
+  std::vector<int> units;  // no teacher, and nothing that only training runs
+  for (size_t u = 0; u < phases.size(); ++u) {
+    if (phases[u].evaluated) units.push_back(static_cast<int>(u));
+  }
   if (!first()) {
-    for (int u = 0; u < units; ++u) whole_unit(u);
+    for (const int u : units) whole_unit(u);
     return;
   }
   std::vector<storage::TensorInfo> tensors;
-  for (const plan::Unit& unit : bench_.spec.units) {
+  for (const int u : units) {
+    const plan::Unit& unit = bench_.spec.units[static_cast<size_t>(u)];
     for (const plan::Parameter& parameter : unit.parameters) {
       if (!parameter.tied() && !parameter.adapter)
         tensors.push_back({parameter.name, DType::kF32, parameter.shape});
@@ -59,7 +65,7 @@ void Run::export_model() {
   }
   std::vector<NamedTensor> adapters;
   const auto write = [&](storage::SafetensorsWriter& writer) {
-    for (int u = 0; u < units; ++u) {
+    for (const int u : units) {
       const plan::Unit& unit = bench_.spec.units[static_cast<size_t>(u)];
       const std::vector<NamedTensor> own = model_->tensors_of(u, whole_unit(u));
       for (const NamedTensor& each : adapters_of(unit, own))

@@ -1,11 +1,11 @@
 #include <fmt/format.h>
 
-#include <cstring>
 #include <filesystem>
 #include <memory>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/models/teacher.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/storage/checkpoint.h"
@@ -19,8 +19,11 @@ namespace {
 
 using ReadRange = ModelState::ReadRange;
 
-// Masters, then what blocks read.
-void load_with(ModelState& model, const ReadRange& read) {
+// Masters, then what blocks read.  A teacher is what it is.
+void load_with(ModelState& model, const ReadRange& wanted) {
+  const ReadRange read = [&wanted](const NamedRange& range) {
+    if (!models::is_teachers(range.name)) wanted(range);
+  };
   for (const NamedRange& range : model.model_ranges(model.units())) read(range);
   model.round_trained(model.units(), read);
   model.round_frozen(model.units(), read);
@@ -29,13 +32,18 @@ void load_with(ModelState& model, const ReadRange& read) {
 // Models do without adapters.
 bool may_lack(const NamedRange& range) { return range.parameter != nullptr && range.parameter->adapter; }
 
+// `range` from the tensor of that name.
+void copy_from(const storage::SafetensorsFile& file, const std::string& name, const NamedRange& range) {
+  const DType dtype = tensor::dtype_of(range.elements.scalar_type());
+  copy_range(file.expect(name, dtype, plan::whole_shape(range.shape, range.place)), range);
+}
+
 ReadRange artefact_at(const std::string& path, const ModelState& model) {
   storage::read_artefact(path);
   const auto file = std::make_shared<const storage::SafetensorsFile>(storage::open_parameters(path));
   return [file, &model](const NamedRange& range) {
     if (may_lack(range) && file->find(range.name) == nullptr) return model.initialise(range);
-    const DType dtype = tensor::dtype_of(range.elements.scalar_type());
-    copy_range(file->expect(range.name, dtype, plan::whole_shape(range.shape, range.place)), range);
+    copy_from(*file, range.name, range);
   };
 }
 
@@ -77,6 +85,17 @@ ReadRange initial_values(const ModelState& model) {
 
 void load_parameters(const std::string& path, ModelState& model, bool average) {
   load_with(model, weights_at(path, model, average));
+}
+
+void load_teacher(const std::string& path, ModelState& model) {
+  storage::read_artefact(path);
+  const storage::SafetensorsFile file = storage::open_parameters(path);
+  const auto read = [&](const NamedRange& range) {
+    if (models::is_teachers(range.name))
+      copy_from(file, range.name.substr(models::kTeacherPrefix.size()), range);
+  };
+  for (const NamedRange& range : model.model_ranges(model.units())) read(range);
+  model.round_frozen(model.units(), read);
 }
 
 void load_initial(const config::Config& config, ModelState& model) {

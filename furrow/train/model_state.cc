@@ -236,7 +236,8 @@ bool ModelState::trains(int unit) const {
 void ModelState::make_views() {
   for (const plan::Unit& unit : spec_.units) {
     std::vector<bool>& frozen = frozen_.emplace_back();
-    for (const plan::Parameter& parameter : unit.parameters) frozen.push_back(parameter.rule.frozen);
+    for (const plan::Parameter& parameter : unit.parameters)
+      frozen.push_back(parameter.rule.frozen || parameter.borrowed);
   }
   const auto homes = homes_of(spec_, flat_);
   for (size_t u = 0; u < spec_.units.size(); ++u) {

@@ -89,7 +89,7 @@ class ModelState {
 
   // Indexed as Unit::parameters; tied ones are views of their owner's buffer.  Views see every later step.
   std::span<const tensor::Param> params(int unit) const { return params_[unit]; }
-  const std::vector<bool>& frozen(int unit) const { return frozen_[unit]; }  // by parameter
+  const std::vector<bool>& frozen(int unit) const { return frozen_[unit]; }  // by parameter; or borrowed
   bool trains(int unit) const;  // some parameter of the unit, its own or tied, is not frozen
 
   // What of a unit's state belongs to elements of its flat buffer that are resident.

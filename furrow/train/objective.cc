@@ -1,3 +1,4 @@
+#include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -6,7 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
-#include "furrow/config/training.h"
+#include "furrow/config/config.h"
 #include "furrow/tensor/loss_torch.h"
 #include "furrow/train/objective_torch.h"
 
@@ -14,13 +15,13 @@ namespace furrow::train {
 namespace {
 
 // Over samples when the output is [batch, classes], over tokens when it is [batch, context, classes].
-LossSums cross_entropy(const ObjectiveSettings& settings, const at::Tensor& output, const at::Tensor& target,
-                       at::Tensor* gradient, int threads, const ClassesOver& over) {
+LossSums cross_entropy(const ObjectiveSettings& settings, const LossInputs& in, at::Tensor* gradient,
+                       int threads) {
   const double smoothing = gradient != nullptr ? settings.label_smoothing : 0;
   const tensor::CrossEntropySums sums =
-      over.axis == nullptr
-          ? tensor::cross_entropy(output, target, gradient, threads, smoothing)
-          : tensor::cross_entropy(output, target, gradient, {over.axis, over.classes, smoothing}, threads);
+      in.over.axis == nullptr ? tensor::cross_entropy(in.output, in.target, gradient, threads, smoothing)
+                              : tensor::cross_entropy(in.output, in.target, gradient,
+                                                      {in.over.axis, in.over.classes, smoothing}, threads);
   return {sums.loss, sums.rows, sums.correct};
 }
 
@@ -33,18 +34,39 @@ void refuse_parts(const ClassesOver& over, std::string_view loss) {
                           loss));
 }
 
-LossSums squared_error(const ObjectiveSettings&, const at::Tensor& output, const at::Tensor& target,
-                       at::Tensor* gradient, int threads, const ClassesOver& over) {
-  refuse_parts(over, "mse");
-  const tensor::PointwiseSums sums = tensor::squared_error(output, target, gradient, threads);
+LossSums squared_error(const ObjectiveSettings&, const LossInputs& in, at::Tensor* gradient, int threads) {
+  refuse_parts(in.over, "mse");
+  const tensor::PointwiseSums sums = tensor::squared_error(in.output, in.target, gradient, threads);
   return {sums.loss, sums.values, sums.correct};
 }
 
-LossSums binary(const ObjectiveSettings&, const at::Tensor& output, const at::Tensor& target,
-                at::Tensor* gradient, int threads, const ClassesOver& over) {
-  refuse_parts(over, "binary");
-  const tensor::PointwiseSums sums = tensor::binary_cross_entropy(output, target, gradient, threads);
+LossSums binary(const ObjectiveSettings&, const LossInputs& in, at::Tensor* gradient, int threads) {
+  refuse_parts(in.over, "binary");
+  const tensor::PointwiseSums sums = tensor::binary_cross_entropy(in.output, in.target, gradient, threads);
   return {sums.loss, sums.values, sums.correct};
+}
+
+// alpha T^2 KL(softmax(teacher / T) || softmax(output / T)) + (1 - alpha) cross-entropy, summed over rows
+// whose target counts.  Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015,
+// section 2: T^2 keeps the shares of the two gradients as T changes.  Evaluation has no teacher, and measures
+// the cross-entropy.
+LossSums distillation(const ObjectiveSettings& settings, const LossInputs& in, at::Tensor* gradient,
+                      int threads) {
+  if (!in.teacher.defined()) return cross_entropy(settings, in, gradient, threads);
+  FURROW_CHECK(gradient != nullptr, "a teacher is there in training alone");
+  const LossSums plain = cross_entropy(settings, in, gradient, threads);
+  const at::AutoGradMode grad_mode(false);
+  const double t = settings.temperature, alpha = settings.alpha;
+  const at::Tensor counts = in.target.ne(tensor::kIgnoredTarget).unsqueeze(-1).to(at::kFloat);
+  const at::Tensor ours = at::log_softmax(in.output.to(at::kFloat) / t, -1);
+  const at::Tensor theirs = at::log_softmax(in.teacher.to(at::kFloat) / t, -1);
+  const at::Tensor wanted = theirs.exp();
+  const double divergence = (wanted * (theirs - ours) * counts).to(at::kDouble).sum().item<double>();
+  *gradient =
+      (*gradient * (1 - alpha)).add(((ours.exp() - wanted) * counts).to(gradient->scalar_type()), alpha * t);
+  LossSums sums{{}, plain.count, plain.correct};
+  sums.loss.add(alpha * t * t * divergence + (1 - alpha) * plain.loss.value());
+  return sums;
 }
 
 constexpr std::array kObjectives = {
@@ -52,6 +74,8 @@ constexpr std::array kObjectives = {
     Objective{"language_modelling", "tokens", &cross_entropy},
     Objective{"regression", "values", &squared_error},
     Objective{"binary", "values", &binary},
+    Objective{"gan", "samples", &binary},  // heads with labels of their own: the model's, models/gan.cc
+    Objective{"distillation", "samples", &distillation},
 };
 
 }  // namespace
@@ -67,12 +91,14 @@ const Objective& find_objective(std::string_view name) {
   throw Error(ErrorCode::kInvalidArgument, unknown_name_message("objective", name, known));
 }
 
-Objective make_objective(const config::Training& training, bool tokens) {
+Objective make_objective(const config::Config& config, bool tokens) {
+  const config::Training& training = config.training;
   std::string_view name = tokens ? "language_modelling" : "supervised";
   if (training.loss == "mse") name = "regression";
   if (training.loss == "binary") name = "binary";
+  if (training.objective != "supervised") name = training.objective;
   Objective objective = find_objective(name);
-  objective.settings.label_smoothing = training.label_smoothing;
+  objective.settings = {training.label_smoothing, config.distillation.temperature, config.distillation.alpha};
   return objective;
 }
 

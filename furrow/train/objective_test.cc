@@ -1,19 +1,20 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 
 #include "furrow/base/error.h"
-#include "furrow/config/training.h"
+#include "furrow/config/config.h"
 #include "furrow/train/objective_torch.h"
 
 namespace furrow::train {
 namespace {
 
-config::Training training(const std::string& loss) {
-  config::Training training;
-  training.loss = loss;
-  return training;
+config::Config training(const std::string& loss) {
+  config::Config config;
+  config.training.loss = loss;
+  return config;
 }
 
 TEST(Objective, FollowsLossAndData) {
@@ -25,8 +26,8 @@ TEST(Objective, FollowsLossAndData) {
 }
 
 TEST(Objective, SmoothsWhatIsTrainedOnAndMeasuresThePlainLoss) {
-  config::Training smooth = training("cross_entropy");
-  smooth.label_smoothing = 0.2;
+  config::Config smooth = training("cross_entropy");
+  smooth.training.label_smoothing = 0.2;
   const Objective smoothed = make_objective(smooth, false), &plain = find_objective("supervised");
   const at::Tensor output = at::arange(30, at::kFloat).sin().view({6, 5}),
                    target = at::arange(6, at::kLong) % 5;
@@ -48,6 +49,47 @@ TEST(Objective, CountsValuesOfRegressionAndBinary) {
       make_objective(training("binary"), false).loss(output, at::tensor({1, 0, 0}), nullptr, 1);
   EXPECT_EQ(binary.count, 3);
   EXPECT_EQ(binary.correct, 2);
+}
+
+// Hinton's loss in double, through autograd.
+at::Tensor distilled(const at::Tensor& output, const at::Tensor& teacher, const at::Tensor& target, double t,
+                     double alpha) {
+  const at::Tensor wanted = at::softmax(teacher.to(at::kDouble) / t, -1);
+  const at::Tensor ours = at::log_softmax(output / t, -1);
+  const at::Tensor divergence =
+      (wanted * (wanted.log() - ours)).sum(-1).masked_fill(target.eq(-100), 0).sum();
+  const at::Tensor plain = at::cross_entropy_loss(output.reshape({-1, output.size(-1)}), target.reshape({-1}),
+                                                  {}, at::Reduction::Sum);
+  return alpha * t * t * divergence + (1 - alpha) * plain;
+}
+
+TEST(Objective, DistillationIsHintonsLoss) {
+  config::Config config = training("cross_entropy");
+  config.training.objective = "distillation";
+  const at::Tensor output = (3 * at::arange(60, at::kFloat).sin()).view({3, 4, 5});
+  const at::Tensor teacher = (4 * at::arange(60, at::kFloat).cos()).view({3, 4, 5});
+  at::Tensor target = (at::arange(12, at::kLong) % 5).view({3, 4});
+  target[1][2] = -100;
+  for (const double t : {1.0, 2.0, 5.0}) {
+    for (const double alpha : {0.0, 0.3, 1.0}) {
+      config.distillation.temperature = t;
+      config.distillation.alpha = alpha;
+      const Objective objective = make_objective(config, false);
+      at::Tensor gradient;
+      const LossSums sums = objective.loss({output, target, teacher}, &gradient, 1);
+      const at::Tensor leaf = output.to(at::kDouble).set_requires_grad(true);
+      const at::Tensor expected = distilled(leaf, teacher, target, t, alpha);
+      expected.backward();
+      EXPECT_EQ(sums.count, 11);
+      EXPECT_NEAR(sums.loss.value(), expected.item<double>(), 1e-5 * expected.item<double>());
+      EXPECT_LT((gradient.to(at::kDouble) - leaf.grad()).abs().max().item<double>(), 1e-6);
+      const double wrong = distilled(leaf, teacher, target, t + 0.1, alpha).item<double>();
+      EXPECT_EQ(std::abs(sums.loss.value() - wrong) > 1e-5 * wrong, alpha > 0) << "control";
+    }
+  }
+  EXPECT_EQ(
+      make_objective(config, false).loss(output.reshape({12, 5}), target.reshape({12}), nullptr, 1).mean(),
+      find_objective("supervised").loss(output.reshape({12, 5}), target.reshape({12}), nullptr, 1).mean());
 }
 
 }  // namespace

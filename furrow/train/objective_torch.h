@@ -11,7 +11,7 @@
 #include "furrow/train/sums.h"
 
 namespace furrow::config {
-struct Training;
+struct Config;
 }
 
 namespace furrow::tensor {
@@ -30,27 +30,37 @@ struct ClassesOver {
 struct ObjectiveSettings {
   double label_smoothing =
       0;  // cross-entropy: of the loss that is trained on; evaluation measures the plain one
+  double temperature = 1, alpha = 0;  // distillation
+};
+
+// What a head judges.
+struct LossInputs {
+  const at::Tensor &output, &target;
+  at::Tensor teacher = {};  // the teacher's output for the same samples; undefined: there is none
+  ClassesOver over = {};
 };
 
 struct Objective {
-  std::string_view name;    // "supervised", "language_modelling", "regression", "binary"
+  std::string_view name;  // "supervised", "language_modelling", "regression", "binary", "gan", "distillation"
   std::string_view counts;  // "samples", "tokens", "values"
-  LossSums (*function)(const ObjectiveSettings& settings, const at::Tensor& output, const at::Tensor& target,
-                       at::Tensor* gradient, int threads, const ClassesOver& over);
+  LossSums (*function)(const ObjectiveSettings& settings, const LossInputs& inputs, at::Tensor* gradient,
+                       int threads);
   ObjectiveSettings settings = {};
 
   // `gradient`, when not null, receives d(sum of losses)/d(output) as float32, of output's shape.  The sums
   // are those of all classes, on every rank of the axis alike.
-  LossSums loss(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads,
-                const ClassesOver& over = {}) const {
-    return function(settings, output, target, gradient, threads, over);
+  LossSums loss(const LossInputs& inputs, at::Tensor* gradient, int threads) const {
+    return function(settings, inputs, gradient, threads);
+  }
+  LossSums loss(const at::Tensor& output, const at::Tensor& target, at::Tensor* gradient, int threads) const {
+    return loss({output, target}, gradient, threads);
   }
 };
 
 std::span<const Objective> objectives();
 const Objective& find_objective(std::string_view name);  // Error{invalid_argument}, lists the known ones
 
-// The row that [training] loss names over this data, with its settings.  `tokens`: the samples are token ids.
-Objective make_objective(const config::Training& training, bool tokens);
+// The row that [training] names over this data, with its settings.  `tokens`: the samples are token ids.
+Objective make_objective(const config::Config& config, bool tokens);
 
 }  // namespace furrow::train

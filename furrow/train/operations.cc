@@ -1,6 +1,7 @@
 // What each operation does.  A new operation is a function here and a row of kHandlers.
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 #include <torch/csrc/autograd/autograd.h>
@@ -41,10 +42,10 @@ at::Tensor converted(const ExecutorState& state, int unit, const at::Tensor& num
 }
 
 at::Tensor unit_input(ExecutorState& state, const BoundInstruction& bound) {
-  if (bound.unit() > 0)
+  if (state.facts.units[bound.unit()].source >= 0)
     return converted(state, bound.unit(), state.cell<at::Tensor>(bound.reads(ValueKind::kAct)));
   const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
-  return converted(state, 0, batch_tensor(batch->arrays[0]));
+  return converted(state, bound.unit(), batch_tensor(batch->arrays[0]));
 }
 
 std::span<float> elements_of(const at::Tensor& flat) {
@@ -84,7 +85,7 @@ std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstr
   graph->context.sink = state.model.trains(bound.unit()) ? &graph->sink : nullptr;
   graph->context.batch_statistics = batch_statistics;
   graph->input = unit_input(state, bound).detach();
-  if (bound.unit() > state.first_trained) graph->input.requires_grad_(true);
+  if (state.facts.units[bound.unit()].passes) graph->input.requires_grad_(true);
   const at::AutoGradMode grad_mode(true);
   in_phase(graph->declared, nn::DeclaredAxis::Phase::kForward, samples_of(state, bound), true, [&] {
     graph->output = state.model.block(bound.unit()).forward(graph->input, params, graph->context);
@@ -96,7 +97,7 @@ at::Tensor run_without_graph(ExecutorState& state, const BoundInstruction& bound
                              std::span<float> batch_statistics) {
   tensor::OpContext context;
   set_context(state, bound, &context);
-  context.training = state.training;
+  context.training = state.training && !state.model.spec().units[bound.unit()].inference;
   context.batch_statistics = batch_statistics;
   if (bound.reads(ValueKind::kStats) >= 0)
     context.statistics = elements_of(state.model.unit(bound.unit()).statistics);
@@ -141,15 +142,19 @@ void recompute(ExecutorState& state, const BoundInstruction& bound) {
 LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor* gradient) {
   const MemoryScope scope(MemoryKind::kActivations);
   const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
-  const at::Tensor& output = state.cell<at::Tensor>(bound.reads(ValueKind::kAct));
-  const plan::Unit& last = state.model.spec().units.back();
+  const plan::Head& head = state.facts.heads[bound.head];
+  const plan::Unit& unit = state.model.spec().units[head.unit];
+  const at::Tensor& output = state.cell<at::Tensor>(bound.act_reads[0]);
+  const at::Tensor target =
+      head.label ? at::full({output.size(0)}, *head.label, at::kFloat) : batch_tensor(batch->arrays[1]);
+  LossInputs inputs{output, target};
+  if (bound.act_reads.size() > 1) inputs.teacher = state.cell<at::Tensor>(bound.act_reads[1]);
   std::optional<nn::DeclaredAxis> axis;
-  if (state.axis) axis.emplace(*state.axis, last);
+  if (state.axis) axis.emplace(*state.axis, unit);
   LossSums sums;
   in_phase(axis, nn::DeclaredAxis::Phase::kLoss, samples_of(state, bound), true, [&] {
-    const bool cut = axis && last.output.tensor_axis >= 0;
-    sums = state.objective.loss(output, batch_tensor(batch->arrays[1]), gradient, state.rank.threads,
-                                {cut ? &*axis : nullptr, last.output.whole});
+    if (axis && unit.output.tensor_axis >= 0) inputs.over = {&*axis, unit.output.whole};
+    sums = state.objective.loss(inputs, gradient, state.rank.threads);
   });
   return sums;
 }
@@ -195,7 +200,7 @@ void backward_input(ExecutorState& state, const BoundInstruction& bound) {
   }
   if (input_grad >= 0) {
     FURROW_CHECK(gradients.back().defined(), "the block's output does not depend on its input");
-    state.cells[input_grad] = converted(state, bound.unit() - 1, gradients.back());
+    state.cells[input_grad] = converted(state, state.facts.units[bound.unit()].source, gradients.back());
   }
   if (deferred >= 0) state.cells[deferred] = std::move(graph);
 }
@@ -236,7 +241,7 @@ void add_tied(ExecutorState& state, const BoundInstruction& bound) {
   if (own.data() != total.data()) std::copy(own.begin(), own.end(), total.begin());
   size_t next = 1;
   for (const plan::TiedUse& use : state.model.flat().tied) {
-    if (use.owner_unit != bound.unit()) continue;
+    if (use.owner_unit != bound.unit() || use.use == 0) continue;
     const FlatOperand& more = bound.gradient_reads[next++];
     if (more.size == 0) continue;
     const std::span<float> span =
@@ -296,7 +301,7 @@ void measure(ExecutorState& state, const BoundInstruction& bound) {
   }
   if (!state.rank.alone() && state.rank.cancel != nullptr) sums.stop = state.rank.cancel->reason();
   sums.ready = state.inputs->ready ? 1 : 0;
-  state.publish(sums);
+  state.publish(bound, sums);
   state.cells[bound.writes(ValueKind::kSums)] = sums;
 }
 
@@ -313,7 +318,8 @@ void clip(ExecutorState& state, const BoundInstruction& bound) {
   const double max_norm = state.inputs->max_norm;
   const double coefficient = max_norm > 0 ? std::min(1.0, max_norm / (scale.norm + 1e-6)) : 1.0;
   scale.factor = coefficient / divisor;
-  state.outputs.scale = scale;
+  state.outputs.scale = scale;  // the verdict that what follows is under
+  state.outputs.phases[bound.phase].scale = scale;
   state.cells[bound.writes(ValueKind::kScale)] = scale;
 }
 

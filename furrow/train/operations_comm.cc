@@ -248,7 +248,7 @@ void reduce_scalar(ExecutorState& state, const BoundInstruction& bound) {
       const std::span<const int64_t> all(words->all);
       total.add(Sums::read(all.subspan(r * Sums::kWords).first<Sums::kWords>()));
     }
-    state.publish(total);
+    state.publish(bound, total);
     state.cells[bound.writes(ValueKind::kSums)] = total;
   });
 }

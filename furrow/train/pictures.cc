@@ -9,6 +9,7 @@
 
 #include "furrow/base/file.h"
 #include "furrow/base/rng.h"
+#include "furrow/plan/topology.h"
 #include "furrow/preprocess/tokenizer.h"
 #include "furrow/train/pictures_torch.h"
 #include "furrow/train/predictor_torch.h"
@@ -36,7 +37,7 @@ observe::GridImage image_of(std::span<const float> values, const Shape& shape,
   return image;
 }
 
-std::span<const float> scores_of(const at::Tensor& output) {
+std::span<const float> numbers_of(const at::Tensor& output) {
   return {output.const_data_ptr<float>(), static_cast<size_t>(output.numel())};
 }
 
@@ -48,7 +49,7 @@ std::vector<std::string> draw_classifier(const PictureRequest& request, const da
   observe::ConfusionMatrix confusion(source.classes());
   std::vector<observe::GridImage> grid;
   const auto take = [&](const data::Batch& batch, const at::Tensor& output) {
-    const std::span<const float> scores = scores_of(output);
+    const std::span<const float> scores = numbers_of(output);
     const auto input = images ? batch.arrays[0].as<float>() : std::span<float>();
     const auto target = batch.arrays[1].as<int64_t>();
     for (size_t row = 0; row < target.size(); ++row) {
@@ -71,6 +72,43 @@ std::vector<std::string> draw_classifier(const PictureRequest& request, const da
   write_file_atomic(request.folder + "/samples.svg",
                     observe::image_grid_svg(grid, kGridColumns, "Samples and answers"));
   return names;
+}
+
+// Sample ids, with nothing to read: a generator has their number from the batch.
+class Blanks : public data::Source {
+ public:
+  Blanks(int64_t size, const data::Source& like) : size_(size), fields_(like.fields()) {}
+  int64_t size() const override { return size_; }
+  const std::vector<data::Field>& fields() const override { return fields_; }
+  int64_t classes() const override { return 0; }
+  void read(std::span<const int64_t>, std::span<const ArrayView> arrays) const override {
+    for (const ArrayView& array : arrays) std::ranges::fill(array.bytes, std::byte{0});
+  }
+
+ private:
+  int64_t size_;
+  std::vector<data::Field> fields_;
+};
+
+// What the generator makes of the noise of the first sample ids.
+std::vector<std::string> draw_generated(const PictureRequest& request) {
+  const data::Source& samples = *request.dataset.train;
+  const Shape& shape = samples.fields()[0].shape;
+  if (shape.size() != 3 || (shape[0] != 1 && shape[0] != 3) ||
+      !request.dataset.preprocessing.contains("mean"))
+    return {};
+  std::vector<observe::GridImage> grid;
+  const auto pixels = static_cast<size_t>(num_elements(shape));
+  const auto take = [&](const data::Batch&, const at::Tensor& output) {
+    const std::span<const float> made = numbers_of(output);
+    for (size_t at = 0; at < made.size(); at += pixels)
+      grid.push_back(image_of(made.subspan(at, pixels), shape, request.dataset.preprocessing));
+  };
+  const int64_t count = 2 * kGridImages;
+  Predictor(request.model, request.rank).run(Blanks(count, samples), count, take);
+  write_file_atomic(request.folder + "/samples.svg",
+                    observe::image_grid_svg(grid, kGridColumns, "Generated samples"));
+  return {"samples.svg"};
 }
 
 // One of the classes, each with its probability at the temperature; `uniform` in [0, 1).
@@ -134,7 +172,7 @@ std::vector<std::string> draw_text(const PictureRequest& request, const data::So
   const size_t prompt = tokens.size();
   const Philox random(request.rank.seed, RandomPurpose::kSample, "samples.txt");
   const auto take = [&](const data::Batch&, const at::Tensor& output) {
-    const auto last = scores_of(output).subspan((row.seen() - 1) * classes, classes);
+    const auto last = numbers_of(output).subspan((row.seen() - 1) * classes, classes);
     tokens.push_back(draw(last, uniform01(random.block(0, tokens.size(), 0)[0])));
   };
   Predictor predictor(request.model, request.rank);
@@ -155,11 +193,13 @@ std::vector<std::string> draw_text(const PictureRequest& request, const data::So
 }  // namespace
 
 std::vector<std::string> draw_pictures(const PictureRequest& request) {
+  if (plan::generator_of(request.model.spec()) >= 0) return draw_generated(request);
   const data::Source* const source =
       request.dataset.test ? request.dataset.test.get() : request.dataset.validation.get();
   if (source == nullptr || source->size() == 0) return {};
   const std::vector<data::Field>& fields = source->fields();
-  const plan::TensorSpec& output = request.model.spec().units.back().output;
+  const plan::TensorSpec& output =
+      request.model.spec().units[plan::heads_of(request.model.spec()).front().unit].output;
   const bool scores = output.shape.back() == source->classes();
   if (!scores || fields[1].dtype != DType::kI64) return {};
   if (fields[0].dtype == DType::kI64) return draw_text(request, *source);

@@ -1,5 +1,5 @@
 // What a trained model says about its data, drawn into the run folder when a run ends: a confusion matrix and
-// a grid of samples of a classifier, text that a language model writes.
+// a grid of samples of a classifier, text that a language model writes, samples that a generator makes.
 #pragma once
 
 #include <cstdint>

@@ -14,6 +14,7 @@
 #include "furrow/base/version.h"
 #include "furrow/models/network.h"
 #include "furrow/models/precision.h"
+#include "furrow/models/teacher.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
 #include "furrow/tensor/arithmetic.h"
@@ -53,6 +54,15 @@ int world_of(const TrainRequest& request) {
 
 namespace {
 
+models::DataShape shape_of(const data::Source& source) {
+  models::DataShape shape;
+  shape.input.dtype = source.fields()[0].dtype;
+  shape.input.shape = source.fields()[0].shape;
+  shape.input.shape.insert(shape.input.shape.begin(), -1);
+  shape.classes = source.classes();
+  return shape;
+}
+
 // What lies before a document in its row must not reach it.
 void check_documents(const plan::ModelSpec& spec, const data::Source& source) {
   if (source.fields().size() <= 2) return;
@@ -74,17 +84,13 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   bench.config = config;
   bench.dataset = std::move(dataset);
   const data::Source& source = *bench.dataset->train;
-  models::DataShape shape;
-  shape.input.dtype = source.fields()[0].dtype;
-  shape.input.shape = source.fields()[0].shape;
-  shape.input.shape.insert(shape.input.shape.begin(), -1);
-  shape.classes = source.classes();
+  const models::DataShape shape = shape_of(source);
   const std::span<const models::Architecture> extra =
       extensions ? std::span<const models::Architecture>(extensions->architectures)
                  : std::span<const models::Architecture>();
   bench.spec = models::trained_network(config, shape, extra);
   check_documents(bench.spec, source);
-  bench.objective = std::make_shared<const Objective>(make_objective(config.training, language(source)));
+  bench.objective = std::make_shared<const Objective>(make_objective(config, language(source)));
   bench.rank.threads =
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
@@ -92,13 +98,35 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   return bench;
 }
 
+namespace {
+
+// Beside what is trained alone: an evaluation, and what is exported, have no teacher.
+Workbench with_teacher(const TrainRequest& request, Workbench bench) {
+  const config::Config& config = request.config;
+  if (config.training.objective != "distillation") return bench;
+  const std::span<const models::Architecture> extra =
+      request.extensions ? std::span<const models::Architecture>(request.extensions->architectures)
+                         : std::span<const models::Architecture>();
+  try {
+    const storage::Artefact artefact = storage::read_artefact(config.distillation.teacher);
+    const models::DataShape shape = shape_of(*bench.dataset->train);
+    models::add_teacher(models::describe_table(artefact.model, shape, extra), &bench.spec);
+    return bench;
+  } catch (Error& error) {
+    throw error.with_context("[distillation] teacher " + config.distillation.teacher);
+  }
+}
+
+}  // namespace
+
 // The layout is refused before ranks form groups, which it might leave empty.
 Run::Run(const TrainRequest& request)
     : layout_(plan::compilable_layout(request.config.parallelism, world_of(request))),
       request_(with_global_batch(request, layout_)),
       ranks_(
           rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
-      bench_(open_workbench(request_.config, dataset_of(request), request.extensions, request.cancel)),
+      bench_(with_teacher(request_, open_workbench(request_.config, dataset_of(request), request.extensions,
+                                                   request.cancel))),
       spec_(plan::compilable_spec(layout_, bench_.spec)),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
   join(request.communicator, layout_, &bench_.rank);
@@ -188,6 +216,7 @@ void Run::restore() {
   }
   if (state_.step == 0) {
     state_.loss_scale.factor = config.grad_scaler.init_scale;
+    if (config.training.objective == "distillation") load_teacher(config.distillation.teacher, *model_);
     load_initial(config, *model_);
     model_->start_average();
   }
@@ -221,9 +250,10 @@ void Run::begin_record() {
 std::string Run::memory_line(const plan::Program& program) const {
   const plan::MemoryFormula formula = plan::quote(program, spec_).formula;
   const auto bytes = [](double value) { return format_bytes(static_cast<uint64_t>(value)); };
-  return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}",
+  return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}{}",
                      formula.text, bytes(formula.parameters), bytes(formula.gradients),
-                     bytes(formula.optimizer));
+                     bytes(formula.optimizer),
+                     formula.teacher > 0 ? fmt::format(", teacher {}", bytes(formula.teacher)) : "");
 }
 
 bool Run::stopped() const {
@@ -341,6 +371,9 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
     record.values.emplace_back("loss_scale", state_.loss_scale.factor);
     record.values.emplace_back("skipped_steps", static_cast<double>(state_.skipped_steps));
   }
+  const std::vector<std::string>& phases = bench_.spec.phases;
+  for (size_t p = 0; p < phases.size(); ++p)
+    record.values.emplace_back("loss_" + phases[p], outputs.phases[p].loss.mean());
   if (!bench_.rank.alone()) {
     const StepLedger::Bytes bytes = ledger_.bytes(bench_.rank);
     record.values.insert(record.values.end(),

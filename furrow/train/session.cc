@@ -54,7 +54,7 @@ EvalResult evaluate_artefact(const std::string& folder, const config::Config& co
   shape.classes = artefact.outputs.at(0).shape.back();
   ModelState model(models::describe(config.model, shape), {}, 0);
   load_parameters(folder, model);
-  const Objective objective = make_objective(config.training, /*tokens=*/true);
+  const Objective objective = make_objective(config, /*tokens=*/true);
   Evaluator evaluator(model, objective, rank,
                       {.batch_size = config.training.local_batch_size,
                        .prefetch = static_cast<int>(config.data.prefetch_batches)});

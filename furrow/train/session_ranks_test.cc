@@ -25,6 +25,7 @@ namespace furrow::train {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 struct RankLayout {
   std::string name;
@@ -189,6 +190,8 @@ class RankSession : public ::testing::Test {
   observe::Summary train_alone(const std::string& name, SampleLedger* ledger = nullptr) const {
     return train_on(name, layout(1, 1), false, {}, {.ledger = ledger}).front();
   }
+
+  void expect_chain_equals_alone();
 
   testing::TemporaryFolder folder_;
   std::string precision_ = "float32";
@@ -384,10 +387,8 @@ TEST_F(RankSession, AdaptersOf16BitsGoFromLayoutToLayout) {
 }
 
 // Running statistics are in checkpoints, in the best model and in the export, from any layout to any other.
-TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
-  network_ = {"--model.name", "blocks", "--model.units",
-              R"(["stem: conv_norm out_channels=4", "b: residual_block out_channels=8 stride=2",)"
-              R"( "fc: pool_linear out=classes"])"};
+// A run that four layouts take turns at ends as one process does.
+void RankSession::expect_chain_equals_alone() {
   const observe::Summary alone = train_alone("alone");
   const std::vector<RankLayout> chain = {layout(1, 2, 3), layout(2, 2, 2), layout(1, 1), layout(3, 1)};
   int64_t stop = 4;
@@ -402,8 +403,55 @@ TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
     if (last) expect_same_figures(summaries[0], alone);
   }
   EXPECT_EQ(weights("chain"), weights("alone"));
+}
+
+TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
+  network_ = {"--model.name", "blocks", "--model.units",
+              R"(["stem: conv_norm out_channels=4", "b: residual_block out_channels=8 stride=2",)"
+              R"( "fc: pool_linear out=classes"])"};
+  expect_chain_equals_alone();
   EXPECT_THAT(weights("alone"), HasSubstr("stem.bn1.num_batches_tracked"));
   EXPECT_THAT(weights("alone"), HasSubstr("b.downsample.1.running_var"));
+}
+
+// Both phases of its steps, and noise that follows the samples.
+TEST_F(RankSession, AGanGoesFromLayoutToLayoutToo) {
+  network_ = {"--model.name",
+              "gan",
+              "--training.objective",
+              "gan",
+              "--validation.enable",
+              "false",
+              "--data.normalize",
+              "false",
+              "--model.generator_hidden",
+              "[24]",
+              "--model.discriminator_hidden",
+              "[24]",
+              "--optimizer.groups",
+              R"(["generator.* lr=1e-3", "discriminator.* lr=5e-4"])"};
+  expect_chain_equals_alone();
+  EXPECT_THAT(weights("alone"), HasSubstr("generator.fc2.weight"));
+  EXPECT_THAT(weights("alone"), HasSubstr("discriminator.fc2.weight"));
+  EXPECT_THAT(weights("alone"), Not(HasSubstr("fooled")));
+  EXPECT_TRUE(std::filesystem::exists(run("alone") + "/samples.svg"));
+}
+
+// The teacher, with statistics of its own, is no part of what is exported and evaluated.
+TEST_F(RankSession, AStudentGoesFromLayoutToLayoutToo) {
+  network_ = {"--model.name", "blocks", "--model.units",
+              R"(["stem: conv_norm out_channels=4", "fc: pool_linear out=classes"])"};
+  train_on("teacher", layout(1, 1));
+  network_ = {"--training.objective", "distillation", "--distillation.teacher", run("teacher") + "/model"};
+  expect_chain_equals_alone();
+  EXPECT_THAT(weights("alone"), Not(HasSubstr("teacher")));
+  const EvalResult test = evaluate(run("alone"), "test", config({}));
+  EXPECT_EQ(test.samples, 100);
+  network_ = {};
+  train_on("untaught", layout(1, 1));
+  EXPECT_NE(weights("untaught"), weights("alone")) << "control: the teacher counts";
+  network_ = {"--training.objective", "distillation", "--distillation.teacher", run("nowhere")};
+  EXPECT_THROW(train_on("none", layout(1, 1)), Error);
 }
 
 TEST_F(RankSession, ASaveBehindTrainingIsCommittedBeforeTheNextOne) {

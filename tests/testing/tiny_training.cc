@@ -9,6 +9,7 @@
 #include "furrow/base/rng.h"
 #include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
+#include "furrow/models/teacher.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "tests/testing/tiny_training_torch.h"
@@ -73,7 +74,7 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 
 std::vector<std::string> tiny_names() {
   std::vector<std::string> names = {"mlp",          "convnet", "gpt-tied", "gpt-untied", "llama-tied",
-                                    "llama-untied", "rnn",     "lstm",     "resnet"};
+                                    "llama-untied", "rnn",     "lstm",     "resnet",     "distilled"};
   for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm"})
     names.push_back(std::string(name) + "@bfloat16");
   return names;
@@ -90,7 +91,15 @@ TinyTraining tiny(const std::string& full_name) {
   const std::string name = full_name.substr(0, full_name.find('@'));
   t.config = base_config();
   models::DataShape shape;
-  if (name == "resnet") {  // both kinds of shortcut, with and without a stride, on eight by eight pixels
+  if (name == "gan") {
+    t.config.model.name = t.config.training.objective = "gan";
+    t.config.model.latent = 10;
+    t.config.model.generator_hidden = {24};
+    t.config.model.discriminator_hidden = {32};
+    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, {1, 8, 8}, 10));
+    shape.input = {DType::kF32, {-1, 1, 8, 8}};
+  } else if (name ==
+             "resnet") {  // both kinds of shortcut, with and without a stride, on eight by eight pixels
     t.config.model.name = "blocks";
     t.config.model.units = {
         "stem: conv_norm out_channels=4 prefix=", "layer1.0: residual_block out_channels=4",
@@ -99,7 +108,7 @@ TinyTraining tiny(const std::string& full_name) {
     const Shape image = {3, 8, 8};
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
     shape.input = {DType::kF32, {-1, 3, 8, 8}};
-  } else if (name != "mlp" && name != "convnet") {
+  } else if (name != "mlp" && name != "convnet" && name != "distilled") {
     t.config.model.name = name.substr(0, name.find('-'));
     t.config.model.layers = 2;
     t.config.model.heads = 2;
@@ -112,7 +121,8 @@ TinyTraining tiny(const std::string& full_name) {
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::tokens(1000, kContext, 13));
     shape.input = {DType::kI64, {-1, kContext}};
   } else {
-    t.config.model.name = name;
+    t.config.model.name = name == "distilled" ? "mlp" : name;
+    if (name == "distilled") t.config.training.objective = "distillation";
     t.config.model.hidden = {32, 24};
     const Shape image = {1, 28, 28};
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
@@ -122,6 +132,11 @@ TinyTraining tiny(const std::string& full_name) {
   t.spec = models::describe(t.config.model, shape);
   if (name != full_name) t.config.training.mixed_precision_param = full_name.substr(name.size() + 1);
   models::compute_in(models::precision_of(t.config.training.mixed_precision_param), &t.spec);
+  if (name == "distilled") {
+    config::Model teacher;
+    teacher.hidden = {48};
+    models::add_teacher(models::describe(teacher, shape), &t.spec);
+  }
   return t;
 }
 
@@ -136,6 +151,8 @@ train::OptimizerRule TinyTraining::rule() const {
   return {config.optimizer, config.lr_scheduler, config.ema};
 }
 
+train::Objective TinyTraining::objective() const { return train::make_objective(config, /*tokens=*/false); }
+
 StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
   const train::OptimizerRule rule = tiny.rule();
   const plan::ModelSpec spec = tiny.trained_spec();
@@ -148,7 +165,8 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
   train::RankContext rank;
   rank.threads = options.threads;
   rank.seed = 42;
-  train::Executor executor(program, model, train::find_objective("supervised"), &rule, rank);
+  const train::Objective objective = tiny.objective();
+  train::Executor executor(program, model, objective, &rule, rank);
   data::LoaderOptions loader_options;
   loader_options.sizes = options.microbatch_sizes;
   loader_options.position = options.position;

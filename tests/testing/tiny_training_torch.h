@@ -49,6 +49,7 @@ struct TinyTraining {
 
   plan::ModelSpec trained_spec() const;  // under config.lora and config.optimizer
   train::OptimizerRule rule() const;     // of config
+  train::Objective objective() const;    // the same
 };
 TinyTraining tiny(const std::string& name);
 std::vector<std::string> tiny_names();

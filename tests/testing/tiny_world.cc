@@ -54,7 +54,8 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
   const plan::Program program = plan::compile_train(spec, world.layout(), train_options);
   train::ModelState model(spec, rule.states(), /*seed=*/42, {},
                           train::residence_of(plan::flat_layout(spec), program.placement, rank));
-  train::Executor executor(program, model, train::find_objective("supervised"), &rule, rank);
+  const train::Objective objective = tiny.objective();
+  train::Executor executor(program, model, objective, &rule, rank);
   const Ledger ledger(*tiny.source);
   data::LoaderOptions loader_options = train::loader_options(program, options.position);
   loader_options.prefetch = 0;
@@ -124,9 +125,13 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
         return where + "state " + rank.model.states()[s].name;
     }
   }
-  if (rank.outputs.loss.loss.value() != whole.outputs.loss.loss.value()) return "the loss";
-  const double norm = rank.outputs.scale.norm, expected = whole.outputs.scale.norm;
-  if (norm != expected && !(std::isnan(norm) && std::isnan(expected))) return "the norm";
+  for (size_t p = 0; p < whole.outputs.phases.size(); ++p) {
+    const train::PhaseOutputs &own = rank.outputs.phases.at(p), &expected = whole.outputs.phases[p];
+    if (own.loss.loss.value() != expected.loss.loss.value()) return "the loss";
+    const double norm = own.scale.norm;
+    if (norm != expected.scale.norm && !(std::isnan(norm) && std::isnan(expected.scale.norm)))
+      return "the norm";
+  }
   return "";
 }
 

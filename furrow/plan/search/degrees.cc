@@ -71,6 +71,7 @@ std::vector<int> tensor_degrees(State* state) {
 std::string refusal_of(const State& state, const Choice& choice) {
   try {
     require_compilable(choice.layout);
+    require_compilable(choice.layout, state.spec);
     const int tensor = choice.layout.degree(Axis::kTensor);
     if (const std::string reason = refuses_tensor_cut(state.spec, tensor); !reason.empty())
       return fmt::format("tp {}: {}", tensor, reason);

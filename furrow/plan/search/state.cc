@@ -70,15 +70,14 @@ const UnitTable& State::table(const Choice& choice) {
   if (!first) return table;
   for (int32_t u = 0; u < units(); ++u) {
     const Unit& unit = model.spec.units[u];
-    const bool input_gradient = u > facts.first_trained;
+    const bool input_gradient = facts.units[u].passes;
     const auto seconds = [&](Work work, Phase phase) {
       return costs.unit_seconds({&unit, work, local_batch, input_gradient}) +
              inside(model, choice, phase, static_cast<size_t>(u), input_gradient, &table.inside_bytes);
     };
-    const bool trained = facts.units[u].trains();
+    const bool trained = facts.units[u].trains(), back = facts.units[u].backward_phase >= 0;
     table.forward_s.push_back(seconds(Work::kForward, Phase::kForward));
-    table.input_s.push_back(u < facts.first_trained ? 0
-                                                    : seconds(Work::kBackwardInput, Phase::kBackwardInput));
+    table.input_s.push_back(back ? seconds(Work::kBackwardInput, Phase::kBackwardInput) : 0);
     table.weight_s.push_back(trained ? seconds(Work::kBackwardWeight, Phase::kBackwardWeight) : 0);
     table.out_bytes.push_back(unit.output.bytes_per_sample() * local_batch);
     table.saved_bytes.push_back(unit.saved_bytes * local_batch);

@@ -1,0 +1,69 @@
+#include "furrow/models/teacher.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "furrow/base/error.h"
+#include "furrow/config/config.h"
+#include "furrow/plan/topology.h"
+
+namespace furrow::models {
+namespace {
+
+void require_chain(const plan::ModelSpec& spec, std::string_view what) {
+  if (plan::is_one_chain(spec)) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("[distillation]: the {} is {}, which is more than one chain of units", what,
+                          spec.architecture));
+}
+
+void freeze(plan::Unit* unit) {
+  const auto renamed = [](std::string& name) {
+    if (!name.empty()) name = std::string(kTeacherPrefix) + name;
+  };
+  renamed(unit->name);
+  for (plan::Parameter& parameter : unit->parameters) {
+    renamed(parameter.name);
+    renamed(parameter.tied_to);
+    parameter.rule = {};
+    parameter.rule.frozen = true;
+  }
+  for (plan::Statistic& statistic : unit->statistics) renamed(statistic.name);
+  unit->inference = true;
+  unit->flops.backward_input = unit->flops.backward_weight = 0;
+  unit->saved_bytes = unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
+}
+
+}  // namespace
+
+plan::ModelSpec describe_table(const std::string& table, const DataShape& data,
+                               std::span<const Architecture> extra) {
+  const bool tokens = data.input.dtype == DType::kI64;
+  const std::string text = fmt::format("[training]\nsteps = 1\ndataset = \"{}\"\nseq_len = {}\n[model]\n{}",
+                                       tokens ? "text" : "idx", tokens ? data.input.shape.at(1) : 1, table);
+  return describe(config::parse(text, "model.toml").model, data, extra);
+}
+
+void add_teacher(plan::ModelSpec teacher, plan::ModelSpec* student) {
+  require_chain(teacher, "teacher");
+  require_chain(*student, "model");
+  const auto own = static_cast<int32_t>(student->units.size());
+  const plan::TensorSpec given = teacher.units.back().output, wanted = student->units.back().output;
+  if (given.shape != wanted.shape) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("[distillation] teacher: it gives {}, the model {}: both need the same classes and "
+                    "samples",
+                    to_string(given.shape), to_string(wanted.shape)));
+  }
+  for (plan::Unit& unit : teacher.units) freeze(&unit);
+  teacher.units.front().source = plan::kFromBatch;
+  for (plan::Unit& unit : teacher.units) student->units.push_back(std::move(unit));
+  student->heads = {{own - 1, 0, static_cast<int32_t>(student->units.size()) - 1, {}}};
+  plan::validate(*student);
+}
+
+bool is_teachers(std::string_view name) { return name.starts_with(kTeacherPrefix); }
+
+}  // namespace furrow::models

@@ -1,0 +1,25 @@
+// A trained network beside the one that learns from it, in one model.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "furrow/models/architectures.h"
+
+namespace furrow::models {
+
+inline constexpr std::string_view kTeacherPrefix = "teacher.";  // of its units, parameters and statistics
+
+// The network of an artefact's [model] table (storage/artefact.h) over this data.  Error{invalid_argument}.
+plan::ModelSpec describe_table(const std::string& table, const DataShape& data,
+                               std::span<const Architecture> extra = {});
+
+// Appends the teacher as a chain of its own: every parameter frozen, in float32, run as in evaluation, and
+// compared with by the student's head while training.  Error{invalid_argument}: either is more than one
+// chain, or their outputs differ.
+void add_teacher(plan::ModelSpec teacher, plan::ModelSpec* student);
+
+bool is_teachers(std::string_view name);  // of a unit, a parameter or a statistic
+
+}  // namespace furrow::models

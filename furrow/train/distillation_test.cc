@@ -1,0 +1,90 @@
+// What a teacher does in a step, and what a step leaves of it.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+
+#include "furrow/models/teacher.h"
+#include "furrow/plan/optimizer_spec.h"
+#include "furrow/train/executor_torch.h"
+#include "tests/testing/tiny_training_torch.h"
+
+namespace furrow::train {
+namespace {
+
+using testing::TinyTraining;
+
+// A step of a model beside a teacher that is a copy of it.
+class Twins {
+ public:
+  Twins(const std::string& network, double alpha) : tiny_(testing::tiny(network)) {
+    tiny_.config.training.objective = "distillation";
+    tiny_.config.distillation.alpha = alpha;
+    own_ = tiny_.spec.units.size();
+    const plan::ModelSpec teacher = tiny_.spec;
+    models::add_teacher(teacher, &tiny_.spec);
+    rule_ = std::make_unique<OptimizerRule>(tiny_.rule());
+    model_ = std::make_unique<ModelState>(tiny_.trained_spec(), rule_->states(), /*seed=*/42);
+    for (size_t u = 0; u < own_; ++u) {
+      const at::Tensor& params = unit(u).params;
+      if (params.defined()) unit(own_ + u).params.copy_(params);
+    }
+  }
+
+  RunOutputs step() {
+    plan::TrainOptions options{{8}, {}, plan::forms_of(rule_->states())};
+    const plan::Program program = plan::compile_train(model_->spec(), plan::Layout(), options);
+    RankContext rank;
+    rank.threads = 1;
+    rank.seed = 42;
+    const Objective objective = tiny_.objective();
+    Executor executor(program, *model_, objective, rule_.get(), rank);
+    data::Loader loader(*tiny_.source, data::SampleOrder(42, tiny_.source->size(), true), {.sizes = {8}});
+    RunInputs inputs;
+    inputs.loader = &loader;
+    inputs.rates = {tiny_.config.optimizer.lr, tiny_.config.optimizer.beta1};
+    return executor.run(inputs);
+  }
+
+  size_t own() const { return own_; }
+  UnitState& unit(size_t u) { return model_->unit(static_cast<int>(u)); }
+
+ private:
+  TinyTraining tiny_;
+  size_t own_ = 0;
+  std::unique_ptr<OptimizerRule> rule_;
+  std::unique_ptr<ModelState> model_;
+};
+
+TEST(Distillation, ACopyOfTheModelHasNothingToTeach) {
+  Twins twins("mlp", 1);
+  const RunOutputs outputs = twins.step();
+  EXPECT_NEAR(outputs.loss.mean(), 0, 1e-6);
+  EXPECT_NEAR(outputs.scale.norm, 0, 1e-6);
+  EXPECT_GT(Twins("mlp", 0.5).step().scale.norm, 1e-3) << "control: the targets do";
+}
+
+TEST(Distillation, ATeacherHasNoStateAndStaysAsItIs) {
+  Twins twins("mlp", 0.5);
+  std::vector<at::Tensor> before;
+  for (size_t u = 0; u < 2 * twins.own(); ++u) before.push_back(twins.unit(u).params.clone());
+  twins.step();
+  for (size_t u = 0; u < 2 * twins.own(); ++u) {
+    const bool teachers = u >= twins.own();
+    EXPECT_EQ(twins.unit(u).params.equal(before[u]), teachers);
+    for (const at::Tensor& state : twins.unit(u).states) EXPECT_EQ(state.numel() == 0, teachers);
+  }
+}
+
+// Batch norm by running statistics, which training does not move: not what the model says of the same batch.
+TEST(Distillation, ATeacherRunsAsInEvaluation) {
+  Twins twins("resnet", 1);
+  const at::Tensor before = twins.unit(twins.own()).statistics.clone();
+  const at::Tensor own = twins.unit(0).statistics.clone();
+  EXPECT_GT(twins.step().loss.mean(), 1e-3);
+  EXPECT_TRUE(twins.unit(twins.own()).statistics.equal(before));
+  EXPECT_FALSE(twins.unit(0).statistics.equal(own)) << "control";
+}
+
+}  // namespace
+}  // namespace furrow::train

@@ -1,0 +1,236 @@
+// Two phases a step: the numbers of plain autograd in double, whatever is recomputed or accumulated.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <string>
+
+#include "furrow/base/error.h"
+#include "furrow/plan/flat_layout.h"
+#include "furrow/train/executor_torch.h"
+#include "tests/testing/tiny_training_torch.h"
+
+namespace furrow::train {
+namespace {
+
+using testing::relative_error;
+using testing::run_steps;
+using testing::same_bits;
+using testing::StepOptions;
+using testing::StepResult;
+using testing::TinyTraining;
+
+using Named = std::map<std::string, at::Tensor>;
+
+// Parameters (or their gradients) by name, in double.
+Named named(const plan::ModelSpec& spec, const std::vector<at::Tensor>& flat) {
+  Named tensors;
+  const plan::FlatLayout layout = plan::flat_layout(spec);
+  for (size_t u = 0; u < spec.units.size(); ++u) {
+    for (const plan::FlatSpan& span : layout.units[u].spans) {
+      const plan::Parameter& parameter = spec.units[u].parameters[span.parameter];
+      tensors[parameter.name] =
+          flat[u].narrow(0, span.offset, span.size).view(parameter.shape).to(at::kDouble).clone();
+    }
+  }
+  return tensors;
+}
+
+void want_gradients(Named* params, const std::string& prefix) {
+  for (auto& [name, tensor] : *params) tensor.set_requires_grad(name.starts_with(prefix));
+}
+
+at::Tensor two_layers(const Named& params, const std::string& prefix, const at::Tensor& x) {
+  const auto at_name = [&](const char* name) { return params.at(prefix + name); };
+  const at::Tensor hidden = at::leaky_relu(at::linear(x, at_name("fc1.weight"), at_name("fc1.bias")), 0.2);
+  return at::linear(hidden, at_name("fc2.weight"), at_name("fc2.bias"));
+}
+
+at::Tensor judged(const Named& params, const at::Tensor& x, double label) {
+  const at::Tensor logit = two_layers(params, "discriminator.", x);
+  return at::binary_cross_entropy_with_logits(logit, at::full_like(logit, label), {}, {},
+                                              at::Reduction::Mean);
+}
+
+// The first batch of a run, and the noise of its samples.
+struct Batch {
+  at::Tensor images, noise;
+};
+
+Batch first_batch(const TinyTraining& tiny, int64_t size) {
+  data::Loader loader(*tiny.source, data::SampleOrder(42, tiny.source->size(), true), {.sizes = {size}});
+  const data::Batch& batch = *loader.next();
+  const auto pixels = batch.arrays[0].as<float>();
+  tensor::OpContext context;
+  context.seed = 42;
+  context.sample_ids = batch.sample_ids;
+  const at::Tensor images = at::tensor(at::ArrayRef<float>(pixels.data(), pixels.size())).view({size, -1});
+  const at::Tensor noise = nn::make_block(tiny.spec.units[0])->forward(images, {}, context);
+  return {images.to(at::kDouble), noise.to(at::kDouble)};
+}
+
+struct Expected {
+  Named gradients;
+  double discriminator = 0, generator = 0;  // losses
+};
+
+// `stepped`: the parameters with the discriminator that the generator learns from.
+Expected plain_step(const Named& start, const Named& stepped, const Batch& batch) {
+  Expected expected;
+  Named params;
+  for (const auto& [name, tensor] : start) params[name] = tensor.clone();
+  want_gradients(&params, "discriminator.");
+  const at::Tensor made = at::sigmoid(two_layers(params, "generator.", batch.noise));
+  const at::Tensor loss = (judged(params, batch.images, 1) + judged(params, made, 0)) / 2;
+  loss.backward();
+  expected.discriminator = loss.item<double>();
+  for (const auto& [name, tensor] : params) {
+    if (name.starts_with("discriminator.")) expected.gradients[name] = tensor.grad();
+  }
+  for (const auto& [name, tensor] : stepped) params[name] = tensor.detach().clone();
+  for (const auto& [name, tensor] : start) {
+    if (name.starts_with("generator.")) params[name] = tensor.detach().clone();
+  }
+  want_gradients(&params, "generator.");
+  const at::Tensor fooled = judged(params, at::sigmoid(two_layers(params, "generator.", batch.noise)), 1);
+  fooled.backward();
+  expected.generator = fooled.item<double>();
+  for (const auto& [name, tensor] : params) {
+    if (name.starts_with("generator.")) expected.gradients[name] = tensor.grad();
+  }
+  return expected;
+}
+
+double error_of(const Named& ours, const Named& expected, const std::string& prefix) {
+  std::vector<at::Tensor> a, b;
+  for (const auto& [name, tensor] : expected) {
+    if (!name.starts_with(prefix)) continue;
+    a.push_back(ours.at(name));
+    b.push_back(tensor);
+  }
+  return relative_error(a, b);
+}
+
+// Steps by the mean gradient itself, so that it can be read off: the buffers of a phase serve the next one.
+TinyTraining plain_descent() {
+  TinyTraining tiny = testing::tiny("gan");
+  tiny.config.optimizer.name = "sgd";
+  tiny.config.optimizer.lr = 1;
+  tiny.config.optimizer.beta1 = 0;  // the momentum of a step, too
+  tiny.config.optimizer.weight_decay = 0;
+  return tiny;
+}
+
+Named descended(const Named& before, const Named& after) {
+  Named gradients;
+  for (const auto& [name, tensor] : before) gradients[name] = tensor - after.at(name);
+  return gradients;
+}
+
+TEST(Gan, AStepIsThatOfPlainAutogradInDouble) {
+  const TinyTraining tiny = plain_descent();
+  StepOptions options;
+  options.microbatch_sizes = {16};
+  options.max_norm = 0;
+  const StepResult start = run_steps(tiny, {.steps = 0}), result = run_steps(tiny, options);
+  const Named before = named(tiny.spec, start.params), after = named(tiny.spec, result.params);
+  const Named ours = descended(before, after);
+  const Batch batch = first_batch(tiny, 16);
+  const Expected expected = plain_step(before, after, batch);
+  EXPECT_LT(error_of(ours, expected.gradients, "discriminator."), 1e-5);
+  EXPECT_LT(error_of(ours, expected.gradients, "generator."), 1e-5);
+  ASSERT_EQ(result.outputs.phases.size(), 2U);
+  EXPECT_EQ(result.outputs.phases[0].loss.count, 32);
+  EXPECT_EQ(result.outputs.phases[1].loss.count, 16);
+  EXPECT_NEAR(result.outputs.phases[0].loss.mean(), expected.discriminator, 1e-6);
+  EXPECT_NEAR(result.outputs.phases[1].loss.mean(), expected.generator, 1e-6);
+
+  // Controls: a generator that learned from the discriminator before its step, and other noise.
+  const Expected stale = plain_step(before, before, batch);
+  EXPECT_GT(error_of(ours, stale.gradients, "generator."), 1e-3);
+  EXPECT_LT(error_of(ours, stale.gradients, "discriminator."), 1e-5);
+  const Expected other = plain_step(before, after, {batch.images, batch.noise.roll(1, 0).neg()});
+  EXPECT_GT(error_of(ours, other.gradients, "discriminator."), 1e-3);
+}
+
+TEST(Gan, RecomputeChangesNoBitOfTenSteps) {
+  const TinyTraining tiny = testing::tiny("gan");
+  StepOptions options;
+  options.microbatch_sizes = {4, 4, 3};
+  options.steps = 10;
+  const StepResult plain = run_steps(tiny, options);
+  options.recompute.assign(tiny.spec.units.size(), true);
+  const StepResult full = run_steps(tiny, options);
+  EXPECT_TRUE(same_bits(plain.params, full.params));
+  EXPECT_TRUE(same_bits(plain.states, full.states));
+  for (size_t p = 0; p < 2; ++p)
+    EXPECT_EQ(plain.outputs.phases[p].loss.loss.value(), full.outputs.phases[p].loss.loss.value());
+}
+
+TEST(Gan, AccumulatedOrAtOnceIsWithinABound) {
+  const TinyTraining tiny = testing::tiny("gan");
+  StepOptions options;
+  options.microbatch_sizes = {4, 4, 4, 4};
+  const StepResult accumulated = run_steps(tiny, options);
+  options.microbatch_sizes = {16};
+  const StepResult large = run_steps(tiny, options);
+  EXPECT_LT(relative_error(accumulated.gradients, large.gradients), 1e-5);
+  EXPECT_NEAR(accumulated.outputs.phases[1].loss.mean(), large.outputs.phases[1].loss.mean(), 1e-6);
+  options.position = 16;
+  EXPECT_GT(relative_error(accumulated.gradients, run_steps(tiny, options).gradients), 1e-3) << "control";
+}
+
+// Each phase is clipped by the norm of its own gradients: every step is as long as allowed.
+TEST(Gan, EveryPhaseIsClippedAlone) {
+  const TinyTraining tiny = plain_descent();
+  StepOptions options;
+  options.max_norm = 1e-2;
+  const StepResult start = run_steps(tiny, {.steps = 0}), result = run_steps(tiny, options);
+  const Named moved = descended(named(tiny.spec, start.params), named(tiny.spec, result.params));
+  for (size_t p = 0; p < 2; ++p) {
+    double squares = 0;
+    for (const auto& [name, tensor] : moved) {
+      if (name.starts_with(tiny.spec.phases[p])) squares += tensor.square().sum().item<double>();
+    }
+    const PhaseOutputs& phase = result.outputs.phases[p];
+    EXPECT_GT(phase.scale.norm, 1e-2) << "else nothing is clipped";
+    EXPECT_NEAR(std::sqrt(squares), 1e-2, 1e-5);
+    EXPECT_NEAR(phase.scale.factor * static_cast<double>(phase.loss.count), 1e-2 / (phase.scale.norm + 1e-6),
+                1e-9);
+  }
+}
+
+// The verdict of the discriminator's phase keeps it from its step; the generator, whose samples are sound,
+// goes on.
+TEST(Gan, APhaseThatIsNotFiniteIsSkippedAlone) {
+  const TinyTraining tiny = testing::tiny("gan");
+  const StepResult start = run_steps(tiny, {.steps = 0}), sound = run_steps(tiny, {});
+  EXPECT_TRUE(sound.outputs.scale.finite);
+  std::vector<int64_t> first(4);
+  data::SampleOrder(42, tiny.source->size(), true).indices(0, first);
+  tiny.source->poison(first[1]);
+  const StepResult result = run_steps(tiny, {});
+  EXPECT_FALSE(result.outputs.phases[0].scale.finite);
+  EXPECT_TRUE(result.outputs.phases[1].scale.finite);
+  EXPECT_FALSE(result.outputs.scale.finite);
+  const Named before = named(tiny.spec, start.params), after = named(tiny.spec, result.params);
+  EXPECT_TRUE(before.at("discriminator.fc1.weight").equal(after.at("discriminator.fc1.weight")));
+  EXPECT_FALSE(before.at("generator.fc1.weight").equal(after.at("generator.fc1.weight")));
+}
+
+TEST(Gan, APhaseThatIsFrozenIsRefused) {
+  TinyTraining tiny = testing::tiny("gan");
+  tiny.config.optimizer.groups = {"discriminator.* frozen=true"};
+  EXPECT_THROW(run_steps(tiny, {}), Error);
+  tiny.config.optimizer.groups = {"discriminator.fc1.* frozen=true"};
+  const StepResult start = run_steps(tiny, {.steps = 0}), result = run_steps(tiny, {});
+  const Named before = named(tiny.trained_spec(), start.params),
+              after = named(tiny.trained_spec(), result.params);
+  EXPECT_TRUE(before.at("discriminator.fc1.weight").equal(after.at("discriminator.fc1.weight")));
+  EXPECT_FALSE(before.at("discriminator.fc2.weight").equal(after.at("discriminator.fc2.weight")));
+  EXPECT_FALSE(before.at("generator.fc1.weight").equal(after.at("generator.fc1.weight")));
+}
+
+}  // namespace
+}  // namespace furrow::train
