@@ -7,9 +7,11 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/threads_torch.h"
+#include "furrow/train/device_torch.h"
 #include "furrow/train/executor_state_torch.h"
 
 namespace furrow::train {
@@ -60,6 +62,11 @@ struct Executor::Impl {
     state.targets = targets_of(model.spec());
     state.cells.resize(program.slots.size());
     state.flights.resize(program.slots.size());
+    state.device = device_of(rank);
+    {
+      const tensor::CompositionScope scope(composes(rank));
+      state.math = tensor::flat_math_on(state.device, rank.threads);
+    }
     state.axis = make_rank_axis(rank);
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
@@ -95,7 +102,7 @@ struct Executor::Impl {
       const DType dtype = shared ? state.model.flat().units[assignment.value.unit].compute : DType::kF32;
       const at::ScalarType type = tensor::scalar_type(dtype);
       const int64_t elements = slot.bytes / static_cast<int64_t>(dtype_size(dtype));
-      const auto make = [&] { return rank_buffer(rank.communicator, elements, slot.kind, type); };
+      const auto make = [&] { return rank_buffer(rank, elements, slot.kind, type); };
       buffer = shared ? state.model.gathered_buffer(slot.bytes, gathered[slot.bytes]++, make) : make();
     }
   }
@@ -170,7 +177,7 @@ struct Executor::Impl {
       const data::Batch* batch = state.cell<const data::Batch*>(program.slot_of(value));
       const at::Tensor& output =
           state.cell<at::Tensor>(program.slot_of(plan::act_value(state.facts.prediction, value.index)));
-      state.inputs->take(*batch, output.to(at::kFloat).contiguous());
+      state.inputs->take(*batch, output.to(at::kCPU, at::kFloat).contiguous());
     }
   }
 
@@ -299,7 +306,7 @@ at::Tensor ExecutorState::take_staging(int64_t elements) {
     staging.erase(staging.begin() + static_cast<long>(i));
     return taken;
   }
-  return rank_buffer(rank.communicator, elements, MemoryKind::kOther);
+  return rank_buffer(rank, elements, MemoryKind::kOther);
 }
 
 void ExecutorState::publish(const BoundInstruction& bound, const Sums& sums) {
@@ -323,6 +330,8 @@ RunOutputs Executor::run(const RunInputs& inputs) {
   ExecutorState& state = impl_->state;
   const int64_t start_ns = impl_->rank.clock->monotonic_ns();
   tensor::set_thread_count(impl_->rank.threads);
+  const tensor::CompositionScope scope(composes(impl_->rank));
+  const DeviceScope on(state.device);
   state.inputs = &inputs;
   state.outputs = RunOutputs();
   state.outputs.phases.resize(state.facts.phases);
