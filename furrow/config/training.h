@@ -114,8 +114,10 @@ struct Training {
     v("device", &Training::device,
       {.effect = kRecipe,
        .choices = "cpu|cuda|composed",
-       .doc = "Where units compute and parameters lie. cuda: one NVIDIA GPU a rank, with a libtorch that has CUDA; "
-              "its bits are not the CPU's. composed: the CPU by the operations that run on GPUs, to tell a GPU's "
+       .doc = "Where units compute and parameters lie. cuda: one NVIDIA GPU a rank, with a libtorch that has "
+              "CUDA; "
+              "its bits are not the CPU's. composed: the CPU by the operations that run on GPUs, to tell a "
+              "GPU's "
               "rounding from a mistake."});
     v("nan_policy", &Training::nan_policy,
       {.effect = kRecipe,

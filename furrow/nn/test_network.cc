@@ -10,8 +10,8 @@
 #include "furrow/nn/declared_axis_torch.h"
 #include "furrow/nn/init.h"
 #include "furrow/nn/test_network_torch.h"
-#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/loss_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 

@@ -23,7 +23,10 @@ at::Tensor adapted(const at::Tensor& x, const Adapter& adapter, OpContext& conte
 
 at::Tensor activated(const at::Tensor& z, Activation activation, OpContext& context) {
   if (activation == Activation::kNone) return z;
-  if (composed(z)) return activation == Activation::kRelu ? at::relu(z) : at::gelu(z, activation == Activation::kGeluTanh ? "tanh" : "none");
+  if (composed(z))
+    return activation == Activation::kRelu
+               ? at::relu(z)
+               : at::gelu(z, activation == Activation::kGeluTanh ? "tanh" : "none");
   const int threads = context.threads;
   const at::Tensor wide = widened(z, threads), out = at::empty_like(wide);
   const at::Tensor slope = activate(wide, out, activation, needs_backward({z}), threads);

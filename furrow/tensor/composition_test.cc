@@ -115,8 +115,7 @@ TEST(Composition, WeightsOfHalfLayersHaveFloat32Gradients) {
   const CompositionScope scope;
   const testing::OpResult composition = run_ours(run, ours);
   EXPECT_TRUE(at::allclose(kernels.gradients[0], composition.gradients[0], 1e-2, 1e-2));
-  EXPECT_FALSE(at::equal(composition.gradients[0],
-                         composition.gradients[0].to(at::kBFloat16).to(at::kFloat)))
+  EXPECT_FALSE(at::equal(composition.gradients[0], composition.gradients[0].to(at::kBFloat16).to(at::kFloat)))
       << "rounded to bfloat16";
 }
 

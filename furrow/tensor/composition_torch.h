@@ -1,5 +1,5 @@
-// Which implementation an operation has: our kernels, over memory of the CPU, or a composition of libtorch's own
-// operations, on any device.
+// Which implementation an operation has: our kernels, over memory of the CPU, or a composition of libtorch's
+// own operations, on any device.
 //
 // The device of the tensors decides.  On the CPU a scope chooses compositions too: so a machine without a
 // device tests what devices run, against the kernels.

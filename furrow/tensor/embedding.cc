@@ -82,7 +82,6 @@ at::Tensor own_rows(const at::Tensor& ids, const at::Tensor& table, int64_t firs
   return y;
 }
 
-
 }  // namespace
 
 void check_ids(const at::Tensor& ids, int64_t vocabulary) {

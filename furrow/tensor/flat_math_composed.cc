@@ -38,8 +38,8 @@ void adam(const Operands& o, const StepParameters& p) {
 }
 
 void adamw(const Operands& o, const StepParameters& p) {
-  at::_fused_adamw_(o.params, o.gradient, o.states[0], o.states[1], {}, steps_of(o, p), p.lr, p.beta1, p.beta2,
-                    p.weight_decay, p.eps, /*amsgrad=*/false, /*maximize=*/false);
+  at::_fused_adamw_(o.params, o.gradient, o.states[0], o.states[1], {}, steps_of(o, p), p.lr, p.beta1,
+                    p.beta2, p.weight_decay, p.eps, /*amsgrad=*/false, /*maximize=*/false);
 }
 
 void lion(const Operands& o, const StepParameters& p) {
@@ -82,8 +82,10 @@ class ComposedMath final : public FlatMath {
     std::vector<int64_t> blocks;
     for (const std::span<const float> part : parts) {
       const auto size = static_cast<int64_t>(part.size()), whole = size / kGrid * kGrid;
-      if (whole > 0) norms.push_back(norms_of(here(part.first(static_cast<size_t>(whole))).view({-1, kGrid})));
-      if (size > whole) norms.push_back(norms_of(here(part.subspan(static_cast<size_t>(whole))).view({1, -1})));
+      if (whole > 0)
+        norms.push_back(norms_of(here(part.first(static_cast<size_t>(whole))).view({-1, kGrid})));
+      if (size > whole)
+        norms.push_back(norms_of(here(part.subspan(static_cast<size_t>(whole))).view({1, -1})));
       blocks.push_back((size + kGrid - 1) / kGrid);
     }
     std::vector<ExactSum> sums(parts.size());

@@ -1,5 +1,5 @@
-// What a training loop does to flat buffers beside operations: the rows of one table, our kernels' and that of
-// every other device.
+// What a training loop does to flat buffers beside operations: the rows of one table, our kernels' and that
+// of every other device.
 //
 // Spans are of the device's memory: host code reads and writes none of their elements.  Thread safe.
 #pragma once
@@ -28,7 +28,8 @@ class FlatMath {
   virtual std::vector<ExactSum> sums_of_squares(std::span<const std::span<const float>> parts) const = 0;
   virtual void step(const Optimizer& optimizer, const OptimizerSpan& span,
                     const StepParameters& parameters) const = 0;
-  virtual void update_average(std::span<const float> params, std::span<float> average, double decay) const = 0;
+  virtual void update_average(std::span<const float> params, std::span<float> average,
+                              double decay) const = 0;
 };
 
 // The row of the device, or of compositions on the CPU in their scope (composition_torch.h).  `threads`: of

@@ -73,7 +73,7 @@ class GradientSink {
   void claim(int parameter);
   void sum(const Sum& sum, std::span<const std::span<float>> targets) const;
 
-  std::vector<bool> frozen_;           // by parameter
+  std::vector<bool> frozen_;  // by parameter
   at::Device device_;
   std::vector<bool> claimed_;          // by parameter: it was put or deferred
   std::vector<at::Tensor> gradients_;  // by parameter: what was put

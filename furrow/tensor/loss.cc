@@ -78,19 +78,20 @@ void add_all(const at::Tensor& losses, ExactSum* sum) {
 // Rows that are ignored have the first class for a target until their part is taken out again.
 CrossEntropySums composed_cross_entropy(const at::Tensor& logits, const at::Tensor& targets,
                                         at::Tensor* gradient, double smoothing) {
-  const auto classes = static_cast<double>(logits.size(1));
+  const int64_t classes = logits.size(-1);
   const at::Tensor flat = targets.reshape({-1, 1}), counted = flat.ge(0);
   const int64_t rows = counted.sum().item<int64_t>();
   const at::Tensor wanted = flat.clamp_min(0).to(logits.device(), at::kLong, /*non_blocking=*/true);
   const at::Tensor kept = counted.to(logits.device(), at::kFloat, /*non_blocking=*/true);
-  const at::Tensor log_probabilities = at::log_softmax(logits.detach().to(at::kFloat), 1);
+  const at::Tensor log_probabilities =
+      at::log_softmax(logits.detach().reshape({-1, classes}).to(at::kFloat), 1);
   at::Tensor losses = at::gather(log_probabilities, 1, wanted).mul_(smoothing - 1);
   if (smoothing > 0) losses.sub_(at::mean(log_probabilities, {1}, true), smoothing);
   losses.mul_(kept);
-  const at::Tensor right = at::argmax(logits, 1, true).eq(wanted).to(at::kFloat).mul_(kept).sum();
+  const at::Tensor right = at::argmax(logits, -1).view({-1, 1}).eq(wanted).to(at::kFloat).mul_(kept).sum();
   if (gradient != nullptr) {
     *gradient = log_probabilities.exp();
-    if (smoothing > 0) gradient->sub_(smoothing / classes);
+    if (smoothing > 0) gradient->sub_(smoothing / static_cast<double>(classes));
     gradient->scatter_add_(1, wanted, at::full_like(losses, smoothing - 1));
     if (rows < flat.numel()) gradient->mul_(kept);
     *gradient = gradient->view(logits.sizes());
@@ -117,8 +118,7 @@ PointwiseSums composed_squared_error(const Values& v, at::Tensor* gradient) {
 
 PointwiseSums composed_binary_cross_entropy(const Values& v, at::Tensor* gradient) {
   const at::Tensor targets = v.targets.to(v.output.device()).view_as(v.output);
-  const at::Tensor losses =
-      v.output.clamp_min(0) - v.output * targets + v.output.abs().neg().exp().log1p();
+  const at::Tensor losses = v.output.clamp_min(0) - v.output * targets + v.output.abs().neg().exp().log1p();
   if (gradient != nullptr) *gradient = at::sigmoid(v.output) - targets;
   return composed_sums(losses, v.output.gt(0).eq(targets.gt(0.5)).sum().item<int64_t>());
 }
@@ -133,7 +133,7 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
   FURROW_CHECK(logits.numel() == rows * classes, "one target for each row of logits");
   const at::Tensor wanted = targets.contiguous();
   check_targets(wanted, classes);
-  if (composed(logits)) return composed_cross_entropy(logits.reshape({rows, classes}), wanted, gradient, smoothing);
+  if (composed(logits)) return composed_cross_entropy(logits, wanted, gradient, smoothing);
   const at::Tensor scores = widened(logits, threads);
   const at::Tensor losses = at::empty({rows}, scores.options());
   if (gradient != nullptr) *gradient = at::empty_like(scores);

@@ -1,5 +1,5 @@
-// Where an operation's implementation is chosen: one table, a row for the CPU's kernels and one for every other
-// device.
+// Where an operation's implementation is chosen: one table, a row for the CPU's kernels and one for every
+// other device.
 #include <ATen/ATen.h>
 
 #include "furrow/tensor/composition_torch.h"
@@ -24,12 +24,20 @@ struct Operations {
   decltype(&by_kernels::add_dropout) add_dropout;
 };
 
-#define FURROW_OPERATIONS(row)                                                                              \
-  {                                                                                                         \
-    &row::linear, &row::linear_side_by_side, &row::conv2d, &row::embedding, &row::embedding_cut,            \
-        &row::layer_norm, &row::rms_norm, &row::swiglu, &row::causal_attention, &row::lstm,                 \
-        &row::recurrent_concatenation, &row::dropout, &row::add_dropout                                     \
-  }
+#define FURROW_OPERATIONS(row)    \
+  {&row::linear,                  \
+   &row::linear_side_by_side,     \
+   &row::conv2d,                  \
+   &row::embedding,               \
+   &row::embedding_cut,           \
+   &row::layer_norm,              \
+   &row::rms_norm,                \
+   &row::swiglu,                  \
+   &row::causal_attention,        \
+   &row::lstm,                    \
+   &row::recurrent_concatenation, \
+   &row::dropout,                 \
+   &row::add_dropout}
 constexpr Operations kKernels FURROW_OPERATIONS(by_kernels);
 constexpr Operations kCompositions FURROW_OPERATIONS(by_composition);
 #undef FURROW_OPERATIONS

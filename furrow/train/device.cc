@@ -21,9 +21,16 @@
 namespace furrow::train {
 namespace {
 
-constexpr std::string_view kKinds[] = {"linear",    "conv_relu_pool", "token_embedding", "transformer_block",
-                                       "lm_head",   "embedding",      "llama_block",     "llama_head",
-                                       "rnn",       "lstm"};
+constexpr std::string_view kKinds[] = {"linear",
+                                       "conv_relu_pool",
+                                       "token_embedding",
+                                       "transformer_block",
+                                       "lm_head",
+                                       "embedding",
+                                       "llama_block",
+                                       "llama_head",
+                                       "rnn",
+                                       "lstm"};
 
 struct Asked {
   const config::Config& config;
@@ -105,10 +112,11 @@ std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank) {
   for (size_t k = 0; k < kMemoryKinds; ++k) peaks[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
 #ifdef FURROW_HAS_DEVICE_STATS
   if (const at::Device device = device_of(rank); !device.is_cpu()) {
-    int64_t activations = c10::getDeviceAllocator(device.type())
-                              ->getDeviceStats(device.index())
-                              .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
-                              .peak;
+    int64_t activations =
+        c10::getDeviceAllocator(device.type())
+            ->getDeviceStats(device.index())
+            .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
+            .peak;
     for (const MemoryKind kind : {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kOptimizer})
       activations -= peaks[static_cast<size_t>(kind)];
     peaks[static_cast<size_t>(MemoryKind::kActivations)] = std::max<int64_t>(0, activations);

@@ -17,8 +17,8 @@
 
 namespace furrow::train {
 
-// The device of a config, ready.  Of the process from then on: convolutions and attention in one order, float32
-// in float32.  Error{failed_precondition}: libtorch, or the machine, has none.
+// The device of a config, ready.  Of the process from then on: convolutions and attention in one order,
+// float32 in float32.  Error{failed_precondition}: libtorch, or the machine, has none.
 Device open_device(const config::Training& training);
 
 at::Device device_of(const RankContext& rank);

@@ -125,8 +125,9 @@ void ModelState::make_buffers() {
     const auto type = tensor::scalar_type(flat_.units[u].compute);
     if (const int64_t elements = residence_.params[u].size(); elements > 0) {
       (masters ? state.compute : state.params) =
-          residence_.make_params ? residence_.make_params(elements, type)
-                                 : tensor::flat_buffer(elements, MemoryKind::kParameters, type, residence_.device);
+          residence_.make_params
+              ? residence_.make_params(elements, type)
+              : tensor::flat_buffer(elements, MemoryKind::kParameters, type, residence_.device);
     }
     if (const int64_t elements = params_extents_[u].size(); masters && elements > 0)
       state.params = tensor::flat_buffer(elements, MemoryKind::kOptimizer, at::kFloat, residence_.device);

@@ -34,8 +34,8 @@ at::Tensor batch_tensor(const ArrayView& array) {
   return at::from_blob(array.bytes.data(), array.shape, tensor::scalar_type(array.dtype));
 }
 
-// Numbers as the unit computes in them, where it computes.  Anything else as it is: a lookup checks ids on the
-// host.
+// Numbers as the unit computes in them, where it computes.  Anything else as it is: a lookup checks ids on
+// the host.
 at::Tensor converted(const ExecutorState& state, int unit, const at::Tensor& numbers) {
   if (!numbers.is_floating_point()) return numbers;
   return numbers.to(state.device, tensor::scalar_type(state.model.spec().units[unit].compute),
@@ -79,9 +79,9 @@ void in_phase(std::optional<nn::DeclaredAxis>& axis, nn::DeclaredAxis::Phase pha
 std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstruction& bound,
                                           std::span<float> batch_statistics = {}) {
   const auto params = state.model.params(bound.unit());
-  auto graph = std::make_unique<UnitGraph>(state.model.frozen(bound.unit()),
-                                           state.model.spec().units[bound.unit()], state.axis.get(),
-                                           state.device);
+  auto graph =
+      std::make_unique<UnitGraph>(state.model.frozen(bound.unit()), state.model.spec().units[bound.unit()],
+                                  state.axis.get(), state.device);
   set_context(state, bound, &graph->context);
   graph->context.training = true;
   graph->context.sink = state.model.trains(bound.unit()) ? &graph->sink : nullptr;
@@ -293,7 +293,8 @@ std::vector<ExactSum> squares_of(ExecutorState& state, const BoundInstruction& b
   }
   std::vector<ExactSum> sums(bound.gradient_reads.size());
   for (size_t i = 0; i < sums.size(); ++i)
-    add_counted_squares(state.flat(bound.gradient_reads[i]), bound.uncounted[i], state.rank.threads, &sums[i]);
+    add_counted_squares(state.flat(bound.gradient_reads[i]), bound.uncounted[i], state.rank.threads,
+                        &sums[i]);
   return sums;
 }
 

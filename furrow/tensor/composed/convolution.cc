@@ -29,8 +29,9 @@ std::array<at::Tensor, 3> convolution_gradients(const ConvolutionCall& call, con
   const std::array<int64_t, 1> out = {weight.size(0)};
   const std::array<int64_t, 2> one = {1, 1}, none = {0, 0},
                                padding = {call.convolution.padding, call.convolution.padding};
-  auto [dx, dweight, dbias] = at::convolution_backward(dz, x, weight, at::OptionalIntArrayRef(out), one, padding,
-                                                       one, /*transposed=*/false, none, /*groups=*/1, mask);
+  auto [dx, dweight, dbias] =
+      at::convolution_backward(dz, x, weight, at::OptionalIntArrayRef(out), one, padding, one,
+                               /*transposed=*/false, none, /*groups=*/1, mask);
   return {dx, dweight, dbias};
 }
 

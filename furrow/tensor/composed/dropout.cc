@@ -59,7 +59,8 @@ at::Tensor dropout_factors(double p, std::string_view stream, int64_t per_sample
   const int64_t first = mask.first / 4, blocks = (mask.first % 4 + per_sample + 3) / 4;
   const at::Tensor block = at::arange(first, first + blocks, words.options()).unsqueeze(0);
   const auto drawn = philox({block, words[0], words[1], words[2]}, mask.key);
-  const at::Tensor all = at::stack(drawn, 2).view({samples, 4 * blocks}).narrow(1, mask.first % 4, per_sample);
+  const at::Tensor all =
+      at::stack(drawn, 2).view({samples, 4 * blocks}).narrow(1, mask.first % 4, per_sample);
   const int64_t threshold = std::lround(static_cast<double>(mask.p) * 0x1p24);
   return all.bitwise_right_shift(8).ge(threshold).to(at::kFloat).mul_(1.0F / (1.0F - mask.p));
 }

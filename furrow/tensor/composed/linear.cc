@@ -10,9 +10,9 @@
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/operations_torch.h"
-#include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor::by_composition {
@@ -137,8 +137,10 @@ at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weigh
       const at::Tensor part = dy.narrow(1, begin, call.weights[i].size(0));
       begin += part.size(1);
       if (call.sink != nullptr)
-        call.sink->defer(call.indices[i], [part, x = call.x](float* out) { multiply_into(part.t(), x, out); });
-      if (call.input_gradient) dx = dx.defined() ? at::addmm(dx, part, call.weights[i]) : at::mm(part, call.weights[i]);
+        call.sink->defer(call.indices[i],
+                         [part, x = call.x](float* out) { multiply_into(part.t(), x, out); });
+      if (call.input_gradient)
+        dx = dx.defined() ? at::addmm(dx, part, call.weights[i]) : at::mm(part, call.weights[i]);
     }
     if (!call.input_gradient) return std::vector<at::Tensor>{};
     return std::vector{dx.view(call.sizes)};
@@ -151,7 +153,8 @@ void defer_table(GradientSink* sink, const Param& table, const at::Tensor& ids, 
   sink->defer(table.index, [ids, dy, rows = table.leaf.size(0)](float* out) {
     const at::Tensor wide = widened(dy, 1);
     over(out, {rows, wide.size(-1)}, wide.device())
-        .copy_(at::embedding_dense_backward(wide, ids, rows, /*padding_idx=*/-1, /*scale_grad_by_freq=*/false));
+        .copy_(
+            at::embedding_dense_backward(wide, ids, rows, /*padding_idx=*/-1, /*scale_grad_by_freq=*/false));
   });
 }
 

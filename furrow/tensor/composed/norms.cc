@@ -38,16 +38,15 @@ at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpCont
                "rms_norm reads numbers [..., width]");
   const at::Tensor wide = widened(x, 1), scale = widened(weight.leaf, 1);
   const at::Tensor rrms = at::rsqrt(at::mean(at::square(wide), {-1}, true) + eps);
-  return with_backward(narrowed(wide * rrms * scale, x.scalar_type(), 1), {x, weight.leaf},
-                       [x = x.detach(), rrms, scale, index = weight.index,
-                        sink = context.sink](const at::Tensor& gradient) {
-                         const at::Tensor dy = widened(gradient, 1), unit = widened(x, 1) * rrms;
-                         const at::Tensor g = dy * scale;
-                         const at::Tensor dx = (g - unit * at::mean(g * unit, {-1}, true)) * rrms;
-                         if (sink != nullptr)
-                           sink->put(index, (dy * unit).reshape({-1, dy.size(-1)}).sum(0));
-                         return std::vector{narrowed(dx, gradient.scalar_type(), 1)};
-                       });
+  return with_backward(
+      narrowed(wide * rrms * scale, x.scalar_type(), 1), {x, weight.leaf},
+      [x = x.detach(), rrms, scale, index = weight.index, sink = context.sink](const at::Tensor& gradient) {
+        const at::Tensor dy = widened(gradient, 1), unit = widened(x, 1) * rrms;
+        const at::Tensor g = dy * scale;
+        const at::Tensor dx = (g - unit * at::mean(g * unit, {-1}, true)) * rrms;
+        if (sink != nullptr) sink->put(index, (dy * unit).reshape({-1, dy.size(-1)}).sum(0));
+        return std::vector{narrowed(dx, gradient.scalar_type(), 1)};
+      });
 }
 
 // Autograd knows the rest.

@@ -1,10 +1,12 @@
 // Attention and recurrent layers as compositions.
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
+#include <c10/util/Exception.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <tuple>
 #include <vector>
 
@@ -88,9 +90,8 @@ Heads heads_of(const at::Tensor& qkv, const AttentionHeads& heads) {
 // With probabilities that masks of ours drop: not fused.
 at::Tensor attend_dropped(const Heads& h, const at::Tensor& seen, const at::Tensor& factors) {
   const int64_t time = h.q.size(2);
-  const at::Tensor keys = seen.defined()
-                              ? seen
-                              : at::ones({time, time}, h.q.options().dtype(at::kBool)).tril();
+  const at::Tensor keys =
+      seen.defined() ? seen : at::ones({time, time}, h.q.options().dtype(at::kBool)).tril();
   const at::Tensor scores = at::matmul(h.q.to(at::kFloat), h.k.to(at::kFloat).transpose(2, 3)) /
                             std::sqrt(static_cast<double>(h.q.size(3)));
   const at::Tensor kept =
@@ -110,7 +111,8 @@ at::Tensor attend(const at::Tensor& qkv, const AttentionHeads& heads, double p, 
     const at::Tensor factors = dropout_factors(p, stream, heads.heads * time * time, context, qkv.device());
     out = attend_dropped(h, seen, factors.view({batch, heads.heads, time, time}));
   } else {
-    out = at::scaled_dot_product_attention(h.q, h.k, h.v, seen, 0, /*is_causal=*/!seen.defined());
+    const std::optional<at::Tensor> mask = seen.defined() ? std::optional(seen) : std::nullopt;
+    out = at::scaled_dot_product_attention(h.q, h.k, h.v, mask, 0, /*is_causal=*/!seen.defined());
   }
   return out.transpose(1, 2).reshape({batch, time, heads.heads * h.q.size(3)});
 }
@@ -132,35 +134,86 @@ at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, 
 
 namespace {
 
-// Weights over [x_t, h_{t-1}] and the one bias, as libtorch's layers have them: over x, over h, two biases.
-std::vector<at::Tensor> parted(const at::Tensor& x, const Param& weight, const Param& bias) {
-  const int64_t in = x.size(-1);
-  FURROW_CHECK(x.dim() == 3 && is_number(x) && weight.leaf.size(1) > in, "a recurrent layer reads numbers "
-                                                                           "[batch, time, in]");
-  const at::Tensor both = weight.leaf.to(at::kFloat), b = bias.leaf.to(at::kFloat);
-  return {both.narrow(1, 0, in).contiguous(), both.narrow(1, in, both.size(1) - in).contiguous(), b,
-          at::zeros_like(b)};
+// libtorch would rather have the weights of its own layers' buffers, and says so every time.
+class NoWarning final : public c10::WarningHandler {
+ public:
+  NoWarning() : guard_(this) {}
+  void process(const c10::Warning& /*warning*/) override {}
+
+ private:
+  c10::WarningUtils::WarningHandlerGuard guard_;
+};
+
+// A recurrent layer in float32, with a graph of its own inside: libtorch's layers have weights over x and
+// over h and two biases, ours one of each over [x_t, h_{t-1}].
+struct RecurrentCall {
+  at::Tensor x, weight, bias;
+  int weight_index = -1, bias_index = -1;
+  bool input_gradient = false;
+  GradientSink* sink = nullptr;
+
+  std::vector<at::Tensor> parts() const {
+    const int64_t in = x.size(-1);
+    return {weight.narrow(1, 0, in).contiguous(), weight.narrow(1, in, weight.size(1) - in).contiguous(),
+            bias, at::zeros_like(bias)};
+  }
+  at::Tensor start() const { return at::zeros({1, x.size(0), weight.size(1) - x.size(-1)}, x.options()); }
+};
+
+std::vector<at::Tensor> recurrent_backward(const RecurrentCall& call, const at::Tensor& out,
+                                           const at::Tensor& dy) {
+  std::vector<at::Tensor> wanted{call.weight, call.bias};
+  if (call.input_gradient) wanted.push_back(call.x);
+  const std::vector<at::Tensor> gradients = torch::autograd::grad({out}, wanted, {dy.to(at::kFloat)});
+  if (call.sink != nullptr) {
+    call.sink->put(call.weight_index, gradients[0]);
+    call.sink->put(call.bias_index, gradients[1]);
+  }
+  if (!call.input_gradient) return {};
+  return {gradients[2].to(dy.scalar_type())};
+}
+
+// `layer` gives the output for a call, float32.
+template <class Layer>
+at::Tensor recurrent(const at::Tensor& x, const Param& weight, const Param& bias, const OpContext& context,
+                     const Layer& layer) {
+  FURROW_CHECK(x.dim() == 3 && is_number(x) && weight.leaf.size(1) > x.size(-1),
+               "a recurrent layer reads numbers [batch, time, in]");
+  const bool recorded = needs_backward({x, weight.leaf});
+  RecurrentCall call;
+  call.weight_index = weight.index;
+  call.bias_index = bias.index;
+  call.input_gradient = x.requires_grad();
+  call.sink = context.sink;
+  call.x = x.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded && call.input_gradient);
+  call.weight = weight.leaf.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded);
+  call.bias = bias.leaf.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded);
+  const NoWarning silent;
+  const at::Tensor out = layer(call);
+  return with_backward(out.detach().to(x.scalar_type()), {x, weight.leaf},
+                       [call, out](const at::Tensor& dy) { return recurrent_backward(call, out, dy); });
 }
 
 }  // namespace
 
-// Autograd knows the parameters' gradients too.
 at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpContext& context) {
-  const std::vector<at::Tensor> parts = parted(x, weight, bias);
-  const at::Tensor start = at::zeros({1, x.size(0), parts[1].size(1)}, parts[0].options());
-  const at::Tensor h = std::get<0>(at::lstm(x.to(at::kFloat), {start, start}, parts, /*has_biases=*/true, 1, 0,
-                                            context.training, /*bidirectional=*/false, /*batch_first=*/true));
-  return h.to(x.scalar_type());
+  return recurrent(x, weight, bias, context, [&](const RecurrentCall& call) {
+    const at::Tensor start = call.start();
+    return std::get<0>(at::lstm(call.x, {start, start}, call.parts(), /*has_biases=*/true, 1, 0,
+                                /*train=*/call.weight.requires_grad(), /*bidirectional=*/false,
+                                /*batch_first=*/true));
+  });
 }
 
 at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, const Param& bias,
                                    OpContext& context) {
-  const std::vector<at::Tensor> parts = parted(x, weight, bias);
-  const at::Tensor start = at::zeros({1, x.size(0), parts[1].size(1)}, parts[0].options());
-  const at::Tensor h = std::get<0>(at::rnn_tanh(x.to(at::kFloat), start, parts, /*has_biases=*/true, 1, 0,
-                                                context.training, /*bidirectional=*/false, /*batch_first=*/true));
-  const at::Tensor before = at::cat({start.transpose(0, 1), h.narrow(1, 0, h.size(1) - 1)}, 1);
-  return at::cat({x.to(at::kFloat), before}, 2).to(x.scalar_type());
+  return recurrent(x, weight, bias, context, [&](const RecurrentCall& call) {
+    const at::Tensor start = call.start();
+    const at::Tensor h = std::get<0>(at::rnn_tanh(call.x, start, call.parts(), /*has_biases=*/true, 1, 0,
+                                                  /*train=*/call.weight.requires_grad(),
+                                                  /*bidirectional=*/false, /*batch_first=*/true));
+    return at::cat({call.x, at::cat({start.transpose(0, 1), h.narrow(1, 0, h.size(1) - 1)}, 1)}, 2);
+  });
 }
 
 }  // namespace furrow::tensor::by_composition
