@@ -37,7 +37,11 @@ PlannedModel planned_model(const config::Config& config) {
   plan::ModelSpec spec = models::trained_network(config, shape);
   if (config.training.objective == "distillation") {
     const std::string& teacher = config.distillation.teacher;
-    models::add_teacher(models::describe_table(storage::read_artefact(teacher).model, shape), &spec);
+    try {
+      models::add_teacher(models::describe_table(storage::read_artefact(teacher).model, shape), &spec);
+    } catch (Error& error) {
+      throw error.with_context("[distillation] teacher " + teacher);
+    }
   }
   return {std::move(spec), info.classes, info.train_samples};
 }

@@ -197,16 +197,13 @@ Ledger& Communicator::ledger() { return impl_->ledger; }
 
 WireBytes Communicator::wire_bytes() const {
   WireBytes sum;
-  for (const auto& transport : impl_->transports) {
-    sum += transport->wire_bytes(false);
-    sum += transport->wire_bytes(true);
-  }
+  for (const auto& transport : impl_->transports) sum += transport->wire().all();
   return sum;
 }
 
-WireBytes Communicator::wire_bytes_of_collectives() const {
+WireBytes Communicator::wire_bytes_of(const GroupSpec& group) const {
   WireBytes sum;
-  for (const auto& transport : impl_->transports) sum += transport->wire_bytes(false);
+  for (const auto& transport : impl_->transports) sum += transport->wire().of(group.channel);
   return sum;
 }
 

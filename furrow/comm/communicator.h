@@ -78,8 +78,8 @@ class Communicator {
 
   Progress progress() const;
   Ledger& ledger();
-  WireBytes wire_bytes() const;                 // of all transports
-  WireBytes wire_bytes_of_collectives() const;  // without those of independent groups
+  WireBytes wire_bytes() const;                           // of all transports
+  WireBytes wire_bytes_of(const GroupSpec& group) const;  // of an independent one, or of all others together
   std::string transport_of(int peer) const;
 
   // The algorithm that the group would carry `c` out with; for reports and tests.

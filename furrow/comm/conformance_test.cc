@@ -269,7 +269,7 @@ class MessagesOnly : public Transport {
   void on_failure(std::function<void(const Error&)> handler) override {
     inner_->on_failure(std::move(handler));
   }
-  WireBytes wire_bytes(bool independent) const override { return inner_->wire_bytes(independent); }
+  const WireCounts& wire() const override { return inner_->wire(); }
 
  private:
   std::unique_ptr<Transport> inner_;

@@ -32,7 +32,7 @@ WireBytes operator-(const WireBytes& a, const WireBytes& b) {
           a.overhead_received - b.overhead_received};
 }
 
-// Of the one operation that runs, whatever its group.
+// Of the one operation that runs: of an independent group, or of any other.
 struct Shared {
   Scratch scratch;
   WireBytes counted;  // when the last one ended
@@ -97,16 +97,13 @@ class NativeGroup : public GroupBackend {
     shared().scratch.release();
     const int64_t finished_ns = clock_ns(small);
     communicator_.note(spec_, envelope(), true, finished_ns);
-    costs_.add(c, call.algorithm(), moved(c), finished_ns - started_ns);
+    costs_.add(c, call.algorithm(), moved(), finished_ns - started_ns);
   }
 
-  // What crossed for `c`, the one operation of this engine.  Independent groups share the count of the wires,
-  // so they count payload.
-  WireBytes moved(const Collective& c) {
-    if (spec_.independent)
-      return {.sent = static_cast<int64_t>(c.in.size()), .received = static_cast<int64_t>(c.out.size())};
-    const WireBytes after = communicator_.wire_bytes_of_collectives();
-    return after - std::exchange(shared_.counted, after);
+  // What crossed since the last operation of this engine.
+  WireBytes moved() {
+    const WireBytes after = communicator_.wire_bytes_of(spec_);
+    return after - std::exchange(shared().counted, after);
   }
 
   Engine& engine() {
@@ -142,7 +139,7 @@ class Native : public Backend {
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
     return std::make_unique<NativeGroup>(communicator_, shared_, spec);
   }
-  void forget() { shared_.counted = communicator_.wire_bytes(); }
+  void forget() { shared_.counted = communicator_.wire_bytes_of({}); }
 
  private:
   Communicator& communicator_;

@@ -166,7 +166,7 @@ void SharedTransport::receive_posted(int peer) {
     if (!posted.bytes.empty()) {
       std::memcpy(posted.bytes.data(), bytes_of(peer, *slot), posted.bytes.size());
     }
-    count(received_[is_independent(posted.envelope.channel) ? 1 : 0], posted.bytes.size());
+    count_received(posted.envelope.channel, posted.bytes.size());
     finish(peer, message);
     list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
     --posted_;

@@ -89,8 +89,11 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
     message.location = *location;
   }
   const uint64_t number = sender.next++;
-  auto& counted = form == MessageForm::kWindow ? received_ : sent_;
-  count(counted[is_independent(envelope.channel) ? 1 : 0], bytes.size());
+  if (form == MessageForm::kWindow) {
+    count_received(envelope.channel, bytes.size());
+  } else {
+    count_sent(envelope.channel, bytes.size());
+  }
   if (sender.waiting.empty() && can_publish(peer, form)) {
     publish(peer, message);
     if (form == MessageForm::kInline) return {peer, 0};
@@ -284,7 +287,7 @@ Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, i
       return false;
     }
     check_message(peer, envelope, *slot, bytes);
-    if (slot->form != MessageForm::kWindow) count(received_[is_independent(envelope.channel) ? 1 : 0], bytes);
+    if (slot->form != MessageForm::kWindow) count_received(envelope.channel, bytes);
     if (slot->form == MessageForm::kInline) {
       window.bytes = room_for({slot->data, bytes});
       finish(peer, message);
@@ -314,16 +317,8 @@ void SharedTransport::close(const Window& window) {
   const std::lock_guard lock(mutex_);
   if (window.id == kCopied) return spare_rooms_.push_back(window.bytes.data());
   const Slot& slot = slot_of(window.peer, window.id);
-  if (slot.form == MessageForm::kWindow) {
-    count(sent_[is_independent(slot.channel) ? 1 : 0], window.bytes.size());
-  }
+  if (slot.form == MessageForm::kWindow) count_sent(slot.channel, window.bytes.size());
   finish(window.peer, window.id);
-}
-
-WireBytes SharedTransport::wire_bytes(bool independent) const {
-  const size_t which = independent ? 1 : 0;
-  return {.sent = sent_[which].load(std::memory_order_relaxed),
-          .received = received_[which].load(std::memory_order_relaxed)};
 }
 
 }  // namespace furrow::comm

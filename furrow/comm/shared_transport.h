@@ -36,7 +36,7 @@ class SharedTransport : public Transport, public PeerMemory {
   }
   void listen() override;
   void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) override;
-  WireBytes wire_bytes(bool independent) const override;
+  const WireCounts& wire() const override { return wire_; }
 
   Ticket post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
   Window open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) override;
@@ -130,10 +130,11 @@ class SharedTransport : public Transport, public PeerMemory {
   std::byte* bytes_of(int peer, Slot& slot);
   std::span<std::byte> room_for(std::span<const std::byte> bytes);
 
-  // By its only writer.
-  static void count(std::atomic<int64_t>& total, size_t bytes) {
-    total.store(total.load(std::memory_order_relaxed) + static_cast<int64_t>(bytes),
-                std::memory_order_relaxed);
+  void count_sent(uint64_t channel, size_t bytes) {
+    wire_.add(channel, {.sent = static_cast<int64_t>(bytes)});
+  }
+  void count_received(uint64_t channel, size_t bytes) {
+    wire_.add(channel, {.received = static_cast<int64_t>(bytes)});
   }
 
   struct Waiting;
@@ -164,7 +165,7 @@ class SharedTransport : public Transport, public PeerMemory {
   std::function<void(const Error&)> failure_handler_;
   std::atomic<bool> handled_{false};
   std::mutex abort_mutex_;
-  std::array<std::atomic<int64_t>, 2> sent_{}, received_{};  // by is_independent(channel)
+  WireCounts wire_;
 };
 
 }  // namespace furrow::comm

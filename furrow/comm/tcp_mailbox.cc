@@ -73,6 +73,7 @@ void TcpMailbox::finish(IncomingFrame& frame, int64_t ready_ns) {
 
 void TcpMailbox::deliver(TcpReceive& receive, const FrameHeader& header, int64_t ready_ns) {
   receive.received += header.bytes;
+  wire_.add(receive.envelope.channel, {.received = header.bytes, .overhead_received = sizeof(FrameHeader)});
   receive.ready_ns = std::max(receive.ready_ns, ready_ns);
   if (receive.received < receive.bytes.size()) return;
   receive.arrived = true;

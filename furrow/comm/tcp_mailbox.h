@@ -12,6 +12,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/comm/frame.h"
+#include "furrow/comm/wire_counts.h"
 
 namespace furrow::comm {
 
@@ -38,7 +39,8 @@ class TcpMailbox {
  public:
   static constexpr size_t kMostEarlyBytes = size_t{256} << 20;
 
-  TcpMailbox(int rank, int peer) : rank_(rank), peer_(peer) {}
+  // `wire`: counts what reaches a receive, so what comes early belongs to the operation that takes it.
+  TcpMailbox(int rank, int peer, WireCounts& wire) : rank_(rank), peer_(peer), wire_(wire) {}
 
   // The buffer lives until the receive has arrived or was removed.
   void post(TcpReceive* receive);
@@ -68,6 +70,7 @@ class TcpMailbox {
 
   int rank_;
   int peer_;
+  WireCounts& wire_;
   std::map<uint64_t, Channel> channels_;
   size_t posted_bytes_ = 0;
   size_t early_bytes_ = 0;

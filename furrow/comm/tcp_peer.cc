@@ -11,7 +11,8 @@ constexpr int kFramesPerTurn = 8;  // of one connection, before the others have 
 
 }  // namespace
 
-TcpPeer::TcpPeer(int rank, int peer, std::vector<Socket> data) : mailbox_(rank, peer) {
+TcpPeer::TcpPeer(int rank, int peer, std::vector<Socket> data, WireCounts& wire)
+    : mailbox_(rank, peer, wire), wire_(wire) {
   for (Socket& socket : data) lanes_.push_back({TcpStream(std::move(socket))});
 }
 
@@ -48,10 +49,9 @@ bool TcpPeer::start_frame(Lane& lane, EmulatedLink* link, size_t frame_bytes) {
 void TcpPeer::finish_frame(Lane& lane) {
   lane.send->gone += lane.frame_bytes;
   lane.send->done = lane.send->gone == lane.send->bytes.size();
-  WireBytes& bytes = bytes_of(lane.send->envelope);
+  wire_.add(lane.send->envelope.channel,
+            {.sent = static_cast<int64_t>(lane.frame_bytes), .overhead_sent = sizeof(FrameHeader)});
   lane.send = nullptr;
-  bytes.sent += static_cast<int64_t>(lane.frame_bytes);
-  bytes.overhead_sent += static_cast<int64_t>(sizeof(FrameHeader));
 }
 
 bool TcpPeer::push(EmulatedLink* link, size_t frame_bytes) {
@@ -83,9 +83,6 @@ bool TcpPeer::pull_lane(Lane& lane, EmulatedLink* link) {
         break;
       case TcpStream::Pull::kFrame:
         const FrameHeader& header = stream.frame().header;
-        WireBytes& bytes = bytes_of(header.envelope);
-        bytes.received += header.bytes;
-        bytes.overhead_received += static_cast<int64_t>(sizeof(FrameHeader));
         const auto on_wire = static_cast<int64_t>(sizeof(FrameHeader) + header.bytes);
         mailbox_.finish(stream.frame(), link != nullptr ? link->arrive(header.departed_ns, on_wire) : 0);
         moved = true;

@@ -3,7 +3,6 @@
 
 #include <poll.h>
 
-#include <array>
 #include <deque>
 #include <map>
 #include <vector>
@@ -28,7 +27,8 @@ struct TcpSend {
 // Belongs to one thread at a time.
 class TcpPeer {
  public:
-  TcpPeer(int rank, int peer, std::vector<Socket> data);
+  // `wire`: of the transport; it outlives this.
+  TcpPeer(int rank, int peer, std::vector<Socket> data, WireCounts& wire);
 
   void post(TcpSend* send);
   void post(TcpReceive* receive) { mailbox_.post(receive); }
@@ -40,7 +40,6 @@ class TcpPeer {
   bool ended() const;       // a connection is broken
   bool has_output() const;  // not yet with the system
   size_t posted_bytes() const { return mailbox_.posted_bytes(); }
-  const WireBytes& wire_bytes(bool independent) const { return bytes_[independent ? 1 : 0]; }
   void add_polls(std::vector<pollfd>& polls) const;
 
  private:
@@ -58,8 +57,7 @@ class TcpPeer {
   std::deque<TcpSend*> queue_;              // with bytes not yet handed to a stream
   std::map<uint64_t, uint64_t> next_send_;  // by channel
   TcpMailbox mailbox_;
-  WireBytes& bytes_of(const Envelope& envelope) { return bytes_[is_independent(envelope.channel) ? 1 : 0]; }
-  std::array<WireBytes, 2> bytes_;
+  WireCounts& wire_;
 };
 
 }  // namespace furrow::comm

@@ -103,8 +103,7 @@ TEST(Tcp, EveryPairEverySize) {
           }
           for (const Ticket& ticket : tickets) tcp->wait(ticket, in_seconds(60));
           for (const auto& [got, wanted] : expected) EXPECT_TRUE(got == wanted);
-          WireBytes bytes = tcp->wire_bytes(false);
-          bytes += tcp->wire_bytes(true);  // channel 1 is odd
+          const WireBytes bytes = tcp->wire().all();
           const auto all = static_cast<int64_t>(3 * std::accumulate(sizes.begin(), sizes.end(), size_t{0}));
           EXPECT_EQ(bytes.sent, all);
           EXPECT_EQ(bytes.received, all);

@@ -25,8 +25,9 @@ constexpr size_t kBackgroundBytes = 64 * 1024;  // less than that waits in the s
 
 constexpr int64_t kSpinNs = 30'000;  // before sleeping, where ranks are pinned to cores of their own
 
-// Between a connection's end and the verdict: the store, which sees the same end, knows more about it.
-constexpr int64_t kGraceNs = 200 * kMs;
+// Between a connection's end and the verdict: the store, which sees the same end, knows more about it, and
+// takes 150 ms itself.
+constexpr int64_t kGraceNs = 400 * kMs;
 
 constexpr std::string_view kNoGoodbye =
     "has ended its connections without a goodbye: it was killed, or has crashed";
@@ -63,7 +64,7 @@ TcpTransport::TcpTransport(const JoinContext& context, std::vector<TcpSockets> s
       controls_(sockets.size()) {
   for (const int peer : tcp_peers(context)) {
     const auto at = static_cast<size_t>(peer);
-    peers_[at] = std::make_unique<TcpPeer>(roster_.rank, peer, std::move(sockets[at].data));
+    peers_[at] = std::make_unique<TcpPeer>(roster_.rank, peer, std::move(sockets[at].data), wire_);
     controls_[at] = std::make_unique<Control>(std::move(sockets[at].control));
   }
   thread_ = make_silent_thread(fmt::format("tcp-{}", roster_.rank), [this](const std::stop_token& stop) {
@@ -428,15 +429,6 @@ void TcpTransport::on_failure(std::function<void(const Error&)> handler) {
     if (handler && std::exchange(unheard_, false)) unheard = failure_;
   }
   if (unheard) handler(*unheard);
-}
-
-WireBytes TcpTransport::wire_bytes(bool independent) const {
-  const std::lock_guard lock(mutex_);
-  WireBytes sum;
-  for (const auto& peer : peers_) {
-    if (peer) sum += peer->wire_bytes(independent);
-  }
-  return sum;
 }
 
 std::unique_ptr<Transport> make_tcp(const JoinContext& context) {

@@ -42,7 +42,7 @@ class TcpTransport : public Transport {
   std::unique_ptr<Memory::Block> allocate(size_t) override { return nullptr; }
   void abort(const Error& reason) noexcept override;
   void on_failure(std::function<void(const Error&)> handler) override;
-  WireBytes wire_bytes(bool independent) const override;
+  const WireCounts& wire() const override { return wire_; }
 
  private:
   struct Operation {
@@ -98,6 +98,7 @@ class TcpTransport : public Transport {
   const Wakeup waiter_wakeup_, watch_wakeup_;
 
   mutable std::mutex mutex_;
+  WireCounts wire_;
   std::vector<std::unique_ptr<TcpPeer>>
       peers_;                      // by rank; null for those not reached.  The vector never changes
   std::vector<int64_t> ended_ns_;  // by rank: when a data connection was found broken; 0: never

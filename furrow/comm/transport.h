@@ -18,6 +18,7 @@
 #include "furrow/comm/collective.h"
 #include "furrow/comm/memory.h"
 #include "furrow/comm/tcp_options.h"
+#include "furrow/comm/wire_counts.h"
 
 namespace furrow::comm {
 
@@ -41,12 +42,6 @@ struct Envelope {
 };
 static_assert(sizeof(Envelope) == 64 && std::has_unique_object_representations_v<Envelope>);
 
-// Channels of independent groups are odd, so that transports can count their bytes apart.
-inline uint64_t channel_of(uint64_t hash, bool independent) {
-  return (hash & ~uint64_t{1}) | (independent ? 1 : 0);
-}
-inline bool is_independent(uint64_t channel) { return (channel & 1) != 0; }
-
 std::string describe(const Envelope& e);  // "reduce_scatter 'reduce_grads h.3' #57 of 1024 float32 (sum)"
 // Error{failed_precondition}: "rank 0 runs X, rank 1 runs Y: ..."
 Error mismatch_error(int rank, const Envelope& mine, int peer, const Envelope& theirs);
@@ -55,21 +50,6 @@ Error mismatch_error(int rank, const Envelope& mine, int peer, const Envelope& t
 struct Ticket {
   int peer = -1;
   uint64_t id = 0;
-};
-
-// Totals since the transport was made.  For shared memory, bytes read from and written to peers' memory.
-struct WireBytes {
-  int64_t sent = 0;           // payload
-  int64_t received = 0;       // payload
-  int64_t overhead_sent = 0;  // frames, checksums
-  int64_t overhead_received = 0;
-  WireBytes& operator+=(const WireBytes& other) {
-    sent += other.sent;
-    received += other.received;
-    overhead_sent += other.overhead_sent;
-    overhead_received += other.overhead_received;
-    return *this;
-  }
 };
 
 // A peer's bytes, readable (and writable where the peer exposed them so) until closed.
@@ -135,8 +115,7 @@ class Transport {
   virtual void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
     (void)envelope, (void)finished, (void)now_ns;
   }
-  // On channels of independent groups, or on the others.
-  virtual WireBytes wire_bytes(bool independent) const = 0;
+  virtual const WireCounts& wire() const = 0;
 };
 
 // ---- How a rank's transports come to be ----

@@ -326,6 +326,28 @@ TEST(Schema, IsConsistent) {
   EXPECT_EQ(schema().size(), 18u);
 }
 
+TEST(Objectives, SayWhatTheyNeed) {
+  const auto with = [](std::initializer_list<std::string> changes) {
+    std::vector<std::string> arguments = {"--model.name=gan", "--training.objective=gan",
+                                          "--validation.enable=false", "--data.normalize=false"};
+    arguments.insert(arguments.end(), changes);
+    return parse_error(kSmall, arguments);
+  };
+  EXPECT_NO_THROW(parse(kSmall, "x.toml",
+                        {"--model.name=gan", "--training.objective=gan", "--validation.enable=false",
+                         "--data.normalize=false"}));
+  EXPECT_THAT(with({"--training.objective=supervised"}), HasSubstr("set training.objective = gan"));
+  EXPECT_THAT(with({"--model.name=mlp"}), HasSubstr("set model.name = gan"));
+  EXPECT_THAT(with({"--validation.enable=true"}), HasSubstr("set validation.enable = false"));
+  EXPECT_THAT(with({"--data.normalize=true"}), HasSubstr("set data.normalize = false"));
+  EXPECT_THAT(with({"--lora.rank=4"}), HasSubstr("set lora.rank = 0"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.objective=distillation"}),
+              HasSubstr("set distillation.teacher to a run's model/"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.objective=distillation", "--distillation.teacher=t",
+                                   "--training.loss=mse"}),
+              HasSubstr("compares classes"));
+}
+
 TEST(ModelContext, IsSeqLenWhereUnset) {
   EXPECT_EQ(model_context(parse(kSmall, "x", {"--training.seq_len=48"})), 48);
   EXPECT_EQ(model_context(parse(kSmall, "x", {"--model.context=96"})), 96);

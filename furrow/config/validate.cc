@@ -110,26 +110,24 @@ void check_optimizer(const Config& config) {
   }
 }
 
-void check_objective(const Config& config) {
-  const std::string& objective = config.training.objective;
-  if ((objective == "gan") != (config.model.name == "gan")) {
-    refuse(config, "training.objective",
-           fmt::format(
-               "model.name = {} and training.objective = {}: a gan is trained as a gan, and nothing else is",
-               config.model.name, objective));
-  }
-  if (objective == "gan" && config.validation.enable && config.data.validation_fraction > 0) {
+void check_gan(const Config& config) {
+  if (config.validation.enable && config.data.validation_fraction > 0) {
     refuse(config, "validation.enable",
            "no loss on held-back data says which generator is best: set validation.enable = false, or "
            "data.validation_fraction = 0");
   }
-  if (objective == "gan" && config.lora.rank > 0) {
+  if (config.data.normalize) {
+    refuse(config, "data.normalize",
+           "a generator makes pixels in [0, 1], and normalized ones are others: set data.normalize = false");
+  }
+  if (config.lora.rank > 0) {
     refuse(config, "lora.rank",
            "the discriminator runs three times a step over one set of parameters, which adapters cannot "
-           "share: set "
-           "lora.rank = 0");
+           "share: set lora.rank = 0");
   }
-  if (objective != "distillation") return;
+}
+
+void check_distillation(const Config& config) {
   if (config.distillation.teacher.empty()) {
     refuse(config, "distillation.teacher",
            "training.objective = distillation needs a teacher: set distillation.teacher to a run's model/");
@@ -140,6 +138,19 @@ void check_objective(const Config& config) {
                        "cross_entropy, not {}",
                        config.training.loss));
   }
+}
+
+void check_objective(const Config& config) {
+  const std::string &objective = config.training.objective, &model = config.model.name;
+  if ((objective == "gan") != (model == "gan")) {
+    const bool is_gan = model == "gan";
+    refuse(config, is_gan ? "training.objective" : "model.name",
+           fmt::format("model.name = {} and training.objective = {}: a gan is trained as a gan, and nothing "
+                       "else is: set {}",
+                       model, objective, is_gan ? "training.objective = gan" : "model.name = gan"));
+  }
+  if (objective == "gan") check_gan(config);
+  if (objective == "distillation") check_distillation(config);
 }
 
 void check_recompute(const Config& config) {

@@ -39,6 +39,8 @@ void freeze(plan::Unit* unit) {
 
 plan::ModelSpec describe_table(const std::string& table, const DataShape& data,
                                std::span<const Architecture> extra) {
+  if (table.starts_with("name = \"gan\""))
+    throw Error(ErrorCode::kInvalidArgument, "it is a gan, which has no classes to teach");
   const bool tokens = data.input.dtype == DType::kI64;
   const std::string text = fmt::format("[training]\nsteps = 1\ndataset = \"{}\"\nseq_len = {}\n[model]\n{}",
                                        tokens ? "text" : "idx", tokens ? data.input.shape.at(1) : 1, table);

@@ -71,8 +71,8 @@ Program compile_train(const ModelSpec& spec, const Layout& layout, const TrainOp
 Program compile_evaluate(const ModelSpec& spec, const Layout& layout,
                          const std::vector<int64_t>& microbatch_sizes, const RankOptions& ranks = {});
 
-// Forward only, on one rank, with outputs: load, forward.  batch(m) and act(last,m) of every microbatch live
-// at the end.
+// Forward only, on one rank, with outputs: load, forward.  batch(m) and act(u,m) of every microbatch live at
+// the end, of the unit u that prediction_of() (topology.h) names; what that does not need does not run.
 Program compile_predict(const ModelSpec& spec, const std::vector<int64_t>& microbatch_sizes);
 
 // The weights and their average ([ema]) change places, on every rank that holds them: what runs before and

@@ -14,7 +14,8 @@
 namespace furrow::plan {
 
 inline constexpr int64_t kFloatBytes = 4;  // of an element of gradients, masters and optimizer state
-inline constexpr int64_t kSumsBytes = 2 * static_cast<int64_t>(sizeof(ExactSum)) + 32;  // planned for sums()
+// Of sums(), as they travel.
+inline constexpr int64_t kSumsBytes = static_cast<int64_t>(sizeof(int64_t)) * (2 * ExactSum::kLimbs + 5);
 
 MemoryKind memory_kind(ValueKind kind);
 

@@ -80,21 +80,24 @@ Loss cut_loss(const at::Tensor& logits, const at::Tensor& targets, double smooth
 }
 
 TEST(CrossEntropyOfCutClasses, IsThatOfTheWhole) {
-  const at::Tensor logits = random_tensor({7, 5, 17}, 1, 3);
+  const at::Tensor numbers = random_tensor({7, 5, 17}, 1, 3);
   at::Tensor targets = at::arange(35, at::kLong).remainder(17).view({7, 5}).clone();
   targets[1][2] = targets[6][4] = kIgnoredTarget;
-  for (const double smoothing : {0.0, 0.1}) {
+  for (const auto& [type, smoothing] :
+       {std::pair(at::kFloat, 0.0), {at::kFloat, 0.1}, {at::kBFloat16, 0.0}}) {
+    const at::Tensor logits = numbers.to(type);
     const Loss whole = whole_loss(logits, targets, smoothing);
     for (const int ranks : {2, 3, 4, 8}) {  // of eight the last has no class
       const Loss cut = cut_loss(logits, targets, smoothing, ranks);
       EXPECT_NEAR(cut.sum, whole.sum, 1e-6 * whole.sum);
       EXPECT_EQ(cut.rows, 33);
       EXPECT_EQ(cut.correct, whole.correct);
+      EXPECT_EQ(cut.gradient.scalar_type(), at::kFloat);
       EXPECT_LT(testing::distance(cut.gradient, whole.gradient), 4e-7);
     }
   }
-  Loss other = whole_loss(logits.roll(1, -1), targets, 0);  // control: classes that are one off
-  EXPECT_GT(std::abs(cut_loss(logits, targets, 0, 2).sum - other.sum), 1e-3 * other.sum);
+  Loss other = whole_loss(numbers.roll(1, -1), targets, 0);  // control: classes that are one off
+  EXPECT_GT(std::abs(cut_loss(numbers, targets, 0, 2).sum - other.sum), 1e-3 * other.sum);
 }
 
 // Of equal logits the first is what the row says, on whichever rank it lies.

@@ -3,8 +3,12 @@
 #include <algorithm>
 #include <array>
 
+#include "furrow/plan/value_bytes.h"
+
 namespace furrow::train {
 namespace {
+
+static_assert(Sums::kWords * sizeof(int64_t) == plan::kSumsBytes, "what plan counts is what travels");
 
 using Limbs = std::array<int64_t, ExactSum::kLimbs>;
 constexpr size_t kLimbs = ExactSum::kLimbs;

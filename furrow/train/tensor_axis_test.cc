@@ -244,7 +244,9 @@ TEST_P(Parts, CheckpointsGoFromAnyDegreeToAnyOther) {
   std::filesystem::remove_all(root);
 }
 
-INSTANTIATE_TEST_SUITE_P(Networks, Parts, ::testing::Values("gpt-tied", "gpt-untied", "llama-tied", "mlp"),
+INSTANTIATE_TEST_SUITE_P(Networks, Parts,
+                         ::testing::Values("gpt-tied", "gpt-untied", "llama-tied", "mlp", "gpt-tied@bfloat16",
+                                           "gpt-tied@float16"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 }  // namespace

@@ -20,7 +20,8 @@ inline int64_t quantised_blocks(int64_t n) { return (n + kQuantisedBlock - 1) / 
 // Unsigned: codes go up to 1.
 const std::array<float, 256>& dynamic_map(bool is_signed);
 
-// The code of the value that lies nearest; of two, the smaller magnitude.  `x` within [-1, 1], or [0, 1].
+// The code of the value that lies nearest; of two that are, but for 2^-22 of `x`, either.  `x` within [-1,
+// 1], or [0, 1].
 uint8_t nearest_code(float x, bool is_signed);
 
 // As Adam of kernels/optimizer.h with decoupled decay; what is kept of m and of sqrt(v) is rounded to the

@@ -1,0 +1,52 @@
+#include "furrow/comm/wire_counts.h"
+
+namespace furrow::comm {
+namespace {
+
+void increase(std::atomic<int64_t>& total, int64_t by) {
+  if (by != 0) total.store(total.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+}
+
+}  // namespace
+
+WireBytes WireCounts::Row::bytes() const {
+  return {sent.load(std::memory_order_relaxed), received.load(std::memory_order_relaxed),
+          overhead_sent.load(std::memory_order_relaxed), overhead_received.load(std::memory_order_relaxed)};
+}
+
+WireCounts::Row& WireCounts::row(uint64_t channel) {
+  if (!is_independent(channel)) return first_;
+  Row* last = &first_;
+  for (Row* next = last->next; next != nullptr; next = next->next) {
+    if (next->channel == channel) return *next;
+    last = next;
+  }
+  others_.push_back(std::make_unique<Row>());
+  others_.back()->channel = channel;
+  last->next = others_.back().get();
+  return *others_.back();
+}
+
+void WireCounts::add(uint64_t channel, const WireBytes& bytes) {
+  Row& to = row(channel);
+  increase(to.sent, bytes.sent);
+  increase(to.received, bytes.received);
+  increase(to.overhead_sent, bytes.overhead_sent);
+  increase(to.overhead_received, bytes.overhead_received);
+}
+
+WireBytes WireCounts::all() const {
+  WireBytes sum;
+  for (const Row* row = &first_; row != nullptr; row = row->next) sum += row->bytes();
+  return sum;
+}
+
+WireBytes WireCounts::of(uint64_t channel) const {
+  if (!is_independent(channel)) return first_.bytes();
+  for (const Row* row = first_.next; row != nullptr; row = row->next) {
+    if (row->channel == channel) return row->bytes();
+  }
+  return {};
+}
+
+}  // namespace furrow::comm

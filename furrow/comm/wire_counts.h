@@ -1,0 +1,54 @@
+// What crossed the wires of one transport: each independent group on its own, all other groups together.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace furrow::comm {
+
+// Channels of independent groups are odd: their operations run beside others, so their bytes are counted
+// apart.
+inline uint64_t channel_of(uint64_t hash, bool independent) {
+  return (hash & ~uint64_t{1}) | (independent ? 1 : 0);
+}
+inline bool is_independent(uint64_t channel) { return (channel & 1) != 0; }
+
+// Totals since the transport was made.  For shared memory, bytes read from and written to peers' memory.
+struct WireBytes {
+  int64_t sent = 0;           // payload
+  int64_t received = 0;       // payload
+  int64_t overhead_sent = 0;  // frames, checksums
+  int64_t overhead_received = 0;
+  WireBytes& operator+=(const WireBytes& other) {
+    sent += other.sent;
+    received += other.received;
+    overhead_sent += other.overhead_sent;
+    overhead_received += other.overhead_received;
+    return *this;
+  }
+};
+
+// One thread at a time adds; any thread reads, without a lock.
+class WireCounts {
+ public:
+  void add(uint64_t channel, const WireBytes& bytes);
+  WireBytes all() const;
+  // Of the independent group of that channel; of an even channel, of all groups that are not independent.
+  WireBytes of(uint64_t channel) const;
+
+ private:
+  struct Row {
+    uint64_t channel = 0;  // 0: of all that are even
+    std::atomic<int64_t> sent{0}, received{0}, overhead_sent{0}, overhead_received{0};
+    std::atomic<Row*> next{nullptr};
+    WireBytes bytes() const;
+  };
+  Row& row(uint64_t channel);
+
+  Row first_;
+  std::vector<std::unique_ptr<Row>> others_;  // for who adds; read along `next`
+};
+
+}  // namespace furrow::comm

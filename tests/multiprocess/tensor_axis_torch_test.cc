@@ -1,0 +1,145 @@
+// A tensor axis over processes of the real binary: the bits of the same layout over threads, no byte more
+// than the bound and than was predicted, and checkpoints that go on at any other degree.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "furrow/base/file.h"
+#include "furrow/config/config.h"
+#include "furrow/observe/metrics_log.h"
+#include "furrow/observe/summary.h"
+#include "furrow/train/session.h"
+#include "tests/testing/child.h"
+#include "tests/testing/outcome.h"
+#include "tests/testing/rank_runs.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow {
+namespace {
+
+using Settings = std::vector<std::string>;
+
+constexpr const char* kPipeline = "--parallelism.pipeline_parallel_degree";
+constexpr const char* kReplicate = "--parallelism.data_parallel_replicate_degree";
+constexpr const char* kShard = "--parallelism.data_parallel_shard_degree";
+constexpr const char* kTensor = "--parallelism.tensor_parallel_degree";
+
+struct Layout {
+  const char* name;
+  int ranks;
+  Settings settings;
+};
+const Layout kOne{"one", 1, {kPipeline, "1", kReplicate, "1", kShard, "1", kTensor, "1"}};
+const Layout kTp2{"tp2", 2, {kPipeline, "1", kReplicate, "1", kShard, "1", kTensor, "2"}};
+const Layout kPp2{"pp2", 2, {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "1"}};
+const Layout kPp2Tp2{"pp2tp2", 4, {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "2"}};
+const Layout kDp2Tp2{"dp2tp2", 4, {kPipeline, "1", kReplicate, "2", kShard, "1", kTensor, "2"}};
+const Layout kShard2Tp2{"shard2tp2",
+                        4,
+                        {kPipeline, "1", kReplicate, "1", kShard, "2", kTensor, "2",
+                         "--training.mixed_precision_param", "bfloat16"}};
+
+Settings operator+(Settings a, const Settings& b) {
+  a.insert(a.end(), b.begin(), b.end());
+  return a;
+}
+
+class TensorAxis : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string text;
+    for (uint32_t i = 0, state = 1; i < 6000; ++i, state = state * 1664525 + 1013904223)
+      text += i % 7 == 0 ? ' ' : static_cast<char>('a' + (state >> 24) % (3 + i % 12));
+    write_file_atomic(folder_.path() + "/text.txt", text);
+  }
+
+  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
+  std::string config() const {
+    return testing::environment("FURROW_SOURCE_DIR") + "/tests/multiprocess/tensor_axis.toml";
+  }
+  Settings of_run(const std::string& name) const {
+    return {"--job.dump_folder", run(name), "--training.dataset_path", folder_.path() + "/text.txt"};
+  }
+
+  static void furrow(const Settings& words) {
+    const testing::ChildResult result =
+        testing::run_child(Settings{testing::environment("FURROW_BIN")} + words);
+    ASSERT_EQ(result.exit_status, 0) << result.err;
+  }
+  void as_processes(const std::string& name, const Layout& layout) const {
+    furrow(Settings{"train", config(), "--nproc", std::to_string(layout.ranks)} + of_run(name) +
+           layout.settings);
+  }
+  void as_threads(const std::string& name, const Layout& layout) const {
+    testing::run_ranks(layout.ranks, [&](comm::Communicator& communicator) {
+      train::TrainRequest request;
+      request.config = config::load(config(), of_run(name) + layout.settings);
+      if (communicator.rank() == 0) request.run_folder = run(name);
+      request.communicator = &communicator;
+      train::train(request);
+    });
+  }
+  // The run `from` as it was in the middle goes on in another layout, and from its end as `name`.
+  void go_on(const std::string& from, const std::string& name, const Layout& layout) const {
+    std::filesystem::copy(run(from), run(name), std::filesystem::copy_options::recursive);
+    furrow(Settings{"train", run(name), "--resume", "--nproc", std::to_string(layout.ranks),
+                    "--checkpoint.load_step", "4"} +
+           layout.settings);
+  }
+
+  std::string difference(const std::string& a, const std::string& b) const {
+    return testing::difference(testing::outcome_of(run(a)), testing::outcome_of(run(b)));
+  }
+  double last_loss(const std::string& name) const {
+    return *observe::parse_summary(read_file(run(name) + "/summary.json")).loss;
+  }
+
+  testing::TemporaryFolder folder_;
+};
+
+void expect_bytes_as_predicted(const observe::Summary& summary) {
+  ASSERT_TRUE(summary.audit && summary.prediction);
+  EXPECT_EQ(summary.prediction->measured.wire_bytes, summary.prediction->predicted.wire_bytes);
+  EXPECT_GE(summary.audit->bytes.size(), 3U);
+  for (const observe::CollectiveAudit& kind : summary.audit->bytes)
+    EXPECT_EQ(kind.wire_bytes, kind.bound_bytes) << kind.name;
+}
+
+TEST_F(TensorAxis, ProcessesEndWithTheBitsOfThreads) {
+  for (const Layout& layout : {kPp2Tp2, kDp2Tp2, kShard2Tp2}) {
+    SCOPED_TRACE(layout.name);
+    const std::string name = layout.name;
+    as_processes(name, layout);
+    as_threads(name + "_threads", layout);
+    EXPECT_EQ(difference(name, name + "_threads"), "");
+    expect_bytes_as_predicted(observe::parse_summary(read_file(run(name) + "/summary.json")));
+  }
+  EXPECT_EQ(difference("pp2tp2", "dp2tp2"), "");
+  as_processes("one", kOne);
+  EXPECT_NE(difference("one", "dp2tp2"), "");  // sums of another order
+  EXPECT_NEAR(last_loss("one"), last_loss("dp2tp2"), 1e-3);
+}
+
+// Beside the axis no layout changes a bit; at another degree every reader of the checkpoint ends alike.
+TEST_F(TensorAxis, CheckpointsGoOnAtAnyDegree) {
+  as_processes("tp2", kTp2);
+  for (const Layout& layout : {kPp2Tp2, kDp2Tp2}) {
+    go_on("tp2", std::string("tp2_") + layout.name, layout);
+    EXPECT_EQ(difference("tp2", std::string("tp2_") + layout.name), "") << layout.name;
+  }
+  go_on("tp2", "tp2_one", kOne);
+  go_on("tp2", "tp2_pp2", kPp2);
+  EXPECT_EQ(difference("tp2_one", "tp2_pp2"), "");
+  EXPECT_NE(difference("tp2_one", "tp2"), "");
+  EXPECT_NEAR(last_loss("tp2_one"), last_loss("tp2"), 1e-3);
+  as_processes("pp2", kPp2);
+  go_on("pp2", "pp2_tp2", kTp2);
+  go_on("pp2", "pp2_pp2tp2", kPp2Tp2);
+  EXPECT_EQ(difference("pp2_tp2", "pp2_pp2tp2"), "");
+  EXPECT_NE(difference("pp2_tp2", "tp2"), "");
+  EXPECT_NEAR(last_loss("pp2_tp2"), last_loss("pp2"), 1e-3);
+}
+
+}  // namespace
+}  // namespace furrow
