@@ -34,6 +34,8 @@ void set_layout(const plan::Choice& choice, config::Config* config) {
   if (choice.pipeline.csv.empty()) section.pipeline_parallel_schedule_csv.clear();
   section.pipeline_parallel_stages_per_rank = choice.pipeline.stages_per_rank;
   section.pipeline_parallel_units_per_stage = choice.pipeline.units_per_stage;
+  section.module_fqns_per_model_part.clear();
+  section.pipeline_parallel_layers_per_stage = 0;
 }
 
 }  // namespace
@@ -74,6 +76,8 @@ std::string planned_toml(const config::Config& config, const plan::ModelSpec& sp
   set_layout(choice, &planned);
   set_recompute(spec, choice, &planned);
   planned.training.local_batch_size = choice.batch.local_batch;
+  planned.training.global_batch_size = choice.batch.global_batch;
+  if (choice.precision) planned.training.mixed_precision_param = std::string(to_string(*choice.precision));
   config::validate(planned);
   return fmt::format("# {}: furrow train this file with --nproc {}.\n{}", plan::to_text(choice),
                      choice.layout.world(), config::to_toml(planned));

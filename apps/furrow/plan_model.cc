@@ -29,11 +29,7 @@ data::DataInfo info_of(const config::Config& config) {
 
 }  // namespace
 
-PlannedModel planned_model(const config::Config& config) {
-  const data::DataInfo info = info_of(config);
-  const data::Field& input = info.fields[0];
-  models::DataShape shape{{input.dtype, input.shape}, info.classes};
-  shape.input.shape.insert(shape.input.shape.begin(), -1);
+plan::ModelSpec planned_spec(const config::Config& config, const models::DataShape& shape) {
   plan::ModelSpec spec = models::trained_network(config, shape);
   if (config.training.objective == "distillation") {
     const std::string& teacher = config.distillation.teacher;
@@ -43,7 +39,15 @@ PlannedModel planned_model(const config::Config& config) {
       throw error.with_context("[distillation] teacher " + teacher);
     }
   }
-  return {std::move(spec), info.classes, info.train_samples};
+  return spec;
+}
+
+PlannedModel planned_model(const config::Config& config) {
+  const data::DataInfo info = info_of(config);
+  const data::Field& input = info.fields[0];
+  models::DataShape shape{{input.dtype, input.shape}, info.classes};
+  shape.input.shape.insert(shape.input.shape.begin(), -1);
+  return {planned_spec(config, shape), shape, info.classes, info.train_samples};
 }
 
 }  // namespace furrow::app

@@ -49,6 +49,15 @@ double per_sample_cost(const plan::Candidate& candidate) {
   return candidate.figures.cost / (candidate.figures.samples_per_second * candidate.figures.step_s);
 }
 
+// Steps in which the candidate has seen as many samples.
+double steps_of(const plan::Candidate& candidate, const Goal& goal) {
+  const int64_t own = candidate.choice.batch.global_batch;
+  const double times = goal.global_batch > 0 && own > 0
+                           ? static_cast<double>(goal.global_batch) / static_cast<double>(own)
+                           : 1;
+  return static_cast<double>(goal.steps) * times;
+}
+
 bool in_time(const plan::Candidate& candidate, const Goal& goal) {
   return goal.deadline_s <= 0 || run_seconds(candidate, goal) <= goal.deadline_s;
 }
@@ -96,11 +105,11 @@ std::vector<ScalePoint> scale(const plan::SearchRequest& request, const PlannedC
 }
 
 double run_seconds(const plan::Candidate& candidate, const Goal& goal) {
-  return candidate.figures.step_s * static_cast<double>(goal.steps);
+  return candidate.figures.step_s * steps_of(candidate, goal);
 }
 
 double run_cost(const plan::Candidate& candidate, const Goal& goal) {
-  return candidate.figures.cost * static_cast<double>(goal.steps);
+  return candidate.figures.cost * steps_of(candidate, goal);
 }
 
 int picked(const std::vector<ScalePoint>& points, const Goal& goal) {
@@ -135,8 +144,9 @@ Table scale_table(const std::vector<ScalePoint>& points, const Goal& goal) {
                              static_cast<int64_t>(point.cluster.hosts)};
     if (point.best) {
       const plan::Figures& figures = point.best->figures;
-      row.insert(row.end(), {plan::to_text(point.best->choice), figures.step_s, figures.samples_per_second,
-                             point.efficiency, point.gain});
+      const std::string& recipe = point.best->recipe_change;
+      row.insert(row.end(), {plan::to_text(point.best->choice) + (recipe.empty() ? "" : ", " + recipe),
+                             figures.step_s, figures.samples_per_second, point.efficiency, point.gain});
       if (goal.steps > 0) row.emplace_back(run_seconds(*point.best, goal));
       if (priced) row.emplace_back(figures.cost);
       if (priced && goal.steps > 0) row.emplace_back(run_cost(*point.best, goal));
@@ -157,6 +167,7 @@ std::string scale_line(const std::vector<ScalePoint>& points, const Goal& goal) 
   }
   const ScalePoint& point = points[pick];
   std::string text = fmt::format("take {} devices: {}", point.devices(), plan::to_text(point.best->choice));
+  if (!point.best->recipe_change.empty()) text += fmt::format(" ({})", point.best->recipe_change);
   if (goal.objective == plan::Objective::kCost) {
     text += goal.deadline_s > 0 ? ", the cheapest that meets the deadline" : ", the cheapest a sample";
   } else if (goal.deadline_s > 0) {

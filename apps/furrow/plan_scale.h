@@ -33,8 +33,9 @@ std::string sources_of(const std::vector<ScalePoint>& points);  // "analytic"; "
 // What a user asks for.
 struct Goal {
   plan::Objective objective = plan::Objective::kTime;
-  double deadline_s = 0;  // 0: none
-  int64_t steps = 0;      // of the run; 0: unknown
+  double deadline_s = 0;      // 0: none
+  int64_t steps = 0;          // of the run; 0: unknown
+  int64_t global_batch = -1;  // that those steps are of; -1: of the candidate's own
 };
 
 // The point to take: for time the last one before a doubling adds less than half of what it costs; for cost

@@ -43,11 +43,13 @@ class Planner {
         request_(request_of(config, model_.spec)) {
     planned_ = cluster_named(arguments.get("--cluster", "local"), ranks());
     request_.allow_recipe_change = arguments.has("--allow-recipe-change");
+    if (request_.allow_recipe_change) offer_bfloat16();
     if (arguments.has("--without")) request_.without = split(arguments.get("--without", ""), ',');
     goal_.objective =
         arguments.get("--objective", "time") == "cost" ? plan::Objective::kCost : plan::Objective::kTime;
     if (arguments.has("--deadline")) goal_.deadline_s = seconds_of(arguments.get("--deadline", ""));
     goal_.steps = train::total_steps(config.training, model_.train_samples);
+    goal_.global_batch = request_.batch.global_batch;
     request_.objective = goal_.objective;
     check();
   }
@@ -67,6 +69,15 @@ class Planner {
   }
 
  private:
+  // Not float16, whose scale of the loss is a choice of its own.
+  void offer_bfloat16() {
+    if (config_.training.mixed_precision_param != "float32") return;
+    config::Config changed = config_;
+    changed.training.mixed_precision_param = "bfloat16";
+    in_bfloat16_ = planned_spec(changed, model_.shape);
+    request_.precisions = {{DType::kBF16, &in_bfloat16_}};
+  }
+
   int ranks() const {
     int64_t count = core_count();
     if (arguments_.has("--nproc") && !parse_int(arguments_.get("--nproc", ""), count)) count = 0;
@@ -155,6 +166,7 @@ class Planner {
   const config::Config& config_;
   const Arguments& arguments_;
   PlannedModel model_;
+  plan::ModelSpec in_bfloat16_;  // where that is offered
   plan::SearchRequest request_;
   PlannedCluster planned_;
   std::unique_ptr<plan::Costs> costs_;

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "furrow/base/text.h"
@@ -34,6 +35,7 @@ void write_choice(const plan::Choice& choice, JsonWriter* json) {
     if (choice.recompute[u]) json->value(u);
   }
   json->end_array().key("local_batch_size").value(choice.batch.local_batch);
+  json->key("global_batch_size").value(choice.batch.global_batch);
 }
 
 void write_candidate(const plan::Candidate& candidate, JsonWriter* json) {
@@ -51,6 +53,7 @@ void write_candidate(const plan::Candidate& candidate, JsonWriter* json) {
   json->key("bubble").value(figures.bubble).key("exposed_communication").value(figures.exposed_communication);
   json->key("cost_per_step").value(figures.cost).key("spot_cost_per_step").value(figures.spot_cost);
   json->key("fits").value(candidate.fits).key("reason").value(candidate.reason);
+  json->key("recipe_change").value(candidate.recipe_change);
   json->key("simulated")
       .value(candidate.simulated)
       .key("configured")
@@ -73,6 +76,9 @@ Table candidates_table(const std::vector<plan::Candidate>& candidates, const std
                                  {"GiB moved"}, {"bubble", "", 3}, {"exposed", "", 3}};
   if (priced) columns.push_back({currency + "/step", "", 5});
   columns.push_back({"by"});
+  const bool changes = std::ranges::any_of(
+      candidates, [](const plan::Candidate& each) { return !each.recipe_change.empty(); });
+  if (changes) columns.push_back({"recipe", "recipe_change"});
   Table table(std::move(columns));
   for (const plan::Candidate& candidate : candidates) {
     const plan::Figures& figures = candidate.figures;
@@ -85,6 +91,8 @@ Table candidates_table(const std::vector<plan::Candidate>& candidates, const std
                              std::abs(figures.exposed_communication)};
     if (priced) row.emplace_back(figures.cost);
     row.emplace_back(how(candidate));
+    if (changes)
+      row.emplace_back(candidate.recipe_change.empty() ? "as configured" : candidate.recipe_change);
     table.add_row(std::move(row));
   }
   return table;

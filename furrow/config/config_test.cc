@@ -83,6 +83,23 @@ TEST(Parse, UnknownNamesGiveFileLineAndNearest) {
               HasSubstr("unknown key in [training] 'deep'"));
 }
 
+// As torchtitan writes the modules of a stage.
+TEST(Parse, AListOfListsOfStringsIsOneOfWords) {
+  const Config config = parse(
+      "[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [[\"wte\", \"h.0\"], [], "
+      "\"h.1\"]\n",
+      "x.toml");
+  EXPECT_EQ(config.parallelism.module_fqns_per_model_part, (std::vector<std::string>{"wte h.0", "", "h.1"}));
+}
+
+TEST(Parse, StagesAreCutByHandInOneWay) {
+  EXPECT_THAT(
+      parse_error("[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [\"a\", \"b\"]\n"
+                  "pipeline_parallel_layers_per_stage = 2\n"),
+      HasSubstr("module_fqns_per_model_part and parallelism.pipeline_parallel_layers_per_stage both cut the "
+                "stages: give one of them"));
+}
+
 TEST(Parse, WrongTypesNameTheWantedOne) {
   EXPECT_THAT(parse_error("[training]\nsteps = \"ten\"\n"),
               HasSubstr("x.toml:2: training.steps must be an integer, not \"ten\" (a string)"));
@@ -91,6 +108,7 @@ TEST(Parse, WrongTypesNameTheWantedOne) {
   EXPECT_THAT(parse_error("[model]\nhidden = 3\n"), HasSubstr("must be a list of integers, not 3"));
   EXPECT_THAT(parse_error("[model]\nhidden = [1, \"a\"]\n"), HasSubstr("not a list of mixed types"));
   EXPECT_THAT(parse_error("[model]\nhidden = [1.5]\n"), HasSubstr("neither an integer nor a string"));
+  EXPECT_THAT(parse_error("[model]\nunits = [[1, 2]]\n"), HasSubstr("neither an integer nor a string"));
   EXPECT_THAT(parse_error("[training]\nsteps = 2020-01-01\n"), HasSubstr("not a date or time"));
   EXPECT_THAT(parse_error("[training]\nsteps = {a = 1}\n"), HasSubstr("not a table"));
   EXPECT_THAT(parse_error(kSmall, {"--training.steps", "ten"}),

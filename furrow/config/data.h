@@ -164,8 +164,9 @@ struct Data {
       {.min = 0,
        .max = 1024,
        .only_if = kPack,
-       .doc = "Threads that read the samples of a batch side by side. 0: one, or four where a pack is "
-              "streamed."});
+       .doc =
+           "Threads that read batches, and the samples of one that takes long, side by side. 0: one, or four "
+           "where a pack is streamed."});
     v("shuffle", &Data::shuffle,
       {.effect = kRecipe,
        .doc = "Visit the training split in another order each epoch, a function of seed and epoch."});

@@ -21,6 +21,10 @@ struct Parallelism {
   std::string pipeline_parallel_schedule_csv;
   int64_t pipeline_parallel_stages_per_rank = 0;
   std::vector<int64_t> pipeline_parallel_units_per_stage;
+  std::vector<std::string> module_fqns_per_model_part;
+  int64_t pipeline_parallel_layers_per_stage = 0;
+  int64_t pipeline_parallel_first_stage_less_layers = 1;
+  int64_t pipeline_parallel_last_stage_less_layers = 1;
   int64_t pipeline_parallel_receives_ahead = 1;
   int64_t context_parallel_degree = 1;
   int64_t expert_parallel_degree = 1;
@@ -95,6 +99,29 @@ struct Parallelism {
        .doc =
            "How many units each stage has, first to last; `furrow plan` lists the units. Empty: so that the "
            "largest cost of a stage, forward and backward, is as small as it can be."});
+    v("module_fqns_per_model_part", &Parallelism::module_fqns_per_model_part,
+      {.effect = Effect::kLayout,
+       .doc =
+           "The same by name: an entry a stage, first to last, with the names of its units or of modules in "
+           "them, such as [\"wte h.0\", \"h.1 ln_f lm_head\"] or [[\"wte\", \"h.0\"], ...]. Each unit is in "
+           "one stage, in the order of the model."});
+    v("pipeline_parallel_layers_per_stage", &Parallelism::pipeline_parallel_layers_per_stage,
+      {.effect = Effect::kLayout,
+       .min = 0,
+       .max = 1 << 20,
+       .doc =
+           "The same by size: as many stages as it takes for so many layers each, spread evenly. Layers are "
+           "the units between the first and the last one. 0: not by size."});
+    v("pipeline_parallel_first_stage_less_layers", &Parallelism::pipeline_parallel_first_stage_less_layers,
+      {.effect = Effect::kLayout,
+       .min = 0,
+       .max = 1 << 20,
+       .doc = "How many layers the first unit, an embedding, weighs in that."});
+    v("pipeline_parallel_last_stage_less_layers", &Parallelism::pipeline_parallel_last_stage_less_layers,
+      {.effect = Effect::kLayout,
+       .min = 0,
+       .max = 1 << 20,
+       .doc = "How many layers the last unit, a head, weighs in that."});
     v("pipeline_parallel_receives_ahead", &Parallelism::pipeline_parallel_receives_ahead,
       {.effect = Effect::kLayout,
        .min = 0,

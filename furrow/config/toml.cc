@@ -4,6 +4,7 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "furrow/base/error.h"
 
@@ -12,6 +13,18 @@ namespace {
 
 [[noreturn]] void fail(const std::string& file, uint32_t line, const std::string& message) {
   throw Error(ErrorCode::kInvalidArgument, fmt::format("{}:{}: {}", file, line, message));
+}
+
+// The strings of a list in a list, as one string with spaces between them; nothing where it has another
+// element.
+std::optional<std::string> joined(const toml::array& list) {
+  std::string words;
+  for (const toml::node& element : list) {
+    const auto text = element.value_exact<std::string>();
+    if (!text) return std::nullopt;
+    words += (words.empty() ? "" : " ") + *text;
+  }
+  return words;
 }
 
 // A list of one of our element types; the empty list is one of strings, which a list of integers accepts too.
@@ -23,6 +36,8 @@ std::variant<Value, UnsupportedValue> read_list(const toml::array& list) {
       integers.push_back(*integer);
     } else if (const auto text = element.value_exact<std::string>()) {
       texts.push_back(*text);
+    } else if (const auto words = element.is_array() ? joined(*element.as_array()) : std::nullopt) {
+      texts.push_back(*words);
     } else {
       return UnsupportedValue{"a list with an element that is neither an integer nor a string"};
     }

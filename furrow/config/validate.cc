@@ -160,6 +160,19 @@ void check_recompute(const Config& config) {
   }
 }
 
+// Stages are cut by hand in one way.
+void check_stages(const Config& config) {
+  const Parallelism& p = config.parallelism;
+  std::vector<std::string_view> given;
+  if (!p.pipeline_parallel_units_per_stage.empty()) given.emplace_back("pipeline_parallel_units_per_stage");
+  if (!p.module_fqns_per_model_part.empty()) given.emplace_back("module_fqns_per_model_part");
+  if (p.pipeline_parallel_layers_per_stage > 0) given.emplace_back("pipeline_parallel_layers_per_stage");
+  if (given.size() < 2) return;
+  refuse(config, fmt::format("parallelism.{}", given[1]),
+         fmt::format("parallelism.{} and parallelism.{} both cut the stages: give one of them", given[0],
+                     given[1]));
+}
+
 }  // namespace
 
 void validate(const Config& config) {
@@ -170,6 +183,7 @@ void validate(const Config& config) {
   check_optimizer(config);
   check_objective(config);
   check_recompute(config);
+  check_stages(config);
 }
 
 uint64_t memory_budget(const Data& data) {

@@ -27,7 +27,7 @@ struct Slot {
   Batch batch;
 };
 
-// Cuts positions into microbatches and reads them.  Used by one thread at a time.
+// Cuts positions into microbatches and reads them.  Thread safe.
 class Reader {
  public:
   Reader(const Source& source, SampleOrder order, LoaderOptions options)
@@ -41,7 +41,8 @@ class Reader {
       largest_ = std::min(largest_, std::max<int64_t>(options_.end - options_.position, 0));
   }
 
-  bool at_end() const { return range().size == 0; }
+  // Is the share over before its microbatch `k`?
+  bool at_end(int64_t k) const { return range(k).size == 0; }
 
   std::unique_ptr<Slot> make_slot() const {
     auto slot = std::make_unique<Slot>();
@@ -51,9 +52,9 @@ class Reader {
     return slot;
   }
 
-  // The next microbatch into `slot`.  REQUIRES: !at_end().
-  void read(Slot& slot) {
-    const PositionRange positions = range();
+  // Microbatch `k` of the share into `slot`.  REQUIRES: !at_end(k).
+  void read(int64_t k, Slot& slot) const {
+    const PositionRange positions = range(k);
     prepare(slot, positions);
     try {
       source_.read_at(slot.batch.indices, slot.batch.sample_ids, slot.batch.arrays);
@@ -61,11 +62,10 @@ class Reader {
       throw error.with_context(fmt::format("reading samples at positions {} to {}", positions.begin,
                                            positions.begin + positions.size - 1));
     }
-    ++next_;
   }
 
  private:
-  PositionRange range() const { return share_.at(options_.position, next_, options_.end); }
+  PositionRange range(int64_t k) const { return share_.at(options_.position, k, options_.end); }
 
   static Shape batch_shape(const Field& field, int64_t rows) {
     Shape shape{rows};
@@ -98,7 +98,6 @@ class Reader {
   LoaderOptions options_;
   Share share_;
   int64_t largest_;
-  int64_t next_ = 0;  // which of the share's microbatches comes next
 };
 
 using SlotPointer = std::unique_ptr<Slot>;
@@ -123,74 +122,86 @@ size_t prefetch_within_budget(const Source& source, const LoaderOptions& options
 
 }  // namespace
 
-// With a thread: `ready_` flows from it to the consumer, `free_` back; both, with `done_`, `error_` and
-// `stop_`, are guarded by `mutex_`.  `held_` and `wait_ns_` belong to the consumer, `reader_` to whoever
-// reads.
+// With threads: each takes the next place of `ahead_`, fills it and gives it to the consumer, which takes the
+// first one; all from `ahead_` on is guarded by `mutex_`.  `held_` and `wait_ns_` belong to the consumer.
 struct Loader::Impl {
   Impl(const Source& source, SampleOrder order, LoaderOptions options)
       : prefetch_(prefetch_within_budget(source, options)), reader_(source, order, std::move(options)) {
-    if (prefetch_ > 0) start();
+    start(std::min(prefetch_, static_cast<size_t>(std::max(source.readers(), 1))));
   }
 
   ~Impl() {
-    if (!thread_.joinable()) return;
     {
       const std::lock_guard lock(mutex_);
       stop_ = true;
     }
-    wanted_.notify_one();
-    thread_.join();
+    wanted_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
   }
 
   // Signals are for the thread that owns the run.
-  void start() {
+  void start(size_t threads) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    thread_ = std::thread([this] { produce(); });
+    for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { produce(); });
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
+  // A microbatch that is read, or will be.
+  struct Place {
+    SlotPointer slot;          // null while it is read
+    std::exception_ptr error;  // instead of it
+    bool decided() const { return slot || error; }
+  };
+
   void produce() {
     set_thread_name("furrow-loader");
-    try {
-      while (SlotPointer slot = wait_for_slot()) {
-        reader_.read(*slot);
-        publish(std::move(slot), reader_.at_end());
+    SlotPointer slot;
+    for (int64_t k = wait_for_place(slot); k >= 0; k = wait_for_place(slot)) {
+      Place place;
+      try {
+        if (!slot) slot = reader_.make_slot();
+        reader_.read(k, *slot);
+        place.slot = std::move(slot);
+      } catch (...) {
+        place.error = std::current_exception();
       }
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      error_ = std::current_exception();
-      filled_.notify_one();
+      publish(k, std::move(place));
     }
   }
 
-  // A slot to fill once fewer than `prefetch` are ready; null to stop.
-  SlotPointer wait_for_slot() {
+  // The microbatch to read once fewer than `prefetch` are ready or read, with a used slot, if there is one;
+  // -1 to stop.
+  int64_t wait_for_place(SlotPointer& slot) {
     std::unique_lock lock(mutex_);
-    if (reader_.at_end()) {
-      done_ = true;
-      filled_.notify_one();
-      return nullptr;
-    }
-    wanted_.wait(lock, [this] { return stop_ || ready_.size() < prefetch_; });
-    if (stop_) return nullptr;
-    if (!free_.empty()) return pop(free_);
-    lock.unlock();
-    return reader_.make_slot();
+    const auto go = [this] { return stop_ || reader_.at_end(next_) || ahead_.size() < prefetch_; };
+    ++sleeping_;
+    wanted_.wait(lock, go);
+    --sleeping_;
+    if (stop_ || reader_.at_end(next_)) return -1;
+    if (!free_.empty()) slot = pop(free_);
+    ahead_.emplace_back();
+    return next_++;
   }
 
-  void publish(SlotPointer slot, bool last) {
-    const std::lock_guard lock(mutex_);
-    ready_.push_back(std::move(slot));
-    done_ = last;
-    if (waiting_) filled_.notify_one();
+  // Those before an error are in the hands of threads already; those after it are of no use.
+  void publish(int64_t k, Place place) {
+    std::unique_lock lock(mutex_);
+    const bool failed = place.error != nullptr;
+    const auto at = static_cast<size_t>(k - (next_ - static_cast<int64_t>(ahead_.size())));
+    ahead_[at] = std::move(place);
+    stop_ = stop_ || failed;
+    const bool wake = waiting_ && at == 0;
+    lock.unlock();  // or the consumer wakes up only to wait for it
+    if (wake) filled_.notify_one();
+    if (failed) wanted_.notify_all();
   }
 
   // The next slot; null at the end.
   SlotPointer take() {
     std::unique_lock lock(mutex_);
-    const auto decided = [this] { return !ready_.empty() || done_ || error_; };
+    const auto decided = [this] { return ahead_.empty() ? reader_.at_end(next_) : ahead_.front().decided(); };
     if (!decided()) {
       const int64_t start = system_clock().monotonic_ns();
       waiting_ = true;
@@ -198,12 +209,11 @@ struct Loader::Impl {
       waiting_ = false;
       wait_ns_ += system_clock().monotonic_ns() - start;
     }
-    if (ready_.empty()) {
-      if (error_) std::rethrow_exception(error_);
-      return nullptr;
-    }
-    SlotPointer slot = pop(ready_);
-    const bool wake = ready_.size() + 1 == prefetch_;
+    if (ahead_.empty()) return nullptr;
+    if (ahead_.front().error) std::rethrow_exception(ahead_.front().error);  // it stays in its place
+    SlotPointer slot = std::move(ahead_.front().slot);
+    ahead_.pop_front();
+    const bool wake = sleeping_ > 0;
     lock.unlock();
     if (wake) wanted_.notify_one();
     return slot;
@@ -212,15 +222,16 @@ struct Loader::Impl {
   // The same without a thread: all of the reading is waiting.
   SlotPointer read_now() {
     if (error_) std::rethrow_exception(error_);
-    if (reader_.at_end()) return nullptr;
+    if (reader_.at_end(next_)) return nullptr;
     const int64_t start = system_clock().monotonic_ns();
     SlotPointer slot = free_.empty() ? reader_.make_slot() : pop(free_);
     try {
-      reader_.read(*slot);
+      reader_.read(next_, *slot);
     } catch (...) {
       error_ = std::current_exception();
       throw;
     }
+    ++next_;
     wait_ns_ += system_clock().monotonic_ns() - start;
     return slot;
   }
@@ -232,17 +243,20 @@ struct Loader::Impl {
   }
 
   const size_t prefetch_;
-  Reader reader_;
+  const Reader reader_;
   std::deque<SlotPointer> held_;
   int64_t wait_ns_ = 0;
+  std::exception_ptr error_;  // of read_now()
 
   std::mutex mutex_;
-  std::condition_variable wanted_;  // to the thread: room for another batch, or stop
-  std::condition_variable filled_;  // to the consumer: a batch, the end or an error
-  std::deque<SlotPointer> ready_, free_;
-  bool waiting_ = false, done_ = false, stop_ = false;
-  std::exception_ptr error_;
-  std::thread thread_;
+  std::condition_variable wanted_;  // to the threads: room for another batch, or stop
+  std::condition_variable filled_;  // to the consumer: the first place is decided
+  std::deque<Place> ahead_;         // microbatches up to next_, in their order
+  std::deque<SlotPointer> free_;
+  int64_t next_ = 0;  // which of the share's microbatches is to be read next
+  int sleeping_ = 0;  // threads that wait for `wanted_`
+  bool waiting_ = false, stop_ = false;
+  std::vector<std::thread> threads_;
 };
 
 Loader::Loader(const Source& source, SampleOrder order, LoaderOptions options)

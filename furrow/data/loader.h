@@ -1,5 +1,5 @@
-// Prefetches microbatches on its own thread into slots of 64-byte-aligned memory, which the network reads in
-// place.
+// Prefetches microbatches on threads of its own into slots of 64-byte-aligned memory, which the network reads
+// in place.
 //
 //   Loader loader(source, order, {.sizes = {64}, .position = 0, .prefetch = 4});
 //   const Batch* batch = loader.next();      // waits if need be; nullptr at the end
@@ -12,10 +12,11 @@
 // microbatches of a step); `prefetch` more are kept ready, so memory is held + prefetch slots, reused for
 // ever.
 //
-// The thread sleeps on a condition variable while `prefetch` batches are ready: it never spins.  It takes no
-// signals. Thread safety: one consumer.  An exception of the source is kept in its place: next() returns
+// There are as many threads as the source has readers, up to `prefetch`; each reads a batch of its own.  They
+// sleep on a condition variable while `prefetch` batches are ready: they never spin.  They take no signals.
+// Thread safety: one consumer.  An exception of the source is kept in its place: next() returns
 // every batch before it, then throws it (and again on every later call), with the sample positions named. The
-// destructor waits for at most one Source::read.
+// destructor waits for at most one Source::read of each thread.
 #pragma once
 
 #include <cstdint>

@@ -122,6 +122,45 @@ TEST(Loader, EqualsDirectReadsForAnyPrefetchAndHold) {
   }
 }
 
+// Read by several threads; the third batch that is begun ends after a fourth.
+class SharedSource : public CountingSource {
+ public:
+  SharedSource(int64_t size, int readers) : CountingSource(size), readers_(readers) {}
+  int readers() const override { return readers_; }
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
+    std::unique_lock lock(mutex_);
+    if (++begun_ == 3) changed_.wait(lock, [this] { return done_ >= 3; });
+    lock.unlock();
+    CountingSource::read(indices, views);
+    lock.lock();
+    ++done_;
+    changed_.notify_all();
+  }
+
+ private:
+  int readers_;
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  mutable int begun_ = 0, done_ = 0;
+};
+
+TEST(Loader, EqualsDirectReadsWithSeveralReaders) {
+  const SampleOrder order(11, 53, true);
+  for (const int64_t end : {-1, 200, 7}) {
+    const LoaderOptions options{.sizes = {8, 8, 3}, .position = 5, .end = end};
+    const std::vector<Seen> expected = direct(CountingSource(53), order, options, 40);
+    for (const int readers : {2, 3, 9}) {
+      for (const int prefetch : {2, 3, 4, 9}) {
+        const SharedSource source(53, std::min(readers, prefetch));
+        LoaderOptions tried = options;
+        tried.prefetch = prefetch;
+        Loader loader(source, order, tried);
+        EXPECT_EQ(collect(loader, 40, 3), expected) << readers << " readers, prefetch " << prefetch;
+      }
+    }
+  }
+}
+
 TEST(Loader, AnotherSeedIsSeen) {  // negative control of the equality above
   const CountingSource source(53);
   Loader a(source, SampleOrder(11, 53, true), {.sizes = {8}}),
@@ -296,6 +335,33 @@ TEST(Loader, CarriesAnExceptionToItsPlace) {
     const FailingSource other(100, 0, false);
     Loader unforeseen(other, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = prefetch});
     EXPECT_THROW(unforeseen.next(), std::runtime_error);
+  }
+}
+
+// Fails at the samples of batch 3, which is read beside others.
+class FailingPart : public CountingSource {
+ public:
+  using CountingSource::CountingSource;
+  int readers() const override { return 4; }
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
+    if (indices[0] == 24) throw Error(ErrorCode::kDataLoss, "the disk is gone");
+    CountingSource::read(indices, views);
+  }
+};
+
+TEST(Loader, CarriesAnExceptionToItsPlaceAmongReaders) {
+  for (int round = 0; round < 20; ++round) {
+    const FailingPart source(100);
+    Loader loader(source, SampleOrder(0, 100, false), {.sizes = {8}, .prefetch = 4});
+    EXPECT_EQ(collect(loader, 3).size(), 3u);
+    for (int again = 0; again < 2; ++again) {
+      try {
+        loader.next();
+        FAIL() << "no exception";
+      } catch (const Error& error) {
+        EXPECT_THAT(error.what(), HasSubstr("positions 24 to 31: the disk is gone"));
+      }
+    }
   }
 }
 

@@ -110,7 +110,11 @@ int ReaderPool::readers() const { return static_cast<int>(state_->threads.size()
 
 void ReaderPool::run(size_t pieces, const std::function<void(size_t)>& piece) {
   State& state = *state_;
-  const std::lock_guard turn(state.turn);
+  const std::unique_lock turn(state.turn, std::try_to_lock);
+  if (!turn) {
+    for (size_t i = 0; i < pieces; ++i) piece(i);
+    return;
+  }
   std::unique_lock lock(state.mutex);
   state.piece = &piece;
   state.pieces = pieces;

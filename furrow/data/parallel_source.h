@@ -16,7 +16,7 @@ namespace furrow::data {
 // Threads that take pieces of work.  They sleep when there is none and take no signals.  Work that its caller
 // does faster alone than threads wake up, such as small records in the page cache, stays with it: the others
 // are woken once a run has taken kWorthWakingNs, or at its start where the run before took as long.  Thread
-// safe; one caller at a time is served, others wait.
+// safe; one caller at a time is served, another does its work alone.
 class ReaderPool {
  public:
   explicit ReaderPool(int readers);  // the caller of run() is one of them; REQUIRES: readers >= 1
@@ -44,6 +44,7 @@ class ParallelSource : public Source {
   int64_t size() const override { return source_->size(); }
   const std::vector<Field>& fields() const override { return source_->fields(); }
   int64_t classes() const override { return source_->classes(); }
+  int readers() const override { return pool_->readers(); }
   void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const override {
     read_at(indices, {}, fields);
   }

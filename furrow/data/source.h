@@ -31,6 +31,8 @@ class Source {
   // document (documents.h).
   virtual const std::vector<Field>& fields() const = 0;
   virtual int64_t classes() const = 0;  // of the target: labels or tokens
+  // Batches that are worth reading at once.
+  virtual int readers() const { return 1; }
   // Writes samples `indices` (each < size()) into row r of `fields[f]`, whose shape is [indices.size(), field
   // shape...].
   virtual void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const = 0;

@@ -49,6 +49,11 @@ struct RankOptions {
 // From [parallelism] and [debug].
 RankOptions rank_options_from(const config::Parallelism& parallelism, const config::Debug& debug, int rank);
 
+// The stages that [parallelism] names by their layers or modules, as counts of units and stages of a rank.
+// Nothing where it names none, or has no pipeline.  Error{invalid_argument}: see stages.h; a number of stages
+// that is no multiple of the ranks, or another one than pipeline_parallel_stages_per_rank says.
+void name_stages(const config::Parallelism& parallelism, const ModelSpec& spec, PipelineOptions* options);
+
 struct TrainOptions {
   std::vector<int64_t> microbatch_sizes;  // one entry per microbatch of the global batch
   std::vector<bool> recompute;            // per unit; empty: none

@@ -8,6 +8,7 @@
 #include "furrow/config/parallelism.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
+#include "furrow/plan/stages.h"
 
 namespace furrow::plan {
 namespace {
@@ -65,6 +66,34 @@ RankOptions rank_options_from(const config::Parallelism& p, const config::Debug&
   if (debug.deterministic == "strict") options.deterministic = Deterministic::kStrict;
   if (debug.deterministic == "off") options.deterministic = Deterministic::kOff;
   return options;
+}
+
+void name_stages(const config::Parallelism& p, const ModelSpec& spec, PipelineOptions* options) {
+  const int64_t ranks = p.pipeline_parallel_degree, layers = p.pipeline_parallel_layers_per_stage;
+  const std::vector<std::string>& modules = p.module_fqns_per_model_part;
+  if (ranks == 1 || (layers == 0 && modules.empty())) return;
+  options->units_per_stage = modules.empty()
+                                 ? units_by_layers(spec, {layers, p.pipeline_parallel_first_stage_less_layers,
+                                                          p.pipeline_parallel_last_stage_less_layers})
+                                 : units_by_modules(spec, modules);
+  const auto stages = static_cast<int64_t>(options->units_per_stage.size());
+  const std::string_view key =
+      modules.empty() ? "pipeline_parallel_layers_per_stage" : "module_fqns_per_model_part";
+  if (stages % ranks != 0) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("[parallelism] {} makes {} stages for {} ranks: each rank has as many as any other", key,
+                    stages, ranks));
+  }
+  const int64_t wanted = p.pipeline_parallel_stages_per_rank;
+  if (wanted > 0 && wanted != stages / ranks) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("[parallelism] {} makes {} stages for {} ranks, pipeline_parallel_stages_per_rank is {}: "
+                    "leave that out",
+                    key, stages, ranks, wanted));
+  }
+  options->stages_per_rank = static_cast<int32_t>(stages / ranks);
 }
 
 }  // namespace furrow::plan

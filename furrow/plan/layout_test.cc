@@ -9,6 +9,7 @@
 #include "furrow/config/debug.h"
 #include "furrow/config/parallelism.h"
 #include "furrow/plan/compile.h"
+#include "furrow/plan/testing/specs.h"
 
 namespace furrow::plan {
 namespace {
@@ -100,6 +101,33 @@ TEST(RankOptions, ComeFromTheConfig) {
   EXPECT_EQ(other.pipeline.stages_per_rank, 2);
   EXPECT_EQ(other.pipeline.units_per_stage, (std::vector<int64_t>{3, 1}));
   EXPECT_EQ(other.pipeline.receives_ahead, 2);
+}
+
+TEST(Parallelism, StagesByNameAreCounted) {
+  const ModelSpec spec = testing::chain(6);
+  config::Parallelism p;
+  const auto named = [&] {
+    PipelineOptions options = rank_options_from(p, {}, 0).pipeline;
+    name_stages(p, spec, &options);
+    return options;
+  };
+  p.module_fqns_per_model_part = {"u0", "u1 u2", "u3", "u4 u5"};
+  EXPECT_TRUE(named().units_per_stage.empty());  // there is no pipeline
+  p.pipeline_parallel_degree = 2;
+  EXPECT_EQ(named().units_per_stage, (std::vector<int64_t>{1, 2, 1, 2}));
+  EXPECT_EQ(named().stages_per_rank, 2);
+  p.pipeline_parallel_stages_per_rank = 1;
+  EXPECT_THAT(error_of([&] { named(); }),
+              HasSubstr("4 stages for 2 ranks, pipeline_parallel_stages_per_rank is 1"));
+  p.pipeline_parallel_stages_per_rank = 0;
+  p.module_fqns_per_model_part = {};
+  p.pipeline_parallel_layers_per_stage = 3;
+  EXPECT_EQ(named().units_per_stage, (std::vector<int64_t>{3, 3}));
+  EXPECT_EQ(named().stages_per_rank, 1);
+  p.pipeline_parallel_first_stage_less_layers = 0;
+  p.pipeline_parallel_layers_per_stage = 2;
+  EXPECT_THAT(error_of([&] { named(); }),
+              HasSubstr("pipeline_parallel_layers_per_stage makes 3 stages for 2 ranks"));
 }
 
 }  // namespace

@@ -90,6 +90,58 @@ TEST(Stages, ByHandAddUp) {
   EXPECT_THAT(error_of([] { stages_by_cost(chain(3), 4); }), HasSubstr("4 stages for the 3 units of chain"));
 }
 
+// Four layers between two ends, as a gpt: u0, u1 .. u4, u5.
+TEST(Stages, ByLayersWeighTheEnds) {
+  using Counts = std::vector<int64_t>;
+  const ModelSpec spec = chain(6);
+  EXPECT_EQ(units_by_layers(spec, {.per_stage = 3}), (Counts{3, 3}));
+  EXPECT_EQ(units_by_layers(spec, {.per_stage = 2}), (Counts{2, 2, 2}));
+  EXPECT_EQ(units_by_layers(spec, {.per_stage = 4}), (Counts{3, 3}));  // spread evenly
+  EXPECT_EQ(units_by_layers(spec, {3, 0, 0}), (Counts{3, 3}));
+  EXPECT_EQ(units_by_layers(spec, {2, 0, 0}), (Counts{3, 3}));
+  EXPECT_EQ(units_by_layers(spec, {4, 1, 2}), (Counts{4, 2}));
+  EXPECT_EQ(units_by_layers(chain(7), {4, 1, 1}), (Counts{4, 3}));  // what is left over comes first
+  EXPECT_EQ(units_by_layers(chain(9), {3, 1, 1}), (Counts{3, 3, 3}));
+  EXPECT_EQ(units_by_layers(spec, {100, 1, 1}), (Counts{6}));
+  EXPECT_THAT(error_of([&] { units_by_layers(spec, {2, 4, 0}); }),
+              HasSubstr("4 layers of chain, and 4 + 0 for its ends, make 4 stages of at most 2, one of them "
+                        "without a unit"));
+}
+
+TEST(Stages, ByModulesAreUnitsOrWhatIsInThem) {
+  using Counts = std::vector<int64_t>;
+  const ModelSpec spec = chain(4);
+  EXPECT_EQ(units_by_modules(spec, {"u0 u1", "u2  u3"}), (Counts{2, 2}));
+  EXPECT_EQ(units_by_modules(spec, {"u0", "u2 u1", "u3"}), (Counts{1, 2, 1}));  // a stage is a set
+  const auto error = [&](const std::vector<std::string>& stages) {
+    return error_of([&] { units_by_modules(spec, stages); });
+  };
+  EXPECT_THAT(error({"u0 u1", "u3"}), HasSubstr("u2 is in no stage"));
+  EXPECT_THAT(error({"u0 u1", "u1 u2 u3"}),
+              HasSubstr("stage 1 of module_fqns_per_model_part: u1 is of unit u1, "
+                        "which is in stage 0 already"));
+  EXPECT_THAT(error({"u0 u1 u1", "u2 u3"}), HasSubstr("u1 stands there twice"));
+  EXPECT_THAT(error({"u0 u2", "u1 u3"}), HasSubstr("u2 comes after u1 in chain, which is in stage 1"));
+  EXPECT_THAT(error({"u0 u1 u2 u3", " "}),
+              HasSubstr("stage 1 of module_fqns_per_model_part: it has no units"));
+  EXPECT_THAT(error({"u0 u1", "u2 v3"}), HasSubstr("unknown unit 'v3'"));
+}
+
+TEST(Stages, ByModulesOfSeveralOnesInAUnit) {
+  ModelSpec spec = chain(3);
+  spec.units[2].parameters = {testing::parameter("norm.weight", {4}),
+                              testing::parameter("head.weight", {4, 4})};
+  EXPECT_EQ(units_by_modules(spec, {"u0 u1", "norm head"}), (std::vector<int64_t>{2, 1}));
+  EXPECT_THAT(
+      error_of([&] { units_by_modules(spec, {"u0 u1 norm", "head"}); }),
+      HasSubstr("stage 1 of module_fqns_per_model_part: head is of unit u2, which is in stage 0 already"));
+  spec.units[0].parameters = {testing::parameter("h.0.weight", {4})};
+  spec.units[1].parameters = {testing::parameter("h.1.weight", {4})};
+  EXPECT_EQ(units_by_modules(spec, {"h.0", "h.1 u2"}), (std::vector<int64_t>{1, 2}));
+  EXPECT_THAT(error_of([&] { units_by_modules(spec, {"h", "u2"}); }),
+              HasSubstr("h is in 2 units, u0 and u1 among them: name each"));
+}
+
 TEST(Transfers, ArePostedInTheOrderOfTheSendsAndInTime) {
   const ModelSpec spec = chain(8);
   for (const ScheduleRow& row : schedules()) {

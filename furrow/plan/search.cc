@@ -26,7 +26,9 @@ constexpr PassRow kPasses[] = {
     {{"degrees", "every pp x dp_replicate x dp_shard x tp that is the world, tp inside a host", false},
      &choose_degrees},
     {{"zero", "ZeRO-1, 2 and 3 where dp_shard is above 1; off: as configured"}, &choose_zero_stages, true},
-    {{"batch", "other microbatches, where the recipe may change"}, &choose_batches},
+    {{"precision", "bfloat16 where the device is faster in it, where the recipe may change"},
+     &choose_precisions},
+    {{"batch", "other microbatches and global batches, where the recipe may change"}, &choose_batches},
     {{"schedules", "every schedule and number of stages a rank; off: 1F1B"}, &choose_schedules, true},
     {{"recompute", "units computed again until it fits; off: none are"}, &choose_recompute, true},
     {{"estimate", "seconds of a step in closed form", false}, &estimate_times},
@@ -110,6 +112,9 @@ SearchResult search(const SearchRequest& request) {
     (candidate.fits ? result.candidates : result.refused).push_back(std::move(candidate));
   }
   take_refused(&state, &result);
+  for (auto* list : {&result.candidates, &result.refused}) {
+    for (Candidate& each : *list) each.recipe_change = recipe_change(request, each.choice);
+  }
   if (!any) result.smallest_change = smallest_change(request);
   return result;
 }
@@ -139,7 +144,7 @@ std::vector<PassInfo> search_passes() {
 // Schedules count only in pipelines, ZeRO stages only over shards.
 bool same_program(const Choice& a, const Choice& b) {
   if (a.layout != b.layout || a.zero_stage != b.zero_stage || a.recompute != b.recompute ||
-      a.batch != b.batch) {
+      a.batch != b.batch || a.precision != b.precision) {
     return false;
   }
   const PipelineOptions &p = a.pipeline, &q = b.pipeline;

@@ -32,12 +32,19 @@ struct BatchRecipe {
   friend bool operator==(const BatchRecipe&, const BatchRecipe&) = default;
 };
 
+// The same model as it computes in another type.
+struct Precision {
+  DType type = DType::kF32;
+  const ModelSpec* spec = nullptr;  // the whole
+};
+
 struct Choice {
   Layout layout;
   int zero_stage = 0;  // 1, 2, 3 where dp_shard is above 1, else 0
   PipelineOptions pipeline;
   std::vector<bool> recompute;  // by unit
   BatchRecipe batch;
+  std::optional<DType> precision = {};  // of SearchRequest::precisions; none: as the model computes
 };
 bool same_program(const Choice& a, const Choice& b);
 
@@ -58,6 +65,8 @@ struct Candidate {
   bool simulated = false;   // else figures are estimates
   bool fits = true;
   std::string reason;  // why it is not taken
+  std::string
+      recipe_change;  // "local_batch_size 8 instead of 4, bfloat16"; "" where the recipe is the request's
 };
 
 // What a pass did, for --explain.
@@ -78,6 +87,8 @@ struct SearchRequest {
   std::optional<Choice> configured;  // evaluated too, whatever comes of it
   Objective objective = Objective::kTime;
   bool allow_recipe_change = false;
+  std::vector<Precision> precisions =
+      {};  // others that the recipe may change to, where the device is faster in them
   std::vector<std::string> without;  // names of passes
   size_t keep = 6;                   // that are simulated
   int64_t memory_bytes = 0;          // of a device; 0: as the cluster says

@@ -219,7 +219,60 @@ TEST(Search, RecipeChangesOnlyIfAllowed) {
   };
   EXPECT_EQ(sizes(search(one.request)), (std::vector<int64_t>{4}));
   one.request.allow_recipe_change = true;
-  EXPECT_EQ(sizes(search(one.request)), (std::vector<int64_t>{1, 2, 4, 8, 16, 32, 64}));
+  EXPECT_EQ(sizes(search(one.request)), (std::vector<int64_t>{1, 2, 4, 8, 16, 32, 64, 128, 256}));
+}
+
+// A chain whose units compute in bfloat16.
+ModelSpec narrow_chain(int units, int64_t width) {
+  ModelSpec spec = testing::chain(units, width);
+  for (Unit& unit : spec.units) unit.compute = DType::kBF16;
+  return spec;
+}
+
+TEST(Search, PrecisionAndGlobalBatchAreRecipeToo) {
+  const ModelSpec narrow = narrow_chain(6, 4096);
+  Case one(testing::chain(6, 4096), h100s(1, 4), {4, 64});
+  one.request.precisions = {{DType::kBF16, &narrow}};
+  one.request.keep = 12;
+  for (const Candidate& each : search(one.request).candidates) {
+    EXPECT_EQ(each.recipe_change, "");
+    EXPECT_FALSE(each.choice.precision);
+  }
+  one.request.allow_recipe_change = true;
+  const SearchResult result = search(one.request);
+  ASSERT_FALSE(result.candidates.empty());
+  const Candidate& best = result.candidates[0];
+  EXPECT_EQ(best.choice.precision, DType::kBF16);
+  EXPECT_THAT(best.recipe_change, HasSubstr("bfloat16 instead of float32"));
+  EXPECT_TRUE(best.simulated);
+  std::set<int64_t> batches;
+  for (const Candidate& each : result.candidates) {
+    batches.insert(each.choice.batch.global_batch);
+    const bool changed = each.choice.precision || each.choice.batch != one.request.batch;
+    EXPECT_EQ(each.recipe_change.empty(), !changed) << each.recipe_change;
+  }
+  EXPECT_THAT(batches, ::testing::IsSupersetOf({64, 256}));
+  // What the change is worth stands beside it: the best of the given recipe, simulated.
+  const auto given = std::ranges::find_if(result.candidates,
+                                          [](const Candidate& each) { return each.recipe_change.empty(); });
+  ASSERT_NE(given, result.candidates.end());
+  EXPECT_TRUE(given->simulated);
+  EXPECT_LT(given->figures.samples_per_second, best.figures.samples_per_second);
+  one.request.without = {"precision", "batch"};
+  for (const Candidate& each : search(one.request).candidates) EXPECT_EQ(each.recipe_change, "");
+}
+
+TEST(Search, APrecisionThatIsNoFasterIsNotTried) {
+  const ModelSpec narrow = narrow_chain(6, 64);
+  Cluster cluster = h100s(1, 2);
+  cluster.device.half_flops = cluster.device.f32_flops;
+  Case one(testing::chain(6, 64), cluster, {4, 64});
+  one.request.precisions = {{DType::kBF16, &narrow}};
+  one.request.allow_recipe_change = true;
+  const SearchResult result = search(one.request);
+  for (const Candidate& each : result.candidates) EXPECT_FALSE(each.choice.precision);
+  EXPECT_THAT(result.passes[2].notes,
+              ::testing::ElementsAre(HasSubstr("computes bfloat16 no faster than float32")));
 }
 
 TEST(Search, FewMicrobatchesLeaveFewDataRanks) {
@@ -279,7 +332,7 @@ TEST(Search, PassesAreKnownByName) {
   EXPECT_THROW(search(one.request), Error);
   one.request.without = {"estimate"};  // is one, but not an optional one
   EXPECT_THROW(search(one.request), Error);
-  EXPECT_EQ(search_passes().size(), 9u);
+  EXPECT_EQ(search_passes().size(), 10u);
 }
 
 // A model whose first unit is slow: 1F1B over stages of equal FLOPs waits for it, unless units move.

@@ -7,6 +7,8 @@
 #include <numeric>
 
 #include "furrow/base/error.h"
+#include "furrow/base/names.h"
+#include "furrow/base/text.h"
 
 namespace furrow::plan {
 namespace {
@@ -73,6 +75,83 @@ class Cutter {
   std::vector<int32_t> begins_;  // of stage s - 1 when the first s stages have u units
 };
 
+// "pipeline stage 1 of module_fqns_per_model_part: ..."
+[[noreturn]] void stage_error(size_t stage, const std::string& message) {
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("pipeline stage {} of module_fqns_per_model_part: {}", stage, message));
+}
+
+class StagesByName {
+ public:
+  StagesByName(const ModelSpec& spec, const std::vector<std::string>& stages)
+      : spec_(spec), stages_(stages), stage_of_(spec.units.size(), -1) {}
+
+  std::vector<int64_t> units() {
+    for (size_t s = 0; s < stages_.size(); ++s) place(s);
+    std::vector<int64_t> counts(stages_.size(), 0);
+    for (size_t u = 0; u < stage_of_.size(); ++u) {
+      if (stage_of_[u] < 0) {
+        throw Error(
+            ErrorCode::kInvalidArgument,
+            fmt::format("module_fqns_per_model_part: {} is in no stage: name it", spec_.units[u].name));
+      }
+      if (u > 0 && stage_of_[u] < stage_of_[u - 1]) {
+        stage_error(
+            static_cast<size_t>(stage_of_[u]),
+            fmt::format(
+                "{} comes after {} in {}, which is in stage {}: stages are units that follow one another",
+                spec_.units[u].name, spec_.units[u - 1].name, spec_.architecture, stage_of_[u - 1]));
+      }
+      ++counts[static_cast<size_t>(stage_of_[u])];
+    }
+    return counts;
+  }
+
+ private:
+  void place(size_t stage) {
+    std::vector<std::string> seen;
+    for (const std::string& word : split(stages_[stage], ' ')) {
+      const std::string name(trim(word));
+      if (name.empty()) continue;
+      if (std::ranges::find(seen, name) != seen.end())
+        stage_error(stage, fmt::format("{} stands there twice", name));
+      const size_t unit = unit_of(stage, name);
+      if (stage_of_[unit] >= 0 && stage_of_[unit] != static_cast<int64_t>(stage)) {
+        stage_error(stage, fmt::format("{} is of unit {}, which is in stage {} already", name,
+                                       spec_.units[unit].name, stage_of_[unit]));
+      }
+      stage_of_[unit] = static_cast<int64_t>(stage);
+      seen.push_back(name);
+    }
+    if (seen.empty()) stage_error(stage, "it has no units");
+  }
+
+  bool is_in(const std::string& name, const Unit& unit) const {
+    return name == unit.name || std::ranges::any_of(unit.parameters, [&](const Parameter& parameter) {
+             return parameter.name == name || parameter.name.starts_with(name + ".");
+           });
+  }
+
+  size_t unit_of(size_t stage, const std::string& name) const {
+    std::vector<size_t> found;
+    std::vector<std::string> known;
+    for (size_t u = 0; u < spec_.units.size(); ++u) {
+      if (is_in(name, spec_.units[u])) found.push_back(u);
+      known.push_back(spec_.units[u].name);
+    }
+    if (found.empty()) stage_error(stage, unknown_name_message("unit", name, known));
+    if (found.size() > 1) {
+      stage_error(stage, fmt::format("{} is in {} units, {} and {} among them: name each", name, found.size(),
+                                     spec_.units[found[0]].name, spec_.units[found[1]].name));
+    }
+    return found[0];
+  }
+
+  const ModelSpec& spec_;
+  const std::vector<std::string>& stages_;
+  std::vector<int64_t> stage_of_;  // by unit; -1: none yet
+};
+
 }  // namespace
 
 double unit_cost(const Unit& unit) {
@@ -108,6 +187,31 @@ std::vector<Range> stages_by_hand(const ModelSpec& spec, int32_t stages, const s
     begin = ranges.back().end;
   }
   return ranges;
+}
+
+std::vector<int64_t> units_by_layers(const ModelSpec& spec, const LayerSplit& split) {
+  const int64_t layers = std::max<int64_t>(0, static_cast<int64_t>(spec.units.size()) - 2);
+  const int64_t total = layers + split.first_less + split.last_less;
+  const int64_t stages = std::max<int64_t>(1, (total + split.per_stage - 1) / split.per_stage);
+  std::vector<int64_t> units;
+  for (int64_t s = 0; s < stages; ++s) {
+    int64_t count = total / stages + (s < total % stages ? 1 : 0);
+    if (s == 0) count += 1 - split.first_less;
+    if (s + 1 == stages) count += 1 - split.last_less;
+    units.push_back(count);
+  }
+  if (std::ranges::all_of(units, [](int64_t count) { return count >= 1; })) return units;
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format(
+          "{} layers of {}, and {} + {} for its ends, make {} stages of at most {}, one of them without a "
+          "unit: raise pipeline_parallel_layers_per_stage, or let its ends weigh "
+          "less",
+          layers, spec.architecture, split.first_less, split.last_less, stages, split.per_stage));
+}
+
+std::vector<int64_t> units_by_modules(const ModelSpec& spec, const std::vector<std::string>& stages) {
+  return StagesByName(spec, stages).units();
 }
 
 }  // namespace furrow::plan

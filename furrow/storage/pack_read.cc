@@ -243,8 +243,8 @@ std::span<const std::byte> PackReader::read(int64_t first, int64_t count,
 }
 
 void PackReader::prefetch(int64_t first, int64_t count) const {
+  if (!shards_.front()->mapping) return;  // one access for all
   const Shard& shard = shard_of(first);
-  if (!shard.mapping) return;
   const uint64_t offset = (static_cast<uint64_t>(first) - shard.header.first_record) * record_bytes_;
   const uint64_t end =
       std::min(shard.header.payload_bytes(), offset + static_cast<uint64_t>(count) * record_bytes_);

@@ -8,7 +8,6 @@
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/tensor/composition_torch.h"
-#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/threads_torch.h"
 #include "furrow/train/device_torch.h"
@@ -99,9 +98,9 @@ struct Executor::Impl {
       if (!flat || buffer.defined()) continue;
       const plan::Slot& slot = program.slots[assignment.slot];
       const bool shared = kind == plan::ValueKind::kGathered;
-      const DType dtype = shared ? state.model.flat().units[assignment.value.unit].compute : DType::kF32;
-      const at::ScalarType type = tensor::scalar_type(dtype);
-      const int64_t elements = slot.bytes / static_cast<int64_t>(dtype_size(dtype));
+      // Units of several types may take turns in one that is gathered into.
+      const at::ScalarType type = shared ? at::kByte : at::kFloat;
+      const int64_t elements = slot.bytes / static_cast<int64_t>(at::elementSize(type));
       const auto make = [&] { return rank_buffer(rank, elements, slot.kind, type); };
       buffer = shared ? state.model.gathered_buffer(slot.bytes, gathered[slot.bytes]++, make) : make();
     }
@@ -221,10 +220,8 @@ std::span<float> ExecutorState::flat(int slot, int64_t begin, int64_t size) cons
 }
 
 std::span<std::byte> ExecutorState::bytes(const FlatOperand& operand) const {
-  const at::Tensor& buffer = buffers[operand.slot];
-  const auto size = static_cast<int64_t>(buffer.element_size());
-  return {static_cast<std::byte*>(buffer.data_ptr()) + operand.begin * size,
-          static_cast<size_t>(operand.size * size)};
+  return {static_cast<std::byte*>(buffers[operand.slot].data_ptr()) + operand.begin * operand.element_bytes,
+          static_cast<size_t>(operand.size * operand.element_bytes)};
 }
 
 std::span<float> ExecutorState::flat(const FlatOperand& operand) const {

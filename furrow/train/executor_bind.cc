@@ -56,7 +56,8 @@ class Binder {
   FlatOperand operand(const plan::Value& value) const {
     const plan::SlotAssignment& home = program_.home_of(value);
     const plan::Slice slice = slice_of(value);
-    return {home.slot, home.offset / plan::element_bytes(flat_, value), slice.size(), slice};
+    const int64_t element_bytes = plan::element_bytes(flat_, value);
+    return {home.slot, home.offset / element_bytes, slice.size(), slice, element_bytes};
   }
 
   void add(const plan::Value& value, std::array<int, plan::kValueKinds>* slots,

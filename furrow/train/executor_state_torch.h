@@ -26,6 +26,7 @@ struct FlatOperand {
   int slot = -1;
   int64_t begin = 0, size = 0;  // elements
   plan::Slice slice;            // what it is of the whole buffer
+  int64_t element_bytes = 4;
 };
 
 // Elements of a gradient that belong to no parameter.

@@ -55,8 +55,9 @@ std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, co
   return recompute;
 }
 
-plan::RankOptions rank_options(const config::Config& config, int rank) {
+plan::RankOptions rank_options(const config::Config& config, const plan::ModelSpec& spec, int rank) {
   plan::RankOptions options = plan::rank_options_from(config.parallelism, config.debug, rank);
+  plan::name_stages(config.parallelism, spec, &options.pipeline);
   const std::string& csv = config.parallelism.pipeline_parallel_schedule_csv;
   if (!csv.empty() && config.parallelism.pipeline_parallel_degree > 1)
     options.pipeline.csv = read_file(csv, kMostScheduleBytes);
@@ -67,7 +68,7 @@ plan::TrainOptions train_options(const config::Config& config, const plan::Model
                                  const plan::Layout& layout, int rank) {
   plan::TrainOptions options;
   options.microbatch_sizes = microbatch_sizes(config.training, layout.data_ranks());
-  options.ranks = rank_options(config, rank);
+  options.ranks = rank_options(config, spec, rank);
   options.recompute = recompute_units(config.activation_checkpoint, spec);
   options.optimizer_states =
       plan::forms_of(plan::optimizer_states(config.optimizer, config.lr_scheduler, config.ema));

@@ -21,9 +21,9 @@ int64_t total_steps(const config::Training& training, int64_t train_samples, int
 // Error{invalid_argument}: a pattern that matches no unit.
 std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec);
 
-// How ranks share a program, with the file of [parallelism] pipeline_parallel_schedule_csv read.  Errors of
-// reading it.
-plan::RankOptions rank_options(const config::Config& config, int rank);
+// How ranks share a program of the model, its stages counted and the file of [parallelism]
+// pipeline_parallel_schedule_csv read.  Errors of both.
+plan::RankOptions rank_options(const config::Config& config, const plan::ModelSpec& spec, int rank);
 
 // What the training program of a rank is compiled from: the one place for `furrow plan` and a run alike.
 plan::TrainOptions train_options(const config::Config& config, const plan::ModelSpec& spec,

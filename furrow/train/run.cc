@@ -125,11 +125,11 @@ Workbench with_teacher(const TrainRequest& request, Workbench bench) {
 Run::Run(const TrainRequest& request)
     : layout_(plan::compilable_layout(request.config.parallelism, world_of(request))),
       request_(with_global_batch(request, layout_)),
-      ranks_(
-          rank_options(request.config, request.communicator == nullptr ? 0 : request.communicator->rank())),
       bench_(with_teacher(request_, open_workbench(request_.config, dataset_of(request), request.extensions,
                                                    request.cancel))),
       spec_(plan::compilable_spec(layout_, bench_.spec)),
+      ranks_(rank_options(request.config, spec_,
+                          request.communicator == nullptr ? 0 : request.communicator->rank())),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
   check_device(request_.config, spec_, layout_);
   join(request.communicator, layout_, &bench_.rank);

@@ -82,9 +82,9 @@ class Run {
 
   plan::Layout layout_;
   TrainRequest request_;
-  plan::RankOptions ranks_;
   Workbench bench_;
   plan::ModelSpec spec_;  // what this rank runs of the model: all of it, but for a tensor axis
+  plan::RankOptions ranks_;
   OptimizerRule rule_;
   std::string run_folder_;
   std::optional<observe::RunFolder> folder_;  // of rank 0

@@ -21,6 +21,7 @@ namespace furrow::train {
 namespace {
 
 using testing::RankResult;
+using testing::run_parts;
 using testing::run_steps;
 using testing::run_world;
 using testing::StepOptions;
@@ -46,26 +47,6 @@ class Parts : public ::testing::TestWithParam<std::string> {
  protected:
   TinyTraining tiny_ = with_heads(GetParam());
 };
-
-// What each rank of a tensor axis alone ends with, as the whole that a rank of it has.
-std::vector<StepResult> run_parts(const TinyTraining& tiny, const StepOptions& options, int degree) {
-  std::vector<StepResult> parts(static_cast<size_t>(degree));
-  std::mutex mutex;
-  run_world(tiny, options, {.tensor = degree}, [&](const RankResult& rank) {
-    const std::lock_guard lock(mutex);
-    StepResult& part = parts[static_cast<size_t>(rank.rank)];
-    for (const UnitState& unit : rank.model.units()) {
-      const auto copy = [](const at::Tensor& t) { return t.defined() ? t.clone() : at::Tensor(); };
-      part.params.push_back(copy(unit.params));
-      part.read.push_back(unit.params.defined() ? unit.read().clone() : at::Tensor());
-      part.statistics.push_back(copy(unit.statistics));
-      for (const at::Tensor& state : unit.states) part.states.push_back(copy(state));
-    }
-    part.outputs.loss = rank.outputs.loss;
-    part.outputs.scale = rank.outputs.scale;
-  });
-  return parts;
-}
 
 // The whole parameters, put together from the parts.
 std::vector<at::Tensor> whole_of(const TinyTraining& tiny, const std::vector<StepResult>& parts) {

@@ -168,6 +168,18 @@ TOML
   fails 2 "has no price"
 }
 
+@test "where the recipe may change, the table says what did" {
+  local gpt=("$FURROW_SOURCE_DIR/examples/gpt-124m.toml" --cluster "$FURROW_SOURCE_DIR/examples/clusters/8xh100.toml")
+  run --separate-stderr "$furrow" plan "${gpt[@]}" --allow-recipe-change --write changed.toml
+  [ "$status" -eq 0 ]
+  [[ $output == *"bfloat16 instead of float32"* ]]
+  [[ $output == *"as configured"* ]]
+  grep -q '^mixed_precision_param = "bfloat16"' changed.toml
+  grep -q '^global_batch_size = ' changed.toml
+  run --separate-stderr "$furrow" plan "${gpt[@]}"
+  [[ $output != *"instead of"* ]]
+}
+
 @test "a language model is planned without its data" {
   cat >gpt.toml <<TOML
 [model]
@@ -201,4 +213,14 @@ TOML
   fails 2 "3 stages for the 2 units of mlp"
   run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.pipeline_parallel_schedule 2F2B
   fails 2 "1F1B"
+}
+
+@test "the stages of a pipeline are cut by the names of units" {
+  local pipeline=(--nproc 2 --parallelism.pipeline_parallel_degree 2 --training.global_batch_size 60 --model.hidden 32,32,32)
+  "$furrow" plan "$config" "${pipeline[@]}" --parallelism.module_fqns_per_model_part "fc1,fc2 fc3 fc4" --print program |
+    grep -q "^placement pp2 .* stages 0-1@0 1-4@1"
+  "$furrow" plan "$config" "${pipeline[@]}" --parallelism.pipeline_parallel_layers_per_stage 3 --print program |
+    grep -q "^placement pp2 .* stages 0-2@0 2-4@1"
+  run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.module_fqns_per_model_part "fc1,fc2 fc4"
+  fails 2 "fc3 is in no stage"
 }

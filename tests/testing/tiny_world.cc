@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <mutex>
 
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/share.h"
@@ -102,6 +103,26 @@ void run_world(const TinyTraining& tiny, const StepOptions& options, const World
     run_rank(tiny, options, world, rank, inspect);
   };
   run_ranks(world.ranks(), run_one, {.timeout_ms = 20'000});
+}
+
+std::vector<StepResult> run_parts(const TinyTraining& tiny, const StepOptions& options, int degree) {
+  std::vector<StepResult> parts(static_cast<size_t>(degree));
+  std::mutex mutex;
+  run_world(tiny, options, {.tensor = degree}, [&](const RankResult& rank) {
+    const std::lock_guard lock(mutex);
+    StepResult& part = parts[static_cast<size_t>(rank.rank)];
+    for (const train::UnitState& unit : rank.model.units()) {
+      const auto copy = [](const at::Tensor& t) { return t.defined() ? t.clone() : at::Tensor(); };
+      part.params.push_back(copy(unit.params));
+      part.read.push_back(unit.params.defined() ? unit.read().clone() : at::Tensor());
+      part.statistics.push_back(copy(unit.statistics));
+      for (const at::Tensor& state : unit.states) part.states.push_back(copy(state));
+    }
+    part.outputs.loss = rank.outputs.loss;
+    part.outputs.scale = rank.outputs.scale;
+    part.outputs.phases = rank.outputs.phases;
+  });
+  return parts;
 }
 
 std::string difference(const RankResult& rank, const StepResult& whole) {

@@ -41,6 +41,9 @@ void run_world(const TinyTraining& tiny, const StepOptions& options, const World
                const std::function<void(const RankResult&)>& inspect,
                const std::function<void(train::RankContext&)>& prepare = {});
 
+// What each rank of a tensor axis alone ends with, as the whole that a rank of it has.
+std::vector<StepResult> run_parts(const TinyTraining& tiny, const StepOptions& options, int degree);
+
 // Where parameters, optimizer state, statistics, loss or norm of any rank differ from the whole ones of one
 // process; "" nowhere.
 std::string difference(const RankResult& rank, const StepResult& whole);

@@ -76,7 +76,8 @@ std::string refusal_of(const State& state, const Choice& choice) {
     if (const std::string reason = refuses_tensor_cut(state.spec, tensor); !reason.empty())
       return fmt::format("tp {}: {}", tensor, reason);
   } catch (const Error& error) {
-    return error.message();
+    const std::string text = error.message();
+    return text.substr(0, text.find(": set "));  // what to set is for who has chosen the layout
   }
   const int ranks = choice.layout.data_ranks(), stages = choice.layout.degree(Axis::kPipeline);
   if (stages > state.units()) {
@@ -111,31 +112,6 @@ void choose_zero_stages(State* state) {
       state->plans.push_back(plan);
       state->plans.back().candidate.choice.zero_stage = stage;
     }
-  }
-}
-
-// Microbatches of other sizes, and with a global batch that follows the layout one that does not: only where
-// the recipe may change.
-void choose_batches(State* state) {
-  if (!state->request.allow_recipe_change) {
-    state->notes.push_back(fmt::format("local_batch_size {} is recipe: --allow-recipe-change tries others",
-                                       state->request.batch.local_batch));
-    return;
-  }
-  std::vector<Plan> plans = std::move(state->plans);
-  state->plans.clear();
-  for (const Plan& plan : plans) {
-    const BatchRecipe batch = plan.candidate.choice.batch;
-    const int64_t most = batch.global_batch > 0
-                             ? batch.global_batch / plan.candidate.choice.layout.data_ranks()
-                             : batch.local_batch * 8;
-    for (int64_t local = 1; local <= std::max(most, batch.local_batch); local *= 2) {
-      if (batch.global_batch > 0 && (batch.global_batch % local != 0 || local > most)) continue;
-      Plan changed = plan;
-      changed.candidate.choice.batch.local_batch = local;
-      if (local != batch.local_batch) state->plans.push_back(std::move(changed));
-    }
-    state->plans.push_back(plan);
   }
 }
 

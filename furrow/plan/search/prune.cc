@@ -9,6 +9,7 @@ namespace furrow::plan::search_internal {
 namespace {
 
 constexpr size_t kListed = 32;    // that results show
+constexpr size_t kAsGiven = 2;    // of the request's recipe, where it may change: what the change is worth
 constexpr size_t kOfALayout = 2;  // that differ in the schedule alone: estimates of theirs are close
 constexpr int kMoves = 6;
 
@@ -79,13 +80,17 @@ void prune(State* state) {
   drop_found_again(state);
   std::vector<Plan> kept, rest;
   std::map<std::string, size_t> taken;
+  size_t as_given = 0;
   for (Plan& plan : state->plans) {
     const Choice& choice = plan.candidate.choice;
-    const std::string layout =
-        fmt::format("{} {} {}", choice.layout.to_string(), choice.zero_stage, choice.batch.local_batch);
+    const std::string layout = fmt::format("{} {} {}", choice.layout.to_string(), choice.zero_stage,
+                                           recipe_change(state->request, choice));
     const bool few = kept.size() < state->request.keep && taken[layout] < kOfALayout;
-    if (few || plan.candidate.configured) {
+    const bool changed = changes_recipe(*state, choice);
+    const bool compares = state->request.allow_recipe_change && !changed && as_given < kAsGiven;
+    if (few || compares || plan.candidate.configured) {
       ++taken[layout];
+      if (!changed) ++as_given;
       kept.push_back(std::move(plan));
     } else if (rest.size() < kListed) {
       rest.push_back(std::move(plan));

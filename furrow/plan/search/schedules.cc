@@ -192,8 +192,9 @@ std::shared_ptr<const Pipeline> pipeline_of(State* state, const Choice& choice) 
 }
 
 void choose_schedules(State* state) {
-  using Key = std::tuple<int, int, int32_t, int64_t, std::string, int32_t>;  // pp, tp, turns, local batch,
-                                                                             // schedule, stages
+  using Key = std::tuple<int, int, int32_t, int64_t, std::optional<DType>, std::string,
+                         int32_t>;  // pp, tp, turns, local batch,
+                                    // schedule, stages
   std::map<Key, std::shared_ptr<const Pipeline>> made;
   std::vector<Plan> plans = std::move(state->plans);
   state->plans.clear();
@@ -206,7 +207,7 @@ void choose_schedules(State* state) {
     choice.pipeline.stages_per_rank = per_rank;
     std::shared_ptr<const Pipeline>& pipeline =
         made[{choice.layout.degree(Axis::kPipeline), choice.layout.degree(Axis::kTensor), turns_of(choice),
-              choice.batch.local_batch, choice.pipeline.schedule, per_rank}];
+              choice.batch.local_batch, choice.precision, choice.pipeline.schedule, per_rank}];
     if (!pipeline) pipeline = pipeline_of(state, choice);
     plan.pipeline = pipeline;
     state->plans.push_back(std::move(plan));

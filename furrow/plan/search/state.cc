@@ -39,9 +39,14 @@ Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
 
 Model& State::model(const Choice& choice) {
   const int degree = choice.layout.degree(Axis::kTensor);
-  const auto found = models_.find(degree);
+  const std::pair key(degree, choice.precision);
+  const auto found = models_.find(key);
   if (found != models_.end()) return found->second;
-  return models_.try_emplace(degree, tensor_cut(spec, degree), request.optimizer_states).first->second;
+  const ModelSpec* whole = &spec;
+  for (const Precision& each : request.precisions) {
+    if (choice.precision == each.type) whole = each.spec;
+  }
+  return models_.try_emplace(key, tensor_cut(*whole, degree), request.optimizer_states).first->second;
 }
 
 // Seconds of what a unit communicates in a phase; the bytes that a rank receives are added to `bytes`.

@@ -79,7 +79,7 @@ class State {
   std::vector<std::string> notes;     // of the pass at work
   size_t simulated_first = SIZE_MAX;  // of plans: those that the simulation is for
 
-  // Of the choice's tensor degree.  REQUIRES: the model can be cut so.
+  // Of the choice's tensor degree and precision.  REQUIRES: the model can be cut so.
   Model& model(const Choice& choice);
   const UnitTable& table(const Choice& choice);
   int32_t units() const { return static_cast<int32_t>(spec.units.size()); }
@@ -101,7 +101,7 @@ class State {
   double inside(const Model& model, const Choice& choice, UnitCollective::Phase phase, size_t unit,
                 bool input_gradient, double* bytes);
 
-  std::map<int, Model> models_;  // by tensor degree
+  std::map<std::pair<int, std::optional<DType>>, Model> models_;  // by tensor degree and precision
   std::map<Exchange, double> exchanges_;
   std::map<std::string, size_t> reasons_;
 };
@@ -127,6 +127,7 @@ double score_of(const SearchRequest& request, const Candidate& candidate);
 // Passes.
 void choose_degrees(State* state);
 void choose_zero_stages(State* state);
+void choose_precisions(State* state);
 void choose_batches(State* state);
 void choose_schedules(State* state);
 void choose_recompute(State* state);
@@ -137,6 +138,10 @@ void simulate_best(State* state);
 
 // "" where programs can be compiled for a choice, else why not.
 std::string refusal_of(const State& state, const Choice& choice);
+
+// Batch or precision are other ones than the request's.
+bool changes_recipe(const State& state, const Choice& choice);
+std::string recipe_change(const SearchRequest& request, const Choice& choice);
 
 // "16 devices instead of 8, or ...": "" if nothing was found.
 std::string smallest_change(const SearchRequest& request);
