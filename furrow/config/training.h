@@ -24,6 +24,7 @@ struct Training {
   std::string mixed_precision_param = "float32";
   std::string mixed_precision_reduce = "float32";
   int64_t threads = 0;
+  std::string device = "cpu";
   std::string nan_policy = "stop";
 
   template <class V>
@@ -110,6 +111,14 @@ struct Training {
        .doc = "Threads of one rank. 0: OMP_NUM_THREADS where it is set (`--nproc` and torchrun set 1), else "
               "every core "
               "that the process may use. Equal bits need an equal number."});
+    v("device", &Training::device,
+      {.effect = kRecipe,
+       .choices = "cpu|cuda|composed",
+       .doc = "Where units compute and parameters lie. cuda: one NVIDIA GPU a rank, with a libtorch that has "
+              "CUDA; "
+              "its bits are not the CPU's. composed: the CPU by the operations that run on GPUs, to tell a "
+              "GPU's "
+              "rounding from a mistake."});
     v("nan_policy", &Training::nan_policy,
       {.effect = kRecipe,
        .choices = "stop|skip",

@@ -10,6 +10,7 @@
 #include "furrow/nn/declared_axis_torch.h"
 #include "furrow/nn/init.h"
 #include "furrow/nn/test_network_torch.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/loss_torch.h"
 #include "furrow/tensor/test_support_torch.h"
@@ -233,6 +234,16 @@ void expect_equal_steps(const Network& network) {
       EXPECT_FALSE(
           tensor::testing::within_bound(wrong, plain32.gradients.at(name), plain64.gradients.at(name)))
           << "control of " << name;
+    }
+  }
+  {
+    const tensor::CompositionScope scope;
+    const Step composed = our_step(network, params, {});
+    EXPECT_NEAR(composed.loss, plain64.loss, 1e-5 * plain64.loss);
+    for (const auto& [name, gradient] : composed.gradients) {
+      EXPECT_TRUE(
+          tensor::testing::within_bound(gradient, plain32.gradients.at(name), plain64.gradients.at(name)))
+          << "composed " << name;
     }
   }
   Network swapped = network;  // control: two samples of the microbatch take each other's target

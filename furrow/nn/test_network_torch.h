@@ -75,7 +75,8 @@ struct OurStep {
 Step our_step(const Network& network, const Tensors& params, const OurStep& how);
 Step plain_step(const Network& network, const Tensors& params, at::ScalarType dtype);
 
-// Expects loss and every gradient within the bound of tensor/bounds.h, on one thread and on two; controls:
+// Expects loss and every gradient within the bound of tensor/bounds.h, on one thread, on two and by
+// compositions; controls:
 // one element of each gradient changed by 2^-12 of itself, and two samples that take each other's target.
 void expect_equal_steps(const Network& network);
 

@@ -6,6 +6,7 @@
 #include "furrow/tensor/activation_torch.h"
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/half_torch.h"
 
 namespace furrow::tensor {
@@ -22,6 +23,10 @@ at::Tensor adapted(const at::Tensor& x, const Adapter& adapter, OpContext& conte
 
 at::Tensor activated(const at::Tensor& z, Activation activation, OpContext& context) {
   if (activation == Activation::kNone) return z;
+  if (composed(z))
+    return activation == Activation::kRelu
+               ? at::relu(z)
+               : at::gelu(z, activation == Activation::kGeluTanh ? "tanh" : "none");
   const int threads = context.threads;
   const at::Tensor wide = widened(z, threads), out = at::empty_like(wide);
   const at::Tensor slope = activate(wide, out, activation, needs_backward({z}), threads);

@@ -10,7 +10,7 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/dropout_mask.h"
 #include "furrow/tensor/half_torch.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -90,6 +90,8 @@ at::Tensor rotary_table(int64_t time, int64_t head_size, double theta) {
   return table;
 }
 
+namespace by_kernels {
+
 at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, double dropout_p,
                             std::string_view stream, OpContext& context) {
   AttentionCall call;
@@ -121,4 +123,5 @@ at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, 
   return with_backward(out, {qkv}, [call](const at::Tensor& dout) { return attention_backward(call, dout); });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

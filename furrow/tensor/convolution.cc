@@ -6,7 +6,7 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/conv2d.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -75,6 +75,8 @@ std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const 
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, const Convolution& convolution,
                   OpContext& context) {
   ConvolutionCall call;
@@ -108,4 +110,5 @@ at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, c
                        [call](const at::Tensor& dy) { return convolution_backward(call, dy); });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

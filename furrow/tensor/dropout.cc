@@ -8,7 +8,7 @@
 #include "furrow/tensor/dropout_mask.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
@@ -50,6 +50,8 @@ at::Tensor sum(const at::Tensor& a, const at::Tensor& b, int threads) {
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context) {
   if (!context.training || p == 0) return x;
   check_samples(x, context);
@@ -81,4 +83,5 @@ at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p
       [mask, threads](const at::Tensor& dy) { return std::vector{dy, masked(dy, mask, threads)}; });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

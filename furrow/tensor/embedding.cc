@@ -10,24 +10,13 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/half_torch.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
-
-void check_ids(const at::Tensor& ids, int64_t vocabulary) {
-  const std::span<const int64_t> all(ids.const_data_ptr<int64_t>(), static_cast<size_t>(ids.numel()));
-  const auto bad = std::ranges::find_if(all, [&](int64_t id) { return id < 0 || id >= vocabulary; });
-  if (bad != all.end()) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        fmt::format("token {} at position {} of sample {} of the microbatch is outside the vocabulary of {}: "
-                    "prepare the data with the model's vocabulary",
-                    *bad, (bad - all.begin()) % ids.size(1), (bad - all.begin()) / ids.size(1), vocabulary));
-  }
-}
 
 // A token's position in its document picks its vector: [batch, time], each below the rows of the table.
 void check_positions(std::span<const int64_t> positions, const at::Tensor& ids, const Param& table) {
@@ -93,11 +82,18 @@ at::Tensor own_rows(const at::Tensor& ids, const at::Tensor& table, int64_t firs
   return y;
 }
 
-// The position of every token in its document, or in its row: [batch, time].
-at::Tensor position_ids(const at::Tensor& ids, const OpContext& context) {
-  if (context.positions.empty()) return at::arange(ids.size(1)).expand({ids.size(0), ids.size(1)});
-  return at::tensor(c10::ArrayRef<int64_t>(context.positions.data(), context.positions.size()), at::kLong)
-      .view({ids.size(0), ids.size(1)});
+}  // namespace
+
+void check_ids(const at::Tensor& ids, int64_t vocabulary) {
+  const std::span<const int64_t> all(ids.const_data_ptr<int64_t>(), static_cast<size_t>(ids.numel()));
+  const auto bad = std::ranges::find_if(all, [&](int64_t id) { return id < 0 || id >= vocabulary; });
+  if (bad != all.end()) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("token {} at position {} of sample {} of the microbatch is outside the vocabulary of {}: "
+                    "prepare the data with the model's vocabulary",
+                    *bad, (bad - all.begin()) % ids.size(1), (bad - all.begin()) / ids.size(1), vocabulary));
+  }
 }
 
 void check_tables(const at::Tensor& ids, const Param& positions, const OpContext& context) {
@@ -107,11 +103,17 @@ void check_tables(const at::Tensor& ids, const Param& positions, const OpContext
   if (positions.defined() && !context.positions.empty()) check_positions(context.positions, ids, positions);
 }
 
-}  // namespace
+at::Tensor position_ids(const at::Tensor& ids, const OpContext& context) {
+  if (context.positions.empty()) return at::arange(ids.size(1)).expand({ids.size(0), ids.size(1)});
+  return at::tensor(c10::ArrayRef<int64_t>(context.positions.data(), context.positions.size()), at::kLong)
+      .view({ids.size(0), ids.size(1)});
+}
+
+namespace by_kernels {
 
 at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
                          int64_t vocabulary, OpContext& context) {
-  if (!shared(context)) return embedding(ids, tokens, positions, context);
+  if (!shared(context)) return by_kernels::embedding(ids, tokens, positions, context);
   check_tables(ids, positions, context);
   const at::Tensor dense = ids.contiguous();
   check_ids(dense, vocabulary);
@@ -151,4 +153,5 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
   });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

@@ -8,12 +8,26 @@
 
 namespace furrow::tensor {
 
-at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type) {
+namespace {
+
+at::Tensor device_buffer(int64_t elements, MemoryKind kind, const at::TensorOptions& options) {
+  const at::Tensor owned = at::zeros({elements}, options);
+  const auto bytes = static_cast<int64_t>(owned.nbytes());
+  count_allocation(kind, bytes);
+  return at::from_blob(
+      owned.data_ptr(), {elements}, [owned, kind, bytes](void*) { count_allocation(kind, -bytes); }, options);
+}
+
+}  // namespace
+
+at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type, const at::Device& device) {
   FURROW_CHECK(elements >= 0, "a buffer of negative size");
+  const at::TensorOptions options = at::TensorOptions().dtype(type).device(device);
+  if (!device.is_cpu() && elements > 0) return device_buffer(elements, kind, options);
   const size_t bytes = static_cast<size_t>(elements) * c10::elementSize(type);
   auto buffer = std::make_shared<CountedBuffer>(bytes, kind);
   if (bytes > 0) std::memset(buffer->data(), 0, bytes);
-  return at::from_blob(buffer->data(), {elements}, [buffer](void*) {}, at::TensorOptions().dtype(type));
+  return at::from_blob(buffer->data(), {elements}, [buffer](void*) {}, options);
 }
 
 at::Tensor view(const at::Tensor& flat, int64_t offset, const Shape& shape) {

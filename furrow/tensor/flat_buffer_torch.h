@@ -11,10 +11,11 @@
 
 namespace furrow::tensor {
 
-// A tensor [elements] of `type` over 64-byte-aligned memory of its own, counted under `kind`.  Zeros: the
-// padding between parameters must be zero and stays so, as every operation on flat buffers maps zeros to
-// zeros. Error{resource_exhausted} when memory is short.
-at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type = at::kFloat);
+// A tensor [elements] of `type` over 64-byte-aligned memory of `device` of its own, counted under `kind`.
+// Zeros: the padding between parameters must be zero and stays so, as every operation on flat buffers maps
+// zeros to zeros. Error{resource_exhausted} when memory is short.
+at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type = at::kFloat,
+                       const at::Device& device = at::kCPU);
 
 // A dense tensor over elements [offset, offset + product of shape) of `flat`; it keeps the buffer alive.
 // Error{internal} outside the buffer.

@@ -1,3 +1,4 @@
+#include <ATen/core/Tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -6,17 +7,30 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/gradient_sink_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
 
-void write_gradient(const at::Tensor& gradient, std::span<float> target) {
+void write_gradient(const at::Tensor& gradient, std::span<float> target, const at::Device& device) {
   FURROW_CHECK(static_cast<size_t>(gradient.numel()) == target.size(),
                "a gradient and its parameter differ in size");
+  if (!device.is_cpu()) {
+    over(target, device).copy_(gradient.reshape({-1}));
+    return;
+  }
   const at::Tensor dense = gradient.contiguous();
   if (!target.empty()) std::memcpy(target.data(), dense.const_data_ptr<float>(), target.size_bytes());
+}
+
+void fill_with_zeros(std::span<float> target, const at::Device& device) {
+  if (device.is_cpu()) {
+    std::ranges::fill(target, 0.0F);
+  } else if (!target.empty()) {
+    over(target, device).zero_();
+  }
 }
 
 }  // namespace
@@ -24,8 +38,8 @@ void write_gradient(const at::Tensor& gradient, std::span<float> target) {
 GradientSink::GradientSink(int parameters)
     : GradientSink(std::vector<bool>(static_cast<size_t>(parameters))) {}
 
-GradientSink::GradientSink(const std::vector<bool>& frozen)
-    : frozen_(frozen), claimed_(frozen.size()), gradients_(frozen.size()) {}
+GradientSink::GradientSink(const std::vector<bool>& frozen, const at::Device& device)
+    : frozen_(frozen), device_(device), claimed_(frozen.size()), gradients_(frozen.size()) {}
 
 void GradientSink::put(int parameter, at::Tensor gradient) {
   FURROW_CHECK(gradient.defined() && gradient.scalar_type() == at::kFloat, "a gradient is float32");
@@ -85,8 +99,8 @@ void GradientSink::write(std::span<const std::span<float>> targets) {
   std::vector<at::Tensor> gradients = std::exchange(gradients_, std::vector<at::Tensor>(targets.size()));
   std::vector<Deferred> all_deferred = std::exchange(deferred_, {});
   for (size_t i = 0; i < targets.size(); ++i) {
-    if (gradients[i].defined()) write_gradient(std::exchange(gradients[i], {}), targets[i]);
-    if (!claimed[i]) std::ranges::fill(targets[i], 0.0f);
+    if (gradients[i].defined()) write_gradient(std::exchange(gradients[i], {}), targets[i], device_);
+    if (!claimed[i]) fill_with_zeros(targets[i], device_);
   }
   for (Deferred& slot : all_deferred) {
     const Deferred deferred = std::move(slot);  // its tensors go when it is done

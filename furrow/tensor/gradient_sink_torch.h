@@ -40,8 +40,9 @@ struct Adapter {
 
 class GradientSink {
  public:
-  explicit GradientSink(int parameters);                   // wants all of them
-  explicit GradientSink(const std::vector<bool>& frozen);  // by parameter: those that want no gradient
+  explicit GradientSink(int parameters);  // wants all of them
+  // `frozen`, by parameter: those that want no gradient.  `device`: where targets lie.
+  explicit GradientSink(const std::vector<bool>& frozen, const at::Device& device = at::kCPU);
 
   void put(int parameter, at::Tensor gradient);                        // fp32, the parameter's shape
   void defer(int parameter, std::function<void(float* out)> compute);  // writes the whole parameter, beta 0
@@ -72,7 +73,8 @@ class GradientSink {
   void claim(int parameter);
   void sum(const Sum& sum, std::span<const std::span<float>> targets) const;
 
-  std::vector<bool> frozen_;           // by parameter
+  std::vector<bool> frozen_;  // by parameter
+  at::Device device_;
   std::vector<bool> claimed_;          // by parameter: it was put or deferred
   std::vector<at::Tensor> gradients_;  // by parameter: what was put
   std::vector<Deferred> deferred_;     // in the order of the calls

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/half_torch.h"
 
 namespace furrow::tensor {
@@ -16,6 +17,7 @@ at::Tensor widened(const at::Tensor& x, int threads) {
   const at::Tensor dense = x.detach().contiguous();
   if (dense.scalar_type() == at::kFloat) return dense;
   FURROW_CHECK(is_number(dense), "numbers are float32, bfloat16 or float16");
+  if (composed(dense)) return dense.to(at::kFloat);
   at::Tensor wide = at::empty(dense.sizes(), dense.options().dtype(at::kFloat));
   if (dense.scalar_type() == at::kBFloat16) {
     kernels::convert(dense.numel(), static_cast<const kernels::bf16*>(dense.const_data_ptr()),
@@ -29,6 +31,7 @@ at::Tensor widened(const at::Tensor& x, int threads) {
 
 at::Tensor narrowed(const at::Tensor& x, at::ScalarType type, int threads) {
   if (type == at::kFloat) return x;
+  if (composed(x)) return x.to(type);
   at::Tensor narrow = at::empty(x.sizes(), x.options().dtype(type));
   if (type == at::kBFloat16) {
     kernels::convert(x.numel(), x.const_data_ptr<float>(), static_cast<kernels::bf16*>(narrow.data_ptr()),

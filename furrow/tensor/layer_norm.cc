@@ -7,7 +7,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -47,6 +47,8 @@ std::vector<at::Tensor> layer_norm_backward(const LayerNormCall& call, const at:
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,
                       OpContext& context) {
   FURROW_CHECK(x.dim() >= 1 && is_number(x) && x.size(-1) == weight.leaf.numel(),
@@ -80,4 +82,5 @@ at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bia
                        [call](const at::Tensor& dy) { return layer_norm_backward(call, dy); });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

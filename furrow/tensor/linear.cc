@@ -9,7 +9,7 @@
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/kernels/gemm.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 #include "furrow/tensor/product_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
@@ -150,6 +150,8 @@ at::Tensor own_output(LinearCall& call, const Param& bias, bool recorded) {
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
   if (layer.weight.adapter != nullptr) {
     FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
@@ -165,4 +167,5 @@ at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& cont
                        [call](const at::Tensor& dy) { return linear_backward(call, dy); });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

@@ -8,7 +8,7 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 #include "furrow/tensor/product_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
@@ -84,6 +84,8 @@ Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContex
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
                                Cut cut) {
   const auto adapted = [](const Param& weight) { return weight.adapter != nullptr; };
@@ -109,4 +111,5 @@ at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weigh
                        [call](const at::Tensor& dy) { return backward(call, dy); });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

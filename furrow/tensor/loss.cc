@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/cross_entropy.h"
 #include "furrow/tensor/kernels/pointwise_losses.h"
@@ -43,6 +44,7 @@ Values values_of(std::string_view loss, const at::Tensor& output, const at::Tens
                     loss, output.numel(), targets.numel()));
   }
   Values v{widened(output, threads), targets.to(at::kFloat).contiguous(), {}};
+  if (composed(output)) return v;
   v.losses = at::empty_like(v.output);
   if (gradient != nullptr) *gradient = at::empty_like(v.output);
   return v;
@@ -67,6 +69,60 @@ PointwiseSums sums_of(const Values& v, int64_t correct) {
   return sums;
 }
 
+// What a composition found: losses of one number each, and how many are right, on the losses' device.
+void add_all(const at::Tensor& losses, ExactSum* sum) {
+  const at::Tensor here = on_host(losses.contiguous());
+  sum->add_all(std::span(here.const_data_ptr<float>(), static_cast<size_t>(here.numel())));
+}
+
+// Rows that are ignored have the first class for a target until their part is taken out again.
+CrossEntropySums composed_cross_entropy(const at::Tensor& logits, const at::Tensor& targets,
+                                        at::Tensor* gradient, double smoothing) {
+  const int64_t classes = logits.size(-1);
+  const at::Tensor flat = targets.reshape({-1, 1}), counted = flat.ge(0);
+  const int64_t rows = counted.sum().item<int64_t>();
+  const at::Tensor wanted = flat.clamp_min(0).to(logits.device(), at::kLong, /*non_blocking=*/true);
+  const at::Tensor kept = counted.to(logits.device(), at::kFloat, /*non_blocking=*/true);
+  const at::Tensor log_probabilities =
+      at::log_softmax(logits.detach().reshape({-1, classes}).to(at::kFloat), 1);
+  at::Tensor losses = at::gather(log_probabilities, 1, wanted).mul_(smoothing - 1);
+  if (smoothing > 0) losses.sub_(at::mean(log_probabilities, {1}, true), smoothing);
+  losses.mul_(kept);
+  const at::Tensor right = at::argmax(logits, -1).view({-1, 1}).eq(wanted).to(at::kFloat).mul_(kept).sum();
+  if (gradient != nullptr) {
+    *gradient = log_probabilities.exp();
+    if (smoothing > 0) gradient->sub_(smoothing / static_cast<double>(classes));
+    gradient->scatter_add_(1, wanted, at::full_like(losses, smoothing - 1));
+    if (rows < flat.numel()) gradient->mul_(kept);
+    *gradient = gradient->view(logits.sizes());
+  }
+  CrossEntropySums sums{{}, rows, 0};
+  add_all(losses, &sums.loss);
+  sums.correct = right.item<int64_t>();
+  return sums;
+}
+
+PointwiseSums composed_sums(const at::Tensor& losses, int64_t correct) {
+  PointwiseSums sums;
+  sums.values = losses.numel();
+  sums.correct = correct;
+  add_all(losses, &sums.loss);
+  return sums;
+}
+
+PointwiseSums composed_squared_error(const Values& v, at::Tensor* gradient) {
+  const at::Tensor error = v.output - v.targets.to(v.output.device()).view_as(v.output);
+  if (gradient != nullptr) *gradient = error * 2;
+  return composed_sums(error.square(), 0);
+}
+
+PointwiseSums composed_binary_cross_entropy(const Values& v, at::Tensor* gradient) {
+  const at::Tensor targets = v.targets.to(v.output.device()).view_as(v.output);
+  const at::Tensor losses = v.output.clamp_min(0) - v.output * targets + v.output.abs().neg().exp().log1p();
+  if (gradient != nullptr) *gradient = at::sigmoid(v.output) - targets;
+  return composed_sums(losses, v.output.gt(0).eq(targets.gt(0.5)).sum().item<int64_t>());
+}
+
 }  // namespace
 
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
@@ -75,8 +131,10 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
                "cross_entropy reads numbers as logits and int64 targets");
   const int64_t classes = logits.size(-1), rows = targets.numel();
   FURROW_CHECK(logits.numel() == rows * classes, "one target for each row of logits");
-  const at::Tensor scores = widened(logits, threads), wanted = targets.contiguous();
+  const at::Tensor wanted = targets.contiguous();
   check_targets(wanted, classes);
+  if (composed(logits)) return composed_cross_entropy(logits, wanted, gradient, smoothing);
+  const at::Tensor scores = widened(logits, threads);
   const at::Tensor losses = at::empty({rows}, scores.options());
   if (gradient != nullptr) *gradient = at::empty_like(scores);
   kernels::CrossEntropy args;
@@ -133,6 +191,7 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
 PointwiseSums squared_error(const at::Tensor& output, const at::Tensor& targets, at::Tensor* gradient,
                             int threads) {
   const Values v = values_of("mse", output, targets, gradient, threads);
+  if (composed(output)) return composed_squared_error(v, gradient);
   kernels::squared_error(v.output.numel(), v.output.const_data_ptr<float>(),
                          v.targets.const_data_ptr<float>(), v.losses.data_ptr<float>(),
                          gradient != nullptr ? gradient->data_ptr<float>() : nullptr, threads);
@@ -143,6 +202,7 @@ PointwiseSums binary_cross_entropy(const at::Tensor& logits, const at::Tensor& t
                                    int threads) {
   const Values v = values_of("binary", logits, targets, gradient, threads);
   check_probabilities(v.targets);
+  if (composed(logits)) return composed_binary_cross_entropy(v, gradient);
   const int64_t correct = kernels::binary_cross_entropy(
       v.output.numel(), v.output.const_data_ptr<float>(), v.targets.const_data_ptr<float>(),
       v.losses.data_ptr<float>(), gradient != nullptr ? gradient->data_ptr<float>() : nullptr, threads);

@@ -8,7 +8,7 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -147,6 +147,8 @@ std::vector<at::Tensor> concatenation_backward(const RecurrentCall& call, const 
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpContext& context) {
   RecurrentCall call = call_of(kernels::Cell::kLstm, x, weight, bias, context);
   at::Tensor h = at::empty({x.size(0), x.size(1), call.shape.hidden}, call.weight.options());
@@ -166,4 +168,5 @@ at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, con
                        [call](const at::Tensor& dy) { return concatenation_backward(call, dy); });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

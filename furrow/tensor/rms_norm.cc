@@ -7,7 +7,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -41,6 +41,8 @@ std::vector<at::Tensor> rms_norm_backward(const RmsNormCall& call, const at::Ten
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpContext& context) {
   FURROW_CHECK(x.dim() >= 1 && is_number(x) && x.size(-1) == weight.leaf.numel(),
                "rms_norm reads numbers [..., width]");
@@ -68,4 +70,5 @@ at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpCont
                        [call](const at::Tensor& dy) { return rms_norm_backward(call, dy); });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

@@ -6,9 +6,11 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor {
+
+namespace by_kernels {
 
 at::Tensor swiglu(const at::Tensor& gate_up, OpContext& context) {
   FURROW_CHECK(gate_up.dim() >= 1 && is_number(gate_up) && gate_up.size(-1) % 2 == 0,
@@ -30,4 +32,5 @@ at::Tensor swiglu(const at::Tensor& gate_up, OpContext& context) {
   return with_backward(narrowed(y, both.scalar_type(), context.threads), {gate_up}, backward);
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

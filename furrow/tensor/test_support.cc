@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "furrow/tensor/bounds.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 
 namespace furrow::tensor::testing {
@@ -118,7 +119,17 @@ void expect_matches_plain(const OpCase& run, const Ours& ours, const Plain& plai
     EXPECT_TRUE(within_bound(mine.input_gradient, plain32.input_gradient, plain64.input_gradient))
         << "input gradient";
   }
+  const CompositionScope scope;
+  const OpResult composed = run_ours(run, ours);
+  EXPECT_TRUE(within_bound(composed.output, plain32.output, plain64.output)) << "composed output";
+  EXPECT_EQ(composed.input_gradient.defined(), plain64.input_gradient.defined());
+  if (plain64.input_gradient.defined()) {
+    EXPECT_TRUE(within_bound(composed.input_gradient, plain32.input_gradient, plain64.input_gradient))
+        << "composed input gradient";
+  }
   for (size_t i = 0; i < run.params.size(); ++i) {
+    EXPECT_TRUE(within_bound(composed.gradients[i], plain32.gradients[i], plain64.gradients[i]))
+        << "composed parameter " << i;
     EXPECT_TRUE(within_bound(mine.gradients[i], plain32.gradients[i], plain64.gradients[i]))
         << "parameter " << i;
     // Negative control: one element of one gradient wrong in its last eight bits of mantissa.

@@ -47,7 +47,8 @@ double distance(const at::Tensor& a, const at::Tensor& b);
 ::testing::AssertionResult within_bound(const at::Tensor& ours, const at::Tensor& plain32,
                                         const at::Tensor& plain64);
 
-// Expects output and every gradient within the bound and the same bits from one thread and from two; a copy
+// Expects output and every gradient within the bound, by kernels and as a composition, and the kernels' bits
+// from one thread and from two; a copy
 // of each gradient with one element changed by 2^-14 of itself must be outside the bound.
 void expect_matches_plain(const OpCase& run, const Ours& ours, const Plain& plain);
 

@@ -21,9 +21,10 @@ namespace furrow::train {
 // The small autograd graph of one unit and one microbatch, from forward (or recompute) to backward_weight.
 // Operations keep a pointer to `context` and `sink`: never moved.
 struct UnitGraph {
-  // `frozen`: by parameter.  `axis`: of the rank; null where it has none.
-  UnitGraph(const std::vector<bool>& frozen, const plan::Unit& unit, tensor::TensorAxis* axis)
-      : sink(frozen) {
+  // `frozen`: by parameter.  `axis`: of the rank; null where it has none.  `device`: of gradients.
+  UnitGraph(const std::vector<bool>& frozen, const plan::Unit& unit, tensor::TensorAxis* axis,
+            const at::Device& device)
+      : sink(frozen, device) {
     if (axis == nullptr) return;
     declared.emplace(*axis, unit);
     context.axis = &*declared;

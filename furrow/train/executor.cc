@@ -7,8 +7,10 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/threads_torch.h"
+#include "furrow/train/device_torch.h"
 #include "furrow/train/executor_state_torch.h"
 
 namespace furrow::train {
@@ -59,6 +61,11 @@ struct Executor::Impl {
     state.targets = targets_of(model.spec());
     state.cells.resize(program.slots.size());
     state.flights.resize(program.slots.size());
+    state.device = device_of(rank);
+    {
+      const tensor::CompositionScope scope(composes(rank));
+      state.math = tensor::flat_math_on(state.device, rank.threads);
+    }
     state.axis = make_rank_axis(rank);
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
@@ -94,7 +101,7 @@ struct Executor::Impl {
       // Units of several types may take turns in one that is gathered into.
       const at::ScalarType type = shared ? at::kByte : at::kFloat;
       const int64_t elements = slot.bytes / static_cast<int64_t>(at::elementSize(type));
-      const auto make = [&] { return rank_buffer(rank.communicator, elements, slot.kind, type); };
+      const auto make = [&] { return rank_buffer(rank, elements, slot.kind, type); };
       buffer = shared ? state.model.gathered_buffer(slot.bytes, gathered[slot.bytes]++, make) : make();
     }
   }
@@ -169,7 +176,7 @@ struct Executor::Impl {
       const data::Batch* batch = state.cell<const data::Batch*>(program.slot_of(value));
       const at::Tensor& output =
           state.cell<at::Tensor>(program.slot_of(plan::act_value(state.facts.prediction, value.index)));
-      state.inputs->take(*batch, output.to(at::kFloat).contiguous());
+      state.inputs->take(*batch, output.to(at::kCPU, at::kFloat).contiguous());
     }
   }
 
@@ -296,7 +303,7 @@ at::Tensor ExecutorState::take_staging(int64_t elements) {
     staging.erase(staging.begin() + static_cast<long>(i));
     return taken;
   }
-  return rank_buffer(rank.communicator, elements, MemoryKind::kOther);
+  return rank_buffer(rank, elements, MemoryKind::kOther);
 }
 
 void ExecutorState::publish(const BoundInstruction& bound, const Sums& sums) {
@@ -320,6 +327,8 @@ RunOutputs Executor::run(const RunInputs& inputs) {
   ExecutorState& state = impl_->state;
   const int64_t start_ns = impl_->rank.clock->monotonic_ns();
   tensor::set_thread_count(impl_->rank.threads);
+  const tensor::CompositionScope scope(composes(impl_->rank));
+  const DeviceScope on(state.device);
   state.inputs = &inputs;
   state.outputs = RunOutputs();
   state.outputs.phases.resize(state.facts.phases);

@@ -13,6 +13,7 @@
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
 #include "furrow/plan/unit_facts.h"
+#include "furrow/tensor/flat_math_torch.h"
 #include "furrow/train/cells_torch.h"
 #include "furrow/train/executor_torch.h"
 #include "furrow/train/rank_axis_torch.h"
@@ -100,8 +101,10 @@ struct ExecutorState {
   const Objective& objective;
   const OptimizerRule* rule;
   const RankContext& rank;
-  bool training = false;                 // the program has a backward: dropout is on
-  plan::ModelFacts facts = {};           // who reads whom
+  bool training = false;         // the program has a backward: dropout is on
+  plan::ModelFacts facts = {};   // who reads whom
+  at::Device device = at::kCPU;  // of flat buffers and activations
+  std::unique_ptr<tensor::FlatMath> math = {};
   std::unique_ptr<RankAxis> axis = {};   // null: a tensor axis of one rank
   int64_t targets = 0;                   // in the global batch, counted as if none were left out
   std::vector<Cell> cells = {};          // by slot

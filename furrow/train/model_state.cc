@@ -1,5 +1,6 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/core/Storage.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/train/model_state_torch.h"
+#include "furrow/train/named_range_torch.h"
 
 namespace furrow::train {
 namespace {
@@ -67,6 +69,18 @@ void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const
   }
 }
 
+// A tensor over memory that is still to come: never read before point_at().
+at::Tensor make_window(int64_t elements, at::ScalarType type, const at::Device& device) {
+  if (device.is_cpu()) {
+    static float nowhere = 0;
+    return at::from_blob(&nowhere, {elements}, type);
+  }
+  const auto bytes = static_cast<int64_t>(c10::elementSize(type)) * elements;
+  const c10::Storage storage(c10::Storage::use_byte_size_t(), static_cast<size_t>(bytes),
+                             c10::DataPtr(nullptr, device), /*allocator=*/nullptr, /*resizable=*/false);
+  return at::empty({0}, at::TensorOptions().dtype(type).device(device)).set_(storage, 0, {elements}, {1});
+}
+
 // The elements of a statistic, one-dimensional, in its own type.
 at::Tensor statistic_view(const at::Tensor& flat, const plan::StatisticSpan& span,
                           const plan::Statistic& statistic) {
@@ -111,15 +125,17 @@ void ModelState::make_buffers() {
     const auto type = tensor::scalar_type(flat_.units[u].compute);
     if (const int64_t elements = residence_.params[u].size(); elements > 0) {
       (masters ? state.compute : state.params) =
-          residence_.make_params ? residence_.make_params(elements, type)
-                                 : tensor::flat_buffer(elements, MemoryKind::kParameters, type);
+          residence_.make_params
+              ? residence_.make_params(elements, type)
+              : tensor::flat_buffer(elements, MemoryKind::kParameters, type, residence_.device);
     }
     if (const int64_t elements = params_extents_[u].size(); masters && elements > 0)
-      state.params = tensor::flat_buffer(elements, MemoryKind::kOptimizer);
+      state.params = tensor::flat_buffer(elements, MemoryKind::kOptimizer, at::kFloat, residence_.device);
     for (const plan::StateSpec& each : states_) {
       const int64_t elements = slice_of_state(flat_.units[u], each.form, residence_.states[u]).size();
       state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer,
-                                                 tensor::scalar_type(plan::state_dtype(each.form))));
+                                                 tensor::scalar_type(plan::state_dtype(each.form)),
+                                                 residence_.device));
     }
     if (flat_.units[u].statistic_elements > 0 && (residence_.runs.empty() || residence_.runs[u])) {
       state.statistics = tensor::flat_buffer(flat_.units[u].statistic_elements, MemoryKind::kOther);
@@ -130,8 +146,7 @@ void ModelState::make_buffers() {
     }
     units_.push_back(std::move(state));
     const bool whole = residence_.params[u] == Extent{0, flat_.units[u].elements};
-    static float nowhere = 0;  // never read: point_at() comes first
-    windows_.push_back(whole ? at::Tensor() : at::from_blob(&nowhere, {flat_.units[u].elements}, type));
+    windows_.push_back(whole ? at::Tensor() : make_window(flat_.units[u].elements, type, residence_.device));
   }
   for (const NamedRange& range : parameter_ranges(units_, params_extents_, params_extents_))
     initialise(range);
@@ -139,6 +154,8 @@ void ModelState::make_buffers() {
 
 // The bits of the whole parameter, wherever it is cut.
 void ModelState::initialise(const NamedRange& range) const {
+  if (!range.elements.device().is_cpu())
+    return through_host(range, [this](const NamedRange& here) { initialise(here); });
   plan::Parameter whole = *range.parameter;
   whole.shape = plan::whole_shape(range.shape, range.place);
   float* const elements = range.elements.data_ptr<float>();
@@ -263,7 +280,7 @@ void ModelState::make_views() {
 void ModelState::point_at(int unit, void* gathered) {
   const at::Tensor& window = windows_[unit];
   if (window.storage().data() == gathered) return;
-  window.storage().set_data_ptr_noswap(c10::DataPtr(gathered, c10::Device(c10::DeviceType::CPU)));
+  window.storage().set_data_ptr_noswap(c10::DataPtr(gathered, window.device()));
 }
 
 at::Tensor ModelState::gathered_buffer(int64_t bytes, int ordinal, const std::function<at::Tensor()>& make) {
@@ -366,7 +383,9 @@ UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   const UnitState& live = units_[unit];
   const Extent& part = taking.part;
   const MemoryScope scope(MemoryKind::kCheckpoint);
-  const auto copy = [&](const at::Tensor& view) { return taking.alias ? view : view.clone(); };
+  const auto copy = [&](const at::Tensor& view) {
+    return !view.device().is_cpu() ? view.to(at::kCPU) : taking.alias ? view : view.clone();
+  };
   UnitState taken;
   if (taking.statistics && live.statistics.defined()) taken.statistics = copy(live.statistics);
   if (part.size() == 0) return taken;
@@ -380,7 +399,9 @@ UnitState ModelState::snapshot(int unit, const Taking& taking) const {
 std::vector<UnitState> ModelState::snapshot_parameters() const {
   const MemoryScope scope(MemoryKind::kCheckpoint);
   std::vector<UnitState> copies;
-  const auto copy = [](const at::Tensor& t) { return t.defined() ? t.clone() : at::Tensor(); };
+  const auto copy = [](const at::Tensor& t) {
+    return !t.defined() ? at::Tensor() : t.device().is_cpu() ? t.clone() : t.to(at::kCPU);
+  };
   for (const UnitState& unit : units_)
     copies.push_back({copy(unit.params), {}, copy(unit.statistics), copy(unit.compute)});
   return copies;

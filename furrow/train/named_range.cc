@@ -1,3 +1,5 @@
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -48,13 +50,24 @@ std::vector<storage::CheckpointPiece> pieces_of(const NamedRange& range, const s
   return pieces;
 }
 
+void through_host(const NamedRange& range, const std::function<void(const NamedRange& here)>& fill) {
+  NamedRange here = range;
+  here.elements = at::empty(range.elements.sizes(), range.elements.scalar_type());
+  fill(here);
+  range.elements.copy_(here.elements);
+}
+
 void read_range(const storage::CheckpointReader& reader, const NamedRange& range, const std::string& prefix) {
+  if (!range.elements.device().is_cpu())
+    return through_host(range, [&](const NamedRange& here) { read_range(reader, here, prefix); });
   const Shape whole = plan::whole_shape(range.shape, range.place);
   for (const Place& place : places_of(range))
     reader.read_box(prefix + range.name, whole, place.box.offset, place.elements);
 }
 
 void copy_range(std::span<const std::byte> whole, const NamedRange& range) {
+  if (!range.elements.device().is_cpu())
+    return through_host(range, [&](const NamedRange& here) { copy_range(whole, here); });
   const ArrayView to = tensor::to_array(range.elements);
   const size_t size = dtype_size(to.dtype);
   const int64_t end = range.begin + to.size();

@@ -15,7 +15,6 @@
 #include "furrow/base/memory.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/half_torch.h"
-#include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/norm.h"
 #include "furrow/train/executor_state_torch.h"
 
@@ -35,10 +34,12 @@ at::Tensor batch_tensor(const ArrayView& array) {
   return at::from_blob(array.bytes.data(), array.shape, tensor::scalar_type(array.dtype));
 }
 
-// Numbers as the unit computes in them; anything else as it is.
+// Numbers as the unit computes in them, where it computes.  Anything else as it is: a lookup checks ids on
+// the host.
 at::Tensor converted(const ExecutorState& state, int unit, const at::Tensor& numbers) {
   if (!numbers.is_floating_point()) return numbers;
-  return numbers.to(tensor::scalar_type(state.model.spec().units[unit].compute));
+  return numbers.to(state.device, tensor::scalar_type(state.model.spec().units[unit].compute),
+                    /*non_blocking=*/true);
 }
 
 at::Tensor unit_input(ExecutorState& state, const BoundInstruction& bound) {
@@ -78,8 +79,9 @@ void in_phase(std::optional<nn::DeclaredAxis>& axis, nn::DeclaredAxis::Phase pha
 std::unique_ptr<UnitGraph> run_with_graph(ExecutorState& state, const BoundInstruction& bound,
                                           std::span<float> batch_statistics = {}) {
   const auto params = state.model.params(bound.unit());
-  auto graph = std::make_unique<UnitGraph>(state.model.frozen(bound.unit()),
-                                           state.model.spec().units[bound.unit()], state.axis.get());
+  auto graph =
+      std::make_unique<UnitGraph>(state.model.frozen(bound.unit()), state.model.spec().units[bound.unit()],
+                                  state.axis.get(), state.device);
   set_context(state, bound, &graph->context);
   graph->context.training = true;
   graph->context.sink = state.model.trains(bound.unit()) ? &graph->sink : nullptr;
@@ -166,8 +168,7 @@ void loss(ExecutorState& state, const BoundInstruction& bound) {
   const MemoryScope scope(MemoryKind::kActivations);
   const double factor = state.loss_factor(bound);
   if (factor != 1) {
-    float* const values = gradient.data_ptr<float>();
-    tensor::kernels::scale(gradient.numel(), static_cast<float>(factor), values, values, state.rank.threads);
+    gradient.mul_(static_cast<float>(factor));
   }
   const at::ScalarType type = state.cell<at::Tensor>(bound.reads(ValueKind::kAct)).scalar_type();
   state.cells[bound.writes(ValueKind::kGrad)] = tensor::narrowed(gradient, type, state.rank.threads);
@@ -214,22 +215,22 @@ void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
   for (size_t i = 0; i < unit.parameters.size(); ++i) {
     if (state.model.frozen(bound.unit())[i]) {
       const int64_t size = graph->sink.has(static_cast<int>(i)) ? unit.parameters[i].size() : 0;
-      unread.push_back(at::empty({size}, at::kFloat));
+      unread.push_back(at::empty({size}, at::TensorOptions().dtype(at::kFloat).device(state.device)));
       targets.emplace_back(unread.back().data_ptr<float>(), static_cast<size_t>(size));
       continue;
     }
     const auto [slot, offset] = bound.targets[i];
     targets.push_back(state.flat(slot, offset, unit.parameters[i].size()));
   }
-  for (const Gap& gap : bound.gaps) std::ranges::fill(state.flat(gap.slot, gap.offset, gap.size), 0.0F);
+  for (const Gap& gap : bound.gaps) state.math->zero(state.flat(gap.slot, gap.offset, gap.size));
   const at::AutoGradMode grad_mode(false);
   in_phase(graph->declared, nn::DeclaredAxis::Phase::kBackwardWeight, samples_of(state, bound), true,
            [&] { graph->sink.write(targets); });
 }
 
 void add(ExecutorState& state, const BoundInstruction& bound) {
-  tensor::add(state.flat(bound.gradient_reads[0]), state.flat(bound.gradient_reads[1]),
-              state.flat(bound.gradient_writes[0]), state.rank.threads);
+  state.math->add(state.flat(bound.gradient_reads[0]), state.flat(bound.gradient_reads[1]),
+                  state.flat(bound.gradient_writes[0]));
 }
 
 // total(u) = the unit's own gradient plus, in use order, the span of each tied use; of all, the part that is
@@ -238,7 +239,7 @@ void add_tied(ExecutorState& state, const BoundInstruction& bound) {
   const FlatOperand& to = bound.gradient_writes[0];
   const std::span<float> total = state.flat(to);
   const std::span<float> own = state.flat(bound.gradient_reads[0]);
-  if (own.data() != total.data()) std::copy(own.begin(), own.end(), total.begin());
+  if (own.data() != total.data()) state.math->copy(own, total);
   size_t next = 1;
   for (const plan::TiedUse& use : state.model.flat().tied) {
     if (use.owner_unit != bound.unit() || use.use == 0) continue;
@@ -246,7 +247,7 @@ void add_tied(ExecutorState& state, const BoundInstruction& bound) {
     if (more.size == 0) continue;
     const std::span<float> span =
         total.subspan(use.owner_offset + more.slice.begin - to.slice.begin, more.size);
-    tensor::add(span, state.flat(more), span, state.rank.threads);
+    state.math->add(span, state.flat(more), span);
   }
 }
 
@@ -282,6 +283,21 @@ void add_counted_squares(std::span<const float> values, const std::vector<Extent
   count_until(size);
 }
 
+// Of each gradient that is measured, the squares that this rank counts.
+std::vector<ExactSum> squares_of(ExecutorState& state, const BoundInstruction& bound) {
+  const auto whole = [](const std::vector<Extent>& uncounted) { return uncounted.empty(); };
+  if (std::ranges::all_of(bound.uncounted, whole)) {
+    std::vector<std::span<const float>> parts;
+    for (const FlatOperand& gradient : bound.gradient_reads) parts.emplace_back(state.flat(gradient));
+    return state.math->sums_of_squares(parts);
+  }
+  std::vector<ExactSum> sums(bound.gradient_reads.size());
+  for (size_t i = 0; i < sums.size(); ++i)
+    add_counted_squares(state.flat(bound.gradient_reads[i]), bound.uncounted[i], state.rank.threads,
+                        &sums[i]);
+  return sums;
+}
+
 // Exact sums over what this rank has: losses, the squares of its part of every final gradient, and its votes.
 void measure(ExecutorState& state, const BoundInstruction& bound) {
   Sums sums;
@@ -289,13 +305,11 @@ void measure(ExecutorState& state, const BoundInstruction& bound) {
   for (const int slot : bound.loss_reads) {
     if (state.program.placement.counts_replicated()) sums.loss.add(state.cell<LossSums>(slot));
   }
+  const std::vector<ExactSum> squares = squares_of(state, bound);
   size_t next = 0;
   for (const plan::Value& value : bound.instruction->reads) {
     if (value.kind != ValueKind::kGradient && value.kind != ValueKind::kTotal) continue;
-    ExactSum of_unit;
-    add_counted_squares(state.flat(bound.gradient_reads[next]), bound.uncounted[next], state.rank.threads,
-                        &of_unit);
-    ++next;
+    const ExactSum& of_unit = squares[next++];
     if (!std::isfinite(of_unit.value()) && sums.non_finite_unit < 0) sums.non_finite_unit = value.unit;
     sums.squares.add(of_unit);
   }
@@ -380,9 +394,8 @@ void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::F
   for (size_t s = 0; s < state.rule->kernel_states(); ++s)
     span.states[s] = span_of(state.model.state_part(unit, s, run.elements));
   const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
-  state.rule->kernel().step(
-      span, state.rule->parameters(applied_steps(state), state.inputs->rates, scale.factor, group),
-      state.rank.threads);
+  state.math->step(state.rule->kernel(), span,
+                   state.rule->parameters(applied_steps(state), state.inputs->rates, scale.factor, group));
 }
 
 // What blocks read follows the masters that have been stepped.
@@ -413,14 +426,14 @@ void step(ExecutorState& state, const BoundInstruction& bound) {
   const Extent stepped = trained_part(state, bound);
   round_elements(state, bound, stepped);
   if (state.model.average() < 0 || stepped.size() == 0) return;
-  tensor::update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
-                         state.rule->average_decay(applied_steps(state)), state.rank.threads);
+  state.math->update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
+                             state.rule->average_decay(applied_steps(state)));
 }
 
 void swap_average(ExecutorState& state, const BoundInstruction& bound) {
   const Extent part = trained_part(state, bound);
   if (part.size() == 0) return;
-  std::ranges::swap_ranges(resident_params(state, bound.unit(), part), average_of(state, bound, part));
+  state.math->swap(resident_params(state, bound.unit(), part), average_of(state, bound, part));
   round_elements(state, bound, part);
 }
 

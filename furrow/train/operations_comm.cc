@@ -10,7 +10,6 @@
 #include "furrow/base/error.h"
 #include "furrow/base/memory.h"
 #include "furrow/tensor/dtype_torch.h"
-#include "furrow/tensor/norm.h"
 #include "furrow/train/executor_state_torch.h"
 
 namespace furrow::train {
@@ -141,7 +140,7 @@ class NodeExchange {
     const auto to = home(sum.sum);
     const bool direct = to.has_value() && !in_use(*to);
     const std::span<float> out = direct ? *to : left.staged ? left.data : right.data;
-    tensor::add(left.data, right.data, out, state_.rank.threads);
+    state_.math->add(left.data, right.data, out);
     at_hand_.push_back({sum.sum, out, !direct});
   }
 
@@ -160,7 +159,7 @@ class NodeExchange {
           at_hand_.push_back(result);
           return false;
         }
-        std::ranges::copy(result.data, to.begin());
+        state_.math->copy(result.data, to);
         return true;
       });
       FURROW_CHECK(away.size() < before, "results of an exchange stand in each other's way");
@@ -296,7 +295,7 @@ at::Tensor make_received(const ExecutorState& state, const BoundInstruction& bou
   const plan::TensorSpec& spec = state.model.spec().units[bound.unit()].output;
   std::vector<int64_t> shape = spec.shape;
   shape[0] = state.program.microbatch_sizes[bound.instruction->microbatch];
-  return at::empty(shape, tensor::scalar_type(spec.dtype));
+  return at::empty(shape, at::TensorOptions().dtype(tensor::scalar_type(spec.dtype)).device(state.device));
 }
 
 void recv(ExecutorState& state, const BoundInstruction& bound) {

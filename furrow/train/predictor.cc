@@ -11,6 +11,7 @@ Predictor::Predictor(ModelState& model, const RankContext& rank) : model_(model)
   rank_.seed = rank.seed;
   rank_.cancel = rank.cancel;
   rank_.clock = rank.clock;
+  rank_.device = rank.device;
 }
 
 // No loss is computed: the objective is never asked.

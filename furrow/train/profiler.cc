@@ -8,6 +8,7 @@
 #include <tuple>
 #include <utility>
 
+#include "furrow/base/error.h"
 #include "furrow/base/memory.h"
 #include "furrow/base/process.h"
 #include "furrow/plan/profile.h"
@@ -310,6 +311,12 @@ class Profiler {
 
 }  // namespace
 
-std::string profile(const TrainRequest& request) { return Profiler(request).run(); }
+std::string profile(const TrainRequest& request) {
+  if (const std::string& device = request.config.training.device; device != "cpu") {
+    throw Error(ErrorCode::kUnimplemented,
+                "a profile is of the CPU: set [training] device = \"cpu\", not \"" + device + "\"");
+  }
+  return Profiler(request).run();
+}
 
 }  // namespace furrow::train

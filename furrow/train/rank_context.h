@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "furrow/base/array.h"
 #include "furrow/base/clock.h"
 #include "furrow/comm/communicator.h"
 #include "furrow/plan/placement.h"
@@ -15,6 +16,7 @@ namespace furrow::train {
 struct RankContext {
   int rank = 0;     // in the world
   int threads = 1;  // for kernels and libtorch on this rank's thread
+  Device device;    // train/device_torch.h: where flat buffers and activations lie
   uint64_t seed = 0;
   // May be null.  Polled between instructions in a world of one; elsewhere voted on by every `measure`, so
   // that all ranks stop after the same step.

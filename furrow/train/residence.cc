@@ -6,6 +6,7 @@
 
 #include "furrow/plan/slices.h"
 #include "furrow/tensor/flat_buffer_torch.h"
+#include "furrow/train/device_torch.h"
 #include "furrow/train/residence_torch.h"
 
 namespace furrow::train {
@@ -41,9 +42,10 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
   residence.states = extents_of(flat, placement, placement.step_part(), holds);
   for (size_t u = 0; u < flat.units.size(); ++u) residence.runs.push_back(holds(static_cast<int>(u)));
   residence.tensor_rank = placement.tensor_rank();
+  residence.device = device_of(rank);
   if (!rank.alone()) {
-    residence.make_params = [communicator = rank.communicator](int64_t elements, at::ScalarType type) {
-      return rank_buffer(communicator, elements, MemoryKind::kParameters, type);
+    residence.make_params = [rank = rank](int64_t elements, at::ScalarType type) {
+      return rank_buffer(rank, elements, MemoryKind::kParameters, type);
     };
   }
   return residence;
@@ -51,6 +53,12 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
 
 std::vector<Extent> own_extents(const plan::FlatLayout& flat, const plan::Placement& placement) {
   return extents_of(flat, placement, placement.own_part(), [&](int unit) { return placement.holds(unit); });
+}
+
+at::Tensor rank_buffer(const RankContext& rank, int64_t elements, MemoryKind kind, at::ScalarType type) {
+  const at::Device device = device_of(rank);
+  if (device.is_cpu()) return rank_buffer(rank.communicator, elements, kind, type);
+  return tensor::flat_buffer(elements, kind, type, device);
 }
 
 at::Tensor rank_buffer(comm::Communicator* communicator, int64_t elements, MemoryKind kind,

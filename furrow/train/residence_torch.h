@@ -27,4 +27,8 @@ std::vector<Extent> own_extents(const plan::FlatLayout& flat, const plan::Placem
 at::Tensor rank_buffer(comm::Communicator* communicator, int64_t elements, MemoryKind kind,
                        at::ScalarType type = at::kFloat);
 
+// The same on the rank's device: where that is not the CPU, memory of the device, which no peer reads.
+at::Tensor rank_buffer(const RankContext& rank, int64_t elements, MemoryKind kind,
+                       at::ScalarType type = at::kFloat);
+
 }  // namespace furrow::train

@@ -18,6 +18,7 @@
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
 #include "furrow/tensor/arithmetic.h"
+#include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/initial_weights_torch.h"
 #include "furrow/train/library_build.h"
@@ -95,6 +96,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
+  bench.rank.device = open_device(config.training);
   return bench;
 }
 
@@ -129,6 +131,7 @@ Run::Run(const TrainRequest& request)
       ranks_(rank_options(request.config, spec_,
                           request.communicator == nullptr ? 0 : request.communicator->rank())),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
+  check_device(request_.config, spec_, layout_);
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
   open_folder();
@@ -454,9 +457,11 @@ observe::Summary Run::summary() const {
   s.time_to_first_step_s = time_to_first_step_s_;
   s.data_wait_s = static_cast<double>(loader_->wait_ns()) * 1e-9;
   s.peak_rss_bytes = peak_rss_bytes();
-  for (size_t k = 0; k < kMemoryKinds; ++k)
-    s.memory_bytes[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
-  s.arithmetic = tensor::arithmetic_of(models::precision_of(bench_.config.training.mixed_precision_param));
+  s.memory_bytes = memory_peaks(bench_.rank);
+  const DType precision = models::precision_of(bench_.config.training.mixed_precision_param);
+  s.arithmetic = bench_.rank.device.type == "cpu"
+                     ? tensor::arithmetic_of(precision)
+                     : fmt::format("{} on {}", to_string(precision), bench_.rank.device.type);
   s.prediction = prediction_;
   s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
   s.seed = bench_.rank.seed;

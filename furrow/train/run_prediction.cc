@@ -5,6 +5,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/observe/trace.h"
+#include "furrow/train/device_torch.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
 #include "furrow/train/run_torch.h"
@@ -29,8 +30,7 @@ std::vector<observe::TraceEvent> first_step(const std::vector<observe::TraceEven
 
 // Peaks so far are those of the steps, of validations and of saves between them.
 void Run::measure() {
-  for (size_t k = 0; k < kMemoryKinds; ++k)
-    measured_.memory_by_kind[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
+  measured_.memory_by_kind = memory_peaks(bench_.rank);
   if (times_.count() == 0) return;
   measured_.step_time_ms = times_.median_ms();
   if (!audit_) return;
@@ -42,7 +42,7 @@ void Run::measure() {
 
 // On rank 0.  A prediction that fails is no reason to lose a run.
 void Run::predict() {
-  if (!first() || times_.count() == 0) return;
+  if (!first() || times_.count() == 0 || bench_.rank.device.type != "cpu") return;  // costs are the CPU's
   const config::Config& config = bench_.config;
   try {
     plan::TrainOptions options = train_options(config, spec_);

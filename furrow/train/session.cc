@@ -8,6 +8,7 @@
 #include "furrow/models/architectures.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/allocator_torch.h"
+#include "furrow/train/device_torch.h"
 #include "furrow/train/initial_weights_torch.h"
 #include "furrow/train/run_torch.h"
 
@@ -82,7 +83,10 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
     network.optimizer.groups.clear();
   }
   const Workbench bench = open_workbench(network, std::move(dataset), nullptr, nullptr);
-  ModelState model(bench.spec, {}, bench.rank.seed);
+  check_device(network, bench.spec, {});
+  Residence residence;
+  residence.device = device_of(bench.rank);
+  ModelState model(bench.spec, {}, bench.rank.seed, {}, residence);
   const std::filesystem::path checkpoints = std::filesystem::path(run_folder) / config.checkpoint.folder;
   load_parameters(exported ? artefact_folder : checkpoints.string(), model, config.ema.decay > 0);
   Evaluator evaluator(model, *bench.objective, bench.rank,

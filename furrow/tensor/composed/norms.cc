@@ -1,0 +1,60 @@
+// Norms and gates as compositions: float32 inside, whatever comes and goes.
+#include <ATen/ATen.h>
+
+#include <array>
+#include <tuple>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
+#include "furrow/tensor/operations_torch.h"
+
+namespace furrow::tensor::by_composition {
+
+at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,
+                      OpContext& context) {
+  FURROW_CHECK(x.dim() >= 1 && is_number(x) && x.size(-1) == weight.leaf.numel(),
+               "layer_norm reads numbers [..., width]");
+  const int64_t width = x.size(-1);
+  const at::Tensor scale = widened(weight.leaf, 1),
+                   shift = bias.defined() ? widened(bias.leaf, 1) : at::Tensor();
+  auto [y, mean, rstd] = at::native_layer_norm(widened(x, 1), {width}, scale, shift, eps);
+  return with_backward(
+      narrowed(y, x.scalar_type(), 1), {x, weight.leaf},
+      [x = x.detach(), mean = mean, rstd = rstd, scale, shift, width, weight_index = weight.index,
+       bias_index = bias.index, sink = context.sink](const at::Tensor& dy) {
+        auto [dx, dscale, dshift] =
+            at::native_layer_norm_backward(widened(dy, 1), widened(x, 1), {width}, mean, rstd, scale, shift,
+                                           {true, sink != nullptr, sink != nullptr && bias_index >= 0});
+        if (sink != nullptr) sink->put(weight_index, dscale);
+        if (sink != nullptr && bias_index >= 0) sink->put(bias_index, dshift);
+        return std::vector{narrowed(dx, dy.scalar_type(), 1)};
+      });
+}
+
+at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpContext& context) {
+  FURROW_CHECK(x.dim() >= 1 && is_number(x) && x.size(-1) == weight.leaf.numel(),
+               "rms_norm reads numbers [..., width]");
+  const at::Tensor wide = widened(x, 1), scale = widened(weight.leaf, 1);
+  const at::Tensor rrms = at::rsqrt(at::mean(at::square(wide), {-1}, true) + eps);
+  return with_backward(
+      narrowed(wide * rrms * scale, x.scalar_type(), 1), {x, weight.leaf},
+      [x = x.detach(), rrms, scale, index = weight.index, sink = context.sink](const at::Tensor& gradient) {
+        const at::Tensor dy = widened(gradient, 1), unit = widened(x, 1) * rrms;
+        const at::Tensor g = dy * scale;
+        const at::Tensor dx = (g - unit * at::mean(g * unit, {-1}, true)) * rrms;
+        if (sink != nullptr) sink->put(index, (dy * unit).reshape({-1, dy.size(-1)}).sum(0));
+        return std::vector{narrowed(dx, gradient.scalar_type(), 1)};
+      });
+}
+
+// Autograd knows the rest.
+at::Tensor swiglu(const at::Tensor& gate_up, OpContext& /*context*/) {
+  FURROW_CHECK(gate_up.dim() >= 1 && is_number(gate_up) && gate_up.size(-1) % 2 == 0,
+               "swiglu reads numbers [..., 2 * width]");
+  const std::vector<at::Tensor> parts = gate_up.to(at::kFloat).chunk(2, -1);
+  return (at::silu(parts[0]) * parts[1]).to(gate_up.scalar_type());
+}
+
+}  // namespace furrow::tensor::by_composition

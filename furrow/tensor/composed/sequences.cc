@@ -1,0 +1,219 @@
+// Attention and recurrent layers as compositions.
+#include <ATen/ATen.h>
+#include <ATen/Context.h>
+#include <c10/util/Exception.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/composed/dropout_factors_torch.h"
+#include "furrow/tensor/half_torch.h"
+#include "furrow/tensor/operations_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
+
+namespace furrow::tensor::by_composition {
+namespace {
+
+// libtorch's fused attention adds gradients in any order unless it is told not to, which is a setting of the
+// process: for the length of one backward.
+class InOneOrder {
+ public:
+  explicit InOneOrder(bool fused) : before_(at::globalContext().deterministicAlgorithms()) {
+    if (fused) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  }
+  ~InOneOrder() { at::globalContext().setDeterministicAlgorithms(before_, false); }
+  InOneOrder(const InOneOrder&) = delete;
+  InOneOrder& operator=(const InOneOrder&) = delete;
+
+ private:
+  bool before_;
+};
+
+// x [batch, heads, time, size], the halves of each row turned by their angles.
+at::Tensor rotated(const at::Tensor& x, const at::Tensor& table) {
+  const int64_t half = x.size(3) / 2;
+  const at::Tensor rows = table.narrow(0, 0, x.size(2)).to(x.device());
+  const at::Tensor cosine = rows.narrow(1, 0, half), sine = rows.narrow(1, half, half);
+  const at::Tensor wide = x.to(at::kFloat), a = wide.narrow(3, 0, half), b = wide.narrow(3, half, half);
+  return at::cat({a * cosine - b * sine, a * sine + b * cosine}, 3).to(x.scalar_type());
+}
+
+// Which keys a query sees, [batch, 1, time, time]; undefined where rows are whole: those up to itself.
+at::Tensor visible(const at::Tensor& qkv, const OpContext& context) {
+  if (context.positions.empty()) return {};
+  const int64_t batch = qkv.size(0), time = qkv.size(1);
+  FURROW_CHECK(context.positions.size() == static_cast<size_t>(batch * time), "a position for every token");
+  const at::Tensor positions =
+      at::tensor(c10::ArrayRef<int64_t>(context.positions.data(), context.positions.size()), at::kLong)
+          .view({batch, time});
+  const at::Tensor document = positions.eq(0).cumsum(1);
+  const at::Tensor same = document.unsqueeze(2).eq(document.unsqueeze(1));
+  return same.logical_and(at::ones({time, time}, at::kBool).tril()).unsqueeze(1).to(qkv.device());
+}
+
+// Every head `times` over.
+at::Tensor repeated(const at::Tensor& x, int64_t times) {
+  return x.unsqueeze(2)
+      .expand({x.size(0), x.size(1), times, x.size(2), x.size(3)})
+      .reshape({x.size(0), x.size(1) * times, x.size(2), x.size(3)});
+}
+
+struct Heads {
+  at::Tensor q, k, v;  // [batch, heads, time, size]
+};
+
+Heads heads_of(const at::Tensor& qkv, const AttentionHeads& heads) {
+  const int64_t keys = heads.kv_heads > 0 ? heads.kv_heads : heads.heads, all = heads.heads + 2 * keys;
+  FURROW_CHECK(qkv.dim() == 3 && is_number(qkv) && heads.heads > 0 && heads.heads % keys == 0 &&
+                   qkv.size(2) % all == 0,
+               "attention reads numbers [batch, time, (heads + 2 kv_heads) * head_size]");
+  const at::Tensor each = qkv.view({qkv.size(0), qkv.size(1), all, qkv.size(2) / all}).transpose(1, 2);
+  Heads h{each.narrow(1, 0, heads.heads), each.narrow(1, heads.heads, keys),
+          each.narrow(1, heads.heads + keys, keys)};
+  if (heads.rotary.defined()) {
+    h.q = rotated(h.q, heads.rotary);
+    h.k = rotated(h.k, heads.rotary);
+  }
+  if (keys < heads.heads) {
+    h.k = repeated(h.k, heads.heads / keys);
+    h.v = repeated(h.v, heads.heads / keys);
+  }
+  return h;
+}
+
+// With probabilities that masks of ours drop: not fused.
+at::Tensor attend_dropped(const Heads& h, const at::Tensor& seen, const at::Tensor& factors) {
+  const int64_t time = h.q.size(2);
+  const at::Tensor keys =
+      seen.defined() ? seen : at::ones({time, time}, h.q.options().dtype(at::kBool)).tril();
+  const at::Tensor scores = at::matmul(h.q.to(at::kFloat), h.k.to(at::kFloat).transpose(2, 3)) /
+                            std::sqrt(static_cast<double>(h.q.size(3)));
+  const at::Tensor kept =
+      at::softmax(scores.masked_fill(keys.logical_not(), -std::numeric_limits<float>::infinity()), -1);
+  return at::matmul(kept * factors, h.v.to(at::kFloat)).to(h.q.scalar_type());
+}
+
+at::Tensor attend(const at::Tensor& qkv, const AttentionHeads& heads, double p, std::string_view stream,
+                  const OpContext& context) {
+  const Heads h = heads_of(qkv, heads);
+  const at::Tensor seen = visible(qkv, context);
+  const int64_t batch = qkv.size(0), time = qkv.size(1);
+  at::Tensor out;
+  if (context.training && p > 0) {
+    FURROW_CHECK(batch == static_cast<int64_t>(context.sample_ids.size()),
+                 "dropout needs a sample id for every row");
+    const at::Tensor factors = dropout_factors(p, stream, heads.heads * time * time, context, qkv.device());
+    out = attend_dropped(h, seen, factors.view({batch, heads.heads, time, time}));
+  } else {
+    const std::optional<at::Tensor> mask = seen.defined() ? std::optional(seen) : std::nullopt;
+    out = at::scaled_dot_product_attention(h.q, h.k, h.v, mask, 0, /*is_causal=*/!seen.defined());
+  }
+  return out.transpose(1, 2).reshape({batch, time, heads.heads * h.q.size(3)});
+}
+
+}  // namespace
+
+// A graph of its own inside: its backward runs in one order.
+at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, double dropout_p,
+                            std::string_view stream, OpContext& context) {
+  if (!needs_backward({qkv})) return attend(qkv.contiguous(), heads, dropout_p, stream, context);
+  const at::Tensor own = qkv.detach().contiguous().requires_grad_(true);
+  const at::Tensor out = attend(own, heads, dropout_p, stream, context);
+  const bool fused = !(context.training && dropout_p > 0);
+  return with_backward(out.detach(), {qkv}, [own, out, fused](const at::Tensor& dy) {
+    const InOneOrder in_one_order(fused);
+    return torch::autograd::grad({out}, {own}, {dy});
+  });
+}
+
+namespace {
+
+// libtorch would rather have the weights of its own layers' buffers, and says so every time.
+class NoWarning final : public c10::WarningHandler {
+ public:
+  NoWarning() : guard_(this) {}
+  void process(const c10::Warning& /*warning*/) override {}
+
+ private:
+  c10::WarningUtils::WarningHandlerGuard guard_;
+};
+
+// A recurrent layer in float32, with a graph of its own inside: libtorch's layers have weights over x and
+// over h and two biases, ours one of each over [x_t, h_{t-1}].
+struct RecurrentCall {
+  at::Tensor x, weight, bias;
+  int weight_index = -1, bias_index = -1;
+  bool input_gradient = false;
+  GradientSink* sink = nullptr;
+
+  std::vector<at::Tensor> parts() const {
+    const int64_t in = x.size(-1);
+    return {weight.narrow(1, 0, in).contiguous(), weight.narrow(1, in, weight.size(1) - in).contiguous(),
+            bias, at::zeros_like(bias)};
+  }
+  at::Tensor start() const { return at::zeros({1, x.size(0), weight.size(1) - x.size(-1)}, x.options()); }
+};
+
+std::vector<at::Tensor> recurrent_backward(const RecurrentCall& call, const at::Tensor& out,
+                                           const at::Tensor& dy) {
+  std::vector<at::Tensor> wanted{call.weight, call.bias};
+  if (call.input_gradient) wanted.push_back(call.x);
+  const std::vector<at::Tensor> gradients = torch::autograd::grad({out}, wanted, {dy.to(at::kFloat)});
+  if (call.sink != nullptr) {
+    call.sink->put(call.weight_index, gradients[0]);
+    call.sink->put(call.bias_index, gradients[1]);
+  }
+  if (!call.input_gradient) return {};
+  return {gradients[2].to(dy.scalar_type())};
+}
+
+// `layer` gives the output for a call, float32.
+template <class Layer>
+at::Tensor recurrent(const at::Tensor& x, const Param& weight, const Param& bias, const OpContext& context,
+                     const Layer& layer) {
+  FURROW_CHECK(x.dim() == 3 && is_number(x) && weight.leaf.size(1) > x.size(-1),
+               "a recurrent layer reads numbers [batch, time, in]");
+  const bool recorded = needs_backward({x, weight.leaf});
+  RecurrentCall call;
+  call.weight_index = weight.index;
+  call.bias_index = bias.index;
+  call.input_gradient = x.requires_grad();
+  call.sink = context.sink;
+  call.x = x.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded && call.input_gradient);
+  call.weight = weight.leaf.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded);
+  call.bias = bias.leaf.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded);
+  const NoWarning silent;
+  const at::Tensor out = layer(call);
+  return with_backward(out.detach().to(x.scalar_type()), {x, weight.leaf},
+                       [call, out](const at::Tensor& dy) { return recurrent_backward(call, out, dy); });
+}
+
+}  // namespace
+
+at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpContext& context) {
+  return recurrent(x, weight, bias, context, [&](const RecurrentCall& call) {
+    const at::Tensor start = call.start();
+    return std::get<0>(at::lstm(call.x, {start, start}, call.parts(), /*has_biases=*/true, 1, 0,
+                                /*train=*/call.weight.requires_grad(), /*bidirectional=*/false,
+                                /*batch_first=*/true));
+  });
+}
+
+at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, const Param& bias,
+                                   OpContext& context) {
+  return recurrent(x, weight, bias, context, [&](const RecurrentCall& call) {
+    const at::Tensor start = call.start();
+    const at::Tensor h = std::get<0>(at::rnn_tanh(call.x, start, call.parts(), /*has_biases=*/true, 1, 0,
+                                                  /*train=*/call.weight.requires_grad(),
+                                                  /*bidirectional=*/false, /*batch_first=*/true));
+    return at::cat({call.x, at::cat({start.transpose(0, 1), h.narrow(1, 0, h.size(1) - 1)}, 1)}, 2);
+  });
+}
+
+}  // namespace furrow::tensor::by_composition

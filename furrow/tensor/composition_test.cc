@@ -1,0 +1,187 @@
+// Compositions beside kernels where ops_test.cc, which runs both, does not look: masks, losses, flat buffers,
+// 16-bit numbers.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/flat_buffer_torch.h"
+#include "furrow/tensor/flat_math_torch.h"
+#include "furrow/tensor/loss_torch.h"
+#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/test_support_torch.h"
+
+namespace furrow::tensor {
+namespace {
+
+using testing::bitwise_equal;
+using testing::random_tensor;
+
+TEST(Composition, IsChosenByScopeAndDevice) {
+  const at::Tensor x = at::ones({1});
+  EXPECT_FALSE(composed(x));
+  {
+    const CompositionScope off(false);
+    EXPECT_FALSE(composed(x));
+    const CompositionScope on;
+    EXPECT_TRUE(composed(x));
+    const CompositionScope inner(false);
+    EXPECT_TRUE(composed(x)) << "a scope adds to those around it";
+  }
+  EXPECT_FALSE(composed(x));
+  EXPECT_TRUE(composed(at::Device(at::kCUDA, 0)));
+}
+
+// The same bits: samples beyond 32 bits, sizes that are no whole blocks.
+TEST(Composition, DrawsTheMasksOfTheKernels) {
+  const std::vector<int64_t> samples{5, (int64_t{1} << 40) + 3, 0};
+  for (const int64_t per_sample : {1, 7, 64, 1031}) {
+    OpContext context;
+    context.training = true;
+    context.seed = 11;
+    context.step = (int64_t{1} << 35) + 9;
+    context.sample_ids = samples;
+    const at::Tensor x = random_tensor({3, per_sample}, 1);
+    const at::Tensor kernels = dropout(x, 0.3, "layer", context);
+    const at::Tensor summed = add_dropout(x, x, 0.3, "layer", context);
+    const CompositionScope scope;
+    EXPECT_TRUE(bitwise_equal(kernels, dropout(x, 0.3, "layer", context))) << per_sample;
+    EXPECT_TRUE(bitwise_equal(summed, add_dropout(x, x, 0.3, "layer", context))) << per_sample;
+    context.step += 1;
+    if (per_sample > 60) {
+      EXPECT_FALSE(bitwise_equal(kernels, dropout(x, 0.3, "layer", context))) << "control";
+    }
+  }
+}
+
+// Dropped probabilities: the same mask inside.
+TEST(Composition, DropsTheProbabilitiesThatKernelsDrop) {
+  const std::vector<int64_t> samples{3, 8};
+  OpContext context;
+  context.training = true;
+  context.seed = 7;
+  context.sample_ids = samples;
+  const at::Tensor qkv = random_tensor({2, 9, 3 * 16}, 1);
+  const at::Tensor kernels = causal_attention(qkv, 2, 0.25, "attention", context);
+  const CompositionScope scope;
+  EXPECT_TRUE(at::allclose(kernels, causal_attention(qkv, 2, 0.25, "attention", context), 1e-4, 1e-5));
+  EXPECT_FALSE(at::allclose(kernels, causal_attention(qkv, 2, 0.25, "other", context), 1e-4, 1e-5));
+}
+
+TEST(Composition, LossesAreTheKernels) {
+  const at::Tensor logits = random_tensor({6, 11}, 1, 3);
+  const at::Tensor targets = at::tensor({3, 0, -100, 10, 5, -100}, at::kLong);
+  for (const double smoothing : {0.0, 0.1}) {
+    at::Tensor by_kernels, by_composition;
+    const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, smoothing);
+    const CompositionScope scope;
+    const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, smoothing);
+    EXPECT_EQ(found.rows, expected.rows);
+    EXPECT_EQ(found.correct, expected.correct);
+    EXPECT_NEAR(found.loss.value(), expected.loss.value(), 1e-5);
+    EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 1e-6));
+    EXPECT_EQ(by_composition[2].abs().sum().item<float>(), 0) << "ignored";
+    EXPECT_THROW(cross_entropy(logits, targets + 1, nullptr, 1, smoothing), Error);
+  }
+}
+
+TEST(Composition, LossesOfOneNumberAreTheKernels) {
+  const at::Tensor values = random_tensor({5, 3}, 1), labels = random_tensor({5, 3}, 2).gt(0).to(at::kFloat);
+  for (const auto loss : {&squared_error, &binary_cross_entropy}) {
+    at::Tensor by_kernels, by_composition;
+    const PointwiseSums expected = loss(values, labels, &by_kernels, 1);
+    const CompositionScope scope;
+    const PointwiseSums found = loss(values, labels, &by_composition, 1);
+    EXPECT_EQ(found.values, expected.values);
+    EXPECT_EQ(found.correct, expected.correct);
+    EXPECT_NEAR(found.loss.value(), expected.loss.value(), 1e-5);
+    EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 1e-6));
+  }
+}
+
+// A layer in bfloat16: the gradient of its weight is float32, as the kernels' is.
+TEST(Composition, WeightsOfHalfLayersHaveFloat32Gradients) {
+  testing::OpCase run;
+  run.x = random_tensor({40, 24}, 1).to(at::kBFloat16);
+  run.params = {random_tensor({8, 24}, 2, 0.2)};
+  const testing::Ours ours = [](const at::Tensor& x, std::span<const Param> params, OpContext& context) {
+    const Param half{params[0].leaf.detach().to(at::kBFloat16).requires_grad_(true), 0};
+    return linear(x, half, {}, Activation::kRelu, context);
+  };
+  const testing::OpResult kernels = run_ours(run, ours);
+  const CompositionScope scope;
+  const testing::OpResult composition = run_ours(run, ours);
+  EXPECT_TRUE(at::allclose(kernels.gradients[0], composition.gradients[0], 1e-2, 1e-2));
+  EXPECT_FALSE(at::equal(composition.gradients[0], composition.gradients[0].to(at::kBFloat16).to(at::kFloat)))
+      << "rounded to bfloat16";
+}
+
+class FlatSteps : public ::testing::TestWithParam<std::string> {};
+
+// A few steps of a span from the same start.
+TEST_P(FlatSteps, AreTheKernels) {
+  const Optimizer& optimizer = find_optimizer(GetParam());
+  ASSERT_TRUE(steps_on_devices(optimizer.name));
+  const at::Tensor start = random_tensor({1500}, 1);
+  const auto run = [&](const FlatMath& math) {
+    const at::Tensor params = start.clone();
+    std::vector<at::Tensor> states(optimizer.states, at::Tensor());
+    for (at::Tensor& state : states) state = at::zeros_like(params);
+    const auto floats = [](const at::Tensor& t) { return std::span(t.data_ptr<float>(), 1500); };
+    for (int64_t step = 1; step <= 4; ++step) {
+      const at::Tensor gradient = random_tensor({1500}, 10 + static_cast<uint64_t>(step));
+      OptimizerSpan span{floats(params), floats(gradient)};
+      for (size_t s = 0; s < states.size(); ++s) span.states[s] = floats(states[s]);
+      StepParameters p;
+      p.lr = 0.01;
+      p.momentum = 0.9;
+      p.nesterov = true;
+      p.beta1 = 0.9;
+      p.beta2 = 0.99;
+      p.eps = 1e-8;
+      p.weight_decay = 0.1;
+      p.step = step;
+      p.gradient_factor = 0.5F;
+      math.step(optimizer, span, p);
+    }
+    return params;
+  };
+  const at::Tensor expected = run(*flat_math_on(at::kCPU, 1));
+  const CompositionScope scope;
+  const at::Tensor found = run(*flat_math_on(at::kCPU, 1));
+  EXPECT_TRUE(at::allclose(found, expected, 1e-5, 1e-5)) << (found - expected).abs().max();
+  EXPECT_FALSE(at::allclose(found, start, 1e-3, 1e-3)) << "control";
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FlatSteps, ::testing::Values("adam", "adamw", "lion", "sgd"));
+
+TEST(FlatMath, ComposedIsTheKernels) {
+  const at::Tensor a = random_tensor({2600}, 1), b = random_tensor({2600}, 2);
+  const auto span = [](const at::Tensor& t) { return std::span(t.data_ptr<float>(), size_t(t.numel())); };
+  const std::unique_ptr<FlatMath> kernels = flat_math_on(at::kCPU, 1);
+  const CompositionScope scope;
+  const std::unique_ptr<FlatMath> composition = flat_math_on(at::kCPU, 1);
+  const at::Tensor sum = at::empty_like(a);
+  composition->add(span(a), span(b), span(sum));
+  EXPECT_TRUE(bitwise_equal(sum, a + b));
+  const std::vector<std::span<const float>> parts{span(a), std::span<const float>(), span(b).first(1024)};
+  const auto expected = kernels->sums_of_squares(parts), found = composition->sums_of_squares(parts);
+  ASSERT_EQ(found.size(), parts.size());
+  for (size_t i = 0; i < parts.size(); ++i)
+    EXPECT_NEAR(found[i].value(), expected[i].value(), 1e-9 * expected[i].value());
+  const at::Tensor x = a.clone(), y = b.clone();
+  composition->swap(span(x), span(y));
+  EXPECT_TRUE(bitwise_equal(x, b) && bitwise_equal(y, a));
+  composition->copy(span(a), span(x));
+  composition->zero(span(y));
+  EXPECT_TRUE(bitwise_equal(x, a) && bitwise_equal(y, at::zeros_like(a)));
+  composition->update_average(span(b), span(x), 0.75);
+  EXPECT_TRUE(at::allclose(x, a + 0.25 * (b - a), 1e-5, 1e-6));
+  EXPECT_THROW(composition->step(find_optimizer("muon"), {span(x), span(y)}, {}), Error);
+}
+
+}  // namespace
+}  // namespace furrow::tensor

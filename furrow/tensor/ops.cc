@@ -1,0 +1,109 @@
+// Where an operation's implementation is chosen: one table, a row for the CPU's kernels and one for every
+// other device.
+#include <ATen/ATen.h>
+
+#include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/operations_torch.h"
+
+namespace furrow::tensor {
+namespace {
+
+struct Operations {
+  decltype(&by_kernels::linear) linear;
+  decltype(&by_kernels::linear_side_by_side) linear_side_by_side;
+  decltype(&by_kernels::conv2d) conv2d;
+  decltype(&by_kernels::embedding) embedding;
+  decltype(&by_kernels::embedding_cut) embedding_cut;
+  decltype(&by_kernels::layer_norm) layer_norm;
+  decltype(&by_kernels::rms_norm) rms_norm;
+  decltype(&by_kernels::swiglu) swiglu;
+  decltype(&by_kernels::causal_attention) causal_attention;
+  decltype(&by_kernels::lstm) lstm;
+  decltype(&by_kernels::recurrent_concatenation) recurrent_concatenation;
+  decltype(&by_kernels::dropout) dropout;
+  decltype(&by_kernels::add_dropout) add_dropout;
+};
+
+#define FURROW_OPERATIONS(row)    \
+  {&row::linear,                  \
+   &row::linear_side_by_side,     \
+   &row::conv2d,                  \
+   &row::embedding,               \
+   &row::embedding_cut,           \
+   &row::layer_norm,              \
+   &row::rms_norm,                \
+   &row::swiglu,                  \
+   &row::causal_attention,        \
+   &row::lstm,                    \
+   &row::recurrent_concatenation, \
+   &row::dropout,                 \
+   &row::add_dropout}
+constexpr Operations kKernels FURROW_OPERATIONS(by_kernels);
+constexpr Operations kCompositions FURROW_OPERATIONS(by_composition);
+#undef FURROW_OPERATIONS
+
+// By the tensor that lies where the unit computes: token ids wait on the host for the lookup.
+const Operations& for_tensor(const at::Tensor& x) { return composed(x) ? kCompositions : kKernels; }
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
+  return for_tensor(x).linear(x, layer, context);
+}
+
+at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
+                               Cut cut) {
+  return for_tensor(x).linear_side_by_side(x, weights, context, cut);
+}
+
+at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, const Convolution& convolution,
+                  OpContext& context) {
+  return for_tensor(x).conv2d(x, weight, bias, convolution, context);
+}
+
+at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context) {
+  return for_tensor(tokens.leaf).embedding(ids, tokens, positions, context);
+}
+
+at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
+                         int64_t vocabulary, OpContext& context) {
+  return for_tensor(tokens.leaf).embedding_cut(ids, tokens, positions, vocabulary, context);
+}
+
+at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,
+                      OpContext& context) {
+  return for_tensor(x).layer_norm(x, weight, bias, eps, context);
+}
+
+at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpContext& context) {
+  return for_tensor(x).rms_norm(x, weight, eps, context);
+}
+
+at::Tensor swiglu(const at::Tensor& gate_up, OpContext& context) {
+  return for_tensor(gate_up).swiglu(gate_up, context);
+}
+
+at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, double dropout_p,
+                            std::string_view stream, OpContext& context) {
+  return for_tensor(qkv).causal_attention(qkv, heads, dropout_p, stream, context);
+}
+
+at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpContext& context) {
+  return for_tensor(x).lstm(x, weight, bias, context);
+}
+
+at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, const Param& bias,
+                                   OpContext& context) {
+  return for_tensor(x).recurrent_concatenation(x, weight, bias, context);
+}
+
+at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context) {
+  return for_tensor(x).dropout(x, p, stream, context);
+}
+
+at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, std::string_view stream,
+                       OpContext& context) {
+  return for_tensor(x).add_dropout(residual, x, p, stream, context);
+}
+
+}  // namespace furrow::tensor

@@ -1,0 +1,130 @@
+#include <ATen/Context.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <fmt/format.h>
+#if __has_include(<torch/headeronly/version.h>)
+#include <torch/headeronly/version.h>
+#else
+#include <torch/csrc/api/include/torch/version.h>
+#endif
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9
+#include <c10/core/CachingDeviceAllocator.h>
+#define FURROW_HAS_DEVICE_STATS 1
+#endif
+
+#include <algorithm>
+#include <string_view>
+
+#include "furrow/base/error.h"
+#include "furrow/tensor/flat_math_torch.h"
+#include "furrow/train/device_torch.h"
+
+namespace furrow::train {
+namespace {
+
+constexpr std::string_view kKinds[] = {"linear",
+                                       "conv_relu_pool",
+                                       "token_embedding",
+                                       "transformer_block",
+                                       "lm_head",
+                                       "embedding",
+                                       "llama_block",
+                                       "llama_head",
+                                       "rnn",
+                                       "lstm"};
+
+struct Asked {
+  const config::Config& config;
+  const plan::ModelSpec& spec;
+  const plan::Layout& layout;
+};
+
+std::string units(const Asked& asked) {
+  for (const plan::Unit& unit : asked.spec.units) {
+    if (std::ranges::find(kKinds, unit.kind) == std::end(kKinds))
+      return fmt::format("unit {} of kind {}", unit.name, unit.kind);
+  }
+  return "";
+}
+
+std::string optimizer(const Asked& asked) {
+  const std::string& name = asked.config.optimizer.name;
+  return tensor::steps_on_devices(name) ? "" : fmt::format("[optimizer] name = \"{}\"", name);
+}
+
+std::string ranks(const Asked& asked) {
+  return asked.layout.world() > 1 ? fmt::format("{} ranks", asked.layout.world()) : "";
+}
+
+std::string objective(const Asked& asked) {
+  const std::string& name = asked.config.training.objective;
+  return name == "supervised" ? "" : fmt::format("[training] objective = \"{}\"", name);
+}
+
+std::string adapters(const Asked& asked) {
+  for (const plan::Unit& unit : asked.spec.units) {
+    if (!unit.adapters.empty()) return "[lora]";
+  }
+  return "";
+}
+
+// What a device other than the CPU does not do: its name, "" where it is not asked for.
+constexpr std::string (*kRefusals[])(const Asked&) = {&units, &optimizer, &ranks, &objective, &adapters};
+
+}  // namespace
+
+Device open_device(const config::Training& training) {
+  if (training.device != "cuda") return {training.device, 0};
+  const bool built = c10::impl::hasDeviceGuardImpl(c10::DeviceType::CUDA);
+  if (!built || c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->deviceCount() == 0) {
+    throw Error(ErrorCode::kFailedPrecondition,
+                built ? "[training] device = \"cuda\": this machine shows no GPU: see nvidia-smi and "
+                        "CUDA_VISIBLE_DEVICES"
+                      : "[training] device = \"cuda\": this libtorch has no CUDA: build furrow with "
+                        "FURROW_TORCH_ROOT at a wheel for CUDA");
+  }
+  at::Context& context = at::globalContext();
+  context.setSDPUseCuDNN(false);  // its gradients are added in any order
+  context.setDeterministicCuDNN(true);
+  context.setAllowTF32CuDNN(false);
+  return {"cuda", 0};
+}
+
+at::Device device_of(const RankContext& rank) {
+  if (rank.device.type != "cuda") return at::kCPU;
+  return {at::kCUDA, static_cast<c10::DeviceIndex>(rank.device.index)};
+}
+
+bool composes(const RankContext& rank) { return rank.device.type == "composed"; }
+
+void check_device(const config::Config& config, const plan::ModelSpec& spec, const plan::Layout& layout) {
+  const std::string& device = config.training.device;
+  if (device == "cpu") return;
+  for (const auto& refusal : kRefusals) {
+    const std::string what = refusal({config, spec, layout});
+    if (what.empty()) continue;
+    throw Error(ErrorCode::kUnimplemented,
+                fmt::format("[training] device = \"{}\" does not do {}: set device = \"cpu\"", device, what));
+  }
+}
+
+std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank) {
+  std::array<int64_t, kMemoryKinds> peaks;
+  for (size_t k = 0; k < kMemoryKinds; ++k) peaks[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
+#ifdef FURROW_HAS_DEVICE_STATS
+  if (const at::Device device = device_of(rank); !device.is_cpu()) {
+    int64_t activations =
+        c10::getDeviceAllocator(device.type())
+            ->getDeviceStats(device.index())
+            .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
+            .peak;
+    for (const MemoryKind kind : {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kOptimizer})
+      activations -= peaks[static_cast<size_t>(kind)];
+    peaks[static_cast<size_t>(MemoryKind::kActivations)] = std::max<int64_t>(0, activations);
+  }
+#else
+  (void)rank;
+#endif
+  return peaks;
+}
+
+}  // namespace furrow::train

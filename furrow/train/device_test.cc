@@ -1,0 +1,195 @@
+// Runs whose units compute elsewhere: on the CPU by the operations of devices, and on a GPU where there is
+// one.
+#include <ATen/Context.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/observe/metrics_log.h"
+#include "furrow/train/device_torch.h"
+#include "furrow/train/session.h"
+#include "tests/testing/child.h"
+#include "tests/testing/made_up_idx.h"
+
+namespace furrow::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr double kSame = 2e-4;  // of losses after 12 steps
+
+constexpr const char* kCommon = R"(
+  [training]
+  local_batch_size = 8
+  global_batch_size = 20
+  steps = 12
+  threads = 1
+  seq_len = 16
+  [optimizer]
+  lr = 3e-3
+  [validation]
+  freq = 6
+  [checkpoint]
+  interval = 4
+  async_mode = "async"
+  [metrics]
+  log_freq = 1
+)";
+
+struct Network {
+  std::string name, model;
+  bool text = false;
+  friend std::ostream& operator<<(std::ostream& out, const Network& network) { return out << network.name; }
+};
+
+const Network kNetworks[] = {
+    {"mlp", "[model]\nname = \"mlp\"\nhidden = [32]\n[ema]\ndecay = 0.9\n"},
+    {"convnet", "[model]\nname = \"convnet\"\n"},
+    {"gpt", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\ndropout = 0.1\n", true},
+    {"gpt_fused", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\ndropout = 0.0\n", true},
+    {"llama", "[model]\nname = \"llama\"\nlayers = 2\nheads = 4\nkv_heads = 2\nwidth = 32\n", true},
+    {"lstm", "[model]\nname = \"lstm\"\nlayers = 2\nwidth = 24\n", true},
+    {"rnn", "[model]\nname = \"rnn\"\nlayers = 1\nwidth = 24\n", true},
+};
+
+class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>> {
+ protected:
+  const Network& network() const { return std::get<0>(GetParam()); }
+  const std::string& device() const { return std::get<1>(GetParam()); }
+
+  void SetUp() override {
+    if (device() == "cuda" && !at::globalContext().hasCUDA())
+      GTEST_SKIP() << "no GPU, or a libtorch without CUDA";
+    testing::write_made_up_idx(folder_.path() + "/data", 300, 60, 28);
+    std::string text;
+    for (int i = 0; i < 6000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
+    write_file_atomic(folder_.path() + "/text.txt", text);
+  }
+
+  config::Config config(std::vector<std::string> overrides) const {
+    overrides.insert(overrides.begin(),
+                     {"--training.dataset_path", folder_.path() + (network().text ? "/text.txt" : "/data"),
+                      "--training.dataset", network().text ? "text" : "idx"});
+    return config::parse(network().model + kCommon, "device_test", overrides);
+  }
+
+  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
+
+  observe::Summary train_run(const std::string& name, const config::Config& config,
+                             bool resume = false) const {
+    TrainRequest request;
+    request.config = config;
+    request.run_folder = run(name);
+    request.resume = resume;
+    return train(request);
+  }
+
+  std::string weights(const std::string& name) const {
+    return read_file(run(name) + "/model/model.safetensors");
+  }
+
+  testing::TemporaryFolder folder_;
+};
+
+// Losses of the first steps beside the kernels': the same start, samples and masks.
+TEST_P(Devices, TrainAsTheCpuDoes) {
+  const observe::Summary cpu = train_run("cpu", config({}));
+  const observe::Summary other = train_run("other", config({"--training.device", device()}));
+  EXPECT_NEAR(*other.loss, *cpu.loss, kSame * std::abs(*cpu.loss));
+  EXPECT_NEAR(*other.validation_loss, *cpu.validation_loss, kSame * *cpu.validation_loss);
+  EXPECT_EQ(other.arithmetic, "float32 on " + device());
+  const observe::Summary elsewhere =
+      train_run("control", config({"--training.device", device(), "--debug.seed", "9"}));
+  EXPECT_GT(std::abs(*elsewhere.loss - *cpu.loss), kSame * std::abs(*cpu.loss)) << "control";
+  const EvalResult validation = evaluate(run("other"), "validation", config({"--training.device", device()}));
+  EXPECT_GT(validation.samples, 0);
+  EXPECT_NEAR(validation.loss, *other.validation_loss, 1e-6);
+}
+
+// Stopped after step 8 of 12 and gone on from the checkpoint: the same bits.
+TEST_P(Devices, ResumeWithTheSameBits) {
+  train_run("whole", config({"--training.device", device()}));
+  config::Config cut = config({"--training.device", device()});
+  CancelToken cancel;
+  TrainRequest request;
+  request.config = cut;
+  request.run_folder = run("cut");
+  request.cancel = &cancel;
+  class StopAt final : public observe::Sink {
+   public:
+    explicit StopAt(CancelToken* cancel) : cancel_(cancel) {}
+    void begin(const std::string&, const std::string&, int64_t) override {}
+    void log(const observe::StepRecord& record) override {
+      if (record.step >= 7) cancel_->cancel();
+    }
+    void artifact(const std::string&, const std::string&) override {}
+    void end(const std::string&) override {}
+
+   private:
+    CancelToken* cancel_;
+  } stop(&cancel);
+  request.sinks = {&stop};
+  EXPECT_EQ(train(request).status, "interrupted");
+  const observe::Summary resumed = train_run("cut", cut, /*resume=*/true);
+  EXPECT_EQ(resumed.status, "finished");
+  EXPECT_TRUE(weights("whole") == weights("cut"));
+}
+
+TEST_P(Devices, HalfPrecisionLearns) {
+  if (network().name == "convnet" || network().name == "rnn")
+    GTEST_SKIP() << "one network of a kind is enough";
+  const observe::Summary whole = train_run("a", config({"--training.device", device()}));
+  const observe::Summary half =
+      train_run("b", config({"--training.device", device(), "--training.mixed_precision_param", "bfloat16"}));
+  EXPECT_NEAR(*half.loss, *whole.loss, 0.05 * std::abs(*whole.loss));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, Devices, ::testing::Combine(::testing::ValuesIn(kNetworks), ::testing::Values("composed", "cuda")),
+    [](const auto& info) { return std::get<0>(info.param).name + "_" + std::get<1>(info.param); });
+
+std::string refusal(const std::vector<std::string>& overrides) {
+  try {
+    const config::Config config =
+        config::parse("[model]\nname = \"mlp\"\nhidden = [8]\n[training]\nsteps = 1\ndevice = \"composed\"\n",
+                      "device_test", overrides);
+    plan::ModelSpec spec;
+    plan::Unit& unit = spec.units.emplace_back();
+    unit.name = "u";
+    unit.kind = config.model.name == "mlp" ? "linear" : "residual_block";
+    check_device(config, spec, {});
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kUnimplemented);
+    return error.message();
+  }
+  return "";
+}
+
+TEST(DeviceRefusals, NameWhatTheDeviceDoesNotDo) {
+  EXPECT_EQ(refusal({}), "");
+  EXPECT_THAT(refusal({"--optimizer.name", "muon"}),
+              HasSubstr("device = \"composed\" does not do [optimizer] name = \"muon\""));
+  EXPECT_THAT(refusal({"--model.name", "resnet20"}), HasSubstr("unit u of kind residual_block"));
+}
+
+TEST(DeviceRefusals, ALibtorchWithoutCudaSaysSo) {
+  if (at::globalContext().hasCUDA()) GTEST_SKIP() << "here is one";
+  config::Training training;
+  training.device = "cuda";
+  try {
+    open_device(training);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);
+    EXPECT_THAT(error.message(), HasSubstr("device = \"cuda\""));
+  }
+}
+
+}  // namespace
+}  // namespace furrow::train
