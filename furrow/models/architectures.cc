@@ -12,6 +12,7 @@
 #include "furrow/config/model.h"
 #include "furrow/models/chains.h"
 #include "furrow/models/kinds.h"
+#include "furrow/models/teacher.h"
 
 namespace furrow::models {
 namespace {
@@ -41,6 +42,20 @@ const Architecture& find_architecture(const std::string& name, std::span<const A
               "[model] name: " + unknown_name_message("architecture", name, known));
 }
 
+// A teacher beside the model is told from it by its names alone: its weights are never loaded as the model's.
+void check_names(const config::Model& model, const plan::ModelSpec& spec) {
+  const auto check = [&](const plan::Unit& unit, const std::string& name) {
+    if (!is_teachers(name)) return;
+    model_error(model, fmt::format("unit {}: {}: names that begin with \"{}\" are those of a teacher "
+                                   "([distillation]): give the unit another name",
+                                   unit.name, name, kTeacherPrefix));
+  };
+  for (const plan::Unit& unit : spec.units) {
+    for (const plan::Parameter& parameter : unit.parameters) check(unit, parameter.name);
+    for (const plan::Statistic& statistic : unit.statistics) check(unit, statistic.name);
+  }
+}
+
 }  // namespace
 
 std::span<const Architecture> architectures() { return kArchitectures; }
@@ -60,6 +75,7 @@ plan::ModelSpec describe(const config::Model& model, const DataShape& data,
   plan::ModelSpec spec = architecture.describe(model, shape);
   if (spec.architecture.empty()) spec.architecture = std::string(architecture.name);
   plan::validate(spec);
+  check_names(model, spec);
   return spec;
 }
 

@@ -91,6 +91,8 @@ TEST(FreeList, MistakesNameTheUnit) {
   EXPECT_THAT(error_of({"fc: linear out=12"}),
               HasSubstr("the last unit, fc, gives [-1, 12], but the data has 10"));
   EXPECT_THAT(error_of({"fc: linear out=10", "fc: linear out=10"}), HasSubstr("two units are named fc"));
+  EXPECT_THAT(error_of({"teacher: linear out=10"}), HasSubstr("give the unit another name"));
+  EXPECT_EQ(error_of({"teachers: linear out=10"}), "no error");
   EXPECT_THAT(error_of({"e: embedding width=4 std=x"}, kTokens), HasSubstr("std = x is not a number"));
   EXPECT_THAT(error_of({"fc: linear out=classes"}, kTokens), HasSubstr("reads float32"));
 }
