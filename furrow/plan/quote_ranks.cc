@@ -195,7 +195,10 @@ MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
   if (place.zero_stage == 0) return with_teacher(std::move(formula));
   formula.optimizer /= n;
   if (place.zero_stage >= 2) formula.gradients /= n;
-  if (place.zero_stage == 3) formula.parameters /= n, formula.teacher /= n;
+  if (place.zero_stage == 3) {
+    formula.parameters /= n;
+    formula.teacher /= n;
+  }
   const char* texts[] = {"p+g+o/{}", "p+(g+o)/{}", "(p+g+o)/{}"};
   formula.text = fmt::format(fmt::runtime(texts[place.zero_stage - 1]), place.shards());
   return with_teacher(std::move(formula));

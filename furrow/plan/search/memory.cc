@@ -68,7 +68,13 @@ class RankMemory {
         const auto saved = static_cast<double>(table_.saved_bytes[u]);
         const auto deferred = static_cast<double>(table_.deferred_bytes[u]);
         const auto made = deferred - static_cast<double>(table_.kept_bytes[u]);
-        held += stage.forward * (in + (choice_.recompute[u] ? 0 : saved)) + stage.deferred * (in + deferred);
+        // Without a backward (a teacher, what is frozen below all that trains) nothing is kept but the batch.
+        if (model_.facts.units[u].backward_phase >= 0) {
+          held +=
+              stage.forward * (in + (choice_.recompute[u] ? 0 : saved)) + stage.deferred * (in + deferred);
+        } else if (u == 0) {
+          held += stage.forward * in;
+        }
         transient = std::max(transient, in + out + made + (choice_.recompute[u] ? saved + out : 0));
       }
       // What follows holds the outputs of the others, as its input.
@@ -97,7 +103,10 @@ class RankMemory {
   }
 
  private:
-  int64_t in_bytes(int32_t u) const { return u > 0 ? table_.out_bytes[u - 1] : table_.batch_bytes; }
+  int64_t in_bytes(int32_t u) const {
+    const int32_t source = model_.facts.units[u].source;
+    return source >= 0 ? table_.out_bytes[source] : table_.batch_bytes;
+  }
 
   bool holds(int32_t unit) const {
     bool found = false;

@@ -192,9 +192,8 @@ std::shared_ptr<const Pipeline> pipeline_of(State* state, const Choice& choice) 
 }
 
 void choose_schedules(State* state) {
-  using Key = std::tuple<int, int, int32_t, int64_t, std::optional<DType>, std::string,
-                         int32_t>;  // pp, tp, turns, local batch,
-                                    // schedule, stages
+  // pp, tp, turns, local batch, precision, schedule, stages
+  using Key = std::tuple<int, int, int32_t, int64_t, std::optional<DType>, std::string, int32_t>;
   std::map<Key, std::shared_ptr<const Pipeline>> made;
   std::vector<Plan> plans = std::move(state->plans);
   state->plans.clear();

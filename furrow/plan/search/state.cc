@@ -59,7 +59,8 @@ double State::inside(const Model& model, const Choice& choice, UnitCollective::P
   for (const UnitCollective& each : model.spec.units[unit].collectives) {
     if (degree == 1 || each.phase != phase || (each.with_input_gradient && !input_gradient)) continue;
     const int64_t size = each.bytes(choice.batch.local_batch);
-    seconds += movement_seconds(placement, movement_of(each.op), GroupAxis::kTensor, size, {});
+    seconds +=
+        movement_seconds(placement, movement_of(each.op), GroupAxis::kTensor, size, inside_name(each.op));
     *bytes += static_cast<double>(received_bytes(each.op, size, degree));
   }
   return seconds;

@@ -95,7 +95,7 @@ class State {
  private:
   using Exchange = std::tuple<std::array<int, 4>, Movement, std::string_view, GroupAxis, int64_t>;
 
-  // `operation`: a name that lives for ever; "" for what units do inside.
+  // `operation`: a name that lives for ever, as profiles have it (MovementCall::operation).
   double movement_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes,
                           std::string_view operation);
   double inside(const Model& model, const Choice& choice, UnitCollective::Phase phase, size_t unit,
