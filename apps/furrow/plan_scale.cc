@@ -45,16 +45,18 @@ bool possible(const plan::Cluster& cluster, int devices) {
   return devices <= cluster.devices || devices % cluster.devices == 0;
 }
 
+double samples_of_step(const plan::Candidate& candidate) {
+  return candidate.figures.samples_per_second * candidate.figures.step_s;
+}
+
 double per_sample_cost(const plan::Candidate& candidate) {
-  return candidate.figures.cost / (candidate.figures.samples_per_second * candidate.figures.step_s);
+  return candidate.figures.cost / samples_of_step(candidate);
 }
 
 // Steps in which the candidate has seen as many samples.
 double steps_of(const plan::Candidate& candidate, const Goal& goal) {
-  const int64_t own = candidate.choice.batch.global_batch;
-  const double times = goal.global_batch > 0 && own > 0
-                           ? static_cast<double>(goal.global_batch) / static_cast<double>(own)
-                           : 1;
+  const double times =
+      goal.global_batch > 0 ? static_cast<double>(goal.global_batch) / samples_of_step(candidate) : 1;
   return static_cast<double>(goal.steps) * times;
 }
 

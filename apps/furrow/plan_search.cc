@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 
 #include "apps/furrow/plan_choice.h"
@@ -49,7 +51,9 @@ class Planner {
         arguments.get("--objective", "time") == "cost" ? plan::Objective::kCost : plan::Objective::kTime;
     if (arguments.has("--deadline")) goal_.deadline_s = seconds_of(arguments.get("--deadline", ""));
     goal_.steps = train::total_steps(config.training, model_.train_samples);
-    goal_.global_batch = request_.batch.global_batch;
+    // Epochs are steps of the batch of one rank where the batch follows the layout.
+    goal_.global_batch =
+        config.training.epochs > 0 ? config::global_batch_size(config.training) : request_.batch.global_batch;
     request_.objective = goal_.objective;
     check();
   }
@@ -75,6 +79,8 @@ class Planner {
     config::Config changed = config_;
     changed.training.mixed_precision_param = "bfloat16";
     in_bfloat16_ = planned_spec(changed, model_.shape);
+    const auto computes = [](const plan::Unit& unit) { return unit.compute == DType::kBF16; };
+    if (std::ranges::none_of(in_bfloat16_.units, computes)) return;  // units of float32 alone
     request_.precisions = {{DType::kBF16, &in_bfloat16_}};
   }
 
@@ -161,6 +167,14 @@ class Planner {
     const std::string file = arguments_.get("--write", "");
     write_file_atomic(file, planned_toml(config_, model_.spec, choice));
     fmt::print(stderr, "wrote {}: furrow train {} --nproc {}\n", file, file, choice.layout.world());
+    const int64_t given = request_.batch.global_batch, taken = choice.batch.global_batch;
+    const int64_t steps = config_.training.steps;
+    if (given == taken || steps == 0) return;
+    const double times = static_cast<double>(given) / static_cast<double>(taken);
+    fmt::print(
+        stderr,
+        "its [training] steps are still {}: of global_batch_size {} instead of {}, {} see as many samples\n",
+        steps, taken, given, std::llround(std::ceil(static_cast<double>(steps) * times)));
   }
 
   const config::Config& config_;
