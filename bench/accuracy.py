@@ -8,9 +8,11 @@ error of the difference above the peer's.  Prints a table and writes JSON (defau
 when a margin is not kept.  The peer trains on windows at random places, furrow visits every window once an epoch.
 """
 import argparse
+import atexit
 import json
 import math
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -41,6 +43,7 @@ def classifier(threads):
     """The model/ of a convnet that knows the digits."""
     if "FURROW_CLASSIFIER" not in os.environ:
         folder = tempfile.mkdtemp(prefix="furrow-classifier-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         run_process([FURROW, "train", "examples/convnet-mnist.toml", "--job.dump_folder", folder, "--training.epochs", "3",
                      "--training.threads", str(threads), "--checkpoint.enable=false"], threads)
         os.environ["FURROW_CLASSIFIER"] = os.path.join(folder, "model")

@@ -10,6 +10,8 @@ import time
 from pytorch_common import arguments, read_idx, seconds_since_exec
 
 options = arguments(batch=64, lr=2e-4, weight_decay=0.0)
+if options.accumulation > 1 or options.precision != "float32":
+    raise SystemExit("the gan peer has neither accumulation nor bfloat16: leave gan out of --networks")
 
 import torch
 from torch import nn
