@@ -78,6 +78,7 @@ FlatBuffer buffer_of(const Instruction& instruction) {
 }
 
 Slice value_slice(const ByteContext& context, const Value& value) {
+  if (value.unit < 0) return {};
   return part_slice(context.flat, context.placement, buffer_of(value), value.part);
 }
 

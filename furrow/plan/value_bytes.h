@@ -48,7 +48,7 @@ int64_t value_bytes(const ByteContext& context, const Value& value);
 int64_t element_bytes(const FlatLayout& flat, const Value& value);
 
 // The elements of the whole flat buffer that a value of a flat kind (gradient, total, params, state,
-// gathered, snapshot) is on this rank.
+// gathered, snapshot) is on this rank.  None of a value of no unit.
 Slice value_slice(const ByteContext& context, const Value& value);
 
 }  // namespace furrow::plan
