@@ -153,7 +153,7 @@ struct Data {
        .only_if = kImages,
        .doc = "Subtract the mean and divide by the deviation of the training split, per channel."});
     v("prefetch_batches", &Data::prefetch_batches,
-      {.min = 0, .max = 1024, .doc = "Batches prepared ahead by a thread of their own. 0: none."});
+      {.min = 0, .max = 1024, .doc = "Batches prepared ahead by threads of their own. 0: none."});
     v("memory_budget", &Data::memory_budget,
       {.only_if = kPack,
        .doc = "Memory for data, such as \"256MiB\": a pack with more bytes is streamed instead of mapped, "

@@ -9,6 +9,7 @@
 #include <deque>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -144,8 +145,16 @@ struct Loader::Impl {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { produce(); });
+    try {
+      for (size_t i = 0; i < threads; ++i) threads_.emplace_back([this] { produce(); });
+    } catch (const std::system_error&) {
+      // At a limit of threads those that run are enough.
+    }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (threads > 0 && threads_.empty())
+      throw Error(ErrorCode::kResourceExhausted,
+                  "no thread to read data with: raise the limit of threads (ulimit -u), or set "
+                  "data.prefetch_batches = 0");
   }
 
   // A microbatch that is read, or will be.

@@ -343,6 +343,19 @@ TEST(ReaderPool, ServesSeveralCallers) {
   EXPECT_EQ(done, 4 * 100 * 7);
 }
 
+// While the pool serves one caller, another does its work alone: it does not wait.
+TEST(ReaderPool, KeepsNoOtherCallerWaiting) {
+  ReaderPool pool(2);
+  const auto now = [] { return system_clock().monotonic_ns(); };
+  std::atomic<int> done{0};
+  std::jthread other;
+  pool.run(1, [&](size_t) {
+    other = std::jthread([&] { pool.run(3, [&](size_t) { ++done; }); });
+    for (const int64_t begin = now(); done < 3 && now() - begin < 10'000'000'000;) std::this_thread::yield();
+    EXPECT_EQ(done, 3);
+  });
+}
+
 TEST(GuessKind, KnowsWhatASetLooksLike) {
   const TempFolder folder;
   const std::vector<Case> all = cases(folder);
