@@ -1,4 +1,6 @@
 #include <ATen/ATen.h>
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
 
 #include <cstring>
 #include <memory>
@@ -10,8 +12,20 @@ namespace furrow::tensor {
 
 namespace {
 
+at::Tensor device_zeros(int64_t elements, MemoryKind kind, const at::TensorOptions& options) {
+  try {
+    return at::zeros({elements}, options);
+  } catch (const c10::OutOfMemoryError&) {
+    const auto bytes = static_cast<size_t>(elements) * options.dtype().itemsize();
+    throw Error(ErrorCode::kResourceExhausted,
+                fmt::format("no memory for {} bytes of {} on {}: use a smaller model or batch", bytes,
+                            to_string(kind), options.device().str()));
+  }
+}
+
 at::Tensor device_buffer(int64_t elements, MemoryKind kind, const at::TensorOptions& options) {
-  const at::Tensor owned = at::zeros({elements}, options);
+  const at::Tensor owned = device_zeros(elements, kind, options);
+  if (elements == 0) return owned;  // no memory, so nothing that a device knows
   const auto bytes = static_cast<int64_t>(owned.nbytes());
   count_allocation(kind, bytes);
   return at::from_blob(
@@ -23,7 +37,7 @@ at::Tensor device_buffer(int64_t elements, MemoryKind kind, const at::TensorOpti
 at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type, const at::Device& device) {
   FURROW_CHECK(elements >= 0, "a buffer of negative size");
   const at::TensorOptions options = at::TensorOptions().dtype(type).device(device);
-  if (!device.is_cpu() && elements > 0) return device_buffer(elements, kind, options);
+  if (!device.is_cpu()) return device_buffer(elements, kind, options);
   const size_t bytes = static_cast<size_t>(elements) * c10::elementSize(type);
   auto buffer = std::make_shared<CountedBuffer>(bytes, kind);
   if (bytes > 0) std::memset(buffer->data(), 0, bytes);

@@ -69,7 +69,7 @@ PointwiseSums sums_of(const Values& v, int64_t correct) {
   return sums;
 }
 
-// What a composition found: losses of one number each, and how many are right, on the losses' device.
+// Of a composition's losses, wherever they lie.
 void add_all(const at::Tensor& losses, ExactSum* sum) {
   const at::Tensor here = on_host(losses.contiguous());
   sum->add_all(std::span(here.const_data_ptr<float>(), static_cast<size_t>(here.numel())));
@@ -79,21 +79,22 @@ void add_all(const at::Tensor& losses, ExactSum* sum) {
 CrossEntropySums composed_cross_entropy(const at::Tensor& logits, const at::Tensor& targets,
                                         at::Tensor* gradient, double smoothing) {
   const int64_t classes = logits.size(-1);
-  const at::Tensor flat = targets.reshape({-1, 1}), counted = flat.ge(0);
-  const int64_t rows = counted.sum().item<int64_t>();
+  const at::Tensor flat = targets.reshape({-1, 1}), uncounted = flat.lt(0);
+  const int64_t rows = flat.numel() - uncounted.sum().item<int64_t>();
   const at::Tensor wanted = flat.clamp_min(0).to(logits.device(), at::kLong, /*non_blocking=*/true);
-  const at::Tensor kept = counted.to(logits.device(), at::kFloat, /*non_blocking=*/true);
+  const at::Tensor left_out = uncounted.to(logits.device(), at::kBool, /*non_blocking=*/true);
   const at::Tensor log_probabilities =
       at::log_softmax(logits.detach().reshape({-1, classes}).to(at::kFloat), 1);
   at::Tensor losses = at::gather(log_probabilities, 1, wanted).mul_(smoothing - 1);
   if (smoothing > 0) losses.sub_(at::mean(log_probabilities, {1}, true), smoothing);
-  losses.mul_(kept);
-  const at::Tensor right = at::argmax(logits, -1).view({-1, 1}).eq(wanted).to(at::kFloat).mul_(kept).sum();
+  losses.masked_fill_(left_out, 0);  // whatever the logits there are
+  const at::Tensor right =
+      at::argmax(logits, -1).view({-1, 1}).eq(wanted).logical_and(left_out.logical_not()).sum();
   if (gradient != nullptr) {
     *gradient = log_probabilities.exp();
     if (smoothing > 0) gradient->sub_(smoothing / static_cast<double>(classes));
     gradient->scatter_add_(1, wanted, at::full_like(losses, smoothing - 1));
-    if (rows < flat.numel()) gradient->mul_(kept);
+    if (rows < flat.numel()) gradient->masked_fill_(left_out, 0);
     *gradient = gradient->view(logits.sizes());
   }
   CrossEntropySums sums{{}, rows, 0};

@@ -150,11 +150,23 @@ TEST_P(Devices, HalfPrecisionLearns) {
   EXPECT_NEAR(*half.loss, *whole.loss, 0.05 * std::abs(*whole.loss));
 }
 
+// A unit that is frozen whole has no optimizer state: buffers of nothing.
+TEST_P(Devices, TrainPartOfANetwork) {
+  if (network().name != "gpt_fused") GTEST_SKIP() << "one network of a kind is enough";
+  const auto part = [&](const std::string& where) {
+    config::Config frozen = config({"--training.device", where});
+    frozen.optimizer.groups = {"* frozen=true", "h.1.* frozen=false", "ln_f.* frozen=false"};
+    return train_run(where, frozen);
+  };
+  const observe::Summary cpu = part("cpu"), other = part(device());
+  EXPECT_NEAR(*other.loss, *cpu.loss, kSame * std::abs(*cpu.loss));
+}
+
 INSTANTIATE_TEST_SUITE_P(
     All, Devices, ::testing::Combine(::testing::ValuesIn(kNetworks), ::testing::Values("composed", "cuda")),
     [](const auto& info) { return std::get<0>(info.param).name + "_" + std::get<1>(info.param); });
 
-std::string refusal(const std::vector<std::string>& overrides) {
+std::string refusal(const std::vector<std::string>& overrides, const plan::Layout& layout = {}) {
   try {
     const config::Config config =
         config::parse("[model]\nname = \"mlp\"\nhidden = [8]\n[training]\nsteps = 1\ndevice = \"composed\"\n",
@@ -163,7 +175,7 @@ std::string refusal(const std::vector<std::string>& overrides) {
     plan::Unit& unit = spec.units.emplace_back();
     unit.name = "u";
     unit.kind = config.model.name == "mlp" ? "linear" : "residual_block";
-    check_device(config, spec, {});
+    check_device(config, spec, layout);
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnimplemented);
     return error.message();
@@ -176,6 +188,7 @@ TEST(DeviceRefusals, NameWhatTheDeviceDoesNotDo) {
   EXPECT_THAT(refusal({"--optimizer.name", "muon"}),
               HasSubstr("device = \"composed\" does not do [optimizer] name = \"muon\""));
   EXPECT_THAT(refusal({"--model.name", "resnet20"}), HasSubstr("unit u of kind residual_block"));
+  EXPECT_THAT(refusal({}, plan::Layout({1, 2, 1, 1, 1, 1}, 2)), HasSubstr("does not do 2 ranks"));
 }
 
 TEST(DeviceRefusals, ALibtorchWithoutCudaSaysSo) {

@@ -1,3 +1,4 @@
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -113,6 +114,11 @@ struct Executor::Impl {
       act();
     } catch (Error& error) {
       throw error.with_context(where(step));
+    } catch (const c10::OutOfMemoryError& error) {
+      throw Error(ErrorCode::kResourceExhausted,
+                  fmt::format("no memory on {}: use a smaller model or training.local_batch_size ({})",
+                              state.device.str(), error.what_without_backtrace()))
+          .with_context(where(step));
     } catch (const std::exception& error) {
       throw Error(ErrorCode::kInternal, error.what()).with_context(where(step));
     }
@@ -342,6 +348,11 @@ RunOutputs Executor::run(const RunInputs& inputs) {
     impl_->give_up(error);
     impl_->end_run();
     throw;
+  } catch (const std::exception& error) {  // a device's, of something that it was doing meanwhile
+    const Error failure(ErrorCode::kInternal, error.what());
+    impl_->give_up(failure);
+    impl_->end_run();
+    throw failure;
   }
   impl_->end_run();
   const std::vector<PhaseOutputs>& phases = state.outputs.phases;

@@ -55,7 +55,8 @@ at::Tensor dropout_factors(double p, std::string_view stream, int64_t per_sample
                            const at::Device& device) {
   const kernels::DropoutMask mask = dropout_mask(p, stream, per_sample, context);
   const auto samples = static_cast<int64_t>(context.sample_ids.size());
-  const at::Tensor words = sample_words(mask, samples).to(device).unsqueeze(2);
+  const at::Tensor words =
+      sample_words(mask, samples).to(device, at::kLong, /*non_blocking=*/true).unsqueeze(2);
   const int64_t first = mask.first / 4, blocks = (mask.first % 4 + per_sample + 3) / 4;
   const at::Tensor block = at::arange(first, first + blocks, words.options()).unsqueeze(0);
   const auto drawn = philox({block, words[0], words[1], words[2]}, mask.key);

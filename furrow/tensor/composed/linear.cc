@@ -18,15 +18,26 @@
 namespace furrow::tensor::by_composition {
 namespace {
 
+// A product of 16-bit numbers in float32.  libtorch before 2.8, and every one on the CPU, only has one of
+// float32.
+template <class Tensor>
+void multiply_halves(Tensor& c, const Tensor& a, const Tensor& b) {
+  if constexpr (requires { at::mm_out(c, a, b, at::kFloat); }) {
+    if (a.is_cuda()) {
+      at::mm_out(c, a, b, at::kFloat);
+      return;
+    }
+  }
+  at::mm_out(c, a.to(at::kFloat), b.to(at::kFloat));
+}
+
 // a [m, k] b [k, n] into float32 memory of their device.
 void multiply_into(const at::Tensor& a, const at::Tensor& b, float* out) {
   at::Tensor c = over(out, {a.size(0), b.size(1)}, a.device());
   if (a.scalar_type() == at::kFloat) {
     at::mm_out(c, a, b);
-  } else if (a.is_cuda()) {
-    at::mm_out(c, a, b, at::kFloat);
   } else {
-    at::mm_out(c, a.to(at::kFloat), b.to(at::kFloat));
+    multiply_halves(c, a, b);
   }
 }
 
@@ -110,6 +121,8 @@ at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& cont
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
                                Cut cut) {
   FURROW_CHECK(cut == Cut::kNone || !shared(context), "a cut layer is of the CPU");
+  FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
+               "linear_side_by_side reads numbers [..., in]");
   if (std::ranges::any_of(weights, [](const Param& weight) { return weight.adapter != nullptr; }))
     return side_by_side_with_adapters(x, weights, context);
   struct Call {
@@ -179,7 +192,7 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
   if (positions.defined() && context.positions.empty()) {
     y.add_(positions.leaf.detach().narrow(0, 0, ids.size(1)));
   } else if (positions.defined()) {
-    places = position_ids(dense, context).to(device);
+    places = position_ids(dense, context).to(device, at::kLong, /*non_blocking=*/true);
     y.add_(at::embedding(positions.leaf.detach(), places));
   }
   return with_backward(y, {tokens.leaf}, [=, sink = context.sink](const at::Tensor& dy) {

@@ -38,7 +38,7 @@ class InOneOrder {
 // x [batch, heads, time, size], the halves of each row turned by their angles.
 at::Tensor rotated(const at::Tensor& x, const at::Tensor& table) {
   const int64_t half = x.size(3) / 2;
-  const at::Tensor rows = table.narrow(0, 0, x.size(2)).to(x.device());
+  const at::Tensor rows = table.narrow(0, 0, x.size(2)).to(x.device(), at::kFloat, /*non_blocking=*/true);
   const at::Tensor cosine = rows.narrow(1, 0, half), sine = rows.narrow(1, half, half);
   const at::Tensor wide = x.to(at::kFloat), a = wide.narrow(3, 0, half), b = wide.narrow(3, half, half);
   return at::cat({a * cosine - b * sine, a * sine + b * cosine}, 3).to(x.scalar_type());
@@ -51,10 +51,11 @@ at::Tensor visible(const at::Tensor& qkv, const OpContext& context) {
   FURROW_CHECK(context.positions.size() == static_cast<size_t>(batch * time), "a position for every token");
   const at::Tensor positions =
       at::tensor(c10::ArrayRef<int64_t>(context.positions.data(), context.positions.size()), at::kLong)
-          .view({batch, time});
+          .view({batch, time})
+          .to(qkv.device(), at::kLong, /*non_blocking=*/true);
   const at::Tensor document = positions.eq(0).cumsum(1);
   const at::Tensor same = document.unsqueeze(2).eq(document.unsqueeze(1));
-  return same.logical_and(at::ones({time, time}, at::kBool).tril()).unsqueeze(1).to(qkv.device());
+  return same.logical_and(at::ones({time, time}, qkv.options().dtype(at::kBool)).tril()).unsqueeze(1);
 }
 
 // Every head `times` over.
@@ -73,7 +74,11 @@ Heads heads_of(const at::Tensor& qkv, const AttentionHeads& heads) {
   FURROW_CHECK(qkv.dim() == 3 && is_number(qkv) && heads.heads > 0 && heads.heads % keys == 0 &&
                    qkv.size(2) % all == 0,
                "attention reads numbers [batch, time, (heads + 2 kv_heads) * head_size]");
-  const at::Tensor each = qkv.view({qkv.size(0), qkv.size(1), all, qkv.size(2) / all}).transpose(1, 2);
+  const int64_t head_size = qkv.size(2) / all;
+  FURROW_CHECK(!heads.rotary.defined() || (heads.rotary.size(0) >= qkv.size(1) &&
+                                           heads.rotary.size(1) == head_size && head_size % 2 == 0),
+               "a rotary table has a row for every position and an even head_size");
+  const at::Tensor each = qkv.view({qkv.size(0), qkv.size(1), all, head_size}).transpose(1, 2);
   Heads h{each.narrow(1, 0, heads.heads), each.narrow(1, heads.heads, keys),
           each.narrow(1, heads.heads + keys, keys)};
   if (heads.rotary.defined()) {
