@@ -122,14 +122,16 @@ TEST(Loader, EqualsDirectReadsForAnyPrefetchAndHold) {
   }
 }
 
-// Read by several threads; the third batch that is begun ends after a fourth.
+// Read by several threads; the third batch that is begun ends after a fourth, where so many are read ahead
+// that a fourth is begun whichever was the third.
 class SharedSource : public CountingSource {
  public:
-  SharedSource(int64_t size, int readers) : CountingSource(size), readers_(readers) {}
+  SharedSource(int64_t size, int readers, int prefetch)
+      : CountingSource(size), readers_(readers), held_(prefetch >= 4 ? 3 : 0) {}
   int readers() const override { return readers_; }
   void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
     std::unique_lock lock(mutex_);
-    if (++begun_ == 3) changed_.wait(lock, [this] { return done_ >= 3; });
+    if (++begun_ == held_) changed_.wait(lock, [this] { return done_ >= 3; });
     lock.unlock();
     CountingSource::read(indices, views);
     lock.lock();
@@ -138,7 +140,7 @@ class SharedSource : public CountingSource {
   }
 
  private:
-  int readers_;
+  int readers_, held_;
   mutable std::mutex mutex_;
   mutable std::condition_variable changed_;
   mutable int begun_ = 0, done_ = 0;
@@ -151,7 +153,7 @@ TEST(Loader, EqualsDirectReadsWithSeveralReaders) {
     const std::vector<Seen> expected = direct(CountingSource(53), order, options, 40);
     for (const int readers : {2, 3, 9}) {
       for (const int prefetch : {2, 3, 4, 9}) {
-        const SharedSource source(53, std::min(readers, prefetch));
+        const SharedSource source(53, std::min(readers, prefetch), prefetch);
         LoaderOptions tried = options;
         tried.prefetch = prefetch;
         Loader loader(source, order, tried);
