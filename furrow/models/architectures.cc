@@ -83,6 +83,12 @@ void model_error(const config::Model& model, const std::string& message) {
   throw Error(ErrorCode::kInvalidArgument, fmt::format("[model] name = {}: {}", model.name, message));
 }
 
+void require_samples(const config::Model& model, const DataShape& data) {
+  if (data.input.dtype == DType::kF32 && data.input.shape.size() >= 2) return;
+  model_error(model, fmt::format("it reads float32 samples, not {} {}: use a data set of images",
+                                 to_string(data.input.dtype), to_string(data.input.shape)));
+}
+
 void require_tokens(const config::Model& model, const DataShape& data) {
   if (data.input.dtype == DType::kI64 && data.input.shape.size() == 2) return;
   model_error(model,

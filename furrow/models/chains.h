@@ -1,7 +1,9 @@
 // The describe functions behind the rows of architectures.cc, one file each.  Internal to models.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "furrow/models/architectures.h"
 
@@ -20,6 +22,26 @@ plan::ModelSpec describe_resnet20(const config::Model& model, const DataShape& d
 
 // Error{invalid_argument}: "[model] name = mlp: message".
 [[noreturn]] void model_error(const config::Model& model, const std::string& message);
+
+// Error{invalid_argument} unless the data is float32 samples.
+void require_samples(const config::Model& model, const DataShape& data);
+
+// Numbers of a sample: the product of all but the first dimension.
+int64_t features_of(const plan::TensorSpec& input);
+
+// Linear layers fc1, fc2, ...: one for each of `hidden`, and one onto `out`.
+struct LinearLayers {
+  std::string prefix = {};  // of the units' names: "generator."
+  std::vector<int64_t> hidden;
+  std::string activation;  // of the hidden ones
+  int64_t out = 1;
+  std::string last = "none";           // activation onto `out`
+  int32_t source = plan::kUnitBefore;  // of the first one
+  std::string owner = {};              // prefix of the parameters that they tie; "": their own
+};
+
+// Appends them; the first reads `input`.
+void append_layers(const LinearLayers& layers, plan::TensorSpec input, plan::ModelSpec* spec);
 
 // Error{invalid_argument} unless the data is tokens, int64 [-1, time].
 void require_tokens(const config::Model& model, const DataShape& data);
