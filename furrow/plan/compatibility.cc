@@ -49,6 +49,13 @@ constexpr ChainsRow kChainsRows[] = {
      "[training] mixed_precision_param = \"bfloat16\" or \"float32\""},
 };
 
+// The first row that refuses; null: none does.
+const ChainsRow* chains_row(const Layout& layout, const ModelSpec& spec) {
+  const auto* const row =
+      std::ranges::find_if(kChainsRows, [&](const ChainsRow& each) { return each.asked(layout, spec); });
+  return row != std::end(kChainsRows) ? row : nullptr;
+}
+
 std::string axes_text(const Layout& layout, int shards, int tensor) {
   const int stages = layout.degree(Axis::kPipeline);
   return fmt::format("{}dp_replicate {} x dp_shard {}{}", stages > 1 ? fmt::format("pp {} x ", stages) : "",
@@ -86,11 +93,15 @@ void require_compilable(const Layout& layout) {
   }
 }
 
+std::string refuses_chains(const Layout& layout, const ModelSpec& spec) {
+  const ChainsRow* row = chains_row(layout, spec);
+  return row != nullptr ? fmt::format("model {} {}", spec.architecture, row->reason) : "";
+}
+
 void require_compilable(const Layout& layout, const ModelSpec& spec) {
-  for (const ChainsRow& row : kChainsRows) {
-    if (!row.asked(layout, spec)) continue;
+  if (const ChainsRow* row = chains_row(layout, spec)) {
     throw Error(ErrorCode::kUnimplemented,
-                fmt::format("model {} {}: set {}", spec.architecture, row.reason, row.remedy));
+                fmt::format("{}: set {}", refuses_chains(layout, spec), row->remedy));
   }
 }
 

@@ -1,6 +1,8 @@
 // Which axes programs can be compiled for: one table, with the reason and the nearest layout in the error.
 #pragma once
 
+#include <string>
+
 #include "furrow/config/parallelism.h"
 #include "furrow/plan/layout.h"
 #include "furrow/plan/model_spec.h"
@@ -10,7 +12,10 @@ namespace furrow::plan {
 // Error{unimplemented} for an axis above 1 without generators and passes of its own.
 void require_compilable(const Layout& layout);
 
-// The same for a model that is more than one chain of units.
+// Why a model of more than one chain, or of several phases, is not compiled for it; "" where it is.
+std::string refuses_chains(const Layout& layout, const ModelSpec& spec);
+
+// Error{unimplemented} with that reason, and what to set.
 void require_compilable(const Layout& layout, const ModelSpec& spec);
 
 // What each rank of the layout's tensor axis runs of a model (plan/tensor_cut.h).  Error{unimplemented} where

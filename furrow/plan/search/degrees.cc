@@ -71,14 +71,14 @@ std::vector<int> tensor_degrees(State* state) {
 std::string refusal_of(const State& state, const Choice& choice) {
   try {
     require_compilable(choice.layout);
-    require_compilable(choice.layout, state.spec);
-    const int tensor = choice.layout.degree(Axis::kTensor);
-    if (const std::string reason = refuses_tensor_cut(state.spec, tensor); !reason.empty())
-      return fmt::format("tp {}: {}", tensor, reason);
   } catch (const Error& error) {
-    const std::string text = error.message();
-    return text.substr(0, text.find(": set "));  // what to set is for who has chosen the layout
+    return error.message();
   }
+  // Without what to set: that is for who has chosen the layout.
+  if (std::string reason = refuses_chains(choice.layout, state.spec); !reason.empty()) return reason;
+  const int tensor = choice.layout.degree(Axis::kTensor);
+  if (const std::string reason = refuses_tensor_cut(state.spec, tensor); !reason.empty())
+    return fmt::format("tp {}: {}", tensor, reason);
   const int ranks = choice.layout.data_ranks(), stages = choice.layout.degree(Axis::kPipeline);
   if (stages > state.units()) {
     return fmt::format("pp {}: the model has {} units, and each stage needs one", stages, state.units());
