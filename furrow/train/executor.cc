@@ -107,20 +107,29 @@ struct Executor::Impl {
     }
   }
 
-  // `act` with the instruction as the context of its errors.
+  // `act`, whatever it throws as an Error.
   template <class Act>
-  void within(const BoundInstruction& step, const Act& act) const {
+  void with_errors(const Act& act) const {
     try {
       act();
-    } catch (Error& error) {
-      throw error.with_context(where(step));
+    } catch (const Error&) {
+      throw;
     } catch (const c10::OutOfMemoryError& error) {
       throw Error(ErrorCode::kResourceExhausted,
                   fmt::format("no memory on {}: use a smaller model or training.local_batch_size ({})",
-                              state.device.str(), error.what_without_backtrace()))
-          .with_context(where(step));
+                              state.device.str(), error.what_without_backtrace()));
     } catch (const std::exception& error) {
-      throw Error(ErrorCode::kInternal, error.what()).with_context(where(step));
+      throw Error(ErrorCode::kInternal, error.what());
+    }
+  }
+
+  // The same with the instruction as the context of its errors.
+  template <class Act>
+  void within(const BoundInstruction& step, const Act& act) const {
+    try {
+      with_errors(act);
+    } catch (Error& error) {
+      throw error.with_context(where(step));
     }
   }
 
@@ -343,16 +352,11 @@ RunOutputs Executor::run(const RunInputs& inputs) {
   impl_->give_inputs();
   try {
     impl_->execute_all();
-    impl_->give_outputs();
+    impl_->with_errors([this] { impl_->give_outputs(); });  // a device's too, of what it did meanwhile
   } catch (const Error& error) {
     impl_->give_up(error);
     impl_->end_run();
     throw;
-  } catch (const std::exception& error) {  // a device's, of something that it was doing meanwhile
-    const Error failure(ErrorCode::kInternal, error.what());
-    impl_->give_up(failure);
-    impl_->end_run();
-    throw failure;
   }
   impl_->end_run();
   const std::vector<PhaseOutputs>& phases = state.outputs.phases;
