@@ -16,6 +16,7 @@
 #include "furrow/train/session.h"
 #include "tests/testing/child.h"
 #include "tests/testing/made_up_idx.h"
+#include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
 namespace {
@@ -58,7 +59,8 @@ const Network kNetworks[] = {
     {"rnn", "[model]\nname = \"rnn\"\nlayers = 1\nwidth = 24\n", true},
 };
 
-class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>> {
+class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>>,
+                protected testing::TrainingRuns {
  protected:
   const Network& network() const { return std::get<0>(GetParam()); }
   const std::string& device() const { return std::get<1>(GetParam()); }
@@ -78,23 +80,6 @@ class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>
                       "--training.dataset", network().text ? "text" : "idx"});
     return config::parse(network().model + kCommon, "device_test", overrides);
   }
-
-  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
-
-  observe::Summary train_run(const std::string& name, const config::Config& config,
-                             bool resume = false) const {
-    TrainRequest request;
-    request.config = config;
-    request.run_folder = run(name);
-    request.resume = resume;
-    return train(request);
-  }
-
-  std::string weights(const std::string& name) const {
-    return read_file(run(name) + "/model/model.safetensors");
-  }
-
-  testing::TemporaryFolder folder_;
 };
 
 // Losses of the first steps beside the kernels': the same start, samples and masks.

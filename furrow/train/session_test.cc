@@ -15,11 +15,12 @@
 #include "furrow/observe/metrics_log.h"
 #include "tests/testing/child.h"
 #include "tests/testing/made_up_idx.h"
+#include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
 namespace {
 
-class Session : public ::testing::Test {
+class Session : public ::testing::Test, protected testing::TrainingRuns {
  protected:
   void SetUp() override { testing::write_made_up_idx(folder_.path() + "/data", 600, 100, 12); }
 
@@ -46,23 +47,6 @@ class Session : public ::testing::Test {
     )",
                          "session_test", all);
   }
-
-  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
-
-  observe::Summary train_run(const std::string& name, const config::Config& config,
-                             bool resume = false) const {
-    TrainRequest request;
-    request.config = config;
-    request.run_folder = run(name);
-    request.resume = resume;
-    return train(request);
-  }
-
-  std::string weights(const std::string& name) const {
-    return read_file(run(name) + "/model/model.safetensors");
-  }
-
-  testing::TemporaryFolder folder_;
 };
 
 ErrorCode code_of(const std::function<void()>& fn, std::string* message = nullptr) {
