@@ -5,16 +5,10 @@ units are prefetched or not; everything else is the same, and so are the bits.  
 which ranks only waited.  The settings alternate `--repeats` times; medians with [lowest, highest].
 """
 import argparse
-import json
-import os
-import random
 import statistics
-import subprocess
-import sys
-import tempfile
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
+import two_ranks
+
 CONFIG = """
 [model]
 name = "gpt"
@@ -30,50 +24,13 @@ global_batch_size = 64
 seq_len = 64
 [parallelism]
 fsdp_reshard_after_forward = "always"
-[checkpoint]
-enable = false
-[validation]
-enable = false
-[metrics]
-log_freq = 1000000
-enable_plots = false
-enable_tensorboard = false
 """
-
-
-def make_config(folder):
-    generator = random.Random(0)
-    with open(os.path.join(folder, "text.txt"), "w") as file:
-        file.write("".join(generator.choice("abcdefgh \n") for _ in range(60_000)))
-    with open(os.path.join(folder, "gpt.toml"), "w") as file:
-        file.write(CONFIG)
-
-
-def train(folder, name, prefetch, link, steps):
-    """The run's summary and its weights."""
-    command = [FURROW, "train", "gpt.toml", "--nproc", "2", "--json", "--job.dump_folder", name, "--training.steps", str(steps),
-               "--parallelism.fsdp_prefetch_units", str(prefetch), "--comm.throttle", link]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr[-2000:]}")
-    with open(os.path.join(folder, name, "model/model.safetensors"), "rb") as file:
-        return json.loads(done.stdout), file.read()
 
 
 def measure(prefetches, link, repeats, steps):
     """Units of prefetch -> summaries, taken in turn.  All end with the same weights."""
-    summaries = {prefetch: [] for prefetch in prefetches}
-    weights = set()
-    with tempfile.TemporaryDirectory() as folder:
-        make_config(folder)
-        for repeat in range(repeats):
-            for prefetch in prefetches:
-                summary, model = train(folder, f"run-{repeat}-{prefetch}", prefetch, link, steps)
-                summaries[prefetch].append(summary)
-                weights.add(model)
-    if len(weights) != 1:
-        sys.exit("prefetching changed the weights")
-    return summaries
+    settings = {prefetch: ["--parallelism.fsdp_prefetch_units", str(prefetch), "--comm.throttle", link] for prefetch in prefetches}
+    return two_ranks.measure(CONFIG, 60_000, settings, repeats, steps)
 
 
 def median(summaries, key):

@@ -9,13 +9,11 @@ parallelism's (1 - bubble).  Fails when the median of `reached` is below `--leas
 import argparse
 import json
 import os
-import random
 import statistics
-import subprocess
 import sys
-import tempfile
 
 import train
+import two_ranks
 
 CONFIG = """
 [model]
@@ -29,35 +27,7 @@ dataset_path = "text.txt"
 local_batch_size = {batch}
 global_batch_size = {total}
 seq_len = {length}
-[checkpoint]
-enable = false
-[validation]
-enable = false
-[metrics]
-log_freq = 1000000
-enable_plots = false
-enable_tensorboard = false
 """
-
-
-def make_config(folder, options):
-    generator = random.Random(0)
-    with open(os.path.join(folder, "text.txt"), "w") as file:
-        file.write("".join(generator.choice("abcdefgh \n") for _ in range(200_000)))
-    with open(os.path.join(folder, "gpt.toml"), "w") as file:
-        file.write(CONFIG.format(layers=options.layers, heads=options.heads, width=options.width, batch=options.batch,
-                                 total=options.batch * options.microbatches, length=options.length))
-
-
-def run(folder, name, overrides, options):
-    """The run's summary and its weights."""
-    command = [train.FURROW, "train", "gpt.toml", "--nproc", "2", "--json", "--job.dump_folder", name, "--training.steps",
-               str(options.steps), *overrides]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr[-2000:]}")
-    with open(os.path.join(folder, name, "model/model.safetensors"), "rb") as file:
-        return json.loads(done.stdout), file.read()
 
 
 def contenders(options):
@@ -69,20 +39,14 @@ def contenders(options):
 
 def measure(options):
     """Contender -> summaries, taken in turn."""
-    summaries = {name: [] for name in contenders(options)}
-    weights = set()
-    with tempfile.TemporaryDirectory() as folder:
-        make_config(folder, options)
-        for repeat in range(options.repeats):
-            for name, overrides in contenders(options).items():
-                summary, model = run(folder, f"run-{repeat}-{name.replace(' ', '-')}", overrides, options)
-                summaries[name].append(summary)
-                weights.add(model)
-                print(f"{repeat + 1}/{options.repeats} {name}: {summary['measured']['step_time_ms']:.0f} ms a step",
-                      file=sys.stderr, flush=True)
-    if len(weights) != 1:
-        sys.exit("the layout changed the weights")
-    return summaries
+    config = CONFIG.format(layers=options.layers, heads=options.heads, width=options.width, batch=options.batch,
+                           total=options.batch * options.microbatches, length=options.length)
+
+    def report(repeat, name, summary):
+        print(f"{repeat + 1}/{options.repeats} {name}: {summary['measured']['step_time_ms']:.0f} ms a step", file=sys.stderr,
+              flush=True)
+
+    return two_ranks.measure(config, 200_000, contenders(options), options.repeats, options.steps, report)
 
 
 def spread(values):
