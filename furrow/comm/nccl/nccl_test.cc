@@ -529,8 +529,17 @@ TEST_F(Nccl, ACommunicatorThatDoesNotComeToBeIsGivenUp) {
 TEST_F(Nccl, ACommunicatorThatCannotBeMadeSaysWhy) {
   if (kReal) GTEST_SKIP() << "breaks the fake";
   const auto fail = fake<void (*)(int)>("fake_nccl_fail");
-  fail(6);
-  const auto errors = errors_of(2, [](Communicator& c) { all_reduce(c, 10, "first"); }, 5'000);
+  const auto stall = fake<void (*)(bool)>("fake_nccl_stall");
+  const auto births = fake<int64_t (*)()>("fake_nccl_births");
+  stall(true);
+  std::thread breaks([&] {  // once both are inside: one that came later would be born, and wait for the other
+    while (births() < 2) std::this_thread::yield();
+    fail(6);
+    stall(false);
+  });
+  const auto errors = errors_of(2, [](Communicator& c) { all_reduce(c, 10, "first"); }, 20'000);
+  breaks.join();
+  while (births() > 0) std::this_thread::yield();
   fail(0);
   for (const std::string& error : errors)
     EXPECT_THAT(error, HasSubstr("ncclCommInitRank: remote process exited"));
