@@ -29,19 +29,21 @@ struct RankLayout {
   int ranks = 1;
   std::vector<std::string> settings = {};
   bool by_pairs = false;  // transfers among its operations
+  bool in_half = false;   // bfloat16 too
 };
 
 const RankLayout kLayouts[] = {
     {"replicated", 2, {"--parallelism.data_parallel_replicate_degree", "2"}},
     {"zero1", 2, {"--parallelism.zero_stage", "1"}},
     {"zero2", 4, {"--parallelism.zero_stage", "2"}, true},
-    {"zero3", 3, {}, true},
+    {"zero3", 3, {}, true, true},
     {"both", 4, {"--parallelism.data_parallel_replicate_degree", "2"}},
     {"pipeline", 2, {"--parallelism.pipeline_parallel_degree", "2"}, true},
     {"pipeline_zero1",
      4,
      {"--parallelism.pipeline_parallel_degree", "2", "--parallelism.pipeline_parallel_schedule", "ZBH1",
       "--parallelism.zero_stage", "1"},
+     true,
      true},
 };
 
@@ -88,7 +90,7 @@ class DeviceRanks : public ::testing::TestWithParam<std::string>, protected test
       seq_len = 16
       local_batch_size = 2
       global_batch_size = 16
-      steps = 6
+      steps = 4
       threads = 1
       [optimizer]
       name = "adamw"
@@ -96,9 +98,9 @@ class DeviceRanks : public ::testing::TestWithParam<std::string>, protected test
       [data]
       prefetch_batches = 0
       [validation]
-      freq = 3
+      freq = 2
       [checkpoint]
-      interval = 4
+      interval = 3
       [debug]
       deterministic = "strict"
     )",
@@ -127,6 +129,7 @@ TEST_P(DeviceRanks, EndWithTheBitsOfOneProcess) {
   const std::vector<std::string> precision = {"--training.mixed_precision_param", GetParam()};
   train_run("alone", config(precision));
   for (const RankLayout& layout : kLayouts) {
+    if (GetParam() != "float32" && !layout.in_half) continue;
     SCOPED_TRACE(layout.name);
     train_on(layout.name, layout, "native", precision);
     EXPECT_TRUE(weights(layout.name) == weights("alone"));
