@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "furrow/base/convert.h"
 #include "furrow/base/error.h"
 #include "furrow/data/records.h"
 
@@ -14,20 +15,6 @@ template <class Narrow>
 void narrow(std::span<const uint32_t> ids, std::byte* to) {
   auto* const out = reinterpret_cast<Narrow*>(to);
   for (size_t i = 0; i < ids.size(); ++i) out[i] = static_cast<Narrow>(ids[i]);
-}
-
-// Through local copies, so that the compiler sees that nothing aliases and vectorises.
-template <class Narrow>
-void widen_all(const std::byte* from, size_t count, int64_t* to) {
-  const auto* const in = reinterpret_cast<const Narrow*>(from);
-  for (size_t i = 0; i < count; ++i) to[i] = in[i];
-}
-
-// The first out.size() tokens of `width` bytes.
-void widen(std::span<const std::byte> from, size_t width, std::span<int64_t> out) {
-  if (width == 1) widen_all<uint8_t>(from.data(), out.size(), out.data());
-  if (width == 2) widen_all<uint16_t>(from.data(), out.size(), out.data());
-  if (width == 4) widen_all<uint32_t>(from.data(), out.size(), out.data());
 }
 
 }  // namespace
