@@ -13,8 +13,6 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/observe/metrics_log.h"
-#include "tests/testing/child.h"
-#include "tests/testing/made_up_idx.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -22,7 +20,7 @@ namespace {
 
 class Session : public ::testing::Test, protected testing::TrainingRuns {
  protected:
-  void SetUp() override { testing::write_made_up_idx(folder_.path() + "/data", 600, 100, 12); }
+  void SetUp() override { made_up_images(); }
 
   config::Config config(const std::vector<std::string>& overrides = {}) const {
     std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data"};
