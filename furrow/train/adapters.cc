@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -10,6 +11,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
 #include "furrow/models/hugging_face.h"
+#include "furrow/models/lora.h"
 #include "furrow/storage/json.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/adapters_torch.h"
@@ -27,7 +29,7 @@ std::string peft_name(const std::string& architecture, const std::string& parame
          (model == nullptr ? parameter : models::hugging_face_tensor(*model, parameter).name);
 }
 
-// The layers' full names, which PEFT takes for themselves alone.
+// The layers' full names.  PEFT takes one for all that end with it, as patterns of [lora] target_modules do.
 std::set<std::string> target_modules(const std::string& architecture,
                                      const std::vector<NamedTensor>& adapters) {
   std::set<std::string> modules;
@@ -63,15 +65,42 @@ std::vector<NamedTensor> without_adapters(const plan::Unit& unit, const std::vec
   std::map<std::string, at::Tensor> by_name;
   for (const NamedTensor& tensor : own) by_name[tensor.name] = tensor.view;
   for (const plan::Adapter& adapter : unit.adapters) {
-    const auto of = [&](int index) { return by_name.at(unit.parameters[index].name).to(at::kDouble); };
+    const auto matrix = [&](int index) {
+      return by_name.at(unit.parameters[index].name).to(at::kDouble).flatten(1);
+    };
     at::Tensor& weight = by_name.at(unit.parameters[adapter.weight].name);
-    weight = (weight.to(at::kDouble) + adapter.scale * of(adapter.b).mm(of(adapter.a))).to(at::kFloat);
+    const at::Tensor product = matrix(adapter.b).mm(matrix(adapter.a)) * adapter.scale;
+    const at::Tensor delta = (adapter.table ? product.t() : product).reshape(weight.sizes());
+    weight = (weight.to(at::kDouble) + delta).to(at::kFloat);
   }
   std::vector<NamedTensor> merged;
   for (const NamedTensor& tensor : own) {
     if (!is_adapter(unit, tensor.name)) merged.push_back({tensor.name, by_name.at(tensor.name)});
   }
   return merged;
+}
+
+TiedWeights::TiedWeights(const plan::ModelSpec& spec) {
+  const plan::ModelSpec merged = models::merged_network(spec);
+  for (size_t u = 0; u < spec.units.size(); ++u) {
+    for (size_t i = 0; i < merged.units[u].parameters.size(); ++i) {
+      const plan::Parameter& parameter = spec.units[u].parameters[i];
+      if (parameter.tied() && !merged.units[u].parameters[i].tied())
+        owners_[parameter.name] = parameter.tied_to;
+    }
+  }
+}
+
+std::vector<NamedTensor> TiedWeights::with_parted(const plan::Unit& unit, std::vector<NamedTensor> own) {
+  for (const NamedTensor& each : own) {
+    const auto is_owner = [&](const auto& tie) { return tie.second == each.name; };
+    if (std::ranges::any_of(owners_, is_owner)) weights_[each.name] = each.view.clone();
+  }
+  for (const plan::Parameter& parameter : unit.parameters) {
+    const auto tie = owners_.find(parameter.name);
+    if (tie != owners_.end()) own.push_back({parameter.name, weights_.at(tie->second)});
+  }
+  return own;
 }
 
 void export_adapters(const std::string& folder, const plan::ModelSpec& spec, const config::Config& config,
@@ -112,6 +141,12 @@ void AdapterFile::check_config(const std::string& folder, const config::Lora& lo
       const storage::Json* value = json.find(key);
       if (value != nullptr && *value == storage::Json(true))
         throw Error(ErrorCode::kFailedPrecondition, fmt::format("{} is true: adapters are plain here", key));
+    }
+    for (const char* key : {"rank_pattern", "alpha_pattern"}) {
+      const storage::Json* value = json.find(key);
+      if (value != nullptr && *value != storage::Json() && !value->object().empty())
+        throw Error(ErrorCode::kFailedPrecondition,
+                    fmt::format("{} is not empty: all layers have one rank and one alpha here", key));
     }
     const double rank = json.at("r").number(), alpha = json.at("lora_alpha").number();
     if (rank == static_cast<double>(lora.rank) && alpha == lora.alpha) return;
