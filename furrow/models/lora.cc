@@ -60,13 +60,18 @@ constexpr Layers kLayers[] = {
 // Architectures whose [model] tie_embeddings can say that two weights, once tied, are not any more.
 constexpr std::string_view kCanUntie[] = {"gpt", "llama"};
 
+bool ends_with_part(std::string_view name, std::string_view end) {
+  if (!name.ends_with(end)) return false;
+  return name.size() == end.size() || name[name.size() - end.size() - 1] == '.';
+}
+
 // Null: nothing stands beside it.
 const Layers* layers_of(const plan::Unit& unit, const plan::Parameter& parameter) {
   if (parameter.borrowed) return nullptr;
   for (const Layers& layers : kLayers) {
     if (layers.kind != unit.kind) continue;
     const bool found = std::ranges::any_of(layers.weights, [&](std::string_view end) {
-      return !end.empty() && (parameter.name == end || parameter.name.ends_with("." + std::string(end)));
+      return !end.empty() && ends_with_part(parameter.name, end);
     });
     if (found) return &layers;
   }

@@ -29,6 +29,15 @@ std::string peft_name(const std::string& architecture, const std::string& parame
          (model == nullptr ? parameter : models::hugging_face_tensor(*model, parameter).name);
 }
 
+// What PEFT calls the weight beside which an adapter stands; "" of one that lies otherwise there, which it
+// does not keep.
+std::string base_name(const std::string& architecture, const std::string& weight) {
+  const models::HuggingFaceModel* model = models::find_by_architecture(architecture);
+  if (model != nullptr && models::hugging_face_tensor(*model, weight).transposed) return "";
+  std::string name = peft_name(architecture, weight);
+  return name.insert(name.rfind('.'), ".base_layer");
+}
+
 // The layers' full names.  PEFT takes one for all that end with it, as patterns of [lora] target_modules do.
 std::set<std::string> target_modules(const std::string& architecture,
                                      const std::vector<NamedTensor>& adapters) {
@@ -125,9 +134,9 @@ void export_adapters(const std::string& folder, const plan::ModelSpec& spec, con
 }
 
 AdapterFile::AdapterFile(const std::string& folder, const config::Lora& lora, const plan::ModelSpec& spec)
-    : architecture_(spec.architecture), file_(folder + "/adapter_model.safetensors") {
+    : file_(folder + "/adapter_model.safetensors") {
   check_config(folder, lora);
-  check_tensors(spec);
+  name_tensors(spec);
 }
 
 void AdapterFile::check_config(const std::string& folder, const config::Lora& lora) const {
@@ -161,17 +170,30 @@ void AdapterFile::check_config(const std::string& folder, const config::Lora& lo
   }
 }
 
-void AdapterFile::check_tensors(const plan::ModelSpec& spec) const {
+void AdapterFile::name_tensor(const plan::Parameter& parameter, const std::string& own,
+                              const std::string& name) {
+  const storage::TensorInfo& tensor = file_.at(name);
+  if (tensor.shape != parameter.shape) {
+    refuse(file_.path(), fmt::format("{} is {}, but {} is {} here", name, to_string(tensor.shape),
+                                     parameter.name, to_string(parameter.shape)));
+  }
+  names_.emplace(own, name);
+}
+
+void AdapterFile::name_tensors(const plan::ModelSpec& spec) {
   std::set<std::string> known;
   for (const plan::Unit& unit : spec.units) {
     for (const plan::Parameter& parameter : unit.parameters) {
       if (!parameter.adapter) continue;
       const std::string name = peft_name(spec.architecture, parameter.name);
-      const storage::TensorInfo& tensor = file_.at(name);
-      if (tensor.shape != parameter.shape) {
-        refuse(file_.path(), fmt::format("{} is {}, but {} is {} here", name, to_string(tensor.shape),
-                                         parameter.name, to_string(parameter.shape)));
-      }
+      name_tensor(parameter, parameter.name, name);
+      known.insert(name);
+    }
+    for (const plan::Adapter& adapter : unit.adapters) {
+      const plan::Parameter& weight = unit.parameters[static_cast<size_t>(adapter.weight)];
+      const std::string name = base_name(spec.architecture, weight.name);
+      if (name.empty() || file_.find(name) == nullptr) continue;
+      name_tensor(weight, weight.tied() ? weight.tied_to : weight.name, name);
       known.insert(name);
     }
   }
@@ -183,7 +205,7 @@ void AdapterFile::check_tensors(const plan::ModelSpec& spec) const {
 }
 
 void AdapterFile::read(const NamedRange& range) const {
-  const storage::TensorInfo& info = file_.at(peft_name(architecture_, range.name));
+  const storage::TensorInfo& info = file_.at(names_.at(range.name));
   if (!plan::is_number(info.dtype))
     refuse(file_.path(), fmt::format("{} is {}, no floating point", info.name, to_string(info.dtype)));
   const at::Tensor numbers = at::empty({range.elements.numel()}, tensor::scalar_type(info.dtype));

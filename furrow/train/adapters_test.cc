@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <memory>
@@ -113,6 +114,7 @@ TEST(AdapterMemory, IsThatOfTheAdaptersAlone) {
 struct Trained {
   explicit Trained(const std::string& name) : tiny(adapted(name)) {
     tiny.config.lora.dropout = 0;
+    tiny.config.optimizer.lr = 0.1;
     spec = tiny.trained_spec();
     model = std::make_unique<ModelState>(spec, std::vector<plan::StateSpec>(), 42);
     const StepResult result = run_steps(tiny, {.steps = 5});
@@ -127,7 +129,8 @@ struct Trained {
   }
   double loss(ModelState& state) const {
     const Objective objective = tiny.objective();
-    Evaluator evaluator(state, objective, {}, {.batch_size = 50});
+    const RankContext rank;
+    Evaluator evaluator(state, objective, rank, {.batch_size = 50});
     return evaluator.run(*tiny.source).mean();
   }
 
@@ -148,14 +151,15 @@ TEST_P(MergedNetwork, IsTheNetworkWithItsAdapters) {
     const auto from = without_adapters(unit, tied.with_parted(unit, trained.own(*trained.model, u)));
     const auto into = trained.own(merged, u);
     ASSERT_EQ(from.size(), into.size());
-    for (size_t i = 0; i < into.size(); ++i) {
-      EXPECT_EQ(from[i].name, into[i].name);
-      into[i].view.copy_(from[i].view);
+    for (const NamedTensor& each : into) {
+      const auto same = std::ranges::find(from, each.name, &NamedTensor::name);
+      ASSERT_NE(same, from.end()) << each.name;
+      each.view.copy_(same->view);
     }
   }
   const double loss = trained.loss(*trained.model);
   EXPECT_NEAR(trained.loss(merged), loss, 1e-5 * loss);
-  EXPECT_GT(std::abs(trained.loss(start) - loss), 1e-2 * loss) << "control";
+  EXPECT_GT(std::abs(trained.loss(start) - loss), 1e-3 * loss) << "control";
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, MergedNetwork,

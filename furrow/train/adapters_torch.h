@@ -40,20 +40,24 @@ class TiedWeights {
 void export_adapters(const std::string& folder, const plan::ModelSpec& spec, const config::Config& config,
                      const std::vector<NamedTensor>& adapters);
 
+// Adapters, and the weights beside them that PEFT keeps there: of embeddings and heads.
 class AdapterFile {
  public:
   // Error{failed_precondition}: another rank, alpha or form than `lora` and `spec` say, or tensors of layers
   // that have no adapters here; {not_found}: a missing one.
   AdapterFile(const std::string& folder, const config::Lora& lora, const plan::ModelSpec& spec);
 
-  void read(const NamedRange& range) const;  // of a parameter of an adapter
+  // Of every parameter of an adapter, and of the weights that the file has.
+  bool has(const NamedRange& range) const { return names_.contains(range.name); }
+  void read(const NamedRange& range) const;  // REQUIRES: has()
 
  private:
   void check_config(const std::string& folder, const config::Lora& lora) const;
-  void check_tensors(const plan::ModelSpec& spec) const;
+  void name_tensors(const plan::ModelSpec& spec);
+  void name_tensor(const plan::Parameter& parameter, const std::string& own, const std::string& name);
 
-  std::string architecture_;
   storage::SafetensorsFile file_;
+  std::map<std::string, std::string> names_;  // in the file, by ours; of tied weights by their owner's
 };
 
 }  // namespace furrow::train

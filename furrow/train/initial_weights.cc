@@ -118,7 +118,7 @@ void load_initial(const config::Config& config, ModelState& model) {
   if (adapters.empty()) return load_with(model, weights);
   const AdapterFile file(adapters, config.lora, model.spec());
   load_with(model, [&](const NamedRange& range) {
-    if (may_lack(range)) return file.read(range);
+    if (file.has(range)) return file.read(range);
     weights(range);
   });
 }

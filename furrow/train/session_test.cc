@@ -206,6 +206,38 @@ TEST_F(Session, AdaptersAreResumedMergedAndReadAgain) {
   }
 }
 
+// An adapter beside one of two tied weights: merged they are two, here and for whoever starts from them.
+TEST_F(Session, MergedAdaptersPartTiedWeights) {
+  std::string letters;
+  for (int i = 0; i < 3000; ++i) letters += static_cast<char>('a' + i * i % 11);
+  write_file_atomic(folder_.path() + "/text.txt", letters);
+  const auto tied = [&](std::vector<std::string> more = {}) {
+    more.insert(more.end(),
+                {"--model.name",         "gpt",  "--model.layers",          "1",
+                 "--model.heads",        "1",    "--model.width",           "16",
+                 "--training.dataset",   "text", "--training.dataset_path", folder_.path() + "/text.txt",
+                 "--training.seq_len",   "8",    "--data.tokenizer",        "char",
+                 "--data.test_fraction", "0.1",  "--training.steps",        "20"});
+    return config(more);
+  };
+  const config::Config settings =
+      tied({"--lora.rank", "2", "--lora.target_modules", "c_attn,wte,lm_head", "--optimizer.lr", "1e-2"});
+  const observe::Summary summary = train_run("tied", settings);
+  EXPECT_NEAR(evaluate(run("tied"), "test", settings).loss, *summary.test_loss, 1e-5);
+  EXPECT_NE(read_file(run("tied") + "/model/model.toml").find("tie_embeddings = false"), std::string::npos);
+  const std::string from = run("tied") + "/model";
+  std::string message;
+  EXPECT_EQ(code_of([&] { train_run("on", tied({"--checkpoint.initial_load_path", from})); }, &message),
+            ErrorCode::kFailedPrecondition);
+  EXPECT_NE(message.find("wte.weight and lm_head.weight, which are one here: set [model] tie_embeddings"),
+            std::string::npos)
+      << message;
+  const observe::Summary on =
+      train_run("apart", tied({"--checkpoint.initial_load_path", from, "--model.tie_embeddings=false",
+                               "--training.steps", "1", "--optimizer.lr", "1e-30"}));
+  EXPECT_NEAR(*on.test_loss, *summary.test_loss, 1e-5);
+}
+
 // Overflow at the start is no failure; the loss scale goes on over a resume in the middle of an interval.
 TEST_F(Session, TheLossScaleIsResumedAndItsStepsAreCounted) {
   const auto half = [&](std::vector<std::string> more = {}) {

@@ -92,8 +92,9 @@ class LstmCell(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self, letters):
+    def __init__(self, weights):
         super().__init__()
+        letters = len(weights["embed.weight"])
         self.embed, self.l, self.r = nn.Embedding(letters, 16), LstmCell(16, 24), Cell(24, 20, letters)
 
     def forward(self, tokens):
@@ -113,7 +114,7 @@ class Block(nn.Module):
 
 
 class Residual(nn.Module):
-    def __init__(self):
+    def __init__(self, _):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(1, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8)
         self.body, self.fc = Block(8, 12, 2), nn.Linear(12, 10)
@@ -123,7 +124,7 @@ class Residual(nn.Module):
 
 
 class Pooling(nn.Module):
-    def __init__(self):
+    def __init__(self, _):
         super().__init__()
         self.c, self.fc = nn.Conv2d(1, 6, 5, padding=2), nn.Linear(6 * 36, 10)
 
@@ -137,7 +138,7 @@ NETWORKS = {
     "llama": ("llama", "layers = 2\nheads = 4\nkv_heads = 2\nwidth = 32\n",
               ["q_proj", "v_proj", "down_proj", "embed_tokens", "lm_head"], None),
     "recurrent": ("blocks", 'units = ["embed: embedding width=16", "l: lstm hidden=24", "r: rnn hidden=20 out=classes"]',
-                  ["*", "embed"], lambda: Recurrent(27)),
+                  ["*", "embed"], Recurrent),
     "residual": ("blocks", 'units = ["stem: conv_norm out_channels=8 prefix=", "body: residual_block out_channels=12 stride=2",'
                  ' "fc: pool_linear out=classes"]', ["*"], Residual),
     "pooling": ("blocks", 'units = ["c: conv_relu_pool out_channels=6 kernel=5 padding=2 pool=true", "fc: linear out=classes"]',
@@ -174,8 +175,8 @@ def networks(work, name):
     make = NETWORKS[name][3]
     if make is None:
         return exported(work, name, "first"), exported(work, name, "second")
-    base, merged = make().eval(), make().eval()
     second = weights(work, name, "second")
+    base, merged = make(second).eval(), make(second).eval()
     statistics = {key: value for key, value in second.items() if ".running_" in key}  # they move while adapters are trained
     base.load_state_dict(weights(work, name, "first") | statistics)
     merged.load_state_dict(second)
