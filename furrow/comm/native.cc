@@ -67,6 +67,8 @@ class NativeGroup : public GroupBackend {
 
   void close() override { own_engine_.reset(); }
 
+  void forget() { shared().counted = communicator_.wire_bytes_of(spec_); }
+
   std::string algorithm_of(const Collective& c) const override {
     const Call call({communicator_, spec_, topology_, shared_.scratch}, c, {}, 0);
     return std::string(algorithm_rows()[static_cast<size_t>(choose(call))].name);
@@ -139,7 +141,6 @@ class Native : public Backend {
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
     return std::make_unique<NativeGroup>(communicator_, shared_, spec);
   }
-  void forget() { shared_.counted = communicator_.wire_bytes_of({}); }
 
  private:
   Communicator& communicator_;
@@ -152,6 +153,6 @@ std::unique_ptr<Backend> make_native(Communicator& communicator) {
   return std::make_unique<Native>(communicator);
 }
 
-void forget_wire_bytes(Backend& native) { static_cast<Native&>(native).forget(); }
+void forget_wire_bytes(GroupBackend& native) { static_cast<NativeGroup&>(native).forget(); }
 
 }  // namespace furrow::comm
