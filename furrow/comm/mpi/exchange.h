@@ -54,9 +54,7 @@ class MpiExchange {
   const WireBytes& moved() const { return moved_; }
 
  private:
-  struct Slices {  // elements, as MPI counts
-    std::vector<int> counts, offsets;
-  };
+  using Slices = SliceTable<int>;  // as MPI counts
 
   Slices slices(const std::vector<int64_t>& counts, size_t bytes) const;
   void refuse_many(int64_t elements) const;
