@@ -50,7 +50,7 @@ class Pictures : public ::testing::Test {
                          const observe::Summary own = train(request);
                          if (communicator.rank() == 0) summary = own;
                        },
-                       {.timeout_ms = 30'000});
+                       {.timeout_ms = testing::kPatienceMs});
     return summary;
   }
   std::string run(const std::string& name) const { return folder_.path() + "/" + name; }

@@ -102,7 +102,7 @@ void run_world(const TinyTraining& tiny, const StepOptions& options, const World
     if (prepare) prepare(rank);
     run_rank(tiny, options, world, rank, inspect);
   };
-  run_ranks(world.ranks(), run_one, {.timeout_ms = 20'000});
+  run_ranks(world.ranks(), run_one, {.timeout_ms = kPatienceMs});
 }
 
 std::vector<StepResult> run_parts(const TinyTraining& tiny, const StepOptions& options, int degree) {
