@@ -15,7 +15,6 @@
 #include "furrow/train/device_torch.h"
 #include "furrow/train/session.h"
 #include "tests/testing/child.h"
-#include "tests/testing/made_up_idx.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -68,7 +67,7 @@ class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>
   void SetUp() override {
     if (device() == "cuda" && !at::globalContext().hasCUDA())
       GTEST_SKIP() << "no GPU, or a libtorch without CUDA";
-    testing::write_made_up_idx(folder_.path() + "/data", 300, 60, 28);
+    made_up_images(300, 60, 28);
     std::string text;
     for (int i = 0; i < 6000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
     write_file_atomic(folder_.path() + "/text.txt", text);
@@ -162,7 +161,7 @@ std::string refusal(const std::vector<std::string>& overrides, const plan::Layou
     unit.kind = config.model.name == "mlp" ? "linear" : "residual_block";
     check_device(config, spec, layout);
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kUnimplemented);
+    EXPECT_NE(error.code(), ErrorCode::kInternal);
     return error.message();
   }
   return "";
@@ -173,7 +172,18 @@ TEST(DeviceRefusals, NameWhatTheDeviceDoesNotDo) {
   EXPECT_THAT(refusal({"--optimizer.name", "muon"}),
               HasSubstr("device = \"composed\" does not do [optimizer] name = \"muon\""));
   EXPECT_THAT(refusal({"--model.name", "resnet20"}), HasSubstr("unit u of kind residual_block"));
-  EXPECT_THAT(refusal({}, plan::Layout({1, 2, 1, 1, 1, 1}, 2)), HasSubstr("does not do 2 ranks"));
+  EXPECT_EQ(refusal({}, plan::Layout({1, 2, 1, 1, 1, 1}, 2)), "");
+  EXPECT_THAT(refusal({}, plan::Layout({1, 1, 1, 1, 2, 1}, 2)),
+              HasSubstr("does not do [parallelism] tensor_parallel_degree = 2"));
+}
+
+TEST(DeviceRefusals, RanksOfGpusTalkOverNccl) {
+  const plan::Layout two({1, 2, 1, 1, 1, 1}, 2);
+  EXPECT_EQ(refusal({"--training.device", "cuda"}), "");
+  EXPECT_THAT(
+      refusal({"--training.device", "cuda"}, two),
+      HasSubstr("memory of GPUs travels over NCCL alone: set [comm] backend = \"nccl\", not \"native\""));
+  EXPECT_EQ(refusal({"--training.device", "cuda", "--comm.backend", "nccl"}, two), "");
 }
 
 TEST(DeviceRefusals, ALibtorchWithoutCudaSaysSo) {
@@ -181,7 +191,7 @@ TEST(DeviceRefusals, ALibtorchWithoutCudaSaysSo) {
   config::Training training;
   training.device = "cuda";
   try {
-    open_device(training);
+    open_device(training, 0);
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);

@@ -14,6 +14,7 @@
 
 #include "furrow/comm/mpi/wires.h"
 #include "furrow/comm/reduce.h"
+#include "furrow/comm/slices.h"
 #include "furrow/comm/transport.h"
 
 namespace furrow::comm {
@@ -30,7 +31,8 @@ struct MpiGroupWires {
   Communicator& communicator;
   MpiWires& wires;
   const GroupSpec& spec;
-  MpiHandle comm = 0;  // 0 before the first collective
+  MpiStaging& staging;  // of the thread that runs its operations
+  MpiHandle comm = 0;   // 0 before the first collective
 
   int rank() const { return spec.rank; }
   int size() const { return static_cast<int>(spec.members.size()); }
@@ -52,15 +54,15 @@ class MpiExchange {
   const WireBytes& moved() const { return moved_; }
 
  private:
-  struct Slices {  // elements, as MPI counts
-    std::vector<int> counts, offsets;
-  };
+  using Slices = SliceTable<int>;  // as MPI counts
 
   Slices slices(const std::vector<int64_t>& counts, size_t bytes) const;
-  static Slices shares(int64_t elements, int ranks);
   void refuse_many(int64_t elements) const;
 
   void meet();
+  void stand_together(int tag);
+  void make_in_turn(int tag);
+  void nothing(MpiOp op, int member, int tag);
   void gather_blocks();
   size_t most_own_bytes() const;
   std::span<const std::byte> own_terms() const;
