@@ -36,7 +36,7 @@ Collective message(CollectiveKind kind, std::span<float> data, int64_t timeout_m
 class Independent : public ::testing::TestWithParam<const char*> {
  protected:
   void run(int n, const testing::RankFunction& fn) {
-    run_ranks_with(n, {.transport = GetParam(), .communicator = {.timeout_ms = 20'000}}, fn);
+    run_ranks_with(n, {.transport = GetParam(), .communicator = {.timeout_ms = testing::kPatienceMs}}, fn);
   }
 };
 
@@ -292,7 +292,7 @@ class Lanes : public Independent {
     e.step = step;
     return e;
   }
-  static int64_t soon_ns() { return system_clock().monotonic_ns() + 20'000'000'000; }
+  static int64_t soon_ns() { return system_clock().monotonic_ns() + testing::kPatienceMs * 1'000'000; }
 };
 
 // While one is open, others pass that it is waited for before it is closed.

@@ -179,7 +179,7 @@ class DocumentSession : public ::testing::Test {
                          if (ranks > 1) request.communicator = &communicator;
                          train(request);
                        },
-                       {.timeout_ms = 30'000});
+                       {.timeout_ms = testing::kPatienceMs});
     return read_file(run + "/model/model.safetensors");
   }
 

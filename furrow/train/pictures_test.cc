@@ -49,7 +49,7 @@ class Pictures : public ::testing::Test, protected testing::TrainingRuns {
                          const observe::Summary own = train(request);
                          if (communicator.rank() == 0) summary = own;
                        },
-                       {.timeout_ms = 30'000});
+                       {.timeout_ms = testing::kPatienceMs});
     return summary;
   }
   std::string file(const std::string& name, const char* picture) const {

@@ -15,7 +15,6 @@
 #include <numeric>
 
 #include "furrow/base/error.h"
-#include "furrow/models/architectures.h"
 #include "furrow/plan/schedule.h"
 #include "furrow/plan/tensor_cut.h"
 #include "tests/testing/tiny_world_torch.h"
@@ -42,10 +41,7 @@ TinyTraining deep(const std::string& name) {
   tiny.config.model.layers = 7;
   tiny.config.model.heads = 8;
   tiny.config.model.kv_heads = 4;
-  models::DataShape shape;
-  shape.input = tiny.spec.units.front().input;
-  shape.classes = tiny.source->classes();
-  tiny.spec = models::describe(tiny.config.model, shape);
+  testing::describe_again(&tiny);
   return tiny;
 }
 

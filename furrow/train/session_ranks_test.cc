@@ -177,7 +177,7 @@ class RankSession : public ::testing::Test, protected testing::TrainingRuns {
               std::move(request.dataset->train), first_stage ? meddling.ledger : nullptr, fail_after);
           summaries[static_cast<size_t>(rank)] = train(request);
         },
-        {.timeout_ms = 30'000});
+        {.timeout_ms = testing::kPatienceMs});
     return summaries;
   }
 

@@ -1,16 +1,12 @@
 // Ranks that share every layer: beside them no axis changes a bit, and all of them together do what one rank
-// does, but for the order of sums.
+// does, but for the order of sums (what that order is worth: reordered_sums_test.cc).
 #include <ATen/ops/arange.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <map>
 #include <mutex>
 
-#include "furrow/models/architectures.h"
-#include "furrow/models/precision.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/train/checkpointer_torch.h"
@@ -36,12 +32,7 @@ TinyTraining with_heads(const std::string& name) {
   if (name == "mlp") return tiny;
   tiny.config.model.heads = 8;
   tiny.config.model.kv_heads = 4;
-  models::DataShape shape;
-  shape.input = tiny.spec.units.front().input;
-  shape.input.tensor_axis = -1;
-  shape.classes = tiny.source->classes();
-  tiny.spec = models::describe(tiny.config.model, shape);
-  models::compute_in(models::precision_of(tiny.config.training.mixed_precision_param), &tiny.spec);
+  testing::describe_again(&tiny);
   return tiny;
 }
 
@@ -120,45 +111,6 @@ TEST_P(Parts, StepAsOneRankButForTheOrderOfSums) {
     EXPECT_LT(testing::relative_error(whole_of(tiny_, parts), tensors_of(tiny_, whole)), 2e-3) << degree;
     for (const StepResult& part : parts) EXPECT_EQ(part.outputs.scale.norm, parts[0].outputs.scale.norm);
   }
-}
-
-double loss_after(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world) {
-  std::mutex mutex;
-  double loss = 0;
-  run_world(tiny, options, world, [&](const RankResult& rank) {
-    const std::lock_guard lock(mutex);
-    loss = rank.outputs.loss.mean();
-  });
-  return loss;
-}
-
-// Twenty steps with dropout end at most twice as far from one rank's as one rank's runs are from each other
-// with their sums in other orders: over microbatches, and over the samples of a microbatch.  (Those leave the
-// sums of forward as they are, which an axis orders anew: hence the bound of the gradients, not once.)
-TEST_P(Parts, TwentyStepsStayWithinTwiceTheSpreadOfReorderedSums) {
-  if (GetParam().find('@') != std::string::npos) GTEST_SKIP() << "stated of float32";
-  StepOptions options;
-  options.microbatch_sizes.assign(12, 2);
-  double spread = 0, apart = 0;
-  for (options.steps = 10; options.steps <= 20; options.steps += 10) {
-    const double whole = run_steps(tiny_, options).outputs.loss.mean();
-    std::vector<double> losses = {whole};
-    for (const int ranks : {2, 3, 4, 6, 12}) {
-      const WorldOptions reordered{.replicate = ranks, .deterministic = plan::Deterministic::kOff};
-      losses.push_back(loss_after(tiny_, options, reordered));
-    }
-    for (const int size : {1, 3, 4, 8}) {
-      StepOptions other = options;
-      other.microbatch_sizes.assign(static_cast<size_t>(24 / size), size);
-      losses.push_back(run_steps(tiny_, other).outputs.loss.mean());
-    }
-    const auto [least, most] = std::ranges::minmax(losses);
-    spread = std::max(spread, most - least);
-    for (const int degree : {2, 4})
-      apart = std::max(apart, std::abs(loss_after(tiny_, options, {.tensor = degree}) - whole));
-  }
-  EXPECT_LE(apart, 2 * spread);
-  EXPECT_GT(spread, 0);
 }
 
 // A rank of `layout`: restores from a folder, or fills its state where there is none, and saves to another.

@@ -17,7 +17,7 @@
 namespace furrow::testing {
 namespace {
 
-constexpr int64_t kJoinNs = 30'000'000'000;
+constexpr int64_t kJoinNs = kPatienceMs * 1'000'000;
 
 struct Failure {
   std::string text;

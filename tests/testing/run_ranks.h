@@ -2,6 +2,7 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -12,6 +13,11 @@
 #include "furrow/comm/communicator.h"
 
 namespace furrow::testing {
+
+// How long ranks of a test wait for each other: longer than a thread of a starved machine waits for a
+// processor, so that only what never comes ends so, with an Error that names who did not answer and what it
+// did last.
+inline constexpr int64_t kPatienceMs = 300'000;
 
 using RankFunction = std::function<void(comm::Communicator&)>;
 

@@ -65,8 +65,8 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
       }
       const Philox stream(7, RandomPurpose::kNoise, f == 0 ? "tokens" : "targets");
       for (int64_t i = 0; i < n; ++i) {
-        arrays[f].as<int64_t>()[row * n + i] =
-            stream.block(0, sample, static_cast<uint32_t>(i))[0] % classes_;
+        const int64_t token = stream.block(0, sample, static_cast<uint32_t>(i))[0] % classes_;
+        arrays[f].as<int64_t>()[row * n + i] = labels_.empty() ? token : labels_[static_cast<size_t>(token)];
       }
     }
   }
@@ -140,6 +140,15 @@ TinyTraining tiny(const std::string& full_name) {
   return t;
 }
 
+void describe_again(TinyTraining* tiny) {
+  models::DataShape shape;
+  shape.input = tiny->spec.units.front().input;
+  shape.input.tensor_axis = -1;
+  shape.classes = tiny->source->classes();
+  tiny->spec = models::describe(tiny->config.model, shape);
+  models::compute_in(models::precision_of(tiny->config.training.mixed_precision_param), &tiny->spec);
+}
+
 plan::ModelSpec TinyTraining::trained_spec() const {
   plan::ModelSpec trained = spec;
   models::apply_lora(config.lora, &trained);
@@ -162,6 +171,7 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
   train_options.optimizer_states = plan::forms_of(rule.states());
   const plan::Program program = plan::compile_train(spec, plan::Layout(), train_options);
   train::ModelState model(spec, rule.states(), /*seed=*/42);
+  if (options.start) options.start(model);
   train::RankContext rank;
   rank.threads = options.threads;
   rank.seed = 42;
@@ -186,6 +196,7 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
     inputs.grad_scaler = tiny.config.grad_scaler;
     result.outputs = executor.run(inputs);
     result.skipped += result.outputs.scale.finite ? 0 : 1;
+    result.losses.push_back(result.outputs.loss.mean());
   }
   for (size_t u = 0; u < tiny.spec.units.size(); ++u) {
     const train::UnitState& unit = model.unit(static_cast<int>(u));

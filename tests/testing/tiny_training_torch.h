@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@ class MadeUpSource : public data::Source {
   const std::vector<data::Field>& fields() const override { return fields_; }
   int64_t classes() const override { return classes_; }
   void read(std::span<const int64_t> indices, std::span<const ArrayView> arrays) const override;
+  // Class or token c is called labels[c] from now on, where it is read and where it is expected.
+  void relabel(std::vector<int64_t> labels) { labels_ = std::move(labels); }
   void poison(int64_t sample) { poisoned_ = sample; }  // its first pixel becomes NaN
 
  private:
@@ -35,6 +38,7 @@ class MadeUpSource : public data::Source {
   int64_t size_;
   std::vector<data::Field> fields_;
   int64_t classes_;
+  std::vector<int64_t> labels_;  // empty: as they are
   int64_t poisoned_ = -1;
 };
 
@@ -52,6 +56,7 @@ struct TinyTraining {
   train::Objective objective() const;    // the same
 };
 TinyTraining tiny(const std::string& name);
+void describe_again(TinyTraining* tiny);  // makes its spec that of config.model as it is now
 std::vector<std::string> tiny_names();
 std::string test_name(std::string name);  // as googletest takes it
 
@@ -64,8 +69,9 @@ struct StepOptions {
   int threads = 1;
   bool trace = false;
   double max_norm = 1;
-  train::LossScale loss_scale = {};      // of the first step
-  const data::Source* source = nullptr;  // instead of the network's own, in its order
+  train::LossScale loss_scale = {};                    // of the first step
+  const data::Source* source = nullptr;                // instead of the network's own, in its order
+  std::function<void(train::ModelState&)> start = {};  // changes what one process starts from
 };
 
 // Everything a run of steps leaves behind.
@@ -76,7 +82,8 @@ struct StepResult {
   std::vector<at::Tensor> states;
   std::vector<at::Tensor> statistics;  // by unit; undefined without any
   train::RunOutputs outputs;
-  int64_t skipped = 0;  // steps that were not applied
+  std::vector<double> losses;  // the mean of every step
+  int64_t skipped = 0;         // steps that were not applied
 };
 StepResult run_steps(const TinyTraining& tiny, const StepOptions& options);
 

@@ -65,6 +65,7 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
   outputs.loss_scale = options.loss_scale;
   int64_t skipped = 0;
   std::vector<observe::TraceEvent> trace;
+  std::vector<double> losses;
   for (int s = 0; s < options.steps; ++s) {
     train::RunInputs inputs;
     inputs.loader = &loader;
@@ -77,8 +78,9 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
     inputs.grad_scaler = tiny.config.grad_scaler;
     outputs = executor.run(inputs);
     skipped += outputs.scale.finite ? 0 : 1;
+    losses.push_back(outputs.loss.mean());
   }
-  inspect({rank.rank, program, model, outputs, ledger.indices(), trace});
+  inspect({rank.rank, program, model, outputs, ledger.indices(), trace, losses});
 }
 
 }  // namespace
@@ -102,7 +104,7 @@ void run_world(const TinyTraining& tiny, const StepOptions& options, const World
     if (prepare) prepare(rank);
     run_rank(tiny, options, world, rank, inspect);
   };
-  run_ranks(world.ranks(), run_one, {.timeout_ms = 20'000});
+  run_ranks(world.ranks(), run_one, {.timeout_ms = kPatienceMs});
 }
 
 std::vector<StepResult> run_parts(const TinyTraining& tiny, const StepOptions& options, int degree) {
@@ -121,6 +123,7 @@ std::vector<StepResult> run_parts(const TinyTraining& tiny, const StepOptions& o
     part.outputs.loss = rank.outputs.loss;
     part.outputs.scale = rank.outputs.scale;
     part.outputs.phases = rank.outputs.phases;
+    part.losses = rank.losses;
   });
   return parts;
 }

@@ -33,6 +33,7 @@ struct RankResult {
   const train::RunOutputs& outputs;
   const std::vector<int64_t>& samples;            // indices that it read, in order
   const std::vector<observe::TraceEvent>& trace;  // of StepOptions::trace
+  const std::vector<double>& losses;              // the mean of every step
 };
 
 // Runs the steps on every rank; `prepare`, where given, is called on each rank's thread before, `inspect` at
