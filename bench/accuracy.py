@@ -5,7 +5,12 @@ folder and test file), of gan how far a convnet is from telling its digits apart
 Same network, data, batch, steps, optimizer, schedule and clipping; the seeds decide initial values and the order of
 the samples, which differ between the two.  Written down first: furrow is no worse when its mean is at most one standard
 error of the difference above the peer's.  Prints a table and writes JSON (default build/bench/accuracy.json); exits 1
-when a margin is not kept.  The peer trains on windows at random places, furrow visits every window once an epoch.
+when a margin is not kept.  Windows of a text begin at any place on both sides; the peer draws each anew, furrow has none
+twice in an epoch.
+
+What one seed draws moves a loss more than the margin is wide.  With `--same-start` the peer begins with furrow's initial
+weights and sees furrow's windows: the first losses are then equal but for rounding, and the margin is one standard error
+of the differences of the pairs.
 """
 import argparse
 import atexit
@@ -28,6 +33,7 @@ NETWORKS = {
     "llama": dict(config="llama-shakespeare", data="tinyshakespeare/input.txt", steps=2000, batch=12, context=64, lr="4e-3",
                   decay="0.1", warmup=100),
 }
+PAIRED = ("llama",)  # peers that can begin where furrow does
 CIFAR10_TEST = os.environ.get("CIFAR10_TEST", "test_batch.bin")
 NETWORKS["resnet20"] = dict(
     config="resnet20-cifar10", data=CIFAR10, steps=3906, batch=64, figure="test_accuracy", printed="test error",
@@ -69,12 +75,27 @@ def furrow_loss(network, seed, steps, threads):
     return 1 - summary["test_accuracy"] if network.get("figure") == "test_accuracy" else summary["validation_loss"]
 
 
-def peer_loss(name, network, seed, steps, threads):
+def initial_weights(network, seed, folder, threads):
+    """The weights that a run of this seed begins with: one step, too small to change any."""
+    run_process([FURROW, "train", f"examples/{network['config']}.toml", "--job.dump_folder", folder, "--debug.seed", str(seed),
+                 "--training.steps", "1", "--training.threads", str(threads), "--optimizer.lr", "1e-30",
+                 "--lr_scheduler.warmup_steps", "0", "--validation.freq", "0", "--checkpoint.enable=false"], threads)
+    return os.path.join(folder, "model/model.safetensors")
+
+
+def paired_loss(name, network, seed, steps, threads):
+    with tempfile.TemporaryDirectory() as folder:
+        weights = initial_weights(network, seed, folder, threads)
+        return peer_loss(name, network, seed, steps, threads, ["--initial", weights, "--order-of-seed", str(seed)])
+
+
+def peer_loss(name, network, seed, steps, threads, more=()):
     command = [PYTHON, f"bench/peers/pytorch_{name}.py", "--data", os.path.join(DATA, network["data"]), "--steps", str(steps),
                "--threads", str(threads), "--mode", "eager", "--seed", str(seed), "--validate"]
     command += network.get("peer") or [
         "--batch", str(network["batch"]), "--context", str(network["context"]), "--lr", network["lr"], "--weight-decay",
         network["decay"], "--warmup-steps", str(network["warmup"])]
+    command += more
     return json.loads(run_process(command, threads).splitlines()[-1])["validation_loss"]
 
 
@@ -86,12 +107,16 @@ def compare(name, options):
         classifier(options.threads)
     for seed in range(1, options.seeds + 1):
         losses["furrow"].append(furrow_loss(network, seed, steps, options.threads))
-        losses["pytorch"].append(peer_loss(name, network, seed, steps, options.threads))
+        peer = paired_loss if options.same_start else peer_loss
+        losses["pytorch"].append(peer(name, network, seed, steps, options.threads))
         print(f"{name} seed {seed}: furrow {losses['furrow'][-1]:.4f}, pytorch {losses['pytorch'][-1]:.4f}", file=sys.stderr,
               flush=True)
     means = {who: statistics.mean(values) for who, values in losses.items()}
-    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in losses.values()))
-    return {"network": name, "steps": steps, "losses": losses, "means": means, "standard_error": error,
+    samples = list(losses.values())
+    if options.same_start:
+        samples = [[ours - theirs for ours, theirs in zip(*samples)]]
+    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in samples))
+    return {"network": name, "steps": steps, "same_start": options.same_start, "losses": losses, "means": means, "standard_error": error,
             "difference": means["furrow"] - means["pytorch"], "holds": means["furrow"] - means["pytorch"] <= error}
 
 
@@ -101,10 +126,13 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scale", type=float, default=1.0, help="times the steps of a run")
+    parser.add_argument("--same-start", action="store_true", help=f"of {', '.join(PAIRED)}: from the same weights and windows")
     parser.add_argument("--output", default="build/bench/accuracy.json")
     options = parser.parse_args()
     if options.seeds < 2:
         parser.error("a standard error needs at least two seeds")
+    if options.same_start and not set(options.networks) <= set(PAIRED):
+        parser.error(f"--same-start is for --networks {' '.join(PAIRED)}")
     rows = [compare(name, options) for name in options.networks]
     for row in rows:
         print(f"{row['network']:<7} {row['steps']} steps, {options.seeds} seeds: {NETWORKS[row['network']].get('printed', 'validation loss')} furrow "

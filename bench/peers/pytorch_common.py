@@ -12,6 +12,8 @@ import resource
 import statistics
 import time
 
+from furrow_start import Order
+
 
 def seconds_since_exec():
     """Since this process was exec'ed, from /proc (clock ticks of 10 ms), as furrow measures it."""
@@ -44,6 +46,7 @@ def arguments(more=None, **defaults):
         parser.add_argument("--seed", type=int, default=0)
         parser.add_argument("--warmup-steps", type=int, default=0, help="above 0: linear warm-up, cosine to a tenth")
         parser.add_argument("--validate", action="store_true", help="print the loss on the last tenth of the text")
+        parser.add_argument("--order-of-seed", type=int, help="see the windows that furrow sees with this seed")
     return parser.parse_args()
 
 
@@ -91,9 +94,10 @@ class Images:
 
 
 class Text:
-    """Batches of windows of `context` characters at random places, with the following ones as targets."""
+    """Batches of windows of `context` characters at random places, with the following ones as targets; with `seed` those
+    of a run of furrow."""
 
-    def __init__(self, path, batch, context):
+    def __init__(self, path, batch, context, seed=None):
         import torch
 
         text = read_bytes(path).decode("utf-8")
@@ -103,12 +107,19 @@ class Text:
         self.tokens, self.held_back = self.tokens.split([int(0.9 * len(self.tokens)), len(self.tokens) - int(0.9 * len(self.tokens))])
         self.batch, self.context = batch, context
         self.window = torch.arange(context + 1)
+        self.order = None if seed is None else Order(seed, len(self.tokens) - context)
+        self.position = 0
 
-    def next(self):
+    def starts(self):
         import torch
 
-        start = torch.randint(len(self.tokens) - self.context - 1, (self.batch, 1))
-        rows = self.tokens[start + self.window]
+        if self.order is None:
+            return torch.randint(len(self.tokens) - self.context, (self.batch, 1))
+        self.position += self.batch
+        return torch.tensor([[self.order(p)] for p in range(self.position - self.batch, self.position)])
+
+    def next(self):
+        rows = self.tokens[self.starts() + self.window]
         return rows[:, :-1], rows[:, 1:]
 
 

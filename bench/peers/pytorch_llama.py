@@ -1,7 +1,9 @@
 """PyTorch peer of the llama bench: 4 layers, 4 heads, 2 key heads, 128 wide, RoPE, SwiGLU, tied head, AdamW, clipping."""
+from furrow_start import read_weights
 from pytorch_common import Text, arguments, parameter_groups, run
 
-options = arguments(batch=12, context=128, lr=1e-3, weight_decay=0.1)
+options = arguments({"--initial": dict(help="begin with the weights of this model.safetensors of furrow's")}, batch=12,
+                    context=128, lr=1e-3, weight_decay=0.1)
 
 import torch
 from torch import nn
@@ -55,9 +57,26 @@ class Llama(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), y.reshape(-1))
 
 
+def begin_with(model, weights):
+    """furrow's weights, which have Hugging Face's names."""
+    model.tokens.weight.copy_(weights["model.embed_tokens.weight"])
+    model.norm.weight.copy_(weights["model.norm.weight"])
+    for i, block in enumerate(model.blocks):
+        of = {name.removeprefix(f"model.layers.{i}."): value for name, value in weights.items()}
+        block.norm_1.weight.copy_(of["input_layernorm.weight"])
+        block.norm_2.weight.copy_(of["post_attention_layernorm.weight"])
+        block.qkv.weight.copy_(torch.cat([of[f"self_attn.{part}_proj.weight"] for part in "qkv"]))
+        block.proj.weight.copy_(of["self_attn.o_proj.weight"])
+        block.gate_up.weight.copy_(torch.cat([of["mlp.gate_proj.weight"], of["mlp.up_proj.weight"]]))
+        block.down.weight.copy_(of["mlp.down_proj.weight"])
+
+
 torch.set_num_threads(options.threads)
 torch.manual_seed(options.seed)
-data = Text(options.data, options.batch, options.context)
+data = Text(options.data, options.batch, options.context, options.order_of_seed)
 model = Llama(len(data.vocabulary), options.context)
+if options.initial:
+    with torch.no_grad():
+        begin_with(model, read_weights(options.initial))
 optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), lr=options.lr, betas=(0.9, 0.99), fused=True)
 run(options, model, model.loss, data, optimizer, max_norm=1.0)

@@ -1,17 +1,23 @@
-// What a teacher does in a step, and what a step leaves of it.
+// What a teacher does in a step, what a step leaves of it, and which teachers a run refuses.
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <memory>
 
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/models/teacher.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/train/executor_torch.h"
 #include "tests/testing/tiny_training_torch.h"
+#include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
 namespace {
 
+using ::testing::HasSubstr;
 using testing::TinyTraining;
 
 // A step of a model beside a teacher that is a copy of it.
@@ -84,6 +90,81 @@ TEST(Distillation, ATeacherRunsAsInEvaluation) {
   EXPECT_GT(twins.step().loss.mean(), 1e-3);
   EXPECT_TRUE(twins.unit(twins.own()).statistics.equal(before));
   EXPECT_FALSE(twins.unit(0).statistics.equal(own)) << "control";
+}
+
+class TeacherOfARun : public ::testing::Test, protected testing::TrainingRuns {
+ protected:
+  void SetUp() override {
+    for (const char* const name : {"text", "other"}) {
+      std::string text;
+      for (int i = 0; i < 400; ++i)
+        text.push_back(static_cast<char>((name[0] == 't' ? 'a' : 'b') + i * i % 11));
+      write_file_atomic(run(name), text);
+    }
+  }
+
+  config::Config config(const std::string& text, const std::string& tokenizer) const {
+    return config::parse(R"(
+      [model]
+      name = "gpt"
+      layers = 1
+      heads = 2
+      width = 16
+      [training]
+      dataset = "text"
+      seq_len = 8
+      local_batch_size = 4
+      steps = 2
+      threads = 1
+      [data]
+      validation_fraction = 0.1
+      [metrics]
+      enable_plots = false
+    )",
+                         "distillation_test",
+                         {"--training.dataset_path", run(text), "--data.tokenizer", tokenizer});
+  }
+
+  config::Config student(const std::string& text, const std::string& tokenizer) const {
+    config::Config config = this->config(text, tokenizer);
+    config.training.objective = "distillation";
+    config.distillation.teacher = run("teacher") + "/model";
+    return config;
+  }
+
+  Error error_of(const std::string& name, const config::Config& config, bool resume = false) const {
+    try {
+      train_run(name, config, resume);
+    } catch (const Error& error) {
+      return error;
+    }
+    return {ErrorCode::kInternal, "no error"};
+  }
+};
+
+TEST_F(TeacherOfARun, IsRefusedWhenItReadsOtherInputs) {
+  train_run("teacher", config("text", "char"));
+  EXPECT_EQ(train_run("same", student("text", "char")).status, "finished") << "control";
+  const Error kinds = error_of("bytes", student("text", "byte"));
+  EXPECT_EQ(kinds.code(), ErrorCode::kInvalidArgument);
+  EXPECT_THAT(kinds.what(), HasSubstr(run("teacher") + "/model"));
+  EXPECT_THAT(kinds.what(), HasSubstr("'char' prepared, this run's data is prepared by 'byte'"));
+  // As many characters, and others.
+  EXPECT_THAT(error_of("letters", student("other", "char")).what(), HasSubstr("of another alphabet"));
+}
+
+TEST_F(TeacherOfARun, IsNeededToGoOn) {
+  train_run("teacher", config("text", "char"));
+  config::Config longer = student("text", "char");
+  train_run("a", longer);
+  longer.training.steps = 4;
+  std::filesystem::rename(run("teacher"), run("moved"));
+  const Error gone = error_of("a", longer, /*resume=*/true);
+  EXPECT_EQ(gone.code(), ErrorCode::kNotFound);
+  EXPECT_THAT(gone.what(), HasSubstr("name where it is now with --distillation.teacher"));
+  EXPECT_THAT(error_of("b", longer).what(), ::testing::Not(HasSubstr("checkpoint"))) << "control: no resume";
+  longer.distillation.teacher = run("moved") + "/model";
+  EXPECT_EQ(train_run("a", longer, /*resume=*/true).steps, 4);
 }
 
 }  // namespace

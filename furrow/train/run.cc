@@ -14,7 +14,6 @@
 #include "furrow/base/version.h"
 #include "furrow/models/network.h"
 #include "furrow/models/precision.h"
-#include "furrow/models/teacher.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
 #include "furrow/tensor/arithmetic.h"
@@ -53,8 +52,6 @@ int world_of(const TrainRequest& request) {
 
 }  // namespace
 
-namespace {
-
 models::DataShape shape_of(const data::Source& source) {
   models::DataShape shape;
   shape.input.dtype = source.fields()[0].dtype;
@@ -63,6 +60,8 @@ models::DataShape shape_of(const data::Source& source) {
   shape.classes = source.classes();
   return shape;
 }
+
+namespace {
 
 // What lies before a document in its row must not reach it.
 void check_documents(const plan::ModelSpec& spec, const data::Source& source) {
@@ -99,27 +98,6 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   bench.rank.device = open_device(config.training, local_rank);
   return bench;
 }
-
-namespace {
-
-// Beside what is trained alone: an evaluation, and what is exported, have no teacher.
-Workbench with_teacher(const TrainRequest& request, Workbench bench) {
-  const config::Config& config = request.config;
-  if (config.training.objective != "distillation") return bench;
-  const std::span<const models::Architecture> extra =
-      request.extensions ? std::span<const models::Architecture>(request.extensions->architectures)
-                         : std::span<const models::Architecture>();
-  try {
-    const storage::Artefact artefact = storage::read_artefact(config.distillation.teacher);
-    const models::DataShape shape = shape_of(*bench.dataset->train);
-    models::add_teacher(models::describe_table(artefact.model, shape, extra), &bench.spec);
-    return bench;
-  } catch (Error& error) {
-    throw error.with_context("[distillation] teacher " + config.distillation.teacher);
-  }
-}
-
-}  // namespace
 
 // The layout is refused before ranks form groups, which it might leave empty.
 Run::Run(const TrainRequest& request)

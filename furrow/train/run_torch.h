@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "furrow/data/dataset.h"
+#include "furrow/models/architectures.h"
 #include "furrow/observe/run_folder.h"
 #include "furrow/observe/step_times.h"
 #include "furrow/plan/compile.h"
@@ -33,6 +34,13 @@ struct Workbench {
 };
 Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
                          const Extensions* extensions, const CancelToken* cancel, int local_rank = 0);
+
+// What networks are told of the samples of a source.
+models::DataShape shape_of(const data::Source& source);
+// The same beside the teacher of `request`, where it has one; what is trained alone (an evaluation, an
+// exported model) has none.  Error{invalid_argument}: its network, or what it was trained to read, is not for
+// this data.
+Workbench with_teacher(const TrainRequest& request, Workbench bench);
 
 std::string layout_text(const plan::Layout& layout);  // "dp_replicate 2, dp_shard 1"
 
