@@ -138,8 +138,9 @@ class Estimator {
     sent_s_ = std::max(sent_s_, state_.cluster.inline_inside ? 0 : computed_s_) + once.seconds;
     work->wire_bytes += once.bytes;
     if (model_.facts.flat.units[u].offload) {
-      host_bytes_ += (trained + 2 * model_.optimizer_bytes[u]) / shards;
-      copied_bytes_ += (trained + model_.updated_bytes[u]) / shards;
+      host_s_ += host_step_seconds(state_.costs, (trained + 2 * model_.optimizer_bytes[u]) / shards) +
+                 host_copy_seconds(state_.costs, trained / shards) +
+                 host_copy_seconds(state_.costs, model_.updated_bytes[u] / shards);
     } else {
       step_bytes_ += (3 * trained + 2 * model_.optimizer_bytes[u]) / shards;
     }
@@ -152,13 +153,10 @@ class Estimator {
 
   void finish(Work* work) {
     const double left = state_.cluster.inline_inside ? sent_s_ : std::max(0.0, sent_s_ - computed_s_);
-    step_seconds_ = state_.costs.flat_seconds(Op::kStep, step_bytes_);
-    if (host_bytes_ > 0)
-      step_seconds_ +=
-          host_step_seconds(state_.costs, host_bytes_) + host_copy_seconds(state_.costs, copied_bytes_);
+    step_seconds_ = host_s_ + state_.costs.flat_seconds(Op::kStep, step_bytes_);
     work->tail_s = left + step_seconds_ + updated_s_;
-    computed_s_ = sent_s_ = updated_s_ = 0;
-    step_bytes_ = host_bytes_ = copied_bytes_ = 0;
+    computed_s_ = sent_s_ = updated_s_ = host_s_ = 0;
+    step_bytes_ = 0;
   }
 
   // Activations and gradients between stages on different ranks.
@@ -185,7 +183,7 @@ class Estimator {
       gather_replicas_{Op::kGatherGrads, GroupAxis::kReplicate};
   double computed_s_ = 0, sent_s_ = 0, updated_s_ = 0, step_seconds_ = 0;
   int64_t step_bytes_ = 0;
-  int64_t host_bytes_ = 0, copied_bytes_ = 0;  // of units that the host steps
+  double host_s_ = 0;  // of units that the host steps
 };
 
 }  // namespace
