@@ -93,11 +93,11 @@ TEST(Search, EveryDataLayoutIsTried) {
 // Masters and state are no memory of the devices: what needs 16 bytes a parameter fits into 10.
 TEST(Search, AnOptimizerOnTheHostLeavesRoom) {
   ModelSpec spec = testing::chain(8, 4096);  // 8 x 64 MiB
-  Case inside(spec, h100s(1, 1), {1, 4});
+  Case inside(spec, h100s(1, 1), {4, 4});
   inside.request.memory_bytes = 10 * spec.parameter_count();
   EXPECT_NE(failure(search(inside.request)), "");
   for (Unit& unit : spec.units) unit.offload = true;
-  Case host(spec, h100s(1, 1), {1, 4});
+  Case host(spec, h100s(1, 1), {4, 4});
   host.request.memory_bytes = inside.request.memory_bytes;
   const SearchResult result = search(host.request);
   ASSERT_EQ(failure(result), "");

@@ -312,7 +312,8 @@ TEST(Omissions, EachIsFoundInTrain) {
 TEST(Omissions, EachIsFoundWithAnOptimizerOnTheHost) {
   ModelSpec spec = tied_spec();
   for (Unit& unit : spec.units) unit.offload = true;
-  Omissions omissions(compile_train(spec, Layout(), {{4, 3}, {}, 1}), spec);
+  const Program program = compile_train(spec, Layout(), {{4, 3}, {}, 1});
+  Omissions omissions(program, spec);
   omissions.check();
   EXPECT_GT(omissions.tried, 300u);
 }
