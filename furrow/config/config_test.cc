@@ -92,6 +92,11 @@ TEST(Parse, AListOfListsOfStringsIsOneOfWords) {
   EXPECT_EQ(config.parallelism.module_fqns_per_model_part, (std::vector<std::string>{"wte h.0", "", "h.1"}));
 }
 
+TEST(Parse, OtherListsHoldNoLists) {
+  EXPECT_THAT(parse_error("[training]\nsteps = 10\n[model]\nunits = [[\"a:\", \"linear\"], \"b\"]\n"),
+              HasSubstr("x.toml:4: model.units must be a list of strings, not a list of lists"));
+}
+
 TEST(Parse, StagesAreCutByHandInOneWay) {
   EXPECT_THAT(
       parse_error("[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [\"a\", \"b\"]\n"
