@@ -199,14 +199,20 @@ TEST_P(OnMemory, ADeadlineNamesWhoDidNotCome) {
     communicator.world().barrier("first");
     if (communicator.rank() == 1) return over.wait();
     std::vector<float> x(100);
-    const std::string text =
-        error_of([&] { communicator.world().all_reduce(std::span(x), Reduction::kSum, "second"); });
+    const auto bytes = std::as_writable_bytes(std::span(x));
+    const std::string text = error_of([&] {
+      communicator.world().run({.kind = CollectiveKind::kAllReduce,
+                                .in = bytes,
+                                .out = bytes,
+                                .label = "second",
+                                .timeout_ms = 60});
+    });
     over.count_down();
     EXPECT_THAT(text, AllOf(HasSubstr("all_reduce 'second' #1"), HasSubstr("in group world on rank 0"),
                             HasSubstr("rank 1 (host"), HasSubstr("did not answer in time"),
                             HasSubstr("its last progress: finished barrier 'first' #0")));
   };
-  run(2, body, {.timeout_ms = 60});
+  run(2, body);
 }
 
 TEST_P(OnMemory, ARankThatThrowsEndsTheOthers) {
@@ -220,7 +226,7 @@ TEST_P(OnMemory, ARankThatThrowsEndsTheOthers) {
     });
   });
   EXPECT_EQ(text, "rank 2: the disk is gone");
-  EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 1'000'000'000);
+  EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 10'000'000'000);  // not at the deadline
 }
 
 TEST_P(OnMemory, ARankThatLeftIsNamed) {

@@ -39,6 +39,8 @@ struct Parallelism {
   friend bool operator==(const Parallelism&, const Parallelism&) = default;
 
  private:
+  static constexpr std::string_view kPipeline = "parallelism.pipeline_parallel_degree>1";
+
   static constexpr FieldSpec degree(std::string_view doc) {
     return {.effect = Effect::kLayout, .min = 1, .max = 1 << 20, .doc = doc};
   }
@@ -91,12 +93,12 @@ struct Parallelism {
              "all of them."));
     v("pipeline_parallel_schedule", &Parallelism::pipeline_parallel_schedule,
       {.effect = Effect::kLayout,
-       .doc =
-           "The order of work in a pipeline: GPipe, 1F1B, Interleaved1F1B, LoopedBFS, ZBH1, "
-           "InterleavedZeroBubble, ZBVZeroBubble or DualPipeV. Counts only where pipeline_parallel_degree is "
-           "above 1."});
+       .only_if = kPipeline,
+       .doc = "The order of work in a pipeline: GPipe, 1F1B, Interleaved1F1B, LoopedBFS, ZBH1, "
+              "InterleavedZeroBubble, ZBVZeroBubble or DualPipeV."});
     v("pipeline_parallel_schedule_csv", &Parallelism::pipeline_parallel_schedule_csv,
       {.effect = Effect::kLayout,
+       .only_if = kPipeline,
        .doc = "A file with a schedule of one's own, as PyTorch writes them: a line a rank, a cell an action "
               "(2F0, "
               "2B0, 2I0, 2W0). It takes the place of pipeline_parallel_schedule."});
@@ -104,6 +106,7 @@ struct Parallelism {
       {.effect = Effect::kLayout,
        .min = 0,
        .max = 1 << 10,
+       .only_if = kPipeline,
        .doc =
            "Stages of each rank of a pipeline. 0: as many as the schedule usually has (1, or 2 of those that "
            "interleave)."});
@@ -136,16 +139,19 @@ struct Parallelism {
       {.effect = Effect::kLayout,
        .min = 0,
        .max = 1 << 20,
+       .only_if = "parallelism.pipeline_parallel_layers_per_stage>0",
        .doc = "How many layers the first unit, an embedding, weighs in that."});
     v("pipeline_parallel_last_stage_less_layers", &Parallelism::pipeline_parallel_last_stage_less_layers,
       {.effect = Effect::kLayout,
        .min = 0,
        .max = 1 << 20,
+       .only_if = "parallelism.pipeline_parallel_layers_per_stage>0",
        .doc = "How many layers the last unit, a head, weighs in that."});
     v("pipeline_parallel_receives_ahead", &Parallelism::pipeline_parallel_receives_ahead,
       {.effect = Effect::kLayout,
        .min = 0,
        .max = 1024,
+       .only_if = kPipeline,
        .doc = "By how many actions of the schedule a receive is posted before the one that needs it: more "
               "overlap, more memory."});
   }
