@@ -86,6 +86,12 @@ Table memory_table(const plan::Quote& quote) {
     if (bytes > 0) table.add_row({std::string(to_string(static_cast<MemoryKind>(kind))), bytes});
   }
   table.add_row({std::string("total"), quote.total_bytes()});
+  if (quote.host_bytes == 0) return table;
+  table.add_row({std::string("beside it, optimizer on the host"), quote.host_bytes});
+  for (const plan::CopyQuote& copy : quote.copies) {
+    const bool down = copy.op == plan::Op::kCopyDown;
+    table.add_row({std::string(down ? "copied down a step" : "copied up a step"), copy.bytes});
+  }
   return table;
 }
 

@@ -46,6 +46,7 @@ struct ClusterDevice {
   double memory_gb_per_second = 0;
   double efficiency = 0;
   double overhead_us = -1;
+  double host_gb_per_second = 0;
 
   template <class V>
   static void fields(V& v) {
@@ -65,6 +66,8 @@ struct ClusterDevice {
       {.min = -1,
        .max = 1e6,
        .doc = "What every instruction takes besides its work, microseconds. -1: the preset's."});
+    v("host_gb_per_second", &ClusterDevice::host_gb_per_second,
+      figure("To or from the host's memory, one way, 10^9 bytes a second."));
   }
 };
 

@@ -270,6 +270,10 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
   EXPECT_THAT(
       parse_error("[training]\nsteps = 9\n[comm]\nbackend = \"nccl\"\n"),
       HasSubstr("x.toml:4: comm.backend = nccl moves memory of GPUs, and training.device = cpu has none"));
+  EXPECT_THAT(
+      parse_error("[training]\nsteps = 9\nenable_cpu_offload = true\n"),
+      HasSubstr("x.toml:3: training.enable_cpu_offload = true keeps optimizer state out of a device's"));
+  EXPECT_NO_THROW(parse("[training]\nsteps = 9\ndevice = \"cuda\"\nenable_cpu_offload = true\n", "x"));
   EXPECT_NO_THROW(parse("[training]\nsteps = 9\ndevice = \"cuda\"\n[comm]\nbackend = \"nccl\"\n", "x"));
   EXPECT_THAT(parse_error(gpt + "[data]\nvalidation_fraction = 0.6\ntest_fraction = 0.4\n"),
               HasSubstr("nothing to train on"));

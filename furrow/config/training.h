@@ -25,6 +25,7 @@ struct Training {
   std::string mixed_precision_reduce = "float32";
   int64_t threads = 0;
   std::string device = "cpu";
+  bool enable_cpu_offload = false;
   std::string nan_policy = "stop";
 
   template <class V>
@@ -138,6 +139,12 @@ struct Training {
               "its bits are not the CPU's. composed: the CPU by the operations that run on GPUs, to tell a "
               "GPU's "
               "rounding from a mistake."});
+    v("enable_cpu_offload", &Training::enable_cpu_offload,
+      {.effect = kRecipe,
+       .doc =
+           "Optimizer state and float32 masters lie in the host's memory, not the device's: gradients are "
+           "copied down, the host steps them with its own kernels (every optimizer), parameters are copied "
+           "up. For a device other than cpu."});
     v("nan_policy", &Training::nan_policy,
       {.effect = kRecipe,
        .choices = "stop|skip",

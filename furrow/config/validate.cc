@@ -168,6 +168,13 @@ void check_backend(const Config& config) {
                      config.training.device));
 }
 
+void check_offload(const Config& config) {
+  if (!config.training.enable_cpu_offload || config.training.device != "cpu") return;
+  refuse(config, "training.enable_cpu_offload",
+         "training.enable_cpu_offload = true keeps optimizer state out of a device's memory, and "
+         "training.device = cpu has none of its own: set it to false, or training.device = cuda");
+}
+
 // Stages are cut by hand in one way, where there are stages.
 void check_stages(const Config& config) {
   const Parallelism& p = config.parallelism;
@@ -199,6 +206,7 @@ void validate(const Config& config) {
   check_recompute(config);
   check_stages(config);
   check_backend(config);
+  check_offload(config);
 }
 
 uint64_t memory_budget(const Data& data) {

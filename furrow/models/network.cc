@@ -12,6 +12,7 @@ plan::ModelSpec trained_network(const config::Config& config, const DataShape& d
   compute_in(precision_of(config.training.mixed_precision_param), &spec);
   apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);
+  for (plan::Unit& unit : spec.units) unit.offload = config.training.enable_cpu_offload;
   return spec;
 }
 

@@ -32,6 +32,7 @@ class Reader {
     take(given.f32_tflops * 1e12, &device.f32_flops);
     take(given.half_tflops * 1e12, &device.half_flops);
     take(given.memory_gb_per_second * 1e9, &device.memory_bytes_per_second);
+    take(given.host_gb_per_second * 1e9, &device.host_bytes_per_second);
     take(given.efficiency, &device.efficiency);
     if (given.memory_gib > 0) device.memory_bytes = static_cast<int64_t>(given.memory_gib * kGibibyte);
     if (given.overhead_us >= 0) device.overhead_s = given.overhead_us * 1e-6;

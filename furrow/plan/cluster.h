@@ -31,9 +31,10 @@ struct DeviceSpec {
   double half_flops = 0;  // of bfloat16 and float16 (of a CPU: bfloat16)
   int64_t memory_bytes = 0;
   double memory_bytes_per_second = 0;
-  double efficiency = 0;    // share of the peak that large matrix products reach
-  double overhead_s = 0;    // of an instruction, besides its work
-  std::string source = {};  // where the figures are from
+  double efficiency = 0;             // share of the peak that large matrix products reach
+  double overhead_s = 0;             // of an instruction, besides its work
+  double host_bytes_per_second = 0;  // to or from the host's memory, one way; 0: it is the host's
+  std::string source = {};           // where the figures are from
 
   double flops(DType dtype) const {
     if (kind == DeviceKind::kCpu && dtype == DType::kF16) return f32_flops;  // converted, then multiplied
@@ -79,6 +80,7 @@ struct Cluster {
   LinkSpec inside;   // between the devices of a host
   LinkSpec network;  // between hosts
   Price price;
+  double host_memory_bytes_per_second = 300e9;  // of a host, shared by its devices: two sockets of 8 channels
   // Communication that the thread that starts it carries out itself, so that nothing of it is hidden: all of
   // it inside a host (CPU cores that move and add the bytes), and messages of up to so many bytes anywhere.
   bool inline_inside = false;

@@ -70,6 +70,7 @@ class SymbolicMachine {
     if (instruction.op == Op::kBackwardWeight)
       return fmt::format("g{}/{}.{}", value.unit, value.index, value.begin);
     if (instruction.op == Op::kAdd) return fmt::format("({}+{})", gradients.at(0), gradients.at(1));
+    if (instruction.op == Op::kCopyDown) return gradients.at(0);
     if (instruction.op != Op::kAddTied) return "";
     std::string sum = gradients.at(0);
     for (size_t i = 1; i < gradients.size(); ++i) sum += " & " + gradients[i];
@@ -112,9 +113,45 @@ ModelSpec tied_chain() {
   return spec;
 }
 
+ModelSpec on_host(ModelSpec spec) {
+  for (Unit& unit : spec.units) unit.offload = true;
+  return spec;
+}
+
 size_t count(const Program& program, Op op) {
   return std::count_if(program.instructions.begin(), program.instructions.end(),
                        [op](const Instruction& instruction) { return instruction.op == op; });
+}
+
+// The host steps with what comes down, from memory that units take turns in; masters and state are its own.
+TEST(CompileTrain, AnOptimizerOnTheHostIsFedByCopies) {
+  const ModelSpec plain = tied_chain(), spec = on_host(plain);
+  for (const int k : {1, 3, 8}) {
+    const TrainOptions options{.microbatch_sizes = sizes(k), .optimizer_states = 2};
+    const Program program = compile_train(spec, Layout(), options);
+    EXPECT_EQ(SymbolicMachine(program).stepped, expected_steps(spec, k));
+    EXPECT_EQ(count(program, Op::kCopyDown), count(program, Op::kStep));
+    EXPECT_EQ(count(program, Op::kCopyUp), count(program, Op::kStep));
+    EXPECT_EQ(parse_program(to_text(program)), program);
+    if (k == 8) {  // on ranks what is stepped is a shard
+      for (const int stage : {1, 2, 3}) {
+        TrainOptions ranks = options;
+        ranks.ranks.zero_stage = stage;
+        const Program shard = compile_train(spec, Layout({1, 2, 2, 1, 1, 1}, 4), ranks);  // verifies
+        EXPECT_EQ(count(shard, Op::kCopyUp), 4u);
+        EXPECT_EQ(count(shard, Op::kGatherUpdated), stage == 3 ? 0u : 4u);
+      }
+    }
+    const auto peaks = verify(program, spec).peak_bytes;
+    const auto without = verify(compile_train(plain, Layout(), options), plain).peak_bytes;
+    const int64_t unit = 1024 * 4;  // padded
+    EXPECT_EQ(peaks[static_cast<size_t>(MemoryKind::kOptimizer)], 4 * 3 * unit + unit);
+    EXPECT_EQ(without[static_cast<size_t>(MemoryKind::kOptimizer)], 4 * 2 * unit);
+    EXPECT_EQ(peaks[static_cast<size_t>(MemoryKind::kParameters)],
+              without[static_cast<size_t>(MemoryKind::kParameters)]);
+    EXPECT_EQ(peaks[static_cast<size_t>(MemoryKind::kGradients)],
+              without[static_cast<size_t>(MemoryKind::kGradients)]);
+  }
 }
 
 TEST(Tree, SplitsAtTheLargestPowerOfTwo) {

@@ -27,6 +27,7 @@ enum class Work : uint8_t {
   kLoss,   // loss or metrics of the last unit's output
   kBatch,  // read, decode, copy a batch
   kFlat,   // elementwise over flat buffers: add, step, measure, snapshot; by bytes read and written
+  kCopy,   // between a device and its host, by bytes
   kCommunication,
   kNothing,  // a few scalars
 };
@@ -67,6 +68,10 @@ std::unique_ptr<Costs> analytic_costs(Cluster cluster, DType compute = DType::kF
 // measured neighbours to analytic where it has the kind in other sizes, analytic otherwise.
 std::unique_ptr<Costs> profiled_costs(Cluster cluster, const ProfileSection& section,
                                       DType compute = DType::kF32);
+
+// On the wire between a device and its host, and of a step by the host, which its devices share.
+double host_copy_seconds(const Costs& costs, int64_t bytes);
+double host_step_seconds(const Costs& costs, int64_t bytes);  // bytes read and written
 
 // What a communication instruction moves, as every member of its group knows it.
 struct Moved {

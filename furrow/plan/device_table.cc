@@ -18,6 +18,14 @@ constexpr int64_t kGigabyte = 1'000'000'000;
 // A GPU starts a dozen kernels a unit, some microseconds each, unless graphs or compilation merge them.
 constexpr double kKernels = 60e-6;
 
+// What a copy over PCIe x16 reaches of generation 3, 4, 5 (16, 32, 63 GB/s): about 0.78 of it.
+constexpr double kGen3 = 12.3e9, kGen4 = 25e9, kGen5 = 49e9;
+
+double host_rate(std::string_view name) {
+  if (name.starts_with("v100") || name.starts_with("t4")) return kGen3;
+  return name.starts_with("h") || name.starts_with("mi300") ? kGen5 : kGen4;
+}
+
 DeviceSpec gpu(const char* name, double f32, double half, int64_t memory_gb, double gb_per_second,
                double efficiency, const char* source) {
   return {.name = name,
@@ -28,6 +36,7 @@ DeviceSpec gpu(const char* name, double f32, double half, int64_t memory_gb, dou
           .memory_bytes_per_second = gb_per_second * kGiga,
           .efficiency = efficiency,
           .overhead_s = kKernels,
+          .host_bytes_per_second = host_rate(name),
           .source = source};
 }
 

@@ -117,9 +117,14 @@ bool FlatLayout::has_masters() const {
   return std::any_of(units.begin(), units.end(), [](const UnitLayout& unit) { return unit.masters() > 0; });
 }
 
+bool FlatLayout::offloads() const {
+  return std::any_of(units.begin(), units.end(), [](const UnitLayout& unit) { return unit.offload; });
+}
+
 UnitLayout unit_layout(const Unit& unit, int64_t alignment) {
   UnitLayout layout = Placer(unit, alignment).place();
   layout.compute = unit.compute;
+  layout.offload = unit.offload;
   place_statistics(unit, &layout);
   return layout;
 }

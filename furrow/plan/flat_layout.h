@@ -2,8 +2,9 @@
 // have this one layout, so that an optimizer or a collective handles one span.  Gradients and state end where
 // the trained elements do.
 //
-// A unit that computes in low precision has its parameters twice: params(u,v) of that type, which blocks read
-// and gathers move, and float32 masters, which are the first state of its optimizer.
+// A unit that computes in low precision, or whose optimizer is on the host, has its parameters twice:
+// params(u,v) of its type, which blocks read and gathers move, and float32 masters, which are the first state
+// of its optimizer.
 //
 // Invariants: trained parameters first, then frozen ones; of each, whole ones (Parameter::whole), then the
 // others; of each, those that decay, then the others; parameters of one rule together, rules and parameters
@@ -67,9 +68,11 @@ struct UnitLayout {
   std::vector<StatisticSpan> statistics = {};
   int64_t statistic_elements = 0;  // of four bytes, padded; 0: no statistics
   DType compute = DType::kF32;     // of params(u,v) and gathered(u,g)
+  bool offload = false;            // Unit::offload
 
   int64_t param_bytes() const { return static_cast<int64_t>(dtype_size(compute)); }  // of an element
-  int masters() const { return compute == DType::kF32 ? 0 : 1; }  // flat float32 buffers beside params
+  // Flat float32 buffers beside params.
+  int masters() const { return compute == DType::kF32 && !offload ? 0 : 1; }
 };
 
 struct FlatLayout {
@@ -77,6 +80,7 @@ struct FlatLayout {
   std::vector<TiedUse> tied;
 
   bool has_masters() const;  // of any unit
+  bool offloads() const;     // the optimizer of any unit is on the host
 };
 
 UnitLayout unit_layout(const Unit& unit, int64_t alignment = kAlign);

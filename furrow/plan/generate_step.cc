@@ -71,7 +71,32 @@ void return_tied(int32_t u, Draft* draft) {
   }
 }
 
+Instruction& copy(Op op, int32_t u, Draft* draft) {
+  Instruction& copy = draft->emit(op, u);
+  copy.stream = Stream::kCopy;
+  copy.predicate = Predicate::kFinite;
+  return copy;
+}
+
+// Where its optimizer is: the gradient goes there, and what has been stepped comes back.
+void step_on_host(int32_t u, Draft* draft) {
+  const Placement& placement = draft->placement();
+  const Part part = placement.step_part();
+  Instruction& down = copy(Op::kCopyDown, u, draft);
+  down.reads = {draft->final_of(u, part)};
+  down.writes = {hosted_value(u, part)};
+  Instruction& step = draft->emit(Op::kStep, u);
+  step.predicate = Predicate::kFinite;
+  step.reads = {state_value(u, 0, part), hosted_value(u, part), scale_value(draft->phase)};
+  step.writes = {state_value(u, 1, part)};
+  Instruction& up = copy(Op::kCopyUp, u, draft);
+  up.reads = {params_value(u, 0, placement.params_part()), state_value(u, 1, part)};
+  up.writes = {params_value(u, 1, part)};
+  gather_updated(u, draft);
+}
+
 void step(int32_t u, Draft* draft) {
+  if (draft->facts.flat.units[u].offload) return step_on_host(u, draft);
   const Placement& placement = draft->placement();
   Instruction& step = draft->emit(Op::kStep, u);
   step.predicate = Predicate::kFinite;

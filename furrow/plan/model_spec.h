@@ -167,6 +167,7 @@ struct Unit {
   // What its block computes in: kF32, or kBF16 or kF16 where parameters have a copy of that type beside the
   // float32 masters that the optimizer steps (models/precision.h).
   DType compute = DType::kF32;
+  bool offload = false;  // masters, of any type, and optimizer state lie on the host, which steps them
   std::vector<Parameter> parameters;
   std::vector<Statistic> statistics;  // only of a unit with parameters of its own
   std::vector<Adapter> adapters;

@@ -15,7 +15,7 @@ constexpr KindSet set_of(Kinds... kinds) {
 
 using enum ValueKind;
 
-constexpr std::array<OpInfo, 24> kOps = {{
+constexpr std::array<OpInfo, 26> kOps = {{
     {Op::kLoad, "load", false, true, false, false, set_of(), set_of(kBatch)},
     {Op::kForward, "forward", true, true, false, false, set_of(kBatch, kAct, kParams, kGathered, kStats),
      set_of(kAct, kSaved, kBnStats)},
@@ -39,8 +39,8 @@ constexpr std::array<OpInfo, 24> kOps = {{
     {Op::kClip, "clip", false, false, false, false, set_of(kSums, kLossScale), set_of(kScale)},
     {Op::kUpdateScale, "update_scale", false, false, false, false, set_of(kScale, kLossScale),
      set_of(kLossScale)},
-    {Op::kStep, "step", true, false, false, false, set_of(kParams, kState, kGradient, kTotal, kScale),
-     set_of(kParams, kState)},
+    {Op::kStep, "step", true, false, false, false,
+     set_of(kParams, kState, kGradient, kTotal, kHosted, kScale), set_of(kParams, kState)},
     {Op::kGatherUpdated, "gather_updated", true, false, true, false, set_of(kParams), set_of(kParams)},
     {Op::kFoldStats, "fold_stats", true, false, false, false, set_of(kStats, kBnStats, kScale),
      set_of(kStats)},
@@ -50,6 +50,8 @@ constexpr std::array<OpInfo, 24> kOps = {{
     {Op::kRecv, "recv", true, false, true, true, set_of(kParams), set_of(kAct, kGrad, kGradient, kParams)},
     {Op::kSwapAverage, "swap_average", true, false, false, false, set_of(kParams, kState),
      set_of(kParams, kState)},
+    {Op::kCopyDown, "copy_down", true, false, false, false, set_of(kGradient, kTotal), set_of(kHosted)},
+    {Op::kCopyUp, "copy_up", true, false, false, false, set_of(kParams, kState), set_of(kParams)},
 }};
 
 constexpr bool rows_are_in_order() {
@@ -108,6 +110,7 @@ const Value* in_place_source(const Instruction& instruction, const Value& writte
     case Op::kGatherUpdated:
     case Op::kStep:
     case Op::kSwapAverage:
+    case Op::kCopyUp:
     case Op::kRecv:
     case Op::kFoldStats:
     case Op::kUpdateScale:

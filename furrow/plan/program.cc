@@ -40,6 +40,7 @@ constexpr std::array<KindInfo, kValueKinds> kKinds = {{
     {"bn_stats", true, true, false, false},
     {"stats", true, true, false, false},
     {"loss_scale", false, true, false, false},
+    {"hosted", true, false, false, true},
 }};
 
 const KindInfo& kind_info(ValueKind kind) {

@@ -42,6 +42,7 @@ enum class ValueKind : uint8_t {
   kStats,     // stats(u,v)            statistics of unit u; v 0 before the step, 1 after; whole on every rank
   kLossScale,  // loss_scale(v)        what gradients are multiplied with on their way, where units compute in
                // float16; v 0 before the step, 1 after; the same on every rank
+  kHosted,     // hosted(u)            final(u) in the host's memory, of a unit whose optimizer is there
 };
 std::string_view to_string(ValueKind kind);
 
@@ -58,7 +59,7 @@ std::string to_string(const Value& value);  // "gradient(3,0,[0,2))", "gradient(
 Value parse_value(std::string_view text);   // Error{invalid_argument}
 
 using KindSet = uint32_t;  // a bit for each ValueKind
-inline constexpr size_t kValueKinds = 17;
+inline constexpr size_t kValueKinds = 18;
 constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<unsigned>(kind); }
 
 // clang-format off
@@ -100,6 +101,10 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   update_scale         scale() loss_scale(0) -> loss_scale(1), in place    where units compute in float16; of models
 //                        of one phase alone
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
+//                        of a unit whose optimizer is on the host it reads state(u,0)/step hosted(u)/step scale()
+//                        and writes state(u,1)/step alone, between
+//   copy_down u          final(u)/step -> hosted(u)/step
+//   copy_up u            params(u,0) state(u,1)/step -> params(u,1)/step, in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
 //   fold_stats u         stats(u,0) bn_stats(u,0) ... bn_stats(u,k-1) scale() -> stats(u,1), in place
 //   send u [m] peer      one value, to a pp coordinate: act(u,m) of a stage's last unit, grad(u,m) of the unit before
@@ -135,6 +140,8 @@ enum class Op : uint8_t {
   kSend,
   kRecv,
   kSwapAverage,
+  kCopyDown,
+  kCopyUp,
 };
 
 // Communication runs beside the rest: collectives in program order, which is the same on all ranks of a
@@ -210,6 +217,9 @@ inline Value state_value(int32_t u, int32_t version, Part part = Part::kWhole) {
 inline Value bn_stats_value(int32_t u, int32_t m) { return {ValueKind::kBnStats, u, m}; }
 inline Value stats_value(int32_t u, int32_t version) { return {ValueKind::kStats, u, version}; }
 inline Value loss_scale_value(int32_t version) { return {ValueKind::kLossScale, -1, version}; }
+inline Value hosted_value(int32_t u, Part part = Part::kWhole) {
+  return {ValueKind::kHosted, u, 0, 0, 0, part};
+}
 inline Value snapshot_value(int32_t u, Part part = Part::kWhole) {
   return {ValueKind::kSnapshot, u, 0, 0, 0, part};
 }

@@ -42,9 +42,17 @@ constexpr auto kRows = std::to_array<Row>({
     {Op::kRecv, Work::kCommunication},
     {Op::kGatherStats, Work::kCommunication},
     {Op::kFoldStats, Work::kNothing},
+    {Op::kCopyDown, Work::kCopy},
+    {Op::kCopyUp, Work::kCopy},
 });
 
 bool is_flat(ValueKind kind) { return is_persistent(kind) || kind == ValueKind::kSnapshot; }
+
+double seconds_at(const Costs& costs, double bytes_per_second, int64_t bytes) {
+  const double rate =
+      bytes_per_second > 0 ? bytes_per_second : costs.cluster().device.memory_bytes_per_second;
+  return costs.overhead_seconds() + (rate > 0 ? static_cast<double>(bytes) / rate : 0);
+}
 
 bool writes(const Instruction& instruction, ValueKind kind) {
   return std::ranges::any_of(instruction.writes, [kind](const Value& value) { return value.kind == kind; });
@@ -60,6 +68,16 @@ Movement movement_of(UnitCollective::Op op) {
 std::string_view inside_name(UnitCollective::Op op) {
   if (op == UnitCollective::Op::kAllGather) return "tensor.all_gather";
   return op == UnitCollective::Op::kReduceScatter ? "tensor.reduce_scatter" : "tensor.all_reduce";
+}
+
+double host_copy_seconds(const Costs& costs, int64_t bytes) {
+  return seconds_at(costs, costs.cluster().device.host_bytes_per_second, bytes);
+}
+
+double host_step_seconds(const Costs& costs, int64_t bytes) {
+  const Cluster& cluster = costs.cluster();
+  const bool cores = cluster.device.kind == DeviceKind::kCpu;
+  return seconds_at(costs, cores ? 0 : cluster.host_memory_bytes_per_second / cluster.devices, bytes);
 }
 
 Work work_of(Op op) {
@@ -82,7 +100,11 @@ double ProgramCosts::seconds(const Instruction& instruction) const {
     case Work::kBatch:
       return costs_.batch_seconds(work_bytes(instruction));
     case Work::kFlat:
+      if (instruction.op == Op::kStep && flat_.units[instruction.unit].offload)
+        return host_step_seconds(costs_, work_bytes(instruction));
       return costs_.flat_seconds(instruction.op, work_bytes(instruction));
+    case Work::kCopy:
+      return host_copy_seconds(costs_, work_bytes(instruction));
     case Work::kNothing:
       return costs_.overhead_seconds();
     case Work::kCommunication:
@@ -105,6 +127,9 @@ int64_t ProgramCosts::work_bytes(const Instruction& instruction) const {
              spec_.units[instruction.reads.front().unit].output.bytes_per_sample();
     case Work::kBatch:
       return bytes_of(instruction.writes.front());
+    case Work::kCopy:
+      return copied_bytes({spec_, flat_, program_.microbatch_sizes, program_.placement, program_.states},
+                          instruction);
     default:
       return flat_bytes(instruction);
   }

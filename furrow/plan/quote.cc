@@ -65,7 +65,7 @@ double Quote::communication_bytes() const {
 }
 
 int64_t Quote::total_bytes() const {
-  return std::accumulate(peak_bytes.begin(), peak_bytes.end(), int64_t{0});
+  return std::accumulate(peak_bytes.begin(), peak_bytes.end(), int64_t{0}) - host_bytes;
 }
 
 Quote quote(const Program& program, const ModelSpec& spec) {

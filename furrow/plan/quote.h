@@ -45,6 +45,13 @@ struct CollectiveQuote {
   friend bool operator==(const CollectiveQuote&, const CollectiveQuote&) = default;
 };
 
+// Copies of one direction between a device and its host, of this rank, a step.
+struct CopyQuote {
+  Op op = Op::kCopyDown;
+  int64_t count = 0;  // instructions
+  int64_t bytes = 0;
+};
+
 // One item of the planned memory of flat buffers.
 struct MemoryItem {
   std::string name;  // "gradients, final"
@@ -69,11 +76,13 @@ struct Quote {
   int64_t instructions = 0;
   StepFlops flops;
   std::array<int64_t, kMemoryKinds> peak_bytes{};  // by MemoryKind, as verify() reports
-  int64_t total_bytes() const;                     // sum over kinds: an upper bound, peaks need not coincide
+  int64_t total_bytes() const;  // sum over kinds, without host_bytes: an upper bound, peaks need not coincide
+  int64_t host_bytes = 0;       // of them, what lies in the host's memory beside a device: the optimizer's
 
   Placement placement;
   std::string deterministic;  // one line: whether the layout may change bits, by which rule, at what cost
   std::vector<CollectiveQuote> collectives;  // by operation, then axis; empty in a world of one
+  std::vector<CopyQuote> copies;             // down, up; empty: nothing is on the host
   double data_parallel_bytes = 0;            // what data parallelism over as many ranks moves, for comparison
   std::vector<MemoryItem> memory;            // of flat buffers
   MemoryFormula formula;

@@ -55,6 +55,20 @@ class RanksQuote {
     return list;
   }
 
+  std::vector<CopyQuote> copies() const {
+    std::vector<CopyQuote> list;
+    for (const Op op : {Op::kCopyDown, Op::kCopyUp}) {
+      CopyQuote quote{op};
+      for (const Instruction& instruction : program_.instructions) {
+        if (instruction.op != op) continue;
+        ++quote.count;
+        quote.bytes += copied_bytes(bytes_, instruction);
+      }
+      if (quote.count > 0) list.push_back(quote);
+    }
+    return list;
+  }
+
   std::vector<MemoryItem> memory() const {
     std::map<int32_t, std::string> names;  // by slot
     for (const SlotAssignment& assignment : program_.assignments) {
@@ -64,6 +78,7 @@ class RanksQuote {
       if (memory_kind(value.kind) != MemoryKind::kGradients) {
         const bool teacher = value.kind == ValueKind::kParams && bytes_.spec.units[value.unit].inference;
         name = teacher ? "teacher" : to_string(memory_kind(value.kind));
+        if (value.kind == ValueKind::kHosted) name = "gradients, on the host";
       } else if (value == final_of(value.unit)) {
         name = "gradients, final";
       } else if (name.empty()) {
@@ -244,6 +259,9 @@ void quote_ranks(const Program& program, const ModelSpec& spec, Quote* quote) {
   quote->placement = place;
   quote->deterministic = deterministic_line(place, k);
   quote->collectives = ranks.collectives();
+  quote->copies = ranks.copies();
+  if (flat_layout(spec).offloads())
+    quote->host_bytes = quote->peak_bytes[static_cast<size_t>(MemoryKind::kOptimizer)];
   quote->memory = ranks.memory();
   quote->formula = formula_of(place, whole);
   const double n = place.data_ranks();

@@ -8,6 +8,8 @@
 
 #include "furrow/base/error.h"
 #include "furrow/plan/compile.h"
+#include "furrow/plan/cost.h"
+#include "furrow/plan/simulate.h"
 #include "furrow/plan/testing/specs.h"
 #include "furrow/plan/verify.h"
 
@@ -46,6 +48,54 @@ TEST(Quote, DescribesUnitsAndMemory) {
   int64_t sum = 0;
   for (int64_t bytes : q.peak_bytes) sum += bytes;
   EXPECT_EQ(q.total_bytes(), sum);
+}
+
+// What the host holds is no memory of the device; what crosses between them is counted once each way.
+TEST(Quote, AnOptimizerOnTheHost) {
+  ModelSpec spec = testing::chain(3, 8);
+  const TrainOptions options{.microbatch_sizes = {4, 4}, .optimizer_states = 2};
+  const Quote plain = quote(compile_train(spec, Layout(), options), spec);
+  for (Unit& unit : spec.units) unit.offload = true;
+  const Quote host = quote(compile_train(spec, Layout(), options), spec);
+  const int64_t unit = 1024 * 4;
+  EXPECT_EQ(plain.host_bytes, 0);
+  EXPECT_TRUE(plain.copies.empty());
+  EXPECT_EQ(host.host_bytes, 3 * 3 * unit + unit);
+  EXPECT_EQ(plain.total_bytes() - host.total_bytes(), 3 * 2 * unit);
+  ASSERT_EQ(host.copies.size(), 2u);
+  for (const CopyQuote& copy : host.copies) {
+    EXPECT_EQ(copy.count, 3);
+    EXPECT_EQ(copy.bytes, 3 * unit);
+  }
+}
+
+// On the wire to the host, and by the host's memory, which its devices share.
+TEST(Quote, CopiesAndStepsOfTheHostTakeTheirTime) {
+  ModelSpec spec = testing::chain(1, 512);
+  spec.units[0].offload = true;
+  Cluster cluster;
+  cluster.devices = 2;
+  cluster.device = find_device("h100-sxm");
+  const auto costs = analytic_costs(cluster);
+  const Program program = compile_train(spec, Layout(), {.microbatch_sizes = {4}, .optimizer_states = 2});
+  const ProgramCosts rows(*costs, spec, program, 1);
+  const double bytes = (512 * 512 + 1024) * 4.0, overhead = cluster.device.overhead_s;
+  for (const Instruction& instruction : program.instructions) {
+    if (instruction.op == Op::kCopyDown || instruction.op == Op::kCopyUp) {
+      EXPECT_DOUBLE_EQ(rows.seconds(instruction), overhead + bytes / 49e9);
+    }
+    if (instruction.op == Op::kStep) {  // two states and masters, read and written, and the gradient
+      EXPECT_DOUBLE_EQ(rows.seconds(instruction), overhead + 7 * bytes / 150e9);
+    }
+  }
+  // A device's memory is without it.
+  ModelSpec plain = spec;
+  plain.units[0].offload = false;
+  const Program inside = compile_train(plain, Layout(), {.microbatch_sizes = {4}, .optimizer_states = 2});
+  const auto held = [&](const Program& each, const ModelSpec& of) {
+    return simulate(std::span(&each, 1), of, *costs).ranks[0].peak_total_bytes;
+  };
+  EXPECT_EQ(held(inside, plain) - held(program, spec), static_cast<int64_t>(2 * bytes));
 }
 
 // A model whose units divide by eight, so that every rank has the same.

@@ -90,6 +90,22 @@ TEST(Search, EveryDataLayoutIsTried) {
   }
 }
 
+// Masters and state are no memory of the devices: what needs 16 bytes a parameter fits into 10.
+TEST(Search, AnOptimizerOnTheHostLeavesRoom) {
+  ModelSpec spec = testing::chain(8, 4096);  // 8 x 64 MiB
+  Case inside(spec, h100s(1, 1), {4, 4});
+  inside.request.memory_bytes = 10 * spec.parameter_count();
+  EXPECT_NE(failure(search(inside.request)), "");
+  for (Unit& unit : spec.units) unit.offload = true;
+  Case host(spec, h100s(1, 1), {4, 4});
+  host.request.memory_bytes = inside.request.memory_bytes;
+  const SearchResult result = search(host.request);
+  ASSERT_EQ(failure(result), "");
+  inside.request.memory_bytes = 0;
+  EXPECT_GT(result.candidates[0].figures.step_s, 2 * search(inside.request).candidates[0].figures.step_s)
+      << "the bus is slower";
+}
+
 TEST(Search, BestFirstAndSimulated) {
   Case one(testing::chain(12, 64), h100s(1, 8), {4, 128});
   const SearchResult result = search(one.request);
@@ -103,9 +119,12 @@ TEST(Search, BestFirstAndSimulated) {
 }
 
 // Memory and seconds in closed form against the compiled and simulated program, for data-parallel layouts.
-void closed_forms_are_near_the_simulation(DType compute) {
+void closed_forms_are_near_the_simulation(DType compute, bool offload = false) {
   ModelSpec spec = wide_chain(12, 512, 40000);
-  for (Unit& unit : spec.units) unit.compute = compute;
+  for (Unit& unit : spec.units) {
+    unit.compute = compute;
+    unit.offload = offload;
+  }
   Case one(std::move(spec), h100s(1, 8), {64, 64 * 32});
   one.request.without = {"prune", "schedules"};
   const SearchResult simulated = search(one.request);
@@ -127,6 +146,10 @@ void closed_forms_are_near_the_simulation(DType compute) {
 }
 
 TEST(Search, ClosedFormsAreNearTheSimulation) { closed_forms_are_near_the_simulation(DType::kF32); }
+
+TEST(Search, ClosedFormsOfAnOptimizerOnTheHostToo) {
+  closed_forms_are_near_the_simulation(DType::kF32, true);
+}
 
 TEST(Search, MixedPrecisionIsPlannedFor) {
   closed_forms_are_near_the_simulation(DType::kBF16);

@@ -213,7 +213,8 @@ class Simulator {
     int64_t total = 0;
     for (size_t k = 0; k < kMemoryKinds; ++k) {
       thread.result.peak_bytes[k] = std::max(thread.result.peak_bytes[k], thread.live[k]);
-      total += thread.live[k];
+      const bool host = thread.loaded.host_optimizer && k == static_cast<size_t>(MemoryKind::kOptimizer);
+      if (!host) total += thread.live[k];
     }
     thread.result.peak_total_bytes = std::max(thread.result.peak_total_bytes, total);
   }

@@ -41,7 +41,7 @@ struct SimulatedRank {
   double bubble = 0;  // 1 - compute within [first forward, last weight gradient] over that time, of all ranks
   int64_t received_bytes = 0;
   std::array<int64_t, kMemoryKinds> peak_bytes{};  // as verify()
-  int64_t peak_total_bytes = 0;                    // most that lives at once, all kinds
+  int64_t peak_total_bytes = 0;  // most that lives at once, all kinds but what is on the host
 };
 
 struct ResourceUse {

@@ -12,6 +12,7 @@ class Loader {
  public:
   Loader(const Program& program, const ModelSpec& spec, const Costs& costs, int represents)
       : program_(program),
+        spec_(spec),
         costs_(costs),
         rows_(costs, spec, program, represents),
         memory_(program, spec,
@@ -27,6 +28,7 @@ class Loader {
     loaded.program = &program_;
     for (const Instruction& instruction : program_.instructions) loaded.steps.push_back(step(instruction));
     loaded.persistent = memory_.persistent();
+    loaded.host_optimizer = flat_layout(spec_).offloads();
     return loaded;
   }
 
@@ -104,6 +106,7 @@ class Loader {
   }
 
   const Program& program_;
+  const ModelSpec& spec_;
   const Costs& costs_;
   const ProgramCosts rows_;
   LiveMemory memory_;

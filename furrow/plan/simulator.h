@@ -55,6 +55,7 @@ struct LoadedProgram {
   const Program* program = nullptr;
   std::vector<Step> steps;
   std::array<int64_t, kMemoryKinds> persistent{};  // flat buffers, all the time
+  bool host_optimizer = false;                     // what is the optimizer's lies in the host's memory
 };
 
 LoadedProgram load_program(const Program& program, const ModelSpec& spec, const Costs& costs, int represents);

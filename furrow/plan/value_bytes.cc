@@ -31,6 +31,7 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
     {MemoryKind::kOther, false},        // bn_stats
     {MemoryKind::kOther, true},         // stats
     {MemoryKind::kOther, true},         // loss_scale
+    {MemoryKind::kOptimizer, true},     // hosted
 }};
 
 constexpr int64_t kIdBytes = 8;
@@ -66,7 +67,8 @@ ValueKind slot_class(ValueKind kind) { return kind == ValueKind::kTotal ? ValueK
 
 FlatBuffer buffer_of(const Value& value) {
   const bool gradient = value.kind == ValueKind::kGradient;
-  const bool trained = gradient || value.kind == ValueKind::kTotal || value.kind == ValueKind::kState;
+  const bool trained = gradient || value.kind == ValueKind::kTotal || value.kind == ValueKind::kState ||
+                       value.kind == ValueKind::kHosted;
   return {value.unit, gradient ? value.index : 0, trained};
 }
 
@@ -102,6 +104,7 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
     case ValueKind::kTotal:
     case ValueKind::kParams:
     case ValueKind::kGathered:
+    case ValueKind::kHosted:
       return flat_bytes();
     case ValueKind::kState:
       return state_bytes(context.states, context.flat.units[value.unit], value_slice(context, value)) +
@@ -122,6 +125,13 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
       return kLossScaleBytes;
   }
   return 0;
+}
+
+// Elements beyond the trained ones stay where they are.
+int64_t copied_bytes(const ByteContext& context, const Instruction& instruction) {
+  const Value& written = instruction.writes.front();
+  const Slice moved = value_slice(context, hosted_value(written.unit, written.part));
+  return moved.size() * element_bytes(context.flat, written);
 }
 
 }  // namespace furrow::plan

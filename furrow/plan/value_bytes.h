@@ -37,6 +37,9 @@ struct ByteContext {
 // The flat buffer that a value of a flat kind is a part of.
 FlatBuffer buffer_of(const Value& value);
 
+// Between a device and its host.  REQUIRES: a copy_down or copy_up.
+int64_t copied_bytes(const ByteContext& context, const Instruction& instruction);
+
 // The flat buffer that a communication instruction over units moves parts of.
 FlatBuffer buffer_of(const Instruction& instruction);
 

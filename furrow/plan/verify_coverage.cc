@@ -37,8 +37,10 @@ void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>*
   for (int32_t u = 0; u <= facts.last_unit(); ++u) {
     if (!keeps_params(facts.model, place, u)) continue;
     const bool steps = facts.model.units[u].steps;  // else the parameters stay as they are
+    const bool copied = op == Op::kStep && facts.model.flat.units[u].offload;
+    const Op writer = copied ? Op::kCopyUp : op;
     due->push_back(
-        {params_value(u, steps ? version : 0, place.params_part()), facts.holds(u) ? op : Op::kRecv});
+        {params_value(u, steps ? version : 0, place.params_part()), facts.holds(u) ? writer : Op::kRecv});
     if (!facts.holds(u)) continue;
     if (facts.with_state && steps) due->push_back({state_value(u, version, place.step_part()), op});
     const bool folds = facts.program.name == "train" && facts.model.units[u].folds;

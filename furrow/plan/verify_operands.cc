@@ -47,12 +47,13 @@ class OperandRule {
     }
     if (!info.has_peer) check_microbatch(info);
     const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated ||
-                         instruction_.op == Op::kFoldStats;
+                         instruction_.op == Op::kFoldStats || instruction_.op == Op::kCopyDown ||
+                         instruction_.op == Op::kCopyUp;
     const bool transfers_params = info.has_peer && carries(ValueKind::kParams);
     if ((instruction_.predicate == Predicate::kFinite) != (commits || transfers_params)) {
-      fail(commits || transfers_params
-               ? fmt::format("a {} must run 'if finite'", info.name)
-               : "only step, gather_updated, fold_stats and transfers of parameters run 'if finite'");
+      fail(commits || transfers_params ? fmt::format("a {} must run 'if finite'", info.name)
+                                       : "only step, copies beside it, gather_updated, fold_stats and "
+                                         "transfers of parameters run 'if finite'");
     }
     check_axis(info);
     check_unit(info);
@@ -190,6 +191,14 @@ class OperandRule {
         return gather_updated();
       case Op::kStep:
         return step();
+      case Op::kCopyDown:
+        check_offload();
+        return {{facts_.final_of(u_, place().step_part())}, {hosted_value(u_, place().step_part())}, {}};
+      case Op::kCopyUp:
+        check_offload();
+        return {{params_value(u_, 0, place().params_part()), state_value(u_, 1, place().step_part())},
+                {params_value(u_, 1, place().step_part())},
+                {}};
       case Op::kSwapAverage:
         return swap_average();
       case Op::kSend:
@@ -393,9 +402,21 @@ class OperandRule {
     if (!unit().steps) fail("every parameter of the unit is frozen");
   }
 
+  bool offloads() const { return facts_.model.flat.units[u_].offload; }
+
+  void check_offload() const {
+    check_steps();
+    if (!offloads()) fail("the optimizer of the unit is not on the host");
+  }
+
   Operands step() const {
     check_steps();
     const Part part = place().step_part();
+    if (offloads()) {
+      return {{state_value(u_, 0, part), hosted_value(u_, part), scale_value(unit().backward_phase)},
+              {state_value(u_, 1, part)},
+              {}};
+    }
     Operands operands{{params_value(u_, 0, place().params_part()), facts_.final_of(u_, part),
                        scale_value(unit().backward_phase)},
                       {params_value(u_, 1, part)},

@@ -309,6 +309,15 @@ TEST(Omissions, EachIsFoundInTrain) {
   EXPECT_GT(omissions.tried, 500u);
 }
 
+TEST(Omissions, EachIsFoundWithAnOptimizerOnTheHost) {
+  ModelSpec spec = tied_spec();
+  for (Unit& unit : spec.units) unit.offload = true;
+  const Program program = compile_train(spec, Layout(), {{4, 3}, {}, 1});
+  Omissions omissions(program, spec);
+  omissions.check();
+  EXPECT_GT(omissions.tried, 300u);
+}
+
 TEST(Omissions, EachIsFoundInRandomModels) {
   std::mt19937 rng(5);
   for (int round = 0; round < 6; ++round) {
@@ -509,6 +518,41 @@ TEST_F(Statistics, NeedAUnitThatIsTrained) {
   spec = chain(3);
   spec.units[1].statistics = {testing::statistic("u0.weight", {8})};
   EXPECT_THROW(validate(spec), Error);
+}
+
+class OnHost : public Mutation {
+ protected:
+  void SetUp() override {
+    for (Unit& unit : spec.units) unit.offload = true;
+    program = compile_train(spec, Layout(), {{4, 4}, {}, 1});
+  }
+};
+
+TEST_F(OnHost, ParametersThatDoNotComeUp) {
+  EXPECT_EQ(error(), "valid");
+  const size_t up = find(Op::kCopyUp, 1);
+  erase(up);
+  EXPECT_THAT(error(), HasSubstr("params(1,1)"));
+}
+
+TEST_F(OnHost, AStepOnTheHostReadsNothingOfTheDevice) {
+  at(find(Op::kStep, 1)).reads[1] = gradient_value(1, 0, 0, 2);
+  EXPECT_THAT(error(), HasSubstr("it must read hosted(1)"));
+}
+
+TEST_F(OnHost, ParametersComeUpAsTheyWereBefore) {
+  at(find(Op::kCopyUp, 1)).reads[1] = state_value(1, 0);
+  EXPECT_THAT(error(), HasSubstr("it must read state(1,1)"));
+}
+
+TEST_F(OnHost, CopiesRunIfFinite) {
+  at(find(Op::kCopyUp, 1)).predicate = Predicate::kAlways;
+  EXPECT_THAT(error(), HasSubstr("a copy_up must run 'if finite'"));
+}
+
+TEST_F(OnHost, UnitsOfTheDeviceHaveNoCopies) {
+  spec.units[1].offload = false;
+  EXPECT_THAT(error(), HasSubstr("the optimizer of the unit is not on the host"));
 }
 
 }  // namespace

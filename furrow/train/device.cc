@@ -48,6 +48,7 @@ std::string units(const Asked& asked) {
 
 std::string optimizer(const Asked& asked) {
   const std::string& name = asked.config.optimizer.name;
+  if (asked.config.training.enable_cpu_offload) return "";  // the host steps
   return tensor::steps_on_devices(name) ? "" : fmt::format("[optimizer] name = \"{}\"", name);
 }
 
@@ -128,7 +129,7 @@ void check_device(const config::Config& config, const plan::ModelSpec& spec, con
   }
 }
 
-std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank) {
+std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank, bool offload) {
   std::array<int64_t, kMemoryKinds> peaks;
   for (size_t k = 0; k < kMemoryKinds; ++k) peaks[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
 #ifdef FURROW_HAS_DEVICE_STATS
@@ -138,12 +139,14 @@ std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank) {
             ->getDeviceStats(device.index())
             .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
             .peak;
-    for (const MemoryKind kind : {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kOptimizer})
-      activations -= peaks[static_cast<size_t>(kind)];
+    for (const MemoryKind kind : {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kOptimizer}) {
+      if (kind != MemoryKind::kOptimizer || !offload) activations -= peaks[static_cast<size_t>(kind)];
+    }
     peaks[static_cast<size_t>(MemoryKind::kActivations)] = std::max<int64_t>(0, activations);
   }
 #else
   (void)rank;
+  (void)offload;
 #endif
   return peaks;
 }

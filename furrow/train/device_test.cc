@@ -171,6 +171,7 @@ TEST(DeviceRefusals, NameWhatTheDeviceDoesNotDo) {
   EXPECT_EQ(refusal({}), "");
   EXPECT_THAT(refusal({"--optimizer.name", "muon"}),
               HasSubstr("device = \"composed\" does not do [optimizer] name = \"muon\""));
+  EXPECT_EQ(refusal({"--optimizer.name", "muon", "--training.enable_cpu_offload", "true"}), "");
   EXPECT_THAT(refusal({"--model.name", "resnet20"}), HasSubstr("unit u of kind residual_block"));
   EXPECT_EQ(refusal({}, plan::Layout({1, 2, 1, 1, 1, 1}, 2)), "");
   EXPECT_THAT(refusal({}, plan::Layout({1, 1, 1, 1, 2, 1}, 2)),

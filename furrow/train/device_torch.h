@@ -32,8 +32,9 @@ bool composes(const RankContext& rank);  // by compositions where the device is 
 // without [comm] backend = "nccl".  For the CPU nothing.
 void check_device(const config::Config& config, const plan::ModelSpec& spec, const plan::Layout& layout);
 
-// Peaks by kind so far.  Of a device what its allocator held beside flat buffers counts as activations.
-std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank);
+// Peaks by kind so far.  Of a device what its allocator held beside flat buffers counts as activations;
+// `offload`: the optimizer's are not there.
+std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank, bool offload);
 
 // Makes the device and its default stream current while it lives, which is the one that communication follows
 // (comm/nccl/wires.h); nothing for the CPU.

@@ -67,6 +67,7 @@ struct Executor::Impl {
       const tensor::CompositionScope scope(composes(rank));
       state.math = tensor::flat_math_on(state.device, rank.threads);
     }
+    if (model.flat().offloads()) state.host_math = tensor::flat_math_on(at::kCPU, rank.threads);
     state.axis = make_rank_axis(rank);
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
@@ -94,7 +95,7 @@ struct Executor::Impl {
     for (const plan::SlotAssignment& assignment : program.assignments) {
       const plan::ValueKind kind = assignment.value.kind;
       const bool flat = kind == plan::ValueKind::kGradient || kind == plan::ValueKind::kTotal ||
-                        kind == plan::ValueKind::kGathered;
+                        kind == plan::ValueKind::kGathered || kind == plan::ValueKind::kHosted;
       at::Tensor& buffer = state.buffers[assignment.slot];
       if (!flat || buffer.defined()) continue;
       const plan::Slot& slot = program.slots[assignment.slot];
@@ -102,7 +103,10 @@ struct Executor::Impl {
       // Units of several types may take turns in one that is gathered into.
       const at::ScalarType type = shared ? at::kByte : at::kFloat;
       const int64_t elements = slot.bytes / static_cast<int64_t>(at::elementSize(type));
-      const auto make = [&] { return rank_buffer(rank, elements, slot.kind, type); };
+      const auto make = [&] {
+        if (kind == plan::ValueKind::kHosted) return tensor::flat_buffer(elements, slot.kind);
+        return rank_buffer(rank, elements, slot.kind, type);
+      };
       buffer = shared ? state.model.gathered_buffer(slot.bytes, gathered[slot.bytes]++, make) : make();
     }
   }
@@ -172,8 +176,9 @@ struct Executor::Impl {
   void execute_all() {
     for (const BoundInstruction& step : bound) {
       const plan::Instruction& instruction = *step.instruction;
-      // A step is whole or not at all; ranks stop together, which the votes of `measure` see to.
-      const bool may_stop = rank.alone() && instruction.op != plan::Op::kStep;
+      // What follows the verdict is whole or not at all; ranks stop together, which the votes of `measure`
+      // see to.
+      const bool may_stop = rank.alone() && instruction.predicate == plan::Predicate::kAlways;
       if (may_stop && rank.cancel != nullptr && rank.cancel->cancelled()) {
         throw Error(ErrorCode::kCancelled, "asked to stop");
       }

@@ -16,7 +16,9 @@ using plan::GroupAxis;
 using plan::Op;
 using plan::ValueKind;
 
-bool is_gradient(ValueKind kind) { return kind == ValueKind::kGradient || kind == ValueKind::kTotal; }
+bool is_gradient(ValueKind kind) {
+  return kind == ValueKind::kGradient || kind == ValueKind::kTotal || kind == ValueKind::kHosted;
+}
 
 using plan::buffer_of;
 
@@ -42,7 +44,7 @@ class Binder {
     if (instruction_.op == Op::kMeasure) keep_own_parts();
     if (instruction_.peer >= 0) return find_transfer();
     if (instruction_.op == Op::kStep || instruction_.op == Op::kSnapshot ||
-        instruction_.op == Op::kSwapAverage)
+        instruction_.op == Op::kSwapAverage || instruction_.op == Op::kCopyUp)
       bound_.slice = slice_of(instruction_.writes.front());
     if (bound_.communicates()) find_members();
     return std::move(bound_);

@@ -105,9 +105,10 @@ struct ExecutorState {
   plan::ModelFacts facts = {};   // who reads whom
   at::Device device = at::kCPU;  // of flat buffers and activations
   std::unique_ptr<tensor::FlatMath> math = {};
-  std::unique_ptr<RankAxis> axis = {};   // null: a tensor axis of one rank
-  int64_t targets = 0;                   // in the global batch, counted as if none were left out
-  std::vector<Cell> cells = {};          // by slot
+  std::unique_ptr<tensor::FlatMath> host_math = {};  // of optimizers that are on the host; null: none is
+  std::unique_ptr<RankAxis> axis = {};               // null: a tensor axis of one rank
+  int64_t targets = 0;                               // in the global batch, counted as if none were left out
+  std::vector<Cell> cells = {};                      // by slot
   std::vector<at::Tensor> buffers = {};  // by slot: flat gradients and gathered parameters, kept between runs
   std::vector<std::shared_ptr<Flight>> flights = {};  // by slot: the last that touches it
   std::vector<std::shared_ptr<Flight>> started = {};  // in this run, in order
@@ -115,6 +116,11 @@ struct ExecutorState {
   const RunInputs* inputs = nullptr;                  // of the run in progress
   RunOutputs outputs = {};
   int64_t elsewhere_ns = 0;  // of the run so far: in handlers, and in landing what was under way
+
+  // Where the unit's optimizer is.
+  const tensor::FlatMath& optimizer_math(int unit) const {
+    return model.flat().units[unit].offload ? *host_math : *math;
+  }
 
   template <class T>
   T& cell(int slot) {

@@ -129,13 +129,14 @@ void ModelState::make_buffers() {
               ? residence_.make_params(elements, type)
               : tensor::flat_buffer(elements, MemoryKind::kParameters, type, residence_.device);
     }
+    const bool offload = flat_.units[u].offload;
+    const at::Device device = offload ? at::Device(at::kCPU) : residence_.device;
     if (const int64_t elements = params_extents_[u].size(); masters && elements > 0)
-      state.params = tensor::flat_buffer(elements, MemoryKind::kOptimizer, at::kFloat, residence_.device);
+      state.params = tensor::flat_buffer(elements, MemoryKind::kOptimizer, at::kFloat, device);
     for (const plan::StateSpec& each : states_) {
       const int64_t elements = slice_of_state(flat_.units[u], each.form, residence_.states[u]).size();
       state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer,
-                                                 tensor::scalar_type(plan::state_dtype(each.form)),
-                                                 residence_.device));
+                                                 tensor::scalar_type(plan::state_dtype(each.form)), device));
     }
     if (flat_.units[u].statistic_elements > 0 && (residence_.runs.empty() || residence_.runs[u])) {
       state.statistics = tensor::flat_buffer(flat_.units[u].statistic_elements, MemoryKind::kOther);

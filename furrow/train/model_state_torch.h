@@ -33,9 +33,10 @@ struct Residence {
   std::vector<Extent> params, states;  // by unit; empty: whole ones
   // Zeros; null: memory of our own.
   std::function<at::Tensor(int64_t elements, at::ScalarType type)> make_params = {};
-  std::vector<bool> runs = {};   // by unit: it runs here, and has its statistics; empty: all do
-  at::Device device = at::kCPU;  // of parameters and states; statistics are the host's
-  int tensor_rank = 0;           // whose part of the parameters the tensor axis has given it
+  std::vector<bool> runs = {};  // by unit: it runs here, and has its statistics; empty: all do
+  at::Device device =
+      at::kCPU;         // of parameters and states; statistics, and what is offloaded, are the host's
+  int tensor_rank = 0;  // whose part of the parameters the tensor axis has given it
 };
 
 struct UnitState {

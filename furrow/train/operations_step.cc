@@ -62,8 +62,9 @@ void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::F
   for (size_t s = 0; s < state.rule->kernel_states(); ++s)
     span.states[s] = span_of(state.model.state_part(unit, s, run.elements));
   const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
-  state.math->step(state.rule->kernel(), span,
-                   state.rule->parameters(applied_steps(state), state.inputs->rates, scale.factor, group));
+  state.optimizer_math(unit).step(
+      state.rule->kernel(), span,
+      state.rule->parameters(applied_steps(state), state.inputs->rates, scale.factor, group));
 }
 
 // What blocks read follows the masters that have been stepped.
@@ -92,16 +93,29 @@ void step(ExecutorState& state, const BoundInstruction& bound) {
     for (const StepRun& run : runs_of(layout, group, bound.slice)) step_run(state, bound, group, run);
   }
   const Extent stepped = trained_part(state, bound);
-  round_elements(state, bound, stepped);
+  if (bound.writes(ValueKind::kParams) >= 0) round_elements(state, bound, stepped);  // else copy_up does
   if (state.model.average() < 0 || stepped.size() == 0) return;
-  state.math->update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
-                             state.rule->average_decay(applied_steps(state)));
+  state.optimizer_math(bound.unit())
+      .update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
+                      state.rule->average_decay(applied_steps(state)));
+}
+
+void copy_down(ExecutorState& state, const BoundInstruction& bound) {
+  const auto view = [&](const FlatOperand& of) {
+    return state.buffers[of.slot].narrow(0, of.begin, of.size);
+  };
+  view(bound.gradient_writes[0]).copy_(view(bound.gradient_reads[0]));
+}
+
+void copy_up(ExecutorState& state, const BoundInstruction& bound) {
+  round_elements(state, bound, trained_part(state, bound));
 }
 
 void swap_average(ExecutorState& state, const BoundInstruction& bound) {
   const Extent part = trained_part(state, bound);
   if (part.size() == 0) return;
-  state.math->swap(resident_params(state, bound.unit(), part), average_of(state, bound, part));
+  state.optimizer_math(bound.unit())
+      .swap(resident_params(state, bound.unit(), part), average_of(state, bound, part));
   round_elements(state, bound, part);
 }
 
@@ -134,10 +148,9 @@ void snapshot(ExecutorState& state, const BoundInstruction& bound) {
 }
 
 constexpr HandlerRow kHandlers[] = {
-    {plan::Op::kStep, &step},
-    {plan::Op::kFoldStats, &fold_stats},
-    {plan::Op::kSnapshot, &snapshot},
-    {plan::Op::kSwapAverage, &swap_average},
+    {plan::Op::kStep, &step},          {plan::Op::kFoldStats, &fold_stats},
+    {plan::Op::kSnapshot, &snapshot},  {plan::Op::kSwapAverage, &swap_average},
+    {plan::Op::kCopyDown, &copy_down}, {plan::Op::kCopyUp, &copy_up},
 };
 
 }  // namespace

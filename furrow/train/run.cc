@@ -435,7 +435,7 @@ observe::Summary Run::summary() const {
   s.time_to_first_step_s = time_to_first_step_s_;
   s.data_wait_s = static_cast<double>(loader_->wait_ns()) * 1e-9;
   s.peak_rss_bytes = peak_rss_bytes();
-  s.memory_bytes = memory_peaks(bench_.rank);
+  s.memory_bytes = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
   const DType precision = models::precision_of(bench_.config.training.mixed_precision_param);
   s.arithmetic = bench_.rank.device.type == "cpu"
                      ? tensor::arithmetic_of(precision)

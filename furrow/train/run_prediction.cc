@@ -30,7 +30,7 @@ std::vector<observe::TraceEvent> first_step(const std::vector<observe::TraceEven
 
 // Peaks so far are those of the steps, of validations and of saves between them.
 void Run::measure() {
-  measured_.memory_by_kind = memory_peaks(bench_.rank);
+  measured_.memory_by_kind = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
   if (times_.count() == 0) return;
   measured_.step_time_ms = times_.median_ms();
   if (!audit_) return;

@@ -132,20 +132,27 @@ Work start_sum(Group& group, std::vector<double>& data) {
   return group.start({.kind = CollectiveKind::kAllReduce, .dtype = DType::kF64, .in = bytes, .out = bytes});
 }
 
-// Two groups of the same ranks that meet at the same time, on two threads, each first on half of the ranks.
+// Groups of the same ranks that meet at the same time, each on a thread of its own, in another order on
+// every rank.
 void groups_meet_at_once(Communicator& mpi) {
   const int n = mpi.size();
-  for (int i = 0; i < 20; ++i) {
-    Group beside = mpi.group(mpi.world().members(), {.name = "beside", .independent = true});
-    Group other = mpi.group(mpi.world().members(), {.name = "at_once"});
-    std::vector<double> a(3000, mpi.rank()), b(3000, 2 * mpi.rank());
-    Work first, second;
-    if (mpi.rank() % 2 == 0) first = start_sum(beside, a);
-    second = start_sum(other, b);
-    if (mpi.rank() % 2 == 1) first = start_sum(beside, a);
-    first.wait();
-    second.wait();
-    expect(a.back() == n * (n - 1) / 2.0 && b.back() == n * (n - 1), "groups that meet at once");
+  constexpr int kGroups = 5;
+  for (int i = 0; i < 8; ++i) {
+    std::vector<Group> groups;
+    std::vector<std::vector<double>> data;
+    for (int g = 0; g < kGroups; ++g) {
+      groups.push_back(
+          mpi.group(mpi.world().members(), {.name = fmt::format("g{}", g), .independent = g > 0}));
+      data.emplace_back(3000, g + mpi.rank());
+    }
+    std::vector<Work> works;
+    for (int g = 0; g < kGroups; ++g) {
+      const auto next = static_cast<size_t>((g + mpi.rank() * 2) % kGroups);
+      works.push_back(start_sum(groups[next], data[next]));
+    }
+    for (Work& work : works) work.wait();
+    for (int g = 0; g < kGroups; ++g)
+      expect(data[static_cast<size_t>(g)].back() == g * n + n * (n - 1) / 2.0, "groups that meet at once");
   }
 }
 

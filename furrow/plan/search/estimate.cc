@@ -137,7 +137,13 @@ class Estimator {
     computed_s_ += backward + (least_ && !choice_.recompute[u] ? table_.forward_s[u] : 0);
     sent_s_ = std::max(sent_s_, state_.cluster.inline_inside ? 0 : computed_s_) + once.seconds;
     work->wire_bytes += once.bytes;
-    step_bytes_ += (3 * trained + 2 * model_.optimizer_bytes[u]) / shards;
+    if (model_.facts.flat.units[u].offload) {
+      host_s_ += host_step_seconds(state_.costs, (trained + 2 * model_.optimizer_bytes[u]) / shards) +
+                 host_copy_seconds(state_.costs, trained / shards) +
+                 host_copy_seconds(state_.costs, model_.updated_bytes[u] / shards);
+    } else {
+      step_bytes_ += (3 * trained + 2 * model_.optimizer_bytes[u]) / shards;
+    }
     if (choice_.zero_stage == 1 || choice_.zero_stage == 2) {
       const Exchange updated = exchange(&update_, model_.updated_bytes[u]);
       updated_s_ += updated.seconds;
@@ -147,9 +153,9 @@ class Estimator {
 
   void finish(Work* work) {
     const double left = state_.cluster.inline_inside ? sent_s_ : std::max(0.0, sent_s_ - computed_s_);
-    step_seconds_ = state_.costs.flat_seconds(Op::kStep, step_bytes_);
+    step_seconds_ = host_s_ + state_.costs.flat_seconds(Op::kStep, step_bytes_);
     work->tail_s = left + step_seconds_ + updated_s_;
-    computed_s_ = sent_s_ = updated_s_ = 0;
+    computed_s_ = sent_s_ = updated_s_ = host_s_ = 0;
     step_bytes_ = 0;
   }
 
@@ -177,6 +183,7 @@ class Estimator {
       gather_replicas_{Op::kGatherGrads, GroupAxis::kReplicate};
   double computed_s_ = 0, sent_s_ = 0, updated_s_ = 0, step_seconds_ = 0;
   int64_t step_bytes_ = 0;
+  double host_s_ = 0;  // of units that the host steps
 };
 
 }  // namespace

@@ -42,7 +42,7 @@ class RankMemory {
     for_each_unit([&](int32_t u) {
       whole += model_.flat_bytes[u];
       gradients += model_.gradient_bytes[u];
-      optimizer += model_.optimizer_bytes[u];
+      if (!model_.facts.flat.units[u].offload) optimizer += model_.optimizer_bytes[u];
       largest = std::max(largest, model_.flat_bytes[u] + model_.use_bytes[u]);
       uses += model_.use_bytes[u];
     });

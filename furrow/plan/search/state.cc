@@ -38,7 +38,7 @@ Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
   for (size_t u = 0; u < flat_bytes.size(); ++u) {
     totals.flat_bytes += static_cast<double>(flat_bytes[u]);
     totals.gradient_bytes += static_cast<double>(gradient_bytes[u]);
-    totals.optimizer_bytes += static_cast<double>(optimizer_bytes[u]);
+    if (!facts.flat.units[u].offload) totals.optimizer_bytes += static_cast<double>(optimizer_bytes[u]);
     totals.use_bytes += static_cast<double>(use_bytes[u]);
     totals.largest_bytes = std::max(totals.largest_bytes, static_cast<double>(flat_bytes[u] + use_bytes[u]));
   }
