@@ -18,7 +18,7 @@ struct FieldSpec {
   bool above_min = false;         // the number must be larger than min
   bool below_max = false;         // ... smaller than max
   std::string_view choices = {};  // of a string: "sgd|adamw"
-  std::string_view only_if = {};  // has an effect only then: "optimizer.name=sgd|adamw"
+  std::string_view only_if = {};  // has an effect only then: "optimizer.name=sgd|adamw", "a.b=c or d.e=f"
   std::string_view doc = {};      // one sentence or two
 };
 

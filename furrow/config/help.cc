@@ -30,10 +30,10 @@ std::string range_text(const FieldSpec& spec) {
 
 // "optimizer.name = sgd or adamw"
 std::string condition_text(const FieldSpec& spec) {
-  const size_t equals = spec.only_if.find('=');
-  if (equals == std::string_view::npos) return "";
-  return fmt::format("{} = {}", spec.only_if.substr(0, equals),
-                     join(split(spec.only_if.substr(equals + 1), '|'), " or "));
+  std::vector<std::string> texts;
+  for (const Condition& condition : conditions_of(spec.only_if))
+    texts.push_back(fmt::format("{} = {}", condition.key, join(condition.values, " or ")));
+  return join(texts, ", or ");
 }
 
 std::string_view effect_text(Effect effect) {

@@ -140,17 +140,30 @@ void check_value(const FieldInfo& field, const Value& value, const std::string& 
   }
 }
 
+std::vector<Condition> conditions_of(std::string_view only_if) {
+  constexpr std::string_view kOr = " or ";
+  std::vector<Condition> conditions;
+  while (!only_if.empty()) {
+    const size_t end = std::min(only_if.find(kOr), only_if.size());
+    const std::string_view one = only_if.substr(0, end);
+    const size_t equals = one.find('=');
+    FURROW_CHECK(equals != std::string_view::npos, "a condition is written key=value|value");
+    conditions.push_back({one.substr(0, equals), split(one.substr(equals + 1), '|')});
+    only_if.remove_prefix(std::min(end + kOr.size(), only_if.size()));
+  }
+  return conditions;
+}
+
 bool applies(const Field& field, const Config& config) {
-  const std::string_view condition = field.spec.only_if;
-  if (condition.empty()) return true;
-  const size_t equals = condition.find('=');
-  const Field* other = find_field(condition.substr(0, equals));
-  FURROW_CHECK(other != nullptr, "only_if of " + field.name() + " names no key");
-  const Value value = other->get(config);
-  const auto* text = std::get_if<std::string>(&value);
-  const std::string current = text != nullptr ? *text : to_toml(value);
-  const std::vector<std::string> wanted = split(condition.substr(equals + 1), '|');
-  return std::find(wanted.begin(), wanted.end(), current) != wanted.end();
+  const std::vector<Condition> conditions = conditions_of(field.spec.only_if);
+  return conditions.empty() || std::ranges::any_of(conditions, [&](const Condition& condition) {
+           const Field* other = find_field(condition.key);
+           FURROW_CHECK(other != nullptr, "only_if of " + field.name() + " names no key");
+           const Value value = other->get(config);
+           const auto* text = std::get_if<std::string>(&value);
+           const std::string current = text != nullptr ? *text : to_toml(value);
+           return std::ranges::find(condition.values, current) != condition.values.end();
+         });
 }
 
 }  // namespace furrow::config

@@ -42,6 +42,8 @@ constexpr auto kRows = std::to_array<Row>({
     {Op::kRecv, Work::kCommunication},
     {Op::kGatherStats, Work::kCommunication},
     {Op::kFoldStats, Work::kNothing},
+    {Op::kRound, Work::kFlat},
+    {Op::kWiden, Work::kFlat},
 });
 
 bool is_flat(ValueKind kind) { return is_persistent(kind) || kind == ValueKind::kSnapshot; }
@@ -252,7 +254,7 @@ Moved ProgramCosts::exchange(const Instruction& instruction) const {
   int64_t all = 0;
   double received = 0;
   for (size_t i = 0; i < slices.size(); ++i) {
-    const int64_t slice = slices[i].size() * kFloatBytes, others = nodes.all - nodes.by_member[i];
+    const int64_t slice = slices[i].size() * flat_.gradient_bytes(), others = nodes.all - nodes.by_member[i];
     all += slice;
     received += static_cast<double>(slice * others);
     if (i == nodes.self) moved.self_bytes = slice * others;

@@ -309,6 +309,20 @@ TEST(Omissions, EachIsFoundInTrain) {
   EXPECT_GT(omissions.tried, 500u);
 }
 
+TEST(Omissions, EachIsFoundWhereGradientsAreRounded) {
+  ModelSpec spec = tied_spec();
+  spec.reduce = DType::kBF16;
+  const Program program = compile_train(spec, Layout(), {{4, 4, 3}, {false, true, false}, 1});
+  Omissions omissions(program, spec);
+  omissions.check();
+  EXPECT_EQ(parse_program(to_text(program)), program);
+  spec.reduce = DType::kF32;
+  EXPECT_NE(error_of(program, spec), "valid") << "rounded, though gradients are float32";
+  const Program plain = compile_train(spec, Layout(), {{4, 4, 3}, {false, true, false}, 1});
+  spec.reduce = DType::kBF16;
+  EXPECT_NE(error_of(plain, spec), "valid") << "not rounded";
+}
+
 TEST(Omissions, EachIsFoundInRandomModels) {
   std::mt19937 rng(5);
   for (int round = 0; round < 6; ++round) {
@@ -455,7 +469,7 @@ TEST_F(LossScale, AnUpdateWithoutFloat16) {
   spec = chain(2);
   program = compile_train(spec, Layout(), {{4, 4, 4}, {}, 1});
   program.instructions.push_back(update);
-  EXPECT_THAT(error(), HasSubstr("no unit computes in float16"));
+  EXPECT_THAT(error(), HasSubstr("nothing is in float16"));
 }
 
 class Statistics : public Mutation {
