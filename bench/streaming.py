@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 
+from quiet import QUIET
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
 EDGE, BATCH, BUDGET = 28, 64, "256MiB"
@@ -31,13 +33,6 @@ threads = 1
 lr = 0.01
 [data]
 validation_fraction = 0
-[checkpoint]
-enable = false
-[validation]
-enable = false
-[metrics]
-log_freq = 1000000
-enable_plots = false
 """
 
 
@@ -89,7 +84,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="furrow-bench-streaming-") as name:
         folder = pathlib.Path(name)
         config = folder / "config.toml"
-        config.write_text(CONFIG.format(batch=BATCH))
+        config.write_text(CONFIG.format(batch=BATCH) + QUIET)
         make_pack(folder, "small", (8 << 20) // record)
         make_pack(folder, "large", int(options.gigabytes * (1 << 30)) // record)
         for repeat in range(options.repeats):

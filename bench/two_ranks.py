@@ -6,19 +6,8 @@ import subprocess
 import sys
 import tempfile
 
+from quiet import QUIET
 from train import FURROW
-
-# Around [model], [training] and what else is measured.
-QUIET = """
-[checkpoint]
-enable = false
-[validation]
-enable = false
-[metrics]
-log_freq = 1000000
-enable_plots = false
-enable_tensorboard = false
-"""
 
 
 def make_config(folder, config, characters):

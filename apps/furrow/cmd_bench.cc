@@ -64,19 +64,17 @@ config::Config comm_config(const Arguments& arguments) {
     if (arguments.has(option)) config::set(config, key, arguments.get(option, ""));
   }
   if (config.comm.algorithm != "auto") comm::algorithm_index(config.comm.algorithm);
+  if (config.comm.backend == "nccl") {
+    throw Error(ErrorCode::kInvalidArgument,
+                "`furrow bench comm` measures memory of the host, which backend nccl leaves to native: "
+                "measure native, or GPUs with nccl-tests");
+  }
   if (arguments.has("--tune") && config.comm.backend != "native") {
     throw Error(ErrorCode::kInvalidArgument,
                 fmt::format("--tune chooses among furrow's own algorithms: backend {} has its own",
                             config.comm.backend));
   }
   return config;
-}
-
-// MPI knows only the ranks that it has started.
-void refuse_to_launch(const config::Config& config) {
-  if (config.comm.backend != "mpi") return;
-  throw Error(ErrorCode::kInvalidArgument,
-              "ranks of backend mpi are started by MPI: mpirun -n 2 furrow bench comm --backend mpi");
 }
 
 // Rank 0 writes the file for the machine.
@@ -120,7 +118,7 @@ int run_comm(const Arguments& arguments) {
     if (world.size > 1) return measure_comm(arguments, world);
   }
   refuse_inside_a_world();
-  refuse_to_launch(config);
+  refuse_to_launch(config, "bench comm");
   std::vector<CommBenchRow> rows;
   for (const int ranks : parse_rank_list(arguments.get("--nproc", "2,4,8"))) {
     if (ranks < 2)

@@ -38,6 +38,7 @@ int launch_train(const Arguments& arguments) {
   refuse_inside_a_world();
   const TrainJob job = train_job(arguments, {});
   try {
+    refuse_to_launch(job.config, "train CONFIG");
     if (!arguments.has("--resume") && observe::holds_run(job.run_folder))
       observe::throw_holds_run(job.run_folder);
     plan::compilable_layout(job.config.parallelism, request.ranks);  // refused before anything starts
@@ -64,6 +65,7 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
   request.resume = resume;
   request.cancel = cancel;
   for (const auto& sink : sinks) request.sinks.push_back(sink.get());
+  request.local_rank = membership.world().local_rank;
   if (membership.world().size > 1) {
     request.communicator = &membership.communicator();
     if (first) request.one_rank_samples_per_second = one_rank_rate(job);

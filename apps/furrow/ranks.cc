@@ -77,6 +77,14 @@ void start_loading_torch_on_ranks(std::span<const std::string> words) {
   if (std::ranges::none_of(words, is_nproc)) start_loading_torch();
 }
 
+void refuse_to_launch(const config::Config& config, const std::string& command) {
+  if (config.comm.backend != "mpi") return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("ranks of backend mpi are started by MPI, not by --nproc: mpirun -n 2 furrow {} "
+                          "--comm.backend mpi, or set [comm] backend = \"native\"",
+                          command));
+}
+
 std::string tuning_file() { return user_file("FURROW_COMM_TUNING", "comm-tuning"); }
 
 int report(const Launched& launched) {

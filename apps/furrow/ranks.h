@@ -19,6 +19,9 @@ comm::World this_world();  // from the environment.  Error{invalid_argument}
 void in_world(const comm::World& world, const config::Config& config,
               const std::function<void(comm::Membership&)>& work);
 
+// Error{invalid_argument}: `command` with --nproc where [comm] backend knows only the ranks that MPI started.
+void refuse_to_launch(const config::Config& config, const std::string& command);
+
 // The launcher itself computes nothing: opens libtorch unless `words`, the command line, name --nproc.
 void start_loading_torch_on_ranks(std::span<const std::string> words);
 

@@ -11,8 +11,8 @@ std::unique_ptr<Backend> make_native(Communicator& communicator);
 std::unique_ptr<Backend> make_mpi(Communicator& communicator);   // opens libfurrow_mpi.so
 std::unique_ptr<Backend> make_nccl(Communicator& communicator);  // opens libnccl.so.2 and libcudart.so
 
-// For a backend that sends messages of its own between operations of a native one, in the same thread: what
-// they moved counts for no operation.  REQUIRES: from make_native.
-void forget_wire_bytes(Backend& native);
+// For a backend that sends messages of its own between operations of a native group, in the same thread: what
+// they moved counts for no operation.  REQUIRES: made by make_native's.
+void forget_wire_bytes(GroupBackend& native);
 
 }  // namespace furrow::comm

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "furrow/comm/operation.h"
+
 namespace furrow::comm {
 namespace {
 
@@ -94,8 +96,23 @@ Ticket Call::recv(int from, Step step, std::span<std::byte> bytes) {
   return route(from).post_recv(world(from), envelope(step), bytes);
 }
 
+void Call::begin() {
+  if (started_ns_ != 0) return;
+  started_ns_ = operation_clock_ns(c);
+  deadline_ns_ = deadline_of(parts_.communicator, c, started_ns_);
+  parts_.communicator.note(parts_.group, envelope(0), false, started_ns_);
+  parts_.costs->expect(c);
+}
+
 void Call::wait(Ticket ticket) {
-  if (ticket.id != 0) parts_.communicator.route(ticket.peer).wait(ticket, deadline_ns_);
+  if (ticket.id == 0) return;
+  begin();
+  parts_.communicator.route(ticket.peer).wait(ticket, deadline_ns_);
+}
+
+void Call::receive(int from, Step step, std::span<std::byte> bytes) {
+  begin();
+  route(from).receive(world(from), envelope(step), bytes, deadline_ns_);
 }
 
 void Call::wait_all() {
@@ -105,25 +122,31 @@ void Call::wait_all() {
 
 void Call::exchange(int to, std::span<const std::byte> out, int from, std::span<std::byte> in, Step step) {
   const Ticket sent = send(to, step, out);
-  wait(recv(from, step, in));
+  receive(from, step, in);
   wait(sent);
 }
 
 Call::Incoming Call::expect(int from, Step step, size_t bytes) {
+  const bool in_memory = route(from).peer_memory() != nullptr;
+  if (in_memory && bytes > kInlineBytes) return expect_exposed(from, step, bytes);
   Incoming incoming{.from = from, .step = step};
-  incoming.in_place = route(from).peer_memory() != nullptr;
-  if (incoming.in_place) {
-    incoming.window.bytes = {static_cast<std::byte*>(nullptr), bytes};
-    return incoming;
-  }
-  const std::span<std::byte> room = take(bytes);
-  incoming.bytes = room;
-  incoming.ticket = recv(from, step, room);
+  incoming.room = take(bytes);
+  incoming.bytes = incoming.room;
+  incoming.posted = !in_memory;
+  if (incoming.posted) incoming.ticket = recv(from, step, incoming.room);
+  return incoming;
+}
+
+Call::Incoming Call::expect_exposed(int from, Step step, size_t bytes) {
+  Incoming incoming{.from = from, .step = step, .in_place = true};
+  incoming.window.bytes = {static_cast<std::byte*>(nullptr), bytes};
   return incoming;
 }
 
 void Call::open(Incoming& incoming) {
-  if (!incoming.in_place) return wait(incoming.ticket);
+  if (incoming.posted) return wait(incoming.ticket);
+  if (!incoming.in_place) return receive(incoming.from, incoming.step, incoming.room);
+  begin();
   incoming.window =
       route(incoming.from)
           .peer_memory()
@@ -149,7 +172,7 @@ bool Call::is_registered(std::span<const std::byte> bytes) const {
 }
 
 std::span<const std::byte> Call::publishable(std::span<const std::byte> bytes) {
-  if (is_registered(bytes)) return bytes;
+  if (bytes.size() <= kInlineBytes || is_registered(bytes)) return bytes;
   const std::span<std::byte> staged = take(bytes.size());
   copy(bytes, staged);
   return staged;

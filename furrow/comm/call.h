@@ -14,6 +14,8 @@
 
 namespace furrow::comm {
 
+class GroupCosts;
+
 // Registered memory that grows to what an operation needs and is kept for the next.
 class Scratch {
  public:
@@ -53,9 +55,10 @@ class Call {
     const GroupSpec& group;
     const Topology& topology;
     Scratch& scratch;
+    GroupCosts* costs = nullptr;  // of the group; null where nothing runs
   };
-  Call(const Parts& parts, const Collective& collective, const Envelope& envelope, int64_t deadline_ns)
-      : c(collective), parts_(parts), envelope_(envelope), deadline_ns_(deadline_ns) {}
+  Call(const Parts& parts, const Collective& collective, const Envelope& envelope)
+      : c(collective), parts_(parts), envelope_(envelope) {}
 
   const Collective& c;
 
@@ -77,27 +80,36 @@ class Call {
   // Share r of n equal ones of `bytes` bytes, cut where a cache line begins.
   static Slice share(size_t bytes, int r, int n);
 
+  // The operation's clock runs, and this rank's progress and costs know of it.  The first that waits calls
+  // it: so the first message of a small operation leaves before, and this is done while it is on its way.
+  void begin();
+  int64_t started_ns() const { return started_ns_; }  // 0 before begin()
+
   // Ranks are those of the group; self is never a peer.
   Ticket send(int to, Step step, std::span<const std::byte> bytes);
   Ticket recv(int from, Step step, std::span<std::byte> bytes);
   void wait(Ticket ticket);
+  void receive(int from, Step step, std::span<std::byte> bytes);  // waits; no other receive is under way
   void later(Ticket ticket) {
     if (ticket.id != 0) pending_.push_back(ticket);
   }  // waited for by wait_all
   void wait_all();
   void exchange(int to, std::span<const std::byte> out, int from, std::span<std::byte> in, Step step);
 
-  // A message seen in place where the transport can, received into scratch elsewhere.
+  // A message to read: a larger one in place where the transport can, else received into scratch.
   struct Incoming {
     int from = -1;
     Step step = 0;
     std::span<const std::byte> bytes = {};
+    std::span<std::byte> room = {};  // to be received there
     Window window = {};
     Ticket ticket = {};
-    bool in_place = false;
+    bool posted = false;    // the receive
+    bool in_place = false;  // it is opened there
   };
   Incoming expect(int from, Step step, size_t bytes);
-  void open(Incoming& incoming);  // waits
+  Incoming expect_exposed(int from, Step step, size_t bytes);  // to write in place
+  void open(Incoming& incoming);                               // waits
   void close(const Incoming& incoming);
 
   int world(int rank) const { return parts_.group.members[static_cast<size_t>(rank)]; }
@@ -118,7 +130,7 @@ class Call {
   Transport& route(int rank) const;
   const Parts parts_;
   Envelope envelope_;
-  const int64_t deadline_ns_;
+  int64_t started_ns_ = 0, deadline_ns_ = 0;
   std::vector<Ticket> pending_;
 };
 

@@ -1,7 +1,5 @@
 #include "furrow/comm/engine.h"
 
-#include <atomic>
-
 #include "furrow/base/clock.h"
 #include "furrow/base/thread.h"
 
@@ -65,6 +63,7 @@ Work Engine::submit(std::function<void()> job, bool may_inline) {
   }
   const std::lock_guard lock(mutex_);
   queue_.push_back(state);
+  load_.fetch_add(kQueued, std::memory_order_relaxed);
   if (!thread_.joinable()) {
     thread_ = make_thread(thread_name_, [this](const std::stop_token&) { serve(); });
   }
@@ -72,31 +71,30 @@ Work Engine::submit(std::function<void()> job, bool may_inline) {
   return Work(std::move(state));
 }
 
-bool Engine::try_enter() {
-  const std::lock_guard lock(mutex_);
-  if (busy_ || !queue_.empty()) return false;
-  busy_ = true;
-  return true;
+bool Engine::take_turn() {
+  uint64_t load = load_.load(std::memory_order_relaxed);
+  while ((load & kBusy) == 0) {
+    if (load_.compare_exchange_weak(load, (load | kBusy) - kQueued, std::memory_order_acquire)) return true;
+  }
+  return false;
 }
 
-void Engine::leave() {
+void Engine::wake() {
   const std::lock_guard lock(mutex_);
-  busy_ = false;
-  if (!queue_.empty()) changed_.notify_all();
+  changed_.notify_all();
 }
 
 void Engine::serve() {
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return (!busy_ && !queue_.empty()) || (closing_ && queue_.empty()); });
+    changed_.wait(lock, [&] { return queue_.empty() ? closing_ : take_turn(); });
     if (queue_.empty()) return;
     const std::shared_ptr<State> next = std::move(queue_.front());
     queue_.pop_front();
-    busy_ = true;
     lock.unlock();
     next->run();
     lock.lock();
-    busy_ = false;
+    load_.fetch_sub(kBusy, std::memory_order_release);
   }
 }
 

@@ -2,6 +2,7 @@
 // queued.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -43,15 +44,23 @@ class Engine {
     ~Turn() { engine.leave(); }
   };
 
-  bool try_enter();
-  void leave();
+  bool try_enter() {
+    uint64_t idle = 0;
+    return load_.compare_exchange_strong(idle, kBusy, std::memory_order_acquire, std::memory_order_relaxed);
+  }
+  void leave() {
+    if (load_.fetch_sub(kBusy, std::memory_order_release) != kBusy) wake();
+  }
+  bool take_turn();  // where jobs are queued
+  void wake();
   void serve();
 
+  static constexpr uint64_t kBusy = 1, kQueued = 2;
   const std::string thread_name_;
-  std::mutex mutex_;
+  std::atomic<uint64_t> load_{0};  // kBusy while a job runs, and kQueued for each in the queue
+  std::mutex mutex_;               // of what follows
   std::condition_variable changed_;
   std::deque<std::shared_ptr<State>> queue_;
-  bool busy_ = false;
   bool closing_ = false;
   std::jthread thread_;  // started with the first job that is queued
 };

@@ -352,13 +352,14 @@ TEST(Memory, IsCountedAndZeroed) {
   });
 }
 
-// Between hosts, from the size on where bytes count, what crosses is cut among a host's ranks; in a canonical
-// group only where that keeps the order.
-TEST(Tuning, MixedWiresAreHierarchicalFromSixtyFourKibibytesOn) {
+// Between hosts, from the size on where bytes or messages count, what crosses is cut among a host's ranks; in
+// a canonical group only where that keeps the order.
+TEST(Tuning, MixedWiresAreHierarchicalFromASizeOn) {
   const std::string text = AlgorithmTable::built_in().to_text();
-  for (const char* line : {"all_gather mixed * 65536 direct\n", "all_gather mixed * * hierarchical\n",
-                           "reduce_scatter mixed * * hierarchical\n", "all_reduce mixed 2 * hierarchical\n",
-                           "all_reduce mixed * 512 flat\n"}) {
+  for (const char* line : {"all_gather mixed 4 65536 direct\n", "all_gather mixed 4 * hierarchical\n",
+                           "all_gather mixed * 2048 direct\n", "reduce_scatter mixed * * hierarchical\n",
+                           "all_reduce mixed 4 16384 direct\n", "all_reduce mixed 4 * hierarchical\n",
+                           "all_reduce mixed * 512 flat\nall_reduce mixed * * hierarchical\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
 }

@@ -86,13 +86,25 @@ CommunicatorOptions communicator_options(const JoinOptions& options) {
   return result;
 }
 
+// One rank has nobody to talk to, whatever would carry it.
+CommunicatorOptions options_alone(const World& world, const JoinOptions& options) {
+  if (options.comm.backend == "mpi" && world.launcher == "none") {
+    throw Error(ErrorCode::kFailedPrecondition,
+                "[comm] backend = \"mpi\", but no MPI has started this process: start the ranks with mpirun "
+                "or srun --mpi, or set [comm] backend = \"native\"");
+  }
+  CommunicatorOptions result = communicator_options(options);
+  result.backend = "native";
+  return result;
+}
+
 class Alone : public Membership {
  public:
   Alone(World world, const JoinOptions& options)
       : world_(std::move(world)),
         communicator_(std::make_unique<Communicator>(Roster{0, {{host_name(), process_id(), ""}}},
                                                      std::vector<std::unique_ptr<Transport>>{},
-                                                     communicator_options(options))) {}
+                                                     options_alone(world_, options))) {}
   const World& world() const override { return world_; }
   Communicator& communicator() override { return *communicator_; }
   Rendezvous& store() override { return store_; }

@@ -45,8 +45,9 @@ class Membership {
 
 // Waits for every rank.  Error{deadline_exceeded} after comm.init_timeout_seconds names who has not come;
 // Error{failed_precondition}, on every rank, the one that runs another version, commit or configuration;
-// Error{invalid_argument} an algorithm or throttle for a backend that is not ours.  A
-// world of one opens no socket and starts no thread.
+// Error{invalid_argument} an algorithm or throttle for a backend that is not ours;
+// Error{failed_precondition} backend mpi where no MPI started the ranks.  A world of one opens no socket,
+// starts no thread and no engine.
 std::unique_ptr<Membership> join(const World& world, const JoinOptions& options);
 
 }  // namespace furrow::comm

@@ -170,6 +170,19 @@ TEST(Join, AThrottleIsCheckedBeforeAnybodyWaits) {
   EXPECT_THROW(join(world_of(1, 2, 1), options), Error);
 }
 
+TEST(Join, OneRankOpensNoEngine) {
+  JoinOptions options = tcp();
+  options.comm.backend = "nccl";
+  EXPECT_EQ(join(World{}, options)->communicator().options().backend, "native");
+  options.comm.backend = "mpi";
+  EXPECT_THAT([&] { join(World{}, options); },
+              ::testing::ThrowsMessage<Error>(
+                  HasSubstr("no MPI has started this process: start the ranks with mpirun")));
+  World started;
+  started.launcher = "openmpi";
+  EXPECT_EQ(join(started, options)->communicator().options().backend, "native");
+}
+
 TEST(Join, AnUnknownInterfaceListsTheKnownOnes) {
   const auto options = [](int) {
     JoinOptions made = tcp();

@@ -2,12 +2,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <ctime>
 #include <memory>
 #include <optional>
 #include <utility>
 
-#include "furrow/base/clock.h"
 #include "furrow/comm/backends.h"
 #include "furrow/comm/call.h"
 #include "furrow/comm/engine.h"
@@ -15,17 +13,6 @@
 
 namespace furrow::comm {
 namespace {
-
-constexpr size_t kSmall = 4096;
-
-// Reading the exact clock twice would be a fifth of a small operation.  The coarse one is the same clock, as
-// of the last tick of some ms: right on average, and enough for deadlines.
-int64_t clock_ns(bool coarse) {
-  if (!coarse) return system_clock().monotonic_ns();
-  timespec now = {};
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
-}
 
 WireBytes operator-(const WireBytes& a, const WireBytes& b) {
   return {a.sent - b.sent, a.received - b.received, a.overhead_sent - b.overhead_sent,
@@ -67,8 +54,10 @@ class NativeGroup : public GroupBackend {
 
   void close() override { own_engine_.reset(); }
 
+  void forget() { shared().counted = communicator_.wire_bytes_of(spec_); }
+
   std::string algorithm_of(const Collective& c) const override {
-    const Call call({communicator_, spec_, topology_, shared_.scratch}, c, {}, 0);
+    const Call call({communicator_, spec_, topology_, shared_.scratch}, c, {});
     return std::string(algorithm_rows()[static_cast<size_t>(choose(call))].name);
   }
 
@@ -80,24 +69,23 @@ class NativeGroup : public GroupBackend {
   }
 
   void run_one(const Collective& c, uint64_t sequence, std::vector<Ticket>& sends, bool last) {
-    const bool small = std::max(c.in.size(), c.out.size()) <= kSmall;
-    const int64_t started_ns = clock_ns(small);
-    Call call({communicator_, spec_, topology_, shared().scratch}, c, envelope_of(spec_, c, sequence),
-              deadline_of(communicator_, c, started_ns));
+    Call call({communicator_, spec_, topology_, shared().scratch, &costs_}, c,
+              envelope_of(spec_, c, sequence));
     const auto envelope = [&] { return call.envelope(0); };
     guard_operation(communicator_, spec_, envelope, [&] {
       const int algorithm = choose(call);
       call.set_algorithm(algorithm);
-      communicator_.note(spec_, envelope(), false, started_ns);
+      if (!is_small(c)) call.begin();
       algorithm_rows()[static_cast<size_t>(algorithm)].run(call);
       sends.insert(sends.end(), call.pending().begin(), call.pending().end());
       if (!last) return;
       for (const Ticket& ticket : sends) call.wait(ticket);
     });
+    call.begin();  // unless something was waited for
     shared().scratch.release();
-    const int64_t finished_ns = clock_ns(small);
+    const int64_t finished_ns = operation_clock_ns(c);
     communicator_.note(spec_, envelope(), true, finished_ns);
-    costs_.add(c, call.algorithm(), moved(), finished_ns - started_ns);
+    costs_.add(c, call.algorithm(), moved(), finished_ns - call.started_ns());
   }
 
   // What crossed since the last operation of this engine.
@@ -139,7 +127,6 @@ class Native : public Backend {
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
     return std::make_unique<NativeGroup>(communicator_, shared_, spec);
   }
-  void forget() { shared_.counted = communicator_.wire_bytes_of({}); }
 
  private:
   Communicator& communicator_;
@@ -152,6 +139,6 @@ std::unique_ptr<Backend> make_native(Communicator& communicator) {
   return std::make_unique<Native>(communicator);
 }
 
-void forget_wire_bytes(Backend& native) { static_cast<Native&>(native).forget(); }
+void forget_wire_bytes(GroupBackend& native) { static_cast<NativeGroup&>(native).forget(); }
 
 }  // namespace furrow::comm

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/hash.h"
 
 namespace furrow::comm {
@@ -31,6 +33,14 @@ Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t seque
   return e;
 }
 
+// Reading the exact clock twice would be a fifth of a small operation.
+int64_t operation_clock_ns(const Collective& c) {
+  if (!is_small(c)) return system_clock().monotonic_ns();
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
 int64_t deadline_of(const Communicator& communicator, const Collective& c, int64_t started_ns) {
   return started_ns + (c.timeout_ms > 0 ? c.timeout_ms : communicator.options().timeout_ms) * kMillisecond;
 }
@@ -43,20 +53,28 @@ void fail_operation(Communicator& communicator, const GroupSpec& group, const En
   throw full;
 }
 
-void GroupCosts::add(const Collective& c, int algorithm, const WireBytes& wire, int64_t busy_ns) {
-  const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
-  LedgerRow cost;
-  cost.algorithm = algorithm;
-  cost.calls = 1;
-  cost.payload_bytes = static_cast<int64_t>(std::max(c.in.size(), c.out.size()));
-  cost.wire_bytes = outgoing ? wire.sent + wire.overhead_sent : wire.received + wire.overhead_received;
-  cost.bound_bytes = bound_bytes(c, group_.rank, static_cast<int>(group_.members.size()));
-  cost.busy_ns = busy_ns;
+void GroupCosts::expect(const Collective& c) {
+  expected_ = true;
+  payload_bytes_ = static_cast<int64_t>(std::max(c.in.size(), c.out.size()));
+  bound_bytes_ = bound_bytes(c, group_.rank, static_cast<int>(group_.members.size()));
   Ledger::Entry*& entry = entries_[static_cast<size_t>(c.kind)];
   if (entry == nullptr || Ledger::label(*entry) != c.label) {
     entry = &communicator_.ledger().entry(group_.name, c.kind, c.label);
   }
-  Ledger::add(*entry, cost);
+}
+
+void GroupCosts::add(const Collective& c, int algorithm, const WireBytes& wire, int64_t busy_ns) {
+  if (!expected_) expect(c);
+  expected_ = false;
+  const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
+  LedgerRow cost;
+  cost.algorithm = algorithm;
+  cost.calls = 1;
+  cost.payload_bytes = payload_bytes_;
+  cost.wire_bytes = outgoing ? wire.sent + wire.overhead_sent : wire.received + wire.overhead_received;
+  cost.bound_bytes = bound_bytes_;
+  cost.busy_ns = busy_ns;
+  Ledger::add(*entries_[static_cast<size_t>(c.kind)], cost);
 }
 
 }  // namespace furrow::comm

@@ -2,6 +2,7 @@
 // they happened and end all ranks, the ledger.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <exception>
@@ -12,12 +13,19 @@
 
 namespace furrow::comm {
 
+// Whose price is the round between two cores or hosts, not its bytes.
+inline bool is_small(const Collective& c) { return std::max(c.in.size(), c.out.size()) <= kInlineBytes; }
+
 inline bool is_pair(CollectiveKind kind) {
   return kind == CollectiveKind::kSend || kind == CollectiveKind::kRecv;
 }
 
 // What every rank of the group gives alike.  Of a send and its recv it is the same; step and algorithm are 0.
 Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t sequence);
+
+// Clock::monotonic_ns; of a small operation as of the last tick of some ms: right on average, and enough for
+// deadlines.
+int64_t operation_clock_ns(const Collective& c);
 
 // From Clock::monotonic_ns `started_ns`: the operation's own time, else the communicator's.
 int64_t deadline_of(const Communicator& communicator, const Collective& c, int64_t started_ns);
@@ -45,14 +53,18 @@ class GroupCosts {
  public:
   GroupCosts(Communicator& communicator, const GroupSpec& group)
       : communicator_(communicator), group_(group) {}
-  // Of `wire`, counts what crossed from this rank (reduce, send) or to it (all others).  `algorithm` is a row
-  // of algorithm_rows().
+  // What is known of the next one before it has run; add() makes up for it.
+  void expect(const Collective& c);
+  // Of `wire`, counts what crossed from this rank (reduce, send) or to it
+  // (all others).  `algorithm` is a row of algorithm_rows().
   void add(const Collective& c, int algorithm, const WireBytes& wire, int64_t busy_ns);
 
  private:
   Communicator& communicator_;
   const GroupSpec& group_;
   std::array<Ledger::Entry*, kCollectiveKinds> entries_{};  // the last ones used
+  bool expected_ = false;
+  int64_t payload_bytes_ = 0, bound_bytes_ = 0;  // of the expected one
 };
 
 }  // namespace furrow::comm

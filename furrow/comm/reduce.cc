@@ -83,6 +83,39 @@ struct Float16 {
   }
 };
 
+#if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
+template <class Type>
+inline constexpr bool kMasks = std::is_floating_point_v<typename Type::Stored>;
+#else
+template <class Type>
+inline constexpr bool kMasks = false;
+#endif
+
+// The first n of a vector, and zeros: where no instruction reads so many, by way of a whole one.
+template <class Type>
+HWY_INLINE typename Type::V load_some(const typename Type::Stored* p, size_t n) {
+  if constexpr (kMasks<Type>) {
+    const typename Type::D d;
+    return hn::MaskedLoad(hn::FirstN(d, n), d, p);
+  } else {
+    typename Type::Stored all[hn::MaxLanes(typename Type::D())] = {};
+    std::memcpy(all, p, n * sizeof(all[0]));
+    return Type::load(all);
+  }
+}
+
+template <class Type>
+HWY_INLINE void store_some(typename Type::V v, typename Type::Stored* p, size_t n) {
+  if constexpr (kMasks<Type>) {
+    const typename Type::D d;
+    hn::BlendedStore(v, hn::FirstN(d, n), d, p);
+  } else {
+    typename Type::Stored all[hn::MaxLanes(typename Type::D())];
+    Type::store(v, all);
+    std::memcpy(p, all, n * sizeof(all[0]));
+  }
+}
+
 struct Sum {
   template <class V>
   HWY_INLINE V operator()(V a, V b) const {
@@ -108,8 +141,7 @@ struct Maximum {
   }
 };
 
-// fn(a, b) to both destinations, which may be one, or a and b; in whole vectors, the rest goes through a
-// buffer of one vector.
+// fn(a, b) to both destinations, which may be one, or a and b.
 template <class Type, class Fn>
 HWY_INLINE void zip(int64_t n, const std::byte* a_bytes, const std::byte* b_bytes, std::byte* out_bytes,
                     std::byte* again_bytes, const Fn& fn) {
@@ -135,15 +167,11 @@ HWY_INLINE void zip(int64_t n, const std::byte* a_bytes, const std::byte* b_byte
     Type::store(second, again + i + kLanes);
   }
   while (i < n) {
-    const int64_t part = std::min(kLanes, n - i);
-    const auto bytes = static_cast<size_t>(part) * sizeof(T);
-    T x[kLanes] = {}, y[kLanes] = {};
-    std::memcpy(x, a + i, bytes);
-    std::memcpy(y, b + i, bytes);
-    Type::store(fn(Type::load(x), Type::load(y)), x);
-    std::memcpy(out + i, x, bytes);
-    std::memcpy(again + i, x, bytes);
-    i += part;
+    const auto part = static_cast<size_t>(std::min(kLanes, n - i));
+    const auto result = fn(load_some<Type>(a + i, part), load_some<Type>(b + i, part));
+    store_some<Type>(result, out + i, part);
+    if (again != out) store_some<Type>(result, again + i, part);
+    i += kLanes;
   }
 }
 

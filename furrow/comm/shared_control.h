@@ -13,10 +13,9 @@
 
 namespace furrow::comm {
 
-inline constexpr uint64_t kSlots = 16;        // messages of one lane that are under way
-inline constexpr uint32_t kEnds = 256;        // of them and of those put aside, with bytes at the sender
-inline constexpr size_t kInlineBytes = 4096;  // up to this a message travels inside its slot
-inline constexpr uint32_t kSegments = 1024;   // registered blocks of one rank at a time
+inline constexpr uint64_t kSlots = 16;       // messages of one lane that are under way
+inline constexpr uint32_t kEnds = 256;       // of them and of those put aside, with bytes at the sender
+inline constexpr uint32_t kSegments = 1024;  // registered blocks of one rank at a time
 inline constexpr size_t kReasonBytes = 3072;
 
 enum class MessageForm : uint32_t {
@@ -40,7 +39,7 @@ struct alignas(64) Slot {
   uint64_t fingerprint = 0;  // of the envelope
   uint64_t bytes = 0;
   MessageForm form = MessageForm::kInline;
-  alignas(8) std::byte data[kInlineBytes];  // or a Place
+  alignas(8) std::byte data[kInlineBytes];  // of a message of up to so many, or a Place
   Envelope envelope;                        // read when the fingerprint differs
 };
 
@@ -75,6 +74,7 @@ struct alignas(64) Control {
   // The owner sleeps here; whoever changes what it may wait for rings (futex.h).
   std::atomic<uint32_t> bell{0};
   std::atomic<uint32_t> sleeping{0};             // how many of its threads
+  std::atomic<uint32_t> fences{0};               // before it sleeps it calls fence_others(): peers need not
   alignas(64) std::atomic<uint32_t> aborted{0};  // 1 + the rank whose reason ends this rank's work
   std::atomic<uint32_t> left{0};                 // its communicator was closed in order
   std::atomic<uint32_t> reason_ready{0};         // code and text below are this rank's own reason

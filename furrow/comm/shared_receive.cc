@@ -48,7 +48,7 @@ Slot* SharedTransport::find(int peer, const Envelope& expected, uint64_t* messag
   }
   // The lane is full, and what is waited for may be behind.
   if (receiver.told == receiver.low) put_aside(peer);
-  tell(peer);
+  tell_consumed(peer);
   return nullptr;
 }
 
@@ -107,8 +107,7 @@ void SharedTransport::finish(int peer, uint64_t message) {
   if (slot.form != MessageForm::kInline) {
     Place place;
     std::memcpy(&place, slot.data, sizeof(place));
-    control(peer).lane_to(roster_.rank)->ends[place.end].message.store(message + 1);
-    ring(control(peer));
+    tell(control(peer), control(peer).lane_to(roster_.rank)->ends[place.end].message, message + 1);
   }
   if (message >= receiver.low) return take_out(peer, message);
   std::erase_if(receiver.aside, [&](const Aside& aside) { return aside.message == message; });
@@ -125,15 +124,14 @@ void SharedTransport::take_out(int peer, uint64_t message) {
     ++receiver.low;
   }
   // Now and then, as the line goes to and fro between two cores.
-  if (receiver.low - receiver.told >= kTellEvery) tell(peer);
+  if (receiver.low - receiver.told >= kTellEvery) tell_consumed(peer);
 }
 
 // The peer which of its messages are out of their slots.
-void SharedTransport::tell(int peer) {
+void SharedTransport::tell_consumed(int peer) {
   Receiver& receiver = receivers_[static_cast<size_t>(peer)];
   receiver.told = receiver.low;
-  control(peer).lane_to(roster_.rank)->consumed.store(receiver.low);
-  ring(control(peer));
+  tell(control(peer), control(peer).lane_to(roster_.rank)->consumed, receiver.low);
 }
 
 std::byte* SharedTransport::bytes_of(int peer, Slot& slot) {

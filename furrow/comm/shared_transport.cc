@@ -9,6 +9,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/process.h"
+#include "furrow/comm/fence.h"
 #include "furrow/comm/futex.h"
 
 namespace furrow::comm {
@@ -18,10 +19,11 @@ constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers whi
 // Before sleeping: longer than a wake-up through the kernel takes, or two ranks put each other to sleep in
 // turns.
 constexpr int64_t kSpinNs = 100'000;
-constexpr int kSpinsPerLook = 64;         // at the clock
-constexpr size_t kKeptStaging = 16;       // blocks
-constexpr uint64_t kCopied = UINT64_MAX;  // id of a window whose bytes are a copy
-constexpr int64_t kSpinCrowdedNs = 0;     // more ranks than cores: whoever is waited for needs this one
+constexpr int kLooks = 64;             // between two at the clock
+constexpr int kPeeks = 32;             // at one word, between two looks at everything
+constexpr size_t kFetched = 216;       // bytes of the next slot: four lines
+constexpr size_t kKeptStaging = 16;    // blocks
+constexpr int64_t kSpinCrowdedNs = 0;  // more ranks than cores: whoever is waited for needs this one
 
 // Says that a thread of this rank sleeps, or is about to.
 class Sleeping {
@@ -34,6 +36,13 @@ class Sleeping {
  private:
   std::atomic<uint32_t>& count_;
 };
+
+// The next message is like the last, and the peer still has the lines of its slot.
+void fetch_to_write(const Slot& slot, size_t inline_bytes) {
+  const auto* line = reinterpret_cast<const std::byte*>(&slot);
+  const auto* const end = slot.data + std::min(inline_bytes, kFetched);
+  for (; line < end; line += 64) __builtin_prefetch(line, 1);
+}
 
 bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
 
@@ -56,8 +65,11 @@ SharedTransport::SharedTransport(Roster roster, std::vector<Control*> controls)
     : roster_(std::move(roster)),
       peers_(std::move(controls)),
       spin_ns_(spin_ns_for(roster_, peers_)),
+      fences_(spin_ns_ > 0 && can_be_fenced()),
       senders_(peers_.size()),
-      receivers_(peers_.size()) {}
+      receivers_(peers_.size()) {
+  own().fences.store(fences_ ? 1 : 0);
+}
 
 SharedTransport::~SharedTransport() = default;
 
@@ -131,9 +143,9 @@ void SharedTransport::publish(int peer, Outgoing& message) {
   } else if (!message.bytes.empty()) {
     std::memcpy(slot.data, message.bytes.data(), message.bytes.size());
   }
-  slot.state.store(t + 1);
-  ring(control(peer));
-  __builtin_prefetch(&lane.slots[(t + 1) % kSlots], 1);  // the peer still has that line
+  tell(control(peer), slot.state, t + 1);
+  fetch_to_write(lane.slots[(t + 1) % kSlots],
+                 message.form == MessageForm::kInline ? message.bytes.size() : sizeof(Place));
 }
 
 void SharedTransport::flush(int peer) {
@@ -198,7 +210,7 @@ void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
   if (ticket.id == 0) return;
   if (is_send(ticket.id)) {
     const uint64_t message = ticket.id / 2 - 1;
-    wait_until(ticket.peer, nullptr, deadline_ns, [&] {
+    wait_until({.peer = ticket.peer, .deadline_ns = deadline_ns}, [&] {
       move_on();
       return sent(ticket.peer, message);
     });
@@ -211,7 +223,7 @@ void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
       if (posted.id == ticket.id) expected = posted.envelope;
     }
   }
-  wait_until(ticket.peer, &expected, deadline_ns, [&] {
+  wait_until({ticket.peer, &expected, deadline_ns}, [&] {
     if (is_posted(ticket.peer, ticket.id)) receive_posted(ticket.peer);
     if (!is_posted(ticket.peer, ticket.id)) return true;
     move_on();
@@ -219,103 +231,111 @@ void SharedTransport::wait(Ticket ticket, int64_t deadline_ns) {
   });
 }
 
-// A thread inside wait_until().
-struct SharedTransport::Waiting {
-  explicit Waiting(SharedTransport& t) : transport(t) { change(1); }
-  ~Waiting() { change(-1); }
-  Waiting(const Waiting&) = delete;
-  Waiting& operator=(const Waiting&) = delete;
-  void change(int by) const {
-    const std::lock_guard lock(transport.mutex_);
-    transport.waiting_ += by;
-  }
-  SharedTransport& transport;
-};
+// Of a message, that the lane has one that nobody looked at.
+SharedTransport::Sign SharedTransport::sign_of(const Awaits& what) const {
+  if (what.message == nullptr) return {};
+  const uint64_t next = receivers_[static_cast<size_t>(what.peer)].seen;
+  return {&control(what.peer).lane_to(roster_.rank)->slots[next % kSlots].state, next + 1};
+}
 
-template <class Ready>
-void SharedTransport::wait_until(int peer, const Envelope* expected, int64_t deadline_ns,
-                                 const Ready& ready) {
-  Control& me = own();
-  const auto look = [&] {
-    const std::lock_guard lock(mutex_);
-    const bool good = ready();
-    if (std::exchange(received_any_, false) && waiting_ > 1) wake_self();
-    return good;
-  };
-  const Waiting waiting(*this);
-  int64_t end_ns = 0;  // of spinning; the clock is not looked at before the first round is over
+// That `look` found what is waited for.  The clock is not looked at before the first round is over.
+template <class Look>
+bool SharedTransport::spin(const Look& look) {
+  const std::atomic<uint32_t>& aborted = own().aborted;
+  int64_t end_ns = 0;
   do {
-    for (int i = 0; i < kSpinsPerLook; ++i) {
-      if (look()) return;
-      if (me.aborted.load(std::memory_order_relaxed) != 0) break;
-      spin_pause();
+    for (int i = 0; i < kLooks; ++i) {
+      Sign sign;
+      if (look(&sign)) return true;
+      if (aborted.load(std::memory_order_relaxed) != 0) return false;
+      if (sign.word == nullptr) spin_pause();
+      for (int k = 0; sign.word != nullptr && k < kPeeks && !sign.seen(); ++k) {
+      }
     }
     if (end_ns == 0) end_ns = now_ns() + spin_ns_;
-  } while (me.aborted.load(std::memory_order_relaxed) == 0 && now_ns() < end_ns);
+  } while (now_ns() < end_ns);
+  return false;
+}
+
+template <class Ready>
+void SharedTransport::wait_until(const Awaits& what, const Ready& ready) {
+  Control& me = own();
+  const auto look = [&](Sign* sign) {
+    const std::lock_guard lock(mutex_);
+    const bool good = ready();
+    if (std::exchange(received_any_, false)) tell_threads(sign == nullptr);
+    if (!good && sign != nullptr) *sign = sign_of(what);
+    return good;
+  };
+  if (spin(look)) return;
   int64_t looked_ns = now_ns();
   while (true) {
     const uint32_t bell = me.bell.load();
     const Sleeping sleeping(me.sleeping);
-    const bool gone = control(peer).left.load() != 0;  // before the last look: it may have sent and left
+    if (fences_) fence_others();  // whoever does not see it by now, has its message seen below
+    // Before the last look: it may have sent and left.
+    const bool gone = control(what.peer).left.load() != 0;
     const bool stop = me.aborted.load() != 0;
-    if (!stop && look()) break;
+    if (!stop && look(nullptr)) break;
     const int64_t now = now_ns();
-    if (!stop && !gone && now < deadline_ns && now - looked_ns < kLookUpNs) {
-      futex_wait(me.bell, bell, std::min(kLookUpNs, deadline_ns - now));
+    if (!stop && !gone && now < what.deadline_ns && now - looked_ns < kLookUpNs) {
+      futex_wait(me.bell, bell, std::min(kLookUpNs, what.deadline_ns - now));
       continue;
     }
     looked_ns = now;
-    look_up(peer, gone, expected, deadline_ns);
+    look_up(what, gone);
   }
 }
 
-// Another thread of this rank may sleep for what this one has received for it.
-void SharedTransport::wake_self() {
+// Another thread of this rank may sleep for what this one, which may be about to sleep itself, has received
+// for it.
+void SharedTransport::tell_threads(bool asleep) {
+  if (own().sleeping.load() == (asleep ? 1U : 0U)) return;
   own().bell.fetch_add(1);
   futex_wake(own().bell);
 }
 
-// ---- messages in place ----
-
-Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
-  Window window{{}, peer, kCopied};
-  wait_until(peer, &envelope, deadline_ns, [&] {
+void SharedTransport::receive(int peer, const Envelope& envelope, std::span<std::byte> bytes,
+                              int64_t deadline_ns) {
+  const uint64_t print = fingerprint(envelope);
+  wait_until({peer, &envelope, deadline_ns}, [&] {
     uint64_t message = 0;
     Slot* slot = find(peer, envelope, &message);
     if (slot == nullptr) {
       move_on();
       return false;
     }
+    if (slot->fingerprint != print || slot->bytes != bytes.size()) {
+      check_message(peer, envelope, *slot, bytes.size());
+    }
+    if (!bytes.empty()) std::memcpy(bytes.data(), bytes_of(peer, *slot), bytes.size());
+    count_received(envelope.channel, bytes.size());
+    finish(peer, message);
+    return true;
+  });
+}
+
+// ---- messages in place ----
+
+Window SharedTransport::open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) {
+  Window window{{}, peer, 0};
+  wait_until({peer, &envelope, deadline_ns}, [&] {
+    Slot* slot = find(peer, envelope, &window.id);
+    if (slot == nullptr) {
+      move_on();
+      return false;
+    }
     check_message(peer, envelope, *slot, bytes);
     if (slot->form != MessageForm::kWindow) count_received(envelope.channel, bytes);
-    if (slot->form == MessageForm::kInline) {
-      window.bytes = room_for({slot->data, bytes});
-      finish(peer, message);
-      return true;
-    }
-    mark_open(peer, message);
+    mark_open(peer, window.id);
     window.bytes = {bytes_of(peer, *slot), bytes};
-    window.id = message;
     return true;
   });
   return window;
 }
 
-// A copy of a small message, so that it holds no slot while it is open.
-std::span<std::byte> SharedTransport::room_for(std::span<const std::byte> bytes) {
-  if (spare_rooms_.empty()) {
-    rooms_.push_back(std::make_unique<std::byte[]>(kInlineBytes));
-    spare_rooms_.push_back(rooms_.back().get());
-  }
-  std::byte* room = spare_rooms_.back();
-  spare_rooms_.pop_back();
-  std::memcpy(room, bytes.data(), bytes.size());
-  return {room, bytes.size()};
-}
-
 void SharedTransport::close(const Window& window) {
   const std::lock_guard lock(mutex_);
-  if (window.id == kCopied) return spare_rooms_.push_back(window.bytes.data());
   const Slot& slot = slot_of(window.peer, window.id);
   if (slot.form == MessageForm::kWindow) count_sent(slot.channel, window.bytes.size());
   finish(window.peer, window.id);

@@ -16,6 +16,7 @@
 #include <optional>
 #include <vector>
 
+#include "furrow/comm/brief_lock.h"
 #include "furrow/comm/shared_control.h"
 #include "furrow/comm/transport.h"
 
@@ -29,6 +30,7 @@ class SharedTransport : public Transport, public PeerMemory {
   Ticket post_send(int peer, const Envelope& envelope, std::span<const std::byte> bytes) override;
   Ticket post_recv(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
   void wait(Ticket ticket, int64_t deadline_ns) override;
+  void receive(int peer, const Envelope& envelope, std::span<std::byte> bytes, int64_t deadline_ns) override;
   PeerMemory* peer_memory() override { return this; }
   void abort(const Error& reason) noexcept override;
   void on_failure(std::function<void(const Error&)> handler) override {
@@ -107,7 +109,7 @@ class SharedTransport : public Transport, public PeerMemory {
     std::deque<Posted> posted;
   };
 
-  // REQUIRES, of what follows up to room_for(): mutex_ is held.
+  // REQUIRES, of what follows up to bytes_of(): mutex_ is held.
   Ticket post(int peer, const Envelope& envelope, std::span<const std::byte> bytes, MessageForm form);
   void publish(int peer, Outgoing& message);
   bool can_publish(int peer, MessageForm form);
@@ -126,9 +128,8 @@ class SharedTransport : public Transport, public PeerMemory {
   void mark_open(int peer, uint64_t message);
   void finish(int peer, uint64_t message);
   void take_out(int peer, uint64_t message);
-  void tell(int peer);
+  void tell_consumed(int peer);
   std::byte* bytes_of(int peer, Slot& slot);
-  std::span<std::byte> room_for(std::span<const std::byte> bytes);
 
   void count_sent(uint64_t channel, size_t bytes) {
     wire_.add(channel, {.sent = static_cast<int64_t>(bytes)});
@@ -137,31 +138,43 @@ class SharedTransport : public Transport, public PeerMemory {
     wire_.add(channel, {.received = static_cast<int64_t>(bytes)});
   }
 
-  struct Waiting;
-  void wake_self();
+  // What a thread waits for, and what tells without the lock that it may have come.
+  struct Awaits {
+    int peer;
+    const Envelope* message = nullptr;  // null: that the peer reads, or writes
+    int64_t deadline_ns;
+  };
+  struct Sign {
+    const std::atomic<uint64_t>* word = nullptr;
+    uint64_t value = 0;
+    bool seen() const { return word->load(std::memory_order_relaxed) == value; }
+  };
+  Sign sign_of(const Awaits& what) const;
+  void tell_threads(bool asleep);
   template <class Ready>
-  void wait_until(int peer, const Envelope* expected, int64_t deadline_ns, const Ready& ready);
+  void wait_until(const Awaits& what, const Ready& ready);
+  template <class Look>
+  bool spin(const Look& look);
   // Throws when there is a reason to stop.  `gone`: the peer had left before what is waited for was looked
   // for.
-  void look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns);
+  void look_up(const Awaits& what, bool gone);
   void check_same_operation(int peer, const Envelope& expected);
   Error hear_abort();
   std::string last_progress(int peer) const;
+  void tell(Control& peer, std::atomic<uint64_t>& word, uint64_t value);
   void ring(Control& control);
 
   const Roster roster_;
   const std::vector<Control*> peers_;
   const int64_t spin_ns_;
-  std::mutex mutex_;           // of what follows up to spare_rooms_
-  int waiting_ = 0;            // threads inside wait_until()
-  bool received_any_ = false;  // a posted receive, since others that wait were told
+  const bool fences_;
+  BriefLock mutex_;            // of what follows up to staging_
+  bool received_any_ = false;  // a posted receive, since other threads that sleep were told
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;
   int posted_ = 0;                                       // receives of all peers
   int deferred_ = 0;                                     // sends of all peers that wait for a slot
   std::vector<std::unique_ptr<Memory::Block>> staging_;  // kept for the next message that needs it
-  std::vector<std::unique_ptr<std::byte[]>> rooms_;      // for small messages while they are open
-  std::vector<std::byte*> spare_rooms_;
   std::function<void(const Error&)> failure_handler_;
   std::atomic<bool> handled_{false};
   std::mutex abort_mutex_;

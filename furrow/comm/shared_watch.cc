@@ -6,6 +6,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/fence.h"
 #include "furrow/comm/futex.h"
 #include "furrow/comm/shared_transport.h"
 
@@ -33,7 +34,7 @@ void SharedTransport::leave() noexcept {
   }
 }
 
-void SharedTransport::look_up(int peer, bool gone, const Envelope* expected, int64_t deadline_ns) {
+void SharedTransport::look_up(const Awaits& what, bool gone) {
   if (own().aborted.load() != 0) throw hear_abort();
   const auto ended = [&](int r, std::string_view how) {
     throw Error(ErrorCode::kUnavailable,
@@ -44,11 +45,12 @@ void SharedTransport::look_up(int peer, bool gone, const Envelope* expected, int
       continue;
     if (died(r)) ended(r, "ended");
   }
-  if (gone) ended(peer, "has left");
-  if (expected != nullptr) check_same_operation(peer, *expected);
-  if (now_ns() < deadline_ns) return;
-  throw Error(ErrorCode::kDeadlineExceeded,
-              fmt::format("{} did not answer in time; {}", describe(roster_, peer), last_progress(peer)));
+  if (gone) ended(what.peer, "has left");
+  if (what.message != nullptr) check_same_operation(what.peer, *what.message);
+  if (now_ns() < what.deadline_ns) return;
+  throw Error(
+      ErrorCode::kDeadlineExceeded,
+      fmt::format("{} did not answer in time; {}", describe(roster_, what.peer), last_progress(what.peer)));
 }
 
 // A peer that waits for this rank too, in another operation, will never send anything.
@@ -57,6 +59,16 @@ void SharedTransport::check_same_operation(int peer, const Envelope& expected) {
   if (theirs && !theirs->finished && contradicts(expected, theirs->operation)) {
     throw mismatch_error(roster_.rank, expected, peer, theirs->operation);
   }
+}
+
+// Writes what the peer may wait for.
+void SharedTransport::tell(Control& peer, std::atomic<uint64_t>& word, uint64_t value) {
+  if (fences_ && peer.fences.load(std::memory_order_relaxed) != 0) {
+    store_lightly(word, value);
+  } else {
+    word.store(value);
+  }
+  ring(peer);
 }
 
 void SharedTransport::ring(Control& control) {

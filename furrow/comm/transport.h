@@ -46,6 +46,9 @@ std::string describe(const Envelope& e);  // "reduce_scatter 'reduce_grads h.3' 
 // Error{failed_precondition}: "rank 0 runs X, rank 1 runs Y: ..."
 Error mismatch_error(int rank, const Envelope& mine, int peer, const Envelope& theirs);
 
+// Up to this a message is one that is copied, wherever its bytes are: seeing them in place would cost more.
+inline constexpr size_t kInlineBytes = 4096;
+
 // A posted operation.  0 is complete from the start.
 struct Ticket {
   int peer = -1;
@@ -95,6 +98,11 @@ class Transport {
   // Throws Error{deadline_exceeded} at the deadline (Clock::monotonic_ns), Error{unavailable} when the peer
   // is gone, failed_precondition on a mismatch, the reason after an abort.  Each names the peer.
   virtual void wait(Ticket ticket, int64_t deadline_ns) = 0;
+
+  // post_recv and wait in one.  REQUIRES: no receive from that peer on that channel is posted.
+  virtual void receive(int peer, const Envelope& envelope, std::span<std::byte> bytes, int64_t deadline_ns) {
+    wait(post_recv(peer, envelope, bytes), deadline_ns);
+  }
 
   virtual PeerMemory* peer_memory() { return nullptr; }
   // Memory that this transport reads without a copy; null where it has no such thing.

@@ -30,11 +30,11 @@ struct Comm {
            "all end. A rank that dies is noticed at once."});
     v("backend", &Comm::backend,
       {.effect = Effect::kLayout,
-       .choices = "native|mpi",
-       .doc = "What carries out the operations between ranks. native: furrow itself. mpi: the MPI that "
-              "started the "
-              "ranks (mpirun, srun --mpi), with the same bits; the keys below then serve the ranks' meeting "
-              "only."});
+       .choices = "native|mpi|nccl",
+       .doc = "What carries out the operations between ranks, with the same bits. native: furrow itself. "
+              "mpi: the MPI that started the ranks (mpirun, srun --mpi); the keys below then serve the "
+              "ranks' meeting only. nccl: memory of GPUs over NCCL, memory of the host as native; for "
+              "training.device = cuda."});
     v("transport", &Comm::transport,
       {.effect = Effect::kLayout,
        .choices = "auto|shm|tcp",

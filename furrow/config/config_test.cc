@@ -246,6 +246,10 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
               HasSubstr("needs training.dataset = idx"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\ndataset = \"text\"\n"),
               HasSubstr("needs training.dataset = idx"));
+  EXPECT_THAT(
+      parse_error("[training]\nsteps = 9\n[comm]\nbackend = \"nccl\"\n"),
+      HasSubstr("x.toml:4: comm.backend = nccl moves memory of GPUs, and training.device = cpu has none"));
+  EXPECT_NO_THROW(parse("[training]\nsteps = 9\ndevice = \"cuda\"\n[comm]\nbackend = \"nccl\"\n", "x"));
   EXPECT_THAT(parse_error(gpt + "[data]\nvalidation_fraction = 0.6\ntest_fraction = 0.4\n"),
               HasSubstr("nothing to train on"));
   EXPECT_THAT(parse_error("[training]\n"), HasSubstr("how long to train is missing"));

@@ -34,6 +34,7 @@ struct Data {
   std::string tokenizer = "char";
   std::string tokenizer_path;
   std::string document_separator;
+  std::string windows = "overlapping";
   double validation_fraction = 0.1;
   double test_fraction = 0;
   bool normalize = true;
@@ -133,6 +134,16 @@ struct Data {
        .doc = "The text that ends a document, such as \"\\n\\n\". A sample is then several documents side by "
               "side, each "
               "seeing itself alone; whole documents are held back. Empty: the text is one stream."});
+    v("windows", &Data::windows,
+      {.effect = kRecipe,
+       .choices = "overlapping|disjoint",
+       .only_if = "training.dataset=pack|text",
+       .doc =
+           "Samples of a text for training. overlapping: seq_len tokens from any place, as many samples as "
+           "tokens, so that an epoch sees a token seq_len times; disjoint: side by side, an epoch sees a "
+           "token once, "
+           "but for the ends, and is cut anew, from a place drawn from seed and epoch. Documents are not "
+           "cut."});
     v("validation_fraction", &Data::validation_fraction,
       {.effect = kRecipe,
        .min = 0,

@@ -160,6 +160,14 @@ void check_recompute(const Config& config) {
   }
 }
 
+void check_backend(const Config& config) {
+  if (config.comm.backend != "nccl" || config.training.device == "cuda") return;
+  refuse(config, "comm.backend",
+         fmt::format("comm.backend = nccl moves memory of GPUs, and training.device = {} has none: set "
+                     "training.device = cuda, or comm.backend = native",
+                     config.training.device));
+}
+
 // Stages are cut by hand in one way.
 void check_stages(const Config& config) {
   const Parallelism& p = config.parallelism;
@@ -184,6 +192,7 @@ void validate(const Config& config) {
   check_objective(config);
   check_recompute(config);
   check_stages(config);
+  check_backend(config);
 }
 
 uint64_t memory_budget(const Data& data) {

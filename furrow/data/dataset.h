@@ -37,11 +37,12 @@ struct DatasetOptions {
   std::filesystem::path path = {};            // a folder; text: a file, plain or .gz
   double validation_fraction = 0;             // of the training data, [0, 1)
   double test_fraction = 0;                   // of the whole: text from its end, rows of a table; [0, 1)
-  uint64_t seed = 0;                          // which images are for validation
+  uint64_t seed = 0;                          // which images are for validation, where windows are cut
   int64_t context = 0;                        // text: tokens of one sample, [training] seq_len
   std::string tokenizer = "char";             // text: "byte", "char", "gpt2", "sentencepiece"
   std::filesystem::path tokenizer_path = {};  // text: of the last two, the file or its folder
   std::string document_separator = {};        // text: what ends a document; empty: the text is one stream
+  bool disjoint_windows = false;              // text: an epoch has each token once, not every window
   bool normalize = true;                      // images: false leaves pixels at x / 255
   std::string train_images = "train-images-idx3-ubyte";
   std::string train_labels = "train-labels-idx1-ubyte";

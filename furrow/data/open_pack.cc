@@ -170,17 +170,20 @@ std::vector<int64_t> read_ends(const DatasetOptions& options, const PackInfo& in
 std::unique_ptr<Source> open_tokens(PackReader reader, const Opening& opening) {
   const int64_t vocabulary = classes_of(opening.fitted);
   expect_fields(opening.info, token_record_fields(vocabulary));
-  const int64_t size = reader.size();
+  const int64_t size = reader.size(), context = opening.options.context;
   return token_windows({"the pack", std::make_shared<PackedTokens>(std::move(reader), vocabulary)},
-                       opening.split_name(), {0, size}, opening.options.context,
-                       opening.split == Split::kTrain ? 1 : opening.options.context);
+                       opening.split_name(), {0, size},
+                       opening.split == Split::kTrain ? training_windows(opening.options)
+                                                      : Windows{.context = context, .stride = context});
 }
 
 std::vector<Field> describe_tokens(const PackInfo&, const DatasetOptions& options) {
   return text_fields(checked_context(options));
 }
 
-int64_t token_samples(int64_t records, const DatasetOptions& options) { return records - options.context; }
+int64_t token_samples(int64_t records, const DatasetOptions& options) {
+  return training_windows(options).count(records);
+}
 
 std::vector<Field> describe_samples(const PackInfo& info, const DatasetOptions&) {
   std::vector<Field> fields;

@@ -148,15 +148,15 @@ Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing
 }  // namespace
 
 std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split, TextSource::Range range,
-                                      int64_t context, int64_t stride) {
+                                      const Windows& windows) {
   const int64_t tokens = range.end - range.begin;
-  if (tokens <= context) {
+  if (tokens <= windows.context) {
     invalid(
         fmt::format("{}: the {} split has {} tokens, but one sample needs seq_len + 1 = {}: lower [training] "
                     "seq_len or change the fractions",
-                    text.name, split, tokens, context + 1));
+                    text.name, split, tokens, windows.context + 1));
   }
-  return std::make_unique<TextSource>(text.tokens, range, context, stride);
+  return std::make_unique<TextSource>(text.tokens, range, windows);
 }
 
 std::unique_ptr<Source> document_rows(const NamedTokens& text, const char* split, int64_t begin,
@@ -173,6 +173,11 @@ std::unique_ptr<Source> document_rows(const NamedTokens& text, const char* split
 int64_t checked_context(const DatasetOptions& options) {
   if (options.context >= 1) return options.context;
   invalid(fmt::format("[training] seq_len = {}: text needs at least 1", options.context));
+}
+
+Windows training_windows(const DatasetOptions& options) {
+  const int64_t context = checked_context(options);
+  return options.disjoint_windows ? disjoint_windows(context, options.seed) : every_window(context);
 }
 
 Preprocessing fit_texts(std::span<const DatasetOptions> texts) {
@@ -239,11 +244,11 @@ Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocess
   const int64_t size = text.tokens->size();
   const auto [train_end, validation, test] = parts_of(options, size, "tokens");
   const NamedTokens named{text.file, text.tokens};
-  dataset.train = token_windows(named, "training", {0, train_end}, context, 1);
+  const Windows side_by_side{.context = context, .stride = context};
+  dataset.train = token_windows(named, "training", {0, train_end}, training_windows(options));
   const TextSource::Range validation_range{train_end, train_end + validation}, test_range{size - test, size};
-  if (validation > 0)
-    dataset.validation = token_windows(named, "validation", validation_range, context, context);
-  if (test > 0) dataset.test = token_windows(named, "test", test_range, context, context);
+  if (validation > 0) dataset.validation = token_windows(named, "validation", validation_range, side_by_side);
+  if (test > 0) dataset.test = token_windows(named, "test", test_range, side_by_side);
   return dataset;
 }
 
@@ -252,7 +257,7 @@ std::unique_ptr<Source> open_whole_text(const DatasetOptions& options, const Pre
   const Text text = read_text(options, &preprocessing);
   const NamedTokens named{text.file, text.tokens};
   if (!text.ends.empty()) return document_rows(named, "whole", 0, text.ends, context);
-  return token_windows(named, "whole", {0, text.tokens->size()}, context, context);
+  return token_windows(named, "whole", {0, text.tokens->size()}, {.context = context, .stride = context});
 }
 
 DataInfo probe_text(const DatasetOptions& options) {

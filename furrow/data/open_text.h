@@ -17,7 +17,7 @@ struct NamedTokens {
 // Windows over [range.begin, range.end), or Error{invalid_argument} with what to change when there is not
 // one.
 std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split, TextSource::Range range,
-                                      int64_t context, int64_t stride);
+                                      const Windows& windows);
 
 // The vocabulary of several texts together: options that differ in their paths.
 Preprocessing fit_texts(std::span<const DatasetOptions> texts);
@@ -26,6 +26,9 @@ Preprocessing fit_texts(std::span<const DatasetOptions> texts);
 // none of them has two tokens.
 std::unique_ptr<Source> document_rows(const NamedTokens& text, const char* split, int64_t begin,
                                       std::vector<int64_t> ends, int64_t context);
+
+// Those of the training split.  Error{invalid_argument}.
+Windows training_windows(const DatasetOptions& options);
 
 // [training] seq_len, at least 1.  Error{invalid_argument}.
 int64_t checked_context(const DatasetOptions& options);

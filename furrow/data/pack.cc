@@ -32,6 +32,7 @@ struct Task {
   size_t split = 0, shard = 0;
   std::string file;
   int64_t first = 0, records = 0;
+  size_t block_bytes = 0;
 };
 
 // What is to be written where.
@@ -46,7 +47,10 @@ struct Plan {
     JsonWriter json(2);
     json.begin_object().field("fingerprint", fingerprint).field("layout", info.layout);
     json.field("record_bytes", static_cast<uint64_t>(info.record_bytes())).key("shards").begin_array();
-    for (const Task& task : tasks) json.begin_array().value(task.file).value(task.records).end_array();
+    for (const Task& task : tasks) {
+      json.begin_array().value(task.file).value(task.records);
+      json.value(static_cast<uint64_t>(task.block_bytes)).end_array();
+    }
     json.end_array().key("preprocessing").begin_object();
     for (const auto& [name, value] : info.preprocessing) json.field(name, value);
     return json.end_object().end_object().text() + "\n";
@@ -85,7 +89,8 @@ void add_records(Plan& plan, storage::PackSplit split, std::unique_ptr<Records> 
   for (int64_t first = 0; first < records->size(); first += per_shard) {
     const size_t shard = split.shards.size();
     plan.tasks.push_back({plan.info.splits.size(), shard, fmt::format("{}-{:05}.shard", split.name, shard),
-                          first, std::min(per_shard, records->size() - first)});
+                          first, std::min(per_shard, records->size() - first),
+                          storage::pack_block_bytes(record_bytes, total)});
     split.shards.emplace_back();
   }
   plan.bytes += total;
@@ -168,7 +173,7 @@ class Writer {
     const Records& records = *plan_.records[task.split];
     const size_t record_bytes = records.record_bytes();
     if (keep(task, record_bytes)) return;
-    storage::ShardWriter writer(folder_ + "/" + task.file, record_bytes, task.first);
+    storage::ShardWriter writer(folder_ + "/" + task.file, record_bytes, task.first, task.block_bytes);
     const auto piece = static_cast<int64_t>(std::max<size_t>(1, kPieceBytes / record_bytes));
     std::vector<std::byte> memory(static_cast<size_t>(std::min(piece, task.records)) * record_bytes);
     for (int64_t done = 0; done < task.records; done += piece) {

@@ -114,6 +114,27 @@ TEST(Packs, GiveWhatTheirDataSetGives) {
   }
 }
 
+TEST(Packs, OfATextAreCutAnewInEachEpochAsTheTextIs) {
+  const TempFolder folder;
+  Case set = cases(folder)[1];
+  set.options.seed = 5;
+  write_pack(open_dataset(set.options), request_of(folder, set));  // however it is cut
+  set.options.disjoint_windows = true;
+  const Dataset plain = open_dataset(set.options);
+  const int64_t size = plain.train->size();
+  ASSERT_EQ(size, (4000 - 16) / 16);
+  const ByteVector expected = stream(*plain.train, 4 * size);
+  for (const auto& [budget, readers] : {std::pair<uint64_t, int>{0, 0}, {1, 0}, {1, 1}, {0, 3}}) {
+    const DatasetOptions options = pack_options(folder, set, budget, readers);
+    const Dataset packed = open_dataset(options);
+    ASSERT_EQ(packed.train->size(), size);
+    EXPECT_EQ(probe(options).train_samples, size);
+    EXPECT_EQ(stream(*packed.train, 4 * size), expected) << budget << " " << readers;
+  }
+  set.options.seed = 6;
+  EXPECT_NE(stream(*open_dataset(pack_options(folder, set)).train, 4 * size), expected) << "control";
+}
+
 TEST(Packs, OfAPackIsTheSamePack) {
   const TempFolder folder;
   for (const Case& set : cases(folder)) {

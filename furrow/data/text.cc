@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "furrow/base/convert.h"
 #include "furrow/base/error.h"
 #include "furrow/data/records.h"
 
@@ -14,20 +15,6 @@ template <class Narrow>
 void narrow(std::span<const uint32_t> ids, std::byte* to) {
   auto* const out = reinterpret_cast<Narrow*>(to);
   for (size_t i = 0; i < ids.size(); ++i) out[i] = static_cast<Narrow>(ids[i]);
-}
-
-// Through local copies, so that the compiler sees that nothing aliases and vectorises.
-template <class Narrow>
-void widen_all(const std::byte* from, size_t count, int64_t* to) {
-  const auto* const in = reinterpret_cast<const Narrow*>(from);
-  for (size_t i = 0; i < count; ++i) to[i] = in[i];
-}
-
-// The first out.size() tokens of `width` bytes.
-void widen(std::span<const std::byte> from, size_t width, std::span<int64_t> out) {
-  if (width == 1) widen_all<uint8_t>(from.data(), out.size(), out.data());
-  if (width == 2) widen_all<uint16_t>(from.data(), out.size(), out.data());
-  if (width == 4) widen_all<uint32_t>(from.data(), out.size(), out.data());
 }
 
 }  // namespace
@@ -67,27 +54,48 @@ std::vector<Field> token_record_fields(int64_t vocabulary) {
   return {{"token", DType::kU8, {token_width(vocabulary)}}};
 }
 
-TextSource::TextSource(std::shared_ptr<const TokenStore> tokens, Range range, int64_t context, int64_t stride)
-    : tokens_(std::move(tokens)),
-      range_(range),
-      context_(context),
-      stride_(stride),
-      fields_(text_fields(context)) {
-  FURROW_CHECK(context > 0 && stride > 0, "an empty window");
-  FURROW_CHECK(range.begin >= 0 && range.end <= tokens_->size() && range.end - range.begin > context,
-               "a range shorter than a window");
-  size_ = (range.end - range.begin - context - 1) / stride + 1;
+int64_t Windows::shifts(int64_t tokens) const {
+  return shift ? std::min(stride, std::max<int64_t>(1, tokens - context)) : 1;
 }
 
-void TextSource::read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const {
+int64_t Windows::count(int64_t tokens) const {
+  return tokens > context ? (tokens - shifts(tokens) - context) / stride + 1 : 0;
+}
+
+Windows every_window(int64_t context) { return {.context = context}; }
+
+Windows disjoint_windows(int64_t context, uint64_t seed) {
+  return {.context = context, .stride = context, .shift = Philox(seed, RandomPurpose::kAugment, "windows")};
+}
+
+TextSource::TextSource(std::shared_ptr<const TokenStore> tokens, Range range, const Windows& windows)
+    : tokens_(std::move(tokens)), range_(range), windows_(windows), fields_(text_fields(windows.context)) {
+  const int64_t count = range.end - range.begin;
+  FURROW_CHECK(windows.context > 0 && windows.stride > 0, "an empty window");
+  FURROW_CHECK(range.begin >= 0 && range.end <= tokens_->size() && count > windows.context,
+               "a range shorter than a window");
+  shifts_ = windows.shifts(count);
+  size_ = windows.count(count);
+}
+
+int64_t TextSource::shift_at(int64_t position) const {
+  const PhiloxBlock words = windows_.shift->block(0, static_cast<uint64_t>(position / size_), 0);
+  return static_cast<int64_t>(uint64_t{words[0]} * static_cast<uint64_t>(shifts_) >> 32);
+}
+
+void TextSource::read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+                         std::span<const ArrayView> fields) const {
   check_read(*this, indices, fields);
   const auto input = fields[0].as<int64_t>();
   const auto target = fields[1].as<int64_t>();
-  const auto context = static_cast<size_t>(context_);
+  const auto context = static_cast<size_t>(windows_.context);
+  const bool shifted = shifts_ > 1 && !positions.empty();
   const auto width = static_cast<size_t>(tokens_->width());
   std::vector<std::byte> scratch((context + 1) * width);
   for (size_t row = 0; row < indices.size(); ++row) {
-    const auto bytes = tokens_->raw(range_.begin + indices[row] * stride_, context_ + 1, scratch);
+    const int64_t begin =
+        range_.begin + indices[row] * windows_.stride + (shifted ? shift_at(positions[row]) : 0);
+    const auto bytes = tokens_->raw(begin, windows_.context + 1, scratch);
     widen(bytes, width, input.subspan(row * context, context));
     widen(bytes.subspan(width), width, target.subspan(row * context, context));
   }

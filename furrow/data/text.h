@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "furrow/base/memory.h"
+#include "furrow/base/rng.h"
 #include "furrow/data/source.h"
 
 namespace furrow::data {
@@ -49,9 +51,26 @@ std::vector<Field> text_fields(int64_t context);
 // "token" u8 [width].
 std::vector<Field> token_record_fields(int64_t vocabulary);
 
+// How a text is cut into samples.
+struct Windows {
+  int64_t context = 0;  // predictions of one
+  int64_t stride = 1;   // tokens from one to the next
+  // Of training, where the stride is above 1: windows of an epoch begin at a token drawn from it and the
+  // epoch, among the first `stride` ones, so that each epoch has other cuts and in the long run every window
+  // comes.
+  std::optional<Philox> shift = {};
+
+  int64_t shifts(int64_t tokens) const;  // beginnings to draw from
+  int64_t count(int64_t tokens) const;   // samples, at every beginning
+};
+// Every window; those side by side, cut anew in each epoch (an epoch has each token once, but for the ends).
+Windows every_window(int64_t context);
+Windows disjoint_windows(int64_t context, uint64_t seed);
+
 // Sample i reads the `context` + 1 tokens from begin + i * stride: the input is all but the last of them, the
-// target all but the first, so that every target is the token after its input.  With stride 1 every window
-// comes; with stride `context` every token is predicted once, apart from a rest shorter than a window.
+// target all but the first, so that every target is the token after its input.  With stride `context` every
+// token is predicted once, apart from a rest shorter than a window.  A shift moves what read_at() gives, by
+// the epoch of its positions; read() has none.
 class TextSource : public Source {
  public:
   struct Range {
@@ -59,19 +78,26 @@ class TextSource : public Source {
   };
 
   // REQUIRES: a range of at least context + 1 tokens, context > 0, stride > 0.
-  TextSource(std::shared_ptr<const TokenStore> tokens, Range range, int64_t context, int64_t stride);
+  TextSource(std::shared_ptr<const TokenStore> tokens, Range range, const Windows& windows);
 
   int64_t size() const override { return size_; }
   const std::vector<Field>& fields() const override { return fields_; }
   int64_t classes() const override { return tokens_->vocabulary(); }
-  void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const override;
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const override {
+    read_at(indices, {}, fields);
+  }
+  void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+               std::span<const ArrayView> fields) const override;
   std::unique_ptr<Records> records() const override;  // the tokens of the range
 
  private:
   class TokenRecords;
+  int64_t shift_at(int64_t position) const;
+
   std::shared_ptr<const TokenStore> tokens_;
   Range range_;
-  int64_t context_, stride_, size_;
+  Windows windows_;
+  int64_t shifts_, size_;
   std::vector<Field> fields_;
 };
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <set>
 
 #include "furrow/base/error.h"
 #include "furrow/data/dataset.h"
@@ -61,7 +62,7 @@ TEST(Tokens, AreAsNarrowAsTheVocabularyAllows) {
 TEST(TextSource, WindowsOfStrideOne) {
   std::vector<uint32_t> ids(20);
   std::iota(ids.begin(), ids.end(), 0);
-  const TextSource source(std::make_shared<Tokens>(ids, 20), {5, 15}, 4, 1);
+  const TextSource source(std::make_shared<Tokens>(ids, 20), {5, 15}, every_window(4));
   ASSERT_EQ(source.size(), 6);
   for (int64_t i = 0; i < 6; ++i) {
     const auto [input, target] = sample(source, i);
@@ -76,7 +77,7 @@ TEST(TextSource, WindowsThatDoNotOverlapPredictEveryTokenOnce) {
   std::vector<uint32_t> ids(200);
   std::iota(ids.begin(), ids.end(), 0);
   for (const int64_t end : {105, 106, 108, 109}) {
-    const TextSource source(std::make_shared<Tokens>(ids, 200), {100, end}, 4, 4);
+    const TextSource source(std::make_shared<Tokens>(ids, 200), {100, end}, {.context = 4, .stride = 4});
     std::vector<int64_t> predicted, expected;
     for (int64_t i = 0; i < source.size(); ++i) {
       for (const int64_t token : sample(source, i).second) predicted.push_back(token);
@@ -89,7 +90,7 @@ TEST(TextSource, WindowsThatDoNotOverlapPredictEveryTokenOnce) {
 TEST(TextSource, SeveralRowsEqualSingleReads) {
   std::vector<uint32_t> ids(300);
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<uint32_t>(i * 37 % 300);
-  const TextSource source(std::make_shared<Tokens>(ids, 300), {0, 300}, 8, 1);
+  const TextSource source(std::make_shared<Tokens>(ids, 300), {0, 300}, every_window(8));
   const std::vector<int64_t> wanted{7, 0, 291, 7};
   ReadBuffers buffers(source, wanted.size());
   source.read(wanted, buffers.views);
@@ -99,6 +100,78 @@ TEST(TextSource, SeveralRowsEqualSingleReads) {
     EXPECT_TRUE(std::equal(input.begin(), input.end(), all.begin() + static_cast<long>(row * 8)));
     EXPECT_EQ(values(buffers.views[1])[row * 8], target[0]);
   }
+}
+
+// Sample `index` of `epoch` as {input, target}.
+std::pair<std::vector<int64_t>, std::vector<int64_t>> sample_of_epoch(const Source& source, int64_t epoch,
+                                                                      int64_t index) {
+  ReadBuffers buffers(source, 1);
+  source.read_at(std::vector<int64_t>{index}, std::vector<int64_t>{epoch * source.size() + index},
+                 buffers.views);
+  return {values(buffers.views[0]), values(buffers.views[1])};
+}
+
+// The tokens that an epoch predicts, in the order of its samples.
+std::vector<int64_t> predicted_in(const Source& source, int64_t epoch) {
+  std::vector<int64_t> predicted;
+  for (int64_t i = 0; i < source.size(); ++i) {
+    const auto [input, target] = sample_of_epoch(source, epoch, i);
+    EXPECT_TRUE(std::equal(input.begin() + 1, input.end(), target.begin()));
+    predicted.insert(predicted.end(), target.begin(), target.end());
+  }
+  return predicted;
+}
+
+TEST(TextSource, AnEpochOfDisjointWindowsHasEachTokenOnceAndAllEpochsTogetherEveryWindow) {
+  constexpr int64_t kContext = 8, kBegin = 10, kEnd = 110;
+  std::vector<uint32_t> ids(kEnd);
+  std::iota(ids.begin(), ids.end(), 0);
+  const auto tokens = std::make_shared<Tokens>(ids, kEnd);
+  const TextSource source(tokens, {kBegin, kEnd}, disjoint_windows(kContext, 3));
+  ASSERT_EQ(source.size(), (kEnd - kBegin - 2 * kContext) / kContext + 1);
+  std::set<int64_t> begins;
+  std::vector<int64_t> drawn;
+  for (int64_t epoch = 0; epoch < 100; ++epoch) {
+    const std::vector<int64_t> predicted = predicted_in(source, epoch);
+    std::vector<int64_t> expected(predicted.size());
+    std::iota(expected.begin(), expected.end(), predicted.front());
+    ASSERT_EQ(predicted, expected) << "side by side";
+    ASSERT_GE(predicted.front(), kBegin + 1);
+    ASSERT_LT(predicted.back(), kEnd);
+    begins.insert(predicted.front() - kBegin - 1);
+    drawn.push_back(predicted.front());
+  }
+  EXPECT_EQ(begins.size(), static_cast<size_t>(kContext)) << "every place of the first window comes";
+  EXPECT_EQ(*begins.rbegin(), kContext - 1);
+  const TextSource same(tokens, {kBegin, kEnd}, disjoint_windows(kContext, 3));
+  const TextSource other(tokens, {kBegin, kEnd}, disjoint_windows(kContext, 4));
+  int differences = 0;
+  for (int64_t epoch = 0; epoch < 100; ++epoch) {
+    EXPECT_EQ(predicted_in(same, epoch).front(), drawn[static_cast<size_t>(epoch)]);
+    differences += predicted_in(other, epoch).front() != drawn[static_cast<size_t>(epoch)];
+  }
+  EXPECT_GT(differences, 50) << "control: another seed";
+}
+
+TEST(TextSource, DisjointWindowsOfAShortTextTakeThePlacesThatItHas) {
+  std::vector<uint32_t> ids(12);
+  std::iota(ids.begin(), ids.end(), 0);
+  for (int64_t end = 9; end <= 12; ++end) {
+    const TextSource source(std::make_shared<Tokens>(ids, 12), {0, end}, disjoint_windows(8, 1));
+    ASSERT_EQ(source.size(), 1);
+    std::set<int64_t> begins;
+    for (int64_t epoch = 0; epoch < 60; ++epoch) begins.insert(predicted_in(source, epoch).front() - 1);
+    EXPECT_EQ(begins.size(), static_cast<size_t>(end - 8));
+    EXPECT_EQ(*begins.rbegin(), end - 9);
+  }
+}
+
+// What is read without positions is not moved: evaluation, and what a pack is made from.
+TEST(TextSource, OnlyTrainingMovesWindows) {
+  std::vector<uint32_t> ids(100);
+  std::iota(ids.begin(), ids.end(), 0);
+  const TextSource source(std::make_shared<Tokens>(ids, 100), {0, 100}, disjoint_windows(8, 3));
+  for (int64_t i = 0; i < source.size(); ++i) EXPECT_EQ(sample(source, i).first.front(), 8 * i);
 }
 
 TEST(TextSets, CutFromFrontToBack) {

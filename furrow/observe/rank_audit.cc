@@ -39,7 +39,8 @@ double RankAudit::latency_overhead() const {
 }
 
 void write_audit(JsonWriter& json, const RankAudit& audit) {
-  json.field("ranks", audit.ranks).field("layout", audit.layout).field("deterministic", audit.deterministic);
+  json.field("ranks", audit.ranks).field("layout", audit.layout).field("backend", audit.backend);
+  json.field("deterministic", audit.deterministic);
   json.field("audited_steps", audit.steps);
   json.key("bytes").begin_object();
   for (const CollectiveAudit& kind : audit.bytes) {
@@ -69,6 +70,7 @@ std::optional<RankAudit> read_audit(const JsonValue& summary) {
   const JsonReader reader(summary);
   reader.read("ranks", audit.ranks);
   reader.read("layout", audit.layout);
+  reader.read("backend", audit.backend);
   reader.read("deterministic", audit.deterministic);
   reader.read("audited_steps", audit.steps);
   reader.read("bubble", audit.bubble);
@@ -92,7 +94,9 @@ std::optional<RankAudit> read_audit(const JsonValue& summary) {
 
 std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
   std::vector<std::array<std::string, 3>> rows;
-  rows.push_back({"ranks", fmt::format("{} ({})", audit.ranks, audit.layout), ""});
+  const bool ours = audit.backend.empty() || audit.backend == "native";
+  const std::string over = ours ? "" : fmt::format(", over {}", audit.backend);
+  rows.push_back({"ranks", fmt::format("{} ({}{})", audit.ranks, audit.layout, over), ""});
   rows.push_back({"deterministic", audit.deterministic, ""});
   if (!audit.rank_samples_per_second.empty()) {
     const auto [least, most] =

@@ -23,6 +23,7 @@ struct CollectiveAudit {
 struct RankAudit {
   int ranks = 1;
   std::string layout;         // "dp_replicate 2, dp_shard 1"
+  std::string backend;        // [comm]: "native"; empty: not noted
   std::string deterministic;  // "on: ..." or "off: ...", with the rule that decided
   int64_t steps = 0;          // that the figures below are of
   std::vector<CollectiveAudit> bytes;

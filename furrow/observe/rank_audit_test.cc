@@ -15,6 +15,7 @@ Summary on_ranks() {
   RankAudit audit;
   audit.ranks = 2;
   audit.layout = "dp_replicate 2";
+  audit.backend = "mpi";
   audit.deterministic = "on: every share is an aligned block";
   audit.steps = 10;
   audit.bytes = {{"reduce_scatter", 30, 10 * 1024, 10 * 1000}, {"barrier", 1, 0, 0}};
@@ -55,7 +56,7 @@ TEST(RankAudit, IsAbsentInAWorldOfOne) {
 TEST(RankAudit, ShowsBytesOfAStepBesideTheBound) {
   const std::string table = to_table(on_ranks());
   for (const char* row :
-       {"ranks                 2 (dp_replicate 2)\n", "samples/s per rank    99 to 101\n",
+       {"ranks                 2 (dp_replicate 2, over mpi)\n", "samples/s per rank    99 to 101\n",
         "scaling efficiency    97.5 % of a run of one rank\n",
         "waited for ranks      12.5 % of the steps' time\n", "comm / compute        0.250\n",
         "latency overhead      1.0 % of the steps' time (40 operations x 2.5 us)\n",

@@ -3,10 +3,14 @@
 #include <benchmark/benchmark.h>
 
 #include <array>
+#include <ctime>
+#include <memory>
 #include <vector>
 
 #include "furrow/plan/compile.h"
 #include "furrow/plan/search.h"
+#include "furrow/plan/simulate.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/testing/specs.h"
 #include "furrow/plan/verify.h"
 #include "furrow/plan/verify_world.h"
@@ -81,9 +85,8 @@ void text(benchmark::State& state) {
 }
 BENCHMARK(text)->Name("plan/text_round_trip/units:100/microbatches:32")->Unit(benchmark::kMillisecond);
 
-// 1,024 devices in 128 hosts, 100 layers, 2,048 microbatches of a step.
-void search_layouts(benchmark::State& state) {
-  ModelSpec spec = testing::chain(100, 2048);
+// 1,024 devices in 128 hosts, 100 layers that a tensor axis can cut, 2,048 microbatches of a step.
+Cluster many_devices() {
   Cluster cluster;
   cluster.hosts = 128;
   cluster.devices = 8;
@@ -91,15 +94,65 @@ void search_layouts(benchmark::State& state) {
   cluster.inside = find_link("nvlink4");
   cluster.network = find_link("infiniband-ndr");
   cluster.network.ports = 8;
-  const auto costs = analytic_costs(cluster);
-  SearchRequest request;
-  request.spec = &spec;
-  request.costs = costs.get();
-  request.batch = {4096, 4096 * 2048};
-  request.optimizer_states = 2;
-  for (auto _ : state) benchmark::DoNotOptimize(search(request));
+  return cluster;
 }
-BENCHMARK(search_layouts)->Name("plan/search/layers:100/devices:1024")->Unit(benchmark::kMillisecond);
+
+struct LargeSearch {
+  LargeSearch() {
+    for (Unit& unit : half.units) unit.compute = DType::kBF16;
+    request.spec = &spec;
+    request.costs = costs.get();
+    request.batch = {16, 16 * 2048};
+    request.optimizer_states = 2;
+    request.precisions = {{DType::kBF16, &half}};
+  }
+  LargeSearch(const LargeSearch&) = delete;
+
+  ModelSpec spec = testing::cut_chain(100, 16384), half = spec;
+  std::unique_ptr<Costs> costs = analytic_costs(many_devices());
+  SearchRequest request;
+};
+
+constexpr double kMostSeconds = 1;  // of a search, and of the simulation of its choice
+
+// Of this process alone: others may be at work here.
+void require_time(benchmark::State& state, double seconds) {
+  if (seconds / static_cast<double>(state.iterations()) > kMostSeconds)
+    state.SkipWithError("above the second that it may take");
+}
+
+double processor_seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
+
+void search_layouts(benchmark::State& state, bool allow_recipe_change) {
+  LargeSearch large;
+  large.request.allow_recipe_change = allow_recipe_change;
+  const double start = processor_seconds();
+  for (auto _ : state) benchmark::DoNotOptimize(search(large.request));
+  require_time(state, processor_seconds() - start);
+}
+BENCHMARK_CAPTURE(search_layouts, as_configured, false)
+    ->Name("plan/search/layers:100/devices:1024")
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(search_layouts, recipe_change, true)
+    ->Name("plan/search/layers:100/devices:1024/recipe_change")
+    ->Unit(benchmark::kMillisecond);
+
+// All turns of a step of the choice, one program a pp coordinate.
+void simulate_choice(benchmark::State& state) {
+  LargeSearch large;
+  const Choice choice = search(large.request).candidates.at(0).choice;
+  const ModelSpec spec = tensor_cut(large.spec, choice.layout.degree(Axis::kTensor));
+  std::vector<Program> programs;
+  for (int pp = 0; pp < choice.layout.degree(Axis::kPipeline); ++pp) {
+    const int rank = choice.layout.rank_of({pp, 0, 0, 0, 0, 0});
+    programs.push_back(compile_train(spec, choice.layout, train_options_of(large.request, choice, rank)));
+  }
+  const double start = processor_seconds();
+  for (auto _ : state) benchmark::DoNotOptimize(simulate(programs, spec, *large.costs));
+  require_time(state, processor_seconds() - start);
+  state.SetLabel(to_text(choice));
+}
+BENCHMARK(simulate_choice)->Name("plan/simulate/layers:100/devices:1024")->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace furrow::plan

@@ -28,6 +28,20 @@ TEST(ScheduleTheory, PublishedBubbles) {
   EXPECT_EQ(to_four_digits(bubble("ZBH1", {8, 1, 24})), .0886);
 }
 
+// Where nothing but the shape delays a rank the bound is the makespan: a hop down, a hop up.
+TEST(ScheduleTheory, TheLeastMakespanIsReached) {
+  for (const ScheduleShape shape :
+       {ScheduleShape{1, 1, 5}, ScheduleShape{4, 1, 8}, ScheduleShape{8, 1, 24}}) {
+    for (const std::string_view name : {"GPipe", "1F1B", "ZBH1"}) {
+      const Schedule schedule = make_schedule(name, shape);
+      const std::vector<StageTimes> stages(static_cast<size_t>(schedule.stages));
+      EXPECT_EQ(least_makespan(schedule.rank_of_stage, name != "ZBH1", shape.turns, {stages, 0}),
+                time_schedule(schedule).makespan)
+          << name;
+    }
+  }
+}
+
 // The formula in the head of each generator's file: p - 1 idle units of a rank beside `work` v m others.
 struct Theory {
   std::string_view name;

@@ -19,6 +19,7 @@ struct PassRow {
   PassInfo info;
   void (*run)(State* state);
   bool runs_when_off = false;  // and then does less
+  bool in_rounds = false;      // takes the plans in parts (Rounds)
 };
 
 // The order of a search.
@@ -29,9 +30,12 @@ constexpr PassRow kPasses[] = {
     {{"precision", "bfloat16 where the device is faster in it, where the recipe may change"},
      &choose_precisions},
     {{"batch", "other microbatches and global batches, where the recipe may change"}, &choose_batches},
-    {{"schedules", "every schedule and number of stages a rank; off: 1F1B"}, &choose_schedules, true},
-    {{"recompute", "units computed again until it fits; off: none are"}, &choose_recompute, true},
-    {{"estimate", "seconds of a step in closed form", false}, &estimate_times},
+    {{"bound",
+      "what no schedule makes better; the passes up to estimate take the best first, and stop early"},
+     &bound_scores},
+    {{"schedules", "every schedule and number of stages a rank; off: 1F1B"}, &choose_schedules, true, true},
+    {{"recompute", "units computed again until it fits; off: none are"}, &choose_recompute, true, true},
+    {{"estimate", "seconds of a step in closed form", false}, &estimate_times, false, true},
     {{"prune", "the few that are worth a simulation; off: all are"}, &prune},
     {{"balance", "units moved between stages where the pipeline ends sooner"}, &balance_stages},
     {{"simulate", "the best few compiled and simulated; off: estimates stand"}, &simulate_best},
@@ -52,6 +56,7 @@ void check_names(const std::vector<std::string>& without) {
 void add_configured(State* state) {
   if (!state->request.configured) return;
   Plan plan;
+  plan.order = SIZE_MAX;
   plan.candidate.configured = true;
   plan.candidate.choice = *state->request.configured;
   std::string reason = refusal_of(*state, plan.candidate.choice);
@@ -67,19 +72,32 @@ void add_configured(State* state) {
   state->refuse(std::move(plan.candidate), std::move(reason));
 }
 
-PassReport run_pass(const PassRow& row, State* state) {
-  PassReport report;
-  report.name = row.info.name;
-  report.before = state->plans.size();
-  report.off = state->is_off(row.info.name);
+// Adds what the pass did to its report; notes are of all rounds already.
+void run_pass(const PassRow& row, State* state, PassReport* report) {
+  report->before += state->plans.size();
   const auto start = std::chrono::steady_clock::now();
-  if (!report.off || row.runs_when_off) row.run(state);
-  if (row.run == &choose_schedules) add_configured(state);
-  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  report.after = state->plans.size();
-  report.notes = std::move(state->notes);
+  if (!report->off || row.runs_when_off) row.run(state);
+  report->seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report->after += state->plans.size();
+  report->notes = std::move(state->notes);
   state->notes.clear();
-  return report;
+}
+
+// The rows from `row` on that take plans in rounds; the first one after them.
+size_t run_rounds(size_t row, State* state, std::vector<PassReport>* reports) {
+  size_t end = row;
+  while (kPasses[end].in_rounds) ++end;
+  Rounds rounds(state);
+  for (bool first = true; rounds.next() || first; first = false) {
+    for (size_t i = row; i < end; ++i) {
+      run_pass(kPasses[i], state, &(*reports)[i]);
+      if (first && kPasses[i].run == &choose_schedules) add_configured(state);
+    }
+    rounds.close();
+  }
+  rounds.finish();
+  if (!(*reports)[row - 1].off) (*reports)[row - 1].notes.push_back(rounds.note());
+  return end;
 }
 
 // Those that are the nearest to fitting.
@@ -102,7 +120,19 @@ SearchResult search(const SearchRequest& request) {
   State state(request);
   SearchResult result;
   result.memory_bytes = state.memory_bytes;
-  for (const PassRow& row : kPasses) result.passes.push_back(run_pass(row, &state));
+  for (const PassRow& row : kPasses) {
+    PassReport& report = result.passes.emplace_back();
+    report.name = row.info.name;
+    report.off = state.is_off(row.info.name);
+  }
+  for (size_t i = 0; i < std::size(kPasses);) {
+    if (kPasses[i].in_rounds) {
+      i = run_rounds(i, &state, &result.passes);
+    } else {
+      run_pass(kPasses[i], &state, &result.passes[i]);
+      ++i;
+    }
+  }
   bool any = false;
   for (Plan& plan : state.plans) {
     Candidate& candidate = plan.candidate;

@@ -2,8 +2,8 @@
 //
 // Passes, each in its file under plan/search/, take a list of candidates and leave a shorter or better known
 // one: degrees, ZeRO stages, schedules, memory, recompute and an estimate in closed form over thousands of
-// them; then the best few are compiled and simulated (plan/simulate.h).  Pure functions, thread safe; the
-// order of the result is fixed.
+// them, those first that a bound says could be the best, until none of the others can; then the best few are
+// compiled and simulated (plan/simulate.h).  Pure functions, thread safe; the order of the result is fixed.
 #pragma once
 
 #include <cstdint>
@@ -97,7 +97,8 @@ struct SearchRequest {
 struct SearchResult {
   std::vector<Candidate>
       candidates;  // that fit, best first, simulated ones first; then the configured one if not
-  std::vector<Candidate> refused;  // the nearest ones that do not fit, and one of each reason
+  std::vector<Candidate>
+      refused;  // the nearest ones that do not fit and would be fast enough, and one of each reason
   std::vector<PassReport> passes;
   std::string smallest_change;  // where nothing fits
   int64_t memory_bytes = 0;     // of a device

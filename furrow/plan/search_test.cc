@@ -332,7 +332,7 @@ TEST(Search, PassesAreKnownByName) {
   EXPECT_THROW(search(one.request), Error);
   one.request.without = {"estimate"};  // is one, but not an optional one
   EXPECT_THROW(search(one.request), Error);
-  EXPECT_EQ(search_passes().size(), 10u);
+  EXPECT_EQ(search_passes().size(), 11u);
 }
 
 // A model whose first unit is slow: 1F1B over stages of equal FLOPs waits for it, unless units move.
@@ -353,6 +353,106 @@ TEST(Search, StagesAreMadeEven) {
   EXPECT_LT(even.choice.pipeline.units_per_stage[0], 6);
   one.request.without.emplace_back("balance");
   EXPECT_GT(best_pipeline().figures.step_s, even.figures.step_s);
+}
+
+// ---- bounds
+
+// What a search says of its candidates, all that is printed.
+std::vector<std::string> lines_of(const SearchResult& result) {
+  std::vector<std::string> lines;
+  for (const Candidate& each : result.candidates) {
+    const Figures& figures = each.figures;
+    lines.push_back(fmt::format("{} [{}] {} {} {} {} {}{}", to_text(each.choice), each.recipe_change,
+                                figures.step_s, figures.memory_bytes, figures.wire_bytes, figures.cost,
+                                each.simulated ? "simulated" : "", each.configured ? " configured" : ""));
+  }
+  return lines;
+}
+
+size_t timed(const SearchResult& result) {
+  const auto found = std::ranges::find(result.passes, "schedules", &PassReport::name);
+  return found->before;
+}
+
+// Returns how many layouts and recipes were looked at, with bounds and without.
+std::pair<size_t, size_t> expect_bounds_change_nothing(SearchRequest request) {
+  const SearchResult bounded = search(request);
+  request.without.emplace_back("bound");
+  const SearchResult whole = search(request);
+  EXPECT_EQ(lines_of(bounded), lines_of(whole));
+  EXPECT_EQ(bounded.smallest_change, whole.smallest_change);
+  return {timed(bounded), timed(whole)};
+}
+
+Cluster cores(int hosts, int devices, bool inline_inside) {
+  Cluster cluster = h100s(hosts, devices);
+  cluster.network = find_link("ethernet-10");
+  cluster.inline_inside = inline_inside;
+  return cluster;
+}
+
+TEST(Search, BoundsChangeNothing) {
+  const ModelSpec narrow = narrow_chain(12, 256);
+  for (const Cluster& cluster : {h100s(1, 8), cores(2, 4, true), cores(4, 2, false)}) {
+    for (const bool allow : {false, true}) {
+      for (const int64_t memory : {int64_t{0}, int64_t{14} << 20, int64_t{7} << 20}) {
+        SCOPED_TRACE(fmt::format("{} hosts, recipe {}, memory {}", cluster.hosts, allow, memory));
+        Case one(wide_chain(12, 256, 40000), cluster, {4, 64});
+        one.request.precisions = {{DType::kBF16, &narrow}};
+        one.request.objective = memory > 0 ? Objective::kTime : Objective::kCost;
+        one.request.allow_recipe_change = allow;
+        one.request.memory_bytes = memory;
+        one.request.configured =
+            Choice{Layout({1, 1, 8, 1, 1, 1}, 8), 3, {}, std::vector<bool>(12, true), {4, 64}};
+        const auto [bounded, whole] = expect_bounds_change_nothing(one.request);
+        EXPECT_LE(bounded, allow && memory == 0 ? whole / 2 : whole);
+      }
+    }
+  }
+}
+
+TEST(Search, BoundsChangeNothingOfTensorAxes) {
+  for (const int64_t global : {32, 256}) {
+    Case one(testing::cut_chain(10, 512), h100s(2, 4), {2, global});
+    one.request.allow_recipe_change = true;
+    expect_bounds_change_nothing(one.request);
+    one.request.without = {"schedules", "recompute"};
+    expect_bounds_change_nothing(one.request);
+  }
+}
+
+// Nothing fits: what is nearest is found all the same.
+TEST(Search, BoundsKeepTheNearestThatDoNotFit) {
+  Case one(wide_chain(8, 512, 1 << 20), h100s(1, 4), {8, 64});
+  one.request.memory_bytes = 4 << 20;
+  one.request.allow_recipe_change = true;
+  const SearchResult bounded = search(one.request);
+  one.request.without = {"bound"};
+  EXPECT_EQ(failure(bounded), failure(search(one.request)));
+  EXPECT_THAT(failure(bounded), HasSubstr("does not fit"));
+}
+
+TEST(Search, AnotherGlobalBatchAllowsOtherLayouts) {
+  Case one(testing::chain(2, 1024), h100s(1, 8), {1, 2});  // 2 microbatches: at most 2 data ranks
+  const auto most_ranks = [&] {
+    int most = 0;
+    for (const Candidate& each : search(one.request).candidates) {
+      most = std::max(most, each.choice.layout.data_ranks());
+    }
+    return most;
+  };
+  one.request.without = {"simulate"};
+  EXPECT_EQ(most_ranks(), 0);  // the other 4 ranks would need stages, and the model has 2 units
+  one.request.allow_recipe_change = true;
+  EXPECT_EQ(most_ranks(), 8);
+  EXPECT_THAT(search(one.request).candidates[0].recipe_change, HasSubstr("global_batch_size 8 instead of 2"));
+  one.request.batch = {1, 1};  // four times that is enough for 4, with 2 stages
+  EXPECT_EQ(most_ranks(), 4);
+  EXPECT_TRUE(std::ranges::any_of(search(one.request).refused, [](const Candidate& each) {
+    return each.reason.starts_with("8 data ranks for 1 microbatches (global batch 1 / local batch 1)");
+  }));
+  one.request.without = {"simulate", "batch"};
+  EXPECT_EQ(most_ranks(), 0);
 }
 
 TEST(Search, SameRequestSameResult) {

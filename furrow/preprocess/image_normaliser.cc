@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "furrow/base/convert.h"
+
 namespace furrow::preprocess {
 namespace {
 
@@ -32,12 +34,6 @@ void PixelSums::add(std::span<const uint8_t> pixels) {
 namespace {
 
 std::string to_text(const std::vector<double>& numbers) { return fmt::format("{}", fmt::join(numbers, " ")); }
-
-// Through local copies, so that the compiler sees that nothing aliases and vectorises.
-void normalise(std::span<const uint8_t> pixels, float scale, float shift, float* to) {
-  const uint8_t* const from = pixels.data();
-  for (size_t i = 0; i < pixels.size(); ++i) to[i] = static_cast<float>(from[i]) * scale + shift;
-}
 
 }  // namespace
 
@@ -91,7 +87,7 @@ void ImageNormaliser::apply(std::span<const uint8_t> pixels, std::span<float> ou
   const size_t plane = pixels.size() / channels();
   FURROW_CHECK(plane * channels() == pixels.size(), "an image of other channels");
   for (size_t c = 0; c < channels(); ++c) {
-    normalise(pixels.subspan(c * plane, plane), scales_[c], shifts_[c], out.data() + c * plane);
+    scale_bytes(pixels.subspan(c * plane, plane), scales_[c], shifts_[c], out.subspan(c * plane, plane));
   }
 }
 

@@ -2,11 +2,11 @@
 // their owner knows (data/records.h).
 //
 //   DIR/pack.json           what the records are, the shards and their checksums; its presence makes the pack
-//       train-00000.shard   header, records one after the other, an XXH3-64 of every 64 KiB of them
+//       train-00000.shard   header, records one after the other, an XXH3-64 of every block of them
 //       validation-00000.shard ...
 //
-// docs/formats/pack.md describes the bytes.  Readers believe nothing: every block of 64 KiB is compared with
-// its checksum before its first use.
+// docs/formats/pack.md describes the bytes.  Readers believe nothing: every block is compared with its
+// checksum before its first use.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +24,12 @@
 namespace furrow::storage {
 
 inline constexpr std::string_view kPackFile = "pack.json";
+// What has one checksum: a power of two of bytes between these.
+inline constexpr size_t kLeastPackBlockBytes = 4096;
 inline constexpr size_t kPackBlockBytes = 65536;
+// The first use of a record reads its blocks whole: they are about as large as two records, but so large that
+// the checksums of `total_bytes` of records take at most 16 MiB of every process that reads them.
+size_t pack_block_bytes(size_t record_bytes, uint64_t total_bytes);
 
 // One array of a record; a record is its fields one after the other, without padding, little-endian.
 struct PackField {
@@ -72,8 +77,9 @@ void write_pack(const std::string& folder, const PackInfo& info);  // atomic, du
 // Writes one shard front to back.  One thread.  Without commit() nothing is left.
 class ShardWriter {
  public:
-  // REQUIRES: record_bytes > 0, first_record (within its split) >= 0.
-  ShardWriter(const std::string& path, size_t record_bytes, int64_t first_record);
+  // REQUIRES: record_bytes > 0, first_record (within its split) >= 0, blocks as above.
+  ShardWriter(const std::string& path, size_t record_bytes, int64_t first_record,
+              size_t block_bytes = kPackBlockBytes);
   ~ShardWriter();
   void append(std::span<const std::byte> records);  // REQUIRES: whole records
   PackShard commit();  // durable and under its name; REQUIRES: at least one record, called once
@@ -82,7 +88,7 @@ class ShardWriter {
   void close_block();
 
   AtomicFile file_;
-  size_t record_bytes_;
+  size_t record_bytes_, block_bytes_;
   int64_t first_record_;
   uint64_t payload_ = 0;
   size_t in_block_ = 0;

@@ -85,6 +85,8 @@ OpenShard open_shard(const std::string& path) {
   }
 }
 
+constexpr size_t kMostBlocksAtOnce = 16;  // that a reader holds to compare them
+
 // One open shard.
 struct Shard {
   std::string path;
@@ -130,13 +132,16 @@ struct Shard {
     return mapping->bytes().subspan(kShardHeaderBytes + offset, length);
   }
 
-  size_t block_bytes(size_t block) const {
-    return std::min<uint64_t>(kPackBlockBytes, header.payload_bytes() - block * kPackBlockBytes);
+  // Of records: the block that has the byte at `offset`, and where blocks begin; after the last, the end.
+  size_t block_of(uint64_t offset) const { return offset / header.block_bytes; }
+  uint64_t begin_of(size_t block) const {
+    return std::min<uint64_t>(block * header.block_bytes, header.payload_bytes());
   }
+  size_t block_bytes(size_t block) const { return begin_of(block + 1) - begin_of(block); }
 
   std::string damage(size_t block) const {
-    return fmt::format("{}: bytes {} to {} of its records differ from their checksum", path,
-                       block * kPackBlockBytes, block * kPackBlockBytes + block_bytes(block) - 1);
+    return fmt::format("{}: bytes {} to {} of its records differ from their checksum", path, begin_of(block),
+                       begin_of(block + 1) - 1);
   }
 
   bool is_checked(size_t block) const { return checked[block].load(std::memory_order_relaxed) != 0; }
@@ -147,6 +152,18 @@ struct Shard {
                   damage(block) + ": `furrow data verify` lists all damage; pack the data again");
     }
     checked[block].store(1, std::memory_order_relaxed);
+  }
+
+  // Streamed: the bytes at `offset`, which lie in blocks [first, end).
+  void read_and_check(size_t first, size_t end, uint64_t offset, std::span<std::byte> out) const {
+    const uint64_t begin = begin_of(first);
+    const size_t bytes = begin_of(end) - begin;
+    const auto memory = std::make_unique_for_overwrite<std::byte[]>(bytes);
+    const std::span<std::byte> whole(memory.get(), bytes);
+    read_at(*file, path, kShardHeaderBytes + begin, whole);
+    for (size_t block = first; block < end; ++block)
+      check(block, whole.subspan(begin_of(block) - begin, block_bytes(block)));
+    std::memcpy(out.data(), whole.data() + (offset - begin), out.size());
   }
 };
 
@@ -187,25 +204,24 @@ const PackReader::Shard& PackReader::shard_of(int64_t record) const {
   return *shards_[static_cast<size_t>(after - first_.begin()) - 1];
 }
 
-// A block that was compared before is read in part, any other whole.
+// Blocks that were compared before are read in part, others whole; of either, those side by side at once.
 void PackReader::read_within(const Shard& shard, uint64_t offset, std::span<std::byte> out) const {
-  std::vector<std::byte> whole;
   while (!out.empty()) {
-    const size_t block = offset / kPackBlockBytes, skip = offset % kPackBlockBytes;
-    size_t length = std::min(out.size(), shard.block_bytes(block) - skip);
-    if (shard.is_checked(block)) {
-      for (size_t next = block + 1; length < out.size() && shard.is_checked(next); ++next) {
-        length = std::min(out.size(), length + shard.block_bytes(next));
-      }
-      read_at(*shard.file, shard.path, kShardHeaderBytes + offset, out.first(length));
-    } else {
-      whole.resize(shard.block_bytes(block));
-      read_at(*shard.file, shard.path, kShardHeaderBytes + block * kPackBlockBytes, whole);
-      shard.check(block, whole);
-      std::memcpy(out.data(), whole.data() + skip, length);
+    const size_t first = shard.block_of(offset);
+    const bool checked = shard.is_checked(first);
+    size_t end = first + 1;
+    while (shard.begin_of(end) < offset + out.size() && shard.is_checked(end) == checked &&
+           (checked || end - first < kMostBlocksAtOnce)) {
+      ++end;
     }
-    offset += length;
-    out = out.subspan(length);
+    const auto part = out.first(std::min<uint64_t>(out.size(), shard.begin_of(end) - offset));
+    if (checked) {
+      read_at(*shard.file, shard.path, kShardHeaderBytes + offset, part);
+    } else {
+      shard.read_and_check(first, end, offset, part);
+    }
+    offset += part.size();
+    out = out.subspan(part.size());
   }
 }
 
@@ -223,10 +239,9 @@ std::span<const std::byte> PackReader::read(int64_t first, int64_t count,
     const uint64_t offset = static_cast<uint64_t>(inside) * record_bytes_;
     const size_t length = static_cast<size_t>(part) * record_bytes_;
     if (shard.mapping) {
-      for (size_t block = offset / kPackBlockBytes; block * kPackBlockBytes < offset + length; ++block) {
-        if (!shard.is_checked(block)) {
-          shard.check(block, shard.mapped(block * kPackBlockBytes, shard.block_bytes(block)));
-        }
+      for (size_t block = shard.block_of(offset); shard.begin_of(block) < offset + length; ++block) {
+        if (!shard.is_checked(block))
+          shard.check(block, shard.mapped(shard.begin_of(block), shard.block_bytes(block)));
       }
       if (part == count) return shard.mapped(offset, length);
     }
@@ -258,10 +273,10 @@ std::vector<std::string> verify_shard(const std::string& folder, size_t record_b
   const storage::Shard shard(folder + "/" + expected.file, expected, PackAccess::kStreamed);
   shard.expect(record_bytes, first_record);
   std::vector<std::string> messages;
-  std::vector<std::byte> memory(kPackBlockBytes);
+  std::vector<std::byte> memory(shard.header.block_bytes);
   for (size_t block = 0; block < shard.table.size(); ++block) {
     const auto bytes = std::span(memory).first(shard.block_bytes(block));
-    read_at(*shard.file, shard.path, kShardHeaderBytes + block * kPackBlockBytes, bytes);
+    read_at(*shard.file, shard.path, kShardHeaderBytes + shard.begin_of(block), bytes);
     if (xxh3_64(bytes) != shard.table[block]) messages.push_back(shard.damage(block));
   }
   return messages;

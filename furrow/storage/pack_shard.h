@@ -6,11 +6,14 @@
 #include <cstdint>
 #include <span>
 
+#include "furrow/storage/pack.h"
+
 namespace furrow::storage {
 
 inline constexpr size_t kShardHeaderBytes = 64;
 
 struct ShardHeader {
+  uint64_t block_bytes = kPackBlockBytes;
   uint64_t record_bytes = 0;
   uint64_t records = 0;
   uint64_t first_record = 0;

@@ -32,8 +32,9 @@ std::vector<std::byte> records(int64_t first, int64_t count) {
   return bytes;
 }
 
-PackShard write_shard(const std::string& path, int64_t first, int64_t count, int64_t piece) {
-  ShardWriter writer(path, kRecord, first);
+PackShard write_shard(const std::string& path, int64_t first, int64_t count, int64_t piece,
+                      size_t block_bytes = kPackBlockBytes) {
+  ShardWriter writer(path, kRecord, first, block_bytes);
   for (int64_t done = 0; done < count; done += piece) {
     writer.append(records(first + done, std::min(piece, count - done)));
   }
@@ -143,6 +144,78 @@ TEST_P(PackBothWays, AFlippedBitIsFoundBeforeItIsUsed) {
   EXPECT_THAT(verify_shard(folder.path(), info.record_bytes(), info.splits[0].shards[1], 1000),
               ElementsAre(HasSubstr("bytes 65536 to 131071")));
   EXPECT_TRUE(verify_shard(folder.path(), info.record_bytes(), info.splits[0].shards[0], 0).empty());
+}
+
+TEST(PackBlocks, AreAboutTwoRecordsAndNotTooMany) {
+  constexpr uint64_t kGiga = uint64_t{1} << 30;
+  EXPECT_EQ(pack_block_bytes(1, 1000), 4096u);
+  EXPECT_EQ(pack_block_bytes(788, 4 * kGiga), 4096u);
+  EXPECT_EQ(pack_block_bytes(2048, 4 * kGiga), 4096u);
+  EXPECT_EQ(pack_block_bytes(2049, 4 * kGiga), 8192u);
+  EXPECT_EQ(pack_block_bytes(150'532, 4 * kGiga), 65536u);
+  EXPECT_EQ(pack_block_bytes(788, 8 * kGiga), 4096u) << "16 MiB of checksums";
+  EXPECT_EQ(pack_block_bytes(788, 16 * kGiga), 8192u);
+  EXPECT_EQ(pack_block_bytes(788, 8192 * kGiga), 65536u);
+}
+
+// The blocks of every size hold the same records; damage costs its own block and no other.
+TEST_P(PackBothWays, BlocksOfEverySizeAreReadAndChecked) {
+  for (size_t block = kLeastPackBlockBytes; block <= kPackBlockBytes; block *= 2) {
+    const TestFolder folder;
+    PackInfo info{.kind = "idx", .layout = "samples"};
+    info.fields = {{"a", DType::kU8, {kRecord}}};
+    info.splits = {{"train", {write_shard(folder / "a.shard", 0, 2000, 700, block)}}};
+    flip(folder / "a.shard", kShardHeaderBytes + 123 * 1024);
+    const size_t damaged = 123 * 1024 / block;
+    const PackReader reader(folder.path(), info, info.splits[0], GetParam());
+    std::vector<std::byte> scratch(2000 * kRecord);
+    for (int64_t i = 0; i < 2000; ++i) {
+      const int64_t record = i * 1531 % 2000;
+      const size_t begin = static_cast<size_t>(record) * kRecord, last = begin + kRecord - 1;
+      if (begin / block <= damaged && damaged <= last / block) {
+        EXPECT_THROW(reader.read(record, 1, scratch), Error) << record << " by blocks of " << block;
+      } else {
+        ASSERT_TRUE(std::ranges::equal(reader.read(record, 1, scratch), records(record, 1))) << record;
+      }
+    }
+    EXPECT_EQ(verify_shard(folder.path(), kRecord, info.splits[0].shards[0], 0).size(), 1u);
+  }
+}
+
+// A header with other words, and the checksum that belongs to it.
+void rewrite_header(const std::string& path, uint32_t version, uint32_t block_bytes) {
+  std::string bytes = file_of(path);
+  std::memcpy(bytes.data() + 8, &version, sizeof(version));
+  std::memcpy(bytes.data() + 12, &block_bytes, sizeof(block_bytes));
+  const uint64_t checksum = xxh3_64(std::string_view(bytes).substr(0, kShardHeaderBytes - 8));
+  std::memcpy(bytes.data() + kShardHeaderBytes - 8, &checksum, sizeof(checksum));
+  write_file_atomic(path, bytes);
+}
+
+TEST_P(PackBothWays, ShardsOfVersion1AreRead) {
+  const TestFolder folder;
+  const PackInfo info = write_sample(folder);
+  for (const PackShard& shard : info.splits[0].shards)
+    rewrite_header(folder / shard.file, 1, static_cast<uint32_t>(kPackBlockBytes));
+  const PackReader reader(folder.path(), info, info.splits[0], GetParam());
+  std::vector<std::byte> scratch(3700 * kRecord);
+  EXPECT_TRUE(std::ranges::equal(reader.read(0, 3700, scratch), records(0, 3700)));
+}
+
+TEST(Pack, BlocksThatNobodyWritesAreRefused) {
+  const TestFolder folder;
+  const std::string path = folder / "a.shard";
+  const PackShard written = write_shard(path, 0, 3, 3);
+  for (const auto& [version, block] :
+       {std::pair<uint32_t, uint32_t>{1, 4096}, {2, 0}, {2, 2048}, {2, 4097}, {2, 131072}}) {
+    rewrite_header(path, version, block);
+    EXPECT_THAT(error_of([&] { inspect_shard(path, kRecord, 0); }).what(), HasSubstr("impossible numbers"))
+        << version << " " << block;
+  }
+  rewrite_header(path, 3, 4096);
+  EXPECT_EQ(error_of([&] { inspect_shard(path, kRecord, 0); }).code(), ErrorCode::kUnimplemented);
+  rewrite_header(path, 2, 4096);
+  EXPECT_EQ(inspect_shard(path, kRecord, 0).checksum, written.checksum) << "control: one block either way";
 }
 
 // Every flipped bit of a small shard is refused at opening or found by verifying.

@@ -51,8 +51,10 @@ std::string optimizer(const Asked& asked) {
   return tensor::steps_on_devices(name) ? "" : fmt::format("[optimizer] name = \"{}\"", name);
 }
 
-std::string ranks(const Asked& asked) {
-  return asked.layout.world() > 1 ? fmt::format("{} ranks", asked.layout.world()) : "";
+// Norms leave out what other ranks count, on the host; collectives inside blocks have no composition.
+std::string tensor_axis(const Asked& asked) {
+  const int degree = asked.layout.degree(plan::Axis::kTensor);
+  return degree > 1 ? fmt::format("[parallelism] tensor_parallel_degree = {}", degree) : "";
 }
 
 std::string objective(const Asked& asked) {
@@ -68,14 +70,26 @@ std::string adapters(const Asked& asked) {
 }
 
 // What a device other than the CPU does not do: its name, "" where it is not asked for.
-constexpr std::string (*kRefusals[])(const Asked&) = {&units, &optimizer, &ranks, &objective, &adapters};
+constexpr std::string (*kRefusals[])(const Asked&) = {&units, &optimizer, &tensor_axis, &objective,
+                                                      &adapters};
 
 }  // namespace
 
-Device open_device(const config::Training& training) {
+int device_of_local_rank(int local_rank, int devices) {
+  if (devices == 1) return 0;
+  if (local_rank < devices) return local_rank;
+  throw Error(
+      ErrorCode::kFailedPrecondition,
+      fmt::format("[training] device = \"cuda\": this is rank {} of its host (from 0), which shows {} "
+                  "GPUs: start a rank for each of them, or see CUDA_VISIBLE_DEVICES",
+                  local_rank, devices));
+}
+
+Device open_device(const config::Training& training, int local_rank) {
   if (training.device != "cuda") return {training.device, 0};
   const bool built = c10::impl::hasDeviceGuardImpl(c10::DeviceType::CUDA);
-  if (!built || c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->deviceCount() == 0) {
+  const int devices = built ? c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->deviceCount() : 0;
+  if (devices == 0) {
     throw Error(ErrorCode::kFailedPrecondition,
                 built ? "[training] device = \"cuda\": this machine shows no GPU: see nvidia-smi and "
                         "CUDA_VISIBLE_DEVICES"
@@ -86,7 +100,7 @@ Device open_device(const config::Training& training) {
   context.setSDPUseCuDNN(false);  // its gradients are added in any order
   context.setDeterministicCuDNN(true);
   context.setAllowTF32CuDNN(false);
-  return {"cuda", 0};
+  return {"cuda", device_of_local_rank(local_rank, devices)};
 }
 
 at::Device device_of(const RankContext& rank) {
@@ -99,6 +113,13 @@ bool composes(const RankContext& rank) { return rank.device.type == "composed"; 
 void check_device(const config::Config& config, const plan::ModelSpec& spec, const plan::Layout& layout) {
   const std::string& device = config.training.device;
   if (device == "cpu") return;
+  if (device == "cuda" && layout.world() > 1 && config.comm.backend != "nccl") {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("[training] device = \"cuda\" on {} ranks: memory of GPUs travels over NCCL alone: "
+                    "set [comm] backend = \"nccl\", not \"{}\"",
+                    layout.world(), config.comm.backend));
+  }
   for (const auto& refusal : kRefusals) {
     const std::string what = refusal({config, spec, layout});
     if (what.empty()) continue;

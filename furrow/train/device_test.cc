@@ -162,7 +162,7 @@ std::string refusal(const std::vector<std::string>& overrides, const plan::Layou
     unit.kind = config.model.name == "mlp" ? "linear" : "residual_block";
     check_device(config, spec, layout);
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kUnimplemented);
+    EXPECT_NE(error.code(), ErrorCode::kInternal);
     return error.message();
   }
   return "";
@@ -173,7 +173,18 @@ TEST(DeviceRefusals, NameWhatTheDeviceDoesNotDo) {
   EXPECT_THAT(refusal({"--optimizer.name", "muon"}),
               HasSubstr("device = \"composed\" does not do [optimizer] name = \"muon\""));
   EXPECT_THAT(refusal({"--model.name", "resnet20"}), HasSubstr("unit u of kind residual_block"));
-  EXPECT_THAT(refusal({}, plan::Layout({1, 2, 1, 1, 1, 1}, 2)), HasSubstr("does not do 2 ranks"));
+  EXPECT_EQ(refusal({}, plan::Layout({1, 2, 1, 1, 1, 1}, 2)), "");
+  EXPECT_THAT(refusal({}, plan::Layout({1, 1, 1, 1, 2, 1}, 2)),
+              HasSubstr("does not do [parallelism] tensor_parallel_degree = 2"));
+}
+
+TEST(DeviceRefusals, RanksOfGpusTalkOverNccl) {
+  const plan::Layout two({1, 2, 1, 1, 1, 1}, 2);
+  EXPECT_EQ(refusal({"--training.device", "cuda"}), "");
+  EXPECT_THAT(
+      refusal({"--training.device", "cuda"}, two),
+      HasSubstr("memory of GPUs travels over NCCL alone: set [comm] backend = \"nccl\", not \"native\""));
+  EXPECT_EQ(refusal({"--training.device", "cuda", "--comm.backend", "nccl"}, two), "");
 }
 
 TEST(DeviceRefusals, ALibtorchWithoutCudaSaysSo) {
@@ -181,7 +192,7 @@ TEST(DeviceRefusals, ALibtorchWithoutCudaSaysSo) {
   config::Training training;
   training.device = "cuda";
   try {
-    open_device(training);
+    open_device(training, 0);
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);

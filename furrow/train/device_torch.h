@@ -2,7 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/core/DeviceGuard.h>
+#include <c10/core/StreamGuard.h>
 
 #include <array>
 #include <cstdint>
@@ -17,28 +17,34 @@
 
 namespace furrow::train {
 
-// The device of a config, ready.  Of the process from then on: convolutions and attention in one order,
-// float32 in float32.  Error{failed_precondition}: libtorch, or the machine, has none.
-Device open_device(const config::Training& training);
+// The device of a config for a rank of this host, ready.  Of the process from then on: convolutions and
+// attention in one order, float32 in float32.  Error{failed_precondition}: libtorch, or the machine, has
+// none; more ranks than devices.
+Device open_device(const config::Training& training, int local_rank);
+
+// A launcher that shows each rank its own device shows one.  Error{failed_precondition}
+int device_of_local_rank(int local_rank, int devices);
 
 at::Device device_of(const RankContext& rank);
 bool composes(const RankContext& rank);  // by compositions where the device is the CPU
 
-// Error{unimplemented}, one line: what of a run the device cannot do.  For the CPU nothing.
+// Error{unimplemented}, one line: what of a run the device cannot do.  Error{invalid_argument}: ranks of GPUs
+// without [comm] backend = "nccl".  For the CPU nothing.
 void check_device(const config::Config& config, const plan::ModelSpec& spec, const plan::Layout& layout);
 
 // Peaks by kind so far.  Of a device what its allocator held beside flat buffers counts as activations.
 std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank);
 
-// Makes the device current while it lives; nothing for the CPU.
+// Makes the device and its default stream current while it lives, which is the one that communication follows
+// (comm/nccl/wires.h); nothing for the CPU.
 class DeviceScope {
  public:
   explicit DeviceScope(const at::Device& device) {
-    if (!device.is_cpu()) guard_.emplace(device);
+    if (!device.is_cpu()) guard_.emplace(c10::impl::VirtualGuardImpl(device.type()).getDefaultStream(device));
   }
 
  private:
-  std::optional<c10::DeviceGuard> guard_;
+  std::optional<c10::StreamGuard> guard_;
 };
 
 }  // namespace furrow::train

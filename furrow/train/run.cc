@@ -80,7 +80,7 @@ void check_documents(const plan::ModelSpec& spec, const data::Source& source) {
 }  // namespace
 
 Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
-                         const Extensions* extensions, const CancelToken* cancel) {
+                         const Extensions* extensions, const CancelToken* cancel, int local_rank) {
   Workbench bench;
   bench.config = config;
   bench.dataset = std::move(dataset);
@@ -96,7 +96,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
       config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
-  bench.rank.device = open_device(config.training);
+  bench.rank.device = open_device(config.training, local_rank);
   return bench;
 }
 
@@ -126,7 +126,7 @@ Run::Run(const TrainRequest& request)
     : layout_(plan::compilable_layout(request.config.parallelism, world_of(request))),
       request_(with_global_batch(request, layout_)),
       bench_(with_teacher(request_, open_workbench(request_.config, dataset_of(request), request.extensions,
-                                                   request.cancel))),
+                                                   request.cancel, request.local_rank))),
       spec_(plan::compilable_spec(layout_, bench_.spec)),
       ranks_(rank_options(request.config, spec_,
                           request.communicator == nullptr ? 0 : request.communicator->rank())),

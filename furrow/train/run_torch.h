@@ -32,7 +32,7 @@ struct Workbench {
   RankContext rank;
 };
 Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
-                         const Extensions* extensions, const CancelToken* cancel);
+                         const Extensions* extensions, const CancelToken* cancel, int local_rank = 0);
 
 std::string layout_text(const plan::Layout& layout);  // "dp_replicate 2, dp_shard 1"
 

@@ -42,6 +42,7 @@ struct TrainRequest {
   // run folder and the sinks; the others need no `run_folder` and write only their pieces of checkpoints,
   // into its folder.  Set `cancel` on any rank and all stop after the same step.
   comm::Communicator* communicator = nullptr;
+  int local_rank = 0;  // among the ranks of this host: which of its GPUs, for [training] device = "cuda"
   // Of a run of one rank with the same recipe, for the audit's scaling efficiency.
   std::optional<double> one_rank_samples_per_second;
 };

@@ -111,6 +111,7 @@ observe::RankAudit StepLedger::audit(const RankContext& rank) const {
 
   observe::RankAudit audit;
   audit.ranks = world.size();
+  audit.backend = rank.communicator->options().backend;
   audit.steps = steps_;
   audit.operation_latency_us = operation_latency_us(rank);
   for (size_t k = 0; k < bytes_.size(); ++k) {

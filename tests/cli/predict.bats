@@ -33,6 +33,8 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   [ "$(grep -c "^section" profile)" = 2 ]
   "$furrow" train "$config" --job.dump_folder out
   [ "$(json out/summary.json "d['predicted']['source']")" = profiled ]
+  "$furrow" train "$config" --nproc 2 --job.dump_folder two
+  [ "$(json two/summary.json "d['planned_memory_bytes']['other'] <= 1.1 * d['memory_bytes']['other']")" = True ]
   "$furrow" plan "$config" --cluster local --nproc 2 --json >search.json
   [ "$(json search.json "d['costs']")" = profiled ]
   "$furrow" plan "$config" --cluster local --scale 1..2 | grep -q "profiled costs"

@@ -69,7 +69,7 @@ unset WORLD_SIZE MASTER_ADDR MASTER_PORT
 
 # A program that lies beside no plugin.
 cp "$ranks" "$work/elsewhere/"
-"$work/elsewhere/mpi_ranks" elsewhere "$work/elsewhere" >"$work/out" 2>&1 || true
-says 1 "^elsewhere: not_found .*libfurrow_mpi.so.*install an MPI"
+ranks="$work/elsewhere/mpi_ranks" under_mpi 2 elsewhere
+says 2 "^elsewhere: not_found .*libfurrow_mpi.so.*install an MPI"
 
 echo "mpi_backend_test: $(mpirun --version | head -n 1), 2, 3, 4 and 8 ranks"

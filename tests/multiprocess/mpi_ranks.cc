@@ -126,6 +126,57 @@ void pairs_and_queues(Communicator& mpi) {
   for (const auto& x : data) expect(x.front() == expected && x.back() == expected, "a queue of all_reduces");
 }
 
+// An all_reduce that is too large for the caller's thread.
+Work start_sum(Group& group, std::vector<double>& data) {
+  const auto bytes = std::as_writable_bytes(std::span(data));
+  return group.start({.kind = CollectiveKind::kAllReduce, .dtype = DType::kF64, .in = bytes, .out = bytes});
+}
+
+// Two groups of the same ranks that meet at the same time, on two threads, each first on half of the ranks.
+void groups_meet_at_once(Communicator& mpi) {
+  const int n = mpi.size();
+  for (int i = 0; i < 20; ++i) {
+    Group beside = mpi.group(mpi.world().members(), {.name = "beside", .independent = true});
+    Group other = mpi.group(mpi.world().members(), {.name = "at_once"});
+    std::vector<double> a(3000, mpi.rank()), b(3000, 2 * mpi.rank());
+    Work first, second;
+    if (mpi.rank() % 2 == 0) first = start_sum(beside, a);
+    second = start_sum(other, b);
+    if (mpi.rank() % 2 == 1) first = start_sum(beside, a);
+    first.wait();
+    second.wait();
+    expect(a.back() == n * (n - 1) / 2.0 && b.back() == n * (n - 1), "groups that meet at once");
+  }
+}
+
+// A receive whose message comes last holds up nothing.
+void lanes_pass_collectives(Communicator& mpi) {
+  const int n = mpi.size(), next = (mpi.rank() + 1) % n, last = (mpi.rank() + n - 1) % n;
+  if (n == 1) return;
+  Group out = mpi.group({mpi.rank(), next}, {.name = "lane", .independent = true});
+  Group in = mpi.group({last, mpi.rank()}, {.name = "lane", .independent = true});
+  for (const size_t size : {size_t{3}, size_t{500'000}}) {
+    std::vector<float> sent(size, static_cast<float>(mpi.rank())), received(size, -1);
+    Work arrives = in.start({.kind = CollectiveKind::kRecv,
+                             .out = std::as_writable_bytes(std::span(received)),
+                             .root_or_peer = 0,
+                             .label = "act"});
+    std::vector<double> sum(3000, 1);
+    Group world = mpi.world();
+    for (int i = 0; i < 3; ++i) start_sum(world, sum).wait();
+    expect(sum[7] == n * n * n, "collectives beside a receive");
+    expect(!arrives.done(), "a receive before its send");
+    world.barrier();
+    Work leaves = out.start({.kind = CollectiveKind::kSend,
+                             .in = std::as_bytes(std::span(sent)),
+                             .root_or_peer = 1,
+                             .label = "act"});
+    arrives.wait();
+    leaves.wait();
+    expect(received == std::vector<float>(size, static_cast<float>(last)), "a transfer of a lane");
+  }
+}
+
 // Within 1.01 of the bound from a megabyte on.
 void ledger(Communicator& mpi) {
   if (mpi.size() == 1) return;
@@ -160,6 +211,8 @@ int conformance(const Ranks& ranks) {
   compare(*native, *mpi, half, true, "half", 3);
   negative_control(*native, *mpi);
   pairs_and_queues(*mpi);
+  groups_meet_at_once(*mpi);
+  lanes_pass_collectives(*mpi);
   ledger(*mpi);
   mpi_member->leave();
   native_member->leave();

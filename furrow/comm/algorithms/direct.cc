@@ -1,7 +1,9 @@
 // Everybody exchanges with everybody: the owner of a slice fetches it from all others and adds in the
 // canonical tree.
 #include <algorithm>
-#include <array>
+#include <memory>
+#include <new>
+#include <type_traits>
 
 #include "furrow/comm/algorithms/rows.h"
 
@@ -14,19 +16,22 @@ void for_each_peer(const Team& team, const Fn& fn) {
   for (int i = 1; i < team.size(); ++i) fn((team.self + i) % team.size());
 }
 
-// n values, the usual few of them without an allocation.
+// n values, the usual few of them without an allocation, and not one more than n made.
 template <class T>
 class Few {
  public:
-  explicit Few(size_t n) : size_(n), many_(n > kFew ? n : 0) {}
-  T& operator[](size_t i) { return size_ > kFew ? many_[i] : few_[i]; }
-  const T& operator[](size_t i) const { return size_ > kFew ? many_[i] : few_[i]; }
-  std::span<const T> span() const { return {size_ > kFew ? many_.data() : few_.data(), size_}; }
+  explicit Few(size_t n) : size_(n), many_(n > kFew ? n : 0) {
+    if (n <= kFew) std::uninitialized_value_construct_n(reinterpret_cast<T*>(few_), n);
+  }
+  T& operator[](size_t i) { return data()[i]; }
+  std::span<const T> span() { return {data(), size_}; }
 
  private:
+  static_assert(std::is_trivially_destructible_v<T>);
+  T* data() { return size_ > kFew ? many_.data() : std::launder(reinterpret_cast<T*>(few_)); }
   static constexpr size_t kFew = 8;
   size_t size_;
-  std::array<T, kFew> few_;
+  alignas(T) std::byte few_[kFew * sizeof(T)];
   std::vector<T> many_;
 };
 
@@ -36,9 +41,13 @@ struct Messages {
   Few<const std::byte*> sources;  // by index in the team
 };
 
-Messages expect_from_all(Call& call, const Team& team, Step step, size_t bytes) {
+using Expect = Call::Incoming (Call::*)(int from, Step step, size_t bytes);
+
+Messages expect_from_all(Call& call, const Team& team, Step step, size_t bytes,
+                         Expect expect = &Call::expect) {
   Messages m(team);
-  for_each_peer(team, [&](int i) { m.incoming[static_cast<size_t>(i)] = call.expect(team[i], step, bytes); });
+  for_each_peer(team,
+                [&](int i) { m.incoming[static_cast<size_t>(i)] = (call.*expect)(team[i], step, bytes); });
   return m;
 }
 
@@ -51,7 +60,7 @@ void open_all(Call& call, const Team& team, const std::byte* own, Messages& m) {
   });
 }
 
-void close_all(Call& call, const Team& team, const Messages& m) {
+void close_all(Call& call, const Team& team, Messages& m) {
   for_each_peer(team, [&](int i) { call.close(m.incoming[static_cast<size_t>(i)]); });
 }
 
@@ -76,7 +85,7 @@ void all_reduce_piece(Call& call, const Team& team, std::span<const std::byte> i
   });
   const Call::Slice own = part(team.self);
   Messages reads = expect_from_all(call, team, step, own.bytes);
-  Messages writes = expect_from_all(call, team, step + 1, own.bytes);
+  Messages writes = expect_from_all(call, team, step + 1, own.bytes, &Call::expect_exposed);
   open_all(call, team, in.data() + own.begin, reads);
   open_all(call, team, nullptr, writes);
   std::vector<std::byte*> destinations = {out.data() + own.begin};
@@ -152,7 +161,7 @@ void all_to_all(Call& call, const Team& team) {
 
 void barrier(Call& call, const Team& team) {
   for_each_peer(team, [&](int peer) { call.later(call.send(peer, 0, {})); });
-  for_each_peer(team, [&](int peer) { call.later(call.recv(peer, 0, {})); });
+  for_each_peer(team, [&](int peer) { call.receive(peer, 0, {}); });
   call.wait_all();
 }
 

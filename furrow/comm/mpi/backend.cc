@@ -1,10 +1,14 @@
-// The backend "mpi": groups, and operations one after the other on the communicator's thread.
+// The backend "mpi": groups, and operations one after the other on the communicator's thread; those of an
+// independent group on a thread of its own, which takes turns with the others in calling MPI.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <deque>
+#include <memory>
+#include <optional>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/error.h"
 #include "furrow/comm/backends.h"
 #include "furrow/comm/engine.h"
 #include "furrow/comm/mpi/exchange.h"
@@ -16,19 +20,34 @@ namespace {
 class MpiGroup : public GroupBackend {
  public:
   MpiGroup(Communicator& communicator, MpiWires& wires, GroupSpec spec)
-      : communicator_(communicator), spec_(std::move(spec)), group_{communicator, wires, spec_} {}
+      : communicator_(communicator), spec_(std::move(spec)) {
+    if (spec_.independent) {
+      staging_.emplace(communicator);
+      own_engine_ = std::make_unique<Engine>(fmt::format("{}-{}", spec_.name, communicator.rank()));
+    }
+    group_.emplace(MpiGroupWires{communicator, wires, spec_, staging_ ? *staging_ : wires.staging()});
+  }
 
   Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) override {
     size_t bytes = 0;
     for (const Collective& c : batch) bytes += std::max(c.in.size(), c.out.size());
-    const bool may_inline = static_cast<int64_t>(bytes) <= communicator_.options().inline_bytes;
-    return communicator_.engine().submit(
+    // A transfer may have to wait long for its other end: never in the caller's thread.
+    const bool may_inline =
+        !spec_.independent && static_cast<int64_t>(bytes) <= communicator_.options().inline_bytes;
+    return engine().submit(
         [this, batch = std::move(batch), sequence = std::move(sequence)] { run_all(batch, sequence); },
         may_inline);
   }
 
   void run(const Collective& c, uint64_t sequence) override {
-    communicator_.engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
+    engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
+  }
+
+  void close() override {
+    if (!spec_.independent) return;  // the communicator's thread may still run some
+    own_engine_.reset();
+    group_.reset();
+    staging_.reset();
   }
 
   // MPI does not say which of its own it takes.
@@ -47,7 +66,7 @@ class MpiGroup : public GroupBackend {
     const int64_t started_ns = system_clock().monotonic_ns();
     const int64_t deadline_ns = deadline_of(communicator_, c, started_ns);
     const Envelope envelope = envelope_of(spec_, c, sequence);
-    MpiExchange exchange(group_, c, envelope, deadline_ns);
+    MpiExchange exchange(*group_, c, envelope, deadline_ns);
     guard_operation(
         communicator_, spec_, [&] { return envelope; },
         [&] {
@@ -61,13 +80,21 @@ class MpiGroup : public GroupBackend {
   }
 
   void finish(const MpiSend& send, int64_t deadline_ns) {
-    for (const MpiHandle request : send.requests) group_.wires.wait(request, deadline_ns, send.whom);
+    for (const MpiHandle request : send.requests) group_->wires.wait(request, deadline_ns, send.whom);
+  }
+
+  Engine& engine() {
+    if (!spec_.independent) return communicator_.engine();
+    FURROW_CHECK(own_engine_ != nullptr, "an operation after the communicator has gone");
+    return *own_engine_;
   }
 
   Communicator& communicator_;
   const GroupSpec spec_;
-  MpiGroupWires group_;
+  std::optional<MpiStaging> staging_;  // of an independent group
+  std::optional<MpiGroupWires> group_;
   GroupCosts costs_{communicator_, spec_};
+  std::unique_ptr<Engine> own_engine_;  // destroyed first: it runs what is queued
 };
 
 class MpiBackend : public Backend {
@@ -75,13 +102,6 @@ class MpiBackend : public Backend {
   explicit MpiBackend(Communicator& communicator) : communicator_(communicator), wires_(communicator) {}
   std::string_view name() const override { return "mpi"; }
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
-    if (spec.independent) {
-      throw Error(
-          ErrorCode::kUnimplemented,
-          fmt::format("group {}: the MPI backend runs one operation at a time, and transfers of a pipeline "
-                      "run beside others: set [comm] backend = \"native\"",
-                      spec.name));
-    }
     return std::make_unique<MpiGroup>(communicator_, wires_, spec);
   }
 

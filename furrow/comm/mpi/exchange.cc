@@ -104,9 +104,14 @@ void MpiExchange::refuse_many(int64_t elements) const {
 // ---- the round that every collective begins with ----
 
 // MPI_Comm_create_group waits and cannot be stopped, so it is called when all members are known to stand
-// before it.
+// before it, and in a process by one group at a time, since none else can call MPI meanwhile.
 void MpiExchange::meet() {
   const int tag = group_.wires.tag(group_.spec.channel, MpiWires::Use::kMeeting);
+  stand_together(tag);
+  make_in_turn(tag);
+}
+
+void MpiExchange::stand_together(int tag) {
   std::vector<MpiHandle> sent, received;
   MpiCall call{.comm = group_.wires.world(), .tag = tag};
   for (const int member : group_.spec.members) {
@@ -119,6 +124,29 @@ void MpiExchange::meet() {
   for (int r = 0; r < n_; ++r) {
     group_.wires.wait(received[static_cast<size_t>(r)], deadline_ns_, group_.describe(r));
     group_.wires.wait(sent[static_cast<size_t>(r)], deadline_ns_, group_.describe(r));
+  }
+}
+
+// An empty message to or from a member of the world.
+void MpiExchange::nothing(MpiOp op, int member, int tag) {
+  const MpiCall call{.op = op, .comm = group_.wires.world(), .peer = member, .tag = tag};
+  group_.wires.wait(group_.wires.start(call), deadline_ns_, describe(group_.communicator.roster(), member));
+}
+
+// The turns of the members' processes are taken from the lowest rank to the highest, in every group: so no
+// two groups wait for what the other one has.
+void MpiExchange::make_in_turn(int tag) {
+  std::vector<int> order = group_.spec.members;
+  std::sort(order.begin(), order.end());
+  const int self = group_.spec.members[static_cast<size_t>(rank_)], last = order.back();
+  const auto place = static_cast<size_t>(std::find(order.begin(), order.end(), self) - order.begin());
+  if (place > 0) nothing(MpiOp::kRecv, order[place - 1], tag);
+  const MpiTurn turn(group_.wires, deadline_ns_, "another group that this process makes");
+  if (self != last) {
+    nothing(MpiOp::kSend, order[place + 1], tag);
+    nothing(MpiOp::kRecv, last, tag);
+  } else {
+    for (size_t i = 0; i + 1 < order.size(); ++i) nothing(MpiOp::kSend, order[i], tag);
   }
   group_.comm = group_.wires.create_group(group_.spec.members, tag);
 }
@@ -140,7 +168,7 @@ std::span<const std::byte> MpiExchange::own_terms() const {
 
 void MpiExchange::gather_blocks() {
   const size_t bytes = sizeof(Block) * static_cast<size_t>(n_);
-  const std::span<std::byte> staged = group_.wires.staging(bytes + sizeof(Block));
+  const std::span<std::byte> staged = group_.staging.of(bytes + sizeof(Block));
   const std::span<std::byte> all = staged.first(bytes), mine = staged.subspan(bytes);
   std::memcpy(mine.data(), &envelope_, sizeof(envelope_));
   copy_terms(own_terms(), mine.subspan(offsetof(Block, terms)));

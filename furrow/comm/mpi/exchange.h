@@ -30,7 +30,8 @@ struct MpiGroupWires {
   Communicator& communicator;
   MpiWires& wires;
   const GroupSpec& spec;
-  MpiHandle comm = 0;  // 0 before the first collective
+  MpiStaging& staging;  // of the thread that runs its operations
+  MpiHandle comm = 0;   // 0 before the first collective
 
   int rank() const { return spec.rank; }
   int size() const { return static_cast<int>(spec.members.size()); }
@@ -61,6 +62,9 @@ class MpiExchange {
   void refuse_many(int64_t elements) const;
 
   void meet();
+  void stand_together(int tag);
+  void make_in_turn(int tag);
+  void nothing(MpiOp op, int member, int tag);
   void gather_blocks();
   size_t most_own_bytes() const;
   std::span<const std::byte> own_terms() const;

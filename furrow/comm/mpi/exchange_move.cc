@@ -97,7 +97,7 @@ void MpiExchange::send(std::deque<MpiSend>& sends) {
 
 void MpiExchange::recv() {
   const std::string whom = group_.describe(c_.root_or_peer);
-  const std::span<std::byte> staged = group_.wires.staging(sizeof(Envelope));
+  const std::span<std::byte> staged = group_.staging.of(sizeof(Envelope));
   MpiCall call{.op = MpiOp::kRecv, .comm = group_.wires.world(), .dtype = DType::kU8, .out = staged.data()};
   call.recv_count = sizeof(Envelope);
   call.peer = group_.spec.members[static_cast<size_t>(c_.root_or_peer)];

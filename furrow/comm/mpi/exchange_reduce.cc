@@ -22,7 +22,7 @@ void MpiExchange::reduce_part(const std::byte* in, const Slices& s, std::byte* o
     receive.offsets.push_back(r * own);
   }
   const size_t own_bytes = static_cast<size_t>(own) * element_;
-  const std::span<std::byte> staged = group_.wires.staging(own_bytes * static_cast<size_t>(n_));
+  const std::span<std::byte> staged = group_.staging.of(own_bytes * static_cast<size_t>(n_));
   MpiCall call{.op = MpiOp::kAllToAllV, .dtype = c_.dtype, .in = in, .out = staged.data()};
   call.send_counts = send.counts.data(), call.send_offsets = send.offsets.data();
   call.recv_counts = receive.counts.data(), call.recv_offsets = receive.offsets.data();
@@ -91,7 +91,7 @@ void MpiExchange::reduce_by_tree() {
     const size_t bytes = std::min(piece, c_.in.size() - begin);
     MpiCall call{.op = MpiOp::kGather, .dtype = c_.dtype, .in = root ? nullptr : c_.in.data() + begin};
     std::span<std::byte> staged;
-    if (root) staged = group_.wires.staging(bytes * static_cast<size_t>(n_));
+    if (root) staged = group_.staging.of(bytes * static_cast<size_t>(n_));
     call.out = staged.data();
     call.send_count = mpi_count(static_cast<int64_t>(bytes / element_));
     call.peer = c_.root_or_peer;
@@ -126,7 +126,7 @@ void MpiExchange::reduce_scatter_by_mpi() {
   const Slices s = slices(c_.counts, c_.in.size());
   // MPI's result may not lie in what it reads, and the rest of `in` is kept.
   const bool inside = c_.out.data() >= c_.in.data() && c_.out.data() < c_.in.data() + c_.in.size();
-  const std::span<std::byte> out = inside ? group_.wires.staging(c_.out.size()) : c_.out;
+  const std::span<std::byte> out = inside ? group_.staging.of(c_.out.size()) : c_.out;
   MpiCall call{.op = MpiOp::kReduceScatter, .dtype = c_.dtype, .reduction = c_.reduction};
   call.in = c_.in.data();
   call.out = out.data();

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
@@ -15,11 +17,14 @@ namespace {
 
 constexpr uint32_t kPollsBetweenChecks = 64;
 constexpr uint32_t kPollsBeforeYield = 4096;
+constexpr uint32_t kPollsBeforeRest = 16384;
+constexpr std::chrono::microseconds kRest{50};  // of long waits, so that who computes has the core
 
 // One thread at a time is what is asked of MPI, and a process may hold several communicators.
 struct Process {
   std::mutex mutex;
   int users = 0;
+  bool making = false;  // a group: somebody has the turn
   bool aborted =
       false;  // requests were given up: MPI is not called again, so that it touches their buffers no more
 };
@@ -70,10 +75,7 @@ MpiWires::~MpiWires() {
   Process& shared = process();
   const std::lock_guard lock(shared.mutex);
   --shared.users;
-  if (communicator_.aborted()) {
-    shared.aborted = true;
-    new Memory(std::move(staging_));  // a request that was given up may still write there
-  }
+  if (communicator_.aborted()) shared.aborted = true;
   if (shared.aborted) return;
   for (MpiHandle& group : groups_) plugin_.free_comm(group);
   plugin_.free_comm(world_);
@@ -86,11 +88,10 @@ MpiHandle MpiWires::start(const MpiCall& what) {
   return request;
 }
 
-void MpiWires::wait(MpiHandle request, int64_t deadline_ns, std::string_view whom) {
-  bool done = false;
+template <class Done>
+void MpiWires::poll(const Done& done, int64_t deadline_ns, std::string_view whom) {
   for (uint32_t polls = 1;; ++polls) {
-    call([&] { return plugin_.test(request, done); });
-    if (done) return;
+    if (done()) return;
     if (polls % kPollsBetweenChecks == 0) {
       check_alive();
       if (system_clock().monotonic_ns() >= deadline_ns) {
@@ -99,8 +100,21 @@ void MpiWires::wait(MpiHandle request, int64_t deadline_ns, std::string_view who
                     fmt::format("time is over while MPI waits for {}: missing, stopped or late", whom));
       }
     }
-    if (polls > kPollsBeforeYield) std::this_thread::yield();
+    if (polls > kPollsBeforeRest) {
+      std::this_thread::sleep_for(kRest);
+    } else if (polls > kPollsBeforeYield) {
+      std::this_thread::yield();
+    }
   }
+}
+
+void MpiWires::wait(MpiHandle request, int64_t deadline_ns, std::string_view whom) {
+  bool done = false;
+  const auto tested = [&] {
+    call([&] { return plugin_.test(request, done); });
+    return done;
+  };
+  poll(tested, deadline_ns, whom);
 }
 
 void MpiWires::give_up() {
@@ -116,8 +130,11 @@ void MpiWires::check_alive() {
 
 MpiHandle MpiWires::create_group(std::span<const int> members, int tag) {
   MpiHandle comm = 0;
-  call([&] { return plugin_.create_group(world_, members, tag, comm); });
-  groups_.push_back(comm);
+  call([&] {
+    const MpiError error = plugin_.create_group(world_, members, tag, comm);
+    if (error == nullptr) groups_.push_back(comm);
+    return error;
+  });
   return comm;
 }
 
@@ -126,12 +143,29 @@ int MpiWires::tag(uint64_t channel, Use use) const {
   return static_cast<int>(channel % pairs * 2) + (use == Use::kMeeting ? 1 : 0);
 }
 
-std::span<std::byte> MpiWires::staging(size_t bytes) {
-  if (staging_.size() < bytes) {
-    staging_ = {};
-    staging_ = Memory(plain_block(bytes), bytes, MemoryKind::kOther);
+MpiTurn::MpiTurn(MpiWires& wires, int64_t deadline_ns, std::string_view whom) {
+  const auto taken = [] {
+    const std::lock_guard lock(process().mutex);
+    return !std::exchange(process().making, true);
+  };
+  wires.poll(taken, deadline_ns, whom);
+}
+
+MpiTurn::~MpiTurn() {
+  const std::lock_guard lock(process().mutex);
+  process().making = false;
+}
+
+MpiStaging::~MpiStaging() {
+  if (communicator_.aborted()) new Memory(std::move(memory_));
+}
+
+std::span<std::byte> MpiStaging::of(size_t bytes) {
+  if (memory_.size() < bytes) {
+    memory_ = {};
+    memory_ = Memory(plain_block(bytes), bytes, MemoryKind::kOther);
   }
-  return staging_.bytes().first(bytes);
+  return memory_.bytes().first(bytes);
 }
 
 }  // namespace furrow::comm

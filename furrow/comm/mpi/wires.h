@@ -1,5 +1,5 @@
 // A communicator's share of MPI: its copy of MPI_COMM_WORLD, waiting that hears of aborts and deadlines,
-// staging.
+// turns, staging.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,24 @@
 
 namespace furrow::comm {
 
-// For the thread that runs the communicator's operations.  MPI's own errors are Error{unavailable}.
+// Memory of one thread that runs operations, for what is on its way.
+class MpiStaging {
+ public:
+  explicit MpiStaging(const Communicator& communicator) : communicator_(communicator) {}
+  ~MpiStaging();  // after an abort the memory stays: a request that was given up may still write there
+  MpiStaging(const MpiStaging&) = delete;
+  MpiStaging& operator=(const MpiStaging&) = delete;
+
+  // 64-byte aligned; good until the next call.
+  std::span<std::byte> of(size_t bytes);
+
+ private:
+  const Communicator& communicator_;
+  Memory memory_;
+};
+
+// For the threads that run the communicator's operations: MPI is called by one at a time.  MPI's own errors
+// are Error{unavailable}.
 class MpiWires {
  public:
   // Starts MPI and waits for all ranks.  Error{failed_precondition} where its world is not the
@@ -30,19 +47,22 @@ class MpiWires {
   // Throws the reason of an abort, and Error{deadline_exceeded} which names `whom`; the request then goes on,
   // and its buffers stay MPI's.
   void wait(MpiHandle request, int64_t deadline_ns, std::string_view whom);
-  // Waits for the members: call it when they are known to come.
+  // Waits for the members, and for none to call MPI meanwhile: call it when they are known to come, and hold
+  // the turn in theirs as in this process (MpiTurn).
   MpiHandle create_group(std::span<const int> members, int tag);
 
   // Tags that two groups share only by accident: a message that strays is a mismatch, as its envelope says.
   enum class Use { kMessages, kMeeting };
   int tag(uint64_t channel, Use use) const;
 
-  // 64-byte aligned; good until the next call.
-  std::span<std::byte> staging(size_t bytes);
+  MpiStaging& staging() { return staging_; }  // of the communicator's own thread
 
  private:
+  friend class MpiTurn;
   template <class Call>
   void call(const Call& fn) const;
+  template <class Done>
+  void poll(const Done& done, int64_t deadline_ns, std::string_view whom);
   void check_alive();
   static void give_up();
 
@@ -51,7 +71,16 @@ class MpiWires {
   MpiFacts facts_;
   MpiHandle world_ = 0;
   std::vector<MpiHandle> groups_;
-  Memory staging_;
+  MpiStaging staging_{communicator_};
+};
+
+// A process makes one group at a time: it has the turn from here on.  Waits for it as MpiWires::wait().
+class MpiTurn {
+ public:
+  MpiTurn(MpiWires& wires, int64_t deadline_ns, std::string_view whom);
+  ~MpiTurn();
+  MpiTurn(const MpiTurn&) = delete;
+  MpiTurn& operator=(const MpiTurn&) = delete;
 };
 
 }  // namespace furrow::comm

@@ -49,6 +49,9 @@ struct NcclApi {
 
 inline constexpr int kCudaSuccess = 0, kCudaNotReady = 600;
 inline constexpr unsigned kCudaEventDisableTiming = 2;
+// Neither waits for the legacy default stream nor is waited for by it: a transfer whose other end is late
+// holds up nothing that is computed meanwhile.
+inline constexpr unsigned kCudaStreamNonBlocking = 1;
 inline constexpr int kCudaMemcpyDefault = 4;  // the addresses say from where to where
 
 // cudaPointerAttributes, with room for what later versions append.
@@ -64,7 +67,7 @@ struct CudaApi {
   const char* (*get_error_string)(int error);
   int (*set_device)(int device);
   int (*pointer_get_attributes)(CudaPointerAttributes* attributes, const void* pointer);
-  int (*stream_create)(CudaStream* stream);  // waits for, and is waited for by, the legacy default stream
+  int (*stream_create_with_flags)(CudaStream* stream, unsigned flags);
   int (*stream_destroy)(CudaStream stream);
   int (*stream_synchronize)(CudaStream stream);
   int (*stream_wait_event)(CudaStream stream, CudaEvent event, unsigned flags);

@@ -1,6 +1,9 @@
-// The backend "nccl": memory of a CUDA device over NCCL, memory of the host over furrow's own transports.
+// The backend "nccl": memory of a CUDA device over NCCL, memory of the host over furrow's own transports.  An
+// independent group has a thread, a stream and NCCL communicators of its own.
 #include <fmt/format.h>
 
+#include <memory>
+#include <optional>
 #include <utility>
 
 #include "furrow/base/clock.h"
@@ -16,34 +19,52 @@ namespace {
 class NcclGroup : public GroupBackend {
  public:
   NcclGroup(Communicator& communicator, NcclWires& wires, Backend& native, GroupSpec spec)
-      : communicator_(communicator),
-        native_backend_(native),
-        native_(native.make_group(spec)),
-        spec_(std::move(spec)),
-        group_{communicator, wires, spec_} {}
+      : communicator_(communicator), native_(native.make_group(spec)), spec_(std::move(spec)) {
+    if (spec_.independent) {
+      own_wires_ = std::make_unique<NcclWires>(communicator);
+      own_engine_ = std::make_unique<Engine>(fmt::format("{}-{}", spec_.name, communicator.rank()));
+    }
+    group_.emplace(NcclGroupWires{communicator, own_wires_ ? *own_wires_ : wires, spec_});
+  }
 
   Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) override {
     const std::optional<int> device = device_of(batch);
-    if (!device) return native_->start(std::move(batch), std::move(sequence));
-    return communicator_.engine().submit(
-        [this, batch = std::move(batch), sequence = std::move(sequence), device = *device,
-         ready = group_.wires.record()] { run_all(batch, sequence, device, ready); },
-        false);
+    if (!device) return start_on_host(std::move(batch), std::move(sequence));
+    return engine().submit([this, batch = std::move(batch), sequence = std::move(sequence), device = *device,
+                            ready = group_->wires.record()] { run_all(batch, sequence, device, ready); },
+                           false);
   }
 
   void run(const Collective& c, uint64_t sequence) override {
     const std::optional<int> device = device_of({&c, 1});
-    if (!device) return native_->run(c, sequence);
-    const NcclWires::Ready ready = group_.wires.record();
-    communicator_.engine().run([&] { run_all({&c, 1}, {&sequence, 1}, *device, ready); });
+    if (!device)
+      return spec_.independent ? engine().run([&] { native_->run(c, sequence); }) : native_->run(c, sequence);
+    const NcclWires::Ready ready = group_->wires.record();
+    engine().run([&] { run_all({&c, 1}, {&sequence, 1}, *device, ready); });
+  }
+
+  void close() override {
+    if (!spec_.independent) return;  // the communicator's thread may still run some
+    own_engine_.reset();
+    native_->close();
+    group_.reset();
+    own_wires_.reset();
   }
 
   std::string algorithm_of(const Collective& c) const override {
     if (!device_of({&c, 1})) return native_->algorithm_of(c);
-    return order_matters(c) && !nccl_adds(c, spec_.canonical, group_.size()) ? "direct over NCCL" : "NCCL";
+    return order_matters(c) && !nccl_adds(c, spec_.canonical, group_->size()) ? "direct over NCCL" : "NCCL";
   }
 
  private:
+  // An independent group keeps the order of its operations, whatever memory they are on.
+  Work start_on_host(std::vector<Collective> batch, std::vector<uint64_t> sequence) {
+    if (!spec_.independent) return native_->start(std::move(batch), std::move(sequence));
+    return engine().submit([this, batch = std::move(batch),
+                            sequence = std::move(sequence)] { native_->start(batch, sequence).wait(); },
+                           false);
+  }
+
   // None where all of it is the host's.
   std::optional<int> device_of(std::span<const Collective> batch) const {
     std::optional<int> device;
@@ -51,7 +72,7 @@ class NcclGroup : public GroupBackend {
     for (const Collective& c : batch) {
       for (const std::byte* data : {c.in.data(), static_cast<const std::byte*>(c.out.data())}) {
         if (data == nullptr) continue;
-        const std::optional<int> here = group_.wires.device_of(data);
+        const std::optional<int> here = group_->wires.device_of(data);
         if (!std::exchange(first, false) && here != device) {
           throw Error(ErrorCode::kInvalidArgument,
                       fmt::format("{} '{}' in group {}: its buffers are on the host and on a device, or on "
@@ -68,7 +89,7 @@ class NcclGroup : public GroupBackend {
                const NcclWires::Ready& ready) {
     guard_operation(
         communicator_, spec_, [&] { return envelope_of(spec_, batch[0], sequence[0]); },
-        [&] { group_.wires.begin(device, ready); });
+        [&] { group_->wires.begin(device, ready); });
     for (size_t begin = 0, end; begin < batch.size(); begin = end) {
       end = begin + 1;
       while (is_pair(batch[begin].kind) && end < batch.size() && is_pair(batch[end].kind)) ++end;
@@ -87,12 +108,12 @@ class NcclGroup : public GroupBackend {
         [&] {
           communicator_.note(spec_, envelopes[0], false, started_ns);
           if (is_pair(batch[0].kind)) {
-            run_pairs(group_, batch, envelopes, deadline_ns);
+            run_pairs(*group_, batch, envelopes, deadline_ns);
           } else {
-            NcclExchange(group_, batch[0], envelopes[0], deadline_ns).run();
+            NcclExchange(*group_, batch[0], envelopes[0], deadline_ns).run();
           }
         });
-    forget_wire_bytes(native_backend_);
+    forget_wire_bytes(*native_);
     const int64_t finished_ns = system_clock().monotonic_ns();
     communicator_.note(spec_, envelopes.back(), true, finished_ns);
     for (const Collective& c : batch)
@@ -101,16 +122,23 @@ class NcclGroup : public GroupBackend {
 
   // NCCL does not tell what it moves: the least that the operation needs.
   void count(const Collective& c, int64_t busy_ns) {
-    const int64_t bytes = bound_bytes(c, spec_.rank, group_.size());
+    const int64_t bytes = bound_bytes(c, spec_.rank, group_->size());
     costs_.add(c, 0, {.sent = bytes, .received = bytes}, busy_ns);
   }
 
+  Engine& engine() {
+    if (!spec_.independent) return communicator_.engine();
+    FURROW_CHECK(own_engine_ != nullptr, "an operation after the communicator has gone");
+    return *own_engine_;
+  }
+
   Communicator& communicator_;
-  Backend& native_backend_;
   std::unique_ptr<GroupBackend> native_;
   const GroupSpec spec_;
-  NcclGroupWires group_;
+  std::unique_ptr<NcclWires> own_wires_;  // of an independent group
+  std::optional<NcclGroupWires> group_;
   GroupCosts costs_{communicator_, spec_};
+  std::unique_ptr<Engine> own_engine_;  // destroyed first: it runs what is queued
 };
 
 class NcclBackend : public Backend {

@@ -41,6 +41,7 @@ struct Block {
 std::mutex memory_mutex;
 std::map<std::byte*, Block> blocks;
 FAKE_THREAD_LOCAL int current_device = 0;
+std::atomic<bool> managing = false;  // what is no block is device 0's too, and the host's
 
 const Block* block_of(const void* pointer, std::byte** begin = nullptr) {
   auto* p = static_cast<std::byte*>(const_cast<void*>(pointer));
@@ -517,8 +518,9 @@ int cudaPointerGetAttributes(void* attributes, const void* pointer) {
   const std::lock_guard lock(memory_mutex);
   const Block* block = block_of(pointer);
   int* fields = static_cast<int*>(attributes);
-  fields[0] = block == nullptr ? 0 : 2;
-  fields[1] = block == nullptr ? -2 : block->device;
+  const bool managed = managing && block == nullptr;
+  fields[0] = managed ? 3 : block == nullptr ? 0 : 2;
+  fields[1] = managed ? 0 : block == nullptr ? -2 : block->device;
   return 0;
 }
 int cudaMalloc(void** pointer, size_t bytes) {
@@ -543,7 +545,9 @@ int cudaFree(void* pointer) {
   blocks.erase(found);
   return 0;
 }
-int cudaStreamCreate(void** stream) { return *stream = new Stream, 0; }
+int cudaStreamCreateWithFlags(void** stream, unsigned flags) {
+  return flags == 1 ? (*stream = new Stream, 0) : 1;
+}
 int cudaStreamSynchronize(void* stream) {
   auto done = std::make_shared<std::promise<void>>();
   static_cast<Stream*>(stream)->push([done] { done->set_value(); });
@@ -595,6 +599,8 @@ int cudaMemcpyAsync(void* to, const void* from, size_t bytes, int kind, void* st
 // communicators.
 void fake_nccl_stall(bool stall) { stalled = stall; }
 void fake_nccl_fail(int result) { async_error = result; }
+// All memory of the host counts as managed memory of device 0 meanwhile.
+void fake_nccl_manage(bool on) { managing = on; }
 // Calls since the last time: all_reduce, reduce_scatter, all_gather, broadcast, reduce, send, recv.
 void fake_nccl_take_calls(int64_t* calls) {
   const std::lock_guard lock(comms_mutex);

@@ -78,7 +78,7 @@ CudaApi find_cuda() {
   library.find("cudaGetErrorString", api.get_error_string);
   library.find("cudaSetDevice", api.set_device);
   library.find("cudaPointerGetAttributes", api.pointer_get_attributes);
-  library.find("cudaStreamCreate", api.stream_create);
+  library.find("cudaStreamCreateWithFlags", api.stream_create_with_flags);
   library.find("cudaStreamDestroy", api.stream_destroy);
   library.find("cudaStreamSynchronize", api.stream_synchronize);
   library.find("cudaStreamWaitEvent", api.stream_wait_event);

@@ -83,7 +83,7 @@ class DeviceBuffer {
     const CudaApi& cuda = library().cuda;
     CudaStream stream = nullptr;
     CudaEvent done = nullptr;
-    check_cuda(library(), cuda.stream_create(&stream), "stream");
+    check_cuda(library(), cuda.stream_create_with_flags(&stream, kCudaStreamNonBlocking), "stream");
     check_cuda(library(), cuda.event_create_with_flags(&done, 0), "event");
     check_cuda(library(), cuda.memcpy_async(to, from, bytes_, kCudaMemcpyDefault, stream), "copy");
     check_cuda(library(), cuda.event_record(done, stream), "record");
@@ -355,6 +355,40 @@ TEST_F(Nccl, TransfersGoAroundTheRingAtOnce) {
   }
 }
 
+// A receive on a device whose message comes last holds up neither collectives nor transfers the other way.
+TEST_F(Nccl, LanesPassCollectives) {
+  if (!enough(2)) GTEST_SKIP() << "one GPU";
+  run_ranks(2, [](Communicator& communicator) {
+    Group forth = communicator.group({0, 1}, {.name = "forth", .independent = true});
+    Group home = communicator.group({1, 0}, {.name = "home", .independent = true});
+    const bool first = communicator.rank() == 0;
+    Group &in = first ? home : forth, &out = first ? forth : home;
+    const DeviceBuffer sent(Bytes(400, static_cast<std::byte>(communicator.rank()))),
+        received(Bytes(400, std::byte{0x5a})), sum(Bytes(1 << 16));
+    std::vector<float> word = {1};
+    Collective recv{
+        .kind = CollectiveKind::kRecv, .out = received.bytes(), .root_or_peer = 0, .label = "act"};
+    Collective send{.kind = CollectiveKind::kSend, .in = sent.bytes(), .root_or_peer = 1, .label = "act"};
+    Collective recv_word{.kind = CollectiveKind::kRecv, .root_or_peer = 0, .label = "word"};
+    recv_word.out = std::as_writable_bytes(std::span(word));
+    Collective send_word{.kind = CollectiveKind::kSend, .root_or_peer = 1, .label = "word"};
+    const float own = static_cast<float>(communicator.rank());
+    send_word.in = std::as_bytes(std::span(&own, 1));
+    Work arrives = in.start(recv), word_arrives = in.start(recv_word);
+    for (int i = 0; i < 3; ++i) {
+      communicator.world().run(
+          {.kind = CollectiveKind::kAllReduce, .in = sum.bytes(), .out = sum.bytes(), .label = "sum"});
+    }
+    EXPECT_FALSE(arrives.done());
+    EXPECT_FALSE(word_arrives.done()) << "the host's operations keep their place";
+    communicator.world().barrier();
+    Work leaves = out.start(send), word_leaves = out.start(send_word);
+    for (Work* work : {&arrives, &word_arrives, &leaves, &word_leaves}) work->wait();
+    EXPECT_EQ(received.content(), Bytes(400, static_cast<std::byte>(1 - communicator.rank())));
+    EXPECT_EQ(word[0], static_cast<float>(1 - communicator.rank()));
+  });
+}
+
 TEST_F(Nccl, MemoryOfTheHostGoesAsWithTheNativeBackend) {
   if (!enough(2)) GTEST_SKIP() << "one GPU";
   run_ranks(2, [](Communicator& communicator) {
@@ -547,7 +581,12 @@ TEST_F(Nccl, ACommunicatorThatCannotBeMadeSaysWhy) {
 
 TEST_F(Nccl, NothingIsLeftOpen) {
   if (kReal) GTEST_SKIP() << "counts of the fake";
-  run_ranks(2, [](Communicator& communicator) { all_reduce(communicator, 10, "x"); });
+  run_ranks(2, [](Communicator& communicator) {
+    all_reduce(communicator, 10, "x");
+    const DeviceBuffer data(Bytes(400));
+    Group beside = communicator.group({0, 1}, {.name = "beside", .independent = true});
+    beside.run({.kind = CollectiveKind::kAllReduce, .in = data.bytes(), .out = data.bytes()});
+  });
   EXPECT_EQ(fake<int64_t (*)()>("fake_nccl_live")(), 0);
 }
 

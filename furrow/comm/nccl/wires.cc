@@ -57,7 +57,7 @@ void NcclWires::begin(int device, const Ready& ready) {
   check_cuda(library_, cuda.set_device(device), fmt::format("device {}", device));
   device_ = device;
   if (stream_ == nullptr) {
-    check_cuda(library_, cuda.stream_create(&stream_), "a stream");
+    check_cuda(library_, cuda.stream_create_with_flags(&stream_, kCudaStreamNonBlocking), "a stream");
     check_cuda(library_, cuda.event_create_with_flags(&done_, kCudaEventDisableTiming), "an event");
   }
   check_cuda(library_, cuda.stream_wait_event(stream_, ready.get(), 0), "waiting for the caller's stream");

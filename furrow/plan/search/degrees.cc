@@ -25,7 +25,9 @@ void add(State* state, int pp, int replicas, int shards, int tensor) {
   choice.layout = Layout({pp, replicas, shards, 1, tensor, 1}, pp * replicas * shards * tensor);
   choice.batch = state->request.batch;
   choice.recompute.assign(state->spec.units.size(), false);
-  std::string reason = refusal_of(*state, choice);
+  std::string reason = refusal_of_layout(*state, choice);
+  // Else pass `batch` sees whether another batch is enough for the layout.
+  if (reason.empty() && !recipe_is_searched(*state)) reason = refusal_of_batch(choice);
   if (reason.empty()) {
     state->plans.push_back(std::move(plan));
   } else {
@@ -68,7 +70,7 @@ std::vector<int> tensor_degrees(State* state) {
 
 }  // namespace
 
-std::string refusal_of(const State& state, const Choice& choice) {
+std::string refusal_of_layout(const State& state, const Choice& choice) {
   try {
     require_compilable(choice.layout);
   } catch (const Error& error) {
@@ -79,15 +81,25 @@ std::string refusal_of(const State& state, const Choice& choice) {
   const int tensor = choice.layout.degree(Axis::kTensor);
   if (const std::string reason = refuses_tensor_cut(state.spec, tensor); !reason.empty())
     return fmt::format("tp {}: {}", tensor, reason);
-  const int ranks = choice.layout.data_ranks(), stages = choice.layout.degree(Axis::kPipeline);
+  const int stages = choice.layout.degree(Axis::kPipeline);
   if (stages > state.units()) {
     return fmt::format("pp {}: the model has {} units, and each stage needs one", stages, state.units());
   }
+  return "";
+}
+
+std::string refusal_of_batch(const Choice& choice) {
+  const int ranks = choice.layout.data_ranks();
   if (choice.batch.global_batch > 0 && ranks > microbatches(choice)) {
     return fmt::format("{} data ranks for {} microbatches (global batch {} / local batch {}): each needs one",
                        ranks, microbatches(choice), choice.batch.global_batch, choice.batch.local_batch);
   }
   return "";
+}
+
+std::string refusal_of(const State& state, const Choice& choice) {
+  std::string reason = refusal_of_layout(state, choice);
+  return reason.empty() ? refusal_of_batch(choice) : reason;
 }
 
 void choose_degrees(State* state) {

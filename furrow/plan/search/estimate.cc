@@ -16,8 +16,10 @@ namespace {
 
 class Estimator {
  public:
-  Estimator(State* state, Plan* plan)
+  // `least`: what the tail is if everything is computed again, where more of it is hidden.
+  Estimator(State* state, Plan* plan, bool least)
       : state_(*state),
+        least_(least),
         plan_(*plan),
         choice_(plan->candidate.choice),
         pipeline_(*plan->pipeline),
@@ -43,15 +45,13 @@ class Estimator {
     const double order = base > 0 ? pipeline_.makespan_s / base : 1;  // what waiting stretches computing to
     const double body = busiest * order;
     Figures& figures = plan_.candidate.figures;
-    figures.step_s = body + tail + pipeline_.turns * table_.batch_s;
-    figures.samples_per_second = static_cast<double>(samples_of_step(choice_)) / figures.step_s;
+    set_step(state_, choice_, body + tail + pipeline_.turns * table_.batch_s, &figures);
     figures.bubble = body > 0 ? 1 - computing / (ranks * body) : 0;
     figures.exposed_communication =
         (busiest - hidden_busiest + std::max(0.0, tail - step_seconds_)) / figures.step_s;
     const double alike = choice_.layout.data_ranks() * choice_.layout.degree(Axis::kTensor);
     const double inside = choice_.layout.degree(Axis::kTensor) * table_.inside_bytes * microbatches(choice_);
     figures.wire_bytes = alike * wire + transfers() + inside;
-    set_cost(&figures);
     plan_.score = score_of(state_.request, plan_.candidate);
   }
 
@@ -63,16 +63,29 @@ class Estimator {
     double wire_bytes = 0;  // received in a step
   };
 
-  // Of one buffer over an axis.
   struct Exchange {
     double seconds = 0;
     double bytes = 0;  // received by a member
   };
 
-  Exchange exchange(Op op, GroupAxis axis, int64_t bytes) {
-    const double n = axis == GroupAxis::kShard ? placement_.shards() : placement_.replicas();
+  // Of one buffer over an axis.  Units that follow one another are mostly alike: what the last one took is
+  // kept.
+  struct Exchanges {
+    Op op;
+    GroupAxis axis;
+    int64_t last_bytes = -1;
+    Exchange last = {};
+  };
+
+  Exchange exchange(Exchanges* of, int64_t bytes) {
+    const double n = of->axis == GroupAxis::kShard ? placement_.shards() : placement_.replicas();
     if (n < 2) return {};
-    return {state_.exchange_seconds(placement_, op, axis, bytes), static_cast<double>(bytes) * (n - 1) / n};
+    if (bytes != of->last_bytes) {
+      of->last_bytes = bytes;
+      of->last = {state_.exchange_seconds(placement_, of->op, of->axis, bytes),
+                  static_cast<double>(bytes) * (n - 1) / n};
+    }
+    return of->last;
   }
 
   // Communication beside computing, or by the thread that computes.
@@ -101,8 +114,8 @@ class Estimator {
     const int64_t gradient = model_.gradient_bytes[u] + model_.use_bytes[u];
     work->compute_s += forward + backward;
     Exchange gather, reduce;
-    if (choice_.zero_stage == 3) gather = exchange(Op::kGatherParams, GroupAxis::kShard, bytes);
-    if (choice_.zero_stage >= 2) reduce = exchange(Op::kReduceGrads, GroupAxis::kShard, gradient);
+    if (choice_.zero_stage == 3) gather = exchange(&gather_, bytes);
+    if (choice_.zero_stage >= 2) reduce = exchange(&reduce_, gradient);
     work->turn_s += together(forward, gather.seconds) + together(backward, gather.seconds + reduce.seconds);
     work->wire_bytes += pipeline_.turns * (2 * gather.bytes + reduce.bytes);
     add_tail(u, backward, work);
@@ -112,21 +125,21 @@ class Estimator {
   void add_tail(int32_t u, double backward, Work* work) {
     const int64_t trained = model_.gradient_bytes[u], gradient = trained + model_.use_bytes[u];
     Exchange once;
-    const auto add = [&](Op op, GroupAxis axis, int64_t size) {
-      const Exchange part = exchange(op, axis, size);
+    const auto add = [&](Exchanges* of, int64_t size) {
+      const Exchange part = exchange(of, size);
       once.seconds += part.seconds;
       once.bytes += part.bytes;
     };
     const int shards = choice_.zero_stage > 0 ? choice_.layout.degree(Axis::kShard) : 1;
-    if (choice_.zero_stage == 1) add(Op::kReduceGrads, GroupAxis::kShard, gradient);
-    add(Op::kReduceGrads, GroupAxis::kReplicate, gradient / shards);
-    add(Op::kGatherGrads, GroupAxis::kReplicate, gradient / shards);
-    computed_s_ += backward;
+    if (choice_.zero_stage == 1) add(&reduce_, gradient);
+    add(&reduce_replicas_, gradient / shards);
+    add(&gather_replicas_, gradient / shards);
+    computed_s_ += backward + (least_ && !choice_.recompute[u] ? table_.forward_s[u] : 0);
     sent_s_ = std::max(sent_s_, state_.cluster.inline_inside ? 0 : computed_s_) + once.seconds;
     work->wire_bytes += once.bytes;
     step_bytes_ += (3 * trained + 2 * model_.optimizer_bytes[u]) / shards;
     if (choice_.zero_stage == 1 || choice_.zero_stage == 2) {
-      const Exchange updated = exchange(Op::kGatherUpdated, GroupAxis::kShard, model_.updated_bytes[u]);
+      const Exchange updated = exchange(&update_, model_.updated_bytes[u]);
       updated_s_ += updated.seconds;
       work->wire_bytes += updated.bytes;
     }
@@ -150,19 +163,18 @@ class Estimator {
     return bytes * microbatches(choice_) * choice_.layout.degree(Axis::kTensor);
   }
 
-  void set_cost(Figures* figures) const {
-    const double hosts_hours = state_.cluster.hosts * figures->step_s / 3600;
-    figures->cost = hosts_hours * state_.cluster.price.on_demand_per_host_hour;
-    figures->spot_cost = hosts_hours * state_.cluster.price.spot_per_host_hour;
-  }
-
   State& state_;
+  const bool least_;
   Plan& plan_;
   const Choice& choice_;
   const Pipeline& pipeline_;
   const Model& model_;
   const UnitTable& table_;
   Placement placement_;
+  Exchanges gather_{Op::kGatherParams, GroupAxis::kShard}, reduce_{Op::kReduceGrads, GroupAxis::kShard},
+      update_{Op::kGatherUpdated, GroupAxis::kShard},
+      reduce_replicas_{Op::kReduceGrads, GroupAxis::kReplicate},
+      gather_replicas_{Op::kGatherGrads, GroupAxis::kReplicate};
   double computed_s_ = 0, sent_s_ = 0, updated_s_ = 0, step_seconds_ = 0;
   int64_t step_bytes_ = 0;
 };
@@ -175,11 +187,23 @@ double score_of(const SearchRequest& request, const Candidate& candidate) {
   return (priced ? candidate.figures.cost : candidate.figures.step_s) / samples;
 }
 
-void estimate(State* state, Plan* plan) { Estimator(state, plan).run(); }
+void estimate(State* state, Plan* plan) { Estimator(state, plan, false).run(); }
+
+double least_estimate(State* state, Plan plan) {
+  Estimator(state, &plan, true).run();
+  return plan.score;
+}
+
+void set_step(const State& state, const Choice& choice, double step_s, Figures* figures) {
+  figures->step_s = step_s;
+  figures->samples_per_second = static_cast<double>(samples_of_step(choice)) / step_s;
+  const double hosts_hours = state.cluster.hosts * step_s / 3600;
+  figures->cost = hosts_hours * state.cluster.price.on_demand_per_host_hour;
+  figures->spot_cost = hosts_hours * state.cluster.price.spot_per_host_hour;
+}
 
 void estimate_times(State* state) {
   for (Plan& plan : state->plans) estimate(state, &plan);
-  std::ranges::stable_sort(state->plans, {}, &Plan::score);
 }
 
 }  // namespace furrow::plan::search_internal

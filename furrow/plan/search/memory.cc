@@ -17,13 +17,9 @@
 namespace furrow::plan::search_internal {
 namespace {
 
-// Gradient nodes of a unit that wait for others, as the tree adds up turns one by one.
-int32_t waiting_nodes(int32_t turns) {
-  int32_t most = 0;
-  for (int32_t turn = 1; turn < turns; ++turn)
-    most = std::max(most, std::popcount(static_cast<uint32_t>(turn)));
-  return most;
-}
+// Gradient nodes of a unit that wait for others at most, as the tree adds up turns one by one: as many as the
+// most ones that a number below `turns` has in base two.
+int32_t waiting_nodes(int32_t turns) { return std::bit_width(static_cast<uint32_t>(turns)) - 1; }
 
 // Memory of one rank of a pipeline.
 class RankMemory {
@@ -187,18 +183,36 @@ std::vector<int64_t> memory_of(State* state, const Plan& plan) {
   return bytes;
 }
 
+// The mean of all ranks is no more than the most; nor is what the rank of the largest unit needs for it.  One
+// rank needs both.
+int64_t least_memory_of(State* state, const Choice& choice) {
+  const ModelTotals& all = state->model(choice).totals;
+  const ActivationTotals& activations = state->table(choice).totals;
+  const double ranks = choice.layout.degree(Axis::kPipeline);
+  const double shards = choice.zero_stage > 0 ? choice.layout.degree(Axis::kShard) : 1;
+  const StateBytes states{all.flat_bytes, all.gradient_bytes, all.optimizer_bytes};
+  const double nodes = (std::max(1, waiting_nodes(turns_of(choice))) - 1) *
+                       (all.gradient_bytes + all.use_bytes) / (choice.zero_stage >= 2 ? shards : 1);
+  const double mean =
+      (model_state_bytes(1, states, choice.zero_stage, static_cast<int>(shards)) + nodes) / ranks;
+  const double largest = (choice.zero_stage >= 2 ? 2 : 0) * all.largest_bytes;
+  const double least = ranks == 1
+                           ? mean + largest + activations.in_bytes + activations.most_bytes
+                           : std::max(mean + activations.least_bytes, largest + activations.most_bytes);
+  return static_cast<int64_t>(least * (1 - 1e-9)) + state->costs.workspace_bytes();
+}
+
 void choose_recompute(State* state) {
   const bool on = !state->is_off("recompute");
   std::vector<Plan> plans = std::move(state->plans);
   state->plans.clear();
-  size_t needed = 0;
   for (Plan& plan : plans) {
     bool fits = most(memory_of(state, plan)) <= state->memory_bytes;
     if (!fits && on && !plan.candidate.configured) {
       fits = true;
       const auto ranks = static_cast<int32_t>(plan.pipeline->held.size());
       for (int32_t rank = 0; rank < ranks && fits; ++rank) fits = recompute_until_fits(state, &plan, rank);
-      needed += fits ? 1 : 0;
+      state->fit_by_recompute += fits ? 1 : 0;
     }
     plan.candidate.figures.memory_bytes = most(memory_of(state, plan));
     if (fits || plan.candidate.configured) {
@@ -210,8 +224,8 @@ void choose_recompute(State* state) {
         fmt::format("needs {} GiB of {}", gib(candidate.figures.memory_bytes), gib(state->memory_bytes));
     state->too_large.push_back(std::move(candidate));
   }
-  state->notes.push_back(
-      fmt::format("{} fit because units are computed again, {} do not fit", needed, state->too_large.size()));
+  state->notes.push_back(fmt::format("{} fit because units are computed again, {} do not fit",
+                                     state->fit_by_recompute, state->too_large.size()));
 }
 
 }  // namespace furrow::plan::search_internal

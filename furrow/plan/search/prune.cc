@@ -10,7 +10,7 @@ namespace {
 
 constexpr size_t kListed = 32;    // that results show
 constexpr size_t kAsGiven = 2;    // of the request's recipe, where it may change: what the change is worth
-constexpr size_t kOfALayout = 2;  // that differ in the schedule alone: estimates of theirs are close
+constexpr size_t kSchedules = 2;  // of a layout and ZeRO stage
 constexpr int kMoves = 6;
 
 // The stage that holds the pipeline up: most seconds on the busiest rank.
@@ -64,37 +64,49 @@ bool move_unit(State* state, Plan* plan) {
 
 }  // namespace
 
-namespace {
-
-// What a pass found again as the config has it.
-void drop_found_again(State* state) {
-  if (!state->request.configured) return;
-  std::erase_if(state->plans, [&](const Plan& plan) {
-    return !plan.candidate.configured && same_program(plan.candidate.choice, *state->request.configured);
-  });
+Variety::Key Variety::key(const Choice& choice) {
+  const Layout& layout = choice.layout;
+  return {{layout.degree(Axis::kPipeline), layout.degree(Axis::kReplicate), layout.degree(Axis::kShard),
+           layout.degree(Axis::kTensor)},
+          choice.zero_stage};
 }
 
-}  // namespace
+bool Variety::adds(const Choice& choice) const {
+  const auto found = taken_.find(key(choice));
+  if (found == taken_.end()) return true;
+  const std::set<std::string>& schedules = found->second;
+  return schedules.size() < kSchedules && !schedules.contains(choice.pipeline.schedule);
+}
+
+Choosing::What Choosing::next(const Candidate& candidate) {
+  const Choice& choice = candidate.choice;
+  const bool few = simulated_ < state_.request.keep && variety_.adds(choice);
+  const bool changed = changes_recipe(state_, choice);
+  const bool compares = state_.request.allow_recipe_change && !changed && as_given_ < kAsGiven;
+  if (few || compares || candidate.configured) {
+    variety_.take(choice);
+    if (!changed) ++as_given_;
+    ++simulated_;
+    return What::kSimulated;
+  }
+  if (listed_ == kListed) return What::kLeft;
+  ++listed_;
+  return What::kListed;
+}
+
+bool Choosing::done() const { return simulated_ >= state_.request.keep && listed_ == kListed; }
+
+bool Choosing::done_as_given() const {
+  return done() && (!state_.request.allow_recipe_change || as_given_ >= kAsGiven);
+}
 
 void prune(State* state) {
-  drop_found_again(state);
   std::vector<Plan> kept, rest;
-  std::map<std::string, size_t> taken;
-  size_t as_given = 0;
+  Choosing choosing(*state);
   for (Plan& plan : state->plans) {
-    const Choice& choice = plan.candidate.choice;
-    const std::string layout = fmt::format("{} {} {}", choice.layout.to_string(), choice.zero_stage,
-                                           recipe_change(state->request, choice));
-    const bool few = kept.size() < state->request.keep && taken[layout] < kOfALayout;
-    const bool changed = changes_recipe(*state, choice);
-    const bool compares = state->request.allow_recipe_change && !changed && as_given < kAsGiven;
-    if (few || compares || plan.candidate.configured) {
-      ++taken[layout];
-      if (!changed) ++as_given;
-      kept.push_back(std::move(plan));
-    } else if (rest.size() < kListed) {
-      rest.push_back(std::move(plan));
-    }
+    const Choosing::What what = choosing.next(plan.candidate);
+    if (what == Choosing::What::kSimulated) kept.push_back(std::move(plan));
+    if (what == Choosing::What::kListed) rest.push_back(std::move(plan));
   }
   state->simulated_first = kept.size();
   state->plans = std::move(kept);

@@ -18,7 +18,7 @@ std::vector<int64_t> global_batches(const BatchRecipe& batch) {
   return sizes;
 }
 
-// Powers of two, and the configured one.
+// Powers of two, and the configured one; none where the global one has no microbatch for every rank.
 std::vector<int64_t> local_batches(const BatchRecipe& batch, int64_t global, int ranks) {
   const int64_t most = global > 0 ? global / ranks : batch.local_batch * 8;
   std::vector<int64_t> sizes;
@@ -59,16 +59,25 @@ void choose_batches(State* state) {
   }
   std::vector<Plan> plans = std::move(state->plans);
   state->plans.clear();
-  for (const Plan& plan : plans) {
+  for (Plan& plan : plans) {
     const BatchRecipe batch = plan.candidate.choice.batch;
     const int ranks = plan.candidate.choice.layout.data_ranks();
+    const size_t before = state->plans.size();
     for (const int64_t global : global_batches(batch)) {
       for (const int64_t local : local_batches(batch, global, ranks)) {
         state->plans.push_back(plan);
         state->plans.back().candidate.choice.batch = {local, global};
       }
     }
+    if (state->plans.size() == before) {
+      std::string reason = refusal_of_batch(plan.candidate.choice);
+      state->refuse(std::move(plan.candidate), std::move(reason));
+    }
   }
+}
+
+bool recipe_is_searched(const State& state) {
+  return state.request.allow_recipe_change && !state.is_off("batch");
 }
 
 bool changes_recipe(const State& state, const Choice& choice) {

@@ -114,40 +114,67 @@ void simulate_plan(State* state, Plan* plan) {
   plan->score = score_of(state->request, candidate);
 }
 
-void simulate_best(State* state) {
-  std::vector<Plan> rest(std::make_move_iterator(state->plans.begin()),
-                         std::make_move_iterator(state->plans.end()));
-  std::vector<Plan> done, left;
-  size_t wanted = state->simulated_first;
-  for (Plan& plan : rest) {
-    Candidate& candidate = plan.candidate;
-    if (wanted == 0) {
-      left.push_back(std::move(plan));
-      continue;
+namespace {
+
+class Simulating {
+ public:
+  explicit Simulating(State* state) : state_(*state) {}
+
+  void run() {
+    std::vector<Plan> left = std::move(state_.plans);
+    size_t wanted = std::min(state_.simulated_first, left.size());
+    std::vector<Plan> first(std::make_move_iterator(left.begin()),
+                            std::make_move_iterator(left.begin() + static_cast<ptrdiff_t>(wanted)));
+    left.erase(left.begin(), left.begin() + static_cast<ptrdiff_t>(wanted));
+    for (Plan& plan : first) {
+      if (take(std::move(plan))) --wanted;
     }
-    --wanted;
+    // Where the closed form was wrong another one takes its place.
+    while (wanted > 0 && !left.empty()) {
+      auto next =
+          std::ranges::find_if(left, [&](const Plan& plan) { return variety_.adds(plan.candidate.choice); });
+      if (next == left.end() && !done_.empty()) break;
+      if (next == left.end()) next = left.begin();
+      if (take(std::move(*next))) --wanted;
+      left.erase(next);
+    }
+    std::ranges::stable_sort(done_, {}, &Plan::score);
+    state_.notes.push_back(fmt::format("{} simulated", done_.size()));
+    state_.plans = std::move(done_);
+    state_.plans.insert(state_.plans.end(), std::make_move_iterator(left.begin()),
+                        std::make_move_iterator(left.end()));
+  }
+
+ private:
+  // False: it does not fit after all.
+  bool take(Plan plan) {
+    Candidate& candidate = plan.candidate;
     try {
-      simulate_plan(state, &plan);
+      simulate_plan(&state_, &plan);
     } catch (const Error& error) {
       if (error.code() == ErrorCode::kInternal) throw;
-      state->refuse(std::move(candidate), error.message());
-      continue;
+      state_.refuse(std::move(candidate), error.message());
+      return true;
     }
-    if (candidate.figures.memory_bytes <= state->memory_bytes || candidate.configured) {
-      done.push_back(std::move(plan));
-      continue;
+    if (candidate.figures.memory_bytes <= state_.memory_bytes || candidate.configured) {
+      variety_.take(candidate.choice);
+      done_.push_back(std::move(plan));
+      return true;
     }
-    ++wanted;  // the closed form was wrong: the next one takes its place
     candidate.reason =
         fmt::format("needs {} of {}", format_bytes(static_cast<uint64_t>(candidate.figures.memory_bytes)),
-                    format_bytes(static_cast<uint64_t>(state->memory_bytes)));
-    state->too_large.push_back(std::move(candidate));
+                    format_bytes(static_cast<uint64_t>(state_.memory_bytes)));
+    state_.too_large.push_back(std::move(candidate));
+    return false;
   }
-  std::ranges::stable_sort(done, {}, &Plan::score);
-  state->notes.push_back(fmt::format("{} simulated", done.size()));
-  state->plans = std::move(done);
-  state->plans.insert(state->plans.end(), std::make_move_iterator(left.begin()),
-                      std::make_move_iterator(left.end()));
-}
+
+  State& state_;
+  Variety variety_;
+  std::vector<Plan> done_;
+};
+
+}  // namespace
+
+void simulate_best(State* state) { Simulating(state).run(); }
 
 }  // namespace furrow::plan::search_internal

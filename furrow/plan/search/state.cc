@@ -35,7 +35,32 @@ Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
   for (const TiedUse& use : facts.flat.tied) {
     if (use.use > 0) use_bytes[use.user_unit] += use.size * facts.flat.gradient_bytes();
   }
+  for (size_t u = 0; u < flat_bytes.size(); ++u) {
+    totals.flat_bytes += static_cast<double>(flat_bytes[u]);
+    totals.gradient_bytes += static_cast<double>(gradient_bytes[u]);
+    totals.optimizer_bytes += static_cast<double>(optimizer_bytes[u]);
+    totals.use_bytes += static_cast<double>(use_bytes[u]);
+    totals.largest_bytes = std::max(totals.largest_bytes, static_cast<double>(flat_bytes[u] + use_bytes[u]));
+  }
 }
+
+namespace {
+
+ActivationTotals totals_of(const UnitTable& table, const ModelFacts& facts) {
+  ActivationTotals totals;
+  for (size_t u = 0; u < table.out_bytes.size(); ++u) {
+    const int32_t source = facts.units[u].source;
+    const int64_t in = source >= 0 ? table.out_bytes[source] : table.batch_bytes;
+    const auto at_work =
+        static_cast<double>(in + table.out_bytes[u] + table.deferred_bytes[u] - table.kept_bytes[u]);
+    if (facts.units[u].backward_phase >= 0) totals.in_bytes += static_cast<double>(in);
+    totals.least_bytes = u == 0 ? at_work : std::min(totals.least_bytes, at_work);
+    totals.most_bytes = std::max(totals.most_bytes, at_work);
+  }
+  return totals;
+}
+
+}  // namespace
 
 Model& State::model(const Choice& choice) {
   const int degree = choice.layout.degree(Axis::kTensor);
@@ -100,6 +125,7 @@ const UnitTable& State::table(const Choice& choice) {
   table.batch_s = costs.batch_seconds(table.batch_bytes);
   table.loss_s = costs.loss_seconds(table.out_bytes.back()) +
                  inside(model, choice, Phase::kLoss, spec.units.size() - 1, true, &table.inside_bytes);
+  table.totals = totals_of(table, facts);
   return table;
 }
 

@@ -2,20 +2,32 @@
 #pragma once
 
 #include <array>
+#include <limits>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
 #include <vector>
 
-#include "furrow/plan/schedule.h"
 #include "furrow/plan/search.h"
-#include "furrow/plan/share.h"
+#include "furrow/plan/search/pipelines.h"
 #include "furrow/plan/unit_facts.h"
 
 namespace furrow::plan::search_internal {
+
+// Of all units together.
+struct ModelTotals {
+  double flat_bytes = 0, gradient_bytes = 0, optimizer_bytes = 0, use_bytes = 0;
+  double largest_bytes = 0;  // parameters of a unit, and gradients of its parameters' uses
+};
+struct ActivationTotals {
+  double in_bytes = 0;  // of those that have a backward
+  double least_bytes = 0,
+         most_bytes = 0;  // of a unit at work: its input, its output, what its backward makes
+};
 
 // One microbatch of each unit, in seconds and bytes; what units communicate inside is in the seconds.
 struct UnitTable {
@@ -24,30 +36,22 @@ struct UnitTable {
   double inside_bytes = 0;  // that a rank receives inside all units, of one microbatch
   int64_t batch_bytes = 0;
   double batch_s = 0, loss_s = 0;
-};
-
-// What a rank of a pipeline holds at the moment at which it holds most, in turns of each of its stages.
-struct Held {
-  int32_t stage = 0;
-  double forward = 0;   // between F and B or I
-  double deferred = 0;  // between I and W
-};
-
-// A pipeline's order over the stages of a model: of all candidates that differ in ZeRO or recompute alone.
-struct Pipeline {
-  std::vector<Range> stages;  // units of each
-  std::vector<int32_t> rank_of_stage;
-  int32_t turns = 1;
-  bool splits_backward = false;
-  double makespan_s = 0;                // of its computing and transfers, nothing else
-  std::vector<double> busy_s;           // by rank
-  std::vector<std::vector<Held>> held;  // by rank
+  ActivationTotals totals;
 };
 
 struct Plan {
   Candidate candidate;
   std::shared_ptr<const Pipeline> pipeline;  // null until the pass `schedules`
   double score = 0;                          // seconds a sample, or its cost
+  double least_score = 0;                    // no schedule makes it less: pass `bound`
+  int64_t least_memory = 0;                  // ... nor what the rank needs that needs most
+  size_t order = 0;                          // of equal scores the lower one is the better
+};
+
+// Scores above which a candidate changes nothing, whatever it is: as many are known already as are kept.
+struct Limits {
+  double any = std::numeric_limits<double>::infinity();
+  double as_given = std::numeric_limits<double>::infinity();  // of candidates of the request's recipe
 };
 
 // The model as one rank of a tensor axis runs it.
@@ -59,7 +63,8 @@ struct Model {
   std::vector<int64_t> flat_bytes;                       // by unit: its own parameters, as it computes
   std::vector<int64_t> updated_bytes;                    // ... those of them that are trained
   std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
-  std::vector<int64_t> use_bytes;       // by unit: gradients of the uses of its parameters by others
+  std::vector<int64_t> use_bytes;  // by unit: gradients of the uses of its parameters by others
+  ModelTotals totals;
   std::map<int64_t, UnitTable> tables;  // by samples of a microbatch
 };
 
@@ -78,6 +83,9 @@ class State {
   std::vector<Candidate> too_large;
   std::vector<std::string> notes;     // of the pass at work
   size_t simulated_first = SIZE_MAX;  // of plans: those that the simulation is for
+  size_t fit_by_recompute = 0;
+  PipelineCache pipelines;
+  Limits limits;
 
   // Of the choice's tensor degree and precision.  REQUIRES: the model can be cut so.
   Model& model(const Choice& choice);
@@ -111,13 +119,78 @@ int32_t microbatches(const Choice& choice);
 int32_t turns_of(const Choice& choice);
 int64_t samples_of_step(const Choice& choice);
 
+// Schedules that are tried for the choice's layout and batch.
+const std::vector<OrderChoice>& orders_of(State* state, const Choice& choice);
+Choice with_order(const State& state, Choice choice, const OrderChoice& order);
+
+// `shared`: of stages cut by cost, and no CSV; made once.
 std::shared_ptr<const Pipeline> pipeline_of(State* state, const Choice& choice);
+std::shared_ptr<const Pipeline> shared_pipeline(State* state, const Choice& choice);
+// Of such a one: no order of its actions is quicker, and what it holds is not said.
+std::shared_ptr<const Pipeline> outline_of(State* state, const Choice& choice);
 
 // Bytes of each pp rank.
 std::vector<int64_t> memory_of(State* state, const Plan& plan);
 
+// What the rank that needs most does not need less of, whatever is computed again.
+int64_t least_memory_of(State* state, const Choice& choice);
+
 // Fills figures, without memory.
 void estimate(State* state, Plan* plan);
+// What the estimate's score is not below, whatever is computed again.  REQUIRES: the pipeline or an outline.
+double least_estimate(State* state, Plan plan);
+
+// The step's length, and what follows from it.
+void set_step(const State& state, const Choice& choice, double step_s, Figures* figures);
+
+// What has been taken of each layout and ZeRO stage: little of what differs in the schedule or recipe alone,
+// of which estimates are close.
+class Variety {
+ public:
+  bool adds(const Choice& choice) const;
+  void take(const Choice& choice) { taken_[key(choice)].insert(choice.pipeline.schedule); }
+
+ private:
+  using Key = std::pair<std::array<int, 4>, int>;
+  static Key key(const Choice& choice);
+  std::map<Key, std::set<std::string>> taken_;  // schedules
+};
+
+// Which candidates, best first, are kept for a simulation, which are listed besides, and when neither changes
+// any more, whatever follows.
+class Choosing {
+ public:
+  enum class What : uint8_t { kSimulated, kListed, kLeft };
+
+  explicit Choosing(const State& state) : state_(state) {}
+  What next(const Candidate& candidate);
+  bool done() const;           // but for those of the request's recipe
+  bool done_as_given() const;  // and for those too
+
+ private:
+  const State& state_;
+  Variety variety_;
+  size_t simulated_ = 0, listed_ = 0, as_given_ = 0;
+};
+
+// The passes from `schedules` to `estimate` take plans in rounds: those first that could be the best.
+class Rounds {
+ public:
+  // Of state->plans.
+  explicit Rounds(State* state);
+  bool next();    // fills state->plans; false: no plan is left that could change the result
+  void close();   // takes them back
+  void finish();  // state->plans: all that came back, best first
+  std::string note() const;
+
+ private:
+  void next_to_fit();
+
+  State& state_;
+  bool bounded_ = false;
+  std::vector<Plan> waiting_, too_large_, known_;
+  size_t at_ = 0, at_too_large_ = 0, size_ = 0, looked_at_ = 0;
+};
 
 // Compiles and simulates; figures, fits and reason follow.
 void simulate_plan(State* state, Plan* plan);
@@ -129,6 +202,7 @@ void choose_degrees(State* state);
 void choose_zero_stages(State* state);
 void choose_precisions(State* state);
 void choose_batches(State* state);
+void bound_scores(State* state);
 void choose_schedules(State* state);
 void choose_recompute(State* state);
 void estimate_times(State* state);
@@ -136,8 +210,16 @@ void prune(State* state);
 void balance_stages(State* state);
 void simulate_best(State* state);
 
-// "" where programs can be compiled for a choice, else why not.
+// "" where programs can be compiled for a choice, else why not: for its layout, for its batch, for either.
+std::string refusal_of_layout(const State& state, const Choice& choice);
+std::string refusal_of_batch(const Choice& choice);
 std::string refusal_of(const State& state, const Choice& choice);
+
+// Pass `batch` tries others.
+bool recipe_is_searched(const State& state);
+
+// False: the score is above what could change the result.
+bool is_worth(const State& state, const Choice& choice, double score);
 
 // Batch or precision are other ones than the request's.
 bool changes_recipe(const State& state, const Choice& choice);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "furrow/plan/schedule.h"
 #include "furrow/plan/schedule_csv.h"
@@ -28,8 +29,25 @@ void for_each_shape(const ScheduleRow& row, F&& check) {
   }
 }
 
+inline bool is_whole(const Schedule& schedule) {
+  for (const std::vector<Action>& actions : schedule.actions) {
+    for (const Action& action : actions) {
+      if (action.phase == Phase::kBackwardInput) return false;
+    }
+  }
+  return true;
+}
+
+// Stages of all kinds of lengths.
+inline PhaseTimes uneven_times(int32_t stages) {
+  PhaseTimes times;
+  for (int32_t s = 0; s < stages; ++s) times.stages.push_back({1.0 + s % 3, 2.0 - s % 2, .5 + (s * 7) % 5});
+  times.transfer = .25;
+  return times;
+}
+
 // Valid over its whole domain, which has its own default; no slower than one action at a time, no faster than
-// its busiest rank; the CSV carries it.
+// its busiest rank or what is known of its shape alone; the CSV carries it.
 inline void expect_conformance(const ScheduleRow& row) {
   EXPECT_EQ(row.refuses({4, row.default_stages_per_rank, 8}), "") << row.name;
   EXPECT_FALSE(row.domain.empty());
@@ -44,6 +62,12 @@ inline void expect_conformance(const ScheduleRow& row) {
     for (const double busy : times.busy) EXPECT_EQ(busy, 3.0 * shape.stages_per_rank * shape.turns);
     EXPECT_GE(times.bubble, 0);
     EXPECT_LT(times.bubble, 1);
+    // The planner looks at one schedule of two turns a rank, for those of any length.
+    const Schedule sample = make_schedule(row, {shape.ranks, shape.stages_per_rank, 2 * shape.ranks});
+    EXPECT_EQ(sample.rank_of_stage, schedule.rank_of_stage);
+    const PhaseTimes uneven = uneven_times(schedule.stages);
+    EXPECT_LE(least_makespan(schedule.rank_of_stage, is_whole(sample), shape.turns, uneven),
+              time_schedule(schedule, uneven).makespan);
     if (shape.turns % 5 != 0) return;  // a sample: the CSV does not care
     for (const ScheduleForm form : {ScheduleForm::kCompute, ScheduleForm::kCommunication}) {
       EXPECT_EQ(parse_schedule_csv(to_csv(schedule, form), schedule.name), schedule);

@@ -1,0 +1,167 @@
+// Ranks whose units compute by the operations of devices, on the CPU: in every layout the bits of one such
+// process, over furrow's own backend, and over NCCL's where all memory counts as a device's
+// (comm/nccl/fake_nccl.cc).
+#include <dlfcn.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/train/device_torch.h"
+#include "furrow/train/session.h"
+#include "tests/testing/run_ranks.h"
+#include "tests/testing/training_runs_torch.h"
+
+namespace furrow::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct RankLayout {
+  std::string name;
+  int ranks = 1;
+  std::vector<std::string> settings = {};
+  bool by_pairs = false;  // transfers among its operations
+  bool in_half = false;   // bfloat16 too
+};
+
+const RankLayout kLayouts[] = {
+    {"replicated", 2, {"--parallelism.data_parallel_replicate_degree", "2"}},
+    {"zero1", 2, {"--parallelism.zero_stage", "1"}},
+    {"zero2", 4, {"--parallelism.zero_stage", "2"}, true},
+    {"zero3", 3, {}, true, true},
+    {"both", 4, {"--parallelism.data_parallel_replicate_degree", "2"}},
+    {"pipeline", 2, {"--parallelism.pipeline_parallel_degree", "2"}, true},
+    {"pipeline_zero1",
+     4,
+     {"--parallelism.pipeline_parallel_degree", "2", "--parallelism.pipeline_parallel_schedule", "ZBH1",
+      "--parallelism.zero_stage", "1"},
+     true,
+     true},
+};
+
+class DeviceRanks : public ::testing::TestWithParam<std::string>, protected testing::TrainingRuns {
+ protected:
+  void SetUp() override {
+    std::string text;
+    for (int i = 0; i < 3000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
+    write_file_atomic(folder_.path() + "/text.txt", text);
+    const std::string fake =
+        std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libfurrow_fake_nccl.so";
+    ::setenv("FURROW_NCCL_LIBRARY", fake.c_str(), 1);
+    ::setenv("FURROW_CUDART_LIBRARY", fake.c_str(), 1);
+    fake_ = ::dlopen(fake.c_str(), RTLD_NOW);
+    ASSERT_NE(fake_, nullptr) << ::dlerror();
+  }
+  void TearDown() override { manage(false); }
+
+  template <class Function>
+  Function fake(const char* name) const {
+    return reinterpret_cast<Function>(::dlsym(fake_, name));
+  }
+  void manage(bool on) const { fake<void (*)(bool)>("fake_nccl_manage")(on); }
+  // all_reduce, reduce_scatter, all_gather, broadcast, reduce, send, recv
+  std::array<int64_t, 7> take_calls() const {
+    std::array<int64_t, 7> calls{};
+    fake<void (*)(int64_t*)>("fake_nccl_take_calls")(calls.data());
+    return calls;
+  }
+
+  config::Config config(const std::vector<std::string>& settings) const {
+    std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/text.txt"};
+    all.insert(all.end(), settings.begin(), settings.end());
+    return config::parse(R"(
+      [model]
+      name = "gpt"
+      layers = 2
+      heads = 2
+      width = 32
+      dropout = 0.1
+      [training]
+      dataset = "text"
+      device = "composed"
+      seq_len = 16
+      local_batch_size = 2
+      global_batch_size = 16
+      steps = 4
+      threads = 1
+      [optimizer]
+      name = "adamw"
+      lr = 3e-3
+      [data]
+      prefetch_batches = 0
+      [validation]
+      freq = 2
+      [checkpoint]
+      interval = 3
+      [debug]
+      deterministic = "strict"
+    )",
+                         "device_ranks_test", all);
+  }
+
+  void train_on(const std::string& name, const RankLayout& layout, const std::string& backend,
+                const std::vector<std::string>& more) const {
+    std::vector<std::string> settings = layout.settings;
+    settings.insert(settings.end(), more.begin(), more.end());
+    testing::run_ranks(layout.ranks,
+                       [&](comm::Communicator& communicator) {
+                         TrainRequest request;
+                         request.config = config(settings);
+                         if (communicator.rank() == 0) request.run_folder = run(name);
+                         request.communicator = &communicator;
+                         train(request);
+                       },
+                       {.timeout_ms = 60'000, .backend = backend});
+  }
+
+  void* fake_ = nullptr;
+};
+
+TEST_P(DeviceRanks, EndWithTheBitsOfOneProcess) {
+  const std::vector<std::string> precision = {"--training.mixed_precision_param", GetParam()};
+  train_run("alone", config(precision));
+  for (const RankLayout& layout : kLayouts) {
+    if (GetParam() != "float32" && !layout.in_half) continue;
+    SCOPED_TRACE(layout.name);
+    train_on(layout.name, layout, "native", precision);
+    EXPECT_TRUE(weights(layout.name) == weights("alone"));
+    take_calls();
+    manage(true);
+    train_on(layout.name + "_nccl", layout, "nccl", precision);
+    manage(false);
+    EXPECT_TRUE(weights(layout.name + "_nccl") == weights("alone")) << "over NCCL";
+    const auto [reduced, scattered, gathered, spread, added, sent, received] = take_calls();
+    EXPECT_GT(gathered + spread + reduced + scattered + added, 0);
+    EXPECT_EQ(sent, received);
+    if (layout.by_pairs) {
+      EXPECT_GT(sent, 0);
+    }
+  }
+  std::vector<std::string> other = precision;
+  other.insert(other.end(), {"--debug.seed", "9"});
+  train_run("control", config(other));
+  EXPECT_FALSE(weights("control") == weights("alone")) << "control";
+}
+
+INSTANTIATE_TEST_SUITE_P(Precisions, DeviceRanks, ::testing::Values("float32", "bfloat16"),
+                         [](const auto& info) { return info.param; });
+
+TEST(DeviceOfRank, IsThatOfItsPlaceOnTheHost) {
+  EXPECT_EQ(device_of_local_rank(0, 8), 0);
+  EXPECT_EQ(device_of_local_rank(7, 8), 7);
+  EXPECT_EQ(device_of_local_rank(3, 1), 0);  // shown to this rank alone
+  EXPECT_THAT(
+      [] { device_of_local_rank(2, 2); },
+      ::testing::ThrowsMessage<Error>(HasSubstr("this is rank 2 of its host (from 0), which shows 2")));
+}
+
+}  // namespace
+}  // namespace furrow::train
