@@ -1,8 +1,6 @@
 // Where tensors live: flat buffers, the counting allocator, arrays, the gradient sink, thread counts.
 #include <ATen/ATen.h>
-#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
-#include <torch/csrc/autograd/autograd.h>
 
 #include <cstdint>
 #include <thread>
@@ -13,7 +11,6 @@
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/gradient_sink_torch.h"
-#include "furrow/tensor/ops_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 #include "furrow/tensor/threads_torch.h"
 
@@ -65,33 +62,6 @@ TEST(Allocator, CountsByTheKindOfTheThread) {
     kept.reset();
   }).join();  // the kind belongs to the block, not to the thread that frees it
   EXPECT_EQ(current(MemoryKind::kActivations), activations);
-}
-
-// At most what goes in and comes out, and a little more: no float32 copy of it all.
-TEST(Allocator, OperationsOf16BitsHoldNoFloatCopies) {
-  install_counting_allocator();
-  constexpr MemoryKind kKind = MemoryKind::kCheckpoint;  // that nothing else uses here
-  const at::Tensor qkv = random_tensor({16, 64, 3 * 64}, 1), gate_up = random_tensor({2048, 512}, 2);
-  const at::Tensor larger = random_tensor({2048, 2048}, 3);
-  const MemoryScope scope(kKind);
-  const auto peak_of = [&](const at::Tensor& x, const auto& operation) {
-    const int64_t before = current(kKind);
-    const at::AutoGradMode grad_mode(true);
-    const at::Tensor leaf = x.to(at::kBFloat16).requires_grad_();
-    const at::Tensor y = operation(leaf);
-    const at::Tensor dy = at::ones_like(y);
-    const at::Tensor dx = torch::autograd::grad({y}, {leaf}, {dy}).front();
-    const auto bytes = static_cast<double>(leaf.nbytes() + y.nbytes() + dy.nbytes() + dx.nbytes());
-    return static_cast<double>(memory_usage(kKind).peak_bytes - before) / bytes;
-  };
-  OpContext context;
-  AttentionHeads heads;
-  heads.heads = 4;
-  EXPECT_LT(peak_of(qkv, [&](const at::Tensor& x) { return causal_attention(x, heads, 0, "a", context); }),
-            1.1);
-  EXPECT_LT(peak_of(gate_up, [&](const at::Tensor& x) { return swiglu(x, context); }), 1.1);
-  const auto widened = [](const at::Tensor& x) { return at::silu(x.to(at::kFloat)).to(at::kBFloat16); };
-  EXPECT_GT(peak_of(larger, widened), 1.3) << "control";
 }
 
 TEST(Allocator, RepeatedStepsMissNothing) {
