@@ -30,10 +30,10 @@ std::string range_text(const FieldSpec& spec) {
 
 // "optimizer.name = sgd or adamw"
 std::string condition_text(const FieldSpec& spec) {
-  const size_t sign = spec.only_if.find_first_of("=>");
-  if (sign == std::string_view::npos) return "";
-  return fmt::format("{} {} {}", spec.only_if.substr(0, sign), spec.only_if[sign],
-                     join(split(spec.only_if.substr(sign + 1), '|'), " or "));
+  std::vector<std::string> texts;
+  for (const Condition& condition : conditions_of(spec.only_if))
+    texts.push_back(fmt::format("{} {} {}", condition.key, condition.sign, join(condition.values, " or ")));
+  return join(texts, ", or ");
 }
 
 std::string_view effect_text(Effect effect) {

@@ -140,22 +140,39 @@ void check_value(const FieldInfo& field, const Value& value, const std::string& 
   }
 }
 
-bool applies(const Field& field, const Config& config) {
-  const std::string_view condition = field.spec.only_if;
-  if (condition.empty()) return true;
-  const size_t sign = condition.find_first_of("=>");
-  const Field* other = find_field(condition.substr(0, sign));
-  FURROW_CHECK(other != nullptr, "only_if of " + field.name() + " names no key");
+std::vector<Condition> conditions_of(std::string_view only_if) {
+  constexpr std::string_view kOr = " or ";
+  std::vector<Condition> conditions;
+  while (!only_if.empty()) {
+    const size_t end = std::min(only_if.find(kOr), only_if.size());
+    const std::string_view one = only_if.substr(0, end);
+    const size_t sign = one.find_first_of("=>");
+    FURROW_CHECK(sign != std::string_view::npos, "a condition is written key=value|value or key>number");
+    conditions.push_back({one.substr(0, sign), one[sign], split(one.substr(sign + 1), '|')});
+    only_if.remove_prefix(std::min(end + kOr.size(), only_if.size()));
+  }
+  return conditions;
+}
+
+bool holds(const Condition& condition, const Config& config) {
+  const Field* other = find_field(condition.key);
+  FURROW_CHECK(other != nullptr, fmt::format("only_if names no key: {}", condition.key));
   const Value value = other->get(config);
-  if (condition[sign] == '>') {
+  if (condition.sign == '>') {
     int64_t least = 0;
-    FURROW_CHECK(parse_int(condition.substr(sign + 1), least), "only_if of " + field.name());
+    FURROW_CHECK(parse_int(condition.values[0], least), fmt::format("only_if of {}", condition.key));
     return std::get<int64_t>(value) > least;
   }
   const auto* text = std::get_if<std::string>(&value);
   const std::string current = text != nullptr ? *text : to_toml(value);
-  const std::vector<std::string> wanted = split(condition.substr(sign + 1), '|');
-  return std::find(wanted.begin(), wanted.end(), current) != wanted.end();
+  return std::ranges::find(condition.values, current) != condition.values.end();
+}
+
+bool applies(const Field& field, const Config& config) {
+  const std::vector<Condition> conditions = conditions_of(field.spec.only_if);
+  return conditions.empty() || std::ranges::any_of(conditions, [&](const Condition& condition) {
+           return holds(condition, config);
+         });
 }
 
 }  // namespace furrow::config

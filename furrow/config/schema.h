@@ -133,6 +133,17 @@ void check_value(const FieldInfo& field, const Value& value, const std::string& 
 Value accept_value(const FieldInfo& field, const Value& value, const std::string& context);
 [[noreturn]] void refuse_type(const FieldInfo& field, std::string_view got, const std::string& context);
 
+// A condition of only_if: the key has one of the values ('='), or is above the only one ('>').
+struct Condition {
+  std::string_view key;
+  char sign = '=';
+  std::vector<std::string> values;
+};
+// One of them must hold; none where there is nothing to hold.
+std::vector<Condition> conditions_of(std::string_view only_if);
+
+bool holds(const Condition& condition, const Config& config);
+
 // The condition of only_if, true where there is none.
 bool applies(const Field& field, const Config& config);
 

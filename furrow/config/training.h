@@ -122,8 +122,12 @@ struct Training {
            "trains with a loss scale, see grad_scaler."});
     v("mixed_precision_reduce", &Training::mixed_precision_reduce,
       {.effect = kRecipe,
-       .choices = "float32",
-       .doc = "Type of gradient sums. This version has float32 only."});
+       .choices = "float32|bfloat16|float16",
+       .doc =
+           "Type in which gradients are added over microbatches and travel between ranks. Of 16 bits, each "
+           "microbatch's gradient is rounded to it, and every sum again, on one rank as on many: half the "
+           "bytes on the wires and in gradient buffers, and the same bits in every layout. Norms and steps "
+           "compute in float32. float16 trains with a loss scale, see grad_scaler."});
     v("threads", &Training::threads,
       {.effect = kRecipe,
        .min = 0,

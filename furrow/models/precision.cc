@@ -18,11 +18,16 @@ const Kind* find(std::string_view name) {
   return nullptr;
 }
 
+int64_t numbers(const plan::TensorSpec& border) {
+  return border.bytes_per_sample() / static_cast<int64_t>(dtype_size(border.dtype));
+}
+
 // The description again, for its bytes and collectives: shapes and parameters are those of float32.
 void lower(const Kind& kind, DType type, plan::Unit* unit) {
   plan::Unit again = *unit;
   again.parameters.clear();
   again.collectives.clear();
+  again.forward_scratch = again.backward_scratch = {};
   again.compute = type;
   kind.describe(again);
   unit->compute = type;
@@ -31,12 +36,12 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   unit->deferred_bytes = again.deferred_bytes;
   unit->kept_saved_bytes = again.kept_saved_bytes;
   unit->kept_grad_bytes = again.kept_grad_bytes;
+  unit->forward_scratch = again.forward_scratch;
+  unit->backward_scratch = again.backward_scratch;
+  // Scores and their gradient in float32, which is rounded once the scores have gone.
+  unit->loss_scratch.sample_bytes = numbers(unit->output) * (2 * 4 - static_cast<int64_t>(dtype_size(type)));
   unit->tensor = again.tensor;
   unit->collectives = again.collectives;
-}
-
-int64_t numbers(const plan::TensorSpec& border) {
-  return border.bytes_per_sample() / static_cast<int64_t>(dtype_size(border.dtype));
 }
 
 // A unit that reads another type than it computes in keeps its input converted.
@@ -77,5 +82,7 @@ void compute_in(DType type, plan::ModelSpec* spec) {
   }
   plan::validate(*spec);
 }
+
+void reduce_in(DType type, plan::ModelSpec* spec) { spec->reduce = type; }
 
 }  // namespace furrow::models

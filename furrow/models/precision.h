@@ -1,4 +1,5 @@
-// [training] mixed_precision_param: what the units of a model compute in.
+// [training] mixed_precision_param, mixed_precision_reduce: what the units of a model compute in, and what
+// their gradients are added in.
 #pragma once
 
 #include <string_view>
@@ -14,5 +15,8 @@ DType precision_of(std::string_view name);
 // backward are of that type; the borders of the chain follow.  Other kinds stay float32, a program's own
 // among them.  REQUIRES: a validated spec in float32.  The result is validated.
 void compute_in(DType type, plan::ModelSpec* spec);
+
+// Gradients are added and travel in `type` ([training] mixed_precision_reduce).
+void reduce_in(DType type, plan::ModelSpec* spec);
 
 }  // namespace furrow::models

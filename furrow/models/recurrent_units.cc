@@ -25,6 +25,13 @@ plan::Flops products(int64_t time, int64_t in, int64_t out) {
   return {flops, flops, flops};
 }
 
+// The arithmetic is float32: of 16 bits, the weights of i2h and, backward, what else is converted.
+void add_float_copies(plan::Unit& unit, const plan::Scratch& backward) {
+  unit.forward_scratch.fixed_bytes += backward.fixed_bytes;
+  unit.backward_scratch.fixed_bytes += backward.fixed_bytes;
+  unit.backward_scratch.sample_bytes += backward.sample_bytes;
+}
+
 }  // namespace
 
 // h_t = tanh(i2h(concatenation)), output i2o(concatenation): [-1, time, out].
@@ -35,11 +42,15 @@ void describe_rnn(plan::Unit& unit) {
   add_layer(unit, "i2o", out, both);
   unit.output = {DType::kF32, {-1, time, out}};
   unit.flops = products(time, both, hidden + out);
-  unit.saved_bytes = time * (both + hidden) * kFloatBytes;  // the concatenation and h
-  unit.deferred_bytes =
-      time * (both + hidden + out) * kFloatBytes;  // the concatenation and the gradients of both
-  unit.kept_saved_bytes = time * both * kFloatBytes;
-  unit.kept_grad_bytes = time * out * kFloatBytes;
+  // The concatenation and h, which become the concatenation and the gradient of i2h's output, over h; i2o
+  // reads a concatenation of 16 bits where the unit computes in them.
+  const int64_t bytes = number_bytes(unit), rounded = bytes < kFloatBytes ? both * bytes : 0;
+  unit.saved_bytes = unit.kept_saved_bytes = time * ((both + hidden) * kFloatBytes + rounded);
+  unit.kept_grad_bytes = time * out * bytes;
+  unit.deferred_bytes = unit.saved_bytes + unit.kept_grad_bytes;
+  // Backward: the gradient of the concatenation.
+  unit.backward_scratch.sample_bytes = time * both * kFloatBytes;
+  if (rounded > 0) add_float_copies(unit, {time * (rounded + in * kFloatBytes), hidden * both * kFloatBytes});
 }
 
 // The four gates are i2h(concatenation), i, f, g, o in PyTorch's order; output h: [-1, time, hidden].
@@ -53,6 +64,9 @@ void describe_lstm(plan::Unit& unit) {
   unit.deferred_bytes =
       time * (both + 4 * hidden) * kFloatBytes;  // the concatenation and the gates' gradient, over the gates
   unit.kept_saved_bytes = unit.deferred_bytes;
+  if (number_bytes(unit) == kFloatBytes) return;
+  // Gradients of output and input.
+  add_float_copies(unit, {time * (hidden + in) * kFloatBytes, 4 * hidden * both * kFloatBytes});
 }
 
 }  // namespace furrow::models

@@ -114,6 +114,7 @@ void generate_phases(const TrainOptions& options, Draft* draft) {
     add_and_reduce(draft);
     if (stage == 3) prefetch_gathers(options.ranks.prefetch_units, draft);
     generate_step(draft);
+    if (draft->facts.flat.rounds_gradients()) round_gradients(draft);
     std::move(draft->list.begin(), draft->list.end(), std::back_inserter(all));
   }
   draft->list = std::move(all);

@@ -73,5 +73,6 @@ void gather_statistics(Draft* draft);                   // over the data ranks, 
 void add_and_reduce(Draft* draft);                      // gradients: along the tree, over the ranks
 void gather_parameters(Reshard reshard, Draft* draft);  // ZeRO-3: gathered parameters in place of whole ones
 void prefetch_gathers(int units, Draft* draft);         // ZeRO-3: gathers ahead of their first use
+void round_gradients(Draft* draft);                     // gradients of 16 bits: round and widen
 
 }  // namespace furrow::plan

@@ -131,6 +131,7 @@ UnitLayout unit_layout(const Unit& unit, int64_t alignment) {
 
 FlatLayout flat_layout(const ModelSpec& spec) {
   FlatLayout flat;
+  flat.reduce = spec.reduce;
   for (const Unit& unit : spec.units) flat.units.push_back(unit_layout(unit, spec.alignment));
   const Places places = find_places(spec, flat.units);
   std::vector<int> uses(spec.units.size(), 0);

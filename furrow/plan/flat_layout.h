@@ -78,9 +78,12 @@ struct UnitLayout {
 struct FlatLayout {
   std::vector<UnitLayout> units;
   std::vector<TiedUse> tied;
+  DType reduce = DType::kF32;  // of gradients: ModelSpec::reduce
 
-  bool has_masters() const;  // of any unit
-  bool offloads() const;     // the optimizer of any unit is on the host
+  bool rounds_gradients() const { return reduce != DType::kF32; }
+  int64_t gradient_bytes() const { return static_cast<int64_t>(dtype_size(reduce)); }  // of an element
+  bool has_masters() const;                                                            // of any unit
+  bool offloads() const;  // the optimizer of any unit is on the host
 };
 
 UnitLayout unit_layout(const Unit& unit, int64_t alignment = kAlign);

@@ -41,7 +41,27 @@ LiveMemory::Change LiveMemory::apply(const Instruction& instruction) {
     if (!is_persistent(value.kind))
       change.dropped[index(slot_of_(value).kind)] += dropped_bytes(value, defers);
   }
+  const int64_t scratch = scratch_bytes(instruction);
+  change.written[index(MemoryKind::kActivations)] += scratch;
+  change.dropped[index(MemoryKind::kActivations)] += scratch;
   return change;
+}
+
+int64_t LiveMemory::scratch_bytes(const Instruction& instruction) const {
+  const auto bytes = [&](const Scratch& scratch) {
+    return scratch.bytes(program_.microbatch_sizes[instruction.microbatch]);
+  };
+  switch (instruction.op) {
+    case Op::kForward:
+    case Op::kRecompute:
+      return bytes(spec_.units[instruction.unit].forward_scratch);
+    case Op::kBackwardInput:
+      return bytes(spec_.units[instruction.unit].backward_scratch);
+    case Op::kLoss:
+      return bytes(spec_.units[instruction.reads.front().unit].loss_scratch);
+    default:
+      return 0;
+  }
 }
 
 LiveMemory::Held& LiveMemory::held(const Value& value) {

@@ -19,6 +19,7 @@ using MemoryByKind = std::array<int64_t, kMemoryKinds>;
 //   saved      holds on to the output of its unit, act, until it goes; of a recomputation that is another
 //   one; deferred   takes over what it needs of saved and of the gradient that came (Unit::kept_saved_bytes,
 //              kept_grad_bytes).
+// What a unit needs while it runs (Unit::forward_scratch and others) comes and goes with the instruction.
 class LiveMemory {
  public:
   using SlotOf = std::function<const Slot&(const Value&)>;
@@ -46,6 +47,7 @@ class LiveMemory {
   int64_t samples(const Value& value) const;
   int64_t written_bytes(const Value& value, Op op);
   int64_t dropped_bytes(const Value& value, bool defers);
+  int64_t scratch_bytes(const Instruction& instruction) const;
 
   const Program& program_;
   const ModelSpec& spec_;

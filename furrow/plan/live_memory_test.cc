@@ -63,6 +63,31 @@ TEST(LiveMemory, DeferredTakesOverWhatItKeeps) {
   EXPECT_THROW(validate(spec), Error);
 }
 
+// Memory inside a call raises the peak of its instruction, and nothing after it.
+TEST(LiveMemory, ScratchComesAndGoesWithItsInstruction) {
+  const Walk plain(testing::chain(2), true);
+  ModelSpec spec = testing::chain(2);
+  spec.units[0].forward_scratch = {100, 1000};
+  spec.units[1].backward_scratch = {0, 7};
+  spec.units[1].loss_scratch = {50, 0};
+  const Walk walk(spec, true);
+  EXPECT_EQ(walk.after, plain.after);
+  for (const auto& [name, bytes] : plain.during) {
+    const int64_t more = name == "forward0" || name == "recompute0" ? 1100
+                         : name == "backward_input1"                ? 7
+                         : name == "loss-1"                         ? 50
+                                                                    : 0;
+    EXPECT_EQ(walk.during.at(name), bytes + more) << name;
+  }
+  const Program program = compile_train(spec, Layout(), {{2}, {}, 1});
+  const auto peak = [&](const ModelSpec& of) { return verify(program, of).peak_bytes[kActivations]; };
+  EXPECT_EQ(peak(spec), 2 * (32 + 12) + 2 * 100 + 1000);
+  spec.units[0].forward_scratch = {};
+  EXPECT_EQ(peak(spec), 2 * (2 * (32 + 12) + 32 + 20 + 32) + 7);
+  spec.units[1].backward_scratch = {-1, 0};
+  EXPECT_THROW(validate(spec), Error);
+}
+
 TEST(LiveMemory, EverythingGoesWithTheStep) {
   for (const int stages : {1, 2}) {
     for (const int turns : {1, 3}) {

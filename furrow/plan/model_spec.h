@@ -160,6 +160,15 @@ struct TensorCut {
 inline constexpr int32_t kUnitBefore = -2;
 inline constexpr int32_t kFromBatch = -1;
 
+// Memory that one call of a block needs while it runs, besides what it reads, keeps and gives: float32 copies
+// of what it has in 16 bits, gradients between its operations.
+struct Scratch {
+  int64_t sample_bytes = 0;  // per sample
+  int64_t fixed_bytes = 0;   // beside them, of any microbatch
+  int64_t bytes(int64_t samples) const { return sample_bytes * samples + fixed_bytes; }
+  friend bool operator==(const Scratch&, const Scratch&) = default;
+};
+
 struct Unit {
   std::string name;  // "conv1", "blocks.0"
   std::string kind;  // a row of models/kinds.cc; nn/ has exactly one block for it
@@ -178,6 +187,8 @@ struct Unit {
   // Of deferred_bytes, what backward_input does not make: what forward saved already, and the gradient of the
   // output as it came.
   int64_t kept_saved_bytes = 0, kept_grad_bytes = 0;
+  // Of forward (and recompute), of backward_input, and of a loss of its output.
+  Scratch forward_scratch, backward_scratch, loss_scratch;
   TensorCut tensor;
   std::vector<UnitCollective> collectives;  // those of a phase in order; none over an axis of one rank
   int tensor_degree = 1;         // this is the part of one rank of so many; attributes are those of the whole
@@ -200,7 +211,9 @@ struct ModelSpec {
   std::string architecture;  // a row of models/architectures.cc
   std::vector<Unit> units;
   int64_t alignment = kAlign;  // elements: what parameters start on in flat buffers, a divisor of the grid
-  std::vector<Head> heads;     // by phase; none: one, of the last unit
+  // In which gradients are added and travel: of 16 bits, every node of their tree is rounded to it.
+  DType reduce = DType::kF32;
+  std::vector<Head> heads;          // by phase; none: one, of the last unit
   std::vector<std::string> phases;  // names of the phases of a step; none: there is one
   int64_t parameter_count() const;  // tied ones once
 };

@@ -26,7 +26,7 @@ constexpr std::array<OpInfo, 26> kOps = {{
     {Op::kBackwardInput, "backward_input", true, true, false, false,
      set_of(kGrad, kSaved, kBatch, kAct, kParams, kGathered), set_of(kGrad, kDeferred)},
     {Op::kBackwardWeight, "backward_weight", true, true, false, false, set_of(kDeferred, kBatch, kAct),
-     set_of(kGradient)},
+     set_of(kGradient, kLeaf)},
     {Op::kAdd, "add", true, false, false, false, set_of(kGradient), set_of(kGradient)},
     {Op::kReduceGrads, "reduce_grads", true, false, true, false, set_of(kGradient), set_of(kGradient)},
     {Op::kAddTied, "add_tied", true, false, false, false, set_of(kGradient), set_of(kTotal)},
@@ -40,7 +40,7 @@ constexpr std::array<OpInfo, 26> kOps = {{
     {Op::kUpdateScale, "update_scale", false, false, false, false, set_of(kScale, kLossScale),
      set_of(kLossScale)},
     {Op::kStep, "step", true, false, false, false,
-     set_of(kParams, kState, kGradient, kTotal, kHosted, kScale), set_of(kParams, kState)},
+     set_of(kParams, kState, kGradient, kTotal, kWide, kHosted, kScale), set_of(kParams, kState)},
     {Op::kGatherUpdated, "gather_updated", true, false, true, false, set_of(kParams), set_of(kParams)},
     {Op::kFoldStats, "fold_stats", true, false, false, false, set_of(kStats, kBnStats, kScale),
      set_of(kStats)},
@@ -50,8 +50,11 @@ constexpr std::array<OpInfo, 26> kOps = {{
     {Op::kRecv, "recv", true, false, true, true, set_of(kParams), set_of(kAct, kGrad, kGradient, kParams)},
     {Op::kSwapAverage, "swap_average", true, false, false, false, set_of(kParams, kState),
      set_of(kParams, kState)},
-    {Op::kCopyDown, "copy_down", true, false, false, false, set_of(kGradient, kTotal), set_of(kHosted)},
+    {Op::kCopyDown, "copy_down", true, false, false, false, set_of(kGradient, kTotal, kWide),
+     set_of(kHosted)},
     {Op::kCopyUp, "copy_up", true, false, false, false, set_of(kParams, kState), set_of(kParams)},
+    {Op::kRound, "round", true, true, false, false, set_of(kLeaf), set_of(kGradient)},
+    {Op::kWiden, "widen", true, false, false, false, set_of(kGradient, kTotal), set_of(kWide)},
 }};
 
 constexpr bool rows_are_in_order() {

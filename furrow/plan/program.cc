@@ -23,24 +23,16 @@ struct KindInfo {
 };
 
 constexpr std::array<KindInfo, kValueKinds> kKinds = {{
-    {"batch", false, true, false, false},
-    {"act", true, true, false, false},
-    {"saved", true, true, false, false},
-    {"grad", true, true, false, false},
-    {"deferred", true, true, false, false},
-    {"gradient", true, true, true, true},
-    {"total", true, false, false, true},
-    {"loss", false, true, false, false, &Value::begin},
-    {"sums", false, true, false, false},
-    {"scale", false, false, false, false, &Value::index},
-    {"params", true, true, false, true},
-    {"state", true, true, false, true},
-    {"gathered", true, true, false, false},
-    {"snapshot", true, false, false, true},
-    {"bn_stats", true, true, false, false},
-    {"stats", true, true, false, false},
-    {"loss_scale", false, true, false, false},
-    {"hosted", true, false, false, true},
+    {"batch", false, true, false, false},      {"act", true, true, false, false},
+    {"saved", true, true, false, false},       {"grad", true, true, false, false},
+    {"deferred", true, true, false, false},    {"gradient", true, true, true, true},
+    {"total", true, false, false, true},       {"loss", false, true, false, false, &Value::begin},
+    {"sums", false, true, false, false},       {"scale", false, false, false, false, &Value::index},
+    {"params", true, true, false, true},       {"state", true, true, false, true},
+    {"gathered", true, true, false, false},    {"snapshot", true, false, false, true},
+    {"bn_stats", true, true, false, false},    {"stats", true, true, false, false},
+    {"loss_scale", false, true, false, false}, {"hosted", true, false, false, true},
+    {"leaf", true, true, true, false},         {"wide", true, false, false, true},
 }};
 
 const KindInfo& kind_info(ValueKind kind) {

@@ -43,6 +43,9 @@ enum class ValueKind : uint8_t {
   kLossScale,  // loss_scale(v)        what gradients are multiplied with on their way, where units compute in
                // float16; v 0 before the step, 1 after; the same on every rank
   kHosted,     // hosted(u)            final(u) in the host's memory, of a unit whose optimizer is there
+  kLeaf,  // leaf(u,use,b,e)      gradient of one microbatch in float32, before it is rounded to the type in
+          //                      which gradients are added and travel; only where that has 16 bits
+  kWide,  // wide(u)              what the unit is stepped with in float32; only there
 };
 std::string_view to_string(ValueKind kind);
 
@@ -59,7 +62,7 @@ std::string to_string(const Value& value);  // "gradient(3,0,[0,2))", "gradient(
 Value parse_value(std::string_view text);   // Error{invalid_argument}
 
 using KindSet = uint32_t;  // a bit for each ValueKind
-inline constexpr size_t kValueKinds = 18;
+inline constexpr size_t kValueKinds = 20;
 constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<unsigned>(kind); }
 
 // clang-format off
@@ -85,6 +88,8 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   backward_input u m   grad(u,m) saved(u,m) inputs -> [grad(u-1,m)] [deferred(u,m)]
 //                                                           no grad: nothing to train below; no deferred: no parameters
 //   backward_weight u m  deferred(u,m) input -> [gradient(u,0,[m,m+1))] gradient(owner,use,[m,m+1)) of each tied use
+//                                                           where gradients have 16 bits, leaf in place of gradient
+//   round u m            leaf(u,use,[m,m+1)) -> gradient(u,use,[m,m+1))
 //   add u                gradient(u,use,[b,s)) gradient(u,use,[s,e)) -> gradient(u,use,[b,e)), in place of the first
 //   reduce_grads u axis  the rank's nodes of one use -> the nodes that they and those of the group add up to, cut to the
 //                        shard (dp_shard) or piece (dp_replicate); may read nothing, in a round without a microbatch
@@ -100,10 +105,13 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   clip                 sums(last) [loss_scale(0)] -> scale(p)
 //   update_scale         scale() loss_scale(0) -> loss_scale(1), in place    where units compute in float16; of models
 //                        of one phase alone
+//   widen u              final(u)/step -> wide(u)/step
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
+//                                                           where gradients have 16 bits, wide(u)/step in place of
+//                                                           final(u)/step
 //                        of a unit whose optimizer is on the host it reads state(u,0)/step hosted(u)/step scale()
 //                        and writes state(u,1)/step alone, between
-//   copy_down u          final(u)/step -> hosted(u)/step
+//   copy_down u          final(u)/step -> hosted(u)/step (of wide(u)/step too)
 //   copy_up u            params(u,0) state(u,1)/step -> params(u,1)/step, in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
 //   fold_stats u         stats(u,0) bn_stats(u,0) ... bn_stats(u,k-1) scale() -> stats(u,1), in place
@@ -142,6 +150,8 @@ enum class Op : uint8_t {
   kSwapAverage,
   kCopyDown,
   kCopyUp,
+  kRound,
+  kWiden,
 };
 
 // Communication runs beside the rest: collectives in program order, which is the same on all ranks of a
@@ -199,6 +209,10 @@ inline Value deferred_value(int32_t u, int32_t m) { return {ValueKind::kDeferred
 inline Value gradient_value(int32_t u, int32_t use, int32_t begin, int32_t end, Part part = Part::kWhole) {
   return {ValueKind::kGradient, u, use, begin, end, part};
 }
+inline Value leaf_value(int32_t u, int32_t use, int32_t microbatch) {
+  return {ValueKind::kLeaf, u, use, microbatch, microbatch + 1};
+}
+inline Value wide_value(int32_t u, Part part = Part::kWhole) { return {ValueKind::kWide, u, 0, 0, 0, part}; }
 inline Value total_value(int32_t u, Part part = Part::kWhole) {
   return {ValueKind::kTotal, u, 0, 0, 0, part};
 }
@@ -224,8 +238,8 @@ inline Value snapshot_value(int32_t u, Part part = Part::kWhole) {
   return {ValueKind::kSnapshot, u, 0, 0, 0, part};
 }
 
-// A home for values of one kind (gradient and total count as one).  Slots of gradients and of gathered
-// parameters are flat float32 buffers of exactly `bytes`; the others hold what the executor puts there.
+// A home for values of one kind (gradient and total count as one, leaf and wide too).  Slots of gradients and
+// of gathered parameters are flat buffers of exactly `bytes`; the others hold what the executor puts there.
 struct Slot {
   MemoryKind kind = MemoryKind::kOther;
   int64_t bytes = 0;  // as planned, without workspace inside operations

@@ -44,6 +44,8 @@ constexpr auto kRows = std::to_array<Row>({
     {Op::kFoldStats, Work::kNothing},
     {Op::kCopyDown, Work::kCopy},
     {Op::kCopyUp, Work::kCopy},
+    {Op::kRound, Work::kFlat},
+    {Op::kWiden, Work::kFlat},
 });
 
 bool is_flat(ValueKind kind) { return is_persistent(kind) || kind == ValueKind::kSnapshot; }
@@ -277,7 +279,7 @@ Moved ProgramCosts::exchange(const Instruction& instruction) const {
   int64_t all = 0;
   double received = 0;
   for (size_t i = 0; i < slices.size(); ++i) {
-    const int64_t slice = slices[i].size() * kFloatBytes, others = nodes.all - nodes.by_member[i];
+    const int64_t slice = slices[i].size() * flat_.gradient_bytes(), others = nodes.all - nodes.by_member[i];
     all += slice;
     received += static_cast<double>(slice * others);
     if (i == nodes.self) moved.self_bytes = slice * others;

@@ -79,6 +79,8 @@ class RanksQuote {
         const bool teacher = value.kind == ValueKind::kParams && bytes_.spec.units[value.unit].inference;
         name = teacher ? "teacher" : to_string(memory_kind(value.kind));
         if (value.kind == ValueKind::kHosted) name = "gradients, on the host";
+      } else if (value.kind == ValueKind::kLeaf || value.kind == ValueKind::kWide) {
+        name = "gradients, of a unit in float32";
       } else if (value == final_of(value.unit)) {
         name = "gradients, final";
       } else if (name.empty()) {
@@ -100,7 +102,7 @@ class RanksQuote {
       int64_t& params = bytes_.spec.units[u].inference ? bytes.teacher : bytes.parameters;
       if (keeps_params(model_, place_, u)) params += unit.elements * unit.param_bytes();
       if (!place_.holds(u)) continue;
-      bytes.gradients += unit.trained_elements * kFloatBytes;
+      bytes.gradients += unit.trained_elements * model_.flat.gradient_bytes();
       bytes.optimizer += state_bytes(program_.states, unit, {0, unit.elements}) +
                          unit.trained_elements * kFloatBytes * unit.masters();
     }
@@ -183,7 +185,7 @@ class RanksQuote {
       for (size_t j = 0; j < slices.size(); ++j) {
         if (i == j) continue;
         const auto nodes = static_cast<int64_t>(exchange.nodes[j].size());
-        const int64_t slice = slices[i].size() * kFloatBytes;
+        const int64_t slice = slices[i].size() * model_.flat.gradient_bytes();
         bytes.all += slice * nodes;
         bytes.least += slice * std::min<int64_t>(nodes, 1);
         if (i == exchange.self) bytes.self += slice * nodes;

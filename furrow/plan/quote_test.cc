@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "furrow/base/error.h"
 #include "furrow/plan/compile.h"
@@ -262,6 +263,32 @@ TEST(QuoteRanks, LowPrecisionHalvesParametersAndGathers) {
   EXPECT_EQ(static_cast<double>(item(one, "optimizer")), 12 * elements / n);
   EXPECT_EQ(static_cast<double>(item(three, "parameters")), 2 * elements / n);
   EXPECT_EQ(item(three, "gathered"), 2 * 512 * 512 * 2);
+}
+
+// Gradients of 2 bytes: half of what reduces and gathers of them move, and half the buffers; a unit in
+// float32 beside them.
+TEST(QuoteRanks, RoundedGradientsHalveWhatTheyMove) {
+  ModelSpec wide = divisible_model(), narrow = wide;
+  narrow.reduce = DType::kBF16;
+  const int n = 4;
+  for (const auto& [replicas, shards, stage] : {std::tuple(n, 1, 3), std::tuple(1, n, 1), std::tuple(1, n, 2),
+                                                std::tuple(1, n, 3), std::tuple(2, 2, 3)}) {
+    const Quote whole = quote_of(wide, replicas, shards, rank_options(n, 1, stage));
+    const Quote half = quote_of(narrow, replicas, shards, rank_options(n, 1, stage));
+    ASSERT_EQ(whole.collectives.size(), half.collectives.size());
+    for (size_t i = 0; i < whole.collectives.size(); ++i) {
+      const CollectiveQuote &before = whole.collectives[i], &after = half.collectives[i];
+      const int part = before.op == Op::kReduceGrads || before.op == Op::kGatherGrads ? 2 : 1;
+      EXPECT_EQ(after.wire_bytes * part, before.wire_bytes) << op_info(before.op).name;
+      EXPECT_EQ(after.mean_bytes * part, before.mean_bytes) << op_info(before.op).name;
+      EXPECT_EQ(after.bound_bytes * part, before.bound_bytes) << op_info(before.op).name;
+    }
+    EXPECT_EQ(2 * half.formula.gradients, whole.formula.gradients);
+    EXPECT_EQ(half.formula.optimizer, whole.formula.optimizer);
+    EXPECT_EQ(2 * item(half, "gradients, final"), item(whole, "gradients, final"));
+    EXPECT_GE(item(half, "gradients, of a unit in float32"), 512 * 512 * 4);
+    EXPECT_EQ(2 * half.data_parallel_bytes, whole.data_parallel_bytes);
+  }
 }
 
 TEST(Quote, RefusesAnInvalidProgram) {

@@ -47,6 +47,7 @@ ModelFacts model_facts(const ModelSpec& spec) {
   ModelFacts facts;
   facts.flat = flat_layout(spec);
   facts.units.resize(spec.units.size());
+  facts.scales_loss = spec.reduce == DType::kF16;
   for (size_t u = 0; u < spec.units.size(); ++u) {
     facts.units[u].owns = !facts.flat.units[u].spans.empty();
     facts.units[u].steps = facts.flat.units[u].trained_elements > 0;

@@ -34,7 +34,7 @@ struct ModelFacts {
   int32_t phases = 1;           // of a training step
   int32_t prediction = 0;       // the unit whose output the model gives for samples
   bool has_statistics = false;  // some unit
-  bool scales_loss = false;     // some unit computes in float16, whose small gradients would be lost
+  bool scales_loss = false;     // something is float16, whose small gradients would be lost
   int32_t first_trained = 0;    // the first unit that trains; the number of units when there is none
 
   // Heads of a phase, by their place in `heads`.

@@ -32,6 +32,8 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
     {MemoryKind::kOther, true},         // stats
     {MemoryKind::kOther, true},         // loss_scale
     {MemoryKind::kOptimizer, true},     // hosted
+    {MemoryKind::kGradients, true},     // leaf
+    {MemoryKind::kGradients, true},     // wide
 }};
 
 constexpr int64_t kIdBytes = 8;
@@ -63,13 +65,21 @@ int64_t per_sample(const ModelSpec& spec, const Value& value) {
 
 MemoryKind memory_kind(ValueKind kind) { return kHomes[static_cast<size_t>(kind)].memory; }
 bool is_persistent(ValueKind kind) { return kHomes[static_cast<size_t>(kind)].persistent; }
-ValueKind slot_class(ValueKind kind) { return kind == ValueKind::kTotal ? ValueKind::kGradient : kind; }
+ValueKind slot_class(ValueKind kind) {
+  if (kind == ValueKind::kTotal) return ValueKind::kGradient;
+  return kind == ValueKind::kWide ? ValueKind::kLeaf : kind;
+}
+
+bool is_gradient(ValueKind kind) {
+  return kind == ValueKind::kGradient || kind == ValueKind::kTotal || kind == ValueKind::kLeaf ||
+         kind == ValueKind::kWide;
+}
 
 FlatBuffer buffer_of(const Value& value) {
-  const bool gradient = value.kind == ValueKind::kGradient;
-  const bool trained = gradient || value.kind == ValueKind::kTotal || value.kind == ValueKind::kState ||
-                       value.kind == ValueKind::kHosted;
-  return {value.unit, gradient ? value.index : 0, trained};
+  const bool of_use = value.kind == ValueKind::kGradient || value.kind == ValueKind::kLeaf;
+  const bool trained =
+      is_gradient(value.kind) || value.kind == ValueKind::kState || value.kind == ValueKind::kHosted;
+  return {value.unit, of_use ? value.index : 0, trained};
 }
 
 FlatBuffer buffer_of(const Instruction& instruction) {
@@ -84,9 +94,21 @@ Slice value_slice(const ByteContext& context, const Value& value) {
   return part_slice(context.flat, context.placement, buffer_of(value), value.part);
 }
 
+DType element_type(const FlatLayout& flat, const Value& value) {
+  switch (value.kind) {
+    case ValueKind::kParams:
+    case ValueKind::kGathered:
+      return flat.units[value.unit].compute;
+    case ValueKind::kGradient:
+    case ValueKind::kTotal:
+      return flat.reduce;
+    default:
+      return DType::kF32;
+  }
+}
+
 int64_t element_bytes(const FlatLayout& flat, const Value& value) {
-  const bool computed_with = value.kind == ValueKind::kParams || value.kind == ValueKind::kGathered;
-  return computed_with ? flat.units[value.unit].param_bytes() : kFloatBytes;
+  return static_cast<int64_t>(dtype_size(element_type(flat, value)));
 }
 
 int64_t value_bytes(const ByteContext& context, const Value& value) {
@@ -102,6 +124,8 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
       return per_sample(context.spec, value) * context.microbatch_sizes[value.index];
     case ValueKind::kGradient:
     case ValueKind::kTotal:
+    case ValueKind::kLeaf:
+    case ValueKind::kWide:
     case ValueKind::kParams:
     case ValueKind::kGathered:
     case ValueKind::kHosted:

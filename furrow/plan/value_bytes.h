@@ -13,7 +13,7 @@
 
 namespace furrow::plan {
 
-inline constexpr int64_t kFloatBytes = 4;  // of an element of gradients, masters and optimizer state
+inline constexpr int64_t kFloatBytes = 4;  // of an element of masters and optimizer state
 // Of sums(), as they travel.
 inline constexpr int64_t kSumsBytes = static_cast<int64_t>(sizeof(int64_t)) * (2 * ExactSum::kLimbs + 5);
 
@@ -34,6 +34,9 @@ struct ByteContext {
   const StateForms& states;  // of the optimizer
 };
 
+// Whether a value of this kind is, elementwise, a gradient of parameters.
+bool is_gradient(ValueKind kind);
+
 // The flat buffer that a value of a flat kind is a part of.
 FlatBuffer buffer_of(const Value& value);
 
@@ -48,6 +51,7 @@ FlatBuffer buffer_of(const Instruction& instruction);
 int64_t value_bytes(const ByteContext& context, const Value& value);
 
 // Of an element of a value of a flat kind.
+DType element_type(const FlatLayout& flat, const Value& value);
 int64_t element_bytes(const FlatLayout& flat, const Value& value);
 
 // The elements of the whole flat buffer that a value of a flat kind (gradient, total, params, state,

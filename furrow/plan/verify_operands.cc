@@ -63,7 +63,7 @@ class OperandRule {
   void check_unit(const OpInfo& info) const {
     if (!info.has_unit || info.has_peer || facts_.holds(u_)) return;
     const bool foreign = instruction_.op == Op::kGatherParams || instruction_.op == Op::kReduceGrads ||
-                         instruction_.op == Op::kAdd;
+                         instruction_.op == Op::kAdd || instruction_.op == Op::kRound;
     if (foreign && keeps_params(facts_.model, place(), u_)) return;
     fail(fmt::format("unit {} belongs to rank {} of the pipeline", u_, place().pipeline_rank_of(u_)));
   }
@@ -168,6 +168,12 @@ class OperandRule {
         return backward_weight();
       case Op::kAddTied:
         return add_tied();
+      case Op::kRound:
+        return round();
+      case Op::kWiden:
+        check_rounded();
+        check_steps();
+        return {{facts_.final_of(u_, place().step_part())}, {wide_value(u_, place().step_part())}, {}};
       case Op::kReduceGrads:
         return reduce_grads();
       case Op::kGatherGrads:
@@ -181,7 +187,7 @@ class OperandRule {
       case Op::kClip:
         return with_loss_scale({{facts_.last_sums(phase())}, {scale_value(phase())}, {}});
       case Op::kUpdateScale:
-        if (!facts_.model.scales_loss) fail("no unit computes in float16");
+        if (!facts_.model.scales_loss) fail("nothing is in float16");
         return {{scale_value(), loss_scale_value(0)}, {loss_scale_value(1)}, {}};
       case Op::kGatherStats:
         return gather_stats();
@@ -193,7 +199,7 @@ class OperandRule {
         return step();
       case Op::kCopyDown:
         check_offload();
-        return {{facts_.final_of(u_, place().step_part())}, {hosted_value(u_, place().step_part())}, {}};
+        return {{stepped_gradient()}, {hosted_value(u_, place().step_part())}, {}};
       case Op::kCopyUp:
         check_offload();
         return {{params_value(u_, 0, place().params_part()), state_value(u_, 1, place().step_part())},
@@ -286,11 +292,32 @@ class OperandRule {
   Operands backward_weight() const {
     if (!unit().trains()) fail("the unit has no parameters that are trained");
     Operands operands{{deferred_value(u_, m_), input_value(unit(), m_)}, {}, {}};
-    if (unit().steps) operands.writes.push_back(gradient_value(u_, 0, m_, m_ + 1));
-    for (const TiedUse& tied : unit().ties) {
-      operands.writes.push_back(gradient_value(tied.owner_unit, tied.use, m_, m_ + 1));
-    }
+    const auto formed = [&](int32_t owner, int32_t use) {
+      return rounds() ? leaf_value(owner, use, m_) : gradient_value(owner, use, m_, m_ + 1);
+    };
+    if (unit().steps) operands.writes.push_back(formed(u_, 0));
+    for (const TiedUse& tied : unit().ties) operands.writes.push_back(formed(tied.owner_unit, tied.use));
     return operands;
+  }
+
+  // In float32, whatever gradients are added in.
+  Value stepped_gradient() const {
+    const Part part = place().step_part();
+    return rounds() ? wide_value(u_, part) : facts_.final_of(u_, part);
+  }
+
+  bool rounds() const { return facts_.model.flat.rounds_gradients(); }
+
+  void check_rounded() const {
+    if (!rounds()) fail("gradients are float32");
+  }
+
+  Operands round() const {
+    check_rounded();
+    const int32_t use = instruction_.writes.empty() ? 0 : instruction_.writes[0].index;
+    if (use > static_cast<int32_t>(unit().uses_by_others.size()))
+      fail(fmt::format("there is no use {}", use));
+    return {{leaf_value(u_, use, m_)}, {gradient_value(u_, use, m_, m_ + 1)}, {}};
   }
 
   // The values of the nodes of one use.
@@ -417,10 +444,10 @@ class OperandRule {
               {state_value(u_, 1, part)},
               {}};
     }
-    Operands operands{{params_value(u_, 0, place().params_part()), facts_.final_of(u_, part),
-                       scale_value(unit().backward_phase)},
-                      {params_value(u_, 1, part)},
-                      {}};
+    Operands operands{
+        {params_value(u_, 0, place().params_part()), stepped_gradient(), scale_value(unit().backward_phase)},
+        {params_value(u_, 1, part)},
+        {}};
     if (facts_.with_state) {
       operands.reads.push_back(state_value(u_, 0, part));
       operands.writes.push_back(state_value(u_, 1, part));

@@ -312,10 +312,27 @@ TEST(Omissions, EachIsFoundInTrain) {
 TEST(Omissions, EachIsFoundWithAnOptimizerOnTheHost) {
   ModelSpec spec = tied_spec();
   for (Unit& unit : spec.units) unit.offload = true;
-  const Program program = compile_train(spec, Layout(), {{4, 3}, {}, 1});
+  for (const DType reduce : {DType::kF32, DType::kBF16}) {
+    spec.reduce = reduce;
+    const Program program = compile_train(spec, Layout(), {{4, 3}, {}, 1});
+    Omissions omissions(program, spec);
+    omissions.check();
+    EXPECT_GT(omissions.tried, 300u);
+  }
+}
+
+TEST(Omissions, EachIsFoundWhereGradientsAreRounded) {
+  ModelSpec spec = tied_spec();
+  spec.reduce = DType::kBF16;
+  const Program program = compile_train(spec, Layout(), {{4, 4, 3}, {false, true, false}, 1});
   Omissions omissions(program, spec);
   omissions.check();
-  EXPECT_GT(omissions.tried, 300u);
+  EXPECT_EQ(parse_program(to_text(program)), program);
+  spec.reduce = DType::kF32;
+  EXPECT_NE(error_of(program, spec), "valid") << "rounded, though gradients are float32";
+  const Program plain = compile_train(spec, Layout(), {{4, 4, 3}, {false, true, false}, 1});
+  spec.reduce = DType::kBF16;
+  EXPECT_NE(error_of(plain, spec), "valid") << "not rounded";
 }
 
 TEST(Omissions, EachIsFoundInRandomModels) {
@@ -464,7 +481,7 @@ TEST_F(LossScale, AnUpdateWithoutFloat16) {
   spec = chain(2);
   program = compile_train(spec, Layout(), {{4, 4, 4}, {}, 1});
   program.instructions.push_back(update);
-  EXPECT_THAT(error(), HasSubstr("no unit computes in float16"));
+  EXPECT_THAT(error(), HasSubstr("nothing is in float16"));
 }
 
 class Statistics : public Mutation {

@@ -277,6 +277,28 @@ TEST_F(Worlds, EveryLayoutStepsWithTheCanonicalTree) {
   }
 }
 
+// Gradients of 16 bits go the same way, in buffers of half the size, and are rounded and widened in between.
+TEST_F(Worlds, RoundedGradientsStepWithTheSameTree) {
+  ModelSpec spec = model();
+  spec.reduce = DType::kBF16;
+  use(spec);
+  for (World world : layouts(8)) {
+    const int ranks = world.replicas * world.shards;
+    for (const int k : {ranks, ranks + 1, 3 * ranks}) {
+      world.k = k;
+      check(world);
+    }
+  }
+  for_each_pipeline(3, 4, [&](World world) {
+    for (const int stage : {1, 2, 3}) {
+      world.shards = 2;
+      world.stage = stage;
+      world.k = 5;
+      check(world);
+    }
+  });
+}
+
 // A unit all frozen, one in part, and a tied weight that is: nothing of theirs is added, measured or stepped.
 TEST_F(Worlds, FrozenParametersStayInEveryLayout) {
   for (const std::string frozen : {"u0.", "u0.weight u1.", "u2.weight", "u3."}) {

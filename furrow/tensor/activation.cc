@@ -1,8 +1,10 @@
 #include <ATen/ATen.h>
 
 #include "furrow/tensor/activation_torch.h"
+#include "furrow/tensor/half_rows_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
+#include "furrow/tensor/kernels/scratch.h"
 
 namespace furrow::tensor {
 
@@ -30,21 +32,58 @@ at::Tensor activate(const at::Tensor& in, const at::Tensor& out, Activation acti
   return slope;
 }
 
+namespace {
+
+kernels::ActivationBackward arguments_of(Activation activation, const float* gate) {
+  kernels::ActivationBackward args;
+  args.activation = kernel_activation(activation);
+  (activation == Activation::kRelu ? args.y : args.slope) = gate;
+  return args;
+}
+
+// In blocks of rows, the bias' gradient in the order of blocks.
+at::Tensor half_activation_gradient(Activation activation, const at::Tensor& gate, const at::Tensor& dy,
+                                    float* db, int threads) {
+  const int64_t columns = dy.size(-1), rows = dy.numel() / columns, each = block_rows(columns);
+  const at::Tensor dz = at::empty_like(dy);
+  const HalfRows gates(gate, columns), given(dy, columns), made(dz, columns);
+  const int64_t blocks = db != nullptr ? (rows + each - 1) / each : 0;
+  const at::Tensor sums = at::empty({blocks, columns}, dy.options().dtype(at::kFloat));
+  for_row_blocks(rows, columns, threads, [&](int64_t begin, int64_t count) {
+    kernels::ScratchScope scratch;
+    float* const wide_gate = scratch.floats(count * columns);
+    float* const wide = scratch.floats(count * columns);
+    gates.read(begin, count, wide_gate);
+    given.read(begin, count, wide);
+    kernels::ActivationBackward args = arguments_of(activation, wide_gate);
+    args.columns = columns;
+    args.rows = count;
+    args.dy = wide;
+    args.dz = wide;
+    args.db = db != nullptr ? sums.data_ptr<float>() + begin / each * columns : nullptr;
+    kernels::activation_backward(args, 1);
+    made.write(begin, count, wide);
+  });
+  if (db != nullptr) kernels::column_sums(blocks, columns, sums.const_data_ptr<float>(), db, threads);
+  return dz;
+}
+
+}  // namespace
+
 at::Tensor activation_gradient(Activation activation, const at::Tensor& gate, const at::Tensor& dy, float* db,
                                int threads) {
-  const at::Tensor wide_gate = widened(gate, threads), wide_dy = widened(dy, threads);
-  const bool copied = dy.scalar_type() != at::kFloat;  // so what comes may take the place of what was read
-  const at::Tensor dz = copied ? wide_dy : at::empty_like(wide_dy);
-  kernels::ActivationBackward args;
+  const at::Tensor dense_gate = gate.detach().contiguous(), dense_dy = dy.detach().contiguous();
+  if (dy.scalar_type() != at::kFloat)
+    return half_activation_gradient(activation, dense_gate, dense_dy, db, threads);
+  const at::Tensor dz = at::empty_like(dense_dy);
+  kernels::ActivationBackward args = arguments_of(activation, dense_gate.const_data_ptr<float>());
   args.columns = dy.size(-1);
   args.rows = dy.numel() / args.columns;
-  args.activation = kernel_activation(activation);
-  args.dy = wide_dy.const_data_ptr<float>();
-  (activation == Activation::kRelu ? args.y : args.slope) = wide_gate.const_data_ptr<float>();
+  args.dy = dense_dy.const_data_ptr<float>();
   args.dz = dz.data_ptr<float>();
   args.db = db;
   kernels::activation_backward(args, threads);
-  return narrowed(dz, dy.scalar_type(), threads);
+  return dz;
 }
 
 }  // namespace furrow::tensor

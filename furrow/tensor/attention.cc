@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -9,7 +10,10 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/dropout_mask.h"
+#include "furrow/tensor/half_rows_torch.h"
 #include "furrow/tensor/half_torch.h"
+#include "furrow/tensor/kernels/parallel.h"
+#include "furrow/tensor/kernels/scratch.h"
 #include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor {
@@ -25,22 +29,132 @@ struct AttentionCall {
   int threads = 1;
 };
 
-std::vector<at::Tensor> attention_backward(const AttentionCall& call, const at::Tensor& gradient) {
-  const at::Tensor dout = widened(gradient, call.threads), out = widened(call.out, call.threads);
-  const at::Tensor qkv = widened(call.qkv, call.threads);
-  at::Tensor dqkv = at::empty_like(qkv);
+// A sample, or all of them: which rows of every tensor a call of a kernel works on.
+struct Samples {
+  int64_t begin = 0, count = 0;
+};
+
+// Documents that begin in the samples, which lie in their order.
+std::span<const kernels::AttentionDocument> documents_in(const AttentionCall& call, const Samples& samples) {
+  const auto before = [](const kernels::AttentionDocument& document, int64_t sample) {
+    return document.sample < sample;
+  };
+  const auto& all = call.documents;
+  const auto first = std::lower_bound(all.begin(), all.end(), samples.begin, before);
+  return {first, std::lower_bound(first, all.end(), samples.begin + samples.count, before)};
+}
+
+// What one call of a kernel needs to know of its samples alone.
+struct PartOfCall {
+  PartOfCall(const AttentionCall& call, const Samples& samples) : shape(call.shape), mask(call.mask) {
+    shape.batch = samples.count;
+    if (call.dropped) mask.samples += samples.begin;
+    for (kernels::AttentionDocument document : documents_in(call, samples)) {
+      document.sample -= samples.begin;
+      documents.push_back(document);
+    }
+    log_sum_exp = call.log_sum_exp.data_ptr<float>() + samples.begin * shape.heads * shape.time;
+  }
+
+  template <class Args>
+  void give(const AttentionCall& call, Args* args) const {
+    args->shape = shape;
+    args->log_sum_exp = log_sum_exp;
+    args->dropout = call.dropped ? &mask : nullptr;
+    args->rotary = call.rotary.defined() ? call.rotary.const_data_ptr<float>() : nullptr;
+    args->documents = documents;
+  }
+
+  kernels::AttentionShape shape;
+  kernels::DropoutMask mask;
+  std::vector<kernels::AttentionDocument> documents;
+  float* log_sum_exp;
+};
+
+void forward_samples(const AttentionCall& call, const Samples& samples, const float* qkv, float* out,
+                     int threads) {
+  const PartOfCall part(call, samples);
+  kernels::AttentionForward args;
+  part.give(call, &args);
+  args.qkv = qkv;
+  args.out = out;
+  kernels::attention_forward(args, threads);
+}
+
+struct BackwardData {
+  const float* qkv = nullptr;
+  const float* out = nullptr;
+  const float* dout = nullptr;
+  float* dqkv = nullptr;
+};
+
+void backward_samples(const AttentionCall& call, const Samples& samples, const BackwardData& data,
+                      int threads) {
+  const PartOfCall part(call, samples);
   kernels::AttentionBackward args;
-  args.shape = call.shape;
-  args.qkv = qkv.const_data_ptr<float>();
-  args.out = out.const_data_ptr<float>();
-  args.log_sum_exp = call.log_sum_exp.const_data_ptr<float>();
-  args.dout = dout.const_data_ptr<float>();
-  args.dqkv = dqkv.data_ptr<float>();
-  args.dropout = call.dropped ? &call.mask : nullptr;
-  args.rotary = call.rotary.defined() ? call.rotary.const_data_ptr<float>() : nullptr;
-  args.documents = call.documents;
-  kernels::attention_backward(args, call.threads);
-  return {narrowed(dqkv, gradient.scalar_type(), call.threads)};
+  part.give(call, &args);
+  args.qkv = data.qkv;
+  args.out = data.out;
+  args.dout = data.dout;
+  args.dqkv = data.dqkv;
+  kernels::attention_backward(args, threads);
+}
+
+// Of 16 bits one sample after the other, so that float32 copies are of one sample for each thread.
+template <class Work>
+void for_each_sample(const AttentionCall& call, const Work& work) {
+  const int64_t batch = call.shape.batch;
+  const bool apart = batch >= call.threads;  // else the threads share a sample's heads
+  kernels::parallel_for(apart ? call.threads : 1, batch, [&](int64_t first, int64_t last) {
+    for (int64_t b = first; b < last; ++b) work(b, apart ? 1 : call.threads);
+  });
+}
+
+at::Tensor forward(const AttentionCall& call) {
+  const kernels::AttentionShape& s = call.shape;
+  const at::Tensor out = at::empty({s.batch, s.time, s.channels()}, call.qkv.options());
+  if (out.scalar_type() == at::kFloat) {
+    forward_samples(call, {0, s.batch}, call.qkv.const_data_ptr<float>(), out.data_ptr<float>(),
+                    call.threads);
+    return out;
+  }
+  const HalfRows qkvs(call.qkv, s.time * s.row()), outs(out, s.time * s.channels());
+  for_each_sample(call, [&](int64_t b, int threads) {
+    kernels::ScratchScope scratch;
+    float* const qkv = scratch.floats(s.time * s.row());
+    float* const wide = scratch.floats(s.time * s.channels());
+    qkvs.read(b, 1, qkv);
+    forward_samples(call, {b, 1}, qkv, wide, threads);
+    outs.write(b, 1, wide);
+  });
+  return out;
+}
+
+std::vector<at::Tensor> attention_backward(const AttentionCall& call, const at::Tensor& gradient) {
+  const kernels::AttentionShape& s = call.shape;
+  const at::Tensor dout = gradient.detach().contiguous(), dqkv = at::empty_like(call.qkv);
+  if (dout.scalar_type() == at::kFloat) {
+    backward_samples(call, {0, s.batch},
+                     {call.qkv.const_data_ptr<float>(), call.out.const_data_ptr<float>(),
+                      dout.const_data_ptr<float>(), dqkv.data_ptr<float>()},
+                     call.threads);
+    return {dqkv};
+  }
+  const HalfRows qkvs(call.qkv, s.time * s.row()), dqkvs(dqkv, s.time * s.row());
+  const HalfRows outs(call.out, s.time * s.channels()), douts(dout, s.time * s.channels());
+  for_each_sample(call, [&](int64_t b, int threads) {
+    kernels::ScratchScope scratch;
+    float* const qkv = scratch.floats(s.time * s.row());
+    float* const out = scratch.floats(s.time * s.channels());
+    float* const wide_dout = scratch.floats(s.time * s.channels());
+    float* const wide_dqkv = scratch.floats(s.time * s.row());
+    qkvs.read(b, 1, qkv);
+    outs.read(b, 1, out);
+    douts.read(b, 1, wide_dout);
+    backward_samples(call, {b, 1}, {qkv, out, wide_dout, wide_dqkv}, threads);
+    dqkvs.write(b, 1, wide_dqkv);
+  });
+  return {dqkv};
 }
 
 // The runs 0, 1, 2, ... of positions in each row; none where the context has no positions.
@@ -105,20 +219,10 @@ at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, 
                  "dropout needs a sample id for every row");
     call.mask = dropout_mask(dropout_p, stream, heads.heads * call.shape.time * call.shape.time, context);
   }
-  const at::Tensor wide = widened(qkv, context.threads);
-  at::Tensor out = at::empty({call.shape.batch, call.shape.time, call.shape.channels()}, wide.options());
-  call.log_sum_exp = at::empty({call.shape.batch, heads.heads, call.shape.time}, wide.options());
-  kernels::AttentionForward args;
-  args.shape = call.shape;
-  args.qkv = wide.const_data_ptr<float>();
-  args.out = out.data_ptr<float>();
-  args.log_sum_exp = call.log_sum_exp.data_ptr<float>();
-  args.dropout = call.dropped ? &call.mask : nullptr;
-  args.rotary = call.rotary.defined() ? call.rotary.const_data_ptr<float>() : nullptr;
+  call.log_sum_exp =
+      at::empty({call.shape.batch, heads.heads, call.shape.time}, call.qkv.options().dtype(at::kFloat));
   call.documents = documents_of(call.shape, context.positions);
-  args.documents = call.documents;
-  kernels::attention_forward(args, context.threads);
-  out = narrowed(out, qkv.scalar_type(), context.threads);
+  const at::Tensor out = forward(call);
   call.out = out.detach();
   return with_backward(out, {qkv}, [call](const at::Tensor& dout) { return attention_backward(call, dout); });
 }

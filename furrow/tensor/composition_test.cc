@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/flat_math_torch.h"
 #include "furrow/tensor/loss_torch.h"
@@ -160,6 +162,37 @@ TEST_P(FlatSteps, AreTheKernels) {
 
 INSTANTIATE_TEST_SUITE_P(All, FlatSteps, ::testing::Values("adam", "adamw", "lion", "sgd"));
 
+// Sums, conversions and norms of 16 bits: element for element those of base, whoever computes them.
+TEST(FlatMath, RoundsNumbersOfSixteenBits) {
+  const at::Tensor a = random_tensor({40000}, 1), b = random_tensor({40000}, 2);
+  const auto numbers = [](const at::Tensor& t) {
+    return Numbers(dtype_of(t.scalar_type()), static_cast<std::byte*>(t.data_ptr()), t.numel());
+  };
+  for (const at::ScalarType type : {at::kBFloat16, at::kHalf}) {
+    for (const bool composes : {false, true}) {
+      std::optional<CompositionScope> scope;
+      if (composes) scope.emplace();
+      const std::unique_ptr<FlatMath> math = flat_math_on(at::kCPU, 1);
+      const at::Tensor x = at::empty({40000}, type), y = at::empty({40000}, type),
+                       sum = at::empty({40000}, type);
+      math->copy(numbers(a), numbers(x));
+      math->copy(numbers(b), numbers(y));
+      math->add(numbers(x), numbers(y), numbers(sum));
+      const at::Tensor wide = at::empty({40000}, at::kFloat);
+      math->copy(numbers(sum), numbers(wide));
+      EXPECT_TRUE(bitwise_equal(x, a.to(type)) && bitwise_equal(y, b.to(type)));
+      EXPECT_TRUE(bitwise_equal(sum, (x.to(at::kFloat) + y.to(at::kFloat)).to(type)));
+      EXPECT_FALSE(bitwise_equal(sum, (a + b).to(type)))
+          << "control: terms are rounded before they are added";
+      EXPECT_TRUE(bitwise_equal(wide, sum.to(at::kFloat)));
+      math->add(numbers(x), numbers(y), numbers(x));
+      EXPECT_TRUE(bitwise_equal(x, sum)) << "in place";
+      const std::vector<Numbers> parts{numbers(sum)}, widened{numbers(wide)};
+      EXPECT_EQ(math->sums_of_squares(parts)[0].value(), math->sums_of_squares(widened)[0].value());
+    }
+  }
+}
+
 TEST(FlatMath, ComposedIsTheKernels) {
   const at::Tensor a = random_tensor({2600}, 1), b = random_tensor({2600}, 2);
   const auto span = [](const at::Tensor& t) { return std::span(t.data_ptr<float>(), size_t(t.numel())); };
@@ -169,7 +202,7 @@ TEST(FlatMath, ComposedIsTheKernels) {
   const at::Tensor sum = at::empty_like(a);
   composition->add(span(a), span(b), span(sum));
   EXPECT_TRUE(bitwise_equal(sum, a + b));
-  const std::vector<std::span<const float>> parts{span(a), std::span<const float>(), span(b).first(1024)};
+  const std::vector<Numbers> parts{span(a), Numbers(), span(b).first(1024)};
   const auto expected = kernels->sums_of_squares(parts), found = composition->sums_of_squares(parts);
   ASSERT_EQ(found.size(), parts.size());
   for (size_t i = 0; i < parts.size(); ++i)

@@ -8,6 +8,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_math_torch.h"
 #include "furrow/tensor/kernels/optimizer.h"
 
@@ -59,13 +60,13 @@ class ComposedMath final : public FlatMath {
  public:
   explicit ComposedMath(const at::Device& device) : device_(device) {}
 
-  void add(std::span<const float> a, std::span<const float> b, std::span<float> out) const override {
-    if (out.empty()) return;
+  void add(const Numbers& a, const Numbers& b, const Numbers& out) const override {
+    if (out.size == 0) return;
     at::Tensor sum = here(out);
     at::add_out(sum, here(a), here(b));
   }
-  void copy(std::span<const float> from, std::span<float> to) const override {
-    if (!to.empty()) here(to).copy_(here(from));
+  void copy(const Numbers& from, const Numbers& to) const override {
+    if (to.size > 0) here(to).copy_(here(from));
   }
   void zero(std::span<float> values) const override {
     if (!values.empty()) here(values).zero_();
@@ -78,15 +79,13 @@ class ComposedMath final : public FlatMath {
   }
 
   // All are under way before the first is waited for.
-  std::vector<ExactSum> sums_of_squares(std::span<const std::span<const float>> parts) const override {
+  std::vector<ExactSum> sums_of_squares(std::span<const Numbers> parts) const override {
     std::vector<at::Tensor> norms;
     std::vector<int64_t> blocks;
-    for (const std::span<const float> part : parts) {
-      const auto size = static_cast<int64_t>(part.size()), whole = size / kGridElements * kGridElements;
-      if (whole > 0)
-        norms.push_back(norms_of(here(part.first(static_cast<size_t>(whole))).view({-1, kGridElements})));
-      if (size > whole)
-        norms.push_back(norms_of(here(part.subspan(static_cast<size_t>(whole))).view({1, -1})));
+    for (const Numbers& part : parts) {
+      const int64_t size = part.size, whole = size / kGridElements * kGridElements;
+      if (whole > 0) norms.push_back(norms_of(here(part.part(0, whole)).view({-1, kGridElements})));
+      if (size > whole) norms.push_back(norms_of(here(part.part(whole, size - whole)).view({1, -1})));
       blocks.push_back(kernels::grid_blocks(size));
     }
     std::vector<ExactSum> sums(parts.size());
@@ -120,6 +119,10 @@ class ComposedMath final : public FlatMath {
  private:
   static at::Tensor norms_of(const at::Tensor& rows) {
     return at::linalg_vector_norm(rows, 2, {1}, false, at::kDouble);
+  }
+  at::Tensor here(const Numbers& numbers) const {
+    return at::from_blob(numbers.data, {numbers.size},
+                         at::TensorOptions().dtype(scalar_type(numbers.type)).device(device_));
   }
   at::Tensor here(std::span<float> values) const { return over(values, device_); }
   at::Tensor here(std::span<const float> values) const {

@@ -5,6 +5,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/activation_torch.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_rows_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/kernels/gemm.h"
@@ -39,9 +40,7 @@ at::Tensor before_activation(const LinearCall& call, const at::Tensor& dy) {
   if (!with_bias && call.activation == Activation::kNone) return dz;
   if (with_bias) db = at::empty({call.shape.out}, dy.options().dtype(at::kFloat));
   if (call.activation == Activation::kNone) {
-    const at::Tensor wide = widened(dy, call.threads);
-    kernels::column_sums(dy.numel() / call.shape.out, call.shape.out, wide.const_data_ptr<float>(),
-                         db.data_ptr<float>(), call.threads);
+    sum_columns(dy, call.shape.out, db.data_ptr<float>(), call.threads);
   } else {
     dz = activation_gradient(call.activation, call.gate, dy, with_bias ? db.data_ptr<float>() : nullptr,
                              call.threads);

@@ -19,7 +19,7 @@ namespace {
 struct RecurrentCall {
   kernels::RecurrentShape shape;
   int64_t in = 0;
-  at::Tensor weight;                       // with its adapter
+  at::Tensor weight;  // as it was given, with its adapter: float32 copies of it live as long as a call
   std::shared_ptr<const Adapter> adapter;  // null: none
   at::Tensor both;                         // [batch, time, in + hidden]: [x_t, h_{t-1}]
   at::Tensor gates;                        // what the kernels keep there
@@ -43,11 +43,12 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
   FURROW_CHECK(x.dim() == 3 && is_number(x) && weight.leaf.size(0) == call.outputs() &&
                    weight.leaf.size(1) == call.width() && bias.leaf.numel() == call.outputs(),
                "a recurrent layer reads numbers [batch, time, in]");
-  call.weight = weight_with_adapter(weight, context.threads);
+  call.weight = weight.adapter ? weight_with_adapter(weight, context.threads) : weight.leaf.detach();
   call.adapter = weight.adapter;
-  call.both = at::empty({x.size(0), x.size(1), call.width()}, call.weight.options());
+  const at::TensorOptions wide = call.weight.options().dtype(at::kFloat);
+  call.both = at::empty({x.size(0), x.size(1), call.width()}, wide);
   call.both.narrow(2, 0, call.in).copy_(x.detach());
-  call.gates = at::empty({x.size(0), x.size(1), call.outputs()}, call.weight.options());
+  call.gates = at::empty({x.size(0), x.size(1), call.outputs()}, wide);
   call.weight_index = weight.index;
   call.bias_index = bias.index;
   call.input_gradient = x.requires_grad();
@@ -58,19 +59,19 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
 
 // The input projections of all steps in one product, then the steps.  `out` [rows, hidden] may be null.
 void run_forward(const RecurrentCall& call, const at::Tensor& own_bias, float* out) {
-  const at::Tensor bias = widened(own_bias, 1);
+  const at::Tensor bias = widened(own_bias, 1), weight = widened(call.weight, call.threads);
   kernels::gemm({.m = call.rows(),
                  .n = call.outputs(),
                  .k = call.in,
                  .a = {call.both.const_data_ptr<float>(), call.width(), 1},
-                 .b = {call.weight.const_data_ptr<float>(), 1, call.width()},
+                 .b = {weight.const_data_ptr<float>(), 1, call.width()},
                  .c = call.gates.data_ptr<float>(),
                  .ldc = call.outputs(),
                  .epilogue = {.bias = bias.const_data_ptr<float>()}},
                 call.threads);
   kernels::RecurrentForward args;
   args.shape = call.shape;
-  args.weight = call.weight.const_data_ptr<float>() + call.in;
+  args.weight = weight.const_data_ptr<float>() + call.in;
   args.gates = call.gates.data_ptr<float>();
   args.cell = call.cell.defined() ? call.cell.data_ptr<float>() : nullptr;
   args.out = out;
@@ -103,13 +104,13 @@ void parameter_gradients(const RecurrentCall& call) {
 }
 
 // dx = (dx +) dz W_x.
-std::vector<at::Tensor> input_gradient(const RecurrentCall& call, at::Tensor dx, bool accumulate,
-                                       at::ScalarType type) {
+std::vector<at::Tensor> input_gradient(const RecurrentCall& call, const at::Tensor& weight, at::Tensor dx,
+                                       bool accumulate, at::ScalarType type) {
   kernels::gemm({.m = call.rows(),
                  .n = call.in,
                  .k = call.outputs(),
                  .a = {call.gates.const_data_ptr<float>(), call.outputs(), 1},
-                 .b = {call.weight.const_data_ptr<float>(), call.width(), 1},
+                 .b = {weight.const_data_ptr<float>(), call.width(), 1},
                  .c = dx.data_ptr<float>(),
                  .ldc = call.in,
                  .accumulate = accumulate},
@@ -117,36 +118,36 @@ std::vector<at::Tensor> input_gradient(const RecurrentCall& call, at::Tensor dx,
   return {narrowed(dx, type, call.threads)};
 }
 
-kernels::RecurrentBackward backward_of(const RecurrentCall& call) {
+kernels::RecurrentBackward backward_of(const RecurrentCall& call, const at::Tensor& weight) {
   kernels::RecurrentBackward args;
   args.shape = call.shape;
-  args.weight = call.weight.const_data_ptr<float>() + call.in;
+  args.weight = weight.const_data_ptr<float>() + call.in;
   args.gates = call.gates.data_ptr<float>();
   return args;
 }
 
 std::vector<at::Tensor> lstm_backward(const RecurrentCall& call, const at::Tensor& gradient) {
-  const at::Tensor dy = widened(gradient, call.threads);
-  kernels::RecurrentBackward args = backward_of(call);
+  const at::Tensor dy = widened(gradient, call.threads), weight = widened(call.weight, call.threads);
+  kernels::RecurrentBackward args = backward_of(call, weight);
   args.cell = call.cell.const_data_ptr<float>();
   args.dout = dy.const_data_ptr<float>();
   args.dout_stride = call.shape.hidden;
   kernels::recurrent_backward(args, call.threads);
   parameter_gradients(call);
   if (!call.input_gradient) return {};
-  return input_gradient(call, at::empty({call.shape.batch, call.shape.time, call.in}, dy.options()), false,
-                        gradient.scalar_type());
+  return input_gradient(call, weight, at::empty({call.shape.batch, call.shape.time, call.in}, dy.options()),
+                        false, gradient.scalar_type());
 }
 
 std::vector<at::Tensor> concatenation_backward(const RecurrentCall& call, const at::Tensor& gradient) {
-  const at::Tensor dboth = widened(gradient, call.threads);
-  kernels::RecurrentBackward args = backward_of(call);
+  const at::Tensor dboth = widened(gradient, call.threads), weight = widened(call.weight, call.threads);
+  kernels::RecurrentBackward args = backward_of(call, weight);
   args.dprevious = dboth.const_data_ptr<float>() + call.in;
   args.dprevious_stride = call.width();
   kernels::recurrent_backward(args, call.threads);
   parameter_gradients(call);
   if (!call.input_gradient) return {};
-  return input_gradient(call, dboth.narrow(2, 0, call.in).clone(at::MemoryFormat::Contiguous), true,
+  return input_gradient(call, weight, dboth.narrow(2, 0, call.in).clone(at::MemoryFormat::Contiguous), true,
                         gradient.scalar_type());
 }
 
@@ -156,7 +157,7 @@ namespace by_kernels {
 
 at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpContext& context) {
   RecurrentCall call = call_of(kernels::Cell::kLstm, x, weight, bias, context);
-  at::Tensor h = at::empty({x.size(0), x.size(1), call.shape.hidden}, call.weight.options());
+  at::Tensor h = at::empty({x.size(0), x.size(1), call.shape.hidden}, call.both.options());
   call.cell = at::empty_like(h);
   run_forward(call, bias.leaf, h.data_ptr<float>());
   return with_backward(narrowed(h, x.scalar_type(), context.threads), {x, weight.leaf},

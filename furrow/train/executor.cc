@@ -9,6 +9,7 @@
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/threads_torch.h"
 #include "furrow/train/device_torch.h"
@@ -94,15 +95,16 @@ struct Executor::Impl {
     std::map<int64_t, int> gathered;  // how many buffers of a size
     for (const plan::SlotAssignment& assignment : program.assignments) {
       const plan::ValueKind kind = assignment.value.kind;
-      const bool flat = kind == plan::ValueKind::kGradient || kind == plan::ValueKind::kTotal ||
-                        kind == plan::ValueKind::kGathered || kind == plan::ValueKind::kHosted;
+      const bool flat =
+          plan::is_gradient(kind) || kind == plan::ValueKind::kGathered || kind == plan::ValueKind::kHosted;
       at::Tensor& buffer = state.buffers[assignment.slot];
       if (!flat || buffer.defined()) continue;
       const plan::Slot& slot = program.slots[assignment.slot];
       const bool shared = kind == plan::ValueKind::kGathered;
       // Units of several types may take turns in one that is gathered into.
       const at::ScalarType type = shared ? at::kByte : at::kFloat;
-      const int64_t elements = slot.bytes / static_cast<int64_t>(at::elementSize(type));
+      const auto size = static_cast<int64_t>(at::elementSize(type));
+      const int64_t elements = (slot.bytes + size - 1) / size;
       const auto make = [&] {
         if (kind == plan::ValueKind::kHosted) return tensor::flat_buffer(elements, slot.kind);
         return rank_buffer(rank, elements, slot.kind, type);
@@ -239,12 +241,18 @@ std::span<float> ExecutorState::flat(int slot, int64_t begin, int64_t size) cons
   return {buffers[slot].data_ptr<float>() + begin, static_cast<size_t>(size)};
 }
 
+tensor::Numbers ExecutorState::numbers(const FlatOperand& operand) const {
+  auto* const data = static_cast<std::byte*>(buffers[operand.slot].data_ptr());
+  return {operand.type, data + operand.begin * operand.element_bytes(), operand.size};
+}
+
 std::span<std::byte> ExecutorState::bytes(const FlatOperand& operand) const {
-  return {static_cast<std::byte*>(buffers[operand.slot].data_ptr()) + operand.begin * operand.element_bytes,
-          static_cast<size_t>(operand.size * operand.element_bytes)};
+  const tensor::Numbers numbers = this->numbers(operand);
+  return {numbers.data, static_cast<size_t>(numbers.bytes())};
 }
 
 std::span<float> ExecutorState::flat(const FlatOperand& operand) const {
+  FURROW_CHECK(operand.type == DType::kF32, "a buffer of 16 bits is read as float32");
   return flat(operand.slot, operand.begin, operand.size);
 }
 
@@ -316,7 +324,9 @@ void ExecutorState::settle(const BoundInstruction& bound) {
   }
 }
 
-at::Tensor ExecutorState::take_staging(int64_t elements) {
+at::Tensor ExecutorState::take_staging(int64_t bytes) {
+  constexpr auto kSize = static_cast<int64_t>(sizeof(float));
+  const int64_t elements = (bytes + kSize - 1) / kSize;
   for (size_t i = 0; i < staging.size(); ++i) {
     if (staging[i].numel() < elements) continue;
     at::Tensor taken = std::move(staging[i]);
@@ -376,10 +386,12 @@ const plan::Program& Executor::program() const { return impl_->program; }
 
 at::Tensor Executor::gradient(const plan::Value& value) const {
   const plan::SlotAssignment& home = impl_->program.home_of(value);
-  const plan::Slice slice = plan::part_slice(impl_->state.model.flat(), impl_->program.placement,
-                                             plan::buffer_of(value), value.part);
-  return impl_->state.buffers[home.slot].narrow(0, home.offset / static_cast<int64_t>(sizeof(float)),
-                                                slice.size());
+  const plan::FlatLayout& flat = impl_->state.model.flat();
+  const plan::Slice slice =
+      plan::part_slice(flat, impl_->program.placement, plan::buffer_of(value), value.part);
+  return impl_->state.buffers[home.slot]
+      .view(tensor::scalar_type(plan::element_type(flat, value)))
+      .narrow(0, home.offset / plan::element_bytes(flat, value), slice.size());
 }
 
 }  // namespace furrow::train

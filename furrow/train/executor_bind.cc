@@ -16,9 +16,7 @@ using plan::GroupAxis;
 using plan::Op;
 using plan::ValueKind;
 
-bool is_gradient(ValueKind kind) {
-  return kind == ValueKind::kGradient || kind == ValueKind::kTotal || kind == ValueKind::kHosted;
-}
+bool is_gradient(ValueKind kind) { return plan::is_gradient(kind) || kind == ValueKind::kHosted; }
 
 using plan::buffer_of;
 
@@ -58,8 +56,9 @@ class Binder {
   FlatOperand operand(const plan::Value& value) const {
     const plan::SlotAssignment& home = program_.home_of(value);
     const plan::Slice slice = slice_of(value);
-    const int64_t element_bytes = plan::element_bytes(flat_, value);
-    return {home.slot, home.offset / element_bytes, slice.size(), slice, element_bytes};
+    FlatOperand operand{home.slot, 0, slice.size(), slice, plan::element_type(flat_, value)};
+    operand.begin = home.offset / operand.element_bytes();
+    return operand;
   }
 
   void add(const plan::Value& value, std::array<int, plan::kValueKinds>* slots,

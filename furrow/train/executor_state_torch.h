@@ -26,7 +26,9 @@ struct FlatOperand {
   int slot = -1;
   int64_t begin = 0, size = 0;  // elements
   plan::Slice slice;            // what it is of the whole buffer
-  int64_t element_bytes = 4;
+  DType type = DType::kF32;
+
+  int64_t element_bytes() const { return static_cast<int64_t>(dtype_size(type)); }
 };
 
 // Elements of a gradient that belong to no parameter.
@@ -54,7 +56,7 @@ struct BoundInstruction {
   int index = 0;                               // in the program
   std::array<int, plan::kValueKinds> read;     // slot of the first value of a kind that is read, -1: none
   std::array<int, plan::kValueKinds> write;    // the same for writes
-  std::vector<FlatOperand> gradient_reads;     // gradient and total values, in order
+  std::vector<FlatOperand> gradient_reads;     // values that are gradients, in order
   std::vector<FlatOperand> gradient_writes;    // the same
   std::vector<int> loss_reads;                 // measure: slots of losses
   std::vector<std::vector<Extent>> uncounted;  // measure: by gradient, what of it another rank counts
@@ -126,9 +128,12 @@ struct ExecutorState {
   T& cell(int slot) {
     return std::get<T>(cells[slot]);
   }
-  std::span<float> flat(const FlatOperand& operand) const;  // REQUIRES: of a slot with a buffer
+  // REQUIRES: of a slot with a buffer, float32.
+  std::span<float> flat(const FlatOperand& operand) const;
   std::span<float> flat(int slot, int64_t begin, int64_t size) const;
-  std::span<std::byte> bytes(const FlatOperand& operand) const;  // the same of any type
+  // The same of any type.
+  tensor::Numbers numbers(const FlatOperand& operand) const;
+  std::span<std::byte> bytes(const FlatOperand& operand) const;
   void release(int slot);  // empties a cell; a batch goes back to the loader
 
   // Starts the instruction's communication over the group of its axis.
@@ -138,8 +143,8 @@ struct ExecutorState {
   void settle(const BoundInstruction& bound);  // lands what the instruction must wait for
   void retire(int slot);                       // of a value that was dropped
   void note(const BoundInstruction& bound, const InstructionTime& time);  // what the rank's thread did
-  at::Tensor take_staging(int64_t elements);
-  void publish(const BoundInstruction& bound, const Sums& sums);  // into outputs
+  at::Tensor take_staging(int64_t bytes);                                 // float32, as many as hold them
+  void publish(const BoundInstruction& bound, const Sums& sums);          // into outputs
   // What the gradients of the sum are multiplied with on their way; 1 where the instruction reads no scale.
   double loss_factor(const BoundInstruction& bound);
 };

@@ -20,22 +20,28 @@ using comm::Collective;
 using comm::CollectiveKind;
 using plan::Range;
 using plan::ValueKind;
+using tensor::Numbers;
 
-Collective collective(CollectiveKind kind, std::span<const float> in, std::span<float> out,
+std::span<std::byte> bytes_of(const Numbers& numbers) {
+  return {numbers.data, static_cast<size_t>(numbers.bytes())};
+}
+
+Collective collective(CollectiveKind kind, const Numbers& in, const Numbers& out,
                       const BoundInstruction& bound) {
   Collective c;
   c.kind = kind;
-  c.in = std::as_bytes(in);
-  c.out = std::as_writable_bytes(out);
+  c.dtype = in.type;
+  c.in = bytes_of(in);
+  c.out = bytes_of(out);
   c.counts = bound.counts;
   c.label = bound.label;
   return c;
 }
 
-Collective message(CollectiveKind kind, std::span<float> data, size_t peer, const BoundInstruction& bound) {
+Collective message(CollectiveKind kind, const Numbers& data, size_t peer, const BoundInstruction& bound) {
   const bool sends = kind == CollectiveKind::kSend;
-  Collective c =
-      collective(kind, sends ? data : std::span<float>(), sends ? std::span<float>() : data, bound);
+  const Numbers none(data.type, nullptr, 0);
+  Collective c = collective(kind, sends ? data : none, sends ? none : data, bound);
   c.counts.clear();
   c.root_or_peer = static_cast<int>(peer);
   return c;
@@ -79,17 +85,17 @@ class NodeExchange {
   struct Received {
     size_t member;
     Range node;
-    std::span<float> data;
+    Numbers data;
   };
   struct AtHand {
     Range node;
-    std::span<float> data;
+    Numbers data;
     bool staged;
   };
 
   // What `slice` of the whole buffer is of a value.
-  std::span<float> part(const FlatOperand& value, const plan::Slice& slice) const {
-    return state_.flat(value.slot, value.begin + slice.begin - value.slice.begin, slice.size());
+  Numbers part(const FlatOperand& value, const plan::Slice& slice) const {
+    return state_.numbers(value).part(slice.begin - value.slice.begin, slice.size());
   }
 
   void make_staging() {
@@ -98,22 +104,23 @@ class NodeExchange {
       if (member != exchange_.self) count += exchange_.nodes[member].size();
     }
     if (count == 0) return;
-    staging_ = state_.take_staging(static_cast<int64_t>(count) * own_.size());
-    float* data = staging_.data_ptr<float>();
+    Numbers next(bound_.gradient_writes.front().type, nullptr, own_.size());
+    staging_ = state_.take_staging(static_cast<int64_t>(count) * next.bytes());
+    next.data = static_cast<std::byte*>(staging_.data_ptr());
     for (size_t member = 0; member < exchange_.nodes.size(); ++member) {
       if (member == exchange_.self) continue;
       for (const Range& node : exchange_.nodes[member]) {
-        received_.push_back({member, node, {data, static_cast<size_t>(own_.size())}});
-        data += own_.size();
+        received_.push_back({member, node, next});
+        next.data += next.bytes();
       }
     }
   }
 
   // Where a result is written; null for a partial sum on the way.
-  std::optional<std::span<float>> home(const Range& node) const {
+  std::optional<Numbers> home(const Range& node) const {
     for (size_t i = 0; i < exchange_.result.size(); ++i) {
       const FlatOperand& written = bound_.gradient_writes[i];
-      if (exchange_.result[i] == node) return state_.flat(written);
+      if (exchange_.result[i] == node) return state_.numbers(written);
     }
     return std::nullopt;
   }
@@ -127,10 +134,10 @@ class NodeExchange {
   }
 
   // Whether writing there would lose something that is still needed.
-  bool in_use(std::span<float> place) const {
+  bool in_use(const Numbers& place) const {
     return std::ranges::any_of(at_hand_, [&](const AtHand& other) {
-      return other.data.data() < place.data() + place.size() &&
-             place.data() < other.data.data() + other.data.size();
+      return other.data.data < place.data + place.bytes() &&
+             place.data < other.data.data + other.data.bytes();
     });
   }
 
@@ -140,7 +147,7 @@ class NodeExchange {
     FURROW_CHECK(left.staged || right.staged, "two nodes of a rank were not added there");
     const auto to = home(sum.sum);
     const bool direct = to.has_value() && !in_use(*to);
-    const std::span<float> out = direct ? *to : left.staged ? left.data : right.data;
+    const Numbers out = direct ? *to : left.staged ? left.data : right.data;
     state_.math->add(left.data, right.data, out);
     at_hand_.push_back({sum.sum, out, !direct});
   }
@@ -154,8 +161,8 @@ class NodeExchange {
       const size_t before = away.size();
       std::erase_if(away, [&](const Range& node) {
         const AtHand result = take(node);
-        const std::span<float> to = *home(node);
-        if (to.data() == result.data.data()) return true;
+        const Numbers to = *home(node);
+        if (to.data == result.data.data) return true;
         if (in_use(to)) {
           at_hand_.push_back(result);
           return false;
@@ -179,8 +186,8 @@ class NodeExchange {
 void reduce_grads(ExecutorState& state, const BoundInstruction& bound) {
   if (bound.exchange == nullptr) return;  // nothing comes of this round yet
   if (bound.exchange->plain) {
-    state.start(bound, {collective(CollectiveKind::kReduceScatter, state.flat(bound.gradient_reads[0]),
-                                   state.flat(bound.gradient_writes[0]), bound)});
+    state.start(bound, {collective(CollectiveKind::kReduceScatter, state.numbers(bound.gradient_reads[0]),
+                                   state.numbers(bound.gradient_writes[0]), bound)});
     return;
   }
   auto exchange = std::make_shared<NodeExchange>(state, bound);
@@ -189,8 +196,8 @@ void reduce_grads(ExecutorState& state, const BoundInstruction& bound) {
 }
 
 void gather_grads(ExecutorState& state, const BoundInstruction& bound) {
-  state.start(bound, {collective(CollectiveKind::kAllGather, state.flat(bound.gradient_reads[0]),
-                                 state.flat(bound.gradient_writes[0]), bound)});
+  state.start(bound, {collective(CollectiveKind::kAllGather, state.numbers(bound.gradient_reads[0]),
+                                 state.numbers(bound.gradient_writes[0]), bound)});
 }
 
 // A slice of a unit's parameters, as blocks read them, where they are resident.
@@ -269,7 +276,7 @@ std::span<std::byte> travelling(ExecutorState& state, const BoundInstruction& bo
 
 DType travelling_type(const ExecutorState& state, const BoundInstruction& bound) {
   const bool params = bound.reads(ValueKind::kParams) >= 0;
-  return params ? state.model.flat().units[bound.unit()].compute : DType::kF32;
+  return params ? state.model.flat().units[bound.unit()].compute : bound.flat.type;
 }
 
 bool carries_tensor(const BoundInstruction& bound) { return bound.instruction->microbatch >= 0; }
@@ -328,7 +335,8 @@ void gather_stats(ExecutorState& state, const BoundInstruction& bound) {
   size_t elements = 0;
   for (const int64_t count : bound.counts) elements += static_cast<size_t>(count);
   words->all.resize(elements);
-  state.start(bound, {collective(CollectiveKind::kAllGather, words->own, words->all, bound)},
+  state.start(bound,
+              {collective(CollectiveKind::kAllGather, std::span(words->own), std::span(words->all), bound)},
               [&state, &bound, words] {
                 const MemoryScope scope(MemoryKind::kOther);
                 const float* from = words->all.data();

@@ -5,7 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "furrow/tensor/norm.h"
 #include "furrow/train/executor_state_torch.h"
 
 namespace furrow::train {
@@ -14,38 +13,43 @@ namespace {
 using plan::ValueKind;
 
 void add(ExecutorState& state, const BoundInstruction& bound) {
-  state.math->add(state.flat(bound.gradient_reads[0]), state.flat(bound.gradient_reads[1]),
-                  state.flat(bound.gradient_writes[0]));
+  state.math->add(state.numbers(bound.gradient_reads[0]), state.numbers(bound.gradient_reads[1]),
+                  state.numbers(bound.gradient_writes[0]));
+}
+
+// round, widen: the same numbers in the other type.
+void convert(ExecutorState& state, const BoundInstruction& bound) {
+  state.math->copy(state.numbers(bound.gradient_reads[0]), state.numbers(bound.gradient_writes[0]));
 }
 
 // total(u) = the unit's own gradient plus, in use order, the span of each tied use; of all, the part that is
 // here.
 void add_tied(ExecutorState& state, const BoundInstruction& bound) {
   const FlatOperand& to = bound.gradient_writes[0];
-  const std::span<float> total = state.flat(to);
-  const std::span<float> own = state.flat(bound.gradient_reads[0]);
-  if (own.data() != total.data()) state.math->copy(own, total);
+  const tensor::Numbers total = state.numbers(to);
+  const tensor::Numbers own = state.numbers(bound.gradient_reads[0]);
+  if (own.data != total.data) state.math->copy(own, total);
   size_t next = 1;
   for (const plan::TiedUse& use : state.model.flat().tied) {
     if (use.owner_unit != bound.unit() || use.use == 0) continue;
     const FlatOperand& more = bound.gradient_reads[next++];
     if (more.size == 0) continue;
-    const std::span<float> span =
-        total.subspan(use.owner_offset + more.slice.begin - to.slice.begin, more.size);
-    state.math->add(span, state.flat(more), span);
+    const tensor::Numbers span = total.part(use.owner_offset + more.slice.begin - to.slice.begin, more.size);
+    state.math->add(span, state.numbers(more), span);
   }
 }
 
 // Blocks of the grid: those that hold something that another rank counts, without it.
-void add_counted_squares(std::span<const float> values, const std::vector<Extent>& uncounted, int threads,
-                         ExactSum* sum) {
-  const auto size = static_cast<int64_t>(values.size());
+void add_counted_squares(const tensor::FlatMath& math, const tensor::Numbers& values,
+                         const std::vector<Extent>& uncounted, ExactSum* sum) {
+  const int64_t size = values.size;
   std::vector<float> block(plan::kGrid);
+  const auto count = [&](const tensor::Numbers& part) {
+    sum->add(math.sums_of_squares(std::span(&part, 1)).front());
+  };
   int64_t begin = 0;  // of blocks that are counted whole
   const auto count_until = [&](int64_t end) {
-    if (end > begin)
-      tensor::add_sum_of_squares(values.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
-                                 threads, sum);
+    if (end > begin) count(values.part(begin, end - begin));
   };
   for (size_t next = 0; next < uncounted.size();) {
     const int64_t from = uncounted[next].begin / plan::kGrid * plan::kGrid;
@@ -54,13 +58,14 @@ void add_counted_squares(std::span<const float> values, const std::vector<Extent
     // The blocks that this run touches, one at a time: the last may hold the next run too.
     while (next < uncounted.size() && uncounted[next].begin < begin + plan::kGrid) {
       const int64_t end = std::min(begin + plan::kGrid, size);
-      std::copy_n(values.begin() + begin, end - begin, block.begin());
+      const std::span<float> copy = std::span(block).first(static_cast<size_t>(end - begin));
+      math.copy(values.part(begin, end - begin), copy);
       size_t last = next;
       for (; last < uncounted.size() && uncounted[last].begin < end; ++last) {
         const int64_t zero = std::max(uncounted[last].begin, begin) - begin;
         std::fill(block.begin() + zero, block.begin() + (std::min(uncounted[last].end, end) - begin), 0.0F);
       }
-      tensor::add_sum_of_squares(std::span(block).first(static_cast<size_t>(end - begin)), threads, sum);
+      count(copy);
       while (next < last && uncounted[next].end <= end) ++next;
       begin = end;
     }
@@ -72,14 +77,13 @@ void add_counted_squares(std::span<const float> values, const std::vector<Extent
 std::vector<ExactSum> squares_of(ExecutorState& state, const BoundInstruction& bound) {
   const auto whole = [](const std::vector<Extent>& uncounted) { return uncounted.empty(); };
   if (std::ranges::all_of(bound.uncounted, whole)) {
-    std::vector<std::span<const float>> parts;
-    for (const FlatOperand& gradient : bound.gradient_reads) parts.emplace_back(state.flat(gradient));
+    std::vector<tensor::Numbers> parts;
+    for (const FlatOperand& gradient : bound.gradient_reads) parts.push_back(state.numbers(gradient));
     return state.math->sums_of_squares(parts);
   }
   std::vector<ExactSum> sums(bound.gradient_reads.size());
   for (size_t i = 0; i < sums.size(); ++i)
-    add_counted_squares(state.flat(bound.gradient_reads[i]), bound.uncounted[i], state.rank.threads,
-                        &sums[i]);
+    add_counted_squares(*state.math, state.numbers(bound.gradient_reads[i]), bound.uncounted[i], &sums[i]);
   return sums;
 }
 
@@ -130,8 +134,9 @@ void update_scale(ExecutorState& state, const BoundInstruction& bound) {
 }
 
 constexpr HandlerRow kHandlers[] = {
-    {plan::Op::kAdd, &add},   {plan::Op::kAddTied, &add_tied},         {plan::Op::kMeasure, &measure},
-    {plan::Op::kClip, &clip}, {plan::Op::kUpdateScale, &update_scale},
+    {plan::Op::kAdd, &add},       {plan::Op::kAddTied, &add_tied},         {plan::Op::kMeasure, &measure},
+    {plan::Op::kClip, &clip},     {plan::Op::kUpdateScale, &update_scale}, {plan::Op::kRound, &convert},
+    {plan::Op::kWiden, &convert},
 };
 
 }  // namespace

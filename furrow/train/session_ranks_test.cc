@@ -358,6 +358,39 @@ TEST_F(RankSession, EveryOptimizerGoesFromLayoutToLayout) {
   }
 }
 
+// Gradients that travel in 16 bits: half the bytes on the wires, as they are counted there, and the bits of
+// one process through layouts and checkpoints.
+TEST_F(RankSession, GradientsOf16BitsMoveHalfTheBytesAndKeepTheBits) {
+  const auto reduced = [](const observe::Summary& summary) {
+    for (const observe::CollectiveAudit& row : summary.audit->bytes) {
+      if (row.name == "reduce_scatter") return row;
+    }
+    return observe::CollectiveAudit{};
+  };
+  const std::vector<std::string> settings = {"--training.mixed_precision_reduce", "bfloat16"};
+  const observe::Summary alone = train_on("alone", layout(1, 1), false, settings).front();
+  EXPECT_NE(train_alone("float").loss, alone.loss) << "control: it is another recipe";
+  for (const RankLayout& each : {layout(2, 1), layout(1, 2, 1), layout(1, 4, 3)}) {
+    SCOPED_TRACE(each.name);
+    const auto wide = reduced(train_on(each.name + "_float", each).front());
+    const auto summaries = train_on(each.name, each, false, settings);
+    const auto narrow = reduced(summaries.front());
+    EXPECT_GT(narrow.bound_bytes, 0);
+    EXPECT_EQ(2 * narrow.bound_bytes, wide.bound_bytes);
+    EXPECT_EQ(2 * (narrow.wire_bytes - narrow.bound_bytes), wide.wire_bytes - wide.bound_bytes)
+        << "of what is not bound, frames alone may stay";
+    expect_same_figures(summaries.front(), alone);
+    EXPECT_EQ(weights(each.name), weights("alone"));
+  }
+  network_ = settings;
+  precision_ = "bfloat16";
+  const observe::Summary both = train_alone("both");
+  Meddling stopped{.cancel_rank = 1, .cancel_step = 7};
+  train_on("chain", layout(1, 2, 2), false, {}, stopped);
+  expect_same_figures(train_on("chain", layout(1, 3, 3), true).front(), both);
+  EXPECT_EQ(weights("chain"), weights("both"));
+}
+
 // Masters of adapters alone, and frozen weights of 16 bits without any.
 TEST_F(RankSession, AdaptersOf16BitsGoFromLayoutToLayout) {
   const std::vector<std::string> settings = {

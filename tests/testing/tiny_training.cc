@@ -12,6 +12,7 @@
 #include "furrow/models/teacher.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/optimizer_spec.h"
+#include "furrow/plan/value_bytes.h"
 #include "tests/testing/tiny_training_torch.h"
 
 namespace furrow::testing {
@@ -34,12 +35,12 @@ config::Config base_config() {
 
 plan::Value gradient_value(const plan::Program& program, int unit) {
   for (const plan::Instruction& instruction : program.instructions) {
-    if (instruction.op != plan::Op::kStep || instruction.unit != unit) continue;
+    if (instruction.op != plan::Op::kMeasure) continue;
     for (const plan::Value& value : instruction.reads) {
-      if (value.kind == plan::ValueKind::kGradient || value.kind == plan::ValueKind::kTotal) return value;
+      if (plan::is_gradient(value.kind) && value.unit == unit) return value;
     }
   }
-  throw Error(ErrorCode::kInternal, "the unit is never stepped");
+  throw Error(ErrorCode::kInternal, "the gradient of the unit is never measured");
 }
 
 }  // namespace
@@ -130,8 +131,13 @@ TinyTraining tiny(const std::string& full_name) {
   }
   shape.classes = t.source->classes();
   t.spec = models::describe(t.config.model, shape);
-  if (name != full_name) t.config.training.mixed_precision_param = full_name.substr(name.size() + 1);
+  if (name != full_name) {
+    const std::string types = full_name.substr(name.size() + 1), param = types.substr(0, types.find('@'));
+    t.config.training.mixed_precision_param = param;
+    if (param != types) t.config.training.mixed_precision_reduce = types.substr(param.size() + 1);
+  }
   models::compute_in(models::precision_of(t.config.training.mixed_precision_param), &t.spec);
+  models::reduce_in(models::precision_of(t.config.training.mixed_precision_reduce), &t.spec);
   if (name == "distilled") {
     config::Model teacher;
     teacher.hidden = {48};

@@ -45,7 +45,8 @@ class MadeUpSource : public data::Source {
 // A network, its data and the settings of a step.
 struct TinyTraining {
   // One of tiny_names(): an architecture, "-tied" or "-untied" where there is a choice, "@bfloat16" or
-  // "@float16" where it does not compute in float32.
+  // "@float16" where it does not compute in float32, "@float32@bfloat16" where gradients are not added in
+  // that.
   std::string name;
   config::Config config;
   std::shared_ptr<MadeUpSource> source;

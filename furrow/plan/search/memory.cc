@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <bit>
 #include <numeric>
+#include <set>
 
 #include "furrow/base/text.h"
 #include "furrow/plan/model_states.h"
@@ -52,7 +53,8 @@ class RankMemory {
     const StateBytes all{static_cast<double>(whole), static_cast<double>(gradients),
                          static_cast<double>(optimizer)};
     const double kept = model_state_bytes(1, all, choice_.zero_stage, shards_);
-    return static_cast<int64_t>(kept) + foreign + gathered(whole, largest) + nodes(gradients, uses, largest);
+    return static_cast<int64_t>(kept) + foreign + gathered(whole, largest) + nodes(gradients, uses, largest) +
+           in_float32();
   }
 
   double activations() const {
@@ -71,7 +73,8 @@ class RankMemory {
         } else if (u == 0) {
           held += stage.forward * in;
         }
-        transient = std::max(transient, in + out + made + (choice_.recompute[u] ? saved + out : 0));
+        const auto scratch = static_cast<double>(table_.scratch_bytes[u]);
+        transient = std::max(transient, in + out + made + scratch + (choice_.recompute[u] ? saved + out : 0));
       }
       // What follows holds the outputs of the others, as its input.
       if (!choice_.recompute[units.end - 1])
@@ -128,6 +131,16 @@ class RankMemory {
     const int replicas = choice_.layout.degree(Axis::kReplicate);
     const int64_t pieces = replicas > 1 ? all / shards_ / replicas : 0;
     return more * all + uses + leaf + shard + pieces;
+  }
+
+  // Of gradients of 16 bits: a microbatch's before it is rounded, and what a shard is stepped with.  Units of
+  // one size share a buffer.
+  int64_t in_float32() const {
+    if (!model_.facts.flat.rounds_gradients()) return 0;
+    std::set<int64_t> sizes;
+    for_each_unit([&](int32_t u) { sizes.insert(model_.facts.flat.units[u].trained_elements); });
+    const int64_t leaves = std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) * kFloatBytes;
+    return leaves + (shards_ > 1 ? leaves / shards_ : 0);
   }
 
   const State& state_;

@@ -27,13 +27,13 @@ Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
   for (const UnitLayout& unit : facts.flat.units) {
     flat_bytes.push_back(unit.elements * unit.param_bytes());
     updated_bytes.push_back(unit.trained_elements * unit.param_bytes());
-    gradient_bytes.push_back(elements_to_bytes(unit.trained_elements));
+    gradient_bytes.push_back(unit.trained_elements * facts.flat.gradient_bytes());
     optimizer_bytes.push_back(state_bytes(optimizer_states, unit, {0, unit.elements}) +
                               elements_to_bytes(unit.trained_elements) * unit.masters());
   }
   use_bytes.assign(spec.units.size(), 0);
   for (const TiedUse& use : facts.flat.tied) {
-    if (use.use > 0) use_bytes[use.user_unit] += elements_to_bytes(use.size);
+    if (use.use > 0) use_bytes[use.user_unit] += use.size * facts.flat.gradient_bytes();
   }
   for (size_t u = 0; u < flat_bytes.size(); ++u) {
     totals.flat_bytes += static_cast<double>(flat_bytes[u]);
@@ -113,6 +113,8 @@ const UnitTable& State::table(const Choice& choice) {
     table.out_bytes.push_back(unit.output.bytes_per_sample() * local_batch);
     table.saved_bytes.push_back(unit.saved_bytes * local_batch);
     table.deferred_bytes.push_back(unit.deferred_bytes * local_batch);
+    table.scratch_bytes.push_back(
+        std::max(unit.forward_scratch.bytes(local_batch), unit.backward_scratch.bytes(local_batch)));
     table.kept_bytes.push_back((unit.kept_saved_bytes + unit.kept_grad_bytes) * local_batch);
   }
   const std::vector<int64_t> sizes = {local_batch};

@@ -32,7 +32,7 @@ struct ActivationTotals {
 // One microbatch of each unit, in seconds and bytes; what units communicate inside is in the seconds.
 struct UnitTable {
   std::vector<double> forward_s, input_s, weight_s;
-  std::vector<int64_t> out_bytes, saved_bytes, deferred_bytes, kept_bytes;
+  std::vector<int64_t> out_bytes, saved_bytes, deferred_bytes, kept_bytes, scratch_bytes;
   double inside_bytes = 0;  // that a rank receives inside all units, of one microbatch
   int64_t batch_bytes = 0;
   double batch_s = 0, loss_s = 0;

@@ -95,14 +95,13 @@ class WorldMachine {
     Rank(const Program& program_in, const FlatLayout& flat_in)
         : program(program_in), flat(flat_in), cells(program.slots.size()) {
       for (size_t s = 0; s < cells.size(); ++s)
-        cells[s].symbols.resize(program.slots[s].bytes / 4 / kGrain + 1);
+        cells[s].symbols.resize(program.slots[s].bytes / 2 / kGrain + 1);  // 16 bits at least
     }
 
     const Cell& at(const Value& value) const { return cells[program.slot_of(value)]; }
     static bool is_flat(ValueKind kind) {
-      return kind == ValueKind::kGradient || kind == ValueKind::kTotal || kind == ValueKind::kParams ||
-             kind == ValueKind::kGathered || kind == ValueKind::kState || kind == ValueKind::kSnapshot ||
-             is_statistic(kind);
+      return is_gradient(kind) || kind == ValueKind::kParams || kind == ValueKind::kGathered ||
+             kind == ValueKind::kState || kind == ValueKind::kSnapshot || is_statistic(kind);
     }
     static bool is_statistic(ValueKind kind) {
       return kind == ValueKind::kBnStats || kind == ValueKind::kStats;
@@ -116,13 +115,16 @@ class WorldMachine {
       EXPECT_EQ(cells[home.slot].value, value)
           << "rank " << program.placement.rank << " reads " << to_string(value);
       if (!is_flat(value.kind)) return {};
-      const auto from = cells[home.slot].symbols.begin() + home.offset / 4 / kGrain;
+      const auto from = cells[home.slot].symbols.begin() + grain_of(home);
       return Symbols(from, from + slice(value).size() / kGrain);
     }
     void write(const Value& value, const Symbols& symbols) {
       const SlotAssignment& home = program.home_of(value);
       cells[home.slot].value = value;
-      std::copy(symbols.begin(), symbols.end(), cells[home.slot].symbols.begin() + home.offset / 4 / kGrain);
+      std::copy(symbols.begin(), symbols.end(), cells[home.slot].symbols.begin() + grain_of(home));
+    }
+    int64_t grain_of(const SlotAssignment& home) const {
+      return home.offset == 0 ? 0 : home.offset / element_bytes(flat, home.value) / kGrain;
     }
     const Instruction& instruction() const { return program.instructions[next]; }
     bool done() const { return next == program.instructions.size(); }
@@ -264,6 +266,9 @@ class WorldMachine {
           symbols.push_back(leaf_symbol(value.unit, value.index, value.begin, g));
         return symbols;
       }
+      case Op::kRound:
+      case Op::kWiden:
+        return read[0];
       case Op::kAdd:
         return combine(read[0], read[1]);
       case Op::kAddTied:
@@ -312,7 +317,7 @@ class WorldMachine {
         const int64_t skip = (rank.slice(value).begin - rank.slice(source).begin) / kGrain;
         before.assign(read[i].begin() + skip, read[i].begin() + skip + rank.slice(value).size() / kGrain);
       }
-      if (source.kind == ValueKind::kGradient || source.kind == ValueKind::kTotal) gradient = read[i];
+      if (is_gradient(source.kind)) gradient = read[i];
     }
     Symbols after;
     for (size_t g = 0; g < before.size(); ++g) {  // what has no gradient is frozen

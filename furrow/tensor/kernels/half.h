@@ -19,4 +19,8 @@ void convert(int64_t n, const f16* from, float* to, int threads);
 void convert(int64_t n, const float* from, bf16* to, int threads);
 void convert(int64_t n, const float* from, f16* to, int threads);
 
+// out[i] = a[i] + b[i] in float32, rounded; out may be a or b.  Thread safe.
+void add(int64_t n, const bf16* a, const bf16* b, bf16* out, int threads);
+void add(int64_t n, const f16* a, const f16* b, f16* out, int threads);
+
 }  // namespace furrow::tensor::kernels

@@ -8,7 +8,7 @@
 namespace furrow::tensor::kernels {
 namespace {
 
-constexpr size_t kMinBlockBytes = size_t{1} << 20;
+constexpr size_t kMinBlockBytes = size_t{1} << 18;
 
 struct Arena {
   std::vector<CountedBuffer> blocks;
