@@ -8,40 +8,58 @@
 #include <thread>
 #include <vector>
 
+#include "furrow/base/clock.h"
 #include "furrow/comm/brief_lock.h"
 
 namespace furrow::comm {
 namespace {
 
 // A rank that sends and one that falls asleep: one of the two sees the other.
-TEST(Fence, AStoreAndALoadAfterItKeepTheirOrder) {
-  if (!can_be_fenced()) GTEST_SKIP() << "the kernel has no membarrier";
-  constexpr int kRounds = 3000;
+struct Encounter {
   std::atomic<uint64_t> message{0}, sleeping{0};
   uint64_t seen_sleeping = 0, seen_message = 0;
-  int lost = 0;
-  std::barrier both(2);
-  std::jthread frequent([&] {
-    for (int i = 0; i < kRounds; ++i) {
-      both.arrive_and_wait();
-      store_lightly<uint64_t>(message, 1);
-      seen_sleeping = sleeping.load(std::memory_order_relaxed);
-      both.arrive_and_wait();
-      both.arrive_and_wait();
-    }
-  });
-  for (int i = 0; i < kRounds; ++i) {
-    both.arrive_and_wait();
+
+  void send() {
+    store_lightly<uint64_t>(message, 1);
+    seen_sleeping = sleeping.load(std::memory_order_relaxed);
+  }
+  void sleep() {
     sleeping.store(1);
     fence_others();
     seen_message = message.load();
-    both.arrive_and_wait();
-    lost += seen_message == 0 && seen_sleeping == 0 ? 1 : 0;
-    message.store(0);
-    sleeping.store(0);
-    both.arrive_and_wait();
   }
-  EXPECT_EQ(lost, 0);
+  bool missed() const { return seen_message == 0 && seen_sleeping == 0; }
+};
+
+// As many times as fit into a moment: on a busy machine every meeting of two threads is a matter of
+// milliseconds.
+TEST(Fence, AStoreAndALoadAfterItKeepTheirOrder) {
+  if (!can_be_fenced()) GTEST_SKIP() << "the kernel has no membarrier";
+  constexpr int64_t kMomentNs = 100'000'000;
+  Encounter encounter;
+  bool over = false;  // written before a meeting, read after it
+  std::barrier both(2);
+  std::jthread frequent([&] {
+    while (true) {
+      both.arrive_and_wait();
+      if (over) return;
+      encounter.send();
+      both.arrive_and_wait();
+    }
+  });
+  const int64_t end_ns = system_clock().monotonic_ns() + kMomentNs;
+  int missed = 0;
+  do {
+    both.arrive_and_wait();
+    encounter.sleep();
+    both.arrive_and_wait();
+    missed += encounter.missed() ? 1 : 0;
+    encounter.message.store(0);
+    encounter.sleeping.store(0);
+  } while (system_clock().monotonic_ns() < end_ns);
+  over = true;
+  both.arrive_and_wait();
+  EXPECT_EQ(missed, 0);
 }
 
 TEST(BriefLock, HasOneOwnerAtATime) {

@@ -199,14 +199,20 @@ TEST_P(OnMemory, ADeadlineNamesWhoDidNotCome) {
     communicator.world().barrier("first");
     if (communicator.rank() == 1) return over.wait();
     std::vector<float> x(100);
-    const std::string text =
-        error_of([&] { communicator.world().all_reduce(std::span(x), Reduction::kSum, "second"); });
+    const auto bytes = std::as_writable_bytes(std::span(x));
+    const std::string text = error_of([&] {
+      communicator.world().run({.kind = CollectiveKind::kAllReduce,
+                                .in = bytes,
+                                .out = bytes,
+                                .label = "second",
+                                .timeout_ms = 60});
+    });
     over.count_down();
     EXPECT_THAT(text, AllOf(HasSubstr("all_reduce 'second' #1"), HasSubstr("in group world on rank 0"),
                             HasSubstr("rank 1 (host"), HasSubstr("did not answer in time"),
                             HasSubstr("its last progress: finished barrier 'first' #0")));
   };
-  run(2, body, {.timeout_ms = 60});
+  run(2, body);
 }
 
 TEST_P(OnMemory, ARankThatThrowsEndsTheOthers) {
@@ -220,7 +226,7 @@ TEST_P(OnMemory, ARankThatThrowsEndsTheOthers) {
     });
   });
   EXPECT_EQ(text, "rank 2: the disk is gone");
-  EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 1'000'000'000);
+  EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 10'000'000'000);  // not at the deadline
 }
 
 TEST_P(OnMemory, ARankThatLeftIsNamed) {
@@ -352,13 +358,14 @@ TEST(Memory, IsCountedAndZeroed) {
   });
 }
 
-// Between hosts, from the size on where bytes count, what crosses is cut among a host's ranks; in a canonical
-// group only where that keeps the order.
-TEST(Tuning, MixedWiresAreHierarchicalFromSixtyFourKibibytesOn) {
+// Between hosts, from the size on where bytes or messages count, what crosses is cut among a host's ranks; in
+// a canonical group only where that keeps the order.
+TEST(Tuning, MixedWiresAreHierarchicalFromASizeOn) {
   const std::string text = AlgorithmTable::built_in().to_text();
-  for (const char* line : {"all_gather mixed * 65536 direct\n", "all_gather mixed * * hierarchical\n",
-                           "reduce_scatter mixed * * hierarchical\n", "all_reduce mixed 2 * hierarchical\n",
-                           "all_reduce mixed * 512 flat\n"}) {
+  for (const char* line : {"all_gather mixed 4 65536 direct\n", "all_gather mixed 4 * hierarchical\n",
+                           "all_gather mixed * 2048 direct\n", "reduce_scatter mixed * * hierarchical\n",
+                           "all_reduce mixed 4 16384 direct\n", "all_reduce mixed 4 * hierarchical\n",
+                           "all_reduce mixed * 512 flat\nall_reduce mixed * * hierarchical\n"}) {
     EXPECT_THAT(text, HasSubstr(line));
   }
 }

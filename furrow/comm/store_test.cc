@@ -101,7 +101,7 @@ TEST(Store, ValuesCountersAndGoodbye) {
       store.set("to 1", "a");
     } else if (rank == 1) {
       EXPECT_EQ(store.take("to 1", in_seconds(20)), "a");
-      EXPECT_THROW(store.take("to 1", system_clock().monotonic_ns() + kSecond / 100), Error);
+      EXPECT_THROW(store.take("to 1", system_clock().monotonic_ns() + kSecond / 20), Error);
     }
     store.set("done " + std::to_string(rank), "");
     for (int other = 0; other < 3; ++other) store.get("done " + std::to_string(other), in_seconds(20));
@@ -216,7 +216,7 @@ TEST(Store, ASecondRankOfANumberIsRefusedAlone) {
 TEST(Store, SaysWhoHasNotCome) {
   Fixture fixture(4);
   const Error error = error_of([&] {
-    Store(fixture.where, fixture.secret, member(0, 4), 20'000, system_clock().monotonic_ns() + kSecond / 10);
+    Store(fixture.where, fixture.secret, member(0, 4), 20'000, system_clock().monotonic_ns() + kSecond / 2);
   });
   EXPECT_EQ(error.code(), ErrorCode::kDeadlineExceeded);
   EXPECT_THAT(error.what(), HasSubstr("of 4 ranks these have not come to 127.0.0.1 in time: 1, 2, 3"));
@@ -225,7 +225,7 @@ TEST(Store, SaysWhoHasNotCome) {
 TEST(Store, AnotherTokenIsToldApartFromNobody) {
   Fixture fixture(2);
   const Secret other("another token");
-  const int64_t soon = system_clock().monotonic_ns() + kSecond / 10;
+  const int64_t soon = system_clock().monotonic_ns() + kSecond / 2;
   const Error refused = error_of([&] { Store(fixture.where, other, member(1, 2), 5'000, soon); });
   EXPECT_EQ(refused.code(), ErrorCode::kDeadlineExceeded);
   EXPECT_THAT(refused.what(), HasSubstr("there is a furrow with another token"));
@@ -294,12 +294,14 @@ TEST(Store, ASilentRankIsReported) {
   ASSERT_EQ(greet(*mute, kStorePurpose, fixture.secret, in_seconds(5)), Greeting::kFriend);
   const std::string hello = to_bytes({.kind = StoreKind::kHello, .members = {member(1, 2)}});
   send_all(*mute, std::as_bytes(std::span(hello)), in_seconds(5), "the store");
-  const auto store = fixture.join(member(0, 2));
   const int64_t start = system_clock().monotonic_ns();
-  const Error error = await_failure(*store);
+  const Error error = error_of([&] {  // on a busy machine already of the join
+    const auto store = fixture.join(member(0, 2));
+    store->get("never set", in_seconds(30));
+  });
   EXPECT_EQ(error.code(), ErrorCode::kDeadlineExceeded);
   EXPECT_THAT(error.what(), HasSubstr("rank 1 (host host1, pid 101) has been silent for"));
-  EXPECT_LT(system_clock().monotonic_ns() - start, 2 * kSecond);
+  EXPECT_LT(system_clock().monotonic_ns() - start, 15 * kSecond);
 }
 
 TEST(Store, LosingTheStoreIsRankZerosEnd) {

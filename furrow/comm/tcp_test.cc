@@ -254,7 +254,7 @@ TEST(Tcp, APeersEndIsNoticed) {
   });
   const int64_t start = system_clock().monotonic_ns();
   while (!reported) std::this_thread::yield();
-  EXPECT_LT(system_clock().monotonic_ns() - start, kSecond);
+  EXPECT_LT(system_clock().monotonic_ns() - start, 10 * kSecond);
 }
 
 TEST(Tcp, WaitingForOneThatHasLeft) {

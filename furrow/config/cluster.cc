@@ -22,10 +22,7 @@ void apply(ClusterFile& file, const Assignment& assignment) {
   const std::string context = fmt::format("{}:{}: ", file.path, assignment.line);
   if (assignment.key.empty()) return require_section(cluster_schema(), assignment.section, context);
   const auto& field = require_field(cluster_schema(), assignment.section, assignment.key, context);
-  if (const auto* unsupported = std::get_if<UnsupportedValue>(&assignment.value)) {
-    refuse_type(field, unsupported->what, context);
-  }
-  field.set(file, accept_value(field, std::get<Value>(assignment.value), context));
+  field.set(file, accept_value(field, value_for(field, assignment, context), context));
   file.origins[field.name()] = {file.path, assignment.line};
 }
 

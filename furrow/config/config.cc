@@ -25,10 +25,7 @@ void apply(Config& config, const Assignment& assignment, const std::string& file
   const std::string context = fmt::format("{}:{}: ", file_name, assignment.line);
   if (assignment.key.empty()) return require_section(schema(), assignment.section, context);
   const Field& field = require_field(schema(), assignment.section, assignment.key, context);
-  if (const auto* unsupported = std::get_if<UnsupportedValue>(&assignment.value)) {
-    refuse_type(field, unsupported->what, context);
-  }
-  assign(config, field, std::get<Value>(assignment.value), {file_name, assignment.line}, context);
+  assign(config, field, value_for(field, assignment, context), {file_name, assignment.line}, context);
 }
 
 // A word of the command line as the type of the key.

@@ -74,7 +74,7 @@ struct Config {
     v("ema", &Config::ema, "An average of the weights.");
     v("grad_scaler", &Config::grad_scaler, "The loss scale of float16.");
     v("distillation", &Config::distillation, "A trained model that teaches the one in training.");
-    v("lora", &Config::lora, "Low-rank adapters beside frozen linear layers.");
+    v("lora", &Config::lora, "Low-rank adapters beside frozen layers.");
     v("data", &Config::data, "Files, splits and the feed.");
     v("checkpoint", &Config::checkpoint, "Saving, keeping and resuming.");
     v("activation_checkpoint", &Config::activation_checkpoint,

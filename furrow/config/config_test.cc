@@ -86,18 +86,39 @@ TEST(Parse, UnknownNamesGiveFileLineAndNearest) {
 // As torchtitan writes the modules of a stage.
 TEST(Parse, AListOfListsOfStringsIsOneOfWords) {
   const Config config = parse(
-      "[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [[\"wte\", \"h.0\"], [], "
-      "\"h.1\"]\n",
+      "[training]\nsteps = 10\n[parallelism]\npipeline_parallel_degree = 3\n"
+      "module_fqns_per_model_part = [[\"wte\", \"h.0\"], [], \"h.1\"]\n",
       "x.toml");
   EXPECT_EQ(config.parallelism.module_fqns_per_model_part, (std::vector<std::string>{"wte h.0", "", "h.1"}));
 }
 
+TEST(Parse, OtherListsHoldNoLists) {
+  EXPECT_THAT(parse_error("[training]\nsteps = 10\n[model]\nunits = [[\"a:\", \"linear\"], \"b\"]\n"),
+              HasSubstr("x.toml:4: model.units must be a list of strings, not a list of lists"));
+}
+
 TEST(Parse, StagesAreCutByHandInOneWay) {
   EXPECT_THAT(
-      parse_error("[training]\nsteps = 10\n[parallelism]\nmodule_fqns_per_model_part = [\"a\", \"b\"]\n"
+      parse_error("[training]\nsteps = 10\n[parallelism]\npipeline_parallel_degree = 2\n"
+                  "module_fqns_per_model_part = [\"a\", \"b\"]\n"
                   "pipeline_parallel_layers_per_stage = 2\n"),
       HasSubstr("module_fqns_per_model_part and parallelism.pipeline_parallel_layers_per_stage both cut the "
                 "stages: give one of them"));
+}
+
+TEST(Parse, StagesNeedAPipeline) {
+  for (const char* stages :
+       {"pipeline_parallel_units_per_stage = [1, 2]", "module_fqns_per_model_part = [\"a\"]",
+        "pipeline_parallel_layers_per_stage = 2"}) {
+    const std::string text = fmt::format("[training]\nsteps = 10\n[parallelism]\n{}\n", stages);
+    const std::string key(stages, std::string_view(stages).find(' '));
+    EXPECT_THAT(parse_error(text),
+                HasSubstr(fmt::format("x.toml:4: parallelism.{} cuts the model into stages, and "
+                                      "parallelism.pipeline_parallel_degree is 1: set the ranks of the "
+                                      "pipeline there, or leave the stages out",
+                                      key)));
+    EXPECT_NO_THROW(parse(text, "x.toml", {"--parallelism.pipeline_parallel_degree=2"}));
+  }
 }
 
 TEST(Parse, WrongTypesNameTheWantedOne) {
@@ -272,6 +293,22 @@ TEST(Validate, SettingsWithoutEffectAreListed) {
       ignored_settings(config),
       ElementsAre("x.toml:4: optimizer.momentum = 0.9 has no effect: it needs optimizer.name=sgd|muon"));
   EXPECT_THAT(ignored_settings(parse(to_toml(config), "y", {"--optimizer.name=sgd"})), IsEmpty());
+  const Config pipeline = parse(
+      "[training]\nsteps = 5\n[parallelism]\npipeline_parallel_schedule = \"GPipe\"\n"
+      "pipeline_parallel_stages_per_rank = 1\npipeline_parallel_last_stage_less_layers = 0\n",
+      "x.toml");
+  const std::string weight =
+      "x.toml:6: parallelism.pipeline_parallel_last_stage_less_layers = 0 has no effect: it needs "
+      "parallelism.pipeline_parallel_layers_per_stage>0";
+  EXPECT_THAT(ignored_settings(pipeline),
+              ElementsAre("x.toml:4: parallelism.pipeline_parallel_schedule = \"GPipe\" has no effect: it "
+                          "needs parallelism.pipeline_parallel_degree>1",
+                          "x.toml:5: parallelism.pipeline_parallel_stages_per_rank = 1 has no effect: it "
+                          "needs parallelism.pipeline_parallel_degree>1",
+                          weight));
+  const std::string degree = "--parallelism.pipeline_parallel_degree=2",
+                    layers = "--parallelism.pipeline_parallel_layers_per_stage=3";
+  EXPECT_THAT(ignored_settings(parse(to_toml(pipeline), "y", {degree, layers})), IsEmpty());
 }
 
 TEST(ToToml, RoundTripsEveryKey) {

@@ -46,20 +46,32 @@ struct Data {
 
   template <class V>
   static void fields(V& v) {
-    constexpr Effect kRecipe = Effect::kRecipe;
+    idx_files(v);
+    images(v);
+    tables(v);
+    texts(v);
+    splits(v);
+    reading(v);
+  }
+  friend bool operator==(const Data&, const Data&) = default;
+
+ private:
+  template <class V>
+  static void idx_files(V& v) {
     constexpr std::string_view kIdx = "training.dataset=idx|mixture";
-    constexpr std::string_view kCifar = "training.dataset=cifar10|mixture";
-    constexpr std::string_view kImages = "training.dataset=cifar10|folder|idx|mixture|pack";
-    constexpr std::string_view kPack = "training.dataset=mixture|pack";
-    constexpr std::string_view kTable = "training.dataset=mixture|table";
-    constexpr std::string_view kCarved = "training.dataset=cifar10|folder|idx|mixture|table|text";
-    constexpr std::string_view kText = "training.dataset=mixture|text";
     v("train_images", &Data::train_images,
       {.only_if = kIdx, .doc = "File name under dataset_path; the same name with .gz is found too."});
     v("train_labels", &Data::train_labels, {.only_if = kIdx, .doc = "Labels of train_images."});
     v("test_images", &Data::test_images,
       {.only_if = kIdx, .doc = "Images of the test split. Empty: no test split."});
     v("test_labels", &Data::test_labels, {.only_if = kIdx, .doc = "Labels of test_images."});
+  }
+
+  template <class V>
+  static void images(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kCifar = "training.dataset=cifar10|mixture";
+    constexpr std::string_view kImages = "training.dataset=cifar10|folder|idx|mixture|pack";
     v("train_files", &Data::train_files,
       {.effect = kRecipe,
        .only_if = kCifar,
@@ -83,6 +95,12 @@ struct Data {
       {.effect = kRecipe,
        .only_if = kImages,
        .doc = "Every other training image is mirrored left to right, drawn anew in each epoch."});
+  }
+
+  template <class V>
+  static void tables(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kTable = "training.dataset=mixture|table";
     v("train_table", &Data::train_table,
       {.effect = kRecipe, .only_if = kTable, .doc = "The table in dataset_path, where that is a folder."});
     v("test_table", &Data::test_table,
@@ -119,6 +137,12 @@ struct Data {
        .choices = "error|ignore",
        .only_if = kTable,
        .doc = "A category that the training file does not have: an error, or none of the inputs is set."});
+  }
+
+  template <class V>
+  static void texts(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kText = "training.dataset=mixture|text";
     v("tokenizer", &Data::tokenizer,
       {.effect = kRecipe,
        .choices = "char|byte|gpt2|sentencepiece",
@@ -144,6 +168,13 @@ struct Data {
            "token once, "
            "but for the ends, and is cut anew, from a place drawn from seed and epoch. Documents are not "
            "cut."});
+  }
+
+  template <class V>
+  static void splits(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kImages = "training.dataset=cifar10|folder|idx|mixture|pack";
+    constexpr std::string_view kCarved = "training.dataset=cifar10|folder|idx|mixture|table|text";
     v("validation_fraction", &Data::validation_fraction,
       {.effect = kRecipe,
        .min = 0,
@@ -163,6 +194,12 @@ struct Data {
       {.effect = kRecipe,
        .only_if = kImages,
        .doc = "Subtract the mean and divide by the deviation of the training split, per channel."});
+  }
+
+  template <class V>
+  static void reading(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kPack = "training.dataset=mixture|pack";
     v("prefetch_batches", &Data::prefetch_batches,
       {.min = 0, .max = 1024, .doc = "Batches prepared ahead by threads of their own. 0: none."});
     v("memory_budget", &Data::memory_budget,
@@ -189,7 +226,6 @@ struct Data {
            "sets, "
            "shared out by weight; each set goes through its samples in its own order, epoch after epoch."});
   }
-  friend bool operator==(const Data&, const Data&) = default;
 };
 
 // Bytes of memory_budget, 0 where it is empty.  Error{invalid_argument} when it is no number of bytes.

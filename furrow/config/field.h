@@ -15,10 +15,11 @@ struct FieldSpec {
   Effect effect = Effect::kOther;
   double min = -std::numeric_limits<double>::infinity();  // of a number, or of each element of a list
   double max = std::numeric_limits<double>::infinity();
-  bool above_min = false;         // the number must be larger than min
-  bool below_max = false;         // ... smaller than max
+  bool above_min = false;  // the number must be larger than min
+  bool below_max = false;  // ... smaller than max
+  bool nested = false;     // of a list of strings: an element may be a list, its words joined by spaces
   std::string_view choices = {};  // of a string: "sgd|adamw"
-  std::string_view only_if = {};  // has an effect only then: "optimizer.name=sgd|adamw"
+  std::string_view only_if = {};  // has an effect only then: "optimizer.name=sgd|adamw", "a.count>1"
   std::string_view doc = {};      // one sentence or two
 };
 

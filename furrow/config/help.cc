@@ -30,10 +30,10 @@ std::string range_text(const FieldSpec& spec) {
 
 // "optimizer.name = sgd or adamw"
 std::string condition_text(const FieldSpec& spec) {
-  const size_t equals = spec.only_if.find('=');
-  if (equals == std::string_view::npos) return "";
-  return fmt::format("{} = {}", spec.only_if.substr(0, equals),
-                     join(split(spec.only_if.substr(equals + 1), '|'), " or "));
+  const size_t sign = spec.only_if.find_first_of("=>");
+  if (sign == std::string_view::npos) return "";
+  return fmt::format("{} {} {}", spec.only_if.substr(0, sign), spec.only_if[sign],
+                     join(split(spec.only_if.substr(sign + 1), '|'), " or "));
 }
 
 std::string_view effect_text(Effect effect) {

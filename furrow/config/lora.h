@@ -1,4 +1,4 @@
-// [lora]: low-rank adapters beside frozen linear layers.  rank, alpha and dropout are torchtitan's names,
+// [lora]: low-rank adapters beside frozen layers.  rank, alpha and dropout are torchtitan's names,
 // target_modules is PEFT's.
 #pragma once
 
@@ -25,8 +25,8 @@ struct Lora {
        .min = 0,
        .max = 65536,
        .doc =
-           "Above 0: every parameter is frozen, and linear layers get two thin trained matrices of this rank "
-           "beside their weight. The exported model has them merged; adapter/ has them alone. 0: none."});
+           "Above 0: every parameter is frozen, and layers get two thin trained matrices of this rank beside "
+           "their weight. The exported model has them merged; adapter/ has them alone. 0: none."});
     v("alpha", &Lora::alpha,
       {.effect = kRecipe, .min = 0, .above_min = true, .doc = "Adapters count alpha / rank times."});
     v("dropout", &Lora::dropout,
@@ -34,11 +34,15 @@ struct Lora {
        .min = 0,
        .max = 1,
        .below_max = true,
-       .doc = "Share of an adapter's inputs dropped in training."});
+       .doc =
+           "Share of an adapter's inputs dropped in training; those of embeddings drop none, and recurrent "
+           "layers have no place for it."});
     v("target_modules", &Lora::target_modules,
       {.effect = kRecipe,
-       .doc = "Linear layers to adapt: patterns (* and ?) of names or of their last words, such as "
-              "[\"c_attn\", \"h.3.mlp.*\"]. One that matches none is an error that lists them."});
+       .doc =
+           "Linear, convolutional and recurrent layers and embeddings to adapt: patterns (* and ?) of names "
+           "or of their last words, such as [\"c_attn\", \"h.3.mlp.*\"]. \"*\" alone leaves out "
+           "embeddings and a head tied to one. A pattern that matches none is an error that lists them."});
     v("adapter_path", &Lora::adapter_path,
       {.doc =
            "Start from the adapters in this folder, a run's adapter/ or one of Hugging Face's PEFT, of the "

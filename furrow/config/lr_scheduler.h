@@ -25,10 +25,17 @@ struct LrScheduler {
 
   template <class V>
   static void fields(V& v) {
+    curves(v);
+    cycles(v);
+  }
+  friend bool operator==(const LrScheduler&, const LrScheduler&) = default;
+
+ private:
+  template <class V>
+  static void curves(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kWarm = "lr_scheduler.decay_type=constant|linear|sqrt|cosine|step";
     constexpr std::string_view kDecay = "lr_scheduler.decay_type=linear|sqrt|cosine";
-    constexpr std::string_view kCycle = "lr_scheduler.decay_type=one_cycle";
     v("decay_type", &LrScheduler::decay_type,
       {.effect = kRecipe,
        .choices = "constant|linear|sqrt|cosine|step|one_cycle",
@@ -58,6 +65,12 @@ struct LrScheduler {
        .doc = "What the rate is multiplied with at each fall."});
     v("min_lr_factor", &LrScheduler::min_lr_factor,
       {.effect = kRecipe, .min = 0, .max = 1, .only_if = kDecay, .doc = "The last rate as a share of lr."});
+  }
+
+  template <class V>
+  static void cycles(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kCycle = "lr_scheduler.decay_type=one_cycle";
     v("pct_start", &LrScheduler::pct_start,
       {.effect = kRecipe,
        .min = 0,
@@ -95,7 +108,6 @@ struct LrScheduler {
        .only_if = kCycle,
        .doc = "Momentum at both ends, with cycle_momentum."});
   }
-  friend bool operator==(const LrScheduler&, const LrScheduler&) = default;
 };
 
 }  // namespace furrow::config

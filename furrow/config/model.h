@@ -33,6 +33,15 @@ struct Model {
 
   template <class V>
   static void fields(V& v) {
+    chains(v);
+    sizes(v);
+    details(v);
+  }
+  friend bool operator==(const Model&, const Model&) = default;
+
+ private:
+  template <class V>
+  static void chains(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("name", &Model::name,
       {.effect = kRecipe,
@@ -72,6 +81,11 @@ struct Model {
        .choices = "exact|tanh",
        .only_if = "model.name=gpt",
        .doc = "exact: x Phi(x); tanh: its approximation, which the published GPT-2 was trained with."});
+  }
+
+  template <class V>
+  static void sizes(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
     v("layers", &Model::layers,
       {.effect = kRecipe,
        .min = 1,
@@ -110,6 +124,11 @@ struct Model {
        .doc =
            "Rows of the embedding and of the output. 0: as many as the data has tokens; more of them pad the "
            "vocabulary, and with it `furrow plan` needs no data."});
+  }
+
+  template <class V>
+  static void details(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
     v("dropout", &Model::dropout,
       {.effect = kRecipe,
        .min = 0,
@@ -136,7 +155,6 @@ struct Model {
     v("bias", &Model::bias,
       {.effect = kRecipe, .only_if = "model.name=gpt", .doc = "Biases in linear layers and layer norms."});
   }
-  friend bool operator==(const Model&, const Model&) = default;
 };
 
 }  // namespace furrow::config

@@ -22,6 +22,14 @@ struct Optimizer {
 
   template <class V>
   static void fields(V& v) {
+    rules(v);
+    averages(v);
+  }
+  friend bool operator==(const Optimizer&, const Optimizer&) = default;
+
+ private:
+  template <class V>
+  static void rules(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("name", &Optimizer::name,
       {.effect = kRecipe,
@@ -47,6 +55,11 @@ struct Optimizer {
        .doc = "Of SGD, and of the matrices of Muon, where 0.95 is usual."});
     v("nesterov", &Optimizer::nesterov,
       {.effect = kRecipe, .only_if = "optimizer.name=sgd|muon", .doc = "Nesterov's form of momentum."});
+  }
+
+  template <class V>
+  static void averages(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
     v("beta1", &Optimizer::beta1,
       {.effect = kRecipe,
        .min = 0,
@@ -89,7 +102,6 @@ struct Optimizer {
            "weight_decay (norms and biases too) and frozen=true (no gradient, no state, no update). Of "
            "several entries that match, the later ones win, key by key."});
   }
-  friend bool operator==(const Optimizer&, const Optimizer&) = default;
 };
 
 }  // namespace furrow::config

@@ -31,9 +31,22 @@ struct Parallelism {
 
   template <class V>
   static void fields(V& v) {
-    const auto degree = [](std::string_view doc) {
-      return FieldSpec{.effect = Effect::kLayout, .min = 1, .max = 1 << 20, .doc = doc};
-    };
+    ranks(v);
+    pipeline(v);
+    stages(v);
+    other_axes(v);
+  }
+  friend bool operator==(const Parallelism&, const Parallelism&) = default;
+
+ private:
+  static constexpr std::string_view kPipeline = "parallelism.pipeline_parallel_degree>1";
+
+  static constexpr FieldSpec degree(std::string_view doc) {
+    return {.effect = Effect::kLayout, .min = 1, .max = 1 << 20, .doc = doc};
+  }
+
+  template <class V>
+  static void ranks(V& v) {
     v("data_parallel_replicate_degree", &Parallelism::data_parallel_replicate_degree,
       degree("Copies of the model, each with its share of the batch. The product of all degrees is the "
              "number of ranks."));
@@ -70,18 +83,22 @@ struct Parallelism {
       degree("Ranks that share every layer: heads, columns and rows of matrices, the vocabulary, and "
              "positions between them; for gpt, llama and mlp. The result is within a stated bound of one "
              "rank's, no longer its bits."));
+  }
+
+  template <class V>
+  static void pipeline(V& v) {
     v("pipeline_parallel_degree", &Parallelism::pipeline_parallel_degree,
       degree("Ranks of a pipeline: each has one or more stages, runs of units, and every microbatch goes "
              "through "
              "all of them."));
     v("pipeline_parallel_schedule", &Parallelism::pipeline_parallel_schedule,
       {.effect = Effect::kLayout,
-       .doc =
-           "The order of work in a pipeline: GPipe, 1F1B, Interleaved1F1B, LoopedBFS, ZBH1, "
-           "InterleavedZeroBubble, ZBVZeroBubble or DualPipeV. Counts only where pipeline_parallel_degree is "
-           "above 1."});
+       .only_if = kPipeline,
+       .doc = "The order of work in a pipeline: GPipe, 1F1B, Interleaved1F1B, LoopedBFS, ZBH1, "
+              "InterleavedZeroBubble, ZBVZeroBubble or DualPipeV."});
     v("pipeline_parallel_schedule_csv", &Parallelism::pipeline_parallel_schedule_csv,
       {.effect = Effect::kLayout,
+       .only_if = kPipeline,
        .doc = "A file with a schedule of one's own, as PyTorch writes them: a line a rank, a cell an action "
               "(2F0, "
               "2B0, 2I0, 2W0). It takes the place of pipeline_parallel_schedule."});
@@ -89,9 +106,14 @@ struct Parallelism {
       {.effect = Effect::kLayout,
        .min = 0,
        .max = 1 << 10,
+       .only_if = kPipeline,
        .doc =
            "Stages of each rank of a pipeline. 0: as many as the schedule usually has (1, or 2 of those that "
            "interleave)."});
+  }
+
+  template <class V>
+  static void stages(V& v) {
     v("pipeline_parallel_units_per_stage", &Parallelism::pipeline_parallel_units_per_stage,
       {.effect = Effect::kLayout,
        .min = 1,
@@ -101,6 +123,7 @@ struct Parallelism {
            "largest cost of a stage, forward and backward, is as small as it can be."});
     v("module_fqns_per_model_part", &Parallelism::module_fqns_per_model_part,
       {.effect = Effect::kLayout,
+       .nested = true,
        .doc =
            "The same by name: an entry a stage, first to last, with the names of its units or of modules in "
            "them, such as [\"wte h.0\", \"h.1 ln_f lm_head\"] or [[\"wte\", \"h.0\"], ...]. Each unit is in "
@@ -116,24 +139,30 @@ struct Parallelism {
       {.effect = Effect::kLayout,
        .min = 0,
        .max = 1 << 20,
+       .only_if = "parallelism.pipeline_parallel_layers_per_stage>0",
        .doc = "How many layers the first unit, an embedding, weighs in that."});
     v("pipeline_parallel_last_stage_less_layers", &Parallelism::pipeline_parallel_last_stage_less_layers,
       {.effect = Effect::kLayout,
        .min = 0,
        .max = 1 << 20,
+       .only_if = "parallelism.pipeline_parallel_layers_per_stage>0",
        .doc = "How many layers the last unit, a head, weighs in that."});
     v("pipeline_parallel_receives_ahead", &Parallelism::pipeline_parallel_receives_ahead,
       {.effect = Effect::kLayout,
        .min = 0,
        .max = 1024,
+       .only_if = kPipeline,
        .doc = "By how many actions of the schedule a receive is posted before the one that needs it: more "
               "overlap, more memory."});
+  }
+
+  template <class V>
+  static void other_axes(V& v) {
     v("context_parallel_degree", &Parallelism::context_parallel_degree,
       degree("Ranks that share one sequence. This version has 1 only."));
     v("expert_parallel_degree", &Parallelism::expert_parallel_degree,
       degree("Ranks that share the experts. This version has 1 only."));
   }
-  friend bool operator==(const Parallelism&, const Parallelism&) = default;
 };
 
 }  // namespace furrow::config

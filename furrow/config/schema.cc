@@ -143,13 +143,18 @@ void check_value(const FieldInfo& field, const Value& value, const std::string& 
 bool applies(const Field& field, const Config& config) {
   const std::string_view condition = field.spec.only_if;
   if (condition.empty()) return true;
-  const size_t equals = condition.find('=');
-  const Field* other = find_field(condition.substr(0, equals));
+  const size_t sign = condition.find_first_of("=>");
+  const Field* other = find_field(condition.substr(0, sign));
   FURROW_CHECK(other != nullptr, "only_if of " + field.name() + " names no key");
   const Value value = other->get(config);
+  if (condition[sign] == '>') {
+    int64_t least = 0;
+    FURROW_CHECK(parse_int(condition.substr(sign + 1), least), "only_if of " + field.name());
+    return std::get<int64_t>(value) > least;
+  }
   const auto* text = std::get_if<std::string>(&value);
   const std::string current = text != nullptr ? *text : to_toml(value);
-  const std::vector<std::string> wanted = split(condition.substr(equals + 1), '|');
+  const std::vector<std::string> wanted = split(condition.substr(sign + 1), '|');
   return std::find(wanted.begin(), wanted.end(), current) != wanted.end();
 }
 

@@ -56,6 +56,12 @@ std::variant<Value, UnsupportedValue> read_value(const toml::node& node) {
   return UnsupportedValue{node.is_table() ? "a table" : "a date or time"};
 }
 
+bool has_lists(const toml::node& node) {
+  const toml::array* list = node.as_array();
+  return list != nullptr && std::any_of(list->begin(), list->end(),
+                                        [](const toml::node& element) { return element.is_array(); });
+}
+
 toml::table parse_table(std::string_view text, const std::string& file_name) {
   try {
     return toml::parse(text, file_name);
@@ -65,6 +71,13 @@ toml::table parse_table(std::string_view text, const std::string& file_name) {
 }
 
 }  // namespace
+
+const Value& value_for(const FieldInfo& field, const Assignment& assignment, const std::string& context) {
+  if (const auto* unsupported = std::get_if<UnsupportedValue>(&assignment.value))
+    refuse_type(field, unsupported->what, context);
+  if (assignment.nested && !field.spec.nested) refuse_type(field, "a list of lists", context);
+  return std::get<Value>(assignment.value);
+}
 
 std::vector<Assignment> read_toml(std::string_view text, const std::string& file_name) {
   std::vector<Assignment> assignments;
@@ -79,6 +92,7 @@ std::vector<Assignment> read_toml(std::string_view text, const std::string& file
       assignments.push_back({.section = std::string(name.str()),
                              .key = std::string(key.str()),
                              .value = read_value(value),
+                             .nested = has_lists(value),
                              .line = static_cast<int>(key.source().begin.line)});
     }
     if (section->empty()) {

@@ -29,6 +29,15 @@ struct Training {
 
   template <class V>
   static void fields(V& v) {
+    samples(v);
+    goals(v);
+    numbers(v);
+  }
+  friend bool operator==(const Training&, const Training&) = default;
+
+ private:
+  template <class V>
+  static void samples(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     v("dataset", &Training::dataset,
       {.effect = kRecipe,
@@ -57,6 +66,11 @@ struct Training {
        .min = 1,
        .only_if = "training.dataset=mixture|pack|text",
        .doc = "Tokens of one sample of text."});
+  }
+
+  template <class V>
+  static void goals(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
     v("steps", &Training::steps,
       {.effect = kRecipe,
        .min = 0,
@@ -88,6 +102,11 @@ struct Training {
        .only_if = "training.loss=cross_entropy",
        .doc = "Share of each target that is spread over all classes while training; evaluation measures the "
               "plain loss."});
+  }
+
+  template <class V>
+  static void numbers(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
     v("dtype", &Training::dtype,
       {.effect = kRecipe,
        .choices = "float32",
@@ -126,7 +145,6 @@ struct Training {
               "the "
               "parameters of that step as they were."});
   }
-  friend bool operator==(const Training&, const Training&) = default;
 };
 
 }  // namespace furrow::config

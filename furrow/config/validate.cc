@@ -168,13 +168,19 @@ void check_backend(const Config& config) {
                      config.training.device));
 }
 
-// Stages are cut by hand in one way.
+// Stages are cut by hand in one way, where there are stages.
 void check_stages(const Config& config) {
   const Parallelism& p = config.parallelism;
   std::vector<std::string_view> given;
   if (!p.pipeline_parallel_units_per_stage.empty()) given.emplace_back("pipeline_parallel_units_per_stage");
   if (!p.module_fqns_per_model_part.empty()) given.emplace_back("module_fqns_per_model_part");
   if (p.pipeline_parallel_layers_per_stage > 0) given.emplace_back("pipeline_parallel_layers_per_stage");
+  if (!given.empty() && p.pipeline_parallel_degree == 1) {
+    refuse(config, fmt::format("parallelism.{}", given[0]),
+           fmt::format("parallelism.{} cuts the model into stages, and parallelism.pipeline_parallel_degree "
+                       "is 1: set the ranks of the pipeline there, or leave the stages out",
+                       given[0]));
+  }
   if (given.size() < 2) return;
   refuse(config, fmt::format("parallelism.{}", given[1]),
          fmt::format("parallelism.{} and parallelism.{} both cut the stages: give one of them", given[0],

@@ -5,6 +5,7 @@
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
 #include "furrow/models/test_specs.h"
+#include "furrow/models/unit_builder.h"
 
 namespace furrow::models {
 namespace {
@@ -13,8 +14,16 @@ using ::testing::HasSubstr;
 
 using testing::gpt;
 
-std::string error_of(const config::Lora& lora) {
-  plan::ModelSpec spec = gpt();
+plan::ModelSpec blocks(const std::vector<std::string>& units) {
+  config::Model model;
+  model.name = "blocks";
+  model.units = units;
+  const bool tokens = units.front().find("embedding") != std::string::npos;
+  const plan::TensorSpec text = {DType::kI64, {-1, 8}}, images = {DType::kF32, {-1, 3, 9, 9}};
+  return describe(model, {tokens ? text : images, 10});
+}
+
+std::string error_of(const config::Lora& lora, plan::ModelSpec spec = gpt()) {
   try {
     apply_lora(lora, &spec);
   } catch (const Error& error) {
@@ -50,6 +59,80 @@ TEST(Lora, AdaptsWhatMatchesAndFreezesTheRest) {
             2.0 * 8 * 4 * ((16 + 48) + (16 + 16) + (16 + 64)));
 }
 
+const plan::Parameter& parameter(const plan::ModelSpec& spec, const std::string& name) {
+  for (const plan::Unit& unit : spec.units) {
+    for (const plan::Parameter& each : unit.parameters) {
+      if (each.name == name) return each;
+    }
+  }
+  throw Error(ErrorCode::kNotFound, name);
+}
+
+bool has(const plan::ModelSpec& spec, const std::string& layer) {
+  try {
+    return parameter(spec, layer + ".lora_A.weight").adapter;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Shapes and initial values of Hugging Face's PEFT.
+TEST(Lora, ConvolutionsAndRecurrentLayersHaveMatrices) {
+  plan::ModelSpec images =
+      blocks({"stem: conv_norm out_channels=4 prefix=", "body: residual_block out_channels=8 stride=2",
+              "c: conv_relu_pool out_channels=6 kernel=3 padding=1 pool=true", "fc: linear out=classes"});
+  const plan::ModelSpec plain = images;
+  apply_lora({.rank = 2}, &images);
+  EXPECT_EQ(parameter(images, "conv1.lora_A.weight").shape, (Shape{2, 3, 3, 3}));
+  EXPECT_EQ(parameter(images, "conv1.lora_A.weight").init, uniform_fan_in(27));
+  EXPECT_EQ(parameter(images, "conv1.lora_B.weight").shape, (Shape{4, 2, 1, 1}));
+  EXPECT_EQ(parameter(images, "body.downsample.0.lora_A.weight").shape, (Shape{2, 4, 1, 1}));
+  EXPECT_TRUE(has(images, "body.conv2") && has(images, "c") && has(images, "fc"));
+  // 81 pixels behind the first convolution, 25 behind those of the second unit and of the third.
+  const auto more = [&](size_t u) { return images.units[u].flops.forward - plain.units[u].flops.forward; };
+  EXPECT_EQ(more(0), 2.0 * 81 * 2 * (27 + 4));
+  EXPECT_EQ(more(1), 2.0 * 25 * 2 * (36 + 8 + 72 + 8 + 4 + 8));
+  EXPECT_EQ(more(2), 2.0 * 25 * 2 * (72 + 6));
+
+  plan::ModelSpec text =
+      blocks({"embed: embedding width=16", "l: lstm hidden=12", "r: rnn hidden=12 out=classes"});
+  apply_lora({.rank = 2}, &text);
+  EXPECT_EQ(parameter(text, "l.i2h.lora_A.weight").shape, (Shape{2, 28}));
+  EXPECT_EQ(parameter(text, "l.i2h.lora_B.weight").shape, (Shape{48, 2}));
+  EXPECT_TRUE(has(text, "r.i2h") && has(text, "r.i2o"));
+  EXPECT_THAT(error_of({.rank = 2, .dropout = 0.1}, blocks({"embed: embedding width=16", "l: lstm hidden=12",
+                                                            "r: rnn hidden=12 out=classes"})),
+              HasSubstr("[lora] dropout 0.1: l.i2h reads what it said one step before"));
+}
+
+TEST(Lora, TablesAndTiedHeadsAreNamed) {
+  plan::ModelSpec all = gpt();
+  apply_lora({.rank = 2}, &all);
+  EXPECT_FALSE(has(all, "lm_head")) << "* alone does not name it";
+  EXPECT_TRUE(merged_network(all).units.back().parameters.back().tied());
+
+  for (const std::string one : {"wte", "lm_head"}) {
+    plan::ModelSpec spec = gpt();
+    apply_lora({.rank = 2, .target_modules = {"c_attn", one}}, &spec);
+    EXPECT_EQ(has(spec, "lm_head"), one == "lm_head");
+    const plan::ModelSpec merged = merged_network(spec);
+    EXPECT_EQ(merged.units.front().parameters.size(), gpt().units.front().parameters.size());
+    EXPECT_FALSE(parameter(merged, "lm_head.weight").tied());
+    EXPECT_FALSE(merged_model({}, spec).tie_embeddings);
+    EXPECT_TRUE(merged_model({}, all).tie_embeddings) << "control";
+  }
+  plan::ModelSpec spec = gpt();
+  apply_lora({.rank = 2, .target_modules = {"w?e"}}, &spec);
+  EXPECT_EQ(parameter(spec, "wte.lora_embedding_A").shape, (Shape{2, 13}));
+  EXPECT_EQ(parameter(spec, "wte.lora_embedding_A").init, zeros());
+  EXPECT_EQ(parameter(spec, "wpe.lora_embedding_B").shape, (Shape{16, 2}));
+  EXPECT_EQ(parameter(spec, "wpe.lora_embedding_B").init, normal(1));
+  const plan::ModelSpec tied =
+      blocks({"embed: token_embedding width=16 prefix=", "lm_head: lm_head tied_to=wte.weight prefix="});
+  EXPECT_THAT(error_of({.rank = 2, .target_modules = {"lm_head"}}, tied),
+              HasSubstr("the weight of lm_head is tied to another"));
+}
+
 TEST(Lora, NoRankChangesNothing) {
   plan::ModelSpec spec = gpt();
   apply_lora({}, &spec);
@@ -59,7 +142,10 @@ TEST(Lora, NoRankChangesNothing) {
 
 TEST(Lora, ErrorsNameLayersAndSizes) {
   EXPECT_THAT(error_of({.rank = 2, .target_modules = {"h.7.*"}}),
-              HasSubstr("'h.7.*' matches no linear layer; they are h.0.attn.c_attn, h.0.attn.c_proj"));
+              HasSubstr("'h.7.*' matches no layer that takes an adapter; layers that take one are wte, wpe, "
+                        "h.0.attn.c_attn, h.0.attn.c_proj"));
+  EXPECT_THAT(error_of({.rank = 2, .target_modules = {"ln_?"}}),
+              HasSubstr("'ln_?' matches h.0.ln_1.weight of a transformer_block, beside which no adapter"));
   EXPECT_THAT(error_of({.rank = 16, .target_modules = {"*.c_attn"}}),
               HasSubstr("rank 16 is not below the sizes 48 x 16"));
   EXPECT_THAT(error_of({.rank = 2, .target_modules = {}}), HasSubstr("target_modules is empty"));

@@ -10,7 +10,7 @@ namespace furrow::observe {
 
 // The pictures that a run folder may hold, by file name, in the order in which they are listed.
 inline constexpr std::string_view kPictureFiles[] = {"loss.svg", "confusion.svg", "samples.svg",
-                                                     "samples.txt"};
+                                                     "samples.txt", "timeline.svg"};
 
 // The names of those that are there.
 std::vector<std::string> list_pictures(const std::string& run_folder);

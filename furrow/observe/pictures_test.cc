@@ -70,9 +70,9 @@ TEST(Pictures, AreListedInTheirOrder) {
   char name_of[] = "/tmp/furrow_pictures_XXXXXX";
   const std::string folder = ::mkdtemp(name_of);
   EXPECT_TRUE(list_pictures(folder).empty());
-  for (const char* name : {"samples.txt", "loss.svg", "other.svg"})
+  for (const char* name : {"timeline.svg", "samples.txt", "loss.svg", "other.svg"})
     write_file_atomic(folder + "/" + name, "x");
-  EXPECT_THAT(list_pictures(folder), ElementsAre("loss.svg", "samples.txt"));
+  EXPECT_THAT(list_pictures(folder), ElementsAre("loss.svg", "samples.txt", "timeline.svg"));
   remove_all(folder);
 }
 

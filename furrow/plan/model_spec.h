@@ -88,10 +88,13 @@ struct Statistic {
   int64_t size() const { return num_elements(shape); }
 };
 
-// Two thin matrices beside a weight W of a linear layer, which then counts as W + scale * B A: indices into
-// Unit::parameters of W [out, in], A [rank, in] and B [out, rank].
+// Two thin matrices beside a weight W, which then counts as W + scale * B A: indices into Unit::parameters of
+// W [out, in], A [rank, in] and B [out, rank].  Of a convolution W is [out, channels, k, k], A [rank,
+// channels, k, k] and B [out, rank, 1, 1]; a table W [rows, width] counts as W + scale * (B A)^T, of
+// A [rank, rows] and B [width, rank].
 struct Adapter {
   int weight = 0, a = 0, b = 0;
+  bool table = false;
   double scale = 1;
   double dropout = 0;          // of what A reads
   int64_t deferred_bytes = 0;  // per sample, kept from backward_input to backward_weight; in Unit's too

@@ -102,10 +102,9 @@ size_t run_rounds(size_t row, State* state, std::vector<PassReport>* reports) {
 
 // Those that are the nearest to fitting.
 void take_refused(State* state, SearchResult* result) {
-  constexpr size_t kShown = 3;
   std::ranges::stable_sort(state->too_large, {},
                            [](const Candidate& each) { return each.figures.memory_bytes; });
-  for (size_t i = 0; i < std::min(kShown, state->too_large.size()); ++i) {
+  for (size_t i = 0; i < std::min(kNearest, state->too_large.size()); ++i) {
     state->too_large[i].fits = false;
     result->refused.push_back(std::move(state->too_large[i]));
   }

@@ -1,13 +1,21 @@
-// Linear layers with low-rank adapters: y = activation(x W^T + b + dropout(x) A^T (scale B)^T).
+// Layers with low-rank adapters.  Linear ones, y = activation(x W^T + b + dropout(x) A^T (scale B)^T), and
+// convolutions and tables in the same way: what is there, without its activation, plus two thin ones.
+// Recurrent layers have no room for a product between their steps: they read W + scale B A.
 #include <ATen/ATen.h>
 
+#include <tuple>
+#include <utility>
 #include <vector>
 
+#include "furrow/base/error.h"
 #include "furrow/tensor/activation_torch.h"
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/half_torch.h"
+#include "furrow/tensor/kernels/gemm.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -37,17 +45,54 @@ at::Tensor activated(const at::Tensor& z, Activation activation, OpContext& cont
   });
 }
 
-}  // namespace
-
-at::Tensor linear_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
-                               Activation activation, OpContext& context) {
-  const at::Tensor base = linear(x, without_adapter(weight), bias, Activation::kNone, context);
-  return activated(add_dropout(base, adapted(x, *weight.adapter, context), 0, "", context), activation,
-                   context);
+at::Tensor sum(const at::Tensor& a, const at::Tensor& b, OpContext& context) {
+  return add_dropout(a, b, 0, "", context);
 }
 
-at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights,
-                                      OpContext& context) {
+// 2x2 maxima, stride 2, floor.
+at::Tensor pooled(const at::Tensor& x) {
+  const at::Tensor in = x.detach();
+  at::Tensor y, places;
+  std::tie(y, places) = at::max_pool2d_with_indices(in, {2, 2}, {2, 2});
+  return with_backward(y, {x}, [in, places](const at::Tensor& dy) {
+    return std::vector{at::max_pool2d_with_indices_backward(dy, in, {2, 2}, {2, 2}, {0, 0}, {1, 1},
+                                                            /*ceil_mode=*/false, places)};
+  });
+}
+
+// Columns `ids` [batch, time] of a [rank, rows], side by side: [batch, time, rank].
+at::Tensor columns(const at::Tensor& ids, const Param& a, const OpContext& context) {
+  const int64_t rank = a.leaf.size(0), rows = a.leaf.size(1);
+  const at::Tensor here = ids.contiguous().to(a.leaf.device());
+  const at::Tensor y = a.leaf.detach().t().index_select(0, here.view({-1}));
+  return with_backward(y.view({ids.size(0), ids.size(1), rank}), {a.leaf},
+                       [=, sink = context.sink, threads = context.threads](const at::Tensor& dy) {
+                         if (sink == nullptr) return std::vector<at::Tensor>{};
+                         sink->defer(a.index, [=](float* out) {
+                           const at::Tensor table =
+                               at::embedding_dense_backward(widened(dy, threads), here, rows, -1, false);
+                           over(out, {rank, rows}, dy.device()).copy_(table.t());
+                         });
+                         return std::vector<at::Tensor>{};
+                       });
+}
+
+at::Tensor looked_up(const at::Tensor& ids, const Adapter& adapter, OpContext& context) {
+  const at::Tensor thin = columns(ids, adapter.a, context);
+  return linear(thin * adapter.scale, adapter.b, {}, Activation::kNone, context);
+}
+
+}  // namespace
+
+at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
+  FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
+  const at::Tensor base = linear(x, without_adapter(layer.weight), layer.bias, Activation::kNone, context);
+  return activated(sum(base, adapted(x, *layer.weight.adapter, context), context), layer.activation, context);
+}
+
+at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
+                                      Cut cut) {
+  FURROW_CHECK(cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
   std::vector<Param> plain;
   std::vector<at::Tensor> parts;
   std::vector<int64_t> sizes = x.sizes().vec();
@@ -56,7 +101,99 @@ at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param
     sizes.back() = weight.leaf.size(0);
     parts.push_back(weight.adapter ? adapted(x, *weight.adapter, context) : at::zeros(sizes, x.options()));
   }
-  return add_dropout(linear_side_by_side(x, plain, context), at::cat(parts, -1), 0, "", context);
+  return sum(linear_side_by_side(x, plain, context), at::cat(parts, -1), context);
+}
+
+at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
+                               const Convolution& convolution, OpContext& context) {
+  const Adapter& adapter = *weight.adapter;
+  const Convolution plain{.padding = convolution.padding};
+  const at::Tensor base = conv2d(x, without_adapter(weight), bias, plain, context);
+  const at::Tensor kept = dropout(x, adapter.dropout, adapter.stream, context);
+  const at::Tensor thin = conv2d(kept, adapter.a, {}, plain, context);
+  const at::Tensor y = sum(base, conv2d(thin * adapter.scale, adapter.b, {}, {}, context), context);
+  const at::Tensor let_through =
+      activated(y, convolution.relu ? Activation::kRelu : Activation::kNone, context);
+  return convolution.pool ? pooled(let_through) : let_through;
+}
+
+at::Tensor strided_conv2d_with_adapter(const at::Tensor& x, const Param& weight,
+                                       const StridedConvolution& convolution, OpContext& context) {
+  const Adapter& adapter = *weight.adapter;
+  const at::Tensor base = strided_conv2d(x, without_adapter(weight), convolution, context);
+  const at::Tensor kept = dropout(x, adapter.dropout, adapter.stream, context);
+  const at::Tensor thin = strided_conv2d(kept, adapter.a, convolution, context);
+  const at::Tensor wide = strided_conv2d(thin * adapter.scale, adapter.b, {}, context);
+  return with_backward(
+      base.detach() + wide.detach(), {base, wide}, [](const at::Tensor& dy) { return std::vector{dy, dy}; },
+      at::MemoryFormat::ChannelsLast);
+}
+
+at::Tensor embedding_with_adapters(const at::Tensor& ids, const Param& tokens, const Param& positions,
+                                   OpContext& context) {
+  FURROW_CHECK(!shared(context), "no axis cuts a table with an adapter");
+  at::Tensor y = embedding(ids, without_adapter(tokens), without_adapter(positions), context);
+  if (tokens.adapter) y = sum(y, looked_up(ids, *tokens.adapter, context), context);
+  if (positions.adapter)
+    y = sum(y, looked_up(position_ids(ids, context), *positions.adapter, context), context);
+  return y;
+}
+
+at::Tensor weight_with_adapter(const Param& weight, int threads) {
+  const at::Tensor wide = widened(weight.leaf.detach(), threads);
+  if (!weight.adapter) return wide;
+  const Adapter& adapter = *weight.adapter;
+  const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
+  const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
+  const at::Tensor out = wide.clone();
+  kernels::gemm({.m = out.size(0),
+                 .n = out.size(1),
+                 .k = a.size(0),
+                 .a = {b.const_data_ptr<float>(), a.size(0), 1},
+                 .b = {a.const_data_ptr<float>(), out.size(1), 1},
+                 .c = out.data_ptr<float>(),
+                 .ldc = out.size(1),
+                 .accumulate = true},
+                threads);
+  return out;
+}
+
+void defer_adapter(const Adapter& adapter, const at::Tensor& x, const at::Tensor& dy, GradientSink& sink,
+                   int threads) {
+  const auto compute = [=](std::span<float* const> out) {
+    const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
+    const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
+    const int64_t rank = a.size(0), in = a.size(1), outs = b.size(0), rows = x.numel() / in;
+    const auto thin_product = [&](const at::Tensor& wide, int64_t width, const kernels::MatrixView& thin) {
+      const at::Tensor c = at::empty({rows, rank}, wide.options());
+      kernels::gemm({.m = rows,
+                     .n = rank,
+                     .k = width,
+                     .a = {wide.const_data_ptr<float>(), width, 1},
+                     .b = thin,
+                     .c = c.data_ptr<float>(),
+                     .ldc = rank},
+                    threads);
+      return c;
+    };
+    // c [m, n] = left [rows, m]^T right [rows, n].
+    const auto over_rows = [&](const at::Tensor& left, int64_t m, const at::Tensor& right, int64_t n,
+                               float* c) {
+      kernels::gemm({.m = m,
+                     .n = n,
+                     .k = rows,
+                     .a = {left.const_data_ptr<float>(), 1, m},
+                     .b = {right.const_data_ptr<float>(), n, 1},
+                     .c = c,
+                     .ldc = n},
+                    threads);
+    };
+    const at::Tensor behind_b = thin_product(dy, outs, {b.const_data_ptr<float>(), rank, 1});
+    over_rows(behind_b, rank, x, in, out[0]);
+    const at::Tensor behind_a = thin_product(x, in, {a.const_data_ptr<float>(), 1, in}) * adapter.scale;
+    over_rows(dy, outs, behind_a, rank, out[1]);
+  };
+  sink.defer({adapter.a.index, adapter.b.index}, compute);
 }
 
 }  // namespace furrow::tensor

@@ -1,4 +1,5 @@
-// Linear layers whose weights have adapters; linear and linear_side_by_side come here.  Internal to tensor.
+// Layers whose weights have adapters (`Param::adapter`); the operations of ops_torch.h come here, with their
+// arguments.  Internal to tensor.
 #pragma once
 
 #include <span>
@@ -7,9 +8,21 @@
 
 namespace furrow::tensor {
 
-at::Tensor linear_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
-                               Activation activation, OpContext& context);
-at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights,
-                                      OpContext& context);
+at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, OpContext& context);
+at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
+                                      Cut cut);
+at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
+                               const Convolution& convolution, OpContext& context);
+at::Tensor strided_conv2d_with_adapter(const at::Tensor& x, const Param& weight,
+                                       const StridedConvolution& convolution, OpContext& context);
+at::Tensor embedding_with_adapters(const at::Tensor& ids, const Param& tokens, const Param& positions,
+                                   OpContext& context);
+
+// W + scale * B A in float32, or W alone where there is no adapter.  Without history.  On the CPU.
+at::Tensor weight_with_adapter(const Param& weight, int threads);
+// Defers the gradients of A and B where a layer read that sum: x [rows, in] and the gradient dy [rows, out]
+// of x (W + scale * B A)^T, dense float32 on the CPU.
+void defer_adapter(const Adapter& adapter, const at::Tensor& x, const at::Tensor& dy, GradientSink& sink,
+                   int threads);
 
 }  // namespace furrow::tensor

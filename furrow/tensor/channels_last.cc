@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/kernels/pixel_conv.h"
 #include "furrow/tensor/ops_torch.h"
@@ -57,6 +58,7 @@ std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const 
 
 at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const StridedConvolution& convolution,
                           OpContext& context) {
+  if (weight.adapter) return strided_conv2d_with_adapter(x, weight, convolution, context);
   FURROW_CHECK(weight.leaf.dim() == 4 && x.dim() == 4 && weight.leaf.size(1) == x.size(1) &&
                    weight.leaf.size(2) == weight.leaf.size(3),
                "a convolution's weight is [out, channels of its input, k, k]");

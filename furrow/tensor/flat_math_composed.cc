@@ -9,11 +9,12 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/flat_math_torch.h"
+#include "furrow/tensor/kernels/optimizer.h"
 
 namespace furrow::tensor {
 namespace {
 
-constexpr int64_t kGrid = 1024;  // norm.h's
+using kernels::kGridElements;
 
 // A step's operands, one-dimensional.
 struct Operands {
@@ -81,12 +82,12 @@ class ComposedMath final : public FlatMath {
     std::vector<at::Tensor> norms;
     std::vector<int64_t> blocks;
     for (const std::span<const float> part : parts) {
-      const auto size = static_cast<int64_t>(part.size()), whole = size / kGrid * kGrid;
+      const auto size = static_cast<int64_t>(part.size()), whole = size / kGridElements * kGridElements;
       if (whole > 0)
-        norms.push_back(norms_of(here(part.first(static_cast<size_t>(whole))).view({-1, kGrid})));
+        norms.push_back(norms_of(here(part.first(static_cast<size_t>(whole))).view({-1, kGridElements})));
       if (size > whole)
         norms.push_back(norms_of(here(part.subspan(static_cast<size_t>(whole))).view({1, -1})));
-      blocks.push_back((size + kGrid - 1) / kGrid);
+      blocks.push_back(kernels::grid_blocks(size));
     }
     std::vector<ExactSum> sums(parts.size());
     if (norms.empty()) return sums;

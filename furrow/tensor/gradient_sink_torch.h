@@ -26,13 +26,13 @@ class TensorAxis;
 struct Param {
   at::Tensor leaf;
   int index = -1;                               // into Unit::parameters; -1: absent (no bias)
-  std::shared_ptr<const Adapter> adapter = {};  // of a linear layer's weight; null: none
+  std::shared_ptr<const Adapter> adapter = {};  // of a weight; null: none
   bool defined() const { return index >= 0; }
 };
 
-// Beside a weight W: the layer multiplies with W + scale * b a, of which a reads its input under dropout.
+// Beside a weight W: the layer has W + scale * b a in its place, of which a reads its input under dropout.
 struct Adapter {
-  Param a, b;  // [rank, in], [out, rank]
+  Param a, b;  // shapes: plan::Adapter
   double scale = 1;
   double dropout = 0;
   std::string stream;  // layer name of the mask

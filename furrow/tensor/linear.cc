@@ -4,7 +4,6 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/activation_torch.h"
-#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
@@ -153,10 +152,6 @@ at::Tensor own_output(LinearCall& call, const Param& bias, bool recorded) {
 namespace by_kernels {
 
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
-  if (layer.weight.adapter != nullptr) {
-    FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
-    return linear_with_adapter(x, layer.weight, layer.bias, layer.activation, context);
-  }
   LinearCall call = call_of(x, layer, context);
   const bool recorded = needs_backward({x, layer.weight.leaf});
   const at::Tensor y =

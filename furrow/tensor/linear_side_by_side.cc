@@ -1,10 +1,8 @@
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "furrow/base/error.h"
-#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
@@ -88,11 +86,6 @@ namespace by_kernels {
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
                                Cut cut) {
-  const auto adapted = [](const Param& weight) { return weight.adapter != nullptr; };
-  if (std::ranges::any_of(weights, adapted)) {
-    FURROW_CHECK(cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
-    return side_by_side_with_adapters(x, weights, context);
-  }
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
                "linear_side_by_side reads numbers [..., in]");
   FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");

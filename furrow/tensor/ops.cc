@@ -1,7 +1,10 @@
 // Where an operation's implementation is chosen: one table, a row for the CPU's kernels and one for every
-// other device.
+// other device.  Of a weight with an adapter it is in terms of the operations of weights without.
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
+#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/operations_torch.h"
 
@@ -45,28 +48,35 @@ constexpr Operations kCompositions FURROW_OPERATIONS(by_composition);
 // By the tensor that lies where the unit computes: token ids wait on the host for the lookup.
 const Operations& for_tensor(const at::Tensor& x) { return composed(x) ? kCompositions : kKernels; }
 
+bool adapted(const Param& weight) { return weight.adapter != nullptr; }
+
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
+  if (layer.weight.adapter) return linear_with_adapter(x, layer, context);
   return for_tensor(x).linear(x, layer, context);
 }
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
                                Cut cut) {
+  if (std::ranges::any_of(weights, adapted)) return side_by_side_with_adapters(x, weights, context, cut);
   return for_tensor(x).linear_side_by_side(x, weights, context, cut);
 }
 
 at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, const Convolution& convolution,
                   OpContext& context) {
+  if (weight.adapter) return conv2d_with_adapter(x, weight, bias, convolution, context);
   return for_tensor(x).conv2d(x, weight, bias, convolution, context);
 }
 
 at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context) {
+  if (adapted(tokens) || adapted(positions)) return embedding_with_adapters(ids, tokens, positions, context);
   return for_tensor(tokens.leaf).embedding(ids, tokens, positions, context);
 }
 
 at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
                          int64_t vocabulary, OpContext& context) {
+  if (adapted(tokens) || adapted(positions)) return embedding_with_adapters(ids, tokens, positions, context);
   return for_tensor(tokens.leaf).embedding_cut(ids, tokens, positions, vocabulary, context);
 }
 

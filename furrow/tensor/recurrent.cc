@@ -2,9 +2,11 @@
 
 #include <ATen/ATen.h>
 
+#include <memory>
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
@@ -17,10 +19,11 @@ namespace {
 struct RecurrentCall {
   kernels::RecurrentShape shape;
   int64_t in = 0;
-  at::Tensor weight;
-  at::Tensor both;   // [batch, time, in + hidden]: [x_t, h_{t-1}]
-  at::Tensor gates;  // what the kernels keep there
-  at::Tensor cell;   // LSTM's c
+  at::Tensor weight;                       // with its adapter
+  std::shared_ptr<const Adapter> adapter;  // null: none
+  at::Tensor both;                         // [batch, time, in + hidden]: [x_t, h_{t-1}]
+  at::Tensor gates;                        // what the kernels keep there
+  at::Tensor cell;                         // LSTM's c
   int weight_index = -1, bias_index = -1;
   bool input_gradient = false;
   int threads = 1;
@@ -40,7 +43,8 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
   FURROW_CHECK(x.dim() == 3 && is_number(x) && weight.leaf.size(0) == call.outputs() &&
                    weight.leaf.size(1) == call.width() && bias.leaf.numel() == call.outputs(),
                "a recurrent layer reads numbers [batch, time, in]");
-  call.weight = widened(weight.leaf, context.threads);
+  call.weight = weight_with_adapter(weight, context.threads);
+  call.adapter = weight.adapter;
   call.both = at::empty({x.size(0), x.size(1), call.width()}, call.weight.options());
   call.both.narrow(2, 0, call.in).copy_(x.detach());
   call.gates = at::empty({x.size(0), x.size(1), call.outputs()}, call.weight.options());
@@ -83,6 +87,7 @@ void parameter_gradients(const RecurrentCall& call) {
   kernels::column_sums(call.rows(), call.outputs(), call.gates.const_data_ptr<float>(),
                        dbias.data_ptr<float>(), call.threads);
   call.sink->put(call.bias_index, dbias);
+  if (call.adapter) defer_adapter(*call.adapter, call.both, call.gates, *call.sink, call.threads);
   call.sink->defer(call.weight_index,
                    [rows = call.rows(), outputs = call.outputs(), width = call.width(), dz = call.gates,
                     both = call.both, threads = call.threads](float* out) {

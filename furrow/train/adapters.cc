@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -10,6 +11,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
 #include "furrow/models/hugging_face.h"
+#include "furrow/models/lora.h"
 #include "furrow/storage/json.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/adapters_torch.h"
@@ -27,7 +29,16 @@ std::string peft_name(const std::string& architecture, const std::string& parame
          (model == nullptr ? parameter : models::hugging_face_tensor(*model, parameter).name);
 }
 
-// The layers' full names, which PEFT takes for themselves alone.
+// What PEFT calls the weight beside which an adapter stands; "" of one that lies otherwise there, which it
+// does not keep.
+std::string base_name(const std::string& architecture, const std::string& weight) {
+  const models::HuggingFaceModel* model = models::find_by_architecture(architecture);
+  if (model != nullptr && models::hugging_face_tensor(*model, weight).transposed) return "";
+  std::string name = peft_name(architecture, weight);
+  return name.insert(name.rfind('.'), ".base_layer");
+}
+
+// The layers' full names.  PEFT takes one for all that end with it, as patterns of [lora] target_modules do.
 std::set<std::string> target_modules(const std::string& architecture,
                                      const std::vector<NamedTensor>& adapters) {
   std::set<std::string> modules;
@@ -63,15 +74,42 @@ std::vector<NamedTensor> without_adapters(const plan::Unit& unit, const std::vec
   std::map<std::string, at::Tensor> by_name;
   for (const NamedTensor& tensor : own) by_name[tensor.name] = tensor.view;
   for (const plan::Adapter& adapter : unit.adapters) {
-    const auto of = [&](int index) { return by_name.at(unit.parameters[index].name).to(at::kDouble); };
+    const auto matrix = [&](int index) {
+      return by_name.at(unit.parameters[index].name).to(at::kDouble).flatten(1);
+    };
     at::Tensor& weight = by_name.at(unit.parameters[adapter.weight].name);
-    weight = (weight.to(at::kDouble) + adapter.scale * of(adapter.b).mm(of(adapter.a))).to(at::kFloat);
+    const at::Tensor product = matrix(adapter.b).mm(matrix(adapter.a)) * adapter.scale;
+    const at::Tensor delta = (adapter.table ? product.t() : product).reshape(weight.sizes());
+    weight = (weight.to(at::kDouble) + delta).to(at::kFloat);
   }
   std::vector<NamedTensor> merged;
   for (const NamedTensor& tensor : own) {
     if (!is_adapter(unit, tensor.name)) merged.push_back({tensor.name, by_name.at(tensor.name)});
   }
   return merged;
+}
+
+TiedWeights::TiedWeights(const plan::ModelSpec& spec) {
+  const plan::ModelSpec merged = models::merged_network(spec);
+  for (size_t u = 0; u < spec.units.size(); ++u) {
+    for (size_t i = 0; i < merged.units[u].parameters.size(); ++i) {
+      const plan::Parameter& parameter = spec.units[u].parameters[i];
+      if (parameter.tied() && !merged.units[u].parameters[i].tied())
+        owners_[parameter.name] = parameter.tied_to;
+    }
+  }
+}
+
+std::vector<NamedTensor> TiedWeights::with_parted(const plan::Unit& unit, std::vector<NamedTensor> own) {
+  for (const NamedTensor& each : own) {
+    const auto is_owner = [&](const auto& tie) { return tie.second == each.name; };
+    if (std::ranges::any_of(owners_, is_owner)) weights_[each.name] = each.view.clone();
+  }
+  for (const plan::Parameter& parameter : unit.parameters) {
+    const auto tie = owners_.find(parameter.name);
+    if (tie != owners_.end()) own.push_back({parameter.name, weights_.at(tie->second)});
+  }
+  return own;
 }
 
 void export_adapters(const std::string& folder, const plan::ModelSpec& spec, const config::Config& config,
@@ -96,9 +134,9 @@ void export_adapters(const std::string& folder, const plan::ModelSpec& spec, con
 }
 
 AdapterFile::AdapterFile(const std::string& folder, const config::Lora& lora, const plan::ModelSpec& spec)
-    : architecture_(spec.architecture), file_(folder + "/adapter_model.safetensors") {
+    : file_(folder + "/adapter_model.safetensors") {
   check_config(folder, lora);
-  check_tensors(spec);
+  name_tensors(spec);
 }
 
 void AdapterFile::check_config(const std::string& folder, const config::Lora& lora) const {
@@ -113,6 +151,12 @@ void AdapterFile::check_config(const std::string& folder, const config::Lora& lo
       if (value != nullptr && *value == storage::Json(true))
         throw Error(ErrorCode::kFailedPrecondition, fmt::format("{} is true: adapters are plain here", key));
     }
+    for (const char* key : {"rank_pattern", "alpha_pattern"}) {
+      const storage::Json* value = json.find(key);
+      if (value != nullptr && *value != storage::Json() && !value->object().empty())
+        throw Error(ErrorCode::kFailedPrecondition,
+                    fmt::format("{} is not empty: all layers have one rank and one alpha here", key));
+    }
     const double rank = json.at("r").number(), alpha = json.at("lora_alpha").number();
     if (rank == static_cast<double>(lora.rank) && alpha == lora.alpha) return;
     throw Error(ErrorCode::kFailedPrecondition,
@@ -126,17 +170,30 @@ void AdapterFile::check_config(const std::string& folder, const config::Lora& lo
   }
 }
 
-void AdapterFile::check_tensors(const plan::ModelSpec& spec) const {
+void AdapterFile::name_tensor(const plan::Parameter& parameter, const std::string& own,
+                              const std::string& name) {
+  const storage::TensorInfo& tensor = file_.at(name);
+  if (tensor.shape != parameter.shape) {
+    refuse(file_.path(), fmt::format("{} is {}, but {} is {} here", name, to_string(tensor.shape),
+                                     parameter.name, to_string(parameter.shape)));
+  }
+  names_.emplace(own, name);
+}
+
+void AdapterFile::name_tensors(const plan::ModelSpec& spec) {
   std::set<std::string> known;
   for (const plan::Unit& unit : spec.units) {
     for (const plan::Parameter& parameter : unit.parameters) {
       if (!parameter.adapter) continue;
       const std::string name = peft_name(spec.architecture, parameter.name);
-      const storage::TensorInfo& tensor = file_.at(name);
-      if (tensor.shape != parameter.shape) {
-        refuse(file_.path(), fmt::format("{} is {}, but {} is {} here", name, to_string(tensor.shape),
-                                         parameter.name, to_string(parameter.shape)));
-      }
+      name_tensor(parameter, parameter.name, name);
+      known.insert(name);
+    }
+    for (const plan::Adapter& adapter : unit.adapters) {
+      const plan::Parameter& weight = unit.parameters[static_cast<size_t>(adapter.weight)];
+      const std::string name = base_name(spec.architecture, weight.name);
+      if (name.empty() || file_.find(name) == nullptr) continue;
+      name_tensor(weight, weight.tied() ? weight.tied_to : weight.name, name);
       known.insert(name);
     }
   }
@@ -148,7 +205,7 @@ void AdapterFile::check_tensors(const plan::ModelSpec& spec) const {
 }
 
 void AdapterFile::read(const NamedRange& range) const {
-  const storage::TensorInfo& info = file_.at(peft_name(architecture_, range.name));
+  const storage::TensorInfo& info = file_.at(names_.at(range.name));
   if (!plan::is_number(info.dtype))
     refuse(file_.path(), fmt::format("{} is {}, no floating point", info.name, to_string(info.dtype)));
   const at::Tensor numbers = at::empty({range.elements.numel()}, tensor::scalar_type(info.dtype));

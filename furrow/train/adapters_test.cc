@@ -1,8 +1,11 @@
-// Adapters: the formula, what stays frozen, the merge, any layout.
+// Adapters: what stays frozen, any layout, memory, the merge, files.  (The formula: tensor/adapter_test.cc.)
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <memory>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
@@ -13,8 +16,8 @@
 #include "furrow/plan/quote.h"
 #include "furrow/storage/json.h"
 #include "furrow/storage/safetensors.h"
-#include "furrow/tensor/ops_torch.h"
 #include "furrow/train/adapters_torch.h"
+#include "furrow/train/evaluator_torch.h"
 #include "furrow/train/initial_weights_torch.h"
 #include "tests/testing/child.h"
 #include "tests/testing/tiny_world_torch.h"
@@ -27,113 +30,18 @@ using testing::StepOptions;
 using testing::StepResult;
 using testing::TinyTraining;
 
+// Every layer that takes an adapter has one.
 TinyTraining adapted(const std::string& name) {
   TinyTraining tiny = testing::tiny(name);
   tiny.config.lora.rank = 3;
   tiny.config.lora.alpha = 6;
-  tiny.config.lora.dropout = 0.25;
+  const std::string& model = tiny.config.model.name;
+  const bool recurrent = model == "rnn" || model == "lstm";
+  tiny.config.lora.dropout = recurrent ? 0 : 0.25;
+  if (recurrent) tiny.config.lora.target_modules = {"*", "embed"};
+  if (model == "gpt") tiny.config.lora.target_modules = {"*", "wte", "wpe", "lm_head"};
+  if (model == "llama") tiny.config.lora.target_modules = {"*", "embed_tokens", "lm_head"};
   return tiny;
-}
-
-at::Tensor random(const Shape& shape, uint64_t seed) {
-  at::Tensor tensor = at::empty(shape);
-  for (int64_t i = 0; i < tensor.numel(); ++i)
-    tensor.data_ptr<float>()[i] =
-        static_cast<float>((i * 7919 + static_cast<int64_t>(seed) * 104729) % 2003) / 2003 - 0.5F;
-  return tensor;
-}
-
-double distance(const at::Tensor& a, const at::Tensor& b) {
-  return ((a.to(at::kDouble) - b).abs().max() / b.abs().max()).item<double>();
-}
-
-at::Tensor activated(const at::Tensor& x, tensor::Activation activation) {
-  switch (activation) {
-    case tensor::Activation::kRelu:
-      return at::relu(x);
-    case tensor::Activation::kGelu:
-      return at::gelu(x);
-    case tensor::Activation::kGeluTanh:
-      return at::gelu(x, "tanh");
-    default:
-      return x;
-  }
-}
-
-constexpr int64_t kIn = 20, kOut = 12, kRank = 3;
-
-// Parameters of a layer or of several: those that are trained, with a place for their gradients.
-struct Layers {
-  explicit Layers(const std::vector<Shape>& shapes, const std::vector<bool>& frozen) : sink(frozen) {
-    for (size_t i = 0; i < shapes.size(); ++i) {
-      params.push_back({random(shapes[i], i + 1).requires_grad_(true), static_cast<int>(i)});
-      exact.push_back(params[i].leaf.detach().to(at::kDouble).requires_grad_(true));
-      gradients.push_back(at::zeros(frozen[i] ? Shape{0} : shapes[i]));
-    }
-    context.training = true;
-    context.sink = &sink;
-  }
-  void adapt(int weight, int a, int b) {
-    params[weight].adapter =
-        std::make_shared<const tensor::Adapter>(tensor::Adapter{params[a], params[b], 2.0, 0.0, "s"});
-  }
-  at::Tensor adapted(int weight, int a, int b) const { return exact[weight] + 2 * exact[b].mm(exact[a]); }
-  void expect_gradients() {
-    std::vector<std::span<float>> targets;
-    for (const at::Tensor& each : gradients)
-      targets.emplace_back(each.data_ptr<float>(), static_cast<size_t>(each.numel()));
-    sink.write(targets);
-    for (size_t i = 0; i < gradients.size(); ++i) {
-      if (gradients[i].numel() == 0) continue;
-      EXPECT_LT(distance(gradients[i], exact[i].grad()), 1e-6) << i;
-    }
-  }
-
-  tensor::GradientSink sink;
-  tensor::OpContext context;
-  std::vector<tensor::Param> params;
-  std::vector<at::Tensor> exact, gradients;
-};
-
-// Values and all gradients of y = activation(x (W + 2 B A)^T + b), against autograd in double.
-TEST(Adapter, EqualsAutogradInDouble) {
-  for (const auto activation : {tensor::Activation::kNone, tensor::Activation::kRelu,
-                                tensor::Activation::kGelu, tensor::Activation::kGeluTanh}) {
-    Layers layer({{kOut, kIn}, {kOut}, {kRank, kIn}, {kOut, kRank}}, {true, true, false, false});
-    layer.adapt(0, 2, 3);
-    const at::Tensor x = random({5, 7, kIn}, 9).requires_grad_(true), dy = random({5, 7, kOut}, 10);
-    const at::Tensor y = tensor::linear(x, layer.params[0], layer.params[1], activation, layer.context);
-    y.backward(dy);
-    const at::Tensor z = x.detach().to(at::kDouble).requires_grad_(true);
-    const at::Tensor expected = activated(at::linear(z, layer.adapted(0, 2, 3), layer.exact[1]), activation);
-    expected.backward(dy.to(at::kDouble));
-    EXPECT_LT(distance(y.detach(), expected.detach()), 1e-6);
-    EXPECT_LT(distance(x.grad(), z.grad()), 1e-6);
-    layer.expect_gradients();
-    const at::Tensor without = activated(at::linear(z, layer.exact[0], layer.exact[1]), activation);
-    EXPECT_GT(distance(y.detach(), without.detach()), 1e-3) << "control";
-  }
-}
-
-// Two layers over one input, of which the second alone is adapted, or both are.
-TEST(Adapter, SideBySideEqualsAutogradInDouble) {
-  for (const bool both : {false, true}) {
-    Layers layers({{kOut, kIn}, {8, kIn}, {kRank, kIn}, {8, kRank}, {kRank, kIn}, {kOut, kRank}},
-                  {true, true, false, false, !both, !both});
-    layers.adapt(1, 2, 3);
-    if (both) layers.adapt(0, 4, 5);
-    const at::Tensor x = random({5, 7, kIn}, 9).requires_grad_(true), dy = random({5, 7, kOut + 8}, 10);
-    const std::vector<tensor::Param> weights = {layers.params[0], layers.params[1]};
-    const at::Tensor y = tensor::linear_side_by_side(x, weights, layers.context);
-    y.backward(dy);
-    const at::Tensor z = x.detach().to(at::kDouble).requires_grad_(true);
-    const at::Tensor first = both ? layers.adapted(0, 4, 5) : layers.exact[0];
-    const at::Tensor expected = at::linear(z, at::cat({first, layers.adapted(1, 2, 3)}));
-    expected.backward(dy.to(at::kDouble));
-    EXPECT_LT(distance(y.detach(), expected.detach()), 1e-6);
-    EXPECT_LT(distance(x.grad(), z.grad()), 1e-6);
-    layers.expect_gradients();
-  }
 }
 
 class Adapters : public ::testing::TestWithParam<std::string> {};
@@ -170,8 +78,9 @@ TEST_P(Adapters, AreTheSameInEveryLayoutAndLeaveTheNetworkAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Adapters,
-                         ::testing::Values("mlp", "gpt-tied", "llama-untied", "rnn", "resnet", "mlp@bfloat16",
-                                           "gpt-tied@bfloat16", "llama-tied@bfloat16"),
+                         ::testing::Values("mlp", "convnet", "gpt-tied", "llama-untied", "rnn", "lstm",
+                                           "resnet", "mlp@bfloat16", "convnet@bfloat16", "gpt-tied@bfloat16",
+                                           "llama-tied@bfloat16", "lstm@bfloat16"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 // No gradient, no state and no masters but of adapters: what the formula counts is what there is.
@@ -201,57 +110,80 @@ TEST(AdapterMemory, IsThatOfTheAdaptersAlone) {
   }
 }
 
+// Five steps of a network with adapters, without dropout.
+struct Trained {
+  explicit Trained(const std::string& name) : tiny(adapted(name)) {
+    tiny.config.lora.dropout = 0;
+    tiny.config.optimizer.lr = 0.1;
+    spec = tiny.trained_spec();
+    model = std::make_unique<ModelState>(spec, std::vector<plan::StateSpec>(), 42);
+    const StepResult result = run_steps(tiny, {.steps = 5});
+    for (size_t u = 0; u < spec.units.size(); ++u) {
+      const UnitState& unit = model->unit(static_cast<int>(u));
+      if (unit.params.defined()) unit.params.copy_(result.params[u]);
+      if (unit.statistics.defined()) unit.statistics.copy_(result.statistics[u]);
+    }
+  }
+  std::vector<NamedTensor> own(const ModelState& state, int unit) const {
+    return state.tensors_of(unit, std::span(&state.unit(unit), 1));
+  }
+  double loss(ModelState& state) const {
+    const Objective objective = tiny.objective();
+    const RankContext rank;
+    Evaluator evaluator(state, objective, rank, {.batch_size = 50});
+    return evaluator.run(*tiny.source).mean();
+  }
+
+  TinyTraining tiny;
+  plan::ModelSpec spec;
+  std::unique_ptr<ModelState> model;
+};
+
+class MergedNetwork : public ::testing::TestWithParam<std::string> {};
+
 // The merged network computes what the adapted one does.
+TEST_P(MergedNetwork, IsTheNetworkWithItsAdapters) {
+  const Trained trained(GetParam());
+  ModelState merged(models::merged_network(trained.spec), {}, 42), start(trained.spec, {}, 42);
+  TiedWeights tied(trained.spec);
+  for (int u = 0; u < static_cast<int>(trained.spec.units.size()); ++u) {
+    const plan::Unit& unit = trained.spec.units[static_cast<size_t>(u)];
+    const auto from = without_adapters(unit, tied.with_parted(unit, trained.own(*trained.model, u)));
+    const auto into = trained.own(merged, u);
+    ASSERT_EQ(from.size(), into.size());
+    for (const NamedTensor& each : into) {
+      const auto same = std::ranges::find(from, each.name, &NamedTensor::name);
+      ASSERT_NE(same, from.end()) << each.name;
+      each.view.copy_(same->view);
+    }
+  }
+  const double loss = trained.loss(*trained.model);
+  EXPECT_NEAR(trained.loss(merged), loss, 1e-5 * loss);
+  EXPECT_GT(std::abs(trained.loss(start) - loss), 1e-3 * loss) << "control";
+}
+
+INSTANTIATE_TEST_SUITE_P(Tiny, MergedNetwork,
+                         ::testing::Values("mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm",
+                                           "resnet"),
+                         [](const auto& info) { return testing::test_name(info.param); });
+
 class Merge : public ::testing::Test {
  protected:
-  Merge() : tiny_(adapted("mlp")) {
-    tiny_.config.lora.dropout = 0;
-    spec_ = tiny_.trained_spec();
-    trained_ = std::make_unique<ModelState>(spec_, std::vector<plan::StateSpec>(), 42);
-    const StepResult result = run_steps(tiny_, {.steps = 5});
-    for (size_t u = 0; u < spec_.units.size(); ++u)
-      trained_->unit(static_cast<int>(u)).params.copy_(result.params[u]);
-  }
-  std::vector<NamedTensor> own(const ModelState& model, int unit) const {
-    return model.tensors_of(unit, std::span(&model.unit(unit), 1));
-  }
   std::string export_to(const std::string& folder) const {
     std::vector<NamedTensor> adapters;
     for (size_t u = 0; u < spec_.units.size(); ++u) {
-      for (const NamedTensor& each : adapters_of(spec_.units[u], own(*trained_, static_cast<int>(u))))
+      for (const NamedTensor& each : adapters_of(spec_.units[u], mlp_.own(*trained_, static_cast<int>(u))))
         adapters.push_back(each);
     }
     export_adapters(folder, spec_, tiny_.config, adapters);
     return folder;
   }
 
-  TinyTraining tiny_;
-  plan::ModelSpec spec_;
-  std::unique_ptr<ModelState> trained_;
+  const Trained mlp_{"mlp"};
+  const TinyTraining& tiny_ = mlp_.tiny;
+  const plan::ModelSpec& spec_ = mlp_.spec;
+  const std::unique_ptr<ModelState>& trained_ = mlp_.model;
 };
-
-TEST_F(Merge, IsTheNetworkWithItsAdapters) {
-  ModelState plain(tiny_.spec, {}, 42);
-  at::Tensor a = random({4, 1, 28, 28}, 9), b = a, untrained = a;
-  tensor::OpContext context;
-  const at::NoGradGuard no_grad;
-  const ModelState start(tiny_.spec, {}, 42);
-  for (int u = 0; u < static_cast<int>(spec_.units.size()); ++u) {
-    const auto merged = without_adapters(spec_.units[static_cast<size_t>(u)], own(*trained_, u));
-    const auto into = own(plain, u);
-    ASSERT_EQ(merged.size(), into.size());
-    for (size_t i = 0; i < into.size(); ++i) {
-      EXPECT_EQ(merged[i].name, into[i].name);
-      into[i].view.copy_(merged[i].view);
-    }
-    a = trained_->block(u).forward(a, trained_->params(u), context);
-    b = plain.block(u).forward(b, plain.params(u), context);
-    untrained = start.block(u).forward(untrained, start.params(u), context);
-  }
-  const double scale = b.abs().max().item<double>();
-  EXPECT_LT((a - b).abs().max().item<double>(), 1e-5 * scale);
-  EXPECT_GT((a - untrained).abs().max().item<double>(), 1e-2 * scale) << "control";
-}
 
 TEST_F(Merge, AdaptersAloneHavePeftsNames) {
   const testing::TemporaryFolder folder;
@@ -316,13 +248,21 @@ TEST(Peft, NamesAreThoseOfTransformers) {
   const TinyTraining tiny = adapted("gpt-tied");
   const plan::ModelSpec spec = tiny.trained_spec();
   const ModelState model(spec, {}, 42);
+  std::vector<NamedTensor> adapters;
+  for (int u = 0; u < static_cast<int>(spec.units.size()); ++u) {
+    for (const NamedTensor& each :
+         adapters_of(spec.units[static_cast<size_t>(u)], model.tensors_of(u, std::span(&model.unit(u), 1))))
+      adapters.push_back(each);
+  }
   const testing::TemporaryFolder folder;
-  export_adapters(folder.path(), spec, tiny.config,
-                  adapters_of(spec.units[1], model.tensors_of(1, std::span(&model.unit(1), 1))));
-  const storage::SafetensorsFile file(folder.path() + "/adapter_model.safetensors");
-  EXPECT_NO_THROW(
-      file.expect("base_model.model.transformer.h.0.attn.c_attn.lora_A.weight", DType::kF32, {3, 16}));
+  export_adapters(folder.path(), spec, tiny.config, adapters);
   const std::string json = read_file(folder.path() + "/adapter_config.json");
+  const storage::SafetensorsFile file(folder.path() + "/adapter_model.safetensors");
+  const std::string prefix = "base_model.model.transformer.";
+  EXPECT_NO_THROW(file.expect(prefix + "h.0.attn.c_attn.lora_A.weight", DType::kF32, {3, 16}));
+  EXPECT_NO_THROW(file.expect(prefix + "wte.lora_embedding_A", DType::kF32, {3, 13}));
+  EXPECT_NO_THROW(file.expect(prefix + "wpe.lora_embedding_B", DType::kF32, {16, 3}));
+  EXPECT_NO_THROW(file.expect("base_model.model.lm_head.lora_B.weight", DType::kF32, {13, 3}));
   EXPECT_NE(json.find("\"transformer.h.0.attn.c_attn\""), std::string::npos) << json;
   EXPECT_NE(json.find("\"fan_in_fan_out\": true"), std::string::npos) << json;
 }

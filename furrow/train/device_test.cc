@@ -15,7 +15,6 @@
 #include "furrow/train/device_torch.h"
 #include "furrow/train/session.h"
 #include "tests/testing/child.h"
-#include "tests/testing/made_up_idx.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -68,7 +67,7 @@ class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>
   void SetUp() override {
     if (device() == "cuda" && !at::globalContext().hasCUDA())
       GTEST_SKIP() << "no GPU, or a libtorch without CUDA";
-    testing::write_made_up_idx(folder_.path() + "/data", 300, 60, 28);
+    made_up_images(300, 60, 28);
     std::string text;
     for (int i = 0; i < 6000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
     write_file_atomic(folder_.path() + "/text.txt", text);

@@ -1,5 +1,5 @@
 // The inside of the executor, shared by executor_bind.cc (slots looked up), executor.cc (the loop),
-// operations.cc and operations_comm.cc (a handler per operation).
+// operations_*.cc (a handler per operation).
 #pragma once
 
 #include <array>
@@ -142,8 +142,16 @@ using Handler = void (*)(ExecutorState&, const BoundInstruction&);
 Handler handler_of(
     plan::Op op);  // Error{internal} for an operation without one (a test runs over all of them)
 
-// The part of handler_of for communication; null for others.
-Handler communication_handler_of(plan::Op op);
+// Its parts, by concern: operations_units.cc, operations_gradients.cc, operations_step.cc,
+// operations_comm.cc.
+struct HandlerRow {
+  plan::Op op;
+  Handler handler;
+};
+std::span<const HandlerRow> unit_handlers();
+std::span<const HandlerRow> gradient_handlers();
+std::span<const HandlerRow> step_handlers();
+std::span<const HandlerRow> communication_handlers();
 
 BoundInstruction bind(const plan::Program& program, const ModelState& model,
                       const plan::Instruction& instruction);

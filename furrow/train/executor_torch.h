@@ -1,6 +1,6 @@
 // Runs a program: the same list that was verified and printed, on real blocks and buffers.
 //
-// One handler per operation (operations.cc, operations_comm.cc).  The executor owns the cells and buffers of
+// One handler per operation (operations_*.cc).  The executor owns the cells and buffers of
 // the program's slots; between runs only flat buffers stay allocated.  Not thread safe; one per rank and
 // program.
 //

@@ -3,6 +3,7 @@
 
 #include "furrow/base/log.h"
 #include "furrow/base/version.h"
+#include "furrow/models/lora.h"
 #include "furrow/plan/topology.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/dtype_torch.h"
@@ -15,12 +16,29 @@
 namespace furrow::train {
 namespace {
 
-// The lines of [model] in a resolved config.
-std::string model_table(const config::Config& config) {
+// The lines of [model] in a resolved config, of the network with its adapters merged.
+std::string model_table(config::Config config, const plan::ModelSpec& spec) {
+  config.model = models::merged_model(config.model, spec);
   const std::string text = config::to_toml(config);
   const size_t begin = text.find('\n', text.find("[model]")) + 1;
   const size_t end = text.find("\n[", begin);
   return text.substr(begin, end == std::string::npos ? end : end + 1 - begin);
+}
+
+// Of those units, when adapters are merged.
+std::vector<storage::TensorInfo> exported_tensors(const plan::ModelSpec& spec,
+                                                  const std::vector<int>& units) {
+  const plan::ModelSpec merged = models::merged_network(spec);
+  std::vector<storage::TensorInfo> tensors;
+  for (const int u : units) {
+    const plan::Unit& unit = merged.units[static_cast<size_t>(u)];
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (!parameter.tied()) tensors.push_back({parameter.name, DType::kF32, parameter.shape});
+    }
+    for (const plan::Statistic& statistic : unit.statistics)
+      tensors.push_back({statistic.name, statistic.dtype(), statistic.shape});
+  }
+  return tensors;
 }
 
 }  // namespace
@@ -29,7 +47,7 @@ storage::Artefact Run::description() const {
   storage::Artefact artefact;
   const plan::ModelSpec& spec = bench_.spec;
   artefact.architecture = spec.architecture;
-  artefact.model = model_table(bench_.config);
+  artefact.model = model_table(bench_.config, spec);
   const plan::TensorSpec& input = spec.units.front().input;
   const plan::TensorSpec& output = spec.units[plan::heads_of(spec).front().unit].output;
   artefact.inputs = {{"input", input.dtype, input.shape}};
@@ -53,28 +71,19 @@ void Run::export_model() {
     for (const int u : units) whole_unit(u);
     return;
   }
-  std::vector<storage::TensorInfo> tensors;
-  for (const int u : units) {
-    const plan::Unit& unit = bench_.spec.units[static_cast<size_t>(u)];
-    for (const plan::Parameter& parameter : unit.parameters) {
-      if (!parameter.tied() && !parameter.adapter)
-        tensors.push_back({parameter.name, DType::kF32, parameter.shape});
-    }
-    for (const plan::Statistic& statistic : unit.statistics)
-      tensors.push_back({statistic.name, statistic.dtype(), statistic.shape});
-  }
   std::vector<NamedTensor> adapters;
+  TiedWeights tied(bench_.spec);
   const auto write = [&](storage::SafetensorsWriter& writer) {
     for (const int u : units) {
       const plan::Unit& unit = bench_.spec.units[static_cast<size_t>(u)];
-      const std::vector<NamedTensor> own = model_->tensors_of(u, whole_unit(u));
+      const std::vector<NamedTensor> own = tied.with_parted(unit, model_->tensors_of(u, whole_unit(u)));
       for (const NamedTensor& each : adapters_of(unit, own))
         adapters.push_back({each.name, each.view.clone()});
       for (const NamedTensor& each : without_adapters(unit, own))
         writer.write(each.name, tensor::to_array(each.view));
     }
   };
-  storage::write_artefact(folder_->model(), description(), std::move(tensors), write);
+  storage::write_artefact(folder_->model(), description(), exported_tensors(bench_.spec, units), write);
   if (!adapters.empty()) export_adapters(folder_->file("adapter"), bench_.spec, bench_.config, adapters);
   if (bench_.config.metrics.enable_plots) draw();
 }
@@ -89,8 +98,8 @@ void Run::draw() {
                           placement.tensor_ranks() == 1;
     if (!resident) {
       const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
-      copy =
-          std::make_unique<ModelState>(bench_.spec, std::vector<plan::StateSpec>(), bench_.rank.seed, blocks);
+      copy = std::make_unique<ModelState>(models::merged_network(bench_.spec), std::vector<plan::StateSpec>(),
+                                          bench_.rank.seed, blocks);
       load_parameters(folder_->model(), *copy);
     }
     const PictureRequest request{resident ? *model_ : *copy, *bench_.dataset, bench_.rank, run_folder_,

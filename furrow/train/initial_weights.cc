@@ -38,9 +38,22 @@ void copy_from(const storage::SafetensorsFile& file, const std::string& name, co
   copy_range(file.expect(name, dtype, plan::whole_shape(range.shape, range.place)), range);
 }
 
+// Weights that are tied here must not be two there.
+void check_ties(const storage::SafetensorsFile& file, const plan::ModelSpec& spec) {
+  for (const plan::Unit& unit : spec.units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (!parameter.tied() || parameter.borrowed || file.find(parameter.name) == nullptr) continue;
+      throw Error(ErrorCode::kFailedPrecondition,
+                  fmt::format("{} has {} and {}, which are one here: set [model] tie_embeddings = false",
+                              file.path(), parameter.tied_to, parameter.name));
+    }
+  }
+}
+
 ReadRange artefact_at(const std::string& path, const ModelState& model) {
   storage::read_artefact(path);
   const auto file = std::make_shared<const storage::SafetensorsFile>(storage::open_parameters(path));
+  check_ties(*file, model.spec());
   return [file, &model](const NamedRange& range) {
     if (may_lack(range) && file->find(range.name) == nullptr) return model.initialise(range);
     copy_from(*file, range.name, range);
@@ -105,7 +118,7 @@ void load_initial(const config::Config& config, ModelState& model) {
   if (adapters.empty()) return load_with(model, weights);
   const AdapterFile file(adapters, config.lora, model.spec());
   load_with(model, [&](const NamedRange& range) {
-    if (may_lack(range)) return file.read(range);
+    if (file.has(range)) return file.read(range);
     weights(range);
   });
 }

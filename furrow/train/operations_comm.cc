@@ -5,6 +5,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -342,29 +343,19 @@ void gather_stats(ExecutorState& state, const BoundInstruction& bound) {
               });
 }
 
+constexpr HandlerRow kHandlers[] = {
+    {plan::Op::kReduceGrads, &reduce_grads},
+    {plan::Op::kGatherGrads, &gather_grads},
+    {plan::Op::kGatherParams, &gather_params},
+    {plan::Op::kGatherUpdated, &gather_updated},
+    {plan::Op::kReduceScalar, &reduce_scalar},
+    {plan::Op::kSend, &send},
+    {plan::Op::kRecv, &recv},
+    {plan::Op::kGatherStats, &gather_stats},
+};
+
 }  // namespace
 
-Handler communication_handler_of(plan::Op op) {
-  switch (op) {
-    case plan::Op::kReduceGrads:
-      return &reduce_grads;
-    case plan::Op::kGatherGrads:
-      return &gather_grads;
-    case plan::Op::kGatherParams:
-      return &gather_params;
-    case plan::Op::kGatherUpdated:
-      return &gather_updated;
-    case plan::Op::kReduceScalar:
-      return &reduce_scalar;
-    case plan::Op::kSend:
-      return &send;
-    case plan::Op::kRecv:
-      return &recv;
-    case plan::Op::kGatherStats:
-      return &gather_stats;
-    default:
-      return nullptr;
-  }
-}
+std::span<const HandlerRow> communication_handlers() { return kHandlers; }
 
 }  // namespace furrow::train

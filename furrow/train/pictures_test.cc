@@ -9,9 +9,8 @@
 
 #include "furrow/base/file.h"
 #include "furrow/train/session.h"
-#include "tests/testing/child.h"
-#include "tests/testing/made_up_idx.h"
 #include "tests/testing/run_ranks.h"
+#include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
 namespace {
@@ -32,7 +31,7 @@ struct ArtifactSink : observe::Sink {
   std::vector<std::string> names;
 };
 
-class Pictures : public ::testing::Test {
+class Pictures : public ::testing::Test, protected testing::TrainingRuns {
  protected:
   observe::Summary train_on(const std::string& name, int ranks, const std::string& text,
                             const std::vector<std::string>& more = {}) {
@@ -53,20 +52,18 @@ class Pictures : public ::testing::Test {
                        {.timeout_ms = 30'000});
     return summary;
   }
-  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
   std::string file(const std::string& name, const char* picture) const {
     return read_file(run(name) + "/" + picture);
   }
 
   std::string images() {
-    testing::write_made_up_idx(folder_.path() + "/data", 300, 90, 12);
+    const std::string folder = made_up_images(300, 90);
     return "[model]\nname = \"mlp\"\nhidden = [32]\n[training]\nlocal_batch_size = 8\nglobal_batch_size = "
            "16\n"
            "steps = 12\nthreads = 1\ndataset_path = \"" +
-           folder_.path() + "/data\"\n[optimizer]\nlr = 1e-2\n";
+           folder + "\"\n[optimizer]\nlr = 1e-2\n";
   }
 
-  testing::TemporaryFolder folder_;
   ArtifactSink sink_;
 };
 

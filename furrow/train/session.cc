@@ -6,6 +6,7 @@
 #include "furrow/base/process.h"
 #include "furrow/comm/communicator.h"
 #include "furrow/models/architectures.h"
+#include "furrow/models/lora.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/allocator_torch.h"
 #include "furrow/train/device_torch.h"
@@ -78,11 +79,9 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
     throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");
   }
   config::Config network = config;
-  if (exported) {  // adapters are merged, and nothing is trained
-    network.lora = {};
-    network.optimizer.groups.clear();
-  }
-  const Workbench bench = open_workbench(network, std::move(dataset), nullptr, nullptr);
+  if (exported) network.optimizer.groups.clear();  // nothing is trained
+  Workbench bench = open_workbench(network, std::move(dataset), nullptr, nullptr);
+  if (exported) bench.spec = models::merged_network(std::move(bench.spec));
   check_device(network, bench.spec, {});
   Residence residence;
   residence.device = device_of(bench.rank);

@@ -17,9 +17,8 @@
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/train/session.h"
-#include "tests/testing/child.h"
-#include "tests/testing/made_up_idx.h"
 #include "tests/testing/run_ranks.h"
+#include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
 namespace {
@@ -114,15 +113,10 @@ struct CancelAt : observe::Sink {
   int64_t step;
 };
 
-class RankSession : public ::testing::Test {
+class RankSession : public ::testing::Test, protected testing::TrainingRuns {
  protected:
-  void SetUp() override { testing::write_made_up_idx(folder_.path() + "/data", 600, 100, 12); }
+  void SetUp() override { made_up_images(); }
   void TearDown() override { arm_failpoints(""); }
-
-  std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
-  std::string weights(const std::string& name) const {
-    return read_file(run(name) + "/model/model.safetensors");
-  }
 
   config::Config config(std::vector<std::string> overrides) const {
     std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data",
@@ -193,7 +187,6 @@ class RankSession : public ::testing::Test {
 
   void expect_chain_equals_alone();
 
-  testing::TemporaryFolder folder_;
   std::string precision_ = "float32";
   std::vector<std::string> network_;  // settings of every run
 };

@@ -13,8 +13,6 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/observe/metrics_log.h"
-#include "tests/testing/child.h"
-#include "tests/testing/made_up_idx.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -22,7 +20,7 @@ namespace {
 
 class Session : public ::testing::Test, protected testing::TrainingRuns {
  protected:
-  void SetUp() override { testing::write_made_up_idx(folder_.path() + "/data", 600, 100, 12); }
+  void SetUp() override { made_up_images(); }
 
   config::Config config(const std::vector<std::string>& overrides = {}) const {
     std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/data"};
@@ -206,6 +204,38 @@ TEST_F(Session, AdaptersAreResumedMergedAndReadAgain) {
         train_run(name("without"), adapted({"--training.steps", "1", "--optimizer.lr", "1e-30"}));
     EXPECT_GT(std::abs(*without.test_loss - *whole.test_loss), 1e-3) << "control";
   }
+}
+
+// An adapter beside one of two tied weights: merged they are two, here and for whoever starts from them.
+TEST_F(Session, MergedAdaptersPartTiedWeights) {
+  std::string letters;
+  for (int i = 0; i < 3000; ++i) letters += static_cast<char>('a' + i * i % 11);
+  write_file_atomic(folder_.path() + "/text.txt", letters);
+  const auto tied = [&](std::vector<std::string> more = {}) {
+    more.insert(more.end(),
+                {"--model.name",         "gpt",  "--model.layers",          "1",
+                 "--model.heads",        "1",    "--model.width",           "16",
+                 "--training.dataset",   "text", "--training.dataset_path", folder_.path() + "/text.txt",
+                 "--training.seq_len",   "8",    "--data.tokenizer",        "char",
+                 "--data.test_fraction", "0.1",  "--training.steps",        "20"});
+    return config(more);
+  };
+  const config::Config settings =
+      tied({"--lora.rank", "2", "--lora.target_modules", "c_attn,wte,lm_head", "--optimizer.lr", "1e-2"});
+  const observe::Summary summary = train_run("tied", settings);
+  EXPECT_NEAR(evaluate(run("tied"), "test", settings).loss, *summary.test_loss, 1e-5);
+  EXPECT_NE(read_file(run("tied") + "/model/model.toml").find("tie_embeddings = false"), std::string::npos);
+  const std::string from = run("tied") + "/model";
+  std::string message;
+  EXPECT_EQ(code_of([&] { train_run("on", tied({"--checkpoint.initial_load_path", from})); }, &message),
+            ErrorCode::kFailedPrecondition);
+  EXPECT_NE(message.find("wte.weight and lm_head.weight, which are one here: set [model] tie_embeddings"),
+            std::string::npos)
+      << message;
+  const observe::Summary on =
+      train_run("apart", tied({"--checkpoint.initial_load_path", from, "--model.tie_embeddings=false",
+                               "--training.steps", "1", "--optimizer.lr", "1e-30"}));
+  EXPECT_NEAR(*on.test_loss, *summary.test_loss, 1e-5);
 }
 
 // Overflow at the start is no failure; the loss scale goes on over a resume in the middle of an interval.

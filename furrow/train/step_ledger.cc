@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <span>
+#include <string>
+#include <tuple>
 
 namespace furrow::train {
 
@@ -9,6 +11,21 @@ namespace {
 
 constexpr int kProbes = 9;
 constexpr size_t kBubbleSteps = 1024;
+
+// They have a row of their own, so that what bandwidth decides is judged alone.
+constexpr size_t kSmallSums = comm::kCollectiveKinds;
+
+// By the mean of its calls: those of one label are of one size, or all small (train/rank_axis.cc).
+size_t row_of(const comm::LedgerRow& row) {
+  const bool small =
+      row.kind == comm::CollectiveKind::kAllReduce && row.payload_bytes <= kSmallSum * row.calls;
+  return small ? kSmallSums : static_cast<size_t>(row.kind);
+}
+
+std::string name_of_row(size_t row) {
+  if (row == kSmallSums) return "small_all_reduce";
+  return std::string(to_string(static_cast<comm::CollectiveKind>(row)));
+}
 
 // Of the slowest rank, the median of some operations that move next to nothing.
 double operation_latency_us(const RankContext& rank) {
@@ -41,7 +58,7 @@ void StepLedger::begin_steps(const RankContext& rank) {
 void StepLedger::end_steps(const RankContext& rank) {
   if (rank.alone()) return;
   for (const comm::LedgerRow& row : rank.communicator->ledger().rows()) {
-    if (row.kind != comm::CollectiveKind::kSend) add(row, &bytes_[static_cast<size_t>(row.kind)]);
+    if (row.kind != comm::CollectiveKind::kSend) add(row, &bytes_[row_of(row)]);
   }
 }
 
@@ -100,7 +117,7 @@ double StepLedger::bubble(const RankContext& rank) const {
 }
 
 observe::RankAudit StepLedger::audit(const RankContext& rank) const {
-  constexpr size_t kWords = 2 * comm::kCollectiveKinds + 3;
+  constexpr size_t kWords = 2 * std::tuple_size_v<decltype(bytes_)> + 3;
   std::vector<int64_t> own;
   for (const Bytes& bytes : bytes_) own.insert(own.end(), {bytes.wire, bytes.bound});
   own.insert(own.end(), {times_.exposed_ns, times_.busy_ns, duration_ns_});
@@ -115,8 +132,7 @@ observe::RankAudit StepLedger::audit(const RankContext& rank) const {
   audit.steps = steps_;
   audit.operation_latency_us = operation_latency_us(rank);
   for (size_t k = 0; k < bytes_.size(); ++k) {
-    observe::CollectiveAudit row{std::string(to_string(static_cast<comm::CollectiveKind>(k))),
-                                 bytes_[k].calls, 0, 0};
+    observe::CollectiveAudit row{name_of_row(k), bytes_[k].calls, 0, 0};
     for (size_t r = 0; r < ranks; ++r) {
       row.wire_bytes += all[r * kWords + 2 * k];
       row.bound_bytes += all[r * kWords + 2 * k + 1];

@@ -25,6 +25,10 @@ struct ComputeTimes {
   int64_t computing_ns = 0;  // inside them
 };
 
+// Sums of up to so many bytes are small: latency decides what they take, and over three ranks and more they
+// go in one round, which moves more bytes than the bound (comm/algorithms/table.cc).
+inline constexpr int64_t kSmallSum = 2048;
+
 class StepLedger {
  public:
   struct Bytes {
@@ -42,7 +46,7 @@ class StepLedger {
   observe::RankAudit audit(const RankContext& rank) const;
 
  private:
-  std::array<Bytes, comm::kCollectiveKinds> bytes_{};
+  std::array<Bytes, comm::kCollectiveKinds + 1> bytes_{};  // by kind, then of small sums
   CommTimes times_;
   double bubble(const RankContext& rank) const;  // every rank calls it
   int64_t steps_ = 0, duration_ns_ = 0, samples_ = 0;

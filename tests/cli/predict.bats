@@ -16,6 +16,11 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   "$furrow" runs show out | grep -q "predicted"
   grep -q ">predicted compute</text>" out/timeline.svg
   grep -q ">planned memory</text>" out/timeline.svg
+  # Every picture of the run is named.
+  local pictures picture
+  pictures=$("$furrow" runs show out | grep "^pictures ")
+  for picture in out/*.svg; do [[ $pictures == *"${picture#out/}"* ]]; done
+  [[ $pictures == *timeline.svg* ]]
 }
 
 @test "a profile is what predictions come from" {

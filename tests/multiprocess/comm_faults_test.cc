@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "furrow/comm/socket.h"
@@ -13,6 +14,7 @@
 namespace furrow {
 namespace {
 
+using ::testing::AnyOf;
 using testing::Ended;
 using ::testing::HasSubstr;
 using testing::Processes;
@@ -58,15 +60,21 @@ class CommFaults : public ::testing::TestWithParam<const char*> {
   // Every rank but `culprit` has ended within `seconds` of `since_ns`, naming it and what it was at.
   void expect_ends(int culprit, int64_t since_ns, double seconds, const std::string& how,
                    bool with_progress = true) {
+    expect_all_end(culprit, since_ns, seconds, HasSubstr(how), with_progress);
+  }
+  void expect_all_end(int culprit, int64_t since_ns, double seconds,
+                      const ::testing::Matcher<std::string>& how, bool with_progress = true) {
     for (int rank = 0; rank < kSize; ++rank) {
       if (rank == culprit) continue;
       const Ended ended = ranks_->await_end(static_cast<size_t>(rank));
       SCOPED_TRACE(fmt::format("rank {}: {}", rank, ended.err));
       EXPECT_GT(ended.exit_status, 0);
-      EXPECT_LT(static_cast<double>(ended.at_ns - since_ns) / kNanosecondsPerSecond, seconds);
+      const double after = static_cast<double>(ended.at_ns - since_ns) / kNanosecondsPerSecond;
+      worst_ = std::max(worst_, after);
+      EXPECT_LT(after, seconds);
       EXPECT_THAT(ended.err, HasSubstr(fmt::format("rank {} (host ", culprit)));
       EXPECT_THAT(ended.err, HasSubstr(fmt::format("pid {})", ranks_->pid(static_cast<size_t>(culprit)))));
-      EXPECT_THAT(ended.err, HasSubstr(how));
+      EXPECT_THAT(ended.err, how);
       if (!with_progress) continue;
       EXPECT_THAT(ended.err, HasSubstr("all_reduce 'gradients' #"));
       EXPECT_THAT(ended.err, HasSubstr("group world"));
@@ -80,9 +88,11 @@ class CommFaults : public ::testing::TestWithParam<const char*> {
       ranks_ = std::make_unique<Processes>();
       body(i);
     }
+    fmt::print("{} repetitions; the last rank ended at worst {:.2f} s after the fault\n", repeats(), worst_);
   }
 
   std::unique_ptr<Processes> ranks_;
+  double worst_ = 0;  // seconds
 };
 
 TEST_P(CommFaults, Killed) {
@@ -103,7 +113,9 @@ TEST_P(CommFaults, Stopped) {
     ASSERT_NO_FATAL_FAILURE(await_running());
     const int64_t since = testing::monotonic_ns();
     ranks_->send(static_cast<size_t>(culprit), SIGSTOP);
-    expect_ends(culprit, since, 2.5, "has been silent for");
+    // The watch over ranks and the operation have the same time-out, and on a busy machine either is first.
+    expect_all_end(culprit, since, 2.5,
+                   AnyOf(HasSubstr("has been silent for"), HasSubstr("did not answer in time")));
     ranks_->send(static_cast<size_t>(culprit), SIGCONT);  // it learns that it was given up
     EXPECT_GT(ranks_->await_end(static_cast<size_t>(culprit)).exit_status, 0);
   });

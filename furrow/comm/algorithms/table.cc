@@ -69,32 +69,44 @@ void AlgorithmTable::sort() {
   });
 }
 
+namespace {
+
+// Up to how many bytes one round with everybody is fastest, and up to how many everybody's slices with
+// everybody; beyond, as few bytes between hosts as can be.
+struct Threshold {
+  int ranks;
+  int64_t flat, direct;
+};
+constexpr int kMostRanks = INT32_MAX;
+constexpr Threshold kAlike[] = {{2, 4096, INT64_MAX}, {8, 2048, INT64_MAX}, {kMostRanks, 512, INT64_MAX}};
+// As measured on hosts that are network namespaces (2 of 2 and of 4 ranks, 3 of 2), at 200 Mbit/s, 1 Gbit/s
+// and unlimited: with 4 ranks a host the messages that direct sends cost more than any bytes.
+constexpr Threshold kMixedSum[] = {{4, 2048, 16 << 10}, {6, 4096, 4096}, {kMostRanks, 512, 512}};
+constexpr Threshold kMixedSlices[] = {{4, 0, 64 << 10}, {kMostRanks, 0, 2048}};
+
+void set_thresholds(AlgorithmTable& table, CollectiveKind kind, Wires wires,
+                    std::span<const Threshold> thresholds) {
+  const int flat = algorithm_index("flat"), direct = algorithm_index("direct"),
+            hierarchical = algorithm_index("hierarchical");
+  for (const Threshold& t : thresholds) {
+    std::vector<AlgorithmTable::Entry> entries;
+    if (t.flat > 0) entries.push_back({kind, wires, t.ranks, t.flat, flat});
+    if (t.direct > t.flat && t.direct < INT64_MAX)
+      entries.push_back({kind, wires, t.ranks, t.direct, direct});
+    if (t.direct < INT64_MAX) entries.push_back({kind, wires, t.ranks, INT64_MAX, hierarchical});
+    table.set(kind, wires, t.ranks, std::move(entries));
+  }
+}
+
+}  // namespace
+
 AlgorithmTable AlgorithmTable::built_in() {
   AlgorithmTable table;
-  constexpr int kMostRanks = INT32_MAX;
-  const int flat = algorithm_index("flat");
-  for (const Wires wires : {Wires::kMemory, Wires::kMixed, Wires::kMessages}) {
-    const auto entry = [&](int ranks, int64_t bytes, int algorithm) {
-      return Entry{CollectiveKind::kAllReduce, wires, ranks, bytes, algorithm};
-    };
-    table.set(CollectiveKind::kAllReduce, wires, 2, {entry(2, 4096, flat)});
-    table.set(CollectiveKind::kAllReduce, wires, 8, {entry(8, 2048, flat)});
-    table.set(CollectiveKind::kAllReduce, wires, kMostRanks, {entry(kMostRanks, 512, flat)});
-  }
-  // Between hosts as few bytes as can be; below this size a second round costs more.
-  constexpr int64_t kOneRound = 64 << 10;
-  for (const CollectiveKind kind : {CollectiveKind::kReduceScatter, CollectiveKind::kAllGather}) {
-    table.set(kind, Wires::kMixed, kMostRanks,
-              {{kind, Wires::kMixed, kMostRanks, kOneRound, 0},
-               {kind, Wires::kMixed, kMostRanks, INT64_MAX, algorithm_index("hierarchical")}});
-  }
-  for (const auto& [ranks, bytes] : {std::pair(2, 4096), {8, 2048}, {kMostRanks, 512}}) {
-    const auto entry = [&, ranks = ranks](int64_t up_to, int algorithm) {
-      return Entry{CollectiveKind::kAllReduce, Wires::kMixed, ranks, up_to, algorithm};
-    };
-    table.set(CollectiveKind::kAllReduce, Wires::kMixed, ranks,
-              {entry(bytes, flat), entry(kOneRound, 0), entry(INT64_MAX, algorithm_index("hierarchical"))});
-  }
+  set_thresholds(table, CollectiveKind::kAllReduce, Wires::kMemory, kAlike);
+  set_thresholds(table, CollectiveKind::kAllReduce, Wires::kMessages, kAlike);
+  set_thresholds(table, CollectiveKind::kAllReduce, Wires::kMixed, kMixedSum);
+  set_thresholds(table, CollectiveKind::kReduceScatter, Wires::kMixed, kMixedSlices);
+  set_thresholds(table, CollectiveKind::kAllGather, Wires::kMixed, kMixedSlices);
   return table;
 }
 

@@ -74,22 +74,7 @@ void MpiExchange::run(std::deque<MpiSend>& sends) {
 MpiExchange::Slices MpiExchange::slices(const std::vector<int64_t>& counts, size_t bytes) const {
   const auto all = static_cast<int64_t>(bytes / element_);
   refuse_many(all);
-  Slices s;
-  for (int r = 0, offset = 0; r < n_; ++r) {
-    s.counts.push_back(mpi_count(counts.empty() ? all / n_ : counts[static_cast<size_t>(r)]));
-    s.offsets.push_back(offset);
-    offset += s.counts.back();
-  }
-  return s;
-}
-
-MpiExchange::Slices MpiExchange::shares(int64_t elements, int ranks) {
-  Slices s;
-  for (int r = 0; r < ranks; ++r) {
-    s.offsets.push_back(mpi_count(elements * r / ranks));
-    s.counts.push_back(mpi_count(elements * (r + 1) / ranks - elements * r / ranks));
-  }
-  return s;
+  return Slices::of(counts, all, n_);
 }
 
 void MpiExchange::refuse_many(int64_t elements) const {

@@ -14,6 +14,7 @@
 
 #include "furrow/comm/mpi/wires.h"
 #include "furrow/comm/reduce.h"
+#include "furrow/comm/slices.h"
 #include "furrow/comm/transport.h"
 
 namespace furrow::comm {
@@ -53,12 +54,9 @@ class MpiExchange {
   const WireBytes& moved() const { return moved_; }
 
  private:
-  struct Slices {  // elements, as MPI counts
-    std::vector<int> counts, offsets;
-  };
+  using Slices = SliceTable<int>;  // as MPI counts
 
   Slices slices(const std::vector<int64_t>& counts, size_t bytes) const;
-  static Slices shares(int64_t elements, int ranks);
   void refuse_many(int64_t elements) const;
 
   void meet();

@@ -60,7 +60,7 @@ void MpiExchange::all_reduce() {
 }
 
 void MpiExchange::all_reduce_by_tree(std::span<const std::byte> in, std::span<std::byte> out) {
-  const Slices s = shares(elements(in), n_);
+  const Slices s = Slices::shares(elements(in), n_);
   reduce_part(in.data(), s,
               out.data() + static_cast<size_t>(s.offsets[static_cast<size_t>(rank_)]) * element_);
   gather_in_place(out, s);

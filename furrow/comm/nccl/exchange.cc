@@ -141,23 +141,7 @@ void NcclExchange::wait() {
 
 NcclExchange::Slices NcclExchange::slices(const std::vector<int64_t>& counts, size_t bytes) const {
   const auto all = static_cast<int64_t>(bytes / element_);
-  Slices s;
-  int64_t offset = 0;
-  for (int r = 0; r < n_; ++r) {
-    s.counts.push_back(counts.empty() ? all / n_ : counts[static_cast<size_t>(r)]);
-    s.offsets.push_back(offset);
-    offset += s.counts.back();
-  }
-  return s;
-}
-
-NcclExchange::Slices NcclExchange::shares(int64_t elements, int ranks) {
-  Slices s;
-  for (int r = 0; r < ranks; ++r) {
-    s.offsets.push_back(elements * r / ranks);
-    s.counts.push_back(elements * (r + 1) / ranks - elements * r / ranks);
-  }
-  return s;
+  return Slices::of(counts, all, n_);
 }
 
 // ---- transfers ----

@@ -15,6 +15,7 @@
 #include "furrow/comm/nccl/wires.h"
 #include "furrow/comm/operation.h"
 #include "furrow/comm/reduce.h"
+#include "furrow/comm/slices.h"
 
 namespace furrow::comm {
 
@@ -43,12 +44,9 @@ class NcclExchange {
   void run();
 
  private:
-  struct Slices {
-    std::vector<int64_t> counts, offsets;  // elements
-  };
+  using Slices = SliceTable<int64_t>;
 
   Slices slices(const std::vector<int64_t>& counts, size_t bytes) const;
-  static Slices shares(int64_t elements, int ranks);
 
   void meet();
   void all_reduce();

@@ -50,7 +50,7 @@ void NcclExchange::reduce_part(const std::byte* in, const Slices& s, std::byte* 
 void NcclExchange::all_reduce_by_tree() {
   const int64_t all = elements(c_.in), step = step_of(element_, 1);
   for (int64_t begin = 0; begin < all; begin += step) {
-    const Slices s = shares(std::min(step, all - begin), n_);
+    const Slices s = Slices::shares(std::min(step, all - begin), n_);
     const size_t offset = static_cast<size_t>(begin) * element_;
     std::byte* out = c_.out.data() + offset;
     reduce_part(c_.in.data() + offset, s,

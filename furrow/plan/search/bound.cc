@@ -12,7 +12,6 @@ namespace furrow::plan::search_internal {
 namespace {
 
 constexpr size_t kFirstRound = 8, kLargestRound = 512;
-constexpr size_t kNearest = 3;  // that do not fit
 
 double score_of_seconds(const State& state, const Choice& choice, double seconds) {
   Candidate candidate;

@@ -48,6 +48,8 @@ struct Plan {
   size_t order = 0;                          // of equal scores the lower one is the better
 };
 
+inline constexpr size_t kNearest = 3;  // of the candidates that do not fit: those that results show
+
 // Scores above which a candidate changes nothing, whatever it is: as many are known already as are kept.
 struct Limits {
   double any = std::numeric_limits<double>::infinity();

@@ -2,12 +2,10 @@
 // whatever the layer computes in.
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
 #include "furrow/base/error.h"
-#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/embedding_torch.h"
@@ -94,8 +92,6 @@ std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor
 
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
   FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "a cut layer is of the CPU");
-  if (layer.weight.adapter != nullptr)
-    return linear_with_adapter(x, layer.weight, layer.bias, layer.activation, context);
   const at::Tensor& weight = layer.weight.leaf;
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && x.size(-1) == weight.size(1),
                "linear reads numbers [..., in]");
@@ -123,8 +119,6 @@ at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weigh
   FURROW_CHECK(cut == Cut::kNone || !shared(context), "a cut layer is of the CPU");
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
                "linear_side_by_side reads numbers [..., in]");
-  if (std::ranges::any_of(weights, [](const Param& weight) { return weight.adapter != nullptr; }))
-    return side_by_side_with_adapters(x, weights, context);
   struct Call {
     std::vector<at::Tensor> weights;
     std::vector<int> indices;

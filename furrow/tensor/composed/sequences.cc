@@ -6,6 +6,8 @@
 
 #include <cmath>
 #include <limits>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -20,19 +22,39 @@
 namespace furrow::tensor::by_composition {
 namespace {
 
-// libtorch's fused attention adds gradients in any order unless it is told not to, which is a setting of the
-// process: for the length of one backward.
+// On a device libtorch's fused attention adds gradients in any order unless a setting of the process forbids
+// it. It does while at least one thread is in such a backward, and is then what it was before the first; on
+// the CPU, where there is one order, nothing is set.
 class InOneOrder {
  public:
-  explicit InOneOrder(bool fused) : before_(at::globalContext().deterministicAlgorithms()) {
-    if (fused) at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  explicit InOneOrder(bool needed) : needed_(needed) {
+    if (!needed_) return;
+    const std::lock_guard lock(users().mutex);
+    if (users().count++ > 0) return;
+    users().before = at::globalContext().deterministicAlgorithms();
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   }
-  ~InOneOrder() { at::globalContext().setDeterministicAlgorithms(before_, false); }
+  ~InOneOrder() {
+    if (!needed_) return;
+    const std::lock_guard lock(users().mutex);
+    if (--users().count == 0)
+      at::globalContext().setDeterministicAlgorithms(users().before, /*warn_only=*/false);
+  }
   InOneOrder(const InOneOrder&) = delete;
   InOneOrder& operator=(const InOneOrder&) = delete;
 
  private:
-  bool before_;
+  struct Users {
+    std::mutex mutex;
+    int count = 0;
+    bool before = false;
+  };
+  static Users& users() {
+    static Users all;
+    return all;
+  }
+
+  bool needed_;
 };
 
 // x [batch, heads, time, size], the halves of each row turned by their angles.
@@ -130,9 +152,9 @@ at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, 
   if (!needs_backward({qkv})) return attend(qkv.contiguous(), heads, dropout_p, stream, context);
   const at::Tensor own = qkv.detach().contiguous().requires_grad_(true);
   const at::Tensor out = attend(own, heads, dropout_p, stream, context);
-  const bool fused = !(context.training && dropout_p > 0);
-  return with_backward(out.detach(), {qkv}, [own, out, fused](const at::Tensor& dy) {
-    const InOneOrder in_one_order(fused);
+  const bool fused_on_device = !own.is_cpu() && !(context.training && dropout_p > 0);
+  return with_backward(out.detach(), {qkv}, [own, out, fused_on_device](const at::Tensor& dy) {
+    const InOneOrder in_one_order(fused_on_device);
     return torch::autograd::grad({out}, {own}, {dy});
   });
 }
@@ -152,7 +174,8 @@ class NoWarning final : public c10::WarningHandler {
 // A recurrent layer in float32, with a graph of its own inside: libtorch's layers have weights over x and
 // over h and two biases, ours one of each over [x_t, h_{t-1}].
 struct RecurrentCall {
-  at::Tensor x, weight, bias;
+  at::Tensor x, weight, bias;              // the weight with its adapter
+  std::shared_ptr<const Adapter> adapter;  // null: none
   int weight_index = -1, bias_index = -1;
   bool input_gradient = false;
   GradientSink* sink = nullptr;
@@ -165,6 +188,21 @@ struct RecurrentCall {
   at::Tensor start() const { return at::zeros({1, x.size(0), weight.size(1) - x.size(-1)}, x.options()); }
 };
 
+at::Tensor wide_copy(const at::Tensor& x) { return x.detach().to(at::kFloat, false, /*copy=*/true); }
+
+at::Tensor weight_of(const Param& weight) {
+  const at::Tensor own = wide_copy(weight.leaf);
+  if (!weight.adapter) return own;
+  const Adapter& adapter = *weight.adapter;
+  return own.addmm_(wide_copy(adapter.b.leaf), wide_copy(adapter.a.leaf), 1, adapter.scale);
+}
+
+// Of W + scale * B A comes `gradient`.
+void put_adapter(const Adapter& adapter, const at::Tensor& gradient, GradientSink& sink) {
+  sink.put(adapter.a.index, wide_copy(adapter.b.leaf).t().mm(gradient) * adapter.scale);
+  sink.put(adapter.b.index, gradient.mm(wide_copy(adapter.a.leaf).t()) * adapter.scale);
+}
+
 std::vector<at::Tensor> recurrent_backward(const RecurrentCall& call, const at::Tensor& out,
                                            const at::Tensor& dy) {
   std::vector<at::Tensor> wanted{call.weight, call.bias};
@@ -173,6 +211,7 @@ std::vector<at::Tensor> recurrent_backward(const RecurrentCall& call, const at::
   if (call.sink != nullptr) {
     call.sink->put(call.weight_index, gradients[0]);
     call.sink->put(call.bias_index, gradients[1]);
+    if (call.adapter) put_adapter(*call.adapter, gradients[0], *call.sink);
   }
   if (!call.input_gradient) return {};
   return {gradients[2].to(dy.scalar_type())};
@@ -190,9 +229,10 @@ at::Tensor recurrent(const at::Tensor& x, const Param& weight, const Param& bias
   call.bias_index = bias.index;
   call.input_gradient = x.requires_grad();
   call.sink = context.sink;
-  call.x = x.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded && call.input_gradient);
-  call.weight = weight.leaf.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded);
-  call.bias = bias.leaf.detach().to(at::kFloat, false, /*copy=*/true).requires_grad_(recorded);
+  call.adapter = weight.adapter;
+  call.x = wide_copy(x).requires_grad_(recorded && call.input_gradient);
+  call.weight = weight_of(weight).requires_grad_(recorded);
+  call.bias = wide_copy(bias.leaf).requires_grad_(recorded);
   const NoWarning silent;
   const at::Tensor out = layer(call);
   return with_backward(out.detach().to(x.scalar_type()), {x, weight.leaf},

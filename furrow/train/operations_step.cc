@@ -1,0 +1,147 @@
+// What changes a unit's parameters, their average and its statistics, and what is copied of them.
+#include <ATen/core/Tensor.h>
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+#include "furrow/train/executor_state_torch.h"
+
+namespace furrow::train {
+namespace {
+
+using plan::ValueKind;
+
+tensor::StateSpan span_of(const at::Tensor& state) {
+  const auto size = static_cast<size_t>(state.numel());
+  if (state.scalar_type() == at::kByte) return std::span<uint8_t>(state.data_ptr<uint8_t>(), size);
+  return std::span<float>(state.data_ptr<float>(), size);
+}
+
+std::span<float> resident_params(const ExecutorState& state, int unit, const Extent& elements) {
+  float* params = state.model.unit(unit).params.data_ptr<float>();
+  return {params + (elements.begin - state.model.params_extents()[unit].begin),
+          static_cast<size_t>(elements.size())};
+}
+
+// What one call of an optimizer steps: a whole parameter, or elements of one rule.
+struct StepRun {
+  Extent elements;
+  bool whole = false;
+  int64_t rows = 0;
+};
+
+// A group's elements in [slice), whole parameters each alone.
+std::vector<StepRun> runs_of(const plan::UnitLayout& layout, const plan::FlatGroup& group,
+                             const plan::Slice& slice) {
+  const Extent part{std::max(group.begin, slice.begin), std::min(group.end, slice.end)};
+  std::vector<StepRun> runs;
+  if (group.begin >= layout.whole_elements) {
+    if (part.size() > 0) runs.push_back({part});
+    return runs;
+  }
+  for (const plan::FlatSpan& span : layout.spans) {
+    if (span.offset >= part.begin && span.offset < part.end)
+      runs.push_back({{span.offset, span.offset + span.size}, true, span.rows});
+  }
+  return runs;
+}
+
+// An optimizer counts its own steps.
+int64_t applied_steps(const ExecutorState& state) { return state.inputs->step - state.inputs->skipped; }
+
+void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::FlatGroup& group,
+              const StepRun& run) {
+  const int unit = bound.unit();
+  const auto size = static_cast<size_t>(run.elements.size());
+  tensor::OptimizerSpan span;
+  span.params = resident_params(state, unit, run.elements);
+  span.gradient = state.flat(bound.gradient_reads[0]).subspan(run.elements.begin - bound.slice.begin, size);
+  span.whole = run.whole;
+  span.rows = run.rows;
+  for (size_t s = 0; s < state.rule->kernel_states(); ++s)
+    span.states[s] = span_of(state.model.state_part(unit, s, run.elements));
+  const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
+  state.math->step(state.rule->kernel(), span,
+                   state.rule->parameters(applied_steps(state), state.inputs->rates, scale.factor, group));
+}
+
+// What blocks read follows the masters that have been stepped.
+void round_elements(ExecutorState& state, const BoundInstruction& bound, Extent elements) {
+  const UnitState& unit = state.model.unit(bound.unit());
+  if (!unit.compute.defined() || elements.size() == 0) return;
+  const int64_t from = elements.begin - state.model.params_extents()[bound.unit()].begin;
+  const int64_t to = elements.begin - state.model.read_extents()[bound.unit()].begin;
+  unit.compute.narrow(0, to, elements.size()).copy_(unit.params.narrow(0, from, elements.size()));
+}
+
+// Of the instruction's slice, what is trained.
+Extent trained_part(const ExecutorState& state, const BoundInstruction& bound) {
+  const int64_t trained = state.model.flat().units[bound.unit()].trained_elements;
+  return {std::min(bound.slice.begin, trained), std::min(bound.slice.end, trained)};
+}
+
+std::span<float> average_of(const ExecutorState& state, const BoundInstruction& bound, const Extent& part) {
+  return span_of(state.model.state_part(bound.unit(), static_cast<size_t>(state.model.average()), part))
+      .floats();
+}
+
+void step(ExecutorState& state, const BoundInstruction& bound) {
+  const plan::UnitLayout& layout = state.model.flat().units[bound.unit()];
+  for (const plan::FlatGroup& group : layout.groups) {
+    for (const StepRun& run : runs_of(layout, group, bound.slice)) step_run(state, bound, group, run);
+  }
+  const Extent stepped = trained_part(state, bound);
+  round_elements(state, bound, stepped);
+  if (state.model.average() < 0 || stepped.size() == 0) return;
+  state.math->update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
+                             state.rule->average_decay(applied_steps(state)));
+}
+
+void swap_average(ExecutorState& state, const BoundInstruction& bound) {
+  const Extent part = trained_part(state, bound);
+  if (part.size() == 0) return;
+  state.math->swap(resident_params(state, bound.unit(), part), average_of(state, bound, part));
+  round_elements(state, bound, part);
+}
+
+// Running averages in double, rounded once a microbatch, as torch.nn.BatchNorm2d does.
+void fold_stats(ExecutorState& state, const BoundInstruction& bound) {
+  const std::span<float> running = span_of(state.model.unit(bound.unit()).statistics).floats();
+  const plan::Unit& unit = state.model.spec().units[bound.unit()];
+  for (const plan::StatisticSpan& span : state.model.flat().units[bound.unit()].statistics) {
+    const plan::Statistic& statistic = unit.statistics[span.statistic];
+    const std::span<float> to = running.subspan(span.offset, span.size);
+    if (statistic.fold == plan::Statistic::Fold::kCount) {
+      for (int64_t i = 0; i < statistic.size(); ++i)
+        reinterpret_cast<int64_t*>(to.data())[i] += static_cast<int64_t>(bound.statistic_reads.size());
+      continue;
+    }
+    for (const int slot : bound.statistic_reads) {
+      const float* batch = state.cell<at::Tensor>(slot).const_data_ptr<float>() + span.offset;
+      for (size_t i = 0; i < to.size(); ++i)
+        to[i] = static_cast<float>((1 - statistic.momentum) * to[i] + statistic.momentum * batch[i]);
+    }
+  }
+}
+
+void snapshot(ExecutorState& state, const BoundInstruction& bound) {
+  auto& snapshots = state.outputs.snapshots;
+  snapshots.resize(state.model.spec().units.size());
+  snapshots[bound.unit()] = state.model.snapshot(bound.unit(), {{bound.slice.begin, bound.slice.end},
+                                                                bound.reads(ValueKind::kStats) >= 0,
+                                                                state.inputs->alias_snapshots});
+}
+
+constexpr HandlerRow kHandlers[] = {
+    {plan::Op::kStep, &step},
+    {plan::Op::kFoldStats, &fold_stats},
+    {plan::Op::kSnapshot, &snapshot},
+    {plan::Op::kSwapAverage, &swap_average},
+};
+
+}  // namespace
+
+std::span<const HandlerRow> step_handlers() { return kHandlers; }
+
+}  // namespace furrow::train
