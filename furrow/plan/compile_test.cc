@@ -127,7 +127,7 @@ size_t count(const Program& program, Op op) {
 TEST(CompileTrain, AnOptimizerOnTheHostIsFedByCopies) {
   const ModelSpec plain = tied_chain(), spec = on_host(plain);
   for (const int k : {1, 3, 8}) {
-    const TrainOptions options{.microbatch_sizes = sizes(k), .optimizer_states = 2};
+    const TrainOptions options{.microbatch_sizes = sizes(k), .recompute = {}, .optimizer_states = 2};
     const Program program = compile_train(spec, Layout(), options);
     EXPECT_EQ(SymbolicMachine(program).stepped, expected_steps(spec, k));
     EXPECT_EQ(count(program, Op::kCopyDown), count(program, Op::kStep));

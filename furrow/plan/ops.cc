@@ -15,7 +15,7 @@ constexpr KindSet set_of(Kinds... kinds) {
 
 using enum ValueKind;
 
-constexpr std::array<OpInfo, 26> kOps = {{
+constexpr std::array<OpInfo, 28> kOps = {{
     {Op::kLoad, "load", false, true, false, false, set_of(), set_of(kBatch)},
     {Op::kForward, "forward", true, true, false, false, set_of(kBatch, kAct, kParams, kGathered, kStats),
      set_of(kAct, kSaved, kBnStats)},

@@ -54,7 +54,7 @@ TEST(Quote, DescribesUnitsAndMemory) {
 // What the host holds is no memory of the device; what crosses between them is counted once each way.
 TEST(Quote, AnOptimizerOnTheHost) {
   ModelSpec spec = testing::chain(3, 8);
-  const TrainOptions options{.microbatch_sizes = {4, 4}, .optimizer_states = 2};
+  const TrainOptions options{.microbatch_sizes = {4, 4}, .recompute = {}, .optimizer_states = 2};
   const Quote plain = quote(compile_train(spec, Layout(), options), spec);
   for (Unit& unit : spec.units) unit.offload = true;
   const Quote host = quote(compile_train(spec, Layout(), options), spec);
@@ -78,7 +78,8 @@ TEST(Quote, CopiesAndStepsOfTheHostTakeTheirTime) {
   cluster.devices = 2;
   cluster.device = find_device("h100-sxm");
   const auto costs = analytic_costs(cluster);
-  const Program program = compile_train(spec, Layout(), {.microbatch_sizes = {4}, .optimizer_states = 2});
+  const Program program =
+      compile_train(spec, Layout(), {.microbatch_sizes = {4}, .recompute = {}, .optimizer_states = 2});
   const ProgramCosts rows(*costs, spec, program, 1);
   const double bytes = (512 * 512 + 1024) * 4.0, overhead = cluster.device.overhead_s;
   for (const Instruction& instruction : program.instructions) {
@@ -92,7 +93,8 @@ TEST(Quote, CopiesAndStepsOfTheHostTakeTheirTime) {
   // A device's memory is without it.
   ModelSpec plain = spec;
   plain.units[0].offload = false;
-  const Program inside = compile_train(plain, Layout(), {.microbatch_sizes = {4}, .optimizer_states = 2});
+  const Program inside =
+      compile_train(plain, Layout(), {.microbatch_sizes = {4}, .recompute = {}, .optimizer_states = 2});
   const auto held = [&](const Program& each, const ModelSpec& of) {
     return simulate(std::span(&each, 1), of, *costs).ranks[0].peak_total_bytes;
   };

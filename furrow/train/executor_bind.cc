@@ -16,7 +16,7 @@ using plan::GroupAxis;
 using plan::Op;
 using plan::ValueKind;
 
-bool is_gradient(ValueKind kind) { return plan::is_gradient(kind) || kind == ValueKind::kHosted; }
+bool holds_gradient(ValueKind kind) { return plan::is_gradient(kind) || kind == ValueKind::kHosted; }
 
 using plan::buffer_of;
 
@@ -66,7 +66,7 @@ class Binder {
     const int slot = program_.slot_of(value);
     int& first = (*slots)[static_cast<size_t>(value.kind)];
     if (first < 0) first = slot;
-    if (is_gradient(value.kind)) gradients->push_back(operand(value));
+    if (holds_gradient(value.kind)) gradients->push_back(operand(value));
     if (value.kind == ValueKind::kGathered) bound_.gathered.emplace_back(value.unit, operand(value));
     if (value.kind == ValueKind::kLoss) {
       bound_.head = value.begin;
@@ -134,7 +134,7 @@ class Binder {
   void keep_own_parts() {
     size_t next = 0;
     for (const plan::Value& value : instruction_.reads) {
-      if (!is_gradient(value.kind)) continue;
+      if (!holds_gradient(value.kind)) continue;
       FlatOperand& from = bound_.gradient_reads[next++];
       const plan::Slice own =
           plan::part_slice(flat_, program_.placement, buffer_of(value), program_.placement.own_part());
@@ -162,7 +162,7 @@ class Binder {
     const plan::Value& value =
         instruction_.op == Op::kSend ? instruction_.reads.front() : instruction_.writes.front();
     bound_.label = fmt::format("{}", plan::to_string(value));
-    const bool flat = is_gradient(value.kind) || value.kind == ValueKind::kParams;
+    const bool flat = holds_gradient(value.kind) || value.kind == ValueKind::kParams;
     if (flat) bound_.flat = operand(value);
     return std::move(bound_);
   }
