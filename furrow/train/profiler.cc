@@ -66,7 +66,8 @@ class Profiler {
   std::string run() {
     config::Config config = request_.config;
     const int64_t batch = config.training.local_batch_size;
-    measure_steps(config, batch, replicas_);  // first: the workspace that its collectives leave behind is a run's
+    measure_steps(config, batch,
+                  replicas_);  // first: the workspace that its collectives leave behind is a run's
     measure_parts(config, batch);
     for (const int64_t size : std::set<int64_t>{batch / 4, batch / 2, 2 * batch}) {
       measure_steps(config, size, replicas_);
