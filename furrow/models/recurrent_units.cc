@@ -25,11 +25,12 @@ plan::Flops products(int64_t time, int64_t in, int64_t out) {
   return {flops, flops, flops};
 }
 
-// The arithmetic is float32: of 16 bits, the weights of i2h and, backward, what else is converted.
-void add_float_copies(plan::Unit& unit, const plan::Scratch& backward) {
-  unit.forward_scratch.fixed_bytes += backward.fixed_bytes;
-  unit.backward_scratch.fixed_bytes += backward.fixed_bytes;
-  unit.backward_scratch.sample_bytes += backward.sample_bytes;
+// The steps are float32: of 16 bits, the weights of i2h and what `forward` and `backward` say are converted.
+void add_float_copies(plan::Unit& unit, int64_t weight_bytes, int64_t forward, int64_t backward) {
+  unit.forward_scratch.fixed_bytes += weight_bytes;
+  unit.forward_scratch.sample_bytes += forward;
+  unit.backward_scratch.fixed_bytes += weight_bytes;
+  unit.backward_scratch.sample_bytes += backward;
 }
 
 }  // namespace
@@ -42,15 +43,19 @@ void describe_rnn(plan::Unit& unit) {
   add_layer(unit, "i2o", out, both);
   unit.output = {DType::kF32, {-1, time, out}};
   unit.flops = products(time, both, hidden + out);
-  // The concatenation and h, which become the concatenation and the gradient of i2h's output, over h; i2o
-  // reads a concatenation of 16 bits where the unit computes in them.
-  const int64_t bytes = number_bytes(unit), rounded = bytes < kFloatBytes ? both * bytes : 0;
-  unit.saved_bytes = unit.kept_saved_bytes = time * ((both + hidden) * kFloatBytes + rounded);
+  const int64_t bytes = number_bytes(unit);
+  const bool narrow = bytes < kFloatBytes;
+  // The concatenation and h, which become the concatenation and the gradient of i2h's output: in float32 over
+  // h.
+  unit.saved_bytes = time * (both * bytes + hidden * kFloatBytes);
+  unit.kept_saved_bytes = narrow ? time * both * bytes : unit.saved_bytes;
   unit.kept_grad_bytes = time * out * bytes;
-  unit.deferred_bytes = unit.saved_bytes + unit.kept_grad_bytes;
+  unit.deferred_bytes = time * (both + hidden) * bytes + unit.kept_grad_bytes;
   // Backward: the gradient of the concatenation.
   unit.backward_scratch.sample_bytes = time * both * kFloatBytes;
-  if (rounded > 0) add_float_copies(unit, {time * (rounded + in * kFloatBytes), hidden * both * kFloatBytes});
+  if (!narrow) return;
+  add_float_copies(unit, hidden * both * kFloatBytes, time * both * kFloatBytes,
+                   time * (both * bytes + in * kFloatBytes));
 }
 
 // The four gates are i2h(concatenation), i, f, g, o in PyTorch's order; output h: [-1, time, hidden].
@@ -60,13 +65,17 @@ void describe_lstm(plan::Unit& unit) {
   add_layer(unit, "i2h", 4 * hidden, both);
   unit.output = {DType::kF32, {-1, time, hidden}};
   unit.flops = products(time, both, 4 * hidden);
-  unit.saved_bytes = time * (both + 5 * hidden) * kFloatBytes;  // the concatenation, the gates and the cell
-  unit.deferred_bytes =
-      time * (both + 4 * hidden) * kFloatBytes;  // the concatenation and the gates' gradient, over the gates
-  unit.kept_saved_bytes = unit.deferred_bytes;
-  if (number_bytes(unit) == kFloatBytes) return;
-  // Gradients of output and input.
-  add_float_copies(unit, {time * (hidden + in) * kFloatBytes, 4 * hidden * both * kFloatBytes});
+  const int64_t bytes = number_bytes(unit);
+  const bool narrow = bytes < kFloatBytes;
+  // The concatenation, the gates and the cell.
+  unit.saved_bytes = time * (both * bytes + 5 * hidden * kFloatBytes);
+  // The concatenation and the gates' gradient: in float32 over the gates.
+  unit.deferred_bytes = time * (both + 4 * hidden) * bytes;
+  unit.kept_saved_bytes = narrow ? time * both * bytes : unit.deferred_bytes;
+  if (!narrow) return;
+  // Forward the concatenation and h, backward the gradients of output and input.
+  add_float_copies(unit, 4 * hidden * both * kFloatBytes, time * (both + hidden) * kFloatBytes,
+                   time * (hidden + in) * kFloatBytes);
 }
 
 }  // namespace furrow::models

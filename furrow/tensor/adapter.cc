@@ -160,7 +160,8 @@ at::Tensor weight_with_adapter(const Param& weight, int threads) {
 
 void defer_adapter(const Adapter& adapter, const at::Tensor& x, const at::Tensor& dy, GradientSink& sink,
                    int threads) {
-  const auto compute = [=](std::span<float* const> out) {
+  const auto compute = [=, own_x = x, own_dy = dy](std::span<float* const> out) {
+    const at::Tensor x = widened(own_x, threads), dy = widened(own_dy, threads);
     const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
     const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
     const int64_t rank = a.size(0), in = a.size(1), outs = b.size(0), rows = x.numel() / in;

@@ -11,7 +11,6 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/embedding_torch.h"
-#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/operations_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
@@ -26,29 +25,53 @@ void check_positions(std::span<const int64_t> positions, const at::Tensor& ids, 
                "a position beyond the table");
 }
 
+// The gradient of a table of `rows` rows, of which each of `count` positions took one.
+template <class T>
+void add_rows(const at::Tensor& gradient, kernels::EmbeddingBackward<T> args, int threads) {
+  const at::Tensor dy = gradient.detach().contiguous();
+  args.columns = dy.size(-1);
+  args.count = dy.numel() / args.columns;
+  args.dout = static_cast<const T*>(dy.const_data_ptr());
+  kernels::embedding_backward(args, threads);
+}
+
+void table_gradient(const at::Tensor& gradient, const int64_t* ids, int64_t rows, float* out, int threads,
+                    int64_t first = 0) {
+  const auto fill = [&](auto args) {
+    args.ids = ids;
+    args.rows = rows;
+    args.dtable = out;
+    args.first = first;
+    add_rows(gradient, args, threads);
+  };
+  switch (gradient.scalar_type()) {
+    case at::kFloat:
+      return fill(kernels::EmbeddingBackward<float>());
+    case at::kBFloat16:
+      return fill(kernels::EmbeddingBackward<kernels::bf16>());
+    default:
+      return fill(kernels::EmbeddingBackward<kernels::f16>());
+  }
+}
+
 void defer_tables(const at::Tensor& ids, const Param& tokens, const Param& positions,
                   const at::Tensor& gradient, const OpContext& context, int64_t first = 0) {
   GradientSink* const sink = context.sink;
   const int threads = context.threads;
-  const int64_t count = ids.numel(), time = ids.size(1), width = tokens.leaf.size(1);
   sink->defer(tokens.index, [=, vocabulary = tokens.leaf.size(0)](float* out) {
-    const at::Tensor dy = widened(gradient, threads);
-    kernels::embedding_backward(
-        {count, width, vocabulary, ids.const_data_ptr<int64_t>(), dy.const_data_ptr<float>(), out, first},
-        threads);
+    table_gradient(gradient, ids.const_data_ptr<int64_t>(), vocabulary, out, threads, first);
   });
   if (!positions.defined()) return;
   if (!context.positions.empty()) {
     sink->defer(positions.index, [=, at = context.positions, rows = positions.leaf.size(0)](float* out) {
-      const at::Tensor dy = widened(gradient, threads);
-      kernels::embedding_backward({count, width, rows, at.data(), dy.const_data_ptr<float>(), out}, threads);
+      table_gradient(gradient, at.data(), rows, out, threads);
     });
     return;
   }
+  const int64_t time = ids.size(1), read = time * tokens.leaf.size(1);
   sink->defer(positions.index, [=, size = positions.leaf.numel()](float* out) {
-    const at::Tensor dy = widened(gradient, threads);
-    kernels::position_backward(count, time, width, dy.const_data_ptr<float>(), out, threads);
-    std::fill(out + time * width, out + size, 0.0f);  // positions beyond this context
+    table_gradient(gradient, nullptr, time, out, threads);
+    std::fill(out + read, out + size, 0.0f);  // positions beyond this context
   });
 }
 

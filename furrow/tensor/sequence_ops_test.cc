@@ -10,11 +10,14 @@
 namespace furrow::tensor {
 namespace {
 
+using testing::distance;
 using testing::expect_matches_plain;
 using testing::OpCase;
 using testing::Ours;
 using testing::Plain;
 using testing::random_tensor;
+using testing::run_ours;
+using testing::run_plain;
 
 TEST(Attention, SharedKeysAndRotaryPositionsMatchPlainAutograd) {
   const int64_t heads = 4, kv_heads = 2, size = 8, time = 37, width = heads * size;
@@ -114,6 +117,41 @@ TEST(Recurrent, LayersMatchPlainAutograd) {
       run.input_gradient = false;
       expect_matches_plain(run, ours, plain);
     }
+  }
+}
+
+// Products of 16-bit numbers, float32 between the steps: as close to float64 as numbers of eight bits are.
+TEST(Recurrent, LayersOfBFloat16StayCloseToPlainAutograd) {
+  for (const bool is_lstm : {true, false}) {
+    const int64_t in = 19, hidden = 35, outputs = hidden * (is_lstm ? 4 : 1);
+    OpCase run;
+    run.x = random_tensor({17, 12, in}, 1).to(at::kBFloat16);
+    run.params = {random_tensor({outputs, in + hidden}, 2, 0.2), random_tensor({outputs}, 3, 0.2)};
+    for (at::Tensor& param : run.params) param = param.to(at::kBFloat16).to(at::kFloat);
+    const Ours ours = [&](const at::Tensor& x, std::span<const Param> params, OpContext& context) {
+      const auto half = [&](int i) {
+        return Param{params[static_cast<size_t>(i)].leaf.detach().to(at::kBFloat16).requires_grad_(true), i};
+      };
+      return is_lstm ? lstm(x, half(0), half(1), context)
+                     : recurrent_concatenation(x, half(0), half(1), context);
+    };
+    const Plain plain = [&](const at::Tensor& x, std::span<const at::Tensor> params) {
+      return plain_recurrent(x, params, is_lstm);
+    };
+    const auto mine = run_ours(run, ours);
+    const auto exact = run_plain(run, plain, at::kDouble);
+    const auto error = [](const at::Tensor& a, const at::Tensor& b) {
+      return distance(a, b) / b.abs().max().item<double>();
+    };
+    EXPECT_EQ(mine.output.scalar_type(), at::kBFloat16);
+    EXPECT_LT(error(mine.output, exact.output), 0x1p-7);
+    EXPECT_LT(error(mine.input_gradient, exact.input_gradient), 0x1p-6);
+    for (const size_t i : {0U, 1U}) EXPECT_LT(error(mine.gradients[i], exact.gradients[i]), 0x1p-6) << i;
+    // Control: a step that forgets the state is further away.
+    OpCase other = run;
+    other.params[0] = run.params[0].clone();
+    other.params[0].narrow(1, in, hidden).zero_();
+    EXPECT_GT(error(run_ours(other, ours).gradients[0], exact.gradients[0]), 0x1p-4);
   }
 }
 

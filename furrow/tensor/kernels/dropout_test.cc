@@ -83,7 +83,7 @@ TEST(Embedding, RowsAndTheirGradient) {
       std::vector<float> out(want.size()), got(table.size(), NAN), got_positions(positions.size(), NAN);
       embedding_forward({count, columns, ids.data(), table.data(), positions.data(), 4, out.data()}, threads);
       embedding_backward({count, columns, 6, ids.data(), dout.data(), got.data()}, threads);
-      position_backward(count, 4, columns, dout.data(), got_positions.data(), threads);
+      embedding_backward({count, columns, 4, nullptr, dout.data(), got_positions.data()}, threads);
       EXPECT_TRUE(same_bits(out, want) && same_bits(got, dtable) && same_bits(got_positions, dpositions));
     }
   });

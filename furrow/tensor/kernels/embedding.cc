@@ -18,15 +18,15 @@ int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
 
 // target[row_of(i)] += dout[i] for all i in order that have a row (>= 0), columns in whole cache lines shared
 // out over threads.
-template <class RowOf>
-void scatter_add(int64_t count, int64_t columns, const float* dout, float* target, int threads,
+template <class T, class RowOf>
+void scatter_add(int64_t count, int64_t columns, const T* dout, float* target, int threads,
                  const RowOf& row_of) {
   parallel_for(team(count * columns, threads), (columns + 15) / 16, [&](int64_t begin, int64_t end) HWY_ATTR {
     const int64_t to = std::min(end * 16, columns);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t at_row = row_of(i);
       if (at_row < 0) continue;
-      const float* from = dout + i * columns;
+      const T* from = dout + i * columns;
       float* row = target + at_row * columns;
       sweep(begin * 16, to, [&](int64_t j, auto at) HWY_ATTR {
         at.store(hn::Add(at.load(row + j), at.load(from + j)), row + j);
@@ -50,25 +50,25 @@ void look_up(const EmbeddingForward<T>& a, int threads) {
   });
 }
 
+template <class T>
+void add_up(const EmbeddingBackward<T>& a, int threads) {
+  std::memset(a.dtable, 0, static_cast<size_t>(a.rows * a.columns) * sizeof(float));
+  scatter_add(a.count, a.columns, a.dout, a.dtable, threads, [&](int64_t i) {
+    if (a.ids == nullptr) return i % a.rows;
+    const int64_t row = a.ids[i] - a.first;
+    return row < a.rows ? row : -1;
+  });
+}
+
 }  // namespace
 
 void run_embedding_forward(const EmbeddingForward<float>& a, int threads) { look_up(a, threads); }
 void run_embedding_forward_bf16(const EmbeddingForward<bf16>& a, int threads) { look_up(a, threads); }
 void run_embedding_forward_f16(const EmbeddingForward<f16>& a, int threads) { look_up(a, threads); }
 
-void run_embedding_backward(const EmbeddingBackward& a, int threads) {
-  std::memset(a.dtable, 0, static_cast<size_t>(a.vocabulary * a.columns) * sizeof(float));
-  scatter_add(a.count, a.columns, a.dout, a.dtable, threads, [&](int64_t i) {
-    const int64_t row = a.ids[i] - a.first;
-    return row < a.vocabulary ? row : -1;
-  });
-}
-
-void run_position_backward(int64_t count, int64_t period, int64_t columns, const float* dout,
-                           float* dpositions, int threads) {
-  std::memset(dpositions, 0, static_cast<size_t>(period * columns) * sizeof(float));
-  scatter_add(count, columns, dout, dpositions, threads, [&](int64_t i) { return i % period; });
-}
+void run_embedding_backward(const EmbeddingBackward<float>& a, int threads) { add_up(a, threads); }
+void run_embedding_backward_bf16(const EmbeddingBackward<bf16>& a, int threads) { add_up(a, threads); }
+void run_embedding_backward_f16(const EmbeddingBackward<f16>& a, int threads) { add_up(a, threads); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace furrow::tensor::kernels
@@ -81,7 +81,8 @@ HWY_EXPORT(run_embedding_forward);
 HWY_EXPORT(run_embedding_forward_bf16);
 HWY_EXPORT(run_embedding_forward_f16);
 HWY_EXPORT(run_embedding_backward);
-HWY_EXPORT(run_position_backward);
+HWY_EXPORT(run_embedding_backward_bf16);
+HWY_EXPORT(run_embedding_backward_f16);
 void embedding_forward(const EmbeddingForward<float>& args, int threads) {
   HWY_DYNAMIC_DISPATCH(run_embedding_forward)(args, threads);
 }
@@ -91,12 +92,14 @@ void embedding_forward(const EmbeddingForward<bf16>& args, int threads) {
 void embedding_forward(const EmbeddingForward<f16>& args, int threads) {
   HWY_DYNAMIC_DISPATCH(run_embedding_forward_f16)(args, threads);
 }
-void embedding_backward(const EmbeddingBackward& args, int threads) {
+void embedding_backward(const EmbeddingBackward<float>& args, int threads) {
   HWY_DYNAMIC_DISPATCH(run_embedding_backward)(args, threads);
 }
-void position_backward(int64_t count, int64_t period, int64_t columns, const float* dout, float* dpositions,
-                       int threads) {
-  HWY_DYNAMIC_DISPATCH(run_position_backward)(count, period, columns, dout, dpositions, threads);
+void embedding_backward(const EmbeddingBackward<bf16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_embedding_backward_bf16)(args, threads);
+}
+void embedding_backward(const EmbeddingBackward<f16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_embedding_backward_f16)(args, threads);
 }
 
 }  // namespace furrow::tensor::kernels

@@ -25,20 +25,20 @@ void embedding_forward(const EmbeddingForward<float>& args, int threads);
 void embedding_forward(const EmbeddingForward<bf16>& args, int threads);
 void embedding_forward(const EmbeddingForward<f16>& args, int threads);
 
-// dtable [vocabulary, columns], written whole: row r is the sum of dout over the positions with ids == first
-// + r, in order; rows that do not occur are zero, ids of other rows (of other ranks) left out.  Parallel over
-// columns, so bits do not depend on threads.
+// dtable [rows, columns], written whole: row r is the sum of dout over the positions i with ids[i] == first +
+// r, in order, or without ids over those with i % rows == r; rows that do not occur are zero, ids of other
+// rows (of other ranks) left out.  T is float, bf16 or f16; sums are float32.  Parallel over columns, so bits
+// do not depend on threads.
+template <class T>
 struct EmbeddingBackward {
-  int64_t count = 0, columns = 0, vocabulary = 0;
+  int64_t count = 0, columns = 0, rows = 0;
   const int64_t* ids = nullptr;
-  const float* dout = nullptr;
+  const T* dout = nullptr;
   float* dtable = nullptr;
   int64_t first = 0;
 };
-void embedding_backward(const EmbeddingBackward& args, int threads);
-
-// dpositions[t] = sum over i with i % period == t of dout[i], in order; written whole.  count % period == 0.
-void position_backward(int64_t count, int64_t period, int64_t columns, const float* dout, float* dpositions,
-                       int threads);
+void embedding_backward(const EmbeddingBackward<float>& args, int threads);
+void embedding_backward(const EmbeddingBackward<bf16>& args, int threads);
+void embedding_backward(const EmbeddingBackward<f16>& args, int threads);
 
 }  // namespace furrow::tensor::kernels
