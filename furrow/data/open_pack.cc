@@ -225,6 +225,13 @@ const Layout& layout_of(const PackInfo& info) {
 PackInfo read_info(const DatasetOptions& options) {
   PackInfo info = storage::read_pack(options.path.string());
   if (info.find("train") == nullptr) damaged(options.path.string() + " has no split 'train'");
+  if (options.disjoint_windows && info.layout != kTokenRecords) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("[data] windows = disjoint cuts a text that is one stream of tokens, and {} holds "
+                    "{}: leave windows out",
+                    options.path.string(), info.layout));
+  }
   return info;
 }
 

@@ -238,6 +238,11 @@ Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocess
   dataset.preprocessing = text.tokenizer->state();
   dataset.preprocessing["classes"] = fmt::format("{}", text.tokenizer->vocabulary_size());
   if (!text.ends.empty()) {
+    if (options.disjoint_windows) {
+      invalid(
+          "[data] windows = disjoint cuts a text that is one stream, and document_separator makes samples of "
+          "whole documents: leave one of them out");
+    }
     split_into_documents(text, options, dataset);
     return dataset;
   }

@@ -93,6 +93,11 @@ TEST(Packs, GiveWhatTheirDataSetGives) {
     EXPECT_GT(summary.shards, 3);
     EXPECT_EQ(summary.kept, 0);
     EXPECT_EQ(storage::read_pack(request.folder).layout, set.name);
+    if (set.name != kTokenRecords) {
+      DatasetOptions cut = pack_options(folder, set);
+      cut.disjoint_windows = true;
+      EXPECT_THROW(open_dataset(cut), Error) << "nothing to cut";
+    }
     EXPECT_FALSE(path_exists(request.folder + ".partial"));
     for (const auto& [budget, readers] :
          {std::pair<uint64_t, int>{0, 0}, {1, 0}, {1, 1}, {0, 3}, {1 << 30, 2}}) {

@@ -95,7 +95,7 @@ DatasetOptions dataset_options(const config::Config& config) {
           .tokenizer = data.tokenizer,
           .tokenizer_path = data.tokenizer_path,
           .document_separator = data.document_separator,
-          .disjoint_windows = data.windows == "disjoint",
+          .disjoint_windows = data.windows == "disjoint" && config.training.dataset != "mixture",
           .normalize = data.normalize,
           .train_images = data.train_images,
           .train_labels = data.train_labels,

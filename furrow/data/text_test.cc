@@ -174,6 +174,16 @@ TEST(TextSource, OnlyTrainingMovesWindows) {
   for (int64_t i = 0; i < source.size(); ++i) EXPECT_EQ(sample(source, i).first.front(), 8 * i);
 }
 
+TEST(TextSets, DocumentsAreNotCutIntoDisjointWindows) {
+  const TempFolder folder;
+  DatasetOptions options{.kind = "text", .path = folder.write("t", "abab\n\nbaba\n\nabba"), .context = 2};
+  options.document_separator = "\n\n";
+  EXPECT_NO_THROW(open_dataset(options));
+  options.disjoint_windows = true;
+  EXPECT_THAT([&] { open_dataset(options); },
+              ::testing::ThrowsMessage<Error>(HasSubstr("leave one of them out")));
+}
+
 TEST(TextSets, CutFromFrontToBack) {
   const TempFolder folder;
   const std::string text = alphabet_text(100);
