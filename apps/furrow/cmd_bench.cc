@@ -118,7 +118,7 @@ int run_comm(const Arguments& arguments) {
     if (world.size > 1) return measure_comm(arguments, world);
   }
   refuse_inside_a_world();
-  refuse_to_launch(config, "bench comm");
+  refuse_to_launch(config, "bench comm --backend mpi");
   std::vector<CommBenchRow> rows;
   for (const int ranks : parse_rank_list(arguments.get("--nproc", "2,4,8"))) {
     if (ranks < 2)

@@ -32,7 +32,7 @@ int launch_profile(const Arguments& arguments) {
   request.ranks = parse_ranks(arguments.get("--nproc", ""));
   refuse_inside_a_world();
   const config::Config config = config_of(arguments);
-  refuse_to_launch(config, "profile CONFIG");
+  refuse_to_launch(config, "profile CONFIG --comm.backend mpi");
   request.words = {"profile", arguments.positional[0]};
   if (arguments.has("--out"))
     request.words.insert(request.words.end(), {"--out", arguments.get("--out", "")});

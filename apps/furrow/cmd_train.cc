@@ -38,7 +38,7 @@ int launch_train(const Arguments& arguments) {
   refuse_inside_a_world();
   const TrainJob job = train_job(arguments, {});
   try {
-    refuse_to_launch(job.config, "train CONFIG");
+    refuse_to_launch(job.config, "train CONFIG --comm.backend mpi");
     if (!arguments.has("--resume") && observe::holds_run(job.run_folder))
       observe::throw_holds_run(job.run_folder);
     plan::compilable_layout(job.config.parallelism, request.ranks);  // refused before anything starts

@@ -80,8 +80,8 @@ void start_loading_torch_on_ranks(std::span<const std::string> words) {
 void refuse_to_launch(const config::Config& config, const std::string& command) {
   if (config.comm.backend != "mpi") return;
   throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("ranks of backend mpi are started by MPI, not by --nproc: mpirun -n 2 furrow {} "
-                          "--comm.backend mpi, or set [comm] backend = \"native\"",
+              fmt::format("ranks of backend mpi are started by MPI, not by --nproc: mpirun -n 2 furrow {}, "
+                          "or set [comm] backend = \"native\"",
                           command));
 }
 
