@@ -1,5 +1,4 @@
-// Rule: each operation has the unit and microbatch that its row in ops.cc asks for, and reads and writes what
-// program.h says, no more and no less.
+// Rule: each operation reads and writes what program.h says, no more and no less.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -28,7 +27,6 @@ class OperandRule {
         m_(instruction_.microbatch) {}
 
   void check() const {
-    check_place();
     check_kinds("reads", instruction_.reads, op_info(instruction_.op).reads);
     check_kinds("writes", instruction_.writes, op_info(instruction_.op).writes);
     if (instruction_.op == Op::kAdd) return;  // verify_gradients.cc
@@ -39,72 +37,6 @@ class OperandRule {
 
  private:
   [[noreturn]] void fail(const std::string& message) const { facts_.fail(index_, message); }
-
-  void check_place() const {
-    const OpInfo& info = op_info(instruction_.op);
-    if (info.has_unit ? (u_ < 0 || u_ > facts_.last_unit()) : u_ != -1) {
-      fail(info.has_unit ? fmt::format("the model has no unit {}", u_) : "this operation has no unit");
-    }
-    if (!info.has_peer) check_microbatch(info);
-    const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated ||
-                         instruction_.op == Op::kFoldStats || instruction_.op == Op::kCopyDown ||
-                         instruction_.op == Op::kCopyUp;
-    const bool transfers_params = info.has_peer && carries(ValueKind::kParams);
-    if ((instruction_.predicate == Predicate::kFinite) != (commits || transfers_params)) {
-      fail(commits || transfers_params ? fmt::format("a {} must run 'if finite'", info.name)
-                                       : "only step, copies beside it, gather_updated, fold_stats and "
-                                         "transfers of parameters run 'if finite'");
-    }
-    check_axis(info);
-    check_unit(info);
-  }
-
-  // The unit of the instruction is one of the rank's, or, of communication, one whose parameters it keeps.
-  void check_unit(const OpInfo& info) const {
-    if (!info.has_unit || info.has_peer || facts_.holds(u_)) return;
-    const bool foreign = instruction_.op == Op::kGatherParams || instruction_.op == Op::kReduceGrads ||
-                         instruction_.op == Op::kAdd || instruction_.op == Op::kRound;
-    if (foreign && keeps_params(facts_.model, place(), u_)) return;
-    fail(fmt::format("unit {} belongs to rank {} of the pipeline", u_, place().pipeline_rank_of(u_)));
-  }
-
-  void check_microbatch(const OpInfo& info) const {
-    if (info.has_microbatch ? (m_ < 0 || m_ >= facts_.microbatches()) : m_ != -1) {
-      fail(info.has_microbatch ? fmt::format("the program has no microbatch {}", m_)
-                               : "this operation has no microbatch");
-    }
-    if (info.has_microbatch && !takes(place(), facts_.microbatches(), m_)) {
-      fail(fmt::format("microbatch {} belongs to another rank", m_));
-    }
-  }
-
-  bool carries(ValueKind kind) const {
-    const Values& values = instruction_.op == Op::kSend ? instruction_.reads : instruction_.writes;
-    return !values.empty() && values[0].kind == kind;
-  }
-
-  void check_axis(const OpInfo& info) const {
-    if (info.has_axis != (instruction_.stream == Stream::kComm)) {
-      fail(info.has_axis ? "communication runs 'on comm'" : "only communication runs 'on comm'");
-    }
-    const auto is_any_of = [&](std::initializer_list<GroupAxis> axes) {
-      return std::find(axes.begin(), axes.end(), instruction_.axis) != axes.end();
-    };
-    using enum GroupAxis;
-    bool good = instruction_.axis == kNone;
-    if (instruction_.op == Op::kReduceGrads) good = is_any_of({kReplicate, kShard});
-    if (instruction_.op == Op::kGatherGrads) good = is_any_of({kReplicate});
-    if (instruction_.op == Op::kGatherParams || instruction_.op == Op::kGatherUpdated)
-      good = is_any_of({kShard});
-    if (instruction_.op == Op::kReduceScalar) good = is_any_of({place().parts_axis()});
-    if (instruction_.op == Op::kGatherStats) good = is_any_of({kData});
-    if (info.has_peer) good = is_any_of({kPipeline});
-    const auto name = kGroupAxisNames[static_cast<size_t>(instruction_.axis)];
-    if (!good) fail(fmt::format("it does not run over '{}'", name));
-    if (info.has_axis && group_ranks(place(), instruction_.axis).size() < 2) {
-      fail(fmt::format("there is one rank over {}: nothing to communicate", name));
-    }
-  }
 
   void check_kinds(std::string_view what, const Values& values, KindSet allowed) const {
     for (const Value& value : values) {
@@ -171,9 +103,7 @@ class OperandRule {
       case Op::kRound:
         return round();
       case Op::kWiden:
-        check_rounded();
-        check_steps();
-        return {{facts_.final_of(u_, place().step_part())}, {wide_value(u_, place().step_part())}, {}};
+        return widen();
       case Op::kReduceGrads:
         return reduce_grads();
       case Op::kGatherGrads:
@@ -198,13 +128,9 @@ class OperandRule {
       case Op::kStep:
         return step();
       case Op::kCopyDown:
-        check_offload();
-        return {{stepped_gradient()}, {hosted_value(u_, place().step_part())}, {}};
+        return copy_down();
       case Op::kCopyUp:
-        check_offload();
-        return {{params_value(u_, 0, place().params_part()), state_value(u_, 1, place().step_part())},
-                {params_value(u_, 1, place().step_part())},
-                {}};
+        return copy_up();
       case Op::kSwapAverage:
         return swap_average();
       case Op::kSend:
@@ -312,12 +238,24 @@ class OperandRule {
     if (!rounds()) fail("gradients are float32");
   }
 
+  Operands widen() const {
+    check_rounded();
+    check_steps();
+    return {{facts_.final_of(u_, place().step_part())}, {wide_value(u_, place().step_part())}, {}};
+  }
+
   Operands round() const {
     check_rounded();
+    const int32_t use = written_use();
+    return {{leaf_value(u_, use, m_)}, {gradient_value(u_, use, m_, m_ + 1)}, {}};
+  }
+
+  // Of the unit's parameters, by what is written.
+  int32_t written_use() const {
     const int32_t use = instruction_.writes.empty() ? 0 : instruction_.writes[0].index;
     if (use > static_cast<int32_t>(unit().uses_by_others.size()))
       fail(fmt::format("there is no use {}", use));
-    return {{leaf_value(u_, use, m_)}, {gradient_value(u_, use, m_, m_ + 1)}, {}};
+    return use;
   }
 
   // The values of the nodes of one use.
@@ -330,9 +268,7 @@ class OperandRule {
   Operands reduce_grads() const {
     check_steps();
     if (instruction_.writes.empty()) fail("it writes nothing");
-    const int32_t use = instruction_.writes[0].index, k = facts_.microbatches();
-    if (use > static_cast<int32_t>(unit().uses_by_others.size()))
-      fail(fmt::format("there is no use {}", use));
+    const int32_t use = written_use(), k = facts_.microbatches();
     Range all{instruction_.writes.front().begin, instruction_.writes.back().end};
     if (instruction_.axis == GroupAxis::kReplicate) all = {0, k};
     if (instruction_.axis == GroupAxis::kShard) {
@@ -436,6 +372,18 @@ class OperandRule {
     if (!offloads()) fail("the optimizer of the unit is not on the host");
   }
 
+  Operands copy_down() const {
+    check_offload();
+    return {{stepped_gradient()}, {hosted_value(u_, place().step_part())}, {}};
+  }
+
+  Operands copy_up() const {
+    check_offload();
+    return {{params_value(u_, 0, place().params_part()), state_value(u_, 1, place().step_part())},
+            {params_value(u_, 1, place().step_part())},
+            {}};
+  }
+
   Operands step() const {
     check_steps();
     const Part part = place().step_part();
@@ -532,7 +480,10 @@ class OperandRule {
 }  // namespace
 
 void check_operands(const Facts& facts) {
-  for (size_t i = 0; i < facts.program.instructions.size(); ++i) OperandRule(facts, i).check();
+  for (size_t i = 0; i < facts.program.instructions.size(); ++i) {
+    check_place(facts, i);
+    OperandRule(facts, i).check();
+  }
 }
 
 }  // namespace furrow::plan::rules

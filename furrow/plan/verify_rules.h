@@ -55,6 +55,7 @@ struct Facts {
 void check_placement(const Program& program);  // before Facts are made of it
 void check_header(const Facts& facts);
 void check_purpose(const Facts& facts);
+void check_place(const Facts& facts, size_t instruction);  // before its operands
 void check_operands(const Facts& facts);
 void check_values(Facts* facts);  // fills writer and dropped
 void check_gathers(const Facts& facts);
