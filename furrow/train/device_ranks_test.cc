@@ -13,10 +13,8 @@
 #include <vector>
 
 #include "furrow/base/error.h"
-#include "furrow/base/file.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/session.h"
-#include "tests/testing/run_ranks.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -50,9 +48,7 @@ const RankLayout kLayouts[] = {
 class DeviceRanks : public ::testing::TestWithParam<std::string>, protected testing::TrainingRuns {
  protected:
   void SetUp() override {
-    std::string text;
-    for (int i = 0; i < 3000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
-    write_file_atomic(folder_.path() + "/text.txt", text);
+    write_made_up_text();
     const std::string fake =
         std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libfurrow_fake_nccl.so";
     ::setenv("FURROW_NCCL_LIBRARY", fake.c_str(), 1);
@@ -75,51 +71,17 @@ class DeviceRanks : public ::testing::TestWithParam<std::string>, protected test
   }
 
   config::Config config(const std::vector<std::string>& settings) const {
-    std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/text.txt"};
+    std::vector<std::string> all = {"--training.device", "composed", "--training.steps", "4",
+                                    "--validation.freq", "2"};
     all.insert(all.end(), settings.begin(), settings.end());
-    return config::parse(R"(
-      [model]
-      name = "gpt"
-      layers = 2
-      heads = 2
-      width = 32
-      dropout = 0.1
-      [training]
-      dataset = "text"
-      device = "composed"
-      seq_len = 16
-      local_batch_size = 2
-      global_batch_size = 16
-      steps = 4
-      threads = 1
-      [optimizer]
-      name = "adamw"
-      lr = 3e-3
-      [data]
-      prefetch_batches = 0
-      [validation]
-      freq = 2
-      [checkpoint]
-      interval = 3
-      [debug]
-      deterministic = "strict"
-    )",
-                         "device_ranks_test", all);
+    return tiny_gpt(all);
   }
 
   void train_on(const std::string& name, const RankLayout& layout, const std::string& backend,
                 const std::vector<std::string>& more) const {
     std::vector<std::string> settings = layout.settings;
     settings.insert(settings.end(), more.begin(), more.end());
-    testing::run_ranks(layout.ranks,
-                       [&](comm::Communicator& communicator) {
-                         TrainRequest request;
-                         request.config = config(settings);
-                         if (communicator.rank() == 0) request.run_folder = run(name);
-                         request.communicator = &communicator;
-                         train(request);
-                       },
-                       {.timeout_ms = 60'000, .backend = backend});
+    train_on_ranks(name, layout.ranks, config(settings), backend);
   }
 
   void* fake_ = nullptr;

@@ -8,10 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "furrow/base/file.h"
 #include "furrow/base/memory.h"
 #include "furrow/train/session.h"
-#include "tests/testing/run_ranks.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -41,43 +39,13 @@ const OffloadCase kCases[] = {
 
 class Offload : public ::testing::Test, protected testing::TrainingRuns {
  protected:
-  void SetUp() override {
-    std::string text;
-    for (int i = 0; i < 3000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
-    write_file_atomic(folder_.path() + "/text.txt", text);
-  }
+  void SetUp() override { write_made_up_text(); }
 
   config::Config config(const std::vector<std::string>& settings, bool offload) const {
-    std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/text.txt"};
+    std::vector<std::string> all = {"--training.steps",  "6", "--training.max_norm", "0.1",
+                                    "--validation.freq", "3"};
     all.insert(all.end(), settings.begin(), settings.end());
-    config::Config config = config::parse(R"(
-      [model]
-      name = "gpt"
-      layers = 2
-      heads = 2
-      width = 32
-      dropout = 0.1
-      [training]
-      dataset = "text"
-      seq_len = 16
-      local_batch_size = 2
-      global_batch_size = 16
-      steps = 6
-      threads = 1
-      max_norm = 0.1
-      [optimizer]
-      name = "adamw"
-      lr = 3e-3
-      [data]
-      prefetch_batches = 0
-      [validation]
-      freq = 3
-      [checkpoint]
-      interval = 3
-      [debug]
-      deterministic = "strict"
-    )",
-                                          "offload_test", all);
+    config::Config config = tiny_gpt(all);
     config.training.enable_cpu_offload = offload;
     return config;
   }
@@ -87,15 +55,7 @@ class Offload : public ::testing::Test, protected testing::TrainingRuns {
       train_run(name, config(each.settings, offload));
       return;
     }
-    testing::run_ranks(each.ranks,
-                       [&](comm::Communicator& communicator) {
-                         TrainRequest request;
-                         request.config = config(each.settings, offload);
-                         if (communicator.rank() == 0) request.run_folder = run(name);
-                         request.communicator = &communicator;
-                         train(request);
-                       },
-                       {.timeout_ms = 60'000});
+    train_on_ranks(name, each.ranks, config(each.settings, offload));
   }
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "furrow/base/file.h"
 #include "furrow/config/config.h"
@@ -9,6 +10,7 @@
 #include "furrow/train/session.h"
 #include "tests/testing/child.h"
 #include "tests/testing/made_up_idx.h"
+#include "tests/testing/run_ranks.h"
 
 namespace furrow::testing {
 
@@ -22,6 +24,43 @@ class TrainingRuns {
     return folder;
   }
 
+  // What tiny_gpt() reads.
+  void write_made_up_text() const {
+    std::string text;
+    for (int i = 0; i < 3000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
+    write_file_atomic(folder_.path() + "/text.txt", text);
+  }
+
+  // Two blocks with dropout; `settings` are the words of a command line: training.steps among them.
+  config::Config tiny_gpt(const std::vector<std::string>& settings) const {
+    std::vector<std::string> all = {"--training.dataset_path", folder_.path() + "/text.txt"};
+    all.insert(all.end(), settings.begin(), settings.end());
+    return config::parse(R"(
+      [model]
+      name = "gpt"
+      layers = 2
+      heads = 2
+      width = 32
+      dropout = 0.1
+      [training]
+      dataset = "text"
+      seq_len = 16
+      local_batch_size = 2
+      global_batch_size = 16
+      threads = 1
+      [optimizer]
+      name = "adamw"
+      lr = 3e-3
+      [data]
+      prefetch_batches = 0
+      [checkpoint]
+      interval = 3
+      [debug]
+      deterministic = "strict"
+    )",
+                         "tiny_gpt", all);
+  }
+
   std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
 
   observe::Summary train_run(const std::string& name, const config::Config& config,
@@ -31,6 +70,20 @@ class TrainingRuns {
     request.run_folder = run(name);
     request.resume = resume;
     return train::train(request);
+  }
+
+  // On ranks that are threads.
+  void train_on_ranks(const std::string& name, int ranks, const config::Config& config,
+                      const std::string& backend = "native") const {
+    run_ranks(ranks,
+              [&](comm::Communicator& communicator) {
+                train::TrainRequest request;
+                request.config = config;
+                if (communicator.rank() == 0) request.run_folder = run(name);
+                request.communicator = &communicator;
+                train::train(request);
+              },
+              {.timeout_ms = kPatienceMs, .backend = backend});
   }
 
   std::string weights(const std::string& name) const {
