@@ -73,6 +73,7 @@ struct Executor::Impl {
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
       bound.push_back(bind(program, model, instruction));
+    join_gathers(bound);
   }
 
   int64_t targets_of(const plan::ModelSpec& spec) const {
@@ -288,12 +289,22 @@ void ExecutorState::land(Flight& flight) {
   outputs.comm.exposed_ns += end_ns - start_ns;
   const int64_t busy_ns = flight.work.finished_ns() - flight.work.started_ns();
   outputs.comm.busy_ns += busy_ns;
-  if (inputs->trace != nullptr)
-    inputs->trace->push_back(trace_event(*this, *flight.bound, flight.work.started_ns(), busy_ns));
-  if (inputs->times != nullptr)
-    inputs->times->push_back({flight.bound->index, flight.work.started_ns(), busy_ns, 0});
+  note_landed(flight, busy_ns);
   if (const auto finish = std::exchange(flight.finish, nullptr)) finish();
   elsewhere_ns += rank.clock->monotonic_ns() - start_ns;
+}
+
+// Two that were one pass have half of its time each.
+void ExecutorState::note_landed(const Flight& flight, int64_t busy_ns) {
+  const BoundInstruction* const gather = flight.bound->gather;
+  int64_t start_ns = flight.work.started_ns();
+  const auto add = [&](const BoundInstruction& bound, int64_t duration_ns) {
+    if (inputs->trace != nullptr) inputs->trace->push_back(trace_event(*this, bound, start_ns, duration_ns));
+    if (inputs->times != nullptr) inputs->times->push_back({bound.index, start_ns, duration_ns, 0});
+    start_ns += duration_ns;
+  };
+  add(*flight.bound, gather == nullptr ? busy_ns : busy_ns / 2);
+  if (gather != nullptr) add(*gather, busy_ns - busy_ns / 2);
 }
 
 void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
