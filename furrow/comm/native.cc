@@ -69,11 +69,11 @@ class NativeGroup : public GroupBackend {
     std::vector<Ticket> sends;
     for (size_t i = 0; i < batch.size(); ++i) {
       if (i + 1 < batch.size() && are_one_pass(batch[i], batch[i + 1])) {
-        run_both({batch[i], sequence[i]}, {batch[i + 1], sequence[i + 1]});
+        run_both({batch[i], sequence[i]}, {batch[i + 1], sequence[i + 1]}, sends, i + 2 == batch.size());
         ++i;
-        continue;
+      } else {
+        run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
       }
-      run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
     }
   }
 
@@ -93,14 +93,15 @@ class NativeGroup : public GroupBackend {
   bool are_one_pass(const Collective& reduce, const Collective& gather) {
     if (reduce.kind != CollectiveKind::kReduceScatter || gather.kind != CollectiveKind::kAllGather)
       return false;
-    const bool same = gather.in.data() == reduce.out.data() && gather.in.size() == reduce.out.size();
+    const bool same =
+        gather.in.size() == reduce.out.size() && (gather.in.empty() || gather.in.data() == reduce.out.data());
     if (!same || gather.dtype != reduce.dtype || gather.counts != reduce.counts) return false;
     return topology_.wires == Wires::kMemory && call_of({reduce, 0}).algorithm() == 0 &&
            call_of({gather, 0}).algorithm() == 0;
   }
 
   // Both in one pass, each with its own bytes and half of the time.
-  void run_both(const Numbered& reduce, const Numbered& gather) {
+  void run_both(const Numbered& reduce, const Numbered& gather, const std::vector<Ticket>& sends, bool last) {
     Call scatters = call_of(reduce), gathers = call_of(gather);
     guard_operation(
         communicator_, spec_, [&] { return scatters.envelope(0); },
@@ -108,6 +109,8 @@ class NativeGroup : public GroupBackend {
           scatters.begin();
           gathers.begin();
           direct_scatter_and_gather(scatters, gathers);
+          if (!last) return;
+          for (const Ticket& ticket : sends) gathers.wait(ticket);
         });
     shared().scratch.release();
     const int64_t finished_ns = system_clock().monotonic_ns(),
