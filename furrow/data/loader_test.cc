@@ -18,7 +18,6 @@
 #include <vector>
 
 #include "furrow/base/error.h"
-#include "furrow/base/process.h"
 #include "furrow/data/test_files.h"
 
 namespace furrow::data {
@@ -278,7 +277,6 @@ class CompanySource : public CountingSource {
 };
 
 TEST(Loader, AConsumerThatWouldWaitReads) {
-  if (core_count() < 2) GTEST_SKIP() << "one core: the consumer leaves it to the loader's thread";
   const CompanySource source(100);
   const SampleOrder order(0, 100, true);
   const std::vector<Seen> expected = direct(CountingSource(100), order, {.sizes = {8}}, 9);
