@@ -43,6 +43,8 @@ class Reader {
       largest_ = std::min(largest_, std::max<int64_t>(options_.end - options_.position, 0));
   }
 
+  int64_t largest() const { return largest_; }  // samples of a microbatch
+
   // Is the share over before its microbatch `k`?
   bool at_end(int64_t k) const { return range(k).size == 0; }
 
@@ -122,6 +124,14 @@ size_t prefetch_within_budget(const Source& source, const LoaderOptions& options
   return std::min<uint64_t>(asked, slots - options.sizes.size());
 }
 
+// Threads for a source of so many readers.  Where a batch has samples for all of them they share it when it
+// takes long, and more threads than cores would only hold up batches of their own.
+size_t threads_for(int readers, int64_t largest_batch) {
+  const int all = std::max(readers, 1);
+  if (largest_batch < all) return static_cast<size_t>(all);
+  return static_cast<size_t>(std::min(all, core_count()));
+}
+
 }  // namespace
 
 // With threads: each takes the next place of `ahead_`, fills it and gives it to the consumer, which takes the
@@ -130,7 +140,7 @@ size_t prefetch_within_budget(const Source& source, const LoaderOptions& options
 struct Loader::Impl {
   Impl(const Source& source, SampleOrder order, LoaderOptions options)
       : prefetch_(prefetch_within_budget(source, options)), reader_(source, order, std::move(options)) {
-    start(std::min(prefetch_, static_cast<size_t>(std::max(source.readers(), 1))));
+    start(std::min(prefetch_, threads_for(source.readers(), reader_.largest())));
   }
 
   ~Impl() {
@@ -157,7 +167,7 @@ struct Loader::Impl {
       throw Error(ErrorCode::kResourceExhausted,
                   "no thread to read data with: raise the limit of threads (ulimit -u), or set "
                   "data.prefetch_batches = 0");
-    helps_ = threads_.size() < static_cast<size_t>(core_count());
+    helps_ = threads_.size() < std::max<size_t>(2, static_cast<size_t>(core_count()));
   }
 
   // A microbatch that is read, or will be.
