@@ -1,6 +1,6 @@
 #include "furrow/base/hash.h"
 
-#if defined(__x86_64__)
+#ifdef FURROW_XXHASH_DISPATCH
 #define XXH_STATIC_LINKING_ONLY  // the state as a value
 #include <xxh_x86dispatch.h>     // takes the widest vectors of the processor that it runs on
 #else
