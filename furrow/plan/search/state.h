@@ -131,6 +131,9 @@ std::shared_ptr<const Pipeline> shared_pipeline(State* state, const Choice& choi
 // Of such a one: no order of its actions is quicker, and what it holds is not said.
 std::shared_ptr<const Pipeline> outline_of(State* state, const Choice& choice);
 
+// Of adding a unit's gradients, or a shard of them, to those of another microbatch.
+double add_seconds(const State& state, const Model& model, int32_t u, int shards);
+
 // Bytes of each pp rank.
 std::vector<int64_t> memory_of(State* state, const Plan& plan);
 
