@@ -129,7 +129,7 @@ class Estimator {
   void add_unit(int32_t u, Work* work) {
     const Seconds seconds = seconds_of(u);
     work->compute_s += seconds.forward + seconds.backward();
-    work->add_s += add_seconds(state_, model_, u, choice_.zero_stage >= 2 ? placement_.shards() : 1);
+    work->add_s += choice_.zero_stage >= 2 ? shard_add_seconds(u) : table_.add_s[u];
     add_tail(u, seconds.backward(), work);
   }
 
@@ -195,6 +195,12 @@ class Estimator {
     const bool again =
         reshard() == Reshard::kAlways || (reshard() == Reshard::kDefault && u + 1 < state_.units());
     return again ? gather(u) : Exchange{};
+  }
+
+  double shard_add_seconds(int32_t u) {
+    const int64_t bytes = gradient_bytes(u) / placement_.shards();
+    if (bytes != added_bytes_) added_s_ = state_.add_seconds(added_bytes_ = bytes);
+    return added_s_;
   }
 
   // Of `added`, one addition on the rank that adds most.  After some turns there are several, and the ranks
@@ -265,7 +271,8 @@ class Estimator {
       reduce_replicas_{Op::kReduceGrads, GroupAxis::kReplicate},
       gather_replicas_{Op::kGatherGrads, GroupAxis::kReplicate};
   double computed_s_ = 0, sent_s_ = 0, updated_s_ = 0, step_seconds_ = 0;
-  int64_t step_bytes_ = 0;
+  int64_t step_bytes_ = 0, added_bytes_ = -1;
+  double added_s_ = 0;
   double host_s_ = 0;  // of units that the host steps
 };
 

@@ -184,7 +184,7 @@ class PipelineMaker {
       }
       if (stage.end == state_.units()) times.backward_input += table_.loss_s;
       times_.stages.push_back(times);
-      for (int32_t u = stage.begin; u < stage.end; ++u) times.add += add_seconds(state_, model_, u, 1);
+      for (int32_t u = stage.begin; u < stage.end; ++u) times.add += table_.add_s[u];
       adding_.stages.push_back(times);
       bytes_.push_back(bytes);
     }
@@ -277,12 +277,6 @@ const std::vector<Range>& PipelineCache::stages(const ModelKey& model, const Mod
   const auto [found, first] = stages_.try_emplace({model, stages});
   if (first) found->second = stages_by_cost(spec, stages);
   return found->second;
-}
-
-// Two read, one written.
-double add_seconds(const State& state, const Model& model, int32_t u, int shards) {
-  const int64_t gradient = model.gradient_bytes[u] + model.use_bytes[u];
-  return gradient > 0 ? state.costs.flat_seconds(Op::kAdd, 3 * gradient / shards) : 0;
 }
 
 std::shared_ptr<const Pipeline> pipeline_of(State* state, const Choice& choice) {
