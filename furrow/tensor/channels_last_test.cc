@@ -1,10 +1,10 @@
-// Operations over images whose channels lie side by side, of 16-bit numbers: what they do is float32 inside, so
-// float32 says what is expected, exactly where nothing is multiplied.
+// Operations over images whose channels lie side by side, of 16-bit numbers: what they do is float32 inside,
+// so float32 says what is expected, exactly where nothing is multiplied.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-#include <utility>
+#include <span>
+#include <string>
 
 #include "furrow/tensor/ops_torch.h"
 #include "furrow/tensor/test_support_torch.h"
@@ -39,9 +39,8 @@ class HalfImages : public ::testing::TestWithParam<at::ScalarType> {
 
 TEST_P(HalfImages, PoolsAndShortcutsAreThoseOfFloat32) {
   const at::Tensor x = random_tensor({3, 5, 9, 8}, 1);
-  expect_rounded(x, random_tensor({3, 5, 5, 4}, 2), [](const at::Tensor& in, auto, OpContext& context) {
-    return max_pool_3x3(in, context);
-  });
+  expect_rounded(x, random_tensor({3, 5, 5, 4}, 2),
+                 [](const at::Tensor& in, auto, OpContext& context) { return max_pool_3x3(in, context); });
   expect_rounded(x, random_tensor({3, 5}, 2), [](const at::Tensor& in, auto, OpContext& context) {
     return global_average_pool(in, context);
   });
@@ -62,7 +61,9 @@ TEST_P(HalfImages, ConvolutionAndNormStayCloseToPlainAutograd) {
       return Param{half(params[static_cast<size_t>(i)].leaf.detach()).requires_grad_(true), i};
     };
     const at::Tensor y = strided_conv2d(x, narrow(0), {2, 1}, context);
-    return batch_norm(y, narrow(1), narrow(2), {.relu = true}, context);
+    BatchNorm norm;
+    norm.relu = true;
+    return batch_norm(y, narrow(1), narrow(2), norm, context);
   };
   const auto plain = [](const at::Tensor& x, std::span<const at::Tensor> params) {
     const at::Tensor y = at::conv2d(x, params[0], {}, 2, 1);

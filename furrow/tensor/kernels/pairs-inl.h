@@ -37,7 +37,17 @@ inline float pair_of(bf16 low, bf16 high) {
 
 // dst[i] is the pair low[i], high[i], which are `count` numbers each; without `high` 0.
 inline void zip(const bf16* low, const bf16* high, int64_t count, float* dst) {
-  for (int64_t i = 0; i < count; i += kLanes) {
+  int64_t i = 0;
+  alignas(64) static constexpr uint16_t kFirst[32] = {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,
+                                                      37, 6,  38, 7,  39, 8,  40, 9,  41, 10, 42,
+                                                      11, 43, 12, 44, 13, 45, 14, 46, 15, 47};
+  const __m512i first = _mm512_load_si512(kFirst), second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+  for (; high != nullptr && i + 32 <= count; i += 32) {
+    const __m512i even = _mm512_loadu_si512(low + i), odd = _mm512_loadu_si512(high + i);
+    _mm512_storeu_si512(dst + i, _mm512_permutex2var_epi16(even, first, odd));
+    _mm512_storeu_si512(dst + i + 16, _mm512_permutex2var_epi16(even, second, odd));
+  }
+  for (; i < count; i += kLanes) {
     const auto some = static_cast<__mmask16>((1U << std::min<int64_t>(16, count - i)) - 1);
     const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, low + i));
     __m512i odd = _mm512_setzero_si512();
