@@ -16,12 +16,15 @@ void for_each_peer(const Team& team, const Fn& fn) {
   for (int i = 1; i < team.size(); ++i) fn((team.self + i) % team.size());
 }
 
-// n values, the usual few of them without an allocation, and not one more than n made.
+// n values, the usual few of them without an allocation.  Each is made before it is used.
 template <class T>
 class Few {
  public:
-  explicit Few(size_t n) : size_(n), many_(n > kFew ? n : 0) {
-    if (n <= kFew) std::uninitialized_value_construct_n(reinterpret_cast<T*>(few_), n);
+  explicit Few(size_t n) : size_(n), many_(n > kFew ? n : 0) {}
+  // Where it lies: to be copied it would be read in words that are not yet written.
+  template <class Make>
+  void make(size_t i, const Make& make) {
+    ::new (static_cast<void*>(data() + i)) T(make());
   }
   T& operator[](size_t i) { return data()[i]; }
   std::span<const T> span() { return {data(), size_}; }
@@ -46,8 +49,9 @@ using Expect = Call::Incoming (Call::*)(int from, Step step, size_t bytes);
 Messages expect_from_all(Call& call, const Team& team, Step step, size_t bytes,
                          Expect expect = &Call::expect) {
   Messages m(team);
-  for_each_peer(team,
-                [&](int i) { m.incoming[static_cast<size_t>(i)] = (call.*expect)(team[i], step, bytes); });
+  for_each_peer(team, [&](int i) {
+    m.incoming.make(static_cast<size_t>(i), [&] { return (call.*expect)(team[i], step, bytes); });
+  });
   return m;
 }
 
