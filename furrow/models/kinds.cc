@@ -13,7 +13,7 @@ namespace furrow::models {
 namespace {
 
 constexpr std::array<Kind, 15> kKinds = {{
-    {"conv_relu_pool", &describe_conv_relu_pool, true},
+    {"conv_relu_pool", &describe_conv_relu_pool, true, true},
     {"linear", &describe_linear, true},
     {"token_embedding", &describe_token_embedding, true},
     {"transformer_block", &describe_transformer_block, true},

@@ -35,6 +35,8 @@ struct Kind {
   // Whether its block computes in bfloat16 and float16; where it does not, a unit among others that do
   // computes in float32.
   bool low_precision = false;
+  // Whether its products are float32 all the same, of operands that it converts.
+  bool converts = false;
 };
 
 std::span<const Kind> kinds();

@@ -97,6 +97,17 @@ void compute_in(DType type, plan::ModelSpec* spec) {
   plan::validate(*spec);
 }
 
+double float32_share(const plan::ModelSpec& spec) {
+  double all = 0, wide = 0;
+  for (const plan::Unit& unit : spec.units) {
+    const double flops = unit.flops.forward + unit.flops.backward_input + unit.flops.backward_weight;
+    const Kind* kind = find(unit.kind);
+    all += flops;
+    if (unit.compute == DType::kF32 || kind == nullptr || kind->converts) wide += flops;
+  }
+  return all > 0 ? wide / all : 1;
+}
+
 void reduce_in(DType type, plan::ModelSpec* spec) { spec->reduce = type; }
 
 }  // namespace furrow::models

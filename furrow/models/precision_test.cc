@@ -54,6 +54,23 @@ TEST(Precision, AUnitOfAnotherKindStaysFloat32) {
   EXPECT_EQ(spec.units[2].saved_bytes, low.units[2].saved_bytes + input * 2);
 }
 
+TEST(Precision, SaysWhatPartStaysFloat32) {
+  plan::ModelSpec spec = gpt();
+  EXPECT_EQ(float32_share(spec), 1);
+  compute_in(DType::kBF16, &spec);
+  EXPECT_EQ(float32_share(spec), 0);
+  // A unit of another kind, and one whose kind converts what it multiplies.
+  const auto flops = [](const plan::Unit& unit) {
+    return unit.flops.forward + unit.flops.backward_input + unit.flops.backward_weight;
+  };
+  double all = 0;
+  for (const plan::Unit& unit : spec.units) all += flops(unit);
+  for (const char* kind : {"of a program", "conv_relu_pool"}) {
+    spec.units[1].kind = kind;
+    EXPECT_DOUBLE_EQ(float32_share(spec), flops(spec.units[1]) / all) << kind;
+  }
+}
+
 TEST(Precision, AnUnknownNameIsRefused) {
   EXPECT_EQ(precision_of("bfloat16"), DType::kBF16);
   EXPECT_THROW(precision_of("bf16"), Error);

@@ -438,7 +438,7 @@ observe::Summary Run::summary() const {
   s.memory_bytes = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
   const DType precision = models::precision_of(bench_.config.training.mixed_precision_param);
   s.arithmetic = bench_.rank.device.type == "cpu"
-                     ? tensor::arithmetic_of(precision)
+                     ? tensor::arithmetic_of(precision, models::float32_share(spec_))
                      : fmt::format("{} on {}", to_string(precision), bench_.rank.device.type);
   s.prediction = prediction_;
   s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
