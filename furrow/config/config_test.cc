@@ -322,9 +322,8 @@ TEST(Validate, ABudgetOfDataThatAreNotStreamedIsSaidOnce) {
     return ignored_settings(parse(fmt::format("[training]\nsteps = 5\ndataset = \"{}\"\n", kind), "x.toml",
                                   {"--data.memory_budget", "256MiB"}));
   };
-  EXPECT_THAT(lines("idx"),
-              ElementsAre(AllOf(HasSubstr("data.memory_budget = \"256MiB\" bounds the batches"),
-                                HasSubstr("furrow data pack"))));
+  EXPECT_THAT(lines("idx"), ElementsAre(AllOf(HasSubstr("data.memory_budget = \"256MiB\" bounds the batches"),
+                                              HasSubstr("furrow data pack"))));
   EXPECT_THAT(lines("pack"), IsEmpty());
 }
 

@@ -204,9 +204,10 @@ struct Data {
     v("prefetch_batches", &Data::prefetch_batches,
       {.min = 0, .max = 1024, .doc = "Batches prepared ahead by threads of their own. 0: none."});
     v("memory_budget", &Data::memory_budget,
-      {.doc = "Memory for data, such as \"256MiB\": a pack with more bytes is streamed instead of mapped, "
-              "and no more batches are prepared ahead than fit; for other kinds of data it bounds those batches "
-              "alone. The order and the bits stay the same. Empty: no limit."});
+      {.doc =
+           "Memory for data, such as \"256MiB\": a pack with more bytes is streamed instead of mapped, "
+           "and no more batches are prepared ahead than fit; for other kinds of data it bounds those batches "
+           "alone. The order and the bits stay the same. Empty: no limit."});
     v("readers", &Data::readers,
       {.min = 0,
        .max = 1024,

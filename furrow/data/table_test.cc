@@ -216,7 +216,7 @@ TEST(Tables, EachBadRowIsOneClearLine) {
   EXPECT_THAT(with("a,y\n\"1,p\n"), HasSubstr("bad.csv"));
   EXPECT_THAT(with("a,y\n1,\xff\xfe\n"), HasSubstr("bad.csv"));
   std::string names = "a,y\n";
-  for (int i = 0; i < 1100; ++i) names += "n" + std::to_string(i) + ",p\n";
+  for (int i = 0; i < 1100; ++i) names += fmt::format("n{},p\n", i);
   EXPECT_THAT(with(names), HasSubstr("column 'a' has 1100 different texts"));
   DatasetOptions options = options_of(folder.write("t.csv", "a,y\n1,p\nx,p\n"), "y");
   options.table_rules.numeric = {"a"};
