@@ -46,7 +46,8 @@ int run_eval(const Arguments& arguments) {
   const train::EvalResult result =
       torch_entry_points().evaluate(folder, arguments.get("--split", "test"), config);
   Table table({{"run"}, {"split"}, {"samples"}, {"loss", "", 5}, {"accuracy", "", 4}});
-  table.add_row({folder, result.split, result.samples, result.loss, result.accuracy});
+  table.add_row({folder, result.split, result.samples, result.loss,
+                 config.training.loss == "mse" ? Cell() : Cell(result.accuracy)});
   fmt::print("{}", table.print(arguments.has("--json")));
   return 0;
 }

@@ -19,12 +19,24 @@
 namespace furrow::app {
 namespace {
 
-std::string out_of(const Arguments& arguments) {
-  const std::string out = arguments.get("--out", "");
+namespace fs = std::filesystem;
+
+// --out, or `otherwise`.
+std::string out_of(const Arguments& arguments, const fs::path& otherwise) {
+  const bool given = arguments.has("--out");
+  const std::string out = given ? arguments.get("--out", "") : otherwise.string();
   if (out.empty()) throw Error(ErrorCode::kInvalidArgument, "where to write is missing: give --out DIR");
-  if (path_exists(out))
-    throw Error(ErrorCode::kAlreadyExists, fmt::format("{} is there already: choose another --out", out));
+  if (path_exists(out)) {
+    throw Error(ErrorCode::kAlreadyExists,
+                fmt::format("{} is there already: {}", out,
+                            given ? "choose another --out" : "remove it, or choose another with --out DIR"));
+  }
   return out;
+}
+
+// The last name of a path, without its ending.
+fs::path name_of(const std::string& path) {
+  return fs::path(path + "/.").lexically_normal().parent_path().stem();
 }
 
 // `tokenizer`: a file, a folder that may hold one, or empty.
@@ -32,6 +44,7 @@ int import_model(const std::string& what, const models::ForeignModel& model, con
                  const std::string& out) {
   const preprocess::State state =
       tokenizer.empty() ? preprocess::State() : read_tokenizer(tokenizer, model.vocabulary);
+  fs::create_directories(parent_directory(out));
   write_as_artefact(model, std::filesystem::path(what).filename(), out, state);
   if (state.empty()) log_info("no tokenizer comes with the model: --tokenizer FILE names one");
   int64_t parameters = 0;
@@ -42,19 +55,20 @@ int import_model(const std::string& what, const models::ForeignModel& model, con
 }
 
 int import_hugging_face(const Arguments& arguments) {
-  const std::string out = out_of(arguments), &what = arguments.positional[2];
+  const std::string &what = arguments.positional[2], out = out_of(arguments, "models" / name_of(what));
   return import_model(what, read_hugging_face(what), arguments.get("--tokenizer", what), out);
 }
 
 int import_llama2c(const Arguments& arguments) {
-  const std::string out = out_of(arguments), &what = arguments.positional[2];
+  const std::string &what = arguments.positional[2], out = out_of(arguments, "models" / name_of(what));
   return import_model(what, read_llama2c(what), arguments.get("--tokenizer", ""), out);
 }
 
 int export_hugging_face(const Arguments& arguments) {
-  const std::string out = out_of(arguments);
   const std::string& what = arguments.positional[2];
-  if (!write_hugging_face(path_exists(what + "/model.toml") ? what : what + "/model", out))
+  const bool is_model = path_exists(what + "/model.toml");
+  const std::string out = out_of(arguments, is_model ? fs::path() : fs::path(what) / "hf");
+  if (!write_hugging_face(is_model ? what : what + "/model", out))
     log_info("its tokenizer has no form among Hugging Face's: the folder holds the model alone");
   fmt::print("{}\n", out);
   return 0;
@@ -81,7 +95,8 @@ int run_models(const Arguments& arguments) {
 }
 
 constexpr Option kOptions[] = {
-    {"--out", "DIR", "the folder to write; it must not be there"},
+    {"--out", "DIR",
+     "the folder to write, which must not be there (default: models/NAME; export of a run: RUN/hf)"},
     {"--tokenizer", "FILE", "import: merges.txt, tokenizer.model or a tokenizer.bin of llama2.c"},
 };
 
@@ -94,10 +109,11 @@ const Command kModelsCommand{
     .max_positional = 3,
     .summary = "bring models of other programs in, and ours out",
     .description =
-        "  furrow models import hf DIR --out MODEL        Hugging Face's GPT-2 or Llama: config.json, "
+        "  furrow models import hf DIR [--out MODEL]      Hugging Face's GPT-2 or Llama: config.json, "
         "safetensors\n"
-        "  furrow models import llama2c FILE --out MODEL  a checkpoint of llama2.c, version 0\n"
-        "  furrow models export hf RUN|MODEL --out DIR    the best model of a run, or a model folder\n"
+        "  furrow models import llama2c FILE              a checkpoint of llama2.c, version 0\n"
+        "  furrow models export hf RUN [--out DIR]        the best model of a run, into RUN/hf or DIR\n"
+        "  furrow models export hf MODEL --out DIR        a model folder\n"
         "\n"
         "MODEL is a folder with model.toml and model.safetensors, as training leaves it in RUN/model; a run "
         "starts\n"

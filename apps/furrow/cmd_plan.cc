@@ -12,6 +12,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/table.h"
 #include "furrow/base/text.h"
+#include "furrow/config/batch_note.h"
 #include "furrow/config/config.h"
 #include "furrow/observe/run_folder.h"
 #include "furrow/plan/compatibility.h"
@@ -233,7 +234,9 @@ int run_plan(const Arguments& arguments) {
   } else if (as_json) {
     fmt::print("{}", summary_table(planned, true).json());
   } else {
-    fmt::print("deterministic {}\n\n", planned.quote.deterministic);
+    const std::string batch =
+        config::batch_by_ranks(config.training, planned.quote.placement.layout.data_ranks());
+    fmt::print("deterministic {}\n{}{}\n", planned.quote.deterministic, batch, batch.empty() ? "" : "\n");
     fmt::print("{}\n{}", summary_table(planned, false).text(), memory_table(planned.quote).text());
     if (planned.quote.collectives.empty()) return 0;
     fmt::print("\n{}\n{}", items_table(planned.quote).text(), communication_table(planned.quote).text());

@@ -16,7 +16,9 @@
 #include "furrow/base/log.h"
 #include "furrow/data/dataset.h"
 #include "furrow/observe/run_folder.h"
+#include "furrow/plan/batch_check.h"
 #include "furrow/plan/compatibility.h"
+#include "furrow/train/recipe.h"
 
 namespace furrow::app {
 namespace {
@@ -31,6 +33,12 @@ std::vector<std::string> words_of_a_rank(const Arguments& arguments) {
   return words;
 }
 
+// A layout that cannot be is refused before anything starts.
+void check_layout(const config::Config& config, int ranks) {
+  const plan::Layout layout = plan::compilable_layout(config.parallelism, ranks);
+  plan::check_microbatches(train::microbatch_sizes(config.training, layout.data_ranks()), layout);
+}
+
 // Starts the ranks and watches them; what is wrong with the command is said here, once.
 int launch_train(const Arguments& arguments) {
   LaunchRequest request;
@@ -41,7 +49,7 @@ int launch_train(const Arguments& arguments) {
     refuse_to_launch(job.config, "train CONFIG --comm.backend mpi");
     if (!arguments.has("--resume") && observe::holds_run(job.run_folder))
       observe::throw_holds_run(job.run_folder);
-    plan::compilable_layout(job.config.parallelism, request.ranks);  // refused before anything starts
+    check_layout(job.config, request.ranks);
     request.words = words_of_a_rank(arguments);
     request.threads = static_cast<int>(job.config.training.threads);
     request.run_folder = job.run_folder;

@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/base/names.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/network.h"
 #include "furrow/models/teacher.h"
@@ -29,6 +32,17 @@ data::DataInfo info_of(const config::Config& config) {
 
 }  // namespace
 
+void check_architecture(const config::Config& config) {
+  std::vector<std::string> known;
+  for (const models::Architecture& each : models::architectures()) {
+    if (each.name == config.model.name) return;
+    known.emplace_back(each.name);
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("{}[model] name: {}", config::where(config, "model.name"),
+                          unknown_name_message("architecture", config.model.name, known)));
+}
+
 plan::ModelSpec planned_spec(const config::Config& config, const models::DataShape& shape) {
   plan::ModelSpec spec = models::trained_network(config, shape);
   if (config.training.objective == "distillation") {
@@ -43,6 +57,7 @@ plan::ModelSpec planned_spec(const config::Config& config, const models::DataSha
 }
 
 PlannedModel planned_model(const config::Config& config) {
+  check_architecture(config);
   const data::DataInfo info = info_of(config);
   const data::Field& input = info.fields[0];
   models::DataShape shape{{input.dtype, input.shape}, info.classes};

@@ -16,6 +16,9 @@ struct PlannedModel {
   int64_t train_samples = 0;  // 0: the data is not there
 };
 
+// Error{invalid_argument}: [model] name is none of models::architectures().  Needs no data.
+void check_architecture(const config::Config& config);
+
 // Where the data of a language model is missing but [model] vocab_size is given, shapes come from that and
 // [training] seq_len, with a line on stderr.  Error{not_found}: no data otherwise.
 PlannedModel planned_model(const config::Config& config);

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "apps/furrow/plan_model.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/observe/run_folder.h"
@@ -37,13 +38,9 @@ TrainJob job_of_run(const std::string& folder, const Arguments& arguments) {
 }
 
 TrainJob job_of_config(const std::string& path, const Arguments& arguments, const comm::World& world) {
-  if (std::filesystem::is_directory(path)) {
-    throw Error(
-        ErrorCode::kNotFound,
-        fmt::format("{} is neither a config file nor the folder of a run (it has no config.toml)", path));
-  }
   TrainJob job;
   job.config = config::load(path, arguments.overrides);
+  check_architecture(job.config);  // before the data are looked for, and a run folder is made
   job.run_folder = job.config.job.dump_folder;
   if (!job.run_folder.empty()) return job;
   if (arguments.has("--resume")) {

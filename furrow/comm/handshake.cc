@@ -1,5 +1,6 @@
 #include "furrow/comm/handshake.h"
 
+#include <fmt/format.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/base/log.h"
 
 namespace furrow::comm {
 namespace {
@@ -97,6 +99,7 @@ void Door::welcome(Socket socket) {
   // A fresh socket has room for it; one that has not is broken.
   const ssize_t sent = send(socket.descriptor(), &opening, sizeof opening, MSG_NOSIGNAL);
   if (sent != static_cast<ssize_t>(sizeof opening)) return;
+  guest.from = peer_endpoint(socket);
   guest.socket = std::move(socket);
   if (guests_.size() == kMostGuests) guests_.erase(guests_.begin());
   guests_.push_back(std::move(guest));
@@ -118,6 +121,18 @@ Door::Progress Door::advance(Guest& guest) const {
   return sent == static_cast<ssize_t>(proof.size()) ? Progress::kAdmitted : Progress::kRefused;
 }
 
+void Door::note_stranger(const Guest& guest, int64_t now_ns) {
+  ++strangers_;
+  if (now_ns < next_warning_ns_) return;
+  const std::string more = strangers_ > 1 ? fmt::format(", nor were {} before it", strangers_ - 1) : "";
+  log_warning(
+      fmt::format("port {}: a caller from {} is no rank of this job, as it does not prove to hold the job's "
+                  "token{}: turned away",
+                  local_port(listener_), to_string(guest.from), more));
+  strangers_ = 0;
+  next_warning_ns_ = now_ns + kWarningMs * 1'000'000;
+}
+
 std::vector<Socket> Door::admit() {
   while (auto socket = listener_.open() ? accept_from(listener_) : std::nullopt) welcome(std::move(*socket));
   std::vector<Socket> admitted;
@@ -126,7 +141,12 @@ std::vector<Socket> Door::admit() {
   for (Guest& guest : guests_) {
     const Progress progress = advance(guest);
     if (progress == Progress::kAdmitted) admitted.push_back(std::move(guest.socket));
-    if (progress == Progress::kWaiting && now < guest.deadline_ns) waiting.push_back(std::move(guest));
+    if (progress == Progress::kAdmitted) continue;
+    if (progress == Progress::kWaiting && now < guest.deadline_ns) {
+      waiting.push_back(std::move(guest));
+    } else if (guest.received > 0) {  // whoever says nothing only looks whether the port is open
+      note_stranger(guest, now);
+    }
   }
   guests_ = std::move(waiting);
   return admitted;

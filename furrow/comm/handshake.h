@@ -34,9 +34,12 @@ enum class Greeting {
 // The caller's part.
 Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns);
 
-// The server's part: guests at the door, none of whom can block it.  Belongs to one thread.
+// The server's part: guests at the door, none of whom can block it.  One that says something else than a rank
+// of this job leaves a warning in the log, at most one a kWarningMs however many come.  Belongs to one
+// thread.
 class Door {
  public:
+  static constexpr int64_t kWarningMs = 60'000;
   static constexpr size_t kMostGuests = 256;  // the oldest goes when one more comes
   static constexpr int64_t kPatienceMs = 5'000;
 
@@ -54,6 +57,7 @@ class Door {
  private:
   struct Guest {
     Socket socket;
+    Endpoint from;
     Challenge challenge;
     std::array<std::byte, 48> answer{};
     size_t received = 0;
@@ -62,11 +66,14 @@ class Door {
   enum class Progress { kWaiting, kAdmitted, kRefused };
   void welcome(Socket socket);
   Progress advance(Guest& guest) const;
+  void note_stranger(const Guest& guest, int64_t now_ns);
 
   Socket listener_;
   std::string_view purpose_;
   Secret secret_;
   std::vector<Guest> guests_;  // oldest first
+  int64_t strangers_ = 0;      // since the last warning
+  int64_t next_warning_ns_ = INT64_MIN;
 };
 
 }  // namespace furrow::comm

@@ -7,12 +7,14 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <latch>
 #include <thread>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/log.h"
 #include "furrow/comm/store_server.h"
 
 namespace furrow::comm {
@@ -257,6 +259,8 @@ TEST(Store, IsFoundBehindAPortThatSomebodyElseHas) {
 
 // Strangers: garbage, half a handshake, a torrent of connections, silence.  The job does not notice.
 TEST(Store, StrangersNeitherCrashNorBlock) {
+  std::string log;
+  set_log_writer([&log](std::string_view line) { log += line; });
   Fixture fixture(2);
   const int port = fixture.where.ports[0];
   std::vector<Socket> guests;
@@ -268,7 +272,10 @@ TEST(Store, StrangersNeitherCrashNorBlock) {
     guests.push_back(std::move(*guest));
   }
   const auto errors = run_ranks(fixture, 2, [](int, Store& store) { store.leave(in_seconds(20)); });
+  set_log_writer({});
   for (const std::string& error : errors) EXPECT_EQ(error, "");
+  EXPECT_EQ(std::ranges::count(log, '\n'), 1) << log;  // one line for all of them
+  EXPECT_THAT(log, HasSubstr("a caller from 127.0.0.1:"));
 }
 
 // One that holds the token but sends what is no message is dropped before it is a member, and fails the job

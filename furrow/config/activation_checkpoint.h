@@ -22,7 +22,10 @@ struct ActivationCheckpoint {
     v("units", &ActivationCheckpoint::units,
       {.effect = Effect::kLayout,
        .only_if = "activation_checkpoint.mode=selective",
-       .doc = "Patterns of unit names (* and ?), such as [\"block*\"]; `furrow plan` lists the units."});
+       .doc =
+           "Patterns of unit names (* and ?), such as [\"block*\"]; `furrow plan` lists the units. Empty: "
+           "every second of the units of a kind, as in every second layer; where no kind comes twice, every "
+           "second unit."});
   }
   friend bool operator==(const ActivationCheckpoint&, const ActivationCheckpoint&) = default;
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
@@ -113,7 +114,24 @@ Config parse(std::string_view text, const std::string& file_name, const std::vec
   return config;
 }
 
+namespace {
+
+std::string remedy_for_folder(const std::string& path) {
+  std::vector<std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(path))
+    if (entry.path().extension() == ".toml") files.push_back(entry.path().string());
+  if (files.empty()) return "name a .toml file";
+  return "name a file in it, such as " + *std::ranges::min_element(files);
+}
+
+}  // namespace
+
 Config load(const std::string& path, const std::vector<std::string>& overrides) {
+  if (std::filesystem::is_directory(path)) {
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("{} is a folder, neither a config file nor a run (it has no config.toml): {}",
+                            path, remedy_for_folder(path)));
+  }
   return parse(read_file(path, kMaxFileBytes), path, overrides);
 }
 

@@ -10,11 +10,13 @@
 #include <functional>
 
 #include "furrow/base/error.h"
+#include "furrow/config/batch_note.h"
 #include "furrow/config/schema.h"
 
 namespace furrow::config {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -162,6 +164,14 @@ TEST(Load, MissingFileIsNotFound) {
               HasSubstr("/no/such/file.toml"));
 }
 
+TEST(Load, AFolderIsNoConfig) {
+  const char* root = std::getenv("FURROW_SOURCE_DIR");
+  const std::string folder = std::string(root == nullptr ? "." : root) + "/examples";
+  EXPECT_THAT(message_of([&] { load(folder); }, ErrorCode::kNotFound),
+              AllOf(HasSubstr("is a folder, neither a config file nor a run"),
+                    HasSubstr("such as " + folder + "/blocks-custom.toml")));
+}
+
 // Every example parses, has no setting without effect, and survives its own text form.
 TEST(Load, ExamplesAreValid) {
   const char* root = std::getenv("FURROW_SOURCE_DIR");
@@ -186,7 +196,15 @@ TEST(Environment, ExpandsWithAndWithoutDefault) {
   EXPECT_EQ(path("${FURROW_TEST_ROOT}/mnist"), "/data/mnist");
   EXPECT_EQ(path("${FURROW_TEST_UNSET:-fallback}/mnist"), "fallback/mnist");
   EXPECT_EQ(path("${FURROW_TEST_UNSET:-}x"), "x");
+  EXPECT_EQ(path("${FURROW_TEST_UNSET:-${FURROW_TEST_ROOT:-data}/x}/y"), "/data/x/y");
+  EXPECT_EQ(path("${FURROW_TEST_UNSET:-${FURROW_TEST_UNSET:-data}/x}/y"), "data/x/y");
+  EXPECT_EQ(path("${FURROW_TEST_ROOT:-${FURROW_TEST_UNSET}}"), "/data");
   EXPECT_EQ(path("a$b $${HOME} $$"), "a$b ${HOME} $$");
+  EXPECT_THAT(message_of([&] { path("${FURROW_TEST_UNSET:-${oops}"); }), HasSubstr("no closing brace"));
+  EXPECT_EQ(path("${FURROW_TEST_UNSET:-$${x}/y"), "${x/y");
+  std::string deep = "x";
+  for (int i = 0; i < 9; ++i) deep = "${FURROW_TEST_UNSET:-" + deep + "}";
+  EXPECT_THAT(message_of([&] { path(deep); }), HasSubstr("too many defaults inside each other"));
   EXPECT_THAT(message_of([&] { path("${FURROW_TEST_UNSET}/x"); }),
               HasSubstr("x.toml:3: environment variable FURROW_TEST_UNSET is not set"));
   EXPECT_THAT(message_of([&] { path("${oops"); }), HasSubstr("no closing brace"));
@@ -247,6 +265,16 @@ TEST(Validate, BatchArithmeticShowsTheSum) {
   EXPECT_EQ(global_batch_size(parse(kSmall, "x").training, 4), 4 * 64);
 }
 
+TEST(Validate, ABatchThatDependsOnRanksIsSaid) {
+  Training training;
+  training.local_batch_size = 12;
+  EXPECT_EQ(batch_by_ranks(training, 1), "");
+  EXPECT_THAT(batch_by_ranks(training, 4), AllOf(HasSubstr("the recipe depends on the number of ranks"),
+                                                 HasSubstr("--training.global_batch_size 48")));
+  training.global_batch_size = 48;
+  EXPECT_EQ(batch_by_ranks(training, 4), "");
+}
+
 TEST(Validate, ImpossibleCombinationsAreNamed) {
   const std::string gpt =
       "[training]\nsteps = 9\nseq_len = 64\ndataset = \"text\"\n[model]\nname = \"gpt\"\n";
@@ -287,8 +315,16 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
   EXPECT_THAT(
       parse_error("[training]\nsteps = 5\n[lr_scheduler]\ndecay_type = \"one_cycle\"\nmax_momentum = 0.5\n"),
       HasSubstr("base_momentum 0.85 is above max_momentum 0.5"));
-  EXPECT_THAT(parse_error("[training]\nsteps = 5\n[activation_checkpoint]\nmode = \"selective\"\n"),
-              HasSubstr("units"));
+}
+
+TEST(Validate, ABudgetOfDataThatAreNotStreamedIsSaidOnce) {
+  const auto lines = [](const char* kind) {
+    return ignored_settings(parse(fmt::format("[training]\nsteps = 5\ndataset = \"{}\"\n", kind), "x.toml",
+                                  {"--data.memory_budget", "256MiB"}));
+  };
+  EXPECT_THAT(lines("idx"), ElementsAre(AllOf(HasSubstr("data.memory_budget = \"256MiB\" bounds the batches"),
+                                              HasSubstr("furrow data pack"))));
+  EXPECT_THAT(lines("pack"), IsEmpty());
 }
 
 TEST(Validate, SettingsWithoutEffectAreListed) {

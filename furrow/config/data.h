@@ -120,8 +120,9 @@ struct Data {
       {.effect = kRecipe,
        .only_if = kTable,
        .doc =
-           "Columns of categories, one input per value, even where the values are numbers. Columns with any "
-           "text are taken as such."});
+           "Columns of categories, one input per value, even where the values are numbers. Columns with "
+           "text are taken as such; where nearly all values are numbers (nine in ten, or all but one of five "
+           "or more), a text is an error."});
     v("numeric_columns", &Data::numeric_columns,
       {.effect = kRecipe, .only_if = kTable, .doc = "Columns of numbers: any text in them is an error."});
     v("missing_values", &Data::missing_values,
@@ -203,11 +204,10 @@ struct Data {
     v("prefetch_batches", &Data::prefetch_batches,
       {.min = 0, .max = 1024, .doc = "Batches prepared ahead by threads of their own. 0: none."});
     v("memory_budget", &Data::memory_budget,
-      {.only_if = kPack,
-       .doc = "Memory for data, such as \"256MiB\": a pack with more bytes is streamed instead of mapped, "
-              "and no "
-              "more batches are prepared ahead than fit. The order and the bits stay the same. Empty: no "
-              "limit."});
+      {.doc =
+           "Memory for data, such as \"256MiB\": a pack with more bytes is streamed instead of mapped, "
+           "and no more batches are prepared ahead than fit; for other kinds of data it bounds those batches "
+           "alone. The order and the bits stay the same. Empty: no limit."});
     v("readers", &Data::readers,
       {.min = 0,
        .max = 1024,

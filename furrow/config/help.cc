@@ -125,7 +125,7 @@ std::string reference_markdown() {
       "VALUE` or "
       "`--section.key=VALUE`, which wins over the file. Strings may hold `${NAME}` and `${NAME:-default}`, "
       "taken from "
-      "the environment; `$${` is a plain `${`.\n\n"
+      "the environment; a default may hold others, and `$${` is a plain `${`.\n\n"
       "The column *changes* says what a key is part of: *recipe* changes the mathematics, is kept in "
       "checkpoints, and "
       "another value on resume is named (refused with `debug.deterministic = \"strict\"`); *layout* changes "

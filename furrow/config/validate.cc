@@ -105,8 +105,9 @@ void check_optimizer(const Config& config) {
   if (schedule.decay_type != "one_cycle" && config.training.steps > 0 && schedule.total_steps == -1 &&
       schedule.warmup_steps > config.training.steps) {
     refuse(config, "lr_scheduler.warmup_steps",
-           fmt::format("lr_scheduler.warmup_steps {} is more than training.steps {}", schedule.warmup_steps,
-                       config.training.steps));
+           fmt::format("lr_scheduler.warmup_steps {0} is more than training.steps {1}: set "
+                       "lr_scheduler.warmup_steps to at most {1} (--lr_scheduler.warmup_steps 0 for none)",
+                       schedule.warmup_steps, config.training.steps));
   }
 }
 
@@ -140,6 +141,13 @@ void check_distillation(const Config& config) {
   }
 }
 
+void check_metric(const Config& config) {
+  if (config.training.loss != "mse" || config.validation.metric != "accuracy") return;
+  refuse(config, "validation.metric",
+         "validation.metric = accuracy counts right answers, and training.loss = mse has none: set "
+         "validation.metric = loss");
+}
+
 void check_objective(const Config& config) {
   const std::string &objective = config.training.objective, &model = config.model.name;
   if ((objective == "gan") != (model == "gan")) {
@@ -151,13 +159,6 @@ void check_objective(const Config& config) {
   }
   if (objective == "gan") check_gan(config);
   if (objective == "distillation") check_distillation(config);
-}
-
-void check_recompute(const Config& config) {
-  if (config.activation_checkpoint.mode == "selective" && config.activation_checkpoint.units.empty()) {
-    refuse(config, "activation_checkpoint.mode",
-           "activation_checkpoint.mode = selective needs activation_checkpoint.units, such as [\"block*\"]");
-  }
 }
 
 void check_backend(const Config& config) {
@@ -203,7 +204,7 @@ void validate(const Config& config) {
   check_data(config);
   check_optimizer(config);
   check_objective(config);
-  check_recompute(config);
+  check_metric(config);
   check_stages(config);
   check_backend(config);
   check_offload(config);
@@ -228,6 +229,14 @@ std::vector<std::string> ignored_settings(const Config& config) {
       lines.push_back(fmt::format("{}{} = {} has no effect: it needs {}", where(config, field.name()),
                                   field.name(), to_toml(field.get(config)), field.spec.only_if));
     }
+  }
+  const std::string& kind = config.training.dataset;
+  if (!config.data.memory_budget.empty() && kind != "pack" && kind != "mixture") {
+    lines.push_back(
+        fmt::format("{}data.memory_budget = \"{}\" bounds the batches prepared ahead, not the set: "
+                    "training.dataset = {} is "
+                    "not streamed; `furrow data pack` makes a pack of it, which is",
+                    where(config, "data.memory_budget"), config.data.memory_budget, kind));
   }
   return lines;
 }

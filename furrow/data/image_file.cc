@@ -73,6 +73,17 @@ void warn(j_common_ptr jpeg, int level) {
   if (level < 0) leave(jpeg);
 }
 
+// Cyan, magenta, yellow and black, each taking its share of the light; Adobe's programs store the light that
+// each lets through.
+void to_rgb(std::span<const uint8_t> inks, bool adobe, uint8_t* rgb) {
+  const uint8_t turned = adobe ? 0 : 0xff;
+  for (size_t i = 0; i + 3 < inks.size(); i += 4) {
+    const unsigned black = inks[i + 3] ^ turned;
+    for (size_t c = 0; c < 3; ++c)
+      *rgb++ = static_cast<uint8_t>(((inks[i + c] ^ turned) * black + 127) / 255);
+  }
+}
+
 // Between setjmp and the end of this function there is nothing with a destructor.  False: errors->message.
 bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const uint8_t> file,
                RgbImage (*make)(uint64_t, uint64_t), RgbImage* image, bool* too_large) {
@@ -80,7 +91,8 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
   jpeg_create_decompress(jpeg);
   jpeg_mem_src(jpeg, file.data(), static_cast<unsigned long>(file.size()));
   jpeg_read_header(jpeg, TRUE);
-  jpeg->out_color_space = JCS_RGB;
+  const bool four_inks = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
+  jpeg->out_color_space = four_inks ? JCS_CMYK : JCS_RGB;
   jpeg->dct_method = JDCT_ISLOW;  // the same bits on every machine
   if (uint64_t{jpeg->image_height} * jpeg->image_width > kMostPixels) {
     *too_large = true;
@@ -89,9 +101,16 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
   *image = make(jpeg->image_height, jpeg->image_width);
   jpeg_start_decompress(jpeg);
   const size_t stride = size_t{jpeg->output_width} * 3;
+  JSAMPROW inks = nullptr;  // the library's, gone with it
+  if (four_inks) {
+    inks = jpeg->mem->alloc_sarray(reinterpret_cast<j_common_ptr>(jpeg), JPOOL_IMAGE, jpeg->output_width * 4,
+                                   1)[0];
+  }
   while (jpeg->output_scanline < jpeg->output_height) {
-    JSAMPROW row = image->pixels.data() + jpeg->output_scanline * stride;
+    uint8_t* const pixels = image->pixels.data() + jpeg->output_scanline * stride;
+    JSAMPROW row = four_inks ? inks : pixels;
     jpeg_read_scanlines(jpeg, &row, 1);
+    if (four_inks) to_rgb({inks, size_t{jpeg->output_width} * 4}, jpeg->saw_Adobe_marker != FALSE, pixels);
   }
   jpeg_finish_decompress(jpeg);
   return true;

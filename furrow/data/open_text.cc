@@ -45,7 +45,15 @@ std::unique_ptr<Tokenizer> from_file(const DatasetOptions& options, const char* 
                         name));
   }
   const bool folder = fs::is_directory(options.tokenizer_path);
-  const fs::path path = require_file(folder ? options.tokenizer_path / name : options.tokenizer_path);
+  const fs::path wanted = folder ? options.tokenizer_path / name : options.tokenizer_path,
+                 path = find_file(wanted);
+  if (path.empty()) {
+    throw Error(
+        ErrorCode::kNotFound,
+        fmt::format("no file {}: set [data] tokenizer_path to the file of tokenizer = {}, or to a folder "
+                    "that holds it as {}",
+                    wanted.string(), options.tokenizer, name));
+  }
   const Bytes file = read_contents(path);
   try {
     return make(file.as_text());

@@ -22,6 +22,7 @@
 namespace furrow::data {
 namespace {
 
+using ::testing::AllOf;
 using testing::ByteVector;
 using testing::error_of;
 using ::testing::HasSubstr;
@@ -392,6 +393,12 @@ TEST(GuessKind, KnowsWhatASetLooksLike) {
   EXPECT_EQ(error_of([&] { guess_kind(folder / "none"); }).code(), ErrorCode::kNotFound);
   EXPECT_THAT(error_of([&] { guess_kind(folder.write("x.bin", "x")); }).what(),
               HasSubstr("cannot tell what kind of data"));
+  std::filesystem::create_directories(folder / "flat");
+  folder.write("flat/1.webp", "x");
+  EXPECT_THAT(
+      error_of([&] { guess_kind(folder / "flat"); }).what(),
+      AllOf(HasSubstr("cannot tell what kind of data"),
+            HasSubstr("such as 1.webp, but an image folder (docs/datasets.md) has one folder per class")));
 }
 
 }  // namespace

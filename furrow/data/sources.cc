@@ -6,6 +6,7 @@
 #include "furrow/base/text.h"
 #include "furrow/config/config.h"
 #include "furrow/data/files.h"
+#include "furrow/data/image_file.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/storage/pack.h"
 
@@ -57,6 +58,23 @@ const SourceKind& kind_of(const DatasetOptions& options) {
 
 std::span<const SourceKind> source_kinds() { return kSourceKinds; }
 
+namespace {
+
+// A folder whose images lie side by side is nearly an image folder.
+std::string what_it_lacks(const fs::path& path) {
+  if (!fs::is_directory(path)) return "";
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (!is_image_name(entry.path().filename().string())) continue;
+    return fmt::format(
+        "; it holds images, such as {}, but an image folder (docs/datasets.md) has one folder per "
+        "class with the images of that class in it, here or in train/",
+        entry.path().filename().string());
+  }
+  return "";
+}
+
+}  // namespace
+
 std::string guess_kind(const fs::path& path) {
   std::vector<std::string> known;
   for (const SourceKind& kind : kSourceKinds) {
@@ -65,8 +83,8 @@ std::string guess_kind(const fs::path& path) {
   }
   if (!fs::exists(path)) throw Error(ErrorCode::kNotFound, fmt::format("there is no {}", path.string()));
   throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("cannot tell what kind of data {} is: say so with --training.dataset, one of {}",
-                          path.string(), join(known, ", ")));
+              fmt::format("cannot tell what kind of data {} is: say so with --training.dataset, one of {}{}",
+                          path.string(), join(known, ", "), what_it_lacks(path)));
 }
 
 namespace {

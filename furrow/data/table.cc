@@ -61,7 +61,8 @@ bool holds_numbers(const TableColumn& column, const TableRules& rules) {
       first_other = row;
     }
   }
-  if (others > 0 && numbers > 9 * others) no_number(values, first_other);
+  const bool nearly_all = numbers >= 9 * others || (others == 1 && numbers >= 4);
+  if (others > 0 && nearly_all) no_number(values, first_other);
   return numbers > 0 && others == 0;
 }
 

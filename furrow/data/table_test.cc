@@ -1,6 +1,7 @@
 // Tables: what columns become, splits, fitted values, and one clear line for each kind of bad row.
 #include "furrow/data/table.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -180,6 +181,14 @@ TEST(Tables, ATestFileOfItsOwnStaysClosed) {
   EXPECT_THAT(message_of(options), HasSubstr("both make a test split"));
 }
 
+// A column with so many numbers, then texts.
+std::string column_of(int numbers, int texts) {
+  std::string text = "a,y\n";
+  for (int i = 0; i < numbers; ++i) text += fmt::format("{}.5,p\n", i);
+  for (int i = 0; i < texts; ++i) text += "hello,p\n";
+  return text;
+}
+
 TEST(Tables, EachBadRowIsOneClearLine) {
   const TempFolder folder;
   const auto with = [&](const std::string& text, const std::string& target = "y") {
@@ -192,6 +201,11 @@ TEST(Tables, EachBadRowIsOneClearLine) {
   for (int i = 0; i < 20; ++i) text += i == 12 ? "oops,p\n" : "1.5,p\n";
   EXPECT_THAT(with(text), AllOf(HasSubstr("column 'a', row 13: 'oops' is no number"),
                                 HasSubstr("data.categorical_columns")));
+  // At the bounds: nine of ten, all but one of five; below them texts are categories.
+  EXPECT_THAT(with(column_of(18, 2)), HasSubstr("column 'a', row 19: 'hello' is no number"));
+  EXPECT_EQ(with(column_of(17, 2)), "no error");
+  EXPECT_THAT(with(column_of(4, 1)), HasSubstr("column 'a', row 5: 'hello' is no number"));
+  EXPECT_EQ(with(column_of(3, 1)), "no error");
   EXPECT_THAT(with("a,y\n1,p\n2,?\n"), HasSubstr("column 'y', row 2: the target is missing"));
   EXPECT_THAT(with("a,y\n1,p\n", "z"), HasSubstr("unknown column in data.target 'z'"));
   EXPECT_THAT(with("a,y\n1,p\n", ""), HasSubstr("data.target is empty"));
@@ -202,7 +216,7 @@ TEST(Tables, EachBadRowIsOneClearLine) {
   EXPECT_THAT(with("a,y\n\"1,p\n"), HasSubstr("bad.csv"));
   EXPECT_THAT(with("a,y\n1,\xff\xfe\n"), HasSubstr("bad.csv"));
   std::string names = "a,y\n";
-  for (int i = 0; i < 1100; ++i) names += "n" + std::to_string(i) + ",p\n";
+  for (int i = 0; i < 1100; ++i) names += fmt::format("n{},p\n", i);
   EXPECT_THAT(with(names), HasSubstr("column 'a' has 1100 different texts"));
   DatasetOptions options = options_of(folder.write("t.csv", "a,y\n1,p\nx,p\n"), "y");
   options.table_rules.numeric = {"a"};

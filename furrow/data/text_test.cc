@@ -31,11 +31,11 @@ std::pair<std::vector<int64_t>, std::vector<int64_t>> sample(const Source& sourc
   return {values(buffers.views[0]), values(buffers.views[1])};
 }
 
-std::string message_of(const DatasetOptions& options) {
+std::string message_of(const DatasetOptions& options, ErrorCode code = ErrorCode::kInvalidArgument) {
   try {
     open_dataset(options);
   } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_EQ(error.code(), code);
     return error.what();
   }
   return "no error";
@@ -314,6 +314,10 @@ TEST(TextSets, TokenizersOfFilesNeedThem) {
   DatasetOptions options{
       .kind = "text", .path = folder.write("t.txt", "abcabcabc"), .context = 2, .tokenizer = "gpt2"};
   EXPECT_THAT(message_of(options), HasSubstr("tokenizer = gpt2 needs its file vocab.bpe"));
+  options.tokenizer_path = folder.path();
+  EXPECT_THAT(
+      message_of(options, ErrorCode::kNotFound),
+      HasSubstr("vocab.bpe: set [data] tokenizer_path to the file of tokenizer = gpt2, or to a folder"));
   folder.write("vocab.bpe", "a b\nab c\n");
   options.tokenizer_path = folder.path();
   const Dataset dataset = open_dataset(options);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/batch_check.h"
 #include "furrow/plan/buffers.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/draft.h"
@@ -39,19 +40,7 @@ void check_training(const ModelSpec& spec, const Placement& placement, const Tra
     throw Error(ErrorCode::kInvalidArgument, fmt::format("recompute has {} entries for {} units",
                                                          options.recompute.size(), spec.units.size()));
   }
-  const int32_t k = count(options.microbatch_sizes);
-  if (k >= placement.data_ranks()) return;
-  int64_t samples = 0;
-  for (const int64_t size : options.microbatch_sizes) samples += size;
-  const int64_t local = options.microbatch_sizes[0];
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("global batch {} / local batch {} = {} microbatches, for dp_replicate {} x "
-                          "dp_shard {} = {} data ranks: "
-                          "each needs at least one; raise [training] global_batch_size to {}, lower "
-                          "local_batch_size, or use at "
-                          "most {} ranks",
-                          samples, local, k, placement.replicas(), placement.shards(), placement.data_ranks(),
-                          local * placement.data_ranks(), k));
+  check_microbatches(options.microbatch_sizes, placement.layout);
 }
 
 // All ranks meet in the sums, which `clip` waits for.

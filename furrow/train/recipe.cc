@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <fnmatch.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
@@ -44,8 +46,23 @@ int64_t total_steps(const config::Training& training, int64_t train_samples, int
   return static_cast<int64_t>(std::ceil(training.epochs * static_cast<double>(train_samples) / global));
 }
 
+namespace {
+
+// Every second of the units of a kind; of all, where no kind comes twice.
+std::vector<bool> every_second(const plan::ModelSpec& spec) {
+  std::vector<bool> recompute(spec.units.size(), false);
+  std::map<std::string, int> seen;
+  for (size_t u = 0; u < spec.units.size(); ++u) recompute[u] = ++seen[spec.units[u].kind] % 2 == 0;
+  if (std::ranges::count(recompute, true) > 0) return recompute;
+  for (size_t u = 1; u < spec.units.size(); u += 2) recompute[u] = true;
+  return recompute;
+}
+
+}  // namespace
+
 std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec) {
   if (config.mode != "selective") return std::vector<bool>(spec.units.size(), config.mode == "full");
+  if (config.units.empty()) return every_second(spec);
   std::vector<bool> recompute(spec.units.size(), false);
   for (const std::string& pattern : config.units) {
     bool found = false;

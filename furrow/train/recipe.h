@@ -17,7 +17,12 @@ std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t 
 // [training] steps, or epochs over `train_samples` rounded up to whole steps.
 int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks = 1);
 
-// Per unit, from [activation_checkpoint]: none, full, or the units whose name matches one of its patterns.
+// Whether the loss compares with a right answer, so that some share of the answers is right: not that of
+// numbers.
+inline bool has_accuracy(const config::Training& training) { return training.loss != "mse"; }
+
+// Per unit, from [activation_checkpoint]: none, full, or the units whose name matches one of its patterns;
+// without patterns every second unit of a kind, and every second of all where no kind comes twice.
 // Error{invalid_argument}: a pattern that matches no unit.
 std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, const plan::ModelSpec& spec);
 

@@ -73,6 +73,13 @@ TEST(Recipe, RecomputeByPattern) {
   config.mode = "selective";
   config.units = {"h.*"};
   EXPECT_EQ(recompute_units(config, three_units()), (std::vector<bool>{false, true, true}));
+  config.units.clear();
+  plan::ModelSpec spec = three_units();  // of no kind in particular, so of one
+  EXPECT_EQ(recompute_units(config, spec), (std::vector<bool>{false, true, false}));
+  spec.units[0].kind = "embedding";
+  EXPECT_EQ(recompute_units(config, spec), (std::vector<bool>{false, false, true}));
+  spec.units[1].kind = "block";
+  EXPECT_EQ(recompute_units(config, spec), (std::vector<bool>{false, true, false}));
   config.units = {"layer.*"};
   const std::string message = message_of([&] { recompute_units(config, three_units()); });
   EXPECT_NE(message.find("embed, h.0, h.1"), std::string::npos) << message;

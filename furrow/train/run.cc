@@ -12,6 +12,7 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
+#include "furrow/config/batch_note.h"
 #include "furrow/models/network.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/compatibility.h"
@@ -39,11 +40,11 @@ std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
 }
 
 // With the global batch that -1 stands for, where it depends on the number of ranks.
-TrainRequest with_global_batch(TrainRequest request, const plan::Layout& layout) {
-  config::Training& training = request.config.training;
+config::Config with_global_batch(config::Config config, const plan::Layout& layout) {
+  config::Training& training = config.training;
   if (layout.world() > 1)
     training.global_batch_size = config::global_batch_size(training, layout.data_ranks());
-  return request;
+  return config;
 }
 
 int world_of(const TrainRequest& request) {
@@ -102,14 +103,15 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
 // The layout is refused before ranks form groups, which it might leave empty.
 Run::Run(const TrainRequest& request)
     : layout_(plan::compilable_layout(request.config.parallelism, world_of(request))),
-      request_(with_global_batch(request, layout_)),
-      bench_(with_teacher(request_, open_workbench(request_.config, dataset_of(request), request.extensions,
-                                                   request.cancel, request.local_rank))),
+      request_(request),
+      bench_(with_teacher(request_,
+                          open_workbench(with_global_batch(request.config, layout_), dataset_of(request),
+                                         request.extensions, request.cancel, request.local_rank))),
       spec_(plan::compilable_spec(layout_, bench_.spec)),
       ranks_(rank_options(request.config, spec_,
                           request.communicator == nullptr ? 0 : request.communicator->rank())),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
-  check_device(request_.config, spec_, layout_);
+  check_device(bench_.config, spec_, layout_);
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
   open_folder();
@@ -220,6 +222,8 @@ void Run::begin_record() {
     const auto microbatches = static_cast<int32_t>(program.microbatch_sizes.size());
     log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_),
                          plan::deterministic_line(program.placement, microbatches)));
+    const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
+    if (!batch.empty()) log_info(batch);
     log_info(memory_line(program));
   }
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
@@ -339,15 +343,13 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
   record.samples = state_.position;
   const Rates rates =
       rates_at({bench_.config.lr_scheduler, bench_.config.optimizer, total_steps_}, state_.step - 1);
-  record.values = {
-      {"loss", outputs.loss.mean()},
-      {"grad_norm", outputs.scale.norm},
-      {"lr", rates.lr},
-      {"accuracy", outputs.loss.accuracy()},
-      {"samples_per_second", static_cast<double>(global_batch_) / (static_cast<double>(duration_ns) * 1e-9)},
-      {"step_time_ms", static_cast<double>(duration_ns) * 1e-6},
-      {"data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9},
-      {"memory_bytes", static_cast<double>(peak_rss_bytes())}};
+  const double seconds = static_cast<double>(duration_ns) * 1e-9;
+  record.values = {{"loss", outputs.loss.mean()}, {"grad_norm", outputs.scale.norm}, {"lr", rates.lr}};
+  if (has_accuracy(bench_.config.training)) record.values.emplace_back("accuracy", outputs.loss.accuracy());
+  record.values.emplace_back("samples_per_second", static_cast<double>(global_batch_) / seconds);
+  record.values.emplace_back("step_time_ms", static_cast<double>(duration_ns) * 1e-6);
+  record.values.emplace_back("data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9);
+  record.values.emplace_back("memory_bytes", static_cast<double>(peak_rss_bytes()));
   if (scales_loss()) {
     record.values.emplace_back("loss_scale", state_.loss_scale.factor);
     record.values.emplace_back("skipped_steps", static_cast<double>(state_.skipped_steps));
@@ -414,12 +416,12 @@ observe::Summary Run::summary() const {
   if (state_.step > 0) s.loss = state_.last_loss;
   if (state_.has_best) {
     s.validation_loss = state_.best_validation_loss;
-    s.validation_accuracy = state_.best_validation_accuracy;
+    if (has_accuracy(bench_.config.training)) s.validation_accuracy = state_.best_validation_accuracy;
     s.best_step = state_.best_step;
   }
   if (tested_) {
     s.test_loss = test_loss_;
-    s.test_accuracy = test_accuracy_;
+    if (has_accuracy(bench_.config.training)) s.test_accuracy = test_accuracy_;
   }
   if (times_.total_ns() > 0) {
     s.samples_per_second =

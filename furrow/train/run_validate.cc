@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
+#include "furrow/train/recipe.h"
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
@@ -22,7 +23,9 @@ void Run::validate() {
   observe::StepRecord record;
   record.step = state_.step;
   record.samples = state_.position;
-  record.values = {{"validation_loss", sums.mean()}, {"validation_accuracy", sums.accuracy()}};
+  record.values = {{"validation_loss", sums.mean()}};
+  if (has_accuracy(bench_.config.training))
+    record.values.emplace_back("validation_accuracy", sums.accuracy());
   emit(record);
 }
 

@@ -12,6 +12,9 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "testing"))
+import example_data  # noqa: E402
+
 # example, key of summary.json, bound, is the bound a floor
 PROMISES = [
     ("convnet-fashion", "test_accuracy", 0.905, True),
@@ -35,6 +38,7 @@ def main() -> int:
     only = os.environ.get("FURROW_ACCURACY_ONLY")
     failed = ran = 0
     with tempfile.TemporaryDirectory() as folder:
+        os.environ.update(example_data.unpack(pathlib.Path(folder)))
         for example, key, bound, floor in PROMISES:
             if only and example != only:
                 continue

@@ -22,6 +22,25 @@ PY
   [ "$(json tiny-hf/config.json 'd["intermediate_size"]')" = 2 ]
 }
 
+@test "without --out a model goes where its name says, a run's export into the run" {
+  make_llama2c tiny.bin
+  run --separate-stderr "$furrow" models import llama2c tiny.bin
+  [ "$status" -eq 0 ]
+  [ "$output" = "models/tiny: llama, 112 parameters, vocabulary 3, context 2" ]
+  run --separate-stderr "$furrow" models import llama2c tiny.bin
+  fails 4 "models/tiny is there already: remove it, or choose another with --out DIR"
+  mkdir -p runs/a
+  cp -r models/tiny runs/a/model
+  run --separate-stderr "$furrow" models export hf runs/a
+  [ "$status" -eq 0 ]
+  [ "$output" = runs/a/hf ]
+  [ -s runs/a/hf/model.safetensors ]
+  run --separate-stderr "$furrow" models export hf models/tiny
+  fails 2 "give --out DIR"
+  run --separate-stderr "$furrow" models export hf runs/none
+  [ "$status" -eq 3 ] && [ ! -e runs/none ]
+}
+
 @test "models never maps libtorch" {
   make_llama2c tiny.bin
   run env LD_DEBUG=files "$furrow" models import llama2c tiny.bin --out mapped

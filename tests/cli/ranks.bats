@@ -73,11 +73,29 @@ setup() {
   [ ! -e runs ]
 }
 
-@test "fewer microbatches than ranks: the sum, and no folder" {
+@test "fewer microbatches than ranks: the sum, once and of no rank, and no folder" {
   run --separate-stderr "$furrow" train "$config" --nproc 2 --training.global_batch_size 20
   [ "$status" -eq 2 ]
-  [[ $stderr == *"furrow: error: "*"20"* && $stderr != *"[rank"* ]]
+  [[ $stderr == *"furrow: error: global batch 20 / local batch 20 = 1 microbatches"* && $stderr != *"rank 0:"* ]]
   [ -z "$(ls -A runs)" ]
+  "$furrow" train "$config" --nproc 2 --training.steps 2 --job.dump_folder out
+  run --separate-stderr "$furrow" train out --resume --nproc 4 --training.steps 4
+  fails 2 "furrow: error: global batch 40 / local batch 20 = 2 microbatches"
+}
+
+@test "a global batch of -1 that depends on ranks is said, with the remedy" {
+  remedy="--training.global_batch_size 40 is the same on any"
+  run --separate-stderr "$furrow" train "$config" --nproc 2 --training.steps 2
+  [ "$status" -eq 0 ]
+  [[ $stderr == *"the recipe depends on the number of ranks: global_batch_size = -1"*"$remedy"* ]]
+  run --separate-stderr "$furrow" plan "$config" --nproc 2
+  [[ $output == *"$remedy"* ]]
+  for fixed in "--nproc 2 --training.global_batch_size 40" "--nproc 1" "--nproc 2 --parallelism.tensor_parallel_degree 2"; do
+    # shellcheck disable=SC2086
+    run --separate-stderr "$furrow" train "$config" --training.steps 2 $fixed
+    [ "$status" -eq 0 ]
+    [[ $stderr != *"depends on the number of ranks"* ]]
+  done
 }
 
 @test "degrees that multiply to another number" {

@@ -89,6 +89,35 @@ load common
   fails 2 "did you mean '--resume'"
 }
 
+@test "a folder, a network that does not exist, a warm-up too long: the remedy" {
+  mkdir folder
+  cp "$config" folder/b.toml
+  run --separate-stderr "$furrow" train folder
+  fails 3 "name a file in it, such as folder/b.toml"
+  run --separate-stderr "$furrow" plan folder
+  fails 3 "name a file in it, such as folder/b.toml"
+  # The network is looked at before the data.
+  run --separate-stderr "$furrow" train "$config" --training.dataset_path "" --model.name mpl
+  fails 2 "[model] name: unknown architecture 'mpl': did you mean 'mlp'?"
+  run --separate-stderr "$furrow" plan "$config" --training.dataset_path "" --model.name mpl
+  fails 2 "unknown architecture 'mpl'"
+  run --separate-stderr "$furrow" train "$config" --training.steps 3 --lr_scheduler.warmup_steps 100
+  fails 2 "set lr_scheduler.warmup_steps to at most 3 (--lr_scheduler.warmup_steps 0 for none)"
+}
+
+@test "selective recompute by itself and a budget for data in memory" {
+  deep=(--model.hidden 16,16,16)
+  "$furrow" train "$config" --job.dump_folder plain "${deep[@]}"
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder again "${deep[@]}" \
+    --activation_checkpoint.mode selective --data.memory_budget 256MiB
+  [ "$status" -eq 0 ]
+  [ "$(grep -c "bounds the batches prepared ahead" <<<"$stderr")" -eq 1 ]
+  grep -q recompute again/plan.txt
+  run grep -q recompute plain/plan.txt
+  [ "$status" -eq 1 ]
+  cmp plain/model/model.safetensors again/model/model.safetensors
+}
+
 @test "impossible batch sizes show the sum" {
   run --separate-stderr "$furrow" train "$config" --training.global_batch_size 19 --job.dump_folder out
   fails 2 "global_batch_size 19 is less than one microbatch"

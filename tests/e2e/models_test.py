@@ -176,7 +176,6 @@ def check_refusals(work):
     folder = write_folder(work / "torn", LLAMA, tensors)
     (folder / "config.json").write_text('{"model_type": "llama",')
     assert "config.json" in models("import", "hf", folder, "--out", work / "torn-model", code=11)
-    assert "--out" in models("import", "hf", folder, code=2)
     assert "there already" in models("import", "hf", folder, "--out", work, code=4)
     assert "did you mean 'import hf'" in models("import", "hg", folder, "--out", work / "x", code=2)
 

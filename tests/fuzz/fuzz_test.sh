@@ -10,7 +10,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 for fuzzer in "${fuzzers[@]}"; do
   name=$(basename "$fuzzer")
-  corpus=$(find furrow -type d -name "${name}_corpus")
+  corpus=$(find furrow apps -type d -name "${name}_corpus")
   mkdir "$scratch/$name"
   echo "== $name: $seconds s, corpus $corpus"
   # libFuzzer ends with 77 at a finding, which ctest would take for a skipped test.

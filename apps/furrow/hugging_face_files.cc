@@ -1,0 +1,99 @@
+#include "apps/furrow/hugging_face_files.h"
+
+#include <fmt/format.h>
+
+#include "furrow/base/error.h"
+#include "furrow/models/hugging_face.h"
+#include "furrow/storage/json.h"
+
+namespace furrow::app {
+namespace {
+
+using models::ForeignModel;
+using models::HuggingFaceModel;
+using storage::Json;
+
+constexpr int64_t kMostLayers = 4096;
+
+bool same_json(const Json& a, const Json& b) {
+  if (a.is_number() && b.is_number()) return a.number() == b.number();
+  return a == b;
+}
+
+void check_fact(const Json& config, const models::HuggingFaceFact& fact) {
+  const Json* value = config.find(fact.key);
+  if (value == nullptr && !fact.required) return;
+  if (value != nullptr && same_json(*value, storage::parse_json(fact.value))) return;
+  throw Error(ErrorCode::kUnimplemented,
+              fmt::format("{} must be {}: this library computes no other", fact.key, fact.value));
+}
+
+void read_key(const Json& config, const models::HuggingFaceKey& key, config::Model* model) {
+  const Json* value = config.find(key.key);
+  if (value == nullptr) {
+    // Sizes are always there; what is left out is transformers' default, which is ours too.
+    if (key.integer != nullptr && key.key != "num_key_value_heads") (void)config.at(key.key);
+    return;
+  }
+  if (key.integer != nullptr) model->*key.integer = value->integer();
+  if (key.real != nullptr) model->*key.real = value->number();
+  if (key.flag != nullptr) model->*key.flag = value->boolean();
+}
+
+// GPT-2's own activation is the tanh form.
+void read_activation(const Json& config, config::Model* model) {
+  const Json* value = config.find("activation_function");
+  const std::string name = value == nullptr ? "gelu_new" : value->string();
+  if (name != "gelu" && name != "gelu_new" && name != "gelu_pytorch_tanh")
+    throw Error(ErrorCode::kUnimplemented,
+                fmt::format("activation_function is {}: known: gelu, gelu_new", name));
+  model->gelu = name == "gelu" ? "exact" : "tanh";
+}
+
+// The spans of a size that a model can have; the rest is describe()'s to judge.
+void check_sizes(const ForeignModel& model) {
+  if (model.model.layers > kMostLayers)
+    throw Error(ErrorCode::kDataLoss, fmt::format("{} layers cannot be", model.model.layers));
+  for (const int64_t size :
+       {model.vocabulary, model.context, model.model.width, model.model.layers, model.model.heads}) {
+    if (size < 1 || size > int64_t{1} << 24)
+      throw Error(ErrorCode::kDataLoss, fmt::format("a size of {} cannot be", size));
+  }
+}
+
+}  // namespace
+
+ForeignModel parse_hugging_face_config(const std::string& json) {
+  const Json config = storage::parse_json(json);
+  const std::string& type = config.at("model_type").string();
+  const HuggingFaceModel* row = models::find_by_model_type(type);
+  if (row == nullptr) {
+    throw Error(ErrorCode::kUnimplemented, fmt::format("model_type is {}: known: gpt2, llama", type));
+  }
+  ForeignModel model;
+  model.model.name = std::string(row->architecture);
+  model.model.tie_embeddings = row->architecture == "gpt";  // transformers' defaults
+  if (row->architecture == "llama") model.model.norm_eps = 1e-6;
+  for (const models::HuggingFaceFact& fact : row->facts) check_fact(config, fact);
+  for (const models::HuggingFaceKey& key : row->keys) read_key(config, key, &model.model);
+  if (row->architecture == "gpt") read_activation(config, &model.model);
+  model.vocabulary = config.at("vocab_size").integer();
+  model.context = config.at(row->context_key).integer();
+  check_sizes(model);
+  return model;
+}
+
+std::set<std::string> parse_hugging_face_index(const std::string& json) {
+  const Json map = storage::parse_json(json);
+  std::set<std::string> names;
+  for (const auto& [tensor, file] : map.at("weight_map").object()) {
+    const std::string& name = file.string();
+    if (name.empty() || name.find('/') != std::string::npos)
+      throw Error(ErrorCode::kDataLoss, fmt::format("'{}' is no file of this folder", name));
+    names.insert(name);
+  }
+  if (names.empty()) throw Error(ErrorCode::kDataLoss, "weight_map is empty");
+  return names;
+}
+
+}  // namespace furrow::app
