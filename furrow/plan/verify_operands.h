@@ -1,0 +1,56 @@
+// What operations read and write, as verify_operands*.cc say for each.  Internal to plan.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "furrow/plan/verify_rules.h"
+
+namespace furrow::plan::rules {
+
+using Values = std::vector<Value>;
+
+struct Operands {
+  Values reads;
+  Values writes;
+  Values may_write;  // besides
+};
+
+// An instruction, and what its operands are made of.
+class OperandRule {
+ public:
+  // REQUIRES: facts outlive it.
+  OperandRule(const Facts& facts, size_t index)
+      : facts_(facts),
+        index_(index),
+        instruction_(facts.program.instructions[index]),
+        u_(instruction_.unit),
+        m_(instruction_.microbatch) {}
+
+ protected:
+  [[noreturn]] void fail(const std::string& message) const { facts_.fail(index_, message); }
+  const UnitFacts& unit() const { return facts_.model.units[u_]; }
+  const Placement& place() const { return facts_.program.placement; }
+  bool rounds() const { return facts_.model.flat.rounds_gradients(); }
+  // Which one, by what is written.
+  int32_t phase() const;
+  // What makes gradients and what judges them read one loss scale.
+  Operands with_loss_scale(Operands operands) const;
+  void check_owns() const;
+  void check_steps() const;
+  static std::string names(const Values& values);  // "act(u0,m1) batch(m1)"
+
+  const Facts& facts_;
+  const size_t index_;
+  const Instruction& instruction_;
+  const int32_t u_;
+  const int32_t m_;
+};
+
+// REQUIRES: an operation of the file's own.
+Operands turn_operands(const Facts& facts, size_t index);      // verify_operands_turn.cc
+Operands gradient_operands(const Facts& facts, size_t index);  // verify_operands_gradients.cc
+Operands step_operands(const Facts& facts, size_t index);      // verify_operands_step.cc
+Operands transfer_operands(const Facts& facts, size_t index);  // verify_operands_transfer.cc
+
+}  // namespace furrow::plan::rules
