@@ -166,7 +166,8 @@ std::string to_table(const Summary& summary) {
   rows.push_back({"waited for data", format_seconds(summary.data_wait_s), ""});
   if (summary.saves > 0) {
     rows.push_back({"waited for saves",
-                    fmt::format("{} ({} checkpoints)", format_seconds(summary.save_wait_s), summary.saves), ""});
+                    fmt::format("{} ({} checkpoints)", format_seconds(summary.save_wait_s), summary.saves),
+                    ""});
   }
   if (summary.audit) {
     for (const auto& row : audit_rows(*summary.audit)) rows.push_back(row);

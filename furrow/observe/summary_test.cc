@@ -132,7 +132,8 @@ TEST(Summary, WhatTheEndTookStandsApart) {
   summary.closing_memory_bytes[static_cast<size_t>(MemoryKind::kParameters)] = 8192;
   summary.closing_memory_bytes[static_cast<size_t>(MemoryKind::kOther)] = 1024;
   const std::string table = to_table(summary);
-  EXPECT_NE(table.find("  to test and export  parameters 8.0 KiB, other 1.0 KiB\n"), std::string::npos) << table;
+  EXPECT_NE(table.find("  to test and export  parameters 8.0 KiB, other 1.0 KiB\n"), std::string::npos)
+      << table;
   EXPECT_EQ(parse_summary(to_json(summary)).closing_memory_bytes, summary.closing_memory_bytes);
 }
 

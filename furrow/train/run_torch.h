@@ -85,7 +85,7 @@ class Run {
   void audit();
   void measure();      // what the steps took; every rank calls it
   void note_memory();  // what training held; after the last save
-  void predict();  // ... and what they were to take
+  void predict();      // ... and what they were to take
   Resident resident() const;
   std::string memory_line(const plan::Program& program) const;
   observe::Summary summary() const;

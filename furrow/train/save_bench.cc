@@ -1,6 +1,6 @@
-// How long a save behind training holds the training thread: the snapshots and all that comes before the thread
-// may go on, beside copies of as many bytes in the same process, in turn.  The copy goes to memory that is new,
-// as the snapshots' is, and to memory that was written before.
+// How long a save behind training holds the training thread: the snapshots and all that comes before the
+// thread may go on, beside copies of as many bytes in the same process, in turn.  The copy goes to memory
+// that is new, as the snapshots' is, and to memory that was written before.
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 #include <stdlib.h>
@@ -50,8 +50,7 @@ struct Saving {
     const plan::Layout layout({1, 1, 1, 1, 1, 1}, 1);
     const plan::Program program = plan::compile_save(spec, layout, options);
     model = std::make_unique<ModelState>(spec, rule.states(), /*seed=*/1);
-    executor =
-        std::make_unique<Executor>(program, *model, find_objective("supervised"), &rule, rank);
+    executor = std::make_unique<Executor>(program, *model, find_objective("supervised"), &rule, rank);
     char name[] = "/tmp/furrow_save_XXXXXX";
     folder = mkdtemp(name);
     checkpointer = std::make_unique<Checkpointer>(config, CheckpointPlace{.folder = folder}, rank);
@@ -119,7 +118,12 @@ void BM_SaveBehindTraining(benchmark::State& bench) {
   bench.counters["ratio"] = median(held) / median(anew);
   bench.counters["memcpy_again_ms"] = median(again) * 1e3;
 }
-BENCHMARK(BM_SaveBehindTraining)->Arg(2)->Arg(16)->UseManualTime()->Iterations(9)->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_SaveBehindTraining)
+    ->Arg(2)
+    ->Arg(16)
+    ->UseManualTime()
+    ->Iterations(9)
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace furrow::train

@@ -44,9 +44,9 @@ class StepBytes : public ::testing::Test, protected testing::TrainingRuns {
   // Of rank 0, of four steps of so many microbatches a rank.
   observe::Summary train_on(const Layout& layout, int microbatches) const {
     std::vector<std::string> settings = layout.settings();
-    settings.insert(settings.end(), {"--training.dataset_path", folder_.path() + "/data",
-                                     "--training.global_batch_size",
-                                     fmt::format("{}", 4 * layout.data_ranks() * microbatches)});
+    settings.insert(settings.end(),
+                    {"--training.dataset_path", folder_.path() + "/data", "--training.global_batch_size",
+                     fmt::format("{}", 4 * layout.data_ranks() * microbatches)});
     const config::Config config = config::parse(R"(
       [model]
       name = "mlp"
@@ -65,17 +65,16 @@ class StepBytes : public ::testing::Test, protected testing::TrainingRuns {
                                                 "step_bytes_test", settings);
     const std::string name = fmt::format("{}_{}", layout.name(), microbatches);
     observe::Summary summary;
-    testing::run_ranks(
-        layout.ranks(),
-        [&](comm::Communicator& communicator) {
-          TrainRequest request;
-          request.config = config;
-          if (communicator.rank() == 0) request.run_folder = run(name);
-          request.communicator = &communicator;
-          const observe::Summary own = train(request);
-          if (communicator.rank() == 0) summary = own;
-        },
-        {.timeout_ms = testing::kPatienceMs});
+    testing::run_ranks(layout.ranks(),
+                       [&](comm::Communicator& communicator) {
+                         TrainRequest request;
+                         request.config = config;
+                         if (communicator.rank() == 0) request.run_folder = run(name);
+                         request.communicator = &communicator;
+                         const observe::Summary own = train(request);
+                         if (communicator.rank() == 0) summary = own;
+                       },
+                       {.timeout_ms = testing::kPatienceMs});
     return summary;
   }
 

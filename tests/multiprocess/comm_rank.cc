@@ -1,7 +1,8 @@
 // One rank over comm alone, for the tests of launchers and faults: joins, runs collectives whose results it
 // checks, leaves.
 //
-//   comm_rank [--op all_reduce|reduce_scatter|all_gather] [--steps N] [--elements N] [--transport auto|tcp|shm] [--timeout S] [--throttle T] [--digest D]
+//   comm_rank [--op all_reduce|reduce_scatter|all_gather] [--steps N] [--elements N] [--transport
+//   auto|tcp|shm] [--timeout S] [--throttle T] [--digest D]
 //             [--algorithm A] [--interface I] [--announce N]
 //             [--fault KIND --fault-rank R --fault-step N]
 //
@@ -68,7 +69,9 @@ void commit_fault(const std::string& kind) {
 }
 
 // What a rank has at an element; sums of a few are exact.
-float value_at(size_t element, int rank) { return static_cast<float>(element % 97) * static_cast<float>(rank + 1); }
+float value_at(size_t element, int rank) {
+  return static_cast<float>(element % 97) * static_cast<float>(rank + 1);
+}
 
 // One operation on `elements` numbers, cut evenly among the ranks where it deals in slices.
 class Operation {
