@@ -165,19 +165,21 @@ def test_rates():
 
 
 def test_hierarchical():
-    """A host receives 2(h-1)/h times the data over its interface, however many ranks it has; by `direct` each of them
-    receives as much.  The ranks check their sums."""
-    elements, steps = 500_000, 10
-    for hosts, algorithm, times in ((2, "hierarchical", 1), (3, "hierarchical", 1), (4, "hierarchical", 1),
-                                    (4, "hierarchical_ring", 1), (4, "direct", 2)):
-        words = ["--algorithm", algorithm, "--steps", str(steps), "--elements", str(elements)]
+    """A host receives over its interface what one rank would, however many ranks it has; by `direct` each of them does.
+    The ranks check their results."""
+    elements, steps = 500_000, 5
+    for hosts, algorithm, operation, times in ((2, "hierarchical", "all_reduce", 2), (3, "hierarchical", "all_reduce", 2),
+                                               (4, "hierarchical", "all_reduce", 2),
+                                               (4, "hierarchical", "reduce_scatter", 1),
+                                               (4, "hierarchical", "all_gather", 1), (4, "direct", "all_reduce", 4)):
+        words = ["--algorithm", algorithm, "--op", operation, "--steps", str(steps), "--elements", str(elements)]
         with Network(hosts) as network, Job(network, words, per_host=2) as job:
             job.finish()
             for rank in range(2 * hosts):
                 assert f"local {rank % 2} of 2 node {rank // 2}" in job.text(rank), job.text(rank)
-            bound = times * steps * 4 * elements * 2 * (hosts - 1) // hosts
+            bound = times * steps * 4 * elements * (hosts - 1) // hosts
             counted = [expect_counted(network, host, "rx_bytes", bound) for host in range(hosts)]
-            print(f"{algorithm} on {hosts} hosts of 2 ranks: {counted} received, {bound} at least")
+            print(f"{operation}, {algorithm}, {hosts} hosts of 2 ranks: {counted} received, {bound} at least")
 
 
 def test_uneven_hosts():
