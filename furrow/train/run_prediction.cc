@@ -29,6 +29,7 @@ std::vector<observe::TraceEvent> first_step(const std::vector<observe::TraceEven
 }  // namespace
 
 void Run::measure() {
+  note_memory();
   if (times_.count() == 0) return;
   measured_.step_time_ms = times_.median_ms();
   if (!audit_) return;
@@ -40,6 +41,7 @@ void Run::measure() {
 
 void Run::note_memory() {
   trained_memory_ = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
+  measured_.memory_by_kind = *trained_memory_;
   if (prediction_) prediction_->measured.memory_by_kind = *trained_memory_;
 }
 
