@@ -56,6 +56,8 @@ struct Figures {
   double bubble = 0;
   double exposed_communication = 0;  // share of the step
   double cost = 0, spot_cost = 0;    // of a step; 0: no price
+
+  double paid() const { return cost > 0 ? cost : spot_cost; }  // what Objective::kCost compares
 };
 
 struct Candidate {
@@ -109,6 +111,13 @@ struct SearchResult {
 // ...", is what `require_fit` throws; search itself reports.
 SearchResult search(const SearchRequest& request);
 void require_fit(const SearchResult& result);
+
+// One choice, as the search judges it: by the closed form that ranks thousands, and simulated as the best few
+// are.  Error{invalid_argument}: no program can be compiled for it.  REQUIRES: spec and costs.
+struct Appraisal {
+  Figures estimated, simulated;
+};
+Appraisal appraise(const SearchRequest& request, const Choice& choice);
 
 // Names and one line each, in order.
 struct PassInfo {
