@@ -84,7 +84,7 @@ class Run {
   void emit(const observe::StepRecord& record);
   void audit();
   void measure();      // what the steps took; every rank calls it
-  void note_memory();  // what training held; after the last save
+  void note_memory();  // what training held so far
   void predict();      // ... and what they were to take
   Resident resident() const;
   std::string memory_line(const plan::Program& program) const;
