@@ -53,7 +53,9 @@ struct Saving {
     executor = std::make_unique<Executor>(program, *model, find_objective("supervised"), &rule, rank);
     char name[] = "/tmp/furrow_save_XXXXXX";
     folder = mkdtemp(name);
-    checkpointer = std::make_unique<Checkpointer>(config, CheckpointPlace{.folder = folder}, rank);
+    CheckpointPlace place;
+    place.folder = folder;
+    checkpointer = std::make_unique<Checkpointer>(config, place, rank);
     for (const UnitState& unit : model->units()) {
       bytes += unit.params.nbytes();
       for (const at::Tensor& state : unit.states) bytes += state.nbytes();
