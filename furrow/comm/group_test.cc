@@ -113,27 +113,36 @@ TEST_P(OnMemory, ManyMessagesOfOnePairStayInOrder) {
 
 // ---- bytes ----
 
+// A megabyte in shares of equal size.
+void expect_bytes_at_the_bound(Communicator& communicator) {
+  Group world = communicator.world();
+  const auto ranks = static_cast<size_t>(world.size());
+  const int n = world.size();
+  const size_t each = (1 << 20) / 4 / ranks / 16 * 16 + 16;
+  std::vector<float> all(each * ranks, 1.0F), own(each, 1.0F);
+  world.all_reduce(std::span(all), Reduction::kSum, "reduce");
+  world.reduce_scatter(std::span<const float>(all), std::span(own), Reduction::kSum, {}, "scatter");
+  world.all_gather(std::span<const float>(own), std::span(all), {}, "gather");
+  for (const LedgerRow& row : communicator.ledger().rows()) {
+    EXPECT_EQ(row.calls, 1);
+    EXPECT_EQ(row.payload_bytes, static_cast<int64_t>(all.size() * 4));
+    const auto factor = static_cast<double>(row.kind == CollectiveKind::kAllReduce ? 2 * (n - 1) : n - 1) / n;
+    EXPECT_LE(static_cast<double>(row.wire_bytes), 1.01 * factor * static_cast<double>(row.payload_bytes))
+        << row.label << " of " << n;
+    EXPECT_GE(row.wire_bytes, row.bound_bytes) << row.label << " of " << n;
+  }
+  EXPECT_EQ(communicator.ledger().rows().size(), 3U);
+}
+
 TEST_P(OnMemory, MovesNoByteMoreThanTheBound) {
+  for (int n = 2; n <= 8; ++n) run(n, &expect_bytes_at_the_bound);
+}
+
+// Frames and checksums included.
+TEST(OverTcp, MovesNoByteMoreThanTheBound) {
   for (int n = 2; n <= 8; ++n) {
-    run(n, [&](Communicator& communicator) {
-      Group world = communicator.world();
-      const auto ranks = static_cast<size_t>(n);
-      const size_t each = (1 << 20) / 4 / ranks / 16 * 16 + 16;
-      std::vector<float> all(each * ranks, 1.0F), own(each, 1.0F);
-      world.all_reduce(std::span(all), Reduction::kSum, "reduce");
-      world.reduce_scatter(std::span<const float>(all), std::span(own), Reduction::kSum, {}, "scatter");
-      world.all_gather(std::span<const float>(own), std::span(all), {}, "gather");
-      for (const LedgerRow& row : communicator.ledger().rows()) {
-        EXPECT_EQ(row.calls, 1);
-        EXPECT_EQ(row.payload_bytes, static_cast<int64_t>(all.size() * 4));
-        const auto factor =
-            static_cast<double>(row.kind == CollectiveKind::kAllReduce ? 2 * (n - 1) : n - 1) / n;
-        EXPECT_LE(static_cast<double>(row.wire_bytes), 1.01 * factor * static_cast<double>(row.payload_bytes))
-            << row.label;
-        EXPECT_GE(row.wire_bytes, row.bound_bytes) << row.label;
-      }
-      EXPECT_EQ(communicator.ledger().rows().size(), 3U);
-    });
+    run_ranks_with(n, {.transport = "tcp", .communicator = {.timeout_ms = testing::kPatienceMs}},
+                   &expect_bytes_at_the_bound);
   }
 }
 

@@ -11,6 +11,34 @@
 namespace furrow::observe {
 namespace {
 
+struct Line {
+  StepRecord record;
+  bool closing = false;
+};
+
+Line parse(std::string_view line) {
+  const JsonValue json = parse_json(line);
+  const JsonValue* step = json.find("step");
+  const JsonValue* samples = json.find("samples");
+  if (step == nullptr || !step->integer() || samples == nullptr || !samples->integer()) {
+    throw Error(ErrorCode::kDataLoss, "a record of metrics.jsonl needs whole numbers `step` and `samples`");
+  }
+  Line parsed{{*step->integer(), *samples->integer(), {}}};
+  for (const auto& [name, value] : *json.object()) {
+    if (name == "step" || name == "samples") continue;
+    if (name == "audit" && value.object() != nullptr) {
+      parsed.closing = true;
+    } else if (value.is_null()) {
+      parsed.record.values.emplace_back(name, std::numeric_limits<double>::quiet_NaN());
+    } else if (const auto number = value.number()) {
+      parsed.record.values.emplace_back(name, *number);
+    } else {
+      throw Error(ErrorCode::kDataLoss, fmt::format("`{}` is not a number", name));
+    }
+  }
+  return parsed;
+}
+
 // The whole lines of the file, without their newlines; what follows the last newline was torn off by a crash.
 std::vector<std::string_view> whole_lines(std::string_view text) {
   std::vector<std::string_view> lines;
@@ -20,9 +48,9 @@ std::vector<std::string_view> whole_lines(std::string_view text) {
   return lines;
 }
 
-StepRecord parse_line(const std::string& path, std::string_view line, size_t index) {
+Line parse_line(const std::string& path, std::string_view line, size_t index) {
   try {
-    return parse_metrics_line(line);
+    return parse(line);
   } catch (const Error& error) {
     throw error.with_context(fmt::format("{}:{}", path, index + 1));
   }
@@ -42,26 +70,7 @@ std::string MetricsLog::to_json_line(const StepRecord& record) {
   return json.text() + '\n';
 }
 
-StepRecord parse_metrics_line(std::string_view line) {
-  const JsonValue json = parse_json(line);
-  const JsonValue* step = json.find("step");
-  const JsonValue* samples = json.find("samples");
-  if (step == nullptr || !step->integer() || samples == nullptr || !samples->integer()) {
-    throw Error(ErrorCode::kDataLoss, "a record of metrics.jsonl needs whole numbers `step` and `samples`");
-  }
-  StepRecord record{*step->integer(), *samples->integer(), {}};
-  for (const auto& [name, value] : *json.object()) {
-    if (name == "step" || name == "samples") continue;
-    if (value.is_null()) {
-      record.values.emplace_back(name, std::numeric_limits<double>::quiet_NaN());
-    } else if (const auto number = value.number()) {
-      record.values.emplace_back(name, *number);
-    } else {
-      throw Error(ErrorCode::kDataLoss, fmt::format("`{}` is not a number", name));
-    }
-  }
-  return record;
-}
+StepRecord parse_metrics_line(std::string_view line) { return parse(line).record; }
 
 MetricsLog::MetricsLog(const std::string& path, int64_t resumed_step) {
   if (path_exists(path)) {
@@ -69,7 +78,7 @@ MetricsLog::MetricsLog(const std::string& path, int64_t resumed_step) {
     std::string kept;
     const auto lines = whole_lines(before);
     for (size_t i = 0; i < lines.size(); ++i) {
-      if (parse_line(path, lines[i], i).step <= resumed_step) kept.append(lines[i]).push_back('\n');
+      if (parse_line(path, lines[i], i).record.step <= resumed_step) kept.append(lines[i]).push_back('\n');
     }
     if (resumed_step <= 0) kept.clear();
     if (kept != before) write_file_atomic(path, kept);
@@ -83,7 +92,10 @@ std::vector<StepRecord> read_metrics(const std::string& path) {
   const std::string text = read_file(path);
   const auto lines = whole_lines(text);
   records.reserve(lines.size());
-  for (size_t i = 0; i < lines.size(); ++i) records.push_back(parse_line(path, lines[i], i));
+  for (size_t i = 0; i < lines.size(); ++i) {
+    Line line = parse_line(path, lines[i], i);
+    if (!line.closing) records.push_back(std::move(line.record));
+  }
   return records;
 }
 

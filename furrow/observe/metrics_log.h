@@ -1,6 +1,7 @@
-// metrics.jsonl: one JSON object per logged step, flushed per line.  `step` and `samples` first, then the
-// metrics that one recipe determines, then those of the machine (is_machine_metric).  A value that is not
-// finite is null.
+// metrics.jsonl: one JSON object per logged step, flushed per line, and one more with the audit of each
+// process that wrote it (summary.h's to_closing_line), which is no record of a step.  `step` and `samples`
+// first, then the metrics that one recipe determines, then those of the machine (is_machine_metric).  A value
+// that is not finite is null.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,8 @@ class MetricsLog {
   void append(const StepRecord& record) {
     file_->append(to_json_line(record));
   }  // Error{resource_exhausted}: disk full
-  void sync() { file_->sync(); }  // durable on return
+  void append_line(const std::string& line) { file_->append(line); }  // with its newline
+  void sync() { file_->sync(); }                                      // durable on return
 
   static std::string to_json_line(const StepRecord& record);  // with the newline
 
@@ -32,10 +34,11 @@ class MetricsLog {
   std::unique_ptr<AppendFile> file_;
 };
 
-// All whole records; null reads as NaN.  A file that is not there has none.  Error{data_loss} names the line.
+// All whole records of steps; null reads as NaN.  A file that is not there has none.  Error{data_loss} names
+// the line.
 std::vector<StepRecord> read_metrics(const std::string& path);
 
-// One line of the file.  Error{data_loss}.
+// One line of the file; the audit of a closing one is left out.  Error{data_loss}.
 StepRecord parse_metrics_line(std::string_view line);
 
 }  // namespace furrow::observe

@@ -45,6 +45,14 @@ TEST_F(MetricsLogTest, ValuesThatAreNotFiniteAreNullAndReadAsNan) {
   EXPECT_TRUE(std::isnan(*find_value(read_metrics(path_)[0], "loss")));
 }
 
+TEST_F(MetricsLogTest, OnlyAnAuditIsNotANumber) {
+  EXPECT_TRUE(parse_metrics_line(R"({"step":1,"samples":2,"audit":{"ranks":2}})").values.empty());
+  for (const char* damaged : {R"({"step":1,"samples":2,"other":{"ranks":2}})",
+                              R"({"step":1,"samples":2,"audit":"text"})", R"({"step":1,"audit":{}})"}) {
+    EXPECT_THROW(parse_metrics_line(damaged), Error) << damaged;
+  }
+}
+
 TEST_F(MetricsLogTest, AResumedFileEqualsTheUninterruptedOne) {
   MetricsLog whole(folder_ + "/whole.jsonl", 0);
   for (int64_t step = 1; step <= 6; ++step) whole.append(record(step));

@@ -10,7 +10,7 @@ namespace {
 
 Summary on_ranks() {
   Summary summary;
-  summary.name = "a";
+  summary.name = std::string("a");  // g++ 12 warns of an overlap otherwise
   summary.status = "finished";
   RankAudit audit;
   audit.ranks = 2;

@@ -102,6 +102,7 @@ std::string RunFolder::file(std::string_view name) const {
 }
 
 void RunFolder::begin(const std::string& /*run_name*/, const std::string& config_toml, int64_t resumed_step) {
+  resumed_step_ = resumed_step;
   metrics_.emplace(file("metrics.jsonl"), resumed_step);
   ::unlink(file("summary.json").c_str());  // of the run before it was resumed
   write_file_atomic(file("config.toml"), config_toml);
@@ -115,6 +116,7 @@ void RunFolder::write_plan(const std::string& text) { write_file_atomic(file("pl
 
 void RunFolder::write_summary(const Summary& summary) {
   write_file_atomic(file("summary.json"), to_json(summary));
+  if (metrics_ && summary.steps > resumed_step_) metrics_->append_line(to_closing_line(summary));
 }
 
 std::string claim_run_folder(const std::string& root, const std::string& stem) {

@@ -50,6 +50,7 @@ class RunFolder : public Sink {
   void end(const std::string& status) override;  // metrics.jsonl is durable on return
 
   void write_plan(const std::string& text);
+  // Between begin() and end(); the audit goes to metrics.jsonl too, where this process finished a step.
   void write_summary(const Summary& summary);
 
  private:
@@ -57,6 +58,7 @@ class RunFolder : public Sink {
   std::string path_;
   int lock_fd_;                        // -1 once moved from
   std::optional<MetricsLog> metrics_;  // from begin() on
+  int64_t resumed_step_ = 0;
 };
 
 // Makes and returns "<root>/<stem>-NNN" with the next free number; two processes never get the same one.

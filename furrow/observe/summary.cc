@@ -33,6 +33,12 @@ void read_bytes(const JsonValue& json, std::string_view key, Bytes& out) {
   }
 }
 
+void write_memory(JsonWriter& json, const Summary& summary) {
+  write_bytes(json, "memory_bytes", summary.memory_bytes);
+  write_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
+  write_bytes(json, "closing_memory_bytes", summary.closing_memory_bytes);
+}
+
 using Rows = std::vector<std::array<std::string, 3>>;
 
 void add_optional(Rows& rows, const char* name, const std::optional<double>& value, int decimals) {
@@ -48,6 +54,13 @@ void add_memory(Rows& rows, const Summary& summary) {
     rows.push_back({fmt::format("  {}", to_string(static_cast<MemoryKind>(kind))), format_bytes(measured),
                     planned == 0 ? "-" : format_bytes(planned)});
   }
+  std::string closing;
+  for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
+    if (summary.closing_memory_bytes[kind] == 0) continue;
+    closing += fmt::format("{}{} {}", closing.empty() ? "" : ", ", to_string(static_cast<MemoryKind>(kind)),
+                           format_bytes(static_cast<uint64_t>(summary.closing_memory_bytes[kind])));
+  }
+  if (!closing.empty()) rows.push_back({"  to test and export", closing, ""});
   rows.push_back({"peak resident memory", format_bytes(static_cast<uint64_t>(summary.peak_rss_bytes)), ""});
 }
 
@@ -69,14 +82,25 @@ std::string to_json(const Summary& summary) {
   json.key("step_time_ms").begin_object();
   json.field("median", summary.step_time_median_ms).field("p99", summary.step_time_p99_ms).end_object();
   json.field("time_to_first_step_s", summary.time_to_first_step_s).field("data_wait_s", summary.data_wait_s);
+  json.field("saves", summary.saves).field("save_wait_s", summary.save_wait_s);
   json.field("peak_rss_bytes", summary.peak_rss_bytes);
-  write_bytes(json, "memory_bytes", summary.memory_bytes);
-  write_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
+  write_memory(json, summary);
   json.field("arithmetic", summary.arithmetic);
   json.field("seed", summary.seed).field("threads", summary.threads);
   json.field("furrow_version", summary.furrow_version).field("git_commit", summary.git_commit);
   json.field("instruction_set", summary.instruction_set).field("library_build", summary.library_build);
   json.end_object();
+  return json.text() + '\n';
+}
+
+std::string to_closing_line(const Summary& summary) {
+  JsonWriter json;
+  json.begin_object().field("step", summary.steps).field("samples", summary.samples);
+  json.key("audit").begin_object().field("status", summary.status);
+  json.field("samples_per_second", summary.samples_per_second);
+  if (summary.audit) write_audit(json, *summary.audit);
+  write_memory(json, summary);
+  json.end_object().end_object();
   return json.text() + '\n';
 }
 
@@ -104,9 +128,12 @@ Summary parse_summary(const std::string& text) {
   }
   reader.read("time_to_first_step_s", summary.time_to_first_step_s);
   reader.read("data_wait_s", summary.data_wait_s);
+  reader.read("saves", summary.saves);
+  reader.read("save_wait_s", summary.save_wait_s);
   reader.read("peak_rss_bytes", summary.peak_rss_bytes);
   read_bytes(json, "memory_bytes", summary.memory_bytes);
   read_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
+  read_bytes(json, "closing_memory_bytes", summary.closing_memory_bytes);
   reader.read("arithmetic", summary.arithmetic);
   reader.read("seed", summary.seed);
   reader.read("threads", summary.threads);
@@ -137,6 +164,11 @@ std::string to_table(const Summary& summary) {
                   ""});
   rows.push_back({"time to first step", format_seconds(summary.time_to_first_step_s), ""});
   rows.push_back({"waited for data", format_seconds(summary.data_wait_s), ""});
+  if (summary.saves > 0) {
+    rows.push_back({"waited for saves",
+                    fmt::format("{} ({} checkpoints)", format_seconds(summary.save_wait_s), summary.saves),
+                    ""});
+  }
   if (summary.audit) {
     for (const auto& row : audit_rows(*summary.audit)) rows.push_back(row);
   }

@@ -25,10 +25,16 @@ struct Summary {
   double step_time_median_ms = 0, step_time_p99_ms = 0;
   double time_to_first_step_s = 0;  // from exec
   double data_wait_s = 0;
+  int64_t saves = 0;       // of checkpoints, by this process
+  double save_wait_s = 0;  // that training stood still for those at an interval
   int64_t peak_rss_bytes = 0;
-  std::array<int64_t, kMemoryKinds> memory_bytes{};  // peaks by kind, from the counting allocator
+  // Peaks by kind, from the counting allocator, of all that was trained, validated and saved.
+  std::array<int64_t, kMemoryKinds> memory_bytes{};
   std::array<int64_t, kMemoryKinds>
       planned_memory_bytes{};  // what programs, data and checkpoints were to need
+  // What came after it (the test, the export, the pictures): peaks of the kinds that rose above
+  // memory_bytes, 0 for the others.
+  std::array<int64_t, kMemoryKinds> closing_memory_bytes{};
   uint64_t seed = 0;
   int threads = 1;
   std::string arithmetic;  // what units compute in, and on which instructions
@@ -38,5 +44,9 @@ struct Summary {
 std::string to_json(const Summary& summary);
 Summary parse_summary(const std::string& json);  // Error{data_loss}
 std::string to_table(const Summary& summary);    // for the terminal
+
+// The last line that a process adds to metrics.jsonl, with the newline: step, samples, and under `audit` what
+// ranks sent and waited for and what memory they took, in the keys of summary.json.
+std::string to_closing_line(const Summary& summary);
 
 }  // namespace furrow::observe

@@ -126,6 +126,17 @@ TEST(Summary, DamageIsNamed) {
   }
 }
 
+TEST(Summary, WhatTheEndTookStandsApart) {
+  Summary summary = full();
+  EXPECT_EQ(to_table(summary).find("to test and export"), std::string::npos);
+  summary.closing_memory_bytes[static_cast<size_t>(MemoryKind::kParameters)] = 8192;
+  summary.closing_memory_bytes[static_cast<size_t>(MemoryKind::kOther)] = 1024;
+  const std::string table = to_table(summary);
+  EXPECT_NE(table.find("  to test and export  parameters 8.0 KiB, other 1.0 KiB\n"), std::string::npos)
+      << table;
+  EXPECT_EQ(parse_summary(to_json(summary)).closing_memory_bytes, summary.closing_memory_bytes);
+}
+
 TEST(Summary, TableShowsPlannedBesideMeasured) {
   const std::string table = to_table(full());
   EXPECT_NE(table.find("test accuracy         0.9061\n"), std::string::npos) << table;

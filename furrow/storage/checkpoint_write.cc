@@ -110,8 +110,11 @@ CheckpointWriter::CheckpointWriter(const std::string& folder, int64_t step)
   make_directories(folder);
   working_ = path_exists(target_ + "/" + std::string(kCommitFile)) ? target_ + ".new" : target_;
   FURROW_FAILPOINT("checkpoint.begin");
-  remove_all(working_);
-  make_directories(working_);
+  if (path_exists(working_)) remove_all(working_);
+  // Durable by the commit: training may be waiting, and a disk takes longer to sync than a state to copy.
+  std::error_code error;
+  fs::create_directory(working_, error);
+  if (error) throw errno_error(error.value(), "create folder", working_);
 }
 
 CheckpointWriter::~CheckpointWriter() {
@@ -161,6 +164,7 @@ void CheckpointWriter::commit(CheckpointInfo info) {
   for (const LogicalTensor& tensor : manifest.tensors) check_coverage(tensor);
   const std::string text = to_json(manifest);
   FURROW_FAILPOINT("checkpoint.before_manifest");
+  sync_directory(parent_directory(working_));
   write_file_atomic(working_ + "/" + std::string(kManifestFile), text);
   FURROW_FAILPOINT("checkpoint.before_commit");
   write_file_atomic(working_ + "/" + std::string(kCommitFile), commit_record(text));

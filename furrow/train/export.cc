@@ -88,6 +88,15 @@ void Run::export_model() {
   if (bench_.config.metrics.enable_plots) draw();
 }
 
+void Run::release() {
+  best_.clear();
+  evaluator_.reset();
+  swapper_.reset();
+  saver_.reset();
+  trainer_.reset();
+  model_.reset();
+}
+
 // The model is safe by now: whatever goes wrong with its pictures is a warning.
 void Run::draw() {
   try {
@@ -97,6 +106,7 @@ void Run::draw() {
                           placement.layout.degree(plan::Axis::kPipeline) == 1 &&
                           placement.tensor_ranks() == 1;
     if (!resident) {
+      release();
       const auto blocks = request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
       copy = std::make_unique<ModelState>(models::merged_network(bench_.spec), std::vector<plan::StateSpec>(),
                                           bench_.rank.seed, blocks);

@@ -191,6 +191,7 @@ void Run::restore() {
     if (auto restored = checkpointer_->restore(*model_)) {
       state_ = restored->state;
       best_ = std::move(restored->best);
+      best_restored_ = !best_.empty();
       saved_step_ = state_.step;
       if (first()) log_info(fmt::format("resuming at step {} of {}", state_.step, total_steps_));
     } else if (first()) {
@@ -259,7 +260,9 @@ void Run::loop() {
       if (state_.validation_due) validate();
       if (config.checkpoint.enable && config.checkpoint.interval > 0 &&
           state_.step % config.checkpoint.interval == 0) {
+        const int64_t start_ns = bench_.rank.clock->monotonic_ns();
         save();
+        save_wait_ns_ += bench_.rank.clock->monotonic_ns() - start_ns;
       }
     }
   } catch (const Error& error) {
@@ -374,6 +377,7 @@ void Run::emit(const observe::StepRecord& record) {
 
 void Run::save() {
   if (saved_step_ == state_.step) return;
+  ++saves_;
   ledger_.end_steps(bench_.rank);
   RunInputs inputs;
   inputs.step = state_.step;
@@ -381,6 +385,7 @@ void Run::save() {
   checkpointer_->finish();  // its buffers are free again before new ones are made
   RunOutputs outputs = saver_->run(inputs);
   checkpointer_->save(*model_, state_, std::move(outputs.snapshots), best_);
+  best_lent_ = checkpointer_->async();
   saved_step_ = state_.step;
   ledger_.begin_steps(bench_.rank);
 }
@@ -393,6 +398,7 @@ void Run::finish() {
   status_ = interrupted ? "interrupted" : state_.stopped_early ? "stopped early" : "finished";
   if (bench_.config.checkpoint.enable) save();
   checkpointer_->finish();
+  note_memory();
   if (!trace_.empty() && first()) observe::write_trace(folder_->file("trace.json"), trace_, "furrow");
   if (interrupted) return;
   if (best_.empty()) swap_average();
@@ -436,8 +442,13 @@ observe::Summary Run::summary() const {
   s.step_time_p99_ms = times_.p99_ms();
   s.time_to_first_step_s = time_to_first_step_s_;
   s.data_wait_s = static_cast<double>(loader_->wait_ns()) * 1e-9;
+  s.saves = saves_;
+  s.save_wait_s = static_cast<double>(save_wait_ns_) * 1e-9;
   s.peak_rss_bytes = peak_rss_bytes();
-  s.memory_bytes = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
+  const auto peaks = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
+  s.memory_bytes = trained_memory_.value_or(peaks);
+  for (size_t k = 0; k < kMemoryKinds; ++k)
+    s.closing_memory_bytes[k] = peaks[k] > s.memory_bytes[k] ? peaks[k] : 0;
   const DType precision = models::precision_of(bench_.config.training.mixed_precision_param);
   s.arithmetic = bench_.rank.device.type == "cpu"
                      ? tensor::arithmetic_of(precision, models::float32_share(spec_))

@@ -28,9 +28,8 @@ std::vector<observe::TraceEvent> first_step(const std::vector<observe::TraceEven
 
 }  // namespace
 
-// Peaks so far are those of the steps, of validations and of saves between them.
 void Run::measure() {
-  measured_.memory_by_kind = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
+  note_memory();
   if (times_.count() == 0) return;
   measured_.step_time_ms = times_.median_ms();
   if (!audit_) return;
@@ -38,6 +37,12 @@ void Run::measure() {
   for (const observe::CollectiveAudit& kind : audit_->bytes) wire += kind.wire_bytes;
   measured_.wire_bytes = wire / std::max<int64_t>(1, audit_->steps);
   measured_.exposed_communication = audit_->exposed_communication;
+}
+
+void Run::note_memory() {
+  trained_memory_ = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
+  measured_.memory_by_kind = *trained_memory_;
+  if (prediction_) prediction_->measured.memory_by_kind = *trained_memory_;
 }
 
 // On rank 0.  A prediction that fails is no reason to lose a run.
@@ -71,8 +76,8 @@ void Run::predict() {
   }
 }
 
-// Copies of the best parameters: the new one is made before the old one goes; snapshots of a save behind
-// training.
+// A copy of the best parameters, and another where one comes while a save behind training reads the last; the
+// snapshots of such a save.
 Resident Run::resident() const {
   const config::Config& config = bench_.config;
   Resident resident{data_bytes_, data_peak_bytes_, static_cast<int>(config.data.prefetch_batches), 0};
@@ -84,7 +89,8 @@ Resident Run::resident() const {
   if (config.validation.enable && bench_.dataset->validation != nullptr) {
     const int64_t freq = config.validation.freq > 0 ? config.validation.freq : total_steps_;
     const int64_t validations = (total_steps_ + freq - 1) / std::max<int64_t>(1, freq);
-    resident.checkpoint_bytes += std::min<int64_t>(2, validations) * parameters;
+    const int64_t copies = validations + (best_restored_ ? 1 : 0);
+    resident.checkpoint_bytes += std::min<int64_t>(checkpointer_->async() ? 2 : 1, copies) * parameters;
   }
   if (checkpointer_->async()) {
     const plan::VerifyReport save = plan::verify(saver_->program(), spec_);

@@ -74,7 +74,8 @@ class Run {
   void finish();
   void test();
   void export_model();
-  void draw();  // pictures of the exported model; on rank 0
+  void draw();  // pictures of the exported model; on rank 0, last: a model in parts is let go for a whole one
+  void release();  // model, states and programs: the run needs them no more
   storage::Artefact description() const;
   // By tensor rank, on rank 0; what is here elsewhere; every rank calls it.
   std::vector<UnitState> whole_unit(int unit) const;
@@ -82,8 +83,9 @@ class Run {
   void bring(int unit, int rank, const at::Tensor& own, const at::Tensor& place) const;
   void emit(const observe::StepRecord& record);
   void audit();
-  void measure();  // what the steps took; every rank calls it
-  void predict();  // ... and what they were to take
+  void measure();      // what the steps took; every rank calls it
+  void note_memory();  // what training held so far
+  void predict();      // ... and what they were to take
   Resident resident() const;
   std::string memory_line(const plan::Program& program) const;
   observe::Summary summary() const;
@@ -114,7 +116,11 @@ class Run {
   std::optional<observe::Prediction> prediction_;
   int64_t data_bytes_ = 0, data_peak_bytes_ = 0;  // of the opened data set, and while it was opened
   std::vector<UnitState> best_;                   // parameters of the best model so far, by unit
+  bool best_lent_ = false;                        // a save behind training may be reading them
+  bool best_restored_ = false;
+  std::optional<std::array<int64_t, kMemoryKinds>> trained_memory_;  // peaks until the last save
   int64_t saved_step_ = -1;
+  int64_t saves_ = 0, save_wait_ns_ = 0;  // between steps
   std::string status_ = "running";
   observe::StepTimes times_;  // of this process, without its first step
   double time_to_first_step_s_ = 0;

@@ -1,14 +1,17 @@
 """Ranks on hosts of their own: network namespaces joined by veth pairs to a bridge in one more.
 
-What crossed the wire is what the interfaces counted; a rate set by tc holds the job, and the emulated link holds it as
-long; a link that goes down ends every rank, naming the one that is gone: 100 times with FURROW_TEST_FULL=1.
+What crossed the wire is what the interfaces counted, at the bound, on 2 to 4 hosts; training across hosts has the bits of
+one process; a rate set by tc holds the job, and the emulated link holds it as long; a link that goes down ends every
+rank, naming the one that is gone: 100 times with FURROW_TEST_FULL=1.
 
 usage: comm_network_test.py [TEST ...]
 """
 
 import os
+import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -66,19 +69,20 @@ class Network:
 
 
 class Job:
-    """One process per rank, `per_host` of them on each host."""
+    """One process per rank: `per_host` of them on each host, or as many as a list says; `program` runs with `words`."""
 
-    def __init__(self, network, words, per_host=1):
+    def __init__(self, network, words, per_host=1, program=RANK):
         self.processes, self.files = [], []
-        size = len(network.hosts) * per_host
-        for rank in range(size):
+        on = [per_host] * len(network.hosts) if isinstance(per_host, int) else per_host
+        places = [host for host, count in zip(network.hosts, on) for _ in range(count)]
+        size = len(places)
+        for rank, host in enumerate(places):
             environment = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="10.77.0.1",
                                MASTER_PORT="29500", FURROW_JOB_TOKEN="secret")
             out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
             self.files.append((out, err))
             self.processes.append(subprocess.Popen(
-                ["ip", "netns", "exec", network.hosts[rank // per_host], RANK, *words], env=environment, stdout=out,
-                stderr=err))
+                ["ip", "netns", "exec", host, program, *words], env=environment, stdout=out, stderr=err))
 
     def text(self, rank, which=0):
         self.files[rank][which].seek(0)
@@ -113,20 +117,29 @@ def wire(text):
     return sent + sent_over, received + received_over
 
 
+def expect_counted(network, host, name, ours):
+    """Beside ours the interface counts TCP and IP headers, acknowledgements of the other direction, the store: a few
+    percent."""
+    counted = network.counter(host, name)
+    assert ours < counted < 1.06 * ours + 200_000, (name, ours, counted)
+    return counted
+
+
 def test_bytes_reconcile():
-    with Network(3) as network:
-        elements, steps = 1_000_000, 10
-        with Job(network, ["--elements", str(elements), "--steps", str(steps)]) as job:
+    """One rank a host: what each says it sent and received is what its interface counted, and the bound."""
+    elements, steps = 1_000_000, 10
+    for hosts, operation, shares in ((3, "all_reduce", 2), (4, "all_reduce", 2), (3, "reduce_scatter", 1),
+                                     (4, "reduce_scatter", 1), (3, "all_gather", 1), (4, "all_gather", 1)):
+        words = ["--op", operation, "--elements", str(elements), "--steps", str(steps)]
+        with Network(hosts) as network, Job(network, words) as job:
             job.finish()
-            for host in range(3):
+            bound = steps * 4 * elements * shares * (hosts - 1) // hosts
+            for host in range(hosts):
                 sent, received = wire(job.text(host))
-                bound = steps * elements * 4 * 4 // 3
-                assert bound <= received <= 1.01 * bound, (received, bound)
-                for ours, name in ((sent, "tx_bytes"), (received, "rx_bytes")):
-                    counted = network.counter(host, name)
-                    # TCP and IP headers, acknowledgements of the other direction, the store: a few percent.
-                    assert ours < counted < 1.06 * ours + 200_000, (name, ours, counted)
-                    print(f"host {host} {name}: {counted} counted, {ours} sent and received by us")
+                assert 0.9999 * bound <= received <= 1.01 * bound, (operation, received, bound)
+                counted = [expect_counted(network, host, "tx_bytes", sent),
+                           expect_counted(network, host, "rx_bytes", received)]
+                print(f"{operation}, host {host} of {hosts}: {counted} counted, {[sent, received]} by us, bound {bound}")
 
 
 def timed(network, words):
@@ -154,11 +167,75 @@ def test_rates():
 
 
 def test_hierarchical():
-    with Network(2) as network, Job(network, ["--algorithm", "hierarchical", "--steps", "20", "--elements", "100000"],
-                                    per_host=2) as job:
-        job.finish()
-        for rank in range(4):
-            assert f"local {rank % 2} of 2 node {rank // 2}" in job.text(rank), job.text(rank)
+    """A host receives over its interface what one rank would, however many ranks it has; by `direct` each of them does.
+    The ranks check their results."""
+    elements, steps = 500_000, 5
+    for hosts, algorithm, operation, times in ((2, "hierarchical", "all_reduce", 2), (3, "hierarchical", "all_reduce", 2),
+                                               (4, "hierarchical", "all_reduce", 2),
+                                               (4, "hierarchical", "reduce_scatter", 1),
+                                               (4, "hierarchical", "all_gather", 1), (4, "direct", "all_reduce", 4)):
+        words = ["--algorithm", algorithm, "--op", operation, "--steps", str(steps), "--elements", str(elements)]
+        with Network(hosts) as network, Job(network, words, per_host=2) as job:
+            job.finish()
+            for rank in range(2 * hosts):
+                assert f"local {rank % 2} of 2 node {rank // 2}" in job.text(rank), job.text(rank)
+            bound = times * steps * 4 * elements * (hosts - 1) // hosts
+            counted = [expect_counted(network, host, "rx_bytes", bound) for host in range(hosts)]
+            print(f"{operation}, {algorithm}, {hosts} hosts of 2 ranks: {counted} received, {bound} at least")
+
+
+def test_uneven_hosts():
+    """Four hosts of two, two, one and one rank: every operation, by what the table chooses."""
+    for operation in ("all_reduce", "reduce_scatter", "all_gather"):
+        words = ["--op", operation, "--steps", "5", "--elements", "300001"]
+        with Network(4) as network, Job(network, words, per_host=[2, 2, 1, 1]) as job:
+            job.finish()
+            for rank, place in enumerate(("0 of 2 node 0", "1 of 2 node 0", "0 of 2 node 1", "1 of 2 node 1",
+                                          "0 of 1 node 2", "0 of 1 node 3")):
+                assert f"local {place}" in job.text(rank), job.text(rank)
+
+
+def write_images(folder):
+    """What tests/multiprocess/ranks.toml reads."""
+    os.makedirs(folder)
+    draw = random.Random(1)
+    for name, count in (("train", 600), ("t10k", 100)):
+        labels = [draw.randrange(10) for _ in range(count)]
+        rows = [bytes(draw.randrange(100) + (120 if row == label else 0) for row in range(10) for _ in range(10))
+                for label in labels]
+        with open(f"{folder}/{name}-images-idx3-ubyte", "wb") as file:
+            file.write(struct.pack(">4I", 0x803, count, 10, 10) + b"".join(rows))
+        with open(f"{folder}/{name}-labels-idx1-ubyte", "wb") as file:
+            file.write(struct.pack(">2I", 0x801, count) + bytes(labels))
+
+
+def test_train():
+    """`furrow train`, a rank on each of two hosts and two on each: the model of one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_images(f"{folder}/data")
+
+        def words(name, *more):
+            return ["train", os.path.join(os.environ["FURROW_SOURCE_DIR"], "tests/multiprocess/ranks.toml"),
+                    "--job.dump_folder", f"{folder}/{name}", "--training.dataset_path", f"{folder}/data",
+                    "--training.steps", "20", *more]
+
+        def model(name):
+            with open(f"{folder}/{name}/model/model.safetensors", "rb") as file:
+                return file.read()
+
+        furrow = os.environ["FURROW_BIN"]
+        for name, more in (("one", []), ("other", ["--debug.seed", "9"])):
+            alone = subprocess.run([furrow, *words(name, *more)], check=False, capture_output=True, text=True)
+            assert alone.returncode == 0, alone.stderr
+        assert model("one") != model("other"), "control: another seed"
+        for per_host in (1, 2):
+            with Network(2) as network:
+                before = network.counter(1, "rx_bytes")
+                with Job(network, words(f"hosts{per_host}"), per_host, furrow) as job:
+                    job.finish()
+                print(f"trained on 2 hosts, {per_host} ranks each: host 1 received "
+                      f"{network.counter(1, 'rx_bytes') - before} bytes")
+            assert model(f"hosts{per_host}") == model("one"), per_host
 
 
 def repeats():
@@ -199,7 +276,7 @@ def main():
     with Network(1) as network:
         if network.hosts[0] not in ip("netns", "list").stdout:
             skip("network namespaces are not to be had here")
-    for test in (test_bytes_reconcile, test_rates, test_hierarchical, test_link_down):
+    for test in (test_bytes_reconcile, test_rates, test_hierarchical, test_uneven_hosts, test_train, test_link_down):
         if sys.argv[1:] and test.__name__ not in sys.argv[1:]:
             continue
         test()

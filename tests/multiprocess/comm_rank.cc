@@ -1,7 +1,10 @@
-// One rank over comm alone, for the tests of launchers and faults: joins, runs all-reduces, leaves.
+// One rank over comm alone, for the tests of launchers and faults: joins, runs collectives whose results it
+// checks, leaves.
 //
-//   comm_rank [--steps N] [--elements N] [--transport auto|tcp|shm] [--timeout S] [--throttle T] [--digest D]
-//             [--algorithm A] [--interface I] [--announce N] [--fault KIND --fault-rank R --fault-step N]
+//   comm_rank [--op all_reduce|reduce_scatter|all_gather] [--steps N] [--elements N] [--transport
+//   auto|tcp|shm] [--timeout S] [--throttle T] [--digest D]
+//             [--algorithm A] [--interface I] [--announce N]
+//             [--fault KIND --fault-rank R --fault-step N]
 //
 // KIND: throw (an Error of its own), exit (ends quietly), close (shuts every socket down), stall (computes
 // for ever). Prints "joined ..." and, after --announce steps, "running"; at the end "done" with what crossed
@@ -14,6 +17,7 @@
 #include <cstdlib>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -64,17 +68,75 @@ void commit_fault(const std::string& kind) {
   }
 }
 
+// What a rank has at an element; sums of a few are exact.
+float value_at(size_t element, int rank) {
+  return static_cast<float>(element % 97) * static_cast<float>(rank + 1);
+}
+
+// One operation on `elements` numbers, cut evenly among the ranks where it deals in slices.
+class Operation {
+ public:
+  Operation(std::string name, comm::Group group, size_t elements)
+      : name_(std::move(name)), group_(std::move(group)), whole_(elements) {
+    const auto ranks = static_cast<size_t>(group_.size());
+    for (size_t r = 0; r < ranks; ++r)
+      counts_.push_back(static_cast<int64_t>(elements * (r + 1) / ranks - elements * r / ranks));
+    const auto self = static_cast<size_t>(group_.rank());
+    begin_ = elements * self / ranks;
+    slice_.resize(static_cast<size_t>(counts_[self]));
+  }
+
+  void run() {
+    const int rank = group_.rank();
+    for (size_t i = 0; i < whole_.size(); ++i) whole_[i] = value_at(i, rank);
+    if (name_ == "all_reduce") {
+      group_.all_reduce(std::span(whole_), comm::Reduction::kSum, "gradients");
+    } else if (name_ == "reduce_scatter") {
+      group_.reduce_scatter(std::span<const float>(whole_), std::span(slice_), comm::Reduction::kSum, counts_,
+                            "gradients");
+    } else if (name_ == "all_gather") {
+      for (size_t i = 0; i < slice_.size(); ++i) slice_[i] = value_at(begin_ + i, rank);
+      group_.all_gather(std::span<const float>(slice_), std::span(whole_), counts_, "gradients");
+    } else {
+      throw Error(ErrorCode::kInvalidArgument, "--op " + name_ + " is none of the three");
+    }
+    check();
+  }
+
+ private:
+  void check() const {
+    const int ranks = group_.size();
+    const int sum = ranks * (ranks + 1) / 2 - 1;  // of rank + 1, as value_at() counts
+    bool right = true;
+    if (name_ == "all_reduce") {
+      for (size_t i = 0; i < whole_.size(); ++i) right = right && whole_[i] == value_at(i, sum);
+    } else if (name_ == "reduce_scatter") {
+      for (size_t i = 0; i < slice_.size(); ++i) right = right && slice_[i] == value_at(begin_ + i, sum);
+    } else {
+      size_t element = 0;
+      for (int r = 0; r < ranks; ++r) {
+        for (int64_t i = 0; i < counts_[static_cast<size_t>(r)]; ++i, ++element)
+          right = right && whole_[element] == value_at(element, r);
+      }
+    }
+    if (!right) throw Error(ErrorCode::kInternal, "the result of " + name_ + " is wrong");
+  }
+
+  std::string name_;
+  comm::Group group_;
+  std::vector<float> whole_, slice_;
+  std::vector<int64_t> counts_;
+  size_t begin_ = 0;
+};
+
 void run_steps(const Arguments& arguments, comm::Membership& membership) {
   const int64_t steps = arguments.number("steps", 10), fault_step = arguments.number("fault-step", 5);
   const bool faulty = arguments.number("fault-rank", -1) == membership.world().rank;
-  comm::Group group = membership.communicator().world();
-  std::vector<float> data(static_cast<size_t>(arguments.number("elements", 1000)));
+  Operation operation(arguments.text("op", "all_reduce"), membership.communicator().world(),
+                      static_cast<size_t>(arguments.number("elements", 1000)));
   for (int64_t step = 0; step < steps; ++step) {
     if (faulty && step == fault_step) commit_fault(arguments.text("fault"));
-    for (float& x : data) x = static_cast<float>(membership.world().rank + 1);
-    group.all_reduce(std::span(data), comm::Reduction::kSum, "gradients");
-    const auto sum = static_cast<float>(group.size() * (group.size() + 1) / 2);
-    if (data.front() != sum || data.back() != sum) throw Error(ErrorCode::kInternal, "the sum is wrong");
+    operation.run();
     if (step == arguments.number("announce", 5)) say("running");
   }
 }

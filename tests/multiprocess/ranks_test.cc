@@ -1,5 +1,6 @@
 // Training on several processes ends with the bits of one, also when the launcher or a rank is killed on the
 // way and the run goes on with another number of ranks.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -49,6 +50,21 @@ struct LayoutCase {
   std::vector<std::string> settings;
 };
 
+observe::Summary summary_of(const std::string& run) {
+  return observe::parse_summary(read_file(run + "/summary.json"));
+}
+
+// What a user is shown of a run that draws its pictures too.
+void expect_memory_as_planned(const observe::Summary& summary) {
+  for (const MemoryKind kind :
+       {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kOptimizer, MemoryKind::kCheckpoint}) {
+    const auto k = static_cast<size_t>(kind);
+    const auto planned = static_cast<double>(summary.planned_memory_bytes[k]);
+    EXPECT_GT(planned, 0) << to_string(kind);
+    EXPECT_NEAR(static_cast<double>(summary.memory_bytes[k]), planned, 0.02 * planned) << to_string(kind);
+  }
+}
+
 class RankLayouts : public Ranks, public ::testing::WithParamInterface<LayoutCase> {};
 
 TEST_P(RankLayouts, EndWithTheBitsOfOneProcess) {
@@ -56,7 +72,8 @@ TEST_P(RankLayouts, EndWithTheBitsOfOneProcess) {
   const ChildResult result = run_child(runs_->start(run, GetParam().ranks, GetParam().settings));
   ASSERT_EQ(result.exit_status, 0) << result.err;
   expect_equal(run);
-  const observe::Summary summary = observe::parse_summary(read_file(run + "/summary.json"));
+  const observe::Summary summary = summary_of(run);
+  expect_memory_as_planned(summary);
   ASSERT_TRUE(summary.audit.has_value());
   EXPECT_EQ(summary.audit->ranks, GetParam().ranks);
   for (int rank = 0; rank < GetParam().ranks; ++rank) {
@@ -81,6 +98,36 @@ INSTANTIATE_TEST_SUITE_P(All, RankLayouts,
                                            LayoutCase{"pipeline3", 3, {kPipeline, "3", kSchedule, "ZBH1"}},
                                            LayoutCase{"pipeline2x2", 4, {kPipeline, "2", kStage, "3"}}),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// A run that goes on holds the best model that it found in the checkpoint, and no second one beside a better.
+// Where a save behind training reads that one, a second; its snapshots are planned too.
+TEST_F(Ranks, AResumedRunHoldsWhatIsPlanned) {
+  for (const std::string stage : {"1", "2", "3"}) {
+    for (const std::string mode : {"disabled", "async"}) {
+      SCOPED_TRACE("zero_stage " + stage + ", async_mode " + mode);
+      const std::vector<std::string> settings = {kShard, "2", kStage, stage, "--checkpoint.async_mode", mode};
+      const std::string run = runs_->run("resumed" + stage + mode);
+      const ChildResult killed = run_child(runs_->start(run, 2, settings),
+                                           {.environment = {{"FURROW_FAILPOINTS", "train.step=kill@35"}}});
+      ASSERT_NE(killed.exit_status, 0);
+      const ChildResult resumed = run_child(runs_->resume(run, 2, settings));
+      ASSERT_EQ(resumed.exit_status, 0) << resumed.err;
+      EXPECT_THAT(resumed.err, ::testing::HasSubstr("resuming at step"));
+      expect_equal(run);
+      const observe::Summary summary = summary_of(run);
+      expect_memory_as_planned(summary);
+      // Pictures of a model in parts take a whole one, after the parts.
+      const auto parameters = static_cast<size_t>(MemoryKind::kParameters);
+      const int64_t drawn = summary.closing_memory_bytes[parameters];
+      if (stage == "3") {
+        EXPECT_GT(drawn, summary.memory_bytes[parameters]);
+        EXPECT_LE(drawn, 2 * summary.memory_bytes[parameters]);
+      } else {
+        EXPECT_EQ(drawn, 0);
+      }
+    }
+  }
+}
 
 TEST_F(Ranks, AnotherSeedDiffers) {
   const std::string run = runs_->run("seed");
@@ -150,7 +197,7 @@ TEST_F(Ranks, SigtermStopsAllAfterTheSameStepAndTheRunGoesOn) {
   const ChildResult& stopped = job.wait();
   EXPECT_TRUE(stopped.exit_status == 128 + SIGTERM || stopped.exit_status == 0) << stopped.err;
   if (stopped.exit_status != 0) {
-    const observe::Summary summary = observe::parse_summary(read_file(run + "/summary.json"));
+    const observe::Summary summary = summary_of(run);
     EXPECT_EQ(summary.status, "interrupted");
   }
   const ChildResult resumed = run_child(runs_->resume(run, 4));
