@@ -9,7 +9,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/image_operations_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -58,12 +58,7 @@ void find_moments(const BatchNorm& norm, const OpContext& context, BatchNormCall
   float* mean = call->mean.data_ptr<float>();
   float* rstd = call->rstd.data_ptr<float>();
   if (context.training) {
-    if (call->rows < 2) {
-      throw Error(
-          ErrorCode::kInvalidArgument,
-          "batch norm has one value per channel to train with: it needs more samples in a microbatch, or "
-          "larger images");
-    }
+    check_rows_of_norm(call->rows);
     kernels::batch_moments({call->rows, call->channels, call->x.const_data_ptr<float>(), mean, rstd},
                            call->threads);
     if (!context.batch_statistics.empty()) {
@@ -85,6 +80,15 @@ void find_moments(const BatchNorm& norm, const OpContext& context, BatchNormCall
 }
 
 }  // namespace
+
+void check_rows_of_norm(int64_t rows) {
+  if (rows >= 2) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              "batch norm has one value per channel to train with: it needs more samples in a microbatch, or "
+              "larger images");
+}
+
+namespace by_kernels {
 
 at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bias, const BatchNorm& norm,
                       OpContext& context) {
@@ -124,4 +128,5 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
   return with_backward(y, {x, weight.leaf}, backward, kFormat);
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

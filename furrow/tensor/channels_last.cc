@@ -9,10 +9,9 @@
 #include <vector>
 
 #include "furrow/base/error.h"
-#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/image_operations_torch.h"
 #include "furrow/tensor/kernels/pixel_conv.h"
-#include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -56,9 +55,10 @@ std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const 
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const StridedConvolution& convolution,
                           OpContext& context) {
-  if (weight.adapter) return strided_conv2d_with_adapter(x, weight, convolution, context);
   FURROW_CHECK(weight.leaf.dim() == 4 && x.dim() == 4 && weight.leaf.size(1) == x.size(1) &&
                    weight.leaf.size(2) == weight.leaf.size(3),
                "a convolution's weight is [out, channels of its input, k, k]");
@@ -191,4 +191,5 @@ at::Tensor global_average_pool(const at::Tensor& x, OpContext& /*context*/) {
   });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor
