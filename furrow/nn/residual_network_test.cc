@@ -104,7 +104,9 @@ TEST(ResidualNetwork, EqualsPlainAutograd) {
       false, {{"a", 16, 1, false}, {"b", 32, 2, false}, {"c", 48, 1, true}, {"d", 64, 2, true}}));
 }
 
-TEST(ResidualNetwork, ALargeStemAndItsPoolToo) { expect_equal_steps(residual_network(true, {{"a", 20, 2, true}})); }
+TEST(ResidualNetwork, ALargeStemAndItsPoolToo) {
+  expect_equal_steps(residual_network(true, {{"a", 20, 2, true}}));
+}
 
 // As torch.nn.BatchNorm2d folds it; in evaluation by running statistics.
 class Residual : public ::testing::TestWithParam<bool> {};

@@ -46,6 +46,7 @@ struct Network {
   std::string name, model;
   bool text = false;
   std::vector<std::string> settings = {};
+  double same = kSame;
   friend std::ostream& operator<<(std::ostream& out, const Network& network) { return out << network.name; }
 };
 
@@ -57,7 +58,8 @@ const Network kNetworks[] = {
     {"llama", "[model]\nname = \"llama\"\nlayers = 2\nheads = 4\nkv_heads = 2\nwidth = 32\n", true},
     {"lstm", "[model]\nname = \"lstm\"\nlayers = 2\nwidth = 24\n", true},
     {"rnn", "[model]\nname = \"rnn\"\nlayers = 1\nwidth = 24\n", true},
-    {"resnet20", "[model]\nname = \"resnet20\"\n"},
+    // Twenty norms over a microbatch make much of a rounding.
+    {"resnet20", "[model]\nname = \"resnet20\"\n", false, {"--optimizer.lr", "3e-4"}, 2e-3},
     {"lora", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\n[lora]\nrank = 3\n", true},
     {"gan",
      "[model]\nname = \"gan\"\nlatent = 12\ngenerator_hidden = [24]\ndiscriminator_hidden = [24]\n",
@@ -94,14 +96,14 @@ class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>
 TEST_P(Devices, TrainAsTheCpuDoes) {
   const observe::Summary cpu = train_run("cpu", config({}));
   const observe::Summary other = train_run("other", config({"--training.device", device()}));
-  EXPECT_NEAR(*other.loss, *cpu.loss, kSame * std::abs(*cpu.loss));
+  EXPECT_NEAR(*other.loss, *cpu.loss, network().same * std::abs(*cpu.loss));
   if (cpu.validation_loss) {
-    EXPECT_NEAR(*other.validation_loss, *cpu.validation_loss, kSame * *cpu.validation_loss);
+    EXPECT_NEAR(*other.validation_loss, *cpu.validation_loss, network().same * *cpu.validation_loss);
   }
   EXPECT_EQ(other.arithmetic, "float32 on " + device());
   const observe::Summary elsewhere =
       train_run("control", config({"--training.device", device(), "--debug.seed", "9"}));
-  EXPECT_GT(std::abs(*elsewhere.loss - *cpu.loss), kSame * std::abs(*cpu.loss)) << "control";
+  EXPECT_GT(std::abs(*elsewhere.loss - *cpu.loss), network().same * std::abs(*cpu.loss)) << "control";
   if (!cpu.validation_loss) return;
   const EvalResult validation = evaluate(run("other"), "validation", config({"--training.device", device()}));
   EXPECT_GT(validation.samples, 0);
