@@ -244,7 +244,7 @@ int run_plan(const Arguments& arguments) {
 constexpr Option kOptions[] = {
     {"--print", "program|units|memory|buffers|communication|timeline|memory-timeline",
      "what to print (default: the figures of a step, its memory, its communication)"},
-    {"--nproc", "N", "plan for N ranks, laid out by [parallelism]"},
+    {"--nproc", "N", "plan for N ranks, laid out by [parallelism]; of a cluster, search its first N devices"},
     {"--rank", "R", "which of them (default 0)"},
     {"--trace", "FILE", "write the simulated timeline of a step on this machine, for Perfetto"},
     {"--draw", "FILE", "draw that step and the memory that it holds, as SVG"},

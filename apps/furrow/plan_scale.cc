@@ -50,7 +50,7 @@ double samples_of_step(const plan::Candidate& candidate) {
 }
 
 double per_sample_cost(const plan::Candidate& candidate) {
-  return candidate.figures.cost / samples_of_step(candidate);
+  return candidate.figures.paid() / samples_of_step(candidate);
 }
 
 // Steps in which the candidate has seen as many samples.
@@ -111,7 +111,7 @@ double run_seconds(const plan::Candidate& candidate, const Goal& goal) {
 }
 
 double run_cost(const plan::Candidate& candidate, const Goal& goal) {
-  return candidate.figures.cost * steps_of(candidate, goal);
+  return candidate.figures.paid() * steps_of(candidate, goal);
 }
 
 int picked(const std::vector<ScalePoint>& points, const Goal& goal) {
@@ -133,7 +133,7 @@ int picked(const std::vector<ScalePoint>& points, const Goal& goal) {
 
 Table scale_table(const std::vector<ScalePoint>& points, const Goal& goal) {
   const bool priced = std::ranges::any_of(
-      points, [](const ScalePoint& point) { return point.best && point.best->figures.cost > 0; });
+      points, [](const ScalePoint& point) { return point.best && point.best->figures.paid() > 0; });
   std::vector<Column> columns = {
       {"devices"},           {"hosts"},      {"layout"}, {"s/step", "", 4}, {"samples/s", "", 1},
       {"efficiency", "", 3}, {"gain", "", 3}};
@@ -150,7 +150,7 @@ Table scale_table(const std::vector<ScalePoint>& points, const Goal& goal) {
       row.insert(row.end(), {plan::to_text(point.best->choice) + (recipe.empty() ? "" : ", " + recipe),
                              figures.step_s, figures.samples_per_second, point.efficiency, point.gain});
       if (goal.steps > 0) row.emplace_back(run_seconds(*point.best, goal));
-      if (priced) row.emplace_back(figures.cost);
+      if (priced) row.emplace_back(figures.paid());
       if (priced && goal.steps > 0) row.emplace_back(run_cost(*point.best, goal));
     } else {
       row.insert(row.end(), {point.reason, Cell(), Cell(), Cell(), Cell()});

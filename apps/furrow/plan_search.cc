@@ -44,6 +44,7 @@ class Planner {
         model_(planned_model(config)),
         request_(request_of(config, model_.spec)) {
     planned_ = cluster_named(arguments.get("--cluster", "local"), ranks());
+    if (!planned_.local && arguments.has("--nproc")) take_part(ranks());
     request_.allow_recipe_change = arguments.has("--allow-recipe-change");
     if (request_.allow_recipe_change) offer_bfloat16();
     if (arguments.has("--without")) request_.without = split(arguments.get("--without", ""), ',');
@@ -94,12 +95,23 @@ class Planner {
     return static_cast<int>(count);
   }
 
+  void take_part(int devices) {
+    if (devices > planned_.cluster.world()) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("--nproc {}: {} has {} devices; change its hosts, or see --scale 1..{}",
+                              devices, planned_.cluster.name, planned_.cluster.world(), devices));
+    }
+    planned_ = part_of(planned_, devices);
+  }
+
   void check() const {
-    if (goal_.objective == plan::Objective::kCost && planned_.cluster.price.on_demand_per_host_hour == 0) {
-      throw Error(
-          ErrorCode::kInvalidArgument,
-          fmt::format("--objective cost: {} has no price; give on_demand_per_host_hour in its [price]",
-                      planned_.cluster.name));
+    const plan::Price& price = planned_.cluster.price;
+    if (goal_.objective == plan::Objective::kCost && price.on_demand_per_host_hour == 0 &&
+        price.spot_per_host_hour == 0) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("--objective cost: {} has no price; give on_demand_per_host_hour or "
+                              "spot_per_host_hour in its [price]",
+                              planned_.cluster.name));
     }
     if (goal_.deadline_s > 0 && goal_.steps == 0) {
       throw Error(ErrorCode::kInvalidArgument,
@@ -146,7 +158,16 @@ class Planner {
       return;
     }
     header(costs_->source());
-    fmt::print("{}", candidates_table(shown(result), planned_.cluster.price.currency).text());
+    const std::vector<plan::Candidate> rows = shown(result);
+    fmt::print("{}", candidates_table(rows, planned_.cluster.price.currency).text());
+    if (request_.batch.global_batch <= 0 && planned_.cluster.world() > 1) {
+      fmt::print(
+          "a step is {} samples of each data rank, so layouts with more of them train another recipe; set "
+          "[training] global_batch_size to compare like with like\n",
+          request_.batch.local_batch);
+    }
+    if (result.candidates.size() > rows.size())
+      fmt::print("and {} more; --json has them all\n", result.candidates.size() - rows.size());
     if (!result.refused.empty()) fmt::print("\n{}", refused_table(result.refused).text());
     if (!why.empty()) fmt::print("\nthe layout of the config is for another number of ranks: {}\n", why);
     if (arguments_.has("--explain")) fmt::print("\n{}", passes_table(result.passes).text());

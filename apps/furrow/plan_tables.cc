@@ -12,6 +12,9 @@ namespace {
 
 std::string gib(double bytes) { return format_fixed(bytes / (1 << 30), bytes < (1 << 28) ? 3 : 1); }
 
+// Three digits of what a step costs, however little.
+int price_decimals(double cost) { return std::max(5, 2 - static_cast<int>(std::floor(std::log10(cost)))); }
+
 std::string how(const plan::Candidate& candidate) {
   return fmt::format("{}{}", candidate.simulated ? "simulated" : "estimated",
                      candidate.configured ? ", as configured" : "");
@@ -71,10 +74,12 @@ void write_candidates(std::string_view key, const std::vector<plan::Candidate>& 
 }  // namespace
 
 Table candidates_table(const std::vector<plan::Candidate>& candidates, const std::string& currency) {
-  const bool priced = !candidates.empty() && candidates[0].figures.cost > 0;
+  const plan::Figures first = candidates.empty() ? plan::Figures() : candidates[0].figures;
+  const bool priced = first.cost > 0, spot = first.spot_cost > 0;
   std::vector<Column> columns = {{"layout"},    {"s/step", "", 4}, {"samples/s", "", 1}, {"GiB a rank"},
                                  {"GiB moved"}, {"bubble", "", 3}, {"exposed", "", 3}};
-  if (priced) columns.push_back({currency + "/step", "", 5});
+  if (priced) columns.push_back({currency + "/step", "", price_decimals(first.cost)});
+  if (spot) columns.push_back({"spot " + currency + "/step", "", price_decimals(first.spot_cost)});
   columns.push_back({"by"});
   const bool changes = std::ranges::any_of(
       candidates, [](const plan::Candidate& each) { return !each.recipe_change.empty(); });
@@ -90,6 +95,7 @@ Table candidates_table(const std::vector<plan::Candidate>& candidates, const std
                              std::abs(figures.bubble),
                              std::abs(figures.exposed_communication)};
     if (priced) row.emplace_back(figures.cost);
+    if (spot) row.emplace_back(figures.spot_cost);
     row.emplace_back(how(candidate));
     if (changes)
       row.emplace_back(candidate.recipe_change.empty() ? "as configured" : candidate.recipe_change);

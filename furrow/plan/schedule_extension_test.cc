@@ -9,6 +9,7 @@
 #include "furrow/plan/schedule.h"
 #include "furrow/plan/schedule_times.h"
 #include "furrow/plan/schedules/generators.h"
+#include "furrow/plan/testing/schedule_programs.h"
 #include "furrow/plan/testing/schedules.h"
 
 namespace furrow::plan {
@@ -27,6 +28,8 @@ Schedule make_eager_1f1b(const ScheduleShape& shape) {
 constexpr ScheduleRow kEager = {"Eager1F1B", 1, "1 stage a rank", &refuses_many_stages, &make_eager_1f1b};
 
 TEST(ScheduleExtension, Conforms) { testing::expect_conformance(kEager); }
+
+TEST(ScheduleExtension, ProgramsVerify) { testing::expect_programs_verify(kEager); }
 
 TEST(ScheduleExtension, Bubble) {
   testing::for_each_shape(kEager, [](const ScheduleShape& shape, const Schedule& schedule) {

@@ -56,6 +56,8 @@ struct Figures {
   double bubble = 0;
   double exposed_communication = 0;  // share of the step
   double cost = 0, spot_cost = 0;    // of a step; 0: no price
+
+  double paid() const { return cost > 0 ? cost : spot_cost; }  // what Objective::kCost compares
 };
 
 struct Candidate {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cmath>
 #include <random>
 
 #include "furrow/base/error.h"
@@ -263,6 +264,22 @@ TEST(Flows, OfOneLaneGoOneAfterTheOther) {
   EXPECT_TRUE(flows.idle(0, {}));
 }
 
+// Less than half of what a double can tell apart at that time is left of the leg.
+TEST(Flows, EndHoweverLateItIs) {
+  for (const double now : {1e3, 4096.0, 1e4, 1e5, 1e6, 1e7, 1e9}) {
+    simulation::Flows flows({0}, 4);
+    simulation::Step step;
+    step.members = {0};
+    step.legs = {{2, 1e-12, 1}};
+    const int32_t flow = flows.arrive(0, step, now);
+    const double then = flows.next_s(now);
+    EXPECT_LE(then - now, std::nextafter(now, 2 * now) - now + 1e-12) << now;
+    flows.advance(now, then);
+    if (!flows.done(flow)) flows.advance(then, flows.next_s(then));
+    EXPECT_TRUE(flows.done(flow)) << now;
+  }
+}
+
 // ---- laws, over layouts
 
 std::vector<Case> cases() {
@@ -321,6 +338,32 @@ TEST(SimulateLaws, TimeIsWorkAndWaiting) {
     for (const SimulatedRank& rank : s.ranks) {
       EXPECT_NEAR(rank.end_s, rank.compute_s + rank.exposed_s, 1e-9) << rank.rank;
       EXPECT_LE(rank.end_s, s.step_s + 1e-9);
+    }
+  }
+}
+
+// Powers of two scale doubles exactly, so a step that is 2^k times as long is that to the last bit.
+TEST(SimulateLaws, StepsOfAnyLengthAreScaledShortOnes) {
+  const ModelSpec spec = testing::chain(3, 96);
+  const auto costs_of = [](double scale) {
+    UnitCosts costs;
+    costs.forward = scale / 3;
+    costs.backward_input = scale * 0.7;
+    costs.backward_weight = scale * 0.37;
+    costs.flat = {{Op::kStep, scale / 7}};
+    costs.collective = scale / 1.3;
+    costs.transfer = scale / 11;
+    costs.sums = scale / 13;
+    return costs;
+  };
+  for (const Case& c : cases()) {
+    const std::vector<Program> world = world_of(spec, c);
+    const Simulation one = run(world, spec, costs_of(1));
+    for (const int exponent : {-20, 9, 12, 16, 20, 30}) {  // to steps of 1e4 s, 1e5 s, 1e6 s, 1e7 s and more
+      const Simulation scaled = run(world, spec, costs_of(std::ldexp(1, exponent)));
+      EXPECT_EQ(scaled.step_s, std::ldexp(one.step_s, exponent));
+      EXPECT_EQ(scaled.bubble, one.bubble);
+      EXPECT_EQ(scaled.exposed_communication, one.exposed_communication);
     }
   }
 }

@@ -9,7 +9,12 @@ namespace furrow::plan::simulation {
 
 namespace {
 
-constexpr double kRounding = 1e-13;  // seconds: two legs that end together
+// Seconds by which legs that end together at `now` may differ.  More than half a step of `now`, whatever it
+// is: a leg with less left than that would never end.
+double rounding_s(double now) {
+  constexpr double kLeast = 1e-13;  // more than the other up to 225 s
+  return std::max(kLeast, 2 * std::numeric_limits<double>::epsilon() * now);
+}
 
 }  // namespace
 
@@ -96,7 +101,7 @@ std::vector<int32_t> Flows::advance(double now, double then) {
   const std::vector<int32_t> active = active_;
   for (const int32_t number : active) {
     Flow& flow = flows_[number];
-    if (flow.left_s > kRounding) continue;
+    if (flow.left_s > rounding_s(then)) continue;
     const int32_t resource = flow.legs[flow.leg].resource;
     if (resource >= 0) --load_[resource];
     ++flow.leg;

@@ -8,11 +8,19 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/plan/optimizer_spec.h"
+#include "furrow/plan/schedule_csv.h"
 
 namespace furrow::train {
 namespace {
 
 constexpr uint64_t kMostScheduleBytes = uint64_t{64} << 20;
+
+// Refused here where it is none, by its name.
+std::string schedule_text(const std::string& file) {
+  std::string text = read_file(file, kMostScheduleBytes);
+  plan::parse_schedule_csv(text, file);
+  return text;
+}
 
 }  // namespace
 
@@ -60,7 +68,7 @@ plan::RankOptions rank_options(const config::Config& config, const plan::ModelSp
   plan::name_stages(config.parallelism, spec, &options.pipeline);
   const std::string& csv = config.parallelism.pipeline_parallel_schedule_csv;
   if (!csv.empty() && config.parallelism.pipeline_parallel_degree > 1)
-    options.pipeline.csv = read_file(csv, kMostScheduleBytes);
+    options.pipeline.csv = schedule_text(csv);
   return options;
 }
 

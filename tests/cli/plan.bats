@@ -105,7 +105,7 @@ name = "shared-memory"
 name = "ethernet-1"
 
 [price]
-on_demand_per_host_hour = 0.5
+${2:-on_demand_per_host_hour = 0.5}
 TOML
 }
 
@@ -118,6 +118,36 @@ TOML
   [ "$(json search.json '[c["step_time_ms"] for c in d["candidates"] if c["simulated"]] == sorted(c["step_time_ms"] for c in d["candidates"] if c["simulated"])')" = True ]
   [ "$(json search.json 'all(c["fits"] and c["cost_per_step"] > 0 and c["layout"]["dp_shard"] >= 1 for c in d["candidates"])')" = True ]
   [ "$(json search.json 'set("step_time_ms memory_bytes wire_bytes bubble exposed_communication layout cost_per_step fits reason".split()) <= set(d["candidates"][0])')" = True ]
+}
+
+@test "a spot price is a price" {
+  make_cluster 4 "spot_per_host_hour = 0.2"
+  local search=(plan "$config" --training.global_batch_size 80 --cluster cluster.toml)
+  run --separate-stderr "$furrow" "${search[@]}" --objective cost
+  [ "$status" -eq 0 ]
+  [[ $output == *"the cheapest a sample"* && $output == *cost/step* ]]
+  run --separate-stderr "$furrow" "${search[@]}"
+  [[ $output == *"spot USD/step"* ]]
+}
+
+@test "a search over a part of a cluster, and what rows compare" {
+  make_cluster
+  "$furrow" plan "$config" --training.global_batch_size 80 --cluster cluster.toml --nproc 2 --json >part.json
+  [ "$(json part.json 'd["devices"]')" = 2 ]
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 80 --cluster cluster.toml --nproc 8
+  fails 2 "--nproc 8: four has 4 devices"
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 80 --cluster cluster.toml --nproc 3
+  fails 2 "1 left over"
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size -1 --cluster cluster.toml
+  [ "$status" -eq 0 ]
+  [[ $output == *"layouts with more of them train another recipe"* && $output == *" more; --json has them all"* ]]
+}
+
+@test "a schedule file that is none is refused by its name" {
+  : >empty.csv
+  run --separate-stderr "$furrow" plan "$config" --nproc 2 --parallelism.pipeline_parallel_degree 2 \
+    --parallelism.pipeline_parallel_schedule_csv empty.csv
+  fails 2 "schedule empty.csv:"
 }
 
 @test "a written plan trains" {

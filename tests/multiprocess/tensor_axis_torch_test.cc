@@ -34,6 +34,10 @@ const Layout kOne{"one", 1, {kPipeline, "1", kReplicate, "1", kShard, "1", kTens
 const Layout kTp2{"tp2", 2, {kPipeline, "1", kReplicate, "1", kShard, "1", kTensor, "2"}};
 const Layout kPp2{"pp2", 2, {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "1"}};
 const Layout kPp2Tp2{"pp2tp2", 4, {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "2"}};
+const Layout kZeroBubbleTp2{"zero_bubble_tp2",
+                            4,
+                            {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "2",
+                             "--parallelism.pipeline_parallel_schedule", "ZBVZeroBubble"}};
 const Layout kDp2Tp2{"dp2tp2", 4, {kPipeline, "1", kReplicate, "2", kShard, "1", kTensor, "2"}};
 const Layout kShard2Tp2{"shard2tp2",
                         4,
@@ -116,6 +120,8 @@ TEST_F(TensorAxis, ProcessesEndWithTheBitsOfThreads) {
     expect_bytes_as_predicted(observe::parse_summary(read_file(run(name) + "/summary.json")));
   }
   EXPECT_EQ(difference("pp2tp2", "dp2tp2"), "");
+  as_processes(kZeroBubbleTp2.name, kZeroBubbleTp2);
+  EXPECT_EQ(difference(kZeroBubbleTp2.name, "dp2tp2"), "");
   as_processes("one", kOne);
   EXPECT_NE(difference("one", "dp2tp2"), "");  // sums of another order
   EXPECT_NEAR(last_loss("one"), last_loss("dp2tp2"), 1e-3);

@@ -190,8 +190,8 @@ class Estimator {
 
 double score_of(const SearchRequest& request, const Candidate& candidate) {
   const double samples = candidate.figures.samples_per_second * candidate.figures.step_s;
-  const bool priced = request.objective == Objective::kCost && candidate.figures.cost > 0;
-  return (priced ? candidate.figures.cost : candidate.figures.step_s) / samples;
+  const bool priced = request.objective == Objective::kCost && candidate.figures.paid() > 0;
+  return (priced ? candidate.figures.paid() : candidate.figures.step_s) / samples;
 }
 
 void estimate(State* state, Plan* plan) { Estimator(state, plan, false).run(); }

@@ -20,7 +20,7 @@ namespace HWY_NAMESPACE {
 
 constexpr int64_t kMaxDepth = 512;           // k is cut into blocks of at most this
 constexpr int64_t kPackedFloats = 96 << 10;  // of A: 384 KiB, well inside a second-level cache
-constexpr int64_t kKeptPanels = 1 << 20;     // floats of B that stay packed for several blocks of rows
+constexpr int64_t kKeptPanels = 1 << 20;     // of B, in floats
 
 // A block of k.
 struct Depth {
@@ -29,6 +29,7 @@ struct Depth {
 
 // One thread's share of a product and its working memory.  A Product has
 //   m, n, depth, max_depth     sizes; depth is k in units of one packed 32-bit lane
+//   kept                       floats of B that may stay packed for several blocks of rows
 //   pack_a, pack_b             as in gemm_pack-inl.h
 //   compute(a, b, at, k, tile) one register block of C from a panel of each
 template <class Product>
@@ -65,7 +66,7 @@ void compute_share(const Product& product, int64_t i0, int64_t i1, int64_t j0, i
   const Blocks depths(product.depth, product.max_depth);
   const int64_t depth = depths.size(0);
   const Blocks rows(i1 - i0, std::max<int64_t>(kMR, kPackedFloats / depth / kMR * kMR));
-  const int64_t most = rows.parts > 1 ? kKeptPanels / depth / kNR * kNR : kSideBySide * kNR;
+  const int64_t most = rows.parts > 1 ? product.kept / depth / kNR * kNR : kSideBySide * kNR;
   const int64_t group = std::min(std::max<int64_t>(most, kNR), (j1 - j0 + kNR - 1) / kNR * kNR);
   ScratchScope scratch;
   const Share<Product> s{product, j1, scratch.floats(rows.size(0) * depth + kPackSlack),

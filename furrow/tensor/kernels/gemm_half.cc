@@ -37,14 +37,34 @@ void finish_tile(const HalfGemm<H>& g, const float* tile, const Tile& at) {
   }
 }
 
-#if FURROW_BF16_PAIRS
-// Sums stay in float32 from one block of k to the next only where C is.
-constexpr int64_t kMostPairs = 4096;
+// Sums stay in float32 from one block of k to the next only where C is: a sum of more terms than this is not
+// one of C of 16 bits.
+constexpr int64_t kMostTerms = 8192;
 
+template <class H>
+bool sums_fit(const HalfGemm<H>& g) {
+  return g.k > 0 && (g.wide_c != nullptr || g.k <= kMostTerms);
+}
+
+// A register block of C by way of `tile`, straight into C where nothing is left to do to it.
+template <class H>
+void compute_tile(const HalfGemm<H>& g, MicroKernel kernel, const float* a, const float* b, const Tile& at,
+                  int64_t depth, bool resume, bool last, float* tile) {
+  const bool plain = g.wide_c && !g.bias && g.activation == Activation::kNone;
+  float* c = g.wide_c + at.i * g.ldc + at.j;
+  if (plain && at.columns == kNR) return kernel(a, b, depth, c, g.ldc);
+  const size_t bytes = static_cast<size_t>(at.columns) * sizeof(float);
+  for (int64_t r = 0; r < at.rows && resume; ++r) std::memcpy(tile + r * kNR, c + r * g.ldc, bytes);
+  kernel(a, b, depth, tile, kNR);
+  if (last) return finish_tile(g, tile, at);
+  for (int64_t r = 0; r < at.rows; ++r) std::memcpy(c + r * g.ldc, tile + r * kNR, bytes);
+}
+
+#if FURROW_BF16_PAIRS
 struct PairProduct {
   const HalfGemm<bf16>& g;
   int64_t m = g.m, n = g.n, depth = (g.k + 1) / 2;
-  int64_t max_depth = g.wide_c ? kMaxDepth : kMostPairs;
+  int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2, kept = kKeptPanels;
 
   void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
     pack_pairs_a(g.a, g.k, i, panels, k, to);
@@ -54,59 +74,84 @@ struct PairProduct {
   }
   void compute(const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
     const bool resume = k.begin > 0 || g.accumulate, last = k.begin + k.size == depth;
-    const MicroKernel kernel = pair_kernel_of(at.rows, resume);
-    const bool plain = g.wide_c && !g.bias && g.activation == Activation::kNone;
-    float* c = g.wide_c + at.i * g.ldc + at.j;
-    if (plain && at.columns == kNR) return kernel(a, b, k.size, c, g.ldc);
-    const size_t bytes = static_cast<size_t>(at.columns) * sizeof(float);
-    for (int64_t r = 0; r < at.rows && resume; ++r) std::memcpy(tile + r * kNR, c + r * g.ldc, bytes);
-    kernel(a, b, k.size, tile, kNR);
-    if (last) return finish_tile(g, tile, at);
-    for (int64_t r = 0; r < at.rows; ++r) std::memcpy(c + r * g.ldc, tile + r * kNR, bytes);
+    compute_tile(g, pair_kernel_of(at.rows, resume), a, b, at, k.size, resume, last, tile);
   }
 };
-
-bool pairs_fit(const HalfGemm<bf16>& g) {
-  return has_bf16_products() && g.k > 0 && (g.wide_c != nullptr || (g.k + 1) / 2 <= kMostPairs);
-}
 #endif
 
-// Element (i, j) of a strided matrix of [rows, columns], dense float32 in the order it has.
+// A block of a strided matrix of 16 bits, dense float32 in the order it has.
 template <class H>
-MatrixView widened(const HalfView<H>& view, int64_t rows, int64_t columns, int threads,
+MatrixView widened(const HalfView<H>& view, int64_t i0, int64_t rows, int64_t j0, int64_t columns,
                    ScratchScope* scratch) {
   const bool across = view.col_stride == 1;
   const int64_t runs = across ? rows : columns, length = across ? columns : rows;
   const int64_t stride = across ? view.row_stride : view.col_stride;
+  const H* from = view.data + i0 * view.row_stride + j0 * view.col_stride;
   float* to = scratch->floats(runs * length);
-  if (stride == length) {
-    convert(runs * length, view.data, to, threads);
-  } else {
-    for (int64_t r = 0; r < runs; ++r) convert(length, view.data + r * stride, to + r * length, threads);
+  for (int64_t r = 0; r < runs; ++r) {
+    sweep(0, length, [&](int64_t i, auto access) HWY_ATTR {
+      access.store(access.load(from + r * stride + i), to + r * length + i);
+    });
   }
   return across ? MatrixView{to, length, 1} : MatrixView{to, 1, length};
 }
 
+// The product of float32, over operands that are converted as they are packed.
+template <class H>
+struct WideProduct {
+  const HalfGemm<H>& g;
+  int64_t m = g.m, n = g.n, depth = g.k;
+  int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms;
+  int64_t kept = kKeptPanels / 8;  // as wide again lies converted beside it
+
+  void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
+    ScratchScope scratch;
+    const MatrixView a = widened(g.a, i, panels.rows, k.begin, k.size, &scratch);
+    kernels::HWY_NAMESPACE::pack_a(a, 0, panels, 0, k.size, to);
+  }
+  void pack_b(Depth k, int64_t j, int64_t columns, float* to) const {
+    const int64_t step = k.size > kMaxDepth ? kNR : kSideBySide * kNR;
+    for (int64_t at = 0; at < columns; at += step) {
+      ScratchScope scratch;
+      const int64_t width = std::min(step, columns - at);
+      const MatrixView b = widened(g.b, k.begin, k.size, j + at, width, &scratch);
+      kernels::HWY_NAMESPACE::pack_b(b, 0, k.size, 0, width, to + at * k.size);
+    }
+  }
+  void compute(const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
+    const bool resume = k.begin > 0 || g.accumulate, last = k.begin + k.size == depth;
+    compute_tile(g, micro_kernel_of(at.rows, resume), a, b, at, k.size, resume, last, tile);
+  }
+};
+
+template <class H>
+void finish_rows(const HalfGemm<H>& g, const float* sums, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t j = 0; j < g.n; j += kNR)
+      finish_tile(g, sums + i * g.n + j, {i, 1, j, std::min<int64_t>(kNR, g.n - j)});
+  }
+}
+
+// C as float32 first, where its sums do not fit or there is nothing to add.
+template <class H>
+void gemm_by_sums(const HalfGemm<H>& g, int threads) {
+  if (g.accumulate) return;  // k is 0
+  ScratchScope scratch;
+  HalfGemm<H> sums{.m = g.m, .n = g.n, .k = g.k, .a = g.a, .b = g.b, .ldc = g.n};
+  sums.wide_c = scratch.floats(g.m * g.n);
+  if (g.k > 0) {
+    share_out(WideProduct<H>{sums}, threads);
+  } else {
+    std::fill_n(sums.wide_c, g.m * g.n, 0.0F);
+  }
+  parallel_for(g.m * g.n < kPackedFloats ? 1 : threads, g.m,
+               [&](int64_t begin, int64_t end) { finish_rows(g, sums.wide_c, begin, end); });
+}
+
 template <class H>
 void gemm_in_float32(const HalfGemm<H>& g, int threads) {
-  ScratchScope scratch;
-  Gemm wide;
-  wide.m = g.m;
-  wide.n = g.n;
-  wide.k = g.k;
-  wide.a = widened(g.a, g.m, g.k, threads, &scratch);
-  wide.b = widened(g.b, g.k, g.n, threads, &scratch);
-  wide.accumulate = g.accumulate;
-  wide.c = g.accumulate ? g.wide_c : scratch.floats(g.m * g.n);
-  wide.ldc = g.accumulate ? g.ldc : g.n;
-  gemm(wide, threads);
-  if (g.accumulate) return;  // without an epilogue
-  parallel_for(g.m * g.n < kPackedFloats ? 1 : threads, g.m, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      for (int64_t j = 0; j < g.n; j += kNR)
-        finish_tile(g, wide.c + i * g.n + j, {i, 1, j, std::min<int64_t>(kNR, g.n - j)});
-    }
-  });
+  if (sums_fit(g)) return share_out(WideProduct<H>{g}, threads);
+  gemm_by_sums(g, threads);
 }
 
 }  // namespace
@@ -114,7 +159,7 @@ void gemm_in_float32(const HalfGemm<H>& g, int threads) {
 void run_gemm_bf16(const HalfGemm<bf16>& g, int threads) {
   if (g.m == 0 || g.n == 0) return;
 #if FURROW_BF16_PAIRS
-  if (pairs_fit(g)) return share_out(PairProduct{g}, threads);
+  if (has_bf16_products() && sums_fit(g)) return share_out(PairProduct{g}, threads);
 #endif
   gemm_in_float32(g, threads);
 }
