@@ -12,6 +12,7 @@
 #include "furrow/tensor/flat_math_torch.h"
 #include "furrow/tensor/optimizer.h"
 #include "furrow/tensor/test_support_torch.h"
+#include "furrow/tensor/threads_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -53,6 +54,7 @@ at::Tensor ten_steps(const char* name, at::Tensor param, const std::vector<at::T
                      const How& how = {}) {
   param = param.clone();
   const CompositionScope scope(how.composed);
+  set_thread_count(how.threads);  // of compositions
   const std::unique_ptr<FlatMath> math = flat_math_on(at::kCPU, how.threads);
   for (int64_t step = 1; step <= how.steps; ++step) {
     const at::Tensor gradient = gradient_of(param, step);

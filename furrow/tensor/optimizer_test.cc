@@ -12,6 +12,7 @@
 #include "furrow/tensor/flat_math_torch.h"
 #include "furrow/tensor/norm.h"
 #include "furrow/tensor/test_support_torch.h"
+#include "furrow/tensor/threads_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -102,6 +103,7 @@ struct How {
 std::vector<at::Tensor> ten_steps(const Case& test, int64_t count, int64_t cut, const How& how) {
   const Optimizer& optimizer = find_optimizer(test.name);
   const CompositionScope scope(how.composed);
+  set_thread_count(how.threads);  // of compositions
   const std::unique_ptr<FlatMath> math = flat_math_on(at::kCPU, how.threads);
   std::vector<at::Tensor> all{random_tensor({count}, 1)};
   const bool stateless = test.name == "sgd" && test.parameters.momentum == 0;
