@@ -1,4 +1,5 @@
-// The operations of residual networks as compositions: images whose channels lie side by side, in float32.
+// The operations of residual networks as compositions: images whose channels lie side by side; float32
+// inside, whatever comes and goes.
 #include <ATen/ATen.h>
 
 #include <array>
@@ -8,6 +9,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/image_operations_torch.h"
 
 namespace furrow::tensor::by_composition {
@@ -16,10 +18,14 @@ namespace {
 constexpr at::MemoryFormat kFormat = at::MemoryFormat::ChannelsLast;
 
 at::Tensor dense(const at::Tensor& x) {
-  FURROW_CHECK(x.dim() == 4 && x.scalar_type() == at::kFloat,
-               "an image is float32 [batch, channels, height, width]");
+  FURROW_CHECK(x.dim() == 4 && is_number(x), "an image is numbers [batch, channels, height, width]");
   return x.detach().contiguous(kFormat);
 }
+
+// `x` itself where it is float32; it keeps its format.
+at::Tensor wide(const at::Tensor& x) { return x.to(at::kFloat); }
+
+at::Tensor image(const at::Tensor& x, at::ScalarType type) { return x.to(type).contiguous(kFormat); }
 
 struct ConvolutionCall {
   StridedConvolution convolution;
@@ -34,7 +40,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> gradients_of(const ConvolutionCal
   const std::array<int64_t, 2> one = {1, 1}, none = {0, 0},
                                stride = {call.convolution.stride, call.convolution.stride},
                                padding = {call.convolution.padding, call.convolution.padding};
-  return at::convolution_backward(dy, call.x, call.weight, at::OptionalIntArrayRef(), stride, padding, one,
+  return at::convolution_backward(wide(dy), wide(call.x), wide(call.weight), at::OptionalIntArrayRef(),
+                                  stride, padding, one,
                                   /*transposed=*/false, none, /*groups=*/1, mask);
 }
 
@@ -46,13 +53,13 @@ std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const 
     });
   }
   if (!call.input_gradient) return {};
-  return {std::get<0>(gradients_of(call, dy, {true, false, false})).contiguous(kFormat)};
+  return {image(std::get<0>(gradients_of(call, dy, {true, false, false})), dy.scalar_type())};
 }
 
 // One norm, kept from forward to backward.
 struct NormCall {
-  at::Tensor x, weight, mean, rstd;
-  at::Tensor y;  // with a ReLU
+  at::Tensor x, weight, mean, rstd;  // but for x float32
+  at::Tensor y;                      // with a ReLU
   double eps = 0;
   bool residual = false;
   int weight_index = -1, bias_index = -1;
@@ -61,14 +68,16 @@ struct NormCall {
 
 std::vector<at::Tensor> norm_backward(const NormCall& call, const at::Tensor& dy) {
   const at::Tensor g = call.y.defined() ? at::threshold_backward(dy, call.y, 0) : dy;
-  auto [dx, dweight, dbias] = at::native_batch_norm_backward(
-      g, call.x, call.weight, {}, {}, call.mean, call.rstd, /*train=*/true, call.eps, {true, true, true});
+  const at::ScalarType type = dy.scalar_type();
+  auto [dx, dweight, dbias] =
+      at::native_batch_norm_backward(wide(g), wide(call.x), call.weight, {}, {}, call.mean, call.rstd,
+                                     /*train=*/true, call.eps, {true, true, true});
   if (call.sink != nullptr) {
     call.sink->put(call.weight_index, dweight);
     call.sink->put(call.bias_index, dbias);
   }
-  if (!call.residual) return {dx.contiguous(kFormat)};
-  return {dx.contiguous(kFormat), g};
+  if (!call.residual) return {image(dx, type)};
+  return {image(dx, type), g};
 }
 
 // Mean and biased variance; what x says goes where it is asked for, and nobody waits for it.
@@ -105,9 +114,10 @@ at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const Stride
                "a convolution's weight is [out, channels of its input, k, k]");
   const ConvolutionCall call{convolution,  dense(x),          weight.leaf.detach().contiguous(kFormat),
                              weight.index, x.requires_grad(), context.sink};
-  const at::Tensor y = at::conv2d(call.x, call.weight, {}, convolution.stride, convolution.padding);
+  const at::Tensor y =
+      at::conv2d(wide(call.x), wide(call.weight), {}, convolution.stride, convolution.padding);
   return with_backward(
-      y.contiguous(kFormat), {x, weight.leaf},
+      image(y, x.scalar_type()), {x, weight.leaf},
       [call](const at::Tensor& dy) { return convolution_backward(call, dy); }, kFormat);
 }
 
@@ -116,20 +126,21 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
   FURROW_CHECK(x.dim() == 4 && x.size(1) == weight.leaf.numel(), "batch_norm has a weight for each channel");
   NormCall call;
   call.x = dense(x);
-  call.weight = weight.leaf.detach();
+  call.weight = wide(weight.leaf.detach());
   call.eps = norm.eps;
   call.residual = norm.residual.defined() && norm.residual.requires_grad();
   call.weight_index = weight.index;
   call.bias_index = bias.index;
   call.sink = context.sink;
-  const auto [mean, variance] = moments_of(call.x, norm, context);
+  const auto [mean, variance] = moments_of(wide(call.x), norm, context);
   call.mean = mean;
   call.rstd = (variance + norm.eps).rsqrt_();
-  at::Tensor y = std::get<0>(at::native_batch_norm(call.x, call.weight, bias.leaf.detach(), mean, variance,
-                                                   /*training=*/false, 0, norm.eps));
-  y = y.contiguous(kFormat);
+  at::Tensor y =
+      std::get<0>(at::native_batch_norm(wide(call.x), call.weight, wide(bias.leaf.detach()), mean, variance,
+                                        /*training=*/false, 0, norm.eps));
   if (norm.residual.defined()) y.add_(norm.residual.detach());
   if (norm.relu) y.relu_();
+  y = image(y, x.scalar_type());
   if (norm.relu && needs_backward({x, norm.residual, weight.leaf})) call.y = y.detach();
   const auto backward = [call](const at::Tensor& dy) { return norm_backward(call, dy); };
   if (norm.residual.defined()) return with_backward(y, {x, norm.residual, weight.leaf}, backward, kFormat);
@@ -156,20 +167,20 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
 
 at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
   const at::Tensor in = dense(x);
-  auto [y, places] = at::max_pool2d_with_indices(in, {3, 3}, {2, 2}, {1, 1});
+  auto [y, places] = at::max_pool2d_with_indices(wide(in), {3, 3}, {2, 2}, {1, 1});
   return with_backward(
-      y.contiguous(kFormat), {x},
+      image(y, x.scalar_type()), {x},
       [in, places = places](const at::Tensor& dy) -> std::vector<at::Tensor> {
-        return {at::max_pool2d_with_indices_backward(dy, in, {3, 3}, {2, 2}, {1, 1}, {1, 1},
-                                                     /*ceil_mode=*/false, places)
-                    .contiguous(kFormat)};
+        const at::Tensor dx = at::max_pool2d_with_indices_backward(wide(dy), wide(in), {3, 3}, {2, 2}, {1, 1},
+                                                                   {1, 1}, /*ceil_mode=*/false, places);
+        return {image(dx, dy.scalar_type())};
       },
       kFormat);
 }
 
 at::Tensor global_average_pool(const at::Tensor& x, OpContext& /*context*/) {
   const at::Tensor in = dense(x);
-  return with_backward(at::mean(in, {2, 3}).contiguous(), {x},
+  return with_backward(at::mean(in, {2, 3}, false, at::kFloat).to(x.scalar_type()).contiguous(), {x},
                        [sizes = x.sizes().vec()](const at::Tensor& dy) -> std::vector<at::Tensor> {
                          const auto pixels = static_cast<double>(sizes[2] * sizes[3]);
                          return {(dy / pixels).unsqueeze(2).unsqueeze(3).expand(sizes).contiguous(kFormat)};
