@@ -10,6 +10,7 @@
 #include "furrow/nn/block_torch.h"
 #include "furrow/nn/test_network_torch.h"
 #include "furrow/plan/flat_layout.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/ops_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 
@@ -98,15 +99,20 @@ Network residual_network(bool pool, const std::vector<BlockForm>& blocks) {
   return network;
 }
 
-TEST(Residual, EqualsPlainAutograd) {
+TEST(ResidualNetwork, EqualsPlainAutograd) {
   expect_equal_steps(residual_network(
       false, {{"a", 16, 1, false}, {"b", 32, 2, false}, {"c", 48, 1, true}, {"d", 64, 2, true}}));
 }
 
-TEST(Residual, ALargeStemAndItsPoolToo) { expect_equal_steps(residual_network(true, {{"a", 20, 2, true}})); }
+TEST(ResidualNetwork, ALargeStemAndItsPoolToo) {
+  expect_equal_steps(residual_network(true, {{"a", 20, 2, true}}));
+}
 
 // As torch.nn.BatchNorm2d folds it; in evaluation by running statistics.
-TEST(Residual, SaysWhatPyTorchSays) {
+class Residual : public ::testing::TestWithParam<bool> {};
+
+TEST_P(Residual, SaysWhatPyTorchSays) {
+  const tensor::CompositionScope scope(GetParam());
   const plan::Unit unit = models::make_unit("stem", "conv_norm",
                                             {{"in_channels", int64_t{3}},
                                              {"out_channels", int64_t{5}},
@@ -145,7 +151,8 @@ TEST(Residual, SaysWhatPyTorchSays) {
   EXPECT_FALSE(at::allclose(evaluated, block->forward(x.flip(0) * 2, params, context), 1e-3, 1e-3));
 }
 
-TEST(Residual, OneValuePerChannelIsRefused) {
+TEST_P(Residual, OneValuePerChannelIsRefused) {
+  const tensor::CompositionScope scope(GetParam());
   tensor::OpContext context;
   context.training = true;
   try {
@@ -155,6 +162,8 @@ TEST(Residual, OneValuePerChannelIsRefused) {
     EXPECT_NE(std::string(error.what()).find("one value per channel"), std::string::npos);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Composed, Residual, ::testing::Bool());
 
 }  // namespace
 }  // namespace furrow::nn

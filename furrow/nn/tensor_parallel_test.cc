@@ -27,11 +27,21 @@ using testing::OurStep;
 using testing::Step;
 using testing::Tensors;
 
+// How many ranks share a step, and whose operations they run.
+struct Over {
+  int degree = 1;
+  bool composed = false;
+  friend std::ostream& operator<<(std::ostream& out, const Over& over) {
+    return out << over.degree << (over.composed ? "_composed" : "");
+  }
+};
+
 // Loss, logits and every gradient of the cut step: their error against float64 is at most twice the uncut
 // step's own (tensor/bounds.h); a gradient with one element off by 2^-12 (16 bits: a quarter) is outside.
-void expect_within_twice(const Network& network, int degree, const Tensors& params) {
-  const Step exact = plain_step(network, params, at::kDouble), uncut = our_step(network, params, {}),
-             cut = cut_step(network, params, degree);
+void expect_within_twice(const Network& network, const Over& over, const Tensors& params) {
+  const OurStep how{.composed = over.composed};
+  const Step exact = plain_step(network, params, at::kDouble), uncut = our_step(network, params, how),
+             cut = cut_step(network, params, over.degree, how);
   const bool wide = network.spec.units.back().compute == DType::kF32;
   EXPECT_NEAR(cut.loss, exact.loss, (wide ? 1e-5 : 1e-2) * exact.loss);
   EXPECT_EQ(cut.rows, uncut.rows);
@@ -45,15 +55,15 @@ void expect_within_twice(const Network& network, int degree, const Tensors& para
   ASSERT_EQ(cut.gradients.size(), exact.gradients.size());
   for (const auto& [name, gradient] : cut.gradients) {
     const at::Tensor &own = uncut.gradients.at(name), &reference = exact.gradients.at(name);
-    EXPECT_TRUE(within_bound(gradient, own, reference)) << name << " over " << degree;
+    EXPECT_TRUE(within_bound(gradient, own, reference)) << name << " over " << over;
     at::Tensor wrong = gradient.clone();
     wrong.view(-1)[wrong.abs().argmax().item<int64_t>()] *= 1 + (wide ? 0x1p-12 : 0.25);
     EXPECT_FALSE(within_bound(wrong, own, reference)) << "control of " << name;
   }
 }
 
-void expect_within_twice(const Network& network, int degree) {
-  expect_within_twice(network, degree, testing::initial(network.spec));
+void expect_within_twice(const Network& network, const Over& over) {
+  expect_within_twice(network, over, testing::initial(network.spec));
 }
 
 // Twelve positions and heads: 2, 3 and 4 divide them, and not the vocabulary of 17.
@@ -67,7 +77,7 @@ DecoderForm decoder() {
   return form;
 }
 
-class TensorParallel : public ::testing::TestWithParam<int> {};
+class TensorParallel : public ::testing::TestWithParam<Over> {};
 
 TEST_P(TensorParallel, Gpt) {
   for (const bool tied : {false, true}) {
@@ -96,12 +106,15 @@ TEST_P(TensorParallel, Mlp) {
   expect_within_twice(testing::mlp_network({33, 24, 26, 10}, "relu"), GetParam());
 }
 
-INSTANTIATE_TEST_SUITE_P(Degrees, TensorParallel, ::testing::Values(2, 3, 4));
+INSTANTIATE_TEST_SUITE_P(Degrees, TensorParallel,
+                         ::testing::Values(Over{2}, Over{3}, Over{4}, Over{2, true}, Over{3, true},
+                                           Over{4, true}),
+                         ::testing::PrintToStringParamName());
 
 TEST(TensorParallel, SmoothedLabels) {
   Network network = gpt_network(decoder());
   network.smoothing = 0.1;
-  expect_within_twice(network, 3);
+  for (const bool composed : {false, true}) expect_within_twice(network, {3, composed});
 }
 
 TEST(TensorParallel, BFloat16) {
@@ -109,7 +122,8 @@ TEST(TensorParallel, BFloat16) {
     Tensors params = testing::initial(network.spec);  // as the exact step reads them too
     for (auto& [name, value] : params) value = value.to(at::kBFloat16).to(at::kFloat);
     models::compute_in(DType::kBF16, &network.spec);
-    for (const int degree : {2, 4}) expect_within_twice(network, degree, params);
+    for (const Over& over : {Over{2}, Over{4}, Over{2, true}, Over{4, true}})
+      expect_within_twice(network, over, params);
   }
 }
 
@@ -118,7 +132,7 @@ TEST(TensorParallel, RecomputeChangesNoBit) {
   form.dropout = 0.2;
   for (const Network& network : {gpt_network(form), llama_network(form)}) {
     const Tensors params = testing::initial(network.spec);
-    const Step once = cut_step(network, params, 2), again = cut_step(network, params, 2, {1, nullptr, true});
+    const Step once = cut_step(network, params, 2), again = cut_step(network, params, 2, {.recompute = true});
     EXPECT_EQ(once.loss, again.loss);
     for (const auto& [name, gradient] : once.gradients)
       EXPECT_TRUE(bitwise_equal(gradient, again.gradients.at(name))) << name;
@@ -132,8 +146,8 @@ TEST(TensorParallel, DropoutIsThatOfTheWhole) {
   const Network network = gpt_network(form);
   const Tensors params = testing::initial(network.spec);
   const Step uncut = our_step(network, params, {}), undropped = our_step(gpt_network(decoder()), params, {});
-  for (const int degree : {2, 3, 4}) {
-    const Step cut = cut_step(network, params, degree);
+  for (const Over& over : {Over{2}, Over{3}, Over{4}, Over{3, true}}) {
+    const Step cut = cut_step(network, params, over.degree, {.composed = over.composed});
     for (const auto& [name, gradient] : uncut.gradients) {
       const double scale = gradient.abs().max().item<double>();
       EXPECT_LT(tensor::testing::distance(cut.gradients.at(name), gradient), 1e-5 * scale) << name;

@@ -140,6 +140,7 @@ tensor::CrossEntropySums loss_of(const Network& network, const at::Tensor& outpu
 }  // namespace
 
 Step our_step(const Network& network, const Tensors& params, const OurStep& how) {
+  const tensor::CompositionScope scope(how.composed);
   std::vector<int64_t> samples(static_cast<size_t>(network.input.size(0)));
   std::iota(samples.begin(), samples.end(), int64_t{100});
   const tensor::OpContext context = context_of(network, samples, how.threads);
@@ -237,8 +238,7 @@ void expect_equal_steps(const Network& network) {
     }
   }
   {
-    const tensor::CompositionScope scope;
-    const Step composed = our_step(network, params, {});
+    const Step composed = our_step(network, params, {.composed = true});
     EXPECT_NEAR(composed.loss, plain64.loss, 1e-5 * plain64.loss);
     for (const auto& [name, gradient] : composed.gradients) {
       EXPECT_TRUE(

@@ -71,6 +71,7 @@ struct OurStep {
   int threads = 1;
   tensor::TensorAxis* axis = nullptr;
   bool recompute = false;  // forward once without a graph, and again before backward
+  bool composed = false;   // by the operations of devices
 };
 Step our_step(const Network& network, const Tensors& params, const OurStep& how);
 Step plain_step(const Network& network, const Tensors& params, at::ScalarType dtype);

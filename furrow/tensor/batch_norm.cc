@@ -10,7 +10,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
-#include "furrow/tensor/ops_torch.h"
+#include "furrow/tensor/image_operations_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -61,12 +61,7 @@ void find_moments(const BatchNorm& norm, const OpContext& context, BatchNormCall
   float* mean = call->mean.data_ptr<float>();
   float* rstd = call->rstd.data_ptr<float>();
   if (context.training) {
-    if (call->rows < 2) {
-      throw Error(
-          ErrorCode::kInvalidArgument,
-          "batch norm has one value per channel to train with: it needs more samples in a microbatch, or "
-          "larger images");
-    }
+    check_rows_of_norm(call->rows);
     by_type(call->x.scalar_type(), [&]<class T>(T) {
       kernels::batch_moments({call->rows, call->channels, numbers<T>(call->x), mean, rstd}, call->threads);
     });
@@ -89,6 +84,15 @@ void find_moments(const BatchNorm& norm, const OpContext& context, BatchNormCall
 }
 
 }  // namespace
+
+void check_rows_of_norm(int64_t rows) {
+  if (rows >= 2) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              "batch norm has one value per channel to train with: it needs more samples in a microbatch, or "
+              "larger images");
+}
+
+namespace by_kernels {
 
 at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bias, const BatchNorm& norm,
                       OpContext& context) {
@@ -131,4 +135,5 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
   return with_backward(y, {x, weight.leaf}, backward, kFormat);
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

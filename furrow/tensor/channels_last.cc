@@ -9,12 +9,11 @@
 #include <vector>
 
 #include "furrow/base/error.h"
-#include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
+#include "furrow/tensor/image_operations_torch.h"
 #include "furrow/tensor/kernels/pixel_conv.h"
 #include "furrow/tensor/kernels/scratch.h"
-#include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -130,9 +129,10 @@ void average_pixels(int64_t pixels, int64_t channels, const T* from, T* to) {
 
 }  // namespace
 
+namespace by_kernels {
+
 at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const StridedConvolution& convolution,
                           OpContext& context) {
-  if (weight.adapter) return strided_conv2d_with_adapter(x, weight, convolution, context);
   FURROW_CHECK(weight.leaf.dim() == 4 && x.dim() == 4 && weight.leaf.size(1) == x.size(1) &&
                    weight.leaf.size(2) == weight.leaf.size(3) && weight.leaf.scalar_type() == x.scalar_type(),
                "a convolution's weight is [out, channels of its input, k, k] of the input's type");
@@ -237,4 +237,5 @@ at::Tensor global_average_pool(const at::Tensor& x, OpContext& /*context*/) {
   });
 }
 
+}  // namespace by_kernels
 }  // namespace furrow::tensor

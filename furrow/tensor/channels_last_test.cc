@@ -5,7 +5,9 @@
 
 #include <span>
 #include <string>
+#include <tuple>
 
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/ops_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 
@@ -18,10 +20,13 @@ using testing::Ours;
 using testing::random_tensor;
 using testing::run_ours;
 
-class HalfImages : public ::testing::TestWithParam<at::ScalarType> {
+class HalfImages : public ::testing::TestWithParam<std::tuple<at::ScalarType, bool>> {
  protected:
-  at::Tensor half(const at::Tensor& x) const { return x.to(GetParam()); }
+  at::ScalarType type() const { return std::get<0>(GetParam()); }
+  at::Tensor half(const at::Tensor& x) const { return x.to(type()); }
   at::Tensor rounded(const at::Tensor& x) const { return half(x).to(at::kFloat); }
+
+  const CompositionScope scope_{std::get<1>(GetParam())};  // by the operations of devices
 
   // An operation without parameters gives what it gives for the same values in float32, rounded once.
   void expect_rounded(const at::Tensor& x, const at::Tensor& dy, const Ours& operation) const {
@@ -31,7 +36,7 @@ class HalfImages : public ::testing::TestWithParam<at::ScalarType> {
     wide.x = rounded(x);
     wide.dy = rounded(dy);
     const auto got = run_ours(narrow, operation), want = run_ours(wide, operation);
-    EXPECT_EQ(got.output.scalar_type(), GetParam());
+    EXPECT_EQ(got.output.scalar_type(), type());
     EXPECT_TRUE(bitwise_equal(got.output, half(want.output)));
     EXPECT_TRUE(bitwise_equal(got.input_gradient, half(want.input_gradient)));
   }
@@ -74,8 +79,8 @@ TEST_P(HalfImages, ConvolutionAndNormStayCloseToPlainAutograd) {
   const auto error = [](const at::Tensor& a, const at::Tensor& b) {
     return testing::distance(a, b) / b.abs().max().item<double>();
   };
-  const double unit = GetParam() == at::kBFloat16 ? 0x1p-8 : 0x1p-11;
-  EXPECT_EQ(mine.output.scalar_type(), GetParam());
+  const double unit = type() == at::kBFloat16 ? 0x1p-8 : 0x1p-11;
+  EXPECT_EQ(mine.output.scalar_type(), type());
   EXPECT_LT(error(mine.output, exact.output), 2 * unit);
   EXPECT_LT(error(mine.input_gradient, exact.input_gradient), 4 * unit);
   for (size_t i = 0; i < 3; ++i) {
@@ -89,8 +94,12 @@ TEST_P(HalfImages, ConvolutionAndNormStayCloseToPlainAutograd) {
   EXPECT_GT(error(run_ours(other, ours).gradients[0], exact.gradients[0]), 32 * unit);
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, HalfImages, ::testing::Values(at::kBFloat16, at::kHalf),
-                         [](const auto& info) { return std::string(at::toString(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Types, HalfImages,
+                         ::testing::Combine(::testing::Values(at::kBFloat16, at::kHalf), ::testing::Bool()),
+                         [](const auto& info) {
+                           return std::string(at::toString(std::get<0>(info.param))) +
+                                  (std::get<1>(info.param) ? "Composed" : "");
+                         });
 
 }  // namespace
 }  // namespace furrow::tensor

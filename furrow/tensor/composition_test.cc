@@ -123,45 +123,6 @@ TEST(Composition, WeightsOfHalfLayersHaveFloat32Gradients) {
       << "rounded to bfloat16";
 }
 
-class FlatSteps : public ::testing::TestWithParam<std::string> {};
-
-// A few steps of a span from the same start.
-TEST_P(FlatSteps, AreTheKernels) {
-  const Optimizer& optimizer = find_optimizer(GetParam());
-  ASSERT_TRUE(steps_on_devices(optimizer.name));
-  const at::Tensor start = random_tensor({1500}, 1);
-  const auto run = [&](const FlatMath& math) {
-    const at::Tensor params = start.clone();
-    std::vector<at::Tensor> states(optimizer.states, at::Tensor());
-    for (at::Tensor& state : states) state = at::zeros_like(params);
-    const auto floats = [](const at::Tensor& t) { return std::span(t.data_ptr<float>(), 1500); };
-    for (int64_t step = 1; step <= 4; ++step) {
-      const at::Tensor gradient = random_tensor({1500}, 10 + static_cast<uint64_t>(step));
-      OptimizerSpan span{floats(params), floats(gradient)};
-      for (size_t s = 0; s < states.size(); ++s) span.states[s] = floats(states[s]);
-      StepParameters p;
-      p.lr = 0.01;
-      p.momentum = 0.9;
-      p.nesterov = true;
-      p.beta1 = 0.9;
-      p.beta2 = 0.99;
-      p.eps = 1e-8;
-      p.weight_decay = 0.1;
-      p.step = step;
-      p.gradient_factor = 0.5F;
-      math.step(optimizer, span, p);
-    }
-    return params;
-  };
-  const at::Tensor expected = run(*flat_math_on(at::kCPU, 1));
-  const CompositionScope scope;
-  const at::Tensor found = run(*flat_math_on(at::kCPU, 1));
-  EXPECT_TRUE(at::allclose(found, expected, 1e-5, 1e-5)) << (found - expected).abs().max();
-  EXPECT_FALSE(at::allclose(found, start, 1e-3, 1e-3)) << "control";
-}
-
-INSTANTIATE_TEST_SUITE_P(All, FlatSteps, ::testing::Values("adam", "adamw", "lion", "sgd"));
-
 // Sums, conversions and norms of 16 bits: element for element those of base, whoever computes them.
 TEST(FlatMath, RoundsNumbersOfSixteenBits) {
   const at::Tensor a = random_tensor({40000}, 1), b = random_tensor({40000}, 2);
@@ -215,7 +176,6 @@ TEST(FlatMath, ComposedIsTheKernels) {
   EXPECT_TRUE(bitwise_equal(x, a) && bitwise_equal(y, at::zeros_like(a)));
   composition->update_average(span(b), span(x), 0.75);
   EXPECT_TRUE(at::allclose(x, a + 0.25 * (b - a), 1e-5, 1e-6));
-  EXPECT_THROW(composition->step(find_optimizer("muon"), {span(x), span(y)}, {}), Error);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/composed/steps_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_math_torch.h"
@@ -17,48 +18,9 @@ namespace {
 
 using kernels::kGridElements;
 
-// A step's operands, one-dimensional.
-struct Operands {
-  at::Tensor params, gradient;  // the gradient is a copy, times its factor
-  std::array<at::Tensor, 2> states;
-};
-
-void sgd(const Operands& o, const StepParameters& p) {
-  const bool with_momentum = o.states[0].defined();
-  const at::TensorList buffers = with_momentum ? at::TensorList(o.states[0]) : at::TensorList();
-  at::_fused_sgd_(o.params, o.gradient, buffers, p.weight_decay, with_momentum ? p.momentum : 0, p.lr,
-                  /*dampening=*/0, p.nesterov && with_momentum, /*maximize=*/false, p.step == 1);
-}
-
-at::Tensor steps_of(const Operands& o, const StepParameters& p) {
-  return at::full({}, static_cast<double>(p.step), o.params.options());
-}
-
-void adam(const Operands& o, const StepParameters& p) {
-  at::_fused_adam_(o.params, o.gradient, o.states[0], o.states[1], {}, steps_of(o, p), p.lr, p.beta1, p.beta2,
-                   p.weight_decay, p.eps, /*amsgrad=*/false, /*maximize=*/false);
-}
-
-void adamw(const Operands& o, const StepParameters& p) {
-  at::_fused_adamw_(o.params, o.gradient, o.states[0], o.states[1], {}, steps_of(o, p), p.lr, p.beta1,
-                    p.beta2, p.weight_decay, p.eps, /*amsgrad=*/false, /*maximize=*/false);
-}
-
-void lion(const Operands& o, const StepParameters& p) {
-  o.params.mul_(1 - p.lr * p.weight_decay);
-  o.params.sub_(at::sign(o.states[0] * p.beta1 + o.gradient * (1 - p.beta1)), p.lr);
-  o.states[0].mul_(p.beta2).add_(o.gradient, 1 - p.beta2);
-}
-
-struct Step {
-  std::string_view optimizer;
-  void (*function)(const Operands& operands, const StepParameters& parameters);
-};
-constexpr Step kSteps[] = {{"adam", &adam}, {"adamw", &adamw}, {"lion", &lion}, {"sgd", &sgd}};
-
 class ComposedMath final : public FlatMath {
  public:
-  explicit ComposedMath(const at::Device& device) : device_(device) {}
+  explicit ComposedMath(const at::Device& device) : device_(device), maps_(device) {}
 
   void add(const Numbers& a, const Numbers& b, const Numbers& out) const override {
     if (out.size == 0) return;
@@ -100,16 +62,15 @@ class ComposedMath final : public FlatMath {
   void step(const Optimizer& optimizer, const OptimizerSpan& span,
             const StepParameters& parameters) const override {
     if (span.params.empty()) return;
-    const auto found = std::ranges::find(kSteps, optimizer.name, &Step::optimizer);
-    if (found == std::end(kSteps))
-      throw Error(ErrorCode::kUnimplemented, fmt::format("{} steps on the CPU alone", optimizer.name));
-    Operands operands;
+    const ComposedStep& row = composed_step(optimizer.name);
+    StepOperands operands;
     operands.params = here(span.params);
     operands.gradient = here(span.gradient) * static_cast<double>(parameters.gradient_factor);
-    for (size_t s = 0; s < operands.states.size(); ++s) {
-      if (!span.states[s].empty()) operands.states[s] = here(span.states[s].floats());
-    }
-    found->function(operands, parameters);
+    for (size_t s = 0; s < optimizer.states; ++s) operands.states[s] = here(span.states[s], row.codes[s]);
+    operands.rows = span.rows;
+    operands.whole = span.whole;
+    operands.maps = &maps_;
+    row.function(operands, parameters);
   }
 
   void update_average(std::span<const float> params, std::span<float> average, double decay) const override {
@@ -129,17 +90,21 @@ class ComposedMath final : public FlatMath {
     return over(std::span(const_cast<float*>(values.data()), values.size()), device_);
   }
 
+  at::Tensor here(const StateSpan& state, bool codes) const {
+    if (state.empty()) return {};
+    if (!codes) return here(state.floats());
+    return here(Numbers(DType::kU8, std::as_writable_bytes(state.codes()).data(),
+                        static_cast<int64_t>(state.size())));
+  }
+
   at::Device device_;
+  QuantisationMaps maps_;
 };
 
 }  // namespace
 
 std::unique_ptr<FlatMath> make_composed_flat_math(const at::Device& device) {
   return std::make_unique<ComposedMath>(device);
-}
-
-bool steps_on_devices(std::string_view optimizer) {
-  return std::ranges::find(kSteps, optimizer, &Step::optimizer) != std::end(kSteps);
 }
 
 }  // namespace furrow::tensor

@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "furrow/base/array.h"
@@ -57,9 +56,6 @@ class FlatMath {
 // The row of the device, or of compositions on the CPU in their scope (composition_torch.h).  `threads`: of
 // kernels.
 std::unique_ptr<FlatMath> flat_math_on(const at::Device& device, int threads);
-
-// Whether an optimizer has a step as a composition; of the others step() is Error{unimplemented}.
-bool steps_on_devices(std::string_view optimizer);
 
 std::unique_ptr<FlatMath> make_composed_flat_math(const at::Device& device);  // a row of the table
 

@@ -68,18 +68,19 @@ void GradientSink::sum_over(TensorAxis& axis, std::vector<Param> parameters) {
 void GradientSink::sum(const Sum& sum, std::span<const std::span<float>> targets) const {
   int64_t elements = 0;
   for (const Param& parameter : sum.parameters) elements += parameter.leaf.numel();
-  const at::Tensor all = at::zeros({elements}, at::kFloat);
+  const at::Tensor all = at::zeros({elements}, at::TensorOptions().dtype(at::kFloat).device(device_));
   const auto each = [&](const auto& move) {
-    float* place = all.data_ptr<float>();
+    int64_t begin = 0;
     for (const Param& parameter : sum.parameters) {
-      const std::span<float> part(place, static_cast<size_t>(parameter.leaf.numel()));
-      if (wants(parameter.index)) move(part, targets[static_cast<size_t>(parameter.index)]);
-      place += part.size();
+      const int64_t size = parameter.leaf.numel();
+      if (wants(parameter.index))
+        move(all.narrow(0, begin, size), over(targets[static_cast<size_t>(parameter.index)], device_));
+      begin += size;
     }
   };
-  each([](std::span<float> part, std::span<float> target) { std::ranges::copy(target, part.begin()); });
+  each([](const at::Tensor& part, const at::Tensor& target) { part.copy_(target); });
   sum.axis->all_reduce(all);
-  each([](std::span<float> part, std::span<float> target) { std::ranges::copy(part, target.begin()); });
+  each([](const at::Tensor& part, const at::Tensor& target) { target.copy_(part); });
 }
 
 bool GradientSink::has(int parameter) const {

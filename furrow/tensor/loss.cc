@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <string_view>
 
@@ -103,6 +104,79 @@ CrossEntropySums composed_cross_entropy(const at::Tensor& logits, const at::Tens
   return sums;
 }
 
+// One call over the ranks of a tensor axis: their part of the classes, columns behind the last -inf.
+struct CutScores {
+  const CutClasses& cut;
+  at::Tensor scores, targets;  // float32 [rows, part]; int64 [rows, 1]: columns of this part, or outside
+  at::Tensor behind;           // [part]: no class; undefined where all are
+
+  bool smoothed() const { return cut.smoothing > 0; }
+  at::Tensor here() const { return targets.ge(0).logical_and_(targets.lt(scores.size(1))); }
+  at::Tensor columns() const { return targets.clamp(0, scores.size(1) - 1); }
+};
+
+CutScores cut_scores(const at::Tensor& logits, const at::Tensor& targets, const CutClasses& cut) {
+  const int64_t part = logits.size(-1), first = cut.axis->rank() * part;
+  CutScores s{cut, logits.detach().reshape({-1, part}).to(at::kFloat), {}, {}};
+  const at::Tensor own = targets.reshape({-1, 1});
+  s.targets = (own - first).masked_fill(own.lt(0), -1).to(logits.device(), at::kLong, /*non_blocking=*/true);
+  if (first + part > cut.classes) {
+    s.behind = at::arange(first, first + part, s.targets.options()).ge(cut.classes);
+    s.scores = s.scores.masked_fill(s.behind, -std::numeric_limits<float>::infinity());
+  }
+  return s;
+}
+
+// What kernels::CrossEntropyPart sums, float64 [rows, 4]; `exponentials` as float32.
+at::Tensor cut_sums(const CutScores& s, const at::Tensor& maxima, const at::Tensor& exponentials) {
+  const at::Tensor gap = maxima.to(at::kDouble) - s.scores.gather(1, s.columns()).to(at::kDouble);
+  at::Tensor gaps = at::zeros_like(gap);
+  if (s.smoothed()) {
+    at::Tensor each = maxima - s.scores;
+    if (s.behind.defined()) each.masked_fill_(s.behind, 0);
+    gaps = each.sum({1}, true, at::kDouble);
+  }
+  const at::Tensor before = at::arange(s.scores.size(1), s.targets.options()).lt(s.targets);
+  return at::cat({exponentials.sum({1}, true, at::kDouble), gap.masked_fill(s.here().logical_not(), 0), gaps,
+                  s.scores.eq(maxima).logical_and_(before).sum({1}, true, at::kDouble)},
+                 1);
+}
+
+void finish_gradient(const CutScores& s, const at::Tensor& sum, at::Tensor* exponentials) {
+  const double smoothing = s.cut.smoothing;
+  exponentials->div_(sum.to(at::kFloat));
+  if (s.smoothed()) exponentials->sub_(smoothing / static_cast<double>(s.cut.classes));
+  exponentials->scatter_add_(1, s.columns(), s.here().to(at::kFloat).mul_(smoothing - 1));
+  if (s.behind.defined()) exponentials->masked_fill_(s.behind, 0);
+}
+
+CrossEntropySums composed_cut_cross_entropy(const at::Tensor& logits, const at::Tensor& targets,
+                                            at::Tensor* gradient, const CutClasses& cut) {
+  const CutScores s = cut_scores(logits, targets, cut);
+  const at::Tensor uncounted = targets.reshape({-1, 1}).lt(0);
+  const int64_t rows = targets.numel() - uncounted.sum().item<int64_t>();
+  const at::Tensor left_out = uncounted.to(logits.device(), at::kBool, /*non_blocking=*/true);
+  const at::Tensor maxima =
+      cut.axis->all_reduce(at::amax(s.scores, {1}, true), AxisCollective::Reduction::kMax);
+  at::Tensor exponentials = at::exp(s.scores - maxima);
+  const at::Tensor sums = cut.axis->all_reduce(cut_sums(s, maxima, exponentials));
+  const auto column = [&sums](int64_t i) { return sums.narrow(1, i, 1); };
+  at::Tensor gap = column(1);
+  if (s.smoothed()) gap = gap + (column(2) / static_cast<double>(cut.classes) - gap) * cut.smoothing;
+  const at::Tensor losses = (column(0).log() + gap).to(at::kFloat).masked_fill_(left_out, 0);
+  const at::Tensor right =
+      column(1).eq(0).logical_and_(column(3).eq(0)).logical_and_(left_out.logical_not()).sum();
+  if (gradient != nullptr) {
+    finish_gradient(s, column(0), &exponentials);
+    if (rows < targets.numel()) exponentials.masked_fill_(left_out, 0);
+    *gradient = exponentials.view(logits.sizes());
+  }
+  CrossEntropySums result{{}, rows, 0};
+  add_all(losses, &result.loss);
+  result.correct = right.item<int64_t>();
+  return result;
+}
+
 PointwiseSums composed_sums(const at::Tensor& losses, int64_t correct) {
   PointwiseSums sums;
   sums.values = losses.numel();
@@ -161,8 +235,10 @@ CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targe
   const int64_t rows = targets.numel(), part = logits.size(-1);
   FURROW_CHECK(is_number(logits) && targets.scalar_type() == at::kLong && logits.numel() == rows * part,
                "cross_entropy reads numbers as logits and one int64 target for each row of them");
-  const at::Tensor scores = widened(logits, threads), wanted = targets.contiguous();
+  const at::Tensor wanted = targets.contiguous();
   check_targets(wanted, cut.classes);
+  if (composed(logits)) return composed_cut_cross_entropy(logits, wanted, gradient, cut);
+  const at::Tensor scores = widened(logits, threads);
   const at::Tensor losses = at::empty({rows}, scores.options()), maxima = at::empty_like(losses);
   const at::Tensor sums = at::empty({rows, 4}, scores.options().dtype(at::kDouble));
   if (gradient != nullptr) *gradient = at::empty_like(scores);

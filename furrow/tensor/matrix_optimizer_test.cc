@@ -3,12 +3,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "furrow/base/array.h"
 #include "furrow/base/error.h"
+#include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/flat_math_torch.h"
 #include "furrow/tensor/optimizer.h"
 #include "furrow/tensor/test_support_torch.h"
+#include "furrow/tensor/threads_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -40,10 +44,19 @@ at::Tensor gradient_of(const at::Tensor& param, int64_t step) {
 }
 
 // Ten steps of `param` by the optimizer, with these states.
-at::Tensor ten_steps(const char* name, at::Tensor param, std::vector<at::Tensor> states, double lr = 0.01,
-                     int threads = 1) {
+struct How {
+  double lr = 0.01;
+  int threads = 1;
+  bool composed = false;  // by the operations of devices
+  int64_t steps = 10;
+};
+at::Tensor ten_steps(const char* name, at::Tensor param, const std::vector<at::Tensor>& states,
+                     const How& how = {}) {
   param = param.clone();
-  for (int64_t step = 1; step <= 10; ++step) {
+  const CompositionScope scope(how.composed);
+  set_thread_count(how.threads);  // of compositions
+  const std::unique_ptr<FlatMath> math = flat_math_on(at::kCPU, how.threads);
+  for (int64_t step = 1; step <= how.steps; ++step) {
     const at::Tensor gradient = gradient_of(param, step);
     OptimizerSpan span{span_of(param), span_of(gradient)};
     for (size_t s = 0; s < states.size(); ++s) {
@@ -55,7 +68,7 @@ at::Tensor ten_steps(const char* name, at::Tensor param, std::vector<at::Tensor>
     }
     span.whole = true;
     span.rows = param.dim() >= 2 ? param.size(0) : 0;
-    find_optimizer(name).step(span, parameters(step, lr), threads);
+    math->step(find_optimizer(name), span, parameters(step, how.lr));
   }
   return param;
 }
@@ -95,9 +108,12 @@ TEST(Adafactor, TenStepsFollowTheRule) {
   for (const Shape& shape : {Shape{37, 53}, Shape{8, 3, 5, 5}, Shape{300, 1100}, Shape{211}}) {
     for (const double lr : {0.01, 0.9}) {  // below and above 1 / sqrt(t)
       const at::Tensor start = random_tensor(shape, 1);
-      const at::Tensor ours = ten_steps("adafactor", start, adafactor_states(start), lr);
-      EXPECT_LE(testing::distance(ours, adafactor_reference(start, lr)), 4e-6);
-      EXPECT_GT(testing::distance(ours, adafactor_reference(start, lr * 1.01)), 4e-6) << "control";
+      for (const bool composed : {false, true}) {
+        const at::Tensor ours =
+            ten_steps("adafactor", start, adafactor_states(start), {.lr = lr, .composed = composed});
+        EXPECT_LE(testing::distance(ours, adafactor_reference(start, lr)), 4e-6) << composed;
+        EXPECT_GT(testing::distance(ours, adafactor_reference(start, lr * 1.01)), 4e-6) << "control";
+      }
     }
   }
 }
@@ -106,7 +122,7 @@ TEST(Adafactor, ThreadsChangeNoBit) {
   const at::Tensor start = random_tensor({300, 1100}, 1);
   const std::vector<at::Tensor> one = adafactor_states(start), two = adafactor_states(start);
   EXPECT_TRUE(testing::bitwise_equal(ten_steps("adafactor", start, one),
-                                     ten_steps("adafactor", start, two, 0.01, 2)));
+                                     ten_steps("adafactor", start, two, {.threads = 2})));
   for (size_t s = 0; s < one.size(); ++s) EXPECT_TRUE(testing::bitwise_equal(one[s], two[s]));
 }
 
@@ -133,40 +149,69 @@ at::Tensor muon_reference(const at::Tensor& start) {
 TEST(Muon, TenStepsFollowTheRule) {
   for (const Shape& shape : {Shape{24, 56}, Shape{56, 24}, Shape{32, 32}, Shape{16, 3, 3, 3}}) {
     const at::Tensor start = random_tensor(shape, 1);
-    const at::Tensor ours = ten_steps("muon", start, {at::zeros(shape), at::zeros({0})});
-    EXPECT_LE(testing::distance(ours, muon_reference(start)), 2e-5);
-    EXPECT_GT(testing::distance(ours, muon_reference(start * 1.001)), 2e-5) << "control";
-    const at::Tensor two = ten_steps("muon", start, {at::zeros(shape), at::zeros({0})}, 0.01, 2);
-    EXPECT_TRUE(testing::bitwise_equal(ours, two));
+    const auto run = [&](const How& how) {
+      return ten_steps("muon", start, {at::zeros(shape), at::zeros({0})}, how);
+    };
+    for (const bool composed : {false, true}) {
+      const at::Tensor ours = run({.composed = composed});
+      EXPECT_LE(testing::distance(ours, muon_reference(start)), 2e-5) << composed;
+      EXPECT_GT(testing::distance(ours, muon_reference(start * 1.001)), 2e-5) << "control";
+    }
+    EXPECT_TRUE(testing::bitwise_equal(run({}), run({.threads = 2})));
   }
 }
 
 TEST(Muon, StepsWhatIsNoMatrixAsAdamW) {
-  at::Tensor a = random_tensor({500}, 1), b = a.clone(), gradient = random_tensor({500}, 2);
-  std::vector<at::Tensor> states(4);
-  for (at::Tensor& state : states) state = at::zeros({500});
-  find_optimizer("muon").step({span_of(a), span_of(gradient), {span_of(states[0]), span_of(states[1])}},
-                              parameters(1), 1);
-  find_optimizer("adamw").step({span_of(b), span_of(gradient), {span_of(states[2]), span_of(states[3])}},
-                               parameters(1), 1);
-  EXPECT_TRUE(testing::bitwise_equal(a, b));
+  for (const bool composed : {false, true}) {
+    const CompositionScope scope(composed);
+    const std::unique_ptr<FlatMath> math = flat_math_on(at::kCPU, 1);
+    at::Tensor a = random_tensor({500}, 1), b = a.clone(), gradient = random_tensor({500}, 2);
+    std::vector<at::Tensor> states(4);
+    for (at::Tensor& state : states) state = at::zeros({500});
+    math->step(find_optimizer("muon"),
+               {span_of(a), span_of(gradient), {span_of(states[0]), span_of(states[1])}}, parameters(1));
+    math->step(find_optimizer("adamw"),
+               {span_of(b), span_of(gradient), {span_of(states[2]), span_of(states[3])}}, parameters(1));
+    EXPECT_TRUE(testing::bitwise_equal(a, b));
+  }
 }
 
 // The first step forgets nothing yet, so it is AdamW's to a rounding; after ten the codes' widths show, and
 // no more than they.
+std::vector<at::Tensor> quantised_states(int64_t n) {
+  const auto codes = [&] { return at::zeros({n}, at::kByte); };
+  const auto scales = [&] { return at::zeros({(n + 255) / 256}); };
+  return {codes(), scales(), codes(), scales()};
+}
+
 TEST(AdamW8bit, StaysNearAdamW) {
-  const auto states = [](int64_t n) {
-    const auto codes = [&] { return at::zeros({n}, at::kByte); };
-    const auto scales = [&] { return at::zeros({(n + 255) / 256}); };
-    return std::vector<at::Tensor>{codes(), scales(), codes(), scales()};
-  };
   const at::Tensor start = random_tensor({5000}, 1);
-  const at::Tensor ours = ten_steps("adamw8bit", start, states(5000));
   const at::Tensor exact = ten_steps("adamw", start, {at::zeros({5000}), at::zeros({5000})});
   const double moved = (exact - start).square().mean().sqrt().item<double>();
-  const double apart = (ours - exact).square().mean().sqrt().item<double>();
-  EXPECT_LT(apart, 0.05 * moved);
-  EXPECT_GT(apart, 0) << "control: eight bits are not thirty-two";
+  for (const bool composed : {false, true}) {
+    const at::Tensor ours = ten_steps("adamw8bit", start, quantised_states(5000), {.composed = composed});
+    const double apart = (ours - exact).square().mean().sqrt().item<double>();
+    EXPECT_LT(apart, 0.05 * moved);
+    EXPECT_GT(apart, 0) << "control: eight bits are not thirty-two";
+  }
+}
+
+// One step leaves the same codes, but where a value lies between two of them to a rounding, and the next step
+// reads them as the kernels do.
+TEST(AdamW8bit, KeepsTheSameCodesOnDevices) {
+  const at::Tensor start = random_tensor({5000}, 1);
+  const std::vector<at::Tensor> kernels = quantised_states(5000), composed = quantised_states(5000);
+  ten_steps("adamw8bit", start, kernels, {.steps = 1});
+  ten_steps("adamw8bit", start, composed, {.composed = true, .steps = 1});
+  for (const size_t codes : {0, 2}) {
+    EXPECT_LE(kernels[codes].ne(composed[codes]).sum().item<int64_t>(), 2) << codes;
+    EXPECT_TRUE(at::allclose(kernels[codes + 1], composed[codes + 1], 1e-6));
+  }
+  const at::Tensor two = ten_steps("adamw8bit", start, quantised_states(5000), {.steps = 2}),
+                   other =
+                       ten_steps("adamw8bit", start, quantised_states(5000), {.composed = true, .steps = 2});
+  EXPECT_LE((two - other).abs().gt(1e-6).sum().item<int64_t>(), 4);
+  EXPECT_GT((two - start).abs().gt(1e-3).sum().item<int64_t>(), 4000) << "control";
 }
 
 }  // namespace

@@ -24,7 +24,7 @@ struct OpContext {
   // backward_weight.
   TensorAxis* axis = nullptr;
   // Flat, as plan/flat_layout.h places a unit's statistics.  Training writes what the microbatch says, where
-  // there is room (a recompute has none); evaluation reads the running ones.
+  // there is room (a recompute has none), to its device's memory; evaluation reads the host's running ones.
   std::span<float> batch_statistics = {};
   std::span<const float> statistics = {};
 };

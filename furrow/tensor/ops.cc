@@ -6,6 +6,7 @@
 
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/image_operations_torch.h"
 #include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor {
@@ -15,6 +16,11 @@ struct Operations {
   decltype(&by_kernels::linear) linear;
   decltype(&by_kernels::linear_side_by_side) linear_side_by_side;
   decltype(&by_kernels::conv2d) conv2d;
+  decltype(&by_kernels::strided_conv2d) strided_conv2d;
+  decltype(&by_kernels::batch_norm) batch_norm;
+  decltype(&by_kernels::subsample_and_pad) subsample_and_pad;
+  decltype(&by_kernels::max_pool_3x3) max_pool_3x3;
+  decltype(&by_kernels::global_average_pool) global_average_pool;
   decltype(&by_kernels::embedding) embedding;
   decltype(&by_kernels::embedding_cut) embedding_cut;
   decltype(&by_kernels::layer_norm) layer_norm;
@@ -27,20 +33,12 @@ struct Operations {
   decltype(&by_kernels::add_dropout) add_dropout;
 };
 
-#define FURROW_OPERATIONS(row)    \
-  {&row::linear,                  \
-   &row::linear_side_by_side,     \
-   &row::conv2d,                  \
-   &row::embedding,               \
-   &row::embedding_cut,           \
-   &row::layer_norm,              \
-   &row::rms_norm,                \
-   &row::swiglu,                  \
-   &row::causal_attention,        \
-   &row::lstm,                    \
-   &row::recurrent_concatenation, \
-   &row::dropout,                 \
-   &row::add_dropout}
+#define FURROW_OPERATIONS(row)                                                                     \
+  {&row::linear,     &row::linear_side_by_side, &row::conv2d,       &row::strided_conv2d,          \
+   &row::batch_norm, &row::subsample_and_pad,   &row::max_pool_3x3, &row::global_average_pool,     \
+   &row::embedding,  &row::embedding_cut,       &row::layer_norm,   &row::rms_norm,                \
+   &row::swiglu,     &row::causal_attention,    &row::lstm,         &row::recurrent_concatenation, \
+   &row::dropout,    &row::add_dropout}
 constexpr Operations kKernels FURROW_OPERATIONS(by_kernels);
 constexpr Operations kCompositions FURROW_OPERATIONS(by_composition);
 #undef FURROW_OPERATIONS
@@ -67,6 +65,29 @@ at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, c
                   OpContext& context) {
   if (weight.adapter) return conv2d_with_adapter(x, weight, bias, convolution, context);
   return for_tensor(x).conv2d(x, weight, bias, convolution, context);
+}
+
+at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const StridedConvolution& convolution,
+                          OpContext& context) {
+  if (weight.adapter) return strided_conv2d_with_adapter(x, weight, convolution, context);
+  return for_tensor(x).strided_conv2d(x, weight, convolution, context);
+}
+
+at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bias, const BatchNorm& norm,
+                      OpContext& context) {
+  return for_tensor(x).batch_norm(x, weight, bias, norm, context);
+}
+
+at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& context) {
+  return for_tensor(x).subsample_and_pad(x, stride, channels, context);
+}
+
+at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& context) {
+  return for_tensor(x).max_pool_3x3(x, context);
+}
+
+at::Tensor global_average_pool(const at::Tensor& x, OpContext& context) {
+  return for_tensor(x).global_average_pool(x, context);
 }
 
 at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context) {

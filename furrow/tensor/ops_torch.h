@@ -1,6 +1,6 @@
 // The operations that blocks are written in: differentiable, over numbers of one type: float32, or bfloat16
-// or float16, where sums, statistics and parameter gradients are float32 all the same.  Those of residual
-// networks and of a cut are of the CPU; the others are of the device of their tensors (composition_torch.h).
+// or float16, where sums, statistics and parameter gradients are float32 all the same.  Where they run is
+// decided by the device of their tensors (composition_torch.h).
 //
 // An operation with parameters puts the gradients of norms and biases into context.sink during backward and
 // defers the gradients of weights there (gradient_sink_torch.h); autograd gets no gradient for them.  With

@@ -4,11 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/flat_math_torch.h"
 #include "furrow/tensor/norm.h"
 #include "furrow/tensor/test_support_torch.h"
+#include "furrow/tensor/threads_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -92,8 +96,15 @@ std::vector<Case> cases() {
 bool steps_whole_parameters(std::string_view name) { return name == "lamb"; }
 
 // Ten steps over `count` elements cut at `cut`; returns parameters and states.
-std::vector<at::Tensor> ten_steps(const Case& test, int64_t count, int64_t cut, int threads) {
+struct How {
+  int threads = 1;
+  bool composed = false;  // by the operations of devices
+};
+std::vector<at::Tensor> ten_steps(const Case& test, int64_t count, int64_t cut, const How& how) {
   const Optimizer& optimizer = find_optimizer(test.name);
+  const CompositionScope scope(how.composed);
+  set_thread_count(how.threads);  // of compositions
+  const std::unique_ptr<FlatMath> math = flat_math_on(at::kCPU, how.threads);
   std::vector<at::Tensor> all{random_tensor({count}, 1)};
   const bool stateless = test.name == "sgd" && test.parameters.momentum == 0;
   for (size_t s = 0; s < (stateless ? 0 : optimizer.states); ++s) all.push_back(at::zeros({count}));
@@ -107,7 +118,7 @@ std::vector<at::Tensor> ten_steps(const Case& test, int64_t count, int64_t cut, 
       OptimizerSpan span{part(all[0]), part(gradient), {}};
       for (size_t s = 1; s < all.size(); ++s) span.states[s - 1] = part(all[s]);
       span.whole = steps_whole_parameters(test.name);
-      optimizer.step(span, parameters, threads);
+      math->step(optimizer, span, parameters);
     }
   }
   return all;
@@ -123,24 +134,49 @@ TEST(Optimizer, TenStepsFollowTheRule) {
       const at::Tensor gradient = random_tensor({count}, 100 + static_cast<uint64_t>(parameters.step));
       reference.step(test.name, gradient, parameters);
     }
-    const std::vector<at::Tensor> ours = ten_steps(test, count, count, 1);
-    EXPECT_LE(testing::distance(ours[0], reference.param), 4e-6) << test.name;
-    if (ours.size() > 1) {
-      EXPECT_LE(testing::distance(ours[1], reference.first), 4e-6) << test.name;
-    }
     Case wrong = test;
     wrong.parameters.lr *= 1.0001;
-    EXPECT_GT(testing::distance(ten_steps(wrong, count, count, 1)[0], reference.param), 4e-6) << "control";
+    for (const How& how : {How{}, How{.composed = true}}) {
+      const std::vector<at::Tensor> ours = ten_steps(test, count, count, how);
+      EXPECT_LE(testing::distance(ours[0], reference.param), 4e-6) << test.name << how.composed;
+      if (ours.size() > 1) {
+        EXPECT_LE(testing::distance(ours[1], reference.first), 4e-6) << test.name << how.composed;
+      }
+      EXPECT_GT(testing::distance(ten_steps(wrong, count, count, how)[0], reference.param), 4e-6)
+          << "control";
+    }
   }
 }
 
+// Those of devices: on cuts of the grid, where buffers are cut.
 TEST(Optimizer, BitsDoNotDependOnTheCutOrOnThreads) {
   for (const Case& test : cases()) {
-    const int64_t count = 150'000, cut = steps_whole_parameters(test.name) ? count : 71'037;
-    const std::vector<at::Tensor> whole = ten_steps(test, count, count, 1);
-    const std::vector<at::Tensor> parts = ten_steps(test, count, cut, 2);
-    for (size_t i = 0; i < whole.size(); ++i)
-      EXPECT_TRUE(testing::bitwise_equal(whole[i], parts[i])) << test.name;
+    for (const bool composed : {false, true}) {
+      const int64_t count = 150'000, part = composed ? 69 * 1024 : 71'037,
+                    cut = steps_whole_parameters(test.name) ? count : part;
+      const std::vector<at::Tensor> whole = ten_steps(test, count, count, {1, composed});
+      const std::vector<at::Tensor> parts = ten_steps(test, count, cut, {composed ? 1 : 2, composed});
+      for (size_t i = 0; i < whole.size(); ++i)
+        EXPECT_TRUE(testing::bitwise_equal(whole[i], parts[i])) << test.name << composed;
+    }
+  }
+}
+
+// A schedule may pass through a momentum of 0: the buffer follows all the same.
+TEST(Optimizer, SgdKeepsItsBufferUpAtMomentumZero) {
+  for (const bool composed : {false, true}) {
+    const CompositionScope scope(composed);
+    const std::unique_ptr<FlatMath> math = flat_math_on(at::kCPU, 1);
+    at::Tensor param = random_tensor({600}, 1), buffer = at::zeros({600});
+    const at::Tensor start = param.clone(), gradient = random_tensor({600}, 2);
+    StepParameters p{.lr = 0.1, .weight_decay = 0.01};
+    for (p.step = 1; p.step <= 2; ++p.step) {
+      p.momentum = p.step == 1 ? 0 : 0.9;
+      math->step(find_optimizer("sgd"), {span_of(param), span_of(gradient), {span_of(buffer)}}, p);
+    }
+    const at::Tensor g1 = gradient + 0.01 * start, x1 = start - 0.1 * g1, g2 = gradient + 0.01 * x1;
+    EXPECT_LE(testing::distance(buffer, g2 + 0.9 * g1), 1e-6) << composed;
+    EXPECT_LE(testing::distance(param, x1 - 0.1 * (g2 + 0.9 * g1)), 1e-6) << composed;
   }
 }
 
@@ -150,8 +186,11 @@ TEST(Optimizer, ZerosStayZeros) {
                second = at::zeros({64});
     OptimizerSpan span{span_of(param), span_of(gradient), {span_of(first), span_of(second)}};
     span.whole = steps_whole_parameters(test.name);
-    find_optimizer(test.name).step(span, test.parameters, 1);
-    EXPECT_TRUE(testing::bitwise_equal(param, at::zeros({64}))) << "the padding of flat buffers";
+    for (const bool composed : {false, true}) {
+      const CompositionScope scope(composed);
+      flat_math_on(at::kCPU, 1)->step(find_optimizer(test.name), span, test.parameters);
+      EXPECT_TRUE(testing::bitwise_equal(param, at::zeros({64}))) << "the padding of flat buffers";
+    }
   }
 }
 
@@ -165,7 +204,11 @@ TEST(Optimizer, LambMovesAParameterAsFarAsItsNormSays) {
   const double moved = (param - before).norm().item<double>();
   EXPECT_NEAR(moved, 0.01 * before.norm().item<double>(), 1e-5 * moved);
   span.whole = false;
-  EXPECT_THROW(find_optimizer("lamb").step(span, {}, 1), Error) << "part of a parameter has no norm";
+  for (const bool composed : {false, true}) {
+    const CompositionScope scope(composed);
+    EXPECT_THROW(flat_math_on(at::kCPU, 1)->step(find_optimizer("lamb"), span, {}), Error)
+        << "part of a parameter has no norm";
+  }
 }
 
 TEST(Optimizer, AnAverageFollowsTheWeights) {

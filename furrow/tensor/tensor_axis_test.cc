@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/loss_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 #include "furrow/tensor/test_axis_torch.h"
@@ -54,11 +56,13 @@ Loss whole_loss(const at::Tensor& logits, const at::Tensor& targets, double smoo
 }
 
 // Rank r has columns [r * part, ...), what is behind the last class is filled with what would win.
-Loss cut_loss(const at::Tensor& logits, const at::Tensor& targets, double smoothing, int ranks) {
+Loss cut_loss(const at::Tensor& logits, const at::Tensor& targets, double smoothing, int ranks,
+              bool composes = false) {
   const int64_t classes = logits.size(-1), part = (classes + ranks - 1) / ranks;
   const at::Tensor padded = at::constant_pad_nd(logits, {0, part * ranks - classes}, 1e9);
   std::vector<Loss> losses(static_cast<size_t>(ranks));
   run_ranks(ranks, [&](ThreadAxis& axis) {
+    const CompositionScope scope(composes);
     Loss& own = losses[static_cast<size_t>(axis.rank())];
     const at::Tensor mine = padded.narrow(-1, axis.rank() * part, part).contiguous();
     const CrossEntropySums sums =
@@ -88,12 +92,14 @@ TEST(CrossEntropyOfCutClasses, IsThatOfTheWhole) {
     const at::Tensor logits = numbers.to(type);
     const Loss whole = whole_loss(logits, targets, smoothing);
     for (const int ranks : {2, 3, 4, 8}) {  // of eight the last has no class
-      const Loss cut = cut_loss(logits, targets, smoothing, ranks);
-      EXPECT_NEAR(cut.sum, whole.sum, 1e-6 * whole.sum);
-      EXPECT_EQ(cut.rows, 33);
-      EXPECT_EQ(cut.correct, whole.correct);
-      EXPECT_EQ(cut.gradient.scalar_type(), at::kFloat);
-      EXPECT_LT(testing::distance(cut.gradient, whole.gradient), 4e-7);
+      for (const bool composes : {false, true}) {
+        const Loss cut = cut_loss(logits, targets, smoothing, ranks, composes);
+        EXPECT_NEAR(cut.sum, whole.sum, 1e-6 * whole.sum);
+        EXPECT_EQ(cut.rows, 33);
+        EXPECT_EQ(cut.correct, whole.correct);
+        EXPECT_EQ(cut.gradient.scalar_type(), at::kFloat);
+        EXPECT_LT(testing::distance(cut.gradient, whole.gradient), 4e-7);
+      }
     }
   }
   Loss other = whole_loss(numbers.roll(1, -1), targets, 0);  // control: classes that are one off
@@ -103,13 +109,28 @@ TEST(CrossEntropyOfCutClasses, IsThatOfTheWhole) {
 // Of equal logits the first is what the row says, on whichever rank it lies.
 TEST(CrossEntropyOfCutClasses, TheFirstOfEqualsIsTheAnswer) {
   const at::Tensor logits = at::zeros({1, 6});
-  for (int64_t target = 0; target < 6; ++target) {
-    const at::Tensor targets = at::full({1}, target, at::kLong);
-    EXPECT_EQ(cut_loss(logits, targets, 0, 3).correct, target == 0);
+  for (const bool composes : {false, true}) {
+    logits.zero_();
+    for (int64_t target = 0; target < 6; ++target) {
+      const at::Tensor targets = at::full({1}, target, at::kLong);
+      EXPECT_EQ(cut_loss(logits, targets, 0, 3, composes).correct, target == 0);
+    }
+    logits[0][3] = logits[0][5] = 2;
+    EXPECT_EQ(cut_loss(logits, at::full({1}, 3, at::kLong), 0, 2, composes).correct, 1);
+    EXPECT_EQ(cut_loss(logits, at::full({1}, 5, at::kLong), 0, 2, composes).correct, 0);
   }
-  logits[0][3] = logits[0][5] = 2;
-  EXPECT_EQ(cut_loss(logits, at::full({1}, 3, at::kLong), 0, 2).correct, 1);
-  EXPECT_EQ(cut_loss(logits, at::full({1}, 5, at::kLong), 0, 2).correct, 0);
+}
+
+// Whatever an ignored row is, it adds nothing.
+TEST(CrossEntropyOfCutClasses, IgnoredRowsMayBeAnything) {
+  const at::Tensor logits = random_tensor({3, 6}, 1), targets = at::tensor({2, -100, 5}, at::kLong);
+  const double expected = whole_loss(logits, targets, 0.1).sum;
+  logits[1].fill_(std::numeric_limits<float>::quiet_NaN());
+  for (const bool composes : {false, true}) {
+    const Loss cut = cut_loss(logits, targets, 0.1, 2, composes);
+    EXPECT_NEAR(cut.sum, expected, 1e-6);
+    EXPECT_EQ(cut.gradient[1].abs().sum().item<float>(), 0);
+  }
 }
 
 TEST(CrossEntropyOfCutClasses, NamesATargetOutside) {

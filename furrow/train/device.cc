@@ -15,64 +15,17 @@
 #include <string_view>
 
 #include "furrow/base/error.h"
-#include "furrow/tensor/flat_math_torch.h"
 #include "furrow/train/device_torch.h"
 
 namespace furrow::train {
 namespace {
 
-constexpr std::string_view kKinds[] = {"linear",
-                                       "conv_relu_pool",
-                                       "token_embedding",
-                                       "transformer_block",
-                                       "lm_head",
-                                       "embedding",
-                                       "llama_block",
-                                       "llama_head",
-                                       "rnn",
-                                       "lstm"};
-
-struct Asked {
-  const config::Config& config;
-  const plan::ModelSpec& spec;
-  const plan::Layout& layout;
-};
-
-std::string units(const Asked& asked) {
-  for (const plan::Unit& unit : asked.spec.units) {
-    if (std::ranges::find(kKinds, unit.kind) == std::end(kKinds))
-      return fmt::format("unit {} of kind {}", unit.name, unit.kind);
-  }
-  return "";
-}
-
-std::string optimizer(const Asked& asked) {
-  const std::string& name = asked.config.optimizer.name;
-  if (asked.config.training.enable_cpu_offload) return "";  // the host steps
-  return tensor::steps_on_devices(name) ? "" : fmt::format("[optimizer] name = \"{}\"", name);
-}
-
-// Norms leave out what other ranks count, on the host; collectives inside blocks have no composition.
-std::string tensor_axis(const Asked& asked) {
-  const int degree = asked.layout.degree(plan::Axis::kTensor);
-  return degree > 1 ? fmt::format("[parallelism] tensor_parallel_degree = {}", degree) : "";
-}
-
-std::string objective(const Asked& asked) {
-  const std::string& name = asked.config.training.objective;
-  return name == "supervised" ? "" : fmt::format("[training] objective = \"{}\"", name);
-}
-
-std::string adapters(const Asked& asked) {
-  for (const plan::Unit& unit : asked.spec.units) {
-    if (!unit.adapters.empty()) return "[lora]";
-  }
-  return "";
-}
-
-// What a device other than the CPU does not do: its name, "" where it is not asked for.
-constexpr std::string (*kRefusals[])(const Asked&) = {&units, &optimizer, &tensor_axis, &objective,
-                                                      &adapters};
+// What a device other than the CPU computes.
+constexpr std::string_view kKinds[] = {
+    "linear",      "conv_relu_pool", "token_embedding", "transformer_block",
+    "lm_head",     "embedding",      "llama_block",     "llama_head",
+    "rnn",         "lstm",           "conv_norm",       "residual_block",
+    "pool_linear", "latent"};
 
 }  // namespace
 
@@ -121,11 +74,11 @@ void check_device(const config::Config& config, const plan::ModelSpec& spec, con
                     "set [comm] backend = \"nccl\", not \"{}\"",
                     layout.world(), config.comm.backend));
   }
-  for (const auto& refusal : kRefusals) {
-    const std::string what = refusal({config, spec, layout});
-    if (what.empty()) continue;
+  for (const plan::Unit& unit : spec.units) {
+    if (std::ranges::find(kKinds, unit.kind) != std::end(kKinds)) continue;
     throw Error(ErrorCode::kUnimplemented,
-                fmt::format("[training] device = \"{}\" does not do {}: set device = \"cpu\"", device, what));
+                fmt::format("[training] device = \"{}\" does not do unit {} of kind {}: set device = \"cpu\"",
+                            device, unit.name, unit.kind));
   }
 }
 

@@ -1,6 +1,6 @@
 // Ranks whose units compute by the operations of devices, on the CPU: in every layout the bits of one such
-// process, over furrow's own backend, and over NCCL's where all memory counts as a device's
-// (comm/nccl/fake_nccl.cc).
+// process (of one group of ranks that share their layers, where they do), over furrow's own backend, and over
+// NCCL's where all memory counts as a device's (comm/nccl/fake_nccl.cc).
 #include <dlfcn.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
@@ -45,6 +45,13 @@ const RankLayout kLayouts[] = {
      true},
 };
 
+// Of ranks that share every layer.
+const RankLayout kCutLayouts[] = {
+    {"tensor", 2, {}},
+    {"tensor_zero3", 4, {}, false, true},
+    {"tensor_pipeline", 4, {"--parallelism.pipeline_parallel_degree", "2"}, true},
+};
+
 class DeviceRanks : public ::testing::TestWithParam<std::string>, protected testing::TrainingRuns {
  protected:
   void SetUp() override {
@@ -84,6 +91,24 @@ class DeviceRanks : public ::testing::TestWithParam<std::string>, protected test
     train_on_ranks(name, layout.ranks, config(settings), backend);
   }
 
+  void expect_weights_of(const std::string& run, const RankLayout& layout,
+                         const std::vector<std::string>& more) const {
+    SCOPED_TRACE(layout.name);
+    train_on(layout.name, layout, "native", more);
+    EXPECT_TRUE(weights(layout.name) == weights(run));
+    take_calls();
+    manage(true);
+    train_on(layout.name + "_nccl", layout, "nccl", more);
+    manage(false);
+    EXPECT_TRUE(weights(layout.name + "_nccl") == weights(run)) << "over NCCL";
+    const auto [reduced, scattered, gathered, spread, added, sent, received] = take_calls();
+    EXPECT_GT(gathered + spread + reduced + scattered + added, 0);
+    EXPECT_EQ(sent, received);
+    if (layout.by_pairs) {
+      EXPECT_GT(sent, 0);
+    }
+  }
+
   void* fake_ = nullptr;
 };
 
@@ -92,25 +117,64 @@ TEST_P(DeviceRanks, EndWithTheBitsOfOneProcess) {
   train_run("alone", config(precision));
   for (const RankLayout& layout : kLayouts) {
     if (GetParam() != "float32" && !layout.in_half) continue;
-    SCOPED_TRACE(layout.name);
-    train_on(layout.name, layout, "native", precision);
-    EXPECT_TRUE(weights(layout.name) == weights("alone"));
-    take_calls();
-    manage(true);
-    train_on(layout.name + "_nccl", layout, "nccl", precision);
-    manage(false);
-    EXPECT_TRUE(weights(layout.name + "_nccl") == weights("alone")) << "over NCCL";
-    const auto [reduced, scattered, gathered, spread, added, sent, received] = take_calls();
-    EXPECT_GT(gathered + spread + reduced + scattered + added, 0);
-    EXPECT_EQ(sent, received);
-    if (layout.by_pairs) {
-      EXPECT_GT(sent, 0);
-    }
+    expect_weights_of("alone", layout, precision);
   }
   std::vector<std::string> other = precision;
   other.insert(other.end(), {"--debug.seed", "9"});
   train_run("control", config(other));
   EXPECT_FALSE(weights("control") == weights("alone")) << "control";
+}
+
+// Ranks that share layers beside one process (other sums: nn/tensor_parallel_test.cc has their bound), and in
+// every layout around them.
+TEST_P(DeviceRanks, ShareTheirLayers) {
+  const std::vector<std::string> cut = {"--training.mixed_precision_param", GetParam(),
+                                        "--parallelism.tensor_parallel_degree", "2"};
+  std::vector<std::string> alone = cut;
+  alone.back() = "1";
+  const bool half = GetParam() != "float32";
+  train_run("one_rank", config(alone));
+  train_on("pair", {"pair", 2, {}}, "native", cut);
+  const auto loss = [&](const std::string& name) {
+    return evaluate(run(name), "validation", config(alone)).loss;
+  };
+  EXPECT_NEAR(loss("pair"), loss("one_rank"), (half ? 1e-2 : 1e-4) * loss("one_rank"));
+  EXPECT_FALSE(weights("pair") == weights("one_rank")) << "sums of parts have another order";
+  for (const RankLayout& layout : kCutLayouts) {
+    if (half && !layout.in_half) continue;
+    expect_weights_of("pair", layout, cut);
+  }
+}
+
+// Statistics of batch norm, gathered and folded in the order of microbatches.
+TEST_P(DeviceRanks, TrainResidualNetworks) {
+  const std::vector<std::string> residual = {"--model.name",
+                                             "resnet20",
+                                             "--training.dataset",
+                                             "idx",
+                                             "--training.dataset_path",
+                                             made_up_images(64, 16, 8),
+                                             "--training.steps",
+                                             "2",
+                                             "--training.mixed_precision_param",
+                                             GetParam()};
+  train_run("whole", config(residual));
+  expect_weights_of("whole", {"residual_zero2", 2, {"--parallelism.zero_stage", "2"}}, residual);
+  if (GetParam() != "float32") return;  // one layout is enough
+  expect_weights_of("whole", {"residual_pipeline", 2, {"--parallelism.pipeline_parallel_degree", "2"}, true},
+                    residual);
+}
+
+// Optimizers that step whole parameters or in blocks, on their slices.
+TEST_P(DeviceRanks, StepWholeParametersAndBlocks) {
+  if (GetParam() != "float32") GTEST_SKIP() << "masters are float32 whatever units read";
+  for (const std::string name : {"adafactor", "adamw8bit", "lamb", "muon"}) {
+    const std::vector<std::string> settings = {"--optimizer.name", name, "--training.steps", "2"};
+    train_run(name, config(settings));
+    train_on(name + "_zero3", {"", 3, {}}, "native", settings);
+    EXPECT_TRUE(weights(name + "_zero3") == weights(name)) << name;
+  }
+  EXPECT_FALSE(weights("lamb") == weights("muon")) << "control";
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, DeviceRanks, ::testing::Values("float32", "bfloat16"),

@@ -45,6 +45,8 @@ constexpr const char* kCommon = R"(
 struct Network {
   std::string name, model;
   bool text = false;
+  std::vector<std::string> settings = {};
+  double same = kSame;
   friend std::ostream& operator<<(std::ostream& out, const Network& network) { return out << network.name; }
 };
 
@@ -56,6 +58,14 @@ const Network kNetworks[] = {
     {"llama", "[model]\nname = \"llama\"\nlayers = 2\nheads = 4\nkv_heads = 2\nwidth = 32\n", true},
     {"lstm", "[model]\nname = \"lstm\"\nlayers = 2\nwidth = 24\n", true},
     {"rnn", "[model]\nname = \"rnn\"\nlayers = 1\nwidth = 24\n", true},
+    // Twenty norms over a microbatch make much of a rounding.
+    {"resnet20", "[model]\nname = \"resnet20\"\n", false, {"--optimizer.lr", "3e-4"}, 2e-3},
+    {"lora", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\n[lora]\nrank = 3\n", true},
+    {"gan",
+     "[model]\nname = \"gan\"\nlatent = 12\ngenerator_hidden = [24]\ndiscriminator_hidden = [24]\n",
+     false,
+     {"--training.objective", "gan", "--training.max_norm", "0", "--data.normalize", "false",
+      "--data.validation_fraction", "0", "--validation.enable", "false"}},
 };
 
 class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>>,
@@ -67,7 +77,7 @@ class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>
   void SetUp() override {
     if (device() == "cuda" && !at::globalContext().hasCUDA())
       GTEST_SKIP() << "no GPU, or a libtorch without CUDA";
-    made_up_images(300, 60, 28);
+    made_up_images(300, 60, network().name == "resnet20" ? 12 : 28);
     std::string text;
     for (int i = 0; i < 6000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
     write_file_atomic(folder_.path() + "/text.txt", text);
@@ -77,6 +87,7 @@ class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>
     overrides.insert(overrides.begin(),
                      {"--training.dataset_path", folder_.path() + (network().text ? "/text.txt" : "/data"),
                       "--training.dataset", network().text ? "text" : "idx"});
+    overrides.insert(overrides.begin(), network().settings.begin(), network().settings.end());
     return config::parse(network().model + kCommon, "device_test", overrides);
   }
 };
@@ -85,12 +96,15 @@ class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>
 TEST_P(Devices, TrainAsTheCpuDoes) {
   const observe::Summary cpu = train_run("cpu", config({}));
   const observe::Summary other = train_run("other", config({"--training.device", device()}));
-  EXPECT_NEAR(*other.loss, *cpu.loss, kSame * std::abs(*cpu.loss));
-  EXPECT_NEAR(*other.validation_loss, *cpu.validation_loss, kSame * *cpu.validation_loss);
+  EXPECT_NEAR(*other.loss, *cpu.loss, network().same * std::abs(*cpu.loss));
+  if (cpu.validation_loss) {
+    EXPECT_NEAR(*other.validation_loss, *cpu.validation_loss, network().same * *cpu.validation_loss);
+  }
   EXPECT_EQ(other.arithmetic, "float32 on " + device());
   const observe::Summary elsewhere =
       train_run("control", config({"--training.device", device(), "--debug.seed", "9"}));
-  EXPECT_GT(std::abs(*elsewhere.loss - *cpu.loss), kSame * std::abs(*cpu.loss)) << "control";
+  EXPECT_GT(std::abs(*elsewhere.loss - *cpu.loss), network().same * std::abs(*cpu.loss)) << "control";
+  if (!cpu.validation_loss) return;
   const EvalResult validation = evaluate(run("other"), "validation", config({"--training.device", device()}));
   EXPECT_GT(validation.samples, 0);
   EXPECT_NEAR(validation.loss, *other.validation_loss, 1e-6);
@@ -158,7 +172,7 @@ std::string refusal(const std::vector<std::string>& overrides, const plan::Layou
     plan::ModelSpec spec;
     plan::Unit& unit = spec.units.emplace_back();
     unit.name = "u";
-    unit.kind = config.model.name == "mlp" ? "linear" : "residual_block";
+    unit.kind = config.model.name == "mlp" ? "linear" : "delay";
     check_device(config, spec, layout);
   } catch (const Error& error) {
     EXPECT_NE(error.code(), ErrorCode::kInternal);
@@ -169,13 +183,10 @@ std::string refusal(const std::vector<std::string>& overrides, const plan::Layou
 
 TEST(DeviceRefusals, NameWhatTheDeviceDoesNotDo) {
   EXPECT_EQ(refusal({}), "");
-  EXPECT_THAT(refusal({"--optimizer.name", "muon"}),
-              HasSubstr("device = \"composed\" does not do [optimizer] name = \"muon\""));
-  EXPECT_EQ(refusal({"--optimizer.name", "muon", "--training.enable_cpu_offload", "true"}), "");
-  EXPECT_THAT(refusal({"--model.name", "resnet20"}), HasSubstr("unit u of kind residual_block"));
+  EXPECT_THAT(refusal({"--model.name", "convnet"}), HasSubstr("does not do unit u of kind delay"));
+  EXPECT_EQ(refusal({"--optimizer.name", "muon"}), "");
   EXPECT_EQ(refusal({}, plan::Layout({1, 2, 1, 1, 1, 1}, 2)), "");
-  EXPECT_THAT(refusal({}, plan::Layout({1, 1, 1, 1, 2, 1}, 2)),
-              HasSubstr("does not do [parallelism] tensor_parallel_degree = 2"));
+  EXPECT_EQ(refusal({}, plan::Layout({1, 1, 1, 1, 2, 1}, 2)), "");
 }
 
 TEST(DeviceRefusals, RanksOfGpusTalkOverNccl) {

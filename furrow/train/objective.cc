@@ -57,7 +57,9 @@ LossSums distillation(const ObjectiveSettings& settings, const LossInputs& in, a
   const LossSums plain = cross_entropy(settings, in, gradient, threads);
   const at::AutoGradMode grad_mode(false);
   const double t = settings.temperature, alpha = settings.alpha;
-  const at::Tensor counts = in.target.ne(tensor::kIgnoredTarget).unsqueeze(-1).to(at::kFloat);
+  const at::Tensor counts = in.target.ne(tensor::kIgnoredTarget)
+                                .unsqueeze(-1)
+                                .to(in.output.device(), at::kFloat, /*non_blocking=*/true);
   const at::Tensor ours = at::log_softmax(in.output.to(at::kFloat) / t, -1);
   const at::Tensor theirs = at::log_softmax(in.teacher.to(at::kFloat) / t, -1);
   const at::Tensor wanted = theirs.exp();

@@ -109,7 +109,7 @@ TEST_F(Offload, ResumesWithTheSameBits) {
   EXPECT_TRUE(weights("cut") == weights("whole"));
 }
 
-// By the operations of devices, stepped by the host's kernels: about the same, and any optimizer.
+// By the operations of devices, stepped by the host's kernels: about the same as either all along.
 TEST_F(Offload, StepsForDevices) {
   for (const std::string optimizer : {"adamw", "muon"}) {
     const std::vector<std::string> kernels = {"--optimizer.name", optimizer};
@@ -118,7 +118,9 @@ TEST_F(Offload, StepsForDevices) {
     const observe::Summary cpu = train_run(optimizer, config(kernels, false));
     const observe::Summary device = train_run(optimizer + "_device", config(composed, true));
     EXPECT_NEAR(*device.loss, *cpu.loss, 2e-4 * std::abs(*cpu.loss));
+    train_run(optimizer + "_stepped_there", config(composed, false));
     EXPECT_FALSE(weights(optimizer) == weights(optimizer + "_device")) << "another rounding";
+    EXPECT_FALSE(weights(optimizer + "_stepped_there") == weights(optimizer + "_device")) << "and of steps";
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/memory.h"
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/executor_state_torch.h"
 
@@ -335,7 +336,7 @@ void gather_stats(ExecutorState& state, const BoundInstruction& bound) {
   };
   auto words = std::make_shared<Words>();
   for (const int slot : bound.statistic_reads) {
-    const at::Tensor& said = state.cell<at::Tensor>(slot);
+    const at::Tensor said = tensor::on_host(state.cell<at::Tensor>(slot));
     words->own.insert(words->own.end(), said.const_data_ptr<float>(),
                       said.const_data_ptr<float>() + said.numel());
   }

@@ -1,4 +1,6 @@
 // What becomes of gradients between backward and the step: sums, norms, the verdict.
+#include <ATen/ops/empty.h>
+
 #include <algorithm>
 #include <cmath>
 #include <span>
@@ -39,52 +41,69 @@ void add_tied(ExecutorState& state, const BoundInstruction& bound) {
   }
 }
 
-// Blocks of the grid: those that hold something that another rank counts, without it.
-void add_counted_squares(const tensor::FlatMath& math, const tensor::Numbers& values,
-                         const std::vector<Extent>& uncounted, ExactSum* sum) {
-  const int64_t size = values.size;
-  std::vector<float> block(plan::kGrid);
-  const auto count = [&](const tensor::Numbers& part) {
-    sum->add(math.sums_of_squares(std::span(&part, 1)).front());
-  };
-  int64_t begin = 0;  // of blocks that are counted whole
-  const auto count_until = [&](int64_t end) {
-    if (end > begin) count(values.part(begin, end - begin));
-  };
-  for (size_t next = 0; next < uncounted.size();) {
-    const int64_t from = uncounted[next].begin / plan::kGrid * plan::kGrid;
-    count_until(from);
-    begin = from;
-    // The blocks that this run touches, one at a time: the last may hold the next run too.
-    while (next < uncounted.size() && uncounted[next].begin < begin + plan::kGrid) {
-      const int64_t end = std::min(begin + plan::kGrid, size);
-      const std::span<float> copy = std::span(block).first(static_cast<size_t>(end - begin));
-      math.copy(values.part(begin, end - begin), copy);
-      size_t last = next;
-      for (; last < uncounted.size() && uncounted[last].begin < end; ++last) {
-        const int64_t zero = std::max(uncounted[last].begin, begin) - begin;
-        std::fill(block.begin() + zero, block.begin() + (std::min(uncounted[last].end, end) - begin), 0.0F);
+// What this rank counts of gradients, as runs of whole blocks of the grid: views, but copies of blocks that
+// hold something that another rank counts, with zeros in its place.
+class CountedBlocks {
+ public:
+  explicit CountedBlocks(const ExecutorState& state) : state_(state) {}
+
+  void add(size_t gradient, const tensor::Numbers& values, const std::vector<Extent>& uncounted) {
+    int64_t begin = 0;  // of blocks that are counted whole
+    for (size_t next = 0; next < uncounted.size();) {
+      const int64_t from = uncounted[next].begin / plan::kGrid * plan::kGrid;
+      add_view(gradient, values.part(begin, std::max<int64_t>(0, from - begin)));
+      begin = from;
+      // The blocks that this run touches, one at a time: the last may hold the next run too.
+      while (next < uncounted.size() && uncounted[next].begin < begin + plan::kGrid) {
+        const int64_t end = std::min(begin + plan::kGrid, values.size);
+        const std::span<float> copy = copied(gradient, values.part(begin, end - begin));
+        for (size_t i = next; i < uncounted.size() && uncounted[i].begin < end; ++i) {
+          const int64_t first = std::max(uncounted[i].begin, begin), last = std::min(uncounted[i].end, end);
+          state_.math->zero(
+              copy.subspan(static_cast<size_t>(first - begin), static_cast<size_t>(last - first)));
+        }
+        while (next < uncounted.size() && uncounted[next].end <= end) ++next;
+        begin = end;
       }
-      count(copy);
-      while (next < last && uncounted[next].end <= end) ++next;
-      begin = end;
     }
+    add_view(gradient, values.part(begin, values.size - begin));
   }
-  count_until(size);
-}
+
+  // All of them together: a device is waited for once.
+  std::vector<ExactSum> squares(size_t gradients) const {
+    std::vector<ExactSum> sums(gradients);
+    const std::vector<ExactSum> of_runs = state_.math->sums_of_squares(runs_);
+    for (size_t i = 0; i < of_runs.size(); ++i) sums[of_[i]].add(of_runs[i]);
+    return sums;
+  }
+
+ private:
+  void add_view(size_t gradient, const tensor::Numbers& part) {
+    if (part.size == 0) return;
+    runs_.push_back(part);
+    of_.push_back(gradient);
+  }
+  std::span<float> copied(size_t gradient, const tensor::Numbers& block) {
+    const MemoryScope scope(MemoryKind::kOther);
+    copies_.push_back(at::empty({block.size}, at::TensorOptions().dtype(at::kFloat).device(state_.device)));
+    const std::span<float> copy(copies_.back().data_ptr<float>(), static_cast<size_t>(block.size));
+    state_.math->copy(block, copy);
+    add_view(gradient, copy);
+    return copy;
+  }
+
+  const ExecutorState& state_;
+  std::vector<tensor::Numbers> runs_;
+  std::vector<size_t> of_;  // by run: its gradient
+  std::vector<at::Tensor> copies_;
+};
 
 // Of each gradient that is measured, the squares that this rank counts.
 std::vector<ExactSum> squares_of(ExecutorState& state, const BoundInstruction& bound) {
-  const auto whole = [](const std::vector<Extent>& uncounted) { return uncounted.empty(); };
-  if (std::ranges::all_of(bound.uncounted, whole)) {
-    std::vector<tensor::Numbers> parts;
-    for (const FlatOperand& gradient : bound.gradient_reads) parts.push_back(state.numbers(gradient));
-    return state.math->sums_of_squares(parts);
-  }
-  std::vector<ExactSum> sums(bound.gradient_reads.size());
-  for (size_t i = 0; i < sums.size(); ++i)
-    add_counted_squares(*state.math, state.numbers(bound.gradient_reads[i]), bound.uncounted[i], &sums[i]);
-  return sums;
+  CountedBlocks counted(state);
+  for (size_t i = 0; i < bound.gradient_reads.size(); ++i)
+    counted.add(i, state.numbers(bound.gradient_reads[i]), bound.uncounted[i]);
+  return counted.squares(bound.gradient_reads.size());
 }
 
 // Exact sums over what this rank has: losses, the squares of its part of every final gradient, and its votes.

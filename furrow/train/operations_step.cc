@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "furrow/tensor/composition_torch.h"
 #include "furrow/train/executor_state_torch.h"
 
 namespace furrow::train {
@@ -123,6 +124,9 @@ void swap_average(ExecutorState& state, const BoundInstruction& bound) {
 void fold_stats(ExecutorState& state, const BoundInstruction& bound) {
   const std::span<float> running = span_of(state.model.unit(bound.unit()).statistics).floats();
   const plan::Unit& unit = state.model.spec().units[bound.unit()];
+  std::vector<at::Tensor> all_said;
+  for (const int slot : bound.statistic_reads)
+    all_said.push_back(tensor::on_host(state.cell<at::Tensor>(slot)));
   for (const plan::StatisticSpan& span : state.model.flat().units[bound.unit()].statistics) {
     const plan::Statistic& statistic = unit.statistics[span.statistic];
     const std::span<float> to = running.subspan(span.offset, span.size);
@@ -131,8 +135,8 @@ void fold_stats(ExecutorState& state, const BoundInstruction& bound) {
         reinterpret_cast<int64_t*>(to.data())[i] += static_cast<int64_t>(bound.statistic_reads.size());
       continue;
     }
-    for (const int slot : bound.statistic_reads) {
-      const float* batch = state.cell<at::Tensor>(slot).const_data_ptr<float>() + span.offset;
+    for (const at::Tensor& said : all_said) {
+      const float* batch = said.const_data_ptr<float>() + span.offset;
       for (size_t i = 0; i < to.size(); ++i)
         to[i] = static_cast<float>((1 - statistic.momentum) * to[i] + statistic.momentum * batch[i]);
     }

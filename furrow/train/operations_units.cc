@@ -118,7 +118,13 @@ at::Tensor run_without_graph(ExecutorState& state, const BoundInstruction& bound
 at::Tensor make_batch_statistics(const ExecutorState& state, const BoundInstruction& bound) {
   if (bound.writes(ValueKind::kBnStats) < 0) return {};
   const MemoryScope scope(MemoryKind::kOther);
-  return at::zeros({state.model.flat().units[bound.unit()].statistic_elements}, at::kFloat);
+  return at::zeros({state.model.flat().units[bound.unit()].statistic_elements},
+                   at::TensorOptions().dtype(at::kFloat).device(state.device));
+}
+
+// A unit may make numbers on the host (latent): what ranks send each other is the device's.
+at::Tensor on_device(const ExecutorState& state, const at::Tensor& output) {
+  return output.to(state.device, output.scalar_type(), /*non_blocking=*/true);
 }
 
 void forward(ExecutorState& state, const BoundInstruction& bound) {
@@ -128,11 +134,11 @@ void forward(ExecutorState& state, const BoundInstruction& bound) {
   const std::span<float> said = statistics.defined() ? elements_of(statistics) : std::span<float>();
   if (statistics.defined()) state.cells[bound.writes(ValueKind::kBnStats)] = std::move(statistics);
   if (saved < 0) {  // a unit that is recomputed, or a forward-only program
-    state.cells[act] = run_without_graph(state, bound, said);
+    state.cells[act] = on_device(state, run_without_graph(state, bound, said));
     return;
   }
   std::unique_ptr<UnitGraph> graph = run_with_graph(state, bound, said);
-  state.cells[act] = graph->output.detach();
+  state.cells[act] = on_device(state, graph->output.detach());
   state.cells[saved] = std::move(graph);
 }
 

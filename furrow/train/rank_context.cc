@@ -41,9 +41,12 @@ void join(comm::Communicator* communicator, const plan::Layout& layout, RankCont
     const std::vector<int> members = plan::group_ranks(placement, axis);
     if (members.size() == 1) continue;
     const auto index = static_cast<size_t>(axis);
-    // What units do inside waits for no reduction that was started before.
-    rank->groups[index] = communicator->group(
-        members, {.name = std::string(plan::kGroupAxisNames[index]), .independent = axis == kTensor});
+    // What units do inside waits for no reduction that was started before.  On GPUs NCCL adds it: the tree's
+    // way over the host (comm/nccl/exchange.h) would be taken several times a layer.
+    const bool inside = axis == kTensor;
+    rank->groups[index] = communicator->group(members, {.name = std::string(plan::kGroupAxisNames[index]),
+                                                        .canonical = !inside || rank->device.type != "cuda",
+                                                        .independent = inside});
   }
   make_lanes(communicator, placement, rank);
 }

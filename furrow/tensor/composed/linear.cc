@@ -1,5 +1,5 @@
-// Linear layers and embeddings as compositions: weights' gradients go straight into the flat buffer, float32
-// whatever the layer computes in.
+// Linear layers as compositions: weights' gradients go straight into the flat buffer, float32 whatever the
+// layer computes in, as are sums over the ranks of a tensor axis.
 #include <ATen/ATen.h>
 
 #include <utility>
@@ -8,7 +8,6 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/composition_torch.h"
-#include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/operations_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
@@ -39,16 +38,34 @@ void multiply_into(const at::Tensor& a, const at::Tensor& b, float* out) {
   }
 }
 
+// The same as a fresh tensor, which ranks add to theirs.
+at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
+  if (a.scalar_type() == at::kFloat) return at::mm(a, b);
+  at::Tensor c = at::empty({a.size(0), b.size(1)}, a.options().dtype(at::kFloat));
+  multiply_halves(c, a, b);
+  return c;
+}
+
 at::Tensor matrix(const at::Tensor& x) { return x.detach().reshape({-1, x.size(-1)}); }
+
+std::vector<int64_t> with_last(std::vector<int64_t> sizes, int64_t last) {
+  sizes.back() = last;
+  return sizes;
+}
 
 struct LinearCall {
   Activation activation = Activation::kNone;
-  at::Tensor x, weight;  // [rows, in], [out, in]
-  at::Tensor gate;       // what the activation's backward reads: ReLU's output, GELU's input
-  std::vector<int64_t> sizes;
+  at::Tensor x, weight;        // [rows, in], [out, in]
+  at::Tensor gate;             // what the activation's backward reads: ReLU's output, GELU's input
+  std::vector<int64_t> sizes;  // of x, gathered where it is
   int weight_index = -1, bias_index = -1;
   bool input_gradient = false;
   GradientSink* sink = nullptr;
+  Cut cut = Cut::kNone;
+  TensorAxis* axis = nullptr;  // of several ranks where the layer is cut
+
+  bool sums_output() const { return cut == Cut::kRows || cut == Cut::kRowsToPositions; }
+  bool sums_input_gradient() const { return axis != nullptr && !sums_output(); }
 };
 
 std::string_view approximation(Activation activation) {
@@ -78,133 +95,132 @@ at::Tensor activation_backward(const LinearCall& call, const at::Tensor& dy) {
 }
 
 std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor& gradient) {
-  const at::Tensor dz = activation_backward(call, matrix(gradient));
-  if (call.sink != nullptr) {
-    if (call.bias_index >= 0 && call.sink->wants(call.bias_index))
-      call.sink->put(call.bias_index, at::sum(dz, {0}, false, at::kFloat));
+  at::Tensor dz = activation_backward(call, matrix(gradient));
+  if (call.sink != nullptr && call.bias_index >= 0 && call.sink->wants(call.bias_index))
+    call.sink->put(call.bias_index, at::sum(dz, {0}, false, at::kFloat));
+  if (call.cut == Cut::kRowsToPositions) dz = matrix(call.axis->all_gather(dz.view(gradient.sizes()), 1));
+  if (call.sink != nullptr)
     call.sink->defer(call.weight_index, [dz, x = call.x](float* out) { multiply_into(dz.t(), x, out); });
-  }
   if (!call.input_gradient) return {};
-  return {at::mm(dz, call.weight).view(call.sizes)};
+  if (!call.sums_input_gradient()) return {at::mm(dz, call.weight).view(call.sizes)};
+  const at::Tensor part = wide_product(dz, call.weight).view(call.sizes);
+  const at::Tensor sum =
+      call.cut == Cut::kColumns ? call.axis->all_reduce(part) : call.axis->reduce_scatter(part, 1);
+  return {sum.to(gradient.scalar_type())};
 }
 
-}  // namespace
-
-at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
-  FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "a cut layer is of the CPU");
+LinearCall call_of(const at::Tensor& x, const LinearLayer& layer, const OpContext& context) {
   const at::Tensor& weight = layer.weight.leaf;
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && x.size(-1) == weight.size(1),
                "linear reads numbers [..., in]");
   LinearCall call;
   call.activation = layer.activation;
-  call.x = matrix(x);
+  at::Tensor whole = x.detach();
+  if (layer.cut != Cut::kNone && shared(context)) {
+    call.cut = layer.cut;
+    call.axis = context.axis;
+    if (call.cut == Cut::kPositionsToColumns) whole = call.axis->all_gather(whole, 1);
+  }
+  call.x = matrix(whole);
   call.weight = weight.detach();
-  call.sizes = x.sizes().vec();
+  call.sizes = whole.sizes().vec();
   call.weight_index = layer.weight.index;
   call.bias_index = layer.bias.index;
   call.input_gradient = x.requires_grad();
   call.sink = context.sink;
-  const at::Tensor z = layer.bias.defined() ? at::addmm(layer.bias.leaf.detach(), call.x, call.weight.t())
-                                            : at::mm(call.x, call.weight.t());
-  std::vector<int64_t> sizes = call.sizes;
-  sizes.back() = weight.size(0);
-  const at::Tensor y = activated(z, call.activation).view(sizes);
-  if (call.activation != Activation::kNone && needs_backward({x, weight}))
-    call.gate = call.activation == Activation::kRelu ? matrix(y) : z;
-  return with_backward(y, {x, weight}, [call](const at::Tensor& dy) { return linear_backward(call, dy); });
+  return call;
 }
 
-at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut) {
-  FURROW_CHECK(cut == Cut::kNone || !shared(context), "a cut layer is of the CPU");
-  FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
-               "linear_side_by_side reads numbers [..., in]");
-  struct Call {
-    std::vector<at::Tensor> weights;
-    std::vector<int> indices;
-    at::Tensor x;
-    std::vector<int64_t> sizes;
-    bool input_gradient;
-    GradientSink* sink;
-  } call{{}, {}, matrix(x), x.sizes().vec(), x.requires_grad(), context.sink};
-  for (const Param& weight : weights) {
-    call.weights.push_back(weight.leaf.detach());
-    call.indices.push_back(weight.index);
-  }
-  std::vector<at::Tensor> parts;
-  for (const at::Tensor& weight : call.weights) parts.push_back(at::mm(call.x, weight.t()));
-  std::vector<int64_t> sizes = call.sizes;
-  const at::Tensor y = at::cat(parts, 1);
-  sizes.back() = y.size(1);
-  return with_backward(y.view(sizes), {x, weights.front().leaf}, [call](const at::Tensor& gradient) {
-    const at::Tensor dy = matrix(gradient);
-    at::Tensor dx;
-    int64_t begin = 0;
-    for (size_t i = 0; i < call.weights.size(); ++i) {
-      const at::Tensor part = dy.narrow(1, begin, call.weights[i].size(0));
-      begin += part.size(1);
-      if (call.sink != nullptr)
-        call.sink->defer(call.indices[i],
-                         [part, x = call.x](float* out) { multiply_into(part.t(), x, out); });
-      if (call.input_gradient)
-        dx = dx.defined() ? at::addmm(dx, part, call.weights[i]) : at::mm(part, call.weights[i]);
-    }
-    if (!call.input_gradient) return std::vector<at::Tensor>{};
-    return std::vector{dx.view(call.sizes)};
-  });
+// The sum over the ranks of x weight^T, plus bias: float32.
+at::Tensor summed_output(const LinearCall& call, const Param& bias) {
+  const at::Tensor part =
+      wide_product(call.x, call.weight.t()).view(with_last(call.sizes, call.weight.size(0)));
+  const at::Tensor sum =
+      call.cut == Cut::kRows ? call.axis->all_reduce(part) : call.axis->reduce_scatter(part, 1);
+  return bias.defined() ? sum.add_(bias.leaf.detach()) : sum;
 }
 
-namespace {
-
-void defer_table(GradientSink* sink, const Param& table, const at::Tensor& ids, const at::Tensor& dy) {
-  sink->defer(table.index, [ids, dy, rows = table.leaf.size(0)](float* out) {
-    const at::Tensor wide = widened(dy, 1);
-    over(out, {rows, wide.size(-1)}, wide.device())
-        .copy_(
-            at::embedding_dense_backward(wide, ids, rows, /*padding_idx=*/-1, /*scale_grad_by_freq=*/false));
-  });
-}
-
-void defer_rows(GradientSink* sink, const Param& table, const at::Tensor& dy) {
-  sink->defer(table.index, [dy, rows = table.leaf.size(0)](float* out) {
-    at::Tensor all = over(out, {rows, dy.size(-1)}, dy.device());
-    all.narrow(0, 0, dy.size(1)).copy_(at::sum(dy, {0}, false, at::kFloat));
-    all.narrow(0, dy.size(1), rows - dy.size(1)).zero_();
-  });
+at::Tensor own_output(const LinearCall& call, const Param& bias) {
+  const at::Tensor z = bias.defined() ? at::addmm(bias.leaf.detach(), call.x, call.weight.t())
+                                      : at::mm(call.x, call.weight.t());
+  return z.view(with_last(call.sizes, call.weight.size(0)));
 }
 
 }  // namespace
 
-// The ids come from the host, where they are checked: a device would only end the process.
-at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context) {
-  check_tables(ids, positions, context);
-  const at::Device device = tokens.leaf.device();
-  const at::Tensor dense = ids.contiguous();
-  check_ids(dense, tokens.leaf.size(0));
-  const at::Tensor here = dense.to(device, at::kLong, /*non_blocking=*/true);
-  at::Tensor y = at::embedding(tokens.leaf.detach(), here), places;
-  if (positions.defined() && context.positions.empty()) {
-    y.add_(positions.leaf.detach().narrow(0, 0, ids.size(1)));
-  } else if (positions.defined()) {
-    places = position_ids(dense, context).to(device, at::kLong, /*non_blocking=*/true);
-    y.add_(at::embedding(positions.leaf.detach(), places));
-  }
-  return with_backward(y, {tokens.leaf}, [=, sink = context.sink](const at::Tensor& dy) {
-    if (sink == nullptr) return std::vector<at::Tensor>{};
-    defer_table(sink, tokens, here, dy);
-    if (places.defined()) {
-      defer_table(sink, positions, places, dy);
-    } else if (positions.defined()) {
-      defer_rows(sink, positions, dy);
-    }
-    return std::vector<at::Tensor>{};
-  });
+at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
+  LinearCall call = call_of(x, layer, context);
+  const at::ScalarType type = call.x.scalar_type();
+  const at::Tensor z = call.sums_output() ? summed_output(call, layer.bias) : own_output(call, layer.bias);
+  const at::Tensor y = activated(z, call.activation).to(type);
+  if (call.activation != Activation::kNone && needs_backward({x, layer.weight.leaf}))
+    call.gate = matrix(call.activation == Activation::kRelu ? y : z.to(type));
+  return with_backward(y, {x, layer.weight.leaf},
+                       [call](const at::Tensor& dy) { return linear_backward(call, dy); });
 }
 
-at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
-                         int64_t /*vocabulary*/, OpContext& context) {
-  FURROW_CHECK(!shared(context), "a cut table is of the CPU");
-  return by_composition::embedding(ids, tokens, positions, context);
+namespace {
+
+// Several layers over one input, kept from forward to backward.
+struct SideBySide {
+  std::vector<at::Tensor> weights;
+  std::vector<int> indices;
+  at::Tensor x;                // [rows, in]
+  std::vector<int64_t> sizes;  // of x, gathered where it is
+  bool input_gradient = false;
+  GradientSink* sink = nullptr;
+  TensorAxis* axis = nullptr;  // of several ranks: x has been gathered, its gradient is scattered
+};
+
+std::vector<at::Tensor> side_by_side_backward(const SideBySide& call, const at::Tensor& gradient) {
+  const at::Tensor dy = matrix(gradient);
+  at::Tensor dx;
+  int64_t begin = 0;
+  for (size_t i = 0; i < call.weights.size(); ++i) {
+    const at::Tensor part = dy.narrow(1, begin, call.weights[i].size(0));
+    begin += part.size(1);
+    if (call.sink != nullptr)
+      call.sink->defer(call.indices[i], [part, x = call.x](float* out) { multiply_into(part.t(), x, out); });
+    if (!call.input_gradient) continue;
+    if (call.axis != nullptr) {
+      const at::Tensor wide = wide_product(part, call.weights[i]);
+      dx = dx.defined() ? dx.add_(wide) : wide;
+    } else {
+      dx = dx.defined() ? at::addmm(dx, part, call.weights[i]) : at::mm(part, call.weights[i]);
+    }
+  }
+  if (!call.input_gradient) return {};
+  dx = dx.view(call.sizes);
+  if (call.axis != nullptr) dx = call.axis->reduce_scatter(dx, 1);
+  return {dx.to(gradient.scalar_type())};
+}
+
+}  // namespace
+
+at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
+                               Cut cut) {
+  FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
+               "linear_side_by_side reads numbers [..., in]");
+  FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
+  SideBySide call;
+  at::Tensor whole = x.detach();
+  if (cut == Cut::kPositionsToColumns && shared(context)) {
+    call.axis = context.axis;
+    whole = call.axis->all_gather(whole, 1);
+  }
+  call.x = matrix(whole);
+  call.sizes = whole.sizes().vec();
+  call.input_gradient = x.requires_grad();
+  call.sink = context.sink;
+  std::vector<at::Tensor> parts;
+  for (const Param& weight : weights) {
+    call.weights.push_back(weight.leaf.detach());
+    call.indices.push_back(weight.index);
+    parts.push_back(at::mm(call.x, call.weights.back().t()));
+  }
+  const at::Tensor y = at::cat(parts, 1);
+  return with_backward(y.view(with_last(call.sizes, y.size(1))), {x, weights.front().leaf},
+                       [call](const at::Tensor& dy) { return side_by_side_backward(call, dy); });
 }
 
 }  // namespace furrow::tensor::by_composition
