@@ -1,8 +1,11 @@
 #include "apps/furrow/bench_data.h"
 
 #include <fmt/format.h>
+#include <time.h>
 
-#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "apps/furrow/data_config.h"
 #include "furrow/base/clock.h"
@@ -20,19 +23,26 @@ namespace {
 struct Way {
   std::string name;
   uint64_t memory_budget;
-  int readers;  // 0: as the budget decides
+  int readers;         // 0: as the budget decides
+  bool alone = false;  // in the thread that asks, without a loader's
 };
 
 struct Figures {
   int64_t samples = 0;
-  double seconds = 0;
+  double seconds = 0, cpu_seconds = 0;  // the second of all threads together
 };
 
-// Batches for at least half a second, after one pass over as many as the loader keeps.
-Figures measure(const data::Source& source, const config::Config& config, double seconds) {
+double process_cpu_seconds() {
+  timespec time{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
+// Batches for `seconds`, after one pass over as many as the loader keeps.
+Figures measure(const data::Source& source, const config::Config& config, const Way& way, double seconds) {
   data::LoaderOptions options;
   options.sizes = {config.training.local_batch_size};
-  options.prefetch = static_cast<int>(config.data.prefetch_batches);
+  options.prefetch = way.alone ? 0 : static_cast<int>(config.data.prefetch_batches);
   data::Loader loader(source, data::SampleOrder(1, source.size(), config.data.shuffle), options);
   for (int i = 0; i < options.prefetch + 1; ++i) {
     loader.next();
@@ -40,12 +50,38 @@ Figures measure(const data::Source& source, const config::Config& config, double
   }
   Figures figures;
   const int64_t begin = system_clock().monotonic_ns();
+  const double cpu_begin = process_cpu_seconds();
   while (figures.seconds < seconds) {
     figures.samples += loader.next()->weight;
     loader.release();
     figures.seconds = static_cast<double>(system_clock().monotonic_ns() - begin) * 1e-9;
   }
+  figures.cpu_seconds = process_cpu_seconds() - cpu_begin;
   return figures;
+}
+
+std::vector<Way> ways_of(const data::DatasetOptions& options) {
+  if (options.kind == "pack")
+    return {{"mapped", 0, options.readers},
+            {"streamed", 1, 1, /*alone=*/true},
+            {"streamed", 1, 1},
+            {"streamed", 1, options.readers}};
+  if (options.kind == "folder")
+    return {{"decoded", 0, 1, /*alone=*/true}, {"decoded", 0, 1}, {"decoded", 0, options.readers}};
+  return {{"in memory", 0, options.readers, /*alone=*/true}, {"in memory", 0, options.readers}};
+}
+
+Cell readers_cell(const Way& way) {
+  if (way.alone) return std::string("none");
+  return way.readers == 0 ? Cell(std::string("auto")) : Cell(int64_t{way.readers});
+}
+
+// Of one sample; what image files have is not known.
+Cell stored_rate(const data::Source& source, const data::DatasetOptions& options, double samples_per_second) {
+  if (options.kind == "folder") return std::monostate();
+  const auto records = source.records();
+  const double window = records->layout() == data::kTokenRecords ? static_cast<double>(options.context) : 1;
+  return samples_per_second * static_cast<double>(records->record_bytes()) * window * 1e-9;
 }
 
 double seconds_of(const Arguments& arguments) {
@@ -61,28 +97,23 @@ int bench_data(const Arguments& arguments) {
   const config::Config config = data_config(arguments.positional[1], arguments.overrides);
   const double seconds = seconds_of(arguments);
   data::DatasetOptions options = data::dataset_options(config);
-  std::vector<Way> ways{{"in memory", 0, options.readers}};
-  if (options.kind == "pack") {
-    ways = {{"mapped", 0, options.readers}, {"streamed", 1, 1}, {"streamed", 1, options.readers}};
-  }
   Table table({{"data"},
                {"readers"},
                {"samples per second", "", 0},
                {"stored", "stored_gb_per_second", 3},
-               {"delivered", "delivered_gb_per_second", 3}});
-  for (const Way& way : ways) {
+               {"delivered", "delivered_gb_per_second", 3},
+               {"CPU ns per sample", "cpu_ns_per_sample", 0}});
+  for (const Way& way : ways_of(options)) {
     options.memory_budget = way.memory_budget;
     options.readers = way.readers;
     const data::Dataset dataset = data::open_dataset(options);
-    const Figures figures = measure(*dataset.train, config, seconds);
+    const Figures figures = measure(*dataset.train, config, way, seconds);
     size_t delivered = 0;
     for (const data::Field& field : dataset.train->fields()) delivered += data::sample_bytes(field);
-    const auto records = dataset.train->records();
-    const double rate = static_cast<double>(figures.samples) / figures.seconds;
-    const double window = records->layout() == data::kTokenRecords ? static_cast<double>(options.context) : 1;
-    const double stored = static_cast<double>(records->record_bytes()) * window;
-    table.add_row({way.name, way.readers == 0 ? Cell(std::string("auto")) : Cell(int64_t{way.readers}), rate,
-                   rate * stored * 1e-9, rate * static_cast<double>(delivered) * 1e-9});
+    const auto samples = static_cast<double>(figures.samples);
+    const double rate = samples / figures.seconds;
+    table.add_row({way.name, readers_cell(way), rate, stored_rate(*dataset.train, options, rate),
+                   rate * static_cast<double>(delivered) * 1e-9, figures.cpu_seconds * 1e9 / samples});
   }
   fmt::print("{}", table.print(arguments.has("--json")));
   return 0;

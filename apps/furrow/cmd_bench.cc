@@ -227,9 +227,11 @@ const Command kBenchCommand{
         "else ~/.config/furrow/comm-tuning).\n"
         "data: batches of the training split in shuffled order, with nothing else to do; a config, a run or "
         "a\n"
-        "data set. A pack is measured mapped, streamed by one reader and by several. stored counts the "
-        "bytes\n"
-        "that are read, delivered those of the batches, both in GB/s.\n"
+        "data set. A pack is measured mapped and streamed, a folder of images is decoded: by the thread that "
+        "asks\n"
+        "alone (readers: none), by one reader and by several; where a core is left, the thread that asks "
+        "reads\n"
+        "too. stored counts the bytes that are read, delivered those of the batches, both in GB/s.\n"
         "scaling: samples per second on N ranks over those of N independent one-rank runs at the same "
         "time.\n",
     .options = kOptions,

@@ -1,7 +1,12 @@
 #include "furrow/base/hash.h"
 
+#ifdef FURROW_XXHASH_DISPATCH
+#define XXH_STATIC_LINKING_ONLY  // the state as a value
+#include <xxh_x86dispatch.h>     // takes the widest vectors of the processor that it runs on
+#else
 #define XXH_INLINE_ALL
 #include <xxhash.h>
+#endif
 
 #include <charconv>
 

@@ -2,7 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#define XXH_INLINE_ALL
+#define XXH_VECTOR 0  // XXH_SCALAR: the reference for what the processor's vectors give
+#include <xxhash.h>
+
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "furrow/base/crc32c.h"
 
@@ -28,6 +34,21 @@ TEST(Xxh3, StreamEqualsOneCall) {
   EXPECT_EQ(stream.digest_128(), xxh3_128(text));
   text[4000] ^= 1;
   EXPECT_NE(stream.digest_64(), xxh3_64(text));
+}
+
+// Lengths below and above those at which XXH3 changes its ways, and those of blocks of packs.
+TEST(Xxh3, VectorsEqualTheScalarReference) {
+  std::string text;
+  for (int i = 0; i < 70000; ++i) text += static_cast<char>(i * 31 + i / 256);
+  std::vector<size_t> lengths{788, 1024, 1025, 4096, 65536, 70000};
+  for (size_t length = 0; length < 300; ++length) lengths.push_back(length);
+  for (const size_t length : lengths) {
+    const std::string_view part = std::string_view(text).substr(text.size() - length);
+    EXPECT_EQ(xxh3_64(part), XXH3_64bits(part.data(), length)) << length;
+    const XXH128_hash_t wide = XXH3_128bits(part.data(), length);
+    EXPECT_EQ(xxh3_128(part), (Hash128{wide.high64, wide.low64})) << length;
+  }
+  EXPECT_NE(xxh3_64(text), xxh3_64(std::string_view(text).substr(1)));
 }
 
 TEST(Xxh3, HexRoundTrips) {

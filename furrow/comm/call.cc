@@ -18,10 +18,6 @@ size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * 
 
 }  // namespace
 
-void copy(std::span<const std::byte> in, std::span<std::byte> out) {
-  if (!in.empty() && in.data() != out.data()) std::memcpy(out.data(), in.data(), in.size());
-}
-
 std::span<std::byte> Scratch::take(size_t bytes) {
   const size_t room = round_up(bytes, kLine);
   while (block_ < blocks_.size() && used_ + room > blocks_[block_].size()) {

@@ -134,7 +134,4 @@ class Call {
   std::vector<Ticket> pending_;
 };
 
-// in to out, unless it is in place.
-void copy(std::span<const std::byte> in, std::span<std::byte> out);
-
 }  // namespace furrow::comm

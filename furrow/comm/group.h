@@ -57,7 +57,8 @@ class Group {
   // Queued; the spans live until it is done.  Errors of the arguments are thrown here, all others by wait().
   Work start(Collective c);
   // One Work for several, run back to back.  A send among them completes at the end of the list, so that
-  // {send, recv} on both sides is an exchange.
+  // {send, recv} on both sides is an exchange.  A reduce_scatter and right after it the all_gather of what it
+  // made, with the same counts, may be one pass over memory: every rank of the group gives both in one list.
   Work start(std::vector<Collective> coalesced);
   // Done on return, in the calling thread when nothing is queued.
   void run(const Collective& c);

@@ -1,5 +1,6 @@
 #include "furrow/comm/memory.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 #include <utility>
@@ -26,6 +27,13 @@ class PlainBlock : public Memory::Block {
 }  // namespace
 
 std::unique_ptr<Memory::Block> plain_block(size_t bytes) { return std::make_unique<PlainBlock>(bytes); }
+
+void copy_in_parts(std::span<const std::byte> in, std::span<std::byte> out) {
+  for (size_t i = 0; i < in.size(); i += kCopiedAtOnce) {
+    const size_t part = std::min(kCopiedAtOnce, in.size() - i);
+    copy(in.subspan(i, part), out.subspan(i, part));
+  }
+}
 
 Memory::Memory(std::unique_ptr<Block> block, size_t size, MemoryKind kind)
     : block_(std::move(block)), size_(size), kind_(kind) {

@@ -6,6 +6,8 @@
 #include <optional>
 #include <utility>
 
+#include "furrow/base/clock.h"
+#include "furrow/comm/algorithms/rows.h"
 #include "furrow/comm/backends.h"
 #include "furrow/comm/call.h"
 #include "furrow/comm/engine.h"
@@ -65,7 +67,67 @@ class NativeGroup : public GroupBackend {
   // Sends complete at the end, so that an exchange is {send, recv} on both sides.
   void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {
     std::vector<Ticket> sends;
-    for (size_t i = 0; i < batch.size(); ++i) run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (i + 1 < batch.size() && are_one_pass(batch[i], batch[i + 1])) {
+        run_both({batch[i], sequence[i]}, {batch[i + 1], sequence[i + 1]}, sends, i + 2 == batch.size());
+        ++i;
+      } else {
+        run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
+      }
+    }
+  }
+
+  struct Numbered {
+    const Collective& c;
+    uint64_t sequence;
+  };
+
+  Call call_of(const Numbered& one) {
+    Call call({communicator_, spec_, topology_, shared().scratch, &costs_}, one.c,
+              envelope_of(spec_, one.c, one.sequence));
+    call.set_algorithm(choose(call));
+    return call;
+  }
+
+  // A reduce_scatter and the all_gather of what it makes: the same answer on every rank.
+  bool are_one_pass(const Collective& reduce, const Collective& gather) {
+    if (reduce.kind != CollectiveKind::kReduceScatter || gather.kind != CollectiveKind::kAllGather)
+      return false;
+    const bool same =
+        gather.in.size() == reduce.out.size() && (gather.in.empty() || gather.in.data() == reduce.out.data());
+    if (!same || gather.dtype != reduce.dtype || gather.counts != reduce.counts) return false;
+    return topology_.wires == Wires::kMemory && call_of({reduce, 0}).algorithm() == 0 &&
+           call_of({gather, 0}).algorithm() == 0;
+  }
+
+  // Both in one pass, each with its own bytes and half of the time.
+  void run_both(const Numbered& reduce, const Numbered& gather, const std::vector<Ticket>& sends, bool last) {
+    Call scatters = call_of(reduce), gathers = call_of(gather);
+    guard_operation(
+        communicator_, spec_, [&] { return scatters.envelope(0); },
+        [&] {
+          scatters.begin();
+          gathers.begin();
+          direct_scatter_and_gather(scatters, gathers);
+          if (!last) return;
+          for (const Ticket& ticket : sends) gathers.wait(ticket);
+        });
+    shared().scratch.release();
+    const int64_t finished_ns = system_clock().monotonic_ns(),
+                  half_ns = (finished_ns - scatters.started_ns()) / 2;
+    WireBytes all = moved(), reduced;
+    reduced.received = static_cast<int64_t>(reduce.c.out.size()) * (scatters.size() - 1);
+    account(reduce.c, scatters, reduced, {finished_ns, half_ns});
+    account(gather.c, gathers, all - reduced, {finished_ns, half_ns});
+  }
+
+  struct Times {
+    int64_t finished_ns, busy_ns;
+  };
+  void account(const Collective& c, const Call& call, const WireBytes& wire, const Times& times) {
+    communicator_.note(spec_, call.envelope(0), true, times.finished_ns);
+    costs_.expect(c);
+    costs_.add(c, call.algorithm(), wire, times.busy_ns);
   }
 
   void run_one(const Collective& c, uint64_t sequence, std::vector<Ticket>& sends, bool last) {

@@ -161,9 +161,7 @@ void SharedTransport::receive_posted(int peer) {
       continue;
     }
     check_message(peer, posted.envelope, *slot, posted.bytes.size());
-    if (!posted.bytes.empty()) {
-      std::memcpy(posted.bytes.data(), bytes_of(peer, *slot), posted.bytes.size());
-    }
+    copy({bytes_of(peer, *slot), posted.bytes.size()}, posted.bytes);
     count_received(posted.envelope.channel, posted.bytes.size());
     finish(peer, message);
     list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));

@@ -95,7 +95,7 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
     if (!location) {
       FURROW_CHECK(form == MessageForm::kRead, "only registered memory can be exposed");
       message.staged = staging(bytes.size());
-      std::memcpy(message.staged->bytes().data(), bytes.data(), bytes.size());
+      copy(bytes, message.staged->bytes().first(bytes.size()));
       location = locate(message.staged->bytes());
     }
     message.location = *location;
@@ -308,7 +308,7 @@ void SharedTransport::receive(int peer, const Envelope& envelope, std::span<std:
     if (slot->fingerprint != print || slot->bytes != bytes.size()) {
       check_message(peer, envelope, *slot, bytes.size());
     }
-    if (!bytes.empty()) std::memcpy(bytes.data(), bytes_of(peer, *slot), bytes.size());
+    copy({bytes_of(peer, *slot), bytes.size()}, bytes);
     count_received(envelope.channel, bytes.size());
     finish(peer, message);
     return true;

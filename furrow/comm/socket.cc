@@ -242,6 +242,7 @@ void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadl
   }
 }
 
+void set_send_buffer(const Socket& socket, int bytes) { set_option(socket, SOL_SOCKET, SO_SNDBUF, bytes); }
 void set_no_delay(const Socket& socket) { set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1); }
 
 int poll_timeout_ms(int64_t deadline_ns) {

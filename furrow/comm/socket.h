@@ -61,7 +61,8 @@ void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t de
 void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
                  std::string_view peer);
 
-void set_no_delay(const Socket& socket);  // small messages go at once
+void set_no_delay(const Socket& socket);                // small messages go at once
+void set_send_buffer(const Socket& socket, int bytes);  // the kernel no longer chooses it
 
 int poll_timeout_ms(int64_t deadline_ns);  // from now, at least 0, rounded up
 

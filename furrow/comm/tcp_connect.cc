@@ -137,6 +137,17 @@ class Connector {
   std::vector<int> peers_;
 };
 
+// To peers on this host, on its way at once: as much as stays in a core's cache between the kernel's two
+// copies.  Between hosts the kernel finds out how much the way holds.
+void bound_send_buffers(const Roster& roster, std::vector<TcpSockets>& sockets) {
+  constexpr int kBytes = 256 * 1024;
+  const std::string& here = roster.ranks[static_cast<size_t>(roster.rank)].host;
+  for (size_t peer = 0; peer < sockets.size(); ++peer) {
+    if (roster.ranks[peer].host != here) continue;
+    for (const Socket& socket : sockets[peer].data) set_send_buffer(socket, kBytes);
+  }
+}
+
 }  // namespace
 
 std::vector<int> tcp_peers(const JoinContext& context) {
@@ -149,6 +160,10 @@ std::vector<int> tcp_peers(const JoinContext& context) {
   return peers;
 }
 
-std::vector<TcpSockets> connect_tcp(const JoinContext& context) { return Connector(context).connect(); }
+std::vector<TcpSockets> connect_tcp(const JoinContext& context) {
+  std::vector<TcpSockets> sockets = Connector(context).connect();
+  bound_send_buffers(context.roster, sockets);
+  return sockets;
+}
 
 }  // namespace furrow::comm

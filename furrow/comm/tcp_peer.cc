@@ -7,7 +7,9 @@
 namespace furrow::comm {
 namespace {
 
-constexpr int kFramesPerTurn = 8;  // of one connection, before the others have theirs
+// Of one connection, before the others and the other direction have theirs: what is sent at once is read by
+// the peer while it is in a cache.
+constexpr int kFramesPerTurn = 2;
 
 }  // namespace
 

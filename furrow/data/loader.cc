@@ -15,6 +15,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/thread.h"
 #include "furrow/data/positions.h"
@@ -41,6 +42,8 @@ class Reader {
     if (options_.end >= 0)
       largest_ = std::min(largest_, std::max<int64_t>(options_.end - options_.position, 0));
   }
+
+  int64_t largest() const { return largest_; }  // samples of a microbatch
 
   // Is the share over before its microbatch `k`?
   bool at_end(int64_t k) const { return range(k).size == 0; }
@@ -121,14 +124,23 @@ size_t prefetch_within_budget(const Source& source, const LoaderOptions& options
   return std::min<uint64_t>(asked, slots - options.sizes.size());
 }
 
+// Threads for a source of so many readers.  Where a batch has samples for all of them they share it when it
+// takes long, and more threads than cores would only hold up batches of their own.
+size_t threads_for(int readers, int64_t largest_batch) {
+  const int all = std::max(readers, 1);
+  if (largest_batch < all) return static_cast<size_t>(all);
+  return static_cast<size_t>(std::min(all, core_count()));
+}
+
 }  // namespace
 
 // With threads: each takes the next place of `ahead_`, fills it and gives it to the consumer, which takes the
-// first one; all from `ahead_` on is guarded by `mutex_`.  `held_` and `wait_ns_` belong to the consumer.
+// first one, and fills places itself before it would sleep; all from `ahead_` on is guarded by `mutex_`.
+// `held_` and `wait_ns_` belong to the consumer.
 struct Loader::Impl {
   Impl(const Source& source, SampleOrder order, LoaderOptions options)
       : prefetch_(prefetch_within_budget(source, options)), reader_(source, order, std::move(options)) {
-    start(std::min(prefetch_, static_cast<size_t>(std::max(source.readers(), 1))));
+    start(std::min(prefetch_, threads_for(source.readers(), reader_.largest())));
   }
 
   ~Impl() {
@@ -155,6 +167,7 @@ struct Loader::Impl {
       throw Error(ErrorCode::kResourceExhausted,
                   "no thread to read data with: raise the limit of threads (ulimit -u), or set "
                   "data.prefetch_batches = 0");
+    helps_ = threads_.size() < std::max<size_t>(2, static_cast<size_t>(core_count()));
   }
 
   // A microbatch that is read, or will be.
@@ -166,32 +179,35 @@ struct Loader::Impl {
 
   void produce() {
     set_thread_name("furrow-loader");
-    SlotPointer slot;
-    for (int64_t k = wait_for_place(slot); k >= 0; k = wait_for_place(slot)) {
-      Place place;
-      try {
-        if (!slot) slot = reader_.make_slot();
-        reader_.read(k, *slot);
-        place.slot = std::move(slot);
-      } catch (...) {
-        place.error = std::current_exception();
-      }
-      publish(k, std::move(place));
+    std::unique_lock lock(mutex_);
+    while (true) {
+      ++sleeping_;
+      wanted_.wait(lock, [this] { return stop_ || reader_.at_end(next_) || has_place(); });
+      --sleeping_;
+      if (!has_place()) return;
+      read_a_place(lock);
     }
   }
 
-  // The microbatch to read once fewer than `prefetch` are ready or read, with a used slot, if there is one;
-  // -1 to stop.
-  int64_t wait_for_place(SlotPointer& slot) {
-    std::unique_lock lock(mutex_);
-    const auto go = [this] { return stop_ || reader_.at_end(next_) || ahead_.size() < prefetch_; };
-    ++sleeping_;
-    wanted_.wait(lock, go);
-    --sleeping_;
-    if (stop_ || reader_.at_end(next_)) return -1;
-    if (!free_.empty()) slot = pop(free_);
+  // Is there a microbatch to read, with fewer than `prefetch` ready or read?
+  bool has_place() const { return !stop_ && ahead_.size() < prefetch_ && !reader_.at_end(next_); }
+
+  // REQUIRES: has_place(); the lock is held, and is so afterwards.
+  void read_a_place(std::unique_lock<std::mutex>& lock) {
+    SlotPointer slot = free_.empty() ? nullptr : pop(free_);
     ahead_.emplace_back();
-    return next_++;
+    const int64_t k = next_++;
+    lock.unlock();
+    Place place;
+    try {
+      if (!slot) slot = reader_.make_slot();
+      reader_.read(k, *slot);
+      place.slot = std::move(slot);
+    } catch (...) {
+      place.error = std::current_exception();
+    }
+    publish(k, std::move(place));
+    lock.lock();
   }
 
   // Those before an error are in the hands of threads already; those after it are of no use.
@@ -207,17 +223,23 @@ struct Loader::Impl {
     if (failed) wanted_.notify_all();
   }
 
+  // Until the first place is decided: the consumer has nothing else to do, and reads too where a core is
+  // left.
+  void wait(std::unique_lock<std::mutex>& lock) {
+    const auto decided = [this] { return ahead_.empty() ? reader_.at_end(next_) : ahead_.front().decided(); };
+    if (decided()) return;
+    const int64_t start = system_clock().monotonic_ns();
+    while (helps_ && !decided() && has_place()) read_a_place(lock);
+    waiting_ = true;
+    filled_.wait(lock, decided);
+    waiting_ = false;
+    wait_ns_ += system_clock().monotonic_ns() - start;
+  }
+
   // The next slot; null at the end.
   SlotPointer take() {
     std::unique_lock lock(mutex_);
-    const auto decided = [this] { return ahead_.empty() ? reader_.at_end(next_) : ahead_.front().decided(); };
-    if (!decided()) {
-      const int64_t start = system_clock().monotonic_ns();
-      waiting_ = true;
-      filled_.wait(lock, decided);
-      waiting_ = false;
-      wait_ns_ += system_clock().monotonic_ns() - start;
-    }
+    wait(lock);
     if (ahead_.empty()) return nullptr;
     if (ahead_.front().error) std::rethrow_exception(ahead_.front().error);  // it stays in its place
     SlotPointer slot = std::move(ahead_.front().slot);
@@ -265,6 +287,7 @@ struct Loader::Impl {
   int64_t next_ = 0;  // which of the share's microbatches is to be read next
   int sleeping_ = 0;  // threads that wait for `wanted_`
   bool waiting_ = false, stop_ = false;
+  bool helps_ = false;  // the consumer reads instead of waiting; set before its first wait
   std::vector<std::thread> threads_;
 };
 

@@ -12,11 +12,15 @@
 // microbatches of a step); `prefetch` more are kept ready, so memory is held + prefetch slots, reused for
 // ever.
 //
-// There are as many threads as the source has readers, up to `prefetch`; each reads a batch of its own.  They
-// sleep on a condition variable while `prefetch` batches are ready: they never spin.  They take no signals.
-// Thread safety: one consumer.  An exception of the source is kept in its place: next() returns
-// every batch before it, then throws it (and again on every later call), with the sample positions named. The
-// destructor waits for at most one Source::read of each thread.
+// There are as many threads as the source has readers, up to `prefetch`, but where a batch has samples for
+// all readers no more than cores; each reads a batch of its own.  They sleep on a condition variable while
+// `prefetch` batches are ready: they never spin.  They take no signals.  A consumer that would wait reads the
+// next batch itself, while there are fewer threads than cores, or but one: nobody then waits for a thread to
+// wake up.
+//
+// Thread safety: one consumer.  An exception of the source is kept in its place: next() returns every batch
+// before it, then throws it (and again on every later call), with the sample positions named. The destructor
+// waits for at most one Source::read of each thread.
 #pragma once
 
 #include <cstdint>
@@ -51,7 +55,7 @@ class Loader {
 
   const Batch* next();      // nullptr at `end`
   void release();           // REQUIRES: a batch is held
-  int64_t wait_ns() const;  // time that next() spent waiting for data, in total
+  int64_t wait_ns() const;  // time that next() spent waiting for data or reading it, in total
 
  private:
   struct Impl;

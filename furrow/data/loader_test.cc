@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <deque>
@@ -251,6 +252,42 @@ TEST(Loader, CountsItsMemoryAsData) {
   EXPECT_EQ(memory_usage(MemoryKind::kData).current_bytes, before);
 }
 
+// Whoever reads first waits for another reader, up to a minute in all; who it was is written down.
+class CompanySource : public CountingSource {
+ public:
+  using CountingSource::CountingSource;
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
+    {
+      std::unique_lock lock(mutex_);
+      readers_.insert(::gettid());
+      changed_.notify_all();
+      const auto go = [this] { return given_up_ || readers_.size() > 1; };
+      if (!changed_.wait_for(lock, std::chrono::minutes(1), go)) given_up_ = true;
+    }
+    CountingSource::read(indices, views);
+  }
+  std::set<pid_t> seen() const {
+    const std::lock_guard lock(mutex_);
+    return readers_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::condition_variable changed_;
+  mutable std::set<pid_t> readers_;
+  mutable bool given_up_ = false;
+};
+
+TEST(Loader, AConsumerThatWouldWaitReads) {
+  const CompanySource source(100);
+  const SampleOrder order(0, 100, true);
+  const std::vector<Seen> expected = direct(CountingSource(100), order, {.sizes = {8}}, 9);
+  Loader loader(source, order, {.sizes = {8}, .prefetch = 2});
+  EXPECT_EQ(collect(loader, 9), expected);
+  EXPECT_TRUE(source.seen().contains(::gettid()));
+  EXPECT_EQ(source.seen().size(), 2u);
+}
+
 // Blocks in read() until it is let go; tells when a reader has arrived.
 class GatedSource : public CountingSource {
  public:
@@ -305,24 +342,25 @@ TEST(Loader, CountsTheWait) {
   EXPECT_GT(direct.wait_ns(), 0);
 }
 
-// Fails at the read number `at`, from 0.
+// Fails at the samples of positions `at` on.
 class FailingSource : public CountingSource {
  public:
-  FailingSource(int64_t size, int at, bool known) : CountingSource(size), at_(at), known_(known) {}
-  void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
-    if (reads == at_ && known_) throw Error(ErrorCode::kDataLoss, "the disk is gone");
-    if (reads == at_) throw std::runtime_error("unforeseen");
+  FailingSource(int64_t size, int64_t at, bool known) : CountingSource(size), at_(at), known_(known) {}
+  void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+               std::span<const ArrayView> views) const override {
+    if (positions[0] == at_ && known_) throw Error(ErrorCode::kDataLoss, "the disk is gone");
+    if (positions[0] == at_) throw std::runtime_error("unforeseen");
     CountingSource::read(indices, views);
   }
 
  private:
-  int at_;
+  int64_t at_;
   bool known_;
 };
 
 TEST(Loader, CarriesAnExceptionToItsPlace) {
   for (const int prefetch : {0, 1, 4}) {
-    const FailingSource source(100, 3, true);
+    const FailingSource source(100, 24, true);
     Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = prefetch});
     EXPECT_EQ(collect(loader, 3).size(), 3u);
     for (int again = 0; again < 2; ++again) {

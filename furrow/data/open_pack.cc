@@ -53,6 +53,7 @@ class PackedTokens : public TokenStore {
   std::span<const std::byte> raw(int64_t begin, int64_t count, std::span<std::byte> scratch) const override {
     return reader_.read(begin, count, scratch);
   }
+  void prefetch(int64_t begin, int64_t count) const override { reader_.prefetch(begin, count); }
 
  private:
   PackReader reader_;

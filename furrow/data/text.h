@@ -24,6 +24,8 @@ class TokenStore {
   // range; scratch holds count * width() bytes.
   virtual std::span<const std::byte> raw(int64_t begin, int64_t count,
                                          std::span<std::byte> scratch) const = 0;
+  // A hint that raw(begin, count) comes soon.
+  virtual void prefetch(int64_t /*begin*/, int64_t /*count*/) const {}
 
   int width() const;  // bytes per token
   // Tokens [begin, begin + out.size()).  REQUIRES: in range.
@@ -40,6 +42,7 @@ class Tokens : public TokenStore {
   int64_t size() const override { return size_; }
   int64_t vocabulary() const override { return vocabulary_; }
   std::span<const std::byte> raw(int64_t begin, int64_t count, std::span<std::byte> scratch) const override;
+  void prefetch(int64_t begin, int64_t count) const override;
 
  private:
   CountedBuffer buffer_;

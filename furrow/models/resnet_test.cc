@@ -10,6 +10,7 @@
 #include "furrow/config/model.h"
 #include "furrow/models/architectures.h"
 #include "furrow/models/kinds.h"
+#include "furrow/models/precision.h"
 
 namespace furrow::models {
 namespace {
@@ -77,6 +78,27 @@ TEST(Resnet, StatisticsStartAsPyTorchDoes) {
   EXPECT_EQ(block.statistics[1].momentum, 0.1);
   EXPECT_EQ(block.statistics[2].dtype(), DType::kI64);
   EXPECT_EQ(block.parameters[0].init, (plan::Init{plan::Init::Kind::kNormal, std::sqrt(2.0 / (9 * 32))}));
+}
+
+// Half of what is kept and travels, but for a byte that says where each maximum was.
+TEST(Resnet, ComputesIn16Bits) {
+  for (const char* name : {"resnet20", "resnet18"}) {
+    const plan::ModelSpec wide = network(name, 64, 10);
+    plan::ModelSpec spec = wide;
+    compute_in(DType::kBF16, &spec);
+    for (size_t u = 0; u < spec.units.size(); ++u) {
+      const plan::Unit &unit = spec.units[u], &before = wide.units[u];
+      EXPECT_EQ(unit.compute, DType::kBF16) << unit.name;
+      EXPECT_EQ(unit.output.dtype, DType::kBF16) << unit.name;
+      EXPECT_EQ(unit.statistics.size(), before.statistics.size());
+      if (u == 0) continue;  // keeps its input converted
+      EXPECT_EQ(unit.saved_bytes, before.saved_bytes / 2) << unit.name;
+      EXPECT_EQ(unit.deferred_bytes, before.deferred_bytes / 2) << unit.name;
+      EXPECT_EQ(unit.kept_saved_bytes, before.kept_saved_bytes / 2) << unit.name;
+    }
+    const int64_t input = 3 * 64 * 64, codes = name == std::string("resnet18") ? 64 * 16 * 16 : 0;
+    EXPECT_EQ(spec.units[0].saved_bytes, (wide.units[0].saved_bytes - codes) / 2 + codes + 2 * input);
+  }
 }
 
 std::string error_of(std::string_view kind, plan::Attributes attributes) {

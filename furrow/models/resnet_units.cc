@@ -73,9 +73,10 @@ void describe_conv_norm(plan::Unit& unit) {
   unit.output = out.spec();
   unit.flops = {flops, flops, flops};
   // The convolution's output; before a pool that of the norm and where each maximum was.
-  unit.saved_bytes = kFloatBytes * middle.elements();
-  if (pool) unit.saved_bytes += kFloatBytes * middle.elements() + out.elements();
-  unit.deferred_bytes = kFloatBytes * middle.elements();
+  const int64_t bytes = number_bytes(unit);
+  unit.saved_bytes = bytes * middle.elements();
+  if (pool) unit.saved_bytes += bytes * middle.elements() + out.elements();
+  unit.deferred_bytes = bytes * middle.elements();
 }
 
 void describe_residual_block(plan::Unit& unit) {
@@ -102,10 +103,11 @@ void describe_residual_block(plan::Unit& unit) {
   unit.output = out.spec();
   unit.flops = {flops, flops, flops};
   // Outputs of the convolutions, and of the norm between them.
-  unit.saved_bytes = kFloatBytes * out.elements() * (projects ? 4 : 3);
+  const int64_t bytes = number_bytes(unit) * out.elements();
+  unit.saved_bytes = bytes * (projects ? 4 : 3);
   // The gradients of the convolutions, and what the second one read.
-  unit.deferred_bytes = kFloatBytes * out.elements() * (projects ? 4 : 3);
-  unit.kept_saved_bytes = kFloatBytes * out.elements();
+  unit.deferred_bytes = bytes * (projects ? 4 : 3);
+  unit.kept_saved_bytes = bytes;
 }
 
 void describe_pool_linear(plan::Unit& unit) {
@@ -117,10 +119,11 @@ void describe_pool_linear(plan::Unit& unit) {
   unit.output = {DType::kF32, {-1, out}};
   const double flops = 2.0 * static_cast<double>(in.channels) * static_cast<double>(out);
   unit.flops = {flops, flops, flops};
-  unit.saved_bytes = kFloatBytes * in.channels;
-  unit.deferred_bytes = kFloatBytes * (in.channels + out);
-  unit.kept_saved_bytes = kFloatBytes * in.channels;
-  unit.kept_grad_bytes = kFloatBytes * out;
+  const int64_t bytes = number_bytes(unit);
+  unit.saved_bytes = bytes * in.channels;
+  unit.deferred_bytes = bytes * (in.channels + out);
+  unit.kept_saved_bytes = bytes * in.channels;
+  unit.kept_grad_bytes = bytes * out;
 }
 
 }  // namespace furrow::models

@@ -1,6 +1,7 @@
 #include "furrow/plan/schedule_times.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -23,6 +24,12 @@ double seconds_of(const StageTimes& times, Phase phase) {
   FURROW_CHECK(false);
 }
 
+// Nodes of the tree that a turn completes.
+int32_t adds_of(const Action& action) {
+  const bool adds = action.phase == Phase::kBackward || action.phase == Phase::kBackwardWeight;
+  return adds ? std::countr_one(static_cast<uint32_t>(action.turn)) : 0;
+}
+
 }  // namespace
 
 ScheduleClock::ScheduleClock(Schedule schedule) : schedule_(std::move(schedule)) {
@@ -37,6 +44,7 @@ ScheduleClock::ScheduleClock(Schedule schedule) : schedule_(std::move(schedule))
     mine.phase = waiting.actions[step].phase;
     mine.stage = waiting.actions[step].stage;
     mine.rank = waits.rank_of[step];
+    mine.adds = adds_of(waiting.actions[step]);
     for (size_t i = 0; i < mine.needs.size(); ++i) {
       if (waits.needs[step][i] >= 0) mine.needs[i] = place[waits.needs[step][i]];
     }
@@ -61,7 +69,8 @@ ScheduleTimes ScheduleClock::time(const PhaseTimes& times) const {
       const bool here = steps_[need].rank == step.rank;
       start = std::max(start, end[need] + (here ? 0 : times.transfer));
     }
-    const double takes = seconds_of(times.stages[times.stages.size() == 1 ? 0 : step.stage], step.phase);
+    const StageTimes& stage = times.stages[times.stages.size() == 1 ? 0 : step.stage];
+    const double takes = seconds_of(stage, step.phase) + step.adds * stage.add;
     if (!started[rank]) result.first[rank] = start;
     started[rank] = true;
     end[i] = result.last[rank] = start + takes;

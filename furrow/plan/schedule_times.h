@@ -14,6 +14,7 @@ struct StageTimes {
   double forward = 1;
   double backward_input = 1;
   double backward_weight = 1;
+  double add = 0;  // of gradients to those of other turns, as often as the tree has it after a turn
   double all() const { return forward + backward_input + backward_weight; }
 };
 
@@ -46,6 +47,7 @@ class ScheduleClock {
   struct Step {
     Phase phase = Phase::kForward;
     int32_t stage = 0, rank = 0;
+    int32_t adds = 0;
     std::array<int32_t, 2> needs = {-1, -1};  // by place in that order; -1: none
   };
 

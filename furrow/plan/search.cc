@@ -148,6 +148,21 @@ SearchResult search(const SearchRequest& request) {
   return result;
 }
 
+Appraisal appraise(const SearchRequest& request, const Choice& choice) {
+  State state(request);
+  const std::string reason = refusal_of(state, choice);
+  if (!reason.empty()) throw Error(ErrorCode::kInvalidArgument, reason);
+  Plan plan;
+  plan.candidate.choice = choice;
+  plan.pipeline = pipeline_of(&state, choice);
+  estimate(&state, &plan);
+  plan.candidate.figures.memory_bytes = std::ranges::max(memory_of(&state, plan));
+  Appraisal appraisal{plan.candidate.figures, {}};
+  simulate_plan(&state, &plan);
+  appraisal.simulated = plan.candidate.figures;
+  return appraisal;
+}
+
 void require_fit(const SearchResult& result) {
   if (!result.candidates.empty()) return;
   const auto gib = [](int64_t bytes) { return format_fixed(static_cast<double>(bytes) / (1 << 30), 1); };

@@ -112,6 +112,13 @@ struct SearchResult {
 SearchResult search(const SearchRequest& request);
 void require_fit(const SearchResult& result);
 
+// One choice, as the search judges it: by the closed form that ranks thousands, and simulated as the best few
+// are.  Error{invalid_argument}: no program can be compiled for it.  REQUIRES: spec and costs.
+struct Appraisal {
+  Figures estimated, simulated;
+};
+Appraisal appraise(const SearchRequest& request, const Choice& choice);
+
 // Names and one line each, in order.
 struct PassInfo {
   std::string_view name;

@@ -4,36 +4,33 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
+#include "furrow/preprocess/resample.h"
 
 namespace furrow::preprocess {
 namespace {
 
-// How one output pixel is made: weights of inputs first, first + 1, ...
-struct Tap {
-  int64_t first = 0;
-  std::vector<float> weights;
-};
-
-// Of outputs begin to begin + count of `length` inputs scaled to `scaled` outputs.
-std::vector<Tap> taps_of(int64_t length, int64_t scaled, int64_t begin, int64_t count) {
+// Outputs begin to begin + count of `length` inputs scaled to `scaled` outputs.
+Taps taps_of(int64_t length, int64_t scaled, int64_t begin, int64_t count) {
   const double scale = static_cast<double>(length) / static_cast<double>(scaled);
   const double support = std::max(scale, 1.0);
-  std::vector<Tap> taps(static_cast<size_t>(count));
+  Taps taps;
+  std::vector<double> weights;
   for (int64_t i = 0; i < count; ++i) {
     const double centre = (static_cast<double>(begin + i) + 0.5) * scale;
     const auto first = std::max<int64_t>(0, static_cast<int64_t>(std::floor(centre - support + 0.5)));
     const auto end = std::min<int64_t>(length, static_cast<int64_t>(std::floor(centre + support + 0.5)));
-    Tap& tap = taps[static_cast<size_t>(i)];
-    tap.first = first;
+    taps.first.push_back(first);
+    taps.begin.push_back(taps.weights.size());
     double sum = 0;
-    std::vector<double> weights;
+    weights.clear();
     for (int64_t at = first; at < end; ++at) {
       const double distance = std::abs(static_cast<double>(at) + 0.5 - centre) / support;
       weights.push_back(std::max(0.0, 1.0 - distance));
       sum += weights.back();
     }
-    for (const double weight : weights) tap.weights.push_back(static_cast<float>(weight / sum));
+    for (const double weight : weights) taps.weights.push_back(static_cast<float>(weight / sum));
   }
+  taps.begin.push_back(taps.weights.size());
   return taps;
 }
 
@@ -48,35 +45,22 @@ void resize_and_crop(const RgbImage& image, int64_t size, std::span<uint8_t> out
     return std::max<int64_t>(size, std::llround(static_cast<double>(length * size) / shorter));
   };
   const int64_t height = scaled(image.height), width = scaled(image.width);
-  const std::vector<Tap> rows = taps_of(image.height, height, (height - size) / 2, size),
-                         columns = taps_of(image.width, width, (width - size) / 2, size);
-  const int64_t first_row = rows.front().first;
-  const int64_t last_row = rows.back().first + static_cast<int64_t>(rows.back().weights.size());
-  std::vector<float> wide(static_cast<size_t>((last_row - first_row) * size * 3));
+  const Taps rows = taps_of(image.height, height, (height - size) / 2, size),
+             columns = taps_of(image.width, width, (width - size) / 2, size);
+  const auto bytes = static_cast<size_t>(image.width * 3), line = static_cast<size_t>(size * 3);
+  const auto side = static_cast<size_t>(size);
+  const int64_t first_row = rows.first.front();
+  const int64_t last_row = rows.first.back() + static_cast<int64_t>(rows.weights_of(side - 1).size());
+  std::vector<float> wide(static_cast<size_t>(last_row - first_row) * line + 1), scratch(bytes + 1);
   for (int64_t y = first_row; y < last_row; ++y) {
-    const uint8_t* const from = image.pixels.data() + y * image.width * 3;
-    float* to = wide.data() + (y - first_row) * size * 3;
-    for (const Tap& tap : columns) {
-      for (int64_t c = 0; c < 3; ++c) {
-        float sum = 0;
-        for (size_t k = 0; k < tap.weights.size(); ++k) {
-          sum += tap.weights[k] * static_cast<float>(from[(tap.first + static_cast<int64_t>(k)) * 3 + c]);
-        }
-        *to++ = sum;
-      }
-    }
+    resample_row(std::span(image.pixels).subspan(static_cast<size_t>(y) * bytes, bytes), columns, scratch,
+                 std::span(wide).subspan(static_cast<size_t>(y - first_row) * line, line + 1));
   }
-  for (int64_t y = 0; y < size; ++y) {
-    const Tap& tap = rows[static_cast<size_t>(y)];
-    for (int64_t at = 0; at < size * 3; ++at) {
-      float sum = 0;
-      for (size_t k = 0; k < tap.weights.size(); ++k) {
-        sum += tap.weights[k] *
-               wide[static_cast<size_t>((tap.first - first_row + static_cast<int64_t>(k)) * size * 3 + at)];
-      }
-      const auto value = static_cast<uint8_t>(std::clamp(sum + 0.5f, 0.0f, 255.0f));
-      out[static_cast<size_t>((at % 3 * size + y) * size + at / 3)] = value;
-    }
+  std::vector<uint8_t> pixels(line);
+  for (size_t y = 0; y < side; ++y) {
+    blend_rows(wide.data() + static_cast<size_t>(rows.first[y] - first_row) * line, line, rows.weights_of(y),
+               pixels);
+    split_channels(pixels, out.data() + y * side, side * side);
   }
 }
 

@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
 #include "furrow/base/error.h"
 
 namespace furrow::preprocess {
@@ -47,6 +52,52 @@ TEST(Resize, HalvingWeighsNeighboursAsATriangle) {
   const std::vector<uint8_t> out = resized(image, 2);
   // Weights of inputs 0, 1, 2: 0.75, 0.75, 0.25 (and 0.25 outside): 112 * 0.75 / 1.75 = 48.
   EXPECT_EQ(out, (std::vector<uint8_t>{48, 0, 48, 0, 0, 0, 0, 0, 0, 0, 0, 0}));
+}
+
+// The sums of the definition, one after the other: what vectors give, bit for bit.
+std::vector<uint8_t> one_by_one(const RgbImage& image, int64_t size) {
+  const double shorter = static_cast<double>(std::min(image.height, image.width));
+  const auto weights_of = [&](int64_t length, int64_t out) {
+    const int64_t scaled =
+        std::max<int64_t>(size, std::llround(static_cast<double>(length * size) / shorter));
+    const double scale = static_cast<double>(length) / static_cast<double>(scaled);
+    const double support = std::max(scale, 1.0);
+    const double centre = (static_cast<double>((scaled - size) / 2 + out) + 0.5) * scale;
+    std::vector<std::pair<int64_t, double>> weights;
+    double sum = 0;
+    for (int64_t at = std::max<int64_t>(0, static_cast<int64_t>(std::floor(centre - support + 0.5)));
+         at < std::min<int64_t>(length, static_cast<int64_t>(std::floor(centre + support + 0.5))); ++at) {
+      weights.emplace_back(at,
+                           std::max(0.0, 1.0 - std::abs(static_cast<double>(at) + 0.5 - centre) / support));
+      sum += weights.back().second;
+    }
+    for (auto& [at, weight] : weights) weight /= sum;
+    return weights;
+  };
+  std::vector<uint8_t> out;
+  for (int64_t i = 0; i < 3 * size * size; ++i) {
+    float sum = 0;
+    for (const auto& [y, down] : weights_of(image.height, i / size % size)) {
+      float across = 0;
+      for (const auto& [x, weight] : weights_of(image.width, i % size)) {
+        const auto at = static_cast<size_t>((y * image.width + x) * 3 + i / size / size);
+        across += static_cast<float>(weight) * static_cast<float>(image.pixels[at]);
+      }
+      sum += static_cast<float>(down) * across;
+    }
+    out.push_back(static_cast<uint8_t>(std::clamp(sum + 0.5f, 0.0f, 255.0f)));
+  }
+  return out;
+}
+
+TEST(Resize, VectorsEqualSumsOneByOne) {
+  for (const auto& [height, width] :
+       {std::pair<int64_t, int64_t>{1, 1}, {5, 4}, {16, 16}, {61, 90}, {90, 61}, {33, 200}}) {
+    for (const int64_t size : {1, 3, 16, 37}) {
+      const RgbImage image = made_up(height, width);
+      EXPECT_EQ(resized(image, size), one_by_one(image, size)) << height << " x " << width << " to " << size;
+    }
+  }
 }
 
 TEST(Resize, OtherSizesAreRefused) {

@@ -9,6 +9,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
@@ -30,21 +31,23 @@ struct BatchNormCall {
 std::vector<at::Tensor> batch_norm_backward(const BatchNormCall& call, const at::Tensor& dy) {
   at::Tensor dx = at::empty_like(dy), g;
   if (call.residual) g = at::empty_like(dy);
-  at::Tensor dweight = at::empty({call.channels}, dy.options()), dbias = at::empty_like(dweight);
-  kernels::BatchNormBackward args;
-  args.rows = call.rows;
-  args.channels = call.channels;
-  args.x = call.x.const_data_ptr<float>();
-  args.y = call.y.defined() ? call.y.const_data_ptr<float>() : nullptr;
-  args.mean = call.mean.const_data_ptr<float>();
-  args.rstd = call.rstd.const_data_ptr<float>();
-  args.gamma = call.weight.const_data_ptr<float>();
-  args.dy = dy.const_data_ptr<float>();
-  args.g = g.defined() ? g.data_ptr<float>() : nullptr;
-  args.dx = dx.data_ptr<float>();
-  args.dgamma = dweight.data_ptr<float>();
-  args.dbeta = dbias.data_ptr<float>();
-  kernels::batch_norm_backward(args, call.threads);
+  at::Tensor dweight = at::empty_like(call.mean), dbias = at::empty_like(call.mean);
+  by_type(dy.scalar_type(), [&]<class T>(T) {
+    kernels::BatchNormBackward<T> args;
+    args.rows = call.rows;
+    args.channels = call.channels;
+    args.x = numbers<T>(call.x);
+    args.y = call.y.defined() ? numbers<T>(call.y) : nullptr;
+    args.mean = call.mean.const_data_ptr<float>();
+    args.rstd = call.rstd.const_data_ptr<float>();
+    args.gamma = call.weight.const_data_ptr<float>();
+    args.dy = numbers<T>(dy);
+    args.g = g.defined() ? mutable_numbers<T>(g) : nullptr;
+    args.dx = mutable_numbers<T>(dx);
+    args.dgamma = dweight.data_ptr<float>();
+    args.dbeta = dbias.data_ptr<float>();
+    kernels::batch_norm_backward(args, call.threads);
+  });
   if (call.sink != nullptr) {
     call.sink->put(call.weight_index, dweight);
     call.sink->put(call.bias_index, dbias);
@@ -64,8 +67,9 @@ void find_moments(const BatchNorm& norm, const OpContext& context, BatchNormCall
           "batch norm has one value per channel to train with: it needs more samples in a microbatch, or "
           "larger images");
     }
-    kernels::batch_moments({call->rows, call->channels, call->x.const_data_ptr<float>(), mean, rstd},
-                           call->threads);
+    by_type(call->x.scalar_type(), [&]<class T>(T) {
+      kernels::batch_moments({call->rows, call->channels, numbers<T>(call->x), mean, rstd}, call->threads);
+    });
     if (!context.batch_statistics.empty()) {
       const double unbiased = static_cast<double>(call->rows) / static_cast<double>(call->rows - 1);
       for (int64_t c = 0; c < call->channels; ++c) {
@@ -88,14 +92,14 @@ void find_moments(const BatchNorm& norm, const OpContext& context, BatchNormCall
 
 at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bias, const BatchNorm& norm,
                       OpContext& context) {
-  FURROW_CHECK(x.dim() == 4 && x.scalar_type() == at::kFloat && x.size(1) == weight.leaf.numel(),
-               "batch_norm reads float32 [batch, channels, height, width]");
+  FURROW_CHECK(x.dim() == 4 && is_number(x) && x.size(1) == weight.leaf.numel(),
+               "batch_norm reads numbers [batch, channels, height, width]");
   BatchNormCall call;
   call.channels = x.size(1);
   call.rows = x.numel() / call.channels;
   call.x = x.detach().contiguous(kFormat);
-  call.weight = weight.leaf.detach();
-  call.mean = at::empty({call.channels}, call.x.options().memory_format(at::MemoryFormat::Contiguous));
+  call.weight = widened(weight.leaf, 1);
+  call.mean = at::empty({call.channels}, at::TensorOptions().dtype(at::kFloat));
   call.rstd = at::empty_like(call.mean);
   call.residual = norm.residual.defined() && norm.residual.requires_grad();
   call.weight_index = weight.index;
@@ -106,18 +110,21 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
   at::Tensor residual;
   if (norm.residual.defined()) residual = norm.residual.detach().contiguous(kFormat);
   at::Tensor y = at::empty(x.sizes(), call.x.options(), kFormat);
-  kernels::BatchNormApply args;
-  args.rows = call.rows;
-  args.channels = call.channels;
-  args.x = call.x.const_data_ptr<float>();
-  args.residual = residual.defined() ? residual.const_data_ptr<float>() : nullptr;
-  args.mean = call.mean.const_data_ptr<float>();
-  args.rstd = call.rstd.const_data_ptr<float>();
-  args.gamma = call.weight.const_data_ptr<float>();
-  args.beta = bias.leaf.const_data_ptr<float>();
-  args.relu = norm.relu;
-  args.y = y.data_ptr<float>();
-  kernels::batch_norm_apply(args, context.threads);
+  const at::Tensor beta = widened(bias.leaf, 1);
+  by_type(x.scalar_type(), [&]<class T>(T) {
+    kernels::BatchNormApply<T> args;
+    args.rows = call.rows;
+    args.channels = call.channels;
+    args.x = numbers<T>(call.x);
+    args.residual = residual.defined() ? numbers<T>(residual) : nullptr;
+    args.mean = call.mean.const_data_ptr<float>();
+    args.rstd = call.rstd.const_data_ptr<float>();
+    args.gamma = call.weight.const_data_ptr<float>();
+    args.beta = beta.const_data_ptr<float>();
+    args.relu = norm.relu;
+    args.y = mutable_numbers<T>(y);
+    kernels::batch_norm_apply(args, context.threads);
+  });
   if (norm.relu && needs_backward({x, norm.residual, weight.leaf})) call.y = y.detach();
   const auto backward = [call](const at::Tensor& dy) { return batch_norm_backward(call, dy); };
   if (norm.residual.defined()) return with_backward(y, {x, norm.residual, weight.leaf}, backward, kFormat);

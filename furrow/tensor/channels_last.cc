@@ -11,7 +11,9 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/pixel_conv.h"
+#include "furrow/tensor/kernels/scratch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
@@ -24,8 +26,7 @@ at::Tensor image(int64_t batch, int64_t channels, int64_t height, int64_t width,
 }
 
 at::Tensor dense(const at::Tensor& x) {
-  FURROW_CHECK(x.dim() == 4 && x.scalar_type() == at::kFloat,
-               "an image is float32 [batch, channels, height, width]");
+  FURROW_CHECK(x.dim() == 4 && is_number(x), "an image is numbers [batch, channels, height, width]");
   return x.detach().contiguous(kFormat);
 }
 
@@ -42,16 +43,89 @@ struct ConvolutionCall {
 std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const at::Tensor& dy) {
   if (call.sink != nullptr) {
     call.sink->defer(call.weight_index, [call, dy](float* out) {
-      kernels::pixel_conv_backward_weight(
-          {call.shape, call.x.const_data_ptr<float>(), dy.const_data_ptr<float>(), out}, call.threads);
+      by_type(dy.scalar_type(), [&]<class T>(T) {
+        kernels::pixel_conv_backward_weight({call.shape, numbers<T>(call.x), numbers<T>(dy), out},
+                                            call.threads);
+      });
     });
   }
   if (!call.input_gradient) return {};
   at::Tensor dx = at::empty_like(call.x);
-  kernels::pixel_conv_backward_input(
-      {call.shape, dy.const_data_ptr<float>(), call.weight.const_data_ptr<float>(), dx.data_ptr<float>()},
-      call.threads);
+  by_type(dy.scalar_type(), [&]<class T>(T) {
+    kernels::pixel_conv_backward_input(
+        {call.shape, numbers<T>(dy), numbers<T>(call.weight), mutable_numbers<T>(dx)}, call.threads);
+  });
   return {dx};
+}
+
+// 3x3 windows, stride 2, padding 1.
+struct PoolShape {
+  int64_t batch, channels, height, width;
+  int64_t out_height() const { return (height - 1) / 2 + 1; }
+  int64_t out_width() const { return (width - 1) / 2 + 1; }
+  int64_t image() const { return height * width * channels; }
+  // Where pixel `code` of an output's window begins in its image, in row-major order of the window.
+  int64_t source(int64_t r, int64_t q, int code) const {
+    return ((2 * r - 1 + code / 3) * width + 2 * q - 1 + code % 3) * channels;
+  }
+  bool inside(int64_t r, int64_t q, int code) const {
+    const int64_t y = 2 * r - 1 + code / 3, x = 2 * q - 1 + code % 3;
+    return y >= 0 && y < height && x >= 0 && x < width;
+  }
+};
+
+template <class T>
+void find_maxima(const PoolShape& s, const T* from, T* to, uint8_t* code) {
+  const int64_t c = s.channels;
+  kernels::ScratchScope scratch;
+  float* most = scratch.floats(c);
+  for (int64_t n = 0; n < s.batch; ++n, from += s.image()) {
+    for (int64_t r = 0; r < s.out_height(); ++r) {
+      for (int64_t q = 0; q < s.out_width(); ++q, to += c, code += c) {
+        std::fill_n(most, c, -std::numeric_limits<float>::infinity());
+        std::fill_n(code, c, static_cast<uint8_t>(4));
+        for (int k = 0; k < 9; ++k) {
+          if (!s.inside(r, q, k)) continue;
+          const T* pixel = from + s.source(r, q, k);
+          for (int64_t i = 0; i < c; ++i) {
+            const float value = kernels::to_float(pixel[i]);
+            const bool wins = value > most[i] || std::isnan(value);
+            most[i] = wins ? value : most[i];
+            code[i] = wins ? static_cast<uint8_t>(k) : code[i];
+          }
+        }
+        for (int64_t i = 0; i < c; ++i) kernels::set_to(to[i], most[i]);
+      }
+    }
+  }
+}
+
+// A pixel may be the maximum of four windows: their sum is float32.
+template <class T>
+void send_to_maxima(const PoolShape& s, const T* gradient, const uint8_t* code, T* out) {
+  kernels::ScratchScope scratch;
+  float* sums = scratch.floats(s.image());
+  for (int64_t n = 0; n < s.batch; ++n, out += s.image()) {
+    std::fill_n(sums, s.image(), 0.0F);
+    for (int64_t r = 0; r < s.out_height(); ++r) {
+      for (int64_t q = 0; q < s.out_width(); ++q, gradient += s.channels, code += s.channels) {
+        for (int64_t i = 0; i < s.channels; ++i)
+          sums[s.source(r, q, code[i]) + i] += kernels::to_float(gradient[i]);
+      }
+    }
+    for (int64_t i = 0; i < s.image(); ++i) kernels::set_to(out[i], sums[i]);
+  }
+}
+
+template <class T>
+void average_pixels(int64_t pixels, int64_t channels, const T* from, T* to) {
+  kernels::ScratchScope scratch;
+  float* sums = scratch.floats(channels);
+  std::fill_n(sums, channels, 0.0F);
+  for (int64_t p = 0; p < pixels; ++p, from += channels) {
+    for (int64_t i = 0; i < channels; ++i) sums[i] += kernels::to_float(from[i]);
+  }
+  for (int64_t i = 0; i < channels; ++i) kernels::set_to(to[i], sums[i] / static_cast<float>(pixels));
 }
 
 }  // namespace
@@ -60,8 +134,8 @@ at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const Stride
                           OpContext& context) {
   if (weight.adapter) return strided_conv2d_with_adapter(x, weight, convolution, context);
   FURROW_CHECK(weight.leaf.dim() == 4 && x.dim() == 4 && weight.leaf.size(1) == x.size(1) &&
-                   weight.leaf.size(2) == weight.leaf.size(3),
-               "a convolution's weight is [out, channels of its input, k, k]");
+                   weight.leaf.size(2) == weight.leaf.size(3) && weight.leaf.scalar_type() == x.scalar_type(),
+               "a convolution's weight is [out, channels of its input, k, k] of the input's type");
   ConvolutionCall call;
   call.x = dense(x);
   call.weight = weight.leaf.detach();
@@ -73,9 +147,10 @@ at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const Stride
   call.sink = context.sink;
   at::Tensor y =
       image(x.size(0), call.shape.out_channels, call.shape.out_height(), call.shape.out_width(), call.x);
-  kernels::pixel_conv_forward(
-      {call.shape, call.x.const_data_ptr<float>(), call.weight.const_data_ptr<float>(), y.data_ptr<float>()},
-      context.threads);
+  by_type(x.scalar_type(), [&]<class T>(T) {
+    kernels::pixel_conv_forward(
+        {call.shape, numbers<T>(call.x), numbers<T>(call.weight), mutable_numbers<T>(y)}, context.threads);
+  });
   return with_backward(
       y, {x, weight.leaf}, [call](const at::Tensor& dy) { return convolution_backward(call, dy); }, kFormat);
 }
@@ -95,20 +170,24 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
       }
     }
   };
-  const float* from = in.const_data_ptr<float>();
-  float* to = y.data_ptr<float>();
-  pixels([=](int64_t source, int64_t target) {
-    std::copy_n(from + source, c, to + target);
-    std::fill_n(to + target + c, channels - c, 0.0F);
+  by_type(x.scalar_type(), [&]<class T>(T) {
+    const T* from = numbers<T>(in);
+    T* to = mutable_numbers<T>(y);
+    pixels([=](int64_t source, int64_t target) {
+      std::copy_n(from + source, c, to + target);
+      std::fill_n(to + target + c, channels - c, T());
+    });
   });
   return with_backward(
       y, {x},
       [=](const at::Tensor& dy) -> std::vector<at::Tensor> {
         at::Tensor dx = image(batch, c, h, w, dy);
-        float* out = dx.data_ptr<float>();
-        std::fill_n(out, dx.numel(), 0.0F);
-        const float* gradient = dy.const_data_ptr<float>();
-        pixels([=](int64_t source, int64_t target) { std::copy_n(gradient + target, c, out + source); });
+        by_type(dy.scalar_type(), [&]<class T>(T) {
+          T* out = mutable_numbers<T>(dx);
+          std::fill_n(out, dx.numel(), T());
+          const T* gradient = numbers<T>(dy);
+          pixels([=](int64_t source, int64_t target) { std::copy_n(gradient + target, c, out + source); });
+        });
         return {dx};
       },
       kFormat);
@@ -116,50 +195,19 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
 
 at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
   const at::Tensor in = dense(x);
-  const int64_t batch = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
-  const int64_t oh = (h - 1) / 2 + 1, ow = (w - 1) / 2 + 1;
-  at::Tensor y = image(batch, c, oh, ow, in);
+  const PoolShape shape{x.size(0), x.size(1), x.size(2), x.size(3)};
+  at::Tensor y = image(shape.batch, shape.channels, shape.out_height(), shape.out_width(), in);
   const at::Tensor codes = at::empty({y.numel()}, at::TensorOptions().dtype(at::kByte));
-  // What a code says: the pixel of the window, in row-major order.
-  const auto source = [=](int64_t n, int64_t r, int64_t q, int code) {
-    return ((n * h + 2 * r - 1 + code / 3) * w + 2 * q - 1 + code % 3) * c;
-  };
-  const float* from = in.const_data_ptr<float>();
-  float* to = y.data_ptr<float>();
-  uint8_t* code = codes.data_ptr<uint8_t>();
-  for (int64_t n = 0; n < batch; ++n) {
-    for (int64_t r = 0; r < oh; ++r) {
-      for (int64_t q = 0; q < ow; ++q, to += c, code += c) {
-        std::fill_n(to, c, -std::numeric_limits<float>::infinity());
-        std::fill_n(code, c, static_cast<uint8_t>(4));
-        for (int k = 0; k < 9; ++k) {
-          const int64_t yy = 2 * r - 1 + k / 3, xx = 2 * q - 1 + k % 3;
-          if (yy < 0 || yy >= h || xx < 0 || xx >= w) continue;
-          const float* pixel = from + source(n, r, q, k);
-          for (int64_t i = 0; i < c; ++i) {
-            const bool wins = pixel[i] > to[i] || std::isnan(pixel[i]);
-            to[i] = wins ? pixel[i] : to[i];
-            code[i] = wins ? static_cast<uint8_t>(k) : code[i];
-          }
-        }
-      }
-    }
-  }
+  by_type(x.scalar_type(), [&]<class T>(T) {
+    find_maxima(shape, numbers<T>(in), mutable_numbers<T>(y), codes.data_ptr<uint8_t>());
+  });
   return with_backward(
       y, {x},
       [=](const at::Tensor& dy) -> std::vector<at::Tensor> {
-        at::Tensor dx = image(batch, c, h, w, dy);
-        float* out = dx.data_ptr<float>();
-        std::fill_n(out, dx.numel(), 0.0F);
-        const float* gradient = dy.const_data_ptr<float>();
-        const uint8_t* where = codes.const_data_ptr<uint8_t>();
-        for (int64_t n = 0; n < batch; ++n) {
-          for (int64_t r = 0; r < oh; ++r) {
-            for (int64_t q = 0; q < ow; ++q, gradient += c, where += c) {
-              for (int64_t i = 0; i < c; ++i) out[source(n, r, q, where[i]) + i] += gradient[i];
-            }
-          }
-        }
+        at::Tensor dx = image(shape.batch, shape.channels, shape.height, shape.width, dy);
+        by_type(dy.scalar_type(), [&]<class T>(T) {
+          send_to_maxima(shape, numbers<T>(dy), codes.const_data_ptr<uint8_t>(), mutable_numbers<T>(dx));
+        });
         return {dx};
       },
       kFormat);
@@ -168,25 +216,23 @@ at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
 at::Tensor global_average_pool(const at::Tensor& x, OpContext& /*context*/) {
   const at::Tensor in = dense(x);
   const int64_t batch = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
-  const auto count = static_cast<float>(h * w);
-  at::Tensor y = at::zeros({batch, c}, in.options());
-  const float* from = in.const_data_ptr<float>();
-  float* to = y.data_ptr<float>();
-  for (int64_t n = 0; n < batch; ++n, to += c) {
-    for (int64_t p = 0; p < h * w; ++p, from += c) {
-      for (int64_t i = 0; i < c; ++i) to[i] += from[i];
-    }
-    for (int64_t i = 0; i < c; ++i) to[i] /= count;
-  }
+  at::Tensor y = at::empty({batch, c}, at::TensorOptions().dtype(x.scalar_type()));
+  by_type(x.scalar_type(), [&]<class T>(T) {
+    for (int64_t n = 0; n < batch; ++n)
+      average_pixels(h * w, c, numbers<T>(in) + n * h * w * c, mutable_numbers<T>(y) + n * c);
+  });
   return with_backward(y, {x}, [=](const at::Tensor& dy) -> std::vector<at::Tensor> {
     at::Tensor dx = image(batch, c, h, w, dy);
-    float* out = dx.data_ptr<float>();
-    const float* gradient = dy.const_data_ptr<float>();
-    for (int64_t n = 0; n < batch; ++n, gradient += c) {
-      for (int64_t p = 0; p < h * w; ++p, out += c) {
-        for (int64_t i = 0; i < c; ++i) out[i] = gradient[i] / count;
+    const auto count = static_cast<float>(h * w);
+    by_type(dy.scalar_type(), [&]<class T>(T) {
+      T* out = mutable_numbers<T>(dx);
+      const T* gradient = numbers<T>(dy);
+      for (int64_t n = 0; n < batch; ++n, gradient += c) {
+        T* first = out;
+        for (int64_t i = 0; i < c; ++i) kernels::set_to(*out++, kernels::to_float(gradient[i]) / count);
+        for (int64_t p = 1; p < h * w; ++p, out += c) std::copy_n(first, c, out);
       }
-    }
+    });
     return {dx};
   });
 }

@@ -3,6 +3,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "furrow/base/error.h"
+#include "furrow/tensor/kernels/half.h"
+
 namespace furrow::tensor {
 
 // float32, bfloat16 or float16: what operations read and give.
@@ -13,5 +16,24 @@ at::Tensor widened(const at::Tensor& x, int threads);
 
 // Dense float32 values rounded to `type`; `x` itself for float32.
 at::Tensor narrowed(const at::Tensor& x, at::ScalarType type, int threads);
+
+// The elements of a dense tensor as kernels know them: T is float, kernels::bf16 or kernels::f16.
+template <class T>
+const T* numbers(const at::Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+template <class T>
+T* mutable_numbers(const at::Tensor& x) {
+  return static_cast<T*>(x.data_ptr());
+}
+
+// fn(T()) for the T of `type`.
+template <class Fn>
+void by_type(at::ScalarType type, const Fn& fn) {
+  if (type == at::kFloat) return fn(float());
+  if (type == at::kBFloat16) return fn(kernels::bf16());
+  FURROW_CHECK(type == at::kHalf, "numbers are float32, bfloat16 or float16");
+  fn(kernels::f16());
+}
 
 }  // namespace furrow::tensor

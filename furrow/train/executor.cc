@@ -18,34 +18,6 @@
 namespace furrow::train {
 namespace {
 
-std::string stream_name(plan::Stream stream) {
-  switch (stream) {
-    case plan::Stream::kCompute:
-      return "compute";
-    case plan::Stream::kCopy:
-      return "copy";
-    case plan::Stream::kComm:
-      return "comm";
-  }
-  return "";
-}
-
-observe::TraceEvent trace_event(const ExecutorState& state, const BoundInstruction& step, int64_t start_ns,
-                                int64_t duration_ns) {
-  const plan::Instruction& i = *step.instruction;
-  observe::TraceEvent event;
-  event.category = std::string(plan::op_info(i.op).name);
-  event.name =
-      i.unit >= 0 ? fmt::format("{} {}", event.category, state.program.units[i.unit]) : event.category;
-  event.stream = i.peer < 0 ? stream_name(i.stream)
-                            : fmt::format("{} {}", i.op == plan::Op::kSend ? "to" : "from", i.peer);
-  event.start_ns = start_ns;
-  event.duration_ns = duration_ns;
-  event.args = {{"step", fmt::format("{}", state.inputs->step)},
-                {"microbatch", fmt::format("{}", i.microbatch)}};
-  return event;
-}
-
 bool computes(plan::Op op) {
   return op == plan::Op::kForward || op == plan::Op::kRecompute || op == plan::Op::kBackwardInput ||
          op == plan::Op::kBackwardWeight;
@@ -73,6 +45,7 @@ struct Executor::Impl {
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
       bound.push_back(bind(program, model, instruction));
+    join_gathers(bound);
   }
 
   int64_t targets_of(const plan::ModelSpec& spec) const {
@@ -288,19 +261,9 @@ void ExecutorState::land(Flight& flight) {
   outputs.comm.exposed_ns += end_ns - start_ns;
   const int64_t busy_ns = flight.work.finished_ns() - flight.work.started_ns();
   outputs.comm.busy_ns += busy_ns;
-  if (inputs->trace != nullptr)
-    inputs->trace->push_back(trace_event(*this, *flight.bound, flight.work.started_ns(), busy_ns));
-  if (inputs->times != nullptr)
-    inputs->times->push_back({flight.bound->index, flight.work.started_ns(), busy_ns, 0});
+  note_landed(flight, busy_ns);
   if (const auto finish = std::exchange(flight.finish, nullptr)) finish();
   elsewhere_ns += rank.clock->monotonic_ns() - start_ns;
-}
-
-void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
-  if (bound.communicates()) return;  // noted when it has landed
-  if (inputs->trace != nullptr)
-    inputs->trace->push_back(trace_event(*this, bound, time.start_ns, time.duration_ns));
-  if (inputs->times != nullptr) inputs->times->push_back(time);
 }
 
 // What a dropped value was sent with is let go of as soon as it has arrived.

@@ -222,4 +222,22 @@ BoundInstruction bind(const plan::Program& program, const ModelState& model,
   return Binder(program, model, instruction).bind();
 }
 
+void join_gathers(std::span<BoundInstruction> bound) {
+  const auto same = [](const FlatOperand& a, const FlatOperand& b) {
+    return a.slot == b.slot && a.begin == b.begin && a.size == b.size;
+  };
+  for (size_t i = 0; i + 1 < bound.size(); ++i) {
+    BoundInstruction &reduce = bound[i], &gather = bound[i + 1];
+    if (reduce.instruction->op != Op::kReduceGrads || gather.instruction->op != Op::kGatherGrads) continue;
+    if (reduce.exchange == nullptr || !reduce.exchange->plain ||
+        reduce.instruction->axis != gather.instruction->axis)
+      continue;
+    if (!same(gather.gradient_reads[0], reduce.gradient_writes[0]) ||
+        !same(gather.gradient_writes[0], reduce.gradient_reads[0]))
+      continue;
+    reduce.gather = &gather;
+    gather.started_before = true;
+  }
+}
+
 }  // namespace furrow::train

@@ -76,6 +76,8 @@ struct BoundInstruction {
   std::shared_ptr<const plan::Exchange> exchange;  // reduce_grads
   std::vector<plan::NodeSum> sums;                 // reduce_grads that is not plain: its additions
   std::string label;                               // communication: "reduce_grads h.3"
+  const BoundInstruction* gather = nullptr;        // reduce_grads: what follows it and is started with it
+  bool started_before = false;                     // gather_grads: with its reduce_grads
   FlatOperand flat;                                // transfer of a flat value
 
   int unit() const { return instruction->unit; }
@@ -139,6 +141,7 @@ struct ExecutorState {
   // Starts the instruction's communication over the group of its axis.
   void start(const BoundInstruction& bound, std::vector<comm::Collective> batch,
              std::function<void()> finish = {});
+  void note_landed(const Flight& flight, int64_t busy_ns);
   void land(Flight& flight);                   // waits, and does what is left to do
   void settle(const BoundInstruction& bound);  // lands what the instruction must wait for
   void retire(int slot);                       // of a value that was dropped
@@ -166,5 +169,9 @@ std::span<const HandlerRow> communication_handlers();
 
 BoundInstruction bind(const plan::Program& program, const ModelState& model,
                       const plan::Instruction& instruction);
+
+// Has each reduce_grads start the gather_grads right behind it that brings its result back to where it read.
+// REQUIRES: `bound` stays where it is.
+void join_gathers(std::span<BoundInstruction> bound);
 
 }  // namespace furrow::train

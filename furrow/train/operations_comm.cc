@@ -183,11 +183,19 @@ class NodeExchange {
   std::vector<AtHand> at_hand_;
 };
 
+Collective gather_of_grads(ExecutorState& state, const BoundInstruction& bound) {
+  return collective(CollectiveKind::kAllGather, state.numbers(bound.gradient_reads[0]),
+                    state.numbers(bound.gradient_writes[0]), bound);
+}
+
 void reduce_grads(ExecutorState& state, const BoundInstruction& bound) {
   if (bound.exchange == nullptr) return;  // nothing comes of this round yet
   if (bound.exchange->plain) {
-    state.start(bound, {collective(CollectiveKind::kReduceScatter, state.numbers(bound.gradient_reads[0]),
-                                   state.numbers(bound.gradient_writes[0]), bound)});
+    std::vector<Collective> batch = {collective(CollectiveKind::kReduceScatter,
+                                                state.numbers(bound.gradient_reads[0]),
+                                                state.numbers(bound.gradient_writes[0]), bound)};
+    if (bound.gather != nullptr) batch.push_back(gather_of_grads(state, *bound.gather));
+    state.start(bound, std::move(batch));
     return;
   }
   auto exchange = std::make_shared<NodeExchange>(state, bound);
@@ -196,8 +204,7 @@ void reduce_grads(ExecutorState& state, const BoundInstruction& bound) {
 }
 
 void gather_grads(ExecutorState& state, const BoundInstruction& bound) {
-  state.start(bound, {collective(CollectiveKind::kAllGather, state.numbers(bound.gradient_reads[0]),
-                                 state.numbers(bound.gradient_writes[0]), bound)});
+  if (!bound.started_before) state.start(bound, {gather_of_grads(state, bound)});
 }
 
 // A slice of a unit's parameters, as blocks read them, where they are resident.

@@ -87,7 +87,9 @@ fingerprint() { cat "$1/model/model.safetensors" <(python3 -c 'import json, sys;
 @test "bench data measures, and data never maps libtorch" {
   "$furrow" data pack "$config" --out pack
   "$furrow" bench data pack --seconds 0.05 --json >bench.json
-  [ "$(json bench.json '[r["data"] for r in d]')" = "['mapped', 'streamed', 'streamed']" ]
+  [ "$(json bench.json '[r["data"] for r in d]')" = "['mapped', 'streamed', 'streamed', 'streamed']" ]
+  [ "$(json bench.json '[r["readers"] for r in d]')" = "['auto', 'none', 1, 'auto']" ]
+  [ "$(json bench.json 'all(r["cpu_ns_per_sample"] > 0 for r in d)')" = True ]
   [ "$(json bench.json 'all(r["delivered_gb_per_second"] > 0 for r in d)')" = True ]
   run env LD_DEBUG=files "$furrow" data verify pack
   [ "$status" -eq 0 ]

@@ -76,7 +76,7 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 std::vector<std::string> tiny_names() {
   std::vector<std::string> names = {"mlp",          "convnet", "gpt-tied", "gpt-untied", "llama-tied",
                                     "llama-untied", "rnn",     "lstm",     "resnet",     "distilled"};
-  for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm"})
+  for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet"})
     names.push_back(std::string(name) + "@bfloat16");
   return names;
 }

@@ -195,6 +195,39 @@ void direct_all_gather(Call& call, const Team& team, std::span<std::byte> all, S
   call.wait_all();
 }
 
+void direct_scatter_and_gather(Call& reduce, Call& gather) {
+  constexpr Step kStep = 2;  // not those of the two alone
+  const Team& team = reduce.everybody();
+  const std::span<std::byte> all = gather.c.out;
+  const bool seen = gather.is_registered(all);
+  const std::span<std::byte> opened = seen ? all : gather.take(all.size());
+  for_each_peer(team, [&](int i) {
+    const Call::Slice s = reduce.slice(i);
+    reduce.later(reduce.send(i, kStep, reduce.c.in.subspan(s.begin, s.bytes)));
+    gather.later(gather.expose(i, kStep, opened.subspan(s.begin, s.bytes)));
+  });
+  const Call::Slice own = reduce.slice(team.self);
+  Messages reads = expect_from_all(reduce, team, kStep, own.bytes);
+  Messages writes = expect_from_all(gather, team, kStep, own.bytes, &Call::expect_exposed);
+  open_all(reduce, team, reduce.c.in.data() + own.begin, reads);
+  open_all(gather, team, nullptr, writes);
+  std::vector<std::byte*> destinations = {reduce.c.out.data()};
+  if (all.data() + own.begin != reduce.c.out.data()) destinations.push_back(all.data() + own.begin);
+  for_each_peer(team, [&](int i) {
+    destinations.push_back(writes.incoming[static_cast<size_t>(i)].window.bytes.data());
+  });
+  reduce_tree(reduce.reduce_kind(), reduce.elements(own.bytes), reads.sources.span(), destinations);
+  close_all(reduce, team, reads);
+  close_all(gather, team, writes);
+  reduce.wait_all();
+  gather.wait_all();
+  if (seen) return;
+  for_each_peer(team, [&](int i) {
+    const Call::Slice s = reduce.slice(i);
+    copy(opened.subspan(s.begin, s.bytes), all.subspan(s.begin, s.bytes));
+  });
+}
+
 bool fits_always(const Call&) { return true; }
 bool always_canonical(const Call&) { return true; }
 

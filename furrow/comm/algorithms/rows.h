@@ -37,6 +37,10 @@ void ring_reduce_scatter(Call& call, const Team& team, std::span<const std::byte
                          std::span<std::byte> out, Step step, const PartOf& part);
 // Everybody's part of `all` to everybody; the own one is there already.
 void direct_all_gather(Call& call, const Team& team, std::span<std::byte> all, Step step, const PartOf& part);
+// A reduce_scatter, and the all_gather of what it makes, where all see each other's memory: the owner of a
+// slice reads it everywhere and writes the result everywhere, in one pass and while the lines are in its
+// cache.
+void direct_scatter_and_gather(Call& reduce, Call& gather);
 void ring_all_gather(Call& call, const Team& team, std::span<std::byte> all, Step step, const PartOf& part);
 
 }  // namespace furrow::comm

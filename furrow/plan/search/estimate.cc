@@ -1,8 +1,12 @@
 // Pass `estimate`: the seconds of a step in closed form.
 //
-//   a rank's computing (and computing again), beside what its ZeRO stage gathers and reduces in every turn,
-//   through the pipeline's order, then what is left to reduce after the last turn, the optimizer, and
-//   parameters gathered anew.
+//   a rank's computing (and computing again, and adding gradients), beside what its ZeRO stage gathers and
+//   reduces in every turn, through the pipeline's order, then what is left to reduce after the last turn, the
+//   optimizer, and parameters gathered anew.
+//
+// Beside what a turn's communication is hidden: gathers beside the unit before (pass_prefetch.cc), but for
+// the first unit of an action that follows one of its own stage; reductions beside the backward of the unit
+// below, or where backward is in two beside its gradients of weights alone (pass_reduce.cc).
 //
 // Exact sums of bytes, no queues: good enough to tell which few dozens of thousands to simulate.
 #include <algorithm>
@@ -31,7 +35,7 @@ class Estimator {
 
   void run() {
     const auto ranks = static_cast<int32_t>(pipeline_.held.size());
-    double busiest = 0, base = 0, tail = 0, computing = 0, wire = 0, hidden_busiest = 0;
+    double busiest = 0, base = 0, tail = 0, computing = 0, wire = 0, hidden_busiest = 0, added = 0;
     for (int32_t rank = 0; rank < ranks; ++rank) {
       const Work work = work_of_rank(rank);
       const double busy = work.turn_s * pipeline_.turns;
@@ -39,11 +43,12 @@ class Estimator {
       hidden_busiest = std::max(hidden_busiest, work.compute_s * pipeline_.turns);
       base = std::max(base, pipeline_.busy_s[rank]);
       tail = std::max(tail, work.tail_s);
-      computing += work.compute_s * pipeline_.turns;
+      computing += work.compute_s * pipeline_.turns + work.add_s * (pipeline_.turns - 1);
+      added = std::max(added, work.add_s);
       wire += work.wire_bytes;
     }
     const double order = base > 0 ? pipeline_.makespan_s / base : 1;  // what waiting stretches computing to
-    const double body = busiest * order;
+    const double body = busiest * order + adding_seconds(added);
     Figures& figures = plan_.candidate.figures;
     set_step(state_, choice_, body + tail + pipeline_.turns * table_.batch_s, &figures);
     figures.bubble = body > 0 ? 1 - computing / (ranks * body) : 0;
@@ -59,6 +64,7 @@ class Estimator {
   struct Work {
     double compute_s = 0;   // of a turn
     double turn_s = 0;      // of a turn, with what communication adds to it
+    double add_s = 0;       // of its gradients to others
     double tail_s = 0;      // once, after the last turn
     double wire_bytes = 0;  // received in a step
   };
@@ -97,7 +103,10 @@ class Estimator {
     Work work;
     for (const Held& stage : pipeline_.held[rank]) {
       const Range& units = pipeline_.stages[stage.stage];
-      for (int32_t u = units.end; u-- > units.begin;) add_unit(u, &work);
+      for (int32_t u = units.end; u-- > units.begin;) {
+        add_unit(u, &work);
+        add_turn(u, stage.stage, &work);
+      }
       if (units.end == state_.units()) {
         work.compute_s += table_.loss_s;
         work.turn_s += table_.loss_s;
@@ -107,18 +116,98 @@ class Estimator {
     return work;
   }
 
-  void add_unit(int32_t u, Work* work) {
+  struct Seconds {
+    double forward = 0, input = 0, weight = 0;  // of a turn; computing again is `input`'s
+    double backward() const { return input + weight; }
+  };
+
+  Seconds seconds_of(int32_t u) const {
     const double again = choice_.recompute[u] ? table_.forward_s[u] : 0;
-    const double forward = table_.forward_s[u], backward = table_.input_s[u] + table_.weight_s[u] + again;
-    const int64_t bytes = model_.flat_bytes[u];
-    const int64_t gradient = model_.gradient_bytes[u] + model_.use_bytes[u];
-    work->compute_s += forward + backward;
-    Exchange gather, reduce;
-    if (choice_.zero_stage == 3) gather = exchange(&gather_, bytes);
-    if (choice_.zero_stage >= 2) reduce = exchange(&reduce_, gradient);
-    work->turn_s += together(forward, gather.seconds) + together(backward, gather.seconds + reduce.seconds);
-    work->wire_bytes += pipeline_.turns * (2 * gather.bytes + reduce.bytes);
-    add_tail(u, backward, work);
+    return {table_.forward_s[u], again + table_.input_s[u], table_.weight_s[u]};
+  }
+
+  void add_unit(int32_t u, Work* work) {
+    const Seconds seconds = seconds_of(u);
+    work->compute_s += seconds.forward + seconds.backward();
+    work->add_s += choice_.zero_stage >= 2 ? shard_add_seconds(u) : table_.add_s[u];
+    add_tail(u, seconds.backward(), work);
+  }
+
+  // A unit's work, and what goes on beside it.
+  struct Beside {
+    double work = 0;
+    double reduces = 0;
+    double gathers = 0;    // for what comes next
+    double switches = 0;   // share of turns in which that is the same unit, which holds the gather up
+    double hidden_by = 0;  // work between, that needs no gathered parameters
+  };
+
+  // Whatever the switches, if an order is not known yet.
+  double seconds_of(const Beside& of) const {
+    const double along = together(of.work, of.reduces + of.gathers);
+    if (state_.cluster.inline_inside) return along;
+    const double after = together(of.work, of.reduces) + std::max(0.0, of.gathers - of.hidden_by);
+    return least_ ? std::min(along, after) : along + of.switches * (after - along);
+  }
+
+  // Beside a unit goes what the next unit of its action needs; beside the last what the next action does. And
+  // the reduction of the unit above, which is waited for at the end; the lowest's goes on beside other
+  // actions.
+  void add_turn(int32_t u, int32_t stage, Work* work) {
+    const Range& units = pipeline_.stages[stage];
+    const Switches& switches = pipeline_.switches[stage];
+    const bool top = u + 1 == units.end, bottom = u == units.begin, whole = pipeline_.whole;
+    const Seconds seconds = seconds_of(u);
+    const double reduces = top ? left_of_reduction(units) : reduction(u + 1).seconds;
+    Beside forward{seconds.forward, 0, first_gather(top ? units.begin : u + 1).seconds};
+    Beside backward{whole ? seconds.backward() : seconds.input, whole ? reduces : 0,
+                    second_gather(bottom ? units.end - 1 : u - 1).seconds};
+    if (top && whole) forward.switches = switches.to_forward;
+    if (top) forward.hidden_by = table_.weight_s[units.begin];
+    if (bottom) backward.switches = switches.to_backward;
+    work->turn_s += seconds_of(forward) + seconds_of(backward);
+    if (!whole) work->turn_s += together(seconds.weight, reduces);
+    work->wire_bytes +=
+        pipeline_.turns * (first_gather(u).bytes + second_gather(u).bytes + reduction(u).bytes);
+    if (reshard() == Reshard::kNever) work->wire_bytes += gather(u).bytes;
+  }
+
+  // Of the lowest unit of a stage, what forward does not hide.
+  double left_of_reduction(const Range& units) {
+    if (choice_.zero_stage < 2) return 0;
+    double idle = 0;
+    for (int32_t u = units.begin; u < units.end; ++u) idle += table_.forward_s[u] - first_gather(u).seconds;
+    const double seconds = reduction(units.begin).seconds;
+    return state_.cluster.inline_inside ? seconds : std::max(0.0, seconds - std::max(0.0, idle));
+  }
+
+  Reshard reshard() const { return state_.request.ranks.reshard; }
+  int64_t gradient_bytes(int32_t u) const { return model_.gradient_bytes[u] + model_.use_bytes[u]; }
+  Exchange reduction(int32_t u) {
+    return choice_.zero_stage >= 2 ? exchange(&reduce_, gradient_bytes(u)) : Exchange{};
+  }
+  Exchange gather(int32_t u) {
+    return choice_.zero_stage == 3 ? exchange(&gather_, model_.flat_bytes[u]) : Exchange{};
+  }
+  Exchange first_gather(int32_t u) { return reshard() == Reshard::kNever ? Exchange{} : gather(u); }
+  // The head's backward follows its forward.
+  Exchange second_gather(int32_t u) {
+    const bool again =
+        reshard() == Reshard::kAlways || (reshard() == Reshard::kDefault && u + 1 < state_.units());
+    return again ? gather(u) : Exchange{};
+  }
+
+  double shard_add_seconds(int32_t u) {
+    const int64_t bytes = gradient_bytes(u) / placement_.shards();
+    if (bytes != added_bytes_) added_s_ = state_.add_seconds(added_bytes_ = bytes);
+    return added_s_;
+  }
+
+  // Of `added`, one addition on the rank that adds most.  After some turns there are several, and the ranks
+  // of a pipeline, which come to such a turn one after the other, wait for each other's.
+  double adding_seconds(double added) const {
+    const double alone = added * (pipeline_.turns - 1);
+    return least_ || choice_.zero_stage >= 2 ? alone : std::max(alone, pipeline_.adding_s);
   }
 
   // Reduced once a step, beside what is left of the last turn's backward; then stepped and gathered.
@@ -182,7 +271,8 @@ class Estimator {
       reduce_replicas_{Op::kReduceGrads, GroupAxis::kReplicate},
       gather_replicas_{Op::kGatherGrads, GroupAxis::kReplicate};
   double computed_s_ = 0, sent_s_ = 0, updated_s_ = 0, step_seconds_ = 0;
-  int64_t step_bytes_ = 0;
+  int64_t step_bytes_ = 0, added_bytes_ = -1;
+  double added_s_ = 0;
   double host_s_ = 0;  // of units that the host steps
 };
 

@@ -81,6 +81,21 @@ class Walk {
   std::span<const StageBytes> bytes_;
 };
 
+// Gradients of weights need no gathered parameters: what goes before them still is the one before.
+void add_switches(const std::vector<Action>& actions, double weight, std::vector<Switches>* switches) {
+  const Action* before = nullptr;
+  for (const Action& action : actions) {
+    if (action.phase == Phase::kBackwardWeight) continue;
+    if (before != nullptr && before->stage == action.stage) {
+      const bool forward = action.phase == Phase::kForward, was_forward = before->phase == Phase::kForward;
+      Switches& of = (*switches)[action.stage];
+      if (was_forward && !forward) of.to_backward += weight;
+      if (forward && !was_forward) of.to_forward += weight;
+    }
+    before = &action;
+  }
+}
+
 double transfer_seconds(const State& state, const Choice& choice, const UnitTable& table) {
   if (choice.layout.degree(Axis::kPipeline) == 1) return 0;
   std::array<int, 6> next{};
@@ -119,7 +134,9 @@ class PipelineMaker {
   std::shared_ptr<const Pipeline> outline() {
     const OrderShape& shape = state_.pipelines.shape(*row_, ranks_, per_rank_);
     pipeline_.rank_of_stage = shape.rank_of_stage;
+    pipeline_.whole = shape.whole;
     pipeline_.makespan_s = least(shape.whole);
+    pipeline_.switches.resize(pipeline_.stages.size());
     pipeline_.busy_s.resize(static_cast<size_t>(ranks_), 0);
     pipeline_.held.resize(static_cast<size_t>(ranks_));
     for (size_t s = 0; s < pipeline_.stages.size(); ++s) {
@@ -151,7 +168,7 @@ class PipelineMaker {
   }
 
   void time_stages() {
-    times_.stages.clear();
+    adding_.transfer = times_.transfer;
     for (const Range& stage : pipeline_.stages) {
       StageTimes times{0, 0, 0};
       Walk::StageBytes bytes;
@@ -167,6 +184,8 @@ class PipelineMaker {
       }
       if (stage.end == state_.units()) times.backward_input += table_.loss_s;
       times_.stages.push_back(times);
+      for (int32_t u = stage.begin; u < stage.end; ++u) times.add += table_.add_s[u];
+      adding_.stages.push_back(times);
       bytes_.push_back(bytes);
     }
   }
@@ -180,11 +199,14 @@ class PipelineMaker {
     const ScheduleClock& clock = own_ ? *own_ : state_.pipelines.clock(*row_, {ranks_, per_rank_, turns});
     const Schedule& schedule = clock.schedule();
     const ScheduleTimes times = clock.time(times_);
+    pipeline_.adding_s += weight * (clock.time(adding_).makespan - times.makespan);
     pipeline_.rank_of_stage = schedule.rank_of_stage;
     pipeline_.makespan_s += weight * times.makespan;
     pipeline_.busy_s.resize(static_cast<size_t>(ranks_), 0);
     pipeline_.held.resize(static_cast<size_t>(ranks_));
+    pipeline_.switches.resize(pipeline_.stages.size());
     for (int32_t rank = 0; rank < ranks_; ++rank) {
+      add_switches(schedule.actions[rank], weight / pipeline_.turns, &pipeline_.switches);
       pipeline_.busy_s[rank] += weight * times.busy[rank];
       const std::vector<Held> most = Walk(schedule, bytes_).most(rank);
       std::vector<Held>& held = pipeline_.held[rank];
@@ -204,7 +226,7 @@ class PipelineMaker {
   const ScheduleRow* row_ = nullptr;
   std::unique_ptr<const ScheduleClock> own_;  // of a CSV, for just these turns
   int32_t ranks_ = 1, per_rank_ = 1;
-  PhaseTimes times_;
+  PhaseTimes times_, adding_;
   std::vector<Walk::StageBytes> bytes_;
   Pipeline pipeline_;
 };

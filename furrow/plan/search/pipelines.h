@@ -22,6 +22,12 @@ struct Held {
   double deferred = 0;  // between I and W
 };
 
+// How often, of a turn in the mean, an action follows one of the same stage in the other direction: what its
+// first unit needs is in use until then, and cannot be gathered ahead.
+struct Switches {
+  double to_backward = 0, to_forward = 0;
+};
+
 // A pipeline's order over the stages of a model: of all candidates that differ in ZeRO or recompute alone.
 struct Pipeline {
   std::vector<Range> stages;  // units of each
@@ -29,8 +35,10 @@ struct Pipeline {
   int32_t turns = 1;
   bool whole = true;                    // no backward is in two
   double makespan_s = 0;                // of its computing and transfers, nothing else
+  double adding_s = 0;                  // ... and of whole gradients that are added up
   std::vector<double> busy_s;           // by rank
   std::vector<std::vector<Held>> held;  // by rank
+  std::vector<Switches> switches;       // by stage; none in an outline
 };
 
 // A schedule of the table that a pipeline may follow.

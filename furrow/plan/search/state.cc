@@ -110,6 +110,7 @@ const UnitTable& State::table(const Choice& choice) {
     table.forward_s.push_back(seconds(Work::kForward, Phase::kForward));
     table.input_s.push_back(back ? seconds(Work::kBackwardInput, Phase::kBackwardInput) : 0);
     table.weight_s.push_back(trained ? seconds(Work::kBackwardWeight, Phase::kBackwardWeight) : 0);
+    table.add_s.push_back(add_seconds(model.gradient_bytes[u] + model.use_bytes[u]));
     table.out_bytes.push_back(unit.output.bytes_per_sample() * local_batch);
     table.saved_bytes.push_back(unit.saved_bytes * local_batch);
     table.deferred_bytes.push_back(unit.deferred_bytes * local_batch);
@@ -138,6 +139,11 @@ void State::refuse(Candidate candidate, std::string reason) {
 
 bool State::is_off(std::string_view pass) const {
   return std::ranges::find(request.without, pass) != request.without.end();
+}
+
+// Two read, one written.
+double State::add_seconds(int64_t bytes) const {
+  return bytes > 0 ? costs.flat_seconds(Op::kAdd, 3 * bytes) : 0;
 }
 
 double State::exchange_seconds(const Placement& placement, Op op, GroupAxis axis, int64_t bytes) {

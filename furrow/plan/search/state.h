@@ -32,6 +32,7 @@ struct ActivationTotals {
 // One microbatch of each unit, in seconds and bytes; what units communicate inside is in the seconds.
 struct UnitTable {
   std::vector<double> forward_s, input_s, weight_s;
+  std::vector<double> add_s;  // its gradients to those of another
   std::vector<int64_t> out_bytes, saved_bytes, deferred_bytes, kept_bytes, scratch_bytes;
   double inside_bytes = 0;  // that a rank receives inside all units, of one microbatch
   int64_t batch_bytes = 0;
@@ -97,6 +98,7 @@ class State {
   // Takes a candidate out, with a reason; of each reason the first two are kept.
   void refuse(Candidate candidate, std::string reason);
 
+  double add_seconds(int64_t bytes) const;  // of gradients of so many bytes to others
   // A movement of one buffer over an axis of a placement's layout, alone on its wires but for its like.
   double exchange_seconds(const Placement& placement, Op op, GroupAxis axis, int64_t bytes);
 

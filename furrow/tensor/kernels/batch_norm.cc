@@ -33,7 +33,8 @@ void for_blocks(int64_t rows, int64_t channels, int threads, const Fn& fn) {
 }
 
 // Mean of each channel over the block's rows, and the sum of squares around it.
-void block_moments(const float* x, int64_t rows, int64_t channels, float* mean, float* squares) {
+template <class T>
+void block_moments(const T* x, int64_t rows, int64_t channels, float* mean, float* squares) {
   sweep(0, channels, [&](int64_t c, auto at) HWY_ATTR {
     VF even = zero(), odd = zero();
     int64_t r = 0;
@@ -60,7 +61,8 @@ void block_moments(const float* x, int64_t rows, int64_t channels, float* mean, 
 }
 
 // Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-void join_moments(const BatchMoments& a, const float* parts) {
+template <class T>
+void join_moments(const BatchMoments<T>& a, const float* parts) {
   for (int64_t c = 0; c < a.channels; ++c) {
     double mean = 0, squares = 0;
     int64_t count = 0;
@@ -77,8 +79,8 @@ void join_moments(const BatchMoments& a, const float* parts) {
   }
 }
 
-template <bool kRelu, bool kResidual>
-void apply_rows(const BatchNormApply& a, int64_t row, int64_t rows) {
+template <bool kRelu, bool kResidual, class T>
+void apply_rows(const BatchNormApply<T>& a, int64_t row, int64_t rows) {
   const int64_t n = a.channels;
   sweep(0, n, [&](int64_t c, auto at) HWY_ATTR {
     const VF scale = hn::Mul(at.load(a.gamma + c), at.load(a.rstd + c));
@@ -93,7 +95,8 @@ void apply_rows(const BatchNormApply& a, int64_t row, int64_t rows) {
 }
 
 // Sums of g and of g (x - mean) over the block's rows; writes g where it is wanted.
-void backward_sums(const BatchNormBackward& a, int64_t row, int64_t rows, float* sums) {
+template <class T>
+void backward_sums(const BatchNormBackward<T>& a, int64_t row, int64_t rows, float* sums) {
   const int64_t n = a.channels;
   sweep(0, n, [&](int64_t c, auto at) HWY_ATTR {
     const VF mean = at.load(a.mean + c);
@@ -115,7 +118,8 @@ struct Coefficients {
   float *u, *v, *w;
 };
 
-void join_sums(const BatchNormBackward& a, const float* parts, const Coefficients& k) {
+template <class T>
+void join_sums(const BatchNormBackward<T>& a, const float* parts, const Coefficients& k) {
   const auto n = static_cast<double>(a.rows);
   for (int64_t c = 0; c < a.channels; ++c) {
     double sum = 0, product = 0;
@@ -132,9 +136,10 @@ void join_sums(const BatchNormBackward& a, const float* parts, const Coefficient
   }
 }
 
-void backward_rows(const BatchNormBackward& a, const Coefficients& k, int64_t row, int64_t rows) {
+template <class T>
+void backward_rows(const BatchNormBackward<T>& a, const Coefficients& k, int64_t row, int64_t rows) {
   const int64_t n = a.channels;
-  const float* g = a.g ? a.g : a.dy;
+  const T* g = a.g ? a.g : a.dy;
   const bool masks = a.y != nullptr && a.g == nullptr;
   sweep(0, n, [&](int64_t c, auto at) HWY_ATTR {
     const VF u = at.load(k.u + c), v = at.load(k.v + c), w = at.load(k.w + c), mean = at.load(a.mean + c);
@@ -147,9 +152,8 @@ void backward_rows(const BatchNormBackward& a, const Coefficients& k, int64_t ro
   });
 }
 
-}  // namespace
-
-void run_batch_moments(const BatchMoments& a, int threads) {
+template <class T>
+void moments(const BatchMoments<T>& a, int threads) {
   ScratchScope scratch;
   float* parts = scratch.floats(blocks_of(a.rows) * 2 * a.channels);
   for_blocks(a.rows, a.channels, threads, [&](int64_t b, int64_t row, int64_t rows) {
@@ -159,7 +163,8 @@ void run_batch_moments(const BatchMoments& a, int threads) {
   join_moments(a, parts);
 }
 
-void run_batch_norm_apply(const BatchNormApply& a, int threads) {
+template <class T>
+void apply(const BatchNormApply<T>& a, int threads) {
   for_blocks(a.rows, a.channels, threads, [&](int64_t, int64_t row, int64_t rows) {
     if (a.relu) {
       a.residual ? apply_rows<true, true>(a, row, rows) : apply_rows<true, false>(a, row, rows);
@@ -169,7 +174,8 @@ void run_batch_norm_apply(const BatchNormApply& a, int threads) {
   });
 }
 
-void run_batch_norm_backward(const BatchNormBackward& a, int threads) {
+template <class T>
+void backward(const BatchNormBackward<T>& a, int threads) {
   ScratchScope scratch;
   float* parts = scratch.floats(blocks_of(a.rows) * 2 * a.channels);
   const Coefficients k{scratch.floats(a.channels), scratch.floats(a.channels), scratch.floats(a.channels)};
@@ -181,6 +187,18 @@ void run_batch_norm_backward(const BatchNormBackward& a, int threads) {
              [&](int64_t, int64_t row, int64_t rows) { backward_rows(a, k, row, rows); });
 }
 
+}  // namespace
+
+void run_moments_f32(const BatchMoments<float>& a, int threads) { moments(a, threads); }
+void run_moments_bf16(const BatchMoments<bf16>& a, int threads) { moments(a, threads); }
+void run_moments_f16(const BatchMoments<f16>& a, int threads) { moments(a, threads); }
+void run_apply_f32(const BatchNormApply<float>& a, int threads) { apply(a, threads); }
+void run_apply_bf16(const BatchNormApply<bf16>& a, int threads) { apply(a, threads); }
+void run_apply_f16(const BatchNormApply<f16>& a, int threads) { apply(a, threads); }
+void run_backward_f32(const BatchNormBackward<float>& a, int threads) { backward(a, threads); }
+void run_backward_bf16(const BatchNormBackward<bf16>& a, int threads) { backward(a, threads); }
+void run_backward_f16(const BatchNormBackward<f16>& a, int threads) { backward(a, threads); }
+
 }  // namespace HWY_NAMESPACE
 }  // namespace furrow::tensor::kernels
 HWY_AFTER_NAMESPACE();
@@ -188,18 +206,19 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace furrow::tensor::kernels {
 
-HWY_EXPORT(run_batch_moments);
-HWY_EXPORT(run_batch_norm_apply);
-HWY_EXPORT(run_batch_norm_backward);
-void batch_moments(const BatchMoments& args, int threads) {
-  HWY_DYNAMIC_DISPATCH(run_batch_moments)(args, threads);
-}
-void batch_norm_apply(const BatchNormApply& args, int threads) {
-  HWY_DYNAMIC_DISPATCH(run_batch_norm_apply)(args, threads);
-}
-void batch_norm_backward(const BatchNormBackward& args, int threads) {
-  HWY_DYNAMIC_DISPATCH(run_batch_norm_backward)(args, threads);
-}
+#define FURROW_DISPATCH(name, run, Args, T) \
+  HWY_EXPORT(run);                          \
+  void name(const Args<T>& args, int threads) { HWY_DYNAMIC_DISPATCH(run)(args, threads); }
+FURROW_DISPATCH(batch_moments, run_moments_f32, BatchMoments, float)
+FURROW_DISPATCH(batch_moments, run_moments_bf16, BatchMoments, bf16)
+FURROW_DISPATCH(batch_moments, run_moments_f16, BatchMoments, f16)
+FURROW_DISPATCH(batch_norm_apply, run_apply_f32, BatchNormApply, float)
+FURROW_DISPATCH(batch_norm_apply, run_apply_bf16, BatchNormApply, bf16)
+FURROW_DISPATCH(batch_norm_apply, run_apply_f16, BatchNormApply, f16)
+FURROW_DISPATCH(batch_norm_backward, run_backward_f32, BatchNormBackward, float)
+FURROW_DISPATCH(batch_norm_backward, run_backward_bf16, BatchNormBackward, bf16)
+FURROW_DISPATCH(batch_norm_backward, run_backward_f16, BatchNormBackward, f16)
+#undef FURROW_DISPATCH
 
 }  // namespace furrow::tensor::kernels
 #endif

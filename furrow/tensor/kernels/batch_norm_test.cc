@@ -111,6 +111,57 @@ TEST(BatchNorm, BitsDoNotDependOnThreadsOrInstructionSetWithFma) {
   });
 }
 
+template <class H>
+std::vector<H> narrowed(const std::vector<float>& values) {
+  std::vector<H> out(values.size());
+  convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
+  return out;
+}
+template <class H>
+std::vector<float> widened(const std::vector<H>& values) {
+  std::vector<float> out(values.size());
+  convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
+  return out;
+}
+
+// Of 16-bit numbers it is what float32 says of them, rounded where it is written.
+template <class H>
+void expect_half_is_rounded(const Case& plain) {
+  const auto x = narrowed<H>(plain.x), past = narrowed<H>(plain.past), dy = narrowed<H>(plain.dy);
+  const std::vector<float> row(static_cast<size_t>(plain.channels));
+  std::vector<H> y(x.size()), g(x.size()), dx(x.size());
+  std::vector<float> mean = row, variance = row, dgamma = row, dbeta = row;
+  batch_moments({plain.rows, plain.channels, x.data(), mean.data(), variance.data()}, 2);
+  Case wide = plain;
+  wide.x = widened(x);
+  wide.past = widened(past);
+  wide.dy = widened(dy);
+  Result want = run(wide, 1);
+  EXPECT_TRUE(same_bits(mean, want.mean) && same_bits(variance, want.variance));
+  batch_norm_apply({plain.rows, plain.channels, x.data(), plain.residual ? past.data() : nullptr, mean.data(),
+                    want.rstd.data(), plain.gamma.data(), plain.beta.data(), plain.relu, y.data()},
+                   2);
+  EXPECT_TRUE(same_bits(widened(y), widened(narrowed<H>(want.y))));
+  batch_norm_backward({plain.rows, plain.channels, x.data(), plain.relu ? y.data() : nullptr, mean.data(),
+                       want.rstd.data(), plain.gamma.data(), dy.data(), plain.residual ? g.data() : nullptr,
+                       dx.data(), dgamma.data(), dbeta.data()},
+                      2);
+  EXPECT_TRUE(same_bits(widened(dx), widened(narrowed<H>(want.dx))));
+  EXPECT_TRUE(!plain.residual || same_bits(widened(g), want.g));
+  EXPECT_TRUE(same_bits(dgamma, want.dgamma) && same_bits(dbeta, want.dbeta));
+}
+
+TEST(BatchNorm, HalfIsRoundedWhereItIsWritten) {
+  testing::for_each_target([](const char*) {
+    for (const bool relu : {false, true}) {
+      for (const bool residual : {false, true}) {
+        expect_half_is_rounded<bf16>(Case(777, 37, relu, residual));
+        expect_half_is_rounded<f16>(Case(777, 37, relu, residual));
+      }
+    }
+  });
+}
+
 // A variance a million times below the square of its mean: naive sums of squares lose it all.
 TEST(BatchNorm, AMeanFarAwayDoesNotHideTheVariance) {
   std::vector<float> x = random_floats(10000, 1, 999, 1001);

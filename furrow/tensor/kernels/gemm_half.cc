@@ -170,7 +170,7 @@ void run_gemm_f16(const HalfGemm<f16>& g, int threads) {
 
 bool run_has_pairs() {
 #if FURROW_BF16_PAIRS
-  return __builtin_cpu_supports("avx512bf16");
+  return has_pairs();
 #else
   return false;
 #endif

@@ -3,9 +3,9 @@
 // bfloat16 on a processor with AVX-512 BF16: every output element is one chain of VDPBF16PS over the pairs
 // k = (0, 1), (2, 3), ... (two products at a time, subnormals count as zero).  Elsewhere, for float16, and
 // for a 16-bit result of more than 8,192 terms, operands are converted to float32 as they are packed and the
-// chain is that of gemm.h.  Either way an element's bits do not depend on the thread count, on the other rows and columns, on
-// alignment or on the blocking; which of the two it is belongs to the instruction set.  Thread safe; outputs
-// must not overlap inputs.
+// chain is that of gemm.h.  Either way an element's bits do not depend on the thread count, on the other rows
+// and columns, on alignment or on the blocking; which of the two it is belongs to the instruction set. Thread
+// safe; outputs must not overlap inputs.
 #pragma once
 
 #include <cstdint>

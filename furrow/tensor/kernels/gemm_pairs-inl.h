@@ -10,14 +10,7 @@
 
 #include "furrow/tensor/kernels/gemm_blocks-inl.h"
 #include "furrow/tensor/kernels/gemm_half.h"
-
-#undef FURROW_BF16_PAIRS
-#if HWY_TARGET == HWY_AVX3
-#define FURROW_BF16_PAIRS 1
-#include <immintrin.h>
-#else
-#define FURROW_BF16_PAIRS 0
-#endif
+#include "furrow/tensor/kernels/pairs-inl.h"
 
 #if FURROW_BF16_PAIRS
 HWY_BEFORE_NAMESPACE();
@@ -71,14 +64,6 @@ inline MicroKernel pair_kernel_of(int64_t rows, bool resume) {
   return resume ? pair_kernel_in_table<true>(rows) : pair_kernel_in_table<false>(rows);
 }
 
-// The bits of two numbers as one lane; `high` is the one of the greater k.
-inline float pair_of(bf16 low, bf16 high) {
-  const uint32_t bits = low.bits | static_cast<uint32_t>(high.bits) << 16;
-  float lane;
-  std::memcpy(&lane, &bits, sizeof(lane));
-  return lane;
-}
-
 // Pairs whose two numbers lie side by side: rows of them are rows of 32-bit lanes, if they lie evenly.
 inline bool lies_in_pairs(const bf16* data, int64_t stride, int64_t k) {
   return reinterpret_cast<uintptr_t>(data) % sizeof(float) == 0 && stride % 2 == 0 && k % 2 == 0;
@@ -91,17 +76,6 @@ inline void pack_runs(const bf16* src, int64_t stride, int64_t rows, int64_t lef
     const bf16* run = src + i * stride;
     for (int64_t p = 0; p < pairs; ++p)
       dst[p * step + i] = pair_of(run[2 * p], 2 * p + 1 < left ? run[2 * p + 1] : bf16{0});
-  }
-}
-
-// One pair of `count` numbers that lie across k: lanes dst[0 .. count).
-inline void zip(const bf16* low, const bf16* high, int64_t count, float* dst) {
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const auto some = static_cast<__mmask16>((1U << std::min<int64_t>(16, count - i)) - 1);
-    const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, low + i));
-    __m512i odd = _mm512_setzero_si512();
-    if (high != nullptr) odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(some, high + i));
-    _mm512_mask_storeu_epi32(dst + i, some, _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
   }
 }
 

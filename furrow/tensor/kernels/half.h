@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "furrow/base/half.h"
+
 namespace furrow::tensor::kernels {
 
 struct bf16 {
@@ -12,6 +14,14 @@ struct bf16 {
 struct f16 {
   uint16_t bits;
 };
+
+// One of them, or a float32 as it is.
+inline float to_float(float x) { return x; }
+inline float to_float(bf16 x) { return bf16_to_float(x.bits); }
+inline float to_float(f16 x) { return f16_to_float(x.bits); }
+inline void set_to(float& x, float value) { x = value; }
+inline void set_to(bf16& x, float value) { x.bits = float_to_bf16(value); }
+inline void set_to(f16& x, float value) { x.bits = float_to_f16(value); }
 
 // to[i] = from[i], n elements.  Thread safe; the ranges must not overlap.
 void convert(int64_t n, const bf16* from, float* to, int threads);

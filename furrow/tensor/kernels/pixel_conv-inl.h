@@ -1,5 +1,5 @@
-// Pieces that the convolutions over pixels share: the image with a border of zeros, packed weights, a row of
-// outputs.
+// Pieces that the convolutions over pixels share: what chains of products run over, the image with a border
+// of zeros, packed weights, a row of outputs.
 #include "furrow/tensor/kernels/targets.h"
 #if defined(FURROW_TENSOR_KERNELS_PIXEL_CONV_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef FURROW_TENSOR_KERNELS_PIXEL_CONV_INL_H_
@@ -10,7 +10,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
+#include "furrow/tensor/kernels/pairs-inl.h"
 #include "furrow/tensor/kernels/pixel_conv.h"
 #include "furrow/tensor/kernels/scratch.h"
 #include "furrow/tensor/kernels/simd-inl.h"
@@ -23,21 +25,69 @@ namespace HWY_NAMESPACE {
 constexpr int64_t kChannelBlock = 2 * kLanes;
 inline int64_t channel_blocks(int64_t channels) { return (channels + kChannelBlock - 1) / kChannelBlock; }
 
-// An image [height][width][channels] inside zeros.
+// The two ways to multiply numbers of a type T.  Chains run over lanes of 32 bits: here a number each, in
+// float32.
+template <class T>
+struct OneByOne {
+  using Number = T;
+  static constexpr bool kPaired = false;
+  static int64_t lanes(int64_t channels) { return channels; }  // of a pixel
+  static VF add_products(VF x, VF w, VF sum) { return hn::MulAdd(x, w, sum); }
+  static void load_pixels(const T* from, int64_t pixels, int64_t channels, float* to) {
+    if constexpr (std::is_same_v<T, float>) {
+      std::memcpy(to, from, static_cast<size_t>(pixels * channels) * sizeof(float));
+    } else {
+      sweep(0, pixels * channels, [&](int64_t i, auto at) HWY_ATTR { at.store(at.load(from + i), to + i); });
+    }
+  }
+  // The channel-th number of a chain whose lanes are `step` apart.
+  static void put(T number, int64_t channel, int64_t step, float* to) {
+    to[channel * step] = to_float(number);
+  }
+};
+
+#if FURROW_BF16_PAIRS
+// Two channels each; beyond the last there is a zero.
+struct InPairs {
+  using Number = bf16;
+  static constexpr bool kPaired = true;
+  static int64_t lanes(int64_t channels) { return (channels + 1) / 2; }
+  static VF add_products(VF x, VF w, VF sum) { return HWY_NAMESPACE::add_products(x, w, sum); }
+  static VF first(VF pairs) { return first_of_pairs(pairs); }
+  static void load_pixels(const bf16* from, int64_t pixels, int64_t channels, float* to) {
+    const size_t bytes = static_cast<size_t>(channels) * sizeof(bf16);
+    if (channels % 2 == 0) {
+      std::memcpy(to, from, static_cast<size_t>(pixels) * bytes);
+      return;
+    }
+    for (int64_t p = 0; p < pixels; ++p, from += channels, to += lanes(channels)) {
+      to[lanes(channels) - 1] = 0;
+      std::memcpy(to, from, bytes);
+    }
+  }
+  static void put(bf16 number, int64_t channel, int64_t step, float* to) {
+    std::memcpy(reinterpret_cast<char*>(to + channel / 2 * step) + channel % 2 * sizeof(bf16), &number,
+                sizeof(bf16));
+  }
+};
+#endif
+
+// An image [height][width][lanes] inside zeros.
 struct Bordered {
-  int64_t height, width, channels;
+  int64_t height, width, lanes;
   int64_t before, after;  // zero rows and columns on either side
-  int64_t row() const { return (width + before + after) * channels; }
+  int64_t row() const { return (width + before + after) * lanes; }
   int64_t floats() const { return (height + before + after) * row(); }
 };
 
-inline void load_bordered(const Bordered& b, const float* image, float* to) {
-  const int64_t line = b.width * b.channels, left = b.before * b.channels, right = b.after * b.channels;
+template <class Way>
+void load_bordered(const Bordered& b, const typename Way::Number* image, int64_t channels, float* to) {
+  const int64_t line = b.width * b.lanes, left = b.before * b.lanes, right = b.after * b.lanes;
   std::memset(to, 0, static_cast<size_t>(b.before * b.row()) * sizeof(float));
   float* at = to + b.before * b.row();
   for (int64_t y = 0; y < b.height; ++y, at += b.row()) {
     std::memset(at, 0, static_cast<size_t>(left) * sizeof(float));
-    std::memcpy(at + left, image + y * line, static_cast<size_t>(line) * sizeof(float));
+    Way::load_pixels(image + y * b.width * channels, b.width, channels, at + left);
     std::memset(at + left + line, 0, static_cast<size_t>(right) * sizeof(float));
   }
   std::memset(at, 0, static_cast<size_t>(b.after * b.row()) * sizeof(float));
@@ -49,20 +99,21 @@ struct Tap {
   const float* weight;
 };
 
-// A row of outputs for one block of channels: out[p * out_step + c] = sum over taps and inputs i of
+// A row of outputs for one block of channels: out[p * out_step + c] = sum over taps and lanes i of
 // x[p * x_step + i] * weight[i][c].
+template <class Number>
 struct RowJob {
   const Tap* taps;
   int64_t tap_count;
-  int64_t inputs;  // of a tap
+  int64_t inputs;  // lanes of a tap
   int64_t x_step, out_step;
-  float* out;
+  Number* out;
   int64_t channels;  // of the block that exist
 };
 
 // P pixels times V vectors of channels.
-template <int P, int V>
-HWY_INLINE void convolve_pixels(const RowJob& job, int64_t first) {
+template <class Way, int P, int V>
+HWY_INLINE void convolve_pixels(const RowJob<typename Way::Number>& job, int64_t first) {
   VF acc[P][V];
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p) {
@@ -85,7 +136,7 @@ HWY_INLINE void convolve_pixels(const RowJob& job, int64_t first) {
         const float* x = base[p / 4] + (p % 4 == 0 ? 0 : p % 4 == 1 ? step : p % 4 == 2 ? 2 * step : step3);
         const VF xv = set(*x);
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) acc[p][v] = hn::MulAdd(xv, wv[v], acc[p][v]);
+        for (int v = 0; v < V; ++v) acc[p][v] = Way::add_products(xv, wv[v], acc[p][v]);
       }
 #pragma GCC unroll 4
       for (int g = 0; g < (P + 3) / 4; ++g) ++base[g];
@@ -93,7 +144,7 @@ HWY_INLINE void convolve_pixels(const RowJob& job, int64_t first) {
   }
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p) {
-    float* out = job.out + (first + p) * job.out_step;
+    auto* out = job.out + (first + p) * job.out_step;
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) {
       const int64_t lanes = std::min<int64_t>(kLanes, job.channels - v * kLanes);
@@ -110,18 +161,19 @@ HWY_INLINE void convolve_pixels(const RowJob& job, int64_t first) {
 constexpr int kWidePixels = kVectorRegisters == 32 ? 8 : 4;
 constexpr int kNarrowPixels = kVectorRegisters == 32 ? 16 : 8;
 
-inline void convolve_row(const RowJob& job, int64_t pixels) {
+template <class Way>
+void convolve_row(const RowJob<typename Way::Number>& job, int64_t pixels) {
   int64_t p = 0;
   if (job.channels <= kLanes) {
-    for (; p + kNarrowPixels <= pixels; p += kNarrowPixels) convolve_pixels<kNarrowPixels, 1>(job, p);
-    for (; p + 4 <= pixels; p += 4) convolve_pixels<4, 1>(job, p);
-    for (; p < pixels; ++p) convolve_pixels<1, 1>(job, p);
+    for (; p + kNarrowPixels <= pixels; p += kNarrowPixels) convolve_pixels<Way, kNarrowPixels, 1>(job, p);
+    for (; p + 4 <= pixels; p += 4) convolve_pixels<Way, 4, 1>(job, p);
+    for (; p < pixels; ++p) convolve_pixels<Way, 1, 1>(job, p);
     return;
   }
-  for (; p + kWidePixels <= pixels; p += kWidePixels) convolve_pixels<kWidePixels, 2>(job, p);
-  for (; p + 4 <= pixels; p += 4) convolve_pixels<4, 2>(job, p);
-  for (; p + 2 <= pixels; p += 2) convolve_pixels<2, 2>(job, p);
-  for (; p < pixels; ++p) convolve_pixels<1, 2>(job, p);
+  for (; p + kWidePixels <= pixels; p += kWidePixels) convolve_pixels<Way, kWidePixels, 2>(job, p);
+  for (; p + 4 <= pixels; p += 4) convolve_pixels<Way, 4, 2>(job, p);
+  for (; p + 2 <= pixels; p += 2) convolve_pixels<Way, 2, 2>(job, p);
+  for (; p < pixels; ++p) convolve_pixels<Way, 1, 2>(job, p);
 }
 
 }  // namespace HWY_NAMESPACE

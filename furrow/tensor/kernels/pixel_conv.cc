@@ -14,45 +14,64 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-// [block of outputs][ky][kx][in][kChannelBlock].
-void pack_forward(const PixelConvShape& s, const float* weight, float* packed) {
-  const int64_t taps = s.kernel * s.kernel, c = s.in_channels;
-  std::memset(packed, 0,
-              static_cast<size_t>(channel_blocks(s.out_channels) * taps * c * kChannelBlock) * sizeof(float));
-  for (int64_t o = 0; o < s.out_channels; ++o) {
-    float* to = packed + o / kChannelBlock * taps * c * kChannelBlock + o % kChannelBlock;
-    for (int64_t i = 0; i < c; ++i) {
-      for (int64_t t = 0; t < taps; ++t) to[(t * c + i) * kChannelBlock] = weight[(o * c + i) * taps + t];
+// Floats of packed weights: [block of `across`][ky][kx][lanes of `along`][kChannelBlock], chains running
+// along.
+template <class Way>
+int64_t packed_floats(const PixelConvShape& s, int64_t across, int64_t along) {
+  return channel_blocks(across) * s.kernel * s.kernel * Way::lanes(along) * kChannelBlock;
+}
+
+// weight(a, b) is where the window's numbers of channel a across and channel b along begin.
+template <class Way, class Weight>
+void pack(const PixelConvShape& s, int64_t across, int64_t along, const Weight& weight, float* packed) {
+  const int64_t taps = s.kernel * s.kernel, row = Way::lanes(along) * kChannelBlock;
+  std::memset(packed, 0, static_cast<size_t>(packed_floats<Way>(s, across, along)) * sizeof(float));
+  for (int64_t first = 0; first < across; first += kChannelBlock, packed += taps * row) {
+    const int64_t count = std::min(kChannelBlock, across - first);
+    for (int64_t b = 0; b < along; ++b) {
+      for (int64_t t = 0; t < taps; ++t) {
+        for (int64_t a = 0; a < count; ++a)
+          Way::put(weight(first + a, b)[t], b, kChannelBlock, packed + t * row + a);
+      }
     }
   }
 }
 
-// [block of inputs][ky][kx][out][kChannelBlock].
-void pack_backward(const PixelConvShape& s, const float* weight, float* packed) {
-  const int64_t taps = s.kernel * s.kernel, c = s.in_channels, n = s.out_channels;
-  std::memset(packed, 0, static_cast<size_t>(channel_blocks(c) * taps * n * kChannelBlock) * sizeof(float));
-  for (int64_t o = 0; o < n; ++o) {
-    for (int64_t i = 0; i < c; ++i) {
-      float* to = packed + i / kChannelBlock * taps * n * kChannelBlock + i % kChannelBlock;
-      for (int64_t t = 0; t < taps; ++t) to[(t * n + o) * kChannelBlock] = weight[(o * c + i) * taps + t];
-    }
-  }
+template <class Way>
+void pack_forward(const PixelConvShape& s, const typename Way::Number* weight, float* packed) {
+  const int64_t taps = s.kernel * s.kernel;
+  const auto at = [=](int64_t o, int64_t i) { return weight + (o * s.in_channels + i) * taps; };
+  pack<Way>(s, s.out_channels, s.in_channels, at, packed);
+}
+
+template <class Way>
+void pack_backward(const PixelConvShape& s, const typename Way::Number* weight, float* packed) {
+  const int64_t taps = s.kernel * s.kernel;
+  const auto at = [=](int64_t i, int64_t o) { return weight + (o * s.in_channels + i) * taps; };
+  pack<Way>(s, s.in_channels, s.out_channels, at, packed);
+}
+
+template <class Way>
+Bordered input_border(const PixelConvShape& s) {
+  return {s.height, s.width, Way::lanes(s.in_channels), s.padding, s.padding};
 }
 
 // The rows of a window are contiguous: one tap each.
-void forward_image(const PixelConvShape& s, const float* bordered, const float* packed, float* y) {
-  const Bordered b{s.height, s.width, s.in_channels, s.padding, s.padding};
-  const int64_t inputs = s.kernel * s.in_channels, block = s.kernel * inputs * kChannelBlock;
+template <class Way>
+void forward_image(const PixelConvShape& s, const float* bordered, const float* packed,
+                   typename Way::Number* y) {
+  const auto b = input_border<Way>(s);
+  const int64_t inputs = s.kernel * b.lanes, block = s.kernel * inputs * kChannelBlock;
   std::vector<Tap> taps(static_cast<size_t>(s.kernel));
   for (int64_t o = 0; o < channel_blocks(s.out_channels); ++o) {
     for (int64_t oy = 0; oy < s.out_height(); ++oy) {
       for (int64_t ky = 0; ky < s.kernel; ++ky)
         taps[ky] = {bordered + (oy * s.stride + ky) * b.row(),
                     packed + o * block + ky * inputs * kChannelBlock};
-      convolve_row({taps.data(), s.kernel, inputs, s.stride * s.in_channels, s.out_channels,
-                    y + oy * s.out_width() * s.out_channels + o * kChannelBlock,
-                    std::min(kChannelBlock, s.out_channels - o * kChannelBlock)},
-                   s.out_width());
+      convolve_row<Way>({taps.data(), s.kernel, inputs, s.stride * b.lanes, s.out_channels,
+                         y + oy * s.out_width() * s.out_channels + o * kChannelBlock,
+                         std::min(kChannelBlock, s.out_channels - o * kChannelBlock)},
+                        s.out_width());
     }
   }
 }
@@ -69,17 +88,20 @@ void meetings(const PixelConvShape& s, int64_t at, std::vector<Meeting>* found) 
 }
 
 // Zeros around the gradient, so that outputs that do not exist need no case of their own.
+template <class Way>
 Bordered gradient_border(const PixelConvShape& s) {
   const int64_t before = (s.kernel - 1 - s.padding + s.stride - 1) / s.stride;
   const int64_t furthest = (std::max(s.height, s.width) - 1 + s.padding) / s.stride;
   const int64_t after = std::max<int64_t>(0, furthest - std::min(s.out_height(), s.out_width()) + 1);
-  return {s.out_height(), s.out_width(), s.out_channels, before, after};
+  return {s.out_height(), s.out_width(), Way::lanes(s.out_channels), before, after};
 }
 
 // Inputs that are `stride` apart meet the same taps, so they make up a row.
-void backward_image(const PixelConvShape& s, const float* bordered, const float* packed, float* dx) {
-  const Bordered b = gradient_border(s);
-  const int64_t n = s.out_channels, block = s.kernel * s.kernel * n * kChannelBlock;
+template <class Way>
+void backward_image(const PixelConvShape& s, const float* bordered, const float* packed,
+                    typename Way::Number* dx) {
+  const auto b = gradient_border<Way>(s);
+  const int64_t n = b.lanes, block = s.kernel * s.kernel * n * kChannelBlock;
   std::vector<Meeting> rows, columns;
   std::vector<Tap> taps;
   for (int64_t i = 0; i < channel_blocks(s.in_channels); ++i) {
@@ -93,49 +115,73 @@ void backward_image(const PixelConvShape& s, const float* bordered, const float*
             taps.push_back({bordered + (row.output + b.before) * b.row() + (column.output + b.before) * n,
                             packed + i * block + (row.k * s.kernel + column.k) * n * kChannelBlock});
         }
-        convolve_row({taps.data(), static_cast<int64_t>(taps.size()), n, n, s.stride * s.in_channels,
-                      dx + (y * s.width + x) * s.in_channels + i * kChannelBlock,
-                      std::min(kChannelBlock, s.in_channels - i * kChannelBlock)},
-                     (s.width - x + s.stride - 1) / s.stride);
+        convolve_row<Way>({taps.data(), static_cast<int64_t>(taps.size()), n, n, s.stride * s.in_channels,
+                           dx + (y * s.width + x) * s.in_channels + i * kChannelBlock,
+                           std::min(kChannelBlock, s.in_channels - i * kChannelBlock)},
+                          (s.width - x + s.stride - 1) / s.stride);
       }
     }
   }
 }
 
-}  // namespace
-
-void run_pixel_conv_forward(const PixelConvForward& a, int threads) {
+template <class Way, class T>
+void run_forward(const PixelConvForward<T>& a, int threads) {
   const PixelConvShape& s = a.shape;
-  const Bordered b{s.height, s.width, s.in_channels, s.padding, s.padding};
+  const auto b = input_border<Way>(s);
   ScratchScope scratch;
-  float* packed =
-      scratch.floats(channel_blocks(s.out_channels) * kChannelBlock * s.in_channels * s.kernel * s.kernel);
-  pack_forward(s, a.weight, packed);
+  float* packed = scratch.floats(packed_floats<Way>(s, s.out_channels, s.in_channels));
+  pack_forward<Way>(s, a.weight, packed);
   parallel_for(threads, s.batch, [&](int64_t begin, int64_t end) {
     ScratchScope own;
     float* bordered = own.floats(b.floats());
     for (int64_t n = begin; n < end; ++n) {
-      load_bordered(b, a.x + n * s.in_floats(), bordered);
-      forward_image(s, bordered, packed, a.y + n * s.out_floats());
+      load_bordered<Way>(b, a.x + n * s.in_numbers(), s.in_channels, bordered);
+      forward_image<Way>(s, bordered, packed, a.y + n * s.out_numbers());
     }
   });
 }
 
-void run_pixel_conv_backward_input(const PixelConvBackwardInput& a, int threads) {
+template <class Way, class T>
+void run_backward_input(const PixelConvBackwardInput<T>& a, int threads) {
   const PixelConvShape& s = a.shape;
-  const Bordered b = gradient_border(s);
+  const auto b = gradient_border<Way>(s);
   ScratchScope scratch;
-  float* packed =
-      scratch.floats(channel_blocks(s.in_channels) * kChannelBlock * s.out_channels * s.kernel * s.kernel);
-  pack_backward(s, a.weight, packed);
+  float* packed = scratch.floats(packed_floats<Way>(s, s.in_channels, s.out_channels));
+  pack_backward<Way>(s, a.weight, packed);
   parallel_for(threads, s.batch, [&](int64_t begin, int64_t end) {
     ScratchScope own;
     float* bordered = own.floats(b.floats());
     for (int64_t n = begin; n < end; ++n) {
-      load_bordered(b, a.dy + n * s.out_floats(), bordered);
-      backward_image(s, bordered, packed, a.dx + n * s.in_floats());
+      load_bordered<Way>(b, a.dy + n * s.out_numbers(), s.out_channels, bordered);
+      backward_image<Way>(s, bordered, packed, a.dx + n * s.in_numbers());
     }
   });
+}
+
+}  // namespace
+
+void run_forward_f32(const PixelConvForward<float>& a, int threads) {
+  run_forward<OneByOne<float>>(a, threads);
+}
+void run_forward_f16(const PixelConvForward<f16>& a, int threads) { run_forward<OneByOne<f16>>(a, threads); }
+void run_forward_bf16(const PixelConvForward<bf16>& a, int threads) {
+#if FURROW_BF16_PAIRS
+  if (has_pairs()) return run_forward<InPairs>(a, threads);
+#endif
+  run_forward<OneByOne<bf16>>(a, threads);
+}
+
+void run_backward_input_f32(const PixelConvBackwardInput<float>& a, int threads) {
+  run_backward_input<OneByOne<float>>(a, threads);
+}
+void run_backward_input_f16(const PixelConvBackwardInput<f16>& a, int threads) {
+  run_backward_input<OneByOne<f16>>(a, threads);
+}
+void run_backward_input_bf16(const PixelConvBackwardInput<bf16>& a, int threads) {
+#if FURROW_BF16_PAIRS
+  if (has_pairs()) return run_backward_input<InPairs>(a, threads);
+#endif
+  run_backward_input<OneByOne<bf16>>(a, threads);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -163,16 +209,19 @@ void check_pixel_conv_shape(const PixelConvShape& s) {
                   s.padding));
 }
 
-HWY_EXPORT(run_pixel_conv_forward);
-HWY_EXPORT(run_pixel_conv_backward_input);
-void pixel_conv_forward(const PixelConvForward& args, int threads) {
-  check_pixel_conv_shape(args.shape);
-  HWY_DYNAMIC_DISPATCH(run_pixel_conv_forward)(args, threads);
-}
-void pixel_conv_backward_input(const PixelConvBackwardInput& args, int threads) {
-  check_pixel_conv_shape(args.shape);
-  HWY_DYNAMIC_DISPATCH(run_pixel_conv_backward_input)(args, threads);
-}
+#define FURROW_DISPATCH(name, Args, suffix, T)                  \
+  HWY_EXPORT(run_##name##_##suffix);                            \
+  void pixel_conv_##name(const Args<T>& args, int threads) {    \
+    check_pixel_conv_shape(args.shape);                         \
+    HWY_DYNAMIC_DISPATCH(run_##name##_##suffix)(args, threads); \
+  }
+FURROW_DISPATCH(forward, PixelConvForward, f32, float)
+FURROW_DISPATCH(forward, PixelConvForward, bf16, bf16)
+FURROW_DISPATCH(forward, PixelConvForward, f16, f16)
+FURROW_DISPATCH(backward_input, PixelConvBackwardInput, f32, float)
+FURROW_DISPATCH(backward_input, PixelConvBackwardInput, bf16, bf16)
+FURROW_DISPATCH(backward_input, PixelConvBackwardInput, f16, f16)
+#undef FURROW_DISPATCH
 
 }  // namespace furrow::tensor::kernels
 #endif

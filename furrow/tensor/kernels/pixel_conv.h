@@ -3,12 +3,18 @@
 // [out_channels, in_channels, k, k].  Direct: a tile of pixels times 16 output channels stays in registers
 // while one chain of products runs over the window, row by row, pixel by pixel, channel by channel.
 //
-// An output is one such chain, whatever tile it falls into; weight gradients are summed over the pixels of an
-// image, then over the images of a block, then over the blocks, which follow from the shape alone: no result
-// depends on threads.  Parallel over images.  Thread safe.
+// Numbers are float32, or 16-bit ones, whose sums and weight gradients are float32: bfloat16 on a processor
+// with AVX-512 BF16 two products at a time (VDPBF16PS; subnormals count as zero), over pairs of channels, and
+// for a weight gradient of pixels; elsewhere, and float16, converted image by image.
+//
+// An output is one such chain, whatever tile it falls into; weight gradients are summed over the pixels of a
+// few images in a row, then over these groups in a block, then over the blocks, which follow from the shape
+// alone: no result depends on threads.  Parallel over images.  Thread safe.
 #pragma once
 
 #include <cstdint>
+
+#include "furrow/tensor/kernels/half.h"
 
 namespace furrow::tensor::kernels {
 
@@ -20,35 +26,44 @@ struct PixelConvShape {
 
   int64_t out_height() const { return (height + 2 * padding - kernel) / stride + 1; }
   int64_t out_width() const { return (width + 2 * padding - kernel) / stride + 1; }
-  int64_t in_floats() const { return height * width * in_channels; }  // of an image
-  int64_t out_floats() const { return out_height() * out_width() * out_channels; }
+  int64_t in_numbers() const { return height * width * in_channels; }  // of an image
+  int64_t out_numbers() const { return out_height() * out_width() * out_channels; }
 };
 
 // REQUIRES of all three: sizes >= 1, an output that is not empty, 0 <= padding < kernel.  Throws
 // Error{invalid_argument} otherwise.
 
+template <class T>
 struct PixelConvForward {
   PixelConvShape shape;
-  const float* x = nullptr;
-  const float* weight = nullptr;
-  float* y = nullptr;
+  const T* x = nullptr;
+  const T* weight = nullptr;
+  T* y = nullptr;
 };
-void pixel_conv_forward(const PixelConvForward& args, int threads);
+void pixel_conv_forward(const PixelConvForward<float>& args, int threads);
+void pixel_conv_forward(const PixelConvForward<bf16>& args, int threads);
+void pixel_conv_forward(const PixelConvForward<f16>& args, int threads);
 
+template <class T>
 struct PixelConvBackwardInput {
   PixelConvShape shape;
-  const float* dy = nullptr;
-  const float* weight = nullptr;
-  float* dx = nullptr;
+  const T* dy = nullptr;
+  const T* weight = nullptr;
+  T* dx = nullptr;
 };
-void pixel_conv_backward_input(const PixelConvBackwardInput& args, int threads);
+void pixel_conv_backward_input(const PixelConvBackwardInput<float>& args, int threads);
+void pixel_conv_backward_input(const PixelConvBackwardInput<bf16>& args, int threads);
+void pixel_conv_backward_input(const PixelConvBackwardInput<f16>& args, int threads);
 
+template <class T>
 struct PixelConvBackwardWeight {
   PixelConvShape shape;
-  const float* x = nullptr;
-  const float* dy = nullptr;
+  const T* x = nullptr;
+  const T* dy = nullptr;
   float* dweight = nullptr;  // written, not accumulated
 };
-void pixel_conv_backward_weight(const PixelConvBackwardWeight& args, int threads);
+void pixel_conv_backward_weight(const PixelConvBackwardWeight<float>& args, int threads);
+void pixel_conv_backward_weight(const PixelConvBackwardWeight<bf16>& args, int threads);
+void pixel_conv_backward_weight(const PixelConvBackwardWeight<f16>& args, int threads);
 
 }  // namespace furrow::tensor::kernels

@@ -1,6 +1,7 @@
 #include "furrow/tensor/kernels/pixel_conv.h"
 
 #include <string>
+#include <type_traits>
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/kernels/test_support.h"
@@ -16,9 +17,9 @@ struct Case {
   std::vector<float> x, weight, dy;
   explicit Case(const PixelConvShape& s)
       : shape(s),
-        x(random_floats(s.batch * s.in_floats(), 1)),
+        x(random_floats(s.batch * s.in_numbers(), 1)),
         weight(random_floats(s.out_channels * s.in_channels * s.kernel * s.kernel, 2)),
-        dy(random_floats(s.batch * s.out_floats(), 3)) {}
+        dy(random_floats(s.batch * s.out_numbers(), 3)) {}
 };
 
 struct Result {
@@ -45,7 +46,7 @@ Reference reference(const Case& c) {
               std::vector<double>(c.weight.size())};
   for (int64_t at = 0; at < static_cast<int64_t>(c.dy.size()); ++at) {
     const int64_t o = at % s.out_channels, ox = at / s.out_channels % s.out_width();
-    const int64_t oy = at / s.out_channels / s.out_width() % s.out_height(), n = at / s.out_floats();
+    const int64_t oy = at / s.out_channels / s.out_width() % s.out_height(), n = at / s.out_numbers();
     for (int64_t ky = 0; ky < s.kernel; ++ky) {
       for (int64_t kx = 0; kx < s.kernel; ++kx) {
         const int64_t y = oy * s.stride + ky - s.padding, x = ox * s.stride + kx - s.padding;
@@ -67,7 +68,7 @@ std::vector<PixelConvShape> shapes() {
   return {{3, 3, 9, 11, 16, 3, 1, 1},  {2, 16, 8, 8, 16, 3, 1, 1},  {2, 16, 9, 7, 32, 3, 2, 1},
           {5, 32, 6, 6, 48, 3, 1, 1},  {1, 5, 12, 13, 7, 7, 2, 3},  {2, 16, 7, 8, 40, 1, 2, 0},
           {9, 20, 5, 17, 70, 3, 2, 1}, {2, 4, 10, 10, 33, 5, 3, 2}, {1, 1, 1, 1, 1, 1, 1, 0},
-          {2, 2, 3, 3, 2, 3, 1, 0}};
+          {2, 2, 3, 3, 2, 3, 1, 0},    {40, 8, 5, 5, 16, 3, 1, 1}};
 }
 
 TEST(PixelConv, EqualsTheDefinition) {
@@ -102,10 +103,95 @@ TEST(PixelConv, BitsDoNotDependOnThreadsOrInstructionSetWithFma) {
 TEST(PixelConv, ImagesAreApart) {
   const Case c({4, 16, 8, 8, 32, 3, 1, 1});
   Case other = c;
-  std::fill(other.x.begin() + c.shape.in_floats(), other.x.end(), 9.0F);
+  std::fill(other.x.begin() + c.shape.in_numbers(), other.x.end(), 9.0F);
   const Result a = run(c, 1), b = run(other, 1);
-  EXPECT_TRUE(std::equal(a.y.begin(), a.y.begin() + c.shape.out_floats(), b.y.begin()));
+  EXPECT_TRUE(std::equal(a.y.begin(), a.y.begin() + c.shape.out_numbers(), b.y.begin()));
   EXPECT_FALSE(same_bits(a.dweight, b.dweight));
+}
+
+// The same of 16-bit numbers, which rounding takes from a float32 case.
+template <class H>
+struct HalfCase {
+  PixelConvShape shape;
+  std::vector<H> x, weight, dy;
+  explicit HalfCase(const Case& c)
+      : shape(c.shape), x(narrowed(c.x)), weight(narrowed(c.weight)), dy(narrowed(c.dy)) {}
+
+  static std::vector<H> narrowed(const std::vector<float>& values) {
+    std::vector<H> out(values.size());
+    convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
+    return out;
+  }
+  static std::vector<float> widened(const std::vector<H>& values) {
+    std::vector<float> out(values.size());
+    convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
+    return out;
+  }
+  Reference reference() const {
+    Case exact(shape);
+    exact.x = widened(x);
+    exact.weight = widened(weight);
+    exact.dy = widened(dy);
+    return kernels::reference(exact);
+  }
+  Result run(int threads) const {
+    std::vector<H> y(dy.size(), H{0x7fff}), dx(x.size(), H{0x7fff});
+    Result r{{}, {}, std::vector<float>(weight.size(), NAN)};
+    pixel_conv_forward({shape, x.data(), weight.data(), y.data()}, threads);
+    pixel_conv_backward_input({shape, dy.data(), weight.data(), dx.data()}, threads);
+    pixel_conv_backward_weight({shape, x.data(), dy.data(), r.dweight.data()}, threads);
+    r.y = widened(y);
+    r.dx = widened(dx);
+    return r;
+  }
+};
+
+template <class H>
+class HalfPixelConv : public ::testing::Test {
+ protected:
+  // Half a unit in the last place of a result, beside what float32 sums are allowed.
+  static constexpr double kRounding = std::is_same_v<H, bf16> ? 0x1p-9 : 0x1p-12;
+};
+using HalfTypes = ::testing::Types<bf16, f16>;
+TYPED_TEST_SUITE(HalfPixelConv, HalfTypes);
+
+TYPED_TEST(HalfPixelConv, EqualsTheDefinition) {
+  for (const PixelConvShape& shape : shapes()) {
+    const HalfCase<TypeParam> c{Case(shape)};
+    const Reference want = c.reference();
+    testing::for_each_target([&](const char*) {
+      const Result got = c.run(2);
+      EXPECT_LT(testing::worst_error(got.y, want.y), 2e-5 + 2 * TestFixture::kRounding);
+      EXPECT_LT(testing::worst_error(got.dx, want.dx), 2e-5 + 2 * TestFixture::kRounding);
+      EXPECT_LT(testing::worst_error(got.dweight, want.dweight),
+                2e-5);  // float32: a rounded one is off by more
+    });
+  }
+}
+
+TYPED_TEST(HalfPixelConv, BitsDoNotDependOnThreads) {
+  for (const PixelConvShape& shape : shapes()) {
+    const HalfCase<TypeParam> c{Case(shape)};
+    testing::for_each_target([&](const char*) {
+      const Result one = c.run(1), many = c.run(5);
+      EXPECT_TRUE(same_bits(one.y, many.y) && same_bits(one.dx, many.dx) &&
+                  same_bits(one.dweight, many.dweight));
+    });
+  }
+}
+
+// Three outputs a row, and a last column and row that no window sees: nothing of them is multiplied, not even
+// with zero.
+TYPED_TEST(HalfPixelConv, WhatNoWindowSeesIsNotRead) {
+  const Case plain({2, 5, 8, 8, 7, 3, 2, 0});
+  ASSERT_EQ(plain.shape.out_width(), 3);
+  Case other = plain;
+  for (int64_t i = 0; i < static_cast<int64_t>(other.x.size()); ++i) {
+    if (i / 5 % 8 == 7 || i / 40 % 8 == 7) other.x[static_cast<size_t>(i)] = INFINITY;
+  }
+  const Result a = HalfCase<TypeParam>(plain).run(1), b = HalfCase<TypeParam>(other).run(1);
+  EXPECT_TRUE(same_bits(a.y, b.y));
+  EXPECT_TRUE(same_bits(a.dweight, b.dweight));
 }
 
 TEST(PixelConv, RefusesWhatHasNoOutput) {

@@ -15,18 +15,41 @@ namespace {
 constexpr int64_t kMostBlocks = 8;                     // of images
 constexpr int64_t kMostPartFloats = int64_t{1} << 22;  // of all blocks together
 
-// One image's part in the gradient: out[ky][kx][in][out_padded] gets the sum over pixels of x times dy.
+// What some images that lie one after the other have as their part in the gradient:
+// out[ky][kx][in][out_padded] gets the sum over their pixels of x times dy.  A lane is a pixel, or what a
+// pair of pixels in a row have of a channel; where the row's last has no neighbour, dy's pair is filled with
+// zero.
 struct WeightJob {
   const PixelConvShape& s;
+  int64_t images;
   const float* x;  // with its border
-  int64_t x_row;
-  const float* dy;
+  int64_t x_step, x_row, x_image;
+  const float* dy;     // dense
+  int64_t columns;     // of dy
+  bool last_is_alone;  // of the columns
   float* out;
   int64_t out_row() const { return channel_blocks(s.out_channels) * kChannelBlock; }
 };
 
+// Sums of T inputs of a window's row times V vectors of outputs, over one column.
+template <class Way, bool kAlone, int T, int V>
+HWY_INLINE void add_column(const float* x, const float* dy, int64_t last, VF (&acc)[T][V]) {
+  VF g[V];
+#pragma GCC unroll 2
+  for (int v = 0; v + 1 < V; ++v) g[v] = load(dy + v * kLanes);
+  const float* end = dy + (V - 1) * kLanes;
+  g[V - 1] = last >= kLanes ? load(end) : load_part(end, last);
+#pragma GCC unroll 16
+  for (int t = 0; t < T; ++t) {
+    VF xv = set(x[t]);
+    if constexpr (kAlone) xv = Way::first(xv);
+#pragma GCC unroll 2
+    for (int v = 0; v < V; ++v) acc[t][v] = Way::add_products(xv, g[v], acc[t][v]);
+  }
+}
+
 // T inputs of row ky of the window (contiguous in memory) times V vectors of outputs.
-template <int T, int V>
+template <class Way, int T, int V>
 HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64_t output) {
   const PixelConvShape& s = job.s;
   VF acc[T][V];
@@ -35,22 +58,18 @@ HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) acc[t][v] = zero();
   }
-  const int64_t step = s.stride * s.in_channels;
   const int64_t last = s.out_channels - output - (V - 1) * kLanes;  // lanes of the last vector that exist
+  const int64_t with_neighbour = job.columns - (job.last_is_alone ? 1 : 0);
   const float* dy = job.dy + output;
-  for (int64_t oy = 0; oy < s.out_height(); ++oy) {
-    const float* x = job.x + (oy * s.stride + ky) * job.x_row + input;
-    for (int64_t ox = 0; ox < s.out_width(); ++ox, x += step, dy += s.out_channels) {
-      VF g[V];
-#pragma GCC unroll 2
-      for (int v = 0; v + 1 < V; ++v) g[v] = load(dy + v * kLanes);
-      const float* end = dy + (V - 1) * kLanes;
-      g[V - 1] = last >= kLanes ? load(end) : load_part(end, last);
-#pragma GCC unroll 16
-      for (int t = 0; t < T; ++t) {
-        const VF xv = set(x[t]);
-#pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) acc[t][v] = hn::MulAdd(xv, g[v], acc[t][v]);
+  for (int64_t n = 0; n < job.images; ++n) {
+    for (int64_t oy = 0; oy < s.out_height(); ++oy) {
+      const float* x = job.x + n * job.x_image + (oy * s.stride + ky) * job.x_row + input;
+      for (int64_t p = 0; p < with_neighbour; ++p, x += job.x_step, dy += s.out_channels)
+        add_column<Way, false>(x, dy, last, acc);
+      if constexpr (Way::kPaired) {
+        if (!job.last_is_alone) continue;
+        add_column<Way, true>(x, dy, last, acc);
+        dy += s.out_channels;
       }
     }
   }
@@ -68,18 +87,19 @@ HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64
 constexpr int kWideInputs = kVectorRegisters == 32 ? 8 : 4;
 constexpr int kNarrowInputs = kVectorRegisters == 32 ? 16 : 8;
 
+template <class Way>
 void correlate_row(const WeightJob& job, int64_t ky) {
   const int64_t inputs = job.s.kernel * job.s.in_channels;
   for (int64_t o = 0; o < job.s.out_channels; o += kChannelBlock) {
     int64_t i = 0;
     if (job.s.out_channels - o <= kLanes) {
-      for (; i + kNarrowInputs <= inputs; i += kNarrowInputs) correlate<kNarrowInputs, 1>(job, ky, i, o);
-      for (; i + 4 <= inputs; i += 4) correlate<4, 1>(job, ky, i, o);
-      for (; i < inputs; ++i) correlate<1, 1>(job, ky, i, o);
+      for (; i + kNarrowInputs <= inputs; i += kNarrowInputs) correlate<Way, kNarrowInputs, 1>(job, ky, i, o);
+      for (; i + 4 <= inputs; i += 4) correlate<Way, 4, 1>(job, ky, i, o);
+      for (; i < inputs; ++i) correlate<Way, 1, 1>(job, ky, i, o);
       continue;
     }
-    for (; i + kWideInputs <= inputs; i += kWideInputs) correlate<kWideInputs, 2>(job, ky, i, o);
-    for (; i < inputs; ++i) correlate<1, 2>(job, ky, i, o);
+    for (; i + kWideInputs <= inputs; i += kWideInputs) correlate<Way, kWideInputs, 2>(job, ky, i, o);
+    for (; i < inputs; ++i) correlate<Way, 1, 2>(job, ky, i, o);
   }
 }
 
@@ -99,30 +119,132 @@ void join_blocks(const WeightJob& job, const float* parts, int64_t blocks, int64
   }
 }
 
-}  // namespace
+// What a core lays out before it multiplies: as many images as stay in its cache.
+constexpr int64_t kGroupFloats = 48 * 1024;
 
-void run_pixel_conv_backward_weight(const PixelConvBackwardWeight& a, int threads) {
+// Images and their gradients as lanes: one by one as they are, in float32.
+template <class Way>
+class Lanes {
+ public:
+  using T = typename Way::Number;
+  explicit Lanes(const PixelConvShape& s)
+      : s_(s), border_{s.height, s.width, s.in_channels, s.padding, s.padding} {}
+  int64_t x_floats() const { return border_.floats(); }
+  int64_t dy_floats() const { return std::is_same_v<T, float> ? 0 : s_.out_numbers(); }
+  int64_t spare_floats() const { return 0; }
+  void load_x(const T* x, float* to, float* /*spare*/) const {
+    load_bordered<Way>(border_, x, s_.in_channels, to);
+  }
+  // Where they are, which is `to` unless they are float32 already.
+  const float* load_dy(const T* dy, int64_t images, float* to) const {
+    if constexpr (std::is_same_v<T, float>)
+      return dy;
+    else
+      Way::load_pixels(dy, images, s_.out_numbers(), to);
+    return to;
+  }
+  WeightJob job(int64_t images, const float* x, const float* dy, float* out) const {
+    return {s_,    images, x, s_.stride * s_.in_channels, border_.row(), x_floats(), dy, s_.out_width(),
+            false, out};
+  }
+
+ private:
+  PixelConvShape s_;
+  Bordered border_;
+};
+
+#if FURROW_BF16_PAIRS
+// A pixel with the one that the next output sees in its place.
+template <>
+class Lanes<InPairs> {
+ public:
+  // As if two numbers were one of float32: a row of the border may end in the middle of a lane.
+  explicit Lanes(const PixelConvShape& s) : s_(s) {}
+  int64_t width() const { return (s_.width + 2 * s_.padding) * s_.in_channels; }
+  int64_t x_floats() const { return (s_.height + 2 * s_.padding) * width(); }
+  int64_t columns() const { return (s_.out_width() + 1) / 2; }
+  int64_t dy_floats() const { return s_.out_height() * columns() * s_.out_channels; }
+  int64_t spare_floats() const { return (x_floats() + 1) / 2; }
+  void load_x(const bf16* x, float* to, float* spare) const {
+    auto* bordered = reinterpret_cast<bf16*>(spare);
+    const int64_t line = s_.width * s_.in_channels, border = s_.padding * s_.in_channels;
+    std::memset(bordered, 0, static_cast<size_t>(x_floats()) * sizeof(bf16));
+    for (int64_t y = 0; y < s_.height; ++y) {
+      std::memcpy(bordered + (y + s_.padding) * width() + border, x + y * line,
+                  static_cast<size_t>(line) * sizeof(bf16));
+    }
+    // Behind the end of a row the neighbour is the next row's, which no column but a lone one reads.
+    const int64_t next = s_.stride * s_.in_channels, paired = std::max<int64_t>(0, x_floats() - next);
+    zip(bordered, bordered + next, paired, to);
+    zip(bordered + paired, nullptr, x_floats() - paired, to + paired);
+  }
+  const float* load_dy(const bf16* dy, int64_t images, float* to) const {
+    const int64_t n = s_.out_channels, width = s_.out_width();
+    float* pair = to;
+    for (int64_t row = 0; row < images * s_.out_height(); ++row) {
+      for (int64_t ox = 0; ox < width; ox += 2, pair += n) {
+        const bf16* pixel = dy + (row * width + ox) * n;
+        zip(pixel, ox + 1 < width ? pixel + n : nullptr, n, pair);
+      }
+    }
+    return to;
+  }
+  WeightJob job(int64_t images, const float* x, const float* dy, float* out) const {
+    return {s_,         images, x,         2 * s_.stride * s_.in_channels, width(),
+            x_floats(), dy,     columns(), s_.out_width() % 2 == 1,        out};
+  }
+
+ private:
+  PixelConvShape s_;
+};
+#endif
+
+template <class Way, class T>
+void run_backward_weight(const PixelConvBackwardWeight<T>& a, int threads) {
   const PixelConvShape& s = a.shape;
-  const Bordered b{s.height, s.width, s.in_channels, s.padding, s.padding};
-  const WeightJob none{s, nullptr, b.row(), nullptr, nullptr};
+  const Lanes<Way> lanes(s);
+  const WeightJob none = lanes.job(0, nullptr, nullptr, nullptr);
   const int64_t floats = s.kernel * s.kernel * s.in_channels * none.out_row();
   const int64_t blocks = std::clamp(kMostPartFloats / floats, int64_t{1}, std::min(kMostBlocks, s.batch));
+  const int64_t group =
+      std::clamp(kGroupFloats / (lanes.x_floats() + lanes.dy_floats()), int64_t{1}, s.batch);
   ScratchScope scratch;
   float* parts = scratch.floats(blocks * floats);
   parallel_for(threads, blocks, [&](int64_t begin, int64_t end) {
     ScratchScope own;
-    float* bordered = own.floats(b.floats());
+    float* x = own.floats(group * lanes.x_floats());
+    float* dy = own.floats(group * lanes.dy_floats());
+    float* spare = own.floats(lanes.spare_floats());
     for (int64_t block = begin; block < end; ++block) {
       float* part = parts + block * floats;
       std::memset(part, 0, static_cast<size_t>(floats) * sizeof(float));
-      for (int64_t n = block * s.batch / blocks; n < (block + 1) * s.batch / blocks; ++n) {
-        load_bordered(b, a.x + n * s.in_floats(), bordered);
-        const WeightJob job{s, bordered, b.row(), a.dy + n * s.out_floats(), part};
-        for (int64_t ky = 0; ky < s.kernel; ++ky) correlate_row(job, ky);
+      const int64_t last = (block + 1) * s.batch / blocks;
+      for (int64_t n = block * s.batch / blocks; n < last; n += group) {
+        const int64_t images = std::min(group, last - n);
+        for (int64_t i = 0; i < images; ++i)
+          lanes.load_x(a.x + (n + i) * s.in_numbers(), x + i * lanes.x_floats(), spare);
+        const float* gradient = lanes.load_dy(a.dy + n * s.out_numbers(), images, dy);
+        const WeightJob job = lanes.job(images, x, gradient, part);
+        for (int64_t ky = 0; ky < s.kernel; ++ky) correlate_row<Way>(job, ky);
       }
     }
   });
   join_blocks(none, parts, blocks, floats, a.dweight);
+}
+
+}  // namespace
+
+void run_backward_weight_f32(const PixelConvBackwardWeight<float>& a, int threads) {
+  run_backward_weight<OneByOne<float>>(a, threads);
+}
+void run_backward_weight_f16(const PixelConvBackwardWeight<f16>& a, int threads) {
+  run_backward_weight<OneByOne<f16>>(a, threads);
+}
+void run_backward_weight_bf16(const PixelConvBackwardWeight<bf16>& a, int threads) {
+#if FURROW_BF16_PAIRS
+  if (has_pairs()) return run_backward_weight<InPairs>(a, threads);
+#endif
+  run_backward_weight<OneByOne<bf16>>(a, threads);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -134,11 +256,16 @@ HWY_AFTER_NAMESPACE();
 
 namespace furrow::tensor::kernels {
 
-HWY_EXPORT(run_pixel_conv_backward_weight);
-void pixel_conv_backward_weight(const PixelConvBackwardWeight& args, int threads) {
-  check_pixel_conv_shape(args.shape);
-  HWY_DYNAMIC_DISPATCH(run_pixel_conv_backward_weight)(args, threads);
-}
+#define FURROW_DISPATCH(suffix, T)                                                       \
+  HWY_EXPORT(run_backward_weight_##suffix);                                              \
+  void pixel_conv_backward_weight(const PixelConvBackwardWeight<T>& args, int threads) { \
+    check_pixel_conv_shape(args.shape);                                                  \
+    HWY_DYNAMIC_DISPATCH(run_backward_weight_##suffix)(args, threads);                   \
+  }
+FURROW_DISPATCH(f32, float)
+FURROW_DISPATCH(bf16, bf16)
+FURROW_DISPATCH(f16, f16)
+#undef FURROW_DISPATCH
 
 }  // namespace furrow::tensor::kernels
 #endif
