@@ -1,10 +1,12 @@
 """./dev bench predict: what furrow predicts of a step beside what it takes.
 
-Over all feasible layouts of gpt and mlp on one and two ranks: profiles the network at one size (`furrow profile`, with as
-many ranks), trains every layout at another size `--repeats` times in turn, and compares `predicted` and `measured` of
-summary.json.  Prints and writes (default build/bench/predict.json): median and 90th percentile of the error of the step's
+Over the layouts of gpt and mlp on one and two ranks: data parallel, ZeRO-1 to 3, a tensor axis, and a pipeline with every
+schedule, each without and with recompute; a pipeline that is split unevenly by hand, and recompute of some units only, on
+one rank and in a pipeline.  Profiles the network at one size (`furrow profile`, with as many ranks), trains every layout at
+another size `--repeats` times in turn, and compares `predicted` and `measured` of summary.json.  Prints and writes (default build/bench/predict.json): median and 90th percentile of the error of the step's
 time, the largest error of memory, how many pairs of layouts that differ by more than their runs' spread are in the right
 order, and how far the first choice is from the measured best.  A pair belongs to one network and may differ in ranks.
+`--layouts` takes those alone whose name has one of these words in it: `--layouts ZBV,uneven`.
 Needs a quiet machine with two cores, MNIST and tinyshakespeare under $FURROW_DATA.
 """
 import argparse
@@ -22,30 +24,48 @@ FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furr
 
 NETWORKS = {
     "gpt": dict(config="gpt-shakespeare", steps=20, batch=48, local=12,
-                profiled=["--model.width", "128", "--model.layers", "2"],
+                uneven="[1,5]", again='["h.0","h.2"]', profiled=["--model.width", "128", "--model.layers", "2"],
                 trained=["--model.width", "192", "--model.layers", "4", "--lr_scheduler.warmup_steps", "0"]),
-    "mlp": dict(config="mlp-mnist", steps=60, batch=512, local=128, profiled=["--model.hidden", "[1024,512]"],
+    "mlp": dict(config="mlp-mnist", steps=60, batch=512, local=128, uneven="[1,3]",
+                again='["fc2"]', profiled=["--model.hidden", "[1024,512]"],
                 trained=["--model.hidden", "[1536,768,384]", "--lr_scheduler.warmup_steps", "0"]),
 }
 
 ONE = {"one rank": []}
+
+
+def pipeline(schedule, *overrides):
+    return ["--parallelism.pipeline_parallel_degree", "2", "--parallelism.pipeline_parallel_schedule", schedule, *overrides]
+
+
+# The last five have two stages a rank.
+SCHEDULES = ("1F1B", "GPipe", "ZBH1", "Interleaved1F1B", "LoopedBFS", "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV")
 TWO = {
     "dp_replicate 2": ["--parallelism.data_parallel_replicate_degree", "2"],
     "ZeRO-1": ["--parallelism.zero_stage", "1"],
     "ZeRO-2": ["--parallelism.zero_stage", "2"],
     "ZeRO-3": ["--parallelism.zero_stage", "3"],
-    "pp 2 1F1B": ["--parallelism.pipeline_parallel_degree", "2"],
-    "pp 2 GPipe": ["--parallelism.pipeline_parallel_degree", "2", "--parallelism.pipeline_parallel_schedule", "GPipe"],
     "tp 2": ["--parallelism.tensor_parallel_degree", "2"],
-    "pp 2 ZBH1": ["--parallelism.pipeline_parallel_degree", "2", "--parallelism.pipeline_parallel_schedule", "ZBH1"],
+    **{f"pp 2 {schedule}": pipeline(schedule) for schedule in SCHEDULES},
 }
 
 
-def layouts():
+def layouts(network):
+    """Name, ranks, settings."""
     for ranks, table in ((1, ONE), (2, TWO)):
         for (name, overrides), recompute in itertools.product(table.items(), ("none", "full")):
             mode = ["--activation_checkpoint.mode", recompute]
             yield f"{name}{', recompute' if recompute == 'full' else ''}", ranks, overrides + mode
+    yield "pp 2 1F1B, uneven", 2, pipeline("1F1B", "--parallelism.pipeline_parallel_units_per_stage", network["uneven"])
+    some = ["--activation_checkpoint.mode", "selective", "--activation_checkpoint.units", network["again"]]
+    yield "one rank, some recompute", 1, some
+    yield "pp 2 1F1B, some recompute", 2, pipeline("1F1B", *some)
+
+
+def chosen(network, words):
+    for layout in layouts(network):
+        if not words or any(word in layout[0] for word in words):
+            yield layout
 
 
 def furrow(*words, profile):
@@ -69,14 +89,15 @@ def train(network, ranks, overrides, profile, folder):
     return summary["predicted"], summary["measured"]
 
 
-def measure(name, network, repeats, scratch):
+def measure(name, options, scratch):
+    network = NETWORKS[name]
     profile = os.path.join(scratch, name + "-profile")
     for ranks in (1, 2):
         furrow("profile", config_of(network), "--nproc", ranks, *network["profiled"],
                "--training.local_batch_size", network["local"], profile=profile)
     runs = {}
-    for repeat in range(repeats):
-        for layout, ranks, overrides in layouts():
+    for repeat in range(options.repeats):
+        for layout, ranks, overrides in chosen(network, options.layouts.split(",") if options.layouts else []):
             folder = os.path.join(scratch, f"{name}-{layout}-{repeat}".replace(" ", "_").replace(",", ""))
             runs.setdefault(layout, []).append(train(network, ranks, overrides, profile, folder))
     rows = []
@@ -115,13 +136,14 @@ def judge(rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", default="gpt,mlp")
+    parser.add_argument("--layouts", default="", help="words of names, with commas; all by default")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", default=os.path.join(ROOT, "build/bench/predict.json"))
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.networks.split(","):
-            rows += measure(name, NETWORKS[name], options.repeats, scratch)
+            rows += measure(name, options, scratch)
     for r in sorted(rows, key=lambda r: (r["network"], -abs(r["predicted_ms"] / r["measured_ms"] - 1))):
         print(f"{r['network']:<5}{r['layout']:<28}{r['measured_ms']:>9.2f} ms  predicted {r['predicted_ms']:>9.2f} "
               f"({100 * (r['predicted_ms'] / r['measured_ms'] - 1):+6.1f} %)  spread {100 * r['spread']:5.1f} %  memory "

@@ -70,8 +70,8 @@ std::optional<plan::Choice> configured_choice(const config::Config& config, cons
   return choice;
 }
 
-std::string planned_toml(const config::Config& config, const plan::ModelSpec& spec,
-                         const plan::Choice& choice) {
+config::Config planned_config(const config::Config& config, const plan::ModelSpec& spec,
+                              const plan::Choice& choice) {
   config::Config planned = config;
   set_layout(choice, &planned);
   set_recompute(spec, choice, &planned);
@@ -79,8 +79,13 @@ std::string planned_toml(const config::Config& config, const plan::ModelSpec& sp
   planned.training.global_batch_size = choice.batch.global_batch;
   if (choice.precision) planned.training.mixed_precision_param = std::string(to_string(*choice.precision));
   config::validate(planned);
+  return planned;
+}
+
+std::string planned_toml(const config::Config& config, const plan::ModelSpec& spec,
+                         const plan::Choice& choice) {
   return fmt::format("# {}: furrow train this file with --nproc {}.\n{}", plan::to_text(choice),
-                     choice.layout.world(), config::to_toml(planned));
+                     choice.layout.world(), config::to_toml(planned_config(config, spec, choice)));
 }
 
 }  // namespace furrow::app

@@ -18,7 +18,9 @@ plan::SearchRequest request_of(const config::Config& config, const plan::ModelSp
 std::optional<plan::Choice> configured_choice(const config::Config& config, const plan::ModelSpec& spec,
                                               int world, std::string* why);
 
-// The config with the layout of a choice, as TOML that `furrow train` takes.
+// The config with the layout of a choice, and as TOML that `furrow train` takes.
+config::Config planned_config(const config::Config& config, const plan::ModelSpec& spec,
+                              const plan::Choice& choice);
 std::string planned_toml(const config::Config& config, const plan::ModelSpec& spec,
                          const plan::Choice& choice);
 

@@ -9,10 +9,12 @@
 #include "apps/furrow/plan_choice.h"
 #include "apps/furrow/plan_cluster.h"
 #include "apps/furrow/plan_model.h"
+#include "apps/furrow/plan_print.h"
 #include "apps/furrow/plan_scale.h"
 #include "apps/furrow/plan_tables.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/train/recipe.h"
@@ -60,6 +62,7 @@ class Planner {
   }
 
   int run() {
+    if (arguments_.get("--layout", "best") == "configured") return show_configured();
     if (arguments_.has("--scale")) return run_scale(scale_sizes(arguments_.get("--scale", "")));
     if (goal_.objective == plan::Objective::kCost || goal_.deadline_s > 0) return run_scale(host_sizes());
     costs_ = costs_of(planned_);
@@ -67,9 +70,9 @@ class Planner {
     std::string why;
     request_.configured = configured_choice(config_, model_.spec, planned_.cluster.world(), &why);
     const plan::SearchResult result = plan::search(request_);
-    print(result, why);
+    if (!prints_layout()) print(result, why);
     plan::require_fit(result);
-    write(result.candidates[0].choice);
+    take(result.candidates[0].choice, planned_);
     return 0;
   }
 
@@ -133,14 +136,16 @@ class Planner {
     const std::vector<ScalePoint> points = scale(request_, planned_, sizes);
     const int pick = picked(points, goal_);
     const Table table = scale_table(points, goal_);
-    if (arguments_.has("--json")) {
+    if (prints_layout()) {
+      log_info(scale_line(points, goal_));
+    } else if (arguments_.has("--json")) {
       fmt::print("{}", table.json());
     } else {
       header(sources_of(points));
       fmt::print("{}\n{}\n", table.text(), scale_line(points, goal_));
     }
     if (pick < 0) throw Error(ErrorCode::kResourceExhausted, scale_line(points, goal_));
-    write(points[pick].best->choice);
+    take(points[pick].best->choice, part_of(planned_, points[pick].devices()));
     return 0;
   }
 
@@ -181,6 +186,36 @@ class Planner {
       if (rows.size() < kRows || candidate.configured) rows.push_back(candidate);
     }
     return rows;
+  }
+
+  // What stdout is for: a part of one layout, or the tables of the search.
+  bool prints_layout() const { return arguments_.has("--print"); }
+
+  void take(const plan::Choice& choice, const PlannedCluster& cluster) const {
+    write(choice);
+    if (!prints_layout() && !arguments_.has("--trace") && !arguments_.has("--draw")) return;
+    log_info(fmt::format("the best of the search: {}", plan::to_text(choice)));
+    show(planned_config(config_, model_.spec, choice), choice.layout.world(), cluster);
+  }
+
+  void show(const config::Config& config, int ranks, const PlannedCluster& cluster) const {
+    LayoutView view = layout_view(arguments_, ranks);
+    if (!cluster.local) view.machine = cluster.cluster.name;
+    view.costs = [&cluster] { return costs_of(cluster); };
+    print_layout(config, view);
+  }
+
+  int show_configured() const {
+    for (const std::string_view option : {"--scale", "--objective", "--deadline", "--write", "--explain",
+                                          "--without", "--allow-recipe-change"}) {
+      if (!arguments_.has(option)) continue;
+      throw Error(
+          ErrorCode::kInvalidArgument,
+          fmt::format("{} is about a search, and --layout configured makes none: leave one of them away",
+                      option));
+    }
+    show(config_, planned_.cluster.world(), planned_);
+    return 0;
   }
 
   void write(const plan::Choice& choice) const {

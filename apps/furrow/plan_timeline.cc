@@ -11,6 +11,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
+#include "furrow/observe/abridge.h"
 #include "furrow/observe/timeline_chart.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/compatibility.h"
@@ -99,8 +100,10 @@ void draw(const plan::Simulation& simulation, const std::vector<plan::Program>& 
   write_file_atomic(path, observe::to_svg({title, events, train::memory_of(simulation, of, 0)}));
 }
 
+// All of them, or those that begin first and last.
 void write_timelines(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
                      const std::string& path) {
+  constexpr size_t kMostEvents = 100'000;  // some 20 MB
   std::vector<observe::TraceEvent> events;
   for (size_t p = 0; p < programs.size(); ++p) {
     for (observe::TraceEvent& event : train::trace_of(simulation, programs, static_cast<int32_t>(p), 0)) {
@@ -108,26 +111,43 @@ void write_timelines(const plan::Simulation& simulation, const std::vector<plan:
       events.push_back(std::move(event));
     }
   }
+  const size_t all = events.size();
+  events = observe::abridged(std::move(events), kMostEvents);
+  if (events.size() < all)
+    log_info(fmt::format("{}: of {} instructions the {} that begin first and the {} that begin last", path,
+                         all, kMostEvents / 2, kMostEvents / 2));
   observe::write_trace(path, events, "furrow, predicted");
+}
+
+void log_step(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
+              const plan::Costs& costs, const TimelineRequest& request) {
+  log_info(fmt::format("a step of {} on {}, {}", format_seconds(simulation.step_s), request.machine,
+                       costs.source()));
+  if (programs.size() == static_cast<size_t>(request.ranks)) return;
+  std::vector<std::string> ranks;
+  for (const plan::Program& program : programs) ranks.push_back(std::to_string(program.placement.rank));
+  log_info(
+      fmt::format("of {} ranks those of one data coordinate are simulated, one for each stage of the "
+                  "pipeline: {}",
+                  request.ranks, join(ranks, ", ")));
 }
 
 }  // namespace
 
-Table simulated_timeline(const config::Config& config, const TimelineRequest& request) {
+Table simulated_timeline(const config::Config& config, const plan::Costs& costs,
+                         const TimelineRequest& request) {
   const plan::Layout layout = plan::layout_from(config.parallelism, request.ranks);
   const plan::ModelSpec spec = plan::compilable_spec(layout, planned_model(config).spec);
   const std::vector<plan::Program> programs =
       train::programs_of_world(spec, layout, train::train_options(config, spec, layout, request.rank));
   const int32_t of = index_of(programs, request.rank);
-  const auto costs = train::machine_costs(train::local_machine(request.ranks), train::profile_file());
   const plan::Simulation simulation =
-      plan::simulate(programs, spec, *costs, {.timeline = true, .memory = true});
-  log_info(
-      fmt::format("a step of {} on this machine, {}", format_seconds(simulation.step_s), costs->source()));
+      plan::simulate(programs, spec, costs, {.timeline = true, .memory = true});
+  log_step(simulation, programs, costs, request);
   if (!request.trace_path.empty()) write_timelines(simulation, programs, request.trace_path);
   if (!request.drawing.empty()) {
-    const std::string title =
-        fmt::format("A step of rank {} of {}, {}", request.rank, request.ranks, costs->source());
+    const std::string title = fmt::format("A step of rank {} of {} on {}, {}", request.rank, request.ranks,
+                                          request.machine, costs.source());
     draw(simulation, programs, of, title, request.drawing);
   }
   return request.memory ? memory_table(simulation, programs, of) : table_of(simulation, programs, of);

@@ -1,4 +1,4 @@
-// [profiling]: the trace of the executed program.
+// [profiling]: how much of the executed program is traced.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ struct Profiling {
   template <class V>
   static void fields(V& v) {
     v("enable_profiling", &Profiling::enable_profiling,
-      {.doc = "Write trace.json (Chrome trace) into the run folder."});
+      {.doc = "Trace trace_steps whole steps into the run's trace.json, instead of one early step of it."});
     v("trace_steps", &Profiling::trace_steps,
       {.min = 1,
        .max = 10000,

@@ -62,7 +62,8 @@ constexpr AttributeForm kRnn[] = {
 constexpr AttributeForm kLstm[] = {{"in", Type::kInteger, "@last"}, {"hidden", Type::kInteger}};
 constexpr AttributeForm kDelay[] = {{"forward_ms", Type::kReal},
                                     {"backward_input_ms", Type::kReal, "0"},
-                                    {"backward_weight_ms", Type::kReal, "0"}};
+                                    {"backward_weight_ms", Type::kReal, "0"},
+                                    {"bytes", Type::kInteger, "0"}};
 
 constexpr AttributeForm kConvNorm[] = {{"in_channels", Type::kInteger, "@channels"},
                                        {"out_channels", Type::kInteger},

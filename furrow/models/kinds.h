@@ -27,7 +27,7 @@ namespace furrow::models {
 //                      changes); momentum, eps: double
 //   pool_linear        channels, out: int
 //   latent             width: int
-//   delay              forward_ms, backward_input_ms, backward_weight_ms, of a microbatch: double
+//   delay              forward_ms, backward_input_ms, backward_weight_ms, of a microbatch: double; bytes: int
 struct Kind {
   std::string_view name;  // "linear"
   // Fills parameters, output, flops and saved_bytes from name, attributes and input. Error{invalid_argument}.

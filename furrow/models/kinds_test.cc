@@ -78,6 +78,19 @@ TEST(Kinds, LinearFlattensOrKeepsRows) {
   EXPECT_EQ(make_unit("l", "linear", with(linear(false), "bias", false), kText).parameters.size(), 1u);
 }
 
+TEST(Kinds, ADelayHasAnOutputOfAsManyBytesAsItSays) {
+  const plan::Attributes times = {
+      {"forward_ms", 10.0}, {"backward_input_ms", 20.0}, {"backward_weight_ms", 5.0}};
+  EXPECT_EQ(make_unit("d", "delay", times, kImage).output, kImage);
+  const plan::Unit sends = make_unit("d", "delay", with(times, "bytes", int64_t{4096}), kImage);
+  EXPECT_EQ(sends.output.shape, (Shape{-1, 1024}));
+  EXPECT_EQ(sends.output.bytes_per_sample(), 4096);
+  EXPECT_THAT(error_of("delay", with(times, "bytes", int64_t{4095}), kImage),
+              HasSubstr("bytes is 4095: of float32, it must be a multiple of 4"));
+  EXPECT_THAT(error_of("delay", with(times, "bytes", int64_t{-4}), kImage), HasSubstr("bytes"));
+  EXPECT_THAT(error_of("delay", with(times, "forward_ms", -1.0), kImage), HasSubstr("0 to 1e6"));
+}
+
 TEST(Kinds, PrefixReplacesTheName) {
   const std::string bare, other = "model";
   EXPECT_EQ(make_unit("e", "token_embedding", with(embedding(), "prefix", bare), kIds).parameters[0].name,

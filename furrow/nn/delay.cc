@@ -1,5 +1,5 @@
 // "delay": sleeps for the times of its attributes, and multiplies with one number so that there are
-// gradients.
+// gradients.  An output of another size than the input has the input over and over, cut where it ends.
 #include <ATen/ATen.h>
 
 #include <chrono>
@@ -21,10 +21,24 @@ void sleep_until(std::chrono::steady_clock::time_point begin, Milliseconds time)
   std::this_thread::sleep_until(begin + std::chrono::duration_cast<std::chrono::nanoseconds>(time));
 }
 
+// [n, in] to [n, out].
+at::Tensor repeated(const at::Tensor& x, int64_t out) {
+  const int64_t times = (out + x.size(1) - 1) / x.size(1);
+  return x.repeat({1, times}).slice(1, 0, out);
+}
+
+// Its gradient: [n, out] to [n, in].
+at::Tensor folded(const at::Tensor& dy, int64_t in) {
+  const int64_t times = (dy.size(1) + in - 1) / in;
+  const at::Tensor padded = at::constant_pad_nd(dy, {0, times * in - dy.size(1)});
+  return padded.view({dy.size(0), times, in}).sum(1);
+}
+
 class Delay final : public Block {
  public:
   explicit Delay(const plan::Unit& unit)
-      : gain_(ParameterSlot::find(unit, "gain")),
+      : out_(unit.output.shape == unit.input.shape ? 0 : unit.output.shape[1]),
+        gain_(ParameterSlot::find(unit, "gain")),
         forward_(plan::attribute<double>(unit, "forward_ms")),
         backward_input_(plan::attribute<double>(unit, "backward_input_ms")),
         backward_weight_(plan::attribute<double>(unit, "backward_weight_ms")) {}
@@ -35,7 +49,7 @@ class Delay final : public Block {
     const tensor::Param gain = gain_(params);
     const float factor = *gain.leaf.const_data_ptr<float>();
     const at::Tensor x = input.detach();
-    at::Tensor y = x * factor;
+    at::Tensor y = widened(x) * factor;
     sleep_until(begin, forward_);
     return tensor::with_backward(
         y, {input, gain.leaf},
@@ -45,24 +59,28 @@ class Delay final : public Block {
   }
 
  private:
+  at::Tensor widened(const at::Tensor& x) const { return out_ == 0 ? x : repeated(x.flatten(1), out_); }
+
   at::Tensor backward(const at::Tensor& x, const at::Tensor& dy, float factor, int index,
                       tensor::GradientSink* sink) const {
     const auto begin = std::chrono::steady_clock::now();
     at::Tensor dx = dy * factor;
+    if (out_ > 0) dx = folded(dx, x.numel() / x.size(0)).view(x.sizes());
     if (sink != nullptr) {
-      sink->defer(index, [x, dy, time = backward_weight_](float* out) {
+      sink->defer(index, [this, x, dy](float* out) {
         const auto weight_begin = std::chrono::steady_clock::now();
-        const at::Tensor terms = (x * dy).flatten();
+        const at::Tensor terms = (widened(x) * dy).flatten();
         double sum = 0;
         for (int64_t i = 0; i < terms.numel(); ++i) sum += terms.const_data_ptr<float>()[i];
         *out = static_cast<float>(sum);
-        sleep_until(weight_begin, time);
+        sleep_until(weight_begin, backward_weight_);
       });
     }
     sleep_until(begin, backward_input_);
     return dx;
   }
 
+  int64_t out_;  // features of the output; 0: it is as the input
   ParameterSlot gain_;
   Milliseconds forward_, backward_input_, backward_weight_;
 };

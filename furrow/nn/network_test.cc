@@ -29,6 +29,27 @@ TEST(Network, Mlp) {
     expect_equal_steps(testing::mlp_network({33, 24, 10}, activation));
 }
 
+// Delays of no time: 42 features to 100, and those to 30.
+TEST(Network, DelaysThatSendMoreAndLess) {
+  Network network;
+  network.input = random_tensor({20, 1, 6, 7}, 1);
+  network.targets = tokens({20}, 10, 2);
+  const auto delay = [](int64_t bytes) {
+    return plan::Attributes{
+        {"forward_ms", 0.0}, {"backward_input_ms", 0.0}, {"backward_weight_ms", 0.0}, {"bytes", bytes}};
+  };
+  network.spec.units = {models::make_unit("d0", "delay", delay(400), {DType::kF32, {-1, 1, 6, 7}})};
+  append(&network.spec, "d1", "delay", delay(120));
+  append(&network.spec, "fc", "linear", linear_layer(30, 10, "none"));
+  plan::validate(network.spec);
+  network.plain = [](const at::Tensor& input, const Tensors& params) {
+    const at::Tensor x = input.flatten(1);
+    const at::Tensor wide = at::cat({x, x, x}, 1).slice(1, 0, 100) * params.at("d0.gain");
+    return plain_linear(wide.slice(1, 0, 30) * params.at("d1.gain"), params, "fc");
+  };
+  expect_equal_steps(network);
+}
+
 TEST(Network, Convnet) {
   Network network;
   network.input = random_tensor({21, 1, 28, 28}, 1);

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
+#include <utility>
 
 #include "furrow/base/text.h"
 #include "furrow/observe/svg.h"
@@ -50,7 +52,7 @@ class Drawing {
     out_ = std::move(out);
     text(kLeft, 26, "start", chart_.title, " font-size=\"16\" font-weight=\"bold\"");
     for (size_t lane = 0; lane < lanes_.size(); ++lane) text(kLeft - 8, y_of(lane) + 17, "end", lanes_[lane]);
-    for (const TraceEvent& event : chart_.events) draw(event);
+    for (const TraceEvent* event : visible()) draw(*event);
     ticks(kTop + lanes);
     double y = kTop + lanes + kAxis + 10;
     std::vector<std::string> names = operations_;
@@ -85,6 +87,43 @@ class Drawing {
         kLane, kPalette[place_of(event.category, &operations_) % kPalette.size()], tip);
   }
 
+  // Of very many events, one a pixel and lane where they are narrower than that: the longest.
+  std::vector<const TraceEvent*> visible() const {
+    constexpr size_t kMany = 5000;
+    std::vector<const TraceEvent*> events;
+    std::map<std::pair<std::string, int64_t>, const TraceEvent*> narrow;  // by lane and pixel
+    for (const TraceEvent& event : chart_.events) {
+      const double x = x_of(event.start_ns - begin_ns_);
+      const bool wide = x_of(event.start_ns - begin_ns_ + event.duration_ns) - x >= 1;
+      if (chart_.events.size() <= kMany || wide) {
+        events.push_back(&event);
+        continue;
+      }
+      const TraceEvent*& kept = narrow[{event.stream, static_cast<int64_t>(x)}];
+      if (kept == nullptr || kept->duration_ns < event.duration_ns) kept = &event;
+    }
+    for (const auto& [place, event] : narrow) events.push_back(event);
+    return events;
+  }
+
+  // Of very many moments, one a pixel: that with the most memory.
+  std::vector<MemoryMoment> visible_memory() const {
+    constexpr size_t kMany = 2000;
+    if (chart_.memory.size() <= kMany) return chart_.memory;
+    const auto total = [](const MemoryMoment& moment) {
+      return std::accumulate(moment.bytes.begin(), moment.bytes.end(), int64_t{0});
+    };
+    std::map<int64_t, MemoryMoment> most;  // by pixel
+    for (const MemoryMoment& moment : chart_.memory) {
+      const auto pixel = static_cast<int64_t>(x_of(moment.time_ns - begin_ns_));
+      const auto [kept, first] = most.try_emplace(pixel, moment);
+      if (!first && total(moment) > total(kept->second)) kept->second.bytes = moment.bytes;
+    }
+    std::vector<MemoryMoment> moments;
+    for (const auto& [pixel, moment] : most) moments.push_back(moment);
+    return moments;
+  }
+
   void ticks(double y) {
     constexpr int kTicks = 8;
     for (int i = 0; i <= kTicks; ++i) {
@@ -110,14 +149,14 @@ class Drawing {
   // Kinds on top of one another, each as it is until the next moment.
   void draw_memory(double top) {
     int64_t most = 1;
-    for (const MemoryMoment& moment : chart_.memory)
+    const std::vector<MemoryMoment> moments = visible_memory();
+    for (const MemoryMoment& moment : moments)
       most = std::max(most, std::accumulate(moment.bytes.begin(), moment.bytes.end(), int64_t{0}));
     const double bottom = top + kMemoryHeight;
-    for (size_t i = 0; i < chart_.memory.size(); ++i) {
-      const int64_t from = chart_.memory[i].time_ns - begin_ns_;
-      const int64_t to = i + 1 < chart_.memory.size() ? chart_.memory[i + 1].time_ns - begin_ns_ : end_ns_;
-      if (to > from)
-        draw_column(chart_.memory[i], from, to, bottom, kMemoryHeight / static_cast<double>(most));
+    for (size_t i = 0; i < moments.size(); ++i) {
+      const int64_t from = moments[i].time_ns - begin_ns_;
+      const int64_t to = i + 1 < moments.size() ? moments[i + 1].time_ns - begin_ns_ : end_ns_;
+      if (to > from) draw_column(moments[i], from, to, bottom, kMemoryHeight / static_cast<double>(most));
     }
     text(kLeft - 8, top + 12, "end", format_bytes(static_cast<uint64_t>(most)));
     text(kLeft - 8, bottom, "end", "planned memory");

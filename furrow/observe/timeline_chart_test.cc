@@ -46,6 +46,27 @@ TEST(TimelineChart, StacksMemoryByKind) {
   EXPECT_THAT(svg, HasSubstr(">4.0 KiB</text>"));
 }
 
+TEST(TimelineChart, OfVeryManyEventsHasTheLongestOfAPixel) {
+  std::vector<TraceEvent> events;
+  for (int i = 0; i < 100'000; ++i)
+    events.push_back(
+        {i % 100 == 7 ? "longer" : "short", "forward", "compute", i * 1000, i % 100 == 7 ? 900 : 10, {}});
+  events.push_back({"wide", "step", "compute", 100'000'000, 50'000'000, {}});
+  TimelineChart chart{"a step", events, {}};
+  chart.memory.resize(100'000);
+  for (size_t i = 0; i < chart.memory.size(); ++i) {
+    chart.memory[i].time_ns = static_cast<int64_t>(i) * 1000;
+    chart.memory[i].bytes[static_cast<size_t>(MemoryKind::kParameters)] = i % 100 == 50 ? 2048 : 1024;
+  }
+  const std::string svg = to_svg(chart);
+  EXPECT_LT(svg.size(), size_t{1} << 20);
+  EXPECT_EQ(count(svg, "<title>wide"), 1u);
+  EXPECT_GT(count(svg, "<title>longer"), 600u);
+  EXPECT_LT(count(svg, "<title>short"), 10u);
+  EXPECT_GT(count(svg, "<title>parameters 2.0 KiB"), 600u);
+  EXPECT_LT(count(svg, "<title>parameters 1.0 KiB"), 10u);
+}
+
 TEST(TimelineChart, OfNothingIsEmpty) { EXPECT_THAT(to_svg({"nothing", {}, {}}), HasSubstr("</svg>")); }
 
 }  // namespace

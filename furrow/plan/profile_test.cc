@@ -237,5 +237,28 @@ TEST(AnalyticCosts, AreTheRoofline) {
   EXPECT_DOUBLE_EQ(analytic_costs(cluster, DType::kBF16)->unit_seconds(work), 1 + 400.0 / 200);
 }
 
+// A unit that sleeps takes what it says on any device, however many samples there are, measured or not.
+TEST(Costs, OfADelayAreItsAttributes) {
+  Unit unit = testing::unit(0, 10, false);
+  unit.kind = "delay";
+  unit.attributes = {{"forward_ms", 10.0}, {"backward_input_ms", 20.0}, {"backward_weight_ms", 0.0}};
+  unit.flops = {1e12, 1e12, 1e12};
+  ProfileSection section{2, 1, 1e-6, {}, {}, {}};
+  section.units = {sample(unit, Work::kForward, 16, 3.0)};
+  Cluster fast = machine();
+  fast.device = find_device("h100-sxm");
+  std::vector<std::unique_ptr<Costs>> all;
+  all.push_back(analytic_costs(machine()));
+  all.push_back(analytic_costs(fast));
+  all.push_back(profiled_costs(machine(), section));
+  for (const auto& costs : all) {
+    for (const int64_t samples : {1, 16}) {
+      EXPECT_EQ(costs->unit_seconds({&unit, Work::kForward, samples}), 0.01);
+      EXPECT_EQ(costs->unit_seconds({&unit, Work::kBackwardInput, samples, false}), 0.02);
+      EXPECT_EQ(costs->unit_seconds({&unit, Work::kBackwardWeight, samples}), costs->overhead_seconds());
+    }
+  }
+}
+
 }  // namespace
 }  // namespace furrow::plan

@@ -72,6 +72,7 @@ class ProfiledCosts : public Costs {
   int64_t workspace_bytes() const override { return workspace_bytes_; }
 
   double unit_seconds(const UnitWork& work) const override {
+    if (const auto stated = stated_seconds(work)) return std::max(overhead_s_, *stated);
     const double bare = bare_seconds(roofline_of(work), work.unit->compute);
     auto kind = units_.find({work_kind(*work.unit), work.work});
     if (kind != units_.end()) {

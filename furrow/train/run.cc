@@ -253,6 +253,7 @@ void Run::loop() {
   const config::Config& config = bench_.config;
   try {
     ledger_.begin_steps(bench_.rank);
+    first_step_ = state_.step;
     if (state_.validation_due) validate();
     while (wants_more()) {
       one_step();
@@ -287,11 +288,7 @@ void Run::one_step() {
   inputs.grad_scaler = config.grad_scaler;
   inputs.ready = checkpointer_->written();
   const bool first_of_process = times_.count() == 0 && time_to_first_step_s_ == 0;
-  const auto traced =
-      static_cast<int64_t>(trace_.size() / std::max<size_t>(1, trainer_->program().instructions.size()));
-  if (config.profiling.enable_profiling && !first_of_process && traced < config.profiling.trace_steps) {
-    inputs.trace = &trace_;
-  }
+  if (first() && traces_next_step()) inputs.trace = &trace_;
   const RunOutputs outputs = trainer_->run(inputs);
   stop_ = outputs.stop;
   judge(outputs);

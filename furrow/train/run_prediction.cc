@@ -4,6 +4,7 @@
 
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
+#include "furrow/observe/abridge.h"
 #include "furrow/observe/trace.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/predict.h"
@@ -12,6 +13,8 @@
 
 namespace furrow::train {
 namespace {
+
+constexpr size_t kMostTraced = 10'000;  // events of a step, as many of its prediction: some 2 MB each
 
 // Events of the first step that was traced.
 std::vector<observe::TraceEvent> first_step(const std::vector<observe::TraceEvent>& trace) {
@@ -45,6 +48,15 @@ void Run::note_memory() {
   if (prediction_) prediction_->measured.memory_by_kind = *trained_memory_;
 }
 
+// From the second step of the process on; without [profiling] the last of the first few alone.
+bool Run::traces_next_step() const {
+  constexpr int64_t kEarly = 4;
+  const config::Profiling& profiling = bench_.config.profiling;
+  const int64_t done = state_.step - first_step_;
+  if (profiling.enable_profiling) return done >= 1 && done <= profiling.trace_steps;
+  return done >= 1 && done == std::min(kEarly, total_steps_ - first_step_) - 1;
+}
+
 // On rank 0.  A prediction that fails is no reason to lose a run.
 void Run::predict() {
   if (!first() || times_.count() == 0 || bench_.rank.device.type != "cpu") return;  // costs are the CPU's
@@ -61,19 +73,29 @@ void Run::predict() {
     beside.workspace_bytes = costs->workspace_bytes();
     prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), spec_, beside);
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
-    if (trace_.empty()) return;
-    const auto begin = std::ranges::min_element(trace_, {}, &observe::TraceEvent::start_ns)->start_ns;
-    std::vector<observe::TraceEvent> step = first_step(trace_);
-    for (observe::TraceEvent& event : trace_of(simulation, programs, 0, begin)) {
-      step.push_back(event);
-      trace_.push_back(std::move(event));
-    }
-    const std::string title = "A step of rank 0, measured and predicted (" + costs->source() + ")";
-    write_file_atomic(folder_->file("timeline.svg"),
-                      observe::to_svg({title, step, memory_of(simulation, 0, begin)}));
+    if (!trace_.empty()) add_prediction(simulation, programs, costs->source());
   } catch (const Error& error) {
     log_warning(std::string("no prediction of this run: ") + error.what());
   }
+}
+
+// To the trace of the steps, from the beginning of the first; both in timeline.svg.
+void Run::add_prediction(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
+                         const std::string& source) {
+  const config::Config& config = bench_.config;
+  const auto begin = std::ranges::min_element(trace_, {}, &observe::TraceEvent::start_ns)->start_ns;
+  std::vector<observe::TraceEvent> step = first_step(trace_),
+                                   predicted = trace_of(simulation, programs, 0, begin);
+  step.insert(step.end(), predicted.begin(), predicted.end());
+  if (!config.profiling.enable_profiling) {
+    trace_ = observe::abridged(std::move(trace_), kMostTraced);
+    predicted = observe::abridged(std::move(predicted), kMostTraced);
+  }
+  std::ranges::move(predicted, std::back_inserter(trace_));
+  if (!config.metrics.enable_plots && !config.profiling.enable_profiling) return;
+  const std::string title = "A step of rank 0, measured and predicted (" + source + ")";
+  write_file_atomic(folder_->file("timeline.svg"),
+                    observe::to_svg({title, step, memory_of(simulation, 0, begin)}));
 }
 
 // A copy of the best parameters, and another where one comes while a save behind training reads the last; the

@@ -63,6 +63,7 @@ class Run {
   bool wants_more() const;
   bool validation_falls_due() const;
   void one_step();
+  bool traces_next_step() const;
   bool scales_loss() const;
   void judge(const RunOutputs& outputs);  // a step that was not applied: whether to go on
   void log_step(const RunOutputs& outputs, int64_t duration_ns);
@@ -86,6 +87,8 @@ class Run {
   void measure();      // what the steps took; every rank calls it
   void note_memory();  // what training held so far
   void predict();      // ... and what they were to take
+  void add_prediction(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
+                      const std::string& source);
   Resident resident() const;
   std::string memory_line(const plan::Program& program) const;
   observe::Summary summary() const;
@@ -126,7 +129,8 @@ class Run {
   double time_to_first_step_s_ = 0;
   double test_loss_ = 0, test_accuracy_ = 0;
   bool tested_ = false;
-  std::vector<observe::TraceEvent> trace_;
+  int64_t first_step_ = 0;                  // of this process
+  std::vector<observe::TraceEvent> trace_;  // of rank 0
 };
 
 }  // namespace furrow::train

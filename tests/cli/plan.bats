@@ -150,6 +150,42 @@ TOML
   fails 2 "schedule empty.csv:"
 }
 
+@test "the best layout of a search is printed, traced and drawn at the cluster's costs" {
+  make_cluster
+  local search=("$config" --training.global_batch_size 80 --cluster cluster.toml)
+  "$furrow" plan "${search[@]}" --json >search.json
+  run --separate-stderr "$furrow" plan "${search[@]}" --print timeline --json --trace step.json --draw step.svg
+  [ "$status" -eq 0 ]
+  echo "$output" >timeline.json
+  [[ $stderr == *"the best of the search: "* && $stderr == *" on four, analytic"* ]]
+  # The step of the table, which one rank of each stage stands for; here all four are simulated, of unequal shares.
+  local ends="max(e['ts'] + e['dur'] for e in d['traceEvents'] if e['ph'] == 'X') / 1e3"
+  [ "$(json step.json "abs($ends / $(json search.json "d['candidates'][0]['step_time_ms']") - 1) < 0.3")" = True ]
+  [ "$(json step.json "len({str(e['args'])[:16] for e in d['traceEvents'] if 'rank' in str(e.get('args'))})")" = 4 ]
+  [ "$(json timeline.json "all(a['start_ms'] <= b['start_ms'] for a, b in zip(d, d[1:]))")" = True ]
+  grep -q ">planned memory</text>" step.svg
+  # The same layout, written and planned as it is configured.
+  "$furrow" plan "${search[@]}" --write plan.toml >/dev/null
+  "$furrow" plan plan.toml --cluster cluster.toml --layout configured --print timeline --json >configured.json
+  cmp timeline.json configured.json
+  "$furrow" plan plan.toml --nproc 4 --print program >here
+  "$furrow" plan "${search[@]}" --print program | cmp - here
+  # Another layout is another step.
+  "$furrow" plan "${search[@]}" --layout configured --print memory | grep -q total
+  # Without --print the table of the search is what is printed.
+  "$furrow" plan "${search[@]}" --trace again.json 2>/dev/null | grep -q "as configured"
+  cmp step.json again.json
+}
+
+@test "of a large world representatives are simulated, and it is said" {
+  local large=("$FURROW_SOURCE_DIR/examples/llama2-70b.toml" --cluster "$FURROW_SOURCE_DIR/examples/clusters/32x8h100.toml")
+  run --separate-stderr "$furrow" plan "${large[@]}" --print memory-timeline --trace large.json --draw large.svg
+  [ "$status" -eq 0 ]
+  [[ $stderr == *"of 256 ranks those of one data coordinate are simulated, one for each stage"* ]]
+  [ "$(stat -c %s large.json)" -lt 40000000 ]
+  [ "$(stat -c %s large.svg)" -lt 4000000 ]
+}
+
 @test "a written plan trains" {
   "$furrow" plan "$config" --training.global_batch_size 80 --cluster local --nproc 2 --write plan.toml >/dev/null
   "$furrow" train plan.toml --nproc 2 --training.steps 2 --job.dump_folder planned
@@ -186,8 +222,10 @@ TOML
   fails 3 "none.toml"
   run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --without recompute,prunes
   fails 2 "did you mean 'prune'"
-  run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --print program
-  fails 2 "--print is about one layout"
+  run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --layout configured --explain
+  fails 2 "--explain is about a search"
+  run --separate-stderr "$furrow" plan "$config" --training.global_batch_size 80 --cluster cluster.toml --print program --rank 4
+  fails 2 "--rank 4: it must be a number from 0 to 3"
   run --separate-stderr "$furrow" plan "$config" --cluster cluster.toml --scale 8..1
   fails 2 "FIRST..LAST"
   run --separate-stderr "$furrow" plan "$config" --cluster local --nproc 2 --scale 1..8

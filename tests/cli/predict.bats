@@ -23,6 +23,42 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   [[ $pictures == *timeline.svg* ]]
 }
 
+@test "every run has both timelines in one bounded trace; profiling traces more steps" {
+  export FURROW_PROFILE=$PWD/none
+  steps_of() { json "$1" "sorted({e['args']['step'] for e in d['traceEvents'] if 'step' in e.get('args', {})})"; }
+  local count='sum("predicted" in str(e.get("args")) and e["ph"] == "M" for e in d["traceEvents"])'
+  "$furrow" train "$config" --training.steps 8 --job.dump_folder plain
+  [ "$(steps_of plain/trace.json)" = "['3']" ]
+  [ "$(json plain/trace.json "$count")" -ge 1 ]
+  [ "$(stat -c %s plain/trace.json)" -lt 4000000 ]
+  grep -q ">predicted compute</text>" plain/timeline.svg
+  "$furrow" train "$config" --training.steps 2 --job.dump_folder short --metrics.enable_plots=false
+  [ "$(steps_of short/trace.json)" = "['1']" ]
+  [ ! -e short/timeline.svg ]
+  "$furrow" train "$config" --training.steps 8 --profiling.enable_profiling --job.dump_folder more
+  [ "$(steps_of more/trace.json)" = "['1', '2', '3']" ]
+  # Tracing changes no bit.
+  cmp plain/model/model.safetensors more/model/model.safetensors
+}
+
+@test "a delay is predicted to take what it says, on any machine" {
+  export FURROW_PROFILE=$PWD/none
+  local delays=(--model.name blocks --model.units
+    '["d0: delay forward_ms=10 backward_input_ms=20 backward_weight_ms=5 bytes=4096", "d1: delay forward_ms=1", "fc: linear out=classes"]')
+  "$furrow" plan "$config" "${delays[@]}" --print timeline --json >here.json
+  "$furrow" plan "$config" "${delays[@]}" --layout configured --cluster "$FURROW_SOURCE_DIR/examples/clusters/8xh100.toml" \
+    --print timeline --json >there.json
+  local file took
+  for file in here.json there.json; do
+    took="{round(r['end_ms'] - r['start_ms'], 6) for r in d if r['unit'] == 'd0' and r['op'] == OP}"
+    [ "$(json $file "${took/OP/\'forward\'}")" = "{10.0}" ]
+    [ "$(json $file "${took/OP/\'backward_input\'}")" = "{20.0}" ]
+    [ "$(json $file "${took/OP/\'backward_weight\'}")" = "{5.0}" ]
+  done
+  "$furrow" plan "$config" "${delays[@]}" --print units --json >units.json
+  [ "$(json units.json "[r['output'] for r in d][:2] == ['[-1, 1024]', '[-1, 1024]']")" = True ]
+}
+
 @test "a profile is what predictions come from" {
   export FURROW_PROFILE=$PWD/profile
   "$furrow" profile "$config" --nproc 2
