@@ -21,10 +21,12 @@ void sleep_until(std::chrono::steady_clock::time_point begin, Milliseconds time)
   std::this_thread::sleep_until(begin + std::chrono::duration_cast<std::chrono::nanoseconds>(time));
 }
 
-// [n, in] to [n, out].
-at::Tensor repeated(const at::Tensor& x, int64_t out) {
-  const int64_t times = (out + x.size(1) - 1) / x.size(1);
-  return x.repeat({1, times}).slice(1, 0, out);
+// [n, in] to [n, out]; out 0: as it is.
+at::Tensor widened(const at::Tensor& x, int64_t out) {
+  if (out == 0) return x;
+  const at::Tensor rows = x.flatten(1);
+  const int64_t times = (out + rows.size(1) - 1) / rows.size(1);
+  return rows.repeat({1, times}).slice(1, 0, out);
 }
 
 // Its gradient: [n, out] to [n, in].
@@ -49,31 +51,29 @@ class Delay final : public Block {
     const tensor::Param gain = gain_(params);
     const float factor = *gain.leaf.const_data_ptr<float>();
     const at::Tensor x = input.detach();
-    at::Tensor y = widened(x) * factor;
+    at::Tensor y = widened(x, out_) * factor;
     sleep_until(begin, forward_);
     return tensor::with_backward(
         y, {input, gain.leaf},
-        [this, x, factor, index = gain.index, sink = context.sink](const at::Tensor& dy) {
-          return std::vector<at::Tensor>{backward(x, dy, factor, index, sink)};
+        [delay = *this, x, factor, index = gain.index, sink = context.sink](const at::Tensor& dy) {
+          return std::vector<at::Tensor>{delay.backward(x, dy, factor, index, sink)};
         });
   }
 
  private:
-  at::Tensor widened(const at::Tensor& x) const { return out_ == 0 ? x : repeated(x.flatten(1), out_); }
-
   at::Tensor backward(const at::Tensor& x, const at::Tensor& dy, float factor, int index,
                       tensor::GradientSink* sink) const {
     const auto begin = std::chrono::steady_clock::now();
     at::Tensor dx = dy * factor;
     if (out_ > 0) dx = folded(dx, x.numel() / x.size(0)).view(x.sizes());
     if (sink != nullptr) {
-      sink->defer(index, [this, x, dy](float* out) {
+      sink->defer(index, [x, dy, width = out_, time = backward_weight_](float* out) {
         const auto weight_begin = std::chrono::steady_clock::now();
-        const at::Tensor terms = (widened(x) * dy).flatten();
+        const at::Tensor terms = (widened(x, width) * dy).flatten();
         double sum = 0;
         for (int64_t i = 0; i < terms.numel(); ++i) sum += terms.const_data_ptr<float>()[i];
         *out = static_cast<float>(sum);
-        sleep_until(weight_begin, backward_weight_);
+        sleep_until(weight_begin, time);
       });
     }
     sleep_until(begin, backward_input_);
