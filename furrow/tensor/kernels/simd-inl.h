@@ -98,6 +98,8 @@ HWY_INLINE VH load_bits_part(const uint16_t* p, int64_t n) {
 HWY_INLINE void store_bits_part(VH v, uint16_t* p, int64_t n) {
 #if HWY_TARGET == HWY_AVX3
   hn::BlendedStore(v, hn::FirstN(DH(), static_cast<size_t>(n)), DH(), p);
+#elif HWY_TARGET == HWY_SCALAR
+  if (n > 0) *p = hn::GetLane(v);
 #else
   alignas(64) uint16_t buffer[kLanes];
   hn::Store(v, DH(), buffer);
