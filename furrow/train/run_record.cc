@@ -1,0 +1,138 @@
+// What a run says of itself: the header, the figures of its steps, the summary.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "furrow/base/log.h"
+#include "furrow/base/memory.h"
+#include "furrow/base/process.h"
+#include "furrow/base/text.h"
+#include "furrow/base/version.h"
+#include "furrow/config/batch_note.h"
+#include "furrow/models/precision.h"
+#include "furrow/plan/quote.h"
+#include "furrow/tensor/arithmetic.h"
+#include "furrow/train/device_torch.h"
+#include "furrow/train/library_build.h"
+#include "furrow/train/recipe.h"
+#include "furrow/train/run_torch.h"
+
+namespace furrow::train {
+
+std::string Run::run_name() const {
+  return std::filesystem::path(run_folder_ + "/.").lexically_normal().parent_path().filename();
+}
+
+void Run::begin_record() {
+  if (!first()) return;
+  const plan::Program& program = trainer_->program();
+  if (!bench_.rank.alone()) {
+    const auto microbatches = static_cast<int32_t>(program.microbatch_sizes.size());
+    log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_),
+                         plan::deterministic_line(program.placement, microbatches)));
+    const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
+    if (!batch.empty()) log_info(batch);
+    log_info(memory_line(program));
+  }
+  sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
+  folder_->write_plan(plan::to_text(program));
+}
+
+// Before the first step: what the ranks will hold, by the textbook; the summary has what the program plans
+// and what it took.
+std::string Run::memory_line(const plan::Program& program) const {
+  const plan::MemoryFormula formula = plan::quote(program, spec_).formula;
+  const auto bytes = [](double value) { return format_bytes(static_cast<uint64_t>(value)); };
+  return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}{}",
+                     formula.text, bytes(formula.parameters), bytes(formula.gradients),
+                     bytes(formula.optimizer),
+                     formula.teacher > 0 ? fmt::format(", teacher {}", bytes(formula.teacher)) : "");
+}
+
+void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
+  observe::StepRecord record;
+  record.step = state_.step;
+  record.samples = state_.position;
+  const Rates rates =
+      rates_at({bench_.config.lr_scheduler, bench_.config.optimizer, total_steps_}, state_.step - 1);
+  const double seconds = static_cast<double>(duration_ns) * 1e-9;
+  record.values = {{"loss", outputs.loss.mean()}, {"grad_norm", outputs.scale.norm}, {"lr", rates.lr}};
+  if (has_accuracy(bench_.config.training)) record.values.emplace_back("accuracy", outputs.loss.accuracy());
+  record.values.emplace_back("samples_per_second", static_cast<double>(global_batch_) / seconds);
+  record.values.emplace_back("step_time_ms", static_cast<double>(duration_ns) * 1e-6);
+  record.values.emplace_back("data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9);
+  record.values.emplace_back("memory_bytes", static_cast<double>(peak_rss_bytes()));
+  if (scales_loss()) {
+    record.values.emplace_back("loss_scale", state_.loss_scale.factor);
+    record.values.emplace_back("skipped_steps", static_cast<double>(state_.skipped_steps));
+  }
+  const std::vector<std::string>& phases = bench_.spec.phases;
+  for (size_t p = 0; p < phases.size(); ++p)
+    record.values.emplace_back("loss_" + phases[p], outputs.phases[p].loss.mean());
+  if (!bench_.rank.alone()) {
+    const StepLedger::Bytes bytes = ledger_.bytes(bench_.rank);
+    record.values.insert(record.values.end(),
+                         {{"exposed_communication_ms", static_cast<double>(outputs.comm.exposed_ns) * 1e-6},
+                          {"communication_ms", static_cast<double>(outputs.comm.busy_ns) * 1e-6},
+                          {"communication_wire_bytes", static_cast<double>(bytes.wire)},
+                          {"communication_bound_bytes", static_cast<double>(bytes.bound)}});
+  }
+  emit(record);
+}
+
+void Run::emit(const observe::StepRecord& record) {
+  if (first()) sinks_->log(record);
+}
+
+observe::Summary Run::summary() const {
+  observe::Summary s;
+  s.name = run_name();
+  s.status = status_;
+  s.steps = state_.step;
+  s.samples = state_.position;
+  if (state_.step > 0) s.loss = state_.last_loss;
+  if (state_.has_best) {
+    s.validation_loss = state_.best_validation_loss;
+    if (has_accuracy(bench_.config.training)) s.validation_accuracy = state_.best_validation_accuracy;
+    s.best_step = state_.best_step;
+  }
+  if (tested_) {
+    s.test_loss = test_loss_;
+    if (has_accuracy(bench_.config.training)) s.test_accuracy = test_accuracy_;
+  }
+  if (times_.total_ns() > 0) {
+    s.samples_per_second =
+        static_cast<double>(times_.count() * global_batch_) / (static_cast<double>(times_.total_ns()) * 1e-9);
+  }
+  s.audit = audit_;
+  if (s.audit && request_.one_rank_samples_per_second) {
+    s.audit->scaling_efficiency =
+        s.samples_per_second / (layout_.world() * *request_.one_rank_samples_per_second);
+  }
+  s.step_time_median_ms = times_.median_ms();
+  s.step_time_p99_ms = times_.p99_ms();
+  s.time_to_first_step_s = time_to_first_step_s_;
+  s.data_wait_s = static_cast<double>(loader_->wait_ns()) * 1e-9;
+  s.saves = saves_;
+  s.save_wait_s = static_cast<double>(save_wait_ns_) * 1e-9;
+  s.peak_rss_bytes = peak_rss_bytes();
+  const auto peaks = memory_peaks(bench_.rank, bench_.config.training.enable_cpu_offload);
+  s.memory_bytes = trained_memory_.value_or(peaks);
+  for (size_t k = 0; k < kMemoryKinds; ++k)
+    s.closing_memory_bytes[k] = peaks[k] > s.memory_bytes[k] ? peaks[k] : 0;
+  const DType precision = models::precision_of(bench_.config.training.mixed_precision_param);
+  s.arithmetic = bench_.rank.device.type == "cpu"
+                     ? tensor::arithmetic_of(precision, models::float32_share(spec_))
+                     : fmt::format("{} on {}", to_string(precision), bench_.rank.device.type);
+  s.prediction = prediction_;
+  s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
+  s.seed = bench_.rank.seed;
+  s.threads = bench_.rank.threads;
+  s.furrow_version = furrow_version();
+  s.git_commit = furrow_git_commit();
+  s.instruction_set = instruction_set();
+  s.library_build = library_build();
+  return s;
+}
+
+}  // namespace furrow::train
