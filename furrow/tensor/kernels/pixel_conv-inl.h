@@ -32,7 +32,7 @@ struct OneByOne {
   using Number = T;
   static constexpr bool kPaired = false;
   static int64_t lanes(int64_t channels) { return channels; }  // of a pixel
-  static VF add_products(VF x, VF w, VF sum) { return hn::MulAdd(x, w, sum); }
+  static HWY_INLINE VF add_products(VF x, VF w, VF sum) { return hn::MulAdd(x, w, sum); }
   static void load_pixels(const T* from, int64_t pixels, int64_t channels, float* to) {
     if constexpr (std::is_same_v<T, float>) {
       std::memcpy(to, from, static_cast<size_t>(pixels * channels) * sizeof(float));
@@ -52,8 +52,8 @@ struct InPairs {
   using Number = bf16;
   static constexpr bool kPaired = true;
   static int64_t lanes(int64_t channels) { return (channels + 1) / 2; }
-  static VF add_products(VF x, VF w, VF sum) { return HWY_NAMESPACE::add_products(x, w, sum); }
-  static VF first(VF pairs) { return first_of_pairs(pairs); }
+  static HWY_INLINE VF add_products(VF x, VF w, VF sum) { return HWY_NAMESPACE::add_products(x, w, sum); }
+  static HWY_INLINE VF first(VF pairs) { return first_of_pairs(pairs); }
   static void load_pixels(const bf16* from, int64_t pixels, int64_t channels, float* to) {
     const size_t bytes = static_cast<size_t>(channels) * sizeof(bf16);
     if (channels % 2 == 0) {
