@@ -16,21 +16,13 @@ struct Operands {
   Values may_write;  // besides
 };
 
-// An instruction, and what its operands are made of.
-class OperandRule {
+// What the operands of an instruction are made of.
+class OperandRule : protected InstructionRule {
  public:
-  // REQUIRES: facts outlive it.
-  OperandRule(const Facts& facts, size_t index)
-      : facts_(facts),
-        index_(index),
-        instruction_(facts.program.instructions[index]),
-        u_(instruction_.unit),
-        m_(instruction_.microbatch) {}
+  using InstructionRule::InstructionRule;
 
  protected:
-  [[noreturn]] void fail(const std::string& message) const { facts_.fail(index_, message); }
   const UnitFacts& unit() const { return facts_.model.units[u_]; }
-  const Placement& place() const { return facts_.program.placement; }
   bool rounds() const { return facts_.model.flat.rounds_gradients(); }
   // Which one, by what is written.
   int32_t phase() const;
@@ -39,12 +31,6 @@ class OperandRule {
   void check_owns() const;
   void check_steps() const;
   static std::string names(const Values& values);  // "act(u0,m1) batch(m1)"
-
-  const Facts& facts_;
-  const size_t index_;
-  const Instruction& instruction_;
-  const int32_t u_;
-  const int32_t m_;
 };
 
 // REQUIRES: an operation of the file's own.

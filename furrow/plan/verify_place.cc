@@ -9,14 +9,9 @@
 namespace furrow::plan::rules {
 namespace {
 
-class PlaceRule {
+class PlaceRule : InstructionRule {
  public:
-  PlaceRule(const Facts& facts, size_t index)
-      : facts_(facts),
-        index_(index),
-        instruction_(facts.program.instructions[index]),
-        u_(instruction_.unit),
-        m_(instruction_.microbatch) {}
+  using InstructionRule::InstructionRule;
 
   void check() const {
     const OpInfo& info = op_info(instruction_.op);
@@ -38,9 +33,6 @@ class PlaceRule {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& message) const { facts_.fail(index_, message); }
-  const Placement& place() const { return facts_.program.placement; }
-
   // The unit of the instruction is one of the rank's, or, of communication, one whose parameters it keeps.
   void check_unit(const OpInfo& info) const {
     if (!info.has_unit || info.has_peer || facts_.holds(u_)) return;
@@ -88,12 +80,6 @@ class PlaceRule {
       fail(fmt::format("there is one rank over {}: nothing to communicate", name));
     }
   }
-
-  const Facts& facts_;
-  const size_t index_;
-  const Instruction& instruction_;
-  const int32_t u_;
-  const int32_t m_;
 };
 
 }  // namespace

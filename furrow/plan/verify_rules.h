@@ -52,6 +52,28 @@ struct Facts {
   [[noreturn]] void fail(size_t instruction, const std::string& message) const;
 };
 
+// One instruction, for the rules that look at one at a time.
+class InstructionRule {
+ public:
+  // REQUIRES: facts outlive it.
+  InstructionRule(const Facts& facts, size_t index)
+      : facts_(facts),
+        index_(index),
+        instruction_(facts.program.instructions[index]),
+        u_(instruction_.unit),
+        m_(instruction_.microbatch) {}
+
+ protected:
+  [[noreturn]] void fail(const std::string& message) const { facts_.fail(index_, message); }
+  const Placement& place() const { return facts_.program.placement; }
+
+  const Facts& facts_;
+  const size_t index_;
+  const Instruction& instruction_;
+  const int32_t u_;
+  const int32_t m_;
+};
+
 void check_placement(const Program& program);  // before Facts are made of it
 void check_header(const Facts& facts);
 void check_purpose(const Facts& facts);
