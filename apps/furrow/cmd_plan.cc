@@ -3,6 +3,7 @@
 #include <iterator>
 
 #include "apps/furrow/commands.h"
+#include "apps/furrow/plan_model.h"
 #include "apps/furrow/plan_print.h"
 #include "apps/furrow/plan_search.h"
 #include "furrow/config/config.h"
@@ -29,7 +30,7 @@ int run_plan(const Arguments& arguments) {
   const int ranks = number_option(arguments, "--nproc", 1, 1 << 16);
   LayoutView view = layout_view(arguments, ranks);
   view.costs = [ranks] { return train::machine_costs(train::local_machine(ranks), train::profile_file()); };
-  print_layout(config, view);
+  print_layout(config, planned_model(config), view);
   return 0;
 }
 

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "furrow/base/error.h"
-#include "furrow/base/names.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/network.h"
 #include "furrow/models/teacher.h"
@@ -33,14 +32,11 @@ data::DataInfo info_of(const config::Config& config) {
 }  // namespace
 
 void check_architecture(const config::Config& config) {
-  std::vector<std::string> known;
-  for (const models::Architecture& each : models::architectures()) {
-    if (each.name == config.model.name) return;
-    known.emplace_back(each.name);
+  try {
+    models::find_architecture(config.model.name);
+  } catch (const Error& error) {
+    throw Error(error.code(), config::where(config, "model.name") + error.message());
   }
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("{}[model] name: {}", config::where(config, "model.name"),
-                          unknown_name_message("architecture", config.model.name, known)));
 }
 
 plan::ModelSpec planned_spec(const config::Config& config, const models::DataShape& shape) {

@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "apps/furrow/plan_model.h"
 #include "apps/furrow/plan_timeline.h"
 #include "furrow/base/error.h"
 #include "furrow/base/table.h"
@@ -30,10 +29,9 @@ struct Planned {
   std::string batch;  // config::batch_by_ranks
 };
 
-Planned plan_of(const config::Config& config, const LayoutView& place) {
+Planned plan_of(const config::Config& config, const PlannedModel& model, const LayoutView& place) {
   Planned planned;
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
-  const PlannedModel model = planned_model(config);
   const plan::ModelSpec spec = plan::compilable_spec(layout, model.spec);
   planned.classes = model.classes;
   planned.batch = config::batch_by_ranks(config.training, layout.data_ranks());
@@ -210,16 +208,17 @@ LayoutView layout_view(const Arguments& arguments, int ranks) {
   return view;
 }
 
-void print_layout(const config::Config& config, const LayoutView& view) {
+void print_layout(const config::Config& config, const PlannedModel& model, const LayoutView& view) {
   const bool memory = view.part == "memory-timeline";
   const bool over_time = view.part == "timeline" || memory;
   if (over_time || !view.trace_path.empty() || !view.drawing.empty()) {
-    const Table timeline = simulated_timeline(
-        config, *view.costs(), {view.ranks, view.rank, view.trace_path, view.drawing, memory, view.machine});
+    const Table timeline =
+        simulated_timeline(config, model.spec, *view.costs(),
+                           {view.ranks, view.rank, view.trace_path, view.drawing, memory, view.machine});
     if (over_time) fmt::print("{}", timeline.print(view.as_json));
     if (over_time || view.part.empty()) return;
   }
-  print_quote(plan_of(config, view), view);
+  print_quote(plan_of(config, model, view), view);
 }
 
 }  // namespace furrow::app

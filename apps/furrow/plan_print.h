@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "apps/furrow/command.h"
+#include "apps/furrow/plan_model.h"
 #include "furrow/config/config.h"
 #include "furrow/plan/cost.h"
 
@@ -28,7 +29,8 @@ int number_option(const Arguments& arguments, std::string_view option, int64_t l
 // As the options say, but for the machine.  Error{invalid_argument}: --rank is none of the ranks.
 LayoutView layout_view(const Arguments& arguments, int ranks);
 
-// Prints the part, and writes the files.  Without a part where a file is asked for, only that.
-void print_layout(const config::Config& config, const LayoutView& view);
+// Prints the part, and writes the files.  Without a part where a file is asked for, only that.  `model`: of
+// the config.
+void print_layout(const config::Config& config, const PlannedModel& model, const LayoutView& view);
 
 }  // namespace furrow::app

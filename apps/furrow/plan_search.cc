@@ -89,13 +89,7 @@ class Planner {
   }
 
   int ranks() const {
-    int64_t count = core_count();
-    if (arguments_.has("--nproc") && !parse_int(arguments_.get("--nproc", ""), count)) count = 0;
-    if (count < 1 || count > 1 << 16) {
-      throw Error(ErrorCode::kInvalidArgument, fmt::format("--nproc {}: it must be a number from 1 to {}",
-                                                           arguments_.get("--nproc", ""), 1 << 16));
-    }
-    return static_cast<int>(count);
+    return arguments_.has("--nproc") ? number_option(arguments_, "--nproc", 1, 1 << 16) : core_count();
   }
 
   void take_part(int devices) {
@@ -199,10 +193,12 @@ class Planner {
   }
 
   void show(const config::Config& config, int ranks, const PlannedCluster& cluster) const {
+    PlannedModel model = model_;
+    model.spec = planned_spec(config, model.shape);
     LayoutView view = layout_view(arguments_, ranks);
     if (!cluster.local) view.machine = cluster.cluster.name;
     view.costs = [&cluster] { return costs_of(cluster); };
-    print_layout(config, view);
+    print_layout(config, model, view);
   }
 
   int show_configured() const {

@@ -134,10 +134,10 @@ void log_step(const plan::Simulation& simulation, const std::vector<plan::Progra
 
 }  // namespace
 
-Table simulated_timeline(const config::Config& config, const plan::Costs& costs,
+Table simulated_timeline(const config::Config& config, const plan::ModelSpec& model, const plan::Costs& costs,
                          const TimelineRequest& request) {
   const plan::Layout layout = plan::layout_from(config.parallelism, request.ranks);
-  const plan::ModelSpec spec = plan::compilable_spec(layout, planned_model(config).spec);
+  const plan::ModelSpec spec = plan::compilable_spec(layout, model);
   const std::vector<plan::Program> programs =
       train::programs_of_world(spec, layout, train::train_options(config, spec, layout, request.rank));
   const int32_t of = index_of(programs, request.rank);

@@ -22,7 +22,7 @@ struct TimelineRequest {
 // on what and by which costs, and whom ranks of a large world stand for; a trace of more than 100,000
 // instructions gets those that begin first and last.  REQUIRES: `rank` is one of them; the cluster of `costs`
 // holds them.  Error{invalid_argument}: a rank of a large world that no representative is simulated for.
-Table simulated_timeline(const config::Config& config, const plan::Costs& costs,
+Table simulated_timeline(const config::Config& config, const plan::ModelSpec& model, const plan::Costs& costs,
                          const TimelineRequest& request);
 
 }  // namespace furrow::app

@@ -30,18 +30,6 @@ constexpr std::array<Architecture, 10> kArchitectures = {{
     {"blocks", &describe_blocks},
 }};
 
-const Architecture& find_architecture(const std::string& name, std::span<const Architecture> extra) {
-  std::vector<std::string> known;
-  for (std::span<const Architecture> rows : {extra, std::span<const Architecture>(kArchitectures)}) {
-    for (const Architecture& row : rows) {
-      if (row.name == name) return row;
-      known.emplace_back(row.name);
-    }
-  }
-  throw Error(ErrorCode::kInvalidArgument,
-              "[model] name: " + unknown_name_message("architecture", name, known));
-}
-
 // A teacher beside the model is told from it by its names alone: its weights are never loaded as the model's.
 void check_names(const config::Model& model, const plan::ModelSpec& spec) {
   const auto check = [&](const plan::Unit& unit, const std::string& name) {
@@ -59,6 +47,18 @@ void check_names(const config::Model& model, const plan::ModelSpec& spec) {
 }  // namespace
 
 std::span<const Architecture> architectures() { return kArchitectures; }
+
+const Architecture& find_architecture(const std::string& name, std::span<const Architecture> extra) {
+  std::vector<std::string> known;
+  for (std::span<const Architecture> rows : {extra, std::span<const Architecture>(kArchitectures)}) {
+    for (const Architecture& row : rows) {
+      if (row.name == name) return row;
+      known.emplace_back(row.name);
+    }
+  }
+  throw Error(ErrorCode::kInvalidArgument,
+              "[model] name: " + unknown_name_message("architecture", name, known));
+}
 
 plan::ModelSpec describe(const config::Model& model, const DataShape& data,
                          std::span<const Architecture> extra) {

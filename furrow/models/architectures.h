@@ -27,6 +27,9 @@ struct Architecture {
 
 std::span<const Architecture> architectures();
 
+// The row of a name, of `extra` first.  Error{invalid_argument} names [model] name and the known ones.
+const Architecture& find_architecture(const std::string& name, std::span<const Architecture> extra = {});
+
 // The spec of config's model over this data, validated.  Error{invalid_argument} names the key at fault.
 // `extra` rows come from a program that adds architectures of its own; they are searched first.
 plan::ModelSpec describe(const config::Model& model, const DataShape& data,
