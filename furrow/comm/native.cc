@@ -59,11 +59,15 @@ class NativeGroup : public GroupBackend {
   void forget() { shared().counted = communicator_.wire_bytes_of(spec_); }
 
   std::string algorithm_of(const Collective& c) const override {
-    const Call call({communicator_, spec_, topology_, shared_.scratch}, c, {});
-    return std::string(algorithm_rows()[static_cast<size_t>(choose(call))].name);
+    return std::string(algorithm_rows()[static_cast<size_t>(row_of(c))].name);
   }
 
  private:
+  static constexpr int kDirect = 0;  // its row
+  int row_of(const Collective& c) const {
+    return choose(Call({communicator_, spec_, topology_, shared_.scratch}, c, {}));
+  }
+
   // Sends complete at the end, so that an exchange is {send, recv} on both sides.
   void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {
     std::vector<Ticket> sends;
@@ -96,8 +100,7 @@ class NativeGroup : public GroupBackend {
     const bool same =
         gather.in.size() == reduce.out.size() && (gather.in.empty() || gather.in.data() == reduce.out.data());
     if (!same || gather.dtype != reduce.dtype || gather.counts != reduce.counts) return false;
-    return topology_.wires == Wires::kMemory && call_of({reduce, 0}).algorithm() == 0 &&
-           call_of({gather, 0}).algorithm() == 0;
+    return topology_.wires == Wires::kMemory && row_of(reduce) == kDirect && row_of(gather) == kDirect;
   }
 
   // Both in one pass, each with its own bytes and half of the time.

@@ -1,9 +1,9 @@
 // Everybody exchanges with everybody: the owner of a slice fetches it from all others and adds in the
 // canonical tree.
 #include <algorithm>
-#include <memory>
 #include <new>
 #include <type_traits>
+#include <utility>
 
 #include "furrow/comm/algorithms/rows.h"
 
@@ -77,29 +77,41 @@ void all_reduce_messages(Call& call, const Team& team) {
   direct_all_gather(call, team, call.c.out, 1, part);
 }
 
-// One piece in shared memory: the owner of a share reads it everywhere and writes the result everywhere,
-// while the lines are in its cache.  `in` may be `out`.
-void all_reduce_piece(Call& call, const Team& team, std::span<const std::byte> in, std::span<std::byte> out,
-                      Step step) {
-  const auto part = [&](int i) { return Call::share(in.size(), i, team.size()); };
+// The messages of one direction.
+struct Way {
+  Call& call;
+  Step step;
+};
+
+// In shared memory: the owner of a part reads it everywhere and writes the result to `destinations` and
+// everywhere, while the lines are in its cache.  `in` may be `out`.
+template <class Part>
+void add_and_spread(const Way& from, const Way& to, const Team& team, std::span<const std::byte> in,
+                    std::span<std::byte> out, const Part& part, std::vector<std::byte*> destinations) {
   for_each_peer(team, [&](int i) {
     const Call::Slice s = part(i);
-    call.later(call.send(team[i], step, in.subspan(s.begin, s.bytes)));
-    call.later(call.expose(team[i], step + 1, out.subspan(s.begin, s.bytes)));
+    from.call.later(from.call.send(team[i], from.step, in.subspan(s.begin, s.bytes)));
+    to.call.later(to.call.expose(team[i], to.step, out.subspan(s.begin, s.bytes)));
   });
   const Call::Slice own = part(team.self);
-  Messages reads = expect_from_all(call, team, step, own.bytes);
-  Messages writes = expect_from_all(call, team, step + 1, own.bytes, &Call::expect_exposed);
-  open_all(call, team, in.data() + own.begin, reads);
-  open_all(call, team, nullptr, writes);
-  std::vector<std::byte*> destinations = {out.data() + own.begin};
+  Messages reads = expect_from_all(from.call, team, from.step, own.bytes);
+  Messages writes = expect_from_all(to.call, team, to.step, own.bytes, &Call::expect_exposed);
+  open_all(from.call, team, in.data() + own.begin, reads);
+  open_all(to.call, team, nullptr, writes);
   for_each_peer(team, [&](int i) {
     destinations.push_back(writes.incoming[static_cast<size_t>(i)].window.bytes.data());
   });
-  reduce_tree(call.reduce_kind(), call.elements(own.bytes), reads.sources.span(), destinations);
-  close_all(call, team, reads);
-  close_all(call, team, writes);
-  call.wait_all();
+  reduce_tree(from.call.reduce_kind(), from.call.elements(own.bytes), reads.sources.span(), destinations);
+  close_all(from.call, team, reads);
+  close_all(to.call, team, writes);
+  from.call.wait_all();
+  to.call.wait_all();
+}
+
+void all_reduce_piece(Call& call, const Team& team, std::span<const std::byte> in, std::span<std::byte> out,
+                      Step step) {
+  const auto part = [&](int i) { return Call::share(in.size(), i, team.size()); };
+  add_and_spread({call, step}, {call, step + 1}, team, in, out, part, {out.data() + part(team.self).begin});
 }
 
 // Memory that peers cannot see goes in pieces, so that what is staged stays small and in the cache.
@@ -205,29 +217,14 @@ void direct_scatter_and_gather(Call& reduce, Call& gather) {
   const std::span<std::byte> all = gather.c.out;
   const bool seen = gather.is_registered(all);
   const std::span<std::byte> opened = seen ? all : gather.take(all.size());
-  for_each_peer(team, [&](int i) {
-    const Call::Slice s = reduce.slice(i);
-    reduce.later(reduce.send(i, kStep, reduce.c.in.subspan(s.begin, s.bytes)));
-    gather.later(gather.expose(i, kStep, opened.subspan(s.begin, s.bytes)));
-  });
-  const Call::Slice own = reduce.slice(team.self);
-  Messages reads = expect_from_all(reduce, team, kStep, own.bytes);
-  Messages writes = expect_from_all(gather, team, kStep, own.bytes, &Call::expect_exposed);
-  open_all(reduce, team, reduce.c.in.data() + own.begin, reads);
-  open_all(gather, team, nullptr, writes);
+  const auto slice = [&](int i) { return reduce.slice(i); };
+  const size_t own = slice(team.self).begin;
   std::vector<std::byte*> destinations = {reduce.c.out.data()};
-  if (all.data() + own.begin != reduce.c.out.data()) destinations.push_back(all.data() + own.begin);
-  for_each_peer(team, [&](int i) {
-    destinations.push_back(writes.incoming[static_cast<size_t>(i)].window.bytes.data());
-  });
-  reduce_tree(reduce.reduce_kind(), reduce.elements(own.bytes), reads.sources.span(), destinations);
-  close_all(reduce, team, reads);
-  close_all(gather, team, writes);
-  reduce.wait_all();
-  gather.wait_all();
+  if (all.data() + own != reduce.c.out.data()) destinations.push_back(all.data() + own);
+  add_and_spread({reduce, kStep}, {gather, kStep}, team, reduce.c.in, opened, slice, std::move(destinations));
   if (seen) return;
   for_each_peer(team, [&](int i) {
-    const Call::Slice s = reduce.slice(i);
+    const Call::Slice s = slice(i);
     copy(opened.subspan(s.begin, s.bytes), all.subspan(s.begin, s.bytes));
   });
 }
