@@ -15,8 +15,6 @@
 namespace furrow::tensor {
 namespace {
 
-constexpr at::MemoryFormat kFormat = at::MemoryFormat::ChannelsLast;
-
 // One call, kept from forward to backward.  All tensors are without history.
 struct BatchNormCall {
   int64_t rows = 0, channels = 0;
@@ -37,12 +35,12 @@ std::vector<at::Tensor> batch_norm_backward(const BatchNormCall& call, const at:
     args.rows = call.rows;
     args.channels = call.channels;
     args.x = numbers<T>(call.x);
-    args.y = call.y.defined() ? numbers<T>(call.y) : nullptr;
+    args.y = numbers<T>(call.y);
     args.mean = call.mean.const_data_ptr<float>();
     args.rstd = call.rstd.const_data_ptr<float>();
     args.gamma = call.weight.const_data_ptr<float>();
     args.dy = numbers<T>(dy);
-    args.g = g.defined() ? mutable_numbers<T>(g) : nullptr;
+    args.g = mutable_numbers<T>(g);
     args.dx = mutable_numbers<T>(dx);
     args.dgamma = dweight.data_ptr<float>();
     args.dbeta = dbias.data_ptr<float>();
@@ -101,7 +99,7 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
   BatchNormCall call;
   call.channels = x.size(1);
   call.rows = x.numel() / call.channels;
-  call.x = x.detach().contiguous(kFormat);
+  call.x = x.detach().contiguous(kImageFormat);
   call.weight = widened(weight.leaf, 1);
   call.mean = at::empty({call.channels}, at::TensorOptions().dtype(at::kFloat));
   call.rstd = at::empty_like(call.mean);
@@ -112,15 +110,15 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
   call.sink = context.sink;
   find_moments(norm, context, &call);
   at::Tensor residual;
-  if (norm.residual.defined()) residual = norm.residual.detach().contiguous(kFormat);
-  at::Tensor y = at::empty(x.sizes(), call.x.options(), kFormat);
+  if (norm.residual.defined()) residual = norm.residual.detach().contiguous(kImageFormat);
+  at::Tensor y = at::empty(x.sizes(), call.x.options(), kImageFormat);
   const at::Tensor beta = widened(bias.leaf, 1);
   by_type(x.scalar_type(), [&]<class T>(T) {
     kernels::BatchNormApply<T> args;
     args.rows = call.rows;
     args.channels = call.channels;
     args.x = numbers<T>(call.x);
-    args.residual = residual.defined() ? numbers<T>(residual) : nullptr;
+    args.residual = numbers<T>(residual);
     args.mean = call.mean.const_data_ptr<float>();
     args.rstd = call.rstd.const_data_ptr<float>();
     args.gamma = call.weight.const_data_ptr<float>();
@@ -131,8 +129,9 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
   });
   if (norm.relu && needs_backward({x, norm.residual, weight.leaf})) call.y = y.detach();
   const auto backward = [call](const at::Tensor& dy) { return batch_norm_backward(call, dy); };
-  if (norm.residual.defined()) return with_backward(y, {x, norm.residual, weight.leaf}, backward, kFormat);
-  return with_backward(y, {x, weight.leaf}, backward, kFormat);
+  if (norm.residual.defined())
+    return with_backward(y, {x, norm.residual, weight.leaf}, backward, kImageFormat);
+  return with_backward(y, {x, weight.leaf}, backward, kImageFormat);
 }
 
 }  // namespace by_kernels

@@ -16,17 +16,16 @@
 #include "furrow/tensor/kernels/scratch.h"
 
 namespace furrow::tensor {
-namespace {
 
-constexpr at::MemoryFormat kFormat = at::MemoryFormat::ChannelsLast;
-
-at::Tensor image(int64_t batch, int64_t channels, int64_t height, int64_t width, const at::Tensor& like) {
-  return at::empty({batch, channels, height, width}, like.options(), kFormat);
+at::Tensor dense_image(const at::Tensor& x) {
+  FURROW_CHECK(x.dim() == 4 && is_number(x), "an image is numbers [batch, channels, height, width]");
+  return x.detach().contiguous(kImageFormat);
 }
 
-at::Tensor dense(const at::Tensor& x) {
-  FURROW_CHECK(x.dim() == 4 && is_number(x), "an image is numbers [batch, channels, height, width]");
-  return x.detach().contiguous(kFormat);
+namespace {
+
+at::Tensor image(int64_t batch, int64_t channels, int64_t height, int64_t width, const at::Tensor& like) {
+  return at::empty({batch, channels, height, width}, like.options(), kImageFormat);
 }
 
 // One call, kept from forward to backward.  All tensors are dense and without history.
@@ -137,7 +136,7 @@ at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const Stride
                    weight.leaf.size(2) == weight.leaf.size(3) && weight.leaf.scalar_type() == x.scalar_type(),
                "a convolution's weight is [out, channels of its input, k, k] of the input's type");
   ConvolutionCall call;
-  call.x = dense(x);
+  call.x = dense_image(x);
   call.weight = weight.leaf.detach();
   call.shape = {x.size(0),           x.size(1),           x.size(2),          x.size(3),
                 weight.leaf.size(0), weight.leaf.size(2), convolution.stride, convolution.padding};
@@ -152,11 +151,12 @@ at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const Stride
         {call.shape, numbers<T>(call.x), numbers<T>(call.weight), mutable_numbers<T>(y)}, context.threads);
   });
   return with_backward(
-      y, {x, weight.leaf}, [call](const at::Tensor& dy) { return convolution_backward(call, dy); }, kFormat);
+      y, {x, weight.leaf}, [call](const at::Tensor& dy) { return convolution_backward(call, dy); },
+      kImageFormat);
 }
 
 at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& /*context*/) {
-  const at::Tensor in = dense(x);
+  const at::Tensor in = dense_image(x);
   const int64_t batch = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
   FURROW_CHECK(channels >= c && stride >= 1, "a shortcut pads channels");
   const int64_t oh = (h - 1) / stride + 1, ow = (w - 1) / stride + 1;
@@ -190,11 +190,11 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
         });
         return {dx};
       },
-      kFormat);
+      kImageFormat);
 }
 
 at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
-  const at::Tensor in = dense(x);
+  const at::Tensor in = dense_image(x);
   const PoolShape shape{x.size(0), x.size(1), x.size(2), x.size(3)};
   at::Tensor y = image(shape.batch, shape.channels, shape.out_height(), shape.out_width(), in);
   const at::Tensor codes = at::empty({y.numel()}, at::TensorOptions().dtype(at::kByte));
@@ -210,11 +210,11 @@ at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
         });
         return {dx};
       },
-      kFormat);
+      kImageFormat);
 }
 
 at::Tensor global_average_pool(const at::Tensor& x, OpContext& /*context*/) {
-  const at::Tensor in = dense(x);
+  const at::Tensor in = dense_image(x);
   const int64_t batch = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
   at::Tensor y = at::empty({batch, c}, at::TensorOptions().dtype(x.scalar_type()));
   by_type(x.scalar_type(), [&]<class T>(T) {

@@ -11,6 +11,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/embedding_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/operations_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
@@ -31,27 +32,20 @@ void add_rows(const at::Tensor& gradient, kernels::EmbeddingBackward<T> args, in
   const at::Tensor dy = gradient.detach().contiguous();
   args.columns = dy.size(-1);
   args.count = dy.numel() / args.columns;
-  args.dout = static_cast<const T*>(dy.const_data_ptr());
+  args.dout = numbers<T>(dy);
   kernels::embedding_backward(args, threads);
 }
 
 void table_gradient(const at::Tensor& gradient, const int64_t* ids, int64_t rows, float* out, int threads,
                     int64_t first = 0) {
-  const auto fill = [&](auto args) {
+  by_type(gradient.scalar_type(), [&]<class T>(T) {
+    kernels::EmbeddingBackward<T> args;
     args.ids = ids;
     args.rows = rows;
     args.dtable = out;
     args.first = first;
     add_rows(gradient, args, threads);
-  };
-  switch (gradient.scalar_type()) {
-    case at::kFloat:
-      return fill(kernels::EmbeddingBackward<float>());
-    case at::kBFloat16:
-      return fill(kernels::EmbeddingBackward<kernels::bf16>());
-    default:
-      return fill(kernels::EmbeddingBackward<kernels::f16>());
-  }
+  });
 }
 
 void defer_tables(const at::Tensor& ids, const Param& tokens, const Param& positions,
@@ -82,11 +76,11 @@ void look_up(const at::Tensor& ids, const Param& tokens, const Param& positions,
   args.count = ids.numel();
   args.columns = tokens.leaf.size(1);
   args.ids = ids.const_data_ptr<int64_t>();
-  args.table = static_cast<const T*>(tokens.leaf.const_data_ptr());
-  args.positions = positions.defined() ? static_cast<const T*>(positions.leaf.const_data_ptr()) : nullptr;
+  args.table = numbers<T>(tokens.leaf);
+  args.positions = numbers<T>(positions.leaf);
   args.period = ids.size(1);
   if (positions.defined() && !context.positions.empty()) args.position_ids = context.positions.data();
-  args.out = static_cast<T*>(y.data_ptr());
+  args.out = mutable_numbers<T>(y);
   kernels::embedding_forward(args, context.threads);
 }
 
@@ -160,16 +154,7 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
   check_ids(dense, tokens.leaf.size(0));
   const int64_t width = tokens.leaf.size(1);
   at::Tensor y = at::empty({ids.size(0), ids.size(1), width}, tokens.leaf.options());
-  switch (tokens.leaf.scalar_type()) {
-    case at::kFloat:
-      look_up<float>(dense, tokens, positions, y, context);
-      break;
-    case at::kBFloat16:
-      look_up<kernels::bf16>(dense, tokens, positions, y, context);
-      break;
-    default:
-      look_up<kernels::f16>(dense, tokens, positions, y, context);
-  }
+  by_type(tokens.leaf.scalar_type(), [&]<class T>(T) { look_up<T>(dense, tokens, positions, y, context); });
   return with_backward(y, {tokens.leaf}, [dense, tokens, positions, context](const at::Tensor& dy) {
     if (context.sink != nullptr) defer_tables(dense, tokens, positions, dy, context);
     return std::vector<at::Tensor>{};

@@ -17,14 +17,15 @@ at::Tensor widened(const at::Tensor& x, int threads);
 // Dense float32 values rounded to `type`; `x` itself for float32.
 at::Tensor narrowed(const at::Tensor& x, at::ScalarType type, int threads);
 
-// The elements of a dense tensor as kernels know them: T is float, kernels::bf16 or kernels::f16.
+// The elements of a dense tensor as kernels know them: T is float, kernels::bf16 or kernels::f16.  Null of
+// one that is undefined.
 template <class T>
 const T* numbers(const at::Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
+  return x.defined() ? static_cast<const T*>(x.const_data_ptr()) : nullptr;
 }
 template <class T>
 T* mutable_numbers(const at::Tensor& x) {
-  return static_cast<T*>(x.data_ptr());
+  return x.defined() ? static_cast<T*>(x.data_ptr()) : nullptr;
 }
 
 // fn(T()) for the T of `type`.

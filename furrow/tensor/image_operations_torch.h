@@ -13,7 +13,9 @@
   at::Tensor global_average_pool(const at::Tensor& x, OpContext& context);
 
 namespace furrow::tensor {
-void check_rows_of_norm(int64_t rows);  // in training; Error{invalid_argument}
+inline constexpr at::MemoryFormat kImageFormat = at::MemoryFormat::ChannelsLast;
+at::Tensor dense_image(const at::Tensor& x);  // in that format, without history; channels_last.cc
+void check_rows_of_norm(int64_t rows);        // in training; Error{invalid_argument}
 }  // namespace furrow::tensor
 
 namespace furrow::tensor::by_kernels {

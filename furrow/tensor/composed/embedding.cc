@@ -62,6 +62,16 @@ OwnRows own_rows(const at::Tensor& ids, const at::Tensor& table, int64_t first) 
           absent.to(table.device(), at::kBool, /*non_blocking=*/true).unsqueeze(2)};
 }
 
+// To y [batch, time, width], the vectors of its tokens' positions: `places` from `begin` on, or, where that
+// is undefined, the positions from there.
+void add_positions(const at::Tensor& y, const Param& positions, const at::Tensor& places, int64_t begin) {
+  if (places.defined()) {
+    y.add_(at::embedding(positions.leaf.detach(), places.narrow(1, begin, y.size(1))));
+  } else if (positions.defined()) {
+    y.add_(positions.leaf.detach().narrow(0, begin, y.size(1)));
+  }
+}
+
 }  // namespace
 
 at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions, OpContext& context) {
@@ -71,11 +81,7 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
   const at::Tensor here = on_device(dense, tokens.leaf.device());
   const at::Tensor y = at::embedding(tokens.leaf.detach(), here),
                    places = places_of(dense, positions, context);
-  if (places.defined()) {
-    y.add_(at::embedding(positions.leaf.detach(), places));
-  } else if (positions.defined()) {
-    y.add_(positions.leaf.detach().narrow(0, 0, ids.size(1)));
-  }
+  add_positions(y, positions, places, 0);
   return with_backward(y, {tokens.leaf}, [=, sink = context.sink](const at::Tensor& dy) {
     if (sink == nullptr) return std::vector<at::Tensor>{};
     defer_table(sink, tokens, here, dy);
@@ -91,15 +97,11 @@ at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param
   const at::Tensor dense = ids.contiguous();
   check_ids(dense, vocabulary);
   TensorAxis& axis = *context.axis;
-  const int64_t part = ids.size(1) / axis.size(), begin = axis.rank() * part;
+  const int64_t part = ids.size(1) / axis.size();
   const OwnRows own = own_rows(dense, tokens.leaf, axis.rank() * tokens.leaf.size(0));
   const at::Tensor found = at::embedding(tokens.leaf.detach(), own.rows).masked_fill_(own.absent, 0);
   const at::Tensor y = axis.reduce_scatter(found, 1), places = places_of(dense, positions, context);
-  if (places.defined()) {
-    y.add_(at::embedding(positions.leaf.detach(), places.narrow(1, begin, part)));
-  } else if (positions.defined()) {
-    y.add_(positions.leaf.detach().narrow(0, begin, part));
-  }
+  add_positions(y, positions, places, axis.rank() * part);
   return with_backward(y, {tokens.leaf}, [=, &axis, sink = context.sink](const at::Tensor& dy) {
     const at::Tensor all = axis.all_gather(dy, 1);
     if (sink == nullptr) return std::vector<at::Tensor>{};

@@ -15,17 +15,10 @@
 namespace furrow::tensor::by_composition {
 namespace {
 
-constexpr at::MemoryFormat kFormat = at::MemoryFormat::ChannelsLast;
-
-at::Tensor dense(const at::Tensor& x) {
-  FURROW_CHECK(x.dim() == 4 && is_number(x), "an image is numbers [batch, channels, height, width]");
-  return x.detach().contiguous(kFormat);
-}
-
 // `x` itself where it is float32; it keeps its format.
 at::Tensor wide(const at::Tensor& x) { return x.to(at::kFloat); }
 
-at::Tensor image(const at::Tensor& x, at::ScalarType type) { return x.to(type).contiguous(kFormat); }
+at::Tensor image(const at::Tensor& x, at::ScalarType type) { return x.to(type).contiguous(kImageFormat); }
 
 struct ConvolutionCall {
   StridedConvolution convolution;
@@ -112,61 +105,63 @@ at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const Stride
   FURROW_CHECK(weight.leaf.dim() == 4 && x.dim() == 4 && weight.leaf.size(1) == x.size(1) &&
                    weight.leaf.size(2) == weight.leaf.size(3),
                "a convolution's weight is [out, channels of its input, k, k]");
-  const ConvolutionCall call{convolution,  dense(x),          weight.leaf.detach().contiguous(kFormat),
+  const ConvolutionCall call{convolution,  dense_image(x),    weight.leaf.detach().contiguous(kImageFormat),
                              weight.index, x.requires_grad(), context.sink};
   const at::Tensor y =
       at::conv2d(wide(call.x), wide(call.weight), {}, convolution.stride, convolution.padding);
   return with_backward(
       image(y, x.scalar_type()), {x, weight.leaf},
-      [call](const at::Tensor& dy) { return convolution_backward(call, dy); }, kFormat);
+      [call](const at::Tensor& dy) { return convolution_backward(call, dy); }, kImageFormat);
 }
 
 at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bias, const BatchNorm& norm,
                       OpContext& context) {
   FURROW_CHECK(x.dim() == 4 && x.size(1) == weight.leaf.numel(), "batch_norm has a weight for each channel");
   NormCall call;
-  call.x = dense(x);
+  call.x = dense_image(x);
   call.weight = wide(weight.leaf.detach());
   call.eps = norm.eps;
   call.residual = norm.residual.defined() && norm.residual.requires_grad();
   call.weight_index = weight.index;
   call.bias_index = bias.index;
   call.sink = context.sink;
-  const auto [mean, variance] = moments_of(wide(call.x), norm, context);
+  const at::Tensor input = wide(call.x);
+  const auto [mean, variance] = moments_of(input, norm, context);
   call.mean = mean;
   call.rstd = (variance + norm.eps).rsqrt_();
   at::Tensor y =
-      std::get<0>(at::native_batch_norm(wide(call.x), call.weight, wide(bias.leaf.detach()), mean, variance,
+      std::get<0>(at::native_batch_norm(input, call.weight, wide(bias.leaf.detach()), mean, variance,
                                         /*training=*/false, 0, norm.eps));
   if (norm.residual.defined()) y.add_(norm.residual.detach());
   if (norm.relu) y.relu_();
   y = image(y, x.scalar_type());
   if (norm.relu && needs_backward({x, norm.residual, weight.leaf})) call.y = y.detach();
   const auto backward = [call](const at::Tensor& dy) { return norm_backward(call, dy); };
-  if (norm.residual.defined()) return with_backward(y, {x, norm.residual, weight.leaf}, backward, kFormat);
-  return with_backward(y, {x, weight.leaf}, backward, kFormat);
+  if (norm.residual.defined())
+    return with_backward(y, {x, norm.residual, weight.leaf}, backward, kImageFormat);
+  return with_backward(y, {x, weight.leaf}, backward, kImageFormat);
 }
 
 at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& /*context*/) {
-  const at::Tensor in = dense(x);
+  const at::Tensor in = dense_image(x);
   FURROW_CHECK(channels >= x.size(1) && stride >= 1, "a shortcut pads channels");
   const auto taken = [stride](const at::Tensor& all) {
     return all.slice(2, 0, std::nullopt, stride).slice(3, 0, std::nullopt, stride);
   };
   const at::Tensor y =
-      at::constant_pad_nd(taken(in), {0, 0, 0, 0, 0, channels - x.size(1)}).contiguous(kFormat);
+      at::constant_pad_nd(taken(in), {0, 0, 0, 0, 0, channels - x.size(1)}).contiguous(kImageFormat);
   return with_backward(
       y, {x},
       [taken, sizes = x.sizes().vec()](const at::Tensor& dy) -> std::vector<at::Tensor> {
-        const at::Tensor dx = at::empty(sizes, dy.options(), kFormat).zero_();
+        const at::Tensor dx = at::empty(sizes, dy.options(), kImageFormat).zero_();
         taken(dx).copy_(dy.narrow(1, 0, sizes[1]));
         return {dx};
       },
-      kFormat);
+      kImageFormat);
 }
 
 at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
-  const at::Tensor in = dense(x);
+  const at::Tensor in = dense_image(x);
   auto [y, places] = at::max_pool2d_with_indices(wide(in), {3, 3}, {2, 2}, {1, 1});
   return with_backward(
       image(y, x.scalar_type()), {x},
@@ -175,16 +170,17 @@ at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
                                                                    {1, 1}, /*ceil_mode=*/false, places);
         return {image(dx, dy.scalar_type())};
       },
-      kFormat);
+      kImageFormat);
 }
 
 at::Tensor global_average_pool(const at::Tensor& x, OpContext& /*context*/) {
-  const at::Tensor in = dense(x);
-  return with_backward(at::mean(in, {2, 3}, false, at::kFloat).to(x.scalar_type()).contiguous(), {x},
-                       [sizes = x.sizes().vec()](const at::Tensor& dy) -> std::vector<at::Tensor> {
-                         const auto pixels = static_cast<double>(sizes[2] * sizes[3]);
-                         return {(dy / pixels).unsqueeze(2).unsqueeze(3).expand(sizes).contiguous(kFormat)};
-                       });
+  const at::Tensor in = dense_image(x);
+  return with_backward(
+      at::mean(in, {2, 3}, false, at::kFloat).to(x.scalar_type()).contiguous(), {x},
+      [sizes = x.sizes().vec()](const at::Tensor& dy) -> std::vector<at::Tensor> {
+        const auto pixels = static_cast<double>(sizes[2] * sizes[3]);
+        return {(dy / pixels).unsqueeze(2).unsqueeze(3).expand(sizes).contiguous(kImageFormat)};
+      });
 }
 
 }  // namespace furrow::tensor::by_composition

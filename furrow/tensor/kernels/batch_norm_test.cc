@@ -5,8 +5,10 @@
 namespace furrow::tensor::kernels {
 namespace {
 
+using testing::narrowed;
 using testing::random_floats;
 using testing::same_bits;
+using testing::widened;
 
 struct Case {
   int64_t rows, channels;
@@ -109,19 +111,6 @@ TEST(BatchNorm, BitsDoNotDependOnThreadsOrInstructionSetWithFma) {
       EXPECT_TRUE(same_bits(one.dgamma, other.dgamma));
     }
   });
-}
-
-template <class H>
-std::vector<H> narrowed(const std::vector<float>& values) {
-  std::vector<H> out(values.size());
-  convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
-  return out;
-}
-template <class H>
-std::vector<float> widened(const std::vector<H>& values) {
-  std::vector<float> out(values.size());
-  convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
-  return out;
 }
 
 // Of 16-bit numbers it is what float32 says of them, rounded where it is written.

@@ -7,6 +7,7 @@
 namespace furrow::tensor::kernels {
 namespace {
 
+using testing::narrowed;
 using testing::random_floats;
 using testing::same_bits;
 
@@ -17,13 +18,6 @@ float value_of(f16 x) {
                      : exponent == 31 ? (fraction != 0 ? NAN : INFINITY)
                                       : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
   return (x.bits & 0x8000) != 0 ? -size : size;
-}
-
-template <class H>
-std::vector<H> narrowed(const std::vector<float>& x) {
-  std::vector<H> out(x.size());
-  convert(static_cast<int64_t>(x.size()), x.data(), out.data(), 1);
-  return out;
 }
 
 template <class H>

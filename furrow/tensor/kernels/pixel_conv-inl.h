@@ -72,6 +72,15 @@ struct InPairs {
 };
 #endif
 
+// fn(Way()) for how this processor multiplies bfloat16.
+template <class Fn>
+void by_way_of_bf16(const Fn& fn) {
+#if FURROW_BF16_PAIRS
+  if (has_pairs()) return fn(InPairs());
+#endif
+  fn(OneByOne<bf16>());
+}
+
 // An image [height][width][lanes] inside zeros.
 struct Bordered {
   int64_t height, width, lanes;
@@ -79,6 +88,11 @@ struct Bordered {
   int64_t row() const { return (width + before + after) * lanes; }
   int64_t floats() const { return (height + before + after) * row(); }
 };
+
+template <class Way>
+Bordered input_border(const PixelConvShape& s) {
+  return {s.height, s.width, Way::lanes(s.in_channels), s.padding, s.padding};
+}
 
 template <class Way>
 void load_bordered(const Bordered& b, const typename Way::Number* image, int64_t channels, float* to) {

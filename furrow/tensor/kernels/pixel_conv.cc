@@ -51,11 +51,6 @@ void pack_backward(const PixelConvShape& s, const typename Way::Number* weight, 
   pack<Way>(s, s.in_channels, s.out_channels, at, packed);
 }
 
-template <class Way>
-Bordered input_border(const PixelConvShape& s) {
-  return {s.height, s.width, Way::lanes(s.in_channels), s.padding, s.padding};
-}
-
 // The rows of a window are contiguous: one tap each.
 template <class Way>
 void forward_image(const PixelConvShape& s, const float* bordered, const float* packed,
@@ -165,10 +160,7 @@ void run_forward_f32(const PixelConvForward<float>& a, int threads) {
 }
 void run_forward_f16(const PixelConvForward<f16>& a, int threads) { run_forward<OneByOne<f16>>(a, threads); }
 void run_forward_bf16(const PixelConvForward<bf16>& a, int threads) {
-#if FURROW_BF16_PAIRS
-  if (has_pairs()) return run_forward<InPairs>(a, threads);
-#endif
-  run_forward<OneByOne<bf16>>(a, threads);
+  by_way_of_bf16([&]<class Way>(Way) { run_forward<Way>(a, threads); });
 }
 
 void run_backward_input_f32(const PixelConvBackwardInput<float>& a, int threads) {
@@ -178,10 +170,7 @@ void run_backward_input_f16(const PixelConvBackwardInput<f16>& a, int threads) {
   run_backward_input<OneByOne<f16>>(a, threads);
 }
 void run_backward_input_bf16(const PixelConvBackwardInput<bf16>& a, int threads) {
-#if FURROW_BF16_PAIRS
-  if (has_pairs()) return run_backward_input<InPairs>(a, threads);
-#endif
-  run_backward_input<OneByOne<bf16>>(a, threads);
+  by_way_of_bf16([&]<class Way>(Way) { run_backward_input<Way>(a, threads); });
 }
 
 }  // namespace HWY_NAMESPACE

@@ -9,8 +9,10 @@
 namespace furrow::tensor::kernels {
 namespace {
 
+using testing::narrowed;
 using testing::random_floats;
 using testing::same_bits;
+using testing::widened;
 
 struct Case {
   PixelConvShape shape;
@@ -115,18 +117,8 @@ struct HalfCase {
   PixelConvShape shape;
   std::vector<H> x, weight, dy;
   explicit HalfCase(const Case& c)
-      : shape(c.shape), x(narrowed(c.x)), weight(narrowed(c.weight)), dy(narrowed(c.dy)) {}
+      : shape(c.shape), x(narrowed<H>(c.x)), weight(narrowed<H>(c.weight)), dy(narrowed<H>(c.dy)) {}
 
-  static std::vector<H> narrowed(const std::vector<float>& values) {
-    std::vector<H> out(values.size());
-    convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
-    return out;
-  }
-  static std::vector<float> widened(const std::vector<H>& values) {
-    std::vector<float> out(values.size());
-    convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
-    return out;
-  }
   Reference reference() const {
     Case exact(shape);
     exact.x = widened(x);

@@ -127,8 +127,7 @@ template <class Way>
 class Lanes {
  public:
   using T = typename Way::Number;
-  explicit Lanes(const PixelConvShape& s)
-      : s_(s), border_{s.height, s.width, s.in_channels, s.padding, s.padding} {}
+  explicit Lanes(const PixelConvShape& s) : s_(s), border_(input_border<Way>(s)) {}
   int64_t x_floats() const { return border_.floats(); }
   int64_t dy_floats() const { return std::is_same_v<T, float> ? 0 : s_.out_numbers(); }
   int64_t spare_floats() const { return 0; }
@@ -241,10 +240,7 @@ void run_backward_weight_f16(const PixelConvBackwardWeight<f16>& a, int threads)
   run_backward_weight<OneByOne<f16>>(a, threads);
 }
 void run_backward_weight_bf16(const PixelConvBackwardWeight<bf16>& a, int threads) {
-#if FURROW_BF16_PAIRS
-  if (has_pairs()) return run_backward_weight<InPairs>(a, threads);
-#endif
-  run_backward_weight<OneByOne<bf16>>(a, threads);
+  by_way_of_bf16([&]<class Way>(Way) { run_backward_weight<Way>(a, threads); });
 }
 
 }  // namespace HWY_NAMESPACE

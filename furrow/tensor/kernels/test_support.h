@@ -12,6 +12,8 @@
 #include <random>
 #include <vector>
 
+#include "furrow/tensor/kernels/half.h"
+
 namespace furrow::tensor::kernels::testing {
 
 inline std::vector<float> random_floats(int64_t n, uint32_t seed, float low = -1, float high = 1) {
@@ -19,6 +21,20 @@ inline std::vector<float> random_floats(int64_t n, uint32_t seed, float low = -1
   std::uniform_real_distribution<float> uniform(low, high);
   std::vector<float> out(static_cast<size_t>(n));
   for (float& x : out) x = uniform(engine);
+  return out;
+}
+
+// Rounded to 16 bits, and as float32 again.
+template <class H>
+std::vector<H> narrowed(const std::vector<float>& values) {
+  std::vector<H> out(values.size());
+  convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
+  return out;
+}
+template <class H>
+std::vector<float> widened(const std::vector<H>& values) {
+  std::vector<float> out(values.size());
+  convert(static_cast<int64_t>(values.size()), values.data(), out.data(), 1);
   return out;
 }
 
