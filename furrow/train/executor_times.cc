@@ -36,6 +36,12 @@ observe::TraceEvent trace_event(const ExecutorState& state, const BoundInstructi
   return event;
 }
 
+void record(const ExecutorState& state, const BoundInstruction& bound, const InstructionTime& time) {
+  if (state.inputs->trace != nullptr)
+    state.inputs->trace->push_back(trace_event(state, bound, time.start_ns, time.duration_ns));
+  if (state.inputs->times != nullptr) state.inputs->times->push_back(time);
+}
+
 }  // namespace
 
 // Two that were one pass have half of its time each.
@@ -43,8 +49,7 @@ void ExecutorState::note_landed(const Flight& flight, int64_t busy_ns) {
   const BoundInstruction* const gather = flight.bound->gather;
   int64_t start_ns = flight.work.started_ns();
   const auto add = [&](const BoundInstruction& bound, int64_t duration_ns) {
-    if (inputs->trace != nullptr) inputs->trace->push_back(trace_event(*this, bound, start_ns, duration_ns));
-    if (inputs->times != nullptr) inputs->times->push_back({bound.index, start_ns, duration_ns, 0});
+    record(*this, bound, {bound.index, start_ns, duration_ns, 0});
     start_ns += duration_ns;
   };
   add(*flight.bound, gather == nullptr ? busy_ns : busy_ns / 2);
@@ -53,9 +58,7 @@ void ExecutorState::note_landed(const Flight& flight, int64_t busy_ns) {
 
 void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
   if (bound.communicates()) return;  // noted when it has landed
-  if (inputs->trace != nullptr)
-    inputs->trace->push_back(trace_event(*this, bound, time.start_ns, time.duration_ns));
-  if (inputs->times != nullptr) inputs->times->push_back(time);
+  record(*this, bound, time);
 }
 
 }  // namespace furrow::train

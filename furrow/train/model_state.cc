@@ -20,6 +20,15 @@
 namespace furrow::train {
 namespace {
 
+// Parameters and statistics of the units of which there are both.
+void copy_units(std::span<const UnitState> from, std::span<UnitState> to) {
+  for (size_t u = 0; u < std::min(from.size(), to.size()); ++u) {
+    if (from[u].params.defined()) to[u].params.copy_(from[u].params);
+    if (from[u].compute.defined()) to[u].compute.copy_(from[u].compute);
+    if (from[u].statistics.defined()) to[u].statistics.copy_(from[u].statistics);
+  }
+}
+
 // Where the storage of a parameter is: its unit and its offset there.
 struct Home {
   int unit;
@@ -408,12 +417,8 @@ std::vector<UnitState> ModelState::snapshot_parameters() const {
   return copies;
 }
 
-void ModelState::load_snapshot(std::span<const UnitState> parameters) {
-  for (size_t u = 0; u < parameters.size(); ++u) {
-    if (parameters[u].params.defined()) units_[u].params.copy_(parameters[u].params);
-    if (parameters[u].compute.defined()) units_[u].compute.copy_(parameters[u].compute);
-    if (parameters[u].statistics.defined()) units_[u].statistics.copy_(parameters[u].statistics);
-  }
-}
+void ModelState::snapshot_parameters(std::span<UnitState> copies) const { copy_units(units_, copies); }
+
+void ModelState::load_snapshot(std::span<const UnitState> parameters) { copy_units(parameters, units_); }
 
 }  // namespace furrow::train

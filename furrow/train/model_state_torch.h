@@ -149,6 +149,7 @@ class ModelState {
   };
   UnitState snapshot(int unit, const Taking& taking) const;
   std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, with statistics, without states
+  void snapshot_parameters(std::span<UnitState> copies) const;  // ... into what that made before
   void load_snapshot(std::span<const UnitState> parameters);
 
  private:

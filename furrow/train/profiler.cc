@@ -16,6 +16,7 @@
 #include "furrow/plan/verify.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/library_build.h"
+#include "furrow/train/median.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/rank_share.h"
 #include "furrow/train/recipe.h"
@@ -30,12 +31,6 @@ constexpr int kTurns = 2;  // of a rank in a step: there is something to add
 // A model is measured twice as wide too where that takes little: four times such a step, four times its
 // memory.
 constexpr int64_t kMostStepNs = 1'000'000'000;
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<long>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 // Twice as wide; false: the architecture has no width.
 bool widen(config::Model* model) {

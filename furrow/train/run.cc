@@ -250,7 +250,7 @@ void Run::one_step() {
   inputs.loss_scale = state_.loss_scale;
   inputs.grad_scaler = config.grad_scaler;
   inputs.ready = checkpointer_->written();
-  const bool first_of_process = times_.count() == 0 && time_to_first_step_s_ == 0;
+  const bool first_of_process = state_.step == first_step_;
   if (first() && traces_next_step()) inputs.trace = &trace_;
   const RunOutputs outputs = trainer_->run(inputs);
   stop_ = outputs.stop;

@@ -6,19 +6,6 @@
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
-namespace {
-
-// Into what ModelState::snapshot_parameters() made of the same units before.
-void copy_parameters(std::span<const UnitState> units, std::span<UnitState> copies) {
-  for (size_t u = 0; u < copies.size(); ++u) {
-    if (copies[u].params.defined()) copies[u].params.copy_(units[u].params);
-    if (copies[u].compute.defined()) copies[u].compute.copy_(units[u].compute);
-    if (copies[u].statistics.defined()) copies[u].statistics.copy_(units[u].statistics);
-  }
-}
-
-}  // namespace
-
 bool Run::validation_falls_due() const {
   const config::Validation& config = bench_.config.validation;
   if (!config.enable || !bench_.dataset->validation) return false;
@@ -82,7 +69,7 @@ void Run::keep_best(double loss, double accuracy) {
   if (best_.empty() || best_lent_)
     best_ = model_->snapshot_parameters();
   else
-    copy_parameters(model_->units(), best_);
+    model_->snapshot_parameters(best_);
   best_lent_ = false;
 }
 

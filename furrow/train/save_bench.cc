@@ -16,6 +16,7 @@
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/train/checkpointer_torch.h"
 #include "furrow/train/executor_torch.h"
+#include "furrow/train/median.h"
 #include "furrow/train/residence_torch.h"
 
 namespace furrow::train {
@@ -30,12 +31,6 @@ plan::ModelSpec wide_units(int64_t units) {
   shape.input = {DType::kF32, {-1, 1024}};
   shape.classes = 1024;
   return models::describe(model, shape);
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<long>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 // One process's saves as Run makes them.

@@ -12,6 +12,7 @@
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/program.h"
 #include "furrow/train/executor_torch.h"
+#include "furrow/train/median.h"
 #include "furrow/train/rank_share.h"
 #include "furrow/train/residence_torch.h"
 #include "tests/testing/run_ranks.h"
@@ -139,12 +140,6 @@ void run_steps(const plan::ModelSpec& spec, const World& world, const RankContex
     times->run_us.push_back(run_ns * 1e-3 / instructions);
     times->instructions = std::max(times->instructions, program.instructions.size());
   }
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<long>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
 }
 
 // Its time is the executor's own for an instruction, the median over steps and ranks.
