@@ -11,6 +11,7 @@
 
 #include "furrow/config/config.h"
 #include "furrow/models/architectures.h"
+#include "furrow/models/testing/h100_hosts.h"
 #include "furrow/plan/search.h"
 #include "tests/testing/fuzz_replay.h"
 
@@ -20,14 +21,9 @@ namespace {
 // Of a layout, as shares of the simulated step: the worst one, and the mean of all.
 constexpr double kMost = .08, kMean = .025;
 
+// On a tree with half of its wires.
 plan::Cluster h100s(int hosts) {
-  plan::Cluster cluster;
-  cluster.hosts = hosts;
-  cluster.devices = 8;
-  cluster.device = plan::find_device("h100-sxm");
-  cluster.inside = plan::find_link("nvlink4");
-  cluster.network = plan::find_link("infiniband-ndr");
-  cluster.network.ports = 8;
+  plan::Cluster cluster = testing::h100_hosts(hosts);
   cluster.network.topology = plan::Topology::kTree;
   cluster.network.ports_per_leaf = 4;
   cluster.network.oversubscription = 2;

@@ -9,6 +9,7 @@
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
 #include "furrow/models/architectures.h"
+#include "furrow/models/testing/h100_hosts.h"
 #include "furrow/plan/search.h"
 #include "tests/testing/fuzz_replay.h"
 
@@ -38,20 +39,14 @@ constexpr Recipe kTensor256 = {"torchtitan, two axes", 1, 32, 8, 8};
 // table 1: 76.1 billion parameters over tensor 8 and pipeline 4, interleaved, the optimizer sharded.
 constexpr Recipe kMegatron256 = {"Megatron-LM, three axes", 4, 8, 8, 1, "Interleaved1F1B", 2};
 
-// An example over hosts of eight H100, each with its own InfiniBand port of 400 Gbit, and the recipe.
+// An example over hosts of eight H100, and the recipe.
 Planned planned(const std::string& example, int hosts, const Recipe& published) {
   const config::Config config =
       config::load((furrow::testing::source_root() / "examples" / example).string());
   Planned planned;
   planned.spec =
       describe(config.model, {{DType::kI64, {-1, config.training.seq_len}}, config.model.vocab_size});
-  plan::Cluster cluster;
-  cluster.hosts = hosts;
-  cluster.devices = 8;
-  cluster.device = plan::find_device("h100-sxm");
-  cluster.inside = plan::find_link("nvlink4");
-  cluster.network = plan::find_link("infiniband-ndr");
-  cluster.network.ports = 8;
+  const plan::Cluster cluster = testing::h100_hosts(hosts);
   planned.costs = plan::analytic_costs(cluster);
   plan::SearchRequest request;
   request.spec = &planned.spec;

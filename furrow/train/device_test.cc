@@ -78,9 +78,7 @@ class Devices : public ::testing::TestWithParam<std::tuple<Network, std::string>
     if (device() == "cuda" && !at::globalContext().hasCUDA())
       GTEST_SKIP() << "no GPU, or a libtorch without CUDA";
     made_up_images(300, 60, network().name == "resnet20" ? 12 : 28);
-    std::string text;
-    for (int i = 0; i < 6000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
-    write_file_atomic(folder_.path() + "/text.txt", text);
+    write_made_up_text(6000);
   }
 
   config::Config config(std::vector<std::string> overrides) const {

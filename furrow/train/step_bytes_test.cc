@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include "furrow/train/session.h"
-#include "tests/testing/run_ranks.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -64,18 +63,7 @@ class StepBytes : public ::testing::Test, protected testing::TrainingRuns {
     )",
                                                 "step_bytes_test", settings);
     const std::string name = fmt::format("{}_{}", layout.name(), microbatches);
-    observe::Summary summary;
-    testing::run_ranks(layout.ranks(),
-                       [&](comm::Communicator& communicator) {
-                         TrainRequest request;
-                         request.config = config;
-                         if (communicator.rank() == 0) request.run_folder = run(name);
-                         request.communicator = &communicator;
-                         const observe::Summary own = train(request);
-                         if (communicator.rank() == 0) summary = own;
-                       },
-                       {.timeout_ms = testing::kPatienceMs});
-    return summary;
+    return train_on_ranks(name, layout.ranks(), config);
   }
 
   static int64_t wire(const observe::Summary& summary, const std::string& name) {

@@ -11,12 +11,12 @@ namespace furrow {
 namespace {
 
 using Settings = std::vector<std::string>;
+using testing::kPipeline;
+using testing::kReplicate;
+using testing::kSchedule;
+using testing::kShard;
+using testing::kStage;
 
-constexpr const char* kPipeline = "--parallelism.pipeline_parallel_degree";
-constexpr const char* kSchedule = "--parallelism.pipeline_parallel_schedule";
-constexpr const char* kReplicate = "--parallelism.data_parallel_replicate_degree";
-constexpr const char* kShard = "--parallelism.data_parallel_shard_degree";
-constexpr const char* kStage = "--parallelism.zero_stage";
 constexpr const char* kRecompute = "--activation_checkpoint.mode";
 
 struct Network {
@@ -81,10 +81,7 @@ const Case kCases[] = {
 class Networks : public ::testing::TestWithParam<Network> {
  protected:
   void SetUp() override {
-    std::string text;
-    for (uint32_t i = 0, state = 1; i < 3000; ++i, state = state * 1664525 + 1013904223)
-      text += i % 7 == 0 ? ' ' : static_cast<char>('a' + (state >> 24) % (3 + i % 12));
-    write_file_atomic(folder_.path() + "/text.txt", text);
+    testing::write_made_up_words(folder_.path() + "/text.txt", 3000);
     testing::write_made_up_idx(folder_.path() + "/images", 120, 20, 28);
     write_file_atomic(config(), toml(GetParam()));
   }

@@ -18,6 +18,11 @@ namespace furrow {
 namespace {
 
 using testing::ChildResult;
+using testing::kPipeline;
+using testing::kReplicate;
+using testing::kSchedule;
+using testing::kShard;
+using testing::kStage;
 using testing::Outcome;
 using testing::run_child;
 
@@ -80,12 +85,6 @@ TEST_P(RankLayouts, EndWithTheBitsOfOneProcess) {
     EXPECT_TRUE(path_exists(run + "/logs/rank-" + std::to_string(rank) + ".log"));
   }
 }
-
-constexpr const char* kReplicate = "--parallelism.data_parallel_replicate_degree";
-constexpr const char* kStage = "--parallelism.zero_stage";
-constexpr const char* kShard = "--parallelism.data_parallel_shard_degree";
-constexpr const char* kPipeline = "--parallelism.pipeline_parallel_degree";
-constexpr const char* kSchedule = "--parallelism.pipeline_parallel_schedule";
 
 INSTANTIATE_TEST_SUITE_P(All, RankLayouts,
                          ::testing::Values(LayoutCase{"replicate2", 2, {kReplicate, "2", kShard, "1"}},

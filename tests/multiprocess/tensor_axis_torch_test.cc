@@ -19,11 +19,11 @@ namespace furrow {
 namespace {
 
 using Settings = std::vector<std::string>;
-
-constexpr const char* kPipeline = "--parallelism.pipeline_parallel_degree";
-constexpr const char* kReplicate = "--parallelism.data_parallel_replicate_degree";
-constexpr const char* kShard = "--parallelism.data_parallel_shard_degree";
-constexpr const char* kTensor = "--parallelism.tensor_parallel_degree";
+using testing::kPipeline;
+using testing::kReplicate;
+using testing::kSchedule;
+using testing::kShard;
+using testing::kTensor;
 
 struct Layout {
   const char* name;
@@ -34,10 +34,10 @@ const Layout kOne{"one", 1, {kPipeline, "1", kReplicate, "1", kShard, "1", kTens
 const Layout kTp2{"tp2", 2, {kPipeline, "1", kReplicate, "1", kShard, "1", kTensor, "2"}};
 const Layout kPp2{"pp2", 2, {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "1"}};
 const Layout kPp2Tp2{"pp2tp2", 4, {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "2"}};
-const Layout kZeroBubbleTp2{"zero_bubble_tp2",
-                            4,
-                            {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "2",
-                             "--parallelism.pipeline_parallel_schedule", "ZBVZeroBubble"}};
+const Layout kZeroBubbleTp2{
+    "zero_bubble_tp2",
+    4,
+    {kPipeline, "2", kReplicate, "1", kShard, "1", kTensor, "2", kSchedule, "ZBVZeroBubble"}};
 const Layout kDp2Tp2{"dp2tp2", 4, {kPipeline, "1", kReplicate, "2", kShard, "1", kTensor, "2"}};
 const Layout kShard2Tp2{"shard2tp2",
                         4,
@@ -51,12 +51,7 @@ Settings operator+(Settings a, const Settings& b) {
 
 class TensorAxis : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string text;
-    for (uint32_t i = 0, state = 1; i < 6000; ++i, state = state * 1664525 + 1013904223)
-      text += i % 7 == 0 ? ' ' : static_cast<char>('a' + (state >> 24) % (3 + i % 12));
-    write_file_atomic(folder_.path() + "/text.txt", text);
-  }
+  void SetUp() override { testing::write_made_up_words(folder_.path() + "/text.txt", 6000); }
 
   std::string run(const std::string& name) const { return folder_.path() + "/" + name; }
   std::string config() const {

@@ -8,6 +8,13 @@
 
 namespace furrow::testing {
 
+void write_made_up_words(const std::string& path, uint32_t letters) {
+  std::string text;
+  for (uint32_t i = 0, state = 1; i < letters; ++i, state = state * 1664525 + 1013904223)
+    text += i % 7 == 0 ? ' ' : static_cast<char>('a' + (state >> 24) % (3 + i % 12));
+  write_file_atomic(path, text);
+}
+
 std::string environment(const char* name) {
   const char* value = std::getenv(name);
   if (value == nullptr)

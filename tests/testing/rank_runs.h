@@ -1,12 +1,24 @@
 // The real binary on several ranks, for tests/multiprocess: one config, made-up data, run folders.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "tests/testing/child.h"
 
 namespace furrow::testing {
+
+// Words of a layout on the command line; each takes a value.
+inline constexpr const char* kPipeline = "--parallelism.pipeline_parallel_degree";
+inline constexpr const char* kSchedule = "--parallelism.pipeline_parallel_schedule";
+inline constexpr const char* kReplicate = "--parallelism.data_parallel_replicate_degree";
+inline constexpr const char* kShard = "--parallelism.data_parallel_shard_degree";
+inline constexpr const char* kStage = "--parallelism.zero_stage";
+inline constexpr const char* kTensor = "--parallelism.tensor_parallel_degree";
+
+// A text that can be learned, of so many letters.
+void write_made_up_words(const std::string& path, uint32_t letters);
 
 std::string environment(const char* name);  // throws when the build did not set it
 

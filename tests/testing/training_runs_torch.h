@@ -25,9 +25,9 @@ class TrainingRuns {
   }
 
   // What tiny_gpt() reads.
-  void write_made_up_text() const {
+  void write_made_up_text(int letters = 3000) const {
     std::string text;
-    for (int i = 0; i < 3000; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
+    for (int i = 0; i < letters; ++i) text.push_back(static_cast<char>('a' + (i * i / 7 + i) % 13));
     write_file_atomic(folder_.path() + "/text.txt", text);
   }
 
@@ -72,18 +72,21 @@ class TrainingRuns {
     return train::train(request);
   }
 
-  // On ranks that are threads.
-  void train_on_ranks(const std::string& name, int ranks, const config::Config& config,
-                      const std::string& backend = "native") const {
+  // On ranks that are threads; the summary of rank 0.
+  observe::Summary train_on_ranks(const std::string& name, int ranks, const config::Config& config,
+                                  const std::string& backend = "native") const {
+    observe::Summary summary;
     run_ranks(ranks,
               [&](comm::Communicator& communicator) {
                 train::TrainRequest request;
                 request.config = config;
                 if (communicator.rank() == 0) request.run_folder = run(name);
                 request.communicator = &communicator;
-                train::train(request);
+                const observe::Summary own = train::train(request);
+                if (communicator.rank() == 0) summary = own;
               },
               {.timeout_ms = kPatienceMs, .backend = backend});
+    return summary;
   }
 
   std::string weights(const std::string& name) const {
