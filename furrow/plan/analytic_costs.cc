@@ -44,9 +44,9 @@ class AnalyticCosts : public Costs {
            kLossPasses * static_cast<double>(bytes) / cluster_.device.memory_bytes_per_second;
   }
   double overhead_seconds() const override { return cluster_.device.overhead_s; }
-  int64_t workspace_bytes() const override {
+  int64_t workspace_bytes(bool multiplies) const override {
     if (cluster_.device.kind != DeviceKind::kCpu) return 0;  // unknown
-    return cluster_.world() > 1 ? 2 * kSmallestBlock : kSmallestBlock;
+    return (multiplies ? kSmallestBlock : 0) + (cluster_.world() > 1 ? kSmallestBlock : 0);
   }
   std::vector<Leg> legs(const MovementCall& call) const override { return legs_of(cluster_, call); }
 

@@ -54,8 +54,9 @@ class Costs {
   virtual double batch_seconds(int64_t bytes) const = 0;        // of the batch, which a loader has ready
   virtual double loss_seconds(int64_t bytes) const = 0;         // of the last unit's output
   virtual double overhead_seconds() const = 0;  // of every instruction, included in the others already
-  // Scratch memory of a rank's kernels and communication, besides the values of a program.
-  virtual int64_t workspace_bytes() const = 0;
+  // Scratch memory of a rank's kernels and communication, besides the values of a program; of one that does
+  // not multiply, such as a stage of a table alone, of its communication.
+  virtual int64_t workspace_bytes(bool multiplies = true) const = 0;
   virtual std::vector<Leg> legs(const MovementCall& call) const = 0;
 };
 

@@ -69,7 +69,9 @@ class ProfiledCosts : public Costs {
   const Cluster& cluster() const override { return analytic_->cluster(); }
   std::string source() const override { return "profiled"; }
   double overhead_seconds() const override { return overhead_s_; }
-  int64_t workspace_bytes() const override { return workspace_bytes_; }
+  int64_t workspace_bytes(bool multiplies) const override {
+    return multiplies ? workspace_bytes_ : std::min(workspace_bytes_, analytic_->workspace_bytes(false));
+  }
 
   double unit_seconds(const UnitWork& work) const override {
     if (const auto stated = stated_seconds(work)) return std::max(overhead_s_, *stated);

@@ -108,6 +108,12 @@ std::vector<plan::Program> programs_of_world(const plan::ModelSpec& spec, const 
   return programs;
 }
 
+bool multiplies(const plan::Program& program, const plan::ModelSpec& spec) {
+  return std::ranges::any_of(program.instructions, [&](const plan::Instruction& i) {
+    return i.op == plan::Op::kForward && spec.units[i.unit].flops.forward > 0;
+  });
+}
+
 std::array<int64_t, kMemoryKinds> planned_memory(const plan::Program& program, const plan::ModelSpec& spec,
                                                  const Resident& resident) {
   std::array<int64_t, kMemoryKinds> bytes = plan::verify(program, spec).peak_bytes;

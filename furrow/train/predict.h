@@ -57,6 +57,9 @@ struct Resident {
   int64_t workspace_bytes = 0;  // plan::Costs::workspace_bytes
 };
 
+// Does the program compute a unit with FLOPs?  A table is looked up.
+bool multiplies(const plan::Program& program, const plan::ModelSpec& spec);
+
 // Peaks by kind that verify() reports of the program, and what is resident.
 std::array<int64_t, kMemoryKinds> planned_memory(const plan::Program& program, const plan::ModelSpec& spec,
                                                  const Resident& resident);

@@ -8,6 +8,9 @@
 #include <vector>
 
 #include "furrow/base/file.h"
+#include "furrow/models/architectures.h"
+#include "furrow/plan/compatibility.h"
+#include "furrow/train/recipe.h"
 #include "furrow/train/session.h"
 #include "tests/testing/child.h"
 #include "tests/testing/made_up_idx.h"
@@ -81,6 +84,22 @@ TEST_P(HeldMemory, IsAsPlanned) {
       EXPECT_NEAR(planned / held, 1, GetParam().error) << to_string(kind) << ", recompute " << recompute;
     }
   }
+}
+
+// The stage of the embedding alone does not.
+TEST(Multiplies, IsOfTheStage) {
+  config::Config config;
+  config.model.name = "gpt";
+  config.model.layers = 2;
+  config.parallelism.pipeline_parallel_degree = 2;
+  config.parallelism.pipeline_parallel_units_per_stage = {1, 3};
+  config.training.global_batch_size = 2 * config.training.local_batch_size;
+  const plan::Layout layout = plan::layout_from(config.parallelism, 2);
+  const plan::ModelSpec spec = models::describe(config.model, {{DType::kI64, {-1, 8}}, 16});
+  const std::vector<plan::Program> programs =
+      programs_of_world(spec, layout, train_options(config, spec, layout));
+  EXPECT_FALSE(multiplies(programs[0], spec));
+  EXPECT_TRUE(multiplies(programs[1], spec));
 }
 
 const std::vector<std::string> kWide = {"--model.width", "64", "--model.layers", "3"};

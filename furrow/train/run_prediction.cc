@@ -70,7 +70,7 @@ void Run::predict() {
         plan::simulate(programs, spec_, *costs, {.timeline = !trace_.empty(), .memory = !trace_.empty()});
     prediction_ = observe::Prediction{costs->source(), figures_of(simulation), measured_};
     Resident beside = resident();
-    beside.workspace_bytes = costs->workspace_bytes();
+    beside.workspace_bytes = costs->workspace_bytes(multiplies(trainer_->program(), spec_));
     prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), spec_, beside);
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
     if (!trace_.empty()) add_prediction(simulation, programs, costs->source());
