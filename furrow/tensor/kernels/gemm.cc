@@ -39,6 +39,7 @@ bool has_epilogue(const Epilogue& e) {
 }
 
 struct Float32Product {
+  using Form = PlainForm;
   const Gemm& g;
   int64_t m = g.m, n = g.n, depth = g.k, max_depth = kMaxDepth, kept = kKeptPanels;
 
@@ -50,7 +51,7 @@ struct Float32Product {
   }
 
   // Straight into C, or by way of the tile where columns are missing or an epilogue follows.
-  void compute(const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
+  void compute(Form::Registers&, const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
     const bool finish = k.begin + k.size == g.k && has_epilogue(g.epilogue);
     const size_t bytes = static_cast<size_t>(at.columns) * sizeof(float);
     float* c = g.c + at.i * g.ldc + at.j;

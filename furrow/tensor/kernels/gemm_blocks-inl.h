@@ -27,18 +27,29 @@ struct Depth {
   int64_t begin, size;
 };
 
+// Register blocks of kMR rows, for which nothing is set up.  The Form of a product has
+//   Registers   what a thread holds while it computes
+//   kRows       of a register block and a panel of A
+//   kGrain      packed rows of A, and depths, are multiples of it
+struct PlainForm {
+  struct Registers {};
+  static constexpr int64_t kRows = kMR, kGrain = 1;
+};
+
 // One thread's share of a product and its working memory.  A Product has
+//   Form                       of its register blocks
 //   m, n, depth, max_depth     sizes; depth is k in units of one packed 32-bit lane
 //   kept                       floats of B that may stay packed for several blocks of rows
 //   pack_a, pack_b             as in gemm_pack-inl.h
-//   compute(a, b, at, k, tile) one register block of C from a panel of each
+//   compute(registers, a, b, at, k, tile)  one register block of C from a panel of each
 template <class Product>
 struct Share {
   const Product& product;
   int64_t j1;   // the share's last column
   float* a;     // packed block of rows of A
   float* b;     // packed panels of a group of columns of B
-  float* tile;  // kMR x kNR
+  float* tile;  // kRows x kNR
+  typename Product::Form::Registers registers = {};
 };
 
 // Where a register block lies in C.
@@ -48,13 +59,13 @@ struct Tile {
 
 // Rows [i, i + rows) and columns [j0, j0 + columns), one block of k.  A has been packed; B too if b_packed.
 template <class Product>
-void compute_block(const Share<Product>& s, int64_t i, const RowPanels& rows, int64_t j0, int64_t columns,
-                   Depth k, bool b_packed) {
+void compute_block(Share<Product>& s, int64_t i, const RowPanels& rows, int64_t j0, int64_t columns, Depth k,
+                   bool b_packed) {
   if (!b_packed) s.product.pack_b(k, j0, columns, s.b);
   for (int64_t j = 0; j < columns; j += kNR) {
     for (int64_t p = 0; p < rows.parts; ++p) {
       const Tile at{i + rows.begin(p), rows.size(p), j0 + j, std::min<int64_t>(kNR, s.j1 - j0 - j)};
-      s.product.compute(s.a + rows.begin(p) * k.size, s.b + j * k.size, at, k, s.tile);
+      s.product.compute(s.registers, s.a + rows.begin(p) * k.size, s.b + j * k.size, at, k, s.tile);
     }
   }
 }
@@ -63,19 +74,21 @@ void compute_block(const Share<Product>& s, int64_t i, const RowPanels& rows, in
 // of rows, A over the groups of columns; else B over the blocks of rows.
 template <class Product>
 void compute_share(const Product& product, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
-  const Blocks depths(product.depth, product.max_depth);
-  const int64_t depth = depths.size(0);
-  const Blocks rows(i1 - i0, std::max<int64_t>(kMR, kPackedFloats / depth / kMR * kMR));
+  constexpr int64_t kRows = Product::Form::kRows, kGrain = Product::Form::kGrain;
+  const Blocks depths(product.depth / kGrain, product.max_depth / kGrain);
+  const int64_t depth = depths.size(0) * kGrain;
+  const Blocks rows(i1 - i0, std::max<int64_t>(kRows, kPackedFloats / depth / kRows * kRows));
   const int64_t most = rows.parts > 1 ? product.kept / depth / kNR * kNR : kSideBySide * kNR;
   const int64_t group = std::min(std::max<int64_t>(most, kNR), (j1 - j0 + kNR - 1) / kNR * kNR);
   ScratchScope scratch;
-  const Share<Product> s{product, j1, scratch.floats(rows.size(0) * depth + kPackSlack),
-                         scratch.floats(group * depth), scratch.floats(kMR * kNR)};
+  const int64_t packed_rows = (rows.size(0) + kGrain - 1) / kGrain * kGrain;
+  Share<Product> s{product, j1, scratch.floats(packed_rows * depth + kPackSlack),
+                   scratch.floats(group * depth), scratch.floats(kRows * kNR)};
   for (int64_t d = 0; d < depths.parts; ++d) {
-    const Depth k{depths.begin(d), depths.size(d)};
+    const Depth k{depths.begin(d) * kGrain, depths.size(d) * kGrain};
     for (int64_t j = j0; j < j1; j += group) {
       for (int64_t block = 0; block < rows.parts; ++block) {
-        const RowPanels panels(rows.size(block));
+        const RowPanels panels(rows.size(block), kRows);
         const int64_t i = i0 + rows.begin(block);
         if (rows.parts > 1 || j == j0) product.pack_a(i, panels, k, s.a);
         compute_block(s, i, panels, j, std::min(group, j1 - j), k, block > 0);
@@ -90,7 +103,7 @@ template <class Product>
 void share_out(const Product& product, int threads) {
   constexpr int64_t kWorthAThread = 1 << 19;  // products; less than the cost of waking one
   const int team = product.m * product.n * product.depth < 2 * kWorthAThread ? 1 : threads;
-  const RowPanels rows(product.m);
+  const RowPanels rows(product.m, Product::Form::kRows);
   const int64_t columns = (product.n + kNR - 1) / kNR;
   if (rows.parts >= columns) {
     parallel_for(team, rows.parts, [&](int64_t begin, int64_t end) {

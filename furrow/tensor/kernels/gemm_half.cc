@@ -7,7 +7,9 @@
 #include "furrow/tensor/kernels/gemm_blocks-inl.h"
 #include "furrow/tensor/kernels/gemm_half.h"
 #include "furrow/tensor/kernels/gemm_pairs-inl.h"
+#include "furrow/tensor/kernels/gemm_tiles-inl.h"
 #include "furrow/tensor/kernels/math-inl.h"
+#include "furrow/tensor/kernels/tiles.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
@@ -46,22 +48,32 @@ bool sums_fit(const HalfGemm<H>& g) {
   return g.k > 0 && (g.wide_c != nullptr || g.k <= kMostTerms);
 }
 
-// A register block of C by way of `tile`, straight into C where nothing is left to do to it.
-template <class H>
-void compute_tile(const HalfGemm<H>& g, MicroKernel kernel, const float* a, const float* b, const Tile& at,
-                  int64_t depth, bool resume, bool last, float* tile) {
+// A block of k in a product: whether it goes on from what C holds, and whether it is the last one.
+struct Links {
+  bool resume, last;
+  template <class Product>
+  Links(const Product& p, Depth k)
+      : resume(k.begin > 0 || p.g.accumulate), last(k.begin + k.size == p.depth) {}
+};
+
+// A register block of C, kernel(c, ldc), by way of `tile`; straight into C where it is `whole` and nothing is
+// left to do to it.
+template <class H, class Kernel>
+void compute_tile(const HalfGemm<H>& g, const Tile& at, bool whole, Links links, float* tile,
+                  const Kernel& kernel) {
   const bool plain = g.wide_c && !g.bias && g.activation == Activation::kNone;
   float* c = g.wide_c + at.i * g.ldc + at.j;
-  if (plain && at.columns == kNR) return kernel(a, b, depth, c, g.ldc);
+  if (plain && whole) return kernel(c, g.ldc);
   const size_t bytes = static_cast<size_t>(at.columns) * sizeof(float);
-  for (int64_t r = 0; r < at.rows && resume; ++r) std::memcpy(tile + r * kNR, c + r * g.ldc, bytes);
-  kernel(a, b, depth, tile, kNR);
-  if (last) return finish_tile(g, tile, at);
+  for (int64_t r = 0; r < at.rows && links.resume; ++r) std::memcpy(tile + r * kNR, c + r * g.ldc, bytes);
+  kernel(tile, kNR);
+  if (links.last) return finish_tile(g, tile, at);
   for (int64_t r = 0; r < at.rows; ++r) std::memcpy(c + r * g.ldc, tile + r * kNR, bytes);
 }
 
 #if FURROW_BF16_PAIRS
 struct PairProduct {
+  using Form = PlainForm;
   const HalfGemm<bf16>& g;
   int64_t m = g.m, n = g.n, depth = (g.k + 1) / 2;
   int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2, kept = kKeptPanels;
@@ -72,9 +84,32 @@ struct PairProduct {
   void pack_b(Depth k, int64_t j, int64_t columns, float* to) const {
     pack_pairs_b(g.b, g.k, k, j, columns, to);
   }
-  void compute(const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
-    const bool resume = k.begin > 0 || g.accumulate, last = k.begin + k.size == depth;
-    compute_tile(g, pair_kernel_of(at.rows, resume), a, b, at, k.size, resume, last, tile);
+  void compute(Form::Registers&, const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
+    const Links links(*this, k);
+    const MicroKernel kernel = pair_kernel_of(at.rows, links.resume);
+    compute_tile(g, at, at.columns == kNR, links, tile,
+                 [&](float* c, int64_t ldc) { kernel(a, b, k.size, c, ldc); });
+  }
+};
+
+template <class Tiles>
+struct TileProduct {
+  using Form = TileForm<Tiles>;
+  const HalfGemm<bf16>& g;
+  int64_t m = g.m, n = g.n, depth = (g.k + 2 * kTilePairs - 1) / (2 * kTilePairs) * kTilePairs;
+  int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2, kept = kKeptPanels;
+
+  void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
+    pack_tiles_a(g.a, g.k, i, panels.rows, k, to);
+  }
+  void pack_b(Depth k, int64_t j, int64_t columns, float* to) const {
+    pack_pairs_b(g.b, g.k, k, j, columns, to);
+  }
+  void compute(Tiles& tiles, const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
+    const Links links(*this, k);
+    const TilePanels panels{a, b, at.rows > kTileRows, k.size};
+    compute_tile(g, at, at.columns == kNR && at.rows % kTileRows == 0, links, tile,
+                 [&](float* c, int64_t ldc) { tile_kernel(tiles, panels, links.resume, c, ldc); });
   }
 };
 #endif
@@ -99,6 +134,7 @@ MatrixView widened(const HalfView<H>& view, int64_t i0, int64_t rows, int64_t j0
 // The product of float32, over operands that are converted as they are packed.
 template <class H>
 struct WideProduct {
+  using Form = PlainForm;
   const HalfGemm<H>& g;
   int64_t m = g.m, n = g.n, depth = g.k;
   int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms;
@@ -118,9 +154,11 @@ struct WideProduct {
       kernels::HWY_NAMESPACE::pack_b(b, 0, k.size, 0, width, to + at * k.size);
     }
   }
-  void compute(const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
-    const bool resume = k.begin > 0 || g.accumulate, last = k.begin + k.size == depth;
-    compute_tile(g, micro_kernel_of(at.rows, resume), a, b, at, k.size, resume, last, tile);
+  void compute(Form::Registers&, const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
+    const Links links(*this, k);
+    const MicroKernel kernel = micro_kernel_of(at.rows, links.resume);
+    compute_tile(g, at, at.columns == kNR, links, tile,
+                 [&](float* c, int64_t ldc) { kernel(a, b, k.size, c, ldc); });
   }
 };
 
@@ -159,7 +197,11 @@ void gemm_in_float32(const HalfGemm<H>& g, int threads) {
 void run_gemm_bf16(const HalfGemm<bf16>& g, int threads) {
   if (g.m == 0 || g.n == 0) return;
 #if FURROW_BF16_PAIRS
-  if (has_bf16_products() && sums_fit(g)) return share_out(PairProduct{g}, threads);
+  if (sums_fit(g)) {
+    if (tiles_emulated()) return share_out(TileProduct<EmulatedTiles>{g}, threads);
+    if (tiles_permitted()) return share_out(TileProduct<AmxTiles>{g}, threads);
+    if (has_pairs()) return share_out(PairProduct{g}, threads);
+  }
 #endif
   gemm_in_float32(g, threads);
 }
@@ -168,12 +210,12 @@ void run_gemm_f16(const HalfGemm<f16>& g, int threads) {
   if (g.m > 0 && g.n > 0) gemm_in_float32(g, threads);
 }
 
-bool run_has_pairs() {
+Bf16Products run_bf16_products() {
 #if FURROW_BF16_PAIRS
-  return has_pairs();
-#else
-  return false;
+  if (tiles_emulated() || tiles_permitted()) return Bf16Products::kTiles;
+  if (has_pairs()) return Bf16Products::kPairs;
 #endif
+  return Bf16Products::kConverted;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -185,8 +227,8 @@ namespace furrow::tensor::kernels {
 
 HWY_EXPORT(run_gemm_bf16);
 HWY_EXPORT(run_gemm_f16);
-HWY_EXPORT(run_has_pairs);
-bool has_bf16_products() { return HWY_DYNAMIC_DISPATCH(run_has_pairs)(); }
+HWY_EXPORT(run_bf16_products);
+Bf16Products bf16_products() { return HWY_DYNAMIC_DISPATCH(run_bf16_products)(); }
 void gemm(const HalfGemm<bf16>& args, int threads) { HWY_DYNAMIC_DISPATCH(run_gemm_bf16)(args, threads); }
 void gemm(const HalfGemm<f16>& args, int threads) { HWY_DYNAMIC_DISPATCH(run_gemm_f16)(args, threads); }
 

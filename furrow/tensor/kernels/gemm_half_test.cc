@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "furrow/tensor/kernels/test_support.h"
+#include "furrow/tensor/kernels/tiles.h"
 
 namespace furrow::tensor::kernels {
 namespace {
@@ -74,13 +75,27 @@ std::vector<Case<H>> cases() {
           {64, 120, 84}, {200, 65, 128}, {300, 17, 1201}, {2, 400, 300}, {17, 3, 9000}, {65, 200, 31}};
 }
 
+// A number type, and what its products run on.
 template <class H>
-class HalfGemmTest : public ::testing::Test {};
-using Types = ::testing::Types<bf16, f16>;
-TYPED_TEST_SUITE(HalfGemmTest, Types);
+struct Native {
+  using Number = H;
+};
+struct OnTiles {
+  using Number = bf16;
+  const EmulatedTilesScope emulated;
+};
+template <class Way>
+class HalfGemmTest : public ::testing::Test {
+ protected:
+  using H = typename Way::Number;
+  const Way way_ = {};
+};
+using Ways = ::testing::Types<Native<bf16>, OnTiles, Native<f16>>;
+TYPED_TEST_SUITE(HalfGemmTest, Ways);
 
 TYPED_TEST(HalfGemmTest, EqualsTheDefinitionInEveryLayoutAndOnThreads) {
-  for (const auto& c : cases<TypeParam>()) {
+  using H = typename TestFixture::H;
+  for (const auto& c : cases<H>()) {
     const std::vector<double> want = c.product();
     const auto at = transposed(c.a, c.m, c.k), bt = transposed(c.b, c.k, c.n);
     testing::for_each_target([&](const char*) {
@@ -88,7 +103,7 @@ TYPED_TEST(HalfGemmTest, EqualsTheDefinitionInEveryLayoutAndOnThreads) {
       EXPECT_LT(testing::worst_error(plain, want), 1e-6 * std::sqrt(static_cast<double>(c.k + 1)))
           << c.m << " " << c.n << " " << c.k;
       for (const int layout : {1, 2, 3}) {
-        HalfGemm<TypeParam> g = c.call();
+        HalfGemm<H> g = c.call();
         if ((layout & 1) != 0) g.a = {at.data(), 1, c.m};
         if ((layout & 2) != 0) g.b = {bt.data(), 1, c.k};
         EXPECT_TRUE(same_bits(c.run(g, 1), plain)) << c.m << " " << c.n << " " << c.k << " layout " << layout;
@@ -99,7 +114,8 @@ TYPED_TEST(HalfGemmTest, EqualsTheDefinitionInEveryLayoutAndOnThreads) {
 
 // A change of one unit in the last place of one operand is seen: the comparison above can fail.
 TYPED_TEST(HalfGemmTest, AChangedBitIsSeen) {
-  Case<TypeParam> c(29, 70, 513);
+  using H = typename TestFixture::H;
+  Case<H> c(29, 70, 513);
   const std::vector<float> before = c.run(c.call(), 1);
   c.a[600].bits ^= 1;
   EXPECT_FALSE(same_bits(c.run(c.call(), 1), before));
@@ -107,11 +123,12 @@ TYPED_TEST(HalfGemmTest, AChangedBitIsSeen) {
 
 // Rows computed apart have the bits of rows computed together.
 TYPED_TEST(HalfGemmTest, OtherRowsDoNotMatter) {
-  const Case<TypeParam> c(31, 40, 129);
+  using H = typename TestFixture::H;
+  const Case<H> c(31, 40, 129);
   testing::for_each_target([&](const char*) {
     const std::vector<float> all = c.run(c.call(), 1);
     for (const int64_t row : {0, 13, 14, 30}) {
-      HalfGemm<TypeParam> g = c.call();
+      HalfGemm<H> g = c.call();
       g.m = 1;
       g.a.data += row * c.k;
       std::vector<float> one = c.run(g, 1);
@@ -124,16 +141,17 @@ TYPED_TEST(HalfGemmTest, OtherRowsDoNotMatter) {
 
 // Bias and activation come before the one rounding of a 16-bit result.
 TYPED_TEST(HalfGemmTest, AResultOf16BitsIsTheWideOneRounded) {
-  for (const auto& c : cases<TypeParam>()) {
-    const auto bias = narrowed<TypeParam>(random_floats(c.n, 3));
+  using H = typename TestFixture::H;
+  for (const auto& c : cases<H>()) {
+    const auto bias = narrowed<H>(random_floats(c.n, 3));
     testing::for_each_target([&](const char*) {
       for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kGelu}) {
-        HalfGemm<TypeParam> g = c.call();
+        HalfGemm<H> g = c.call();
         g.bias = bias.data();
         g.activation = activation;
-        std::vector<TypeParam> slope(static_cast<size_t>(c.m * c.n)), again(slope.size()), out(slope.size());
+        std::vector<H> slope(static_cast<size_t>(c.m * c.n)), again(slope.size()), out(slope.size());
         g.slope = slope.data();
-        const auto want = narrowed<TypeParam>(c.run(g, 1));
+        const auto want = narrowed<H>(c.run(g, 1));
         g.slope = again.data();
         g.c = out.data();
         gemm(g, 2);
@@ -147,13 +165,14 @@ TYPED_TEST(HalfGemmTest, AResultOf16BitsIsTheWideOneRounded) {
 
 // Every one of the 65,536 patterns survives; values between two round to the nearer, ties to even.
 TYPED_TEST(HalfGemmTest, ConversionsRoundToNearestEven) {
-  std::vector<TypeParam> all(1 << 16);
+  using H = typename TestFixture::H;
+  std::vector<H> all(1 << 16);
   for (size_t i = 0; i < all.size(); ++i) all[i].bits = static_cast<uint16_t>(i);
   const auto n = static_cast<int64_t>(all.size());
   testing::for_each_target([&](const char*) {
     std::vector<float> wide(all.size());
     convert(n, all.data(), wide.data(), 2);
-    const std::vector<TypeParam> back = narrowed<TypeParam>(wide);
+    const std::vector<H> back = narrowed<H>(wide);
     for (size_t i = 0; i < all.size(); ++i) {
       const float exact = value_of(all[i]);
       if (std::isnan(exact)) {
@@ -162,10 +181,10 @@ TYPED_TEST(HalfGemmTest, ConversionsRoundToNearestEven) {
       }
       ASSERT_EQ(std::bit_cast<uint32_t>(wide[i]), std::bit_cast<uint32_t>(exact)) << i;
       ASSERT_EQ(back[i].bits, all[i].bits) << i;
-      const float next = value_of(TypeParam{static_cast<uint16_t>(i + 1)});
+      const float next = value_of(H{static_cast<uint16_t>(i + 1)});
       if (!std::isfinite(exact) || !std::isfinite(next) || (i & 0x7fff) == 0x7fff) continue;
       const float middle = exact + (next - exact) / 2, above = std::nextafter(middle, next);
-      const auto rounded = narrowed<TypeParam>({middle, above});
+      const auto rounded = narrowed<H>({middle, above});
       ASSERT_EQ(rounded[0].bits, all[i].bits + (i & 1)) << i;
       ASSERT_EQ(rounded[1].bits, all[i].bits + 1) << i;
     }

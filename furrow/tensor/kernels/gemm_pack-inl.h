@@ -16,11 +16,12 @@ HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 
-// Rows cut into panels of kMR, the last one smaller.
+// Rows cut into panels of `height`, the last one smaller.
 struct RowPanels {
-  int64_t rows, parts;
-  explicit RowPanels(int64_t rows) : rows(rows), parts((rows + kMR - 1) / kMR) {}
-  int64_t begin(int64_t panel) const { return std::min(panel * kMR, rows); }
+  int64_t rows, height, parts;
+  explicit RowPanels(int64_t rows, int64_t height = kMR)
+      : rows(rows), height(height), parts((rows + height - 1) / height) {}
+  int64_t begin(int64_t panel) const { return std::min(panel * height, rows); }
   int64_t size(int64_t panel) const { return begin(panel + 1) - begin(panel); }
 };
 

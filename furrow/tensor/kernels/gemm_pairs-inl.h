@@ -112,29 +112,31 @@ inline void pack_pairs_a(const HalfView<bf16>& a, int64_t k_size, int64_t i0, co
   }
 }
 
-// pack_b of pairs.
+// pack_b of pairs; those of block `k` that lie beyond the last number are zero.
 inline void pack_pairs_b(const HalfView<bf16>& b, int64_t k_size, Depth k, int64_t j0, int64_t columns,
                          float* dst) {
   const bf16* src = b.data + 2 * k.begin * b.row_stride + j0 * b.col_stride;
-  const int64_t left = k_size - 2 * k.begin;
+  const int64_t left = k_size - 2 * k.begin, pairs = std::min(k.size, (left + 1) / 2);
+  for (int64_t j = 0; j < columns && pairs < k.size; j += kNR)
+    std::fill_n(dst + j * k.size + pairs * kNR, (k.size - pairs) * kNR, 0.0F);
   if (b.row_stride == 1) {
     const bool even = lies_in_pairs(src, b.col_stride, left);
     for (int64_t j = 0; j < columns; j += kNR) {
       const int64_t width = std::min<int64_t>(kNR, columns - j);
       float* panel = dst + j * k.size;
       if (even) {
-        pack_b_along(reinterpret_cast<const float*>(src + j * b.col_stride), b.col_stride / 2, k.size, width,
+        pack_b_along(reinterpret_cast<const float*>(src + j * b.col_stride), b.col_stride / 2, pairs, width,
                      panel);
         continue;
       }
-      if (width < kNR) std::memset(panel, 0, static_cast<size_t>(k.size * kNR) * sizeof(float));
-      pack_runs(src + j * b.col_stride, b.col_stride, width, left, k.size, panel, kNR);
+      if (width < kNR) std::memset(panel, 0, static_cast<size_t>(pairs * kNR) * sizeof(float));
+      pack_runs(src + j * b.col_stride, b.col_stride, width, left, pairs, panel, kNR);
     }
     return;
   }
   for (int64_t j0_group = 0; j0_group < columns; j0_group += kSideBySide * kNR) {
     const int64_t j1_group = std::min(j0_group + kSideBySide * kNR, columns);
-    for (int64_t pair = 0; pair < k.size; ++pair) {
+    for (int64_t pair = 0; pair < pairs; ++pair) {
       const bf16* low = src + 2 * pair * b.row_stride;
       const bf16* high = 2 * pair + 1 < left ? low + b.row_stride : nullptr;
       for (int64_t j = j0_group; j < j1_group; j += 32) hwy::Prefetch(low + kRowsAhead * b.row_stride + j);
