@@ -92,9 +92,9 @@ struct PairProduct {
   }
 };
 
-template <class Tiles>
+template <class Registers>
 struct TileProduct {
-  using Form = TileForm<Tiles>;
+  using Form = TileForm<Registers>;
   const HalfGemm<bf16>& g;
   int64_t m = g.m, n = g.n, depth = (g.k + 2 * kTilePairs - 1) / (2 * kTilePairs) * kTilePairs;
   int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2, kept = kKeptPanels;
@@ -105,7 +105,7 @@ struct TileProduct {
   void pack_b(Depth k, int64_t j, int64_t columns, float* to) const {
     pack_pairs_b(g.b, g.k, k, j, columns, to);
   }
-  void compute(Tiles& tiles, const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
+  void compute(Registers& tiles, const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
     const Links links(*this, k);
     const TilePanels panels{a, b, at.rows > kTileRows, k.size};
     compute_tile(g, at, at.columns == kNR && at.rows % kTileRows == 0, links, tile,
@@ -198,8 +198,9 @@ void run_gemm_bf16(const HalfGemm<bf16>& g, int threads) {
   if (g.m == 0 || g.n == 0) return;
 #if FURROW_BF16_PAIRS
   if (sums_fit(g)) {
-    if (tiles_emulated()) return share_out(TileProduct<EmulatedTiles>{g}, threads);
-    if (tiles_permitted()) return share_out(TileProduct<AmxTiles>{g}, threads);
+    const Tiles tiles = usable_tiles();
+    if (tiles == Tiles::kProcessor) return share_out(TileProduct<AmxTiles>{g}, threads);
+    if (tiles == Tiles::kEmulated) return share_out(TileProduct<EmulatedTiles>{g}, threads);
     if (has_pairs()) return share_out(PairProduct{g}, threads);
   }
 #endif
@@ -212,7 +213,7 @@ void run_gemm_f16(const HalfGemm<f16>& g, int threads) {
 
 Bf16Products run_bf16_products() {
 #if FURROW_BF16_PAIRS
-  if (tiles_emulated() || tiles_permitted()) return Bf16Products::kTiles;
+  if (usable_tiles() != Tiles::kNone) return Bf16Products::kTiles;
   if (has_pairs()) return Bf16Products::kPairs;
 #endif
   return Bf16Products::kConverted;

@@ -82,7 +82,7 @@ struct Native {
 };
 struct OnTiles {
   using Number = bf16;
-  const EmulatedTilesScope emulated;
+  const TilesScope scope{Tiles::kEmulated};
 };
 template <class Way>
 class HalfGemmTest : public ::testing::Test {

@@ -19,9 +19,9 @@ namespace HWY_NAMESPACE {
 constexpr int64_t kTile = kTileRows * kTilePairs;
 static_assert(kNR == 2 * kTilePairs, "a packed row of B is a row of two tiles");
 
-template <class Tiles>
+template <class TileRegisters>
 struct TileForm {
-  using Registers = Tiles;
+  using Registers = TileRegisters;
   static constexpr int64_t kRows = 2 * kTileRows, kGrain = kTilePairs;
   static_assert(kTileRows == kTilePairs, "one grain for rows and pairs");
 };
@@ -69,8 +69,8 @@ struct TilePanels {
 };
 
 // C[16 or 32, 32] = (resume ? C : 0) + A B.
-template <class Tiles>
-HWY_NOINLINE void tile_kernel(Tiles& tiles, TilePanels panels, bool resume, float* c, int64_t ldc) {
+template <class Registers>
+HWY_NOINLINE void tile_kernel(Registers& tiles, TilePanels panels, bool resume, float* c, int64_t ldc) {
   float* below = c + kTileRows * ldc;
   if (resume) {
     tiles.template load<0>(c, ldc);

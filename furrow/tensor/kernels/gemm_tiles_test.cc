@@ -5,6 +5,7 @@
 
 #include "furrow/tensor/kernels/gemm_half.h"
 #include "furrow/tensor/kernels/test_support.h"
+#include "furrow/tensor/kernels/tile_trap.h"
 #include "furrow/tensor/kernels/tiles.h"
 
 namespace furrow::tensor::kernels {
@@ -15,18 +16,6 @@ using testing::random_floats;
 using testing::same_bits;
 
 float value_of(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
-
-float flushed(float x) {
-  return std::abs(x) < std::numeric_limits<float>::min() ? std::copysign(0.0F, x) : x;
-}
-
-// TDPBF16PS for one element, by the letter: `a` and `b` are its numbers along k, 32 at most.
-float add_products(float c, const std::vector<float>& a, const std::vector<float>& b) {
-  float sums[2] = {};
-  for (size_t k = 0; k < a.size(); ++k)
-    sums[k % 2] = flushed(std::fma(flushed(a[k]), flushed(b[k]), sums[k % 2]));
-  return flushed(flushed(c) + flushed(sums[0] + sums[1]));
-}
 
 struct Case {
   int64_t m, n, k;
@@ -43,7 +32,7 @@ struct Case {
             y.push_back(value_of(b[static_cast<size_t>(at * n + j)]));
           }
           float& to = c[static_cast<size_t>(i * n + j)];
-          to = add_products(to, x, y);
+          to = testing::tile_products(to, x.data(), y.data(), x.size());
         }
       }
     }
@@ -74,6 +63,10 @@ std::vector<bf16> of_all_sizes(int64_t count, uint32_t seed, bool infinite) {
   return out;
 }
 
+Case of_plain_numbers(int64_t m, int64_t n, int64_t k) {
+  return {m, n, k, narrowed<bf16>(random_floats(m * k, 1)), narrowed<bf16>(random_floats(k * n, 2))};
+}
+
 std::vector<Case> cases() {
   std::vector<Case> out;
   for (const auto& [m, n, k] : std::vector<std::array<int64_t, 3>>{
@@ -98,13 +91,13 @@ bool only_nan_differs(const std::vector<float>& got, const std::vector<float>& w
 class TilesTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const EmulatedTilesScope emulated;
+    const TilesScope emulated(Tiles::kEmulated);
     if (bf16_products() != Bf16Products::kTiles) GTEST_SKIP() << "emulated tiles need AVX-512";
   }
 };
 
 TEST_F(TilesTest, AreThoseOfTheManual) {
-  const EmulatedTilesScope emulated;
+  const TilesScope emulated(Tiles::kEmulated);
   for (const Case& c : cases()) {
     const std::vector<float> before = random_floats(c.m * c.n, 5);
     EXPECT_TRUE(only_nan_differs(c.product(before, 2), c.expected(before)))
@@ -114,7 +107,7 @@ TEST_F(TilesTest, AreThoseOfTheManual) {
 
 // Subnormals on every way in and out: of C, of an operand, of a product, of the two chains' sum.
 TEST_F(TilesTest, SubnormalsAreZero) {
-  const EmulatedTilesScope emulated;
+  const TilesScope emulated(Tiles::kEmulated);
   const auto one = [](float c, const std::vector<float>& a, const std::vector<float>& b) {
     const Case x{1, 1, static_cast<int64_t>(a.size()), narrowed<bf16>(a), narrowed<bf16>(b)};
     return x.product({c}, 1)[0];
@@ -134,19 +127,18 @@ TEST_F(TilesTest, SubnormalsAreZero) {
 
 // The order of the sums is one of its own: a mere change of where they run changes bits.
 TEST_F(TilesTest, HaveOtherBitsThanPairsAndFloat32) {
-  const Case& c = cases()[10];
-  const std::vector<float> zeros(static_cast<size_t>(c.m * c.n));
-  const std::vector<float> native = c.product(zeros, 1);
-  const EmulatedTilesScope emulated;
-  const std::vector<float> tiles = c.product(zeros, 1);
-  EXPECT_EQ(same_bits(tiles, native), tiles_permitted());
+  const Case c = of_plain_numbers(17, 33, 65);
+  const auto on = [&](Tiles tiles) {
+    const TilesScope scope(tiles);
+    return c.product(std::vector<float>(17 * 33), 1);
+  };
+  EXPECT_FALSE(same_bits(on(Tiles::kEmulated), on(Tiles::kNone)));
 }
 
 // Parts of k that are whole tiles go on where the last one ended; others do not have to.
 TEST_F(TilesTest, PartsOfWholeTilesAreTheWhole) {
-  const EmulatedTilesScope emulated;
-  const Case whole{20, 40, 160, narrowed<bf16>(random_floats(20 * 160, 1)),
-                   narrowed<bf16>(random_floats(160 * 40, 2))};
+  const TilesScope emulated(Tiles::kEmulated);
+  const Case whole = of_plain_numbers(20, 40, 160);
   const auto in_parts = [&](int64_t cut) {
     std::vector<float> c(20 * 40);
     HalfGemm<bf16> g{.m = 20, .n = 40, .k = cut, .a = {whole.a.data(), 160, 1}, .b = {whole.b.data(), 40, 1}};
@@ -165,27 +157,34 @@ TEST_F(TilesTest, PartsOfWholeTilesAreTheWhole) {
   EXPECT_FALSE(same_bits(in_parts(80), want)) << "chains that are cut elsewhere are others";
 }
 
-TEST_F(TilesTest, OfTheProcessorAreTheEmulatedOnes) {
-  if (!tiles_permitted()) GTEST_SKIP() << "no AMX here, or the system does not permit it";
+// The instructions themselves, on the processor where it has them and else, each one, in software.
+TEST_F(TilesTest, InstructionsGiveWhatTheEmulationDoes) {
+  const bool here = usable_tiles() == Tiles::kProcessor;
+  const testing::TileTrap trap;
   for (const Case& c : cases()) {
-    const std::vector<float> before = random_floats(c.m * c.n, 5), real = c.product(before, 2);
-    const EmulatedTilesScope emulated;
-    EXPECT_TRUE(only_nan_differs(real, c.product(before, 2))) << c.m << " " << c.n << " " << c.k;
+    const std::vector<float> before = random_floats(c.m * c.n, 5);
+    const auto on = [&](Tiles tiles) {
+      const TilesScope scope(tiles);
+      return c.product(before, 2);
+    };
+    EXPECT_TRUE(only_nan_differs(on(Tiles::kProcessor), on(Tiles::kEmulated)))
+        << c.m << " " << c.n << " " << c.k;
   }
+  EXPECT_EQ(testing::TileTrap::carried_out() > 0, !here);
 }
 
-TEST(Tiles, AreEmulatedOnlyInsideTheScope) {
-  const Bf16Products here = bf16_products();
-  EXPECT_EQ(here == Bf16Products::kTiles, tiles_permitted());
+TEST(Tiles, AreThoseOfTheScope) {
+  const Tiles here = usable_tiles();
   {
-    const EmulatedTilesScope outer;
+    const TilesScope outer(Tiles::kEmulated);
     {
-      const EmulatedTilesScope inner;
+      const TilesScope inner(Tiles::kNone);
+      EXPECT_EQ(usable_tiles(), Tiles::kNone);
     }
-    EXPECT_TRUE(tiles_emulated());
+    EXPECT_EQ(usable_tiles(), Tiles::kEmulated);
   }
-  EXPECT_FALSE(tiles_emulated());
-  EXPECT_EQ(bf16_products(), here);
+  EXPECT_EQ(usable_tiles(), here);
+  EXPECT_NE(here, Tiles::kEmulated) << "never but in a test";
 }
 
 }  // namespace

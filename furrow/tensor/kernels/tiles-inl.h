@@ -24,8 +24,8 @@ namespace HWY_NAMESPACE {
 
 constexpr int64_t kTileRows = 16, kTilePairs = 16;
 
-// The processor's, while it lives configured on this thread.  REQUIRES: tiles_permitted().
-// As assembly, like add_products of pairs-inl.h.
+// The processor's; while it lives they are configured on this thread.  REQUIRES: usable_tiles() is
+// kProcessor. As assembly, like add_products of pairs-inl.h.
 class AmxTiles {
  public:
   AmxTiles() {

@@ -10,11 +10,11 @@
 namespace furrow::tensor::kernels {
 namespace {
 
-thread_local bool emulated = false;
+thread_local const Tiles* in_scope = nullptr;
 
 // Linux gives a process the state of the tile registers only where it asks
 // (Documentation/arch/x86/xstate.rst).
-bool ask_for_tiles() {
+bool permitted() {
 #if defined(__x86_64__) && defined(__linux__)
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
@@ -28,13 +28,12 @@ bool ask_for_tiles() {
 
 }  // namespace
 
-bool tiles_permitted() {
-  static const bool permitted = ask_for_tiles();
-  return permitted;
+Tiles usable_tiles() {
+  static const Tiles here = permitted() ? Tiles::kProcessor : Tiles::kNone;
+  return in_scope != nullptr ? *in_scope : here;
 }
 
-EmulatedTilesScope::EmulatedTilesScope() : before_(std::exchange(emulated, true)) {}
-EmulatedTilesScope::~EmulatedTilesScope() { emulated = before_; }
-bool tiles_emulated() { return emulated; }
+TilesScope::TilesScope(Tiles tiles) : before_(std::exchange(in_scope, &tiles_)), tiles_(tiles) {}
+TilesScope::~TilesScope() { in_scope = before_; }
 
 }  // namespace furrow::tensor::kernels

@@ -1,24 +1,32 @@
-// The tile registers of AMX: whether this process may use them, and a software of them for tests.
+// The tile registers of AMX: whether products use them, and those of a test.
 #pragma once
+
+#include <cstdint>
 
 namespace furrow::tensor::kernels {
 
-// Whether the processor multiplies tiles of bfloat16 and the system lets this process.  The first call asks
-// it, for all threads.  Thread safe.
-bool tiles_permitted();
+enum class Tiles : uint8_t {
+  kNone,
+  kEmulated,   // in software (tiles-inl.h), with AVX-512; many times slower than pairs
+  kProcessor,  // AMX
+};
 
-// While it lives, products of bfloat16 that this thread starts run on emulated tiles (tiles-inl.h), where the
-// processor has AVX-512: so a machine without AMX tests what runs there.  Many times slower than pairs.
-class EmulatedTilesScope {
+// What products of bfloat16 that this thread starts may use: the processor's, where it multiplies tiles of
+// bfloat16 and the system lets this process (the first call asks it, for all threads); else none.
+Tiles usable_tiles();
+
+// While it lives, what usable_tiles() says to this thread: a machine without AMX tests what runs there, and
+// one that has it the pairs.  REQUIRES: for kProcessor, that somebody carries the instructions out.
+class TilesScope {
  public:
-  EmulatedTilesScope();
-  ~EmulatedTilesScope();
-  EmulatedTilesScope(const EmulatedTilesScope&) = delete;
-  EmulatedTilesScope& operator=(const EmulatedTilesScope&) = delete;
+  explicit TilesScope(Tiles tiles);
+  ~TilesScope();
+  TilesScope(const TilesScope&) = delete;
+  TilesScope& operator=(const TilesScope&) = delete;
 
  private:
-  bool before_;
+  const Tiles* before_;
+  Tiles tiles_;
 };
-bool tiles_emulated();
 
 }  // namespace furrow::tensor::kernels
