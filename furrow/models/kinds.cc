@@ -24,8 +24,8 @@ constexpr std::array<Kind, 15> kKinds = {{
     {"rnn", &describe_rnn, true},
     {"lstm", &describe_lstm, true},
     {"delay", &describe_delay, false},
-    {"conv_norm", &describe_conv_norm, true},
-    {"residual_block", &describe_residual_block, true},
+    {"conv_norm", &describe_conv_norm, true, false, true},
+    {"residual_block", &describe_residual_block, true, false, true},
     {"pool_linear", &describe_pool_linear, true},
     {"latent", &describe_latent, false},
 }};

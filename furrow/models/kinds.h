@@ -37,6 +37,8 @@ struct Kind {
   bool low_precision = false;
   // Whether its products are float32 all the same, of operands that it converts.
   bool converts = false;
+  // Whether they are convolutions of pixels (tensor/kernels/pixel_conv.h), which no tiles multiply.
+  bool convolves = false;
 };
 
 std::span<const Kind> kinds();

@@ -97,15 +97,21 @@ void compute_in(DType type, plan::ModelSpec* spec) {
   plan::validate(*spec);
 }
 
-double float32_share(const plan::ModelSpec& spec) {
-  double all = 0, wide = 0;
+OperationShares operation_shares(const plan::ModelSpec& spec) {
+  double all = 0;
+  OperationShares shares;
   for (const plan::Unit& unit : spec.units) {
     const double flops = unit.flops.forward + unit.flops.backward_input + unit.flops.backward_weight;
     const Kind* kind = find(unit.kind);
     all += flops;
-    if (unit.compute == DType::kF32 || kind == nullptr || kind->converts) wide += flops;
+    if (unit.compute == DType::kF32 || kind == nullptr || kind->converts) {
+      shares.float32 += flops;
+    } else if (kind->convolves) {
+      shares.convolutions += flops;
+    }
   }
-  return all > 0 ? wide / all : 1;
+  if (all <= 0) return {.float32 = 1};
+  return {shares.float32 / all, shares.convolutions / all};
 }
 
 void reduce_in(DType type, plan::ModelSpec* spec) { spec->reduce = type; }

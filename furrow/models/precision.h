@@ -16,9 +16,12 @@ DType precision_of(std::string_view name);
 // among them.  REQUIRES: a validated spec in float32.  The result is validated.
 void compute_in(DType type, plan::ModelSpec* spec);
 
-// What part of the operations of a step, 0 .. 1, is in float32: those of units that compute in it, and of
-// kinds that convert what they multiply.
-double float32_share(const plan::ModelSpec& spec);
+// Parts of the operations of a step, 0 .. 1.
+struct OperationShares {
+  double float32 = 0;       // of units that compute in it, and of kinds that convert what they multiply
+  double convolutions = 0;  // of 16 bits
+};
+OperationShares operation_shares(const plan::ModelSpec& spec);
 
 // Gradients are added and travel in `type` ([training] mixed_precision_reduce).
 void reduce_in(DType type, plan::ModelSpec* spec);

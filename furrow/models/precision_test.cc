@@ -56,9 +56,10 @@ TEST(Precision, AUnitOfAnotherKindStaysFloat32) {
 
 TEST(Precision, SaysWhatPartStaysFloat32) {
   plan::ModelSpec spec = gpt();
-  EXPECT_EQ(float32_share(spec), 1);
+  EXPECT_EQ(operation_shares(spec).float32, 1);
   compute_in(DType::kBF16, &spec);
-  EXPECT_EQ(float32_share(spec), 0);
+  EXPECT_EQ(operation_shares(spec).float32, 0);
+  EXPECT_EQ(operation_shares(spec).convolutions, 0);
   // A unit of another kind, and one whose kind converts what it multiplies.
   const auto flops = [](const plan::Unit& unit) {
     return unit.flops.forward + unit.flops.backward_input + unit.flops.backward_weight;
@@ -67,8 +68,14 @@ TEST(Precision, SaysWhatPartStaysFloat32) {
   for (const plan::Unit& unit : spec.units) all += flops(unit);
   for (const char* kind : {"of a program", "conv_relu_pool"}) {
     spec.units[1].kind = kind;
-    EXPECT_DOUBLE_EQ(float32_share(spec), flops(spec.units[1]) / all) << kind;
+    EXPECT_DOUBLE_EQ(operation_shares(spec).float32, flops(spec.units[1]) / all) << kind;
   }
+  spec.units[1].kind = "residual_block";
+  EXPECT_EQ(operation_shares(spec).float32, 0);
+  EXPECT_DOUBLE_EQ(operation_shares(spec).convolutions, flops(spec.units[1]) / all);
+  spec.units[1].compute = DType::kF32;
+  EXPECT_DOUBLE_EQ(operation_shares(spec).float32, flops(spec.units[1]) / all);
+  EXPECT_EQ(operation_shares(spec).convolutions, 0);
 }
 
 TEST(Precision, AnUnknownNameIsRefused) {

@@ -11,7 +11,9 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
+#include "furrow/models/precision.h"
 #include "furrow/storage/checkpoint.h"
+#include "furrow/tensor/arithmetic.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/checkpointer_torch.h"
 #include "furrow/train/library_build.h"
@@ -70,13 +72,17 @@ void append(std::vector<NamedRange> more, std::vector<NamedRange>* ranges) {
   ranges->insert(ranges->end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
-void warn_other_machine(const storage::Manifest& manifest, int threads) {
+std::string instruction_set_of(const config::Config& config) {
+  return tensor::instruction_set_of(models::precision_of(config.training.mixed_precision_param));
+}
+
+void warn_other_machine(const storage::Manifest& manifest, const std::string& instructions, int threads) {
   auto warn = [](const std::string& what, const std::string& then, const std::string& now) {
     if (then == now) return;
     log_warning(fmt::format("the checkpoint was written with {} {}, this is {}: the bits may differ", what,
                             then, now));
   };
-  warn("instruction set", manifest.instruction_set, instruction_set());
+  warn("instruction set", manifest.instruction_set, instructions);
   warn("library build", manifest.library_build, library_build());
   warn("threads", fmt::format("{}", manifest.threads), fmt::format("{}", threads));
 }
@@ -276,7 +282,7 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   save->info.data_position = state.position;
   save->info.seed = static_cast<uint64_t>(impl_->config.debug.seed);
   save->info.threads = impl_->rank.threads;
-  save->info.instruction_set = instruction_set();
+  save->info.instruction_set = instruction_set_of(impl_->config);
   save->info.library_build = library_build();
   save->info.config = config::to_toml(impl_->config);
   save->info.state = to_text(state);
@@ -293,7 +299,8 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   if (folder.empty()) return std::nullopt;
   const storage::CheckpointReader reader = storage::CheckpointReader::open(folder);
   impl_->check_recipe(reader.manifest());
-  if (impl_->first()) warn_other_machine(reader.manifest(), impl_->rank.threads);
+  if (impl_->first())
+    warn_other_machine(reader.manifest(), instruction_set_of(impl_->config), impl_->rank.threads);
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
   read_ranges(reader, model.model_ranges(model.units()));

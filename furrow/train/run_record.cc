@@ -121,8 +121,9 @@ observe::Summary Run::summary() const {
   for (size_t k = 0; k < kMemoryKinds; ++k)
     s.closing_memory_bytes[k] = peaks[k] > s.memory_bytes[k] ? peaks[k] : 0;
   const DType precision = models::precision_of(bench_.config.training.mixed_precision_param);
+  const models::OperationShares shares = models::operation_shares(spec_);
   s.arithmetic = bench_.rank.device.type == "cpu"
-                     ? tensor::arithmetic_of(precision, models::float32_share(spec_))
+                     ? tensor::arithmetic_of(precision, shares.float32, shares.convolutions)
                      : fmt::format("{} on {}", to_string(precision), bench_.rank.device.type);
   s.prediction = prediction_;
   s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
@@ -130,7 +131,7 @@ observe::Summary Run::summary() const {
   s.threads = bench_.rank.threads;
   s.furrow_version = furrow_version();
   s.git_commit = furrow_git_commit();
-  s.instruction_set = instruction_set();
+  s.instruction_set = tensor::instruction_set_of(precision);
   s.library_build = library_build();
   return s;
 }

@@ -15,10 +15,14 @@
 namespace furrow::tensor::by_composition {
 namespace {
 
-// A product of 16-bit numbers in float32.  libtorch before 2.8, and every one on the CPU, only has one of
-// float32.
+// c = a [m, k] b [k, n], float32 whatever they are.  libtorch before 2.8, and every one on the CPU, has a
+// product of 16-bit numbers in 16 bits only.
 template <class Tensor>
-void multiply_halves(Tensor& c, const Tensor& a, const Tensor& b) {
+void multiply_wide(Tensor& c, const Tensor& a, const Tensor& b) {
+  if (a.scalar_type() == at::kFloat) {
+    at::mm_out(c, a, b);
+    return;
+  }
   if constexpr (requires { at::mm_out(c, a, b, at::kFloat); }) {
     if (a.is_cuda()) {
       at::mm_out(c, a, b, at::kFloat);
@@ -28,21 +32,16 @@ void multiply_halves(Tensor& c, const Tensor& a, const Tensor& b) {
   at::mm_out(c, a.to(at::kFloat), b.to(at::kFloat));
 }
 
-// a [m, k] b [k, n] into float32 memory of their device.
+// Into float32 memory of their device.
 void multiply_into(const at::Tensor& a, const at::Tensor& b, float* out) {
   at::Tensor c = over(out, {a.size(0), b.size(1)}, a.device());
-  if (a.scalar_type() == at::kFloat) {
-    at::mm_out(c, a, b);
-  } else {
-    multiply_halves(c, a, b);
-  }
+  multiply_wide(c, a, b);
 }
 
-// The same as a fresh tensor, which ranks add to theirs.
+// As a fresh tensor, which ranks add to theirs.
 at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
-  if (a.scalar_type() == at::kFloat) return at::mm(a, b);
   at::Tensor c = at::empty({a.size(0), b.size(1)}, a.options().dtype(at::kFloat));
-  multiply_halves(c, a, b);
+  multiply_wide(c, a, b);
   return c;
 }
 

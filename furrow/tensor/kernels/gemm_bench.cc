@@ -5,6 +5,7 @@
 
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/kernels/gemm_half.h"
+#include "furrow/tensor/kernels/tiles.h"
 
 namespace furrow::tensor::kernels {
 namespace {
@@ -111,6 +112,14 @@ void bf16_backward_weight(benchmark::State& state) {
   run(state, g);
 }
 
+// The same on pairs, where the processor's own way is tiles.
+template <void (*product)(benchmark::State&)>
+void on_pairs(benchmark::State& state) {
+  if (usable_tiles() != Tiles::kProcessor) return state.SkipWithError("no AMX here: as linear/bf16");
+  const TilesScope none(Tiles::kNone);
+  product(state);
+}
+
 void shapes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"rows", "in", "out", "threads"})->UseRealTime();
   for (const int threads : {1, 2}) {
@@ -141,6 +150,9 @@ BENCHMARK(backward_weight)->Name("linear/backward_weight")->Apply(shapes);
 BENCHMARK(bf16_forward)->Name("linear/bf16/forward")->Apply(shapes);
 BENCHMARK(bf16_backward_input)->Name("linear/bf16/backward_input")->Apply(shapes);
 BENCHMARK(bf16_backward_weight)->Name("linear/bf16/backward_weight")->Apply(shapes);
+BENCHMARK(on_pairs<bf16_forward>)->Name("linear/bf16_on_pairs/forward")->Apply(shapes);
+BENCHMARK(on_pairs<bf16_backward_input>)->Name("linear/bf16_on_pairs/backward_input")->Apply(shapes);
+BENCHMARK(on_pairs<bf16_backward_weight>)->Name("linear/bf16_on_pairs/backward_weight")->Apply(shapes);
 
 }  // namespace
 }  // namespace furrow::tensor::kernels
