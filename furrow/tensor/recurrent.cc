@@ -21,18 +21,24 @@ namespace {
 struct RecurrentCall {
   kernels::RecurrentShape shape;
   int64_t in = 0;
-  at::ScalarType type = at::kFloat;        // of the input
-  at::Tensor weight;                       // with its adapter
-  at::Tensor adapted;                      // float32: the weight with its adapter, where it has one
-  std::shared_ptr<const Adapter> adapter;  // null: none
-  at::Tensor both;                         // [batch, time, in + hidden]: [x_t, h_{t-1}]
-  at::Tensor gates;                        // float32: what the kernels keep there
-  at::Tensor cell;                         // LSTM's c, float32
-  int weight_index = -1, bias_index = -1;
+  at::ScalarType type = at::kFloat;  // of the input
+  Param param;                       // the weight
+  at::Tensor weight;                 // with its adapter
+  at::Tensor adapted;                // float32: the weight with its adapter, where it has one
+  at::Tensor both;                   // [batch, time, in + hidden]: [x_t, h_{t-1}]
+  at::Tensor gates;                  // float32: what the kernels keep there
+  at::Tensor cell;                   // LSTM's c, float32
+  int bias_index = -1;
   bool input_gradient = false;
   int threads = 1;
   GradientSink* sink = nullptr;
 
+  // The sum with an adapter is formed for as long as a call, forward and backward.
+  void form_weight() {
+    if (param.adapter) adapted = weight_with_adapter(param, threads);
+    weight = param.adapter ? narrowed(adapted, type, threads) : param.leaf.detach();
+  }
+  void forget_weight() { weight = adapted = at::Tensor(); }
   // As the steps read it: a copy for as long as a call, where the layer is of 16 bits.
   at::Tensor wide_weight() const { return adapted.defined() ? adapted : widened(weight, threads); }
   int64_t rows() const { return shape.batch * shape.time; }
@@ -50,15 +56,13 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
                    weight.leaf.size(1) == call.width() && bias.leaf.numel() == call.outputs(),
                "a recurrent layer reads numbers [batch, time, in]");
   call.type = x.scalar_type();
-  if (weight.adapter) call.adapted = weight_with_adapter(weight, context.threads);
-  call.weight = weight.adapter ? narrowed(call.adapted, call.type, context.threads) : weight.leaf.detach();
-  call.adapter = weight.adapter;
-  call.gates = at::empty({x.size(0), x.size(1), call.outputs()}, call.weight.options().dtype(at::kFloat));
-  call.weight_index = weight.index;
+  call.param = weight;
   call.bias_index = bias.index;
   call.input_gradient = x.requires_grad();
   call.threads = context.threads;
   call.sink = context.sink;
+  call.form_weight();
+  call.gates = at::empty({x.size(0), x.size(1), call.outputs()}, call.weight.options().dtype(at::kFloat));
   return call;
 }
 
@@ -94,9 +98,9 @@ void parameter_gradients(const RecurrentCall& call, const at::Tensor& dz) {
   kernels::column_sums(call.rows(), call.outputs(), call.gates.const_data_ptr<float>(),
                        dbias.data_ptr<float>(), call.threads);
   call.sink->put(call.bias_index, dbias);
-  if (call.adapter) defer_adapter(*call.adapter, call.both, dz, *call.sink, call.threads);
-  call.sink->defer(call.weight_index, [rows = call.rows(), outputs = call.outputs(), width = call.width(), dz,
-                                       both = call.both, threads = call.threads](float* out) {
+  if (call.param.adapter) defer_adapter(*call.param.adapter, call.both, dz, *call.sink, call.threads);
+  call.sink->defer(call.param.index, [rows = call.rows(), outputs = call.outputs(), width = call.width(), dz,
+                                      both = call.both, threads = call.threads](float* out) {
     Product product{outputs, width, rows, {dz, 1, outputs}, {both, width}};
     product.wide_c = out;
     product.ldc = width;
@@ -123,7 +127,8 @@ kernels::RecurrentBackward backward_of(const RecurrentCall& call, const at::Tens
   return args;
 }
 
-std::vector<at::Tensor> lstm_backward(const RecurrentCall& call, const at::Tensor& gradient) {
+std::vector<at::Tensor> lstm_backward(RecurrentCall call, const at::Tensor& gradient) {
+  call.form_weight();
   const at::Tensor dy = widened(gradient, call.threads), wide = call.wide_weight();
   kernels::RecurrentBackward args = backward_of(call, wide);
   args.cell = call.cell.const_data_ptr<float>();
@@ -137,7 +142,8 @@ std::vector<at::Tensor> lstm_backward(const RecurrentCall& call, const at::Tenso
                         false);
 }
 
-std::vector<at::Tensor> concatenation_backward(const RecurrentCall& call, const at::Tensor& gradient) {
+std::vector<at::Tensor> concatenation_backward(RecurrentCall call, const at::Tensor& gradient) {
+  call.form_weight();
   const at::Tensor dboth = widened(gradient, call.threads), wide = call.wide_weight();
   kernels::RecurrentBackward args = backward_of(call, wide);
   args.dprevious = dboth.const_data_ptr<float>() + call.in;
@@ -158,6 +164,7 @@ at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpC
   at::Tensor h = at::empty({x.size(0), x.size(1), call.shape.hidden}, call.gates.options());
   call.cell = at::empty_like(h);
   run_forward(call, x, bias.leaf, h.data_ptr<float>());
+  call.forget_weight();
   return with_backward(narrowed(h, x.scalar_type(), context.threads), {x, weight.leaf},
                        [call](const at::Tensor& dy) { return lstm_backward(call, dy); });
 }
@@ -168,6 +175,7 @@ at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, con
   run_forward(call, x, bias.leaf, nullptr);
   const at::Tensor both = call.both;
   call.both = both.detach();
+  call.forget_weight();
   return with_backward(both, {x, weight.leaf},
                        [call](const at::Tensor& dy) { return concatenation_backward(call, dy); });
 }
