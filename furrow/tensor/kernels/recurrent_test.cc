@@ -31,11 +31,11 @@ Result run(const Case& c, int threads) {
            std::vector<float>(rows * (hidden + 3), 7),
            std::vector<float>(rows * (hidden + 2), 7),
            {}};
-  recurrent_forward({s, c.weight.data(), r.gates.data(), r.cell.data(), r.out.data(), r.previous.data(),
+  recurrent_forward(RecurrentForward<float>{s, c.weight.data(), r.gates.data(), r.cell.data(), r.out.data(), r.previous.data(),
                      s.hidden + 3, s.hidden + 2},
                     threads);
   r.dz = r.gates;
-  recurrent_backward({s, c.weight.data(), r.dz.data(), r.cell.data(), c.dout.data(), c.dprevious.data(),
+  recurrent_backward(RecurrentBackward<float>{s, c.weight.data(), r.dz.data(), r.cell.data(), c.dout.data(), c.dprevious.data(),
                       s.hidden + 1, s.hidden + 2},
                      threads);
   if (s.cell == Cell::kTanh) r.cell.clear();
