@@ -26,38 +26,34 @@ struct StepShare {
   int64_t first;  // sample
   Blocks rows;
   StepOperand<Lanes> operand;  // h in forward, the gradient of z in backward
-  float* tiles;                // [parts][kStepRows][kNR]
-  float* carry;                // [sample of the share][hidden]: the cell in forward, its gradient in backward
-  StepShare(const RecurrentShape& s, int64_t begin, int64_t end, int64_t operand_parts, ScratchScope* scratch)
+  int64_t part_sums, row_sums;
+  float* sums;   // of a step, [row of a group][output part][panel][kNR]
+  float* carry;  // [sample of the share][hidden]: the cell in forward, its gradient in backward
+  StepShare(const RecurrentShape& s, int64_t begin, int64_t end, bool forward, ScratchScope* scratch)
       : s(s),
         first(begin),
         rows(end - begin, kMR),
-        operand(s, rows, operand_parts, scratch),
-        tiles(scratch->floats(s.parts() * kStepRows * kNR)),
+        operand(s, rows, forward ? 1 : s.parts(), scratch),
+        part_sums(panels(s) * kNR),
+        row_sums((forward ? s.parts() : 1) * part_sums + kLine),  // rows beside each other in a cache
+        sums(scratch->floats(std::min(kStepRows, end - begin) * row_sums)),
         carry(scratch->floats((end - begin) * s.hidden)) {
     std::memset(carry, 0, static_cast<size_t>((end - begin) * s.hidden) * sizeof(float));
   }
-  // `r` counts from the first row of the group.
-  float* tile(int64_t part, int64_t r) const { return tiles + (part * kStepRows + r) * kNR; }
 };
 
-// Rows of a block and hidden columns: what is computed at a time, at place `at` of a group.
-struct Patch {
-  int64_t t, block, at;
-  Columns columns;
+// A row of a step: what is finished at a time.
+struct StepRow {
+  int64_t t, share_row;
+  const float* sums;
+  bool followed;  // by the next sample's, which is fetched meanwhile
 };
-
-template <class T>
-void fetch(const T* row, int64_t count) {
-  if (row == nullptr) return;
-  for (int64_t j = 0; j < count; j += 64 / static_cast<int64_t>(sizeof(T))) hwy::Prefetch(row + j);
-}
 
 // A value as the next step multiplies it: rounded to T.
 template <class Lanes, class T, class Access>
 HWY_INLINE void keep(VF value, const Access& at, typename Lanes::Number* operand) {
   if constexpr (std::is_same_v<T, typename Lanes::Number>) {
-    at.store(value, operand);
+    Lanes::store(value, operand, at);
   } else {
     constexpr const T* kType = nullptr;
     at.store(widen(narrow(value, kType), kType), operand);
@@ -72,72 +68,57 @@ struct ForwardSteps {
   const RecurrentForward<T>& a;
   const StepShare<Lanes>& share;
 
-  // One vector of hidden units behind the product; `tile` is its place in the tile of the first part.
+  // One vector of hidden units behind the product.
   template <class Access>
-  HWY_INLINE VF cell(const float* tile, const Access& at, int64_t row, int64_t j, float* carry) const {
+  HWY_INLINE VF cell(const float* sums, const Access& at, int64_t row, int64_t j, float* carry) const {
     const int64_t hidden = a.shape.hidden;
     T* gates = a.gates + row * a.shape.parts() * hidden + j;
     const auto z = [&](int64_t part) HWY_ATTR {
-      return hn::Add(at.load(tile + part * kStepRows * kNR), at.load(gates + part * hidden));
+      return hn::Add(at.load(sums + part * share.part_sums), at.load(gates + part * hidden));
     };
     if constexpr (CELL == Cell::kTanh) {
       const VF h = tanh(z(0));
-      at.store(h, gates);
+      Lanes::store(h, gates, at);
       return h;
     } else {
       const VF i = sigmoid(z(0)), f = sigmoid(z(1)), g = tanh(z(2)), o = sigmoid(z(3));
-      at.store(i, gates);
-      at.store(f, gates + hidden);
-      at.store(g, gates + 2 * hidden);
-      at.store(o, gates + 3 * hidden);
+      Lanes::store(i, gates, at);
+      Lanes::store(f, gates + hidden, at);
+      Lanes::store(g, gates + 2 * hidden, at);
+      Lanes::store(o, gates + 3 * hidden, at);
       const VF c = hn::MulAdd(f, at.load(carry), hn::Mul(i, g));
       at.store(c, carry);
-      at.store(c, a.cell + row * hidden + j);
+      Lanes::store(c, a.cell + row * hidden + j, at);
       return hn::Mul(o, tanh(c));
     }
   }
 
-  // Where h_t goes, and at the first step the state before it.
-  struct Targets {
-    T *out, *next, *first;
-  };
-  Targets targets(int64_t row, int64_t t, int64_t j) const {
-    T* previous = a.previous ? a.previous + row * a.previous_stride + j : nullptr;
-    return {a.out ? a.out + row * a.out_stride + j : nullptr,
-            previous && t + 1 < a.shape.time ? previous + a.previous_stride : nullptr,
-            t == 0 ? previous : nullptr};
+  // Columns from j on of what finish() reads and writes of a row.
+  HWY_INLINE void fetch(int64_t row, int64_t t, int64_t j) const {
+    const int64_t hidden = a.shape.hidden;
+    for (int64_t part = 0; part < a.shape.parts(); ++part)
+      hwy::Prefetch(a.gates + (row * a.shape.parts() + part) * hidden + j);
+    if (a.cell) hwy::Prefetch(a.cell + row * hidden + j);
+    if (a.out) hwy::Prefetch(a.out + row * a.out_stride + j);
+    if (a.previous && t + 1 < a.shape.time) hwy::Prefetch(a.previous + (row + 1) * a.previous_stride + j);
   }
 
-  void fetch_rows(const Patch& p) const {
+  void finish(const StepRow& r, int64_t block, int64_t block_row) const {
     const RecurrentShape& s = a.shape;
-    const int64_t begin = share.first + share.rows.begin(p.block), end = begin + share.rows.size(p.block);
-    for (int64_t sample = begin; sample < end; ++sample) {
-      const int64_t row = row_of(s, sample, p.t), j = p.columns.begin;
-      for (int64_t part = 0; part < s.parts(); ++part)
-        fetch(a.gates + (row * s.parts() + part) * s.hidden + j, p.columns.count);
-      if (a.cell) fetch(a.cell + row * s.hidden + j, p.columns.count);
-      const Targets to = targets(row, p.t, j);
-      fetch(to.out, p.columns.count);
-      fetch(to.next, p.columns.count);
-    }
-  }
-
-  void finish(const Patch& p) const {
-    const int64_t begin = share.rows.begin(p.block), hidden = a.shape.hidden;
-    const auto operand = share.operand.written(p.block);
-    for (int64_t r = 0; r < operand.rows; ++r) {
-      const int64_t row = row_of(a.shape, share.first + begin + r, p.t);
-      const Targets to = targets(row, p.t, p.columns.begin);
-      float* carry = share.carry + (begin + r) * hidden + p.columns.begin;
-      sweep(0, p.columns.count, [&](int64_t j, auto at) HWY_ATTR {
-        const int64_t column = p.columns.begin + j;
-        const VF h = cell(share.tile(0, p.at + r) + j, at, row, column, carry + j);
-        if (to.out) at.store(h, to.out + j);
-        if (to.first) at.store(zero(), to.first + j);
-        if (to.next) at.store(h, to.next + j);
-        keep<Lanes, T>(h, at, operand.of(0, r, column));
-      });
-    }
+    const int64_t row = row_of(s, share.first + r.share_row, r.t), following = row + (r.followed ? s.time : 0);
+    const auto operand = share.operand.written(block);
+    float* carry = share.carry + r.share_row * s.hidden;
+    T* out = a.out ? a.out + row * a.out_stride : nullptr;
+    T* previous = a.previous ? a.previous + row * a.previous_stride : nullptr;
+    T* next = previous && r.t + 1 < s.time ? previous + a.previous_stride : nullptr;
+    sweep(0, s.hidden, [&](int64_t j, auto at) HWY_ATTR {
+      fetch(following, r.t, j);
+      const VF h = cell(r.sums + j, at, row, j, carry + j);
+      if (out) Lanes::store(h, out + j, at);
+      if (previous && r.t == 0) at.store(zero(), previous + j);
+      if (next) Lanes::store(h, next + j, at);
+      keep<Lanes, T>(h, at, operand.of(0, block_row, j));
+    });
   }
 };
 
@@ -149,27 +130,13 @@ struct BackwardSteps {
   const RecurrentBackward<T>& a;
   const StepShare<Lanes>& share;
 
-  // Where the gradient of h_t comes from beside the next step.
-  struct Sources {
-    const T *out, *next;
-  };
-  Sources sources(int64_t row, int64_t t, int64_t j) const {
-    return {a.dout ? a.dout + row * a.dout_stride + j : nullptr,
-            a.dprevious && t + 1 < a.shape.time ? a.dprevious + (row + 1) * a.dprevious_stride + j : nullptr};
-  }
-
-  void fetch_rows(const Patch& p) const {
-    const RecurrentShape& s = a.shape;
-    const int64_t begin = share.first + share.rows.begin(p.block), end = begin + share.rows.size(p.block);
-    for (int64_t sample = begin; sample < end; ++sample) {
-      const int64_t row = row_of(s, sample, p.t), j = p.columns.begin;
-      for (int64_t part = 0; part < s.parts(); ++part)
-        fetch(a.gates + (row * s.parts() + part) * s.hidden + j, p.columns.count);
-      if (a.cell && p.t > 0) fetch(a.cell + (row - 1) * s.hidden + j, p.columns.count);
-      const Sources from = sources(row, p.t, j);
-      fetch(from.out, p.columns.count);
-      fetch(from.next, p.columns.count);
-    }
+  HWY_INLINE void fetch(int64_t row, int64_t t, int64_t j) const {
+    const int64_t hidden = a.shape.hidden;
+    for (int64_t part = 0; part < a.shape.parts(); ++part)
+      hwy::Prefetch(a.gates + (row * a.shape.parts() + part) * hidden + j);
+    if (a.cell && t > 0) hwy::Prefetch(a.cell + (row - 1) * hidden + j);
+    if (a.dout) hwy::Prefetch(a.dout + row * a.dout_stride + j);
+    if (a.dprevious && t + 1 < a.shape.time) hwy::Prefetch(a.dprevious + (row + 1) * a.dprevious_stride + j);
   }
 
   // dz of one vector of hidden units from dh, kept by keep_part(part, dz, z).
@@ -196,55 +163,57 @@ struct BackwardSteps {
     }
   }
 
-  void finish(const Patch& p) const {
-    const int64_t begin = share.rows.begin(p.block), hidden = a.shape.hidden;
-    const auto operand = share.operand.written(p.block);
-    for (int64_t r = 0; r < operand.rows; ++r) {
-      const int64_t row = row_of(a.shape, share.first + begin + r, p.t);
-      const Sources from = sources(row, p.t, p.columns.begin);
-      float* carry = share.carry + (begin + r) * hidden + p.columns.begin;
-      sweep(0, p.columns.count, [&](int64_t j, auto at) HWY_ATTR {
-        const int64_t column = p.columns.begin + j;
-        VF dh = at.load(share.tile(0, p.at + r) + j);
-        if (from.out) dh = hn::Add(dh, at.load(from.out + j));
-        if (from.next) dh = hn::Add(dh, at.load(from.next + j));
-        cell(dh, at, row, p.t, column, carry + j, [&](int64_t part, VF dz, T* z) HWY_ATTR {
-          at.store(dz, z);
-          keep<Lanes, T>(dz, at, operand.of(part, r, column));
-        });
+  void finish(const StepRow& r, int64_t block, int64_t block_row) const {
+    const RecurrentShape& s = a.shape;
+    const int64_t row = row_of(s, share.first + r.share_row, r.t), following = row + (r.followed ? s.time : 0);
+    const auto operand = share.operand.written(block);
+    float* carry = share.carry + r.share_row * s.hidden;
+    const T* out = a.dout ? a.dout + row * a.dout_stride : nullptr;
+    const T* next = a.dprevious && r.t + 1 < s.time ? a.dprevious + (row + 1) * a.dprevious_stride : nullptr;
+    sweep(0, s.hidden, [&](int64_t j, auto at) HWY_ATTR {
+      fetch(following, r.t, j);
+      VF dh = at.load(r.sums + j);
+      if (out) dh = hn::Add(dh, at.load(out + j));
+      if (next) dh = hn::Add(dh, at.load(next + j));
+      cell(dh, at, row, r.t, j, carry + j, [&](int64_t part, VF dz, T* z) HWY_ATTR {
+        Lanes::store(dz, z, at);
+        keep<Lanes, T>(dz, at, operand.of(part, block_row, j));
       });
-    }
+    });
   }
 };
 
 // ----- both
 
-// A panel of hidden columns of the blocks of rows [begin, end), at most kStepBlocks of them: their product with
-// the step before (none at the first one), each block's rest as soon as its sums are complete.
-template <class Steps, class Lanes, class T>
-void step_panel(const Steps& steps, const StepShare<Lanes>& share, const StepWeight<Lanes, T>& weight,
-                int64_t t, int64_t panel, int64_t begin, int64_t end, bool product) {
+// Sums of the blocks of rows [begin, end), at most kStepBlocks of them: their product with the step before.
+template <bool FORWARD, class Lanes, class T>
+void step_product(const StepShare<Lanes>& share, const StepWeight<Lanes, T>& weight, int64_t begin,
+                  int64_t end) {
   const RecurrentShape& s = share.s;
-  const int64_t lanes = lanes_of<Lanes>(s), base = share.rows.begin(begin);
-  const Columns columns(panel, s.hidden);
-  const auto patch = [&](int64_t b) { return Patch{t, b, share.rows.begin(b) - base, columns}; };
-  if (!product) {
-    std::memset(share.tiles, 0, static_cast<size_t>(s.parts() * kStepRows * kNR) * sizeof(float));
-    for (int64_t b = begin; b < end; ++b) steps.finish(patch(b));
-    return;
-  }
-  for (int64_t part = 0; part < s.parts(); ++part) {
-    const int64_t from = Steps::kForward ? 0 : part, to = Steps::kForward ? part : 0;
-    for (int64_t k = 0; k < lanes; k += kStepDepth) {
-      const int64_t depth = std::min(kStepDepth, lanes - k);
-      const bool last = part + 1 == s.parts() && k + depth == lanes;
-      for (int64_t b = begin; b < end; ++b) {
-        if (last) steps.fetch_rows(patch(b));
-        step_kernel_of<Lanes>(share.rows.size(b))(share.operand.read(b, from, k),
-                                                  weight.panel(panel, part) + k * kNR, depth, k > 0 || from > 0,
-                                                  share.tile(to, share.rows.begin(b) - base));
-        if (last) steps.finish(patch(b));
+  const int64_t lanes = lanes_of<Lanes>(s), first = share.rows.begin(begin);
+  for (int64_t panel = 0; panel < panels(s); ++panel) {
+    for (int64_t part = 0; part < s.parts(); ++part) {
+      const int64_t from = FORWARD ? 0 : part, to = FORWARD ? part : 0;
+      for (int64_t k = 0; k < lanes; k += kStepDepth) {
+        for (int64_t b = begin; b < end; ++b) {
+          step_kernel_of<Lanes>(share.rows.size(b))(
+              share.operand.read(b, from, k), weight.panel(panel, part) + k * kNR,
+              std::min(kStepDepth, lanes - k), k > 0 || from > 0,
+              share.sums + (share.rows.begin(b) - first) * share.row_sums + to * share.part_sums + panel * kNR,
+              share.row_sums);
+        }
       }
+    }
+  }
+}
+
+// What follows the sums, row by row: whole rows are read and written, the next one is fetched meanwhile.
+template <class Steps, class Lanes>
+void finish_rows(const Steps& steps, const StepShare<Lanes>& share, int64_t t, int64_t begin, int64_t end) {
+  const int64_t first = share.rows.begin(begin), last = share.rows.begin(end) - 1;
+  for (int64_t b = begin; b < end; ++b) {
+    for (int64_t r = share.rows.begin(b); r < share.rows.begin(b + 1); ++r) {
+      steps.finish({t, r, share.sums + (r - first) * share.row_sums, r < last}, b, r - share.rows.begin(b));
     }
   }
 }
@@ -258,14 +227,18 @@ template <class Steps, class Lanes, class T, class Args>
 void run_share(const Args& a, const StepWeight<Lanes, T>& weight, int64_t begin, int64_t end) {
   const RecurrentShape& s = a.shape;
   ScratchScope scratch;
-  StepShare<Lanes> share(s, begin, end, Steps::kForward ? 1 : s.parts(), &scratch);
+  StepShare<Lanes> share(s, begin, end, Steps::kForward, &scratch);
   const Steps steps{a, share};
   for (int64_t step = 0; step < s.time; ++step) {
-    const int64_t t = Steps::kForward ? step : s.time - 1 - step;
-    for (int64_t p = 0; p < panels(s); ++p) {
-      for (int64_t b = 0; b < share.rows.parts; b += kStepBlocks) {
-        step_panel(steps, share, weight, t, p, b, std::min(b + kStepBlocks, share.rows.parts), step > 0);
+    for (int64_t b = 0; b < share.rows.parts; b += kStepBlocks) {
+      const int64_t stop = std::min(b + kStepBlocks, share.rows.parts);
+      if (step > 0) {
+        step_product<Steps::kForward>(share, weight, b, stop);
+      } else {
+        const int64_t sums = (share.rows.begin(stop) - share.rows.begin(b)) * share.row_sums;
+        std::memset(share.sums, 0, static_cast<size_t>(sums) * sizeof(float));
       }
+      finish_rows(steps, share, Steps::kForward ? step : s.time - 1 - step, b, stop);
     }
     share.operand.next_step();
   }

@@ -27,29 +27,37 @@ struct SingleLanes {
   using Number = float;
   static constexpr int64_t kNumbers = 1;
   static HWY_INLINE VF multiply_add(VF a, VF b, VF sum) { return hn::MulAdd(a, b, sum); }
+  template <class T, class Access>
+  static HWY_INLINE void store(VF value, T* to, const Access& at) {
+    at.store(value, to);
+  }
 };
 #if FURROW_BF16_PAIRS
 struct PairLanes {
   using Number = bf16;
   static constexpr int64_t kNumbers = 2;
   static HWY_INLINE VF multiply_add(VF a, VF b, VF sum) { return add_products(a, b, sum); }
+  template <class Access>
+  static HWY_INLINE void store(VF value, bf16* to, const Access& at) {
+    store_normal(value, to, at);
+  }
 };
 #endif
 
-constexpr int64_t kLine = 16;         // lanes of the left operand that lie together: of each row, then the next ones
-constexpr int64_t kStepDepth = 256;   // lanes of k at a time: of both operands in a first-level cache
-constexpr int64_t kStepBlocks = 4;    // blocks of rows that share a panel of the weight while it is there
+constexpr int64_t kLine = 16;        // lanes of the left operand that lie together, of each row
+constexpr int64_t kStepDepth = 256;  // lanes of k at a time: of both operands in a first-level cache
+constexpr int64_t kStepBlocks = 4;   // blocks of rows that share a panel of the weight while it is there
 constexpr int64_t kStepRows = kStepBlocks * kMR;
 
-// tile[MR, kNR] = (resume ? tile : 0) + sum over k of a(i, k) * b[k * kNR + j], k in order.
+// C[MR, kNR] = (resume ? C : 0) + sum over k of a(i, k) * b[k * kNR + j], k in order.
 template <class Lanes, int MR>
 HWY_NOINLINE void step_kernel(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t lanes,
-                              bool resume, float* HWY_RESTRICT tile) {
+                              bool resume, float* HWY_RESTRICT c, int64_t ldc) {
   VF acc[MR][kNV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < kNV; ++j) acc[i][j] = resume ? load(tile + i * kNR + j * kLanes) : zero();
+    for (int j = 0; j < kNV; ++j) acc[i][j] = resume ? load(c + i * ldc + j * kLanes) : zero();
   }
   for (; lanes > 0; lanes -= kLine, a += MR * kLine) {
     const int64_t here = std::min(kLine, lanes);
@@ -68,11 +76,11 @@ HWY_NOINLINE void step_kernel(const float* HWY_RESTRICT a, const float* HWY_REST
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < kNV; ++j) store(acc[i][j], tile + i * kNR + j * kLanes);
+    for (int j = 0; j < kNV; ++j) store(acc[i][j], c + i * ldc + j * kLanes);
   }
 }
 
-using StepKernel = void (*)(const float*, const float*, int64_t, bool, float*);
+using StepKernel = void (*)(const float*, const float*, int64_t, bool, float*, int64_t);
 
 template <class Lanes, size_t... ROWS>
 constexpr std::array<StepKernel, kMR> step_kernels(std::index_sequence<ROWS...>) {
