@@ -49,8 +49,9 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
                    weight.leaf.size(1) == call.width() && bias.leaf.numel() == call.outputs(),
                "a recurrent layer reads numbers [batch, time, in]");
   call.type = x.scalar_type();
-  call.weight = weight.adapter ? narrowed(weight_with_adapter(weight, context.threads), call.type, context.threads)
-                               : weight.leaf.detach();
+  call.weight = weight.adapter
+                    ? narrowed(weight_with_adapter(weight, context.threads), call.type, context.threads)
+                    : weight.leaf.detach();
   call.adapter = weight.adapter;
   call.gates = call.sequence(call.outputs());
   call.both = call.sequence(call.width());
@@ -64,7 +65,8 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
 
 // The input projections of all steps in one product, then the steps.  `out` [batch, time, hidden] may be
 // undefined.
-void run_forward(const RecurrentCall& call, const at::Tensor& x, const at::Tensor& bias, const at::Tensor& out) {
+void run_forward(const RecurrentCall& call, const at::Tensor& x, const at::Tensor& bias,
+                 const at::Tensor& out) {
   const at::Tensor input = x.detach().contiguous();
   Product projections{call.rows(), call.outputs(), call.in, {input, call.in}, {call.weight, 1, call.width()}};
   projections.c = call.gates;
@@ -122,7 +124,8 @@ void parameter_gradients(const RecurrentCall& call) {
 
 // dz W_x, the gradient of the input by way of the gates: into `c`, or added to the float32 `sum`.
 void input_gradient(const RecurrentCall& call, const at::Tensor& c, const at::Tensor& sum) {
-  Product product{call.rows(), call.in, call.outputs(), {call.gates, call.outputs()}, {call.weight, call.width()}};
+  Product product{
+      call.rows(), call.in, call.outputs(), {call.gates, call.outputs()}, {call.weight, call.width()}};
   product.c = c;
   product.wide_c = mutable_numbers<float>(sum);
   product.accumulate = sum.defined();
@@ -158,8 +161,7 @@ at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpC
   const at::Tensor h = call.sequence(call.shape.hidden);
   call.cell = call.sequence(call.shape.hidden);
   run_forward(call, x, bias.leaf, h);
-  return with_backward(h, {x, weight.leaf},
-                       [call](const at::Tensor& dy) { return lstm_backward(call, dy); });
+  return with_backward(h, {x, weight.leaf}, [call](const at::Tensor& dy) { return lstm_backward(call, dy); });
 }
 
 at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, const Param& bias,

@@ -65,9 +65,9 @@ void lstm_forward(benchmark::State& state) {
   const auto weight = numbers<T>(4 * 256 * 512, 0.05f);
   auto gates = numbers<T>(32 * 64 * 1024), cell = numbers<T>(32 * 64 * 256), out = cell;
   for (auto _ : state) {
-    recurrent_forward(RecurrentForward<T>{kLstm, weight.data(), gates.data(), cell.data(), out.data(), nullptr,
-                                          256, 0},
-                      threads(state));
+    recurrent_forward(
+        RecurrentForward<T>{kLstm, weight.data(), gates.data(), cell.data(), out.data(), nullptr, 256, 0},
+        threads(state));
   }
   lstm_flops(state);
 }
@@ -76,9 +76,9 @@ void lstm_backward(benchmark::State& state) {
   const auto weight = numbers<T>(4 * 256 * 512, 0.05f), dout = numbers<T>(32 * 64 * 256);
   auto gates = numbers<T>(32 * 64 * 1024), cell = numbers<T>(32 * 64 * 256);
   for (auto _ : state) {
-    recurrent_backward(RecurrentBackward<T>{kLstm, weight.data(), gates.data(), cell.data(), dout.data(),
-                                            nullptr, 256, 0},
-                       threads(state));
+    recurrent_backward(
+        RecurrentBackward<T>{kLstm, weight.data(), gates.data(), cell.data(), dout.data(), nullptr, 256, 0},
+        threads(state));
   }
   lstm_flops(state);
 }

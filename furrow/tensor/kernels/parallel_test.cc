@@ -75,7 +75,8 @@ TEST(Scratch, ScopesNestAndReuseTheirMemory) {
     EXPECT_TRUE(first == again && large == large_again);
     ScratchScope last;
     EXPECT_EQ(last.floats(10), again);
-  }).join();
+  })
+      .join();
 }
 
 }  // namespace

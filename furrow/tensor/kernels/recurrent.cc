@@ -105,7 +105,8 @@ struct ForwardSteps {
 
   void finish(const StepRow& r, int64_t block, int64_t block_row) const {
     const RecurrentShape& s = a.shape;
-    const int64_t row = row_of(s, share.first + r.share_row, r.t), following = row + (r.followed ? s.time : 0);
+    const int64_t row = row_of(s, share.first + r.share_row, r.t),
+                  following = row + (r.followed ? s.time : 0);
     const auto operand = share.operand.written(block);
     float* carry = share.carry + r.share_row * s.hidden;
     T* out = a.out ? a.out + row * a.out_stride : nullptr;
@@ -165,7 +166,8 @@ struct BackwardSteps {
 
   void finish(const StepRow& r, int64_t block, int64_t block_row) const {
     const RecurrentShape& s = a.shape;
-    const int64_t row = row_of(s, share.first + r.share_row, r.t), following = row + (r.followed ? s.time : 0);
+    const int64_t row = row_of(s, share.first + r.share_row, r.t),
+                  following = row + (r.followed ? s.time : 0);
     const auto operand = share.operand.written(block);
     float* carry = share.carry + r.share_row * s.hidden;
     const T* out = a.dout ? a.dout + row * a.dout_stride : nullptr;
@@ -199,7 +201,8 @@ void step_product(const StepShare<Lanes>& share, const StepWeight<Lanes, T>& wei
           step_kernel_of<Lanes>(share.rows.size(b))(
               share.operand.read(b, from, k), weight.panel(panel, part) + k * kNR,
               std::min(kStepDepth, lanes - k), k > 0 || from > 0,
-              share.sums + (share.rows.begin(b) - first) * share.row_sums + to * share.part_sums + panel * kNR,
+              share.sums + (share.rows.begin(b) - first) * share.row_sums + to * share.part_sums +
+                  panel * kNR,
               share.row_sums);
         }
       }

@@ -9,12 +9,12 @@
 //          o)
 //   z_t = h_{t-1} W^T + projection_t, h_{-1} = c_{-1} = 0
 //
-// Numbers are float32, bfloat16 or float16 (T).  Of 16 bits, everything in memory is rounded as it is stored,
-// h_t and the gradient of z_t before the next step multiplies them; c_t and its gradient go from step to step
-// in float32.  A product is a float32 chain in the order of the state, in the gradient of the parts and in
-// each of the state: of VDPBF16PS over pairs for bfloat16 where the processor has it (gemm_half.h), else of
-// fused multiply-adds.  Bits depend neither on the thread count nor on the other samples.  Parallel over
-// samples.  Thread safe.  REQUIRES: sizes >= 1.
+// Numbers are float32, bfloat16 or float16 (T).  Of 16 bits, what lies in memory is rounded as it is stored,
+// and h_t and the gradient of z_t are rounded before the next step multiplies them; c_t and its gradient go
+// from step to step in float32.  An element of a step's product is one float32 chain over k (backward over
+// the parts and in each over the hidden units): of VDPBF16PS over pairs for bfloat16 where the processor has
+// it (gemm_half.h), else of fused multiply-adds.  Bits depend neither on the thread count nor on the other
+// samples. Parallel over samples.  Thread safe.  REQUIRES: sizes >= 1.
 #pragma once
 
 #include <cstdint>

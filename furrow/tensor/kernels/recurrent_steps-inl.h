@@ -88,8 +88,7 @@ constexpr std::array<StepKernel, kMR> step_kernels(std::index_sequence<ROWS...>)
 }
 template <class Lanes>
 StepKernel step_kernel_of(int64_t rows) {
-  static constexpr std::array<StepKernel, kMR> kTable =
-      step_kernels<Lanes>(std::make_index_sequence<kMR>());
+  static constexpr std::array<StepKernel, kMR> kTable = step_kernels<Lanes>(std::make_index_sequence<kMR>());
   return kTable[static_cast<size_t>(rows - 1)];
 }
 
@@ -159,8 +158,8 @@ class StepWeight {
   float* packed_;
 };
 
-// The left operand of a share's steps, one for the step that reads and one for the step that writes.  Rows lie
-// in blocks; of a block and a part, kLine lanes of each row, then the next kLine.  What no row has is 0.
+// The left operand of a share's steps, one for the step that reads and one for the step that writes.  Rows
+// lie in blocks; of a block and a part, kLine lanes of each row, then the next kLine.  What no row has is 0.
 template <class Lanes>
 class StepOperand {
  public:
@@ -188,7 +187,8 @@ class StepOperand {
   };
   Target written(int64_t block) const {
     const int64_t rows = rows_.size(block);
-    return {reinterpret_cast<Number*>(written_ + at(block, 0)), rows, rows * lines_ * kLine * Lanes::kNumbers};
+    return {reinterpret_cast<Number*>(written_ + at(block, 0)), rows,
+            rows * lines_ * kLine * Lanes::kNumbers};
   }
   void next_step() { std::swap(read_, written_); }
 

@@ -32,7 +32,8 @@ ScratchScope::~ScratchScope() {
 
 void* ScratchScope::take(size_t bytes) {
   bytes = (bytes + 63) / 64 * 64;
-  if (arena.taken == 0 && arena.blocks.size() > 1) arena.blocks.clear();  // one block instead, of what they held
+  if (arena.taken == 0 && arena.blocks.size() > 1)
+    arena.blocks.clear();  // one block instead, of what they held
   while (arena.block < arena.blocks.size() && arena.used + bytes > arena.blocks[arena.block].size()) {
     arena.block++;
     arena.used = 0;
