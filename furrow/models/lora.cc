@@ -15,6 +15,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/models/unit_builder.h"
+#include "furrow/plan/tensor_cut.h"
 
 namespace furrow::models {
 namespace {
@@ -125,18 +126,29 @@ struct Sizes {
   int64_t read = 0;
 };
 
-// Where it stands: whether it reads the unit's input or what another adapter has read already, and whether
-// backward goes on to the unit before.
+// Where it stands: whether it reads the unit's input or what another adapter has read already, whether
+// backward goes on to the unit before, and which dim of its weight a tensor axis cuts, -1: none.
 struct Surroundings {
   const Layers& layers;
   bool reads_input = false, read_already = false;
   bool passes = false;
+  int axis = -1;
+
+  bool looks_up() const { return layers.form == Form::kTable; }
+  bool cuts_outputs() const { return axis == 0 && !looks_up(); }
+  // Inputs, or rows of a table: what B says is summed over the ranks.
+  bool cuts_inputs() const { return axis == 1 || (axis == 0 && looks_up()); }
 };
 
-plan::Flops products(const Sizes& s) {
-  const double flops = 2.0 * static_cast<double>(s.rows) * static_cast<double>(s.rank);
-  const double both = flops * static_cast<double>(s.in + s.out);
-  return {both, both, both};
+// Of one product of each kind, by the wide sides of the thin matrices.
+double flops_of(const Sizes& s, int64_t wide) {
+  return 2.0 * static_cast<double>(s.rows) * static_cast<double>(s.rank) * static_cast<double>(wide);
+}
+
+void add_flops(double flops, plan::Flops* to) {
+  to->forward += flops;
+  to->backward_input += flops;
+  to->backward_weight += flops;
 }
 
 // Recurrent layers (tensor/recurrent.cc, tensor/adapter.cc): the sum with W is formed for as long as a call,
@@ -147,7 +159,7 @@ void add_recurrent_costs(const Sizes& s, const Surroundings& where, plan::Adapte
   constexpr int64_t kWidenedRows = 64;
   const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * kFloatBytes;
   const bool narrow = bytes < kFloatBytes;
-  unit->flops.backward_weight += 2 * products(s).forward;
+  unit->flops.backward_weight += 2 * flops_of(s, s.in + s.out);
   for (plan::Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch})
     scratch->fixed_bytes += s.in * s.out * bytes;  // of 16 bits beside what is read as float32 anyway
   if (narrow && !where.passes)
@@ -185,28 +197,38 @@ void add_scratch(const Sizes& s, const Surroundings& where, plan::Unit* unit) {
   at_least(2 * s.read * bytes + thin - own, &unit->backward_scratch);
 }
 
+// Over a tensor axis (adapt()): of outputs that are cut, every rank does A's product and keeps what it reads
+// and says, of inputs, or rows of a table, B's, and the gradient behind it.
+void add_whole_costs(const Sizes& s, const Surroundings& where, int64_t copy, plan::Adapter* adapter,
+                     plan::Unit* unit) {
+  if (!where.cuts_outputs() && !where.cuts_inputs()) return;
+  const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * bytes, dy = s.rows * s.out * bytes;
+  const bool outputs = where.cuts_outputs();
+  add_flops(flops_of(s, outputs ? s.in : s.out), &unit->tensor.whole_flops);
+  unit->tensor.whole_saved_bytes += thin + (outputs ? copy : 0);
+  unit->tensor.whole_deferred_bytes += 2 * thin + (outputs ? copy : 0);
+  adapter->whole_deferred_bytes = outputs ? adapter->deferred_bytes - dy : 2 * thin + dy;
+}
+
 // Products with the two thin matrices, and what the block keeps for their backward: what A reads where it is
 // neither the unit's input nor kept anyway, A's output, and the gradients behind both.
 void add_costs(const Sizes& s, const Surroundings& where, plan::Adapter* adapter, plan::Unit* unit) {
   if (where.layers.form == Form::kRecurrent) return add_recurrent_costs(s, where, adapter, unit);
-  const bool looks_up = where.layers.form == Form::kTable;
-  const plan::Flops flops = products(looks_up ? Sizes{s.rows, s.rank, 0, s.out} : s);
-  unit->flops.forward += flops.forward;
-  unit->flops.backward_input += flops.backward_input;
-  unit->flops.backward_weight += flops.backward_weight;
+  add_flops(flops_of(s, where.looks_up() ? s.out : s.in + s.out), &unit->flops);
   add_scratch(s, where, unit);
   const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * bytes, dy = s.rows * s.out * bytes;
   const int64_t copy = adapter->dropout > 0 ? s.read * bytes : 0;
   unit->saved_bytes += thin + copy;
   const bool shared = where.reads_input || where.read_already;
   const int64_t read = copy > 0 ? copy : (shared ? 0 : s.read * bytes);
-  const bool one_gradient = looks_up && where.read_already;  // of both tables
+  const bool one_gradient = where.looks_up() && where.read_already;  // of both tables
+  const bool as_it_came = where.layers.form != Form::kConvolution && dy == unit->kept_grad_bytes;
   adapter->kept_saved_bytes = thin + read;
-  adapter->kept_grad_bytes =
-      !one_gradient && where.layers.form != Form::kConvolution && dy == unit->kept_grad_bytes ? dy : 0;
+  adapter->kept_grad_bytes = as_it_came && !one_gradient ? dy : 0;
   adapter->deferred_bytes = 2 * thin + read + (one_gradient ? 0 : dy);
   unit->deferred_bytes += 2 * thin + copy;
   unit->kept_saved_bytes += thin + copy;
+  add_whole_costs(s, where, copy, adapter, unit);
 }
 
 void require_below(const config::Lora& config, const std::string& layer, const Sizes& sizes) {
@@ -286,10 +308,22 @@ int add_matrix(std::string name, Shape shape, plan::Init init, plan::Unit* unit)
   return static_cast<int>(unit->parameters.size()) - 1;
 }
 
+// Over a tensor axis the matrix that stands at the side that is cut is cut as the weight, and the other is
+// whole, with a gradient that has a part on every rank.  Positions, whose table is whole, are a rank's own.
+void cut_matrices(const plan::Parameter& weight, bool table, plan::Parameter* a, plan::Parameter* b) {
+  const bool outputs = weight.tensor_axis == 0 && !table;
+  a->summed = outputs || weight.tensor_axis < 0;
+  b->summed = !outputs;
+  if (weight.tensor_axis < 0) return;
+  plan::Parameter* const cut = outputs ? b : a;
+  cut->tensor_axis = outputs ? 0 : 1;
+  cut->tensor_segments = weight.tensor_segments;
+}
+
 // `read`: letters of the unit's adapters so far.  `passes`: backward goes on to the unit before.
 void adapt(const config::Lora& config, const Place& place, size_t index, bool passes, std::string* read,
            plan::Unit* unit) {
-  const plan::Parameter& weight = unit->parameters[index];
+  const plan::Parameter weight = unit->parameters[index];
   const Layers& layers = *place.layers;
   const Matrices matrices = matrices_of(config.rank, place, *unit, weight);
   require_below(config, layer_of(weight), matrices.sizes);
@@ -301,12 +335,15 @@ void adapt(const config::Lora& config, const Place& place, size_t index, bool pa
   adapter.table = layers.form == Form::kTable;
   adapter.scale = config.alpha / static_cast<double>(config.rank);
   adapter.dropout = adapter.table ? 0 : config.dropout;
+  if (unit->tensor.possible)
+    cut_matrices(weight, adapter.table, &unit->parameters[static_cast<size_t>(adapter.a)],
+                 &unit->parameters[static_cast<size_t>(adapter.b)]);
   const bool already = read->find(place.reads) != std::string::npos;
-  add_costs(matrices.sizes, {layers, place.reads == kUnitInput, already, passes}, &adapter, unit);
+  const int axis = unit->tensor.possible ? weight.tensor_axis : -1;
+  add_costs(matrices.sizes, {layers, place.reads == kUnitInput, already, passes, axis}, &adapter, unit);
   *read += place.reads;
   add_separate_pool(matrices.sizes.rows * matrices.sizes.out, unit);
   unit->adapters.push_back(adapter);
-  unit->tensor = {};  // no axis cuts a layer with an adapter
 }
 
 // Whether it is one of two tied weights.
@@ -420,6 +457,7 @@ void apply_lora(const config::Lora& config, plan::ModelSpec* spec) {
       adapt(config, place, i, passes, &read, &unit);
     }
     passes = passes || !unit.adapters.empty();
+    plan::declare_gradient_sum(&unit);
   }
   targets.require_all();
   plan::validate(*spec);

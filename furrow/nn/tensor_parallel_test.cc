@@ -106,6 +106,21 @@ TEST_P(TensorParallel, Mlp) {
   expect_within_twice(testing::mlp_network({33, 24, 26, 10}, "relu"), GetParam());
 }
 
+// Every layer with an adapter, and some alone, of rank 5 that no degree divides.
+TEST_P(TensorParallel, Adapters) {
+  DecoderForm form = decoder();
+  const auto adapted = [](Network network, std::vector<std::string> targets) {
+    return with_adapters(std::move(network), {.rank = 5, .alpha = 8, .target_modules = std::move(targets)});
+  };
+  expect_within_twice(adapted(gpt_network(form), {"*", "wte", "wpe"}), GetParam());
+  expect_within_twice(adapted(llama_network(form), {"*", "embed_tokens"}), GetParam());
+  expect_within_twice(adapted(gpt_network(form), {"wpe", "c_proj"}), GetParam());
+  form.tied = form.documents = true;
+  expect_within_twice(adapted(llama_network(form), {"q_proj", "up_proj", "down_proj"}), GetParam());
+  for (const std::string activation : {"relu", "gelu"})
+    expect_within_twice(adapted(testing::mlp_network({33, 24, 26, 10}, activation), {"*"}), GetParam());
+}
+
 INSTANTIATE_TEST_SUITE_P(Degrees, TensorParallel,
                          ::testing::Values(Over{2}, Over{3}, Over{4}, Over{2, true}, Over{3, true},
                                            Over{4, true}),
@@ -122,6 +137,18 @@ TEST(TensorParallel, BFloat16) {
     Tensors params = testing::initial(network.spec);  // as the exact step reads them too
     for (auto& [name, value] : params) value = value.to(at::kBFloat16).to(at::kFloat);
     models::compute_in(DType::kBF16, &network.spec);
+    for (const Over& over : {Over{2}, Over{4}, Over{2, true}, Over{4, true}})
+      expect_within_twice(network, over, params);
+  }
+}
+
+TEST(TensorParallel, AdaptersInBFloat16) {
+  for (const Network& wide : {gpt_network(decoder()), llama_network(decoder())}) {
+    Network network = wide;
+    models::compute_in(DType::kBF16, &network.spec);
+    network = with_adapters(network, {.rank = 5, .alpha = 8, .target_modules = {"*"}});
+    Tensors params = testing::initial(network.spec);
+    for (auto& [name, value] : params) value = value.to(at::kBFloat16).to(at::kFloat);
     for (const Over& over : {Over{2}, Over{4}, Over{2, true}, Over{4, true}})
       expect_within_twice(network, over, params);
   }
@@ -152,6 +179,28 @@ TEST(TensorParallel, DropoutIsThatOfTheWhole) {
       const double scale = gradient.abs().max().item<double>();
       EXPECT_LT(tensor::testing::distance(cut.gradients.at(name), gradient), 1e-5 * scale) << name;
       EXPECT_GT(tensor::testing::distance(undropped.gradients.at(name), gradient), 1e-2 * scale) << name;
+    }
+  }
+}
+
+// Of inputs that are cut a rank has the columns of each row's mask, of those that are whole all of it.
+TEST(TensorParallel, DropoutOfAdaptersIsThatOfTheWhole) {
+  const auto adapted = [](const Network& network, double dropout) {
+    return with_adapters(network, {.rank = 5, .alpha = 8, .dropout = dropout, .target_modules = {"*"}});
+  };
+  for (const Network& plain :
+       {gpt_network(decoder()), llama_network(decoder()), testing::mlp_network({33, 24, 26, 10}, "relu")}) {
+    const Network network = adapted(plain, 0.3);
+    const Tensors params = testing::initial(network.spec);
+    const Step uncut = our_step(network, params, {}), undropped = our_step(adapted(plain, 0), params, {});
+    for (const Over& over : {Over{2}, Over{3}, Over{4}, Over{3, true}}) {
+      const Step cut = cut_step(network, params, over.degree, {.composed = over.composed});
+      for (const auto& [name, gradient] : uncut.gradients) {
+        const double scale = gradient.abs().max().item<double>();
+        EXPECT_LT(tensor::testing::distance(cut.gradients.at(name), gradient), 1e-5 * scale) << name;
+        if (name.find(".lora_A") == std::string::npos) continue;
+        EXPECT_GT(tensor::testing::distance(undropped.gradients.at(name), gradient), 1e-2 * scale) << name;
+      }
     }
   }
 }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "furrow/config/lora.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
@@ -54,6 +55,10 @@ struct DecoderForm {
 Network gpt_network(const DecoderForm& form);
 Network llama_network(const DecoderForm& form);
 
+// The network with adapters of `config` in it, of which plain reads the sums with their weights; every
+// parameter trains.  REQUIRES: no weight with an adapter is tied.
+Network with_adapters(Network network, const config::Lora& config);
+
 struct Step {
   double loss = 0;
   int64_t rows = 0, correct = 0;  // of ours alone
@@ -62,7 +67,7 @@ struct Step {
   Tensors gradients;
 };
 
-// Parameters as training starts, norms and biases away from their neutral start.
+// Parameters as training starts, norms, biases and adapters away from their neutral start.
 Tensors initial(const plan::ModelSpec& spec);
 
 // The step unit by unit as the executor runs it.  Over an axis: the rank's, of a spec and of parameters that

@@ -153,6 +153,9 @@ at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, con
 // over a tensor axis x is the rank's part of each sample, the parts of all ranks one after the other, and has
 // its part of the whole mask.  (The heads of causal_attention too.)
 at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context);
+// The same where x [batch, .., part] are the rank's of `columns` columns, as context.axis shares them.
+at::Tensor dropout_of_columns(const at::Tensor& x, int64_t columns, double p, std::string_view stream,
+                              OpContext& context);
 
 // residual + dropout(x).
 at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, std::string_view stream,
