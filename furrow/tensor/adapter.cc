@@ -36,10 +36,11 @@ at::Tensor dropped(const at::Tensor& x, const Adapter& adapter, OpContext& conte
 }
 
 // The thin product is scaled: it has the fewest elements.
-at::Tensor adapted(const at::Tensor& x, const Adapter& adapter, OpContext& context) {
+at::Tensor adapted(const at::Tensor& x, const Adapter& adapter, OpContext& context,
+                   bool wide_output = false) {
   const at::Tensor kept = dropped(x, adapter, context);
   const at::Tensor thin = linear(kept, adapter.a, {}, Activation::kNone, context);
-  return linear(thin * adapter.scale, adapter.b, {}, Activation::kNone, context);
+  return linear(thin * adapter.scale, {.weight = adapter.b, .wide_output = wide_output}, context);
 }
 
 // In the place of z, which nobody else holds.
@@ -115,10 +116,11 @@ at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, Op
   const bool columns = cut == Cut::kColumns || cut == Cut::kPositionsToColumns;
   const bool rows = cut == Cut::kRows || cut == Cut::kRowsToPositions;
   const at::Tensor read = columns ? whole_input(x, cut, context) : x;
-  const at::Tensor base =
-      linear(read, without_adapter(layer.weight), rows ? Param() : layer.bias, Activation::kNone, context);
-  const at::Tensor part = sum(base, adapted(read, *layer.weight.adapter, context));
-  return activated(rows ? summed_parts(part, layer.bias, cut, context) : part, layer.activation, context);
+  LinearLayer plain{.weight = without_adapter(layer.weight), .wide_output = rows};
+  if (!rows) plain.bias = layer.bias;
+  const at::Tensor part =
+      sum(linear(read, plain, context), adapted(read, *layer.weight.adapter, context, rows));
+  return activated(rows ? summed_parts(part, layer, context) : part, layer.activation, context);
 }
 
 at::Tensor side_by_side_with_adapters(const at::Tensor& input, std::span<const Param> weights,
@@ -131,7 +133,8 @@ at::Tensor side_by_side_with_adapters(const at::Tensor& input, std::span<const P
   for (const Param& weight : weights) {
     plain.push_back(without_adapter(weight));
     sizes.back() = weight.leaf.size(0);
-    parts.push_back(weight.adapter ? adapted(x, *weight.adapter, context) : at::zeros(sizes, x.options()));
+    parts.push_back(weight.adapter ? adapted(x, *weight.adapter, context)
+                                   : at::zeros(sizes, weight.leaf.options()));
   }
   const at::Tensor beside = at::cat(parts, -1);
   parts.clear();

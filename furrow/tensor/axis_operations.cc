@@ -28,26 +28,25 @@ void put_bias(const Param& bias, const at::Tensor& dy, const OpContext& context)
 at::Tensor whole_input(const at::Tensor& x, Cut cut, OpContext& context) {
   TensorAxis& axis = *context.axis;
   const int threads = context.threads;
-  if (cut == Cut::kColumns) {
-    return with_backward(x.variable_data(), {x}, [&axis, threads](const at::Tensor& dy) {
-      return std::vector{narrowed(axis.all_reduce(widened(dy, threads)), dy.scalar_type(), threads)};
-    });
-  }
-  return with_backward(axis.all_gather(x.detach(), 1), {x}, [&axis, threads](const at::Tensor& dy) {
-    return std::vector{narrowed(axis.reduce_scatter(widened(dy, threads), 1), dy.scalar_type(), threads)};
+  const at::ScalarType type = x.scalar_type();
+  const bool gathers = cut == Cut::kPositionsToColumns;
+  const at::Tensor whole = gathers ? axis.all_gather(x.detach(), 1) : x.variable_data();
+  return with_backward(widened(whole, threads), {x}, [=, &axis](const at::Tensor& dy) {
+    return std::vector{narrowed(gathers ? axis.reduce_scatter(dy, 1) : axis.all_reduce(dy), type, threads)};
   });
 }
 
-at::Tensor summed_parts(const at::Tensor& part, const Param& bias, Cut cut, OpContext& context) {
+at::Tensor summed_parts(const at::Tensor& part, const LinearLayer& layer, OpContext& context) {
   TensorAxis& axis = *context.axis;
-  const at::Tensor wide = widened(part.variable_data(), context.threads);
-  const at::Tensor sum = cut == Cut::kRows ? axis.all_reduce(wide) : axis.reduce_scatter(wide, 1);
-  if (bias.defined()) sum.add_(bias.leaf.detach());
-  return with_backward(narrowed(sum, part.scalar_type(), context.threads), {part},
-                       [&axis, context, bias, cut](const at::Tensor& dy) {
-                         put_bias(bias, dy, context);
-                         return std::vector{cut == Cut::kRows ? dy : axis.all_gather(dy, 1)};
-                       });
+  const bool scatters = layer.cut == Cut::kRowsToPositions;
+  const at::Tensor own = part.variable_data();
+  const at::Tensor sum = scatters ? axis.reduce_scatter(own, 1) : axis.all_reduce(own);
+  if (layer.bias.defined()) sum.add_(layer.bias.leaf.detach());
+  const at::Tensor y = narrowed(sum, layer.weight.leaf.scalar_type(), context.threads);
+  return with_backward(y, {part}, [&axis, context, bias = layer.bias, scatters](const at::Tensor& dy) {
+    put_bias(bias, dy, context);
+    return std::vector{widened(scatters ? axis.all_gather(dy, 1) : dy, context.threads)};
+  });
 }
 
 }  // namespace furrow::tensor
