@@ -27,19 +27,21 @@ constexpr int64_t kWidenedRows = 64;  // models/lora.cc counts their bytes
 Param without_adapter(const Param& weight) { return {weight.leaf, weight.index}; }
 
 // What a reads under dropout: x is whole, or over an axis the rank's columns of it.
-at::Tensor dropped(const at::Tensor& x, const Adapter& adapter, OpContext& context) {
+WholeInput dropped(const WholeInput& input, const Adapter& adapter, OpContext& context) {
+  if (!context.training || adapter.dropout == 0) return input;
+  const at::Tensor x = widened(input, context);
   if (adapter.columns > 0)
-    return dropout_of_columns(x, adapter.columns, adapter.dropout, adapter.stream, context);
+    return {dropout_of_columns(x, adapter.columns, adapter.dropout, adapter.stream, context), {}};
   OpContext whole = context;
   whole.axis = nullptr;
-  return dropout(x, adapter.dropout, adapter.stream, whole);
+  return {dropout(x, adapter.dropout, adapter.stream, whole), {}};
 }
 
 // The thin product is scaled: it has the fewest elements.
-at::Tensor adapted(const at::Tensor& x, const Adapter& adapter, OpContext& context,
+at::Tensor adapted(const WholeInput& input, const Adapter& adapter, OpContext& context,
                    bool wide_output = false) {
-  const at::Tensor kept = dropped(x, adapter, context);
-  const at::Tensor thin = linear(kept, adapter.a, {}, Activation::kNone, context);
+  const WholeInput kept = dropped(input, adapter, context);
+  const at::Tensor thin = linear(kept.x, {.weight = adapter.a, .read = kept.read}, context);
   return linear(thin * adapter.scale, {.weight = adapter.b, .wide_output = wide_output}, context);
 }
 
@@ -115,30 +117,31 @@ at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, Op
   const Cut cut = cut_of(layer.cut, context);
   const bool columns = cut == Cut::kColumns || cut == Cut::kPositionsToColumns;
   const bool rows = cut == Cut::kRows || cut == Cut::kRowsToPositions;
-  const at::Tensor read = columns ? whole_input(x, cut, context) : x;
-  LinearLayer plain{.weight = without_adapter(layer.weight), .wide_output = rows};
+  const WholeInput input = columns ? whole_input(x, cut, context) : WholeInput{x, {}};
+  LinearLayer plain{.weight = without_adapter(layer.weight), .wide_output = rows, .read = input.read};
   if (!rows) plain.bias = layer.bias;
   const at::Tensor part =
-      sum(linear(read, plain, context), adapted(read, *layer.weight.adapter, context, rows));
+      sum(linear(input.x, plain, context), adapted(input, *layer.weight.adapter, context, rows));
   return activated(rows ? summed_parts(part, layer, context) : part, layer.activation, context);
 }
 
-at::Tensor side_by_side_with_adapters(const at::Tensor& input, std::span<const Param> weights,
-                                      OpContext& context, Cut cut) {
+at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
+                                      Cut cut) {
   FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
-  const at::Tensor x = cut_of(cut, context) == Cut::kNone ? input : whole_input(input, cut, context);
+  const WholeInput input =
+      cut_of(cut, context) == Cut::kNone ? WholeInput{x, {}} : whole_input(x, cut, context);
   std::vector<Param> plain;
   std::vector<at::Tensor> parts;
-  std::vector<int64_t> sizes = x.sizes().vec();
+  std::vector<int64_t> sizes = input.x.sizes().vec();
   for (const Param& weight : weights) {
     plain.push_back(without_adapter(weight));
     sizes.back() = weight.leaf.size(0);
-    parts.push_back(weight.adapter ? adapted(x, *weight.adapter, context)
+    parts.push_back(weight.adapter ? adapted(input, *weight.adapter, context)
                                    : at::zeros(sizes, weight.leaf.options()));
   }
   const at::Tensor beside = at::cat(parts, -1);
   parts.clear();
-  return sum(linear_side_by_side(x, plain, context), beside);
+  return sum(linear_side_by_side(input.x, plain, context, Cut::kNone, input.read), beside);
 }
 
 at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,

@@ -25,15 +25,24 @@ void put_bias(const Param& bias, const at::Tensor& dy, const OpContext& context)
 
 }  // namespace
 
-at::Tensor whole_input(const at::Tensor& x, Cut cut, OpContext& context) {
+WholeInput whole_input(const at::Tensor& x, Cut cut, OpContext& context) {
   TensorAxis& axis = *context.axis;
   const int threads = context.threads;
   const at::ScalarType type = x.scalar_type();
-  const bool gathers = cut == Cut::kPositionsToColumns;
+  const bool gathers = cut == Cut::kPositionsToColumns, wide = type == at::kFloat;
   const at::Tensor whole = gathers ? axis.all_gather(x.detach(), 1) : x.variable_data();
-  return with_backward(widened(whole, threads), {x}, [=, &axis](const at::Tensor& dy) {
+  const at::Tensor shape =
+      wide ? whole : at::empty({1}, x.options().dtype(at::kFloat)).expand(whole.sizes()).variable_data();
+  const at::Tensor handle = with_backward(shape, {x}, [=, &axis](const at::Tensor& dy) {
     return std::vector{narrowed(gathers ? axis.reduce_scatter(dy, 1) : axis.all_reduce(dy), type, threads)};
   });
+  return {handle, wide ? at::Tensor() : whole};
+}
+
+at::Tensor widened(const WholeInput& input, OpContext& context) {
+  if (!input.read.defined()) return input.x;
+  return with_backward(widened(input.read, context.threads), {input.x},
+                       [](const at::Tensor& dy) { return std::vector{dy}; });
 }
 
 at::Tensor summed_parts(const at::Tensor& part, const LinearLayer& layer, OpContext& context) {

@@ -124,7 +124,8 @@ LinearCall call_of(const at::Tensor& x, const LinearLayer& layer, const OpContex
   LinearCall call;
   call.activation = layer.activation;
   call.wide_input = x.scalar_type() != weight.scalar_type();
-  call.x = rounded(x.detach().contiguous(), weight.scalar_type(), context.threads);
+  const at::Tensor read = layer.read.defined() ? layer.read : x;
+  call.x = rounded(read.detach().contiguous(), weight.scalar_type(), context.threads);
   if (layer.cut != Cut::kNone && shared(context)) {
     call.cut = layer.cut;
     call.axis = context.axis;

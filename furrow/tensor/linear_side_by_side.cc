@@ -60,12 +60,13 @@ std::vector<at::Tensor> backward(const Call& call, const at::Tensor& dy) {
   return {call.wide_input ? dx : narrowed(dx, dy.scalar_type(), call.threads)};
 }
 
-Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContext& context, Cut cut) {
+Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContext& context, Cut cut,
+             const at::Tensor& read) {
   Call call;
   call.in = x.size(-1);
   const at::ScalarType type = weights.front().leaf.scalar_type();
   call.wide_input = x.scalar_type() != type;
-  call.x = rounded(x.detach().contiguous(), type, context.threads);
+  call.x = rounded((read.defined() ? read : x).detach().contiguous(), type, context.threads);
   if (cut == Cut::kPositionsToColumns && shared(context)) {
     call.axis = context.axis;
     call.x = call.axis->all_gather(call.x, 1);
@@ -87,11 +88,11 @@ Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContex
 namespace by_kernels {
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut) {
+                               Cut cut, const at::Tensor& read) {
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
                "linear_side_by_side reads numbers [..., in]");
   FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
-  const Call call = call_of(x, weights, context, cut);
+  const Call call = call_of(x, weights, context, cut, read);
   std::vector<int64_t> sizes = call.x.sizes().vec();
   sizes.back() = call.out;
   at::Tensor y = at::empty(sizes, call.x.options());

@@ -58,9 +58,9 @@ at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& cont
 }
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut) {
+                               Cut cut, const at::Tensor& read) {
   if (std::ranges::any_of(weights, adapted)) return side_by_side_with_adapters(x, weights, context, cut);
-  return for_tensor(x).linear_side_by_side(x, weights, context, cut);
+  return for_tensor(x).linear_side_by_side(x, weights, context, cut, read);
 }
 
 at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, const Convolution& convolution,

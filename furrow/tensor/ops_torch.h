@@ -37,13 +37,15 @@ enum class Cut : uint8_t {
 };
 
 // y [..., out] = activation(x [..., in] weight^T + bias); weight [out, in]; `bias` may be absent.  What ranks
-// add up of a layer of 16 bits is float32: an x that is float32 is rounded to the weight's type, but its
-// gradient is not, and y is not where `wide_output`, which has neither bias nor activation, nor a cut.
+// add up of a layer of 16 bits is float32: the gradient of an x that is float32, whose numbers are `read` or,
+// where that is undefined, x rounded to the weight's type, and y where `wide_output`, which has neither bias
+// nor activation, nor a cut.
 struct LinearLayer {
   Param weight, bias = {};
   Activation activation = Activation::kNone;
   Cut cut = Cut::kNone;
   bool wide_output = false;
+  at::Tensor read = {};
 };
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context);
 inline at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
@@ -52,9 +54,10 @@ inline at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& 
 }
 
 // y [..., sum of outs] = x [W_0; W_1; ...]^T, several linear layers without biases over one input, results
-// side by side; W_i [out_i, in].  `cut` is kNone or kPositionsToColumns.  A float32 x as linear()'s.
+// side by side; W_i [out_i, in].  `cut` is kNone or kPositionsToColumns.  A float32 x and
+// its numbers as linear()'s.
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut = Cut::kNone);
+                               Cut cut = Cut::kNone, const at::Tensor& read = {});
 
 struct Convolution {
   int64_t padding = 0;

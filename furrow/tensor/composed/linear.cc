@@ -116,7 +116,7 @@ LinearCall call_of(const at::Tensor& x, const LinearLayer& layer, const OpContex
                "linear reads numbers [..., in]");
   LinearCall call;
   call.activation = layer.activation;
-  at::Tensor whole = x.detach();
+  at::Tensor whole = (layer.read.defined() ? layer.read : x).detach();
   if (layer.cut != Cut::kNone && shared(context)) {
     call.cut = layer.cut;
     call.axis = context.axis;
@@ -201,12 +201,12 @@ std::vector<at::Tensor> side_by_side_backward(const SideBySide& call, const at::
 }  // namespace
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut) {
+                               Cut cut, const at::Tensor& read) {
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
                "linear_side_by_side reads numbers [..., in]");
   FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
   SideBySide call;
-  at::Tensor whole = x.detach();
+  at::Tensor whole = (read.defined() ? read : x).detach();
   if (cut == Cut::kPositionsToColumns && shared(context)) {
     call.axis = context.axis;
     whole = call.axis->all_gather(whole, 1);
