@@ -111,7 +111,7 @@ TEST_P(TensorParallel, Mlp) {
 TEST_P(TensorParallel, Adapters) {
   DecoderForm form = decoder();
   const auto adapted = [](Network network, std::vector<std::string> targets) {
-    return with_adapters(std::move(network), {.rank = 5, .alpha = 8, .target_modules = std::move(targets)});
+    return with_adapters(std::move(network), {.target_modules = std::move(targets)});
   };
   expect_within_twice(adapted(gpt_network(form), {"*", "wte", "wpe"}), GetParam());
   expect_within_twice(adapted(llama_network(form), {"*", "embed_tokens"}), GetParam());
@@ -160,7 +160,7 @@ TEST(TensorParallel, AdaptersInBFloat16) {
   for (const Network& wide : {gpt_network(decoder()), llama_network(decoder())}) {
     Network network = wide;
     models::compute_in(DType::kBF16, &network.spec);
-    network = with_adapters(network, {.rank = 5, .alpha = 8, .target_modules = {"*"}});
+    network = with_adapters(network);
     Tensors params = testing::initial(network.spec);
     for (auto& [name, value] : params) value = value.to(at::kBFloat16).to(at::kFloat);
     const Step exact = plain_step(network, params, at::kDouble);
@@ -212,7 +212,7 @@ TEST(TensorParallel, DropoutIsThatOfTheWhole) {
 // Of inputs that are cut a rank has the columns of each row's mask, of those that are whole all of it.
 TEST(TensorParallel, DropoutOfAdaptersIsThatOfTheWhole) {
   const auto adapted = [](const Network& network, double dropout) {
-    return with_adapters(network, {.rank = 5, .alpha = 8, .dropout = dropout, .target_modules = {"*"}});
+    return with_adapters(network, {.dropout = dropout});
   };
   for (const Network& plain :
        {gpt_network(decoder()), llama_network(decoder()), testing::mlp_network({33, 24, 26, 10}, "relu")}) {

@@ -202,8 +202,8 @@ at::Tensor tokens(at::IntArrayRef sizes, int64_t classes, uint64_t seed) {
   return (random_tensor(sizes, seed).abs() * 1000).to(at::kLong).remainder(classes);
 }
 
-Network with_adapters(Network network, const config::Lora& config) {
-  models::apply_lora(config, &network.spec);
+Network with_adapters(Network network, const AdapterForm& form) {
+  models::apply_lora({form.rank, form.alpha, form.dropout, form.target_modules}, &network.spec);
   struct Sum {
     std::string weight, a, b;
     double scale = 1;

@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "furrow/config/lora.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
@@ -55,9 +54,14 @@ struct DecoderForm {
 Network gpt_network(const DecoderForm& form);
 Network llama_network(const DecoderForm& form);
 
-// The network with adapters of `config` in it, of which plain reads the sums with their weights; every
+// The network with adapters in it (models/lora.h), of which plain reads the sums with their weights; every
 // parameter trains.  REQUIRES: no weight with an adapter is tied.
-Network with_adapters(Network network, const config::Lora& config);
+struct AdapterForm {
+  int64_t rank = 5;
+  double alpha = 8, dropout = 0;
+  std::vector<std::string> target_modules = {"*"};
+};
+Network with_adapters(Network network, const AdapterForm& form = {});
 
 struct Step {
   double loss = 0;
