@@ -183,7 +183,8 @@ TEST(TensorParallel, AdaptersInBFloat16) {
 TEST(TensorParallel, RecomputeChangesNoBit) {
   DecoderForm form = decoder();
   form.dropout = 0.2;
-  for (const Network& network : {gpt_network(form), llama_network(form)}) {
+  for (const Network& network :
+       {gpt_network(form), llama_network(form), with_adapters(gpt_network(form), {.dropout = 0.2})}) {
     const Tensors params = testing::initial(network.spec);
     const Step once = cut_step(network, params, 2), again = cut_step(network, params, 2, {.recompute = true});
     EXPECT_EQ(once.loss, again.loss);
@@ -234,7 +235,8 @@ TEST(TensorParallel, DropoutOfAdaptersIsThatOfTheWhole) {
 // An axis of one rank, and none, are the same code with the same bits.
 TEST(TensorParallel, OneRankHasTheBitsOfNone) {
   for (const Network& network :
-       {gpt_network(decoder()), llama_network(decoder()), testing::mlp_network({33, 24, 10}, "gelu")}) {
+       {gpt_network(decoder()), llama_network(decoder()), testing::mlp_network({33, 24, 10}, "gelu"),
+        with_adapters(llama_network(decoder()), {.target_modules = {"*", "model.embed_tokens"}})}) {
     const Tensors params = testing::initial(network.spec);
     const Step none = our_step(network, params, {}), one = cut_step(network, params, 1);
     EXPECT_EQ(none.loss, one.loss);
