@@ -32,29 +32,38 @@ struct Layers {
   std::string_view kind;
   Form form = Form::kLinear;
   std::array<std::string_view, 7> weights;
-  bool reads_input = false;  // they read the unit's input itself
+  std::string_view reads;    // by weight: those of one letter read one tensor, kUnitInput the unit's own
+  bool one_of_many = false;  // behind it, backward lets go of more than an adapter needs
 };
+constexpr char kUnitInput = 'x';
 constexpr Layers kLayers[] = {
-    {"linear", Form::kLinear, {"weight"}, true},
+    {"linear", Form::kLinear, {"weight"}, "x"},
     {"transformer_block",
      Form::kLinear,
-     {"attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"}},
-    {"lm_head", Form::kLinear, {"lm_head.weight"}},
+     {"attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"},
+     "abcd",
+     true},
+    {"lm_head", Form::kLinear, {"lm_head.weight"}, "a"},
     {"llama_block",
      Form::kLinear,
      {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight",
-      "self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"}},
-    {"llama_head", Form::kLinear, {"lm_head.weight"}},
-    {"pool_linear", Form::kLinear, {"weight"}},
-    {"rnn", Form::kLinear, {"i2o.weight"}},
-    {"rnn", Form::kRecurrent, {"i2h.weight"}},
-    {"lstm", Form::kRecurrent, {"i2h.weight"}},
-    {"conv_relu_pool", Form::kConvolution, {"weight"}, true},
-    {"conv_norm", Form::kConvolution, {"conv1.weight"}, true},
-    {"residual_block", Form::kConvolution, {"conv1.weight", "downsample.0.weight"}, true},
-    {"residual_block", Form::kConvolution, {"conv2.weight"}},
-    {"token_embedding", Form::kTable, {"wte.weight", "wpe.weight"}, true},
-    {"embedding", Form::kTable, {"weight"}, true},
+      "self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"},
+     "aaabccd",
+     true},
+    {"llama_head", Form::kLinear, {"lm_head.weight"}, "a"},
+    {"pool_linear", Form::kLinear, {"weight"}, "a"},
+    {"rnn", Form::kLinear, {"i2o.weight"}, "a"},
+    {"rnn", Form::kRecurrent, {"i2h.weight"}, "a"},
+    {"lstm", Form::kRecurrent, {"i2h.weight"}, "a"},
+    {"conv_relu_pool", Form::kConvolution, {"weight"}, "x"},
+    {"conv_norm", Form::kConvolution, {"conv1.weight"}, "x"},
+    {"residual_block",
+     Form::kConvolution,
+     {"conv1.weight", "conv2.weight", "downsample.0.weight"},
+     "xax",
+     true},
+    {"token_embedding", Form::kTable, {"wte.weight", "wpe.weight"}, "xx"},
+    {"embedding", Form::kTable, {"weight"}, "x"},
 };
 
 // Architectures whose [model] tie_embeddings can say that two weights, once tied, are not any more.
@@ -65,17 +74,21 @@ bool ends_with_part(std::string_view name, std::string_view end) {
   return name.size() == end.size() || name[name.size() - end.size() - 1] == '.';
 }
 
-// Null: nothing stands beside it.
-const Layers* layers_of(const plan::Unit& unit, const plan::Parameter& parameter) {
-  if (parameter.borrowed) return nullptr;
+// The row of a weight, and its letter there.
+struct Place {
+  const Layers* layers = nullptr;  // nothing stands beside it
+  char reads = 0;
+};
+
+Place place_of(const plan::Unit& unit, const plan::Parameter& parameter) {
+  if (parameter.borrowed) return {};
   for (const Layers& layers : kLayers) {
     if (layers.kind != unit.kind) continue;
-    const bool found = std::ranges::any_of(layers.weights, [&](std::string_view end) {
-      return !end.empty() && ends_with_part(parameter.name, end);
-    });
-    if (found) return &layers;
+    for (size_t i = 0; i < layers.reads.size(); ++i) {
+      if (ends_with_part(parameter.name, layers.weights[i])) return {&layers, layers.reads[i]};
+    }
   }
-  return nullptr;
+  return {};
 }
 
 // "h.0.ln_1" of "h.0.ln_1.weight".
@@ -112,25 +125,88 @@ struct Sizes {
   int64_t read = 0;
 };
 
+// Where it stands: whether it reads the unit's input or what another adapter has read already, and whether
+// backward goes on to the unit before.
+struct Surroundings {
+  const Layers& layers;
+  bool reads_input = false, read_already = false;
+  bool passes = false;
+};
+
+plan::Flops products(const Sizes& s) {
+  const double flops = 2.0 * static_cast<double>(s.rows) * static_cast<double>(s.rank);
+  const double both = flops * static_cast<double>(s.in + s.out);
+  return {both, both, both};
+}
+
+// Recurrent layers (tensor/recurrent.cc, tensor/adapter.cc): the sum with W is formed for as long as a call,
+// once for all samples; only backward of weights has thin products.  What they read and the gradient are kept
+// for W too; of 16 bits, blocks of so many rows are converted.
+void add_recurrent_costs(const Sizes& s, const Surroundings& where, plan::Adapter* adapter,
+                         plan::Unit* unit) {
+  constexpr int64_t kWidenedRows = 64;
+  const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * kFloatBytes;
+  const bool narrow = bytes < kFloatBytes;
+  unit->flops.backward_weight += 2 * products(s).forward;
+  // Of 16 bits the sum is float32 before it is rounded: forward, before anything else is held.
+  unit->forward_scratch.fixed_bytes += s.in * s.out * bytes;
+  unit->backward_scratch.fixed_bytes += s.in * s.out * (narrow ? kFloatBytes + bytes : bytes);
+  if (narrow && !where.passes && unit->kind == "rnn")
+    unit->backward_scratch.sample_bytes -= s.rows * unit->input.shape.back() * kFloatBytes;
+  // B times the scale and, of 16 bits, A and B and rows of what they read; behind A, twice.
+  const int64_t widened = narrow ? (s.in + s.out) * (s.rank + kWidenedRows) : 0;
+  unit->weight_scratch.fixed_bytes += (s.rank * s.out + widened) * kFloatBytes;
+  if (!narrow) unit->weight_scratch.sample_bytes += 3 * thin;
+  const int64_t read = where.read_already ? 0 : s.rows * s.in * bytes, dz = s.rows * s.out * bytes;
+  adapter->deferred_bytes = adapter->kept_saved_bytes = read + dz;
+}
+
+// Whether a layer's activation follows its sum with the adapter.
+bool activates(const plan::Unit& unit) {
+  if (unit.kind == "linear") return activation(unit) != "none";
+  return unit.kind == "transformer_block" || (unit.kind == "conv_relu_pool" && flag(unit, "relu"));
+}
+
+// Memory of a call: the second output and the second gradient of the input, until they are added to the
+// layer's own.  Activations are of float32 numbers, which of 16 bits are copies, and so are their slopes.
+void add_scratch(const Sizes& s, const Surroundings& where, plan::Unit* unit) {
+  const int64_t bytes = number_bytes(*unit);
+  const auto at_least = [](int64_t bytes, plan::Scratch* scratch) {
+    scratch->sample_bytes = std::max(scratch->sample_bytes, bytes);
+  };
+  const bool narrow = bytes < kFloatBytes;
+  at_least(s.rows * s.out * (narrow && activates(*unit) ? bytes + 2 * kFloatBytes : bytes),
+           &unit->forward_scratch);
+  if (where.layers.form == Form::kTable || where.layers.one_of_many) return;
+  const int64_t thin = s.rows * s.rank * bytes;
+  if (unit->kind != "rnn") return at_least(s.read * bytes + thin, &unit->backward_scratch);
+  // Both are of the concatenation, and the unit's own comes later.
+  const int64_t own = where.passes ? border_bytes(*unit, unit->input) : 0;
+  at_least(2 * s.read * bytes + thin - own, &unit->backward_scratch);
+}
+
 // Products with the two thin matrices, and what the block keeps for their backward: what A reads where it is
 // neither the unit's input nor kept anyway, A's output, and the gradients behind both.
-void add_costs(const Layers& layers, const Sizes& s, plan::Adapter* adapter, plan::Unit* unit) {
-  const double flops = 2.0 * static_cast<double>(s.rows) * static_cast<double>(s.rank);
-  const double a = flops * static_cast<double>(s.in), b = flops * static_cast<double>(s.out);
-  const int64_t bytes = number_bytes(*unit);
-  if (layers.form == Form::kRecurrent) {  // by its sum with W, once for all samples; thin products backward
-    unit->flops.backward_weight += 2 * (a + b);
-    adapter->deferred_bytes = s.rows * (s.in + s.out) * kFloatBytes;
-  } else {
-    const bool looks_up = layers.form == Form::kTable, copies = adapter->dropout > 0;
-    unit->flops.forward += looks_up ? b : a + b;
-    unit->flops.backward_input += looks_up ? b : a + b;
-    unit->flops.backward_weight += looks_up ? b : a + b;
-    unit->saved_bytes += (s.rows * s.rank + (copies ? s.read : 0)) * bytes;
-    adapter->deferred_bytes =
-        (s.rows * (2 * s.rank + s.out) + (copies || !layers.reads_input ? s.read : 0)) * bytes;
-  }
-  unit->deferred_bytes += adapter->deferred_bytes;
+void add_costs(const Sizes& s, const Surroundings& where, plan::Adapter* adapter, plan::Unit* unit) {
+  if (where.layers.form == Form::kRecurrent) return add_recurrent_costs(s, where, adapter, unit);
+  const bool looks_up = where.layers.form == Form::kTable;
+  const plan::Flops flops = products(looks_up ? Sizes{s.rows, s.rank, 0, s.out} : s);
+  unit->flops.forward += flops.forward;
+  unit->flops.backward_input += flops.backward_input;
+  unit->flops.backward_weight += flops.backward_weight;
+  add_scratch(s, where, unit);
+  const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * bytes, dy = s.rows * s.out * bytes;
+  const int64_t copy = adapter->dropout > 0 ? s.read * bytes : 0;
+  unit->saved_bytes += thin + copy;
+  const bool shared = where.reads_input || where.read_already;
+  const int64_t read = copy > 0 ? copy : (shared ? 0 : s.read * bytes);
+  const bool one_gradient = looks_up && where.read_already;  // of both tables
+  adapter->kept_saved_bytes = thin + read;
+  adapter->kept_grad_bytes =
+      !one_gradient && where.layers.form != Form::kConvolution && dy == unit->kept_grad_bytes ? dy : 0;
+  adapter->deferred_bytes = 2 * thin + read + (one_gradient ? 0 : dy);
+  unit->deferred_bytes += 2 * thin + copy;
+  unit->kept_saved_bytes += thin + copy;
 }
 
 void require_below(const config::Lora& config, const std::string& layer, const Sizes& sizes) {
@@ -169,18 +245,18 @@ struct Matrices {
   plan::Init a_init, b_init;
 };
 
-Matrices matrices_of(int64_t rank, const Layers& layers, const plan::Unit& unit,
+Matrices matrices_of(int64_t rank, const Place& place, const plan::Unit& unit,
                      const plan::Parameter& weight) {
   const std::string layer = layer_of(weight);
   const Shape& shape = weight.shape;
   const int64_t first = shape[0], rest = num_elements(shape) / first;
-  const int64_t rows = rows_of(unit, layers.form, weight);
-  switch (layers.form) {
+  const int64_t rows = rows_of(unit, place.layers->form, weight);
+  switch (place.layers->form) {
     case Form::kTable:
       return {{rows, rank, first, rest, 0}, {rank, first}, {rest, rank}, layer + ".lora_embedding_A",
               layer + ".lora_embedding_B",  zeros(),       normal(1)};
     case Form::kConvolution: {
-      const int64_t read = layers.reads_input ? elements(unit.input) : rows * shape[1];
+      const int64_t read = place.reads == kUnitInput ? elements(unit.input) : rows * shape[1];
       return {{rows, rank, rest, first, read},
               {rank, shape[1], shape[2], shape[3]},
               {first, rank, 1, 1},
@@ -210,9 +286,12 @@ int add_matrix(std::string name, Shape shape, plan::Init init, plan::Unit* unit)
   return static_cast<int>(unit->parameters.size()) - 1;
 }
 
-void adapt(const config::Lora& config, const Layers& layers, size_t index, plan::Unit* unit) {
+// `read`: letters of the unit's adapters so far.  `passes`: backward goes on to the unit before.
+void adapt(const config::Lora& config, const Place& place, size_t index, bool passes, std::string* read,
+           plan::Unit* unit) {
   const plan::Parameter& weight = unit->parameters[index];
-  const Matrices matrices = matrices_of(config.rank, layers, *unit, weight);
+  const Layers& layers = *place.layers;
+  const Matrices matrices = matrices_of(config.rank, place, *unit, weight);
   require_below(config, layer_of(weight), matrices.sizes);
   if (layers.form == Form::kRecurrent) require_no_dropout(config, layer_of(weight));
   plan::Adapter adapter;
@@ -222,7 +301,9 @@ void adapt(const config::Lora& config, const Layers& layers, size_t index, plan:
   adapter.table = layers.form == Form::kTable;
   adapter.scale = config.alpha / static_cast<double>(config.rank);
   adapter.dropout = adapter.table ? 0 : config.dropout;
-  add_costs(layers, matrices.sizes, &adapter, unit);
+  const bool already = read->find(place.reads) != std::string::npos;
+  add_costs(matrices.sizes, {layers, place.reads == kUnitInput, already, passes}, &adapter, unit);
+  *read += place.reads;
   add_separate_pool(matrices.sizes.rows * matrices.sizes.out, unit);
   unit->adapters.push_back(adapter);
   unit->tensor = {};  // no axis cuts a layer with an adapter
@@ -320,22 +401,25 @@ std::set<std::string> parted(const plan::ModelSpec& spec) {
 void apply_lora(const config::Lora& config, plan::ModelSpec* spec) {
   if (config.rank == 0) return;
   Targets targets(config.target_modules);
+  bool passes = false;  // an adapter is to the left
   for (plan::Unit& unit : spec->units) {
     const size_t count = unit.parameters.size();
+    std::string read;
     for (size_t i = 0; i < count; ++i) {
       unit.parameters[i].rule.frozen = true;
       const plan::Parameter& parameter = unit.parameters[i];
-      const Layers* layers = layers_of(unit, parameter);
-      if (layers == nullptr) {
+      const Place place = place_of(unit, parameter);
+      if (place.layers == nullptr) {
         targets.pass(unit, parameter);
         continue;
       }
       const bool tied = in_a_tie(*spec, parameter);
       const std::string layer = layer_of(parameter);
-      if (!targets.match(layer, tied || layers->form == Form::kTable)) continue;
+      if (!targets.match(layer, tied || place.layers->form == Form::kTable)) continue;
       if (tied) require_untieable(*spec, layer);
-      adapt(config, *layers, i, &unit);
+      adapt(config, place, i, passes, &read, &unit);
     }
+    passes = passes || !unit.adapters.empty();
   }
   targets.require_all();
   plan::validate(*spec);

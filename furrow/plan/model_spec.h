@@ -96,8 +96,9 @@ struct Adapter {
   int weight = 0, a = 0, b = 0;
   bool table = false;
   double scale = 1;
-  double dropout = 0;          // of what A reads
-  int64_t deferred_bytes = 0;  // per sample, kept from backward_input to backward_weight; in Unit's too
+  double dropout = 0;  // of what A reads
+  // As Unit's, of which they are parts.  What several adapters of a unit read counts with the first.
+  int64_t deferred_bytes = 0, kept_saved_bytes = 0, kept_grad_bytes = 0;
 };
 
 using Attribute = std::variant<bool, int64_t, double, std::string>;
@@ -187,8 +188,8 @@ struct Unit {
   // Of deferred_bytes, what backward_input does not make: what forward saved already, and the gradient of the
   // output as it came.
   int64_t kept_saved_bytes = 0, kept_grad_bytes = 0;
-  // Of forward (and recompute), of backward_input, and of a loss of its output.
-  Scratch forward_scratch, backward_scratch, loss_scratch;
+  // Of forward (and recompute), of backward_input, of backward_weight, and of a loss of its output.
+  Scratch forward_scratch, backward_scratch, weight_scratch, loss_scratch;
   TensorCut tensor;
   std::vector<UnitCollective> collectives;  // those of a phase in order; none over an axis of one rank
   int tensor_degree = 1;         // this is the part of one rank of so many; attributes are those of the whole

@@ -94,8 +94,10 @@ void leave_out_frozen(Unit* unit) {
   if (trains) return;
   unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
   for (const Adapter& adapter : unit->adapters) {
-    if (!unit->parameters[adapter.a].rule.frozen || !unit->parameters[adapter.b].rule.frozen)
-      unit->deferred_bytes += adapter.deferred_bytes;
+    if (unit->parameters[adapter.a].rule.frozen && unit->parameters[adapter.b].rule.frozen) continue;
+    unit->deferred_bytes += adapter.deferred_bytes;
+    unit->kept_saved_bytes += adapter.kept_saved_bytes;
+    unit->kept_grad_bytes += adapter.kept_grad_bytes;
   }
 }
 

@@ -63,7 +63,8 @@ void cut_unit(int degree, Unit* unit) {
   cut_kept_bytes(degree, unit);
   unit->saved_bytes = cut_bytes(unit->saved_bytes, unit->tensor.whole_saved_bytes, degree);
   unit->deferred_bytes = cut_bytes(unit->deferred_bytes, unit->tensor.whole_deferred_bytes, degree);
-  for (Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch, &unit->loss_scratch})
+  for (Scratch* scratch :
+       {&unit->forward_scratch, &unit->backward_scratch, &unit->weight_scratch, &unit->loss_scratch})
     scratch->sample_bytes = part_of(scratch->sample_bytes, degree);
   unit->tensor_degree = degree;
 }

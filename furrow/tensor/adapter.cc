@@ -3,6 +3,7 @@
 // Recurrent layers have no room for a product between their steps: they read W + scale B A.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -20,6 +21,8 @@
 namespace furrow::tensor {
 namespace {
 
+constexpr int64_t kWidenedRows = 64;  // models/lora.cc counts their bytes
+
 Param without_adapter(const Param& weight) { return {weight.leaf, weight.index}; }
 
 // The thin product is scaled: it has the fewest elements.
@@ -29,6 +32,7 @@ at::Tensor adapted(const at::Tensor& x, const Adapter& adapter, OpContext& conte
   return linear(thin * adapter.scale, adapter.b, {}, Activation::kNone, context);
 }
 
+// In the place of z, which nobody else holds.
 at::Tensor activated(const at::Tensor& z, Activation activation, OpContext& context) {
   if (activation == Activation::kNone) return z;
   if (composed(z))
@@ -36,17 +40,21 @@ at::Tensor activated(const at::Tensor& z, Activation activation, OpContext& cont
                ? at::relu(z)
                : at::gelu(z, activation == Activation::kGeluTanh ? "tanh" : "none");
   const int threads = context.threads;
-  const at::Tensor wide = widened(z, threads), out = at::empty_like(wide);
-  const at::Tensor slope = activate(wide, out, activation, needs_backward({z}), threads);
-  const at::Tensor y = narrowed(out, z.scalar_type(), threads);
+  const at::Tensor wide = widened(z.variable_data(), threads);
+  const at::Tensor slope = activate(wide, wide, activation, needs_backward({z}), threads);
+  const at::Tensor y = narrowed(wide, z.scalar_type(), threads);
   const at::Tensor gate = slope.defined() ? narrowed(slope, z.scalar_type(), threads) : y.detach();
   return with_backward(y, {z}, [activation, gate, threads](const at::Tensor& dy) {
     return std::vector{activation_gradient(activation, gate, dy, nullptr, threads)};
   });
 }
 
-at::Tensor sum(const at::Tensor& a, const at::Tensor& b, OpContext& context) {
-  return add_dropout(a, b, 0, "", context);
+// In the place of the first, which nobody else holds: autograd need not know.
+at::Tensor sum(const at::Tensor& base, const at::Tensor& beside,
+               at::MemoryFormat format = at::MemoryFormat::Contiguous) {
+  return with_backward(
+      base.variable_data().add_(beside.detach()), {base, beside},
+      [](const at::Tensor& dy) { return std::vector{dy, dy}; }, format);
 }
 
 // 2x2 maxima, stride 2, floor.
@@ -87,7 +95,7 @@ at::Tensor looked_up(const at::Tensor& ids, const Adapter& adapter, OpContext& c
 at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
   FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
   const at::Tensor base = linear(x, without_adapter(layer.weight), layer.bias, Activation::kNone, context);
-  return activated(sum(base, adapted(x, *layer.weight.adapter, context), context), layer.activation, context);
+  return activated(sum(base, adapted(x, *layer.weight.adapter, context)), layer.activation, context);
 }
 
 at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
@@ -101,7 +109,9 @@ at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param
     sizes.back() = weight.leaf.size(0);
     parts.push_back(weight.adapter ? adapted(x, *weight.adapter, context) : at::zeros(sizes, x.options()));
   }
-  return sum(linear_side_by_side(x, plain, context), at::cat(parts, -1), context);
+  const at::Tensor beside = at::cat(parts, -1);
+  parts.clear();
+  return sum(linear_side_by_side(x, plain, context), beside);
 }
 
 at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
@@ -111,7 +121,7 @@ at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const P
   const at::Tensor base = conv2d(x, without_adapter(weight), bias, plain, context);
   const at::Tensor kept = dropout(x, adapter.dropout, adapter.stream, context);
   const at::Tensor thin = conv2d(kept, adapter.a, {}, plain, context);
-  const at::Tensor y = sum(base, conv2d(thin * adapter.scale, adapter.b, {}, {}, context), context);
+  const at::Tensor y = sum(base, conv2d(thin * adapter.scale, adapter.b, {}, {}, context));
   const at::Tensor let_through =
       activated(y, convolution.relu ? Activation::kRelu : Activation::kNone, context);
   return convolution.pool ? pooled(let_through) : let_through;
@@ -124,18 +134,15 @@ at::Tensor strided_conv2d_with_adapter(const at::Tensor& x, const Param& weight,
   const at::Tensor kept = dropout(x, adapter.dropout, adapter.stream, context);
   const at::Tensor thin = strided_conv2d(kept, adapter.a, convolution, context);
   const at::Tensor wide = strided_conv2d(thin * adapter.scale, adapter.b, {}, context);
-  return with_backward(
-      base.detach() + wide.detach(), {base, wide}, [](const at::Tensor& dy) { return std::vector{dy, dy}; },
-      at::MemoryFormat::ChannelsLast);
+  return sum(base, wide, at::MemoryFormat::ChannelsLast);
 }
 
 at::Tensor embedding_with_adapters(const at::Tensor& ids, const Param& tokens, const Param& positions,
                                    OpContext& context) {
   FURROW_CHECK(!shared(context), "no axis cuts a table with an adapter");
   at::Tensor y = embedding(ids, without_adapter(tokens), without_adapter(positions), context);
-  if (tokens.adapter) y = sum(y, looked_up(ids, *tokens.adapter, context), context);
-  if (positions.adapter)
-    y = sum(y, looked_up(position_ids(ids, context), *positions.adapter, context), context);
+  if (tokens.adapter) y = sum(y, looked_up(ids, *tokens.adapter, context));
+  if (positions.adapter) y = sum(y, looked_up(position_ids(ids, context), *positions.adapter, context));
   return y;
 }
 
@@ -145,7 +152,7 @@ at::Tensor weight_with_adapter(const Param& weight, int threads) {
   const Adapter& adapter = *weight.adapter;
   const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
   const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
-  const at::Tensor out = wide.clone();
+  const at::Tensor out = wide.is_alias_of(weight.leaf) ? wide.clone() : wide;
   kernels::gemm({.m = out.size(0),
                  .n = out.size(1),
                  .k = a.size(0),
@@ -160,14 +167,13 @@ at::Tensor weight_with_adapter(const Param& weight, int threads) {
 
 void defer_adapter(const Adapter& adapter, const at::Tensor& x, const at::Tensor& dy, GradientSink& sink,
                    int threads) {
-  const auto compute = [=, own_x = x, own_dy = dy](std::span<float* const> out) {
-    const at::Tensor x = widened(own_x, threads), dy = widened(own_dy, threads);
+  const auto compute = [=](std::span<float* const> out) {
     const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
     const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
     const int64_t rank = a.size(0), in = a.size(1), outs = b.size(0), rows = x.numel() / in;
     const auto thin_product = [&](const at::Tensor& wide, int64_t width, const kernels::MatrixView& thin) {
-      const at::Tensor c = at::empty({rows, rank}, wide.options());
-      kernels::gemm({.m = rows,
+      const at::Tensor c = at::empty({wide.size(0), rank}, wide.options());
+      kernels::gemm({.m = wide.size(0),
                      .n = rank,
                      .k = width,
                      .a = {wide.const_data_ptr<float>(), width, 1},
@@ -177,22 +183,31 @@ void defer_adapter(const Adapter& adapter, const at::Tensor& x, const at::Tensor
                     threads);
       return c;
     };
-    // c [m, n] = left [rows, m]^T right [rows, n].
-    const auto over_rows = [&](const at::Tensor& left, int64_t m, const at::Tensor& right, int64_t n,
-                               float* c) {
-      kernels::gemm({.m = m,
-                     .n = n,
-                     .k = rows,
-                     .a = {left.const_data_ptr<float>(), 1, m},
-                     .b = {right.const_data_ptr<float>(), n, 1},
+    // c [m, n] (+)= left [rows, m]^T right [rows, n].
+    const auto over_rows = [&](const at::Tensor& left, const at::Tensor& right, float* c, bool accumulate) {
+      kernels::gemm({.m = left.size(1),
+                     .n = right.size(1),
+                     .k = left.size(0),
+                     .a = {left.const_data_ptr<float>(), 1, left.size(1)},
+                     .b = {right.const_data_ptr<float>(), right.size(1), 1},
                      .c = c,
-                     .ldc = n},
+                     .ldc = right.size(1),
+                     .accumulate = accumulate},
                     threads);
     };
-    const at::Tensor behind_b = thin_product(dy, outs, {b.const_data_ptr<float>(), rank, 1});
-    over_rows(behind_b, rank, x, in, out[0]);
-    const at::Tensor behind_a = thin_product(x, in, {a.const_data_ptr<float>(), 1, in}) * adapter.scale;
-    over_rows(dy, outs, behind_a, rank, out[1]);
+    // Rows of 16 bits are read as float32, so many at a time.
+    const int64_t block = x.scalar_type() != at::kFloat ? kWidenedRows : rows;
+    const at::Tensor flat_x = x.reshape({rows, in}), flat_dy = dy.reshape({rows, outs});
+    for (int64_t row = 0; row < rows; row += block) {
+      const int64_t count = std::min(block, rows - row);
+      const at::Tensor wide_x = widened(flat_x.narrow(0, row, count), threads);
+      const at::Tensor wide_dy = widened(flat_dy.narrow(0, row, count), threads);
+      const at::Tensor behind_b = thin_product(wide_dy, outs, {b.const_data_ptr<float>(), rank, 1});
+      over_rows(behind_b, wide_x, out[0], row > 0);
+      const at::Tensor behind_a =
+          thin_product(wide_x, in, {a.const_data_ptr<float>(), 1, in}) * adapter.scale;
+      over_rows(wide_dy, behind_a, out[1], row > 0);
+    }
   };
   sink.defer({adapter.a.index, adapter.b.index}, compute);
 }

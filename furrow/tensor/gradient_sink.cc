@@ -89,6 +89,12 @@ bool GradientSink::has(int parameter) const {
   return claimed_[static_cast<size_t>(parameter)];
 }
 
+bool GradientSink::writes(int parameter) const {
+  return wants(parameter) || std::ranges::any_of(deferred_, [&](const Deferred& each) {
+           return std::ranges::find(each.parameters, parameter) != each.parameters.end();
+         });
+}
+
 void GradientSink::claim(int parameter) {
   FURROW_CHECK(!has(parameter), "a second gradient for parameter " + std::to_string(parameter));
   claimed_[static_cast<size_t>(parameter)] = true;

@@ -54,9 +54,11 @@ class GradientSink {
   bool has(int parameter) const;
   // Whether it wants the gradient: what is put or deferred for others is dropped, and need not be formed.
   bool wants(int parameter) const { return !frozen_[static_cast<size_t>(parameter)]; }
+  // Whether write() needs its target: it is wanted, or computed with one that is.
+  bool writes(int parameter) const;
 
   // Writes every gradient to its place and forgets all closures (and what they hold).  targets[i] is the span
-  // of parameter i, of a frozen one memory that nobody reads, or nothing where has() is false; a parameter
+  // of parameter i, of a frozen one memory that nobody reads, or nothing where writes() is false; a parameter
   // that got none is written as zeros.  A second gradient for one parameter is Error{internal}: a unit uses
   // each parameter once.
   void write(std::span<const std::span<float>> targets);

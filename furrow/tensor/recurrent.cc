@@ -20,17 +20,23 @@ namespace {
 struct RecurrentCall {
   kernels::RecurrentShape shape;
   int64_t in = 0;
-  at::ScalarType type = at::kFloat;        // of the input
-  at::Tensor weight;                       // with its adapter
-  std::shared_ptr<const Adapter> adapter;  // null: none
-  at::Tensor both;                         // [batch, time, in + hidden]: [x_t, h_{t-1}]
-  at::Tensor gates;                        // what the kernels keep there
-  at::Tensor cell;                         // LSTM's c
-  int weight_index = -1, bias_index = -1;
+  at::ScalarType type = at::kFloat;  // of the input
+  Param param;                       // the weight
+  at::Tensor weight;                 // with its adapter
+  at::Tensor both;                   // [batch, time, in + hidden]: [x_t, h_{t-1}]
+  at::Tensor gates;                  // what the kernels keep there
+  at::Tensor cell;                   // LSTM's c
+  int bias_index = -1;
   bool input_gradient = false;
   int threads = 1;
   GradientSink* sink = nullptr;
 
+  // The sum with an adapter is formed for as long as a call, forward and backward.
+  void form_weight() {
+    weight =
+        param.adapter ? narrowed(weight_with_adapter(param, threads), type, threads) : param.leaf.detach();
+  }
+  void forget_weight() { weight = at::Tensor(); }
   int64_t rows() const { return shape.batch * shape.time; }
   int64_t width() const { return in + shape.hidden; }
   int64_t outputs() const { return shape.parts() * shape.hidden; }
@@ -49,17 +55,14 @@ RecurrentCall call_of(kernels::Cell cell, const at::Tensor& x, const Param& weig
                    weight.leaf.size(1) == call.width() && bias.leaf.numel() == call.outputs(),
                "a recurrent layer reads numbers [batch, time, in]");
   call.type = x.scalar_type();
-  call.weight = weight.adapter
-                    ? narrowed(weight_with_adapter(weight, context.threads), call.type, context.threads)
-                    : weight.leaf.detach();
-  call.adapter = weight.adapter;
-  call.gates = call.sequence(call.outputs());
-  call.both = call.sequence(call.width());
-  call.weight_index = weight.index;
+  call.param = weight;
   call.bias_index = bias.index;
   call.input_gradient = x.requires_grad();
   call.threads = context.threads;
   call.sink = context.sink;
+  call.form_weight();
+  call.gates = call.sequence(call.outputs());
+  call.both = call.sequence(call.width());
   return call;
 }
 
@@ -112,9 +115,9 @@ void parameter_gradients(const RecurrentCall& call) {
   at::Tensor dbias = at::empty({call.outputs()}, dz.options().dtype(at::kFloat));
   sum_columns(dz, call.outputs(), dbias.data_ptr<float>(), call.threads);
   call.sink->put(call.bias_index, dbias);
-  if (call.adapter) defer_adapter(*call.adapter, call.both, dz, *call.sink, call.threads);
-  call.sink->defer(call.weight_index, [rows = call.rows(), outputs = call.outputs(), width = call.width(), dz,
-                                       both = call.both, threads = call.threads](float* out) {
+  if (call.param.adapter) defer_adapter(*call.param.adapter, call.both, dz, *call.sink, call.threads);
+  call.sink->defer(call.param.index, [rows = call.rows(), outputs = call.outputs(), width = call.width(), dz,
+                                      both = call.both, threads = call.threads](float* out) {
     Product product{outputs, width, rows, {dz, 1, outputs}, {both, width}};
     product.wide_c = out;
     product.ldc = width;
@@ -133,7 +136,8 @@ void input_gradient(const RecurrentCall& call, const at::Tensor& c, const at::Te
   multiply(product, call.threads);
 }
 
-std::vector<at::Tensor> lstm_backward(const RecurrentCall& call, const at::Tensor& gradient) {
+std::vector<at::Tensor> lstm_backward(RecurrentCall call, const at::Tensor& gradient) {
+  call.form_weight();
   run_backward(call, gradient.detach().contiguous(), {});
   parameter_gradients(call);
   if (!call.input_gradient) return {};
@@ -142,7 +146,8 @@ std::vector<at::Tensor> lstm_backward(const RecurrentCall& call, const at::Tenso
   return {dx};
 }
 
-std::vector<at::Tensor> concatenation_backward(const RecurrentCall& call, const at::Tensor& gradient) {
+std::vector<at::Tensor> concatenation_backward(RecurrentCall call, const at::Tensor& gradient) {
+  call.form_weight();
   const at::Tensor dboth = gradient.detach().contiguous();
   run_backward(call, {}, dboth);
   parameter_gradients(call);
@@ -161,6 +166,7 @@ at::Tensor lstm(const at::Tensor& x, const Param& weight, const Param& bias, OpC
   const at::Tensor h = call.sequence(call.shape.hidden);
   call.cell = call.sequence(call.shape.hidden);
   run_forward(call, x, bias.leaf, h);
+  call.forget_weight();
   return with_backward(h, {x, weight.leaf}, [call](const at::Tensor& dy) { return lstm_backward(call, dy); });
 }
 
@@ -170,6 +176,7 @@ at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, con
   run_forward(call, x, bias.leaf, {});
   const at::Tensor both = call.both;
   call.both = both.detach();
+  call.forget_weight();
   return with_backward(both, {x, weight.leaf},
                        [call](const at::Tensor& dy) { return concatenation_backward(call, dy); });
 }
