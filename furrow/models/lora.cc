@@ -148,9 +148,8 @@ void add_recurrent_costs(const Sizes& s, const Surroundings& where, plan::Adapte
   const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * kFloatBytes;
   const bool narrow = bytes < kFloatBytes;
   unit->flops.backward_weight += 2 * products(s).forward;
-  // Of 16 bits the sum is float32 before it is rounded: forward, before anything else is held.
-  unit->forward_scratch.fixed_bytes += s.in * s.out * bytes;
-  unit->backward_scratch.fixed_bytes += s.in * s.out * (narrow ? kFloatBytes + bytes : bytes);
+  for (plan::Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch})
+    scratch->fixed_bytes += s.in * s.out * bytes;
   if (narrow && !where.passes && unit->kind == "rnn")
     unit->backward_scratch.sample_bytes -= s.rows * unit->input.shape.back() * kFloatBytes;
   // B times the scale and, of 16 bits, A and B and rows of what they read; behind A, twice.

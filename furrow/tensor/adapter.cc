@@ -14,8 +14,10 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/embedding_torch.h"
+#include "furrow/tensor/half_rows_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
+#include "furrow/tensor/kernels/scratch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
@@ -147,21 +149,36 @@ at::Tensor embedding_with_adapters(const at::Tensor& ids, const Param& tokens, c
 }
 
 at::Tensor weight_with_adapter(const Param& weight, int threads) {
-  const at::Tensor wide = widened(weight.leaf.detach(), threads);
-  if (!weight.adapter) return wide;
   const Adapter& adapter = *weight.adapter;
+  const at::Tensor w = weight.leaf.detach();
   const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
   const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
-  const at::Tensor out = wide.is_alias_of(weight.leaf) ? wide.clone() : wide;
-  kernels::gemm({.m = out.size(0),
-                 .n = out.size(1),
-                 .k = a.size(0),
-                 .a = {b.const_data_ptr<float>(), a.size(0), 1},
-                 .b = {a.const_data_ptr<float>(), out.size(1), 1},
-                 .c = out.data_ptr<float>(),
-                 .ldc = out.size(1),
-                 .accumulate = true},
-                threads);
+  const int64_t in = w.size(1), rank = a.size(0);
+  const auto add_to = [&](int64_t begin, int64_t rows, float* sums, int team) {
+    kernels::gemm({.m = rows,
+                   .n = in,
+                   .k = rank,
+                   .a = {b.const_data_ptr<float>() + begin * rank, rank, 1},
+                   .b = {a.const_data_ptr<float>(), in, 1},
+                   .c = sums,
+                   .ldc = in,
+                   .accumulate = true},
+                  team);
+  };
+  if (w.scalar_type() == at::kFloat) {
+    at::Tensor out = w.clone();
+    add_to(0, w.size(0), out.data_ptr<float>(), threads);
+    return out;
+  }
+  at::Tensor out = at::empty_like(w);
+  const HalfRows from(w, in), to(out, in);
+  for_row_blocks(w.size(0), in, threads, [&](int64_t begin, int64_t rows) {
+    kernels::ScratchScope scratch;
+    float* const sums = scratch.floats(rows * in);
+    from.read(begin, rows, sums);
+    add_to(begin, rows, sums, 1);
+    to.write(begin, rows, sums);
+  });
   return out;
 }
 

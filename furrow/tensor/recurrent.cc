@@ -32,10 +32,7 @@ struct RecurrentCall {
   GradientSink* sink = nullptr;
 
   // The sum with an adapter is formed for as long as a call, forward and backward.
-  void form_weight() {
-    weight =
-        param.adapter ? narrowed(weight_with_adapter(param, threads), type, threads) : param.leaf.detach();
-  }
+  void form_weight() { weight = param.adapter ? weight_with_adapter(param, threads) : param.leaf.detach(); }
   void forget_weight() { weight = at::Tensor(); }
   int64_t rows() const { return shape.batch * shape.time; }
   int64_t width() const { return in + shape.hidden; }
