@@ -150,7 +150,7 @@ void add_recurrent_costs(const Sizes& s, const Surroundings& where, plan::Adapte
   unit->flops.backward_weight += 2 * products(s).forward;
   for (plan::Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch})
     scratch->fixed_bytes += s.in * s.out * bytes;
-  if (narrow && !where.passes && unit->kind == "rnn")
+  if (narrow && !where.passes && unit->kind == "rnn")  // it widens a gradient that nobody asks for
     unit->backward_scratch.sample_bytes -= s.rows * unit->input.shape.back() * kFloatBytes;
   // B times the scale and, of 16 bits, A and B and rows of what they read; behind A, twice.
   const int64_t widened = narrow ? (s.in + s.out) * (s.rank + kWidenedRows) : 0;

@@ -14,10 +14,8 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/embedding_torch.h"
-#include "furrow/tensor/half_rows_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/gemm.h"
-#include "furrow/tensor/kernels/scratch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
@@ -148,37 +146,29 @@ at::Tensor embedding_with_adapters(const at::Tensor& ids, const Param& tokens, c
   return y;
 }
 
-at::Tensor weight_with_adapter(const Param& weight, int threads) {
+// A block of rows at a time: only that is of float32 where the sum is of 16 bits.
+at::Tensor weight_with_adapter(const Param& weight, at::ScalarType type, int threads) {
   const Adapter& adapter = *weight.adapter;
-  const at::Tensor w = weight.leaf.detach();
   const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
   const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
-  const int64_t in = w.size(1), rank = a.size(0);
-  const auto add_to = [&](int64_t begin, int64_t rows, float* sums, int team) {
-    kernels::gemm({.m = rows,
+  at::Tensor out = weight.leaf.detach().to(type, /*non_blocking=*/false, /*copy=*/true);
+  const int64_t rows = out.size(0), in = out.size(1), rank = a.size(0);
+  const int64_t step = type == at::kFloat ? rows : kWidenedRows;
+  for (int64_t first = 0; first < rows; first += step) {
+    const int64_t count = std::min(step, rows - first);
+    at::Tensor place = out.narrow(0, first, count);
+    const at::Tensor wide = widened(place, threads);
+    kernels::gemm({.m = count,
                    .n = in,
                    .k = rank,
-                   .a = {b.const_data_ptr<float>() + begin * rank, rank, 1},
+                   .a = {b.const_data_ptr<float>() + first * rank, rank, 1},
                    .b = {a.const_data_ptr<float>(), in, 1},
-                   .c = sums,
+                   .c = wide.data_ptr<float>(),
                    .ldc = in,
                    .accumulate = true},
-                  team);
-  };
-  if (w.scalar_type() == at::kFloat) {
-    at::Tensor out = w.clone();
-    add_to(0, w.size(0), out.data_ptr<float>(), threads);
-    return out;
+                  threads);
+    if (type != at::kFloat) place.copy_(wide);
   }
-  at::Tensor out = at::empty_like(w);
-  const HalfRows from(w, in), to(out, in);
-  for_row_blocks(w.size(0), in, threads, [&](int64_t begin, int64_t rows) {
-    kernels::ScratchScope scratch;
-    float* const sums = scratch.floats(rows * in);
-    from.read(begin, rows, sums);
-    add_to(begin, rows, sums, 1);
-    to.write(begin, rows, sums);
-  });
   return out;
 }
 

@@ -2,7 +2,6 @@
 
 #include <ATen/ATen.h>
 
-#include <memory>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -22,7 +21,7 @@ struct RecurrentCall {
   int64_t in = 0;
   at::ScalarType type = at::kFloat;  // of the input
   Param param;                       // the weight
-  at::Tensor weight;                 // with its adapter
+  at::Tensor weight;                 // with its adapter, while a call runs
   at::Tensor both;                   // [batch, time, in + hidden]: [x_t, h_{t-1}]
   at::Tensor gates;                  // what the kernels keep there
   at::Tensor cell;                   // LSTM's c
@@ -32,7 +31,9 @@ struct RecurrentCall {
   GradientSink* sink = nullptr;
 
   // The sum with an adapter is formed for as long as a call, forward and backward.
-  void form_weight() { weight = param.adapter ? weight_with_adapter(param, threads) : param.leaf.detach(); }
+  void form_weight() {
+    weight = param.adapter ? weight_with_adapter(param, type, threads) : param.leaf.detach();
+  }
   void forget_weight() { weight = at::Tensor(); }
   int64_t rows() const { return shape.batch * shape.time; }
   int64_t width() const { return in + shape.hidden; }
