@@ -146,7 +146,7 @@ void pass_on(const TinyTraining& tiny, const plan::Layout& layout, const std::st
     const plan::Placement place = plan::placement_for(spec, layout, {.rank = rank.rank}, 0);
     ModelState model(spec, tiny.rule().states(), from.empty() ? 42 : 1, {}, residence_of(flat, place, rank));
     const auto at = [&](const std::string& folder) {
-      return CheckpointPlace{folder, own_extents(flat, place), place.writes_statistics(),
+      return CheckpointPlace{folder, own_slices(flat, place), place.writes_statistics(),
                              place.counts_replicated()};
     };
     RunState state;
@@ -163,7 +163,7 @@ void pass_on(const TinyTraining& tiny, const plan::Layout& layout, const std::st
       EXPECT_EQ(to_text(restored->state), to_text(state));
     }
     std::vector<UnitState> taken;
-    const std::vector<Extent> own = own_extents(flat, place);
+    const std::vector<plan::Slice> own = own_slices(flat, place);
     for (size_t u = 0; u < spec.units.size(); ++u)
       taken.push_back(model.snapshot(static_cast<int>(u), {own[u], place.writes_statistics(), false}));
     Checkpointer writer(tiny.config, at(to), rank);
