@@ -56,11 +56,10 @@ void add_scratch(const AdapterSizes& s, const AdapterSurroundings& where, plan::
   at_least(s.rows * s.out * (narrow && activates(*unit) ? bytes + 2 * kFloatBytes : bytes),
            &unit->forward_scratch);
   if (where.form == AdapterForm::kTable || where.one_of_many) return;
-  const int64_t thin = s.rows * s.rank * bytes;
-  if (unit->kind != "rnn") return at_least(s.read * bytes + thin, &unit->backward_scratch);
-  // Both are of the concatenation, and the unit's own comes later.
-  const int64_t own = where.passes ? border_bytes(*unit, unit->input) : 0;
-  at_least(2 * s.read * bytes + thin - own, &unit->backward_scratch);
+  if (unit->kind != "rnn") return at_least(s.read * bytes, &unit->backward_scratch);
+  // Both are of the concatenation, and the unit's own comes later, when the recurrent layer needs its room.
+  const int64_t own = where.passes ? border_bytes(*unit, unit->input) : 0, both = 2 * s.read * bytes - own;
+  if (both > unit->backward_scratch.sample_bytes) unit->backward_scratch = {both, 0};
 }
 
 // Over a tensor axis (adapt()): of outputs that are cut, every rank does A's product and keeps what it reads
