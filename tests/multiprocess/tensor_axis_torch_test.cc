@@ -126,9 +126,10 @@ TEST_F(TensorAxis, ProcessesEndWithTheBitsOfThreads) {
 // With adapters, of tables too: the same, and what is exported has the same tensors and goes on anywhere.
 TEST_F(TensorAxis, AdaptersAreCutAsTheirWeights) {
   const auto adapted = [](Layout layout, const Settings& more = {}) {
-    layout.settings = layout.settings +
-                      Settings{"--lora.rank", "3", "--lora.dropout", "0.1", "--lora.target_modules",
-                               R"(["*", "wte", "wpe", "lm_head"])", "--optimizer.lr", "0.02"} +
+    layout.settings = layout.settings + Settings{"--lora.rank",           "3",
+                                                 "--lora.dropout",        "0.1",
+                                                 "--lora.target_modules", R"(["*", "wte", "wpe", "lm_head"])",
+                                                 "--optimizer.lr",        "0.02"} +
                       more;
     return layout;
   };
