@@ -2,7 +2,7 @@
 // checks, leaves.
 //
 //   comm_rank [--op all_reduce|reduce_scatter|all_gather] [--steps N] [--elements N] [--transport
-//   auto|tcp|shm] [--timeout S] [--throttle T] [--digest D]
+//   auto|tcp|shm] [--timeout S] [--throttle T] [--config TOML]
 //             [--algorithm A] [--interface I] [--announce N]
 //             [--fault KIND --fault-rank R --fault-step N]
 //
@@ -149,7 +149,7 @@ comm::JoinOptions options_of(const Arguments& arguments) {
   options.comm.algorithm = arguments.text("algorithm", "auto");
   options.comm.throttle = arguments.text("throttle");
   options.comm.interface = arguments.text("interface");
-  options.config_digest = arguments.text("digest");
+  options.config = arguments.text("config");
   return options;
 }
 
@@ -169,8 +169,8 @@ int run(int count, char** words) {
                     bytes.overhead_sent, bytes.overhead_received));
     return 0;
   } catch (const Error& error) {
-    if (membership) membership->fail(error);
-    std::fprintf(stderr, "error: %s\n", error.what());
+    const Error told = membership ? membership->fail(error) : error;
+    std::fprintf(stderr, "error: %s\n", told.what());
     membership.reset();
     return exit_status(error.code());
   }
