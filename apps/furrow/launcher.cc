@@ -68,7 +68,7 @@ class SignalDescriptor {
   SignalDescriptor() {
     sigset_t set;
     ::sigemptyset(&set);
-    for (const int number : {SIGINT, SIGTERM, SIGTSTP, SIGCHLD}) ::sigaddset(&set, number);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCHLD}) ::sigaddset(&set, number);
     ::sigprocmask(SIG_BLOCK, &set, &before_);
     pipe_before_ = std::signal(SIGPIPE, SIG_IGN);
     descriptor_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -249,6 +249,7 @@ void Launch::on_signal(int number) {
     signal_all(SIGCONT);
     return;
   }
+  if (number == SIGHUP && signal_ != 0) return;  // a closed terminal says so twice; nobody means more by it
   if (signal_ == 0) signal_ = number;
   ++signals_taken_;
   signal_all(signals_taken_ > 2 ? SIGKILL : number);
