@@ -149,6 +149,9 @@ void Run::compile() {
   options.ranks = ranks_;
   const plan::Program program = plan::compile_train(spec_, layout_, options);
   planned_ = plan::verify(program, spec_);
+  deterministic_ =
+      plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
+                               plan::tree_cost(spec_, layout_, options));
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 

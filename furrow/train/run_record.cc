@@ -27,9 +27,7 @@ void Run::begin_record() {
   if (!first()) return;
   const plan::Program& program = trainer_->program();
   if (!bench_.rank.alone()) {
-    const auto microbatches = static_cast<int32_t>(program.microbatch_sizes.size());
-    log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_),
-                         plan::deterministic_line(program.placement, microbatches)));
+    log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_), deterministic_));
     const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
     if (!batch.empty()) log_info(batch);
     log_info(memory_line(program));
