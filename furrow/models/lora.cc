@@ -149,16 +149,15 @@ void add_recurrent_costs(const Sizes& s, const Surroundings& where, plan::Adapte
   const bool narrow = bytes < kFloatBytes;
   unit->flops.backward_weight += 2 * products(s).forward;
   for (plan::Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch})
-    scratch->fixed_bytes += s.in * s.out * bytes;  // of 16 bits beside what is read as float32 anyway
-  if (narrow && !where.passes)
+    scratch->fixed_bytes += s.in * s.out * bytes;
+  if (narrow && !where.passes && unit->kind == "rnn")  // it widens a gradient that nobody asks for
     unit->backward_scratch.sample_bytes -= s.rows * unit->input.shape.back() * kFloatBytes;
   // B times the scale and, of 16 bits, A and B and rows of what they read; behind A, twice.
   const int64_t widened = narrow ? (s.in + s.out) * (s.rank + kWidenedRows) : 0;
   unit->weight_scratch.fixed_bytes += (s.rank * s.out + widened) * kFloatBytes;
   if (!narrow) unit->weight_scratch.sample_bytes += 3 * thin;
   const int64_t read = where.read_already ? 0 : s.rows * s.in * bytes, dz = s.rows * s.out * bytes;
-  adapter->deferred_bytes = read + dz;
-  adapter->kept_saved_bytes = read + (narrow ? 0 : dz);
+  adapter->deferred_bytes = adapter->kept_saved_bytes = read + dz;
 }
 
 // Whether a layer's activation follows its sum with the adapter.

@@ -146,22 +146,29 @@ at::Tensor embedding_with_adapters(const at::Tensor& ids, const Param& tokens, c
   return y;
 }
 
-at::Tensor weight_with_adapter(const Param& weight, int threads) {
-  const at::Tensor wide = widened(weight.leaf.detach(), threads);
-  if (!weight.adapter) return wide;
+// A block of rows at a time: only that is of float32 where the sum is of 16 bits.
+at::Tensor weight_with_adapter(const Param& weight, at::ScalarType type, int threads) {
   const Adapter& adapter = *weight.adapter;
   const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
   const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
-  const at::Tensor out = wide.is_alias_of(weight.leaf) ? wide.clone() : wide;
-  kernels::gemm({.m = out.size(0),
-                 .n = out.size(1),
-                 .k = a.size(0),
-                 .a = {b.const_data_ptr<float>(), a.size(0), 1},
-                 .b = {a.const_data_ptr<float>(), out.size(1), 1},
-                 .c = out.data_ptr<float>(),
-                 .ldc = out.size(1),
-                 .accumulate = true},
-                threads);
+  at::Tensor out = weight.leaf.detach().to(type, /*non_blocking=*/false, /*copy=*/true);
+  const int64_t rows = out.size(0), in = out.size(1), rank = a.size(0);
+  const int64_t step = type == at::kFloat ? rows : kWidenedRows;
+  for (int64_t first = 0; first < rows; first += step) {
+    const int64_t count = std::min(step, rows - first);
+    at::Tensor place = out.narrow(0, first, count);
+    const at::Tensor wide = widened(place, threads);
+    kernels::gemm({.m = count,
+                   .n = in,
+                   .k = rank,
+                   .a = {b.const_data_ptr<float>() + first * rank, rank, 1},
+                   .b = {a.const_data_ptr<float>(), in, 1},
+                   .c = wide.data_ptr<float>(),
+                   .ldc = in,
+                   .accumulate = true},
+                  threads);
+    if (type != at::kFloat) place.copy_(wide);
+  }
   return out;
 }
 
