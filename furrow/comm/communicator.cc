@@ -44,7 +44,11 @@ struct Communicator::Impl {
   bool aborted_here = false;
 
   std::string group_of(uint64_t channel) const;  // " in group world"; "" where this rank is in none such
-  std::optional<Report> seen_from_here(int rank, bool exactly) const;
+  struct Seen {
+    Report report;
+    bool exact = false;
+  };
+  std::optional<Seen> seen_from_here(int rank) const;
 
   std::function<std::optional<Report>(int rank)> store;  // what it knows of a rank
   mutable std::string told;                              // of this rank's progress, in its first error
@@ -209,28 +213,22 @@ std::string Communicator::Impl::group_of(uint64_t channel) const {
   return "";
 }
 
-std::optional<Report> Communicator::Impl::seen_from_here(int rank, bool exactly) const {
+std::optional<Communicator::Impl::Seen> Communicator::Impl::seen_from_here(int rank) const {
   const Transport* transport = routes[static_cast<size_t>(rank)];
   const auto seen = transport != nullptr ? transport->progress_of(rank) : std::nullopt;
-  if (!seen || (exactly && seen->how == PeerProgress::How::kHeardOf)) return std::nullopt;
+  if (!seen) return std::nullopt;
   constexpr std::array<std::string_view, 3> kHow = {"begun", "finished", "heard of"};
-  return Report{fmt::format("{}{}, {}", describe(seen->operation), group_of(seen->operation.channel),
-                            kHow[static_cast<size_t>(seen->how)]),
-                seen->at_ns};
+  const std::string text =
+      fmt::format("{}{}, {}", describe(seen->operation), group_of(seen->operation.channel),
+                  kHow[static_cast<size_t>(seen->how)]);
+  return Seen{{text, seen->at_ns}, seen->how != PeerProgress::How::kHeardOf};
 }
 
-std::string Communicator::exact_progress_of(int rank) const {
-  const std::optional<Report> seen = impl_->seen_from_here(rank, true);
-  return seen ? describe(*seen) : "";
-}
-
-std::string Communicator::progress_of(int rank) const {
+std::string Communicator::progress_of(int rank, const Report& reported) const {
   if (rank == this->rank()) return describe(report_of(progress()));
-  if (std::string exact = exact_progress_of(rank); !exact.empty()) return exact;
-  std::optional<Report> known = impl_->store ? impl_->store(rank) : std::nullopt;
-  const std::optional<Report> heard = impl_->seen_from_here(rank, false);
-  if (heard && (!known || known->text.empty() || heard->at_ns > known->at_ns)) known = heard;
-  return describe(known.value_or(Report{}));
+  const std::optional<Impl::Seen> seen = impl_->seen_from_here(rank);
+  const bool newer = seen && (seen->exact || reported.text.empty() || seen->report.at_ns > reported.at_ns);
+  return describe(newer ? seen->report : reported);
 }
 
 Error Communicator::with_progress(const Error& reason) const {
@@ -240,7 +238,9 @@ Error Communicator::with_progress(const Error& reason) const {
   for (int r = 0; r < size() && who == rank(); ++r) {
     if (r != rank() && text.find(describe(roster(), r)) != std::string_view::npos) who = r;
   }
-  std::string progress = progress_of(who);
+  const std::optional<Impl::Seen> seen = who == rank() ? std::nullopt : impl_->seen_from_here(who);
+  const bool ask = who != rank() && !(seen && seen->exact) && impl_->store;
+  std::string progress = progress_of(who, ask ? impl_->store(who).value_or(Report{}) : Report{});
   if (who == rank()) {  // in the same words whenever it is told: people and the launcher see that it is one
     const std::lock_guard lock(impl_->mutex);
     if (impl_->told.empty()) impl_->told = progress;

@@ -83,10 +83,9 @@ class Communicator {
 
   Progress progress() const;
   // How far a rank is, with an age: "all_reduce 'loss' #12 of 1 float32 (sum) in group world, begun 0.3 s
-  // ago".  Of this rank and of those that share its memory exactly, of others what the last message says, or
-  // the store, whichever is newer; "none" when it has begun nothing that is known.
-  std::string progress_of(int rank) const;
-  std::string exact_progress_of(int rank) const;  // "" where only the store and messages tell
+  // ago".  Of this rank and of those that share its memory exactly; of others what `reported` says, or their
+  // last message where that is newer; "none" when it has begun nothing that is known.
+  std::string progress_of(int rank, const Report& reported = {}) const;
   // `reason`, with "; last progress: ..." of the rank that it names, or of this one where it names none;
   // unless it says already.  May ask the store, which takes a moment.
   Error with_progress(const Error& reason) const;

@@ -215,7 +215,8 @@ class Joined : public Membership {
     communicator_ = std::make_unique<Communicator>(context.roster, std::move(wires), std::move(options));
     communicator_->ask_for_progress([this](int rank) { return store_->progress_of(rank); });
     store_->report_progress([this] { return report_of(communicator_->progress()); });
-    store_->look_at_progress([this](int rank) { return communicator_->exact_progress_of(rank); });
+    store_->look_at_progress(
+        [this](int rank, const Report& reported) { return communicator_->progress_of(rank, reported); });
     store_->on_failure([this](const Error& error) { communicator_->abort(error); });
   } catch (const Error& error) {
     store_->fail(error);

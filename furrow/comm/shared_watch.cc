@@ -13,6 +13,8 @@
 namespace furrow::comm {
 namespace {
 
+constexpr int kTries = 1000;
+
 int64_t now_ns() { return system_clock().monotonic_ns(); }
 
 // Same place in the program, another operation?
@@ -83,7 +85,9 @@ void SharedTransport::note_progress(const Envelope& envelope, bool finished, int
 }
 
 std::optional<PeerProgress> SharedTransport::progress_of(int peer) const {
-  const auto state = control(peer).progress.read();
+  std::optional<ProgressNote::State> state;
+  // It may be just writing; or have been stopped while it did.
+  for (int tries = 0; tries < kTries && !state; ++tries) state = control(peer).progress.read();
   if (!state) return std::nullopt;
   const auto how = state->finished ? PeerProgress::How::kFinished : PeerProgress::How::kBegun;
   return PeerProgress{state->operation, how, state->changed_ns};

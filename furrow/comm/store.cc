@@ -203,17 +203,19 @@ void Store::check_silence(int64_t now) {
                    format_seconds(static_cast<double>(silent_ns) * 1e-9)));
 }
 
-std::string Store::exact_progress(int rank) {
+// "; last progress: ..."
+std::string Store::last_progress(int rank, const Report& reported) {
   const std::lock_guard calls(calls_mutex_);
-  return exact_progress_ ? exact_progress_(rank) : "";
+  return fmt::format("; {}{}", kLastProgress,
+                     progress_of_other_ ? progress_of_other_(rank, reported) : describe(reported));
 }
 
 void Store::handle(const StoreMessage& message) {
   if (message.kind == StoreKind::kFailure) {
     std::string text = message.text;
-    if (!message.key.empty()) {
-      const std::string exact = exact_progress(message.rank);
-      text += fmt::format("; {}{}", kLastProgress, exact.empty() ? message.key : exact);
+    if (message.id != 0) {
+      const auto age_ms = static_cast<int64_t>(message.id - 1);
+      text += last_progress(message.rank, {message.key, now_ns() - age_ms * kMs});
     }
     return record(Error(error_code_of(message.number), text));
   }
@@ -255,7 +257,12 @@ std::string Store::zero() const {
 
 // The store is gone, and rank 0 with it; or this rank is cut off from both.
 void Store::lose(ErrorCode code, const std::string& how) {
-  const std::string exact = exact_progress(0);
+  Report reported;
+  {
+    const std::lock_guard lock(mutex_);
+    reported = zero_progress_;
+  }
+  const std::string progress = last_progress(0, reported);
   const std::lock_guard lock(mutex_);
   const bool here = connection_.ended_here();
   connection_.close();
@@ -264,7 +271,7 @@ void Store::lose(ErrorCode code, const std::string& how) {
       here ? fmt::format("rank {} (host {}, pid {}) {}", self_.rank, self_.host, self_.pid, kShutItself)
            : fmt::format("{} {}", zero(), how);
   if (welcome_ && !here) {
-    message += fmt::format("; {}{}", kLastProgress, exact.empty() ? describe(zero_progress_) : exact);
+    message += progress;
   }
   loss_ = Error(code, message);
   loss_due_ns_ = now_ns() + (code == ErrorCode::kUnavailable ? kGraceMs * kMs : 0);
@@ -321,9 +328,9 @@ void Store::report_progress(std::function<Report()> source) {
   progress_ = std::move(source);
 }
 
-void Store::look_at_progress(std::function<std::string(int)> source) {
+void Store::look_at_progress(std::function<std::string(int, const Report&)> source) {
   const std::lock_guard calls(calls_mutex_);
-  exact_progress_ = std::move(source);
+  progress_of_other_ = std::move(source);
 }
 
 std::optional<Report> Store::progress_of(int rank) noexcept try {

@@ -55,9 +55,9 @@ class Store : public Rendezvous {
   // running.
   void report_progress(std::function<Report()> source);
 
-  // Knows better than the reports how far a rank was; "" where it does not.  Asked about the rank at fault,
-  // from the store's thread; as above.
-  void look_at_progress(std::function<std::string(int rank)> source);
+  // Says how far the rank at fault was, given what it last reported: it may know better.  Asked from the
+  // store's thread; as above.
+  void look_at_progress(std::function<std::string(int rank, const Report& reported)> source);
 
   // What `rank` last reported, as far as the store can be asked within a moment; not from the store's thread.
   std::optional<Report> progress_of(int rank) noexcept;
@@ -91,7 +91,7 @@ class Store : public Rendezvous {
   void record(const Error& error);
   Reply request(StoreMessage message, int64_t deadline_ns);
   std::string zero() const;  // "rank 0 (host, pid)"
-  std::string exact_progress(int rank);
+  std::string last_progress(int rank, const Report& reported);
 
   const Member self_;
   const int64_t silence_ns_;
@@ -102,7 +102,7 @@ class Store : public Rendezvous {
 
   std::mutex calls_mutex_;  // held while one of these runs; before mutex_
   std::function<Report()> progress_;
-  std::function<std::string(int)> exact_progress_;
+  std::function<std::string(int, const Report&)> progress_of_other_;
   std::function<void(const Error&)> handler_;
 
   mutable std::mutex mutex_;

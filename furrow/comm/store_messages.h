@@ -25,7 +25,8 @@ enum class StoreKind : uint8_t {
   kBeat,       // both ways: progress; number: milliseconds since it was made.  From the store: of rank 0
   kAbsent,     // store -> rank, until the welcome: text, who has not come
   kFailure,    // rank -> store: text, why this rank ends.  store -> rank: number (ErrorCode), rank (-1:
-               // nobody), text; key: how far that rank was, where the text does not say
+               // nobody), text; where that does not say how far the rank was, id: 1 + age in ms of its last
+               // report, key: the report
   kBye,        // rank -> store: done, without an error; answered by kBye
   kConfig,     // store -> rank whose digest differs: tell me; rank -> store: text, what the digest is of
   kProgress,   // rank -> store: id, rank; answered by kValue: its text, number: milliseconds since it began

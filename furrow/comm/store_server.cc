@@ -311,7 +311,7 @@ void StoreServer::check_silence(int64_t now) {
       fail(ErrorCode::kDeadlineExceeded, client.member->rank,
            fmt::format("{} has been silent for {}: it is stopped, or cut off from the network",
                        name_of(*client.member), format_seconds(static_cast<double>(silent_ns) * 1e-9)),
-           describe(client.progress));
+           client.progress);
     }
   }
 }
@@ -324,7 +324,7 @@ void StoreServer::lose(Client& client) {
     const Member& culprit = here ? host_ : *client.member;
     fail(ErrorCode::kUnavailable, culprit.rank,
          fmt::format("{} {}", name_of(culprit), here ? kShutItself : kNoGoodbye),
-         who == nullptr ? "unknown" : describe(who->progress));
+         who == nullptr ? Report{} : who->progress);
   }
   drop(client);
 }
@@ -337,18 +337,19 @@ void StoreServer::drop(Client& client) {
   client.connection.close();
 }
 
-void StoreServer::fail(ErrorCode code, int rank, const std::string& text, const std::string& progress) {
+void StoreServer::fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last) {
   if (failure_) return;
-  failure_ = StoreMessage{.kind = StoreKind::kFailure,
-                          .number = static_cast<int64_t>(code),
-                          .rank = rank,
-                          .key = progress,
-                          .text = text};
+  failure_ = StoreMessage{
+      .kind = StoreKind::kFailure, .number = static_cast<int64_t>(code), .rank = rank, .text = text};
+  if (last) {
+    failure_->id = 1 + static_cast<uint64_t>(std::max<int64_t>(0, (now_ns() - last->at_ns) / kMs));
+    failure_->key = last->text;
+  }
   for (Client& client : clients_) {
     if (client.member && client.connection.open()) client.connection.send(*failure_);
   }
   const std::lock_guard lock(mutex_);
-  failed_ = Error(code, progress.empty() ? text : fmt::format("{}; {}{}", text, kLastProgress, progress));
+  failed_ = Error(code, last ? fmt::format("{}; {}{}", text, kLastProgress, describe(*last)) : text);
   changed_.notify_all();
 }
 

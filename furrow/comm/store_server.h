@@ -75,7 +75,7 @@ class StoreServer {
   void check_silence(int64_t now_ns);
   void lose(Client& client);
   void drop(Client& client);
-  void fail(ErrorCode code, int rank, const std::string& text, const std::string& progress = "");
+  void fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last = {});
   void note_left(int rank);
   std::string absent() const;
   bool lingering(int64_t now_ns) const;

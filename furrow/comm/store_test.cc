@@ -276,7 +276,7 @@ TEST(Store, TheExactProgressStandsBeforeTheReported) {
   std::latch ready(1);
   const auto errors = run_ranks(fixture, 2, [&](int rank, Store& store) {
     if (rank == 1) return ready.wait();  // destroyed without leave()
-    store.look_at_progress([](int who) { return "step " + std::to_string(who); });
+    store.look_at_progress([](int who, const Report&) { return "step " + std::to_string(who); });
     ready.count_down();
     throw await_failure(store);
   });
