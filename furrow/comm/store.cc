@@ -152,7 +152,7 @@ void Store::poll_once() {
   wakeup_.clear();
   const int64_t now = now_ns();
   if (loss_) {
-    if (now >= loss_due_ns_) record(*std::exchange(loss_, std::nullopt));
+    if (now >= loss_due_ns_) record_loss();
     return;
   }
   if (timeout >= 0 && now >= next_beat_ns_) send_beat(now);
@@ -257,12 +257,6 @@ std::string Store::zero() const {
 
 // The store is gone, and rank 0 with it; or this rank is cut off from both.
 void Store::lose(ErrorCode code, const std::string& how) {
-  Report reported;
-  {
-    const std::lock_guard lock(mutex_);
-    reported = zero_progress_;
-  }
-  const std::string progress = last_progress(0, reported);
   const std::lock_guard lock(mutex_);
   const bool here = connection_.ended_here();
   connection_.close();
@@ -270,11 +264,21 @@ void Store::lose(ErrorCode code, const std::string& how) {
   std::string message =
       here ? fmt::format("rank {} (host {}, pid {}) {}", self_.rank, self_.host, self_.pid, kShutItself)
            : fmt::format("{} {}", zero(), how);
-  if (welcome_ && !here) {
-    message += progress;
-  }
   loss_ = Error(code, message);
   loss_due_ns_ = now_ns() + (code == ErrorCode::kUnavailable ? kGraceMs * kMs : 0);
+}
+
+// With how far rank 0 is by now: where only connections have ended, it may have gone on.
+void Store::record_loss() {
+  const Error loss = *std::exchange(loss_, std::nullopt);
+  Report reported;
+  bool zero_lost = false;
+  {
+    const std::lock_guard lock(mutex_);
+    reported = zero_progress_;
+    zero_lost = welcome_ && loss.message().starts_with(zero());
+  }
+  record(zero_lost ? Error(loss.code(), loss.message() + last_progress(0, reported)) : loss);
 }
 
 void Store::record(const Error& error) {

@@ -89,6 +89,7 @@ class Store : public Rendezvous {
   void handle(const StoreMessage& message);
   void lose(ErrorCode code, const std::string& how);
   void record(const Error& error);
+  void record_loss();
   Reply request(StoreMessage message, int64_t deadline_ns);
   std::string zero() const;  // "rank 0 (host, pid)"
   std::string last_progress(int rank, const Report& reported);

@@ -190,7 +190,7 @@ TEST(QuoteRanks, UnalignedStrictSharesCostWhatTheQuoteSays) {
 // The price of strict, which the line says, is what the programs of both orders move.
 TEST(QuoteRanks, TheCostOfTheCanonicalTreeIsThatOfItsProgram) {
   const ModelSpec spec = divisible_model();
-  for (const auto& [replicas, shards, stage] : {std::tuple{3, 1, 0}, {1, 3, 1}, {1, 3, 3}, {3, 2, 2}}) {
+  for (const auto& [replicas, shards, stage] : {std::tuple{3, 1, 0}, {1, 3, 1}, {3, 2, 2}, {3, 2, 3}}) {
     TrainOptions options = rank_options(9, 0, stage == 0 ? 1 : stage);
     const Layout layout({1, replicas, shards, 1, 1, 1}, replicas * shards);
     options.ranks.deterministic = Deterministic::kStrict;
@@ -207,6 +207,7 @@ TEST(QuoteRanks, TheCostOfTheCanonicalTreeIsThatOfItsProgram) {
     EXPECT_THAT(deterministic_line(strict_place, 9, cost), HasSubstr(times));
     EXPECT_THAT(deterministic_line(off.placement, 9, cost), HasSubstr(times));
   }
+  EXPECT_FALSE(tree_cost(spec, Layout({1, 1, 3, 1, 1, 1}, 3), rank_options(9, 0, 3)));  // a leaf a round
   const TrainOptions aligned = rank_options(8, 0, 1);
   EXPECT_FALSE(tree_cost(spec, Layout({1, 2, 1, 1, 1, 1}, 2), aligned));
   EXPECT_FALSE(tree_cost(spec, Layout({1, 1, 1, 1, 1, 1}, 1), aligned));

@@ -12,6 +12,7 @@
 #include "furrow/base/text.h"
 #include "furrow/models/network.h"
 #include "furrow/plan/compatibility.h"
+#include "furrow/plan/quote.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/initial_weights_torch.h"
