@@ -189,6 +189,16 @@ TEST(Launcher, WhatARankStartedGoesWithIt) {
   }
 }
 
+// Each says its own name and how far it was; what went wrong is one thing.
+TEST(Launcher, RanksThatFailAlikeAreOneError) {
+  const ChildResult result =
+      run(script("echo \"furrow: error: rank $RANK (host a, pid $$): the loss is not finite; "
+                 "last progress: barrier #$RANK in group world, begun 3 ms ago\" >&2; exit 7"));
+  EXPECT_EQ(result.exit_status, 7);
+  EXPECT_TRUE(has(result.err, "final: the loss is not finite\n")) << result.err;
+  EXPECT_FALSE(has(result.err, "[rank 1] error:")) << result.err;
+}
+
 TEST(Launcher, PassesSignalsOnAndWaitsForTheRanks) {
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
     const std::string status = std::to_string(128 + number);

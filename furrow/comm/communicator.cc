@@ -241,6 +241,7 @@ Error Communicator::with_progress(const Error& reason) const {
   const std::optional<Impl::Seen> seen = who == rank() ? std::nullopt : impl_->seen_from_here(who);
   const bool ask = who != rank() && !(seen && seen->exact) && impl_->store;
   std::string progress = progress_of(who, ask ? impl_->store(who).value_or(Report{}) : Report{});
+  if (who == rank() && progress == describe(Report{})) return reason;  // it has not begun: nothing to tell
   if (who == rank()) {  // in the same words whenever it is told: people and the launcher see that it is one
     const std::lock_guard lock(impl_->mutex);
     if (impl_->told.empty()) impl_->told = progress;

@@ -87,7 +87,7 @@ class Communicator {
   // last message where that is newer; "none" when it has begun nothing that is known.
   std::string progress_of(int rank, const Report& reported = {}) const;
   // `reason`, with "; last progress: ..." of the rank that it names, or of this one where it names none;
-  // unless it says already.  May ask the store, which takes a moment.
+  // unless it says already, or this rank has begun nothing.  May ask the store, which takes a moment.
   Error with_progress(const Error& reason) const;
   // What the store knows of a rank.  REQUIRES: set before the first operation.
   void ask_for_progress(std::function<std::optional<Report>(int rank)> store);

@@ -189,7 +189,8 @@ class Joined : public Membership {
   Error fail(const Error& reason) noexcept override {
     over_ = true;
     const Error whole = communicator_ ? communicator_->with_progress(reason) : reason;
-    const Error told = told_by(roster_of(world_.rank, store_->members()), world_.rank, whole);
+    const bool begun = std::string_view(whole.what()).find(kLastProgress) != std::string_view::npos;
+    const Error told = begun ? told_by(roster_of(world_.rank, store_->members()), world_.rank, whole) : whole;
     store_->fail(told);
     // Over every wire in the same words, and if another rank was first, with its reason.
     if (communicator_) communicator_->abort(store_->failure().value_or(told));

@@ -39,7 +39,7 @@ class Membership {
   // when another rank failed meanwhile.
   virtual void leave() = 0;
   // This rank ends with `reason`: the others hear it and end, too.  Returns it with this rank's name and last
-  // progress, unless it tells a rank and how far that was.
+  // progress, unless it tells a rank and how far that was, or no operation has begun.
   virtual Error fail(const Error& reason) noexcept = 0;
 };
 
