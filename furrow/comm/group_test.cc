@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/log.h"
 #include "furrow/base/memory.h"
 #include "furrow/comm/algorithm.h"
 #include "tests/testing/run_ranks.h"
@@ -19,6 +20,7 @@ namespace {
 using ::furrow::testing::run_ranks;
 using ::furrow::testing::run_ranks_with;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // What run_ranks throws.
@@ -344,6 +346,46 @@ TEST(Group, FloatingSumsOfACanonicalGroupIgnoreARing) {
               EXPECT_EQ(communicator.would_run({.kind = CollectiveKind::kAllGather}, strict), "ring");
             },
             {.algorithm = "ring"});
+}
+
+// What the log says while `body` runs.
+std::vector<std::string> logged(const std::function<void()>& body) {
+  std::vector<std::string> lines;
+  set_log_writer([&](std::string_view line) { lines.emplace_back(line); });
+  body();
+  set_log_writer({});
+  return lines;
+}
+
+TEST(AskedFor, AnAlgorithmThatIsNotTakenIsSaidOnce) {
+  const auto sums_by = [](const std::string& algorithm, int ranks, bool canonical) {
+    return logged([&] {
+      run_ranks(ranks,
+                [&](Communicator& communicator) {
+                  std::vector<int> all(static_cast<size_t>(ranks));
+                  std::iota(all.begin(), all.end(), 0);
+                  Group group = communicator.group(all, {.name = "sums", .canonical = canonical});
+                  std::vector<float> x(100);
+                  for (int i = 0; i < 3; ++i) group.all_reduce(std::span(x));
+                  group.broadcast(std::span(x), 0);
+                },
+                {.algorithm = algorithm});
+    });
+  };
+  EXPECT_THAT(sums_by("ring", 3, true),
+              ElementsAre("warning: comm.algorithm = ring does not carry out all_reduce in group sums of 3 "
+                          "ranks: it adds in another order than the canonical one, which results keep; "
+                          "direct does\n"));
+  EXPECT_THAT(
+      sums_by("hierarchical_ring", 2, false),
+      ElementsAre("warning: comm.algorithm = hierarchical_ring does not carry out all_reduce in group "
+                  "sums of 2 ranks: it needs two hosts or more that hold several ranks each, all as "
+                  "many; direct does\n"));
+  EXPECT_THAT(sums_by("direct", 1, true), ElementsAre("warning: comm.algorithm = direct has no effect: one "
+                                                      "rank has nobody to exchange anything with\n"));
+  EXPECT_THAT(sums_by("ring", 3, false), ElementsAre());
+  EXPECT_THAT(sums_by("flat", 3, true), ElementsAre());
+  EXPECT_THAT(sums_by("", 1, true), ElementsAre());
 }
 
 TEST(Memory, IsCountedAndZeroed) {
