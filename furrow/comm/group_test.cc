@@ -348,6 +348,36 @@ TEST(Group, FloatingSumsOfACanonicalGroupIgnoreARing) {
             {.algorithm = "ring"});
 }
 
+// Halving is at the bound for powers of two; elsewhere the lower rank of a pair receives the other's
+// whole buffer too.
+TEST(Doubling, MovesNoMoreThanTheBoundForAPowerOfTwo) {
+  for (const int ranks : {2, 4, 8, 6}) {
+    run_ranks(ranks,
+              [&](Communicator& communicator) {
+                const auto n = static_cast<size_t>(ranks);
+                std::vector<float> whole(1024 * n, 1), slice(1024);
+                Group world = communicator.world();
+                world.reduce_scatter(std::span<const float>(whole), std::span(slice));
+                world.all_gather(std::span<const float>(slice), std::span(whole));
+                world.all_reduce(std::span(whole));
+                EXPECT_EQ(communicator.ledger().rows().size(), 3U);
+                int64_t wire = 0, bound = 0;
+                for (const LedgerRow& row : communicator.ledger().rows()) {
+                  EXPECT_EQ(algorithm_rows()[static_cast<size_t>(row.algorithm)].name, "doubling");
+                  wire += row.wire_bytes;
+                  bound += row.bound_bytes;
+                }
+                if (ranks == 6) {
+                  EXPECT_EQ(wire > bound, communicator.rank() == 0 || communicator.rank() == 2)
+                      << communicator.rank();
+                } else {
+                  EXPECT_EQ(wire, bound);
+                }
+              },
+              {.algorithm = "doubling"});
+  }
+}
+
 // What the log says while `body` runs.
 std::vector<std::string> logged(const std::function<void()>& body) {
   std::vector<std::string> lines;

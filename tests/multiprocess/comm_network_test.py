@@ -91,6 +91,7 @@ def test_hierarchical():
             job.finish()
             for rank in range(2 * hosts):
                 assert f"local {rank % 2} of 2 node {rank // 2}" in job.text(rank), job.text(rank)
+                assert f" by {algorithm}" in job.text(rank), job.text(rank)
             bound = times * steps * 4 * elements * (hosts - 1) // hosts
             counted = [expect_counted(network, host, "rx_bytes", bound) for host in range(hosts)]
             print(f"{operation}, {algorithm}, {hosts} hosts of 2 ranks: {counted} received, {bound} at least")
