@@ -5,7 +5,9 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 
+#include "furrow/base/error.h"
 #include "furrow/base/half.h"
 
 namespace furrow::comm::reference {
@@ -204,6 +206,16 @@ T random_value(uint64_t bits) {
   return static_cast<T>(std::ldexp(fraction + (fraction < 0 ? -0.5 : 0.5), static_cast<int>(bits % 5) - 2));
 }
 
+// 0 where hosts have different numbers of ranks.
+size_t ranks_of_each(const std::vector<int>& host) {
+  std::map<int, size_t> ranks;
+  for (const int h : host) ++ranks[h];
+  for (const auto& [h, count] : ranks) {
+    if (count != ranks.begin()->second) return 0;
+  }
+  return ranks.begin()->second;
+}
+
 uint64_t mix(uint64_t x) {  // SplitMix64
   x += 0x9e3779b97f4a7c15;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
@@ -220,12 +232,45 @@ Order order_of(const std::string& algorithm) {
   return Order::kTree;
 }
 
+bool reduces(CollectiveKind kind) {
+  return kind == CollectiveKind::kAllReduce || kind == CollectiveKind::kReduceScatter ||
+         kind == CollectiveKind::kReduce;
+}
+
+bool order_matters(CollectiveKind kind, DType dtype, Reduction reduction) {
+  return reduces(kind) && is_float(dtype) && reduction != Reduction::kMin && reduction != Reduction::kMax;
+}
+
+bool can_run(const std::string& algorithm, CollectiveKind kind, const std::vector<int>& host) {
+  const size_t n = host.size();
+  const bool slices = kind == CollectiveKind::kReduceScatter || kind == CollectiveKind::kAllGather;
+  const bool sums = kind == CollectiveKind::kAllReduce;
+  if (algorithm == "direct") return true;
+  if (algorithm == "flat") return sums;
+  if (algorithm == "ring") return sums || slices;
+  if (algorithm == "doubling") return std::has_single_bit(n) && (sums || kind == CollectiveKind::kAllGather);
+  if (algorithm == "tree")
+    return sums || kind == CollectiveKind::kReduce || kind == CollectiveKind::kBroadcast ||
+           kind == CollectiveKind::kBarrier;
+  if (algorithm == "hierarchical" || algorithm == "hierarchical_ring") {
+    const size_t each = ranks_of_each(host);
+    return (sums || slices) && each > 1 && each < n;
+  }
+  throw Error(ErrorCode::kInternal, "the conformance test does not know what '" + algorithm + "' can run");
+}
+
+std::string runs_by(const std::string& algorithm, CollectiveKind kind, bool in_tree_order,
+                    const std::vector<int>& host) {
+  const bool by_hosts = algorithm == "hierarchical" && std::has_single_bit(ranks_of_each(host)) &&
+                        std::is_sorted(host.begin(), host.end());
+  const bool in_order = by_hosts || order_of(algorithm) == Order::kTree;
+  return can_run(algorithm, kind, host) && (in_order || !in_tree_order) ? algorithm : "direct";
+}
+
 std::vector<Bytes> outputs(const Problem& p) {
   const size_t n = p.in.size();
   std::vector<Bytes> out(n);
-  const bool reduces = p.kind == CollectiveKind::kAllReduce || p.kind == CollectiveKind::kReduceScatter ||
-                       p.kind == CollectiveKind::kReduce;
-  const Bytes sum = reduces ? total(p) : Bytes();
+  const Bytes sum = reduces(p.kind) ? total(p) : Bytes();
   for (size_t r = 0; r < n; ++r) {
     const bool root = static_cast<int>(r) == p.root;
     if (p.kind == CollectiveKind::kAllReduce || (p.kind == CollectiveKind::kReduce && root)) out[r] = sum;
