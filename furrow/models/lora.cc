@@ -14,47 +14,50 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/models/adapter_costs.h"
 #include "furrow/models/unit_builder.h"
+#include "furrow/plan/tensor_cut.h"
 
 namespace furrow::models {
 namespace {
 
-// What a layer does with its weight, and so the shapes of what stands beside it.
-enum class Form : uint8_t {
-  kLinear,
-  kConvolution,
-  kRecurrent,  // a linear layer that reads what it said one step before
-  kTable,      // its rows are looked up
-};
-
 // The layers of a block that take an adapter (tensor/ops_torch.h): the ends of their weights' names.
 struct Layers {
   std::string_view kind;
-  Form form = Form::kLinear;
+  AdapterForm form = AdapterForm::kLinear;
   std::array<std::string_view, 7> weights;
-  bool reads_input = false;  // they read the unit's input itself
+  std::string_view reads;    // by weight: those of one letter read one tensor, kUnitInput the unit's own
+  bool one_of_many = false;  // behind it, backward lets go of more than an adapter needs
 };
+constexpr char kUnitInput = 'x';
 constexpr Layers kLayers[] = {
-    {"linear", Form::kLinear, {"weight"}, true},
+    {"linear", AdapterForm::kLinear, {"weight"}, "x"},
     {"transformer_block",
-     Form::kLinear,
-     {"attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"}},
-    {"lm_head", Form::kLinear, {"lm_head.weight"}},
+     AdapterForm::kLinear,
+     {"attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"},
+     "abcd",
+     true},
+    {"lm_head", AdapterForm::kLinear, {"lm_head.weight"}, "a"},
     {"llama_block",
-     Form::kLinear,
+     AdapterForm::kLinear,
      {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight",
-      "self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"}},
-    {"llama_head", Form::kLinear, {"lm_head.weight"}},
-    {"pool_linear", Form::kLinear, {"weight"}},
-    {"rnn", Form::kLinear, {"i2o.weight"}},
-    {"rnn", Form::kRecurrent, {"i2h.weight"}},
-    {"lstm", Form::kRecurrent, {"i2h.weight"}},
-    {"conv_relu_pool", Form::kConvolution, {"weight"}, true},
-    {"conv_norm", Form::kConvolution, {"conv1.weight"}, true},
-    {"residual_block", Form::kConvolution, {"conv1.weight", "downsample.0.weight"}, true},
-    {"residual_block", Form::kConvolution, {"conv2.weight"}},
-    {"token_embedding", Form::kTable, {"wte.weight", "wpe.weight"}, true},
-    {"embedding", Form::kTable, {"weight"}, true},
+      "self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"},
+     "aaabccd",
+     true},
+    {"llama_head", AdapterForm::kLinear, {"lm_head.weight"}, "a"},
+    {"pool_linear", AdapterForm::kLinear, {"weight"}, "a"},
+    {"rnn", AdapterForm::kLinear, {"i2o.weight"}, "a"},
+    {"rnn", AdapterForm::kRecurrent, {"i2h.weight"}, "a"},
+    {"lstm", AdapterForm::kRecurrent, {"i2h.weight"}, "a"},
+    {"conv_relu_pool", AdapterForm::kConvolution, {"weight"}, "x"},
+    {"conv_norm", AdapterForm::kConvolution, {"conv1.weight"}, "x"},
+    {"residual_block",
+     AdapterForm::kConvolution,
+     {"conv1.weight", "conv2.weight", "downsample.0.weight"},
+     "xax",
+     true},
+    {"token_embedding", AdapterForm::kTable, {"wte.weight", "wpe.weight"}, "xx"},
+    {"embedding", AdapterForm::kTable, {"weight"}, "x"},
 };
 
 // Architectures whose [model] tie_embeddings can say that two weights, once tied, are not any more.
@@ -65,17 +68,21 @@ bool ends_with_part(std::string_view name, std::string_view end) {
   return name.size() == end.size() || name[name.size() - end.size() - 1] == '.';
 }
 
-// Null: nothing stands beside it.
-const Layers* layers_of(const plan::Unit& unit, const plan::Parameter& parameter) {
-  if (parameter.borrowed) return nullptr;
+// The row of a weight, and its letter there.
+struct Place {
+  const Layers* layers = nullptr;  // nothing stands beside it
+  char reads = 0;
+};
+
+Place place_of(const plan::Unit& unit, const plan::Parameter& parameter) {
+  if (parameter.borrowed) return {};
   for (const Layers& layers : kLayers) {
     if (layers.kind != unit.kind) continue;
-    const bool found = std::ranges::any_of(layers.weights, [&](std::string_view end) {
-      return !end.empty() && ends_with_part(parameter.name, end);
-    });
-    if (found) return &layers;
+    for (size_t i = 0; i < layers.reads.size(); ++i) {
+      if (ends_with_part(parameter.name, layers.weights[i])) return {&layers, layers.reads[i]};
+    }
   }
-  return nullptr;
+  return {};
 }
 
 // "h.0.ln_1" of "h.0.ln_1.weight".
@@ -93,47 +100,20 @@ int64_t optional_size(const plan::Unit& unit, const char* key, int64_t otherwise
 }
 
 // How often a layer multiplies for one sample: positions, or the pixels behind a convolution.
-int64_t rows_of(const plan::Unit& unit, Form form, const plan::Parameter& weight) {
+int64_t rows_of(const plan::Unit& unit, AdapterForm form, const plan::Parameter& weight) {
   const Shape& out = unit.output.shape;
-  if (form == Form::kConvolution && unit.attributes.contains("padding")) {  // a pool may follow
+  if (form == AdapterForm::kConvolution && unit.attributes.contains("padding")) {  // a pool may follow
     const int64_t border = 2 * plan::attribute<int64_t>(unit, "padding") - weight.shape[2];
     const int64_t stride = optional_size(unit, "stride", 1);
     return ((unit.input.shape[2] + border) / stride + 1) * ((unit.input.shape[3] + border) / stride + 1);
   }
-  if (form == Form::kConvolution) return out[2] * out[3];
+  if (form == AdapterForm::kConvolution) return out[2] * out[3];
   int64_t rows = 1;
   for (size_t i = 1; i + 1 < out.size(); ++i) rows *= out[i];
   return rows;
 }
 
-// Of an adapter: how often it multiplies and by how much, and what it reads, elements of a sample.
-struct Sizes {
-  int64_t rows = 0, rank = 0, in = 0, out = 0;
-  int64_t read = 0;
-};
-
-// Products with the two thin matrices, and what the block keeps for their backward: what A reads where it is
-// neither the unit's input nor kept anyway, A's output, and the gradients behind both.
-void add_costs(const Layers& layers, const Sizes& s, plan::Adapter* adapter, plan::Unit* unit) {
-  const double flops = 2.0 * static_cast<double>(s.rows) * static_cast<double>(s.rank);
-  const double a = flops * static_cast<double>(s.in), b = flops * static_cast<double>(s.out);
-  const int64_t bytes = number_bytes(*unit);
-  if (layers.form == Form::kRecurrent) {  // by its sum with W, once for all samples; thin products backward
-    unit->flops.backward_weight += 2 * (a + b);
-    adapter->deferred_bytes = s.rows * (s.in + s.out) * kFloatBytes;
-  } else {
-    const bool looks_up = layers.form == Form::kTable, copies = adapter->dropout > 0;
-    unit->flops.forward += looks_up ? b : a + b;
-    unit->flops.backward_input += looks_up ? b : a + b;
-    unit->flops.backward_weight += looks_up ? b : a + b;
-    unit->saved_bytes += (s.rows * s.rank + (copies ? s.read : 0)) * bytes;
-    adapter->deferred_bytes =
-        (s.rows * (2 * s.rank + s.out) + (copies || !layers.reads_input ? s.read : 0)) * bytes;
-  }
-  unit->deferred_bytes += adapter->deferred_bytes;
-}
-
-void require_below(const config::Lora& config, const std::string& layer, const Sizes& sizes) {
+void require_below(const config::Lora& config, const std::string& layer, const AdapterSizes& sizes) {
   if (config.rank < std::min(sizes.in, sizes.out)) return;
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("[lora] rank {} is not below the sizes {} x {} of {}: lower it, or leave the layer "
@@ -161,26 +141,26 @@ void add_separate_pool(int64_t pixels, plan::Unit* unit) {
   if (pool) unit->saved_bytes += elements(unit->output) * static_cast<int64_t>(sizeof(int64_t));
 }
 
-// Sizes of the adapter of a weight, and what its matrices are called and start as: PEFT's.
+// AdapterSizes of the adapter of a weight, and what its matrices are called and start as: PEFT's.
 struct Matrices {
-  Sizes sizes;
+  AdapterSizes sizes;
   Shape a, b;
   std::string a_name, b_name;
   plan::Init a_init, b_init;
 };
 
-Matrices matrices_of(int64_t rank, const Layers& layers, const plan::Unit& unit,
+Matrices matrices_of(int64_t rank, const Place& place, const plan::Unit& unit,
                      const plan::Parameter& weight) {
   const std::string layer = layer_of(weight);
   const Shape& shape = weight.shape;
   const int64_t first = shape[0], rest = num_elements(shape) / first;
-  const int64_t rows = rows_of(unit, layers.form, weight);
-  switch (layers.form) {
-    case Form::kTable:
+  const int64_t rows = rows_of(unit, place.layers->form, weight);
+  switch (place.layers->form) {
+    case AdapterForm::kTable:
       return {{rows, rank, first, rest, 0}, {rank, first}, {rest, rank}, layer + ".lora_embedding_A",
               layer + ".lora_embedding_B",  zeros(),       normal(1)};
-    case Form::kConvolution: {
-      const int64_t read = layers.reads_input ? elements(unit.input) : rows * shape[1];
+    case AdapterForm::kConvolution: {
+      const int64_t read = place.reads == kUnitInput ? elements(unit.input) : rows * shape[1];
       return {{rows, rank, rest, first, read},
               {rank, shape[1], shape[2], shape[3]},
               {first, rank, 1, 1},
@@ -210,22 +190,44 @@ int add_matrix(std::string name, Shape shape, plan::Init init, plan::Unit* unit)
   return static_cast<int>(unit->parameters.size()) - 1;
 }
 
-void adapt(const config::Lora& config, const Layers& layers, size_t index, plan::Unit* unit) {
-  const plan::Parameter& weight = unit->parameters[index];
-  const Matrices matrices = matrices_of(config.rank, layers, *unit, weight);
+// Over a tensor axis the matrix that stands at the side that is cut is cut as the weight, and the other is
+// whole, with a gradient that has a part on every rank.  Positions, whose table is whole, are a rank's own.
+void cut_matrices(const plan::Parameter& weight, bool table, plan::Parameter* a, plan::Parameter* b) {
+  const bool outputs = weight.tensor_axis == 0 && !table;
+  a->summed = outputs || weight.tensor_axis < 0;
+  b->summed = !outputs;
+  if (weight.tensor_axis < 0) return;
+  plan::Parameter* const cut = outputs ? b : a;
+  cut->tensor_axis = outputs ? 0 : 1;
+  cut->tensor_segments = weight.tensor_segments;
+}
+
+// `read`: letters of the unit's adapters so far.  `passes`: backward goes on to the unit before.
+void adapt(const config::Lora& config, const Place& place, size_t index, bool passes, std::string* read,
+           plan::Unit* unit) {
+  const plan::Parameter weight = unit->parameters[index];
+  const Layers& layers = *place.layers;
+  const Matrices matrices = matrices_of(config.rank, place, *unit, weight);
   require_below(config, layer_of(weight), matrices.sizes);
-  if (layers.form == Form::kRecurrent) require_no_dropout(config, layer_of(weight));
+  if (layers.form == AdapterForm::kRecurrent) require_no_dropout(config, layer_of(weight));
   plan::Adapter adapter;
   adapter.weight = static_cast<int>(index);
   adapter.a = add_matrix(matrices.a_name, matrices.a, matrices.a_init, unit);
   adapter.b = add_matrix(matrices.b_name, matrices.b, matrices.b_init, unit);
-  adapter.table = layers.form == Form::kTable;
+  adapter.table = layers.form == AdapterForm::kTable;
   adapter.scale = config.alpha / static_cast<double>(config.rank);
   adapter.dropout = adapter.table ? 0 : config.dropout;
-  add_costs(layers, matrices.sizes, &adapter, unit);
+  if (unit->tensor.possible)
+    cut_matrices(weight, adapter.table, &unit->parameters[static_cast<size_t>(adapter.a)],
+                 &unit->parameters[static_cast<size_t>(adapter.b)]);
+  const bool already = read->find(place.reads) != std::string::npos;
+  const int axis = unit->tensor.possible ? weight.tensor_axis : -1;
+  const AdapterSurroundings where{layers.form, layers.one_of_many, place.reads == kUnitInput, already, passes,
+                                  axis};
+  add_adapter_costs(matrices.sizes, where, &adapter, unit);
+  *read += place.reads;
   add_separate_pool(matrices.sizes.rows * matrices.sizes.out, unit);
   unit->adapters.push_back(adapter);
-  unit->tensor = {};  // no axis cuts a layer with an adapter
 }
 
 // Whether it is one of two tied weights.
@@ -320,22 +322,26 @@ std::set<std::string> parted(const plan::ModelSpec& spec) {
 void apply_lora(const config::Lora& config, plan::ModelSpec* spec) {
   if (config.rank == 0) return;
   Targets targets(config.target_modules);
+  bool passes = false;  // an adapter is to the left
   for (plan::Unit& unit : spec->units) {
     const size_t count = unit.parameters.size();
+    std::string read;
     for (size_t i = 0; i < count; ++i) {
       unit.parameters[i].rule.frozen = true;
       const plan::Parameter& parameter = unit.parameters[i];
-      const Layers* layers = layers_of(unit, parameter);
-      if (layers == nullptr) {
+      const Place place = place_of(unit, parameter);
+      if (place.layers == nullptr) {
         targets.pass(unit, parameter);
         continue;
       }
       const bool tied = in_a_tie(*spec, parameter);
       const std::string layer = layer_of(parameter);
-      if (!targets.match(layer, tied || layers->form == Form::kTable)) continue;
+      if (!targets.match(layer, tied || place.layers->form == AdapterForm::kTable)) continue;
       if (tied) require_untieable(*spec, layer);
-      adapt(config, *layers, i, &unit);
+      adapt(config, place, i, passes, &read, &unit);
     }
+    passes = passes || !unit.adapters.empty();
+    plan::declare_gradient_sum(&unit);
   }
   targets.require_all();
   plan::validate(*spec);

@@ -42,8 +42,11 @@ LiveMemory::Change LiveMemory::apply(const Instruction& instruction) {
       change.dropped[index(slot_of_(value).kind)] += dropped_bytes(value, defers);
   }
   const int64_t scratch = scratch_bytes(instruction);
-  change.written[index(MemoryKind::kActivations)] += scratch;
-  change.dropped[index(MemoryKind::kActivations)] += scratch;
+  // What forms gradients of weights counts as workspace.
+  const size_t kind =
+      index(instruction.op == Op::kBackwardWeight ? MemoryKind::kOther : MemoryKind::kActivations);
+  change.written[kind] += scratch;
+  change.dropped[kind] += scratch;
   return change;
 }
 
@@ -57,6 +60,8 @@ int64_t LiveMemory::scratch_bytes(const Instruction& instruction) const {
       return bytes(spec_.units[instruction.unit].forward_scratch);
     case Op::kBackwardInput:
       return bytes(spec_.units[instruction.unit].backward_scratch);
+    case Op::kBackwardWeight:
+      return bytes(spec_.units[instruction.unit].weight_scratch);
     case Op::kLoss:
       return bytes(spec_.units[instruction.reads.front().unit].loss_scratch);
     default:

@@ -82,6 +82,12 @@ TEST(LiveMemory, ScratchComesAndGoesWithItsInstruction) {
   const Program program = compile_train(spec, Layout(), {{2}, {}, 1});
   const auto peak = [&](const ModelSpec& of) { return verify(program, of).peak_bytes[kActivations]; };
   EXPECT_EQ(peak(spec), 2 * (32 + 12) + 2 * 100 + 1000);
+  const auto workspace = [&](const ModelSpec& of) {
+    return verify(program, of).peak_bytes[static_cast<size_t>(MemoryKind::kOther)];
+  };
+  const int64_t without = workspace(spec);
+  spec.units[1].weight_scratch = {5000, 600};
+  EXPECT_GT(workspace(spec), without + 5000) << "of weights it is no activation";
   spec.units[0].forward_scratch = {};
   EXPECT_EQ(peak(spec), 2 * (2 * (32 + 12) + 32 + 20 + 32) + 7);
   spec.units[1].backward_scratch = {-1, 0};

@@ -61,7 +61,8 @@ void check_costs(const Unit& unit) {
       fail(fmt::format("unit {}: saved_bytes and deferred_bytes must be 0 to {}", unit.name, kMostElements));
     }
   }
-  for (const Scratch& scratch : {unit.forward_scratch, unit.backward_scratch, unit.loss_scratch}) {
+  for (const Scratch& scratch :
+       {unit.forward_scratch, unit.backward_scratch, unit.weight_scratch, unit.loss_scratch}) {
     for (const int64_t bytes : {scratch.sample_bytes, scratch.fixed_bytes}) {
       if (bytes < 0 || bytes > kMostElements)
         fail(fmt::format("unit {}: bytes of scratch must be 0 to {}", unit.name, kMostElements));

@@ -3,6 +3,7 @@
 // Recurrent layers have no room for a product between their steps: they read W + scale B A.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "furrow/tensor/activation_torch.h"
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/axis_operations_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/half_torch.h"
@@ -20,15 +22,30 @@
 namespace furrow::tensor {
 namespace {
 
+constexpr int64_t kWidenedRows = 64;  // models/lora.cc counts their bytes
+
 Param without_adapter(const Param& weight) { return {weight.leaf, weight.index}; }
 
-// The thin product is scaled: it has the fewest elements.
-at::Tensor adapted(const at::Tensor& x, const Adapter& adapter, OpContext& context) {
-  const at::Tensor kept = dropout(x, adapter.dropout, adapter.stream, context);
-  const at::Tensor thin = linear(kept, adapter.a, {}, Activation::kNone, context);
-  return linear(thin * adapter.scale, adapter.b, {}, Activation::kNone, context);
+// What a reads under dropout: x is whole, or over an axis the rank's columns of it.
+WholeInput dropped(const WholeInput& input, const Adapter& adapter, OpContext& context) {
+  if (!context.training || adapter.dropout == 0) return input;
+  const at::Tensor x = widened(input, context);
+  if (adapter.columns > 0)
+    return {dropout_of_columns(x, adapter.columns, adapter.dropout, adapter.stream, context), {}};
+  OpContext whole = context;
+  whole.axis = nullptr;
+  return {dropout(x, adapter.dropout, adapter.stream, whole), {}};
 }
 
+// The thin product is scaled: it has the fewest elements.
+at::Tensor adapted(const WholeInput& input, const Adapter& adapter, OpContext& context,
+                   bool wide_output = false) {
+  const WholeInput kept = dropped(input, adapter, context);
+  const at::Tensor thin = linear(kept.x, {.weight = adapter.a, .read = kept.read}, context);
+  return linear(thin * adapter.scale, {.weight = adapter.b, .wide_output = wide_output}, context);
+}
+
+// In the place of z, which nobody else holds.
 at::Tensor activated(const at::Tensor& z, Activation activation, OpContext& context) {
   if (activation == Activation::kNone) return z;
   if (composed(z))
@@ -36,17 +53,21 @@ at::Tensor activated(const at::Tensor& z, Activation activation, OpContext& cont
                ? at::relu(z)
                : at::gelu(z, activation == Activation::kGeluTanh ? "tanh" : "none");
   const int threads = context.threads;
-  const at::Tensor wide = widened(z, threads), out = at::empty_like(wide);
-  const at::Tensor slope = activate(wide, out, activation, needs_backward({z}), threads);
-  const at::Tensor y = narrowed(out, z.scalar_type(), threads);
+  const at::Tensor wide = widened(z.variable_data(), threads);
+  const at::Tensor slope = activate(wide, wide, activation, needs_backward({z}), threads);
+  const at::Tensor y = narrowed(wide, z.scalar_type(), threads);
   const at::Tensor gate = slope.defined() ? narrowed(slope, z.scalar_type(), threads) : y.detach();
   return with_backward(y, {z}, [activation, gate, threads](const at::Tensor& dy) {
     return std::vector{activation_gradient(activation, gate, dy, nullptr, threads)};
   });
 }
 
-at::Tensor sum(const at::Tensor& a, const at::Tensor& b, OpContext& context) {
-  return add_dropout(a, b, 0, "", context);
+// In the place of the first, which nobody else holds: autograd need not know.
+at::Tensor sum(const at::Tensor& base, const at::Tensor& beside,
+               at::MemoryFormat format = at::MemoryFormat::Contiguous) {
+  return with_backward(
+      base.variable_data().add_(beside.detach()), {base, beside},
+      [](const at::Tensor& dy) { return std::vector{dy, dy}; }, format);
 }
 
 // 2x2 maxima, stride 2, floor.
@@ -60,48 +81,67 @@ at::Tensor pooled(const at::Tensor& x) {
   });
 }
 
-// Columns `ids` [batch, time] of a [rank, rows], side by side: [batch, time, rank].
-at::Tensor columns(const at::Tensor& ids, const Param& a, const OpContext& context) {
+// Columns own.rows of a [rank, rows], side by side, zeros where there is none: [batch, time, rank].
+at::Tensor columns(const OwnRows& own, const Param& a, const OpContext& context) {
   const int64_t rank = a.leaf.size(0), rows = a.leaf.size(1);
-  const at::Tensor here = ids.contiguous().to(a.leaf.device());
-  const at::Tensor y = a.leaf.detach().t().index_select(0, here.view({-1}));
-  return with_backward(y.view({ids.size(0), ids.size(1), rank}), {a.leaf},
+  const auto present = [absent = own.absent](const at::Tensor& x) {
+    return absent.defined() ? x.masked_fill(absent, 0) : x;
+  };
+  const at::Tensor y = a.leaf.detach().t().index_select(0, own.rows.view({-1}));
+  return with_backward(present(y.view({own.rows.size(0), own.rows.size(1), rank})), {a.leaf},
                        [=, sink = context.sink, threads = context.threads](const at::Tensor& dy) {
                          if (sink == nullptr) return std::vector<at::Tensor>{};
                          sink->defer(a.index, [=](float* out) {
-                           const at::Tensor table =
-                               at::embedding_dense_backward(widened(dy, threads), here, rows, -1, false);
+                           const at::Tensor table = at::embedding_dense_backward(
+                               widened(present(dy), threads), own.rows, rows, -1, false);
                            over(out, {rank, rows}, dy.device()).copy_(table.t());
                          });
                          return std::vector<at::Tensor>{};
                        });
 }
 
-at::Tensor looked_up(const at::Tensor& ids, const Adapter& adapter, OpContext& context) {
-  const at::Tensor thin = columns(ids, adapter.a, context);
+at::Tensor looked_up(const OwnRows& own, const Adapter& adapter, OpContext& context) {
+  const at::Tensor thin = columns(own, adapter.a, context);
   return linear(thin * adapter.scale, adapter.b, {}, Activation::kNone, context);
 }
+
+OwnRows all_rows(const at::Tensor& ids, const Param& table) {
+  return {ids.contiguous().to(table.leaf.device()), {}};
+}
+
+Cut cut_of(Cut cut, const OpContext& context) { return shared(context) ? cut : Cut::kNone; }
 
 }  // namespace
 
 at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
-  FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
-  const at::Tensor base = linear(x, without_adapter(layer.weight), layer.bias, Activation::kNone, context);
-  return activated(sum(base, adapted(x, *layer.weight.adapter, context), context), layer.activation, context);
+  const Cut cut = cut_of(layer.cut, context);
+  const bool columns = cut == Cut::kColumns || cut == Cut::kPositionsToColumns;
+  const bool rows = cut == Cut::kRows || cut == Cut::kRowsToPositions;
+  const WholeInput input = columns ? whole_input(x, cut, context) : WholeInput{x, {}};
+  LinearLayer plain{.weight = without_adapter(layer.weight), .wide_output = rows, .read = input.read};
+  if (!rows) plain.bias = layer.bias;
+  const at::Tensor part =
+      sum(linear(input.x, plain, context), adapted(input, *layer.weight.adapter, context, rows));
+  return activated(rows ? summed_parts(part, layer, context) : part, layer.activation, context);
 }
 
 at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
                                       Cut cut) {
-  FURROW_CHECK(cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
+  FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
+  const WholeInput input =
+      cut_of(cut, context) == Cut::kNone ? WholeInput{x, {}} : whole_input(x, cut, context);
   std::vector<Param> plain;
   std::vector<at::Tensor> parts;
-  std::vector<int64_t> sizes = x.sizes().vec();
+  std::vector<int64_t> sizes = input.x.sizes().vec();
   for (const Param& weight : weights) {
     plain.push_back(without_adapter(weight));
     sizes.back() = weight.leaf.size(0);
-    parts.push_back(weight.adapter ? adapted(x, *weight.adapter, context) : at::zeros(sizes, x.options()));
+    parts.push_back(weight.adapter ? adapted(input, *weight.adapter, context)
+                                   : at::zeros(sizes, weight.leaf.options()));
   }
-  return sum(linear_side_by_side(x, plain, context), at::cat(parts, -1), context);
+  const at::Tensor beside = at::cat(parts, -1);
+  parts.clear();
+  return sum(linear_side_by_side(input.x, plain, context, Cut::kNone, input.read), beside);
 }
 
 at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
@@ -111,7 +151,7 @@ at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const P
   const at::Tensor base = conv2d(x, without_adapter(weight), bias, plain, context);
   const at::Tensor kept = dropout(x, adapter.dropout, adapter.stream, context);
   const at::Tensor thin = conv2d(kept, adapter.a, {}, plain, context);
-  const at::Tensor y = sum(base, conv2d(thin * adapter.scale, adapter.b, {}, {}, context), context);
+  const at::Tensor y = sum(base, conv2d(thin * adapter.scale, adapter.b, {}, {}, context));
   const at::Tensor let_through =
       activated(y, convolution.relu ? Activation::kRelu : Activation::kNone, context);
   return convolution.pool ? pooled(let_through) : let_through;
@@ -124,50 +164,69 @@ at::Tensor strided_conv2d_with_adapter(const at::Tensor& x, const Param& weight,
   const at::Tensor kept = dropout(x, adapter.dropout, adapter.stream, context);
   const at::Tensor thin = strided_conv2d(kept, adapter.a, convolution, context);
   const at::Tensor wide = strided_conv2d(thin * adapter.scale, adapter.b, {}, context);
-  return with_backward(
-      base.detach() + wide.detach(), {base, wide}, [](const at::Tensor& dy) { return std::vector{dy, dy}; },
-      at::MemoryFormat::ChannelsLast);
+  return sum(base, wide, at::MemoryFormat::ChannelsLast);
 }
 
 at::Tensor embedding_with_adapters(const at::Tensor& ids, const Param& tokens, const Param& positions,
                                    OpContext& context) {
-  FURROW_CHECK(!shared(context), "no axis cuts a table with an adapter");
   at::Tensor y = embedding(ids, without_adapter(tokens), without_adapter(positions), context);
-  if (tokens.adapter) y = sum(y, looked_up(ids, *tokens.adapter, context), context);
+  if (tokens.adapter) y = sum(y, looked_up(all_rows(ids, tokens), *tokens.adapter, context));
   if (positions.adapter)
-    y = sum(y, looked_up(position_ids(ids, context), *positions.adapter, context), context);
+    y = sum(y, looked_up(all_rows(position_ids(ids, context), positions), *positions.adapter, context));
   return y;
 }
 
-at::Tensor weight_with_adapter(const Param& weight, int threads) {
-  const at::Tensor wide = widened(weight.leaf.detach(), threads);
-  if (!weight.adapter) return wide;
+// The adapter of the positions works on the rank's part of them.
+at::Tensor embedding_cut_with_adapters(const at::Tensor& ids, const CutTables& tables, OpContext& context) {
+  const Param &tokens = tables.tokens, &positions = tables.positions;
+  CutTables plain{without_adapter(tokens), without_adapter(positions), tables.vocabulary};
+  const int rank = context.axis->rank();
+  if (tokens.adapter) {
+    const Param& a = tokens.adapter->a;
+    const OwnRows own = own_rows(ids.contiguous(), a.leaf.size(1), rank, a.leaf.device());
+    plain.beside = looked_up(own, *tokens.adapter, context);
+  }
+  const at::Tensor y = embedding_cut(ids, plain, context);
+  if (!positions.adapter) return y;
+  const at::Tensor here = position_ids(ids, context).narrow(1, rank * y.size(1), y.size(1));
+  return sum(y, looked_up(all_rows(here, positions), *positions.adapter, context));
+}
+
+// A block of rows at a time: only that is of float32 where the sum is of 16 bits.
+at::Tensor weight_with_adapter(const Param& weight, at::ScalarType type, int threads) {
   const Adapter& adapter = *weight.adapter;
   const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
   const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
-  const at::Tensor out = wide.clone();
-  kernels::gemm({.m = out.size(0),
-                 .n = out.size(1),
-                 .k = a.size(0),
-                 .a = {b.const_data_ptr<float>(), a.size(0), 1},
-                 .b = {a.const_data_ptr<float>(), out.size(1), 1},
-                 .c = out.data_ptr<float>(),
-                 .ldc = out.size(1),
-                 .accumulate = true},
-                threads);
+  at::Tensor out = weight.leaf.detach().to(type, /*non_blocking=*/false, /*copy=*/true);
+  const int64_t rows = out.size(0), in = out.size(1), rank = a.size(0);
+  const int64_t step = type == at::kFloat ? rows : kWidenedRows;
+  for (int64_t first = 0; first < rows; first += step) {
+    const int64_t count = std::min(step, rows - first);
+    at::Tensor place = out.narrow(0, first, count);
+    const at::Tensor wide = widened(place, threads);
+    kernels::gemm({.m = count,
+                   .n = in,
+                   .k = rank,
+                   .a = {b.const_data_ptr<float>() + first * rank, rank, 1},
+                   .b = {a.const_data_ptr<float>(), in, 1},
+                   .c = wide.data_ptr<float>(),
+                   .ldc = in,
+                   .accumulate = true},
+                  threads);
+    if (type != at::kFloat) place.copy_(wide);
+  }
   return out;
 }
 
 void defer_adapter(const Adapter& adapter, const at::Tensor& x, const at::Tensor& dy, GradientSink& sink,
                    int threads) {
-  const auto compute = [=, own_x = x, own_dy = dy](std::span<float* const> out) {
-    const at::Tensor x = widened(own_x, threads), dy = widened(own_dy, threads);
+  const auto compute = [=](std::span<float* const> out) {
     const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
     const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
     const int64_t rank = a.size(0), in = a.size(1), outs = b.size(0), rows = x.numel() / in;
     const auto thin_product = [&](const at::Tensor& wide, int64_t width, const kernels::MatrixView& thin) {
-      const at::Tensor c = at::empty({rows, rank}, wide.options());
-      kernels::gemm({.m = rows,
+      const at::Tensor c = at::empty({wide.size(0), rank}, wide.options());
+      kernels::gemm({.m = wide.size(0),
                      .n = rank,
                      .k = width,
                      .a = {wide.const_data_ptr<float>(), width, 1},
@@ -177,22 +236,31 @@ void defer_adapter(const Adapter& adapter, const at::Tensor& x, const at::Tensor
                     threads);
       return c;
     };
-    // c [m, n] = left [rows, m]^T right [rows, n].
-    const auto over_rows = [&](const at::Tensor& left, int64_t m, const at::Tensor& right, int64_t n,
-                               float* c) {
-      kernels::gemm({.m = m,
-                     .n = n,
-                     .k = rows,
-                     .a = {left.const_data_ptr<float>(), 1, m},
-                     .b = {right.const_data_ptr<float>(), n, 1},
+    // c [m, n] (+)= left [rows, m]^T right [rows, n].
+    const auto over_rows = [&](const at::Tensor& left, const at::Tensor& right, float* c, bool accumulate) {
+      kernels::gemm({.m = left.size(1),
+                     .n = right.size(1),
+                     .k = left.size(0),
+                     .a = {left.const_data_ptr<float>(), 1, left.size(1)},
+                     .b = {right.const_data_ptr<float>(), right.size(1), 1},
                      .c = c,
-                     .ldc = n},
+                     .ldc = right.size(1),
+                     .accumulate = accumulate},
                     threads);
     };
-    const at::Tensor behind_b = thin_product(dy, outs, {b.const_data_ptr<float>(), rank, 1});
-    over_rows(behind_b, rank, x, in, out[0]);
-    const at::Tensor behind_a = thin_product(x, in, {a.const_data_ptr<float>(), 1, in}) * adapter.scale;
-    over_rows(dy, outs, behind_a, rank, out[1]);
+    // Rows of 16 bits are read as float32, so many at a time.
+    const int64_t block = x.scalar_type() != at::kFloat ? kWidenedRows : rows;
+    const at::Tensor flat_x = x.reshape({rows, in}), flat_dy = dy.reshape({rows, outs});
+    for (int64_t row = 0; row < rows; row += block) {
+      const int64_t count = std::min(block, rows - row);
+      const at::Tensor wide_x = widened(flat_x.narrow(0, row, count), threads);
+      const at::Tensor wide_dy = widened(flat_dy.narrow(0, row, count), threads);
+      const at::Tensor behind_b = thin_product(wide_dy, outs, {b.const_data_ptr<float>(), rank, 1});
+      over_rows(behind_b, wide_x, out[0], row > 0);
+      const at::Tensor behind_a =
+          thin_product(wide_x, in, {a.const_data_ptr<float>(), 1, in}) * adapter.scale;
+      over_rows(wide_dy, behind_a, out[1], row > 0);
+    }
   };
   sink.defer({adapter.a.index, adapter.b.index}, compute);
 }

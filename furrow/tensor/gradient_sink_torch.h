@@ -35,7 +35,8 @@ struct Adapter {
   Param a, b;  // shapes: plan::Adapter
   double scale = 1;
   double dropout = 0;
-  std::string stream;  // layer name of the mask
+  std::string stream = {};  // layer name of the mask
+  int64_t columns = 0;      // of what `a` reads, where it is one of several ranks' parts of a; else 0
 };
 
 class GradientSink {
@@ -48,15 +49,17 @@ class GradientSink {
   void defer(int parameter, std::function<void(float* out)> compute);  // writes the whole parameter, beta 0
   // One computation for several parameters, as a weight and its bias: out[i] is the place of parameters[i].
   void defer(std::vector<int> parameters, std::function<void(std::span<float* const> out)> compute);
-  // These are parts of a sum over the ranks of the axis: write() sums them, in one all-reduce behind the
-  // rest. Those that are not wanted count too, as zeros.  The axis lives until then.
+  // These are parts of a sum over the ranks of the axis: write() sums those that are wanted, in one
+  // all-reduce behind the rest; none where none is.  The axis lives until then.
   void sum_over(TensorAxis& axis, std::vector<Param> parameters);
   bool has(int parameter) const;
   // Whether it wants the gradient: what is put or deferred for others is dropped, and need not be formed.
   bool wants(int parameter) const { return !frozen_[static_cast<size_t>(parameter)]; }
+  // Whether write() needs its target: it is wanted, or computed with one that is.
+  bool writes(int parameter) const;
 
   // Writes every gradient to its place and forgets all closures (and what they hold).  targets[i] is the span
-  // of parameter i, of a frozen one memory that nobody reads, or nothing where has() is false; a parameter
+  // of parameter i, of a frozen one memory that nobody reads, or nothing where writes() is false; a parameter
   // that got none is written as zeros.  A second gradient for one parameter is Error{internal}: a unit uses
   // each parameter once.
   void write(std::span<const std::span<float>> targets);

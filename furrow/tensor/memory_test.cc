@@ -139,6 +139,21 @@ TEST(GradientSink, WritesEachParameterOnce) {
   EXPECT_EQ(flat, std::vector<float>(6, 0.0f));
 }
 
+// Of frozen parameters memory is needed only where their gradient comes with that of one that is not.
+TEST(GradientSink, SaysWhatItWrites) {
+  GradientSink sink({true, true, false, true, false});
+  sink.put(0, at::zeros({1}));
+  sink.defer({1, 2}, [](std::span<float* const> out) { out[0][0] = out[1][0] = 3; });
+  sink.defer(3, [](float*) { ADD_FAILURE() << "nobody wants it"; });
+  EXPECT_TRUE(sink.has(0) && sink.has(1) && sink.has(3));
+  EXPECT_FALSE(sink.writes(0) || sink.writes(3));
+  EXPECT_TRUE(sink.writes(1) && sink.writes(2) && sink.writes(4));
+  std::vector<float> flat(3, -1.0f);
+  const std::vector<std::span<float>> targets{{}, {&flat[0], 1}, {&flat[1], 1}, {}, {&flat[2], 1}};
+  sink.write(targets);
+  EXPECT_EQ(flat, (std::vector<float>{3, 3, 0}));
+}
+
 TEST(GradientSink, ForgetsWhatItHeld) {
   GradientSink sink(1);
   const auto held = std::make_shared<int>(0);

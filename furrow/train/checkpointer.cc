@@ -258,15 +258,15 @@ void Checkpointer::finish() {
 void Checkpointer::save(const ModelState& model, const RunState& state, std::vector<UnitState> snapshots,
                         std::vector<UnitState> best) {
   finish();
-  const std::vector<Extent> written =
-      impl_->place.written.empty() ? model.whole_extents() : impl_->place.written;
+  const std::vector<plan::Slice> written =
+      impl_->place.written.empty() ? model.whole_slices() : impl_->place.written;
   auto save = std::make_shared<Save>();
   save->folder = impl_->place.folder;
   save->keep_latest_k = impl_->config.checkpoint.keep_latest_k;
   save->parameters = model.parameter_ranges(snapshots, written, written);
   save->states = model.state_ranges(snapshots, written, written);
   append(model.statistic_ranges(snapshots), &save->parameters);
-  if (!best.empty()) save->best = model.parameter_ranges(best, model.params_extents(), written);
+  if (!best.empty()) save->best = model.parameter_ranges(best, model.params_slices(), written);
   if (impl_->place.statistics) append(model.statistic_ranges(best), &save->best);
   for (std::vector<NamedRange>* ranges : {&save->parameters, &save->states, &save->best}) {
     if (impl_->place.replicated) break;
@@ -299,7 +299,7 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   read_ranges(reader, model.model_ranges(model.units()));
   model.round_trained(model.units(), reader_of(reader));
   model.round_frozen(model.units(), reader_of(reader));
-  read_ranges(reader, model.state_ranges(model.units(), model.states_extents(), model.states_extents()));
+  read_ranges(reader, model.state_ranges(model.units(), model.states_slices(), model.states_slices()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();
     read_ranges(reader, model.model_ranges(restored.best), kBestPrefix);

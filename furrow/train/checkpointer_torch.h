@@ -23,10 +23,10 @@
 namespace furrow::train {
 
 struct CheckpointPlace {
-  std::string folder;           // of checkpoints; every rank sees the same one
-  std::vector<Extent> written;  // of each unit's flat buffers: this rank's pieces; empty: all
-  bool statistics = true;       // this rank writes them; exactly one does
-  bool replicated = true;       // it writes what the tensor axis does not cut; else it leaves that out
+  std::string folder;                // of checkpoints; every rank sees the same one
+  std::vector<plan::Slice> written;  // of each unit's flat buffers: this rank's pieces; empty: all
+  bool statistics = true;            // this rank writes them; exactly one does
+  bool replicated = true;            // it writes what the tensor axis does not cut; else it leaves that out
 };
 
 class Checkpointer {

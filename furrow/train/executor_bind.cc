@@ -146,13 +146,13 @@ class Binder {
   }
 
   // Parameters that every rank of the tensor axis has, within the slice: the first rank counts them.
-  std::vector<Extent> uncounted_in(int unit, const plan::Slice& slice) const {
-    std::vector<Extent> runs;
+  std::vector<plan::Slice> uncounted_in(int unit, const plan::Slice& slice) const {
+    std::vector<plan::Slice> runs;
     if (program_.placement.counts_replicated()) return runs;
     for (const plan::FlatSpan& span : flat_.units[unit].spans) {
       if (spec_.units[unit].parameters[span.parameter].tensor_axis >= 0) continue;
-      const Extent run{std::max(span.offset, slice.begin) - slice.begin,
-                       std::min(span.offset + span.size, slice.end) - slice.begin};
+      const plan::Slice run{std::max(span.offset, slice.begin) - slice.begin,
+                            std::min(span.offset + span.size, slice.end) - slice.begin};
       if (run.size() > 0) runs.push_back(run);
     }
     return runs;

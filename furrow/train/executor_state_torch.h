@@ -54,20 +54,20 @@ struct Target {
 struct BoundInstruction {
   const plan::Instruction* instruction = nullptr;
   void (*handler)(struct ExecutorState&, const BoundInstruction&) = nullptr;
-  int index = 0;                               // in the program
-  std::array<int, plan::kValueKinds> read;     // slot of the first value of a kind that is read, -1: none
-  std::array<int, plan::kValueKinds> write;    // the same for writes
-  std::vector<FlatOperand> gradient_reads;     // values that are gradients, in order
-  std::vector<FlatOperand> gradient_writes;    // the same
-  std::vector<int> loss_reads;                 // measure: slots of losses
-  std::vector<std::vector<Extent>> uncounted;  // measure: by gradient, what of it another rank counts
-  std::vector<int> statistic_reads;            // slots of bn_stats, in order
-  std::vector<int> act_reads;                  // slots of activations, in order
-  int head = 0;                                // loss, evaluate: which
-  int phase = 0;                               // measure, reduce_scalar, clip: which
-  std::vector<Arrival> arrivals;               // gather_stats: what comes, in order
-  std::vector<int> touches;                    // every slot that is read or written, once
-  std::vector<int> drops;                      // slots to empty afterwards
+  int index = 0;                             // in the program
+  std::array<int, plan::kValueKinds> read;   // slot of the first value of a kind that is read, -1: none
+  std::array<int, plan::kValueKinds> write;  // the same for writes
+  std::vector<FlatOperand> gradient_reads;   // values that are gradients, in order
+  std::vector<FlatOperand> gradient_writes;  // the same
+  std::vector<int> loss_reads;               // measure: slots of losses
+  std::vector<std::vector<plan::Slice>> uncounted;    // measure: by gradient, what of it another rank counts
+  std::vector<int> statistic_reads;                   // slots of bn_stats, in order
+  std::vector<int> act_reads;                         // slots of activations, in order
+  int head = 0;                                       // loss, evaluate: which
+  int phase = 0;                                      // measure, reduce_scalar, clip: which
+  std::vector<Arrival> arrivals;                      // gather_stats: what comes, in order
+  std::vector<int> touches;                           // every slot that is read or written, once
+  std::vector<int> drops;                             // slots to empty afterwards
   std::vector<std::pair<int, FlatOperand>> gathered;  // units whose gathered parameters are read or written
   std::vector<Target> targets;                        // backward_weight: by parameter
   std::vector<Gap> gaps;                   // backward_weight: padding, which an earlier value may have used

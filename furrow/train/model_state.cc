@@ -45,20 +45,15 @@ std::map<std::string, Home> homes_of(const plan::ModelSpec& spec, const plan::Fl
   return homes;
 }
 
-Extent overlap(const Extent& a, const Extent& b) {
+plan::Slice overlap(const plan::Slice& a, const plan::Slice& b) {
   const int64_t begin = std::max(a.begin, b.begin);
   return {begin, std::max(begin, std::min(a.end, b.end))};
-}
-
-Extent slice_of_state(const plan::UnitLayout& layout, plan::StateForm form, const Extent& elements) {
-  const plan::Slice slice = plan::state_slice(form, layout, {elements.begin, elements.end});
-  return {slice.begin, slice.end};
 }
 
 // One kind of flat buffer of every unit: what is held of it, and what of that is wanted.
 struct Buffers {
   std::string prefix;
-  std::span<const Extent> held, wanted;
+  std::span<const plan::Slice> held, wanted;
   std::function<const at::Tensor&(size_t)> of_unit;
   int tensor_rank = 0;
 };
@@ -66,10 +61,10 @@ struct Buffers {
 void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const Buffers& buffers,
                 std::vector<NamedRange>* ranges) {
   for (size_t u = 0; u < spec.units.size(); ++u) {
-    const Extent here = overlap(buffers.held[u], buffers.wanted[u]);
+    const plan::Slice here = overlap(buffers.held[u], buffers.wanted[u]);
     for (const plan::FlatSpan& span : flat.units[u].spans) {
       const plan::Parameter& parameter = spec.units[u].parameters[span.parameter];
-      const Extent part = overlap(here, {span.offset, span.offset + span.size});
+      const plan::Slice part = overlap(here, {span.offset, span.offset + span.size});
       if (part.size() == 0) continue;
       ranges->push_back({buffers.prefix + parameter.name, parameter.shape, part.begin - span.offset,
                          buffers.of_unit(u).narrow(0, part.begin - buffers.held[u].begin, part.size()),
@@ -106,12 +101,12 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<plan::StateSpec> states
       states_(std::move(states)),
       seed_(seed),
       residence_(std::move(residence)) {
-  if (residence_.params.empty()) residence_.params = whole_extents();
-  if (residence_.states.empty()) residence_.states = whole_extents();
+  if (residence_.params.empty()) residence_.params = whole_slices();
+  if (residence_.states.empty()) residence_.states = whole_slices();
   for (size_t u = 0; u < spec_.units.size(); ++u)
-    params_extents_.push_back(flat_.units[u].masters() > 0
-                                  ? overlap(residence_.states[u], {0, flat_.units[u].trained_elements})
-                                  : residence_.params[u]);
+    params_slices_.push_back(flat_.units[u].masters() > 0
+                                 ? overlap(residence_.states[u], {0, flat_.units[u].trained_elements})
+                                 : residence_.params[u]);
   for (const plan::Unit& unit : spec_.units) blocks_.push_back(nn::make_block(unit, extra_kinds));
   make_buffers();
   const ReadRange initial = [&](const NamedRange& range) { initialise(range); };
@@ -121,8 +116,8 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<plan::StateSpec> states
   start_average();
 }
 
-std::vector<Extent> ModelState::whole_extents() const {
-  std::vector<Extent> whole;
+std::vector<plan::Slice> ModelState::whole_slices() const {
+  std::vector<plan::Slice> whole;
   for (const plan::UnitLayout& unit : flat_.units) whole.push_back({0, unit.elements});
   return whole;
 }
@@ -140,10 +135,10 @@ void ModelState::make_buffers() {
     }
     const bool offload = flat_.units[u].offload;
     const at::Device device = offload ? at::Device(at::kCPU) : residence_.device;
-    if (const int64_t elements = params_extents_[u].size(); masters && elements > 0)
+    if (const int64_t elements = params_slices_[u].size(); masters && elements > 0)
       state.params = tensor::flat_buffer(elements, MemoryKind::kOptimizer, at::kFloat, device);
     for (const plan::StateSpec& each : states_) {
-      const int64_t elements = slice_of_state(flat_.units[u], each.form, residence_.states[u]).size();
+      const int64_t elements = plan::state_slice(each.form, flat_.units[u], residence_.states[u]).size();
       state.states.push_back(tensor::flat_buffer(elements, MemoryKind::kOptimizer,
                                                  tensor::scalar_type(plan::state_dtype(each.form)), device));
     }
@@ -155,11 +150,10 @@ void ModelState::make_buffers() {
       }
     }
     units_.push_back(std::move(state));
-    const bool whole = residence_.params[u] == Extent{0, flat_.units[u].elements};
+    const bool whole = residence_.params[u] == plan::Slice{0, flat_.units[u].elements};
     windows_.push_back(whole ? at::Tensor() : make_window(flat_.units[u].elements, type, residence_.device));
   }
-  for (const NamedRange& range : parameter_ranges(units_, params_extents_, params_extents_))
-    initialise(range);
+  for (const NamedRange& range : parameter_ranges(units_, params_slices_, params_slices_)) initialise(range);
 }
 
 // The bits of the whole parameter, wherever it is cut.
@@ -176,11 +170,11 @@ void ModelState::initialise(const NamedRange& range) const {
   }
 }
 
-void ModelState::round_elements(const UnitState& from, int unit, const Extent& elements,
+void ModelState::round_elements(const UnitState& from, int unit, const plan::Slice& elements,
                                 const ReadRange& read) const {
   for (const plan::FlatSpan& span : flat_.units[unit].spans) {
     const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
-    const Extent part = overlap(elements, {span.offset, span.offset + span.size});
+    const plan::Slice part = overlap(elements, {span.offset, span.offset + span.size});
     if (part.size() == 0) continue;
     const NamedRange range{parameter.name,
                            parameter.shape,
@@ -196,9 +190,9 @@ void ModelState::round_elements(const UnitState& from, int unit, const Extent& e
 void ModelState::round_trained(std::span<const UnitState> units, const ReadRange& read) const {
   for (size_t u = 0; u < units.size(); ++u) {
     if (!units[u].compute.defined()) continue;
-    const Extent& resident = residence_.params[u];
-    const Extent trained = overlap(resident, {0, flat_.units[u].trained_elements});
-    if (trained == params_extents_[u]) {
+    const plan::Slice& resident = residence_.params[u];
+    const plan::Slice trained = overlap(resident, {0, flat_.units[u].trained_elements});
+    if (trained == params_slices_[u]) {
       if (trained.size() > 0)
         units[u].compute.narrow(0, trained.begin - resident.begin, trained.size()).copy_(units[u].params);
     } else {
@@ -216,27 +210,27 @@ void ModelState::round_frozen(std::span<const UnitState> units, const ReadRange&
   }
 }
 
-at::Tensor ModelState::values(int unit, const Extent& elements) const {
+at::Tensor ModelState::values(int unit, const plan::Slice& elements) const {
   const UnitState& live = units_[unit];
-  const Extent& masters = params_extents_[unit];
-  const Extent trained = overlap(elements, masters);
+  const plan::Slice& masters = params_slices_[unit];
+  const plan::Slice trained = overlap(elements, masters);
   if (trained == elements) return live.params.narrow(0, elements.begin - masters.begin, elements.size());
   at::Tensor values = tensor::flat_buffer(elements.size(), MemoryKind::kCheckpoint);
-  const auto place = [&](const Extent& part) {
+  const auto place = [&](const plan::Slice& part) {
     return values.narrow(0, part.begin - elements.begin, part.size());
   };
   if (trained.size() > 0)
     place(trained).copy_(live.params.narrow(0, trained.begin - masters.begin, trained.size()));
-  const Extent frozen = overlap(elements, {flat_.units[unit].trained_elements, elements.end});
+  const plan::Slice frozen = overlap(elements, {flat_.units[unit].trained_elements, elements.end});
   if (frozen.size() > 0)
     place(frozen).copy_(live.compute.narrow(0, frozen.begin - residence_.params[unit].begin, frozen.size()));
   return values;
 }
 
-at::Tensor ModelState::state_part(int unit, size_t state, const Extent& elements) const {
+at::Tensor ModelState::state_part(int unit, size_t state, const plan::Slice& elements) const {
   const plan::UnitLayout& layout = flat_.units[unit];
-  const Extent held = slice_of_state(layout, states_[state].form, residence_.states[unit]);
-  const Extent part = slice_of_state(layout, states_[state].form, elements);
+  const plan::Slice held = plan::state_slice(states_[state].form, layout, residence_.states[unit]);
+  const plan::Slice part = plan::state_slice(states_[state].form, layout, elements);
   return units_[unit].states[state].narrow(0, part.begin - held.begin, part.size());
 }
 
@@ -248,10 +242,10 @@ int ModelState::average() const {
 void ModelState::start_average() {
   if (average() < 0) return;
   for (size_t u = 0; u < units_.size(); ++u) {
-    const Extent& elements = residence_.states[u];
+    const plan::Slice& elements = residence_.states[u];
     const at::Tensor target = state_part(static_cast<int>(u), static_cast<size_t>(average()), elements);
     if (target.numel() == 0) continue;
-    const int64_t begin = elements.begin - params_extents_[u].begin;
+    const int64_t begin = elements.begin - params_slices_[u].begin;
     target.copy_(units_[u].params.narrow(0, begin, target.numel()));
   }
 }
@@ -279,9 +273,11 @@ void ModelState::make_views() {
       params.push_back({leaf.requires_grad_(trained), static_cast<int>(params.size())});
     }
     for (const plan::Adapter& each : unit.adapters) {
-      const std::string stream = unit.parameters[each.a].name + ".dropout";
-      params[each.weight].adapter = std::make_shared<const tensor::Adapter>(
-          tensor::Adapter{params[each.a], params[each.b], each.scale, each.dropout, stream});
+      const plan::Parameter& a = unit.parameters[each.a];
+      tensor::Adapter adapter{params[each.a], params[each.b], each.scale, each.dropout, a.name + ".dropout"};
+      const plan::TensorPlace place = plan::place_of(spec_, a, 0);
+      if (place.cuts()) adapter.columns = plan::whole_shape(a.shape, place)[1];
+      params[each.weight].adapter = std::make_shared<const tensor::Adapter>(std::move(adapter));
     }
     params_.push_back(std::move(params));
   }
@@ -330,7 +326,7 @@ std::vector<NamedTensor> ModelState::tensors_of(int unit, std::span<const UnitSt
 }
 
 std::vector<NamedRange> ModelState::model_ranges(std::span<const UnitState> units) const {
-  std::vector<NamedRange> ranges = parameter_ranges(units, params_extents_, params_extents_);
+  std::vector<NamedRange> ranges = parameter_ranges(units, params_slices_, params_slices_);
   for (NamedRange& range : statistic_ranges(units)) ranges.push_back(std::move(range));
   return ranges;
 }
@@ -349,8 +345,8 @@ std::vector<NamedRange> ModelState::statistic_ranges(std::span<const UnitState> 
 }
 
 std::vector<NamedRange> ModelState::parameter_ranges(std::span<const UnitState> units,
-                                                     std::span<const Extent> held,
-                                                     std::span<const Extent> wanted) const {
+                                                     std::span<const plan::Slice> held,
+                                                     std::span<const plan::Slice> wanted) const {
   std::vector<NamedRange> ranges;
   const auto of_unit = [&](size_t u) -> const at::Tensor& { return units[u].params; };
   add_ranges(spec_, flat_, {"", held, wanted, of_unit, residence_.tensor_rank}, &ranges);
@@ -358,8 +354,8 @@ std::vector<NamedRange> ModelState::parameter_ranges(std::span<const UnitState> 
 }
 
 std::vector<NamedRange> ModelState::state_ranges(std::span<const UnitState> units,
-                                                 std::span<const Extent> held,
-                                                 std::span<const Extent> wanted) const {
+                                                 std::span<const plan::Slice> held,
+                                                 std::span<const plan::Slice> wanted) const {
   std::vector<NamedRange> ranges;
   for (size_t s = 0; s < states_.size(); ++s) {
     for (size_t u = 0; u < spec_.units.size(); ++u)
@@ -372,14 +368,14 @@ void ModelState::add_state_ranges(size_t state, size_t unit, const HeldStates& f
                                   std::vector<NamedRange>* ranges) const {
   const plan::UnitLayout& layout = flat_.units[unit];
   const plan::StateForm form = states_[state].form;
-  const Extent held = slice_of_state(layout, form, from.held),
-               wanted = slice_of_state(layout, form, from.wanted);
+  const plan::Slice held = plan::state_slice(form, layout, from.held),
+                    wanted = plan::state_slice(form, layout, from.wanted);
   for (const plan::FlatSpan& span : layout.spans) {
     const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
     if (parameter.rule.frozen) continue;
     const Shape shape = plan::state_shape(form, span, parameter.shape);
     const int64_t begin = plan::state_elements_before(form, layout, span.offset);
-    const Extent part = overlap(wanted, {begin, begin + num_elements(shape)});
+    const plan::Slice part = overlap(wanted, {begin, begin + num_elements(shape)});
     if (part.size() == 0) continue;
     const plan::TensorPlace place = plan::place_of(spec_, parameter, residence_.tensor_rank);
     FURROW_CHECK(!place.cuts() || shape == parameter.shape, "a state of more than one tensor rank");
@@ -391,7 +387,7 @@ void ModelState::add_state_ranges(size_t state, size_t unit, const HeldStates& f
 
 UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   const UnitState& live = units_[unit];
-  const Extent& part = taking.part;
+  const plan::Slice& part = taking.part;
   const MemoryScope scope(MemoryKind::kCheckpoint);
   const auto copy = [&](const at::Tensor& view) {
     return !view.device().is_cpu() ? view.to(at::kCPU) : taking.alias ? view : view.clone();

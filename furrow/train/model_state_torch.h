@@ -15,22 +15,16 @@
 #include "furrow/nn/block_torch.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/model_spec.h"
+#include "furrow/plan/slices.h"
 #include "furrow/plan/state_form.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/tensor/gradient_sink_torch.h"
 
 namespace furrow::train {
 
-// Elements [begin, end) of a unit's flat buffer.
-struct Extent {
-  int64_t begin = 0, end = 0;
-  int64_t size() const { return end - begin; }
-  friend bool operator==(const Extent&, const Extent&) = default;
-};
-
 // What a rank keeps of every unit, and where what blocks read lies.
 struct Residence {
-  std::vector<Extent> params, states;  // by unit; empty: whole ones
+  std::vector<plan::Slice> params, states;  // by unit; empty: whole ones
   // Zeros; null: memory of our own.
   std::function<at::Tensor(int64_t elements, at::ScalarType type)> make_params = {};
   std::vector<bool> runs = {};  // by unit: it runs here, and has its statistics; empty: all do
@@ -82,12 +76,12 @@ class ModelState {
   UnitState& unit(int index) { return units_[index]; }
   const UnitState& unit(int index) const { return units_[index]; }
   const std::vector<plan::StateSpec>& states() const { return states_; }
-  const std::vector<Extent>& params_extents() const {
-    return params_extents_;
+  const std::vector<plan::Slice>& params_slices() const {
+    return params_slices_;
   }  // of UnitState::params, by unit
-  const std::vector<Extent>& read_extents() const { return residence_.params; }  // of UnitState::read()
-  const std::vector<Extent>& states_extents() const { return residence_.states; }
-  std::vector<Extent> whole_extents() const;
+  const std::vector<plan::Slice>& read_slices() const { return residence_.params; }  // of UnitState::read()
+  const std::vector<plan::Slice>& states_slices() const { return residence_.states; }
+  std::vector<plan::Slice> whole_slices() const;
 
   // Indexed as Unit::parameters; tied ones are views of their owner's buffer.  Views see every later step.
   std::span<const tensor::Param> params(int unit) const { return params_[unit]; }
@@ -95,7 +89,7 @@ class ModelState {
   bool trains(int unit) const;  // some parameter of the unit, its own or tied, is not frozen
 
   // What of a unit's state belongs to elements of its flat buffer that are resident.
-  at::Tensor state_part(int unit, size_t state, const Extent& elements) const;
+  at::Tensor state_part(int unit, size_t state, const plan::Slice& elements) const;
 
   // The average of the weights, where there is one, is the weights as they are now.
   void start_average();
@@ -118,12 +112,13 @@ class ModelState {
   // statistics, which the first one has.
   std::vector<NamedTensor> tensors_of(int unit, std::span<const UnitState> parts) const;
 
-  // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_extents()
-  // and states_extents(), snapshots what they were made of.
-  std::vector<NamedRange> parameter_ranges(std::span<const UnitState> units, std::span<const Extent> held,
-                                           std::span<const Extent> wanted) const;
-  std::vector<NamedRange> state_ranges(std::span<const UnitState> units, std::span<const Extent> held,
-                                       std::span<const Extent> wanted) const;
+  // The elements of `wanted` in buffers that hold `held` of each unit: the live ones hold params_slices()
+  // and states_slices(), snapshots what they were made of.
+  std::vector<NamedRange> parameter_ranges(std::span<const UnitState> units,
+                                           std::span<const plan::Slice> held,
+                                           std::span<const plan::Slice> wanted) const;
+  std::vector<NamedRange> state_ranges(std::span<const UnitState> units, std::span<const plan::Slice> held,
+                                       std::span<const plan::Slice> wanted) const;
   std::vector<NamedRange> statistic_ranges(
       std::span<const UnitState> units) const;  // of those that have some
   // Parameters and statistics of `units`, which hold what is resident.
@@ -139,12 +134,12 @@ class ModelState {
 
   // These elements of a unit's parameters as float32: a view of the live ones, or a copy where some have no
   // float32.  REQUIRES: they are resident.
-  at::Tensor values(int unit, const Extent& elements) const;
+  at::Tensor values(int unit, const plan::Slice& elements) const;
 
   // Copies of a part of a unit's flat buffers, statistics only where asked for.  With `alias` views of the
   // live buffers where they are float32.  REQUIRES: it is resident.
   struct Taking {
-    Extent part;
+    plan::Slice part;
     bool statistics = false, alias = false;
   };
   UnitState snapshot(int unit, const Taking& taking) const;
@@ -155,12 +150,13 @@ class ModelState {
  private:
   struct HeldStates {
     std::span<const at::Tensor> states;  // of a unit
-    Extent held, wanted;                 // elements of its flat buffer
+    plan::Slice held, wanted;            // elements of its flat buffer
   };
   void add_state_ranges(size_t state, size_t unit, const HeldStates& from,
                         std::vector<NamedRange>* ranges) const;
   void make_buffers();
-  void round_elements(const UnitState& from, int unit, const Extent& elements, const ReadRange& read) const;
+  void round_elements(const UnitState& from, int unit, const plan::Slice& elements,
+                      const ReadRange& read) const;
   void make_views();
   NamedTensor whole_tensor(int unit, const plan::FlatSpan& span, std::span<const UnitState> parts) const;
 
@@ -168,8 +164,8 @@ class ModelState {
   plan::FlatLayout flat_;
   std::vector<plan::StateSpec> states_;
   uint64_t seed_;
-  Residence residence_;  // its extents filled in
-  std::vector<Extent> params_extents_;
+  Residence residence_;  // its slices filled in
+  std::vector<plan::Slice> params_slices_;
   std::vector<std::unique_ptr<nn::Block>> blocks_;
   std::vector<UnitState> units_;
   std::vector<at::Tensor> windows_;  // by unit: a whole buffer's shape over memory of somebody else

@@ -213,7 +213,7 @@ std::span<std::byte> resident_params(ExecutorState& state, int unit, const plan:
   const at::Tensor& params = state.model.unit(unit).read();
   if (slice.size() == 0 || !params.defined()) return {};
   const auto size = static_cast<int64_t>(params.element_size());
-  const int64_t begin = slice.begin - state.model.read_extents()[unit].begin;
+  const int64_t begin = slice.begin - state.model.read_slices()[unit].begin;
   return {static_cast<std::byte*>(params.data_ptr()) + begin * size,
           static_cast<size_t>(slice.size() * size)};
 }

@@ -47,7 +47,7 @@ class CountedBlocks {
  public:
   explicit CountedBlocks(const ExecutorState& state) : state_(state) {}
 
-  void add(size_t gradient, const tensor::Numbers& values, const std::vector<Extent>& uncounted) {
+  void add(size_t gradient, const tensor::Numbers& values, const std::vector<plan::Slice>& uncounted) {
     int64_t begin = 0;  // of blocks that are counted whole
     for (size_t next = 0; next < uncounted.size();) {
       const int64_t from = uncounted[next].begin / plan::kGrid * plan::kGrid;

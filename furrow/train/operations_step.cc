@@ -19,15 +19,15 @@ tensor::StateSpan span_of(const at::Tensor& state) {
   return std::span<float>(state.data_ptr<float>(), size);
 }
 
-std::span<float> resident_params(const ExecutorState& state, int unit, const Extent& elements) {
+std::span<float> resident_params(const ExecutorState& state, int unit, const plan::Slice& elements) {
   float* params = state.model.unit(unit).params.data_ptr<float>();
-  return {params + (elements.begin - state.model.params_extents()[unit].begin),
+  return {params + (elements.begin - state.model.params_slices()[unit].begin),
           static_cast<size_t>(elements.size())};
 }
 
 // What one call of an optimizer steps: a whole parameter, or elements of one rule.
 struct StepRun {
-  Extent elements;
+  plan::Slice elements;
   bool whole = false;
   int64_t rows = 0;
 };
@@ -35,7 +35,7 @@ struct StepRun {
 // A group's elements in [slice), whole parameters each alone.
 std::vector<StepRun> runs_of(const plan::UnitLayout& layout, const plan::FlatGroup& group,
                              const plan::Slice& slice) {
-  const Extent part{std::max(group.begin, slice.begin), std::min(group.end, slice.end)};
+  const plan::Slice part{std::max(group.begin, slice.begin), std::min(group.end, slice.end)};
   std::vector<StepRun> runs;
   if (group.begin >= layout.whole_elements) {
     if (part.size() > 0) runs.push_back({part});
@@ -69,29 +69,30 @@ void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::F
 }
 
 // What blocks read follows the masters that have been stepped.
-void round_elements(ExecutorState& state, const BoundInstruction& bound, Extent elements) {
+void round_elements(ExecutorState& state, const BoundInstruction& bound, plan::Slice elements) {
   const UnitState& unit = state.model.unit(bound.unit());
   if (!unit.compute.defined() || elements.size() == 0) return;
-  const int64_t from = elements.begin - state.model.params_extents()[bound.unit()].begin;
-  const int64_t to = elements.begin - state.model.read_extents()[bound.unit()].begin;
+  const int64_t from = elements.begin - state.model.params_slices()[bound.unit()].begin;
+  const int64_t to = elements.begin - state.model.read_slices()[bound.unit()].begin;
   unit.compute.narrow(0, to, elements.size()).copy_(unit.params.narrow(0, from, elements.size()));
 }
 
 // Of the instruction's slice, what is trained.
-Extent trained_part(const ExecutorState& state, const BoundInstruction& bound) {
+plan::Slice trained_part(const ExecutorState& state, const BoundInstruction& bound) {
   const int64_t trained = state.model.flat().units[bound.unit()].trained_elements;
   return {std::min(bound.slice.begin, trained), std::min(bound.slice.end, trained)};
 }
 
-std::span<float> average_of(const ExecutorState& state, const BoundInstruction& bound, const Extent& part) {
+std::span<float> average_of(const ExecutorState& state, const BoundInstruction& bound,
+                            const plan::Slice& part) {
   return span_of(state.model.state_part(bound.unit(), static_cast<size_t>(state.model.average()), part))
       .floats();
 }
 
 // For copy_up, as blocks read it.
-void lay_out(ExecutorState& state, const BoundInstruction& bound, Extent stepped) {
+void lay_out(ExecutorState& state, const BoundInstruction& bound, const plan::Slice& stepped) {
   if (stepped.size() == 0) return;
-  const int64_t from = stepped.begin - state.model.params_extents()[bound.unit()].begin;
+  const int64_t from = stepped.begin - state.model.params_slices()[bound.unit()].begin;
   state.tensor_of(bound.gradient_writes[0])
       .copy_(state.model.unit(bound.unit()).params.narrow(0, from, stepped.size()));
 }
@@ -101,7 +102,7 @@ void step(ExecutorState& state, const BoundInstruction& bound) {
   for (const plan::FlatGroup& group : layout.groups) {
     for (const StepRun& run : runs_of(layout, group, bound.slice)) step_run(state, bound, group, run);
   }
-  const Extent stepped = trained_part(state, bound);
+  const plan::Slice stepped = trained_part(state, bound);
   if (bound.writes(ValueKind::kParams) >= 0) {
     round_elements(state, bound, stepped);
   } else {
@@ -121,13 +122,13 @@ void copy_down(ExecutorState& state, const BoundInstruction& bound) {
 void copy_up(ExecutorState& state, const BoundInstruction& bound) {
   const FlatOperand& from = bound.gradient_reads[0];
   if (from.size == 0) return;
-  const int64_t to = from.slice.begin - state.model.read_extents()[bound.unit()].begin;
+  const int64_t to = from.slice.begin - state.model.read_slices()[bound.unit()].begin;
   state.launch(bound, state.copies->start(state.model.unit(bound.unit()).compute.narrow(0, to, from.size),
                                           state.tensor_of(from)));
 }
 
 void swap_average(ExecutorState& state, const BoundInstruction& bound) {
-  const Extent part = trained_part(state, bound);
+  const plan::Slice part = trained_part(state, bound);
   if (part.size() == 0) return;
   state.optimizer_math(bound.unit())
       .swap(resident_params(state, bound.unit(), part), average_of(state, bound, part));
@@ -160,9 +161,8 @@ void fold_stats(ExecutorState& state, const BoundInstruction& bound) {
 void snapshot(ExecutorState& state, const BoundInstruction& bound) {
   auto& snapshots = state.outputs.snapshots;
   snapshots.resize(state.model.spec().units.size());
-  snapshots[bound.unit()] = state.model.snapshot(bound.unit(), {{bound.slice.begin, bound.slice.end},
-                                                                bound.reads(ValueKind::kStats) >= 0,
-                                                                state.inputs->alias_snapshots});
+  snapshots[bound.unit()] = state.model.snapshot(
+      bound.unit(), {bound.slice, bound.reads(ValueKind::kStats) >= 0, state.inputs->alias_snapshots});
 }
 
 constexpr HandlerRow kHandlers[] = {

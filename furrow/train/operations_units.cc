@@ -220,7 +220,7 @@ void backward_weight(ExecutorState& state, const BoundInstruction& bound) {
   std::vector<at::Tensor> unread;  // gradients of frozen parameters that come with those of others
   for (size_t i = 0; i < unit.parameters.size(); ++i) {
     if (state.model.frozen(bound.unit())[i]) {
-      const int64_t size = graph->sink.has(static_cast<int>(i)) ? unit.parameters[i].size() : 0;
+      const int64_t size = graph->sink.writes(static_cast<int>(i)) ? unit.parameters[i].size() : 0;
       unread.push_back(at::empty({size}, at::TensorOptions().dtype(at::kFloat).device(state.device)));
       targets.emplace_back(unread.back().data_ptr<float>(), static_cast<size_t>(size));
       continue;

@@ -180,7 +180,7 @@ TEST_P(Stages, WriteEachElementOnce) {
   std::mutex mutex;
   std::vector<int64_t> written(flat.units.size(), 0);
   run_world(tiny_, options, {.shard = 2, .pipeline = 2}, [&](const RankResult& rank) {
-    const std::vector<Extent> own = own_extents(flat, rank.program.placement);
+    const std::vector<plan::Slice> own = own_slices(flat, rank.program.placement);
     const std::lock_guard lock(mutex);
     for (size_t u = 0; u < own.size(); ++u) written[u] += own[u].size();
   });

@@ -103,6 +103,20 @@ TEST(Multiplies, IsOfTheStage) {
 }
 
 const std::vector<std::string> kWide = {"--model.width", "64", "--model.layers", "3"};
+
+Network with_adapters(const std::string& name, const std::string& precision, double error = 0.05) {
+  Network network{name, kWide, error};
+  network.overrides.insert(network.overrides.end(),
+                           {"--lora.rank", "4", "--training.mixed_precision_param", precision});
+  return network;
+}
+
+INSTANTIATE_TEST_SUITE_P(Adapters, HeldMemory,
+                         ::testing::Values(with_adapters("lstm", "float32"),
+                                           with_adapters("lstm", "bfloat16"), with_adapters("rnn", "float32"),
+                                           with_adapters("rnn", "bfloat16"),
+                                           with_adapters("gpt", "float32", 0.12),
+                                           with_adapters("llama", "bfloat16", 0.12)));
 INSTANTIATE_TEST_SUITE_P(
     Networks, HeldMemory,
     ::testing::Values(Network{"mlp", {"--model.hidden", "[256,128,64]"}},

@@ -14,14 +14,14 @@ namespace {
 
 // Of the units that `has` says yes to; nothing of the others.
 template <class Has>
-std::vector<Extent> extents_of(const plan::FlatLayout& flat, const plan::Placement& placement,
-                               plan::Part part, const Has& has) {
-  std::vector<Extent> extents;
+std::vector<plan::Slice> slices_of(const plan::FlatLayout& flat, const plan::Placement& placement,
+                                   plan::Part part, const Has& has) {
+  std::vector<plan::Slice> slices;
   for (size_t u = 0; u < flat.units.size(); ++u) {
     const plan::Slice slice = plan::part_slice(flat, placement, {static_cast<int>(u), 0}, part);
-    extents.push_back(has(static_cast<int>(u)) ? Extent{slice.begin, slice.end} : Extent{});
+    slices.push_back(has(static_cast<int>(u)) ? slice : plan::Slice{});
   }
-  return extents;
+  return slices;
 }
 
 // Parameters of its own units, and those that they tie.
@@ -37,9 +37,9 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
                        const RankContext& rank) {
   Residence residence;
   const auto holds = [&](int unit) { return placement.holds(unit); };
-  residence.params = extents_of(flat, placement, placement.params_part(),
-                                [&](int unit) { return keeps(flat, placement, unit); });
-  residence.states = extents_of(flat, placement, placement.step_part(), holds);
+  residence.params = slices_of(flat, placement, placement.params_part(),
+                               [&](int unit) { return keeps(flat, placement, unit); });
+  residence.states = slices_of(flat, placement, placement.step_part(), holds);
   for (size_t u = 0; u < flat.units.size(); ++u) residence.runs.push_back(holds(static_cast<int>(u)));
   residence.tensor_rank = placement.tensor_rank();
   residence.device = device_of(rank);
@@ -51,8 +51,8 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
   return residence;
 }
 
-std::vector<Extent> own_extents(const plan::FlatLayout& flat, const plan::Placement& placement) {
-  return extents_of(flat, placement, placement.own_part(), [&](int unit) { return placement.holds(unit); });
+std::vector<plan::Slice> own_slices(const plan::FlatLayout& flat, const plan::Placement& placement) {
+  return slices_of(flat, placement, placement.own_part(), [&](int unit) { return placement.holds(unit); });
 }
 
 at::Tensor rank_buffer(const RankContext& rank, int64_t elements, MemoryKind kind, at::ScalarType type) {

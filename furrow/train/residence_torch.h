@@ -20,7 +20,7 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
                        const RankContext& rank);
 
 // The rank's own pieces of every unit's flat buffer, which no other rank writes to a checkpoint.
-std::vector<Extent> own_extents(const plan::FlatLayout& flat, const plan::Placement& placement);
+std::vector<plan::Slice> own_slices(const plan::FlatLayout& flat, const plan::Placement& placement);
 
 // A flat buffer of zeros in memory that peers read in place; in a world of one, or without a communicator,
 // memory like any other (tensor/flat_buffer_torch.h).

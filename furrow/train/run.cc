@@ -173,7 +173,7 @@ void Run::compile() {
   checkpointer_ = std::make_unique<Checkpointer>(
       config,
       CheckpointPlace{std::filesystem::path(run_folder_) / config.checkpoint.folder,
-                      own_extents(flat, program.placement), program.placement.writes_statistics(),
+                      own_slices(flat, program.placement), program.placement.writes_statistics(),
                       program.placement.counts_replicated()},
       bench_.rank);
 }

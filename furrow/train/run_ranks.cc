@@ -84,10 +84,9 @@ UnitState Run::whole_part(int unit, int tensor_rank) const {
   const std::vector<int> ranks = plan::ranks_with(placement, unit, part, tensor_rank);
   const plan::Slice own = plan::part_slice(model_->flat(), placement, {unit, 0}, part);
   const bool has = std::ranges::find(ranks, bench_.rank.rank) != ranks.end();
-  UnitState whole{
-      has && own.size() > 0 ? tensor::on_host(model_->values(unit, {own.begin, own.end})) : at::Tensor(),
-      {},
-      model_->unit(unit).statistics};
+  UnitState whole{has && own.size() > 0 ? tensor::on_host(model_->values(unit, own)) : at::Tensor(),
+                  {},
+                  model_->unit(unit).statistics};
   if (ranks == std::vector<int>{0} || layout.elements == 0) return whole;
   const at::Tensor values = whole.params;
   if (first()) whole.params = tensor::flat_buffer(layout.elements, MemoryKind::kCheckpoint);

@@ -34,12 +34,12 @@ class Ledger : public data::Source {
   mutable std::vector<int64_t> indices_;
 };
 
-bool same(const at::Tensor& part, const at::Tensor& whole, const train::Extent& extent) {
-  if (extent.size() == 0) return true;
-  if (part.numel() != extent.size() || part.scalar_type() != whole.scalar_type()) return false;
+bool same(const at::Tensor& part, const at::Tensor& whole, const plan::Slice& slice) {
+  if (slice.size() == 0) return true;
+  if (part.numel() != slice.size() || part.scalar_type() != whole.scalar_type()) return false;
   const auto element = static_cast<int64_t>(whole.element_size());
-  const char* expected = static_cast<const char*>(whole.const_data_ptr()) + extent.begin * element;
-  return std::memcmp(part.const_data_ptr(), expected, static_cast<size_t>(extent.size() * element)) == 0;
+  const char* expected = static_cast<const char*>(whole.const_data_ptr()) + slice.begin * element;
+  return std::memcmp(part.const_data_ptr(), expected, static_cast<size_t>(slice.size() * element)) == 0;
 }
 
 void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
@@ -137,15 +137,14 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
       next_state += rank.model.states().size();
       continue;
     }
-    if (!same(unit.params, whole.params[u], rank.model.params_extents()[u])) return where + "parameters";
-    if (!same(unit.read(), whole.read[u], rank.model.read_extents()[u])) return where + "what blocks read";
+    if (!same(unit.params, whole.params[u], rank.model.params_slices()[u])) return where + "parameters";
+    if (!same(unit.read(), whole.read[u], rank.model.read_slices()[u])) return where + "what blocks read";
     const bool runs = rank.program.placement.holds(static_cast<int32_t>(u));
     if (runs && !same_bits({unit.statistics}, {whole.statistics[u]})) return where + "statistics";
     for (size_t s = 0; s < rank.model.states().size(); ++s) {
-      const train::Extent& extent = rank.model.states_extents()[u];
       const plan::Slice slice = plan::state_slice(rank.model.states()[s].form, rank.model.flat().units[u],
-                                                  {extent.begin, extent.end});
-      if (!same(unit.states[s], whole.states[next_state++], {slice.begin, slice.end}))
+                                                  rank.model.states_slices()[u]);
+      if (!same(unit.states[s], whole.states[next_state++], slice))
         return where + "state " + rank.model.states()[s].name;
     }
   }
