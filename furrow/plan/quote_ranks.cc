@@ -80,7 +80,7 @@ class RanksQuote {
       if (memory_kind(value.kind) != MemoryKind::kGradients) {
         const bool teacher = value.kind == ValueKind::kParams && bytes_.spec.units[value.unit].inference;
         name = teacher ? "teacher" : to_string(memory_kind(value.kind));
-        if (value.kind == ValueKind::kHosted) name = "gradients, on the host";
+        if (value.kind == ValueKind::kHosted) name = "gradients and parameters, on the host";
       } else if (value.kind == ValueKind::kLeaf || value.kind == ValueKind::kWide) {
         name = "gradients, of a unit in float32";
       } else if (value == final_of(value.unit)) {

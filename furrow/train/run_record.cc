@@ -64,6 +64,10 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
     record.values.emplace_back("loss_scale", state_.loss_scale.factor);
     record.values.emplace_back("skipped_steps", static_cast<double>(state_.skipped_steps));
   }
+  if (bench_.config.training.enable_cpu_offload) {
+    record.values.emplace_back("copies_ms", static_cast<double>(outputs.copies.busy_ns) * 1e-6);
+    record.values.emplace_back("exposed_copies_ms", static_cast<double>(outputs.copies.exposed_ns) * 1e-6);
+  }
   const std::vector<std::string>& phases = bench_.spec.phases;
   for (size_t p = 0; p < phases.size(); ++p)
     record.values.emplace_back("loss_" + phases[p], outputs.phases[p].loss.mean());
