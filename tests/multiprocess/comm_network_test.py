@@ -170,14 +170,24 @@ def run_launchers(commands):
 LAUNCHED = ["--algorithm", "hierarchical", "--elements", "250000", "--steps", "4"]
 
 
+def launch(launcher, commands):
+    """Two ranks on each of two hosts, over a network that delays and loses: `commands` of it, one per host."""
+    with Network(2, faulty=True) as network:
+        network.faults.tell("delay 2")
+        network.faults.tell("loss 1")
+        text = run_launchers(commands(network))
+        expect_launched(network, launcher, text)
+
+
 def expect_launched(network, launcher, text):
-    """Two ranks on each of two hosts, whose messages went over the interface."""
+    """The ranks are where they should be, and their messages went over the interface."""
     for rank in range(4):
         assert f"joined rank {rank} of 4 launcher {launcher} local {rank % 2} of 2 node {rank // 2}" in text, text
     assert text.count("by hierarchical") == 4, text
     bound = 4 * 4 * 250_000
-    counted = expect_counted(network, 1, "rx_bytes", bound)
-    print(f"{launcher} on 2 hosts of 2 ranks: {counted} received, {bound} at least")
+    counted, frames = network.counter(1, "rx_bytes"), network.faults.tell("count")
+    assert counted > bound and frames["lost"] > 0, (counted, bound, frames)
+    print(f"{launcher} on 2 hosts of 2 ranks: {counted} received, {bound} at least; {frames}")
 
 
 def test_torchrun():
@@ -185,11 +195,9 @@ def test_torchrun():
     torchrun = os.path.join(os.path.dirname(os.environ["FURROW_PYTHON"]), "torchrun")
     if not os.path.exists(torchrun):
         raise Skip("torchrun is not installed: tools/requirements.txt")
-    with Network(2) as network:
-        meet = ["--nnodes", "2", "--nproc-per-node", "2", "--master-addr", "10.77.0.1", "--master-port", "29600"]
-        text = run_launchers([on(host, torchrun, *meet, "--node-rank", str(i), "--no-python", RANK, *LAUNCHED)
-                              for i, host in enumerate(network.hosts)])
-        expect_launched(network, "torchrun", text)
+    meet = ["--nnodes", "2", "--nproc-per-node", "2", "--master-addr", "10.77.0.1", "--master-port", "29600"]
+    launch("torchrun", lambda network: [on(host, torchrun, *meet, "--node-rank", str(i), "--no-python", RANK, *LAUNCHED)
+                                        for i, host in enumerate(network.hosts)])
 
 
 def test_mpirun():
@@ -197,17 +205,20 @@ def test_mpirun():
     mpirun = shutil.which("mpirun")
     if mpirun is None:
         raise Skip("mpirun is not installed: openmpi-bin")
-    with Network(2) as network, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         agent = os.path.join(folder, "agent")
-        start = on(network.hosts[1], "sh", "-c")
-        with open(agent, "w") as file:
-            file.write("#!/bin/sh\n# In ssh's place: HOST COMMAND\nshift\nexec " + shlex.join(start) + ' "$*"\n')
-        os.chmod(agent, 0o755)
         options = {"plm_rsh_agent": agent, "oob_tcp_if_include": "net0", "btl_tcp_if_include": "net0"}
         words = [word for item in options.items() for word in ("--mca", *item)]
-        text = run_launchers([on(network.hosts[0], mpirun, "--allow-run-as-root", "--oversubscribe", *words, "-x",
-                                 "MASTER_ADDR=10.77.0.1", "--host", "10.77.0.1:2,10.77.0.2:2", RANK, *LAUNCHED)])
-        expect_launched(network, "openmpi", text)
+
+        def command(network):
+            start = shlex.join(on(network.hosts[1], "sh", "-c"))
+            with open(agent, "w") as file:
+                file.write(f'#!/bin/sh\n# In place of ssh: HOST COMMAND\nshift\nexec {start} "$*"\n')
+            os.chmod(agent, 0o755)
+            return [on(network.hosts[0], mpirun, "--allow-run-as-root", "--oversubscribe", *words, "-x",
+                       "MASTER_ADDR=10.77.0.1", "--host", "10.77.0.1:2,10.77.0.2:2", RANK, *LAUNCHED)]
+
+        launch("openmpi", command)
 
 
 def test_link_down():
