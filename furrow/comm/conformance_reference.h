@@ -14,7 +14,7 @@ namespace furrow::comm::reference {
 using Bytes = std::vector<std::byte>;
 
 // In which order the terms of an element are added.
-enum class Order : uint8_t { kTree, kRing, kHosts, kHostsRing };
+enum class Order : uint8_t { kTree, kRing, kPairs, kHosts, kHostsRing };
 Order order_of(const std::string& algorithm);
 
 bool reduces(CollectiveKind kind);
