@@ -105,9 +105,11 @@ observe::Summary Run::summary() const {
         static_cast<double>(times_.count() * global_batch_) / (static_cast<double>(times_.total_ns()) * 1e-9);
   }
   s.audit = audit_;
-  if (s.audit && request_.one_rank_samples_per_second) {
-    s.audit->scaling_efficiency =
-        s.samples_per_second / (layout_.world() * *request_.one_rank_samples_per_second);
+  if (s.audit) {
+    const auto share_of = [&](double one) { return s.samples_per_second / (layout_.world() * one); };
+    const OneRankRates& one = request_.one_rank;
+    if (one.same_batch) s.audit->scaling_efficiency = share_of(*one.same_batch);
+    if (one.same_batch_a_rank) s.audit->weak_scaling_efficiency = share_of(*one.same_batch_a_rank);
   }
   s.step_time_median_ms = times_.median_ms();
   s.step_time_p99_ms = times_.p99_ms();
@@ -128,6 +130,7 @@ observe::Summary Run::summary() const {
   s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
   s.seed = bench_.rank.seed;
   s.threads = bench_.rank.threads;
+  s.processor = cpu_model();
   s.furrow_version = furrow_version();
   s.git_commit = furrow_git_commit();
   s.instruction_set = instruction_set();

@@ -25,6 +25,18 @@ setup() {
   [ "$(json out/summary.json '0 <= d["exposed_communication"] <= 1')" = True ]
 }
 
+@test "scaling efficiency is of one rank of as many threads" {
+  "$furrow" train "$config" --job.dump_folder other "${batch[@]}" --training.threads 2 2>/dev/null
+  "$furrow" train "$config" --nproc 2 --job.dump_folder before "${batch[@]}" >table 2>/dev/null
+  run ! grep "scaling efficiency" table
+  "$furrow" train "$config" --job.dump_folder alone "${batch[@]}" 2>/dev/null
+  "$furrow" train "$config" --nproc 2 --job.dump_folder after "${batch[@]}" >table 2>/dev/null
+  grep "^scaling efficiency .* of 2 times one rank, same batch (strong)" table
+  one=$(json alone/summary.json 'd["samples_per_second"]')
+  [ "$(json after/summary.json 'd["scaling_efficiency"] == d["samples_per_second"] / (2 * '"$one"')')" = True ]
+  [ "$(json after/summary.json '"weak_scaling_efficiency" in d')" = False ]
+}
+
 @test "a global batch that local_batch_size does not divide: the same weights" {
   uneven=(--training.global_batch_size 50 --debug.deterministic strict --training.steps 8)
   "$furrow" train "$config" --job.dump_folder one "${uneven[@]}" 2>/dev/null
