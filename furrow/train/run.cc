@@ -147,7 +147,6 @@ void Run::compile() {
   plan::TrainOptions options = train_options(config, spec_);
   options.ranks = ranks_;
   const plan::Program program = plan::compile_train(spec_, layout_, options);
-  planned_ = plan::verify(program, spec_);
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 

@@ -32,21 +32,23 @@ void Run::begin_record() {
                          plan::deterministic_line(program.placement, microbatches)));
     const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
     if (!batch.empty()) log_info(batch);
-    log_info(memory_line(program));
   }
+  plan_memory();
+  log_memory();
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
   folder_->write_plan(plan::to_text(program));
 }
 
-// Before the first step: what the ranks will hold, by the textbook; the summary has what the program plans
-// and what it took.
-std::string Run::memory_line(const plan::Program& program) const {
-  const plan::MemoryFormula formula = plan::quote(program, spec_).formula;
-  const auto bytes = [](double value) { return format_bytes(static_cast<uint64_t>(value)); };
-  return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}{}",
-                     formula.text, bytes(formula.parameters), bytes(formula.gradients),
-                     bytes(formula.optimizer),
-                     formula.teacher > 0 ? fmt::format(", teacher {}", bytes(formula.teacher)) : "");
+// Kind by kind, as the summary will have them beside what was held; by the textbook too where that has a
+// word.
+void Run::log_memory() const {
+  const auto text = [](double bytes) { return format_bytes(static_cast<uint64_t>(bytes)); };
+  log_info(fmt::format("memory of a rank as planned, by formula {}:", planned_.formula.text));
+  for (const MemoryLine& line : memory_lines(planned_)) {
+    log_info(fmt::format("  {:<12} {:>10}{}{}{}", to_string(line.kind), text(static_cast<double>(line.bytes)),
+                         line.formula ? fmt::format(", formula {}", text(*line.formula)) : "",
+                         line.items.empty() ? "" : ": ", line.items));
+  }
 }
 
 void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
@@ -127,7 +129,7 @@ observe::Summary Run::summary() const {
                      ? tensor::arithmetic_of(precision, models::float32_share(spec_))
                      : fmt::format("{} on {}", to_string(precision), bench_.rank.device.type);
   s.prediction = prediction_;
-  s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
+  s.planned_memory_bytes = planned_.bytes;
   s.seed = bench_.rank.seed;
   s.threads = bench_.rank.threads;
   s.processor = cpu_model();

@@ -15,7 +15,7 @@ setup() {
 @test "--nproc trains on ranks: the same weights, logs of each, an audit" {
   run --separate-stderr "$furrow" train "$config" --nproc 2 --job.dump_folder out "${batch[@]}"
   [ "$status" -eq 0 ]
-  [[ $stderr == *"2 ranks, "*"memory of a rank by formula"*"step:    30"*"run folder: out"* ]]
+  [[ $stderr == *"2 ranks, "*"memory of a rank as planned, by formula (p+g+o)/2:"*"step:    30"*"run folder: out"* ]]
   [[ $output == *"ranks                 2"*"bytes of all ranks    a step        times the bound"* ]]
   cmp out/model/model.safetensors "$BATS_FILE_TMPDIR/one/model/model.safetensors"
   [ -s out/logs/rank-0.log ] && [ -e out/logs/rank-1.log ]
