@@ -86,12 +86,12 @@ elseif(FURROW_SANITIZE MATCHES "thread")
   set(furrow_test_prefix "tsan.")
 endif()
 
-# What each test finds in its environment.
+# What each test finds in its environment.  Threads of libgomp that wait sleep: tests share the cores.
 function(furrow_test_environment test)
   set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT
     "FURROW_SOURCE_DIR=${PROJECT_SOURCE_DIR}" "FURROW_BUILD_DIR=${PROJECT_BINARY_DIR}"
     "FURROW_BIN=${PROJECT_BINARY_DIR}/bin/furrow" "FURROW_PYTHON=${FURROW_PYTHON}"
-    "UBSAN_OPTIONS=print_stacktrace=1" "ASAN_OPTIONS=allocator_may_return_null=1"
+    "OMP_WAIT_POLICY=passive" "UBSAN_OPTIONS=print_stacktrace=1" "ASAN_OPTIONS=allocator_may_return_null=1"
     "TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1:suppressions=${PROJECT_SOURCE_DIR}/tools/tsan_suppressions.txt")
 endfunction()
 

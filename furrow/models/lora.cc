@@ -14,56 +14,50 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/models/adapter_costs.h"
 #include "furrow/models/unit_builder.h"
+#include "furrow/plan/tensor_cut.h"
 
 namespace furrow::models {
 namespace {
 
-// What a layer does with its weight, and so the shapes of what stands beside it.
-enum class Form : uint8_t {
-  kLinear,
-  kConvolution,
-  kRecurrent,  // a linear layer that reads what it said one step before
-  kTable,      // its rows are looked up
-};
-
 // The layers of a block that take an adapter (tensor/ops_torch.h): the ends of their weights' names.
 struct Layers {
   std::string_view kind;
-  Form form = Form::kLinear;
+  AdapterForm form = AdapterForm::kLinear;
   std::array<std::string_view, 7> weights;
   std::string_view reads;    // by weight: those of one letter read one tensor, kUnitInput the unit's own
   bool one_of_many = false;  // behind it, backward lets go of more than an adapter needs
 };
 constexpr char kUnitInput = 'x';
 constexpr Layers kLayers[] = {
-    {"linear", Form::kLinear, {"weight"}, "x"},
+    {"linear", AdapterForm::kLinear, {"weight"}, "x"},
     {"transformer_block",
-     Form::kLinear,
+     AdapterForm::kLinear,
      {"attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"},
      "abcd",
      true},
-    {"lm_head", Form::kLinear, {"lm_head.weight"}, "a"},
+    {"lm_head", AdapterForm::kLinear, {"lm_head.weight"}, "a"},
     {"llama_block",
-     Form::kLinear,
+     AdapterForm::kLinear,
      {"self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight",
       "self_attn.o_proj.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"},
      "aaabccd",
      true},
-    {"llama_head", Form::kLinear, {"lm_head.weight"}, "a"},
-    {"pool_linear", Form::kLinear, {"weight"}, "a"},
-    {"rnn", Form::kLinear, {"i2o.weight"}, "a"},
-    {"rnn", Form::kRecurrent, {"i2h.weight"}, "a"},
-    {"lstm", Form::kRecurrent, {"i2h.weight"}, "a"},
-    {"conv_relu_pool", Form::kConvolution, {"weight"}, "x"},
-    {"conv_norm", Form::kConvolution, {"conv1.weight"}, "x"},
+    {"llama_head", AdapterForm::kLinear, {"lm_head.weight"}, "a"},
+    {"pool_linear", AdapterForm::kLinear, {"weight"}, "a"},
+    {"rnn", AdapterForm::kLinear, {"i2o.weight"}, "a"},
+    {"rnn", AdapterForm::kRecurrent, {"i2h.weight"}, "a"},
+    {"lstm", AdapterForm::kRecurrent, {"i2h.weight"}, "a"},
+    {"conv_relu_pool", AdapterForm::kConvolution, {"weight"}, "x"},
+    {"conv_norm", AdapterForm::kConvolution, {"conv1.weight"}, "x"},
     {"residual_block",
-     Form::kConvolution,
+     AdapterForm::kConvolution,
      {"conv1.weight", "conv2.weight", "downsample.0.weight"},
      "xax",
      true},
-    {"token_embedding", Form::kTable, {"wte.weight", "wpe.weight"}, "xx"},
-    {"embedding", Form::kTable, {"weight"}, "x"},
+    {"token_embedding", AdapterForm::kTable, {"wte.weight", "wpe.weight"}, "xx"},
+    {"embedding", AdapterForm::kTable, {"weight"}, "x"},
 };
 
 // Architectures whose [model] tie_embeddings can say that two weights, once tied, are not any more.
@@ -106,110 +100,20 @@ int64_t optional_size(const plan::Unit& unit, const char* key, int64_t otherwise
 }
 
 // How often a layer multiplies for one sample: positions, or the pixels behind a convolution.
-int64_t rows_of(const plan::Unit& unit, Form form, const plan::Parameter& weight) {
+int64_t rows_of(const plan::Unit& unit, AdapterForm form, const plan::Parameter& weight) {
   const Shape& out = unit.output.shape;
-  if (form == Form::kConvolution && unit.attributes.contains("padding")) {  // a pool may follow
+  if (form == AdapterForm::kConvolution && unit.attributes.contains("padding")) {  // a pool may follow
     const int64_t border = 2 * plan::attribute<int64_t>(unit, "padding") - weight.shape[2];
     const int64_t stride = optional_size(unit, "stride", 1);
     return ((unit.input.shape[2] + border) / stride + 1) * ((unit.input.shape[3] + border) / stride + 1);
   }
-  if (form == Form::kConvolution) return out[2] * out[3];
+  if (form == AdapterForm::kConvolution) return out[2] * out[3];
   int64_t rows = 1;
   for (size_t i = 1; i + 1 < out.size(); ++i) rows *= out[i];
   return rows;
 }
 
-// Of an adapter: how often it multiplies and by how much, and what it reads, elements of a sample.
-struct Sizes {
-  int64_t rows = 0, rank = 0, in = 0, out = 0;
-  int64_t read = 0;
-};
-
-// Where it stands: whether it reads the unit's input or what another adapter has read already, and whether
-// backward goes on to the unit before.
-struct Surroundings {
-  const Layers& layers;
-  bool reads_input = false, read_already = false;
-  bool passes = false;
-};
-
-plan::Flops products(const Sizes& s) {
-  const double flops = 2.0 * static_cast<double>(s.rows) * static_cast<double>(s.rank);
-  const double both = flops * static_cast<double>(s.in + s.out);
-  return {both, both, both};
-}
-
-// Recurrent layers (tensor/recurrent.cc, tensor/adapter.cc): the sum with W is formed for as long as a call,
-// once for all samples; only backward of weights has thin products.  What they read and the gradient are kept
-// for W too; of 16 bits, blocks of so many rows are converted.
-void add_recurrent_costs(const Sizes& s, const Surroundings& where, plan::Adapter* adapter,
-                         plan::Unit* unit) {
-  constexpr int64_t kWidenedRows = 64;
-  const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * kFloatBytes;
-  const bool narrow = bytes < kFloatBytes;
-  unit->flops.backward_weight += 2 * products(s).forward;
-  for (plan::Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch})
-    scratch->fixed_bytes += s.in * s.out * bytes;  // of 16 bits beside what is read as float32 anyway
-  if (narrow && !where.passes)
-    unit->backward_scratch.sample_bytes -= s.rows * unit->input.shape.back() * kFloatBytes;
-  // B times the scale and, of 16 bits, A and B and rows of what they read; behind A, twice.
-  const int64_t widened = narrow ? (s.in + s.out) * (s.rank + kWidenedRows) : 0;
-  unit->weight_scratch.fixed_bytes += (s.rank * s.out + widened) * kFloatBytes;
-  if (!narrow) unit->weight_scratch.sample_bytes += 3 * thin;
-  const int64_t read = where.read_already ? 0 : s.rows * s.in * bytes, dz = s.rows * s.out * bytes;
-  adapter->deferred_bytes = read + dz;
-  adapter->kept_saved_bytes = read + (narrow ? 0 : dz);
-}
-
-// Whether a layer's activation follows its sum with the adapter.
-bool activates(const plan::Unit& unit) {
-  if (unit.kind == "linear") return activation(unit) != "none";
-  return unit.kind == "transformer_block" || (unit.kind == "conv_relu_pool" && flag(unit, "relu"));
-}
-
-// Memory of a call: the second output and the second gradient of the input, until they are added to the
-// layer's own.  Activations are of float32 numbers, which of 16 bits are copies, and so are their slopes.
-void add_scratch(const Sizes& s, const Surroundings& where, plan::Unit* unit) {
-  const int64_t bytes = number_bytes(*unit);
-  const auto at_least = [](int64_t bytes, plan::Scratch* scratch) {
-    scratch->sample_bytes = std::max(scratch->sample_bytes, bytes);
-  };
-  const bool narrow = bytes < kFloatBytes;
-  at_least(s.rows * s.out * (narrow && activates(*unit) ? bytes + 2 * kFloatBytes : bytes),
-           &unit->forward_scratch);
-  if (where.layers.form == Form::kTable || where.layers.one_of_many) return;
-  const int64_t thin = s.rows * s.rank * bytes;
-  if (unit->kind != "rnn") return at_least(s.read * bytes + thin, &unit->backward_scratch);
-  // Both are of the concatenation, and the unit's own comes later.
-  const int64_t own = where.passes ? border_bytes(*unit, unit->input) : 0;
-  at_least(2 * s.read * bytes + thin - own, &unit->backward_scratch);
-}
-
-// Products with the two thin matrices, and what the block keeps for their backward: what A reads where it is
-// neither the unit's input nor kept anyway, A's output, and the gradients behind both.
-void add_costs(const Sizes& s, const Surroundings& where, plan::Adapter* adapter, plan::Unit* unit) {
-  if (where.layers.form == Form::kRecurrent) return add_recurrent_costs(s, where, adapter, unit);
-  const bool looks_up = where.layers.form == Form::kTable;
-  const plan::Flops flops = products(looks_up ? Sizes{s.rows, s.rank, 0, s.out} : s);
-  unit->flops.forward += flops.forward;
-  unit->flops.backward_input += flops.backward_input;
-  unit->flops.backward_weight += flops.backward_weight;
-  add_scratch(s, where, unit);
-  const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * bytes, dy = s.rows * s.out * bytes;
-  const int64_t copy = adapter->dropout > 0 ? s.read * bytes : 0;
-  unit->saved_bytes += thin + copy;
-  const bool shared = where.reads_input || where.read_already;
-  const int64_t read = copy > 0 ? copy : (shared ? 0 : s.read * bytes);
-  const bool one_gradient = looks_up && where.read_already;  // of both tables
-  adapter->kept_saved_bytes = thin + read;
-  adapter->kept_grad_bytes =
-      !one_gradient && where.layers.form != Form::kConvolution && dy == unit->kept_grad_bytes ? dy : 0;
-  adapter->deferred_bytes = 2 * thin + read + (one_gradient ? 0 : dy);
-  unit->deferred_bytes += 2 * thin + copy;
-  unit->kept_saved_bytes += thin + copy;
-}
-
-void require_below(const config::Lora& config, const std::string& layer, const Sizes& sizes) {
+void require_below(const config::Lora& config, const std::string& layer, const AdapterSizes& sizes) {
   if (config.rank < std::min(sizes.in, sizes.out)) return;
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("[lora] rank {} is not below the sizes {} x {} of {}: lower it, or leave the layer "
@@ -237,9 +141,9 @@ void add_separate_pool(int64_t pixels, plan::Unit* unit) {
   if (pool) unit->saved_bytes += elements(unit->output) * static_cast<int64_t>(sizeof(int64_t));
 }
 
-// Sizes of the adapter of a weight, and what its matrices are called and start as: PEFT's.
+// AdapterSizes of the adapter of a weight, and what its matrices are called and start as: PEFT's.
 struct Matrices {
-  Sizes sizes;
+  AdapterSizes sizes;
   Shape a, b;
   std::string a_name, b_name;
   plan::Init a_init, b_init;
@@ -252,10 +156,10 @@ Matrices matrices_of(int64_t rank, const Place& place, const plan::Unit& unit,
   const int64_t first = shape[0], rest = num_elements(shape) / first;
   const int64_t rows = rows_of(unit, place.layers->form, weight);
   switch (place.layers->form) {
-    case Form::kTable:
+    case AdapterForm::kTable:
       return {{rows, rank, first, rest, 0}, {rank, first}, {rest, rank}, layer + ".lora_embedding_A",
               layer + ".lora_embedding_B",  zeros(),       normal(1)};
-    case Form::kConvolution: {
+    case AdapterForm::kConvolution: {
       const int64_t read = place.reads == kUnitInput ? elements(unit.input) : rows * shape[1];
       return {{rows, rank, rest, first, read},
               {rank, shape[1], shape[2], shape[3]},
@@ -286,27 +190,44 @@ int add_matrix(std::string name, Shape shape, plan::Init init, plan::Unit* unit)
   return static_cast<int>(unit->parameters.size()) - 1;
 }
 
+// Over a tensor axis the matrix that stands at the side that is cut is cut as the weight, and the other is
+// whole, with a gradient that has a part on every rank.  Positions, whose table is whole, are a rank's own.
+void cut_matrices(const plan::Parameter& weight, bool table, plan::Parameter* a, plan::Parameter* b) {
+  const bool outputs = weight.tensor_axis == 0 && !table;
+  a->summed = outputs || weight.tensor_axis < 0;
+  b->summed = !outputs;
+  if (weight.tensor_axis < 0) return;
+  plan::Parameter* const cut = outputs ? b : a;
+  cut->tensor_axis = outputs ? 0 : 1;
+  cut->tensor_segments = weight.tensor_segments;
+}
+
 // `read`: letters of the unit's adapters so far.  `passes`: backward goes on to the unit before.
 void adapt(const config::Lora& config, const Place& place, size_t index, bool passes, std::string* read,
            plan::Unit* unit) {
-  const plan::Parameter& weight = unit->parameters[index];
+  const plan::Parameter weight = unit->parameters[index];
   const Layers& layers = *place.layers;
   const Matrices matrices = matrices_of(config.rank, place, *unit, weight);
   require_below(config, layer_of(weight), matrices.sizes);
-  if (layers.form == Form::kRecurrent) require_no_dropout(config, layer_of(weight));
+  if (layers.form == AdapterForm::kRecurrent) require_no_dropout(config, layer_of(weight));
   plan::Adapter adapter;
   adapter.weight = static_cast<int>(index);
   adapter.a = add_matrix(matrices.a_name, matrices.a, matrices.a_init, unit);
   adapter.b = add_matrix(matrices.b_name, matrices.b, matrices.b_init, unit);
-  adapter.table = layers.form == Form::kTable;
+  adapter.table = layers.form == AdapterForm::kTable;
   adapter.scale = config.alpha / static_cast<double>(config.rank);
   adapter.dropout = adapter.table ? 0 : config.dropout;
+  if (unit->tensor.possible)
+    cut_matrices(weight, adapter.table, &unit->parameters[static_cast<size_t>(adapter.a)],
+                 &unit->parameters[static_cast<size_t>(adapter.b)]);
   const bool already = read->find(place.reads) != std::string::npos;
-  add_costs(matrices.sizes, {layers, place.reads == kUnitInput, already, passes}, &adapter, unit);
+  const int axis = unit->tensor.possible ? weight.tensor_axis : -1;
+  const AdapterSurroundings where{layers.form, layers.one_of_many, place.reads == kUnitInput, already, passes,
+                                  axis};
+  add_adapter_costs(matrices.sizes, where, &adapter, unit);
   *read += place.reads;
   add_separate_pool(matrices.sizes.rows * matrices.sizes.out, unit);
   unit->adapters.push_back(adapter);
-  unit->tensor = {};  // no axis cuts a layer with an adapter
 }
 
 // Whether it is one of two tied weights.
@@ -415,11 +336,12 @@ void apply_lora(const config::Lora& config, plan::ModelSpec* spec) {
       }
       const bool tied = in_a_tie(*spec, parameter);
       const std::string layer = layer_of(parameter);
-      if (!targets.match(layer, tied || place.layers->form == Form::kTable)) continue;
+      if (!targets.match(layer, tied || place.layers->form == AdapterForm::kTable)) continue;
       if (tied) require_untieable(*spec, layer);
       adapt(config, place, i, passes, &read, &unit);
     }
     passes = passes || !unit.adapters.empty();
+    plan::declare_gradient_sum(&unit);
   }
   targets.require_all();
   plan::validate(*spec);

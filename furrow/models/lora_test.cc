@@ -6,6 +6,7 @@
 #include "furrow/config/config.h"
 #include "furrow/models/test_specs.h"
 #include "furrow/models/unit_builder.h"
+#include "furrow/plan/tensor_cut.h"
 
 namespace furrow::models {
 namespace {
@@ -103,6 +104,45 @@ TEST(Lora, ConvolutionsAndRecurrentLayersHaveMatrices) {
   EXPECT_THAT(error_of({.rank = 2, .dropout = 0.1}, blocks({"embed: embedding width=16", "l: lstm hidden=12",
                                                             "r: rnn hidden=12 out=classes"})),
               HasSubstr("[lora] dropout 0.1: l.i2h reads what it said one step before"));
+}
+
+// B by outputs, A by inputs; what stays whole is summed over the ranks, and no frozen parameter travels.
+TEST(Lora, AreCutWithTheirWeights) {
+  plan::ModelSpec spec = gpt();
+  apply_lora({.rank = 4, .target_modules = {"c_attn", "mlp.c_proj", "wte", "wpe"}}, &spec);
+  const auto expect = [&](const std::string& name, int axis, std::vector<int64_t> segments, bool summed) {
+    const plan::Parameter& found = parameter(spec, name);
+    EXPECT_EQ(found.tensor_axis, axis) << name;
+    EXPECT_EQ(found.tensor_segments, segments) << name;
+    EXPECT_EQ(found.summed, summed) << name;
+  };
+  expect("h.0.attn.c_attn.lora_A.weight", -1, {}, true);
+  expect("h.0.attn.c_attn.lora_B.weight", 0, {16, 16, 16}, false);
+  expect("h.0.mlp.c_proj.lora_A.weight", 1, {}, false);
+  expect("h.0.mlp.c_proj.lora_B.weight", -1, {}, true);
+  expect("wte.lora_embedding_A", 1, {}, false);
+  expect("wte.lora_embedding_B", -1, {}, true);
+  expect("wpe.lora_embedding_A", -1, {}, true);
+  expect("wpe.lora_embedding_B", -1, {}, true);
+  const auto sums = [](const plan::Unit& unit) {
+    std::vector<int64_t> bytes;
+    for (const plan::UnitCollective& each : unit.collectives) {
+      if (each.phase == plan::UnitCollective::Phase::kBackwardWeight) bytes.push_back(each.fixed_bytes);
+    }
+    return bytes;
+  };
+  const int64_t context = parameter(spec, "wpe.weight").shape[0];
+  EXPECT_EQ(sums(spec.units[0]), std::vector<int64_t>{4 * 4 * (16 + context + 16)});
+  EXPECT_EQ(sums(spec.units[1]), std::vector<int64_t>{4 * 4 * (16 + 16)});
+  EXPECT_EQ(sums(spec.units.back()), std::vector<int64_t>()) << "nothing trains";
+  // The part of a rank: A's product of c_attn and B's of mlp.c_proj are done by both.
+  const plan::Unit &whole = spec.units[1], part = plan::tensor_cut(spec, 2).units[1];
+  EXPECT_EQ(whole.tensor.whole_flops.forward, 2.0 * 8 * 4 * (16 + 16));
+  EXPECT_EQ(2 * part.flops.forward, whole.flops.forward + whole.tensor.whole_flops.forward);
+  EXPECT_EQ(part.saved_bytes * 2, whole.saved_bytes + whole.tensor.whole_saved_bytes);
+  plan::ModelSpec images = blocks({"c: conv_relu_pool out_channels=6 kernel=3", "fc: linear out=classes"});
+  apply_lora({.rank = 2}, &images);
+  EXPECT_THAT(plan::refuses_tensor_cut(images, 2), HasSubstr("unit c (conv_relu_pool) cannot be cut inside"));
 }
 
 TEST(Lora, TablesAndTiedHeadsAreNamed) {

@@ -23,15 +23,6 @@ int64_t numbers(const plan::TensorSpec& border) {
   return border.bytes_per_sample() / static_cast<int64_t>(dtype_size(border.dtype));
 }
 
-// float16 has no products of its own: blocks of their operands lie converted beside their packed panels
-// (tensor/kernels/gemm_half.cc).
-constexpr int64_t kWidenedBytes = int64_t{768} << 10;
-
-bool multiplies(const plan::Unit& unit) {
-  return std::ranges::any_of(unit.parameters,
-                             [](const plan::Parameter& parameter) { return parameter.shape.size() > 1; });
-}
-
 // The description again, for its bytes and collectives: shapes and parameters are those of float32.
 void lower(const Kind& kind, DType type, plan::Unit* unit) {
   plan::Unit again = *unit;
@@ -48,10 +39,6 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   unit->kept_grad_bytes = again.kept_grad_bytes;
   unit->forward_scratch = again.forward_scratch;
   unit->backward_scratch = again.backward_scratch;
-  if (type == DType::kF16 && multiplies(*unit)) {
-    unit->forward_scratch.fixed_bytes += kWidenedBytes;
-    unit->backward_scratch.fixed_bytes += kWidenedBytes;
-  }
   // Scores and their gradient in float32, which is rounded once the scores have gone.
   unit->loss_scratch.sample_bytes = numbers(unit->output) * (2 * 4 - static_cast<int64_t>(dtype_size(type)));
   unit->tensor = again.tensor;

@@ -25,14 +25,6 @@ plan::Flops products(int64_t time, int64_t in, int64_t out) {
   return {flops, flops, flops};
 }
 
-// The steps are float32: of 16 bits, the weights of i2h and what `forward` and `backward` say are converted.
-void add_float_copies(plan::Unit& unit, int64_t weight_bytes, int64_t forward, int64_t backward) {
-  unit.forward_scratch.fixed_bytes += weight_bytes;
-  unit.forward_scratch.sample_bytes += forward;
-  unit.backward_scratch.fixed_bytes += weight_bytes;
-  unit.backward_scratch.sample_bytes += backward;
-}
-
 }  // namespace
 
 // h_t = tanh(i2h(concatenation)), output i2o(concatenation): [-1, time, out].
@@ -44,18 +36,13 @@ void describe_rnn(plan::Unit& unit) {
   unit.output = {DType::kF32, {-1, time, out}};
   unit.flops = products(time, both, hidden + out);
   const int64_t bytes = number_bytes(unit);
-  const bool narrow = bytes < kFloatBytes;
-  // The concatenation and h, which become the concatenation and the gradient of i2h's output: in float32 over
-  // h.
-  unit.saved_bytes = time * (both * bytes + hidden * kFloatBytes);
-  unit.kept_saved_bytes = narrow ? time * both * bytes : unit.saved_bytes;
+  // The concatenation and h, which become the concatenation and the gradient of i2h's output.
+  unit.saved_bytes = unit.kept_saved_bytes = time * (both + hidden) * bytes;
   unit.kept_grad_bytes = time * out * bytes;
-  unit.deferred_bytes = time * (both + hidden) * bytes + unit.kept_grad_bytes;
-  // Backward: the gradient of the concatenation.
-  unit.backward_scratch.sample_bytes = time * both * kFloatBytes;
-  if (!narrow) return;
-  add_float_copies(unit, hidden * both * kFloatBytes, time * both * kFloatBytes,
-                   time * (both * bytes + in * kFloatBytes));
+  unit.deferred_bytes = unit.kept_saved_bytes + unit.kept_grad_bytes;
+  // Backward: the gradient of the concatenation; of 16 bits, that of the input in float32 beside it.
+  unit.backward_scratch.sample_bytes = time * both * bytes;
+  if (bytes < kFloatBytes) unit.backward_scratch.sample_bytes += time * in * kFloatBytes;
 }
 
 // The four gates are i2h(concatenation), i, f, g, o in PyTorch's order; output h: [-1, time, hidden].
@@ -66,16 +53,9 @@ void describe_lstm(plan::Unit& unit) {
   unit.output = {DType::kF32, {-1, time, hidden}};
   unit.flops = products(time, both, 4 * hidden);
   const int64_t bytes = number_bytes(unit);
-  const bool narrow = bytes < kFloatBytes;
-  // The concatenation, the gates and the cell.
-  unit.saved_bytes = time * (both * bytes + 5 * hidden * kFloatBytes);
-  // The concatenation and the gates' gradient: in float32 over the gates.
-  unit.deferred_bytes = time * (both + 4 * hidden) * bytes;
-  unit.kept_saved_bytes = narrow ? time * both * bytes : unit.deferred_bytes;
-  if (!narrow) return;
-  // Forward the concatenation and h, backward the gradients of output and input.
-  add_float_copies(unit, 4 * hidden * both * kFloatBytes, time * (both + hidden) * kFloatBytes,
-                   time * (hidden + in) * kFloatBytes);
+  // The concatenation, the gates and the cell, of which the concatenation and the gates' gradient stay.
+  unit.saved_bytes = time * (both + 5 * hidden) * bytes;
+  unit.deferred_bytes = unit.kept_saved_bytes = time * (both + 4 * hidden) * bytes;
 }
 
 }  // namespace furrow::models

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/tensor_cut.h"
 
 namespace furrow::models {
 namespace {
@@ -125,10 +126,8 @@ void add_position_collectives(plan::Unit& unit, int64_t width, int branches) {
 }
 
 void add_replicated_sum(plan::Unit& unit) {
-  add_collective(unit, plan::UnitCollective::Phase::kBackwardWeight, plan::UnitCollective::Op::kAllReduce, 0);
-  for (const plan::Parameter& parameter : unit.parameters) {
-    if (parameter.tensor_axis < 0) unit.collectives.back().fixed_bytes += parameter.size() * kFloatBytes;
-  }
+  for (plan::Parameter& parameter : unit.parameters) parameter.summed = parameter.tensor_axis < 0;
+  plan::declare_gradient_sum(&unit);
 }
 
 // Each rank looks up the rows that it has; the sums are scattered over the positions.  Backward gathers: the

@@ -42,6 +42,7 @@ class Linear final : public Block {
   explicit Linear(const plan::Unit& unit)
       : weight_(ParameterSlot::find(unit, "weight")),
         bias_(ParameterSlot::find_optional(unit, "bias")),
+        replicated_(unit),
         flatten_(plan::attribute<bool>(unit, "flatten")),
         separate_(separate_activation(unit)),
         activation_(separate_ != nullptr ? tensor::Activation::kNone
@@ -52,6 +53,7 @@ class Linear final : public Block {
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
+    replicated_.sum_gradients(params, context);
     const at::Tensor x = flatten_ ? input.flatten(1) : input;
     const at::Tensor y = tensor::linear(x, {weight_(params), bias_(params), activation_, cut_}, context);
     return separate_ != nullptr ? separate_(y) : y;
@@ -59,6 +61,7 @@ class Linear final : public Block {
 
  private:
   ParameterSlot weight_, bias_;
+  ReplicatedParameters replicated_;
   bool flatten_;
   Separate separate_;
   tensor::Activation activation_;

@@ -42,13 +42,13 @@ ParameterSlot ParameterSlot::find(const plan::Unit& unit, std::string_view suffi
 
 ReplicatedParameters::ReplicatedParameters(const plan::Unit& unit) {
   for (size_t i = 0; i < unit.parameters.size(); ++i) {
-    if (unit.parameters[i].tensor_axis < 0) indices_.push_back(i);
+    if (unit.parameters[i].summed) indices_.push_back(i);
   }
 }
 
 void ReplicatedParameters::sum_gradients(std::span<const tensor::Param> params,
                                          tensor::OpContext& context) const {
-  if (context.sink == nullptr || !tensor::shared(context)) return;
+  if (indices_.empty() || context.sink == nullptr || !tensor::shared(context)) return;
   std::vector<tensor::Param> parts;
   for (const size_t i : indices_) parts.push_back(params[i]);
   context.sink->sum_over(*context.axis, std::move(parts));

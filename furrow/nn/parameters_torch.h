@@ -34,8 +34,8 @@ class ParameterSlot {
   int index_ = -1;
 };
 
-// What a tensor axis leaves whole in a unit whose ranks work on a part of the positions: each has a part of
-// the gradient, and write() sums them.
+// What a tensor axis leaves whole and whose gradient has parts on its ranks (plan::Parameter::summed):
+// write() sums them.
 class ReplicatedParameters {
  public:
   explicit ReplicatedParameters(const plan::Unit& unit);

@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -106,6 +107,21 @@ TEST_P(TensorParallel, Mlp) {
   expect_within_twice(testing::mlp_network({33, 24, 26, 10}, "relu"), GetParam());
 }
 
+// Every layer with an adapter, and some alone, of rank 5 that no degree divides.
+TEST_P(TensorParallel, Adapters) {
+  DecoderForm form = decoder();
+  const auto adapted = [](Network network, std::vector<std::string> targets) {
+    return with_adapters(std::move(network), {.target_modules = std::move(targets)});
+  };
+  expect_within_twice(adapted(gpt_network(form), {"*", "wte", "wpe"}), GetParam());
+  expect_within_twice(adapted(llama_network(form), {"*", "embed_tokens"}), GetParam());
+  expect_within_twice(adapted(gpt_network(form), {"wpe", "c_proj"}), GetParam());
+  form.tied = form.documents = true;
+  expect_within_twice(adapted(llama_network(form), {"q_proj", "up_proj", "down_proj"}), GetParam());
+  for (const std::string activation : {"relu", "gelu"})
+    expect_within_twice(adapted(testing::mlp_network({33, 24, 26, 10}, activation), {"*"}), GetParam());
+}
+
 INSTANTIATE_TEST_SUITE_P(Degrees, TensorParallel,
                          ::testing::Values(Over{2}, Over{3}, Over{4}, Over{2, true}, Over{3, true},
                                            Over{4, true}),
@@ -127,10 +143,48 @@ TEST(TensorParallel, BFloat16) {
   }
 }
 
+// What lies between the two matrices of an adapter is a part of a sum, and rounded on every rank: the worst
+// element of one gradient may be beyond twice, all gradients together are not.  The root of the mean over
+// parameters of the squared distance from float64, relative to the largest element.
+double mean_error(const Step& step, const Step& exact) {
+  double sum = 0;
+  for (const auto& [name, gradient] : step.gradients) {
+    const at::Tensor reference = exact.gradients.at(name);
+    const at::Tensor error = (gradient.to(at::kDouble) - reference) / reference.abs().max();
+    sum += error.square().mean().item<double>();
+  }
+  return std::sqrt(sum / static_cast<double>(step.gradients.size()));
+}
+
+TEST(TensorParallel, AdaptersInBFloat16) {
+  for (const Network& wide : {gpt_network(decoder()), llama_network(decoder())}) {
+    Network network = wide;
+    models::compute_in(DType::kBF16, &network.spec);
+    network = with_adapters(network);
+    Tensors params = testing::initial(network.spec);
+    for (auto& [name, value] : params) value = value.to(at::kBFloat16).to(at::kFloat);
+    const Step exact = plain_step(network, params, at::kDouble);
+    for (const Over& over : {Over{2}, Over{4}, Over{2, true}, Over{4, true}}) {
+      const Step uncut = our_step(network, params, {.composed = over.composed}),
+                 cut = cut_step(network, params, over.degree, {.composed = over.composed});
+      EXPECT_NEAR(cut.loss, exact.loss, 1e-2 * exact.loss);
+      const double own = mean_error(uncut, exact);
+      EXPECT_LT(mean_error(cut, exact), 2 * own) << over;
+      Step wrong = cut;  // control: one of the matrices has another's share of its gradient
+      for (auto& [name, gradient] : wrong.gradients) {
+        if (name.find("c_fc.lora_A") != std::string::npos || name.find("up_proj.lora_A") != std::string::npos)
+          gradient = gradient * 0.75;
+      }
+      EXPECT_GT(mean_error(wrong, exact), 2 * own) << over;
+    }
+  }
+}
+
 TEST(TensorParallel, RecomputeChangesNoBit) {
   DecoderForm form = decoder();
   form.dropout = 0.2;
-  for (const Network& network : {gpt_network(form), llama_network(form)}) {
+  for (const Network& network :
+       {gpt_network(form), llama_network(form), with_adapters(gpt_network(form), {.dropout = 0.2})}) {
     const Tensors params = testing::initial(network.spec);
     const Step once = cut_step(network, params, 2), again = cut_step(network, params, 2, {.recompute = true});
     EXPECT_EQ(once.loss, again.loss);
@@ -156,10 +210,33 @@ TEST(TensorParallel, DropoutIsThatOfTheWhole) {
   }
 }
 
+// Of inputs that are cut a rank has the columns of each row's mask, of those that are whole all of it.
+TEST(TensorParallel, DropoutOfAdaptersIsThatOfTheWhole) {
+  const auto adapted = [](const Network& network, double dropout) {
+    return with_adapters(network, {.dropout = dropout});
+  };
+  for (const Network& plain :
+       {gpt_network(decoder()), llama_network(decoder()), testing::mlp_network({33, 24, 26, 10}, "relu")}) {
+    const Network network = adapted(plain, 0.3);
+    const Tensors params = testing::initial(network.spec);
+    const Step uncut = our_step(network, params, {}), undropped = our_step(adapted(plain, 0), params, {});
+    for (const Over& over : {Over{2}, Over{3}, Over{4}, Over{3, true}}) {
+      const Step cut = cut_step(network, params, over.degree, {.composed = over.composed});
+      for (const auto& [name, gradient] : uncut.gradients) {
+        const double scale = gradient.abs().max().item<double>();
+        EXPECT_LT(tensor::testing::distance(cut.gradients.at(name), gradient), 1e-5 * scale) << name;
+        if (name.find(".lora_A") == std::string::npos) continue;
+        EXPECT_GT(tensor::testing::distance(undropped.gradients.at(name), gradient), 1e-2 * scale) << name;
+      }
+    }
+  }
+}
+
 // An axis of one rank, and none, are the same code with the same bits.
 TEST(TensorParallel, OneRankHasTheBitsOfNone) {
   for (const Network& network :
-       {gpt_network(decoder()), llama_network(decoder()), testing::mlp_network({33, 24, 10}, "gelu")}) {
+       {gpt_network(decoder()), llama_network(decoder()), testing::mlp_network({33, 24, 10}, "gelu"),
+        with_adapters(llama_network(decoder()), {.target_modules = {"*", "model.embed_tokens"}})}) {
     const Tensors params = testing::initial(network.spec);
     const Step none = our_step(network, params, {}), one = cut_step(network, params, 1);
     EXPECT_EQ(none.loss, one.loss);

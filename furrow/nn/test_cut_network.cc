@@ -40,7 +40,8 @@ plan::Unit part_of_unit(const plan::Unit& unit, int degree) {
     if (parameter.tensor_axis < 0) continue;
     int64_t& size = parameter.shape[static_cast<size_t>(parameter.tensor_axis)];
     int64_t sum = 0;
-    for (const int64_t length : segments_of(parameter, size)) sum += part_length(length, degree);
+    parameter.tensor_segments = segments_of(parameter, size);
+    for (const int64_t length : parameter.tensor_segments) sum += part_length(length, degree);
     size = sum;
   }
   return part;

@@ -6,10 +6,12 @@
 
 #include "furrow/base/rng.h"
 #include "furrow/models/kinds.h"
+#include "furrow/models/lora.h"
 #include "furrow/nn/block_torch.h"
 #include "furrow/nn/declared_axis_torch.h"
 #include "furrow/nn/init.h"
 #include "furrow/nn/test_network_torch.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/loss_torch.h"
@@ -26,8 +28,8 @@ Tensors initial(const plan::ModelSpec& spec) {
       if (parameter.tied()) continue;
       at::Tensor& param = params[parameter.name] = at::empty(parameter.shape);
       initialise(parameter, 3, {param.data_ptr<float>(), static_cast<size_t>(param.numel())});
-      // Norms and biases away from their neutral start, so that each matters.
-      if (parameter.shape.size() == 1)
+      // Norms, biases and adapters away from their neutral start, so that each matters.
+      if (parameter.shape.size() == 1 || parameter.adapter)
         param += random_tensor(parameter.shape, stable_hash(parameter.name), 0.1);
     }
   }
@@ -53,6 +55,17 @@ struct UnitCall {
   bool recompute = false;
 };
 
+void add_adapters(const plan::Unit& unit, std::vector<tensor::Param>* params) {
+  for (const plan::Adapter& each : unit.adapters) {
+    const auto at = [](int index) { return static_cast<size_t>(index); };
+    const plan::Parameter& a = unit.parameters[at(each.a)];
+    tensor::Adapter adapter{(*params)[at(each.a)], (*params)[at(each.b)], each.scale, each.dropout, a.name};
+    if (unit.tensor_degree > 1 && a.tensor_axis == 1)
+      adapter.columns = std::accumulate(a.tensor_segments.begin(), a.tensor_segments.end(), int64_t{0});
+    (*params)[at(each.weight)].adapter = std::make_shared<const tensor::Adapter>(std::move(adapter));
+  }
+}
+
 void forward_unit(const UnitCall& call, const at::Tensor& input, bool graph, UnitRun* filled) {
   UnitRun& run = *filled;
   const at::AutoGradMode grad_mode(graph);
@@ -63,6 +76,7 @@ void forward_unit(const UnitCall& call, const at::Tensor& input, bool graph, Uni
     run.params.push_back(
         {value.detach().to(type).set_requires_grad(true), static_cast<int>(run.params.size())});
   }
+  add_adapters(call.unit, &run.params);
   run.sink = std::make_unique<tensor::GradientSink>(static_cast<int>(run.params.size()));
   run.context = call.context;
   run.context.sink = graph ? run.sink.get() : nullptr;
@@ -186,6 +200,33 @@ void append(plan::ModelSpec* spec, std::string name, std::string_view kind, plan
 
 at::Tensor tokens(at::IntArrayRef sizes, int64_t classes, uint64_t seed) {
   return (random_tensor(sizes, seed).abs() * 1000).to(at::kLong).remainder(classes);
+}
+
+Network with_adapters(Network network, const AdapterForm& form) {
+  models::apply_lora({form.rank, form.alpha, form.dropout, form.target_modules}, &network.spec);
+  struct Sum {
+    std::string weight, a, b;
+    double scale = 1;
+    bool table = false;
+  };
+  std::vector<Sum> sums;
+  for (plan::Unit& unit : network.spec.units) {
+    for (plan::Parameter& parameter : unit.parameters) parameter.rule.frozen = false;
+    plan::declare_gradient_sum(&unit);
+    for (const plan::Adapter& each : unit.adapters) {
+      const auto name = [&](int index) { return unit.parameters[static_cast<size_t>(index)].name; };
+      sums.push_back({name(each.weight), name(each.a), name(each.b), each.scale, each.table});
+    }
+  }
+  network.plain = [plain = network.plain, sums](const at::Tensor& input, const Tensors& params) {
+    Tensors merged = params;
+    for (const Sum& each : sums) {
+      const at::Tensor product = params.at(each.b).mm(params.at(each.a)) * each.scale;
+      merged[each.weight] = params.at(each.weight) + (each.table ? product.t() : product);
+    }
+    return plain(input, merged);
+  };
+  return network;
 }
 
 void share_rows(Network* network) {

@@ -54,6 +54,15 @@ struct DecoderForm {
 Network gpt_network(const DecoderForm& form);
 Network llama_network(const DecoderForm& form);
 
+// The network with adapters in it (models/lora.h), of which plain reads the sums with their weights; every
+// parameter trains.  REQUIRES: no weight with an adapter is tied.
+struct AdapterForm {
+  int64_t rank = 5;
+  double alpha = 8, dropout = 0;
+  std::vector<std::string> target_modules = {"*"};
+};
+Network with_adapters(Network network, const AdapterForm& form = {});
+
 struct Step {
   double loss = 0;
   int64_t rows = 0, correct = 0;  // of ours alone
@@ -62,7 +71,7 @@ struct Step {
   Tensors gradients;
 };
 
-// Parameters as training starts, norms and biases away from their neutral start.
+// Parameters as training starts, norms, biases and adapters away from their neutral start.
 Tensors initial(const plan::ModelSpec& spec);
 
 // The step unit by unit as the executor runs it.  Over an axis: the rank's, of a spec and of parameters that

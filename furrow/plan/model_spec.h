@@ -59,6 +59,8 @@ struct Parameter {
   // elements, rounded up: where n is no divisor, the last parts end in zeros, which belong to no element of
   // the whole and never have a gradient.
   std::vector<int64_t> tensor_segments = {};
+  // Over a tensor axis, of one that it leaves whole: each rank's gradient is a part of a sum.
+  bool summed = false;
   ParameterGroup group = ParameterGroup::kDecay;
   ParameterRule rule = {};  // of an owner; a tied parameter follows its owner
   bool whole = false;       // no slice cuts it: its optimizer needs all of it
@@ -99,6 +101,7 @@ struct Adapter {
   double dropout = 0;  // of what A reads
   // As Unit's, of which they are parts.  What several adapters of a unit read counts with the first.
   int64_t deferred_bytes = 0, kept_saved_bytes = 0, kept_grad_bytes = 0;
+  int64_t whole_deferred_bytes = 0;  // as TensorCut's
 };
 
 using Attribute = std::variant<bool, int64_t, double, std::string>;
@@ -120,6 +123,7 @@ struct Flops {
   double forward = 0;
   double backward_input = 0;
   double backward_weight = 0;
+  friend bool operator==(const Flops&, const Flops&) = default;
 };
 
 // A collective over the tensor axis that a unit's block performs itself, at any degree above 1.
@@ -144,7 +148,7 @@ std::string_view name_of(UnitCollective::Phase phase);  // "backward_input"
 std::string_view name_of(UnitCollective::Op op);        // "reduce_scatter"
 
 // What cuts a unit over a tensor axis beside Parameter::tensor_axis and its borders'.  FLOPs divide where a
-// parameter is cut.
+// parameter is cut, but for whole_flops.
 struct TensorCut {
   bool possible = false;  // the block runs on a part
   // What the degree must divide: {"heads", 12}.
@@ -154,8 +158,9 @@ struct TensorCut {
     friend bool operator==(const Count&, const Count&) = default;
   };
   std::vector<Count> counts;
-  // Of saved_bytes and deferred_bytes, what every rank keeps whole.
+  // Of saved_bytes and deferred_bytes, what every rank keeps whole; of Unit::flops, what every rank does.
   int64_t whole_saved_bytes = 0, whole_deferred_bytes = 0;
+  Flops whole_flops = {};
   friend bool operator==(const TensorCut&, const TensorCut&) = default;
 };
 inline constexpr int32_t kUnitBefore = -2;

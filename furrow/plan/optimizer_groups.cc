@@ -10,6 +10,7 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/plan/optimizer_spec.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/topology.h"
 
 namespace furrow::plan {
@@ -91,13 +92,16 @@ void leave_out_frozen(Unit* unit) {
     trained += still ? 0 : parameter.size();
   }
   if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
+  declare_gradient_sum(unit);
   if (trains) return;
   unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
+  unit->tensor.whole_deferred_bytes = 0;
   for (const Adapter& adapter : unit->adapters) {
     if (unit->parameters[adapter.a].rule.frozen && unit->parameters[adapter.b].rule.frozen) continue;
     unit->deferred_bytes += adapter.deferred_bytes;
     unit->kept_saved_bytes += adapter.kept_saved_bytes;
     unit->kept_grad_bytes += adapter.kept_grad_bytes;
+    unit->tensor.whole_deferred_bytes += adapter.whole_deferred_bytes;
   }
 }
 

@@ -11,6 +11,7 @@
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/topology.h"
+#include "furrow/plan/value_bytes.h"
 
 namespace furrow::plan {
 namespace {
@@ -54,8 +55,10 @@ void cut_kept_bytes(int degree, Unit* unit) {
 
 void cut_unit(int degree, Unit* unit) {
   if (has_cut_parameter(*unit)) {
-    for (double* flops : {&unit->flops.forward, &unit->flops.backward_input, &unit->flops.backward_weight})
-      *flops /= degree;
+    for (double Flops::* flops : {&Flops::forward, &Flops::backward_input, &Flops::backward_weight}) {
+      const double whole = std::min(unit->tensor.whole_flops.*flops, unit->flops.*flops);
+      unit->flops.*flops = whole + (unit->flops.*flops - whole) / degree;
+    }
   }
   for (Parameter& parameter : unit->parameters) cut_parameter(degree, &parameter);
   cut_border(degree, &unit->input);
@@ -66,6 +69,10 @@ void cut_unit(int degree, Unit* unit) {
   for (Scratch* scratch :
        {&unit->forward_scratch, &unit->backward_scratch, &unit->weight_scratch, &unit->loss_scratch})
     scratch->sample_bytes = part_of(scratch->sample_bytes, degree);
+  for (const UnitCollective& each : unit->collectives) {  // a copy of the gradients is what travels
+    if (each.phase == UnitCollective::Phase::kBackwardWeight)
+      unit->weight_scratch.fixed_bytes += each.fixed_bytes;
+  }
   unit->tensor_degree = degree;
 }
 
@@ -76,7 +83,6 @@ std::string refuses_unit(const Unit& unit, int degree) {
     if (count.count % degree != 0)
       return fmt::format("{} has {} {}, which {} does not divide", who, count.count, count.name, degree);
   }
-  if (!unit.adapters.empty()) return who + " has adapters ([lora]), which are not cut";
   for (const Parameter& parameter : unit.parameters) {
     if (parameter.tensor_axis >= 0 && parameter.whole)
       return fmt::format("the optimizer steps the whole of {}, which the axis would cut", parameter.name);
@@ -140,6 +146,23 @@ ModelSpec tensor_cut(const ModelSpec& whole, int degree) {
   for (Unit& unit : part.units) cut_unit(degree, &unit);
   validate(part);
   return part;
+}
+
+void declare_gradient_sum(Unit* unit) {
+  UnitCollective sum;
+  sum.phase = UnitCollective::Phase::kBackwardWeight;
+  for (const Parameter& parameter : unit->parameters) {
+    if (parameter.summed && !parameter.rule.frozen && !parameter.borrowed)
+      sum.fixed_bytes += parameter.size() * kFloatBytes;
+  }
+  const auto found = std::ranges::find(unit->collectives, sum.phase, &UnitCollective::phase);
+  if (found == unit->collectives.end()) {
+    if (sum.fixed_bytes > 0) unit->collectives.push_back(sum);
+  } else if (sum.fixed_bytes > 0) {
+    *found = sum;
+  } else {
+    unit->collectives.erase(found);
+  }
 }
 
 std::vector<UnitCollective> collectives_in(const ModelSpec& spec, const Instruction& instruction) {

@@ -28,6 +28,10 @@ std::string refuses_tensor_cut(const ModelSpec& whole, int degree);
 // How many ranks share the model that this is the part of.
 int tensor_degree(const ModelSpec& spec);
 
+// Declares the all-reduce of the gradients that are parts of a sum (Parameter::summed), of trained parameters
+// alone, in place of one that is declared: in backward_weight; none where there are none.
+void declare_gradient_sum(Unit* unit);
+
 // The collectives over the tensor axis inside an instruction, in order; none where the axis has one rank.
 std::vector<UnitCollective> collectives_in(const ModelSpec& spec, const Instruction& instruction);
 

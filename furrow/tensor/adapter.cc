@@ -12,6 +12,7 @@
 #include "furrow/tensor/activation_torch.h"
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/axis_operations_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/half_torch.h"
@@ -25,11 +26,23 @@ constexpr int64_t kWidenedRows = 64;  // models/lora.cc counts their bytes
 
 Param without_adapter(const Param& weight) { return {weight.leaf, weight.index}; }
 
+// What a reads under dropout: x is whole, or over an axis the rank's columns of it.
+WholeInput dropped(const WholeInput& input, const Adapter& adapter, OpContext& context) {
+  if (!context.training || adapter.dropout == 0) return input;
+  const at::Tensor x = widened(input, context);
+  if (adapter.columns > 0)
+    return {dropout_of_columns(x, adapter.columns, adapter.dropout, adapter.stream, context), {}};
+  OpContext whole = context;
+  whole.axis = nullptr;
+  return {dropout(x, adapter.dropout, adapter.stream, whole), {}};
+}
+
 // The thin product is scaled: it has the fewest elements.
-at::Tensor adapted(const at::Tensor& x, const Adapter& adapter, OpContext& context) {
-  const at::Tensor kept = dropout(x, adapter.dropout, adapter.stream, context);
-  const at::Tensor thin = linear(kept, adapter.a, {}, Activation::kNone, context);
-  return linear(thin * adapter.scale, adapter.b, {}, Activation::kNone, context);
+at::Tensor adapted(const WholeInput& input, const Adapter& adapter, OpContext& context,
+                   bool wide_output = false) {
+  const WholeInput kept = dropped(input, adapter, context);
+  const at::Tensor thin = linear(kept.x, {.weight = adapter.a, .read = kept.read}, context);
+  return linear(thin * adapter.scale, {.weight = adapter.b, .wide_output = wide_output}, context);
 }
 
 // In the place of z, which nobody else holds.
@@ -68,50 +81,67 @@ at::Tensor pooled(const at::Tensor& x) {
   });
 }
 
-// Columns `ids` [batch, time] of a [rank, rows], side by side: [batch, time, rank].
-at::Tensor columns(const at::Tensor& ids, const Param& a, const OpContext& context) {
+// Columns own.rows of a [rank, rows], side by side, zeros where there is none: [batch, time, rank].
+at::Tensor columns(const OwnRows& own, const Param& a, const OpContext& context) {
   const int64_t rank = a.leaf.size(0), rows = a.leaf.size(1);
-  const at::Tensor here = ids.contiguous().to(a.leaf.device());
-  const at::Tensor y = a.leaf.detach().t().index_select(0, here.view({-1}));
-  return with_backward(y.view({ids.size(0), ids.size(1), rank}), {a.leaf},
+  const auto present = [absent = own.absent](const at::Tensor& x) {
+    return absent.defined() ? x.masked_fill(absent, 0) : x;
+  };
+  const at::Tensor y = a.leaf.detach().t().index_select(0, own.rows.view({-1}));
+  return with_backward(present(y.view({own.rows.size(0), own.rows.size(1), rank})), {a.leaf},
                        [=, sink = context.sink, threads = context.threads](const at::Tensor& dy) {
                          if (sink == nullptr) return std::vector<at::Tensor>{};
                          sink->defer(a.index, [=](float* out) {
-                           const at::Tensor table =
-                               at::embedding_dense_backward(widened(dy, threads), here, rows, -1, false);
+                           const at::Tensor table = at::embedding_dense_backward(
+                               widened(present(dy), threads), own.rows, rows, -1, false);
                            over(out, {rank, rows}, dy.device()).copy_(table.t());
                          });
                          return std::vector<at::Tensor>{};
                        });
 }
 
-at::Tensor looked_up(const at::Tensor& ids, const Adapter& adapter, OpContext& context) {
-  const at::Tensor thin = columns(ids, adapter.a, context);
+at::Tensor looked_up(const OwnRows& own, const Adapter& adapter, OpContext& context) {
+  const at::Tensor thin = columns(own, adapter.a, context);
   return linear(thin * adapter.scale, adapter.b, {}, Activation::kNone, context);
 }
+
+OwnRows all_rows(const at::Tensor& ids, const Param& table) {
+  return {ids.contiguous().to(table.leaf.device()), {}};
+}
+
+Cut cut_of(Cut cut, const OpContext& context) { return shared(context) ? cut : Cut::kNone; }
 
 }  // namespace
 
 at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
-  FURROW_CHECK(layer.cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
-  const at::Tensor base = linear(x, without_adapter(layer.weight), layer.bias, Activation::kNone, context);
-  return activated(sum(base, adapted(x, *layer.weight.adapter, context)), layer.activation, context);
+  const Cut cut = cut_of(layer.cut, context);
+  const bool columns = cut == Cut::kColumns || cut == Cut::kPositionsToColumns;
+  const bool rows = cut == Cut::kRows || cut == Cut::kRowsToPositions;
+  const WholeInput input = columns ? whole_input(x, cut, context) : WholeInput{x, {}};
+  LinearLayer plain{.weight = without_adapter(layer.weight), .wide_output = rows, .read = input.read};
+  if (!rows) plain.bias = layer.bias;
+  const at::Tensor part =
+      sum(linear(input.x, plain, context), adapted(input, *layer.weight.adapter, context, rows));
+  return activated(rows ? summed_parts(part, layer, context) : part, layer.activation, context);
 }
 
 at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
                                       Cut cut) {
-  FURROW_CHECK(cut == Cut::kNone || !shared(context), "no axis cuts a layer with an adapter");
+  FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
+  const WholeInput input =
+      cut_of(cut, context) == Cut::kNone ? WholeInput{x, {}} : whole_input(x, cut, context);
   std::vector<Param> plain;
   std::vector<at::Tensor> parts;
-  std::vector<int64_t> sizes = x.sizes().vec();
+  std::vector<int64_t> sizes = input.x.sizes().vec();
   for (const Param& weight : weights) {
     plain.push_back(without_adapter(weight));
     sizes.back() = weight.leaf.size(0);
-    parts.push_back(weight.adapter ? adapted(x, *weight.adapter, context) : at::zeros(sizes, x.options()));
+    parts.push_back(weight.adapter ? adapted(input, *weight.adapter, context)
+                                   : at::zeros(sizes, weight.leaf.options()));
   }
   const at::Tensor beside = at::cat(parts, -1);
   parts.clear();
-  return sum(linear_side_by_side(x, plain, context), beside);
+  return sum(linear_side_by_side(input.x, plain, context, Cut::kNone, input.read), beside);
 }
 
 at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
@@ -139,29 +169,52 @@ at::Tensor strided_conv2d_with_adapter(const at::Tensor& x, const Param& weight,
 
 at::Tensor embedding_with_adapters(const at::Tensor& ids, const Param& tokens, const Param& positions,
                                    OpContext& context) {
-  FURROW_CHECK(!shared(context), "no axis cuts a table with an adapter");
   at::Tensor y = embedding(ids, without_adapter(tokens), without_adapter(positions), context);
-  if (tokens.adapter) y = sum(y, looked_up(ids, *tokens.adapter, context));
-  if (positions.adapter) y = sum(y, looked_up(position_ids(ids, context), *positions.adapter, context));
+  if (tokens.adapter) y = sum(y, looked_up(all_rows(ids, tokens), *tokens.adapter, context));
+  if (positions.adapter)
+    y = sum(y, looked_up(all_rows(position_ids(ids, context), positions), *positions.adapter, context));
   return y;
 }
 
-at::Tensor weight_with_adapter(const Param& weight, int threads) {
-  const at::Tensor wide = widened(weight.leaf.detach(), threads);
-  if (!weight.adapter) return wide;
+// The adapter of the positions works on the rank's part of them.
+at::Tensor embedding_cut_with_adapters(const at::Tensor& ids, const CutTables& tables, OpContext& context) {
+  const Param &tokens = tables.tokens, &positions = tables.positions;
+  CutTables plain{without_adapter(tokens), without_adapter(positions), tables.vocabulary};
+  const int rank = context.axis->rank();
+  if (tokens.adapter) {
+    const Param& a = tokens.adapter->a;
+    const OwnRows own = own_rows(ids.contiguous(), a.leaf.size(1), rank, a.leaf.device());
+    plain.beside = looked_up(own, *tokens.adapter, context);
+  }
+  const at::Tensor y = embedding_cut(ids, plain, context);
+  if (!positions.adapter) return y;
+  const at::Tensor here = position_ids(ids, context).narrow(1, rank * y.size(1), y.size(1));
+  return sum(y, looked_up(all_rows(here, positions), *positions.adapter, context));
+}
+
+// A block of rows at a time: only that is of float32 where the sum is of 16 bits.
+at::Tensor weight_with_adapter(const Param& weight, at::ScalarType type, int threads) {
   const Adapter& adapter = *weight.adapter;
   const at::Tensor a = widened(adapter.a.leaf.detach(), threads);
   const at::Tensor b = widened(adapter.b.leaf.detach(), threads) * adapter.scale;
-  const at::Tensor out = wide.is_alias_of(weight.leaf) ? wide.clone() : wide;
-  kernels::gemm({.m = out.size(0),
-                 .n = out.size(1),
-                 .k = a.size(0),
-                 .a = {b.const_data_ptr<float>(), a.size(0), 1},
-                 .b = {a.const_data_ptr<float>(), out.size(1), 1},
-                 .c = out.data_ptr<float>(),
-                 .ldc = out.size(1),
-                 .accumulate = true},
-                threads);
+  at::Tensor out = weight.leaf.detach().to(type, /*non_blocking=*/false, /*copy=*/true);
+  const int64_t rows = out.size(0), in = out.size(1), rank = a.size(0);
+  const int64_t step = type == at::kFloat ? rows : kWidenedRows;
+  for (int64_t first = 0; first < rows; first += step) {
+    const int64_t count = std::min(step, rows - first);
+    at::Tensor place = out.narrow(0, first, count);
+    const at::Tensor wide = widened(place, threads);
+    kernels::gemm({.m = count,
+                   .n = in,
+                   .k = rank,
+                   .a = {b.const_data_ptr<float>() + first * rank, rank, 1},
+                   .b = {a.const_data_ptr<float>(), in, 1},
+                   .c = wide.data_ptr<float>(),
+                   .ldc = in,
+                   .accumulate = true},
+                  threads);
+    if (type != at::kFloat) place.copy_(wide);
+  }
   return out;
 }
 

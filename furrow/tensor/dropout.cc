@@ -6,6 +6,7 @@
 #include "furrow/base/rng.h"
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/dropout_mask.h"
+#include "furrow/tensor/half_rows_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
 #include "furrow/tensor/operations_torch.h"
@@ -40,6 +41,25 @@ at::Tensor masked(const at::Tensor& x, const kernels::DropoutMask& mask, int thr
   return narrowed(out, x.scalar_type(), threads);
 }
 
+// Columns of rows of `columns` in the whole: row by row, as a row's elements alone are side by side there.
+at::Tensor masked_columns(const at::Tensor& x, int64_t columns, const kernels::DropoutMask& mask,
+                          int threads) {
+  const at::Tensor wide = widened(x, threads);
+  const at::Tensor out = at::empty_like(wide);
+  const int64_t part = x.size(-1), rows = x.numel() / part, each = rows / x.size(0);
+  const auto* const from = wide.const_data_ptr<float>();
+  auto* const to = out.data_ptr<float>();
+  for_row_blocks(rows, part, threads, [&](int64_t begin, int64_t count) {
+    for (int64_t row = begin; row < begin + count; ++row) {
+      kernels::DropoutMask own = mask;
+      own.samples = mask.samples + row / each;
+      own.first = mask.first + row % each * columns;
+      kernels::dropout({1, part, from + row * part, to + row * part, own}, 1);
+    }
+  });
+  return narrowed(out, x.scalar_type(), threads);
+}
+
 at::Tensor sum(const at::Tensor& a, const at::Tensor& b, int threads) {
   const at::Tensor wide_a = widened(a, threads), wide_b = widened(b, threads);
   at::Tensor out = at::empty_like(wide_a);
@@ -60,6 +80,18 @@ at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpCon
   return with_backward(
       masked(x.detach().contiguous(), mask, threads), {x},
       [mask, threads](const at::Tensor& dy) { return std::vector{masked(dy, mask, threads)}; });
+}
+
+at::Tensor dropout_of_columns(const at::Tensor& x, int64_t columns, double p, std::string_view stream,
+                              OpContext& context) {
+  if (!context.training || p == 0) return x;
+  check_samples(x, context);
+  const kernels::DropoutMask mask = dropout_mask(p, stream, x.size(-1), context);
+  const int threads = context.threads;
+  return with_backward(masked_columns(x.detach().contiguous(), columns, mask, threads), {x},
+                       [columns, mask, threads](const at::Tensor& dy) {
+                         return std::vector{masked_columns(dy, columns, mask, threads)};
+                       });
 }
 
 at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, std::string_view stream,

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -84,8 +85,8 @@ void look_up(const at::Tensor& ids, const Param& tokens, const Param& positions,
   kernels::embedding_forward(args, context.threads);
 }
 
-// The rows that are here of tokens [first, first + rows); zeros in place of the others.
-at::Tensor own_rows(const at::Tensor& ids, const at::Tensor& table, int64_t first) {
+// The vectors of tokens [first, first + rows); zeros in place of the others.
+at::Tensor own_vectors(const at::Tensor& ids, const at::Tensor& table, int64_t first) {
   const at::Tensor y = at::zeros({ids.size(0), ids.size(1), table.size(1)}, table.options());
   const auto row_bytes = static_cast<size_t>(table.size(1)) * table.element_size();
   const auto* const from = static_cast<const std::byte*>(table.const_data_ptr());
@@ -120,6 +121,21 @@ void check_tables(const at::Tensor& ids, const Param& positions, const OpContext
   if (positions.defined() && !context.positions.empty()) check_positions(context.positions, ids, positions);
 }
 
+OwnRows own_rows(const at::Tensor& ids, int64_t rows, int rank, const at::Device& device) {
+  const at::Tensor own = ids - rank * rows, absent = own.lt(0).logical_or_(own.ge(rows));
+  return {own.masked_fill(absent, 0).to(device, at::kLong, /*non_blocking=*/true),
+          absent.to(device, at::kBool, /*non_blocking=*/true).unsqueeze(2)};
+}
+
+at::Tensor with_rows_backward(const at::Tensor& y, const CutTables& tables, Backward backward) {
+  if (tables.beside.defined())
+    return with_backward(y, {tables.tokens.leaf, tables.beside}, std::move(backward));
+  return with_backward(y, {tables.tokens.leaf}, [backward = std::move(backward)](const at::Tensor& dy) {
+    backward(dy);
+    return std::vector<at::Tensor>{};
+  });
+}
+
 at::Tensor position_ids(const at::Tensor& ids, const OpContext& context) {
   if (context.positions.empty()) return at::arange(ids.size(1)).expand({ids.size(0), ids.size(1)});
   return at::tensor(c10::ArrayRef<int64_t>(context.positions.data(), context.positions.size()), at::kLong)
@@ -128,23 +144,24 @@ at::Tensor position_ids(const at::Tensor& ids, const OpContext& context) {
 
 namespace by_kernels {
 
-at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
-                         int64_t vocabulary, OpContext& context) {
-  if (!shared(context)) return by_kernels::embedding(ids, tokens, positions, context);
+at::Tensor embedding_cut(const at::Tensor& ids, const CutTables& tables, OpContext& context) {
+  const Param &tokens = tables.tokens, &positions = tables.positions;
   check_tables(ids, positions, context);
   const at::Tensor dense = ids.contiguous();
-  check_ids(dense, vocabulary);
+  check_ids(dense, tables.vocabulary);
   TensorAxis& axis = *context.axis;
   const int64_t first = axis.rank() * tokens.leaf.size(0), part = ids.size(1) / axis.size();
-  const at::Tensor y = axis.reduce_scatter(own_rows(dense, tokens.leaf.detach(), first), 1);
+  const at::Tensor rows = own_vectors(dense, tokens.leaf.detach(), first);
+  if (tables.beside.defined()) rows.add_(tables.beside.detach());
+  const at::Tensor y = axis.reduce_scatter(rows, 1);
   if (positions.defined()) {
     const at::Tensor here = position_ids(dense, context).narrow(1, axis.rank() * part, part).reshape({-1});
     y.add_(positions.leaf.detach().index_select(0, here).view_as(y));
   }
-  return with_backward(y, {tokens.leaf}, [=, &axis](const at::Tensor& dy) {
+  return with_rows_backward(y, tables, [=, &axis](const at::Tensor& dy) {
     const at::Tensor all = axis.all_gather(dy, 1);
     if (context.sink != nullptr) defer_tables(dense, tokens, positions, all, context, first);
-    return std::vector<at::Tensor>{};
+    return std::vector{at::Tensor(), all};
   });
 }
 

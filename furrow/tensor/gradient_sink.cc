@@ -1,5 +1,5 @@
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstring>
@@ -62,19 +62,19 @@ void GradientSink::defer(std::vector<int> parameters, std::function<void(std::sp
 
 void GradientSink::sum_over(TensorAxis& axis, std::vector<Param> parameters) {
   FURROW_CHECK(!sum_, "one sum over the axis for a unit");
-  sum_ = Sum{&axis, std::move(parameters)};
+  std::erase_if(parameters, [&](const Param& parameter) { return !wants(parameter.index); });
+  if (!parameters.empty()) sum_ = Sum{&axis, std::move(parameters)};
 }
 
 void GradientSink::sum(const Sum& sum, std::span<const std::span<float>> targets) const {
   int64_t elements = 0;
   for (const Param& parameter : sum.parameters) elements += parameter.leaf.numel();
-  const at::Tensor all = at::zeros({elements}, at::TensorOptions().dtype(at::kFloat).device(device_));
+  const at::Tensor all = at::empty({elements}, at::TensorOptions().dtype(at::kFloat).device(device_));
   const auto each = [&](const auto& move) {
     int64_t begin = 0;
     for (const Param& parameter : sum.parameters) {
       const int64_t size = parameter.leaf.numel();
-      if (wants(parameter.index))
-        move(all.narrow(0, begin, size), over(targets[static_cast<size_t>(parameter.index)], device_));
+      move(all.narrow(0, begin, size), over(targets[static_cast<size_t>(parameter.index)], device_));
       begin += size;
     }
   };

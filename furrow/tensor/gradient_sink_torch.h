@@ -35,7 +35,8 @@ struct Adapter {
   Param a, b;  // shapes: plan::Adapter
   double scale = 1;
   double dropout = 0;
-  std::string stream;  // layer name of the mask
+  std::string stream = {};  // layer name of the mask
+  int64_t columns = 0;      // of what `a` reads, where it is one of several ranks' parts of a; else 0
 };
 
 class GradientSink {
@@ -48,8 +49,8 @@ class GradientSink {
   void defer(int parameter, std::function<void(float* out)> compute);  // writes the whole parameter, beta 0
   // One computation for several parameters, as a weight and its bias: out[i] is the place of parameters[i].
   void defer(std::vector<int> parameters, std::function<void(std::span<float* const> out)> compute);
-  // These are parts of a sum over the ranks of the axis: write() sums them, in one all-reduce behind the
-  // rest. Those that are not wanted count too, as zeros.  The axis lives until then.
+  // These are parts of a sum over the ranks of the axis: write() sums those that are wanted, in one
+  // all-reduce behind the rest; none where none is.  The axis lives until then.
   void sum_over(TensorAxis& axis, std::vector<Param> parameters);
   bool has(int parameter) const;
   // Whether it wants the gradient: what is put or deferred for others is dropped, and need not be formed.

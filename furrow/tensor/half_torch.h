@@ -17,6 +17,11 @@ at::Tensor widened(const at::Tensor& x, int threads);
 // Dense float32 values rounded to `type`; `x` itself for float32.
 at::Tensor narrowed(const at::Tensor& x, at::ScalarType type, int threads);
 
+// `x` itself where it is of that type, else narrowed().
+inline at::Tensor rounded(const at::Tensor& x, at::ScalarType type, int threads) {
+  return x.scalar_type() == type ? x : narrowed(x, type, threads);
+}
+
 // The elements of a dense tensor as kernels know them: T is float, kernels::bf16 or kernels::f16.  Null of
 // one that is undefined.
 template <class T>

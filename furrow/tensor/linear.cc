@@ -24,7 +24,7 @@ struct LinearCall {
   at::Tensor x, weight;
   at::Tensor gate;  // what the activation's backward reads: ReLU's output, GELU's slope
   int weight_index = -1, bias_index = -1;
-  bool input_gradient = false;
+  bool input_gradient = false, wide_input = false;  // wide: the gradient stays float32
   int threads = 1;
   GradientSink* sink = nullptr;
   Cut cut = Cut::kNone;
@@ -32,6 +32,14 @@ struct LinearCall {
 
   bool sums_output() const { return cut == Cut::kRows || cut == Cut::kRowsToPositions; }
 };
+
+void write_to(const at::Tensor& y, Product* product) {
+  if (y.scalar_type() == product->a.tensor.scalar_type()) {
+    product->c = y;
+  } else {
+    product->wide_c = y.data_ptr<float>();
+  }
+}
 
 // The gradient of x weight^T + bias; puts the bias'.
 at::Tensor before_activation(const LinearCall& call, const at::Tensor& dy) {
@@ -74,17 +82,19 @@ at::Tensor summed_input_gradient(const LinearCall& call, const at::Tensor& dz) {
 }
 
 std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor& dy) {
-  at::Tensor dz = before_activation(call, dy);
+  at::Tensor dz = before_activation(call, rounded(dy, call.x.scalar_type(), call.threads));
   if (call.cut == Cut::kRowsToPositions) dz = call.axis->all_gather(dz, 1);
   defer_weight(call, dz);
   if (!call.input_gradient) return {};
   if (call.axis != nullptr && !call.sums_output()) return {summed_input_gradient(call, dz)};
   const kernels::LinearShape& s = call.shape;
+  const at::Tensor dx =
+      at::empty(call.x.sizes(), call.x.options().dtype(call.wide_input ? at::kFloat : dz.scalar_type()));
   Product product{s.rows, s.in, s.out, {dz, s.out}, {call.weight, s.in}};
-  product.c = at::empty_like(call.x);
+  write_to(dx, &product);
   product.ldc = s.in;
   multiply(product, call.threads);
-  return {product.c};
+  return {dx};
 }
 
 // activation(the sum over the ranks of x weight^T, plus bias).
@@ -113,7 +123,9 @@ LinearCall call_of(const at::Tensor& x, const LinearLayer& layer, const OpContex
                "linear reads numbers [..., in]");
   LinearCall call;
   call.activation = layer.activation;
-  call.x = x.detach().contiguous();
+  call.wide_input = x.scalar_type() != weight.scalar_type();
+  const at::Tensor read = layer.read.defined() ? layer.read : x;
+  call.x = rounded(read.detach().contiguous(), weight.scalar_type(), context.threads);
   if (layer.cut != Cut::kNone && shared(context)) {
     call.cut = layer.cut;
     call.axis = context.axis;
@@ -130,14 +142,16 @@ LinearCall call_of(const at::Tensor& x, const LinearLayer& layer, const OpContex
 }
 
 // activation(x weight^T + bias), of what is here.
-at::Tensor own_output(LinearCall& call, const Param& bias, bool recorded) {
+at::Tensor own_output(LinearCall& call, const LinearLayer& layer, bool recorded) {
+  const Param& bias = layer.bias;
   const kernels::LinearShape& s = call.shape;
   std::vector<int64_t> sizes = call.x.sizes().vec();
   sizes.back() = s.out;
-  at::Tensor y = at::empty(sizes, call.x.options());
+  const at::ScalarType type = layer.wide_output ? at::kFloat : call.x.scalar_type();
+  const at::Tensor y = at::empty(sizes, call.x.options().dtype(type));
   if (recorded && call.activation >= Activation::kGelu) call.gate = at::empty_like(y);
   Product product{s.rows, s.out, s.in, {call.x, s.in}, {call.weight, 1, s.in}};
-  product.c = y;
+  write_to(y, &product);
   product.ldc = s.out;
   if (bias.defined()) product.bias = bias.leaf.detach();
   product.activation = kernel_activation(call.activation);
@@ -154,7 +168,7 @@ at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& cont
   LinearCall call = call_of(x, layer, context);
   const bool recorded = needs_backward({x, layer.weight.leaf});
   const at::Tensor y =
-      call.sums_output() ? summed_output(call, layer.bias, recorded) : own_output(call, layer.bias, recorded);
+      call.sums_output() ? summed_output(call, layer.bias, recorded) : own_output(call, layer, recorded);
   if (!recorded) return y;
   if (call.activation == Activation::kRelu) call.gate = y.detach();
   return with_backward(y, {x, layer.weight.leaf},

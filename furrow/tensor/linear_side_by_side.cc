@@ -25,7 +25,7 @@ struct Call {
   int64_t rows = 0, in = 0, out = 0;
   std::vector<Layer> layers;
   at::Tensor x;
-  bool input_gradient = false;
+  bool input_gradient = false, wide_input = false;  // wide: the gradient stays float32
   int threads = 1;
   GradientSink* sink = nullptr;
   TensorAxis* axis = nullptr;  // of several ranks: x has been gathered, its gradient is scattered
@@ -57,13 +57,16 @@ std::vector<at::Tensor> backward(const Call& call, const at::Tensor& dy) {
     multiply(product, call.threads);
   }
   if (call.axis != nullptr) dx = call.axis->reduce_scatter(dx, 1);
-  return {narrowed(dx, dy.scalar_type(), call.threads)};
+  return {call.wide_input ? dx : narrowed(dx, dy.scalar_type(), call.threads)};
 }
 
-Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContext& context, Cut cut) {
+Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContext& context, Cut cut,
+             const at::Tensor& read) {
   Call call;
   call.in = x.size(-1);
-  call.x = x.detach().contiguous();
+  const at::ScalarType type = weights.front().leaf.scalar_type();
+  call.wide_input = x.scalar_type() != type;
+  call.x = rounded((read.defined() ? read : x).detach().contiguous(), type, context.threads);
   if (cut == Cut::kPositionsToColumns && shared(context)) {
     call.axis = context.axis;
     call.x = call.axis->all_gather(call.x, 1);
@@ -85,11 +88,11 @@ Call call_of(const at::Tensor& x, std::span<const Param> weights, const OpContex
 namespace by_kernels {
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut) {
+                               Cut cut, const at::Tensor& read) {
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
                "linear_side_by_side reads numbers [..., in]");
   FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
-  const Call call = call_of(x, weights, context, cut);
+  const Call call = call_of(x, weights, context, cut, read);
   std::vector<int64_t> sizes = call.x.sizes().vec();
   sizes.back() = call.out;
   at::Tensor y = at::empty(sizes, call.x.options());

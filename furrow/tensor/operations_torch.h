@@ -1,18 +1,18 @@
 // The two implementations of the operations of ops_torch.h, which has their contracts.  Internal to tensor.
 #pragma once
 
+#include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 #define FURROW_DECLARE_OPERATIONS                                                                            \
   at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context);                      \
   at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,    \
-                                 Cut cut);                                                                   \
+                                 Cut cut, const at::Tensor& read);                                           \
   at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias,                             \
                     const Convolution& convolution, OpContext& context);                                     \
   at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions,                   \
                        OpContext& context);                                                                  \
-  at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,               \
-                           int64_t vocabulary, OpContext& context);                                          \
+  at::Tensor embedding_cut(const at::Tensor& ids, const CutTables& tables, OpContext& context);              \
   at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,             \
                         OpContext& context);                                                                 \
   at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpContext& context);             \
@@ -23,6 +23,8 @@
   at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, const Param& bias,            \
                                      OpContext& context);                                                    \
   at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context);            \
+  at::Tensor dropout_of_columns(const at::Tensor& x, int64_t columns, double p, std::string_view stream,     \
+                                OpContext& context);                                                         \
   at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, std::string_view stream, \
                          OpContext& context);
 

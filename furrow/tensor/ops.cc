@@ -8,6 +8,7 @@
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/image_operations_torch.h"
 #include "furrow/tensor/operations_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -30,6 +31,7 @@ struct Operations {
   decltype(&by_kernels::lstm) lstm;
   decltype(&by_kernels::recurrent_concatenation) recurrent_concatenation;
   decltype(&by_kernels::dropout) dropout;
+  decltype(&by_kernels::dropout_of_columns) dropout_of_columns;
   decltype(&by_kernels::add_dropout) add_dropout;
 };
 
@@ -38,7 +40,7 @@ struct Operations {
    &row::batch_norm, &row::subsample_and_pad,   &row::max_pool_3x3, &row::global_average_pool,     \
    &row::embedding,  &row::embedding_cut,       &row::layer_norm,   &row::rms_norm,                \
    &row::swiglu,     &row::causal_attention,    &row::lstm,         &row::recurrent_concatenation, \
-   &row::dropout,    &row::add_dropout}
+   &row::dropout,    &row::dropout_of_columns,  &row::add_dropout}
 constexpr Operations kKernels FURROW_OPERATIONS(by_kernels);
 constexpr Operations kCompositions FURROW_OPERATIONS(by_composition);
 #undef FURROW_OPERATIONS
@@ -56,9 +58,9 @@ at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& cont
 }
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut) {
+                               Cut cut, const at::Tensor& read) {
   if (std::ranges::any_of(weights, adapted)) return side_by_side_with_adapters(x, weights, context, cut);
-  return for_tensor(x).linear_side_by_side(x, weights, context, cut);
+  return for_tensor(x).linear_side_by_side(x, weights, context, cut, read);
 }
 
 at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, const Convolution& convolution,
@@ -97,8 +99,14 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
 
 at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
                          int64_t vocabulary, OpContext& context) {
-  if (adapted(tokens) || adapted(positions)) return embedding_with_adapters(ids, tokens, positions, context);
-  return for_tensor(tokens.leaf).embedding_cut(ids, tokens, positions, vocabulary, context);
+  if (!shared(context)) return embedding(ids, tokens, positions, context);
+  const CutTables tables{tokens, positions, vocabulary};
+  if (adapted(tokens) || adapted(positions)) return embedding_cut_with_adapters(ids, tables, context);
+  return embedding_cut(ids, tables, context);
+}
+
+at::Tensor embedding_cut(const at::Tensor& ids, const CutTables& tables, OpContext& context) {
+  return for_tensor(tables.tokens.leaf).embedding_cut(ids, tables, context);
 }
 
 at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,
@@ -130,6 +138,11 @@ at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, con
 
 at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context) {
   return for_tensor(x).dropout(x, p, stream, context);
+}
+
+at::Tensor dropout_of_columns(const at::Tensor& x, int64_t columns, double p, std::string_view stream,
+                              OpContext& context) {
+  return for_tensor(x).dropout_of_columns(x, columns, p, stream, context);
 }
 
 at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, std::string_view stream,

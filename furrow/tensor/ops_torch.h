@@ -36,11 +36,16 @@ enum class Cut : uint8_t {
   kRowsToPositions,
 };
 
-// y [..., out] = activation(x [..., in] weight^T + bias); weight [out, in]; `bias` may be absent.
+// y [..., out] = activation(x [..., in] weight^T + bias); weight [out, in]; `bias` may be absent.  What ranks
+// add up of a layer of 16 bits is float32: the gradient of an x that is float32, whose numbers are `read` or,
+// where that is undefined, x rounded to the weight's type, and y where `wide_output`, which has neither bias
+// nor activation, nor a cut.
 struct LinearLayer {
   Param weight, bias = {};
   Activation activation = Activation::kNone;
   Cut cut = Cut::kNone;
+  bool wide_output = false;
+  at::Tensor read = {};
 };
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context);
 inline at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& bias, Activation activation,
@@ -49,9 +54,10 @@ inline at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& 
 }
 
 // y [..., sum of outs] = x [W_0; W_1; ...]^T, several linear layers without biases over one input, results
-// side by side; W_i [out_i, in].  `cut` is kNone or kPositionsToColumns.
+// side by side; W_i [out_i, in].  `cut` is kNone or kPositionsToColumns.  A float32 x and
+// its numbers as linear()'s.
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut = Cut::kNone);
+                               Cut cut = Cut::kNone, const at::Tensor& read = {});
 
 struct Convolution {
   int64_t padding = 0;
@@ -153,6 +159,9 @@ at::Tensor recurrent_concatenation(const at::Tensor& x, const Param& weight, con
 // over a tensor axis x is the rank's part of each sample, the parts of all ranks one after the other, and has
 // its part of the whole mask.  (The heads of causal_attention too.)
 at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context);
+// The same where x [batch, .., part] are the rank's of `columns` columns, as context.axis shares them.
+at::Tensor dropout_of_columns(const at::Tensor& x, int64_t columns, double p, std::string_view stream,
+                              OpContext& context);
 
 // residual + dropout(x).
 at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, std::string_view stream,

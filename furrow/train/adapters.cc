@@ -12,6 +12,7 @@
 #include "furrow/base/text.h"
 #include "furrow/models/hugging_face.h"
 #include "furrow/models/lora.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/storage/json.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/adapters_torch.h"
@@ -170,30 +171,32 @@ void AdapterFile::check_config(const std::string& folder, const config::Lora& lo
   }
 }
 
-void AdapterFile::name_tensor(const plan::Parameter& parameter, const std::string& own,
-                              const std::string& name) {
+void AdapterFile::name_tensor(const Shape& shape, const std::string& own, const std::string& name) {
   const storage::TensorInfo& tensor = file_.at(name);
-  if (tensor.shape != parameter.shape) {
-    refuse(file_.path(), fmt::format("{} is {}, but {} is {} here", name, to_string(tensor.shape),
-                                     parameter.name, to_string(parameter.shape)));
+  if (tensor.shape != shape) {
+    refuse(file_.path(),
+           fmt::format("{} is {}, but {} is {} here", name, to_string(tensor.shape), own, to_string(shape)));
   }
   names_.emplace(own, name);
 }
 
 void AdapterFile::name_tensors(const plan::ModelSpec& spec) {
+  const auto whole = [&](const plan::Parameter& parameter) {
+    return plan::whole_shape(parameter.shape, plan::place_of(spec, parameter, 0));
+  };
   std::set<std::string> known;
   for (const plan::Unit& unit : spec.units) {
     for (const plan::Parameter& parameter : unit.parameters) {
       if (!parameter.adapter) continue;
       const std::string name = peft_name(spec.architecture, parameter.name);
-      name_tensor(parameter, parameter.name, name);
+      name_tensor(whole(parameter), parameter.name, name);
       known.insert(name);
     }
     for (const plan::Adapter& adapter : unit.adapters) {
       const plan::Parameter& weight = unit.parameters[static_cast<size_t>(adapter.weight)];
       const std::string name = base_name(spec.architecture, weight.name);
       if (name.empty() || file_.find(name) == nullptr) continue;
-      name_tensor(weight, weight.tied() ? weight.tied_to : weight.name, name);
+      name_tensor(whole(weight), weight.tied() ? weight.tied_to : weight.name, name);
       known.insert(name);
     }
   }
@@ -208,11 +211,14 @@ void AdapterFile::read(const NamedRange& range) const {
   const storage::TensorInfo& info = file_.at(names_.at(range.name));
   if (!plan::is_number(info.dtype))
     refuse(file_.path(), fmt::format("{} is {}, no floating point", info.name, to_string(info.dtype)));
-  const at::Tensor numbers = at::empty({range.elements.numel()}, tensor::scalar_type(info.dtype));
   const size_t size = dtype_size(info.dtype);
-  std::memcpy(numbers.data_ptr(), file_.bytes(info).data() + static_cast<size_t>(range.begin) * size,
-              static_cast<size_t>(numbers.numel()) * size);
-  at::Tensor(range.elements).copy_(numbers);
+  const int64_t end = range.begin + range.elements.numel();
+  for (const plan::TensorRun& run : plan::runs_of(range.shape, range.place, range.begin, end)) {
+    const at::Tensor numbers = at::empty({run.size}, tensor::scalar_type(info.dtype));
+    std::memcpy(numbers.data_ptr(), file_.bytes(info).data() + static_cast<size_t>(run.whole) * size,
+                static_cast<size_t>(run.size) * size);
+    range.elements.narrow(0, run.begin - range.begin, run.size).copy_(numbers);
+  }
 }
 
 }  // namespace furrow::train

@@ -54,7 +54,7 @@ class AdapterFile {
  private:
   void check_config(const std::string& folder, const config::Lora& lora) const;
   void name_tensors(const plan::ModelSpec& spec);
-  void name_tensor(const plan::Parameter& parameter, const std::string& own, const std::string& name);
+  void name_tensor(const Shape& shape, const std::string& own, const std::string& name);
 
   storage::SafetensorsFile file_;
   std::map<std::string, std::string> names_;  // in the file, by ours; of tied weights by their owner's

@@ -273,9 +273,11 @@ void ModelState::make_views() {
       params.push_back({leaf.requires_grad_(trained), static_cast<int>(params.size())});
     }
     for (const plan::Adapter& each : unit.adapters) {
-      const std::string stream = unit.parameters[each.a].name + ".dropout";
-      params[each.weight].adapter = std::make_shared<const tensor::Adapter>(
-          tensor::Adapter{params[each.a], params[each.b], each.scale, each.dropout, stream});
+      const plan::Parameter& a = unit.parameters[each.a];
+      tensor::Adapter adapter{params[each.a], params[each.b], each.scale, each.dropout, a.name + ".dropout"};
+      const plan::TensorPlace place = plan::place_of(spec_, a, 0);
+      if (place.cuts()) adapter.columns = plan::whole_shape(a.shape, place)[1];
+      params[each.weight].adapter = std::make_shared<const tensor::Adapter>(std::move(adapter));
     }
     params_.push_back(std::move(params));
   }

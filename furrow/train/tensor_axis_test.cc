@@ -26,10 +26,11 @@ using testing::StepResult;
 using testing::TinyTraining;
 using testing::WorldOptions;
 
-// With groups of two heads for four ranks; the vocabulary of 13 leaves some of a part over.
+// With groups of two heads for four ranks; the vocabulary of 13 leaves some of a part over.  "lora-": with
+// adapters.
 TinyTraining with_heads(const std::string& name) {
-  TinyTraining tiny = testing::tiny(name);
-  if (name == "mlp") return tiny;
+  TinyTraining tiny = name.starts_with("lora-") ? testing::adapted(name.substr(5)) : testing::tiny(name);
+  if (tiny.config.model.name == "mlp") return tiny;
   tiny.config.model.heads = 8;
   tiny.config.model.kv_heads = 4;
   testing::describe_again(&tiny);
@@ -62,6 +63,21 @@ std::vector<at::Tensor> tensors_of(const TinyTraining& tiny, const StepResult& w
   one[0].params = whole.params;
   one[0].statistics = whole.statistics;
   return whole_of(tiny, one);
+}
+
+// Of those of whole_of().
+std::vector<at::Tensor> adapter_tensors(const TinyTraining& tiny, const std::vector<at::Tensor>& tensors) {
+  std::vector<at::Tensor> adapters;
+  size_t at = 0;
+  for (const plan::Unit& unit : tiny.trained_spec().units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (parameter.tied()) continue;
+      if (parameter.adapter) adapters.push_back(tensors[at]);
+      ++at;
+    }
+  }
+  EXPECT_EQ(at, tensors.size());
+  return adapters;
 }
 
 TEST_P(Parts, StartAsThePartsOfTheWhole) {
@@ -109,6 +125,12 @@ TEST_P(Parts, StepAsOneRankButForTheOrderOfSums) {
     EXPECT_NEAR(parts[0].outputs.loss.mean(), whole.outputs.loss.mean(), 1e-4);
     EXPECT_NEAR(parts[0].outputs.scale.norm, whole.outputs.scale.norm, 1e-3 * whole.outputs.scale.norm);
     EXPECT_LT(testing::relative_error(whole_of(tiny_, parts), tensors_of(tiny_, whole)), 2e-3) << degree;
+    if (tiny_.config.lora.rank > 0) {
+      EXPECT_LT(testing::relative_error(adapter_tensors(tiny_, whole_of(tiny_, parts)),
+                                        adapter_tensors(tiny_, tensors_of(tiny_, whole))),
+                2e-3)
+          << degree;
+    }
     for (const StepResult& part : parts) EXPECT_EQ(part.outputs.scale.norm, parts[0].outputs.scale.norm);
   }
 }
@@ -182,7 +204,8 @@ TEST_P(Parts, CheckpointsGoFromAnyDegreeToAnyOther) {
 
 INSTANTIATE_TEST_SUITE_P(Networks, Parts,
                          ::testing::Values("gpt-tied", "gpt-untied", "llama-tied", "mlp", "gpt-tied@bfloat16",
-                                           "gpt-tied@float16"),
+                                           "gpt-tied@float16", "lora-gpt-tied", "lora-llama-untied",
+                                           "lora-mlp"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "furrow/config/config.h"
 #include "furrow/observe/metrics_log.h"
 #include "furrow/observe/summary.h"
+#include "furrow/storage/safetensors.h"
 #include "furrow/train/session.h"
 #include "tests/testing/child.h"
 #include "tests/testing/outcome.h"
@@ -120,6 +121,40 @@ TEST_F(TensorAxis, ProcessesEndWithTheBitsOfThreads) {
   as_processes("one", kOne);
   EXPECT_NE(difference("one", "dp2tp2"), "");  // sums of another order
   EXPECT_NEAR(last_loss("one"), last_loss("dp2tp2"), 1e-3);
+}
+
+// With adapters, of tables too: the same, and what is exported has the same tensors and goes on anywhere.
+TEST_F(TensorAxis, AdaptersAreCutAsTheirWeights) {
+  const auto adapted = [](Layout layout, const Settings& more = {}) {
+    layout.settings = layout.settings + Settings{"--lora.rank",           "3",
+                                                 "--lora.dropout",        "0.1",
+                                                 "--lora.target_modules", R"(["*", "wte", "wpe", "lm_head"])",
+                                                 "--optimizer.lr",        "0.02"} +
+                      more;
+    return layout;
+  };
+  for (const Layout& layout : {kTp2, kPp2Tp2, kDp2Tp2, kOne}) as_processes(layout.name, adapted(layout));
+  EXPECT_EQ(difference("tp2", "pp2tp2"), "");
+  EXPECT_EQ(difference("tp2", "dp2tp2"), "");
+  expect_bytes_as_predicted(observe::parse_summary(read_file(run("pp2tp2") + "/summary.json")));
+  EXPECT_NE(difference("one", "tp2"), "");
+  EXPECT_NEAR(last_loss("one"), last_loss("tp2"), 1e-3);
+  go_on("tp2", "tp2_one", kOne);
+  go_on("tp2", "tp2_pp2", kPp2);
+  EXPECT_EQ(difference("tp2_one", "tp2_pp2"), "");
+  EXPECT_NEAR(last_loss("tp2_one"), last_loss("tp2"), 1e-3);
+  const auto names = [&](const std::string& name) {
+    std::vector<std::string> all;
+    const storage::SafetensorsFile file(run(name) + "/adapter/adapter_model.safetensors");
+    for (const storage::TensorInfo& each : file.tensors()) all.push_back(each.name + to_string(each.shape));
+    return all;
+  };
+  EXPECT_EQ(names("tp2"), names("one"));
+  const Settings from = {"--lora.adapter_path", run("tp2") + "/adapter"};
+  as_processes("one_from_tp2", adapted(kOne, from));
+  as_processes("tp2_from_tp2", adapted(kTp2, from));
+  EXPECT_NEAR(last_loss("one_from_tp2"), last_loss("tp2_from_tp2"), 1e-3);
+  EXPECT_GT(std::abs(last_loss("one") - last_loss("one_from_tp2")), 3e-3) << "control: it starts there";
 }
 
 // Beside the axis no layout changes a bit; at another degree every reader of the checkpoint ends alike.

@@ -146,6 +146,19 @@ TinyTraining tiny(const std::string& full_name) {
   return t;
 }
 
+TinyTraining adapted(const std::string& name) {
+  TinyTraining tiny = testing::tiny(name);
+  tiny.config.lora.rank = 3;
+  tiny.config.lora.alpha = 6;
+  const std::string& model = tiny.config.model.name;
+  const bool recurrent = model == "rnn" || model == "lstm";
+  tiny.config.lora.dropout = recurrent ? 0 : 0.25;
+  if (recurrent) tiny.config.lora.target_modules = {"*", "embed"};
+  if (model == "gpt") tiny.config.lora.target_modules = {"*", "wte", "wpe", "lm_head"};
+  if (model == "llama") tiny.config.lora.target_modules = {"*", "embed_tokens", "lm_head"};
+  return tiny;
+}
+
 void describe_again(TinyTraining* tiny) {
   models::DataShape shape;
   shape.input = tiny->spec.units.front().input;

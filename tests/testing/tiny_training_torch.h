@@ -57,7 +57,8 @@ struct TinyTraining {
   train::Objective objective() const;    // the same
 };
 TinyTraining tiny(const std::string& name);
-void describe_again(TinyTraining* tiny);  // makes its spec that of config.model as it is now
+TinyTraining adapted(const std::string& name);  // the same: every layer that takes an adapter has one
+void describe_again(TinyTraining* tiny);        // makes its spec that of config.model as it is now
 std::vector<std::string> tiny_names();
 std::string test_name(std::string name);  // as googletest takes it
 

@@ -1,5 +1,6 @@
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "furrow/tensor/composed/dropout_factors_torch.h"
 #include "furrow/tensor/dropout_mask.h"
 #include "furrow/tensor/operations_torch.h"
+#include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::tensor {
 namespace {
@@ -81,6 +83,21 @@ at::Tensor kept(const at::Tensor& x, double p, std::string_view stream, const Op
 at::Tensor dropout(const at::Tensor& x, double p, std::string_view stream, OpContext& context) {
   if (!context.training || p == 0) return x;
   return kept(x, p, stream, context).to(x.scalar_type());
+}
+
+at::Tensor dropout_of_columns(const at::Tensor& x, int64_t columns, double p, std::string_view stream,
+                              OpContext& context) {
+  if (!context.training || p == 0) return x;
+  OpContext whole = context;
+  whole.axis = nullptr;
+  const int64_t part = x.size(-1), first = shared(context) ? context.axis->rank() * part : 0;
+  const int64_t per_sample = x.numel() / x.size(0) / part * columns;
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = columns;
+  const at::Tensor all = dropout_factors(p, stream, per_sample, whole, x.device()).view(sizes);
+  const int64_t begin = std::min(first, columns), there = std::min(part, columns - begin);
+  const at::Tensor own = at::constant_pad_nd(all.narrow(-1, begin, there), {0, part - there});
+  return (x.to(at::kFloat) * own).to(x.scalar_type());
 }
 
 at::Tensor add_dropout(const at::Tensor& residual, const at::Tensor& x, double p, std::string_view stream,

@@ -51,17 +51,6 @@ void defer_positions(GradientSink* sink, const Param& positions, const at::Tenso
   }
 }
 
-// Which row of the part [first, first + rows) of a table each id has, and which have none: of those the row
-// is the first.
-struct OwnRows {
-  at::Tensor rows, absent;
-};
-OwnRows own_rows(const at::Tensor& ids, const at::Tensor& table, int64_t first) {
-  const at::Tensor own = ids - first, absent = own.lt(0).logical_or_(own.ge(table.size(0)));
-  return {on_device(own.masked_fill(absent, 0), table.device()),
-          absent.to(table.device(), at::kBool, /*non_blocking=*/true).unsqueeze(2)};
-}
-
 // To y [batch, time, width], the vectors of its tokens' positions: `places` from `begin` on, or, where that
 // is undefined, the positions from there.
 void add_positions(const at::Tensor& y, const Param& positions, const at::Tensor& places, int64_t begin) {
@@ -90,24 +79,25 @@ at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& po
   });
 }
 
-at::Tensor embedding_cut(const at::Tensor& ids, const Param& tokens, const Param& positions,
-                         int64_t vocabulary, OpContext& context) {
-  if (!shared(context)) return by_composition::embedding(ids, tokens, positions, context);
+at::Tensor embedding_cut(const at::Tensor& ids, const CutTables& tables, OpContext& context) {
+  const Param &tokens = tables.tokens, &positions = tables.positions;
   check_tables(ids, positions, context);
   const at::Tensor dense = ids.contiguous();
-  check_ids(dense, vocabulary);
+  check_ids(dense, tables.vocabulary);
   TensorAxis& axis = *context.axis;
   const int64_t part = ids.size(1) / axis.size();
-  const OwnRows own = own_rows(dense, tokens.leaf, axis.rank() * tokens.leaf.size(0));
+  const OwnRows own = own_rows(dense, tokens.leaf.size(0), axis.rank(), tokens.leaf.device());
   const at::Tensor found = at::embedding(tokens.leaf.detach(), own.rows).masked_fill_(own.absent, 0);
+  if (tables.beside.defined()) found.add_(tables.beside.detach());
   const at::Tensor y = axis.reduce_scatter(found, 1), places = places_of(dense, positions, context);
   add_positions(y, positions, places, axis.rank() * part);
-  return with_backward(y, {tokens.leaf}, [=, &axis, sink = context.sink](const at::Tensor& dy) {
+  return with_rows_backward(y, tables, [=, &axis, sink = context.sink](const at::Tensor& dy) {
     const at::Tensor all = axis.all_gather(dy, 1);
-    if (sink == nullptr) return std::vector<at::Tensor>{};
-    defer_table(sink, tokens, own.rows, all.masked_fill(own.absent, 0));
-    defer_positions(sink, positions, places, all);
-    return std::vector<at::Tensor>{};
+    if (sink != nullptr) {
+      defer_table(sink, tokens, own.rows, all.masked_fill(own.absent, 0));
+      defer_positions(sink, positions, places, all);
+    }
+    return std::vector{at::Tensor(), all};
   });
 }
 

@@ -59,7 +59,7 @@ struct LinearCall {
   at::Tensor gate;             // what the activation's backward reads: ReLU's output, GELU's input
   std::vector<int64_t> sizes;  // of x, gathered where it is
   int weight_index = -1, bias_index = -1;
-  bool input_gradient = false;
+  bool input_gradient = false, wide_input = false;  // wide: the gradient stays float32
   GradientSink* sink = nullptr;
   Cut cut = Cut::kNone;
   TensorAxis* axis = nullptr;  // of several ranks where the layer is cut
@@ -95,13 +95,14 @@ at::Tensor activation_backward(const LinearCall& call, const at::Tensor& dy) {
 }
 
 std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor& gradient) {
-  at::Tensor dz = activation_backward(call, matrix(gradient));
+  at::Tensor dz = activation_backward(call, matrix(gradient).to(call.x.scalar_type()));
   if (call.sink != nullptr && call.bias_index >= 0 && call.sink->wants(call.bias_index))
     call.sink->put(call.bias_index, at::sum(dz, {0}, false, at::kFloat));
   if (call.cut == Cut::kRowsToPositions) dz = matrix(call.axis->all_gather(dz.view(gradient.sizes()), 1));
   if (call.sink != nullptr)
     call.sink->defer(call.weight_index, [dz, x = call.x](float* out) { multiply_into(dz.t(), x, out); });
   if (!call.input_gradient) return {};
+  if (call.wide_input) return {wide_product(dz, call.weight).view(call.sizes)};
   if (!call.sums_input_gradient()) return {at::mm(dz, call.weight).view(call.sizes)};
   const at::Tensor part = wide_product(dz, call.weight).view(call.sizes);
   const at::Tensor sum =
@@ -115,13 +116,14 @@ LinearCall call_of(const at::Tensor& x, const LinearLayer& layer, const OpContex
                "linear reads numbers [..., in]");
   LinearCall call;
   call.activation = layer.activation;
-  at::Tensor whole = x.detach();
+  at::Tensor whole = (layer.read.defined() ? layer.read : x).detach();
   if (layer.cut != Cut::kNone && shared(context)) {
     call.cut = layer.cut;
     call.axis = context.axis;
     if (call.cut == Cut::kPositionsToColumns) whole = call.axis->all_gather(whole, 1);
   }
-  call.x = matrix(whole);
+  call.wide_input = x.scalar_type() != weight.scalar_type();
+  call.x = matrix(whole).to(weight.scalar_type());
   call.weight = weight.detach();
   call.sizes = whole.sizes().vec();
   call.weight_index = layer.weight.index;
@@ -140,9 +142,10 @@ at::Tensor summed_output(const LinearCall& call, const Param& bias) {
   return bias.defined() ? sum.add_(bias.leaf.detach()) : sum;
 }
 
-at::Tensor own_output(const LinearCall& call, const Param& bias) {
-  const at::Tensor z = bias.defined() ? at::addmm(bias.leaf.detach(), call.x, call.weight.t())
-                                      : at::mm(call.x, call.weight.t());
+at::Tensor own_output(const LinearCall& call, const LinearLayer& layer) {
+  const at::Tensor z = layer.wide_output      ? wide_product(call.x, call.weight.t())
+                       : layer.bias.defined() ? at::addmm(layer.bias.leaf.detach(), call.x, call.weight.t())
+                                              : at::mm(call.x, call.weight.t());
   return z.view(with_last(call.sizes, call.weight.size(0)));
 }
 
@@ -151,8 +154,8 @@ at::Tensor own_output(const LinearCall& call, const Param& bias) {
 at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context) {
   LinearCall call = call_of(x, layer, context);
   const at::ScalarType type = call.x.scalar_type();
-  const at::Tensor z = call.sums_output() ? summed_output(call, layer.bias) : own_output(call, layer.bias);
-  const at::Tensor y = activated(z, call.activation).to(type);
+  const at::Tensor z = call.sums_output() ? summed_output(call, layer.bias) : own_output(call, layer);
+  const at::Tensor y = activated(z, call.activation).to(layer.wide_output ? at::kFloat : type);
   if (call.activation != Activation::kNone && needs_backward({x, layer.weight.leaf}))
     call.gate = matrix(call.activation == Activation::kRelu ? y : z.to(type));
   return with_backward(y, {x, layer.weight.leaf},
@@ -165,9 +168,9 @@ namespace {
 struct SideBySide {
   std::vector<at::Tensor> weights;
   std::vector<int> indices;
-  at::Tensor x;                // [rows, in]
-  std::vector<int64_t> sizes;  // of x, gathered where it is
-  bool input_gradient = false;
+  at::Tensor x;                                     // [rows, in]
+  std::vector<int64_t> sizes;                       // of x, gathered where it is
+  bool input_gradient = false, wide_input = false;  // wide: the gradient stays float32
   GradientSink* sink = nullptr;
   TensorAxis* axis = nullptr;  // of several ranks: x has been gathered, its gradient is scattered
 };
@@ -182,7 +185,7 @@ std::vector<at::Tensor> side_by_side_backward(const SideBySide& call, const at::
     if (call.sink != nullptr)
       call.sink->defer(call.indices[i], [part, x = call.x](float* out) { multiply_into(part.t(), x, out); });
     if (!call.input_gradient) continue;
-    if (call.axis != nullptr) {
+    if (call.axis != nullptr || call.wide_input) {
       const at::Tensor wide = wide_product(part, call.weights[i]);
       dx = dx.defined() ? dx.add_(wide) : wide;
     } else {
@@ -192,23 +195,25 @@ std::vector<at::Tensor> side_by_side_backward(const SideBySide& call, const at::
   if (!call.input_gradient) return {};
   dx = dx.view(call.sizes);
   if (call.axis != nullptr) dx = call.axis->reduce_scatter(dx, 1);
-  return {dx.to(gradient.scalar_type())};
+  return {call.wide_input ? dx : dx.to(gradient.scalar_type())};
 }
 
 }  // namespace
 
 at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut) {
+                               Cut cut, const at::Tensor& read) {
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
                "linear_side_by_side reads numbers [..., in]");
   FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
   SideBySide call;
-  at::Tensor whole = x.detach();
+  at::Tensor whole = (read.defined() ? read : x).detach();
   if (cut == Cut::kPositionsToColumns && shared(context)) {
     call.axis = context.axis;
     whole = call.axis->all_gather(whole, 1);
   }
-  call.x = matrix(whole);
+  const at::ScalarType type = weights.front().leaf.scalar_type();
+  call.wide_input = x.scalar_type() != type;
+  call.x = matrix(whole).to(type);
   call.sizes = whole.sizes().vec();
   call.input_gradient = x.requires_grad();
   call.sink = context.sink;

@@ -53,21 +53,32 @@ void lstm_flops(benchmark::State& state) {
   state.counters["FLOP/s"] =
       benchmark::Counter(2.0 * 32 * 63 * 4 * 256 * 256, benchmark::Counter::kIsIterationInvariantRate);
 }
+template <class T>
+std::vector<T> numbers(int64_t n, float value = 0.5f) {
+  std::vector<T> out(static_cast<size_t>(n));
+  const Floats values = floats(n, value);
+  for (size_t i = 0; i < out.size(); ++i) set_to(out[i], values[i]);
+  return out;
+}
+template <class T>
 void lstm_forward(benchmark::State& state) {
-  const Floats weight = floats(4 * 256 * 512, 0.05f);
-  Floats gates = floats(32 * 64 * 1024), cell = floats(32 * 64 * 256), out = cell;
+  const auto weight = numbers<T>(4 * 256 * 512, 0.05f);
+  auto gates = numbers<T>(32 * 64 * 1024), cell = numbers<T>(32 * 64 * 256), out = cell;
   for (auto _ : state) {
-    recurrent_forward({kLstm, weight.data(), gates.data(), cell.data(), out.data(), nullptr, 256, 0},
-                      threads(state));
+    recurrent_forward(
+        RecurrentForward<T>{kLstm, weight.data(), gates.data(), cell.data(), out.data(), nullptr, 256, 0},
+        threads(state));
   }
   lstm_flops(state);
 }
+template <class T>
 void lstm_backward(benchmark::State& state) {
-  const Floats weight = floats(4 * 256 * 512, 0.05f), dout = floats(32 * 64 * 256);
-  Floats gates = floats(32 * 64 * 1024), cell = floats(32 * 64 * 256);
+  const auto weight = numbers<T>(4 * 256 * 512, 0.05f), dout = numbers<T>(32 * 64 * 256);
+  auto gates = numbers<T>(32 * 64 * 1024), cell = numbers<T>(32 * 64 * 256);
   for (auto _ : state) {
-    recurrent_backward({kLstm, weight.data(), gates.data(), cell.data(), dout.data(), nullptr, 256, 0},
-                       threads(state));
+    recurrent_backward(
+        RecurrentBackward<T>{kLstm, weight.data(), gates.data(), cell.data(), dout.data(), nullptr, 256, 0},
+        threads(state));
   }
   lstm_flops(state);
 }
@@ -189,8 +200,12 @@ BENCHMARK(bench_attention_backward)
     ->Arg(1)
     ->Arg(2)
     ->UseRealTime();
-BENCHMARK(lstm_forward)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
-BENCHMARK(lstm_backward)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(lstm_forward<float>)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(lstm_backward<float>)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(lstm_forward<bf16>)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(lstm_backward<bf16>)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(lstm_forward<f16>)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
+BENCHMARK(lstm_backward<f16>)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(layer_norm)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(gelu_forward)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();
 BENCHMARK(gelu_backward)->ArgName("threads")->Arg(1)->Arg(2)->UseRealTime();

@@ -68,6 +68,17 @@ HWY_INLINE VF add_products(VF x, VF w, VF sum) {
   return sum;
 }
 
+// narrow() of simd-inl.h in one instruction, VCVTNEPS2BF16: subnormals become zero.  REQUIRES: has_pairs().
+HWY_INLINE VH narrow_normal(VF x) {
+  VH bits;
+  __asm__("vcvtneps2bf16 %1, %0" : "=v"(bits.raw) : "v"(x.raw));
+  return bits;
+}
+HWY_INLINE void store_normal(VF x, bf16* to, Full) { hn::StoreU(narrow_normal(x), DH(), &to->bits); }
+HWY_INLINE void store_normal(VF x, bf16* to, Part part) {
+  store_bits_part(narrow_normal(x), &to->bits, part.n);
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace furrow::tensor::kernels
 HWY_AFTER_NAMESPACE();

@@ -58,19 +58,27 @@ TEST(ParallelFor, SeveralCallersAndNesting) {
 }
 
 TEST(Scratch, ScopesNestAndReuseTheirMemory) {
-  float* first = nullptr;
-  {
-    ScratchScope outer;
-    first = outer.floats(1000);
-    first[0] = 1, first[999] = 2;
-    ScratchScope inner;
-    float* large = inner.floats(3 << 20);  // a block of its own
-    large[0] = large[(3 << 20) - 1] = 7;
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(large) % 64, 0u);
-    EXPECT_TRUE(first[0] == 1 && first[999] == 2);
-  }
-  ScratchScope again;
-  EXPECT_EQ(again.floats(10), first);
+  std::thread([] {  // has no working memory yet
+    const auto use = [](float** first, float** large) {
+      ScratchScope outer;
+      *first = outer.floats(1000);
+      (*first)[0] = 1, (*first)[999] = 2;
+      ScratchScope inner;
+      *large = inner.floats(3 << 20);
+      (*large)[0] = (*large)[(3 << 20) - 1] = 7;
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(*large) % 64, 0u);
+      EXPECT_TRUE((*first)[0] == 1 && (*first)[999] == 2);
+    };
+    float *first = nullptr, *large = nullptr, *again = nullptr, *large_again = nullptr;
+    use(&first, &large);  // a block for each
+    use(&again, &large_again);
+    EXPECT_EQ(large_again - again, 1008) << "one block for both from the second time on";
+    use(&first, &large);
+    EXPECT_TRUE(first == again && large == large_again);
+    ScratchScope last;
+    EXPECT_EQ(last.floats(10), again);
+  })
+      .join();
 }
 
 // What is reserved is held before any kernel runs; threads take it, whichever they are, and leave it to

@@ -5,268 +5,293 @@
 #include <hwy/foreach_target.h>
 // clang-format on
 #include <algorithm>
+#include <type_traits>
 
-#include "furrow/tensor/kernels/blocks.h"
-#include "furrow/tensor/kernels/gemm_pack-inl.h"
 #include "furrow/tensor/kernels/math-inl.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/recurrent.h"
-#include "furrow/tensor/kernels/scratch.h"
+#include "furrow/tensor/kernels/recurrent_steps-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-// Hidden columns [begin, begin + count), a panel of W or of its transpose.
-struct Columns {
-  int64_t begin, count;
-  Columns(int64_t panel, int64_t hidden)
-      : begin(panel * kNR), count(std::min<int64_t>(kNR, hidden - begin)) {}
-};
-
-int64_t panels(const RecurrentShape& s) { return (s.hidden + kNR - 1) / kNR; }
 int64_t row_of(const RecurrentShape& s, int64_t sample, int64_t t) { return sample * s.time + t; }
 
 // A thread's samples, in blocks of rows whose sizes differ by at most one, and its working memory.
-struct Share {
+template <class Lanes>
+struct StepShare {
   const RecurrentShape& s;
   int64_t first;  // sample
   Blocks rows;
-  float* packed;  // the left operand of a step, a panel per block
-  float* tiles;   // [parts][kMR][kNR]
-  float* state;   // [sample of the share][hidden]: h in forward, the cell's gradient in backward
-  Share(const RecurrentShape& s, int64_t begin, int64_t end, int64_t depth, ScratchScope& scratch)
+  StepOperand<Lanes> operand;  // h in forward, the gradient of z in backward
+  int64_t part_sums, row_sums;
+  float* sums;   // of a step, [row of a group][output part][panel][kNR]
+  float* carry;  // [sample of the share][hidden]: the cell in forward, its gradient in backward
+  StepShare(const RecurrentShape& s, int64_t begin, int64_t end, bool forward, ScratchScope* scratch)
       : s(s),
         first(begin),
         rows(end - begin, kMR),
-        packed(scratch.floats((end - begin) * depth + kPackSlack)),
-        tiles(scratch.floats(s.parts() * kMR * kNR)),
-        state(scratch.floats((end - begin) * s.hidden)) {
-    std::memset(tiles, 0, static_cast<size_t>(s.parts() * kMR * kNR) * sizeof(float));
-    std::memset(state, 0, static_cast<size_t>((end - begin) * s.hidden) * sizeof(float));
-  }
-  void pack(const float* x, int64_t stride, int64_t depth) const {
-    for (int64_t b = 0; b < rows.parts; ++b) {
-      pack_a({x + rows.begin(b) * stride, stride, 1}, 0, RowPanels(rows.size(b)), 0, depth,
-             packed + rows.begin(b) * depth);
-    }
+        operand(s, rows, forward ? 1 : s.parts(), scratch),
+        part_sums(panels(s) * kNR),
+        row_sums((forward ? s.parts() : 1) * part_sums + kLine),  // rows beside each other in a cache
+        sums(scratch->floats(std::min(kStepRows, end - begin) * row_sums)),
+        carry(scratch->floats((end - begin) * s.hidden)) {
+    std::memset(carry, 0, static_cast<size_t>((end - begin) * s.hidden) * sizeof(float));
   }
 };
 
+// A row of a step: what is finished at a time.
+struct StepRow {
+  int64_t t, share_row;
+  const float* sums;
+  bool followed;  // by the next sample's, which is fetched meanwhile
+};
+
+// A value as the next step multiplies it: rounded to T.
+template <class Lanes, class T, class Access>
+HWY_INLINE void keep(VF value, const Access& at, typename Lanes::Number* operand) {
+  if constexpr (std::is_same_v<T, typename Lanes::Number>) {
+    Lanes::store(value, operand, at);
+  } else {
+    constexpr const T* kType = nullptr;
+    at.store(widen(narrow(value, kType), kType), operand);
+  }
+}
+
 // ----- forward
 
-// One vector of hidden units behind the product; `tile` is its place in the tile of the first part.
-template <Cell CELL, class Access>
-HWY_INLINE VF step_cell(const RecurrentForward& a, const float* tile, const Access& at, int64_t row,
-                        int64_t t, int64_t j) {
-  const int64_t hidden = a.shape.hidden;
-  if constexpr (CELL == Cell::kTanh) {
-    const VF h = tanh(at.load(tile));
-    at.store(h, a.gates + row * hidden + j);
-    return h;
-  } else {
-    constexpr int64_t kTile = kMR * kNR;
-    const VF i = sigmoid(at.load(tile)), f = sigmoid(at.load(tile + kTile)),
-             g = tanh(at.load(tile + 2 * kTile)), o = sigmoid(at.load(tile + 3 * kTile));
-    float* gates = a.gates + row * 4 * hidden + j;
-    at.store(i, gates);
-    at.store(f, gates + hidden);
-    at.store(g, gates + 2 * hidden);
-    at.store(o, gates + 3 * hidden);
-    float* cell = a.cell + row * hidden + j;
-    const VF before = t > 0 ? at.load(cell - hidden) : zero();
-    const VF c = hn::MulAdd(f, before, hn::Mul(i, g));
-    at.store(c, cell);
-    return hn::Mul(o, tanh(c));
-  }
-}
+template <Cell CELL, class Lanes, class T>
+struct ForwardSteps {
+  static constexpr bool kForward = true;
+  const RecurrentForward<T>& a;
+  const StepShare<Lanes>& share;
 
-template <Cell CELL>
-void step_rows(const RecurrentForward& a, const Share& share, int64_t begin, int64_t count, int64_t t,
-               const Columns& columns) {
-  const RecurrentShape& s = a.shape;
-  for (int64_t r = 0; r < count; ++r) {
-    const int64_t row = row_of(s, share.first + begin + r, t);
-    float* state = share.state + (begin + r) * s.hidden + columns.begin;
-    float* out = a.out ? a.out + row * a.out_stride + columns.begin : nullptr;
-    float* next =
-        a.previous && t + 1 < s.time ? a.previous + (row + 1) * a.previous_stride + columns.begin : nullptr;
-    float* first = a.previous && t == 0 ? a.previous + row * a.previous_stride + columns.begin : nullptr;
-    sweep(0, columns.count, [&](int64_t j, auto at) HWY_ATTR {
-      const VF h = step_cell<CELL>(a, share.tiles + r * kNR + j, at, row, t, columns.begin + j);
-      at.store(h, state + j);
-      if (out) at.store(h, out + j);
-      if (next) at.store(h, next + j);
-      if (first) at.store(zero(), first + j);
-    });
-  }
-}
-
-// The projections of a block of rows, and those of the next step ahead of time.
-void load_tile(const RecurrentForward& a, const Share& share, int64_t begin, int64_t count, int64_t t,
-               int64_t part, const Columns& columns) {
-  const RecurrentShape& s = a.shape;
-  const int64_t width = s.parts() * s.hidden;
-  float* tile = share.tiles + part * kMR * kNR;
-  for (int64_t r = 0; r < count; ++r, tile += kNR) {
-    const float* from =
-        a.gates + row_of(s, share.first + begin + r, t) * width + part * s.hidden + columns.begin;
-    sweep(0, columns.count, [&](int64_t j, auto at) HWY_ATTR { at.store(at.load(from + j), tile + j); });
-    for (int64_t j = 0; j < columns.count && t + 1 < s.time; j += 16) hwy::Prefetch(from + width + j);
-  }
-}
-
-template <Cell CELL>
-void forward_share(const RecurrentForward& a, const Share& share, const float* weight) {
-  const RecurrentShape& s = a.shape;
-  for (int64_t t = 0; t < s.time; ++t) {
-    if (t > 0) share.pack(share.state, s.hidden, s.hidden);
-    for (int64_t p = 0; p < panels(s); ++p) {
-      const Columns columns(p, s.hidden);
-      for (int64_t b = 0; b < share.rows.parts; ++b) {
-        const int64_t begin = share.rows.begin(b), count = share.rows.size(b);
-        for (int64_t part = 0; part < s.parts(); ++part) {
-          load_tile(a, share, begin, count, t, part, columns);
-          if (t == 0) continue;
-          micro_kernel_of(count, true)(share.packed + begin * s.hidden,
-                                       weight + (p * s.parts() + part) * s.hidden * kNR, s.hidden,
-                                       share.tiles + part * kMR * kNR, kNR);
-        }
-        step_rows<CELL>(a, share, begin, count, t, columns);
-      }
+  // One vector of hidden units behind the product.
+  template <class Access>
+  HWY_INLINE VF cell(const float* sums, const Access& at, int64_t row, int64_t j, float* carry) const {
+    const int64_t hidden = a.shape.hidden;
+    T* gates = a.gates + row * a.shape.parts() * hidden + j;
+    const auto z = [&](int64_t part) HWY_ATTR {
+      return hn::Add(at.load(sums + part * share.part_sums), at.load(gates + part * hidden));
+    };
+    if constexpr (CELL == Cell::kTanh) {
+      const VF h = tanh(z(0));
+      Lanes::store(h, gates, at);
+      return h;
+    } else {
+      const VF i = sigmoid(z(0)), f = sigmoid(z(1)), g = tanh(z(2)), o = sigmoid(z(3));
+      Lanes::store(i, gates, at);
+      Lanes::store(f, gates + hidden, at);
+      Lanes::store(g, gates + 2 * hidden, at);
+      Lanes::store(o, gates + 3 * hidden, at);
+      const VF c = hn::MulAdd(f, at.load(carry), hn::Mul(i, g));
+      at.store(c, carry);
+      Lanes::store(c, a.cell + row * hidden + j, at);
+      return hn::Mul(o, tanh(c));
     }
   }
-}
+
+  // Columns from j on of what finish() reads and writes of a row.
+  HWY_INLINE void fetch(int64_t row, int64_t t, int64_t j) const {
+    const int64_t hidden = a.shape.hidden;
+    for (int64_t part = 0; part < a.shape.parts(); ++part)
+      hwy::Prefetch(a.gates + (row * a.shape.parts() + part) * hidden + j);
+    if (a.cell) hwy::Prefetch(a.cell + row * hidden + j);
+    if (a.out) hwy::Prefetch(a.out + row * a.out_stride + j);
+    if (a.previous && t + 1 < a.shape.time) hwy::Prefetch(a.previous + (row + 1) * a.previous_stride + j);
+  }
+
+  void finish(const StepRow& r, int64_t block, int64_t block_row) const {
+    const RecurrentShape& s = a.shape;
+    const int64_t row = row_of(s, share.first + r.share_row, r.t),
+                  following = row + (r.followed ? s.time : 0);
+    const auto operand = share.operand.written(block);
+    float* carry = share.carry + r.share_row * s.hidden;
+    T* out = a.out ? a.out + row * a.out_stride : nullptr;
+    T* previous = a.previous ? a.previous + row * a.previous_stride : nullptr;
+    T* next = previous && r.t + 1 < s.time ? previous + a.previous_stride : nullptr;
+    sweep(0, s.hidden, [&](int64_t j, auto at) HWY_ATTR {
+      fetch(following, r.t, j);
+      const VF h = cell(r.sums + j, at, row, j, carry + j);
+      if (out) Lanes::store(h, out + j, at);
+      if (previous && r.t == 0) at.store(zero(), previous + j);
+      if (next) Lanes::store(h, next + j, at);
+      keep<Lanes, T>(h, at, operand.of(0, block_row, j));
+    });
+  }
+};
 
 // ----- backward
 
-// dz of one vector of hidden units from dh; `carry` is the cell's gradient.
-template <Cell CELL, class Access>
-HWY_INLINE void step_back(const RecurrentBackward& a, VF dh, const Access& at, int64_t row, int64_t t,
-                          int64_t j, float* carry) {
-  const int64_t hidden = a.shape.hidden;
-  const VF one = set(1.0f);
-  if constexpr (CELL == Cell::kTanh) {
-    float* z = a.gates + row * hidden + j;
-    const VF h = at.load(z);
-    at.store(hn::Mul(dh, hn::NegMulAdd(h, h, one)), z);
-  } else {
-    float* z = a.gates + row * 4 * hidden + j;
-    const float* cell = a.cell + row * hidden + j;
-    const VF i = at.load(z), f = at.load(z + hidden), g = at.load(z + 2 * hidden),
-             o = at.load(z + 3 * hidden);
-    const VF squashed = tanh(at.load(cell)), before = t > 0 ? at.load(cell - hidden) : zero();
-    const VF dc = hn::MulAdd(hn::Mul(dh, o), hn::NegMulAdd(squashed, squashed, one), at.load(carry));
-    at.store(hn::Mul(hn::Mul(dc, g), hn::Mul(i, hn::Sub(one, i))), z);
-    at.store(hn::Mul(hn::Mul(dc, before), hn::Mul(f, hn::Sub(one, f))), z + hidden);
-    at.store(hn::Mul(hn::Mul(dc, i), hn::NegMulAdd(g, g, one)), z + 2 * hidden);
-    at.store(hn::Mul(hn::Mul(dh, squashed), hn::Mul(o, hn::Sub(one, o))), z + 3 * hidden);
-    at.store(hn::Mul(dc, f), carry);
-  }
-}
+template <Cell CELL, class Lanes, class T>
+struct BackwardSteps {
+  static constexpr bool kForward = false;
+  const RecurrentBackward<T>& a;
+  const StepShare<Lanes>& share;
 
-// The gradients of h_t that come from outside, into the first tile.
-void load_gradients(const RecurrentBackward& a, const Share& share, int64_t begin, int64_t count, int64_t t,
-                    const Columns& columns) {
-  const RecurrentShape& s = a.shape;
-  for (int64_t r = 0; r < count; ++r) {
-    const int64_t row = row_of(s, share.first + begin + r, t);
-    const float* out = a.dout ? a.dout + row * a.dout_stride + columns.begin : nullptr;
-    const float* next = a.dprevious && t + 1 < s.time
-                            ? a.dprevious + (row + 1) * a.dprevious_stride + columns.begin
-                            : nullptr;
-    sweep(0, columns.count, [&](int64_t j, auto at) HWY_ATTR {
-      VF dh = out ? at.load(out + j) : zero();
+  HWY_INLINE void fetch(int64_t row, int64_t t, int64_t j) const {
+    const int64_t hidden = a.shape.hidden;
+    for (int64_t part = 0; part < a.shape.parts(); ++part)
+      hwy::Prefetch(a.gates + (row * a.shape.parts() + part) * hidden + j);
+    if (a.cell && t > 0) hwy::Prefetch(a.cell + (row - 1) * hidden + j);
+    if (a.dout) hwy::Prefetch(a.dout + row * a.dout_stride + j);
+    if (a.dprevious && t + 1 < a.shape.time) hwy::Prefetch(a.dprevious + (row + 1) * a.dprevious_stride + j);
+  }
+
+  // dz of one vector of hidden units from dh, kept by keep_part(part, dz, z).
+  template <class Access, class Keep>
+  HWY_INLINE void cell(VF dh, const Access& at, int64_t row, int64_t t, int64_t j, float* carry,
+                       const Keep& keep_part) const {
+    const int64_t hidden = a.shape.hidden;
+    const VF one = set(1.0f);
+    T* z = a.gates + row * a.shape.parts() * hidden + j;
+    if constexpr (CELL == Cell::kTanh) {
+      const VF h = at.load(z);
+      keep_part(0, hn::Mul(dh, hn::NegMulAdd(h, h, one)), z);
+    } else {
+      const T* c = a.cell + row * hidden + j;
+      const VF i = at.load(z), f = at.load(z + hidden), g = at.load(z + 2 * hidden),
+               o = at.load(z + 3 * hidden);
+      const VF squashed = tanh(at.load(c)), before = t > 0 ? at.load(c - hidden) : zero();
+      const VF dc = hn::MulAdd(hn::Mul(dh, o), hn::NegMulAdd(squashed, squashed, one), at.load(carry));
+      keep_part(0, hn::Mul(hn::Mul(dc, g), hn::Mul(i, hn::Sub(one, i))), z);
+      keep_part(1, hn::Mul(hn::Mul(dc, before), hn::Mul(f, hn::Sub(one, f))), z + hidden);
+      keep_part(2, hn::Mul(hn::Mul(dc, i), hn::NegMulAdd(g, g, one)), z + 2 * hidden);
+      keep_part(3, hn::Mul(hn::Mul(dh, squashed), hn::Mul(o, hn::Sub(one, o))), z + 3 * hidden);
+      at.store(hn::Mul(dc, f), carry);
+    }
+  }
+
+  void finish(const StepRow& r, int64_t block, int64_t block_row) const {
+    const RecurrentShape& s = a.shape;
+    const int64_t row = row_of(s, share.first + r.share_row, r.t),
+                  following = row + (r.followed ? s.time : 0);
+    const auto operand = share.operand.written(block);
+    float* carry = share.carry + r.share_row * s.hidden;
+    const T* out = a.dout ? a.dout + row * a.dout_stride : nullptr;
+    const T* next = a.dprevious && r.t + 1 < s.time ? a.dprevious + (row + 1) * a.dprevious_stride : nullptr;
+    sweep(0, s.hidden, [&](int64_t j, auto at) HWY_ATTR {
+      fetch(following, r.t, j);
+      VF dh = at.load(r.sums + j);
+      if (out) dh = hn::Add(dh, at.load(out + j));
       if (next) dh = hn::Add(dh, at.load(next + j));
-      at.store(dh, share.tiles + r * kNR + j);
+      cell(dh, at, row, r.t, j, carry + j, [&](int64_t part, VF dz, T* z) HWY_ATTR {
+        Lanes::store(dz, z, at);
+        keep<Lanes, T>(dz, at, operand.of(part, block_row, j));
+      });
     });
   }
-}
+};
 
-template <Cell CELL>
-void step_back_rows(const RecurrentBackward& a, const Share& share, int64_t begin, int64_t count, int64_t t,
-                    const Columns& columns) {
-  const RecurrentShape& s = a.shape;
-  for (int64_t r = 0; r < count; ++r) {
-    const int64_t row = row_of(s, share.first + begin + r, t);
-    float* carry = share.state + (begin + r) * s.hidden + columns.begin;
-    sweep(0, columns.count, [&](int64_t j, auto at) HWY_ATTR {
-      step_back<CELL>(a, at.load(share.tiles + r * kNR + j), at, row, t, columns.begin + j, carry + j);
-    });
-  }
-}
+// ----- both
 
-template <Cell CELL>
-void backward_share(const RecurrentBackward& a, const Share& share, const float* weight) {
-  const RecurrentShape& s = a.shape;
-  const int64_t depth = s.parts() * s.hidden;
-  for (int64_t t = s.time - 1; t >= 0; --t) {
-    const bool last = t + 1 == s.time;
-    if (!last) share.pack(a.gates + row_of(s, share.first, t + 1) * depth, s.time * depth, depth);
-    for (int64_t p = 0; p < panels(s); ++p) {
-      const Columns columns(p, s.hidden);
-      for (int64_t b = 0; b < share.rows.parts; ++b) {
-        const int64_t begin = share.rows.begin(b), count = share.rows.size(b);
-        load_gradients(a, share, begin, count, t, columns);
-        if (!last) {
-          micro_kernel_of(count, true)(share.packed + begin * depth, weight + p * depth * kNR, depth,
-                                       share.tiles, kNR);
+// Sums of the blocks of rows [begin, end), at most kStepBlocks of them: their product with the step before.
+template <bool FORWARD, class Lanes, class T>
+void step_product(const StepShare<Lanes>& share, const StepWeight<Lanes, T>& weight, int64_t begin,
+                  int64_t end) {
+  const RecurrentShape& s = share.s;
+  const int64_t lanes = lanes_of<Lanes>(s), first = share.rows.begin(begin);
+  for (int64_t panel = 0; panel < panels(s); ++panel) {
+    for (int64_t part = 0; part < s.parts(); ++part) {
+      const int64_t from = FORWARD ? 0 : part, to = FORWARD ? part : 0;
+      for (int64_t k = 0; k < lanes; k += kStepDepth) {
+        for (int64_t b = begin; b < end; ++b) {
+          step_kernel_of<Lanes>(share.rows.size(b))(
+              share.operand.read(b, from, k), weight.panel(panel, part) + k * kNR,
+              std::min(kStepDepth, lanes - k), k > 0 || from > 0,
+              share.sums + (share.rows.begin(b) - first) * share.row_sums + to * share.part_sums +
+                  panel * kNR,
+              share.row_sums);
         }
-        step_back_rows<CELL>(a, share, begin, count, t, columns);
       }
     }
   }
 }
 
-// ----- both
+// What follows the sums, row by row: whole rows are read and written, the next one is fetched meanwhile.
+template <class Steps, class Lanes>
+void finish_rows(const Steps& steps, const StepShare<Lanes>& share, int64_t t, int64_t begin, int64_t end) {
+  const int64_t first = share.rows.begin(begin), last = share.rows.begin(end) - 1;
+  for (int64_t b = begin; b < end; ++b) {
+    for (int64_t r = share.rows.begin(b); r < share.rows.begin(b + 1); ++r) {
+      steps.finish({t, r, share.sums + (r - first) * share.row_sums, r < last}, b, r - share.rows.begin(b));
+    }
+  }
+}
 
 int team(const RecurrentShape& s, int threads) {
   constexpr int64_t kWorthAThread = 1 << 19;  // products
   return s.batch * s.time * s.parts() * s.hidden * s.hidden < 2 * kWorthAThread ? 1 : threads;
 }
 
-}  // namespace
+template <class Steps, class Lanes, class T, class Args>
+void run_share(const Args& a, const StepWeight<Lanes, T>& weight, int64_t begin, int64_t end) {
+  const RecurrentShape& s = a.shape;
+  ScratchScope scratch;
+  StepShare<Lanes> share(s, begin, end, Steps::kForward, &scratch);
+  const Steps steps{a, share};
+  for (int64_t step = 0; step < s.time; ++step) {
+    for (int64_t b = 0; b < share.rows.parts; b += kStepBlocks) {
+      const int64_t stop = std::min(b + kStepBlocks, share.rows.parts);
+      if (step > 0) {
+        step_product<Steps::kForward>(share, weight, b, stop);
+      } else {
+        const int64_t sums = (share.rows.begin(stop) - share.rows.begin(b)) * share.row_sums;
+        std::memset(share.sums, 0, static_cast<size_t>(sums) * sizeof(float));
+      }
+      finish_rows(steps, share, Steps::kForward ? step : s.time - 1 - step, b, stop);
+    }
+    share.operand.next_step();
+  }
+}
 
-void run_recurrent_forward(const RecurrentForward& a, int threads) {
+template <template <Cell, class, class> class Steps, class Lanes, class T, class Args>
+void run_steps(const Args& a, int threads) {
   const RecurrentShape& s = a.shape;
   const int workers = team(s, threads);
   ScratchScope scratch;
-  float* weight = scratch.floats(panels(s) * s.parts() * s.hidden * kNR);
+  const StepWeight<Lanes, T> weight(s, a.weight, Steps<Cell::kTanh, Lanes, T>::kForward,
+                                    scratch.floats(StepWeight<Lanes, T>::floats(s)));
   parallel_for(workers, panels(s), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin * s.parts(); i < end * s.parts(); ++i) {
-      const Columns columns(i / s.parts(), s.hidden);
-      pack_b({a.weight, 1, s.weight_stride}, 0, s.hidden, i % s.parts() * s.hidden + columns.begin,
-             columns.count, weight + i * s.hidden * kNR);
-    }
+    for (int64_t p = begin; p < end; ++p) weight.pack(p);
   });
   parallel_for(workers, s.batch, [&](int64_t begin, int64_t end) {
-    ScratchScope own;
-    const Share share(s, begin, end, s.hidden, own);
-    s.cell == Cell::kLstm ? forward_share<Cell::kLstm>(a, share, weight)
-                          : forward_share<Cell::kTanh>(a, share, weight);
+    s.cell == Cell::kLstm ? run_share<Steps<Cell::kLstm, Lanes, T>>(a, weight, begin, end)
+                          : run_share<Steps<Cell::kTanh, Lanes, T>>(a, weight, begin, end);
   });
 }
 
-void run_recurrent_backward(const RecurrentBackward& a, int threads) {
-  const RecurrentShape& s = a.shape;
-  const int64_t depth = s.parts() * s.hidden;
-  const int workers = team(s, threads);
-  ScratchScope scratch;
-  float* weight = scratch.floats(panels(s) * depth * kNR);
-  parallel_for(workers, panels(s), [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      const Columns columns(p, s.hidden);
-      pack_b({a.weight, s.weight_stride, 1}, 0, depth, columns.begin, columns.count,
-             weight + p * depth * kNR);
-    }
-  });
-  parallel_for(workers, s.batch, [&](int64_t begin, int64_t end) {
-    ScratchScope own;
-    const Share share(s, begin, end, depth, own);
-    s.cell == Cell::kLstm ? backward_share<Cell::kLstm>(a, share, weight)
-                          : backward_share<Cell::kTanh>(a, share, weight);
-  });
+template <template <Cell, class, class> class Steps, class T, class Args>
+void run_recurrent(const Args& a, int threads) {
+#if FURROW_BF16_PAIRS
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (has_pairs()) return run_steps<Steps, PairLanes, T>(a, threads);
+  }
+#endif
+  run_steps<Steps, SingleLanes, T>(a, threads);
+}
+
+}  // namespace
+
+void run_forward_f32(const RecurrentForward<float>& a, int threads) {
+  run_recurrent<ForwardSteps, float>(a, threads);
+}
+void run_forward_bf16(const RecurrentForward<bf16>& a, int threads) {
+  run_recurrent<ForwardSteps, bf16>(a, threads);
+}
+void run_forward_f16(const RecurrentForward<f16>& a, int threads) {
+  run_recurrent<ForwardSteps, f16>(a, threads);
+}
+void run_backward_f32(const RecurrentBackward<float>& a, int threads) {
+  run_recurrent<BackwardSteps, float>(a, threads);
+}
+void run_backward_bf16(const RecurrentBackward<bf16>& a, int threads) {
+  run_recurrent<BackwardSteps, bf16>(a, threads);
+}
+void run_backward_f16(const RecurrentBackward<f16>& a, int threads) {
+  run_recurrent<BackwardSteps, f16>(a, threads);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -276,13 +301,29 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace furrow::tensor::kernels {
 
-HWY_EXPORT(run_recurrent_forward);
-HWY_EXPORT(run_recurrent_backward);
-void recurrent_forward(const RecurrentForward& args, int threads) {
-  HWY_DYNAMIC_DISPATCH(run_recurrent_forward)(args, threads);
+HWY_EXPORT(run_forward_f32);
+HWY_EXPORT(run_forward_bf16);
+HWY_EXPORT(run_forward_f16);
+HWY_EXPORT(run_backward_f32);
+HWY_EXPORT(run_backward_bf16);
+HWY_EXPORT(run_backward_f16);
+void recurrent_forward(const RecurrentForward<float>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_forward_f32)(args, threads);
 }
-void recurrent_backward(const RecurrentBackward& args, int threads) {
-  HWY_DYNAMIC_DISPATCH(run_recurrent_backward)(args, threads);
+void recurrent_forward(const RecurrentForward<bf16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_forward_bf16)(args, threads);
+}
+void recurrent_forward(const RecurrentForward<f16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_forward_f16)(args, threads);
+}
+void recurrent_backward(const RecurrentBackward<float>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_backward_f32)(args, threads);
+}
+void recurrent_backward(const RecurrentBackward<bf16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_backward_bf16)(args, threads);
+}
+void recurrent_backward(const RecurrentBackward<f16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_backward_f16)(args, threads);
 }
 
 }  // namespace furrow::tensor::kernels

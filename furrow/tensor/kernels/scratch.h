@@ -24,6 +24,7 @@ class ScratchScope {
   static void* take(size_t bytes);
   size_t block_;
   size_t used_;
+  size_t taken_;
 };
 
 }  // namespace furrow::tensor::kernels
