@@ -12,6 +12,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/memory.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/quote.h"
 #include "tests/testing/tiny_world_torch.h"
 
@@ -233,8 +234,12 @@ TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
           const auto expected = static_cast<double>(planned[static_cast<size_t>(kind)]);
           EXPECT_NEAR(grown(kind), expected, 0.02 * expected) << to_string(kind);
         }
-        // However uneven the slices of ranks are, together they are whole buffers.
-        EXPECT_EQ(final_bytes, std::llround(quote.formula.gradients * ranks)) << quote.formula.text;
+        // However uneven the slices of ranks are, together they are whole buffers; those of phases that
+        // follow one another share theirs.
+        const int64_t whole = std::llround(quote.formula.gradients * ranks);
+        const bool phases = tiny.trained_spec().phases.size() > 1;
+        EXPECT_TRUE(phases ? final_bytes <= whole : final_bytes == whole)
+            << quote.formula.text << ": " << final_bytes << " of " << whole;
       }
       together.arrive_and_wait();
     });
