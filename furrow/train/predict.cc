@@ -125,7 +125,7 @@ PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec
     if (bytes > 0) planned.items.push_back({kind, fmt::format("{}, {}", to_string(kind), name), bytes});
   };
   const auto [held, largest] = batches_of(program);
-  const int64_t batches = (held + resident.prefetch) * largest;
+  const int64_t batches = (held + resident.prefetch + resident.validation_batches) * largest;
   add(MemoryKind::kData, "set", resident.data_bytes);
   add(MemoryKind::kData, "batches", batches);
   add(MemoryKind::kCheckpoint, "best model", resident.best_bytes);

@@ -55,6 +55,7 @@ struct Resident {
   int64_t data_bytes = 0;       // of the opened data set
   int64_t data_peak_bytes = 0;  // while it was opened
   int prefetch = 0;             // batches that the loader keeps ready
+  int validation_batches = 0;   // beside them, while the model is validated
   int64_t best_bytes = 0;       // copies of the best model
   int64_t snapshot_bytes = 0;   // of a save behind training
   int64_t workspace_bytes = 0;  // plan::Costs::workspace_bytes

@@ -129,6 +129,7 @@ Resident Run::resident() const {
     const int64_t freq = config.validation.freq > 0 ? config.validation.freq : total_steps_;
     const int64_t validations = (total_steps_ + freq - 1) / std::max<int64_t>(1, freq);
     const int64_t copies = validations + (best_restored_ ? 1 : 0);
+    resident.validation_batches = 1 + resident.prefetch;
     resident.best_bytes = std::min<int64_t>(checkpointer_->async() ? 2 : 1, copies) * parameters;
   }
   if (checkpointer_->async()) {
