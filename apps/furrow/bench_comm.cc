@@ -10,6 +10,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
 #include "furrow/comm/algorithm.h"
+#include "furrow/comm/call.h"
 #include "furrow/observe/json.h"
 
 namespace furrow::app {
@@ -204,14 +205,9 @@ void Bench::add_bytes(CommBenchRow& row, int64_t calls) {
   row.bound_bytes = bytes[1];
 }
 
-// As comm::topology_of() sees the group.
+// As the table is asked: the same on every rank, whoever of them is alone on its host.
 comm::Wires Bench::wires() const {
-  int memory = 0;
-  for (int peer = 0; peer < group_.size(); ++peer) {
-    memory += peer != group_.rank() && communicator_.route(peer).peer_memory() != nullptr ? 1 : 0;
-  }
-  if (memory == group_.size() - 1) return comm::Wires::kMemory;
-  return memory == 0 ? comm::Wires::kMessages : comm::Wires::kMixed;
+  return comm::topology_of(communicator_, {.members = group_.members(), .rank = group_.rank()}).wires;
 }
 
 // Would a canonical group run this algorithm too, where it is the only one of the table?

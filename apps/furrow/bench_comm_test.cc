@@ -122,5 +122,21 @@ TEST(BenchComm, TuningChoosesForEverySizeAndReadsBack) {
   }
 }
 
+TEST(BenchComm, TuningIsTheSameOnARankThatIsAloneOnItsHost) {
+  std::mutex mutex;
+  std::vector<std::string> texts;
+  CommBenchOptions options = quick();
+  options.operations = {"all_reduce"};
+  testing::RankOptions hosts{.host = {0, 0, 1}, .tcp_between_hosts = true};
+  testing::run_ranks_with(3, hosts, [&](comm::Communicator& communicator) {
+    const std::string text = tune_comm(communicator, options, "");
+    const std::lock_guard lock(mutex);
+    texts.push_back(text);
+  });
+  EXPECT_NE(texts.at(0).find("all_reduce mixed 3 *"), std::string::npos) << texts[0];
+  EXPECT_EQ(texts.at(1), texts[0]);
+  EXPECT_EQ(texts.at(2), texts[0]);
+}
+
 }  // namespace
 }  // namespace furrow::app

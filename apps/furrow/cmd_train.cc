@@ -4,6 +4,7 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <system_error>
 
 #include "apps/furrow/commands.h"
 #include "apps/furrow/launcher.h"
@@ -116,7 +117,11 @@ int run_train(const Arguments& arguments) {
     give_up_claim(job);
     throw;
   }
-  if (first) print_result(summary, job, arguments.has("--json"));
+  try {
+    if (first) print_result(summary, job, arguments.has("--json"));
+  } catch (const std::system_error&) {  // the terminal that has closed
+    if (cancel.reason() != SIGHUP) throw;
+  }
   return exit_status_of(summary, cancel);
 }
 
@@ -145,8 +150,8 @@ const Command kTrainCommand{
         "With --resume a run goes on from its newest valid checkpoint, also after kill -9.\n"
         "--nproc N trains on N ranks of this machine, also to go on with a run of another number; under\n"
         "torchrun, srun and mpirun the environment is enough (docs/howto/train-on-ranks.md).\n"
-        "SIGINT (Ctrl-C) and SIGTERM save a checkpoint and stop with status 130 or 143; a second one "
-        "kills.\n",
+        "SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal closes) save a checkpoint and stop with status\n"
+        "130, 143 or 129; a second SIGINT or SIGTERM kills.\n",
     .options = kOptions,
     .run = run_train,
     .prepare = start_loading_torch_on_ranks,

@@ -68,7 +68,7 @@ class SignalDescriptor {
   SignalDescriptor() {
     sigset_t set;
     ::sigemptyset(&set);
-    for (const int number : {SIGINT, SIGTERM, SIGTSTP, SIGCHLD}) ::sigaddset(&set, number);
+    for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCHLD}) ::sigaddset(&set, number);
     ::sigprocmask(SIG_BLOCK, &set, &before_);
     pipe_before_ = std::signal(SIGPIPE, SIG_IGN);
     descriptor_ = ::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -249,6 +249,7 @@ void Launch::on_signal(int number) {
     signal_all(SIGCONT);
     return;
   }
+  if (number == SIGHUP && signal_ != 0) return;  // a closed terminal says so twice; nobody means more by it
   if (signal_ == 0) signal_ = number;
   ++signals_taken_;
   signal_all(signals_taken_ > 2 ? SIGKILL : number);
@@ -291,6 +292,15 @@ void Launch::store_logs() {
   output_.store_in(request_.run_folder + "/logs");
 }
 
+// Without who says it and how far that rank was: what ranks that fail alike have in common.
+std::string_view common_part(std::string_view error) {
+  constexpr std::string_view kEndOfName = "): ";
+  const size_t name = error.find(kEndOfName);
+  if (error.starts_with("rank ") && name != std::string_view::npos)
+    error.remove_prefix(name + kEndOfName.size());
+  return error.substr(0, error.find("; last progress: "));
+}
+
 std::string Launch::description(int rank) const {
   const RankEnd& end = ends_[static_cast<size_t>(rank)];
   if (end.signal == SIGKILL) {
@@ -301,6 +311,7 @@ std::string Launch::description(int rank) const {
     return fmt::format("rank {} was killed by signal {} ({})", rank, end.signal, ::strsignal(end.signal));
   const std::string& error = output_.error(rank);
   if (error.empty()) return fmt::format("rank {} ended with status {}", rank, end.exit_status);
+  if (error.starts_with(fmt::format("rank {} (", rank))) return error;  // it names itself
   return fmt::format("rank {}: {}", rank, error);
 }
 
@@ -334,12 +345,13 @@ Launched Launch::outcome() {
   const int first = cause();
   const RankEnd& end = ends_[static_cast<size_t>(first)];
   const std::string& error = output_.error(first);
-  const bool unanimous =
-      !error.empty() && failed_.size() == ranks_.size() &&
-      std::all_of(failed_.begin(), failed_.end(), [&](int rank) { return output_.error(rank) == error; });
+  const std::string_view common = common_part(error);
+  const bool unanimous = !error.empty() && failed_.size() == ranks_.size() &&
+                         std::all_of(failed_.begin(), failed_.end(),
+                                     [&](int rank) { return common_part(output_.error(rank)) == common; });
   print_other_errors(first);
   return {.exit_status = end.signal != 0 ? 128 + end.signal : end.exit_status,
-          .error = unanimous ? error : description(first)};
+          .error = unanimous ? std::string(common) : description(first)};
 }
 
 // What else was said, once each, but for what only repeats the cause.
@@ -348,7 +360,9 @@ void Launch::print_other_errors(int first) {
   for (int rank = 0; rank < request_.ranks; ++rank) {
     const std::string& error = output_.error(rank);
     if (error.empty() || (!said[0].empty() && error.ends_with(said[0]))) continue;
-    if (std::find(said.begin(), said.end(), error) != said.end()) continue;
+    if (std::ranges::any_of(said,
+                            [&](const std::string& one) { return common_part(one) == common_part(error); }))
+      continue;
     said.push_back(error);
     write_terminal(fmt::format("[rank {}] error: {}\n", rank, error));
   }

@@ -6,8 +6,8 @@
 // ...) and FURROW_JOB_TOKEN, in a process group of its own.  No rank outlives the launcher, whatever ends it
 // (PR_SET_PDEATHSIG), and none outlives a rank that failed by more than `grace_ms`.  Linux only.
 //
-// Signals: SIGINT and SIGTERM are passed on; after a second one ranks have five seconds, a third one kills.
-// SIGTSTP stops the ranks with the launcher.
+// Signals: SIGINT, SIGTERM and SIGHUP (the terminal has closed) are passed on; after a second one ranks have
+// five seconds, a third one kills. SIGTSTP stops the ranks with the launcher.
 #pragma once
 
 #include <cstdint>

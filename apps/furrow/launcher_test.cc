@@ -189,11 +189,21 @@ TEST(Launcher, WhatARankStartedGoesWithIt) {
   }
 }
 
+// Each says its own name and how far it was; what went wrong is one thing.
+TEST(Launcher, RanksThatFailAlikeAreOneError) {
+  const ChildResult result =
+      run(script("echo \"furrow: error: rank $RANK (host a, pid $$): the loss is not finite; "
+                 "last progress: barrier #$RANK in group world, begun 3 ms ago\" >&2; exit 7"));
+  EXPECT_EQ(result.exit_status, 7);
+  EXPECT_TRUE(has(result.err, "final: the loss is not finite\n")) << result.err;
+  EXPECT_FALSE(has(result.err, "[rank 1] error:")) << result.err;
+}
+
 TEST(Launcher, PassesSignalsOnAndWaitsForTheRanks) {
-  for (const int number : {SIGTERM, SIGINT}) {
+  for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
     const std::string status = std::to_string(128 + number);
     const ChildResult result = run(script("trap 'sleep 0.1; echo saved; exit " + status +
-                                          "' TERM INT; echo ready $$ >&2; "
+                                          "' TERM INT HUP; echo ready $$ >&2; "
                                           "while :; do sleep 0.01; done"),
                                    signal_when_ready({number}));
     EXPECT_EQ(result.exit_status, 128 + number) << result.err;
@@ -209,6 +219,15 @@ TEST(Launcher, ARankThatCouldNotYetTakeTheSignalEndsTheOthers) {
           signal_when_ready({SIGTERM}));
   EXPECT_EQ(result.exit_status, 128 + SIGTERM);
   EXPECT_LT(result.seconds, 5);
+}
+
+// The system and the shell both tell of a terminal that closes.
+TEST(Launcher, MoreHangupsAreNoSecondWish) {
+  const ChildResult result = run(script("trap 'sleep 0.1; echo saved; exit 129' HUP; echo ready $$ >&2; "
+                                        "while :; do sleep 0.01; done"),
+                                 signal_when_ready({SIGHUP, SIGHUP, SIGHUP}));
+  EXPECT_EQ(result.exit_status, 128 + SIGHUP) << result.err;
+  EXPECT_EQ(result.out, "saved\n");
 }
 
 TEST(Launcher, TheThirdSignalKills) {

@@ -38,9 +38,13 @@ Planned plan_of(const config::Config& config, const PlannedModel& model, const L
   planned.classes = model.classes;
   planned.batch = config::batch_by_ranks(config.training, layout.data_ranks());
   planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
-  planned.program = plan::compile_train(spec, layout, train::train_options(config, spec, layout, place.rank));
+  const plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
+  planned.program = plan::compile_train(spec, layout, options);
   planned.quote = plan::quote(planned.program, spec);
   planned.memory = {planned.quote.peak_bytes, planned.quote.memory, planned.quote.formula};
+  planned.quote.deterministic = plan::deterministic_line(
+      planned.program.placement, static_cast<int32_t>(options.microbatch_sizes.size()),
+      plan::tree_cost(spec, layout, options));
   return planned;
 }
 

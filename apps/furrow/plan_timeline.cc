@@ -123,6 +123,10 @@ void log_step(const plan::Simulation& simulation, const std::vector<plan::Progra
               const plan::Costs& costs, const TimelineRequest& request) {
   log_info(fmt::format("a step of {} on {}, {}", format_seconds(simulation.step_s), request.machine,
                        costs.source()));
+  if (simulation.exposed_copies > 0) {
+    log_info(fmt::format("{} of it waits for copies between devices and their hosts",
+                         format_seconds(simulation.exposed_copies * simulation.step_s)));
+  }
   if (programs.size() == static_cast<size_t>(request.ranks)) return;
   std::vector<std::string> ranks;
   for (const plan::Program& program : programs) ranks.push_back(std::to_string(program.placement.rank));

@@ -10,7 +10,6 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
-#include "furrow/base/hash.h"
 #include "furrow/base/process.h"
 #include "furrow/comm/algorithm.h"
 
@@ -39,14 +38,13 @@ void share_tuning(comm::Membership& membership, const config::Comm& config) {
 std::unique_ptr<comm::Membership> join_world(const comm::World& world, const config::Config& config) {
   comm::JoinOptions options;
   options.comm = config.comm;
-  options.config_digest = fmt::format("{:016x}", xxh3_64(config::to_toml(config)));
+  options.config = config::to_toml(config);
   auto membership = comm::join(world, options);
   if (world.size == 1) return membership;
   try {
     share_tuning(*membership, config.comm);
   } catch (const Error& error) {
-    membership->fail(error);
-    throw;
+    throw membership->fail(error);
   }
   return membership;
 }
@@ -62,11 +60,9 @@ void in_world(const comm::World& world, const config::Config& config,
     work(*membership);
     membership->leave();
   } catch (const Error& error) {
-    membership->fail(error);
-    throw;
+    throw membership->fail(error);
   } catch (const std::exception& error) {
-    membership->fail(Error(ErrorCode::kInternal, error.what()));
-    throw;
+    throw membership->fail(Error(ErrorCode::kInternal, error.what()));
   }
 }
 

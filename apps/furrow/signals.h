@@ -1,11 +1,12 @@
-// SIGINT and SIGTERM ask the run to save and stop; a second one ends the process at once.
+// SIGINT, SIGTERM and SIGHUP (the terminal has closed) ask the run to save and stop; a second
+// SIGINT or SIGTERM ends the process at once.  What is ignored from the start (nohup) stays so.
 #pragma once
 
 #include "furrow/base/clock.h"
 
 namespace furrow::app {
 
-// While it lives, both signals set `token` with their number.  One at a time in a process.
+// While it lives, these signals set `token` with their number.  One at a time in a process.
 class SignalScope {
  public:
   explicit SignalScope(CancelToken* token);

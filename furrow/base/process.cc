@@ -1,5 +1,6 @@
 #include "furrow/base/process.h"
 
+#include <fmt/format.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -7,6 +8,9 @@
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
+#include <mutex>
+
+#include "furrow/base/log.h"
 
 namespace furrow {
 namespace {
@@ -76,7 +80,15 @@ int default_threads() {
   const std::string_view text = given == nullptr ? "" : given;
   int threads = 0;
   std::from_chars(text.data(), text.data() + text.size(), threads);
-  return threads > 0 ? threads : core_count();
+  if (threads > 0 || text.empty()) return threads > 0 ? threads : core_count();
+  static std::once_flag said;
+  std::call_once(said, [&] {
+    log_warning(
+        fmt::format("OMP_NUM_THREADS={} is no number above 0 and does not count: {} of this process's "
+                    "cores do; set [training] threads, or correct it",
+                    text, core_count()));
+  });
+  return core_count();
 }
 
 uint64_t total_memory_bytes() {

@@ -1,5 +1,6 @@
 #include "furrow/base/process.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
@@ -7,7 +8,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <string>
+
+#include "furrow/base/log.h"
 
 namespace furrow {
 namespace {
@@ -55,7 +60,14 @@ TEST(Process, ThreadsAreThoseThatLaunchersAskFor) {
   };
   EXPECT_EQ(with("3"), 3);
   EXPECT_EQ(with("4,2"), 4);
-  for (const char* none : {"", "0", "-1", "many", "99999999999"}) EXPECT_EQ(with(none), core_count()) << none;
+  std::string log;
+  set_log_writer([&log](std::string_view line) { log += line; });
+  EXPECT_EQ(with(""), core_count());
+  EXPECT_EQ(log, "");
+  for (const char* none : {"many", "0", "-1", "99999999999"}) EXPECT_EQ(with(none), core_count()) << none;
+  set_log_writer({});
+  EXPECT_THAT(log, ::testing::HasSubstr("OMP_NUM_THREADS=many is no number above 0"));
+  EXPECT_EQ(std::ranges::count(log, '\n'), 1) << log;
   EXPECT_EQ(default_threads(), core_count());
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,12 +16,33 @@ namespace furrow::comm {
 
 class Call;
 
+// A set of operations.
+class Kinds {
+ public:
+  constexpr Kinds(std::initializer_list<CollectiveKind> kinds) {
+    for (const CollectiveKind kind : kinds) bits_ |= 1U << static_cast<unsigned>(kind);
+  }
+  static constexpr Kinds all() {
+    Kinds every({});
+    every.bits_ = (1U << kCollectiveKinds) - 1;
+    return every;
+  }
+  constexpr bool has(CollectiveKind kind) const { return (bits_ >> static_cast<unsigned>(kind) & 1) != 0; }
+
+ private:
+  uint32_t bits_ = 0;
+};
+
 struct AlgorithmRow {
   std::string_view name;  // "ring"
   std::string_view summary;
-  bool (*fits)(const Call& call);       // can carry out the call; the same answer on every rank of the group
+  Kinds kinds;                          // that it can carry out
+  std::string_view needs;               // of the group, for people; "" nothing
+  bool (*shape)(const Call& call);      // the group has it; the same answer on every rank
   bool (*canonical)(const Call& call);  // adds in the canonical tree
   void (*run)(Call& call);
+
+  bool fits(const Call& call) const;  // can carry out the call
 };
 
 // "direct" is the first and fits everything.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -42,6 +43,15 @@ struct Communicator::Impl {
   std::atomic<bool> aborted{false};
   bool aborted_here = false;
 
+  std::string group_of(uint64_t channel) const;  // " in group world"; "" where this rank is in none such
+  struct Seen {
+    Report report;
+    bool exact = false;
+  };
+  std::optional<Seen> seen_from_here(int rank) const;
+
+  std::function<std::optional<Report>(int rank)> store;  // what it knows of a rank
+  mutable std::string told;                              // of this rank's progress, in its first error
   ProgressNote progress;
   std::atomic<const GroupSpec*> progress_group{nullptr};  // groups stay
 
@@ -147,7 +157,9 @@ Memory Communicator::allocate(size_t bytes, MemoryKind kind) {
   return Memory(plain_block(bytes), bytes, kind);
 }
 
-void Communicator::abort(const Error& reason) noexcept { impl_->abort(reason, true); }
+void Communicator::abort(const Error& reason) noexcept {
+  if (!aborted()) impl_->abort(with_progress(reason), true);
+}
 
 void Communicator::Impl::abort(const Error& why, bool here) noexcept {
   {
@@ -191,6 +203,66 @@ Progress Communicator::progress() const {
   if (!state) return {};
   return {describe(state->operation), group->name, state->operation.sequence, state->finished,
           state->changed_ns};
+}
+
+std::string Communicator::Impl::group_of(uint64_t channel) const {
+  const std::lock_guard lock(mutex);
+  for (const auto& group : groups) {
+    if (group->spec.channel == channel) return " in group " + group->spec.name;
+  }
+  return "";
+}
+
+std::optional<Communicator::Impl::Seen> Communicator::Impl::seen_from_here(int rank) const {
+  const Transport* transport = routes[static_cast<size_t>(rank)];
+  const auto seen = transport != nullptr ? transport->progress_of(rank) : std::nullopt;
+  if (!seen) return std::nullopt;
+  constexpr std::array<std::string_view, 3> kHow = {"begun", "finished", "heard of"};
+  const std::string text =
+      fmt::format("{}{}, {}", describe(seen->operation), group_of(seen->operation.channel),
+                  kHow[static_cast<size_t>(seen->how)]);
+  return Seen{{text, seen->at_ns}, seen->how != PeerProgress::How::kHeardOf};
+}
+
+std::string Communicator::progress_of(int rank, const Report& reported) const {
+  if (rank == this->rank()) return describe(report_of(progress()));
+  const std::optional<Impl::Seen> seen = impl_->seen_from_here(rank);
+  const bool newer = seen && (seen->exact || reported.text.empty() || seen->report.at_ns > reported.at_ns);
+  return describe(newer ? seen->report : reported);
+}
+
+Error Communicator::with_progress(const Error& reason) const {
+  const std::string_view text = reason.what();
+  if (size() == 1 || text.find(kLastProgress) != std::string_view::npos) return reason;
+  int who = rank();
+  for (int r = 0; r < size() && who == rank(); ++r) {
+    if (r != rank() && text.find(describe(roster(), r)) != std::string_view::npos) who = r;
+  }
+  const std::optional<Impl::Seen> seen = who == rank() ? std::nullopt : impl_->seen_from_here(who);
+  const bool ask = who != rank() && !(seen && seen->exact) && impl_->store;
+  std::string progress = progress_of(who, ask ? impl_->store(who).value_or(Report{}) : Report{});
+  if (who == rank() && progress == describe(Report{})) return reason;  // it has not begun: nothing to tell
+  if (who == rank()) {  // in the same words whenever it is told: people and the launcher see that it is one
+    const std::lock_guard lock(impl_->mutex);
+    if (impl_->told.empty()) impl_->told = progress;
+    progress = impl_->told;
+  }
+  Error whole(reason.code(), fmt::format("{}; {}{}", reason.message(), kLastProgress, progress));
+  const std::vector<std::string>& contexts = reason.contexts();
+  std::for_each(contexts.rbegin(), contexts.rend(),
+                [&](const std::string& context) { whole = whole.with_context(context); });
+  return whole;
+}
+
+void Communicator::ask_for_progress(std::function<std::optional<Report>(int rank)> store) {
+  impl_->store = std::move(store);
+}
+
+Report report_of(const Progress& progress) {
+  if (progress.operation.empty()) return {};
+  return {fmt::format("{} in group {}, {}", progress.operation, progress.group,
+                      progress.finished ? "finished" : "begun"),
+          progress.changed_ns};
 }
 
 Ledger& Communicator::ledger() { return impl_->ledger; }

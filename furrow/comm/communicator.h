@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "furrow/comm/group.h"
 #include "furrow/comm/ledger.h"
 #include "furrow/comm/memory.h"
+#include "furrow/comm/report.h"
 #include "furrow/comm/transport.h"
 
 namespace furrow::comm {
@@ -45,6 +48,8 @@ struct Progress {
   int64_t changed_ns = 0;  // when it started or finished, Clock::monotonic_ns, to some ms
 };
 
+Report report_of(const Progress& progress);
+
 // Thread safe.  Not movable: groups point to it.
 class Communicator {
  public:
@@ -77,6 +82,16 @@ class Communicator {
   bool aborted_here() const;  // by this rank itself: its operation failed first, or abort() was called
 
   Progress progress() const;
+  // How far a rank is, with an age: "all_reduce 'loss' #12 of 1 float32 (sum) in group world, begun 0.3 s
+  // ago".  Of this rank and of those that share its memory exactly; of others what `reported` says, or their
+  // last message where that is newer; "none" when it has begun nothing that is known.
+  std::string progress_of(int rank, const Report& reported = {}) const;
+  // `reason`, with "; last progress: ..." of the rank that it names, or of this one where it names none;
+  // unless it says already, or this rank has begun nothing.  May ask the store, which takes a moment.
+  Error with_progress(const Error& reason) const;
+  // What the store knows of a rank.  REQUIRES: set before the first operation.
+  void ask_for_progress(std::function<std::optional<Report>(int rank)> store);
+
   Ledger& ledger();
   WireBytes wire_bytes() const;                           // of all transports
   WireBytes wire_bytes_of(const GroupSpec& group) const;  // of an independent one, or of all others together

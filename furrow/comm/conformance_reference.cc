@@ -1,11 +1,15 @@
 #include "furrow/comm/conformance_reference.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <map>
 
+#include "furrow/base/error.h"
 #include "furrow/base/half.h"
 
 namespace furrow::comm::reference {
@@ -159,6 +163,41 @@ Element by_hosts(const Terms& terms, bool ring) {
                     host_sum);
 }
 
+// At as many places as the largest power of two among the ranks: at the first ones, two neighbours each.
+struct Places {
+  explicit Places(int ranks) : count(1) {
+    while (2 * count <= ranks) count *= 2;
+    pairs = ranks - count;
+  }
+  int count, pairs;
+};
+
+Element by_pairs(const Terms& terms) {
+  const Places places(static_cast<int>(terms.p.in.size()));
+  return terms.tree(0, places.count, [&](int place) {
+    if (place >= places.pairs) return terms.leaf(place + places.pairs);
+    return terms.add(terms.leaf(2 * place), terms.leaf(2 * place + 1));
+  });
+}
+
+// A sum written out: the canonical tree of terms b to e.
+template <class Leaf>
+std::string written(int b, int e, const Leaf& leaf) {
+  if (e - b == 1) return leaf(b);
+  int half = 1;
+  while (2 * half < e - b) half *= 2;
+  return fmt::format("({}+{})", written(b, b + half, leaf), written(b + half, e, leaf));
+}
+
+bool pairs_are_the_tree(int ranks) {
+  const Places places(ranks);
+  const auto term = [](int rank) { return std::to_string(rank); };
+  const auto place = [&](int i) {
+    return i < places.pairs ? written(2 * i, 2 * i + 2, term) : term(i + places.pairs);
+  };
+  return written(0, places.count, place) == written(0, ranks, term);
+}
+
 Bytes total(const Problem& p) {
   Bytes sum(p.in[0].size());
   const auto n = static_cast<int>(p.in.size());
@@ -168,6 +207,7 @@ Bytes total(const Problem& p) {
     Element e{};
     if (p.order == Order::kTree) e = terms.tree(0, n, leaf);
     if (p.order == Order::kRing) e = n == 1 ? leaf(0) : terms.ring(owner_of(p, offset), n, leaf);
+    if (p.order == Order::kPairs) e = by_pairs(terms);
     if (p.order == Order::kHosts || p.order == Order::kHostsRing)
       e = by_hosts(terms, p.order == Order::kHostsRing);
     e = terms.finish(e);
@@ -204,6 +244,16 @@ T random_value(uint64_t bits) {
   return static_cast<T>(std::ldexp(fraction + (fraction < 0 ? -0.5 : 0.5), static_cast<int>(bits % 5) - 2));
 }
 
+// 0 where hosts have different numbers of ranks.
+size_t ranks_of_each(const std::vector<int>& host) {
+  std::map<int, size_t> ranks;
+  for (const int h : host) ++ranks[h];
+  for (const auto& [h, count] : ranks) {
+    if (count != ranks.begin()->second) return 0;
+  }
+  return ranks.begin()->second;
+}
+
 uint64_t mix(uint64_t x) {  // SplitMix64
   x += 0x9e3779b97f4a7c15;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
@@ -215,17 +265,53 @@ uint64_t mix(uint64_t x) {  // SplitMix64
 
 Order order_of(const std::string& algorithm) {
   if (algorithm == "ring") return Order::kRing;
-  if (algorithm == "hierarchical") return Order::kHosts;
+  if (algorithm == "doubling") return Order::kPairs;
+  if (algorithm == "hierarchical" || algorithm == "hierarchical_tree") return Order::kHosts;
   if (algorithm == "hierarchical_ring") return Order::kHostsRing;
   return Order::kTree;
+}
+
+bool reduces(CollectiveKind kind) {
+  return kind == CollectiveKind::kAllReduce || kind == CollectiveKind::kReduceScatter ||
+         kind == CollectiveKind::kReduce;
+}
+
+bool order_matters(CollectiveKind kind, DType dtype, Reduction reduction) {
+  return reduces(kind) && is_float(dtype) && reduction != Reduction::kMin && reduction != Reduction::kMax;
+}
+
+bool can_run(const std::string& algorithm, CollectiveKind kind, const std::vector<int>& host) {
+  const size_t n = host.size();
+  const bool slices = kind == CollectiveKind::kReduceScatter || kind == CollectiveKind::kAllGather;
+  const bool sums = kind == CollectiveKind::kAllReduce;
+  if (algorithm == "direct") return n > 1 || kind != CollectiveKind::kSend;
+  if (algorithm == "flat") return sums;
+  if (algorithm == "ring" || algorithm == "doubling") return sums || slices;
+  if (algorithm == "tree")
+    return sums || kind == CollectiveKind::kReduce || kind == CollectiveKind::kBroadcast ||
+           kind == CollectiveKind::kBarrier;
+  const size_t each = ranks_of_each(host);
+  const bool by_hosts = each > 1 && each < n;
+  if (algorithm == "hierarchical" || algorithm == "hierarchical_ring") return by_hosts && (sums || slices);
+  if (algorithm == "hierarchical_tree")
+    return by_hosts && (sums || kind == CollectiveKind::kReduce || kind == CollectiveKind::kBroadcast);
+  throw Error(ErrorCode::kInternal, "the conformance test does not know what '" + algorithm + "' can run");
+}
+
+std::string runs_by(const std::string& algorithm, CollectiveKind kind, bool in_tree_order,
+                    const std::vector<int>& host) {
+  const Order order = order_of(algorithm);
+  const bool by_hosts = order == Order::kHosts && std::has_single_bit(ranks_of_each(host)) &&
+                        std::is_sorted(host.begin(), host.end());
+  const bool by_pairs = order == Order::kPairs && pairs_are_the_tree(static_cast<int>(host.size()));
+  const bool in_order = by_hosts || by_pairs || order == Order::kTree;
+  return can_run(algorithm, kind, host) && (in_order || !in_tree_order) ? algorithm : "direct";
 }
 
 std::vector<Bytes> outputs(const Problem& p) {
   const size_t n = p.in.size();
   std::vector<Bytes> out(n);
-  const bool reduces = p.kind == CollectiveKind::kAllReduce || p.kind == CollectiveKind::kReduceScatter ||
-                       p.kind == CollectiveKind::kReduce;
-  const Bytes sum = reduces ? total(p) : Bytes();
+  const Bytes sum = reduces(p.kind) ? total(p) : Bytes();
   for (size_t r = 0; r < n; ++r) {
     const bool root = static_cast<int>(r) == p.root;
     if (p.kind == CollectiveKind::kAllReduce || (p.kind == CollectiveKind::kReduce && root)) out[r] = sum;

@@ -14,8 +14,19 @@ namespace furrow::comm::reference {
 using Bytes = std::vector<std::byte>;
 
 // In which order the terms of an element are added.
-enum class Order : uint8_t { kTree, kRing, kHosts, kHostsRing };
+enum class Order : uint8_t { kTree, kRing, kPairs, kHosts, kHostsRing };
 Order order_of(const std::string& algorithm);
+
+bool reduces(CollectiveKind kind);
+// Whether the result depends on the order of its terms.
+bool order_matters(CollectiveKind kind, DType dtype, Reduction reduction);
+
+// Whether an algorithm of algorithm_rows() can carry out an operation; `host` of each rank.
+bool can_run(const std::string& algorithm, CollectiveKind kind, const std::vector<int>& host);
+// Which one does where `algorithm` is asked for: it, or "direct" where it cannot or where terms must be added
+// in the canonical tree and it adds in another order.
+std::string runs_by(const std::string& algorithm, CollectiveKind kind, bool in_tree_order,
+                    const std::vector<int>& host);
 
 struct Problem {
   CollectiveKind kind = CollectiveKind::kAllReduce;

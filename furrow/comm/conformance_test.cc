@@ -1,21 +1,23 @@
 // Every transport x number of ranks x operation x size x data type x reduction x algorithm, in place and out
-// of place, against the reference, bit for bit.  A sample of the product, the same each time;
-// FURROW_TEST_FULL=1 runs all of it.
+// of place, against the reference, bit for bit.  A sample of the product, the same each time, with every
+// operation of every algorithm in it; FURROW_TEST_FULL=1 runs all of it.  Which algorithm really carries out
+// a case is read in the ledger and compared too: none falls back unseen.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <set>
 
 #include "furrow/comm/algorithm.h"
 #include "furrow/comm/conformance_reference.h"
 #include "furrow/comm/inproc.h"
+#include "tests/testing/messages_only.h"
 #include "tests/testing/run_ranks.h"
 #include "tests/testing/sanitized.h"
 
@@ -40,22 +42,24 @@ struct Case {
   std::string algorithm;
   bool in_place = false;
   uint64_t seed = 0;
+  bool canonical = false;  // the group
 
   uint64_t bits(int what) const { return (seed * 0x9e3779b97f4a7c15) >> (4 * what) & 15; }
   bool uneven() const { return bits(3) % 2 == 1; }
   bool registered() const { return bits(4) % 2 == 1; }
   bool shifted() const { return bits(5) % 4 == 1; }  // by one element
+  // What really runs in a world whose ranks are on these hosts.
+  std::string runs_by(const std::vector<int>& host) const {
+    const bool ordered = canonical && reference::order_matters(kind, dtype, reduction);
+    return reference::runs_by(algorithm, kind, ordered, host);
+  }
   std::string text() const {
-    return fmt::format("{} of {} {} ({}) by {}{}{}{}", to_string(kind), size, to_string(dtype),
-                       to_string(reduction), algorithm, in_place ? ", in place" : "",
-                       uneven() ? ", uneven" : "", registered() ? ", registered" : "");
+    return fmt::format("{} of {} {} ({}) by {}{}{}{}{}", to_string(kind), size, to_string(dtype),
+                       to_string(reduction), algorithm, canonical ? ", canonical" : "",
+                       in_place ? ", in place" : "", uneven() ? ", uneven" : "",
+                       registered() ? ", registered" : "");
   }
 };
-
-bool reduces(CollectiveKind kind) {
-  return kind == CollectiveKind::kAllReduce || kind == CollectiveKind::kReduceScatter ||
-         kind == CollectiveKind::kReduce;
-}
 
 uint64_t hash(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
@@ -63,22 +67,31 @@ uint64_t hash(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// All of the product, or some `wanted` of it.
-std::vector<Case> make_cases(uint64_t salt, size_t wanted) {
+using Pair = std::pair<CollectiveKind, std::string>;  // an operation and an algorithm
+
+// All of the product, or some `wanted` of it: what its algorithm can carry out.  Of every operation and
+// algorithm that can there is one case at least that really runs by it.
+std::vector<Case> make_cases(uint64_t salt, size_t wanted, const std::vector<int>& host) {
   std::vector<Case> cases;
   uint64_t number = salt << 32;
   for (int kind = 0; kind < kCollectiveKinds; ++kind) {
     if (static_cast<CollectiveKind>(kind) == CollectiveKind::kRecv) continue;  // with send
     for (const AlgorithmRow& row : algorithm_rows()) {
+      if (!reference::can_run(std::string(row.name), static_cast<CollectiveKind>(kind), host)) continue;
       for (const int64_t size : kSizes) {
         for (const DType dtype : kTypes) {
-          for (int reduction = 0; reduction < (reduces(static_cast<CollectiveKind>(kind)) ? kReductions : 1);
+          for (int reduction = 0;
+               reduction < (reference::reduces(static_cast<CollectiveKind>(kind)) ? kReductions : 1);
                ++reduction) {
             for (const bool in_place : {false, true}) {
               if (in_place && static_cast<CollectiveKind>(kind) == CollectiveKind::kAllToAll) continue;
               cases.push_back({static_cast<CollectiveKind>(kind), size, dtype,
                                static_cast<Reduction>(reduction), std::string(row.name), in_place,
                                hash(++number)});
+              cases.back().canonical = cases.back().bits(8) % 4 == 0;
+              if (!full()) continue;
+              cases.push_back(cases.back());
+              cases.back().canonical = !cases.back().canonical;
             }
           }
         }
@@ -87,7 +100,11 @@ std::vector<Case> make_cases(uint64_t salt, size_t wanted) {
   }
   if (full()) return cases;
   std::stable_sort(cases.begin(), cases.end(), [](const Case& a, const Case& b) { return a.seed < b.seed; });
-  cases.resize(std::min(wanted, cases.size()));
+  std::set<Pair> first;
+  const auto rest = std::stable_partition(cases.begin(), cases.end(), [&](const Case& c) {
+    return c.runs_by(host) == c.algorithm && first.emplace(c.kind, c.algorithm).second;
+  });
+  cases.resize(std::max(static_cast<size_t>(rest - cases.begin()), std::min(wanted, cases.size())));
   return cases;
 }
 
@@ -110,12 +127,13 @@ struct Shared {
   std::vector<Bytes> outputs;
 };
 
-void make_problem(const Case& c, int n, const std::vector<int>& host, bool fits, Shared& shared) {
+void make_problem(const Case& c, const std::vector<int>& host, Shared& shared) {
+  const auto n = static_cast<int>(host.size());
   Problem& p = shared.problem;
   p.kind = c.kind;
   p.dtype = c.dtype;
   p.reduction = c.reduction;
-  p.order = fits ? reference::order_of(c.algorithm) : reference::Order::kTree;
+  p.order = c.canonical ? reference::Order::kTree : reference::order_of(c.algorithm);
   p.root = static_cast<int>(c.bits(6) % static_cast<uint64_t>(n));
   p.host = host;
   p.counts =
@@ -251,112 +269,88 @@ class Runner {
   Collective call_;
 };
 
-// The transport under test without its memory: algorithms see messages only, as between hosts.
-class MessagesOnly : public Transport {
- public:
-  explicit MessagesOnly(std::unique_ptr<Transport> inner) : inner_(std::move(inner)) {}
-  std::string_view name() const override { return "messages"; }
-  bool reaches(int peer) const override { return inner_->reaches(peer); }
-  Ticket post_send(int peer, const Envelope& e, std::span<const std::byte> bytes) override {
-    return inner_->post_send(peer, e, bytes);
-  }
-  Ticket post_recv(int peer, const Envelope& e, std::span<std::byte> bytes) override {
-    return inner_->post_recv(peer, e, bytes);
-  }
-  void wait(Ticket ticket, int64_t deadline_ns) override { inner_->wait(ticket, deadline_ns); }
-  std::unique_ptr<Memory::Block> allocate(size_t bytes) override { return inner_->allocate(bytes); }
-  void abort(const Error& reason) noexcept override { inner_->abort(reason); }
-  void on_failure(std::function<void(const Error&)> handler) override {
-    inner_->on_failure(std::move(handler));
-  }
-  const WireCounts& wire() const override { return inner_->wire(); }
-
- private:
-  std::unique_ptr<Transport> inner_;
-};
-
-// Counts what is sent to each peer.
-class CountsByPeer : public MessagesOnly {
- public:
-  using MessagesOnly::MessagesOnly;
-  Ticket post_send(int peer, const Envelope& e, std::span<const std::byte> bytes) override {
-    sent[peer] += static_cast<int64_t>(bytes.size());
-    return MessagesOnly::post_send(peer, e, bytes);
-  }
-  std::map<int, int64_t> sent;
-};
-
-// Three hosts of two ranks, 16 KiB a rank.  Between hosts: each rank to (or from) its counterparts only.
-TEST(Hierarchical, CrossesBetweenHostsAsLittleAsItCan) {
-  constexpr int64_t kSlice = 16 << 10, kRanks = 6, kHosts = 3;
-  const std::vector<int> host = {0, 0, 1, 1, 2, 2};
-  const auto crossing = [&](CollectiveKind kind, const std::string& algorithm) {
-    std::atomic<int64_t> bytes = 0;
-    thread_local CountsByPeer* mine = nullptr;  // of the rank whose thread this is
-    testing::RankOptions options;
-    options.host = host;
-    options.communicator.algorithm = algorithm;
-    options.wrap = [](std::unique_ptr<Transport> t) {
-      auto counts = std::make_unique<CountsByPeer>(std::move(t));
-      mine = counts.get();
-      return counts;
-    };
-    testing::run_ranks_with(kRanks, options, [&](Communicator& communicator) {
-      std::vector<float> slice(kSlice / 4, 1), all(kRanks * kSlice / 4, 1);
-      Collective c{.kind = kind, .in = std::as_bytes(std::span(all)), .label = "x"};
-      c.out = std::as_writable_bytes(std::span(slice));
-      if (kind == CollectiveKind::kAllGather) {
-        c.in = std::as_bytes(std::span(slice));
-        c.out = std::as_writable_bytes(std::span(all));
-      }
-      communicator.group(communicator.world().members(), {.canonical = false}).run(c);
-      const LedgerRow row = communicator.ledger().rows().at(0);
-      EXPECT_EQ(row.wire_bytes, row.bound_bytes) << algorithm;
-      for (const auto& [peer, sent] : mine->sent) {
-        if (host[static_cast<size_t>(peer)] != host[static_cast<size_t>(communicator.rank())]) bytes += sent;
-      }
-    });
-    return bytes.load();
-  };
-  for (const CollectiveKind kind : {CollectiveKind::kReduceScatter, CollectiveKind::kAllGather}) {
-    EXPECT_EQ(crossing(kind, "direct"), kRanks * (kRanks - 2) * kSlice);
-    EXPECT_EQ(crossing(kind, "hierarchical"), kRanks * (kHosts - 1) * kSlice);
-    EXPECT_EQ(crossing(kind, "hierarchical_ring"), kRanks * (kHosts - 1) * kSlice);
-  }
-}
-
 struct Setting {
   std::string transport;  // of the table, or "messages"
   int ranks = 1;
   int hosts = 1;             // that the roster claims
   bool interleaved = false;  // rank r on host r % hosts
+  bool tcp_between = false;  // hosts; else the transport reaches them too
 };
 
 std::string name_of(const ::testing::TestParamInfo<Setting>& info) {
   const Setting& s = info.param;
-  return fmt::format("{}_{}ranks{}{}", s.transport, s.ranks,
+  return fmt::format("{}{}_{}ranks{}{}", s.transport, s.tcp_between ? "_tcp" : "", s.ranks,
                      s.hosts > 1 ? fmt::format("_{}hosts", s.hosts) : "",
                      s.interleaved ? "_interleaved" : "");
 }
 
-class Conformance : public ::testing::TestWithParam<Setting> {};
+std::vector<int> hosts_of(const Setting& s) {
+  std::vector<int> host;
+  for (int r = 0; r < s.ranks; ++r) host.push_back(s.interleaved ? r % s.hosts : r * s.hosts / s.ranks);
+  return host;
+}
+
+// The algorithm of the last call of a kind, as the ledger has it.
+std::string ran_by(Communicator& communicator, const std::string& group, CollectiveKind kind) {
+  for (const LedgerRow& row : communicator.ledger().rows()) {
+    if (row.group == group && row.kind == kind)
+      return std::string(algorithm_rows()[static_cast<size_t>(row.algorithm)].name);
+  }
+  return "none";
+}
+
+class Conformance : public ::testing::TestWithParam<Setting> {
+ protected:
+  // Every operation of every algorithm that can run here did; the report says how often each.
+  void expect_all_ran(const std::string& setting, const std::map<Pair, int>& cases,
+                      const std::vector<int>& host) {
+    std::string text;
+    for (const AlgorithmRow& row : algorithm_rows()) {
+      const std::string name(row.name);
+      int all = 0;
+      for (int kind = 0; kind < kCollectiveKinds; ++kind) {
+        const Pair pair(static_cast<CollectiveKind>(kind), name);
+        const auto ran = cases.find(pair);
+        all += ran == cases.end() ? 0 : ran->second;
+        if (pair.first == CollectiveKind::kRecv || !reference::can_run(name, pair.first, host)) continue;
+        EXPECT_TRUE(ran != cases.end()) << "no " << to_string(pair.first) << " ran by " << name;
+      }
+      RecordProperty("by_" + name, all);
+      text += fmt::format("{} {} {}", text.empty() ? "" : ",", name, all);
+    }
+    fmt::print("{} cases by{}\n", setting, text);
+  }
+};
+
+// Peers of the own host see this rank's memory, others do not: Wires::kMixed.
+void expect_mixed_wires(Communicator& communicator, const std::vector<int>& host) {
+  const auto here = [&](int rank) { return host[static_cast<size_t>(rank)]; };
+  for (int peer = 0; peer < communicator.size(); ++peer) {
+    if (peer == communicator.rank()) continue;
+    EXPECT_EQ(communicator.route(peer).peer_memory() != nullptr, here(peer) == here(communicator.rank()));
+  }
+}
 
 TEST_P(Conformance, EqualsTheReference) {
   const Setting s = GetParam();
   const bool messages = s.transport == "messages";
-  const std::vector<Case> cases =
-      make_cases(static_cast<uint64_t>(s.ranks + 100 * s.hosts + (messages ? 1000 : 0)),
-                 static_cast<size_t>(s.ranks > 16 ? 20 : 20 + 400 / s.ranks) / (testing::kSanitized ? 2 : 1));
-  std::vector<int> host;
-  for (int r = 0; r < s.ranks; ++r) host.push_back(s.interleaved ? r % s.hosts : r * s.hosts / s.ranks);
+  const std::vector<int> host = hosts_of(s);
+  const std::vector<Case> cases = make_cases(
+      static_cast<uint64_t>(s.ranks + 100 * s.hosts + (messages ? 1000 : 0) + (s.tcp_between ? 2000 : 0)),
+      static_cast<size_t>(s.ranks > 16 ? 20 : 20 + 400 / s.ranks) / (testing::kSanitized ? 2 : 1), host);
+  std::map<Pair, int> ran;  // as rank 0 has it
   std::vector<Shared> shared(cases.size());
   testing::RankOptions options;
   options.transport = messages ? "inproc" : s.transport;
   if (messages) {
-    options.wrap = [](std::unique_ptr<Transport> t) { return std::make_unique<MessagesOnly>(std::move(t)); };
+    options.wrap = [](std::unique_ptr<Transport> t) {
+      return std::make_unique<testing::MessagesOnly>(std::move(t));
+    };
   }
   if (s.hosts > 1) options.host = host;
+  options.tcp_between_hosts = s.tcp_between;
   testing::run_ranks_with(s.ranks, options, [&](Communicator& communicator) {
+    if (s.tcp_between) expect_mixed_wires(communicator, host);
     Group strict = communicator.group(communicator.world().members(), {.name = "strict"});
     Group loose = communicator.group(communicator.world().members(), {.name = "loose", .canonical = false});
     for (size_t i = 0; i < cases.size(); ++i) {
@@ -367,14 +361,15 @@ TEST_P(Conformance, EqualsTheReference) {
                   {{c.kind, wires, s.ranks, INT64_MAX, algorithm_index(c.algorithm)}});
       }
       communicator.set_algorithms(table);
-      const std::string would = communicator.would_run({.kind = c.kind, .dtype = c.dtype}, loose);
-      if (would != c.algorithm && full()) continue;  // direct has had its turn
-      const bool canonical = c.bits(8) % 4 == 0;
-      const bool fits = !canonical && would == c.algorithm;
-      std::call_once(shared[i].once, [&] { make_problem(c, s.ranks, host, fits, shared[i]); });
-      Runner(communicator, c, shared[i]).run(canonical ? strict : loose);
+      std::call_once(shared[i].once, [&] { make_problem(c, host, shared[i]); });
+      Runner(communicator, c, shared[i]).run(c.canonical ? strict : loose);
+      const std::string by = ran_by(communicator, c.canonical ? "strict" : "loose", c.kind);
+      const bool alone = c.kind == CollectiveKind::kSend && (communicator.rank() ^ 1) >= s.ranks;
+      EXPECT_EQ(by, alone ? "none" : c.runs_by(host)) << c.text();
+      if (communicator.rank() == 0) ++ran[{c.kind, by}];
     }
   });
+  expect_all_ran(name_of({s, 0}), ran, host);
 }
 
 std::vector<Setting> settings() {
@@ -389,6 +384,10 @@ std::vector<Setting> settings() {
   for (const auto& [n, hosts] : {std::pair(4, 2), {6, 3}, {8, 2}, {8, 4}, {12, 4}, {5, 2}}) {
     all.push_back({"messages", n, hosts});
     all.push_back({"messages", n, hosts, true});
+    if (n < 12) all.push_back({"inproc", n, hosts, n == 6});
+    if (n == 12) continue;
+    all.push_back({"inproc", n, hosts, n == 8, true});
+    all.push_back({"shm", n, hosts, n == 6, true});
   }
   return all;
 }

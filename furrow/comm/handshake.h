@@ -50,6 +50,7 @@ class Door {
   int64_t next_deadline_ns() const;                  // of the oldest guest; INT64_MAX without any
 
   // Takes whoever knocks, moves every guest on without waiting; the sockets of those that proved themselves.
+  // Error{resource_exhausted}: no descriptor is left for one more.
   std::vector<Socket> admit();
   size_t guests() const { return guests_.size(); }
   void close() { listener_.close(), guests_.clear(); }

@@ -9,6 +9,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/file.h"
+#include "furrow/base/hash.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
@@ -43,7 +44,8 @@ Member self_of(const World& world, const JoinOptions& options) {
           .machine = fmt::format("{}/{}", host_name(), network),
           .version = std::string(furrow_version()),
           .commit = std::string(furrow_git_commit()),
-          .config_digest = options.config_digest};
+          .config_digest = options.config.empty() ? "" : fmt::format("{:016x}", xxh3_64(options.config)),
+          .config = options.config};
 }
 
 Roster roster_of(int rank, const std::vector<Member>& members) {
@@ -109,8 +111,9 @@ class Alone : public Membership {
   Communicator& communicator() override { return *communicator_; }
   Rendezvous& store() override { return store_; }
   void leave() override { communicator_.reset(); }
-  void fail(const Error& reason) noexcept override {
+  Error fail(const Error& reason) noexcept override {
     if (communicator_) communicator_->abort(reason);
+    return reason;
   }
 
  private:
@@ -119,6 +122,20 @@ class Alone : public Membership {
   std::unique_ptr<Communicator> communicator_;
 };
 
+// To every peer its connections or its memory, one to the store, and what a program has besides.
+uint64_t descriptors_for(int ranks, const config::Comm& comm) {
+  constexpr uint64_t kBesides = 512, kOfMemory = 8;
+  return kBesides + static_cast<uint64_t>(ranks) * (static_cast<uint64_t>(comm.connections) + 2 + kOfMemory);
+}
+
+// Whoever has the port may be the same job's rank 0, which then says so; and so does this one.
+void refuse_second_zero(const StoreAddress& taken, const Secret& secret, const Member& self,
+                        int64_t silence_ms) try {
+  Store(taken, secret, self, silence_ms, system_clock().monotonic_ns() + kSecondNs);
+} catch (const Error& error) {
+  if (error.code() == ErrorCode::kAlreadyExists) throw;
+}
+
 std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret, const Member& self,
                                         int64_t silence_ms) {
   const std::vector<int> ports = rendezvous_ports(world);
@@ -126,6 +143,7 @@ std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret
     if (auto listener = listen_at(world.master_address, port)) {
       return std::make_unique<StoreServer>(std::move(*listener), secret, self, silence_ms);
     }
+    refuse_second_zero({world.master_address, {port}}, secret, self, silence_ms);
   }
   throw Error(ErrorCode::kUnavailable,
               fmt::format("rank 0 cannot listen at {}: ports {} to {} are taken: set another MASTER_PORT",
@@ -136,6 +154,7 @@ class Joined : public Membership {
  public:
   Joined(World world, const JoinOptions& options) : world_(std::move(world)), options_(options) {
     parse_link(options_.comm.throttle);  // refused before anybody waits
+    allow_descriptors(descriptors_for(world_.size, options_.comm));
     const int64_t deadline_ns =
         system_clock().monotonic_ns() + options_.comm.init_timeout_seconds * kSecondNs;
     const int64_t silence_ms = options_.comm.train_timeout_seconds * kSilenceMsPerSecond;
@@ -167,11 +186,15 @@ class Joined : public Membership {
     if (server_) server_->wait_until_left();
   }
 
-  void fail(const Error& reason) noexcept override {
+  Error fail(const Error& reason) noexcept override {
     over_ = true;
-    store_->fail(reason);
+    const Error whole = communicator_ ? communicator_->with_progress(reason) : reason;
+    const bool begun = std::string_view(whole.what()).find(kLastProgress) != std::string_view::npos;
+    const Error told = begun ? told_by(roster_of(world_.rank, store_->members()), world_.rank, whole) : whole;
+    store_->fail(told);
     // Over every wire in the same words, and if another rank was first, with its reason.
-    if (communicator_) communicator_->abort(store_->failure().value_or(reason));
+    if (communicator_) communicator_->abort(store_->failure().value_or(told));
+    return told;
   }
 
  private:
@@ -191,7 +214,10 @@ class Joined : public Membership {
     const bool memory_alone = context.tcp.peers.empty();
     if (memory_alone && core_count() == 1) options.inline_bytes = std::numeric_limits<int64_t>::max();
     communicator_ = std::make_unique<Communicator>(context.roster, std::move(wires), std::move(options));
-    store_->report_progress([this] { return report(); });
+    communicator_->ask_for_progress([this](int rank) { return store_->progress_of(rank); });
+    store_->report_progress([this] { return report_of(communicator_->progress()); });
+    store_->look_at_progress(
+        [this](int rank, const Report& reported) { return communicator_->progress_of(rank, reported); });
     store_->on_failure([this](const Error& error) { communicator_->abort(error); });
   } catch (const Error& error) {
     store_->fail(error);
@@ -227,16 +253,9 @@ class Joined : public Membership {
   // The store's thread does not use the communicator any more, so it can end.
   void let_go() {
     store_->report_progress({});
+    store_->look_at_progress({});
     store_->on_failure({});
     communicator_.reset();
-  }
-
-  Report report() const {
-    const Progress progress = communicator_->progress();
-    if (progress.operation.empty()) return {};
-    return {fmt::format("{} in group {}, {}begun", progress.operation, progress.group,
-                        progress.finished ? "finished, " : ""),
-            progress.changed_ns};
   }
 
   World world_;

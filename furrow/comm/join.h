@@ -1,12 +1,11 @@
 // A rank joins its world: environment -> store -> transports -> communicator.
 //
-//   auto membership = join(discover_world(process_environment()), {.comm = config.comm, .config_digest =
-//   digest}); try {
+//   auto membership = join(discover_world(process_environment()), {.comm = config.comm, .config = text});
+//   try {
 //     train(membership->communicator());
 //     membership->leave();
 //   } catch (const Error& error) {
-//     membership->fail(error);  // the others end within a second, naming this rank and its error
-//     throw;
+//     throw membership->fail(error);  // the others end within a second, naming this rank and its error
 //   }
 #pragma once
 
@@ -22,7 +21,7 @@ namespace furrow::comm {
 
 struct JoinOptions {
   config::Comm comm = {};
-  std::string config_digest = "";         // of what must be equal on every rank
+  std::string config = "";                // what must be equal on every rank, as TOML
   CommunicatorOptions communicator = {};  // timeout_ms, backend and algorithm are taken from `comm`
 };
 
@@ -39,8 +38,9 @@ class Membership {
   // This rank has finished: ends its communication, says goodbye; rank 0 waits for everybody else's.  Throws
   // when another rank failed meanwhile.
   virtual void leave() = 0;
-  // This rank ends with `reason`: the others hear it and end, too.
-  virtual void fail(const Error& reason) noexcept = 0;
+  // This rank ends with `reason`: the others hear it and end, too.  Returns it with this rank's name and last
+  // progress, unless it tells a rank and how far that was, or no operation has begun.
+  virtual Error fail(const Error& reason) noexcept = 0;
 };
 
 // Waits for every rank.  Error{deadline_exceeded} after comm.init_timeout_seconds names who has not come;

@@ -2,11 +2,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/log.h"
 #include "furrow/comm/algorithms/rows.h"
 #include "furrow/comm/backends.h"
 #include "furrow/comm/call.h"
@@ -27,11 +29,44 @@ struct Shared {
   WireBytes counted;  // when the last one ended
 };
 
+// Says once that the algorithm that was asked for is not the one that is taken, and why.
+class AskedFor {
+ public:
+  explicit AskedFor(const Communicator& communicator) : communicator_(communicator) {
+    if (name().empty() || communicator.size() > 1) return;
+    say("has no effect: one rank has nobody to exchange anything with");
+  }
+
+  // REQUIRES: an algorithm was asked for.
+  void compare(const GroupSpec& group, const Call& call, int taken) {
+    const AlgorithmRow& asked = algorithm_rows()[static_cast<size_t>(algorithm_index(name()))];
+    const std::string_view by = algorithm_rows()[static_cast<size_t>(taken)].name;
+    if (by == asked.name || !asked.kinds.has(call.c.kind) || call.size() == 1 || communicator_.rank() != 0)
+      return;
+    if (said_.exchange(true)) return;
+    const std::string why =
+        asked.fits(call) ? std::string("it adds in another order than the canonical one, which results keep")
+                         : fmt::format("it needs {}", asked.needs);
+    say(fmt::format("does not carry out {} in group {} of {} ranks: {}; {} does", to_string(call.c.kind),
+                    group.name, call.size(), why, by));
+  }
+
+ private:
+  const std::string& name() const { return communicator_.options().algorithm; }
+  void say(const std::string& what) const {
+    log_warning(fmt::format("comm.algorithm = {} {}", name(), what));
+  }
+
+  const Communicator& communicator_;
+  std::atomic<bool> said_{false};
+};
+
 class NativeGroup : public GroupBackend {
  public:
-  NativeGroup(Communicator& communicator, Shared& shared, GroupSpec spec)
+  NativeGroup(Communicator& communicator, Shared& shared, AskedFor& asked_for, GroupSpec spec)
       : communicator_(communicator),
         shared_(shared),
+        asked_for_(asked_for),
         spec_(std::move(spec)),
         topology_(topology_of(communicator, spec_)) {
     if (!spec_.independent) return;
@@ -89,7 +124,7 @@ class NativeGroup : public GroupBackend {
   Call call_of(const Numbered& one) {
     Call call({communicator_, spec_, topology_, shared().scratch, &costs_}, one.c,
               envelope_of(spec_, one.c, one.sequence));
-    call.set_algorithm(choose(call));
+    call.set_algorithm(take(call));
     return call;
   }
 
@@ -138,7 +173,7 @@ class NativeGroup : public GroupBackend {
               envelope_of(spec_, c, sequence));
     const auto envelope = [&] { return call.envelope(0); };
     guard_operation(communicator_, spec_, envelope, [&] {
-      const int algorithm = choose(call);
+      const int algorithm = take(call);
       call.set_algorithm(algorithm);
       if (!is_small(c)) call.begin();
       algorithm_rows()[static_cast<size_t>(algorithm)].run(call);
@@ -166,6 +201,12 @@ class NativeGroup : public GroupBackend {
   }
   Shared& shared() { return own_shared_ ? *own_shared_ : shared_; }
 
+  int take(const Call& call) {
+    const int algorithm = choose(call);
+    if (!communicator_.options().algorithm.empty()) asked_for_.compare(spec_, call, algorithm);
+    return algorithm;
+  }
+
   int choose(const Call& call) const {
     const std::string& forced = communicator_.options().algorithm;
     if (forced.empty()) return communicator_.algorithms().choose(call, spec_.canonical);
@@ -177,6 +218,7 @@ class NativeGroup : public GroupBackend {
 
   Communicator& communicator_;
   Shared& shared_;
+  AskedFor& asked_for_;
   const GroupSpec spec_;
   const Topology topology_;
   GroupCosts costs_{communicator_, spec_};
@@ -187,15 +229,16 @@ class NativeGroup : public GroupBackend {
 class Native : public Backend {
  public:
   explicit Native(Communicator& communicator)
-      : communicator_(communicator), shared_{Scratch(communicator), {}} {}
+      : communicator_(communicator), shared_{Scratch(communicator), {}}, asked_for_(communicator) {}
   std::string_view name() const override { return "native"; }
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
-    return std::make_unique<NativeGroup>(communicator_, shared_, spec);
+    return std::make_unique<NativeGroup>(communicator_, shared_, asked_for_, spec);
   }
 
  private:
   Communicator& communicator_;
   Shared shared_;
+  AskedFor asked_for_;
 };
 
 }  // namespace

@@ -47,8 +47,9 @@ int64_t deadline_of(const Communicator& communicator, const Collective& c, int64
 
 void fail_operation(Communicator& communicator, const GroupSpec& group, const Envelope& envelope,
                     const Error& error) {
-  const Error full = error.with_context(fmt::format("{} in group {} on {}", describe(envelope), group.name,
-                                                    describe(communicator.roster(), communicator.rank())));
+  const Error full = communicator.with_progress(error).with_context(
+      fmt::format("{} in group {} on {}", describe(envelope), group.name,
+                  describe(communicator.roster(), communicator.rank())));
   communicator.abort(full);
   throw full;
 }

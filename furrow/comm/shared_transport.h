@@ -38,6 +38,7 @@ class SharedTransport : public Transport, public PeerMemory {
   }
   void listen() override;
   void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) override;
+  std::optional<PeerProgress> progress_of(int peer) const override;
   const WireCounts& wire() const override { return wire_; }
 
   Ticket post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
@@ -160,7 +161,6 @@ class SharedTransport : public Transport, public PeerMemory {
   void look_up(const Awaits& what, bool gone);
   void check_same_operation(int peer, const Envelope& expected);
   Error hear_abort();
-  std::string last_progress(int peer) const;
   void tell(Control& peer, std::atomic<uint64_t>& word, uint64_t value);
   void ring(Control& control);
 

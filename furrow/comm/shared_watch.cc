@@ -13,6 +13,8 @@
 namespace furrow::comm {
 namespace {
 
+constexpr int kTries = 1000;
+
 int64_t now_ns() { return system_clock().monotonic_ns(); }
 
 // Same place in the program, another operation?
@@ -37,8 +39,7 @@ void SharedTransport::leave() noexcept {
 void SharedTransport::look_up(const Awaits& what, bool gone) {
   if (own().aborted.load() != 0) throw hear_abort();
   const auto ended = [&](int r, std::string_view how) {
-    throw Error(ErrorCode::kUnavailable,
-                fmt::format("{} {}; {}", describe(roster_, r), how, last_progress(r)));
+    throw Error(ErrorCode::kUnavailable, fmt::format("{} {}", describe(roster_, r), how));
   };
   for (int r = 0; r < roster_.size(); ++r) {
     if (r == roster_.rank || peers_[static_cast<size_t>(r)] == nullptr || control(r).left.load() != 0)
@@ -48,9 +49,8 @@ void SharedTransport::look_up(const Awaits& what, bool gone) {
   if (gone) ended(what.peer, "has left");
   if (what.message != nullptr) check_same_operation(what.peer, *what.message);
   if (now_ns() < what.deadline_ns) return;
-  throw Error(
-      ErrorCode::kDeadlineExceeded,
-      fmt::format("{} did not answer in time; {}", describe(roster_, what.peer), last_progress(what.peer)));
+  throw Error(ErrorCode::kDeadlineExceeded,
+              fmt::format("{} did not answer in time", describe(roster_, what.peer)));
 }
 
 // A peer that waits for this rank too, in another operation, will never send anything.
@@ -84,12 +84,13 @@ void SharedTransport::note_progress(const Envelope& envelope, bool finished, int
   own().progress.begin(envelope, now_ns);
 }
 
-std::string SharedTransport::last_progress(int peer) const {
-  const auto state = control(peer).progress.read();
-  if (!state) return "it had not started any operation";
-  const double ago = std::max(0.0, static_cast<double>(now_ns() - state->changed_ns) * 1e-9);
-  return fmt::format("its last progress: {} {}, {} ago", state->finished ? "finished" : "started",
-                     describe(state->operation), format_seconds(ago));
+std::optional<PeerProgress> SharedTransport::progress_of(int peer) const {
+  std::optional<ProgressNote::State> state;
+  // It may be just writing; or have been stopped while it did.
+  for (int tries = 0; tries < kTries && !state; ++tries) state = control(peer).progress.read();
+  if (!state) return std::nullopt;
+  const auto how = state->finished ? PeerProgress::How::kFinished : PeerProgress::How::kBegun;
+  return PeerProgress{state->operation, how, state->changed_ns};
 }
 
 void SharedTransport::listen() {

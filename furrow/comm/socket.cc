@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,21 +33,43 @@ struct AddressListDeleter {
 using AddressList = std::unique_ptr<addrinfo, AddressListDeleter>;
 
 // Empty when the name is not known.
-AddressList resolve(const std::string& address, int port) {
+bool out_of_descriptors(int reason) { return reason == EMFILE || reason == ENFILE; }
+
+// What has run out, and who may have more of it.
+Error descriptor_error(int reason, std::string_view action) {
+  rlimit limit{};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const std::string remedy =
+      reason == EMFILE
+          ? fmt::format(
+                ": this process may have {} files and sockets open at once; raise that with `ulimit -n` "
+                "(or LimitNOFILE, --ulimit nofile), or set comm.connections lower",
+                limit.rlim_cur)
+      : reason == ENFILE ? ": this machine has no more; raise fs.file-max, or start fewer processes"
+                         : "";
+  return Error(ErrorCode::kResourceExhausted,
+               fmt::format("cannot {}: {}{}", action, std::strerror(reason), remedy));
+}
+
+int look_up(const std::string& address, int port, addrinfo** list) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV;
+  return getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, list);
+}
+
+AddressList resolve(const std::string& address, int port) {
   addrinfo* list = nullptr;
-  if (getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, &list) != 0) return nullptr;
-  return AddressList(list);
+  errno = 0;
+  const int status = look_up(address, port, &list);
+  if (status != 0 && out_of_descriptors(errno)) throw descriptor_error(errno, "look up " + address);
+  return AddressList(status == 0 ? list : nullptr);
 }
 
 Socket make_socket(int family) {
   Socket socket(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!socket.open()) {
-    throw Error(ErrorCode::kResourceExhausted, fmt::format("cannot open a socket: {}", std::strerror(errno)));
-  }
+  if (!socket.open()) throw descriptor_error(errno, "open a socket");
   return socket;
 }
 
@@ -193,9 +216,25 @@ std::optional<Socket> connect_to(const std::string& address, int port, int64_t d
 
 std::optional<Socket> accept_from(const Socket& listener) {
   Socket socket(accept4(listener.descriptor(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (!socket.open() && out_of_descriptors(errno)) throw descriptor_error(errno, "accept a connection");
   if (!socket.open()) return std::nullopt;
   set_no_delay(socket);
   return socket;
+}
+
+std::string resolve_problem(const std::string& address) {
+  addrinfo* list = nullptr;
+  errno = 0;
+  const int status = look_up(address, 0, &list);
+  const AddressList owner(status == 0 ? list : nullptr);
+  return status == 0 || out_of_descriptors(errno) ? "" : gai_strerror(status);
+}
+
+void allow_descriptors(uint64_t wanted) noexcept {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 std::vector<std::string> interface_addresses(std::string_view interface) {

@@ -50,7 +50,14 @@ Endpoint peer_endpoint(const Socket& socket);  // port 0 when the peer is gone
 // name is not known (yet): launchers start ranks, and name servers learn of hosts, in any order.
 std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns);
 
-std::optional<Socket> accept_from(const Socket& listener);  // nothing when nobody waits
+// Nothing when nobody waits.  Error{resource_exhausted} when this process or machine has no descriptor left.
+std::optional<Socket> accept_from(const Socket& listener);
+
+// "": the name or number has an address, or too few descriptors are left to ask.  Else why not.
+std::string resolve_problem(const std::string& address);
+
+// Raises this process's soft limit of open files to its hard one where that is less than `wanted`.
+void allow_descriptors(uint64_t wanted) noexcept;
 
 // Numeric addresses of a network interface ("eth0"), IPv4 first.  Error{not_found} lists the interfaces.
 std::vector<std::string> interface_addresses(std::string_view interface);

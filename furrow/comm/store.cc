@@ -22,7 +22,9 @@ constexpr int64_t kBetweenTriesMs = 20;
 constexpr int64_t kConnectMs = 2'000;
 constexpr int64_t kGreetingMs = 1'000;
 constexpr int64_t kStrangerRestMs = 5'000;  // a port where somebody else listens is tried again after this
+constexpr int64_t kWarnAfterMs = 2'000;
 constexpr int64_t kFarewellMs = 500;
+constexpr int64_t kQuestionMs = 200;  // of a rank that fails already: what it asks is not worth more
 
 // Between the end of the connection to the store and the verdict that rank 0 is gone: when it was this rank
 // that lost its connections, the others know it, and their word arrives by another way.
@@ -47,6 +49,7 @@ class Search {
         if (auto socket = try_port(i, deadline_ns)) return std::move(*socket);
       }
       if (now_ns() >= deadline_ns) give_up();
+      if (!warned_ && now_ns() >= warn_at_ns_) warn();
       poll(nullptr, 0, kBetweenTriesMs);
     }
   }
@@ -64,7 +67,23 @@ class Search {
     return std::nullopt;
   }
 
+  // Names may become known; one that was mistyped does not.
+  void warn() {
+    warned_ = true;
+    const std::string problem = resolve_problem(where_.address);
+    if (!problem.empty())
+      log_warning(fmt::format("MASTER_ADDR={}: {}: trying on until comm.init_timeout_seconds are over",
+                              where_.address, problem));
+  }
+
   [[noreturn]] void give_up() const {
+    if (const std::string problem = resolve_problem(where_.address); !problem.empty()) {
+      throw Error(
+          ErrorCode::kDeadlineExceeded,
+          fmt::format("MASTER_ADDR={}: {}: this host knows no such name: correct it, give rank 0's address "
+                      "as a number, or add the name to DNS or /etc/hosts",
+                      where_.address, problem));
+    }
     std::string message = fmt::format(
         "no store of rank 0 at {}, ports {} to {}: rank 0 has not started or has ended, "
         "MASTER_ADDR or MASTER_PORT differ between ranks, or a firewall is between",
@@ -82,6 +101,8 @@ class Search {
   const Secret& secret_;
   std::vector<int64_t> rest_until_ns_;
   int refused_ = 0;
+  const int64_t warn_at_ns_ = now_ns() + kWarnAfterMs * kMs;
+  bool warned_ = false;
 };
 
 }  // namespace
@@ -131,7 +152,7 @@ void Store::poll_once() {
   wakeup_.clear();
   const int64_t now = now_ns();
   if (loss_) {
-    if (now >= loss_due_ns_) record(*std::exchange(loss_, std::nullopt));
+    if (now >= loss_due_ns_) record_loss();
     return;
   }
   if (timeout >= 0 && now >= next_beat_ns_) send_beat(now);
@@ -182,8 +203,22 @@ void Store::check_silence(int64_t now) {
                    format_seconds(static_cast<double>(silent_ns) * 1e-9)));
 }
 
+// "; last progress: ..."
+std::string Store::last_progress(int rank, const Report& reported) {
+  const std::lock_guard calls(calls_mutex_);
+  return fmt::format("; {}{}", kLastProgress,
+                     progress_of_other_ ? progress_of_other_(rank, reported) : describe(reported));
+}
+
 void Store::handle(const StoreMessage& message) {
-  if (message.kind == StoreKind::kFailure) return record(Error(error_code_of(message.number), message.text));
+  if (message.kind == StoreKind::kFailure) {
+    std::string text = message.text;
+    if (message.id != 0) {
+      const auto age_ms = static_cast<int64_t>(message.id - 1);
+      text += last_progress(message.rank, {message.key, now_ns() - age_ms * kMs});
+    }
+    return record(Error(error_code_of(message.number), text));
+  }
   const std::lock_guard lock(mutex_);
   heard_ns_ = now_ns();
   switch (message.kind) {
@@ -205,6 +240,10 @@ void Store::handle(const StoreMessage& message) {
     case StoreKind::kBye:
       left_ = true;
       break;
+    case StoreKind::kConfig:
+      connection_.send({.kind = StoreKind::kConfig, .text = self_.config.substr(0, kLongestConfig)});
+      wakeup_.signal();
+      break;
     default:
       break;  // of a later version
   }
@@ -225,11 +264,21 @@ void Store::lose(ErrorCode code, const std::string& how) {
   std::string message =
       here ? fmt::format("rank {} (host {}, pid {}) {}", self_.rank, self_.host, self_.pid, kShutItself)
            : fmt::format("{} {}", zero(), how);
-  if (welcome_ && !here) {
-    message += "; last progress: " + describe_progress(zero_progress_.text, now_ns() - zero_progress_.at_ns);
-  }
   loss_ = Error(code, message);
   loss_due_ns_ = now_ns() + (code == ErrorCode::kUnavailable ? kGraceMs * kMs : 0);
+}
+
+// With how far rank 0 is by now: where only connections have ended, it may have gone on.
+void Store::record_loss() {
+  const Error loss = *std::exchange(loss_, std::nullopt);
+  Report reported;
+  bool zero_lost = false;
+  {
+    const std::lock_guard lock(mutex_);
+    reported = zero_progress_;
+    zero_lost = welcome_ && loss.message().starts_with(zero());
+  }
+  record(zero_lost ? Error(loss.code(), loss.message() + last_progress(0, reported)) : loss);
 }
 
 void Store::record(const Error& error) {
@@ -283,11 +332,31 @@ void Store::report_progress(std::function<Report()> source) {
   progress_ = std::move(source);
 }
 
+void Store::look_at_progress(std::function<std::string(int, const Report&)> source) {
+  const std::lock_guard calls(calls_mutex_);
+  progress_of_other_ = std::move(source);
+}
+
+std::optional<Report> Store::progress_of(int rank) noexcept try {
+  if (rank == 0) {
+    const std::lock_guard lock(mutex_);
+    if (!zero_progress_.text.empty()) return zero_progress_;
+  }
+  const Reply reply = request({.kind = StoreKind::kProgress, .rank = rank}, now_ns() + kQuestionMs * kMs);
+  return Report{reply.text, now_ns() - reply.number * kMs};
+} catch (const std::exception&) {  // the store is out of reach, or is telling of a failure itself
+  return std::nullopt;
+}
+
 void Store::on_failure(std::function<void(const Error&)> handler) {
   const std::lock_guard calls(calls_mutex_);
   handler_ = std::move(handler);
   const std::optional<Error> happened = failure();
   if (happened && handler_) std::exchange(handler_, nullptr)(*happened);
+}
+
+void Store::check_alive() const {
+  if (const std::optional<Error> happened = failure()) throw Error(*happened);
 }
 
 std::optional<Error> Store::failure() const {
@@ -299,11 +368,13 @@ void Store::fail(const Error& reason) noexcept {
   try {
     std::unique_lock lock(mutex_);
     if (failure_ || left_ || !connection_.open()) return;
+    const std::string name = fmt::format("rank {} (host {}, pid {})", self_.rank, self_.host, self_.pid);
+    const std::string_view why = reason.what();
+    const bool named = why.find(name) != std::string_view::npos;
     connection_.send({.kind = StoreKind::kFailure,
                       .number = static_cast<int64_t>(reason.code()),
                       .rank = self_.rank,
-                      .text = fmt::format("rank {} (host {}, pid {}) failed: {}", self_.rank, self_.host,
-                                          self_.pid, reason.what())});
+                      .text = named ? std::string(why) : fmt::format("{}: {}", name, why)});
     wakeup_.signal();
     // Its echo; or whatever failed first.
     changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs),

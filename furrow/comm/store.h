@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/comm/report.h"
 #include "furrow/comm/secret.h"
 #include "furrow/comm/store_connection.h"
 #include "furrow/comm/transport.h"
@@ -26,12 +27,6 @@ namespace furrow::comm {
 struct StoreAddress {
   std::string address;     // of rank 0
   std::vector<int> ports;  // candidates, in order (rendezvous_ports)
-};
-
-// What a rank is at, and since when (Clock::monotonic_ns).
-struct Report {
-  std::string text;
-  int64_t at_ns = 0;
 };
 
 class Store : public Rendezvous {
@@ -54,10 +49,18 @@ class Store : public Rendezvous {
   std::string get(const std::string& key, int64_t deadline_ns) override;  // waits for somebody to set it
   std::string take(const std::string& key, int64_t deadline_ns) override;
   int64_t add(const std::string& key, int64_t delta);  // the sum, from 0
+  void check_alive() const override;
 
   // Asked before every report to the others, from the store's thread.  On return the one before is not
   // running.
   void report_progress(std::function<Report()> source);
+
+  // Says how far the rank at fault was, given what it last reported: it may know better.  Asked from the
+  // store's thread; as above.
+  void look_at_progress(std::function<std::string(int rank, const Report& reported)> source);
+
+  // What `rank` last reported, as far as the store can be asked within a moment; not from the store's thread.
+  std::optional<Report> progress_of(int rank) noexcept;
 
   // Called once, from the store's thread, when a rank failed or the store is lost; at once when that has
   // happened.
@@ -86,8 +89,10 @@ class Store : public Rendezvous {
   void handle(const StoreMessage& message);
   void lose(ErrorCode code, const std::string& how);
   void record(const Error& error);
+  void record_loss();
   Reply request(StoreMessage message, int64_t deadline_ns);
   std::string zero() const;  // "rank 0 (host, pid)"
+  std::string last_progress(int rank, const Report& reported);
 
   const Member self_;
   const int64_t silence_ns_;
@@ -98,6 +103,7 @@ class Store : public Rendezvous {
 
   std::mutex calls_mutex_;  // held while one of these runs; before mutex_
   std::function<Report()> progress_;
+  std::function<std::string(int, const Report&)> progress_of_other_;
   std::function<void(const Error&)> handler_;
 
   mutable std::mutex mutex_;

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "furrow/base/text.h"
 #include "furrow/comm/wire.h"
 
 namespace furrow::comm {
@@ -33,11 +32,6 @@ Member read_member(WireReader& in) {
 
 }  // namespace
 
-std::string describe_progress(const std::string& progress, int64_t age_ns) {
-  if (progress.empty()) return "none";
-  return fmt::format("{} {} ago", progress, format_seconds(static_cast<double>(age_ns) * 1e-9));
-}
-
 ErrorCode error_code_of(int64_t number) {
   const bool known = number >= 0 && number <= static_cast<int64_t>(ErrorCode::kInternal);
   return known ? static_cast<ErrorCode>(number) : ErrorCode::kInternal;
@@ -60,7 +54,7 @@ StoreMessage parse_store_message(std::string_view bytes) {
   WireReader in(bytes);
   StoreMessage message;
   const auto kind = in.number<uint8_t>();
-  if (kind < static_cast<uint8_t>(StoreKind::kHello) || kind > static_cast<uint8_t>(StoreKind::kBye)) {
+  if (kind < static_cast<uint8_t>(StoreKind::kHello) || kind > static_cast<uint8_t>(StoreKind::kProgress)) {
     throw Error(ErrorCode::kDataLoss, fmt::format("a message of the unknown kind {}", kind));
   }
   message.kind = static_cast<StoreKind>(kind);

@@ -13,6 +13,7 @@
 namespace furrow::comm {
 
 inline constexpr size_t kLargestStoreMessage = size_t{256} << 20;
+inline constexpr size_t kLongestConfig = size_t{256} << 10;
 
 enum class StoreKind : uint8_t {
   kHello = 1,  // rank -> store, first message: member
@@ -24,8 +25,11 @@ enum class StoreKind : uint8_t {
   kBeat,       // both ways: progress; number: milliseconds since it was made.  From the store: of rank 0
   kAbsent,     // store -> rank, until the welcome: text, who has not come
   kFailure,    // rank -> store: text, why this rank ends.  store -> rank: number (ErrorCode), rank (-1:
-               // nobody), text
+               // nobody), text; where that does not say how far the rank was, id: 1 + age in ms of its last
+               // report, key: the report
   kBye,        // rank -> store: done, without an error; answered by kBye
+  kConfig,     // store -> rank whose digest differs: tell me; rank -> store: text, what the digest is of
+  kProgress,   // rank -> store: id, rank; answered by kValue: its text, number: milliseconds since it began
 };
 
 // How a rank introduces itself.
@@ -39,6 +43,7 @@ struct Member {
   std::string version = {};
   std::string commit = {};
   std::string config_digest = {};
+  std::string config = {};  // what the digest is of; travels in kConfig only
   friend bool operator==(const Member&, const Member&) = default;
 };
 
@@ -52,9 +57,6 @@ struct StoreMessage {
   std::vector<Member> members = {};
   friend bool operator==(const StoreMessage&, const StoreMessage&) = default;
 };
-
-// "all_reduce 'loss' #12 of 1 float32 (sum) in group world, begun 0.3 s ago", "none".
-std::string describe_progress(const std::string& progress, int64_t age_ns);
 
 // The code that a failure carries as a number; internal when it is none.
 ErrorCode error_code_of(int64_t number);

@@ -11,6 +11,7 @@
 #include "furrow/base/text.h"
 #include "furrow/base/thread.h"
 #include "furrow/comm/silent_thread.h"
+#include "furrow/config/difference.h"
 
 namespace furrow::comm {
 namespace {
@@ -89,7 +90,7 @@ void StoreServer::poll_once() {
   door_.add_polls(polls);
   poll(polls.data(), polls.size(), poll_timeout());
   wakeup_.clear();
-  for (Socket& socket : door_.admit()) clients_.emplace_back(std::move(socket));
+  admit();
   for (Client& client : clients_) take_messages(client);
   const int64_t now = now_ns();
   check_silence(now);
@@ -101,6 +102,18 @@ void StoreServer::poll_once() {
     if (client.connection.open() && !client.connection.flush()) lose(client);
   }
   clients_.remove_if([](const Client& client) { return !client.connection.open(); });
+}
+
+// With no descriptor left nobody more can come: before everybody is there it is the end, after that the
+// door, where only strangers knock, stays shut.
+void StoreServer::admit() {
+  try {
+    for (Socket& socket : door_.admit()) clients_.emplace_back(std::move(socket));
+  } catch (const Error& error) {
+    door_.close();
+    if (came_ < host_.size)
+      fail(error.code(), host_.rank, fmt::format("{}: {}", name_of(host_), error.what()));
+  }
 }
 
 // What arrived before the end of a connection counts: a rank that fails says why, then hangs up.
@@ -137,9 +150,14 @@ void StoreServer::handle(Client& client, const StoreMessage& message) {
     case StoreKind::kAdd:
       return answer(client, message.id, "", counters_[message.key] += message.number);
     case StoreKind::kBeat:
-      client.progress = message.text;
-      client.progress_ns = now_ns() - message.number * kMs;
+      client.progress = {message.text, now_ns() - message.number * kMs};
       return;
+    case StoreKind::kProgress:
+      return answer_progress(client, message);
+    case StoreKind::kConfig:
+      if (!client.asked) return;
+      return fail(ErrorCode::kFailedPrecondition, client.member->rank,
+                  config_objection(*client.member, message.text));
     case StoreKind::kFailure:
       return fail(error_code_of(message.number), client.member->rank, message.text);
     case StoreKind::kBye:
@@ -165,35 +183,67 @@ std::string StoreServer::door_objection(const Member& member) const {
   if (member.version != host_.version) return differs("is furrow", member.version, host_.version, kSameBuild);
   if (member.commit != host_.commit)
     return differs("is furrow of commit", member.commit, host_.commit, kSameBuild);
-  if (member.config_digest != host_.config_digest) {
-    return differs("has the configuration", member.config_digest, host_.config_digest,
-                   "start every rank with the same configuration file and overrides");
-  }
   return "";
+}
+
+// The first setting in which a rank differs.  Its text may be anything.
+std::string StoreServer::config_objection(const Member& member, const std::string& config) const {
+  const std::optional<config::Difference> found = config::first_difference(config, host_.config);
+  const auto says = [&](const Member& who, const std::string& value) {
+    return fmt::format("{} has {}", name_of(who),
+                       found ? found->key + " = " + value : "the configuration " + who.config_digest);
+  };
+  return fmt::format("{}, but {}: start every rank with the same configuration file and overrides",
+                     says(member, found ? found->a : ""), says(host_, found ? found->b : ""));
+}
+
+void StoreServer::answer_progress(Client& client, const StoreMessage& question) {
+  const bool known = question.rank >= 0 && question.rank < host_.size;
+  const Client* who = known ? by_rank_[static_cast<size_t>(question.rank)] : nullptr;
+  const Report report = who != nullptr ? who->progress : Report{};
+  answer(client, question.id, report.text, (now_ns() - report.at_ns) / kMs);
+}
+
+// Of two that say the same number one is wrong, and nobody can tell which.  Before everybody is there a rank
+// that is waited for may be missing because of it: the end for all.  Later it is the second one's own
+// problem.
+void StoreServer::refuse_second(Client& client, const Member& member, const Member* first) {
+  const bool over = first != nullptr && left_[static_cast<size_t>(member.rank)];
+  std::string why = fmt::format("the store refused {}: no such rank", name_of(member));
+  if (over)
+    why = fmt::format("the store refused {}: the job of {} is over", name_of(member), name_of(*first));
+  if (first != nullptr && !over) {
+    why = fmt::format(
+        "two processes say that they are rank {}: {} and {}: give every process a RANK of its own",
+        member.rank, name_of(*first), name_of(member));
+  }
+  const ErrorCode code = over ? ErrorCode::kUnavailable : ErrorCode::kAlreadyExists;
+  client.connection.send(
+      {.kind = StoreKind::kFailure, .number = static_cast<int64_t>(code), .rank = member.rank, .text = why});
+  client.connection.flush();
+  drop(client);
+  if (first != nullptr && !over && came_ < host_.size) fail(code, member.rank, why);
 }
 
 void StoreServer::greet_member(Client& client, const Member& member) {
   const bool fits = member.rank >= 0 && member.rank < host_.size;
   Client* present = fits ? by_rank_[static_cast<size_t>(member.rank)] : nullptr;
-  if (present != nullptr ||
-      (!fits && member.size == host_.size)) {  // another job's, or started twice: its own problem
-    const std::string why =
-        present != nullptr ? name_of(*present->member) + " is there already" : "no such rank";
-    client.connection.send({.kind = StoreKind::kFailure,
-                            .number = static_cast<int64_t>(ErrorCode::kAlreadyExists),
-                            .rank = member.rank,
-                            .text = fmt::format("the store refused {}: {}", name_of(member), why)});
-    client.connection.flush();
-    return drop(client);
+  if (failure_ == std::nullopt && (present != nullptr || (!fits && member.size == host_.size))) {
+    return refuse_second(client, member, present != nullptr ? &*present->member : nullptr);
   }
   client.member = member;
   client.connection.inbox().allow(kLargestStoreMessage);
   ++came_;
-  if (fits) by_rank_[static_cast<size_t>(member.rank)] = &client;
+  if (fits && present == nullptr) by_rank_[static_cast<size_t>(member.rank)] = &client;
   if (failure_) return client.connection.send(*failure_);
   if (const std::string objection = door_objection(member); !objection.empty()) {
     return fail(ErrorCode::kFailedPrecondition, member.rank, objection);
   }
+  if (member.config_digest != host_.config_digest) {
+    client.asked = odd_ = true;
+    return client.connection.send({.kind = StoreKind::kConfig});
+  }
+  if (odd_) return;  // nobody is welcome any more
   if (came_ == host_.size) return welcome_all();
   client.connection.send({.kind = StoreKind::kAbsent, .text = absent()});
 }
@@ -244,8 +294,8 @@ void StoreServer::beat() {
   if (came_ < host_.size) {
     message = {.kind = StoreKind::kAbsent, .text = absent()};
   } else if (const Client* zero = by_rank_[0]; zero != nullptr) {
-    message.text = zero->progress;
-    message.number = (now_ns() - zero->progress_ns) / kMs;
+    message.text = zero->progress.text;
+    message.number = (now_ns() - zero->progress.at_ns) / kMs;
   }
   for (Client& client : clients_) {
     if (client.member) client.connection.send(message);
@@ -259,10 +309,9 @@ void StoreServer::check_silence(int64_t now) {
       if (silent_ns > Door::kPatienceMs * kMs) drop(client);
     } else if (silent_ns >= silence_ns_ && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
       fail(ErrorCode::kDeadlineExceeded, client.member->rank,
-           fmt::format(
-               "{} has been silent for {}: it is stopped, or cut off from the network; last progress: {}",
-               name_of(*client.member), format_seconds(static_cast<double>(silent_ns) * 1e-9),
-               describe_progress(client.progress, now - client.progress_ns)));
+           fmt::format("{} has been silent for {}: it is stopped, or cut off from the network",
+                       name_of(*client.member), format_seconds(static_cast<double>(silent_ns) * 1e-9)),
+           client.progress);
     }
   }
 }
@@ -272,12 +321,10 @@ void StoreServer::lose(Client& client) {
   if (client.member && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
     const bool here = client.connection.ended_here();
     const Client* who = here ? by_rank_[static_cast<size_t>(host_.rank)] : &client;
-    const std::string progress =
-        who == nullptr ? "unknown" : describe_progress(who->progress, now_ns() - who->progress_ns);
     const Member& culprit = here ? host_ : *client.member;
-    fail(
-        ErrorCode::kUnavailable, culprit.rank,
-        fmt::format("{} {}; last progress: {}", name_of(culprit), here ? kShutItself : kNoGoodbye, progress));
+    fail(ErrorCode::kUnavailable, culprit.rank,
+         fmt::format("{} {}", name_of(culprit), here ? kShutItself : kNoGoodbye),
+         who == nullptr ? Report{} : who->progress);
   }
   drop(client);
 }
@@ -290,15 +337,19 @@ void StoreServer::drop(Client& client) {
   client.connection.close();
 }
 
-void StoreServer::fail(ErrorCode code, int rank, const std::string& text) {
+void StoreServer::fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last) {
   if (failure_) return;
   failure_ = StoreMessage{
       .kind = StoreKind::kFailure, .number = static_cast<int64_t>(code), .rank = rank, .text = text};
+  if (last) {
+    failure_->id = 1 + static_cast<uint64_t>(std::max<int64_t>(0, (now_ns() - last->at_ns) / kMs));
+    failure_->key = last->text;
+  }
   for (Client& client : clients_) {
     if (client.member && client.connection.open()) client.connection.send(*failure_);
   }
   const std::lock_guard lock(mutex_);
-  failed_ = Error(code, text);
+  failed_ = Error(code, last ? fmt::format("{}; {}{}", text, kLastProgress, describe(*last)) : text);
   changed_.notify_all();
 }
 

@@ -18,6 +18,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/comm/handshake.h"
+#include "furrow/comm/report.h"
 #include "furrow/comm/store_connection.h"
 #include "furrow/comm/wakeup.h"
 
@@ -46,8 +47,8 @@ class StoreServer {
     StoreConnection connection;
     std::optional<Member> member;  // after its hello
     int64_t heard_ns = 0;
-    std::string progress;
-    int64_t progress_ns = 0;  // when it was made, by this process's clock
+    Report progress;     // by this process's clock
+    bool asked = false;  // for its configuration, which differs
   };
   struct Waiting {
     Client* client;
@@ -58,10 +59,14 @@ class StoreServer {
   void serve();
   void poll_once();
   int poll_timeout() const;
+  void admit();
   void take_messages(Client& client);
   void handle(Client& client, const StoreMessage& message);
   void greet_member(Client& client, const Member& member);
+  void refuse_second(Client& client, const Member& member, const Member* first);
   std::string door_objection(const Member& member) const;
+  std::string config_objection(const Member& member, const std::string& config) const;
+  void answer_progress(Client& client, const StoreMessage& question);
   void welcome_all();
   void get_value(Client& client, const StoreMessage& message);
   void set_value(const std::string& key, const std::string& text);
@@ -70,7 +75,7 @@ class StoreServer {
   void check_silence(int64_t now_ns);
   void lose(Client& client);
   void drop(Client& client);
-  void fail(ErrorCode code, int rank, const std::string& text);
+  void fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last = {});
   void note_left(int rank);
   std::string absent() const;
   bool lingering(int64_t now_ns) const;
@@ -93,6 +98,7 @@ class StoreServer {
   int64_t next_beat_ns_ = 0;
   int64_t last_linger_ns_ = 0;
   int came_ = 0;
+  bool odd_ = false;  // a rank has another configuration, and is asked for it
 
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -25,6 +25,8 @@ using ::testing::HasSubstr;
 constexpr int64_t kSecond = 1'000'000'000;
 int64_t in_seconds(int64_t seconds) { return system_clock().monotonic_ns() + seconds * kSecond; }
 
+constexpr const char* kConfigured = "[job]\nname = \"a\"\n\n[optimizer]\nlr = 0.1\n";
+
 Member member(int rank, int size) {
   return {.rank = rank,
           .size = size,
@@ -32,7 +34,8 @@ Member member(int rank, int size) {
           .host = "host" + std::to_string(rank),
           .version = "1.0",
           .commit = "c0ffee",
-          .config_digest = "d1"};
+          .config_digest = "d1",
+          .config = kConfigured};
 }
 
 // A server and what its ranks need to find it.
@@ -157,7 +160,7 @@ TEST(Store, ARankThatFailsSaysWhy) {
     EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
     throw error;
   });
-  EXPECT_EQ(errors[0], "rank 1 (host host1, pid 101) failed: the disk is gone");
+  EXPECT_EQ(errors[0], "rank 1 (host host1, pid 101): the disk is gone");
 }
 
 TEST(Store, FailureReachesTheHandler) {
@@ -184,7 +187,10 @@ TEST(Store, TheDoorRefusesByNameOnEveryRank) {
   const Case cases[] = {
       {[](Member& m) { m.version = "1.1"; }, "is furrow 1.1, but rank 0 (host host0, pid 100) is furrow 1.0"},
       {[](Member& m) { m.commit = "beef"; }, "is furrow of commit beef, but"},
-      {[](Member& m) { m.config_digest = "d2"; }, "has the configuration d2, but"},
+      {[](Member& m) { m.config_digest = "d2", m.config = kConfigured; },
+       "has the configuration d2, but rank 0 (host host0, pid 100) has the configuration d1: start"},
+      {[](Member& m) { m.config_digest = "d2", m.config = "[optimizer]\nlr = 0.5\n"; },
+       "has optimizer.lr = 0.5, but rank 0 (host host0, pid 100) has optimizer.lr = 0.1: start every rank"},
       {[](Member& m) { m.size = 4; }, "counts a world of 4, but"},
   };
   for (const Case& one : cases) {
@@ -206,13 +212,86 @@ TEST(Store, ASecondRankOfANumberIsRefusedAlone) {
     if (rank == 0) {
       const Error error = error_of([&] { fixture.join(member(1, 2)); });
       EXPECT_EQ(error.code(), ErrorCode::kAlreadyExists);
-      EXPECT_THAT(error.what(), HasSubstr("rank 1 (host host1, pid 101) is there already"));
+      EXPECT_THAT(
+          error.what(),
+          HasSubstr("two processes say that they are rank 1: rank 1 (host host1, pid 101) and rank 1 ("));
       store.set("tried", "");
     }
     store.get("tried", in_seconds(20));
     store.leave(in_seconds(20));
   });
   for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+// While somebody is still missing it is everybody's problem: perhaps the missing one came under that number.
+TEST(Store, TwoOfOneNumberEndAJobThatWaits) {
+  Fixture fixture(3);
+  std::array<Error, 2> errors = {Error(ErrorCode::kInternal, ""), Error(ErrorCode::kInternal, "")};
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 2; ++i) {
+      threads.emplace_back([&, i] {
+        Member self = member(1, 3);
+        self.pid = 700 + i;
+        errors[static_cast<size_t>(i)] = error_of([&] { fixture.join(self); });
+      });
+    }
+  }
+  for (const Error& error : errors) {
+    EXPECT_EQ(error.code(), ErrorCode::kAlreadyExists);
+    EXPECT_THAT(error.what(),
+                HasSubstr("two processes say that they are rank 1: rank 1 (host host1, pid 70"));
+    for (const char* pid : {"pid 700", "pid 701"}) EXPECT_THAT(error.what(), HasSubstr(pid));
+  }
+}
+
+TEST(Store, ReportsOfARankCanBeAskedFor) {
+  Fixture fixture(2);
+  std::latch told(1);
+  const auto errors = run_ranks(fixture, 2, [&](int rank, Store& store) {
+    if (rank == 1) {
+      std::atomic<int> asked = 0;
+      store.report_progress([&]() -> Report {
+        ++asked;
+        return {"barrier 'a' #3, begun", system_clock().monotonic_ns()};
+      });
+      while (asked < 2) std::this_thread::yield();
+      told.wait();
+      store.report_progress({});
+    } else {
+      std::optional<Report> report;
+      do report = store.progress_of(1);
+      while (!report || report->text.empty());
+      EXPECT_EQ(report->text, "barrier 'a' #3, begun");
+      told.count_down();
+    }
+    store.leave(in_seconds(20));
+  });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+// Who sees a rank's memory knows more than the store.
+TEST(Store, TheExactProgressStandsBeforeTheReported) {
+  Fixture fixture(2);
+  std::latch ready(1);
+  const auto errors = run_ranks(fixture, 2, [&](int rank, Store& store) {
+    if (rank == 1) return ready.wait();  // destroyed without leave()
+    store.look_at_progress([](int who, const Report&) { return "step " + std::to_string(who); });
+    ready.count_down();
+    throw await_failure(store);
+  });
+  EXPECT_THAT(errors[0],
+              HasSubstr("without a goodbye: it was killed, or has crashed; last progress: step 1"));
+}
+
+TEST(Store, AnAddressThatIsNoNameIsSaid) {
+  Fixture fixture(1);
+  fixture.where.address = "no-such-host.invalid";
+  const Error error = error_of([&] {
+    Store(fixture.where, fixture.secret, member(0, 1), 20'000, system_clock().monotonic_ns() + kSecond / 100);
+  });
+  EXPECT_THAT(error.what(), HasSubstr("MASTER_ADDR=no-such-host.invalid: "));
+  EXPECT_THAT(error.what(), HasSubstr("add the name to DNS or /etc/hosts"));
 }
 
 TEST(Store, SaysWhoHasNotCome) {
@@ -370,13 +449,14 @@ TEST(StoreConnection, KnowsWhichEndEndedIt) {
 }
 
 TEST(StoreMessages, RoundTripInPieces) {
-  const StoreMessage message{.kind = StoreKind::kWelcome,
-                             .id = 7,
-                             .number = -3,
-                             .rank = 2,
-                             .key = "k",
-                             .text = std::string("a\0b", 3),
-                             .members = {member(0, 2), member(1, 2)}};
+  StoreMessage message{.kind = StoreKind::kWelcome,
+                       .id = 7,
+                       .number = -3,
+                       .rank = 2,
+                       .key = "k",
+                       .text = std::string("a\0b", 3),
+                       .members = {member(0, 2), member(1, 2)}};
+  for (Member& each : message.members) each.config.clear();  // it does not go along
   const std::string bytes = to_bytes(message) + to_bytes({.kind = StoreKind::kBye});
   StoreInbox inbox;
   std::vector<StoreMessage> received;

@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kIntroductionMs = 2'000;
 constexpr int kBetweenTriesMs = 20;
+constexpr int64_t kBetweenLooksMs = 200;
 constexpr size_t kIntroductionBytes = 8;
 
 std::string key_of(int rank) { return fmt::format("tcp/{}", rank); }
@@ -83,6 +84,7 @@ class Connector {
       if (socket && greet(*socket, kDataPurpose, secret_, context_.deadline_ns) == Greeting::kFriend) {
         return std::move(*socket);
       }
+      context_.rendezvous->check_alive();  // whoever is waited for may have failed meanwhile
       if (system_clock().monotonic_ns() >= context_.deadline_ns) {
         throw Error(
             ErrorCode::kUnavailable,
@@ -108,7 +110,9 @@ class Connector {
     std::vector<pollfd> polls;
     door.add_polls(polls);
     poll(polls.data(), polls.size(),
-         poll_timeout_ms(std::min(context_.deadline_ns, door.next_deadline_ns())));
+         poll_timeout_ms(std::min({context_.deadline_ns, door.next_deadline_ns(),
+                                   system_clock().monotonic_ns() + kBetweenLooksMs * kMs})));
+    context_.rendezvous->check_alive();
     for (Socket& socket : door.admit()) take(std::move(socket));
     if (system_clock().monotonic_ns() < context_.deadline_ns) return;
     throw Error(ErrorCode::kDeadlineExceeded,

@@ -46,8 +46,10 @@ class Detour : public LocalRendezvous {
 };
 
 // Rounds of an exchange between two ranks; `trouble` is called by rank 0 after the first one, whose deadline
-// is then `seconds`.  What each threw.
-std::vector<std::string> exchange(const std::function<void(testing::FaultProxy&)>& trouble, double seconds) {
+// is then `seconds`, and `afterwards` at the end, while there is the proxy.  What each threw.
+std::vector<std::string> exchange(
+    const std::function<void(testing::FaultProxy&)>& trouble, double seconds,
+    const std::function<void()>& afterwards = [] {}) {
   Detour rendezvous;
   std::vector<std::string> errors(2);
   std::vector<std::jthread> threads;
@@ -79,6 +81,7 @@ std::vector<std::string> exchange(const std::function<void(testing::FaultProxy&)
     });
   }
   threads.clear();
+  afterwards();
   return errors;
 }
 
@@ -86,6 +89,19 @@ TEST(TcpFault, DelayIsOnlySlow) {
   for (const std::string& error : exchange([](auto& proxy) { proxy.set_delay_ns(kSecond / 50); }, 60)) {
     EXPECT_EQ(error, "");
   }
+}
+
+TEST(TcpFault, LossIsOnlySlow) {
+  testing::FaultProxy* link = nullptr;
+  int64_t lost = 0;
+  const auto errors = exchange(
+      [&](auto& proxy) {
+        link = &proxy;
+        proxy.set_loss(0.3, kSecond / 50);
+      },
+      60, [&] { lost = link->lost(); });
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+  EXPECT_GT(lost, 0);
 }
 
 TEST(TcpFault, DamageIsFoundByOneAndEndsBoth) {

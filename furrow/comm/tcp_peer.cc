@@ -87,6 +87,7 @@ bool TcpPeer::pull_lane(Lane& lane, EmulatedLink* link) {
         const FrameHeader& header = stream.frame().header;
         const auto on_wire = static_cast<int64_t>(sizeof(FrameHeader) + header.bytes);
         mailbox_.finish(stream.frame(), link != nullptr ? link->arrive(header.departed_ns, on_wire) : 0);
+        heard_of_ = {header.envelope, PeerProgress::How::kHeardOf, system_clock().monotonic_ns()};
         moved = true;
         ++frames;
         break;

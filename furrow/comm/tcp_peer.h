@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "furrow/comm/link.h"
@@ -40,6 +41,7 @@ class TcpPeer {
   bool ended() const;       // a connection is broken
   bool has_output() const;  // not yet with the system
   size_t posted_bytes() const { return mailbox_.posted_bytes(); }
+  const std::optional<PeerProgress>& heard_of() const { return heard_of_; }  // by its last frame
   void add_polls(std::vector<pollfd>& polls) const;
 
  private:
@@ -57,6 +59,7 @@ class TcpPeer {
   std::deque<TcpSend*> queue_;              // with bytes not yet handed to a stream
   std::map<uint64_t, uint64_t> next_send_;  // by channel
   TcpMailbox mailbox_;
+  std::optional<PeerProgress> heard_of_;
   WireCounts& wire_;
 };
 

@@ -267,6 +267,11 @@ Error TcpTransport::missed_deadline(const Operation& operation) const {
                   peer, receive.received, receive.bytes.size(), describe(receive.envelope)));
 }
 
+std::optional<PeerProgress> TcpTransport::progress_of(int peer) const {
+  const std::lock_guard lock(mutex_);
+  return peers_[static_cast<size_t>(peer)]->heard_of();
+}
+
 // ---- What nobody waits for ----
 
 bool TcpTransport::needs_background() const {

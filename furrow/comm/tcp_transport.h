@@ -42,6 +42,7 @@ class TcpTransport : public Transport {
   std::unique_ptr<Memory::Block> allocate(size_t) override { return nullptr; }
   void abort(const Error& reason) noexcept override;
   void on_failure(std::function<void(const Error&)> handler) override;
+  std::optional<PeerProgress> progress_of(int peer) const override;
   const WireCounts& wire() const override { return wire_; }
 
  private:

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -45,6 +46,18 @@ static_assert(sizeof(Envelope) == 64 && std::has_unique_object_representations_v
 std::string describe(const Envelope& e);  // "reduce_scatter 'reduce_grads h.3' #57 of 1024 float32 (sum)"
 // Error{failed_precondition}: "rank 0 runs X, rank 1 runs Y: ..."
 Error mismatch_error(int rank, const Envelope& mine, int peer, const Envelope& theirs);
+
+// How far a peer is, as seen from here.
+struct PeerProgress {
+  enum class How : uint8_t {
+    kBegun,
+    kFinished,
+    kHeardOf
+  };  // kHeardOf: by its last message; it may be further
+  Envelope operation;
+  How how = How::kBegun;
+  int64_t at_ns = 0;  // Clock::monotonic_ns
+};
 
 // Up to this a message is one that is copied, wherever its bytes are: seeing them in place would cost more.
 inline constexpr size_t kInlineBytes = 4096;
@@ -123,6 +136,11 @@ class Transport {
   virtual void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
     (void)envelope, (void)finished, (void)now_ns;
   }
+  // What a peer, which this transport reaches, was at; nothing where it is not known.
+  virtual std::optional<PeerProgress> progress_of(int peer) const {
+    (void)peer;
+    return std::nullopt;
+  }
   virtual const WireCounts& wire() const = 0;
 };
 
@@ -137,6 +155,7 @@ class Rendezvous {
                           int64_t deadline_ns) = 0;  // waits; Error{deadline_exceeded}
   // The same for messages to one reader: nobody else reads it, so it need not be kept.
   virtual std::string take(const std::string& key, int64_t deadline_ns) { return get(key, deadline_ns); }
+  virtual void check_alive() const {}  // throws the failure of a rank, once it is known
 };
 
 // Where this process can share memory with others: machine, process namespace and user; "" where that cannot

@@ -16,6 +16,7 @@ namespace {
 
 constexpr int kDefaultPort = 29500;  // torch's
 constexpr int kPortCandidates = 16;
+constexpr int kLargestPort = 65535;
 constexpr int kFirstDerivedPort = 20000;  // up to 31999: below the range that the system hands out
 constexpr int kDerivedPorts = 12000;
 constexpr int64_t kLargestWorld = 1 << 20;
@@ -203,9 +204,11 @@ std::string master_address(const Reader& reader, const World& world) {
 int master_port(const Reader& reader, const World& world) {
   if (reader.has("MASTER_PORT")) {
     const int port = *reader.number("MASTER_PORT");
-    if (port < 1 || port > 65535 - kPortCandidates - 1) {
-      refuse(fmt::format("MASTER_PORT={} leaves no room for {} ports: choose one from 1 to {}", port,
-                         kPortCandidates, 65535 - kPortCandidates - 1));
+    const int largest = kLargestPort - (world.launcher == "torchrun" ? 1 : 0);
+    if (port < 1 || port > largest) {
+      refuse(fmt::format(
+          "MASTER_PORT={} is no port: choose one from 1 to {}{}", port, largest,
+          largest < kLargestPort ? " (torchrun's own store has it, and the ranks meet at the next)" : ""));
     }
     return port;
   }
@@ -275,7 +278,8 @@ World discover_world(const Environment& environment) {
 std::vector<int> rendezvous_ports(const World& world) {
   std::vector<int> ports;
   const int first = world.master_port + (world.launcher == "torchrun" ? 1 : 0);
-  for (int i = 0; i < kPortCandidates; ++i) ports.push_back(first + i);
+  for (int port = first; port < first + kPortCandidates && port <= kLargestPort; ++port)
+    ports.push_back(port);
   return ports;
 }
 

@@ -200,8 +200,10 @@ TEST(World, NumbersThatDoNotFit) {
   environment["LOCAL_WORLD_SIZE"] = "5";
   EXPECT_THAT(refusal(environment), HasSubstr("LOCAL_WORLD_SIZE=5 does not fit WORLD_SIZE=4"));
   environment = torchrun();
+  environment["MASTER_PORT"] = "65535";  // the agent's, and no port is left after it
+  EXPECT_THAT(refusal(environment), HasSubstr("MASTER_PORT=65535 is no port: choose one from 1 to 65534"));
   environment["MASTER_PORT"] = "65530";
-  EXPECT_THAT(refusal(environment), HasSubstr("MASTER_PORT=65530"));
+  EXPECT_EQ(rendezvous_ports(discover_world(environment)), (std::vector{65531, 65532, 65533, 65534, 65535}));
 }
 
 TEST(World, ContradictionsAreRefused) {

@@ -148,7 +148,7 @@ struct Training {
        .doc =
            "Optimizer state and float32 masters lie in the host's memory, not the device's: gradients are "
            "copied down, the host steps them with its own kernels (every optimizer), parameters are copied "
-           "up. For a device other than cpu."});
+           "up, beside the steps of other units. For a device other than cpu."});
     v("nan_policy", &Training::nan_policy,
       {.effect = kRecipe,
        .choices = "stop|skip",

@@ -71,7 +71,13 @@ std::string status_of(const RunInfo& run) {
 
 RunFolder RunFolder::create(const std::string& path) {
   const std::string folder = without_trailing_slash(path);
-  make_directories(folder);
+  try {
+    make_directories(folder);
+  } catch (const Error& error) {
+    throw Error(
+        error.code(),
+        fmt::format("{}: a run needs a folder of its own: give another --job.dump_folder", error.what()));
+  }
   RunFolder result(folder, take_lock(folder));
   if (holds_run(folder)) throw_holds_run(folder);
   return result;

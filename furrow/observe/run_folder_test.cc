@@ -178,6 +178,7 @@ TEST_F(RunFolderTest, APathThatCannotBeWrittenIsNamed) {
     FAIL();
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find(root_ + "/file"), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("give another --job.dump_folder"), std::string::npos);
   }
 }
 

@@ -79,17 +79,24 @@ class Assigner {
       std::sort(instruction.drops.begin(), instruction.drops.end());
   }
 
-  SlotKey key_of(const Value& value) const { return {slot_class(value.kind), value_bytes(bytes_, value)}; }
+  // Units of all sizes take turns in the slots of the host, which grow with them.
+  static bool grows(const Value& value) { return value.kind == ValueKind::kHosted; }
+
+  SlotKey key_of(const Value& value) const {
+    return {slot_class(value.kind), grows(value) ? 0 : value_bytes(bytes_, value)};
+  }
 
   int32_t take(const Value& value) {
     const SlotKey key = key_of(value);
+    const int64_t bytes = value_bytes(bytes_, value);
     FreeSlots& free = free_[key];
     if (!free.empty()) {
       const int32_t slot = free.top();
       free.pop();
+      if (grows(value)) program_.slots[slot].bytes = std::max(program_.slots[slot].bytes, bytes);
       return slot;
     }
-    program_.slots.push_back({memory_kind(value.kind), key.second});
+    program_.slots.push_back({memory_kind(value.kind), bytes});
     keys_.push_back(key);
     return static_cast<int32_t>(program_.slots.size()) - 1;
   }

@@ -92,7 +92,7 @@ class ProgramCosts {
   // program stands for.
   ProgramCosts(const Costs& costs, const ModelSpec& spec, const Program& program, int represents);
 
-  // Work of the rank's own thread.  REQUIRES: no communication.
+  // Work of the rank's own thread; of a copy, of the device's.  REQUIRES: no communication.
   double seconds(const Instruction& instruction) const;
   // REQUIRES: communication.
   Moved moved(const Instruction& instruction) const;

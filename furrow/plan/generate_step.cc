@@ -1,4 +1,7 @@
 // What follows the microbatches: exact sums, the clip factor, the step; and snapshots.
+#include <utility>
+#include <vector>
+
 #include "furrow/plan/draft.h"
 #include "furrow/plan/share.h"
 
@@ -78,25 +81,58 @@ Instruction& copy(Op op, int32_t u, Draft* draft) {
   return copy;
 }
 
-// Where its optimizer is: the gradient goes there, and what has been stepped comes back.
-void step_on_host(int32_t u, Draft* draft) {
-  const Placement& placement = draft->placement();
-  const Part part = placement.step_part();
-  Instruction& down = copy(Op::kCopyDown, u, draft);
-  down.reads = {draft->final_of(u, part)};
-  down.writes = {hosted_value(u, part)};
-  Instruction& step = draft->emit(Op::kStep, u);
-  step.predicate = Predicate::kFinite;
-  step.reads = {state_value(u, 0, part), hosted_value(u, part), scale_value(draft->phase)};
-  step.writes = {state_value(u, 1, part)};
-  Instruction& up = copy(Op::kCopyUp, u, draft);
-  up.reads = {params_value(u, 0, placement.params_part()), state_value(u, 1, part)};
-  up.writes = {params_value(u, 1, part)};
-  gather_updated(u, draft);
+bool steps_now(const Draft& draft, int32_t u) {
+  const UnitFacts& facts = draft.facts.units[u];
+  return facts.steps && facts.backward_phase == draft.phase && draft.placement().holds(u);
 }
 
+// The units of a phase whose optimizer is on the host.  Beside the step of one, the gradient of the next
+// comes down and what was stepped before goes up; who needs that comes a step later.
+class HostSteps {
+ public:
+  explicit HostSteps(Draft* draft) : draft_(*draft), part_(draft->placement().step_part()) {
+    for (int32_t u = 0; u < draft->units(); ++u) {
+      if (draft->facts.flat.units[u].offload && steps_now(*draft, u)) units_.push_back(u);
+    }
+  }
+
+  // REQUIRES: once for each of them, in order.
+  void step(int32_t u) {
+    if (down_ == 0) bring_down();
+    bring_down();
+    Instruction& step = draft_.emit(Op::kStep, u);
+    step.predicate = Predicate::kFinite;
+    step.reads = {state_value(u, 0, part_), hosted_value(u, 0, part_), scale_value(draft_.phase)};
+    step.writes = {state_value(u, 1, part_), hosted_value(u, 1, part_)};
+    finish();
+    Instruction& up = copy(Op::kCopyUp, u, &draft_);
+    up.reads = {params_value(u, 0, draft_.placement().params_part()), hosted_value(u, 1, part_)};
+    up.writes = {params_value(u, 1, part_)};
+    up_ = u;
+  }
+
+  // Of the last one that went up.
+  void finish() {
+    if (up_ >= 0) gather_updated(std::exchange(up_, -1), &draft_);
+  }
+
+ private:
+  void bring_down() {
+    if (down_ == units_.size()) return;
+    const int32_t u = units_[down_++];
+    Instruction& down = copy(Op::kCopyDown, u, &draft_);
+    down.reads = {draft_.final_of(u, part_)};
+    down.writes = {hosted_value(u, 0, part_)};
+  }
+
+  Draft& draft_;
+  const Part part_;
+  std::vector<int32_t> units_;
+  size_t down_ = 0;  // of units_, what comes down next
+  int32_t up_ = -1;  // went up, and is not gathered yet
+};
+
 void step(int32_t u, Draft* draft) {
-  if (draft->facts.flat.units[u].offload) return step_on_host(u, draft);
   const Placement& placement = draft->placement();
   Instruction& step = draft->emit(Op::kStep, u);
   step.predicate = Predicate::kFinite;
@@ -109,11 +145,6 @@ void step(int32_t u, Draft* draft) {
   step.reads.push_back(draft->final_of(u, placement.step_part()));
   step.reads.push_back(scale_value(draft->phase));
   gather_updated(u, draft);
-}
-
-bool steps_now(const Draft& draft, int32_t u) {
-  const UnitFacts& facts = draft.facts.units[u];
-  return facts.steps && facts.backward_phase == draft.phase && draft.placement().holds(u);
 }
 
 // What every microbatch says, in microbatch order, whoever ran it.
@@ -172,10 +203,16 @@ void generate_step(Draft* draft) {
     clip.reads.push_back(loss_scale_value(0));
     update_scale(draft);
   }
+  HostSteps host(draft);
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (steps_now(*draft, u)) step(u, draft);
+    if (steps_now(*draft, u) && draft->facts.flat.units[u].offload) {
+      host.step(u);
+    } else if (steps_now(*draft, u)) {
+      step(u, draft);
+    }
     if (draft->facts.units[u].folds && draft->placement().holds(u)) fold_statistics(u, draft);
   }
+  host.finish();
   for (int32_t u = 0; u < draft->units(); ++u) return_tied(u, draft);
 }
 

@@ -40,7 +40,7 @@ constexpr std::array<OpInfo, 28> kOps = {{
     {Op::kUpdateScale, "update_scale", false, false, false, false, set_of(kScale, kLossScale),
      set_of(kLossScale)},
     {Op::kStep, "step", true, false, false, false,
-     set_of(kParams, kState, kGradient, kTotal, kWide, kHosted, kScale), set_of(kParams, kState)},
+     set_of(kParams, kState, kGradient, kTotal, kWide, kHosted, kScale), set_of(kParams, kState, kHosted)},
     {Op::kGatherUpdated, "gather_updated", true, false, true, false, set_of(kParams), set_of(kParams)},
     {Op::kFoldStats, "fold_stats", true, false, false, false, set_of(kStats, kBnStats, kScale),
      set_of(kStats)},
@@ -52,7 +52,7 @@ constexpr std::array<OpInfo, 28> kOps = {{
      set_of(kParams, kState)},
     {Op::kCopyDown, "copy_down", true, false, false, false, set_of(kGradient, kTotal, kWide),
      set_of(kHosted)},
-    {Op::kCopyUp, "copy_up", true, false, false, false, set_of(kParams, kState), set_of(kParams)},
+    {Op::kCopyUp, "copy_up", true, false, false, false, set_of(kParams, kHosted), set_of(kParams)},
     {Op::kRound, "round", true, true, false, false, set_of(kLeaf), set_of(kGradient)},
     {Op::kWiden, "widen", true, false, false, false, set_of(kGradient, kTotal), set_of(kWide)},
 }};

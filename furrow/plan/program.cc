@@ -31,7 +31,7 @@ constexpr std::array<KindInfo, kValueKinds> kKinds = {{
     {"params", true, true, false, true},       {"state", true, true, false, true},
     {"gathered", true, true, false, false},    {"snapshot", true, false, false, true},
     {"bn_stats", true, true, false, false},    {"stats", true, true, false, false},
-    {"loss_scale", false, true, false, false}, {"hosted", true, false, false, true},
+    {"loss_scale", false, true, false, false}, {"hosted", true, true, false, true},
     {"leaf", true, true, true, false},         {"wide", true, false, false, true},
 }};
 

@@ -42,7 +42,8 @@ enum class ValueKind : uint8_t {
   kStats,     // stats(u,v)            statistics of unit u; v 0 before the step, 1 after; whole on every rank
   kLossScale,  // loss_scale(v)        what gradients are multiplied with on their way, where units compute in
                // float16; v 0 before the step, 1 after; the same on every rank
-  kHosted,     // hosted(u)            final(u) in the host's memory, of a unit whose optimizer is there
+  kHosted,     // hosted(u,v)          of a unit whose optimizer is on the host, in memory there that a device
+               // copies by itself: v 0 final(u), 1 what has been stepped, as blocks read it
   kLeaf,  // leaf(u,use,b,e)      gradient of one microbatch in float32, before it is rounded to the type in
           //                      which gradients are added and travel; only where that has 16 bits
   kWide,  // wide(u)              what the unit is stepped with in float32; only there
@@ -109,10 +110,10 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
 //                                                           where gradients have 16 bits, wide(u)/step in place of
 //                                                           final(u)/step
-//                        of a unit whose optimizer is on the host it reads state(u,0)/step hosted(u)/step scale()
-//                        and writes state(u,1)/step alone, between
-//   copy_down u          final(u)/step -> hosted(u)/step (of wide(u)/step too)
-//   copy_up u            params(u,0) state(u,1)/step -> params(u,1)/step, in place
+//                        of a unit whose optimizer is on the host it reads state(u,0)/step hosted(u,0)/step scale()
+//                        and writes state(u,1)/step hosted(u,1)/step, in place, between
+//   copy_down u          final(u)/step -> hosted(u,0)/step (of wide(u)/step too)
+//   copy_up u            params(u,0) hosted(u,1)/step -> params(u,1)/step, in place
 //   gather_updated u axis params(u,1)/shard -> params(u,1), in place          ZeRO-1 and 2, over dp_shard
 //   fold_stats u         stats(u,0) bn_stats(u,0) ... bn_stats(u,k-1) scale() -> stats(u,1), in place
 //   send u [m] peer      one value, to a pp coordinate: act(u,m) of a stage's last unit, grad(u,m) of the unit before
@@ -155,7 +156,8 @@ enum class Op : uint8_t {
 };
 
 // Communication runs beside the rest: collectives in program order, which is the same on all ranks of a
-// group; transfers (send, recv) each on the lane of its peer and direction, in program order there.
+// group; transfers (send, recv) each on the lane of its peer and direction, in program order there.  So do
+// copies between a device and its host (copy_down, copy_up), one after the other on a lane of their own.
 enum class Stream : uint8_t { kCompute, kCopy, kComm };
 
 // When an instruction runs: always, or only if the verdict of scale() is finite.  The verdict is that of all
@@ -190,6 +192,9 @@ struct OpInfo {
 const OpInfo& op_info(Op op);
 const OpInfo* find_op(std::string_view name);  // nullptr when unknown
 std::vector<Op> all_ops();
+
+// Between a device and its host.
+constexpr bool is_copy(Op op) { return op == Op::kCopyDown || op == Op::kCopyUp; }
 
 // The microbatch that a transfer of `value` names: -1 for those of parameters.
 int32_t transfer_microbatch(const Value& value);
@@ -231,15 +236,19 @@ inline Value state_value(int32_t u, int32_t version, Part part = Part::kWhole) {
 inline Value bn_stats_value(int32_t u, int32_t m) { return {ValueKind::kBnStats, u, m}; }
 inline Value stats_value(int32_t u, int32_t version) { return {ValueKind::kStats, u, version}; }
 inline Value loss_scale_value(int32_t version) { return {ValueKind::kLossScale, -1, version}; }
-inline Value hosted_value(int32_t u, Part part = Part::kWhole) {
-  return {ValueKind::kHosted, u, 0, 0, 0, part};
+inline Value hosted_value(int32_t u, int32_t version, Part part = Part::kWhole) {
+  return {ValueKind::kHosted, u, version, 0, 0, part};
 }
+// Units that have hosted values at a time: one is stepped while what comes down for the next one, and what
+// goes up of the one before, take turns in the other slot.
+inline constexpr int kUnitsOnHost = 2;
 inline Value snapshot_value(int32_t u, Part part = Part::kWhole) {
   return {ValueKind::kSnapshot, u, 0, 0, 0, part};
 }
 
-// A home for values of one kind (gradient and total count as one, leaf and wide too).  Slots of gradients and
-// of gathered parameters are flat buffers of exactly `bytes`; the others hold what the executor puts there.
+// A home for values of one kind (gradient and total count as one, leaf and wide too).  Slots of gradients, of
+// gathered parameters and of hosted values are flat buffers of exactly `bytes`; the others hold what the
+// executor puts there.
 struct Slot {
   MemoryKind kind = MemoryKind::kOther;
   int64_t bytes = 0;  // as planned, without workspace inside operations

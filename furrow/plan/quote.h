@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,8 @@
 #include "furrow/plan/program.h"
 
 namespace furrow::plan {
+
+struct TrainOptions;  // compile.h
 
 struct UnitQuote {
   std::string name;
@@ -90,8 +93,18 @@ struct Quote {
   double communication_bytes() const;  // sum of mean_bytes
 };
 
-// The line `Quote::deterministic`.
-std::string deterministic_line(const Placement& placement, int32_t k);
+// What all communication of a step brings a rank, in the mean, where `deterministic` is strict and where it
+// is off.
+struct TreeCost {
+  double strict_bytes = 0, off_bytes = 0;
+};
+// Of the layout of `options`, which it compiles once more.  Nothing where both bring the same: shares are
+// aligned, or there is one data rank.
+std::optional<TreeCost> tree_cost(const ModelSpec& spec, const Layout& layout, const TrainOptions& options);
+
+// The line `Quote::deterministic`; with what the canonical tree costs, where that is given.
+std::string deterministic_line(const Placement& placement, int32_t k,
+                               const std::optional<TreeCost>& cost = std::nullopt);
 
 // Verifies the program first, with verify()'s errors.
 Quote quote(const Program& program, const ModelSpec& spec);

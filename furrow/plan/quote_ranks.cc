@@ -6,6 +6,8 @@
 #include <map>
 #include <utility>
 
+#include "furrow/base/text.h"
+#include "furrow/plan/compile.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
 #include "furrow/plan/tensor_cut.h"
@@ -80,7 +82,7 @@ class RanksQuote {
       } else if (memory_kind(value.kind) != MemoryKind::kGradients) {
         const bool teacher = value.kind == ValueKind::kParams && bytes_.spec.units[value.unit].inference;
         name = teacher ? "teacher" : to_string(memory_kind(value.kind));
-        if (value.kind == ValueKind::kHosted) name = "gradients, on the host";
+        if (value.kind == ValueKind::kHosted) name = "gradients and parameters, on the host";
       } else if (value.kind == ValueKind::kLeaf || value.kind == ValueKind::kWide) {
         name = "gradients, of a unit in float32";
       } else if (value == final_of(value.unit)) {
@@ -232,27 +234,53 @@ MemoryFormula formula_of(const Placement& place, const Undivided& whole) {
 
 namespace {
 
-std::string line_of_data(const Placement& placement, int32_t k) {
+std::string shown(double bytes) { return format_bytes(static_cast<uint64_t>(bytes)); }
+
+std::string line_of_data(const Placement& placement, int32_t k, const std::optional<TreeCost>& cost) {
   if (placement.data_ranks() == 1 && placement.pipeline_ranks() > 1)
     return "on: every stage adds along the canonical tree: the bits of one rank";
   if (placement.data_ranks() == 1)
     return "one rank, canonical tree: the bits that every aligned layout gives";
   const bool aligned = is_aligned(placement, k);
   if (placement.tree == TreeKind::kByRanks) {
-    return fmt::format("off: gradients are added by ranks{}, so this layout has bits of its own",
-                       aligned ? "" : fmt::format(", as the shares of {} microbatches are not aligned", k));
+    return fmt::format(
+        "off: gradients are added by ranks{}, so this layout has bits of its own{}",
+        aligned ? "" : fmt::format(", as the shares of {} microbatches are not aligned", k),
+        cost ? fmt::format("; strict would bring a rank {} a step where this brings {} ({:.2f} times)",
+                           shown(cost->strict_bytes), shown(cost->off_bytes),
+                           cost->strict_bytes / cost->off_bytes)
+             : "");
   }
   if (aligned) return "on: aligned shares, canonical tree: the bits of one rank, at no cost";
   return fmt::format(
       "on: canonical tree: the bits of one rank; the shares of {} microbatches are not aligned, so ranks "
-      "send more than one node each",
-      k);
+      "send more than one node each{}",
+      k,
+      cost ? fmt::format(": {} a step come to a rank where off brings {} ({:.2f} times)",
+                         shown(cost->strict_bytes), shown(cost->off_bytes),
+                         cost->strict_bytes / cost->off_bytes)
+           : "");
 }
 
 }  // namespace
 
-std::string deterministic_line(const Placement& placement, int32_t k) {
-  const std::string line = line_of_data(placement, k);
+std::optional<TreeCost> tree_cost(const ModelSpec& spec, const Layout& layout, const TrainOptions& options) {
+  TrainOptions strict = options;
+  strict.ranks.deterministic = Deterministic::kStrict;
+  const auto k = static_cast<int32_t>(options.microbatch_sizes.size());
+  const Placement placement = placement_for(spec, layout, strict.ranks, k);
+  if (placement.data_ranks() == 1 || is_aligned(placement, k)) return std::nullopt;
+  const Program program = compile_train(spec, layout, strict);
+  TreeCost cost;
+  for (const CollectiveQuote& each : RanksQuote(program, spec).collectives()) {
+    cost.strict_bytes += each.mean_bytes;
+    cost.off_bytes += each.bound_bytes;
+  }
+  return cost;
+}
+
+std::string deterministic_line(const Placement& placement, int32_t k, const std::optional<TreeCost>& cost) {
+  const std::string line = line_of_data(placement, k, cost);
   if (placement.tensor_ranks() == 1) return line;
   return fmt::format(
       "tp {}: sums have an order of their own, within the stated bound of one rank's; beside it {}",

@@ -1,10 +1,12 @@
 #include "furrow/plan/quote.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <tuple>
 
 #include "furrow/base/error.h"
@@ -61,7 +63,7 @@ TEST(Quote, AnOptimizerOnTheHost) {
   const int64_t unit = 1024 * 4;
   EXPECT_EQ(plain.host_bytes, 0);
   EXPECT_TRUE(plain.copies.empty());
-  EXPECT_EQ(host.host_bytes, 3 * 3 * unit + unit);
+  EXPECT_EQ(host.host_bytes, 3 * 3 * unit + 2 * unit);
   EXPECT_EQ(plain.total_bytes() - host.total_bytes(), 3 * 2 * unit);
   ASSERT_EQ(host.copies.size(), 2u);
   for (const CopyQuote& copy : host.copies) {
@@ -86,8 +88,8 @@ TEST(Quote, CopiesAndStepsOfTheHostTakeTheirTime) {
     if (instruction.op == Op::kCopyDown || instruction.op == Op::kCopyUp) {
       EXPECT_DOUBLE_EQ(rows.seconds(instruction), overhead + bytes / 49e9);
     }
-    if (instruction.op == Op::kStep) {  // two states and masters, read and written, and the gradient
-      EXPECT_DOUBLE_EQ(rows.seconds(instruction), overhead + 7 * bytes / 150e9);
+    if (instruction.op == Op::kStep) {  // two states and masters, read and written; gradient and what goes up
+      EXPECT_DOUBLE_EQ(rows.seconds(instruction), overhead + 8 * bytes / 150e9);
     }
   }
   // A device's memory is without it.
@@ -183,6 +185,32 @@ TEST(QuoteRanks, UnalignedStrictSharesCostWhatTheQuoteSays) {
   options.microbatch_sizes.assign(6, 2);
   EXPECT_THAT(quote_of(spec, 3, 1, options).deterministic, HasSubstr("on: aligned shares, canonical tree"));
   EXPECT_THAT(quote_of(spec, 1, 1, options).deterministic, HasSubstr("one rank"));
+}
+
+// The price of strict, which the line says, is what the programs of both orders move.
+TEST(QuoteRanks, TheCostOfTheCanonicalTreeIsThatOfItsProgram) {
+  const ModelSpec spec = divisible_model();
+  for (const auto& [replicas, shards, stage] : {std::tuple{3, 1, 0}, {1, 3, 1}, {3, 2, 2}, {3, 2, 3}}) {
+    TrainOptions options = rank_options(9, 0, stage == 0 ? 1 : stage);
+    const Layout layout({1, replicas, shards, 1, 1, 1}, replicas * shards);
+    options.ranks.deterministic = Deterministic::kStrict;
+    const double strict = quote_of(spec, replicas, shards, options).communication_bytes();
+    options.ranks.deterministic = Deterministic::kOff;
+    const Quote off = quote_of(spec, replicas, shards, options);
+    const std::optional<TreeCost> cost = tree_cost(spec, layout, options);
+    ASSERT_TRUE(cost);
+    EXPECT_EQ(cost->strict_bytes, strict);
+    EXPECT_EQ(cost->off_bytes, off.communication_bytes());
+    EXPECT_GT(cost->strict_bytes, cost->off_bytes);
+    const std::string times = fmt::format("({:.2f} times)", strict / cost->off_bytes);
+    const Placement strict_place{layout, 0, stage, TreeKind::kCanonical};
+    EXPECT_THAT(deterministic_line(strict_place, 9, cost), HasSubstr(times));
+    EXPECT_THAT(deterministic_line(off.placement, 9, cost), HasSubstr(times));
+  }
+  EXPECT_FALSE(tree_cost(spec, Layout({1, 1, 3, 1, 1, 1}, 3), rank_options(9, 0, 3)));  // a leaf a round
+  const TrainOptions aligned = rank_options(8, 0, 1);
+  EXPECT_FALSE(tree_cost(spec, Layout({1, 2, 1, 1, 1, 1}, 2), aligned));
+  EXPECT_FALSE(tree_cost(spec, Layout({1, 1, 1, 1, 1, 1}, 1), aligned));
 }
 
 TEST(QuoteRanks, BytesOfARankAddUpToTheMean) {

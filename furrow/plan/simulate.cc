@@ -20,7 +20,7 @@ using simulation::Step;
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
 
-// Communication that a rank has started.
+// Communication or a copy that a rank has started.
 struct Flight {
   int32_t flow = -1;
   const Step* step = nullptr;
@@ -34,9 +34,10 @@ struct Thread {
   size_t next = 0;  // instruction
   std::vector<int32_t> flight_of_slot;
   std::vector<Flight> flights;
-  size_t drained = 0;  // flights that the end of the program has landed
-  int32_t waits = -1;  // for a flow
-  double since_s = 0;  // ... and from when
+  size_t drained = 0;       // flights that the end of the program has landed
+  int32_t waits = -1;       // for a flow
+  bool waits_copy = false;  // ... of a copy
+  double since_s = 0;       // ... and from when
   bool ended = false;
   std::array<int64_t, kMemoryKinds> live{};
   std::vector<SimulatedSpan> work;  // of the thread, in order
@@ -104,7 +105,7 @@ class Simulator {
       for (size_t i = 0; i < threads_.size(); ++i) {
         Thread& thread = threads_[i];
         if (thread.waits < 0 || !flows_.done(thread.waits)) continue;
-        thread.result.exposed_s += now_ - thread.since_s;
+        (thread.waits_copy ? thread.result.copying_s : thread.result.exposed_s) += now_ - thread.since_s;
         thread.waits = -1;
         ready_.emplace(now_, static_cast<int32_t>(i));
       }
@@ -123,7 +124,7 @@ class Simulator {
       const Step& step = steps[thread.next];
       if (!settle(number, step)) return;
       const auto instruction = static_cast<int32_t>(thread.next++);
-      if (step.communicates) {
+      if (step.flies) {
         if (!start(number, step, instruction)) return;
         continue;
       }
@@ -139,7 +140,7 @@ class Simulator {
       const int32_t at = thread.flight_of_slot[slot];
       if (at < 0) continue;
       const Flight& flight = thread.flights[at];
-      const bool follows = step.communicates && step.lane == flight.step->lane;
+      const bool follows = step.flies && step.lane == flight.step->lane;
       if (!flight.landed && follows && !flight.step->waits_to_land) continue;
       if (!flight.landed && !land(number, at)) return false;
       thread.flight_of_slot[slot] = -1;
@@ -150,13 +151,14 @@ class Simulator {
   // False: the thread waits for it, or is busy with what is left to do.
   bool land(int32_t number, int32_t at) {
     Flight& flight = threads_[number].flights[at];
-    if (!flows_.done(flight.flow)) return wait(number, flight.flow);
+    if (!flows_.done(flight.flow)) return wait(number, flight.flow, *flight.step);
     flight.landed = true;
     return !work(number, flight.instruction, flight.step->seconds);
   }
 
-  bool wait(int32_t number, int32_t flow) {
+  bool wait(int32_t number, int32_t flow, const Step& step) {
     threads_[number].waits = flow;
+    threads_[number].waits_copy = step.lane.copies;
     threads_[number].since_s = now_;
     return false;
   }
@@ -172,16 +174,16 @@ class Simulator {
     wire_bytes_ += step.mean_bytes * represents_;
     touch_memory(thread, step, now_, instruction);
     if (!inlined || flows_.done(flow)) return true;
-    return wait(number, flow);
+    return wait(number, flow, step);
   }
 
   // The thread is busy; false: for no time.
   bool work(int32_t number, int32_t instruction, double seconds) {
     Thread& thread = threads_[number];
     const Step& step = thread.loaded.steps[instruction];
-    if (!step.communicates) touch_memory(thread, step, now_ + seconds, instruction);
+    if (!step.flies) touch_memory(thread, step, now_ + seconds, instruction);
     thread.work.push_back({number, instruction, now_, now_ + seconds});
-    if (!step.communicates) {
+    if (!step.flies) {
       thread.result.exposed_s += step.inside_s;
       thread.result.received_bytes += step.self_bytes;
       wire_bytes_ += step.mean_bytes * represents_;
@@ -238,9 +240,7 @@ class Simulator {
     simulation.wire_bytes = std::llround(wire_bytes_);
     report_bubble(&simulation);
     for (const Thread& thread : threads_) {
-      if (simulation.step_s > 0)
-        simulation.exposed_communication +=
-            thread.result.exposed_s / simulation.step_s / static_cast<double>(threads_.size());
+      if (simulation.step_s > 0) add_waiting(thread.result, &simulation);
       simulation.ranks.push_back(thread.result);
     }
     report_resources(&simulation);
@@ -250,6 +250,13 @@ class Simulator {
       for (Thread& thread : threads_) simulation.memory.push_back(std::move(thread.memory));
     }
     return simulation;
+  }
+
+  // Shares of the step, in the mean of the ranks.
+  void add_waiting(const SimulatedRank& rank, Simulation* simulation) const {
+    const auto ranks = static_cast<double>(threads_.size());
+    simulation->exposed_communication += rank.exposed_s / simulation->step_s / ranks;
+    simulation->exposed_copies += rank.copying_s / simulation->step_s / ranks;
   }
 
   // From the first forward to the last weight gradient; to the end where there is none.
@@ -311,7 +318,7 @@ class Simulator {
     for (size_t i = 0; i < threads_.size(); ++i) {
       const Thread& thread = threads_[i];
       for (const SimulatedSpan& span : thread.work) {
-        if (!thread.loaded.steps[span.instruction].communicates) simulation->spans.push_back(span);
+        if (!thread.loaded.steps[span.instruction].flies) simulation->spans.push_back(span);
       }
       for (const Flight& flight : thread.flights)
         simulation->spans.push_back({static_cast<int32_t>(i), flight.instruction, flows_.start_s(flight.flow),

@@ -3,7 +3,8 @@
 // An instruction starts when its stream is free, the values that it reads are there, and communication that
 // touches its slots has landed (train/executor: one thread walks the list and waits only there).
 // Communication goes on beside, one after the other on a rank, transfers of pipelines on a lane of their own
-// for each peer and direction; what runs at the same time on the same wires shares them evenly.
+// for each peer and direction, copies between a device and its host on another; what runs at the same time on
+// the same wires shares them evenly.
 #pragma once
 
 #include <array>
@@ -38,6 +39,7 @@ struct SimulatedRank {
   double end_s = 0;      // of its last instruction
   double compute_s = 0;  // its compute stream was at work
   double exposed_s = 0;  // ... or waited for communication
+  double copying_s = 0;  // ... or for copies between the device and its host
   double bubble = 0;  // 1 - compute within [first forward, last weight gradient] over that time, of all ranks
   int64_t received_bytes = 0;
   std::array<int64_t, kMemoryKinds> peak_bytes{};  // as verify()
@@ -54,6 +56,7 @@ struct Simulation {
   double step_s = 0;  // until the last rank has ended
   double bubble = 0;  // 1 - computing / (ranks x makespan), first forward to last weight gradient
   double exposed_communication = 0;              // share of step_s in which a rank only waited, mean
+  double exposed_copies = 0;                     // ... for copies between its device and the host
   int64_t wire_bytes = 0;                        // received by all ranks of the world
   double cost = 0, spot_cost = 0;                // of a step; 0 where the cluster has no price
   std::vector<SimulatedRank> ranks;              // as the programs

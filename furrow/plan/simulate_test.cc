@@ -1,5 +1,6 @@
 #include "furrow/plan/simulate.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -280,6 +281,41 @@ TEST(Flows, EndHoweverLateItIs) {
   }
 }
 
+// Units whose optimizer is on the host: forward and backward take 8 s, then each is stepped beside the copies
+// of its neighbours.
+TEST(Simulate, CopiesGoBesideTheStepsOfTheHost) {
+  ModelSpec spec = testing::chain(3, 512);
+  for (Unit& unit : spec.units) unit.offload = true;
+  const std::vector<Program> world = world_of(spec, {.microbatches = 1});
+  UnitCosts costs;
+  const double bytes = (512 * 512 + 1024) * 4.0, body = 3 + 2 + 3;
+  costs.machine.device.kind = DeviceKind::kGpu;
+  costs.machine.devices = 1;
+  costs.machine.host_memory_bytes_per_second = 8 * bytes;  // 1 s a step: 8 buffers read or written
+  costs.machine.device.host_bytes_per_second = 4 * bytes;  // .25 s a copy
+  const Simulation steps = run(world, spec, costs);
+  EXPECT_NEAR(steps.step_s, body + .25 + 3 + .25, 1e-12) << "the first and the last copy show";
+  EXPECT_NEAR(steps.ranks[0].compute_s, body + 3, 1e-12);
+  EXPECT_NEAR(steps.ranks[0].copying_s, .5, 1e-12);
+  EXPECT_NEAR(steps.exposed_copies, .5 / steps.step_s, 1e-12);
+  EXPECT_EQ(steps.exposed_communication, 0);
+  EXPECT_EQ(steps.wire_bytes, 0);
+  costs.machine.device.host_bytes_per_second = bytes;  // 1 s a copy
+  const Simulation copies = run(world, spec, costs);
+  // down 0 1; beside step 0 down 1 2; up 0, down 2 in 2..4; step 2 at 4 beside up 1; up 2 in 5..6.
+  EXPECT_NEAR(copies.step_s, body + 6, 1e-12) << "copies alone fill the bus";
+  EXPECT_NEAR(copies.ranks[0].copying_s, 6 - 3, 1e-12);
+  std::vector<std::string> lane;
+  for (const SimulatedSpan& span : copies.spans) {
+    const Instruction& instruction = world[0].instructions[static_cast<size_t>(span.instruction)];
+    if (is_copy(instruction.op))
+      lane.push_back(
+          fmt::format("{} {} {:.0f}", op_info(instruction.op).name, instruction.unit, span.start_s - body));
+  }
+  EXPECT_THAT(lane, ::testing::ElementsAre("copy_down 0 0", "copy_down 1 1", "copy_up 0 2", "copy_down 2 3",
+                                           "copy_up 1 4", "copy_up 2 5"));
+}
+
 // ---- laws, over layouts
 
 std::vector<Case> cases() {
@@ -333,11 +369,18 @@ TEST(SimulateLaws, BytesAreTheQuotesAndMemoryIsVerifys) {
 
 TEST(SimulateLaws, TimeIsWorkAndWaiting) {
   const ModelSpec spec = testing::chain(3, 96);
+  ModelSpec host = spec;
+  for (Unit& unit : host.units) unit.offload = true;
+  UnitCosts costs;
+  costs.machine.device.host_bytes_per_second = 1e4;
   for (const Case& c : cases()) {
-    const Simulation s = run(world_of(spec, c), spec, UnitCosts());
-    for (const SimulatedRank& rank : s.ranks) {
-      EXPECT_NEAR(rank.end_s, rank.compute_s + rank.exposed_s, 1e-9) << rank.rank;
-      EXPECT_LE(rank.end_s, s.step_s + 1e-9);
+    for (const ModelSpec* each : {&spec, static_cast<const ModelSpec*>(&host)}) {
+      const Simulation s = run(world_of(*each, c), *each, costs);
+      for (const SimulatedRank& rank : s.ranks) {
+        EXPECT_NEAR(rank.end_s, rank.compute_s + rank.exposed_s + rank.copying_s, 1e-9) << rank.rank;
+        EXPECT_LE(rank.end_s, s.step_s + 1e-9);
+        EXPECT_EQ(rank.copying_s > 0, each == &host);
+      }
     }
   }
 }

@@ -42,7 +42,8 @@ class Loader {
   Step step(const Instruction& instruction) {
     Step step;
     step.instruction = &instruction;
-    step.communicates = work_of(instruction.op) == Work::kCommunication;
+    const Work work = work_of(instruction.op);
+    step.flies = work == Work::kCommunication || work == Work::kCopy;
     for (const auto* values : {&instruction.reads, &instruction.writes}) {
       for (const Value& value : *values) {
         const int32_t slot = slot_of(value);
@@ -52,7 +53,9 @@ class Loader {
     const LiveMemory::Change change = memory_.apply(instruction);
     step.written = change.written;
     step.dropped = change.dropped;
-    if (step.communicates) {
+    if (work == Work::kCopy) {
+      copy(instruction, &step);
+    } else if (step.flies) {
       communicate(instruction, &step);
     } else {
       step.seconds = rows_.seconds(instruction);
@@ -73,10 +76,20 @@ class Loader {
     step->seconds += step->inside_s;
   }
 
+  // By the device itself, on a wire that it shares with nobody.
+  void copy(const Instruction& instruction, Step* step) {
+    const int rank = program_.placement.rank;
+    step->legs = {{-1, rows_.seconds(instruction), rows_.work_bytes(instruction)}};
+    step->lane.copies = true;
+    step->key = {GroupAxis::kNone, rank, -1, 0};
+    step->key.sequence = sequence_[step->key]++;
+    step->members = {rank};
+  }
+
   void communicate(const Instruction& instruction, Step* step) {
     Moved moved = rows_.moved(instruction);
     if (moved.members.size() < 2) {  // nothing comes of this round yet
-      step->communicates = false;
+      step->flies = false;
       return;
     }
     moved.call.ranks = moved.members;

@@ -16,15 +16,16 @@
 namespace furrow::plan::simulation {
 
 // What runs in which order on a rank: collectives one after the other on lane {-1, false}; transfers on one
-// lane for each peer and direction.
+// lane for each peer and direction; copies between the device and its host on one.
 struct Lane {
   int peer = -1;
   bool receives = false;
+  bool copies = false;
   friend auto operator<=>(const Lane&, const Lane&) = default;
 };
 
 // Which communication of several programs is one: the n-th of a group, or from one rank to another.  The
-// groups of an axis have no rank in common.
+// groups of an axis have no rank in common.  A rank's copies are those of a group of its own.
 struct FlowKey {
   GroupAxis axis = GroupAxis::kNone;
   int first = 0;      // member; who sends
@@ -36,10 +37,10 @@ struct FlowKey {
 // An instruction with its slots, time and bytes looked up.
 struct Step {
   const Instruction* instruction = nullptr;
-  bool communicates = false;
+  bool flies = false;          // goes on beside the thread that starts it: communication, and copies
   bool inlined = false;        // the thread that starts it carries it out
   bool waits_to_land = false;  // communication after it on its slots waits too
-  double seconds = 0;          // of the rank's own thread; of communication: once it has landed
+  double seconds = 0;          // of the rank's own thread; of what flies: once it has landed
   std::vector<int32_t> touches;
   Lane lane;
   FlowKey key;
@@ -60,8 +61,8 @@ struct LoadedProgram {
 
 LoadedProgram load_program(const Program& program, const ModelSpec& spec, const Costs& costs, int represents);
 
-// Communication of all ranks: each waits for its members and for its turn on their lanes, then walks its
-// legs, sharing every resource evenly with what else is on it.
+// Communication of all ranks, and what else flies: each waits for its members and for its turn on their
+// lanes, then walks its legs, sharing every resource evenly with what else is on it.
 class Flows {
  public:
   // `ranks`: which rank of the world each program is.

@@ -102,6 +102,8 @@ DType element_type(const FlatLayout& flat, const Value& value) {
     case ValueKind::kGradient:
     case ValueKind::kTotal:
       return flat.reduce;
+    case ValueKind::kHosted:
+      return value.index == 0 ? DType::kF32 : flat.units[value.unit].compute;
     default:
       return DType::kF32;
   }
@@ -154,8 +156,8 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
 // Elements beyond the trained ones stay where they are.
 int64_t copied_bytes(const ByteContext& context, const Instruction& instruction) {
   const Value& written = instruction.writes.front();
-  const Slice moved = value_slice(context, hosted_value(written.unit, written.part));
-  return moved.size() * element_bytes(context.flat, written);
+  const int32_t version = instruction.op == Op::kCopyDown ? 0 : 1;
+  return value_bytes(context, hosted_value(written.unit, version, written.part));
 }
 
 }  // namespace furrow::plan

@@ -152,6 +152,7 @@ VerifyReport verify(const Program& program, const ModelSpec& spec) {
   rules::check_operands(facts);
   rules::check_values(&facts);
   rules::check_gathers(facts);
+  rules::check_copies(facts);
   rules::check_gradients(facts);
   rules::check_coverage(facts);
   rules::check_slots(facts);

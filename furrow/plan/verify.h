@@ -6,6 +6,7 @@
 //  * gradient nodes are added along the canonical tree: each microbatch of each use enters the total exactly
 //  once;
 //  * every unit with parameters is stepped exactly once, under the finite predicate, from the total gradient;
+//  * at most two units at a time are on their way through the host's memory;
 //  * two values share a slot only when their lives do not overlap.
 #pragma once
 

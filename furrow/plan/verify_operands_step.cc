@@ -60,12 +60,12 @@ class StepOperands : OperandRule {
 
   Operands copy_down() const {
     check_offload();
-    return {{stepped_gradient()}, {hosted_value(u_, place().step_part())}, {}};
+    return {{stepped_gradient()}, {hosted_value(u_, 0, place().step_part())}, {}};
   }
 
   Operands copy_up() const {
     check_offload();
-    return {{params_value(u_, 0, place().params_part()), state_value(u_, 1, place().step_part())},
+    return {{params_value(u_, 0, place().params_part()), hosted_value(u_, 1, place().step_part())},
             {params_value(u_, 1, place().step_part())},
             {}};
   }
@@ -74,8 +74,8 @@ class StepOperands : OperandRule {
     check_steps();
     const Part part = place().step_part();
     if (offloads()) {
-      return {{state_value(u_, 0, part), hosted_value(u_, part), scale_value(unit().backward_phase)},
-              {state_value(u_, 1, part)},
+      return {{state_value(u_, 0, part), hosted_value(u_, 0, part), scale_value(unit().backward_phase)},
+              {state_value(u_, 1, part), hosted_value(u_, 1, part)},
               {}};
     }
     Operands operands{

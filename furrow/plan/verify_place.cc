@@ -20,8 +20,7 @@ class PlaceRule : InstructionRule {
     }
     if (!info.has_peer) check_microbatch(info);
     const bool commits = instruction_.op == Op::kStep || instruction_.op == Op::kGatherUpdated ||
-                         instruction_.op == Op::kFoldStats || instruction_.op == Op::kCopyDown ||
-                         instruction_.op == Op::kCopyUp;
+                         instruction_.op == Op::kFoldStats || is_copy(instruction_.op);
     const bool transfers_params = info.has_peer && carries(ValueKind::kParams);
     if ((instruction_.predicate == Predicate::kFinite) != (commits || transfers_params)) {
       fail(commits || transfers_params ? fmt::format("a {} must run 'if finite'", info.name)
@@ -62,6 +61,8 @@ class PlaceRule : InstructionRule {
     if (info.has_axis != (instruction_.stream == Stream::kComm)) {
       fail(info.has_axis ? "communication runs 'on comm'" : "only communication runs 'on comm'");
     }
+    if (is_copy(instruction_.op) && instruction_.stream != Stream::kCopy)
+      fail("copies between a device and its host run 'on copy'");
     const auto is_any_of = [&](std::initializer_list<GroupAxis> axes) {
       return std::find(axes.begin(), axes.end(), instruction_.axis) != axes.end();
     };

@@ -81,6 +81,7 @@ void check_place(const Facts& facts, size_t instruction);  // before its operand
 void check_operands(const Facts& facts);
 void check_values(Facts* facts);  // fills writer and dropped
 void check_gathers(const Facts& facts);
+void check_copies(const Facts& facts);
 void check_gradients(const Facts& facts);
 void check_coverage(const Facts& facts);
 void check_slots(const Facts& facts);

@@ -554,17 +554,40 @@ TEST_F(OnHost, ParametersThatDoNotComeUp) {
 
 TEST_F(OnHost, AStepOnTheHostReadsNothingOfTheDevice) {
   at(find(Op::kStep, 1)).reads[1] = gradient_value(1, 0, 0, 2);
-  EXPECT_THAT(error(), HasSubstr("it must read hosted(1)"));
+  EXPECT_THAT(error(), HasSubstr("it must read hosted(1,0)"));
 }
 
 TEST_F(OnHost, ParametersComeUpAsTheyWereBefore) {
-  at(find(Op::kCopyUp, 1)).reads[1] = state_value(1, 0);
-  EXPECT_THAT(error(), HasSubstr("it must read state(1,1)"));
+  at(find(Op::kCopyUp, 1)).reads[1] = hosted_value(1, 0);
+  EXPECT_THAT(error(), HasSubstr("it must read hosted(1,1)"));
 }
 
 TEST_F(OnHost, CopiesRunIfFinite) {
   at(find(Op::kCopyUp, 1)).predicate = Predicate::kAlways;
   EXPECT_THAT(error(), HasSubstr("a copy_up must run 'if finite'"));
+}
+
+TEST_F(OnHost, CopiesHaveALaneOfTheirOwn) {
+  at(find(Op::kCopyDown, 1)).stream = Stream::kCompute;
+  EXPECT_THAT(error(), HasSubstr("copies between a device and its host run 'on copy'"));
+}
+
+TEST_F(OnHost, HasRoomForTwoUnits) {
+  const size_t second = find(Op::kCopyDown, 1), third = find(Op::kCopyDown, 2);
+  const Instruction down = at(third);
+  erase(third);
+  program.instructions.insert(program.instructions.begin() + static_cast<std::ptrdiff_t>(second) + 1, down);
+  EXPECT_THAT(error(), HasSubstr("units 0 and 1 are on the host already: 2 have room there"));
+}
+
+TEST_F(OnHost, ASlotThatIsStillOnItsWayUp) {
+  const int32_t taken = assignment(hosted_value(0, 0)).slot;
+  EXPECT_EQ(assignment(hosted_value(0, 1)).slot, taken);
+  EXPECT_NE(assignment(hosted_value(1, 0)).slot, taken);
+  EXPECT_EQ(assignment(hosted_value(2, 0)).slot, taken);
+  for (const int32_t version : {0, 1}) assignment(hosted_value(1, version)).slot = taken;
+  EXPECT_THAT(error(), HasSubstr(fmt::format(
+                           "hosted(1,0) is written into slot {} while hosted(0,0) lives there", taken)));
 }
 
 TEST_F(OnHost, UnitsOfTheDeviceHaveNoCopies) {

@@ -44,6 +44,29 @@ at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type, c
   return at::from_blob(buffer->data(), {elements}, [buffer](void*) {}, options);
 }
 
+at::Tensor pinned_buffer(int64_t elements, MemoryKind kind, const at::Device& device) {
+  if (device.is_cpu() || elements == 0) return flat_buffer(elements, kind);
+  const int64_t bytes = elements * static_cast<int64_t>(sizeof(float));
+  const auto allocate = [&] {
+    try {
+      return at::globalContext()
+          .getPinnedMemoryAllocator(device.type())
+          ->allocate(static_cast<size_t>(bytes));
+    } catch (const c10::Error& error) {
+      throw Error(ErrorCode::kResourceExhausted,
+                  fmt::format("no page-locked memory for {} bytes of {}: free memory of the host, or leave "
+                              "[training] enable_cpu_offload out ({})",
+                              bytes, to_string(kind), error.what_without_backtrace()));
+    }
+  };
+  auto memory = std::make_shared<c10::DataPtr>(allocate());
+  std::memset(memory->get(), 0, static_cast<size_t>(bytes));
+  count_allocation(kind, bytes);
+  void* const data = memory->get();
+  return at::from_blob(
+      data, {elements}, [memory, kind, bytes](void*) { count_allocation(kind, -bytes); }, at::kFloat);
+}
+
 at::Tensor view(const at::Tensor& flat, int64_t offset, const Shape& shape) {
   const int64_t size = num_elements(shape);
   FURROW_CHECK(flat.dim() == 1 && offset >= 0 && offset <= flat.numel() - size,

@@ -17,6 +17,10 @@ namespace furrow::tensor {
 at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type = at::kFloat,
                        const at::Device& device = at::kCPU);
 
+// The same, float32, in memory of the host that `device` copies to and from by itself, beside everything else
+// (page-locked).  Where the device is the CPU, memory like any other.
+at::Tensor pinned_buffer(int64_t elements, MemoryKind kind, const at::Device& device);
+
 // A dense tensor over elements [offset, offset + product of shape) of `flat`; it keeps the buffer alive.
 // Error{internal} outside the buffer.
 at::Tensor view(const at::Tensor& flat, int64_t offset, const Shape& shape);

@@ -44,7 +44,10 @@ struct Executor::Impl {
     }
     const bool kernels = state.device.is_cpu() && !composes(rank);
     if (kernels && multiplies(program, model.spec())) tensor::kernels::reserve_scratch(rank.threads);
-    if (model.flat().offloads()) state.host_math = tensor::flat_math_on(at::kCPU, rank.threads);
+    if (model.flat().offloads()) {
+      state.host_math = tensor::flat_math_on(at::kCPU, rank.threads);
+      state.copies = make_copy_lane(state.device, rank.clock);
+    }
     state.axis = make_rank_axis(rank);
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
@@ -83,7 +86,7 @@ struct Executor::Impl {
       const auto size = static_cast<int64_t>(at::elementSize(type));
       const int64_t elements = (slot.bytes + size - 1) / size;
       const auto make = [&] {
-        if (kind == plan::ValueKind::kHosted) return tensor::flat_buffer(elements, slot.kind);
+        if (kind == plan::ValueKind::kHosted) return tensor::pinned_buffer(elements, slot.kind, state.device);
         return rank_buffer(rank, elements, slot.kind, type);
       };
       buffer = shared ? state.model.gathered_buffer(slot.bytes, gathered[slot.bytes]++, make) : make();
@@ -127,7 +130,7 @@ struct Executor::Impl {
   int64_t inside_ns() const { return state.axis ? state.axis->busy_ns() : 0; }
 
   void execute(const BoundInstruction& step) {
-    const int64_t start_ns = rank.clock->monotonic_ns(), waited_ns = state.outputs.comm.exposed_ns;
+    const int64_t start_ns = rank.clock->monotonic_ns(), waited_ns = state.waited_ns();
     const int64_t inside_before_ns = inside_ns();
     within(step, [&] {
       state.settle(step);
@@ -147,8 +150,8 @@ struct Executor::Impl {
       state.release(slot);
       if (!step.communicates()) within(step, [&] { state.retire(slot); });
     }
-    state.note(step, {step.index, start_ns, rank.clock->monotonic_ns() - start_ns,
-                      state.outputs.comm.exposed_ns - waited_ns});
+    state.note(step,
+               {step.index, start_ns, rank.clock->monotonic_ns() - start_ns, state.waited_ns() - waited_ns});
   }
 
   // The whole program; what is under way at its end has arrived on return.
@@ -228,6 +231,10 @@ std::span<std::byte> ExecutorState::bytes(const FlatOperand& operand) const {
   return {numbers.data, static_cast<size_t>(numbers.bytes())};
 }
 
+at::Tensor ExecutorState::tensor_of(const FlatOperand& operand) const {
+  return buffers[operand.slot].view(tensor::scalar_type(operand.type)).narrow(0, operand.begin, operand.size);
+}
+
 std::span<float> ExecutorState::flat(const FlatOperand& operand) const {
   FURROW_CHECK(operand.type == DType::kF32, "a buffer of 16 bits is read as float32");
   return flat(operand.slot, operand.begin, operand.size);
@@ -240,19 +247,25 @@ void ExecutorState::release(int slot) {
 
 void ExecutorState::start(const BoundInstruction& bound, std::vector<comm::Collective> batch,
                           std::function<void()> finish) {
-  auto flight = std::make_shared<Flight>();
-  flight->bound = &bound;
-  flight->finish = std::move(finish);
   const plan::Instruction& instruction = *bound.instruction;
   comm::Group group = instruction.peer < 0 ? rank.group(instruction.axis)
                                            : rank.lane(instruction.peer, instruction.op == plan::Op::kSend);
   const int64_t start_ns = rank.clock->monotonic_ns();
+  comm::Work work;
   if (batch.size() == 1) {
-    flight->work = group.start(std::move(batch.front()));
+    work = group.start(std::move(batch.front()));
   } else if (!batch.empty()) {
-    flight->work = group.start(std::move(batch));
+    work = group.start(std::move(batch));
   }
   outputs.comm.exposed_ns += rank.clock->monotonic_ns() - start_ns;  // small ones run at once
+  launch(bound, std::move(work), std::move(finish));
+}
+
+void ExecutorState::launch(const BoundInstruction& bound, comm::Work work, std::function<void()> finish) {
+  auto flight = std::make_shared<Flight>();
+  flight->work = std::move(work);
+  flight->bound = &bound;
+  flight->finish = std::move(finish);
   for (const int slot : bound.touches) flights[slot] = flight;
   started.push_back(std::move(flight));
 }
@@ -262,9 +275,10 @@ void ExecutorState::land(Flight& flight) {
   flight.work.wait();
   const int64_t end_ns = rank.clock->monotonic_ns();
   flight.landed = true;
-  outputs.comm.exposed_ns += end_ns - start_ns;
+  CommTimes& times = flight.bound->copies() ? outputs.copies : outputs.comm;
+  times.exposed_ns += end_ns - start_ns;
   const int64_t busy_ns = flight.work.finished_ns() - flight.work.started_ns();
-  outputs.comm.busy_ns += busy_ns;
+  times.busy_ns += busy_ns;
   note_landed(flight, busy_ns);
   if (const auto finish = std::exchange(flight.finish, nullptr)) finish();
   elsewhere_ns += rank.clock->monotonic_ns() - start_ns;
@@ -279,7 +293,7 @@ void ExecutorState::retire(int slot) {
   flights[slot].reset();
 }
 
-// Communication follows that of the same queue in the order of the starts, so it need not wait for it here,
+// What flies follows that of the same queue in the order of the starts, so it need not wait for it here,
 // unless something is left to do on this thread in between.
 void ExecutorState::settle(const BoundInstruction& bound) {
   for (const int slot : bound.touches) {

@@ -15,6 +15,7 @@
 #include "furrow/plan/unit_facts.h"
 #include "furrow/tensor/flat_math_torch.h"
 #include "furrow/train/cells_torch.h"
+#include "furrow/train/copy_lane_torch.h"
 #include "furrow/train/executor_torch.h"
 #include "furrow/train/rank_axis_torch.h"
 #include "furrow/train/residence_torch.h"
@@ -84,14 +85,17 @@ struct BoundInstruction {
   int reads(plan::ValueKind kind) const { return read[static_cast<size_t>(kind)]; }
   int writes(plan::ValueKind kind) const { return write[static_cast<size_t>(kind)]; }
   bool communicates() const { return instruction->axis != plan::GroupAxis::kNone; }
-  // Communication of one queue follows one another: collectives, or the transfers of a lane.
+  bool copies() const { return plan::is_copy(instruction->op); }
+  bool flies() const { return communicates() || copies(); }
+  // What flies in one queue follows one another: collectives, the transfers of a lane, or copies.
   bool shares_queue(const BoundInstruction& other) const {
     const plan::Instruction &a = *instruction, &b = *other.instruction;
+    if (copies() || other.copies()) return copies() && other.copies();
     return communicates() && other.communicates() && a.peer == b.peer && (a.peer < 0 || a.op == b.op);
   }
 };
 
-// Communication under way.
+// Communication, or a copy between the device and its host, under way.
 struct Flight {
   comm::Work work;
   const BoundInstruction* bound = nullptr;
@@ -110,6 +114,7 @@ struct ExecutorState {
   at::Device device = at::kCPU;  // of flat buffers and activations
   std::unique_ptr<tensor::FlatMath> math = {};
   std::unique_ptr<tensor::FlatMath> host_math = {};  // of optimizers that are on the host; null: none is
+  std::unique_ptr<CopyLane> copies = {};             // to that memory and back; null: nothing is there
   std::unique_ptr<RankAxis> axis = {};               // null: a tensor axis of one rank
   int64_t targets = 0;                               // in the global batch, counted as if none were left out
   std::vector<Cell> cells = {};                      // by slot
@@ -136,11 +141,15 @@ struct ExecutorState {
   // The same of any type.
   tensor::Numbers numbers(const FlatOperand& operand) const;
   std::span<std::byte> bytes(const FlatOperand& operand) const;
+  at::Tensor tensor_of(const FlatOperand& operand) const;
   void release(int slot);  // empties a cell; a batch goes back to the loader
 
   // Starts the instruction's communication over the group of its axis.
   void start(const BoundInstruction& bound, std::vector<comm::Collective> batch,
              std::function<void()> finish = {});
+  // Keeps what the instruction has started on every slot that it touches.
+  void launch(const BoundInstruction& bound, comm::Work work, std::function<void()> finish = {});
+  int64_t waited_ns() const { return outputs.comm.exposed_ns + outputs.copies.exposed_ns; }  // so far
   void note_landed(const Flight& flight, int64_t busy_ns);
   void land(Flight& flight);                   // waits, and does what is left to do
   void settle(const BoundInstruction& bound);  // lands what the instruction must wait for

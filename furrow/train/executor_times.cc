@@ -57,7 +57,7 @@ void ExecutorState::note_landed(const Flight& flight, int64_t busy_ns) {
 }
 
 void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
-  if (bound.communicates()) return;  // noted when it has landed
+  if (bound.flies()) return;  // noted when it has landed
   record(*this, bound, time);
 }
 

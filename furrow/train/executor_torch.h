@@ -4,9 +4,9 @@
 // the program's slots; between runs only flat buffers stay allocated.  Not thread safe; one per rank and
 // program.
 //
-// Communication is started and goes on beside the rest: its Work stays on every slot that the instruction
-// reads or writes, and is waited for before another instruction touches such a slot, or at the end of the
-// program.
+// Communication, and copies between a device and its host, are started and go on beside the rest: their Work
+// stays on every slot that the instruction reads or writes, and is waited for before another instruction
+// touches such a slot, or at the end of the program.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -39,12 +39,12 @@ struct Scale {
   int non_finite_unit = -1;  // the first unit with a non-finite gradient, when known
 };
 
-// When an instruction ran, on one monotonic clock; communication when it was under way.
+// When an instruction ran, on one monotonic clock; communication and copies when they were under way.
 struct InstructionTime {
   int instruction = 0;  // index in the program
   int64_t start_ns = 0;
   int64_t duration_ns = 0;
-  int64_t waited_ns = 0;  // for communication, of the duration
+  int64_t waited_ns = 0;  // for communication and copies, of the duration
 };
 
 struct RunInputs {
@@ -79,6 +79,7 @@ struct RunOutputs {
   int64_t ready = 0;                 // ranks that voted so
   std::vector<UnitState> snapshots;  // save programs, by unit
   CommTimes comm;
+  CommTimes copies;  // between the device and its host, likewise
   ComputeTimes compute;
   int64_t own_ns = 0;  // of the run's time, what the executor took: neither in handlers nor waiting
 };

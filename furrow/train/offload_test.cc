@@ -8,12 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "furrow/base/file.h"
 #include "furrow/base/memory.h"
 #include "furrow/train/session.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
 namespace {
+
+using ::testing::HasSubstr;
 
 struct OffloadCase {
   std::string name;
@@ -79,9 +82,22 @@ TEST_F(Offload, HoldsWhatIsPlanned) {
   const observe::Summary host = train_run("host", config({}, true));
   EXPECT_EQ(host.memory_bytes[kOptimizer], host.planned_memory_bytes[kOptimizer]);
   EXPECT_EQ(host.memory_bytes[kGradients], plain.memory_bytes[kGradients]);
-  // Two states, masters, and gradients of a unit at a time.
+  // Two states, masters, and what passes through of two units at a time.
   EXPECT_GT(host.memory_bytes[kOptimizer], plain.memory_bytes[kOptimizer] * 3 / 2);
   EXPECT_LT(host.memory_bytes[kOptimizer], plain.memory_bytes[kOptimizer] * 2);
+}
+
+// In the trace of a step and in the metrics of the run, beside what was predicted.
+TEST_F(Offload, ShowsItsCopies) {
+  for (const bool offload : {false, true}) {
+    const std::string name = offload ? "host" : "plain";
+    train_run(name, config({}, offload));
+    const std::string trace = read_file(run(name) + "/trace.json"),
+                      metrics = read_file(run(name) + "/metrics.jsonl");
+    for (const std::string word : {"\"copy_down ", "\"copy_up ", "exposed_copies_ms"})
+      EXPECT_EQ((trace + metrics).find(word) != std::string::npos, offload) << word;
+    EXPECT_THAT(trace, HasSubstr("predicted copy"));
+  }
 }
 
 // Stopped after some step and gone on from the checkpoint.

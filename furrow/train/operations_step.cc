@@ -89,13 +89,25 @@ std::span<float> average_of(const ExecutorState& state, const BoundInstruction& 
       .floats();
 }
 
+// For copy_up, as blocks read it.
+void lay_out(ExecutorState& state, const BoundInstruction& bound, const plan::Slice& stepped) {
+  if (stepped.size() == 0) return;
+  const int64_t from = stepped.begin - state.model.params_slices()[bound.unit()].begin;
+  state.tensor_of(bound.gradient_writes[0])
+      .copy_(state.model.unit(bound.unit()).params.narrow(0, from, stepped.size()));
+}
+
 void step(ExecutorState& state, const BoundInstruction& bound) {
   const plan::UnitLayout& layout = state.model.flat().units[bound.unit()];
   for (const plan::FlatGroup& group : layout.groups) {
     for (const StepRun& run : runs_of(layout, group, bound.slice)) step_run(state, bound, group, run);
   }
   const plan::Slice stepped = trained_part(state, bound);
-  if (bound.writes(ValueKind::kParams) >= 0) round_elements(state, bound, stepped);  // else copy_up does
+  if (bound.writes(ValueKind::kParams) >= 0) {
+    round_elements(state, bound, stepped);
+  } else {
+    lay_out(state, bound, stepped);
+  }
   if (state.model.average() < 0 || stepped.size() == 0) return;
   state.optimizer_math(bound.unit())
       .update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
@@ -103,14 +115,16 @@ void step(ExecutorState& state, const BoundInstruction& bound) {
 }
 
 void copy_down(ExecutorState& state, const BoundInstruction& bound) {
-  const auto view = [&](const FlatOperand& of) {
-    return state.buffers[of.slot].narrow(0, of.begin, of.size);
-  };
-  view(bound.gradient_writes[0]).copy_(view(bound.gradient_reads[0]));
+  state.launch(bound, state.copies->start(state.tensor_of(bound.gradient_writes[0]),
+                                          state.tensor_of(bound.gradient_reads[0])));
 }
 
 void copy_up(ExecutorState& state, const BoundInstruction& bound) {
-  round_elements(state, bound, trained_part(state, bound));
+  const FlatOperand& from = bound.gradient_reads[0];
+  if (from.size == 0) return;
+  const int64_t to = from.slice.begin - state.model.read_slices()[bound.unit()].begin;
+  state.launch(bound, state.copies->start(state.model.unit(bound.unit()).compute.narrow(0, to, from.size),
+                                          state.tensor_of(from)));
 }
 
 void swap_average(ExecutorState& state, const BoundInstruction& bound) {

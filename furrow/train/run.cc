@@ -12,6 +12,7 @@
 #include "furrow/base/text.h"
 #include "furrow/models/network.h"
 #include "furrow/plan/compatibility.h"
+#include "furrow/plan/quote.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/initial_weights_torch.h"
@@ -147,6 +148,9 @@ void Run::compile() {
   plan::TrainOptions options = train_options(config, spec_);
   options.ranks = ranks_;
   const plan::Program program = plan::compile_train(spec_, layout_, options);
+  deterministic_ =
+      plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
+                               plan::tree_cost(spec_, layout_, options));
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 

@@ -2,11 +2,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <sstream>
 #include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/base/version.h"
+#include "furrow/config/difference.h"
 #include "furrow/plan/quote.h"
 #include "furrow/plan/slices.h"
 #include "furrow/tensor/composition_torch.h"
@@ -15,24 +15,6 @@
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
-namespace {
-
-// The first line of `other` that `own` does not have at that place.
-std::string first_difference(const std::string& own, const std::string& other) {
-  std::istringstream a(own), b(other);
-  std::string mine, theirs;
-  while (true) {
-    const bool more_a = static_cast<bool>(std::getline(a, mine));
-    const bool more_b = static_cast<bool>(std::getline(b, theirs));
-    if (!more_a && !more_b) return "";
-    if (!more_a) mine.clear();
-    if (!more_b) theirs.clear();
-    if (mine != theirs) return fmt::format("'{}' and '{}'", mine, theirs);
-  }
-}
-
-}  // namespace
-
 std::string layout_text(const plan::Layout& layout) {
   const int stages = layout.degree(plan::Axis::kPipeline);
   const int parts = layout.degree(plan::Axis::kTensor);
@@ -44,17 +26,19 @@ std::string layout_text(const plan::Layout& layout) {
 void Run::check_same_everywhere() const {
   if (bench_.rank.alone()) return;
   const auto own = [this] {
-    return fmt::format("furrow {} {}\n{}", furrow_version(), furrow_git_commit(),
+    return fmt::format("[furrow]\nversion = {}\ncommit = {}\n\n{}", furrow_version(), furrow_git_commit(),
                        config::to_toml(bench_.config));
   };
   const std::vector<std::string> all = texts_of_all(bench_.rank.world(), "config", own);
   for (size_t r = 1; r < all.size(); ++r) {
     if (all[r] == all[0]) continue;
+    const auto [key, mine, theirs] =
+        config::first_difference(all[0], all[r]).value_or(config::Difference{"text", "another", "another"});
     throw Error(
         ErrorCode::kFailedPrecondition,
-        fmt::format("ranks 0 and {} do not run the same: {}. Start every rank with one binary and one "
-                    "config",
-                    r, first_difference(all[0], all[r])));
+        fmt::format("rank {} has {} = {}, but rank 0 has {} = {}: start every rank with one binary and "
+                    "one config",
+                    r, key, theirs, key, mine));
   }
 }
 
@@ -117,13 +101,11 @@ void Run::bring(int unit, int rank, const at::Tensor& own, const at::Tensor& pla
 
 void Run::audit() {
   if (bench_.rank.alone()) return;
-  const plan::Program& program = trainer_->program();
   observe::RankAudit audit = ledger_.audit(bench_.rank);
   audit.layout = layout_text(layout_);
   measured_.bubble = audit.bubble.value_or(0);
   if (layout_.degree(plan::Axis::kPipeline) == 1) audit.bubble.reset();
-  audit.deterministic =
-      plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()));
+  audit.deterministic = deterministic_;
   audit_ = std::move(audit);
 }
 

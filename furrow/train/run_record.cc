@@ -27,9 +27,7 @@ void Run::begin_record() {
   if (!first()) return;
   const plan::Program& program = trainer_->program();
   if (!bench_.rank.alone()) {
-    const auto microbatches = static_cast<int32_t>(program.microbatch_sizes.size());
-    log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_),
-                         plan::deterministic_line(program.placement, microbatches)));
+    log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_), deterministic_));
     const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
     if (!batch.empty()) log_info(batch);
   }
@@ -67,6 +65,10 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
   if (scales_loss()) {
     record.values.emplace_back("loss_scale", state_.loss_scale.factor);
     record.values.emplace_back("skipped_steps", static_cast<double>(state_.skipped_steps));
+  }
+  if (bench_.config.training.enable_cpu_offload) {
+    record.values.emplace_back("copies_ms", static_cast<double>(outputs.copies.busy_ns) * 1e-6);
+    record.values.emplace_back("exposed_copies_ms", static_cast<double>(outputs.copies.exposed_ns) * 1e-6);
   }
   const std::vector<std::string>& phases = bench_.spec.phases;
   for (size_t p = 0; p < phases.size(); ++p)

@@ -100,6 +100,7 @@ class Run {
   plan::RankOptions ranks_;
   OptimizerRule rule_;
   std::string run_folder_;
+  std::string deterministic_;                 // plan::deterministic_line
   std::optional<observe::RunFolder> folder_;  // of rank 0
   std::optional<observe::SinkGroup> sinks_;   // of rank 0: the folder first
   std::unique_ptr<ModelState> model_;

@@ -530,8 +530,7 @@ TEST_F(RankSession, ASaveThatFailsOnAnyRankLeavesTheLastCheckpoint) {
 TEST_F(RankSession, RanksWithDifferentConfigsAreRefused) {
   const std::string message =
       message_of([&] { train_on("a", layout(2, 1), false, {}, {.only_rank_1 = {"--optimizer.lr", "0.5"}}); });
-  EXPECT_THAT(message, HasSubstr("ranks 0 and 1 do not run the same"));
-  EXPECT_THAT(message, HasSubstr("lr = 0.5"));
+  EXPECT_THAT(message, HasSubstr("rank 1 has optimizer.lr = 0.5, but rank 0 has optimizer.lr = "));
 }
 
 TEST_F(RankSession, AFolderThatIsTakenIsEveryRanksError) {

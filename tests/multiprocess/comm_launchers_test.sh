@@ -24,7 +24,7 @@ if [[ -x "$torchrun" ]]; then
     echo "a failing rank left torchrun content"
     exit 1
   fi
-  expect "failed: the shard is damaged"
+  expect "): the shard is damaged; last progress: all_reduce 'gradients' #"
 else
   echo "torchrun is not installed: tools/requirements.txt"
 fi

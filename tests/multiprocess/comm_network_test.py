@@ -1,15 +1,17 @@
 """Ranks on hosts of their own: network namespaces joined by veth pairs to a bridge in one more.
 
 What crossed the wire is what the interfaces counted, at the bound, on 2 to 4 hosts; training across hosts has the bits of
-one process; a rate set by tc holds the job, and the emulated link holds it as long; a link that goes down ends every
-rank, naming the one that is gone: 100 times with FURROW_TEST_FULL=1.
+one process; a rate set by tc holds the job, and the emulated link holds it as long; torchrun and mpirun start ranks on two
+hosts; a link that goes down ends every rank, naming the one that is gone: 100 times with FURROW_TEST_FULL=1.
 
 usage: comm_network_test.py [TEST ...]
 """
 
 import os
+import pathlib
 import random
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -17,97 +19,8 @@ import sys
 import tempfile
 import time
 
-RANK = os.path.join(os.environ["FURROW_BUILD_DIR"], "test_bin", "comm_rank")
-PREFIX = f"fw{os.getpid()}"
-
-
-def skip(why):
-    print(f"skipped: {why}")
-    sys.exit(77)
-
-
-def ip(*words, check=True):
-    return subprocess.run(["ip", *words], check=check, capture_output=True, text=True)
-
-
-class Network:
-    """`count` hosts at 10.77.0.1, .2, ... behind one bridge."""
-
-    def __init__(self, count):
-        self.hosts = [f"{PREFIX}h{i}" for i in range(count)]
-        self.switch = f"{PREFIX}s"
-
-    def __enter__(self):
-        ip("netns", "add", self.switch)
-        ip("-n", self.switch, "link", "add", "bridge", "type", "bridge")
-        ip("-n", self.switch, "link", "set", "bridge", "up")
-        for i, host in enumerate(self.hosts):
-            ip("netns", "add", host)
-            ip("-n", host, "link", "add", "net0", "type", "veth", "peer", "name", f"port{i}", "netns", self.switch)
-            ip("-n", self.switch, "link", "set", f"port{i}", "master", "bridge", "up")
-            ip("-n", host, "addr", "add", f"10.77.0.{i + 1}/24", "dev", "net0")
-            ip("-n", host, "link", "set", "net0", "up")
-            ip("-n", host, "link", "set", "lo", "up")
-        return self
-
-    def __exit__(self, *_):
-        for name in [*self.hosts, self.switch]:
-            ip("netns", "del", name, check=False)
-
-    def limit(self, rate):
-        for host in self.hosts:
-            result = subprocess.run(
-                ["tc", "-n", host, "qdisc", "add", "dev", "net0", "root", "tbf", "rate", rate, "burst", "64kb",
-                 "latency", "200ms"], capture_output=True, text=True, check=False)
-            if result.returncode != 0:
-                return result.stderr.strip()
-        return ""
-
-    def counter(self, host, name):
-        text = ip("netns", "exec", self.hosts[host], "cat", f"/sys/class/net/net0/statistics/{name}").stdout
-        return int(text)
-
-
-class Job:
-    """One process per rank: `per_host` of them on each host, or as many as a list says; `program` runs with `words`."""
-
-    def __init__(self, network, words, per_host=1, program=RANK):
-        self.processes, self.files = [], []
-        on = [per_host] * len(network.hosts) if isinstance(per_host, int) else per_host
-        places = [host for host, count in zip(network.hosts, on) for _ in range(count)]
-        size = len(places)
-        for rank, host in enumerate(places):
-            environment = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="10.77.0.1",
-                               MASTER_PORT="29500", FURROW_JOB_TOKEN="secret")
-            out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
-            self.files.append((out, err))
-            self.processes.append(subprocess.Popen(
-                ["ip", "netns", "exec", host, program, *words], env=environment, stdout=out, stderr=err))
-
-    def text(self, rank, which=0):
-        self.files[rank][which].seek(0)
-        return self.files[rank][which].read()
-
-    def await_running(self):
-        deadline = time.monotonic() + 60
-        while not all("running" in self.text(rank) for rank in range(len(self.processes))):
-            if time.monotonic() > deadline or any(p.poll() is not None for p in self.processes):
-                raise AssertionError("not running: " + self.text(0, 1))
-            time.sleep(0.01)
-
-    def finish(self, expect=0):
-        for rank, process in enumerate(self.processes):
-            status = process.wait(timeout=120)
-            assert (status == 0) == (expect == 0), f"rank {rank} ended with {status}: {self.text(rank, 1)}"
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "testing"))
+from hosts import RANK, Job, Network, Skip, endless_words, expect_error_of_silence, ip, main, on, repeats  # noqa: E402
 
 
 def wire(text):
@@ -159,8 +72,7 @@ def test_rates():
         assert "done" in text and least < seconds < 3 * least + 2, seconds
         refused = network.limit("200mbit")
         if refused:
-            print(f"tc tbf is not to be had here ({refused}): the interface's limit was not compared")
-            return
+            raise Skip(f"tc tbf is not to be had here ({refused}): the interface's limit was not compared")
         seconds, text = timed(network, words)
         print(f"tc tbf 200mbit: {seconds:.2f} s")
         assert "done" in text and 0.9 * least < seconds < 3 * least + 2, seconds
@@ -179,6 +91,7 @@ def test_hierarchical():
             job.finish()
             for rank in range(2 * hosts):
                 assert f"local {rank % 2} of 2 node {rank // 2}" in job.text(rank), job.text(rank)
+                assert f" by {algorithm}" in job.text(rank), job.text(rank)
             bound = times * steps * 4 * elements * (hosts - 1) // hosts
             counted = [expect_counted(network, host, "rx_bytes", bound) for host in range(hosts)]
             print(f"{operation}, {algorithm}, {hosts} hosts of 2 ranks: {counted} received, {bound} at least")
@@ -238,10 +151,74 @@ def test_train():
             assert model(f"hosts{per_host}") == model("one"), per_host
 
 
-def repeats():
-    """Of the fault, as of those of comm_faults_test.cc."""
-    full = os.environ.get("FURROW_TEST_FULL") == "1"
-    return int(os.environ.get("FURROW_TEST_REPEATS", "100" if full else "2"))
+def run_launchers(commands):
+    """One per host, with what they print together."""
+    with tempfile.TemporaryFile("w+") as log:
+        processes = [subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) for command in commands]
+        try:
+            statuses = [process.wait(timeout=300) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        log.seek(0)
+        text = log.read()
+    assert statuses == [0] * len(commands), f"{statuses}: {text}"
+    return text
+
+
+LAUNCHED = ["--algorithm", "hierarchical", "--elements", "250000", "--steps", "4"]
+
+
+def launch(launcher, commands):
+    """Two ranks on each of two hosts, over a network that delays and loses: `commands` of it, one per host."""
+    with Network(2, faulty=True) as network:
+        network.faults.tell("delay 2")
+        network.faults.tell("loss 1")
+        text = run_launchers(commands(network))
+        expect_launched(network, launcher, text)
+
+
+def expect_launched(network, launcher, text):
+    """The ranks are where they should be, and their messages went over the interface."""
+    for rank in range(4):
+        assert f"joined rank {rank} of 4 launcher {launcher} local {rank % 2} of 2 node {rank // 2}" in text, text
+    assert text.count("by hierarchical") == 4, text
+    bound = 4 * 4 * 250_000
+    counted, frames = network.counter(1, "rx_bytes"), network.faults.tell("count")
+    assert counted > bound and frames["lost"] > 0, (counted, bound, frames)
+    print(f"{launcher} on 2 hosts of 2 ranks: {counted} received, {bound} at least; {frames}")
+
+
+def test_torchrun():
+    """An agent of torchrun on each of two hosts, which meet over the network."""
+    torchrun = os.path.join(os.path.dirname(os.environ["FURROW_PYTHON"]), "torchrun")
+    if not os.path.exists(torchrun):
+        raise Skip("torchrun is not installed: tools/requirements.txt")
+    meet = ["--nnodes", "2", "--nproc-per-node", "2", "--master-addr", "10.77.0.1", "--master-port", "29600"]
+    launch("torchrun", lambda network: [on(host, torchrun, *meet, "--node-rank", str(i), "--no-python", RANK, *LAUNCHED)
+                                        for i, host in enumerate(network.hosts)])
+
+
+def test_mpirun():
+    """mpirun on one of two hosts; where it would call ssh, its daemon is started in the other's namespace."""
+    mpirun = shutil.which("mpirun")
+    if mpirun is None:
+        raise Skip("mpirun is not installed: openmpi-bin")
+    with tempfile.TemporaryDirectory() as folder:
+        agent = os.path.join(folder, "agent")
+        options = {"plm_rsh_agent": agent, "oob_tcp_if_include": "net0", "btl_tcp_if_include": "net0"}
+        words = [word for item in options.items() for word in ("--mca", *item)]
+
+        def command(network):
+            start = shlex.join(on(network.hosts[1], "sh", "-c"))
+            with open(agent, "w") as file:
+                file.write(f'#!/bin/sh\n# In place of ssh: HOST COMMAND\nshift\nexec {start} "$*"\n')
+            os.chmod(agent, 0o755)
+            return [on(network.hosts[0], mpirun, "--allow-run-as-root", "--oversubscribe", *words, "-x",
+                       "MASTER_ADDR=10.77.0.1", "--host", "10.77.0.1:2,10.77.0.2:2", RANK, *LAUNCHED)]
+
+        launch("openmpi", command)
 
 
 def test_link_down():
@@ -249,7 +226,7 @@ def test_link_down():
     with Network(3) as network:
         for i in range(repeats()):
             lost = (i + 1) % 3
-            with Job(network, ["--steps", "1000000000", "--timeout", "2"]) as job:
+            with Job(network, endless_words(2)) as job:
                 job.await_running()
                 start = time.monotonic()
                 ip("-n", network.switch, "link", "set", f"port{lost}", "down")
@@ -257,34 +234,16 @@ def test_link_down():
                 seconds = time.monotonic() - start
                 worst = max(worst, seconds)
                 assert seconds < 4.5, seconds
-                for rank in range(3):
-                    if rank == lost:
-                        continue
-                    assert f"rank {lost} (host " in job.text(rank, 1), job.text(rank, 1)
-                    assert "all_reduce 'gradients' #" in job.text(rank, 1), job.text(rank, 1)
+                others = [rank for rank in range(3) if rank != lost]
+                for rank in others:
+                    expect_error_of_silence(job, rank, [lost])
+                expect_error_of_silence(job, lost, others)
                 ip("-n", network.switch, "link", "set", f"port{lost}", "up")
             if i == 0:
                 print(f"link of rank {lost} down: {job.text((lost + 1) % 3, 1).strip()}")
     print(f"link down: {repeats()} repetitions; the last rank ended at worst {worst:.2f} s after the fault")
 
 
-def main():
-    if os.geteuid() != 0:
-        skip("network namespaces need root")
-    if shutil.which("ip") is None or shutil.which("tc") is None:
-        skip("iproute2 is not installed")
-    with Network(1) as network:
-        if network.hosts[0] not in ip("netns", "list").stdout:
-            skip("network namespaces are not to be had here")
-    for test in (test_bytes_reconcile, test_rates, test_hierarchical, test_uneven_hosts, test_train, test_link_down):
-        if sys.argv[1:] and test.__name__ not in sys.argv[1:]:
-            continue
-        test()
-        print(f"passed: {test.__name__}")
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except subprocess.CalledProcessError as error:
-        skip(f"'{' '.join(error.cmd)}' failed: {error.stderr.strip()}")
+    main((test_bytes_reconcile, test_rates, test_hierarchical, test_uneven_hosts, test_train, test_torchrun, test_mpirun,
+          test_link_down))

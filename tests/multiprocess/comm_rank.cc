@@ -1,14 +1,14 @@
 // One rank over comm alone, for the tests of launchers and faults: joins, runs collectives whose results it
 // checks, leaves.
 //
-//   comm_rank [--op all_reduce|reduce_scatter|all_gather] [--steps N] [--elements N] [--transport
-//   auto|tcp|shm] [--timeout S] [--throttle T] [--digest D]
-//             [--algorithm A] [--interface I] [--announce N]
+//   comm_rank [--op all_reduce|reduce_scatter|all_gather] [--steps N] [--elements N]
+//             [--transport auto|tcp|shm] [--timeout S] [--throttle T] [--config TOML]
+//             [--algorithm A] [--order canonical|any] [--interface I] [--announce N] [--settle MS]
 //             [--fault KIND --fault-rank R --fault-step N]
 //
 // KIND: throw (an Error of its own), exit (ends quietly), close (shuts every socket down), stall (computes
-// for ever). Prints "joined ..." and, after --announce steps, "running"; at the end "done" with what crossed
-// the wire.
+// for ever). Prints "joined ..." and, after --announce steps and --settle ms (others know of its
+// progress after some 250), "running"; at the end "done" with what crossed the wire and by which algorithm.
 #include <fmt/format.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -20,9 +20,11 @@
 #include <utility>
 #include <vector>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/algorithm.h"
 #include "furrow/comm/join.h"
 
 namespace furrow {
@@ -129,15 +131,34 @@ class Operation {
   size_t begin_ = 0;
 };
 
+// By algorithms that add in an order of their own, too: the sums here are exact.
+comm::Group group_of(const Arguments& arguments, comm::Communicator& communicator) {
+  comm::Group world = communicator.world();
+  if (arguments.text("order", "canonical") == "canonical") return world;
+  return communicator.group(world.members(), {.name = "world", .canonical = false});
+}
+
+std::string algorithm_of(comm::Communicator& communicator) {
+  for (const comm::LedgerRow& row : communicator.ledger().rows()) {
+    if (row.label == "gradients")
+      return std::string(comm::algorithm_rows()[static_cast<size_t>(row.algorithm)].name);
+  }
+  return "none";
+}
+
 void run_steps(const Arguments& arguments, comm::Membership& membership) {
   const int64_t steps = arguments.number("steps", 10), fault_step = arguments.number("fault-step", 5);
   const bool faulty = arguments.number("fault-rank", -1) == membership.world().rank;
-  Operation operation(arguments.text("op", "all_reduce"), membership.communicator().world(),
+  Operation operation(arguments.text("op", "all_reduce"), group_of(arguments, membership.communicator()),
                       static_cast<size_t>(arguments.number("elements", 1000)));
+  const int64_t settled_ns = system_clock().monotonic_ns() + 1'000'000 * arguments.number("settle", 0);
+  int64_t announce = arguments.number("announce", 5);
   for (int64_t step = 0; step < steps; ++step) {
     if (faulty && step == fault_step) commit_fault(arguments.text("fault"));
     operation.run();
-    if (step == arguments.number("announce", 5)) say("running");
+    if (step < announce || system_clock().monotonic_ns() < settled_ns) continue;
+    say("running");
+    announce = steps;
   }
 }
 
@@ -149,7 +170,7 @@ comm::JoinOptions options_of(const Arguments& arguments) {
   options.comm.algorithm = arguments.text("algorithm", "auto");
   options.comm.throttle = arguments.text("throttle");
   options.comm.interface = arguments.text("interface");
-  options.config_digest = arguments.text("digest");
+  options.config = arguments.text("config");
   return options;
 }
 
@@ -164,13 +185,14 @@ int run(int count, char** words) {
                     known.launcher, known.local_rank, known.local_size, known.node, process_id()));
     run_steps(arguments, *membership);
     const comm::WireBytes bytes = membership->communicator().wire_bytes();
+    const std::string algorithm = algorithm_of(membership->communicator());
     membership->leave();
-    say(fmt::format("done sent {} received {} overhead {} {}", bytes.sent, bytes.received,
-                    bytes.overhead_sent, bytes.overhead_received));
+    say(fmt::format("done sent {} received {} overhead {} {} by {}", bytes.sent, bytes.received,
+                    bytes.overhead_sent, bytes.overhead_received, algorithm));
     return 0;
   } catch (const Error& error) {
-    if (membership) membership->fail(error);
-    std::fprintf(stderr, "error: %s\n", error.what());
+    const Error told = membership ? membership->fail(error) : error;
+    std::fprintf(stderr, "error: %s\n", told.what());
     membership.reset();
     return exit_status(error.code());
   }

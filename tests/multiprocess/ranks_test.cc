@@ -1,8 +1,12 @@
 // Training on several processes ends with the bits of one, also when the launcher or a rank is killed on the
 // way and the run goes on with another number of ranks.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <iostream>
@@ -203,6 +207,55 @@ TEST_F(Ranks, SigtermStopsAllAfterTheSameStepAndTheRunGoesOn) {
     EXPECT_EQ(summary.status, "interrupted");
   }
   const ChildResult resumed = run_child(runs_->resume(run, 4));
+  ASSERT_EQ(resumed.exit_status, 0) << resumed.err;
+  expect_equal(run);
+}
+
+// A process below a terminal of its own, which the test closes.
+class OnTerminal {
+ public:
+  explicit OnTerminal(const std::vector<std::string>& command) {
+    std::vector<char*> words;
+    for (const std::string& word : command) words.push_back(const_cast<char*>(word.c_str()));
+    words.push_back(nullptr);
+    pid_ = ::forkpty(&terminal_, nullptr, nullptr, nullptr);
+    if (pid_ == 0) ::_exit(::execv(words[0], words.data()));
+    ::fcntl(terminal_, F_SETFL, O_NONBLOCK);
+  }
+  void read_all() {
+    char buffer[4096];
+    while (::read(terminal_, buffer, sizeof(buffer)) > 0) {
+    }
+  }
+  // Closes the terminal; how the process ended.
+  int hang_up() {
+    ::close(terminal_);
+    int status = 0;
+    ::waitpid(pid_, &status, 0);
+    return status;
+  }
+
+ private:
+  int terminal_ = -1;
+  pid_t pid_ = -1;
+};
+
+TEST_F(Ranks, ATerminalThatClosesStopsAllAfterTheSameStep) {
+  const std::string run = runs_->run("hangup");
+  OnTerminal job(runs_->start(run, 2));
+  testing::wait_until(
+      [&] {
+        job.read_all();
+        return testing::logged_step(run) >= 10;
+      },
+      300);  // a terminal is a session of its own, which a crowded machine may give little time
+  const int status = job.hang_up();
+  ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_TRUE(WEXITSTATUS(status) == 128 + SIGHUP || WEXITSTATUS(status) == 0) << WEXITSTATUS(status);
+  if (WEXITSTATUS(status) != 0) {
+    EXPECT_EQ(summary_of(run).status, "interrupted");
+  }
+  const ChildResult resumed = run_child(runs_->resume(run, 1));
   ASSERT_EQ(resumed.exit_status, 0) << resumed.err;
   expect_equal(run);
 }

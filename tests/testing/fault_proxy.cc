@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/rng.h"
 
 namespace furrow::testing {
 namespace {
@@ -51,8 +52,9 @@ struct FaultProxy::Flow {
       ended = count == 0;
       if (ended) return true;
       piece.bytes.resize(static_cast<size_t>(count));
-      piece.due_ns = system_clock().monotonic_ns() + proxy.delay_ns_;
-      const int64_t before = proxy.passed_.fetch_add(count), damage = proxy.damage_after_;
+      const int64_t before = proxy.passed_.fetch_add(count);
+      piece.due_ns = system_clock().monotonic_ns() + proxy.delay_ns_ + proxy.hold_ns(before);
+      const int64_t damage = proxy.damage_after_;
       if (damage >= before && damage < before + count) piece.bytes[static_cast<size_t>(damage - before)] ^= 4;
       pieces.push_back(std::move(piece));
     }
@@ -83,6 +85,14 @@ FaultProxy::FaultProxy(int target_port) : target_port_(target_port) {
   }
   port_ = ntohs(address.sin_port);
   thread_ = std::jthread([this](const std::stop_token& stop) { run(stop); });
+}
+
+// Of the piece that begins with that byte of all.
+int64_t FaultProxy::hold_ns(int64_t byte) {
+  const double loss = loss_;
+  if (uniform01(philox4x32({static_cast<uint32_t>(byte), 0, 0, 0}, {1, 0})[0]) >= loss) return 0;
+  ++lost_;
+  return timeout_ns_;
 }
 
 FaultProxy::~FaultProxy() {

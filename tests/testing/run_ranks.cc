@@ -63,6 +63,14 @@ void run_all(int size, const RankFunction& fn, const Join& join) {
   if (!text.empty()) throw Error(ErrorCode::kInternal, text);
 }
 
+std::vector<int> on_other_hosts(const std::vector<int>& host, int rank) {
+  std::vector<int> ranks;
+  for (size_t r = 0; r < host.size(); ++r) {
+    if (host[r] != host[static_cast<size_t>(rank)]) ranks.push_back(static_cast<int>(r));
+  }
+  return ranks;
+}
+
 }  // namespace
 
 void run_ranks(int size, const RankFunction& fn, const comm::CommunicatorOptions& options) {
@@ -73,20 +81,22 @@ void run_ranks_with(int size, const RankOptions& options, const RankFunction& fn
   const auto world = std::make_shared<comm::InprocWorld>(size);
   LocalRendezvous rendezvous;
   run_all(size, fn, [&](int rank) {
-    comm::Roster roster = comm::inproc_roster(rank, size);
+    comm::JoinContext context{.roster = comm::inproc_roster(rank, size),
+                              .rendezvous = &rendezvous,
+                              .inproc = world,
+                              .deadline_ns = system_clock().monotonic_ns() + kJoinNs,
+                              .job_token = "test"};
     for (size_t r = 0; r < options.host.size(); ++r) {
-      roster.ranks[r].locality = fmt::format("host {}", options.host[r]);
+      context.roster.ranks[r].locality = fmt::format("host {}", options.host[r]);
     }
     std::vector<std::unique_ptr<comm::Transport>> transports;
-    transports.push_back(
-        comm::make_transport(options.transport, {.roster = roster,
-                                                 .rendezvous = &rendezvous,
-                                                 .inproc = world,
-                                                 .deadline_ns = system_clock().monotonic_ns() + kJoinNs,
-                                                 .job_token = "test"}));
+    if (options.tcp_between_hosts) {
+      context.tcp.peers = on_other_hosts(options.host, rank);
+      transports.push_back(comm::make_transport("tcp", context));  // the first that reaches a peer is taken
+    }
+    transports.push_back(comm::make_transport(options.transport, context));
     if (options.wrap) transports.back() = options.wrap(std::move(transports.back()));
-    return std::make_unique<comm::Communicator>(std::move(roster), std::move(transports),
-                                                options.communicator);
+    return std::make_unique<comm::Communicator>(context.roster, std::move(transports), options.communicator);
   });
 }
 

@@ -29,7 +29,8 @@ void run_ranks(int size, const RankFunction& fn, const comm::CommunicatorOptions
 struct RankOptions {
   std::string transport = "inproc";  // of the table
   comm::CommunicatorOptions communicator = {};
-  std::vector<int> host = {};  // by rank: which host the roster says; empty: all here
+  std::vector<int> host = {};      // by rank: which host the roster says; empty: all here
+  bool tcp_between_hosts = false;  // `transport` inside a host only
   // Around each rank's transport; null: as it is.
   std::function<std::unique_ptr<comm::Transport>(std::unique_ptr<comm::Transport>)> wrap = nullptr;
 };

@@ -229,7 +229,7 @@ void direct_scatter_and_gather(Call& reduce, Call& gather) {
   });
 }
 
-bool fits_always(const Call&) { return true; }
+bool any_shape(const Call&) { return true; }
 bool always_canonical(const Call&) { return true; }
 
 void run_direct(Call& call) {
@@ -262,8 +262,6 @@ void run_direct(Call& call) {
 }
 
 // ---- flat: for buffers so small that one round costs more than all the bytes ----
-
-bool fits_flat(const Call& call) { return call.c.kind == CollectiveKind::kAllReduce; }
 
 void run_flat(Call& call) {
   const Team& team = call.everybody();

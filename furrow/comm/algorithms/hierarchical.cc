@@ -1,6 +1,7 @@
 // Inside each host by shared memory, between hosts each member with its counterparts: what crosses between
 // hosts is cut among a host's members.  A rank receives no more bytes than it must; between hosts it is as
-// many times less than by `direct` as a host has ranks.
+// many times less than by `direct` as a host has ranks.  Over a tree between hosts (for small buffers on many
+// hosts) a share travels whole: log2(hosts) messages up and as many down.
 #include <algorithm>
 #include <bit>
 #include <optional>
@@ -116,12 +117,29 @@ void run(Call& call, const ReduceScatter& reduce_scatter_between, const AllGathe
   }
 }
 
+void tree_reduce(Call& call) {
+  const Levels levels = *levels_of(call);
+  const std::span<std::byte> room = room_for_sum(call);
+  std::span<const std::byte> sum = tree_sum(call, levels.inside, call.c.in, room, 0);
+  if (levels.inside.self == 0) sum = tree_sum(call, levels.between, sum, room, 1);
+  hand_to_root(call, sum, room, 2);
+}
+
+// Between hosts to the members with the root's index in its host, and from them inside.
+void broadcast(Call& call) {
+  const Levels levels = *levels_of(call);
+  const int root = call.c.root_or_peer, host = call.topology().host[static_cast<size_t>(root)];
+  const std::vector<int>& beside = levels.members[static_cast<size_t>(host)];
+  const auto index = static_cast<int>(std::find(beside.begin(), beside.end(), root) - beside.begin());
+  const std::span<const std::byte> have = call.rank() == root ? call.c.in : call.c.out;
+  if (levels.inside.self == index) tree_broadcast(call, levels.between, host, have, call.c.out, 0);
+  tree_broadcast(call, levels.inside, index, have, call.c.out, 1);
+  if (call.rank() == root) copy(call.c.in, call.c.out);
+}
+
 }  // namespace
 
-bool fits_hierarchical(const Call& call) {
-  const bool sliced =
-      call.c.kind == CollectiveKind::kReduceScatter || call.c.kind == CollectiveKind::kAllGather;
-  if (call.c.kind != CollectiveKind::kAllReduce && !sliced) return false;
+bool several_on_each_host(const Call& call) {
   const std::optional<Levels> levels = levels_of(call);
   return levels && levels->inside.size() > 1 && levels->between.size() > 1;
 }
@@ -136,5 +154,13 @@ bool hierarchical_is_canonical(const Call& call) {
 void run_hierarchical(Call& call) { run(call, direct_reduce_scatter, direct_all_gather); }
 
 void run_hierarchical_ring(Call& call) { run(call, ring_reduce_scatter, ring_all_gather); }
+
+void run_hierarchical_tree(Call& call) {
+  if (call.c.kind == CollectiveKind::kReduce) return tree_reduce(call);
+  if (call.c.kind == CollectiveKind::kBroadcast) return broadcast(call);
+  all_reduce(call, [&](const Team& team, std::span<std::byte> data) {
+    tree_all_reduce(call, team, data, data, kBetween);
+  });
+}
 
 }  // namespace furrow::comm

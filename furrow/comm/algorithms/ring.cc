@@ -42,11 +42,6 @@ void ring_all_gather(Call& call, const Team& team, std::span<std::byte> all, Ste
 
 bool never_canonical(const Call&) { return false; }
 
-bool fits_ring(const Call& call) {
-  return call.c.kind == CollectiveKind::kAllReduce || call.c.kind == CollectiveKind::kReduceScatter ||
-         call.c.kind == CollectiveKind::kAllGather;
-}
-
 void run_ring(Call& call) {
   const Team& team = call.everybody();
   const auto slice = [&](int r) { return call.slice(r); };

@@ -9,20 +9,46 @@
 namespace furrow::comm {
 namespace {
 
+using enum CollectiveKind;
+constexpr Kinds kSlices = {kAllReduce, kReduceScatter, kAllGather};
+constexpr std::string_view kHosts = "two hosts or more that hold several ranks each, all as many";
+
 constexpr AlgorithmRow kAlgorithms[] = {
-    {"direct", "everybody exchanges slices with everybody", &fits_always, &always_canonical, &run_direct},
-    {"flat", "everybody sends everything to everybody, in one round", &fits_flat, &always_canonical,
+    {"direct", "everybody exchanges slices with everybody", Kinds::all(), "", &any_shape, &always_canonical,
+     &run_direct},
+    {"flat",
+     "everybody sends everything to everybody, in one round",
+     {kAllReduce},
+     "",
+     &any_shape,
+     &always_canonical,
      &run_flat},
-    {"ring", "to the next rank only", &fits_ring, &never_canonical, &run_ring},
-    {"doubling", "recursive halving and doubling", &fits_doubling, &always_canonical, &run_doubling},
-    {"tree", "up and down a binary tree, whole buffers", &fits_tree, &always_canonical, &run_tree},
-    {"hierarchical", "direct inside each host, then between hosts", &fits_hierarchical,
+    {"ring", "to the next rank only", kSlices, "", &any_shape, &never_canonical, &run_ring},
+    {"doubling", "recursive halving and doubling", kSlices, "", &any_shape, &doubling_is_canonical,
+     &run_doubling},
+    {"tree",
+     "up and down a binary tree, whole buffers",
+     {kAllReduce, kReduce, kBroadcast, kBarrier},
+     "",
+     &any_shape,
+     &always_canonical,
+     &run_tree},
+    {"hierarchical", "direct inside each host, then between hosts", kSlices, kHosts, &several_on_each_host,
      &hierarchical_is_canonical, &run_hierarchical},
-    {"hierarchical_ring", "direct inside each host, a ring between hosts", &fits_hierarchical,
-     &never_canonical, &run_hierarchical_ring},
+    {"hierarchical_ring", "direct inside each host, a ring between hosts", kSlices, kHosts,
+     &several_on_each_host, &never_canonical, &run_hierarchical_ring},
+    {"hierarchical_tree",
+     "inside each host, then a tree between hosts",
+     {kAllReduce, kReduce, kBroadcast},
+     kHosts,
+     &several_on_each_host,
+     &hierarchical_is_canonical,
+     &run_hierarchical_tree},
 };
 
 }  // namespace
+
+bool AlgorithmRow::fits(const Call& call) const { return kinds.has(call.c.kind) && shape(call); }
 
 std::span<const AlgorithmRow> algorithm_rows() { return kAlgorithms; }
 

@@ -1,5 +1,5 @@
 // Up and down a binary tree, whole buffers: few messages for each rank, for small buffers and many ranks.  Up
-// is the canonical tree itself; the lowest rank of a node holds its sum.
+// is the canonical tree itself; the first member of a node holds its sum.
 #include "furrow/comm/algorithms/rows.h"
 
 namespace furrow::comm {
@@ -8,22 +8,22 @@ namespace {
 // Climbs with the sums that this rank takes part in.
 class Climb {
  public:
-  Climb(Call& call, std::span<std::byte> sum) : call_(call), sum_(sum), value_(call.c.in) {}
+  Climb(Call& call, const Team& team, std::span<const std::byte> in, std::span<std::byte> sum, Step step)
+      : call_(call), team_(team), sum_(sum), value_(in), step_(step) {}
 
-  // The sum of ranks [0, size) at rank 0.
   std::span<const std::byte> run() {
-    node(0, call_.size());
+    node(0, team_.size());
     return value_;
   }
 
  private:
   void node(int b, int e) {
     if (e - b == 1) return;
-    const int m = tree_split(b, e), rank = call_.rank();
-    if (rank < m) {
+    const int m = tree_split(b, e);
+    if (team_.self < m) {
       node(b, m);
-      if (rank != b) return;
-      Call::Incoming incoming = call_.expect(m, 0, sum_.size());
+      if (team_.self != b) return;
+      Call::Incoming incoming = call_.expect(team_[m], step_, sum_.size());
       call_.open(incoming);
       combine(call_.reduce_kind(), call_.elements(sum_.size()), value_.data(), incoming.bytes.data(),
               sum_.data());
@@ -31,19 +31,29 @@ class Climb {
       value_ = sum_;
     } else {
       node(m, e);
-      if (rank == m) call_.wait(call_.send(b, 0, value_));
+      if (team_.self == m) call_.wait(call_.send(team_[b], step_, value_));
     }
   }
 
   Call& call_;
+  const Team& team_;
   std::span<std::byte> sum_;
   std::span<const std::byte> value_;
+  Step step_;
 };
 
-// Binomial, from `root`.
-void descend(Call& call, int root, std::span<const std::byte> in, std::span<std::byte> out, Step step) {
-  const int n = call.size(), self = (call.rank() - root + n) % n;
-  const auto rank_of = [&](int i) { return (i + root) % n; };
+}  // namespace
+
+std::span<const std::byte> tree_sum(Call& call, const Team& team, std::span<const std::byte> in,
+                                    std::span<std::byte> sum, Step step) {
+  return Climb(call, team, in, sum, step).run();
+}
+
+// Binomial.
+void tree_broadcast(Call& call, const Team& team, int root, std::span<const std::byte> in,
+                    std::span<std::byte> out, Step step) {
+  const int n = team.size(), self = (team.self - root + n) % n;
+  const auto rank_of = [&](int i) { return team[(i + root) % n]; };
   int reach = 1;
   while (reach < n) reach *= 2;
   std::span<const std::byte> have = in;
@@ -59,48 +69,40 @@ void descend(Call& call, int root, std::span<const std::byte> in, std::span<std:
   call.wait_all();
 }
 
-void reduce(Call& call) {
+void tree_all_reduce(Call& call, const Team& team, std::span<const std::byte> in, std::span<std::byte> out,
+                     Step step) {
+  const std::span<const std::byte> value = tree_sum(call, team, in, call.take(in.size()), step);
+  if (team.self == 0) {
+    copy(value, out);
+    finish(call.reduce_kind(), call.elements(out.size()), out.data());
+  }
+  tree_broadcast(call, team, 0, out, out, step + 1);
+}
+
+std::span<std::byte> room_for_sum(Call& call) {
+  return call.rank() == 0 && call.c.root_or_peer == 0 ? call.c.out : call.take(call.c.in.size());
+}
+
+void hand_to_root(Call& call, std::span<const std::byte> value, std::span<std::byte> room, Step step) {
   const int root = call.c.root_or_peer;
-  const bool at_top = call.rank() == 0;
-  const std::span<std::byte> sum = call.rank() == root && at_top ? call.c.out : call.take(call.c.in.size());
-  std::span<const std::byte> value = Climb(call, sum).run();
-  if (at_top) {
-    copy(value, sum);
-    finish(call.reduce_kind(), call.elements(sum.size()), sum.data());
+  if (call.rank() == 0) {
+    copy(value, room);
+    finish(call.reduce_kind(), call.elements(room.size()), room.data());
   }
   if (root == 0) return;
-  if (at_top) call.wait(call.send(root, 1, sum));
-  if (call.rank() == root) call.wait(call.recv(0, 1, call.c.out));
-}
-
-void all_reduce(Call& call) {
-  const std::span<std::byte> sum = call.take(call.c.in.size());
-  const std::span<const std::byte> value = Climb(call, sum).run();
-  if (call.rank() == 0) {
-    copy(value, call.c.out);
-    finish(call.reduce_kind(), call.elements(sum.size()), call.c.out.data());
-  }
-  descend(call, 0, call.c.out, call.c.out, 1);
-}
-
-}  // namespace
-
-bool fits_tree(const Call& call) {
-  switch (call.c.kind) {
-    case CollectiveKind::kAllReduce:
-    case CollectiveKind::kReduce:
-    case CollectiveKind::kBroadcast:
-    case CollectiveKind::kBarrier:
-      return true;
-    default:
-      return false;
-  }
+  if (call.rank() == 0) call.wait(call.send(root, step, room));
+  if (call.rank() == root) call.wait(call.recv(0, step, call.c.out));
 }
 
 void run_tree(Call& call) {
-  if (call.c.kind == CollectiveKind::kReduce) return reduce(call);
-  if (call.c.kind != CollectiveKind::kBroadcast) return all_reduce(call);  // a barrier adds nothing
-  descend(call, call.c.root_or_peer, call.c.in, call.c.out, 0);
+  const Team& team = call.everybody();
+  if (call.c.kind == CollectiveKind::kReduce) {
+    const std::span<std::byte> room = room_for_sum(call);
+    return hand_to_root(call, tree_sum(call, team, call.c.in, room, 0), room, 1);
+  }
+  if (call.c.kind != CollectiveKind::kBroadcast)  // a barrier adds nothing
+    return tree_all_reduce(call, team, call.c.in, call.c.out, 0);
+  tree_broadcast(call, team, call.c.root_or_peer, call.c.in, call.c.out, 0);
   if (call.rank() == call.c.root_or_peer) copy(call.c.in, call.c.out);
 }
 

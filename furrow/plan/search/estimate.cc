@@ -227,9 +227,7 @@ class Estimator {
     sent_s_ = std::max(sent_s_, state_.cluster.inline_inside ? 0 : computed_s_) + once.seconds;
     work->wire_bytes += once.bytes;
     if (model_.facts.flat.units[u].offload) {
-      host_s_ += host_step_seconds(state_.costs, (trained + 2 * model_.optimizer_bytes[u]) / shards) +
-                 host_copy_seconds(state_.costs, trained / shards) +
-                 host_copy_seconds(state_.costs, model_.updated_bytes[u] / shards);
+      add_host(trained / shards, model_.updated_bytes[u] / shards, 2 * model_.optimizer_bytes[u] / shards);
     } else {
       step_bytes_ += (3 * trained + 2 * model_.optimizer_bytes[u]) / shards;
     }
@@ -240,11 +238,21 @@ class Estimator {
     }
   }
 
+  // Copies go beside the steps of other units; beside those of a unit alone, nothing does.
+  void add_host(int64_t gradient, int64_t updated, int64_t optimizer) {
+    const double copies =
+        host_copy_seconds(state_.costs, gradient) + host_copy_seconds(state_.costs, updated);
+    host_steps_s_ += host_step_seconds(state_.costs, gradient + updated + optimizer);
+    host_copies_s_ += copies;
+    host_alone_s_ = std::max(host_alone_s_, copies);
+  }
+
   void finish(Work* work) {
     const double left = state_.cluster.inline_inside ? sent_s_ : std::max(0.0, sent_s_ - computed_s_);
-    step_seconds_ = host_s_ + state_.costs.flat_seconds(Op::kStep, step_bytes_);
+    const double host = std::max(host_steps_s_ + host_alone_s_, host_copies_s_);
+    step_seconds_ = host + state_.costs.flat_seconds(Op::kStep, step_bytes_);
     work->tail_s = left + step_seconds_ + updated_s_;
-    computed_s_ = sent_s_ = updated_s_ = host_s_ = 0;
+    computed_s_ = sent_s_ = updated_s_ = host_steps_s_ = host_copies_s_ = host_alone_s_ = 0;
     step_bytes_ = 0;
   }
 
@@ -273,7 +281,8 @@ class Estimator {
   double computed_s_ = 0, sent_s_ = 0, updated_s_ = 0, step_seconds_ = 0;
   int64_t step_bytes_ = 0, added_bytes_ = -1;
   double added_s_ = 0;
-  double host_s_ = 0;  // of units that the host steps
+  double host_steps_s_ = 0, host_copies_s_ = 0;  // of units that the host steps
+  double host_alone_s_ = 0;                      // of copies, those of the largest of them
 };
 
 }  // namespace
