@@ -8,6 +8,7 @@
 
 #include "apps/furrow/commands.h"
 #include "apps/furrow/launcher.h"
+#include "apps/furrow/one_rank.h"
 #include "apps/furrow/ranks.h"
 #include "apps/furrow/signals.h"
 #include "apps/furrow/sinks.h"
@@ -77,7 +78,7 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
   request.local_rank = membership.world().local_rank;
   if (membership.world().size > 1) {
     request.communicator = &membership.communicator();
-    if (first) request.one_rank_samples_per_second = one_rank_rate(job);
+    if (first) request.one_rank = one_rank_rates(job.config, job.run_folder, membership.world().size);
   }
   request.dataset = std::make_shared<data::Dataset>(data::open_dataset(job.config));  // while libtorch loads
   return torch_entry_points().train(request);

@@ -17,6 +17,7 @@
 #include "furrow/plan/layout.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/quote.h"
+#include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
 
 namespace furrow::app {
@@ -25,6 +26,7 @@ namespace {
 struct Planned {
   plan::Program program;
   plan::Quote quote;
+  train::PlannedMemory memory;  // of the program alone
   int64_t classes = 0, steps = 0;
   std::string batch;  // config::batch_by_ranks
 };
@@ -39,6 +41,7 @@ Planned plan_of(const config::Config& config, const PlannedModel& model, const L
   const plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
   planned.program = plan::compile_train(spec, layout, options);
   planned.quote = plan::quote(planned.program, spec);
+  planned.memory = {planned.quote.peak_bytes, planned.quote.memory, planned.quote.formula};
   planned.quote.deterministic = plan::deterministic_line(
       planned.program.placement, static_cast<int32_t>(options.microbatch_sizes.size()),
       plan::tree_cost(spec, layout, options));
@@ -61,19 +64,24 @@ Table units_table(const plan::Quote& quote) {
   return table;
 }
 
-Table memory_table(const plan::Quote& quote) {
-  Table table({{"memory"}, {"planned peak", "planned_peak_bytes", kAsBytes}});
-  for (size_t kind = 0; kind < kMemoryKinds; ++kind) {
-    const int64_t bytes = quote.peak_bytes[kind];
-    if (bytes > 0) table.add_row({std::string(to_string(static_cast<MemoryKind>(kind))), bytes});
+Table memory_table(const Planned& planned) {
+  const plan::Quote& quote = planned.quote;
+  Table table({{"memory"},
+               {"planned peak", "planned_peak_bytes", kAsBytes},
+               {quote.formula.text, "formula_bytes", kAsBytes},
+               {"items"}});
+  const auto add = [&](std::string name, int64_t bytes, Cell formula = {}, const std::string& items = "") {
+    table.add_row({std::move(name), bytes, std::move(formula), items.empty() ? Cell() : Cell(items)});
+  };
+  for (const train::MemoryLine& line : train::memory_lines(planned.memory)) {
+    add(std::string(to_string(line.kind)), line.bytes,
+        line.formula ? Cell(static_cast<int64_t>(*line.formula)) : Cell(), line.items);
   }
-  table.add_row({std::string("total"), quote.total_bytes()});
+  add("total", quote.total_bytes());
   if (quote.host_bytes == 0) return table;
-  table.add_row({std::string("beside it, optimizer on the host"), quote.host_bytes});
-  for (const plan::CopyQuote& copy : quote.copies) {
-    const bool down = copy.op == plan::Op::kCopyDown;
-    table.add_row({std::string(down ? "copied down a step" : "copied up a step"), copy.bytes});
-  }
+  add("beside it, optimizer on the host", quote.host_bytes);
+  for (const plan::CopyQuote& copy : quote.copies)
+    add(copy.op == plan::Op::kCopyDown ? "copied down a step" : "copied up a step", copy.bytes);
   return table;
 }
 
@@ -175,7 +183,7 @@ void print_quote(const Planned& planned, const LayoutView& view) {
   } else if (part == "units") {
     fmt::print("{}", units_table(quote).print(view.as_json));
   } else if (part == "memory") {
-    fmt::print("{}", memory_table(quote).print(view.as_json));
+    fmt::print("{}", memory_table(planned).print(view.as_json));
   } else if (part == "buffers") {
     fmt::print("{}", items_table(quote).print(view.as_json));
   } else if (part == "communication") {
@@ -185,7 +193,7 @@ void print_quote(const Planned& planned, const LayoutView& view) {
   } else {
     fmt::print("deterministic {}\n{}{}\n", quote.deterministic, planned.batch,
                planned.batch.empty() ? "" : "\n");
-    fmt::print("{}\n{}", summary_table(planned, false).text(), memory_table(quote).text());
+    fmt::print("{}\n{}", summary_table(planned, false).text(), memory_table(planned).text());
     if (quote.collectives.empty()) return;
     fmt::print("\n{}\n{}", items_table(quote).text(), communication_table(quote).text());
   }

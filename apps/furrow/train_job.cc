@@ -66,29 +66,6 @@ TrainJob train_job(const Arguments& arguments, const comm::World& world) {
   return job;
 }
 
-std::optional<double> one_rank_rate(const TrainJob& job) {
-  const auto recipe = config::recipe_of(job.config);
-  std::optional<double> rate;
-  std::filesystem::file_time_type newest;
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(parent_directory(job.run_folder), ignored)) {
-    const std::string folder = entry.path().string(), summary_path = folder + "/summary.json";
-    if (!observe::holds_run(folder) || !path_exists(summary_path)) continue;
-    try {
-      const observe::Summary summary = observe::parse_summary(read_file(summary_path));
-      if (summary.audit || summary.samples_per_second <= 0) continue;
-      if (config::recipe_of(config::load(folder + "/config.toml")) != recipe) continue;
-      const auto written = std::filesystem::last_write_time(summary_path);
-      if (rate && written < newest) continue;
-      rate = summary.samples_per_second;
-      newest = written;
-    } catch (const Error&) {
-      continue;  // a damaged neighbour
-    }
-  }
-  return rate;
-}
-
 void give_up_claim(const TrainJob& job) {
   if (job.claimed) ::rmdir(job.run_folder.c_str());  // only when it is empty
 }

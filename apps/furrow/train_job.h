@@ -1,7 +1,6 @@
 // What `furrow train` was asked for: a config or the folder of a run, with overrides.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,10 +23,6 @@ inline constexpr const char* kRunFolderVariable = "FURROW_RUN_FOLDER";
 // Error codes: not_found, invalid_argument, already_exists (a run, without --resume), failed_precondition (a
 // strict run with another recipe).
 TrainJob train_job(const Arguments& arguments, const comm::World& world);
-
-// samples_per_second of the newest run of one rank with this recipe beside the run folder; nothing where
-// there is none.
-std::optional<double> one_rank_rate(const TrainJob& job);
 
 // A claimed folder goes again when nothing was written into it.
 void give_up_claim(const TrainJob& job);

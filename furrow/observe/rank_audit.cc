@@ -62,6 +62,7 @@ void write_audit(JsonWriter& json, const RankAudit& audit) {
   for (const double rate : audit.rank_samples_per_second) json.value(rate);
   json.end_array();
   if (audit.scaling_efficiency) json.field("scaling_efficiency", *audit.scaling_efficiency);
+  if (audit.weak_scaling_efficiency) json.field("weak_scaling_efficiency", *audit.weak_scaling_efficiency);
 }
 
 std::optional<RankAudit> read_audit(const JsonValue& summary) {
@@ -80,6 +81,7 @@ std::optional<RankAudit> read_audit(const JsonValue& summary) {
   reader.read("operation_latency_us", audit.operation_latency_us);
   reader.read("step_seconds", audit.step_seconds);
   reader.read("scaling_efficiency", audit.scaling_efficiency);
+  reader.read("weak_scaling_efficiency", audit.weak_scaling_efficiency);
   const JsonValue* bytes = summary.find("bytes");
   if (bytes != nullptr && bytes->object() != nullptr) {
     for (const JsonMember& member : *bytes->object()) audit.bytes.push_back(read_kind(member));
@@ -105,10 +107,13 @@ std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
         {"samples/s per rank",
          fmt::format("{} to {}", format_count(std::llround(*least)), format_count(std::llround(*most))), ""});
   }
-  if (audit.scaling_efficiency) {
-    rows.push_back(
-        {"scaling efficiency", percent(*audit.scaling_efficiency, 1) + " of a run of one rank", ""});
-  }
+  const auto add_efficiency = [&](const std::optional<double>& share, const char* of) {
+    if (!share) return;
+    rows.push_back({"scaling efficiency",
+                    fmt::format("{} of {} times one rank, {}", percent(*share, 1), audit.ranks, of), ""});
+  };
+  add_efficiency(audit.scaling_efficiency, "same batch (strong)");
+  add_efficiency(audit.weak_scaling_efficiency, "same batch a rank (weak)");
   if (audit.bubble) rows.push_back({"bubble", percent(*audit.bubble, 1) + " of the ranks' time", ""});
   rows.push_back({"waited for ranks", percent(audit.exposed_communication, 1) + " of the steps' time", ""});
   rows.push_back({"comm / compute", format_fixed(audit.comm_to_compute, 3), ""});

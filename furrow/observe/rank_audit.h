@@ -40,8 +40,9 @@ struct RankAudit {
   double latency_overhead()
       const;  // their product's share of the steps' time: the most that merging can save
   std::vector<double> rank_samples_per_second;
-  // samples_per_second over `ranks` times that of a run of one rank, where one of the same recipe is known.
-  std::optional<double> scaling_efficiency;
+  // samples_per_second over `ranks` times that of a run of one rank, where one of the same recipe, threads
+  // and machine is known: with the same global batch (strong), and with the same share of it a rank (weak).
+  std::optional<double> scaling_efficiency, weak_scaling_efficiency;
 };
 
 void write_audit(JsonWriter& json, const RankAudit& audit);     // its fields, into an open object

@@ -27,6 +27,7 @@ Summary on_ranks() {
   audit.step_seconds = 0.01;
   audit.rank_samples_per_second = {100.5, 99};
   audit.scaling_efficiency = 0.975;
+  audit.weak_scaling_efficiency = 0.982;
   summary.audit = audit;
   return summary;
 }
@@ -39,6 +40,7 @@ TEST(RankAudit, IsPartOfTheSummary) {
   EXPECT_EQ(back.audit->bytes.at(0).wire_bytes, 10240);
   EXPECT_EQ(back.audit->rank_samples_per_second, (std::vector<double>{100.5, 99}));
   EXPECT_EQ(back.audit->scaling_efficiency, 0.975);
+  EXPECT_EQ(back.audit->weak_scaling_efficiency, 0.982);
   EXPECT_DOUBLE_EQ(back.audit->latency_overhead(), 0.01);
   Summary other = on_ranks();
   other.audit->bytes[0].bound_bytes += 1;
@@ -57,7 +59,8 @@ TEST(RankAudit, ShowsBytesOfAStepBesideTheBound) {
   const std::string table = to_table(on_ranks());
   for (const char* row :
        {"ranks                 2 (dp_replicate 2, over mpi)\n", "samples/s per rank    99 to 101\n",
-        "scaling efficiency    97.5 % of a run of one rank\n",
+        "scaling efficiency    97.5 % of 2 times one rank, same batch (strong)\n",
+        "scaling efficiency    98.2 % of 2 times one rank, same batch a rank (weak)\n",
         "waited for ranks      12.5 % of the steps' time\n", "comm / compute        0.250\n",
         "latency overhead      1.0 % of the steps' time (40 operations x 2.5 us)\n",
         "  reduce_scatter      1.0 KiB       1.024\n", "  barrier             0 B           -\n"}) {

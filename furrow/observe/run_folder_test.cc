@@ -84,6 +84,7 @@ TEST_F(RunFolderTest, MetricsEndWithTheAuditOfEachProcess) {
   audit.step_seconds = 0.01;
   audit.rank_samples_per_second = {100.5, 99};
   audit.scaling_efficiency = 0.975;
+  audit.weak_scaling_efficiency = 0.99;
   summary.audit = audit;
   for (const int64_t begun : {0, 2}) {
     RunFolder folder = begun == 0 ? RunFolder::create(run_) : RunFolder::resume(run_);
@@ -102,9 +103,10 @@ TEST_F(RunFolderTest, MetricsEndWithTheAuditOfEachProcess) {
   const JsonValue* last = closing.find("audit");
   ASSERT_NE(last, nullptr);
   const JsonValue whole = parse_json(read_file(run_ + "/summary.json"));
-  for (const char* key : {"status", "samples_per_second", "ranks", "layout", "bytes", "exposed_communication",
-                          "comm_to_compute", "latency_overhead", "rank_samples_per_second",
-                          "scaling_efficiency", "memory_bytes", "planned_memory_bytes"}) {
+  for (const char* key :
+       {"status", "samples_per_second", "ranks", "layout", "bytes", "exposed_communication",
+        "comm_to_compute", "latency_overhead", "rank_samples_per_second", "scaling_efficiency",
+        "weak_scaling_efficiency", "memory_bytes", "planned_memory_bytes"}) {
     ASSERT_NE(last->find(key), nullptr) << key;
     ASSERT_NE(whole.find(key), nullptr) << key;
   }

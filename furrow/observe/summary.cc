@@ -87,6 +87,7 @@ std::string to_json(const Summary& summary) {
   write_memory(json, summary);
   json.field("arithmetic", summary.arithmetic);
   json.field("seed", summary.seed).field("threads", summary.threads);
+  json.field("processor", summary.processor);
   json.field("furrow_version", summary.furrow_version).field("git_commit", summary.git_commit);
   json.field("instruction_set", summary.instruction_set).field("library_build", summary.library_build);
   json.end_object();
@@ -137,6 +138,7 @@ Summary parse_summary(const std::string& text) {
   reader.read("arithmetic", summary.arithmetic);
   reader.read("seed", summary.seed);
   reader.read("threads", summary.threads);
+  reader.read("processor", summary.processor);
   reader.read("furrow_version", summary.furrow_version);
   reader.read("git_commit", summary.git_commit);
   reader.read("instruction_set", summary.instruction_set);

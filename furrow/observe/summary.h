@@ -37,6 +37,7 @@ struct Summary {
   std::array<int64_t, kMemoryKinds> closing_memory_bytes{};
   uint64_t seed = 0;
   int threads = 1;
+  std::string processor;   // its model: "AMD EPYC 9454"
   std::string arithmetic;  // what units compute in, and on which instructions
   std::string furrow_version, git_commit, instruction_set, library_build;
 };

@@ -34,6 +34,7 @@ Summary full() {
   }
   summary.seed = UINT64_MAX;
   summary.threads = 2;
+  summary.processor = "a processor";
   summary.furrow_version = "0.1.0";
   summary.git_commit = "abc";
   summary.arithmetic = "bfloat16 on AVX-512 BF16";

@@ -11,9 +11,10 @@ namespace furrow::plan {
 namespace {
 
 constexpr double kLossPasses = 6;  // maximum, exponents, sum, logarithm, gradient, of the last output
-// Kernels take scratch memory in such blocks at least, and communication does (tensor/kernels/scratch.cc,
-// comm/call.cc).
-constexpr int64_t kSmallestBlock = int64_t{1} << 20;
+// What kernels reserve for a thread (tensor/kernels/scratch_blocks.h), and communication takes at least
+// (comm/call.cc).
+constexpr int64_t kKernelBlock = int64_t{4} << 20;
+constexpr int64_t kCommBlock = int64_t{1} << 20;
 constexpr double kBatchPasses = 2;  // from the loader's memory into tensors
 
 class AnalyticCosts : public Costs {
@@ -44,9 +45,10 @@ class AnalyticCosts : public Costs {
            kLossPasses * static_cast<double>(bytes) / cluster_.device.memory_bytes_per_second;
   }
   double overhead_seconds() const override { return cluster_.device.overhead_s; }
-  int64_t workspace_bytes(bool multiplies) const override {
+  int64_t workspace_bytes(bool multiplies, int threads) const override {
     if (cluster_.device.kind != DeviceKind::kCpu) return 0;  // unknown
-    return (multiplies ? kSmallestBlock : 0) + (cluster_.world() > 1 ? kSmallestBlock : 0);
+    const int blocks = threads > 0 ? threads : cluster_.device.threads;
+    return (multiplies ? blocks * kKernelBlock : 0) + (cluster_.world() > 1 ? kCommBlock : 0);
   }
   std::vector<Leg> legs(const MovementCall& call) const override { return legs_of(cluster_, call); }
 

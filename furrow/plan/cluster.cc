@@ -117,6 +117,7 @@ Cluster local_cluster(const LocalMachine& machine, int ranks) {
   const int threads = std::max(1, machine.cores / ranks);
   // More ranks than cores take turns.
   const double cores = ranks > machine.cores ? static_cast<double>(machine.cores) / ranks : threads;
+  cluster.device.threads = threads;
   cluster.device.f32_flops *= cores;
   cluster.device.half_flops *= cores;
   cluster.device.memory_bytes_per_second *= cores;

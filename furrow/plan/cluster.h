@@ -35,6 +35,7 @@ struct DeviceSpec {
   double overhead_s = 0;             // of an instruction, besides its work
   double host_bytes_per_second = 0;  // to or from the host's memory, one way; 0: it is the host's
   std::string source = {};           // where the figures are from
+  int threads = 1;                   // of a rank's kernels on a CPU
 
   double flops(DType dtype) const {
     if (kind == DeviceKind::kCpu && dtype == DType::kF16) return f32_flops;  // converted, then multiplied

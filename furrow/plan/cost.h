@@ -54,9 +54,10 @@ class Costs {
   virtual double batch_seconds(int64_t bytes) const = 0;        // of the batch, which a loader has ready
   virtual double loss_seconds(int64_t bytes) const = 0;         // of the last unit's output
   virtual double overhead_seconds() const = 0;  // of every instruction, included in the others already
-  // Scratch memory of a rank's kernels and communication, besides the values of a program; of one that does
-  // not multiply, such as a stage of a table alone, of its communication.
-  virtual int64_t workspace_bytes(bool multiplies = true) const = 0;
+  // Scratch memory of a rank besides the values of a program: of its kernels, which reserve a block for each
+  // of its threads (0: as many as the device has), and of its communication; of one that does not multiply,
+  // such as a stage of a table alone, of its communication.
+  virtual int64_t workspace_bytes(bool multiplies = true, int threads = 0) const = 0;
   virtual std::vector<Leg> legs(const MovementCall& call) const = 0;
 };
 

@@ -237,20 +237,22 @@ TEST(AnalyticCosts, AreTheRoofline) {
   EXPECT_DOUBLE_EQ(analytic_costs(cluster, DType::kBF16)->unit_seconds(work), 1 + 400.0 / 200);
 }
 
-// A block of scratch for kernels and one for communication; what a profile measured is of a rank that has
-// both.
+// A block of scratch for each thread's kernels and one for communication; what a profile measured is of a
+// rank that has both, on as many threads.
 TEST(Costs, WorkspaceIsOfWhatARankDoes) {
-  constexpr int64_t kBlock = int64_t{1} << 20;
+  constexpr int64_t kBlock = int64_t{1} << 20, kKernels = 4 * kBlock;
   const auto analytic = analytic_costs(machine()),
              alone = analytic_costs(local_cluster({2, 1 << 30, true}, 1));
-  EXPECT_EQ(analytic->workspace_bytes(), 2 * kBlock);
+  EXPECT_EQ(analytic->workspace_bytes(), kKernels + kBlock);
   EXPECT_EQ(analytic->workspace_bytes(false), kBlock);
-  EXPECT_EQ(alone->workspace_bytes(), kBlock);
+  EXPECT_EQ(alone->workspace_bytes(), 2 * kKernels);
+  EXPECT_EQ(alone->workspace_bytes(true, 3), 3 * kKernels);
   EXPECT_EQ(alone->workspace_bytes(false), 0);
   ProfileSection section{2, 1, 1e-6, {}, {}, {}};
   section.workspace_bytes = 5 * kBlock;
   const auto measured = profiled_costs(machine(), section);
-  EXPECT_EQ(measured->workspace_bytes(), 5 * kBlock);
+  EXPECT_EQ(measured->workspace_bytes(true, 1), 5 * kBlock);
+  EXPECT_EQ(measured->workspace_bytes(true, 2), 2 * kKernels + kBlock);
   EXPECT_EQ(measured->workspace_bytes(false), kBlock);
 }
 

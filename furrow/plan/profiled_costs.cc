@@ -57,8 +57,9 @@ class ProfiledCosts : public Costs {
   ProfiledCosts(Cluster cluster, const ProfileSection& section, DType compute)
       : analytic_(analytic_costs(std::move(cluster), compute)),
         overhead_s_(section.overhead_s),
+        threads_(section.threads),
         workspace_bytes_(section.workspace_bytes) {
-    if (workspace_bytes_ == 0) workspace_bytes_ = analytic_->workspace_bytes();
+    if (workspace_bytes_ == 0) workspace_bytes_ = analytic_->workspace_bytes(true, threads_);
     for (const UnitSample& unit : section.units) add(unit);
     for (const FlatSample& flat : section.flats)
       insert(&flats_[flat.op], {static_cast<double>(flat.bytes), flat.seconds});
@@ -69,8 +70,10 @@ class ProfiledCosts : public Costs {
   const Cluster& cluster() const override { return analytic_->cluster(); }
   std::string source() const override { return "profiled"; }
   double overhead_seconds() const override { return overhead_s_; }
-  int64_t workspace_bytes(bool multiplies) const override {
-    return multiplies ? workspace_bytes_ : std::min(workspace_bytes_, analytic_->workspace_bytes(false));
+  int64_t workspace_bytes(bool multiplies, int threads) const override {
+    const int64_t analytic = analytic_->workspace_bytes(multiplies, threads);
+    if (!multiplies) return std::min(workspace_bytes_, analytic);
+    return threads == 0 || threads == threads_ ? workspace_bytes_ : analytic;
   }
 
   double unit_seconds(const UnitWork& work) const override {
@@ -118,7 +121,8 @@ class ProfiledCosts : public Costs {
   // What units of a work_kind() compute in.
   static DType type_of(std::string_view kind) {
     for (const DType type : {DType::kBF16, DType::kF16}) {
-      const std::string word = "." + std::string(to_string(type));
+      std::string word = ".";
+      word += to_string(type);
       if (kind.ends_with(word) || kind.find(word + ".") != std::string_view::npos) return type;
     }
     return DType::kF32;
@@ -213,6 +217,7 @@ class ProfiledCosts : public Costs {
 
   std::unique_ptr<Costs> analytic_;
   double overhead_s_;
+  int threads_;
   int64_t workspace_bytes_;
   Kinds units_;  // by work_kind(); by work_key()
   std::map<std::string, std::vector<Point>> flats_;

@@ -55,9 +55,10 @@ struct CopyQuote {
   int64_t bytes = 0;
 };
 
-// One item of the planned memory of flat buffers.
+// One item of the planned memory of a kind.
 struct MemoryItem {
-  std::string name;  // "gradients, final"
+  MemoryKind kind = MemoryKind::kOther;
+  std::string name;  // the kind's, and which of it: "gradients, final"
   int64_t bytes = 0;
 };
 

@@ -77,7 +77,9 @@ class RanksQuote {
       const Value& value = assignment.value;
       if (!is_persistent(value.kind)) continue;
       std::string& name = names[assignment.slot];
-      if (memory_kind(value.kind) != MemoryKind::kGradients) {
+      if (value.kind == ValueKind::kStats || value.kind == ValueKind::kLossScale) {
+        name = value.kind == ValueKind::kStats ? "other, statistics" : "other, loss scale";
+      } else if (memory_kind(value.kind) != MemoryKind::kGradients) {
         const bool teacher = value.kind == ValueKind::kParams && bytes_.spec.units[value.unit].inference;
         name = teacher ? "teacher" : to_string(memory_kind(value.kind));
         if (value.kind == ValueKind::kHosted) name = "gradients and parameters, on the host";
@@ -89,11 +91,16 @@ class RanksQuote {
         name = "gradients, nodes and exchanges";
       }
     }
-    std::map<std::string, int64_t> bytes;
-    for (const auto& [slot, name] : names) bytes[name] += program_.slots[slot].bytes;
-    std::vector<MemoryItem> items;
-    for (const auto& [name, sum] : bytes) items.push_back({name, sum});
-    return items;
+    std::map<std::string, MemoryItem> items;
+    for (const auto& [slot, name] : names) {
+      MemoryItem& item = items[name];
+      item.kind = program_.slots[slot].kind;
+      item.name = name;
+      item.bytes += program_.slots[slot].bytes;
+    }
+    std::vector<MemoryItem> list;
+    for (auto& [name, item] : items) list.push_back(std::move(item));
+    return list;
   }
 
   // Of the rank's own units, before ZeRO divides them; of parameters, with what its units tie.

@@ -35,6 +35,11 @@ struct Save {
   std::vector<NamedRange> parameters, states, best;
   std::unique_ptr<storage::CheckpointWriter> writer;  // of rank 0
 
+  std::string make_folder() {
+    writer = std::make_unique<storage::CheckpointWriter>(folder, info.step);
+    return writer->working_folder();
+  }
+
   std::vector<std::string> write() const {
     std::vector<std::string> lists;
     const auto write_one = [&](const std::string& name, const std::vector<NamedRange>& ranges,
@@ -114,6 +119,8 @@ struct Checkpointer::Impl {
   config::Config config;
   CheckpointPlace place;
   RankContext rank;
+  std::string config_text;  // as every manifest has it
+  config::Recipe recipe;
   std::shared_ptr<Save> under_way;
   Phase phase = Phase::kNone;
   std::jthread worker;
@@ -150,18 +157,13 @@ struct Checkpointer::Impl {
 
   void begin() {
     Save& save = *under_way;
-    const auto make_folder = [&] {
-      save.writer = std::make_unique<storage::CheckpointWriter>(place.folder, save.info.step);
-      return save.writer->working_folder();
-    };
-    if (rank.alone()) {
-      save.working = make_folder();
-    } else {
-      save.working = text_of_first(rank.world(), "checkpoint folder", make_folder);
+    if (!rank.alone()) {  // the others may write once the folder is there
+      save.working = text_of_first(rank.world(), "checkpoint folder", [&save] { return save.make_folder(); });
       save.suffix = fmt::format("-rank-{:05}", rank.rank);
     }
     phase = Phase::kWriting;
     run([this, save = under_way] {
+      if (rank.alone()) save->working = save->make_folder();
       lists = save->write();
       if (rank.alone()) save->commit(lists);
     });
@@ -195,7 +197,7 @@ struct Checkpointer::Impl {
   }
 
   void check_recipe(const storage::Manifest& manifest) const {
-    const auto differences = config::recipe_difference(manifest.recipe, config::recipe_of(config));
+    const auto differences = config::recipe_difference(manifest.recipe, recipe);
     if (differences.empty()) return;
     std::string list;
     for (const std::string& difference : differences) list += "\n  " + difference;
@@ -231,6 +233,8 @@ Checkpointer::Checkpointer(const config::Config& config, CheckpointPlace place, 
   impl_->config = config;
   impl_->place = std::move(place);
   impl_->rank = rank;
+  impl_->config_text = config::to_toml(config);
+  impl_->recipe = config::recipe_of(config);
 }
 
 Checkpointer::~Checkpointer() {
@@ -284,9 +288,9 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   save->info.threads = impl_->rank.threads;
   save->info.instruction_set = instruction_set_of(impl_->config);
   save->info.library_build = library_build();
-  save->info.config = config::to_toml(impl_->config);
+  save->info.config = impl_->config_text;
   save->info.state = to_text(state);
-  save->info.recipe = config::recipe_of(impl_->config);
+  save->info.recipe = impl_->recipe;
   impl_->under_way = std::move(save);
   impl_->begin();
   if (!async()) finish();

@@ -82,20 +82,26 @@ void check_device(const config::Config& config, const plan::ModelSpec& spec, con
   }
 }
 
+int64_t beside_flat_buffers(int64_t device_peak, const std::array<int64_t, kMemoryKinds>& peaks,
+                            bool offload) {
+  int64_t left = device_peak;
+  for (const MemoryKind kind :
+       {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kGathered, MemoryKind::kOptimizer}) {
+    if (kind != MemoryKind::kOptimizer || !offload) left -= peaks[static_cast<size_t>(kind)];
+  }
+  return std::max<int64_t>(0, left);
+}
+
 std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank, bool offload) {
   std::array<int64_t, kMemoryKinds> peaks;
   for (size_t k = 0; k < kMemoryKinds; ++k) peaks[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
 #ifdef FURROW_HAS_DEVICE_STATS
   if (const at::Device device = device_of(rank); !device.is_cpu()) {
-    int64_t activations =
-        c10::getDeviceAllocator(device.type())
-            ->getDeviceStats(device.index())
-            .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
-            .peak;
-    for (const MemoryKind kind : {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kOptimizer}) {
-      if (kind != MemoryKind::kOptimizer || !offload) activations -= peaks[static_cast<size_t>(kind)];
-    }
-    peaks[static_cast<size_t>(MemoryKind::kActivations)] = std::max<int64_t>(0, activations);
+    const int64_t peak = c10::getDeviceAllocator(device.type())
+                             ->getDeviceStats(device.index())
+                             .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
+                             .peak;
+    peaks[static_cast<size_t>(MemoryKind::kActivations)] = beside_flat_buffers(peak, peaks, offload);
   }
 #else
   (void)rank;

@@ -162,6 +162,22 @@ INSTANTIATE_TEST_SUITE_P(
     All, Devices, ::testing::Combine(::testing::ValuesIn(kNetworks), ::testing::Values("composed", "cuda")),
     [](const auto& info) { return std::get<0>(info.param).name + "_" + std::get<1>(info.param); });
 
+// Every kind whose flat buffers are the device's is taken off once; the host's are not.
+TEST(DeviceMemory, ActivationsAreWhatIsNoFlatBuffer) {
+  std::array<int64_t, kMemoryKinds> peaks{};
+  const auto set = [&](MemoryKind kind, int64_t bytes) { peaks[static_cast<size_t>(kind)] = bytes; };
+  set(MemoryKind::kParameters, 1000);
+  set(MemoryKind::kGradients, 200);
+  set(MemoryKind::kGathered, 4000);
+  set(MemoryKind::kOptimizer, 30);
+  set(MemoryKind::kData, 500000);
+  set(MemoryKind::kCheckpoint, 600000);
+  EXPECT_EQ(beside_flat_buffers(5230 + 7, peaks, false), 7);
+  EXPECT_EQ(beside_flat_buffers(5200 + 7, peaks, true), 7);
+  EXPECT_EQ(beside_flat_buffers(5230, peaks, false), 0);
+  EXPECT_EQ(beside_flat_buffers(100, peaks, false), 0) << "peaks of kinds need not coincide";
+}
+
 std::string refusal(const std::vector<std::string>& overrides, const plan::Layout& layout = {}) {
   try {
     const config::Config config =

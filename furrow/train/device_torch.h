@@ -36,6 +36,11 @@ void check_device(const config::Config& config, const plan::ModelSpec& spec, con
 // `offload`: the optimizer's are not there.
 std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank, bool offload);
 
+// What a device held beside its flat buffers, of which `peaks` are known by kind: parameters, gradients,
+// gathered ones and, without `offload`, the optimizer's.
+int64_t beside_flat_buffers(int64_t device_peak, const std::array<int64_t, kMemoryKinds>& peaks,
+                            bool offload);
+
 // Makes the device and its default stream current while it lives, which is the one that communication follows
 // (comm/nccl/wires.h); nothing for the CPU.
 class DeviceScope {

@@ -11,9 +11,11 @@
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
+#include "furrow/tensor/kernels/scratch_blocks.h"
 #include "furrow/tensor/threads_torch.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/executor_state_torch.h"
+#include "furrow/train/predict.h"
 
 namespace furrow::train {
 namespace {
@@ -40,6 +42,8 @@ struct Executor::Impl {
       const tensor::CompositionScope scope(composes(rank));
       state.math = tensor::flat_math_on(state.device, rank.threads);
     }
+    const bool kernels = state.device.is_cpu() && !composes(rank);
+    if (kernels && multiplies(program, model.spec())) tensor::kernels::reserve_scratch(rank.threads);
     if (model.flat().offloads()) {
       state.host_math = tensor::flat_math_on(at::kCPU, rank.threads);
       state.copies = make_copy_lane(state.device, rank.clock);

@@ -6,10 +6,12 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/process.h"
+#include "furrow/base/text.h"
 #include "furrow/plan/profile.h"
 #include "furrow/plan/verify.h"
 
@@ -114,15 +116,61 @@ bool multiplies(const plan::Program& program, const plan::ModelSpec& spec) {
   });
 }
 
-std::array<int64_t, kMemoryKinds> planned_memory(const plan::Program& program, const plan::ModelSpec& spec,
-                                                 const Resident& resident) {
-  std::array<int64_t, kMemoryKinds> bytes = plan::verify(program, spec).peak_bytes;
+PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec& spec,
+                             const Resident& resident) {
+  plan::Quote quote = plan::quote(program, spec);
+  PlannedMemory planned{quote.peak_bytes, std::move(quote.memory), std::move(quote.formula)};
+  const auto bytes_of = [&](MemoryKind kind) -> int64_t& { return planned.bytes[static_cast<size_t>(kind)]; };
+  const auto add = [&](MemoryKind kind, const char* name, int64_t bytes) {
+    if (bytes > 0) planned.items.push_back({kind, fmt::format("{}, {}", to_string(kind), name), bytes});
+  };
   const auto [held, largest] = batches_of(program);
-  bytes[static_cast<size_t>(MemoryKind::kData)] =
-      std::max(resident.data_peak_bytes, resident.data_bytes + (held + resident.prefetch) * largest);
-  bytes[static_cast<size_t>(MemoryKind::kCheckpoint)] += resident.checkpoint_bytes;
-  bytes[static_cast<size_t>(MemoryKind::kOther)] += resident.workspace_bytes;
-  return bytes;
+  const int64_t batches = (held + resident.prefetch + resident.validation_batches) * largest;
+  add(MemoryKind::kData, "set", resident.data_bytes);
+  add(MemoryKind::kData, "batches", batches);
+  add(MemoryKind::kCheckpoint, "best model", resident.best_bytes);
+  add(MemoryKind::kCheckpoint, "snapshots", resident.snapshot_bytes);
+  add(MemoryKind::kOther, "workspace", resident.workspace_bytes);
+  bytes_of(MemoryKind::kData) = std::max(resident.data_peak_bytes, resident.data_bytes + batches);
+  bytes_of(MemoryKind::kCheckpoint) += resident.best_bytes + resident.snapshot_bytes;
+  bytes_of(MemoryKind::kOther) += resident.workspace_bytes;
+  return planned;
+}
+
+namespace {
+
+std::string items_of(const PlannedMemory& planned, MemoryKind kind, int64_t bytes) {
+  std::vector<std::string> items;
+  const std::string before = fmt::format("{}, ", to_string(kind));
+  const auto add = [&](std::string_view name, int64_t item_bytes) {
+    items.push_back(fmt::format("{} {}", name, format_bytes(static_cast<uint64_t>(item_bytes))));
+    bytes -= item_bytes;
+  };
+  for (const plan::MemoryItem& item : planned.items) {
+    if (item.kind == kind)
+      add(item.name.starts_with(before) ? item.name.substr(before.size()) : item.name, item.bytes);
+  }
+  if (bytes > 0) add(kind == MemoryKind::kData ? "more while it is opened" : "values of a step", bytes);
+  return items.size() > 1 ? furrow::join(items, ", ") : "";
+}
+
+}  // namespace
+
+std::vector<MemoryLine> memory_lines(const PlannedMemory& planned) {
+  const auto formula_of = [&](MemoryKind kind) -> std::optional<double> {
+    const plan::MemoryFormula& formula = planned.formula;
+    if (kind == MemoryKind::kParameters) return formula.parameters + formula.teacher;
+    if (kind == MemoryKind::kGradients) return formula.gradients;
+    if (kind == MemoryKind::kOptimizer) return formula.optimizer;
+    return std::nullopt;
+  };
+  std::vector<MemoryLine> lines;
+  for (size_t k = 0; k < kMemoryKinds; ++k) {
+    const auto kind = static_cast<MemoryKind>(k);
+    const int64_t bytes = planned.bytes[k];
+    if (bytes > 0) lines.push_back({kind, bytes, formula_of(kind), items_of(planned, kind, bytes)});
+  }
+  return lines;
 }
 
 observe::StepFigures figures_of(const plan::Simulation& simulation) {

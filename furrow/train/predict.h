@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "furrow/plan/compile.h"
 #include "furrow/plan/cost.h"
 #include "furrow/plan/model_spec.h"
+#include "furrow/plan/quote.h"
 #include "furrow/plan/simulate.h"
 #include "furrow/train/rank_context.h"
 
@@ -53,16 +55,32 @@ struct Resident {
   int64_t data_bytes = 0;       // of the opened data set
   int64_t data_peak_bytes = 0;  // while it was opened
   int prefetch = 0;             // batches that the loader keeps ready
-  int64_t checkpoint_bytes = 0;
+  int validation_batches = 0;   // beside them, while the model is validated
+  int64_t best_bytes = 0;       // copies of the best model
+  int64_t snapshot_bytes = 0;   // of a save behind training
   int64_t workspace_bytes = 0;  // plan::Costs::workspace_bytes
 };
 
 // Does the program compute a unit with FLOPs?  A table is looked up.
 bool multiplies(const plan::Program& program, const plan::ModelSpec& spec);
 
-// Peaks by kind that verify() reports of the program, and what is resident.
-std::array<int64_t, kMemoryKinds> planned_memory(const plan::Program& program, const plan::ModelSpec& spec,
-                                                 const Resident& resident);
+// What a rank is to hold: peaks by kind that verify() reports of the program, with what is resident.
+struct PlannedMemory {
+  std::array<int64_t, kMemoryKinds> bytes{};
+  std::vector<plan::MemoryItem> items;  // the parts of it that have a name
+  plan::MemoryFormula formula;
+};
+PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec& spec,
+                             const Resident& resident);
+
+// A kind of it that is not empty, as the header of a run and `furrow plan` print it.
+struct MemoryLine {
+  MemoryKind kind = MemoryKind::kOther;
+  int64_t bytes = 0;
+  std::optional<double> formula;  // of parameters, gradients and optimizer
+  std::string items;              // "final 1.6 MiB, nodes and exchanges 2.4 MiB"; empty where it is one
+};
+std::vector<MemoryLine> memory_lines(const PlannedMemory& planned);
 
 observe::StepFigures figures_of(const plan::Simulation& simulation);  // all but memory
 

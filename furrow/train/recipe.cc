@@ -9,6 +9,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/process.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/schedule_csv.h"
 
@@ -38,6 +39,10 @@ std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t 
   std::vector<int64_t> sizes(static_cast<size_t>(global / local), local);
   if (global % local != 0) sizes.push_back(global % local);
   return sizes;
+}
+
+int threads_of(const config::Training& training) {
+  return training.threads > 0 ? static_cast<int>(training.threads) : default_threads();
 }
 
 int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks) {

@@ -17,6 +17,9 @@ std::vector<int64_t> microbatch_sizes(const config::Training& training, int64_t 
 // [training] steps, or epochs over `train_samples` rounded up to whole steps.
 int64_t total_steps(const config::Training& training, int64_t train_samples, int64_t data_ranks = 1);
 
+// Of a rank: [training] threads, else what its launcher or the machine gives it.
+int threads_of(const config::Training& training);
+
 // Whether the loss compares with a right answer, so that some share of the answers is right: not that of
 // numbers.
 inline bool has_accuracy(const config::Training& training) { return training.loss != "mse"; }

@@ -86,8 +86,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   bench.spec = models::trained_network(config, shape, extra);
   check_documents(bench.spec, source);
   bench.objective = std::make_shared<const Objective>(make_objective(config, language(source)));
-  bench.rank.threads =
-      config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
+  bench.rank.threads = threads_of(config.training);
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
   bench.rank.device = open_device(config.training, local_rank);
@@ -149,7 +148,6 @@ void Run::compile() {
   plan::TrainOptions options = train_options(config, spec_);
   options.ranks = ranks_;
   const plan::Program program = plan::compile_train(spec_, layout_, options);
-  planned_ = plan::verify(program, spec_);
   deterministic_ =
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
                                plan::tree_cost(spec_, layout_, options));

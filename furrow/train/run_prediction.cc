@@ -6,6 +6,7 @@
 #include "furrow/base/log.h"
 #include "furrow/observe/abridge.h"
 #include "furrow/observe/trace.h"
+#include "furrow/plan/verify.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
@@ -69,9 +70,7 @@ void Run::predict() {
     const plan::Simulation simulation =
         plan::simulate(programs, spec_, *costs, {.timeline = !trace_.empty(), .memory = !trace_.empty()});
     prediction_ = observe::Prediction{costs->source(), figures_of(simulation), measured_};
-    Resident beside = resident();
-    beside.workspace_bytes = costs->workspace_bytes(multiplies(trainer_->program(), spec_));
-    prediction_->predicted.memory_by_kind = planned_memory(trainer_->program(), spec_, beside);
+    prediction_->predicted.memory_by_kind = planned_.bytes;
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
     if (!trace_.empty()) add_prediction(simulation, programs, costs->source());
   } catch (const Error& error) {
@@ -98,11 +97,29 @@ void Run::add_prediction(const plan::Simulation& simulation, const std::vector<p
                     observe::to_svg({title, step, memory_of(simulation, 0, begin)}));
 }
 
+// Before the first step: what the summary puts beside what was held.
+void Run::plan_memory() {
+  Resident beside = resident();
+  if (bench_.rank.device.type == "cpu") {  // of others it is unknown
+    const Machine machine = machine_of(bench_.rank, bench_.config);
+    const auto workspace = [&](const std::string& profile) {
+      const auto costs = machine_costs(machine, profile);
+      return costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads);
+    };
+    try {
+      beside.workspace_bytes = workspace(profile_file());
+    } catch (const Error&) {  // a damaged profile: predict() says so
+      beside.workspace_bytes = workspace("");
+    }
+  }
+  planned_ = planned_memory(trainer_->program(), spec_, beside);
+}
+
 // A copy of the best parameters, and another where one comes while a save behind training reads the last; the
 // snapshots of such a save.
 Resident Run::resident() const {
   const config::Config& config = bench_.config;
-  Resident resident{data_bytes_, data_peak_bytes_, static_cast<int>(config.data.prefetch_batches), 0};
+  Resident resident{data_bytes_, data_peak_bytes_, static_cast<int>(config.data.prefetch_batches)};
   int64_t parameters = 0;
   for (const UnitState& unit : model_->units()) {
     if (unit.params.defined()) parameters += static_cast<int64_t>(unit.params.nbytes());
@@ -112,11 +129,12 @@ Resident Run::resident() const {
     const int64_t freq = config.validation.freq > 0 ? config.validation.freq : total_steps_;
     const int64_t validations = (total_steps_ + freq - 1) / std::max<int64_t>(1, freq);
     const int64_t copies = validations + (best_restored_ ? 1 : 0);
-    resident.checkpoint_bytes += std::min<int64_t>(checkpointer_->async() ? 2 : 1, copies) * parameters;
+    resident.validation_batches = 1 + resident.prefetch;
+    resident.best_bytes = std::min<int64_t>(checkpointer_->async() ? 2 : 1, copies) * parameters;
   }
   if (checkpointer_->async()) {
     const plan::VerifyReport save = plan::verify(saver_->program(), spec_);
-    resident.checkpoint_bytes += save.peak_bytes[static_cast<size_t>(MemoryKind::kCheckpoint)];
+    resident.snapshot_bytes = save.peak_bytes[static_cast<size_t>(MemoryKind::kCheckpoint)];
   }
   return resident;
 }

@@ -30,21 +30,23 @@ void Run::begin_record() {
     log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_), deterministic_));
     const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
     if (!batch.empty()) log_info(batch);
-    log_info(memory_line(program));
   }
+  plan_memory();
+  log_memory();
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
   folder_->write_plan(plan::to_text(program));
 }
 
-// Before the first step: what the ranks will hold, by the textbook; the summary has what the program plans
-// and what it took.
-std::string Run::memory_line(const plan::Program& program) const {
-  const plan::MemoryFormula formula = plan::quote(program, spec_).formula;
-  const auto bytes = [](double value) { return format_bytes(static_cast<uint64_t>(value)); };
-  return fmt::format("memory of a rank by formula {}: parameters {}, gradients {}, optimizer {}{}",
-                     formula.text, bytes(formula.parameters), bytes(formula.gradients),
-                     bytes(formula.optimizer),
-                     formula.teacher > 0 ? fmt::format(", teacher {}", bytes(formula.teacher)) : "");
+// Kind by kind, as the summary will have them beside what was held; by the textbook too where that has a
+// word.
+void Run::log_memory() const {
+  const auto text = [](double bytes) { return format_bytes(static_cast<uint64_t>(bytes)); };
+  log_info(fmt::format("memory of a rank as planned, by formula {}:", planned_.formula.text));
+  for (const MemoryLine& line : memory_lines(planned_)) {
+    log_info(fmt::format("  {:<12} {:>10}{}{}{}", to_string(line.kind), text(static_cast<double>(line.bytes)),
+                         line.formula ? fmt::format(", formula {}", text(*line.formula)) : "",
+                         line.items.empty() ? "" : ": ", line.items));
+  }
 }
 
 void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
@@ -107,9 +109,11 @@ observe::Summary Run::summary() const {
         static_cast<double>(times_.count() * global_batch_) / (static_cast<double>(times_.total_ns()) * 1e-9);
   }
   s.audit = audit_;
-  if (s.audit && request_.one_rank_samples_per_second) {
-    s.audit->scaling_efficiency =
-        s.samples_per_second / (layout_.world() * *request_.one_rank_samples_per_second);
+  if (s.audit) {
+    const auto share_of = [&](double one) { return s.samples_per_second / (layout_.world() * one); };
+    const OneRankRates& one = request_.one_rank;
+    if (one.same_batch) s.audit->scaling_efficiency = share_of(*one.same_batch);
+    if (one.same_batch_a_rank) s.audit->weak_scaling_efficiency = share_of(*one.same_batch_a_rank);
   }
   s.step_time_median_ms = times_.median_ms();
   s.step_time_p99_ms = times_.p99_ms();
@@ -128,9 +132,10 @@ observe::Summary Run::summary() const {
                      ? tensor::arithmetic_of(precision, shares.float32, shares.convolutions)
                      : fmt::format("{} on {}", to_string(precision), bench_.rank.device.type);
   s.prediction = prediction_;
-  s.planned_memory_bytes = prediction_ ? prediction_->predicted.memory_by_kind : planned_.peak_bytes;
+  s.planned_memory_bytes = planned_.bytes;
   s.seed = bench_.rank.seed;
   s.threads = bench_.rank.threads;
+  s.processor = cpu_model();
   s.furrow_version = furrow_version();
   s.git_commit = furrow_git_commit();
   s.instruction_set = tensor::instruction_set_of(precision);

@@ -12,7 +12,6 @@
 #include "furrow/observe/run_folder.h"
 #include "furrow/observe/step_times.h"
 #include "furrow/plan/compile.h"
-#include "furrow/plan/verify.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/train/checkpointer_torch.h"
 #include "furrow/train/evaluator_torch.h"
@@ -90,7 +89,8 @@ class Run {
   void add_prediction(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
                       const std::string& source);
   Resident resident() const;
-  std::string memory_line(const plan::Program& program) const;
+  void plan_memory();
+  void log_memory() const;
   observe::Summary summary() const;
 
   plan::Layout layout_;
@@ -108,7 +108,7 @@ class Run {
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<data::Loader> loader_;
-  plan::VerifyReport planned_;
+  PlannedMemory planned_;
   int64_t total_steps_ = 0;
   int64_t global_batch_ = 0;
 

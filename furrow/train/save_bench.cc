@@ -2,84 +2,18 @@
 // thread may go on, beside copies of as many bytes in the same process, in turn.  The copy goes to memory
 // that is new, as the snapshots' is, and to memory that was written before.
 #include <benchmark/benchmark.h>
-#include <fmt/format.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <cstring>
-#include <filesystem>
+#include <functional>
 #include <vector>
 
 #include "furrow/base/memory.h"
-#include "furrow/models/architectures.h"
-#include "furrow/plan/compile.h"
-#include "furrow/plan/optimizer_spec.h"
-#include "furrow/train/checkpointer_torch.h"
-#include "furrow/train/executor_torch.h"
 #include "furrow/train/median.h"
-#include "furrow/train/residence_torch.h"
+#include "tests/testing/saving_torch.h"
 
 namespace furrow::train {
 namespace {
-
-// So many units of 1,025 x 1,024 parameters, and as many of each of Adam's two states.
-plan::ModelSpec wide_units(int64_t units) {
-  config::Model model;
-  model.name = "mlp";
-  model.hidden.assign(static_cast<size_t>(units - 1), 1024);
-  models::DataShape shape;
-  shape.input = {DType::kF32, {-1, 1024}};
-  shape.classes = 1024;
-  return models::describe(model, shape);
-}
-
-// One process's saves as Run makes them.
-struct Saving {
-  explicit Saving(int64_t units) : spec(wide_units(units)) {
-    config.checkpoint.async_mode = "async";
-    config.checkpoint.keep_latest_k = 1;
-    plan::TrainOptions options;
-    options.microbatch_sizes = {1};
-    options.recompute.assign(spec.units.size(), false);
-    options.optimizer_states = plan::forms_of(rule.states());
-    const plan::Layout layout({1, 1, 1, 1, 1, 1}, 1);
-    const plan::Program program = plan::compile_save(spec, layout, options);
-    model = std::make_unique<ModelState>(spec, rule.states(), /*seed=*/1);
-    executor = std::make_unique<Executor>(program, *model, find_objective("supervised"), &rule, rank);
-    char name[] = "/tmp/furrow_save_XXXXXX";
-    folder = mkdtemp(name);
-    CheckpointPlace place;
-    place.folder = folder;
-    checkpointer = std::make_unique<Checkpointer>(config, place, rank);
-    for (const UnitState& unit : model->units()) {
-      bytes += unit.params.nbytes();
-      for (const at::Tensor& state : unit.states) bytes += state.nbytes();
-    }
-  }
-  ~Saving() {
-    checkpointer.reset();
-    std::filesystem::remove_all(folder);
-  }
-
-  void save(int64_t step) {
-    RunInputs inputs;
-    inputs.step = step;
-    RunOutputs outputs = executor->run(inputs);
-    RunState state;
-    state.step = step;
-    checkpointer->save(*model, state, std::move(outputs.snapshots), {});
-  }
-
-  config::Config config;
-  plan::ModelSpec spec;
-  OptimizerRule rule{config::Optimizer{}, config::LrScheduler{}, config::Ema{}};
-  RankContext rank;
-  std::unique_ptr<ModelState> model;
-  std::unique_ptr<Executor> executor;
-  std::string folder;
-  std::unique_ptr<Checkpointer> checkpointer;
-  size_t bytes = 0;
-};
 
 double seconds_of(const std::function<void()>& work) {
   const int64_t start_ns = system_clock().monotonic_ns();
@@ -89,7 +23,7 @@ double seconds_of(const std::function<void()>& work) {
 
 // Its time is what the training thread is held.
 void BM_SaveBehindTraining(benchmark::State& bench) {
-  Saving saving(bench.range(0));
+  testing::Saving saving(bench.range(0), 1024);
   const CountedBuffer from(saving.bytes, MemoryKind::kOther), written(saving.bytes, MemoryKind::kOther);
   std::memset(from.data(), 1, from.size());
   std::memset(written.data(), 2, written.size());

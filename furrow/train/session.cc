@@ -11,6 +11,7 @@
 #include "furrow/tensor/allocator_torch.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/initial_weights_torch.h"
+#include "furrow/train/recipe.h"
 #include "furrow/train/run_torch.h"
 
 namespace furrow::train {
@@ -49,7 +50,7 @@ EvalResult evaluate_artefact(const std::string& folder, const config::Config& co
   }
   const auto source = data::open_whole_text(data::dataset_options(config), artefact.preprocessing);
   RankContext rank;
-  rank.threads = config.training.threads > 0 ? static_cast<int>(config.training.threads) : default_threads();
+  rank.threads = threads_of(config.training);
   models::DataShape shape;
   shape.input.dtype = DType::kI64;
   shape.input.shape = {-1, config.training.seq_len};

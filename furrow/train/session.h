@@ -29,6 +29,12 @@ namespace furrow::train {
 // Unit kinds, blocks and architectures that a program adds to furrow's own (train/extensions_torch.h).
 struct Extensions;
 
+// samples_per_second of runs of one rank that a run on several compares with, where they are known.
+struct OneRankRates {
+  std::optional<double> same_batch;         // the global batch of one is that of all ranks together
+  std::optional<double> same_batch_a_rank;  // the global batch of one is each rank's share
+};
+
 struct TrainRequest {
   config::Config config;
   std::string run_folder;  // created; must not hold a run unless `resume`
@@ -42,9 +48,8 @@ struct TrainRequest {
   // run folder and the sinks; the others need no `run_folder` and write only their pieces of checkpoints,
   // into its folder.  Set `cancel` on any rank and all stop after the same step.
   comm::Communicator* communicator = nullptr;
-  int local_rank = 0;  // among the ranks of this host: which of its GPUs, for [training] device = "cuda"
-  // Of a run of one rank with the same recipe, for the audit's scaling efficiency.
-  std::optional<double> one_rank_samples_per_second;
+  int local_rank = 0;     // among the ranks of this host: which of its GPUs, for [training] device = "cuda"
+  OneRankRates one_rank;  // for the audit's scaling efficiency
 };
 
 // Error codes: invalid_argument (config, data), data_loss (damaged files), resource_exhausted (disk full

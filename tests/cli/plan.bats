@@ -21,6 +21,33 @@ load common
   done
 }
 
+# planned_by_kind FILE: "KIND SIZE" of each line of the header.
+planned_by_kind() {
+  sed -n '/^memory of a rank as planned/,/^[^ ]/p' "$1" | sed -nE 's/^  ([a-z]+) +([0-9.]+ [KMGi]*B).*/\1 \2/p'
+}
+
+@test "memory by kind is printed with its items before the first step, and the summary compares with that" {
+  many=(--training.global_batch_size 160 --checkpoint.async_mode async)
+  for ranks in "" "--nproc 2"; do
+    rm -rf out
+    "$furrow" train "$config" $ranks --job.dump_folder out "${many[@]}" >table 2>log
+    [ "$(grep -nm1 '^memory of a rank' log | cut -d: -f1)" -lt "$(grep -nm1 '^step:' log | cut -d: -f1)" ]
+    planned_by_kind log >header
+    sed '1,/^memory by kind/d' table | sed -nE 's/^  ([a-z]+) .*[KMGi]*B +([0-9.]+ [KMGi]*B)$/\1 \2/p' >closing
+    [ "$(wc -l <header)" -ge 7 ]
+    diff header closing
+    grep -qE "^  gradients .*, formula .*: final .*, nodes and exchanges " log
+    grep -qE "^  checkpoint .*: best model .*, snapshots " log
+    grep -qE "^  other .*workspace " log
+  done
+}
+
+@test "a plan of one rank has the items of each kind beside the formula" {
+  "$furrow" plan "$config" --training.global_batch_size 160 --print memory >memory.txt
+  grep -qE "^memory .* p\+g\+o +items" memory.txt
+  grep -qE "^gradients .* final .*, nodes and exchanges " memory.txt
+}
+
 @test "every print has the same rows as JSON" {
   for part in program units memory; do
     "$furrow" plan "$config" --print $part --json >part.json

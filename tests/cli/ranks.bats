@@ -15,7 +15,7 @@ setup() {
 @test "--nproc trains on ranks: the same weights, logs of each, an audit" {
   run --separate-stderr "$furrow" train "$config" --nproc 2 --job.dump_folder out "${batch[@]}"
   [ "$status" -eq 0 ]
-  [[ $stderr == *"2 ranks, "*"memory of a rank by formula"*"step:    30"*"run folder: out"* ]]
+  [[ $stderr == *"2 ranks, "*"memory of a rank as planned, by formula (p+g+o)/2:"*"step:    30"*"run folder: out"* ]]
   [[ $output == *"ranks                 2"*"bytes of all ranks    a step        times the bound"* ]]
   cmp out/model/model.safetensors "$BATS_FILE_TMPDIR/one/model/model.safetensors"
   [ -s out/logs/rank-0.log ] && [ -e out/logs/rank-1.log ]
@@ -23,6 +23,18 @@ setup() {
   [ "$(json out/summary.json 'd["ranks"], d["audited_steps"], len(d["rank_samples_per_second"])')" = "(2, 29, 2)" ]
   [ "$(json out/summary.json 'all(0 < c["bound"] <= c["wire"] * 1.01 for c in d["bytes"].values() if c["bound"])')" = True ]
   [ "$(json out/summary.json '0 <= d["exposed_communication"] <= 1')" = True ]
+}
+
+@test "scaling efficiency is of one rank of as many threads" {
+  "$furrow" train "$config" --job.dump_folder other "${batch[@]}" --training.threads 2 2>/dev/null
+  "$furrow" train "$config" --nproc 2 --job.dump_folder before "${batch[@]}" >table 2>/dev/null
+  run ! grep "scaling efficiency" table
+  "$furrow" train "$config" --job.dump_folder alone "${batch[@]}" 2>/dev/null
+  "$furrow" train "$config" --nproc 2 --job.dump_folder after "${batch[@]}" >table 2>/dev/null
+  grep "^scaling efficiency .* of 2 times one rank, same batch (strong)" table
+  one=$(json alone/summary.json 'd["samples_per_second"]')
+  [ "$(json after/summary.json 'd["scaling_efficiency"] == d["samples_per_second"] / (2 * '"$one"')')" = True ]
+  [ "$(json after/summary.json '"weak_scaling_efficiency" in d')" = False ]
 }
 
 @test "a global batch that local_batch_size does not divide: the same weights" {

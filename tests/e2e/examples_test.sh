@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Every examples/*.toml plans, trains a few steps and leaves a complete run folder.  An example whose data are not there
-# is named; when none could run, the test counts as skipped.
+# Every examples/*.toml plans, trains a few steps, holds the memory that it planned and leaves a complete run folder.  An
+# example whose data are not there is named; when none could run, the test counts as skipped.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/data"
 while IFS= read -r line; do export "${line?}"; done < <("${FURROW_PYTHON:-python3}" tests/testing/example_data.py "$work/data")
-ran=0
+ran=0 runs=()
 for config in examples/*.toml; do
   name=$(basename "$config" .toml)
   status=0
@@ -24,7 +24,9 @@ for config in examples/*.toml; do
     [ -s "$work/$name/$file" ] || { echo "$name: no $file"; exit 1; }
   done
   grep -q '"steps": *8' "$work/$name/summary.json" || { cat "$work/$name/summary.json"; echo "$name: not 8 steps"; exit 1; }
+  runs+=("$work/$name")
   ran=$((ran + 1))
 done
 echo "examples_test: $ran of $(ls examples/*.toml | wc -l) ran"
 [ "$ran" -gt 0 ] || exit 77
+python3 tests/e2e/planned_memory.py "${runs[@]}"

@@ -63,14 +63,17 @@ observe::Summary summary_of(const std::string& run) {
   return observe::parse_summary(read_file(run + "/summary.json"));
 }
 
-// What a user is shown of a run that draws its pictures too.
+// What a user is shown of a run that draws its pictures too: every kind, workspace included.  Of data the
+// plan is what there may be: how many batches are ready at once, of two loaders while the model is validated,
+// is a matter of time.
 void expect_memory_as_planned(const observe::Summary& summary) {
-  for (const MemoryKind kind :
-       {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kOptimizer, MemoryKind::kCheckpoint}) {
-    const auto k = static_cast<size_t>(kind);
+  for (size_t k = 0; k < kMemoryKinds; ++k) {
+    const auto kind = static_cast<MemoryKind>(k);
     const auto planned = static_cast<double>(summary.planned_memory_bytes[k]);
-    EXPECT_GT(planned, 0) << to_string(kind);
-    EXPECT_NEAR(static_cast<double>(summary.memory_bytes[k]), planned, 0.02 * planned) << to_string(kind);
+    EXPECT_TRUE(planned > 0 || kind == MemoryKind::kGathered) << to_string(kind);
+    const double less = kind == MemoryKind::kData ? 0.25 : 0.02;
+    EXPECT_LE(static_cast<double>(summary.memory_bytes[k]), 1.02 * planned) << to_string(kind);
+    EXPECT_GE(static_cast<double>(summary.memory_bytes[k]), (1 - less) * planned) << to_string(kind);
   }
 }
 

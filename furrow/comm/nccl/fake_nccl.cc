@@ -64,6 +64,7 @@ std::mutex comms_mutex;
 std::map<std::string, std::shared_ptr<Shared>> meeting;
 int64_t unique_ids = 0, calls_of[8] = {}, live_comms = 0, aborts = 0;
 std::atomic<int> async_error = 0;
+std::atomic<int> said_version = 22703;
 std::atomic<bool> stalled = false;
 std::atomic<int64_t> births = 0;  // ncclCommInitRank under way
 
@@ -178,7 +179,7 @@ struct ncclUniqueId {
   char bytes[128];
 };
 
-int ncclGetVersion(int* version) { return *version = 22703, 0; }
+int ncclGetVersion(int* version) { return *version = said_version, 0; }
 const char* ncclGetErrorString(int result) {
   return result == 6 ? "remote process exited or there was a network error" : "invalid argument";
 }
@@ -329,6 +330,7 @@ int ncclRecv(void* out, size_t count, int type, int peer, void* comm, void* stre
 
 // What the next operations do: wait for ever (until aborted), or report an error.  The same of new
 // communicators.
+void fake_nccl_say_version(int version) { said_version = version; }
 void fake_nccl_stall(bool stall) { stalled = stall; }
 void fake_nccl_fail(int result) { async_error = result; }
 // Calls since the last time: all_reduce, reduce_scatter, all_gather, broadcast, reduce, send, recv.

@@ -15,9 +15,18 @@ namespace furrow::comm {
 namespace {
 
 constexpr const char* kRemedy =
-    "install NCCL 2.7 or later and the CUDA runtime (the wheels nvidia-nccl-cu12 and "
+    "install NCCL 2.10 or later and the CUDA runtime (the wheels nvidia-nccl-cu12 and "
     "nvidia-cuda-runtime-cu12 "
     "have them) and put them on LD_LIBRARY_PATH, or set [comm] backend = \"native\"";
+
+// The first with ncclAvg and ncclBfloat16, which older ones take for arguments that are none of theirs.
+constexpr int kLeastVersion = 21000;
+
+// 2804 is 2.8.4 and 21003 is 2.10.3: two digits stand for the second number from 2.9 on.
+std::string version_text(int version) {
+  const int base = version < 10000 ? 1000 : 10000;
+  return fmt::format("{}.{}.{}", version / base, version % base / 100, version % 100);
+}
 
 // One shared library, open for good.
 class Library {
@@ -49,10 +58,19 @@ class Library {
   void* handle_ = nullptr;
 };
 
+void check_version(const NcclApi& api) {
+  int version = 0;
+  if (api.get_version(&version) == kNcclSuccess && version >= kLeastVersion) return;
+  throw Error(ErrorCode::kFailedPrecondition,
+              fmt::format("the communication backend nccl needs NCCL {} or later, but this one is {}: {}",
+                          version_text(kLeastVersion), version_text(version), kRemedy));
+}
+
 NcclApi find_nccl() {
   const Library library("FURROW_NCCL_LIBRARY", {"libnccl.so.2"});
   NcclApi api{};
   library.find("ncclGetVersion", api.get_version);
+  check_version(api);
   library.find("ncclGetErrorString", api.get_error_string);
   library.find("ncclGetUniqueId", api.get_unique_id);
   library.find("ncclCommInitRank", api.comm_init_rank);
@@ -94,11 +112,13 @@ CudaApi find_cuda() {
 
 }  // namespace
 
+NcclLibrary open_nccl_library() { return {find_nccl(), find_cuda()}; }
+
 const NcclLibrary& nccl_library() {
   static std::mutex mutex;
   static const NcclLibrary* loaded = nullptr;
   const std::lock_guard lock(mutex);
-  if (loaded == nullptr) loaded = new NcclLibrary{find_nccl(), find_cuda()};
+  if (loaded == nullptr) loaded = new NcclLibrary(open_nccl_library());
   return *loaded;
 }
 

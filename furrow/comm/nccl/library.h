@@ -12,9 +12,12 @@ struct NcclLibrary {
   CudaApi cuda;
 };
 
-// Opened at the first call, for good: FURROW_NCCL_LIBRARY or libnccl.so.2, FURROW_CUDART_LIBRARY or the
-// libcudart.so of CUDA 13, 12 or 11.  Thread safe.  Error{not_found} where one is not there,
-// Error{failed_precondition} where it is too old, with what to install.
+// FURROW_NCCL_LIBRARY or libnccl.so.2, FURROW_CUDART_LIBRARY or the
+// libcudart.so of CUDA 13, 12 or 11.  Error{not_found} where one is not there, Error{failed_precondition}
+// where it is too old (NCCL before 2.10, by its own word), with what to install.
+NcclLibrary open_nccl_library();
+
+// The same, opened at the first call, for good.  Thread safe.
 const NcclLibrary& nccl_library();
 
 // Error{unavailable} with the library's words unless it succeeded.

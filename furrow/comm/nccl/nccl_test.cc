@@ -594,6 +594,29 @@ TEST_F(Nccl, NothingIsLeftOpen) {
   EXPECT_EQ(fake<int64_t (*)()>("fake_nccl_live")(), 0);
 }
 
+// What lacks ncclAvg and ncclBfloat16 is told by its version, which is written otherwise before 2.9.
+TEST(NcclRules, AnOlderLibraryIsRefusedByItsVersion) {
+  if (kReal) GTEST_SKIP() << "of the library that stands in";
+  library();
+  const auto say = fake<void (*)(int)>("fake_nccl_say_version");
+  for (const auto& [code, version] :
+       {std::pair(2708, "2.7.8"), std::pair(2804, "2.8.4"), std::pair(20908, "2.9.8")}) {
+    say(code);
+    try {
+      open_nccl_library();
+      ADD_FAILURE() << version << " was taken";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);
+      EXPECT_THAT(error.message(),
+                  HasSubstr(fmt::format("needs NCCL 2.10.0 or later, but this one is {}", version)));
+    }
+  }
+  for (const int code : {21003, 22703}) {
+    say(code);
+    EXPECT_NO_THROW(open_nccl_library()) << code;
+  }
+}
+
 TEST(NcclRules, WhatNcclMayAdd) {
   const Collective sum{.kind = CollectiveKind::kAllReduce, .dtype = DType::kF32};
   EXPECT_TRUE(nccl_adds(sum, true, 2));

@@ -23,7 +23,9 @@ class Enlarged : public Costs {
   double batch_seconds(int64_t bytes) const override { return costs_.batch_seconds(bytes); }
   double loss_seconds(int64_t bytes) const override { return costs_.loss_seconds(bytes); }
   double overhead_seconds() const override { return costs_.overhead_seconds(); }
-  int64_t workspace_bytes(bool multiplies) const override { return costs_.workspace_bytes(multiplies); }
+  int64_t workspace_bytes(bool multiplies, int threads) const override {
+    return costs_.workspace_bytes(multiplies, threads);
+  }
   std::vector<Leg> legs(const MovementCall& /*call*/) const override { return {}; }
 
  private:

@@ -40,7 +40,7 @@ struct UnitCosts : public Costs {
   double batch_seconds(int64_t /*bytes*/) const override { return batch; }
   double loss_seconds(int64_t /*bytes*/) const override { return loss; }
   double overhead_seconds() const override { return 0; }
-  int64_t workspace_bytes(bool /*multiplies*/) const override { return 0; }
+  int64_t workspace_bytes(bool /*multiplies*/, int /*threads*/) const override { return 0; }
   std::vector<Leg> legs(const MovementCall& call) const override {
     if (call.movement == Movement::kTransfer) return {{-1, transfer, call.bytes}};
     const bool is_sums = call.bytes == static_cast<int64_t>(call.ranks.size()) * kSumsBytes;

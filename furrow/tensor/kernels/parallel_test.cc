@@ -7,7 +7,9 @@
 #include <thread>
 #include <vector>
 
+#include "furrow/base/memory.h"
 #include "furrow/tensor/kernels/scratch.h"
+#include "furrow/tensor/kernels/scratch_blocks.h"
 
 namespace furrow::tensor::kernels {
 namespace {
@@ -77,6 +79,35 @@ TEST(Scratch, ScopesNestAndReuseTheirMemory) {
     EXPECT_EQ(last.floats(10), again);
   })
       .join();
+}
+
+// What is reserved is held before any kernel runs; threads take it, whichever they are, and leave it to
+// others.
+TEST(Scratch, ReservedBlocksServeAnyThreads) {
+  const auto held = [] { return memory_usage(MemoryKind::kOther).current_bytes; };
+  constexpr auto kBlock = static_cast<int64_t>(kScratchBlockBytes);
+  reserve_scratch(64);
+  const int64_t reserved = held();
+  EXPECT_GE(reserved, 64 * kBlock);
+  reserve_scratch(64);
+  EXPECT_EQ(held(), reserved) << "of as many threads as before";
+  for (int generation = 0; generation < 3; ++generation) {
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 32; ++i) {
+      threads.emplace_back([] {
+        ScratchScope scratch;
+        scratch.floats(1000)[999] = 1;
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(held(), reserved);
+  }
+  std::thread([&] {
+    ScratchScope scratch;
+    scratch.floats(kBlock / 4 + 1)[0] = 1;
+    EXPECT_EQ(held(), reserved + kBlock + 64) << "one that needs more has more";
+  }).join();
+  EXPECT_EQ(held(), reserved);
 }
 
 }  // namespace

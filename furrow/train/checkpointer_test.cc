@@ -1,0 +1,96 @@
+// What a save behind training leaves to the thread that trains: copies of the state and nothing else.
+// Counted, not timed (save_bench.cc times it).
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <cstdint>
+#include <fstream>
+#include <string>
+
+#include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
+#include "furrow/base/file.h"
+#include "furrow/base/memory.h"
+#include "furrow/storage/checkpoint.h"
+#include "furrow/tensor/allocator_torch.h"
+#include "furrow/train/checkpointer_torch.h"
+#include "tests/testing/saving_torch.h"
+
+namespace furrow::train {
+namespace {
+
+// What the calling thread has written to files so far, calls and blocks.
+struct Written {
+  int64_t calls = 0, bytes = 0, blocks = 0;
+  friend bool operator==(const Written&, const Written&) = default;
+};
+
+Written written() {
+  Written written;
+  std::ifstream io("/proc/thread-self/io");
+  std::string key;
+  for (int64_t value = 0; io >> key >> value;) {
+    if (key == "syscw:") written.calls = value;
+    if (key == "wchar:") written.bytes = value;
+  }
+  rusage usage{};
+  ::getrusage(RUSAGE_THREAD, &usage);
+  written.blocks = usage.ru_oublock;
+  return written;
+}
+
+int64_t snapshots() { return memory_usage(MemoryKind::kCheckpoint).current_bytes; }
+
+TEST(SaveBehindTraining, OnlyCopiesInTheThreadThatTrains) {
+  if (!path_exists("/proc/thread-self/io"))
+    GTEST_SKIP() << "this kernel does not count a thread's input and output";
+  tensor::install_counting_allocator();
+  testing::Saving saving(/*units=*/3, /*width=*/96);
+  const int64_t held = snapshots();
+  for (int64_t step = 1; step <= 3; ++step) {
+    saving.checkpointer->finish();
+    reset_memory_peaks();
+    const Written before = written();
+    saving.save(step);
+    EXPECT_EQ(written(), before) << "the thread that trains wrote";
+    EXPECT_EQ(memory_usage(MemoryKind::kCheckpoint).peak_bytes, held + static_cast<int64_t>(saving.bytes))
+        << "each byte of the state is copied once";
+  }
+  saving.checkpointer->finish();
+  EXPECT_EQ(snapshots(), held);
+  EXPECT_TRUE(path_exists(saving.folder + "/" + storage::step_folder_name(3)));
+}
+
+// The folder too is made elsewhere: that it cannot be is heard of at the next save, with the step.
+TEST(SaveBehindTraining, TheFolderIsMadeBehindTrainingToo) {
+  testing::Saving saving(/*units=*/2, /*width=*/16);
+  arm_failpoints("checkpoint.begin=error");
+  EXPECT_NO_THROW(saving.save(1));
+  try {
+    saving.checkpointer->finish();
+    ADD_FAILURE() << "saved";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("saving step 1"), std::string::npos) << error.what();
+  }
+  arm_failpoints("");
+  saving.save(2);
+  saving.checkpointer->finish();
+  EXPECT_TRUE(path_exists(saving.folder + "/" + storage::step_folder_name(2)));
+}
+
+// The control: a save in the foreground copies nothing and writes all of it.
+TEST(SaveBehindTraining, AForegroundSaveWritesInTheThreadThatTrains) {
+  if (!path_exists("/proc/thread-self/io"))
+    GTEST_SKIP() << "this kernel does not count a thread's input and output";
+  testing::Saving saving(/*units=*/3, /*width=*/96, "disabled");
+  const int64_t held = snapshots();
+  reset_memory_peaks();
+  const Written before = written();
+  saving.save(1);
+  constexpr int64_t kNumbers = 3;  // a parameter and two states, without the padding of flat buffers
+  EXPECT_GT(written().bytes, before.bytes + kNumbers * 4 * saving.spec.parameter_count());
+  EXPECT_EQ(memory_usage(MemoryKind::kCheckpoint).peak_bytes, held);
+}
+
+}  // namespace
+}  // namespace furrow::train
