@@ -108,10 +108,17 @@ int run_pack(const Arguments& arguments, const std::string& source) {
   return 0;
 }
 
+// Error{not_found}, {data_loss} names the first shard that is missing, cut short or of another pack.
+void check_shards(const std::string& folder, const storage::PackInfo& info) {
+  for (const storage::PackSplit& split : info.splits)
+    storage::PackReader(folder, info, split, storage::PackAccess::kMapped);
+}
+
 int run_info(const Arguments& arguments, const std::string& folder) {
   const storage::PackInfo info = storage::read_pack(folder);
   if (arguments.has("--json")) {
     fmt::print("{}", storage::to_json(info));
+    check_shards(folder, info);
     return 0;
   }
   Table splits({{"split"}, {"records"}, {"bytes", "", kAsBytes}, {"shards"}});
@@ -131,13 +138,15 @@ int run_info(const Arguments& arguments, const std::string& folder) {
   const auto add = [&values](const char* group, const std::map<std::string, std::string>& entries) {
     constexpr size_t kLongest = 60;  // a fitted vocabulary is no reading
     for (const auto& [name, value] : entries) {
+      const std::string shown = join(split(value, '\n'), ", ");
       values.add_row({fmt::format("{} {}", group, name),
-                      value.size() <= kLongest ? value : fmt::format("({} bytes)", value.size())});
+                      shown.size() <= kLongest ? shown : fmt::format("({} bytes)", value.size())});
     }
   };
   add("fitted", info.preprocessing);
   add("lineage", info.lineage);
   fmt::print("{}\n{}\n{}", splits.text(), fields.text(), values.text());
+  check_shards(folder, info);
   return 0;
 }
 

@@ -162,7 +162,7 @@ struct Data {
     v("windows", &Data::windows,
       {.effect = kRecipe,
        .choices = "overlapping|disjoint",
-       .only_if = "training.dataset=pack|text",
+       .only_if = "training.dataset=mixture|pack|text",
        .doc =
            "Samples of a text for training. overlapping: seq_len tokens from any place, as many samples as "
            "tokens, so that an epoch sees a token seq_len times; disjoint: side by side, an epoch sees a "
@@ -200,7 +200,6 @@ struct Data {
   template <class V>
   static void reading(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
-    constexpr std::string_view kPack = "training.dataset=mixture|pack";
     v("prefetch_batches", &Data::prefetch_batches,
       {.min = 0, .max = 1024, .doc = "Batches prepared ahead by threads of their own. 0: none."});
     v("memory_budget", &Data::memory_budget,
@@ -211,10 +210,10 @@ struct Data {
     v("readers", &Data::readers,
       {.min = 0,
        .max = 1024,
-       .only_if = kPack,
+       .only_if = "training.dataset=folder|mixture|pack",
        .doc =
-           "Threads that read batches, and the samples of one that takes long, side by side. 0: one, or four "
-           "where a pack is streamed."});
+           "Threads that read batches, and the samples of one that takes long, side by side. 0: of a folder "
+           "every core, which decodes its images; else one, or four where a pack is streamed."});
     v("shuffle", &Data::shuffle,
       {.effect = kRecipe,
        .doc = "Visit the training split in another order each epoch, a function of seed and epoch."});

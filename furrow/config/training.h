@@ -94,7 +94,7 @@ struct Training {
        .only_if = "training.objective=supervised|distillation",
        .doc =
            "cross_entropy: one of several classes, or the next token; mse: squared error of numbers; binary: "
-           "cross-entropy of one logit for each target, 0 or 1."});
+           "cross-entropy of one logit that tells two classes apart, above 0 for the second."});
     v("label_smoothing", &Training::label_smoothing,
       {.effect = kRecipe,
        .min = 0,

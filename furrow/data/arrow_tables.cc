@@ -141,7 +141,10 @@ TableContents contents_of(const arrow::Table& table, const std::vector<std::stri
   for (int c = 0; c < table.num_columns(); ++c) {
     const std::string& name = table.field(c)->name();
     if (!names.insert(name).second) throw Failure{false, "two columns are named '" + name + "'"};
-    if (std::find(ignored.begin(), ignored.end(), name) != ignored.end()) continue;
+    if (std::find(ignored.begin(), ignored.end(), name) != ignored.end()) {
+      contents.left_out.push_back(name);
+      continue;
+    }
     contents.columns.push_back(column_of(name, *table.column(c)));
   }
   return contents;
@@ -180,7 +183,9 @@ TableContents parse_parquet(std::string_view bytes, const TableFormat& format) {
   const auto input = std::make_shared<arrow::io::BufferReader>(
       std::make_shared<arrow::Buffer>(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
   parquet::arrow::FileReaderBuilder builder;
-  const arrow::Status opened = builder.Open(input);
+  parquet::ReaderProperties properties = parquet::default_reader_properties();
+  properties.set_page_checksum_verification(true);  // of files that have checksums
+  const arrow::Status opened = builder.Open(input, properties);
   if (!opened.ok()) throw Failure{true, opened.message()};
   std::unique_ptr<parquet::arrow::FileReader> reader;
   const arrow::Status built = builder.Build(&reader);

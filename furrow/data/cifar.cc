@@ -26,6 +26,10 @@ void append_labels(std::span<const uint8_t> records, const fs::path& file, std::
 
 }  // namespace
 
+std::vector<std::string> cifar_names() {
+  return {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"};
+}
+
 int64_t count_cifar_records(uint64_t bytes, const fs::path& file) {
   if (bytes == 0) {
     throw Error(ErrorCode::kInvalidArgument,

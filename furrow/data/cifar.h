@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "furrow/data/images.h"
@@ -12,6 +13,8 @@
 namespace furrow::data {
 
 inline constexpr int64_t kCifarClasses = 10;
+// What they are called, as batches.meta.txt beside the files says.
+std::vector<std::string> cifar_names();
 inline constexpr size_t kCifarRecordBytes = 1 + 3 * 32 * 32;
 
 // Records of a file of `bytes` bytes.  Error{data_loss}: not whole records; {invalid_argument}: none.

@@ -96,6 +96,7 @@ TEST(Cifar, FilesAreReadInOrder) {
   EXPECT_EQ(info.fields, dataset.train->fields());
   EXPECT_EQ(info.classes, 10);
   EXPECT_EQ(info.train_samples, 32);
+  EXPECT_EQ(dataset.preprocessing.at("class_names").substr(0, 24), "airplane\nautomobile\nbird");
 }
 
 TEST(Cifar, EachChannelIsNormalisedOnTheTrainingSplit) {

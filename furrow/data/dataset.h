@@ -28,7 +28,8 @@ namespace furrow::data {
 enum class Split { kTrain, kValidation, kTest };
 
 // Values fitted on the training split, or the vocabulary: written into the artefact, key -> text.  "classes"
-// is the number of classes; the rest is the state of a preprocessor (preprocess/preprocessor.h).
+// is the number of classes, class_names.h says what they are called; the rest is the state of a preprocessor
+// (preprocess/preprocessor.h).
 using Preprocessing = preprocess::State;
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.
@@ -61,6 +62,7 @@ struct DatasetOptions {
   preprocess::Augmentation augmentation = {};  // images: of the training split
   std::vector<std::string> mixture = {};       // mixture: "name: kind weight=W path=P", a set each
   bool shuffle = true;                         // mixture: whether a set is visited in a keyed order
+  bool binary_targets = false;  // two classes as one number, 0 or 1: [training] loss = "binary"
 };
 
 struct Dataset {
@@ -74,7 +76,7 @@ struct Dataset {
 // What a plan must know, without decompressing images.
 struct DataInfo {
   std::vector<Field> fields;  // field 0 is the input, field 1 the target
-  int64_t classes = 0;
+  int64_t classes = 0;        // as Source::classes()
   int64_t train_samples = 0;
 };
 

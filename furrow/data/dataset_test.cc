@@ -129,6 +129,7 @@ TEST(ImageSets, ShapeClassesAndProbeAgree) {
   EXPECT_EQ(dataset.train->fields()[0], (Field{"input", DType::kF32, {1, 4, 3}}));
   EXPECT_EQ(dataset.train->fields()[1], (Field{"target", DType::kI64, {}}));
   EXPECT_EQ(dataset.train->classes(), 3);
+  EXPECT_EQ(dataset.preprocessing.at("class_names"), "0\n1\n2");
   EXPECT_EQ(dataset.validation, nullptr);
   const DataInfo info = probe(options_of(folder));
   EXPECT_EQ(info.fields, dataset.train->fields());

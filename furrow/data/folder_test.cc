@@ -1,4 +1,5 @@
 // Image folders: what the decoders give, splits, classes by name, damage.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,10 +9,12 @@
 #include <iterator>
 
 #include "furrow/base/error.h"
+#include "furrow/config/config.h"
 #include "furrow/data/dataset.h"
 #include "furrow/data/image_file.h"
 #include "furrow/data/pack.h"
 #include "furrow/data/test_files.h"
+#include "furrow/preprocess/class_names.h"
 #include "furrow/preprocess/image_normaliser.h"
 #include "tests/testing/fuzz_replay.h"
 
@@ -163,6 +166,69 @@ TEST(Folders, DoNotDependOnReadersAndPackAlike) {
   write_pack(four, {.folder = (folder / "pack").string(), .kind = "folder", .threads = 2});
   const Dataset packed = open_dataset({.kind = "pack", .path = folder / "pack"});
   EXPECT_EQ(bytes(*packed.train), bytes(*four.train));
+}
+
+std::vector<std::string> names_of(const Dataset& dataset) {
+  return preprocess::class_names(dataset.preprocessing);
+}
+
+TEST(Folders, ClassesKeepTheirNamesAndAreComparedByThem) {
+  const TempFolder folder;
+  for (const char* set : {"pets", "letters"}) {
+    const bool pets = std::string(set) == "pets";
+    for (const char* name : {pets ? "cat" : "a", pets ? "dog" : "b"}) {
+      for (const char* image : {"1", "2"})
+        write(folder, fmt::format("{}/{}/{}.png", set, name, image), "rgb.png");
+    }
+  }
+  DatasetOptions pets = options_of(folder), letters = options_of(folder);
+  pets.path = folder / "pets";
+  letters.path = folder / "letters";
+  const Dataset dataset = open_dataset(pets);
+  EXPECT_EQ(names_of(dataset), (std::vector<std::string>{"cat", "dog"}));
+  const Dataset again = open_dataset(pets, &dataset.preprocessing);
+  EXPECT_EQ(again.preprocessing, dataset.preprocessing);
+  const std::string said = "class 0 is 'cat' there and 'a' here";
+  EXPECT_THAT(error_of([&] { open_dataset(letters, &dataset.preprocessing); }).what(), HasSubstr(said));
+
+  DatasetOptions mixed{.kind = "mixture", .path = folder.path(), .image_size = 8};
+  mixed.mixture = {"one: folder weight=1 path=pets", "two: folder weight=1 path=letters"};
+  EXPECT_THAT(error_of([&] { open_dataset(mixed); }).what(), HasSubstr(said));
+  mixed.mixture[1] = "two: folder weight=1 path=pets";
+  EXPECT_EQ(names_of(open_dataset(mixed)), names_of(dataset));
+
+  write_pack(dataset, {.folder = (folder / "pack").string(), .kind = "folder"});
+  const DatasetOptions pack{.kind = "pack", .path = folder / "pack"};
+  EXPECT_EQ(open_dataset(pack).preprocessing, dataset.preprocessing);
+  Preprocessing other = dataset.preprocessing;
+  other[preprocess::kClassNames] = "cat\nwolf";
+  EXPECT_THAT(error_of([&] { open_dataset(pack, &other); }).what(),
+              HasSubstr("class 1 is 'wolf' there and 'dog' here"));
+  other.erase(preprocess::kClassNames);  // as an earlier version wrote it
+  EXPECT_EQ(open_dataset(pack, &other).train->classes(), 2);
+  EXPECT_EQ(open_dataset(letters, &other).preprocessing, other);
+}
+
+TEST(Folders, ReadersHaveAnEffect) {
+  const config::Config config = config::parse(
+      "[model]\nname = \"mlp\"\n[training]\nsteps = 1\ndataset = \"folder\"\n[data]\nreaders = 3\n",
+      "c.toml");
+  EXPECT_TRUE(config::ignored_settings(config).empty());
+  EXPECT_EQ(dataset_options(config).readers, 3);
+}
+
+TEST(Folders, AClassWithoutImagesIsRefused) {
+  const TempFolder folder;
+  write(folder, "train/a/1.png", "rgb.png");
+  std::filesystem::create_directories(folder / "train/b");
+  for (const bool probed : {false, true}) {
+    const Error error =
+        error_of([&] { probed ? (void)probe(options_of(folder)) : (void)open_dataset(options_of(folder)); });
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    EXPECT_THAT(error.what(), HasSubstr("train/b has no .png"));
+  }
+  std::filesystem::create_directories(folder / "train/\xff\xfe");
+  EXPECT_THAT(error_of([&] { open_dataset(options_of(folder)); }).what(), HasSubstr("not UTF-8"));
 }
 
 TEST(Folders, BadInputIsNamed) {

@@ -289,6 +289,10 @@ TEST(Mixture, IsConfigured) {
   const config::Config config = config::parse(text, "c.toml");
   EXPECT_TRUE(config::ignored_settings(config).empty());
   EXPECT_EQ(probe(config).train_samples, 270 - 8);
+  const config::Config disjoint =
+      config::parse(text + "windows = \"disjoint\"\nvalidation_fraction = 0\n", "c.toml");
+  EXPECT_TRUE(config::ignored_settings(disjoint).empty());
+  EXPECT_LT(probe(disjoint).train_samples, 300 / 8 + 1);  // each token once
 }
 
 }  // namespace

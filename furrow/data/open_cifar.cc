@@ -40,7 +40,7 @@ Dataset open_cifar10(const DatasetOptions& options, const Preprocessing* preproc
     return std::make_shared<const LabelledImages>(load_cifar(files));
   };
   const std::vector<fs::path> test = test_files(options);
-  ImageParts parts{.train = load(train_files(options)), .classes = kCifarClasses};
+  ImageParts parts{.train = load(train_files(options)), .classes = kCifarClasses, .names = cifar_names()};
   if (!test.empty()) {
     parts.test = [test, load] { return load(test); };
     parts.test_name = test.front().string();

@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/process.h"
+#include "furrow/base/text.h"
 #include "furrow/data/files.h"
 #include "furrow/data/image_file.h"
 #include "furrow/data/open_images.h"
@@ -31,6 +32,14 @@ std::vector<fs::path> sorted_entries(const fs::path& folder) {
   return entries;
 }
 
+std::string class_name(const fs::path& folder) {
+  const std::string name = folder.filename().string();
+  if (is_utf8(name)) return name;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("the folder {} is called after a class, and its name is not UTF-8: rename it",
+                          folder.string()));
+}
+
 Listing list(const fs::path& folder) {
   Listing listing{.folder = folder, .classes = {}, .files = {}, .labels = {}};
   for (const fs::path& entry : sorted_entries(folder)) {
@@ -40,7 +49,7 @@ Listing list(const fs::path& folder) {
       listing.files.push_back(file);
       listing.labels.push_back(static_cast<int32_t>(listing.classes.size()));
     }
-    listing.classes.push_back(entry.filename().string());
+    listing.classes.push_back(class_name(entry));
   }
   if (listing.files.empty()) {
     throw Error(
@@ -48,6 +57,19 @@ Listing list(const fs::path& folder) {
         fmt::format(
             "{} has no folder with .png, .jpg, .jpeg or .webp files: images lie in a folder per class",
             folder.string()));
+  }
+  return listing;
+}
+
+// Of training, where a class without images is a mistake rather than rare.
+Listing list_train(const fs::path& folder) {
+  Listing listing = list(folder);
+  for (size_t c = 0; c < listing.classes.size(); ++c) {
+    if (std::ranges::binary_search(listing.labels, static_cast<int32_t>(c))) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} has no .png, .jpg, .jpeg or .webp files, but each folder there is a class: "
+                            "put its images in, or remove it",
+                            (folder / listing.classes[c]).string()));
   }
   return listing;
 }
@@ -123,8 +145,9 @@ bool is_image_folder(const fs::path& path) {
 
 Dataset open_folder(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path folder = train_folder(options), test = options.path / "test";
-  Listing listing = list(folder);
-  ImageParts parts{.train = nullptr, .classes = static_cast<int64_t>(listing.classes.size())};
+  Listing listing = list_train(folder);
+  ImageParts parts{
+      .train = nullptr, .classes = static_cast<int64_t>(listing.classes.size()), .names = listing.classes};
   parts.pool = std::make_shared<ReaderPool>(options.readers > 0 ? options.readers : core_count());
   if (folder != options.path && fs::is_directory(test)) {
     parts.test_name = test.string();
@@ -137,7 +160,7 @@ Dataset open_folder(const DatasetOptions& options, const Preprocessing* preproce
 }
 
 DataInfo probe_folder(const DatasetOptions& options) {
-  const Listing listing = list(train_folder(options));
+  const Listing listing = list_train(train_folder(options));
   const auto images = static_cast<int64_t>(listing.files.size());
   return {image_fields({3, options.image_size, options.image_size}),
           static_cast<int64_t>(listing.classes.size()), images - validation_count(options, images)};

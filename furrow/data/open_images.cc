@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/log.h"
 #include "furrow/base/text.h"
 #include "furrow/data/lazy_source.h"
 #include "furrow/data/split.h"
+#include "furrow/preprocess/class_names.h"
 
 namespace furrow::data {
 namespace {
@@ -46,6 +49,13 @@ int64_t stated_classes(const Preprocessing& fitted) {
   return classes;
 }
 
+std::vector<std::string> names_of(const ImageParts& parts, int64_t classes) {
+  if (!parts.names.empty()) return parts.names;
+  std::vector<std::string> numbers;
+  for (int64_t i = 0; i < classes; ++i) numbers.push_back(fmt::format("{}", i));
+  return numbers;
+}
+
 FittedImages fit_or_load(const DatasetOptions& options, const ImageParts& parts,
                          const std::vector<uint32_t>& train, const Preprocessing* preprocessing) {
   const LabelledStore& images = *parts.train;
@@ -53,10 +63,12 @@ FittedImages fit_or_load(const DatasetOptions& options, const ImageParts& parts,
   FittedImages fitted;
   if (preprocessing != nullptr) {
     fitted = load_fitted_images(*preprocessing, images.shape());
+    check_class_names(fitted.names, names_of(parts, fitted.classes), images.label_file());
   } else {
     const ImageNormaliser normaliser = options.normalize ? fit(images, train, *pool) : ImageNormaliser(0, 1);
     fitted.normaliser = std::make_shared<const ImageNormaliser>(normaliser);
     fitted.classes = parts.classes > 0 ? parts.classes : count_classes(images.labels(), images.label_file());
+    fitted.names = names_of(parts, fitted.classes);
   }
   check_labels(images.labels(), fitted.classes, images.label_file());
   return fitted;
@@ -89,7 +101,8 @@ int64_t validation_count(const DatasetOptions& options, int64_t images) {
 }
 
 FittedImages load_fitted_images(const Preprocessing& fitted, const Shape& shape) {
-  FittedImages loaded{preprocess::load_as<ImageNormaliser>(fitted), stated_classes(fitted)};
+  FittedImages loaded{preprocess::load_as<ImageNormaliser>(fitted), stated_classes(fitted),
+                      preprocess::class_names(fitted)};
   const size_t channels = loaded.normaliser->channels();
   if (channels != 1 && channels != static_cast<size_t>(shape[0])) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -98,6 +111,26 @@ FittedImages load_fitted_images(const Preprocessing& fitted, const Shape& shape)
                             channels, to_string(shape)));
   }
   return loaded;
+}
+
+void check_class_names(const std::vector<std::string>& fitted, const std::vector<std::string>& own,
+                       const std::string& where) {
+  static std::once_flag said;
+  if (fitted.empty() || own.empty()) {
+    std::call_once(said, [&] {
+      log_info(
+          fmt::format("{}: an earlier version of furrow has not written down what the classes are "
+                      "called: whether they are those of {} is not checked",
+                      where, own.empty() ? "the other data" : "the model or the other data"));
+    });
+    return;
+  }
+  const auto difference = preprocess::class_difference(fitted, own);
+  if (!difference) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("{} has other classes than the model or the data before it: {}: name and order "
+                          "them alike",
+                          where, *difference));
 }
 
 std::shared_ptr<const ImageAugmenter> make_augmenter(const DatasetOptions& options) {
@@ -113,6 +146,8 @@ Dataset assemble_images(const DatasetOptions& options, ImageParts parts, const P
   Dataset dataset;
   dataset.preprocessing = fitted.normaliser->state();
   dataset.preprocessing["classes"] = fmt::format("{}", fitted.classes);
+  if (!fitted.names.empty())
+    dataset.preprocessing[preprocess::kClassNames] = preprocess::names_text(fitted.names);
   if (!carved.validation.empty()) {
     dataset.validation =
         source_of(images, std::move(carved.validation), {fitted.normaliser}, parts, fitted.classes);

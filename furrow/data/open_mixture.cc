@@ -53,6 +53,7 @@ Set set_of(const DatasetOptions& options, const std::string& text) {
   set.options.path = options.path / entry.path;  // an absolute one stays what it is
   set.options.mixture = {};
   set.options.readers = 1;  // the mixture has them
+  set.options.binary_targets = false;
   return set;
 }
 

@@ -14,6 +14,7 @@
 #include "furrow/data/records.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/text.h"
+#include "furrow/preprocess/class_names.h"
 #include "furrow/storage/pack.h"
 
 namespace furrow::data {
@@ -249,24 +250,42 @@ PackAccess access_of(const PackInfo& info, uint64_t budget) {
   return budget > 0 && bytes > budget ? PackAccess::kStreamed : PackAccess::kMapped;
 }
 
+// One class a record: no tokens, no number.
+bool is_labelled(const PackInfo& info) {
+  const bool samples = info.layout == kSampleRecords && info.fields.size() > 1;
+  return info.layout == kImageRecords ||
+         (samples && info.fields[1].dtype == DType::kI64 && info.fields[1].shape.empty());
+}
+
+// Without what its classes are called, which earlier versions did not write down.
+Preprocessing unnamed(Preprocessing fitted) {
+  fitted.erase(preprocess::kClassNames);
+  return fitted;
+}
+
+// Error{invalid_argument} unless records of the pack mean what they meant for `fitted`.
+void check_fitted(const PackInfo& info, const DatasetOptions& options, const Preprocessing& fitted) {
+  const std::string path = options.path.string();
+  if (is_labelled(info)) {
+    check_class_names(preprocess::class_names(fitted), preprocess::class_names(info.preprocessing), path);
+  }
+  if (info.layout == kImageRecords || unnamed(fitted) == unnamed(info.preprocessing)) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("{} was packed with another vocabulary or other fitted values: pack its source "
+                          "with those of the other data",
+                          path));
+}
+
 // What was fitted earlier, else what the pack carries; without normalising if the options say so.
 Preprocessing fitted_for(const PackInfo& info, const DatasetOptions& options,
                          const Preprocessing* preprocessing) {
   if (preprocessing != nullptr) {
-    if (info.layout != kImageRecords && *preprocessing != info.preprocessing) {
-      throw Error(ErrorCode::kInvalidArgument,
-                  fmt::format("{} was packed with another vocabulary or other fitted values: pack its source "
-                              "with those of the other data",
-                              options.path.string()));
-    }
+    check_fitted(info, options, *preprocessing);
     return *preprocessing;
   }
-  Preprocessing fitted = info.preprocessing;
-  if (info.layout == kImageRecords && !options.normalize) {
-    fitted.merge(Preprocessing());
-    fitted["mean"] = "0";
-    fitted["std"] = "1";
-  }
+  if (info.layout != kImageRecords || options.normalize) return info.preprocessing;
+  Preprocessing fitted{{"mean", "0"}, {"std", "1"}}, rest = info.preprocessing;
+  fitted.merge(rest);  // keeps what is there
   return fitted;
 }
 

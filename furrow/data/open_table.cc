@@ -1,11 +1,12 @@
 // The "table" kind: rows of CSV or Parquet files, some columns the input, one the target.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/names.h"
 #include "furrow/data/files.h"
-#include "furrow/data/lazy_source.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/split.h"
 #include "furrow/data/table.h"
@@ -66,9 +67,21 @@ struct Read {
   std::shared_ptr<const TableEncoder> encoder;
 };
 
+// A test file may lack such a column.
+void check_ignored(const TableFormat& format, const TableContents& contents, const std::string& file) {
+  std::vector<std::string> known = contents.left_out;
+  for (const TableColumn& column : contents.columns) known.push_back(column.name);
+  for (const std::string& name : format.ignored) {
+    if (std::ranges::find(contents.left_out, name) != contents.left_out.end()) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                file + ": " + unknown_name_message("column in data.ignore_columns", name, known));
+  }
+}
+
 Read read_and_fit(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path file = train_file(options);
   Read read{file.string(), read_table(file, options.table_format), {}, nullptr};
+  check_ignored(options.table_format, read.contents, read.file);
   read.rows = carve_rows(options, read.contents.rows);
   if (preprocessing != nullptr) {
     read.encoder = preprocess::load_as<TableEncoder>(*preprocessing);
@@ -113,12 +126,10 @@ Dataset open_table(const DatasetOptions& options, const Preprocessing* preproces
   }
   if (!read.rows.test.empty()) dataset.test = std::make_unique<TableSource>(table, std::move(read.rows.test));
   if (!test.empty()) {
-    dataset.test = std::make_unique<LazySource>(
-        table_fields(*read.encoder), read.encoder->outputs(),
-        [test, encoder = read.encoder, format = options.table_format, rules = options.table_rules] {
-          const auto rows = encode(test.string(), read_table(test, format), rules, encoder);
-          return std::make_unique<TableSource>(rows, std::vector<uint32_t>());
-        });
+    // Now, so that a row that cannot be read ends no run after its training.
+    const auto rows =
+        encode(test.string(), read_table(test, options.table_format), options.table_rules, read.encoder);
+    dataset.test = std::make_unique<TableSource>(rows, std::vector<uint32_t>());
   }
   return dataset;
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/log.h"
 #include "furrow/base/names.h"
 #include "furrow/data/documents.h"
 #include "furrow/data/files.h"
@@ -56,7 +57,9 @@ std::unique_ptr<Tokenizer> from_file(const DatasetOptions& options, const char* 
   }
   const Bytes file = read_contents(path);
   try {
-    return make(file.as_text());
+    std::unique_ptr<Tokenizer> tokenizer = make(file.as_text());
+    log_info(fmt::format("tokenizer {}: {} tokens", path.string(), tokenizer->vocabulary_size()));
+    return tokenizer;
   } catch (const Error& error) {
     throw error.with_context(path.string());
   }
@@ -64,6 +67,11 @@ std::unique_ptr<Tokenizer> from_file(const DatasetOptions& options, const char* 
 
 std::unique_ptr<Tokenizer> load_gpt2(const DatasetOptions& options, std::string_view) {
   return from_file(options, "vocab.bpe", [](std::string_view merges) {
+    if (!merges.ends_with('\n')) {  // fewer merges are another tokenizer, which nothing else would tell
+      throw Error(ErrorCode::kDataLoss,
+                  "its last line has no end, so it may be cut off: take vocab.bpe or merges.txt as it was "
+                  "published");
+    }
     return std::make_unique<preprocess::BpeTokenizer>(merges);
   });
 }

@@ -30,7 +30,7 @@ class Source {
   // Field 0 is the input, field 1 the target; field 2, where there is one, the position of each token in its
   // document (documents.h).
   virtual const std::vector<Field>& fields() const = 0;
-  virtual int64_t classes() const = 0;  // of the target: labels or tokens
+  virtual int64_t classes() const = 0;  // of the target: labels or tokens; 1: a number
   // Batches that are worth reading at once.
   virtual int readers() const { return 1; }
   // Writes samples `indices` (each < size()) into row r of `fields[f]`, whose shape is [indices.size(), field

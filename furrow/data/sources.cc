@@ -5,6 +5,7 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/config/config.h"
+#include "furrow/data/binary_targets.h"
 #include "furrow/data/files.h"
 #include "furrow/data/image_file.h"
 #include "furrow/data/source_kinds.h"
@@ -113,7 +114,7 @@ DatasetOptions dataset_options(const config::Config& config) {
           .tokenizer = data.tokenizer,
           .tokenizer_path = data.tokenizer_path,
           .document_separator = data.document_separator,
-          .disjoint_windows = data.windows == "disjoint" && config.training.dataset != "mixture",
+          .disjoint_windows = data.windows == "disjoint",
           .normalize = data.normalize,
           .train_images = data.train_images,
           .train_labels = data.train_labels,
@@ -132,7 +133,8 @@ DatasetOptions dataset_options(const config::Config& config) {
           .table_rules = table_rules(config),
           .augmentation = {data.random_crop_padding, data.random_flip},
           .mixture = data.mixture,
-          .shuffle = data.shuffle};
+          .shuffle = data.shuffle,
+          .binary_targets = config.training.loss == "binary" && config.training.objective != "gan"};
 }
 
 Dataset open_dataset(const config::Config& config, const Preprocessing* preprocessing) {
@@ -142,10 +144,16 @@ Dataset open_dataset(const config::Config& config, const Preprocessing* preproce
 DataInfo probe(const config::Config& config) { return probe(dataset_options(config)); }
 
 Dataset open_dataset(const DatasetOptions& options, const Preprocessing* preprocessing) {
-  return kind_of(options).open(options, preprocessing);
+  Dataset dataset = kind_of(options).open(options, preprocessing);
+  if (options.binary_targets) read_as_binary(&dataset);
+  return dataset;
 }
 
-DataInfo probe(const DatasetOptions& options) { return kind_of(options).probe(options); }
+DataInfo probe(const DatasetOptions& options) {
+  DataInfo info = kind_of(options).probe(options);
+  if (!options.binary_targets) return info;
+  return {binary_fields(std::move(info.fields), info.classes), 1, info.train_samples};
+}
 
 const Source* find_split(const Dataset& dataset, Split split) {
   switch (split) {

@@ -97,6 +97,13 @@ TableFeature fit_feature(const TableColumn& column, const TableRules& rules,
   return feature;
 }
 
+[[noreturn]] void no_number_target(const TableValues& values, size_t row) {
+  invalid(
+      fmt::format("column '{}', row {}: '{}' is no number, and training.loss = mse predicts numbers: correct "
+                  "it, or set training.loss = cross_entropy to predict classes",
+                  values.name(), row + 1, values.text(row)));
+}
+
 [[noreturn]] void no_target(const std::string& name, size_t row) {
   invalid(fmt::format("column '{}', row {}: the target is missing: remove the row", name, row + 1));
 }
@@ -118,7 +125,7 @@ TableTarget fit_target(const TableColumn& column, const TableRules& rules, std::
   }
   std::vector<double> numbers(train.size());
   for (size_t i = 0; i < train.size(); ++i) {
-    if (!values.number(train[i], numbers[i])) no_number(values, train[i]);
+    if (!values.number(train[i], numbers[i])) no_number_target(values, train[i]);
   }
   const preprocess::Moments moments = preprocess::moments_of(numbers);
   target.mean = moments.mean;
@@ -212,7 +219,7 @@ EncodedTable::EncodedTable(const TableContents& table, const TableRules& rules,
     if (values.missing(row)) no_target(target.name, row);
     if (target.is_number) {
       double number = 0;
-      if (!values.number(row, number)) no_number(values, row);
+      if (!values.number(row, number)) no_number_target(values, row);
       numbers_.push_back(encoder_->number_target(number));
       continue;
     }

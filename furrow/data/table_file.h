@@ -28,6 +28,7 @@ struct TableColumn {
 struct TableContents {
   int64_t rows = 0;
   std::vector<TableColumn> columns;
+  std::vector<std::string> left_out = {};  // columns that TableFormat ignores
 };
 
 struct TableFormat {

@@ -14,6 +14,7 @@
 #include "furrow/base/process.h"
 #include "furrow/data/dataset.h"
 #include "furrow/data/test_files.h"
+#include "furrow/preprocess/class_names.h"
 #include "tests/testing/fuzz_replay.h"
 
 namespace furrow::data {
@@ -105,11 +106,17 @@ TEST(Tables, ATargetMayBeANumber) {
   DatasetOptions options = options_of(folder.write("t.csv", kSmall), "hours");
   options.table_rules.number_target = true;
   const Dataset dataset = open_dataset(options);
+  EXPECT_THAT(preprocess::class_names(dataset.preprocessing), ElementsAre());
   EXPECT_EQ(dataset.train->fields()[1], (Field{"target", DType::kF32, {1}}));
   EXPECT_EQ(dataset.train->classes(), 1);
   EXPECT_FLOAT_EQ(static_cast<float>(row(*dataset.train, 0).target),
                   static_cast<float>(10 / std::sqrt(50.0)));
   EXPECT_EQ(row(*dataset.train, 3).target, 0);
+  options.table_rules.target = "income";
+  const std::string said = message_of(options);
+  EXPECT_THAT(said, AllOf(HasSubstr("'low' is no number"), HasSubstr("training.loss = cross_entropy")));
+  options.table_rules.categorical = {"income"};  // changes nothing of a target
+  EXPECT_EQ(message_of(options), said);
 }
 
 // 1,000 rows: x is the number of the row, y a class.
@@ -157,7 +164,7 @@ TEST(Tables, SplitsAreDisjointCompleteAndFittedOnTraining) {
   EXPECT_THAT(message_of(options), HasSubstr("leave nothing to train on"));
 }
 
-TEST(Tables, ATestFileOfItsOwnStaysClosed) {
+TEST(Tables, ATestFileOfItsOwnIsReadBeforeTraining) {
   const TempFolder folder;
   folder.write("train.csv", kSmall);
   folder.write("test.csv", "age,job,hours,income\n35,clerk,10,high\n");
@@ -169,9 +176,8 @@ TEST(Tables, ATestFileOfItsOwnStaysClosed) {
   EXPECT_EQ(dataset.test->size(), 1);
   EXPECT_EQ(row(*dataset.test, 0).target, 0);
   folder.write("test.csv", "age,job,hours,income\n35,pilot,10,high\n");
-  const Dataset closed = open_dataset(options);
   EXPECT_THAT(
-      message_of([&] { closed.test->size(); }),
+      message_of([&] { open_dataset(options); }),
       AllOf(HasSubstr("test.csv"), HasSubstr("column 'job', row 1: category 'pilot' was not in the training "
                                              "data, which has , clerk, cook, chef")));
   options.table_rules.ignore_unseen = true;
@@ -223,6 +229,9 @@ TEST(Tables, EachBadRowIsOneClearLine) {
   EXPECT_THAT(message_of(options), HasSubstr("column 'a', row 2: 'x' is no number"));
   options.table_rules.numeric = {"aa"};
   EXPECT_THAT(message_of(options), HasSubstr("did you mean 'a'"));
+  options = options_of(folder.write("t.csv", "a,b,y\n1,2,p\n2,2,q\n"), "y");
+  options.table_format.ignored = {"b", "zz"};
+  EXPECT_THAT(message_of(options), HasSubstr("unknown column in data.ignore_columns 'zz'"));
   EXPECT_THAT(message_of(options_of(folder / "none.csv", "y"), ErrorCode::kNotFound), HasSubstr("none.csv"));
 }
 
@@ -246,6 +255,15 @@ TEST(Tables, FormatsOfCsv) {
   EXPECT_EQ(open_dataset(options_of(folder / "v.csv", "income")).train->size(), 4);
 }
 
+// A file without the byte in front that says to the fuzzer what it is.
+std::string corpus(const std::string& name) {
+  std::ifstream in(furrow::testing::source_root() / "furrow/data/table_fuzz_corpus" / (name + ".parquet"),
+                   std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  EXPECT_FALSE(bytes.empty());
+  return bytes.empty() ? bytes : bytes.substr(1);
+}
+
 // Written by pyarrow 26: numbers, booleans, text, a dictionary, each with missing values; three encodings.
 TEST(Tables, ParquetEqualsCsv) {
   const TempFolder folder;
@@ -253,21 +271,47 @@ TEST(Tables, ParquetEqualsCsv) {
       folder.write("t.csv", "n,f,b,s,d,y\n1,0.5,1,x,u,a\n?,2.5,0,?,v,b\n3,?,?,y\xc3\xa9,u,a\n"), "y");
   const Dataset expected = open_dataset(csv);
   for (const char* name : {"plain", "snappy", "zstd-v2"}) {
-    const auto corpus =
-        furrow::testing::source_root() / "furrow/data/table_fuzz_corpus" / (std::string(name) + ".parquet");
-    std::ifstream in(corpus, std::ios::binary);
-    std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-    ASSERT_FALSE(bytes.empty());
-    const auto path = folder.write("t.parquet", bytes.substr(1));
+    const std::string bytes = corpus(name);
+    const auto path = folder.write("t.parquet", bytes);
     const Dataset dataset = open_dataset(options_of(path, "y"));
     EXPECT_EQ(dataset.preprocessing, expected.preprocessing);
     for (int64_t i = 0; i < 3; ++i) {
       EXPECT_EQ(row(*dataset.train, i).input, row(*expected.train, i).input);
       EXPECT_EQ(row(*dataset.train, i).target, row(*expected.train, i).target);
     }
-    const auto cut = folder.write("cut.parquet", bytes.substr(1, bytes.size() - 10));
+    const auto cut = folder.write("cut.parquet", bytes.substr(0, bytes.size() - 9));
     EXPECT_THAT(message_of(options_of(cut, "y"), ErrorCode::kDataLoss), HasSubstr("cut.parquet"));
   }
+}
+
+// Written by pyarrow 26 with write_page_checksum, uncompressed: no page, and no header of one, may change.
+TEST(Tables, EveryFlippedBitOfAPageWithAChecksumIsFound) {
+  const TempFolder folder;
+  const std::string whole = corpus("checksum");
+  const auto footer =
+      static_cast<uint8_t>(whole[whole.size() - 8]) | static_cast<uint8_t>(whole[whole.size() - 7]) << 8;
+  const size_t pages = whole.size() - 8 - static_cast<size_t>(footer);
+  const auto parse = [](const std::string& bytes) {
+    const TableContents contents = parse_table(bytes, /*parquet=*/true, {});
+    std::vector<double> numbers;
+    for (const TableColumn& column : contents.columns)
+      numbers.insert(numbers.end(), column.numbers.begin(), column.numbers.end());
+    return numbers;
+  };
+  const std::vector<double> want = parse(whole);
+  ASSERT_EQ(want.size(), 128u);
+  size_t refused = 0;
+  for (size_t at = 4; at < pages; ++at) {
+    std::string flipped = whole;
+    flipped[at] = static_cast<char>(flipped[at] ^ 1 << at % 8);
+    try {
+      ASSERT_EQ(parse(flipped), want) << "byte " << at;  // such as a field of a header that nobody reads
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, pages * 9 / 10) << "of " << pages;
 }
 
 TEST(Tables, CommandsWithoutTablesNeedNoArrow) {

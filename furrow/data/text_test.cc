@@ -323,6 +323,9 @@ TEST(TextSets, TokenizersOfFilesNeedThem) {
   const Dataset dataset = open_dataset(options);
   EXPECT_EQ(dataset.train->size(), 1);
   EXPECT_EQ(sample(*dataset.train, 0).first, (std::vector<int64_t>{257, 257}));
+  folder.write("vocab.bpe", "a b\nab c");  // as a copy that was cut off leaves it
+  EXPECT_THAT(message_of(options, ErrorCode::kDataLoss), HasSubstr("its last line has no end"));
+  folder.write("vocab.bpe", "a b\nab c\n");
   EXPECT_EQ(open_dataset(options, &dataset.preprocessing).train->classes(), 259);
   folder.write("vocab.bpe", "a b\nac d\n");
   EXPECT_THROW(open_dataset(options), Error);

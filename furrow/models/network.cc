@@ -1,5 +1,6 @@
 #include "furrow/models/network.h"
 
+#include "furrow/base/error.h"
 #include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/optimizer_spec.h"
@@ -8,6 +9,12 @@ namespace furrow::models {
 
 plan::ModelSpec trained_network(const config::Config& config, const DataShape& data,
                                 std::span<const Architecture> extra) {
+  const config::Training& training = config.training;
+  if (training.loss == "cross_entropy" && training.objective != "gan" && data.classes == 1) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "the data have one class, and [training] loss = cross_entropy tells classes apart: add "
+                "another class");
+  }
   plan::ModelSpec spec = describe(config.model, data, extra);
   compute_in(precision_of(config.training.mixed_precision_param), &spec);
   reduce_in(precision_of(config.training.mixed_precision_reduce), &spec);

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "furrow/base/text.h"
+#include "furrow/preprocess/class_names.h"
 
 namespace furrow::preprocess {
 namespace {
@@ -54,6 +55,7 @@ std::optional<Difference> difference(const State& first, const State& second) {
   for (const State* const state : {&first, &second}) {
     for (const auto& [key, value] : *state) keys.insert(key);
   }
+  keys.erase(kClassNames);  // exact words, and earlier versions had none
   std::vector<std::string> ordered(keys.begin(), keys.end());
   std::ranges::stable_partition(ordered, [](const std::string& key) { return key == "kind"; });
   for (const std::string& key : ordered) {

@@ -15,8 +15,8 @@ struct Difference {
 
 // The first of the keys that two states disagree on, "kind" before all others; none when they read the same
 // data to (almost) the same input.  Numbers were fitted on samples, and differ a little between two splits of
-// one set: those within 5 % of the larger one agree, or within 0.01, unless both are whole.  Pure; thread
-// safe.
+// one set: those within 5 % of the larger one agree, or within 0.01, unless both are whole.  What the classes
+// are called class_difference() compares.  Pure; thread safe.
 std::optional<Difference> difference(const State& first, const State& second);
 
 }  // namespace furrow::preprocess

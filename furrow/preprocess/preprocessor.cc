@@ -77,4 +77,36 @@ std::vector<double> state_numbers(const State& state, const std::string& key) {
   return numbers;
 }
 
+std::string to_line(std::string_view value) {
+  std::string line;
+  for (const char c : value) {
+    if (c == '\\')
+      line += "\\\\";
+    else if (c == '\n')
+      line += "\\n";
+    else if (c == '\r')
+      line += "\\r";
+    else
+      line += c;
+  }
+  return line;
+}
+
+std::string from_line(std::string_view line, const std::string& key) {
+  std::string value;
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (line[i] != '\\') {
+      value += line[i];
+      continue;
+    }
+    const char c = ++i < line.size() ? line[i] : ' ';
+    if (c != '\\' && c != 'n' && c != 'r') {
+      throw Error(ErrorCode::kDataLoss,
+                  fmt::format("fitted preprocessing: '{}' has an unknown escape: save the model again", key));
+    }
+    value += c == 'n' ? '\n' : c == 'r' ? '\r' : '\\';
+  }
+  return value;
+}
+
 }  // namespace furrow::preprocess

@@ -59,4 +59,9 @@ double state_number(const State& state, const std::string& key);
 // One or more of them, separated by one space.
 std::vector<double> state_numbers(const State& state, const std::string& key);
 
+// A value as one line: \ and line ends are escaped; and back.  Error{data_loss} names `key`: an unknown
+// escape.
+std::string to_line(std::string_view value);
+std::string from_line(std::string_view line, const std::string& key);
+
 }  // namespace furrow::preprocess

@@ -19,54 +19,14 @@ namespace {
               fmt::format("fitted preprocessing: '{}' {}: save the model again", key, why));
 }
 
-// A value as one line: \ and line ends are escaped.
-void append_line(std::string& text, std::string_view value) {
-  if (!text.empty()) text += '\n';
-  for (const char c : value) {
-    if (c == '\\')
-      text += "\\\\";
-    else if (c == '\n')
-      text += "\\n";
-    else if (c == '\r')
-      text += "\\r";
-    else
-      text += c;
-  }
-}
-
-std::string unescape(std::string_view line, const std::string& key) {
-  std::string value;
-  for (size_t i = 0; i < line.size(); ++i) {
-    if (line[i] != '\\') {
-      value += line[i];
-      continue;
-    }
-    const char c = ++i < line.size() ? line[i] : ' ';
-    if (c != '\\' && c != 'n' && c != 'r') damaged(key, "has an unknown escape");
-    value += c == 'n' ? '\n' : c == 'r' ? '\r' : '\\';
-  }
-  return value;
-}
-
 // "number" or another word, the name, then numbers in one line or values.
 std::string number_text(const char* word, const std::string& name, double mean, double std, bool indicator) {
-  std::string text;
-  append_line(text, word);
-  append_line(text, name);
-  append_line(text, fmt::format("{} {} {}", mean, std, indicator ? 1 : 0));
-  return text;
+  return fmt::format("{}\n{}\n{} {} {}", word, to_line(name), mean, std, indicator ? 1 : 0);
 }
 
 std::string values_text(const char* word, const std::string& name, const std::vector<std::string>& values) {
-  std::string text;
-  append_line(text, word);
-  append_line(text, name);
-  for (const std::string& value : values) {
-    text += '\n';
-    std::string line;
-    append_line(line, value);
-    text += line;
-  }
+  std::string text = fmt::format("{}\n{}", word, to_line(name));
+  for (const std::string& value : values) text.append("\n").append(to_line(value));
   return text;
 }
 
@@ -80,7 +40,7 @@ struct Parsed {
 Parsed parse(const State& state, const std::string& key) {
   const std::vector<std::string> lines = split(state_value(state, key), '\n');
   if (lines.size() < 2) damaged(key, "is too short");
-  Parsed parsed{.word = lines[0], .name = unescape(lines[1], key), .values = {}};
+  Parsed parsed{.word = lines[0], .name = from_line(lines[1], key), .values = {}};
   if (parsed.word == "number") {
     if (lines.size() != 3) damaged(key, "has no mean and deviation");
     const std::vector<double> numbers = state_numbers({{key, lines[2]}}, key);
@@ -90,7 +50,7 @@ Parsed parse(const State& state, const std::string& key) {
     parsed.indicator = numbers[2] != 0;
     return parsed;
   }
-  for (size_t i = 2; i < lines.size(); ++i) parsed.values.push_back(unescape(lines[i], key));
+  for (size_t i = 2; i < lines.size(); ++i) parsed.values.push_back(from_line(lines[i], key));
   const auto out_of_order = std::ranges::adjacent_find(parsed.values, std::greater_equal<>());
   if (out_of_order != parsed.values.end()) damaged(key, "is not ascending");
   return parsed;

@@ -54,6 +54,8 @@ fingerprint() { cat "$1/model/model.safetensors" <(python3 -c 'import json, sys;
   truncate -s -1 pack/test-00000.shard
   run --separate-stderr "$furrow" data verify pack
   [[ $output == *"test-00000.shard"*"bytes, not the"* ]]
+  run --separate-stderr "$furrow" data info pack
+  [[ $status -eq 11 && $output == *"made of"* && $stderr == *"test-00000.shard"* ]]
   sed -i 's/"mean": "0/"mean": "1/' pack/pack.json
   run --separate-stderr "$furrow" data info pack
   [[ $stderr == *"digest differs"* ]]
