@@ -15,8 +15,17 @@ class OneRank : public ::testing::Test {
     char folder[] = "/tmp/furrow_one_rank_XXXXXX";
     root_ = ::mkdtemp(folder);
     ::unsetenv("OMP_NUM_THREADS");
-    ranks_.training.global_batch_size = 128;
-    ranks_.training.threads = 1;
+    ranks_ = config::parse(R"(
+      [model]
+      name = "mlp"
+      hidden = [8]
+      [training]
+      steps = 10
+      local_batch_size = 32
+      global_batch_size = 128
+      threads = 1
+    )",
+                           "one_rank_test");
     alone_.samples_per_second = 1000;
     alone_.threads = 1;
     alone_.processor = cpu_model();
@@ -52,7 +61,7 @@ TEST_F(OneRank, TheBatchSaysWhichScalingItIs) {
 
 // global_batch_size = -1 is local_batch_size for each data rank: the run of one rank has a share of ours.
 TEST_F(OneRank, ABatchThatRanksDecideIsComparedAsItIs) {
-  ranks_.training.global_batch_size = -1;
+  ranks_.training.global_batch_size = -1;  // 32 of one rank, 64 of two
   add_run("alone", ranks_, alone_);
   EXPECT_FALSE(rates().same_batch);
   EXPECT_EQ(rates().same_batch_a_rank, 1000);
