@@ -1,12 +1,16 @@
 // furrow eval: metrics of a saved run on one of its splits.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <string>
+#include <vector>
 
 #include "apps/furrow/commands.h"
 #include "apps/furrow/torch_library.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/log.h"
 #include "furrow/base/table.h"
 #include "furrow/config/config.h"
 #include "furrow/observe/run_folder.h"
@@ -35,6 +39,15 @@ config::Config config_of_model(const std::string& folder, const Arguments& argum
   return config;
 }
 
+// "0 cat, 1 dog, ..."
+std::string abridged(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 20;
+  std::string text;
+  for (size_t i = 0; i < std::min(names.size(), kShown); ++i)
+    text += fmt::format("{}{} {}", i == 0 ? "" : ", ", i, names[i]);
+  return text + (names.size() > kShown ? ", ..." : "");
+}
+
 int run_eval(const Arguments& arguments) {
   const std::string& folder = arguments.positional[0];
   const bool model = path_exists(folder + "/model.toml");
@@ -45,6 +58,7 @@ int run_eval(const Arguments& arguments) {
       model ? config_of_model(folder, arguments) : config::load(folder + "/config.toml", arguments.overrides);
   const train::EvalResult result =
       torch_entry_points().evaluate(folder, arguments.get("--split", "test"), config);
+  if (!result.class_names.empty()) log_info("classes: " + abridged(result.class_names));
   Table table({{"run"}, {"split"}, {"samples"}, {"loss", "", 5}, {"accuracy", "", 4}});
   table.add_row({folder, result.split, result.samples, result.loss,
                  config.training.loss == "mse" ? Cell() : Cell(result.accuracy)});

@@ -56,17 +56,13 @@ class ConfusionDrawing {
   }
 
  private:
-  std::string name(int64_t index) const {
-    return matrix_.names.empty() ? fmt::format("{}", index) : matrix_.names[static_cast<size_t>(index)];
-  }
-
   std::string row(int64_t target) const {
     const double y = top_ + static_cast<double>(target) * cell_;
     const auto first = matrix_.counts.begin() + target * matrix_.classes;
     const auto total = std::max<int64_t>(1, std::accumulate(first, first + matrix_.classes, int64_t{0}));
     std::string out;
     if (cell_ >= 14) {
-      out += text_at(left_ - 6, y + cell_ / 2 + 4, "end", name(target));
+      out += text_at(left_ - 6, y + cell_ / 2 + 4, "end", matrix_.name(target));
       out += text_at(left_ + (static_cast<double>(target) + 0.5) * cell_, top_ - 6, "middle",
                      fmt::format("{}", target));
     }
@@ -91,6 +87,11 @@ class ConfusionDrawing {
 };
 
 }  // namespace
+
+std::string ConfusionMatrix::name(int64_t of) const {
+  const auto at = static_cast<size_t>(of);
+  return at < names.size() ? names[at] : fmt::format("{}", of);
+}
 
 std::vector<std::string> list_pictures(const std::string& run_folder) {
   std::vector<std::string> found;

@@ -23,6 +23,7 @@ struct ConfusionMatrix {
   int64_t at(int64_t target, int64_t predicted) const {
     return counts[static_cast<size_t>(target * classes + predicted)];
   }
+  std::string name(int64_t of) const;  // of a class
 
   int64_t classes;
   std::vector<int64_t> counts;          // [target][predicted]

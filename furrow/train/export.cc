@@ -5,6 +5,7 @@
 #include "furrow/base/version.h"
 #include "furrow/models/lora.h"
 #include "furrow/plan/topology.h"
+#include "furrow/preprocess/class_names.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/adapters_torch.h"
@@ -53,6 +54,7 @@ storage::Artefact Run::description() const {
   artefact.inputs = {{"input", input.dtype, input.shape}};
   artefact.outputs = {{"logits", output.dtype, output.shape}};
   artefact.preprocessing = bench_.dataset->preprocessing;
+  artefact.labels = preprocess::class_names(artefact.preprocessing);
   artefact.lineage = {{"run", run_name()},
                       {"step", fmt::format("{}", state_.has_best ? state_.best_step : state_.step)},
                       {"furrow_version", std::string(furrow_version())},

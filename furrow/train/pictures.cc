@@ -10,6 +10,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/rng.h"
 #include "furrow/plan/topology.h"
+#include "furrow/preprocess/class_names.h"
 #include "furrow/preprocess/tokenizer.h"
 #include "furrow/train/pictures_torch.h"
 #include "furrow/train/predictor_torch.h"
@@ -41,27 +42,48 @@ std::span<const float> numbers_of(const at::Tensor& output) {
   return {output.const_data_ptr<float>(), static_cast<size_t>(output.numel())};
 }
 
+// The classes of a classifier, two where its answer is one number, above 0 for the second.
+int64_t classes_of(const PictureRequest& request, const data::Source& source) {
+  const bool number = source.fields()[1].dtype == DType::kF32 && source.fields()[1].shape == Shape{1};
+  const auto stated = request.dataset.preprocessing.find("classes");
+  if (!number || stated == request.dataset.preprocessing.end()) return source.classes();
+  return stated->second == "2" ? 2 : source.classes();
+}
+
+// The class of a sample, by its target in the batch.
+int64_t target_of(const ArrayView& targets, size_t row) {
+  return targets.dtype == DType::kI64 ? targets.as<int64_t>()[row]
+                                      : static_cast<int64_t>(targets.as<float>()[row]);
+}
+
+int64_t predicted_of(std::span<const float> scores) {
+  if (scores.size() == 1) return scores[0] > 0 ? 1 : 0;
+  return std::ranges::max_element(scores) - scores.begin();
+}
+
 std::vector<std::string> draw_classifier(const PictureRequest& request, const data::Source& source) {
-  const auto classes = static_cast<size_t>(source.classes());
   const Shape& shape = source.fields()[0].shape;
   const bool images =
       shape.size() == 3 && (shape[0] == 1 || shape[0] == 3) && request.dataset.preprocessing.contains("mean");
-  observe::ConfusionMatrix confusion(source.classes());
+  observe::ConfusionMatrix confusion(classes_of(request, source));
+  confusion.names = preprocess::class_names(request.dataset.preprocessing);
   std::vector<observe::GridImage> grid;
   const auto take = [&](const data::Batch& batch, const at::Tensor& output) {
     const std::span<const float> scores = numbers_of(output);
     const auto input = images ? batch.arrays[0].as<float>() : std::span<float>();
-    const auto target = batch.arrays[1].as<int64_t>();
-    for (size_t row = 0; row < target.size(); ++row) {
-      const auto own = scores.subspan(row * classes, classes);
-      const int64_t predicted = std::ranges::max_element(own) - own.begin();
-      confusion.add(target[row], predicted);
+    const auto rows = static_cast<size_t>(batch.arrays[1].shape[0]);
+    const size_t width = scores.size() / rows;
+    for (size_t row = 0; row < rows; ++row) {
+      const int64_t predicted = predicted_of(scores.subspan(row * width, width)),
+                    target = target_of(batch.arrays[1], row);
+      confusion.add(target, predicted);
       if (!images || static_cast<int64_t>(grid.size()) == kGridImages) continue;
-      const size_t pixels = input.size() / target.size();
+      const size_t pixels = input.size() / rows;
       grid.push_back(image_of(input.subspan(row * pixels, pixels), shape, request.dataset.preprocessing));
-      grid.back().marked = predicted != target[row];
-      grid.back().caption = grid.back().marked ? fmt::format("{}, not {}", predicted, target[row])
-                                               : fmt::format("{}", predicted);
+      grid.back().marked = predicted != target;
+      grid.back().caption = grid.back().marked
+                                ? fmt::format("{}, not {}", confusion.name(predicted), confusion.name(target))
+                                : confusion.name(predicted);
     }
   };
   Predictor(request.model, request.rank).run(source, request.batch_size, take);
@@ -200,12 +222,12 @@ std::vector<std::string> draw_pictures(const PictureRequest& request) {
   const std::vector<data::Field>& fields = source->fields();
   const plan::TensorSpec& output =
       request.model.spec().units[plan::heads_of(request.model.spec()).front().unit].output;
-  const bool scores = output.shape.back() == source->classes();
-  if (!scores || fields[1].dtype != DType::kI64) return {};
-  if (fields[0].dtype == DType::kI64) return draw_text(request, *source);
-  const bool a_picture = source->classes() >= 2 && source->classes() <= observe::kMostConfusedClasses;
-  return a_picture && fields[1].shape.empty() ? draw_classifier(request, *source)
-                                              : std::vector<std::string>();
+  if (output.shape.back() != source->classes()) return {};
+  if (fields[0].dtype == DType::kI64 && fields[1].dtype == DType::kI64) return draw_text(request, *source);
+  const int64_t classes = classes_of(request, *source);
+  const bool labels = fields[1].dtype == DType::kI64 ? fields[1].shape.empty() : classes == 2;
+  const bool a_picture = classes >= 2 && classes <= observe::kMostConfusedClasses;
+  return a_picture && labels ? draw_classifier(request, *source) : std::vector<std::string>();
 }
 
 }  // namespace furrow::train

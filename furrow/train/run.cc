@@ -13,6 +13,7 @@
 #include "furrow/models/network.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
+#include "furrow/preprocess/class_names.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/initial_weights_torch.h"
@@ -180,6 +181,19 @@ void Run::compile() {
       bench_.rank);
 }
 
+void Run::check_classes() const {
+  const std::vector<std::string> own = preprocess::class_names(bench_.dataset->preprocessing);
+  auto difference = preprocess::class_difference(state_.class_names, own);
+  if (!difference && !own.empty() && own.size() < state_.class_names.size())
+    difference = fmt::format("class {}, '{}', is there alone", own.size(), state_.class_names[own.size()]);
+  if (!difference) return;
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("the checkpoint was trained on other classes than the data now has: {}: resume with "
+                  "the data that the run began with",
+                  *difference));
+}
+
 void Run::restore() {
   const config::Config& config = bench_.config;
   if (request_.resume) {
@@ -188,11 +202,13 @@ void Run::restore() {
       best_ = std::move(restored->best);
       best_restored_ = !best_.empty();
       saved_step_ = state_.step;
+      check_classes();
       if (first()) log_info(fmt::format("resuming at step {} of {}", state_.step, total_steps_));
     } else if (first()) {
       log_info("no checkpoint yet: starting at step 0");
     }
   }
+  state_.class_names = preprocess::class_names(bench_.dataset->preprocessing);
   if (state_.step == 0) {
     state_.loss_scale.factor = config.grad_scaler.init_scale;
     if (config.training.objective == "distillation") load_teacher(config.distillation.teacher, *model_);

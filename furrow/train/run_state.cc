@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "furrow/base/error.h"
+#include "furrow/preprocess/class_names.h"
 
 namespace furrow::train {
 namespace {
@@ -30,6 +31,7 @@ void visit(State& state, Visitor&& field) {
   field("validation_due", state.validation_due);
   field("loss_scale", state.loss_scale.factor);
   field("loss_scale_growth", state.loss_scale.growth);
+  field("class_names", state.class_names);
 }
 
 template <class T>
@@ -55,8 +57,8 @@ std::optional<std::string_view> find_value(std::string_view text, std::string_vi
   return std::nullopt;
 }
 
-// Checkpoints of earlier versions have no loss scale.
-bool may_lack(std::string_view key) { return key.starts_with("loss_scale"); }
+// Checkpoints of earlier versions have no loss scale and no names.
+bool may_lack(std::string_view key) { return key.starts_with("loss_scale") || key == "class_names"; }
 
 }  // namespace
 
@@ -65,6 +67,8 @@ std::string to_text(const RunState& state) {
   visit(state, [&](std::string_view key, const auto& value) {
     if constexpr (std::is_same_v<std::decay_t<decltype(value)>, bool>) {
       text += fmt::format("{} {}\n", key, value ? 1 : 0);
+    } else if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::vector<std::string>>) {
+      text += fmt::format("{} {}\n", key, preprocess::to_line(preprocess::names_text(value)));
     } else {
       text += fmt::format("{} {}\n", key, value);
     }
@@ -81,6 +85,8 @@ RunState parse_run_state(std::string_view text) {
     if (!found) throw Error(ErrorCode::kDataLoss, fmt::format("run state: {} is missing", key));
     if constexpr (std::is_same_v<T, bool>) {
       value = parse_number<int>(key, *found) != 0;
+    } else if constexpr (std::is_same_v<T, std::vector<std::string>>) {
+      value = preprocess::parse_names(preprocess::from_line(*found, "class_names"));
     } else {
       value = parse_number<T>(key, *found);
     }

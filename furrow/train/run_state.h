@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "furrow/train/loss_scale.h"
 
@@ -25,7 +26,8 @@ struct RunState {
   int64_t skipped_steps = 0;    // with a non-finite gradient, under nan_policy "skip" or a loss scale
   LossScale loss_scale = {};
   bool stopped_early = false;
-  bool validation_due = false;  // the step is finished, its validation is not (interrupted)
+  bool validation_due = false;                // the step is finished, its validation is not (interrupted)
+  std::vector<std::string> class_names = {};  // of the data that it was trained on
 };
 
 // One "key value" line each; doubles round-trip.  parse throws Error{data_loss}.

@@ -18,6 +18,7 @@ TEST(RunState, RoundTripsToTheLastBit) {
   state.best_metric = 1.0 / 3;
   state.stopped_early = true;
   state.loss_scale = {4096.5, 17};
+  state.class_names = {"cat", "a big\n\\dog", "1.0"};
   const RunState read = parse_run_state(to_text(state));
   EXPECT_EQ(to_text(read), to_text(state));
   EXPECT_EQ(read.position, state.position);
@@ -26,15 +27,18 @@ TEST(RunState, RoundTripsToTheLastBit) {
   EXPECT_TRUE(read.has_best);
   EXPECT_TRUE(read.stopped_early);
   EXPECT_EQ(read.loss_scale, state.loss_scale);
+  EXPECT_EQ(read.class_names, state.class_names);
 }
 
-TEST(RunState, OfAnEarlierVersionHasNoLossScale) {
+TEST(RunState, OfAnEarlierVersionHasNoLossScaleAndNoNames) {
   RunState state;
   state.step = 9;
   std::string text = to_text(state);
   text.resize(text.find("loss_scale"));
   EXPECT_EQ(parse_run_state(text).step, 9);
   EXPECT_EQ(parse_run_state(text).loss_scale, LossScale());
+  EXPECT_TRUE(parse_run_state(text).class_names.empty());
+  EXPECT_TRUE(parse_run_state(to_text(state)).class_names.empty());
 }
 
 TEST(RunState, DamageIsNamed) {

@@ -77,6 +77,7 @@ class Run {
   void draw();  // pictures of the exported model; on rank 0, last: a model in parts is let go for a whole one
   void release();  // model, states and programs: the run needs them no more
   storage::Artefact description() const;
+  void check_classes() const;
   // By tensor rank, on rank 0; what is here elsewhere; every rank calls it.
   std::vector<UnitState> whole_unit(int unit) const;
   UnitState whole_part(int unit, int tensor_rank) const;

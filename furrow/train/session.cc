@@ -7,6 +7,7 @@
 #include "furrow/comm/communicator.h"
 #include "furrow/models/architectures.h"
 #include "furrow/models/lora.h"
+#include "furrow/preprocess/class_names.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/allocator_torch.h"
 #include "furrow/train/device_torch.h"
@@ -93,7 +94,8 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
                       {.batch_size = config.training.local_batch_size,
                        .prefetch = static_cast<int>(config.data.prefetch_batches)});
   const LossSums sums = evaluator.run(*source);
-  return {split, source->size(), sums.mean(), sums.accuracy()};
+  return {split, source->size(), sums.mean(), sums.accuracy(),
+          preprocess::class_names(bench.dataset->preprocessing)};
 }
 
 }  // namespace furrow::train

@@ -68,7 +68,8 @@ struct EvalResult {
   std::string split;
   int64_t samples = 0;
   double loss = 0;      // mean over samples (tokens)
-  double accuracy = 0;  // share of samples (tokens) whose arg max is the target
+  double accuracy = 0;  // share of samples (tokens) whose arg max is the target; binary: whose logit's side
+  std::vector<std::string> class_names = {};  // where the data or the model has them
 };
 
 // Metrics of a run's model (model/ if present, else its newest checkpoint) on "test" or "validation".  A

@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
+#include "furrow/preprocess/class_names.h"
 #include "furrow/preprocess/difference.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/train/extensions_torch.h"
@@ -22,7 +23,13 @@ std::string kind_of(const data::Preprocessing& state) {
 // A teacher that was trained on other inputs than the run's would teach what it says of noise.
 void check_inputs(const data::Preprocessing& teachers, const data::Preprocessing& own) {
   const auto found = preprocess::difference(teachers, own);
-  if (!found) return;
+  if (!found) {
+    const auto classes =
+        preprocess::class_difference(preprocess::class_names(teachers), preprocess::class_names(own));
+    if (!classes) return;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("it was trained on other classes: {}: name and order them alike", *classes));
+  }
   const std::string what = found->key == "kind" ? ""
                                                 : fmt::format(" of another {}: {} and {}", found->key,
                                                               found->first, found->second);

@@ -144,6 +144,65 @@ TOML
   [[ $output == *libarrow.so* && $output != *libtorch* ]]
 }
 
+# Twenty images of one colour in each folder that is named after it: make_pictures FOLDER "CLASS LEVEL" ...
+make_pictures() {
+  python3 - "$@" <<'PY'
+import os, struct, sys, zlib
+def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+for word in sys.argv[2:]:
+    name, level = word.split()
+    os.makedirs(f"{sys.argv[1]}/{name}")
+    for i in range(20):
+        rows = (b"\0" + bytes([int(level) + i % 5]) * 24) * 8
+        png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
+        open(f"{sys.argv[1]}/{name}/{i}.png", "wb").write(png + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+PY
+}
+
+@test "two classes train one output, and keep their names" {
+  make_pictures pets "cat 40" "dog 200"
+  cat >pets.toml <<'TOML'
+[model]
+name = "mlp"
+hidden = [8]
+[training]
+dataset = "folder"
+dataset_path = "pets"
+local_batch_size = 8
+steps = 40
+threads = 1
+loss = "binary"
+[optimizer]
+lr = 0.01
+[data]
+image_size = 8
+readers = 2
+validation_fraction = 0.25
+TOML
+  run --separate-stderr "$furrow" train pets.toml --job.dump_folder plain
+  [[ $status -eq 0 && $stderr != *"no effect"* ]]
+  [ "$(json plain/summary.json 'd["validation_accuracy"] == 1')" = True ]
+  grep -q 'labels = \["cat", "dog"\]' plain/model/model.toml
+  grep -q 'shape = \[-1, 1\]' plain/model/model.toml
+  grep -q '>dog<' plain/confusion.svg
+  run --separate-stderr "$furrow" eval plain --split validation
+  [[ $status -eq 0 && $stderr == *"classes: 0 cat, 1 dog"* ]]
+  "$furrow" data pack pets.toml --out pack
+  "$furrow" train pets.toml --job.dump_folder packed --training.dataset pack --training.dataset_path pack
+  cmp plain/model/model.safetensors packed/model/model.safetensors
+  make_pictures wolves "cat 40" "wolf 200"
+  run --separate-stderr "$furrow" eval plain --split validation --training.dataset_path wolves
+  fails 2 "class 1 is 'dog' there and 'wolf' here"
+  run --separate-stderr "$furrow" train plain --resume --training.steps 60 --training.dataset_path wolves
+  fails 2 "class 1 is 'dog' there and 'wolf' here"
+  make_pictures three "cat 40" "dog 200" "emu 120"
+  run --separate-stderr "$furrow" plan pets.toml --training.dataset_path three
+  fails 2 "these data have 3"
+  run --separate-stderr "$furrow" train pets.toml --training.dataset_path three --job.dump_folder bad
+  fails 2 "these data have 3"
+  [ ! -e bad ]
+}
+
 @test "a tokenizer from a file trains, packs and lies in the model" {
   printf 'the quick brown fox jumps over the lazy dog\n%.0s' {1..60} >text.txt
   printf '#version: 0.2\nt h\nth e\n\xc4\xa0 the\no w\n' >vocab.bpe

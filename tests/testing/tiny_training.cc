@@ -49,6 +49,10 @@ MadeUpSource MadeUpSource::images(int64_t size, Shape shape, int64_t classes) {
   return MadeUpSource(size, image_fields(shape), classes);
 }
 
+MadeUpSource MadeUpSource::binary(int64_t size, Shape shape) {
+  return MadeUpSource(size, {{"input", DType::kF32, std::move(shape)}, {"target", DType::kF32, {1}}}, 1);
+}
+
 MadeUpSource MadeUpSource::tokens(int64_t size, int64_t context, int64_t classes) {
   return MadeUpSource(size, {{"input", DType::kI64, {context}}, {"target", DType::kI64, {context}}}, classes);
 }
@@ -58,6 +62,11 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
     const auto sample = static_cast<uint64_t>(indices[row]);
     for (size_t f = 0; f < arrays.size(); ++f) {
       const int64_t n = num_elements(fields_[f].shape);
+      if (f == 1 && fields_[f].dtype == DType::kF32) {
+        const Philox stream(7, RandomPurpose::kNoise, "targets");
+        arrays[f].as<float>()[row] = static_cast<float>(stream.block(0, sample, 0)[0] % 2);
+        continue;
+      }
       if (fields_[f].dtype == DType::kF32) {
         const std::span<float> out = arrays[f].as<float>().subspan(row * n, n);
         fill_uniform(Philox(7, RandomPurpose::kNoise, "images"), -1, 1, sample * n, out);
@@ -74,8 +83,8 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 }
 
 std::vector<std::string> tiny_names() {
-  std::vector<std::string> names = {"mlp",          "convnet", "gpt-tied", "gpt-untied", "llama-tied",
-                                    "llama-untied", "rnn",     "lstm",     "resnet",     "distilled"};
+  std::vector<std::string> names = {"mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied", "llama-untied",
+                                    "rnn", "lstm",    "resnet",   "distilled",  "binary"};
   for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet"})
     names.push_back(std::string(name) + "@bfloat16");
   return names;
@@ -109,6 +118,13 @@ TinyTraining tiny(const std::string& full_name) {
     const Shape image = {3, 8, 8};
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
     shape.input = {DType::kF32, {-1, 3, 8, 8}};
+  } else if (name == "binary") {
+    t.config.model.name = "mlp";
+    t.config.model.hidden = {32, 24};
+    t.config.training.loss = "binary";
+    const Shape image = {1, 12, 12};
+    t.source = std::make_shared<MadeUpSource>(MadeUpSource::binary(1000, image));
+    shape.input = {DType::kF32, {-1, 1, 12, 12}};
   } else if (name != "mlp" && name != "convnet" && name != "distilled") {
     t.config.model.name = name.substr(0, name.find('-'));
     t.config.model.layers = 2;

@@ -24,6 +24,7 @@ class MadeUpSource : public data::Source {
  public:
   static MadeUpSource images(int64_t size, Shape shape, int64_t classes);
   static MadeUpSource tokens(int64_t size, int64_t context, int64_t classes);
+  static MadeUpSource binary(int64_t size, Shape shape);  // images of two classes, as a number
   int64_t size() const override { return size_; }
   const std::vector<data::Field>& fields() const override { return fields_; }
   int64_t classes() const override { return classes_; }
