@@ -4,8 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
+#include <ctime>
 #include <random>
 
 #include "furrow/base/error.h"
@@ -465,11 +465,10 @@ TEST(SimulateSpeed, OneThousandRanksTakeOneRepresentative) {
   cluster.hosts = 128;
   cluster.network = find_link("infiniband-ndr");
   const auto costs = analytic_costs(cluster);
-  const auto begin = std::chrono::steady_clock::now();
+  const std::clock_t begin = std::clock();  // of the processor: the machine may have other work
   const Simulation s = simulate({&program, 1}, spec, *costs);
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   EXPECT_GT(s.step_s, 0);
-  EXPECT_LT(took.count(), 1);
+  EXPECT_LT(static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC, 1);
 }
 
 }  // namespace
