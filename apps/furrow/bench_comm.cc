@@ -207,7 +207,9 @@ void Bench::add_bytes(CommBenchRow& row, int64_t calls) {
 
 // As the table is asked: the same on every rank, whoever of them is alone on its host.
 comm::Wires Bench::wires() const {
-  return comm::topology_of(communicator_, {.members = group_.members(), .rank = group_.rank()}).wires;
+  return comm::topology_of(communicator_,
+                           {.name = "bench", .members = group_.members(), .rank = group_.rank()})
+      .wires;
 }
 
 // Would a canonical group run this algorithm too, where it is the only one of the table?
