@@ -34,8 +34,10 @@ class InstructionSet : public ::testing::Test, protected testing::TrainingRuns {
                       const std::string& precision = "bfloat16") {
     const TilesScope scope(tiles);
     log_.clear();
-    return train_run(
-        name, tiny_gpt({"--training.steps", steps, "--training.mixed_precision_param", precision}), resume);
+    return train_run(name,
+                     tiny_gpt({"--training.steps", steps, "--training.mixed_precision_param", precision,
+                               "--debug.deterministic", "auto"}),
+                     resume);
   }
 
   std::string log_;
