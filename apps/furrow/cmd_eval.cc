@@ -10,7 +10,6 @@
 #include "apps/furrow/torch_library.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
-#include "furrow/base/log.h"
 #include "furrow/base/table.h"
 #include "furrow/config/config.h"
 #include "furrow/observe/run_folder.h"
@@ -58,11 +57,12 @@ int run_eval(const Arguments& arguments) {
       model ? config_of_model(folder, arguments) : config::load(folder + "/config.toml", arguments.overrides);
   const train::EvalResult result =
       torch_entry_points().evaluate(folder, arguments.get("--split", "test"), config);
-  if (!result.class_names.empty()) log_info("classes: " + abridged(result.class_names));
   Table table({{"run"}, {"split"}, {"samples"}, {"loss", "", 5}, {"accuracy", "", 4}});
   table.add_row({folder, result.split, result.samples, result.loss,
                  config.training.loss == "mse" ? Cell() : Cell(result.accuracy)});
-  fmt::print("{}", table.print(arguments.has("--json")));
+  const bool json = arguments.has("--json");
+  fmt::print("{}", table.print(json));
+  if (!json && !result.class_names.empty()) fmt::print("classes: {}\n", abridged(result.class_names));
   return 0;
 }
 

@@ -186,7 +186,7 @@ TOML
   grep -q 'shape = \[-1, 1\]' plain/model/model.toml
   grep -q '>dog<' plain/confusion.svg
   run --separate-stderr "$furrow" eval plain --split validation
-  [[ $status -eq 0 && $stderr == *"classes: 0 cat, 1 dog"* ]]
+  [[ $status -eq 0 && $output == *"classes: 0 cat, 1 dog"* ]]
   "$furrow" data pack pets.toml --out pack
   "$furrow" train pets.toml --job.dump_folder packed --training.dataset pack --training.dataset_path pack
   cmp plain/model/model.safetensors packed/model/model.safetensors
