@@ -11,8 +11,8 @@ namespace {
 using testing::narrowed;
 using testing::random_floats;
 using testing::same_bits;
+using testing::value_of;
 
-float value_of(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 float value_of(f16 x) {
   const int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
   const float size = exponent == 0    ? std::ldexp(static_cast<float>(fraction), -24)

@@ -14,8 +14,7 @@ namespace {
 using testing::narrowed;
 using testing::random_floats;
 using testing::same_bits;
-
-float value_of(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+using testing::value_of;
 
 struct Case {
   int64_t m, n, k;

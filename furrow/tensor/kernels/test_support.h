@@ -7,6 +7,7 @@
 #include <hwy/targets.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -23,6 +24,8 @@ inline std::vector<float> random_floats(int64_t n, uint32_t seed, float low = -1
   for (float& x : out) x = uniform(engine);
   return out;
 }
+
+inline float value_of(bf16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 
 // Rounded to 16 bits, and as float32 again.
 template <class H>
