@@ -14,13 +14,8 @@ namespace {
 
 void put_bias(const Param& bias, const at::Tensor& dy, const OpContext& context) {
   if (!bias.defined() || context.sink == nullptr || !context.sink->wants(bias.index)) return;
-  if (composed(dy)) {
-    context.sink->put(bias.index, at::sum(dy.reshape({-1, dy.size(-1)}), {0}, false, at::kFloat));
-    return;
-  }
-  const at::Tensor db = at::empty({dy.size(-1)}, dy.options().dtype(at::kFloat));
-  sum_columns(dy, dy.size(-1), db.data_ptr<float>(), context.threads);
-  context.sink->put(bias.index, db);
+  context.sink->put(bias.index, composed(dy) ? at::sum(dy.reshape({-1, dy.size(-1)}), {0}, false, at::kFloat)
+                                             : column_sums(dy, context.threads));
 }
 
 }  // namespace

@@ -38,11 +38,15 @@ void for_row_blocks(int64_t rows, int64_t columns, int threads,
   });
 }
 
-void sum_columns(const at::Tensor& x, int64_t columns, float* sums, int threads) {
+at::Tensor column_sums(const at::Tensor& x, int threads) {
   const at::Tensor dense = x.detach().contiguous();
-  const int64_t rows = x.numel() / columns, each = block_rows(columns), blocks = (rows + each - 1) / each;
-  if (dense.scalar_type() == at::kFloat)
-    return kernels::column_sums(rows, columns, dense.const_data_ptr<float>(), sums, threads);
+  const int64_t columns = x.size(-1), rows = x.numel() / columns;
+  const int64_t each = block_rows(columns), blocks = (rows + each - 1) / each;
+  at::Tensor sums = at::empty({columns}, dense.options().dtype(at::kFloat));
+  if (dense.scalar_type() == at::kFloat) {
+    kernels::column_sums(rows, columns, dense.const_data_ptr<float>(), sums.data_ptr<float>(), threads);
+    return sums;
+  }
   const at::Tensor partial = at::empty({blocks, columns}, dense.options().dtype(at::kFloat));
   const HalfRows numbers(dense, columns);
   for_row_blocks(rows, columns, threads, [&](int64_t begin, int64_t count) {
@@ -51,7 +55,8 @@ void sum_columns(const at::Tensor& x, int64_t columns, float* sums, int threads)
     numbers.read(begin, count, wide);
     kernels::column_sums(count, columns, wide, partial.data_ptr<float>() + begin / each * columns, 1);
   });
-  kernels::column_sums(blocks, columns, partial.const_data_ptr<float>(), sums, threads);
+  kernels::column_sums(blocks, columns, partial.const_data_ptr<float>(), sums.data_ptr<float>(), threads);
+  return sums;
 }
 
 }  // namespace furrow::tensor

@@ -27,7 +27,7 @@ int64_t block_rows(int64_t columns);
 void for_row_blocks(int64_t rows, int64_t columns, int threads,
                     const std::function<void(int64_t begin, int64_t count)>& work);
 
-// sums[j] = what column j of the rows of `x` adds up to, in an order that the shape alone decides.
-void sum_columns(const at::Tensor& x, int64_t columns, float* sums, int threads);
+// What each column of the rows of `x` adds up to, float32, in an order that the shape alone decides.
+at::Tensor column_sums(const at::Tensor& x, int threads);
 
 }  // namespace furrow::tensor

@@ -46,10 +46,10 @@ at::Tensor before_activation(const LinearCall& call, const at::Tensor& dy) {
   const bool with_bias = call.bias_index >= 0 && call.sink != nullptr && call.sink->wants(call.bias_index);
   at::Tensor dz = dy, db;
   if (!with_bias && call.activation == Activation::kNone) return dz;
-  if (with_bias) db = at::empty({call.shape.out}, dy.options().dtype(at::kFloat));
   if (call.activation == Activation::kNone) {
-    sum_columns(dy, call.shape.out, db.data_ptr<float>(), call.threads);
+    db = column_sums(dy, call.threads);
   } else {
+    if (with_bias) db = at::empty({call.shape.out}, dy.options().dtype(at::kFloat));
     dz = activation_gradient(call.activation, call.gate, dy, with_bias ? db.data_ptr<float>() : nullptr,
                              call.threads);
   }

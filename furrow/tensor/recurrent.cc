@@ -110,9 +110,7 @@ void run_backward(const RecurrentCall& call, const at::Tensor& dout, const at::T
 void parameter_gradients(const RecurrentCall& call) {
   if (call.sink == nullptr) return;
   const at::Tensor& dz = call.gates;
-  at::Tensor dbias = at::empty({call.outputs()}, dz.options().dtype(at::kFloat));
-  sum_columns(dz, call.outputs(), dbias.data_ptr<float>(), call.threads);
-  call.sink->put(call.bias_index, dbias);
+  call.sink->put(call.bias_index, column_sums(dz, call.threads));
   if (call.param.adapter) defer_adapter(*call.param.adapter, call.both, dz, *call.sink, call.threads);
   call.sink->defer(call.param.index, [rows = call.rows(), outputs = call.outputs(), width = call.width(), dz,
                                       both = call.both, threads = call.threads](float* out) {
