@@ -3,6 +3,7 @@
 #include <atomic>
 #include <exception>
 #include <filesystem>
+#include <future>
 #include <iterator>
 #include <thread>
 #include <utility>
@@ -10,9 +11,11 @@
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
+#include "furrow/base/memory.h"
 #include "furrow/base/process.h"
 #include "furrow/models/precision.h"
 #include "furrow/storage/checkpoint.h"
+#include "furrow/tensor/allocator_torch.h"
 #include "furrow/tensor/arithmetic.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/checkpointer_torch.h"
@@ -128,7 +131,13 @@ struct Checkpointer::Impl {
   std::exception_ptr failure;      // of the worker; read after joining it
   std::vector<std::string> lists;  // what this rank wrote
 
+  std::future<std::vector<at::DataPtr>> prepared;
+
   bool first() const { return rank.alone() || rank.rank == 0; }
+
+  std::vector<plan::Slice> written(const ModelState& model) const {
+    return place.written.empty() ? model.whole_slices() : place.written;
+  }
 
   void run(std::function<void()> task) {
     busy = true;
@@ -253,8 +262,24 @@ void Checkpointer::advance() {
   if (impl_->phase == Impl::Phase::kWriting) impl_->collect();
 }
 
+void Checkpointer::prepare(const ModelState& model) {
+  if (!async()) return;
+  std::vector<int64_t> bytes;
+  const std::vector<plan::Slice> written = impl_->written(model);
+  for (size_t u = 0; u < written.size(); ++u) {
+    for (const int64_t size :
+         model.snapshot_bytes(static_cast<int>(u), {written[u], impl_->place.statistics}))
+      bytes.push_back(size);
+  }
+  impl_->prepared = std::async(std::launch::async, [bytes = std::move(bytes)] {
+    const MemoryScope scope(MemoryKind::kCheckpoint);
+    return tensor::written_blocks(bytes);
+  });
+}
+
 void Checkpointer::finish() {
   advance();
+  if (impl_->prepared.valid()) impl_->prepared.get();
   if (impl_->rank.alone()) return;
   const auto committed = [this] {
     impl_->join_worker();
@@ -268,8 +293,7 @@ void Checkpointer::finish() {
 void Checkpointer::save(const ModelState& model, const RunState& state, std::vector<UnitState> snapshots,
                         std::vector<UnitState> best) {
   finish();
-  const std::vector<plan::Slice> written =
-      impl_->place.written.empty() ? model.whole_slices() : impl_->place.written;
+  const std::vector<plan::Slice> written = impl_->written(model);
   auto save = std::make_shared<Save>();
   save->folder = impl_->place.folder;
   save->keep_latest_k = impl_->config.checkpoint.keep_latest_k;

@@ -235,6 +235,7 @@ void Run::loop() {
   try {
     ledger_.begin_steps(bench_.rank);
     first_step_ = state_.step;
+    if (config.checkpoint.enable) checkpointer_->prepare(*model_);
     if (state_.validation_due) validate();
     while (wants_more()) {
       one_step();
