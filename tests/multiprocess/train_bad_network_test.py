@@ -84,8 +84,7 @@ def test_tcp():
 
 
 def test_hierarchical():
-    sharded = ["--parallelism.data_parallel_replicate_degree", "2", "--parallelism.data_parallel_shard_degree", "2"]
-    expect_cut_and_resumed(2, 2, {1}, ["--comm.algorithm", "hierarchical", *sharded], on_hosts=True)
+    expect_cut_and_resumed(2, 2, {1}, ["--comm.algorithm", "hierarchical"], on_hosts=True)
 
 
 def test_two_halves():
