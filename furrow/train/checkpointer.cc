@@ -8,6 +8,7 @@
 #include <thread>
 #include <utility>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
@@ -30,20 +31,23 @@ constexpr const char* kBestPrefix = "best/";
 
 // One save: everything that this rank writes, by value or in buffers that nobody writes to meanwhile.
 struct Save {
-  std::string folder;   // of checkpoints
-  std::string working;  // where the pieces go
-  std::string suffix;   // "-rank-00003" where several ranks write
+  std::string folder;  // of checkpoints
+  std::string tag;     // of the working folder, where several ranks write into it
+  std::string suffix;  // of files: "-rank-00003", likewise
   int64_t keep_latest_k = 0;
   storage::CheckpointInfo info;
   std::vector<NamedRange> parameters, states, best;
   std::unique_ptr<storage::CheckpointWriter> writer;  // of rank 0
 
+  // Where the pieces go.
   std::string make_folder() {
+    if (!tag.empty()) return storage::make_working_folder(folder, info.step, tag);
     writer = std::make_unique<storage::CheckpointWriter>(folder, info.step);
     return writer->working_folder();
   }
 
-  std::vector<std::string> write() const {
+  std::vector<std::string> write() {
+    const std::string working = make_folder();
     std::vector<std::string> lists;
     const auto write_one = [&](const std::string& name, const std::vector<NamedRange>& ranges,
                                const std::string& prefix) {
@@ -124,6 +128,8 @@ struct Checkpointer::Impl {
   RankContext rank;
   std::string config_text;  // as every manifest has it
   config::Recipe recipe;
+  std::string tag;    // of the working folders of this run's saves, where several ranks make them
+  int64_t saves = 0;  // begun
   std::shared_ptr<Save> under_way;
   Phase phase = Phase::kNone;
   std::jthread worker;
@@ -164,15 +170,23 @@ struct Checkpointer::Impl {
     if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
   }
 
+  // Every rank can name the folder of a save, and no other save has had it: training waits for no disk.
+  void agree_on_tags() {
+    if (rank.alone()) return;
+    tag = text_of_first(rank.world(), "checkpoint folders",
+                        [] { return fmt::format("{:x}-{:x}", process_id(), system_clock().unix_ns()); });
+  }
+
   void begin() {
     Save& save = *under_way;
-    if (!rank.alone()) {  // the others may write once the folder is there
-      save.working = text_of_first(rank.world(), "checkpoint folder", [&save] { return save.make_folder(); });
+    if (!rank.alone()) {
+      save.tag = fmt::format("{}-{}", tag, saves++);
       save.suffix = fmt::format("-rank-{:05}", rank.rank);
+      if (first())
+        save.writer = std::make_unique<storage::CheckpointWriter>(save.folder, save.info.step, save.tag);
     }
     phase = Phase::kWriting;
     run([this, save = under_way] {
-      if (rank.alone()) save->working = save->make_folder();
       lists = save->write();
       if (rank.alone()) save->commit(lists);
     });
@@ -244,6 +258,7 @@ Checkpointer::Checkpointer(const config::Config& config, CheckpointPlace place, 
   impl_->rank = rank;
   impl_->config_text = config::to_toml(config);
   impl_->recipe = config::recipe_of(config);
+  impl_->agree_on_tags();
 }
 
 Checkpointer::~Checkpointer() {

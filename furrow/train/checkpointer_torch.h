@@ -5,8 +5,9 @@
 // finish().
 //
 // In a world of several ranks each writes its piece of every flat buffer, rank 0 commits once all are
-// durable, and an error of any rank is thrown on every rank and leaves no commit.  All ranks call save(),
-// advance() and finish() at the same points; nothing else of a save communicates.
+// durable, and an error of any rank is thrown on every rank and leaves no commit.  All ranks construct it and
+// call save(), advance() and finish() at the same points; nothing else of a save communicates.  An
+// asynchronous save waits for no disk, but for that of a save before it.
 #pragma once
 
 #include <cstdint>

@@ -151,7 +151,7 @@ void Run::compile() {
   const plan::Program program = plan::compile_train(spec_, layout_, options);
   deterministic_ =
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
-                               plan::tree_cost(spec_, layout_, options));
+                               first() ? plan::tree_cost(spec_, layout_, options) : std::nullopt);
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 

@@ -109,6 +109,8 @@ class Run {
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<data::Loader> loader_;
+  std::unique_ptr<plan::Costs>
+      costs_;  // of rank 0, on a CPU whose profile can be read; from begin_record() on
   PlannedMemory planned_;
   int64_t total_steps_ = 0;
   int64_t global_batch_ = 0;

@@ -526,10 +526,11 @@ TEST_F(RankSession, ASaveThatFailsOnAnyRankLeavesTheLastCheckpoint) {
       if (point.ends_with("_prune") || point == "checkpoint.after_commit") continue;
       SCOPED_TRACE(point + " " + mode);
       const std::string name = mode + point;
-      // Two ranks: of the second checkpoint (the first has step 8), the second rank's files.
+      // Two ranks: of the second checkpoint (the first has step 8), the folder that both make, the second
+      // rank's files.
       const bool once = point != "checkpoint.before_piece" && point != "checkpoint.after_piece" &&
                         point != "checkpoint.before_adopt";
-      arm_failpoints(point + (once ? "=enospc@2" : "=enospc@8"));
+      arm_failpoints(point + (point == "checkpoint.begin" ? "=enospc@4" : once ? "=enospc@2" : "=enospc@8"));
       const std::vector<std::string> settings = {"--checkpoint.async_mode", mode};
       EXPECT_THROW(train_on(name, layout(1, 2), false, settings), Error);
       arm_failpoints("");
