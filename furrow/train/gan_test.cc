@@ -43,10 +43,18 @@ void want_gradients(Named* params, const std::string& prefix) {
   for (auto& [name, tensor] : *params) tensor.set_requires_grad(name.starts_with(prefix));
 }
 
+// alpha / rank of testing::adapted().
+constexpr double kAdapterScale = 2;
+
+at::Tensor layer(const Named& params, const std::string& name, const at::Tensor& x) {
+  const at::Tensor y = at::linear(x, params.at(name + ".weight"), params.at(name + ".bias"));
+  const auto a = params.find(name + ".lora_A.weight");
+  if (a == params.end()) return y;
+  return y + kAdapterScale * at::linear(at::linear(x, a->second), params.at(name + ".lora_B.weight"));
+}
+
 at::Tensor two_layers(const Named& params, const std::string& prefix, const at::Tensor& x) {
-  const auto at_name = [&](const char* name) { return params.at(prefix + name); };
-  const at::Tensor hidden = at::leaky_relu(at::linear(x, at_name("fc1.weight"), at_name("fc1.bias")), 0.2);
-  return at::linear(hidden, at_name("fc2.weight"), at_name("fc2.bias"));
+  return layer(params, prefix + "fc2", at::leaky_relu(layer(params, prefix + "fc1", x), 0.2));
 }
 
 at::Tensor judged(const Named& params, const at::Tensor& x, double label) {
@@ -154,6 +162,49 @@ TEST(Gan, AStepIsThatOfPlainAutogradInDouble) {
   EXPECT_LT(error_of(ours, stale.gradients, "discriminator."), 1e-5);
   const Expected other = plain_step(before, after, {batch.images, batch.noise.roll(1, 0).neg()});
   EXPECT_GT(error_of(ours, other.gradients, "discriminator."), 1e-3);
+}
+
+// Each phase trains the adapters of its network; the discriminator's get gradients over the data and over
+// what is generated.
+TEST(Gan, AStepOfAdaptersIsThatOfPlainAutogradInDouble) {
+  TinyTraining tiny = plain_descent();
+  tiny.config.lora = testing::adapted("gan").config.lora;
+  tiny.config.lora.dropout = 0;
+  const plan::ModelSpec spec = tiny.trained_spec();
+  const plan::FlatLayout flat = plan::flat_layout(spec);
+  StepOptions options;
+  options.microbatch_sizes = {16};
+  options.max_norm = 0;
+  options.start = [&](ModelState& model) {  // both matrices have gradients where neither is zero
+    for (size_t u = 0; u < spec.units.size(); ++u) {
+      for (const plan::FlatSpan& span : flat.units[u].spans) {
+        if (!spec.units[u].parameters[span.parameter].name.ends_with("lora_B.weight")) continue;
+        model.unit(static_cast<int>(u))
+            .params.narrow(0, span.offset, span.size)
+            .copy_(at::arange(span.size, at::kFloat).cos() / 8);
+      }
+    }
+  };
+  StepOptions none = options;
+  none.steps = 0;
+  const Named before = named(spec, run_steps(tiny, none).params);
+  const StepResult result = run_steps(tiny, options);
+  const Named after = named(spec, result.params), ours = descended(before, after);
+  const Batch batch = first_batch(tiny, 16);
+  const auto adapters_of = [&](const Expected& expected) {
+    Named adapters = expected.gradients;
+    std::erase_if(adapters, [](const auto& each) { return each.first.find(".lora_") == std::string::npos; });
+    return adapters;
+  };
+  const Expected expected = plain_step(before, after, batch);
+  EXPECT_EQ(adapters_of(expected).size(), 6U);
+  EXPECT_LT(error_of(ours, adapters_of(expected), "discriminator."), 1e-5);
+  EXPECT_LT(error_of(ours, adapters_of(expected), "generator."), 1e-5);
+  EXPECT_NEAR(result.outputs.phases[0].loss.mean(), expected.discriminator, 1e-6);
+  EXPECT_NEAR(result.outputs.phases[1].loss.mean(), expected.generator, 1e-6);
+  for (const auto& [name, moved] : ours)
+    EXPECT_EQ(moved.count_nonzero().item<int64_t>() > 0, name.find(".lora_") != std::string::npos) << name;
+  EXPECT_GT(error_of(ours, adapters_of(plain_step(before, before, batch)), "generator."), 1e-3) << "control";
 }
 
 TEST(Gan, RecomputeChangesNoBitOfTenSteps) {

@@ -9,6 +9,7 @@
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
 #include "furrow/config/batch_note.h"
+#include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/quote.h"
 #include "furrow/tensor/arithmetic.h"
@@ -31,6 +32,8 @@ void Run::begin_record() {
     const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
     if (!batch.empty()) log_info(batch);
   }
+  const std::string left_out = models::left_out_by_star(bench_.config.lora, bench_.spec);
+  if (!left_out.empty()) log_info(left_out);
   plan_memory();
   log_memory();
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);

@@ -503,6 +503,20 @@ TEST_F(RankSession, AGanInFloat16GoesOnWithItsTwoLossScales) {
   EXPECT_FALSE(last.contains("loss_scale"));
 }
 
+TEST_F(RankSession, AdaptersOfAGanGoFromLayoutToLayoutToo) {
+  network_ = small_gan();
+  network_.erase(network_.end() - 2, network_.end());  // groups, of what is frozen now
+  network_.insert(network_.end(), {"--lora.rank", "3"});
+  expect_chain_equals_alone();
+  EXPECT_THAT(weights("alone"), Not(HasSubstr("lora")));
+  const auto adapters = [&](const std::string& name) {
+    return read_file(run(name) + "/adapter/adapter_model.safetensors");
+  };
+  EXPECT_EQ(adapters("chain"), adapters("alone"));
+  EXPECT_THAT(adapters("alone"), AllOf(HasSubstr("generator.fc2.lora_B"),
+                                       HasSubstr("discriminator.fc1.lora_A"), Not(HasSubstr("generated"))));
+}
+
 // The teacher, with statistics of its own, is no part of what is exported and evaluated.
 TEST_F(RankSession, AStudentGoesFromLayoutToLayoutToo) {
   network_ = {"--model.name", "blocks", "--model.units",
