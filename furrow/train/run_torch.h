@@ -64,7 +64,7 @@ class Run {
   void one_step();
   bool traces_next_step() const;
   bool scales_loss() const;
-  void judge(const RunOutputs& outputs);  // a step that was not applied: whether to go on
+  void judge(size_t phase, const PhaseOutputs& outputs) const;  // a step not applied: whether to go on
   void log_step(const RunOutputs& outputs, int64_t duration_ns);
   void validate();
   LossSums validation_sums();
