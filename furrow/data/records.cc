@@ -15,6 +15,8 @@ size_t Records::record_bytes() const {
 
 std::vector<Field> document_end_fields() { return {{"end", DType::kI64, {}}}; }
 
+std::string part_suffix(size_t i) { return "." + std::to_string(i); }
+
 void SampleRecords::read(int64_t first, std::span<std::byte> out) const {
   const size_t bytes = record_bytes(), rows = out.size() / bytes;
   FURROW_CHECK(rows * bytes == out.size(), "a part of a record");
