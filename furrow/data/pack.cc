@@ -246,7 +246,7 @@ class Writer {
 // Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or empty.
 void prepare(const std::string& folder, const Plan& plan, const std::string& text) {
   const std::string plan_file = folder + "/" + std::string(kPlanFile);
-  const bool same = path_exists(plan_file) && read_file(plan_file) == text;
+  const bool same = path_exists(plan_file) && furrow::read_file(plan_file) == text;
   if (!same) {
     remove_all(folder);
     make_directories(folder);

@@ -176,7 +176,7 @@ TEST(TextReader, AFolderIsItsTextsByName) {
   EXPECT_EQ(text_of(), "third first ");
   EXPECT_EQ(open_dataset(options).train->size(), 12 - 4);
   options.tokenizer = "char";
-  EXPECT_EQ(open_dataset(options).train->classes(), 9);  // space d f h i r s t, and none of "second" alone
+  EXPECT_EQ(open_dataset(options).train->classes(), 8);  // space d f h i r s t, and none of "second" alone
   options.text_files = {"c.txt", "none.txt"};
   EXPECT_THAT(error_of([&] { open_dataset(options); }).what(), HasSubstr("none.txt"));
   options.text_files = {"empty.txt"};

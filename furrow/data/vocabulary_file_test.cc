@@ -93,7 +93,7 @@ TEST(VocabularyFile, IsLookedAtWhereItLiesBesideTheMerges) {
 // Each byte of a list of merges changed, each line left out: refused by itself or beside vocab.json, but for
 // what makes the same merges.
 TEST(VocabularyFile, SeesWhatTheMergesAloneDoNotShow) {
-  const preprocess::BpeTokenizer whole("l o\nlo w\ne r\nlow er\n");
+  const preprocess::BpeTokenizer whole("l o\ne r\nt h\nlo er\n");
   const std::string json = json_of(numbers_of(whole)), merges = whole.state().at("merges");
   int alone = 0, together = 0;
   for (size_t at = 0; at < merges.size(); ++at) {

@@ -173,7 +173,7 @@ TEST(Bpe, TextsMayBeCutBetweenWords) {
       if (!tokenizer.may_cut(text, at)) continue;
       std::vector<uint32_t> parts = encode(tokenizer, std::string_view(text).substr(0, at));
       tokenizer.encode(std::string_view(text).substr(at), parts);
-      ASSERT_EQ(parts, whole) << testing::PrintToString(text) << " at " << at;
+      ASSERT_EQ(parts, whole) << ::testing::PrintToString(text) << " at " << at;
       ++cuts;
     }
   }
