@@ -278,7 +278,7 @@ make_documents() {
   [ "$(json pack.json 'd[0]["bytes"]')" = "$(($(cat documents.txt other.txt | wc -c)))" ]
   "$furrow" data verify pack
   run --separate-stderr "$furrow" data info pack
-  [[ $status -eq 0 && $output == *"a    *.0          3          75.00  tokens"* && $output == *"lineage source b"* ]]
+  [[ $status -eq 0 && $output =~ a\ +\*\.0\ +3\ +75\.00\ +tokens && $output == *"lineage source b"* ]]
   "$furrow" train "$config" "${mixed[@]}" --training.dataset pack --training.dataset_path pack --job.dump_folder packed
   [ "$(fingerprint a)" = "$(fingerprint packed)" ]
   "$furrow" bench data pack --seconds 0.05 --json >bench.json
