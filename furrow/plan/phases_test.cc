@@ -107,7 +107,7 @@ std::vector<std::string> texts_of(const Program& program, std::initializer_list<
   for (const Instruction& instruction : program.instructions) {
     if (std::find(ops.begin(), ops.end(), instruction.op) == ops.end()) continue;
     std::string text = to_string(instruction);
-    for (const Value& value : instruction.writes) text += " " + to_string(value);
+    for (const Value& value : instruction.writes) text.append(" ").append(to_string(value));
     texts.push_back(text);
   }
   return texts;
