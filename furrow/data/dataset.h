@@ -40,9 +40,9 @@ struct WhileOpening {
   size_t part_bytes = size_t{1} << 19;  // text: what one of them takes at a time
   // Text: tokens lie in a file without a name in this folder; empty: in memory.
   std::filesystem::path spool = {};
-  // Text: told the bytes read and in all, by one thread at a time; each pass over the text begins at 0.
+  // Text and images: told the bytes read and in all, by one thread at a time; each pass begins at 0.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
-  const CancelToken* cancel = nullptr;  // text: Error{cancelled} soon after it is set
+  const CancelToken* cancel = nullptr;  // of both: Error{cancelled} soon after it is set
 };
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.

@@ -248,5 +248,27 @@ TEST(Folders, BadInputIsNamed) {
   EXPECT_EQ(error_of([&] { open_dataset(none); }).code(), ErrorCode::kNotFound);
 }
 
+TEST(ImageFit, SaysHowFarItIsAndStops) {
+  const TempFolder folder;
+  testing::write_images(folder, "train", 300);
+  CancelToken cancel;
+  uint64_t seen = 0, all = 0;
+  DatasetOptions options{.kind = "idx", .path = folder.path()};
+  options.test_images.clear();
+  options.opening.cancel = &cancel;
+  options.opening.progress = [&](uint64_t done, uint64_t total) {
+    EXPECT_GE(done, seen);
+    seen = done;
+    all = total;
+  };
+  open_dataset(options);
+  EXPECT_EQ(seen, 300u * 12);
+  EXPECT_EQ(all, seen);
+  cancel.cancel();
+  const Error error = error_of([&] { open_dataset(options); });
+  EXPECT_EQ(error.code(), ErrorCode::kCancelled);
+  EXPECT_THAT(error.what(), HasSubstr("interrupted while the images were read"));
+}
+
 }  // namespace
 }  // namespace furrow::data
