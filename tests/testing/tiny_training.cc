@@ -188,6 +188,7 @@ plan::ModelSpec TinyTraining::trained_spec() const {
   plan::ModelSpec trained = spec;
   models::apply_lora(config.lora, &trained);
   plan::apply_optimizer(config.optimizer, &trained);
+  trained.averages_statistics = config.ema.decay > 0;
   return trained;
 }
 
