@@ -6,13 +6,13 @@
 #include <map>
 #include <memory>
 
+#include "apps/furrow/hugging_face_files.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
 #include "furrow/preprocess/llama2c_tokenizer.h"
 #include "furrow/preprocess/sentencepiece_tokenizer.h"
-#include "furrow/storage/json.h"
 
 namespace furrow::app {
 namespace {
@@ -26,9 +26,7 @@ constexpr uint64_t kMostBytes = uint64_t{1} << 28;
 void check_vocabulary(const std::string& path, const preprocess::BpeTokenizer& tokenizer) {
   if (!path_exists(path)) return;
   try {
-    const storage::Json file = storage::parse_json(read_file(path, kMostBytes));
-    std::map<std::string, int64_t> numbers;
-    for (const auto& [token, number] : file.object()) numbers.emplace(token, number.integer());
+    const std::map<std::string, int64_t> numbers = parse_hugging_face_vocabulary(read_file(path, kMostBytes));
     for (uint32_t id = 0; id < static_cast<uint32_t>(tokenizer.vocabulary_size()); ++id) {
       const auto found = numbers.find(tokenizer.printable(id));
       if (found != numbers.end() && found->second == id) continue;

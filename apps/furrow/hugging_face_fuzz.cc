@@ -1,12 +1,16 @@
-// The first byte picks: 'c' a config.json, 'i' an index of shards.  A configuration that is accepted
-// describes a model, or is refused for a combination that none has; an index names files of its folder alone.
+// The first byte picks: 'c' a config.json, 'i' an index of shards, 'v' a vocab.json, 'a' an adapter_config.json of
+// PEFT.  A configuration that is accepted describes a model, or is refused for a combination that none has; an
+// index names files of its folder alone; a vocabulary has a number once; adapters have a rank and an alpha.
 #include <cstddef>
+#include <cmath>
 #include <cstdint>
+#include <set>
 #include <string>
 
 #include "apps/furrow/hugging_face_files.h"
 #include "furrow/base/error.h"
 #include "furrow/models/architectures.h"
+#include "furrow/train/peft_config.h"
 
 namespace {
 
@@ -24,13 +28,33 @@ void as_index(const std::string& json) {
     FURROW_CHECK(!name.empty() && name.find('/') == std::string::npos, "a file outside");
 }
 
+void as_vocabulary(const std::string& json) {
+  int64_t before = -1;
+  std::set<int64_t> numbers;
+  for (const auto& [token, number] : app::parse_hugging_face_vocabulary(json)) numbers.insert(number);
+  for (const int64_t number : numbers) {
+    FURROW_CHECK(number > before, "a number that cannot be");
+    before = number;
+  }
+}
+
+void as_adapters(const std::string& json) {
+  const train::PeftConfig config = train::parse_peft_config(json);
+  FURROW_CHECK(std::isfinite(config.rank) && std::isfinite(config.alpha), "a rank or alpha");
+}
+
+using Parse = void (*)(const std::string& json);
+Parse parse_of(uint8_t kind) {
+  return kind == 'i' ? &as_index : kind == 'v' ? &as_vocabulary : kind == 'a' ? &as_adapters : &as_config;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string rest(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
-    data[0] == 'i' ? as_index(rest) : as_config(rest);
+    parse_of(data[0])(rest);
   } catch (const Error& error) {
     FURROW_CHECK(error.code() != ErrorCode::kInternal, error.what());
   }
