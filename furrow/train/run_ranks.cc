@@ -49,7 +49,8 @@ void Run::open_folder() {
     return folder_->path();
   };
   run_folder_ = bench_.rank.alone() ? open() : text_of_first(bench_.rank.world(), "run folder", open);
-  if (first()) sinks_.emplace(&*folder_, request_.sinks);
+  if (!first()) return;
+  sinks_.emplace(&*folder_, request_.sinks);
 }
 
 std::vector<UnitState> Run::whole_unit(int unit) const {

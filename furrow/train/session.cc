@@ -1,3 +1,4 @@
+#include "furrow/data/fitted_values.h"
 #include "furrow/train/session.h"
 
 #include <filesystem>
@@ -73,9 +74,9 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   if (std::filesystem::exists(run_folder + "/model.toml")) return evaluate_artefact(run_folder, config);
   const std::string artefact_folder = run_folder + "/model";
   const bool exported = std::filesystem::exists(artefact_folder);
-  data::Preprocessing fitted;
+  std::optional<data::Preprocessing> fitted = data::read_fitted(run_folder);
   if (exported) fitted = storage::read_artefact(artefact_folder).preprocessing;
-  auto dataset = std::make_shared<data::Dataset>(data::open_dataset(config, exported ? &fitted : nullptr));
+  auto dataset = std::make_shared<data::Dataset>(data::open_dataset(config, fitted ? &*fitted : nullptr));
   const data::Source* source = split == "test" ? dataset->test.get() : dataset->validation.get();
   if (source == nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");

@@ -13,6 +13,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/observe/metrics_log.h"
+#include "furrow/storage/artefact.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/storage/safetensors.h"
 #include "tests/testing/training_runs_torch.h"
@@ -192,6 +193,22 @@ TEST_F(Session, TheAverageOfTheStatisticsGoesWithThatOfTheWeights) {
   }
   std::filesystem::remove_all(run("last") + "/model");
   EXPECT_EQ(evaluate(run("last"), "test", averaged).loss, *last.test_loss);
+}
+
+// Values fitted at the beginning, though the data have grown since.
+TEST_F(Session, AResumeReadsDataAsTheRunBegan) {
+  train_run("a", config({"--training.steps", "20"}));
+  const auto fitted = [&] { return storage::read_artefact(run("a") + "/model").preprocessing; };
+  const preprocess::State before = fitted();
+  made_up_images(900);
+  train_run("other", config({"--training.steps", "20"}));
+  EXPECT_NE(storage::read_artefact(run("other") + "/model").preprocessing, before) << "control";
+  train_run("a", config({"--training.steps", "40"}), /*resume=*/true);
+  EXPECT_EQ(fitted(), before);
+  std::filesystem::remove_all(run("a") + "/model");
+  const double kept = evaluate(run("a"), "test", config()).loss;
+  std::filesystem::remove(run("a") + "/preprocessing.json");
+  EXPECT_NE(evaluate(run("a"), "test", config()).loss, kept) << "control: fitted anew";
 }
 
 // Adapters beside the weights of another run: resumed, merged in the exported model, and read again.
