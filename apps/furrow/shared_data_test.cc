@@ -7,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "tests/testing/child.h"
 #include "tests/testing/run_ranks.h"
 
 namespace furrow::app {

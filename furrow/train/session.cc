@@ -1,11 +1,12 @@
-#include "furrow/data/fitted_values.h"
 #include "furrow/train/session.h"
 
 #include <filesystem>
+#include <optional>
 
 #include "furrow/base/error.h"
 #include "furrow/base/process.h"
 #include "furrow/comm/communicator.h"
+#include "furrow/data/fitted_values.h"
 #include "furrow/models/architectures.h"
 #include "furrow/models/lora.h"
 #include "furrow/preprocess/class_names.h"
