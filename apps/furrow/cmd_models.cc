@@ -44,7 +44,8 @@ std::string tokenizer_advice(const std::string& place) {
   const std::string unread = place.empty() ? "" : unread_tokenizer(place);
   if (unread.empty()) return "no tokenizer comes with the model: --tokenizer FILE names one";
   return fmt::format(
-      "the model's tokenizer, {}, is of a form that is not read: --tokenizer FILE names its merges.txt (GPT-2) "
+      "the model's tokenizer, {}, is of a form that is not read: --tokenizer FILE names its merges.txt "
+      "(GPT-2) "
       "or tokenizer.model (SentencePiece)",
       unread);
 }

@@ -85,8 +85,8 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
   }
   std::optional<data::Preprocessing> kept;
   if (first && resume) kept = data::read_fitted(job.run_folder);
-  request.dataset =
-      std::make_shared<data::Dataset>(open_shared(request.communicator, job.config, kept));  // while libtorch loads
+  request.dataset = std::make_shared<data::Dataset>(
+      open_shared(request.communicator, job.config, kept));  // while libtorch loads
   return torch_entry_points().train(request);
 }
 

@@ -131,10 +131,11 @@ class Tensors {
     for (const storage::SafetensorsFile& file : files_) {
       for (const storage::TensorInfo& tensor : file.tensors()) {
         if (taken_.contains(tensor.name) || models::is_hugging_face_buffer(tensor.name)) continue;
-        throw Error(ErrorCode::kUnimplemented,
-                    fmt::format("{}: tensor {} belongs to nothing that this architecture has: import the plain "
-                                "model, before heads or adapters were added to it",
-                                file.path(), tensor.name));
+        throw Error(
+            ErrorCode::kUnimplemented,
+            fmt::format("{}: tensor {} belongs to nothing that this architecture has: import the plain "
+                        "model, before heads or adapters were added to it",
+                        file.path(), tensor.name));
       }
     }
   }

@@ -46,8 +46,9 @@ void read_key(const Json& config, const models::HuggingFaceKey& key, config::Mod
 
 [[noreturn]] void refuse_rope(const std::string& what) {
   throw Error(ErrorCode::kUnimplemented,
-              what + ": this library has the default rotary embedding alone, over all of a head; choose a "
-                     "model that was trained without scaled positions");
+              what +
+                  ": this library has the default rotary embedding alone, over all of a head; choose a "
+                  "model that was trained without scaled positions");
 }
 
 // Rotary embeddings: transformers >= 5 has all of them in one object, before it only what scales them.
@@ -72,10 +73,11 @@ void check_head_dim(const Json& config, const config::Model& model) {
   const Json* value = config.find("head_dim");
   if (value == nullptr || *value == Json() || model.heads < 1) return;
   if (value->integer() * model.heads == model.width) return;
-  throw Error(ErrorCode::kUnimplemented,
-              fmt::format("head_dim is {}, and {} heads of it are not hidden_size = {}: this library computes "
-                          "no other; choose a model whose heads divide its width",
-                          value->integer(), model.heads, model.width));
+  throw Error(
+      ErrorCode::kUnimplemented,
+      fmt::format("head_dim is {}, and {} heads of it are not hidden_size = {}: this library computes "
+                  "no other; choose a model whose heads divide its width",
+                  value->integer(), model.heads, model.width));
 }
 
 // Off, or a factor of one.
@@ -92,10 +94,11 @@ void check_unknown(const Json& config, const HuggingFaceModel& row) {
     if (std::ranges::find(row.ignored, key) != row.ignored.end()) continue;
     const auto within = [&key](std::string_view word) { return key.find(word) != std::string::npos; };
     if (std::ranges::none_of(models::hugging_face_arithmetic_words(), within)) continue;
-    throw Error(ErrorCode::kUnimplemented,
-                fmt::format("{} is a key of config.json that this library does not know, and it may change what "
-                            "the model computes: remove it if it does not",
-                            key));
+    throw Error(
+        ErrorCode::kUnimplemented,
+        fmt::format("{} is a key of config.json that this library does not know, and it may change what "
+                    "the model computes: remove it if it does not",
+                    key));
   }
 }
 

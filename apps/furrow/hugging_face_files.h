@@ -18,8 +18,8 @@ models::ForeignModel parse_hugging_face_config(const std::string& json);
 // leaves the folder.
 std::set<std::string> parse_hugging_face_index(const std::string& json);
 
-// vocab.json: the number of each token.  Error{data_loss}: no such file, two tokens of one number, a number that
-// cannot be.
+// vocab.json: the number of each token.  Error{data_loss}: no such file, two tokens of one number, a number
+// that cannot be.
 std::map<std::string, int64_t> parse_hugging_face_vocabulary(const std::string& json);
 
 }  // namespace furrow::app

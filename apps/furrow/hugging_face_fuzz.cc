@@ -1,8 +1,9 @@
-// The first byte picks: 'c' a config.json, 'i' an index of shards, 'v' a vocab.json, 'a' an adapter_config.json of
-// PEFT.  A configuration that is accepted describes a model, or is refused for a combination that none has; an
-// index names files of its folder alone; a vocabulary has a number once; adapters have a rank and an alpha.
-#include <cstddef>
+// The first byte picks: 'c' a config.json, 'i' an index of shards, 'v' a vocab.json, 'a' an
+// adapter_config.json of PEFT.  A configuration that is accepted describes a model, or is refused for a
+// combination that none has; an index names files of its folder alone; a vocabulary has a number once;
+// adapters have a rank and an alpha.
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <set>
 #include <string>

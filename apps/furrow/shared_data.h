@@ -9,9 +9,9 @@
 
 namespace furrow::app {
 
-// With the values `kept` by the run on rank 0 (a resume), else with those that rank 0 fits now: the others wait for
-// them, however long that takes, and fit nothing.  What is wrong with the data of rank 0 is everybody's error.
-// `communicator` is null in a world of one.
+// With the values `kept` by the run on rank 0 (a resume), else with those that rank 0 fits now: the others
+// wait for them, however long that takes, and fit nothing.  What is wrong with the data of rank 0 is
+// everybody's error. `communicator` is null in a world of one.
 data::Dataset open_shared(comm::Communicator* communicator, const config::Config& config,
                           const std::optional<data::Preprocessing>& kept);
 

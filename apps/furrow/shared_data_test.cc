@@ -31,12 +31,14 @@ TEST(SharedData, OtherRanksTakeWhatRankZeroFits) {
     data::Preprocessing more = fitted[rank];
     more["alphabet"] += " 233";
     more["classes"] = "10";
-    kept[rank] = open_shared(&communicator, config, rank == 0 ? std::optional(more) : std::nullopt).preprocessing;
+    kept[rank] =
+        open_shared(&communicator, config, rank == 0 ? std::optional(more) : std::nullopt).preprocessing;
   });
   EXPECT_EQ(fitted[1], fitted[0]);
   EXPECT_EQ(kept[1], kept[0]);
   EXPECT_NE(kept[0], fitted[0]) << "control";
-  EXPECT_NE(open_shared(nullptr, text_config(folder.path() + "/1"), {}).preprocessing, fitted[0]) << "control";
+  EXPECT_NE(open_shared(nullptr, text_config(folder.path() + "/1"), {}).preprocessing, fitted[0])
+      << "control";
 }
 
 TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {

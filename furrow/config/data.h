@@ -94,8 +94,9 @@ struct Data {
        .min = 0,
        .max = 4096,
        .only_if = kFolder,
-       .doc = "What the shorter side is scaled to before the middle is taken, torchvision's Resize. 0: what is "
-              "taken of it."});
+       .doc =
+           "What the shorter side is scaled to before the middle is taken, torchvision's Resize. 0: what is "
+           "taken of it."});
     v("crop_size", &Data::crop_size,
       {.effect = kRecipe,
        .min = 0,
@@ -105,9 +106,10 @@ struct Data {
     v("random_resized_crop", &Data::random_resized_crop,
       {.effect = kRecipe,
        .only_if = kFolder,
-       .doc =
-           "Training images are a region of the original, of random size, place and shape (3/4 to 4/3), scaled "
-           "to crop_size, anew in each epoch: torchvision's RandomResizedCrop. Validation and test are not."});
+       .doc = "Training images are a region of the original, of random size, place and shape (3/4 to 4/3), "
+              "scaled "
+              "to crop_size, anew in each epoch: torchvision's RandomResizedCrop. Validation and test are "
+              "not."});
     v("random_resized_crop_min_scale", &Data::random_resized_crop_min_scale,
       {.effect = kRecipe,
        .min = 0,

@@ -69,9 +69,10 @@ void check_crop(const Config& config) {
   const int64_t crop = own ? data.crop_size : data.image_size;
   if (crop <= data.resize_size) return;
   refuse(config, "data.resize_size",
-         fmt::format("data.{} {} is more than data.resize_size {} leaves of an image: raise resize_size, or set it "
-                     "to 0 for the same",
-                     own ? "crop_size" : "image_size", crop, data.resize_size));
+         fmt::format(
+             "data.{} {} is more than data.resize_size {} leaves of an image: raise resize_size, or set it "
+             "to 0 for the same",
+             own ? "crop_size" : "image_size", crop, data.resize_size));
 }
 
 void check_data(const Config& config) {
@@ -91,20 +92,23 @@ void check_data(const Config& config) {
   for (const std::string_view name : {"gpt", "llama", "rnn", "lstm"}) {
     if (config.model.name == name && dataset != "text" && dataset != "pack" && dataset != "mixture")
       refuse(config, "training.dataset",
-             fmt::format("model.name = {} reads text: set training.dataset = text, or a pack or a mixture of text, "
-                         "not {}",
-                         name, dataset));
+             fmt::format(
+                 "model.name = {} reads text: set training.dataset = text, or a pack or a mixture of text, "
+                 "not {}",
+                 name, dataset));
   }
   if (config.model.name == "mlp" && dataset == "text") {
-    refuse(config, "training.dataset",
-           "model.name = mlp reads numbers, not text: set training.dataset = idx, cifar10, folder, table, or a "
-           "pack or a mixture of those; gpt, llama, rnn and lstm read text");
+    refuse(
+        config, "training.dataset",
+        "model.name = mlp reads numbers, not text: set training.dataset = idx, cifar10, folder, table, or a "
+        "pack or a mixture of those; gpt, llama, rnn and lstm read text");
   }
   if (config.model.name == "convnet" && (dataset == "text" || dataset == "table")) {
     refuse(config, "training.dataset",
-           fmt::format("model.name = convnet reads images: set training.dataset = idx, cifar10, folder, or a pack "
-                       "or a mixture of those, not {}",
-                       dataset));
+           fmt::format(
+               "model.name = convnet reads images: set training.dataset = idx, cifar10, folder, or a pack "
+               "or a mixture of those, not {}",
+               dataset));
   }
   if (config.data.resize_size > 0) check_crop(config);
 }

@@ -1,4 +1,5 @@
-// What was fitted on the data of a run, as a file of its folder: every rank and every resume reads data alike.
+// What was fitted on the data of a run, as a file of its folder: every rank and every resume reads data
+// alike.
 #pragma once
 
 #include <optional>
@@ -15,7 +16,8 @@ inline constexpr std::string_view kFittedFile = "preprocessing.json";  // docs/f
 std::string to_json(const Preprocessing& fitted);
 Preprocessing parse_fitted(const std::string& json);
 
-// Of a run's folder; nothing in one without the file, as earlier versions leave it.  Error{data_loss} names it.
+// Of a run's folder; nothing in one without the file, as earlier versions leave it.  Error{data_loss} names
+// it.
 std::optional<Preprocessing> read_fitted(const std::string& run_folder);
 void write_fitted(const std::string& run_folder, const Preprocessing& fitted);
 

@@ -160,7 +160,8 @@ TEST(ImageFile, AShrunkJpegIsThePictureInSmall) {
       for (int64_t x = 0; x < small.pixels.width; ++x) {
         int64_t sum = 0;
         for (int64_t i = 0; i < shrink * shrink; ++i)
-          sum += whole.pixels[static_cast<size_t>(((y * shrink + i / shrink) * 24 + x * shrink + i % shrink) * 3 + 1)];
+          sum += whole.pixels[static_cast<size_t>(
+              ((y * shrink + i / shrink) * 24 + x * shrink + i % shrink) * 3 + 1)];
         error += std::abs(sum / (shrink * shrink) -
                           small.pixels.pixels[static_cast<size_t>((y * small.pixels.width + x) * 3 + 1)]);
         ++count;
@@ -185,7 +186,8 @@ TEST(ImageFile, TooManyPixelsAreNoDamage) {
   EXPECT_THAT(error.what(), HasSubstr("16384 x 16384 pixels"));
   EXPECT_THAT(error.what(), HasSubstr("scale it down"));
   // An eighth of the sides are few: the file is read, and found to be cut short.
-  EXPECT_EQ(error_of([&] { decode_image(file, [](int64_t, int64_t) { return 8; }); }).code(), ErrorCode::kDataLoss);
+  EXPECT_EQ(error_of([&] { decode_image(file, [](int64_t, int64_t) { return 8; }); }).code(),
+            ErrorCode::kDataLoss);
 }
 
 std::vector<float> inputs_of(const Source& source, std::vector<int64_t> positions = {}) {
@@ -202,8 +204,8 @@ std::vector<float> inputs_of(const Source& source, std::vector<int64_t> position
 }
 
 // Pixels as the network sees them, of images that a scaling is made for.
-std::vector<float> expected_inputs(const DecodedImage& image, const preprocess::Scaling& scaling, int64_t size,
-                                   const Preprocessing& fitted) {
+std::vector<float> expected_inputs(const DecodedImage& image, const preprocess::Scaling& scaling,
+                                   int64_t size, const Preprocessing& fitted) {
   ByteVector pixels(static_cast<size_t>(3 * size * size));
   preprocess::resize(image.pixels, preprocess::shrunk(scaling, 17, 24, image.shrink), size, pixels);
   std::vector<float> expected(pixels.size());

@@ -30,10 +30,11 @@ bool too_many(uint64_t height, uint64_t width) {
 }
 
 [[noreturn]] void refuse_size(uint64_t height, uint64_t width) {
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("the image has {} x {} pixels, and 2^26 are the most that is decoded: scale it down, "
-                          "or take it out of the folder",
-                          width, height));
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("the image has {} x {} pixels, and 2^26 are the most that is decoded: scale it down, "
+                  "or take it out of the folder",
+                  width, height));
 }
 
 // Memory for an image of these sides.

@@ -1,5 +1,5 @@
-// Any bytes are an image whose pixels can be resized, whole or decoded to an eighth of its sides, or are refused:
-// Error{data_loss}, of too many pixels Error{invalid_argument}.
+// Any bytes are an image whose pixels can be resized, whole or decoded to an eighth of its sides, or are
+// refused: Error{data_loss}, of too many pixels Error{invalid_argument}.
 #include "furrow/base/error.h"
 #include "furrow/data/image_file.h"
 
@@ -14,7 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const data::DecodedImage small = data::decode_image({data, size}, [](int64_t, int64_t) { return 8; });
     FURROW_CHECK(small.pixels.height == (image.height + small.shrink - 1) / small.shrink, "another height");
     const auto scaling = preprocess::resize_then_crop(image.height, image.width, 12, 8);
-    preprocess::resize(small.pixels, preprocess::shrunk(scaling, image.height, image.width, small.shrink), 8, out);
+    preprocess::resize(small.pixels, preprocess::shrunk(scaling, image.height, image.width, small.shrink), 8,
+                       out);
   } catch (const Error& error) {
     FURROW_CHECK(error.code() == ErrorCode::kDataLoss || error.code() == ErrorCode::kInvalidArgument,
                  "an error of another code");

@@ -153,9 +153,9 @@ void ImageSource::read_at(std::span<const int64_t> indices, std::span<const int6
   for (size_t row = 0; row < indices.size(); ++row) {
     fetch(row + kRowsAhead);
     const size_t index = image_of(indices[row]);
-    ImageStore::Image image =
-        augment ? images_->fetch_at(index, positions[row], *pipeline_.augmenter, scratch)
-                : images_->fetch(index, scratch);
+    ImageStore::Image image = augment
+                                  ? images_->fetch_at(index, positions[row], *pipeline_.augmenter, scratch)
+                                  : images_->fetch(index, scratch);
     target[row] = image.label;
     if (augment) {
       pipeline_.augmenter->apply(positions[row], images_->shape(), image.pixels, augmented);

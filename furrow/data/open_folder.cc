@@ -170,9 +170,10 @@ Listing list_test(const fs::path& folder, const std::vector<std::string>& classe
     if (found == classes.end()) {
       throw Error(
           ErrorCode::kInvalidArgument,
-          fmt::format("{} has a class '{}' that the training folder does not have: add images of it there, or "
-                      "remove it here",
-                      folder.string(), name));
+          fmt::format(
+              "{} has a class '{}' that the training folder does not have: add images of it there, or "
+              "remove it here",
+              folder.string(), name));
     }
     label_of.push_back(static_cast<int32_t>(found - classes.begin()));
   }

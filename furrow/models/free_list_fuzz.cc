@@ -14,7 +14,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const models::DataShape images{{DType::kF32, {-1, 1, 28, 28}}, 10}, tokens{{DType::kI64, {-1, 16}}, 27};
   config::Model model;
   model.name = "blocks";
-  for (const std::string& line : split(std::string(reinterpret_cast<const char*>(data) + 1, size - 1), '\n')) {
+  for (const std::string& line :
+       split(std::string(reinterpret_cast<const char*>(data) + 1, size - 1), '\n')) {
     if (!line.empty()) model.units.push_back(line);
   }
   try {

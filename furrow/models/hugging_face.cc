@@ -22,8 +22,7 @@ constexpr HuggingFaceFact kGpt2Facts[] = {
 };
 constexpr std::string_view kGpt2Ignored[] = {
     "_attn_implementation", "add_cross_attention",  // its tensors would be refused
-    "attn_implementation",  "attn_pdrop",
-    "output_attentions",    "reorder_and_upcast_attn",
+    "attn_implementation",  "attn_pdrop",          "output_attentions", "reorder_and_upcast_attn",
 };
 
 constexpr HuggingFaceKey kLlamaKeys[] = {
@@ -47,13 +46,12 @@ constexpr std::string_view kLlamaIgnored[] = {
 };
 
 constexpr std::string_view kArithmeticWords[] = {
-    "attention", "attn", "bias",     "clip", "expert", "head_dim", "multiplier", "norm",
-    "quant",     "rope", "residual", "rotary", "scal", "softcap",  "window",
+    "attention", "attn", "bias",     "clip",   "expert", "head_dim", "multiplier", "norm",
+    "quant",     "rope", "residual", "rotary", "scal",   "softcap",  "window",
 };
 
 constexpr HuggingFaceModel kModels[] = {
-    {"gpt", "gpt2", "GPT2LMHeadModel", "transformer.", "n_positions", kGpt2Keys, kGpt2Facts,
-     kGpt2Ignored},
+    {"gpt", "gpt2", "GPT2LMHeadModel", "transformer.", "n_positions", kGpt2Keys, kGpt2Facts, kGpt2Ignored},
     {"llama", "llama", "LlamaForCausalLM", "", "max_position_embeddings", kLlamaKeys, kLlamaFacts,
      kLlamaIgnored},
 };

@@ -1,5 +1,5 @@
-// Lines are entries of [optimizer] groups: they are refused with Error{invalid_argument}, or set finite rules that
-// are not below 0, and tied parameters follow their owners.
+// Lines are entries of [optimizer] groups: they are refused with Error{invalid_argument}, or set finite rules
+// that are not below 0, and tied parameters follow their owners.
 #include <cmath>
 #include <string>
 #include <string_view>
@@ -26,7 +26,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     for (const plan::Parameter& parameter : unit.parameters) {
       const plan::ParameterRule& rule = parameter.rule;
       FURROW_CHECK(std::isfinite(rule.lr_scale) && rule.lr_scale >= 0, "a rate");
-      FURROW_CHECK(std::isfinite(rule.weight_decay.value_or(0)) && rule.weight_decay.value_or(0) >= 0, "a decay");
+      FURROW_CHECK(std::isfinite(rule.weight_decay.value_or(0)) && rule.weight_decay.value_or(0) >= 0,
+                   "a decay");
     }
   }
   FURROW_CHECK(spec.units[2].parameters.back().rule == spec.units[0].parameters[0].rule, "a tied parameter");

@@ -36,9 +36,9 @@ class ImageAugmenter {
   };
   Draw draw(int64_t position) const;  // REQUIRES: 0 <= position < 2^48
 
-  // torchvision's RandomResizedCrop(scale=(least_scale, 1), ratio=(3/4, 4/3)) of an original of these sides: ten
-  // tries of an area and of a ratio of the sides, even in its logarithm; else the middle, its ratio clamped.
-  // REQUIRES: as draw(), positive sides.
+  // torchvision's RandomResizedCrop(scale=(least_scale, 1), ratio=(3/4, 4/3)) of an original of these sides:
+  // ten tries of an area and of a ratio of the sides, even in its logarithm; else the middle, its ratio
+  // clamped. REQUIRES: as draw(), positive sides.
   Region region(int64_t position, int64_t height, int64_t width) const;
   bool resizes() const { return augmentation_.resized_crop; }
 

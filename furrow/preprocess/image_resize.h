@@ -28,8 +28,8 @@ struct Scaling {
   friend bool operator==(const Scaling&, const Scaling&) = default;
 };
 
-// torchvision's Resize(resize_size) and CenterCrop(size): the shorter side becomes resize_size, the longer one
-// floor(resize_size * longer / shorter); the middle is rounded half to even.  REQUIRES: 0 < size <=
+// torchvision's Resize(resize_size) and CenterCrop(size): the shorter side becomes resize_size, the longer
+// one floor(resize_size * longer / shorter); the middle is rounded half to even.  REQUIRES: 0 < size <=
 // resize_size.
 Scaling resize_then_crop(int64_t height, int64_t width, int64_t resize_size, int64_t size);
 // What resize_and_crop() does: the longer side is rounded, the middle rounded down.

@@ -133,7 +133,9 @@ TEST(Resize, AShrunkImageGivesThePicture) {
   EXPECT_EQ(shrunk({{0, 0, 101, 80}, 8, 8, 0, 0}, 101, 80, 8), (Scaling{{0, 0, 13, 10}, 8, 8, 0, 0}));
   EXPECT_EQ(shrunk({{100, 79, 1, 1}, 8, 8, 0, 0}, 101, 80, 8), (Scaling{{12, 9, 1, 1}, 8, 8, 0, 0}));
   RgbImage image{64, 96, {}}, half{32, 48, {}};
-  const auto at = [](double y, double x) { return static_cast<uint8_t>(128 + 100 * std::sin(y / 9) * std::cos(x / 7)); };
+  const auto at = [](double y, double x) {
+    return static_cast<uint8_t>(128 + 100 * std::sin(y / 9) * std::cos(x / 7));
+  };
   for (int64_t y = 0; y < 64; ++y) {
     for (int64_t x = 0; x < 96; ++x) image.pixels.insert(image.pixels.end(), 3, at(double(y), double(x)));
   }

@@ -1,5 +1,5 @@
-// Lines "key value", as an artefact keeps them: whatever their kind, they are refused or load as what saves as
-// itself, and a tokenizer's tokens decode.
+// Lines "key value", as an artefact keeps them: whatever their kind, they are refused or load as what saves
+// as itself, and a tokenizer's tokens decode.
 #include <string>
 #include <string_view>
 

@@ -198,8 +198,8 @@ TEST(AdamW8bit, StaysNearAdamW) {
   }
 }
 
-// The paper's dynamic map (Dettmers et al., 2022, appendix F): decades of 1, 2, 4, ... means of equal parts of
-// [0.1, 1], twice as many without a sign.
+// The paper's dynamic map (Dettmers et al., 2022, appendix F): decades of 1, 2, 4, ... means of equal parts
+// of [0.1, 1], twice as many without a sign.
 std::vector<double> dynamic_values(bool is_signed) {
   std::vector<double> values = {0, 1};
   for (int i = 0; i < 7; ++i) {

@@ -271,8 +271,8 @@ TEST(Statistics, AreAveragedWithTheWeights) {
       const auto running = [&](const StepResult& result) {
         return result.statistics[u].narrow(0, span.offset, span.size);
       };
-      const at::Tensor own = after[3].statistics[u].narrow(0, flat.units[u].statistic_elements + span.offset,
-                                                           span.size);
+      const at::Tensor own =
+          after[3].statistics[u].narrow(0, flat.units[u].statistic_elements + span.offset, span.size);
       EXPECT_TRUE(running(after[3]).equal(running(plain))) << statistic.name;
       if (statistic.fold == plan::Statistic::Fold::kCount) {
         EXPECT_EQ(own.view(at::kLong).item<int64_t>(), 3) << statistic.name;

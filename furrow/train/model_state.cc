@@ -355,9 +355,9 @@ std::vector<NamedRange> ModelState::statistic_ranges_at(std::span<const UnitStat
       const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
       const std::string name =
           average ? fmt::format("optimizer.{}/{}", plan::kAverageState, statistic.name) : statistic.name;
-      ranges.push_back({name, statistic.shape, 0,
-                        statistic_view(units[u].statistics, span, statistic,
-                                       average ? layout.statistic_elements : 0)});
+      ranges.push_back(
+          {name, statistic.shape, 0,
+           statistic_view(units[u].statistics, span, statistic, average ? layout.statistic_elements : 0)});
     }
   }
   return ranges;

@@ -38,7 +38,7 @@ struct UnitState {
   // are none.
   at::Tensor params;
   std::vector<at::Tensor>
-      states;                  // one per state of the optimizer, in its order and form (plan/state_form.h)
+      states;  // one per state of the optimizer, in its order and form (plan/state_form.h)
   // Flat, whole on every rank that runs the unit, with their average where there is one (plan/flat_layout.h).
   at::Tensor statistics = {};
   // What blocks read where that is not `params` itself: of the unit's type, rounded from it by every step,

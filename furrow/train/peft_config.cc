@@ -29,7 +29,8 @@ PeftConfig parse_peft_config(const std::string& text) {
   if (type != "LORA") refuse(fmt::format("peft_type is {}, not LORA", type));
   for (const char* key : {"use_rslora", "use_dora"}) {
     const Json* value = json.find(key);
-    if (value != nullptr && *value == Json(true)) refuse(fmt::format("{} is true: adapters are plain here", key));
+    if (value != nullptr && *value == Json(true))
+      refuse(fmt::format("{} is true: adapters are plain here", key));
   }
   for (const char* key : {"rank_pattern", "alpha_pattern"}) {
     const Json* value = json.find(key);

@@ -147,7 +147,8 @@ TEST_F(Pictures, OfALanguageModelEndWhereTheyCostTooMuch) {
   for (const int64_t tokens : {1, 3, 9}) {
     // Rows of 16, 17, ... 24, 24 tokens: the last one begins where the bound is not passed yet.
     double before = 0;
-    for (int64_t t = 0; t + 1 < tokens; ++t) before += flops * static_cast<double>(std::min<int64_t>(16 + t, 24));
+    for (int64_t t = 0; t + 1 < tokens; ++t)
+      before += flops * static_cast<double>(std::min<int64_t>(16 + t, 24));
     draw_pictures({model, dataset, rank, folder_.path(), 4, before * (1 + 1e-9)});
     EXPECT_THAT(read_file(folder_.path() + "/samples.txt"),
                 HasSubstr(fmt::format("written, {} tokens at temperature", tokens)));

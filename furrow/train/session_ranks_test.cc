@@ -455,10 +455,13 @@ TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
 
 // So does their average, which is what is validated, kept as the best and exported.
 TEST_F(RankSession, AveragedStatisticsGoFromLayoutToLayoutToo) {
-  network_ = {"--model.name", "blocks", "--model.units",
+  network_ = {"--model.name",
+              "blocks",
+              "--model.units",
               R"(["stem: conv_norm out_channels=4", "b: residual_block out_channels=8 stride=2",)"
               R"( "fc: pool_linear out=classes"])",
-              "--ema.decay", "0.9"};
+              "--ema.decay",
+              "0.9"};
   expect_chain_equals_alone();
 }
 

@@ -176,8 +176,8 @@ TEST_F(Session, TheAverageOfTheWeightsIsEvaluatedExportedAndResumed) {
 TEST_F(Session, TheAverageOfTheStatisticsGoesWithThatOfTheWeights) {
   const config::Config averaged =
       config({"--model.name", "blocks", "--model.units",
-              R"(["stem: conv_norm out_channels=4", "fc: pool_linear out=classes"])", "--training.steps", "20",
-              "--validation.enable", "false", "--ema.decay", "0.9"});
+              R"(["stem: conv_norm out_channels=4", "fc: pool_linear out=classes"])", "--training.steps",
+              "20", "--validation.enable", "false", "--ema.decay", "0.9"});
   const observe::Summary last = train_run("last", averaged);
   const storage::SafetensorsFile model(run("last") + "/model/model.safetensors");
   const auto checkpoint = storage::CheckpointReader::open(run("last") + "/checkpoints/step-00000020");
@@ -203,14 +203,32 @@ TEST_F(Session, Resnet18ReadsFoldersAsItIsUsedTo) {
     for (const std::string name : {"rgb", "grey"}) {
       const std::filesystem::path folder = run("images") + "/" + split + "/" + name;
       std::filesystem::create_directories(folder);
-      for (const char* copy : {"1.jpg", "2.jpg", "3.jpg"}) std::filesystem::copy(images / (name + ".jpg"), folder / copy);
+      for (const char* copy : {"1.jpg", "2.jpg", "3.jpg"})
+        std::filesystem::copy(images / (name + ".jpg"), folder / copy);
     }
   }
-  config::Config settings =
-      config({"--model.name", "resnet18", "--training.dataset", "folder", "--data.resize_size", "36",
-              "--data.crop_size", "32", "--data.random_resized_crop", "true", "--data.random_flip", "true",
-              "--data.validation_fraction", "0", "--training.local_batch_size", "4",
-              "--training.global_batch_size", "4", "--training.steps", "2", "--checkpoint.interval", "1"});
+  config::Config settings = config({"--model.name",
+                                    "resnet18",
+                                    "--training.dataset",
+                                    "folder",
+                                    "--data.resize_size",
+                                    "36",
+                                    "--data.crop_size",
+                                    "32",
+                                    "--data.random_resized_crop",
+                                    "true",
+                                    "--data.random_flip",
+                                    "true",
+                                    "--data.validation_fraction",
+                                    "0",
+                                    "--training.local_batch_size",
+                                    "4",
+                                    "--training.global_batch_size",
+                                    "4",
+                                    "--training.steps",
+                                    "2",
+                                    "--checkpoint.interval",
+                                    "1"});
   settings.training.dataset_path = run("images");
   const observe::Summary whole = train_run("whole", settings);
   EXPECT_TRUE(std::isfinite(whole.loss));
