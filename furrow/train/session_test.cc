@@ -13,10 +13,8 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/observe/metrics_log.h"
-#include "furrow/storage/artefact.h"
 #include "furrow/storage/checkpoint.h"
 #include "furrow/storage/safetensors.h"
-#include "tests/testing/fuzz_replay.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -194,68 +192,6 @@ TEST_F(Session, TheAverageOfTheStatisticsGoesWithThatOfTheWeights) {
   }
   std::filesystem::remove_all(run("last") + "/model");
   EXPECT_EQ(evaluate(run("last"), "test", averaged).loss, *last.test_loss);
-}
-
-// A residual network for large images on a folder of JPEG, regions at random: trained, resumed and evaluated.
-TEST_F(Session, Resnet18ReadsFoldersAsItIsUsedTo) {
-  const std::filesystem::path images = testing::source_root() / "furrow/data/image_file_fuzz_corpus";
-  for (const std::string split : {"train", "test"}) {
-    for (const std::string name : {"rgb", "grey"}) {
-      const std::filesystem::path folder = run("images") + "/" + split + "/" + name;
-      std::filesystem::create_directories(folder);
-      for (const char* copy : {"1.jpg", "2.jpg", "3.jpg"})
-        std::filesystem::copy(images / (name + ".jpg"), folder / copy);
-    }
-  }
-  config::Config settings = config({"--model.name",
-                                    "resnet18",
-                                    "--training.dataset",
-                                    "folder",
-                                    "--data.resize_size",
-                                    "36",
-                                    "--data.crop_size",
-                                    "32",
-                                    "--data.random_resized_crop",
-                                    "true",
-                                    "--data.random_flip",
-                                    "true",
-                                    "--data.validation_fraction",
-                                    "0",
-                                    "--training.local_batch_size",
-                                    "4",
-                                    "--training.global_batch_size",
-                                    "4",
-                                    "--training.steps",
-                                    "2",
-                                    "--checkpoint.interval",
-                                    "1"});
-  settings.training.dataset_path = run("images");
-  const observe::Summary whole = train_run("whole", settings);
-  EXPECT_TRUE(std::isfinite(whole.loss));
-  EXPECT_EQ(evaluate(run("whole"), "test", settings).loss, *whole.test_loss);
-  train_run("parts", settings);
-  std::filesystem::remove_all(run("parts") + "/checkpoints/step-00000002");
-  std::filesystem::remove_all(run("parts") + "/model");
-  train_run("parts", settings, /*resume=*/true);
-  EXPECT_EQ(weights("whole") == weights("parts"), true) << "45 MB";
-  settings.data.random_resized_crop = false;
-  EXPECT_NE(train_run("middle", settings).loss, whole.loss) << "control";
-}
-
-// Values fitted at the beginning, though the data have grown since.
-TEST_F(Session, AResumeReadsDataAsTheRunBegan) {
-  train_run("a", config({"--training.steps", "20"}));
-  const auto fitted = [&] { return storage::read_artefact(run("a") + "/model").preprocessing; };
-  const preprocess::State before = fitted();
-  made_up_images(900);
-  train_run("other", config({"--training.steps", "20"}));
-  EXPECT_NE(storage::read_artefact(run("other") + "/model").preprocessing, before) << "control";
-  train_run("a", config({"--training.steps", "40"}), /*resume=*/true);
-  EXPECT_EQ(fitted(), before);
-  std::filesystem::remove_all(run("a") + "/model");
-  const double kept = evaluate(run("a"), "test", config()).loss;
-  std::filesystem::remove(run("a") + "/preprocessing.json");
-  EXPECT_NE(evaluate(run("a"), "test", config()).loss, kept) << "control: fitted anew";
 }
 
 // Adapters beside the weights of another run: resumed, merged in the exported model, and read again.
