@@ -127,7 +127,7 @@ TEST(Folders, ClassesAreFoldersInOrder) {
   const auto targets = buffers.views[1].as<int64_t>();
   EXPECT_EQ(std::vector<int64_t>(targets.begin(), targets.end()), (std::vector<int64_t>{0, 1, 1}));
   ByteVector pixels(192);
-  preprocess::resize_and_crop(decode_image(sample("rgb.png")), 8, pixels);
+  preprocess::resize(decode_image(sample("rgb.png")), preprocess::resize_then_crop(17, 24, 8, 8), 8, pixels);
   std::vector<float> expected(192);
   preprocess::load_as<preprocess::ImageNormaliser>(dataset.preprocessing)->apply(pixels, expected);
   const auto got = buffers.views[0].as<float>().subspan(192, 192);
