@@ -11,6 +11,7 @@
 #include "furrow/base/file.h"
 #include "furrow/models/network.h"
 #include "furrow/train/pictures_torch.h"
+#include "furrow/train/run_torch.h"
 #include "furrow/train/session.h"
 #include "tests/testing/run_ranks.h"
 #include "tests/testing/training_runs_torch.h"
