@@ -163,19 +163,4 @@ std::set<std::string> parse_hugging_face_index(const std::string& json) {
   return names;
 }
 
-std::map<std::string, int64_t> parse_hugging_face_vocabulary(const std::string& json) {
-  const Json file = storage::parse_json(json);
-  std::map<std::string, int64_t> numbers;
-  std::set<int64_t> seen;
-  for (const auto& [token, number] : file.object()) {
-    const int64_t value = number.integer();
-    if (value < 0 || value >= int64_t{1} << 31)
-      throw Error(ErrorCode::kDataLoss, fmt::format("{} is no number of a token", value));
-    if (!seen.insert(value).second)
-      throw Error(ErrorCode::kDataLoss, fmt::format("two tokens have the number {}", value));
-    numbers.emplace(token, value);
-  }
-  return numbers;
-}
-
 }  // namespace furrow::app

@@ -1,8 +1,6 @@
 // The JSON files of Hugging Face's folders.
 #pragma once
 
-#include <cstdint>
-#include <map>
 #include <set>
 #include <string>
 
@@ -17,9 +15,5 @@ models::ForeignModel parse_hugging_face_config(const std::string& json);
 // model.safetensors.index.json: the files that hold the tensors.  Error{data_loss}: no such file, a name that
 // leaves the folder.
 std::set<std::string> parse_hugging_face_index(const std::string& json);
-
-// vocab.json: the number of each token.  Error{data_loss}: no such file, two tokens of one number, a number
-// that cannot be.
-std::map<std::string, int64_t> parse_hugging_face_vocabulary(const std::string& json);
 
 }  // namespace furrow::app

@@ -1,11 +1,9 @@
-// The first byte picks: 'c' a config.json, 'i' an index of shards, 'v' a vocab.json, 'a' an
-// adapter_config.json of PEFT.  A configuration that is accepted describes a model, or is refused for a
-// combination that none has; an index names files of its folder alone; a vocabulary has a number once;
-// adapters have a rank and an alpha.
+// The first byte picks: 'c' a config.json, 'i' an index of shards, 'a' an adapter_config.json of PEFT.  A
+// configuration that is accepted describes a model, or is refused for a combination that none has; an index
+// names files of its folder alone; adapters have a rank and an alpha.
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <set>
 #include <string>
 
 #include "apps/furrow/hugging_face_files.h"
@@ -29,16 +27,6 @@ void as_index(const std::string& json) {
     FURROW_CHECK(!name.empty() && name.find('/') == std::string::npos, "a file outside");
 }
 
-void as_vocabulary(const std::string& json) {
-  int64_t before = -1;
-  std::set<int64_t> numbers;
-  for (const auto& [token, number] : app::parse_hugging_face_vocabulary(json)) numbers.insert(number);
-  for (const int64_t number : numbers) {
-    FURROW_CHECK(number > before, "a number that cannot be");
-    before = number;
-  }
-}
-
 void as_adapters(const std::string& json) {
   const train::PeftConfig config = train::parse_peft_config(json);
   FURROW_CHECK(std::isfinite(config.rank) && std::isfinite(config.alpha), "a rank or alpha");
@@ -46,7 +34,7 @@ void as_adapters(const std::string& json) {
 
 using Parse = void (*)(const std::string& json);
 Parse parse_of(uint8_t kind) {
-  return kind == 'i' ? &as_index : kind == 'v' ? &as_vocabulary : kind == 'a' ? &as_adapters : &as_config;
+  return kind == 'i' ? &as_index : kind == 'a' ? &as_adapters : &as_config;
 }
 
 }  // namespace

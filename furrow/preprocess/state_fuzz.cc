@@ -1,46 +1,29 @@
-// Lines "key value", as an artefact keeps them: whatever their kind, they are refused or load as what saves
-// as itself, and a tokenizer's tokens decode.
+// Any bytes as a saved state, keys and values by turns with a unit separator (0x1f) between: refused, or it
+// saves as something that loads as the same, and the tokens of a tokenizer decode.
+#include <cstddef>
+#include <cstdint>
+#include <memory>
 #include <string>
-#include <string_view>
+#include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/base/text.h"
 #include "furrow/preprocess/class_names.h"
 #include "furrow/preprocess/tokenizer.h"
 
-namespace {
-
-using namespace furrow;
-using namespace furrow::preprocess;
-
-State parse(std::string_view text) {
-  State state;
-  while (!text.empty()) {
-    const size_t end = std::min(text.find('\n'), text.size());
-    const std::string_view line = text.substr(0, end);
-    const size_t space = std::min(line.find(' '), line.size());
-    const std::string key(line.substr(0, space));
-    state[key] = from_line(line.substr(std::min(space + 1, line.size())), key);
-    text.remove_prefix(std::min(end + 1, text.size()));
-  }
-  return state;
-}
-
-void check(const State& state) {
-  class_names(state);
-  const std::unique_ptr<Preprocessor> loaded = load(state);
-  const State saved = loaded->state();
-  FURROW_CHECK(load(saved)->state() == saved, "saves as something else");
-  const auto* const tokenizer = dynamic_cast<const Tokenizer*>(loaded.get());
-  if (tokenizer == nullptr || tokenizer->vocabulary_size() == 0) return;
-  const std::vector<uint32_t> ids = {0, static_cast<uint32_t>(tokenizer->vocabulary_size() - 1)};
-  tokenizer->decode(ids);
-}
-
-}  // namespace
-
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace furrow;
+  preprocess::State state;
+  const auto words = split(std::string_view(reinterpret_cast<const char*>(data), size), '\x1f');
+  for (size_t i = 0; i + 1 < words.size(); i += 2) state[words[i]] = words[i + 1];
   try {
-    check(parse({reinterpret_cast<const char*>(data), size}));
+    preprocess::class_names(state);
+    const std::unique_ptr<preprocess::Preprocessor> loaded = preprocess::load(state);
+    const preprocess::State again = loaded->state();
+    FURROW_CHECK(preprocess::load(again)->state() == again, "saves as something else");
+    const auto* const tokenizer = dynamic_cast<const preprocess::Tokenizer*>(loaded.get());
+    if (tokenizer == nullptr || tokenizer->vocabulary_size() == 0) return 0;
+    tokenizer->decode(std::vector<uint32_t>{0, static_cast<uint32_t>(tokenizer->vocabulary_size() - 1)});
   } catch (const Error& error) {
     FURROW_CHECK(error.code() == ErrorCode::kDataLoss || error.code() == ErrorCode::kInvalidArgument,
                  "an error of another code");
