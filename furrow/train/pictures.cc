@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <span>
 
 #include "furrow/base/file.h"
@@ -183,9 +184,11 @@ double flops_of_token(const plan::ModelSpec& spec, int64_t context) {
   return flops / static_cast<double>(context);
 }
 
-// What the model writes behind `tokens`.  Models of text are causal, so a row ends where the text does; of
-// scores for more tokens than the text has (a vocabulary rounded up) the first count.
-void write_on(const PictureRequest& request, const data::Source& source, std::vector<int64_t>* tokens) {
+// What the model writes behind `tokens`, up to `end`, where it is one.  Models of text are causal, so a row
+// ends where the text does; of scores for more tokens than the text has (a vocabulary rounded up) the first
+// count.
+void write_on(const PictureRequest& request, const data::Source& source, std::optional<uint32_t> end,
+              std::vector<int64_t>* tokens) {
   const auto context = static_cast<size_t>(source.fields()[0].shape[0]),
              classes = static_cast<size_t>(source.classes());
   const double each = flops_of_token(request.model.spec(), source.fields()[0].shape[0]);
@@ -203,6 +206,7 @@ void write_on(const PictureRequest& request, const data::Source& source, std::ve
     flops += each * static_cast<double>(seen);
     const std::vector<int64_t> row(tokens->end() - static_cast<std::ptrdiff_t>(seen), tokens->end());
     predictor.run(Row(row), 1, take);
+    if (end && tokens->back() == static_cast<int64_t>(*end)) return;
   }
 }
 
@@ -210,7 +214,7 @@ std::vector<std::string> draw_text(const PictureRequest& request, const data::So
   const auto tokenizer = preprocess::load_as<preprocess::Tokenizer>(request.dataset.preprocessing);
   std::vector<int64_t> tokens = prompt_of(source);
   const size_t prompt = tokens.size();
-  write_on(request, source, &tokens);
+  write_on(request, source, request.documents_end ? tokenizer->end_token() : std::nullopt, &tokens);
   const auto text_of = [&](size_t begin, size_t end) {
     const std::vector<uint32_t> ids(tokens.begin() + static_cast<long>(begin),
                                     tokens.begin() + static_cast<long>(end));

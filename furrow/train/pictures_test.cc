@@ -138,6 +138,33 @@ TEST_F(Pictures, OfALanguageModelAreDrawnFromTheTokensOfTheText) {
   EXPECT_EQ(written.size() - written.find("0.8:\n") - 5, 256u + 1);
 }
 
+// Documents of a few letters, each ended by the tokenizer's own token.
+TEST_F(Pictures, OfALanguageModelEndWithTheDocument) {
+  std::string documents;
+  for (int i = 0; i < 600; ++i) documents += i % 3 == 0 ? "low;" : "er;";
+  write_file_atomic(folder_.path() + "/d.txt", documents);
+  write_file_atomic(folder_.path() + "/merges.txt", "#version: 0.2\nl o\nlo w\ne r\n");
+  const std::vector<std::string> more = {"--training.dataset_path",
+                                         folder_.path() + "/d.txt",
+                                         "--training.steps",
+                                         "40",
+                                         "--optimizer.lr",
+                                         "0.01",
+                                         "--data.tokenizer",
+                                         "gpt2",
+                                         "--data.tokenizer_path",
+                                         folder_.path() + "/merges.txt",
+                                         "--data.document_separator",
+                                         ";"};
+  train_on("plain", 1, language(), more);
+  EXPECT_THAT(file("plain", "samples.txt"), HasSubstr("written, 256 tokens"));
+  std::vector<std::string> ended = more;
+  ended.insert(ended.end(), {"--data.document_tokens", "end"});
+  train_on("ended", 1, language(), ended);
+  EXPECT_THAT(file("ended", "samples.txt"), ::testing::EndsWith("<|endoftext|>\n"));
+  EXPECT_THAT(file("ended", "samples.txt"), ::testing::Not(HasSubstr("written, 256 tokens")));
+}
+
 TEST_F(Pictures, OfALanguageModelEndWhereTheyCostTooMuch) {
   const config::Config config = config::parse(language(), "pictures_test");
   const data::Dataset dataset = data::open_dataset(config);
