@@ -20,6 +20,7 @@ plan::ModelSpec trained_network(const config::Config& config, const DataShape& d
   reduce_in(precision_of(config.training.mixed_precision_reduce), &spec);
   apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);
+  spec.averages_statistics = config.ema.decay > 0;
   for (plan::Unit& unit : spec.units) unit.offload = config.training.enable_cpu_offload;
   return spec;
 }

@@ -10,6 +10,7 @@
 #include "furrow/base/memory.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
+#include "furrow/data/fitted_values.h"
 #include "furrow/models/network.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
@@ -30,9 +31,12 @@ namespace {
 // Token ids come as integers, everything else as numbers.
 bool language(const data::Source& source) { return source.fields()[0].dtype == DType::kI64; }
 
+// A resumed run reads data as it has from its beginning.
 std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
   if (request.dataset) return request.dataset;
-  return std::make_shared<data::Dataset>(data::open_dataset(request.config));
+  const bool alone = request.communicator == nullptr;  // else every rank would need them
+  const auto kept = alone && request.resume ? data::read_fitted(request.run_folder) : std::nullopt;
+  return std::make_shared<data::Dataset>(data::open_dataset(request.config, kept ? &*kept : nullptr));
 }
 
 // With the global batch that -1 stands for, where it depends on the number of ranks.

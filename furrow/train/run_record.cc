@@ -9,6 +9,7 @@
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
 #include "furrow/config/batch_note.h"
+#include "furrow/data/fitted_values.h"
 #include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/quote.h"
@@ -36,6 +37,7 @@ void Run::begin_record() {
   if (!left_out.empty()) log_info(left_out);
   plan_memory();
   log_memory();
+  data::write_fitted(run_folder_, bench_.dataset->preprocessing);
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
   folder_->write_plan(plan::to_text(program));
 }
