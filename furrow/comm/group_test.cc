@@ -11,6 +11,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/memory.h"
 #include "furrow/comm/algorithm.h"
+#include "furrow/comm/call.h"
 #include "tests/testing/run_ranks.h"
 
 namespace furrow::comm {
@@ -370,11 +371,48 @@ TEST(Tuning, MixedWiresAreHierarchicalFromASizeOn) {
 TEST(Tuning, ATableRoundTripsAndNamesABadLine) {
   const AlgorithmTable table = AlgorithmTable::built_in();
   EXPECT_EQ(AlgorithmTable::parse(table.to_text()).to_text(), table.to_text());
-  EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 2\n"); }), HasSubstr("line 1"));
+  EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 3\n"); }), HasSubstr("line 1"));
   EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 1\nall_reduce memory 2 * rnig\n"); }),
               AllOf(HasSubstr("line 2"), HasSubstr("ring")));
   EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 1\nall_reduce wifi 2 * ring\n"); }),
               HasSubstr("'wifi'"));
+}
+
+TEST(Tuning, ATableSaysWhereItWasMeasured) {
+  AlgorithmTable table = AlgorithmTable::built_in();
+  table.set_machine({"AMD EPYC 9454 48-Core", "node17"});
+  const AlgorithmTable back = AlgorithmTable::parse(table.to_text());
+  EXPECT_EQ(back.machine().processor, "AMD EPYC 9454 48-Core");
+  EXPECT_EQ(back.machine().host, "node17");
+  EXPECT_EQ(back.to_text(), table.to_text());
+  EXPECT_TRUE(AlgorithmTable::built_in().machine().processor.empty());
+}
+
+// Its `mixed` lines may have been measured on one host.
+TEST(Tuning, AFileOfVersion1StillReads) {
+  const AlgorithmTable table = AlgorithmTable::parse(
+      "furrow-comm-tuning 1\nall_reduce mixed 2 * ring\nall_reduce memory 2 * direct\n");
+  EXPECT_TRUE(table.machine().processor.empty());
+  const std::string text = table.to_text();
+  for (const char* line : {"all_reduce mixed 2 * ring\n", "all_reduce memory 2 * direct\n",
+                           "all_reduce loopback 2 4096 flat\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+// Ranks of one host that talk over TCP are no hosts: what is measured there says nothing of networks.
+TEST(Tuning, WiresOfOneHostAreMemoryOrLoopback) {
+  const auto wires_of = [](const testing::RankOptions& options) {
+    std::atomic<Wires> wires{Wires::kMemory};
+    testing::run_ranks_with(2, options, [&](Communicator& communicator) {
+      wires =
+          topology_of(communicator, {.name = "all", .members = {0, 1}, .rank = communicator.rank()}).wires;
+    });
+    return wires.load();
+  };
+  EXPECT_EQ(wires_of({.transport = "inproc"}), Wires::kMemory);
+  EXPECT_EQ(wires_of({.transport = "tcp"}), Wires::kLoopback);
+  EXPECT_EQ(wires_of({.transport = "tcp", .host = {0, 1}}), Wires::kMessages);
 }
 
 }  // namespace
