@@ -42,7 +42,7 @@ class OnMemory : public ::testing::TestWithParam<const char*> {
 TEST_P(OnMemory, LargeBuffersGoThroughInPieces) {
   for (const int n : {2, 3}) {
     run(n, [&](Communicator& communicator) {
-      const size_t size = 2'100'001;
+      const size_t size = 4'300'001;
       std::vector<float> plain(size, static_cast<float>(communicator.rank() + 1));
       communicator.world().all_reduce(std::span(plain));
       Memory memory = communicator.allocate(size * sizeof(float));
@@ -54,6 +54,33 @@ TEST_P(OnMemory, LargeBuffersGoThroughInPieces) {
       EXPECT_EQ(std::count(seen.begin(), seen.end(), sum), static_cast<std::ptrdiff_t>(size));
     });
   }
+}
+
+// Larger than a piece of what is staged, and cut alike by ranks whose memory is seen and by others.
+TEST_P(OnMemory, RanksMayDifferInWhetherPeersSeeTheirMemory) {
+  constexpr size_t kElements = (17 << 20) / sizeof(float) + 3;
+  run(3, [](Communicator& communicator) {
+    const Memory seen_in = communicator.allocate(kElements * sizeof(float)),
+                 seen_out = communicator.allocate(kElements * sizeof(float));
+    std::vector<float> plain_in(kElements), plain_out(kElements);
+    for (const bool in_place : {false, true}) {
+      const bool in_seen = communicator.rank() == 0 || communicator.rank() == 2,
+                 out_seen = communicator.rank() == 0;
+      const std::span<float> in = in_seen ? seen_in.as<float>() : std::span(plain_in);
+      std::span<float> out = out_seen ? seen_out.as<float>() : std::span(plain_out);
+      if (in_place) out = in;
+      for (size_t i = 0; i < kElements; ++i)
+        in[i] = static_cast<float>(i % 1000) + static_cast<float>(communicator.rank()) / 4;
+      communicator.world().run({.kind = CollectiveKind::kAllReduce,
+                                .dtype = DType::kF32,
+                                .in = std::as_bytes(in),
+                                .out = std::as_writable_bytes(out)});
+      size_t wrong = 0;
+      for (size_t i = 0; i < kElements; ++i)
+        wrong += out[i] != 3 * static_cast<float>(i % 1000) + 0.75F ? 1 : 0;
+      EXPECT_EQ(wrong, 0U) << "rank " << communicator.rank() << ", in place " << in_place;
+    }
+  });
 }
 
 TEST_P(OnMemory, WorkRunsInOrderBesideTheCaller) {
