@@ -150,6 +150,31 @@ void all_reduce_memory(Call& call, const Team& team) {
     all_reduce_piece(call, team, {begin, std::min(kPiece, bytes - begin)}, staged, step);
 }
 
+// Begins to send `mine` to everybody and to receive their parts of `all`.
+template <class Part>
+void gather_parts(Call& call, const Team& team, std::span<const std::byte> mine, std::span<std::byte> all,
+                  Step step, const Part& part) {
+  for_each_peer(team, [&](int i) { call.later(call.send(team[i], step, mine)); });
+  for_each_peer(team, [&](int i) {
+    const Call::Slice s = part(i);
+    call.later(call.recv(team[i], step, all.subspan(s.begin, s.bytes)));
+  });
+}
+
+// Peers read `in` where they can: its lines were not written a moment ago by another core, as those of `out`.
+void all_gather(Call& call, const Team& team) {
+  const auto part = [&](int i) { return call.slice(i); };
+  const Call::Slice own = part(team.self);
+  const std::span<std::byte> place = call.c.out.subspan(own.begin, own.bytes);
+  if (call.c.in.size() > kInlineBytes && !call.is_registered(call.c.in)) {
+    copy(call.c.in, place);
+    return direct_all_gather(call, team, call.c.out, 0, part);
+  }
+  gather_parts(call, team, call.c.in, call.c.out, 0, part);
+  copy(call.c.in, place);
+  call.wait_all();
+}
+
 void broadcast(Call& call, const Team& team) {
   const int root = call.c.root_or_peer;
   if (team.self != root) return call.wait(call.recv(root, 0, call.c.out));
@@ -215,12 +240,7 @@ void direct_reduce_scatter(Call& call, const Team& team, std::span<const std::by
 void direct_all_gather(Call& call, const Team& team, std::span<std::byte> all, Step step,
                        const PartOf& part) {
   const Call::Slice own = part(team.self);
-  const std::span<const std::byte> mine = call.publishable(all.subspan(own.begin, own.bytes));
-  for_each_peer(team, [&](int i) { call.later(call.send(team[i], step, mine)); });
-  for_each_peer(team, [&](int i) {
-    const Call::Slice s = part(i);
-    call.later(call.recv(team[i], step, all.subspan(s.begin, s.bytes)));
-  });
+  gather_parts(call, team, call.publishable(all.subspan(own.begin, own.bytes)), all, step, part);
   call.wait_all();
 }
 
@@ -254,11 +274,8 @@ void run_direct(Call& call) {
     case CollectiveKind::kReduceScatter:
       direct_reduce_scatter(call, team, call.c.in, call.c.out, 0, slice);
       return finish(call.reduce_kind(), call.elements(call.c.out.size()), call.c.out.data());
-    case CollectiveKind::kAllGather: {
-      const Call::Slice own = call.slice(call.rank());
-      copy(call.c.in, call.c.out.subspan(own.begin, own.bytes));
-      return direct_all_gather(call, team, call.c.out, 0, slice);
-    }
+    case CollectiveKind::kAllGather:
+      return all_gather(call, team);
     case CollectiveKind::kBroadcast:
       return broadcast(call, team);
     case CollectiveKind::kReduce:
