@@ -44,7 +44,9 @@ plan::ModelSpec planned_spec(const config::Config& config, const models::DataSha
   if (config.training.objective == "distillation") {
     const std::string& teacher = config.distillation.teacher;
     try {
-      models::add_teacher(models::describe_table(storage::read_artefact(teacher).model, shape), &spec);
+      const storage::Artefact artefact = storage::read_artefact(teacher);
+      const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
+      models::add_teacher(models::describe_table(artefact.model, shape, trained), &spec);
     } catch (Error& error) {
       throw error.with_context("[distillation] teacher " + teacher);
     }

@@ -70,8 +70,9 @@ Workbench with_teacher(const TrainRequest& request, Workbench bench) {
                       "run's is not checked",
                       config.distillation.teacher));
     }
-    models::add_teacher(models::describe_table(artefact.model, shape_of(*bench.dataset->train), extra),
-                        &bench.spec);
+    const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
+    models::add_teacher(
+        models::describe_table(artefact.model, shape_of(*bench.dataset->train), trained, extra), &bench.spec);
     return bench;
   } catch (Error& error) {
     throw error.with_context("[distillation] teacher " + config.distillation.teacher);
