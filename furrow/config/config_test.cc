@@ -85,6 +85,13 @@ TEST(Parse, UnknownNamesGiveFileLineAndNearest) {
               HasSubstr("unknown key in [training] 'deep'"));
 }
 
+TEST(Parse, ATorchtitanKeyThatHasNoPlaceSaysWhatDoesItsWork) {
+  EXPECT_THAT(parse_error("[training]\nsteps = 1\n[comm]\ntrace_buf_size = 20000\n"),
+              HasSubstr("x.toml:4: comm.trace_buf_size: furrow keeps no trace of collectives"));
+  EXPECT_THAT(parse_error(kSmall, {"--comm.trace_buf_size=0"}),
+              HasSubstr("command line: comm.trace_buf_size: furrow keeps no trace of collectives"));
+}
+
 // As torchtitan writes the modules of a stage.
 TEST(Parse, AListOfListsOfStringsIsOneOfWords) {
   const Config config = parse(

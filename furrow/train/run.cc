@@ -158,6 +158,7 @@ void Run::compile() {
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
                                first() ? plan::tree_cost(spec_, layout_, options) : std::nullopt);
   global_batch_ = program.samples();
+  own_samples_ = samples_of(program);
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 
   const std::vector<nn::BlockKind> blocks =
@@ -291,7 +292,7 @@ void Run::one_step() {
     ledger_.begin_steps(bench_.rank);  // neither its time nor its bytes count
   } else {
     times_.add(duration_ns);
-    ledger_.add_step(outputs.comm, outputs.compute, duration_ns, global_batch_);
+    ledger_.add_step(outputs.comm, outputs.compute, duration_ns, own_samples_);
   }
   if (!bench_.rank.alone() && outputs.ready == layout_.world()) checkpointer_->advance();
   const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);

@@ -101,8 +101,8 @@ void Run::bring(int unit, int rank, const at::Tensor& own, const at::Tensor& pla
 }
 
 void Run::audit() {
-  if (bench_.rank.alone()) return;
-  observe::RankAudit audit = ledger_.audit(bench_.rank);
+  observe::RankAudit audit;  // of one rank: the layout alone
+  if (!bench_.rank.alone()) audit = ledger_.audit(bench_.rank);
   audit.layout = layout_text(layout_);
   measured_.bubble = audit.bubble.value_or(0);
   if (layout_.degree(plan::Axis::kPipeline) == 1) audit.bubble.reset();

@@ -116,7 +116,7 @@ observe::Summary Run::summary() const {
         static_cast<double>(times_.count() * global_batch_) / (static_cast<double>(times_.total_ns()) * 1e-9);
   }
   s.audit = audit_;
-  if (s.audit) {
+  if (s.audit && s.audit->ranks > 1) {
     const auto share_of = [&](double one) { return s.samples_per_second / (layout_.world() * one); };
     const OneRankRates& one = request_.one_rank;
     if (one.same_batch) s.audit->scaling_efficiency = share_of(*one.same_batch);
