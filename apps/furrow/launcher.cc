@@ -21,6 +21,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
+#include "furrow/base/text.h"
 #include "furrow/observe/run_folder.h"
 
 namespace furrow::app {
@@ -108,6 +109,7 @@ class Launch {
   void start();
   RankStart start_of(int rank) const;
   void watch();
+  void say_who_is_killed() const;
   void poll_once();
   void take_signals();
   void on_signal(int number);
@@ -195,10 +197,18 @@ void Launch::watch() {
     if (now_ns() < kill_at_ns_) continue;
     killed_ = true;
     kill_at_ns_ = kNever;
+    say_who_is_killed();
     signal_all(SIGKILL);
   }
   for (int rank = 0; rank < request_.ranks; ++rank) output_.end(rank);
   store_logs();
+}
+
+void Launch::say_who_is_killed() const {
+  std::vector<std::string> late;
+  for (size_t rank = 0; rank < ranks_.size(); ++rank)
+    if (ranks_[rank].alive()) late.push_back(std::to_string(rank));
+  log_warning(fmt::format("killed, as they have not ended in time: ranks {}", join(late, ", ")));
 }
 
 void Launch::poll_once() {

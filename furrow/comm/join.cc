@@ -10,6 +10,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
+#include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
@@ -179,6 +180,7 @@ class Joined : public Membership {
     const StoreAddress where{world_.master_address, rendezvous_ports(world_)};
     meet(where, secret, self, deadline_ns);
     count_locally(world_, store_->members());
+    warn_of_made_up_token();
     connect(deadline_ns);
   }
 
@@ -223,6 +225,18 @@ class Joined : public Membership {
   } catch (const Error& error) {
     if (server_) server_->refuse(error);
     throw;
+  }
+
+  // Inside a host whoever could use it is the host's own user.
+  void warn_of_made_up_token() const {
+    const std::vector<Member>& members = store_->members();
+    const bool one_host =
+        std::ranges::all_of(members, [&](const Member& m) { return m.machine == members[0].machine; });
+    if (world_.rank != 0 || world_.token_given || one_host) return;
+    log_warning(
+        "the ranks of several hosts prove themselves with a token made of the job's id and address, which "
+        "others "
+        "may know: give every rank the same secret FURROW_JOB_TOKEN");
   }
 
   // A failure here is told to the others as any other is.

@@ -1,14 +1,20 @@
-// Any bytes are messages to the store, or frames, or neither; what parses survives its own bytes, and nothing
-// that is merely claimed is allocated.
+// Any bytes are messages to the store, or frames, or what a server says at the door, or a tuning file, or
+// none of them; what parses survives its own bytes, and nothing that is merely claimed is allocated.
+#include <sys/socket.h>
+
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string_view>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/comm/algorithm.h"
 #include "furrow/comm/frame.h"
+#include "furrow/comm/handshake.h"
 #include "furrow/comm/store_messages.h"
 
 namespace {
@@ -46,14 +52,41 @@ void read_with_a_right_checksum(std::span<const std::byte> bytes) {
   read_as_frames(right);
 }
 
+// A caller hears them at a port: whoever does not hold the token is no friend.
+void read_as_a_greeting(std::span<const std::byte> bytes) {
+  constexpr int64_t kSecondNs = 1'000'000'000;
+  std::array<int, 2> ends{};
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends.data()) != 0) return;
+  Socket caller(ends[0]);
+  const Socket server(ends[1]);
+  (void)send(server.descriptor(), bytes.data(), std::min<size_t>(bytes.size(), 1024), MSG_NOSIGNAL);
+  shutdown(server.descriptor(), SHUT_WR);
+  static const Secret secret("token");
+  const int64_t deadline_ns = furrow::system_clock().monotonic_ns() + kSecondNs;
+  if (greet(caller, kStorePurpose, secret, deadline_ns) == Greeting::kFriend) std::abort();
+}
+
+// Rank 0's goes to all others.
+void read_as_a_tuning_file(std::string_view bytes) {
+  try {
+    const std::string text = AlgorithmTable::parse(bytes).to_text();
+    if (AlgorithmTable::parse(text).to_text() != text) std::abort();
+  } catch (const furrow::Error& error) {
+    if (error.code() != furrow::ErrorCode::kInvalidArgument) throw;
+  }
+}
+
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));
-  for (const auto& attempt : {+[](std::span<const std::byte> b) {
-                                read_as_store_messages({reinterpret_cast<const char*>(b.data()), b.size()});
-                              },
-                              &read_as_frames, &read_with_a_right_checksum}) {
+  for (const auto& attempt : {+[](std::span<const std::byte> b) { read_as_store_messages(text_of(b)); },
+                              +[](std::span<const std::byte> b) { read_as_a_tuning_file(text_of(b)); },
+                              &read_as_frames, &read_with_a_right_checksum, &read_as_a_greeting}) {
     try {
       attempt(bytes);
     } catch (const furrow::Error& error) {

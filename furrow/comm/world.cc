@@ -269,9 +269,10 @@ World discover_world(const Environment& environment) {
   world.job_id = job_id(reader, *launcher);
   world.master_address = master_address(reader, world);
   world.master_port = master_port(reader, world);
-  world.token = reader.has("FURROW_JOB_TOKEN") ? std::string(reader.text("FURROW_JOB_TOKEN"))
-                                               : fmt::format("{} {} {}:{}", world.launcher, world.job_id,
-                                                             world.master_address, world.master_port);
+  world.token_given = reader.has("FURROW_JOB_TOKEN");
+  world.token = world.token_given ? std::string(reader.text("FURROW_JOB_TOKEN"))
+                                  : fmt::format("{} {} {}:{}", world.launcher, world.job_id,
+                                                world.master_address, world.master_port);
   return world;
 }
 

@@ -40,6 +40,7 @@ struct World {
   int master_port = 0;         // first candidate of rendezvous_ports
   std::string job_id;          // what all ranks of the job, and no other job, have in common; may be empty
   std::string token;           // FURROW_JOB_TOKEN; else made of job id, address and port (comm/secret.h)
+  bool token_given = true;     // false: made up so, which whoever knows the job can do too
 };
 
 // Error{invalid_argument} on numbers that are none, half-set environments, ranks beyond the size, and

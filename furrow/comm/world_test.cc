@@ -95,6 +95,8 @@ TEST(World, PlainEnvironment) {
   EXPECT_EQ(world.launcher, "environment");
   EXPECT_EQ(world.local_rank, -1);
   EXPECT_EQ(world.token, "s");
+  EXPECT_TRUE(world.token_given);
+  EXPECT_FALSE(discover_world(torchrun()).token_given);
   EXPECT_EQ(rendezvous_ports(world).front(), 4000);
 }
 

@@ -129,12 +129,14 @@ LAUNCHED = ["--algorithm", "hierarchical", "--elements", "250000", "--steps", "4
 
 
 def launch(launcher, commands):
-    """Two ranks on each of two hosts, over a network that delays and loses: `commands` of it, one per host."""
+    """Two ranks on each of two hosts, over a network that delays and loses: `commands` of it, one per host. What they
+    print."""
     with Network(2, faulty=True) as network:
         network.faults.tell("delay 2")
         network.faults.tell("loss 1")
         text = run_launchers(commands(network))
         expect_launched(network, launcher, text)
+    return text
 
 
 def expect_launched(network, launcher, text):
@@ -154,8 +156,9 @@ def test_torchrun():
     if not os.path.exists(torchrun):
         raise Skip("torchrun is not installed: tools/requirements.txt")
     meet = ["--nnodes", "2", "--nproc-per-node", "2", "--master-addr", "10.77.0.1", "--master-port", "29600"]
-    launch("torchrun", lambda network: [on(host, torchrun, *meet, "--node-rank", str(i), "--no-python", RANK, *LAUNCHED)
+    text = launch("torchrun", lambda network: [on(host, torchrun, *meet, "--node-rank", str(i), "--no-python", RANK, *LAUNCHED)
                                         for i, host in enumerate(network.hosts)])
+    assert text.count("give every rank the same secret FURROW_JOB_TOKEN") == 1, text
 
 
 def test_mpirun():

@@ -62,15 +62,18 @@ class Faults : public ::testing::Test {
   }
 
   testing::RankRuns runs_;
+  int ended_late_ = 0;  // runs whose launcher killed a rank that did not end by itself
   const std::vector<std::string> shared_memory_ = testing::shared_memory_names();
 };
 
-// Half of them within `most`; each too where the whole set is asked for, on a machine of its own: a crowded
-// one gives a rank no core for seconds.
+// Half of them within `most`, nine in ten within three times that; each where the whole set is asked for, on
+// a machine of its own: a crowded one gives a rank no core for seconds.
 void expect_soon(const char* what, std::vector<double>& seconds, double most) {
+  const bool whole = repetitions() == 100;
   std::sort(seconds.begin(), seconds.end());
   EXPECT_LT(seconds[seconds.size() / 2], most);
-  EXPECT_LT(seconds.back(), most * (repetitions() == 100 ? 1 : 10));
+  EXPECT_LT(seconds[seconds.size() * 9 / 10], most * (whole ? 1 : 3));
+  EXPECT_LT(seconds.back(), most * (whole ? 1 : 10));
   std::cout << what << ": " << seconds.size() << " times, all ended after " << seconds[seconds.size() / 2]
             << " s (median), " << seconds.back() << " s (longest)\n";
 }
@@ -89,6 +92,7 @@ TEST_F(Faults, AKilledRank) {
     const ChildResult& result = job->wait();
     seconds.push_back(static_cast<double>(job->ended_ns() - begin) * 1e-9);
     EXPECT_EQ(result.exit_status, 128 + SIGKILL) << result.err;
+    ended_late_ += result.err.find("killed, as they have not ended in time") != std::string::npos ? 1 : 0;
     EXPECT_NE(result.err.find("furrow: error: rank " + std::to_string(victim) + " was killed by signal 9"),
               std::string::npos)
         << result.err;
@@ -99,6 +103,8 @@ TEST_F(Faults, AKilledRank) {
     fs::remove_all(run);
   }
   expect_soon("SIGKILL", seconds, kMostSeconds);
+  std::cout << ended_late_ << " times the launcher had to end a rank\n";
+  EXPECT_LE(ended_late_, repetitions() == 100 ? 0 : repetitions() / 10);
 }
 
 TEST_F(Faults, AStoppedRank) {
@@ -154,6 +160,8 @@ class OddRank : public Faults {
     return results;
   }
 
+  void expect_refused(const std::string& what, const std::string& from, const std::string& to);
+
   int count_ = 0;
   double spread_s_ = 0;
 };
@@ -185,8 +193,8 @@ TEST_F(OddRank, HasAnotherConfig) {
   EXPECT_LT(spread_s_, kMostSeconds);
 }
 
-// A copy of the binary whose libfurrow.so says another commit.
-std::string binary_of_another_commit(const std::string& folder) {
+// A copy of the binary whose libfurrow.so says `to` for `from`, which is as long; "" where it says no `from`.
+std::string other_binary(const std::string& folder, const std::string& from, const std::string& to) {
   const fs::path bin = fs::canonical(testing::environment("FURROW_BIN")),
                  lib = bin.parent_path().parent_path() / "lib";
   fs::create_directories(folder + "/bin");
@@ -199,25 +207,45 @@ std::string binary_of_another_commit(const std::string& folder) {
     else if (name.starts_with("libfurrow.so"))
       fs::copy(entry.path(), folder + "/lib/" + name, fs::copy_options::copy_symlinks);
   }
-  const ChildResult version = testing::run_child({bin.string(), "--version"});
-  std::smatch commit;
-  if (!std::regex_search(version.out, commit, std::regex("\\b[0-9a-f]{12,40}\\b"))) return "";
   std::string library = fs::canonical(folder + "/lib/libfurrow.so").string(), bytes = read_file(library);
-  const std::string from = commit.str(), to(from.size(), 'f');
+  if (from.empty() || bytes.find(from) == std::string::npos) return "";
   for (size_t at; (at = bytes.find(from)) != std::string::npos;) bytes.replace(at, from.size(), to);
   write_file_atomic(library, bytes);
   return folder + "/bin/furrow";
 }
 
-TEST_F(OddRank, IsOfAnotherCommit) {
-  const std::string binary = binary_of_another_commit(runs_.folder() + "/other");
-  if (binary.empty()) GTEST_SKIP() << "this build has no commit stamped into it";
-  const auto results = run(kRanks, 2, {}, {}, binary);
-  for (const ChildResult& result : results) {
-    EXPECT_EQ(result.exit_status, 7) << result.err;
-    EXPECT_NE(result.err.find("rank 2"), std::string::npos) << result.err;
-    EXPECT_NE(result.err.find("commit"), std::string::npos) << result.err;
+// What `--version` says.
+std::string said(const std::string& pattern) {
+  std::smatch found;
+  const ChildResult version = testing::run_child({testing::environment("FURROW_BIN"), "--version"});
+  return std::regex_search(version.out, found, std::regex(pattern)) ? found.str(1) : "";
+}
+
+// The odd rank says `what` `to`, rank 0 `from`; every rank hears both.
+void OddRank::expect_refused(const std::string& what, const std::string& from, const std::string& to) {
+  const std::string binary = other_binary(runs_.folder() + "/other", from, to);
+  if (binary.empty()) GTEST_SKIP() << "this build has none stamped into it";
+  for (int i = 0; i < repetitions() / 5; ++i) {
+    const int odd = 1 + i % (kRanks - 1);
+    for (const ChildResult& result : run(kRanks, odd, {}, {}, binary)) {
+      EXPECT_EQ(result.exit_status, 7) << result.err;
+      EXPECT_THAT(result.err, testing::NamesRank(odd, 0));
+      EXPECT_THAT(result.err, testing::NamesRank(0, 0));
+      EXPECT_THAT(result.err, HasSubstr(what + " " + to + ", but rank 0 (host "));
+      EXPECT_THAT(result.err, HasSubstr(what + " " + from + ": start every rank from the same build"));
+    }
+    EXPECT_LT(spread_s_, kMostSeconds);
   }
+}
+
+TEST_F(OddRank, IsOfAnotherCommit) {
+  const std::string commit = said("\\b([0-9a-f]{12,40}(-dirty)?)\\b");
+  expect_refused("is furrow of commit", commit, std::string(commit.size(), 'f'));
+}
+
+TEST_F(OddRank, IsOfAnotherVersion) {
+  const std::string version = said("furrow ([0-9]+[.][0-9]+[.][0-9]+)");
+  expect_refused("is furrow", version, version.empty() ? "" : "9" + version.substr(1));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-"""`furrow train` between 2 to 4 hosts whose links are cut in the middle of training.
+"""`furrow train` between 2 to 4 hosts, of equally many ranks and not, whose links are cut in the middle of training, or of
+which one rank is killed.
 
 Every rank ends within comm.train_timeout_seconds, with an error that names rank, host, operation, number and last progress,
 and with another status than 0; no process is left. The last checkpoint before goes on, on the hosts or in one process, to the
@@ -14,7 +15,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "testing"))
 from host_training import FURROW, Training  # noqa: E402
-from hosts import ANY_OPERATION, Job, Network, expect_error_of_silence, main, repeats  # noqa: E402
+from hosts import ANY_OPERATION, Job, Network, expect_error_of, expect_error_of_silence, main, repeats  # noqa: E402
 
 TIMEOUT = 3  # seconds
 SPARE = 2.5  # ... that a busy machine may need besides
@@ -88,8 +89,31 @@ def test_hierarchical():
 
 
 def test_two_halves():
-    expect_cut_and_resumed(4, 1, {0, 3}, ["--parallelism.zero_stage", "1"], on_hosts=False)
+    expect_cut_and_resumed(4, 1, {0, 3}, ["--parallelism.zero_stage", "1"], on_hosts=True)
+
+
+def test_killed():
+    """The last of four ranks, on hosts of two, one and one."""
+    victim, replicated = 3, "--parallelism.data_parallel_replicate_degree"
+    with tempfile.TemporaryDirectory() as folder, Network(3) as network:
+        training = Training(folder, STEPS)
+        training.alone(training.words("whole"))
+        words = training.words("killed", replicated, "2", "--parallelism.data_parallel_shard_degree", "2")
+        with Job(network, words, [2, 1, 1], FURROW, SLOWLY) as job:
+            await_checkpoint(training, "killed", job)
+            job.processes[victim].kill()
+            start = time.monotonic()
+            job.finish(expect=1)
+            seconds = time.monotonic() - start
+            assert seconds < 1 + SPARE, seconds
+            assert not network.processes(), "a process is left"
+            for rank in range(victim):
+                expect_error_of(job, rank, [victim], " ended its connection", ANY_OPERATION)
+        log = training.alone(training.resume_words("killed", replicated, "1", "--parallelism.data_parallel_shard_degree", "1"))
+        assert "resuming at step" in log, log
+        assert training.model("killed") == training.model("whole"), "other bits than a run that nothing interrupted"
+        print(f"rank {victim} killed: the others ended {seconds:.2f} s later")
 
 
 if __name__ == "__main__":
-    main((test_tcp, test_hierarchical, test_two_halves))
+    main((test_tcp, test_hierarchical, test_two_halves, test_killed))

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# The environment of a launcher is enough: torchrun and mpirun train the run that one process trains.
+# The environment of a launcher is enough: torchrun and mpirun train the run that one process trains. 77 when one of them is
+# missing, after the other.
 set -euo pipefail
 furrow=$FURROW_BIN
 torchrun=$(dirname "$FURROW_PYTHON")/torchrun
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 unset OMP_NUM_THREADS
-ran=0
+missing=0
 
 "$FURROW_PYTHON" - "$folder/text.txt" <<'PY'
 import sys
@@ -16,10 +17,14 @@ train=("$furrow" train tests/multiprocess/launchers.toml --training.dataset_path
 
 same() {  # the run of this name has the weights of one process
   cmp "$folder/$1/model/model.safetensors" "$folder/one/model/model.safetensors"
-  ran=1
 }
 
 "${train[@]}" --job.dump_folder "$folder/one" >"$folder/log" 2>&1 || { cat "$folder/log"; exit 1; }
+"${train[@]}" --job.dump_folder "$folder/other" --debug.seed 9 >"$folder/log" 2>&1 || { cat "$folder/log"; exit 1; }
+if same other 2>/dev/null; then
+  echo "control: another seed has the same weights"
+  exit 1
+fi
 
 if [[ -x $torchrun ]]; then
   "$torchrun" --nproc-per-node 2 --no-python "${train[@]}" --job.dump_folder "$folder/torchrun" >"$folder/log" 2>&1 ||
@@ -31,6 +36,7 @@ if [[ -x $torchrun ]]; then
   [[ $(ls "$folder/runs") == launchers-001 && $(grep -c '^run  ' "$folder/log") -eq 1 ]] || { cat "$folder/log"; exit 1; }
 else
   echo "torchrun is not installed: tools/requirements.txt"
+  missing=1
 fi
 
 if command -v mpirun >/dev/null; then
@@ -39,6 +45,7 @@ if command -v mpirun >/dev/null; then
   same mpirun
 else
   echo "mpirun is not installed: openmpi-bin"
+  missing=1
 fi
 
-[[ $ran -eq 1 ]] || { echo "no launcher to test with"; exit 77; }
+if [[ $missing -eq 1 ]]; then exit 77; fi

@@ -170,13 +170,17 @@ GRADIENTS = r"all_reduce 'gradients' #\d+ of \d+ float32 \(sum\) in group world"
 ANY_OPERATION = r"[a-z_]+(?: '[^']+')? #\d+ of [^;]* in group [^;,]+"
 
 
-def expect_error_of_silence(job, rank, blamed, operation=GRADIENTS):
-    """A rank's error says what it was doing and as which number, and of one of the ranks `blamed` its host and its last
-    progress."""
+def expect_error_of(job, rank, blamed, how, operation=GRADIENTS):
+    """A rank's error says what it was doing and as which number, and of one of the ranks `blamed` its host, `how` it failed,
+    and its last progress."""
     one_of = "|".join(rf"rank {other} \(host {job.hosts[other]}, pid \d+\)" for other in blamed)
-    wanted = (rf"{operation} on rank \d+ \(host {job.hosts[rank]}, pid \d+\): .*(?:{one_of}).* silent for [\d.]+ s: .*; "
+    wanted = (rf"{operation} on rank \d+ \(host {job.hosts[rank]}, pid \d+\): .*(?:{one_of}).*{how}.*; "
               rf"last progress: {operation}, (?:begun|finished|heard of) [\d.]+ m?s ago")
     assert re.search(wanted, job.text(rank, 1)), f"rank {rank}: {job.text(rank, 1)}"
+
+
+def expect_error_of_silence(job, rank, blamed, operation=GRADIENTS):
+    expect_error_of(job, rank, blamed, r" silent for [\d.]+ s: ", operation)
 
 
 def expect_held(name, network, *more, of_bound=1.0):
