@@ -10,6 +10,7 @@
 #include "furrow/base/error.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/network.h"
+#include "furrow/models/precision.h"
 #include "furrow/models/teacher.h"
 #include "furrow/storage/artefact.h"
 
@@ -44,7 +45,9 @@ plan::ModelSpec planned_spec(const config::Config& config, const models::DataSha
   if (config.training.objective == "distillation") {
     const std::string& teacher = config.distillation.teacher;
     try {
-      models::add_teacher(models::describe_table(storage::read_artefact(teacher).model, shape), &spec);
+      plan::ModelSpec network = models::describe_table(storage::read_artefact(teacher).model, shape);
+      models::compute_in(models::precision_of(config.training.mixed_precision_param), &network);
+      models::add_teacher(std::move(network), &spec);
     } catch (Error& error) {
       throw error.with_context("[distillation] teacher " + teacher);
     }

@@ -7,6 +7,7 @@
 #include "furrow/observe/abridge.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/verify.h"
+#include "furrow/plan/workspace.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
@@ -97,6 +98,25 @@ void Run::add_prediction(const plan::Simulation& simulation, const std::vector<p
                     observe::to_svg({title, step, memory_of(simulation, 0, begin)}));
 }
 
+namespace {
+
+// What blocks read of 16 bits and has no master here is made of float32, one parameter at a time.
+int64_t rounding_bytes(const ModelState& model) {
+  int64_t most = 0;
+  for (size_t u = 0; u < model.units().size(); ++u) {
+    if (!model.units()[u].compute.defined()) continue;
+    const plan::UnitLayout& layout = model.flat().units[u];
+    const plan::Slice read = model.read_slices()[u], own = model.params_slices()[u];
+    const plan::Slice trained{read.begin, std::min(read.end, layout.trained_elements)};
+    const int64_t begin = trained == own ? std::max(read.begin, layout.trained_elements) : read.begin;
+    for (const plan::FlatSpan& span : layout.spans)
+      most = std::max(most, std::min(read.end, span.offset + span.size) - std::max(begin, span.offset));
+  }
+  return most * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace
+
 // Before the first step: what the summary puts beside what was held.
 void Run::plan_memory() {
   Resident beside = resident();
@@ -104,7 +124,8 @@ void Run::plan_memory() {
     const Machine machine = machine_of(bench_.rank, bench_.config);
     const auto workspace = [&](const std::string& profile) {
       const auto costs = machine_costs(machine, profile);
-      return costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads);
+      return costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads) +
+             plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
     };
     try {
       beside.workspace_bytes = workspace(profile_file());
@@ -112,6 +133,7 @@ void Run::plan_memory() {
       beside.workspace_bytes = workspace("");
     }
   }
+  beside.rounding_bytes = rounding_bytes(*model_);
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }
 

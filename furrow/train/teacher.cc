@@ -4,8 +4,11 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
+#include "furrow/models/precision.h"
 #include "furrow/preprocess/class_names.h"
 #include "furrow/preprocess/difference.h"
 #include "furrow/storage/artefact.h"
@@ -70,8 +73,9 @@ Workbench with_teacher(const TrainRequest& request, Workbench bench) {
                       "run's is not checked",
                       config.distillation.teacher));
     }
-    models::add_teacher(models::describe_table(artefact.model, shape_of(*bench.dataset->train), extra),
-                        &bench.spec);
+    plan::ModelSpec teacher = models::describe_table(artefact.model, shape_of(*bench.dataset->train), extra);
+    models::compute_in(models::precision_of(config.training.mixed_precision_param), &teacher);
+    models::add_teacher(std::move(teacher), &bench.spec);
     return bench;
   } catch (Error& error) {
     throw error.with_context("[distillation] teacher " + config.distillation.teacher);

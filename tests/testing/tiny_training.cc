@@ -85,7 +85,7 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 std::vector<std::string> tiny_names() {
   std::vector<std::string> names = {"mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied", "llama-untied",
                                     "rnn", "lstm",    "resnet",   "distilled",  "binary"};
-  for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet"})
+  for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled"})
     names.push_back(std::string(name) + "@bfloat16");
   return names;
 }
@@ -157,7 +157,9 @@ TinyTraining tiny(const std::string& full_name) {
   if (name == "distilled") {
     config::Model teacher;
     teacher.hidden = {48};
-    models::add_teacher(models::describe(teacher, shape), &t.spec);
+    plan::ModelSpec network = models::describe(teacher, shape);
+    models::compute_in(models::precision_of(t.config.training.mixed_precision_param), &network);
+    models::add_teacher(std::move(network), &t.spec);
   }
   return t;
 }
