@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 
-from train import CIFAR10, DATA, FURROW, PYTHON, run_process
+from train import CIFAR10, DATA, FURROW, PYTHON, machine, run_process
 
 # Steps, batch, context, rate, decay and warm-up as in examples/<config>.toml.
 NETWORKS = {
@@ -33,6 +33,7 @@ NETWORKS = {
     "llama": dict(config="llama-shakespeare", data="tinyshakespeare/input.txt", steps=2000, batch=12, context=64, lr="4e-3",
                   decay="0.1", warmup=100),
 }
+VERSIONS = {}  # of the contenders, as they say
 PAIRED = ("llama",)  # peers that can begin where furrow does
 CIFAR10_TEST = os.environ.get("CIFAR10_TEST", "test_batch.bin")
 NETWORKS["resnet20"] = dict(
@@ -70,6 +71,7 @@ def furrow_loss(network, seed, steps, threads):
                    "--debug.seed", str(seed), "--training.steps", str(steps), "--training.threads", str(threads),
                    "--validation.freq", "0", "--checkpoint.enable=false"]
         summary = json.loads(run_process(command + network.get("furrow", []), threads))
+        VERSIONS["furrow"] = f"{summary['furrow_version']} {summary['git_commit']}"
         if network.get("figure") == "score":
             return lacks(folder, threads)
     return 1 - summary["test_accuracy"] if network.get("figure") == "test_accuracy" else summary["validation_loss"]
@@ -96,7 +98,9 @@ def peer_loss(name, network, seed, steps, threads, more=()):
         "--batch", str(network["batch"]), "--context", str(network["context"]), "--lr", network["lr"], "--weight-decay",
         network["decay"], "--warmup-steps", str(network["warmup"])]
     command += more
-    return json.loads(run_process(command, threads).splitlines()[-1])["validation_loss"]
+    figures = json.loads(run_process(command, threads).splitlines()[-1])
+    VERSIONS["pytorch"] = figures["version"]
+    return figures["validation_loss"]
 
 
 def compare(name, options):
@@ -116,7 +120,7 @@ def compare(name, options):
     if options.same_start:
         samples = [[ours - theirs for ours, theirs in zip(*samples)]]
     error = math.sqrt(sum(statistics.variance(values) / len(values) for values in samples))
-    return {"network": name, "steps": steps, "same_start": options.same_start, "losses": losses, "means": means, "standard_error": error,
+    return {"network": name, "machine": machine(), "versions": dict(VERSIONS), "steps": steps, "same_start": options.same_start, "losses": losses, "means": means, "standard_error": error,
             "difference": means["furrow"] - means["pytorch"], "holds": means["furrow"] - means["pytorch"] <= error}
 
 

@@ -76,12 +76,26 @@ Cell readers_cell(const Way& way) {
   return way.readers == 0 ? Cell(std::string("auto")) : Cell(int64_t{way.readers});
 }
 
-// Of one sample; what image files have is not known.
-Cell stored_rate(const data::Source& source, const data::DatasetOptions& options, double samples_per_second) {
-  if (options.kind == "folder") return std::monostate();
+// Bytes that a pack has for one sample of `source`.
+double stored_bytes(const data::Source& source, const data::DatasetOptions& options) {
   const auto records = source.records();
-  const double window = records->layout() == data::kTokenRecords ? static_cast<double>(options.context) : 1;
-  return samples_per_second * static_cast<double>(records->record_bytes()) * window * 1e-9;
+  const auto record = static_cast<double>(records->record_bytes());
+  if (records->layout() == data::kTokenRecords) return record * static_cast<double>(options.context);
+  if (records->layout() != data::kDocumentRecords) return record;
+  return record * static_cast<double>(records->size()) / static_cast<double>(source.size());
+}
+
+// In GB; what image files have is not known.
+Cell stored_rate(const data::Dataset& dataset, const data::DatasetOptions& options,
+                 double samples_per_second) {
+  if (options.kind == "folder") return std::monostate();
+  if (dataset.sets.empty()) return samples_per_second * stored_bytes(*dataset.train, options) * 1e-9;
+  double bytes = 0, weights = 0;
+  for (const data::MixedSet& set : dataset.sets) {
+    bytes += set.weight * stored_bytes(*set.train, options);
+    weights += set.weight;
+  }
+  return samples_per_second * bytes / weights * 1e-9;
 }
 
 double seconds_of(const Arguments& arguments) {
@@ -112,7 +126,7 @@ int bench_data(const Arguments& arguments) {
     for (const data::Field& field : dataset.train->fields()) delivered += data::sample_bytes(field);
     const auto samples = static_cast<double>(figures.samples);
     const double rate = samples / figures.seconds;
-    table.add_row({way.name, readers_cell(way), rate, stored_rate(*dataset.train, options, rate),
+    table.add_row({way.name, readers_cell(way), rate, stored_rate(dataset, options, rate),
                    rate * static_cast<double>(delivered) * 1e-9, figures.cpu_seconds * 1e9 / samples});
   }
   fmt::print("{}", table.print(arguments.has("--json")));

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <filesystem>
+#include <map>
 #include <mutex>
 #include <thread>
 
@@ -14,6 +14,7 @@
 #include "apps/furrow/signals.h"
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/base/names.h"
 #include "furrow/base/process.h"
@@ -23,36 +24,39 @@
 #include "furrow/config/config.h"
 #include "furrow/data/dataset.h"
 #include "furrow/data/pack.h"
+#include "furrow/data/records.h"
 #include "furrow/storage/pack.h"
 
 namespace furrow::app {
 namespace {
 
-namespace fs = std::filesystem;
-
 // One live line on a terminal, a line every two seconds elsewhere.  Called by one thread at a time.
 class ProgressLine {
  public:
+  explicit ProgressLine(std::string what) : what_(std::move(what)) {}
   ~ProgressLine() {
     if (live_ && drawn_ns_ >= 0) std::fputs("\r\033[K", stderr);
   }
 
   void show(uint64_t done, uint64_t total) {
     const int64_t now = system_clock().monotonic_ns();
-    if (begin_ns_ < 0) begin_ns_ = drawn_ns_ = now;
+    if (begin_ns_ < 0 || done < done_) begin_ns_ = drawn_ns_ = now;  // or another pass
+    done_ = done;
     if (now - drawn_ns_ < (live_ ? 100'000'000 : 2'000'000'000)) return;
     drawn_ns_ = now;
     const double seconds = static_cast<double>(now - begin_ns_) * 1e-9;
     const double rate = static_cast<double>(done) / seconds;
     const std::string line = fmt::format(
-        "{} of {} ({:.0f} %), {}/s, {} to go", format_bytes(done), format_bytes(total),
+        "{} {} of {} ({:.0f} %), {}/s, {} to go", what_, format_bytes(done), format_bytes(total),
         100.0 * static_cast<double>(done) / static_cast<double>(total),
         format_bytes(static_cast<uint64_t>(rate)), format_seconds(static_cast<double>(total - done) / rate));
     fmt::print(stderr, "{}{}{}", live_ ? "\r\033[K" : "", line, live_ ? "" : "\n");
   }
 
  private:
+  const std::string what_;
   const bool live_ = ::isatty(STDERR_FILENO) == 1;
+  uint64_t done_ = 0;
   int64_t begin_ns_ = -1, drawn_ns_ = -1;
 };
 
@@ -68,8 +72,25 @@ int threads_of(const Arguments& arguments) {
 uint64_t shard_bytes_of(const Arguments& arguments) {
   uint64_t bytes = 0;
   if (!arguments.has("--shard-size")) return 0;
-  if (parse_bytes(arguments.get("--shard-size", ""), bytes) && bytes > 0) return bytes;
-  throw Error(ErrorCode::kInvalidArgument, "--shard-size is no number of bytes: write one such as 64MiB");
+  const std::string text = arguments.get("--shard-size", "");
+  if (!parse_bytes(text, bytes))
+    throw Error(ErrorCode::kInvalidArgument, "--shard-size is no number of bytes: write one such as 64MiB");
+  if (bytes >= storage::kLeastPackBlockBytes) return bytes;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("--shard-size {} is below the {} that have one checksum: write one such as 64MiB",
+                          text, format_bytes(storage::kLeastPackBlockBytes)));
+}
+
+// A text is read into a file without a name beside the pack: neither has to fit into memory.
+data::Dataset open_to_pack(data::DatasetOptions& options, const data::PackRequest& request) {
+  ProgressLine line("read");
+  const std::string parent = parent_directory(request.folder);
+  make_directories(parent);
+  options.opening = {.threads = request.threads,
+                     .spool = parent,
+                     .progress = [&line](uint64_t done, uint64_t total) { line.show(done, total); },
+                     .cancel = request.cancel};
+  return data::open_dataset(options);
 }
 
 int run_pack(const Arguments& arguments, const std::string& source) {
@@ -78,12 +99,14 @@ int run_pack(const Arguments& arguments, const std::string& source) {
   }
   const config::Config config = data_config(source, arguments.overrides);
   data::PackRequest request{.folder = arguments.get("--out", ""), .kind = config.training.dataset};
-  const std::string path = fs::absolute(config.training.dataset_path).lexically_normal().string();
-  request.lineage = {{"source", path},
-                     {"furrow_version", std::string(furrow_version())},
-                     {"seed", fmt::format("{}", config.debug.seed)},
-                     {"validation_fraction", format_double(config.data.validation_fraction)}};
-  request.fingerprint = data::fingerprint_of(path);
+  data::check_absent(arguments.get("--out", ""));
+  data::DatasetOptions options = data::dataset_options(config);
+  request.lineage = data::sources_of(options);
+  request.fingerprint = data::fingerprint_of(options);
+  request.lineage.merge(std::map<std::string, std::string>{
+      {"furrow_version", std::string(furrow_version())},
+      {"seed", fmt::format("{}", config.debug.seed)},
+      {"validation_fraction", format_double(config.data.validation_fraction)}});
   request.threads = threads_of(arguments);
   request.shard_bytes = shard_bytes_of(arguments);
   CancelToken cancel;
@@ -91,8 +114,8 @@ int run_pack(const Arguments& arguments, const std::string& source) {
   request.cancel = &cancel;
   data::PackSummary summary;
   try {
-    const data::Dataset dataset = data::open_dataset(config);
-    ProgressLine line;
+    const data::Dataset dataset = open_to_pack(options, request);
+    ProgressLine line("packed");
     request.progress = [&line](uint64_t done, uint64_t total) { line.show(done, total); };
     summary = data::write_pack(dataset, request);
   } catch (const Error& error) {
@@ -106,6 +129,20 @@ int run_pack(const Arguments& arguments, const std::string& source) {
       {request.folder, summary.records, static_cast<int64_t>(summary.bytes), summary.shards, summary.kept});
   fmt::print("{}", table.print(json));
   return 0;
+}
+
+// Of a mixture: an empty line and its sets.
+std::string sets_text(const storage::PackInfo& info) {
+  if (info.parts.empty()) return "";
+  double weights = 0;
+  for (const storage::PackPart& part : info.parts) weights += part.weight;
+  Table sets({{"set"}, {"splits"}, {"weight"}, {"% of an epoch", "", 2}, {"layout"}});
+  for (size_t i = 0; i < info.parts.size(); ++i) {
+    const storage::PackPart& part = info.parts[i];
+    sets.add_row({part.name, "*" + data::part_suffix(i), format_double(part.weight),
+                  100 * part.weight / weights, part.layout});
+  }
+  return "\n" + sets.text();
 }
 
 // Error{not_found}, {data_loss} names the first shard that is missing, cut short or of another pack.
@@ -145,7 +182,7 @@ int run_info(const Arguments& arguments, const std::string& folder) {
   };
   add("fitted", info.preprocessing);
   add("lineage", info.lineage);
-  fmt::print("{}\n{}\n{}", splits.text(), fields.text(), values.text());
+  fmt::print("{}{}\n{}\n{}", splits.text(), sets_text(info), fields.text(), values.text());
   check_shards(folder, info);
   return 0;
 }
@@ -166,7 +203,7 @@ std::vector<Verdict> verdicts_on(const std::string& folder, int threads) {
   for (const storage::PackSplit& split : info.splits) {
     total += static_cast<uint64_t>(split.records()) * info.record_bytes(split);
   }
-  ProgressLine line;
+  ProgressLine line("compared");
   std::mutex mutex;
   size_t first = 0;
   for (const storage::PackSplit& split : info.splits) {

@@ -3,16 +3,15 @@
 #include <fmt/format.h>
 
 #include <filesystem>
-#include <map>
 #include <memory>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
+#include "furrow/data/vocabulary_file.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
 #include "furrow/preprocess/llama2c_tokenizer.h"
 #include "furrow/preprocess/sentencepiece_tokenizer.h"
-#include "furrow/storage/json.h"
 
 namespace furrow::app {
 namespace {
@@ -22,24 +21,6 @@ using preprocess::Tokenizer;
 
 constexpr uint64_t kMostBytes = uint64_t{1} << 28;
 
-// Of the folder's own numbers of tokens; those of GPT-2 follow from the merges.
-void check_vocabulary(const std::string& path, const preprocess::BpeTokenizer& tokenizer) {
-  if (!path_exists(path)) return;
-  try {
-    const storage::Json file = storage::parse_json(read_file(path, kMostBytes));
-    std::map<std::string, int64_t> numbers;
-    for (const auto& [token, number] : file.object()) numbers.emplace(token, number.integer());
-    for (uint32_t id = 0; id < static_cast<uint32_t>(tokenizer.vocabulary_size()); ++id) {
-      const auto found = numbers.find(tokenizer.printable(id));
-      if (found != numbers.end() && found->second == id) continue;
-      throw Error(ErrorCode::kUnimplemented, fmt::format("token {} is not {}, as it is in GPT-2",
-                                                         json_quote(tokenizer.printable(id)), id));
-    }
-  } catch (const Error& error) {
-    throw error.with_context(path);
-  }
-}
-
 std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& file) {
   const std::string name = file.filename(), contents = read_file(file.string(), kMostBytes);
   try {
@@ -47,7 +28,7 @@ std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& file) {
     if (!name.ends_with(".txt") && !name.ends_with(".bpe"))
       return std::make_unique<preprocess::Llama2cTokenizer>(contents);
     auto merges = std::make_unique<preprocess::BpeTokenizer>(contents);
-    check_vocabulary((file.parent_path() / "vocab.json").string(), *merges);
+    data::check_vocabulary_beside(file, *merges);
     return merges;
   } catch (const Error& error) {
     throw error.with_context(file.string());

@@ -45,7 +45,9 @@ plan::ModelSpec planned_spec(const config::Config& config, const models::DataSha
   if (config.training.objective == "distillation") {
     const std::string& teacher = config.distillation.teacher;
     try {
-      plan::ModelSpec network = models::describe_table(storage::read_artefact(teacher).model, shape);
+      const storage::Artefact artefact = storage::read_artefact(teacher);
+      const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
+      plan::ModelSpec network = models::describe_table(artefact.model, shape, trained);
       models::compute_in(models::precision_of(config.training.mixed_precision_param), &network);
       models::add_teacher(std::move(network), &spec);
     } catch (Error& error) {

@@ -12,6 +12,7 @@
 #include "furrow/base/table.h"
 #include "furrow/base/text.h"
 #include "furrow/config/batch_note.h"
+#include "furrow/models/lora.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
@@ -28,7 +29,7 @@ struct Planned {
   plan::Quote quote;
   train::PlannedMemory memory;  // of the program alone
   int64_t classes = 0, steps = 0;
-  std::string batch;  // config::batch_by_ranks
+  std::vector<std::string> notes;  // what the config leaves open, or out
 };
 
 Planned plan_of(const config::Config& config, const PlannedModel& model, const LayoutView& place) {
@@ -36,7 +37,10 @@ Planned plan_of(const config::Config& config, const PlannedModel& model, const L
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
   const plan::ModelSpec spec = plan::compilable_spec(layout, model.spec);
   planned.classes = model.classes;
-  planned.batch = config::batch_by_ranks(config.training, layout.data_ranks());
+  for (std::string note : {config::batch_by_ranks(config.training, layout.data_ranks()),
+                           models::left_out_by_star(config.lora, model.spec)}) {
+    if (!note.empty()) planned.notes.push_back(std::move(note));
+  }
   planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
   const plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
   planned.program = plan::compile_train(spec, layout, options);
@@ -191,9 +195,9 @@ void print_quote(const Planned& planned, const LayoutView& view) {
   } else if (view.as_json) {
     fmt::print("{}", summary_table(planned, true).json());
   } else {
-    fmt::print("deterministic {}\n{}{}\n", quote.deterministic, planned.batch,
-               planned.batch.empty() ? "" : "\n");
-    fmt::print("{}\n{}", summary_table(planned, false).text(), memory_table(planned).text());
+    fmt::print("deterministic {}\n", quote.deterministic);
+    for (const std::string& note : planned.notes) fmt::print("{}\n", note);
+    fmt::print("\n{}\n{}", summary_table(planned, false).text(), memory_table(planned).text());
     if (quote.collectives.empty()) return;
     fmt::print("\n{}\n{}", items_table(quote).text(), communication_table(quote).text());
   }

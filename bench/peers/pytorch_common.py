@@ -204,7 +204,7 @@ def run(options, model, loss_of, data, optimizer, max_norm):
         losses.append(float(loss.detach()))
     samples = options.batch * options.accumulation * options.ranks
     if options.ranks > 1:
-        torch.distributed.destroy_process_group()
+        torch.distributed.barrier()
     validated = {"validation_loss": data.validation_loss(loss_of)} if getattr(options, "validate", False) else {}
     print(json.dumps({
         **validated,
@@ -214,4 +214,6 @@ def run(options, model, loss_of, data, optimizer, max_norm):
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "loss": losses[-1],
         "version": torch.__version__,
-    }))
+    }), flush=True)
+    if options.ranks > 1:
+        os._exit(0)  # destroying a Gloo group has been seen to wait for ever

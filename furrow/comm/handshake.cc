@@ -81,12 +81,26 @@ Door::Door(Socket listener, std::string_view purpose, const Secret& secret)
   FURROW_CHECK(purpose.size() == kPurposeBytes);
 }
 
+bool Door::resting() const { return system_clock().monotonic_ns() < rest_until_ns_; }
+
 void Door::add_polls(std::vector<pollfd>& polls) const {
-  if (listener_.open()) polls.push_back({listener_.descriptor(), POLLIN, 0});
+  if (listener_.open() && !resting()) polls.push_back({listener_.descriptor(), POLLIN, 0});
   for (const Guest& guest : guests_) polls.push_back({guest.socket.descriptor(), POLLIN, 0});
 }
 
-int64_t Door::next_deadline_ns() const { return guests_.empty() ? INT64_MAX : guests_.front().deadline_ns; }
+int64_t Door::next_deadline_ns() const {
+  const int64_t rest = resting() ? rest_until_ns_ : INT64_MAX;
+  return guests_.empty() ? rest : std::min(rest, guests_.front().deadline_ns);
+}
+
+std::optional<Error> Door::take_knocks() try {
+  if (resting()) return std::nullopt;
+  while (auto socket = listener_.open() ? accept_from(listener_) : std::nullopt) welcome(std::move(*socket));
+  return std::nullopt;
+} catch (const Error& error) {
+  rest_until_ns_ = system_clock().monotonic_ns() + kRestMs * 1'000'000;
+  return error;
+}
 
 void Door::welcome(Socket socket) {
   Guest guest;
@@ -134,7 +148,7 @@ void Door::note_stranger(const Guest& guest, int64_t now_ns) {
 }
 
 std::vector<Socket> Door::admit() {
-  while (auto socket = listener_.open() ? accept_from(listener_) : std::nullopt) welcome(std::move(*socket));
+  const std::optional<Error> full = take_knocks();
   std::vector<Socket> admitted;
   std::vector<Guest> waiting;
   const int64_t now = system_clock().monotonic_ns();
@@ -149,6 +163,7 @@ std::vector<Socket> Door::admit() {
     }
   }
   guests_ = std::move(waiting);
+  if (full && admitted.empty()) throw Error(*full);
   return admitted;
 }
 

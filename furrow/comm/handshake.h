@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/error.h"
 #include "furrow/comm/secret.h"
 #include "furrow/comm/socket.h"
 
@@ -42,15 +43,17 @@ class Door {
   static constexpr int64_t kWarningMs = 60'000;
   static constexpr size_t kMostGuests = 256;  // the oldest goes when one more comes
   static constexpr int64_t kPatienceMs = 5'000;
+  static constexpr int64_t kRestMs = 20;  // without a descriptor, until the next try
 
   Door(Socket listener, std::string_view purpose, const Secret& secret);
 
   const Socket& listener() const { return listener_; }
   void add_polls(std::vector<pollfd>& polls) const;  // what to poll for, together with the caller's own
-  int64_t next_deadline_ns() const;                  // of the oldest guest; INT64_MAX without any
+  int64_t next_deadline_ns() const;  // of the oldest guest, or of a rest; INT64_MAX without any
 
   // Takes whoever knocks, moves every guest on without waiting; the sockets of those that proved themselves.
-  // Error{resource_exhausted}: no descriptor is left for one more.
+  // Error{resource_exhausted}, where there are none: no descriptor is left for one more, who goes on
+  // knocking.
   std::vector<Socket> admit();
   size_t guests() const { return guests_.size(); }
   void close() { listener_.close(), guests_.clear(); }
@@ -65,7 +68,9 @@ class Door {
     int64_t deadline_ns = 0;
   };
   enum class Progress { kWaiting, kAdmitted, kRefused };
+  bool resting() const;
   void welcome(Socket socket);
+  std::optional<Error> take_knocks();  // why it could not take them all
   Progress advance(Guest& guest) const;
   void note_stranger(const Guest& guest, int64_t now_ns);
 
@@ -75,6 +80,7 @@ class Door {
   std::vector<Guest> guests_;  // oldest first
   int64_t strangers_ = 0;      // since the last warning
   int64_t next_warning_ns_ = INT64_MIN;
+  int64_t rest_until_ns_ = INT64_MIN;
 };
 
 }  // namespace furrow::comm

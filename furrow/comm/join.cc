@@ -13,6 +13,7 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
+#include "furrow/comm/descriptors.h"
 #include "furrow/comm/rendezvous.h"
 #include "furrow/comm/store.h"
 #include "furrow/comm/store_server.h"
@@ -128,6 +129,22 @@ uint64_t descriptors_for(int ranks, const config::Comm& comm) {
   return kBesides + static_cast<uint64_t>(ranks) * (static_cast<uint64_t>(comm.connections) + 2 + kOfMemory);
 }
 
+// What rank 0 must be able to open until everybody is there: the store's port, a connection to each rank, its
+// own to itself, two to wake threads, and what a look-up of names opens for a moment.
+std::optional<Error> lack_to_meet(int ranks) {
+  constexpr uint64_t kOfStore = 6;
+  return lack_of_descriptors(static_cast<uint64_t>(ranks) + kOfStore + StoreServer::kSpare,
+                             fmt::format("meet the ranks of a world of {}", ranks));
+}
+
+// Connections to each peer, the port where they come in, and what wakes threads.
+std::optional<Error> lack_to_connect(const TcpOptions& tcp) {
+  constexpr uint64_t kBesides = 4;
+  const auto per_peer = static_cast<uint64_t>(tcp.connections) + 1;
+  return lack_of_descriptors(tcp.peers.size() * per_peer + kBesides,
+                             fmt::format("be connected to {} ranks over TCP", tcp.peers.size()));
+}
+
 // Whoever has the port may be the same job's rank 0, which then says so; and so does this one.
 void refuse_second_zero(const StoreAddress& taken, const Secret& secret, const Member& self,
                         int64_t silence_ms) try {
@@ -137,11 +154,11 @@ void refuse_second_zero(const StoreAddress& taken, const Secret& secret, const M
 }
 
 std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret, const Member& self,
-                                        int64_t silence_ms) {
+                                        int64_t silence_ms, const std::optional<Error>& refusal) {
   const std::vector<int> ports = rendezvous_ports(world);
   for (const int port : ports) {
     if (auto listener = listen_at(world.master_address, port)) {
-      return std::make_unique<StoreServer>(std::move(*listener), secret, self, silence_ms);
+      return std::make_unique<StoreServer>(std::move(*listener), secret, self, silence_ms, refusal);
     }
     refuse_second_zero({world.master_address, {port}}, secret, self, silence_ms);
   }
@@ -157,15 +174,10 @@ class Joined : public Membership {
     allow_descriptors(descriptors_for(world_.size, options_.comm));
     const int64_t deadline_ns =
         system_clock().monotonic_ns() + options_.comm.init_timeout_seconds * kSecondNs;
-    const int64_t silence_ms = options_.comm.train_timeout_seconds * kSilenceMsPerSecond;
     const Secret secret(world_.token);
     const Member self = self_of(world_, options_);
-    StoreAddress where{world_.master_address, rendezvous_ports(world_)};
-    if (world_.rank == 0) {
-      server_ = open_store(world_, secret, self, silence_ms);
-      where.ports = {server_->endpoint().port};
-    }
-    store_ = std::make_unique<Store>(where, secret, self, silence_ms, deadline_ns);
+    const StoreAddress where{world_.master_address, rendezvous_ports(world_)};
+    meet(where, secret, self, deadline_ns);
     count_locally(world_, store_->members());
     connect(deadline_ns);
   }
@@ -198,6 +210,21 @@ class Joined : public Membership {
   }
 
  private:
+  // A rank 0 that fails before it has met the others still lets them hear of it.
+  void meet(StoreAddress where, const Secret& secret, const Member& self, int64_t deadline_ns) try {
+    const int64_t silence_ms = options_.comm.train_timeout_seconds * kSilenceMsPerSecond;
+    if (world_.rank == 0) {
+      const std::optional<Error> lack = lack_to_meet(world_.size);
+      server_ = open_store(world_, secret, self, silence_ms, lack);
+      if (lack) throw Error(lack->code(), named(self, lack->what()));
+      where.ports = {server_->endpoint().port};
+    }
+    store_ = std::make_unique<Store>(where, secret, self, silence_ms, deadline_ns);
+  } catch (const Error& error) {
+    if (server_) server_->refuse(error);
+    throw;
+  }
+
   // A failure here is told to the others as any other is.
   void connect(int64_t deadline_ns) try {
     JoinContext context;
@@ -239,6 +266,7 @@ class Joined : public Membership {
       if (rank != world_.rank && !reached) context.tcp.peers.push_back(rank);
     }
     if (context.tcp.peers.empty()) return transports;
+    if (const std::optional<Error> lack = lack_to_connect(context.tcp)) throw Error(*lack);
     if (comm.transport == "shm") {
       throw Error(
           ErrorCode::kInvalidArgument,

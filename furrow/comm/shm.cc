@@ -15,6 +15,7 @@
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/descriptors.h"
 #include "furrow/comm/shared_transport.h"
 #include "furrow/comm/shm_segments.h"
 #include "furrow/comm/transports.h"
@@ -110,6 +111,7 @@ Peer open_peer(const std::string& announced, size_t control_size) {
   if (pid != process_id()) {
     peer.pidfd = static_cast<int>(syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0));
     if (peer.pidfd < 0) {
+      if (out_of_descriptors(errno)) throw descriptor_error(errno, "watch the ranks of this host");
       throw Error(ErrorCode::kUnavailable,
                   fmt::format("cannot watch process {}: {}", pid, std::strerror(errno)));
     }

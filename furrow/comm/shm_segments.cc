@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "furrow/base/error.h"
+#include "furrow/comm/descriptors.h"
 
 namespace furrow::comm {
 namespace {
@@ -26,6 +27,7 @@ SharedFile::SharedFile(const char* name, size_t bytes) : size_(bytes) {
   if (descriptor_ < 0 || ftruncate(descriptor_, static_cast<off_t>(bytes)) != 0) {
     const int error = errno;
     if (descriptor_ >= 0) ::close(descriptor_);
+    if (out_of_descriptors(error)) throw descriptor_error(error, "make shared memory");
     throw Error(ErrorCode::kResourceExhausted,
                 fmt::format("cannot make {} bytes of shared memory: {}", bytes, std::strerror(error)));
   }
@@ -36,8 +38,10 @@ SharedFile::SharedFile(int64_t pid, int descriptor, size_t bytes) : size_(bytes)
   const std::string path = fmt::format("/proc/{}/fd/{}", pid, descriptor);
   const int opened = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (opened < 0) {
+    const int error = errno;
+    if (out_of_descriptors(error)) throw descriptor_error(error, "see the memory of another rank");
     throw Error(ErrorCode::kUnavailable,
-                fmt::format("cannot see the memory of process {} ({}): {}", pid, path, std::strerror(errno)));
+                fmt::format("cannot see the memory of process {} ({}): {}", pid, path, std::strerror(error)));
   }
   struct stat status = {};
   if (fstat(opened, &status) != 0 || status.st_size != static_cast<off_t>(bytes)) {

@@ -6,7 +6,6 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -21,6 +20,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/descriptors.h"
 
 namespace furrow::comm {
 namespace {
@@ -32,25 +32,6 @@ struct AddressListDeleter {
 };
 using AddressList = std::unique_ptr<addrinfo, AddressListDeleter>;
 
-// Empty when the name is not known.
-bool out_of_descriptors(int reason) { return reason == EMFILE || reason == ENFILE; }
-
-// What has run out, and who may have more of it.
-Error descriptor_error(int reason, std::string_view action) {
-  rlimit limit{};
-  getrlimit(RLIMIT_NOFILE, &limit);
-  const std::string remedy =
-      reason == EMFILE
-          ? fmt::format(
-                ": this process may have {} files and sockets open at once; raise that with `ulimit -n` "
-                "(or LimitNOFILE, --ulimit nofile), or set comm.connections lower",
-                limit.rlim_cur)
-      : reason == ENFILE ? ": this machine has no more; raise fs.file-max, or start fewer processes"
-                         : "";
-  return Error(ErrorCode::kResourceExhausted,
-               fmt::format("cannot {}: {}{}", action, std::strerror(reason), remedy));
-}
-
 int look_up(const std::string& address, int port, addrinfo** list) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
@@ -59,6 +40,7 @@ int look_up(const std::string& address, int port, addrinfo** list) {
   return getaddrinfo(address.c_str(), std::to_string(port).c_str(), &hints, list);
 }
 
+// Empty when the name is not known.
 AddressList resolve(const std::string& address, int port) {
   addrinfo* list = nullptr;
   errno = 0;
@@ -228,13 +210,6 @@ std::string resolve_problem(const std::string& address) {
   const int status = look_up(address, 0, &list);
   const AddressList owner(status == 0 ? list : nullptr);
   return status == 0 || out_of_descriptors(errno) ? "" : gai_strerror(status);
-}
-
-void allow_descriptors(uint64_t wanted) noexcept {
-  rlimit limit{};
-  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 std::vector<std::string> interface_addresses(std::string_view interface) {

@@ -56,9 +56,6 @@ std::optional<Socket> accept_from(const Socket& listener);
 // "": the name or number has an address, or too few descriptors are left to ask.  Else why not.
 std::string resolve_problem(const std::string& address);
 
-// Raises this process's soft limit of open files to its hard one where that is less than `wanted`.
-void allow_descriptors(uint64_t wanted) noexcept;
-
 // Numeric addresses of a network interface ("eth0"), IPv4 first.  Error{not_found} lists the interfaces.
 std::vector<std::string> interface_addresses(std::string_view interface);
 

@@ -262,8 +262,7 @@ void Store::lose(ErrorCode code, const std::string& how) {
   connection_.close();
   if (left_ || failure_) return;
   std::string message =
-      here ? fmt::format("rank {} (host {}, pid {}) {}", self_.rank, self_.host, self_.pid, kShutItself)
-           : fmt::format("{} {}", zero(), how);
+      here ? fmt::format("{} {}", name_of(self_), kShutItself) : fmt::format("{} {}", zero(), how);
   loss_ = Error(code, message);
   loss_due_ns_ = now_ns() + (code == ErrorCode::kUnavailable ? kGraceMs * kMs : 0);
 }
@@ -368,13 +367,10 @@ void Store::fail(const Error& reason) noexcept {
   try {
     std::unique_lock lock(mutex_);
     if (failure_ || left_ || !connection_.open()) return;
-    const std::string name = fmt::format("rank {} (host {}, pid {})", self_.rank, self_.host, self_.pid);
-    const std::string_view why = reason.what();
-    const bool named = why.find(name) != std::string_view::npos;
     connection_.send({.kind = StoreKind::kFailure,
                       .number = static_cast<int64_t>(reason.code()),
                       .rank = self_.rank,
-                      .text = named ? std::string(why) : fmt::format("{}: {}", name, why)});
+                      .text = named(self_, reason.what())});
     wakeup_.signal();
     // Its echo; or whatever failed first.
     changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs),

@@ -37,6 +37,16 @@ ErrorCode error_code_of(int64_t number) {
   return known ? static_cast<ErrorCode>(number) : ErrorCode::kInternal;
 }
 
+std::string name_of(const Member& member) {
+  return fmt::format("rank {} (host {}, pid {})", member.rank, member.host, member.pid);
+}
+
+std::string named(const Member& member, std::string_view message) {
+  const std::string name = name_of(member);
+  const bool says = message.find(name) != std::string_view::npos;
+  return says ? std::string(message) : fmt::format("{}: {}", name, message);
+}
+
 std::string to_bytes(const StoreMessage& message) {
   WireWriter body;
   body.number(static_cast<uint8_t>(message.kind));

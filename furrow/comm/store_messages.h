@@ -47,6 +47,9 @@ struct Member {
   friend bool operator==(const Member&, const Member&) = default;
 };
 
+std::string name_of(const Member& member);                          // "rank 3 (host a, pid 4711)"
+std::string named(const Member& member, std::string_view message);  // with that in front, unless it says so
+
 struct StoreMessage {
   StoreKind kind = StoreKind::kBeat;
   uint64_t id = 0;

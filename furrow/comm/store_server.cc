@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
@@ -19,16 +20,13 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kLongestBeatMs = 250;  // a report of progress is at most so old
 constexpr int64_t kLingerMs = 300;       // much less than the second in which all are to end
+constexpr int64_t kLateMs = 3'000;       // between the starts of a job's ranks, after a failure
 constexpr size_t kLongestHello = 16 * 1024;
 constexpr size_t kMostNamed = 8;
 constexpr std::string_view kNoGoodbye =
     "ended its connection without a goodbye: it was killed, or has crashed";
 
 int64_t now_ns() { return system_clock().monotonic_ns(); }
-
-std::string name_of(const Member& member) {
-  return fmt::format("rank {} (host {}, pid {})", member.rank, member.host, member.pid);
-}
 
 }  // namespace
 
@@ -39,19 +37,23 @@ int64_t beat_interval_ns(int64_t silence_ms) {
 StoreServer::Client::Client(Socket socket)
     : connection(std::move(socket), kLongestHello), heard_ns(now_ns()) {}
 
-StoreServer::StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms)
+StoreServer::StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms,
+                         std::optional<Error> refusal)
     : secret_(secret),
       host_(std::move(host)),
       silence_ns_(silence_ms * kMs),
       interval_ns_(beat_interval_ns(silence_ms)),
       endpoint_(local_endpoint(listener)),
       door_(std::move(listener), kStorePurpose, secret_),
+      spare_(kSpare),
       by_rank_(static_cast<size_t>(host_.size)),
-      left_(static_cast<size_t>(host_.size)) {
+      left_(static_cast<size_t>(host_.size)),
+      refusal_(std::move(refusal)) {
   thread_ = make_silent_thread("store", [this](const std::stop_token& stop) {
     const std::stop_callback wake(stop, [this] { wakeup_.signal(); });
     while (!stop.stop_requested()) poll_once();
-    last_linger_ns_ = now_ns() + kLingerMs * kMs;
+    take_refusal();
+    ended_ns_ = now_ns();
     while (lingering(now_ns())) poll_once();
   });
 }
@@ -64,10 +66,30 @@ void StoreServer::wait_until_left() {
   if (failed_) throw Error(*failed_);
 }
 
+void StoreServer::refuse(const Error& reason) {
+  {
+    const std::lock_guard lock(mutex_);
+    refusal_ = reason;
+  }
+  wakeup_.signal();
+}
+
+void StoreServer::take_refusal() {
+  std::optional<Error> reason;
+  {
+    const std::lock_guard lock(mutex_);
+    reason = std::exchange(refusal_, std::nullopt);
+  }
+  if (!reason) return;
+  fail(reason->code(), host_.rank, named(host_, reason->what()));
+  if (!std::exchange(own_came_, true)) ++came_;  // nobody waits for it
+}
+
 // Somebody has yet to hear of the failure, or to hang up after hearing of it; its cause may be past hearing.
 bool StoreServer::lingering(int64_t now) const {
-  if (now >= last_linger_ns_ || !failure_) return false;
-  return came_ < host_.size ||
+  if (!failure_) return false;
+  if (came_ < host_.size) return now < ended_ns_ + kLateMs * kMs;
+  return now < ended_ns_ + kLingerMs * kMs &&
          std::any_of(
              clients_.begin(), clients_.end(),
              [&](const Client& client) { return client.member && client.member->rank != failure_->rank; });
@@ -90,6 +112,7 @@ void StoreServer::poll_once() {
   door_.add_polls(polls);
   poll(polls.data(), polls.size(), poll_timeout());
   wakeup_.clear();
+  take_refusal();
   admit();
   for (Client& client : clients_) take_messages(client);
   const int64_t now = now_ns();
@@ -104,15 +127,14 @@ void StoreServer::poll_once() {
   clients_.remove_if([](const Client& client) { return !client.connection.open(); });
 }
 
-// With no descriptor left nobody more can come: before everybody is there it is the end, after that the
-// door, where only strangers knock, stays shut.
+// With no descriptor left nobody more can come: before everybody is there it is the end, which those who
+// knock hear one after the other; after that the door, where only strangers knock, stays shut.
 void StoreServer::admit() {
   try {
     for (Socket& socket : door_.admit()) clients_.emplace_back(std::move(socket));
   } catch (const Error& error) {
-    door_.close();
-    if (came_ < host_.size)
-      fail(error.code(), host_.rank, fmt::format("{}: {}", name_of(host_), error.what()));
+    if (came_ >= host_.size) return door_.close();
+    fail(error.code(), host_.rank, named(host_, error.what()));
   }
 }
 
@@ -222,7 +244,9 @@ void StoreServer::refuse_second(Client& client, const Member& member, const Memb
       {.kind = StoreKind::kFailure, .number = static_cast<int64_t>(code), .rank = member.rank, .text = why});
   client.connection.flush();
   drop(client);
-  if (first != nullptr && !over && came_ < host_.size) fail(code, member.rank, why);
+  if (first == nullptr || over || came_ >= host_.size) return;
+  ++came_;  // it is perhaps the one that is missing
+  fail(code, member.rank, why);
 }
 
 void StoreServer::greet_member(Client& client, const Member& member) {
@@ -232,6 +256,7 @@ void StoreServer::greet_member(Client& client, const Member& member) {
     return refuse_second(client, member, present != nullptr ? &*present->member : nullptr);
   }
   client.member = member;
+  own_came_ = own_came_ || member.rank == host_.rank;
   client.connection.inbox().allow(kLargestStoreMessage);
   ++came_;
   if (fits && present == nullptr) by_rank_[static_cast<size_t>(member.rank)] = &client;
@@ -249,6 +274,7 @@ void StoreServer::greet_member(Client& client, const Member& member) {
 }
 
 void StoreServer::welcome_all() {
+  spare_.give_back();
   StoreMessage welcome{.kind = StoreKind::kWelcome};
   for (const Client* client : by_rank_) welcome.members.push_back(*client->member);
   for (Client* client : by_rank_) client->connection.send(welcome);
@@ -339,6 +365,7 @@ void StoreServer::drop(Client& client) {
 
 void StoreServer::fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last) {
   if (failure_) return;
+  spare_.give_back();
   failure_ = StoreMessage{
       .kind = StoreKind::kFailure, .number = static_cast<int64_t>(code), .rank = rank, .text = text};
   if (last) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/comm/descriptors.h"
 #include "furrow/comm/handshake.h"
 #include "furrow/comm/report.h"
 #include "furrow/comm/store_connection.h"
@@ -29,15 +30,21 @@ int64_t beat_interval_ns(int64_t silence_ms);
 
 class StoreServer {
  public:
+  static constexpr uint64_t kSpare = 2;  // descriptors that it holds back to tell of the lack of others
   // `host`: rank 0, whom the others must equal in size, version, commit and configuration.  `silence_ms`: a
-  // rank that says nothing for so long has failed.
-  StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms);
-  // Waits a moment for failed ranks to hear why, so that none is left to its deadline.
+  // rank that says nothing for so long has failed.  `refusal`: it only tells whoever comes, as refuse() does.
+  StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms,
+              std::optional<Error> refusal = std::nullopt);
+  // After a failure waits a moment for the ranks to hear why, somewhat longer for those that have not come
+  // yet, so that none is left to its deadline.
   ~StoreServer();
   StoreServer(const StoreServer&) = delete;
   StoreServer& operator=(const StoreServer&) = delete;
 
   Endpoint endpoint() const { return endpoint_; }
+  // Rank 0 fails with `reason` before it has a connection of its own: what everybody hears that has come, and
+  // whoever still comes.  Nothing where something failed before.  Any thread.
+  void refuse(const Error& reason);
   // Until every rank has said goodbye; throws the failure of one that has not.  Any thread.
   void wait_until_left();
 
@@ -60,6 +67,7 @@ class StoreServer {
   void poll_once();
   int poll_timeout() const;
   void admit();
+  void take_refusal();
   void take_messages(Client& client);
   void handle(Client& client, const StoreMessage& message);
   void greet_member(Client& client, const Member& member);
@@ -89,6 +97,7 @@ class StoreServer {
 
   // Of the serving thread.
   Door door_;
+  SpareDescriptors spare_;  // until everybody is there, or something failed
   std::list<Client> clients_;
   std::vector<Client*> by_rank_;
   std::map<std::string, std::string> values_;
@@ -96,14 +105,15 @@ class StoreServer {
   std::map<std::string, std::vector<Waiting>> waiting_;
   std::optional<StoreMessage> failure_;
   int64_t next_beat_ns_ = 0;
-  int64_t last_linger_ns_ = 0;
+  int64_t ended_ns_ = 0;  // of this object; then it lingers
   int came_ = 0;
-  bool odd_ = false;  // a rank has another configuration, and is asked for it
+  bool own_came_ = false;  // rank 0, among them
+  bool odd_ = false;       // a rank has another configuration, and is asked for it
 
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<bool> left_;
-  std::optional<Error> failed_;
+  std::optional<Error> failed_, refusal_;
   std::jthread thread_;  // last: it uses all of the above
 };
 

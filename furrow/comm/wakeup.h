@@ -5,8 +5,10 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdint>
 
+#include "furrow/comm/descriptors.h"
 #include "furrow/comm/socket.h"
 
 namespace furrow::comm {
@@ -14,7 +16,10 @@ namespace furrow::comm {
 // Thread safe.
 class Wakeup {
  public:
-  Wakeup() : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+  // Error{resource_exhausted}: no descriptor is left.
+  Wakeup() : event_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+    if (!event_.open()) throw descriptor_error(errno, "watch connections");
+  }
   void signal() const {
     const uint64_t one = 1;
     [[maybe_unused]] const auto written = ::write(event_.descriptor(), &one, sizeof one);

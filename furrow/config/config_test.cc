@@ -439,7 +439,6 @@ TEST(Objectives, SayWhatTheyNeed) {
   EXPECT_THAT(with({"--model.name=mlp"}), HasSubstr("set model.name = gan"));
   EXPECT_THAT(with({"--validation.enable=true"}), HasSubstr("set validation.enable = false"));
   EXPECT_THAT(with({"--data.normalize=true"}), HasSubstr("set data.normalize = false"));
-  EXPECT_THAT(with({"--lora.rank=4"}), HasSubstr("set lora.rank = 0"));
   EXPECT_THAT(parse_error(kSmall, {"--training.objective=distillation"}),
               HasSubstr("set distillation.teacher to a run's model/"));
   EXPECT_THAT(parse_error(kSmall, {"--training.objective=distillation", "--distillation.teacher=t",

@@ -33,7 +33,9 @@ struct Data {
   std::string unseen_category = "error";
   std::string tokenizer = "char";
   std::string tokenizer_path;
+  std::vector<std::string> text_files;
   std::string document_separator;
+  std::string document_tokens = "none";
   std::string windows = "overlapping";
   double validation_fraction = 0.1;
   double test_fraction = 0;
@@ -159,6 +161,20 @@ struct Data {
        .doc = "The text that ends a document, such as \"\\n\\n\". A sample is then several documents side by "
               "side, each "
               "seeing itself alone; whole documents are held back. Empty: the text is one stream."});
+    v("document_tokens", &Data::document_tokens,
+      {.effect = kRecipe,
+       .choices = "none|end|begin_end",
+       .only_if = kText,
+       .doc =
+           "What takes the place of the separator: none, it stays what it is, text; end, the token that ends "
+           "a text, <|endoftext|> of gpt2, </s> of sentencepiece; begin_end, also the one that begins it. "
+           "Only with document_separator."});
+    v("text_files", &Data::text_files,
+      {.effect = kRecipe,
+       .only_if = "training.dataset=text",
+       .doc = "Files under dataset_path that make up the text, in this order, plain or .gz. Empty: "
+              "dataset_path itself or, where it is a folder, every .txt and .txt.gz in it and below, by "
+              "name."});
     v("windows", &Data::windows,
       {.effect = kRecipe,
        .choices = "overlapping|disjoint",

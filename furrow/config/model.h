@@ -115,8 +115,10 @@ struct Model {
     v("context", &Model::context,
       {.effect = kRecipe,
        .min = 0,
-       .only_if = "model.name=gpt",
-       .doc = "Positions that the model has embeddings for. 0: [training] seq_len."});
+       .only_if = "model.name=gpt|blocks",
+       .doc =
+           "Positions that the model has embeddings for; of blocks those of a token_embedding that does not "
+           "say. 0: [training] seq_len."});
     v("vocab_size", &Model::vocab_size,
       {.effect = kRecipe,
        .min = 0,

@@ -47,10 +47,10 @@ struct Training {
               "a folder per class; idx, images and labels as MNIST stores "
               "them; mixture, several sets with shares, see data.mixture; pack, what `furrow data pack` "
               "wrote; table, CSV or "
-              "Parquet; text, one file of characters or bytes."});
+              "Parquet; text, files of characters, bytes or subwords."});
     v("dataset_path", &Training::dataset_path,
-      {.doc = "The folder with the files; text, table: the file, plain or .gz; mixture: where its "
-              "paths begin, or empty."});
+      {.doc = "The folder with the files; text, table: the file, plain or .gz; text: also a folder of them; "
+              "mixture: where its paths begin, or empty."});
     v("local_batch_size", &Training::local_batch_size,
       {.effect = kRecipe,
        .min = 1,

@@ -121,11 +121,6 @@ void check_gan(const Config& config) {
     refuse(config, "data.normalize",
            "a generator makes pixels in [0, 1], and normalized ones are others: set data.normalize = false");
   }
-  if (config.lora.rank > 0) {
-    refuse(config, "lora.rank",
-           "the discriminator runs three times a step over one set of parameters, which adapters cannot "
-           "share: set lora.rank = 0");
-  }
 }
 
 void check_distillation(const Config& config) {

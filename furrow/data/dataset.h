@@ -8,12 +8,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/clock.h"
 #include "furrow/data/source.h"
 #include "furrow/data/table.h"
 #include "furrow/preprocess/image_augmenter.h"
@@ -32,17 +34,30 @@ enum class Split { kTrain, kValidation, kTest };
 // (preprocess/preprocessor.h).
 using Preprocessing = preprocess::State;
 
+// How a set is opened; it changes nothing that is read.
+struct WhileOpening {
+  int threads = 0;                      // text: that tokenise; 0: every core
+  size_t part_bytes = size_t{1} << 19;  // text: what one of them takes at a time
+  // Text: tokens lie in a file without a name in this folder; empty: in memory.
+  std::filesystem::path spool = {};
+  // Text: told the bytes read and in all, by one thread at a time; each pass over the text begins at 0.
+  std::function<void(uint64_t done, uint64_t total)> progress = {};
+  const CancelToken* cancel = nullptr;  // text: Error{cancelled} soon after it is set
+};
+
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.
 struct DatasetOptions {
   std::string kind;                           // a row of sources.cc: "cifar10", "idx", ...
-  std::filesystem::path path = {};            // a folder; text: a file, plain or .gz
+  std::filesystem::path path = {};            // a folder; text: a file, plain or .gz, or a folder of them
   double validation_fraction = 0;             // of the training data, [0, 1)
   double test_fraction = 0;                   // of the whole: text from its end, rows of a table; [0, 1)
   uint64_t seed = 0;                          // which images are for validation, where windows are cut
   int64_t context = 0;                        // text: tokens of one sample, [training] seq_len
   std::string tokenizer = "char";             // text: "byte", "char", "gpt2", "sentencepiece"
   std::filesystem::path tokenizer_path = {};  // text: of the last two, the file or its folder
+  std::vector<std::string> text_files = {};   // text: names under `path`; empty: see text_reader.h
   std::string document_separator = {};        // text: what ends a document; empty: the text is one stream
+  std::string document_tokens = "none";       // text: around a document, "none", "end", "begin_end"
   bool disjoint_windows = false;              // text: an epoch has each token once, not every window
   bool normalize = true;                      // images: false leaves pixels at x / 255
   std::string train_images = "train-images-idx3-ubyte";
@@ -63,6 +78,16 @@ struct DatasetOptions {
   std::vector<std::string> mixture = {};       // mixture: "name: kind weight=W path=P", a set each
   bool shuffle = true;                         // mixture: whether a set is visited in a keyed order
   bool binary_targets = false;  // two classes as one number, 0 or 1: [training] loss = "binary"
+  WhileOpening opening = {};
+};
+
+// What the splits of a mixture are made of; null where the set has no such split.
+struct MixedSet {
+  std::string name;
+  double weight = 0;
+  const Source* train = nullptr;
+  const Source* validation = nullptr;
+  const Source* test = nullptr;
 };
 
 struct Dataset {
@@ -71,6 +96,7 @@ struct Dataset {
   std::unique_ptr<Source>
       test;  // null when there is none; its files are opened by its first size() or read()
   Preprocessing preprocessing;
+  std::vector<MixedSet> sets = {};  // of a mixture, as listed; they live as long as the splits
 };
 
 // What a plan must know, without decompressing images.

@@ -52,7 +52,7 @@ class Descriptor {
   int fd_;
 };
 
-// Reads up to out.size() bytes from the start of the file; returns how many there are.
+// Reads up to out.size() bytes from where the file is, at first its start; returns how many there are.
 size_t read_start(const Descriptor& file, const fs::path& path, std::span<std::byte> out) {
   size_t done = 0;
   while (done < out.size()) {
@@ -118,6 +118,39 @@ Bytes read_contents(const fs::path& path) {
   } catch (const Error& error) {
     throw error.with_context(path.string());
   }
+}
+
+class ContentStream::Plain {
+ public:
+  explicit Plain(const fs::path& path) : path_(path), file_(path) {}
+  uint64_t size() const { return file_size(file_, path_); }
+  size_t read(std::span<std::byte> out) { return read_start(file_, path_, out); }
+
+ private:
+  fs::path path_;
+  Descriptor file_;
+};
+
+ContentStream::ContentStream(const fs::path& path) {
+  std::byte magic[2];
+  const size_t start = read_start(Descriptor(path), path, magic);
+  if (is_gzip({magic, start})) {
+    bytes_ = read_contents(path);
+    size_ = bytes_.contents.size();
+  } else {
+    plain_ = std::make_unique<Plain>(path);
+    size_ = plain_->size();
+  }
+}
+
+ContentStream::~ContentStream() = default;
+
+size_t ContentStream::read(std::span<std::byte> out) {
+  if (plain_ != nullptr) return plain_->read(out);
+  const auto part = bytes_.contents.subspan(at_, std::min<size_t>(out.size(), size_ - at_));
+  std::ranges::copy(part, out.begin());
+  at_ += part.size();
+  return part.size();
 }
 
 std::vector<uint8_t> read_prefix(const fs::path& path, size_t length) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,21 @@ Bytes read_file(const std::filesystem::path& path);
 // The file, decompressed when its first bytes are those of gzip (gzip.h).  Error{data_loss} names a damaged
 // file.
 Bytes read_contents(const std::filesystem::path& path);
+
+// The same front to back: a plain file in pieces, what is gzip decompressed whole.  One thread.
+class ContentStream {
+ public:
+  explicit ContentStream(const std::filesystem::path& path);
+  ~ContentStream();
+  uint64_t size() const { return size_; }  // of the contents, when it was opened
+  size_t read(std::span<std::byte> out);   // how many bytes came: fewer only at the end
+
+ private:
+  class Plain;
+  std::unique_ptr<Plain> plain_;
+  Bytes bytes_;  // of gzip
+  uint64_t size_ = 0, at_ = 0;
+};
 
 // Up to `length` bytes from the start of read_contents(), without reading the rest: damage behind them goes
 // unseen.

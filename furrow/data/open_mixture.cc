@@ -52,6 +52,7 @@ Set set_of(const DatasetOptions& options, const std::string& text) {
   set.options.kind = entry.kind;
   set.options.path = options.path / entry.path;  // an absolute one stays what it is
   set.options.mixture = {};
+  set.options.text_files = {};
   set.options.readers = 1;  // the mixture has them
   set.options.binary_targets = false;
   return set;
@@ -121,23 +122,25 @@ std::string samples_text(const Source& source) {
   return text + fmt::format("{} classes", source.classes());
 }
 
-void check_same_samples(const std::vector<Set>& sets, const std::vector<Dataset>& opened) {
-  const Source& first = *opened[0].train;
-  for (size_t i = 1; i < opened.size(); ++i) {
-    const Source& source = *opened[i].train;
+void check_same_samples(const std::vector<OpenedSet>& sets) {
+  const Source& first = *sets[0].splits.train;
+  for (const OpenedSet& set : sets) {
+    if (!set.splits.sets.empty()) {
+      invalid(fmt::format("'{}' is a mixture itself: list its sets, or packs of them", set.name));
+    }
+    const Source& source = *set.splits.train;
     if (source.fields() == first.fields() && source.classes() == first.classes()) continue;
     invalid(fmt::format("'{}' has samples of {}, but '{}' of {}: mix sets of one shape and vocabulary",
-                        sets[i].name, samples_text(source), sets[0].name, samples_text(first)));
+                        set.name, samples_text(source), sets[0].name, samples_text(first)));
   }
 }
 
-std::unique_ptr<Source> mix_training(const std::vector<Set>& sets, std::vector<Dataset>& opened,
-                                     const DatasetOptions& options) {
+std::unique_ptr<Source> mix_training(std::vector<OpenedSet>& sets, const DatasetOptions& options) {
   int64_t samples = 0;
   std::vector<double> weights;
-  for (size_t i = 0; i < sets.size(); ++i) {
-    samples += opened[i].train->size();
-    weights.push_back(sets[i].weight);
+  for (const OpenedSet& set : sets) {
+    samples += set.splits.train->size();
+    weights.push_back(set.weight);
   }
   const std::vector<int64_t> shares = shares_of(weights, samples);
   std::vector<MixtureSource::Part> parts;
@@ -146,7 +149,7 @@ std::unique_ptr<Source> mix_training(const std::vector<Set>& sets, std::vector<D
       invalid(fmt::format("weight {} of '{}' is less than one sample of the {} of an epoch: raise it",
                           format_double(sets[i].weight), sets[i].name, samples));
     }
-    parts.push_back({sets[i].name, std::move(opened[i].train), shares[i]});
+    parts.push_back({sets[i].name, std::move(sets[i].splits.train), shares[i]});
   }
   return std::make_unique<MixtureSource>(std::move(parts), options.seed, options.shuffle);
 }
@@ -186,25 +189,36 @@ MixtureEntry parse_mixture_entry(const std::string& text) {
   return entry;
 }
 
+Dataset mix(std::vector<OpenedSet> sets, const DatasetOptions& options) {
+  check_same_samples(sets);
+  Dataset dataset;
+  dataset.preprocessing = sets[0].splits.preprocessing;
+  std::vector<std::shared_ptr<Source>> validation, test;
+  for (OpenedSet& set : sets) {
+    Dataset& splits = set.splits;
+    dataset.sets.push_back(
+        {set.name, set.weight, splits.train.get(), splits.validation.get(), splits.test.get()});
+    validation.push_back(std::move(splits.validation));
+    test.push_back(std::move(splits.test));
+  }
+  dataset.train = mix_training(sets, options);
+  dataset.validation = join(std::move(validation));
+  dataset.test = join(std::move(test));
+  return dataset;
+}
+
 Dataset open_mixture(const DatasetOptions& options, const Preprocessing* preprocessing) {
   std::vector<Set> sets = parse_sets(options);
   const bool streamed = share_budget(sets, options.memory_budget);
   std::vector<Dataset> opened = open_sets(sets, preprocessing);
-  check_same_samples(sets, opened);
-  Dataset dataset;
-  dataset.preprocessing = opened[0].preprocessing;
-  std::vector<std::shared_ptr<Source>> validation, test;
-  for (Dataset& set : opened) {
-    validation.push_back(std::move(set.validation));
-    test.push_back(std::move(set.test));
-  }
-  dataset.train = mix_training(sets, opened, options);
+  std::vector<OpenedSet> named;
+  for (size_t i = 0; i < sets.size(); ++i)
+    named.push_back({sets[i].name, sets[i].weight, std::move(opened[i])});
+  Dataset dataset = mix(std::move(named), options);
   if (const int readers = readers_of(options, streamed); readers > 1) {
     dataset.train =
         std::make_unique<ParallelSource>(std::move(dataset.train), std::make_shared<ReaderPool>(readers));
   }
-  dataset.validation = join(std::move(validation));
-  dataset.test = join(std::move(test));
   return dataset;
 }
 

@@ -14,6 +14,8 @@
 #include "furrow/data/files.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/split.h"
+#include "furrow/data/text_reader.h"
+#include "furrow/data/vocabulary_file.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
 #include "furrow/preprocess/sentencepiece_tokenizer.h"
 #include "furrow/preprocess/tokenizer.h"
@@ -28,13 +30,16 @@ using preprocess::Tokenizer;
 
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
 
+using Files = std::span<const fs::path>;
+
 // The alphabet is that of the whole text, as nanoGPT's: a character that only validation has can still be
 // read.
-std::unique_ptr<Tokenizer> fit_chars(const DatasetOptions&, std::string_view text) {
-  return std::make_unique<CharTokenizer>(CharTokenizer::fit(text));
+std::unique_ptr<Tokenizer> fit_chars(const DatasetOptions& options, Files files) {
+  const std::set<char32_t> alphabet = alphabet_of(files, options);
+  return std::make_unique<CharTokenizer>(std::vector<char32_t>(alphabet.begin(), alphabet.end()));
 }
 
-std::unique_ptr<Tokenizer> fit_bytes(const DatasetOptions&, std::string_view) {
+std::unique_ptr<Tokenizer> fit_bytes(const DatasetOptions&, Files) {
   return std::make_unique<ByteTokenizer>();
 }
 
@@ -57,7 +62,7 @@ std::unique_ptr<Tokenizer> from_file(const DatasetOptions& options, const char* 
   }
   const Bytes file = read_contents(path);
   try {
-    std::unique_ptr<Tokenizer> tokenizer = make(file.as_text());
+    std::unique_ptr<Tokenizer> tokenizer = make(file.as_text(), path);
     log_info(fmt::format("tokenizer {}: {} tokens", path.string(), tokenizer->vocabulary_size()));
     return tokenizer;
   } catch (const Error& error) {
@@ -65,19 +70,21 @@ std::unique_ptr<Tokenizer> from_file(const DatasetOptions& options, const char* 
   }
 }
 
-std::unique_ptr<Tokenizer> load_gpt2(const DatasetOptions& options, std::string_view) {
-  return from_file(options, "vocab.bpe", [](std::string_view merges) {
+std::unique_ptr<Tokenizer> load_gpt2(const DatasetOptions& options, Files) {
+  return from_file(options, "vocab.bpe", [](std::string_view merges, const fs::path& path) {
     if (!merges.ends_with('\n')) {  // fewer merges are another tokenizer, which nothing else would tell
       throw Error(ErrorCode::kDataLoss,
                   "its last line has no end, so it may be cut off: take vocab.bpe or merges.txt as it was "
                   "published");
     }
-    return std::make_unique<preprocess::BpeTokenizer>(merges);
+    auto tokenizer = std::make_unique<preprocess::BpeTokenizer>(merges);
+    check_vocabulary_beside(path, *tokenizer);
+    return tokenizer;
   });
 }
 
-std::unique_ptr<Tokenizer> load_sentencepiece(const DatasetOptions& options, std::string_view) {
-  return from_file(options, "tokenizer.model", [](std::string_view model) {
+std::unique_ptr<Tokenizer> load_sentencepiece(const DatasetOptions& options, Files) {
+  return from_file(options, "tokenizer.model", [](std::string_view model, const fs::path&) {
     return std::make_unique<preprocess::SentencePieceTokenizer>(std::string(model));
   });
 }
@@ -85,80 +92,37 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const DatasetOptions& options, std
 // The tokenizers of [data] tokenizer; their saved form is loaded through preprocess::load.
 struct TokenizerKind {
   std::string_view name;
-  std::unique_ptr<Tokenizer> (*make)(const DatasetOptions& options, std::string_view text);
+  std::unique_ptr<Tokenizer> (*make)(const DatasetOptions& options, Files files);
 };
 constexpr TokenizerKind kTokenizers[] = {
     {"byte", &fit_bytes}, {"char", &fit_chars}, {"gpt2", &load_gpt2}, {"sentencepiece", &load_sentencepiece}};
 
-std::unique_ptr<Tokenizer> make_tokenizer(const DatasetOptions& options, std::string_view text) {
+std::unique_ptr<Tokenizer> make_tokenizer(const DatasetOptions& options, Files files) {
   std::vector<std::string> known;
   for (const TokenizerKind& kind : kTokenizers) {
-    if (kind.name == options.tokenizer) return kind.make(options, text);
+    if (kind.name == options.tokenizer) return kind.make(options, files);
     known.emplace_back(kind.name);
   }
   invalid(unknown_name_message("[data] tokenizer", options.tokenizer, known));
 }
 
 struct Text {
-  std::string file;
+  std::string name;  // for messages
   std::unique_ptr<Tokenizer> tokenizer;
-  std::shared_ptr<const Tokens> tokens;
+  std::shared_ptr<const TokenStore> tokens;
   std::vector<int64_t> ends;  // of documents; empty: the text is one stream
 };
 
-// The documents of a text, each with the separator that ends it; empty ones are left out.
-std::vector<std::string_view> split_documents(std::string_view text, std::string_view separator) {
-  std::vector<std::string_view> documents;
-  while (!text.empty()) {
-    const size_t found = text.find(separator);
-    const size_t length = found == std::string_view::npos ? text.size() : found + separator.size();
-    if (found != 0) documents.push_back(text.substr(0, length));
-    text.remove_prefix(length);
-  }
-  return documents;
-}
-
-std::vector<uint32_t> encode_text(const DatasetOptions& options, std::string_view text, Text& read) {
-  std::vector<uint32_t> ids;
-  if (options.document_separator.empty()) {
-    read.tokenizer->encode(text, ids);
-    return ids;
-  }
-  for (const std::string_view document : split_documents(text, options.document_separator)) {
-    try {
-      read.tokenizer->encode(document, ids);
-    } catch (const Error& error) {
-      throw error.with_context(fmt::format("the document at byte {}", document.data() - text.data()));
-    }
-    read.ends.push_back(static_cast<int64_t>(ids.size()));
-  }
-  if (read.ends.empty()) invalid("it holds no document, separators alone");
-  return ids;
-}
-
-Bytes checked_contents(const DatasetOptions& options) {
-  const fs::path path = require_file(options.path);
-  Bytes contents = read_contents(path);
-  if (contents.as_text().empty())
-    invalid(fmt::format("{} is empty: there is nothing to train on", path.string()));
-  return contents;
-}
-
 Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing) {
-  const fs::path path = require_file(options.path);
-  const Bytes contents = checked_contents(options);
-  const std::string_view text = contents.as_text();
-  try {
-    Text read{path.string(),
-              preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing) : make_tokenizer(options, text),
-              nullptr,
-              {}};
-    const std::vector<uint32_t> ids = encode_text(options, text, read);
-    read.tokens = std::make_shared<const Tokens>(ids, read.tokenizer->vocabulary_size());
-    return read;
-  } catch (const Error& error) {
-    throw error.with_context(path.string());
-  }
+  const std::vector<fs::path> files = text_files(options);
+  Text text{files.size() == 1 ? files[0].string() : options.path.string(),
+            preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing) : make_tokenizer(options, files),
+            nullptr,
+            {}};
+  TokenisedText read = tokenise(files, *text.tokenizer, options);
+  text.tokens = std::move(read.tokens);
+  text.ends = std::move(read.ends);
+  return text;
 }
 
 }  // namespace
@@ -202,13 +166,9 @@ Preprocessing fit_texts(std::span<const DatasetOptions> texts) {
     state["classes"] = fmt::format("{}", tokenizer.vocabulary_size());
     return state;
   };
-  if (texts[0].tokenizer != "char") return state_of(*make_tokenizer(texts[0], ""));
+  if (texts[0].tokenizer != "char") return state_of(*make_tokenizer(texts[0], {}));
   std::set<char32_t> alphabet;
-  for (const DatasetOptions& options : texts) {
-    const Bytes contents = checked_contents(options);
-    const CharTokenizer fitted = CharTokenizer::fit(contents.as_text());
-    alphabet.insert(fitted.alphabet().begin(), fitted.alphabet().end());
-  }
+  for (const DatasetOptions& options : texts) alphabet.merge(alphabet_of(text_files(options), options));
   return state_of(CharTokenizer({alphabet.begin(), alphabet.end()}));
 }
 
@@ -233,7 +193,7 @@ Parts parts_of(const DatasetOptions& options, int64_t size, const char* what) {
 
 void split_into_documents(const Text& text, const DatasetOptions& options, Dataset& dataset) {
   const Parts parts = parts_of(options, static_cast<int64_t>(text.ends.size()), "documents");
-  const NamedTokens named{text.file, text.tokens};
+  const NamedTokens named{text.name, text.tokens};
   const auto rows = [&](const char* split, int64_t first, int64_t count) -> std::unique_ptr<Source> {
     if (count == 0) return nullptr;
     const auto begin = text.ends.begin() + first;
@@ -264,7 +224,7 @@ Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocess
   }
   const int64_t size = text.tokens->size();
   const auto [train_end, validation, test] = parts_of(options, size, "tokens");
-  const NamedTokens named{text.file, text.tokens};
+  const NamedTokens named{text.name, text.tokens};
   const Windows side_by_side{.context = context, .stride = context};
   dataset.train = token_windows(named, "training", {0, train_end}, training_windows(options));
   const TextSource::Range validation_range{train_end, train_end + validation}, test_range{size - test, size};
@@ -276,7 +236,7 @@ Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocess
 std::unique_ptr<Source> open_whole_text(const DatasetOptions& options, const Preprocessing& preprocessing) {
   const int64_t context = checked_context(options);
   const Text text = read_text(options, &preprocessing);
-  const NamedTokens named{text.file, text.tokens};
+  const NamedTokens named{text.name, text.tokens};
   if (!text.ends.empty()) return document_rows(named, "whole", 0, text.ends, context);
   return token_windows(named, "whole", {0, text.tokens->size()}, {.context = context, .stride = context});
 }

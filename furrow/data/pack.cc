@@ -15,6 +15,8 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
+#include "furrow/data/files.h"
+#include "furrow/data/open_mixture.h"
 #include "furrow/data/records.h"
 #include "furrow/storage/pack.h"
 
@@ -25,6 +27,7 @@ namespace fs = std::filesystem;
 
 constexpr uint64_t kShardBytes = uint64_t{64} << 20;
 constexpr uint64_t kMostShards = 1024;
+constexpr int64_t kMostAskedShards = 65536;      // each is a file, open or mapped in every reader
 constexpr size_t kPieceBytes = size_t{1} << 20;  // written at a time
 constexpr std::string_view kPlanFile = "packing.json";
 
@@ -53,6 +56,8 @@ struct Plan {
     }
     json.end_array().key("preprocessing").begin_object();
     for (const auto& [name, value] : info.preprocessing) json.field(name, value);
+    json.end_object().key("lineage").begin_object();
+    for (const auto& [name, value] : info.lineage) json.field(name, value);
     return json.end_object().end_object().text() + "\n";
   }
 };
@@ -86,6 +91,12 @@ void add_records(Plan& plan, storage::PackSplit split, std::unique_ptr<Records> 
   const uint64_t total = static_cast<uint64_t>(records->size()) * record_bytes;
   const uint64_t wanted = shard_bytes > 0 ? shard_bytes : std::max(kShardBytes, total / kMostShards);
   const auto per_shard = static_cast<int64_t>(std::max<uint64_t>(1, wanted / record_bytes));
+  if (records->size() / per_shard >= kMostAskedShards) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("shards of {} would be over {} files for the {} of {}: make them {} or larger",
+                            format_bytes(wanted), kMostAskedShards, format_bytes(total), split.name,
+                            format_bytes(total / kMostAskedShards + record_bytes)));
+  }
   for (int64_t first = 0; first < records->size(); first += per_shard) {
     const size_t shard = split.shards.size();
     plan.tasks.push_back({plan.info.splits.size(), shard, fmt::format("{}-{:05}.shard", split.name, shard),
@@ -98,21 +109,36 @@ void add_records(Plan& plan, storage::PackSplit split, std::unique_ptr<Records> 
   plan.records.push_back(std::move(records));
 }
 
-void add_split(Plan& plan, const char* name, const Source* source, uint64_t shard_bytes) {
-  if (source == nullptr) return;
-  auto records = source->records();
-  if (plan.info.splits.empty()) {
-    plan.info.layout = records->layout();
-    plan.info.fields = pack_fields(*records);
+void add_split(Plan& plan, const std::string& name, std::unique_ptr<Records> records, uint64_t shard_bytes) {
+  std::vector<storage::PackField> fields = pack_fields(*records);
+  if (plan.info.fields.empty()) plan.info.fields = fields;
+  if (fields == plan.info.fields) fields.clear();
+  add_records(plan, {.name = name, .fields = std::move(fields)}, std::move(records), shard_bytes);
+}
+
+// The splits of `set`, with `suffix` behind their names.  Returns their layout.
+std::string add_set(Plan& plan, const MixedSet& set, const std::string& suffix, uint64_t shard_bytes) {
+  const std::pair<const char*, const Source*> splits[] = {
+      {"train", set.train}, {"validation", set.validation}, {"test", set.test}};
+  std::string layout;
+  std::vector<storage::PackField> fields;
+  for (const auto& [name, source] : splits) {
+    if (source == nullptr) continue;
+    auto records = source->records();
+    if (layout.empty()) {
+      layout = records->layout();
+      fields = pack_fields(*records);
+    }
+    FURROW_CHECK(records->layout() == layout && pack_fields(*records) == fields,
+                 "splits of different layouts");
+    std::vector<int64_t> ends = records->ends();
+    const std::string split = name + suffix;
+    add_split(plan, split, std::move(records), shard_bytes);
+    if (ends.empty()) continue;
+    add_split(plan, split + std::string(kEndsSuffix), std::make_unique<EndRecords>(std::move(ends)),
+              shard_bytes);
   }
-  FURROW_CHECK(records->layout() == plan.info.layout && pack_fields(*records) == plan.info.fields,
-               "splits of different layouts");
-  std::vector<int64_t> ends = records->ends();
-  add_records(plan, {.name = name}, std::move(records), shard_bytes);
-  if (ends.empty()) return;
-  auto end_records = std::make_unique<EndRecords>(std::move(ends));
-  storage::PackSplit split{.name = name + std::string(kEndsSuffix), .fields = pack_fields(*end_records)};
-  add_records(plan, std::move(split), std::move(end_records), shard_bytes);
+  return layout;
 }
 
 Plan plan_of(const Dataset& dataset, const PackRequest& request) {
@@ -120,9 +146,17 @@ Plan plan_of(const Dataset& dataset, const PackRequest& request) {
   plan.info.kind = request.kind;
   plan.info.preprocessing = dataset.preprocessing;
   plan.info.lineage = request.lineage;
-  add_split(plan, "train", dataset.train.get(), request.shard_bytes);
-  add_split(plan, "validation", dataset.validation.get(), request.shard_bytes);
-  add_split(plan, "test", dataset.test.get(), request.shard_bytes);
+  if (dataset.sets.empty()) {
+    const MixedSet all{"", 1, dataset.train.get(), dataset.validation.get(), dataset.test.get()};
+    plan.info.layout = add_set(plan, all, "", request.shard_bytes);
+    return plan;
+  }
+  plan.info.layout = kMixedRecords;
+  for (size_t i = 0; i < dataset.sets.size(); ++i) {
+    const MixedSet& set = dataset.sets[i];
+    plan.info.parts.push_back(
+        {set.name, set.weight, add_set(plan, set, part_suffix(i), request.shard_bytes)});
+  }
   return plan;
 }
 
@@ -212,7 +246,7 @@ class Writer {
 // Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or empty.
 void prepare(const std::string& folder, const Plan& plan, const std::string& text) {
   const std::string plan_file = folder + "/" + std::string(kPlanFile);
-  const bool same = path_exists(plan_file) && read_file(plan_file) == text;
+  const bool same = path_exists(plan_file) && furrow::read_file(plan_file) == text;
   if (!same) {
     remove_all(folder);
     make_directories(folder);
@@ -235,12 +269,15 @@ std::string stamp_of(const fs::path& path) {
 
 }  // namespace
 
+void check_absent(const std::string& folder) {
+  if (!path_exists(folder)) return;
+  throw Error(ErrorCode::kAlreadyExists,
+              fmt::format("{} is there already: name another folder, or remove it first", folder));
+}
+
 PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
   const std::string folder = fs::path(request.folder + "/.").lexically_normal().parent_path().string();
-  if (path_exists(folder)) {
-    throw Error(ErrorCode::kAlreadyExists,
-                fmt::format("{} is there already: name another folder, or remove it first", folder));
-  }
+  check_absent(folder);
   Plan plan = plan_of(dataset, request);
   const std::string working = folder + ".partial";
   prepare(working, plan, plan.text(request.fingerprint));
@@ -258,7 +295,10 @@ PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
 }
 
 std::string fingerprint_of(const fs::path& path) {
-  if (!fs::is_directory(path)) return fs::exists(path) ? stamp_of(path) : std::string();
+  if (!fs::is_directory(path)) {
+    const fs::path file = find_file(path);
+    return file.empty() ? std::string() : stamp_of(file);
+  }
   std::vector<fs::path> files;
   for (const auto& entry : fs::recursive_directory_iterator(path)) {
     if (entry.is_regular_file()) files.push_back(entry.path());
@@ -267,6 +307,42 @@ std::string fingerprint_of(const fs::path& path) {
   std::string text;
   for (const fs::path& file : files) text += stamp_of(file);
   return to_hex(xxh3_128(text));
+}
+
+std::map<std::string, std::string> sources_of(const DatasetOptions& options) {
+  const auto whole = [](const fs::path& path) { return fs::absolute(path).lexically_normal().string(); };
+  if (options.kind != "mixture") return {{"source", whole(options.path)}};
+  std::map<std::string, std::string> sources;
+  for (const std::string& text : options.mixture) {
+    const MixtureEntry entry = parse_mixture_entry(text);
+    sources["source " + entry.name] = whole(options.path / entry.path);
+  }
+  return sources;
+}
+
+std::string fingerprint_of(const DatasetOptions& options) {
+  const TableRules& rules = options.table_rules;
+  const TableFormat& format = options.table_format;
+  JsonWriter json;
+  const auto list = [&json](const std::vector<std::string>& texts) {
+    json.begin_array();
+    for (const std::string& text : texts) json.value(text);
+    json.end_array();
+  };
+  json.begin_array();
+  for (const auto& [name, path] : sources_of(options)) json.value(name).value(fingerprint_of(fs::path(path)));
+  json.value(options.kind).value(options.seed);
+  json.value(options.validation_fraction).value(options.test_fraction);
+  json.value(options.tokenizer).value(options.document_separator).value(options.document_tokens);
+  json.value(options.image_size);
+  list({options.train_images, options.train_labels, options.test_images, options.test_labels});
+  for (const auto* texts :
+       {&options.text_files, &options.train_files, &options.test_files, &options.mixture, &format.names,
+        &format.ignored, &rules.categorical, &rules.numeric, &rules.missing})
+    list(*texts);
+  json.value(options.table_train).value(options.table_test).value(std::string(1, format.delimiter));
+  json.value(rules.target).value(rules.number_target).value(rules.trim).value(rules.ignore_unseen);
+  return to_hex(xxh3_128(json.end_array().text()));
 }
 
 }  // namespace furrow::data

@@ -22,6 +22,7 @@ struct PackRequest {
   std::string fingerprint = {};  // tells the source's files from others; see fingerprint_of
   int threads = 1;               // shards written at once
   uint64_t shard_bytes = 0;      // of records, about; 0: 64 MiB, more where there would be over 1,024 shards
+                                 // Error{invalid_argument}: over 65,536 of them
   // Told the bytes done and in all; by one thread at a time.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
   const CancelToken* cancel = nullptr;
@@ -33,11 +34,20 @@ struct PackSummary {
   uint64_t bytes = 0;
 };
 
+// Error{already_exists} unless `folder` can be made.
+void check_absent(const std::string& folder);
+
 // Every split that `dataset` has.  Error{already_exists}: the folder; {cancelled}: what is there is kept for
 // the next call; {resource_exhausted}: disk full, the same.
 PackSummary write_pack(const Dataset& dataset, const PackRequest& request);
 
 // Names, sizes and times of change of the file, or of all files in the folder.
 std::string fingerprint_of(const std::filesystem::path& path);
+
+// Where the data lie, for `lineage`: "source" and its path, of a mixture "source NAME" of each set.
+std::map<std::string, std::string> sources_of(const DatasetOptions& options);
+// Of all of them, and of what the options say about what is read, fitted and held back; a tokenizer's file
+// is in the fitted values.
+std::string fingerprint_of(const DatasetOptions& options);
 
 }  // namespace furrow::data

@@ -1,5 +1,7 @@
 #include "furrow/data/records.h"
 
+#include <fmt/format.h>
+
 #include <cstring>
 #include <numeric>
 
@@ -14,6 +16,8 @@ size_t Records::record_bytes() const {
 }
 
 std::vector<Field> document_end_fields() { return {{"end", DType::kI64, {}}}; }
+
+std::string part_suffix(size_t i) { return fmt::format(".{}", i); }
 
 void SampleRecords::read(int64_t first, std::span<std::byte> out) const {
   const size_t bytes = record_bytes(), rows = out.size() / bytes;

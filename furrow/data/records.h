@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -14,11 +15,12 @@
 
 namespace furrow::data {
 
-// The layouts, as pack.json names them; open_pack.cc has a row for each.
+// The layouts, as pack.json names them; packed_source.cc has a row for each but the last.
 inline constexpr std::string_view kImageRecords = "images";        // "pixels" u8 [c, h, w], "label" i32 []
 inline constexpr std::string_view kTokenRecords = "tokens";        // "token" u8 [width]
 inline constexpr std::string_view kDocumentRecords = "documents";  // the same, and where documents end
 inline constexpr std::string_view kSampleRecords = "samples";      // the fields of the source
+inline constexpr std::string_view kMixedRecords = "mixture";       // those of its sets, each with a layout
 
 // Thread safe, like the source it is of, which must outlive it.
 class Records {
@@ -40,6 +42,9 @@ class Records {
 // "end" i64 [].
 inline constexpr std::string_view kEndsSuffix = ".ends";
 std::vector<Field> document_end_fields();
+
+// The splits of set `i` of a mixture are called as those of the mixture with this behind, before kEndsSuffix.
+std::string part_suffix(size_t i);
 
 // Samples of `source` in its own order, each as read() gives it.
 class SampleRecords : public Records {

@@ -32,7 +32,7 @@ DataInfo probe_mixture(const DatasetOptions& options);
 Dataset open_table(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_table(const DatasetOptions& options);
 
-// open_text.cc: one file, plain or .gz.
+// open_text.cc: one file, plain or .gz, or several (text_reader.h).
 Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_text(const DatasetOptions& options);
 

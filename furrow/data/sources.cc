@@ -39,7 +39,8 @@ constexpr SourceKind kSourceKinds[] = {
     {"mixture", "several sets, each with a share of every epoch", &open_mixture, &probe_mixture, &is_mixture},
     {"pack", "a folder that `furrow data pack` wrote", &open_pack, &probe_pack, &is_pack},
     {"table", "rows of a CSV or Parquet file", &open_table, &probe_table, &is_table},
-    {"text", "one text file, as characters, bytes or subwords", &open_text, &probe_text, &is_text},
+    {"text", "text of one or more files, as characters, bytes or subwords", &open_text, &probe_text,
+     &is_text},
 };
 
 const SourceKind& kind_of(const DatasetOptions& options) {
@@ -113,7 +114,9 @@ DatasetOptions dataset_options(const config::Config& config) {
           .context = config.training.seq_len,
           .tokenizer = data.tokenizer,
           .tokenizer_path = data.tokenizer_path,
+          .text_files = data.text_files,
           .document_separator = data.document_separator,
+          .document_tokens = data.document_tokens,
           .disjoint_windows = data.windows == "disjoint",
           .normalize = data.normalize,
           .train_images = data.train_images,

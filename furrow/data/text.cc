@@ -1,8 +1,14 @@
 #include "furrow/data/text.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <string>
 
 #include "furrow/base/convert.h"
 #include "furrow/base/error.h"
@@ -15,6 +21,12 @@ template <class Narrow>
 void narrow(std::span<const uint32_t> ids, std::byte* to) {
   auto* const out = reinterpret_cast<Narrow*>(to);
   for (size_t i = 0; i < ids.size(); ++i) out[i] = static_cast<Narrow>(ids[i]);
+}
+
+void narrow_to(std::span<const uint32_t> ids, int width, std::byte* to) {
+  if (width == 1) narrow<uint8_t>(ids, to);
+  if (width == 2) narrow<uint16_t>(ids, to);
+  if (width == 4) narrow<uint32_t>(ids, to);
 }
 
 // Fetches a window into the cache while those before it are widened; further ahead is no faster.
@@ -36,23 +48,73 @@ void TokenStore::copy(int64_t begin, std::span<int64_t> out) const {
 }
 
 Tokens::Tokens(std::span<const uint32_t> ids, int64_t vocabulary)
-    : size_(static_cast<int64_t>(ids.size())), vocabulary_(vocabulary) {
-  buffer_ = CountedBuffer(ids.size() * static_cast<size_t>(width()), MemoryKind::kData);
-  if (width() == 1) narrow<uint8_t>(ids, buffer_.data());
-  if (width() == 2) narrow<uint16_t>(ids, buffer_.data());
-  if (width() == 4) narrow<uint32_t>(ids, buffer_.data());
+    : Tokens(CountedBuffer(ids.size() * static_cast<size_t>(token_width(vocabulary)), MemoryKind::kData),
+             vocabulary) {
+  narrow_to(ids, width(), buffer_.data());
 }
+
+Tokens::Tokens(CountedBuffer bytes, int64_t vocabulary)
+    : buffer_(std::move(bytes)), bytes_(buffer_.data(), buffer_.size()), vocabulary_(vocabulary) {}
+
+Tokens::Tokens(MappedFile bytes, int64_t vocabulary)
+    : file_(std::move(bytes)), bytes_(file_->bytes()), vocabulary_(vocabulary) {}
 
 std::span<const std::byte> Tokens::raw(int64_t begin, int64_t count, std::span<std::byte>) const {
   const auto width = static_cast<size_t>(this->width());
-  return std::span<const std::byte>(buffer_.data(), buffer_.size())
-      .subspan(static_cast<size_t>(begin) * width, static_cast<size_t>(count) * width);
+  return bytes_.subspan(static_cast<size_t>(begin) * width, static_cast<size_t>(count) * width);
 }
 
 void Tokens::prefetch(int64_t begin, int64_t count) const {
   const auto bytes = raw(begin, count, {});
   for (size_t i = 0; i < bytes.size(); i += 64) __builtin_prefetch(bytes.data() + i);
   asm volatile("");  // or GCC takes a function of prefetches alone for pure and drops its calls
+}
+
+TokenBuilder::TokenBuilder(int64_t vocabulary, std::filesystem::path folder)
+    : vocabulary_(vocabulary), folder_(std::move(folder)) {
+  if (folder_.empty()) return;
+  std::string name = (folder_ / "furrow-tokens-XXXXXX").string();
+  file_ = ::mkostemp(name.data(), O_CLOEXEC);
+  if (file_ < 0) throw errno_error(errno, "write tokens to", folder_.string());
+  ::unlink(name.c_str());  // whatever ends this process leaves nothing
+}
+
+TokenBuilder::~TokenBuilder() {
+  if (file_ >= 0) ::close(file_);
+}
+
+void TokenBuilder::append(std::span<const uint32_t> ids) {
+  std::vector<std::byte> bytes(ids.size() * static_cast<size_t>(token_width(vocabulary_)));
+  narrow_to(ids, token_width(vocabulary_), bytes.data());
+  size_ += static_cast<int64_t>(ids.size());
+  if (file_ < 0) {
+    blocks_.push_back(std::move(bytes));
+  } else {
+    write(bytes);
+  }
+}
+
+void TokenBuilder::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(file_, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw errno_error(errno, "write tokens to", folder_.string());
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+}
+
+std::shared_ptr<const TokenStore> TokenBuilder::finish() {
+  if (file_ >= 0)
+    return std::make_shared<Tokens>(MappedFile("/proc/self/fd/" + std::to_string(file_)), vocabulary_);
+  CountedBuffer all(static_cast<size_t>(size_) * static_cast<size_t>(token_width(vocabulary_)),
+                    MemoryKind::kData);
+  size_t at = 0;
+  for (std::vector<std::byte>& block : blocks_) {
+    std::ranges::copy(block, all.data() + at);
+    at += block.size();
+    std::vector<std::byte>().swap(block);  // never all tokens twice
+  }
+  return std::make_shared<Tokens>(std::move(all), vocabulary_);
 }
 
 std::vector<Field> text_fields(int64_t context) {

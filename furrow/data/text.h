@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "furrow/base/file.h"
 #include "furrow/base/memory.h"
 #include "furrow/base/rng.h"
 #include "furrow/data/source.h"
@@ -34,19 +36,43 @@ class TokenStore {
 
 int token_width(int64_t vocabulary);
 
-// Tokens in memory.
+// Tokens in memory, or in a file that is mapped.
 class Tokens : public TokenStore {
  public:
   Tokens(std::span<const uint32_t> ids, int64_t vocabulary);
+  // As raw() gives them.
+  Tokens(CountedBuffer bytes, int64_t vocabulary);
+  Tokens(MappedFile bytes, int64_t vocabulary);
 
-  int64_t size() const override { return size_; }
+  int64_t size() const override { return static_cast<int64_t>(bytes_.size()) / width(); }
   int64_t vocabulary() const override { return vocabulary_; }
   std::span<const std::byte> raw(int64_t begin, int64_t count, std::span<std::byte> scratch) const override;
   void prefetch(int64_t begin, int64_t count) const override;
 
  private:
   CountedBuffer buffer_;
-  int64_t size_, vocabulary_;
+  std::optional<MappedFile> file_;
+  std::span<const std::byte> bytes_;  // of one of the two
+  int64_t vocabulary_;
+};
+
+// Tokens as they come.  One thread.
+class TokenBuilder {
+ public:
+  // `folder` not empty: they lie in a file without a name there, so that they need no memory.
+  explicit TokenBuilder(int64_t vocabulary, std::filesystem::path folder = {});
+  ~TokenBuilder();
+  void append(std::span<const uint32_t> ids);  // Error{resource_exhausted}: the disk is full
+  int64_t size() const { return size_; }
+  std::shared_ptr<const TokenStore> finish();  // called once
+
+ private:
+  void write(std::span<const std::byte> bytes);
+
+  int64_t vocabulary_, size_ = 0;
+  std::filesystem::path folder_;
+  int file_ = -1;
+  std::vector<std::vector<std::byte>> blocks_;  // without a folder
 };
 
 // "input" i64 [context], "target" i64 [context].

@@ -141,6 +141,7 @@ int64_t derived(const Surroundings& at, const Entry& entry, std::string_view nam
   const Shape& shape = at.input.shape;
   if (name == "@count") return at.same_kind;
   if (shape.size() < 2) model_error(at.model, fmt::format("unit '{}': its input has no dims", entry.text));
+  if (name == "@time" && at.model.context > 0) return at.model.context;
   if (name == "@channels" || name == "@time") return shape[1];
   if (name == "@last" || !at.flatten) return shape.back();
   int64_t features = 1;

@@ -1,7 +1,6 @@
 #include "furrow/models/lora.h"
 
 #include <fmt/format.h>
-#include <fnmatch.h>
 
 #include <algorithm>
 #include <array>
@@ -14,9 +13,11 @@
 #include <vector>
 
 #include "furrow/base/error.h"
-#include "furrow/models/adapter_costs.h"
+#include "furrow/models/lora_targets.h"
+#include "furrow/models/lora_ties.h"
 #include "furrow/models/unit_builder.h"
 #include "furrow/plan/tensor_cut.h"
+#include "furrow/plan/topology.h"
 
 namespace furrow::models {
 namespace {
@@ -75,7 +76,6 @@ struct Place {
 };
 
 Place place_of(const plan::Unit& unit, const plan::Parameter& parameter) {
-  if (parameter.borrowed) return {};
   for (const Layers& layers : kLayers) {
     if (layers.kind != unit.kind) continue;
     for (size_t i = 0; i < layers.reads.size(); ++i) {
@@ -83,16 +83,6 @@ Place place_of(const plan::Unit& unit, const plan::Parameter& parameter) {
     }
   }
   return {};
-}
-
-// "h.0.ln_1" of "h.0.ln_1.weight".
-std::string layer_of(const plan::Parameter& parameter) {
-  return parameter.name.substr(0, parameter.name.rfind('.'));
-}
-
-bool matches(const std::string& pattern, const std::string& layer) {
-  return fnmatch(pattern.c_str(), layer.c_str(), 0) == 0 ||
-         fnmatch(("*." + pattern).c_str(), layer.c_str(), 0) == 0;
 }
 
 int64_t optional_size(const plan::Unit& unit, const char* key, int64_t otherwise) {
@@ -113,8 +103,8 @@ int64_t rows_of(const plan::Unit& unit, AdapterForm form, const plan::Parameter&
   return rows;
 }
 
-void require_below(const config::Lora& config, const std::string& layer, const AdapterSizes& sizes) {
-  if (config.rank < std::min(sizes.in, sizes.out)) return;
+void require_fit(const config::Lora& config, const std::string& layer, const AdapterSizes& sizes) {
+  if (fits(config, sizes)) return;
   throw Error(ErrorCode::kInvalidArgument,
               fmt::format("[lora] rank {} is not below the sizes {} x {} of {}: lower it, or leave the layer "
                           "out of target_modules",
@@ -202,41 +192,9 @@ void cut_matrices(const plan::Parameter& weight, bool table, plan::Parameter* a,
   cut->tensor_segments = weight.tensor_segments;
 }
 
-// `read`: letters of the unit's adapters so far.  `passes`: backward goes on to the unit before.
-void adapt(const config::Lora& config, const Place& place, size_t index, bool passes, std::string* read,
-           plan::Unit* unit) {
-  const plan::Parameter weight = unit->parameters[index];
-  const Layers& layers = *place.layers;
-  const Matrices matrices = matrices_of(config.rank, place, *unit, weight);
-  require_below(config, layer_of(weight), matrices.sizes);
-  if (layers.form == AdapterForm::kRecurrent) require_no_dropout(config, layer_of(weight));
-  plan::Adapter adapter;
-  adapter.weight = static_cast<int>(index);
-  adapter.a = add_matrix(matrices.a_name, matrices.a, matrices.a_init, unit);
-  adapter.b = add_matrix(matrices.b_name, matrices.b, matrices.b_init, unit);
-  adapter.table = layers.form == AdapterForm::kTable;
-  adapter.scale = config.alpha / static_cast<double>(config.rank);
-  adapter.dropout = adapter.table ? 0 : config.dropout;
-  if (unit->tensor.possible)
-    cut_matrices(weight, adapter.table, &unit->parameters[static_cast<size_t>(adapter.a)],
-                 &unit->parameters[static_cast<size_t>(adapter.b)]);
-  const bool already = read->find(place.reads) != std::string::npos;
-  const int axis = unit->tensor.possible ? weight.tensor_axis : -1;
-  const AdapterSurroundings where{layers.form, layers.one_of_many, place.reads == kUnitInput, already, passes,
-                                  axis};
-  add_adapter_costs(matrices.sizes, where, &adapter, unit);
-  *read += place.reads;
-  add_separate_pool(matrices.sizes.rows * matrices.sizes.out, unit);
-  unit->adapters.push_back(adapter);
-}
-
-// Whether it is one of two tied weights.
-bool in_a_tie(const plan::ModelSpec& spec, const plan::Parameter& parameter) {
-  if (parameter.tied()) return true;
-  return std::ranges::any_of(spec.units, [&](const plan::Unit& unit) {
-    return std::ranges::any_of(unit.parameters,
-                               [&](const plan::Parameter& other) { return other.tied_to == parameter.name; });
-  });
+// What only a name of its own picks.
+bool is_apart(const plan::ModelSpec& spec, const Place& place, const plan::Parameter& parameter) {
+  return place.layers->form == AdapterForm::kTable || in_a_tie(spec, parameter);
 }
 
 void require_untieable(const plan::ModelSpec& spec, const std::string& layer) {
@@ -248,103 +206,136 @@ void require_untieable(const plan::ModelSpec& spec, const std::string& layer) {
                           layer));
 }
 
-// Notes which targets match; those of a layer that some do.
-class Targets {
+// Puts adapters beside the weights of one unit, and freezes those.
+class UnitAdapters {
  public:
-  explicit Targets(const std::vector<std::string>& patterns) : patterns_(patterns), found_(patterns.size()) {}
-
-  // `apart`: only a pattern that names it counts, "*" alone does not.
-  bool match(const std::string& layer, bool apart) {
-    layers_ += (layers_.empty() ? "" : ", ") + layer;
-    bool any = false;
-    for (size_t t = 0; t < patterns_.size(); ++t) {
-      if (apart && patterns_[t].find_first_not_of('*') == std::string::npos) continue;
-      if (matches(patterns_[t], layer)) any = found_[t] = true;
-    }
-    return any;
+  // `passes`: backward goes on to the unit before.
+  UnitAdapters(const config::Lora& config, bool passes, plan::Unit* unit)
+      : config_(config), passes_(passes), unit_(*unit) {
+    for (plan::Parameter& parameter : unit_.parameters) parameter.rule.frozen = true;
   }
 
-  // A parameter that takes no adapter.
-  void pass(const plan::Unit& unit, const plan::Parameter& parameter) {
-    others_.push_back({layer_of(parameter), parameter.name + " of a " + unit.kind});
+  // Where targets pick the layer.
+  void add(const plan::ModelSpec& spec, Targets* targets) {
+    const size_t count = unit_.parameters.size();
+    for (size_t i = 0; i < count; ++i) {
+      const plan::Parameter& weight = unit_.parameters[i];
+      const Place place = weight.borrowed ? Place() : place_of(unit_, weight);
+      const std::string layer = layer_of(weight);
+      if (place.layers == nullptr) {
+        targets->pass(layer, fmt::format("{} of a {}, beside which no adapter stands: it is no matrix that "
+                                         "multiplies and no table",
+                                         weight.name, unit_.kind));
+        continue;
+      }
+      const AdapterSizes sizes = matrices_of(config_.rank, place, unit_, weight).sizes;
+      if (!targets->match({layer, sizes, is_apart(spec, place, weight)})) continue;
+      if (in_a_tie(spec, weight)) require_untieable(spec, layer);
+      require_fit(config_, layer, sizes);
+      if (place.layers->form == AdapterForm::kRecurrent) require_no_dropout(config_, layer);
+      adapt(place, i);
+    }
   }
 
-  void require_all() const {
-    if (patterns_.empty())
-      throw Error(ErrorCode::kInvalidArgument, "[lora] target_modules is empty: nothing would be trained");
-    for (size_t t = 0; t < patterns_.size(); ++t) {
-      if (!found_[t]) refuse(patterns_[t]);
+  // Those of the unit whose layers it runs once more: one adapter, used twice.
+  void repeat(const plan::Unit& original, Targets* targets) {
+    for (const plan::Parameter& weight : unit_.parameters) {
+      targets->pass(layer_of(weight),
+                    fmt::format("{}, which is {} once more: name that", layer_of(weight), original.name));
     }
+    for (const plan::Adapter& adapter : original.adapters) {
+      const auto index = static_cast<size_t>(adapter.weight);
+      const bool borrowed = unit_.parameters[index].borrowed;
+      adapt(place_of(unit_, unit_.parameters[index]), index);
+      for (const auto& [own, owner] :
+           {std::pair(unit_.adapters.back().a, adapter.a), {unit_.adapters.back().b, adapter.b}}) {
+        plan::Parameter& matrix = unit_.parameters[static_cast<size_t>(own)];
+        matrix.tied_to = original.parameters[static_cast<size_t>(owner)].name;
+        matrix.borrowed = borrowed;
+      }
+    }
+  }
+
+  // Whether it, or what it reads, gets gradients.
+  bool trains() const {
+    const auto trained = [&](const plan::Adapter& adapter) {
+      return !unit_.parameters[static_cast<size_t>(adapter.a)].borrowed;
+    };
+    return passes_ || std::ranges::any_of(unit_.adapters, trained);
   }
 
  private:
-  struct Other {
-    std::string layer, what;
-  };
-
-  [[noreturn]] void refuse(const std::string& pattern) const {
-    const auto other =
-        std::ranges::find_if(others_, [&](const Other& each) { return matches(pattern, each.layer); });
-    const std::string found =
-        other == others_.end()
-            ? "no layer that takes an adapter"
-            : fmt::format("{}, beside which no adapter stands: it is no matrix that multiplies and no table",
-                          other->what);
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("[lora] target_modules: '{}' matches {}; layers that take one are {}", pattern,
-                            found, layers_.empty() ? "none" : layers_));
+  void adapt(const Place& place, size_t index) {
+    const plan::Parameter weight = unit_.parameters[index];
+    const Layers& layers = *place.layers;
+    const Matrices matrices = matrices_of(config_.rank, place, unit_, weight);
+    plan::Adapter adapter;
+    adapter.weight = static_cast<int>(index);
+    adapter.a = add_matrix(matrices.a_name, matrices.a, matrices.a_init, &unit_);
+    adapter.b = add_matrix(matrices.b_name, matrices.b, matrices.b_init, &unit_);
+    adapter.table = layers.form == AdapterForm::kTable;
+    adapter.scale = config_.alpha / static_cast<double>(config_.rank);
+    adapter.dropout = adapter.table ? 0 : config_.dropout;
+    if (unit_.tensor.possible)
+      cut_matrices(weight, adapter.table, &unit_.parameters[static_cast<size_t>(adapter.a)],
+                   &unit_.parameters[static_cast<size_t>(adapter.b)]);
+    const bool already = read_.find(place.reads) != std::string::npos;
+    const int axis = unit_.tensor.possible ? weight.tensor_axis : -1;
+    const AdapterSurroundings where{
+        layers.form, layers.one_of_many, place.reads == kUnitInput, already, passes_, axis};
+    add_adapter_costs(matrices.sizes, where, &adapter, &unit_);
+    read_ += place.reads;
+    add_separate_pool(matrices.sizes.rows * matrices.sizes.out, &unit_);
+    unit_.adapters.push_back(adapter);
   }
 
-  const std::vector<std::string>& patterns_;
-  std::vector<bool> found_;
-  std::string layers_;
-  std::vector<Other> others_;
+  const config::Lora& config_;
+  const bool passes_;
+  plan::Unit& unit_;
+  std::string read_;  // letters of the adapters so far
 };
-
-// Tied weights of which one has an adapter and the other has not, or another one.
-std::set<std::string> parted(const plan::ModelSpec& spec) {
-  std::set<std::string> adapted, parted;
-  for (const plan::Unit& unit : spec.units) {
-    for (const plan::Adapter& adapter : unit.adapters)
-      adapted.insert(unit.parameters[static_cast<size_t>(adapter.weight)].name);
-  }
-  for (const plan::Unit& unit : spec.units) {
-    for (const plan::Parameter& parameter : unit.parameters) {
-      if (parameter.tied() && (adapted.contains(parameter.name) || adapted.contains(parameter.tied_to)))
-        parted.insert(parameter.name);
-    }
-  }
-  return parted;
-}
 
 }  // namespace
 
 void apply_lora(const config::Lora& config, plan::ModelSpec* spec) {
   if (config.rank == 0) return;
-  Targets targets(config.target_modules);
-  bool passes = false;  // an adapter is to the left
-  for (plan::Unit& unit : spec->units) {
-    const size_t count = unit.parameters.size();
-    std::string read;
-    for (size_t i = 0; i < count; ++i) {
-      unit.parameters[i].rule.frozen = true;
-      const plan::Parameter& parameter = unit.parameters[i];
-      const Place place = place_of(unit, parameter);
-      if (place.layers == nullptr) {
-        targets.pass(unit, parameter);
-        continue;
-      }
-      const bool tied = in_a_tie(*spec, parameter);
-      const std::string layer = layer_of(parameter);
-      if (!targets.match(layer, tied || place.layers->form == AdapterForm::kTable)) continue;
-      if (tied) require_untieable(*spec, layer);
-      adapt(config, place, i, passes, &read, &unit);
+  Targets targets(config);
+  std::vector<bool> trains(spec->units.size());  // the unit, or one that it reads
+  for (size_t u = 0; u < spec->units.size(); ++u) {
+    plan::Unit& unit = spec->units[u];
+    const int32_t source = plan::source_of(*spec, static_cast<int32_t>(u));
+    UnitAdapters adapters(config, source >= 0 && !unit.detached && trains[source], &unit);
+    if (const plan::Unit* original = original_of(*spec, unit)) {
+      adapters.repeat(*original, &targets);
+    } else {
+      adapters.add(*spec, &targets);
     }
-    passes = passes || !unit.adapters.empty();
+    trains[u] = adapters.trains();
     plan::declare_gradient_sum(&unit);
   }
   targets.require_all();
   plan::validate(*spec);
+}
+
+std::string left_out_by_star(const config::Lora& config, const plan::ModelSpec& spec) {
+  if (config.rank == 0 || std::ranges::none_of(config.target_modules, is_star)) return "";
+  std::string layers;
+  for (const plan::Unit& unit : spec.units) {
+    if (unit.inference || original_of(spec, unit) != nullptr) continue;
+    for (size_t i = 0; i < unit.parameters.size(); ++i) {
+      const plan::Parameter& parameter = unit.parameters[i];
+      const Place place = place_of(unit, parameter);
+      if (place.layers == nullptr || parameter.adapter || is_apart(spec, place, parameter)) continue;
+      if (std::ranges::find(unit.adapters, static_cast<int>(i), &plan::Adapter::weight) !=
+          unit.adapters.end())
+        continue;
+      const AdapterSizes sizes = matrices_of(config.rank, place, unit, parameter).sizes;
+      layers +=
+          fmt::format("{}{} ({} x {})", layers.empty() ? "" : ", ", layer_of(parameter), sizes.out, sizes.in);
+    }
+  }
+  if (layers.empty()) return "";
+  return fmt::format("[lora] \"*\" leaves out {}: rank {} is not below their sizes", layers, config.rank);
 }
 
 plan::ModelSpec merged_network(plan::ModelSpec spec) {

@@ -1,6 +1,8 @@
 // Low-rank adapters as data: Hu et al., "LoRA: low-rank adaptation of large language models", 2022.
 #pragma once
 
+#include <string>
+
 #include "furrow/config/lora.h"
 #include "furrow/config/model.h"
 #include "furrow/plan/model_spec.h"
@@ -15,11 +17,17 @@ namespace furrow::models {
 //   convolution         NAME.lora_A.weight [rank, channels, k, k]; NAME.lora_B.weight [out, rank, 1, 1]
 //   table               NAME.lora_embedding_A [rank, rows], zeros; NAME.lora_embedding_B [width, rank],
 //                       N(0, 1); without dropout
-// A table, or a head tied to one, is adapted where a pattern names it: "*" alone does not count.  Nothing
+// A table, or a head tied to one, is adapted where a pattern names it: "*" alone does not count, nor does it
+// for a layer with a size that the rank is not below.  A unit that runs the layers of another once more, as a
+// discriminator over what is generated, has those of the other, tied or borrowed as the layers are.  Nothing
 // where the rank is 0.  REQUIRES: the units have their precision (models/precision.h), and no rules of
 // [optimizer] yet. Error{invalid_argument}: a pattern that matches no such layer; the rank is not below both
-// sizes of one; dropout before a recurrent layer; tied weights that the architecture cannot part.
+// sizes of one that is named, or of any; dropout before a recurrent layer; tied weights that the architecture
+// cannot part.
 void apply_lora(const config::Lora& config, plan::ModelSpec* spec);
+
+// The layers that "*" leaves out for their sizes, as a line; "" where there is none.
+std::string left_out_by_star(const config::Lora& config, const plan::ModelSpec& spec);
 
 // The network when its adapters are merged: without them, and tied weights apart where one of them has an
 // adapter.  Costs stay.

@@ -2,6 +2,8 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
 #include "furrow/models/test_specs.h"
@@ -171,6 +173,82 @@ TEST(Lora, TablesAndTiedHeadsAreNamed) {
       blocks({"embed: token_embedding width=16 prefix=", "lm_head: lm_head tied_to=wte.weight prefix="});
   EXPECT_THAT(error_of({.rank = 2, .target_modules = {"lm_head"}}, tied),
               HasSubstr("the weight of lm_head is tied to another"));
+}
+
+plan::ModelSpec gan() {
+  config::Model model;
+  model.name = "gan";
+  model.latent = 10;
+  model.generator_hidden = {24};
+  model.discriminator_hidden = {32};
+  return describe(model, {{DType::kF32, {-1, 1, 8, 8}}, 10});
+}
+
+const plan::Unit& unit(const plan::ModelSpec& spec, const std::string& name) {
+  return *std::ranges::find(spec.units, name, &plan::Unit::name);
+}
+
+// A layer that runs once more has the one adapter, tied where it trains and borrowed where it is only read.
+TEST(Lora, ALayerThatRunsTwiceHasOneAdapter) {
+  plan::ModelSpec spec = gan();
+  const config::Lora lora{.rank = 3};
+  apply_lora(lora, &spec);
+  for (const std::string layer : {"generator.fc1", "generator.fc2", "discriminator.fc1"})
+    EXPECT_TRUE(has(spec, layer)) << layer;
+  EXPECT_FALSE(has(spec, "discriminator.fc2")) << "it has one output";
+  EXPECT_EQ(left_out_by_star(lora, spec),
+            "[lora] \"*\" leaves out discriminator.fc2 (1 x 32): rank 3 is not below their sizes");
+  for (const std::string again : {"generated", "fooled"}) {
+    for (const std::string matrix : {".lora_A.weight", ".lora_B.weight"}) {
+      const plan::Parameter& own = parameter(spec, again + ".fc1" + matrix);
+      EXPECT_EQ(own.tied_to, "discriminator.fc1" + matrix);
+      EXPECT_EQ(own.borrowed, again == "fooled");
+    }
+    EXPECT_EQ(unit(spec, again + ".fc1").adapters.size(), 1u);
+  }
+  // Merged, they are one layer as before.
+  const plan::ModelSpec merged = merged_network(spec), plain = gan();
+  for (size_t u = 0; u < plain.units.size(); ++u) {
+    ASSERT_EQ(merged.units[u].parameters.size(), plain.units[u].parameters.size());
+    for (size_t i = 0; i < plain.units[u].parameters.size(); ++i)
+      EXPECT_EQ(merged.units[u].parameters[i].tied_to, plain.units[u].parameters[i].tied_to);
+  }
+  EXPECT_THAT(
+      error_of({.rank = 3, .target_modules = {"generated.*"}}, gan()),
+      HasSubstr("'generated.*' matches generated.fc1, which is discriminator.fc1 once more: name that"));
+  EXPECT_THAT(error_of({.rank = 3, .target_modules = {"*", "discriminator.fc2"}}, gan()),
+              HasSubstr("rank 3 is not below the sizes 1 x 32 of discriminator.fc2: lower it"));
+}
+
+// "*" takes what it can; a name is meant.
+TEST(Lora, AStarLeavesOutWhatIsTooThin) {
+  const auto few = [] {
+    return blocks(
+        {"c: conv_relu_pool out_channels=12 kernel=3", "a: linear out=16", "fc: linear out=classes"});
+  };
+  plan::ModelSpec spec = few();
+  config::Lora lora{.rank = 10};
+  apply_lora(lora, &spec);
+  EXPECT_TRUE(has(spec, "c") && has(spec, "a"));
+  EXPECT_FALSE(has(spec, "fc"));
+  EXPECT_EQ(left_out_by_star(lora, spec),
+            "[lora] \"*\" leaves out fc (10 x 16): rank 10 is not below their sizes");
+  lora.rank = 9;
+  spec = few();
+  apply_lora(lora, &spec);
+  EXPECT_TRUE(has(spec, "fc")) << "control";
+  EXPECT_EQ(left_out_by_star(lora, spec), "");
+  for (const std::string name : {"fc", "f*", "?c"}) {
+    EXPECT_THAT(error_of({.rank = 10, .target_modules = {"*", name}}, few()),
+                HasSubstr("rank 10 is not below the sizes 10 x 16 of fc: lower it, or leave the layer out"));
+  }
+  EXPECT_THAT(
+      error_of({.rank = 27}, few()),
+      HasSubstr("rank 27 is not below the sizes 10 x 16 of fc, nor of any layer that '*' picks: lower it"));
+  plan::ModelSpec tied = gpt();
+  lora = {.rank = 12};
+  apply_lora(lora, &tied);
+  EXPECT_EQ(left_out_by_star(lora, tied), "") << "tables and tied heads are left out by name";
 }
 
 TEST(Lora, NoRankChangesNothing) {

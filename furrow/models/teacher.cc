@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -41,14 +42,49 @@ void freeze(plan::Unit* unit) {
 
 }  // namespace
 
-plan::ModelSpec describe_table(const std::string& table, const DataShape& data,
+namespace {
+
+// Of the embeddings that `spec` has one for each; 0: it has none.
+int64_t learned_positions(const plan::ModelSpec& spec) {
+  int64_t least = 0;
+  for (const plan::Unit& unit : spec.units) {
+    if (unit.kind != "token_embedding") continue;
+    const auto positions = plan::attribute<int64_t>(unit, "context");
+    least = least == 0 ? positions : std::min(least, positions);
+  }
+  return least;
+}
+
+// The network over samples as it was trained on, then over these.
+plan::ModelSpec describe_over(config::Model model, const DataShape& data, int64_t trained,
+                              std::span<const Architecture> extra) {
+  DataShape own = data;
+  own.input.shape[1] = trained;
+  const int64_t positions = learned_positions(describe(model, own, extra)), time = data.input.shape[1];
+  if (positions > 0 && positions < time) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("it has learned {} positions (its [model] context, or the seq_len of its training), "
+                    "but samples here have {} tokens: set [training] seq_len to {} or less, or train the "
+                    "teacher with [model] context = {} or more",
+                    positions, time, positions, time));
+  }
+  model.context = positions;
+  return describe(model, data, extra);
+}
+
+}  // namespace
+
+plan::ModelSpec describe_table(const std::string& table, const DataShape& data, const Shape& trained,
                                std::span<const Architecture> extra) {
   if (table.starts_with("name = \"gan\""))
     throw Error(ErrorCode::kInvalidArgument, "it is a gan, which has no classes to teach");
   const bool tokens = data.input.dtype == DType::kI64;
   const std::string text = fmt::format("[training]\nsteps = 1\ndataset = \"{}\"\nseq_len = {}\n[model]\n{}",
                                        tokens ? "text" : "idx", tokens ? data.input.shape.at(1) : 1, table);
-  return describe(config::parse(text, "model.toml").model, data, extra);
+  const config::Model model = config::parse(text, "model.toml").model;
+  const bool known = tokens && trained.size() == 2 && trained[1] > 0;
+  return known ? describe_over(model, data, trained[1], extra) : describe(model, data, extra);
 }
 
 void add_teacher(plan::ModelSpec teacher, plan::ModelSpec* student) {

@@ -11,8 +11,10 @@ namespace furrow::models {
 
 inline constexpr std::string_view kTeacherPrefix = "teacher.";  // of its units, parameters and statistics
 
-// The network of an artefact's [model] table (storage/artefact.h) over this data.  Error{invalid_argument}.
-plan::ModelSpec describe_table(const std::string& table, const DataShape& data,
+// The network of an artefact's [model] table (storage/artefact.h) over this data.  `trained` is the shape of
+// its input there: samples of text may have another length than those that it was trained on, but no more
+// tokens than it has positions for, where it learned those.  Error{invalid_argument}.
+plan::ModelSpec describe_table(const std::string& table, const DataShape& data, const Shape& trained,
                                std::span<const Architecture> extra = {});
 
 // Appends the teacher as a chain of its own: every parameter frozen, in the precision that it has

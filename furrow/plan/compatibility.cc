@@ -26,13 +26,7 @@ constexpr Row kRows[] = {
     {Axis::kExpert, "expert_parallel_degree", "there is no unit with experts yet"},
 };
 
-bool scales_loss(const ModelSpec& spec) {
-  return spec.reduce == DType::kF16 ||
-         std::ranges::any_of(spec.units, [](const Unit& unit) { return unit.compute == DType::kF16; });
-}
-
-// What is not compiled for models of more than one chain, or of several phases; of a tensor axis
-// refuses_tensor_cut() says so.
+// What is not compiled for models of more than one chain; of a tensor axis refuses_tensor_cut() says so.
 struct ChainsRow {
   bool (*asked)(const Layout& layout, const ModelSpec& spec);
   std::string_view reason;
@@ -45,9 +39,6 @@ constexpr ChainsRow kChainsRows[] = {
      },
      "is more than one chain of units, which no pipeline is cut from yet",
      "[parallelism] pipeline_parallel_degree = 1"},
-    {[](const Layout&, const ModelSpec& spec) { return phases_of(spec) > 1 && scales_loss(spec); },
-     "has steps of several phases, and the one loss scale of float16 would follow the verdict of one of them",
-     "[training] mixed_precision_param and mixed_precision_reduce to \"bfloat16\" or \"float32\""},
 };
 
 // The first row that refuses; null: none does.

@@ -12,7 +12,7 @@ namespace furrow::plan {
 // Error{unimplemented} for an axis above 1 without generators and passes of its own.
 void require_compilable(const Layout& layout);
 
-// Why a model of more than one chain, or of several phases, is not compiled for it; "" where it is.
+// Why a model of more than one chain is not compiled for it; "" where it is.
 std::string refuses_chains(const Layout& layout, const ModelSpec& spec);
 
 // Error{unimplemented} with that reason, and what to set.

@@ -43,7 +43,7 @@ std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
     if (facts.units[u].has_statistics)
       values.push_back(stats_value(u, program.name == "train" && facts.units[u].folds ? version : 0));
   }
-  if (scales_loss()) values.push_back(loss_scale_value(version));
+  for (int32_t p = 0; scales_loss() && p < facts.phases; ++p) values.push_back(loss_scale_value(version, p));
   return values;
 }
 

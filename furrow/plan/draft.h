@@ -45,10 +45,10 @@ struct Draft {
   // Whether units have optimizer state, masters counted; of a unit without any it is empty.
   bool has_state() const { return !program.states.empty() || facts.flat.has_masters(); }
 
-  // Whether the program trains with a loss scale.
+  // Whether the program trains with loss scales, one a phase.
   bool scales_loss() const { return facts.scales_loss && program.name == "train"; }
 
-  // loss_scale(version) where the program has one, and params(u,version), state(u,version) and
+  // loss_scale of every phase where the program has it, and params(u,version), state(u,version) and
   // stats(u,version) of every unit that has them, as this rank holds them; of parameters of another rank's
   // unit that one of its units ties, params alone; version 0 of what the program never writes: frozen
   // parameters, and statistics but for training.

@@ -157,11 +157,11 @@ void fold_statistics(int32_t u, Draft* draft) {
   fold.writes = {stats_value(u, 1)};
 }
 
-// The verdict moves it, whether there is a step or not.
+// The phase's verdict moves it, whether there is a step or not.
 void update_scale(Draft* draft) {
   Instruction& update = draft->emit(Op::kUpdateScale);
-  update.reads = {scale_value(), loss_scale_value(0)};
-  update.writes = {loss_scale_value(1)};
+  update.reads = {scale_value(draft->phase), loss_scale_value(0, draft->phase)};
+  update.writes = {loss_scale_value(1, draft->phase)};
 }
 
 }  // namespace
@@ -200,7 +200,7 @@ void generate_step(Draft* draft) {
   clip.writes = {scale_value(draft->phase)};
   draft->program.outputs.push_back(scale_value(draft->phase));
   if (draft->scales_loss()) {
-    clip.reads.push_back(loss_scale_value(0));
+    clip.reads.push_back(loss_scale_value(0, draft->phase));
     update_scale(draft);
   }
   HostSteps host(draft);

@@ -48,7 +48,7 @@ class Turn {
     loss.reads = {act_value(head.unit, m_)};
     if (head.teacher >= 0) loss.reads.push_back(act_value(head.teacher, m_));
     loss.reads.push_back(batch_value(m_));
-    if (draft_.scales_loss()) loss.reads.push_back(loss_scale_value(0));
+    if (draft_.scales_loss()) loss.reads.push_back(loss_scale_value(0, head.phase));
     loss.writes = {grad_value(head.unit, m_), loss_value(m_, h)};
   }
 

@@ -82,14 +82,14 @@ class Entry {
 // Backward of weights costs as much as there is of them in the products, and a unit that trains none of its
 // own keeps nothing for it but what its adapters do.
 void leave_out_frozen(Unit* unit) {
+  const auto still = [](const Parameter& parameter) { return parameter.rule.frozen || parameter.borrowed; };
   int64_t all = 0, trained = 0;
   bool trains = false;
   for (const Parameter& parameter : unit->parameters) {
-    const bool still = parameter.rule.frozen || parameter.borrowed;
-    trains = trains || (!still && !parameter.adapter);
+    trains = trains || (!still(parameter) && !parameter.adapter);
     if (parameter.shape.size() < 2) continue;
     all += parameter.size();
-    trained += still ? 0 : parameter.size();
+    trained += still(parameter) ? 0 : parameter.size();
   }
   if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
   declare_gradient_sum(unit);
@@ -97,7 +97,7 @@ void leave_out_frozen(Unit* unit) {
   unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
   unit->tensor.whole_deferred_bytes = 0;
   for (const Adapter& adapter : unit->adapters) {
-    if (unit->parameters[adapter.a].rule.frozen && unit->parameters[adapter.b].rule.frozen) continue;
+    if (still(unit->parameters[adapter.a]) && still(unit->parameters[adapter.b])) continue;
     unit->deferred_bytes += adapter.deferred_bytes;
     unit->kept_saved_bytes += adapter.kept_saved_bytes;
     unit->kept_grad_bytes += adapter.kept_grad_bytes;

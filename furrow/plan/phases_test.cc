@@ -107,7 +107,7 @@ std::vector<std::string> texts_of(const Program& program, std::initializer_list<
   for (const Instruction& instruction : program.instructions) {
     if (std::find(ops.begin(), ops.end(), instruction.op) == ops.end()) continue;
     std::string text = to_string(instruction);
-    for (const Value& value : instruction.writes) text += " " + to_string(value);
+    for (const Value& value : instruction.writes) text.append(" ").append(to_string(value));
     texts.push_back(text);
   }
   return texts;
@@ -294,20 +294,67 @@ TEST(Topology, AxesThatCutOneChainAreRefused) {
   }
 }
 
-// One loss scale cannot follow the verdicts of two phases; a teacher has no part in it.
-TEST(Topology, Float16HasOnePhase) {
-  for (ModelSpec spec : {taught(), two_phases()}) {
-    for (Unit& unit : spec.units) {
-      unit.compute = DType::kF16;
-      unit.input.dtype = unit.output.dtype = DType::kF16;
-    }
-    if (spec.phases.empty()) {
-      EXPECT_EQ(refusal(spec, Layout()), "compiled");
-    } else {
-      EXPECT_THAT(refusal(spec, Layout()),
-                  AllOf(HasSubstr("several phases"), HasSubstr("mixed_precision_param")));
-    }
+ModelSpec in_float16(ModelSpec spec) {
+  for (Unit& unit : spec.units) {
+    unit.compute = DType::kF16;
+    unit.input.dtype = unit.output.dtype = DType::kF16;
   }
+  return spec;
+}
+
+// A teacher has no part in it.
+TEST(LossScales, ThereIsOneForEachPhase) {
+  const ModelSpec spec = in_float16(two_phases());
+  const Program program = alone(spec, 2);
+  EXPECT_THAT(texts_of(program, {Op::kClip, Op::kUpdateScale}),
+              ElementsAre("clip scale()", "update_scale loss_scale(1)", "clip scale(1)",
+                          "update_scale loss_scale(3)"));
+  EXPECT_EQ(parse_program(to_text(program)), program);
+  for (const auto& [version, values] : {std::pair(0, &program.inputs), {1, &program.outputs}}) {
+    for (const int phase : {0, 1})
+      EXPECT_THAT(*values, ::testing::Contains(loss_scale_value(version, phase)).Times(1));
+  }
+  const auto reads = [&](int phase) {
+    return std::count_if(program.instructions.begin(), program.instructions.end(), [&](const auto& each) {
+      return std::count(each.reads.begin(), each.reads.end(), loss_scale_value(0, phase)) == 1;
+    });
+  };
+  EXPECT_EQ(reads(0), 2 * 2 + 1 + 1) << "losses of two heads, clip, update";
+  EXPECT_EQ(reads(1), 2 + 1 + 1);
+  EXPECT_THAT(texts_of(alone(in_float16(taught())), {Op::kUpdateScale}),
+              ElementsAre("update_scale loss_scale(1)"));
+  for (const auto& [replicas, shards] : {std::pair(3, 1), {1, 2}, {2, 2}})
+    verify_world(compile(spec, replicas, shards, 3, 2 * replicas * shards, true), spec);
+}
+
+TEST(LossScales, ThatOfAnotherPhaseIsRefused) {
+  const ModelSpec spec = in_float16(two_phases());
+  const auto with_other_scale = [](Op op) {
+    return [op](Instruction& i) {
+      const auto read = std::find(i.reads.begin(), i.reads.end(), loss_scale_value(0, 1));
+      if (i.op != op || read == i.reads.end()) return false;
+      *read = loss_scale_value(0, 0);
+      return true;
+    };
+  };
+  for (const Op op : {Op::kLoss, Op::kClip, Op::kUpdateScale})
+    expect_refused(spec, alone(spec), with_other_scale(op), "it must read loss_scale(2)");
+  expect_refused(
+      spec, alone(spec),
+      [](Instruction& i) {
+        if (i.op != Op::kUpdateScale || i.writes[0] != loss_scale_value(1, 1)) return false;
+        i.reads[0] = scale_value(0);
+        return true;
+      },
+      "it must read scale(1)");
+  Program without = alone(spec);
+  std::erase_if(without.instructions, [](const Instruction& i) {
+    return i.op == Op::kUpdateScale && i.writes[0] == loss_scale_value(1, 1);
+  });
+  EXPECT_THAT(error_of(without, spec), HasSubstr("loss_scale(3)"));
+  Program third = alone(spec);
+  third.inputs.push_back(loss_scale_value(0, 2));
+  EXPECT_THAT(error_of(third, spec), HasSubstr("input loss_scale(4)"));
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ enum class ValueKind : uint8_t {
   kBnStats,   // bn_stats(u,m)         what microbatch m says of the statistics of unit u
   kStats,     // stats(u,v)            statistics of unit u; v 0 before the step, 1 after; whole on every rank
   kLossScale,  // loss_scale(v)        what gradients are multiplied with on their way, where units compute in
-               // float16; v 0 before the step, 1 after; the same on every rank
+               // float16; of phase p v is 2p before the step, 2p+1 after; the same on every rank
   kHosted,     // hosted(u,v)          of a unit whose optimizer is on the host, in memory there that a device
                // copies by itself: v 0 final(u), 1 what has been stepped, as blocks read it
   kLeaf,  // leaf(u,use,b,e)      gradient of one microbatch in float32, before it is rounded to the type in
@@ -83,8 +83,8 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   forward u m          inputs -> act(u,m) [saved(u,m)]    no saved: evaluation, recompute, nothing to train below
 //                        with statistics: writes bn_stats(u,m) in training, reads stats(u,0) in evaluation
 //   recompute u m        inputs -> saved(u,m)
-//   loss m               act(last,m) [act(teacher,m)] batch(m) [loss_scale(0)] -> grad(last,m) loss(m); of a model with
-//                        several heads one each, -> loss(m,h)
+//   loss m               act(last,m) [act(teacher,m)] batch(m) [loss_scale(2p)] -> grad(last,m) loss(m); of a model with
+//                        several heads one each, -> loss(m,h); p is the phase of the head
 //   evaluate m           act(last,m) batch(m) -> loss(m); the heads of phase 0
 //   backward_input u m   grad(u,m) saved(u,m) inputs -> [grad(u-1,m)] [deferred(u,m)]
 //                                                           no grad: nothing to train below; no deferred: no parameters
@@ -103,9 +103,8 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   reduce_scalar axis   sums(2p) -> sums(2p+1)                                 over dp, where there is more than one rank
 //   gather_stats axis    bn_stats of the rank's microbatches, all units -> those of the others'; in order of m, then u
 //                                                           over dp, where there is more than one rank
-//   clip                 sums(last) [loss_scale(0)] -> scale(p)
-//   update_scale         scale() loss_scale(0) -> loss_scale(1), in place    where units compute in float16; of models
-//                        of one phase alone
+//   clip                 sums(last) [loss_scale(2p)] -> scale(p)
+//   update_scale         scale(p) loss_scale(2p) -> loss_scale(2p+1), in place   where units compute in float16
 //   widen u              final(u)/step -> wide(u)/step
 //   step u               params(u,0) [state(u,0)/step] final(u)/step scale() -> params(u,1)/step [state(u,1)/step], in place
 //                                                           where gradients have 16 bits, wide(u)/step in place of
@@ -235,7 +234,9 @@ inline Value state_value(int32_t u, int32_t version, Part part = Part::kWhole) {
 }
 inline Value bn_stats_value(int32_t u, int32_t m) { return {ValueKind::kBnStats, u, m}; }
 inline Value stats_value(int32_t u, int32_t version) { return {ValueKind::kStats, u, version}; }
-inline Value loss_scale_value(int32_t version) { return {ValueKind::kLossScale, -1, version}; }
+inline Value loss_scale_value(int32_t version, int32_t phase = 0) {
+  return {ValueKind::kLossScale, -1, 2 * phase + version};
+}
 inline Value hosted_value(int32_t u, int32_t version, Part part = Part::kWhole) {
   return {ValueKind::kHosted, u, version, 0, 0, part};
 }

@@ -126,7 +126,8 @@ void check_header(const Facts& facts) {
     const bool known =
         value.unit >= 0 && value.unit <= facts.last_unit() && keeps_params(facts.model, place, value.unit);
     const bool scales = facts.model.scales_loss && program.name == "train";
-    if (scales && value == loss_scale_value(0)) continue;
+    const int32_t phase = value.index / 2;
+    if (scales && phase < facts.phases() && value == loss_scale_value(0, phase)) continue;
     if (known && value == params_value(value.unit, 0, place.params_part())) continue;
     if (known && facts.holds(value.unit) && facts.model.units[value.unit].steps &&
         value == state_value(value.unit, 0, place.step_part()))

@@ -56,12 +56,12 @@ std::vector<Due> due_outputs(const Facts& facts) {
   for (int32_t p = 0; samples && p < facts.phases(); ++p) {
     due.push_back({facts.last_sums(p), Op::kMeasure});
     if (name == "train") due.push_back({scale_value(p), Op::kClip});
+    if (name == "train" && facts.model.scales_loss) due.push_back({loss_scale_value(1, p), Op::kUpdateScale});
   }
   for (int32_t m = 0; name == "predict" && m < facts.microbatches(); ++m) {
     due.push_back({batch_value(m), Op::kLoad});
     due.push_back({act_value(facts.model.prediction, m), Op::kForward});
   }
-  if (name == "train" && facts.model.scales_loss) due.push_back({loss_scale_value(1), Op::kUpdateScale});
   if (name == "save") {
     for (int32_t u = 0; u <= facts.last_unit(); ++u) {
       if (!facts.owns(u)) continue;
@@ -76,8 +76,9 @@ std::vector<Due> due_outputs(const Facts& facts) {
 void check_inputs(const Facts& facts, size_t end) {
   std::vector<Due> due;
   add_due_units(facts, 0, Op::kStep, &due);
-  if (facts.program.name == "train" && facts.model.scales_loss)
-    due.push_back({loss_scale_value(0), Op::kUpdateScale});
+  const bool scales = facts.program.name == "train" && facts.model.scales_loss;
+  for (int32_t p = 0; scales && p < facts.phases(); ++p)
+    due.push_back({loss_scale_value(0, p), Op::kUpdateScale});
   const auto& inputs = facts.program.inputs;
   for (const Due& each : due) {
     if (std::find(inputs.begin(), inputs.end(), each.value) != inputs.end()) continue;

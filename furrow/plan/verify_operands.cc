@@ -12,13 +12,14 @@ int32_t OperandRule::phase() const {
   for (const Value& value : instruction_.writes) {
     if (value.kind == ValueKind::kSums) phase = value.index / 2;
     if (value.kind == ValueKind::kScale) phase = value.index;
+    if (value.kind == ValueKind::kLossScale) phase = value.index / 2;
   }
   if (phase < 0 || phase >= facts_.phases()) fail(fmt::format("the program has no phase {}", phase));
   return phase;
 }
 
-Operands OperandRule::with_loss_scale(Operands operands) const {
-  if (facts_.model.scales_loss) operands.reads.push_back(loss_scale_value(0));
+Operands OperandRule::with_loss_scale(int32_t phase, Operands operands) const {
+  if (facts_.model.scales_loss) operands.reads.push_back(loss_scale_value(0, phase));
   return operands;
 }
 

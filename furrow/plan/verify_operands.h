@@ -26,8 +26,8 @@ class OperandRule : protected InstructionRule {
   bool rounds() const { return facts_.model.flat.rounds_gradients(); }
   // Which one, by what is written.
   int32_t phase() const;
-  // What makes gradients and what judges them read one loss scale.
-  Operands with_loss_scale(Operands operands) const;
+  // What makes the gradients of a phase and what judges them read one loss scale.
+  Operands with_loss_scale(int32_t phase, Operands operands) const;
   void check_owns() const;
   void check_steps() const;
   static std::string names(const Values& values);  // "act(u0,m1) batch(m1)"

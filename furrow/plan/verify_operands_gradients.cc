@@ -28,14 +28,19 @@ class GradientOperands : OperandRule {
       case Op::kReduceScalar:
         return {{sums_value(0, phase())}, {sums_value(1, phase())}, {}};
       case Op::kClip:
-        return with_loss_scale({{facts_.last_sums(phase())}, {scale_value(phase())}, {}});
+        return with_loss_scale(phase(), {{facts_.last_sums(phase())}, {scale_value(phase())}, {}});
       default:
-        if (!facts_.model.scales_loss) fail("nothing is in float16");
-        return {{scale_value(), loss_scale_value(0)}, {loss_scale_value(1)}, {}};
+        return update_scale();
     }
   }
 
  private:
+  Operands update_scale() const {
+    if (!facts_.model.scales_loss) fail("nothing is in float16");
+    const int32_t p = phase();
+    return {{scale_value(p), loss_scale_value(0, p)}, {loss_scale_value(1, p)}, {}};
+  }
+
   void check_rounded() const {
     if (!rounds()) fail("gradients are float32");
   }

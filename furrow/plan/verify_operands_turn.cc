@@ -19,7 +19,7 @@ class TurnOperands : OperandRule {
       case Op::kRecompute:
         return {input_and_weights(), {saved_value(u_, m_)}, {}};
       case Op::kLoss:
-        return with_loss_scale(loss());
+        return with_loss_scale(head().phase, loss());
       case Op::kEvaluate:
         return loss();
       case Op::kBackwardInput:
@@ -50,15 +50,21 @@ class TurnOperands : OperandRule {
     return values;
   }
 
-  Operands loss() const {
-    const bool trains = instruction_.op == Op::kLoss;
+  // Which one, by the loss that is written.
+  int32_t head_index() const {
     int32_t h = -1;
     for (const Value& value : instruction_.writes) h = value.kind == ValueKind::kLoss ? value.begin : h;
     if (h < 0 || h >= static_cast<int32_t>(facts_.model.heads.size()))
       fail(fmt::format("it must write {}", to_string(loss_value(m_))));
-    const Head& head = facts_.model.heads[h];
+    return h;
+  }
+  const Head& head() const { return facts_.model.heads[head_index()]; }
+
+  Operands loss() const {
+    const bool trains = instruction_.op == Op::kLoss;
+    const Head& head = this->head();
     if (!facts_.holds(head.unit)) fail("the last unit is on another rank of the pipeline");
-    Operands operands{{act_value(head.unit, m_), batch_value(m_)}, {loss_value(m_, h)}, {}};
+    Operands operands{{act_value(head.unit, m_), batch_value(m_)}, {loss_value(m_, head_index())}, {}};
     if (trains) operands.writes.push_back(grad_value(head.unit, m_));
     if (trains && head.teacher >= 0) operands.reads.push_back(act_value(head.teacher, m_));
     return operands;

@@ -174,6 +174,7 @@ struct BpeTokenizer::Tables {
   ByteAlphabet bytes = byte_alphabet();
   std::string lines;                // of the merges, without a version
   std::vector<std::string> tokens;  // the bytes of each
+  std::vector<uint32_t> numbers;    // of the lines of the merges
   MergeTable merges;
   CodePointer pattern = compile_pattern();
 
@@ -211,6 +212,7 @@ struct BpeTokenizer::Tables {
     if (!fresh) damaged(fmt::format("line {} of the merges makes a token that there is", number));
     tokens.push_back(tokens[left->second] + tokens[right->second]);
     lines.append(line).append("\n");
+    numbers.push_back(static_cast<uint32_t>(number));
   }
 
   size_t end_of_piece(std::string_view text, size_t at, pcre2_match_data* match) const {
@@ -270,6 +272,23 @@ void BpeTokenizer::encode(std::string_view text, std::vector<uint32_t>& ids) con
     }
     ids.insert(ids.end(), symbols.begin(), symbols.end());
   }
+}
+
+size_t BpeTokenizer::line_of(uint32_t id) const {
+  const bool merged = id >= kBytes && id - kBytes < tables_->numbers.size();
+  return merged ? tables_->numbers[id - kBytes] : 0;
+}
+
+bool BpeTokenizer::may_cut(std::string_view text, size_t at) const {
+  const auto is_letter = [](unsigned char c) { return (c | 32) >= 'a' && (c | 32) <= 'z'; };
+  const auto is_visible = [](unsigned char c) { return c > 32 && c < 127; };
+  const auto byte = [text](size_t i) { return static_cast<unsigned char>(text[i]); };
+  if (byte(at) == ' ') return is_letter(byte(at - 1)) && at + 1 < text.size() && is_letter(byte(at + 1));
+  return byte(at - 1) == '\n' && at >= 2 && is_visible(byte(at - 2)) && is_visible(byte(at));
+}
+
+std::optional<uint32_t> BpeTokenizer::end_token() const {
+  return static_cast<uint32_t>(vocabulary_size() - 1);
 }
 
 std::string BpeTokenizer::printable(uint32_t id) const {

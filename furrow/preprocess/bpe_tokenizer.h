@@ -33,8 +33,15 @@ class BpeTokenizer : public Tokenizer {
   int64_t vocabulary_size() const override;
   void encode(std::string_view text, std::vector<uint32_t>& ids) const override;
   std::string decode(std::span<const uint32_t> ids) const override;
+  // Between two words of ASCII letters, before the space; and behind a line's end between two letters or
+  // signs of ASCII: there the pattern cuts whatever comes before and behind.
+  bool may_cut(std::string_view text, size_t at) const override;
+  std::optional<uint32_t> begin_token() const override { return end_token(); }  // one for both, as in GPT-2
+  std::optional<uint32_t> end_token() const override;
   // A token as vocab.json has it: bytes by their printable characters.  REQUIRES: id < vocabulary_size().
   std::string printable(uint32_t id) const;
+  // The line, from 1, of the merge that makes a token; 0: none does.  REQUIRES: as above.
+  size_t line_of(uint32_t id) const;
 
  private:
   struct Tables;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "furrow/base/base64.h"
+#include "furrow/preprocess/sentencepiece_model.h"
 #include "furrow/preprocess/utf8.h"
 
 namespace furrow::preprocess {
@@ -40,14 +41,18 @@ void load_model(sentencepiece::SentencePieceProcessor& processor, const std::str
   damaged(message);
 }
 
+std::optional<uint32_t> token_of(int id) {
+  return id < 0 ? std::nullopt : std::optional(static_cast<uint32_t>(id));
+}
+
 }  // namespace
 
 SentencePieceTokenizer::SentencePieceTokenizer(std::string bytes) {
   auto model = std::make_unique<Model>();
   model->bytes = std::move(bytes);
+  check_sentencepiece_model(model->bytes);
   load_model(model->processor, model->bytes);
   model->size = model->processor.GetPieceSize();
-  if (model->size < 1) damaged("it has no pieces");
   model->end = model->processor.eos_id();
   model_ = std::move(model);
 }
@@ -80,6 +85,14 @@ void SentencePieceTokenizer::encode(std::string_view text, std::vector<uint32_t>
     at = end + 1;
   }
 }
+
+bool SentencePieceTokenizer::may_cut(std::string_view text, size_t at) const { return text[at - 1] == '\n'; }
+
+std::optional<uint32_t> SentencePieceTokenizer::begin_token() const {
+  return token_of(model_->processor.bos_id());
+}
+
+std::optional<uint32_t> SentencePieceTokenizer::end_token() const { return token_of(model_->end); }
 
 std::string SentencePieceTokenizer::decode(std::span<const uint32_t> ids) const {
   std::string text;

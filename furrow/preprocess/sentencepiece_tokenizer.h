@@ -29,6 +29,9 @@ class SentencePieceTokenizer : public Tokenizer {
   int64_t vocabulary_size() const override;
   void encode(std::string_view text, std::vector<uint32_t>& ids) const override;
   std::string decode(std::span<const uint32_t> ids) const override;
+  bool may_cut(std::string_view text, size_t at) const override;  // at the end of a line
+  std::optional<uint32_t> begin_token() const override;
+  std::optional<uint32_t> end_token() const override;
 
  private:
   struct Model;

@@ -155,6 +155,33 @@ TEST(Bpe, BadTextAndBadMergesAreRefused) {
   }
 }
 
+// Wherever it says that a text may be cut, both parts alone give what the whole gives; and it says so often.
+TEST(Bpe, TextsMayBeCutBetweenWords) {
+  const BpeTokenizer tokenizer(
+      "l o\nlo w\n\u0120 l\n\u0120 lo\n\u0120 \u0120\n\u010a \u010a\n' l\n'l l\n\u0120 '\n\u010a a\na "
+      "\u0120\n");
+  const std::vector<std::string> pieces{"low",          " lo",     "'ll", " ", "  ", "\n", "\n\n",
+                                        "\t",           "a",       "!",   "7", " a", "'",  "\xc3\xa9",
+                                        "\xe2\x80\x83", "\xcc\x81"};
+  uint32_t random = 3;
+  int cuts = 0;
+  for (int round = 0; round < 400; ++round) {
+    std::string text;
+    for (int i = 0; i < 12; ++i) text += pieces[(random = random * 1664525 + 1013904223) >> 16 & 15];
+    const std::vector<uint32_t> whole = encode(tokenizer, text);
+    for (size_t at = 1; at < text.size(); ++at) {
+      if (!tokenizer.may_cut(text, at)) continue;
+      std::vector<uint32_t> parts = encode(tokenizer, std::string_view(text).substr(0, at));
+      tokenizer.encode(std::string_view(text).substr(at), parts);
+      ASSERT_EQ(parts, whole) << ::testing::PrintToString(text) << " at " << at;
+      ++cuts;
+    }
+  }
+  EXPECT_GT(cuts, 200);
+  EXPECT_FALSE(tokenizer.may_cut("a\n\nb", 2));  // control: two line ends at the end of a text are one piece
+  EXPECT_NE(encode(tokenizer, "a\n\n").size() + 1, encode(tokenizer, "a\n\nb").size());
+}
+
 TEST(Bpe, IsASavedValue) {
   const BpeTokenizer tokenizer(kMerges);
   const auto loaded = load_as<Tokenizer>(tokenizer.state());

@@ -45,6 +45,8 @@ std::vector<char32_t> parse_alphabet(const std::string& text) {
 
 }  // namespace
 
+bool Tokenizer::may_cut(std::string_view, size_t) const { return false; }
+
 std::unique_ptr<Preprocessor> ByteTokenizer::load(const State&) { return std::make_unique<ByteTokenizer>(); }
 
 State ByteTokenizer::state() const { return {{"kind", "byte"}}; }
@@ -118,6 +120,10 @@ void CharTokenizer::encode(std::string_view text, std::vector<uint32_t>& ids) co
     }
     ids.push_back(id);
   }
+}
+
+bool CharTokenizer::may_cut(std::string_view text, size_t at) const {
+  return (static_cast<unsigned char>(text[at]) & 0xC0) != 0x80;  // where a character begins
 }
 
 std::string CharTokenizer::decode(std::span<const uint32_t> ids) const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +20,14 @@ class Tokenizer : public Preprocessor {
   virtual void encode(std::string_view text, std::vector<uint32_t>& ids) const = 0;
   // Error{invalid_argument} on an id outside the vocabulary.
   virtual std::string decode(std::span<const uint32_t> ids) const = 0;
+
+  // May `text` be cut before byte `at`?  Then what encode() makes of it is what it makes of the part before,
+  // followed by that of the part behind.  Says no where that would take more than the letters next to it to
+  // know.  REQUIRES: 0 < at < text.size().
+  virtual bool may_cut(std::string_view text, size_t at) const;
+  // The tokens that begin and end a text, where the vocabulary has such.
+  virtual std::optional<uint32_t> begin_token() const { return {}; }
+  virtual std::optional<uint32_t> end_token() const { return {}; }
 };
 
 // Token i is byte i.  encode never fails; decode gives back the bytes, UTF-8 or not.
@@ -27,6 +36,7 @@ class ByteTokenizer : public Tokenizer {
   static std::unique_ptr<Preprocessor> load(const State& state);
   State state() const override;
   int64_t vocabulary_size() const override { return 256; }
+  bool may_cut(std::string_view, size_t) const override { return true; }
   void encode(std::string_view text, std::vector<uint32_t>& ids) const override;
   std::string decode(std::span<const uint32_t> ids) const override;
 };
@@ -48,6 +58,7 @@ class CharTokenizer : public Tokenizer {
   int64_t vocabulary_size() const override { return static_cast<int64_t>(alphabet_.size()); }
   void encode(std::string_view text, std::vector<uint32_t>& ids) const override;
   std::string decode(std::span<const uint32_t> ids) const override;
+  bool may_cut(std::string_view text, size_t at) const override;
   const std::vector<char32_t>& alphabet() const { return alphabet_; }  // ascending
 
  private:

@@ -12,12 +12,15 @@
 //   auto reader = newest_valid("runs/a/checkpoints");    // std::nullopt when there is none
 //   reader->read("conv1.weight", view);
 //
-// Several ranks write one checkpoint: one of them has the CheckpointWriter, the others get its working folder
-// and write their files there; what they wrote comes back as text and is adopted before the commit.
+// Several ranks write one checkpoint into a folder that each of them can name and make; one of them has the
+// CheckpointWriter.  What they wrote comes to it as text and is adopted before the commit.
 //
-//   std::string list = write_pieces(working_folder, "model-rank-00003.safetensors", pieces);   // each other
-//   rank writer.adopt(list);                                                                       // the
-//   committer
+//   const std::string working = make_working_folder("runs/a/checkpoints", 100, tag);         // every rank
+//   std::string list = write_pieces(working, "model-rank-00003.safetensors", pieces);
+//
+//   CheckpointWriter writer("runs/a/checkpoints", 100, tag);                                 // the committer
+//   writer.adopt(list);
+//   writer.commit(info);
 //
 // docs/formats/checkpoint.md describes the bytes.  One writer per folder of checkpoints at a time.  Objects
 // belong to one thread at a time.
@@ -94,11 +97,17 @@ std::vector<CheckpointPiece> pieces_of_range(const std::string& name, const Shap
 std::string write_pieces(const std::string& working_folder, const std::string& file,
                          std::span<const CheckpointPiece> pieces);
 
+// Makes and returns the folder that the ranks of a save write into, unless another of them has.  `tag`: the
+// same on all of them, of a-z, 0-9 and '-', and of this save of this job alone.
+std::string make_working_folder(const std::string& folder, int64_t step, const std::string& tag);
+
 class CheckpointWriter {
  public:
   // Makes <folder>/step-NNNNNNNN, in place of an uncommitted one.  A committed one of this step is replaced
   // at commit.
   CheckpointWriter(const std::string& folder, int64_t step);
+  // Of what ranks write into their working folder of this tag; does nothing before its commit.
+  CheckpointWriter(const std::string& folder, int64_t step, const std::string& tag);
   ~CheckpointWriter();  // without commit: removes what was written
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;

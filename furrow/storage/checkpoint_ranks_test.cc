@@ -60,9 +60,9 @@ std::string write_rank(const std::string& working, const std::vector<Tensor>& al
 
 void save(const std::string& folder, int64_t step, int ranks) {
   const std::vector<Tensor> all = tensors(static_cast<float>(step));
-  CheckpointWriter writer(folder, step);
-  for (int rank = 0; rank < ranks; ++rank)
-    writer.adopt(write_rank(writer.working_folder(), all, rank, ranks));
+  CheckpointWriter writer(folder, step, "4711-0");
+  for (int rank = ranks; rank-- > 0;)
+    writer.adopt(write_rank(make_working_folder(folder, step, "4711-0"), all, rank, ranks));
   writer.commit({});
 }
 
@@ -124,6 +124,21 @@ TEST_F(CheckpointRanks, ARankThatDidNotWriteLeavesNoCommit) {
   }
   EXPECT_FALSE(path_exists(checkpoints_ + "/step-00000002"));
   EXPECT_EQ(newest_valid(checkpoints_)->manifest().step, 1);
+}
+
+// Whatever a job that was killed has left, even between the commit record and the folder's name.
+TEST_F(CheckpointRanks, WhatAnotherSaveLeftDoesNotCountAndGoes) {
+  const std::string left = make_working_folder(checkpoints_, 2, "815-0");
+  write_rank(left, tensors(1), 0, 1);
+  save(checkpoints_, 7, 1);
+  rename_durably(checkpoints_ + "/step-00000007", checkpoints_ + "/step-00000007.815-1");
+  EXPECT_FALSE(newest_valid(checkpoints_).has_value());
+  save(checkpoints_, 2, 3);
+  EXPECT_EQ(newest_valid(checkpoints_)->manifest().step, 2);
+  prune(checkpoints_, 1);
+  EXPECT_FALSE(path_exists(left));
+  EXPECT_FALSE(path_exists(checkpoints_ + "/step-00000007.815-1"));
+  EXPECT_EQ(newest_valid(checkpoints_)->manifest().step, 2);
 }
 
 TEST_F(CheckpointRanks, ARankThatWritesTwiceLeavesNoCommit) {

@@ -70,6 +70,17 @@ std::vector<LogicalTensor> write_file(const std::string& folder, const std::stri
   return tensors;
 }
 
+// Durable by the commit: training may be waiting, and a disk takes longer to sync than a state to copy.
+void create_working(const std::string& working) {
+  std::error_code error;
+  fs::create_directory(working, error);
+  if (error) throw errno_error(error.value(), "create folder", working);
+}
+
+std::string working_name(const std::string& folder, int64_t step, const std::string& tag) {
+  return folder + "/" + step_folder_name(step) + "." + tag;
+}
+
 }  // namespace
 
 std::vector<CheckpointPiece> pieces_of_range(const std::string& name, const Shape& shape, int64_t begin,
@@ -93,6 +104,14 @@ std::string write_pieces(const std::string& working_folder, const std::string& f
   return pieces_to_json(write_file(working_folder, file, pieces));
 }
 
+std::string make_working_folder(const std::string& folder, int64_t step, const std::string& tag) {
+  make_directories(folder);
+  FURROW_FAILPOINT("checkpoint.begin");
+  const std::string working = working_name(folder, step, tag);
+  create_working(working);
+  return working;
+}
+
 std::string step_folder_name(int64_t step) { return fmt::format("step-{:08}", step); }
 
 const std::vector<std::string>& checkpoint_failpoints() {
@@ -111,11 +130,13 @@ CheckpointWriter::CheckpointWriter(const std::string& folder, int64_t step)
   working_ = path_exists(target_ + "/" + std::string(kCommitFile)) ? target_ + ".new" : target_;
   FURROW_FAILPOINT("checkpoint.begin");
   if (path_exists(working_)) remove_all(working_);
-  // Durable by the commit: training may be waiting, and a disk takes longer to sync than a state to copy.
-  std::error_code error;
-  fs::create_directory(working_, error);
-  if (error) throw errno_error(error.value(), "create folder", working_);
+  create_working(working_);
 }
+
+CheckpointWriter::CheckpointWriter(const std::string& folder, int64_t step, const std::string& tag)
+    : target_(folder + "/" + step_folder_name(step)),
+      working_(working_name(folder, step, tag)),
+      step_(step) {}
 
 CheckpointWriter::~CheckpointWriter() {
   if (committed_) return;

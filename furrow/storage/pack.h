@@ -54,11 +54,20 @@ struct PackSplit {
   friend bool operator==(const PackSplit&, const PackSplit&) = default;
 };
 
+// A set of a mixture; its splits are those of the pack whose names end in "." and its number.
+struct PackPart {
+  std::string name;
+  double weight = 0;   // above 0, finite
+  std::string layout;  // what its records are
+  friend bool operator==(const PackPart&, const PackPart&) = default;
+};
+
 struct PackInfo {
   std::string kind;                    // of the data set that it was made from: "idx"
-  std::string layout;                  // what records are: "images", "tokens", "samples"
-  std::vector<PackField> fields = {};  // of a record
+  std::string layout;                  // what records are: "images", "tokens", "samples", "mixture"
+  std::vector<PackField> fields = {};  // of a record; of a mixture: of its first set
   std::vector<PackSplit> splits = {};
+  std::vector<PackPart> parts = {};                       // of a mixture
   std::map<std::string, std::string> preprocessing = {};  // fitted values
   std::map<std::string, std::string> lineage = {};        // source, version, ...
   size_t record_bytes() const;                            // above 0

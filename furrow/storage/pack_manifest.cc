@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "furrow/base/error.h"
@@ -13,7 +14,7 @@ namespace furrow::storage {
 namespace {
 
 constexpr std::string_view kFormat = "furrow-pack";
-constexpr int64_t kVersion = 1;
+constexpr int64_t kVersion = 2;
 constexpr int64_t kMaxRecordBytes = int64_t{1} << 40;
 
 [[noreturn]] void damaged(const std::string& message) { throw Error(ErrorCode::kDataLoss, message); }
@@ -50,13 +51,26 @@ void write_splits(JsonWriter& json, const std::vector<PackSplit>& splits) {
   json.end_array();
 }
 
+void write_parts(JsonWriter& json, const std::vector<PackPart>& parts) {
+  json.key("parts").begin_array();
+  for (const PackPart& part : parts) {
+    json.begin_object().field("name", part.name).field("weight", part.weight);
+    json.field("layout", part.layout).end_object();
+  }
+  json.end_array();
+}
+
+// The lowest that has all of it, so that an earlier furrow reads what it can.
+int64_t version_of(const PackInfo& info) { return info.parts.empty() ? 1 : kVersion; }
+
 // `digest` is that of the text with an empty digest.
 std::string text_with(const PackInfo& info, const std::string& digest) {
   JsonWriter json(2);
-  json.begin_object().field("format", std::string(kFormat)).field("version", kVersion);
+  json.begin_object().field("format", std::string(kFormat)).field("version", version_of(info));
   json.field("digest", digest).field("kind", info.kind).field("layout", info.layout);
   write_fields(json, info.fields);
   write_splits(json, info.splits);
+  if (!info.parts.empty()) write_parts(json, info.parts);
   write_strings(json, "preprocessing", info.preprocessing);
   write_strings(json, "lineage", info.lineage);
   return json.end_object().text() + "\n";
@@ -111,9 +125,19 @@ PackSplit read_split(const Json& json) {
   return split;
 }
 
+PackPart read_part(const Json& json) {
+  PackPart part{json.at("name").string(), json.at("weight").number(), json.at("layout").string()};
+  if (!std::isfinite(part.weight) || part.weight <= 0)
+    damaged(fmt::format("part {} has no weight above 0", json_quote(part.name)));
+  return part;
+}
+
 void check(const PackInfo& info) {
   if (info.fields.empty()) damaged("a record has no fields");
-  std::set<std::string> names, files;
+  std::set<std::string> names, files, parts;
+  for (const PackPart& part : info.parts) {
+    if (!parts.insert(part.name).second) damaged(fmt::format("part {} twice", json_quote(part.name)));
+  }
   for (const PackSplit& split : info.splits) {
     if (!names.insert(split.name).second) damaged(fmt::format("split {} twice", json_quote(split.name)));
     for (const PackShard& shard : split.shards) {
@@ -167,6 +191,9 @@ PackInfo parse_pack(std::string_view text) {
   PackInfo info{.kind = json.at("kind").string(), .layout = json.at("layout").string()};
   for (const Json& field : json.at("fields").list()) info.fields.push_back(read_field(field));
   for (const Json& split : json.at("splits").list()) info.splits.push_back(read_split(split));
+  if (const Json* const parts = json.find("parts")) {
+    for (const Json& part : parts->list()) info.parts.push_back(read_part(part));
+  }
   info.preprocessing = read_strings(json.at("preprocessing"));
   info.lineage = read_strings(json.at("lineage"));
   check(info);

@@ -314,7 +314,7 @@ TEST(PackManifest, DamageAndLaterVersionsAreRefused) {
     return error_of([&] { parse_pack(other.replace(at, from.size(), to)); });
   };
   EXPECT_THAT(with("\"mean\": \"0.5\"", "\"mean\": \"0.6\"").what(), HasSubstr("digest differs"));
-  EXPECT_EQ(with("\"version\": 1", "\"version\": 2").code(), ErrorCode::kUnimplemented);
+  EXPECT_EQ(with("\"version\": 1", "\"version\": 3").code(), ErrorCode::kUnimplemented);
   EXPECT_THAT(with("furrow-pack", "furrow-sack").what(), HasSubstr("no description of a pack"));
   EXPECT_THAT(with("train-00001.shard", "../passwd.shard").what(), HasSubstr("no file name"));
   EXPECT_THAT(with("train-00001.shard", "train-00000.shard").what(), HasSubstr("twice"));
@@ -327,6 +327,27 @@ TEST(PackManifest, DamageAndLaterVersionsAreRefused) {
   const Error error = error_of([&] { read_pack(empty.path()); });
   EXPECT_EQ(error.code(), ErrorCode::kNotFound);
   EXPECT_THAT(error.what(), HasSubstr("furrow data pack"));
+}
+
+// Packs without parts stay of version 1, so that earlier versions of furrow read them.
+TEST(PackManifest, PartsAreOfVersionTwo) {
+  const TestFolder folder;
+  PackInfo info = write_sample(folder);
+  EXPECT_THAT(to_json(info), HasSubstr("\"version\": 1"));
+  info.layout = "mixture";
+  info.parts = {{"a \"b\"", 0.1, "tokens"}, {"c", 3, "images"}};
+  const std::string text = to_json(info);
+  EXPECT_THAT(text, HasSubstr("\"version\": 2"));
+  EXPECT_EQ(parse_pack(text), info);
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string other = text;
+    return error_of([&] { parse_pack(other.replace(other.find(from), from.size(), to)); });
+  };
+  EXPECT_THAT(with("\"weight\": 0.1", "\"weight\": 0.2").what(), HasSubstr("digest differs"));
+  EXPECT_THAT(with("\"weight\": 0.1", "\"weight\": 0").what(), HasSubstr("no weight above 0"));
+  EXPECT_THAT(with("\"weight\": 0.1", "\"weight\": -1").what(), HasSubstr("no weight above 0"));
+  EXPECT_EQ(with("\"weight\": 0.1", "\"weight\": 1e999").code(), ErrorCode::kDataLoss);
+  EXPECT_THAT(with("\"name\": \"c\"", "\"name\": \"a \\\"b\\\"\"").what(), HasSubstr("twice"));
 }
 
 }  // namespace

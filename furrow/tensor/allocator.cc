@@ -189,6 +189,15 @@ void install_counting_allocator() {
   (void)installed;
 }
 
+std::vector<at::DataPtr> written_blocks(std::span<const int64_t> bytes) {
+  std::vector<at::DataPtr> blocks;
+  for (const int64_t size : bytes) {
+    blocks.push_back(c10::GetCPUAllocator()->allocate(static_cast<size_t>(size)));
+    if (size > 0) std::memset(blocks.back().get(), 0, static_cast<size_t>(size));
+  }
+  return blocks;
+}
+
 AllocatorStats allocator_stats() { return cache().stats(); }
 
 void release_cached_memory() { cache().release_all(); }

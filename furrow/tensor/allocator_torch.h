@@ -2,7 +2,11 @@
 // asks for the same sizes as the one before, touches no new pages.
 #pragma once
 
+#include <c10/core/Allocator.h>
+
 #include <cstdint>
+#include <span>
+#include <vector>
 
 namespace furrow::tensor {
 
@@ -17,6 +21,10 @@ struct AllocatorStats {
   int64_t misses = 0;        // allocations that no cached block could serve
 };
 AllocatorStats allocator_stats();
+
+// A block of each of these sizes, written, so that its memory is there: once they are let go, allocations of
+// these sizes find it in the cache.  Error{resource_exhausted} when memory is short.
+std::vector<at::DataPtr> written_blocks(std::span<const int64_t> bytes);
 
 // Gives every cached block back to the operating system's allocator.
 void release_cached_memory();

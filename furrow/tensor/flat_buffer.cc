@@ -7,6 +7,8 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/flat_buffer_torch.h"
+#include "furrow/tensor/kernels/copy.h"
+#include "furrow/tensor/threads_torch.h"
 
 namespace furrow::tensor {
 
@@ -65,6 +67,15 @@ at::Tensor pinned_buffer(int64_t elements, MemoryKind kind, const at::Device& de
   void* const data = memory->get();
   return at::from_blob(
       data, {elements}, [memory, kind, bytes](void*) { count_allocation(kind, -bytes); }, at::kFloat);
+}
+
+at::Tensor kept_copy(const at::Tensor& values) {
+  if (!values.device().is_cpu()) return values.to(at::kCPU);
+  FURROW_CHECK(values.is_contiguous(), "a copy of scattered values");
+  at::Tensor copy = at::empty(values.sizes(), values.options());
+  kernels::copy_past_cache({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()},
+                           static_cast<std::byte*>(copy.data_ptr()), thread_count());
+  return copy;
 }
 
 at::Tensor view(const at::Tensor& flat, int64_t offset, const Shape& shape) {

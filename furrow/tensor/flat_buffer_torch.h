@@ -21,6 +21,10 @@ at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type = 
 // (page-locked).  Where the device is the CPU, memory like any other.
 at::Tensor pinned_buffer(int64_t elements, MemoryKind kind, const at::Device& device);
 
+// A copy of dense `values` in memory of the host of its own, made past the caches by `thread_count()`
+// threads: for what is kept and not read soon.
+at::Tensor kept_copy(const at::Tensor& values);
+
 // A dense tensor over elements [offset, offset + product of shape) of `flat`; it keeps the buffer alive.
 // Error{internal} outside the buffer.
 at::Tensor view(const at::Tensor& flat, int64_t offset, const Shape& shape);

@@ -75,6 +75,7 @@ std::vector<NamedTensor> without_adapters(const plan::Unit& unit, const std::vec
   std::map<std::string, at::Tensor> by_name;
   for (const NamedTensor& tensor : own) by_name[tensor.name] = tensor.view;
   for (const plan::Adapter& adapter : unit.adapters) {
+    if (unit.parameters[adapter.a].tied()) continue;  // it stands where its layer is
     const auto matrix = [&](int index) {
       return by_name.at(unit.parameters[index].name).to(at::kDouble).flatten(1);
     };
@@ -187,12 +188,13 @@ void AdapterFile::name_tensors(const plan::ModelSpec& spec) {
   std::set<std::string> known;
   for (const plan::Unit& unit : spec.units) {
     for (const plan::Parameter& parameter : unit.parameters) {
-      if (!parameter.adapter) continue;
+      if (!parameter.adapter || parameter.tied()) continue;
       const std::string name = peft_name(spec.architecture, parameter.name);
       name_tensor(whole(parameter), parameter.name, name);
       known.insert(name);
     }
     for (const plan::Adapter& adapter : unit.adapters) {
+      if (unit.parameters[static_cast<size_t>(adapter.a)].tied()) continue;
       const plan::Parameter& weight = unit.parameters[static_cast<size_t>(adapter.weight)];
       const std::string name = base_name(spec.architecture, weight.name);
       if (name.empty() || file_.find(name) == nullptr) continue;

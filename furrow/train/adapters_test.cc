@@ -66,8 +66,9 @@ TEST_P(Adapters, AreTheSameInEveryLayoutAndLeaveTheNetworkAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Adapters,
                          ::testing::Values("mlp", "convnet", "gpt-tied", "llama-untied", "rnn", "lstm",
-                                           "resnet", "mlp@bfloat16", "convnet@bfloat16", "resnet@bfloat16",
-                                           "gpt-tied@bfloat16", "llama-tied@bfloat16", "lstm@bfloat16"),
+                                           "resnet", "gan", "gan@float16", "mlp@bfloat16", "convnet@bfloat16",
+                                           "resnet@bfloat16", "gpt-tied@bfloat16", "llama-tied@bfloat16",
+                                           "lstm@bfloat16"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 // No gradient, no state and no masters but of adapters: what the formula counts is what there is.
@@ -151,7 +152,7 @@ TEST_P(MergedNetwork, IsTheNetworkWithItsAdapters) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, MergedNetwork,
                          ::testing::Values("mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm",
-                                           "resnet"),
+                                           "resnet", "gan"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 class Merge : public ::testing::Test {

@@ -3,16 +3,20 @@
 #include <atomic>
 #include <exception>
 #include <filesystem>
+#include <future>
 #include <iterator>
 #include <thread>
 #include <utility>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
+#include "furrow/base/memory.h"
 #include "furrow/base/process.h"
 #include "furrow/models/precision.h"
 #include "furrow/storage/checkpoint.h"
+#include "furrow/tensor/allocator_torch.h"
 #include "furrow/tensor/arithmetic.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/checkpointer_torch.h"
@@ -27,20 +31,23 @@ constexpr const char* kBestPrefix = "best/";
 
 // One save: everything that this rank writes, by value or in buffers that nobody writes to meanwhile.
 struct Save {
-  std::string folder;   // of checkpoints
-  std::string working;  // where the pieces go
-  std::string suffix;   // "-rank-00003" where several ranks write
+  std::string folder;  // of checkpoints
+  std::string tag;     // of the working folder, where several ranks write into it
+  std::string suffix;  // of files: "-rank-00003", likewise
   int64_t keep_latest_k = 0;
   storage::CheckpointInfo info;
   std::vector<NamedRange> parameters, states, best;
   std::unique_ptr<storage::CheckpointWriter> writer;  // of rank 0
 
+  // Where the pieces go.
   std::string make_folder() {
+    if (!tag.empty()) return storage::make_working_folder(folder, info.step, tag);
     writer = std::make_unique<storage::CheckpointWriter>(folder, info.step);
     return writer->working_folder();
   }
 
-  std::vector<std::string> write() const {
+  std::vector<std::string> write() {
+    const std::string working = make_folder();
     std::vector<std::string> lists;
     const auto write_one = [&](const std::string& name, const std::vector<NamedRange>& ranges,
                                const std::string& prefix) {
@@ -121,6 +128,8 @@ struct Checkpointer::Impl {
   RankContext rank;
   std::string config_text;  // as every manifest has it
   config::Recipe recipe;
+  std::string tag;    // of the working folders of this run's saves, where several ranks make them
+  int64_t saves = 0;  // begun
   std::shared_ptr<Save> under_way;
   Phase phase = Phase::kNone;
   std::jthread worker;
@@ -128,7 +137,13 @@ struct Checkpointer::Impl {
   std::exception_ptr failure;      // of the worker; read after joining it
   std::vector<std::string> lists;  // what this rank wrote
 
+  std::future<std::vector<at::DataPtr>> prepared;
+
   bool first() const { return rank.alone() || rank.rank == 0; }
+
+  std::vector<plan::Slice> written(const ModelState& model) const {
+    return place.written.empty() ? model.whole_slices() : place.written;
+  }
 
   void run(std::function<void()> task) {
     busy = true;
@@ -155,15 +170,23 @@ struct Checkpointer::Impl {
     if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
   }
 
+  // Every rank can name the folder of a save, and no other save has had it: training waits for no disk.
+  void agree_on_tags() {
+    if (rank.alone()) return;
+    tag = text_of_first(rank.world(), "checkpoint folders",
+                        [] { return fmt::format("{:x}-{:x}", process_id(), system_clock().unix_ns()); });
+  }
+
   void begin() {
     Save& save = *under_way;
-    if (!rank.alone()) {  // the others may write once the folder is there
-      save.working = text_of_first(rank.world(), "checkpoint folder", [&save] { return save.make_folder(); });
+    if (!rank.alone()) {
+      save.tag = fmt::format("{}-{}", tag, saves++);
       save.suffix = fmt::format("-rank-{:05}", rank.rank);
+      if (first())
+        save.writer = std::make_unique<storage::CheckpointWriter>(save.folder, save.info.step, save.tag);
     }
     phase = Phase::kWriting;
     run([this, save = under_way] {
-      if (rank.alone()) save->working = save->make_folder();
       lists = save->write();
       if (rank.alone()) save->commit(lists);
     });
@@ -235,6 +258,7 @@ Checkpointer::Checkpointer(const config::Config& config, CheckpointPlace place, 
   impl_->rank = rank;
   impl_->config_text = config::to_toml(config);
   impl_->recipe = config::recipe_of(config);
+  impl_->agree_on_tags();
 }
 
 Checkpointer::~Checkpointer() {
@@ -253,8 +277,24 @@ void Checkpointer::advance() {
   if (impl_->phase == Impl::Phase::kWriting) impl_->collect();
 }
 
+void Checkpointer::prepare(const ModelState& model) {
+  if (!async()) return;
+  std::vector<int64_t> bytes;
+  const std::vector<plan::Slice> written = impl_->written(model);
+  for (size_t u = 0; u < written.size(); ++u) {
+    for (const int64_t size :
+         model.snapshot_bytes(static_cast<int>(u), {written[u], impl_->place.statistics}))
+      bytes.push_back(size);
+  }
+  impl_->prepared = std::async(std::launch::async, [bytes = std::move(bytes)] {
+    const MemoryScope scope(MemoryKind::kCheckpoint);
+    return tensor::written_blocks(bytes);
+  });
+}
+
 void Checkpointer::finish() {
   advance();
+  if (impl_->prepared.valid()) impl_->prepared.get();
   if (impl_->rank.alone()) return;
   const auto committed = [this] {
     impl_->join_worker();
@@ -268,8 +308,7 @@ void Checkpointer::finish() {
 void Checkpointer::save(const ModelState& model, const RunState& state, std::vector<UnitState> snapshots,
                         std::vector<UnitState> best) {
   finish();
-  const std::vector<plan::Slice> written =
-      impl_->place.written.empty() ? model.whole_slices() : impl_->place.written;
+  const std::vector<plan::Slice> written = impl_->written(model);
   auto save = std::make_shared<Save>();
   save->folder = impl_->place.folder;
   save->keep_latest_k = impl_->config.checkpoint.keep_latest_k;

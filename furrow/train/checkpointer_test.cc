@@ -4,7 +4,10 @@
 #include <sys/resource.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <fstream>
+#include <functional>
+#include <iterator>
 #include <string>
 
 #include "furrow/base/error.h"
@@ -14,6 +17,8 @@
 #include "furrow/storage/checkpoint.h"
 #include "furrow/tensor/allocator_torch.h"
 #include "furrow/train/checkpointer_torch.h"
+#include "tests/testing/child.h"
+#include "tests/testing/run_ranks.h"
 #include "tests/testing/saving_torch.h"
 
 namespace furrow::train {
@@ -59,6 +64,70 @@ TEST(SaveBehindTraining, OnlyCopiesInTheThreadThatTrains) {
   saving.checkpointer->finish();
   EXPECT_EQ(snapshots(), held);
   EXPECT_TRUE(path_exists(saving.folder + "/" + storage::step_folder_name(3)));
+}
+
+// The first save finds memory that was written before, as the later ones do.
+TEST(SaveBehindTraining, TheFirstSaveAsksForNoNewMemory) {
+  tensor::install_counting_allocator();
+  const auto misses_of_first_save = [](bool prepared) {
+    tensor::release_cached_memory();
+    testing::Saving saving(/*units=*/2, /*width=*/96);
+    if (prepared) saving.checkpointer->prepare(*saving.model);
+    saving.checkpointer->finish();
+    const int64_t before = tensor::allocator_stats().misses;
+    saving.save(1);
+    saving.checkpointer->finish();
+    return tensor::allocator_stats().misses - before;
+  };
+  EXPECT_GT(misses_of_first_save(false), 0);
+#if !defined(__SANITIZE_ADDRESS__)  // which reuses nothing
+  EXPECT_EQ(misses_of_first_save(true), 0);
+#endif
+}
+
+void run_data_ranks(const std::function<void(const RankContext&)>& body) {
+  constexpr int kRanks = 2;
+  testing::run_ranks(kRanks, [&](comm::Communicator& communicator) {
+    RankContext rank;
+    join(&communicator, plan::Layout({1, kRanks, 1, 1, 1, 1}, kRanks), &rank);
+    body(rank);
+  });
+}
+
+// Several ranks agree on nothing that a disk would have to be asked for.
+TEST(SaveBehindTraining, RanksOnlyCopyInTheThreadsThatTrain) {
+  if (!path_exists("/proc/thread-self/io"))
+    GTEST_SKIP() << "this kernel does not count a thread's input and output";
+  const testing::TemporaryFolder folder;
+  run_data_ranks([&](const RankContext& rank) {
+    testing::Saving saving(/*units=*/3, /*width=*/96, "async", &rank, folder.path());
+    for (int64_t step = 1; step <= 3; ++step) {
+      saving.checkpointer->finish();
+      const Written before = written();
+      saving.save(step);
+      EXPECT_EQ(written(), before) << "rank " << rank.rank << " wrote in the thread that trains";
+    }
+    saving.checkpointer->finish();
+  });
+  const auto entries = std::filesystem::directory_iterator(folder.path());
+  EXPECT_EQ(std::distance(begin(entries), end(entries)), 1) << "only the last checkpoint is kept";
+  storage::CheckpointReader::open(folder.path() + "/" + storage::step_folder_name(3)).verify();
+}
+
+TEST(SaveBehindTraining, RanksMakeTheirFolderBehindTrainingToo) {
+  const testing::TemporaryFolder folder;
+  arm_failpoints("checkpoint.begin=error");
+  run_data_ranks([&](const RankContext& rank) {
+    testing::Saving saving(/*units=*/2, /*width=*/16, "async", &rank, folder.path());
+    EXPECT_NO_THROW(saving.save(1));
+    EXPECT_THROW(saving.checkpointer->finish(), Error);
+    rank.world().barrier();
+    arm_failpoints("");
+    rank.world().barrier();
+    saving.save(2);
+    saving.checkpointer->finish();
+  });
+  EXPECT_TRUE(path_exists(folder.path() + "/" + storage::step_folder_name(2)));
 }
 
 // The folder too is made elsewhere: that it cannot be is heard of at the next save, with the step.

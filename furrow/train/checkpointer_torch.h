@@ -5,8 +5,9 @@
 // finish().
 //
 // In a world of several ranks each writes its piece of every flat buffer, rank 0 commits once all are
-// durable, and an error of any rank is thrown on every rank and leaves no commit.  All ranks call save(),
-// advance() and finish() at the same points; nothing else of a save communicates.
+// durable, and an error of any rank is thrown on every rank and leaves no commit.  All ranks construct it and
+// call save(), advance() and finish() at the same points; nothing else of a save communicates.  An
+// asynchronous save waits for no disk, but for that of a save before it.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +37,10 @@ class Checkpointer {
 
   bool async() const;
 
+  // Where saves are asynchronous: memory for the snapshots of the first one is written behind the caller, so
+  // that it holds training no longer than the next ones, which find that of the save before.
+  void prepare(const ModelState& model);
+
   // `snapshots` by unit, of what CheckpointPlace::written says; `best` by unit, of what is resident, or
   // empty.  In an asynchronous save nobody may write to them any more.
   void save(const ModelState& model, const RunState& state, std::vector<UnitState> snapshots,
@@ -44,7 +49,7 @@ class Checkpointer {
   bool written() const;
   // Starts the commit of a save that is written() on every rank: the caller has asked all of them.
   void advance();
-  // The save under way, if any, is committed on return.
+  // The save under way, if any, is committed on return, and its memory, or what prepare() made, is free.
   void finish();
 
   struct Restored {

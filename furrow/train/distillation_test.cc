@@ -153,6 +153,34 @@ TEST_F(TeacherOfARun, IsRefusedWhenItReadsOtherInputs) {
   EXPECT_THAT(error_of("letters", student("other", "char")).what(), HasSubstr("of another alphabet"));
 }
 
+// A teacher over samples of another length: its weights are those that it was trained to, and it gives as
+// many rows as the model.  Positions that it has not learned are refused with both numbers.
+TEST_F(TeacherOfARun, TeachesSamplesOfAnotherLength) {
+  for (const char* const name : {"lstm", "rnn", "llama", "gpt"}) {
+    config::Config teacher = config("text", "char");
+    teacher.model.name = name;
+    const std::string folder = "teacher-" + std::string(name);
+    train_run(folder, teacher);
+    for (const int64_t length : {3, 8, 12}) {
+      SCOPED_TRACE(std::string(name) + " " + std::to_string(length));
+      config::Config student = this->student("text", "char");
+      student.model.name = "lstm";
+      student.training.seq_len = length;
+      student.distillation.teacher = run(folder) + "/model";
+      const std::string own = std::string(name) + std::to_string(length);
+      if (std::string(name) != "gpt" || length <= 8) {
+        EXPECT_EQ(train_run(own, student).status, "finished");
+        continue;
+      }
+      const Error error = error_of(own, student);
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_THAT(error.what(), HasSubstr("it has learned 8 positions"));
+      EXPECT_THAT(error.what(),
+                  HasSubstr("samples here have 12 tokens: set [training] seq_len to 8 or less"));
+    }
+  }
+}
+
 TEST_F(TeacherOfARun, IsNeededToGoOn) {
   train_run("teacher", config("text", "char"));
   config::Config longer = student("text", "char");

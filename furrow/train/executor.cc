@@ -55,18 +55,23 @@ struct Executor::Impl {
     join_gathers(bound);
   }
 
-  int64_t targets_of(const plan::ModelSpec& spec) const {
-    const Shape& output = spec.units[state.facts.heads.front().unit].output.shape;
-    int64_t rows = program.samples();
-    for (size_t i = 1; i + 1 < output.size(); ++i) rows *= output[i];
-    return rows;
+  // By phase.
+  std::vector<int64_t> targets_of(const plan::ModelSpec& spec) const {
+    std::vector<int64_t> targets(static_cast<size_t>(state.facts.phases), 0);
+    for (const plan::Head& head : state.facts.heads) {
+      const Shape& output = spec.units[head.unit].output.shape;
+      int64_t rows = program.samples();
+      for (size_t i = 1; i + 1 < output.size(); ++i) rows *= output[i];
+      targets[static_cast<size_t>(head.phase)] += rows;
+    }
+    return targets;
   }
 
   // Values that exist before the first instruction and live in cells.
   void give_inputs() {
     for (const plan::Value& value : program.inputs) {
       if (value.kind == plan::ValueKind::kLossScale)
-        state.cells[program.slot_of(value)] = state.inputs->loss_scale;
+        state.cells[program.slot_of(value)] = state.phase_before(value.index / 2).loss_scale;
     }
   }
 
@@ -325,7 +330,12 @@ void ExecutorState::publish(const BoundInstruction& bound, const Sums& sums) {
 
 double ExecutorState::loss_factor(const BoundInstruction& bound) {
   const int slot = bound.reads(plan::ValueKind::kLossScale);
-  return slot < 0 ? 1.0 : factor_of_sum(cell<LossScale>(slot), targets);
+  return slot < 0 ? 1.0 : factor_of_sum(cell<LossScale>(slot), targets[bound.phase]);
+}
+
+PhaseState ExecutorState::phase_before(int phase) const {
+  const auto index = static_cast<size_t>(phase);
+  return index < inputs->phases.size() ? inputs->phases[index] : PhaseState();
 }
 
 Executor::Executor(const plan::Program& program, ModelState& model, const Objective& objective,

@@ -73,7 +73,8 @@ class Binder {
       bound_.loss_reads.push_back(slot);
     }
     if (value.kind == ValueKind::kAct && slots == &bound_.read) bound_.act_reads.push_back(slot);
-    if (value.kind == ValueKind::kSums) bound_.phase = value.index / 2;
+    if (value.kind == ValueKind::kSums || value.kind == ValueKind::kLossScale) bound_.phase = value.index / 2;
+    if (value.kind == ValueKind::kScale) bound_.phase = value.index;
     if (value.kind == ValueKind::kBnStats && slots == &bound_.read) bound_.statistic_reads.push_back(slot);
     if (std::ranges::find(bound_.touches, slot) == bound_.touches.end()) bound_.touches.push_back(slot);
   }

@@ -64,7 +64,7 @@ struct BoundInstruction {
   std::vector<int> statistic_reads;                   // slots of bn_stats, in order
   std::vector<int> act_reads;                         // slots of activations, in order
   int head = 0;                                       // loss, evaluate: which
-  int phase = 0;                                      // measure, reduce_scalar, clip: which
+  int phase = 0;                                      // whose sums, verdict or loss scale it touches
   std::vector<Arrival> arrivals;                      // gather_stats: what comes, in order
   std::vector<int> touches;                           // every slot that is read or written, once
   std::vector<int> drops;                             // slots to empty afterwards
@@ -116,8 +116,8 @@ struct ExecutorState {
   std::unique_ptr<tensor::FlatMath> host_math = {};  // of optimizers that are on the host; null: none is
   std::unique_ptr<CopyLane> copies = {};             // to that memory and back; null: nothing is there
   std::unique_ptr<RankAxis> axis = {};               // null: a tensor axis of one rank
-  int64_t targets = 0;                               // in the global batch, counted as if none were left out
-  std::vector<Cell> cells = {};                      // by slot
+  std::vector<int64_t> targets = {};  // of each phase in the global batch, counted as if none were left out
+  std::vector<Cell> cells = {};       // by slot
   std::vector<at::Tensor> buffers = {};  // by slot: flat gradients and gathered parameters, kept between runs
   std::vector<std::shared_ptr<Flight>> flights = {};  // by slot: the last that touches it
   std::vector<std::shared_ptr<Flight>> started = {};  // in this run, in order
@@ -157,6 +157,7 @@ struct ExecutorState {
   void note(const BoundInstruction& bound, const InstructionTime& time);  // what the rank's thread did
   at::Tensor take_staging(int64_t bytes);                                 // float32, as many as hold them
   void publish(const BoundInstruction& bound, const Sums& sums);          // into outputs
+  PhaseState phase_before(int phase) const;                               // as the step before left it
   // What the gradients of the sum are multiplied with on their way; 1 where the instruction reads no scale.
   double loss_factor(const BoundInstruction& bound);
 };

@@ -50,11 +50,10 @@ struct InstructionTime {
 struct RunInputs {
   data::Loader* loader = nullptr;  // one batch per `load`
   int64_t step = 0;                // counts from 0: the counter of random numbers
-  int64_t skipped = 0;             // steps before it that were not applied: the optimizer does not count them
+  std::vector<PhaseState> phases;  // as the step before left them; one that is missing is as at the start
   Rates rates;
   double max_norm = 0;             // 0: no clipping
-  LossScale loss_scale;            // of programs that have one, as the step before left it ...
-  config::GradScaler grad_scaler;  // ... and how it moves
+  config::GradScaler grad_scaler;  // how loss scales move
   bool alias_snapshots = false;    // snapshot() hands out the live buffers instead of copies
   bool ready = false;              // this rank's vote: counted in RunOutputs::ready
   // Predict programs: gets each microbatch and the model's output for it, float32, valid within the call.
@@ -66,15 +65,15 @@ struct RunInputs {
 
 // Of a phase of a training step; an evaluation has one.
 struct PhaseOutputs {
-  LossSums loss;  // over all microbatches of all ranks
-  Scale scale;    // train programs
+  LossSums loss;     // over all microbatches of all ranks
+  Scale scale;       // train programs
+  PhaseState state;  // the same: for the next step
 };
 
 struct RunOutputs {
   LossSums loss;                     // of the first phase
   Scale scale;                       // the same; where it is finite and another phase's is not, that one's
   std::vector<PhaseOutputs> phases;  // by phase, one at least
-  LossScale loss_scale;              // of programs that have one, for the next step
   int64_t stop = 0;                  // a rank was asked to stop: the largest reason; 0 in a world of one
   int64_t ready = 0;                 // ranks that voted so
   std::vector<UnitState> snapshots;  // save programs, by unit

@@ -142,7 +142,7 @@ weight_decay = 0
 [data]
 normalize = false
 )",
-                   {"float32", "bfloat16"},
+                   kTypes,
                    {"--training.objective", "gan"}};
 const Network kGpt{"gpt", false, "[model]\nname = 'gpt'\nwidth = 64\nlayers = 3\nheads = 4\n"};
 const Network kDropout{"gpt_dropout", false,
@@ -160,8 +160,8 @@ INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
                                            kLlama, kRnn, kLstm),
                          kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfAdapters,
-                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kGpt, kDropout, kLlama,
-                                           kRnn, kLstm),
+                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kGan, kGpt, kDropout,
+                                           kLlama, kRnn, kLstm),
                          kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes), kName);
 

@@ -390,7 +390,7 @@ UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   const plan::Slice& part = taking.part;
   const MemoryScope scope(MemoryKind::kCheckpoint);
   const auto copy = [&](const at::Tensor& view) {
-    return !view.device().is_cpu() ? view.to(at::kCPU) : taking.alias ? view : view.clone();
+    return view.device().is_cpu() && taking.alias ? view : tensor::kept_copy(view);
   };
   UnitState taken;
   if (taking.statistics && live.statistics.defined()) taken.statistics = copy(live.statistics);
@@ -402,12 +402,21 @@ UnitState ModelState::snapshot(int unit, const Taking& taking) const {
   return taken;
 }
 
+std::vector<int64_t> ModelState::snapshot_bytes(int unit, const Taking& taking) const {
+  std::vector<int64_t> bytes;
+  const at::Tensor& statistics = units_[unit].statistics;
+  if (taking.statistics && statistics.defined()) bytes.push_back(static_cast<int64_t>(statistics.nbytes()));
+  if (taking.part.size() == 0) return bytes;
+  bytes.push_back(taking.part.size() * static_cast<int64_t>(sizeof(float)));
+  for (size_t s = 0; s < states_.size(); ++s)
+    bytes.push_back(static_cast<int64_t>(state_part(unit, s, taking.part).nbytes()));
+  return bytes;
+}
+
 std::vector<UnitState> ModelState::snapshot_parameters() const {
   const MemoryScope scope(MemoryKind::kCheckpoint);
   std::vector<UnitState> copies;
-  const auto copy = [](const at::Tensor& t) {
-    return !t.defined() ? at::Tensor() : t.device().is_cpu() ? t.clone() : t.to(at::kCPU);
-  };
+  const auto copy = [](const at::Tensor& t) { return t.defined() ? tensor::kept_copy(t) : at::Tensor(); };
   for (const UnitState& unit : units_)
     copies.push_back({copy(unit.params), {}, copy(unit.statistics), copy(unit.compute)});
   return copies;

@@ -143,13 +143,17 @@ void clip(ExecutorState& state, const BoundInstruction& bound) {
   state.outputs.scale = scale;  // the verdict that what follows is under
   state.outputs.phases[bound.phase].scale = scale;
   state.cells[bound.writes(ValueKind::kScale)] = scale;
+  PhaseState& phase = state.outputs.phases[bound.phase].state;
+  phase = state.phase_before(bound.phase);
+  phase.skipped_steps += scale.finite ? 0 : 1;
 }
 
 void update_scale(ExecutorState& state, const BoundInstruction& bound) {
   const bool finite = state.cell<Scale>(bound.reads(ValueKind::kScale)).finite;
   const LossScale before = state.cell<LossScale>(bound.reads(ValueKind::kLossScale));
-  state.outputs.loss_scale = next_loss_scale(before, finite, state.inputs->grad_scaler);
-  state.cells[bound.writes(ValueKind::kLossScale)] = state.outputs.loss_scale;
+  const LossScale after = next_loss_scale(before, finite, state.inputs->grad_scaler);
+  state.outputs.phases[bound.phase].state.loss_scale = after;
+  state.cells[bound.writes(ValueKind::kLossScale)] = after;
 }
 
 constexpr HandlerRow kHandlers[] = {

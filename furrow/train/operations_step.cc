@@ -48,8 +48,10 @@ std::vector<StepRun> runs_of(const plan::UnitLayout& layout, const plan::FlatGro
   return runs;
 }
 
-// An optimizer counts its own steps.
-int64_t applied_steps(const ExecutorState& state) { return state.inputs->step - state.inputs->skipped; }
+// An optimizer counts its own steps, those of a phase.
+int64_t applied_steps(const ExecutorState& state, const BoundInstruction& bound) {
+  return state.inputs->step - state.phase_before(bound.phase).skipped_steps;
+}
 
 void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::FlatGroup& group,
               const StepRun& run) {
@@ -65,7 +67,7 @@ void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::F
   const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
   state.optimizer_math(unit).step(
       state.rule->kernel(), span,
-      state.rule->parameters(applied_steps(state), state.inputs->rates, scale.factor, group));
+      state.rule->parameters(applied_steps(state, bound), state.inputs->rates, scale.factor, group));
 }
 
 // What blocks read follows the masters that have been stepped.
@@ -111,7 +113,7 @@ void step(ExecutorState& state, const BoundInstruction& bound) {
   if (state.model.average() < 0 || stepped.size() == 0) return;
   state.optimizer_math(bound.unit())
       .update_average(resident_params(state, bound.unit(), stepped), average_of(state, bound, stepped),
-                      state.rule->average_decay(applied_steps(state)));
+                      state.rule->average_decay(applied_steps(state, bound)));
 }
 
 void copy_down(ExecutorState& state, const BoundInstruction& bound) {

@@ -13,6 +13,7 @@
 #include "furrow/models/network.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
+#include "furrow/plan/topology.h"
 #include "furrow/preprocess/class_names.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
@@ -151,7 +152,7 @@ void Run::compile() {
   const plan::Program program = plan::compile_train(spec_, layout_, options);
   deterministic_ =
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
-                               plan::tree_cost(spec_, layout_, options));
+                               first() ? plan::tree_cost(spec_, layout_, options) : std::nullopt);
   global_batch_ = program.samples();
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 
@@ -209,8 +210,9 @@ void Run::restore() {
     }
   }
   state_.class_names = preprocess::class_names(bench_.dataset->preprocessing);
+  state_.expect_phases(plan::phases_of(spec_));
   if (state_.step == 0) {
-    state_.loss_scale.factor = config.grad_scaler.init_scale;
+    for (PhaseState& phase : state_.phases) phase.loss_scale.factor = config.grad_scaler.init_scale;
     if (config.training.objective == "distillation") load_teacher(config.distillation.teacher, *model_);
     load_initial(config, *model_);
     model_->start_average();
@@ -235,6 +237,7 @@ void Run::loop() {
   try {
     ledger_.begin_steps(bench_.rank);
     first_step_ = state_.step;
+    if (config.checkpoint.enable) checkpointer_->prepare(*model_);
     if (state_.validation_due) validate();
     while (wants_more()) {
       one_step();
@@ -263,17 +266,18 @@ void Run::one_step() {
   inputs.loader = loader_.get();
   inputs.step = state_.step;
   inputs.rates = rates_at({config.lr_scheduler, config.optimizer, total_steps_}, state_.step);
-  inputs.skipped = state_.skipped_steps;
+  inputs.phases = state_.phases;
   inputs.max_norm = config.training.max_norm;
-  inputs.loss_scale = state_.loss_scale;
   inputs.grad_scaler = config.grad_scaler;
   inputs.ready = checkpointer_->written();
   const bool first_of_process = state_.step == first_step_;
   if (first() && traces_next_step()) inputs.trace = &trace_;
   const RunOutputs outputs = trainer_->run(inputs);
   stop_ = outputs.stop;
-  judge(outputs);
-  if (scales_loss()) state_.loss_scale = outputs.loss_scale;
+  for (size_t p = 0; p < state_.phases.size(); ++p) {
+    judge(p, outputs.phases[p]);
+    state_.phases[p] = outputs.phases[p].state;
+  }
   state_.step += 1;
   state_.position += global_batch_;
   state_.last_loss = outputs.loss.mean();
@@ -298,23 +302,22 @@ bool Run::scales_loss() const {
 }
 
 // Gradients that overflow are what a loss scale is there to find out, unless it has nothing left to give.
-void Run::judge(const RunOutputs& outputs) {
+void Run::judge(size_t phase, const PhaseOutputs& outputs) const {
   if (outputs.scale.finite) return;
-  if (scales_loss() && std::isfinite(outputs.loss.mean()) && state_.loss_scale.factor >= 1) {
-    ++state_.skipped_steps;
-    return;
-  }
+  const double factor = state_.phases[phase].loss_scale.factor;
+  if (scales_loss() && std::isfinite(outputs.loss.mean()) && factor >= 1) return;
   const int unit = outputs.scale.non_finite_unit;
-  const std::string message = fmt::format(
-      "step {}: loss is {}, gradient norm is {}{}", state_.step + 1, outputs.loss.mean(), outputs.scale.norm,
-      unit >= 0 ? fmt::format(", first in the gradient of unit {}", spec_.units[unit].name) : "");
+  const std::string message =
+      fmt::format("step {}{}: loss is {}, gradient norm is {}{}", state_.step + 1,
+                  spec_.phases.empty() ? "" : fmt::format(", phase {}", spec_.phases[phase]),
+                  outputs.loss.mean(), outputs.scale.norm,
+                  unit >= 0 ? fmt::format(", first in the gradient of unit {}", spec_.units[unit].name) : "");
   if (bench_.config.training.nan_policy == "stop") {
     throw Error(
         ErrorCode::kFailedPrecondition,
         message +
             "; lower [optimizer] lr, clip with [training] max_norm, or set [training] nan_policy = \"skip\"");
   }
-  ++state_.skipped_steps;
   if (first()) log_warning(message + "; the step is skipped");
 }
 

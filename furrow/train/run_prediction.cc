@@ -18,6 +18,10 @@ namespace {
 
 constexpr size_t kMostTraced = 10'000;  // events of a step, as many of its prediction: some 2 MB each
 
+void warn_of_no_prediction(const Error& why) {
+  log_warning(std::string("no prediction of this run: ") + why.what());
+}
+
 // Events of the first step that was traced.
 std::vector<observe::TraceEvent> first_step(const std::vector<observe::TraceEvent>& trace) {
   const auto step_of = [](const observe::TraceEvent& event) {
@@ -61,21 +65,20 @@ bool Run::traces_next_step() const {
 
 // On rank 0.  A prediction that fails is no reason to lose a run.
 void Run::predict() {
-  if (!first() || times_.count() == 0 || bench_.rank.device.type != "cpu") return;  // costs are the CPU's
+  if (!first() || times_.count() == 0 || !costs_) return;
   const config::Config& config = bench_.config;
   try {
     plan::TrainOptions options = train_options(config, spec_);
     options.ranks = ranks_;
     const std::vector<plan::Program> programs = programs_of_world(spec_, layout_, options);
-    const auto costs = machine_costs(machine_of(bench_.rank, config), profile_file());
     const plan::Simulation simulation =
-        plan::simulate(programs, spec_, *costs, {.timeline = !trace_.empty(), .memory = !trace_.empty()});
-    prediction_ = observe::Prediction{costs->source(), figures_of(simulation), measured_};
+        plan::simulate(programs, spec_, *costs_, {.timeline = !trace_.empty(), .memory = !trace_.empty()});
+    prediction_ = observe::Prediction{costs_->source(), figures_of(simulation), measured_};
     prediction_->predicted.memory_by_kind = planned_.bytes;
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
-    if (!trace_.empty()) add_prediction(simulation, programs, costs->source());
+    if (!trace_.empty()) add_prediction(simulation, programs, costs_->source());
   } catch (const Error& error) {
-    log_warning(std::string("no prediction of this run: ") + error.what());
+    warn_of_no_prediction(error);
   }
 }
 
@@ -122,16 +125,16 @@ void Run::plan_memory() {
   Resident beside = resident();
   if (bench_.rank.device.type == "cpu") {  // of others it is unknown
     const Machine machine = machine_of(bench_.rank, bench_.config);
-    const auto workspace = [&](const std::string& profile) {
-      const auto costs = machine_costs(machine, profile);
-      return costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads) +
-             plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
-    };
     try {
-      beside.workspace_bytes = workspace(profile_file());
-    } catch (const Error&) {  // a damaged profile: predict() says so
-      beside.workspace_bytes = workspace("");
+      costs_ = machine_costs(machine, profile_file());
+    } catch (const Error& error) {
+      warn_of_no_prediction(error);
     }
+    const auto analytic = costs_ ? nullptr : machine_costs(machine, "");
+    beside.workspace_bytes =
+        (costs_ ? costs_ : analytic)
+            ->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads) +
+        plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
   }
   beside.rounding_bytes = rounding_bytes(*model_);
   planned_ = planned_memory(trainer_->program(), spec_, beside);

@@ -9,6 +9,7 @@
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
 #include "furrow/config/batch_note.h"
+#include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/quote.h"
 #include "furrow/tensor/arithmetic.h"
@@ -31,6 +32,8 @@ void Run::begin_record() {
     const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
     if (!batch.empty()) log_info(batch);
   }
+  const std::string left_out = models::left_out_by_star(bench_.config.lora, bench_.spec);
+  if (!left_out.empty()) log_info(left_out);
   plan_memory();
   log_memory();
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
@@ -62,15 +65,17 @@ void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
   record.values.emplace_back("step_time_ms", static_cast<double>(duration_ns) * 1e-6);
   record.values.emplace_back("data_wait_s", static_cast<double>(loader_->wait_ns()) * 1e-9);
   record.values.emplace_back("memory_bytes", static_cast<double>(peak_rss_bytes()));
-  if (scales_loss()) {
-    record.values.emplace_back("loss_scale", state_.loss_scale.factor);
-    record.values.emplace_back("skipped_steps", static_cast<double>(state_.skipped_steps));
+  const std::vector<std::string>& phases = bench_.spec.phases;
+  for (size_t p = 0; scales_loss() && p < state_.phases.size(); ++p) {
+    const std::string of_phase = phases.empty() ? "" : "_" + phases[p];
+    const PhaseState& phase = state_.phases[p];
+    record.values.emplace_back("loss_scale" + of_phase, phase.loss_scale.factor);
+    record.values.emplace_back("skipped_steps" + of_phase, static_cast<double>(phase.skipped_steps));
   }
   if (bench_.config.training.enable_cpu_offload) {
     record.values.emplace_back("copies_ms", static_cast<double>(outputs.copies.busy_ns) * 1e-6);
     record.values.emplace_back("exposed_copies_ms", static_cast<double>(outputs.copies.exposed_ns) * 1e-6);
   }
-  const std::vector<std::string>& phases = bench_.spec.phases;
   for (size_t p = 0; p < phases.size(); ++p)
     record.values.emplace_back("loss_" + phases[p], outputs.phases[p].loss.mean());
   if (!bench_.rank.alone()) {

@@ -12,6 +12,9 @@
 namespace furrow::train {
 namespace {
 
+// Key of a field of a phase after the first, whose fields have the keys of a step without phases.
+std::string phase_key(size_t phase, std::string_view name) { return fmt::format("phase.{}.{}", phase, name); }
+
 // The one list of fields, for writing and reading.
 template <class State, class Visitor>
 void visit(State& state, Visitor&& field) {
@@ -26,12 +29,18 @@ void visit(State& state, Visitor&& field) {
   field("best_validation_loss", state.best_validation_loss);
   field("best_validation_accuracy", state.best_validation_accuracy);
   field("bad_validations", state.bad_validations);
-  field("skipped_steps", state.skipped_steps);
+  field("skipped_steps", state.phases.front().skipped_steps);
   field("stopped_early", state.stopped_early);
   field("validation_due", state.validation_due);
-  field("loss_scale", state.loss_scale.factor);
-  field("loss_scale_growth", state.loss_scale.growth);
+  field("loss_scale", state.phases.front().loss_scale.factor);
+  field("loss_scale_growth", state.phases.front().loss_scale.growth);
   field("class_names", state.class_names);
+  for (size_t p = 1; p < state.phases.size(); ++p) {
+    auto& phase = state.phases[p];
+    field(phase_key(p, "skipped_steps"), phase.skipped_steps);
+    field(phase_key(p, "loss_scale"), phase.loss_scale.factor);
+    field(phase_key(p, "loss_scale_growth"), phase.loss_scale.growth);
+  }
 }
 
 template <class T>
@@ -62,6 +71,10 @@ bool may_lack(std::string_view key) { return key.starts_with("loss_scale") || ke
 
 }  // namespace
 
+void RunState::expect_phases(int64_t count) {
+  phases.resize(static_cast<size_t>(count), PhaseState(phases.front()));
+}
+
 std::string to_text(const RunState& state) {
   std::string text;
   visit(state, [&](std::string_view key, const auto& value) {
@@ -78,6 +91,7 @@ std::string to_text(const RunState& state) {
 
 RunState parse_run_state(std::string_view text) {
   RunState state;
+  while (find_value(text, phase_key(state.phases.size(), "skipped_steps"))) state.phases.emplace_back();
   visit(state, [&](std::string_view key, auto& value) {
     using T = std::decay_t<decltype(value)>;
     const auto found = find_value(text, key);

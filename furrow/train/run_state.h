@@ -23,11 +23,14 @@ struct RunState {
   double best_validation_loss = 0;
   double best_validation_accuracy = 0;
   int64_t bad_validations = 0;  // in a row without improvement: early stopping
-  int64_t skipped_steps = 0;    // with a non-finite gradient, under nan_policy "skip" or a loss scale
-  LossScale loss_scale = {};
+  std::vector<PhaseState> phases = std::vector<PhaseState>(1);  // one at least
   bool stopped_early = false;
   bool validation_due = false;                // the step is finished, its validation is not (interrupted)
   std::vector<std::string> class_names = {};  // of the data that it was trained on
+
+  // Of a model with so many phases.  What says nothing of the later ones was written when a step had one
+  // scale and one count of what was skipped: they go on from those.
+  void expect_phases(int64_t count);
 };
 
 // One "key value" line each; doubles round-trip.  parse throws Error{data_loss}.

@@ -17,7 +17,7 @@ TEST(RunState, RoundTripsToTheLastBit) {
   state.has_best = true;
   state.best_metric = 1.0 / 3;
   state.stopped_early = true;
-  state.loss_scale = {4096.5, 17};
+  state.phases = {{3, {4096.5, 17}}, {5, {0.1 + 0.2, 1}}, {}};
   state.class_names = {"cat", "a big\n\\dog", "1.0"};
   const RunState read = parse_run_state(to_text(state));
   EXPECT_EQ(to_text(read), to_text(state));
@@ -26,7 +26,7 @@ TEST(RunState, RoundTripsToTheLastBit) {
   EXPECT_TRUE(std::isnan(read.last_validation_loss));
   EXPECT_TRUE(read.has_best);
   EXPECT_TRUE(read.stopped_early);
-  EXPECT_EQ(read.loss_scale, state.loss_scale);
+  EXPECT_EQ(read.phases, state.phases);
   EXPECT_EQ(read.class_names, state.class_names);
 }
 
@@ -36,9 +36,22 @@ TEST(RunState, OfAnEarlierVersionHasNoLossScaleAndNoNames) {
   std::string text = to_text(state);
   text.resize(text.find("loss_scale"));
   EXPECT_EQ(parse_run_state(text).step, 9);
-  EXPECT_EQ(parse_run_state(text).loss_scale, LossScale());
+  EXPECT_EQ(parse_run_state(text).phases, std::vector<PhaseState>(1));
   EXPECT_TRUE(parse_run_state(text).class_names.empty());
   EXPECT_TRUE(parse_run_state(to_text(state)).class_names.empty());
+}
+
+TEST(RunState, OfAnEarlierVersionHasOneLossScaleForAllPhases) {
+  RunState state;
+  state.phases = {{7, {64, 2}}};
+  RunState read = parse_run_state(to_text(state));
+  read.expect_phases(2);
+  EXPECT_EQ(read.phases, (std::vector<PhaseState>{{7, {64, 2}}, {7, {64, 2}}}));
+  read.phases[1] = {0, {8, 1}};
+  const std::vector<PhaseState> own = read.phases;
+  read = parse_run_state(to_text(read));
+  read.expect_phases(2);
+  EXPECT_EQ(read.phases, own) << "control";
 }
 
 TEST(RunState, DamageIsNamed) {

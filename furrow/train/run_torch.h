@@ -64,7 +64,7 @@ class Run {
   void one_step();
   bool traces_next_step() const;
   bool scales_loss() const;
-  void judge(const RunOutputs& outputs);  // a step that was not applied: whether to go on
+  void judge(size_t phase, const PhaseOutputs& outputs) const;  // a step not applied: whether to go on
   void log_step(const RunOutputs& outputs, int64_t duration_ns);
   void validate();
   LossSums validation_sums();
@@ -109,6 +109,8 @@ class Run {
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<data::Loader> loader_;
+  std::unique_ptr<plan::Costs>
+      costs_;  // of rank 0, on a CPU whose profile can be read; from begin_record() on
   PlannedMemory planned_;
   int64_t total_steps_ = 0;
   int64_t global_batch_ = 0;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <mutex>
 
 #include "furrow/base/error.h"
@@ -453,27 +454,67 @@ TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
   EXPECT_THAT(weights("alone"), HasSubstr("b.downsample.1.running_var"));
 }
 
+// A generator and a discriminator of one hidden layer each.
+std::vector<std::string> small_gan() {
+  return {"--model.name",
+          "gan",
+          "--training.objective",
+          "gan",
+          "--validation.enable",
+          "false",
+          "--data.normalize",
+          "false",
+          "--model.generator_hidden",
+          "[24]",
+          "--model.discriminator_hidden",
+          "[24]",
+          "--optimizer.groups",
+          R"(["generator.* lr=1e-3", "discriminator.* lr=5e-4"])"};
+}
+
 // Both phases of its steps, and noise that follows the samples.
 TEST_F(RankSession, AGanGoesFromLayoutToLayoutToo) {
-  network_ = {"--model.name",
-              "gan",
-              "--training.objective",
-              "gan",
-              "--validation.enable",
-              "false",
-              "--data.normalize",
-              "false",
-              "--model.generator_hidden",
-              "[24]",
-              "--model.discriminator_hidden",
-              "[24]",
-              "--optimizer.groups",
-              R"(["generator.* lr=1e-3", "discriminator.* lr=5e-4"])"};
+  network_ = small_gan();
   expect_chain_equals_alone();
   EXPECT_THAT(weights("alone"), HasSubstr("generator.fc2.weight"));
   EXPECT_THAT(weights("alone"), HasSubstr("discriminator.fc2.weight"));
   EXPECT_THAT(weights("alone"), Not(HasSubstr("fooled")));
   EXPECT_EQ(read_file(run("chain") + "/samples.svg"), read_file(run("alone") + "/samples.svg"));
+}
+
+// The chain stops and resumes in the middle of overflows and of intervals of growth.
+TEST_F(RankSession, AGanInFloat16GoesOnWithItsTwoLossScales) {
+  network_ = small_gan();
+  network_.insert(network_.end(), {"--grad_scaler.init_scale", "536870912", "--grad_scaler.growth_interval",
+                                   "3", "--metrics.log_freq", "1"});
+  precision_ = "float16";
+  expect_chain_equals_alone();
+  std::map<std::string, double> last;
+  bool alike = true;
+  for (const observe::StepRecord& record : observe::read_metrics(run("alone") + "/metrics.jsonl")) {
+    for (const auto& [name, value] : record.values) last[name] = value;
+    alike = alike && last.at("loss_scale_discriminator") == last.at("loss_scale_generator");
+  }
+  EXPECT_FALSE(alike) << "each has its own";
+  for (const std::string phase : {"discriminator", "generator"}) {
+    EXPECT_GT(last.at("skipped_steps_" + phase), 2) << phase;
+    EXPECT_LT(last.at("skipped_steps_" + phase), 15) << phase;
+  }
+  EXPECT_FALSE(last.contains("loss_scale"));
+}
+
+TEST_F(RankSession, AdaptersOfAGanGoFromLayoutToLayoutToo) {
+  network_ = small_gan();
+  network_.erase(network_.end() - 2, network_.end());  // groups, of what is frozen now
+  network_.insert(network_.end(), {"--lora.rank", "3"});
+  expect_chain_equals_alone();
+  EXPECT_THAT(weights("alone"), Not(HasSubstr("lora")));
+  const auto adapters = [&](const std::string& name) {
+    return read_file(run(name) + "/adapter/adapter_model.safetensors");
+  };
+  EXPECT_EQ(adapters("chain"), adapters("alone"));
+  EXPECT_THAT(adapters("alone"), AllOf(HasSubstr("generator.fc2.lora_B"),
+                                       HasSubstr("discriminator.fc1.lora_A"), Not(HasSubstr("generated"))));
 }
 
 // The teacher, with statistics of its own, is no part of what is exported and evaluated.
@@ -526,10 +567,11 @@ TEST_F(RankSession, ASaveThatFailsOnAnyRankLeavesTheLastCheckpoint) {
       if (point.ends_with("_prune") || point == "checkpoint.after_commit") continue;
       SCOPED_TRACE(point + " " + mode);
       const std::string name = mode + point;
-      // Two ranks: of the second checkpoint (the first has step 8), the second rank's files.
+      // Two ranks: of the second checkpoint (the first has step 8), the folder that both make, the second
+      // rank's files.
       const bool once = point != "checkpoint.before_piece" && point != "checkpoint.after_piece" &&
                         point != "checkpoint.before_adopt";
-      arm_failpoints(point + (once ? "=enospc@2" : "=enospc@8"));
+      arm_failpoints(point + (point == "checkpoint.begin" ? "=enospc@4" : once ? "=enospc@2" : "=enospc@8"));
       const std::vector<std::string> settings = {"--checkpoint.async_mode", mode};
       EXPECT_THROW(train_on(name, layout(1, 2), false, settings), Error);
       arm_failpoints("");

@@ -73,7 +73,9 @@ Workbench with_teacher(const TrainRequest& request, Workbench bench) {
                       "run's is not checked",
                       config.distillation.teacher));
     }
-    plan::ModelSpec teacher = models::describe_table(artefact.model, shape_of(*bench.dataset->train), extra);
+    const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
+    plan::ModelSpec teacher =
+        models::describe_table(artefact.model, shape_of(*bench.dataset->train), trained, extra);
     models::compute_in(models::precision_of(config.training.mixed_precision_param), &teacher);
     models::add_teacher(std::move(teacher), &bench.spec);
     return bench;

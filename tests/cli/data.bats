@@ -79,6 +79,9 @@ fingerprint() { cat "$1/model/model.safetensors" <(python3 -c 'import json, sys;
   fails 4 "is there already"
   run --separate-stderr "$furrow" data pack "$config" --out x --shard-size many
   fails 2 "no number of bytes"
+  run --separate-stderr "$furrow" data pack "$config" --out x --shard-size 3
+  fails 2 "--shard-size 3 is below the 4.0 KiB"
+  [ ! -e x ] && [ ! -e x.partial ]
   run --separate-stderr "$furrow" train "$config" --data.memory_budget lots
   fails 2 "no number of bytes"
   "$furrow" data pack "$config" --out pack
@@ -269,6 +272,51 @@ make_documents() {
   "$furrow" train "$config" "${mixed[@]}" --job.dump_folder b \
     --data.mixture '["a: text weight=1 path=documents.txt", "b: text weight=3 path=other.txt"]'
   [ "$(fingerprint a)" != "$(fingerprint b)" ]
+  # Its pack is as large as the tokens and trains to the same bits, whatever the length of the samples.
+  mixture='["a: text weight=3 path=documents.txt", "b: text weight=1 path=other.txt"]'
+  "$furrow" data pack "$config" "${mixed[@]}" --data.mixture "$mixture" --out pack --json >pack.json
+  [ "$(json pack.json 'd[0]["bytes"]')" = "$(($(cat documents.txt other.txt | wc -c)))" ]
+  "$furrow" data verify pack
+  run --separate-stderr "$furrow" data info pack
+  [[ $status -eq 0 && $output =~ a\ +\*\.0\ +3\ +75\.00\ +tokens && $output == *"lineage source b"* ]]
+  "$furrow" train "$config" "${mixed[@]}" --training.dataset pack --training.dataset_path pack --job.dump_folder packed
+  [ "$(fingerprint a)" = "$(fingerprint packed)" ]
+  "$furrow" bench data pack --seconds 0.05 --json >bench.json
+  [ "$(json bench.json 'all(0 < r["stored_gb_per_second"] < r["delivered_gb_per_second"] / 8 for r in d)')" = True ]
   run --separate-stderr "$furrow" train "$config" "${mixed[@]}" --data.mixture '["a: text weight=0 path=documents.txt"]'
   fails 2 "weight 0 is no number above 0"
+}
+
+@test "readers of a pack: as many as asked for, the same bits, and no number is refused" {
+  "$furrow" data pack "$config" --out pack
+  packed=(--training.dataset pack --training.dataset_path pack --training.steps 5)
+  "$furrow" train "$config" "${packed[@]}" --job.dump_folder one --data.readers 1
+  "$furrow" train "$config" "${packed[@]}" --job.dump_folder five --data.readers 5
+  [ "$(fingerprint one)" = "$(fingerprint five)" ]
+  grep -q '^readers = 5$' five/config.toml
+  "$furrow" bench data pack --data.readers 5 --seconds 0.05 --json >bench.json
+  [ "$(json bench.json '[r["readers"] for r in d]')" = "[5, 'none', 1, 5]" ]
+  run --separate-stderr "$furrow" train "$config" "${packed[@]}" --job.dump_folder none --data.readers -1
+  fails 2 "data.readers"
+  run --separate-stderr "$furrow" train "$config" "${packed[@]}" --job.dump_folder none --data.readers many
+  fails 2 "data.readers"
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder warned --training.steps 5 --data.readers 3
+  [[ $status -eq 0 && $stderr == *"data.readers"*"no effect"* ]]
+}
+
+@test "a folder of texts is one text, and packing it leaves nothing beside the pack" {
+  mkdir texts
+  for i in 1 2 3; do printf "text number $i %.0s" {1..50} >"texts/$i.txt"; done
+  texts=(--model.name lstm --model.width 8 --training.dataset text --training.dataset_path texts --training.seq_len 8 --training.steps 5)
+  "$furrow" train "$config" "${texts[@]}" --job.dump_folder folder
+  cat texts/*.txt >all.txt
+  "$furrow" train "$config" "${texts[@]}" --training.dataset_path all.txt --job.dump_folder file
+  [ "$(fingerprint folder)" = "$(fingerprint file)" ]
+  "$furrow" train "$config" "${texts[@]}" --data.text_files '["2.txt"]' --job.dump_folder two
+  [ "$(fingerprint folder)" != "$(fingerprint two)" ]
+  "$furrow" data pack "$config" "${texts[@]}" --out pack --json >pack.json
+  [ "$(json pack.json 'd[0]["bytes"]')" = "$(cat texts/*.txt | wc -c)" ]
+  [ "$(ls -A)" = "$(printf '%s\n' all.txt file folder pack pack.json texts two)" ]
+  run --separate-stderr "$furrow" train "$config" "${texts[@]}" --data.text_files '["4.txt"]' --job.dump_folder none
+  fails 3 "texts/4.txt"
 }

@@ -83,6 +83,8 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   echo garbage >profile
   run --separate-stderr "$furrow" profile "$config"
   fails 11 "line 1: expected 'furrow-profile 2'"
+  "$furrow" train "$config" --job.dump_folder "$PWD/damaged" 2>log
+  [ "$(grep -c "no prediction of this run: " log)" = 1 ]
 }
 
 @test "the timeline of a step, before it runs" {

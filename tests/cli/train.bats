@@ -69,6 +69,21 @@ load common
   done
 }
 
+@test "a GAN in float16 has a loss scale for each phase, and goes on with both" {
+  gan=(--model.name gan --training.objective gan --training.mixed_precision_param float16 --data.normalize false
+    --validation.enable false --model.generator_hidden [16] --model.discriminator_hidden [16]
+    --grad_scaler.init_scale 1e9 --grad_scaler.growth_interval 4)
+  "$furrow" train "$config" --job.dump_folder whole "${gan[@]}"
+  "$furrow" train "$config" --job.dump_folder parts "${gan[@]}"
+  grep -q '"loss_scale_discriminator":[0-9.]*,.*"skipped_steps_generator":[1-9]' whole/metrics.jsonl
+  rm -r parts/model parts/checkpoints/step-00000030
+  "$furrow" train parts --resume
+  cmp whole/model/model.safetensors parts/model/model.safetensors
+  run --separate-stderr "$furrow" plan "$config" "${gan[@]}" --print program
+  [ "$status" -eq 0 ]
+  [[ $output == *"update_scale"*"scale(1) loss_scale(2) -> loss_scale(3)"* ]]
+}
+
 @test "a missing config is not found" {
   run --separate-stderr "$furrow" train none.toml
   fails 3 "none.toml"

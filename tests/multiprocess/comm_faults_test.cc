@@ -4,12 +4,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
+#include <set>
+#include <utility>
 
+#include "furrow/base/error.h"
 #include "furrow/comm/socket.h"
 #include "tests/testing/processes.h"
+#include "tests/testing/rank_job.h"
 #include "tests/testing/told.h"
 
 namespace furrow {
@@ -35,15 +41,17 @@ int repeats() {
   return std::stoi(environment("FURROW_TEST_REPEATS", otherwise));
 }
 
+using Words = std::vector<std::string>;
+
 class CommFaults : public ::testing::TestWithParam<const char*> {
  protected:
   // Ranks that run for ever, unless somebody fails; `own` adds words for one rank.
   void start(const std::vector<std::string>& words, int own_rank = -1,
              const std::vector<std::string>& own = {}) {
     const int says = says_ < 0 ? own_rank : says_;
-    const int port = comm::local_port(*comm::listen_at("127.0.0.1", 0));
-    for (int rank = 0; rank < kSize; ++rank) {
-      std::vector<std::string> command = below_;
+    if (port_ == 0) port_ = comm::local_port(*comm::listen_at("127.0.0.1", 0));
+    for (int rank = first_; rank < last_; ++rank) {
+      std::vector<std::string> command = below_rank_ < 0 || rank == below_rank_ ? below_ : Words();
       for (const std::string& word :
            {program(), std::string("--steps"), steps_, std::string("--transport"), std::string(GetParam())}) {
         command.push_back(word);
@@ -53,8 +61,8 @@ class CommFaults : public ::testing::TestWithParam<const char*> {
       ranks_->start(command, {{"RANK", std::to_string(rank == own_rank ? says : rank)},
                               {"WORLD_SIZE", std::to_string(kSize)},
                               {"MASTER_ADDR", "127.0.0.1"},
-                              {"MASTER_PORT", std::to_string(port)},
-                              {"FURROW_JOB_TOKEN", fmt::format("secret {}", port)}});
+                              {"MASTER_PORT", std::to_string(port_)},
+                              {"FURROW_JOB_TOKEN", fmt::format("secret {}", port_)}});
     }
   }
 
@@ -90,18 +98,35 @@ class CommFaults : public ::testing::TestWithParam<const char*> {
     }
   }
 
+  void begin() {
+    ranks_ = std::make_unique<Processes>();
+    port_ = 0;
+  }
+
+  // Every rank says that it is rank 0 that cannot open more, and how.
+  void expect_lack_of_rank_zero(const ::testing::Matcher<std::string>& how) {
+    const auto matcher = AllOf(testing::NamesRank(0, ranks_->pid(0)), HasSubstr("`ulimit -n`"), how);
+    const Ended zero = ranks_->await_end(0);
+    EXPECT_EQ(zero.exit_status, exit_status(ErrorCode::kResourceExhausted));
+    EXPECT_THAT(zero.err, matcher);
+    expect_all_end(0, zero.at_ns, 1.0, matcher);
+  }
+
   // `body`, on fresh ranks each time.
   template <class Body>
   void repeat(const Body& body) {
     for (int i = 0; i < repeats() && !HasFatalFailure(); ++i) {
-      ranks_ = std::make_unique<Processes>();
+      begin();
       body(i);
     }
     fmt::print("{} repetitions; the last rank ended at worst {:.2f} s after the fault\n", repeats(), worst_);
   }
 
   std::unique_ptr<Processes> ranks_;
-  std::vector<std::string> below_;  // what starts the ranks
+  Words below_;                   // what starts the ranks
+  int below_rank_ = -1;           // or this one alone
+  int first_ = 0, last_ = kSize;  // of those that start() starts
+  int port_ = 0;
   std::string steps_ = "1000000000";
   int says_ = -1;         // the number that start()'s own_rank says it is; -1: its own
   bool goes_on_ = false;  // the rank at fault, until it hears of it
@@ -170,7 +195,7 @@ TEST_P(CommFaults, SocketsClose) {
 
 // One that computes for ever is no silent rank; the operation that waits for it has a deadline.
 TEST_P(CommFaults, Stalls) {
-  ranks_ = std::make_unique<Processes>();
+  begin();
   start({"--timeout", "1", "--fault", "stall", "--fault-step", "50", "--fault-rank", "1"});
   await_running();
   expect_ends(1, testing::monotonic_ns(), 2.5, ::testing::_);
@@ -178,7 +203,7 @@ TEST_P(CommFaults, Stalls) {
 
 // Before anybody has reported anything to the store.
 TEST_P(CommFaults, StoppedAtOnce) {
-  ranks_ = std::make_unique<Processes>();
+  begin();
   start({"--timeout", "1", "--announce", "0"});
   ASSERT_NO_FATAL_FAILURE(await_running());
   const int64_t since = testing::monotonic_ns();
@@ -200,14 +225,31 @@ TEST_P(CommFaults, AnotherConfiguration) {
 
 // Each process may open so many files at most, or only until it asks for more; it begins with three, however
 // many whoever runs the test has left open.
-std::vector<std::string> below_a_limit(const std::string& limit) {
+Words below_a_limit(const std::string& limit, int files = 12) {
   return {"/bin/bash", "-c",
-          "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -le 2 ] || eval \"exec $fd>&-\"; done; ulimit " +
-              limit + " 12; exec \"$0\" \"$@\""};
+          fmt::format("for fd in /proc/self/fd/*; do fd=${{fd##*/}}; [ $fd -le 2 ] || eval \"exec $fd>&-\"; "
+                      "done; ulimit {} {}; exec \"$0\" \"$@\"",
+                      limit, files)};
+}
+
+struct Descriptors {
+  size_t sockets = 0;
+  int least_free = 0;
+};
+Descriptors descriptors_of(pid_t pid) {
+  Descriptors found;
+  std::set<int> open;
+  std::error_code gone;  // between listing and looking
+  for (const auto& entry : std::filesystem::directory_iterator(fmt::format("/proc/{}/fd", pid), gone)) {
+    open.insert(std::stoi(entry.path().filename()));
+    if (std::filesystem::read_symlink(entry.path(), gone).string().starts_with("socket:")) ++found.sockets;
+  }
+  while (open.contains(found.least_free)) ++found.least_free;
+  return found;
 }
 
 TEST_P(CommFaults, TooFewDescriptorsAreNamed) {
-  ranks_ = std::make_unique<Processes>();
+  begin();
   below_ = below_a_limit("-n");
   start({});
   for (size_t rank = 0; rank < kSize; ++rank) {
@@ -218,8 +260,40 @@ TEST_P(CommFaults, TooFewDescriptorsAreNamed) {
   }
 }
 
+// Rank 0 sees at once that it cannot meet so many, and stays until the others know.
+TEST_P(CommFaults, TooFewDescriptorsOfRankZeroAreHeardByAll) {
+  repeat([&](int) {
+    below_ = below_a_limit("-n", 8);
+    below_rank_ = 0;
+    start({});
+    expect_lack_of_rank_zero(AllOf(
+        HasSubstr("cannot meet the ranks of a world of 3, which takes 11 more files and sockets where 5 "
+                  "can be opened: Too many open files: this process may have 8 files and sockets open at "
+                  "once; raise that to 14 with `ulimit -n`")));
+  });
+}
+
+// It runs out while the others come: those who knock are let in one by one, to hear of it.
+TEST_P(CommFaults, DescriptorsThatRunOutWhileRanksComeAreHeardByAll) {
+  repeat([&](int) {
+    first_ = 0;
+    last_ = kSize - 1;
+    start({});
+    const pid_t zero = ranks_->pid(0);
+    constexpr size_t kInside = 2 + (kSize - 1);  // the port, the own connection, both ranks' at the store
+    ASSERT_TRUE(testing::wait_until([&] { return descriptors_of(zero).sockets == kInside; }));
+    const auto least = static_cast<rlim_t>(descriptors_of(zero).least_free);
+    const rlimit limit{least, least};
+    ASSERT_EQ(::prlimit(zero, RLIMIT_NOFILE, &limit, nullptr), 0);
+    first_ = std::exchange(last_, kSize);
+    start({});
+    expect_lack_of_rank_zero(HasSubstr(fmt::format(
+        "cannot accept a connection: Too many open files: this process may have {} files", least)));
+  });
+}
+
 TEST_P(CommFaults, ALowSoftLimitIsRaised) {
-  ranks_ = std::make_unique<Processes>();
+  begin();
   below_ = below_a_limit("-Sn");
   steps_ = "5";
   start({});
@@ -232,7 +306,7 @@ TEST_P(CommFaults, ALowSoftLimitIsRaised) {
 // At once, not when the time to come is over.
 TEST_P(CommFaults, TwoOfOneNumber) {
   for (const int twice : {0, 1}) {
-    ranks_ = std::make_unique<Processes>();
+    begin();
     says_ = twice;
     start({}, 2);
     for (size_t rank = 0; rank < kSize; ++rank) {

@@ -9,17 +9,16 @@ usage: comm_network_test.py [TEST ...]
 
 import os
 import pathlib
-import random
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "testing"))
+from host_training import FURROW, Training  # noqa: E402
 from hosts import RANK, Job, Network, Skip, endless_words, expect_error_of_silence, ip, main, on, repeats  # noqa: E402
 
 
@@ -108,47 +107,22 @@ def test_uneven_hosts():
                 assert f"local {place}" in job.text(rank), job.text(rank)
 
 
-def write_images(folder):
-    """What tests/multiprocess/ranks.toml reads."""
-    os.makedirs(folder)
-    draw = random.Random(1)
-    for name, count in (("train", 600), ("t10k", 100)):
-        labels = [draw.randrange(10) for _ in range(count)]
-        rows = [bytes(draw.randrange(100) + (120 if row == label else 0) for row in range(10) for _ in range(10))
-                for label in labels]
-        with open(f"{folder}/{name}-images-idx3-ubyte", "wb") as file:
-            file.write(struct.pack(">4I", 0x803, count, 10, 10) + b"".join(rows))
-        with open(f"{folder}/{name}-labels-idx1-ubyte", "wb") as file:
-            file.write(struct.pack(">2I", 0x801, count) + bytes(labels))
-
-
 def test_train():
     """`furrow train`, a rank on each of two hosts and two on each: the model of one process."""
     with tempfile.TemporaryDirectory() as folder:
-        write_images(f"{folder}/data")
-
-        def words(name, *more):
-            return ["train", os.path.join(os.environ["FURROW_SOURCE_DIR"], "tests/multiprocess/ranks.toml"),
-                    "--job.dump_folder", f"{folder}/{name}", "--training.dataset_path", f"{folder}/data",
-                    "--training.steps", "20", *more]
-
-        def model(name):
-            with open(f"{folder}/{name}/model/model.safetensors", "rb") as file:
-                return file.read()
-
-        furrow = os.environ["FURROW_BIN"]
-        for name, more in (("one", []), ("other", ["--debug.seed", "9"])):
-            alone = subprocess.run([furrow, *words(name, *more)], check=False, capture_output=True, text=True)
-            assert alone.returncode == 0, alone.stderr
-        assert model("one") != model("other"), "control: another seed"
+        training = Training(folder, steps=20)
+        for run, more in (("one", []), ("other", ["--debug.seed", "9"])):
+            training.alone(training.words(run, *more))
+        assert training.model("one") != training.model("other"), "control: another seed"
         for per_host in (1, 2):
+            run = f"hosts{per_host}"
             with Network(2) as network:
                 before = network.counter(1, "rx_bytes")
-                with Job(network, words(f"hosts{per_host}"), per_host, furrow) as job:
+                with Job(network, training.words(run), per_host, FURROW) as job:
                     job.finish()
                 print(f"trained on 2 hosts, {per_host} ranks each: host 1 received "
                       f"{network.counter(1, 'rx_bytes') - before} bytes")
-            assert model(f"hosts{per_host}") == model("one"), per_host
+            assert training.model(run) == training.model("one"), per_host
 
 
 def run_launchers(commands):

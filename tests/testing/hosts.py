@@ -67,6 +67,10 @@ class Network:
                 return result.stderr.strip()
         return ""
 
+    def processes(self):
+        """That still run on a host."""
+        return [pid for host in self.hosts for pid in ip("netns", "pids", host).stdout.split()]
+
     def counter(self, host, name):
         text = ip("netns", "exec", self.hosts[host], "cat", f"/sys/class/net/net0/statistics/{name}").stdout
         return int(text)
@@ -110,16 +114,17 @@ class FaultSwitch:
 
 
 class Job:
-    """One process per rank: `per_host` of them on each host, or as many as a list says; `program` runs with `words`."""
+    """One process per rank: `per_host` of them on each host, or as many as a list says; `program` runs with `words`, and
+    with `variables` besides those of a launcher."""
 
-    def __init__(self, network, words, per_host=1, program=RANK):
+    def __init__(self, network, words, per_host=1, program=RANK, variables=None):
         self.processes, self.files = [], []
         on_each = [per_host] * len(network.hosts) if isinstance(per_host, int) else per_host
         self.hosts = [host for host, count in zip(network.hosts, on_each) for _ in range(count)]  # by rank
         size = len(self.hosts)
         for rank, host in enumerate(self.hosts):
             environment = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="10.77.0.1",
-                               MASTER_PORT="29500", FURROW_JOB_TOKEN="secret")
+                               MASTER_PORT="29500", FURROW_JOB_TOKEN="secret", **(variables or {}))
             out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
             self.files.append((out, err))
             self.processes.append(subprocess.Popen(on(host, program, *words), env=environment, stdout=out, stderr=err))
@@ -161,10 +166,13 @@ def endless_words(timeout, *more):
     return ["--steps", "1000000000", "--settle", "1500", "--timeout", str(timeout), *more]
 
 
-def expect_error_of_silence(job, rank, blamed):
+GRADIENTS = r"all_reduce 'gradients' #\d+ of \d+ float32 \(sum\) in group world"
+ANY_OPERATION = r"[a-z_]+(?: '[^']+')? #\d+ of [^;]* in group [^;,]+"
+
+
+def expect_error_of_silence(job, rank, blamed, operation=GRADIENTS):
     """A rank's error says what it was doing and as which number, and of one of the ranks `blamed` its host and its last
     progress."""
-    operation = r"all_reduce 'gradients' #\d+ of \d+ float32 \(sum\) in group world"
     one_of = "|".join(rf"rank {other} \(host {job.hosts[other]}, pid \d+\)" for other in blamed)
     wanted = (rf"{operation} on rank \d+ \(host {job.hosts[rank]}, pid \d+\): .*(?:{one_of}).* silent for [\d.]+ s: .*; "
               rf"last progress: {operation}, (?:begun|finished|heard of) [\d.]+ m?s ago")

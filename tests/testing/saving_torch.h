@@ -28,24 +28,34 @@ inline plan::ModelSpec wide_units(int64_t units, int64_t width) {
   return models::describe(model, shape);
 }
 
-// One process's saves as Run makes them.
+// A rank's saves as Run makes them: of one process, or of one of the data ranks that `joined` is of, who
+// share a folder.
 struct Saving {
-  Saving(int64_t units, int64_t width, const std::string& mode = "async") : spec(wide_units(units, width)) {
+  Saving(int64_t units, int64_t width, const std::string& mode = "async",
+         const train::RankContext* joined = nullptr, const std::string& shared = "")
+      : spec(wide_units(units, width)) {
+    if (joined != nullptr) rank = *joined;
     config.checkpoint.async_mode = mode;
     config.checkpoint.keep_latest_k = 1;
+    const int ranks = rank.alone() ? 1 : rank.communicator->size();
     plan::TrainOptions options;
-    options.microbatch_sizes = {1};
+    options.microbatch_sizes.assign(static_cast<size_t>(ranks), 1);
+    options.ranks.rank = rank.rank;
     options.recompute.assign(spec.units.size(), false);
     options.optimizer_states = plan::forms_of(rule.states());
-    const plan::Layout layout({1, 1, 1, 1, 1, 1}, 1);
+    const plan::Layout layout({1, ranks, 1, 1, 1, 1}, ranks);
     const plan::Program program = plan::compile_save(spec, layout, options);
-    model = std::make_unique<train::ModelState>(spec, rule.states(), /*seed=*/1);
+    const plan::FlatLayout flat = plan::flat_layout(spec);
+    model =
+        std::make_unique<train::ModelState>(spec, rule.states(), /*seed=*/1, std::span<const nn::BlockKind>(),
+                                            train::residence_of(flat, program.placement, rank));
     executor =
         std::make_unique<train::Executor>(program, *model, train::find_objective("supervised"), &rule, rank);
     char name[] = "/tmp/furrow_save_XXXXXX";
-    folder = mkdtemp(name);
-    train::CheckpointPlace place;
-    place.folder = folder;
+    folder = rank.alone() ? mkdtemp(name) : shared;
+    const train::CheckpointPlace place{folder, train::own_slices(flat, program.placement),
+                                       program.placement.writes_statistics(),
+                                       program.placement.counts_replicated()};
     checkpointer = std::make_unique<train::Checkpointer>(config, place, rank);
     for (const train::UnitState& unit : model->units()) {
       bytes += unit.params.nbytes();
@@ -54,7 +64,7 @@ struct Saving {
   }
   ~Saving() {
     checkpointer.reset();
-    std::filesystem::remove_all(folder);
+    if (rank.alone()) std::filesystem::remove_all(folder);
   }
 
   void save(int64_t step) {
@@ -70,7 +80,7 @@ struct Saving {
   config::Config config;
   plan::ModelSpec spec;
   train::OptimizerRule rule{config::Optimizer{}, config::LrScheduler{}, config::Ema{}};
-  train::RankContext rank;
+  train::RankContext rank = {};
   std::unique_ptr<train::ModelState> model;
   std::unique_ptr<train::Executor> executor;
   std::string folder;

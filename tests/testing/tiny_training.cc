@@ -12,6 +12,7 @@
 #include "furrow/models/teacher.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/optimizer_spec.h"
+#include "furrow/plan/topology.h"
 #include "furrow/plan/value_bytes.h"
 #include "tests/testing/tiny_training_torch.h"
 
@@ -199,6 +200,17 @@ train::OptimizerRule TinyTraining::rule() const {
 
 train::Objective TinyTraining::objective() const { return train::make_objective(config, /*tokens=*/false); }
 
+std::vector<train::PhaseState> first_phases(const StepOptions& options, const plan::ModelSpec& spec) {
+  if (!options.phases.empty()) return options.phases;
+  return std::vector<train::PhaseState>(static_cast<size_t>(plan::phases_of(spec)), {0, options.loss_scale});
+}
+
+std::vector<train::PhaseState> phases_after(const train::RunOutputs& outputs) {
+  std::vector<train::PhaseState> phases;
+  for (const train::PhaseOutputs& phase : outputs.phases) phases.push_back(phase.state);
+  return phases;
+}
+
 StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
   const train::OptimizerRule rule = tiny.rule();
   const plan::ModelSpec spec = tiny.trained_spec();
@@ -221,17 +233,17 @@ StepResult run_steps(const TinyTraining& tiny, const StepOptions& options) {
   const bool shuffle = options.source == nullptr;
   data::Loader loader(source, data::SampleOrder(42, source.size(), shuffle), loader_options);
   StepResult result;
-  result.outputs.loss_scale = options.loss_scale;
+  std::vector<train::PhaseState> phases = first_phases(options, spec);
   for (int s = 0; s < options.steps; ++s) {
     train::RunInputs inputs;
     inputs.loader = &loader;
     inputs.step = options.first_step + s;
     inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
     inputs.max_norm = options.max_norm;
-    inputs.skipped = result.skipped;
-    inputs.loss_scale = result.outputs.loss_scale;
+    inputs.phases = phases;
     inputs.grad_scaler = tiny.config.grad_scaler;
     result.outputs = executor.run(inputs);
+    phases = phases_after(result.outputs);
     result.skipped += result.outputs.scale.finite ? 0 : 1;
     result.losses.push_back(result.outputs.loss.mean());
   }

@@ -72,7 +72,8 @@ struct StepOptions {
   int threads = 1;
   bool trace = false;
   double max_norm = 1;
-  train::LossScale loss_scale = {};                    // of the first step
+  train::LossScale loss_scale = {};                    // of the first step, in every phase
+  std::vector<train::PhaseState> phases = {};          // what each is at before it; empty: at that scale
   const data::Source* source = nullptr;                // instead of the network's own, in its order
   std::function<void(train::ModelState&)> start = {};  // changes what one process starts from
 };
@@ -86,8 +87,12 @@ struct StepResult {
   std::vector<at::Tensor> statistics;  // by unit; undefined without any
   train::RunOutputs outputs;
   std::vector<double> losses;  // the mean of every step
-  int64_t skipped = 0;         // steps that were not applied
+  int64_t skipped = 0;         // steps that were not applied, or a phase of them was not
 };
+// Of a network with so many phases, what the first step finds.
+std::vector<train::PhaseState> first_phases(const StepOptions& options, const plan::ModelSpec& spec);
+// What the next one does.
+std::vector<train::PhaseState> phases_after(const train::RunOutputs& outputs);
 StepResult run_steps(const TinyTraining& tiny, const StepOptions& options);
 
 // Same bits, element by element; false when one is undefined and the other is not.

@@ -62,8 +62,7 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
   loader_options.prefetch = 0;
   data::Loader loader(ledger, data::SampleOrder(42, ledger.size(), true), loader_options);
   train::RunOutputs outputs;
-  outputs.loss_scale = options.loss_scale;
-  int64_t skipped = 0;
+  std::vector<train::PhaseState> phases = first_phases(options, spec);
   std::vector<observe::TraceEvent> trace;
   std::vector<double> losses;
   for (int s = 0; s < options.steps; ++s) {
@@ -73,11 +72,10 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
     inputs.rates = {tiny.config.optimizer.lr, tiny.config.optimizer.beta1};
     inputs.max_norm = options.max_norm;
     if (options.trace) inputs.trace = &trace;
-    inputs.skipped = skipped;
-    inputs.loss_scale = outputs.loss_scale;
+    inputs.phases = phases;
     inputs.grad_scaler = tiny.config.grad_scaler;
     outputs = executor.run(inputs);
-    skipped += outputs.scale.finite ? 0 : 1;
+    phases = phases_after(outputs);
     losses.push_back(outputs.loss.mean());
   }
   inspect({rank.rank, program, model, outputs, ledger.indices(), trace, losses});
@@ -154,6 +152,7 @@ std::string difference(const RankResult& rank, const StepResult& whole) {
     const double norm = own.scale.norm;
     if (norm != expected.scale.norm && !(std::isnan(norm) && std::isnan(expected.scale.norm)))
       return "the norm";
+    if (own.state != expected.state) return "the loss scale, or the steps that were skipped";
   }
   return "";
 }

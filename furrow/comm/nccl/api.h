@@ -28,11 +28,24 @@ enum NcclType : int {
 };
 enum NcclOp : int { kNcclSum = 0, kNcclProd = 1, kNcclMax = 2, kNcclMin = 3, kNcclAvg = 4 };
 
+// ncclConfig_t as NCCL 2.14 has it.  Later ones copy as much of it as `size` says, and take what `version`
+// does not have yet for unset.
+struct NcclConfig {
+  size_t size = sizeof(NcclConfig);
+  unsigned magic = 0xcafebeef;
+  unsigned version = 21400;
+  int blocking = 1;  // 0: calls return before they are done; comm_get_async_error says when they are
+  int padding = 0;
+};
+static_assert(sizeof(NcclConfig) == 24);
+
 struct NcclApi {
   int (*get_version)(int* version);  // 22703 is 2.27.3
   const char* (*get_error_string)(int result);
   int (*get_unique_id)(NcclUniqueId* id);
   int (*comm_init_rank)(NcclComm* comm, int ranks, NcclUniqueId id, int rank);  // waits for all ranks
+  // Null before 2.14.
+  int (*comm_init_rank_config)(NcclComm* comm, int ranks, NcclUniqueId id, int rank, NcclConfig* config);
   int (*comm_destroy)(NcclComm comm);
   int (*comm_abort)(NcclComm comm);
   int (*comm_get_async_error)(NcclComm comm, int* result);

@@ -133,9 +133,7 @@ void NcclExchange::meet() {
   }
 }
 
-void NcclExchange::wait() {
-  group_.wires.wait(deadline_ns_, fmt::format("the ranks of group {}", group_.spec.name));
-}
+void NcclExchange::wait() { group_.wires.wait(deadline_ns_, group_.whom()); }
 
 // ---- slices ----
 

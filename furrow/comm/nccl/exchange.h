@@ -29,6 +29,7 @@ struct NcclGroupWires {
 
   int rank() const { return spec.rank; }
   int size() const { return static_cast<int>(spec.members.size()); }
+  std::string whom() const { return "the ranks of group " + spec.name; }
   int world_rank(int member) const { return spec.members[static_cast<size_t>(member)]; }
   Transport& route(int member) const { return communicator.route(world_rank(member)); }
 };
@@ -70,7 +71,11 @@ class NcclExchange {
   void wait();
   const NcclApi& nccl() const { return group_.wires.nccl(); }
   CudaStream stream() const { return group_.wires.stream(); }
-  void check(int result, const char* what) const { group_.wires.nccl_call(result, what); }
+  // Of a call to NCCL, which may have only begun.
+  void check(int result, const char* what) const {
+    group_.wires.nccl_call(result, what);
+    if (result == kNcclInProgress) group_.wires.settle({&group_.comm, 1}, deadline_ns_, group_.whom());
+  }
   int64_t elements(std::span<const std::byte> bytes) const {
     return static_cast<int64_t>(bytes.size() / element_);
   }

@@ -31,6 +31,8 @@ using fake::see;
 using fake::size_of;
 using fake::Stream;
 
+constexpr int kInProgress = 7;
+
 // ---- communicators ----
 
 // What the ranks of one communicator share.
@@ -53,10 +55,16 @@ struct Shared {
   std::map<std::pair<int, int>, std::deque<std::shared_ptr<Message>>> messages;  // by from, to
 };
 
+struct Issue;
+
 struct Comm {
   std::shared_ptr<Shared> shared;
   int rank = 0;
-  bool aborted = false;  // this rank's end of it alone
+  bool polled = false;                       // its calls return before they are done
+  bool aborted = false;                      // this rank's end of it alone
+  bool came = false;                         // where a polled one waits for the others
+  std::shared_ptr<void> birth = nullptr;     // of a polled one, until they are there
+  std::shared_ptr<Issue> issuing = nullptr;  // what its last call has begun
 };
 using SharedComm = std::shared_ptr<Comm>;  // operations on a stream hold an aborted one until they have ended
 
@@ -67,6 +75,37 @@ std::atomic<int> async_error = 0;
 std::atomic<int> said_version = 22703;
 std::atomic<bool> stalled = false;
 std::atomic<int64_t> births = 0;  // ncclCommInitRank under way
+struct Birth {
+  Birth() { ++births; }
+  ~Birth() { --births; }
+};
+
+// Null: arguments that are none.
+std::shared_ptr<Shared> shared_of(int ranks, const char* id, int rank) {
+  if (rank < 0 || rank >= ranks || std::strncmp(id, "fake ", 5) != 0) return nullptr;
+  const std::lock_guard lock(comms_mutex);
+  auto& here = meeting[id];
+  if (!here) here = std::make_shared<Shared>(ranks);
+  return here->ranks == ranks ? here : nullptr;
+}
+
+// One more of its ranks is there.  REQUIRES: the lock is held.
+void come(Shared& shared) {
+  shared.in.resize(static_cast<size_t>(shared.ranks));
+  shared.out.resize(static_cast<size_t>(shared.ranks));
+  ++shared.present;
+  shared.changed.notify_all();
+}
+
+bool born(Comm& comm) {
+  if (comm.birth == nullptr) return true;
+  if (stalled) return false;
+  const std::lock_guard lock(comm.shared->mutex);
+  if (!std::exchange(comm.came, true)) come(*comm.shared);
+  if (comm.shared->present < comm.shared->ranks) return false;
+  comm.birth = nullptr;
+  return true;
+}
 
 // ---- operations ----
 
@@ -156,6 +195,35 @@ FAKE_THREAD_LOCAL int group_depth = 0;
 FAKE_THREAD_LOCAL std::vector<Operation> grouped;
 FAKE_THREAD_LOCAL Stream* group_stream = nullptr;
 
+// Operations that reach their stream only when somebody has asked for their state again and again.
+struct Issue {
+  std::vector<Operation> group;
+  Stream* stream;
+  int polls = 0;
+};
+
+// As a call that is not in a group, or the end of one, does.
+int issue(std::vector<Operation> group, Stream* stream) {
+  if (!group[0].comm->polled) {
+    stream->push([group = std::move(group)] { carry_out(group); });
+    return 0;
+  }
+  const auto begun = std::make_shared<Issue>(Issue{group, stream});
+  for (const Operation& o : group) o.comm->issuing = begun;
+  return kInProgress;
+}
+
+bool issued(Comm& comm) {
+  constexpr int kPolls = 3;
+  if (comm.issuing == nullptr) return true;
+  Issue& begun = *comm.issuing;
+  if (begun.polls < kPolls && ++begun.polls == kPolls)
+    begun.stream->push([group = std::exchange(begun.group, {})] { carry_out(group); });
+  if (begun.polls < kPolls) return false;
+  comm.issuing = nullptr;
+  return true;
+}
+
 int enqueue(int which, Operation operation, void* stream) {
   {
     const std::lock_guard lock(comms_mutex);
@@ -163,10 +231,7 @@ int enqueue(int which, Operation operation, void* stream) {
   }
   grouped.push_back(std::move(operation));
   group_stream = static_cast<Stream*>(stream);
-  if (group_depth > 0) return 0;
-  group_stream->push([group = std::move(grouped)] { carry_out(group); });
-  grouped.clear();
-  return 0;
+  return group_depth > 0 ? 0 : issue(std::exchange(grouped, {}), group_stream);
 }
 
 const SharedComm& comm_of(void* comm) { return *static_cast<SharedComm*>(comm); }
@@ -190,19 +255,26 @@ int ncclGetUniqueId(ncclUniqueId* id) {
   return 0;
 }
 
+struct ncclConfig {
+  size_t size;
+  unsigned magic, version;
+  int blocking;
+};
+int ncclCommInitRankConfig(void** comm, int ranks, ncclUniqueId id, int rank, ncclConfig* config) {
+  const std::shared_ptr<Shared> shared = shared_of(ranks, id.bytes, rank);
+  const bool valid =
+      config->size >= sizeof(ncclConfig) && config->magic == 0xcafebeef && config->version >= 21400;
+  if (!shared || !valid || config->blocking != 0) return 4;
+  const std::lock_guard lock(comms_mutex);
+  ++live_comms;
+  *comm = new SharedComm(
+      new Comm{.shared = shared, .rank = rank, .polled = true, .birth = std::make_shared<Birth>()});
+  return kInProgress;
+}
 int ncclCommInitRank(void** comm, int ranks, ncclUniqueId id, int rank) {
-  if (rank < 0 || rank >= ranks || std::strncmp(id.bytes, "fake ", 5) != 0) return 4;
-  std::shared_ptr<Shared> shared;
-  {
-    const std::lock_guard lock(comms_mutex);
-    auto& here = meeting[id.bytes];
-    if (!here) here = std::make_shared<Shared>(ranks);
-    shared = here;
-  }
-  struct Birth {
-    Birth() { ++births; }
-    ~Birth() { --births; }
-  } const birth;
+  const std::shared_ptr<Shared> shared = shared_of(ranks, id.bytes, rank);
+  if (!shared) return 4;
+  const Birth birth;
   while (stalled) std::this_thread::yield();
   {
     const std::lock_guard lock(comms_mutex);
@@ -210,13 +282,9 @@ int ncclCommInitRank(void** comm, int ranks, ncclUniqueId id, int rank) {
     ++live_comms;
   }
   Lock lock(shared->mutex);
-  if (shared->ranks != ranks) return 4;
-  shared->in.resize(static_cast<size_t>(ranks));
-  shared->out.resize(static_cast<size_t>(ranks));
-  ++shared->present;
-  shared->changed.notify_all();
+  come(*shared);
   shared->changed.wait(lock, [&] { return shared->present == ranks; });
-  *comm = new SharedComm(new Comm{shared, rank});
+  *comm = new SharedComm(new Comm{.shared = shared, .rank = rank});
   return 0;
 }
 int ncclCommDestroy(void* comm) {
@@ -238,13 +306,17 @@ int ncclCommAbort(void* comm) {
   delete static_cast<SharedComm*>(comm);
   return 0;
 }
-int ncclCommGetAsyncError(void*, int* result) { return *result = async_error, 0; }
+int ncclCommGetAsyncError(void* comm, int* result) {
+  *result = async_error;
+  if (*result != 0) return 0;
+  Comm& c = *comm_of(comm);
+  *result = !born(c) || !issued(c) ? kInProgress : 0;
+  return 0;
+}
 int ncclGroupStart() { return ++group_depth, 0; }
 int ncclGroupEnd() {
   if (--group_depth > 0 || grouped.empty()) return 0;
-  group_stream->push([group = std::move(grouped)] { carry_out(group); });
-  grouped.clear();
-  return 0;
+  return issue(std::exchange(grouped, {}), group_stream);
 }
 
 int ncclAllReduce(const void* in, void* out, size_t count, int type, int op, void* comm, void* stream) {

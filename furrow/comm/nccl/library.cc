@@ -21,6 +21,8 @@ constexpr const char* kRemedy =
 
 // The first with ncclAvg and ncclBfloat16, which older ones take for arguments that are none of theirs.
 constexpr int kLeastVersion = 21000;
+// The first whose communicators need not block.
+constexpr int kPolledVersion = 21400;
 
 // 2804 is 2.8.4 and 21003 is 2.10.3: two digits stand for the second number from 2.9 on.
 std::string version_text(int version) {
@@ -58,9 +60,10 @@ class Library {
   void* handle_ = nullptr;
 };
 
-void check_version(const NcclApi& api) {
+// Error{failed_precondition}: too old.
+int version_of(const NcclApi& api) {
   int version = 0;
-  if (api.get_version(&version) == kNcclSuccess && version >= kLeastVersion) return;
+  if (api.get_version(&version) == kNcclSuccess && version >= kLeastVersion) return version;
   throw Error(ErrorCode::kFailedPrecondition,
               fmt::format("the communication backend nccl needs NCCL {} or later, but this one is {}: {}",
                           version_text(kLeastVersion), version_text(version), kRemedy));
@@ -70,10 +73,11 @@ NcclApi find_nccl() {
   const Library library("FURROW_NCCL_LIBRARY", {"libnccl.so.2"});
   NcclApi api{};
   library.find("ncclGetVersion", api.get_version);
-  check_version(api);
+  const int version = version_of(api);
   library.find("ncclGetErrorString", api.get_error_string);
   library.find("ncclGetUniqueId", api.get_unique_id);
   library.find("ncclCommInitRank", api.comm_init_rank);
+  if (version >= kPolledVersion) library.find("ncclCommInitRankConfig", api.comm_init_rank_config);
   library.find("ncclCommDestroy", api.comm_destroy);
   library.find("ncclCommAbort", api.comm_abort);
   library.find("ncclCommGetAsyncError", api.comm_get_async_error);

@@ -216,9 +216,11 @@ Bytes run_case(Communicator& communicator, Group group, const Case& c, const Pro
           all.begin() + static_cast<ptrdiff_t>(begin + call.out.size())};
 }
 
-class Nccl : public ::testing::Test {
+// Over communicators that are polled, and over those that block, as all did before NCCL 2.14.
+class Nccl : public ::testing::TestWithParam<bool> {
  protected:
   void SetUp() override {
+    if (blocking()) ::setenv("NCCL_COMM_BLOCKING", "1", 1);
     if (!kReal) {
       library();
       take_calls();
@@ -243,12 +245,14 @@ class Nccl : public ::testing::Test {
                        },
                        {.timeout_ms = timeout_ms, .backend = "nccl"});
   }
+  void TearDown() override { ::unsetenv("NCCL_COMM_BLOCKING"); }
+  static bool blocking() { return GetParam(); }
   bool enough(int ranks) const { return !kReal || ranks <= devices_; }
 
   int devices_ = 0;
 };
 
-TEST_F(Nccl, EqualsTheReference) {
+TEST_P(Nccl, EqualsTheReference) {
   for (const int ranks : {1, 2, 3, 4, 5}) {
     if (!enough(ranks)) continue;
     const std::vector<Case> cases = make_cases(ranks, 120);
@@ -273,7 +277,7 @@ TEST_F(Nccl, EqualsTheReference) {
 }
 
 // Who adds, and by which function: NCCL where its order cannot show.
-TEST_F(Nccl, TakesTheFunctionThatKeepsTheRules) {
+TEST_P(Nccl, TakesTheFunctionThatKeepsTheRules) {
   if (kReal) GTEST_SKIP() << "counts calls of the fake";
   struct Expected {
     int ranks;
@@ -315,7 +319,7 @@ TEST_F(Nccl, TakesTheFunctionThatKeepsTheRules) {
 
 // Negative control of EqualsTheReference: in NCCL's own order the sum of three ranks has other bits, and
 // about the same value.
-TEST_F(Nccl, AGroupThatIsNotCanonicalAddsInNcclsOrder) {
+TEST_P(Nccl, AGroupThatIsNotCanonicalAddsInNcclsOrder) {
   if (kReal) GTEST_SKIP() << "a real NCCL may take any order";
   const Case c{CollectiveKind::kAllReduce, 1000, DType::kF32};
   const Problem p = problem_of(c, 3);
@@ -333,7 +337,7 @@ TEST_F(Nccl, AGroupThatIsNotCanonicalAddsInNcclsOrder) {
   });
 }
 
-TEST_F(Nccl, TransfersGoAroundTheRingAtOnce) {
+TEST_P(Nccl, TransfersGoAroundTheRingAtOnce) {
   for (const int ranks : {2, 3, 4}) {
     if (!enough(ranks)) continue;
     run_ranks(ranks, [&](Communicator& communicator) {
@@ -356,7 +360,7 @@ TEST_F(Nccl, TransfersGoAroundTheRingAtOnce) {
 }
 
 // A receive on a device whose message comes last holds up neither collectives nor transfers the other way.
-TEST_F(Nccl, LanesPassCollectives) {
+TEST_P(Nccl, LanesPassCollectives) {
   if (!enough(2)) GTEST_SKIP() << "one GPU";
   run_ranks(2, [](Communicator& communicator) {
     Group forth = communicator.group({0, 1}, {.name = "forth", .independent = true});
@@ -389,7 +393,7 @@ TEST_F(Nccl, LanesPassCollectives) {
   });
 }
 
-TEST_F(Nccl, MemoryOfTheHostGoesAsWithTheNativeBackend) {
+TEST_P(Nccl, MemoryOfTheHostGoesAsWithTheNativeBackend) {
   if (!enough(2)) GTEST_SKIP() << "one GPU";
   run_ranks(2, [](Communicator& communicator) {
     std::vector<float> data(100, static_cast<float>(communicator.rank() + 1));
@@ -415,7 +419,7 @@ TEST_F(Nccl, MemoryOfTheHostGoesAsWithTheNativeBackend) {
   EXPECT_EQ(take_calls(), (std::array<int64_t, 7>{}));
 }
 
-TEST_F(Nccl, TheLedgerHasTheBoundAndNothingOfTheMeetings) {
+TEST_P(Nccl, TheLedgerHasTheBoundAndNothingOfTheMeetings) {
   if (!enough(2)) GTEST_SKIP() << "one GPU";
   run_ranks(2, [](Communicator& communicator) {
     const DeviceBuffer data(Bytes(1 << 16));
@@ -460,7 +464,7 @@ void all_reduce(Communicator& communicator, size_t elements, const std::string& 
                             .timeout_ms = timeout_ms});
 }
 
-TEST_F(Nccl, AMismatchIsEveryRanksErrorBeforeNcclIsCalled) {
+TEST_P(Nccl, AMismatchIsEveryRanksErrorBeforeNcclIsCalled) {
   if (!enough(2)) GTEST_SKIP() << "one GPU";
   const auto errors =
       errors_of(2, [](Communicator& c) { all_reduce(c, c.rank() == 0 ? 100 : 101, "grads"); }, 5'000);
@@ -473,7 +477,7 @@ TEST_F(Nccl, AMismatchIsEveryRanksErrorBeforeNcclIsCalled) {
   EXPECT_EQ(take_calls(), (std::array<int64_t, 7>{}));
 }
 
-TEST_F(Nccl, CountsOfAnAllToAllMustMeet) {
+TEST_P(Nccl, CountsOfAnAllToAllMustMeet) {
   if (!enough(2)) GTEST_SKIP() << "one GPU";
   const auto errors = errors_of(
       2,
@@ -489,7 +493,7 @@ TEST_F(Nccl, CountsOfAnAllToAllMustMeet) {
     EXPECT_THAT(error, HasSubstr("sends 10 elements, this rank expects 9"));
 }
 
-TEST_F(Nccl, ARankThatDoesNotComeIsNamedAtTheDeadline) {
+TEST_P(Nccl, ARankThatDoesNotComeIsNamedAtTheDeadline) {
   if (!enough(2)) GTEST_SKIP() << "one GPU";
   std::atomic<bool> over = false;
   struct AtEnd {
@@ -511,7 +515,7 @@ TEST_F(Nccl, ARankThatDoesNotComeIsNamedAtTheDeadline) {
 }
 
 // What goes wrong inside NCCL ends the wait, and its communicators are aborted so that nothing writes on.
-TEST_F(Nccl, AnOperationThatHangsOrFailsIsAborted) {
+TEST_P(Nccl, AnOperationThatHangsOrFailsIsAborted) {
   if (kReal) GTEST_SKIP() << "breaks the fake";
   const auto aborts = fake<int64_t (*)()>("fake_nccl_aborts"), live = fake<int64_t (*)()>("fake_nccl_live");
   const auto stall = fake<void (*)(bool)>("fake_nccl_stall");
@@ -548,8 +552,9 @@ TEST_F(Nccl, AnOperationThatHangsOrFailsIsAborted) {
   }
 }
 
-// Its threads stay behind, and end the communicator when it comes to be after all.
-TEST_F(Nccl, ACommunicatorThatDoesNotComeToBeIsGivenUp) {
+// One that blocks leaves a thread behind, which ends it when it comes to be after all; one that is polled
+// nothing.
+TEST_P(Nccl, ACommunicatorThatDoesNotComeToBeIsGivenUp) {
   if (kReal) GTEST_SKIP() << "breaks the fake";
   const auto aborts = fake<int64_t (*)()>("fake_nccl_aborts"), live = fake<int64_t (*)()>("fake_nccl_live");
   const auto births = fake<int64_t (*)()>("fake_nccl_births");
@@ -558,13 +563,15 @@ TEST_F(Nccl, ACommunicatorThatDoesNotComeToBeIsGivenUp) {
   stall(true);
   const auto errors = errors_of(2, [](Communicator& c) { all_reduce(c, 10, "first"); }, 1000);
   for (const std::string& error : errors) EXPECT_THAT(error, HasSubstr("the ranks of a new communicator"));
-  while (births() < 2) std::this_thread::yield();
+  while (blocking() && births() < 2) std::this_thread::yield();
+  EXPECT_EQ(births(), blocking() ? 2 : 0);
+  EXPECT_EQ(aborts(), before + (blocking() ? 0 : 2));
   stall(false);
   while (aborts() < before + 2) std::this_thread::yield();
   EXPECT_EQ(live(), 0);
 }
 
-TEST_F(Nccl, ACommunicatorThatCannotBeMadeSaysWhy) {
+TEST_P(Nccl, ACommunicatorThatCannotBeMadeSaysWhy) {
   if (kReal) GTEST_SKIP() << "breaks the fake";
   const auto fail = fake<void (*)(int)>("fake_nccl_fail");
   const auto stall = fake<void (*)(bool)>("fake_nccl_stall");
@@ -580,10 +587,11 @@ TEST_F(Nccl, ACommunicatorThatCannotBeMadeSaysWhy) {
   while (births() > 0) std::this_thread::yield();
   fail(0);
   for (const std::string& error : errors)
-    EXPECT_THAT(error, HasSubstr("ncclCommInitRank: remote process exited"));
+    EXPECT_THAT(error, HasSubstr(blocking() ? "ncclCommInitRank: remote process exited"
+                                            : "ncclCommInitRankConfig: remote process exited"));
 }
 
-TEST_F(Nccl, NothingIsLeftOpen) {
+TEST_P(Nccl, NothingIsLeftOpen) {
   if (kReal) GTEST_SKIP() << "counts of the fake";
   run_ranks(2, [](Communicator& communicator) {
     all_reduce(communicator, 10, "x");
@@ -593,6 +601,9 @@ TEST_F(Nccl, NothingIsLeftOpen) {
   });
   EXPECT_EQ(fake<int64_t (*)()>("fake_nccl_live")(), 0);
 }
+
+INSTANTIATE_TEST_SUITE_P(Calls, Nccl, ::testing::Bool(),
+                         [](const auto& info) { return std::string(info.param ? "block" : "are_polled"); });
 
 // What lacks ncclAvg and ncclBfloat16 is told by its version, which is written otherwise before 2.9.
 TEST(NcclRules, AnOlderLibraryIsRefusedByItsVersion) {
@@ -611,9 +622,9 @@ TEST(NcclRules, AnOlderLibraryIsRefusedByItsVersion) {
                   HasSubstr(fmt::format("needs NCCL 2.10.0 or later, but this one is {}", version)));
     }
   }
-  for (const int code : {21003, 22703}) {
+  for (const int code : {21003, 21304, 21400, 22703}) {
     say(code);
-    EXPECT_NO_THROW(open_nccl_library()) << code;
+    EXPECT_EQ(open_nccl_library().nccl.comm_init_rank_config != nullptr, code >= 21400) << code;
   }
 }
 

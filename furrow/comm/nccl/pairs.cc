@@ -74,6 +74,7 @@ void run_pairs(NcclGroupWires& group, std::span<const Collective> batch, std::sp
   }
   wait_for(group, posted, deadline_ns);
   const NcclApi& nccl = group.wires.nccl();
+  const std::string whom = fmt::format("the other ends of transfers in group {}", group.spec.name);
   group.wires.nccl_call(nccl.group_start(), "ncclGroupStart");
   for (const Collective& c : batch) {
     const NcclComm comm = group.pairs.at(c.root_or_peer);
@@ -86,8 +87,14 @@ void run_pairs(NcclGroupWires& group, std::span<const Collective> batch, std::sp
                               : nccl.recv(c.out.data(), bytes, kNcclUint8, peer, comm, group.wires.stream()),
                           sends ? "ncclSend" : "ncclRecv");
   }
-  group.wires.nccl_call(nccl.group_end(), "ncclGroupEnd");
-  group.wires.wait(deadline_ns, fmt::format("the other ends of transfers in group {}", group.spec.name));
+  const int ended = nccl.group_end();
+  group.wires.nccl_call(ended, "ncclGroupEnd");
+  if (ended == kNcclInProgress) {
+    std::vector<NcclComm> comms;
+    for (const int peer : peers) comms.push_back(group.pairs.at(peer));
+    group.wires.settle(comms, deadline_ns, whom);
+  }
+  group.wires.wait(deadline_ns, whom);
 }
 
 }  // namespace furrow::comm

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <future>
 #include <thread>
 #include <utility>
@@ -14,9 +15,28 @@
 namespace furrow::comm {
 namespace {
 
-constexpr uint32_t kPollsBetweenChecks = 64;
-constexpr uint32_t kPollsBeforeYield = 1024;
 constexpr int kDeviceMemory = 2, kManagedMemory = 3;
+constexpr std::string_view kNewRanks = "the ranks of a new communicator";
+
+// Polls: now and then something else is looked at, and after a while others may have the core.
+class Polls {
+ public:
+  template <class Check>
+  void next(const Check& check) {
+    constexpr uint32_t kBetweenChecks = 64, kBeforeYield = 1024;
+    if (++count_ % kBetweenChecks == 0) check();
+    if (count_ > kBeforeYield) std::this_thread::yield();
+  }
+
+ private:
+  uint32_t count_ = 0;
+};
+
+// What NCCL itself would heed before any configuration.
+bool must_block() {
+  const char* blocking = std::getenv("NCCL_COMM_BLOCKING");
+  return blocking != nullptr && std::string_view(blocking) == "1";
+}
 
 }  // namespace
 
@@ -63,9 +83,47 @@ void NcclWires::begin(int device, const Ready& ready) {
   check_cuda(library_, cuda.stream_wait_event(stream_, ready.get(), 0), "waiting for the caller's stream");
 }
 
+NcclComm NcclWires::make_comm(const Birth& birth, int64_t deadline_ns) {
+  const bool polled = nccl().comm_init_rank_config != nullptr && !must_block();
+  comms_.push_back(polled ? make_polled_comm(birth, deadline_ns) : make_blocking_comm(birth, deadline_ns));
+  return comms_.back();
+}
+
+NcclComm NcclWires::make_polled_comm(const Birth& birth, int64_t deadline_ns) const {
+  constexpr std::string_view kCall = "ncclCommInitRankConfig";
+  NcclConfig config;
+  config.blocking = 0;
+  NcclComm comm = nullptr;
+  try {
+    nccl_call(nccl().comm_init_rank_config(&comm, birth.ranks, birth.id, birth.rank, &config), kCall);
+    await_state(comm, deadline_ns, kCall, kNewRanks);
+  } catch (...) {
+    if (comm != nullptr) nccl().comm_abort(comm);
+    throw;
+  }
+  return comm;
+}
+
+void NcclWires::await_state(NcclComm comm, int64_t deadline_ns, std::string_view what,
+                            std::string_view whom) const {
+  for (Polls polls;;) {
+    int state = kNcclSuccess;
+    nccl_call(nccl().comm_get_async_error(comm, &state), "ncclCommGetAsyncError");
+    if (state != kNcclInProgress) return nccl_call(state, what);
+    polls.next([&] { check_time(deadline_ns, whom); });
+  }
+}
+
+void NcclWires::settle(std::span<const NcclComm> comms, int64_t deadline_ns, std::string_view whom) try {
+  for (const NcclComm comm : comms) await_state(comm, deadline_ns, "an operation under way", whom);
+} catch (...) {
+  give_up();
+  throw;
+}
+
 // ncclCommInitRank waits and cannot be stopped, so it has a thread of its own.  A failure leaves that behind,
 // and the thread then ends what comes to be after all.
-NcclComm NcclWires::make_comm(const Birth& birth, int64_t deadline_ns) {
+NcclComm NcclWires::make_blocking_comm(const Birth& birth, int64_t deadline_ns) const {
   const auto decided = std::make_shared<std::atomic<bool>>(false);  // born, or given up: whichever is first
   std::packaged_task<std::pair<int, NcclComm>()> task(
       [&library = library_, device = *device_, birth, decided] {
@@ -80,7 +138,7 @@ NcclComm NcclWires::make_comm(const Birth& birth, int64_t deadline_ns) {
   std::thread thread(std::move(task));
   try {
     while (born.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready)
-      check_time(deadline_ns, "the ranks of a new communicator");
+      check_time(deadline_ns, kNewRanks);
   } catch (...) {
     if (!decided->exchange(true)) {
       thread.detach();
@@ -93,7 +151,6 @@ NcclComm NcclWires::make_comm(const Birth& birth, int64_t deadline_ns) {
   thread.join();
   const auto [result, comm] = born.get();
   nccl_call(result, "ncclCommInitRank");
-  comms_.push_back(comm);
   return comm;
 }
 
@@ -107,15 +164,14 @@ void NcclWires::check_time(int64_t deadline_ns, std::string_view whom) const {
 
 void NcclWires::wait(int64_t deadline_ns, std::string_view whom) try {
   check_cuda(library_, library_.cuda.event_record(done_, stream_), "recording an event");
-  for (uint32_t polls = 1;; ++polls) {
+  for (Polls polls;;) {
     const int state = library_.cuda.event_query(done_);
     if (state == kCudaSuccess) return;
     if (state != kCudaNotReady) check_cuda(library_, state, "an operation on the stream");
-    if (polls % kPollsBetweenChecks == 0) {
+    polls.next([&] {
       check_comms();
       check_time(deadline_ns, whom);
-    }
-    if (polls > kPollsBeforeYield) std::this_thread::yield();
+    });
   }
 } catch (...) {
   give_up();  // the buffers are the caller's again: no kernel or copy may go on

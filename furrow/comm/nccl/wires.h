@@ -38,12 +38,17 @@ class NcclWires {
   // Makes `device` current and the stream wait for the event.  A communicator has one
   // device.  Error{invalid_argument}: another one than before.
   void begin(int device, const Ready& ready);
-  // Waits for the other ranks; throws as wait().  The handle stays the wires'.
+  // Waits for the other ranks; throws as wait().  The handle stays the wires'.  From NCCL 2.14 on, unless
+  // NCCL_COMM_BLOCKING=1 says otherwise, its calls return at once and are polled: a rank that does not come
+  // leaves nothing behind.
   struct Birth {
     NcclUniqueId id;
     int ranks, rank;
   };
   NcclComm make_comm(const Birth& birth, int64_t deadline_ns);
+  // Until what a call has only begun (kNcclInProgress) is on the stream: nothing may follow there before.
+  // Throws as wait().
+  void settle(std::span<const NcclComm> comms, int64_t deadline_ns, std::string_view whom);
   // Until all that was put on the stream is done.  Throws the reason of an abort, NCCL's own error, and
   // Error{deadline_exceeded} which names `whom`; the communicators are then aborted.
   void wait(int64_t deadline_ns, std::string_view whom);
@@ -54,6 +59,9 @@ class NcclWires {
   void nccl_call(int result, std::string_view what) const { check_nccl(library_, result, what); }
 
  private:
+  NcclComm make_blocking_comm(const Birth& birth, int64_t deadline_ns) const;
+  NcclComm make_polled_comm(const Birth& birth, int64_t deadline_ns) const;
+  void await_state(NcclComm comm, int64_t deadline_ns, std::string_view what, std::string_view whom) const;
   void check_time(int64_t deadline_ns, std::string_view whom) const;
   void give_up() noexcept;
   void check_comms() const;

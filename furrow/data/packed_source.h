@@ -1,0 +1,41 @@
+// How the records of a pack become samples: a row per layout (records.h).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "furrow/data/dataset.h"
+#include "furrow/storage/pack.h"
+
+namespace furrow::data {
+
+// One split of a pack, or of a set in it.
+struct PackedSplit {
+  std::string name;           // of the set, for messages
+  std::vector<Field> fields;  // of a record
+  const DatasetOptions& options;
+  const Preprocessing& fitted;
+  Split split;
+  std::vector<int64_t> ends = {};  // of documents
+};
+
+struct PackedLayout {
+  std::string_view name;
+  std::unique_ptr<Source> (*open)(storage::PackReader reader, const PackedSplit& packed);
+  // Of a sample, from those of a record.  Error{data_loss}: they are none of this layout.
+  std::vector<Field> (*fields)(std::span<const Field> record, const DatasetOptions& options);
+  // Of the training split; null: as many as an opened one has.
+  int64_t (*samples)(int64_t records, const DatasetOptions& options);
+};
+
+// Error{unimplemented} lists the known ones.
+const PackedLayout& packed_layout(std::string_view name);
+
+// "classes" of the fitted values.  Error{data_loss}: no count.
+int64_t packed_classes(const Preprocessing& fitted);
+
+}  // namespace furrow::data

@@ -1,0 +1,21 @@
+// Any bytes as the vocab.json of a few merges: refused with Error{data_loss}, or it numbers every token
+// alike.
+#include <cstddef>
+#include <cstdint>
+
+#include "furrow/base/error.h"
+#include "furrow/data/vocabulary_file.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace furrow;
+  static const preprocess::BpeTokenizer tokenizer("l o\nlo w\n");
+  const std::string_view json(reinterpret_cast<const char*>(data), size);
+  try {
+    data::check_vocabulary(json, tokenizer);
+    FURROW_CHECK(json.find("\"low\"") != json.npos && json.find("257") != json.npos,
+                 "a token that is not there");
+  } catch (const Error& error) {
+    FURROW_CHECK(error.code() == ErrorCode::kDataLoss, "an error of another code");
+  }
+  return 0;
+}
