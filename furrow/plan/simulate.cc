@@ -345,7 +345,8 @@ std::vector<int> simulated_ranks(const Layout& layout) {
   constexpr int kSmallWorld = 8;
   const int world = layout.world(), stages = layout.degree(Axis::kPipeline);
   std::vector<int> ranks;
-  for (int rank = 0; rank < world; rank += world <= kSmallWorld ? 1 : world / stages)  // pp is the outermost axis
+  for (int rank = 0; rank < world;
+       rank += world <= kSmallWorld ? 1 : world / stages)  // pp is the outermost axis
     ranks.push_back(rank);
   return ranks;
 }

@@ -160,7 +160,8 @@ void Run::compile() {
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   const plan::FlatLayout flat = plan::flat_layout(spec_);
-  // Before the model, which rounds parameters in memory of the same kind: the two add up, whatever comes later.
+  // Before the model, which rounds parameters in memory of the same kind: the two add up, whatever comes
+  // later.
   if (bench_.rank.device.type == "cpu" && multiplies(program, spec_))
     tensor::kernels::reserve_scratch(bench_.rank.threads);
   model_ = std::make_unique<ModelState>(spec_, rule_.states(), bench_.rank.seed, blocks,
