@@ -28,8 +28,10 @@ fsdp_reshard_after_forward = "always"
 
 
 def measure(prefetches, link, repeats, steps):
-    """Units of prefetch -> summaries, taken in turn.  All end with the same weights."""
-    settings = {prefetch: ["--parallelism.fsdp_prefetch_units", str(prefetch), "--comm.throttle", link] for prefetch in prefetches}
+    """`prefetches` maps names to units of prefetch; the result maps names to summaries, taken in turn.  All end with the
+    same weights."""
+    settings = {name: ["--parallelism.fsdp_prefetch_units", str(units), "--comm.throttle", link]
+                for name, units in prefetches.items()}
     return two_ranks.measure(CONFIG, 60_000, settings, repeats, steps)
 
 
@@ -46,7 +48,8 @@ def main():
     options = parser.parse_args()
     print(f"{'link':<14}{'prefetch':>8}{'exposed [low, high]':>28}{'comm / compute':>16}{'samples/s':>11}")
     for link in options.links:
-        for prefetch, summaries in measure(options.prefetch, link, options.repeats, options.steps).items():
+        for prefetch, summaries in measure({units: units for units in options.prefetch}, link, options.repeats,
+                                           options.steps).items():
             exposed = [summary["exposed_communication"] for summary in summaries]
             print(f"{link:<14}{prefetch:>8}{statistics.median(exposed):>11.3f} [{min(exposed):.3f}, {max(exposed):.3f}]"
                   f"{median(summaries, 'comm_to_compute'):>13.3f}{median(summaries, 'samples_per_second'):>11.1f}", flush=True)

@@ -1,5 +1,7 @@
 #include "apps/furrow/bench_comm.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -11,6 +13,7 @@
 #include "furrow/base/names.h"
 #include "furrow/comm/algorithm.h"
 #include "furrow/comm/call.h"
+#include "furrow/comm/transport.h"
 #include "furrow/observe/json.h"
 
 namespace furrow::app {
@@ -128,6 +131,7 @@ class Bench {
       : communicator_(communicator),
         options_(options),
         group_(group_of(communicator, options.canonical)),
+        transport_(transports_of(communicator, group_)),
         in_(communicator.allocate(buffer_bytes())),
         out_(communicator.allocate(buffer_bytes())) {}
 
@@ -143,6 +147,7 @@ class Bench {
   };
 
   static comm::Group group_of(comm::Communicator& communicator, bool canonical);
+  static std::string transports_of(comm::Communicator& communicator, comm::Group& group);
   size_t buffer_bytes() const { return static_cast<size_t>(std::max<int64_t>(options_.most_bytes, 4096)); }
   int64_t elements_of(int64_t bytes) const;
   Call call_of(comm::Group group, const Operation& operation, int64_t bytes);
@@ -154,6 +159,7 @@ class Bench {
   comm::Communicator& communicator_;
   const CommBenchOptions& options_;
   comm::Group group_;
+  std::string transport_;
   comm::Memory in_, out_;
 };
 
@@ -161,6 +167,25 @@ comm::Group Bench::group_of(comm::Communicator& communicator, bool canonical) {
   std::vector<int> all(static_cast<size_t>(communicator.size()));
   std::iota(all.begin(), all.end(), 0);
   return communicator.group(all, {.name = canonical ? "canonical" : "any order", .canonical = canonical});
+}
+
+// What carries messages between any two ranks: one that is alone on its host sees another part of it.
+std::string Bench::transports_of(comm::Communicator& communicator, comm::Group& group) {
+  const std::string& backend = communicator.options().backend;
+  if (backend != "native") return backend;
+  const auto rows = comm::transport_rows();
+  std::vector<int64_t> used(rows.size(), 0);
+  for (int peer = 0; peer < communicator.size(); ++peer) {
+    if (peer == communicator.rank()) continue;
+    const std::string name = communicator.transport_of(peer);
+    for (size_t i = 0; i < rows.size(); ++i) used[i] |= rows[i].name == name ? 1 : 0;
+  }
+  group.all_reduce(std::span<int64_t>(used), comm::Reduction::kMax);
+  std::string names;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (used[i] != 0) names += fmt::format("{}{}", names.empty() ? "" : "+", rows[i].name);
+  }
+  return names;
 }
 
 // A multiple of the ranks: slices are equal.
@@ -184,8 +209,7 @@ CommBenchRow Bench::measure(const Operation& operation, int64_t bytes) {
   group_.all_reduce(std::span<double>(us), comm::Reduction::kMax);  // a call lasts until the last rank has it
   std::sort(us.begin(), us.end());
   row.operation = operation.name;
-  const std::string& backend = communicator_.options().backend;
-  row.transport = backend == "native" ? communicator_.transport_of(group_.rank() == 0 ? 1 : 0) : backend;
+  row.transport = transport_;
   row.ranks = group_.size();
   row.bytes = elements_of(bytes) * static_cast<int64_t>(sizeof(float));
   row.p50_us = quantile(us, 0.5);
@@ -299,19 +323,16 @@ std::vector<CommBenchRow> bench_comm(comm::Communicator& communicator, const Com
   return rows;
 }
 
-std::string tune_comm(comm::Communicator& communicator, const CommBenchOptions& options,
-                      const std::string& before) {
+void tune_comm(comm::Communicator& communicator, const CommBenchOptions& options) {
   CommBenchOptions any_order = options;
   any_order.canonical = false;
   Bench bench(communicator, any_order);
-  comm::AlgorithmTable table =
-      before.empty() ? comm::AlgorithmTable::built_in() : comm::AlgorithmTable::parse(before);
+  comm::AlgorithmTable table = communicator.algorithms();
   for (const std::string& name : options.operations.empty() ? comm_bench_operations() : options.operations) {
     const Operation& operation = find_operation(name);
     if (operation.kind != CollectiveKind::kSend) bench.tune(operation, table);
   }
-  communicator.set_algorithms(table);
-  return table.to_text();
+  communicator.set_algorithms(std::move(table));
 }
 
 Table comm_bench_table(const std::vector<CommBenchRow>& rows) {

@@ -21,7 +21,8 @@ struct CommBenchOptions {
 
 // Sizes are those of nccl-tests: the whole buffer, all slices of reduce_scatter, all_gather and all_to_all.
 struct CommBenchRow {
-  std::string operation, algorithm, transport;
+  std::string operation, algorithm;
+  std::string transport;  // between all pairs of ranks: "shm", "shm+tcp"
   int ranks = 0;
   int64_t bytes = 0;
   double p50_us = 0, p99_us = 0;  // of one call, until the slowest rank is done
@@ -39,11 +40,9 @@ std::vector<std::string> comm_bench_operations();  // "all_reduce", ..., "send_r
 // Error{invalid_argument}: an unknown operation names the nearest.
 std::vector<CommBenchRow> bench_comm(comm::Communicator& communicator, const CommBenchOptions& options);
 
-// Measures every algorithm and puts the fastest ones for this number of ranks and these wires into the tuning
-// file `before` (empty: the built-in choice).  Returns its new text, which counts for this communicator from
-// now on. Every rank calls it with the same arguments and gets the same text.
-std::string tune_comm(comm::Communicator& communicator, const CommBenchOptions& options,
-                      const std::string& before);
+// Measures every algorithm and puts the fastest ones for this number of ranks and these wires into the table
+// that the communicator chooses by.  Every rank calls it with the same options and gets the same table.
+void tune_comm(comm::Communicator& communicator, const CommBenchOptions& options);
 
 Table comm_bench_table(const std::vector<CommBenchRow>& rows);
 std::vector<CommBenchRow> parse_comm_bench(

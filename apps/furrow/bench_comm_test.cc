@@ -1,5 +1,6 @@
 #include "apps/furrow/bench_comm.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <mutex>
@@ -93,7 +94,7 @@ TEST(BenchComm, RowsReadBack) {
   EXPECT_EQ(comm_bench_table(back).json(), json);
   for (const char* key : {"op", "algorithm", "transport", "ranks", "bytes", "p50_us", "p99_us", "busbw_gbps",
                           "wire_bytes", "bound_bytes"}) {
-    EXPECT_NE(json.find("\"" + std::string(key) + "\""), std::string::npos) << key;
+    EXPECT_NE(json.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
   }
   for (const char* wrong : {"{}", "[{}]", "[{\"op\": 3}]"})
     EXPECT_THROW(parse_comm_bench(wrong), Error) << wrong;
@@ -105,10 +106,9 @@ TEST(BenchComm, TuningChoosesForEverySizeAndReadsBack) {
   CommBenchOptions options = quick();
   options.operations = {"all_reduce", "broadcast"};
   testing::run_ranks(2, [&](comm::Communicator& communicator) {
-    const std::string text = tune_comm(communicator, options, "");
-    EXPECT_EQ(communicator.algorithms().to_text(), text);
+    tune_comm(communicator, options);
     const std::lock_guard lock(mutex);
-    texts.push_back(text);
+    texts.push_back(communicator.algorithms().to_text());
   });
   EXPECT_EQ(texts.at(0), texts.at(1));
   const auto table = comm::AlgorithmTable::parse(texts[0]);
@@ -122,6 +122,42 @@ TEST(BenchComm, TuningChoosesForEverySizeAndReadsBack) {
   }
 }
 
+// What was tuned before stays for what is not tuned now.
+TEST(BenchComm, TuningAddsToTheTable) {
+  CommBenchOptions options = quick();
+  options.operations = {"broadcast"};
+  testing::run_ranks(2, [&](comm::Communicator& communicator) {
+    communicator.set_algorithms(
+        comm::AlgorithmTable::parse("furrow-comm-tuning 2\nprocessor Z80\nall_reduce memory 2 * ring\n"));
+    tune_comm(communicator, options);
+    const std::string text = communicator.algorithms().to_text();
+    EXPECT_NE(text.find("all_reduce memory 2 * ring\n"), std::string::npos) << text;
+    EXPECT_NE(text.find("broadcast memory 2 * "), std::string::npos) << text;
+  });
+}
+
+// Of all pairs, wherever rank 0 is.
+TEST(BenchComm, NamesTheTransportsOfAllPairs) {
+  CommBenchOptions options = quick();
+  options.operations = {"broadcast"};
+  options.least_bytes = options.most_bytes = 1024;
+  const auto transport_on = [&](int ranks, std::vector<int> hosts) {
+    std::mutex mutex;
+    std::vector<std::string> names;
+    testing::RankOptions on{.host = std::move(hosts), .tcp_between_hosts = true};
+    testing::run_ranks_with(ranks, on, [&](comm::Communicator& communicator) {
+      const auto rows = bench_comm(communicator, options);
+      const std::lock_guard lock(mutex);
+      names.push_back(rows.at(0).transport);
+    });
+    for (const std::string& name : names) EXPECT_EQ(name, names[0]);
+    return names.at(0);
+  };
+  EXPECT_EQ(transport_on(3, {0, 0, 1}), "inproc+tcp");
+  EXPECT_EQ(transport_on(3, {0, 1, 1}), "inproc+tcp");
+  EXPECT_EQ(transport_on(2, {0, 1}), "tcp");
+}
+
 TEST(BenchComm, TuningIsTheSameOnARankThatIsAloneOnItsHost) {
   std::mutex mutex;
   std::vector<std::string> texts;
@@ -129,9 +165,9 @@ TEST(BenchComm, TuningIsTheSameOnARankThatIsAloneOnItsHost) {
   options.operations = {"all_reduce"};
   testing::RankOptions hosts{.host = {0, 0, 1}, .tcp_between_hosts = true};
   testing::run_ranks_with(3, hosts, [&](comm::Communicator& communicator) {
-    const std::string text = tune_comm(communicator, options, "");
+    tune_comm(communicator, options);
     const std::lock_guard lock(mutex);
-    texts.push_back(text);
+    texts.push_back(communicator.algorithms().to_text());
   });
   EXPECT_NE(texts.at(0).find("all_reduce mixed 3 *"), std::string::npos) << texts[0];
   EXPECT_EQ(texts.at(1), texts[0]);

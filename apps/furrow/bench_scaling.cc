@@ -47,6 +47,7 @@ class Trainings {
  private:
   config::Config load() const { return config::load(options_.config, options_.overrides); }
   void check(int ranks) const;
+  std::string write_alone(const std::string& folder) const;
   double run(int ranks, bool independent, int64_t global_batch) const;
 
   const ScalingOptions& options_;
@@ -64,16 +65,13 @@ void Trainings::check(int ranks) const {
           batch_, microbatches, local, ranks, local * ranks));
 }
 
-// Without [parallelism]: how ranks share the work means nothing to one.
-std::vector<std::string> without_layout(std::span<const std::string> overrides) {
-  std::vector<std::string> kept;
-  for (size_t i = 0; i < overrides.size(); ++i) {
-    const bool layout = overrides[i].starts_with("--parallelism.");
-    const bool with_value = layout && overrides[i].find('=') == std::string::npos;
-    if (with_value && i + 1 < overrides.size() && !config::is_override(overrides[i + 1])) ++i;
-    if (!layout) kept.push_back(overrides[i]);
-  }
-  return kept;
+// A config without [parallelism], in `folder`: how ranks share the work means nothing to one.
+std::string Trainings::write_alone(const std::string& folder) const {
+  config::Config config = load();
+  config.parallelism = {};
+  const std::string file = folder + "/alone.toml";
+  write_file_atomic(file, config::to_toml(config));
+  return file;
 }
 
 // Samples per second of all of them.
@@ -81,9 +79,11 @@ double Trainings::run(int ranks, bool independent, int64_t global_batch) const {
   const ScratchFolder scratch;
   LaunchRequest request;
   request.words = {"train", options_.config};
-  const bool alone = ranks == 1 || independent;
-  const auto overrides = alone ? without_layout(options_.overrides) : options_.overrides;
-  request.words.insert(request.words.end(), overrides.begin(), overrides.end());
+  if (ranks == 1 || independent) {
+    request.words[1] = write_alone(scratch.path());
+  } else {
+    request.words.insert(request.words.end(), options_.overrides.begin(), options_.overrides.end());
+  }
   const std::vector<std::string> settings = {"--job.dump_folder",
                                              scratch.path() + (independent ? "/{rank}" : "/0"),
                                              "--training.steps",

@@ -15,6 +15,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/base/names.h"
+#include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/algorithm.h"
 #include "furrow/config/config.h"
@@ -74,18 +75,23 @@ config::Config comm_config(const Arguments& arguments) {
                 fmt::format("--tune chooses among furrow's own algorithms: backend {} has its own",
                             config.comm.backend));
   }
+  if (arguments.has("--tune") && !config.comm.throttle.empty()) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "--tune keeps what it measures for later runs, and an emulated link is none of theirs: leave "
+                "out --comm.throttle");
+  }
   return config;
 }
 
 // Rank 0 writes the file for the machine.
 void tune_rank(comm::Communicator& communicator, const CommBenchOptions& options) {
-  const std::string path = tuning_file();
-  std::string before;
-  if (path_exists(path)) before = communicator.algorithms().to_text();
-  const std::string text = tune_comm(communicator, options, before);
+  tune_comm(communicator, options);
   if (communicator.rank() != 0) return;
+  comm::AlgorithmTable table = communicator.algorithms();
+  table.set_machine({cpu_model(), host_name()});
+  const std::string path = tuning_file();
   make_directories(parent_directory(path));
-  write_file_atomic(path, text);
+  write_file_atomic(path, table.to_text());
   log_info(fmt::format("algorithms for {} ranks: {}", communicator.size(), path));
 }
 
@@ -221,10 +227,11 @@ const Command kBenchCommand{
         "  furrow bench data packs/mnist\n"
         "  furrow bench scaling examples/gpt-shakespeare.toml --nproc 1,2\n"
         "\n"
-        "comm: columns as in nccl-tests, and the bytes on the wire beside the least possible. It also runs\n"
-        "under torchrun, srun and mpirun. --tune writes the algorithms that later runs use "
-        "(FURROW_COMM_TUNING,\n"
-        "else ~/.config/furrow/comm-tuning).\n"
+        "comm: columns as in nccl-tests, and the bytes on the wire beside the least possible, of float32\n"
+        "and sums, in memory that ranks of a host see in place, as training has it (any other is copied\n"
+        "once more: an all_reduce then takes three to four times as long). It also runs under torchrun,\n"
+        "srun and mpirun. --tune writes the algorithms that later runs on this kind of processor use\n"
+        "(FURROW_COMM_TUNING, else ~/.config/furrow/comm-tuning).\n"
         "data: batches of the training split in shuffled order, with nothing else to do; a config, a run or "
         "a\n"
         "data set. A pack is measured mapped and streamed, a folder of images is decoded: by the thread that "

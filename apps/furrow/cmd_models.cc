@@ -39,6 +39,17 @@ fs::path name_of(const std::string& path) {
   return fs::path(path + "/.").lexically_normal().parent_path().stem();
 }
 
+// What to do about a model without one; `place` may be a folder.
+std::string tokenizer_advice(const std::string& place) {
+  const std::string unread = place.empty() ? "" : unread_tokenizer(place);
+  if (unread.empty()) return "no tokenizer comes with the model: --tokenizer FILE names one";
+  return fmt::format(
+      "the model's tokenizer, {}, is of a form that is not read: --tokenizer FILE names its merges.txt "
+      "(GPT-2) "
+      "or tokenizer.model (SentencePiece)",
+      unread);
+}
+
 // `tokenizer`: a file, a folder that may hold one, or empty.
 int import_model(const std::string& what, const models::ForeignModel& model, const std::string& tokenizer,
                  const std::string& out) {
@@ -46,7 +57,7 @@ int import_model(const std::string& what, const models::ForeignModel& model, con
       tokenizer.empty() ? preprocess::State() : read_tokenizer(tokenizer, model.vocabulary);
   fs::create_directories(parent_directory(out));
   write_as_artefact(model, std::filesystem::path(what).filename(), out, state);
-  if (state.empty()) log_info("no tokenizer comes with the model: --tokenizer FILE names one");
+  if (state.empty()) log_info(tokenizer_advice(tokenizer));
   int64_t parameters = 0;
   for (const models::NamedParameter& parameter : model.parameters) parameters += parameter.array.size();
   fmt::print("{}: {}, {} parameters, vocabulary {}, context {}\n", out, model.model.name,

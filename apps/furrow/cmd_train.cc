@@ -4,12 +4,14 @@
 #include <csignal>
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <system_error>
 
 #include "apps/furrow/commands.h"
 #include "apps/furrow/launcher.h"
 #include "apps/furrow/one_rank.h"
 #include "apps/furrow/ranks.h"
+#include "apps/furrow/shared_data.h"
 #include "apps/furrow/signals.h"
 #include "apps/furrow/sinks.h"
 #include "apps/furrow/torch_library.h"
@@ -17,6 +19,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
 #include "furrow/data/dataset.h"
+#include "furrow/data/fitted_values.h"
 #include "furrow/observe/run_folder.h"
 #include "furrow/plan/batch_check.h"
 #include "furrow/plan/compatibility.h"
@@ -80,7 +83,10 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
     request.communicator = &membership.communicator();
     if (first) request.one_rank = one_rank_rates(job.config, job.run_folder, membership.world().size);
   }
-  request.dataset = std::make_shared<data::Dataset>(data::open_dataset(job.config));  // while libtorch loads
+  std::optional<data::Preprocessing> kept;
+  if (first && resume) kept = data::read_fitted(job.run_folder);
+  request.dataset = std::make_shared<data::Dataset>(
+      open_shared(request.communicator, job.config, kept));  // while libtorch loads
   return torch_entry_points().train(request);
 }
 

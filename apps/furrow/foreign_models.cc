@@ -120,7 +120,10 @@ class Tensors {
         return array;
       }
     }
-    throw Error(ErrorCode::kNotFound, fmt::format("no tensor {} in {}", wanted.name, files_.front().path()));
+    throw Error(ErrorCode::kNotFound,
+                fmt::format("no tensor {} in {}: is config.json of these files, and are they all here? Fetch "
+                            "the folder again",
+                            wanted.name, files_.front().path()));
   }
 
   // Error{unimplemented} when something is left that is no buffer.
@@ -128,9 +131,11 @@ class Tensors {
     for (const storage::SafetensorsFile& file : files_) {
       for (const storage::TensorInfo& tensor : file.tensors()) {
         if (taken_.contains(tensor.name) || models::is_hugging_face_buffer(tensor.name)) continue;
-        throw Error(ErrorCode::kUnimplemented,
-                    fmt::format("{}: tensor {} belongs to nothing that this architecture has", file.path(),
-                                tensor.name));
+        throw Error(
+            ErrorCode::kUnimplemented,
+            fmt::format("{}: tensor {} belongs to nothing that this architecture has: import the plain "
+                        "model, before heads or adapters were added to it",
+                        file.path(), tensor.name));
       }
     }
   }

@@ -65,6 +65,13 @@ preprocess::State read_tokenizer(const std::string& path, int64_t vocabulary) {
   return tokenizer->state();
 }
 
+std::string unread_tokenizer(const std::string& folder) {
+  for (const char* name : {"tokenizer.json", "vocab.json", "spiece.model", "tokenizer_config.json"}) {
+    if (fs::exists(fs::path(folder) / name)) return name;
+  }
+  return "";
+}
+
 bool write_tokenizer(const preprocess::State& preprocessing, const std::string& folder) {
   if (!preprocessing.contains("kind")) return false;
   const auto loaded = preprocess::load(preprocessing);

@@ -14,6 +14,9 @@ namespace furrow::app {
 // the file; Error{failed_precondition}: more tokens than the `vocabulary` of the model.
 preprocess::State read_tokenizer(const std::string& path, int64_t vocabulary);
 
+// The name of a file of a tokenizer in `folder` that read_tokenizer() does not take; "" when there is none.
+std::string unread_tokenizer(const std::string& folder);
+
 // Writes the tokenizer of an artefact into a folder of Hugging Face's: merges.txt and vocab.json, or
 // tokenizer.model.  False when it is of another kind, or there is none.
 bool write_tokenizer(const preprocess::State& preprocessing, const std::string& folder);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "furrow/base/error.h"
 #include "furrow/models/hugging_face.h"
 #include "furrow/storage/json.h"
@@ -25,7 +27,9 @@ void check_fact(const Json& config, const models::HuggingFaceFact& fact) {
   if (value == nullptr && !fact.required) return;
   if (value != nullptr && same_json(*value, storage::parse_json(fact.value))) return;
   throw Error(ErrorCode::kUnimplemented,
-              fmt::format("{} must be {}: this library computes no other", fact.key, fact.value));
+              fmt::format("{} must be {}: this library computes no other; choose a model that was trained "
+                          "with it",
+                          fact.key, fact.value));
 }
 
 void read_key(const Json& config, const models::HuggingFaceKey& key, config::Model* model) {
@@ -38,6 +42,64 @@ void read_key(const Json& config, const models::HuggingFaceKey& key, config::Mod
   if (key.integer != nullptr) model->*key.integer = value->integer();
   if (key.real != nullptr) model->*key.real = value->number();
   if (key.flag != nullptr) model->*key.flag = value->boolean();
+}
+
+[[noreturn]] void refuse_rope(const std::string& what) {
+  throw Error(ErrorCode::kUnimplemented,
+              what +
+                  ": this library has the default rotary embedding alone, over all of a head; choose a "
+                  "model that was trained without scaled positions");
+}
+
+// Rotary embeddings: transformers >= 5 has all of them in one object, before it only what scales them.
+void read_rope(const Json& config, config::Model* model) {
+  for (const std::string_view place : {"rope_scaling", "rope_parameters"}) {
+    const Json* rope = config.find(place);
+    if (rope == nullptr || *rope == Json()) continue;
+    for (const auto& [key, value] : rope->object()) {
+      if (key == "rope_theta") {
+        model->rope_theta = value.number();
+      } else if (key == "rope_type" || key == "type") {
+        if (value.string() != "default") refuse_rope(fmt::format("{}.{} is {}", place, key, value.string()));
+      } else if (key != "partial_rotary_factor" || value.number() != 1) {
+        refuse_rope(fmt::format("{} has {}", place, key));
+      }
+    }
+  }
+}
+
+// Heads divide the width; another size of them is another shape of what they read.
+void check_head_dim(const Json& config, const config::Model& model) {
+  const Json* value = config.find("head_dim");
+  if (value == nullptr || *value == Json() || model.heads < 1) return;
+  if (value->integer() * model.heads == model.width) return;
+  throw Error(
+      ErrorCode::kUnimplemented,
+      fmt::format("head_dim is {}, and {} heads of it are not hidden_size = {}: this library computes "
+                  "no other; choose a model whose heads divide its width",
+                  value->integer(), model.heads, model.width));
+}
+
+// Off, or a factor of one.
+bool is_neutral(const Json& value) {
+  return value == Json() || value == Json(false) || (value.is_number() && value.number() == 1);
+}
+
+// What no list names and may change what the model computes.
+void check_unknown(const Json& config, const HuggingFaceModel& row) {
+  for (const auto& [key, value] : config.object()) {
+    const auto named = [&key](const auto& entry) { return entry.key == key; };
+    if (is_neutral(value) || key == row.context_key) continue;
+    if (std::ranges::any_of(row.keys, named) || std::ranges::any_of(row.facts, named)) continue;
+    if (std::ranges::find(row.ignored, key) != row.ignored.end()) continue;
+    const auto within = [&key](std::string_view word) { return key.find(word) != std::string::npos; };
+    if (std::ranges::none_of(models::hugging_face_arithmetic_words(), within)) continue;
+    throw Error(
+        ErrorCode::kUnimplemented,
+        fmt::format("{} is a key of config.json that this library does not know, and it may change what "
+                    "the model computes: remove it if it does not",
+                    key));
+  }
 }
 
 // GPT-2's own activation is the tanh form.
@@ -77,6 +139,11 @@ ForeignModel parse_hugging_face_config(const std::string& json) {
   for (const models::HuggingFaceFact& fact : row->facts) check_fact(config, fact);
   for (const models::HuggingFaceKey& key : row->keys) read_key(config, key, &model.model);
   if (row->architecture == "gpt") read_activation(config, &model.model);
+  if (row->architecture == "llama") {
+    read_rope(config, &model.model);
+    check_head_dim(config, model.model);
+  }
+  check_unknown(config, *row);
   model.vocabulary = config.at("vocab_size").integer();
   model.context = config.at(row->context_key).integer();
   check_sizes(model);

@@ -1,5 +1,7 @@
-// The first byte picks: 'c' a config.json, 'i' an index of shards.  A configuration that is accepted
-// describes a model, or is refused for a combination that none has; an index names files of its folder alone.
+// The first byte picks: 'c' a config.json, 'i' an index of shards, 'a' an adapter_config.json of PEFT.  A
+// configuration that is accepted describes a model, or is refused for a combination that none has; an index
+// names files of its folder alone; adapters have a rank and an alpha.
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -7,6 +9,7 @@
 #include "apps/furrow/hugging_face_files.h"
 #include "furrow/base/error.h"
 #include "furrow/models/architectures.h"
+#include "furrow/train/peft_config.h"
 
 namespace {
 
@@ -24,13 +27,23 @@ void as_index(const std::string& json) {
     FURROW_CHECK(!name.empty() && name.find('/') == std::string::npos, "a file outside");
 }
 
+void as_adapters(const std::string& json) {
+  const train::PeftConfig config = train::parse_peft_config(json);
+  FURROW_CHECK(std::isfinite(config.rank) && std::isfinite(config.alpha), "a rank or alpha");
+}
+
+using Parse = void (*)(const std::string& json);
+Parse parse_of(uint8_t kind) {
+  return kind == 'i' ? &as_index : kind == 'a' ? &as_adapters : &as_config;
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string rest(reinterpret_cast<const char*>(data) + 1, size - 1);
   try {
-    data[0] == 'i' ? as_index(rest) : as_config(rest);
+    parse_of(data[0])(rest);
   } catch (const Error& error) {
     FURROW_CHECK(error.code() != ErrorCode::kInternal, error.what());
   }

@@ -37,7 +37,8 @@ std::optional<OneRankRun> comparable_run(const std::string& folder, const std::s
   if (!observe::holds_run(folder) || !path_exists(summary_path)) return std::nullopt;
   try {
     const observe::Summary summary = observe::parse_summary(read_file(summary_path));
-    if (summary.audit || summary.samples_per_second <= 0) return std::nullopt;
+    if (summary.audit && summary.audit->ranks > 1) return std::nullopt;
+    if (summary.samples_per_second <= 0) return std::nullopt;
     if (summary.threads != threads || summary.processor != cpu_model()) return std::nullopt;
     const config::Config config = config::load(folder + "/config.toml");
     if (comparable(config) != wanted) return std::nullopt;

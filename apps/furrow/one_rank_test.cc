@@ -29,6 +29,7 @@ class OneRank : public ::testing::Test {
     alone_.samples_per_second = 1000;
     alone_.threads = 1;
     alone_.processor = cpu_model();
+    alone_.audit.emplace().layout = "dp_replicate 1, dp_shard 1";
   }
   void TearDown() override { remove_all(root_); }
 
@@ -106,7 +107,7 @@ TEST_F(OneRank, WhatDiffersDoesNotCompare) {
   summary.processor = "another";
   expect_none(ranks_, summary);
   summary = alone_;
-  summary.audit.emplace();  // itself of several ranks
+  summary.audit.emplace().ranks = 2;
   expect_none(ranks_, summary);
   summary = alone_;
   summary.samples_per_second = 0;  // ended before its second step

@@ -10,6 +10,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/comm/algorithm.h"
 
@@ -19,20 +20,34 @@ namespace {
 constexpr const char* kTuningKey = "app.tuning";
 constexpr int64_t kSecondNs = 1'000'000'000;
 
-// One machine's measurements for all: ranks must choose alike.
-void share_tuning(comm::Membership& membership, const config::Comm& config) {
-  const std::string path = tuning_file();
-  if (membership.world().rank == 0) {
-    membership.store().set(kTuningKey, path_exists(path) ? read_file(path, 1 << 20) : "");
-  }
-  const int64_t deadline_ns = system_clock().monotonic_ns() + config.init_timeout_seconds * kSecondNs;
-  const std::string text = membership.store().get(kTuningKey, deadline_ns);
-  if (text.empty()) return;
+comm::AlgorithmTable parse_tuning(const std::string& path, const std::string& text) {
   try {
-    membership.communicator().set_algorithms(comm::AlgorithmTable::parse(text));
+    return comm::AlgorithmTable::parse(text);
   } catch (const Error& error) {
     throw error.with_context(path);
   }
+}
+
+// The text of the tuning file, where there is one that says something of this machine.
+std::string own_tuning(const std::string& path) {
+  if (!path_exists(path)) return "";
+  std::string text = read_file(path, 1 << 20);
+  const comm::AlgorithmTable::Machine measured = parse_tuning(path, text).machine();
+  if (measured.processor.empty() || measured.processor == cpu_model()) return text;
+  log_warning(
+      fmt::format("{} was measured on {} (host {}) and is left out on {}: measure it here with `furrow bench "
+                  "comm --tune`, into a file of its own that FURROW_COMM_TUNING names",
+                  path, measured.processor, measured.host, cpu_model()));
+  return "";
+}
+
+// One machine's measurements for all: ranks must choose alike.
+void share_tuning(comm::Membership& membership, const config::Comm& config) {
+  const std::string path = tuning_file();
+  if (membership.world().rank == 0) membership.store().set(kTuningKey, own_tuning(path));
+  const int64_t deadline_ns = system_clock().monotonic_ns() + config.init_timeout_seconds * kSecondNs;
+  const std::string text = membership.store().get(kTuningKey, deadline_ns);
+  if (!text.empty()) membership.communicator().set_algorithms(parse_tuning(path, text));
 }
 
 std::unique_ptr<comm::Membership> join_world(const comm::World& world, const config::Config& config) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "furrow/comm/collective.h"
@@ -54,6 +55,7 @@ enum class Wires : uint8_t {
   kMemory,  // all see each other's memory
   kMixed,   // some do
   kMessages,
+  kLoopback,  // messages, though all are on one host
 };
 std::string_view to_string(Wires wires);  // "memory"
 
@@ -68,6 +70,11 @@ class AlgorithmTable {
     int algorithm = 0;
   };
 
+  // Where it was measured; both empty: nowhere (built in), or version 1 of the file.
+  struct Machine {
+    std::string processor, host;  // base/process.h: cpu_model(), host_name()
+  };
+
   static AlgorithmTable built_in();
   // docs/formats/comm-tuning.md.  Error{invalid_argument} names the line.
   static AlgorithmTable parse(std::string_view text);
@@ -80,10 +87,14 @@ class AlgorithmTable {
   // for, are.
   int choose(const Call& call, bool canonical) const;
   const std::vector<Entry>& entries() const { return entries_; }
+  const Machine& machine() const { return machine_; }
+  void set_machine(Machine machine) { machine_ = std::move(machine); }
 
  private:
   void sort();
+  void take_loopback(const AlgorithmTable& other);
   std::vector<Entry> entries_;  // by kind, wires, ranks, bytes
+  Machine machine_;
 };
 
 }  // namespace furrow::comm

@@ -52,6 +52,7 @@ Topology topology_of(Communicator& communicator, const GroupSpec& group) {
   std::iota(t.everybody.ranks.begin(), t.everybody.ranks.end(), 0);
   t.everybody.self = group.rank;
   t.wires = in_memory                              ? Wires::kMemory
+            : hosts.size() == 1                    ? Wires::kLoopback
             : hosts.size() == group.members.size() ? Wires::kMessages
                                                    : Wires::kMixed;
   return t;

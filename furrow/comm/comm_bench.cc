@@ -1,11 +1,12 @@
 // Collectives over ranks that are threads, the arithmetic alone, and with --ranks real processes for
 // bench/comm.py:
-//   comm_bench                                  google-benchmark
-//   comm_bench --ranks N [plain]                one line of JSON per size: all_reduce of float32 in place
-//   over shm, each rank
-//                                               pinned to a core; `plain`: in memory that peers cannot see
-//   comm_bench --loop                           two threads that sum the same arrays, each a half, both
-//   written
+//   comm_bench                            google-benchmark
+//   comm_bench --ranks N [OP] [plain]     one line of JSON per size (the whole buffer, all slices) of OP:
+//                                         all_reduce (in place), reduce_scatter or all_gather of float32 over
+//                                         shm, each rank pinned to a core; `plain`: in memory that peers
+//                                         cannot see
+//   comm_bench --loop [OP]                two threads that write what OP writes from the same arrays, each a
+//   half
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 #include <sched.h>
@@ -13,8 +14,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <barrier>
 #include <cstring>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -94,16 +97,63 @@ void print_row(int64_t bytes, std::vector<double> us) {
   std::fflush(stdout);
 }
 
-void measure(Communicator& communicator, bool plain) {
+struct Asked {
+  CollectiveKind kind = CollectiveKind::kAllReduce;
+  bool plain = false;
+};
+
+Asked asked(std::span<const std::string> words) {
+  Asked asked;
+  for (const std::string& word : words) {
+    if (word == "plain") {
+      asked.plain = true;
+    } else {
+      asked.kind = parse_collective_kind(word);
+    }
+  }
+  return asked;
+}
+
+// One operation on buffers of its own.
+class Operation {
+ public:
+  Operation(Communicator& communicator, const Asked& asked, int64_t bytes)
+      : world_(communicator.world()), kind_(asked.kind) {
+    const auto floats = static_cast<size_t>(bytes) / sizeof(float),
+               ranks = static_cast<size_t>(world_.size());
+    const size_t slice = std::max<size_t>(floats / ranks, 1);
+    const auto memory = [&](size_t elements) {
+      const size_t size = elements * sizeof(float);
+      Memory memory =
+          asked.plain ? Memory(plain_block(size), size, MemoryKind::kOther) : communicator.allocate(size);
+      std::ranges::fill(memory.as<float>(), 1.0F);  // pages that nobody wrote are all one page of zeros
+      return memory;
+    };
+    whole_ = memory(kind_ == CollectiveKind::kAllReduce ? floats : slice * ranks);
+    slice_ = memory(slice);
+  }
+  void run() {
+    const std::span<float> whole = whole_.as<float>(), slice = slice_.as<float>();
+    if (kind_ == CollectiveKind::kAllReduce) return world_.all_reduce(whole);
+    if (kind_ == CollectiveKind::kReduceScatter) return world_.reduce_scatter<float>(whole, slice);
+    world_.all_gather<float>(slice, whole);
+  }
+
+ private:
+  Group world_;
+  CollectiveKind kind_;
+  Memory whole_, slice_;
+};
+
+void measure(Communicator& communicator, const Asked& asked) {
   Group world = communicator.world();
   for (const int64_t bytes : kSizes) {
-    const auto size = static_cast<size_t>(bytes);
-    Memory memory = plain ? Memory(plain_block(size), size, MemoryKind::kOther) : communicator.allocate(size);
+    Operation operation(communicator, asked, bytes);
     std::vector<double> us(static_cast<size_t>(calls_for(bytes)));
-    for (int i = 0; i < 3; ++i) world.all_reduce(memory.as<float>());
+    for (int i = 0; i < 3; ++i) operation.run();
     for (double& one : us) {
       const int64_t begin_ns = system_clock().monotonic_ns();
-      world.all_reduce(memory.as<float>());
+      operation.run();
       one = static_cast<double>(system_clock().monotonic_ns() - begin_ns) * 1e-3;
     }
     world.all_reduce(std::span(us), Reduction::kMax);  // a call lasts until the last rank has it
@@ -112,13 +162,13 @@ void measure(Communicator& communicator, bool plain) {
   }
 }
 
-int run_processes(int ranks, bool plain) {
+int run_processes(int ranks, const Asked& asked) {
   const testing::TemporaryFolder folder;
   for (int r = 0; r < ranks; ++r) {
     if (fork() != 0) continue;
     pin(r);
     try {
-      measure(*testing::join_processes(folder.path(), r, ranks), plain);
+      measure(*testing::join_processes(folder.path(), r, ranks), asked);
       _exit(0);
     } catch (const std::exception& error) {
       fmt::print(stderr, "rank {}: {}\n", r, error.what());
@@ -130,15 +180,35 @@ int run_processes(int ranks, bool plain) {
   return failed == 0 ? 0 : 1;
 }
 
-// What an all_reduce of two ranks cannot beat: both halves read twice and written twice.
-void sum_halves(float* a, float* b, size_t elements) {
-  for (size_t i = 0; i < elements; ++i) a[i] = b[i] = a[i] + b[i];
-}
+// What two ranks cannot beat, as each of them reads and writes: buffers of both, the second pair for results.
+struct Loop {
+  explicit Loop(size_t elements)
+      : half(elements / 2),
+        whole{std::vector<float>(elements, 1.0F), std::vector<float>(elements, 1.0F)},
+        slice{std::vector<float>(half, 1.0F), std::vector<float>(half, 1.0F)} {}
 
-int run_loop() {
+  void run(CollectiveKind kind, size_t self) {
+    const size_t begin = self * half;
+    float* const a = whole[0].data() + begin;
+    float* const b = whole[1].data() + begin;
+    if (kind == CollectiveKind::kAllReduce) {
+      for (size_t i = 0; i < half; ++i) a[i] = b[i] = a[i] + b[i];
+    } else if (kind == CollectiveKind::kReduceScatter) {
+      float* const out = slice[self].data();
+      for (size_t i = 0; i < half; ++i) out[i] = a[i] + b[i];
+    } else {
+      std::copy(slice[0].begin(), slice[0].end(), whole[self].begin());
+      std::copy(slice[1].begin(), slice[1].end(), whole[self].begin() + static_cast<std::ptrdiff_t>(half));
+    }
+  }
+
+  size_t half;
+  std::array<std::vector<float>, 2> whole, slice;
+};
+
+int run_loop(const Asked& asked) {
   for (const int64_t bytes : kSizes) {
-    const size_t elements = static_cast<size_t>(bytes) / sizeof(float), half = elements / 2;
-    std::vector<float> a(elements), b(elements);
+    Loop loop(static_cast<size_t>(bytes) / sizeof(float));
     std::vector<double> us(static_cast<size_t>(calls_for(bytes)));
     std::barrier both(2);
     const auto body = [&](size_t self) {
@@ -146,7 +216,7 @@ int run_loop() {
       for (double& one : us) {
         both.arrive_and_wait();
         const int64_t begin_ns = system_clock().monotonic_ns();
-        sum_halves(a.data() + self * half, b.data() + self * half, half);
+        loop.run(asked.kind, self);
         both.arrive_and_wait();
         if (self == 0) one = static_cast<double>(system_clock().monotonic_ns() - begin_ns) * 1e-3;
       }
@@ -165,9 +235,10 @@ int run_loop() {
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   if (words.size() >= 2 && words[0] == "--ranks") {
-    return furrow::comm::run_processes(std::stoi(words[1]), words.size() > 2 && words[2] == "plain");
+    return furrow::comm::run_processes(std::stoi(words[1]), furrow::comm::asked(std::span(words).subspan(2)));
   }
-  if (!words.empty() && words[0] == "--loop") return furrow::comm::run_loop();
+  if (!words.empty() && words[0] == "--loop")
+    return furrow::comm::run_loop(furrow::comm::asked(std::span(words).subspan(1)));
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
   return 0;

@@ -356,7 +356,7 @@ TEST_P(Conformance, EqualsTheReference) {
     for (size_t i = 0; i < cases.size(); ++i) {
       const Case& c = cases[i];
       AlgorithmTable table;
-      for (const Wires wires : {Wires::kMemory, Wires::kMixed, Wires::kMessages}) {
+      for (const Wires wires : {Wires::kMemory, Wires::kMixed, Wires::kMessages, Wires::kLoopback}) {
         table.set(c.kind, wires, s.ranks,
                   {{c.kind, wires, s.ranks, INT64_MAX, algorithm_index(c.algorithm)}});
       }

@@ -11,6 +11,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/memory.h"
 #include "furrow/comm/algorithm.h"
+#include "furrow/comm/call.h"
 #include "tests/testing/run_ranks.h"
 
 namespace furrow::comm {
@@ -41,7 +42,7 @@ class OnMemory : public ::testing::TestWithParam<const char*> {
 TEST_P(OnMemory, LargeBuffersGoThroughInPieces) {
   for (const int n : {2, 3}) {
     run(n, [&](Communicator& communicator) {
-      const size_t size = 2'100'001;
+      const size_t size = 4'300'001;
       std::vector<float> plain(size, static_cast<float>(communicator.rank() + 1));
       communicator.world().all_reduce(std::span(plain));
       Memory memory = communicator.allocate(size * sizeof(float));
@@ -53,6 +54,33 @@ TEST_P(OnMemory, LargeBuffersGoThroughInPieces) {
       EXPECT_EQ(std::count(seen.begin(), seen.end(), sum), static_cast<std::ptrdiff_t>(size));
     });
   }
+}
+
+// Larger than a piece of what is staged, and cut alike by ranks whose memory is seen and by others.
+TEST_P(OnMemory, RanksMayDifferInWhetherPeersSeeTheirMemory) {
+  constexpr size_t kElements = (17 << 20) / sizeof(float) + 3;
+  run(3, [](Communicator& communicator) {
+    const Memory seen_in = communicator.allocate(kElements * sizeof(float)),
+                 seen_out = communicator.allocate(kElements * sizeof(float));
+    std::vector<float> plain_in(kElements), plain_out(kElements);
+    for (const bool in_place : {false, true}) {
+      const bool in_seen = communicator.rank() == 0 || communicator.rank() == 2,
+                 out_seen = communicator.rank() == 0;
+      const std::span<float> in = in_seen ? seen_in.as<float>() : std::span(plain_in);
+      std::span<float> out = out_seen ? seen_out.as<float>() : std::span(plain_out);
+      if (in_place) out = in;
+      for (size_t i = 0; i < kElements; ++i)
+        in[i] = static_cast<float>(i % 1000) + static_cast<float>(communicator.rank()) / 4;
+      communicator.world().run({.kind = CollectiveKind::kAllReduce,
+                                .dtype = DType::kF32,
+                                .in = std::as_bytes(in),
+                                .out = std::as_writable_bytes(out)});
+      size_t wrong = 0;
+      for (size_t i = 0; i < kElements; ++i)
+        wrong += out[i] != 3 * static_cast<float>(i % 1000) + 0.75F ? 1 : 0;
+      EXPECT_EQ(wrong, 0U) << "rank " << communicator.rank() << ", in place " << in_place;
+    }
+  });
 }
 
 TEST_P(OnMemory, WorkRunsInOrderBesideTheCaller) {
@@ -370,11 +398,48 @@ TEST(Tuning, MixedWiresAreHierarchicalFromASizeOn) {
 TEST(Tuning, ATableRoundTripsAndNamesABadLine) {
   const AlgorithmTable table = AlgorithmTable::built_in();
   EXPECT_EQ(AlgorithmTable::parse(table.to_text()).to_text(), table.to_text());
-  EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 2\n"); }), HasSubstr("line 1"));
+  EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 3\n"); }), HasSubstr("line 1"));
   EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 1\nall_reduce memory 2 * rnig\n"); }),
               AllOf(HasSubstr("line 2"), HasSubstr("ring")));
   EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 1\nall_reduce wifi 2 * ring\n"); }),
               HasSubstr("'wifi'"));
+}
+
+TEST(Tuning, ATableSaysWhereItWasMeasured) {
+  AlgorithmTable table = AlgorithmTable::built_in();
+  table.set_machine({"AMD EPYC 9454 48-Core", "node17"});
+  const AlgorithmTable back = AlgorithmTable::parse(table.to_text());
+  EXPECT_EQ(back.machine().processor, "AMD EPYC 9454 48-Core");
+  EXPECT_EQ(back.machine().host, "node17");
+  EXPECT_EQ(back.to_text(), table.to_text());
+  EXPECT_TRUE(AlgorithmTable::built_in().machine().processor.empty());
+}
+
+// Its `mixed` lines may have been measured on one host.
+TEST(Tuning, AFileOfVersion1StillReads) {
+  const AlgorithmTable table = AlgorithmTable::parse(
+      "furrow-comm-tuning 1\nall_reduce mixed 2 * ring\nall_reduce memory 2 * direct\n");
+  EXPECT_TRUE(table.machine().processor.empty());
+  const std::string text = table.to_text();
+  for (const char* line : {"all_reduce mixed 2 * ring\n", "all_reduce memory 2 * direct\n",
+                           "all_reduce loopback 2 4096 flat\n"}) {
+    EXPECT_THAT(text, HasSubstr(line));
+  }
+}
+
+// Ranks of one host that talk over TCP are no hosts: what is measured there says nothing of networks.
+TEST(Tuning, WiresOfOneHostAreMemoryOrLoopback) {
+  const auto wires_of = [](const testing::RankOptions& options) {
+    std::atomic<Wires> wires{Wires::kMemory};
+    testing::run_ranks_with(2, options, [&](Communicator& communicator) {
+      wires =
+          topology_of(communicator, {.name = "all", .members = {0, 1}, .rank = communicator.rank()}).wires;
+    });
+    return wires.load();
+  };
+  EXPECT_EQ(wires_of({.transport = "inproc"}), Wires::kMemory);
+  EXPECT_EQ(wires_of({.transport = "tcp"}), Wires::kLoopback);
+  EXPECT_EQ(wires_of({.transport = "tcp", .host = {0, 1}}), Wires::kMessages);
 }
 
 }  // namespace

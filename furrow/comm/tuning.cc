@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
@@ -10,7 +11,8 @@
 namespace furrow::comm {
 namespace {
 
-constexpr std::string_view kFirstLine = "furrow-comm-tuning 1";
+constexpr std::string_view kFirstLine = "furrow-comm-tuning 2";
+constexpr std::string_view kFirstLineOfVersion1 = "furrow-comm-tuning 1";
 
 [[noreturn]] void refuse(size_t line, const std::string& why) {
   throw Error(
@@ -19,10 +21,10 @@ constexpr std::string_view kFirstLine = "furrow-comm-tuning 1";
 }
 
 Wires parse_wires(std::string_view name, size_t line) {
-  for (const Wires wires : {Wires::kMemory, Wires::kMixed, Wires::kMessages}) {
+  for (const Wires wires : {Wires::kMemory, Wires::kMixed, Wires::kMessages, Wires::kLoopback}) {
     if (to_string(wires) == name) return wires;
   }
-  refuse(line, fmt::format("'{}' is not memory, mixed or messages", name));
+  refuse(line, fmt::format("'{}' is not memory, mixed, messages or loopback", name));
 }
 
 int64_t parse_number(std::string_view text, size_t line) {
@@ -47,6 +49,16 @@ AlgorithmTable::Entry parse_entry(const std::vector<std::string>& words, size_t 
   return e;
 }
 
+// "processor ..." or "host ...".
+bool parse_machine(std::string_view line, AlgorithmTable::Machine* machine) {
+  const size_t space = line.find(' ');
+  const std::string_view key = line.substr(0, space);
+  if (key != "processor" && key != "host") return false;
+  const std::string_view value = space == std::string_view::npos ? "" : trim(line.substr(space));
+  (key == "processor" ? machine->processor : machine->host) = value;
+  return true;
+}
+
 std::string number(int64_t value, int64_t all) { return value == all ? "*" : std::to_string(value); }
 
 }  // namespace
@@ -54,10 +66,13 @@ std::string number(int64_t value, int64_t all) { return value == all ? "*" : std
 AlgorithmTable AlgorithmTable::parse(std::string_view text) {
   AlgorithmTable table;
   const std::vector<std::string> lines = split(text, '\n');
-  if (trim(lines[0]) != kFirstLine) refuse(1, fmt::format("expected '{}'", kFirstLine));
+  const bool version1 = trim(lines[0]) == kFirstLineOfVersion1;
+  if (!version1 && trim(lines[0]) != kFirstLine) refuse(1, fmt::format("expected '{}'", kFirstLine));
+  if (version1) table.take_loopback(built_in());
   for (size_t i = 1; i < lines.size(); ++i) {
     const std::string_view line = trim(lines[i]);
     if (line.empty() || line.front() == '#') continue;
+    if (!version1 && parse_machine(line, &table.machine_)) continue;
     std::vector<std::string> words = split(line, ' ');
     std::erase(words, "");
     table.entries_.push_back(parse_entry(words, i + 1));
@@ -66,8 +81,16 @@ AlgorithmTable AlgorithmTable::parse(std::string_view text) {
   return table;
 }
 
+// Version 1 had these lines under `mixed`, which are of hosts.
+void AlgorithmTable::take_loopback(const AlgorithmTable& other) {
+  std::ranges::copy_if(other.entries_, std::back_inserter(entries_),
+                       [](const Entry& e) { return e.wires == Wires::kLoopback; });
+}
+
 std::string AlgorithmTable::to_text() const {
   std::string text(kFirstLine);
+  if (!machine_.processor.empty()) text += "\nprocessor " + machine_.processor;
+  if (!machine_.host.empty()) text += "\nhost " + machine_.host;
   text += "\n# kind wires ranks-up-to bytes-up-to algorithm\n";
   for (const Entry& e : entries_) {
     text += fmt::format("{} {} {} {} {}\n", to_string(e.kind), to_string(e.wires), number(e.ranks, INT32_MAX),

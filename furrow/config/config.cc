@@ -22,10 +22,29 @@ void assign(Config& config, const Field& field, const Value& value, const Origin
   config.origins[field.name()] = origin;
 }
 
+// Keys of torchtitan whose work is done here without one.
+struct Foreign {
+  std::string_view section, key, instead;
+};
+constexpr Foreign kForeign[] = {
+    {"comm", "trace_buf_size",
+     "furrow keeps no trace of collectives to set the size of: an error of any rank names every rank's last "
+     "operation by itself. Leave it out"},
+};
+
+const Field& known_field(std::string_view section, std::string_view key, const std::string& context) {
+  for (const Foreign& foreign : kForeign) {
+    if (foreign.section != section || foreign.key != key) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{}{}.{}: {}", context, section, key, foreign.instead));
+  }
+  return require_field(schema(), section, key, context);
+}
+
 void apply(Config& config, const Assignment& assignment, const std::string& file_name) {
   const std::string context = fmt::format("{}:{}: ", file_name, assignment.line);
   if (assignment.key.empty()) return require_section(schema(), assignment.section, context);
-  const Field& field = require_field(schema(), assignment.section, assignment.key, context);
+  const Field& field = known_field(assignment.section, assignment.key, context);
   assign(config, field, value_for(field, assignment, context), {file_name, assignment.line}, context);
 }
 
@@ -139,7 +158,7 @@ void set(Config& config, std::string_view name, std::string_view value) {
   const std::string context = "command line: ";
   const size_t dot = name.find('.');
   const std::string_view key = dot == std::string_view::npos ? "" : name.substr(dot + 1);
-  const Field& field = require_field(schema(), name.substr(0, dot), key, context);
+  const Field& field = known_field(name.substr(0, dot), key, context);
   assign(config, field, value_of_word(field, value, context), {"command line", 0}, context);
 }
 

@@ -85,6 +85,13 @@ TEST(Parse, UnknownNamesGiveFileLineAndNearest) {
               HasSubstr("unknown key in [training] 'deep'"));
 }
 
+TEST(Parse, ATorchtitanKeyThatHasNoPlaceSaysWhatDoesItsWork) {
+  EXPECT_THAT(parse_error("[training]\nsteps = 1\n[comm]\ntrace_buf_size = 20000\n"),
+              HasSubstr("x.toml:4: comm.trace_buf_size: furrow keeps no trace of collectives"));
+  EXPECT_THAT(parse_error(kSmall, {"--comm.trace_buf_size=0"}),
+              HasSubstr("command line: comm.trace_buf_size: furrow keeps no trace of collectives"));
+}
+
 // As torchtitan writes the modules of a stage.
 TEST(Parse, AListOfListsOfStringsIsOneOfWords) {
   const Config config = parse(
@@ -288,13 +295,17 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
   EXPECT_NO_THROW(parse(llama + "kv_heads = 2\n", "x"));
   EXPECT_THAT(parse_error(llama + "kv_heads = 3\n"), HasSubstr("kv_heads must divide heads"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\n[model]\nname = \"lstm\"\n"),
-              HasSubstr("model.name = lstm needs training.dataset = text"));
+              HasSubstr("model.name = lstm reads text: set training.dataset = text, or a pack"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\n[model]\nname = \"gpt\"\n"),
-              HasSubstr("needs training.dataset = text"));
+              HasSubstr("set training.dataset = text"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\ndataset = \"text\"\n[model]\nname = \"convnet\"\n"),
-              HasSubstr("needs training.dataset = idx"));
+              HasSubstr("reads images: set training.dataset = idx, cifar10, folder, or a pack"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\ndataset = \"text\"\n"),
-              HasSubstr("needs training.dataset = idx"));
+              HasSubstr("reads numbers, not text: set training.dataset = idx, cifar10, folder, table"));
+  const std::string folder = "[training]\nsteps = 9\ndataset = \"folder\"\n[data]\ncrop_size = 224\n";
+  EXPECT_NO_THROW(parse(folder + "resize_size = 256\nrandom_resized_crop = true\n", "x"));
+  EXPECT_THAT(parse_error(folder + "resize_size = 200\n"),
+              HasSubstr("x.toml:6: data.crop_size 224 is more than data.resize_size 200 leaves"));
   EXPECT_THAT(
       parse_error("[training]\nsteps = 9\n[comm]\nbackend = \"nccl\"\n"),
       HasSubstr("x.toml:4: comm.backend = nccl moves memory of GPUs, and training.device = cpu has none"));

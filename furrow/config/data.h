@@ -18,6 +18,10 @@ struct Data {
                                           "data_batch_4.bin", "data_batch_5.bin"};
   std::vector<std::string> test_files = {"test_batch.bin"};
   int64_t image_size = 32;
+  int64_t resize_size = 0;
+  int64_t crop_size = 0;
+  bool random_resized_crop = false;
+  double random_resized_crop_min_scale = 0.08;
   int64_t random_crop_padding = 0;
   bool random_flip = false;
   std::string train_table;
@@ -73,6 +77,7 @@ struct Data {
   static void images(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kCifar = "training.dataset=cifar10|mixture";
+    constexpr std::string_view kFolder = "training.dataset=folder|mixture";
     constexpr std::string_view kImages = "training.dataset=cifar10|folder|idx|mixture|pack";
     v("train_files", &Data::train_files,
       {.effect = kRecipe,
@@ -84,8 +89,36 @@ struct Data {
       {.effect = kRecipe,
        .min = 1,
        .max = 4096,
-       .only_if = "training.dataset=folder|mixture",
+       .only_if = kFolder,
        .doc = "Images are scaled so that their shorter side has this many pixels; the middle is taken."});
+    v("resize_size", &Data::resize_size,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 4096,
+       .only_if = kFolder,
+       .doc =
+           "What the shorter side is scaled to before the middle is taken, torchvision's Resize. 0: what is "
+           "taken of it."});
+    v("crop_size", &Data::crop_size,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 4096,
+       .only_if = kFolder,
+       .doc = "Pixels of a side that are taken of the middle, torchvision's CenterCrop. 0: image_size."});
+    v("random_resized_crop", &Data::random_resized_crop,
+      {.effect = kRecipe,
+       .only_if = kFolder,
+       .doc = "Training images are a region of the original, of random size, place and shape (3/4 to 4/3), "
+              "scaled "
+              "to crop_size, anew in each epoch: torchvision's RandomResizedCrop. Validation and test are "
+              "not."});
+    v("random_resized_crop_min_scale", &Data::random_resized_crop_min_scale,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1,
+       .above_min = true,
+       .only_if = "data.random_resized_crop=true",
+       .doc = "The least share of the original's pixels that such a region has."});
     v("random_crop_padding", &Data::random_crop_padding,
       {.effect = kRecipe,
        .min = 0,

@@ -18,7 +18,8 @@ struct Ema {
        .below_max = true,
        .doc =
            "Above 0: keep an average of the weights, decay of the old and 1 - decay of the new after every "
-           "step, from the first weights on. Validation, the best model, test and export use it. 0: none."});
+           "step, from the first weights on, and of the statistics of batch norm. Validation, the best "
+           "model, test and export use it. 0: none."});
     v("warmup", &Ema::warmup,
       {.effect = Effect::kRecipe,
        .doc = "Lower the decay to (1 + step) / (10 + step) where that is less, so that the first weights are "

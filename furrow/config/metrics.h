@@ -21,8 +21,11 @@ struct Metrics {
       {.doc = "Write TensorBoard event files into the run folder."});
     v("disable_color_printing", &Metrics::disable_color_printing, {.doc = "No colours on the terminal."});
     v("enable_plots", &Metrics::enable_plots,
-      {.doc = "Draw into the run folder at the end: the loss curves, a confusion matrix and samples of a "
-              "classifier of images, text that a language model writes."});
+      {.doc = "Draw into the run folder at the end: the loss curves, a confusion matrix of a classifier (of "
+              "images "
+              "or of rows of a table) and samples of images with its answers, text that a language model "
+              "writes, "
+              "samples that a GAN makes."});
   }
   friend bool operator==(const Metrics&, const Metrics&) = default;
 };

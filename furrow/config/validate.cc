@@ -63,6 +63,18 @@ void check_model(const Config& config) {
   }
 }
 
+void check_crop(const Config& config) {
+  const Data& data = config.data;
+  const bool own = data.crop_size > 0;
+  const int64_t crop = own ? data.crop_size : data.image_size;
+  if (crop <= data.resize_size) return;
+  refuse(config, "data.resize_size",
+         fmt::format(
+             "data.{} {} is more than data.resize_size {} leaves of an image: raise resize_size, or set it "
+             "to 0 for the same",
+             own ? "crop_size" : "image_size", crop, data.resize_size));
+}
+
 void check_data(const Config& config) {
   try {
     memory_budget(config.data);
@@ -79,15 +91,26 @@ void check_data(const Config& config) {
   const std::string& dataset = config.training.dataset;
   for (const std::string_view name : {"gpt", "llama", "rnn", "lstm"}) {
     if (config.model.name == name && dataset != "text" && dataset != "pack" && dataset != "mixture")
-      refuse(config, "training.dataset", fmt::format("model.name = {} needs training.dataset = text", name));
+      refuse(config, "training.dataset",
+             fmt::format(
+                 "model.name = {} reads text: set training.dataset = text, or a pack or a mixture of text, "
+                 "not {}",
+                 name, dataset));
   }
   if (config.model.name == "mlp" && dataset == "text") {
-    refuse(config, "training.dataset", "model.name = mlp needs training.dataset = idx, not text");
+    refuse(
+        config, "training.dataset",
+        "model.name = mlp reads numbers, not text: set training.dataset = idx, cifar10, folder, table, or a "
+        "pack or a mixture of those; gpt, llama, rnn and lstm read text");
   }
   if (config.model.name == "convnet" && (dataset == "text" || dataset == "table")) {
     refuse(config, "training.dataset",
-           fmt::format("model.name = convnet needs training.dataset = idx, not {}", dataset));
+           fmt::format(
+               "model.name = convnet reads images: set training.dataset = idx, cifar10, folder, or a pack "
+               "or a mixture of those, not {}",
+               dataset));
   }
+  if (config.data.resize_size > 0) check_crop(config);
 }
 
 void check_optimizer(const Config& config) {

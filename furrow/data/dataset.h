@@ -40,9 +40,9 @@ struct WhileOpening {
   size_t part_bytes = size_t{1} << 19;  // text: what one of them takes at a time
   // Text: tokens lie in a file without a name in this folder; empty: in memory.
   std::filesystem::path spool = {};
-  // Text: told the bytes read and in all, by one thread at a time; each pass over the text begins at 0.
+  // Text and images: told the bytes read and in all, by one thread at a time; each pass begins at 0.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
-  const CancelToken* cancel = nullptr;  // text: Error{cancelled} soon after it is set
+  const CancelToken* cancel = nullptr;  // of both: Error{cancelled} soon after it is set
 };
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.
@@ -70,6 +70,7 @@ struct DatasetOptions {
   uint64_t memory_budget = 0;
   int readers = 0;  // folder, pack: threads that read at once; 0: one, four to stream, every core to decode
   int64_t image_size = 32;                     // folder: pixels of a side
+  int64_t resize_size = 0;                     // folder: of the shorter side before the crop; 0: image_size
   std::string table_train = {};                // table: a file of the folder `path`
   std::string table_test = {};                 // table: beside it; empty: test_fraction, or no test split
   TableFormat table_format = {};               // table

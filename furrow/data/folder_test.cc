@@ -127,7 +127,7 @@ TEST(Folders, ClassesAreFoldersInOrder) {
   const auto targets = buffers.views[1].as<int64_t>();
   EXPECT_EQ(std::vector<int64_t>(targets.begin(), targets.end()), (std::vector<int64_t>{0, 1, 1}));
   ByteVector pixels(192);
-  preprocess::resize_and_crop(decode_image(sample("rgb.png")), 8, pixels);
+  preprocess::resize(decode_image(sample("rgb.png")), preprocess::resize_then_crop(17, 24, 8, 8), 8, pixels);
   std::vector<float> expected(192);
   preprocess::load_as<preprocess::ImageNormaliser>(dataset.preprocessing)->apply(pixels, expected);
   const auto got = buffers.views[0].as<float>().subspan(192, 192);
@@ -138,6 +138,123 @@ TEST(Folders, ClassesAreFoldersInOrder) {
   EXPECT_EQ(one.views[1].as<int64_t>()[0], 1);
   EXPECT_EQ(probe(options).train_samples, 3);
   EXPECT_EQ(guess_kind(folder.path()), "folder");
+}
+
+// Blocks of a JPEG become smaller ones: what the averages of its pixels are.
+TEST(ImageFile, AShrunkJpegIsThePictureInSmall) {
+  const auto whole = decode_image(sample("rgb.jpg"));
+  for (const int shrink : {1, 2, 4, 8}) {
+    int64_t asked_height = 0, asked_width = 0;
+    const DecodedImage small = decode_image(sample("rgb.jpg"), [&](int64_t height, int64_t width) {
+      asked_height = height;
+      asked_width = width;
+      return shrink;
+    });
+    EXPECT_EQ(asked_height, 17);
+    EXPECT_EQ(asked_width, 24);
+    EXPECT_EQ(small.shrink, shrink);
+    ASSERT_EQ(small.pixels.height, (17 + shrink - 1) / shrink);
+    ASSERT_EQ(small.pixels.width, 24 / shrink);
+    int64_t error = 0, count = 0;
+    for (int64_t y = 0; y < 17 / shrink; ++y) {  // whole blocks alone
+      for (int64_t x = 0; x < small.pixels.width; ++x) {
+        int64_t sum = 0;
+        for (int64_t i = 0; i < shrink * shrink; ++i)
+          sum += whole.pixels[static_cast<size_t>(
+              ((y * shrink + i / shrink) * 24 + x * shrink + i % shrink) * 3 + 1)];
+        error += std::abs(sum / (shrink * shrink) -
+                          small.pixels.pixels[static_cast<size_t>((y * small.pixels.width + x) * 3 + 1)]);
+        ++count;
+      }
+    }
+    EXPECT_LE(error, 6 * count) << shrink;
+  }
+  EXPECT_EQ(decode_image(sample("rgb.png"), [](int64_t, int64_t) { return 8; }).shrink, 1);
+  EXPECT_EQ(shrink_to(447, 224), 1);
+  EXPECT_EQ(shrink_to(448, 224), 2);
+  EXPECT_EQ(shrink_to(1 << 20, 1), 8);
+}
+
+TEST(ImageFile, TooManyPixelsAreNoDamage) {
+  ByteVector file = sample("rgb.jpg");
+  const ByteVector frame = {0xff, 0xc0};  // then a length, a depth, height and width
+  const auto at = std::search(file.begin(), file.end(), frame.begin(), frame.end());
+  ASSERT_NE(at, file.end());
+  for (int i = 5; i < 9; ++i) at[i] = i % 2 == 1 ? 0x40 : 0;  // 16,384 a side
+  const Error error = error_of([&] { decode_image(file); });
+  EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+  EXPECT_THAT(error.what(), HasSubstr("16384 x 16384 pixels"));
+  EXPECT_THAT(error.what(), HasSubstr("scale it down"));
+  // An eighth of the sides are few: the file is read, and found to be cut short.
+  EXPECT_EQ(error_of([&] { decode_image(file, [](int64_t, int64_t) { return 8; }); }).code(),
+            ErrorCode::kDataLoss);
+}
+
+std::vector<float> inputs_of(const Source& source, std::vector<int64_t> positions = {}) {
+  std::vector<int64_t> indices(static_cast<size_t>(source.size()));
+  for (size_t i = 0; i < indices.size(); ++i) indices[i] = static_cast<int64_t>(i);
+  ReadBuffers buffers(source, source.size());
+  if (positions.empty()) {
+    source.read(indices, buffers.views);
+  } else {
+    source.read_at(indices, positions, buffers.views);
+  }
+  const auto all = buffers.views[0].as<float>();
+  return {all.begin(), all.end()};
+}
+
+// Pixels as the network sees them, of images that a scaling is made for.
+std::vector<float> expected_inputs(const DecodedImage& image, const preprocess::Scaling& scaling,
+                                   int64_t size, const Preprocessing& fitted) {
+  ByteVector pixels(static_cast<size_t>(3 * size * size));
+  preprocess::resize(image.pixels, preprocess::shrunk(scaling, 17, 24, image.shrink), size, pixels);
+  std::vector<float> expected(pixels.size());
+  preprocess::load_as<preprocess::ImageNormaliser>(fitted)->apply(pixels, expected);
+  return expected;
+}
+
+TEST(Folders, ResizeThenCropOrCropARegionAtRandom) {
+  const TempFolder folder;
+  write(folder, "train/a/1.jpg", "rgb.jpg");
+  write(folder, "test/a/1.jpg", "rgb.jpg");
+  DatasetOptions options = options_of(folder);
+  options.image_size = 6;
+  options.resize_size = 8;
+  options.augmentation.resized_crop = true;
+  const Dataset dataset = open_dataset(options);
+  const DecodedImage half = decode_image(sample("rgb.jpg"), [](int64_t, int64_t) { return 2; });
+  const auto middle = preprocess::resize_then_crop(17, 24, 8, 6);
+  EXPECT_EQ(inputs_of(*dataset.test), expected_inputs(half, middle, 6, dataset.preprocessing));
+  EXPECT_EQ(inputs_of(*dataset.train), inputs_of(*dataset.test)) << "read without a position";
+  const preprocess::ImageAugmenter augmenter(1, options.augmentation);
+  int whole = 0;
+  for (int64_t position = 0; position < 20; ++position) {
+    const preprocess::Region region = augmenter.region(position, 17, 24);
+    const int shrink = std::min(shrink_to(region.height, 6), shrink_to(region.width, 6));
+    whole += shrink == 1;
+    const DecodedImage image = decode_image(sample("rgb.jpg"), [&](int64_t, int64_t) { return shrink; });
+    EXPECT_EQ(inputs_of(*dataset.train, {position}),
+              expected_inputs(image, {region, 6, 6}, 6, dataset.preprocessing));
+  }
+  EXPECT_GT(whole, 0);
+  EXPECT_LT(whole, 20);
+}
+
+// A model that an earlier version has trained goes on to see what it was trained on.
+TEST(Folders, EarlierModelsReadImagesAsTheyDid) {
+  const TempFolder folder;
+  write(folder, "train/a/1.jpg", "rgb.jpg");
+  const DatasetOptions options = options_of(folder);
+  const Dataset now = open_dataset(options);
+  Preprocessing earlier = now.preprocessing;
+  ASSERT_EQ(earlier.erase("image_reading"), 1u);
+  const Dataset before = open_dataset(options, &earlier);
+  EXPECT_EQ(before.preprocessing, earlier);
+  const DecodedImage whole = decode_image(sample("rgb.jpg"), {});
+  EXPECT_EQ(inputs_of(*before.train),
+            expected_inputs(whole, preprocess::rounded_then_cropped(17, 24, 8), 8, earlier));
+  EXPECT_NE(inputs_of(*now.train), inputs_of(*before.train)) << "control";
+  EXPECT_EQ(open_dataset(options, &now.preprocessing).preprocessing, now.preprocessing);
 }
 
 TEST(Folders, DoNotDependOnReadersAndPackAlike) {
@@ -246,6 +363,28 @@ TEST(Folders, BadInputIsNamed) {
   DatasetOptions none = options_of(folder);
   none.path = folder / "none";
   EXPECT_EQ(error_of([&] { open_dataset(none); }).code(), ErrorCode::kNotFound);
+}
+
+TEST(ImageFit, SaysHowFarItIsAndStops) {
+  const TempFolder folder;
+  testing::write_images(folder, "train", 300);
+  CancelToken cancel;
+  uint64_t seen = 0, all = 0;
+  DatasetOptions options{.kind = "idx", .path = folder.path()};
+  options.test_images.clear();
+  options.opening.cancel = &cancel;
+  options.opening.progress = [&](uint64_t done, uint64_t total) {
+    EXPECT_GE(done, seen);
+    seen = done;
+    all = total;
+  };
+  open_dataset(options);
+  EXPECT_EQ(seen, 300u * 12);
+  EXPECT_EQ(all, seen);
+  cancel.cancel();
+  const Error error = error_of([&] { open_dataset(options); });
+  EXPECT_EQ(error.code(), ErrorCode::kCancelled);
+  EXPECT_THAT(error.what(), HasSubstr("interrupted while the images were read"));
 }
 
 }  // namespace

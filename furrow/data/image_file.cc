@@ -25,12 +25,22 @@ constexpr uint64_t kMostPixels = uint64_t{1} << 26;
   throw Error(ErrorCode::kDataLoss, fmt::format("the image is damaged: {}", why));
 }
 
+bool too_many(uint64_t height, uint64_t width) {
+  return height > kMostPixels || width > kMostPixels || height * width > kMostPixels;
+}
+
+[[noreturn]] void refuse_size(uint64_t height, uint64_t width) {
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("the image has {} x {} pixels, and 2^26 are the most that is decoded: scale it down, "
+                  "or take it out of the folder",
+                  width, height));
+}
+
 // Memory for an image of these sides.
 RgbImage image_of(uint64_t height, uint64_t width) {
   if (height == 0 || width == 0) damaged("it has no pixels");
-  if (height > kMostPixels || width > kMostPixels || height * width > kMostPixels) {
-    damaged(fmt::format("{} x {} pixels are more than 2^26", width, height));
-  }
+  if (too_many(height, width)) refuse_size(height, width);
   return {static_cast<int64_t>(height), static_cast<int64_t>(width),
           std::vector<uint8_t>(height * width * 3)};
 }
@@ -84,9 +94,26 @@ void to_rgb(std::span<const uint8_t> inks, bool adobe, uint8_t* rgb) {
   }
 }
 
+// What a file is decoded to, besides its pixels.
+struct JpegSize {
+  const ChooseShrink& choose;
+  int shrink = 1;
+  bool too_large = false;
+};
+
+// Blocks of 8 x 8 become 4 x 4, 2 x 2 or 1.  A progressive file is held whole, whatever it is scaled to.
+void choose_size(jpeg_decompress_struct* jpeg, JpegSize* size) {
+  if (size->choose) size->shrink = size->choose(jpeg->image_height, jpeg->image_width);
+  jpeg->scale_num = 1;
+  jpeg->scale_denom = static_cast<unsigned>(size->shrink);
+  jpeg_calc_output_dimensions(jpeg);
+  size->too_large = jpeg_has_multiple_scans(jpeg) ? too_many(jpeg->image_height, jpeg->image_width)
+                                                  : too_many(jpeg->output_height, jpeg->output_width);
+}
+
 // Between setjmp and the end of this function there is nothing with a destructor.  False: errors->message.
 bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const uint8_t> file,
-               RgbImage (*make)(uint64_t, uint64_t), RgbImage* image, bool* too_large) {
+               RgbImage* image, JpegSize* size) {
   if (setjmp(errors->back) != 0) return false;
   jpeg_create_decompress(jpeg);
   jpeg_mem_src(jpeg, file.data(), static_cast<unsigned long>(file.size()));
@@ -94,11 +121,9 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
   const bool four_inks = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
   jpeg->out_color_space = four_inks ? JCS_CMYK : JCS_RGB;
   jpeg->dct_method = JDCT_ISLOW;  // the same bits on every machine
-  if (uint64_t{jpeg->image_height} * jpeg->image_width > kMostPixels) {
-    *too_large = true;
-    return true;
-  }
-  *image = make(jpeg->image_height, jpeg->image_width);
+  choose_size(jpeg, size);
+  if (size->too_large) return true;
+  *image = image_of(jpeg->output_height, jpeg->output_width);
   jpeg_start_decompress(jpeg);
   const size_t stride = size_t{jpeg->output_width} * 3;
   JSAMPROW inks = nullptr;  // the library's, gone with it
@@ -116,18 +141,20 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
   return true;
 }
 
-RgbImage decode_jpeg(std::span<const uint8_t> file) {
+DecodedImage decode_jpeg(std::span<const uint8_t> file, const ChooseShrink& choose) {
   jpeg_decompress_struct jpeg{};
   JpegErrors errors{};
   jpeg.err = jpeg_std_error(&errors.manager);
   errors.manager.error_exit = &leave;
   errors.manager.emit_message = &warn;
-  RgbImage image;
-  bool too_large = false;
-  const bool done = read_jpeg(&jpeg, &errors, file, &image_of, &image, &too_large);
+  DecodedImage image;
+  JpegSize size{choose};
+  const bool done = read_jpeg(&jpeg, &errors, file, &image.pixels, &size);
+  const uint64_t height = jpeg.image_height, width = jpeg.image_width;
   jpeg_destroy_decompress(&jpeg);
   if (!done) damaged(errors.message);
-  if (too_large) damaged("it has more than 2^26 pixels");
+  if (size.too_large) refuse_size(height, width);
+  image.shrink = size.shrink;
   return image;
 }
 
@@ -148,13 +175,23 @@ bool starts_with(std::span<const uint8_t> file, std::string_view magic) {
 
 }  // namespace
 
-RgbImage decode_image(std::span<const uint8_t> file) {
-  if (starts_with(file, "\x89PNG\r\n\x1a\n")) return decode_png(file);
-  if (starts_with(file, "\xff\xd8\xff")) return decode_jpeg(file);
-  if (starts_with(file, "RIFF") && file.size() >= 12 && std::memcmp(file.data() + 8, "WEBP", 4) == 0) {
-    return decode_webp(file);
-  }
-  throw Error(ErrorCode::kDataLoss, "this is no PNG, JPEG or WebP image");
+DecodedImage decode_image(std::span<const uint8_t> file, const ChooseShrink& choose) {
+  if (starts_with(file, "\xff\xd8\xff")) return decode_jpeg(file, choose);
+  const bool webp =
+      starts_with(file, "RIFF") && file.size() >= 12 && std::memcmp(file.data() + 8, "WEBP", 4) == 0;
+  if (!webp && !starts_with(file, "\x89PNG\r\n\x1a\n"))
+    throw Error(ErrorCode::kDataLoss, "this is no PNG, JPEG or WebP image");
+  DecodedImage image{webp ? decode_webp(file) : decode_png(file)};
+  if (choose) choose(image.pixels.height, image.pixels.width);
+  return image;
+}
+
+RgbImage decode_image(std::span<const uint8_t> file) { return decode_image(file, {}).pixels; }
+
+int shrink_to(int64_t length, int64_t wanted) {
+  int shrink = 1;
+  while (shrink < 8 && length >= 2 * shrink * wanted) shrink *= 2;
+  return shrink;
 }
 
 bool is_image_name(std::string_view name) {

@@ -152,7 +152,10 @@ void ImageSource::read_at(std::span<const int64_t> indices, std::span<const int6
   for (size_t row = 0; row < kRowsAhead; ++row) fetch(row);
   for (size_t row = 0; row < indices.size(); ++row) {
     fetch(row + kRowsAhead);
-    ImageStore::Image image = images_->fetch(image_of(indices[row]), scratch);
+    const size_t index = image_of(indices[row]);
+    ImageStore::Image image = augment
+                                  ? images_->fetch_at(index, positions[row], *pipeline_.augmenter, scratch)
+                                  : images_->fetch(index, scratch);
     target[row] = image.label;
     if (augment) {
       pipeline_.augmenter->apply(positions[row], images_->shape(), image.pixels, augmented);

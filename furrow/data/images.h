@@ -29,6 +29,11 @@ class ImageStore {
   };
   // In place where the store holds it, else read into `scratch`, of image_bytes() and a label (i32).
   virtual Image fetch(size_t index, std::span<uint8_t> scratch) const = 0;
+  // As training takes it at a position: a store of originals cuts out of them what the augmenter says.
+  virtual Image fetch_at(size_t index, int64_t /*position*/, const preprocess::ImageAugmenter& /*augmenter*/,
+                         std::span<uint8_t> scratch) const {
+    return fetch(index, scratch);
+  }
   // A hint that fetch(index) comes soon.
   virtual void prefetch(size_t /*index*/) const {}
 

@@ -85,30 +85,79 @@ fs::path train_folder(const DatasetOptions& options) {
   return fs::is_directory(train) ? train : options.path;
 }
 
+// How a model that is trained now reads images.  Earlier ones, whose fitted values lack the key, were trained
+// on images decoded whole, their longer side rounded.
+constexpr const char* kReading = "image_reading";
+constexpr const char* kShrunk = "shrunk";
+
+struct Sizes {
+  int64_t resize = 0, crop = 0;
+  bool earlier = false;
+};
+
+Sizes sizes_of(const DatasetOptions& options, const Preprocessing* preprocessing) {
+  Sizes sizes{options.resize_size > 0 ? options.resize_size : options.image_size, options.image_size};
+  sizes.earlier =
+      preprocessing != nullptr && !preprocessing->contains(kReading) && sizes.resize == sizes.crop;
+  return sizes;
+}
+
 // Decodes a file whenever it is asked for.
 class FolderImages : public LabelledStore {
  public:
-  FolderImages(Listing listing, int64_t size)
-      : listing_(std::move(listing)), name_(listing_.folder.string()), shape_{3, size, size} {}
+  FolderImages(Listing listing, Sizes sizes)
+      : listing_(std::move(listing)),
+        name_(listing_.folder.string()),
+        sizes_(sizes),
+        shape_{3, sizes.crop, sizes.crop} {}
   int64_t size() const override { return static_cast<int64_t>(listing_.files.size()); }
   const Shape& shape() const override { return shape_; }
   std::span<const int32_t> labels() const override { return listing_.labels; }
   const std::string& label_file() const override { return name_; }
 
   Image fetch(size_t index, std::span<uint8_t> scratch) const override {
+    return read(index, scratch, [this](int64_t height, int64_t width) {
+      return sizes_.earlier ? preprocess::rounded_then_cropped(height, width, sizes_.crop)
+                            : preprocess::resize_then_crop(height, width, sizes_.resize, sizes_.crop);
+    });
+  }
+
+  Image fetch_at(size_t index, int64_t position, const preprocess::ImageAugmenter& augmenter,
+                 std::span<uint8_t> scratch) const override {
+    if (!augmenter.resizes()) return fetch(index, scratch);
+    return read(index, scratch, [&](int64_t height, int64_t width) {
+      return preprocess::Scaling{augmenter.region(position, height, width), sizes_.crop, sizes_.crop};
+    });
+  }
+
+ private:
+  // `scaling_of` an image of these sides.  Of a JPEG no more is decoded than the scaled region needs.
+  template <class ScalingOf>
+  Image read(size_t index, std::span<uint8_t> scratch, const ScalingOf& scaling_of) const {
     const auto pixels = scratch.first(image_bytes());
     try {
-      preprocess::resize_and_crop(decode_image(read_file(listing_.files[index]).as_uint8()), shape_[1],
-                                  pixels);
+      preprocess::Scaling scaling;
+      int64_t height = 0, width = 0;
+      const auto choose = [&](int64_t image_height, int64_t image_width) {
+        height = image_height;
+        width = image_width;
+        scaling = scaling_of(height, width);
+        if (sizes_.earlier) return 1;
+        return std::min(shrink_to(scaling.region.height, scaling.height),
+                        shrink_to(scaling.region.width, scaling.width));
+      };
+      const DecodedImage image = decode_image(read_file(listing_.files[index]).as_uint8(), choose);
+      preprocess::resize(image.pixels, preprocess::shrunk(scaling, height, width, image.shrink), sizes_.crop,
+                         pixels);
     } catch (const Error& error) {
       throw error.with_context(listing_.files[index].string());
     }
     return {pixels, listing_.labels[index]};
   }
 
- private:
   Listing listing_;
   std::string name_;
+  Sizes sizes_;
   Shape shape_;
 };
 
@@ -121,7 +170,10 @@ Listing list_test(const fs::path& folder, const std::vector<std::string>& classe
     if (found == classes.end()) {
       throw Error(
           ErrorCode::kInvalidArgument,
-          fmt::format("{} has a class '{}' that the training folder does not have", folder.string(), name));
+          fmt::format(
+              "{} has a class '{}' that the training folder does not have: add images of it there, or "
+              "remove it here",
+              folder.string(), name));
     }
     label_of.push_back(static_cast<int32_t>(found - classes.begin()));
   }
@@ -145,18 +197,21 @@ bool is_image_folder(const fs::path& path) {
 
 Dataset open_folder(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path folder = train_folder(options), test = options.path / "test";
+  const Sizes sizes = sizes_of(options, preprocessing);
   Listing listing = list_train(folder);
   ImageParts parts{
       .train = nullptr, .classes = static_cast<int64_t>(listing.classes.size()), .names = listing.classes};
   parts.pool = std::make_shared<ReaderPool>(options.readers > 0 ? options.readers : core_count());
   if (folder != options.path && fs::is_directory(test)) {
     parts.test_name = test.string();
-    parts.test = [test, classes = listing.classes, size = options.image_size] {
-      return std::make_shared<const FolderImages>(list_test(test, classes), size);
+    parts.test = [test, classes = listing.classes, sizes] {
+      return std::make_shared<const FolderImages>(list_test(test, classes), sizes);
     };
   }
-  parts.train = std::make_shared<const FolderImages>(std::move(listing), options.image_size);
-  return assemble_images(options, std::move(parts), preprocessing);
+  parts.train = std::make_shared<const FolderImages>(std::move(listing), sizes);
+  Dataset dataset = assemble_images(options, std::move(parts), preprocessing);
+  if (!sizes.earlier) dataset.preprocessing[kReading] = kShrunk;
+  return dataset;
 }
 
 DataInfo probe_folder(const DatasetOptions& options) {

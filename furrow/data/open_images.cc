@@ -19,19 +19,47 @@ namespace {
 using preprocess::ImageAugmenter;
 using preprocess::ImageNormaliser;
 
+// Tells how far the images are read, by their pixels, and ends the reading when it is cancelled.  Thread
+// safe.
+class FitProgress {
+ public:
+  FitProgress(const WhileOpening& opening, uint64_t total) : opening_(opening), total_(total) {}
+
+  void add(uint64_t bytes) {
+    if (opening_.cancel != nullptr && opening_.cancel->cancelled())
+      throw Error(ErrorCode::kCancelled, "interrupted while the images were read: nothing is left behind");
+    const std::lock_guard lock(mutex_);
+    done_ += bytes;
+    if (opening_.progress) opening_.progress(done_, total_);
+  }
+
+ private:
+  const WhileOpening& opening_;
+  const uint64_t total_;
+  std::mutex mutex_;
+  uint64_t done_ = 0;
+};
+
 // Exact: neither the order nor the grouping of the images changes anything.
-ImageNormaliser fit(const LabelledStore& images, const std::vector<uint32_t>& train, ReaderPool& pool) {
+ImageNormaliser fit(const LabelledStore& images, const std::vector<uint32_t>& train, ReaderPool& pool,
+                    const WhileOpening& opening) {
   const auto channels = static_cast<size_t>(images.shape()[0]);
   const size_t plane = images.image_bytes() / channels;
   const size_t pieces = std::min(train.size(), static_cast<size_t>(pool.readers()) * 8);
   std::vector<std::vector<preprocess::PixelSums>> parts(pieces, std::vector<preprocess::PixelSums>(channels));
+  FitProgress progress(opening, train.size() * images.image_bytes());
+  constexpr size_t kBytesBetween = size_t{1} << 20;
   pool.run(pieces, [&](size_t piece) {
     std::vector<uint8_t> scratch(images.image_bytes() + sizeof(int32_t));
     const size_t end = train.size() * (piece + 1) / pieces;
+    size_t untold = 0;
     for (size_t i = train.size() * piece / pieces; i < end; ++i) {
       const auto pixels = images.fetch(train[i], scratch).pixels;
       for (size_t c = 0; c < channels; ++c) parts[piece][c].add(pixels.subspan(c * plane, plane));
+      untold += pixels.size();
+      if (untold >= kBytesBetween) progress.add(std::exchange(untold, 0));
     }
+    progress.add(untold);
   });
   for (size_t piece = 1; piece < pieces; ++piece) {
     for (size_t c = 0; c < channels; ++c) parts[0][c].add(parts[piece][c]);
@@ -65,7 +93,8 @@ FittedImages fit_or_load(const DatasetOptions& options, const ImageParts& parts,
     fitted = load_fitted_images(*preprocessing, images.shape());
     check_class_names(fitted.names, names_of(parts, fitted.classes), images.label_file());
   } else {
-    const ImageNormaliser normaliser = options.normalize ? fit(images, train, *pool) : ImageNormaliser(0, 1);
+    const ImageNormaliser normaliser =
+        options.normalize ? fit(images, train, *pool, options.opening) : ImageNormaliser(0, 1);
     fitted.normaliser = std::make_shared<const ImageNormaliser>(normaliser);
     fitted.classes = parts.classes > 0 ? parts.classes : count_classes(images.labels(), images.label_file());
     fitted.names = names_of(parts, fitted.classes);

@@ -12,8 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view json(reinterpret_cast<const char*>(data), size);
   try {
     data::check_vocabulary(json, tokenizer);
-    FURROW_CHECK(json.find("\"low\"") != json.npos && json.find("257") != json.npos,
-                 "a token that is not there");
+    FURROW_CHECK(json.size() > 259 * sizeof("\"a\":0"), "it cannot have all tokens");
   } catch (const Error& error) {
     FURROW_CHECK(error.code() == ErrorCode::kDataLoss, "an error of another code");
   }

@@ -20,6 +20,10 @@ constexpr HuggingFaceFact kGpt2Facts[] = {
     {"scale_attn_weights", "true"},
     {"scale_attn_by_inverse_layer_idx", "false"},
 };
+constexpr std::string_view kGpt2Ignored[] = {
+    "_attn_implementation", "add_cross_attention",  // its tensors would be refused
+    "attn_implementation",  "attn_pdrop",          "output_attentions", "reorder_and_upcast_attn",
+};
 
 constexpr HuggingFaceKey kLlamaKeys[] = {
     {.key = "num_hidden_layers", .integer = &Model::layers},
@@ -35,15 +39,26 @@ constexpr HuggingFaceFact kLlamaFacts[] = {
     {"hidden_act", "\"silu\"", true},
     {"attention_bias", "false"},
     {"mlp_bias", "false"},
-    {"rope_scaling", "null"},
+};
+constexpr std::string_view kLlamaIgnored[] = {
+    "_attn_implementation", "attention_dropout", "attn_implementation", "head_dim",
+    "output_attentions",    "rope_parameters",   "rope_scaling",
+};
+
+constexpr std::string_view kArithmeticWords[] = {
+    "attention", "attn", "bias",     "clip",   "expert", "head_dim", "multiplier", "norm",
+    "quant",     "rope", "residual", "rotary", "scal",   "softcap",  "window",
 };
 
 constexpr HuggingFaceModel kModels[] = {
-    {"gpt", "gpt2", "GPT2LMHeadModel", "transformer.", "n_positions", kGpt2Keys, kGpt2Facts},
-    {"llama", "llama", "LlamaForCausalLM", "", "max_position_embeddings", kLlamaKeys, kLlamaFacts},
+    {"gpt", "gpt2", "GPT2LMHeadModel", "transformer.", "n_positions", kGpt2Keys, kGpt2Facts, kGpt2Ignored},
+    {"llama", "llama", "LlamaForCausalLM", "", "max_position_embeddings", kLlamaKeys, kLlamaFacts,
+     kLlamaIgnored},
 };
 
 }  // namespace
+
+std::span<const std::string_view> hugging_face_arithmetic_words() { return kArithmeticWords; }
 
 std::span<const HuggingFaceModel> hugging_face_models() { return kModels; }
 

@@ -30,6 +30,10 @@ struct HuggingFaceFact {
   bool required = false;
 };
 
+// What a key of config.json speaks of when it can change what a model computes: one that has such a word and
+// is in no list below is refused.
+std::span<const std::string_view> hugging_face_arithmetic_words();
+
 struct HuggingFaceModel {
   std::string_view architecture;  // "gpt"
   std::string_view model_type;    // "gpt2"
@@ -38,6 +42,7 @@ struct HuggingFaceModel {
   std::string_view context_key;   // "n_positions"
   std::span<const HuggingFaceKey> keys;
   std::span<const HuggingFaceFact> facts;
+  std::span<const std::string_view> ignored;  // keys with such a word that change nothing here
 };
 
 std::span<const HuggingFaceModel> hugging_face_models();

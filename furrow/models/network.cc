@@ -22,6 +22,7 @@ plan::ModelSpec trained_network(const config::Config& config, const DataShape& d
   apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);
   declare_scratch(&spec);
+  spec.averages_statistics = config.ema.decay > 0;
   for (plan::Unit& unit : spec.units) unit.offload = config.training.enable_cpu_offload;
   return spec;
 }

@@ -16,9 +16,11 @@ namespace {
 
 void require_chain(const plan::ModelSpec& spec, std::string_view what) {
   if (plan::is_one_chain(spec)) return;
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("[distillation]: the {} is {}, which is more than one chain of units", what,
-                          spec.architecture));
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("[distillation]: the {} is {}, which is more than one chain of units: take one that "
+                  "answers by itself, such as mlp, convnet, resnet20, gpt or a list of units",
+                  what, spec.architecture));
 }
 
 void freeze(plan::Unit* unit) {

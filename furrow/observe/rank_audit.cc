@@ -39,8 +39,10 @@ double RankAudit::latency_overhead() const {
 }
 
 void write_audit(JsonWriter& json, const RankAudit& audit) {
-  json.field("ranks", audit.ranks).field("layout", audit.layout).field("backend", audit.backend);
+  json.field("ranks", audit.ranks).field("layout", audit.layout);
+  if (audit.ranks > 1) json.field("backend", audit.backend);
   json.field("deterministic", audit.deterministic);
+  if (audit.ranks == 1) return;
   json.field("audited_steps", audit.steps);
   json.key("bytes").begin_object();
   for (const CollectiveAudit& kind : audit.bytes) {
@@ -96,16 +98,18 @@ std::optional<RankAudit> read_audit(const JsonValue& summary) {
 
 std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
   std::vector<std::array<std::string, 3>> rows;
+  if (audit.ranks == 1) return rows;
   const bool ours = audit.backend.empty() || audit.backend == "native";
   const std::string over = ours ? "" : fmt::format(", over {}", audit.backend);
   rows.push_back({"ranks", fmt::format("{} ({}{})", audit.ranks, audit.layout, over), ""});
   rows.push_back({"deterministic", audit.deterministic, ""});
   if (!audit.rank_samples_per_second.empty()) {
-    const auto [least, most] =
-        std::minmax_element(audit.rank_samples_per_second.begin(), audit.rank_samples_per_second.end());
-    rows.push_back(
-        {"samples/s per rank",
-         fmt::format("{} to {}", format_count(std::llround(*least)), format_count(std::llround(*most))), ""});
+    const auto first = audit.rank_samples_per_second.begin();
+    const auto [least, most] = std::minmax_element(first, audit.rank_samples_per_second.end());
+    rows.push_back({"samples/s per rank",
+                    fmt::format("{} (rank {}) to {}, waiting left out", format_count(std::llround(*least)),
+                                least - first, format_count(std::llround(*most))),
+                    ""});
   }
   const auto add_efficiency = [&](const std::optional<double>& share, const char* of) {
     if (!share) return;

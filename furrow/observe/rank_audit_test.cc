@@ -1,5 +1,6 @@
 #include "furrow/observe/rank_audit.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "furrow/base/error.h"
@@ -47,18 +48,32 @@ TEST(RankAudit, IsPartOfTheSummary) {
   EXPECT_NE(to_json(other), text);
 }
 
-TEST(RankAudit, IsAbsentInAWorldOfOne) {
+TEST(RankAudit, OfOneRankIsItsLayoutAlone) {
   Summary alone = on_ranks();
-  alone.audit.reset();
-  EXPECT_EQ(to_json(alone).find("ranks"), std::string::npos);
+  alone.audit->ranks = 1;
+  const std::string text = to_json(alone);
+  for (const char* key : {"ranks", "layout", "deterministic"})
+    EXPECT_NE(text.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
+  for (const char* key : {"backend", "bytes", "exposed_communication", "rank_samples_per_second"})
+    EXPECT_EQ(text.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
   EXPECT_EQ(to_table(alone).find("rank"), std::string::npos);
-  EXPECT_FALSE(parse_summary(to_json(alone)).audit.has_value());
+  const Summary back = parse_summary(text);
+  ASSERT_TRUE(back.audit.has_value());
+  EXPECT_EQ(back.audit->ranks, 1);
+  EXPECT_EQ(to_json(back), text);
+}
+
+TEST(RankAudit, IsAbsentInSummariesWithoutRanks) {
+  Summary before = on_ranks();
+  before.audit.reset();
+  EXPECT_FALSE(parse_summary(to_json(before)).audit.has_value());
 }
 
 TEST(RankAudit, ShowsBytesOfAStepBesideTheBound) {
   const std::string table = to_table(on_ranks());
   for (const char* row :
-       {"ranks                 2 (dp_replicate 2, over mpi)\n", "samples/s per rank    99 to 101\n",
+       {"ranks                 2 (dp_replicate 2, over mpi)\n",
+        "samples/s per rank    99 (rank 1) to 101, waiting left out\n",
         "scaling efficiency    97.5 % of 2 times one rank, same batch (strong)\n",
         "scaling efficiency    98.2 % of 2 times one rank, same batch a rank (weak)\n",
         "waited for ranks      12.5 % of the steps' time\n", "comm / compute        0.250\n",

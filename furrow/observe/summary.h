@@ -20,7 +20,7 @@ struct Summary {
   std::optional<double> loss, validation_loss, validation_accuracy, test_loss, test_accuracy;
   std::optional<int64_t> best_step;      // of the best model by the validation split
   double samples_per_second = 0;         // over the steps of this process, the first left out
-  std::optional<RankAudit> audit;        // of a world of several ranks
+  std::optional<RankAudit> audit;        // of one rank: its layout alone
   std::optional<Prediction> prediction;  // of a run that trained more than one step
   double step_time_median_ms = 0, step_time_p99_ms = 0;
   double time_to_first_step_s = 0;  // from exec

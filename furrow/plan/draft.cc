@@ -40,8 +40,10 @@ std::vector<Value> Draft::kept(int32_t version, bool with_state) const {
     if (!placement().holds(u)) continue;
     if (with_state && steps && has_state())
       values.push_back(state_value(u, version, placement().step_part()));
-    if (facts.units[u].has_statistics)
-      values.push_back(stats_value(u, program.name == "train" && facts.units[u].folds ? version : 0));
+    const bool moved = program.name == "train"     ? facts.units[u].folds
+                       : program.name == "average" ? facts.flat.units[u].averages_statistics
+                                                   : false;
+    if (facts.units[u].has_statistics) values.push_back(stats_value(u, moved ? version : 0));
   }
   for (int32_t p = 0; scales_loss() && p < facts.phases; ++p) values.push_back(loss_scale_value(version, p));
   return values;

@@ -132,7 +132,11 @@ UnitLayout unit_layout(const Unit& unit, int64_t alignment) {
 FlatLayout flat_layout(const ModelSpec& spec) {
   FlatLayout flat;
   flat.reduce = spec.reduce;
-  for (const Unit& unit : spec.units) flat.units.push_back(unit_layout(unit, spec.alignment));
+  for (const Unit& unit : spec.units) {
+    flat.units.push_back(unit_layout(unit, spec.alignment));
+    flat.units.back().averages_statistics =
+        spec.averages_statistics && !unit.statistics.empty() && !unit.inference;
+  }
   const Places places = find_places(spec, flat.units);
   std::vector<int> uses(spec.units.size(), 0);
   for (size_t u = 0; u < spec.units.size(); ++u) {

@@ -67,10 +67,15 @@ struct UnitLayout {
   int64_t elements = 0;           // padded
   std::vector<StatisticSpan> statistics = {};
   int64_t statistic_elements = 0;  // of four bytes, padded; 0: no statistics
-  DType compute = DType::kF32;     // of params(u,v) and gathered(u,g)
-  bool offload = false;            // Unit::offload
+  // Behind the running statistics, where training folds them, lies their average, in the same order.
+  bool averages_statistics = false;
+  DType compute = DType::kF32;  // of params(u,v) and gathered(u,g)
+  bool offload = false;         // Unit::offload
 
   int64_t param_bytes() const { return static_cast<int64_t>(dtype_size(compute)); }  // of an element
+  int64_t kept_statistics() const {
+    return averages_statistics ? 2 * statistic_elements : statistic_elements;
+  }
   // Flat float32 buffers beside params.
   int masters() const { return compute == DType::kF32 && !offload ? 0 : 1; }
 };

@@ -141,6 +141,21 @@ TEST(FlatLayout, WholeParametersBeginWhereSlicesMayEnd) {
   EXPECT_EQ(state_bytes({StateForm::kCodes, StateForm::kScales}, layout, {1024, 2048}), 1024 + 4 * 4);
 }
 
+// Where training folds them; a teacher's stay what they are.
+TEST(FlatLayout, AveragedStatisticsAreKeptTwice) {
+  ModelSpec spec = testing::chain(3, 8);
+  for (int u : {1, 2})
+    spec.units[static_cast<size_t>(u)].statistics = {
+        testing::statistic(fmt::format("u{}.running_mean", u), {20})};
+  spec.units[2].inference = true;
+  EXPECT_EQ(flat_layout(spec).units[1].kept_statistics(), 32);
+  spec.averages_statistics = true;
+  const FlatLayout flat = flat_layout(spec);
+  EXPECT_EQ(flat.units[0].kept_statistics(), 0);
+  EXPECT_EQ(flat.units[1].kept_statistics(), 64);
+  EXPECT_EQ(flat.units[2].kept_statistics(), 32);
+}
+
 TEST(FlatLayout, ATieToAFrozenParameterHasNoGradient) {
   ModelSpec spec = testing::chain(2, 8);
   spec.units[0].parameters[0].rule.frozen = true;

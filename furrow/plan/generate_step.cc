@@ -219,11 +219,19 @@ void generate_step(Draft* draft) {
 void generate_swaps(Draft* draft) {
   const Placement& placement = draft->placement();
   for (int32_t u = 0; u < draft->units(); ++u) {
-    if (!draft->facts.units[u].steps || !placement.holds(u)) continue;
+    const bool steps = draft->facts.units[u].steps,
+               statistics = draft->facts.flat.units[u].averages_statistics;
+    if ((!steps && !statistics) || !placement.holds(u)) continue;
     Instruction& swap = draft->emit(Op::kSwapAverage, u);
-    swap.reads = {params_value(u, 0, placement.params_part()), state_value(u, 0, placement.step_part())};
-    swap.writes = {params_value(u, 1, placement.step_part()), state_value(u, 1, placement.step_part())};
-    gather_updated(u, draft);
+    if (steps) {
+      swap.reads = {params_value(u, 0, placement.params_part()), state_value(u, 0, placement.step_part())};
+      swap.writes = {params_value(u, 1, placement.step_part()), state_value(u, 1, placement.step_part())};
+    }
+    if (statistics) {
+      swap.reads.push_back(stats_value(u, 0));
+      swap.writes.push_back(stats_value(u, 1));
+    }
+    if (steps) gather_updated(u, draft);
   }
   for (int32_t u = 0; u < draft->units(); ++u) return_tied(u, draft);
 }

@@ -219,9 +219,10 @@ struct ModelSpec {
   int64_t alignment = kAlign;  // elements: what parameters start on in flat buffers, a divisor of the grid
   // In which gradients are added and travel: of 16 bits, every node of their tree is rounded to it.
   DType reduce = DType::kF32;
-  std::vector<Head> heads;          // by phase; none: one, of the last unit
-  std::vector<std::string> phases;  // names of the phases of a step; none: there is one
-  int64_t parameter_count() const;  // tied ones once
+  bool averages_statistics = false;  // what training folds is kept twice: as it runs, and its average ([ema])
+  std::vector<Head> heads;           // by phase; none: one, of the last unit
+  std::vector<std::string> phases;   // names of the phases of a step; none: there is one
+  int64_t parameter_count() const;   // tied ones once
 };
 
 // Throws Error{invalid_argument}: empty, duplicate names, borders that do not match, a tie to something that

@@ -121,7 +121,7 @@ constexpr KindSet kind_bit(ValueKind kind) { return KindSet{1} << static_cast<un
 //   recv u [m] peer      -> the same value, sent by that pp coordinate; params(u,0) -> params(u,1), in place
 //   snapshot u           params(u,0) [state(u,0)] [stats(u,0), on the first data rank] -> snapshot(u)/own
 //   swap_average u       params(u,0) state(u,0)/step -> params(u,1)/step state(u,1)/step, in place: the weights and
-//                        their average change places
+//                        their average change places; so do, where statistics are folded, stats(u,0) -> stats(u,1)
 // clang-format on
 enum class Op : uint8_t {
   kLoad,

@@ -138,8 +138,9 @@ int64_t value_bytes(const ByteContext& context, const Value& value) {
     case ValueKind::kSnapshot:
       return flat_bytes() +
              state_bytes(context.states, context.flat.units[value.unit], value_slice(context, value));
-    case ValueKind::kBnStats:
     case ValueKind::kStats:
+      return context.flat.units[value.unit].kept_statistics() * kFloatBytes;
+    case ValueKind::kBnStats:
       return context.flat.units[value.unit].statistic_elements * kFloatBytes;
     case ValueKind::kLoss:
       return kLossBytes;

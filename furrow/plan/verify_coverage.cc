@@ -43,9 +43,11 @@ void add_due_units(const Facts& facts, int32_t version, Op op, std::vector<Due>*
         {params_value(u, steps ? version : 0, place.params_part()), facts.holds(u) ? writer : Op::kRecv});
     if (!facts.holds(u)) continue;
     if (facts.with_state && steps) due->push_back({state_value(u, version, place.step_part()), op});
-    const bool folds = facts.program.name == "train" && facts.model.units[u].folds;
+    const bool swaps = op == Op::kSwapAverage;
+    const bool moved = swaps ? facts.model.flat.units[u].averages_statistics
+                             : facts.program.name == "train" && facts.model.units[u].folds;
     if (facts.model.units[u].has_statistics)
-      due->push_back({stats_value(u, folds ? version : 0), Op::kFoldStats});
+      due->push_back({stats_value(u, moved ? version : 0), swaps ? op : Op::kFoldStats});
   }
 }
 

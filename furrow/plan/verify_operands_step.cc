@@ -90,11 +90,19 @@ class StepOperands : OperandRule {
   }
 
   Operands swap_average() const {
-    check_steps();
+    const bool statistics = facts_.model.flat.units[u_].averages_statistics;
+    if (!statistics) check_steps();
     const Part part = place().step_part();
-    return {{params_value(u_, 0, place().params_part()), state_value(u_, 0, part)},
-            {params_value(u_, 1, part), state_value(u_, 1, part)},
-            {}};
+    Operands operands;
+    if (unit().steps) {
+      operands.reads = {params_value(u_, 0, place().params_part()), state_value(u_, 0, part)};
+      operands.writes = {params_value(u_, 1, part), state_value(u_, 1, part)};
+    }
+    if (statistics) {
+      operands.reads.push_back(stats_value(u_, 0));
+      operands.writes.push_back(stats_value(u_, 1));
+    }
+    return operands;
   }
 
   Operands snapshot() const {

@@ -10,20 +10,24 @@
 
 #include "furrow/base/array.h"
 #include "furrow/base/rng.h"
+#include "furrow/preprocess/image_resize.h"
 
 namespace furrow::preprocess {
 
 struct Augmentation {
   int64_t crop_padding = 0;  // black pixels around the image before a crop of its own size; 0: no crop
   bool flip = false;         // left and right exchanged, every other time
+  // A region of the original image at random, scaled to the size of a sample: where originals are read.
+  bool resized_crop = false;
+  double least_scale = 0.08;  // of the original's pixels, in (0, 1]
 
-  bool any() const { return crop_padding > 0 || flip; }
+  bool any() const { return crop_padding > 0 || flip || resized_crop; }
 };
 
 // A value; thread safe.
 class ImageAugmenter {
  public:
-  // REQUIRES: 0 <= crop_padding < 2^15.
+  // REQUIRES: 0 <= crop_padding < 2^15, 0 < least_scale <= 1.
   ImageAugmenter(uint64_t seed, Augmentation augmentation);
 
   struct Draw {
@@ -31,6 +35,12 @@ class ImageAugmenter {
     bool flip;
   };
   Draw draw(int64_t position) const;  // REQUIRES: 0 <= position < 2^48
+
+  // torchvision's RandomResizedCrop(scale=(least_scale, 1), ratio=(3/4, 4/3)) of an original of these sides:
+  // ten tries of an area and of a ratio of the sides, even in its logarithm; else the middle, its ratio
+  // clamped. REQUIRES: as draw(), positive sides.
+  Region region(int64_t position, int64_t height, int64_t width) const;
+  bool resizes() const { return augmentation_.resized_crop; }
 
   // Image [c, h, w] to one of the same shape: out(y, x) is in(y + down, x + right), 0 outside, then flipped.
   // REQUIRES: two buffers of h * w * c bytes that do not overlap.

@@ -91,6 +91,46 @@ TEST(ImageAugmenter, SeedAndPositionDecide) {
   EXPECT_LT(next, 20);
 }
 
+// torchvision's RandomResizedCrop: an area even from least_scale to 1, a ratio even in its logarithm.
+TEST(ImageAugmenter, RegionsHaveTheAreaAndTheShapeAskedFor) {
+  Augmentation wanted;
+  wanted.resized_crop = true;
+  wanted.least_scale = 0.25;
+  EXPECT_TRUE(wanted.any());
+  const ImageAugmenter augmenter(3, wanted), other(4, wanted);
+  constexpr int kDraws = 20000;
+  int small = 0, tall = 0, top_half = 0, same = 0;
+  for (int64_t position = 0; position < kDraws; ++position) {
+    const Region region = augmenter.region(position, 400, 400);
+    ASSERT_TRUE(region.top >= 0 && region.left >= 0 && region.top + region.height <= 400 &&
+                region.left + region.width <= 400);
+    const double area = static_cast<double>(region.height * region.width) / 160000;
+    const double ratio = static_cast<double>(region.width) / static_cast<double>(region.height);
+    ASSERT_GT(area, 0.247);
+    ASSERT_TRUE(ratio > 0.74 && ratio < 1.35) << ratio;
+    small += area < 0.5;
+    tall += ratio < 1;
+    top_half += 2 * region.top < 400 - region.height;
+    same += region == other.region(position, 400, 400);
+  }
+  // Areas above 3/4 fit with the probability ln(1 / area) / ln(4 / 3), 0.476 of them: 0.25 / (0.5 + 0.25 *
+  // 0.476).
+  EXPECT_NEAR(small, kDraws * 0.404, kDraws * 0.012);
+  EXPECT_NEAR(tall, kDraws / 2, 500);
+  EXPECT_NEAR(top_half, kDraws / 2, 500);
+  EXPECT_LT(same, 5);
+}
+
+TEST(ImageAugmenter, ALongImageGivesItsMiddle) {
+  Augmentation wanted;
+  wanted.resized_crop = true;
+  wanted.least_scale = 1;
+  const ImageAugmenter augmenter(3, wanted);
+  EXPECT_EQ(augmenter.region(0, 30, 1000), (Region{0, 480, 30, 40}));
+  EXPECT_EQ(augmenter.region(0, 1000, 30), (Region{480, 0, 40, 30}));
+  EXPECT_EQ(augmenter.region(0, 1, 1), (Region{0, 0, 1, 1}));
+}
+
 TEST(ImageAugmenter, OtherBuffersAreRefused) {
   std::vector<uint8_t> out(59);
   EXPECT_THROW(ImageAugmenter(1, {1, true}).apply(0, kShape, image(), out), Error);

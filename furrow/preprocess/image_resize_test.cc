@@ -100,6 +100,59 @@ TEST(Resize, VectorsEqualSumsOneByOne) {
   }
 }
 
+// As torchvision 0.21 has it: the longer side is cut off, the middle rounded half to even.
+TEST(Resize, ThenCropIsTorchvisions) {
+  EXPECT_EQ(resize_then_crop(500, 375, 256, 224), (Scaling{{0, 0, 500, 375}, 341, 256, 58, 16}));
+  EXPECT_EQ(resize_then_crop(375, 500, 256, 224), (Scaling{{0, 0, 375, 500}, 256, 341, 16, 58}));
+  EXPECT_EQ(resize_then_crop(100, 103, 96, 95), (Scaling{{0, 0, 100, 103}, 96, 98, 0, 2}));
+  EXPECT_EQ(resize_then_crop(7, 7, 8, 5), (Scaling{{0, 0, 7, 7}, 8, 8, 2, 2}));
+  // Pictures of the same sides are the same either way, but for the rounding of the longer one.
+  EXPECT_EQ(resize_then_crop(48, 64, 24, 24), rounded_then_cropped(48, 64, 24));
+  EXPECT_NE(resize_then_crop(100, 103, 96, 96), rounded_then_cropped(100, 103, 96));
+}
+
+TEST(Resize, ARegionIsAnImageOfItsOwn) {
+  const RgbImage image = made_up(31, 44);
+  for (const Region& region : {Region{0, 0, 31, 44}, {3, 5, 20, 9}, {30, 43, 1, 1}, {11, 0, 20, 44}}) {
+    RgbImage cut{region.height, region.width, {}};
+    for (int64_t y = region.top; y < region.top + region.height; ++y) {
+      const auto row = image.pixels.begin() + (y * 44 + region.left) * 3;
+      cut.pixels.insert(cut.pixels.end(), row, row + region.width * 3);
+    }
+    const Scaling whole{{0, 0, region.height, region.width}, 13, 17, 2, 4};
+    std::vector<uint8_t> of_region(3 * 11 * 11), of_cut(3 * 11 * 11);
+    resize(image, {region, 13, 17, 2, 4}, 11, of_region);
+    resize(cut, whole, 11, of_cut);
+    EXPECT_EQ(of_region, of_cut) << region.top << " " << region.left;
+  }
+}
+
+// Of an image half as large, the same picture but for the averages of its pixels.
+TEST(Resize, AShrunkImageGivesThePicture) {
+  EXPECT_EQ(shrunk({{10, 21, 40, 31}, 8, 8, 0, 0}, 101, 80, 4), (Scaling{{2, 5, 10, 8}, 8, 8, 0, 0}));
+  EXPECT_EQ(shrunk({{0, 0, 101, 80}, 8, 8, 0, 0}, 101, 80, 8), (Scaling{{0, 0, 13, 10}, 8, 8, 0, 0}));
+  EXPECT_EQ(shrunk({{100, 79, 1, 1}, 8, 8, 0, 0}, 101, 80, 8), (Scaling{{12, 9, 1, 1}, 8, 8, 0, 0}));
+  RgbImage image{64, 96, {}}, half{32, 48, {}};
+  const auto at = [](double y, double x) {
+    return static_cast<uint8_t>(128 + 100 * std::sin(y / 9) * std::cos(x / 7));
+  };
+  for (int64_t y = 0; y < 64; ++y) {
+    for (int64_t x = 0; x < 96; ++x) image.pixels.insert(image.pixels.end(), 3, at(double(y), double(x)));
+  }
+  for (int64_t y = 0; y < 32; ++y) {
+    for (int64_t x = 0; x < 48; ++x)
+      half.pixels.insert(half.pixels.end(), 3, at(2 * double(y) + 0.5, 2 * double(x) + 0.5));
+  }
+  const Scaling scaling = resize_then_crop(64, 96, 24, 20);
+  std::vector<uint8_t> whole(1200), small(1200);
+  resize(image, scaling, 20, whole);
+  resize(half, shrunk(scaling, 64, 96, 2), 20, small);
+  int worst = 0;
+  for (size_t i = 0; i < whole.size(); ++i) worst = std::max(worst, std::abs(whole[i] - small[i]));
+  EXPECT_LE(worst, 12);
+  EXPECT_GT(worst, 0);
+}
+
 TEST(Resize, OtherSizesAreRefused) {
   std::vector<uint8_t> out(11);
   EXPECT_THROW(resize_and_crop(made_up(4, 4), 2, out), Error);

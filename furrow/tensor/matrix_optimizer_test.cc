@@ -2,8 +2,10 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "furrow/base/array.h"
@@ -193,6 +195,79 @@ TEST(AdamW8bit, StaysNearAdamW) {
     const double apart = (ours - exact).square().mean().sqrt().item<double>();
     EXPECT_LT(apart, 0.05 * moved);
     EXPECT_GT(apart, 0) << "control: eight bits are not thirty-two";
+  }
+}
+
+// The paper's dynamic map (Dettmers et al., 2022, appendix F): decades of 1, 2, 4, ... means of equal parts
+// of [0.1, 1], twice as many without a sign.
+std::vector<double> dynamic_values(bool is_signed) {
+  std::vector<double> values = {0, 1};
+  for (int i = 0; i < 7; ++i) {
+    const int parts = (is_signed ? 1 : 2) << i;
+    for (int p = 0; p < parts; ++p) {
+      const double value = std::pow(10, i - 6) * (0.1 + 0.9 * (p + 0.5) / parts);
+      values.push_back(value);
+      if (is_signed) values.push_back(-value);
+    }
+  }
+  std::sort(values.begin(), values.end());
+  return values;
+}
+
+// What eight bits keep of a block: each value the nearest of the map, times the largest magnitude.
+void keep_in_eight_bits(const std::vector<double>& map, std::span<double> block) {
+  double largest = 0;
+  for (const double x : block) largest = std::max(largest, std::abs(x));
+  for (double& x : block) {
+    const double wanted = x / largest;
+    const auto above = std::lower_bound(map.begin(), map.end(), wanted);
+    const bool down = above == map.end() || (above != map.begin() && wanted - above[-1] < *above - wanted);
+    x = largest * (down ? above[-1] : *above);
+  }
+}
+
+// AdamW whose m and root of v are kept so, all of it in double.
+std::vector<double> eight_bit_reference(const at::Tensor& start, double lr) {
+  const auto n = static_cast<size_t>(start.numel());
+  const std::span<const float> from(start.const_data_ptr<float>(), n);
+  std::vector<double> param(from.begin(), from.end()), first(n), root(n);
+  const std::vector<double> with_sign = dynamic_values(true), without = dynamic_values(false);
+  for (int64_t step = 1; step <= 10; ++step) {
+    const StepParameters p = parameters(step, lr);
+    const at::Tensor gradient = gradient_of(start, step);
+    const double correct1 = 1 - std::pow(p.beta1, step), correct2 = 1 - std::pow(p.beta2, step);
+    for (size_t i = 0; i < n; ++i) {
+      const double g = double{gradient.const_data_ptr<float>()[i]} * p.gradient_factor;
+      first[i] = p.beta1 * first[i] + (1 - p.beta1) * g;
+      root[i] = std::sqrt(p.beta2 * root[i] * root[i] + (1 - p.beta2) * g * g);
+      param[i] = param[i] * (1 - lr * p.weight_decay) -
+                 lr * (first[i] / correct1) / (root[i] / std::sqrt(correct2) + p.eps);
+    }
+    for (size_t begin = 0; begin < n; begin += 256) {
+      const size_t size = std::min<size_t>(256, n - begin);
+      keep_in_eight_bits(with_sign, std::span(first).subspan(begin, size));
+      keep_in_eight_bits(without, std::span(root).subspan(begin, size));
+    }
+  }
+  return param;
+}
+
+// A value that lies between two codes to a rounding may take the other one, and its element goes another way.
+TEST(AdamW8bit, TenStepsFollowTheRule) {
+  EXPECT_EQ(dynamic_values(true).size(), 256u);
+  EXPECT_EQ(dynamic_values(false).size(), 256u);
+  const at::Tensor start = random_tensor({5000}, 1);
+  for (const bool composed : {false, true}) {
+    const at::Tensor ours = ten_steps("adamw8bit", start, quantised_states(5000), {.composed = composed});
+    const auto apart = [&](double lr) {
+      const std::vector<double> expected = eight_bit_reference(start, lr);
+      int64_t count = 0;
+      for (size_t i = 0; i < expected.size(); ++i)
+        count += std::abs(double{ours.const_data_ptr<float>()[i]} - expected[i]) > 2e-6 ? 1 : 0;
+      return count;
+    };
+    EXPECT_LE(apart(0.01), 25) << composed;
+    EXPECT_GT(apart(0.01 * 1.0001), 2500) << "control";
   }
 }
 

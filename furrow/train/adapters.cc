@@ -13,9 +13,9 @@
 #include "furrow/models/hugging_face.h"
 #include "furrow/models/lora.h"
 #include "furrow/plan/tensor_cut.h"
-#include "furrow/storage/json.h"
 #include "furrow/tensor/dtype_torch.h"
 #include "furrow/train/adapters_torch.h"
+#include "furrow/train/peft_config.h"
 
 namespace furrow::train {
 namespace {
@@ -144,22 +144,7 @@ AdapterFile::AdapterFile(const std::string& folder, const config::Lora& lora, co
 void AdapterFile::check_config(const std::string& folder, const config::Lora& lora) const {
   const std::string path = folder + "/adapter_config.json";
   const auto check = [&] {
-    const storage::Json json = storage::parse_json(read_file(path, kMostJson));
-    const std::string& type = json.at("peft_type").string();
-    if (type != "LORA")
-      throw Error(ErrorCode::kFailedPrecondition, fmt::format("peft_type is {}, not LORA", type));
-    for (const char* key : {"use_rslora", "use_dora"}) {
-      const storage::Json* value = json.find(key);
-      if (value != nullptr && *value == storage::Json(true))
-        throw Error(ErrorCode::kFailedPrecondition, fmt::format("{} is true: adapters are plain here", key));
-    }
-    for (const char* key : {"rank_pattern", "alpha_pattern"}) {
-      const storage::Json* value = json.find(key);
-      if (value != nullptr && *value != storage::Json() && !value->object().empty())
-        throw Error(ErrorCode::kFailedPrecondition,
-                    fmt::format("{} is not empty: all layers have one rank and one alpha here", key));
-    }
-    const double rank = json.at("r").number(), alpha = json.at("lora_alpha").number();
+    const auto [rank, alpha] = parse_peft_config(read_file(path, kMostJson));
     if (rank == static_cast<double>(lora.rank) && alpha == lora.alpha) return;
     throw Error(ErrorCode::kFailedPrecondition,
                 fmt::format("r is {} and lora_alpha {}, but [lora] has rank {} and alpha {}: set those",

@@ -315,6 +315,7 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   save->parameters = model.parameter_ranges(snapshots, written, written);
   save->states = model.state_ranges(snapshots, written, written);
   append(model.statistic_ranges(snapshots), &save->parameters);
+  append(model.averaged_statistic_ranges(snapshots), &save->states);
   if (!best.empty()) save->best = model.parameter_ranges(best, model.params_slices(), written);
   if (impl_->place.statistics) append(model.statistic_ranges(best), &save->best);
   for (std::vector<NamedRange>* ranges : {&save->parameters, &save->states, &save->best}) {
@@ -349,6 +350,10 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   read_ranges(reader, model.model_ranges(model.units()));
   model.round_trained(model.units(), reader_of(reader));
   model.round_frozen(model.units(), reader_of(reader));
+  model.start_average();  // of statistics that an earlier version kept without one
+  for (const NamedRange& range : model.averaged_statistic_ranges(model.units())) {
+    if (reader.find(range.name) != nullptr) read_range(reader, range);
+  }
   read_ranges(reader, model.state_ranges(model.units(), model.states_slices(), model.states_slices()));
   if (restored.state.has_best) {
     restored.best = model.snapshot_parameters();

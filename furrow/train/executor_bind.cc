@@ -42,7 +42,7 @@ class Binder {
     if (instruction_.op == Op::kMeasure) keep_own_parts();
     if (instruction_.peer >= 0) return find_transfer();
     if (instruction_.op == Op::kStep || instruction_.op == Op::kSnapshot ||
-        instruction_.op == Op::kSwapAverage)
+        (instruction_.op == Op::kSwapAverage && bound_.writes(plan::ValueKind::kParams) >= 0))
       bound_.slice = slice_of(instruction_.writes.front());
     if (bound_.communicates()) find_members();
     return std::move(bound_);

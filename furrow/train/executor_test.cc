@@ -256,6 +256,39 @@ TEST(Statistics, FoldMicrobatchesInOrder) {
   }
 }
 
+// Their average follows what every step leaves, as torch.optim.swa_utils.AveragedModel has it with its
+// buffers; a count is the model's own.
+TEST(Statistics, AreAveragedWithTheWeights) {
+  TinyTraining tiny = testing::tiny("resnet");
+  const StepResult plain = run_steps(tiny, {.steps = 3});
+  tiny.config.ema.decay = 0.75;
+  std::vector<StepResult> after;
+  for (const int steps : {0, 1, 2, 3}) after.push_back(run_steps(tiny, {.steps = steps}));
+  const plan::FlatLayout flat = plan::flat_layout(tiny.spec);
+  for (size_t u = 0; u < tiny.spec.units.size(); ++u) {
+    for (const plan::StatisticSpan& span : flat.units[u].statistics) {
+      const plan::Statistic& statistic = tiny.spec.units[u].statistics[span.statistic];
+      const auto running = [&](const StepResult& result) {
+        return result.statistics[u].narrow(0, span.offset, span.size);
+      };
+      const at::Tensor own =
+          after[3].statistics[u].narrow(0, flat.units[u].statistic_elements + span.offset, span.size);
+      EXPECT_TRUE(running(after[3]).equal(running(plain))) << statistic.name;
+      if (statistic.fold == plan::Statistic::Fold::kCount) {
+        EXPECT_EQ(own.view(at::kLong).item<int64_t>(), 3) << statistic.name;
+        continue;
+      }
+      at::Tensor average = running(after[0]);
+      for (const int step : {1, 2, 3}) {
+        const at::Tensor old = average.to(at::kDouble);
+        average = (old + 0.25 * (running(after[step]).to(at::kDouble) - old)).to(at::kFloat);
+      }
+      EXPECT_TRUE(own.equal(average)) << statistic.name;
+      EXPECT_FALSE(own.equal(running(after[3]))) << "control: " << statistic.name;
+    }
+  }
+}
+
 TEST(Statistics, AStepThatIsSkippedLeavesThemAlone) {
   TinyTraining tiny = testing::tiny("resnet");
   const StepResult before = run_steps(tiny, {.steps = 0});

@@ -114,8 +114,9 @@ void Run::draw() {
                                           bench_.rank.seed, blocks);
       load_parameters(folder_->model(), *copy);
     }
-    const PictureRequest request{resident ? *model_ : *copy, *bench_.dataset, bench_.rank, run_folder_,
-                                 bench_.config.training.local_batch_size};
+    PictureRequest request{resident ? *model_ : *copy, *bench_.dataset, bench_.rank, run_folder_,
+                           bench_.config.training.local_batch_size};
+    request.documents_end = bench_.config.data.document_tokens != "none";
     for (const std::string& name : draw_pictures(request)) sinks_->artifact(name, folder_->file(name));
   } catch (const std::exception& error) {
     log_warning(fmt::format("no pictures of the model: {}", error.what()));

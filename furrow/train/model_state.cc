@@ -85,10 +85,10 @@ at::Tensor make_window(int64_t elements, at::ScalarType type, const at::Device& 
   return at::empty({0}, at::TensorOptions().dtype(type).device(device)).set_(storage, 0, {elements}, {1});
 }
 
-// The elements of a statistic, one-dimensional, in its own type.
+// The elements of a statistic, one-dimensional, in its own type; `from` is where the statistics begin.
 at::Tensor statistic_view(const at::Tensor& flat, const plan::StatisticSpan& span,
-                          const plan::Statistic& statistic) {
-  const at::Tensor words = flat.narrow(0, span.offset, span.size);
+                          const plan::Statistic& statistic, int64_t from = 0) {
+  const at::Tensor words = flat.narrow(0, from + span.offset, span.size);
   return statistic.dtype() == DType::kI64 ? words.view(at::kLong) : words;
 }
 
@@ -143,7 +143,7 @@ void ModelState::make_buffers() {
                                                  tensor::scalar_type(plan::state_dtype(each.form)), device));
     }
     if (flat_.units[u].statistic_elements > 0 && (residence_.runs.empty() || residence_.runs[u])) {
-      state.statistics = tensor::flat_buffer(flat_.units[u].statistic_elements, MemoryKind::kOther);
+      state.statistics = tensor::flat_buffer(flat_.units[u].kept_statistics(), MemoryKind::kOther);
       for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
         const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
         statistic_view(state.statistics, span, statistic).fill_(statistic.initial);
@@ -240,6 +240,12 @@ int ModelState::average() const {
 }
 
 void ModelState::start_average() {
+  for (size_t u = 0; u < units_.size(); ++u) {
+    const at::Tensor& statistics = units_[u].statistics;
+    if (!statistics.defined() || !flat_.units[u].averages_statistics) continue;
+    const int64_t elements = flat_.units[u].statistic_elements;
+    statistics.narrow(0, elements, elements).copy_(statistics.narrow(0, 0, elements));
+  }
   if (average() < 0) return;
   for (size_t u = 0; u < units_.size(); ++u) {
     const plan::Slice& elements = residence_.states[u];
@@ -332,13 +338,26 @@ std::vector<NamedRange> ModelState::model_ranges(std::span<const UnitState> unit
 }
 
 std::vector<NamedRange> ModelState::statistic_ranges(std::span<const UnitState> units) const {
+  return statistic_ranges_at(units, /*average=*/false);
+}
+
+std::vector<NamedRange> ModelState::averaged_statistic_ranges(std::span<const UnitState> units) const {
+  return statistic_ranges_at(units, /*average=*/true);
+}
+
+std::vector<NamedRange> ModelState::statistic_ranges_at(std::span<const UnitState> units,
+                                                        bool average) const {
   std::vector<NamedRange> ranges;
   for (size_t u = 0; u < units.size(); ++u) {
-    if (!units[u].statistics.defined()) continue;
-    for (const plan::StatisticSpan& span : flat_.units[u].statistics) {
+    const plan::UnitLayout& layout = flat_.units[u];
+    if (!units[u].statistics.defined() || (average && !layout.averages_statistics)) continue;
+    for (const plan::StatisticSpan& span : layout.statistics) {
       const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
+      const std::string name =
+          average ? fmt::format("optimizer.{}/{}", plan::kAverageState, statistic.name) : statistic.name;
       ranges.push_back(
-          {statistic.name, statistic.shape, 0, statistic_view(units[u].statistics, span, statistic)});
+          {name, statistic.shape, 0,
+           statistic_view(units[u].statistics, span, statistic, average ? layout.statistic_elements : 0)});
     }
   }
   return ranges;

@@ -38,8 +38,9 @@ struct UnitState {
   // are none.
   at::Tensor params;
   std::vector<at::Tensor>
-      states;                  // one per state of the optimizer, in its order and form (plan/state_form.h)
-  at::Tensor statistics = {};  // flat, whole on every rank that runs the unit (plan/flat_layout.h)
+      states;  // one per state of the optimizer, in its order and form (plan/state_form.h)
+  // Flat, whole on every rank that runs the unit, with their average where there is one (plan/flat_layout.h).
+  at::Tensor statistics = {};
   // What blocks read where that is not `params` itself: of the unit's type, rounded from it by every step,
   // frozen elements for good.
   at::Tensor compute = {};
@@ -91,7 +92,7 @@ class ModelState {
   // What of a unit's state belongs to elements of its flat buffer that are resident.
   at::Tensor state_part(int unit, size_t state, const plan::Slice& elements) const;
 
-  // The average of the weights, where there is one, is the weights as they are now.
+  // The average of the weights and of the statistics, where there is one, is what they are now.
   void start_average();
   int average() const;  // which state it is; -1: none
 
@@ -121,6 +122,8 @@ class ModelState {
                                        std::span<const plan::Slice> wanted) const;
   std::vector<NamedRange> statistic_ranges(
       std::span<const UnitState> units) const;  // of those that have some
+  // The average of the statistics, where it is kept: "optimizer.ema/bn1.running_mean".
+  std::vector<NamedRange> averaged_statistic_ranges(std::span<const UnitState> units) const;
   // Parameters and statistics of `units`, which hold what is resident.
   std::vector<NamedRange> model_ranges(std::span<const UnitState> units) const;
   std::span<const UnitState> units() const { return units_; }
@@ -159,6 +162,7 @@ class ModelState {
   void round_elements(const UnitState& from, int unit, const plan::Slice& elements,
                       const ReadRange& read) const;
   void make_views();
+  std::vector<NamedRange> statistic_ranges_at(std::span<const UnitState> units, bool average) const;
   NamedTensor whole_tensor(int unit, const plan::FlatSpan& span, std::span<const UnitState> parts) const;
 
   plan::ModelSpec spec_;

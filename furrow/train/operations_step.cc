@@ -129,12 +129,37 @@ void copy_up(ExecutorState& state, const BoundInstruction& bound) {
                                           state.tensor_of(from)));
 }
 
+void swap_statistics(ExecutorState& state, int unit) {
+  const auto all = std::as_writable_bytes(span_of(state.model.unit(unit).statistics).floats());
+  const size_t half = all.size() / 2;
+  std::ranges::swap_ranges(all.first(half), all.last(half));
+}
+
 void swap_average(ExecutorState& state, const BoundInstruction& bound) {
+  if (bound.writes(ValueKind::kStats) >= 0) swap_statistics(state, bound.unit());
   const plan::Slice part = trained_part(state, bound);
   if (part.size() == 0) return;
   state.optimizer_math(bound.unit())
       .swap(resident_params(state, bound.unit(), part), average_of(state, bound, part));
   round_elements(state, bound, part);
+}
+
+// Behind the running statistics, as the average of the weights: a count is no average, it stays what it is.
+void average_statistics(ExecutorState& state, int unit) {
+  const plan::UnitLayout& layout = state.model.flat().units[unit];
+  const std::span<float> all = span_of(state.model.unit(unit).statistics).floats();
+  const double share = 1 - state.rule->average_decay(applied_steps(state));
+  for (const plan::StatisticSpan& span : layout.statistics) {
+    const std::span<const float> running = all.subspan(span.offset, span.size);
+    const std::span<float> average = all.subspan(layout.statistic_elements + span.offset, span.size);
+    const plan::Statistic& statistic = state.model.spec().units[unit].statistics[span.statistic];
+    if (statistic.fold == plan::Statistic::Fold::kCount) {
+      std::ranges::copy(std::as_bytes(running), std::as_writable_bytes(average).begin());
+      continue;
+    }
+    for (size_t i = 0; i < average.size(); ++i)
+      average[i] = static_cast<float>(average[i] + share * (static_cast<double>(running[i]) - average[i]));
+  }
 }
 
 // Running averages in double, rounded once a microbatch, as torch.nn.BatchNorm2d does.
@@ -158,6 +183,7 @@ void fold_stats(ExecutorState& state, const BoundInstruction& bound) {
         to[i] = static_cast<float>((1 - statistic.momentum) * to[i] + statistic.momentum * batch[i]);
     }
   }
+  if (state.model.flat().units[bound.unit()].averages_statistics) average_statistics(state, bound.unit());
 }
 
 void snapshot(ExecutorState& state, const BoundInstruction& bound) {

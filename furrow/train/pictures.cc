@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <span>
 
 #include "furrow/base/file.h"
@@ -147,29 +148,21 @@ int64_t draw(std::span<const float> scores, double uniform) {
   return std::ranges::max_element(scores) - scores.begin();
 }
 
-// One row of token ids, the last that fit of what there is; what follows them is no token of the text.
+// One row of token ids, as long as there are some, up to a whole context.
 class Row : public data::Source {
  public:
-  explicit Row(int64_t context, int64_t classes)
-      : fields_{{"input", DType::kI64, {context}}},
-        context_(static_cast<size_t>(context)),
-        classes_(classes) {}
+  explicit Row(std::span<const int64_t> tokens)
+      : fields_{{"input", DType::kI64, {static_cast<int64_t>(tokens.size())}}}, tokens_(tokens) {}
   int64_t size() const override { return 1; }
   const std::vector<data::Field>& fields() const override { return fields_; }
-  int64_t classes() const override { return classes_; }
+  int64_t classes() const override { return 0; }
   void read(std::span<const int64_t>, std::span<const ArrayView> arrays) const override {
-    const std::span<int64_t> row = arrays[0].as<int64_t>();
-    std::ranges::fill(row, 0);
-    std::ranges::copy(std::span(tokens).last(seen()), row.begin());
+    std::ranges::copy(tokens_, arrays[0].as<int64_t>().begin());
   }
-  size_t seen() const { return std::min(tokens.size(), context_); }
-
-  std::vector<int64_t> tokens;
 
  private:
   std::vector<data::Field> fields_;
-  size_t context_;
-  int64_t classes_;
+  std::span<const int64_t> tokens_;
 };
 
 // The first tokens of the split.
@@ -184,21 +177,44 @@ std::vector<int64_t> prompt_of(const data::Source& source) {
   return {tokens.begin(), tokens.begin() + std::min<int64_t>(row[1], kPromptTokens)};
 }
 
-// Models of text are causal: a token's scores do not depend on what follows it.
-std::vector<std::string> draw_text(const PictureRequest& request, const data::Source& source) {
-  const auto tokenizer = preprocess::load_as<preprocess::Tokenizer>(request.dataset.preprocessing);
-  const auto classes = static_cast<size_t>(source.classes());
-  Row row(source.fields()[0].shape[0], source.classes());
-  std::vector<int64_t>& tokens = row.tokens;
-  tokens = prompt_of(source);
-  const size_t prompt = tokens.size();
+// FLOPs of a forward, by token of its row.
+double flops_of_token(const plan::ModelSpec& spec, int64_t context) {
+  double flops = 0;
+  for (const plan::Unit& unit : spec.units) flops += unit.flops.forward;
+  return flops / static_cast<double>(context);
+}
+
+// What the model writes behind `tokens`, up to `end`, where it is one.  Models of text are causal, so a row
+// ends where the text does; of scores for more tokens than the text has (a vocabulary rounded up) the first
+// count.
+void write_on(const PictureRequest& request, const data::Source& source, std::optional<uint32_t> end,
+              std::vector<int64_t>* tokens) {
+  const auto context = static_cast<size_t>(source.fields()[0].shape[0]),
+             classes = static_cast<size_t>(source.classes());
+  const double each = flops_of_token(request.model.spec(), source.fields()[0].shape[0]);
   const Philox random(request.rank.seed, RandomPurpose::kSample, "samples.txt");
   const auto take = [&](const data::Batch&, const at::Tensor& output) {
-    const auto last = numbers_of(output).subspan((row.seen() - 1) * classes, classes);
-    tokens.push_back(draw(last, uniform01(random.block(0, tokens.size(), 0)[0])));
+    const std::span<const float> scores = numbers_of(output);
+    const auto width = static_cast<size_t>(output.size(-1));
+    const auto last = scores.subspan(scores.size() - width, classes);
+    tokens->push_back(draw(last, uniform01(random.block(0, tokens->size(), 0)[0])));
   };
   Predictor predictor(request.model, request.rank);
-  while (tokens.size() < prompt + kWrittenTokens) predictor.run(row, 1, take);
+  double flops = 0;
+  for (int64_t written = 0; written < kWrittenTokens && flops <= request.most_text_flops; ++written) {
+    const size_t seen = std::min(tokens->size(), context);
+    flops += each * static_cast<double>(seen);
+    const std::vector<int64_t> row(tokens->end() - static_cast<std::ptrdiff_t>(seen), tokens->end());
+    predictor.run(Row(row), 1, take);
+    if (end && tokens->back() == static_cast<int64_t>(*end)) return;
+  }
+}
+
+std::vector<std::string> draw_text(const PictureRequest& request, const data::Source& source) {
+  const auto tokenizer = preprocess::load_as<preprocess::Tokenizer>(request.dataset.preprocessing);
+  std::vector<int64_t> tokens = prompt_of(source);
+  const size_t prompt = tokens.size();
+  write_on(request, source, request.documents_end ? tokenizer->end_token() : std::nullopt, &tokens);
   const auto text_of = [&](size_t begin, size_t end) {
     const std::vector<uint32_t> ids(tokens.begin() + static_cast<long>(begin),
                                     tokens.begin() + static_cast<long>(end));
@@ -208,7 +224,8 @@ std::vector<std::string> draw_text(const PictureRequest& request, const data::So
       request.folder + "/samples.txt",
       fmt::format("prompt, {} tokens of the held-back text:\n{}\n\nwritten, {} tokens at temperature "
                   "{}:\n{}\n",
-                  prompt, text_of(0, prompt), kWrittenTokens, kTemperature, text_of(prompt, tokens.size())));
+                  prompt, text_of(0, prompt), tokens.size() - prompt, kTemperature,
+                  text_of(prompt, tokens.size())));
   return {"samples.txt"};
 }
 
@@ -222,8 +239,9 @@ std::vector<std::string> draw_pictures(const PictureRequest& request) {
   const std::vector<data::Field>& fields = source->fields();
   const plan::TensorSpec& output =
       request.model.spec().units[plan::heads_of(request.model.spec()).front().unit].output;
+  const bool text = fields[0].dtype == DType::kI64 && fields[1].dtype == DType::kI64;
+  if (text && output.shape.back() >= source->classes()) return draw_text(request, *source);
   if (output.shape.back() != source->classes()) return {};
-  if (fields[0].dtype == DType::kI64 && fields[1].dtype == DType::kI64) return draw_text(request, *source);
   const int64_t classes = classes_of(request, *source);
   const bool labels = fields[1].dtype == DType::kI64 ? fields[1].shape.empty() : classes == 2;
   const bool a_picture = classes >= 2 && classes <= observe::kMostConfusedClasses;

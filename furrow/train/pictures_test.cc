@@ -1,6 +1,7 @@
 // The pictures of whole runs: what they show is what evaluation says.
 #include "furrow/observe/pictures.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -8,6 +9,9 @@
 #include <regex>
 
 #include "furrow/base/file.h"
+#include "furrow/models/network.h"
+#include "furrow/train/pictures_torch.h"
+#include "furrow/train/run_torch.h"
 #include "furrow/train/session.h"
 #include "tests/testing/run_ranks.h"
 #include "tests/testing/training_runs_torch.h"
@@ -64,6 +68,16 @@ class Pictures : public ::testing::Test, protected testing::TrainingRuns {
            folder + "\"\n[optimizer]\nlr = 1e-2\n";
   }
 
+  std::string language() {
+    std::string words;
+    for (int i = 0; i < 3000; ++i)
+      words += i % 7 == 0 ? "\n" : std::string(1, static_cast<char>('a' + i * i % 11));
+    write_file_atomic(folder_.path() + "/t.txt", words);
+    return "[model]\nname = \"gpt\"\nlayers = 1\nheads = 2\nwidth = 16\n[training]\ndataset = "
+           "\"text\"\nseq_len = 24\nlocal_batch_size = 4\nsteps = 4\nthreads = 1\ndataset_path = \"" +
+           folder_.path() + "/t.txt\"\n[optimizer]\nname = \"adamw\"\n";
+  }
+
   ArtifactSink sink_;
 };
 
@@ -101,14 +115,7 @@ TEST_F(Pictures, AreLeftOutWithoutPlots) {
 }
 
 TEST_F(Pictures, OfALanguageModelAreItsText) {
-  std::string words;
-  for (int i = 0; i < 3000; ++i)
-    words += i % 7 == 0 ? "\n" : std::string(1, static_cast<char>('a' + i * i % 11));
-  write_file_atomic(folder_.path() + "/t.txt", words);
-  const std::string text =
-      "[model]\nlayers = 1\nheads = 2\nwidth = 16\n[training]\ndataset = \"text\"\nseq_len = "
-      "24\nlocal_batch_size = 4\nsteps = 4\nthreads = 1\ndataset_path = \"" +
-      folder_.path() + "/t.txt\"\n[optimizer]\nname = \"adamw\"\n";
+  const std::string text = language(), words = read_file(folder_.path() + "/t.txt");
   for (const std::string model : {"gpt", "llama", "lstm"}) {
     const std::vector<std::string> more = {"--model.name", model};
     train_on(model, 1, text, more);
@@ -120,6 +127,59 @@ TEST_F(Pictures, OfALanguageModelAreItsText) {
     EXPECT_EQ(file(model + "_again", "samples.txt"), written);
     train_on(model + "_seed", 1, text, {"--model.name", model, "--debug.seed", "9"});
     EXPECT_NE(file(model + "_seed", "samples.txt"), written);
+  }
+}
+
+// A vocabulary rounded up has scores that no token of the text goes with.
+TEST_F(Pictures, OfALanguageModelAreDrawnFromTheTokensOfTheText) {
+  train_on("padded", 1, language(), {"--model.vocab_size", "512"});
+  EXPECT_THAT(sink_.names, ElementsAre("samples.txt"));
+  const std::string written = file("padded", "samples.txt");
+  EXPECT_EQ(written.size() - written.find("0.8:\n") - 5, 256u + 1);
+}
+
+// Documents of a few letters, each ended by the tokenizer's own token.
+TEST_F(Pictures, OfALanguageModelEndWithTheDocument) {
+  std::string documents;
+  for (int i = 0; i < 600; ++i) documents += i % 3 == 0 ? "low;" : "er;";
+  write_file_atomic(folder_.path() + "/d.txt", documents);
+  write_file_atomic(folder_.path() + "/merges.txt", "#version: 0.2\nl o\nlo w\ne r\n");
+  const std::vector<std::string> more = {"--training.dataset_path",
+                                         folder_.path() + "/d.txt",
+                                         "--training.steps",
+                                         "40",
+                                         "--optimizer.lr",
+                                         "0.01",
+                                         "--data.tokenizer",
+                                         "gpt2",
+                                         "--data.tokenizer_path",
+                                         folder_.path() + "/merges.txt",
+                                         "--data.document_separator",
+                                         ";"};
+  train_on("plain", 1, language(), more);
+  EXPECT_THAT(file("plain", "samples.txt"), HasSubstr("written, 256 tokens"));
+  std::vector<std::string> ended = more;
+  ended.insert(ended.end(), {"--data.document_tokens", "end"});
+  train_on("ended", 1, language(), ended);
+  EXPECT_THAT(file("ended", "samples.txt"), ::testing::EndsWith("<|endoftext|>\n"));
+  EXPECT_THAT(file("ended", "samples.txt"), ::testing::Not(HasSubstr("written, 256 tokens")));
+}
+
+TEST_F(Pictures, OfALanguageModelEndWhereTheyCostTooMuch) {
+  const config::Config config = config::parse(language(), "pictures_test");
+  const data::Dataset dataset = data::open_dataset(config);
+  ModelState model(models::trained_network(config, shape_of(*dataset.train)), {}, 1);
+  double flops = 0;
+  for (const plan::Unit& unit : model.spec().units) flops += unit.flops.forward / 24;
+  const RankContext rank;
+  for (const int64_t tokens : {1, 3, 9}) {
+    // Rows of 16, 17, ... 24, 24 tokens: the last one begins where the bound is not passed yet.
+    double before = 0;
+    for (int64_t t = 0; t + 1 < tokens; ++t)
+      before += flops * static_cast<double>(std::min<int64_t>(16 + t, 24));
+    draw_pictures({model, dataset, rank, folder_.path(), 4, before * (1 + 1e-9)});
+    EXPECT_THAT(read_file(folder_.path() + "/samples.txt"),
+                HasSubstr(fmt::format("written, {} tokens at temperature", tokens)));
   }
 }
 

@@ -18,6 +18,9 @@ struct PictureRequest {
   const RankContext& rank;
   std::string folder;
   int64_t batch_size = 1;
+  // A text ends where its forwards have cost more: a minute or so of two cores, whatever the model.
+  double most_text_flops = 4e12;
+  bool documents_end = false;  // with the tokenizer's token for that, where a text then ends too
 };
 
 // Draws what fits the data, on the test split, else on that held back for validation; a data set without

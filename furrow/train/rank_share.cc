@@ -1,5 +1,6 @@
 #include "furrow/train/rank_share.h"
 
+#include <numeric>
 #include <vector>
 
 #include "furrow/plan/share.h"
@@ -20,6 +21,11 @@ data::LoaderOptions loader_options(const plan::Program& program, int64_t positio
   }
   options.position = position;
   return options;
+}
+
+int64_t samples_of(const plan::Program& program) {
+  const std::vector<int64_t> sizes = loader_options(program, 0).sizes;
+  return std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
 }
 
 }  // namespace furrow::train

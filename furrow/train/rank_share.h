@@ -12,4 +12,6 @@ namespace furrow::train {
 // has none.
 data::LoaderOptions loader_options(const plan::Program& program, int64_t position);
 
+int64_t samples_of(const plan::Program& program);  // of the microbatches of its rank
+
 }  // namespace furrow::train

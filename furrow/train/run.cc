@@ -10,6 +10,7 @@
 #include "furrow/base/memory.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
+#include "furrow/data/fitted_values.h"
 #include "furrow/models/network.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/quote.h"
@@ -31,9 +32,12 @@ namespace {
 // Token ids come as integers, everything else as numbers.
 bool language(const data::Source& source) { return source.fields()[0].dtype == DType::kI64; }
 
+// A resumed run reads data as it has from its beginning.
 std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
   if (request.dataset) return request.dataset;
-  return std::make_shared<data::Dataset>(data::open_dataset(request.config));
+  const bool alone = request.communicator == nullptr;  // else every rank would need them
+  const auto kept = alone && request.resume ? data::read_fitted(request.run_folder) : std::nullopt;
+  return std::make_shared<data::Dataset>(data::open_dataset(request.config, kept ? &*kept : nullptr));
 }
 
 // With the global batch that -1 stands for, where it depends on the number of ranks.
@@ -155,6 +159,7 @@ void Run::compile() {
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
                                first() ? plan::tree_cost(spec_, layout_, options) : std::nullopt);
   global_batch_ = program.samples();
+  own_samples_ = samples_of(program);
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 
   const std::vector<nn::BlockKind> blocks =
@@ -292,7 +297,7 @@ void Run::one_step() {
     ledger_.begin_steps(bench_.rank);  // neither its time nor its bytes count
   } else {
     times_.add(duration_ns);
-    ledger_.add_step(outputs.comm, outputs.compute, duration_ns, global_batch_);
+    ledger_.add_step(outputs.comm, outputs.compute, duration_ns, own_samples_);
   }
   if (!bench_.rank.alone() && outputs.ready == layout_.world()) checkpointer_->advance();
   const int64_t log_freq = std::max<int64_t>(1, config.metrics.log_freq);

@@ -49,7 +49,8 @@ void Run::open_folder() {
     return folder_->path();
   };
   run_folder_ = bench_.rank.alone() ? open() : text_of_first(bench_.rank.world(), "run folder", open);
-  if (first()) sinks_.emplace(&*folder_, request_.sinks);
+  if (!first()) return;
+  sinks_.emplace(&*folder_, request_.sinks);
 }
 
 std::vector<UnitState> Run::whole_unit(int unit) const {
@@ -81,7 +82,7 @@ UnitState Run::whole_part(int unit, int tensor_rank) const {
     bring(unit, rank, values, first() ? whole.params.narrow(0, slice.begin, slice.size()) : at::Tensor());
   }
   if (layout.statistic_elements == 0 || ranks[0] == 0 || tensor_rank > 0) return whole;
-  if (first()) whole.statistics = tensor::flat_buffer(layout.statistic_elements, MemoryKind::kCheckpoint);
+  if (first()) whole.statistics = tensor::flat_buffer(layout.kept_statistics(), MemoryKind::kCheckpoint);
   bring(unit, ranks[0], model_->unit(unit).statistics, whole.statistics);
   return whole;
 }
@@ -100,8 +101,8 @@ void Run::bring(int unit, int rank, const at::Tensor& own, const at::Tensor& pla
 }
 
 void Run::audit() {
-  if (bench_.rank.alone()) return;
-  observe::RankAudit audit = ledger_.audit(bench_.rank);
+  observe::RankAudit audit;  // of one rank: the layout alone
+  if (!bench_.rank.alone()) audit = ledger_.audit(bench_.rank);
   audit.layout = layout_text(layout_);
   measured_.bubble = audit.bubble.value_or(0);
   if (layout_.degree(plan::Axis::kPipeline) == 1) audit.bubble.reset();

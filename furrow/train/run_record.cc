@@ -9,6 +9,7 @@
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
 #include "furrow/config/batch_note.h"
+#include "furrow/data/fitted_values.h"
 #include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/quote.h"
@@ -36,6 +37,7 @@ void Run::begin_record() {
   if (!left_out.empty()) log_info(left_out);
   plan_memory();
   log_memory();
+  data::write_fitted(run_folder_, bench_.dataset->preprocessing);
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
   folder_->write_plan(plan::to_text(program));
 }
@@ -114,7 +116,7 @@ observe::Summary Run::summary() const {
         static_cast<double>(times_.count() * global_batch_) / (static_cast<double>(times_.total_ns()) * 1e-9);
   }
   s.audit = audit_;
-  if (s.audit) {
+  if (s.audit && s.audit->ranks > 1) {
     const auto share_of = [&](double one) { return s.samples_per_second / (layout_.world() * one); };
     const OneRankRates& one = request_.one_rank;
     if (one.same_batch) s.audit->scaling_efficiency = share_of(*one.same_batch);

@@ -114,6 +114,7 @@ class Run {
   PlannedMemory planned_;
   int64_t total_steps_ = 0;
   int64_t global_batch_ = 0;
+  int64_t own_samples_ = 0;  // of a step, on this rank
 
   RunState state_;
   int64_t stop_ = 0;  // in a world of several ranks: what they voted

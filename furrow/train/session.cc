@@ -1,10 +1,12 @@
 #include "furrow/train/session.h"
 
 #include <filesystem>
+#include <optional>
 
 #include "furrow/base/error.h"
 #include "furrow/base/process.h"
 #include "furrow/comm/communicator.h"
+#include "furrow/data/fitted_values.h"
 #include "furrow/models/architectures.h"
 #include "furrow/models/lora.h"
 #include "furrow/preprocess/class_names.h"
@@ -73,9 +75,9 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   if (std::filesystem::exists(run_folder + "/model.toml")) return evaluate_artefact(run_folder, config);
   const std::string artefact_folder = run_folder + "/model";
   const bool exported = std::filesystem::exists(artefact_folder);
-  data::Preprocessing fitted;
+  std::optional<data::Preprocessing> fitted = data::read_fitted(run_folder);
   if (exported) fitted = storage::read_artefact(artefact_folder).preprocessing;
-  auto dataset = std::make_shared<data::Dataset>(data::open_dataset(config, exported ? &fitted : nullptr));
+  auto dataset = std::make_shared<data::Dataset>(data::open_dataset(config, fitted ? &*fitted : nullptr));
   const data::Source* source = split == "test" ? dataset->test.get() : dataset->validation.get();
   if (source == nullptr) {
     throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");

@@ -454,6 +454,18 @@ TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
   EXPECT_THAT(weights("alone"), HasSubstr("b.downsample.1.running_var"));
 }
 
+// So does their average, which is what is validated, kept as the best and exported.
+TEST_F(RankSession, AveragedStatisticsGoFromLayoutToLayoutToo) {
+  network_ = {"--model.name",
+              "blocks",
+              "--model.units",
+              R"(["stem: conv_norm out_channels=4", "b: residual_block out_channels=8 stride=2",)"
+              R"( "fc: pool_linear out=classes"])",
+              "--ema.decay",
+              "0.9"};
+  expect_chain_equals_alone();
+}
+
 // A generator and a discriminator of one hidden layer each.
 std::vector<std::string> small_gan() {
   return {"--model.name",

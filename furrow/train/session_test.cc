@@ -13,6 +13,8 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/observe/metrics_log.h"
+#include "furrow/storage/checkpoint.h"
+#include "furrow/storage/safetensors.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -166,6 +168,30 @@ TEST_F(Session, TheAverageOfTheWeightsIsEvaluatedExportedAndResumed) {
     EXPECT_NE(evaluate(run(name("last")), "test", config(base)).loss, *last.test_loss)
         << "control: the weights themselves";
   }
+}
+
+// Batch norm by the average of its statistics beside the average of the weights, not by what the steps left.
+TEST_F(Session, TheAverageOfTheStatisticsGoesWithThatOfTheWeights) {
+  const config::Config averaged =
+      config({"--model.name", "blocks", "--model.units",
+              R"(["stem: conv_norm out_channels=4", "fc: pool_linear out=classes"])", "--training.steps",
+              "20", "--validation.enable", "false", "--ema.decay", "0.9"});
+  const observe::Summary last = train_run("last", averaged);
+  const storage::SafetensorsFile model(run("last") + "/model/model.safetensors");
+  const auto checkpoint = storage::CheckpointReader::open(run("last") + "/checkpoints/step-00000020");
+  const auto kept = [&](const std::string& name) {
+    std::vector<float> values(4);
+    checkpoint.read(name, ArrayView{DType::kF32, {4}, std::as_writable_bytes(std::span(values))});
+    return values;
+  };
+  for (const std::string name : {"stem.bn1.running_mean", "stem.bn1.running_var"}) {
+    std::vector<float> exported(4);
+    model.read(name, ArrayView{DType::kF32, {4}, std::as_writable_bytes(std::span(exported))});
+    EXPECT_EQ(exported, kept("optimizer.ema/" + name)) << name;
+    EXPECT_NE(exported, kept(name)) << "control";
+  }
+  std::filesystem::remove_all(run("last") + "/model");
+  EXPECT_EQ(evaluate(run("last"), "test", averaged).loss, *last.test_loss);
 }
 
 // Adapters beside the weights of another run: resumed, merged in the exported model, and read again.

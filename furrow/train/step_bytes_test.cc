@@ -41,8 +41,10 @@ class StepBytes : public ::testing::Test, protected testing::TrainingRuns {
   void SetUp() override { made_up_images(); }
 
   // Of rank 0, of four steps of so many microbatches a rank.
-  observe::Summary train_on(const Layout& layout, int microbatches) const {
+  observe::Summary train_on(const Layout& layout, int microbatches,
+                            const std::vector<std::string>& more = {}) const {
     std::vector<std::string> settings = layout.settings();
+    settings.insert(settings.end(), more.begin(), more.end());
     settings.insert(settings.end(),
                     {"--training.dataset_path", folder_.path() + "/data", "--training.global_batch_size",
                      fmt::format("{}", 4 * layout.data_ranks() * microbatches)});
@@ -95,6 +97,18 @@ TEST_F(StepBytes, AreThoseThatWerePredictedAndAtTheBound) {
             << row.name;
       }
     }
+  }
+}
+
+// Rank 0, of the first stage, receives and reduces nothing: what the others do is told all the same.
+TEST_F(StepBytes, OfAPipelineWhoseFirstStageIsFrozen) {
+  for (const Layout& each : {Layout{1, 1, 3, "1F1B"}, Layout{2, 1, 3, "1F1B"}}) {
+    SCOPED_TRACE(each.name());
+    const observe::Summary summary = train_on(each, 2, {"--optimizer.groups", R"(["fc1.* frozen=true"])"});
+    ASSERT_TRUE(summary.prediction && summary.audit);
+    EXPECT_EQ(summary.prediction->measured.wire_bytes, summary.prediction->predicted.wire_bytes);
+    EXPECT_GT(wire(summary, "recv"), 0);
+    EXPECT_EQ(wire(summary, "reduce_scatter") > 0, each.data_ranks() > 1);
   }
 }
 

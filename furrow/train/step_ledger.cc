@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <span>
 #include <string>
-#include <tuple>
+#include <type_traits>
 
 namespace furrow::train {
 
@@ -49,6 +49,59 @@ void add(const comm::LedgerRow& row, StepLedger::Bytes* bytes) {
   bytes->bound += row.bound_bytes;
 }
 
+// Of a rank, as it goes to all others.
+struct Figures {
+  std::array<StepLedger::Bytes, comm::kCollectiveKinds + 1> bytes;
+  CommTimes times;
+  int64_t duration_ns = 0, samples = 0;
+};
+static_assert(std::has_unique_object_representations_v<Figures>, "words alone, all of int64_t");
+
+template <class T>
+auto words_of(std::span<T> figures) {
+  using Word = std::conditional_t<std::is_const_v<T>, const int64_t, int64_t>;
+  return std::span<Word>(reinterpret_cast<Word*>(figures.data()), figures.size_bytes() / sizeof(Word));
+}
+
+int64_t calls_of(const Figures& figures) {
+  int64_t calls = 0;
+  for (const StepLedger::Bytes& bytes : figures.bytes) calls += bytes.calls;
+  return calls;
+}
+
+// Ranks differ in what they take part in: the first stage of a pipeline may receive and reduce nothing.
+void add_bytes(std::span<const Figures> ranks, observe::RankAudit* audit) {
+  int64_t most_calls = 0;
+  for (const Figures& figures : ranks) most_calls = std::max(most_calls, calls_of(figures));
+  audit->operations_per_step =
+      static_cast<double>(most_calls) / static_cast<double>(std::max<int64_t>(1, audit->steps));
+  for (size_t k = 0; k < ranks[0].bytes.size(); ++k) {
+    observe::CollectiveAudit row{name_of_row(k), 0, 0, 0};
+    for (const Figures& figures : ranks) {
+      row.calls = std::max(row.calls, figures.bytes[k].calls);
+      row.wire_bytes += figures.bytes[k].wire;
+      row.bound_bytes += figures.bytes[k].bound;
+    }
+    if (row.calls > 0) audit->bytes.push_back(std::move(row));
+  }
+}
+
+// Steps of all ranks last as long as the slowest one's: what tells ranks apart is the time in which they do
+// not wait.
+void add_times(std::span<const Figures> ranks, observe::RankAudit* audit) {
+  const auto n = static_cast<double>(ranks.size());
+  const auto steps = static_cast<double>(std::max<int64_t>(1, audit->steps));
+  for (const Figures& figures : ranks) {
+    const auto exposed = static_cast<double>(figures.times.exposed_ns);
+    const auto duration = std::max(1.0, static_cast<double>(figures.duration_ns));
+    const double at_work = std::max(1.0, duration - exposed);
+    audit->step_seconds += duration * 1e-9 / steps / n;
+    audit->exposed_communication += exposed / duration / n;
+    audit->comm_to_compute += static_cast<double>(figures.times.busy_ns) / at_work / n;
+    audit->rank_samples_per_second.push_back(static_cast<double>(figures.samples) / (at_work * 1e-9));
+  }
+}
+
 }  // namespace
 
 void StepLedger::begin_steps(const RankContext& rank) {
@@ -77,13 +130,13 @@ StepLedger::Bytes StepLedger::bytes(const RankContext& rank) const {
 }
 
 void StepLedger::add_step(const CommTimes& times, const ComputeTimes& compute, int64_t duration_ns,
-                          int64_t global_samples) {
+                          int64_t samples) {
   if (compute_.size() < kBubbleSteps) compute_.push_back(compute);
   ++steps_;
   times_.exposed_ns += times.exposed_ns;
   times_.busy_ns += times.busy_ns;
   duration_ns_ += duration_ns;
-  samples_ += global_samples;
+  samples_ += samples;
 }
 
 // 1 - computing time / (ranks x makespan), makespan from the first forward to the last weight gradient of all
@@ -117,42 +170,18 @@ double StepLedger::bubble(const RankContext& rank) const {
 }
 
 observe::RankAudit StepLedger::audit(const RankContext& rank) const {
-  constexpr size_t kWords = 2 * std::tuple_size_v<decltype(bytes_)> + 3;
-  std::vector<int64_t> own;
-  for (const Bytes& bytes : bytes_) own.insert(own.end(), {bytes.wire, bytes.bound});
-  own.insert(own.end(), {times_.exposed_ns, times_.busy_ns, duration_ns_});
-  comm::Group world = rank.world();
-  const auto ranks = static_cast<size_t>(world.size());
-  std::vector<int64_t> all(ranks * kWords);
-  world.all_gather<int64_t>(own, all, {}, "audit");
+  std::vector<Figures> all(static_cast<size_t>(rank.world().size()));
+  const Figures own{bytes_, times_, duration_ns_, samples_};
+  rank.world().all_gather<int64_t>(words_of(std::span(&own, 1)), words_of(std::span(all)), {}, "audit");
 
   observe::RankAudit audit;
-  audit.ranks = world.size();
+  audit.ranks = rank.world().size();
   audit.backend = rank.communicator->options().backend;
   audit.steps = steps_;
   audit.operation_latency_us = operation_latency_us(rank);
-  for (size_t k = 0; k < bytes_.size(); ++k) {
-    observe::CollectiveAudit row{name_of_row(k), bytes_[k].calls, 0, 0};
-    for (size_t r = 0; r < ranks; ++r) {
-      row.wire_bytes += all[r * kWords + 2 * k];
-      row.bound_bytes += all[r * kWords + 2 * k + 1];
-    }
-    audit.operations_per_step +=
-        static_cast<double>(row.calls) / static_cast<double>(std::max<int64_t>(1, steps_));
-    if (row.calls > 0) audit.bytes.push_back(std::move(row));
-  }
   audit.bubble = bubble(rank);
-  for (size_t r = 0; r < ranks; ++r) {
-    const std::span<const int64_t> times(all.data() + r * kWords + kWords - 3, 3);
-    const auto exposed = static_cast<double>(times[0]), busy = static_cast<double>(times[1]);
-    const auto duration = std::max(1.0, static_cast<double>(times[2]));
-    audit.step_seconds +=
-        duration * 1e-9 / static_cast<double>(std::max<int64_t>(1, steps_)) / static_cast<double>(ranks);
-    audit.exposed_communication += exposed / duration / static_cast<double>(ranks);
-    audit.comm_to_compute += busy / std::max(1.0, duration - exposed) / static_cast<double>(ranks);
-    audit.rank_samples_per_second.push_back(static_cast<double>(samples_) / static_cast<double>(ranks) /
-                                            (duration * 1e-9));
-  }
+  add_bytes(all, &audit);
+  add_times(all, &audit);
   return audit;
 }
 

@@ -37,8 +37,8 @@ class StepLedger {
 
   void begin_steps(const RankContext& rank);  // what follows is steps; forgets what else was sent
   void end_steps(const RankContext& rank);    // what follows is not
-  void add_step(const CommTimes& times, const ComputeTimes& compute, int64_t duration_ns,
-                int64_t global_samples);
+  // `samples`: of this rank's microbatches.
+  void add_step(const CommTimes& times, const ComputeTimes& compute, int64_t duration_ns, int64_t samples);
 
   Bytes bytes(const RankContext& rank) const;  // of this rank in the steps so far
 

@@ -11,6 +11,8 @@ load common
   [[ $("$furrow" runs show out) == *"pictures              loss.svg, confusion.svg, samples.svg"* ]]
   [ "$(json out/summary.json 'd["steps"], d["samples"], d["status"]')" = "(30, 600, 'finished')" ]
   [ "$(json out/summary.json 'd["test_accuracy"] > 0.9 and d["validation_accuracy"] > 0.9')" = True ]
+  [ "$(json out/summary.json 'd["ranks"], d["layout"], "bytes" in d')" = "(1, 'dp_replicate 1, dp_shard 1', False)" ]
+  [[ $(json out/summary.json 'd["deterministic"]') == "one rank, "* ]]
   [ "$(json out/summary.json 'd["peak_rss_bytes"] > 1e7 and d["memory_bytes"]["parameters"] > 0')" = True ]
   [ "$(tail -n 1 out/metrics.jsonl | python3 -c 'import json; print(json.loads(input())["step"])')" = 30 ]
 }

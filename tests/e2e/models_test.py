@@ -142,6 +142,12 @@ def check_llama(work):
     models("export", "hf", work / "default-model", "--out", work / "default-again")
     again = json.loads((work / "default-again/config.json").read_text())
     assert (again["intermediate_size"], again["num_key_value_heads"]) == (64, 4), again
+    # As transformers >= 5 writes them: theta inside rope_parameters, none beside it.
+    later = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
+    later.update(rope_parameters={"rope_theta": 3e5, "rope_type": "default"}, head_dim=4, attention_dropout=0.1, tool_version="1.2")
+    models("import", "hf", write_folder(work / "later", later, theirs), "--out", work / "later-model")
+    models("export", "hf", work / "later-model", "--out", work / "later-again")
+    assert json.loads((work / "later-again/config.json").read_text())["rope_theta"] == 3e5
     # Two shards, and bfloat16, whose floats are exact.
     half = random_tensors(LLAMA, width=2)
     folder = write_folder(work / "sharded", LLAMA, {}, "BF16")
@@ -166,7 +172,12 @@ def check_refusals(work):
         assert not (work / f"{name}-model").exists()
 
     refused("bert", dict(LLAMA, model_type="bert"), tensors, 13, "known: gpt2, llama")
-    refused("scaled", dict(LLAMA, rope_scaling={"factor": 8}), tensors, 13, "rope_scaling must be null")
+    llama3 = {"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5}
+    refused("scaled", dict(LLAMA, rope_scaling={"factor": 8}), tensors, 13, "rope_scaling has factor")
+    refused("scaled5", dict(LLAMA, rope_parameters=llama3), tensors, 13, "rope_parameters.rope_type is llama3")
+    refused("partial", dict(LLAMA, rope_parameters={"partial_rotary_factor": 0.5}), tensors, 13, "has partial_rotary_factor")
+    refused("softcap", dict(LLAMA, attn_logit_softcapping=50.0), tensors, 13, "attn_logit_softcapping is a key")
+    refused("heads", dict(LLAMA, head_dim=8), tensors, 13, "head_dim is 8")
     refused("biased", dict(LLAMA, attention_bias=True), tensors, 13, "attention_bias must be false")
     refused("extra", LLAMA, dict(tensors, other=((1,), bytes(4))), 13, "tensor other belongs to nothing")
     missing = {name: tensor for name, tensor in tensors.items() if name != "model.norm.weight"}
@@ -228,6 +239,8 @@ def check_tokenizers(work):
     assert "belongs to another model" in models("import", "hf", folder, "--out", work / "x", code=7)
     (folder / "merges.txt").unlink()
     assert "no tokenizer comes with the model" in models("import", "hf", folder, "--out", work / "bare")
+    (folder / "tokenizer.json").write_text("{}")
+    assert "tokenizer, tokenizer.json, is of a form that is not read" in models("import", "hf", folder, "--out", work / "later")
     assert "carries no tokenizer" in evaluate(work / "bare", work / "text", code=7)
     assert not (work / "x").exists()
 

@@ -84,8 +84,9 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 }
 
 std::vector<std::string> tiny_names() {
-  std::vector<std::string> names = {"mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied", "llama-untied",
-                                    "rnn", "lstm",    "resnet",   "distilled",  "binary"};
+  std::vector<std::string> names = {"mlp",        "convnet",       "gpt-tied",  "gpt-untied",
+                                    "llama-tied", "llama-untied",  "rnn",       "lstm",
+                                    "resnet",     "resnet-pooled", "distilled", "binary"};
   for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled"})
     names.push_back(std::string(name) + "@bfloat16");
   return names;
@@ -109,6 +110,13 @@ TinyTraining tiny(const std::string& full_name) {
     t.config.model.discriminator_hidden = {32};
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, {1, 8, 8}, 10));
     shape.input = {DType::kF32, {-1, 1, 8, 8}};
+  } else if (name == "resnet-pooled") {  // as resnet18 begins: a kernel of 7 and a pool
+    t.config.model.name = "blocks";
+    t.config.model.units = {"stem: conv_norm out_channels=4 kernel=7 stride=2 padding=3 pool=true prefix=",
+                            "layer1.0: residual_block out_channels=4", "fc: pool_linear out=classes"};
+    const Shape image = {3, 16, 16};
+    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
+    shape.input = {DType::kF32, {-1, 3, 16, 16}};
   } else if (name ==
              "resnet") {  // both kinds of shortcut, with and without a stride, on eight by eight pixels
     t.config.model.name = "blocks";
@@ -191,6 +199,7 @@ plan::ModelSpec TinyTraining::trained_spec() const {
   plan::ModelSpec trained = spec;
   models::apply_lora(config.lora, &trained);
   plan::apply_optimizer(config.optimizer, &trained);
+  trained.averages_statistics = config.ema.decay > 0;
   return trained;
 }
 

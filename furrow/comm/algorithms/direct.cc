@@ -83,11 +83,17 @@ struct Way {
   Step step;
 };
 
-// In shared memory: the owner of a part reads it everywhere and writes the result to `destinations` and
-// everywhere, while the lines are in its cache.  `in` may be `out`.
+// This rank's own part: nobody else looks at these, so they may be memory that peers cannot see.
+struct OwnPart {
+  const std::byte* in = nullptr;
+  std::vector<std::byte*> out;
+};
+
+// In shared memory: the owner of a part reads it everywhere and writes the result to its own places and
+// everywhere, while the lines are in its cache.  `in` may be `out`; of both only the parts of peers count.
 template <class Part>
 void add_and_spread(const Way& from, const Way& to, const Team& team, std::span<const std::byte> in,
-                    std::span<std::byte> out, const Part& part, std::vector<std::byte*> destinations) {
+                    std::span<std::byte> out, const Part& part, OwnPart own_part) {
   for_each_peer(team, [&](int i) {
     const Call::Slice s = part(i);
     from.call.later(from.call.send(team[i], from.step, in.subspan(s.begin, s.bytes)));
@@ -96,45 +102,77 @@ void add_and_spread(const Way& from, const Way& to, const Team& team, std::span<
   const Call::Slice own = part(team.self);
   Messages reads = expect_from_all(from.call, team, from.step, own.bytes);
   Messages writes = expect_from_all(to.call, team, to.step, own.bytes, &Call::expect_exposed);
-  open_all(from.call, team, in.data() + own.begin, reads);
+  open_all(from.call, team, own_part.in, reads);
   open_all(to.call, team, nullptr, writes);
   for_each_peer(team, [&](int i) {
-    destinations.push_back(writes.incoming[static_cast<size_t>(i)].window.bytes.data());
+    own_part.out.push_back(writes.incoming[static_cast<size_t>(i)].window.bytes.data());
   });
-  reduce_tree(from.call.reduce_kind(), from.call.elements(own.bytes), reads.sources.span(), destinations);
+  reduce_tree(from.call.reduce_kind(), from.call.elements(own.bytes), reads.sources.span(), own_part.out);
   close_all(from.call, team, reads);
   close_all(to.call, team, writes);
   from.call.wait_all();
   to.call.wait_all();
 }
 
-void all_reduce_piece(Call& call, const Team& team, std::span<const std::byte> in, std::span<std::byte> out,
-                      Step step) {
-  const auto part = [&](int i) { return Call::share(in.size(), i, team.size()); };
-  add_and_spread({call, step}, {call, step + 1}, team, in, out, part, {out.data() + part(team.self).begin});
+// Where this rank's buffers cannot be seen, what stands for them.
+struct Staged {
+  std::span<std::byte> in, out;  // empty: the buffer itself is seen
+};
+
+void all_reduce_piece(Call& call, const Team& team, Call::Slice piece, const Staged& staged, Step step) {
+  const std::span<const std::byte> in = call.c.in.subspan(piece.begin, piece.bytes);
+  const std::span<std::byte> out = call.c.out.subspan(piece.begin, piece.bytes);
+  const auto part = [&](int i) { return Call::share(piece.bytes, i, team.size()); };
+  const Call::Slice own = part(team.self);
+  const auto copy_others = [&](std::span<const std::byte> source, std::span<std::byte> target) {
+    const size_t end = own.begin + own.bytes;
+    copy(source.first(own.begin), target.first(own.begin));
+    copy(source.subspan(end, piece.bytes - end), target.subspan(end, piece.bytes - end));
+  };
+  if (!staged.in.empty()) copy_others(in, staged.in);
+  add_and_spread({call, step}, {call, step + 1}, team, staged.in.empty() ? in : staged.in.first(piece.bytes),
+                 staged.out.empty() ? out : staged.out.first(piece.bytes), part,
+                 {in.data() + own.begin, {out.data() + own.begin}});
+  if (!staged.out.empty()) copy_others(staged.out, out);
 }
 
-// Memory that peers cannot see goes in pieces, so that what is staged stays small and in the cache.
+// In pieces, so that what is staged stays small; the same ones on every rank, though some may see and others
+// not.
 void all_reduce_memory(Call& call, const Team& team) {
-  const bool in_seen = call.is_registered(call.c.in), out_seen = call.is_registered(call.c.out);
-  const size_t piece = in_seen && out_seen ? std::max<size_t>(call.c.in.size(), 1) : 4 << 20;
+  constexpr size_t kPiece = 16 << 20;  // more rounds than that would slow what all see
+  const size_t bytes = call.c.in.size(), most = std::min(bytes, kPiece);
   const bool in_place = call.c.in.data() == call.c.out.data();
-  const size_t bytes = call.c.in.size();
-  std::span<std::byte> staged_in, staged_out;
-  if (!in_seen) staged_in = call.take(std::min(bytes, piece));
-  if (!out_seen) staged_out = in_place ? staged_in : call.take(std::min(bytes, piece));
+  Staged staged;
+  if (!call.is_registered(call.c.in)) staged.in = call.take(most);
+  if (!call.is_registered(call.c.out)) staged.out = in_place ? staged.in : call.take(most);
   Step step = 0;
-  for (size_t begin = 0; begin == 0 || begin < bytes; begin += piece, step += 2) {
-    const size_t size = std::min(piece, bytes - begin);
-    std::span<const std::byte> in = call.c.in.subspan(begin, size);
-    const std::span<std::byte> out = call.c.out.subspan(begin, size);
-    if (!in_seen) {
-      copy(in, staged_in);
-      in = staged_in.first(size);
-    }
-    all_reduce_piece(call, team, in, out_seen ? out : staged_out.first(size), step);
-    if (!out_seen) copy(staged_out.first(size), out);
+  for (size_t begin = 0; begin == 0 || begin < bytes; begin += kPiece, step += 2)
+    all_reduce_piece(call, team, {begin, std::min(kPiece, bytes - begin)}, staged, step);
+}
+
+// Begins to send `mine` to everybody and to receive their parts of `all`.
+template <class Part>
+void gather_parts(Call& call, const Team& team, std::span<const std::byte> mine, std::span<std::byte> all,
+                  Step step, const Part& part) {
+  for_each_peer(team, [&](int i) { call.later(call.send(team[i], step, mine)); });
+  for_each_peer(team, [&](int i) {
+    const Call::Slice s = part(i);
+    call.later(call.recv(team[i], step, all.subspan(s.begin, s.bytes)));
+  });
+}
+
+// Peers read `in` where they can: its lines were not written a moment ago by another core, as those of `out`.
+void all_gather(Call& call, const Team& team) {
+  const auto part = [&](int i) { return call.slice(i); };
+  const Call::Slice own = part(team.self);
+  const std::span<std::byte> place = call.c.out.subspan(own.begin, own.bytes);
+  if (call.c.in.size() > kInlineBytes && !call.is_registered(call.c.in)) {
+    copy(call.c.in, place);
+    return direct_all_gather(call, team, call.c.out, 0, part);
   }
+  gather_parts(call, team, call.c.in, call.c.out, 0, part);
+  copy(call.c.in, place);
+  call.wait_all();
 }
 
 void broadcast(Call& call, const Team& team) {
@@ -202,12 +240,7 @@ void direct_reduce_scatter(Call& call, const Team& team, std::span<const std::by
 void direct_all_gather(Call& call, const Team& team, std::span<std::byte> all, Step step,
                        const PartOf& part) {
   const Call::Slice own = part(team.self);
-  const std::span<const std::byte> mine = call.publishable(all.subspan(own.begin, own.bytes));
-  for_each_peer(team, [&](int i) { call.later(call.send(team[i], step, mine)); });
-  for_each_peer(team, [&](int i) {
-    const Call::Slice s = part(i);
-    call.later(call.recv(team[i], step, all.subspan(s.begin, s.bytes)));
-  });
+  gather_parts(call, team, call.publishable(all.subspan(own.begin, own.bytes)), all, step, part);
   call.wait_all();
 }
 
@@ -219,9 +252,9 @@ void direct_scatter_and_gather(Call& reduce, Call& gather) {
   const std::span<std::byte> opened = seen ? all : gather.take(all.size());
   const auto slice = [&](int i) { return reduce.slice(i); };
   const size_t own = slice(team.self).begin;
-  std::vector<std::byte*> destinations = {reduce.c.out.data()};
-  if (all.data() + own != reduce.c.out.data()) destinations.push_back(all.data() + own);
-  add_and_spread({reduce, kStep}, {gather, kStep}, team, reduce.c.in, opened, slice, std::move(destinations));
+  OwnPart own_part{reduce.c.in.data() + own, {reduce.c.out.data()}};
+  if (all.data() + own != reduce.c.out.data()) own_part.out.push_back(all.data() + own);
+  add_and_spread({reduce, kStep}, {gather, kStep}, team, reduce.c.in, opened, slice, std::move(own_part));
   if (seen) return;
   for_each_peer(team, [&](int i) {
     const Call::Slice s = slice(i);
@@ -241,11 +274,8 @@ void run_direct(Call& call) {
     case CollectiveKind::kReduceScatter:
       direct_reduce_scatter(call, team, call.c.in, call.c.out, 0, slice);
       return finish(call.reduce_kind(), call.elements(call.c.out.size()), call.c.out.data());
-    case CollectiveKind::kAllGather: {
-      const Call::Slice own = call.slice(call.rank());
-      copy(call.c.in, call.c.out.subspan(own.begin, own.bytes));
-      return direct_all_gather(call, team, call.c.out, 0, slice);
-    }
+    case CollectiveKind::kAllGather:
+      return all_gather(call, team);
     case CollectiveKind::kBroadcast:
       return broadcast(call, team);
     case CollectiveKind::kReduce:

@@ -62,7 +62,7 @@ int algorithm_index(std::string_view name) {
 }
 
 std::string_view to_string(Wires wires) {
-  constexpr std::string_view kNames[] = {"memory", "mixed", "messages"};
+  constexpr std::string_view kNames[] = {"memory", "mixed", "messages", "loopback"};
   return kNames[static_cast<size_t>(wires)];
 }
 
@@ -130,6 +130,7 @@ AlgorithmTable AlgorithmTable::built_in() {
   AlgorithmTable table;
   set_thresholds(table, CollectiveKind::kAllReduce, Wires::kMemory, kAlike);
   set_thresholds(table, CollectiveKind::kAllReduce, Wires::kMessages, kAlike);
+  set_thresholds(table, CollectiveKind::kAllReduce, Wires::kLoopback, kAlike);
   set_thresholds(table, CollectiveKind::kAllReduce, Wires::kMixed, kMixedSum);
   set_thresholds(table, CollectiveKind::kReduceScatter, Wires::kMixed, kMixedSlices);
   set_thresholds(table, CollectiveKind::kAllGather, Wires::kMixed, kMixedSlices);

@@ -107,7 +107,8 @@ class WorldMachine {
       return kind == ValueKind::kBnStats || kind == ValueKind::kStats;
     }
     Slice slice(const Value& value) const {
-      if (is_statistic(value.kind)) return {0, flat.units[value.unit].statistic_elements};
+      if (value.kind == ValueKind::kStats) return {0, flat.units[value.unit].kept_statistics()};
+      if (value.kind == ValueKind::kBnStats) return {0, flat.units[value.unit].statistic_elements};
       return part_slice(flat, program.placement, buffer_of(value), value.part);
     }
     Symbols read(const Value& value) const {

@@ -1,0 +1,59 @@
+#include "apps/furrow/shared_data.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "tests/testing/child.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow::app {
+namespace {
+
+config::Config text_config(const std::string& path) {
+  return config::parse("[model]\nname = \"gpt\"\n[training]\nsteps = 1\nseq_len = 4\ndataset = \"text\"\n",
+                       "shared_data_test", {"--training.dataset_path", path});
+}
+
+// Rank 1 would fit another alphabet: the letters of its text are fewer.
+TEST(SharedData, OtherRanksTakeWhatRankZeroFits) {
+  const testing::TemporaryFolder folder;
+  write_file_atomic(folder.path() + "/0", "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh");
+  write_file_atomic(folder.path() + "/1", "abcd abcd abcd abcd abcd abcd abcd abcd abcd");
+  std::vector<data::Preprocessing> fitted(2), kept(2);
+  testing::run_ranks(2, [&](comm::Communicator& communicator) {
+    const auto rank = static_cast<size_t>(communicator.rank());
+    const config::Config config = text_config(folder.path() + "/" + std::to_string(rank));
+    fitted[rank] = open_shared(&communicator, config, {}).preprocessing;
+    data::Preprocessing more = fitted[rank];
+    more["alphabet"] += " 233";
+    more["classes"] = "10";
+    kept[rank] =
+        open_shared(&communicator, config, rank == 0 ? std::optional(more) : std::nullopt).preprocessing;
+  });
+  EXPECT_EQ(fitted[1], fitted[0]);
+  EXPECT_EQ(kept[1], kept[0]);
+  EXPECT_NE(kept[0], fitted[0]) << "control";
+  EXPECT_NE(open_shared(nullptr, text_config(folder.path() + "/1"), {}).preprocessing, fitted[0])
+      << "control";
+}
+
+TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {
+  const testing::TemporaryFolder folder;
+  std::vector<std::string> messages(2);
+  testing::run_ranks(2, [&](comm::Communicator& communicator) {
+    try {
+      open_shared(&communicator, text_config(folder.path() + "/none"), {});
+    } catch (const Error& error) {
+      messages[static_cast<size_t>(communicator.rank())] = error.what();
+    }
+  });
+  for (const std::string& message : messages) EXPECT_NE(message.find("/none"), std::string::npos) << message;
+  EXPECT_EQ(messages[1].find("rank 0: "), 0u) << messages[1];
+}
+
+}  // namespace
+}  // namespace furrow::app

@@ -1,0 +1,24 @@
+// What was fitted on the data of a run, as a file of its folder: every rank and every resume reads data
+// alike.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "furrow/data/dataset.h"
+
+namespace furrow::data {
+
+inline constexpr std::string_view kFittedFile = "preprocessing.json";  // docs/formats/run-folder.md
+
+// One object, every value a text.  Parsing: Error{data_loss}.
+std::string to_json(const Preprocessing& fitted);
+Preprocessing parse_fitted(const std::string& json);
+
+// Of a run's folder; nothing in one without the file, as earlier versions leave it.  Error{data_loss} names
+// it.
+std::optional<Preprocessing> read_fitted(const std::string& run_folder);
+void write_fitted(const std::string& run_folder, const Preprocessing& fitted);
+
+}  // namespace furrow::data

@@ -1,0 +1,26 @@
+load common
+
+@test "bench scaling compares ranks with independent runs" {
+  run --separate-stderr "$furrow" bench scaling "$config" --nproc 1,2 --repeats 1 --steps 5 --json
+  [ "$status" -eq 0 ]
+  echo "$output" >rows.json
+  [ "$(json rows.json '[(row["scaling"], row["ranks"], row["efficiency"] > 0) for row in d]')" = "[('weak', 1, True), ('weak', 2, True)]" ]
+  [ ! -e runs ]
+}
+
+@test "bench scaling of a config that has a layout" {
+  { cat "$config"; printf '[parallelism]\ndata_parallel_shard_degree = 2\n'; } >shards.toml
+  run --separate-stderr "$furrow" bench scaling shards.toml --nproc 2 --repeats 1 --steps 5 --json \
+    --parallelism.zero_stage 1
+  [ "$status" -eq 0 ]
+  echo "$output" >rows.json
+  [ "$(json rows.json '[(row["scaling"], row["ranks"], row["efficiency"] > 0) for row in d]')" = "[('weak', 2, True)]" ]
+}
+
+@test "bench scaling --strong shares one batch" {
+  run --separate-stderr "$furrow" bench scaling "$config" --nproc 2 --strong --repeats 1 --steps 5 --json \
+    --training.global_batch_size 40
+  [ "$status" -eq 0 ]
+  echo "$output" >rows.json
+  [ "$(json rows.json '[(row["scaling"], row["ranks"], row["efficiency"] > 0) for row in d]')" = "[('strong', 2, True)]" ]
+}
