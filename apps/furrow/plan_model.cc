@@ -10,6 +10,7 @@
 #include "furrow/base/error.h"
 #include "furrow/data/dataset.h"
 #include "furrow/models/network.h"
+#include "furrow/models/precision.h"
 #include "furrow/models/teacher.h"
 #include "furrow/storage/artefact.h"
 
@@ -46,7 +47,9 @@ plan::ModelSpec planned_spec(const config::Config& config, const models::DataSha
     try {
       const storage::Artefact artefact = storage::read_artefact(teacher);
       const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
-      models::add_teacher(models::describe_table(artefact.model, shape, trained), &spec);
+      plan::ModelSpec network = models::describe_table(artefact.model, shape, trained);
+      models::compute_in(models::precision_of(config.training.mixed_precision_param), &network);
+      models::add_teacher(std::move(network), &spec);
     } catch (Error& error) {
       throw error.with_context("[distillation] teacher " + teacher);
     }

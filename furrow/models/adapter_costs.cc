@@ -39,22 +39,14 @@ void add_recurrent_costs(const AdapterSizes& s, const AdapterSurroundings& where
   adapter->deferred_bytes = adapter->kept_saved_bytes = read + dz;
 }
 
-// Whether a layer's activation follows its sum with the adapter.
-bool activates(const plan::Unit& unit) {
-  if (unit.kind == "linear") return activation(unit) != "none";
-  return unit.kind == "transformer_block" || (unit.kind == "conv_relu_pool" && flag(unit, "relu"));
-}
-
 // Memory of a call: the second output and the second gradient of the input, until they are added to the
-// layer's own.  Activations are of float32 numbers, which of 16 bits are copies, and so are their slopes.
+// layer's own.  (Of the kinds that block_memory.h knows it is found there.)
 void add_scratch(const AdapterSizes& s, const AdapterSurroundings& where, plan::Unit* unit) {
   const int64_t bytes = number_bytes(*unit);
   const auto at_least = [](int64_t bytes, plan::Scratch* scratch) {
     scratch->sample_bytes = std::max(scratch->sample_bytes, bytes);
   };
-  const bool narrow = bytes < kFloatBytes;
-  at_least(s.rows * s.out * (narrow && activates(*unit) ? bytes + 2 * kFloatBytes : bytes),
-           &unit->forward_scratch);
+  at_least(s.rows * s.out * bytes, &unit->forward_scratch);
   if (where.form == AdapterForm::kTable || where.one_of_many) return;
   if (unit->kind != "rnn") return at_least(s.read * bytes, &unit->backward_scratch);
   // Both are of the concatenation, and the unit's own comes later, when the recurrent layer needs its room.

@@ -1,6 +1,7 @@
 #include "furrow/models/network.h"
 
 #include "furrow/base/error.h"
+#include "furrow/models/block_memory.h"
 #include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/optimizer_spec.h"
@@ -20,6 +21,7 @@ plan::ModelSpec trained_network(const config::Config& config, const DataShape& d
   reduce_in(precision_of(config.training.mixed_precision_reduce), &spec);
   apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);
+  declare_scratch(&spec);
   spec.averages_statistics = config.ema.decay > 0;
   for (plan::Unit& unit : spec.units) unit.offload = config.training.enable_cpu_offload;
   return spec;

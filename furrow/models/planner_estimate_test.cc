@@ -21,6 +21,10 @@ namespace {
 // Of a layout, as shares of the simulated step: the worst one, and the mean of all.
 constexpr double kMost = .08, kMean = .025;
 
+// Of a layout's memory, over the simulated: at the least, and at the most, where the stages of a rank add up
+// gradients of different turns, whose nodes are not all there at the same time.
+constexpr double kLeastOver = -.01, kMostOver = .125;
+
 // On a tree with half of its wires.
 plan::Cluster h100s(int hosts) {
   plan::Cluster cluster = testing::h100_hosts(hosts);
@@ -46,14 +50,33 @@ class Estimates {
   Estimates(const Estimates&) = delete;
 
   // `degrees`: pp, dp_shard, tp, whose product is the world.
-  void compare(std::array<int, 3> degrees, int zero_stage, const std::string& schedule, bool recompute) {
+  plan::Choice choice(std::array<int, 3> degrees, int zero_stage, const std::string& schedule) const {
     plan::Choice choice;
     choice.layout = plan::Layout({degrees[0], 1, degrees[1], 1, degrees[2], 1}, costs_->cluster().world());
     choice.zero_stage = zero_stage;
     choice.pipeline.schedule = schedule;
-    choice.pipeline.stages_per_rank = schedule == "1F1B" || schedule == "ZBH1" ? 1 : 2;
-    choice.recompute.assign(spec_.units.size(), recompute);
+    choice.pipeline.stages_per_rank = schedule == "GPipe" || schedule == "1F1B" || schedule == "ZBH1" ? 1 : 2;
+    choice.recompute.assign(spec_.units.size(), false);
     choice.batch = request_.batch;
+    return choice;
+  }
+
+  // Of every `again`-th unit computed again, 0: of none: no less than in the simulation, and little more.
+  void compare_memory(plan::Choice choice, size_t again) {
+    for (size_t u = 0; u < choice.recompute.size(); ++u) choice.recompute[u] = again > 0 && u % again == 0;
+    const plan::Appraisal found = appraise(request_, choice);
+    const double over = static_cast<double>(found.estimated.memory_bytes) /
+                            static_cast<double>(found.simulated.memory_bytes) -
+                        1;
+    EXPECT_GT(over, kLeastOver) << plan::to_text(choice)
+                                << fmt::format(", every {}: {:+.2f} %", again, 100 * over);
+    EXPECT_LT(over, kMostOver) << plan::to_text(choice)
+                               << fmt::format(", every {}: {:+.2f} %", again, 100 * over);
+  }
+
+  void compare(std::array<int, 3> degrees, int zero_stage, const std::string& schedule, bool recompute) {
+    plan::Choice choice = this->choice(degrees, zero_stage, schedule);
+    choice.recompute.assign(spec_.units.size(), recompute);
     const plan::Appraisal found = appraise(request_, choice);
     const double off = found.estimated.step_s / found.simulated.step_s - 1;
     EXPECT_LT(std::abs(off), kMost) << plan::to_text(choice) << fmt::format(": {:+.1f} %", 100 * off);
@@ -97,6 +120,18 @@ TEST(PlannerEstimates, Of7BAreNearTheSimulation) {
 TEST(PlannerEstimates, Of70BAreNearTheSimulation) {
   Estimates estimates("llama2-70b.toml", 32);
   compare_all(&estimates, {{1, 256, 1}, {4, 8, 8}, {16, 2, 8}});
+}
+
+// Every schedule, whatever is computed again.
+TEST(PlannerEstimates, MemoryIsNoLessThanTheSimulation) {
+  Estimates estimates("llama2-7b.toml", 1);
+  for (const std::array<int, 3>& degrees : {std::array{4, 2, 1}, {8, 1, 1}, {4, 1, 2}}) {
+    for (const char* schedule : {"GPipe", "1F1B", "ZBH1", "Interleaved1F1B", "LoopedBFS",
+                                 "InterleavedZeroBubble", "ZBVZeroBubble", "DualPipeV"}) {
+      for (const size_t again : {0, 1, 2})
+        estimates.compare_memory(estimates.choice(degrees, degrees[1] > 1 ? 1 : 0, schedule), again);
+    }
+  }
 }
 
 }  // namespace

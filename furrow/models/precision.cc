@@ -28,7 +28,7 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   plan::Unit again = *unit;
   again.parameters.clear();
   again.collectives.clear();
-  again.forward_scratch = again.backward_scratch = {};
+  again.forward_scratch = again.backward_scratch = again.weight_scratch = {};
   again.compute = type;
   kind.describe(again);
   unit->compute = type;
@@ -39,6 +39,7 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   unit->kept_grad_bytes = again.kept_grad_bytes;
   unit->forward_scratch = again.forward_scratch;
   unit->backward_scratch = again.backward_scratch;
+  unit->weight_scratch = again.weight_scratch;
   // Scores and their gradient in float32, which is rounded once the scores have gone.
   unit->loss_scratch.sample_bytes = numbers(unit->output) * (2 * 4 - static_cast<int64_t>(dtype_size(type)));
   unit->tensor = again.tensor;

@@ -7,6 +7,8 @@
 
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
+#include "furrow/models/block_memory.h"
+#include "furrow/models/unit_builder.h"
 #include "furrow/plan/topology.h"
 
 namespace furrow::models {
@@ -34,6 +36,8 @@ void freeze(plan::Unit* unit) {
   }
   for (plan::Statistic& statistic : unit->statistics) renamed(statistic.name);
   unit->inference = true;
+  if (unit->input.dtype != unit->compute && plan::is_number(unit->input.dtype))  // it runs on a copy
+    unit->forward_scratch.sample_bytes += border_bytes(*unit, unit->input);
   unit->flops.backward_input = unit->flops.backward_weight = 0;
   unit->saved_bytes = unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
 }
@@ -98,8 +102,15 @@ void add_teacher(plan::ModelSpec teacher, plan::ModelSpec* student) {
                     to_string(given.shape), to_string(wanted.shape)));
   }
   for (plan::Unit& unit : teacher.units) freeze(&unit);
+  declare_scratch(&teacher);
   teacher.units.front().source = plan::kFromBatch;
   for (plan::Unit& unit : teacher.units) student->units.push_back(std::move(unit));
+  // The loss reads float32 scores: of 16 bits, copies.
+  const auto type_bytes = static_cast<int64_t>(dtype_size(given.dtype));
+  if (type_bytes < kFloatBytes) {
+    plan::Scratch& scratch = student->units[static_cast<size_t>(own) - 1].loss_scratch;
+    scratch.sample_bytes += given.bytes_per_sample() / type_bytes * kFloatBytes;
+  }
   student->heads = {{own - 1, 0, static_cast<int32_t>(student->units.size()) - 1, {}}};
   plan::validate(*student);
 }

@@ -17,9 +17,10 @@ inline constexpr std::string_view kTeacherPrefix = "teacher.";  // of its units,
 plan::ModelSpec describe_table(const std::string& table, const DataShape& data, const Shape& trained,
                                std::span<const Architecture> extra = {});
 
-// Appends the teacher as a chain of its own: every parameter frozen, in float32, run as in evaluation, and
-// compared with by the student's head while training.  Error{invalid_argument}: either is more than one
-// chain, or their outputs differ.
+// Appends the teacher as a chain of its own: every parameter frozen, in the precision that it has
+// (compute_in(), as the run's, so that it costs no more than it must), run as in evaluation, and compared
+// with by the student's head while training.  Error{invalid_argument}: either is more than one chain, or
+// their outputs differ.
 void add_teacher(plan::ModelSpec teacher, plan::ModelSpec* student);
 
 bool is_teachers(std::string_view name);  // of a unit, a parameter or a statistic

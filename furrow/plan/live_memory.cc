@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "furrow/plan/value_bytes.h"
+#include "furrow/plan/workspace.h"
 
 namespace furrow::plan {
 namespace {
@@ -26,6 +27,7 @@ MemoryByKind LiveMemory::persistent() const {
     counted[assignment.slot] = true;
     bytes[index(program_.slots[assignment.slot].kind)] += program_.slots[assignment.slot].bytes;
   }
+  bytes[index(MemoryKind::kOther)] += exchange_staging_bytes(program_, spec_);
   return bytes;
 }
 

@@ -26,7 +26,7 @@ class LiveMemory {
   // REQUIRES: both outlive it.
   LiveMemory(const Program& program, const ModelSpec& spec, SlotOf slot_of);
 
-  MemoryByKind persistent() const;  // flat buffers, all the time
+  MemoryByKind persistent() const;  // flat buffers and what exchanges receive in, all the time
 
   struct Change {
     MemoryByKind written{};  // lives from when the instruction begins

@@ -64,8 +64,9 @@ void check_costs(const Unit& unit) {
   for (const Scratch& scratch :
        {unit.forward_scratch, unit.backward_scratch, unit.weight_scratch, unit.loss_scratch}) {
     for (const int64_t bytes : {scratch.sample_bytes, scratch.fixed_bytes}) {
-      if (bytes < 0 || bytes > kMostElements)
-        fail(fmt::format("unit {}: bytes of scratch must be 0 to {}", unit.name, kMostElements));
+      if (bytes < -kMostElements || bytes > kMostElements)
+        fail(fmt::format("unit {}: bytes of scratch must be -{} to {}", unit.name, kMostElements,
+                         kMostElements));
     }
   }
   const int64_t saved = unit.kept_saved_bytes, grad = unit.kept_grad_bytes;

@@ -167,7 +167,7 @@ inline constexpr int32_t kUnitBefore = -2;
 inline constexpr int32_t kFromBatch = -1;
 
 // Memory that one call of a block needs while it runs, besides what it reads, keeps and gives: float32 copies
-// of what it has in 16 bits, gradients between its operations.
+// of what it has in 16 bits, gradients between its operations; below 0 where it lets go of more on its way.
 struct Scratch {
   int64_t sample_bytes = 0;  // per sample
   int64_t fixed_bytes = 0;   // beside them, of any microbatch

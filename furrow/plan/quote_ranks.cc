@@ -13,6 +13,7 @@
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
+#include "furrow/plan/workspace.h"
 
 namespace furrow::plan {
 namespace {
@@ -100,6 +101,8 @@ class RanksQuote {
     }
     std::vector<MemoryItem> list;
     for (auto& [name, item] : items) list.push_back(std::move(item));
+    if (const int64_t bytes = exchange_staging_bytes(program_, bytes_.spec); bytes > 0)
+      list.push_back({MemoryKind::kOther, "other, nodes of other ranks on their way", bytes});
     return list;
   }
 

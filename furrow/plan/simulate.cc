@@ -341,6 +341,16 @@ class Simulator {
 
 }  // namespace
 
+std::vector<int> simulated_ranks(const Layout& layout) {
+  constexpr int kSmallWorld = 8;
+  const int world = layout.world(), stages = layout.degree(Axis::kPipeline);
+  std::vector<int> ranks;
+  for (int rank = 0; rank < world;
+       rank += world <= kSmallWorld ? 1 : world / stages)  // pp is the outermost axis
+    ranks.push_back(rank);
+  return ranks;
+}
+
 Simulation simulate(std::span<const Program> programs, const ModelSpec& spec, const Costs& costs,
                     const SimulateOptions& options) {
   return Simulator(programs, spec, costs, options).run();

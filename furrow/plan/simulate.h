@@ -70,6 +70,10 @@ struct SimulateOptions {
   bool memory = false;
 };
 
+// The ranks whose programs are simulated: all of a small world, which need not do the same at the same time and
+// meet on wires; of a larger one those of one data coordinate, one a stage, in the order of stages.
+std::vector<int> simulated_ranks(const Layout& layout);
+
 // `programs`: of all ranks of a world, or of representatives that differ in pp alone, one a stage: data ranks
 // do the same at the same time, so a group is there when its representative is.  Error{failed_precondition}
 // when nothing can go on, with the instructions that wait (verify_world finds that before).

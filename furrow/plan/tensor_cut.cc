@@ -68,7 +68,7 @@ void cut_unit(int degree, Unit* unit) {
   unit->deferred_bytes = cut_bytes(unit->deferred_bytes, unit->tensor.whole_deferred_bytes, degree);
   for (Scratch* scratch :
        {&unit->forward_scratch, &unit->backward_scratch, &unit->weight_scratch, &unit->loss_scratch})
-    scratch->sample_bytes = part_of(scratch->sample_bytes, degree);
+    scratch->sample_bytes = part_of(std::max<int64_t>(0, scratch->sample_bytes), degree);
   for (const UnitCollective& each : unit->collectives) {  // a copy of the gradients is what travels
     if (each.phase == UnitCollective::Phase::kBackwardWeight)
       unit->weight_scratch.fixed_bytes += each.fixed_bytes;

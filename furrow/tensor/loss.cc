@@ -200,32 +200,87 @@ PointwiseSums composed_binary_cross_entropy(const Values& v, at::Tensor* gradien
 
 }  // namespace
 
-CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
-                               int threads, double smoothing) {
+namespace {
+
+// By operations of libtorch, on any device.
+CrossEntropySums composed_distillation(const at::Tensor& logits, const at::Tensor& targets,
+                                       const Teaching& teaching, at::Tensor* gradient) {
+  at::Tensor plain_gradient;
+  const CrossEntropySums plain = composed_cross_entropy(
+      logits, targets, gradient != nullptr ? &plain_gradient : nullptr, teaching.smoothing);
+  const double t = teaching.temperature, alpha = teaching.alpha;
+  const at::Tensor counts =
+      targets.ge(0).unsqueeze(-1).to(logits.device(), at::kFloat, /*non_blocking=*/true);
+  const at::Tensor ours = at::log_softmax(logits.detach().to(at::kFloat) / t, -1);
+  const at::Tensor theirs = at::log_softmax(teaching.teacher.detach().to(at::kFloat) / t, -1);
+  const at::Tensor wanted = theirs.exp();
+  const double divergence = (wanted * (theirs - ours) * counts).to(at::kDouble).sum().item<double>();
+  if (gradient != nullptr)
+    *gradient = plain_gradient.mul_(1 - alpha).add_((ours.exp() - wanted).mul_(counts), alpha * t);
+  CrossEntropySums sums{{}, plain.rows, plain.correct};
+  sums.loss.add(alpha * t * t * divergence + (1 - alpha) * plain.loss.value());
+  return sums;
+}
+
+// One call of a kernel over whole rows.
+struct Rows {
+  at::Tensor scores, losses;
+  kernels::CrossEntropy args;
+};
+
+Rows rows_of(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient, int threads,
+             double smoothing) {
+  Rows rows{widened(logits, threads), {}, {}};
+  rows.losses = at::empty({targets.numel()}, rows.scores.options());
+  if (gradient != nullptr) *gradient = at::empty_like(rows.scores);
+  rows.args.rows = targets.numel();
+  rows.args.columns = logits.size(-1);
+  rows.args.logits = rows.scores.const_data_ptr<float>();
+  rows.args.targets = targets.const_data_ptr<int64_t>();
+  rows.args.losses = rows.losses.data_ptr<float>();
+  rows.args.dlogits = gradient != nullptr ? gradient->data_ptr<float>() : nullptr;
+  rows.args.smoothing = static_cast<float>(smoothing);
+  return rows;
+}
+
+CrossEntropySums sums_of(const Rows& rows, const kernels::CrossEntropyCounts& counts) {
+  CrossEntropySums sums{{}, counts.counted, counts.correct};
+  sums.loss.add_all(std::span(rows.args.losses, static_cast<size_t>(rows.args.rows)));
+  return sums;
+}
+
+// Dense, a target for each row.
+at::Tensor checked_targets(const at::Tensor& logits, const at::Tensor& targets) {
   FURROW_CHECK(is_number(logits) && targets.scalar_type() == at::kLong && logits.dim() >= 1,
                "cross_entropy reads numbers as logits and int64 targets");
-  const int64_t classes = logits.size(-1), rows = targets.numel();
-  FURROW_CHECK(logits.numel() == rows * classes, "one target for each row of logits");
-  const at::Tensor wanted = targets.contiguous();
-  check_targets(wanted, classes);
+  FURROW_CHECK(logits.numel() == targets.numel() * logits.size(-1), "one target for each row of logits");
+  at::Tensor wanted = targets.contiguous();
+  check_targets(wanted, logits.size(-1));
+  return wanted;
+}
+
+}  // namespace
+
+CrossEntropySums distillation(const at::Tensor& logits, const at::Tensor& targets, const Teaching& teaching,
+                              at::Tensor* gradient, int threads) {
+  const at::Tensor wanted = checked_targets(logits, targets);
+  FURROW_CHECK(is_number(teaching.teacher) && teaching.teacher.sizes() == logits.sizes(),
+               "a teacher gives what the model gives");
+  if (composed(logits)) return composed_distillation(logits, wanted, teaching, gradient);
+  const Rows rows = rows_of(logits, wanted, gradient, threads, teaching.smoothing);
+  const at::Tensor teacher = widened(teaching.teacher, threads);
+  return sums_of(rows, kernels::distillation(
+                           {rows.args, teacher.const_data_ptr<float>(),
+                            static_cast<float>(teaching.temperature), static_cast<float>(teaching.alpha)},
+                           threads));
+}
+
+CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
+                               int threads, double smoothing) {
+  const at::Tensor wanted = checked_targets(logits, targets);
   if (composed(logits)) return composed_cross_entropy(logits, wanted, gradient, smoothing);
-  const at::Tensor scores = widened(logits, threads);
-  const at::Tensor losses = at::empty({rows}, scores.options());
-  if (gradient != nullptr) *gradient = at::empty_like(scores);
-  kernels::CrossEntropy args;
-  args.rows = rows;
-  args.columns = classes;
-  args.logits = scores.const_data_ptr<float>();
-  args.targets = wanted.const_data_ptr<int64_t>();
-  args.losses = losses.data_ptr<float>();
-  args.dlogits = gradient != nullptr ? gradient->data_ptr<float>() : nullptr;
-  args.smoothing = static_cast<float>(smoothing);
-  CrossEntropySums sums;
-  const kernels::CrossEntropyCounts counts = kernels::cross_entropy(args, threads);
-  sums.rows = counts.counted;
-  sums.correct = counts.correct;
-  sums.loss.add_all(std::span(losses.const_data_ptr<float>(), static_cast<size_t>(rows)));
-  return sums;
+  const Rows rows = rows_of(logits, wanted, gradient, threads, smoothing);
+  return sums_of(rows, kernels::cross_entropy(rows.args, threads));
 }
 
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,

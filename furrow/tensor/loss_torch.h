@@ -26,10 +26,20 @@ struct CrossEntropySums {
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
                                int threads, double smoothing = 0);
 
-// The same where the ranks of `axis` have the logits: `logits` [..., part] are this rank's of `classes`, the
-// part that a tensor axis cuts (plan/model_spec.h), what is behind the last class is ignored and has gradient
-// 0.  `targets` are whole, the sums those of all classes, equal on every rank.  Two all-reduces: a float32
-// and four float64 of each row; no logit travels.  Over one rank, and with axis null, it is the one above.
+// What a teacher says of the same rows besides (kernels/cross_entropy.h: Distillation): losses and gradient
+// are of both, rows and correct ones as above.  `teacher` is of logits' shape, of numbers.
+struct Teaching {
+  const at::Tensor& teacher;
+  double temperature = 1, alpha = 0, smoothing = 0;
+};
+CrossEntropySums distillation(const at::Tensor& logits, const at::Tensor& targets, const Teaching& teaching,
+                              at::Tensor* gradient, int threads);
+
+// Cross-entropy where the ranks of `axis` have the logits: `logits` [..., part] are this rank's of `classes`,
+// the part that a tensor axis cuts (plan/model_spec.h), what is behind the last class is ignored and has
+// gradient 0.  `targets` are whole, the sums those of all classes, equal on every rank.  Two all-reduces: a
+// float32 and four float64 of each row; no logit travels.  Over one rank, and with axis null, it is the one
+// above.
 struct CutClasses {
   TensorAxis* axis = nullptr;
   int64_t classes = 0;

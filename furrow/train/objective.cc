@@ -46,29 +46,15 @@ LossSums binary(const ObjectiveSettings&, const LossInputs& in, at::Tensor* grad
   return {sums.loss, sums.values, sums.correct};
 }
 
-// alpha T^2 KL(softmax(teacher / T) || softmax(output / T)) + (1 - alpha) cross-entropy, summed over rows
-// whose target counts.  Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015,
-// section 2: T^2 keeps the shares of the two gradients as T changes.  Evaluation has no teacher, and measures
-// the cross-entropy.
+// Evaluation has no teacher, and measures the cross-entropy.
 LossSums distillation(const ObjectiveSettings& settings, const LossInputs& in, at::Tensor* gradient,
                       int threads) {
   if (!in.teacher.defined()) return cross_entropy(settings, in, gradient, threads);
   FURROW_CHECK(gradient != nullptr, "a teacher is there in training alone");
-  const LossSums plain = cross_entropy(settings, in, gradient, threads);
-  const at::AutoGradMode grad_mode(false);
-  const double t = settings.temperature, alpha = settings.alpha;
-  const at::Tensor counts = in.target.ne(tensor::kIgnoredTarget)
-                                .unsqueeze(-1)
-                                .to(in.output.device(), at::kFloat, /*non_blocking=*/true);
-  const at::Tensor ours = at::log_softmax(in.output.to(at::kFloat) / t, -1);
-  const at::Tensor theirs = at::log_softmax(in.teacher.to(at::kFloat) / t, -1);
-  const at::Tensor wanted = theirs.exp();
-  const double divergence = (wanted * (theirs - ours) * counts).to(at::kDouble).sum().item<double>();
-  *gradient =
-      (*gradient * (1 - alpha)).add(((ours.exp() - wanted) * counts).to(gradient->scalar_type()), alpha * t);
-  LossSums sums{{}, plain.count, plain.correct};
-  sums.loss.add(alpha * t * t * divergence + (1 - alpha) * plain.loss.value());
-  return sums;
+  const tensor::Teaching teaching{in.teacher, settings.temperature, settings.alpha, settings.label_smoothing};
+  const tensor::CrossEntropySums sums =
+      tensor::distillation(in.output, in.target, teaching, gradient, threads);
+  return {sums.loss, sums.rows, sums.correct};
 }
 
 constexpr std::array kObjectives = {

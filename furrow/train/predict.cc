@@ -18,7 +18,6 @@
 namespace furrow::train {
 namespace {
 
-constexpr int kSmallWorld = 8;
 constexpr uint64_t kMostProfileBytes = uint64_t{64} << 20;
 
 // What a throttled run sees; between hosts nobody has said what there is.
@@ -100,10 +99,8 @@ std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::st
 
 std::vector<plan::Program> programs_of_world(const plan::ModelSpec& spec, const plan::Layout& layout,
                                              plan::TrainOptions options) {
-  const int world = layout.world(), stages = layout.degree(plan::Axis::kPipeline);
-  const int step = world <= kSmallWorld ? 1 : world / stages;  // pp is the outermost axis
   std::vector<plan::Program> programs;
-  for (int rank = 0; rank < world; rank += step) {
+  for (const int rank : plan::simulated_ranks(layout)) {
     options.ranks.rank = rank;
     programs.push_back(plan::compile_train(spec, layout, options));
   }
@@ -131,9 +128,12 @@ PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec
   add(MemoryKind::kCheckpoint, "best model", resident.best_bytes);
   add(MemoryKind::kCheckpoint, "snapshots", resident.snapshot_bytes);
   add(MemoryKind::kOther, "workspace", resident.workspace_bytes);
+  int64_t& other = bytes_of(MemoryKind::kOther);
+  if (resident.rounding_bytes > other)
+    add(MemoryKind::kOther, "a parameter that is rounded", resident.rounding_bytes);
+  other = std::max(other, resident.rounding_bytes) + resident.workspace_bytes;
   bytes_of(MemoryKind::kData) = std::max(resident.data_peak_bytes, resident.data_bytes + batches);
   bytes_of(MemoryKind::kCheckpoint) += resident.best_bytes + resident.snapshot_bytes;
-  bytes_of(MemoryKind::kOther) += resident.workspace_bytes;
   return planned;
 }
 

@@ -46,7 +46,7 @@ Machine local_machine(int ranks);
 // name.
 std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::string& profile_path);
 
-// Programs to simulate: of all ranks of a small world, else of one rank of each stage.
+// Those of plan::simulated_ranks.
 std::vector<plan::Program> programs_of_world(const plan::ModelSpec& spec, const plan::Layout& layout,
                                              plan::TrainOptions options);
 
@@ -59,6 +59,7 @@ struct Resident {
   int64_t best_bytes = 0;       // copies of the best model
   int64_t snapshot_bytes = 0;   // of a save behind training
   int64_t workspace_bytes = 0;  // plan::Costs::workspace_bytes
+  int64_t rounding_bytes = 0;   // of a parameter in float32, while what blocks read is made of it at the start
 };
 
 // Does the program compute a unit with FLOPs?  A table is looked up.

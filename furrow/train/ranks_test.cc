@@ -14,6 +14,7 @@
 #include "furrow/base/memory.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/quote.h"
+#include "furrow/plan/workspace.h"
 #include "tests/testing/tiny_world_torch.h"
 
 namespace furrow::train {
@@ -243,6 +244,48 @@ TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
       }
       together.arrive_and_wait();
     });
+  }
+}
+
+// Workspace of a world while it lives, of all ranks together, and what of it exchanges were planned to take.
+struct Workspace {
+  int64_t held = 0, staged = 0;
+};
+
+Workspace workspace_of(const TinyTraining& tiny, const WorldOptions& world, size_t microbatches) {
+  StepOptions options;
+  options.microbatch_sizes.assign(microbatches, 2);
+  options.steps = 3;
+  std::barrier together(world.ranks());
+  std::atomic<int64_t> staged = 0;
+  Workspace workspace;
+  const int64_t before = memory_usage(MemoryKind::kOther).current_bytes;
+  run_world(tiny, options, world, [&](const RankResult& rank) {
+    staged += plan::exchange_staging_bytes(rank.program, tiny.trained_spec());
+    together.arrive_and_wait();
+    if (rank.rank == 0) workspace.held = memory_usage(MemoryKind::kOther).current_bytes - before;
+    together.arrive_and_wait();
+  });
+  workspace.staged = staged;
+  return workspace;
+}
+
+// What ranks receive each other's nodes in is planned: so much more is held where shares are not aligned,
+// beside whole blocks that communication takes by itself.
+TEST(Exchanges, HoldWhatIsPlanned) {
+  for (const char* name : {"mlp", "gpt-tied", "mlp@float32@bfloat16"}) {
+    const TinyTraining tiny = testing::tiny(name);
+    for (const WorldOptions& world : {WorldOptions{.replicate = 3}, WorldOptions{.shard = 3, .zero_stage = 1},
+                                      WorldOptions{.replicate = 3, .shard = 2, .zero_stage = 2}}) {
+      const size_t each = static_cast<size_t>(world.ranks());
+      workspace_of(tiny, world, each);  // what kernels keep for a thread is there
+      const Workspace aligned = workspace_of(tiny, world, each),
+                      unaligned = workspace_of(tiny, world, 3 * each);
+      EXPECT_EQ(aligned.staged, 0) << name << " " << world.name();
+      EXPECT_GT(unaligned.staged, 0) << name << " " << world.name();
+      EXPECT_EQ((unaligned.held - aligned.held - unaligned.staged) % (1 << 20), 0)
+          << name << " " << world.name() << ": " << unaligned.held - aligned.held << ", " << unaligned.staged;
+    }
   }
 }
 

@@ -16,6 +16,7 @@
 #include "furrow/plan/quote.h"
 #include "furrow/plan/topology.h"
 #include "furrow/preprocess/class_names.h"
+#include "furrow/tensor/kernels/scratch_blocks.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/initial_weights_torch.h"
@@ -164,6 +165,10 @@ void Run::compile() {
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   const plan::FlatLayout flat = plan::flat_layout(spec_);
+  // Before the model, which rounds parameters in memory of the same kind: the two add up, whatever comes
+  // later.
+  if (bench_.rank.device.type == "cpu" && multiplies(program, spec_))
+    tensor::kernels::reserve_scratch(bench_.rank.threads);
   model_ = std::make_unique<ModelState>(spec_, rule_.states(), bench_.rank.seed, blocks,
                                         residence_of(flat, program.placement, bench_.rank));
   trainer_ = std::make_unique<Executor>(program, *model_, *bench_.objective, &rule_, bench_.rank);

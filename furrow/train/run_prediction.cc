@@ -7,6 +7,7 @@
 #include "furrow/observe/abridge.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/verify.h"
+#include "furrow/plan/workspace.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
@@ -100,6 +101,25 @@ void Run::add_prediction(const plan::Simulation& simulation, const std::vector<p
                     observe::to_svg({title, step, memory_of(simulation, 0, begin)}));
 }
 
+namespace {
+
+// What blocks read of 16 bits and has no master here is made of float32, one parameter at a time.
+int64_t rounding_bytes(const ModelState& model) {
+  int64_t most = 0;
+  for (size_t u = 0; u < model.units().size(); ++u) {
+    if (!model.units()[u].compute.defined()) continue;
+    const plan::UnitLayout& layout = model.flat().units[u];
+    const plan::Slice read = model.read_slices()[u], own = model.params_slices()[u];
+    const plan::Slice trained{read.begin, std::min(read.end, layout.trained_elements)};
+    const int64_t begin = trained == own ? std::max(read.begin, layout.trained_elements) : read.begin;
+    for (const plan::FlatSpan& span : layout.spans)
+      most = std::max(most, std::min(read.end, span.offset + span.size) - std::max(begin, span.offset));
+  }
+  return most * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace
+
 // Before the first step: what the summary puts beside what was held.
 void Run::plan_memory() {
   Resident beside = resident();
@@ -113,8 +133,10 @@ void Run::plan_memory() {
     const auto analytic = costs_ ? nullptr : machine_costs(machine, "");
     beside.workspace_bytes =
         (costs_ ? costs_ : analytic)
-            ->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads);
+            ->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads) +
+        plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
   }
+  beside.rounding_bytes = rounding_bytes(*model_);
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }
 

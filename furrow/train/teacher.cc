@@ -4,8 +4,11 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
+#include "furrow/models/precision.h"
 #include "furrow/preprocess/class_names.h"
 #include "furrow/preprocess/difference.h"
 #include "furrow/storage/artefact.h"
@@ -71,8 +74,10 @@ Workbench with_teacher(const TrainRequest& request, Workbench bench) {
                       config.distillation.teacher));
     }
     const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
-    models::add_teacher(
-        models::describe_table(artefact.model, shape_of(*bench.dataset->train), trained, extra), &bench.spec);
+    plan::ModelSpec teacher =
+        models::describe_table(artefact.model, shape_of(*bench.dataset->train), trained, extra);
+    models::compute_in(models::precision_of(config.training.mixed_precision_param), &teacher);
+    models::add_teacher(std::move(teacher), &bench.spec);
     return bench;
   } catch (Error& error) {
     throw error.with_context("[distillation] teacher " + config.distillation.teacher);

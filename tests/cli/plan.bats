@@ -322,3 +322,14 @@ TOML
   run --separate-stderr "$furrow" plan "$config" "${pipeline[@]}" --parallelism.module_fqns_per_model_part "fc1,fc2 fc4"
   fails 2 "fc3 is in no stage"
 }
+
+@test "a small world has one step time, in the table and in the timeline" {
+  export FURROW_PROFILE=$PWD/none
+  "$furrow" plan "$config" --cluster local --nproc 2 --json >table.json
+  local rank ends=()
+  for rank in 0 1; do
+    "$furrow" plan "$config" --nproc 2 --rank $rank --print timeline --json >timeline.json
+    ends+=("$(json timeline.json "max(r['end_ms'] for r in d)")")
+  done
+  [ "$(json table.json "[abs(c['step_time_ms'] - max(${ends[0]}, ${ends[1]})) < 1e-6 for c in d['candidates'] if c['configured']]")" = "[True]" ]
+}

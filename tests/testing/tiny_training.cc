@@ -87,7 +87,7 @@ std::vector<std::string> tiny_names() {
   std::vector<std::string> names = {"mlp",        "convnet",       "gpt-tied",  "gpt-untied",
                                     "llama-tied", "llama-untied",  "rnn",       "lstm",
                                     "resnet",     "resnet-pooled", "distilled", "binary"};
-  for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet"})
+  for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled"})
     names.push_back(std::string(name) + "@bfloat16");
   return names;
 }
@@ -166,7 +166,9 @@ TinyTraining tiny(const std::string& full_name) {
   if (name == "distilled") {
     config::Model teacher;
     teacher.hidden = {48};
-    models::add_teacher(models::describe(teacher, shape), &t.spec);
+    plan::ModelSpec network = models::describe(teacher, shape);
+    models::compute_in(models::precision_of(t.config.training.mixed_precision_param), &network);
+    models::add_teacher(std::move(network), &t.spec);
   }
   return t;
 }

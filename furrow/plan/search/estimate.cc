@@ -34,7 +34,7 @@ class Estimator {
   }
 
   void run() {
-    const auto ranks = static_cast<int32_t>(pipeline_.held.size());
+    const auto ranks = static_cast<int32_t>(pipeline_.stages_of_rank.size());
     double busiest = 0, base = 0, tail = 0, computing = 0, wire = 0, hidden_busiest = 0, added = 0;
     for (int32_t rank = 0; rank < ranks; ++rank) {
       const Work work = work_of_rank(rank);
@@ -101,11 +101,11 @@ class Estimator {
 
   Work work_of_rank(int32_t rank) {
     Work work;
-    for (const Held& stage : pipeline_.held[rank]) {
-      const Range& units = pipeline_.stages[stage.stage];
+    for (const int32_t stage : pipeline_.stages_of_rank[rank]) {
+      const Range& units = pipeline_.stages[stage];
       for (int32_t u = units.end; u-- > units.begin;) {
         add_unit(u, &work);
-        add_turn(u, stage.stage, &work);
+        add_turn(u, stage, &work);
       }
       if (units.end == state_.units()) {
         work.compute_s += table_.loss_s;

@@ -35,7 +35,7 @@ class RankMemory {
   }
 
   int64_t bytes() const {
-    return flat() + static_cast<int64_t>(activations()) + state_.costs.workspace_bytes();
+    return flat() + static_cast<int64_t>(activations()) + state_.costs.workspace_bytes() + table_.axis_bytes;
   }
 
   int64_t flat() const {
@@ -58,50 +58,101 @@ class RankMemory {
   }
 
   double activations() const {
-    double held = 0, transient = 0;
-    for (const Held& stage : pipeline_.held[rank_]) {
-      const Range& units = pipeline_.stages[stage.stage];
-      for (int32_t u = units.begin; u < units.end; ++u) {
-        const auto in = static_cast<double>(in_bytes(u)), out = static_cast<double>(table_.out_bytes[u]);
-        const auto saved = static_cast<double>(table_.saved_bytes[u]);
-        const auto deferred = static_cast<double>(table_.deferred_bytes[u]);
-        const auto made = deferred - static_cast<double>(table_.kept_bytes[u]);
-        // Without a backward (a teacher, what is frozen below all that trains) nothing is kept but the batch.
-        if (model_.facts.units[u].backward_phase >= 0) {
-          held +=
-              stage.forward * (in + (choice_.recompute[u] ? 0 : saved)) + stage.deferred * (in + deferred);
-        } else if (u == 0) {
-          held += stage.forward * in;
-        }
-        const auto scratch = static_cast<double>(table_.scratch_bytes[u]);
-        transient = std::max(transient, in + out + made + scratch + (choice_.recompute[u] ? saved + out : 0));
-      }
-      // What follows holds the outputs of the others, as its input.
-      if (!choice_.recompute[units.end - 1])
-        held += stage.forward * static_cast<double>(table_.out_bytes[units.end - 1]);
+    double most = 0, transient = 0;
+    for_each_unit([&](int32_t u) {
+      const int64_t out = table_.out_bytes[u], again = choice_.recompute[u] ? table_.saved_bytes[u] + out : 0;
+      const int64_t given = u + 1 == state_.units() ? out : 0;  // the loss' gradient is there since then
+      transient = std::max(transient, static_cast<double>(table_.work_bytes[u] + again - given));
+    });
+    const std::vector<TurnBytes> stages = turn_bytes();
+    for (const HeldInOrder& order : pipeline_.held) {
+      double held = 0;
+      for (const Moment& moment : order.moments[rank_]) held = std::max(held, bytes_of(moment, stages));
+      most += order.weight * held;
     }
-    return held + transient;
+    return most + transient + travelling();
   }
 
   // What computing a unit again sets free.
   double freed(int32_t u) const {
-    for (const Held& stage : pipeline_.held[rank_]) {
-      const Range& units = pipeline_.stages[stage.stage];
+    const std::vector<int32_t>& stages = pipeline_.stages_of_rank[rank_];
+    for (size_t s = 0; s < stages.size(); ++s) {
+      const Range& units = pipeline_.stages[stages[s]];
       if (u >= units.begin && u < units.end)
-        return stage.forward * static_cast<double>(table_.saved_bytes[u]);
+        return most_turns(s) * static_cast<double>(table_.saved_bytes[u]);
     }
     return 0;
   }
 
   template <class F>
   void for_each_unit(F&& take) const {
-    for (const Held& stage : pipeline_.held[rank_]) {
-      for (int32_t u = pipeline_.stages[stage.stage].begin; u < pipeline_.stages[stage.stage].end; ++u)
-        take(u);
+    for (const int32_t stage : pipeline_.stages_of_rank[rank_]) {
+      for (int32_t u = pipeline_.stages[stage].begin; u < pipeline_.stages[stage].end; ++u) take(u);
     }
   }
 
  private:
+  // Of a turn of a stage.
+  struct TurnBytes {
+    double forward = 0, deferred = 0;
+  };
+
+  // What is received before it is needed, and what is sent until it has arrived.
+  double travelling() const {
+    double bytes = 0;
+    for (const int32_t stage : pipeline_.stages_of_rank[rank_]) {
+      const Range& units = pipeline_.stages[stage];
+      double own = 0;
+      if (units.begin > 0) own += static_cast<double>(table_.out_bytes[units.begin - 1]);
+      if (units.end < state_.units()) own += static_cast<double>(table_.out_bytes[units.end - 1]);
+      bytes = std::max(bytes, own);
+    }
+    return bytes;
+  }
+
+  // By stage of the rank.  Without a backward (a teacher, what is frozen below all that trains) nothing is
+  // kept but the batch.
+  std::vector<TurnBytes> turn_bytes() const {
+    std::vector<TurnBytes> bytes;
+    for (const int32_t stage : pipeline_.stages_of_rank[rank_]) {
+      TurnBytes& turn = bytes.emplace_back();
+      const Range& units = pipeline_.stages[stage];
+      for (int32_t u = units.begin; u < units.end; ++u) {
+        const auto in = static_cast<double>(in_bytes(u));
+        if (model_.facts.units[u].backward_phase >= 0) {
+          turn.forward += in + (choice_.recompute[u] ? 0 : static_cast<double>(table_.saved_bytes[u]));
+          turn.deferred += in + static_cast<double>(table_.deferred_bytes[u]);
+        } else if (u == 0) {
+          turn.forward += in;
+        }
+      }
+      // What follows holds the outputs of the others, as its input.
+      const int32_t last = units.end - 1;
+      if (!choice_.recompute[last]) turn.forward += static_cast<double>(table_.out_bytes[last]);
+      // The loss follows its forward, and its gradient waits for backward.
+      if (units.end == state_.units()) turn.forward += static_cast<double>(table_.out_bytes[last]);
+    }
+    return bytes;
+  }
+
+  static double bytes_of(const Moment& moment, const std::vector<TurnBytes>& stages) {
+    double bytes = 0;
+    for (size_t s = 0; s < moment.size(); ++s)
+      bytes += moment[s].forward * stages[s].forward + moment[s].deferred * stages[s].deferred;
+    return bytes;
+  }
+
+  // Of a stage of the rank, between F and its backward.
+  double most_turns(size_t stage) const {
+    double turns = 0;
+    for (const HeldInOrder& order : pipeline_.held) {
+      int32_t most = 0;
+      for (const Moment& moment : order.moments[rank_]) most = std::max(most, moment[stage].forward);
+      turns += order.weight * most;
+    }
+    return turns;
+  }
+
   int64_t in_bytes(int32_t u) const {
     const int32_t source = model_.facts.units[u].source;
     return source >= 0 ? table_.out_bytes[source] : table_.batch_bytes;
@@ -125,7 +176,7 @@ class RankMemory {
   int64_t nodes(int64_t gradients, int64_t uses, int64_t largest) const {
     const int64_t all = gradients + uses;
     const int32_t more = std::max(1, waiting_nodes(pipeline_.turns)) - 1;
-    const int64_t leaf = pipeline_.turns > 1 ? largest : 0;
+    const int64_t leaf = pipeline_.turns > 1 ? one_of_each_size() * model_.facts.flat.gradient_bytes() : 0;
     if (choice_.zero_stage >= 2) return (more * all + uses + leaf) / shards_ + 2 * largest;
     const int64_t shard = choice_.zero_stage == 1 ? all / shards_ : 0;
     const int replicas = choice_.layout.degree(Axis::kReplicate);
@@ -133,13 +184,17 @@ class RankMemory {
     return more * all + uses + leaf + shard + pieces;
   }
 
-  // Of gradients of 16 bits: a microbatch's before it is rounded, and what a shard is stepped with.  Units of
-  // one size share a buffer.
-  int64_t in_float32() const {
-    if (!model_.facts.flat.rounds_gradients()) return 0;
+  // Elements of gradients.  Units of one size share a buffer.
+  int64_t one_of_each_size() const {
     std::set<int64_t> sizes;
     for_each_unit([&](int32_t u) { sizes.insert(model_.facts.flat.units[u].trained_elements); });
-    const int64_t leaves = std::accumulate(sizes.begin(), sizes.end(), int64_t{0}) * kFloatBytes;
+    return std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  }
+
+  // Of gradients of 16 bits: a microbatch's before it is rounded, and what a shard is stepped with.
+  int64_t in_float32() const {
+    if (!model_.facts.flat.rounds_gradients()) return 0;
+    const int64_t leaves = one_of_each_size() * kFloatBytes;
     return leaves + (shards_ > 1 ? leaves / shards_ : 0);
   }
 
@@ -178,7 +233,7 @@ int64_t most(const std::vector<int64_t>& bytes) { return *std::ranges::max_eleme
 
 std::vector<int64_t> memory_of(State* state, const Plan& plan) {
   std::vector<int64_t> bytes;
-  const auto ranks = static_cast<int32_t>(plan.pipeline->held.size());
+  const auto ranks = static_cast<int32_t>(plan.pipeline->stages_of_rank.size());
   for (int32_t rank = 0; rank < ranks; ++rank) bytes.push_back(RankMemory(state, plan, rank).bytes());
   return bytes;
 }
@@ -199,7 +254,8 @@ int64_t least_memory_of(State* state, const Choice& choice) {
   const double least = ranks == 1
                            ? mean + largest + activations.in_bytes + activations.most_bytes
                            : std::max(mean + activations.least_bytes, largest + activations.most_bytes);
-  return static_cast<int64_t>(least * (1 - 1e-9)) + state->costs.workspace_bytes();
+  return static_cast<int64_t>(least * (1 - 1e-9)) + state->costs.workspace_bytes() +
+         state->table(choice).axis_bytes;
 }
 
 void choose_recompute(State* state) {
@@ -210,7 +266,7 @@ void choose_recompute(State* state) {
     bool fits = most(memory_of(state, plan)) <= state->memory_bytes;
     if (!fits && on && !plan.candidate.configured) {
       fits = true;
-      const auto ranks = static_cast<int32_t>(plan.pipeline->held.size());
+      const auto ranks = static_cast<int32_t>(plan.pipeline->stages_of_rank.size());
       for (int32_t rank = 0; rank < ranks && fits; ++rank) fits = recompute_until_fits(state, &plan, rank);
       state->fit_by_recompute += fits ? 1 : 0;
     }

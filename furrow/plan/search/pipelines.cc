@@ -28,58 +28,28 @@ Sampled sampled(int32_t ranks, int32_t turns) {
   return {short_one, longer, static_cast<double>(turns - short_one) / ranks};
 }
 
-class Walk {
- public:
-  // Bytes of a turn between F and its backward, and between I and W.
-  struct StageBytes {
-    double forward = 0, deferred = 0;
-  };
+bool holds_all_of(const Moment& moment, const Moment& other) {
+  return std::ranges::equal(moment, other, [](const Held& a, const Held& b) {
+    return a.forward >= b.forward && a.deferred >= b.deferred;
+  });
+}
 
-  Walk(const Schedule& schedule, std::span<const StageBytes> bytes) : schedule_(schedule), bytes_(bytes) {}
-
-  // The moment at which the rank holds most bytes.
-  std::vector<Held> most(int32_t rank) const {
-    std::vector<Held> now(static_cast<size_t>(schedule_.stages)), most;
-    double bytes = 0, peak = -1;
-    for (const Action& action : schedule_.actions[rank]) {
-      Held& held = now[action.stage];
-      const StageBytes& each = bytes_[action.stage];
-      switch (action.phase) {
-        case Phase::kForward:
-          ++held.forward;
-          bytes += each.forward;
-          break;
-        case Phase::kBackward:
-          --held.forward;
-          bytes -= each.forward;
-          break;
-        case Phase::kBackwardInput:
-          --held.forward;
-          ++held.deferred;
-          bytes += each.deferred - each.forward;
-          break;
-        case Phase::kBackwardWeight:
-          --held.deferred;
-          bytes -= each.deferred;
-          break;
-      }
-      if (bytes > peak) {
-        peak = bytes;
-        most = now;
-      }
-    }
-    std::vector<Held> own;
-    for (int32_t stage = 0; stage < schedule_.stages; ++stage) {
-      if (schedule_.rank_of_stage[stage] != rank) continue;
-      own.push_back({stage, most[stage].forward, most[stage].deferred});
-    }
-    return own;
+// Of the moments behind the actions of a rank, those that hold all of no other one's.
+std::vector<Moment> largest_moments(const std::vector<Action>& actions, const std::vector<int32_t>& stages) {
+  Moment now(stages.size());
+  std::vector<Moment> largest;
+  for (const Action& action : actions) {
+    Held& held = now[static_cast<size_t>(std::ranges::find(stages, action.stage) - stages.begin())];
+    if (action.phase == Phase::kForward) ++held.forward;
+    if (action.phase == Phase::kBackward || action.phase == Phase::kBackwardInput) --held.forward;
+    if (action.phase == Phase::kBackwardInput) ++held.deferred;
+    if (action.phase == Phase::kBackwardWeight) --held.deferred;
+    if (std::ranges::any_of(largest, [&](const Moment& each) { return holds_all_of(each, now); })) continue;
+    std::erase_if(largest, [&](const Moment& each) { return holds_all_of(now, each); });
+    largest.push_back(now);
   }
-
- private:
-  const Schedule& schedule_;
-  std::span<const StageBytes> bytes_;
-};
+  return largest;
+}
 
 // Gradients of weights need no gathered parameters: what goes before them still is the one before.
 void add_switches(const std::vector<Action>& actions, double weight, std::vector<Switches>* switches) {
@@ -138,12 +108,9 @@ class PipelineMaker {
     pipeline_.makespan_s = least(shape.whole);
     pipeline_.switches.resize(pipeline_.stages.size());
     pipeline_.busy_s.resize(static_cast<size_t>(ranks_), 0);
-    pipeline_.held.resize(static_cast<size_t>(ranks_));
-    for (size_t s = 0; s < pipeline_.stages.size(); ++s) {
-      const int32_t rank = pipeline_.rank_of_stage[s];
-      pipeline_.busy_s[rank] += pipeline_.turns * times_.stages[s].all();
-      pipeline_.held[rank].push_back({static_cast<int32_t>(s), 0, 0});
-    }
+    list_stages();
+    for (size_t s = 0; s < pipeline_.stages.size(); ++s)
+      pipeline_.busy_s[pipeline_.rank_of_stage[s]] += pipeline_.turns * times_.stages[s].all();
     return std::make_shared<const Pipeline>(std::move(pipeline_));
   }
 
@@ -171,23 +138,22 @@ class PipelineMaker {
     adding_.transfer = times_.transfer;
     for (const Range& stage : pipeline_.stages) {
       StageTimes times{0, 0, 0};
-      Walk::StageBytes bytes;
       for (int32_t u = stage.begin; u < stage.end; ++u) {
         times.forward += table_.forward_s[u];
         times.backward_input += table_.input_s[u];
         times.backward_weight += table_.weight_s[u];
-        bytes.forward += static_cast<double>(table_.saved_bytes[u]);
-        bytes.deferred += static_cast<double>(table_.deferred_bytes[u]);
-        const double in = static_cast<double>(u > 0 ? table_.out_bytes[u - 1] : table_.batch_bytes);
-        bytes.forward += in;
-        bytes.deferred += in;
       }
       if (stage.end == state_.units()) times.backward_input += table_.loss_s;
       times_.stages.push_back(times);
       for (int32_t u = stage.begin; u < stage.end; ++u) times.add += table_.add_s[u];
       adding_.stages.push_back(times);
-      bytes_.push_back(bytes);
     }
+  }
+
+  void list_stages() {
+    pipeline_.stages_of_rank.assign(static_cast<size_t>(ranks_), {});
+    for (size_t s = 0; s < pipeline_.stages.size(); ++s)
+      pipeline_.stages_of_rank[pipeline_.rank_of_stage[s]].push_back(static_cast<int32_t>(s));
   }
 
   double least(bool whole) const {
@@ -203,20 +169,15 @@ class PipelineMaker {
     pipeline_.rank_of_stage = schedule.rank_of_stage;
     pipeline_.makespan_s += weight * times.makespan;
     pipeline_.busy_s.resize(static_cast<size_t>(ranks_), 0);
-    pipeline_.held.resize(static_cast<size_t>(ranks_));
     pipeline_.switches.resize(pipeline_.stages.size());
+    list_stages();
+    HeldInOrder held{weight, {}};
     for (int32_t rank = 0; rank < ranks_; ++rank) {
       add_switches(schedule.actions[rank], weight / pipeline_.turns, &pipeline_.switches);
       pipeline_.busy_s[rank] += weight * times.busy[rank];
-      const std::vector<Held> most = Walk(schedule, bytes_).most(rank);
-      std::vector<Held>& held = pipeline_.held[rank];
-      if (held.empty()) held.resize(most.size());
-      for (size_t i = 0; i < most.size(); ++i) {
-        held[i].stage = most[i].stage;
-        held[i].forward += weight * most[i].forward;
-        held[i].deferred += weight * most[i].deferred;
-      }
+      held.moments.push_back(largest_moments(schedule.actions[rank], pipeline_.stages_of_rank[rank]));
     }
+    pipeline_.held.push_back(std::move(held));
     pipeline_.whole = pipeline_.whole && is_whole(schedule);
   }
 
@@ -227,7 +188,6 @@ class PipelineMaker {
   std::unique_ptr<const ScheduleClock> own_;  // of a CSV, for just these turns
   int32_t ranks_ = 1, per_rank_ = 1;
   PhaseTimes times_, adding_;
-  std::vector<Walk::StageBytes> bytes_;
   Pipeline pipeline_;
 };
 

@@ -15,11 +15,19 @@
 
 namespace furrow::plan::search_internal {
 
-// What a rank of a pipeline holds at the moment at which it holds most, in turns of each of its stages.
+// What a rank of a pipeline holds of a stage at a moment, in turns.
 struct Held {
-  int32_t stage = 0;
-  double forward = 0;   // between F and B or I
-  double deferred = 0;  // between I and W
+  int32_t forward = 0;   // between F and B or I
+  int32_t deferred = 0;  // between I and W
+  friend bool operator==(const Held&, const Held&) = default;
+};
+using Moment = std::vector<Held>;  // by stage of the rank
+
+// Of one order of actions: those moments of each rank at which no other one holds as much of everything.
+// Which of them holds most bytes depends on what is computed again.
+struct HeldInOrder {
+  double weight = 1;                         // its share in the step's order
+  std::vector<std::vector<Moment>> moments;  // by rank
 };
 
 // How often, of a turn in the mean, an action follows one of the same stage in the other direction: what its
@@ -33,12 +41,13 @@ struct Pipeline {
   std::vector<Range> stages;  // units of each
   std::vector<int32_t> rank_of_stage;
   int32_t turns = 1;
-  bool whole = true;                    // no backward is in two
-  double makespan_s = 0;                // of its computing and transfers, nothing else
-  double adding_s = 0;                  // ... and of whole gradients that are added up
-  std::vector<double> busy_s;           // by rank
-  std::vector<std::vector<Held>> held;  // by rank
-  std::vector<Switches> switches;       // by stage; none in an outline
+  bool whole = true;           // no backward is in two
+  double makespan_s = 0;       // of its computing and transfers, nothing else
+  double adding_s = 0;         // ... and of whole gradients that are added up
+  std::vector<double> busy_s;  // by rank
+  std::vector<std::vector<int32_t>> stages_of_rank;
+  std::vector<HeldInOrder> held;   // none in an outline
+  std::vector<Switches> switches;  // by stage; none in an outline
 };
 
 // A schedule of the table that a pipeline may follow.

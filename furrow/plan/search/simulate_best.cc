@@ -58,15 +58,10 @@ Figures extended(const Figures& first, const Figures& second, double steps, int6
   return figures;
 }
 
-// One program a pp coordinate, of the data rank with the longest share: the first.
-std::vector<Program> representatives(const ModelSpec& spec, const State& state, const Choice& choice) {
+std::vector<Program> programs_of(const ModelSpec& spec, const State& state, const Choice& choice) {
   std::vector<Program> programs;
-  for (int pp = 0; pp < choice.layout.degree(Axis::kPipeline); ++pp) {
-    std::array<int, 6> coordinates{};
-    coordinates[static_cast<size_t>(Axis::kPipeline)] = pp;
-    const int rank = choice.layout.rank_of(coordinates);
+  for (const int rank : simulated_ranks(choice.layout))
     programs.push_back(compile_train(spec, choice.layout, train_options_of(state.request, choice, rank)));
-  }
   return programs;
 }
 
@@ -76,8 +71,8 @@ namespace {
 
 Figures simulated(State& state, const Choice& choice) {
   const ModelSpec& spec = state.model(choice).spec;
-  Figures figures = figures_of(simulate(representatives(spec, state, choice), spec, state.costs), choice);
-  figures.memory_bytes += state.costs.workspace_bytes();
+  Figures figures = figures_of(simulate(programs_of(spec, state, choice), spec, state.costs), choice);
+  figures.memory_bytes += state.costs.workspace_bytes() + state.table(choice).axis_bytes;
   return figures;
 }
 

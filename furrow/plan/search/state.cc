@@ -5,6 +5,7 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/value_bytes.h"
+#include "furrow/plan/workspace.h"
 
 namespace furrow::plan::search_internal {
 namespace {
@@ -46,13 +47,22 @@ Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
 
 namespace {
 
+// Its output or the gradient of it, with what a forward needs, or what a backward makes and needs
+// (LiveMemory).
+int64_t work_bytes(const Unit& unit, bool input_gradient, int64_t samples) {
+  const int64_t kept = unit.kept_saved_bytes + unit.kept_grad_bytes;
+  const int64_t made =
+      std::max<int64_t>(0, unit.deferred_bytes - kept) + (input_gradient ? unit.input.bytes_per_sample() : 0);
+  const int64_t backward = made * samples + unit.backward_scratch.bytes(samples);
+  return unit.output.bytes_per_sample() * samples + std::max(unit.forward_scratch.bytes(samples), backward);
+}
+
 ActivationTotals totals_of(const UnitTable& table, const ModelFacts& facts) {
   ActivationTotals totals;
   for (size_t u = 0; u < table.out_bytes.size(); ++u) {
     const int32_t source = facts.units[u].source;
     const int64_t in = source >= 0 ? table.out_bytes[source] : table.batch_bytes;
-    const auto at_work =
-        static_cast<double>(in + table.out_bytes[u] + table.deferred_bytes[u] - table.kept_bytes[u]);
+    const auto at_work = static_cast<double>(table.work_bytes[u]);
     if (facts.units[u].backward_phase >= 0) totals.in_bytes += static_cast<double>(in);
     totals.least_bytes = u == 0 ? at_work : std::min(totals.least_bytes, at_work);
     totals.most_bytes = std::max(totals.most_bytes, at_work);
@@ -114,15 +124,15 @@ const UnitTable& State::table(const Choice& choice) {
     table.out_bytes.push_back(unit.output.bytes_per_sample() * local_batch);
     table.saved_bytes.push_back(unit.saved_bytes * local_batch);
     table.deferred_bytes.push_back(unit.deferred_bytes * local_batch);
-    table.scratch_bytes.push_back(
-        std::max(unit.forward_scratch.bytes(local_batch), unit.backward_scratch.bytes(local_batch)));
-    table.kept_bytes.push_back((unit.kept_saved_bytes + unit.kept_grad_bytes) * local_batch);
+    table.work_bytes.push_back(work_bytes(unit, input_gradient, local_batch));
   }
   const std::vector<int64_t> sizes = {local_batch};
   const Placement placement;
   const StateForms none;
   const ByteContext bytes = {model.spec, facts.flat, sizes, placement, none};
   table.batch_bytes = value_bytes(bytes, {.kind = ValueKind::kBatch, .index = 0});
+  if (cluster.device.kind == DeviceKind::kCpu)  // of others it is unknown
+    table.axis_bytes = axis_workspace_bytes(model.spec, local_batch);
   table.batch_s = costs.batch_seconds(table.batch_bytes);
   table.loss_s = costs.loss_seconds(table.out_bytes.back()) +
                  inside(model, choice, Phase::kLoss, spec.units.size() - 1, true, &table.inside_bytes);

@@ -26,16 +26,18 @@ struct ModelTotals {
 struct ActivationTotals {
   double in_bytes = 0;  // of those that have a backward
   double least_bytes = 0,
-         most_bytes = 0;  // of a unit at work: its input, its output, what its backward makes
+         most_bytes = 0;  // UnitTable::work_bytes of a unit
 };
 
 // One microbatch of each unit, in seconds and bytes; what units communicate inside is in the seconds.
 struct UnitTable {
   std::vector<double> forward_s, input_s, weight_s;
   std::vector<double> add_s;  // its gradients to those of another
-  std::vector<int64_t> out_bytes, saved_bytes, deferred_bytes, kept_bytes, scratch_bytes;
-  double inside_bytes = 0;  // that a rank receives inside all units, of one microbatch
+  std::vector<int64_t> out_bytes, saved_bytes, deferred_bytes;
+  std::vector<int64_t> work_bytes;  // while it is at work, beside what it holds before
+  double inside_bytes = 0;          // that a rank receives inside all units, of one microbatch
   int64_t batch_bytes = 0;
+  int64_t axis_bytes = 0;  // what a rank copies for a tensor axis, beside Costs::workspace_bytes
   double batch_s = 0, loss_s = 0;
   ActivationTotals totals;
 };

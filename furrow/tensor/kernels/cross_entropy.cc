@@ -12,6 +12,7 @@
 #include "furrow/tensor/kernels/cross_entropy.h"
 #include "furrow/tensor/kernels/math-inl.h"
 #include "furrow/tensor/kernels/parallel.h"
+#include "furrow/tensor/kernels/scratch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
@@ -88,6 +89,55 @@ RowResult row_loss(const CrossEntropy& args, const float* logits, int64_t target
 }
 
 int team(int64_t rows, int64_t columns, int threads) { return rows * columns < 65536 ? 1 : threads; }
+
+// Of a row over the temperature.
+struct Tempered {
+  float* scores;
+  float most, sum;  // of the exponentials of scores - most
+};
+
+Tempered tempered(const float* logits, int64_t n, float temperature, float* scores, float* exps) {
+  const VF factor = set(1.0f / temperature);
+  sweep(0, n,
+        [&](int64_t i, auto at) HWY_ATTR { at.store(hn::Mul(at.load(logits + i), factor), scores + i); });
+  const float most = row_max(scores, n);
+  return {scores, most, row_exps(scores, n, most, exps)};
+}
+
+// KL(softmax(theirs) || softmax(ours)) of `exps`, the exponentials of theirs.
+double divergence(const Tempered& ours, const Tempered& theirs, const float* exps, int64_t n) {
+  F16 sum = set16(0);
+  const VF shift = set(theirs.most - ours.most);
+  sweep16(n, 0, [&](int64_t i, auto at) HWY_ATTR {
+    sum = map16([&](VF t, VF o, VF e, VF s)
+                    HWY_ATTR { return hn::Add(s, hn::Mul(e, hn::Sub(hn::Sub(t, o), shift))); },
+                at.load(theirs.scores + i), at.load(ours.scores + i), at.load(exps + i), sum);
+  });
+  return static_cast<double>(sum16(sum)) / static_cast<double>(theirs.sum) -
+         std::log(static_cast<double>(theirs.sum)) + std::log(static_cast<double>(ours.sum));
+}
+
+// `gradient` is that of the cross-entropy, and becomes that of both.
+double taught_row(const Distillation& a, const float* logits, const float* teacher, float* gradient) {
+  const int64_t n = a.plain.columns;
+  ScratchScope scratch;
+  float* const ours_scores = scratch.floats(n);
+  float* const their_scores = scratch.floats(n);
+  float* const our_exps = scratch.floats(n);
+  float* const their_exps = scratch.floats(n);
+  const Tempered ours = tempered(logits, n, a.temperature, ours_scores, our_exps),
+                 theirs = tempered(teacher, n, a.temperature, their_scores, their_exps);
+  if (gradient != nullptr) {
+    const VF own = set(1 - a.alpha), ours_share = set(a.alpha * a.temperature / ours.sum),
+             their_share = set(a.alpha * a.temperature / theirs.sum);
+    sweep(0, n, [&](int64_t i, auto at) HWY_ATTR {
+      const VF soft =
+          hn::Sub(hn::Mul(at.load(our_exps + i), ours_share), hn::Mul(at.load(their_exps + i), their_share));
+      at.store(hn::Add(hn::Mul(at.load(gradient + i), own), soft), gradient + i);
+    });
+  }
+  return divergence(ours, theirs, their_exps, n);
+}
 
 void part_sums(const CrossEntropyPart& a, int64_t row) {
   const float* const logits = a.logits + row * a.stride;
@@ -176,6 +226,25 @@ CrossEntropyCounts run_cross_entropy(const CrossEntropy& args, int threads) {
   return {counted, correct};
 }
 
+void teach(const Distillation& a, int64_t row) {
+  const CrossEntropy& plain = a.plain;
+  if (plain.targets[row] < 0) return;
+  const int64_t begin = row * plain.columns;
+  float* const gradient = plain.dlogits ? plain.dlogits + begin : nullptr;
+  const double soft = taught_row(a, plain.logits + begin, a.teacher + begin, gradient);
+  const double alpha = a.alpha, temperature = a.temperature;
+  plain.losses[row] = static_cast<float>(alpha * temperature * temperature * soft +
+                                         (1 - alpha) * static_cast<double>(plain.losses[row]));
+}
+
+CrossEntropyCounts run_distillation(const Distillation& a, int threads) {
+  const CrossEntropyCounts counts = run_cross_entropy(a.plain, threads);
+  parallel_for(team(a.plain.rows, a.plain.columns, threads), a.plain.rows, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) teach(a, i);
+  });
+  return counts;
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace furrow::tensor::kernels
 HWY_AFTER_NAMESPACE();
@@ -186,6 +255,11 @@ namespace furrow::tensor::kernels {
 HWY_EXPORT(run_cross_entropy);
 CrossEntropyCounts cross_entropy(const CrossEntropy& args, int threads) {
   return HWY_DYNAMIC_DISPATCH(run_cross_entropy)(args, threads);
+}
+
+HWY_EXPORT(run_distillation);
+CrossEntropyCounts distillation(const Distillation& args, int threads) {
+  return HWY_DYNAMIC_DISPATCH(run_distillation)(args, threads);
 }
 
 HWY_EXPORT(run_maxima);

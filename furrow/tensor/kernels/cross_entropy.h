@@ -28,9 +28,21 @@ struct CrossEntropyCounts {
 };
 CrossEntropyCounts cross_entropy(const CrossEntropy& args, int threads);
 
-// The same in three steps where the columns of a row lie on several ranks: each finds the largest of its own,
-// the largest of all are known, each sums, the sums of all are known, each finishes.  Columns [0, columns) of
-// rows that are `stride` apart are classes first, first + 1, ...; what is behind them is no class.
+// What a teacher says of the same rows besides: of row i the loss is
+//   alpha T^2 KL(softmax(teacher / T) || softmax(logits / T)) + (1 - alpha) its cross-entropy,
+// T the temperature (Hinton, Vinyals and Dean, "Distilling the knowledge in a neural network", 2015, section
+// 2: T^2 keeps the shares of the two gradients as T changes).  Of an ignored row both are 0.
+struct Distillation {
+  CrossEntropy plain;              // dlogits may not alias logits
+  const float* teacher = nullptr;  // [rows, columns]
+  float temperature = 1, alpha = 0;
+};
+CrossEntropyCounts distillation(const Distillation& args, int threads);
+
+// Cross-entropy in three steps where the columns of a row lie on several ranks: each finds the largest of its
+// own, the largest of all are known, each sums, the sums of all are known, each finishes.  Columns [0,
+// columns) of rows that are `stride` apart are classes first, first + 1, ...; what is behind them is no
+// class.
 struct CrossEntropyPart {
   int64_t rows = 0, columns = 0, stride = 0, first = 0;
   const float* logits = nullptr;     // [rows, stride]

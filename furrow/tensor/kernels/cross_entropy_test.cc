@@ -94,5 +94,46 @@ TEST(CrossEntropy, TheFirstMaximumIsTheAnswer) {
   EXPECT_EQ(run(c, 1).counts.correct, 1);
 }
 
+// In double, each row by itself.
+TEST(Distillation, EqualsTheFormula) {
+  for (const auto& [rows, columns] : {std::pair{64, 10}, {33, 65}, {5, 1}, {3, 1000}, {7, 16}}) {
+    Case c(rows, columns);
+    c.targets[1] = -100;
+    const std::vector<float> teacher = random_floats(rows * columns, 2, -6, 6);
+    const double t = 3, alpha = 0.7;
+    std::vector<double> losses, gradient;
+    const auto softmax = [n = columns](const float* l, double over) {
+      std::vector<double> p;
+      double sum = 0;
+      for (int64_t j = 0; j < n; ++j) sum += p.emplace_back(std::exp(static_cast<double>(l[j]) / over));
+      for (double& each : p) each /= sum;
+      return p;
+    };
+    for (int64_t i = 0; i < rows; ++i) {
+      const float* l = c.logits.data() + i * columns;
+      const std::vector<double> hard = softmax(l, 1), ours = softmax(l, t),
+                                theirs = softmax(teacher.data() + i * columns, t);
+      const int64_t target = c.targets[static_cast<size_t>(i)];
+      double kl = 0;
+      for (size_t j = 0; j < hard.size(); ++j) {
+        kl += theirs[j] * std::log(theirs[j] / ours[j]);
+        const double plain = hard[j] - (static_cast<int64_t>(j) == target);
+        gradient.push_back(target < 0 ? 0 : (1 - alpha) * plain + alpha * t * (ours[j] - theirs[j]));
+      }
+      losses.push_back(
+          target < 0 ? 0 : alpha * t * t * kl - (1 - alpha) * std::log(hard[static_cast<size_t>(target)]));
+    }
+    testing::for_each_target([&](const char*) {
+      Result r{std::vector<float>(static_cast<size_t>(rows)), std::vector<float>(c.logits.size()), {}};
+      const CrossEntropy plain{
+          rows, columns, c.logits.data(), c.targets.data(), r.losses.data(), r.gradient.data()};
+      r.counts = distillation({plain, teacher.data(), static_cast<float>(t), static_cast<float>(alpha)}, 2);
+      EXPECT_LT(testing::worst_error(r.losses, losses), 1e-6);
+      EXPECT_LT(testing::worst_error(r.gradient, gradient), 1e-6);
+      EXPECT_EQ(r.counts.counted, rows - 1);
+    });
+  }
+}
+
 }  // namespace
 }  // namespace furrow::tensor::kernels

@@ -1,0 +1,188 @@
+// What blocks hold at their most, by the counting allocator, beside what models/block_memory.h says.
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <numeric>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "furrow/base/memory.h"
+#include "furrow/models/block_memory.h"
+#include "furrow/models/lora.h"
+#include "furrow/models/precision.h"
+#include "furrow/nn/block_torch.h"
+#include "furrow/nn/test_network_torch.h"
+#include "furrow/plan/optimizer_spec.h"
+#include "furrow/tensor/allocator_torch.h"
+#include "furrow/tensor/dtype_torch.h"
+
+namespace furrow::nn {
+namespace {
+
+constexpr testing::DecoderForm kForm{8, 32, 128, 64, 4, 2, 96};
+
+int64_t held() { return memory_usage(MemoryKind::kActivations).current_bytes; }
+int64_t peak() { return memory_usage(MemoryKind::kActivations).peak_bytes; }
+
+// One unit's forward and backward, with their memory counted.
+class Call {
+ public:
+  Call(const plan::Unit& unit, bool passes) : unit_(unit), sink_(frozen_of(unit)), ids_(kForm.batch) {
+    std::iota(ids_.begin(), ids_.end(), 0);
+    const auto type = tensor::scalar_type(unit.compute);
+    const bool trains = std::ranges::any_of(frozen_of(unit), [](bool frozen) { return !frozen; });
+    for (const plan::Parameter& parameter : unit.parameters) {
+      const at::Tensor value = at::ones(parameter.shape, at::TensorOptions().dtype(type));
+      params_.push_back({value.set_requires_grad(trains), static_cast<int>(params_.size())});
+    }
+    for (const plan::Adapter& each : unit.adapters) {
+      const tensor::Adapter adapter{params_[each.a], params_[each.b], each.scale, each.dropout, "stream"};
+      params_[each.weight].adapter = std::make_shared<const tensor::Adapter>(adapter);
+    }
+    std::vector<int64_t> sizes = unit.input.shape;
+    sizes[0] = kForm.batch;
+    input_ = at::ones(sizes, at::TensorOptions().dtype(type)).set_requires_grad(passes);
+    context_.training = true;
+    context_.sample_ids = ids_;
+    context_.sink = trains ? &sink_ : nullptr;
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+
+  models::CallMemory run() {
+    const MemoryScope scope(MemoryKind::kActivations);
+    const std::unique_ptr<Block> block = make_block(unit_);
+    models::CallMemory measured;
+    const int64_t before = held();
+    reset_memory_peaks();
+    at::Tensor output = block->forward(input_, params_, context_);
+    measured.forward_peak = peak() - before;
+    measured.saved_bytes = held() - before - bytes(output);
+    at::Tensor gradient = at::ones_like(output);
+    const int64_t begin = held();
+    reset_memory_peaks();
+    at::Tensor passed = backward(output, gradient);
+    measured.backward_peak = peak() - begin;
+    gradient.reset();
+    output.reset();
+    measured.deferred_bytes = held() - before - (passed.defined() ? bytes(passed) : 0);
+    return measured;
+  }
+
+ private:
+  static std::vector<bool> frozen_of(const plan::Unit& unit) {
+    std::vector<bool> frozen;
+    for (const plan::Parameter& parameter : unit.parameters) frozen.push_back(parameter.rule.frozen);
+    return frozen;
+  }
+  static int64_t bytes(const at::Tensor& x) { return static_cast<int64_t>(x.nbytes()); }
+
+  at::Tensor backward(const at::Tensor& output, const at::Tensor& gradient) {
+    std::vector<at::Tensor> wanted;
+    for (const tensor::Param& param : params_) {
+      if (param.leaf.requires_grad()) wanted.push_back(param.leaf);
+    }
+    if (input_.requires_grad()) wanted.push_back(input_);
+    const auto results = torch::autograd::grad({output}, wanted, {gradient}, std::nullopt, false, true);
+    return input_.requires_grad() ? results.back() : at::Tensor();
+  }
+
+  const plan::Unit& unit_;
+  tensor::GradientSink sink_;
+  std::vector<int64_t> ids_;
+  std::vector<tensor::Param> params_;
+  at::Tensor input_;
+  tensor::OpContext context_;
+};
+
+// Norms, biases and their gradients, which go by the unit and not by the sample.
+int64_t fixed_bytes(const plan::Unit& unit) {
+  int64_t bytes = 0;
+  for (const plan::Parameter& parameter : unit.parameters)
+    bytes += parameter.shape.size() == 1 ? 2 * parameter.size() * 4 : 0;
+  return bytes;
+}
+
+void expect_near(int64_t measured, int64_t of_a_sample, int64_t fixed, const std::string& what) {
+  const int64_t said = of_a_sample * kForm.batch;
+  EXPECT_LE(std::abs(measured - said), fixed + said / 200)
+      << fmt::format("{}: {} held, {} said", what, measured, said);
+}
+
+void compare(const plan::ModelSpec& spec, const std::string& name) {
+  for (const plan::Unit& unit : spec.units) {
+    for (const bool passes : {true, false}) {
+      const models::CallMemory said = models::call_memory(unit, passes);
+      const bool trains =
+          std::ranges::any_of(unit.parameters, [](const plan::Parameter& each) { return !each.rule.frozen; });
+      if (said.forward_peak == 0 || !(trains || passes)) continue;
+      const models::CallMemory measured = Call(unit, passes).run();
+      const std::string what =
+          fmt::format("{}, {}{}", name, unit.name, passes ? "" : " of an input without gradient");
+      const int64_t fixed = fixed_bytes(unit);
+      expect_near(measured.saved_bytes, said.saved_bytes, fixed, what + ", saved");
+      expect_near(measured.deferred_bytes, said.deferred_bytes, fixed, what + ", deferred");
+      expect_near(measured.forward_peak, said.forward_peak, fixed, what + ", forward");
+      expect_near(measured.backward_peak, said.backward_peak, fixed, what + ", backward");
+    }
+  }
+}
+
+struct Form {
+  const char* name;
+  bool llama = false;
+  double dropout = 0;
+  config::Lora lora = {};
+  bool frozen = false;  // all of it
+};
+void PrintTo(const Form& form, std::ostream* out) { *out << form.name; }
+
+class CallMemory : public ::testing::TestWithParam<std::tuple<Form, DType>> {};
+
+TEST_P(CallMemory, IsThatOfTheBlock) {
+  const auto& [form, type] = GetParam();
+  tensor::install_counting_allocator();
+  testing::DecoderForm sizes = kForm;
+  sizes.dropout = form.dropout;
+  plan::ModelSpec spec = form.llama ? testing::llama_network(sizes).spec : testing::gpt_network(sizes).spec;
+  models::compute_in(type, &spec);
+  models::apply_lora(form.lora, &spec);
+  for (plan::Unit& unit : spec.units) {
+    for (plan::Parameter& parameter : unit.parameters)
+      parameter.rule.frozen = parameter.rule.frozen || form.frozen;
+  }
+  compare(spec, form.name);
+}
+
+config::Lora lora(double dropout, std::vector<std::string> targets) {
+  config::Lora lora;
+  lora.rank = 4;
+  lora.alpha = 8;
+  lora.dropout = dropout;
+  lora.target_modules = std::move(targets);
+  return lora;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, CallMemory,
+    ::testing::Combine(::testing::Values(Form{"gpt"}, Form{"gpt_dropout", false, .1},
+                                         Form{"gpt_frozen", false, 0, {}, true},
+                                         Form{"gpt_lora", false, 0, lora(0, {"*"})},
+                                         Form{"gpt_lora_dropout", false, .1, lora(.1, {"*"})},
+                                         Form{"gpt_lora_attention", false, 0, lora(0, {"c_attn"})},
+                                         Form{"llama", true}, Form{"llama_frozen", true, 0, {}, true},
+                                         Form{"llama_lora", true, 0, lora(0, {"*"})},
+                                         Form{"llama_lora_dropout", true, 0, lora(.1, {"*"})},
+                                         Form{"llama_lora_qv", true, 0, lora(0, {"q_proj", "v_proj"})}),
+                       ::testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
+    [](const auto& info) {
+      return fmt::format("{}_{}", std::get<0>(info.param).name, to_string(std::get<1>(info.param)));
+    });
+
+}  // namespace
+}  // namespace furrow::nn

@@ -1,0 +1,169 @@
+// What runs hold by kind of memory, beside what was planned before their first step: every network, in every
+// precision and mode of recompute, with adapters too.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "furrow/base/file.h"
+#include "furrow/base/memory.h"
+#include "furrow/train/session.h"
+#include "tests/testing/child.h"
+#include "tests/testing/made_up_idx.h"
+
+namespace furrow::train {
+namespace {
+
+using Settings = std::vector<std::string>;
+
+constexpr double kSmall = 8192;  // what is not worth a word, tables of a block for one
+
+struct Network {
+  std::string name;
+  bool images = false;
+  std::string model;  // [model], and what else it needs
+  std::vector<std::string> types = {"float32", "bfloat16", "float16"};
+  Settings settings = {};
+};
+void PrintTo(const Network& network, std::ostream* out) { *out << network.name; }
+
+class HeldMemory : public ::testing::TestWithParam<Network> {
+ protected:
+  void SetUp() override {
+    testing::write_made_up_idx(images(), 200, 20, 28);
+    std::string letters;
+    for (int i = 0; i < 3000; ++i) letters += static_cast<char>('a' + i * i % 26);
+    write_file_atomic(text(), letters);
+    run({});  // so that kernels have their block
+  }
+
+  std::string images() const { return folder_.path() + "/images"; }
+  std::string text() const { return folder_.path() + "/text"; }
+
+  observe::Summary run(const Settings& settings) {
+    const Network& network = GetParam();
+    Settings all = {"--training.dataset", network.images ? "idx" : "text", "--training.dataset_path",
+                    network.images ? images() : text()};
+    all.insert(all.end(), network.settings.begin(), network.settings.end());
+    all.insert(all.end(), settings.begin(), settings.end());
+    TrainRequest request;
+    request.config = config::parse(R"(
+      [training]
+      local_batch_size = 16
+      global_batch_size = 32
+      seq_len = 32
+      steps = 1
+      threads = 1
+      [validation]
+      enable = false
+      [checkpoint]
+      enable = false
+      [metrics]
+      enable_plots = false
+    )" + network.model,
+                                   "held_memory_test", all);
+    request.run_folder = fmt::format("{}/run-{}", folder_.path(), runs_++);
+    reset_memory_peaks();
+    return train(request);
+  }
+
+  // Of the workspace what comes on top of a kernels' block, which the process keeps; of data the plan is what
+  // there may be, as how many batches are ready is a matter of time.
+  void expect_as_planned(const Settings& settings, const std::string& what) {
+    constexpr double kBlock = 4 << 20;
+    const auto before = static_cast<double>(memory_usage(MemoryKind::kOther).current_bytes);
+    const observe::Summary summary = run(settings);
+    for (size_t k = 0; k < kMemoryKinds; ++k) {
+      const auto kind = static_cast<MemoryKind>(k);
+      const bool other = kind == MemoryKind::kOther;
+      const double planned = static_cast<double>(summary.planned_memory_bytes[k]) - (other ? kBlock : 0);
+      const double held = static_cast<double>(summary.memory_bytes[k]) - (other ? before : 0);
+      const double more = held - planned, least = kind == MemoryKind::kData ? 0 : more;
+      EXPECT_LE(std::max(more, -least), std::max(0.02 * planned, kSmall))
+          << fmt::format("{}, {}: {} held, {} planned, {:+.1f} %", what, to_string(kind), held, planned,
+                         100 * (planned / held - 1));
+    }
+  }
+
+  void compare_all(const Settings& settings, const std::string& what) {
+    for (const std::string& type : GetParam().types) {
+      for (const char* mode : {"none", "selective", "full"}) {
+        Settings all = {"--training.mixed_precision_param", type, "--activation_checkpoint.mode", mode};
+        all.insert(all.end(), settings.begin(), settings.end());
+        expect_as_planned(all, fmt::format("{}{}, {}, recompute {}", GetParam().name, what, type, mode));
+      }
+    }
+  }
+
+  testing::TemporaryFolder folder_;
+  int runs_ = 0;
+};
+
+TEST_P(HeldMemory, IsAsPlanned) { compare_all({}, ""); }
+
+class HeldMemoryOfAdapters : public HeldMemory {};
+
+TEST_P(HeldMemoryOfAdapters, IsAsPlanned) { compare_all({"--lora.rank", "2"}, " with adapters"); }
+
+class HeldMemoryOfDistillation : public HeldMemory {};
+
+// Scores are most of what such a model holds.
+TEST_P(HeldMemoryOfDistillation, IsAsPlanned) {
+  run({});
+  compare_all(
+      {"--training.objective", "distillation", "--distillation.teacher", folder_.path() + "/run-0/model"},
+      " with a teacher");
+}
+
+const std::vector<std::string> kTypes = {"float32", "bfloat16", "float16"};
+const Settings kMany = {"--training.local_batch_size", "64", "--training.global_batch_size", "128"};
+const Network kMlp{"mlp", true, "[model]\nname = 'mlp'\nhidden = [256, 128, 64]\n", kTypes, kMany};
+const Network kGelu{"mlp_gelu", true, "[model]\nname = 'mlp'\nhidden = [256, 128]\nactivation = 'gelu'\n",
+                    kTypes, kMany};
+const Network kConvnet{"convnet", true, "[model]\nname = 'convnet'\n", kTypes, kMany};
+const Network kResnet{"resnet20", true, "[model]\nname = 'resnet20'\n"};
+const Network kBlocks{"blocks", true, R"([model]
+name = "blocks"
+units = ["conv1: conv_relu_pool out_channels=8 kernel=3 padding=1 pool=true",
+         "conv2: conv_relu_pool out_channels=12 kernel=3 padding=1",
+         "fc1: linear out=128 activation=relu", "fc2: linear out=classes"]
+)"};
+const Network kGan{"gan",
+                   true,
+                   R"([model]
+name = "gan"
+latent = 100
+[optimizer]
+name = "adam"
+weight_decay = 0
+[data]
+normalize = false
+)",
+                   kTypes,
+                   {"--training.objective", "gan"}};
+const Network kGpt{"gpt", false, "[model]\nname = 'gpt'\nwidth = 64\nlayers = 3\nheads = 4\n"};
+const Network kDropout{"gpt_dropout", false,
+                       "[model]\nname = 'gpt'\nwidth = 64\nlayers = 2\nheads = 2\ndropout = 0.1\n"};
+const Network kLlama{"llama", false,
+                     "[model]\nname = 'llama'\nwidth = 64\nlayers = 3\nheads = 4\nkv_heads = 2\n"};
+const Network kRnn{"rnn", false, "[model]\nname = 'rnn'\nwidth = 64\nlayers = 1\n"};
+const Network kLstm{"lstm", false, "[model]\nname = 'lstm'\nwidth = 64\nlayers = 3\n"};
+const Network kBytes{
+    "gpt", false, "[model]\nname = 'gpt'\nwidth = 32\nlayers = 1\nheads = 2\n[data]\ntokenizer = 'byte'\n"};
+
+const auto kName = [](const auto& info) { return info.param.name; };
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
+                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kGan, kGpt, kDropout,
+                                           kLlama, kRnn, kLstm),
+                         kName);
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfAdapters,
+                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kGan, kGpt, kDropout,
+                                           kLlama, kRnn, kLstm),
+                         kName);
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes), kName);
+
+}  // namespace
+}  // namespace furrow::train
