@@ -42,7 +42,8 @@ struct Lora {
        .doc =
            "Linear, convolutional and recurrent layers and embeddings to adapt: patterns (* and ?) of names "
            "or of their last words, such as [\"c_attn\", \"h.3.mlp.*\"]. \"*\" alone leaves out "
-           "embeddings and a head tied to one. A pattern that matches none is an error that lists them."});
+           "embeddings, a head tied to one, and layers with a size that rank is not below. A pattern that "
+           "matches none is an error that lists them."});
     v("adapter_path", &Lora::adapter_path,
       {.doc =
            "Start from the adapters in this folder, a run's adapter/ or one of Hugging Face's PEFT, of the "

@@ -99,7 +99,8 @@ struct Optimizer {
        .doc =
            "Parameters with rules of their own, each entry \"PATTERN key=value ...\": PATTERN matches names "
            "as * and ? do in a shell; keys are lr (in place of optimizer.lr, under the same schedule), "
-           "weight_decay (norms and biases too) and frozen=true (no gradient, no state, no update). Of "
+           "weight_decay (norms and biases too), beta1, beta2 and eps (of an optimizer that has them; no "
+           "schedule moves beta1 then) and frozen=true (no gradient, no state, no update). Of "
            "several entries that match, the later ones win, key by key."});
   }
 };

@@ -3,7 +3,9 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -15,6 +17,15 @@
 
 namespace furrow::plan {
 namespace {
+
+struct OwnKey {
+  std::string_view name;
+  std::optional<double> ParameterRule::* value;
+  std::optional<double> below;
+};
+constexpr OwnKey kOwnKeys[] = {{"beta1", &ParameterRule::beta1, 1},
+                               {"beta2", &ParameterRule::beta2, 1},
+                               {"eps", &ParameterRule::eps, {}}};
 
 // One entry of [optimizer] groups.
 class Entry {
@@ -48,11 +59,27 @@ class Entry {
     throw Error(ErrorCode::kInvalidArgument, fmt::format("[optimizer] groups: '{}': {}", text_, message));
   }
 
-  double number(const std::string& key, const std::string& text, double least) const {
+  // Of at least 0 and, where `below` says so, below that.
+  double number(const std::string& key, const std::string& text, std::optional<double> below = {}) const {
     double value = 0;
-    if (!parse_double(text, value) || !(value >= least))
-      fail(fmt::format("{} = {} is no number of at least {}", key, text, least));
+    if (!parse_double(text, value) || !(value >= 0) || (below && value >= *below))
+      fail(fmt::format("{} = {} is no number of at least 0{}", key, text,
+                       below ? fmt::format(" and below {}", *below) : ""));
     return value;
+  }
+
+  // A key that not every optimizer has; false: there is no such key.
+  bool set_own(const std::string& key, const std::string& value, ParameterRule* rule) const {
+    for (const OwnKey& own : kOwnKeys) {
+      if (own.name != key) continue;
+      const std::string& optimizer = optimizer_.name;
+      const std::vector<std::string> keys = split(find_optimizer_spec(optimizer).keys, ' ');
+      if (std::find(keys.begin(), keys.end(), key) == keys.end())
+        fail(fmt::format("optimizer.name = {} has no {}: leave it out", optimizer, key));
+      rule->*own.value = number(key, value, own.below);
+      return true;
+    }
+    return false;
   }
 
   void set(ParameterRule* rule) const {
@@ -61,14 +88,14 @@ class Entry {
       const std::string key = words_[i].substr(0, equals);
       const std::string value = equals == std::string::npos ? "" : words_[i].substr(equals + 1);
       if (key == "lr") {
-        rule->lr_scale = number(key, value, 0) / optimizer_.lr;
+        rule->lr_scale = number(key, value) / optimizer_.lr;
       } else if (key == "weight_decay") {
-        rule->weight_decay = number(key, value, 0);
+        rule->weight_decay = number(key, value);
       } else if (key == "frozen") {
         if (value != "true" && value != "false") fail(fmt::format("frozen = {} is not true or false", value));
         rule->frozen = value == "true";
-      } else {
-        const std::vector<std::string> known = {"frozen", "lr", "weight_decay"};
+      } else if (!set_own(key, value, rule)) {
+        const std::vector<std::string> known = {"beta1", "beta2", "eps", "frozen", "lr", "weight_decay"};
         fail(unknown_name_message("key", key, known));
       }
     }

@@ -15,18 +15,20 @@ constexpr StateRow kFirstCodes{"exp_avg", StateForm::kCodes},
 constexpr StateRow kRootCodes{"exp_avg_root", StateForm::kCodes},
     kRootScales{"exp_avg_root_scale", StateForm::kScales};
 
+constexpr std::string_view kAdamKeys = "beta1 beta2 eps";
+
 constexpr OptimizerSpec kSpecs[] = {
     {"adafactor",
      {StateRow{"row_var", StateForm::kRows}, StateRow{"col_var", StateForm::kColumns},
       StateRow{"variance", StateForm::kVectors}},
      StepNeeds::kParameters},
-    {"adam", {kFirst, kSecond}},
-    {"adamw", {kFirst, kSecond}},
-    {"adamw8bit", {kFirstCodes, kFirstScales, kRootCodes, kRootScales}, StepNeeds::kBlocks},
-    {"lamb", {kFirst, kSecond}, StepNeeds::kParameters},
-    {"lion", {kFirst}},
-    {"muon", {kFirst, StateRow{"exp_avg_sq", StateForm::kUncut}}, StepNeeds::kMatrices},
-    {"sgd", {StateRow{"momentum_buffer"}}, StepNeeds::kElements, /*stateless_without_momentum=*/true},
+    {"adam", {kFirst, kSecond}, StepNeeds::kElements, kAdamKeys},
+    {"adamw", {kFirst, kSecond}, StepNeeds::kElements, kAdamKeys},
+    {"adamw8bit", {kFirstCodes, kFirstScales, kRootCodes, kRootScales}, StepNeeds::kBlocks, kAdamKeys},
+    {"lamb", {kFirst, kSecond}, StepNeeds::kParameters, kAdamKeys},
+    {"lion", {kFirst}, StepNeeds::kElements, "beta1 beta2"},
+    {"muon", {kFirst, StateRow{"exp_avg_sq", StateForm::kUncut}}, StepNeeds::kMatrices, kAdamKeys},
+    {"sgd", {StateRow{"momentum_buffer"}}, StepNeeds::kElements, "", /*stateless_without_momentum=*/true},
 };
 
 }  // namespace

@@ -31,6 +31,7 @@ struct OptimizerSpec {
   std::string_view name;           // "adamw"
   std::array<StateRow, 4> states;  // without names where fewer
   StepNeeds needs = StepNeeds::kElements;
+  std::string_view keys = {};  // of [optimizer] groups, beside those of every row: "beta1 beta2 eps"
   bool stateless_without_momentum = false;
 
   size_t state_count() const;

@@ -68,6 +68,32 @@ TEST(Groups, LaterEntriesWinKeyByKey) {
   EXPECT_EQ(rule(1, 1), (ParameterRule{false, 2.0, {}}));
 }
 
+TEST(Groups, AnOptimizerOfItsOwnHasItsOwnDecays) {
+  const ModelSpec spec =
+      grouped({"u0.* beta1=0.5 eps=0", "u0.bias beta1=0 beta2=0.999", "u1.weight eps=0.25"});
+  const auto rule = [&](int unit, int parameter) { return spec.units[unit].parameters[parameter].rule; };
+  EXPECT_EQ(rule(0, 0), (ParameterRule{false, 1, {}, 0.5, {}, 0.0}));
+  EXPECT_EQ(rule(0, 1), (ParameterRule{false, 1, {}, 0.0, 0.999, 0.0}));
+  EXPECT_EQ(rule(1, 0), (ParameterRule{false, 1, {}, {}, {}, 0.25}));
+  EXPECT_EQ(rule(1, 1), ParameterRule{});
+  EXPECT_EQ(flat_layout(spec).units[0].groups.size(), 2u) << "of each its own";
+  const auto error_of = [](const std::string& entry, const std::string& optimizer) -> std::string {
+    try {
+      grouped({entry}, optimizer);
+    } catch (const Error& error) {
+      return error.message();
+    }
+    return "accepted";
+  };
+  for (const OptimizerSpec& each : optimizer_specs()) {
+    for (const std::string key : {"beta1", "beta2", "eps"}) {
+      const std::string message = error_of("u0.* " + key + "=0.5", std::string(each.name));
+      const bool has = each.name == "lion" ? key != "eps" : each.name != "sgd" && each.name != "adafactor";
+      EXPECT_THAT(message, HasSubstr(has ? "accepted" : "has no " + key)) << each.name;
+    }
+  }
+}
+
 TEST(Groups, FrozenProductsCostNoBackwardOfWeights) {
   const ModelSpec plain = testing::chain(2), spec = grouped({"u0.* frozen=true", "u1.weight frozen=true"});
   EXPECT_EQ(spec.units[0].flops.backward_weight, 0);
@@ -107,6 +133,9 @@ TEST(Groups, ErrorsNameTheEntry) {
                                                        {"u0.* rate=1", "unknown key 'rate'"},
                                                        {"u0.* lr=-1", "lr = -1 is no number"},
                                                        {"u0.* lr=nan", "lr = nan is no number"},
+                                                       {"u0.* beta1=1", "beta1 = 1 is no number"},
+                                                       {"u0.* beta2=-1", "at least 0 and below 1"},
+                                                       {"u0.* eps=-1", "eps = -1 is no number"},
                                                        {"u0.* frozen=1", "frozen = 1 is not true"},
                                                        {"u0.* weight_decay", "weight_decay =  is no number"}};
   for (const auto& [entry, message] : cases) {

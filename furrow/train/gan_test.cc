@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <string>
@@ -374,6 +375,36 @@ TEST(Gan, AnOptimizerCountsTheStepsOfItsPhase) {
       EXPECT_NEAR(most / adam.lr, static_cast<int>(p) == skipped ? 1 : second, 1e-3) << p << " " << skipped;
     }
   }
+}
+
+// Two optimizers: what a group says is what [optimizer] says, of one network alone.
+TEST(Gan, GroupsMakeTwoOptimizers) {
+  const auto step_with = [](std::vector<std::string> groups, bool by_config) {
+    TinyTraining tiny = testing::tiny("gan");
+    tiny.config.optimizer.groups = std::move(groups);
+    if (by_config) {
+      tiny.config.optimizer.beta1 = 0.5;
+      tiny.config.optimizer.beta2 = 0.875;
+      tiny.config.optimizer.eps = 0.25;
+    }
+    StepOptions options;
+    options.first_step = 1;  // the first of all does not depend on them
+    return named(tiny.trained_spec(), run_steps(tiny, options).params);
+  };
+  const auto same = [](const Named& a, const Named& b, const std::string& net) {
+    return std::ranges::all_of(a, [&](const auto& each) {
+      return !each.first.starts_with(net) || each.second.equal(b.at(each.first));
+    });
+  };
+  const std::string own = " beta1=0.5 beta2=0.875 eps=0.25";
+  const Named plain = step_with({}, false), both = step_with({}, true);
+  EXPECT_TRUE(same(step_with({"*" + own}, false), both, ""));
+  const Named discriminator = step_with({"discriminator.*" + own}, false);
+  EXPECT_TRUE(same(discriminator, both, "discriminator."));
+  EXPECT_FALSE(same(discriminator, plain, "discriminator."));
+  const Named generator = step_with({"generator.*" + own}, false);
+  EXPECT_TRUE(same(generator, plain, "discriminator."));
+  EXPECT_FALSE(same(generator, plain, "generator."));
 }
 
 // Steps that overflow in one phase, in the other, in none: the same on any ranks, recomputed or not.

@@ -19,10 +19,10 @@ tensor::StepParameters OptimizerRule::parameters(int64_t step, const Rates& rate
   p.lr = rates.lr * group.rule.lr_scale;
   p.momentum = config_.name == "muon" ? config_.momentum : rates.momentum;
   p.nesterov = config_.nesterov;
-  p.beta1 = rates.momentum;
-  p.beta2 = config_.beta2;
+  p.beta1 = group.rule.beta1.value_or(rates.momentum);
+  p.beta2 = group.rule.beta2.value_or(config_.beta2);
   p.beta2_decay = config_.beta2_decay;
-  p.eps = config_.eps;
+  p.eps = group.rule.eps.value_or(config_.eps);
   p.weight_decay = group.rule.weight_decay.value_or(group.decays ? config_.weight_decay : 0);
   p.step = step + 1;
   p.gradient_factor = static_cast<float>(gradient_factor);

@@ -31,6 +31,14 @@ TEST(OptimizerRule, TheScheduleMovesTheFirstDecayOfEveryOptimizer) {
     group.rule = {.lr_scale = 0.5, .weight_decay = 3};
     EXPECT_EQ(rule.parameters(4, {.lr = 2}, 1, group).weight_decay, 3);
     EXPECT_EQ(rule.parameters(4, {.lr = 2}, 1, group).lr, 1);
+    EXPECT_EQ(rule.parameters(4, {.momentum = 0.7}, 1, group).beta2, optimizer.beta2);
+    group.rule.beta1 = 0.25;
+    group.rule.beta2 = 0.75;
+    group.rule.eps = 0.125;
+    const tensor::StepParameters own = rule.parameters(4, {.momentum = 0.7}, 1, group);
+    EXPECT_EQ(own.beta1, 0.25);
+    EXPECT_EQ(own.beta2, 0.75);
+    EXPECT_EQ(own.eps, 0.125);
   }
 }
 

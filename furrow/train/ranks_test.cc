@@ -133,9 +133,10 @@ TEST_P(Bits, EqualWithGroupsFrozenParametersAndAnAverage) {
   const std::string inside = GetParam().starts_with("gpt-tied") ? "h.1.attn.*"
                              : GetParam().starts_with("lstm")   ? "lstm.1.*"
                                                                 : "*2.weight";
-  const std::vector<std::vector<std::string>> all = {{"*.weight lr=0.002 weight_decay=0.5", "*.bias lr=0.1"},
-                                                     {first + " frozen=true"},
-                                                     {inside + " frozen=true", "*.bias frozen=true"}};
+  const std::vector<std::vector<std::string>> all = {
+      {"*.weight lr=0.002 weight_decay=0.5 beta2=0.8", "*.bias lr=0.1 beta1=0.5 eps=1e-4"},
+      {first + " frozen=true"},
+      {inside + " frozen=true", "*.bias frozen=true"}};
   for (const std::vector<std::string>& groups : all) {
     for (const std::string optimizer : {"adamw", "lamb"}) {
       TinyTraining tiny = tiny_;
