@@ -5,6 +5,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
+#include "furrow/config/model.h"
 #include "furrow/models/architectures.h"
 #include "furrow/plan/flat_layout.h"
 
