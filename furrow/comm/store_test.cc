@@ -2,9 +2,11 @@
 // strangers.
 #include "furrow/comm/store.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -337,6 +339,32 @@ TEST(Store, IsFoundBehindAPortThatSomebodyElseHas) {
 }
 
 // Strangers: garbage, half a handshake, a torrent of connections, silence.  The job does not notice.
+// The process may open `count` more files and sockets while this lives.
+class Room {
+ public:
+  explicit Room(int count) {
+    int limit = 0;
+    for (int free = 0; free < count; ++limit) free += fcntl(limit, F_GETFD) < 0 ? 1 : 0;
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit few{static_cast<rlim_t>(limit), before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+  }
+  ~Room() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+// A rank has its connection and none is left for the store's end of it: what the store held back is.
+TEST(Store, WhoComesWhenNoDescriptorIsLeftHearsOfIt) {
+  Fixture fixture(2);
+  const Room room(2);  // for what a rank opens
+  const Error error = error_of([&] { fixture.join(member(0, 2)); });
+  EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+  EXPECT_THAT(error.what(),
+              HasSubstr("rank 0 (host host0, pid 100): cannot accept a connection: Too many open"));
+}
+
 TEST(Store, StrangersNeitherCrashNorBlock) {
   std::string log;
   set_log_writer([&log](std::string_view line) { log += line; });
