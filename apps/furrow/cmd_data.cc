@@ -139,10 +139,10 @@ std::string sets_text(const storage::PackInfo& info) {
   Table sets({{"set"}, {"splits"}, {"weight"}, {"% of an epoch", "", 2}, {"layout"}});
   for (size_t i = 0; i < info.parts.size(); ++i) {
     const storage::PackPart& part = info.parts[i];
-    sets.add_row({part.name, "*" + data::part_suffix(i), format_double(part.weight),
+    sets.add_row({part.name, fmt::format("*{}", data::part_suffix(i)), format_double(part.weight),
                   100 * part.weight / weights, part.layout});
   }
-  return "\n" + sets.text();
+  return fmt::format("\n{}", sets.text());
 }
 
 // Error{not_found}, {data_loss} names the first shard that is missing, cut short or of another pack.
