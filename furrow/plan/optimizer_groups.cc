@@ -3,6 +3,7 @@
 #include <fnmatch.h>
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -62,7 +63,7 @@ class Entry {
   // Of at least 0 and, where `below` says so, below that.
   double number(const std::string& key, const std::string& text, std::optional<double> below = {}) const {
     double value = 0;
-    if (!parse_double(text, value) || !(value >= 0) || (below && value >= *below))
+    if (!parse_double(text, value) || !(value >= 0) || !std::isfinite(value) || (below && value >= *below))
       fail(fmt::format("{} = {} is no number of at least 0{}", key, text,
                        below ? fmt::format(" and below {}", *below) : ""));
     return value;
@@ -89,6 +90,8 @@ class Entry {
       const std::string value = equals == std::string::npos ? "" : words_[i].substr(equals + 1);
       if (key == "lr") {
         rule->lr_scale = number(key, value) / optimizer_.lr;
+        if (!std::isfinite(rule->lr_scale))
+          fail(fmt::format("lr = {} is too far above optimizer.lr = {}", value, optimizer_.lr));
       } else if (key == "weight_decay") {
         rule->weight_decay = number(key, value);
       } else if (key == "frozen") {
