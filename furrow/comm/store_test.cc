@@ -357,9 +357,9 @@ class Room {
 
 // A rank has its connection and none is left for the store's end of it: what the store held back is.
 TEST(Store, WhoComesWhenNoDescriptorIsLeftHearsOfIt) {
-  Fixture fixture(2);
+  Fixture fixture(1);
   const Room room(2);  // for what a rank opens
-  const Error error = error_of([&] { fixture.join(member(0, 2)); });
+  const Error error = error_of([&] { fixture.join(member(0, 1)); });
   EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
   EXPECT_THAT(error.what(),
               HasSubstr("rank 0 (host host0, pid 100): cannot accept a connection: Too many open"));
