@@ -145,10 +145,11 @@ void swap_average(ExecutorState& state, const BoundInstruction& bound) {
 }
 
 // Behind the running statistics, as the average of the weights: a count is no average, it stays what it is.
-void average_statistics(ExecutorState& state, int unit) {
+void average_statistics(ExecutorState& state, const BoundInstruction& bound) {
+  const int unit = bound.unit();
   const plan::UnitLayout& layout = state.model.flat().units[unit];
   const std::span<float> all = span_of(state.model.unit(unit).statistics).floats();
-  const double share = 1 - state.rule->average_decay(applied_steps(state));
+  const double share = 1 - state.rule->average_decay(applied_steps(state, bound));
   for (const plan::StatisticSpan& span : layout.statistics) {
     const std::span<const float> running = all.subspan(span.offset, span.size);
     const std::span<float> average = all.subspan(layout.statistic_elements + span.offset, span.size);
@@ -183,7 +184,7 @@ void fold_stats(ExecutorState& state, const BoundInstruction& bound) {
         to[i] = static_cast<float>((1 - statistic.momentum) * to[i] + statistic.momentum * batch[i]);
     }
   }
-  if (state.model.flat().units[bound.unit()].averages_statistics) average_statistics(state, bound.unit());
+  if (state.model.flat().units[bound.unit()].averages_statistics) average_statistics(state, bound);
 }
 
 void snapshot(ExecutorState& state, const BoundInstruction& bound) {

@@ -181,12 +181,12 @@ TEST_F(Session, TheAverageOfTheStatisticsGoesWithThatOfTheWeights) {
   const auto checkpoint = storage::CheckpointReader::open(run("last") + "/checkpoints/step-00000020");
   const auto kept = [&](const std::string& name) {
     std::vector<float> values(4);
-    checkpoint.read(name, ArrayView{DType::kF32, {4}, std::as_writable_bytes(std::span(values))});
+    checkpoint.read(name, ArrayView{DType::kF32, {4}, std::as_writable_bytes(std::span(values)), {}});
     return values;
   };
   for (const std::string name : {"stem.bn1.running_mean", "stem.bn1.running_var"}) {
     std::vector<float> exported(4);
-    model.read(name, ArrayView{DType::kF32, {4}, std::as_writable_bytes(std::span(exported))});
+    model.read(name, ArrayView{DType::kF32, {4}, std::as_writable_bytes(std::span(exported)), {}});
     EXPECT_EQ(exported, kept("optimizer.ema/" + name)) << name;
     EXPECT_NE(exported, kept(name)) << "control";
   }
