@@ -33,9 +33,7 @@ void as_adapters(const std::string& json) {
 }
 
 using Parse = void (*)(const std::string& json);
-Parse parse_of(uint8_t kind) {
-  return kind == 'i' ? &as_index : kind == 'a' ? &as_adapters : &as_config;
-}
+Parse parse_of(uint8_t kind) { return kind == 'i' ? &as_index : kind == 'a' ? &as_adapters : &as_config; }
 
 }  // namespace
 

@@ -70,8 +70,8 @@ struct SimulateOptions {
   bool memory = false;
 };
 
-// The ranks whose programs are simulated: all of a small world, which need not do the same at the same time and
-// meet on wires; of a larger one those of one data coordinate, one a stage, in the order of stages.
+// The ranks whose programs are simulated: all of a small world, which need not do the same at the same time
+// and meet on wires; of a larger one those of one data coordinate, one a stage, in the order of stages.
 std::vector<int> simulated_ranks(const Layout& layout);
 
 // `programs`: of all ranks of a world, or of representatives that differ in pp alone, one a stage: data ranks
