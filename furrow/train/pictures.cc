@@ -165,7 +165,7 @@ class Row : public data::Source {
   std::span<const int64_t> tokens_;
 };
 
-// The first tokens of the split.
+// The first tokens of the split, of its first document where it has some.
 std::vector<int64_t> prompt_of(const data::Source& source) {
   const Shape row{1, source.fields()[0].shape[0]};
   std::vector<Array> arrays;
@@ -174,7 +174,13 @@ std::vector<int64_t> prompt_of(const data::Source& source) {
   for (Array& array : arrays) views.push_back(array.view());
   source.read(std::vector<int64_t>{0}, views);
   const auto tokens = views[0].as<int64_t>();
-  return {tokens.begin(), tokens.begin() + std::min<int64_t>(row[1], kPromptTokens)};
+  const auto positions = views.size() > 2 ? views[2].as<int64_t>() : std::span<int64_t>();
+  std::vector<int64_t> prompt;
+  for (size_t t = 0; t < std::min<size_t>(tokens.size(), kPromptTokens); ++t) {
+    if (!positions.empty() && positions[t] != static_cast<int64_t>(t)) break;
+    prompt.push_back(tokens[t]);
+  }
+  return prompt;
 }
 
 // FLOPs of a forward, by token of its row.
