@@ -332,6 +332,12 @@ bool only_saw_another(const RankEnd& end) {
          (is(ErrorCode::kUnavailable) || is(ErrorCode::kDeadlineExceeded) || is(ErrorCode::kCancelled));
 }
 
+// Whether `error` passes on what `cause` says, which is another's.
+bool repeats(std::string_view error, std::string_view cause) {
+  const std::string_view common = common_part(cause);
+  return !common.empty() && common_part(error).ends_with(common);
+}
+
 // The rank to blame: the first that failed by itself; or, where its error ends with another rank's, which it
 // was told of, that one.
 int Launch::cause() const {
@@ -341,7 +347,8 @@ int Launch::cause() const {
   const int first = own != failed_.end() ? *own : failed_.front();
   for (const int rank : failed_) {
     const std::string& error = output_.error(rank);
-    if (!error.empty() && output_.error(first) != error && output_.error(first).ends_with(error)) return rank;
+    if (common_part(output_.error(first)) != common_part(error) && repeats(output_.error(first), error))
+      return rank;
   }
   return first;
 }
@@ -369,7 +376,7 @@ void Launch::print_other_errors(int first) {
   std::vector<std::string> said{output_.error(first)};
   for (int rank = 0; rank < request_.ranks; ++rank) {
     const std::string& error = output_.error(rank);
-    if (error.empty() || (!said[0].empty() && error.ends_with(said[0]))) continue;
+    if (error.empty() || repeats(error, said[0])) continue;
     if (std::ranges::any_of(said,
                             [&](const std::string& one) { return common_part(one) == common_part(error); }))
       continue;

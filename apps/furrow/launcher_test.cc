@@ -159,6 +159,22 @@ TEST(Launcher, ARankThatPassesOnAnErrorIsNotTheCause) {
   EXPECT_FALSE(has(result.err, "rank 1 failed")) << result.err;
 }
 
+// The same where each says its own name and how far it was, and whichever comes first.
+TEST(Launcher, ARankThatPassesOnAnErrorWithItsOwnNameIsNotTheCause) {
+  for (const char* first : {"0", "1"}) {
+    const ChildResult result = run(script(
+        std::string("[ $RANK = ") + first +
+        " ] || sleep 0.2; other=; [ $RANK = 0 ] || other='rank 0: '; echo \"furrow: error: rank $RANK (host "
+        "a, pid "
+        "$$): ${other}no data; last progress: barrier #$RANK in group world, begun 3 ms ago\" >&2; exit 3"));
+    EXPECT_EQ(result.exit_status, 3);
+    EXPECT_TRUE(has(result.err, "final: rank 0 (host a, pid ") &&
+                has(result.err, "): no data; last progress"))
+        << result.err;
+    EXPECT_FALSE(has(result.err, "rank 0: no data")) << result.err;
+  }
+}
+
 TEST(Launcher, ACrashNamesItsSignal) {
   const ChildResult result = run(script("[ $RANK = 1 ] || exec sleep 1000; kill -SEGV $$"));
   EXPECT_EQ(result.exit_status, 128 + SIGSEGV);
