@@ -82,7 +82,7 @@ Words files_below(const std::string& folder) {
 // Everything that a run may leave behind after an error is a complete file of docs/formats/run-folder.md, and
 // a checkpoint is committed or absent.
 void expect_nothing_half_written(const std::string& run) {
-  const Words complete = {".lock",        "config.toml", "plan.txt",   "metrics.jsonl",
+  const Words complete = {".lock",        "config.toml", "plan.txt",   "preprocessing.json", "metrics.jsonl",
                           "summary.json", "loss.svg",    "trace.json", "timeline.svg"};
   for (const std::string& file : files_below(run)) {
     const bool known = std::find(complete.begin(), complete.end(), file) != complete.end();
