@@ -277,16 +277,19 @@ void Checkpointer::advance() {
   if (impl_->phase == Impl::Phase::kWriting) impl_->collect();
 }
 
-void Checkpointer::prepare(const ModelState& model) {
-  if (!async()) return;
+std::vector<int64_t> Checkpointer::copy_bytes(const ModelState& model) const {
   std::vector<int64_t> bytes;
   const std::vector<plan::Slice> written = impl_->written(model);
   for (size_t u = 0; u < written.size(); ++u) {
-    for (const int64_t size :
-         model.snapshot_bytes(static_cast<int>(u), {written[u], impl_->place.statistics}))
-      bytes.push_back(size);
+    const ModelState::Taking taking{written[u], impl_->place.statistics, !async()};
+    for (const int64_t size : model.snapshot_bytes(static_cast<int>(u), taking)) bytes.push_back(size);
   }
-  impl_->prepared = std::async(std::launch::async, [bytes = std::move(bytes)] {
+  return bytes;
+}
+
+void Checkpointer::prepare(const ModelState& model) {
+  if (!async()) return;
+  impl_->prepared = std::async(std::launch::async, [bytes = copy_bytes(model)] {
     const MemoryScope scope(MemoryKind::kCheckpoint);
     return tensor::written_blocks(bytes);
   });

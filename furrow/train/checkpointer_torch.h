@@ -37,6 +37,10 @@ class Checkpointer {
 
   bool async() const;
 
+  // Of each copy that the snapshots of a save take: of everything, or, where it is not asynchronous, of
+  // parameters that are not float32 alone.
+  std::vector<int64_t> copy_bytes(const ModelState& model) const;
+
   // Where saves are asynchronous: memory for the snapshots of the first one is written behind the caller, so
   // that it holds training no longer than the next ones, which find that of the save before.
   void prepare(const ModelState& model);

@@ -215,7 +215,8 @@ at::Tensor ModelState::values(int unit, const plan::Slice& elements) const {
   const plan::Slice& masters = params_slices_[unit];
   const plan::Slice trained = overlap(elements, masters);
   if (trained == elements) return live.params.narrow(0, elements.begin - masters.begin, elements.size());
-  at::Tensor values = tensor::flat_buffer(elements.size(), MemoryKind::kCheckpoint);
+  const MemoryScope scope(MemoryKind::kCheckpoint);
+  at::Tensor values = at::empty({elements.size()}, at::kFloat);
   const auto place = [&](const plan::Slice& part) {
     return values.narrow(0, part.begin - elements.begin, part.size());
   };
@@ -424,9 +425,12 @@ UnitState ModelState::snapshot(int unit, const Taking& taking) const {
 std::vector<int64_t> ModelState::snapshot_bytes(int unit, const Taking& taking) const {
   std::vector<int64_t> bytes;
   const at::Tensor& statistics = units_[unit].statistics;
-  if (taking.statistics && statistics.defined()) bytes.push_back(static_cast<int64_t>(statistics.nbytes()));
+  if (taking.statistics && statistics.defined() && !taking.alias)
+    bytes.push_back(static_cast<int64_t>(statistics.nbytes()));
   if (taking.part.size() == 0) return bytes;
-  bytes.push_back(taking.part.size() * static_cast<int64_t>(sizeof(float)));
+  const bool is_float32 = overlap(taking.part, params_slices_[unit]) == taking.part;
+  if (!taking.alias || !is_float32) bytes.push_back(taking.part.size() * static_cast<int64_t>(sizeof(float)));
+  if (taking.alias) return bytes;
   for (size_t s = 0; s < states_.size(); ++s)
     bytes.push_back(static_cast<int64_t>(state_part(unit, s, taking.part).nbytes()));
   return bytes;

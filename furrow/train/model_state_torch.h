@@ -146,7 +146,7 @@ class ModelState {
     bool statistics = false, alias = false;
   };
   UnitState snapshot(int unit, const Taking& taking) const;
-  std::vector<int64_t> snapshot_bytes(int unit, const Taking& taking) const;  // of each copy
+  std::vector<int64_t> snapshot_bytes(int unit, const Taking& taking) const;  // of each copy that it takes
   std::vector<UnitState> snapshot_parameters() const;  // copies, by unit, with statistics, without states
   void snapshot_parameters(std::span<UnitState> copies) const;  // ... into what that made before
   void load_snapshot(std::span<const UnitState> parameters);

@@ -6,7 +6,6 @@
 #include "furrow/base/log.h"
 #include "furrow/observe/abridge.h"
 #include "furrow/observe/trace.h"
-#include "furrow/plan/verify.h"
 #include "furrow/plan/workspace.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/predict.h"
@@ -140,8 +139,8 @@ void Run::plan_memory() {
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }
 
-// A copy of the best parameters, and another where one comes while a save behind training reads the last; the
-// snapshots of such a save.
+// A copy of the best parameters, and another where one comes while a save behind training reads the last;
+// what a save copies.
 Resident Run::resident() const {
   const config::Config& config = bench_.config;
   Resident resident{data_bytes_, data_peak_bytes_, static_cast<int>(config.data.prefetch_batches)};
@@ -157,9 +156,8 @@ Resident Run::resident() const {
     resident.validation_batches = 1 + resident.prefetch;
     resident.best_bytes = std::min<int64_t>(checkpointer_->async() ? 2 : 1, copies) * parameters;
   }
-  if (checkpointer_->async()) {
-    const plan::VerifyReport save = plan::verify(saver_->program(), spec_);
-    resident.snapshot_bytes = save.peak_bytes[static_cast<size_t>(MemoryKind::kCheckpoint)];
+  if (config.checkpoint.enable) {
+    for (const int64_t bytes : checkpointer_->copy_bytes(*model_)) resident.snapshot_bytes += bytes;
   }
   return resident;
 }
