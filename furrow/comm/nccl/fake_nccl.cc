@@ -209,12 +209,16 @@ int issue(std::vector<Operation> group, Stream* stream) {
     return 0;
   }
   const auto begun = std::make_shared<Issue>(Issue{group, stream});
-  for (const Operation& o : group) o.comm->issuing = begun;
+  for (const Operation& o : group) {
+    const Lock lock(o.comm->shared->mutex);
+    o.comm->issuing = begun;
+  }
   return kInProgress;
 }
 
 bool issued(Comm& comm) {
   constexpr int kPolls = 3;
+  const Lock lock(comm.shared->mutex);
   if (comm.issuing == nullptr) return true;
   Issue& begun = *comm.issuing;
   if (begun.polls < kPolls && ++begun.polls == kPolls)
@@ -295,11 +299,14 @@ int ncclCommDestroy(void* comm) {
 }
 int ncclCommAbort(void* comm) {
   Shared& s = *comm_of(comm)->shared;
+  std::shared_ptr<Issue> never_issued;  // it holds the communicator
   {
     const Lock lock(s.mutex);
     comm_of(comm)->aborted = true;
+    never_issued = std::exchange(comm_of(comm)->issuing, nullptr);
     s.changed.notify_all();
   }
+  never_issued = nullptr;
   const std::lock_guard lock(comms_mutex);
   --live_comms;
   ++aborts;
