@@ -47,9 +47,10 @@ plan::ModelSpec planned_spec(const config::Config& config, const models::DataSha
     try {
       const storage::Artefact artefact = storage::read_artefact(teacher);
       const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
-      plan::ModelSpec network = models::describe_table(artefact.model, shape, trained);
-      models::compute_in(models::precision_of(config.training.mixed_precision_param), &network);
-      models::add_teacher(std::move(network), &spec);
+      models::add_teacher(
+          models::describe_teacher(artefact.model, shape, trained,
+                                   models::precision_of(config.training.mixed_precision_param)),
+          &spec);
     } catch (Error& error) {
       throw error.with_context("[distillation] teacher " + teacher);
     }

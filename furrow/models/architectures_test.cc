@@ -320,7 +320,7 @@ TEST(Gan, HasTwoChainsAndItsDiscriminatorThreeTimes) {
 TEST(Teacher, IsAFrozenChainBesideTheStudent) {
   plan::ModelSpec student = describe(named("mlp"), images(1, 28, 28));
   const int64_t own = student.parameter_count();
-  add_teacher(describe_table("name = \"convnet\"\n", images(1, 28, 28), {}), &student);
+  add_teacher(describe_teacher("name = \"convnet\"\n", images(1, 28, 28), {}, DType::kF32), &student);
   EXPECT_EQ(student.parameter_count(), own + 44426);
   for (const plan::Unit& unit : student.units) {
     for (const plan::Parameter& parameter : unit.parameters)

@@ -8,6 +8,7 @@
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
 #include "furrow/models/block_memory.h"
+#include "furrow/models/precision.h"
 #include "furrow/models/unit_builder.h"
 #include "furrow/plan/topology.h"
 
@@ -77,8 +78,8 @@ plan::ModelSpec describe_over(config::Model model, const DataShape& data, int64_
 
 }  // namespace
 
-plan::ModelSpec describe_table(const std::string& table, const DataShape& data, const Shape& trained,
-                               std::span<const Architecture> extra) {
+plan::ModelSpec describe_teacher(const std::string& table, const DataShape& data, const Shape& trained,
+                                 DType precision, std::span<const Architecture> extra) {
   if (table.starts_with("name = \"gan\""))
     throw Error(ErrorCode::kInvalidArgument, "it is a gan, which has no classes to teach");
   const bool tokens = data.input.dtype == DType::kI64;
@@ -86,7 +87,9 @@ plan::ModelSpec describe_table(const std::string& table, const DataShape& data, 
                                        tokens ? "text" : "idx", tokens ? data.input.shape.at(1) : 1, table);
   const config::Model model = config::parse(text, "model.toml").model;
   const bool known = tokens && trained.size() == 2 && trained[1] > 0;
-  return known ? describe_over(model, data, trained[1], extra) : describe(model, data, extra);
+  plan::ModelSpec spec = known ? describe_over(model, data, trained[1], extra) : describe(model, data, extra);
+  compute_in(precision, &spec);
+  return spec;
 }
 
 void add_teacher(plan::ModelSpec teacher, plan::ModelSpec* student) {

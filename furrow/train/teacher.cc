@@ -74,10 +74,10 @@ Workbench with_teacher(const TrainRequest& request, Workbench bench) {
                       config.distillation.teacher));
     }
     const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
-    plan::ModelSpec teacher =
-        models::describe_table(artefact.model, shape_of(*bench.dataset->train), trained, extra);
-    models::compute_in(models::precision_of(config.training.mixed_precision_param), &teacher);
-    models::add_teacher(std::move(teacher), &bench.spec);
+    models::add_teacher(
+        models::describe_teacher(artefact.model, shape_of(*bench.dataset->train), trained,
+                                 models::precision_of(config.training.mixed_precision_param), extra),
+        &bench.spec);
     return bench;
   } catch (Error& error) {
     throw error.with_context("[distillation] teacher " + config.distillation.teacher);
