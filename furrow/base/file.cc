@@ -94,15 +94,6 @@ uint64_t file_size(int descriptor, const std::string& path) {
   return static_cast<uint64_t>(info.st_size);
 }
 
-void write_all(int descriptor, std::span<const std::byte> bytes, const std::string& path) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw errno_error(errno, "write", path);
-    bytes = bytes.subspan(static_cast<size_t>(written));
-  }
-}
-
 std::string temporary_name(const std::string& path) {
   static std::atomic<uint64_t> counter{0};
   return fmt::format("{}.tmp-{}-{}", path, ::getpid(), counter.fetch_add(1));
@@ -114,6 +105,15 @@ Error errno_error(int error_number, std::string_view action, const std::string& 
   const std::string reason = std::error_code(error_number, std::generic_category()).message();
   return {code_of(error_number),
           fmt::format("cannot {} {}: {}{}", action, path, reason, remedy_of(error_number))};
+}
+
+void write_all(int descriptor, std::span<const std::byte> bytes, const std::string& path) {
+  while (!bytes.empty()) {
+    const ssize_t written = ::write(descriptor, bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) throw errno_error(errno, "write", path);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
 }
 
 std::string read_file(const std::string& path, uint64_t max_bytes) {

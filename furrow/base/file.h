@@ -19,6 +19,9 @@ namespace furrow {
 // "cannot <action> <path>: <text of errno>: <remedy where there is one>".
 Error errno_error(int error_number, std::string_view action, const std::string& path);
 
+// Writes all of `bytes` to the open file, where it stands.  `path` is for the error alone.
+void write_all(int descriptor, std::span<const std::byte> bytes, const std::string& path);
+
 // The whole file.  `max_bytes` guards against reading something that cannot be meant (0: no limit).
 std::string read_file(const std::string& path, uint64_t max_bytes = 0);
 

@@ -90,16 +90,7 @@ void TokenBuilder::append(std::span<const uint32_t> ids) {
   if (file_ < 0) {
     blocks_.push_back(std::move(bytes));
   } else {
-    write(bytes);
-  }
-}
-
-void TokenBuilder::write(std::span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(file_, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw errno_error(errno, "write tokens to", folder_.string());
-    bytes = bytes.subspan(static_cast<size_t>(written));
+    write_all(file_, bytes, std::string("tokens to ").append(folder_.string()));
   }
 }
 

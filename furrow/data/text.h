@@ -67,8 +67,6 @@ class TokenBuilder {
   std::shared_ptr<const TokenStore> finish();  // called once
 
  private:
-  void write(std::span<const std::byte> bytes);
-
   int64_t vocabulary_, size_ = 0;
   std::filesystem::path folder_;
   int file_ = -1;
