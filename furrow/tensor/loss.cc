@@ -198,10 +198,6 @@ PointwiseSums composed_binary_cross_entropy(const Values& v, at::Tensor* gradien
   return composed_sums(losses, v.output.gt(0).eq(targets.gt(0.5)).sum().item<int64_t>());
 }
 
-}  // namespace
-
-namespace {
-
 // By operations of libtorch, on any device.
 CrossEntropySums composed_distillation(const at::Tensor& logits, const at::Tensor& targets,
                                        const Teaching& teaching, at::Tensor* gradient) {
