@@ -182,6 +182,21 @@ class RankSession : public ::testing::Test, protected TrainingRuns {
     return train_on(name, layout(1, 1), false, {}, {.ledger = ledger}).front();
   }
 
+  // One run that these layouts take turns at, each stopped after five more steps: the last one's summary.
+  observe::Summary train_chain(const std::string& name, const std::vector<RankLayout>& chain,
+                               const std::vector<std::string>& settings) const {
+    std::vector<observe::Summary> summaries;
+    for (const RankLayout& each : chain) {
+      Meddling meddling;
+      if (&each != &chain.back()) {
+        meddling.cancel_rank = each.ranks - 1;
+        meddling.cancel_step = 5 * (1 + (&each - chain.data()));
+      }
+      summaries = train_on(name, each, &each != &chain.front(), settings, meddling);
+    }
+    return summaries.front();
+  }
+
   void expect_chain_equals_alone();
 
   std::string precision_ = "float32";
