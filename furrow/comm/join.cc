@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <limits>
@@ -138,6 +139,31 @@ std::optional<Error> lack_to_meet(int ranks) {
                              fmt::format("meet the ranks of a world of {}", ranks));
 }
 
+bool all_over_tcp(const config::Comm& comm) {
+  return comm.transport == "tcp" || parse_link(comm.throttle).emulated();
+}
+
+// What another rank must be able to open: its connection to the store, what wakes the thread that reads from
+// it, what a look-up of names opens for a moment; then its connections to each peer, or a watch over each
+// whose memory it sees, and its own port or memory.
+std::optional<Error> lack_to_come(int ranks, const config::Comm& comm) {
+  constexpr uint64_t kOfStore = 4, kOfTransports = 4;
+  const uint64_t of_peer = all_over_tcp(comm) ? static_cast<uint64_t>(comm.connections) + 1 : 1;
+  return lack_of_descriptors(kOfStore + kOfTransports + static_cast<uint64_t>(ranks - 1) * of_peer,
+                             fmt::format("join a world of {} ranks", ranks));
+}
+
+// The others hear why this rank does not come.  Whoever can open nothing gives up its standard input, for the
+// connection that says so: the process is on its way out.
+void tell_others(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
+                 int64_t deadline_ns) {
+  if (SpareDescriptors(1).count() == 0) Socket(STDIN_FILENO).close();
+  const int64_t soon_ns = std::min(deadline_ns, system_clock().monotonic_ns() + kSecondNs);
+  if (tell_store(where, secret, self, reason, soon_ns)) return;
+  log_warning(fmt::format("{}: it stays until rank 0 is there to hear of it", reason.what()));
+  tell_store(where, secret, self, reason, deadline_ns);
+}
+
 // Connections to each peer, the port where they come in, and what wakes threads.
 std::optional<Error> lack_to_connect(const TcpOptions& tcp) {
   constexpr uint64_t kBesides = 4;
@@ -220,6 +246,10 @@ class Joined : public Membership {
       server_ = open_store(world_, secret, self, silence_ms, lack);
       if (lack) throw Error(lack->code(), named(self, lack->what()));
       where.ports = {server_->endpoint().port};
+    } else if (const std::optional<Error> lack = lack_to_come(world_.size, options_.comm)) {
+      const Error told(lack->code(), named(self, lack->what()));
+      tell_others(where, secret, self, told, deadline_ns);
+      throw Error(told);
     }
     store_ = std::make_unique<Store>(where, secret, self, silence_ms, deadline_ns);
   } catch (const Error& error) {
@@ -273,7 +303,7 @@ class Joined : public Membership {
   std::vector<std::unique_ptr<Transport>> transports(JoinContext& context) const {
     std::vector<std::unique_ptr<Transport>> transports;
     const config::Comm& comm = options_.comm;
-    const bool all_tcp = comm.transport == "tcp" || context.tcp.link.emulated();
+    const bool all_tcp = all_over_tcp(comm);
     if (!all_tcp) transports.push_back(make_transport("shm", context));
     for (int rank = 0; rank < world_.size; ++rank) {
       const bool reached = !all_tcp && transports[0] && rank != world_.rank && transports[0]->reaches(rank);

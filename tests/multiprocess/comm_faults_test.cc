@@ -273,6 +273,23 @@ TEST_P(CommFaults, TooFewDescriptorsOfRankZeroAreHeardByAll) {
   });
 }
 
+// Another rank that cannot open enough has no connection yet to say so: it makes one, if it must of its
+// standard input, and every rank ends at once instead of waiting for it.
+TEST_P(CommFaults, TooFewDescriptorsOfAnyRankAreHeardByAll) {
+  repeat([&](int i) {
+    const int culprit = 1 + i % (kSize - 1), room = i % 3;
+    start({}, culprit, {"--room", std::to_string(room)});
+    const auto matcher = AllOf(testing::NamesRank(culprit, ranks_->pid(static_cast<size_t>(culprit))),
+                               HasSubstr("cannot join a world of 3 ranks, which takes "),
+                               HasSubstr(fmt::format("where {} can be opened", room)),
+                               HasSubstr("raise that to "), HasSubstr("`ulimit -n`"));
+    const Ended ended = ranks_->await_end(static_cast<size_t>(culprit));
+    EXPECT_EQ(ended.exit_status, exit_status(ErrorCode::kResourceExhausted)) << ended.err;
+    EXPECT_THAT(ended.err, matcher);
+    expect_all_end(culprit, ended.at_ns, 1.0, matcher);
+  });
+}
+
 // It runs out while the others come: those who knock are let in one by one, to hear of it.
 TEST_P(CommFaults, DescriptorsThatRunOutWhileRanksComeAreHeardByAll) {
   repeat([&](int) {
