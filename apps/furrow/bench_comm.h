@@ -42,7 +42,8 @@ std::vector<CommBenchRow> bench_comm(comm::Communicator& communicator, const Com
 
 // Measures every algorithm and puts the fastest ones for this number of ranks and these wires into the table
 // that the communicator chooses by.  Every rank calls it with the same options and gets the same table.
-void tune_comm(comm::Communicator& communicator, const CommBenchOptions& options);
+// Returns these wires.
+comm::Wires tune_comm(comm::Communicator& communicator, const CommBenchOptions& options);
 
 Table comm_bench_table(const std::vector<CommBenchRow>& rows);
 std::vector<CommBenchRow> parse_comm_bench(

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <set>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/file.h"
@@ -113,6 +114,7 @@ class Alone : public Membership {
   const World& world() const override { return world_; }
   Communicator& communicator() override { return *communicator_; }
   Rendezvous& store() override { return store_; }
+  std::optional<AlgorithmTable::Link> link() const override { return std::nullopt; }
   void leave() override { communicator_.reset(); }
   Error fail(const Error& reason) noexcept override {
     if (communicator_) communicator_->abort(reason);
@@ -218,6 +220,7 @@ class Joined : public Membership {
   const World& world() const override { return world_; }
   Communicator& communicator() override { return *communicator_; }
   Rendezvous& store() override { return *store_; }
+  std::optional<AlgorithmTable::Link> link() const override { return link_; }
 
   void leave() override {
     over_ = true;
@@ -280,6 +283,7 @@ class Joined : public Membership {
     context.tcp.connections = static_cast<int>(options_.comm.connections);
     context.tcp.link = parse_link(options_.comm.throttle);
     auto wires = transports(context);
+    if (!context.tcp.peers.empty()) link_ = link_of(context.tcp);
     CommunicatorOptions options = communicator_options(options_);
     // On its only core a rank gains nothing from a second thread that moves memory: they would take turns.
     const bool memory_alone = context.tcp.peers.empty();
@@ -298,6 +302,17 @@ class Joined : public Membership {
   std::string own_address() const {
     const std::string& interface = options_.comm.interface;
     return interface.empty() ? store_->own_address() : interface_addresses(interface).front();
+  }
+
+  AlgorithmTable::Link link_of(const TcpOptions& tcp) const {
+    std::set<std::string> hosts;
+    for (const Member& member : store_->members()) hosts.insert(member.machine);
+    const std::string interface = interface_of(tcp.address);
+    return {.hosts = static_cast<int>(hosts.size()),
+            .connections = tcp.connections,
+            .rate_mbit = interface_rate_mbit(interface),
+            .interface = interface,
+            .emulated = tcp.link.emulated()};
   }
 
   std::vector<std::unique_ptr<Transport>> transports(JoinContext& context) const {
@@ -336,6 +351,7 @@ class Joined : public Membership {
   std::unique_ptr<StoreServer> server_;  // rank 0; outlives its own connection to it
   std::unique_ptr<Store> store_;
   std::unique_ptr<Communicator> communicator_;
+  std::optional<AlgorithmTable::Link> link_;
 };
 
 }  // namespace

@@ -5,9 +5,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <mutex>
 #include <thread>
 
+#include "furrow/base/log.h"
 #include "furrow/comm/socket.h"
 
 namespace furrow::comm {
@@ -182,6 +185,32 @@ TEST(Join, OneRankOpensNoEngine) {
   World started;
   started.launcher = "openmpi";
   EXPECT_EQ(join(started, options)->communicator().options().backend, "native");
+}
+
+// What messages take, for those that choose by it; nothing where none are sent.
+TEST(Join, TheLinkIsThatOfThePeers) {
+  const auto link_with = [](const std::function<void(JoinOptions&)>& change) {
+    std::optional<AlgorithmTable::Link> link;
+    const auto options = [&](int) {
+      JoinOptions made = tcp();
+      change(made);
+      return made;
+    };
+    const auto errors = run_ranks(2, options, [&](int rank, Membership& membership) {
+      if (rank == 0) link = membership.link();
+    });
+    for (const std::string& error : errors) EXPECT_EQ(error, "");
+    return link;
+  };
+  EXPECT_FALSE(link_with([](JoinOptions& options) { options.comm.transport = "auto"; }));
+  const auto tcp_link = link_with([](JoinOptions& options) { options.comm.connections = 3; });
+  ASSERT_TRUE(tcp_link);
+  EXPECT_EQ(tcp_link->interface, "lo");
+  EXPECT_EQ(tcp_link->connections, 3);
+  EXPECT_EQ(tcp_link->hosts, 1);
+  EXPECT_FALSE(tcp_link->emulated);
+  const auto slow = link_with([](JoinOptions& options) { options.comm.throttle = "1Gbit"; });
+  EXPECT_TRUE(slow && slow->emulated);
 }
 
 TEST(Join, AnUnknownInterfaceListsTheKnownOnes) {
