@@ -20,6 +20,7 @@
 #include "furrow/comm/rendezvous.h"
 #include "furrow/comm/store.h"
 #include "furrow/comm/store_server.h"
+#include "furrow/config/comm_check.h"
 
 namespace furrow::comm {
 namespace {
@@ -73,20 +74,28 @@ void count_locally(World& world, const std::vector<Member>& members) {
   if (world.node < 0) world.node = nodes[here];
 }
 
-// Settings of furrow's own wires mean nothing to MPI's.  Beside NCCL they carry memory of the host.
-void refuse_for_engine(const config::Comm& comm) {
-  const bool throttled = !comm.throttle.empty();
-  if (comm.backend != "mpi" || (!throttled && comm.algorithm == "auto")) return;
-  throw Error(
-      ErrorCode::kInvalidArgument,
-      fmt::format("comm.{} is about furrow's own backend, and comm.backend is {}: leave out one of them",
-                  throttled ? "throttle" : "algorithm", comm.backend));
+// The keys of [comm] that are set to something else than their defaults, among those about furrow's own
+// wires; TCP's alone where the others count.
+std::vector<std::string> keys_of_wires(const config::Comm& comm, bool tcp_alone) {
+  const config::Comm usual;
+  std::vector<std::string> keys;
+  if (!tcp_alone && comm.transport != usual.transport) keys.emplace_back("comm.transport");
+  if (!tcp_alone && comm.algorithm != usual.algorithm) keys.emplace_back("comm.algorithm");
+  if (!tcp_alone && comm.throttle != usual.throttle) keys.emplace_back("comm.throttle");
+  if (comm.interface != usual.interface) keys.emplace_back("comm.interface");
+  if (comm.connections != usual.connections) keys.emplace_back("comm.connections");
+  return keys;
+}
+
+void warn_of_unused(const std::vector<std::string>& keys, std::string_view why) {
+  if (!keys.empty()) log_warning(fmt::format("{}: without effect, as {}", furrow::join(keys, ", "), why));
 }
 
 CommunicatorOptions communicator_options(const JoinOptions& options) {
   CommunicatorOptions result = options.communicator;
   result.timeout_ms = options.comm.train_timeout_seconds * kMsPerSecond;
-  refuse_for_engine(options.comm);
+  if (const std::string objection = config::engine_objection(options.comm); !objection.empty())
+    throw Error(ErrorCode::kInvalidArgument, objection);
   result.backend = options.comm.backend;
   if (options.comm.algorithm != "auto") result.algorithm = options.comm.algorithm;
   return result;
@@ -110,7 +119,9 @@ class Alone : public Membership {
       : world_(std::move(world)),
         communicator_(std::make_unique<Communicator>(Roster{0, {{host_name(), process_id(), ""}}},
                                                      std::vector<std::unique_ptr<Transport>>{},
-                                                     options_alone(world_, options))) {}
+                                                     options_alone(world_, options))) {
+    warn_of_unused(keys_of_wires(options.comm, false), "one rank talks to nobody");
+  }
   const World& world() const override { return world_; }
   Communicator& communicator() override { return *communicator_; }
   Rendezvous& store() override { return store_; }
@@ -284,6 +295,12 @@ class Joined : public Membership {
     context.tcp.link = parse_link(options_.comm.throttle);
     auto wires = transports(context);
     if (!context.tcp.peers.empty()) link_ = link_of(context.tcp);
+    if (!link_ && world_.rank == 0) {
+      warn_of_unused(
+          keys_of_wires(options_.comm, true),
+          "all ranks see each other's memory and nothing takes TCP: set comm.transport = tcp if it "
+          "should");
+    }
     CommunicatorOptions options = communicator_options(options_);
     // On its only core a rank gains nothing from a second thread that moves memory: they would take turns.
     const bool memory_alone = context.tcp.peers.empty();
