@@ -8,6 +8,7 @@
 
 #include "furrow/base/array.h"
 #include "furrow/base/table.h"
+#include "furrow/comm/algorithm.h"
 #include "furrow/comm/communicator.h"
 
 namespace furrow::app {
