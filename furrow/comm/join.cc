@@ -10,6 +10,7 @@
 #include <set>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
 #include "furrow/base/log.h"
@@ -285,6 +286,7 @@ class Joined : public Membership {
 
   // A failure here is told to the others as any other is.
   void connect(int64_t deadline_ns) try {
+    FURROW_FAILPOINT("comm.join");
     JoinContext context;
     context.roster = roster_of(world_.rank, store_->members());
     context.rendezvous = store_.get();
