@@ -157,7 +157,7 @@ class LayoutFaults : public Faults, public ::testing::WithParamInterface<Layout>
 TEST_P(LayoutFaults, AKilledRank) { kill_ranks(GetParam(), repetitions(2)); }
 TEST_P(LayoutFaults, AStoppedRank) { stop_ranks(GetParam(), repetitions(2)); }
 INSTANTIATE_TEST_SUITE_P(Ranks, LayoutFaults,
-                         ::testing::Values(Layout{"eight", 8, {"--training.local_batch_size", "8"}, 3},
+                         ::testing::Values(Layout{"eight", 8, {"--training.local_batch_size", "8"}, 6},
                                            Layout{
                                                "zero3", 4, {testing::kShard, "4", testing::kStage, "3"}, 3},
                                            Layout{"pipeline",
