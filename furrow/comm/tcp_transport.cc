@@ -1,6 +1,7 @@
 #include "furrow/comm/tcp_transport.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,7 +42,9 @@ int64_t spin_ns(const Roster& roster) {
   const auto here = std::count_if(roster.ranks.begin(), roster.ranks.end(),
                                   [&](const RankInfo& info) { return info.host == host; });
   const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
-  const bool pinned = core_count() < cores;
+  cpu_set_t own;
+  const bool pinned = sched_getaffinity(0, sizeof own, &own) == 0 && CPU_COUNT(&own) < cores &&
+                      core_count() == CPU_COUNT(&own);  // all of them: no control group keeps some back
   return pinned && here <= cores ? kSpinNs : 0;
 }
 
