@@ -49,9 +49,10 @@ AddressList resolve(const std::string& address, int port) {
   return AddressList(status == 0 ? list : nullptr);
 }
 
+// Closed where this machine has no such family: names have addresses of it all the same.
 Socket make_socket(int family) {
   Socket socket(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!socket.open()) throw descriptor_error(errno, "open a socket");
+  if (!socket.open() && errno != EAFNOSUPPORT) throw descriptor_error(errno, "open a socket");
   return socket;
 }
 
@@ -64,23 +65,6 @@ int bind_and_listen(const Socket& socket, const sockaddr* address, socklen_t len
   set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);
   if (bind(socket.descriptor(), address, length) != 0) return errno;
   return listen(socket.descriptor(), kBacklog) == 0 ? 0 : errno;
-}
-
-std::optional<Socket> listen_everywhere(int port) {
-  Socket socket(::socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (socket.open()) {
-    set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-    sockaddr_in6 address{};
-    address.sin6_family = AF_INET6;
-    address.sin6_port = htons(static_cast<uint16_t>(port));
-    if (bind_and_listen(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return socket;
-  }
-  Socket plain = make_socket(AF_INET);  // a machine without IPv6
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  if (bind_and_listen(plain, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return plain;
-  return std::nullopt;
 }
 
 Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
@@ -96,6 +80,24 @@ Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
   return {text, static_cast<int>(port)};
 }
 
+// Of one interface, those first that every peer can be told: an address of the link alone is nothing to
+// other links.
+std::vector<std::string> addresses_of(const ifaddrs* list, std::string_view interface) {
+  std::vector<std::string> v4, v6, of_the_link;
+  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+    if (entry->ifa_name != interface || entry->ifa_addr == nullptr) continue;
+    const int family = entry->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    const socklen_t length = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    sockaddr_storage address{};
+    std::memcpy(&address, entry->ifa_addr, length);
+    const std::string text = endpoint_of(address, length).address;
+    (family == AF_INET ? v4 : text.starts_with("fe80:") ? of_the_link : v6).push_back(text);
+  }
+  for (const auto& more : {v6, of_the_link}) v4.insert(v4.end(), more.begin(), more.end());
+  return v4;
+}
+
 // Ready for `events` (or broken) before the deadline?
 bool wait_for(int descriptor, int16_t events, int64_t deadline_ns) {
   while (true) {
@@ -106,9 +108,17 @@ bool wait_for(int descriptor, int16_t events, int64_t deadline_ns) {
   }
 }
 
-bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns) {
+bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns,
+               const std::function<void()>& meanwhile) {
+  constexpr int64_t kBetweenLooksNs = 200'000'000;
   if (connect(socket.descriptor(), target.ai_addr, target.ai_addrlen) == 0) return true;
-  if (errno != EINPROGRESS || !wait_for(socket.descriptor(), POLLOUT, deadline_ns)) return false;
+  if (errno != EINPROGRESS) return false;
+  while (true) {
+    const int64_t look_ns = std::min(deadline_ns, system_clock().monotonic_ns() + kBetweenLooksNs);
+    if (wait_for(socket.descriptor(), POLLOUT, look_ns)) break;
+    if (look_ns == deadline_ns) return false;
+    if (meanwhile) meanwhile();
+  }
   int status = 0;
   socklen_t length = sizeof status;
   getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &status, &length);
@@ -158,10 +168,28 @@ std::string to_string(const Endpoint& endpoint) {
   return fmt::format("{}{}{}:{}", v6 ? "[" : "", endpoint.address, v6 ? "]" : "", endpoint.port);
 }
 
+std::optional<Socket> listen_everywhere(int port) {
+  Socket socket(::socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (socket.open()) {
+    set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_port = htons(static_cast<uint16_t>(port));
+    if (bind_and_listen(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return socket;
+  }
+  Socket plain = make_socket(AF_INET);  // a machine without IPv6
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  if (bind_and_listen(plain, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return plain;
+  return std::nullopt;
+}
+
 std::optional<Socket> listen_at(const std::string& address, int port) {
   const AddressList list = resolve(address, port);
   for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
     Socket socket = make_socket(entry->ai_family);
+    if (!socket.open()) continue;
     const int status = bind_and_listen(socket, entry->ai_addr, entry->ai_addrlen);
     if (status == 0) return socket;
     if (status != EADDRNOTAVAIL) return std::nullopt;
@@ -185,11 +213,20 @@ Endpoint peer_endpoint(const Socket& socket) {
 
 int local_port(const Socket& socket) { return local_endpoint(socket).port; }
 
-std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns) {
+bool is_loopback(std::string_view address) { return address == "::1" || address.starts_with("127."); }
+
+std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns,
+                                 const std::function<void()>& meanwhile) {
   const AddressList list = resolve(address, port);
-  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
+  int64_t left = 0;
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) ++left;
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next, --left) {
     Socket socket = make_socket(entry->ai_family);
-    if (!connected(socket, *entry, deadline_ns) || is_itself(socket)) continue;
+    if (!socket.open()) continue;
+    // One that nothing comes back from leaves time for the others.
+    const int64_t now = system_clock().monotonic_ns();
+    const int64_t until = now + (deadline_ns - now) / left;
+    if (!connected(socket, *entry, until, meanwhile) || is_itself(socket)) continue;
     set_no_delay(socket);
     return socket;
   }
@@ -212,30 +249,20 @@ std::string resolve_problem(const std::string& address) {
   return status == 0 || out_of_descriptors(errno) ? "" : gai_strerror(status);
 }
 
-std::vector<std::string> interface_addresses(std::string_view interface) {
+std::vector<std::string> interface_addresses(std::string_view interfaces) {
   ifaddrs* list = nullptr;
   if (getifaddrs(&list) != 0) throw Error(ErrorCode::kUnavailable, "cannot list the network interfaces");
   const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, &freeifaddrs);
-  std::vector<std::string> v4, v6;
   std::set<std::string> names;
-  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
-    names.insert(entry->ifa_name);
-    if (entry->ifa_name != interface || entry->ifa_addr == nullptr) continue;
-    const int family = entry->ifa_addr->sa_family;
-    if (family != AF_INET && family != AF_INET6) continue;
-    const socklen_t length = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-    sockaddr_storage address{};
-    std::memcpy(&address, entry->ifa_addr, length);
-    (family == AF_INET ? v4 : v6).push_back(endpoint_of(address, length).address);
+  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) names.insert(entry->ifa_name);
+  for (const std::string& name : split(interfaces, ',')) {
+    std::vector<std::string> addresses = addresses_of(list, trim(name));
+    if (!addresses.empty()) return addresses;
   }
-  if (v4.empty() && v6.empty()) {
-    throw Error(
-        ErrorCode::kNotFound,
-        fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
-                    interface, join({names.begin(), names.end()}, ", ")));
-  }
-  v4.insert(v4.end(), v6.begin(), v6.end());
-  return v4;
+  throw Error(
+      ErrorCode::kNotFound,
+      fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
+                  interfaces, join({names.begin(), names.end()}, ", ")));
 }
 
 void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,

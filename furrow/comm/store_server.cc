@@ -60,6 +60,18 @@ StoreServer::StoreServer(Socket listener, const Secret& secret, Member host, int
 
 StoreServer::~StoreServer() = default;
 
+std::string StoreServer::reached_at() {
+  const std::lock_guard lock(mutex_);
+  return reached_at_;
+}
+
+void StoreServer::note_way(const Client& client) {
+  const std::string address = local_endpoint(client.connection.socket()).address;
+  if (is_loopback(address)) return;
+  const std::lock_guard lock(mutex_);
+  if (reached_at_.empty()) reached_at_ = address;
+}
+
 void StoreServer::wait_until_left() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return failed_ || std::find(left_.begin(), left_.end(), false) == left_.end(); });
@@ -256,6 +268,7 @@ void StoreServer::greet_member(Client& client, const Member& member) {
     return refuse_second(client, member, present != nullptr ? &*present->member : nullptr);
   }
   client.member = member;
+  note_way(client);
   own_came_ = own_came_ || member.rank == host_.rank;
   client.connection.inbox().allow(kLargestStoreMessage);
   ++came_;

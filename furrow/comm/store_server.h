@@ -42,6 +42,8 @@ class StoreServer {
   StoreServer& operator=(const StoreServer&) = delete;
 
   Endpoint endpoint() const { return endpoint_; }
+  // This host's address as a rank of another host has used it; "" while none has come.  Any thread.
+  std::string reached_at();
   // Rank 0 fails with `reason` before it has a connection of its own: what everybody hears that has come, and
   // whoever still comes.  Nothing where something failed before.  Any thread.
   void refuse(const Error& reason);
@@ -85,6 +87,7 @@ class StoreServer {
   void drop(Client& client);
   void fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last = {});
   void note_left(int rank);
+  void note_way(const Client& client);
   std::string absent() const;
   bool lingering(int64_t now_ns) const;
 
@@ -114,6 +117,7 @@ class StoreServer {
   std::condition_variable changed_;
   std::vector<bool> left_;
   std::optional<Error> failed_, refusal_;
+  std::string reached_at_;
   std::jthread thread_;  // last: it uses all of the above
 };
 

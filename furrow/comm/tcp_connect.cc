@@ -80,7 +80,8 @@ class Connector {
 
   Socket reach(int peer, const Endpoint& endpoint) const {
     while (true) {
-      auto socket = connect_to(endpoint.address, endpoint.port, context_.deadline_ns);
+      auto socket = connect_to(endpoint.address, endpoint.port, context_.deadline_ns,
+                               [&] { context_.rendezvous->check_alive(); });
       if (socket && greet(*socket, kDataPurpose, secret_, context_.deadline_ns) == Greeting::kFriend) {
         return std::move(*socket);
       }
