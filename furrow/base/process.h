@@ -16,7 +16,7 @@ std::string cpu_model();  // "AMD EPYC 9454", "unknown cpu" where /proc does not
 // "scalar". Equal bits are promised for one instruction set only, so it stands in run headers and manifests.
 std::string instruction_set();
 
-int core_count();  // that this process may use (affinity mask, cpu_quota.h), at least 1
+int core_count();  // cores that this process may use (its affinity mask), at least 1
 // Cores that processes of this host may use together; those that are gone count nothing.  At least 1.
 int core_count_of(std::span<const int64_t> process_ids);
 int default_threads();          // OMP_NUM_THREADS (of "4,2" the first) where it is a number above 0, else

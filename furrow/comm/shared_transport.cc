@@ -9,6 +9,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/process.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/fence.h"
 #include "furrow/comm/futex.h"
 
@@ -268,7 +269,7 @@ void SharedTransport::wait_until(const Awaits& what, const Ready& ready) {
     return good;
   };
   if (spin(look)) return;
-  int64_t looked_ns = now_ns();
+  int64_t looked_ns = awake_ns();
   while (true) {
     const uint32_t bell = me.bell.load();
     const Sleeping sleeping(me.sleeping);
@@ -277,7 +278,7 @@ void SharedTransport::wait_until(const Awaits& what, const Ready& ready) {
     const bool gone = control(what.peer).left.load() != 0;
     const bool stop = me.aborted.load() != 0;
     if (!stop && look(nullptr)) break;
-    const int64_t now = now_ns();
+    const int64_t now = awake_ns();
     if (!stop && !gone && now < what.deadline_ns && now - looked_ns < kLookUpNs) {
       futex_wait(me.bell, bell, std::min(kLookUpNs, what.deadline_ns - now));
       continue;

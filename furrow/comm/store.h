@@ -85,7 +85,7 @@ class Store : public Rendezvous {
   void run();
   void poll_once();
   void send_beat(int64_t now_ns);
-  void check_silence(int64_t now_ns);
+  void check_silence();
   void handle(const StoreMessage& message);
   void lose(ErrorCode code, const std::string& how);
   void record(const Error& error);
@@ -114,7 +114,7 @@ class Store : public Rendezvous {
   std::optional<Error> failure_;
   std::string absent_;
   Report zero_progress_;
-  int64_t heard_ns_ = 0;
+  int64_t heard_ns_ = 0;  // awake_ns()
   int64_t next_beat_ns_ = 0;
   bool welcome_ = false;
   bool leaving_ = false;

@@ -55,9 +55,9 @@ class StoreServer {
     explicit Client(Socket socket);
     StoreConnection connection;
     std::optional<Member> member;  // after its hello
-    int64_t heard_ns = 0;
-    Report progress;     // by this process's clock
-    bool asked = false;  // for its configuration, which differs
+    int64_t heard_ns = 0;          // awake_ns()
+    Report progress;               // by this process's clock
+    bool asked = false;            // for its configuration, which differs
   };
   struct Waiting {
     Client* client;
@@ -82,7 +82,7 @@ class StoreServer {
   void set_value(const std::string& key, const std::string& text);
   void answer(Client& client, uint64_t id, const std::string& text, int64_t number = 0);
   void beat();
-  void check_silence(int64_t now_ns);
+  void check_silence(int64_t awake_ns);
   void lose(Client& client);
   void drop(Client& client);
   void fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last = {});

@@ -10,6 +10,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/silent_thread.h"
 #include "furrow/comm/transports.h"
 
@@ -167,8 +168,9 @@ void TcpTransport::wait_for(std::unique_lock<std::mutex>& lock, const Waiter& wa
     }
     const int64_t now = now_ns();
     check_peer(operation.peer, now);
-    if (now >= deadline_ns) throw missed_deadline(operation);
-    sleep(lock, waiter, std::min(deadline_ns, next_event_ns(operation)));
+    const int64_t left = deadline_ns - awake_ns();
+    if (left <= 0) throw missed_deadline(operation);
+    sleep(lock, waiter, std::min(now + left, next_event_ns(operation)));
   }
 }
 

@@ -9,8 +9,8 @@
 #include <thread>
 #include <utility>
 
-#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/comm/awake.h"
 
 namespace furrow::comm {
 namespace {
@@ -157,7 +157,7 @@ NcclComm NcclWires::make_blocking_comm(const Birth& birth, int64_t deadline_ns) 
 void NcclWires::check_time(int64_t deadline_ns, std::string_view whom) const {
   communicator_.listen();
   communicator_.check_alive();
-  if (system_clock().monotonic_ns() < deadline_ns) return;
+  if (awake_ns() < deadline_ns) return;
   throw Error(ErrorCode::kDeadlineExceeded,
               fmt::format("time is over while NCCL waits for {}: missing, stopped or late", whom));
 }
