@@ -44,6 +44,7 @@ void write_audit(JsonWriter& json, const RankAudit& audit) {
   json.field("deterministic", audit.deterministic);
   if (audit.ranks == 1) return;
   json.field("audited_steps", audit.steps);
+  if (audit.steps == 0) return;
   json.key("bytes").begin_object();
   for (const CollectiveAudit& kind : audit.bytes) {
     json.key(kind.name).begin_object();
@@ -103,6 +104,10 @@ std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
   const std::string over = ours ? "" : fmt::format(", over {}", audit.backend);
   rows.push_back({"ranks", fmt::format("{} ({}{})", audit.ranks, audit.layout, over), ""});
   rows.push_back({"deterministic", audit.deterministic, ""});
+  if (audit.steps == 0) {
+    rows.push_back({"audit", "of no step: the first one of a process does not count", ""});
+    return rows;
+  }
   if (!audit.rank_samples_per_second.empty()) {
     const auto first = audit.rank_samples_per_second.begin();
     const auto [least, most] = std::minmax_element(first, audit.rank_samples_per_second.end());

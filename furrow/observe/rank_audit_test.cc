@@ -63,6 +63,23 @@ TEST(RankAudit, OfOneRankIsItsLayoutAlone) {
   EXPECT_EQ(to_json(back), text);
 }
 
+// The first step of a process does not count: a run of one, or a resume of a finished one, has measured
+// nothing.
+TEST(RankAudit, OfNoStepHasNoFigures) {
+  Summary short_one = on_ranks();
+  short_one.samples_per_second = 0;
+  short_one.audit->steps = 0;
+  const std::string text = to_json(short_one), table = to_table(short_one);
+  for (const char* key : {"bytes", "exposed_communication", "latency_overhead", "rank_samples_per_second"})
+    EXPECT_EQ(text.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
+  for (const char* row :
+       {"samples per second", "step time", "samples/s per rank", "waited for ranks", "latency"})
+    EXPECT_EQ(table.find(row), std::string::npos) << row << table;
+  EXPECT_NE(table.find("audit                 of no step"), std::string::npos) << table;
+  EXPECT_EQ(to_json(parse_summary(text)), text);
+  EXPECT_NE(to_table(on_ranks()).find("step time"), std::string::npos) << "control";
+}
+
 TEST(RankAudit, IsAbsentInSummariesWithoutRanks) {
   Summary before = on_ranks();
   before.audit.reset();
