@@ -87,6 +87,7 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
   if (first && resume) kept = data::read_fitted(job.run_folder);
   request.dataset = std::make_shared<data::Dataset>(
       open_shared(request.communicator, job.config, kept));  // while libtorch loads
+  if (request.communicator != nullptr) require_same_data(*request.communicator, *request.dataset);
   return torch_entry_points().train(request);
 }
 
@@ -153,7 +154,8 @@ const Command kTrainCommand{
         "\n"
         "CONFIG is a TOML file; every key can be given as --section.key value (`furrow help config`).\n"
         "The run goes into --job.dump_folder DIR, else into runs/<config name>-NNN.\n"
-        "With --resume a run goes on from its newest valid checkpoint, also after kill -9.\n"
+        "With --resume a run goes on from its newest valid checkpoint, also after kill -9; CONFIG\n"
+        "--job.dump_folder DIR --resume begins it where DIR holds none yet.\n"
         "--nproc N trains on N ranks of this machine, also to go on with a run of another number; under\n"
         "torchrun, srun and mpirun the environment is enough (docs/howto/train-on-ranks.md).\n"
         "SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal closes) save a checkpoint and stop with status\n"

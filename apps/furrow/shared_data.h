@@ -15,4 +15,9 @@ namespace furrow::app {
 data::Dataset open_shared(comm::Communicator* communicator, const config::Config& config,
                           const std::optional<data::Preprocessing>& kept);
 
+// Every rank calls it with what it has opened.  Error{failed_precondition} on all of them where one has other
+// data than rank 0: other splits or fields, or another sample among some that are read to compare.  A path is
+// as good as the copy of the data that a host has there.
+void require_same_data(comm::Communicator& communicator, const data::Dataset& dataset);
+
 }  // namespace furrow::app

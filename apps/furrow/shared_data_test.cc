@@ -41,6 +41,33 @@ TEST(SharedData, OtherRanksTakeWhatRankZeroFits) {
       << "control";
 }
 
+// What rank 1 has in its folder: the same, more of it, and as much of something else.
+TEST(SharedData, OtherDataOfARankAreNamed) {
+  const testing::TemporaryFolder folder;
+  const std::string text = "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh";
+  write_file_atomic(folder.path() + "/0", text);
+  const auto said = [&](const std::string& other) {
+    write_file_atomic(folder.path() + "/1", other);
+    std::vector<std::string> messages(2);
+    testing::run_ranks(2, [&](comm::Communicator& communicator) {
+      const auto rank = static_cast<size_t>(communicator.rank());
+      const data::Dataset dataset =
+          open_shared(&communicator, text_config(folder.path() + "/" + std::to_string(rank)), {});
+      try {
+        require_same_data(communicator, dataset);
+      } catch (const Error& error) {
+        messages[rank] = error.what();
+      }
+    });
+    EXPECT_EQ(messages[1], messages[0]);
+    return messages[0];
+  };
+  EXPECT_EQ(said(text), "");
+  EXPECT_NE(said(text + " " + text).find("has other data than rank 0 (host"), std::string::npos);
+  EXPECT_NE(said(text + " " + text).find("training split: "), std::string::npos);
+  EXPECT_NE(said("hgfedcba" + text.substr(8)).find("training sample 0: "), std::string::npos);
+}
+
 TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {
   const testing::TemporaryFolder folder;
   std::vector<std::string> messages(2);
