@@ -114,6 +114,7 @@ Run::Run(const TrainRequest& request)
   check_device(bench_.config, spec_, layout_);
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
+  check_same_arithmetic();
   open_folder();
 }
 
@@ -158,6 +159,7 @@ void Run::compile() {
   deterministic_ =
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
                                first() ? plan::tree_cost(spec_, layout_, options) : std::nullopt);
+  if (!unlike_.empty()) deterministic_ = fmt::format("off: {}, so this run has bits of its own", unlike_);
   global_batch_ = program.samples();
   own_samples_ = samples_of(program);
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
