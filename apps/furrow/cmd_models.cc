@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -65,21 +66,32 @@ int import_model(const std::string& what, const models::ForeignModel& model, con
   return 0;
 }
 
+// An option of the other direction would do nothing.
+void refuse(const Arguments& arguments, std::string_view option, const char* direction) {
+  if (!arguments.has(option)) return;
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("{} is for `furrow models {}`", option, direction));
+}
+
 int import_hugging_face(const Arguments& arguments) {
+  refuse(arguments, "--dtype", "export");
   const std::string &what = arguments.positional[2], out = out_of(arguments, "models" / name_of(what));
   return import_model(what, read_hugging_face(what), arguments.get("--tokenizer", what), out);
 }
 
 int import_llama2c(const Arguments& arguments) {
+  refuse(arguments, "--dtype", "export");
   const std::string &what = arguments.positional[2], out = out_of(arguments, "models" / name_of(what));
   return import_model(what, read_llama2c(what), arguments.get("--tokenizer", ""), out);
 }
 
 int export_hugging_face(const Arguments& arguments) {
+  refuse(arguments, "--tokenizer", "import");
   const std::string& what = arguments.positional[2];
   const bool is_model = path_exists(what + "/model.toml");
   const std::string out = out_of(arguments, is_model ? fs::path() : fs::path(what) / "hf");
-  if (!write_hugging_face(is_model ? what : what + "/model", out))
+  std::optional<DType> dtype;
+  if (arguments.has("--dtype")) dtype = parse_dtype(arguments.get("--dtype", ""));
+  if (!write_hugging_face(is_model ? what : what + "/model", out, dtype))
     log_info("its tokenizer has no form among Hugging Face's: the folder holds the model alone");
   fmt::print("{}\n", out);
   return 0;
@@ -108,6 +120,8 @@ int run_models(const Arguments& arguments) {
 constexpr Option kOptions[] = {
     {"--out", "DIR",
      "the folder to write, which must not be there (default: models/NAME; export of a run: RUN/hf)"},
+    {"--dtype", "float32|float16|bfloat16",
+     "export: type of the parameters (default: that of an imported model's file, of a run's float32)"},
     {"--tokenizer", "FILE", "import: merges.txt, tokenizer.model or a tokenizer.bin of llama2.c"},
 };
 
@@ -130,8 +144,9 @@ const Command kModelsCommand{
         "starts\n"
         "from it with --checkpoint.initial_load_path MODEL, `furrow eval MODEL --text FILE` measures it. The "
         "tokenizer\n"
-        "(merges.txt, tokenizer.model) comes along. Parameters in float32 go in and out bit for "
-        "bit.\n",
+        "(merges.txt, tokenizer.model) comes along. Parameters go in and out bit for bit, "
+        "those of\n"
+        "16 bits too.\n",
     .options = kOptions,
     .run = run_models,
 };
