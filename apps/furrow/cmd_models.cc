@@ -22,6 +22,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr std::string_view kNoTokenizer = "none";
+
 // --out, or `otherwise`.
 std::string out_of(const Arguments& arguments, const fs::path& otherwise) {
   const bool given = arguments.has("--out");
@@ -51,14 +53,24 @@ std::string tokenizer_advice(const std::string& place) {
       unread);
 }
 
-// `tokenizer`: a file, a folder that may hold one, or empty.
+// The model goes in without one, too.
+preprocess::State tokenizer_of(const std::string& place, const models::ForeignModel& model) {
+  if (place.empty() || place == kNoTokenizer) return {};
+  try {
+    return read_tokenizer(place, model.vocabulary);
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                fmt::format("{}; --tokenizer none imports the model without one", error.what()));
+  }
+}
+
+// `tokenizer`: a file, a folder that may hold one, "none", or empty.
 int import_model(const std::string& what, const models::ForeignModel& model, const std::string& tokenizer,
                  const std::string& out) {
-  const preprocess::State state =
-      tokenizer.empty() ? preprocess::State() : read_tokenizer(tokenizer, model.vocabulary);
+  const preprocess::State state = tokenizer_of(tokenizer, model);
   fs::create_directories(parent_directory(out));
   write_as_artefact(model, std::filesystem::path(what).filename(), out, state);
-  if (state.empty()) log_info(tokenizer_advice(tokenizer));
+  if (state.empty() && tokenizer != kNoTokenizer) log_info(tokenizer_advice(tokenizer));
   int64_t parameters = 0;
   for (const models::NamedParameter& parameter : model.parameters) parameters += parameter.array.size();
   fmt::print("{}: {}, {} parameters, vocabulary {}, context {}\n", out, model.model.name,
@@ -122,7 +134,7 @@ constexpr Option kOptions[] = {
      "the folder to write, which must not be there (default: models/NAME; export of a run: RUN/hf)"},
     {"--dtype", "float32|float16|bfloat16",
      "export: type of the parameters (default: that of an imported model's file, of a run's float32)"},
-    {"--tokenizer", "FILE", "import: merges.txt, tokenizer.model or a tokenizer.bin of llama2.c"},
+    {"--tokenizer", "FILE", "import: merges.txt, tokenizer.model, a tokenizer.bin of llama2.c, or none"},
 };
 
 }  // namespace

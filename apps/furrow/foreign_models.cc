@@ -113,6 +113,8 @@ class Tensors {
       } catch (const Error& error) {
         throw error.with_context(index);
       }
+    } else {
+      refuse_other_formats(folder);
     }
     for (const std::string& name : names) files_.emplace_back(folder + "/" + name);
   }
@@ -156,6 +158,19 @@ class Tensors {
   static constexpr uint64_t kMostJson = 64 << 20;
 
  private:
+  // A folder whose parameters are there, but as something else than safetensors.
+  static void refuse_other_formats(const std::string& folder) {
+    if (path_exists(folder + "/model.safetensors")) return;
+    for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth",
+                             "tf_model.h5", "flax_model.msgpack"}) {
+      if (!path_exists(folder + "/" + name)) continue;
+      throw Error(
+          ErrorCode::kUnimplemented,
+          fmt::format("{} has its parameters in {}, and model.safetensors is read: save the model with "
+                      "transformers' save_pretrained",
+                      folder, name));
+    }
+  }
   static std::string_view without(std::string_view name, std::string_view prefix) {
     return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
   }

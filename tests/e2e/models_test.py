@@ -208,6 +208,9 @@ def check_refusals(work):
     refused("missing", LLAMA, missing, 3, "no tensor model.norm.weight")
     refused("wider", dict(LLAMA, intermediate_size=25), tensors, 7, "the sizes of the model ask for [25, 16]")
     refused("odd", dict(LLAMA, num_key_value_heads=3), tensors, 2, "no multiple of kv_heads = 3")
+    folder = write_folder(work / "pickled", LLAMA, tensors)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "parameters in pytorch_model.bin" in models("import", "hf", folder, "--out", work / "x", code=13)
     folder = write_folder(work / "torn", LLAMA, tensors)
     (folder / "config.json").write_text('{"model_type": "llama",')
     assert "config.json" in models("import", "hf", folder, "--out", work / "torn-model", code=11)
@@ -255,7 +258,10 @@ def check_tokenizers(work):
     swapped = gpt2_vocabulary()
     swapped["low"], swapped["er"] = swapped["er"], swapped["low"]
     (folder / "vocab.json").write_text(json.dumps(swapped))
-    assert 'token "low" of line 3 of the merges is number 258' in models("import", "hf", folder, "--out", work / "x", code=11)
+    refused = models("import", "hf", folder, "--out", work / "x", code=11)
+    assert 'token "low" of line 3 of the merges is number 258' in refused and "--tokenizer none" in refused, refused
+    models("import", "hf", folder, "--out", work / "without", "--tokenizer", "none")
+    assert '"kind"' not in (work / "without/model.toml").read_text()
     (folder / "vocab.json").unlink()
     small = dict(GPT2, vocab_size=260)
     (folder / "config.json").write_text(json.dumps(small))
