@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <set>
 #include <utility>
@@ -60,6 +61,23 @@ void set_option(const Socket& socket, int level, int option, int value) {
   setsockopt(socket.descriptor(), level, option, &value, sizeof value);
 }
 
+struct InterfaceListDeleter {
+  void operator()(ifaddrs* list) const { freeifaddrs(list); }
+};
+using InterfaceList = std::unique_ptr<ifaddrs, InterfaceListDeleter>;
+
+InterfaceList list_interfaces() {
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) throw Error(ErrorCode::kUnavailable, "cannot list the network interfaces");
+  return InterfaceList(list);
+}
+
+// Of an address of an interface; AF_UNSPEC: it is none of IP.
+int ip_family(const ifaddrs& entry) {
+  const int family = entry.ifa_addr == nullptr ? AF_UNSPEC : entry.ifa_addr->sa_family;
+  return family == AF_INET || family == AF_INET6 ? family : AF_UNSPEC;
+}
+
 // 0 or the error number.
 int bind_and_listen(const Socket& socket, const sockaddr* address, socklen_t length) {
   set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -80,18 +98,22 @@ Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
   return {text, static_cast<int>(port)};
 }
 
+// REQUIRES: an address of IP.
+std::string address_of(const ifaddrs& entry) {
+  const socklen_t length = ip_family(entry) == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+  sockaddr_storage address{};
+  std::memcpy(&address, entry.ifa_addr, length);
+  return endpoint_of(address, length).address;
+}
+
 // Of one interface, those first that every peer can be told: an address of the link alone is nothing to
 // other links.
 std::vector<std::string> addresses_of(const ifaddrs* list, std::string_view interface) {
   std::vector<std::string> v4, v6, of_the_link;
   for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
-    if (entry->ifa_name != interface || entry->ifa_addr == nullptr) continue;
-    const int family = entry->ifa_addr->sa_family;
-    if (family != AF_INET && family != AF_INET6) continue;
-    const socklen_t length = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-    sockaddr_storage address{};
-    std::memcpy(&address, entry->ifa_addr, length);
-    const std::string text = endpoint_of(address, length).address;
+    const int family = ip_family(*entry);
+    if (entry->ifa_name != interface || family == AF_UNSPEC) continue;
+    const std::string text = address_of(*entry);
     (family == AF_INET ? v4 : text.starts_with("fe80:") ? of_the_link : v6).push_back(text);
   }
   for (const auto& more : {v6, of_the_link}) v4.insert(v4.end(), more.begin(), more.end());
@@ -99,26 +121,22 @@ std::vector<std::string> addresses_of(const ifaddrs* list, std::string_view inte
 }
 
 // Ready for `events` (or broken) before the deadline?
-bool wait_for(int descriptor, int16_t events, int64_t deadline_ns) {
+bool wait_for(int descriptor, int16_t events, const Patience& patience) {
+  constexpr auto kLooks = static_cast<int>(Patience::kBetweenLooksMs);
   while (true) {
     pollfd one{descriptor, events, 0};
-    const int ready = poll(&one, 1, poll_timeout_ms(deadline_ns));
+    const int left = poll_timeout_ms(patience.deadline_ns);
+    const int ready = poll(&one, 1, patience.look ? std::min(left, kLooks) : left);
     if (ready > 0) return true;
-    if (ready == 0 || errno != EINTR) return false;
+    if (ready < 0 && errno != EINTR) return false;
+    if (ready == 0 && poll_timeout_ms(patience.deadline_ns) == 0) return false;
+    if (patience.look) patience.look();
   }
 }
 
-bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns,
-               const std::function<void()>& meanwhile) {
-  constexpr int64_t kBetweenLooksNs = 200'000'000;
+bool connected(const Socket& socket, const addrinfo& target, const Patience& patience) {
   if (connect(socket.descriptor(), target.ai_addr, target.ai_addrlen) == 0) return true;
-  if (errno != EINPROGRESS) return false;
-  while (true) {
-    const int64_t look_ns = std::min(deadline_ns, system_clock().monotonic_ns() + kBetweenLooksNs);
-    if (wait_for(socket.descriptor(), POLLOUT, look_ns)) break;
-    if (look_ns == deadline_ns) return false;
-    if (meanwhile) meanwhile();
-  }
+  if (errno != EINPROGRESS || !wait_for(socket.descriptor(), POLLOUT, patience)) return false;
   int status = 0;
   socklen_t length = sizeof status;
   getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &status, &length);
@@ -129,7 +147,7 @@ bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns
 // TCP's simultaneous open then connects the socket to itself.
 bool is_itself(const Socket& socket) { return local_endpoint(socket) == peer_endpoint(socket); }
 
-void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t deadline_ns,
+void check_transfer(ssize_t count, int16_t events, const Socket& socket, const Patience& patience,
                     std::string_view peer) {
   if (count > 0) return;
   if (count == 0) throw Error(ErrorCode::kUnavailable, fmt::format("{} closed the connection", peer));
@@ -138,7 +156,7 @@ void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t
     throw Error(ErrorCode::kUnavailable,
                 fmt::format("the connection to {} broke: {}", peer, std::strerror(errno)));
   }
-  if (!wait_for(socket.descriptor(), events, deadline_ns)) {
+  if (!wait_for(socket.descriptor(), events, patience)) {
     throw Error(ErrorCode::kDeadlineExceeded, fmt::format("{} did not answer in time", peer));
   }
 }
@@ -215,8 +233,7 @@ int local_port(const Socket& socket) { return local_endpoint(socket).port; }
 
 bool is_loopback(std::string_view address) { return address == "::1" || address.starts_with("127."); }
 
-std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns,
-                                 const std::function<void()>& meanwhile) {
+std::optional<Socket> connect_to(const std::string& address, int port, const Patience& patience) {
   const AddressList list = resolve(address, port);
   int64_t left = 0;
   for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) ++left;
@@ -225,8 +242,8 @@ std::optional<Socket> connect_to(const std::string& address, int port, int64_t d
     if (!socket.open()) continue;
     // One that nothing comes back from leaves time for the others.
     const int64_t now = system_clock().monotonic_ns();
-    const int64_t until = now + (deadline_ns - now) / left;
-    if (!connected(socket, *entry, until, meanwhile) || is_itself(socket)) continue;
+    const Patience share(now + (patience.deadline_ns - now) / left, patience.look);
+    if (!connected(socket, *entry, share) || is_itself(socket)) continue;
     set_no_delay(socket);
     return socket;
   }
@@ -249,14 +266,27 @@ std::string resolve_problem(const std::string& address) {
   return status == 0 || out_of_descriptors(errno) ? "" : gai_strerror(status);
 }
 
+std::string interface_of(const std::string& address) {
+  const InterfaceList list = list_interfaces();
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next) {
+    if (ip_family(*entry) != AF_UNSPEC && address_of(*entry) == address) return entry->ifa_name;
+  }
+  return "";
+}
+
+int64_t interface_rate_mbit(const std::string& interface) {
+  int64_t rate = 0;
+  std::ifstream("/sys/class/net/" + interface + "/speed") >> rate;  // -1 where a virtual one has none
+  return std::max<int64_t>(rate, 0);
+}
+
 std::vector<std::string> interface_addresses(std::string_view interfaces) {
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) throw Error(ErrorCode::kUnavailable, "cannot list the network interfaces");
-  const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, &freeifaddrs);
+  const InterfaceList list = list_interfaces();
   std::set<std::string> names;
-  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) names.insert(entry->ifa_name);
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next)
+    names.insert(entry->ifa_name);
   for (const std::string& name : split(interfaces, ',')) {
-    std::vector<std::string> addresses = addresses_of(list, trim(name));
+    std::vector<std::string> addresses = addresses_of(list.get(), trim(name));
     if (!addresses.empty()) return addresses;
   }
   throw Error(
@@ -265,20 +295,20 @@ std::vector<std::string> interface_addresses(std::string_view interfaces) {
                   interfaces, join({names.begin(), names.end()}, ", ")));
 }
 
-void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,
+void send_all(const Socket& socket, std::span<const std::byte> bytes, const Patience& patience,
               std::string_view peer) {
   while (!bytes.empty()) {
     const ssize_t count = send(socket.descriptor(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    check_transfer(count, POLLOUT, socket, deadline_ns, peer);
+    check_transfer(count, POLLOUT, socket, patience, peer);
     if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
   }
 }
 
-void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
+void receive_all(const Socket& socket, std::span<std::byte> bytes, const Patience& patience,
                  std::string_view peer) {
   while (!bytes.empty()) {
     const ssize_t count = recv(socket.descriptor(), bytes.data(), bytes.size(), 0);
-    check_transfer(count, POLLIN, socket, deadline_ns, peer);
+    check_transfer(count, POLLIN, socket, patience, peer);
     if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
   }
 }

@@ -74,7 +74,7 @@ TEST(Socket, WhoeverWaitsForAnAnswerLooksAroundMeanwhile) {
   std::vector<Socket> queue;
   const int port = local_port(listener);
   const auto call = [&](int64_t deadline_ns, const std::function<void()>& meanwhile) {
-    return connect_to("127.0.0.1", port, deadline_ns, meanwhile);
+    return connect_to("127.0.0.1", port, {deadline_ns, meanwhile});
   };
   while (auto socket = call(system_clock().monotonic_ns() + kSecond / 20, {}))
     queue.push_back(std::move(*socket));

@@ -95,8 +95,9 @@ LOCALHOST = "127.0.0.1 localhost\n::1 localhost\n"
 
 
 def join_by_name(names):
-    """Two ranks on each of two hosts, which know rank 0's host as `zero`, each by its own list."""
-    with Network(2) as network:
+    """Two ranks on each of two hosts some way apart, which know rank 0's host as `zero`, each by its own list."""
+    with Network(2, faulty=True) as network:
+        network.faults.tell("delay 5")
         with network.names([LOCALHOST + text for text in names]):
             with Job(network, ["--steps", "3"], per_host=2, variables={"MASTER_ADDR": "zero"}) as job:
                 job.finish()
