@@ -50,9 +50,9 @@ struct Comm {
       {.doc = "Emulates a slower network for experiments: rate, delay or both of each rank's link, such as "
               "\"100Mbit,2ms\". All traffic then takes TCP. Empty: none."});
     v("interface", &Comm::interface,
-      {.doc = "Network interface that peers reach this rank at, such as \"eth0\", or several, of which the "
-              "first "
-              "that a host has counts: \"ib0,eth0,ens5\". Empty: the one on the route to rank 0."});
+      {.doc =
+           "Network interface that peers reach this rank at, such as \"eth0\". Empty: the one on the route "
+           "to rank 0."});
     v("connections", &Comm::connections,
       {.min = 1,
        .max = 64,
