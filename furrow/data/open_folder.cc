@@ -25,9 +25,30 @@ struct Listing {
   std::vector<int32_t> labels;
 };
 
-std::vector<fs::path> sorted_entries(const fs::path& folder) {
+// Tells how many files are found, and ends the listing when it is cancelled.
+class ListProgress {
+ public:
+  explicit ListProgress(const WhileOpening& opening) : opening_(opening) {}
+
+  void found() {
+    constexpr uint64_t kBetween = 256;
+    if (++files_ % kBetween != 0) return;
+    if (opening_.cancel != nullptr && opening_.cancel->cancelled())
+      throw Error(ErrorCode::kCancelled, "interrupted while the images were listed: nothing is left behind");
+    if (opening_.listed) opening_.listed(files_);
+  }
+
+ private:
+  const WhileOpening& opening_;
+  uint64_t files_ = 0;
+};
+
+std::vector<fs::path> sorted_entries(const fs::path& folder, ListProgress* progress = nullptr) {
   std::vector<fs::path> entries;
-  for (const auto& entry : fs::directory_iterator(folder)) entries.push_back(entry.path());
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    entries.push_back(entry.path());
+    if (progress != nullptr) progress->found();
+  }
   std::sort(entries.begin(), entries.end());
   return entries;
 }
@@ -40,11 +61,12 @@ std::string class_name(const fs::path& folder) {
                           folder.string()));
 }
 
-Listing list(const fs::path& folder) {
+Listing list(const fs::path& folder, const WhileOpening& opening) {
+  ListProgress progress(opening);
   Listing listing{.folder = folder, .classes = {}, .files = {}, .labels = {}};
   for (const fs::path& entry : sorted_entries(folder)) {
     if (!fs::is_directory(entry)) continue;
-    for (const fs::path& file : sorted_entries(entry)) {
+    for (const fs::path& file : sorted_entries(entry, &progress)) {
       if (!is_image_name(file.filename().string())) continue;
       listing.files.push_back(file);
       listing.labels.push_back(static_cast<int32_t>(listing.classes.size()));
@@ -62,8 +84,8 @@ Listing list(const fs::path& folder) {
 }
 
 // Of training, where a class without images is a mistake rather than rare.
-Listing list_train(const fs::path& folder) {
-  Listing listing = list(folder);
+Listing list_train(const fs::path& folder, const WhileOpening& opening) {
+  Listing listing = list(folder, opening);
   for (size_t c = 0; c < listing.classes.size(); ++c) {
     if (std::ranges::binary_search(listing.labels, static_cast<int32_t>(c))) continue;
     throw Error(ErrorCode::kInvalidArgument,
@@ -163,7 +185,7 @@ class FolderImages : public LabelledStore {
 
 // A test image of a class that training does not have is an error; classes are matched by name.
 Listing list_test(const fs::path& folder, const std::vector<std::string>& classes) {
-  Listing listing = list(folder);
+  Listing listing = list(folder, {});  // later than what opens the rest
   std::vector<int32_t> label_of;
   for (const std::string& name : listing.classes) {
     const auto found = std::ranges::find(classes, name);
@@ -198,7 +220,7 @@ bool is_image_folder(const fs::path& path) {
 Dataset open_folder(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path folder = train_folder(options), test = options.path / "test";
   const Sizes sizes = sizes_of(options, preprocessing);
-  Listing listing = list_train(folder);
+  Listing listing = list_train(folder, options.opening);
   ImageParts parts{
       .train = nullptr, .classes = static_cast<int64_t>(listing.classes.size()), .names = listing.classes};
   parts.pool = std::make_shared<ReaderPool>(options.readers > 0 ? options.readers : core_count());
@@ -215,7 +237,7 @@ Dataset open_folder(const DatasetOptions& options, const Preprocessing* preproce
 }
 
 DataInfo probe_folder(const DatasetOptions& options) {
-  const Listing listing = list_train(train_folder(options));
+  const Listing listing = list_train(train_folder(options), options.opening);
   const auto images = static_cast<int64_t>(listing.files.size());
   return {image_fields({3, options.image_size, options.image_size}),
           static_cast<int64_t>(listing.classes.size()), images - validation_count(options, images)};
