@@ -366,10 +366,36 @@ PY
   [ "$status" -eq 130 ]
   grep -q "keeps what is done, the same command goes on there" pack.log
   [[ ! -e pack && -d pack.partial ]]
+  "$furrow" train "$config" --model.name gpt --model.layers 1 --model.heads 2 --model.width 16 "${text[@]}" \
+    --job.dump_folder run 2>train.log &
+  pid=$!
+  until grep -q "tokenizer .*vocab.bpe" train.log; do kill -0 $pid; done
+  began=$(date +%s%N)
+  kill -INT $pid
+  status=0
+  wait $pid || status=$?
+  [ "$status" -eq 130 ]
+  [ $((($(date +%s%N) - began) / 1000000)) -lt 5000 ]  # far below a second, but for a busy machine
+  grep -q "interrupted while the text was read" train.log
+  [ ! -e run ]
 }
 
 @test "a pack lies outside of what it is made of" {
   run --separate-stderr "$furrow" data pack "$BATS_FILE_TMPDIR/images" --out "$BATS_FILE_TMPDIR/images/pack"
   fails 2 "which it is made of"
   [ ! -e "$BATS_FILE_TMPDIR/images/pack.partial" ]
+}
+
+@test "a resume keeps what was fitted, and refuses to be asked for other values" {
+  "$furrow" train "$config" --job.dump_folder run --training.steps 10
+  run --separate-stderr "$furrow" train run --resume --training.steps 20 --data.normalize false
+  fails 7 "[data] normalize = false, but the run goes on with what it fitted at its beginning, normalize = true"
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder run --resume --training.steps 20 --data.normalize false
+  fails 7 "normalize = true"
+  "$furrow" train run --resume --training.steps 20
+  printf 'abcdefgh%.0s' {1..80} >text.txt
+  text=(--model.name lstm --model.width 8 --training.dataset text --training.dataset_path text.txt --training.seq_len 8 --training.steps 5)
+  "$furrow" train "$config" "${text[@]}" --job.dump_folder text
+  run --separate-stderr "$furrow" train text --resume --training.steps 7 --data.tokenizer byte
+  fails 7 "[data] tokenizer = byte, but the run goes on with what it fitted at its beginning, tokenizer = char"
 }
