@@ -26,6 +26,24 @@ struct Listing {
   std::vector<int32_t> labels;
 };
 
+// Tells how many files are found, and ends the listing when it is cancelled.
+class ListProgress {
+ public:
+  explicit ListProgress(const WhileOpening& opening) : opening_(opening) {}
+
+  void found() {
+    constexpr uint64_t kBetween = 256;
+    if (++files_ % kBetween != 0) return;
+    if (opening_.cancel != nullptr && opening_.cancel->cancelled())
+      throw Error(ErrorCode::kCancelled, "interrupted while the images were listed: nothing is left behind");
+    if (opening_.listed) opening_.listed(files_);
+  }
+
+ private:
+  const WhileOpening& opening_;
+  uint64_t files_ = 0;
+};
+
 // What people's programs leave beside data, such as "._1.jpg" and ".ipynb_checkpoints", is none of it.
 bool is_hidden(const fs::path& path) { return path.filename().native().starts_with('.'); }
 
@@ -75,12 +93,14 @@ std::string class_name(const fs::path& folder) {
                           folder.string()));
 }
 
-Listing list(const fs::path& folder) {
+Listing list(const fs::path& folder, const WhileOpening& opening) {
+  ListProgress progress(opening);
   Listing listing{.folder = folder, .classes = {}, .files = {}, .labels = {}};
   LeftOut left_out;
   for (const fs::path& entry : sorted_entries(folder)) {
     if (!fs::is_directory(entry)) continue;
-    each_image(entry, &left_out, [&listing](const fs::path& file) {
+    each_image(entry, &left_out, [&](const fs::path& file) {
+      progress.found();
       listing.files.push_back(file);
       listing.labels.push_back(static_cast<int32_t>(listing.classes.size()));
       return true;
@@ -104,8 +124,8 @@ Listing list(const fs::path& folder) {
 }
 
 // Of training, where a class without images is a mistake rather than rare.
-Listing list_train(const fs::path& folder) {
-  Listing listing = list(folder);
+Listing list_train(const fs::path& folder, const WhileOpening& opening) {
+  Listing listing = list(folder, opening);
   for (size_t c = 0; c < listing.classes.size(); ++c) {
     if (std::ranges::binary_search(listing.labels, static_cast<int32_t>(c))) continue;
     throw Error(ErrorCode::kInvalidArgument,
@@ -224,7 +244,7 @@ class FolderImages : public LabelledStore {
 // Of test or validation: an image of a class that training does not have is an error; classes are matched by
 // name.
 Listing list_like(const fs::path& folder, const std::vector<std::string>& classes) {
-  Listing listing = list(folder);
+  Listing listing = list(folder, {});  // later than what opens the rest
   std::vector<int32_t> label_of;
   for (const std::string& name : listing.classes) {
     const auto found = std::ranges::find(classes, name);
@@ -257,7 +277,7 @@ bool is_image_folder(const fs::path& path) {
 Dataset open_folder(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path folder = train_folder(options), test = options.path / "test";
   const Sizes sizes = sizes_of(options, preprocessing);
-  Listing listing = list_train(folder);
+  Listing listing = list_train(folder, options.opening);
   ImageParts parts{
       .train = nullptr, .classes = static_cast<int64_t>(listing.classes.size()), .names = listing.classes};
   parts.pool = std::make_shared<ReaderPool>(options.readers > 0 ? options.readers : core_count());
@@ -279,7 +299,7 @@ Dataset open_folder(const DatasetOptions& options, const Preprocessing* preproce
 }
 
 DataInfo probe_folder(const DatasetOptions& options) {
-  const Listing listing = list_train(train_folder(options));
+  const Listing listing = list_train(train_folder(options), options.opening);
   const auto images = static_cast<int64_t>(listing.files.size());
   const int64_t held_back = validation_folder(options).empty() ? validation_count(options, images) : 0;
   return {image_fields({3, options.image_size, options.image_size}),

@@ -25,6 +25,7 @@
 #include "furrow/train/recipe.h"
 #include "furrow/train/residence_torch.h"
 #include "furrow/train/run_torch.h"
+#include "furrow/train/shared_data.h"
 
 namespace furrow::train {
 namespace {
@@ -35,9 +36,13 @@ bool language(const data::Source& source) { return source.fields()[0].dtype == D
 // A resumed run reads data as it has from its beginning.
 std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
   if (request.dataset) return request.dataset;
-  const bool alone = request.communicator == nullptr;  // else every rank would need them
-  const auto kept = alone && request.resume ? data::read_fitted(request.run_folder) : std::nullopt;
-  return std::make_shared<data::Dataset>(data::open_dataset(request.config, kept ? &*kept : nullptr));
+  const bool first = request.communicator == nullptr || request.communicator->rank() == 0;
+  const auto kept = first && request.resume ? data::read_fitted(request.run_folder) : std::nullopt;
+  data::DatasetOptions options = data::dataset_options(request.config);
+  options.opening.cancel = request.cancel;
+  auto dataset = std::make_shared<data::Dataset>(open_shared(request.communicator, options, kept));
+  if (request.communicator != nullptr) require_same_data(*request.communicator, *dataset);
+  return dataset;
 }
 
 // With the global batch that -1 stands for, where it depends on the number of ranks.

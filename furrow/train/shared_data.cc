@@ -1,4 +1,4 @@
-#include "apps/furrow/shared_data.h"
+#include "furrow/train/shared_data.h"
 
 #include <fmt/format.h>
 
@@ -17,14 +17,16 @@
 #include "furrow/data/fitted_values.h"
 #include "furrow/train/rank_texts.h"
 
-namespace furrow::app {
+namespace furrow::train {
 namespace {
 
 constexpr int64_t kCompared = 8;                 // samples: more would be read from a slow disk for nothing
 constexpr auto kTurn = std::chrono::seconds(1);  // far below any [comm] trace_timeout_seconds
 
-data::Dataset open_here(const config::Config& config, const std::optional<data::Preprocessing>& fitted) {
-  return data::open_dataset(config, fitted ? &*fitted : nullptr);
+data::Dataset open_first(const data::DatasetOptions& options,
+                         const std::optional<data::Preprocessing>& kept) {
+  if (kept) data::check_kept(options, *kept);
+  return data::open_dataset(options, kept ? &*kept : nullptr);
 }
 
 std::string size_of(const data::Source* split) {
@@ -66,7 +68,7 @@ std::string description(const data::Dataset& dataset) {
 
 void require_same_data(comm::Communicator& communicator, const data::Dataset& dataset) {
   const auto own = [&] { return description(dataset); };
-  const std::vector<std::string> all = train::texts_of_all(communicator.world(), "data", own);
+  const std::vector<std::string> all = texts_of_all(communicator.world(), "data", own);
   const std::vector<std::string> zero = split(all[0], '\n');
   for (size_t r = 1; r < all.size(); ++r) {
     const std::vector<std::string> other = split(all[r], '\n');
@@ -80,23 +82,25 @@ void require_same_data(comm::Communicator& communicator, const data::Dataset& da
   }
 }
 
-data::Dataset open_shared(comm::Communicator* communicator, const config::Config& config,
+data::Dataset open_shared(comm::Communicator* communicator, const data::DatasetOptions& options,
                           const std::optional<data::Preprocessing>& kept) {
-  if (communicator == nullptr) return open_here(config, kept);
+  if (communicator == nullptr) return open_first(options, kept);
   const comm::Group world = communicator->world();
   const bool first = communicator->rank() == 0;
   std::future<data::Dataset> opening;
-  if (first) opening = std::async(std::launch::async, [&] { return open_here(config, kept); });
+  if (first) opening = std::async(std::launch::async, [&] { return open_first(options, kept); });
   std::optional<data::Dataset> dataset;
   std::string fitted;
   while (fitted.empty()) {  // a turn is an operation, which has a deadline; the whole has none
-    fitted = train::text_of_first(world, "fitted data", [&]() -> std::string {
+    fitted = text_of_first(world, "fitted data", [&]() -> std::string {
       if (opening.wait_for(kTurn) != std::future_status::ready) return "";
       dataset = opening.get();
       return data::to_json(dataset->preprocessing);
     });
   }
-  return first ? std::move(*dataset) : open_here(config, data::parse_fitted(fitted));
+  if (first) return std::move(*dataset);
+  const data::Preprocessing values = data::parse_fitted(fitted);
+  return data::open_dataset(options, &values);
 }
 
-}  // namespace furrow::app
+}  // namespace furrow::train

@@ -1,4 +1,4 @@
-#include "apps/furrow/shared_data.h"
+#include "furrow/train/shared_data.h"
 
 #include <gtest/gtest.h>
 
@@ -10,12 +10,11 @@
 #include "tests/testing/child.h"
 #include "tests/testing/run_ranks.h"
 
-namespace furrow::app {
+namespace furrow::train {
 namespace {
 
-config::Config text_config(const std::string& path) {
-  return config::parse("[model]\nname = \"gpt\"\n[training]\nsteps = 1\nseq_len = 4\ndataset = \"text\"\n",
-                       "shared_data_test", {"--training.dataset_path", path});
+data::DatasetOptions text_options(const std::string& path) {
+  return {.kind = "text", .path = path, .context = 4};
 }
 
 // Rank 1 would fit another alphabet: the letters of its text are fewer.
@@ -26,18 +25,18 @@ TEST(SharedData, OtherRanksTakeWhatRankZeroFits) {
   std::vector<data::Preprocessing> fitted(2), kept(2);
   testing::run_ranks(2, [&](comm::Communicator& communicator) {
     const auto rank = static_cast<size_t>(communicator.rank());
-    const config::Config config = text_config(folder.path() + "/" + std::to_string(rank));
-    fitted[rank] = open_shared(&communicator, config, {}).preprocessing;
+    const data::DatasetOptions options = text_options(folder.path() + "/" + std::to_string(rank));
+    fitted[rank] = open_shared(&communicator, options, {}).preprocessing;
     data::Preprocessing more = fitted[rank];
     more["alphabet"] += " 233";
     more["classes"] = "10";
     kept[rank] =
-        open_shared(&communicator, config, rank == 0 ? std::optional(more) : std::nullopt).preprocessing;
+        open_shared(&communicator, options, rank == 0 ? std::optional(more) : std::nullopt).preprocessing;
   });
   EXPECT_EQ(fitted[1], fitted[0]);
   EXPECT_EQ(kept[1], kept[0]);
   EXPECT_NE(kept[0], fitted[0]) << "control";
-  EXPECT_NE(open_shared(nullptr, text_config(folder.path() + "/1"), {}).preprocessing, fitted[0])
+  EXPECT_NE(open_shared(nullptr, text_options(folder.path() + "/1"), {}).preprocessing, fitted[0])
       << "control";
 }
 
@@ -52,7 +51,7 @@ TEST(SharedData, OtherDataOfARankAreNamed) {
     testing::run_ranks(2, [&](comm::Communicator& communicator) {
       const auto rank = static_cast<size_t>(communicator.rank());
       const data::Dataset dataset =
-          open_shared(&communicator, text_config(folder.path() + "/" + std::to_string(rank)), {});
+          open_shared(&communicator, text_options(folder.path() + "/" + std::to_string(rank)), {});
       try {
         require_same_data(communicator, dataset);
       } catch (const Error& error) {
@@ -73,7 +72,7 @@ TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {
   std::vector<std::string> messages(2);
   testing::run_ranks(2, [&](comm::Communicator& communicator) {
     try {
-      open_shared(&communicator, text_config(folder.path() + "/none"), {});
+      open_shared(&communicator, text_options(folder.path() + "/none"), {});
     } catch (const Error& error) {
       messages[static_cast<size_t>(communicator.rank())] = error.what();
     }
@@ -83,4 +82,4 @@ TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {
 }
 
 }  // namespace
-}  // namespace furrow::app
+}  // namespace furrow::train
