@@ -269,6 +269,7 @@ void Store::handle(const StoreMessage& message) {
       break;
     case StoreKind::kAbsent:
       absent_ = message.text;
+      if (!message.members.empty()) zero_ = message.members[0];
       break;
     case StoreKind::kBye:
       left_ = true;
@@ -284,8 +285,8 @@ void Store::handle(const StoreMessage& message) {
 }
 
 std::string Store::zero() const {
-  if (members_.empty()) return "rank 0, which serves the store,";
-  return fmt::format("rank 0 (host {}, pid {}), which serves the store,", members_[0].host, members_[0].pid);
+  if (members_.empty() && !zero_) return "rank 0, which serves the store,";
+  return fmt::format("{}, which serves the store,", name_of(members_.empty() ? *zero_ : members_[0]));
 }
 
 // The store is gone, and rank 0 with it; or this rank is cut off from both.

@@ -91,7 +91,7 @@ class Store : public Rendezvous {
   void record(const Error& error);
   void record_loss();
   Reply request(StoreMessage message, int64_t deadline_ns);
-  std::string zero() const;  // "rank 0 (host, pid)"
+  std::string zero() const;  // "rank 0 (host, pid)", as far as it is known
   std::string last_progress(int rank, const Report& reported);
 
   const Member self_;
@@ -113,6 +113,7 @@ class Store : public Rendezvous {
   uint64_t next_id_ = 1;
   std::optional<Error> failure_;
   std::string absent_;
+  std::optional<Member> zero_;  // before the welcome
   Report zero_progress_;
   int64_t heard_ns_ = 0;  // awake_ns()
   int64_t next_beat_ns_ = 0;

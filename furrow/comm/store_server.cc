@@ -286,14 +286,19 @@ void StoreServer::greet_member(Client& client, const Member& member) {
   }
   if (odd_) return;  // nobody is welcome any more
   if (came_ == host_.size) return welcome_all();
-  client.connection.send({.kind = StoreKind::kAbsent, .text = absent()});
+  client.connection.send({.kind = StoreKind::kAbsent, .text = absent(), .members = {host_}});
 }
 
 void StoreServer::welcome_all() {
   spare_.give_back();
   StoreMessage welcome{.kind = StoreKind::kWelcome};
   for (const Client* client : by_rank_) welcome.members.push_back(*client->member);
-  for (Client* client : by_rank_) client->connection.send(welcome);
+  const auto host = by_rank_.begin() + host_.rank;
+  for (auto client = by_rank_.begin(); client != by_rank_.end(); ++client) {
+    (*client)->connection.send(welcome);
+    if (client != host)
+      (*client)->connection.flush();  // its end, if it came to that, is seen at the next one
+  }
 }
 
 void StoreServer::get_value(Client& client, const StoreMessage& message) {
@@ -334,7 +339,7 @@ std::string StoreServer::absent() const {
 void StoreServer::beat() {
   StoreMessage message{.kind = StoreKind::kBeat};
   if (came_ < host_.size) {
-    message = {.kind = StoreKind::kAbsent, .text = absent()};
+    message = {.kind = StoreKind::kAbsent, .text = absent(), .members = {host_}};
   } else if (const Client* zero = by_rank_[0]; zero != nullptr) {
     message.text = zero->progress.text;
     message.number = (now_ns() - zero->progress.at_ns) / kMs;

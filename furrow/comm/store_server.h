@@ -77,7 +77,7 @@ class StoreServer {
   std::string door_objection(const Member& member) const;
   std::string config_objection(const Member& member, const std::string& config) const;
   void answer_progress(Client& client, const StoreMessage& question);
-  void welcome_all();
+  void welcome_all();  // rank 0 last: what it does then, the others meet knowing it
   void get_value(Client& client, const StoreMessage& message);
   void set_value(const std::string& key, const std::string& text);
   void answer(Client& client, uint64_t id, const std::string& text, int64_t number = 0);

@@ -451,6 +451,44 @@ TEST(Store, LosingTheStoreIsRankZerosEnd) {
   threads.clear();
 }
 
+// The first message of that kind.
+StoreMessage await_message(StoreConnection& connection, StoreKind kind) {
+  while (connection.flush() && connection.receive()) {
+    while (const auto message = connection.inbox().next()) {
+      if (message->kind == kind) return *message;
+    }
+    pollfd one{connection.socket().descriptor(), connection.poll_events(), 0};
+    poll(&one, 1, 10'000);
+  }
+  throw Error(ErrorCode::kUnavailable, "the connection ended");
+}
+
+// Those who wait for the others know whom they lose when rank 0 goes.
+TEST(Store, RankZeroIsKnownBeforeEverybodyIsThere) {
+  Fixture fixture(2);
+  auto guest = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
+  ASSERT_TRUE(guest);
+  ASSERT_EQ(greet(*guest, kStorePurpose, fixture.secret, in_seconds(5)), Greeting::kFriend);
+  StoreConnection waiting(std::move(*guest));
+  waiting.send({.kind = StoreKind::kHello, .members = {member(1, 2)}});
+  const StoreMessage absent = await_message(waiting, StoreKind::kAbsent);
+  ASSERT_EQ(absent.members.size(), 1U);
+  EXPECT_EQ(name_of(absent.members[0]), "rank 0 (host host0, pid 100)");
+
+  Door door(*listen_at("127.0.0.1", 0), kStorePurpose, fixture.secret);
+  const StoreAddress where{"127.0.0.1", {local_port(door.listener())}};
+  std::jthread goes([&] {
+    std::vector<Socket> admitted;
+    while (admitted.empty()) admitted = door.admit();
+    StoreConnection connection(std::move(admitted[0]));
+    await_message(connection, StoreKind::kHello);
+    connection.send({.kind = StoreKind::kAbsent, .text = "0", .members = {member(0, 2)}});
+    connection.flush();
+  });
+  const Error error = error_of([&] { Store(where, fixture.secret, member(1, 2), 20'000, in_seconds(20)); });
+  EXPECT_THAT(error.what(), HasSubstr("rank 0 (host host0, pid 100), which serves the store, ended"));
+}
+
 // The two ends of a connection over loopback.
 std::pair<StoreConnection, Socket> connected_pair() {
   const Socket listener = *listen_at("127.0.0.1", 0);
