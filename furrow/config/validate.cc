@@ -3,6 +3,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
+#include "furrow/config/comm_check.h"
 #include "furrow/config/config.h"
 #include "furrow/config/schema.h"
 
@@ -193,6 +194,8 @@ void check_objective(const Config& config) {
 }
 
 void check_backend(const Config& config) {
+  if (const std::string objection = engine_objection(config.comm); !objection.empty())
+    refuse(config, "comm.backend", objection);
   if (config.comm.backend != "nccl" || config.training.device == "cuda") return;
   refuse(config, "comm.backend",
          fmt::format("comm.backend = nccl moves memory of GPUs, and training.device = {} has none: set "
@@ -252,6 +255,13 @@ uint64_t memory_budget(const Data& data) {
                   data.memory_budget));
 }
 
+std::string engine_objection(const Comm& comm) {
+  const bool throttled = !comm.throttle.empty(), chosen = comm.algorithm != "auto";
+  if (comm.backend == "native" || (!throttled && (!chosen || comm.backend == "nccl"))) return "";
+  return fmt::format("comm.{} is about furrow's own backend, and comm.backend is {}: leave out one of them",
+                     throttled ? "throttle" : "algorithm", comm.backend);
+}
+
 std::vector<std::string> ignored_settings(const Config& config) {
   std::vector<std::string> lines;
   for (const Section& section : schema()) {
@@ -261,6 +271,12 @@ std::vector<std::string> ignored_settings(const Config& config) {
       lines.push_back(fmt::format("{}{} = {} has no effect: it needs {}", where(config, field.name()),
                                   field.name(), to_toml(field.get(config)), field.spec.only_if));
     }
+  }
+  if (config.comm.backend == "nccl" && config.comm.algorithm != "auto") {
+    lines.push_back(fmt::format(
+        "{}comm.algorithm = \"{}\" is for memory of the host, which comm.backend = nccl leaves to furrow: "
+        "NCCL chooses its own for memory of GPUs",
+        where(config, "comm.algorithm"), config.comm.algorithm));
   }
   const std::string& kind = config.training.dataset;
   if (!config.data.memory_budget.empty() && kind != "pack" && kind != "mixture") {
