@@ -273,6 +273,12 @@ TEST(Folders, BadInputIsNamed) {
   const Error error = error_of([&] { open_dataset(options_of(folder)); });
   EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
   EXPECT_THAT(error.what(), HasSubstr("2.png"));
+  EXPECT_THAT(error.what(), ::testing::Not(HasSubstr("more images")));
+  folder.write("train/a/3.png", "not one either");
+  const std::string both = error_of([&] { open_dataset(options_of(folder)); }).what();
+  EXPECT_THAT(both, HasSubstr("2.png"));
+  EXPECT_THAT(both, HasSubstr("; 1 more images cannot be read: "));
+  EXPECT_THAT(both, HasSubstr("3.png"));
   DatasetOptions none = options_of(folder);
   none.path = folder / "none";
   EXPECT_EQ(error_of([&] { open_dataset(none); }).code(), ErrorCode::kNotFound);

@@ -1,6 +1,7 @@
 #include "furrow/data/image_file.h"
 
 #include <fmt/format.h>
+#include <jerror.h>
 #include <jpeglib.h>
 #include <png.h>
 #include <setjmp.h>
@@ -73,6 +74,8 @@ struct JpegErrors {
   jpeg_error_mgr manager;
   jmp_buf back;
   char message[JMSG_LENGTH_MAX];
+  bool one_scan = false;    // so that its last bits are those of the last pixels
+  bool all_pixels = false;  // are there, whatever follows them
 };
 
 [[noreturn]] void leave(j_common_ptr jpeg) {
@@ -81,9 +84,12 @@ struct JpegErrors {
   longjmp(errors->back, 1);
 }
 
-// A warning is data that had to be guessed; tracing (level >= 0) is not.
+// A warning is data that had to be guessed; tracing (level >= 0) is not.  Of one scan the end of the file is
+// no guess, another warning follows where pixels lack bits.
 void warn(j_common_ptr jpeg, int level) {
-  if (level < 0) leave(jpeg);
+  const auto* const errors = reinterpret_cast<const JpegErrors*>(jpeg->err);
+  const bool at_end = errors->one_scan && errors->manager.msg_code == JWRN_JPEG_EOF;
+  if (level < 0 && !errors->all_pixels && !at_end) leave(jpeg);
 }
 
 // Cyan, magenta, yellow and black, each taking its share of the light; Adobe's programs store the light that
@@ -121,6 +127,7 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
   jpeg_create_decompress(jpeg);
   jpeg_mem_src(jpeg, file.data(), static_cast<unsigned long>(file.size()));
   jpeg_read_header(jpeg, TRUE);
+  errors->one_scan = jpeg_has_multiple_scans(jpeg) == FALSE;
   const bool four_inks = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
   jpeg->out_color_space = four_inks ? JCS_CMYK : JCS_RGB;
   jpeg->dct_method = JDCT_ISLOW;  // the same bits on every machine
@@ -140,6 +147,7 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
     jpeg_read_scanlines(jpeg, &row, 1);
     if (four_inks) to_rgb({inks, size_t{jpeg->output_width} * 4}, jpeg->saw_Adobe_marker != FALSE, pixels);
   }
+  errors->all_pixels = true;  // of several scans all were read before the first row
   jpeg_finish_decompress(jpeg);
   return true;
 }

@@ -154,6 +154,23 @@ TEST(ImageFile, SixteenBitsOfAPngAreTheSamePictureInEight) {
   EXPECT_EQ(mean_error(decode_image(png)), 0);
 }
 
+// As Pillow and OpenCV; what is missing before the last pixel is damage all the same.
+TEST(ImageFile, WhatFollowsTheLastPixelOfAJpegIsNotLookedAt) {
+  const ByteVector whole = sample("rgb.jpg");
+  const auto pixels = decode_image(whole).pixels;
+  ByteVector more = whole;
+  more.insert(more.end() - 2, {1, 2, 3, 4, 5, 6, 7});
+  EXPECT_EQ(decode_image(more).pixels, pixels);
+  EXPECT_EQ(decode_image(std::span(whole).first(whole.size() - 2)).pixels, pixels);
+  EXPECT_EQ(error_of([&] { decode_image(std::span(whole).first(whole.size() - 12)); }).code(),
+            ErrorCode::kDataLoss);
+  const ByteVector scans = sample("progressive.jpg");
+  for (size_t length = 0; length < scans.size() - 2; ++length) {
+    ASSERT_EQ(error_of([&] { decode_image(std::span(scans).first(length)); }).code(), ErrorCode::kDataLoss)
+        << length;
+  }
+}
+
 TEST(ImageFile, AnAnimationIsRefusedAsOne) {
   ByteVector webp = testing::bytes_of("RIFF");
   const ByteVector body = {'W', 'E', 'B', 'P', 'V', 'P', '8', 'X', 10, 0, 0,

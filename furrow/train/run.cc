@@ -83,6 +83,15 @@ void check_documents(const plan::ModelSpec& spec, const data::Source& source) {
   }
 }
 
+// A pack, or a folder of its own, may have a validation split whatever [data] says.
+void check_held_back(const config::Config& config, const data::Dataset& dataset) {
+  if (config.training.objective != "gan" || !config.validation.enable || !dataset.validation) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              config::where(config, "validation.enable") +
+                  "no loss on held-back data says which generator is best, and these data have a validation "
+                  "split: set validation.enable = false");
+}
+
 }  // namespace
 
 Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
@@ -117,6 +126,7 @@ Run::Run(const TrainRequest& request)
                           request.communicator == nullptr ? 0 : request.communicator->rank())),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
   check_device(bench_.config, spec_, layout_);
+  check_held_back(bench_.config, *bench_.dataset);
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
   check_same_arithmetic();

@@ -287,6 +287,21 @@ make_documents() {
   fails 2 "weight 0 is no number above 0"
 }
 
+@test "a GAN is not judged on what a pack holds back; images of val/ are the validation split" {
+  "$furrow" data pack "$config" --out pack
+  gan=(--model.name gan --training.objective gan --data.normalize false --data.validation_fraction 0
+    --training.dataset pack --training.dataset_path pack --training.steps 2)
+  run --separate-stderr "$furrow" train "$config" "${gan[@]}" --job.dump_folder judged
+  fails 2 "these data have a validation split: set validation.enable = false"
+  [ ! -e judged ]
+  "$furrow" train "$config" "${gan[@]}" --job.dump_folder gan --validation.enable false
+  make_pictures pets/train "cat 40" "dog 200"
+  make_pictures pets/val "cat 60" "dog 220"
+  run --separate-stderr "$furrow" data pack pets --out apart --data.image_size 8 --json
+  [[ $status -eq 0 && $stderr == *"validation: the 40 images of pets/val"* ]]
+  [ "$("$furrow" data info apart --json | python3 -c 'import json, sys; print([(s["name"], sum(t["records"] for t in s["shards"])) for s in json.load(sys.stdin)["splits"]])')" = "[('train', 40), ('validation', 40)]" ]
+}
+
 @test "readers of a pack: as many as asked for, the same bits, and no number is refused" {
   "$furrow" data pack "$config" --out pack
   packed=(--training.dataset pack --training.dataset_path pack --training.steps 5)
