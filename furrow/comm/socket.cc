@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <set>
 #include <utility>
@@ -59,6 +60,23 @@ void set_option(const Socket& socket, int level, int option, int value) {
   setsockopt(socket.descriptor(), level, option, &value, sizeof value);
 }
 
+struct InterfaceListDeleter {
+  void operator()(ifaddrs* list) const { freeifaddrs(list); }
+};
+using InterfaceList = std::unique_ptr<ifaddrs, InterfaceListDeleter>;
+
+InterfaceList list_interfaces() {
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) throw Error(ErrorCode::kUnavailable, "cannot list the network interfaces");
+  return InterfaceList(list);
+}
+
+// Of an address of an interface; AF_UNSPEC: it is none of IP.
+int ip_family(const ifaddrs& entry) {
+  const int family = entry.ifa_addr == nullptr ? AF_UNSPEC : entry.ifa_addr->sa_family;
+  return family == AF_INET || family == AF_INET6 ? family : AF_UNSPEC;
+}
+
 // 0 or the error number.
 int bind_and_listen(const Socket& socket, const sockaddr* address, socklen_t length) {
   set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -96,19 +114,31 @@ Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
   return {text, static_cast<int>(port)};
 }
 
+// REQUIRES: an address of IP.
+std::string address_of(const ifaddrs& entry) {
+  const socklen_t length = ip_family(entry) == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+  sockaddr_storage address{};
+  std::memcpy(&address, entry.ifa_addr, length);
+  return endpoint_of(address, length).address;
+}
+
 // Ready for `events` (or broken) before the deadline?
-bool wait_for(int descriptor, int16_t events, int64_t deadline_ns) {
+bool wait_for(int descriptor, int16_t events, const Patience& patience) {
+  constexpr auto kLooks = static_cast<int>(Patience::kBetweenLooksMs);
   while (true) {
     pollfd one{descriptor, events, 0};
-    const int ready = poll(&one, 1, poll_timeout_ms(deadline_ns));
+    const int left = poll_timeout_ms(patience.deadline_ns);
+    const int ready = poll(&one, 1, patience.look ? std::min(left, kLooks) : left);
     if (ready > 0) return true;
-    if (ready == 0 || errno != EINTR) return false;
+    if (ready < 0 && errno != EINTR) return false;
+    if (ready == 0 && poll_timeout_ms(patience.deadline_ns) == 0) return false;
+    if (patience.look) patience.look();
   }
 }
 
-bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns) {
+bool connected(const Socket& socket, const addrinfo& target, const Patience& patience) {
   if (connect(socket.descriptor(), target.ai_addr, target.ai_addrlen) == 0) return true;
-  if (errno != EINPROGRESS || !wait_for(socket.descriptor(), POLLOUT, deadline_ns)) return false;
+  if (errno != EINPROGRESS || !wait_for(socket.descriptor(), POLLOUT, patience)) return false;
   int status = 0;
   socklen_t length = sizeof status;
   getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &status, &length);
@@ -119,7 +149,7 @@ bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns
 // TCP's simultaneous open then connects the socket to itself.
 bool is_itself(const Socket& socket) { return local_endpoint(socket) == peer_endpoint(socket); }
 
-void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t deadline_ns,
+void check_transfer(ssize_t count, int16_t events, const Socket& socket, const Patience& patience,
                     std::string_view peer) {
   if (count > 0) return;
   if (count == 0) throw Error(ErrorCode::kUnavailable, fmt::format("{} closed the connection", peer));
@@ -128,7 +158,7 @@ void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t
     throw Error(ErrorCode::kUnavailable,
                 fmt::format("the connection to {} broke: {}", peer, std::strerror(errno)));
   }
-  if (!wait_for(socket.descriptor(), events, deadline_ns)) {
+  if (!wait_for(socket.descriptor(), events, patience)) {
     throw Error(ErrorCode::kDeadlineExceeded, fmt::format("{} did not answer in time", peer));
   }
 }
@@ -185,11 +215,11 @@ Endpoint peer_endpoint(const Socket& socket) {
 
 int local_port(const Socket& socket) { return local_endpoint(socket).port; }
 
-std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns) {
+std::optional<Socket> connect_to(const std::string& address, int port, const Patience& patience) {
   const AddressList list = resolve(address, port);
   for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
     Socket socket = make_socket(entry->ai_family);
-    if (!connected(socket, *entry, deadline_ns) || is_itself(socket)) continue;
+    if (!connected(socket, *entry, patience) || is_itself(socket)) continue;
     set_no_delay(socket);
     return socket;
   }
@@ -212,21 +242,29 @@ std::string resolve_problem(const std::string& address) {
   return status == 0 || out_of_descriptors(errno) ? "" : gai_strerror(status);
 }
 
+std::string interface_of(const std::string& address) {
+  const InterfaceList list = list_interfaces();
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next) {
+    if (ip_family(*entry) != AF_UNSPEC && address_of(*entry) == address) return entry->ifa_name;
+  }
+  return "";
+}
+
+int64_t interface_rate_mbit(const std::string& interface) {
+  int64_t rate = 0;
+  std::ifstream("/sys/class/net/" + interface + "/speed") >> rate;  // -1 where a virtual one has none
+  return std::max<int64_t>(rate, 0);
+}
+
 std::vector<std::string> interface_addresses(std::string_view interface) {
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) throw Error(ErrorCode::kUnavailable, "cannot list the network interfaces");
-  const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, &freeifaddrs);
+  const InterfaceList list = list_interfaces();
   std::vector<std::string> v4, v6;
   std::set<std::string> names;
-  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next) {
     names.insert(entry->ifa_name);
-    if (entry->ifa_name != interface || entry->ifa_addr == nullptr) continue;
-    const int family = entry->ifa_addr->sa_family;
-    if (family != AF_INET && family != AF_INET6) continue;
-    const socklen_t length = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-    sockaddr_storage address{};
-    std::memcpy(&address, entry->ifa_addr, length);
-    (family == AF_INET ? v4 : v6).push_back(endpoint_of(address, length).address);
+    const int family = ip_family(*entry);
+    if (entry->ifa_name != interface || family == AF_UNSPEC) continue;
+    (family == AF_INET ? v4 : v6).push_back(address_of(*entry));
   }
   if (v4.empty() && v6.empty()) {
     throw Error(
@@ -238,20 +276,20 @@ std::vector<std::string> interface_addresses(std::string_view interface) {
   return v4;
 }
 
-void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,
+void send_all(const Socket& socket, std::span<const std::byte> bytes, const Patience& patience,
               std::string_view peer) {
   while (!bytes.empty()) {
     const ssize_t count = send(socket.descriptor(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    check_transfer(count, POLLOUT, socket, deadline_ns, peer);
+    check_transfer(count, POLLOUT, socket, patience, peer);
     if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
   }
 }
 
-void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
+void receive_all(const Socket& socket, std::span<std::byte> bytes, const Patience& patience,
                  std::string_view peer) {
   while (!bytes.empty()) {
     const ssize_t count = recv(socket.descriptor(), bytes.data(), bytes.size(), 0);
-    check_transfer(count, POLLIN, socket, deadline_ns, peer);
+    check_transfer(count, POLLIN, socket, patience, peer);
     if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
   }
 }

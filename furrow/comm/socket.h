@@ -4,13 +4,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace furrow::comm {
+
+// How long to wait, and what to look at now and then meanwhile: it may throw, which ends the waiting.
+struct Patience {
+  static constexpr int64_t kBetweenLooksMs = 200;
+  Patience(int64_t deadline) : deadline_ns(deadline) {}  // NOLINT: a deadline is one
+  Patience(int64_t deadline, std::function<void()> at) : deadline_ns(deadline), look(std::move(at)) {}
+  int64_t deadline_ns;
+  std::function<void()> look;
+};
 
 // Owns a descriptor.  Move only; belongs to one thread at a time, except shutdown().
 class Socket {
@@ -45,10 +56,13 @@ std::optional<Socket> listen_at(const std::string& address, int port);
 int local_port(const Socket& socket);
 Endpoint local_endpoint(const Socket& socket);
 Endpoint peer_endpoint(const Socket& socket);  // port 0 when the peer is gone
+// The network interface that has a numeric address ("eth0"); "" when none has.
+std::string interface_of(const std::string& address);
+int64_t interface_rate_mbit(const std::string& interface);  // 0: the system does not say
 
 // One try for every address of the name, until one answers.  Nothing when nobody listens there (yet) or the
 // name is not known (yet): launchers start ranks, and name servers learn of hosts, in any order.
-std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns);
+std::optional<Socket> connect_to(const std::string& address, int port, const Patience& patience);
 
 // Nothing when nobody waits.  Error{resource_exhausted} when this process or machine has no descriptor left.
 std::optional<Socket> accept_from(const Socket& listener);
@@ -60,9 +74,9 @@ std::string resolve_problem(const std::string& address);
 std::vector<std::string> interface_addresses(std::string_view interface);
 
 // All of `bytes`, or an Error that names `peer` ("rank 0 at host").
-void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,
+void send_all(const Socket& socket, std::span<const std::byte> bytes, const Patience& patience,
               std::string_view peer);
-void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
+void receive_all(const Socket& socket, std::span<std::byte> bytes, const Patience& patience,
                  std::string_view peer);
 
 void set_no_delay(const Socket& socket);                // small messages go at once

@@ -105,7 +105,38 @@ class Search {
   bool warned_ = false;
 };
 
+StoreMessage failure_of(const Member& self, const Error& reason) {
+  return {.kind = StoreKind::kFailure,
+          .number = static_cast<int64_t>(reason.code()),
+          .rank = self.rank,
+          .text = named(self, reason.what())};
+}
+
+// Reads until the store has passed a failure on, which it says to whoever told it, too.
+bool await_echo(StoreConnection& connection, int64_t deadline_ns) {
+  while (now_ns() < deadline_ns) {
+    pollfd one{connection.socket().descriptor(), connection.poll_events(), 0};
+    poll(&one, 1, poll_timeout_ms(deadline_ns));
+    const bool alive = connection.flush() && connection.receive();
+    while (const auto message = connection.inbox().next()) {
+      if (message->kind == StoreKind::kFailure) return true;
+    }
+    if (!alive) return false;
+  }
+  return false;
+}
+
 }  // namespace
+
+bool tell_store(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
+                int64_t deadline_ns) noexcept try {
+  StoreConnection connection(Search(where, secret).find(deadline_ns));
+  connection.send({.kind = StoreKind::kHello, .members = {self}});
+  connection.send(failure_of(self, reason));
+  return await_echo(connection, now_ns() + kFarewellMs * kMs);
+} catch (const std::exception&) {
+  return false;
+}
 
 Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64_t silence_ms,
              int64_t deadline_ns)
@@ -367,10 +398,7 @@ void Store::fail(const Error& reason) noexcept {
   try {
     std::unique_lock lock(mutex_);
     if (failure_ || left_ || !connection_.open()) return;
-    connection_.send({.kind = StoreKind::kFailure,
-                      .number = static_cast<int64_t>(reason.code()),
-                      .rank = self_.rank,
-                      .text = named(self_, reason.what())});
+    connection_.send(failure_of(self_, reason));
     wakeup_.signal();
     // Its echo; or whatever failed first.
     changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs),

@@ -124,4 +124,9 @@ class Store : public Rendezvous {
   std::jthread thread_;  // last: it uses all of the above
 };
 
+// A rank that cannot join says why, over one connection and without a thread: every other rank ends with it.
+// False: no store was found by the deadline, or it did not answer.
+bool tell_store(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
+                int64_t deadline_ns) noexcept;
+
 }  // namespace furrow::comm

@@ -338,7 +338,6 @@ TEST(Store, IsFoundBehindAPortThatSomebodyElseHas) {
   store->leave(in_seconds(20));
 }
 
-// Strangers: garbage, half a handshake, a torrent of connections, silence.  The job does not notice.
 // The process may open `count` more files and sockets while this lives.
 class Room {
  public:
@@ -365,6 +364,24 @@ TEST(Store, WhoComesWhenNoDescriptorIsLeftHearsOfIt) {
               HasSubstr("rank 0 (host host0, pid 100): cannot accept a connection: Too many open"));
 }
 
+// A rank that cannot come says why without a connection that it keeps: those who wait hear it, and who comes
+// later.
+TEST(Store, ARankThatCannotComeIsHeardByAll) {
+  Fixture fixture(3);
+  std::string early;
+  std::jthread waits([&] { early = error_of([&] { fixture.join(member(0, 3)); }).what(); });
+  const Error reason(ErrorCode::kResourceExhausted, "cannot join: raise `ulimit -n`");
+  EXPECT_TRUE(tell_store(fixture.where, fixture.secret, member(1, 3), reason, in_seconds(20)));
+  waits.join();
+  EXPECT_EQ(early, "rank 1 (host host1, pid 101): cannot join: raise `ulimit -n`");
+  const Error late = error_of([&] { fixture.join(member(2, 3)); });
+  EXPECT_EQ(late.code(), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(std::string(late.what()), early);
+  const int64_t soon = system_clock().monotonic_ns() + kSecond / 10;
+  EXPECT_FALSE(tell_store({"127.0.0.1", {1}}, fixture.secret, member(1, 3), reason, soon));  // nobody there
+}
+
+// Strangers: garbage, half a handshake, a torrent of connections, silence.  The job does not notice.
 TEST(Store, StrangersNeitherCrashNorBlock) {
   std::string log;
   set_log_writer([&log](std::string_view line) { log += line; });

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/data/png_chunks.h"
 
 namespace furrow::data {
 namespace {
@@ -45,7 +46,8 @@ RgbImage image_of(uint64_t height, uint64_t width) {
           std::vector<uint8_t>(height * width * 3)};
 }
 
-RgbImage decode_png(std::span<const uint8_t> file) {
+RgbImage decode_png(std::span<const uint8_t> whole_file) {
+  const std::vector<uint8_t> file = without_metadata(whole_file);
   png_image png{};
   png.version = PNG_IMAGE_VERSION;
   struct Free {
@@ -55,6 +57,7 @@ RgbImage decode_png(std::span<const uint8_t> file) {
   if (png_image_begin_read_from_memory(&png, file.data(), file.size()) == 0) damaged(png.message);
   const bool transparent = (png.format & PNG_FORMAT_FLAG_ALPHA) != 0;
   png.format = transparent ? PNG_FORMAT_RGBA : PNG_FORMAT_RGB;
+  png.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;  // else 16 bits are taken for linear light, and brightened
   RgbImage image = image_of(png.height, png.width);
   std::vector<uint8_t> four(transparent ? size_t{png.height} * png.width * 4 : 0);
   uint8_t* const to = transparent ? four.data() : image.pixels.data();
@@ -159,11 +162,17 @@ DecodedImage decode_jpeg(std::span<const uint8_t> file, const ChooseShrink& choo
 }
 
 RgbImage decode_webp(std::span<const uint8_t> file) {
-  int width = 0, height = 0;
-  if (WebPGetInfo(file.data(), file.size(), &width, &height) == 0) damaged("no WebP header");
-  RgbImage image = image_of(static_cast<uint64_t>(height), static_cast<uint64_t>(width));
-  if (WebPDecodeRGBInto(file.data(), file.size(), image.pixels.data(), image.pixels.size(), width * 3) ==
-      nullptr) {
+  WebPBitstreamFeatures features{};
+  if (WebPGetFeatures(file.data(), file.size(), &features) != VP8_STATUS_OK) damaged("no WebP header");
+  if (features.has_animation != 0) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "the WebP file is an animation, and single pictures are read: save one of its pictures alone, "
+        "or take it out of the folder");
+  }
+  RgbImage image = image_of(static_cast<uint64_t>(features.height), static_cast<uint64_t>(features.width));
+  if (WebPDecodeRGBInto(file.data(), file.size(), image.pixels.data(), image.pixels.size(),
+                        features.width * 3) == nullptr) {
     damaged("it does not decode as WebP");
   }
   return image;
@@ -194,13 +203,23 @@ int shrink_to(int64_t length, int64_t wanted) {
   return shrink;
 }
 
-bool is_image_name(std::string_view name) {
+namespace {
+
+template <size_t N>
+bool ends_as(std::string_view name, const std::string_view (&endings)[N]) {
   std::string lower(name);
   std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
-  for (const std::string_view ending : {".png", ".jpg", ".jpeg", ".webp"}) {
-    if (lower.ends_with(ending)) return true;
-  }
-  return false;
+  return std::ranges::any_of(endings, [&](std::string_view ending) { return lower.ends_with(ending); });
 }
+
+constexpr std::string_view kEndings[] = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"};
+constexpr std::string_view kOtherEndings[] = {".bmp", ".gif", ".tif",  ".tiff", ".ppm",
+                                              ".pgm", ".jp2", ".heic", ".avif"};
+
+}  // namespace
+
+bool is_image_name(std::string_view name) { return ends_as(name, kEndings); }
+
+bool is_other_image_name(std::string_view name) { return ends_as(name, kOtherEndings); }
 
 }  // namespace furrow::data

@@ -169,7 +169,8 @@ std::shared_ptr<const ImageAugmenter> make_augmenter(const DatasetOptions& optio
 
 Dataset assemble_images(const DatasetOptions& options, ImageParts parts, const Preprocessing* preprocessing) {
   const auto images = parts.train;
-  Carved carved = carve(images->size(), validation_count(options, images->size()), options.seed);
+  const int64_t held_back = parts.validation ? 0 : validation_count(options, images->size());
+  Carved carved = carve(images->size(), held_back, options.seed);
   const FittedImages fitted = fit_or_load(options, parts, carved.train, preprocessing);
 
   Dataset dataset;
@@ -177,9 +178,9 @@ Dataset assemble_images(const DatasetOptions& options, ImageParts parts, const P
   dataset.preprocessing["classes"] = fmt::format("{}", fitted.classes);
   if (!fitted.names.empty())
     dataset.preprocessing[preprocess::kClassNames] = preprocess::names_text(fitted.names);
-  if (!carved.validation.empty()) {
-    dataset.validation =
-        source_of(images, std::move(carved.validation), {fitted.normaliser}, parts, fitted.classes);
+  if (parts.validation || !carved.validation.empty()) {
+    dataset.validation = source_of(parts.validation ? parts.validation : images, std::move(carved.validation),
+                                   {fitted.normaliser}, parts, fitted.classes);
   }
   dataset.train = source_of(images, std::move(carved.train), {fitted.normaliser, make_augmenter(options)},
                             parts, fitted.classes);

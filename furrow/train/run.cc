@@ -148,6 +148,7 @@ void Run::record_failure() {
 }
 
 void Run::compile() {
+  FURROW_FAILPOINT("train.compile");
   const config::Config& config = bench_.config;
   const MemoryUsage data = memory_usage(MemoryKind::kData);
   data_bytes_ = data.current_bytes;
