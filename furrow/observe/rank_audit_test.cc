@@ -17,6 +17,7 @@ Summary on_ranks() {
   audit.ranks = 2;
   audit.layout = "dp_replicate 2";
   audit.backend = "mpi";
+  audit.sums = "added on the device";
   audit.deterministic = "on: every share is an aligned block";
   audit.steps = 10;
   audit.bytes = {{"reduce_scatter", 30, 10 * 1024, 10 * 1000}, {"barrier", 1, 0, 0}};
@@ -54,7 +55,8 @@ TEST(RankAudit, OfOneRankIsItsLayoutAlone) {
   const std::string text = to_json(alone);
   for (const char* key : {"ranks", "layout", "deterministic"})
     EXPECT_NE(text.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
-  for (const char* key : {"backend", "bytes", "exposed_communication", "rank_samples_per_second"})
+  for (const char* key :
+       {"backend", "gradient_sums", "bytes", "exposed_communication", "rank_samples_per_second"})
     EXPECT_EQ(text.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
   EXPECT_EQ(to_table(alone).find("rank"), std::string::npos);
   const Summary back = parse_summary(text);

@@ -138,6 +138,7 @@ void Run::bring(int unit, int rank, const at::Tensor& own, const at::Tensor& pla
 void Run::audit() {
   observe::RankAudit audit;  // of one rank: the layout alone
   if (!bench_.rank.alone()) audit = ledger_.audit(bench_.rank);
+  audit.sums = sums_of_gradients(bench_.rank, model_->flat().reduce);
   audit.layout = layout_text(layout_);
   measured_.bubble = audit.bubble.value_or(0);
   if (layout_.degree(plan::Axis::kPipeline) == 1) audit.bubble.reset();
