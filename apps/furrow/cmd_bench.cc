@@ -56,8 +56,19 @@ CommBenchOptions comm_options(const Arguments& arguments) {
   return options;
 }
 
+// Nothing else has an effect on what is measured.
+void refuse_other_sections(const Arguments& arguments) {
+  for (const std::string& word : arguments.overrides) {
+    if (!word.starts_with("--") || word.starts_with("--comm.")) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("`furrow bench comm` trains nothing: of a config it takes [comm] alone, not {}",
+                            word.substr(0, word.find('='))));
+  }
+}
+
 // [comm] of the overrides, and what the options say.
 config::Config comm_config(const Arguments& arguments) {
+  refuse_other_sections(arguments);
   config::Config config = config::parse("[training]\nsteps = 1\n", "bench", arguments.overrides);
   for (const auto& [option, key] : {std::pair{"--transport", "comm.transport"},
                                     {"--algorithm", "comm.algorithm"},

@@ -39,6 +39,16 @@ std::string network_namespace() {
   return stat("/proc/self/ns/net", &status) == 0 ? std::to_string(status.st_ino) : "";
 }
 
+// Machines may have one name, and number their namespaces alike.
+std::string machine_of(const std::string& network) {
+  std::string boot;
+  try {
+    boot = trim(read_file("/proc/sys/kernel/random/boot_id"));
+  } catch (const Error&) {  // then the name tells
+  }
+  return fmt::format("{}/{}/{}", host_name(), boot, network);
+}
+
 Member self_of(const World& world, const JoinOptions& options) {
   const std::string memory = shm_locality();
   const std::string network = network_namespace();
@@ -47,7 +57,7 @@ Member self_of(const World& world, const JoinOptions& options) {
           .pid = process_id(),
           .host = host_name(),
           .locality = memory.empty() ? "" : memory + "/" + network,
-          .machine = fmt::format("{}/{}", host_name(), network),
+          .machine = machine_of(network),
           .version = std::string(furrow_version()),
           .commit = std::string(furrow_git_commit()),
           .config_digest = options.config.empty() ? "" : fmt::format("{:016x}", xxh3_64(options.config)),
@@ -194,11 +204,27 @@ void refuse_second_zero(const StoreAddress& taken, const Secret& secret, const M
   if (error.code() == ErrorCode::kAlreadyExists) throw;
 }
 
+bool spans_hosts(const std::vector<Member>& members) {
+  return std::ranges::any_of(members, [&](const Member& m) { return m.machine != members[0].machine; });
+}
+
+// Where the other hosts look, too: many a host gives its own name the address 127.0.1.1, at which nobody else
+// finds it.
+std::optional<Socket> listen_for(const World& world, int port) {
+  const std::string& address = world.master_address;
+  std::optional<Socket> listener = listen_at(address, port);
+  const bool meant =
+      is_loopback(address) || address.starts_with("localhost") || world.local_size == world.size;
+  if (!listener || meant || !is_loopback(local_endpoint(*listener).address)) return listener;
+  listener->close();
+  return listen_everywhere(port);
+}
+
 std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret, const Member& self,
                                         int64_t silence_ms, const std::optional<Error>& refusal) {
   const std::vector<int> ports = rendezvous_ports(world);
   for (const int port : ports) {
-    if (auto listener = listen_at(world.master_address, port)) {
+    if (auto listener = listen_for(world, port)) {
       return std::make_unique<StoreServer>(std::move(*listener), secret, self, silence_ms, refusal);
     }
     refuse_second_zero({world.master_address, {port}}, secret, self, silence_ms);
@@ -274,10 +300,7 @@ class Joined : public Membership {
 
   // Inside a host whoever could use it is the host's own user.
   void warn_of_made_up_token() const {
-    const std::vector<Member>& members = store_->members();
-    const bool one_host =
-        std::ranges::all_of(members, [&](const Member& m) { return m.machine == members[0].machine; });
-    if (world_.rank != 0 || world_.token_given || one_host) return;
+    if (world_.rank != 0 || world_.token_given || !spans_hosts(store_->members())) return;
     log_warning(
         "the ranks of several hosts prove themselves with a token made of the job's id and address, which "
         "others "
@@ -292,7 +315,7 @@ class Joined : public Membership {
     context.rendezvous = store_.get();
     context.deadline_ns = deadline_ns;
     context.job_token = world_.token;
-    context.tcp.address = own_address();
+    context.tcp.address = own_address(deadline_ns);
     context.tcp.connections = static_cast<int>(options_.comm.connections);
     context.tcp.link = parse_link(options_.comm.throttle);
     auto wires = transports(context);
@@ -318,9 +341,20 @@ class Joined : public Membership {
     throw;
   }
 
-  std::string own_address() const {
+  std::string own_address(int64_t deadline_ns) {
     const std::string& interface = options_.comm.interface;
-    return interface.empty() ? store_->own_address() : interface_addresses(interface).front();
+    if (!interface.empty()) return interface_addresses(interface).front();
+    const std::string address = store_->own_address();
+    return is_loopback(address) && spans_hosts(store_->members()) ? address_from_outside(deadline_ns)
+                                                                  : address;
+  }
+
+  // Of the host of rank 0, which its ranks know by a name that means something else there.
+  std::string address_from_outside(int64_t deadline_ns) {
+    constexpr const char* kKey = "join/address of rank 0";
+    if (server_) store_->set(kKey, server_->reached_at());
+    const std::string address = store_->get(kKey, deadline_ns);
+    return address.empty() ? store_->own_address() : address;
   }
 
   AlgorithmTable::Link link_of(const TcpOptions& tcp) const {

@@ -50,9 +50,10 @@ AddressList resolve(const std::string& address, int port) {
   return AddressList(status == 0 ? list : nullptr);
 }
 
+// Closed where this machine has no such family: names have addresses of it all the same.
 Socket make_socket(int family) {
   Socket socket(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!socket.open()) throw descriptor_error(errno, "open a socket");
+  if (!socket.open() && errno != EAFNOSUPPORT) throw descriptor_error(errno, "open a socket");
   return socket;
 }
 
@@ -84,23 +85,6 @@ int bind_and_listen(const Socket& socket, const sockaddr* address, socklen_t len
   return listen(socket.descriptor(), kBacklog) == 0 ? 0 : errno;
 }
 
-std::optional<Socket> listen_everywhere(int port) {
-  Socket socket(::socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (socket.open()) {
-    set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-    sockaddr_in6 address{};
-    address.sin6_family = AF_INET6;
-    address.sin6_port = htons(static_cast<uint16_t>(port));
-    if (bind_and_listen(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return socket;
-  }
-  Socket plain = make_socket(AF_INET);  // a machine without IPv6
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  if (bind_and_listen(plain, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return plain;
-  return std::nullopt;
-}
-
 Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
   char host[NI_MAXHOST] = {}, service[NI_MAXSERV] = {};
   if (getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, host, sizeof host, service,
@@ -120,6 +104,20 @@ std::string address_of(const ifaddrs& entry) {
   sockaddr_storage address{};
   std::memcpy(&address, entry.ifa_addr, length);
   return endpoint_of(address, length).address;
+}
+
+// Of one interface, those first that every peer can be told: an address of the link alone is nothing to
+// other links.
+std::vector<std::string> addresses_of(const ifaddrs* list, std::string_view interface) {
+  std::vector<std::string> v4, v6, of_the_link;
+  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+    const int family = ip_family(*entry);
+    if (entry->ifa_name != interface || family == AF_UNSPEC) continue;
+    const std::string text = address_of(*entry);
+    (family == AF_INET ? v4 : text.starts_with("fe80:") ? of_the_link : v6).push_back(text);
+  }
+  for (const auto& more : {v6, of_the_link}) v4.insert(v4.end(), more.begin(), more.end());
+  return v4;
 }
 
 // Ready for `events` (or broken) before the deadline?
@@ -188,10 +186,28 @@ std::string to_string(const Endpoint& endpoint) {
   return fmt::format("{}{}{}:{}", v6 ? "[" : "", endpoint.address, v6 ? "]" : "", endpoint.port);
 }
 
+std::optional<Socket> listen_everywhere(int port) {
+  Socket socket(::socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (socket.open()) {
+    set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_port = htons(static_cast<uint16_t>(port));
+    if (bind_and_listen(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return socket;
+  }
+  Socket plain = make_socket(AF_INET);  // a machine without IPv6
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  if (bind_and_listen(plain, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return plain;
+  return std::nullopt;
+}
+
 std::optional<Socket> listen_at(const std::string& address, int port) {
   const AddressList list = resolve(address, port);
   for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
     Socket socket = make_socket(entry->ai_family);
+    if (!socket.open()) continue;
     const int status = bind_and_listen(socket, entry->ai_addr, entry->ai_addrlen);
     if (status == 0) return socket;
     if (status != EADDRNOTAVAIL) return std::nullopt;
@@ -215,11 +231,19 @@ Endpoint peer_endpoint(const Socket& socket) {
 
 int local_port(const Socket& socket) { return local_endpoint(socket).port; }
 
+bool is_loopback(std::string_view address) { return address == "::1" || address.starts_with("127."); }
+
 std::optional<Socket> connect_to(const std::string& address, int port, const Patience& patience) {
   const AddressList list = resolve(address, port);
-  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
+  int64_t left = 0;
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) ++left;
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next, --left) {
     Socket socket = make_socket(entry->ai_family);
-    if (!connected(socket, *entry, patience) || is_itself(socket)) continue;
+    if (!socket.open()) continue;
+    // One that nothing comes back from leaves time for the others.
+    const int64_t now = system_clock().monotonic_ns();
+    const Patience share(now + (patience.deadline_ns - now) / left, patience.look);
+    if (!connected(socket, *entry, share) || is_itself(socket)) continue;
     set_no_delay(socket);
     return socket;
   }
@@ -256,24 +280,19 @@ int64_t interface_rate_mbit(const std::string& interface) {
   return std::max<int64_t>(rate, 0);
 }
 
-std::vector<std::string> interface_addresses(std::string_view interface) {
+std::vector<std::string> interface_addresses(std::string_view interfaces) {
   const InterfaceList list = list_interfaces();
-  std::vector<std::string> v4, v6;
   std::set<std::string> names;
-  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next) {
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next)
     names.insert(entry->ifa_name);
-    const int family = ip_family(*entry);
-    if (entry->ifa_name != interface || family == AF_UNSPEC) continue;
-    (family == AF_INET ? v4 : v6).push_back(address_of(*entry));
+  for (const std::string& name : split(interfaces, ',')) {
+    std::vector<std::string> addresses = addresses_of(list.get(), trim(name));
+    if (!addresses.empty()) return addresses;
   }
-  if (v4.empty() && v6.empty()) {
-    throw Error(
-        ErrorCode::kNotFound,
-        fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
-                    interface, join({names.begin(), names.end()}, ", ")));
-  }
-  v4.insert(v4.end(), v6.begin(), v6.end());
-  return v4;
+  throw Error(
+      ErrorCode::kNotFound,
+      fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
+                  interfaces, join({names.begin(), names.end()}, ", ")));
 }
 
 void send_all(const Socket& socket, std::span<const std::byte> bytes, const Patience& patience,

@@ -10,6 +10,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/handshake.h"
 #include "furrow/comm/silent_thread.h"
 #include "furrow/comm/store_server.h"
@@ -144,11 +145,12 @@ Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64
       silence_ns_(silence_ms * kMs),
       interval_ns_(beat_interval_ns(silence_ms)),
       connection_(Search(where, secret).find(deadline_ns)),
-      heard_ns_(now_ns()) {
+      heard_ns_(awake_ns()) {
   own_address_ = local_endpoint(connection_.socket()).address;
   connection_.send({.kind = StoreKind::kHello, .members = {self_}});
   thread_ = make_silent_thread("store client", [this](const std::stop_token& stop) {
     const std::stop_callback wake(stop, [this] { wakeup_.signal(); });
+    const Wakeful wakeful;
     while (!stop.stop_requested()) poll_once();
   });
   await_everybody(where, deadline_ns);
@@ -174,7 +176,7 @@ void Store::poll_once() {
     const std::lock_guard lock(mutex_);
     if (connection_.open()) {
       polls.push_back({connection_.socket().descriptor(), connection_.poll_events(), 0});
-      timeout = poll_timeout_ms(std::min(next_beat_ns_, heard_ns_ + silence_ns_));
+      timeout = poll_timeout_ms(std::min(next_beat_ns_, now_ns() + heard_ns_ + silence_ns_ - awake_ns()));
     } else if (loss_) {
       timeout = poll_timeout_ms(loss_due_ns_);
     }
@@ -203,7 +205,7 @@ void Store::poll_once() {
     return lose(ErrorCode::kUnavailable,
                 "ended its connection without a goodbye: it was killed, or has crashed, or this rank is cut "
                 "off from it");
-  check_silence(now);
+  check_silence();
 }
 
 void Store::send_beat(int64_t now) {
@@ -222,11 +224,11 @@ void Store::send_beat(int64_t now) {
 }
 
 // A process that was itself stopped reads what has arrived meanwhile before it judges.
-void Store::check_silence(int64_t now) {
+void Store::check_silence() {
   int64_t silent_ns = 0;
   {
     const std::lock_guard lock(mutex_);
-    silent_ns = now - heard_ns_;
+    silent_ns = awake_ns() - heard_ns_;
   }
   if (silent_ns < silence_ns_) return;
   lose(ErrorCode::kDeadlineExceeded,
@@ -251,7 +253,7 @@ void Store::handle(const StoreMessage& message) {
     return record(Error(error_code_of(message.number), text));
   }
   const std::lock_guard lock(mutex_);
-  heard_ns_ = now_ns();
+  heard_ns_ = awake_ns();
   switch (message.kind) {
     case StoreKind::kWelcome:
       if (!welcome_) members_ = message.members;

@@ -85,7 +85,7 @@ class Store : public Rendezvous {
   void run();
   void poll_once();
   void send_beat(int64_t now_ns);
-  void check_silence(int64_t now_ns);
+  void check_silence();
   void handle(const StoreMessage& message);
   void lose(ErrorCode code, const std::string& how);
   void record(const Error& error);
@@ -115,7 +115,7 @@ class Store : public Rendezvous {
   std::string absent_;
   std::optional<Member> zero_;  // before the welcome
   Report zero_progress_;
-  int64_t heard_ns_ = 0;
+  int64_t heard_ns_ = 0;  // awake_ns()
   int64_t next_beat_ns_ = 0;
   bool welcome_ = false;
   bool leaving_ = false;

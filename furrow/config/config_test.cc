@@ -479,6 +479,18 @@ TEST(Objectives, SayWhatTheyNeed) {
               HasSubstr("compares classes"));
 }
 
+TEST(Losses, OfTokensAreCrossEntropies) {
+  const auto error = [](const char* loss, const char* model) {
+    return parse_error(kSmall, {std::string("--training.loss=") + loss, std::string("--model.name=") + model,
+                                "--training.dataset=text"});
+  };
+  EXPECT_THAT(error("mse", "gpt"),
+              HasSubstr("mse compares numbers, and model.name = gpt gives the next token"));
+  EXPECT_THAT(error("binary", "lstm"), HasSubstr("binary tells two classes apart, and model.name = lstm"));
+  EXPECT_THAT(error("mse", "blocks"), HasSubstr("and training.dataset = text gives the next token"));
+  EXPECT_NO_THROW(parse(kSmall, "x", {"--training.loss=mse", "--model.name=mlp", "--training.dataset=idx"}));
+}
+
 TEST(ModelContext, IsSeqLenWhereUnset) {
   EXPECT_EQ(model_context(parse(kSmall, "x", {"--training.seq_len=48"})), 48);
   EXPECT_EQ(model_context(parse(kSmall, "x", {"--model.context=96"})), 96);

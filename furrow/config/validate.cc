@@ -167,15 +167,16 @@ void check_metric(const Config& config) {
          "validation.metric = loss");
 }
 
-// One logit for a sample; which data have two classes their files say (data/binary_targets.h).
-void check_binary(const Config& config) {
-  if (config.training.loss != "binary") return;
-  const std::string &model = config.model.name, &dataset = config.training.dataset;
+// Tokens are classes; which data have two classes their files say (data/binary_targets.h).
+void check_loss(const Config& config) {
+  const std::string &loss = config.training.loss, &model = config.model.name,
+                    &dataset = config.training.dataset;
+  if (loss == "cross_entropy") return;
   const bool of_tokens = model == "gpt" || model == "llama" || model == "rnn" || model == "lstm";
   if (!of_tokens && dataset != "text") return;
   refuse(config, "training.loss",
-         fmt::format("training.loss = binary tells two classes apart, and {} gives the next token: set "
-                     "training.loss = cross_entropy",
+         fmt::format("training.loss = {}, and {} gives the next token: set training.loss = cross_entropy",
+                     loss == "binary" ? "binary tells two classes apart" : "mse compares numbers",
                      of_tokens ? "model.name = " + model : "training.dataset = text"));
 }
 
@@ -238,7 +239,7 @@ void validate(const Config& config) {
   check_optimizer(config);
   check_objective(config);
   check_metric(config);
-  check_binary(config);
+  check_loss(config);
   check_stages(config);
   check_backend(config);
   check_offload(config);

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -164,6 +165,24 @@ TEST_P(CommFaults, Stopped) {
     ranks_->send(static_cast<size_t>(culprit), SIGCONT);  // it learns that it was given up
     EXPECT_GT(ranks_->await_end(static_cast<size_t>(culprit)).exit_status, 0);
   });
+}
+
+// Ctrl-Z and fg, a scheduler that suspends the job, a container that is frozen: nobody was silent but all.
+// Later than its time-out it still works, as a rank that is killed then is what the others end with.
+TEST_P(CommFaults, AJobThatIsStoppedAsAWholeGoesOn) {
+  begin();
+  start({"--timeout", "1"});
+  ASSERT_NO_FATAL_FAILURE(await_running());
+  const auto all = [&](int signal) {
+    for (size_t rank = 0; rank < kSize; ++rank) ranks_->send(rank, signal);
+  };
+  all(SIGSTOP);
+  ::usleep(2'500'000);
+  all(SIGCONT);
+  ::usleep(1'500'000);
+  const int64_t since = testing::monotonic_ns();
+  ranks_->send(1, SIGKILL);
+  expect_ends(1, since, 1.0, HasSubstr("ended"));
 }
 
 TEST_P(CommFaults, Throws) {
