@@ -83,7 +83,8 @@ INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
                                            "convnet@bfloat16", "gpt-tied@bfloat16", "lstm@bfloat16",
                                            "resnet@bfloat16", "gan@bfloat16", "gpt-tied@float16",
                                            "distilled@float16", "gan@float16", "gpt-tied@bfloat16@bfloat16",
-                                           "convnet@float32@bfloat16", "gpt-tied@float32@float16"),
+                                           "convnet@float32@bfloat16", "gpt-tied@float32@float16",
+                                           "convnet@mixed", "gpt-tied@mixed", "distilled@mixed", "gan@mixed"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 std::vector<WorldOptions> four_ranks() {

@@ -119,6 +119,20 @@ TEST_F(RankSession, GradientsOf16BitsMoveHalfTheBytesAndKeepTheBits) {
   EXPECT_EQ(weights("chain"), weights("both"));
 }
 
+// Units of several types: masters where they are needed, a loss scale for the one in float16.
+TEST_F(RankSession, UnitsOfSeveralTypesGoFromLayoutToLayout) {
+  const std::vector<std::string> settings = {"--training.mixed_precision_units",
+                                             R"(["fc1 param=bfloat16", "fc2 param=float16"])"};
+  const observe::Summary alone = train_on("alone", layout(1, 1), false, settings).front();
+  EXPECT_NE(train_alone("float").loss, alone.loss) << "control: it is another recipe";
+  expect_same_figures(
+      train_chain("chain",
+                  {layout(1, 3, 3), pipeline("1F1B", layout(1, 2, 2)), layout(2, 2, 1), layout(1, 2, 1)},
+                  settings),
+      alone);
+  EXPECT_EQ(weights("chain"), weights("alone"));
+}
+
 // Masters of adapters alone, and frozen weights of 16 bits without any.
 TEST_F(RankSession, AdaptersOf16BitsGoFromLayoutToLayout) {
   const std::vector<std::string> settings = {

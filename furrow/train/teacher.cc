@@ -76,7 +76,7 @@ Workbench with_teacher(const TrainRequest& request, Workbench bench) {
     const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
     models::add_teacher(
         models::describe_teacher(artefact.model, shape_of(*bench.dataset->train), trained,
-                                 models::precision_of(config.training.mixed_precision_param), extra),
+                                 models::teachers_precision_policy(config.training), extra),
         &bench.spec);
     return bench;
   } catch (Error& error) {
