@@ -166,7 +166,8 @@ bool holds(const Condition& condition, const Config& config) {
   }
   if (condition.sign == '~') {
     return std::ranges::any_of(std::get<std::vector<std::string>>(value), [&](const std::string& entry) {
-      return entry.find(condition.values[0]) != std::string::npos;
+      return std::ranges::any_of(
+          condition.values, [&](const std::string& part) { return entry.find(part) != std::string::npos; });
     });
   }
   const auto* text = std::get_if<std::string>(&value);

@@ -42,7 +42,8 @@ struct ParameterRule {
   bool frozen = false;                 // it has no gradient and no optimizer state, and stays as it is
   double lr_scale = 1;                 // times the learning rate of the step
   std::optional<double> weight_decay;  // none: the optimizer's, or 0, by group
-  std::optional<double> beta1 = {}, beta2 = {}, eps = {};  // none: the optimizer's
+  std::optional<double> beta1 = {}, beta2 = {}, eps = {}, momentum = {};  // none: the optimizer's
+  std::string optimizer = {};  // a row of optimizer_spec.cc where a run has several; "": it has one
   friend bool operator==(const ParameterRule&, const ParameterRule&) = default;
 };
 
