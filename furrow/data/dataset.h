@@ -38,11 +38,14 @@ using Preprocessing = preprocess::State;
 struct WhileOpening {
   int threads = 0;                      // text: that tokenise; 0: every core
   size_t part_bytes = size_t{1} << 19;  // text: what one of them takes at a time
-  // Text: tokens lie in a file without a name in this folder; empty: in memory.
+  // Text: what is read lies in this folder, where the next opening of the same text goes on (token_spool.h);
+  // empty: in memory.
   std::filesystem::path spool = {};
   // Text and images: told the bytes read and in all, by one thread at a time; each pass begins at 0.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
-  const CancelToken* cancel = nullptr;  // of both: Error{cancelled} soon after it is set
+  // Folders: told the files found so far, before any is read.
+  std::function<void(uint64_t files)> listed = {};
+  const CancelToken* cancel = nullptr;  // of all that: Error{cancelled} soon after it is set
 };
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.

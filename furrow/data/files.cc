@@ -120,37 +120,64 @@ Bytes read_contents(const fs::path& path) {
   }
 }
 
-class ContentStream::Plain {
+class ContentStream::File {
  public:
-  explicit Plain(const fs::path& path) : path_(path), file_(path) {}
-  uint64_t size() const { return file_size(file_, path_); }
-  size_t read(std::span<std::byte> out) { return read_start(file_, path_, out); }
+  explicit File(const fs::path& path) : path_(path), file_(path) { file_size(file_, path_); }
+  uint64_t taken() const { return taken_; }
+  const fs::path& path() const { return path_; }
+
+  size_t read(std::span<std::byte> out) {
+    const size_t got = read_start(file_, path_, out);
+    taken_ += got;
+    return got;
+  }
+
+  // True: the file has so many bytes.
+  bool go_to(uint64_t byte) {
+    if (::lseek(file_.get(), static_cast<off_t>(byte), SEEK_SET) < 0) fail(path_, "read", errno);
+    taken_ = byte;
+    return byte <= file_size(file_, path_);
+  }
 
  private:
   fs::path path_;
   Descriptor file_;
+  uint64_t taken_ = 0;
 };
 
-ContentStream::ContentStream(const fs::path& path) {
+ContentStream::ContentStream(const fs::path& path) : file_(std::make_unique<File>(path)) {
   std::byte magic[2];
-  const size_t start = read_start(Descriptor(path), path, magic);
-  if (is_gzip({magic, start})) {
-    bytes_ = read_contents(path);
-    size_ = bytes_.contents.size();
-  } else {
-    plain_ = std::make_unique<Plain>(path);
-    size_ = plain_->size();
-  }
+  const size_t start = file_->read(magic);
+  file_->go_to(0);
+  if (!is_gzip({magic, start})) return;
+  gunzip_ = std::make_unique<GunzipStream>([this](std::span<std::byte> out) { return file_->read(out); });
 }
 
 ContentStream::~ContentStream() = default;
 
+uint64_t ContentStream::taken() const { return file_->taken(); }
+
 size_t ContentStream::read(std::span<std::byte> out) {
-  if (plain_ != nullptr) return plain_->read(out);
-  const auto part = bytes_.contents.subspan(at_, std::min<size_t>(out.size(), size_ - at_));
-  std::ranges::copy(part, out.begin());
-  at_ += part.size();
-  return part.size();
+  return gunzip_ != nullptr ? gunzip_->read(out) : file_->read(out);
+}
+
+void ContentStream::skip(uint64_t to, const std::function<void()>& between) {
+  bool there = gunzip_ != nullptr || file_->go_to(to);
+  std::vector<std::byte> memory(gunzip_ != nullptr ? std::min<uint64_t>(to, size_t{1} << 20) : 0);
+  for (uint64_t at = 0; there && gunzip_ != nullptr && at < to; at += memory.size()) {
+    const auto piece = std::span(memory).first(std::min<uint64_t>(memory.size(), to - at));
+    there = gunzip_->read(piece) == piece.size();
+    between();
+  }
+  if (there) return;
+  throw Error(ErrorCode::kDataLoss,
+              fmt::format("{} has become shorter than byte {}, to which it was read before",
+                          file_->path().string(), to));
+}
+
+std::string stamp_of(const fs::path& path) {
+  return fmt::format("{} {} {}\n", path.string(), fs::file_size(path),
+                     fs::last_write_time(path).time_since_epoch().count());
 }
 
 std::vector<uint8_t> read_prefix(const fs::path& path, size_t length) {

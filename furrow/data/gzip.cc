@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "furrow/base/error.h"
 
@@ -92,13 +93,20 @@ Bytes gunzip(std::span<const std::byte> file) {
   return {std::move(buffer), contents};
 }
 
-std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t length) {
+namespace {
+
+void begin_gzip(z_stream* stream) {
   constexpr int kGzipWrapper = 16;
+  if (inflateInit2(stream, MAX_WBITS + kGzipWrapper) != Z_OK)
+    throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
+}
+
+}  // namespace
+
+std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t length) {
   std::vector<uint8_t> out(length);
   z_stream stream{};
-  if (inflateInit2(&stream, MAX_WBITS + kGzipWrapper) != Z_OK) {
-    throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
-  }
+  begin_gzip(&stream);
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(start.data()));
   stream.avail_in = static_cast<uInt>(start.size());
   stream.next_out = out.data();
@@ -109,6 +117,67 @@ std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t leng
   // Z_BUF_ERROR: the output is full, or the input ends.
   if (result != Z_OK && result != Z_STREAM_END && result != Z_BUF_ERROR) damaged("damaged gzip data", 0);
   return out;
+}
+
+struct GunzipStream::State {
+  ReadFile read_file;
+  std::vector<std::byte> memory = std::vector<std::byte>(size_t{1} << 17);
+  z_stream stream{};
+  bool ended = false;      // nothing of the file is left but what is in `stream`
+  bool in_member = false;  // else the next byte begins one, or the file is over
+  size_t taken = 0;        // bytes of the file that came
+  size_t member = 0;       // where the member begins
+
+  ~State() { inflateEnd(&stream); }
+
+  // False: the file is over.
+  bool refill() {
+    if (stream.avail_in > 0) return true;
+    if (ended) return false;
+    const size_t got = read_file(memory);
+    ended = got < memory.size();
+    taken += got;
+    stream.next_in = reinterpret_cast<Bytef*>(memory.data());
+    stream.avail_in = static_cast<uInt>(got);
+    return got > 0;
+  }
+
+  // False: there is none.
+  bool begin_member() {
+    if (!refill()) return false;
+    member = taken - stream.avail_in;
+    if (*stream.next_in != 0x1F) damaged("bytes behind the end of gzip data", member);
+    inflateReset(&stream);
+    in_member = true;
+    return true;
+  }
+};
+
+GunzipStream::GunzipStream(ReadFile read_file) : state_(std::make_unique<State>()) {
+  state_->read_file = std::move(read_file);
+  begin_gzip(&state_->stream);
+}
+
+GunzipStream::~GunzipStream() = default;
+
+size_t GunzipStream::read(std::span<std::byte> out) {
+  constexpr size_t kMostAtOnce = size_t{1} << 30;  // counts of zlib have 32 bits
+  State& state = *state_;
+  size_t done = 0;
+  while (done < out.size()) {
+    if (!state.in_member && !state.begin_member()) break;
+    state.refill();  // without more, what is left inside may still come
+    const size_t room = std::min(out.size() - done, kMostAtOnce);
+    state.stream.next_out = reinterpret_cast<Bytef*>(out.data() + done);
+    state.stream.avail_out = static_cast<uInt>(room);
+    const int result = inflate(&state.stream, Z_NO_FLUSH);
+    done += room - state.stream.avail_out;
+    if (result == Z_BUF_ERROR) damaged("truncated gzip data", state.member);
+    if (result != Z_OK && result != Z_STREAM_END)
+      damaged("damaged gzip data, or its checksum differs", state.member);
+    state.in_member = result != Z_STREAM_END;
+  }
+  return done;
 }
 
 }  // namespace furrow::data

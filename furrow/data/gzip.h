@@ -1,8 +1,11 @@
-// Whole-buffer gzip decompression (RFC 1952) through libdeflate, checksums verified.
+// Decompression of gzip (RFC 1952), checksums verified: whole buffers through libdeflate, streams through
+// zlib.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -21,5 +24,22 @@ Bytes gunzip(std::span<const std::byte> file);
 // Up to `length` bytes that `start`, the first part of a file, expands to; checksums are not looked at.
 // Error{data_loss} when it is not gzip data.
 std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t length);
+
+// What gunzip() gives, front to back, in memory that does not depend on the file.  One thread.
+class GunzipStream {
+ public:
+  // Fills its argument with what comes next of the file, fewer bytes only at its end.
+  using ReadFile = std::function<size_t(std::span<std::byte>)>;
+
+  explicit GunzipStream(ReadFile read_file);
+  ~GunzipStream();
+  GunzipStream(const GunzipStream&) = delete;
+  GunzipStream& operator=(const GunzipStream&) = delete;
+  size_t read(std::span<std::byte> out);  // fewer bytes only at the end.  Error{data_loss} as gunzip()
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace furrow::data

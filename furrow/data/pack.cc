@@ -15,8 +15,7 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
-#include "furrow/data/files.h"
-#include "furrow/data/open_mixture.h"
+#include "furrow/data/pack_work.h"
 #include "furrow/data/records.h"
 #include "furrow/storage/pack.h"
 
@@ -203,19 +202,22 @@ class Writer {
     }
   }
 
+  void check_cancelled() const {
+    if (request_.cancel == nullptr || !request_.cancel->cancelled()) return;
+    throw Error(ErrorCode::kCancelled,
+                fmt::format("interrupted: {} keeps what is done, the same command goes on there", folder_));
+  }
+
   void write(const Task& task) {
     const Records& records = *plan_.records[task.split];
     const size_t record_bytes = records.record_bytes();
+    check_cancelled();
     if (keep(task, record_bytes)) return;
     storage::ShardWriter writer(folder_ + "/" + task.file, record_bytes, task.first, task.block_bytes);
     const auto piece = static_cast<int64_t>(std::max<size_t>(1, kPieceBytes / record_bytes));
     std::vector<std::byte> memory(static_cast<size_t>(std::min(piece, task.records)) * record_bytes);
     for (int64_t done = 0; done < task.records; done += piece) {
-      if (request_.cancel && request_.cancel->cancelled()) {
-        throw Error(ErrorCode::kCancelled, fmt::format("interrupted: {} keeps what is done, the same command "
-                                                       "goes on there",
-                                                       folder_));
-      }
+      check_cancelled();
       if (stop_) return;
       const auto part =
           std::span(memory).first(static_cast<size_t>(std::min(piece, task.records - done)) * record_bytes);
@@ -243,40 +245,29 @@ class Writer {
   std::exception_ptr error_;
 };
 
-// Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or empty.
+// Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or without shards.
 void prepare(const std::string& folder, const Plan& plan, const std::string& text) {
   const std::string plan_file = folder + "/" + std::string(kPlanFile);
   const bool same = path_exists(plan_file) && furrow::read_file(plan_file) == text;
-  if (!same) {
-    remove_all(folder);
-    make_directories(folder);
-    write_file_atomic(plan_file, text);
-    return;
+  make_directories(folder);
+  std::set<std::string> known;
+  if (same) {
+    known.insert(std::string(kPlanFile));
+    for (const Task& task : plan.tasks) known.insert(task.file);
   }
-  std::set<std::string> known{std::string(kPlanFile)};
-  for (const Task& task : plan.tasks) known.insert(task.file);
-  std::vector<fs::path> strange;  // temporary files of a killed writer
+  std::vector<fs::path> strange;  // of other plans, and temporary files of a killed writer
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (!known.contains(entry.path().filename().string())) strange.push_back(entry.path());
+    const std::string name = entry.path().filename().string();
+    if (!known.contains(name) && !belongs_to_opening(name)) strange.push_back(entry.path());
   }
   for (const fs::path& path : strange) remove_all(path.string());
-}
-
-std::string stamp_of(const fs::path& path) {
-  return fmt::format("{} {} {}\n", path.string(), fs::file_size(path),
-                     fs::last_write_time(path).time_since_epoch().count());
+  if (!same) write_file_atomic(plan_file, text);
 }
 
 }  // namespace
 
-void check_absent(const std::string& folder) {
-  if (!path_exists(folder)) return;
-  throw Error(ErrorCode::kAlreadyExists,
-              fmt::format("{} is there already: name another folder, or remove it first", folder));
-}
-
 PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
-  const std::string folder = fs::path(request.folder + "/.").lexically_normal().parent_path().string();
+  const std::string folder = plain_folder(request.folder);
   check_absent(folder);
   Plan plan = plan_of(dataset, request);
   const std::string working = folder + ".partial";
@@ -285,6 +276,7 @@ PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
   summary.kept = Writer(plan, request, working).run();
   FURROW_FAILPOINT("pack.before_manifest");
   storage::write_pack(working, plan.info);
+  remove_what_opening_left(working);
   FURROW_FAILPOINT("pack.before_rename");
   rename_durably(working, folder);
   remove_all(folder + "/" + std::string(kPlanFile));  // a pack is whole with it or without
@@ -292,57 +284,6 @@ PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
   summary.bytes = plan.bytes;
   for (const auto& records : plan.records) summary.records += records->size();
   return summary;
-}
-
-std::string fingerprint_of(const fs::path& path) {
-  if (!fs::is_directory(path)) {
-    const fs::path file = find_file(path);
-    return file.empty() ? std::string() : stamp_of(file);
-  }
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::recursive_directory_iterator(path)) {
-    if (entry.is_regular_file()) files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  std::string text;
-  for (const fs::path& file : files) text += stamp_of(file);
-  return to_hex(xxh3_128(text));
-}
-
-std::map<std::string, std::string> sources_of(const DatasetOptions& options) {
-  const auto whole = [](const fs::path& path) { return fs::absolute(path).lexically_normal().string(); };
-  if (options.kind != "mixture") return {{"source", whole(options.path)}};
-  std::map<std::string, std::string> sources;
-  for (const std::string& text : options.mixture) {
-    const MixtureEntry entry = parse_mixture_entry(text);
-    sources["source " + entry.name] = whole(options.path / entry.path);
-  }
-  return sources;
-}
-
-std::string fingerprint_of(const DatasetOptions& options) {
-  const TableRules& rules = options.table_rules;
-  const TableFormat& format = options.table_format;
-  JsonWriter json;
-  const auto list = [&json](const std::vector<std::string>& texts) {
-    json.begin_array();
-    for (const std::string& text : texts) json.value(text);
-    json.end_array();
-  };
-  json.begin_array();
-  for (const auto& [name, path] : sources_of(options)) json.value(name).value(fingerprint_of(fs::path(path)));
-  json.value(options.kind).value(options.seed);
-  json.value(options.validation_fraction).value(options.test_fraction);
-  json.value(options.tokenizer).value(options.document_separator).value(options.document_tokens);
-  json.value(options.image_size);
-  list({options.train_images, options.train_labels, options.test_images, options.test_labels});
-  for (const auto* texts :
-       {&options.text_files, &options.train_files, &options.test_files, &options.mixture, &format.names,
-        &format.ignored, &rules.categorical, &rules.numeric, &rules.missing})
-    list(*texts);
-  json.value(options.table_train).value(options.table_test).value(std::string(1, format.delimiter));
-  json.value(rules.target).value(rules.number_target).value(rules.trim).value(rules.ignore_unseen);
-  return to_hex(xxh3_128(json.end_array().text()));
 }
 
 }  // namespace furrow::data

@@ -23,6 +23,7 @@
 #include "furrow/train/library_build.h"
 #include "furrow/train/named_range_torch.h"
 #include "furrow/train/rank_texts.h"
+#include "furrow/train/shared_folder.h"
 
 namespace furrow::train {
 namespace {
@@ -175,6 +176,7 @@ struct Checkpointer::Impl {
     if (rank.alone()) return;
     tag = text_of_first(rank.world(), "checkpoint folders",
                         [] { return fmt::format("{:x}-{:x}", process_id(), system_clock().unix_ns()); });
+    if (config.checkpoint.enable) require_shared_folder(rank, place.folder, tag);
   }
 
   void begin() {

@@ -66,6 +66,8 @@ load common
   fails 2 "native"
   run --separate-stderr "$furrow" bench comm --backend mpi --tune
   fails 2 "furrow's own algorithms"
+  run --separate-stderr "$furrow" bench comm --nproc 2 --training.steps 3
+  fails 2 "takes [comm] alone, not --training.steps"
   run --separate-stderr "$furrow" bench comm --tune --comm.throttle 100Mbit
   fails 2 "leave out --comm.throttle"
   run --separate-stderr "$furrow" bench scaling
