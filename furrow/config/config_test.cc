@@ -342,7 +342,8 @@ TEST(Validate, SettingsWithoutEffectAreListed) {
   const Config config = parse("[training]\nsteps = 5\n[optimizer]\nmomentum = 0.9\nbeta2 = 0.95\n", "x.toml");
   EXPECT_THAT(
       ignored_settings(config),
-      ElementsAre("x.toml:4: optimizer.momentum = 0.9 has no effect: it needs optimizer.name=sgd|muon"));
+      ElementsAre("x.toml:4: optimizer.momentum = 0.9 has no effect: it needs optimizer.name=sgd|muon or "
+                  "optimizer.groups~name=sgd|name=muon"));
   EXPECT_THAT(ignored_settings(parse(to_toml(config), "y", {"--optimizer.name=sgd"})), IsEmpty());
   const Config pipeline = parse(
       "[training]\nsteps = 5\n[parallelism]\npipeline_parallel_schedule = \"GPipe\"\n"

@@ -53,7 +53,7 @@ void Run::check_same_everywhere() const {
 void Run::check_same_arithmetic() {
   if (bench_.rank.alone()) return;
   const auto own = [this] {
-    const DType precision = models::precision_of(bench_.config.training.mixed_precision_param);
+    const DType precision = models::lowest_precision(bench_.spec);
     return fmt::format("instruction set {}\n{}\n{} threads", tensor::instruction_set_of(precision),
                        library_build(), bench_.rank.threads);
   };
