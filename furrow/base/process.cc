@@ -22,8 +22,8 @@ std::string trim(std::string text) {
   return text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
 }
 
-// Of so many cores those that control groups leave: whole ones, as whoever has a part of one more only waits for
-// it.
+// Of so many cores those that control groups leave: whole ones, as whoever has a part of one more only waits
+// for it.
 int within_quota(int cores) {
   static const double quota = cpu_quota();
   return std::max(1, quota > 0 ? std::min(cores, static_cast<int>(quota)) : cores);

@@ -100,8 +100,9 @@ TEST(PackWork, AnInterruptedTextGoesOn) {
     return write_pack(dataset, request);
   };
   pack("whole");
-  for (const char* place : {"text.before_mark=enospc@3", "pack.before_shard=error", "pack.after_shard=error@2",
-                            "pack.before_manifest=error", "pack.before_rename=enospc"}) {
+  for (const char* place :
+       {"text.before_mark=enospc@3", "pack.before_shard=error", "pack.after_shard=error@2",
+        "pack.before_manifest=error", "pack.before_rename=enospc"}) {
     SCOPED_TRACE(place);
     arm_failpoints(place);
     EXPECT_THROW(pack("pack"), Error);
@@ -113,7 +114,8 @@ TEST(PackWork, AnInterruptedTextGoesOn) {
     std::vector<std::string> names;
     for (const auto& entry : std::filesystem::directory_iterator(folder / "whole")) {
       names.push_back(entry.path().filename().string());
-      EXPECT_EQ(furrow::read_file(entry.path().string()), furrow::read_file((folder / "pack" / names.back()).string()));
+      EXPECT_EQ(furrow::read_file(entry.path().string()),
+                furrow::read_file((folder / "pack" / names.back()).string()));
     }
     EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder / "pack"), {}),
               static_cast<long>(names.size()));
