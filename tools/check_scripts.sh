@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every script parses, and says what it is in a comment or docstring at its top.
+# Every script parses, and says what it is in a comment or docstring at its top; a package is listed once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 failed=0
@@ -11,4 +11,6 @@ while read -r file; do
       sed -n 2p "$file" | grep -q '^# ' || { echo "$file: its second line should say what it does"; failed=1; } ;;
   esac
 done < <(find dev .ci/run tools tests bench examples -name '*.sh' -o -name '*.py' -o -name dev -o -name run -type f | sort)
+twice=$(awk '!/^#/ && NF {print $1}' tools/debian-packages.txt | sort | uniq -d)
+[ -z "$twice" ] || { echo "tools/debian-packages.txt lists $twice twice: setup would ask for a version of two lines"; failed=1; }
 exit $failed
