@@ -342,7 +342,10 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
 }
 
 std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) const {
-  const auto choose = [this] { return impl_->choose(); };
+  const auto choose = [this] {  // a path for ranks that were started in other folders, too
+    const std::string chosen = impl_->choose();
+    return chosen.empty() ? chosen : std::filesystem::absolute(chosen).string();
+  };
   const std::string folder =
       impl_->rank.alone() ? choose() : text_of_first(impl_->rank.world(), "checkpoint to restore", choose);
   if (folder.empty()) return std::nullopt;

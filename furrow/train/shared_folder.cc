@@ -36,12 +36,13 @@ class Probe {
   std::string path_;
 };
 
-// One that rank 0 has: what is made before it is needed would be left behind by a run that never saves.
-std::string place_of(const std::string& folder) {
-  if (path_exists(folder)) return folder;
-  const std::string parent = parent_directory(folder);
-  if (!path_exists(parent)) make_directories(folder);
-  return path_exists(parent) ? parent : folder;
+// On rank 0: whether the folder it is to be made in is tried.  What is made before it is needed would be left
+// behind by a run that never saves.
+bool is_to_come(const std::string& folder) {
+  if (path_exists(folder)) return false;
+  const bool has_parent = path_exists(parent_directory(folder));
+  if (!has_parent) make_directories(folder);
+  return has_parent;
 }
 
 }  // namespace
@@ -50,7 +51,9 @@ void require_shared_folder(const RankContext& rank, const std::string& folder, c
   if (rank.alone()) return;
   const comm::Group world = rank.world();
   const comm::Roster& roster = rank.communicator->roster();
-  const std::string place = text_of_first(world, "shared folder", [&] { return place_of(folder); });
+  const auto choose = [&] { return std::string(is_to_come(folder) ? "parent" : "itself"); };
+  const bool parent = text_of_first(world, "shared folder", choose) == "parent";
+  const std::string place = parent ? parent_directory(folder) : folder;  // as each rank has it
   const auto probe_of = [&](int r) { return fmt::format("{}/.seen-{}-{}", place, tag, r); };
   std::unique_ptr<Probe> own;
   texts_of_all(world, "shared folder", [&] {
