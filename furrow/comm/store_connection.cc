@@ -9,6 +9,7 @@
 namespace furrow::comm {
 
 bool StoreConnection::flush() {
+  failed_ = failed_ || (has_output() && has_error());  // sending would take it away
   while (sent_ < outbox_.size()) {
     const ssize_t count =
         ::send(socket_.descriptor(), outbox_.data() + sent_, outbox_.size() - sent_, MSG_NOSIGNAL);
@@ -31,9 +32,15 @@ bool StoreConnection::receive() {
   }
 }
 
+bool StoreConnection::has_error() const {
+  pollfd one{socket_.descriptor(), 0, 0};
+  return poll(&one, 1, 0) > 0 && (one.revents & POLLERR) != 0;
+}
+
+// That nothing more can be sent (EPIPE) says no more than that one of both ends has been shut down.
 bool StoreConnection::may_go_on() {
   if (errno == EAGAIN || errno == EINTR) return true;
-  failed_ = true;
+  failed_ = failed_ || errno != EPIPE;
   return false;
 }
 

@@ -33,7 +33,8 @@ class StoreConnection {
   int16_t poll_events() const;
 
  private:
-  bool may_go_on();  // after the error that errno says
+  bool has_error() const;  // that the system has yet to report
+  bool may_go_on();        // after the error that errno says
 
   Socket socket_;
   StoreInbox inbox_;

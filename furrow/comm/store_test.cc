@@ -509,9 +509,13 @@ TEST(StoreConnection, KnowsWhichEndEndedIt) {
     await_end(connection);
     EXPECT_FALSE(connection.ended_here());
   }
-  {
+  for (const bool sends_first : {false, true}) {  // that nothing can be sent tells of no other end
     auto [connection, other] = connected_pair();
     connection.socket().shutdown();
+    connection.send({.kind = StoreKind::kBye});
+    if (sends_first) {
+      EXPECT_FALSE(connection.flush());
+    }
     await_end(connection);
     EXPECT_TRUE(connection.ended_here());
   }
