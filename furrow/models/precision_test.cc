@@ -128,7 +128,9 @@ TEST(Precision, UnitsMayComputeInTypesOfTheirOwn) {
   for (size_t u = 0; u < 4; ++u) {
     EXPECT_EQ(spec.units[u].compute, expected[u]) << u;
     EXPECT_EQ(spec.units[u].output.dtype, expected[u]) << u;
-    if (u > 0) EXPECT_EQ(spec.units[u].input.dtype, expected[u - 1]) << u;
+    if (u > 0) {
+      EXPECT_EQ(spec.units[u].input.dtype, expected[u - 1]) << u;
+    }
   }
   EXPECT_EQ(spec.units[3].saved_bytes, untied().units[3].saved_bytes) << "nothing is converted";
   plan::ModelSpec alone = untied();
