@@ -19,6 +19,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kGzip = ".gz";
+constexpr size_t kMostGzipInMemory = size_t{16} << 20;  // on the disk
 constexpr const char* kRemedy =
     "set [training] dataset_path; docs/datasets.md says where each data set comes from";
 
@@ -120,37 +121,121 @@ Bytes read_contents(const fs::path& path) {
   }
 }
 
+// A plain file, or what is inflated as it comes.
 class ContentStream::Plain {
+ public:
+  Plain(const fs::path& path, bool gzip) : path_(path), file_(path) {
+    if (!gzip) return;
+    inflate_ = std::make_unique<GzipStream>(
+        [this](std::span<std::byte> out) { return read_start(file_, path_, out); });
+  }
+
+  // Of what is inflated about: as if all of it shrank like what has come.
+  uint64_t size() const {
+    const uint64_t bytes = file_size(file_, path_);
+    if (inflate_ == nullptr || inflate_->consumed() == 0) return bytes;
+    const double ratio = static_cast<double>(inflated_) / static_cast<double>(inflate_->consumed());
+    return static_cast<uint64_t>(ratio * static_cast<double>(bytes));
+  }
+
+  size_t read(std::span<std::byte> out) {
+    if (inflate_ == nullptr) return read_start(file_, path_, out);
+    try {
+      const size_t got = inflate_->read(out);
+      inflated_ += got;
+      return got;
+    } catch (const Error& error) {
+      throw error.with_context(path_.string());
+    }
+  }
+
+  void skip(uint64_t bytes) {
+    if (inflate_ == nullptr) {
+      if (::lseek(file_.get(), static_cast<off_t>(bytes), SEEK_CUR) < 0) fail(path_, "read", errno);
+      return;
+    }
+    std::vector<std::byte> passed(std::min<uint64_t>(bytes, uint64_t{1} << 20));
+    while (bytes > 0) {
+      const size_t got = read(std::span(passed).first(std::min<uint64_t>(bytes, passed.size())));
+      if (got == 0) return;
+      bytes -= got;
+    }
+  }
+
+ private:
+  fs::path path_;
+  Descriptor file_;
+  std::unique_ptr<GzipStream> inflate_;
+  uint64_t inflated_ = 0;
+};
+
+ContentStream::ContentStream(const fs::path& path) {
+  std::byte magic[2];
+  const Descriptor file(path);
+  const bool gzip = is_gzip({magic, read_start(file, path, magic)});
+  if (gzip && file_size(file, path) <= kMostGzipInMemory) {
+    bytes_ = read_contents(path);
+  } else {
+    plain_ = std::make_unique<Plain>(path, gzip);
+  }
+}
+
+ContentStream::~ContentStream() = default;
+
+uint64_t ContentStream::size() const { return plain_ != nullptr ? plain_->size() : bytes_.contents.size(); }
+
+size_t ContentStream::read(std::span<std::byte> out) {
+  if (plain_ != nullptr) return plain_->read(out);
+  const auto part = bytes_.contents.subspan(at_, std::min<size_t>(out.size(), bytes_.contents.size() - at_));
+  std::ranges::copy(part, out.begin());
+  at_ += part.size();
+  return part.size();
+}
+
+void ContentStream::skip(uint64_t bytes) {
+  if (plain_ != nullptr) return plain_->skip(bytes);
+  at_ += std::min(bytes, bytes_.contents.size() - at_);
+}
+
+class RandomFile::Plain {
  public:
   explicit Plain(const fs::path& path) : path_(path), file_(path) {}
   uint64_t size() const { return file_size(file_, path_); }
-  size_t read(std::span<std::byte> out) { return read_start(file_, path_, out); }
+  size_t read_at(uint64_t offset, std::span<std::byte> out) const {
+    size_t done = 0;
+    while (done < out.size()) {
+      const ssize_t got =
+          ::pread(file_.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) fail(path_, "read", errno);
+      if (got == 0) break;
+      done += static_cast<size_t>(got);
+    }
+    return done;
+  }
 
  private:
   fs::path path_;
   Descriptor file_;
 };
 
-ContentStream::ContentStream(const fs::path& path) {
+RandomFile::RandomFile(const fs::path& path) : plain_(std::make_unique<Plain>(path)) {
+  size_ = plain_->size();
   std::byte magic[2];
-  const size_t start = read_start(Descriptor(path), path, magic);
-  if (is_gzip({magic, start})) {
-    bytes_ = read_contents(path);
-    size_ = bytes_.contents.size();
-  } else {
-    plain_ = std::make_unique<Plain>(path);
-    size_ = plain_->size();
-  }
+  if (!is_gzip({magic, plain_->read_at(0, magic)})) return;
+  plain_ = nullptr;
+  bytes_ = read_contents(path);
+  size_ = bytes_.contents.size();
 }
 
-ContentStream::~ContentStream() = default;
+RandomFile::~RandomFile() = default;
 
-size_t ContentStream::read(std::span<std::byte> out) {
-  if (plain_ != nullptr) return plain_->read(out);
-  const auto part = bytes_.contents.subspan(at_, std::min<size_t>(out.size(), size_ - at_));
-  std::ranges::copy(part, out.begin());
-  at_ += part.size();
-  return part.size();
+size_t RandomFile::read_at(uint64_t offset, std::span<std::byte> out) const {
+  if (plain_ != nullptr) return plain_->read_at(offset, out);
+  const auto part = bytes_.contents.subspan(std::min<uint64_t>(offset, size_));
+  const size_t count = std::min(out.size(), part.size());
+  std::ranges::copy(part.first(count), out.begin());
+  return count;
 }
 
 std::vector<uint8_t> read_prefix(const fs::path& path, size_t length) {

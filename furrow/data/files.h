@@ -42,19 +42,36 @@ Bytes read_file(const std::filesystem::path& path);
 // file.
 Bytes read_contents(const std::filesystem::path& path);
 
-// The same front to back: a plain file in pieces, what is gzip decompressed whole.  One thread.
+// The same front to back in pieces; what is gzip and small is decompressed whole.  One thread.
 class ContentStream {
  public:
   explicit ContentStream(const std::filesystem::path& path);
   ~ContentStream();
-  uint64_t size() const { return size_; }  // of the contents, when it was opened
-  size_t read(std::span<std::byte> out);   // how many bytes came: fewer only at the end
+  uint64_t size() const;                  // of the contents; of large ones of gzip about
+  size_t read(std::span<std::byte> out);  // how many bytes came: fewer only at the end
+  void skip(uint64_t bytes);              // as if they had been read; REQUIRES: they are there
 
  private:
   class Plain;
   std::unique_ptr<Plain> plain_;
   Bytes bytes_;  // of gzip
-  uint64_t size_ = 0, at_ = 0;
+  uint64_t at_ = 0;
+};
+
+// A file that is read at any place: a plain one where it lies, what is gzip decompressed whole.  Thread safe.
+class RandomFile {
+ public:
+  explicit RandomFile(const std::filesystem::path& path);
+  ~RandomFile();
+  uint64_t size() const { return size_; }
+  // Bytes from `offset` on; fewer only at the end.
+  size_t read_at(uint64_t offset, std::span<std::byte> out) const;
+
+ private:
+  class Plain;
+  std::unique_ptr<Plain> plain_;
+  Bytes bytes_;  // of gzip
+  uint64_t size_ = 0;
 };
 
 // Up to `length` bytes from the start of read_contents(), without reading the rest: damage behind them goes

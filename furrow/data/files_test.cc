@@ -49,6 +49,59 @@ TEST(Gunzip, ReadsAllMembers) {
   EXPECT_EQ(contents(gunzip(view(file))), expected);
 }
 
+// In pieces of so many bytes of the file and of the contents.
+ByteVector inflated(const ByteVector& file, size_t in, size_t out) {
+  size_t at = 0;
+  GzipStream stream([&](std::span<std::byte> some) {
+    const size_t count = std::min({in, some.size(), file.size() - at});
+    std::ranges::copy(view(file).subspan(at, count), some.begin());
+    at += count;
+    return count;
+  });
+  ByteVector all, some(out);
+  while (const size_t got = stream.read(std::as_writable_bytes(std::span(some))))
+    all.insert(all.end(), some.begin(), some.begin() + static_cast<long>(got));
+  return all;
+}
+
+TEST(Gunzip, AStreamGivesTheSame) {
+  ByteVector members = gzip_bytes(sample_text());
+  const ByteVector second = gzip_bytes(bytes_of("end"));
+  members.insert(members.end(), second.begin(), second.end());
+  const ByteVector want = contents(gunzip(view(members)));
+  for (const size_t in : {1u, 7u, 100'000u}) {
+    for (const size_t out : {1u, 100u, 100'000u}) EXPECT_EQ(inflated(members, in, out), want);
+  }
+  EXPECT_TRUE(inflated(gzip_bytes({}), 100, 100).empty());
+  const ByteVector file = gzip_bytes(sample_text());
+  for (size_t length = 1; length < file.size(); ++length) {
+    const ByteVector cut(file.begin(), file.begin() + static_cast<long>(length));
+    EXPECT_EQ(error_of([&] { inflated(cut, 1000, 1000); }).code(), ErrorCode::kDataLoss) << length;
+  }
+  for (size_t bit = 8 * 10; bit < 8 * file.size(); ++bit) {
+    ByteVector flipped = file;
+    flipped[bit / 8] = static_cast<uint8_t>(flipped[bit / 8] ^ 1 << bit % 8);
+    EXPECT_EQ(error_of([&] { inflated(flipped, 1000, 1000); }).code(), ErrorCode::kDataLoss) << bit;
+  }
+}
+
+// A large one is not held in memory.
+TEST(ContentStreams, OfLargeGzipFilesAreInflatedAsTheyCome) {
+  const TempFolder folder;
+  ByteVector random(size_t{20} << 20);
+  uint64_t state = 1;
+  for (uint8_t& byte : random) byte = static_cast<uint8_t>((state = state * 6364136223846793005u + 1) >> 56);
+  const auto path = folder.write("big.gz", gzip_bytes(random));
+  ContentStream stream(path);
+  stream.skip(1'234'567);
+  ByteVector got(random.size());
+  const size_t count = stream.read(std::as_writable_bytes(std::span(got)));
+  got.resize(count);
+  EXPECT_EQ(got, ByteVector(random.begin() + 1'234'567, random.end()));
+  EXPECT_EQ(stream.size(), random.size());
+  EXPECT_EQ(stream.read(std::as_writable_bytes(std::span(got))), 0u);
+}
+
 TEST(Gunzip, EveryTruncationIsAnError) {
   const ByteVector file = gzip_bytes(sample_text());
   for (size_t length = 0; length < file.size(); ++length) {

@@ -17,6 +17,8 @@ namespace {
 constexpr size_t kSmallestMember = 18;  // header 10, trailer 8
 constexpr size_t kLargestRatio = 1032;  // of deflate: 258 bytes from 2 bits
 constexpr size_t kLeastGrowth = size_t{2} << 20;
+constexpr size_t kStreamBytes = size_t{1} << 18;  // read of a file at a time
+constexpr int kGzipWrapper = 16;                  // of zlib
 
 struct FreeDecompressor {
   void operator()(libdeflate_decompressor* each) const { libdeflate_free_decompressor(each); }
@@ -92,8 +94,65 @@ Bytes gunzip(std::span<const std::byte> file) {
   return {std::move(buffer), contents};
 }
 
+struct GzipStream::Inflate {
+  Inflate() {
+    if (inflateInit2(&stream, MAX_WBITS + kGzipWrapper) != Z_OK)
+      throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
+  }
+  ~Inflate() { inflateEnd(&stream); }
+  Inflate(const Inflate&) = delete;
+  Inflate& operator=(const Inflate&) = delete;
+
+  z_stream stream{};
+  bool in_member = false;
+  uint64_t member = 0;  // where it begins
+};
+
+GzipStream::GzipStream(Read read)
+    : read_(std::move(read)), inflate_(std::make_unique<Inflate>()), input_(kStreamBytes) {}
+
+GzipStream::~GzipStream() = default;
+
+bool GzipStream::refill() {
+  z_stream& stream = inflate_->stream;
+  if (stream.avail_in > 0) return true;
+  const size_t got = read_(input_);
+  stream.next_in = reinterpret_cast<Bytef*>(input_.data());
+  stream.avail_in = static_cast<uInt>(got);
+  consumed_ += got;
+  return got > 0;
+}
+
+size_t GzipStream::read(std::span<std::byte> out) {
+  constexpr size_t kMost = size_t{1} << 30;  // zlib counts with 32 bits
+  z_stream& stream = inflate_->stream;
+  size_t written = 0;
+  while (written < out.size() && !done_) {
+    if (!refill()) {
+      if (inflate_->in_member) damaged("truncated gzip data", inflate_->member);
+      done_ = true;
+      break;
+    }
+    if (!inflate_->in_member) {
+      inflate_->member = consumed_ - stream.avail_in;
+      inflate_->in_member = true;
+    }
+    const size_t room = std::min(out.size() - written, kMost);
+    stream.next_out = reinterpret_cast<Bytef*>(out.data() + written);
+    stream.avail_out = static_cast<uInt>(room);
+    const int result = inflate(&stream, Z_NO_FLUSH);
+    written += room - stream.avail_out;
+    if (result == Z_STREAM_END) {
+      inflate_->in_member = false;
+      inflateReset(&stream);  // for the next member
+    } else if (result != Z_OK && result != Z_BUF_ERROR) {
+      damaged("damaged gzip data, or its checksum differs", inflate_->member);
+    }
+  }
+  return written;
+}
+
 std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t length) {
-  constexpr int kGzipWrapper = 16;
   std::vector<uint8_t> out(length);
   z_stream stream{};
   if (inflateInit2(&stream, MAX_WBITS + kGzipWrapper) != Z_OK) {
