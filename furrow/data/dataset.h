@@ -17,7 +17,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/data/source.h"
-#include "furrow/data/table.h"
+#include "furrow/data/table_block.h"
 #include "furrow/preprocess/image_augmenter.h"
 #include "furrow/preprocess/preprocessor.h"
 
@@ -36,13 +36,18 @@ using Preprocessing = preprocess::State;
 
 // How a set is opened; it changes nothing that is read.
 struct WhileOpening {
-  int threads = 0;                      // text: that tokenise; 0: every core
-  size_t part_bytes = size_t{1} << 19;  // text: what one of them takes at a time
+  int threads = 0;                            // text, tables: that read; 0: every core
+  size_t part_bytes = size_t{1} << 19;        // text: what one of them takes at a time
+  size_t table_part_bytes = size_t{1} << 21;  // CSV: the same
   // Text: tokens lie in a file without a name in this folder; empty: in memory.
   std::filesystem::path spool = {};
-  // Text and images: told the bytes read and in all, by one thread at a time; each pass begins at 0.
+  // Tables: rows lie in files of this folder, where a later call with the same fingerprint goes on; empty: in
+  // memory.  Its owner removes them (kRowsSuffix, table_store.h).
+  std::filesystem::path kept = {};
+  std::string fingerprint = {};
+  // Told the bytes read and in all, by one thread at a time; each pass begins at 0.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
-  const CancelToken* cancel = nullptr;  // of both: Error{cancelled} soon after it is set
+  const CancelToken* cancel = nullptr;  // Error{cancelled} soon after it is set
 };
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.

@@ -18,6 +18,7 @@
 #include "furrow/data/files.h"
 #include "furrow/data/open_mixture.h"
 #include "furrow/data/records.h"
+#include "furrow/data/table_store.h"
 #include "furrow/storage/pack.h"
 
 namespace furrow::data {
@@ -30,6 +31,7 @@ constexpr uint64_t kMostShards = 1024;
 constexpr int64_t kMostAskedShards = 65536;      // each is a file, open or mapped in every reader
 constexpr size_t kPieceBytes = size_t{1} << 20;  // written at a time
 constexpr std::string_view kPlanFile = "packing.json";
+constexpr std::string_view kPartial = ".partial";
 
 struct Task {
   size_t split = 0, shard = 0;
@@ -243,23 +245,35 @@ class Writer {
   std::exception_ptr error_;
 };
 
-// Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or empty.
+bool holds_rows(const std::string& name) { return name.ends_with(kRowsSuffix); }
+
+// Removes the files whose name `unwanted` refuses.
+template <class Unwanted>
+void remove_files(const std::string& folder, const Unwanted& unwanted) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (unwanted(entry.path().filename().string())) found.push_back(entry.path());
+  }
+  for (const fs::path& path : found) remove_all(path.string());
+}
+
+// Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or empty but for the
+// rows of the tables that are being packed.
 void prepare(const std::string& folder, const Plan& plan, const std::string& text) {
   const std::string plan_file = folder + "/" + std::string(kPlanFile);
-  const bool same = path_exists(plan_file) && furrow::read_file(plan_file) == text;
-  if (!same) {
-    remove_all(folder);
-    make_directories(folder);
-    write_file_atomic(plan_file, text);
-    return;
+  make_directories(folder);
+  std::set<std::string> known;
+  if (path_exists(plan_file) && furrow::read_file(plan_file) == text) {
+    known.insert(std::string(kPlanFile));
+    for (const Task& task : plan.tasks) known.insert(task.file);
   }
-  std::set<std::string> known{std::string(kPlanFile)};
-  for (const Task& task : plan.tasks) known.insert(task.file);
-  std::vector<fs::path> strange;  // temporary files of a killed writer
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (!known.contains(entry.path().filename().string())) strange.push_back(entry.path());
-  }
-  for (const fs::path& path : strange) remove_all(path.string());
+  // Such as temporary files of a killed writer.
+  remove_files(folder, [&](const std::string& name) { return !known.contains(name) && !holds_rows(name); });
+  if (known.empty()) write_file_atomic(plan_file, text);
+}
+
+std::string without_slash(const std::string& folder) {
+  return fs::path(folder + "/.").lexically_normal().parent_path().string();
 }
 
 std::string stamp_of(const fs::path& path) {
@@ -275,11 +289,34 @@ void check_absent(const std::string& folder) {
               fmt::format("{} is there already: name another folder, or remove it first", folder));
 }
 
+Dataset open_to_pack(const DatasetOptions& options, const PackRequest& request,
+                     const std::function<void(uint64_t, uint64_t)>& progress) {
+  const std::string working = without_slash(request.folder) + std::string(kPartial);
+  DatasetOptions opened = options;
+  opened.opening.threads = request.threads;
+  opened.opening.spool = parent_directory(working);
+  opened.opening.kept = working;
+  opened.opening.fingerprint = request.fingerprint;
+  opened.opening.progress = progress;
+  opened.opening.cancel = request.cancel;
+  make_directories(opened.opening.spool.string());
+  try {
+    return open_dataset(opened);
+  } catch (const Error& error) {
+    const bool goes_on =
+        error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kResourceExhausted;
+    if (goes_on || !path_exists(working)) throw;
+    remove_files(working, holds_rows);
+    if (fs::is_empty(working)) remove_all(working);
+    throw;
+  }
+}
+
 PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
-  const std::string folder = fs::path(request.folder + "/.").lexically_normal().parent_path().string();
+  const std::string folder = without_slash(request.folder);
   check_absent(folder);
   Plan plan = plan_of(dataset, request);
-  const std::string working = folder + ".partial";
+  const std::string working = folder + std::string(kPartial);
   prepare(working, plan, plan.text(request.fingerprint));
   PackSummary summary;
   summary.kept = Writer(plan, request, working).run();
@@ -287,7 +324,8 @@ PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
   storage::write_pack(working, plan.info);
   FURROW_FAILPOINT("pack.before_rename");
   rename_durably(working, folder);
-  remove_all(folder + "/" + std::string(kPlanFile));  // a pack is whole with it or without
+  // A pack is whole with them or without.
+  remove_files(folder, [](const std::string& name) { return name == kPlanFile || holds_rows(name); });
   summary.shards = static_cast<int64_t>(plan.tasks.size());
   summary.bytes = plan.bytes;
   for (const auto& records : plan.records) summary.records += records->size();

@@ -37,6 +37,13 @@ struct PackSummary {
 // Error{already_exists} unless `folder` can be made.
 void check_absent(const std::string& folder);
 
+// The data set that `options` describe, to be written as `request` says.  Neither a text nor a table has to
+// fit into memory: tokens lie in a file without a name beside the pack, rows of tables in files of
+// `<folder>.partial`, where an interrupted reading goes on.  `progress` as in WhileOpening.  Errors as
+// open_dataset; after those that no later call can go on from nothing is left.
+Dataset open_to_pack(const DatasetOptions& options, const PackRequest& request,
+                     const std::function<void(uint64_t done, uint64_t total)>& progress = {});
+
 // Every split that `dataset` has.  Error{already_exists}: the folder; {cancelled}: what is there is kept for
 // the next call; {resource_exhausted}: disk full, the same.
 PackSummary write_pack(const Dataset& dataset, const PackRequest& request);
