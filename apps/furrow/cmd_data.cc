@@ -1,16 +1,15 @@
 // furrow data: packs of data sets.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdio>
 #include <map>
 #include <mutex>
 #include <thread>
 
 #include "apps/furrow/commands.h"
 #include "apps/furrow/data_config.h"
+#include "apps/furrow/progress_line.h"
 #include "apps/furrow/signals.h"
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
@@ -29,36 +28,6 @@
 
 namespace furrow::app {
 namespace {
-
-// One live line on a terminal, a line every two seconds elsewhere.  Called by one thread at a time.
-class ProgressLine {
- public:
-  explicit ProgressLine(std::string what) : what_(std::move(what)) {}
-  ~ProgressLine() {
-    if (live_ && drawn_ns_ >= 0) std::fputs("\r\033[K", stderr);
-  }
-
-  void show(uint64_t done, uint64_t total) {
-    const int64_t now = system_clock().monotonic_ns();
-    if (begin_ns_ < 0 || done < done_) begin_ns_ = drawn_ns_ = now;  // or another pass
-    done_ = done;
-    if (now - drawn_ns_ < (live_ ? 100'000'000 : 2'000'000'000)) return;
-    drawn_ns_ = now;
-    const double seconds = static_cast<double>(now - begin_ns_) * 1e-9;
-    const double rate = static_cast<double>(done) / seconds;
-    const std::string line = fmt::format(
-        "{} {} of {} ({:.0f} %), {}/s, {} to go", what_, format_bytes(done), format_bytes(total),
-        100.0 * static_cast<double>(done) / static_cast<double>(total),
-        format_bytes(static_cast<uint64_t>(rate)), format_seconds(static_cast<double>(total - done) / rate));
-    fmt::print(stderr, "{}{}{}", live_ ? "\r\033[K" : "", line, live_ ? "" : "\n");
-  }
-
- private:
-  const std::string what_;
-  const bool live_ = ::isatty(STDERR_FILENO) == 1;
-  uint64_t done_ = 0;
-  int64_t begin_ns_ = -1, drawn_ns_ = -1;
-};
 
 int threads_of(const Arguments& arguments) {
   int64_t threads = core_count();
@@ -81,16 +50,9 @@ uint64_t shard_bytes_of(const Arguments& arguments) {
                           text, format_bytes(storage::kLeastPackBlockBytes)));
 }
 
-// A text is read into a file without a name beside the pack: neither has to fit into memory.
-data::Dataset open_to_pack(data::DatasetOptions& options, const data::PackRequest& request) {
+data::Dataset open_it(const data::DatasetOptions& options, const data::PackRequest& request) {
   ProgressLine line("read");
-  const std::string parent = parent_directory(request.folder);
-  make_directories(parent);
-  options.opening = {.threads = request.threads,
-                     .spool = parent,
-                     .progress = [&line](uint64_t done, uint64_t total) { line.show(done, total); },
-                     .cancel = request.cancel};
-  return data::open_dataset(options);
+  return data::open_to_pack(options, request, line.as_function());
 }
 
 int run_pack(const Arguments& arguments, const std::string& source) {
@@ -100,7 +62,7 @@ int run_pack(const Arguments& arguments, const std::string& source) {
   const config::Config config = data_config(source, arguments.overrides);
   data::PackRequest request{.folder = arguments.get("--out", ""), .kind = config.training.dataset};
   data::check_absent(arguments.get("--out", ""));
-  data::DatasetOptions options = data::dataset_options(config);
+  const data::DatasetOptions options = data::dataset_options(config);
   request.lineage = data::sources_of(options);
   request.fingerprint = data::fingerprint_of(options);
   request.lineage.merge(std::map<std::string, std::string>{
@@ -114,9 +76,9 @@ int run_pack(const Arguments& arguments, const std::string& source) {
   request.cancel = &cancel;
   data::PackSummary summary;
   try {
-    const data::Dataset dataset = open_to_pack(options, request);
+    const data::Dataset dataset = open_it(options, request);
     ProgressLine line("packed");
-    request.progress = [&line](uint64_t done, uint64_t total) { line.show(done, total); };
+    request.progress = line.as_function();
     summary = data::write_pack(dataset, request);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCancelled) throw;

@@ -10,6 +10,7 @@
 #include "apps/furrow/commands.h"
 #include "apps/furrow/launcher.h"
 #include "apps/furrow/one_rank.h"
+#include "apps/furrow/progress_line.h"
 #include "apps/furrow/ranks.h"
 #include "apps/furrow/shared_data.h"
 #include "apps/furrow/signals.h"
@@ -68,6 +69,12 @@ int launch_train(const Arguments& arguments) {
   }
 }
 
+data::Dataset open_with_progress(comm::Communicator* communicator, const config::Config& config,
+                                 const std::optional<data::Preprocessing>& kept, const CancelToken* cancel) {
+  ProgressLine line("read");
+  return open_shared(communicator, config, kept, {.progress = line.as_function(), .cancel = cancel});
+}
+
 observe::Summary train_on(comm::Membership& membership, const TrainJob& job, bool resume,
                           const CancelToken* cancel) {
   const bool first = membership.world().rank == 0;
@@ -86,7 +93,7 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
   std::optional<data::Preprocessing> kept;
   if (first && resume) kept = data::read_fitted(job.run_folder);
   request.dataset = std::make_shared<data::Dataset>(
-      open_shared(request.communicator, job.config, kept));  // while libtorch loads
+      open_with_progress(request.communicator, job.config, kept, cancel));  // while libtorch loads
   return torch_entry_points().train(request);
 }
 
@@ -119,6 +126,11 @@ int run_train(const Arguments& arguments) {
     in_world(world, job.config, [&](comm::Membership& membership) {
       summary = train_on(membership, job, arguments.has("--resume"), &cancel);
     });
+  } catch (const Error& error) {  // before there is a run that could be saved
+    give_up_claim(job);
+    if (error.code() != ErrorCode::kCancelled || !cancel.cancelled()) throw;
+    if (first) log_info(error.what());
+    return 128 + cancel.reason();
   } catch (...) {
     give_up_claim(job);
     throw;
