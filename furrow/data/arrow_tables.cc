@@ -192,7 +192,8 @@ TableContents contents_of(const arrow::RecordBatch& batch) {
 // A file whose bytes come from the caller.
 class CallerFile : public arrow::io::RandomAccessFile {
  public:
-  CallerFile(uint64_t bytes, furrow::data::ReadAt read) : bytes_(static_cast<int64_t>(bytes)), read_(std::move(read)) {}
+  CallerFile(uint64_t bytes, furrow::data::ReadAt read)
+      : bytes_(static_cast<int64_t>(bytes)), read_(std::move(read)) {}
   arrow::Status Close() override { return arrow::Status::OK(); }
   bool closed() const override { return false; }
   arrow::Result<int64_t> Tell() const override { return at_; }
