@@ -138,6 +138,7 @@ class Bench {
   CommBenchRow measure(const Operation& operation, int64_t bytes);
   // The fastest algorithms of each size, for groups of this size and these wires, into `table`.
   void tune(const Operation& operation, comm::AlgorithmTable& table);
+  comm::Wires wires() const;
 
  private:
   struct Candidate {
@@ -152,7 +153,6 @@ class Bench {
   int64_t elements_of(int64_t bytes) const;
   Call call_of(comm::Group group, const Operation& operation, int64_t bytes);
   void add_bytes(CommBenchRow& row, int64_t calls);
-  comm::Wires wires() const;
   std::vector<Candidate> candidates_for(const Operation& operation, int64_t bytes);
   bool adds_in_order(const Operation& operation, int64_t bytes, int algorithm);
 
@@ -323,7 +323,7 @@ std::vector<CommBenchRow> bench_comm(comm::Communicator& communicator, const Com
   return rows;
 }
 
-void tune_comm(comm::Communicator& communicator, const CommBenchOptions& options) {
+comm::Wires tune_comm(comm::Communicator& communicator, const CommBenchOptions& options) {
   CommBenchOptions any_order = options;
   any_order.canonical = false;
   Bench bench(communicator, any_order);
@@ -333,6 +333,7 @@ void tune_comm(comm::Communicator& communicator, const CommBenchOptions& options
     if (operation.kind != CollectiveKind::kSend) bench.tune(operation, table);
   }
   communicator.set_algorithms(std::move(table));
+  return bench.wires();
 }
 
 Table comm_bench_table(const std::vector<CommBenchRow>& rows) {

@@ -8,6 +8,7 @@
 
 #include "furrow/base/array.h"
 #include "furrow/base/table.h"
+#include "furrow/comm/algorithm.h"
 #include "furrow/comm/communicator.h"
 
 namespace furrow::app {
@@ -42,7 +43,8 @@ std::vector<CommBenchRow> bench_comm(comm::Communicator& communicator, const Com
 
 // Measures every algorithm and puts the fastest ones for this number of ranks and these wires into the table
 // that the communicator chooses by.  Every rank calls it with the same options and gets the same table.
-void tune_comm(comm::Communicator& communicator, const CommBenchOptions& options);
+// Returns these wires.
+comm::Wires tune_comm(comm::Communicator& communicator, const CommBenchOptions& options);
 
 Table comm_bench_table(const std::vector<CommBenchRow>& rows);
 std::vector<CommBenchRow> parse_comm_bench(

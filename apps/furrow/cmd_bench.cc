@@ -56,8 +56,19 @@ CommBenchOptions comm_options(const Arguments& arguments) {
   return options;
 }
 
+// Nothing else has an effect on what is measured.
+void refuse_other_sections(const Arguments& arguments) {
+  for (const std::string& word : arguments.overrides) {
+    if (!word.starts_with("--") || word.starts_with("--comm.")) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("`furrow bench comm` trains nothing: of a config it takes [comm] alone, not {}",
+                            word.substr(0, word.find('='))));
+  }
+}
+
 // [comm] of the overrides, and what the options say.
 config::Config comm_config(const Arguments& arguments) {
+  refuse_other_sections(arguments);
   config::Config config = config::parse("[training]\nsteps = 1\n", "bench", arguments.overrides);
   for (const auto& [option, key] : {std::pair{"--transport", "comm.transport"},
                                     {"--algorithm", "comm.algorithm"},
@@ -84,11 +95,13 @@ config::Config comm_config(const Arguments& arguments) {
 }
 
 // Rank 0 writes the file for the machine.
-void tune_rank(comm::Communicator& communicator, const CommBenchOptions& options) {
-  tune_comm(communicator, options);
+void tune_rank(comm::Membership& membership, const CommBenchOptions& options) {
+  comm::Communicator& communicator = membership.communicator();
+  const comm::Wires wires = tune_comm(communicator, options);
   if (communicator.rank() != 0) return;
   comm::AlgorithmTable table = communicator.algorithms();
   table.set_machine({cpu_model(), host_name()});
+  if (const auto link = membership.link()) table.set_link(wires, *link);
   const std::string path = tuning_file();
   make_directories(parent_directory(path));
   write_file_atomic(path, table.to_text());
@@ -99,7 +112,7 @@ int measure_comm(const Arguments& arguments, const comm::World& world) {
   const CommBenchOptions options = comm_options(arguments);
   std::vector<CommBenchRow> rows;
   in_world(world, comm_config(arguments), [&](comm::Membership& membership) {
-    if (arguments.has("--tune")) tune_rank(membership.communicator(), options);
+    if (arguments.has("--tune")) tune_rank(membership, options);
     rows = bench_comm(membership.communicator(), options);
   });
   if (world.rank == 0) fmt::print("{}", comm_bench_table(rows).print(arguments.has("--json")));

@@ -13,7 +13,6 @@
 #include "apps/furrow/signals.h"
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
-#include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/base/names.h"
 #include "furrow/base/process.h"
@@ -23,6 +22,7 @@
 #include "furrow/config/config.h"
 #include "furrow/data/dataset.h"
 #include "furrow/data/pack.h"
+#include "furrow/data/pack_work.h"
 #include "furrow/data/records.h"
 #include "furrow/storage/pack.h"
 
@@ -50,9 +50,22 @@ uint64_t shard_bytes_of(const Arguments& arguments) {
                           text, format_bytes(storage::kLeastPackBlockBytes)));
 }
 
-data::Dataset open_it(const data::DatasetOptions& options, const data::PackRequest& request) {
-  ProgressLine line("read");
-  return data::open_to_pack(options, request, line.as_function());
+// A text is tokenised into the folder where the pack is written: it need not fit into memory, and what is
+// done once need not be done again.
+data::PackSummary pack(data::DatasetOptions options, data::PackRequest& request) {
+  ProgressLine reading("read");
+  options.opening = {.threads = request.threads,
+                     .progress = [&](uint64_t done, uint64_t total) { reading.show(done, total); },
+                     .listed = [&](uint64_t files) { reading.count(files); },
+                     .cancel = request.cancel};
+  request.lineage.merge(data::sources_of(options));
+  request.fingerprint = data::fingerprint_of(options);
+  const data::PackWork work(request.folder, request.fingerprint);
+  options.opening.spool = work.folder();
+  const data::Dataset dataset = data::open_dataset(options);
+  ProgressLine writing("packed");
+  request.progress = [&](uint64_t done, uint64_t total) { writing.show(done, total); };
+  return data::write_pack(dataset, request);
 }
 
 int run_pack(const Arguments& arguments, const std::string& source) {
@@ -61,14 +74,12 @@ int run_pack(const Arguments& arguments, const std::string& source) {
   }
   const config::Config config = data_config(source, arguments.overrides);
   data::PackRequest request{.folder = arguments.get("--out", ""), .kind = config.training.dataset};
-  data::check_absent(arguments.get("--out", ""));
   const data::DatasetOptions options = data::dataset_options(config);
-  request.lineage = data::sources_of(options);
-  request.fingerprint = data::fingerprint_of(options);
-  request.lineage.merge(std::map<std::string, std::string>{
-      {"furrow_version", std::string(furrow_version())},
-      {"seed", fmt::format("{}", config.debug.seed)},
-      {"validation_fraction", format_double(config.data.validation_fraction)}});
+  data::check_absent(request.folder);
+  data::check_apart(request.folder, options);
+  request.lineage = {{"furrow_version", std::string(furrow_version())},
+                     {"seed", fmt::format("{}", config.debug.seed)},
+                     {"validation_fraction", format_double(config.data.validation_fraction)}};
   request.threads = threads_of(arguments);
   request.shard_bytes = shard_bytes_of(arguments);
   CancelToken cancel;
@@ -76,10 +87,7 @@ int run_pack(const Arguments& arguments, const std::string& source) {
   request.cancel = &cancel;
   data::PackSummary summary;
   try {
-    const data::Dataset dataset = open_it(options, request);
-    ProgressLine line("packed");
-    request.progress = line.as_function();
-    summary = data::write_pack(dataset, request);
+    summary = pack(options, request);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kCancelled) throw;
     log_info(error.what());

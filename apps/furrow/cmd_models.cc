@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,8 @@ namespace furrow::app {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr std::string_view kNoTokenizer = "none";
 
 // --out, or `otherwise`.
 std::string out_of(const Arguments& arguments, const fs::path& otherwise) {
@@ -50,14 +53,24 @@ std::string tokenizer_advice(const std::string& place) {
       unread);
 }
 
-// `tokenizer`: a file, a folder that may hold one, or empty.
+// The model goes in without one, too.
+preprocess::State tokenizer_of(const std::string& place, const models::ForeignModel& model) {
+  if (place.empty() || place == kNoTokenizer) return {};
+  try {
+    return read_tokenizer(place, model.vocabulary);
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                fmt::format("{}; --tokenizer none imports the model without one", error.what()));
+  }
+}
+
+// `tokenizer`: a file, a folder that may hold one, "none", or empty.
 int import_model(const std::string& what, const models::ForeignModel& model, const std::string& tokenizer,
                  const std::string& out) {
-  const preprocess::State state =
-      tokenizer.empty() ? preprocess::State() : read_tokenizer(tokenizer, model.vocabulary);
+  const preprocess::State state = tokenizer_of(tokenizer, model);
   fs::create_directories(parent_directory(out));
   write_as_artefact(model, std::filesystem::path(what).filename(), out, state);
-  if (state.empty()) log_info(tokenizer_advice(tokenizer));
+  if (state.empty() && tokenizer != kNoTokenizer) log_info(tokenizer_advice(tokenizer));
   int64_t parameters = 0;
   for (const models::NamedParameter& parameter : model.parameters) parameters += parameter.array.size();
   fmt::print("{}: {}, {} parameters, vocabulary {}, context {}\n", out, model.model.name,
@@ -65,21 +78,32 @@ int import_model(const std::string& what, const models::ForeignModel& model, con
   return 0;
 }
 
+// An option of the other direction would do nothing.
+void refuse(const Arguments& arguments, std::string_view option, const char* direction) {
+  if (!arguments.has(option)) return;
+  throw Error(ErrorCode::kInvalidArgument, fmt::format("{} is for `furrow models {}`", option, direction));
+}
+
 int import_hugging_face(const Arguments& arguments) {
+  refuse(arguments, "--dtype", "export");
   const std::string &what = arguments.positional[2], out = out_of(arguments, "models" / name_of(what));
   return import_model(what, read_hugging_face(what), arguments.get("--tokenizer", what), out);
 }
 
 int import_llama2c(const Arguments& arguments) {
+  refuse(arguments, "--dtype", "export");
   const std::string &what = arguments.positional[2], out = out_of(arguments, "models" / name_of(what));
   return import_model(what, read_llama2c(what), arguments.get("--tokenizer", ""), out);
 }
 
 int export_hugging_face(const Arguments& arguments) {
+  refuse(arguments, "--tokenizer", "import");
   const std::string& what = arguments.positional[2];
   const bool is_model = path_exists(what + "/model.toml");
   const std::string out = out_of(arguments, is_model ? fs::path() : fs::path(what) / "hf");
-  if (!write_hugging_face(is_model ? what : what + "/model", out))
+  std::optional<DType> dtype;
+  if (arguments.has("--dtype")) dtype = parse_dtype(arguments.get("--dtype", ""));
+  if (!write_hugging_face(is_model ? what : what + "/model", out, dtype))
     log_info("its tokenizer has no form among Hugging Face's: the folder holds the model alone");
   fmt::print("{}\n", out);
   return 0;
@@ -108,7 +132,9 @@ int run_models(const Arguments& arguments) {
 constexpr Option kOptions[] = {
     {"--out", "DIR",
      "the folder to write, which must not be there (default: models/NAME; export of a run: RUN/hf)"},
-    {"--tokenizer", "FILE", "import: merges.txt, tokenizer.model or a tokenizer.bin of llama2.c"},
+    {"--dtype", "float32|float16|bfloat16",
+     "export: type of the parameters (default: that of an imported model's file, of a run's float32)"},
+    {"--tokenizer", "FILE", "import: merges.txt, tokenizer.model, a tokenizer.bin of llama2.c, or none"},
 };
 
 }  // namespace
@@ -130,8 +156,9 @@ const Command kModelsCommand{
         "starts\n"
         "from it with --checkpoint.initial_load_path MODEL, `furrow eval MODEL --text FILE` measures it. The "
         "tokenizer\n"
-        "(merges.txt, tokenizer.model) comes along. Parameters in float32 go in and out bit for "
-        "bit.\n",
+        "(merges.txt, tokenizer.model) comes along. Parameters go in and out bit for bit, "
+        "those of\n"
+        "16 bits too.\n",
     .options = kOptions,
     .run = run_models,
 };

@@ -12,7 +12,6 @@
 #include "apps/furrow/one_rank.h"
 #include "apps/furrow/progress_line.h"
 #include "apps/furrow/ranks.h"
-#include "apps/furrow/shared_data.h"
 #include "apps/furrow/signals.h"
 #include "apps/furrow/sinks.h"
 #include "apps/furrow/torch_library.h"
@@ -25,6 +24,7 @@
 #include "furrow/plan/batch_check.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/train/recipe.h"
+#include "furrow/train/shared_data.h"
 
 namespace furrow::app {
 namespace {
@@ -69,10 +69,20 @@ int launch_train(const Arguments& arguments) {
   }
 }
 
-data::Dataset open_with_progress(comm::Communicator* communicator, const config::Config& config,
-                                 const std::optional<data::Preprocessing>& kept, const CancelToken* cancel) {
-  ProgressLine line("read");
-  return open_shared(communicator, config, kept, {.progress = line.as_function(), .cancel = cancel});
+// On rank 0, with its progress.
+data::Dataset open_data(comm::Communicator* communicator, const TrainJob& job, bool resume,
+                        const CancelToken* cancel) {
+  const bool first = communicator == nullptr || communicator->rank() == 0;
+  std::optional<data::Preprocessing> kept;
+  if (first && resume) kept = data::read_fitted(job.run_folder);
+  ProgressLine line("data read");
+  data::DatasetOptions options = data::dataset_options(job.config);
+  options.opening.cancel = cancel;
+  if (first) {
+    options.opening.progress = [&](uint64_t done, uint64_t total) { line.show(done, total); };
+    options.opening.listed = [&](uint64_t files) { line.count(files); };
+  }
+  return train::open_shared(communicator, options, kept);
 }
 
 observe::Summary train_on(comm::Membership& membership, const TrainJob& job, bool resume,
@@ -90,10 +100,9 @@ observe::Summary train_on(comm::Membership& membership, const TrainJob& job, boo
     request.communicator = &membership.communicator();
     if (first) request.one_rank = one_rank_rates(job.config, job.run_folder, membership.world().size);
   }
-  std::optional<data::Preprocessing> kept;
-  if (first && resume) kept = data::read_fitted(job.run_folder);
   request.dataset = std::make_shared<data::Dataset>(
-      open_with_progress(request.communicator, job.config, kept, cancel));  // while libtorch loads
+      open_data(request.communicator, job, resume, cancel));  // while libtorch loads
+  if (request.communicator != nullptr) train::require_same_data(*request.communicator, *request.dataset);
   return torch_entry_points().train(request);
 }
 
@@ -126,10 +135,10 @@ int run_train(const Arguments& arguments) {
     in_world(world, job.config, [&](comm::Membership& membership) {
       summary = train_on(membership, job, arguments.has("--resume"), &cancel);
     });
-  } catch (const Error& error) {  // before there is a run that could be saved
+  } catch (const Error& error) {
     give_up_claim(job);
     if (error.code() != ErrorCode::kCancelled || !cancel.cancelled()) throw;
-    if (first) log_info(error.what());
+    if (first) log_info(error.what());  // before there was anything to save
     return 128 + cancel.reason();
   } catch (...) {
     give_up_claim(job);
@@ -165,7 +174,8 @@ const Command kTrainCommand{
         "\n"
         "CONFIG is a TOML file; every key can be given as --section.key value (`furrow help config`).\n"
         "The run goes into --job.dump_folder DIR, else into runs/<config name>-NNN.\n"
-        "With --resume a run goes on from its newest valid checkpoint, also after kill -9.\n"
+        "With --resume a run goes on from its newest valid checkpoint, also after kill -9; CONFIG\n"
+        "--job.dump_folder DIR --resume begins it where DIR holds none yet.\n"
         "--nproc N trains on N ranks of this machine, also to go on with a run of another number; under\n"
         "torchrun, srun and mpirun the environment is enough (docs/howto/train-on-ranks.md).\n"
         "SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal closes) save a checkpoint and stop with status\n"

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -16,6 +15,7 @@
 #include "apps/furrow/hugging_face_files.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/half.h"
 #include "furrow/base/text.h"
 #include "furrow/base/version.h"
 #include "furrow/config/config.h"
@@ -37,17 +37,7 @@ plan::ModelSpec spec_of(const ForeignModel& model) {
 
 // ----- arrays
 
-float from_half(uint16_t bits) {
-  const uint32_t exponent = bits >> 10 & 31, fraction = bits & 1023;
-  const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 31) {
-    return std::bit_cast<float>((static_cast<uint32_t>(bits & 0x8000) << 16) | 0x7f800000u | fraction << 13);
-  }
-  if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
-  return sign * std::ldexp(static_cast<float>(1024 + fraction), static_cast<int>(exponent) - 25);
-}
-
-float from_bfloat(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+constexpr const char* kStored = "imported_dtype";  // in the lineage of an artefact
 
 template <class Fn>
 void widen(std::span<const std::byte> from, std::span<float> to, const Fn& fn) {
@@ -66,16 +56,35 @@ Array as_floats(const storage::SafetensorsFile& file, const storage::TensorInfo&
       std::ranges::copy(bytes, array.bytes().begin());
       return array;
     case DType::kF16:
-      widen(bytes, array.as<float>(), from_half);
+      widen(bytes, array.as<float>(), f16_to_float);
       return array;
     case DType::kBF16:
-      widen(bytes, array.as<float>(), from_bfloat);
+      widen(bytes, array.as<float>(), bf16_to_float);
       return array;
     default:
       throw Error(ErrorCode::kUnimplemented,
                   fmt::format("tensor {} is {}: parameters are float32, float16 or bfloat16", tensor.name,
                               to_string(tensor.dtype)));
   }
+}
+
+// Of 16 bits; `name` for the message.
+Array narrowed(const Array& array, DType dtype, const std::string& name) {
+  Array out(dtype, array.shape());
+  const std::span<const float> from = array.as<float>();
+  std::byte* to = out.bytes().data();
+  for (const float value : from) {
+    const uint16_t bits = dtype == DType::kF16 ? float_to_f16(value) : float_to_bf16(value);
+    if (std::isfinite(value) && dtype == DType::kF16 && std::isinf(f16_to_float(bits))) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  fmt::format("{} has a value of {}, which float16 does not reach: export with --dtype "
+                              "bfloat16 or float32",
+                              name, value));
+    }
+    std::memcpy(to, &bits, sizeof(bits));
+    to += sizeof(bits);
+  }
+  return out;
 }
 
 Array transposed(const Array& array) {
@@ -104,6 +113,8 @@ class Tensors {
       } catch (const Error& error) {
         throw error.with_context(index);
       }
+    } else {
+      refuse_other_formats(folder);
     }
     for (const std::string& name : names) files_.emplace_back(folder + "/" + name);
   }
@@ -115,6 +126,7 @@ class Tensors {
         const storage::TensorInfo* tensor = file.find(name);
         if (tensor == nullptr) continue;
         taken_.insert(tensor->name);
+        stored_.insert(tensor->dtype);
         Array array = as_floats(file, *tensor);
         if (wanted.transposed && array.shape().size() == 2) return transposed(array);
         return array;
@@ -125,6 +137,9 @@ class Tensors {
                             "the folder again",
                             wanted.name, files_.front().path()));
   }
+
+  // The type of all that was taken, float32 where they differ.
+  DType stored() const { return stored_.size() == 1 ? *stored_.begin() : DType::kF32; }
 
   // Error{unimplemented} when something is left that is no buffer.
   void require_nothing_left() const {
@@ -143,11 +158,25 @@ class Tensors {
   static constexpr uint64_t kMostJson = 64 << 20;
 
  private:
+  // A folder whose parameters are there, but as something else than safetensors.
+  static void refuse_other_formats(const std::string& folder) {
+    if (path_exists(folder + "/model.safetensors")) return;
+    for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth",
+                             "tf_model.h5", "flax_model.msgpack"}) {
+      if (!path_exists(folder + "/" + name)) continue;
+      throw Error(
+          ErrorCode::kUnimplemented,
+          fmt::format("{} has its parameters in {}, and model.safetensors is read: save the model with "
+                      "transformers' save_pretrained",
+                      folder, name));
+    }
+  }
   static std::string_view without(std::string_view name, std::string_view prefix) {
     return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
   }
   std::vector<storage::SafetensorsFile> files_;
   std::set<std::string> taken_;
+  std::set<DType> stored_;
 };
 
 // ----- artefacts
@@ -166,7 +195,8 @@ config::Model parse_model(const std::string& table, int64_t context) {
       .model;
 }
 
-void write_config(const HuggingFaceModel& row, const ForeignModel& model, const std::string& path) {
+void write_config(const HuggingFaceModel& row, const ForeignModel& model, DType dtype,
+                  const std::string& path) {
   JsonWriter json(2);
   json.begin_object().field("model_type", row.model_type);
   json.key("architectures").begin_array().value(row.class_name).end_array();
@@ -183,7 +213,7 @@ void write_config(const HuggingFaceModel& row, const ForeignModel& model, const 
     json.field(row.context_key, model.context);
   }
   for (const models::HuggingFaceFact& fact : row.facts) json.key(fact.key).raw(fact.value);
-  json.field("torch_dtype", "float32").end_object();
+  json.field("torch_dtype", to_string(dtype)).end_object();
   write_file_atomic(path, json.text() + "\n");
 }
 
@@ -201,6 +231,10 @@ int64_t ffn_width_of(const plan::ModelSpec& spec) {
 ForeignModel open_artefact(const std::string& folder) {
   const storage::Artefact artefact = storage::read_artefact(folder);
   ForeignModel model;
+  for (const DType dtype : {DType::kF16, DType::kBF16}) {
+    const auto stored = artefact.lineage.find(kStored);
+    if (stored != artefact.lineage.end() && stored->second == to_string(dtype)) model.stored = dtype;
+  }
   if (artefact.inputs.size() != 1 || artefact.inputs[0].shape.size() != 2 || artefact.outputs.size() != 1 ||
       artefact.outputs[0].shape.empty()) {
     throw Error(ErrorCode::kUnimplemented, fmt::format("{} is no language model: gpt and llama are", folder));
@@ -234,6 +268,7 @@ ForeignModel read_hugging_face(const std::string& folder) {
     }
   }
   tensors.require_nothing_left();
+  model.stored = tensors.stored();
   return model;
 }
 
@@ -273,12 +308,15 @@ void write_as_artefact(const ForeignModel& model, const std::string& source, con
   artefact.outputs = {{"logits", output.dtype, output.shape}};
   artefact.preprocessing = tokenizer;
   artefact.preprocessing["classes"] = fmt::format("{}", model.vocabulary);
-  artefact.lineage = {{"imported_from", source}, {"furrow_version", std::string(furrow_version())}};
+  artefact.lineage = {{"imported_from", source},
+                      {kStored, std::string(to_string(model.stored))},
+                      {"furrow_version", std::string(furrow_version())}};
   storage::write_artefact(folder, std::move(artefact), arrays);
 }
 
-bool write_hugging_face(const std::string& artefact, const std::string& folder) {
+bool write_hugging_face(const std::string& artefact, const std::string& folder, std::optional<DType> wanted) {
   const ForeignModel model = open_artefact(artefact);
+  const DType dtype = wanted.value_or(model.stored);
   const HuggingFaceModel* row = models::find_by_architecture(model.model.name);
   if (row == nullptr) {
     throw Error(ErrorCode::kUnimplemented,
@@ -296,7 +334,8 @@ bool write_hugging_face(const std::string& artefact, const std::string& folder) 
       const models::HuggingFaceTensor tensor = models::hugging_face_tensor(*row, parameter.name);
       Array array(DType::kF32, parameter.shape);
       file.read(parameter.name, array.view());
-      turned.push_back(tensor.transposed ? transposed(array) : std::move(array));
+      if (tensor.transposed) array = transposed(array);
+      turned.push_back(dtype == DType::kF32 ? std::move(array) : narrowed(array, dtype, parameter.name));
       arrays.push_back({tensor.name, turned.back().view()});
     }
   }
@@ -305,7 +344,7 @@ bool write_hugging_face(const std::string& artefact, const std::string& folder) 
   try {
     make_directories(temporary);
     storage::write_safetensors(temporary + "/model.safetensors", arrays, {{"format", "pt"}});
-    write_config(*row, model, temporary + "/config.json");
+    write_config(*row, model, dtype, temporary + "/config.json");
     has_tokenizer = write_tokenizer(storage::read_artefact(artefact).preprocessing, temporary);
     rename_durably(temporary, folder);
   } catch (const Error&) {

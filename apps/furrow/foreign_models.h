@@ -1,8 +1,10 @@
 // Models of other programs as artefacts, and back.
 #pragma once
 
+#include <optional>
 #include <string>
 
+#include "furrow/base/array.h"
 #include "furrow/models/foreign_model.h"
 #include "furrow/preprocess/preprocessor.h"
 
@@ -23,7 +25,10 @@ void write_as_artefact(const models::ForeignModel& model, const std::string& sou
                        const std::string& folder, const preprocess::State& tokenizer = {});
 
 // The artefact in `artefact` as a folder of Hugging Face's; false when its tokenizer has no form there.
-// Error{unimplemented}: an architecture, or a setting of it, that transformers does not have.
-bool write_hugging_face(const std::string& artefact, const std::string& folder);
+// Parameters are of `dtype`, rounded to nearest even; nullopt: as they were imported, exactly, of a trained
+// model float32.  Error{unimplemented}: an architecture, or a setting of it, that transformers does not have;
+// {invalid_argument}: a finite number that float16 does not reach.
+bool write_hugging_face(const std::string& artefact, const std::string& folder,
+                        std::optional<DType> dtype = std::nullopt);
 
 }  // namespace furrow::app

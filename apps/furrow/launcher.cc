@@ -21,6 +21,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
+#include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/observe/run_folder.h"
 
@@ -144,10 +145,10 @@ Launched Launch::run() {
 
 void Launch::start() {
   const std::vector<int> cores = usable_cores();
-  if (static_cast<int>(cores.size()) < request_.ranks * std::max(1, request_.threads)) {
+  if (core_count() < request_.ranks * std::max(1, request_.threads)) {
     log_warning(fmt::format("{} x {} share {}: expect less speed than with a core for each",
                             counted(request_.ranks, "rank"), counted(std::max(1, request_.threads), "thread"),
-                            counted(static_cast<int>(cores.size()), "core")));
+                            counted(core_count(), "core")));
   }
   const auto shares = shares_of_cores(cores, request_.ranks, std::max(1, request_.threads));
   const std::string port = std::to_string(free_loopback_port()), token = random_token();

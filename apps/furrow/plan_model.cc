@@ -47,10 +47,9 @@ plan::ModelSpec planned_spec(const config::Config& config, const models::DataSha
     try {
       const storage::Artefact artefact = storage::read_artefact(teacher);
       const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
-      models::add_teacher(
-          models::describe_teacher(artefact.model, shape, trained,
-                                   models::precision_of(config.training.mixed_precision_param)),
-          &spec);
+      models::add_teacher(models::describe_teacher(artefact.model, shape, trained,
+                                                   models::teachers_precision_policy(config.training)),
+                          &spec);
     } catch (Error& error) {
       throw error.with_context("[distillation] teacher " + teacher);
     }

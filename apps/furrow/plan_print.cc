@@ -13,6 +13,7 @@
 #include "furrow/base/text.h"
 #include "furrow/config/batch_note.h"
 #include "furrow/models/lora.h"
+#include "furrow/models/precision.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/layout.h"
@@ -37,8 +38,9 @@ Planned plan_of(const config::Config& config, const PlannedModel& model, const L
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
   const plan::ModelSpec spec = plan::compilable_spec(layout, model.spec);
   planned.classes = model.classes;
-  for (std::string note : {config::batch_by_ranks(config.training, layout.data_ranks()),
-                           models::left_out_by_star(config.lora, model.spec)}) {
+  for (std::string note :
+       {config::batch_by_ranks(config.training, layout.data_ranks()),
+        models::left_out_by_star(config.lora, model.spec), models::mixed_precision_text(model.spec)}) {
     if (!note.empty()) planned.notes.push_back(std::move(note));
   }
   planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
@@ -55,6 +57,7 @@ Planned plan_of(const config::Config& config, const PlannedModel& model, const L
 Table units_table(const plan::Quote& quote) {
   Table table({{"unit"},
                {"kind"},
+               {"computes in", "compute"},
                {"output"},
                {"parameters"},
                {"forward flops"},
@@ -62,8 +65,9 @@ Table units_table(const plan::Quote& quote) {
                {"saved bytes", "", kAsBytes},
                {"recomputed"}});
   for (const plan::UnitQuote& unit : quote.units) {
-    table.add_row({unit.name, unit.kind, to_string(unit.output), unit.parameters, unit.forward_flops,
-                   unit.output_bytes, unit.saved_bytes, unit.recomputed});
+    table.add_row({unit.name, unit.kind, std::string(to_string(unit.compute)), to_string(unit.output),
+                   unit.parameters, unit.forward_flops, unit.output_bytes, unit.saved_bytes,
+                   unit.recomputed});
   }
   return table;
 }

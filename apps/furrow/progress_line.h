@@ -1,30 +1,31 @@
-// How far something is, on stderr.
+// How far something is, on stderr: one live line on a terminal, a line every two seconds elsewhere.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <string>
 
 namespace furrow::app {
 
-// One live line on a terminal, a line every two seconds elsewhere.  Called by one thread at a time.
+// Called by one thread at a time.
 class ProgressLine {
  public:
-  explicit ProgressLine(std::string what) : what_(std::move(what)) {}  // "packed"
-  ~ProgressLine();
+  explicit ProgressLine(std::string what) : what_(std::move(what)) {}
+  ~ProgressLine();  // nothing of a live line is left
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
 
-  void show(uint64_t done, uint64_t total);  // bytes; fewer than before: another pass has begun
-  // show() of this object, which must outlive it.
-  std::function<void(uint64_t done, uint64_t total)> as_function();
+  void show(uint64_t done, uint64_t total);  // bytes; less than before: of another pass
+  void count(uint64_t files);                // found so far, of nobody knows how many
 
  private:
+  bool due(uint64_t done);
+  void print(const std::string& line) const;
+
   const std::string what_;
-  const bool live_ = on_terminal();
+  const bool live_ = is_live();
+  static bool is_live();
   uint64_t done_ = 0;
   int64_t begin_ns_ = -1, drawn_ns_ = -1;
-  static bool on_terminal();
 };
 
 }  // namespace furrow::app

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "apps/furrow/torch_library.h"
 #include "furrow/base/clock.h"
@@ -28,23 +29,36 @@ comm::AlgorithmTable parse_tuning(const std::string& path, const std::string& te
   }
 }
 
-// The text of the tuning file, where there is one that says something of this machine.
-std::string own_tuning(const std::string& path) {
-  if (!path_exists(path)) return "";
-  std::string text = read_file(path, 1 << 20);
-  const comm::AlgorithmTable::Machine measured = parse_tuning(path, text).machine();
-  if (measured.processor.empty() || measured.processor == cpu_model()) return text;
-  log_warning(
-      fmt::format("{} was measured on {} (host {}) and is left out on {}: measure it here with `furrow bench "
-                  "comm --tune`, into a file of its own that FURROW_COMM_TUNING names",
-                  path, measured.processor, measured.host, cpu_model()));
-  return "";
+constexpr const char* kMeasureHere =
+    "measure it here with `furrow bench comm --tune`, into a file of its own that FURROW_COMM_TUNING names";
+
+// What the tuning file says of this machine and of `link`; nothing where there is no such file.
+std::optional<comm::AlgorithmTable> own_tuning(const std::string& path,
+                                               const std::optional<comm::AlgorithmTable::Link>& link) {
+  if (!path_exists(path)) return std::nullopt;
+  comm::AlgorithmTable table = parse_tuning(path, read_file(path, 1 << 20));
+  const comm::AlgorithmTable::Machine& measured = table.machine();
+  if (!measured.processor.empty() && measured.processor != cpu_model()) {
+    log_warning(fmt::format("{} was measured on {} (host {}) and is left out on {}: {}", path,
+                            measured.processor, measured.host, cpu_model(), kMeasureHere));
+    return std::nullopt;
+  }
+  if (!link) return table;
+  for (const std::string& line : table.leave_out_other_links(*link))
+    log_warning(fmt::format("{}: {}; it is left out{}", path, line,
+                            link->emulated ? "" : fmt::format(": {}", kMeasureHere)));
+  return table;
 }
 
 // One machine's measurements for all: ranks must choose alike.
 void share_tuning(comm::Membership& membership, const config::Comm& config) {
   const std::string path = tuning_file();
-  if (membership.world().rank == 0) membership.store().set(kTuningKey, own_tuning(path));
+  if (membership.world().rank == 0) {
+    const auto table = own_tuning(path, membership.link());
+    membership.store().set(kTuningKey, table ? table->to_text() : "");
+    if (table) membership.communicator().set_algorithms(*table);
+    return;
+  }
   const int64_t deadline_ns = system_clock().monotonic_ns() + config.init_timeout_seconds * kSecondNs;
   const std::string text = membership.store().get(kTuningKey, deadline_ns);
   if (!text.empty()) membership.communicator().set_algorithms(parse_tuning(path, text));

@@ -14,8 +14,9 @@ namespace furrow::app {
 comm::World this_world();  // from the environment.  Error{invalid_argument}
 
 // Joins it, runs `work` and leaves; what `work` throws ends the other ranks too.  Every rank chooses
-// algorithms by rank 0's tuning file, if there is one that was measured on its kind of processor.  Errors of
-// comm::join and `work`; {invalid_argument}: a damaged tuning file.
+// algorithms by rank 0's tuning file, if there is one that was measured on its kind of processor, as far as
+// it was measured over the link that this world has.  Errors of comm::join and `work`; {invalid_argument}: a
+// damaged tuning file.
 void in_world(const comm::World& world, const config::Config& config,
               const std::function<void(comm::Membership&)>& work);
 

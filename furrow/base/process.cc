@@ -10,6 +10,7 @@
 #include <fstream>
 #include <mutex>
 
+#include "furrow/base/cpu_quota.h"
 #include "furrow/base/log.h"
 
 namespace furrow {
@@ -19,6 +20,13 @@ std::string trim(std::string text) {
   const auto begin = text.find_first_not_of(" \t");
   if (begin == std::string::npos) return "";
   return text.substr(begin, text.find_last_not_of(" \t") - begin + 1);
+}
+
+// Of so many cores those that control groups leave: whole ones, as whoever has a part of one more only waits
+// for it.
+int within_quota(int cores) {
+  static const double quota = cpu_quota();
+  return std::max(1, quota > 0 ? std::min(cores, static_cast<int>(quota)) : cores);
 }
 
 }  // namespace
@@ -59,8 +67,8 @@ std::string instruction_set() {
 int core_count() {
   cpu_set_t mask;
   CPU_ZERO(&mask);
-  if (::sched_getaffinity(0, sizeof(mask), &mask) == 0) return std::max(1, CPU_COUNT(&mask));
-  return static_cast<int>(std::max(1L, ::sysconf(_SC_NPROCESSORS_ONLN)));
+  if (::sched_getaffinity(0, sizeof(mask), &mask) == 0) return within_quota(CPU_COUNT(&mask));
+  return within_quota(static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)));
 }
 
 int core_count_of(std::span<const int64_t> process_ids) {
@@ -72,7 +80,7 @@ int core_count_of(std::span<const int64_t> process_ids) {
     if (::sched_getaffinity(static_cast<pid_t>(id), sizeof(mask), &mask) == 0)
       CPU_OR(&together, &together, &mask);
   }
-  return std::max(1, CPU_COUNT(&together));
+  return within_quota(CPU_COUNT(&together));
 }
 
 int default_threads() {

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -75,6 +76,15 @@ class AlgorithmTable {
     std::string processor, host;  // base/process.h: cpu_model(), host_name()
   };
 
+  // What carried messages between ranks when they were measured, or carries them now.
+  struct Link {
+    int hosts = 1;
+    int connections = 1;    // for data, between two ranks
+    int64_t rate_mbit = 0;  // of the interface, as the system says; 0: it does not
+    std::string interface;  // that rank 0's peers reach it at: "eth0"; empty: the system does not say
+    bool emulated = false;  // comm.throttle; such a one is not measured
+  };
+
   static AlgorithmTable built_in();
   // docs/formats/comm-tuning.md.  Error{invalid_argument} names the line.
   static AlgorithmTable parse(std::string_view text);
@@ -89,12 +99,19 @@ class AlgorithmTable {
   const std::vector<Entry>& entries() const { return entries_; }
   const Machine& machine() const { return machine_; }
   void set_machine(Machine machine) { machine_ = std::move(machine); }
+  const std::map<Wires, Link>& links() const { return links_; }
+  void set_link(Wires wires, Link link) { links_[wires] = std::move(link); }
+
+  // Puts the built-in choice in the place of what was measured over another link than `now`, for wires that
+  // ranks over `now` have.  What was left out and why, a line for each of the wires.
+  std::vector<std::string> leave_out_other_links(const Link& now);
 
  private:
   void sort();
-  void take_loopback(const AlgorithmTable& other);
+  void take_built_in(Wires wires);
   std::vector<Entry> entries_;  // by kind, wires, ranks, bytes
   Machine machine_;
+  std::map<Wires, Link> links_;  // of wires that carry messages, where they were measured
 };
 
 }  // namespace furrow::comm

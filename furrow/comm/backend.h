@@ -69,6 +69,8 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
   virtual std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) = 0;
+  // Memory of a device will travel: what that takes is there, or Error{not_found, failed_precondition}.
+  virtual void use_device() {}
 };
 
 struct BackendRow {

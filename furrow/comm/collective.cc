@@ -48,12 +48,15 @@ bool can_reduce(DType dtype) {
   }
 }
 
+bool is_reduction(CollectiveKind kind) {
+  return kind == CollectiveKind::kAllReduce || kind == CollectiveKind::kReduceScatter ||
+         kind == CollectiveKind::kReduce;
+}
+
 bool order_matters(const Collective& c) {
   const bool floating =
       c.dtype == DType::kF64 || c.dtype == DType::kF32 || c.dtype == DType::kF16 || c.dtype == DType::kBF16;
-  const bool reduces = c.kind == CollectiveKind::kAllReduce || c.kind == CollectiveKind::kReduceScatter ||
-                       c.kind == CollectiveKind::kReduce;
-  return floating && reduces && c.reduction != Reduction::kMin && c.reduction != Reduction::kMax;
+  return floating && is_reduction(c.kind) && c.reduction != Reduction::kMin && c.reduction != Reduction::kMax;
 }
 
 int64_t bound_bytes(const Collective& c, int rank, int size) {

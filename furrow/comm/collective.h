@@ -69,6 +69,8 @@ struct Collective {
   int64_t timeout_ms = 0;  // 0: the communicator's
 };
 
+bool is_reduction(CollectiveKind kind);  // all_reduce, reduce_scatter, reduce
+
 // Does the order of the terms show in the bits?  Of floating types, where they are added or multiplied.
 bool order_matters(const Collective& c);
 

@@ -40,6 +40,7 @@ struct Communicator::Impl {
   std::vector<std::shared_ptr<Group::State>> groups;
   std::shared_ptr<Group::State> world;
   std::optional<Error> reason;
+  std::optional<RankDevice> device;  // set between operations
   std::atomic<bool> aborted{false};
   bool aborted_here = false;
 
@@ -149,6 +150,17 @@ Group Communicator::group(std::vector<int> members, GroupOptions options) {
   impl_->groups.push_back(std::make_shared<Group::State>(std::move(spec), std::move(backend)));
   return Group(impl_->groups.back());
 }
+
+void Communicator::use_device(RankDevice device) {
+  if (impl_->device && impl_->device->index != device.index) {
+    throw Error(ErrorCode::kInvalidArgument, fmt::format("a rank has one device: {} is another than {}",
+                                                         device.index, impl_->device->index));
+  }
+  impl_->backend->use_device();
+  impl_->device = std::move(device);
+}
+
+const RankDevice* Communicator::device() const { return impl_->device ? &*impl_->device : nullptr; }
 
 Memory Communicator::allocate(size_t bytes, MemoryKind kind) {
   for (const auto& transport : impl_->transports) {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/comm/device.h"
 #include "furrow/comm/group.h"
 #include "furrow/comm/ledger.h"
 #include "furrow/comm/memory.h"
@@ -71,6 +72,13 @@ class Communicator {
   // group, and every member makes it as often.  Error{invalid_argument} for a rank twice, out of range, or a
   // list without the own rank.
   Group group(std::vector<int> members, GroupOptions options = {});
+
+  // From now on memory of this device may travel, where the backend carries any; before that all memory is
+  // the host's.  Every rank calls it at the same point, between operations.  Error{not_found},
+  // Error{failed_precondition}: the backend lacks what it needs for that; Error{invalid_argument}: another
+  // device than before.
+  void use_device(RankDevice device);
+  const RankDevice* device() const;  // null before
 
   // Memory that peers of this host see in place.
   Memory allocate(size_t bytes, MemoryKind kind = MemoryKind::kOther);

@@ -1,5 +1,6 @@
 #include "furrow/comm/group.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -398,7 +399,7 @@ TEST(Tuning, MixedWiresAreHierarchicalFromASizeOn) {
 TEST(Tuning, ATableRoundTripsAndNamesABadLine) {
   const AlgorithmTable table = AlgorithmTable::built_in();
   EXPECT_EQ(AlgorithmTable::parse(table.to_text()).to_text(), table.to_text());
-  EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 3\n"); }), HasSubstr("line 1"));
+  EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 4\n"); }), HasSubstr("line 1"));
   EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 1\nall_reduce memory 2 * rnig\n"); }),
               AllOf(HasSubstr("line 2"), HasSubstr("ring")));
   EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 1\nall_reduce wifi 2 * ring\n"); }),
@@ -413,6 +414,63 @@ TEST(Tuning, ATableSaysWhereItWasMeasured) {
   EXPECT_EQ(back.machine().host, "node17");
   EXPECT_EQ(back.to_text(), table.to_text());
   EXPECT_TRUE(AlgorithmTable::built_in().machine().processor.empty());
+}
+
+AlgorithmTable tuned_over(Wires wires, const AlgorithmTable::Link& link) {
+  AlgorithmTable table = AlgorithmTable::built_in();
+  const int ring = algorithm_index("ring");
+  table.set(CollectiveKind::kAllReduce, wires, 2, {{CollectiveKind::kAllReduce, wires, 2, INT64_MAX, ring}});
+  table.set_link(wires, link);
+  return AlgorithmTable::parse(table.to_text());
+}
+
+TEST(Tuning, ATableSaysOverWhatItWasMeasured) {
+  const AlgorithmTable table = tuned_over(Wires::kMessages, {4, 2, 10'000, "eth0"});
+  EXPECT_THAT(table.to_text(), HasSubstr("\nlink messages 4 2 10000 eth0\n"));
+  EXPECT_THAT(tuned_over(Wires::kMixed, {2, 1, 0, ""}).to_text(), HasSubstr("\nlink mixed 2 1 - -\n"));
+  EXPECT_EQ(AlgorithmTable::parse(table.to_text()).to_text(), table.to_text());
+  for (const char* bad : {"link messages 4 2 10000", "link wifi 4 2 - -", "link messages 4 many - eth0"}) {
+    EXPECT_THAT(error_of([&] { AlgorithmTable::parse(fmt::format("furrow-comm-tuning 3\n{}\n", bad)); }),
+                HasSubstr("line 2"))
+        << bad;
+  }
+  EXPECT_THAT(error_of([] { AlgorithmTable::parse("furrow-comm-tuning 2\nlink messages 4 2 - eth0\n"); }),
+              HasSubstr("line 2"));
+}
+
+// Over another link the built-in choice counts again, and it is said why; over the same one nothing changes.
+TEST(Tuning, WhatWasMeasuredOverAnotherLinkIsLeftOut) {
+  using Link = AlgorithmTable::Link;
+  struct Case {
+    Wires wires;
+    Link now;
+    const char* says;  // "": it is kept
+  };
+  const Link eth0{4, 2, 10'000, "eth0"};
+  const Case cases[] = {
+      {Wires::kMessages, eth0, ""},
+      {Wires::kMessages, {2, 2, 10'000, "eth0"}, ""},  // hosts are what the ranks of a line are for
+      {Wires::kMessages, {4, 2, 10'000, "ib0"}, "and messages now take ib0 (10000 Mbit/s), 2 connections"},
+      {Wires::kMessages, {4, 2, 1'000, "eth0"}, "measured over eth0 (10000 Mbit/s), 2 connections, and"},
+      {Wires::kMixed, {4, 8, 10'000, "eth0"}, "mixed wires"},
+      {Wires::kMessages, {4, 2, 10'000, "eth0", true}, "the link that comm.throttle emulates"},
+      {Wires::kMessages, {1, 2, 0, "lo"}, ""},  // no group of this world has such wires
+      {Wires::kLoopback, {1, 2, 0, "lo"}, ""},
+      {Wires::kLoopback, {1, 4, 0, "lo"}, "loopback wires"},
+      {Wires::kMemory, {4, 4, 0, "ib0"}, ""},
+  };
+  for (const Case& one : cases) {
+    AlgorithmTable table = tuned_over(one.wires, eth0);
+    const std::string before = table.to_text();
+    const std::vector<std::string> left_out = table.leave_out_other_links(one.now);
+    if (std::string_view(one.says).empty()) {
+      EXPECT_THAT(left_out, ::testing::IsEmpty());
+      EXPECT_EQ(table.to_text(), before);
+    } else {
+      EXPECT_THAT(left_out, ::testing::ElementsAre(HasSubstr(one.says)));
+      EXPECT_EQ(table.to_text(), AlgorithmTable::built_in().to_text());
+    }
+  }
 }
 
 // Its `mixed` lines may have been measured on one host.

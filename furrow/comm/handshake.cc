@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -11,6 +12,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
+#include "furrow/comm/wire.h"
 
 namespace furrow::comm {
 namespace {
@@ -23,13 +25,13 @@ struct Opening {
   char purpose[kPurposeBytes];
   Challenge challenge;
 };
-static_assert(sizeof(Opening) == 32);
+static_assert(sizeof(Opening) == Reception::kOpeningBytes);
 
 struct Answer {
   Challenge challenge;
   Proof proof;
 };
-static_assert(sizeof(Answer) == 48);
+static_assert(sizeof(Answer) == Reception::kAnswerBytes);
 
 template <class T>
 std::span<const std::byte> bytes_of(const T& value) {
@@ -44,36 +46,78 @@ std::span<std::byte> writable_bytes_of(T& value) {
 std::string client_role(std::string_view purpose) { return std::string(purpose) + "client"; }
 std::string server_role(std::string_view purpose) { return std::string(purpose) + "server"; }
 
+bool send_at_once(const Socket& socket, std::span<const std::byte> bytes) {
+  const ssize_t sent = send(socket.descriptor(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  return sent == static_cast<ssize_t>(bytes.size());
+}
+
 // Throws when the server is silent or gone.
-bool read_opening(const Socket& socket, std::string_view purpose, int64_t deadline_ns, Opening& opening) {
-  receive_all(socket, writable_bytes_of(opening), deadline_ns, "the server");
+bool read_opening(const Socket& socket, std::string_view purpose, const Patience& patience,
+                  Opening& opening) {
+  receive_all(socket, writable_bytes_of(opening), patience, "the server");
   return std::string_view(opening.magic, kMagic.size()) == kMagic &&
          std::string_view(opening.purpose, kPurposeBytes) == purpose;
 }
 
 bool exchange_proofs(const Socket& socket, std::string_view purpose, const Secret& secret,
-                     int64_t deadline_ns, const Challenge& challenge) {
+                     const Patience& patience, const Challenge& challenge) {
   Answer answer;
   answer.challenge = random_challenge();
   answer.proof = secret.prove(client_role(purpose), challenge, answer.challenge);
-  send_all(socket, bytes_of(answer), deadline_ns, "the server");
+  send_all(socket, bytes_of(answer), patience, "the server");
   Proof proof;
-  receive_all(socket, writable_bytes_of(proof), deadline_ns, "the server");
+  receive_all(socket, writable_bytes_of(proof), patience, "the server");
   return secret.holds(proof, server_role(purpose), challenge, answer.challenge);
 }
 
 }  // namespace
 
-Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns) {
+Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret,
+               const Patience& patience) {
   Greeting otherwise = Greeting::kStranger;
   try {
     Opening opening;
-    if (!read_opening(socket, purpose, deadline_ns, opening)) return otherwise;
+    if (!read_opening(socket, purpose, patience, opening)) return otherwise;
     otherwise = Greeting::kRefused;
-    if (exchange_proofs(socket, purpose, secret, deadline_ns, opening.challenge)) return Greeting::kFriend;
+    if (exchange_proofs(socket, purpose, secret, patience, opening.challenge)) return Greeting::kFriend;
   } catch (const Error&) {  // silent, or gone
   }
   return otherwise;
+}
+
+std::array<std::byte, Reception::kOpeningBytes> Reception::opening() const {
+  Opening opening;
+  std::memcpy(opening.magic, kMagic.data(), kMagic.size());
+  std::memcpy(opening.purpose, purpose_.data(), kPurposeBytes);
+  opening.challenge = challenge_;
+  return std::bit_cast<std::array<std::byte, kOpeningBytes>>(opening);
+}
+
+Reception::Verdict Reception::take(size_t count, const Secret& secret) {
+  received_ += count;
+  FURROW_CHECK(received_ <= answer_.size());
+  if (received_ < answer_.size()) return Verdict::kWaiting;
+  const auto answer = std::bit_cast<Answer>(answer_);
+  const bool holds = secret.holds(answer.proof, client_role(purpose_), challenge_, answer.challenge);
+  return holds ? Verdict::kFriend : Verdict::kStranger;
+}
+
+Proof Reception::proof(const Secret& secret) const {
+  return secret.prove(server_role(purpose_), challenge_, std::bit_cast<Answer>(answer_).challenge);
+}
+
+IntroductionBytes to_bytes(const Introduction& introduction) {
+  WireWriter out;
+  out.number(int32_t{introduction.rank}).number(int32_t{introduction.connection});
+  IntroductionBytes bytes;
+  std::memcpy(bytes.data(), out.bytes().data(), bytes.size());
+  return bytes;
+}
+
+Introduction parse_introduction(const IntroductionBytes& bytes) {
+  WireReader in({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  const int rank = in.number<int32_t>();
+  return {rank, in.number<int32_t>()};
 }
 
 Door::Door(Socket listener, std::string_view purpose, const Secret& secret)
@@ -103,36 +147,24 @@ std::optional<Error> Door::take_knocks() try {
 }
 
 void Door::welcome(Socket socket) {
-  Guest guest;
-  guest.challenge = random_challenge();
-  guest.deadline_ns = system_clock().monotonic_ns() + kPatienceMs * 1'000'000;
-  Opening opening;
-  std::memcpy(opening.magic, kMagic.data(), kMagic.size());
-  std::memcpy(opening.purpose, purpose_.data(), kPurposeBytes);
-  opening.challenge = guest.challenge;
+  const Reception reception(purpose_);
   // A fresh socket has room for it; one that has not is broken.
-  const ssize_t sent = send(socket.descriptor(), &opening, sizeof opening, MSG_NOSIGNAL);
-  if (sent != static_cast<ssize_t>(sizeof opening)) return;
-  guest.from = peer_endpoint(socket);
-  guest.socket = std::move(socket);
+  if (!send_at_once(socket, reception.opening())) return;
+  const int64_t deadline_ns = system_clock().monotonic_ns() + kPatienceMs * 1'000'000;
+  const Endpoint from = peer_endpoint(socket);
   if (guests_.size() == kMostGuests) guests_.erase(guests_.begin());
-  guests_.push_back(std::move(guest));
+  guests_.push_back({std::move(socket), from, reception, deadline_ns});
 }
 
-Door::Progress Door::advance(Guest& guest) const {
-  const ssize_t count = recv(guest.socket.descriptor(), guest.answer.data() + guest.received,
-                             guest.answer.size() - guest.received, 0);
-  if (count == 0) return Progress::kRefused;
-  if (count < 0) return errno == EAGAIN || errno == EINTR ? Progress::kWaiting : Progress::kRefused;
-  guest.received += static_cast<size_t>(count);
-  if (guest.received < guest.answer.size()) return Progress::kWaiting;
-  Answer answer;
-  std::memcpy(&answer, guest.answer.data(), sizeof answer);
-  if (!secret_.holds(answer.proof, client_role(purpose_), guest.challenge, answer.challenge))
-    return Progress::kRefused;
-  const Proof proof = secret_.prove(server_role(purpose_), guest.challenge, answer.challenge);
-  const ssize_t sent = send(guest.socket.descriptor(), proof.data(), proof.size(), MSG_NOSIGNAL);
-  return sent == static_cast<ssize_t>(proof.size()) ? Progress::kAdmitted : Progress::kRefused;
+Reception::Verdict Door::advance(Guest& guest) const {
+  using Verdict = Reception::Verdict;
+  const std::span<std::byte> room = guest.reception.room();
+  const ssize_t count = recv(guest.socket.descriptor(), room.data(), room.size(), 0);
+  if (count == 0) return Verdict::kStranger;
+  if (count < 0) return errno == EAGAIN || errno == EINTR ? Verdict::kWaiting : Verdict::kStranger;
+  const Verdict verdict = guest.reception.take(static_cast<size_t>(count), secret_);
+  if (verdict != Verdict::kFriend) return verdict;
+  return send_at_once(guest.socket, guest.reception.proof(secret_)) ? verdict : Verdict::kStranger;
 }
 
 void Door::note_stranger(const Guest& guest, int64_t now_ns) {
@@ -153,12 +185,12 @@ std::vector<Socket> Door::admit() {
   std::vector<Guest> waiting;
   const int64_t now = system_clock().monotonic_ns();
   for (Guest& guest : guests_) {
-    const Progress progress = advance(guest);
-    if (progress == Progress::kAdmitted) admitted.push_back(std::move(guest.socket));
-    if (progress == Progress::kAdmitted) continue;
-    if (progress == Progress::kWaiting && now < guest.deadline_ns) {
+    const Reception::Verdict verdict = advance(guest);
+    if (verdict == Reception::Verdict::kFriend) {
+      admitted.push_back(std::move(guest.socket));
+    } else if (verdict == Reception::Verdict::kWaiting && now < guest.deadline_ns) {
       waiting.push_back(std::move(guest));
-    } else if (guest.received > 0) {  // whoever says nothing only looks whether the port is open
+    } else if (!guest.reception.silent()) {  // whoever says nothing only looks whether the port is open
       note_stranger(guest, now);
     }
   }

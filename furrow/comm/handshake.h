@@ -7,6 +7,8 @@
 //   server -> client   proof (32); instead of it the connection ends when the client's proof is wrong
 //
 // What a stranger can cost: 48 bytes read, one socket among kMostGuests, for kPatienceMs.
+//
+// On a data connection the caller then says which one it is (Introduction).
 #pragma once
 
 #include <poll.h>
@@ -14,6 +16,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -33,7 +36,43 @@ enum class Greeting {
 };
 
 // The caller's part.
-Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret, int64_t deadline_ns);
+Greeting greet(const Socket& socket, std::string_view purpose, const Secret& secret,
+               const Patience& patience);
+
+// The server's part of one handshake, without its socket.  A value.
+class Reception {
+ public:
+  static constexpr size_t kOpeningBytes = 32, kAnswerBytes = 48;
+  enum class Verdict { kWaiting, kFriend, kStranger };
+
+  // REQUIRES: a purpose of 8 bytes; a challenge that nobody was asked before.
+  explicit Reception(std::string_view purpose, const Challenge& challenge = random_challenge())
+      : purpose_(purpose), challenge_(challenge) {}
+
+  std::array<std::byte, kOpeningBytes> opening() const;  // what it says first
+  // Where the next bytes of the answer go, at most those that are missing.
+  std::span<std::byte> room() { return std::span(answer_).subspan(received_); }
+  // After `count` bytes have come into room(): what is known of the caller.
+  Verdict take(size_t count, const Secret& secret);
+  Proof proof(const Secret& secret) const;  // what a friend is told.  REQUIRES: it is one
+  bool silent() const { return received_ == 0; }
+
+ private:
+  std::string_view purpose_;
+  Challenge challenge_;
+  std::array<std::byte, kAnswerBytes> answer_{};
+  size_t received_ = 0;
+};
+
+// What the caller of a data connection says after the handshake.
+struct Introduction {
+  int rank = -1;        // of the world
+  int connection = -1;  // of that pair of ranks; 0: control
+  friend bool operator==(const Introduction&, const Introduction&) = default;
+};
+using IntroductionBytes = std::array<std::byte, 8>;
+IntroductionBytes to_bytes(const Introduction& introduction);
+Introduction parse_introduction(const IntroductionBytes& bytes);  // any bytes are one
 
 // The server's part: guests at the door, none of whom can block it.  One that says something else than a rank
 // of this job leaves a warning in the log, at most one a kWarningMs however many come.  Belongs to one
@@ -62,16 +101,13 @@ class Door {
   struct Guest {
     Socket socket;
     Endpoint from;
-    Challenge challenge;
-    std::array<std::byte, 48> answer{};
-    size_t received = 0;
+    Reception reception;
     int64_t deadline_ns = 0;
   };
-  enum class Progress { kWaiting, kAdmitted, kRefused };
   bool resting() const;
   void welcome(Socket socket);
   std::optional<Error> take_knocks();  // why it could not take them all
-  Progress advance(Guest& guest) const;
+  Reception::Verdict advance(Guest& guest) const;
   void note_stranger(const Guest& guest, int64_t now_ns);
 
   Socket listener_;

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <set>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
 #include "furrow/base/log.h"
@@ -18,6 +21,7 @@
 #include "furrow/comm/rendezvous.h"
 #include "furrow/comm/store.h"
 #include "furrow/comm/store_server.h"
+#include "furrow/config/comm_check.h"
 
 namespace furrow::comm {
 namespace {
@@ -35,6 +39,16 @@ std::string network_namespace() {
   return stat("/proc/self/ns/net", &status) == 0 ? std::to_string(status.st_ino) : "";
 }
 
+// Machines may have one name, and number their namespaces alike.
+std::string machine_of(const std::string& network) {
+  std::string boot;
+  try {
+    boot = trim(read_file("/proc/sys/kernel/random/boot_id"));
+  } catch (const Error&) {  // then the name tells
+  }
+  return fmt::format("{}/{}/{}", host_name(), boot, network);
+}
+
 Member self_of(const World& world, const JoinOptions& options) {
   const std::string memory = shm_locality();
   const std::string network = network_namespace();
@@ -43,7 +57,7 @@ Member self_of(const World& world, const JoinOptions& options) {
           .pid = process_id(),
           .host = host_name(),
           .locality = memory.empty() ? "" : memory + "/" + network,
-          .machine = fmt::format("{}/{}", host_name(), network),
+          .machine = machine_of(network),
           .version = std::string(furrow_version()),
           .commit = std::string(furrow_git_commit()),
           .config_digest = options.config.empty() ? "" : fmt::format("{:016x}", xxh3_64(options.config)),
@@ -71,20 +85,28 @@ void count_locally(World& world, const std::vector<Member>& members) {
   if (world.node < 0) world.node = nodes[here];
 }
 
-// Settings of furrow's own wires mean nothing to MPI's.  Beside NCCL they carry memory of the host.
-void refuse_for_engine(const config::Comm& comm) {
-  const bool throttled = !comm.throttle.empty();
-  if (comm.backend != "mpi" || (!throttled && comm.algorithm == "auto")) return;
-  throw Error(
-      ErrorCode::kInvalidArgument,
-      fmt::format("comm.{} is about furrow's own backend, and comm.backend is {}: leave out one of them",
-                  throttled ? "throttle" : "algorithm", comm.backend));
+// The keys of [comm] that are set to something else than their defaults, among those about furrow's own
+// wires; TCP's alone where the others count.
+std::vector<std::string> keys_of_wires(const config::Comm& comm, bool tcp_alone) {
+  const config::Comm usual;
+  std::vector<std::string> keys;
+  if (!tcp_alone && comm.transport != usual.transport) keys.emplace_back("comm.transport");
+  if (!tcp_alone && comm.algorithm != usual.algorithm) keys.emplace_back("comm.algorithm");
+  if (!tcp_alone && comm.throttle != usual.throttle) keys.emplace_back("comm.throttle");
+  if (comm.interface != usual.interface) keys.emplace_back("comm.interface");
+  if (comm.connections != usual.connections) keys.emplace_back("comm.connections");
+  return keys;
+}
+
+void warn_of_unused(const std::vector<std::string>& keys, std::string_view why) {
+  if (!keys.empty()) log_warning(fmt::format("{}: without effect, as {}", furrow::join(keys, ", "), why));
 }
 
 CommunicatorOptions communicator_options(const JoinOptions& options) {
   CommunicatorOptions result = options.communicator;
   result.timeout_ms = options.comm.train_timeout_seconds * kMsPerSecond;
-  refuse_for_engine(options.comm);
+  if (const std::string objection = config::engine_objection(options.comm); !objection.empty())
+    throw Error(ErrorCode::kInvalidArgument, objection);
   result.backend = options.comm.backend;
   if (options.comm.algorithm != "auto") result.algorithm = options.comm.algorithm;
   return result;
@@ -108,10 +130,13 @@ class Alone : public Membership {
       : world_(std::move(world)),
         communicator_(std::make_unique<Communicator>(Roster{0, {{host_name(), process_id(), ""}}},
                                                      std::vector<std::unique_ptr<Transport>>{},
-                                                     options_alone(world_, options))) {}
+                                                     options_alone(world_, options))) {
+    warn_of_unused(keys_of_wires(options.comm, false), "one rank talks to nobody");
+  }
   const World& world() const override { return world_; }
   Communicator& communicator() override { return *communicator_; }
   Rendezvous& store() override { return store_; }
+  std::optional<AlgorithmTable::Link> link() const override { return std::nullopt; }
   void leave() override { communicator_.reset(); }
   Error fail(const Error& reason) noexcept override {
     if (communicator_) communicator_->abort(reason);
@@ -138,6 +163,31 @@ std::optional<Error> lack_to_meet(int ranks) {
                              fmt::format("meet the ranks of a world of {}", ranks));
 }
 
+bool all_over_tcp(const config::Comm& comm) {
+  return comm.transport == "tcp" || parse_link(comm.throttle).emulated();
+}
+
+// What another rank must be able to open: its connection to the store, what wakes the thread that reads from
+// it, what a look-up of names opens for a moment; then its connections to each peer, or a watch over each
+// whose memory it sees, and its own port or memory.
+std::optional<Error> lack_to_come(int ranks, const config::Comm& comm) {
+  constexpr uint64_t kOfStore = 4, kOfTransports = 4;
+  const uint64_t of_peer = all_over_tcp(comm) ? static_cast<uint64_t>(comm.connections) + 1 : 1;
+  return lack_of_descriptors(kOfStore + kOfTransports + static_cast<uint64_t>(ranks - 1) * of_peer,
+                             fmt::format("join a world of {} ranks", ranks));
+}
+
+// The others hear why this rank does not come.  Whoever can open nothing gives up its standard input, for the
+// connection that says so: the process is on its way out.
+void tell_others(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
+                 int64_t deadline_ns) {
+  if (SpareDescriptors(1).count() == 0) Socket(STDIN_FILENO).close();
+  const int64_t soon_ns = std::min(deadline_ns, system_clock().monotonic_ns() + kSecondNs);
+  if (tell_store(where, secret, self, reason, soon_ns)) return;
+  log_warning(fmt::format("{}: it stays until rank 0 is there to hear of it", reason.what()));
+  tell_store(where, secret, self, reason, deadline_ns);
+}
+
 // Connections to each peer, the port where they come in, and what wakes threads.
 std::optional<Error> lack_to_connect(const TcpOptions& tcp) {
   constexpr uint64_t kBesides = 4;
@@ -154,11 +204,27 @@ void refuse_second_zero(const StoreAddress& taken, const Secret& secret, const M
   if (error.code() == ErrorCode::kAlreadyExists) throw;
 }
 
+bool spans_hosts(const std::vector<Member>& members) {
+  return std::ranges::any_of(members, [&](const Member& m) { return m.machine != members[0].machine; });
+}
+
+// Where the other hosts look, too: many a host gives its own name the address 127.0.1.1, at which nobody else
+// finds it.
+std::optional<Socket> listen_for(const World& world, int port) {
+  const std::string& address = world.master_address;
+  std::optional<Socket> listener = listen_at(address, port);
+  const bool meant =
+      is_loopback(address) || address.starts_with("localhost") || world.local_size == world.size;
+  if (!listener || meant || !is_loopback(local_endpoint(*listener).address)) return listener;
+  listener->close();
+  return listen_everywhere(port);
+}
+
 std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret, const Member& self,
                                         int64_t silence_ms, const std::optional<Error>& refusal) {
   const std::vector<int> ports = rendezvous_ports(world);
   for (const int port : ports) {
-    if (auto listener = listen_at(world.master_address, port)) {
+    if (auto listener = listen_for(world, port)) {
       return std::make_unique<StoreServer>(std::move(*listener), secret, self, silence_ms, refusal);
     }
     refuse_second_zero({world.master_address, {port}}, secret, self, silence_ms);
@@ -192,6 +258,7 @@ class Joined : public Membership {
   const World& world() const override { return world_; }
   Communicator& communicator() override { return *communicator_; }
   Rendezvous& store() override { return *store_; }
+  std::optional<AlgorithmTable::Link> link() const override { return link_; }
 
   void leave() override {
     over_ = true;
@@ -220,6 +287,10 @@ class Joined : public Membership {
       server_ = open_store(world_, secret, self, silence_ms, lack);
       if (lack) throw Error(lack->code(), named(self, lack->what()));
       where.ports = {server_->endpoint().port};
+    } else if (const std::optional<Error> lack = lack_to_come(world_.size, options_.comm)) {
+      const Error told(lack->code(), named(self, lack->what()));
+      tell_others(where, secret, self, told, deadline_ns);
+      throw Error(told);
     }
     store_ = std::make_unique<Store>(where, secret, self, silence_ms, deadline_ns);
   } catch (const Error& error) {
@@ -229,10 +300,7 @@ class Joined : public Membership {
 
   // Inside a host whoever could use it is the host's own user.
   void warn_of_made_up_token() const {
-    const std::vector<Member>& members = store_->members();
-    const bool one_host =
-        std::ranges::all_of(members, [&](const Member& m) { return m.machine == members[0].machine; });
-    if (world_.rank != 0 || world_.token_given || one_host) return;
+    if (world_.rank != 0 || world_.token_given || !spans_hosts(store_->members())) return;
     log_warning(
         "the ranks of several hosts prove themselves with a token made of the job's id and address, which "
         "others "
@@ -241,15 +309,23 @@ class Joined : public Membership {
 
   // A failure here is told to the others as any other is.
   void connect(int64_t deadline_ns) try {
+    FURROW_FAILPOINT("comm.join");
     JoinContext context;
     context.roster = roster_of(world_.rank, store_->members());
     context.rendezvous = store_.get();
     context.deadline_ns = deadline_ns;
     context.job_token = world_.token;
-    context.tcp.address = own_address();
+    context.tcp.address = own_address(deadline_ns);
     context.tcp.connections = static_cast<int>(options_.comm.connections);
     context.tcp.link = parse_link(options_.comm.throttle);
     auto wires = transports(context);
+    if (!context.tcp.peers.empty()) link_ = link_of(context.tcp);
+    if (!link_ && world_.rank == 0) {
+      warn_of_unused(
+          keys_of_wires(options_.comm, true),
+          "all ranks see each other's memory and nothing takes TCP: set comm.transport = tcp if it "
+          "should");
+    }
     CommunicatorOptions options = communicator_options(options_);
     // On its only core a rank gains nothing from a second thread that moves memory: they would take turns.
     const bool memory_alone = context.tcp.peers.empty();
@@ -265,15 +341,37 @@ class Joined : public Membership {
     throw;
   }
 
-  std::string own_address() const {
+  std::string own_address(int64_t deadline_ns) {
     const std::string& interface = options_.comm.interface;
-    return interface.empty() ? store_->own_address() : interface_addresses(interface).front();
+    if (!interface.empty()) return interface_addresses(interface).front();
+    const std::string address = store_->own_address();
+    return is_loopback(address) && spans_hosts(store_->members()) ? address_from_outside(deadline_ns)
+                                                                  : address;
+  }
+
+  // Of the host of rank 0, which its ranks know by a name that means something else there.
+  std::string address_from_outside(int64_t deadline_ns) {
+    constexpr const char* kKey = "join/address of rank 0";
+    if (server_) store_->set(kKey, server_->reached_at());
+    const std::string address = store_->get(kKey, deadline_ns);
+    return address.empty() ? store_->own_address() : address;
+  }
+
+  AlgorithmTable::Link link_of(const TcpOptions& tcp) const {
+    std::set<std::string> hosts;
+    for (const Member& member : store_->members()) hosts.insert(member.machine);
+    const std::string interface = interface_of(tcp.address);
+    return {.hosts = static_cast<int>(hosts.size()),
+            .connections = tcp.connections,
+            .rate_mbit = interface_rate_mbit(interface),
+            .interface = interface,
+            .emulated = tcp.link.emulated()};
   }
 
   std::vector<std::unique_ptr<Transport>> transports(JoinContext& context) const {
     std::vector<std::unique_ptr<Transport>> transports;
     const config::Comm& comm = options_.comm;
-    const bool all_tcp = comm.transport == "tcp" || context.tcp.link.emulated();
+    const bool all_tcp = all_over_tcp(comm);
     if (!all_tcp) transports.push_back(make_transport("shm", context));
     for (int rank = 0; rank < world_.size; ++rank) {
       const bool reached = !all_tcp && transports[0] && rank != world_.rank && transports[0]->reaches(rank);
@@ -306,6 +404,7 @@ class Joined : public Membership {
   std::unique_ptr<StoreServer> server_;  // rank 0; outlives its own connection to it
   std::unique_ptr<Store> store_;
   std::unique_ptr<Communicator> communicator_;
+  std::optional<AlgorithmTable::Link> link_;
 };
 
 }  // namespace

@@ -10,8 +10,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "furrow/comm/algorithm.h"
 #include "furrow/comm/communicator.h"
 #include "furrow/comm/transport.h"
 #include "furrow/comm/world.h"
@@ -34,6 +36,8 @@ class Membership {
       const = 0;  // with local_rank, local_size and node counted where no launcher says
   virtual Communicator& communicator() = 0;  // REQUIRES: neither left nor failed
   virtual Rendezvous& store() = 0;           // shared by all ranks; small values
+  // What carries messages to the ranks whose memory this one does not see; nothing where there are none.
+  virtual std::optional<AlgorithmTable::Link> link() const = 0;
 
   // This rank has finished: ends its communication, says goodbye; rank 0 waits for everybody else's.  Throws
   // when another rank failed meanwhile.

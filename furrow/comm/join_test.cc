@@ -5,9 +5,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <mutex>
 #include <thread>
 
+#include "furrow/base/log.h"
 #include "furrow/comm/socket.h"
 
 namespace furrow::comm {
@@ -182,6 +185,81 @@ TEST(Join, OneRankOpensNoEngine) {
   World started;
   started.launcher = "openmpi";
   EXPECT_EQ(join(started, options)->communicator().options().backend, "native");
+}
+
+TEST(Join, SettingsOfOwnWiresAreRefusedForAnotherEngine) {
+  for (const char* backend : {"mpi", "nccl"}) {
+    JoinOptions options = tcp();
+    options.comm.backend = backend;
+    options.comm.throttle = "100Mbit";
+    World started;
+    started.launcher = "openmpi";
+    EXPECT_THAT([&] { join(started, options); },
+                ::testing::ThrowsMessage<Error>(HasSubstr("comm.throttle is about furrow's own backend")));
+  }
+}
+
+// What the log says while ranks of one host join with `options`; "" for a world of one too.
+std::string said_while_joining(int size, const JoinOptions& options) {
+  std::mutex mutex;
+  std::string log;
+  set_log_writer([&](std::string_view line) {
+    const std::lock_guard lock(mutex);
+    log += line;
+  });
+  if (size == 1) join(World{}, options)->leave();
+  if (size > 1) {
+    for (const std::string& error : run_ranks(size, [&](int) { return options; }, [](int, Membership&) {}))
+      EXPECT_EQ(error, "");
+  }
+  set_log_writer({});
+  return log;
+}
+
+// A setting that does nothing is said, by one rank.
+TEST(Join, SettingsWithoutEffectAreSaid) {
+  JoinOptions options;
+  EXPECT_EQ(said_while_joining(1, options), "");
+  EXPECT_EQ(said_while_joining(2, options), "");
+  options.comm.connections = 4;
+  options.comm.interface = "lo";
+  const std::string in_memory = said_while_joining(2, options);
+  EXPECT_THAT(in_memory,
+              HasSubstr("comm.interface, comm.connections: without effect, as all ranks see each"));
+  EXPECT_EQ(std::ranges::count(in_memory, '\n'), 1) << in_memory;
+  options.comm.transport = "tcp";
+  EXPECT_EQ(said_while_joining(2, options), "");
+  options.comm.throttle = "100Mbit";
+  options.comm.algorithm = "ring";
+  EXPECT_THAT(said_while_joining(1, options),
+              HasSubstr("comm.transport, comm.algorithm, comm.throttle, comm.interface, comm.connections: "
+                        "without effect, as one rank talks to nobody"));
+}
+
+// What messages take, for those that choose by it; nothing where none are sent.
+TEST(Join, TheLinkIsThatOfThePeers) {
+  const auto link_with = [](const std::function<void(JoinOptions&)>& change) {
+    std::optional<AlgorithmTable::Link> link;
+    const auto options = [&](int) {
+      JoinOptions made = tcp();
+      change(made);
+      return made;
+    };
+    const auto errors = run_ranks(2, options, [&](int rank, Membership& membership) {
+      if (rank == 0) link = membership.link();
+    });
+    for (const std::string& error : errors) EXPECT_EQ(error, "");
+    return link;
+  };
+  EXPECT_FALSE(link_with([](JoinOptions& options) { options.comm.transport = "auto"; }));
+  const auto tcp_link = link_with([](JoinOptions& options) { options.comm.connections = 3; });
+  ASSERT_TRUE(tcp_link);
+  EXPECT_EQ(tcp_link->interface, "lo");
+  EXPECT_EQ(tcp_link->connections, 3);
+  EXPECT_EQ(tcp_link->hosts, 1);
+  EXPECT_FALSE(tcp_link->emulated);
+  const auto slow = link_with([](JoinOptions& options) { options.comm.throttle = "1Gbit"; });
+  EXPECT_TRUE(slow && slow->emulated);
 }
 
 TEST(Join, AnUnknownInterfaceListsTheKnownOnes) {

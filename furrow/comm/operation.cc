@@ -8,6 +8,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/hash.h"
+#include "furrow/comm/awake.h"
 
 namespace furrow::comm {
 namespace {
@@ -42,7 +43,8 @@ int64_t operation_clock_ns(const Collective& c) {
 }
 
 int64_t deadline_of(const Communicator& communicator, const Collective& c, int64_t started_ns) {
-  return started_ns + (c.timeout_ms > 0 ? c.timeout_ms : communicator.options().timeout_ms) * kMillisecond;
+  return started_ns - stopped_ns() +
+         (c.timeout_ms > 0 ? c.timeout_ms : communicator.options().timeout_ms) * kMillisecond;
 }
 
 void fail_operation(Communicator& communicator, const GroupSpec& group, const Envelope& envelope,

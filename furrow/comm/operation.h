@@ -27,7 +27,7 @@ Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t seque
 // deadlines.
 int64_t operation_clock_ns(const Collective& c);
 
-// From Clock::monotonic_ns `started_ns`: the operation's own time, else the communicator's.
+// From Clock::monotonic_ns `started_ns`: the operation's own time, else the communicator's; for awake_ns().
 int64_t deadline_of(const Communicator& communicator, const Collective& c, int64_t started_ns);
 
 // Aborts the communicator with `error` and where it happened, and throws that.

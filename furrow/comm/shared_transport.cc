@@ -9,6 +9,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/process.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/fence.h"
 #include "furrow/comm/futex.h"
 
@@ -37,11 +38,21 @@ class Sleeping {
   std::atomic<uint32_t>& count_;
 };
 
+// For this core alone.  Compilers turn a prefetch for writing into one for reading unless they may name the
+// processor, and then the write still waits for the other core; processors without the instruction skip it.
+void fetch_line_to_write(const std::byte* line) {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" : : "m"(*line));
+#else
+  __builtin_prefetch(line, 1);
+#endif
+}
+
 // The next message is like the last, and the peer still has the lines of its slot.
 void fetch_to_write(const Slot& slot, size_t inline_bytes) {
   const auto* line = reinterpret_cast<const std::byte*>(&slot);
   const auto* const end = slot.data + std::min(inline_bytes, kFetched);
-  for (; line < end; line += 64) __builtin_prefetch(line, 1);
+  for (; line < end; line += 64) fetch_line_to_write(line);
 }
 
 bool is_send(uint64_t ticket_id) { return ticket_id % 2 == 0; }
@@ -268,7 +279,7 @@ void SharedTransport::wait_until(const Awaits& what, const Ready& ready) {
     return good;
   };
   if (spin(look)) return;
-  int64_t looked_ns = now_ns();
+  int64_t looked_ns = awake_ns();
   while (true) {
     const uint32_t bell = me.bell.load();
     const Sleeping sleeping(me.sleeping);
@@ -277,7 +288,7 @@ void SharedTransport::wait_until(const Awaits& what, const Ready& ready) {
     const bool gone = control(what.peer).left.load() != 0;
     const bool stop = me.aborted.load() != 0;
     if (!stop && look(nullptr)) break;
-    const int64_t now = now_ns();
+    const int64_t now = awake_ns();
     if (!stop && !gone && now < what.deadline_ns && now - looked_ns < kLookUpNs) {
       futex_wait(me.bell, bell, std::min(kLookUpNs, what.deadline_ns - now));
       continue;

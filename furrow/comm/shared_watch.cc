@@ -6,6 +6,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/fence.h"
 #include "furrow/comm/futex.h"
 #include "furrow/comm/shared_transport.h"
@@ -48,7 +49,7 @@ void SharedTransport::look_up(const Awaits& what, bool gone) {
   }
   if (gone) ended(what.peer, "has left");
   if (what.message != nullptr) check_same_operation(what.peer, *what.message);
-  if (now_ns() < what.deadline_ns) return;
+  if (awake_ns() < what.deadline_ns) return;
   throw Error(ErrorCode::kDeadlineExceeded,
               fmt::format("{} did not answer in time", describe(roster_, what.peer)));
 }

@@ -17,6 +17,9 @@ namespace {
 
 constexpr size_t kPage = 4096;
 constexpr size_t kSegmentBytes = 64 << 20;  // pages that nobody touched cost nothing
+constexpr size_t kLargePage =
+    2 << 20;                   // of x86-64, and of Arm with pages of 4 KiB; elsewhere it is only a unit
+constexpr int kCollapse = 25;  // MADV_COLLAPSE of Linux 6.1, which Debian 12's C library does not name
 
 size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
@@ -53,15 +56,38 @@ SharedFile::SharedFile(int64_t pid, int descriptor, size_t bytes) : size_(bytes)
   descriptor_ = -1;
 }
 
+// At a multiple of a large page, since the system maps large pages only where memory and file lie alike in
+// them.
 void SharedFile::map(int descriptor, const std::string& what) {
-  void* data = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
-  if (data == MAP_FAILED) {
+  const size_t mapped = round_up(size_, kPage), spare = size_ < kLargePage ? 0 : kLargePage;
+  void* reserved =
+      mmap(nullptr, mapped + spare, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  std::byte* data = nullptr;
+  if (reserved != MAP_FAILED) {
+    auto* const begin = static_cast<std::byte*>(reserved);
+    const auto address = reinterpret_cast<size_t>(reserved);
+    data = spare == 0 ? begin : begin + (round_up(address, kLargePage) - address);
+    if (data > begin) munmap(begin, static_cast<size_t>(data - begin));
+    if (begin + spare > data) munmap(data + mapped, static_cast<size_t>(begin + spare - data));
+  }
+  if (data == nullptr ||
+      mmap(data, size_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptor, 0) == MAP_FAILED) {
     const int error = errno;
+    if (data != nullptr) munmap(data, mapped);
     ::close(descriptor);
     throw Error(ErrorCode::kResourceExhausted, fmt::format("cannot map {}: {}", what, std::strerror(error)));
   }
-  data_ = static_cast<std::byte*>(data);
-  madvise(data, size_, MADV_HUGEPAGE);  // where the system has it for shared memory
+  data_ = data;
+}
+
+// By request, since most systems give shared memory none by themselves (/sys/kernel/mm/transparent_hugepage/
+// shmem_enabled).  A refusal leaves the small pages: a system before Linux 6.1, no large page free, `deny`.
+void SharedFile::use_large_pages(size_t begin, size_t end) {
+  begin = round_up(begin, kLargePage);
+  end = end / kLargePage * kLargePage;
+  if (begin >= end) return;
+  for (size_t at = begin; at < end; at += kLargePage) data_[at] = std::byte{0};  // a hole is not collapsed
+  madvise(data_ + begin, end - begin, kCollapse);
 }
 
 SharedFile::~SharedFile() {
@@ -91,26 +117,30 @@ class SegmentPool::Block : public Memory::Block {
 
 std::unique_ptr<Memory::Block> SegmentPool::allocate(size_t bytes) {
   const size_t room = round_up(std::max<size_t>(bytes, 1), bytes >= kPage ? kPage : 64);
-  std::byte* data = nullptr;
+  SharedFile* file = nullptr;
+  size_t begin = 0;
   {
     const std::lock_guard lock(mutex_);
     for (auto& [base, segment] : segments_) {
-      const std::optional<size_t> begin = take(segment, room);
-      if (!begin) continue;
-      data = segment.file->data() + *begin;
+      const std::optional<size_t> place = take(segment, room);
+      if (!place) continue;
+      file = segment.file.get();
+      begin = *place;
       break;
     }
-    if (data == nullptr) {
+    if (file == nullptr) {
       Segment& segment = add_segment(std::max(room, kSegmentBytes));
-      data = segment.file->data() + *take(segment, room);
+      file = segment.file.get();
+      begin = *take(segment, room);
     }
   }
-  std::memset(data, 0, room);
-  return std::make_unique<Block>(shared_from_this(), std::span(data, room));
+  file->use_large_pages(begin, begin + room);
+  std::memset(file->data() + begin, 0, room);
+  return std::make_unique<Block>(shared_from_this(), std::span(file->data() + begin, room));
 }
 
 std::optional<size_t> SegmentPool::take(Segment& segment, size_t bytes) {
-  const size_t unit = bytes >= kPage ? kPage : 64;
+  const size_t unit = bytes >= kLargePage ? kLargePage : bytes >= kPage ? kPage : 64;
   for (const auto& [begin, end] : segment.free) {
     const size_t aligned = round_up(begin, unit);
     if (aligned + bytes > end) continue;

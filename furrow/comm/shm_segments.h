@@ -27,6 +27,8 @@ class SharedFile {
   size_t size() const { return size_; }
   int descriptor() const { return descriptor_; }  // -1 of another process's
   void release_pages(size_t begin, size_t end);   // whole pages inside; they read as zero afterwards
+  // Whole large pages inside, whose contents are lost, in this process and in whoever maps them later.
+  void use_large_pages(size_t begin, size_t end);
 
  private:
   void map(int descriptor, const std::string& what);

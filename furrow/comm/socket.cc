@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <set>
 #include <utility>
@@ -49,9 +50,10 @@ AddressList resolve(const std::string& address, int port) {
   return AddressList(status == 0 ? list : nullptr);
 }
 
+// Closed where this machine has no such family: names have addresses of it all the same.
 Socket make_socket(int family) {
   Socket socket(::socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!socket.open()) throw descriptor_error(errno, "open a socket");
+  if (!socket.open() && errno != EAFNOSUPPORT) throw descriptor_error(errno, "open a socket");
   return socket;
 }
 
@@ -59,28 +61,28 @@ void set_option(const Socket& socket, int level, int option, int value) {
   setsockopt(socket.descriptor(), level, option, &value, sizeof value);
 }
 
+struct InterfaceListDeleter {
+  void operator()(ifaddrs* list) const { freeifaddrs(list); }
+};
+using InterfaceList = std::unique_ptr<ifaddrs, InterfaceListDeleter>;
+
+InterfaceList list_interfaces() {
+  ifaddrs* list = nullptr;
+  if (getifaddrs(&list) != 0) throw Error(ErrorCode::kUnavailable, "cannot list the network interfaces");
+  return InterfaceList(list);
+}
+
+// Of an address of an interface; AF_UNSPEC: it is none of IP.
+int ip_family(const ifaddrs& entry) {
+  const int family = entry.ifa_addr == nullptr ? AF_UNSPEC : entry.ifa_addr->sa_family;
+  return family == AF_INET || family == AF_INET6 ? family : AF_UNSPEC;
+}
+
 // 0 or the error number.
 int bind_and_listen(const Socket& socket, const sockaddr* address, socklen_t length) {
   set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);
   if (bind(socket.descriptor(), address, length) != 0) return errno;
   return listen(socket.descriptor(), kBacklog) == 0 ? 0 : errno;
-}
-
-std::optional<Socket> listen_everywhere(int port) {
-  Socket socket(::socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (socket.open()) {
-    set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-    sockaddr_in6 address{};
-    address.sin6_family = AF_INET6;
-    address.sin6_port = htons(static_cast<uint16_t>(port));
-    if (bind_and_listen(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return socket;
-  }
-  Socket plain = make_socket(AF_INET);  // a machine without IPv6
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  if (bind_and_listen(plain, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return plain;
-  return std::nullopt;
 }
 
 Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
@@ -96,19 +98,45 @@ Endpoint endpoint_of(const sockaddr_storage& address, socklen_t length) {
   return {text, static_cast<int>(port)};
 }
 
+// REQUIRES: an address of IP.
+std::string address_of(const ifaddrs& entry) {
+  const socklen_t length = ip_family(entry) == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+  sockaddr_storage address{};
+  std::memcpy(&address, entry.ifa_addr, length);
+  return endpoint_of(address, length).address;
+}
+
+// Of one interface, those first that every peer can be told: an address of the link alone is nothing to
+// other links.
+std::vector<std::string> addresses_of(const ifaddrs* list, std::string_view interface) {
+  std::vector<std::string> v4, v6, of_the_link;
+  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
+    const int family = ip_family(*entry);
+    if (entry->ifa_name != interface || family == AF_UNSPEC) continue;
+    const std::string text = address_of(*entry);
+    (family == AF_INET ? v4 : text.starts_with("fe80:") ? of_the_link : v6).push_back(text);
+  }
+  for (const auto& more : {v6, of_the_link}) v4.insert(v4.end(), more.begin(), more.end());
+  return v4;
+}
+
 // Ready for `events` (or broken) before the deadline?
-bool wait_for(int descriptor, int16_t events, int64_t deadline_ns) {
+bool wait_for(int descriptor, int16_t events, const Patience& patience) {
+  constexpr auto kLooks = static_cast<int>(Patience::kBetweenLooksMs);
   while (true) {
     pollfd one{descriptor, events, 0};
-    const int ready = poll(&one, 1, poll_timeout_ms(deadline_ns));
+    const int left = poll_timeout_ms(patience.deadline_ns);
+    const int ready = poll(&one, 1, patience.look ? std::min(left, kLooks) : left);
     if (ready > 0) return true;
-    if (ready == 0 || errno != EINTR) return false;
+    if (ready < 0 && errno != EINTR) return false;
+    if (ready == 0 && poll_timeout_ms(patience.deadline_ns) == 0) return false;
+    if (patience.look) patience.look();
   }
 }
 
-bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns) {
+bool connected(const Socket& socket, const addrinfo& target, const Patience& patience) {
   if (connect(socket.descriptor(), target.ai_addr, target.ai_addrlen) == 0) return true;
-  if (errno != EINPROGRESS || !wait_for(socket.descriptor(), POLLOUT, deadline_ns)) return false;
+  if (errno != EINPROGRESS || !wait_for(socket.descriptor(), POLLOUT, patience)) return false;
   int status = 0;
   socklen_t length = sizeof status;
   getsockopt(socket.descriptor(), SOL_SOCKET, SO_ERROR, &status, &length);
@@ -119,7 +147,7 @@ bool connected(const Socket& socket, const addrinfo& target, int64_t deadline_ns
 // TCP's simultaneous open then connects the socket to itself.
 bool is_itself(const Socket& socket) { return local_endpoint(socket) == peer_endpoint(socket); }
 
-void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t deadline_ns,
+void check_transfer(ssize_t count, int16_t events, const Socket& socket, const Patience& patience,
                     std::string_view peer) {
   if (count > 0) return;
   if (count == 0) throw Error(ErrorCode::kUnavailable, fmt::format("{} closed the connection", peer));
@@ -128,7 +156,7 @@ void check_transfer(ssize_t count, int16_t events, const Socket& socket, int64_t
     throw Error(ErrorCode::kUnavailable,
                 fmt::format("the connection to {} broke: {}", peer, std::strerror(errno)));
   }
-  if (!wait_for(socket.descriptor(), events, deadline_ns)) {
+  if (!wait_for(socket.descriptor(), events, patience)) {
     throw Error(ErrorCode::kDeadlineExceeded, fmt::format("{} did not answer in time", peer));
   }
 }
@@ -158,10 +186,28 @@ std::string to_string(const Endpoint& endpoint) {
   return fmt::format("{}{}{}:{}", v6 ? "[" : "", endpoint.address, v6 ? "]" : "", endpoint.port);
 }
 
+std::optional<Socket> listen_everywhere(int port) {
+  Socket socket(::socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (socket.open()) {
+    set_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    sockaddr_in6 address{};
+    address.sin6_family = AF_INET6;
+    address.sin6_port = htons(static_cast<uint16_t>(port));
+    if (bind_and_listen(socket, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return socket;
+  }
+  Socket plain = make_socket(AF_INET);  // a machine without IPv6
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(port));
+  if (bind_and_listen(plain, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) return plain;
+  return std::nullopt;
+}
+
 std::optional<Socket> listen_at(const std::string& address, int port) {
   const AddressList list = resolve(address, port);
   for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
     Socket socket = make_socket(entry->ai_family);
+    if (!socket.open()) continue;
     const int status = bind_and_listen(socket, entry->ai_addr, entry->ai_addrlen);
     if (status == 0) return socket;
     if (status != EADDRNOTAVAIL) return std::nullopt;
@@ -185,11 +231,19 @@ Endpoint peer_endpoint(const Socket& socket) {
 
 int local_port(const Socket& socket) { return local_endpoint(socket).port; }
 
-std::optional<Socket> connect_to(const std::string& address, int port, int64_t deadline_ns) {
+bool is_loopback(std::string_view address) { return address == "::1" || address.starts_with("127."); }
+
+std::optional<Socket> connect_to(const std::string& address, int port, const Patience& patience) {
   const AddressList list = resolve(address, port);
-  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) {
+  int64_t left = 0;
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next) ++left;
+  for (const addrinfo* entry = list.get(); entry != nullptr; entry = entry->ai_next, --left) {
     Socket socket = make_socket(entry->ai_family);
-    if (!connected(socket, *entry, deadline_ns) || is_itself(socket)) continue;
+    if (!socket.open()) continue;
+    // One that nothing comes back from leaves time for the others.
+    const int64_t now = system_clock().monotonic_ns();
+    const Patience share(now + (patience.deadline_ns - now) / left, patience.look);
+    if (!connected(socket, *entry, share) || is_itself(socket)) continue;
     set_no_delay(socket);
     return socket;
   }
@@ -212,46 +266,49 @@ std::string resolve_problem(const std::string& address) {
   return status == 0 || out_of_descriptors(errno) ? "" : gai_strerror(status);
 }
 
-std::vector<std::string> interface_addresses(std::string_view interface) {
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) throw Error(ErrorCode::kUnavailable, "cannot list the network interfaces");
-  const std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, &freeifaddrs);
-  std::vector<std::string> v4, v6;
-  std::set<std::string> names;
-  for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {
-    names.insert(entry->ifa_name);
-    if (entry->ifa_name != interface || entry->ifa_addr == nullptr) continue;
-    const int family = entry->ifa_addr->sa_family;
-    if (family != AF_INET && family != AF_INET6) continue;
-    const socklen_t length = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
-    sockaddr_storage address{};
-    std::memcpy(&address, entry->ifa_addr, length);
-    (family == AF_INET ? v4 : v6).push_back(endpoint_of(address, length).address);
+std::string interface_of(const std::string& address) {
+  const InterfaceList list = list_interfaces();
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next) {
+    if (ip_family(*entry) != AF_UNSPEC && address_of(*entry) == address) return entry->ifa_name;
   }
-  if (v4.empty() && v6.empty()) {
-    throw Error(
-        ErrorCode::kNotFound,
-        fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
-                    interface, join({names.begin(), names.end()}, ", ")));
-  }
-  v4.insert(v4.end(), v6.begin(), v6.end());
-  return v4;
+  return "";
 }
 
-void send_all(const Socket& socket, std::span<const std::byte> bytes, int64_t deadline_ns,
+int64_t interface_rate_mbit(const std::string& interface) {
+  int64_t rate = 0;
+  std::ifstream("/sys/class/net/" + interface + "/speed") >> rate;  // -1 where a virtual one has none
+  return std::max<int64_t>(rate, 0);
+}
+
+std::vector<std::string> interface_addresses(std::string_view interfaces) {
+  const InterfaceList list = list_interfaces();
+  std::set<std::string> names;
+  for (const ifaddrs* entry = list.get(); entry != nullptr; entry = entry->ifa_next)
+    names.insert(entry->ifa_name);
+  for (const std::string& name : split(interfaces, ',')) {
+    std::vector<std::string> addresses = addresses_of(list.get(), trim(name));
+    if (!addresses.empty()) return addresses;
+  }
+  throw Error(
+      ErrorCode::kNotFound,
+      fmt::format("no network interface '{}' with an address, as comm.interface says: this machine has {}",
+                  interfaces, join({names.begin(), names.end()}, ", ")));
+}
+
+void send_all(const Socket& socket, std::span<const std::byte> bytes, const Patience& patience,
               std::string_view peer) {
   while (!bytes.empty()) {
     const ssize_t count = send(socket.descriptor(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    check_transfer(count, POLLOUT, socket, deadline_ns, peer);
+    check_transfer(count, POLLOUT, socket, patience, peer);
     if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
   }
 }
 
-void receive_all(const Socket& socket, std::span<std::byte> bytes, int64_t deadline_ns,
+void receive_all(const Socket& socket, std::span<std::byte> bytes, const Patience& patience,
                  std::string_view peer) {
   while (!bytes.empty()) {
     const ssize_t count = recv(socket.descriptor(), bytes.data(), bytes.size(), 0);
-    check_transfer(count, POLLIN, socket, deadline_ns, peer);
+    check_transfer(count, POLLIN, socket, patience, peer);
     if (count > 0) bytes = bytes.subspan(static_cast<size_t>(count));
   }
 }

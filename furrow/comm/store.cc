@@ -10,6 +10,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/handshake.h"
 #include "furrow/comm/silent_thread.h"
 #include "furrow/comm/store_server.h"
@@ -105,7 +106,38 @@ class Search {
   bool warned_ = false;
 };
 
+StoreMessage failure_of(const Member& self, const Error& reason) {
+  return {.kind = StoreKind::kFailure,
+          .number = static_cast<int64_t>(reason.code()),
+          .rank = self.rank,
+          .text = named(self, reason.what())};
+}
+
+// Reads until the store has passed a failure on, which it says to whoever told it, too.
+bool await_echo(StoreConnection& connection, int64_t deadline_ns) {
+  while (now_ns() < deadline_ns) {
+    pollfd one{connection.socket().descriptor(), connection.poll_events(), 0};
+    poll(&one, 1, poll_timeout_ms(deadline_ns));
+    const bool alive = connection.flush() && connection.receive();
+    while (const auto message = connection.inbox().next()) {
+      if (message->kind == StoreKind::kFailure) return true;
+    }
+    if (!alive) return false;
+  }
+  return false;
+}
+
 }  // namespace
+
+bool tell_store(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
+                int64_t deadline_ns) noexcept try {
+  StoreConnection connection(Search(where, secret).find(deadline_ns));
+  connection.send({.kind = StoreKind::kHello, .members = {self}});
+  connection.send(failure_of(self, reason));
+  return await_echo(connection, now_ns() + kFarewellMs * kMs);
+} catch (const std::exception&) {
+  return false;
+}
 
 Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64_t silence_ms,
              int64_t deadline_ns)
@@ -113,11 +145,12 @@ Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64
       silence_ns_(silence_ms * kMs),
       interval_ns_(beat_interval_ns(silence_ms)),
       connection_(Search(where, secret).find(deadline_ns)),
-      heard_ns_(now_ns()) {
+      heard_ns_(awake_ns()) {
   own_address_ = local_endpoint(connection_.socket()).address;
   connection_.send({.kind = StoreKind::kHello, .members = {self_}});
   thread_ = make_silent_thread("store client", [this](const std::stop_token& stop) {
     const std::stop_callback wake(stop, [this] { wakeup_.signal(); });
+    const Wakeful wakeful;
     while (!stop.stop_requested()) poll_once();
   });
   await_everybody(where, deadline_ns);
@@ -143,7 +176,7 @@ void Store::poll_once() {
     const std::lock_guard lock(mutex_);
     if (connection_.open()) {
       polls.push_back({connection_.socket().descriptor(), connection_.poll_events(), 0});
-      timeout = poll_timeout_ms(std::min(next_beat_ns_, heard_ns_ + silence_ns_));
+      timeout = poll_timeout_ms(std::min(next_beat_ns_, now_ns() + heard_ns_ + silence_ns_ - awake_ns()));
     } else if (loss_) {
       timeout = poll_timeout_ms(loss_due_ns_);
     }
@@ -172,7 +205,7 @@ void Store::poll_once() {
     return lose(ErrorCode::kUnavailable,
                 "ended its connection without a goodbye: it was killed, or has crashed, or this rank is cut "
                 "off from it");
-  check_silence(now);
+  check_silence();
 }
 
 void Store::send_beat(int64_t now) {
@@ -191,11 +224,11 @@ void Store::send_beat(int64_t now) {
 }
 
 // A process that was itself stopped reads what has arrived meanwhile before it judges.
-void Store::check_silence(int64_t now) {
+void Store::check_silence() {
   int64_t silent_ns = 0;
   {
     const std::lock_guard lock(mutex_);
-    silent_ns = now - heard_ns_;
+    silent_ns = awake_ns() - heard_ns_;
   }
   if (silent_ns < silence_ns_) return;
   lose(ErrorCode::kDeadlineExceeded,
@@ -220,7 +253,7 @@ void Store::handle(const StoreMessage& message) {
     return record(Error(error_code_of(message.number), text));
   }
   const std::lock_guard lock(mutex_);
-  heard_ns_ = now_ns();
+  heard_ns_ = awake_ns();
   switch (message.kind) {
     case StoreKind::kWelcome:
       if (!welcome_) members_ = message.members;
@@ -236,6 +269,7 @@ void Store::handle(const StoreMessage& message) {
       break;
     case StoreKind::kAbsent:
       absent_ = message.text;
+      if (!message.members.empty()) zero_ = message.members[0];
       break;
     case StoreKind::kBye:
       left_ = true;
@@ -251,8 +285,8 @@ void Store::handle(const StoreMessage& message) {
 }
 
 std::string Store::zero() const {
-  if (members_.empty()) return "rank 0, which serves the store,";
-  return fmt::format("rank 0 (host {}, pid {}), which serves the store,", members_[0].host, members_[0].pid);
+  if (members_.empty() && !zero_) return "rank 0, which serves the store,";
+  return fmt::format("{}, which serves the store,", name_of(members_.empty() ? *zero_ : members_[0]));
 }
 
 // The store is gone, and rank 0 with it; or this rank is cut off from both.
@@ -367,10 +401,7 @@ void Store::fail(const Error& reason) noexcept {
   try {
     std::unique_lock lock(mutex_);
     if (failure_ || left_ || !connection_.open()) return;
-    connection_.send({.kind = StoreKind::kFailure,
-                      .number = static_cast<int64_t>(reason.code()),
-                      .rank = self_.rank,
-                      .text = named(self_, reason.what())});
+    connection_.send(failure_of(self_, reason));
     wakeup_.signal();
     // Its echo; or whatever failed first.
     changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs),

@@ -85,13 +85,13 @@ class Store : public Rendezvous {
   void run();
   void poll_once();
   void send_beat(int64_t now_ns);
-  void check_silence(int64_t now_ns);
+  void check_silence();
   void handle(const StoreMessage& message);
   void lose(ErrorCode code, const std::string& how);
   void record(const Error& error);
   void record_loss();
   Reply request(StoreMessage message, int64_t deadline_ns);
-  std::string zero() const;  // "rank 0 (host, pid)"
+  std::string zero() const;  // "rank 0 (host, pid)", as far as it is known
   std::string last_progress(int rank, const Report& reported);
 
   const Member self_;
@@ -113,8 +113,9 @@ class Store : public Rendezvous {
   uint64_t next_id_ = 1;
   std::optional<Error> failure_;
   std::string absent_;
+  std::optional<Member> zero_;  // before the welcome
   Report zero_progress_;
-  int64_t heard_ns_ = 0;
+  int64_t heard_ns_ = 0;  // awake_ns()
   int64_t next_beat_ns_ = 0;
   bool welcome_ = false;
   bool leaving_ = false;
@@ -123,5 +124,10 @@ class Store : public Rendezvous {
   int64_t loss_due_ns_ = 0;
   std::jthread thread_;  // last: it uses all of the above
 };
+
+// A rank that cannot join says why, over one connection and without a thread: every other rank ends with it.
+// False: no store was found by the deadline, or it did not answer.
+bool tell_store(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
+                int64_t deadline_ns) noexcept;
 
 }  // namespace furrow::comm

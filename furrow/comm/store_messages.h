@@ -23,7 +23,7 @@ enum class StoreKind : uint8_t {
   kAdd,        // rank -> store: id, key, number (added); answered by kValue with the sum
   kValue,      // store -> rank: id, text, number
   kBeat,       // both ways: progress; number: milliseconds since it was made.  From the store: of rank 0
-  kAbsent,     // store -> rank, until the welcome: text, who has not come
+  kAbsent,     // store -> rank, until the welcome: text, who has not come; members: rank 0
   kFailure,    // rank -> store: text, why this rank ends.  store -> rank: number (ErrorCode), rank (-1:
                // nobody), text; where that does not say how far the rank was, id: 1 + age in ms of its last
                // report, key: the report

@@ -11,6 +11,7 @@
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
 #include "furrow/base/thread.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/silent_thread.h"
 #include "furrow/config/difference.h"
 
@@ -35,7 +36,7 @@ int64_t beat_interval_ns(int64_t silence_ms) {
 }
 
 StoreServer::Client::Client(Socket socket)
-    : connection(std::move(socket), kLongestHello), heard_ns(now_ns()) {}
+    : connection(std::move(socket), kLongestHello), heard_ns(awake_ns()) {}
 
 StoreServer::StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms,
                          std::optional<Error> refusal)
@@ -51,6 +52,7 @@ StoreServer::StoreServer(Socket listener, const Secret& secret, Member host, int
       refusal_(std::move(refusal)) {
   thread_ = make_silent_thread("store", [this](const std::stop_token& stop) {
     const std::stop_callback wake(stop, [this] { wakeup_.signal(); });
+    const Wakeful wakeful;
     while (!stop.stop_requested()) poll_once();
     take_refusal();
     ended_ns_ = now_ns();
@@ -59,6 +61,18 @@ StoreServer::StoreServer(Socket listener, const Secret& secret, Member host, int
 }
 
 StoreServer::~StoreServer() = default;
+
+std::string StoreServer::reached_at() {
+  const std::lock_guard lock(mutex_);
+  return reached_at_;
+}
+
+void StoreServer::note_way(const Client& client) {
+  const std::string address = local_endpoint(client.connection.socket()).address;
+  if (is_loopback(address)) return;
+  const std::lock_guard lock(mutex_);
+  if (reached_at_.empty()) reached_at_ = address;
+}
 
 void StoreServer::wait_until_left() {
   std::unique_lock lock(mutex_);
@@ -97,9 +111,10 @@ bool StoreServer::lingering(int64_t now) const {
 
 int StoreServer::poll_timeout() const {
   int64_t next = std::min(next_beat_ns_, door_.next_deadline_ns());
+  const int64_t stopped = now_ns() - awake_ns();
   for (const Client& client : clients_) {
     const bool watched = client.member && !failure_ && !left_[static_cast<size_t>(client.member->rank)];
-    if (watched) next = std::min(next, client.heard_ns + silence_ns_);
+    if (watched) next = std::min(next, client.heard_ns + silence_ns_ + stopped);
   }
   return poll_timeout_ms(next);
 }
@@ -116,7 +131,7 @@ void StoreServer::poll_once() {
   admit();
   for (Client& client : clients_) take_messages(client);
   const int64_t now = now_ns();
-  check_silence(now);
+  check_silence(awake_ns());
   if (now >= next_beat_ns_) {
     next_beat_ns_ = now + interval_ns_;
     beat();
@@ -146,7 +161,7 @@ void StoreServer::take_messages(Client& client) {
     while (client.connection.open()) {
       const std::optional<StoreMessage> message = client.connection.inbox().next();
       if (!message) break;
-      client.heard_ns = now_ns();
+      client.heard_ns = awake_ns();
       handle(client, *message);
     }
   } catch (const Error& error) {
@@ -256,6 +271,7 @@ void StoreServer::greet_member(Client& client, const Member& member) {
     return refuse_second(client, member, present != nullptr ? &*present->member : nullptr);
   }
   client.member = member;
+  note_way(client);
   own_came_ = own_came_ || member.rank == host_.rank;
   client.connection.inbox().allow(kLargestStoreMessage);
   ++came_;
@@ -270,14 +286,19 @@ void StoreServer::greet_member(Client& client, const Member& member) {
   }
   if (odd_) return;  // nobody is welcome any more
   if (came_ == host_.size) return welcome_all();
-  client.connection.send({.kind = StoreKind::kAbsent, .text = absent()});
+  client.connection.send({.kind = StoreKind::kAbsent, .text = absent(), .members = {host_}});
 }
 
 void StoreServer::welcome_all() {
   spare_.give_back();
   StoreMessage welcome{.kind = StoreKind::kWelcome};
   for (const Client* client : by_rank_) welcome.members.push_back(*client->member);
-  for (Client* client : by_rank_) client->connection.send(welcome);
+  const auto host = by_rank_.begin() + host_.rank;
+  for (auto client = by_rank_.begin(); client != by_rank_.end(); ++client) {
+    (*client)->connection.send(welcome);
+    if (client != host)
+      (*client)->connection.flush();  // its end, if it came to that, is seen at the next one
+  }
 }
 
 void StoreServer::get_value(Client& client, const StoreMessage& message) {
@@ -318,7 +339,7 @@ std::string StoreServer::absent() const {
 void StoreServer::beat() {
   StoreMessage message{.kind = StoreKind::kBeat};
   if (came_ < host_.size) {
-    message = {.kind = StoreKind::kAbsent, .text = absent()};
+    message = {.kind = StoreKind::kAbsent, .text = absent(), .members = {host_}};
   } else if (const Client* zero = by_rank_[0]; zero != nullptr) {
     message.text = zero->progress.text;
     message.number = (now_ns() - zero->progress.at_ns) / kMs;
@@ -328,9 +349,9 @@ void StoreServer::beat() {
   }
 }
 
-void StoreServer::check_silence(int64_t now) {
+void StoreServer::check_silence(int64_t awake) {
   for (Client& client : clients_) {
-    const int64_t silent_ns = now - client.heard_ns;
+    const int64_t silent_ns = awake - client.heard_ns;
     if (!client.member) {
       if (silent_ns > Door::kPatienceMs * kMs) drop(client);
     } else if (silent_ns >= silence_ns_ && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {

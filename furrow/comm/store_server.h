@@ -42,6 +42,8 @@ class StoreServer {
   StoreServer& operator=(const StoreServer&) = delete;
 
   Endpoint endpoint() const { return endpoint_; }
+  // This host's address as a rank of another host has used it; "" while none has come.  Any thread.
+  std::string reached_at();
   // Rank 0 fails with `reason` before it has a connection of its own: what everybody hears that has come, and
   // whoever still comes.  Nothing where something failed before.  Any thread.
   void refuse(const Error& reason);
@@ -53,9 +55,9 @@ class StoreServer {
     explicit Client(Socket socket);
     StoreConnection connection;
     std::optional<Member> member;  // after its hello
-    int64_t heard_ns = 0;
-    Report progress;     // by this process's clock
-    bool asked = false;  // for its configuration, which differs
+    int64_t heard_ns = 0;          // awake_ns()
+    Report progress;               // by this process's clock
+    bool asked = false;            // for its configuration, which differs
   };
   struct Waiting {
     Client* client;
@@ -75,16 +77,17 @@ class StoreServer {
   std::string door_objection(const Member& member) const;
   std::string config_objection(const Member& member, const std::string& config) const;
   void answer_progress(Client& client, const StoreMessage& question);
-  void welcome_all();
+  void welcome_all();  // rank 0 last: what it does then, the others meet knowing it
   void get_value(Client& client, const StoreMessage& message);
   void set_value(const std::string& key, const std::string& text);
   void answer(Client& client, uint64_t id, const std::string& text, int64_t number = 0);
   void beat();
-  void check_silence(int64_t now_ns);
+  void check_silence(int64_t awake_ns);
   void lose(Client& client);
   void drop(Client& client);
   void fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last = {});
   void note_left(int rank);
+  void note_way(const Client& client);
   std::string absent() const;
   bool lingering(int64_t now_ns) const;
 
@@ -114,6 +117,7 @@ class StoreServer {
   std::condition_variable changed_;
   std::vector<bool> left_;
   std::optional<Error> failed_, refusal_;
+  std::string reached_at_;
   std::jthread thread_;  // last: it uses all of the above
 };
 

@@ -338,7 +338,6 @@ TEST(Store, IsFoundBehindAPortThatSomebodyElseHas) {
   store->leave(in_seconds(20));
 }
 
-// Strangers: garbage, half a handshake, a torrent of connections, silence.  The job does not notice.
 // The process may open `count` more files and sockets while this lives.
 class Room {
  public:
@@ -365,6 +364,24 @@ TEST(Store, WhoComesWhenNoDescriptorIsLeftHearsOfIt) {
               HasSubstr("rank 0 (host host0, pid 100): cannot accept a connection: Too many open"));
 }
 
+// A rank that cannot come says why without a connection that it keeps: those who wait hear it, and who comes
+// later.
+TEST(Store, ARankThatCannotComeIsHeardByAll) {
+  Fixture fixture(3);
+  std::string early;
+  std::jthread waits([&] { early = error_of([&] { fixture.join(member(0, 3)); }).what(); });
+  const Error reason(ErrorCode::kResourceExhausted, "cannot join: raise `ulimit -n`");
+  EXPECT_TRUE(tell_store(fixture.where, fixture.secret, member(1, 3), reason, in_seconds(20)));
+  waits.join();
+  EXPECT_EQ(early, "rank 1 (host host1, pid 101): cannot join: raise `ulimit -n`");
+  const Error late = error_of([&] { fixture.join(member(2, 3)); });
+  EXPECT_EQ(late.code(), ErrorCode::kResourceExhausted);
+  EXPECT_EQ(std::string(late.what()), early);
+  const int64_t soon = system_clock().monotonic_ns() + kSecond / 10;
+  EXPECT_FALSE(tell_store({"127.0.0.1", {1}}, fixture.secret, member(1, 3), reason, soon));  // nobody there
+}
+
+// Strangers: garbage, half a handshake, a torrent of connections, silence.  The job does not notice.
 TEST(Store, StrangersNeitherCrashNorBlock) {
   std::string log;
   set_log_writer([&log](std::string_view line) { log += line; });
@@ -432,6 +449,44 @@ TEST(Store, LosingTheStoreIsRankZerosEnd) {
     });
   }
   threads.clear();
+}
+
+// The first message of that kind.
+StoreMessage await_message(StoreConnection& connection, StoreKind kind) {
+  while (connection.flush() && connection.receive()) {
+    while (const auto message = connection.inbox().next()) {
+      if (message->kind == kind) return *message;
+    }
+    pollfd one{connection.socket().descriptor(), connection.poll_events(), 0};
+    poll(&one, 1, 10'000);
+  }
+  throw Error(ErrorCode::kUnavailable, "the connection ended");
+}
+
+// Those who wait for the others know whom they lose when rank 0 goes.
+TEST(Store, RankZeroIsKnownBeforeEverybodyIsThere) {
+  Fixture fixture(2);
+  auto guest = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
+  ASSERT_TRUE(guest);
+  ASSERT_EQ(greet(*guest, kStorePurpose, fixture.secret, in_seconds(5)), Greeting::kFriend);
+  StoreConnection waiting(std::move(*guest));
+  waiting.send({.kind = StoreKind::kHello, .members = {member(1, 2)}});
+  const StoreMessage absent = await_message(waiting, StoreKind::kAbsent);
+  ASSERT_EQ(absent.members.size(), 1U);
+  EXPECT_EQ(name_of(absent.members[0]), "rank 0 (host host0, pid 100)");
+
+  Door door(*listen_at("127.0.0.1", 0), kStorePurpose, fixture.secret);
+  const StoreAddress where{"127.0.0.1", {local_port(door.listener())}};
+  std::jthread goes([&] {
+    std::vector<Socket> admitted;
+    while (admitted.empty()) admitted = door.admit();
+    StoreConnection connection(std::move(admitted[0]));
+    await_message(connection, StoreKind::kHello);
+    connection.send({.kind = StoreKind::kAbsent, .text = "0", .members = {member(0, 2)}});
+    connection.flush();
+  });
+  const Error error = error_of([&] { Store(where, fixture.secret, member(1, 2), 20'000, in_seconds(20)); });
+  EXPECT_THAT(error.what(), HasSubstr("rank 0 (host host0, pid 100), which serves the store, ended"));
 }
 
 // The two ends of a connection over loopback.

@@ -2,15 +2,15 @@
 
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
-#include "furrow/comm/handshake.h"
 #include "furrow/comm/secret.h"
-#include "furrow/comm/wire.h"
 
 namespace furrow::comm {
 namespace {
@@ -18,20 +18,25 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kIntroductionMs = 2'000;
 constexpr int kBetweenTriesMs = 20;
-constexpr int64_t kBetweenLooksMs = 200;
-constexpr size_t kIntroductionBytes = 8;
+constexpr int64_t kLargestPort = 65535;
 
 std::string key_of(int rank) { return fmt::format("tcp/{}", rank); }
 
-std::string to_text(const Endpoint& endpoint) {
-  return fmt::format("{} {}", endpoint.port, endpoint.address);
-}
+// One that holds the token and has yet to say which connection it is.
+struct Caller {
+  Socket socket;
+  int64_t deadline_ns = 0;
+  IntroductionBytes introduction{};
+  size_t received = 0;
+};
 
-Endpoint parse_endpoint(const std::string& text) {
-  const size_t space = text.find(' ');
-  int64_t port = 0;
-  FURROW_CHECK(space != std::string::npos && parse_int(text.substr(0, space), port));
-  return {text.substr(space + 1), static_cast<int>(port)};
+// What is there of its introduction.  False: it has gone; if it was a rank it calls again.
+bool listen_to(Caller& caller) {
+  const auto room = std::span(caller.introduction).subspan(caller.received);
+  const ssize_t count = recv(caller.socket.descriptor(), room.data(), room.size(), 0);
+  if (count <= 0) return count < 0 && (errno == EAGAIN || errno == EINTR);
+  caller.received += static_cast<size_t>(count);
+  return true;
 }
 
 // The calls of one rank to the others, and theirs to it.
@@ -70,21 +75,21 @@ class Connector {
     const Endpoint endpoint = parse_endpoint(context_.rendezvous->get(key_of(peer), context_.deadline_ns));
     for (int index = 0; index < per_peer(); ++index) {
       Socket socket = reach(peer, endpoint);
-      WireWriter introduction;
-      introduction.number(int32_t{own()}).number(int32_t{index});
-      send_all(socket, std::as_bytes(std::span(introduction.bytes())), context_.deadline_ns,
+      send_all(socket, to_bytes(Introduction{own(), index}), context_.deadline_ns,
                describe(context_.roster, peer));
       slot(peer, index) = std::move(socket);
     }
   }
 
+  // Whoever is waited for may fail meanwhile: a process that is stopped is connected to, and says nothing.
   Socket reach(int peer, const Endpoint& endpoint) const {
+    const Patience patience(context_.deadline_ns, [this] { context_.rendezvous->check_alive(); });
     while (true) {
-      auto socket = connect_to(endpoint.address, endpoint.port, context_.deadline_ns);
-      if (socket && greet(*socket, kDataPurpose, secret_, context_.deadline_ns) == Greeting::kFriend) {
+      auto socket = connect_to(endpoint.address, endpoint.port, patience);
+      if (socket && greet(*socket, kDataPurpose, secret_, patience) == Greeting::kFriend) {
         return std::move(*socket);
       }
-      context_.rendezvous->check_alive();  // whoever is waited for may have failed meanwhile
+      context_.rendezvous->check_alive();
       if (system_clock().monotonic_ns() >= context_.deadline_ns) {
         throw Error(
             ErrorCode::kUnavailable,
@@ -109,36 +114,34 @@ class Connector {
   void receive_calls(Door& door) {
     std::vector<pollfd> polls;
     door.add_polls(polls);
+    for (const Caller& caller : callers_) polls.push_back({caller.socket.descriptor(), POLLIN, 0});
     poll(polls.data(), polls.size(),
          poll_timeout_ms(std::min({context_.deadline_ns, door.next_deadline_ns(),
-                                   system_clock().monotonic_ns() + kBetweenLooksMs * kMs})));
+                                   system_clock().monotonic_ns() + Patience::kBetweenLooksMs * kMs})));
     context_.rendezvous->check_alive();
-    for (Socket& socket : door.admit()) take(std::move(socket));
-    if (system_clock().monotonic_ns() < context_.deadline_ns) return;
+    const int64_t now = system_clock().monotonic_ns();
+    for (Socket& socket : door.admit()) callers_.push_back({std::move(socket), now + kIntroductionMs * kMs});
+    std::erase_if(callers_, [&](Caller& caller) { return !listen_to(caller) || is_done(caller, now); });
+    if (now < context_.deadline_ns) return;
     throw Error(ErrorCode::kDeadlineExceeded,
                 fmt::format("not connected in time: {}: see their logs, or raise comm.init_timeout_seconds",
                             join(missing(), ", ")));
   }
 
-  // The caller holds the token, so its word is waited for, if not long.
-  void take(Socket socket) {
-    std::string bytes(kIntroductionBytes, '\0');
-    try {
-      receive_all(socket, std::as_writable_bytes(std::span(bytes)),
-                  system_clock().monotonic_ns() + kIntroductionMs * kMs, "a caller");
-    } catch (const Error&) {  // it has gone; if it was a rank it calls again
-      return;
-    }
-    WireReader reader(bytes);
-    const int rank = reader.number<int32_t>(), index = reader.number<int32_t>();
-    const bool expected = rank > own() && std::find(peers_.begin(), peers_.end(), rank) != peers_.end();
-    if (expected && index >= 0 && index < per_peer()) slot(rank, index) = std::move(socket);
+  // It has said who it is, and has its place if it is waited for; or it has had its time.
+  bool is_done(Caller& caller, int64_t now) {
+    if (caller.received < caller.introduction.size()) return now >= caller.deadline_ns;
+    const Introduction said = parse_introduction(caller.introduction);
+    if (is_awaited(said, own(), peers_, context_.tcp.connections))
+      slot(said.rank, said.connection) = std::move(caller.socket);
+    return true;
   }
 
   const JoinContext& context_;
   const Secret secret_;
   std::vector<TcpSockets> sockets_;
   std::vector<int> peers_;
+  std::vector<Caller> callers_;
 };
 
 // To peers on this host, on its way at once: as much as stays in a core's cache between the kernel's two
@@ -153,6 +156,24 @@ void bound_send_buffers(const Roster& roster, std::vector<TcpSockets>& sockets) 
 }
 
 }  // namespace
+
+bool is_awaited(const Introduction& introduction, int own, const std::vector<int>& peers, int connections) {
+  return introduction.rank > own && std::ranges::find(peers, introduction.rank) != peers.end() &&
+         introduction.connection >= 0 && introduction.connection <= connections;
+}
+
+std::string to_text(const Endpoint& endpoint) {
+  return fmt::format("{} {}", endpoint.port, endpoint.address);
+}
+
+Endpoint parse_endpoint(std::string_view text) {
+  const size_t space = text.find(' ');
+  int64_t port = 0;
+  if (space == std::string_view::npos || !parse_int(text.substr(0, space), port) || port < 1 ||
+      port > kLargestPort || space + 1 == text.size())
+    throw Error(ErrorCode::kDataLoss, fmt::format("'{}' in the store is no port and address", text));
+  return {std::string(text.substr(space + 1)), static_cast<int>(port)};
+}
 
 std::vector<int> tcp_peers(const JoinContext& context) {
   std::vector<int> peers = context.tcp.peers;

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <functional>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <thread>
 
@@ -369,6 +371,76 @@ TEST(Tcp, StrangersDoNotKeepRanksFromJoining) {
   std::byte got{};
   tcp.wait(tcp.post_recv(1, envelope(1), std::span(&got, 1)), in_seconds(60));
   EXPECT_EQ(got, std::byte{9});
+}
+
+// Whoever holds the token and then says nothing, half of who it is, or that it is somebody who is not waited
+// for, keeps nobody waiting: not even for the seconds that it has.
+TEST(Tcp, CallersThatDoNotSayWhoTheyAreKeepNobodyWaiting) {
+  constexpr int kSilent = 8;
+  LocalRendezvous rendezvous;
+  std::vector<Socket> callers;
+  std::jthread other([&] {
+    const int port = parse_endpoint(rendezvous.get("tcp/0", in_seconds(60))).port;
+    const auto call = [&](std::span<const std::byte> says) {
+      auto caller = connect_to("127.0.0.1", port, in_seconds(5));
+      ASSERT_TRUE(caller);
+      ASSERT_EQ(greet(*caller, kDataPurpose, Secret("token"), in_seconds(20)), Greeting::kFriend);
+      send_all(*caller, says, in_seconds(5), "rank 0");
+      callers.push_back(std::move(*caller));
+    };
+    const IntroductionBytes right = to_bytes(Introduction{1, 0});
+    for (size_t i = 0; i < kSilent; ++i) call(std::span(right).first(i));
+    for (const Introduction& wrong : {Introduction{-1, 0}, {0, 0}, {2, 0}, {1 << 30, 1}, {1, -1}, {1, 3}})
+      call(to_bytes(wrong));
+    const JoinContext context = context_of(1, 2, rendezvous, {});
+    TcpTransport tcp(context, connect_tcp(context));
+    const std::byte byte{9};
+    tcp.wait(tcp.post_send(0, envelope(1), std::span(&byte, 1)), in_seconds(60));
+  });
+  const JoinContext context = context_of(0, 2, rendezvous, {});
+  const int64_t start = system_clock().monotonic_ns();
+  TcpTransport tcp(context, connect_tcp(context));
+  EXPECT_LT(system_clock().monotonic_ns() - start, kSilent * kSecond);  // they have two each
+  std::byte got{};
+  tcp.wait(tcp.post_recv(1, envelope(1), std::span(&got, 1)), in_seconds(60));
+  EXPECT_EQ(got, std::byte{9});
+}
+
+// A rendezvous that hears of a failure once somebody has looked `looks` times.
+class FailingRendezvous : public LocalRendezvous {
+ public:
+  explicit FailingRendezvous(int looks) : left_(looks) {}
+  void check_alive() const override {
+    if (--left_ < 0) throw Error(ErrorCode::kUnavailable, "rank 2 was killed");
+  }
+
+ private:
+  mutable std::atomic<int> left_;
+};
+
+// The system connects to a process that is stopped, which then says nothing: a rank that waits for it hears
+// of failures all the same, before its answer and before its proof.
+TEST(Tcp, WaitingForAPeerThatIsStoppedEndsWithTheFailure) {
+  for (const bool opens : {false, true}) {
+    FailingRendezvous rendezvous(3);
+    const auto listener = listen_at("127.0.0.1", 0);
+    rendezvous.set("tcp/0", to_text({"127.0.0.1", local_port(*listener)}));
+    std::optional<Socket> accepted;
+    std::jthread peer([&] {
+      if (!opens) return;
+      while (!accepted) accepted = accept_from(*listener);
+      send_all(*accepted, Reception(kDataPurpose).opening(), in_seconds(60), "the caller");
+    });
+    const JoinContext context = context_of(1, 2, rendezvous, {});  // has a minute
+    const int64_t start = system_clock().monotonic_ns();
+    try {
+      connect_tcp(context);
+      ADD_FAILURE() << "connected";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr("rank 2 was killed"));
+    }
+    EXPECT_LT(system_clock().monotonic_ns() - start, 30 * kSecond);
+  }
 }
 
 TEST(Tcp, ARankWithAnotherTokenIsNotConnected) {

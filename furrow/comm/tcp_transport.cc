@@ -1,6 +1,7 @@
 #include "furrow/comm/tcp_transport.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include "furrow/base/clock.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/silent_thread.h"
 #include "furrow/comm/transports.h"
 
@@ -41,7 +43,9 @@ int64_t spin_ns(const Roster& roster) {
   const auto here = std::count_if(roster.ranks.begin(), roster.ranks.end(),
                                   [&](const RankInfo& info) { return info.host == host; });
   const int64_t cores = sysconf(_SC_NPROCESSORS_ONLN);
-  const bool pinned = core_count() < cores;
+  cpu_set_t own;
+  const bool pinned = sched_getaffinity(0, sizeof own, &own) == 0 && CPU_COUNT(&own) < cores &&
+                      core_count() == CPU_COUNT(&own);  // all of them: no control group keeps some back
   return pinned && here <= cores ? kSpinNs : 0;
 }
 
@@ -164,8 +168,9 @@ void TcpTransport::wait_for(std::unique_lock<std::mutex>& lock, const Waiter& wa
     }
     const int64_t now = now_ns();
     check_peer(operation.peer, now);
-    if (now >= deadline_ns) throw missed_deadline(operation);
-    sleep(lock, waiter, std::min(deadline_ns, next_event_ns(operation)));
+    const int64_t left = deadline_ns - awake_ns();
+    if (left <= 0) throw missed_deadline(operation);
+    sleep(lock, waiter, std::min(now + left, next_event_ns(operation)));
   }
 }
 

@@ -1,5 +1,6 @@
-// Any bytes are messages to the store, or frames, or what a server says at the door, or a tuning file, or
-// none of them; what parses survives its own bytes, and nothing that is merely claimed is allocated.
+// Any bytes are messages to the store, or frames, or what either side says at the door, or a caller's
+// introduction, or where a rank is called, or a tuning file, or none of them; what parses survives its own
+// bytes, and nothing that is merely claimed is allocated.
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "furrow/comm/frame.h"
 #include "furrow/comm/handshake.h"
 #include "furrow/comm/store_messages.h"
+#include "furrow/comm/tcp_connect.h"
 
 namespace {
 
@@ -52,6 +54,11 @@ void read_with_a_right_checksum(std::span<const std::byte> bytes) {
   read_as_frames(right);
 }
 
+const Secret& secret() {
+  static const Secret one("token");
+  return one;
+}
+
 // A caller hears them at a port: whoever does not hold the token is no friend.
 void read_as_a_greeting(std::span<const std::byte> bytes) {
   constexpr int64_t kSecondNs = 1'000'000'000;
@@ -61,9 +68,62 @@ void read_as_a_greeting(std::span<const std::byte> bytes) {
   const Socket server(ends[1]);
   (void)send(server.descriptor(), bytes.data(), std::min<size_t>(bytes.size(), 1024), MSG_NOSIGNAL);
   shutdown(server.descriptor(), SHUT_WR);
-  static const Secret secret("token");
   const int64_t deadline_ns = furrow::system_clock().monotonic_ns() + kSecondNs;
-  if (greet(caller, kStorePurpose, secret, deadline_ns) == Greeting::kFriend) std::abort();
+  if (greet(caller, kStorePurpose, secret(), deadline_ns) == Greeting::kFriend) std::abort();
+}
+
+// Feeds `bytes` as a network cuts them, in pieces of `piece`: what is known of the caller at the end.  Never
+// before the last byte of an answer.
+Reception::Verdict receive(Reception& reception, std::span<const std::byte> bytes, size_t piece) {
+  auto verdict = Reception::Verdict::kWaiting;
+  for (size_t taken = 0; verdict == Reception::Verdict::kWaiting && !bytes.empty();) {
+    const size_t count = std::min({piece, bytes.size(), reception.room().size()});
+    std::ranges::copy(bytes.first(count), reception.room().begin());
+    bytes = bytes.subspan(count);
+    verdict = reception.take(count, secret());
+    taken += count;
+    if ((verdict == Reception::Verdict::kWaiting) != (taken < Reception::kAnswerBytes)) std::abort();
+  }
+  return verdict;
+}
+
+// A server hears them from a caller: no bytes are a proof, but the right one is, and none that differs from
+// it in a bit.
+void read_as_an_answer(std::span<const std::byte> bytes) {
+  constexpr std::string_view kRole = "data    client";
+  if (bytes.empty()) return;
+  const size_t piece = 1 + std::to_integer<size_t>(bytes[0]) % Reception::kAnswerBytes;
+  Challenge challenge{};
+  std::ranges::copy(bytes.first(std::min(bytes.size(), challenge.size())), challenge.begin());
+  Reception stranger(kDataPurpose, challenge);
+  if (receive(stranger, bytes, piece) == Reception::Verdict::kFriend) std::abort();
+
+  std::array<std::byte, Reception::kAnswerBytes> right{};  // its challenge, then the proof
+  const Proof proof = secret().prove(kRole, challenge, challenge);
+  std::ranges::copy(proof, std::ranges::copy(challenge, right.begin()).out);
+  Reception friendly(kDataPurpose, challenge);
+  if (receive(friendly, right, piece) != Reception::Verdict::kFriend) std::abort();
+  const auto bit = std::to_integer<size_t>(bytes.back()) + 8 * bytes.size();
+  right[bit / 8 % right.size()] ^= std::byte{1} << bit % 8;
+  Reception damaged(kDataPurpose, challenge);
+  if (receive(damaged, right, piece) != Reception::Verdict::kStranger) std::abort();
+}
+
+// Only a rank that is waited for has a place: nothing else may be used as a number of one.
+void read_as_an_introduction(std::span<const std::byte> bytes) {
+  constexpr int kOwn = 1, kConnections = 2;
+  IntroductionBytes eight{};
+  std::ranges::copy(bytes.first(std::min(bytes.size(), eight.size())), eight.begin());
+  const Introduction said = parse_introduction(eight);
+  if (to_bytes(said) != eight) std::abort();
+  if (!is_awaited(said, kOwn, {0, 2, 3}, kConnections)) return;
+  if (said.rank < 2 || said.rank > 3 || said.connection < 0 || said.connection > kConnections) std::abort();
+}
+
+void read_as_an_endpoint(std::string_view bytes) {
+  const Endpoint endpoint = parse_endpoint(bytes);
+  if (endpoint.port < 1 || endpoint.port > 65535 || endpoint.address.empty()) std::abort();
+  if (!(parse_endpoint(to_text(endpoint)) == endpoint)) std::abort();
 }
 
 // Rank 0's goes to all others.
@@ -84,9 +144,11 @@ std::string_view text_of(std::span<const std::byte> bytes) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));
-  for (const auto& attempt : {+[](std::span<const std::byte> b) { read_as_store_messages(text_of(b)); },
-                              +[](std::span<const std::byte> b) { read_as_a_tuning_file(text_of(b)); },
-                              &read_as_frames, &read_with_a_right_checksum, &read_as_a_greeting}) {
+  for (const auto& attempt :
+       {+[](std::span<const std::byte> b) { read_as_store_messages(text_of(b)); },
+        +[](std::span<const std::byte> b) { read_as_a_tuning_file(text_of(b)); },
+        +[](std::span<const std::byte> b) { read_as_an_endpoint(text_of(b)); }, &read_as_frames,
+        &read_with_a_right_checksum, &read_as_a_greeting, &read_as_an_answer, &read_as_an_introduction}) {
     try {
       attempt(bytes);
     } catch (const furrow::Error& error) {

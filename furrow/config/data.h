@@ -184,7 +184,8 @@ struct Data {
        .choices = "char|byte|gpt2|sentencepiece",
        .only_if = kText,
        .doc = "char: one token per character that occurs in the text; byte: 256 tokens; gpt2: byte pairs; "
-              "sentencepiece: the pieces of a model, lines are sentences."});
+              "sentencepiece: the pieces of a model, lines being sentences where it has no token for their "
+              "ends."});
     v("tokenizer_path", &Data::tokenizer_path,
       {.only_if = "data.tokenizer=gpt2|sentencepiece",
        .doc = "The file of the tokenizer, vocab.bpe (or merges.txt) or tokenizer.model, or its folder."});
@@ -232,7 +233,7 @@ struct Data {
        .below_max = true,
        .only_if = kCarved,
        .doc = "Share of the training data kept for validation: random images or rows, or the end of the "
-              "text. 0: none."});
+              "text; of a folder with val/ none. 0: none."});
     v("test_fraction", &Data::test_fraction,
       {.effect = kRecipe,
        .min = 0,

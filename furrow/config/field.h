@@ -19,9 +19,9 @@ struct FieldSpec {
   bool below_max = false;  // ... smaller than max
   bool nested = false;     // of a list of strings: an element may be a list, its words joined by spaces
   std::string_view choices = {};  // of a string: "sgd|adamw"
-  std::string_view only_if =
-      {};  // has an effect only then: "optimizer.name=sgd|adamw", "a.count>1", "a.b=c or d.e=f"
-  std::string_view doc = {};  // one sentence or two
+  std::string_view only_if = {};  // has an effect only then: "optimizer.name=sgd|adamw", "a.count>1", "a.b=c
+                                  // or d.e=f", "a.list~part"
+  std::string_view doc = {};      // one sentence or two
 };
 
 }  // namespace furrow::config

@@ -17,7 +17,8 @@ struct GradScaler {
   static void fields(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kOnlyIf =
-        "training.mixed_precision_param=float16 or training.mixed_precision_reduce=float16";
+        "training.mixed_precision_param=float16 or training.mixed_precision_reduce=float16 or "
+        "training.mixed_precision_units~float16";
     v("init_scale", &GradScaler::init_scale,
       {.effect = kRecipe,
        .min = 0,

@@ -32,7 +32,9 @@ std::string range_text(const FieldSpec& spec) {
 std::string condition_text(const FieldSpec& spec) {
   std::vector<std::string> texts;
   for (const Condition& condition : conditions_of(spec.only_if))
-    texts.push_back(fmt::format("{} {} {}", condition.key, condition.sign, join(condition.values, " or ")));
+    texts.push_back(fmt::format("{} {} {}", condition.key,
+                                condition.sign == '~' ? std::string("with") : std::string(1, condition.sign),
+                                join(condition.values, " or ")));
   return join(texts, ", or ");
 }
 

@@ -28,7 +28,8 @@ TEST(Help, OfAKeySaysEverything) {
   EXPECT_EQ(help("optimizer.momentum"),
             "optimizer.momentum\n  Of SGD, and of the matrices of Muon, where 0.95 is usual.\n  type     "
             "number\n  range    >= 0, < 1\n  default  0.0\n"
-            "  only if  optimizer.name = sgd or muon\n  changes  recipe\n");
+            "  only if  optimizer.name = sgd or muon, or optimizer.groups with name=sgd or name=muon\n"
+            "  changes  recipe\n");
   EXPECT_EQ(help("seq_len"), help("training.seq_len"));
 }
 

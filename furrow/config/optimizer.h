@@ -31,6 +31,7 @@ struct Optimizer {
   template <class V>
   static void rules(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kMoves = "optimizer.name=sgd|muon or optimizer.groups~name=sgd|name=muon";
     v("name", &Optimizer::name,
       {.effect = kRecipe,
        .choices = "sgd|adam|adamw|adamw8bit|adafactor|lion|lamb|muon",
@@ -40,7 +41,7 @@ struct Optimizer {
            "and columns, with lr as the most that it moves a parameter, as a share of its size; lamb sizes "
            "steps by the norm of each parameter; muon makes steps of hidden matrices orthogonal, at the size "
            "of "
-           "adamw's, and steps the rest with adamw."});
+           "adamw's, and steps the rest with adamw, or as groups say."});
     v("lr", &Optimizer::lr,
       {.effect = kRecipe,
        .min = 0,
@@ -51,21 +52,24 @@ struct Optimizer {
        .min = 0,
        .max = 1,
        .below_max = true,
-       .only_if = "optimizer.name=sgd|muon",
+       .only_if = kMoves,
        .doc = "Of SGD, and of the matrices of Muon, where 0.95 is usual."});
     v("nesterov", &Optimizer::nesterov,
-      {.effect = kRecipe, .only_if = "optimizer.name=sgd|muon", .doc = "Nesterov's form of momentum."});
+      {.effect = kRecipe, .only_if = kMoves, .doc = "Nesterov's form of momentum."});
   }
 
   template <class V>
   static void averages(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kDecays =
+        "optimizer.name=adam|adamw|adamw8bit|lion|lamb|muon or "
+        "optimizer.groups~name=adam|name=lion|name=lamb|name=muon";
     v("beta1", &Optimizer::beta1,
       {.effect = kRecipe,
        .min = 0,
        .max = 1,
        .below_max = true,
-       .only_if = "optimizer.name=adam|adamw|adamw8bit|lion|lamb|muon",
+       .only_if = kDecays,
        .doc = "Decay of the first moment; lion: its share of the direction; muon: of what is no hidden "
               "matrix."});
     v("beta2", &Optimizer::beta2,
@@ -73,19 +77,20 @@ struct Optimizer {
        .min = 0,
        .max = 1,
        .below_max = true,
-       .only_if = "optimizer.name=adam|adamw|adamw8bit|lion|lamb|muon",
+       .only_if = kDecays,
        .doc = "Decay of the second moment; lion: of the first; muon: of what is no hidden matrix."});
     v("eps", &Optimizer::eps,
       {.effect = kRecipe,
        .min = 0,
-       .only_if = "optimizer.name=adam|adamw|adamw8bit|lamb|muon",
+       .only_if =
+           "optimizer.name=adam|adamw|adamw8bit|lamb|muon or optimizer.groups~name=adam|name=lamb|name=muon",
        .doc = "Added to the root of the second moment."});
     v("beta2_decay", &Optimizer::beta2_decay,
       {.effect = kRecipe,
        .min = -1,
        .max = 0,
        .below_max = true,
-       .only_if = "optimizer.name=adafactor",
+       .only_if = "optimizer.name=adafactor or optimizer.groups~name=adafactor",
        .doc = "The second moment of step t takes t^beta2_decay of the new squares."});
     v("weight_decay", &Optimizer::weight_decay,
       {.effect = kRecipe,
@@ -98,9 +103,14 @@ struct Optimizer {
       {.effect = kRecipe,
        .doc =
            "Parameters with rules of their own, each entry \"PATTERN key=value ...\": PATTERN matches names "
-           "as * and ? do in a shell; keys are lr (in place of optimizer.lr, under the same schedule), "
-           "weight_decay (norms and biases too), beta1, beta2 and eps (of an optimizer that has them; no "
-           "schedule moves beta1 then) and frozen=true (no gradient, no state, no update). Of "
+           "as * and ? do in a shell; keys are name (the optimizer that steps them, in place of "
+           "optimizer.name), "
+           "lr (in place of optimizer.lr, under the same schedule), "
+           "weight_decay (norms and biases too), beta1, beta2, eps and momentum (of an optimizer that has "
+           "them; no "
+           "schedule moves beta1 or momentum then) and frozen=true (no gradient, no state, no update). What "
+           "an "
+           "entry leaves out is as in [optimizer]. Of "
            "several entries that match, the later ones win, key by key."});
   }
 };

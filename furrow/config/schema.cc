@@ -146,8 +146,9 @@ std::vector<Condition> conditions_of(std::string_view only_if) {
   while (!only_if.empty()) {
     const size_t end = std::min(only_if.find(kOr), only_if.size());
     const std::string_view one = only_if.substr(0, end);
-    const size_t sign = one.find_first_of("=>");
-    FURROW_CHECK(sign != std::string_view::npos, "a condition is written key=value|value or key>number");
+    const size_t sign = one.find_first_of("=>~");
+    FURROW_CHECK(sign != std::string_view::npos,
+                 "a condition is written key=value|value, key>number or key~part");
     conditions.push_back({one.substr(0, sign), one[sign], split(one.substr(sign + 1), '|')});
     only_if.remove_prefix(std::min(end + kOr.size(), only_if.size()));
   }
@@ -162,6 +163,12 @@ bool holds(const Condition& condition, const Config& config) {
     int64_t least = 0;
     FURROW_CHECK(parse_int(condition.values[0], least), fmt::format("only_if of {}", condition.key));
     return std::get<int64_t>(value) > least;
+  }
+  if (condition.sign == '~') {
+    return std::ranges::any_of(std::get<std::vector<std::string>>(value), [&](const std::string& entry) {
+      return std::ranges::any_of(
+          condition.values, [&](const std::string& part) { return entry.find(part) != std::string::npos; });
+    });
   }
   const auto* text = std::get_if<std::string>(&value);
   const std::string current = text != nullptr ? *text : to_toml(value);

@@ -133,7 +133,8 @@ void check_value(const FieldInfo& field, const Value& value, const std::string& 
 Value accept_value(const FieldInfo& field, const Value& value, const std::string& context);
 [[noreturn]] void refuse_type(const FieldInfo& field, std::string_view got, const std::string& context);
 
-// A condition of only_if: the key has one of the values ('='), or is above the only one ('>').
+// A condition of only_if: the key has one of the values ('='), is above the only one ('>'), or is a list with
+// an entry that holds one of them ('~').
 struct Condition {
   std::string_view key;
   char sign = '=';

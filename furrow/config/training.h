@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "furrow/config/field.h"
 
@@ -22,6 +23,7 @@ struct Training {
   double label_smoothing = 0;
   std::string dtype = "float32";
   std::string mixed_precision_param = "float32";
+  std::vector<std::string> mixed_precision_units;
   std::string mixed_precision_reduce = "float32";
   int64_t threads = 0;
   std::string device = "cpu";
@@ -120,6 +122,16 @@ struct Training {
            "Statistics, softmax and losses are float32 inside, and so are the gradients of parameters. "
            "float16 "
            "trains with a loss scale, see grad_scaler."});
+    v("mixed_precision_units", &Training::mixed_precision_units,
+      {.effect = kRecipe,
+       .doc = "Units that compute in another type than mixed_precision_param, each entry \"PATTERN "
+              "param=TYPE\": "
+              "PATTERN matches names of units, or their kinds, as * and ? do in a shell, such as [\"fc3 "
+              "param=float32\", \"h.0 param=float16\"]; `furrow plan` lists both. Of several entries that "
+              "match, "
+              "the last one counts. Units that run the layers of another one follow it; \"teacher.\" starts "
+              "those of "
+              "a teacher."});
     v("mixed_precision_reduce", &Training::mixed_precision_reduce,
       {.effect = kRecipe,
        .choices = "float32|bfloat16|float16",

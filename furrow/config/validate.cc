@@ -3,6 +3,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
+#include "furrow/config/comm_check.h"
 #include "furrow/config/config.h"
 #include "furrow/config/schema.h"
 
@@ -166,15 +167,16 @@ void check_metric(const Config& config) {
          "validation.metric = loss");
 }
 
-// One logit for a sample; which data have two classes their files say (data/binary_targets.h).
-void check_binary(const Config& config) {
-  if (config.training.loss != "binary") return;
-  const std::string &model = config.model.name, &dataset = config.training.dataset;
+// Tokens are classes; which data have two classes their files say (data/binary_targets.h).
+void check_loss(const Config& config) {
+  const std::string &loss = config.training.loss, &model = config.model.name,
+                    &dataset = config.training.dataset;
+  if (loss == "cross_entropy") return;
   const bool of_tokens = model == "gpt" || model == "llama" || model == "rnn" || model == "lstm";
   if (!of_tokens && dataset != "text") return;
   refuse(config, "training.loss",
-         fmt::format("training.loss = binary tells two classes apart, and {} gives the next token: set "
-                     "training.loss = cross_entropy",
+         fmt::format("training.loss = {}, and {} gives the next token: set training.loss = cross_entropy",
+                     loss == "binary" ? "binary tells two classes apart" : "mse compares numbers",
                      of_tokens ? "model.name = " + model : "training.dataset = text"));
 }
 
@@ -192,6 +194,8 @@ void check_objective(const Config& config) {
 }
 
 void check_backend(const Config& config) {
+  if (const std::string objection = engine_objection(config.comm); !objection.empty())
+    refuse(config, "comm.backend", objection);
   if (config.comm.backend != "nccl" || config.training.device == "cuda") return;
   refuse(config, "comm.backend",
          fmt::format("comm.backend = nccl moves memory of GPUs, and training.device = {} has none: set "
@@ -235,7 +239,7 @@ void validate(const Config& config) {
   check_optimizer(config);
   check_objective(config);
   check_metric(config);
-  check_binary(config);
+  check_loss(config);
   check_stages(config);
   check_backend(config);
   check_offload(config);
@@ -251,6 +255,13 @@ uint64_t memory_budget(const Data& data) {
                   data.memory_budget));
 }
 
+std::string engine_objection(const Comm& comm) {
+  const bool throttled = !comm.throttle.empty(), chosen = comm.algorithm != "auto";
+  if (comm.backend == "native" || (!throttled && (!chosen || comm.backend == "nccl"))) return "";
+  return fmt::format("comm.{} is about furrow's own backend, and comm.backend is {}: leave out one of them",
+                     throttled ? "throttle" : "algorithm", comm.backend);
+}
+
 std::vector<std::string> ignored_settings(const Config& config) {
   std::vector<std::string> lines;
   for (const Section& section : schema()) {
@@ -260,6 +271,12 @@ std::vector<std::string> ignored_settings(const Config& config) {
       lines.push_back(fmt::format("{}{} = {} has no effect: it needs {}", where(config, field.name()),
                                   field.name(), to_toml(field.get(config)), field.spec.only_if));
     }
+  }
+  if (config.comm.backend == "nccl" && config.comm.algorithm != "auto") {
+    lines.push_back(fmt::format(
+        "{}comm.algorithm = \"{}\" is for memory of the host, which comm.backend = nccl leaves to furrow: "
+        "NCCL chooses its own for memory of GPUs",
+        where(config, "comm.algorithm"), config.comm.algorithm));
   }
   const std::string& kind = config.training.dataset;
   if (!config.data.memory_budget.empty() && kind != "pack" && kind != "mixture") {

@@ -39,15 +39,14 @@ struct WhileOpening {
   int threads = 0;                            // text, tables: that read; 0: every core
   size_t part_bytes = size_t{1} << 19;        // text: what one of them takes at a time
   size_t table_part_bytes = size_t{1} << 21;  // CSV: the same
-  // Text: tokens lie in a file without a name in this folder; empty: in memory.
+  // Text, tables: what is read lies in this folder, where the next opening of the same data goes on
+  // (token_spool.h, table_store.h); empty: in memory.
   std::filesystem::path spool = {};
-  // Tables: rows lie in files of this folder, where a later call with the same fingerprint goes on; empty: in
-  // memory.  Its owner removes them (kRowsSuffix, table_store.h).
-  std::filesystem::path kept = {};
-  std::string fingerprint = {};
   // Told the bytes read and in all, by one thread at a time; each pass begins at 0.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
-  const CancelToken* cancel = nullptr;  // Error{cancelled} soon after it is set
+  // Folders: told the files found so far, before any is read.
+  std::function<void(uint64_t files)> listed = {};
+  const CancelToken* cancel = nullptr;  // of all that: Error{cancelled} soon after it is set
 };
 
 // What [training], [data] and [debug] say about the data; defaults as there, but for the fractions.

@@ -143,8 +143,9 @@ TEST(Documents, SayWhatIsWrong) {
   EXPECT_THAT(error_of(options_of(folder.write("a.txt", "\n\n\n\n"))), HasSubstr("holds no document"));
   DatasetOptions options = options_of(folder.write("b.txt", "abc\n\nd"));
   options.validation_fraction = 0.5;
-  EXPECT_THAT(error_of(options),
-              HasSubstr("no document of the validation split has two tokens: there is nothing to predict"));
+  EXPECT_THAT(
+      error_of(options),
+      HasSubstr("no document of the validation split has two tokens, so that there is nothing to predict"));
   options.validation_fraction = 0.4;
   options.test_fraction = 0.5;
   EXPECT_THAT(error_of(options), HasSubstr("leave nothing to train on"));

@@ -19,7 +19,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kGzip = ".gz";
-constexpr size_t kMostGzipInMemory = size_t{16} << 20;  // on the disk
 constexpr const char* kRemedy =
     "set [training] dataset_path; docs/datasets.md says where each data set comes from";
 
@@ -121,80 +120,59 @@ Bytes read_contents(const fs::path& path) {
   }
 }
 
-// A plain file, or what is inflated as it comes.
-class ContentStream::Plain {
+class ContentStream::File {
  public:
-  Plain(const fs::path& path, bool gzip) : path_(path), file_(path) {
-    if (!gzip) return;
-    inflate_ = std::make_unique<GzipStream>(
-        [this](std::span<std::byte> out) { return read_start(file_, path_, out); });
-  }
-
-  // Of what is inflated about: as if all of it shrank like what has come.
-  uint64_t size() const {
-    const uint64_t bytes = file_size(file_, path_);
-    if (inflate_ == nullptr || inflate_->consumed() == 0) return bytes;
-    const double ratio = static_cast<double>(inflated_) / static_cast<double>(inflate_->consumed());
-    return static_cast<uint64_t>(ratio * static_cast<double>(bytes));
-  }
+  explicit File(const fs::path& path) : path_(path), file_(path) { file_size(file_, path_); }
+  uint64_t taken() const { return taken_; }
+  const fs::path& path() const { return path_; }
 
   size_t read(std::span<std::byte> out) {
-    if (inflate_ == nullptr) return read_start(file_, path_, out);
-    try {
-      const size_t got = inflate_->read(out);
-      inflated_ += got;
-      return got;
-    } catch (const Error& error) {
-      throw error.with_context(path_.string());
-    }
+    const size_t got = read_start(file_, path_, out);
+    taken_ += got;
+    return got;
   }
 
-  void skip(uint64_t bytes) {
-    if (inflate_ == nullptr) {
-      if (::lseek(file_.get(), static_cast<off_t>(bytes), SEEK_CUR) < 0) fail(path_, "read", errno);
-      return;
-    }
-    std::vector<std::byte> passed(std::min<uint64_t>(bytes, uint64_t{1} << 20));
-    while (bytes > 0) {
-      const size_t got = read(std::span(passed).first(std::min<uint64_t>(bytes, passed.size())));
-      if (got == 0) return;
-      bytes -= got;
-    }
+  // True: the file has so many bytes.
+  bool go_to(uint64_t byte) {
+    if (::lseek(file_.get(), static_cast<off_t>(byte), SEEK_SET) < 0) fail(path_, "read", errno);
+    taken_ = byte;
+    return byte <= file_size(file_, path_);
   }
 
  private:
   fs::path path_;
   Descriptor file_;
-  std::unique_ptr<GzipStream> inflate_;
-  uint64_t inflated_ = 0;
+  uint64_t taken_ = 0;
 };
 
-ContentStream::ContentStream(const fs::path& path) {
+ContentStream::ContentStream(const fs::path& path) : file_(std::make_unique<File>(path)) {
   std::byte magic[2];
-  const Descriptor file(path);
-  const bool gzip = is_gzip({magic, read_start(file, path, magic)});
-  if (gzip && file_size(file, path) <= kMostGzipInMemory) {
-    bytes_ = read_contents(path);
-  } else {
-    plain_ = std::make_unique<Plain>(path, gzip);
-  }
+  const size_t start = file_->read(magic);
+  file_->go_to(0);
+  if (!is_gzip({magic, start})) return;
+  gunzip_ = std::make_unique<GunzipStream>([this](std::span<std::byte> out) { return file_->read(out); });
 }
 
 ContentStream::~ContentStream() = default;
 
-uint64_t ContentStream::size() const { return plain_ != nullptr ? plain_->size() : bytes_.contents.size(); }
+uint64_t ContentStream::taken() const { return file_->taken(); }
 
 size_t ContentStream::read(std::span<std::byte> out) {
-  if (plain_ != nullptr) return plain_->read(out);
-  const auto part = bytes_.contents.subspan(at_, std::min<size_t>(out.size(), bytes_.contents.size() - at_));
-  std::ranges::copy(part, out.begin());
-  at_ += part.size();
-  return part.size();
+  return gunzip_ != nullptr ? gunzip_->read(out) : file_->read(out);
 }
 
-void ContentStream::skip(uint64_t bytes) {
-  if (plain_ != nullptr) return plain_->skip(bytes);
-  at_ += std::min(bytes, bytes_.contents.size() - at_);
+void ContentStream::skip(uint64_t to, const std::function<void()>& between) {
+  bool there = gunzip_ != nullptr || file_->go_to(to);
+  std::vector<std::byte> memory(gunzip_ != nullptr ? std::min<uint64_t>(to, size_t{1} << 20) : 0);
+  for (uint64_t at = 0; there && gunzip_ != nullptr && at < to; at += memory.size()) {
+    const auto piece = std::span(memory).first(std::min<uint64_t>(memory.size(), to - at));
+    there = gunzip_->read(piece) == piece.size();
+    between();
+  }
+  if (there) return;
+  throw Error(ErrorCode::kDataLoss,
+              fmt::format("{} has become shorter than byte {}, to which it was read before",
+                          file_->path().string(), to));
 }
 
 class RandomFile::Plain {
@@ -236,6 +214,11 @@ size_t RandomFile::read_at(uint64_t offset, std::span<std::byte> out) const {
   const size_t count = std::min(out.size(), part.size());
   std::ranges::copy(part.first(count), out.begin());
   return count;
+}
+
+std::string stamp_of(const fs::path& path) {
+  return fmt::format("{} {} {}\n", path.string(), fs::file_size(path),
+                     fs::last_write_time(path).time_since_epoch().count());
 }
 
 std::vector<uint8_t> read_prefix(const fs::path& path, size_t length) {

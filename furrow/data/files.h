@@ -3,14 +3,18 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "furrow/base/memory.h"
 
 namespace furrow::data {
+
+class GunzipStream;
 
 // A buffer and the part of it that holds the contents.
 struct Bytes {
@@ -42,20 +46,21 @@ Bytes read_file(const std::filesystem::path& path);
 // file.
 Bytes read_contents(const std::filesystem::path& path);
 
-// The same front to back in pieces; what is gzip and small is decompressed whole.  One thread.
+// The same front to back, in memory that does not depend on the file.  One thread.
 class ContentStream {
  public:
   explicit ContentStream(const std::filesystem::path& path);
   ~ContentStream();
-  uint64_t size() const;                  // of the contents; of large ones of gzip about
+  uint64_t taken() const;                 // bytes of the file on disk that were read so far
   size_t read(std::span<std::byte> out);  // how many bytes came: fewer only at the end
-  void skip(uint64_t bytes);              // as if they had been read; REQUIRES: they are there
+  // Goes to byte `to` of the contents; of gzip all before it is decompressed, `between` pieces of which is
+  // called.  REQUIRES: nothing was read.  Error{data_loss}: they are shorter.
+  void skip(uint64_t to, const std::function<void()>& between);
 
  private:
-  class Plain;
-  std::unique_ptr<Plain> plain_;
-  Bytes bytes_;  // of gzip
-  uint64_t at_ = 0;
+  class File;
+  std::unique_ptr<File> file_;
+  std::unique_ptr<GunzipStream> gunzip_;  // of gzip
 };
 
 // A file that is read at any place: a plain one where it lies, what is gzip decompressed whole.  Thread safe.
@@ -73,6 +78,9 @@ class RandomFile {
   Bytes bytes_;  // of gzip
   uint64_t size_ = 0;
 };
+
+// Path, size and time of change of a file, in one line: another one, or changed since, where it differs.
+std::string stamp_of(const std::filesystem::path& path);
 
 // Up to `length` bytes from the start of read_contents(), without reading the rest: damage behind them goes
 // unseen.

@@ -49,59 +49,6 @@ TEST(Gunzip, ReadsAllMembers) {
   EXPECT_EQ(contents(gunzip(view(file))), expected);
 }
 
-// In pieces of so many bytes of the file and of the contents.
-ByteVector inflated(const ByteVector& file, size_t in, size_t out) {
-  size_t at = 0;
-  GzipStream stream([&](std::span<std::byte> some) {
-    const size_t count = std::min({in, some.size(), file.size() - at});
-    std::ranges::copy(view(file).subspan(at, count), some.begin());
-    at += count;
-    return count;
-  });
-  ByteVector all, some(out);
-  while (const size_t got = stream.read(std::as_writable_bytes(std::span(some))))
-    all.insert(all.end(), some.begin(), some.begin() + static_cast<long>(got));
-  return all;
-}
-
-TEST(Gunzip, AStreamGivesTheSame) {
-  ByteVector members = gzip_bytes(sample_text());
-  const ByteVector second = gzip_bytes(bytes_of("end"));
-  members.insert(members.end(), second.begin(), second.end());
-  const ByteVector want = contents(gunzip(view(members)));
-  for (const size_t in : {1u, 7u, 100'000u}) {
-    for (const size_t out : {1u, 100u, 100'000u}) EXPECT_EQ(inflated(members, in, out), want);
-  }
-  EXPECT_TRUE(inflated(gzip_bytes({}), 100, 100).empty());
-  const ByteVector file = gzip_bytes(sample_text());
-  for (size_t length = 1; length < file.size(); ++length) {
-    const ByteVector cut(file.begin(), file.begin() + static_cast<long>(length));
-    EXPECT_EQ(error_of([&] { inflated(cut, 1000, 1000); }).code(), ErrorCode::kDataLoss) << length;
-  }
-  for (size_t bit = 8 * 10; bit < 8 * file.size(); ++bit) {
-    ByteVector flipped = file;
-    flipped[bit / 8] = static_cast<uint8_t>(flipped[bit / 8] ^ 1 << bit % 8);
-    EXPECT_EQ(error_of([&] { inflated(flipped, 1000, 1000); }).code(), ErrorCode::kDataLoss) << bit;
-  }
-}
-
-// A large one is not held in memory.
-TEST(ContentStreams, OfLargeGzipFilesAreInflatedAsTheyCome) {
-  const TempFolder folder;
-  ByteVector random(size_t{20} << 20);
-  uint64_t state = 1;
-  for (uint8_t& byte : random) byte = static_cast<uint8_t>((state = state * 6364136223846793005u + 1) >> 56);
-  const auto path = folder.write("big.gz", gzip_bytes(random));
-  ContentStream stream(path);
-  stream.skip(1'234'567);
-  ByteVector got(random.size());
-  const size_t count = stream.read(std::as_writable_bytes(std::span(got)));
-  got.resize(count);
-  EXPECT_EQ(got, ByteVector(random.begin() + 1'234'567, random.end()));
-  EXPECT_EQ(stream.size(), random.size());
-  EXPECT_EQ(stream.read(std::as_writable_bytes(std::span(got))), 0u);
-}
-
 TEST(Gunzip, EveryTruncationIsAnError) {
   const ByteVector file = gzip_bytes(sample_text());
   for (size_t length = 0; length < file.size(); ++length) {
@@ -165,6 +112,78 @@ TEST(GunzipPrefix, IsTheStartOfTheWhole) {
   ByteVector bad = file;
   bad[2] = 99;  // no such compression method
   EXPECT_EQ(error_of([&] { gunzip_prefix(view(bad), 16); }).code(), ErrorCode::kDataLoss);
+}
+
+// By a stream that takes `piece` bytes of the file at most, in pieces of `out` bytes.
+ByteVector streamed(const ByteVector& file, size_t out, size_t piece = SIZE_MAX) {
+  size_t at = 0;
+  GunzipStream stream([&](std::span<std::byte> to) {
+    const size_t bytes = std::min({to.size(), piece, file.size() - at});
+    std::ranges::copy(view(file).subspan(at, bytes), to.begin());
+    at += bytes;
+    return bytes;
+  });
+  ByteVector all, part(out);
+  for (size_t got = out; got == out;) {
+    got = stream.read(std::as_writable_bytes(std::span(part)));
+    all.insert(all.end(), part.begin(), part.begin() + static_cast<long>(got));
+  }
+  return all;
+}
+
+TEST(GunzipStream, GivesWhatTheWholeGives) {
+  ByteVector members = gzip_bytes(sample_text());
+  for (const ByteVector& more :
+       {gzip_bytes({}), gzip_bytes(ByteVector(300000, 7)), gzip_bytes(bytes_of("end"))})
+    members.insert(members.end(), more.begin(), more.end());
+  for (const ByteVector& file : {members, gzip_bytes({}), gzip_bytes(ByteVector(3000000, 7))}) {
+    const ByteVector expected = contents(gunzip(view(file)));
+    for (const size_t out : {size_t{1} << 22, size_t{4096}, size_t{1000}, size_t{7}})
+      EXPECT_EQ(streamed(file, out), expected) << out;
+  }
+}
+
+TEST(GunzipStream, DamageIsAnError) {
+  const ByteVector file = gzip_bytes(sample_text());
+  for (size_t length = 1; length < file.size(); ++length) {
+    const ByteVector cut(file.begin(), file.begin() + static_cast<long>(length));
+    EXPECT_EQ(error_of([&] { streamed(cut, 1000); }).code(), ErrorCode::kDataLoss) << length;
+  }
+  for (size_t at = 2; at < file.size(); ++at) {
+    if (at == 3 || (at >= 4 && at < 10)) continue;
+    ByteVector flipped = file;
+    flipped[at] ^= static_cast<uint8_t>(1u << (at % 8));
+    EXPECT_EQ(error_of([&] { streamed(flipped, 1000); }).code(), ErrorCode::kDataLoss) << at;
+  }
+  ByteVector longer = file;
+  longer.push_back(0);
+  EXPECT_THAT(error_of([&] { streamed(longer, 1000); }).what(), HasSubstr("behind the end"));
+}
+
+TEST(ContentStream, ReadsPlainAndPackedInLittleMemory) {
+  const TempFolder folder;
+  ByteVector text;
+  for (int i = 0; i < 400; ++i) {
+    const ByteVector more = sample_text();
+    text.insert(text.end(), more.begin(), more.end());
+  }
+  for (const auto& path : {folder.write("plain", text), folder.write("packed.gz", gzip_bytes(text))}) {
+    reset_memory_peaks();
+    const int64_t before = memory_usage(MemoryKind::kData).current_bytes;
+    for (const uint64_t begin : {uint64_t{0}, uint64_t{1}, uint64_t{1234567}, uint64_t{2000000}}) {
+      ContentStream stream(path);
+      int told = 0;
+      if (begin > 0) stream.skip(begin, [&] { ++told; });
+      ByteVector all(text.size() + 1);
+      all.resize(stream.read(std::as_writable_bytes(std::span(all))));
+      EXPECT_EQ(all, ByteVector(text.begin() + static_cast<long>(begin), text.end())) << path << begin;
+      EXPECT_EQ(stream.taken(), std::filesystem::file_size(path));
+      EXPECT_EQ(told > 0, begin > 0 && path.extension() == ".gz");
+    }
+    EXPECT_LT(memory_usage(MemoryKind::kData).peak_bytes - before, 1 << 16);
+    ContentStream stream(path);
+    EXPECT_EQ(error_of([&] { stream.skip(2000001, [] {}); }).code(), ErrorCode::kDataLoss);
+  }
 }
 
 TEST(Files, FindsEitherSpelling) {

@@ -21,4 +21,11 @@ Preprocessing parse_fitted(const std::string& json);
 std::optional<Preprocessing> read_fitted(const std::string& run_folder);
 void write_fitted(const std::string& run_folder, const Preprocessing& fitted);
 
+// Of images: `own` with pixels as they are, x / 255.
+Preprocessing unnormalised(const Preprocessing& own);
+
+// A run goes on with the values that it began with.  Error{failed_precondition} where the options ask for
+// others: another tokenizer, also another file of it, pixels that are normalised or not.
+void check_kept(const DatasetOptions& options, const Preprocessing& kept);
+
 }  // namespace furrow::data

@@ -1,22 +1,19 @@
-// Image folders: what the decoders give, splits, classes by name, damage.
+// Image folders: splits, classes by name, damage.
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
-#include <iterator>
 
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
 #include "furrow/data/dataset.h"
 #include "furrow/data/image_file.h"
 #include "furrow/data/pack.h"
-#include "furrow/data/test_files.h"
+#include "furrow/data/test_images.h"
 #include "furrow/preprocess/class_names.h"
 #include "furrow/preprocess/image_normaliser.h"
-#include "tests/testing/fuzz_replay.h"
 
 namespace furrow::data {
 namespace {
@@ -25,81 +22,8 @@ using testing::ByteVector;
 using testing::error_of;
 using ::testing::HasSubstr;
 using testing::ReadBuffers;
+using testing::sample;
 using testing::TempFolder;
-
-ByteVector sample(const std::string& name) {
-  std::ifstream in(furrow::testing::source_root() / "furrow/data/image_file_fuzz_corpus" / name,
-                   std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-}
-
-// The picture behind all samples, 24 x 17, written by Pillow.
-uint8_t pixel(int64_t y, int64_t x, int64_t channel) {
-  const int64_t values[] = {x * 11 % 256, y * 15 % 256, x * y % 256};
-  return static_cast<uint8_t>(values[channel]);
-}
-
-double mean_error(const preprocess::RgbImage& image) {
-  int64_t sum = 0;
-  for (int64_t y = 0; y < 17; ++y) {
-    for (int64_t x = 0; x < 24; ++x) {
-      for (int64_t c = 0; c < 3; ++c) {
-        const int64_t got = image.pixels[static_cast<size_t>((y * 24 + x) * 3 + c)];
-        sum += std::abs(got - pixel(y, x, c));
-      }
-    }
-  }
-  return static_cast<double>(sum) / (17 * 24 * 3);
-}
-
-TEST(ImageFile, LosslessIsExactLossyIsNear) {
-  for (const char* name : {"rgb.png", "alpha.png", "lossless.webp"}) {
-    const auto image = decode_image(sample(name));
-    ASSERT_EQ(image.height, 17) << name;
-    ASSERT_EQ(image.width, 24);
-    EXPECT_EQ(mean_error(image), 0) << name;
-  }
-  for (const char* name : {"rgb.jpg", "progressive.jpg", "cmyk.jpg", "lossy.webp"}) {
-    const auto image = decode_image(sample(name));
-    ASSERT_EQ(image.height, 17) << name;
-    EXPECT_LT(mean_error(image), 12) << name;
-    EXPECT_GT(mean_error(image), 0) << name;  // and the control: it is another file
-  }
-  const auto grey = decode_image(sample("grey.png"));
-  for (size_t i = 0; i < grey.pixels.size(); i += 3) {
-    ASSERT_EQ(grey.pixels[i], grey.pixels[i + 1]);
-    ASSERT_EQ(grey.pixels[i], grey.pixels[i + 2]);
-  }
-}
-
-// Adobe's marker turns the meaning of the values: without it this file's black lets no light through.
-TEST(ImageFile, FourInksWithoutAdobesMarker) {
-  ByteVector file = sample("cmyk.jpg");
-  const std::string_view marker = "Adobe";
-  const auto found = std::search(file.begin(), file.end(), marker.begin(), marker.end());
-  ASSERT_NE(found, file.end());
-  *found = 'a';
-  const auto image = decode_image(file);
-  ASSERT_EQ(image.width, 24);
-  EXPECT_LE(*std::ranges::max_element(image.pixels), 2);
-}
-
-TEST(ImageFile, EveryTruncationAndForeignFilesAreRefused) {
-  for (const char* name : {"rgb.png", "rgb.jpg", "cmyk.jpg", "lossless.webp", "lossy.webp"}) {
-    const ByteVector whole = sample(name);
-    for (size_t length = 0; length + 12 < whole.size(); length += 7) {
-      const Error error = error_of([&] { decode_image(std::span(whole).first(length)); });
-      ASSERT_EQ(error.code(), ErrorCode::kDataLoss) << name << " " << length;
-    }
-  }
-  EXPECT_THAT(error_of([] { decode_image(testing::bytes_of("GIF89a")); }).what(),
-              HasSubstr("no PNG, JPEG or WebP"));
-  ByteVector huge = sample("rgb.png");
-  huge[16] = 0x7f;  // a width of two milliards: the header's checksum is wrong too
-  EXPECT_EQ(error_of([&] { decode_image(huge); }).code(), ErrorCode::kDataLoss);
-  EXPECT_TRUE(is_image_name("a.JPG"));
-  EXPECT_FALSE(is_image_name("a.jpg.txt"));
-}
 
 void write(const TempFolder& folder, const std::string& place, const char* name) {
   std::filesystem::create_directories((folder / place).parent_path());
@@ -108,6 +32,10 @@ void write(const TempFolder& folder, const std::string& place, const char* name)
 
 DatasetOptions options_of(const TempFolder& folder) {
   return {.kind = "folder", .path = folder.path(), .seed = 1, .readers = 2, .image_size = 8};
+}
+
+std::vector<std::string> names_of(const Dataset& dataset) {
+  return preprocess::class_names(dataset.preprocessing);
 }
 
 TEST(Folders, ClassesAreFoldersInOrder) {
@@ -140,54 +68,43 @@ TEST(Folders, ClassesAreFoldersInOrder) {
   EXPECT_EQ(guess_kind(folder.path()), "folder");
 }
 
-// Blocks of a JPEG become smaller ones: what the averages of its pixels are.
-TEST(ImageFile, AShrunkJpegIsThePictureInSmall) {
-  const auto whole = decode_image(sample("rgb.jpg"));
-  for (const int shrink : {1, 2, 4, 8}) {
-    int64_t asked_height = 0, asked_width = 0;
-    const DecodedImage small = decode_image(sample("rgb.jpg"), [&](int64_t height, int64_t width) {
-      asked_height = height;
-      asked_width = width;
-      return shrink;
-    });
-    EXPECT_EQ(asked_height, 17);
-    EXPECT_EQ(asked_width, 24);
-    EXPECT_EQ(small.shrink, shrink);
-    ASSERT_EQ(small.pixels.height, (17 + shrink - 1) / shrink);
-    ASSERT_EQ(small.pixels.width, 24 / shrink);
-    int64_t error = 0, count = 0;
-    for (int64_t y = 0; y < 17 / shrink; ++y) {  // whole blocks alone
-      for (int64_t x = 0; x < small.pixels.width; ++x) {
-        int64_t sum = 0;
-        for (int64_t i = 0; i < shrink * shrink; ++i)
-          sum += whole.pixels[static_cast<size_t>(
-              ((y * shrink + i / shrink) * 24 + x * shrink + i % shrink) * 3 + 1)];
-        error += std::abs(sum / (shrink * shrink) -
-                          small.pixels.pixels[static_cast<size_t>((y * small.pixels.width + x) * 3 + 1)]);
-        ++count;
-      }
-    }
-    EXPECT_LE(error, 6 * count) << shrink;
-  }
-  EXPECT_EQ(decode_image(sample("rgb.png"), [](int64_t, int64_t) { return 8; }).shrink, 1);
-  EXPECT_EQ(shrink_to(447, 224), 1);
-  EXPECT_EQ(shrink_to(448, 224), 2);
-  EXPECT_EQ(shrink_to(1 << 20, 1), 8);
+// As ImageNet lies: a folder for validation, folders in classes, and what programs leave beside the images.
+TEST(Folders, ValidationHasItsOwnFolderAndClassesHaveFoldersInThem) {
+  const TempFolder folder;
+  for (const char* place : {"train/cat/images/1.png", "train/cat/2.jfif", "train/ant/deep/er/3.JPEG"})
+    write(folder, place, "rgb.png");
+  write(folder, "train/.cache/4.png", "rgb.png");
+  folder.write("train/ant/._5.png", "no image");
+  DatasetOptions options = options_of(folder);
+  options.validation_fraction = 0.4;
+  EXPECT_EQ(open_dataset(options).train->size(), 1) << "control: two of the three are held back";
+  write(folder, "val/cat/6.png", "grey.png");
+  const Dataset dataset = open_dataset(options);
+  EXPECT_EQ(names_of(dataset), (std::vector<std::string>{"ant", "cat"}));
+  ASSERT_EQ(dataset.train->size(), 3);
+  ASSERT_EQ(dataset.validation->size(), 1);
+  EXPECT_EQ(probe(options).train_samples, 3);
+  ReadBuffers one(*dataset.validation, 1);
+  dataset.validation->read(std::vector<int64_t>{0}, one.views);
+  EXPECT_EQ(one.views[1].as<int64_t>()[0], 1);
+  write(folder, "valid/cat/6.png", "grey.png");
+  EXPECT_THAT(error_of([&] { open_dataset(options); }).what(), HasSubstr("keep one of the two names"));
+  std::filesystem::remove_all(folder / "valid");
+  write(folder, "val/dog/6.png", "grey.png");
+  EXPECT_THAT(error_of([&] { open_dataset(options); }).what(), HasSubstr("val has a class 'dog'"));
 }
 
-TEST(ImageFile, TooManyPixelsAreNoDamage) {
-  ByteVector file = sample("rgb.jpg");
-  const ByteVector frame = {0xff, 0xc0};  // then a length, a depth, height and width
-  const auto at = std::search(file.begin(), file.end(), frame.begin(), frame.end());
-  ASSERT_NE(at, file.end());
-  for (int i = 5; i < 9; ++i) at[i] = i % 2 == 1 ? 0x40 : 0;  // 16,384 a side
-  const Error error = error_of([&] { decode_image(file); });
-  EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-  EXPECT_THAT(error.what(), HasSubstr("16384 x 16384 pixels"));
-  EXPECT_THAT(error.what(), HasSubstr("scale it down"));
-  // An eighth of the sides are few: the file is read, and found to be cut short.
-  EXPECT_EQ(error_of([&] { decode_image(file, [](int64_t, int64_t) { return 8; }); }).code(),
-            ErrorCode::kDataLoss);
+TEST(Folders, ImagesThatAreLeftOutAreCounted) {
+  const TempFolder folder;
+  write(folder, "train/a/1.png", "rgb.png");
+  write(folder, "train/a/2.bmp", "rgb.png");
+  write(folder, "train/a/3.TIFF", "rgb.png");
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(open_dataset(options_of(folder)).train->size(), 1);
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("2 images are left out, the first is"));
+  std::filesystem::create_directory_symlink("..", folder / "train/a/back");
+  EXPECT_THAT(error_of([&] { open_dataset(options_of(folder)); }).what(),
+              HasSubstr("a link that leads back"));
 }
 
 std::vector<float> inputs_of(const Source& source, std::vector<int64_t> positions = {}) {
@@ -285,10 +202,6 @@ TEST(Folders, DoNotDependOnReadersAndPackAlike) {
   EXPECT_EQ(bytes(*packed.train), bytes(*four.train));
 }
 
-std::vector<std::string> names_of(const Dataset& dataset) {
-  return preprocess::class_names(dataset.preprocessing);
-}
-
 TEST(Folders, ClassesKeepTheirNamesAndAreComparedByThem) {
   const TempFolder folder;
   for (const char* set : {"pets", "letters"}) {
@@ -360,6 +273,12 @@ TEST(Folders, BadInputIsNamed) {
   const Error error = error_of([&] { open_dataset(options_of(folder)); });
   EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
   EXPECT_THAT(error.what(), HasSubstr("2.png"));
+  EXPECT_THAT(error.what(), ::testing::Not(HasSubstr("more images")));
+  folder.write("train/a/3.png", "not one either");
+  const std::string both = error_of([&] { open_dataset(options_of(folder)); }).what();
+  EXPECT_THAT(both, HasSubstr("2.png"));
+  EXPECT_THAT(both, HasSubstr("; 1 more images cannot be read: "));
+  EXPECT_THAT(both, HasSubstr("3.png"));
   DatasetOptions none = options_of(folder);
   none.path = folder / "none";
   EXPECT_EQ(error_of([&] { open_dataset(none); }).code(), ErrorCode::kNotFound);

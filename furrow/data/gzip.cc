@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "furrow/base/error.h"
 
@@ -17,8 +18,6 @@ namespace {
 constexpr size_t kSmallestMember = 18;  // header 10, trailer 8
 constexpr size_t kLargestRatio = 1032;  // of deflate: 258 bytes from 2 bits
 constexpr size_t kLeastGrowth = size_t{2} << 20;
-constexpr size_t kStreamBytes = size_t{1} << 18;  // read of a file at a time
-constexpr int kGzipWrapper = 16;                  // of zlib
 
 struct FreeDecompressor {
   void operator()(libdeflate_decompressor* each) const { libdeflate_free_decompressor(each); }
@@ -94,70 +93,20 @@ Bytes gunzip(std::span<const std::byte> file) {
   return {std::move(buffer), contents};
 }
 
-struct GzipStream::Inflate {
-  Inflate() {
-    if (inflateInit2(&stream, MAX_WBITS + kGzipWrapper) != Z_OK)
-      throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
-  }
-  ~Inflate() { inflateEnd(&stream); }
-  Inflate(const Inflate&) = delete;
-  Inflate& operator=(const Inflate&) = delete;
+namespace {
 
-  z_stream stream{};
-  bool in_member = false;
-  uint64_t member = 0;  // where it begins
-};
-
-GzipStream::GzipStream(Read read)
-    : read_(std::move(read)), inflate_(std::make_unique<Inflate>()), input_(kStreamBytes) {}
-
-GzipStream::~GzipStream() = default;
-
-bool GzipStream::refill() {
-  z_stream& stream = inflate_->stream;
-  if (stream.avail_in > 0) return true;
-  const size_t got = read_(input_);
-  stream.next_in = reinterpret_cast<Bytef*>(input_.data());
-  stream.avail_in = static_cast<uInt>(got);
-  consumed_ += got;
-  return got > 0;
+void begin_gzip(z_stream* stream) {
+  constexpr int kGzipWrapper = 16;
+  if (inflateInit2(stream, MAX_WBITS + kGzipWrapper) != Z_OK)
+    throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
 }
 
-size_t GzipStream::read(std::span<std::byte> out) {
-  constexpr size_t kMost = size_t{1} << 30;  // zlib counts with 32 bits
-  z_stream& stream = inflate_->stream;
-  size_t written = 0;
-  while (written < out.size() && !done_) {
-    if (!refill()) {
-      if (inflate_->in_member) damaged("truncated gzip data", inflate_->member);
-      done_ = true;
-      break;
-    }
-    if (!inflate_->in_member) {
-      inflate_->member = consumed_ - stream.avail_in;
-      inflate_->in_member = true;
-    }
-    const size_t room = std::min(out.size() - written, kMost);
-    stream.next_out = reinterpret_cast<Bytef*>(out.data() + written);
-    stream.avail_out = static_cast<uInt>(room);
-    const int result = inflate(&stream, Z_NO_FLUSH);
-    written += room - stream.avail_out;
-    if (result == Z_STREAM_END) {
-      inflate_->in_member = false;
-      inflateReset(&stream);  // for the next member
-    } else if (result != Z_OK && result != Z_BUF_ERROR) {
-      damaged("damaged gzip data, or its checksum differs", inflate_->member);
-    }
-  }
-  return written;
-}
+}  // namespace
 
 std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t length) {
   std::vector<uint8_t> out(length);
   z_stream stream{};
-  if (inflateInit2(&stream, MAX_WBITS + kGzipWrapper) != Z_OK) {
-    throw Error(ErrorCode::kResourceExhausted, "no memory for a decompressor");
-  }
+  begin_gzip(&stream);
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(start.data()));
   stream.avail_in = static_cast<uInt>(start.size());
   stream.next_out = out.data();
@@ -168,6 +117,67 @@ std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t leng
   // Z_BUF_ERROR: the output is full, or the input ends.
   if (result != Z_OK && result != Z_STREAM_END && result != Z_BUF_ERROR) damaged("damaged gzip data", 0);
   return out;
+}
+
+struct GunzipStream::State {
+  ReadFile read_file;
+  std::vector<std::byte> memory = std::vector<std::byte>(size_t{1} << 17);
+  z_stream stream{};
+  bool ended = false;      // nothing of the file is left but what is in `stream`
+  bool in_member = false;  // else the next byte begins one, or the file is over
+  size_t taken = 0;        // bytes of the file that came
+  size_t member = 0;       // where the member begins
+
+  ~State() { inflateEnd(&stream); }
+
+  // False: the file is over.
+  bool refill() {
+    if (stream.avail_in > 0) return true;
+    if (ended) return false;
+    const size_t got = read_file(memory);
+    ended = got < memory.size();
+    taken += got;
+    stream.next_in = reinterpret_cast<Bytef*>(memory.data());
+    stream.avail_in = static_cast<uInt>(got);
+    return got > 0;
+  }
+
+  // False: there is none.
+  bool begin_member() {
+    if (!refill()) return false;
+    member = taken - stream.avail_in;
+    if (*stream.next_in != 0x1F) damaged("bytes behind the end of gzip data", member);
+    inflateReset(&stream);
+    in_member = true;
+    return true;
+  }
+};
+
+GunzipStream::GunzipStream(ReadFile read_file) : state_(std::make_unique<State>()) {
+  state_->read_file = std::move(read_file);
+  begin_gzip(&state_->stream);
+}
+
+GunzipStream::~GunzipStream() = default;
+
+size_t GunzipStream::read(std::span<std::byte> out) {
+  constexpr size_t kMostAtOnce = size_t{1} << 30;  // counts of zlib have 32 bits
+  State& state = *state_;
+  size_t done = 0;
+  while (done < out.size()) {
+    if (!state.in_member && !state.begin_member()) break;
+    state.refill();  // without more, what is left inside may still come
+    const size_t room = std::min(out.size() - done, kMostAtOnce);
+    state.stream.next_out = reinterpret_cast<Bytef*>(out.data() + done);
+    state.stream.avail_out = static_cast<uInt>(room);
+    const int result = inflate(&state.stream, Z_NO_FLUSH);
+    done += room - state.stream.avail_out;
+    if (result == Z_BUF_ERROR) damaged("truncated gzip data", state.member);
+    if (result != Z_OK && result != Z_STREAM_END)
+      damaged("damaged gzip data, or its checksum differs", state.member);
+    state.in_member = result != Z_STREAM_END;
+  }
+  return done;
 }
 
 }  // namespace furrow::data

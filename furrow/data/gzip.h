@@ -1,4 +1,4 @@
-// gzip decompression (RFC 1952), checksums verified: of whole buffers through libdeflate, of streams through
+// Decompression of gzip (RFC 1952), checksums verified: whole buffers through libdeflate, streams through
 // zlib.
 #pragma once
 
@@ -21,31 +21,25 @@ bool is_gzip(std::span<const std::byte> file);
 // deflate).
 Bytes gunzip(std::span<const std::byte> file);
 
-// The contents front to back in little memory, at a third of the speed.  One thread.
-class GzipStream {
- public:
-  using Read = std::function<size_t(std::span<std::byte> out)>;  // of the file; fewer only at its end
-  explicit GzipStream(Read read);
-  ~GzipStream();
-  GzipStream(const GzipStream&) = delete;
-  GzipStream& operator=(const GzipStream&) = delete;
-  // How many bytes came: fewer only at the end.  Error{data_loss} as gunzip, once it comes to the damage.
-  size_t read(std::span<std::byte> out);
-  uint64_t consumed() const { return consumed_; }  // bytes of the file
-
- private:
-  struct Inflate;
-  bool refill();  // false: the file ends
-
-  Read read_;
-  std::unique_ptr<Inflate> inflate_;
-  std::vector<std::byte> input_;
-  uint64_t consumed_ = 0;
-  bool done_ = false;
-};
-
 // Up to `length` bytes that `start`, the first part of a file, expands to; checksums are not looked at.
 // Error{data_loss} when it is not gzip data.
 std::vector<uint8_t> gunzip_prefix(std::span<const std::byte> start, size_t length);
+
+// What gunzip() gives, front to back, in memory that does not depend on the file.  One thread.
+class GunzipStream {
+ public:
+  // Fills its argument with what comes next of the file, fewer bytes only at its end.
+  using ReadFile = std::function<size_t(std::span<std::byte>)>;
+
+  explicit GunzipStream(ReadFile read_file);
+  ~GunzipStream();
+  GunzipStream(const GunzipStream&) = delete;
+  GunzipStream& operator=(const GunzipStream&) = delete;
+  size_t read(std::span<std::byte> out);  // fewer bytes only at the end.  Error{data_loss} as gunzip()
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace furrow::data

@@ -1,6 +1,7 @@
 #include "furrow/data/image_file.h"
 
 #include <fmt/format.h>
+#include <jerror.h>
 #include <jpeglib.h>
 #include <png.h>
 #include <setjmp.h>
@@ -13,6 +14,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/data/png_chunks.h"
 
 namespace furrow::data {
 namespace {
@@ -45,7 +47,8 @@ RgbImage image_of(uint64_t height, uint64_t width) {
           std::vector<uint8_t>(height * width * 3)};
 }
 
-RgbImage decode_png(std::span<const uint8_t> file) {
+RgbImage decode_png(std::span<const uint8_t> whole_file) {
+  const std::vector<uint8_t> file = without_metadata(whole_file);
   png_image png{};
   png.version = PNG_IMAGE_VERSION;
   struct Free {
@@ -55,6 +58,7 @@ RgbImage decode_png(std::span<const uint8_t> file) {
   if (png_image_begin_read_from_memory(&png, file.data(), file.size()) == 0) damaged(png.message);
   const bool transparent = (png.format & PNG_FORMAT_FLAG_ALPHA) != 0;
   png.format = transparent ? PNG_FORMAT_RGBA : PNG_FORMAT_RGB;
+  png.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;  // else 16 bits are taken for linear light, and brightened
   RgbImage image = image_of(png.height, png.width);
   std::vector<uint8_t> four(transparent ? size_t{png.height} * png.width * 4 : 0);
   uint8_t* const to = transparent ? four.data() : image.pixels.data();
@@ -70,6 +74,8 @@ struct JpegErrors {
   jpeg_error_mgr manager;
   jmp_buf back;
   char message[JMSG_LENGTH_MAX];
+  bool one_scan = false;    // so that its last bits are those of the last pixels
+  bool all_pixels = false;  // are there, whatever follows them
 };
 
 [[noreturn]] void leave(j_common_ptr jpeg) {
@@ -78,9 +84,12 @@ struct JpegErrors {
   longjmp(errors->back, 1);
 }
 
-// A warning is data that had to be guessed; tracing (level >= 0) is not.
+// A warning is data that had to be guessed; tracing (level >= 0) is not.  Of one scan the end of the file is
+// no guess, another warning follows where pixels lack bits.
 void warn(j_common_ptr jpeg, int level) {
-  if (level < 0) leave(jpeg);
+  const auto* const errors = reinterpret_cast<const JpegErrors*>(jpeg->err);
+  const bool at_end = errors->one_scan && errors->manager.msg_code == JWRN_JPEG_EOF;
+  if (level < 0 && !errors->all_pixels && !at_end) leave(jpeg);
 }
 
 // Cyan, magenta, yellow and black, each taking its share of the light; Adobe's programs store the light that
@@ -118,6 +127,7 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
   jpeg_create_decompress(jpeg);
   jpeg_mem_src(jpeg, file.data(), static_cast<unsigned long>(file.size()));
   jpeg_read_header(jpeg, TRUE);
+  errors->one_scan = jpeg_has_multiple_scans(jpeg) == FALSE;
   const bool four_inks = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
   jpeg->out_color_space = four_inks ? JCS_CMYK : JCS_RGB;
   jpeg->dct_method = JDCT_ISLOW;  // the same bits on every machine
@@ -137,6 +147,7 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
     jpeg_read_scanlines(jpeg, &row, 1);
     if (four_inks) to_rgb({inks, size_t{jpeg->output_width} * 4}, jpeg->saw_Adobe_marker != FALSE, pixels);
   }
+  errors->all_pixels = true;  // of several scans all were read before the first row
   jpeg_finish_decompress(jpeg);
   return true;
 }
@@ -159,11 +170,17 @@ DecodedImage decode_jpeg(std::span<const uint8_t> file, const ChooseShrink& choo
 }
 
 RgbImage decode_webp(std::span<const uint8_t> file) {
-  int width = 0, height = 0;
-  if (WebPGetInfo(file.data(), file.size(), &width, &height) == 0) damaged("no WebP header");
-  RgbImage image = image_of(static_cast<uint64_t>(height), static_cast<uint64_t>(width));
-  if (WebPDecodeRGBInto(file.data(), file.size(), image.pixels.data(), image.pixels.size(), width * 3) ==
-      nullptr) {
+  WebPBitstreamFeatures features{};
+  if (WebPGetFeatures(file.data(), file.size(), &features) != VP8_STATUS_OK) damaged("no WebP header");
+  if (features.has_animation != 0) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "the WebP file is an animation, and single pictures are read: save one of its pictures alone, "
+        "or take it out of the folder");
+  }
+  RgbImage image = image_of(static_cast<uint64_t>(features.height), static_cast<uint64_t>(features.width));
+  if (WebPDecodeRGBInto(file.data(), file.size(), image.pixels.data(), image.pixels.size(),
+                        features.width * 3) == nullptr) {
     damaged("it does not decode as WebP");
   }
   return image;
@@ -194,13 +211,23 @@ int shrink_to(int64_t length, int64_t wanted) {
   return shrink;
 }
 
-bool is_image_name(std::string_view name) {
+namespace {
+
+template <size_t N>
+bool ends_as(std::string_view name, const std::string_view (&endings)[N]) {
   std::string lower(name);
   std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return std::tolower(c); });
-  for (const std::string_view ending : {".png", ".jpg", ".jpeg", ".webp"}) {
-    if (lower.ends_with(ending)) return true;
-  }
-  return false;
+  return std::ranges::any_of(endings, [&](std::string_view ending) { return lower.ends_with(ending); });
 }
+
+constexpr std::string_view kEndings[] = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp"};
+constexpr std::string_view kOtherEndings[] = {".bmp", ".gif", ".tif",  ".tiff", ".ppm",
+                                              ".pgm", ".jp2", ".heic", ".avif"};
+
+}  // namespace
+
+bool is_image_name(std::string_view name) { return ends_as(name, kEndings); }
+
+bool is_other_image_name(std::string_view name) { return ends_as(name, kOtherEndings); }
 
 }  // namespace furrow::data

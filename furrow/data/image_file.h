@@ -18,10 +18,11 @@ struct DecodedImage {
   int shrink = 1;               // above 1 of a JPEG alone, whose blocks give smaller ones for less work
 };
 
-// The kind is told by the first bytes.  Grey becomes three equal channels, transparency is dropped (what is
-// transparent keeps its colour), 16 bits become 8.  Error{data_loss}: none of the three, damaged, cut short;
-// Error{invalid_argument}: it would decode to more than 2^26 pixels (nothing is allocated for what a header
-// merely claims beyond that).  Thread safe.
+// The kind is told by the first bytes.  Pixels are the numbers that the file stores: no colour profile, gamma
+// or orientation is applied.  Grey becomes three equal channels, transparency is dropped (what is transparent
+// keeps its colour), 16 bits become the nearest 8.  Error{data_loss}: none of the three, damaged, cut short;
+// Error{invalid_argument}: an animated WebP, or it would decode to more than 2^26 pixels (nothing is
+// allocated for what a header merely claims beyond that).  Thread safe.
 DecodedImage decode_image(std::span<const uint8_t> file, const ChooseShrink& choose);
 preprocess::RgbImage decode_image(std::span<const uint8_t> file);  // whole
 
@@ -30,5 +31,7 @@ int shrink_to(int64_t length, int64_t wanted);
 
 // "a.jpg", "b.JPEG", "c.png", "d.webp"?
 bool is_image_name(std::string_view name);
+// An image of a kind that is not read, "e.bmp"?
+bool is_other_image_name(std::string_view name);
 
 }  // namespace furrow::data

@@ -1,10 +1,11 @@
-// The "folder" kind: image files in a folder per class, under train/ and test/, or all under one.
+// The "folder" kind: image files in a folder per class, under train/, val/ and test/, or all under one.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/data/files.h"
@@ -25,11 +26,63 @@ struct Listing {
   std::vector<int32_t> labels;
 };
 
+// Tells how many files are found, and ends the listing when it is cancelled.
+class ListProgress {
+ public:
+  explicit ListProgress(const WhileOpening& opening) : opening_(opening) {}
+
+  void found() {
+    constexpr uint64_t kBetween = 256;
+    if (++files_ % kBetween != 0) return;
+    if (opening_.cancel != nullptr && opening_.cancel->cancelled())
+      throw Error(ErrorCode::kCancelled, "interrupted while the images were listed: nothing is left behind");
+    if (opening_.listed) opening_.listed(files_);
+  }
+
+ private:
+  const WhileOpening& opening_;
+  uint64_t files_ = 0;
+};
+
+// What people's programs leave beside data, such as "._1.jpg" and ".ipynb_checkpoints", is none of it.
+bool is_hidden(const fs::path& path) { return path.filename().native().starts_with('.'); }
+
 std::vector<fs::path> sorted_entries(const fs::path& folder) {
   std::vector<fs::path> entries;
-  for (const auto& entry : fs::directory_iterator(folder)) entries.push_back(entry.path());
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (!is_hidden(entry.path())) entries.push_back(entry.path());
+  }
   std::sort(entries.begin(), entries.end());
   return entries;
+}
+
+// Images that are left out, since no decoder here reads them.
+struct LeftOut {
+  int64_t count = 0;
+  fs::path first;
+};
+
+constexpr int kDeepest = 32;  // a link may lead back
+
+// The files of a class, those of folders in it too, by name; `take` returns whether to go on.
+template <class Take>
+bool each_image(const fs::path& folder, LeftOut* left_out, const Take& take, int depth = 0) {
+  if (depth > kDeepest) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} lies {} folders deep in a class: is it a link that leads back?",
+                            folder.string(), depth));
+  }
+  for (const fs::path& entry : sorted_entries(folder)) {
+    const std::string name = entry.filename().string();
+    if (fs::is_directory(entry)) {
+      if (!each_image(entry, left_out, take, depth + 1)) return false;
+    } else if (is_image_name(name)) {
+      if (!take(entry)) return false;
+    } else if (left_out != nullptr && is_other_image_name(name) && left_out->count++ == 0) {
+      left_out->first = entry;
+    }
+  }
+  return true;
 }
 
 std::string class_name(const fs::path& folder) {
@@ -40,15 +93,18 @@ std::string class_name(const fs::path& folder) {
                           folder.string()));
 }
 
-Listing list(const fs::path& folder) {
+Listing list(const fs::path& folder, const WhileOpening& opening) {
+  ListProgress progress(opening);
   Listing listing{.folder = folder, .classes = {}, .files = {}, .labels = {}};
+  LeftOut left_out;
   for (const fs::path& entry : sorted_entries(folder)) {
     if (!fs::is_directory(entry)) continue;
-    for (const fs::path& file : sorted_entries(entry)) {
-      if (!is_image_name(file.filename().string())) continue;
+    each_image(entry, &left_out, [&](const fs::path& file) {
+      progress.found();
       listing.files.push_back(file);
       listing.labels.push_back(static_cast<int32_t>(listing.classes.size()));
-    }
+      return true;
+    });
     listing.classes.push_back(class_name(entry));
   }
   if (listing.files.empty()) {
@@ -58,12 +114,18 @@ Listing list(const fs::path& folder) {
             "{} has no folder with .png, .jpg, .jpeg or .webp files: images lie in a folder per class",
             folder.string()));
   }
+  if (left_out.count > 0) {
+    log_warning(
+        fmt::format("{}: {} images are left out, the first is {}: PNG, JPEG and WebP files are read, convert "
+                    "the others to PNG",
+                    folder.string(), left_out.count, left_out.first.string()));
+  }
   return listing;
 }
 
 // Of training, where a class without images is a mistake rather than rare.
-Listing list_train(const fs::path& folder) {
-  Listing listing = list(folder);
+Listing list_train(const fs::path& folder, const WhileOpening& opening) {
+  Listing listing = list(folder, opening);
   for (size_t c = 0; c < listing.classes.size(); ++c) {
     if (std::ranges::binary_search(listing.labels, static_cast<int32_t>(c))) continue;
     throw Error(ErrorCode::kInvalidArgument,
@@ -83,6 +145,24 @@ fs::path train_folder(const DatasetOptions& options) {
   }
   const fs::path train = options.path / "train";
   return fs::is_directory(train) ? train : options.path;
+}
+
+// The folder of images for validation, as ImageNet and others call it; empty where there is none.
+fs::path validation_folder(const DatasetOptions& options) {
+  fs::path found;
+  if (!fs::is_directory(options.path / "train")) return found;
+  for (const char* name : {"val", "valid", "validation"}) {
+    const fs::path folder = options.path / name;
+    if (!fs::is_directory(folder)) continue;
+    if (found.empty()) {
+      found = folder;
+      continue;
+    }
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} and {} both look like the images for validation: keep one of the two names",
+                            found.string(), folder.string()));
+  }
+  return found;
 }
 
 // How a model that is trained now reads images.  Earlier ones, whose fitted values lack the key, were trained
@@ -161,9 +241,10 @@ class FolderImages : public LabelledStore {
   Shape shape_;
 };
 
-// A test image of a class that training does not have is an error; classes are matched by name.
-Listing list_test(const fs::path& folder, const std::vector<std::string>& classes) {
-  Listing listing = list(folder);
+// Of test or validation: an image of a class that training does not have is an error; classes are matched by
+// name.
+Listing list_like(const fs::path& folder, const std::vector<std::string>& classes) {
+  Listing listing = list(folder, {});  // later than what opens the rest
   std::vector<int32_t> label_of;
   for (const std::string& name : listing.classes) {
     const auto found = std::ranges::find(classes, name);
@@ -188,9 +269,7 @@ bool is_image_folder(const fs::path& path) {
   if (!fs::is_directory(train)) return false;
   for (const fs::path& entry : sorted_entries(train)) {
     if (!fs::is_directory(entry)) continue;
-    for (const auto& file : fs::directory_iterator(entry)) {
-      if (is_image_name(file.path().filename().string())) return true;
-    }
+    if (!each_image(entry, nullptr, [](const fs::path&) { return false; })) return true;
   }
   return false;
 }
@@ -198,15 +277,20 @@ bool is_image_folder(const fs::path& path) {
 Dataset open_folder(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path folder = train_folder(options), test = options.path / "test";
   const Sizes sizes = sizes_of(options, preprocessing);
-  Listing listing = list_train(folder);
+  Listing listing = list_train(folder, options.opening);
   ImageParts parts{
       .train = nullptr, .classes = static_cast<int64_t>(listing.classes.size()), .names = listing.classes};
   parts.pool = std::make_shared<ReaderPool>(options.readers > 0 ? options.readers : core_count());
   if (folder != options.path && fs::is_directory(test)) {
     parts.test_name = test.string();
     parts.test = [test, classes = listing.classes, sizes] {
-      return std::make_shared<const FolderImages>(list_test(test, classes), sizes);
+      return std::make_shared<const FolderImages>(list_like(test, classes), sizes);
     };
+  }
+  if (const fs::path validation = validation_folder(options); !validation.empty()) {
+    parts.validation = std::make_shared<const FolderImages>(list_like(validation, listing.classes), sizes);
+    log_info(fmt::format("validation: the {} images of {}; none of those for training are held back",
+                         parts.validation->size(), validation.string()));
   }
   parts.train = std::make_shared<const FolderImages>(std::move(listing), sizes);
   Dataset dataset = assemble_images(options, std::move(parts), preprocessing);
@@ -215,10 +299,11 @@ Dataset open_folder(const DatasetOptions& options, const Preprocessing* preproce
 }
 
 DataInfo probe_folder(const DatasetOptions& options) {
-  const Listing listing = list_train(train_folder(options));
+  const Listing listing = list_train(train_folder(options), options.opening);
   const auto images = static_cast<int64_t>(listing.files.size());
+  const int64_t held_back = validation_folder(options).empty() ? validation_count(options, images) : 0;
   return {image_fields({3, options.image_size, options.image_size}),
-          static_cast<int64_t>(listing.classes.size()), images - validation_count(options, images)};
+          static_cast<int64_t>(listing.classes.size()), images - held_back};
 }
 
 }  // namespace furrow::data

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -40,6 +42,33 @@ class FitProgress {
   uint64_t done_ = 0;
 };
 
+// Images that cannot be read, all of them in one error.  Thread safe.
+class Unreadable {
+ public:
+  void add(size_t index, const Error& error) {
+    const std::lock_guard lock(mutex_);
+    errors_.emplace(index, error);
+  }
+
+  // Error: that of the first, and what else there is.
+  void check() const {
+    if (errors_.empty()) return;
+    const Error& first = errors_.begin()->second;
+    if (errors_.size() == 1) throw first;
+    constexpr size_t kShown = 20;
+    std::vector<std::string> others;
+    for (auto at = std::next(errors_.begin()); at != errors_.end() && others.size() < kShown; ++at)
+      others.emplace_back(at->second.what());
+    throw Error(first.code(),
+                fmt::format("{}; {} more images cannot be read: {}{}", first.what(), errors_.size() - 1,
+                            join(others, "; "), errors_.size() - 1 > kShown ? "; ..." : ""));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<size_t, Error> errors_;
+};
+
 // Exact: neither the order nor the grouping of the images changes anything.
 ImageNormaliser fit(const LabelledStore& images, const std::vector<uint32_t>& train, ReaderPool& pool,
                     const WhileOpening& opening) {
@@ -48,19 +77,25 @@ ImageNormaliser fit(const LabelledStore& images, const std::vector<uint32_t>& tr
   const size_t pieces = std::min(train.size(), static_cast<size_t>(pool.readers()) * 8);
   std::vector<std::vector<preprocess::PixelSums>> parts(pieces, std::vector<preprocess::PixelSums>(channels));
   FitProgress progress(opening, train.size() * images.image_bytes());
+  Unreadable unreadable;
   constexpr size_t kBytesBetween = size_t{1} << 20;
   pool.run(pieces, [&](size_t piece) {
     std::vector<uint8_t> scratch(images.image_bytes() + sizeof(int32_t));
     const size_t end = train.size() * (piece + 1) / pieces;
     size_t untold = 0;
     for (size_t i = train.size() * piece / pieces; i < end; ++i) {
-      const auto pixels = images.fetch(train[i], scratch).pixels;
-      for (size_t c = 0; c < channels; ++c) parts[piece][c].add(pixels.subspan(c * plane, plane));
-      untold += pixels.size();
+      try {
+        const auto pixels = images.fetch(train[i], scratch).pixels;
+        for (size_t c = 0; c < channels; ++c) parts[piece][c].add(pixels.subspan(c * plane, plane));
+      } catch (const Error& error) {
+        unreadable.add(train[i], error);
+      }
+      untold += images.image_bytes();
       if (untold >= kBytesBetween) progress.add(std::exchange(untold, 0));
     }
     progress.add(untold);
   });
+  unreadable.check();
   for (size_t piece = 1; piece < pieces; ++piece) {
     for (size_t c = 0; c < channels; ++c) parts[0][c].add(parts[piece][c]);
   }
@@ -169,7 +204,8 @@ std::shared_ptr<const ImageAugmenter> make_augmenter(const DatasetOptions& optio
 
 Dataset assemble_images(const DatasetOptions& options, ImageParts parts, const Preprocessing* preprocessing) {
   const auto images = parts.train;
-  Carved carved = carve(images->size(), validation_count(options, images->size()), options.seed);
+  const int64_t held_back = parts.validation ? 0 : validation_count(options, images->size());
+  Carved carved = carve(images->size(), held_back, options.seed);
   const FittedImages fitted = fit_or_load(options, parts, carved.train, preprocessing);
 
   Dataset dataset;
@@ -177,9 +213,9 @@ Dataset assemble_images(const DatasetOptions& options, ImageParts parts, const P
   dataset.preprocessing["classes"] = fmt::format("{}", fitted.classes);
   if (!fitted.names.empty())
     dataset.preprocessing[preprocess::kClassNames] = preprocess::names_text(fitted.names);
-  if (!carved.validation.empty()) {
-    dataset.validation =
-        source_of(images, std::move(carved.validation), {fitted.normaliser}, parts, fitted.classes);
+  if (parts.validation || !carved.validation.empty()) {
+    dataset.validation = source_of(parts.validation ? parts.validation : images, std::move(carved.validation),
+                                   {fitted.normaliser}, parts, fitted.classes);
   }
   dataset.train = source_of(images, std::move(carved.train), {fitted.normaliser, make_augmenter(options)},
                             parts, fitted.classes);

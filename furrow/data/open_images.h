@@ -14,6 +14,8 @@ namespace furrow::data {
 
 struct ImageParts {
   std::shared_ptr<const LabelledStore> train;
+  // Of a set that has them apart; null: [data] validation_fraction of `train` is held back.
+  std::shared_ptr<const LabelledStore> validation = nullptr;
   // Opens the images of the test split; empty: there is none.
   std::function<std::shared_ptr<const LabelledStore>()> test = {};
   std::string test_name = {};  // for messages

@@ -7,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
+#include "furrow/data/fitted_values.h"
 #include "furrow/data/open_images.h"
 #include "furrow/data/open_mixture.h"
 #include "furrow/data/packed_source.h"
@@ -139,11 +140,8 @@ Preprocessing fitted_for(const Pack& pack, const DatasetOptions& options,
     check_fitted(pack, options, *preprocessing);
     return *preprocessing;
   }
-  Preprocessing own = pack.info.preprocessing;
-  if (!std::ranges::all_of(pack.sets, is_images) || options.normalize) return own;
-  Preprocessing fitted{{"mean", "0"}, {"std", "1"}};
-  fitted.merge(own);  // keeps what is there
-  return fitted;
+  const Preprocessing& own = pack.info.preprocessing;
+  return std::ranges::all_of(pack.sets, is_images) && !options.normalize ? unnormalised(own) : own;
 }
 
 // The ends of the documents of `split`.

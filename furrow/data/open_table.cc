@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/base/names.h"
 #include "furrow/base/process.h"
 #include "furrow/data/parallel_source.h"
@@ -85,7 +86,7 @@ std::unique_ptr<Source> open_test(const DatasetOptions& options, const std::vect
   const auto table =
       std::make_shared<FittedTable>(read_table(request, options.opening), options.table_rules, encoder);
   CarvedRows rows{.train = {}, .validation = {}, .test = RowSet::all(table->store().rows())};
-  const bool stored = !options.opening.kept.empty();
+  const bool stored = !options.opening.spool.empty();
   if (stored) table->check(pool);
   Dataset test;
   add_splits(test, table, rows, stored, pool);
@@ -96,16 +97,14 @@ ReaderPool pool_of(const WhileOpening& opening) {
   return ReaderPool(opening.threads > 0 ? opening.threads : core_count());
 }
 
-}  // namespace
-
-Dataset open_table(const DatasetOptions& options, const Preprocessing* preprocessing) {
+Dataset open_splits(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const std::vector<fs::path> test = test_files(options);
   if (!test.empty() && options.test_fraction > 0) {
     throw Error(ErrorCode::kInvalidArgument,
                 "data.test_table and data.test_fraction both make a test split: set one of them");
   }
   ReaderPool pool = pool_of(options.opening);
-  const bool stored = !options.opening.kept.empty();
+  const bool stored = !options.opening.spool.empty();
   std::shared_ptr<const TableEncoder> fitted;
   if (preprocessing != nullptr) fitted = preprocess::load_as<TableEncoder>(*preprocessing);
   Read read = read_and_fit(options, fitted, pool);
@@ -118,6 +117,29 @@ Dataset open_table(const DatasetOptions& options, const Preprocessing* preproces
   // Now, so that a row that cannot be read ends no run after its training.
   if (!test.empty()) dataset.test = open_test(options, test, read.encoder, pool);
   return dataset;
+}
+
+// Rows of a table that is refused are of no use to a later opening.
+void remove_rows(const fs::path& spool) {
+  if (spool.empty() || !fs::is_directory(spool)) return;
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(spool)) {
+    if (entry.path().filename().string().ends_with(kRowsSuffix)) found.push_back(entry.path());
+  }
+  for (const fs::path& path : found) remove_all(path.string());
+}
+
+}  // namespace
+
+Dataset open_table(const DatasetOptions& options, const Preprocessing* preprocessing) {
+  try {
+    return open_splits(options, preprocessing);
+  } catch (const Error& error) {
+    const bool goes_on =
+        error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kResourceExhausted;
+    if (!goes_on) remove_rows(options.opening.spool);
+    throw;
+  }
 }
 
 DataInfo probe_table(const DatasetOptions& options) {

@@ -93,9 +93,12 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const DatasetOptions& options, Fil
 struct TokenizerKind {
   std::string_view name;
   std::unique_ptr<Tokenizer> (*make)(const DatasetOptions& options, Files files);
+  bool from_file;
 };
-constexpr TokenizerKind kTokenizers[] = {
-    {"byte", &fit_bytes}, {"char", &fit_chars}, {"gpt2", &load_gpt2}, {"sentencepiece", &load_sentencepiece}};
+constexpr TokenizerKind kTokenizers[] = {{"byte", &fit_bytes, false},
+                                         {"char", &fit_chars, false},
+                                         {"gpt2", &load_gpt2, true},
+                                         {"sentencepiece", &load_sentencepiece, true}};
 
 std::unique_ptr<Tokenizer> make_tokenizer(const DatasetOptions& options, Files files) {
   std::vector<std::string> known;
@@ -127,6 +130,17 @@ Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing
 
 }  // namespace
 
+bool is_tokenizer_kind(std::string_view kind) {
+  return std::ranges::any_of(kTokenizers, [kind](const TokenizerKind& row) { return row.name == kind; });
+}
+
+Preprocessing tokenizer_from_file(const DatasetOptions& options) {
+  for (const TokenizerKind& kind : kTokenizers) {
+    if (kind.name == options.tokenizer && kind.from_file) return kind.make(options, {})->state();
+  }
+  return {};
+}
+
 std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split, TextSource::Range range,
                                       const Windows& windows) {
   const int64_t tokens = range.end - range.begin;
@@ -144,8 +158,10 @@ std::unique_ptr<Source> document_rows(const NamedTokens& text, const char* split
   int64_t longest = 0, start = begin;
   for (const int64_t end : ends) longest = std::max(longest, end - std::exchange(start, end));
   if (longest < 2) {
-    invalid(fmt::format("{}: no document of the {} split has two tokens: there is nothing to predict",
-                        text.name, split));
+    invalid(
+        fmt::format("{}: no document of the {} split has two tokens, so that there is nothing to predict: "
+                    "choose another [data] document_separator, other fractions or a longer text",
+                    text.name, split));
   }
   return std::make_unique<DocumentSource>(text.tokens, begin, std::move(ends), context);
 }

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "furrow/data/dataset.h"
 #include "furrow/data/text.h"
@@ -21,6 +22,12 @@ std::unique_ptr<Source> token_windows(const NamedTokens& text, const char* split
 
 // The vocabulary of several texts together: options that differ in their paths.
 Preprocessing fit_texts(std::span<const DatasetOptions> texts);
+
+// A row of [data] tokenizer?
+bool is_tokenizer_kind(std::string_view kind);
+// What the file at [data] tokenizer_path holds, of a tokenizer that comes from one; nothing of others.  Error
+// as when a text is opened.
+Preprocessing tokenizer_from_file(const DatasetOptions& options);
 
 // Rows of documents (documents.h), the first of which begins at token `begin`.  Error{invalid_argument} when
 // none of them has two tokens.

@@ -15,10 +15,8 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
-#include "furrow/data/files.h"
-#include "furrow/data/open_mixture.h"
+#include "furrow/data/pack_work.h"
 #include "furrow/data/records.h"
-#include "furrow/data/table_store.h"
 #include "furrow/storage/pack.h"
 
 namespace furrow::data {
@@ -31,7 +29,6 @@ constexpr uint64_t kMostShards = 1024;
 constexpr int64_t kMostAskedShards = 65536;      // each is a file, open or mapped in every reader
 constexpr size_t kPieceBytes = size_t{1} << 20;  // written at a time
 constexpr std::string_view kPlanFile = "packing.json";
-constexpr std::string_view kPartial = ".partial";
 
 struct Task {
   size_t split = 0, shard = 0;
@@ -205,19 +202,22 @@ class Writer {
     }
   }
 
+  void check_cancelled() const {
+    if (request_.cancel == nullptr || !request_.cancel->cancelled()) return;
+    throw Error(ErrorCode::kCancelled,
+                fmt::format("interrupted: {} keeps what is done, the same command goes on there", folder_));
+  }
+
   void write(const Task& task) {
     const Records& records = *plan_.records[task.split];
     const size_t record_bytes = records.record_bytes();
+    check_cancelled();
     if (keep(task, record_bytes)) return;
     storage::ShardWriter writer(folder_ + "/" + task.file, record_bytes, task.first, task.block_bytes);
     const auto piece = static_cast<int64_t>(std::max<size_t>(1, kPieceBytes / record_bytes));
     std::vector<std::byte> memory(static_cast<size_t>(std::min(piece, task.records)) * record_bytes);
     for (int64_t done = 0; done < task.records; done += piece) {
-      if (request_.cancel && request_.cancel->cancelled()) {
-        throw Error(ErrorCode::kCancelled, fmt::format("interrupted: {} keeps what is done, the same command "
-                                                       "goes on there",
-                                                       folder_));
-      }
+      check_cancelled();
       if (stop_) return;
       const auto part =
           std::span(memory).first(static_cast<size_t>(std::min(piece, task.records - done)) * record_bytes);
@@ -245,142 +245,45 @@ class Writer {
   std::exception_ptr error_;
 };
 
-bool holds_rows(const std::string& name) { return name.ends_with(kRowsSuffix); }
-
-// Removes the files whose name `unwanted` refuses.
-template <class Unwanted>
-void remove_files(const std::string& folder, const Unwanted& unwanted) {
-  std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    if (unwanted(entry.path().filename().string())) found.push_back(entry.path());
-  }
-  for (const fs::path& path : found) remove_all(path.string());
-}
-
-// Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or empty but for the
-// rows of the tables that are being packed.
+// Makes `folder` ready for the plan: as an interrupted writer of the same plan left it, or without shards.
 void prepare(const std::string& folder, const Plan& plan, const std::string& text) {
   const std::string plan_file = folder + "/" + std::string(kPlanFile);
+  const bool same = path_exists(plan_file) && furrow::read_file(plan_file) == text;
   make_directories(folder);
   std::set<std::string> known;
-  if (path_exists(plan_file) && furrow::read_file(plan_file) == text) {
+  if (same) {
     known.insert(std::string(kPlanFile));
     for (const Task& task : plan.tasks) known.insert(task.file);
   }
-  // Such as temporary files of a killed writer.
-  remove_files(folder, [&](const std::string& name) { return !known.contains(name) && !holds_rows(name); });
-  if (known.empty()) write_file_atomic(plan_file, text);
-}
-
-std::string without_slash(const std::string& folder) {
-  return fs::path(folder + "/.").lexically_normal().parent_path().string();
-}
-
-std::string stamp_of(const fs::path& path) {
-  return fmt::format("{} {} {}\n", path.string(), fs::file_size(path),
-                     fs::last_write_time(path).time_since_epoch().count());
+  std::vector<fs::path> strange;  // of other plans, and temporary files of a killed writer
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!known.contains(name) && !belongs_to_opening(name)) strange.push_back(entry.path());
+  }
+  for (const fs::path& path : strange) remove_all(path.string());
+  if (!same) write_file_atomic(plan_file, text);
 }
 
 }  // namespace
 
-void check_absent(const std::string& folder) {
-  if (!path_exists(folder)) return;
-  throw Error(ErrorCode::kAlreadyExists,
-              fmt::format("{} is there already: name another folder, or remove it first", folder));
-}
-
-Dataset open_to_pack(const DatasetOptions& options, const PackRequest& request,
-                     const std::function<void(uint64_t, uint64_t)>& progress) {
-  const std::string working = without_slash(request.folder) + std::string(kPartial);
-  DatasetOptions opened = options;
-  opened.opening.threads = request.threads;
-  opened.opening.spool = parent_directory(working);
-  opened.opening.kept = working;
-  opened.opening.fingerprint = request.fingerprint;
-  opened.opening.progress = progress;
-  opened.opening.cancel = request.cancel;
-  make_directories(opened.opening.spool.string());
-  try {
-    return open_dataset(opened);
-  } catch (const Error& error) {
-    const bool goes_on =
-        error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kResourceExhausted;
-    if (goes_on || !path_exists(working)) throw;
-    remove_files(working, holds_rows);
-    if (fs::is_empty(working)) remove_all(working);
-    throw;
-  }
-}
-
 PackSummary write_pack(const Dataset& dataset, const PackRequest& request) {
-  const std::string folder = without_slash(request.folder);
+  const std::string folder = plain_folder(request.folder);
   check_absent(folder);
   Plan plan = plan_of(dataset, request);
-  const std::string working = folder + std::string(kPartial);
+  const std::string working = folder + ".partial";
   prepare(working, plan, plan.text(request.fingerprint));
   PackSummary summary;
   summary.kept = Writer(plan, request, working).run();
   FURROW_FAILPOINT("pack.before_manifest");
   storage::write_pack(working, plan.info);
+  remove_what_opening_left(working);
   FURROW_FAILPOINT("pack.before_rename");
   rename_durably(working, folder);
-  // A pack is whole with them or without.
-  remove_files(folder, [](const std::string& name) { return name == kPlanFile || holds_rows(name); });
+  remove_all(folder + "/" + std::string(kPlanFile));  // a pack is whole with it or without
   summary.shards = static_cast<int64_t>(plan.tasks.size());
   summary.bytes = plan.bytes;
   for (const auto& records : plan.records) summary.records += records->size();
   return summary;
-}
-
-std::string fingerprint_of(const fs::path& path) {
-  if (!fs::is_directory(path)) {
-    const fs::path file = find_file(path);
-    return file.empty() ? std::string() : stamp_of(file);
-  }
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::recursive_directory_iterator(path)) {
-    if (entry.is_regular_file()) files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  std::string text;
-  for (const fs::path& file : files) text += stamp_of(file);
-  return to_hex(xxh3_128(text));
-}
-
-std::map<std::string, std::string> sources_of(const DatasetOptions& options) {
-  const auto whole = [](const fs::path& path) { return fs::absolute(path).lexically_normal().string(); };
-  if (options.kind != "mixture") return {{"source", whole(options.path)}};
-  std::map<std::string, std::string> sources;
-  for (const std::string& text : options.mixture) {
-    const MixtureEntry entry = parse_mixture_entry(text);
-    sources["source " + entry.name] = whole(options.path / entry.path);
-  }
-  return sources;
-}
-
-std::string fingerprint_of(const DatasetOptions& options) {
-  const TableRules& rules = options.table_rules;
-  const TableFormat& format = options.table_format;
-  JsonWriter json;
-  const auto list = [&json](const std::vector<std::string>& texts) {
-    json.begin_array();
-    for (const std::string& text : texts) json.value(text);
-    json.end_array();
-  };
-  json.begin_array();
-  for (const auto& [name, path] : sources_of(options)) json.value(name).value(fingerprint_of(fs::path(path)));
-  json.value(options.kind).value(options.seed);
-  json.value(options.validation_fraction).value(options.test_fraction);
-  json.value(options.tokenizer).value(options.document_separator).value(options.document_tokens);
-  json.value(options.image_size);
-  list({options.train_images, options.train_labels, options.test_images, options.test_labels});
-  for (const auto* texts :
-       {&options.text_files, &options.train_files, &options.test_files, &options.mixture, &format.names,
-        &format.ignored, &rules.categorical, &rules.numeric, &rules.missing})
-    list(*texts);
-  json.value(options.table_train).value(options.table_test).value(std::string(1, format.delimiter));
-  json.value(rules.target).value(rules.number_target).value(rules.trim).value(rules.ignore_unseen);
-  return to_hex(xxh3_128(json.end_array().text()));
 }
 
 }  // namespace furrow::data

@@ -13,6 +13,7 @@
 #include "furrow/data/loader.h"
 #include "furrow/data/mixture.h"
 #include "furrow/data/pack.h"
+#include "furrow/data/pack_work.h"
 #include "furrow/data/records.h"
 #include "furrow/data/test_files.h"
 #include "furrow/storage/pack.h"
@@ -201,6 +202,7 @@ TEST(PackedMixtures, HaveAFingerprintOfAllTheyAreMadeOf) {
   EXPECT_TRUE(changed([](auto& other) { other.seed = 4; }));
   EXPECT_TRUE(changed([](auto& other) { other.document_separator = "b"; }));
   EXPECT_TRUE(changed([](auto& other) { other.test_fraction = 0.2; }));
+  EXPECT_TRUE(changed([](auto& other) { other.resize_size = 9; }));
   EXPECT_TRUE(changed([](auto& other) { std::swap(other.mixture[0], other.mixture[1]); }));
   EXPECT_FALSE(changed([](auto& other) { other.readers = 7; }));
   const auto elsewhere = [&](DatasetOptions other) {

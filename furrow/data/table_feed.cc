@@ -24,11 +24,11 @@ constexpr size_t kLongestRow = size_t{256} << 20;
 class CsvParts : public PartsOfFile {
  public:
   CsvParts(const fs::path& path, uint64_t file, const TableFormat& format, size_t part_bytes)
-      : file_(file),
+      : path_(path),
+        file_(file),
         delimiter_(format.delimiter),
         part_bytes_(part_bytes),
-        bytes_(fs::file_size(path)),
-        stream_(path) {
+        stream_(std::make_unique<ContentStream>(path)) {
     read_more(part_bytes_);
     if (rest_.starts_with("\xEF\xBB\xBF")) take(3);  // a byte order mark
     names_ =
@@ -38,32 +38,34 @@ class CsvParts : public PartsOfFile {
   }
 
   const std::vector<std::string>& columns() const override { return *names_; }
-  uint64_t bytes() const override { return bytes_; }
 
-  bool next(const TableStore& store, TablePart& part, uint64_t& skipped) override {
-    while (const BlockPlace* const place = store.find(file_, begin_)) {
-      skipped += weight_of(place->end - place->begin);
-      skip(place->end - place->begin);
+  bool next(const TableStore& store, TablePart& part, uint64_t& skipped,
+            const std::function<void()>& between) override {
+    uint64_t behind = begin_;  // what is there already
+    while (const BlockPlace* const place = store.find(file_, behind)) behind = place->end;
+    if (behind > begin_) {
+      skip(behind, between);
+      skipped += untold();
     }
     const size_t rows = whole_part();
     if (rows == 0) return false;
-    part = {.file = file_, .begin = begin_, .end = begin_ + rows, .weight = weight_of(rows)};
+    part = {.file = file_, .begin = begin_, .end = begin_ + rows, .weight = untold()};
     part.rows = take(rows);
     part.names = names_;
     return true;
   }
 
  private:
-  uint64_t weight_of(uint64_t contents) const {
-    const double share =
-        static_cast<double>(contents) / static_cast<double>(std::max<uint64_t>(1, stream_.size()));
-    return static_cast<uint64_t>(share * static_cast<double>(bytes_));
+  // Bytes of the file that were read since the last call.
+  uint64_t untold() {
+    const uint64_t taken = stream_->taken();
+    return taken - std::exchange(told_, taken);
   }
 
   void read_more(size_t bytes) {
     const size_t before = rest_.size();
     rest_.resize(before + bytes);
-    const size_t got = stream_.read(std::as_writable_bytes(std::span(rest_).subspan(before)));
+    const size_t got = stream_->read(std::as_writable_bytes(std::span(rest_).subspan(before)));
     rest_.resize(before + got);
     last_ = got < bytes;
   }
@@ -75,11 +77,16 @@ class CsvParts : public PartsOfFile {
     return front;
   }
 
-  void skip(uint64_t bytes) {
-    const uint64_t here = std::min<uint64_t>(bytes, rest_.size());
-    if (bytes > here) stream_.skip(bytes - here);
-    rest_.erase(0, here);
-    begin_ += bytes;
+  void skip(uint64_t to, const std::function<void()>& between) {
+    if (to - begin_ <= rest_.size()) {
+      take(to - begin_);
+      return;
+    }
+    stream_ = std::make_unique<ContentStream>(path_);
+    stream_->skip(to, between);
+    rest_.clear();
+    begin_ = to;
+    last_ = false;
   }
 
   // So many of the bytes that come are whole rows, all that are left at the end; 0: there are none.
@@ -110,11 +117,12 @@ class CsvParts : public PartsOfFile {
     return names_of_line(names, delimiter_);
   }
 
+  const fs::path path_;
   const uint64_t file_;
   const char delimiter_;
   const size_t part_bytes_;
-  const uint64_t bytes_;
-  ContentStream stream_;
+  std::unique_ptr<ContentStream> stream_;
+  uint64_t told_ = 0;  // bytes of the file
   std::shared_ptr<const std::vector<std::string>> names_;
   std::string rest_;    // read, not handed out
   uint64_t begin_ = 0;  // of it in the contents
@@ -192,9 +200,10 @@ class ParquetParts : public PartsOfFile {
   }
 
   const std::vector<std::string>& columns() const override { return table_->names(); }
-  uint64_t bytes() const override { return bytes_; }
 
-  bool next(const TableStore& store, TablePart& part, uint64_t& skipped) override {
+  bool next(const TableStore& store, TablePart& part, uint64_t& skipped,
+            const std::function<void()>& between) override {
+    between();
     for (; group_ < table_->group_rows().size(); ++group_) {
       const auto rows = static_cast<uint64_t>(std::max<int64_t>(0, table_->group_rows()[group_]));
       const uint64_t begin = std::exchange(row_, row_ + rows);

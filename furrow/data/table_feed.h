@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -32,8 +33,9 @@ class PartsOfFile {
   virtual const std::vector<std::string>& columns() const = 0;  // all of them, by name
   // The next part that `store` does not have whole, in order; bytes on the disk of those it has are added to
   // `skipped`.  False at the end.
-  virtual bool next(const TableStore& store, TablePart& part, uint64_t& skipped) = 0;
-  virtual uint64_t bytes() const = 0;  // on the disk
+  // `between` is called now and then.
+  virtual bool next(const TableStore& store, TablePart& part, uint64_t& skipped,
+                    const std::function<void()>& between) = 0;
 };
 
 // A part of CSV has about `part_bytes`.  Error{data_loss, not_found, invalid_argument}.

@@ -14,7 +14,9 @@
 #include "furrow/base/hash.h"
 #include "furrow/base/names.h"
 #include "furrow/base/process.h"
+#include "furrow/base/text.h"
 #include "furrow/data/dataset.h"
+#include "furrow/data/files.h"
 #include "furrow/data/parallel_source.h"
 #include "furrow/data/table_feed.h"
 
@@ -171,7 +173,8 @@ class Reading {
     uint64_t skipped = 0;
     const bool more = guarded({file_ - 1, UINT64_MAX}, [&] {
       check_cancelled();
-      while (parts_ != nullptr && !parts_->next(store_, part, skipped)) open_next_file();
+      while (parts_ != nullptr && !parts_->next(store_, part, skipped, [this] { check_cancelled(); }))
+        open_next_file();
     });
     advance(skipped);
     return more && parts_ != nullptr;
@@ -204,11 +207,11 @@ class Reading {
   void check_cancelled() const {
     if (opening_.cancel == nullptr || !opening_.cancel->cancelled()) return;
     throw Error(ErrorCode::kCancelled,
-                opening_.kept.empty()
+                opening_.spool.empty()
                     ? std::string("interrupted while the table was read: nothing is left behind")
                     : fmt::format("interrupted while the table was read: {} keeps what is done, the same "
                                   "command goes on there",
-                                  opening_.kept.string()));
+                                  opening_.spool.string()));
   }
 
   void read_rows(const TablePart& part, std::vector<ColumnSummary>& summaries) {
@@ -351,28 +354,30 @@ class Reading {
   std::atomic<bool> stop_{false};
 };
 
-std::string stamps_of(std::span<const fs::path> files) {
-  std::string text;
-  for (const fs::path& path : files) {
-    text += fmt::format("{} {} {}\n", path.string(), fs::file_size(path),
-                        fs::last_write_time(path).time_since_epoch().count());
-  }
+// What the blocks of a table depend on, but for which files it is made of.
+std::string fingerprint_of(const TableRequest& request) {
+  const TableRules& rules = request.rules;
+  const TableFormat& format = request.format;
+  std::string text = fmt::format("{}\n{}\n{}\n{}\n", rules.target, rules.number_target, rules.trim,
+                                 static_cast<int>(format.delimiter));
+  for (const auto* names :
+       {&rules.categorical, &rules.numeric, &rules.missing, &format.names, &format.ignored})
+    text += fmt::format("{}\n{}\n", names->size(), join(*names, "\n"));
+  for (const fs::path& path : request.files) text += stamp_of(path);
   return text;
 }
 
 // In a file of the folder, or in memory.
 std::unique_ptr<TableStore> store_of(const TableRequest& request, const WhileOpening& opening) {
-  if (opening.kept.empty()) return std::make_unique<TableStore>();
-  const std::string stamps = stamps_of(request.files);
-  std::string names, fitted;
+  if (opening.spool.empty()) return std::make_unique<TableStore>();
+  std::string names;
   for (const fs::path& path : request.files) names += path.string() + '\n';
   if (request.encoder != nullptr) {
-    for (const auto& [key, value] : request.encoder->state()) fitted += key + '\n' + value + '\n';
+    for (const auto& [key, value] : request.encoder->state()) names += key + '\n' + value + '\n';
   }
-  make_directories(opening.kept.string());
+  make_directories(opening.spool.string());
   return std::make_unique<TableStore>(
-      opening.kept / fmt::format("{}{}", to_hex(xxh3_64(names + fitted)), kRowsSuffix),
-      fmt::format("{}\n{}\n{}", opening.fingerprint, stamps, fitted));
+      opening.spool / fmt::format("{}{}", to_hex(xxh3_64(names)), kRowsSuffix), fingerprint_of(request));
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "furrow/base/text.h"
 #include "furrow/data/dataset.h"
 #include "furrow/data/pack.h"
+#include "furrow/data/pack_work.h"
 #include "furrow/data/split.h"
 #include "furrow/data/table.h"
 #include "furrow/data/test_files.h"
@@ -137,7 +138,7 @@ TEST(TableReading, PartsAndThreadsChangeNothing) {
     for (const int threads : {1, 2, 5}) {
       for (const bool kept : {false, true}) {
         options.opening = {.threads = threads, .table_part_bytes = part_bytes};
-        if (kept) options.opening.kept = folder / fmt::format("kept-{}-{}", part_bytes, threads);
+        if (kept) options.opening.spool = folder / fmt::format("kept-{}-{}", part_bytes, threads);
         const Dataset dataset = open_dataset(options);
         EXPECT_EQ(dataset.preprocessing, whole.preprocessing);
         EXPECT_EQ(splits_of(dataset), want) << part_bytes << " " << threads << " " << kept;
@@ -247,7 +248,7 @@ TEST(TableReading, ABadRowDeepInAFileHasItsNumber) {
   test[2222][2] = "new";
   folder.write("v.csv", csv_of(test));
   for (const bool kept : {false, true}) {
-    options.opening.kept = kept ? (folder / "kept").string() : "";
+    options.opening.spool = kept ? (folder / "kept").string() : "";
     EXPECT_THAT(with(4, "yes"),
                 HasSubstr("v.csv: column 'text', row 2223: category 'new' was not in the training"));
   }
@@ -282,7 +283,7 @@ TEST(TableReading, AnInterruptedReadingGoesOn) {
   const Table table = made_up(3000);
   DatasetOptions options = options_of(folder.write("t.csv", csv_of(table)));
   const auto want = splits_of(open_dataset(options));
-  options.opening = {.threads = 1, .table_part_bytes = 2000, .kept = folder / "kept", .fingerprint = "a"};
+  options.opening = {.threads = 1, .table_part_bytes = 2000, .spool = folder / "kept"};
   read_some(options, 20);
   options.opening.threads = 3;
   const auto file = rows_file(folder / "kept");
@@ -298,10 +299,10 @@ TEST(TableReading, AnInterruptedReadingGoesOn) {
   const Dataset again = open_dataset(options);
   EXPECT_EQ(splits_of(again), want);
   EXPECT_TRUE(furrow::read_file(file.string()).starts_with(begun));
-  // Another fingerprint, and one that is damaged, begin anew.
-  options.opening.fingerprint = "b";
+  // Other rules, and a file that is damaged, begin anew.
+  options.table_rules.missing.push_back("none");
   EXPECT_NE(splits_of(open_dataset(options)), want) << "control";
-  options.opening.fingerprint = "a";
+  options.table_rules.missing.pop_back();
   text[header.size()] = table[0][0][0];
   folder.write("t.csv", text);
   std::filesystem::last_write_time(options.path, stamp);
@@ -315,13 +316,24 @@ TEST(TableReading, AnInterruptedReadingGoesOn) {
   }
 }
 
+// As `furrow data pack` does it.
+PackSummary pack(DatasetOptions options, const PackRequest& request,
+                 const std::function<void(uint64_t, uint64_t)>& reading = {}) {
+  const PackWork work(request.folder, request.fingerprint);
+  options.opening = {.threads = request.threads,
+                     .table_part_bytes = 3000,
+                     .spool = work.folder(),
+                     .progress = reading,
+                     .cancel = request.cancel};
+  return write_pack(open_dataset(options), request);
+}
+
 // Rows are kept beside the pack until it is whole, and go with the error that ends it.
 TEST(TableReading, APackOfATableIsItsSet) {
   const TempFolder folder;
   const Table table = made_up(3000);
   DatasetOptions options = options_of(folder.write("t.csv", csv_of(table)));
   const Dataset plain = open_dataset(options);
-  options.opening.table_part_bytes = 3000;
   PackRequest request{
       .folder = (folder / "pack").string(), .kind = "table", .fingerprint = "f", .threads = 3};
   request.shard_bytes = 20'000;
@@ -333,17 +345,16 @@ TEST(TableReading, APackOfATableIsItsSet) {
       if (++calls == stop) cancel.cancel();
     };
   };
-  EXPECT_THROW(open_to_pack(options, request, stop_at(30)), Error);
+  EXPECT_THROW(pack(options, request, stop_at(30)), Error);
   EXPECT_FALSE(rows_file(folder / "pack.partial").empty());
   cancel.cancel(0);
   calls = 0;
   request.progress = stop_at(4);
-  EXPECT_THROW(write_pack(open_to_pack(options, request), request), Error);
+  EXPECT_THROW(pack(options, request), Error);
   EXPECT_FALSE(rows_file(folder / "pack.partial").empty());
   cancel.cancel(0);
   request.progress = {};
-  const PackSummary summary = write_pack(open_to_pack(options, request), request);
-  EXPECT_GT(summary.kept, 0);
+  EXPECT_GT(pack(options, request).kept, 0);
   EXPECT_FALSE(path_exists(request.folder + ".partial"));
   EXPECT_TRUE(rows_file(folder / "pack").empty());
   DatasetOptions packed = options;
@@ -354,7 +365,7 @@ TEST(TableReading, APackOfATableIsItsSet) {
   EXPECT_EQ(dataset.preprocessing, plain.preprocessing);
   options.path = folder.write("bad.csv", csv_of(table) + "1,2\n");
   request.folder = (folder / "other").string();
-  EXPECT_THROW(open_to_pack(options, request), Error);
+  EXPECT_THROW(pack(options, request), Error);
   EXPECT_FALSE(path_exists(request.folder + ".partial"));
 }
 
@@ -366,7 +377,7 @@ TEST(TableReading, OneFileInTwoRoles) {
   options.table_train = options.table_test = "t.csv";
   options.test_fraction = 0;
   const auto want = splits_of(open_dataset(options));
-  options.opening = {.threads = 2, .table_part_bytes = 1000, .kept = folder / "kept"};
+  options.opening = {.threads = 2, .table_part_bytes = 1000, .spool = folder / "kept"};
   EXPECT_EQ(splits_of(open_dataset(options)), want);
   EXPECT_EQ(splits_of(open_dataset(options)), want);
 }

@@ -1,14 +1,8 @@
 #include "furrow/data/text.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <string>
 
 #include "furrow/base/convert.h"
 #include "furrow/base/error.h"
@@ -37,6 +31,12 @@ constexpr size_t kRowsAhead = 3;
 int token_width(int64_t vocabulary) {
   if (vocabulary <= std::numeric_limits<uint8_t>::max() + 1) return 1;
   return vocabulary <= std::numeric_limits<uint16_t>::max() + 1 ? 2 : 4;
+}
+
+std::vector<std::byte> narrowed(std::span<const uint32_t> ids, int64_t vocabulary) {
+  std::vector<std::byte> bytes(ids.size() * static_cast<size_t>(token_width(vocabulary)));
+  narrow_to(ids, token_width(vocabulary), bytes.data());
+  return bytes;
 }
 
 int TokenStore::width() const { return token_width(vocabulary()); }
@@ -70,33 +70,12 @@ void Tokens::prefetch(int64_t begin, int64_t count) const {
   asm volatile("");  // or GCC takes a function of prefetches alone for pure and drops its calls
 }
 
-TokenBuilder::TokenBuilder(int64_t vocabulary, std::filesystem::path folder)
-    : vocabulary_(vocabulary), folder_(std::move(folder)) {
-  if (folder_.empty()) return;
-  std::string name = (folder_ / "furrow-tokens-XXXXXX").string();
-  file_ = ::mkostemp(name.data(), O_CLOEXEC);
-  if (file_ < 0) throw errno_error(errno, "write tokens to", folder_.string());
-  ::unlink(name.c_str());  // whatever ends this process leaves nothing
-}
-
-TokenBuilder::~TokenBuilder() {
-  if (file_ >= 0) ::close(file_);
-}
-
 void TokenBuilder::append(std::span<const uint32_t> ids) {
-  std::vector<std::byte> bytes(ids.size() * static_cast<size_t>(token_width(vocabulary_)));
-  narrow_to(ids, token_width(vocabulary_), bytes.data());
+  blocks_.push_back(narrowed(ids, vocabulary_));
   size_ += static_cast<int64_t>(ids.size());
-  if (file_ < 0) {
-    blocks_.push_back(std::move(bytes));
-  } else {
-    write_all(file_, bytes, std::string("tokens to ").append(folder_.string()));
-  }
 }
 
 std::shared_ptr<const TokenStore> TokenBuilder::finish() {
-  if (file_ >= 0)
-    return std::make_shared<Tokens>(MappedFile("/proc/self/fd/" + std::to_string(file_)), vocabulary_);
   CountedBuffer all(static_cast<size_t>(size_) * static_cast<size_t>(token_width(vocabulary_)),
                     MemoryKind::kData);
   size_t at = 0;

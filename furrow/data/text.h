@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -35,6 +34,7 @@ class TokenStore {
 };
 
 int token_width(int64_t vocabulary);
+std::vector<std::byte> narrowed(std::span<const uint32_t> ids, int64_t vocabulary);  // as raw() gives them
 
 // Tokens in memory, or in a file that is mapped.
 class Tokens : public TokenStore {
@@ -56,21 +56,36 @@ class Tokens : public TokenStore {
   int64_t vocabulary_;
 };
 
-// Tokens as they come.  One thread.
-class TokenBuilder {
+// Where in a text the next token comes from: a byte of what one of its files holds.
+struct TextPlace {
+  uint64_t file = 0, byte = 0;
+  friend bool operator==(const TextPlace&, const TextPlace&) = default;
+};
+
+// Takes tokens as they come.  One thread.
+class TokenSink {
  public:
-  // `folder` not empty: they lie in a file without a name there, so that they need no memory.
-  explicit TokenBuilder(int64_t vocabulary, std::filesystem::path folder = {});
-  ~TokenBuilder();
-  void append(std::span<const uint32_t> ids);  // Error{resource_exhausted}: the disk is full
-  int64_t size() const { return size_; }
-  std::shared_ptr<const TokenStore> finish();  // called once
+  virtual ~TokenSink() = default;
+  virtual int64_t size() const = 0;
+  virtual void append(std::span<const uint32_t> ids) = 0;
+  // What was appended so far is the text up to `place`; `ends` are those of the documents since the last
+  // mark.
+  virtual void mark(TextPlace place, std::span<const int64_t> ends) = 0;
+  virtual std::shared_ptr<const TokenStore> finish() = 0;  // called once
+};
+
+// Into memory.
+class TokenBuilder : public TokenSink {
+ public:
+  explicit TokenBuilder(int64_t vocabulary) : vocabulary_(vocabulary) {}
+  int64_t size() const override { return size_; }
+  void append(std::span<const uint32_t> ids) override;
+  void mark(TextPlace, std::span<const int64_t>) override {}
+  std::shared_ptr<const TokenStore> finish() override;
 
  private:
   int64_t vocabulary_, size_ = 0;
-  std::filesystem::path folder_;
-  int file_ = -1;
-  std::vector<std::vector<std::byte>> blocks_;  // without a folder
+  std::vector<std::vector<std::byte>> blocks_;
 };
 
 // "input" i64 [context], "target" i64 [context].

@@ -3,15 +3,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <optional>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/hash.h"
 #include "furrow/base/process.h"
+#include "furrow/base/text.h"
 #include "furrow/data/files.h"
 #include "furrow/data/parallel_source.h"
+#include "furrow/data/text_parts.h"
+#include "furrow/data/token_spool.h"
 
 namespace furrow::data {
 namespace {
@@ -38,15 +43,26 @@ class Progress {
   void begin(const fs::path& file) {
     before_ += bytes_;
     bytes_ = fs::file_size(file);
+    at(0);
   }
 
-  // `done` of the file's `contents`.
-  void at(uint64_t done, uint64_t contents) const {
-    if (opening_.cancel != nullptr && opening_.cancel->cancelled())
-      throw Error(ErrorCode::kCancelled, "interrupted while the text was read: nothing is left behind");
-    if (!opening_.progress || contents == 0 || total_ == 0) return;
-    const double part = static_cast<double>(done) / static_cast<double>(contents);
-    opening_.progress(before_ + static_cast<uint64_t>(part * static_cast<double>(bytes_)), total_);
+  // `taken` of the file's bytes.
+  void at(uint64_t taken) const { tell(before_ + std::min(taken, bytes_), total_); }
+
+  void tell(uint64_t done, uint64_t total) const {
+    check();
+    if (opening_.progress && total > 0) opening_.progress(done, total);
+  }
+
+  // Thread safe.  Error{cancelled}.
+  void check() const {
+    if (opening_.cancel == nullptr || !opening_.cancel->cancelled()) return;
+    throw Error(ErrorCode::kCancelled,
+                opening_.spool.empty()
+                    ? std::string("interrupted while the text was read: nothing is left behind")
+                    : fmt::format("interrupted while the text was read: {} keeps what is done, the same "
+                                  "command goes on there",
+                                  opening_.spool.string()));
   }
 
  private:
@@ -54,120 +70,7 @@ class Progress {
   uint64_t total_ = 0, before_ = 0, bytes_ = 0;
 };
 
-// A part of a file: a stretch of text, or documents.
-struct Part {
-  std::vector<std::string_view> pieces;
-  uint64_t begin = 0;  // of the first, in the file
-  std::vector<uint32_t> ids = {};
-  std::vector<int64_t> ends = {};  // of documents, in `ids`
-};
-
-// Cuts texts into parts.
-class Cutter {
- public:
-  Cutter(const Tokenizer& tokenizer, const DatasetOptions& options)
-      : tokenizer_(tokenizer), separator_(options.document_separator), bytes_(options.opening.part_bytes) {}
-
-  // The parts of the front of `text`, which begins at byte `begin` of its file; `last`: all of it, as nothing
-  // comes behind.  Returns how long that front is.
-  size_t cut(std::string_view text, uint64_t begin, bool last, std::vector<Part>& parts) const {
-    return separator_.empty() ? cut_stream(text, begin, last, parts)
-                              : cut_documents(text, begin, last, parts);
-  }
-
- private:
-  size_t cut_stream(std::string_view text, uint64_t begin, bool last, std::vector<Part>& parts) const {
-    size_t at = 0;
-    while (at < text.size()) {
-      size_t end = at + bytes_;
-      while (end < text.size() && !tokenizer_.may_cut(text, end)) ++end;
-      if (end >= text.size()) {
-        if (!last) break;
-        end = text.size();
-      }
-      parts.push_back({{text.substr(at, end - at)}, begin + at});
-      at = end;
-    }
-    return at;
-  }
-
-  // Empty documents are left out.
-  size_t cut_documents(std::string_view text, uint64_t begin, bool last, std::vector<Part>& parts) const {
-    size_t at = 0, filled = bytes_;  // of the last part
-    while (at < text.size()) {
-      const size_t found = text.find(separator_, at);
-      if (found == text.npos && !last) break;
-      const size_t end = found == text.npos ? text.size() : found + separator_.size();
-      if (found != at) {
-        if (filled >= bytes_) {
-          parts.push_back({{}, begin + at});
-          filled = 0;
-        }
-        parts.back().pieces.push_back(text.substr(at, end - at));
-        filled += end - at;
-      }
-      at = end;
-    }
-    return at;
-  }
-
-  const Tokenizer& tokenizer_;
-  std::string_view separator_;
-  size_t bytes_;
-};
-
-// Begins and ends documents as [data] document_tokens says.
-class DocumentEncoder {
- public:
-  DocumentEncoder(const Tokenizer& tokenizer, const DatasetOptions& options)
-      : tokenizer_(tokenizer), separator_(options.document_separator) {
-    if (options.document_tokens == "none") return;
-    if (separator_.empty()) {
-      invalid(
-          fmt::format("[data] document_tokens = {} stand around documents: say with document_separator what "
-                      "ends one",
-                      options.document_tokens));
-    }
-    end_ = required(tokenizer.end_token(), "end", options);
-    if (options.document_tokens == "begin_end")
-      begin_ = required(tokenizer.begin_token(), "beginning", options);
-  }
-
-  void encode(Part& part) const {
-    for (const std::string_view piece : part.pieces) {
-      const uint64_t at = part.begin + static_cast<uint64_t>(piece.data() - part.pieces[0].data());
-      try {
-        separator_.empty() ? tokenizer_.encode(piece, part.ids) : encode_document(piece, part.ids);
-      } catch (const Error& error) {
-        if (separator_.empty() && at == 0) throw;
-        throw error.with_context(
-            fmt::format("{} byte {}", separator_.empty() ? "counted from" : "the document at", at));
-      }
-      if (!separator_.empty()) part.ends.push_back(static_cast<int64_t>(part.ids.size()));
-    }
-  }
-
- private:
-  static std::optional<uint32_t> required(std::optional<uint32_t> token, const char* what,
-                                          const DatasetOptions& options) {
-    if (token) return token;
-    invalid(
-        fmt::format("[data] document_tokens = {}: this tokenizer ({}) has no token for the {} of a text: use "
-                    "gpt2, a SentencePiece model that has one, or none",
-                    options.document_tokens, options.tokenizer, what));
-  }
-
-  void encode_document(std::string_view document, std::vector<uint32_t>& ids) const {
-    if (begin_) ids.push_back(*begin_);
-    if (end_ && document.ends_with(separator_)) document.remove_suffix(separator_.size());
-    tokenizer_.encode(document, ids);
-    if (end_) ids.push_back(*end_);
-  }
-
-  const Tokenizer& tokenizer_;
-  std::string_view separator_;
-  std::optional<uint32_t> begin_, end_;
-};
+int threads_of(const WhileOpening& opening) { return opening.threads > 0 ? opening.threads : core_count(); }
 
 // Appends up to `bytes` of `file` to `text`.  False at its end.
 bool read_more(ContentStream& file, std::string& text, size_t bytes) {
@@ -178,48 +81,110 @@ bool read_more(ContentStream& file, std::string& text, size_t bytes) {
   return got == bytes;
 }
 
+// The parts of a file that are worked on side by side, and where the text goes on behind them.
+struct Round {
+  std::vector<TextPart> parts;
+  uint64_t begin = 0, end = 0;
+  bool last = false;  // of the file
+};
+
+// All of a file from byte `begin` of its contents on.
+void read_rounds(ContentStream& file, uint64_t begin, size_t round_bytes, const TextCutter& cutter,
+                 const std::function<void(Round&)>& take) {
+  std::string text;
+  size_t more = round_bytes;
+  for (Round round{.parts = {}, .begin = begin}; !round.last; round.begin = round.end) {
+    round.last = !read_more(file, text, more);
+    round.parts.clear();
+    const size_t done = cutter.cut(text, round.begin, round.last, round.parts);
+    more = done == 0 ? std::max(text.size(), round_bytes) : round_bytes;  // a part longer than the text
+    round.end = round.begin + done;
+    take(round);
+    text.erase(0, done);
+  }
+}
+
+// Whose tokens or characters a spool holds.
+std::string identity_of(std::span<const fs::path> files, const DatasetOptions& options,
+                        const preprocess::State& tokenizer) {
+  JsonWriter json;
+  json.begin_array().value(options.document_separator).value(options.document_tokens);
+  for (const fs::path& file : files) json.value(stamp_of(file));
+  for (const auto& [name, value] : tokenizer) json.value(name).value(value);
+  return to_hex(xxh3_128(json.end_array().text()));
+}
+
 class TextTokeniser {
  public:
-  TextTokeniser(const Tokenizer& tokenizer, const DatasetOptions& options)
-      : cutter_(tokenizer, options),
+  TextTokeniser(std::span<const fs::path> files, const Tokenizer& tokenizer, const DatasetOptions& options)
+      : files_(files),
+        cutter_([&tokenizer](std::string_view text, size_t at) { return tokenizer.may_cut(text, at); },
+                options),
         encoder_(tokenizer, options),
-        pool_(options.opening.threads > 0 ? options.opening.threads : core_count()),
+        pool_(threads_of(options.opening)),
         round_bytes_(options.opening.part_bytes * static_cast<size_t>(pool_.readers()) * 2),
-        builder_(tokenizer.vocabulary_size(), options.opening.spool) {}
-
-  void read(const fs::path& path, Progress& progress) {
-    ContentStream file(path);
-    std::string text;
-    uint64_t begin = 0;  // of `text` in the file
-    size_t more = round_bytes_;
-    for (bool last = false; !last;) {
-      last = !read_more(file, text, more);
-      std::vector<Part> parts;
-      const size_t done = cutter_.cut(text, begin, last, parts);
-      more = done == 0 ? std::max(text.size(), round_bytes_) : round_bytes_;  // a part longer than the text
-      encode(parts);
-      text.erase(0, done);
-      begin += done;
-      progress.at(begin, file.size());
+        progress_(files, options.opening) {
+    if (options.opening.spool.empty()) {
+      sink_ = std::make_unique<TokenBuilder>(tokenizer.vocabulary_size());
+      return;
     }
+    auto spool = std::make_unique<TokenSpool>(
+        options.opening.spool, identity_of(files, options, tokenizer.state()), tokenizer.vocabulary_size(),
+        [this](uint64_t done, uint64_t total) { progress_.tell(done, total); });
+    place_ = spool->place();
+    ends_ = spool->ends();
+    spool_ = spool.get();
+    sink_ = std::move(spool);
   }
 
-  TokenisedText finish() { return {builder_.finish(), std::move(ends_)}; }
+  TokenisedText read() {
+    for (uint64_t i = 0; i < files_.size(); ++i) {
+      progress_.begin(files_[i]);
+      if (i < place_.file) continue;  // it was read before
+      try {
+        read_file(i, i == place_.file ? place_.byte : 0);
+      } catch (const Error& error) {
+        const bool goes_on =
+            error.code() == ErrorCode::kCancelled || error.code() == ErrorCode::kResourceExhausted;
+        if (spool_ != nullptr && !goes_on) spool_->discard();
+        throw error.with_context(files_[i].string());
+      }
+    }
+    return {sink_->finish(), std::move(ends_)};
+  }
 
  private:
-  void encode(std::vector<Part>& parts) {
-    pool_.run(parts.size(), [&](size_t i) { encoder_.encode(parts[i]); });
-    for (const Part& part : parts) {
-      for (const int64_t end : part.ends) ends_.push_back(builder_.size() + end);
-      builder_.append(part.ids);
-    }
+  void read_file(uint64_t number, uint64_t begin) {
+    ContentStream file(files_[number]);
+    if (begin > 0) file.skip(begin, [&] { progress_.at(file.taken()); });
+    read_rounds(file, begin, round_bytes_, cutter_, [&](Round& round) {
+      encode(round, round.last ? TextPlace{number + 1, 0} : TextPlace{number, round.end});
+      progress_.at(file.taken());
+    });
   }
 
-  Cutter cutter_;
+  void encode(Round& round, TextPlace behind) {
+    pool_.run(round.parts.size(), [&](size_t i) {
+      progress_.check();
+      encoder_.encode(round.parts[i]);
+    });
+    const size_t before = ends_.size();
+    for (const TextPart& part : round.parts) {
+      for (const int64_t end : part.ends) ends_.push_back(sink_->size() + end);
+      sink_->append(part.ids);
+    }
+    sink_->mark(behind, std::span(ends_).subspan(before));
+  }
+
+  std::span<const fs::path> files_;
+  TextCutter cutter_;
   DocumentEncoder encoder_;
   ReaderPool pool_;
   size_t round_bytes_;
-  TokenBuilder builder_;
+  Progress progress_;
+  std::unique_ptr<TokenSink> sink_;
+  TokenSpool* spool_ = nullptr;  // where `sink_` is one
+  TextPlace place_;              // where reading begins
   std::vector<int64_t> ends_;
 };
 
@@ -250,54 +215,86 @@ std::vector<fs::path> text_files(const DatasetOptions& options) {
   return files;
 }
 
-std::set<char32_t> alphabet_of(std::span<const fs::path> files, const DatasetOptions& options) {
-  std::set<char32_t> alphabet;
+namespace {
+
+using Alphabet = std::set<char32_t>;
+
+bool begins_character(std::string_view text, size_t at) {
+  return (static_cast<unsigned char>(text[at]) & 0xC0) != 0x80;
+}
+
+// The characters of a part, into its ids.
+void find_characters(TextPart& part) {
+  try {
+    const auto found = preprocess::CharTokenizer::fit(part.pieces[0]).alphabet();
+    part.ids.assign(found.begin(), found.end());
+  } catch (const Error& error) {
+    throw part.begin > 0 ? error.with_context(fmt::format("counted from byte {}", part.begin)) : error;
+  }
+}
+
+Alphabet read_alphabet(std::span<const fs::path> files, const DatasetOptions& options) {
+  DatasetOptions stream = options;
+  stream.document_separator.clear();
+  const TextCutter cutter(&begins_character, stream);
+  ReaderPool pool(threads_of(options.opening));
+  const size_t round_bytes = options.opening.part_bytes * static_cast<size_t>(pool.readers()) * 2;
   Progress progress(files, options.opening);
+  Alphabet alphabet;
   for (const fs::path& path : files) {
     progress.begin(path);
-    ContentStream file(path);
-    std::string text;
-    uint64_t begin = 0;
     try {
-      for (bool last = false; !last;) {
-        last = !read_more(file, text, options.opening.part_bytes);
-        size_t end = text.size();
-        while (!last && end > 0 && (static_cast<unsigned char>(text[end - 1]) & 0xC0) == 0x80) --end;
-        if (!last && end > 0) --end;  // whole characters
-        if (end > 0) {
-          const auto part = preprocess::CharTokenizer::fit(std::string_view(text).substr(0, end)).alphabet();
-          alphabet.insert(part.begin(), part.end());
-        }
-        text.erase(0, end);
-        begin += end;
-        progress.at(begin, file.size());
-      }
+      ContentStream file(path);
+      read_rounds(file, 0, round_bytes, cutter, [&](Round& round) {
+        pool.run(round.parts.size(), [&](size_t i) { find_characters(round.parts[i]); });
+        for (const TextPart& part : round.parts) alphabet.insert(part.ids.begin(), part.ids.end());
+        progress.at(file.taken());
+      });
     } catch (const Error& error) {
-      throw(begin > 0 ? error.with_context(fmt::format("counted from byte {}", begin)) : error)
-          .with_context(path.string());
+      throw error.with_context(path.string());
     }
   }
   if (alphabet.empty()) invalid(names_of(files) + " is empty: there is nothing to train on");
   return alphabet;
 }
 
+// As an interrupted reader of the same files left it, its checksum in front; empty where there is none.
+Alphabet kept_alphabet(const fs::path& path) {
+  if (!fs::exists(path)) return {};
+  constexpr size_t kChecksum = 17;  // digits and a line's end
+  const std::string text = furrow::read_file(path.string());
+  uint64_t checksum = 0;
+  if (text.size() < kChecksum || !parse_hex(std::string_view(text).substr(0, kChecksum - 1), checksum))
+    return {};
+  const std::string numbers = text.substr(kChecksum);
+  if (xxh3_64(numbers) != checksum) return {};
+  const auto tokenizer =
+      preprocess::load_as<preprocess::CharTokenizer>({{"kind", "char"}, {"alphabet", numbers}});
+  return {tokenizer->alphabet().begin(), tokenizer->alphabet().end()};
+}
+
+}  // namespace
+
+std::set<char32_t> alphabet_of(std::span<const fs::path> files, const DatasetOptions& options) {
+  if (options.opening.spool.empty()) return read_alphabet(files, options);
+  const fs::path path =
+      options.opening.spool / fmt::format("{}{}.alphabet", kSpoolPrefix, identity_of(files, options, {}));
+  Alphabet alphabet = kept_alphabet(path);
+  if (!alphabet.empty()) return alphabet;
+  alphabet = read_alphabet(files, options);
+  const auto state = preprocess::CharTokenizer({alphabet.begin(), alphabet.end()}).state();
+  const std::string& numbers = state.at("alphabet");
+  write_file_atomic(path.string(), to_hex(xxh3_64(numbers)) + "\n" + numbers);
+  return alphabet;
+}
+
 TokenisedText tokenise(std::span<const fs::path> files, const Tokenizer& tokenizer,
                        const DatasetOptions& options) {
-  TextTokeniser reader(tokenizer, options);
-  Progress progress(files, options.opening);
-  for (const fs::path& file : files) {
-    progress.begin(file);
-    try {
-      reader.read(file, progress);
-    } catch (const Error& error) {
-      throw error.with_context(file.string());
-    }
-  }
-  TokenisedText text = reader.finish();
+  TokenisedText text = TextTokeniser(files, tokenizer, options).read();
   if (!options.document_separator.empty() && text.ends.empty() && text.tokens->size() == 0) {
     invalid(
         fmt::format("{} holds no document, separators alone: [data] document_separator is the text that "
-                    "ends one",
+                    "ends one; choose another, or leave it empty to read the text as one stream",
                     names_of(files)));
   }
   if (text.tokens->size() == 0) invalid(names_of(files) + " is empty: there is nothing to train on");

@@ -1,6 +1,6 @@
-// Text files as tokens: read in parts, which are tokenised side by side, so that of the files themselves
-// little is in memory at once (of .gz files all of one).  What comes out is what the tokenizer makes of each
-// file as a whole, whatever the parts and the threads.
+// Text files as tokens: read in parts, plain or .gz, which are tokenised side by side, so that of the files
+// themselves little is in memory at once.  What comes out is what the tokenizer makes of each file as a
+// whole, whatever the parts, the threads and the interruptions.
 #pragma once
 
 #include <cstdint>

@@ -4,11 +4,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <optional>
 
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "furrow/base/hash.h"
 #include "furrow/config/config.h"
 #include "furrow/data/test_files.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
@@ -75,17 +79,133 @@ TEST(TextReader, PartsAndThreadsChangeNothing) {
     const std::vector<int64_t> whole = encoded(*tokenizer, text);
     for (const auto& [bytes, threads] :
          {std::pair<size_t, int>{1, 1}, {1, 3}, {7, 2}, {200, 2}, {1 << 20, 1}}) {
-      for (const bool spooled : {false, true}) {
+      const TempFolder spool;
+      for (const bool spooled : {false, true, true}) {  // the last time what is there is taken
         DatasetOptions options{.kind = "text"};
         options.opening = {.threads = threads, .part_bytes = bytes};
-        if (spooled) options.opening.spool = folder.path();
+        if (spooled) options.opening.spool = spool.path();
         const TokenisedText read = tokenise(files, *tokenizer, options);
         EXPECT_EQ(all_of(*read.tokens), whole) << bytes << " " << threads;
         EXPECT_THAT(read.ends, IsEmpty());
       }
     }
   }
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 1) << "a spool is left";
+}
+
+// Counts what it is given.
+class CountingTokenizer : public preprocess::BpeTokenizer {
+ public:
+  CountingTokenizer() : BpeTokenizer(kMerges) {}
+  void encode(std::string_view text, std::vector<uint32_t>& ids) const override {
+    bytes += text.size();
+    BpeTokenizer::encode(text, ids);
+  }
+  mutable std::atomic<size_t> bytes{0};
+};
+
+// Two files, one of them .gz, read into a spool.
+struct Spooled {
+  TempFolder folder, spool;
+  std::string text[2] = {made_up_text(4000), made_up_text(2500, true)};
+  std::vector<std::filesystem::path> files{
+      folder.write("a.txt.gz", testing::gzip_bytes(testing::bytes_of(text[0]))),
+      folder.write("b.txt", text[1])};
+  DatasetOptions options{.kind = "text"};
+  CancelToken cancel;
+
+  explicit Spooled(const std::string& separator = "") {
+    options.document_separator = separator;
+    options.opening = {.threads = 2, .part_bytes = 300, .spool = spool.path(), .cancel = &cancel};
+  }
+  size_t bytes() const { return text[0].size() + text[1].size(); }
+  // Reads until `rounds` more of them are told, or to the end.
+  std::optional<TokenisedText> read(const preprocess::Tokenizer& tokenizer, int rounds) {
+    cancel.cancel(0);
+    const uint64_t all = std::filesystem::file_size(files[0]) + std::filesystem::file_size(files[1]);
+    options.opening.progress = [this, rounds, all, told = 0](uint64_t, uint64_t total) mutable {
+      if (total == all && ++told == rounds) cancel.cancel();  // not while what is there is compared
+    };
+    try {
+      return tokenise(files, tokenizer, options);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kCancelled) throw;
+      EXPECT_THAT(error.what(), HasSubstr("keeps what is done, the same command goes on there"));
+      return std::nullopt;
+    }
+  }
+};
+
+TEST(TextReader, WhatWasTokenisedIsNotTokenisedAgain) {
+  for (const std::string separator : {"", "\n\n"}) {
+    Spooled set(separator);
+    DatasetOptions plain = set.options;
+    plain.opening = {};
+    const TokenisedText expected = tokenise(set.files, preprocess::BpeTokenizer(kMerges), plain);
+    const CountingTokenizer tokenizer;
+    int times = 1;
+    std::optional<TokenisedText> read;
+    for (; times < 100 && !(read = set.read(tokenizer, 5)); ++times) continue;
+    ASSERT_TRUE(read);
+    EXPECT_GT(times, 3);
+    EXPECT_LE(tokenizer.bytes, set.bytes());
+    if (separator.empty()) {
+      EXPECT_EQ(tokenizer.bytes, set.bytes());  // else but for empty documents
+    }
+    EXPECT_EQ(all_of(*read->tokens), all_of(*expected.tokens));
+    EXPECT_EQ(read->ends, expected.ends);
+  }
+}
+
+TEST(TextReader, ASpoolIsOfOneTextAndTokenizer) {
+  Spooled set;
+  const CountingTokenizer tokenizer;
+  ASSERT_TRUE(set.read(tokenizer, 1000000));
+  const auto taken_again = [&](const preprocess::Tokenizer& by) {
+    const size_t before = tokenizer.bytes;
+    return set.read(by, 1000000).has_value() && tokenizer.bytes == before;
+  };
+  EXPECT_TRUE(taken_again(tokenizer)) << "control";
+  set.options.document_separator = "x";
+  EXPECT_FALSE(taken_again(tokenizer));
+  set.options.document_separator = "";
+  const std::vector<int64_t> bytes = all_of(*set.read(preprocess::ByteTokenizer(), 1000000)->tokens);
+  EXPECT_EQ(std::string(bytes.begin(), bytes.end()), set.text[0] + set.text[1]);
+  EXPECT_TRUE(taken_again(tokenizer));
+  set.folder.write("b.txt", made_up_text(2501, true));
+  EXPECT_FALSE(taken_again(tokenizer));
+}
+
+TEST(TextReader, AnErrorOfTheTextLeavesNoSpool) {
+  Spooled set;
+  set.options.opening.part_bytes = 10;
+  EXPECT_THROW(set.read(preprocess::CharTokenizer({'a', 'b'}), 1000000), Error);
+  EXPECT_TRUE(std::filesystem::is_empty(set.spool.path()));
+}
+
+TEST(TextReader, AnAlphabetDoesNotDependOnThreadsAndIsKept) {
+  Spooled set;
+  const auto expected = preprocess::CharTokenizer::fit(set.text[0] + set.text[1]).alphabet();
+  const auto read = [&](int threads, size_t bytes, bool spooled) {
+    DatasetOptions options = set.options;
+    options.document_separator = "\n\n";  // cuts documents, not characters
+    options.opening = {.threads = threads, .part_bytes = bytes};
+    if (spooled) options.opening.spool = set.spool.path();
+    const auto found = alphabet_of(set.files, options);
+    return std::vector<char32_t>(found.begin(), found.end());
+  };
+  for (const int threads : {1, 3}) {
+    for (const size_t bytes : {size_t{1}, size_t{50}, size_t{1} << 20})
+      EXPECT_EQ(read(threads, bytes, false), expected) << threads << " " << bytes;
+  }
+  EXPECT_EQ(read(1, 50, true), expected);
+  const auto file = std::filesystem::directory_iterator(set.spool.path())->path();
+  EXPECT_EQ(read(1, 50, true), expected);
+  const std::string kept = furrow::read_file(file.string());
+  const std::string numbers = "97 98";
+  furrow::write_file_atomic(file.string(), to_hex(xxh3_64(numbers)) + "\n" + numbers);
+  EXPECT_EQ(read(1, 50, true), (std::vector<char32_t>{'a', 'b'})) << "control: what is kept is taken";
+  furrow::write_file_atomic(file.string(), kept.substr(0, kept.size() - 1));
+  EXPECT_EQ(read(1, 50, true), expected) << "damaged";
 }
 
 TEST(TextReader, DocumentsAreEncodedAlone) {
@@ -195,7 +315,7 @@ TEST(TextReader, DamageIsNamedWithFileAndPlace) {
   const Error error = error_of([&] { open_dataset(options); });
   EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
   EXPECT_THAT(error.what(), HasSubstr("t.txt"));
-  EXPECT_THAT(error.what(), HasSubstr("counted from byte 2"));
+  EXPECT_THAT(error.what(), HasSubstr("counted from byte 300: "));
   const preprocess::CharTokenizer letters({'b', 'c'});
   text = std::string(100, 'b') + "z";
   const std::vector<std::filesystem::path> files{folder.write("u.txt", text)};

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "furrow/models/sized_operations.h"
+#include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/unit_facts.h"
 
 namespace furrow::models {
@@ -25,11 +26,13 @@ Tensor gpt_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
       ops->linear(ops->norm(input, width, 2), width, ops->layer("attn.c_attn.weight", 3 * width));
   const Tensor mixed = ops->attention(qkv, 3 * width, heads, width);
   const Tensor middle =
-      ops->add(input, ops->linear(mixed, width, ops->layer("attn.c_proj.weight", width)), width, drops);
+      ops->add(input, ops->linear(mixed, width, ops->layer("attn.c_proj.weight", width, SizedCut::kRows)),
+               width, drops);
   const Tensor hidden = ops->linear(ops->norm(middle, width, 2), width,
                                     ops->layer("mlp.c_fc.weight", 4 * width), Activation::kSlope);
-  return ops->add(middle, ops->linear(hidden, 4 * width, ops->layer("mlp.c_proj.weight", width)), width,
-                  drops);
+  return ops->add(middle,
+                  ops->linear(hidden, 4 * width, ops->layer("mlp.c_proj.weight", width, SizedCut::kRows)),
+                  width, drops);
 }
 
 // nn/llama.cc
@@ -40,13 +43,15 @@ Tensor llama_block(const plan::Unit& unit, const Tensor& input, Operations* ops)
                                        {ops->layer("q_proj.weight", width), ops->layer("k_proj.weight", keys),
                                         ops->layer("v_proj.weight", keys)});
   const Tensor mixed = ops->attention(qkv, width + 2 * keys, heads, width);
-  const Tensor middle =
-      ops->add(input, ops->linear(mixed, width, ops->layer("o_proj.weight", width)), width, false);
+  const Tensor middle = ops->add(
+      input, ops->linear(mixed, width, ops->layer("o_proj.weight", width, SizedCut::kRows)), width, false);
   const Tensor gate_up =
       ops->side_by_side(ops->norm(middle, width, 1), width,
                         {ops->layer("gate_proj.weight", ffn), ops->layer("up_proj.weight", ffn)});
-  return ops->add(middle, ops->linear(ops->swiglu(gate_up, ffn), ffn, ops->layer("down_proj.weight", width)),
-                  width, false);
+  return ops->add(
+      middle,
+      ops->linear(ops->swiglu(gate_up, ffn), ffn, ops->layer("down_proj.weight", width, SizedCut::kRows)),
+      width, false);
 }
 
 // nn/lm_head.cc and the head of nn/llama.cc
@@ -105,6 +110,7 @@ const Row* row_of(const plan::Unit& unit) {
 // How often the block does the same for a sample.
 int64_t rows_of(const plan::Unit& unit) {
   if (unit.kind == "conv_relu_pool") return 1;
+  if (unit.tensor_degree > 1) return unit.input.shape.at(1);
   int64_t rows = 1;
   for (size_t d = 1; d + 1 < unit.output.shape.size(); ++d) rows *= unit.output.shape[d];
   return rows;
@@ -145,26 +151,75 @@ CallMemory call_memory(const plan::Unit& unit, bool input_gradient) {
   return call;
 }
 
+namespace {
+
+// What is above what a call reads, keeps and gives.
+void set_scratch(const plan::Unit& unit, const CallMemory& call, bool asks, plan::CallBytes* bytes) {
+  const int64_t out = border_bytes(unit, unit.output), in = asks ? unit.input.bytes_per_sample() : 0;
+  const int64_t made = bytes->deferred_bytes - bytes->kept_saved_bytes - bytes->kept_grad_bytes;
+  bytes->forward_scratch.sample_bytes = call.forward_peak - out - bytes->saved_bytes;
+  bytes->backward_scratch.sample_bytes = call.backward_peak - made - in;
+}
+
+plan::CallBytes bytes_of(const plan::Unit& unit) {
+  return {unit.saved_bytes,     unit.deferred_bytes,   unit.kept_saved_bytes, unit.kept_grad_bytes,
+          unit.forward_scratch, unit.backward_scratch, unit.weight_scratch};
+}
+
+void declare(bool asks, plan::Unit* unit) {
+  const CallMemory call = call_memory(*unit, asks);
+  if (!unit->adapters.empty()) {
+    unit->saved_bytes = call.saved_bytes;
+    unit->deferred_bytes = call.deferred_bytes;
+    unit->kept_grad_bytes = std::min(unit->kept_grad_bytes, unit->deferred_bytes);
+    unit->kept_saved_bytes =
+        std::min({unit->kept_saved_bytes, unit->saved_bytes, unit->deferred_bytes - unit->kept_grad_bytes});
+  }
+  plan::CallBytes bytes = bytes_of(*unit);
+  set_scratch(*unit, call, asks, &bytes);
+  unit->forward_scratch = bytes.forward_scratch;
+  unit->backward_scratch = bytes.backward_scratch;
+  if (unit->kind == "conv_relu_pool") unit->weight_scratch.sample_bytes = call.weight_peak;
+}
+
+constexpr int kMostRanks = 64;  // of a tensor axis; those of more are divided
+
+// Of one rank of each tensor axis that the model can be cut by.
+void declare_parts(const plan::ModelFacts& facts, plan::ModelSpec* spec) {
+  for (int degree = 2; degree <= kMostRanks; ++degree) {
+    if (!plan::refuses_tensor_cut(*spec, degree).empty()) continue;
+    const plan::ModelSpec parts = plan::tensor_cut(*spec, degree);
+    for (size_t u = 0; u < parts.units.size(); ++u) {
+      const plan::Unit& part = parts.units[u];
+      if (row_of(part) == nullptr || !part.adapters.empty()) continue;
+      const bool asks = facts.units[u].passes;
+      const CallMemory call = call_memory(part, asks);
+      plan::CallBytes bytes = bytes_of(part);
+      bytes.saved_bytes = call.saved_bytes;
+      bytes.deferred_bytes = call.deferred_bytes;
+      bytes.kept_grad_bytes = std::min(bytes.kept_grad_bytes, bytes.deferred_bytes);
+      bytes.kept_saved_bytes =
+          std::min({bytes.kept_saved_bytes, bytes.saved_bytes, bytes.deferred_bytes - bytes.kept_grad_bytes});
+      bytes.weight_scratch = {};
+      set_scratch(part, call, asks, &bytes);
+      spec->units[u].tensor.calls[degree] = bytes;
+    }
+  }
+}
+
+}  // namespace
+
 void declare_scratch(plan::ModelSpec* spec) {
   const plan::ModelFacts facts = plan::model_facts(*spec);
   for (size_t u = 0; u < spec->units.size(); ++u) {
     plan::Unit& unit = spec->units[u];
-    if (row_of(unit) == nullptr) continue;
-    const bool asks = facts.units[u].passes;
-    const CallMemory call = call_memory(unit, asks);
-    if (!unit.adapters.empty()) {
-      unit.saved_bytes = call.saved_bytes;
-      unit.deferred_bytes = call.deferred_bytes;
-      unit.kept_grad_bytes = std::min(unit.kept_grad_bytes, unit.deferred_bytes);
-      unit.kept_saved_bytes =
-          std::min({unit.kept_saved_bytes, unit.saved_bytes, unit.deferred_bytes - unit.kept_grad_bytes});
+    if (row_of(unit) != nullptr) {
+      declare(facts.units[u].passes, &unit);
+    } else if (converts(unit) && facts.units[u].passes) {  // the gradient before it is what the source reads
+      unit.backward_scratch.sample_bytes += border_bytes(unit, unit.input);
     }
-    const int64_t out = border_bytes(unit, unit.output), in = asks ? unit.input.bytes_per_sample() : 0;
-    const int64_t made = unit.deferred_bytes - unit.kept_saved_bytes - unit.kept_grad_bytes;
-    unit.forward_scratch.sample_bytes = call.forward_peak - out - unit.saved_bytes;
-    unit.backward_scratch.sample_bytes = call.backward_peak - made - in;
-    if (unit.kind == "conv_relu_pool") unit.weight_scratch.sample_bytes = call.weight_peak;
   }
+  declare_parts(facts, spec);
 }
 
 }  // namespace furrow::models

@@ -6,11 +6,13 @@
 namespace furrow::models {
 
 // Sets the scratch of the units whose kind is known here: gpt's and llama's blocks and heads, convolutions,
-// linear layers with adapters; of all that have adapters what is saved and deferred too.  REQUIRES: a spec
-// that nothing changes any more, of a whole network: precision, adapters and what is frozen count.
+// linear layers with adapters; of all that have adapters what is saved and deferred too, and of decoders what
+// a rank of any tensor axis holds.  REQUIRES: a spec that nothing changes any more, of a whole network:
+// precision, adapters and what is frozen count.
 void declare_scratch(plan::ModelSpec* spec);
 
-// What a sample of a unit holds, by the tape.  Of a unit of another kind: all 0.
+// What a sample of a unit holds, by the tape; of a part of one (plan/tensor_cut.h), one rank of its axis.  Of
+// a unit of another kind: all 0.
 struct CallMemory {
   int64_t saved_bytes = 0, deferred_bytes = 0;  // as Unit's
   int64_t forward_peak = 0, backward_peak = 0;  // above what the call finds when it begins

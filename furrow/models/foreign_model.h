@@ -17,10 +17,11 @@ struct NamedParameter {
 
 // A model that was trained elsewhere, under the names of this library.
 struct ForeignModel {
-  config::Model model;     // [model]: the architecture and its sizes
-  int64_t vocabulary = 0;  // classes of the output
-  int64_t context = 0;     // the most tokens of one sample
-  std::vector<NamedParameter> parameters;
+  config::Model model;                     // [model]: the architecture and its sizes
+  int64_t vocabulary = 0;                  // classes of the output
+  int64_t context = 0;                     // the most tokens of one sample
+  std::vector<NamedParameter> parameters;  // float32
+  DType stored = DType::kF32;              // what all of them were of before
 };
 
 }  // namespace furrow::models

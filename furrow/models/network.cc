@@ -17,7 +17,7 @@ plan::ModelSpec trained_network(const config::Config& config, const DataShape& d
                 "another class");
   }
   plan::ModelSpec spec = describe(config.model, data, extra);
-  compute_in(precision_of(config.training.mixed_precision_param), &spec);
+  compute_in(precision_policy(config.training), &spec);
   reduce_in(precision_of(config.training.mixed_precision_reduce), &spec);
   apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);

@@ -83,5 +83,117 @@ TEST(Precision, AnUnknownNameIsRefused) {
   EXPECT_THROW(precision_of("bf16"), Error);
 }
 
+plan::ModelSpec in_units(plan::ModelSpec spec, const std::vector<std::string>& units,
+                         const std::string& objective = "supervised") {
+  config::Training training;
+  training.mixed_precision_param = "bfloat16";
+  training.mixed_precision_units = units;
+  training.objective = objective;
+  compute_in(precision_policy(training), &spec);
+  return spec;
+}
+
+std::string refusal(const plan::ModelSpec& spec, const std::vector<std::string>& units) {
+  try {
+    in_units(spec, units);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+    return error.message();
+  }
+  return "";
+}
+
+plan::ModelSpec gan() {
+  config::Model model;
+  model.name = "gan";
+  return describe(model, {{DType::kF32, {-1, 1, 28, 28}}, 10});
+}
+
+plan::ModelSpec untied() {
+  config::Model model;
+  model.name = "gpt";
+  model.layers = 2;
+  model.heads = 2;
+  model.width = 16;
+  model.tie_embeddings = false;
+  return describe(model, {{DType::kI64, {-1, 8}}, 13});
+}
+
+// By name and by kind, the last entry that matches; the others compute as the run does.
+TEST(Precision, UnitsMayComputeInTypesOfTheirOwn) {
+  const plan::ModelSpec spec =
+      in_units(untied(), {"transformer_block param=float16", "h.1 param=float32", "lm_* param=float32"});
+  ASSERT_EQ(spec.units.size(), 4U);
+  const DType expected[] = {DType::kBF16, DType::kF16, DType::kF32, DType::kF32};
+  for (size_t u = 0; u < 4; ++u) {
+    EXPECT_EQ(spec.units[u].compute, expected[u]) << u;
+    EXPECT_EQ(spec.units[u].output.dtype, expected[u]) << u;
+    if (u > 0) EXPECT_EQ(spec.units[u].input.dtype, expected[u - 1]) << u;
+  }
+  EXPECT_EQ(spec.units[3].saved_bytes, untied().units[3].saved_bytes) << "nothing is converted";
+  plan::ModelSpec alone = untied();
+  compute_in(DType::kF16, &alone);
+  EXPECT_EQ(spec.units[1].saved_bytes, alone.units[1].saved_bytes + 8 * 16 * 2) << "its input, converted";
+  EXPECT_EQ(mixed_precision_text(spec),
+            "units compute in float32, but in bfloat16: " + spec.units[0].name + "; in float16: h.0");
+  EXPECT_EQ(mixed_precision_text(alone), "");
+  EXPECT_EQ(lowest_precision(spec), DType::kBF16);
+  EXPECT_EQ(lowest_precision(alone), DType::kF16);
+  const auto flops = [](const plan::Unit& unit) {
+    return unit.flops.forward + unit.flops.backward_input + unit.flops.backward_weight;
+  };
+  double all = 0;
+  for (const plan::Unit& unit : spec.units) all += flops(unit);
+  EXPECT_DOUBLE_EQ(operation_shares(spec).float32, 1 - flops(spec.units[0]) / all);
+}
+
+TEST(Precision, UnitsThatRunTheLayersOfAnotherFollowIt) {
+  const plan::ModelSpec spec = in_units(gan(), {"discriminator.fc1 param=float32"});
+  for (const plan::Unit& unit : spec.units) {
+    const bool first = unit.name.ends_with("fc1") && !unit.name.starts_with("generator.");
+    const bool wide = first || unit.kind == "latent";
+    EXPECT_EQ(unit.compute, wide ? DType::kF32 : DType::kBF16) << unit.name;
+  }
+  EXPECT_EQ(refusal(gan(), {"fooled.fc1 param=float32"}),
+            "[training] mixed_precision_units: 'fooled.fc1 param=float32': fooled.fc1 runs the layers of "
+            "discriminator.fc1 once more, in what that one computes in: name discriminator.fc1");
+  EXPECT_EQ(refusal(gan(), {"*.fc1 param=float32"}), "");
+}
+
+TEST(Precision, ATeachersUnitsAreNamedBehindItsName) {
+  config::Training training;
+  training.mixed_precision_param = "bfloat16";
+  training.mixed_precision_units = {"teacher.h.1 param=float32", "h.0 param=float32"};
+  training.objective = "distillation";
+  plan::ModelSpec own = untied(), teacher = untied();
+  compute_in(precision_policy(training), &own);
+  compute_in(teachers_precision_policy(training), &teacher);
+  for (size_t u = 0; u < own.units.size(); ++u) {
+    EXPECT_EQ(own.units[u].compute == DType::kF32, own.units[u].name == "h.0");
+    EXPECT_EQ(teacher.units[u].compute == DType::kF32, own.units[u].name == "h.1");
+  }
+}
+
+TEST(Precision, WhatCannotBeIsRefusedWithTheRemedy) {
+  EXPECT_EQ(refusal(gpt(), {"lm_head param=float32"}),
+            "[training] mixed_precision_units: lm_head computes in float32, and its lm_head.weight is the "
+            "wte.weight of " +
+                gpt().units[0].name + ", which computes in bfloat16: give both one type, as \"" +
+                gpt().units[0].name + " param=float32\" does, or do not tie them");
+  EXPECT_EQ(refusal(gpt(), {"lm_head param=float32", gpt().units[0].name + " param=float32"}), "");
+  const auto has = [](const std::string& entry, const std::string& part) {
+    EXPECT_NE(refusal(gan(), {entry}).find("'" + entry + "': " + part), std::string::npos)
+        << refusal(gan(), {entry});
+  };
+  has("discriminator.fc1", "write \"PATTERN param=TYPE\"");
+  has("a b=c d=e", "write \"PATTERN param=TYPE\"");
+  has("generator.fc1 reduce=float32", "unknown key 'reduce'");
+  has("generator.fc1 param=bf16", "unknown precision 'bf16'");
+  has("generator.fc1 param", "unknown precision ''");
+  has("generator.fc7 param=float32", "it matches the name or kind of no unit; unknown unit 'generator.fc7'");
+  has("latent param=float16", "generator.latent is of kind latent, which computes in float32 alone");
+  has("teacher.fc1 param=float16", "there is no teacher");
+}
+
 }  // namespace
 }  // namespace furrow::models

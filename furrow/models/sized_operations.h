@@ -14,24 +14,35 @@ namespace furrow::models {
 // What an activation keeps for backward: nothing else than its output (ReLU), or its slope (GELU).
 enum class KeptByActivation : uint8_t { kNone, kOutput, kSlope };
 
+// What a tensor axis cuts of a layer, as tensor::Cut: its outputs, over positions that are gathered first, or
+// its inputs, whose sums are scattered over positions.
+enum class SizedCut : uint8_t { kColumns, kRows };
+
 // What a layer has of a unit's parameters.
 struct SizedLayer {
-  int64_t out = 0;
+  int64_t out = 0;      // of one rank
   bool trains = false;  // the weight; its gradient is formed later
   const plan::Adapter* adapter = nullptr;
   int64_t rank = 0;
   bool adapter_trains = false;
+  SizedCut cut = SizedCut::kColumns;  // over a tensor axis
 };
 
 // The operations of tensor/ops_torch.h over one sample, rows x columns numbers each.  Of 16 bits those that
-// work on float32 copies make them here too; kernels' own scratch is not counted.
+// work on float32 copies make them here too; kernels' own scratch is not counted.  Of one rank of a tensor
+// axis `rows` are its positions; products and attention work on those of all ranks, of its columns.
 class SizedOperations {
  public:
   using Memory = MemoryTape::Memory;
   using Tensor = MemoryTape::Tensor;
 
   SizedOperations(const plan::Unit& unit, int64_t rows)
-      : unit_(unit), rows_(rows), bytes_(number_bytes(unit)), trains_(any_trains(unit)) {}
+      : unit_(unit),
+        rows_(rows),
+        degree_(unit.tensor_degree),
+        all_rows_(rows * degree_),
+        bytes_(number_bytes(unit)),
+        trains_(any_trains(unit)) {}
 
   MemoryTape& tape() { return tape_; }
   bool trains() const { return trains_; }
@@ -40,9 +51,11 @@ class SizedOperations {
   Memory numbers(int64_t columns) { return tape_.make(rows_ * columns * bytes_); }
   Memory floats(int64_t columns) { return tape_.make(rows_ * columns * kFloatBytes); }
   void forget_deferred() { deferred_.clear(); }
+  int64_t part(int64_t columns) const { return (columns + degree_ - 1) / degree_; }  // of one rank
 
-  SizedLayer layer(std::string_view name, int64_t out) const {
-    SizedLayer layer{out};
+  SizedLayer layer(std::string_view name, int64_t out, SizedCut cut = SizedCut::kColumns) const {
+    SizedLayer layer{cut == SizedCut::kColumns ? part(out) : out};
+    layer.cut = cut;
     for (size_t i = 0; i < unit_.parameters.size(); ++i) {
       if (!unit_.parameters[i].name.ends_with(name)) continue;
       layer.trains = trained(i);
@@ -70,6 +83,7 @@ class SizedOperations {
 
   Tensor linear(const Tensor& x, int64_t in, const SizedLayer& layer,
                 KeptByActivation activation = KeptByActivation::kNone) {
+    if (degree_ > 1 && layer.cut == SizedCut::kRows) return scattered(x, part(in), layer);
     if (layer.adapter == nullptr)
       return plain(x, {in, layer.out, layer.trains, activation == KeptByActivation::kSlope});
     const Tensor z = sum(plain(x, {in, layer.out, layer.trains}), adapted(x, in, layer, false));
@@ -133,15 +147,16 @@ class SizedOperations {
   }
 
   Tensor attention(const Tensor& qkv, int64_t qkv_columns, int64_t heads, int64_t columns) {
-    const Memory sums = floats(heads), out = numbers(columns);
+    const Memory sums = tape_.make(all_rows_ * part(heads) * kFloatBytes), out = all_numbers(part(columns));
     return tape_.record(out, {qkv}, false, [this, qkv = qkv.memory, out, sums, qkv_columns](const Memory&) {
-      return std::vector{numbers(qkv_columns)};
+      return std::vector{all_numbers(part(qkv_columns))};
     });
   }
 
   Tensor swiglu(const Tensor& both, int64_t columns) {
-    return tape_.record(numbers(columns), {both}, false, [this, both = both.memory, columns](const Memory&) {
-      return std::vector{numbers(2 * columns)};
+    const int64_t own = part(columns);
+    return tape_.record(all_numbers(own), {both}, false, [this, both = both.memory, own](const Memory&) {
+      return std::vector{all_numbers(2 * own)};
     });
   }
 
@@ -166,6 +181,8 @@ class SizedOperations {
     return !unit_.parameters[parameter].rule.frozen && !unit_.parameters[parameter].borrowed;
   }
 
+  Memory all_numbers(int64_t columns) { return tape_.make(all_rows_ * columns * bytes_); }
+  Memory all_floats(int64_t columns) { return tape_.make(all_rows_ * columns * kFloatBytes); }
   bool narrow() const { return bytes_ < kFloatBytes; }
   Memory widened(const Memory& x, int64_t columns) { return narrow() ? floats(columns) : x; }
   Memory narrowed(const Memory& wide, int64_t columns) { return narrow() ? numbers(columns) : wide; }
@@ -184,13 +201,40 @@ class SizedOperations {
     bool strided = false;  // its gradient is a part of another, which is copied
   };
   Tensor plain(const Tensor& x, const Product& p) {
-    const Memory y = numbers(p.out), slope = p.gelu ? numbers(p.out) : nullptr;
+    const Memory whole = gathered(x.memory, p.in);
+    const Memory y = all_numbers(p.out), slope = p.gelu ? all_numbers(p.out) : nullptr;
     const bool asks = x.needs_gradient();
-    return tape_.record(y, {x}, trains_, [this, p, slope, asks, x = x.memory](const Memory& given) {
-      const Memory dy = p.strided ? numbers(p.out) : given, dz = p.gelu ? numbers(p.out) : dy;
+    return tape_.record(y, {x}, trains_, [this, p, slope, asks, x = whole](const Memory& given) {
+      const Memory dy = p.strided ? numbers(p.out) : given, dz = p.gelu ? all_numbers(p.out) : dy;
       defer(p.trains, x, dz);
-      return std::vector{asks ? numbers(p.in) : nullptr};
+      if (!asks) return std::vector<Memory>{nullptr};
+      if (degree_ == 1) return std::vector{numbers(p.in)};
+      const Memory part = all_floats(p.in), sum = scattered_sum(p.in);
+      return std::vector{narrowed(sum, p.in)};
     });
+  }
+
+  // A product over a part of the inputs: float32 sums of all positions, of which each rank keeps its own.
+  Tensor scattered(const Tensor& x, int64_t in, const SizedLayer& layer) {
+    const bool asks = x.needs_gradient();
+    const Memory part = all_floats(layer.out), sum = scattered_sum(layer.out);
+    return tape_.record(narrowed(sum, layer.out), {x}, trains_,
+                        [this, layer, in, asks, x = x.memory](const Memory& dy) {
+                          defer(layer.trains, x, gathered(dy, layer.out));
+                          return std::vector{asks ? all_numbers(in) : nullptr};
+                        });
+  }
+
+  // Over a tensor axis: the positions of all ranks, by way of a buffer in the order of ranks.
+  Memory gathered(const Memory& x, int64_t columns) {
+    if (degree_ == 1) return x;
+    const Memory slices = all_numbers(columns);
+    return all_numbers(columns);
+  }
+  // The own positions of a sum, by way of one too.
+  Memory scattered_sum(int64_t columns) {
+    const Memory slices = all_floats(columns);
+    return floats(columns);
   }
 
   Tensor plain_side_by_side(const Tensor& x, int64_t in, const std::vector<SizedLayer>& layers) {
@@ -201,10 +245,12 @@ class SizedOperations {
       trains = trains || layer.trains;
     }
     const bool asks = x.needs_gradient();
-    return tape_.record(numbers(out), {x}, trains_, [=, this, x = x.memory](const Memory& dy) {
+    const Memory whole = gathered(x.memory, in);
+    return tape_.record(all_numbers(out), {x}, trains_, [=, this, x = whole](const Memory& dy) {
       defer(trains, x, dy);
       if (!asks) return std::vector<Memory>{};
-      const Memory dx = floats(in);
+      Memory dx = all_floats(in);
+      if (degree_ > 1) dx = scattered_sum(in);
       return std::vector{narrowed(dx, in)};
     });
   }
@@ -243,7 +289,7 @@ class SizedOperations {
   }
 
   const plan::Unit& unit_;
-  const int64_t rows_, bytes_;
+  const int64_t rows_, degree_, all_rows_, bytes_;
   const bool trains_;
   MemoryTape tape_;
   std::vector<Memory> deferred_;

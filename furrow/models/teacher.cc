@@ -8,7 +8,6 @@
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
 #include "furrow/models/block_memory.h"
-#include "furrow/models/precision.h"
 #include "furrow/models/unit_builder.h"
 #include "furrow/plan/topology.h"
 
@@ -79,7 +78,7 @@ plan::ModelSpec describe_over(config::Model model, const DataShape& data, int64_
 }  // namespace
 
 plan::ModelSpec describe_teacher(const std::string& table, const DataShape& data, const Shape& trained,
-                                 DType precision, std::span<const Architecture> extra) {
+                                 const PrecisionPolicy& precision, std::span<const Architecture> extra) {
   if (table.starts_with("name = \"gan\""))
     throw Error(ErrorCode::kInvalidArgument, "it is a gan, which has no classes to teach");
   const bool tokens = data.input.dtype == DType::kI64;

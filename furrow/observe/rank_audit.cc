@@ -41,9 +41,11 @@ double RankAudit::latency_overhead() const {
 void write_audit(JsonWriter& json, const RankAudit& audit) {
   json.field("ranks", audit.ranks).field("layout", audit.layout);
   if (audit.ranks > 1) json.field("backend", audit.backend);
+  if (audit.ranks > 1 && !audit.sums.empty()) json.field("gradient_sums", audit.sums);
   json.field("deterministic", audit.deterministic);
   if (audit.ranks == 1) return;
   json.field("audited_steps", audit.steps);
+  if (audit.steps == 0) return;
   json.key("bytes").begin_object();
   for (const CollectiveAudit& kind : audit.bytes) {
     json.key(kind.name).begin_object();
@@ -74,6 +76,7 @@ std::optional<RankAudit> read_audit(const JsonValue& summary) {
   reader.read("ranks", audit.ranks);
   reader.read("layout", audit.layout);
   reader.read("backend", audit.backend);
+  reader.read("gradient_sums", audit.sums);
   reader.read("deterministic", audit.deterministic);
   reader.read("audited_steps", audit.steps);
   reader.read("bubble", audit.bubble);
@@ -102,7 +105,12 @@ std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
   const bool ours = audit.backend.empty() || audit.backend == "native";
   const std::string over = ours ? "" : fmt::format(", over {}", audit.backend);
   rows.push_back({"ranks", fmt::format("{} ({}{})", audit.ranks, audit.layout, over), ""});
+  if (!audit.sums.empty()) rows.push_back({"sums of gradients", audit.sums, ""});
   rows.push_back({"deterministic", audit.deterministic, ""});
+  if (audit.steps == 0) {
+    rows.push_back({"audit", "of no step: the first one of a process does not count", ""});
+    return rows;
+  }
   if (!audit.rank_samples_per_second.empty()) {
     const auto first = audit.rank_samples_per_second.begin();
     const auto [least, most] = std::minmax_element(first, audit.rank_samples_per_second.end());

@@ -27,6 +27,7 @@ struct RankAudit {
   std::string deterministic;  // "on: ..." or "off: ...", with the rule that decided
   // What follows: of several ranks alone.
   std::string backend;  // [comm]: "native"; empty: not noted
+  std::string sums;     // who adds gradients between devices; empty: the host, with the backend's algorithms
   int64_t steps = 0;    // that the figures below are of
   std::vector<CollectiveAudit> bytes;
   // Of a pipeline: 1 - computing time / (ranks x makespan), from the first forward to the last weight

@@ -17,6 +17,7 @@ Summary on_ranks() {
   audit.ranks = 2;
   audit.layout = "dp_replicate 2";
   audit.backend = "mpi";
+  audit.sums = "added on the device";
   audit.deterministic = "on: every share is an aligned block";
   audit.steps = 10;
   audit.bytes = {{"reduce_scatter", 30, 10 * 1024, 10 * 1000}, {"barrier", 1, 0, 0}};
@@ -54,13 +55,31 @@ TEST(RankAudit, OfOneRankIsItsLayoutAlone) {
   const std::string text = to_json(alone);
   for (const char* key : {"ranks", "layout", "deterministic"})
     EXPECT_NE(text.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
-  for (const char* key : {"backend", "bytes", "exposed_communication", "rank_samples_per_second"})
+  for (const char* key :
+       {"backend", "gradient_sums", "bytes", "exposed_communication", "rank_samples_per_second"})
     EXPECT_EQ(text.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
   EXPECT_EQ(to_table(alone).find("rank"), std::string::npos);
   const Summary back = parse_summary(text);
   ASSERT_TRUE(back.audit.has_value());
   EXPECT_EQ(back.audit->ranks, 1);
   EXPECT_EQ(to_json(back), text);
+}
+
+// The first step of a process does not count: a run of one, or a resume of a finished one, has measured
+// nothing.
+TEST(RankAudit, OfNoStepHasNoFigures) {
+  Summary short_one = on_ranks();
+  short_one.samples_per_second = 0;
+  short_one.audit->steps = 0;
+  const std::string text = to_json(short_one), table = to_table(short_one);
+  for (const char* key : {"bytes", "exposed_communication", "latency_overhead", "rank_samples_per_second"})
+    EXPECT_EQ(text.find(fmt::format("\"{}\"", key)), std::string::npos) << key;
+  for (const char* row :
+       {"samples per second", "step time", "samples/s per rank", "waited for ranks", "latency"})
+    EXPECT_EQ(table.find(row), std::string::npos) << row << table;
+  EXPECT_NE(table.find("audit                 of no step"), std::string::npos) << table;
+  EXPECT_EQ(to_json(parse_summary(text)), text);
+  EXPECT_NE(to_table(on_ranks()).find("step time"), std::string::npos) << "control";
 }
 
 TEST(RankAudit, IsAbsentInSummariesWithoutRanks) {

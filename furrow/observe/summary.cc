@@ -157,13 +157,18 @@ std::string to_table(const Summary& summary) {
   add_optional(rows, "test loss", summary.test_loss, 5);
   add_optional(rows, "test accuracy", summary.test_accuracy, 4);
   if (summary.best_step) rows.push_back({"best step", format_count(*summary.best_step), ""});
-  rows.push_back({"samples per second", format_count(static_cast<int64_t>(summary.samples_per_second)), ""});
+  const bool timed = summary.samples_per_second > 0;  // a step besides the first of the process
+  if (timed)
+    rows.push_back(
+        {"samples per second", format_count(static_cast<int64_t>(summary.samples_per_second)), ""});
   if (!summary.arithmetic.empty() && summary.arithmetic != "float32")
     rows.push_back({"computes in", summary.arithmetic, ""});
-  rows.push_back({"step time",
-                  fmt::format("{} median, {} p99", format_seconds(summary.step_time_median_ms / 1e3),
-                              format_seconds(summary.step_time_p99_ms / 1e3)),
-                  ""});
+  if (timed) {
+    rows.push_back({"step time",
+                    fmt::format("{} median, {} p99", format_seconds(summary.step_time_median_ms / 1e3),
+                                format_seconds(summary.step_time_p99_ms / 1e3)),
+                    ""});
+  }
   rows.push_back({"time to first step", format_seconds(summary.time_to_first_step_s), ""});
   rows.push_back({"waited for data", format_seconds(summary.data_wait_s), ""});
   if (summary.saves > 0) {

@@ -42,7 +42,8 @@ struct ParameterRule {
   bool frozen = false;                 // it has no gradient and no optimizer state, and stays as it is
   double lr_scale = 1;                 // times the learning rate of the step
   std::optional<double> weight_decay;  // none: the optimizer's, or 0, by group
-  std::optional<double> beta1 = {}, beta2 = {}, eps = {};  // none: the optimizer's
+  std::optional<double> beta1 = {}, beta2 = {}, eps = {}, momentum = {};  // none: the optimizer's
+  std::string optimizer = {};  // a row of optimizer_spec.cc where a run has several; "": it has one
   friend bool operator==(const ParameterRule&, const ParameterRule&) = default;
 };
 
@@ -148,6 +149,22 @@ struct UnitCollective {
 std::string_view name_of(UnitCollective::Phase phase);  // "backward_input"
 std::string_view name_of(UnitCollective::Op op);        // "reduce_scatter"
 
+// Memory that one call of a block needs while it runs, besides what it reads, keeps and gives: float32 copies
+// of what it has in 16 bits, gradients between its operations; below 0 where it lets go of more on its way.
+struct Scratch {
+  int64_t sample_bytes = 0;  // per sample
+  int64_t fixed_bytes = 0;   // beside them, of any microbatch
+  int64_t bytes(int64_t samples) const { return sample_bytes * samples + fixed_bytes; }
+  friend bool operator==(const Scratch&, const Scratch&) = default;
+};
+
+// What a unit's calls hold for a sample, as Unit has it.
+struct CallBytes {
+  int64_t saved_bytes = 0, deferred_bytes = 0, kept_saved_bytes = 0, kept_grad_bytes = 0;
+  Scratch forward_scratch = {}, backward_scratch = {}, weight_scratch = {};
+  friend bool operator==(const CallBytes&, const CallBytes&) = default;
+};
+
 // What cuts a unit over a tensor axis beside Parameter::tensor_axis and its borders'.  FLOPs divide where a
 // parameter is cut, but for whole_flops.
 struct TensorCut {
@@ -162,19 +179,12 @@ struct TensorCut {
   // Of saved_bytes and deferred_bytes, what every rank keeps whole; of Unit::flops, what every rank does.
   int64_t whole_saved_bytes = 0, whole_deferred_bytes = 0;
   Flops whole_flops = {};
+  // By degree, what the calls of one rank's part hold, where that is known better than by division.
+  std::map<int, CallBytes> calls = {};
   friend bool operator==(const TensorCut&, const TensorCut&) = default;
 };
 inline constexpr int32_t kUnitBefore = -2;
 inline constexpr int32_t kFromBatch = -1;
-
-// Memory that one call of a block needs while it runs, besides what it reads, keeps and gives: float32 copies
-// of what it has in 16 bits, gradients between its operations; below 0 where it lets go of more on its way.
-struct Scratch {
-  int64_t sample_bytes = 0;  // per sample
-  int64_t fixed_bytes = 0;   // beside them, of any microbatch
-  int64_t bytes(int64_t samples) const { return sample_bytes * samples + fixed_bytes; }
-  friend bool operator==(const Scratch&, const Scratch&) = default;
-};
 
 struct Unit {
   std::string name;  // "conv1", "blocks.0"

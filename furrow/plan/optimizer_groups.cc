@@ -26,7 +26,13 @@ struct OwnKey {
 };
 constexpr OwnKey kOwnKeys[] = {{"beta1", &ParameterRule::beta1, 1},
                                {"beta2", &ParameterRule::beta2, 1},
-                               {"eps", &ParameterRule::eps, {}}};
+                               {"eps", &ParameterRule::eps, {}},
+                               {"momentum", &ParameterRule::momentum, 1}};
+
+bool has_key(const std::string& optimizer, std::string_view key) {
+  const std::vector<std::string> keys = split(find_optimizer_spec(optimizer).keys, ' ');
+  return std::ranges::find(keys, key) != keys.end();
+}
 
 // One entry of [optimizer] groups.
 class Entry {
@@ -48,7 +54,7 @@ class Entry {
           fail(fmt::format("{} is tied to {}: name that one", parameter.name, parameter.tied_to));
         if (parameter.tied()) continue;
         names.push_back(parameter.name);
-        if (matches) set(&parameter.rule);
+        if (matches) set(parameter.name, &parameter.rule);
         found = found || matches;
       }
     }
@@ -69,26 +75,53 @@ class Entry {
     return value;
   }
 
+  const std::string& optimizer_of(const ParameterRule& rule) const {
+    return rule.optimizer.empty() ? optimizer_.name : rule.optimizer;
+  }
+
   // A key that not every optimizer has; false: there is no such key.
-  bool set_own(const std::string& key, const std::string& value, ParameterRule* rule) const {
+  bool set_own(const std::string& key, const std::string& value, const std::string& parameter,
+               ParameterRule* rule) const {
     for (const OwnKey& own : kOwnKeys) {
       if (own.name != key) continue;
-      const std::string& optimizer = optimizer_.name;
-      const std::vector<std::string> keys = split(find_optimizer_spec(optimizer).keys, ' ');
-      if (std::find(keys.begin(), keys.end(), key) == keys.end())
-        fail(fmt::format("optimizer.name = {} has no {}: leave it out", optimizer, key));
+      const std::string& optimizer = optimizer_of(*rule);
+      if (!has_key(optimizer, key)) {
+        fail(rule->optimizer.empty()
+                 ? fmt::format("optimizer.name = {} has no {}: leave it out", optimizer, key)
+                 : fmt::format("{} is stepped by {}, which has no {}: leave it out, or out of this entry",
+                               parameter, optimizer, key));
+      }
       rule->*own.value = number(key, value, own.below);
       return true;
     }
     return false;
   }
 
-  void set(ParameterRule* rule) const {
+  // Another optimizer; what earlier entries say has to be of a kind that it has.
+  void set_optimizer(const std::string& name, const std::string& parameter, ParameterRule* rule) const {
+    try {
+      rule->optimizer = find_optimizer_spec(name).name;
+    } catch (const Error& error) {
+      fail(error.message());
+    }
+    for (const OwnKey& own : kOwnKeys) {
+      if ((rule->*own.value).has_value() && !has_key(name, own.name))
+        fail(fmt::format("{} has no {}, which an earlier entry sets for {}: leave one of them out", name,
+                         own.name, parameter));
+    }
+  }
+
+  void set(const std::string& parameter, ParameterRule* rule) const {
+    for (size_t i = 1; i < words_.size(); ++i) {
+      if (words_[i].starts_with("name=")) set_optimizer(words_[i].substr(5), parameter, rule);
+    }
     for (size_t i = 1; i < words_.size(); ++i) {
       const size_t equals = words_[i].find('=');
       const std::string key = words_[i].substr(0, equals);
       const std::string value = equals == std::string::npos ? "" : words_[i].substr(equals + 1);
-      if (key == "lr") {
+      if (key == "name") {
+        if (equals == std::string::npos) fail("name is an optimizer: write name=adamw");
+      } else if (key == "lr") {
         rule->lr_scale = number(key, value) / optimizer_.lr;
         if (!std::isfinite(rule->lr_scale))
           fail(fmt::format("lr = {} is too far above optimizer.lr = {}", value, optimizer_.lr));
@@ -97,8 +130,9 @@ class Entry {
       } else if (key == "frozen") {
         if (value != "true" && value != "false") fail(fmt::format("frozen = {} is not true or false", value));
         rule->frozen = value == "true";
-      } else if (!set_own(key, value, rule)) {
-        const std::vector<std::string> known = {"beta1", "beta2", "eps", "frozen", "lr", "weight_decay"};
+      } else if (!set_own(key, value, parameter, rule)) {
+        const std::vector<std::string> known = {"beta1", "beta2",    "eps",  "frozen",
+                                                "lr",    "momentum", "name", "weight_decay"};
         fail(unknown_name_message("key", key, known));
       }
     }
@@ -135,6 +169,25 @@ void leave_out_frozen(Unit* unit) {
   }
 }
 
+// Of a run of several optimizers every parameter names its own, of others none.
+void name_optimizers(const config::Optimizer& optimizer, ModelSpec* spec) {
+  const bool several = optimizers_of(optimizer).size() > 1;
+  for (Unit& unit : spec->units) {
+    for (Parameter& parameter : unit.parameters) {
+      std::string& name = parameter.rule.optimizer;
+      if (!several) name.clear();
+      if (several && name.empty()) name = optimizer.name;
+    }
+  }
+}
+
+bool steps_whole(const std::string& optimizer, const ModelSpec& spec, size_t unit,
+                 const Parameter& parameter) {
+  const StepNeeds needs = find_optimizer_spec(optimizer).needs;
+  return needs == StepNeeds::kParameters ||
+         (needs == StepNeeds::kMatrices && is_hidden_matrix(spec, unit, parameter));
+}
+
 // Tied parameters follow their owners.
 void follow_owners(ModelSpec* spec) {
   std::map<std::string, ParameterRule> rules;
@@ -156,16 +209,18 @@ bool is_hidden_matrix(const ModelSpec& spec, size_t unit, const Parameter& param
 }
 
 void apply_optimizer(const config::Optimizer& optimizer, ModelSpec* spec) {
-  const StepNeeds needs = find_optimizer_spec(optimizer.name).needs;
   for (const std::string& text : optimizer.groups) Entry(text, optimizer).apply(spec);
+  name_optimizers(optimizer, spec);
   follow_owners(spec);
-  if (needs == StepNeeds::kBlocks) spec->alignment = kStateBlock;
+  for (const std::string& name : optimizers_of(optimizer)) {
+    if (find_optimizer_spec(name).needs == StepNeeds::kBlocks) spec->alignment = kStateBlock;
+  }
   for (size_t u = 0; u < spec->units.size(); ++u) {
     leave_out_frozen(&spec->units[u]);
     for (Parameter& parameter : spec->units[u].parameters) {
-      const bool whole = needs == StepNeeds::kParameters ||
-                         (needs == StepNeeds::kMatrices && is_hidden_matrix(*spec, u, parameter));
-      parameter.whole = whole && !parameter.rule.frozen && !parameter.tied();
+      const std::string& own = parameter.rule.optimizer;
+      parameter.whole = !parameter.rule.frozen && !parameter.tied() &&
+                        steps_whole(own.empty() ? optimizer.name : own, *spec, u, parameter);
     }
   }
 }

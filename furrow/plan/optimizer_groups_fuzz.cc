@@ -25,6 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const plan::Unit& unit : spec.units) {
     for (const plan::Parameter& parameter : unit.parameters) {
       const plan::ParameterRule& rule = parameter.rule;
+      if (!rule.optimizer.empty()) plan::find_optimizer_spec(rule.optimizer);
       FURROW_CHECK(std::isfinite(rule.lr_scale) && rule.lr_scale >= 0, "a rate");
       FURROW_CHECK(std::isfinite(rule.weight_decay.value_or(0)) && rule.weight_decay.value_or(0) >= 0,
                    "a decay");

@@ -4,6 +4,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
+#include "furrow/base/text.h"
 
 namespace furrow::plan {
 namespace {
@@ -27,9 +28,27 @@ constexpr OptimizerSpec kSpecs[] = {
     {"adamw8bit", {kFirstCodes, kFirstScales, kRootCodes, kRootScales}, StepNeeds::kBlocks, kAdamKeys},
     {"lamb", {kFirst, kSecond}, StepNeeds::kParameters, kAdamKeys},
     {"lion", {kFirst}, StepNeeds::kElements, "beta1 beta2"},
-    {"muon", {kFirst, StateRow{"exp_avg_sq", StateForm::kUncut}}, StepNeeds::kMatrices, kAdamKeys},
-    {"sgd", {StateRow{"momentum_buffer"}}, StepNeeds::kElements, "", /*stateless_without_momentum=*/true},
+    {"muon",
+     {kFirst, StateRow{"exp_avg_sq", StateForm::kUncut}},
+     StepNeeds::kMatrices,
+     "beta1 beta2 eps momentum"},
+    {"sgd",
+     {StateRow{"momentum_buffer"}},
+     StepNeeds::kElements,
+     "momentum",
+     /*stateless_without_momentum=*/true},
 };
+
+// What entries of [optimizer] groups say behind `key`: "name=".
+std::vector<std::string> words_of_groups(const config::Optimizer& optimizer, std::string_view key) {
+  std::vector<std::string> values;
+  for (const std::string& entry : optimizer.groups) {
+    for (const std::string& word : split(entry, ' ')) {
+      if (word.starts_with(key)) values.push_back(word.substr(key.size()));
+    }
+  }
+  return values;
+}
 
 }  // namespace
 
@@ -49,14 +68,27 @@ const OptimizerSpec& find_optimizer_spec(std::string_view name) {
   throw Error(ErrorCode::kInvalidArgument, unknown_name_message("optimizer", name, known));
 }
 
+std::vector<std::string> optimizers_of(const config::Optimizer& optimizer) {
+  std::vector<std::string> names = {optimizer.name};
+  for (const std::string& name : words_of_groups(optimizer, "name=")) {
+    if (std::ranges::find(names, name) == names.end()) names.emplace_back(find_optimizer_spec(name).name);
+  }
+  return names;
+}
+
 std::vector<StateSpec> optimizer_states(const config::Optimizer& optimizer,
                                         const config::LrScheduler& schedule, const config::Ema& ema) {
-  const OptimizerSpec& spec = find_optimizer_spec(optimizer.name);
   std::vector<StateSpec> states;
-  const bool moves = optimizer.momentum != 0 || schedule.decay_type == "one_cycle";
-  const size_t count = spec.stateless_without_momentum && !moves ? 0 : spec.state_count();
-  for (size_t s = 0; s < count; ++s)
-    states.push_back({std::string(spec.states[s].name), spec.states[s].form});
+  const bool moves = optimizer.momentum != 0 || schedule.decay_type == "one_cycle" ||
+                     !words_of_groups(optimizer, "momentum=").empty();
+  const std::vector<std::string> names = optimizers_of(optimizer);
+  for (const std::string& name : names) {
+    const OptimizerSpec& spec = find_optimizer_spec(name);
+    const size_t count = spec.stateless_without_momentum && !moves ? 0 : spec.state_count();
+    for (size_t s = 0; s < count; ++s)
+      states.push_back(
+          {std::string(spec.states[s].name), {spec.states[s].form, names.size() > 1 ? name : std::string()}});
+  }
   if (ema.decay > 0) states.push_back({std::string(kAverageState), StateForm::kElements});
   return states;
 }

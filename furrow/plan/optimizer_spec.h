@@ -43,8 +43,12 @@ const OptimizerSpec& find_optimizer_spec(std::string_view name);  // Error{inval
 // The state that [ema] decay adds behind the optimizer's own: it starts as the parameters.
 inline constexpr std::string_view kAverageState = "ema";
 
+// The run's optimizer, and behind it those that `groups` names for parameters of their own, each once.
+// Error{invalid_argument}: one that is unknown.
+std::vector<std::string> optimizers_of(const config::Optimizer& optimizer);
+
 // The states that a run of this config keeps, in the order of its flat buffers.  SGD keeps its buffer only
-// where a momentum is set or the schedule moves it.
+// where a momentum is set, of a group too, or the schedule moves it.
 std::vector<StateSpec> optimizer_states(const config::Optimizer& optimizer,
                                         const config::LrScheduler& schedule, const config::Ema& ema = {});
 StateForms forms_of(const std::vector<StateSpec>& states);

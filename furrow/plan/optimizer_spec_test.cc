@@ -94,6 +94,49 @@ TEST(Groups, AnOptimizerOfItsOwnHasItsOwnDecays) {
   }
 }
 
+// States belong to the parameters of their optimizer alone, in whichever slice those lie.
+TEST(Groups, ParametersMayHaveAnOptimizerOfTheirOwn) {
+  config::Optimizer optimizer;
+  optimizer.groups = {"*.bias name=sgd momentum=0.5", "u1.weight name=adamw8bit", "u1.bias name=adamw"};
+  EXPECT_THAT(optimizers_of(optimizer), ElementsAre("adamw", "sgd", "adamw8bit"));
+  ModelSpec spec = testing::chain(2, 64);
+  optimizer.groups[2] = "u1.bias lr=1";
+  apply_optimizer(optimizer, &spec);
+  EXPECT_EQ(spec.units[0].parameters[0].rule.optimizer, "adamw");
+  EXPECT_EQ(spec.units[0].parameters[1].rule.optimizer, "sgd");
+  EXPECT_EQ(spec.units[0].parameters[1].rule.momentum, 0.5);
+  EXPECT_EQ(spec.alignment, kStateBlock);
+  config::Ema ema;
+  ema.decay = 0.9;
+  const std::vector<StateSpec> states = optimizer_states(optimizer, {}, ema);
+  EXPECT_THAT(names(optimizer, {}, ema),
+              ElementsAre("exp_avg", "exp_avg_sq", "momentum_buffer", "exp_avg", "exp_avg_scale",
+                          "exp_avg_root", "exp_avg_root_scale", "ema"));
+  const FlatLayout flat = flat_layout(spec);  // of each unit the weight's 64 x 64 and a block of the bias
+  const auto sizes = [&](int unit, const Slice& slice) {
+    std::vector<int64_t> sizes;
+    for (const StateSpec& state : states)
+      sizes.push_back(state_slice(state.form, flat.units[static_cast<size_t>(unit)], slice).size());
+    return sizes;
+  };
+  EXPECT_THAT(sizes(0, {0, 5120}), ElementsAre(4096, 4096, 1024, 0, 0, 0, 0, 5120));
+  EXPECT_THAT(sizes(1, {0, 5120}), ElementsAre(0, 0, 1024, 4096, 16, 4096, 16, 5120));
+  EXPECT_THAT(sizes(0, {3072, 5120}), ElementsAre(1024, 1024, 1024, 0, 0, 0, 0, 2048));
+  EXPECT_THAT(sizes(1, {1024, 2048}), ElementsAre(0, 0, 0, 1024, 4, 1024, 4, 1024));
+  EXPECT_EQ(state_shape(states[2].form, flat.units[0].spans[0], spec.units[0].parameters[0]), Shape{0});
+  EXPECT_EQ(state_shape(states[2].form, flat.units[0].spans[1], spec.units[0].parameters[1]), Shape{64});
+  EXPECT_EQ(state_shape(states[4].form, flat.units[1].spans[0], spec.units[1].parameters[0]), Shape{16});
+}
+
+// Naming the run's own optimizer alone changes nothing.
+TEST(Groups, OneOptimizerNeedsNoName) {
+  EXPECT_EQ(grouped({"*.bias name=adamw"}).units[0].parameters[1].rule, ParameterRule{});
+  const ModelSpec spec = grouped({"u0.* name=muon", "u0.weight name=sgd", "u1.weight name=lamb"}, "adamw");
+  EXPECT_FALSE(spec.units[0].parameters[0].whole);
+  EXPECT_TRUE(spec.units[1].parameters[0].whole);
+  EXPECT_FALSE(spec.units[1].parameters[1].whole);
+}
+
 TEST(Groups, FrozenProductsCostNoBackwardOfWeights) {
   const ModelSpec plain = testing::chain(2), spec = grouped({"u0.* frozen=true", "u1.weight frozen=true"});
   EXPECT_EQ(spec.units[0].flops.backward_weight, 0);
@@ -128,16 +171,21 @@ TEST(Groups, BlocksBelongToOneParameter) {
 }
 
 TEST(Groups, ErrorsNameTheEntry) {
-  const std::pair<const char*, const char*> cases[] = {{"u7.* lr=1", "'u7.* lr=1': it matches no parameter"},
-                                                       {"u0.*", "write \"PATTERN key=value"},
-                                                       {"u0.* rate=1", "unknown key 'rate'"},
-                                                       {"u0.* lr=-1", "lr = -1 is no number"},
-                                                       {"u0.* lr=nan", "lr = nan is no number"},
-                                                       {"u0.* beta1=1", "beta1 = 1 is no number"},
-                                                       {"u0.* beta2=-1", "at least 0 and below 1"},
-                                                       {"u0.* eps=-1", "eps = -1 is no number"},
-                                                       {"u0.* frozen=1", "frozen = 1 is not true"},
-                                                       {"u0.* weight_decay", "weight_decay =  is no number"}};
+  const std::pair<const char*, const char*> cases[] = {
+      {"u7.* lr=1", "'u7.* lr=1': it matches no parameter"},
+      {"u0.*", "write \"PATTERN key=value"},
+      {"u0.* rate=1", "unknown key 'rate'"},
+      {"u0.* lr=-1", "lr = -1 is no number"},
+      {"u0.* lr=nan", "lr = nan is no number"},
+      {"u0.* beta1=1", "beta1 = 1 is no number"},
+      {"u0.* beta2=-1", "at least 0 and below 1"},
+      {"u0.* eps=-1", "eps = -1 is no number"},
+      {"u0.* name=adamv", "unknown optimizer 'adamv'"},
+      {"u0.* name", "write name=adamw"},
+      {"u0.* momentum=0.5", "adamw has no momentum"},
+      {"u0.* beta1=0.5 name=sgd", "u0.weight is stepped by sgd, which has no beta1"},
+      {"u0.* frozen=1", "frozen = 1 is not true"},
+      {"u0.* weight_decay", "weight_decay =  is no number"}};
   for (const auto& [entry, message] : cases) {
     try {
       grouped({entry});
@@ -146,6 +194,15 @@ TEST(Groups, ErrorsNameTheEntry) {
       EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
       EXPECT_THAT(error.message(), HasSubstr(message));
     }
+  }
+}
+
+TEST(Groups, AnEarlierEntryMayNotBeForgotten) {
+  try {
+    grouped({"u0.* beta1=0.5", "*.bias name=sgd"});
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.message(), HasSubstr("sgd has no beta1, which an earlier entry sets for u0.bias"));
   }
 }
 

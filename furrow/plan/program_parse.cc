@@ -8,6 +8,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
+#include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/program.h"
 
 namespace furrow::plan {
@@ -211,16 +212,20 @@ Placement placement_of_words(const Words& words) {
   return placement;
 }
 
-// "states elements scales".
+// "states elements scales", "states elements:sgd" where parameters have several optimizers.
 StateForms states_of_words(const Words& words) {
   StateForms states;
   for (size_t i = 1; i < words.size(); ++i) {
-    const auto name = std::find(kStateFormNames.begin(), kStateFormNames.end(), words[i]);
+    const size_t colon = std::min(words[i].find(':'), words[i].size());
+    const auto form = words[i].substr(0, colon);
+    const auto name = std::find(kStateFormNames.begin(), kStateFormNames.end(), form);
     if (name == kStateFormNames.end()) {
       const std::vector<std::string> known(kStateFormNames.begin(), kStateFormNames.end());
-      fail(unknown_name_message("form of a state", words[i], known));
+      fail(unknown_name_message("form of a state", form, known));
     }
-    states.push_back(static_cast<StateForm>(name - kStateFormNames.begin()));
+    StateKind kind = static_cast<StateForm>(name - kStateFormNames.begin());
+    if (colon < words[i].size()) kind.optimizer = find_optimizer_spec(words[i].substr(colon + 1)).name;
+    states.push_back(std::move(kind));
   }
   if (states.empty()) fail("expected 'states' and their forms; without any the line is left out");
   return states;

@@ -94,7 +94,10 @@ std::string placement_line(const Placement& placement) {
 std::string states_line(const StateForms& states) {
   if (states.empty()) return "";
   std::string line = "states";
-  for (const StateForm form : states) line += fmt::format(" {}", kStateFormNames[static_cast<size_t>(form)]);
+  for (const StateKind& kind : states) {
+    line += fmt::format(" {}", kStateFormNames[static_cast<size_t>(kind.form)]);
+    if (!kind.optimizer.empty()) line += ":" + kind.optimizer;
+  }
   return line + '\n';
 }
 

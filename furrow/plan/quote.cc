@@ -46,6 +46,7 @@ std::vector<UnitQuote> unit_quotes(const ModelSpec& spec) {
     UnitQuote quote;
     quote.name = unit.name;
     quote.kind = unit.kind;
+    quote.compute = unit.compute;
     quote.output = unit.output.shape;
     quote.parameters = unit.parameter_count();
     quote.forward_flops = unit.flops.forward;

@@ -18,6 +18,7 @@ struct TrainOptions;  // compile.h
 struct UnitQuote {
   std::string name;
   std::string kind;
+  DType compute = DType::kF32;
   Shape output;              // -1 for the microbatch
   int64_t parameters = 0;    // own ones: without tied ones
   double forward_flops = 0;  // per sample

@@ -9,6 +9,7 @@
 // buffer of its own, which is cut where the owner's slices fall on it: its parts may be uneven, or empty.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -23,6 +24,12 @@ struct Slice {
   int64_t size() const { return end - begin; }
   friend bool operator==(const Slice&, const Slice&) = default;
 };
+
+// What both have; empty, from where the later one begins, where that is nothing.
+inline Slice overlap(const Slice& a, const Slice& b) {
+  const int64_t begin = std::max(a.begin, b.begin);
+  return {begin, std::max(begin, std::min(a.end, b.end))};
+}
 
 // A flat buffer: of a unit's parameters (use 0), or of the gradient of a tied use.
 struct FlatBuffer {

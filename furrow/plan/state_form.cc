@@ -26,19 +26,8 @@ int64_t own_elements(StateForm form, const FlatSpan& span) {
   }
 }
 
-}  // namespace
-
-DType state_dtype(StateForm form) { return form == StateForm::kCodes ? DType::kU8 : DType::kF32; }
-
-StateForms::StateForms(int elements) {
-  if (elements < 0) {
-    throw Error(ErrorCode::kInvalidArgument,
-                fmt::format("{} optimizer states per unit: at least 0", elements));
-  }
-  assign(static_cast<size_t>(elements), StateForm::kElements);
-}
-
-int64_t state_elements_before(StateForm form, const UnitLayout& layout, int64_t at) {
+// Were all trained parameters to have it.
+int64_t elements_before(StateForm form, const UnitLayout& layout, int64_t at) {
   switch (form) {
     case StateForm::kElements:
     case StateForm::kCodes:
@@ -57,32 +46,56 @@ int64_t state_elements_before(StateForm form, const UnitLayout& layout, int64_t 
   return elements;
 }
 
-Slice state_slice(StateForm form, const UnitLayout& layout, const Slice& slice) {
-  const int64_t begin = std::min(slice.begin, layout.trained_elements);
-  const int64_t end = std::min(slice.end, layout.trained_elements);
-  return {state_elements_before(form, layout, begin), state_elements_before(form, layout, end)};
+}  // namespace
+
+DType state_dtype(const StateKind& kind) { return kind.form == StateForm::kCodes ? DType::kU8 : DType::kF32; }
+
+StateForms::StateForms(int elements) {
+  if (elements < 0) {
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("{} optimizer states per unit: at least 0", elements));
+  }
+  assign(static_cast<size_t>(elements), StateKind());
 }
 
-Shape state_shape(StateForm form, const FlatSpan& span, const Shape& parameter) {
-  switch (form) {
+int64_t state_elements_before(const StateKind& kind, const UnitLayout& layout, int64_t at) {
+  if (kind.optimizer.empty()) return elements_before(kind.form, layout, at);
+  int64_t elements = 0;
+  for (const FlatGroup& group : layout.groups) {
+    if (group.rule.optimizer != kind.optimizer || group.begin >= at) continue;
+    elements += elements_before(kind.form, layout, std::min(at, group.end)) -
+                elements_before(kind.form, layout, group.begin);
+  }
+  return elements;
+}
+
+Slice state_slice(const StateKind& kind, const UnitLayout& layout, const Slice& slice) {
+  const int64_t begin = std::min(slice.begin, layout.trained_elements);
+  const int64_t end = std::min(slice.end, layout.trained_elements);
+  return {state_elements_before(kind, layout, begin), state_elements_before(kind, layout, end)};
+}
+
+Shape state_shape(const StateKind& kind, const FlatSpan& span, const Parameter& parameter) {
+  if (!kind.optimizer.empty() && parameter.rule.optimizer != kind.optimizer) return {0};
+  switch (kind.form) {
     case StateForm::kElements:
     case StateForm::kCodes:
-      return parameter;
+      return parameter.shape;
     case StateForm::kScales:
       return {blocks_of(span.size)};
     case StateForm::kUncut:
-      return span.whole ? Shape{0} : parameter;
+      return span.whole ? Shape{0} : parameter.shape;
     case StateForm::kVectors:
-      return span.rows > 0 ? Shape{0} : parameter;
+      return span.rows > 0 ? Shape{0} : parameter.shape;
     default:
-      return {own_elements(form, span)};
+      return {own_elements(kind.form, span)};
   }
 }
 
 int64_t state_bytes(const StateForms& forms, const UnitLayout& layout, const Slice& slice) {
   int64_t bytes = 0;
-  for (const StateForm form : forms)
-    bytes += state_slice(form, layout, slice).size() * static_cast<int64_t>(dtype_size(state_dtype(form)));
+  for (const StateKind& kind : forms)
+    bytes += state_slice(kind, layout, slice).size() * static_cast<int64_t>(dtype_size(state_dtype(kind)));
   return bytes;
 }
 

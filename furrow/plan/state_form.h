@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "furrow/base/array.h"
@@ -29,35 +30,47 @@ inline constexpr std::array<std::string_view, 7> kStateFormNames = {"elements", 
 
 inline constexpr int64_t kStateBlock = 256;  // elements; divides the grid (kGrid)
 
-DType state_dtype(StateForm form);
+// A state's form, and whose parameters have it.
+struct StateKind {
+  StateForm form = StateForm::kElements;
+  std::string optimizer = {};  // of parameters with this ParameterRule::optimizer; "": all that are trained
 
-// The states of an optimizer, in their order.  A number stands for as many of kElements.
-struct StateForms : std::vector<StateForm> {
+  StateKind() = default;
+  StateKind(StateForm form_in, std::string optimizer_in = {})  // NOLINT(google-explicit-constructor)
+      : form(form_in), optimizer(std::move(optimizer_in)) {}
+  friend bool operator==(const StateKind&, const StateKind&) = default;
+};
+
+DType state_dtype(const StateKind& kind);
+
+// The states of a run's optimizers, in their order.  A number stands for as many of kElements.
+struct StateForms : std::vector<StateKind> {
   StateForms() = default;
   StateForms(int elements);  // NOLINT(google-explicit-constructor); Error{invalid_argument}: below 0
-  using std::vector<StateForm>::vector;
+  using std::vector<StateKind>::vector;
 };
 
 // A state of a run, by the name that checkpoints use: "exp_avg".
 struct StateSpec {
   std::string name;
-  StateForm form = StateForm::kElements;
+  StateKind form = {};
   friend bool operator==(const StateSpec&, const StateSpec&) = default;
 };
 
 struct UnitLayout;
 struct FlatSpan;
+struct Parameter;
 struct Slice;
 
 // Elements of a unit's state for the elements of its flat buffer before `at`.
 // REQUIRES: `at` lies on the grid, or where a parameter begins; inside no whole parameter for forms that sum.
-int64_t state_elements_before(StateForm form, const UnitLayout& layout, int64_t at);
+int64_t state_elements_before(const StateKind& kind, const UnitLayout& layout, int64_t at);
 
 // The slice of the state that belongs to a slice of the flat buffer; what is not trained has no state.
-Slice state_slice(StateForm form, const UnitLayout& layout, const Slice& slice);
+Slice state_slice(const StateKind& kind, const UnitLayout& layout, const Slice& slice);
 
 // The logical tensor of a parameter's part of a state, as checkpoints hold it.  No elements: it has no part.
-Shape state_shape(StateForm form, const FlatSpan& span, const Shape& parameter);
+Shape state_shape(const StateKind& kind, const FlatSpan& span, const Parameter& parameter);
 
 int64_t state_bytes(const StateForms& forms, const UnitLayout& layout, const Slice& slice);
 

@@ -53,6 +53,26 @@ void cut_kept_bytes(int degree, Unit* unit) {
   unit->kept_grad_bytes = gathered ? 0 : part_of(unit->kept_grad_bytes, degree);
 }
 
+// By division, or as the blocks say.
+void cut_calls(int degree, Unit* unit) {
+  if (const auto own = unit->tensor.calls.find(degree); own != unit->tensor.calls.end()) {
+    const CallBytes& calls = own->second;
+    unit->saved_bytes = calls.saved_bytes;
+    unit->deferred_bytes = calls.deferred_bytes;
+    unit->kept_saved_bytes = calls.kept_saved_bytes;
+    unit->kept_grad_bytes = calls.kept_grad_bytes;
+    unit->forward_scratch = calls.forward_scratch;
+    unit->backward_scratch = calls.backward_scratch;
+    unit->weight_scratch = calls.weight_scratch;
+    return;
+  }
+  cut_kept_bytes(degree, unit);
+  unit->saved_bytes = cut_bytes(unit->saved_bytes, unit->tensor.whole_saved_bytes, degree);
+  unit->deferred_bytes = cut_bytes(unit->deferred_bytes, unit->tensor.whole_deferred_bytes, degree);
+  for (Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch, &unit->weight_scratch})
+    scratch->sample_bytes = part_of(std::max<int64_t>(0, scratch->sample_bytes), degree);
+}
+
 void cut_unit(int degree, Unit* unit) {
   if (has_cut_parameter(*unit)) {
     for (double Flops::* flops : {&Flops::forward, &Flops::backward_input, &Flops::backward_weight}) {
@@ -63,12 +83,8 @@ void cut_unit(int degree, Unit* unit) {
   for (Parameter& parameter : unit->parameters) cut_parameter(degree, &parameter);
   cut_border(degree, &unit->input);
   cut_border(degree, &unit->output);
-  cut_kept_bytes(degree, unit);
-  unit->saved_bytes = cut_bytes(unit->saved_bytes, unit->tensor.whole_saved_bytes, degree);
-  unit->deferred_bytes = cut_bytes(unit->deferred_bytes, unit->tensor.whole_deferred_bytes, degree);
-  for (Scratch* scratch :
-       {&unit->forward_scratch, &unit->backward_scratch, &unit->weight_scratch, &unit->loss_scratch})
-    scratch->sample_bytes = part_of(std::max<int64_t>(0, scratch->sample_bytes), degree);
+  cut_calls(degree, unit);
+  unit->loss_scratch.sample_bytes = part_of(std::max<int64_t>(0, unit->loss_scratch.sample_bytes), degree);
   for (const UnitCollective& each : unit->collectives) {  // a copy of the gradients is what travels
     if (each.phase == UnitCollective::Phase::kBackwardWeight)
       unit->weight_scratch.fixed_bytes += each.fixed_bytes;

@@ -130,6 +130,24 @@ int64_t exchange_staging_bytes(const Program& program, const ModelSpec& spec) {
   return exchanges.bytes();
 }
 
+int64_t device_sums_bytes(const Program& program, const ModelSpec& spec) {
+  constexpr int64_t kPiece = int64_t{32} << 20;  // of all ranks' slices
+  const FlatLayout flat = flat_layout(spec);
+  const int64_t element = flat.gradient_bytes();
+  int64_t most = 0;
+  for (const Instruction& instruction : program.instructions) {
+    if (instruction.op != Op::kReduceGrads || instruction.writes.empty()) continue;
+    const Exchange exchange = exchange_of(program, instruction);
+    const auto others = static_cast<int64_t>(exchange.ranks.size()) - 1;
+    if (!exchange.plain || (others == 1 && element == kFloatBytes)) continue;
+    const std::vector<Slice> slices =
+        member_slices(flat, program.placement, buffer_of(instruction), instruction.axis);
+    const int64_t piece = std::max<int64_t>(1, kPiece / element / (others + 1));
+    most = std::max(most, others * std::min(slices[exchange.self].size(), piece) * element);
+  }
+  return most;
+}
+
 int64_t axis_workspace_bytes(const ModelSpec& part, int64_t samples) {
   constexpr int64_t kBlock = int64_t{1} << 20, kPiece = int64_t{4} << 20;
   const int degree = tensor_degree(part);

@@ -45,6 +45,31 @@ TEST(ExchangeStaging, IsNoneWhereOneNodeARankTravels) {
   EXPECT_EQ(exchange_staging_bytes(compile_train(spec, Layout(), {{1, 1, 1}, {}, {}}), spec), 0);
 }
 
+// What devices receive before they add: of the largest reduction the slices of all others, in pieces.
+TEST(DeviceSums, IsTheOthersSlicesWhereNcclMustNotAdd) {
+  ModelSpec spec = testing::chain(1, 64);
+  const int64_t elements = flat_layout(spec).units[0].elements;
+  const auto of_all = [&](int ranks) {
+    int64_t bytes = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      TrainOptions options;
+      options.microbatch_sizes.assign(static_cast<size_t>(2 * ranks), 1);
+      options.ranks.rank = rank;
+      bytes += device_sums_bytes(compile_train(spec, Layout({1, ranks, 1, 1, 1, 1}, ranks), options), spec);
+    }
+    return bytes;
+  };
+  EXPECT_EQ(of_all(4), 3 * 4 * elements);
+  EXPECT_EQ(of_all(2), 0) << "of two terms there is one order";
+  EXPECT_EQ(of_all(1), 0);
+  EXPECT_EQ(device_sums_bytes(program_of(spec, 0, 9), spec), 0) << "nodes are the program's";
+  spec.reduce = DType::kBF16;
+  EXPECT_EQ(of_all(2), 2 * elements) << "NCCL rounds 16 bits in its own way";
+  const ModelSpec large = testing::chain(1, 4096);  // 64 MiB
+  const int64_t piece = (int64_t{32} << 20) / 4 / 3;
+  EXPECT_EQ(device_sums_bytes(program_of(large, 0, 6), large), 2 * piece * 4);
+}
+
 TEST(AxisWorkspace, IsABlockOrWhatARankGives) {
   const ModelSpec whole = testing::cut_chain(2), part = tensor_cut(whole, 2);
   EXPECT_EQ(axis_workspace_bytes(whole, 1), 0);

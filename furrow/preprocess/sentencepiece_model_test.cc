@@ -1,8 +1,10 @@
 // SentencePiece models that the library would read as whole: each fault is named.
 #include "furrow/preprocess/sentencepiece_model.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sentencepiece_processor.h>
 
 #include <bit>
 #include <cmath>
@@ -12,10 +14,12 @@
 #include <iterator>
 #include <limits>
 #include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/base/text.h"
 #include "furrow/preprocess/sentencepiece_tokenizer.h"
 
 namespace furrow::preprocess {
@@ -139,6 +143,83 @@ TEST(SentencePieceModel, FlippedBitsAreRefusedOrHarmless) {
   }
   EXPECT_GT(refused, 400);
   EXPECT_GT(taken, 0);
+}
+
+// As Llama's: byte pairs, a piece for each byte that has none, text as it is.
+std::string bytes_model(bool blank_in_front, uint64_t type) {
+  Model model;
+  model.pieces = {{"<unk>", 0, 2}, {"<s>", 0, 3}, {"</s>", 0, 3}};
+  for (int byte = 0; byte < 256; ++byte) model.pieces.push_back({fmt::format("<0x{:02X}>", byte), 0, 6});
+  float score = 0;
+  for (const char* text : {"ab",
+                           "\xe2\x96\x81"
+                           "a",
+                           "\xe2\x96\x81"
+                           "ab",
+                           "\xe2\x96\x81\xe2\x96\x81", "\xe2\x96\x81", "a", "b", "c"})
+    model.pieces.push_back({text, score -= 1});
+  model.vocabulary.reset();
+  model.normalizer = false;
+  return model.bytes() + message(2, number(3, type) + number(4, model.pieces.size()) + number(35, 1)) +
+         message(3, message(1, "identity") + number(3, blank_in_front ? 1 : 0) + number(4, 0) + number(5, 1));
+}
+
+std::vector<uint32_t> ids_of(const Tokenizer& tokenizer, std::string_view text) {
+  std::vector<uint32_t> ids;
+  tokenizer.encode(text, ids);
+  return ids;
+}
+
+constexpr uint64_t kUnigram = 1, kBytePairs = 2;
+
+// The library over the whole text is the oracle; a cut where one is allowed changes nothing.
+TEST(SentencePieceLines, AModelWithATokenForThemReadsATextAsItIs) {
+  for (const bool blank : {true, false}) {
+    for (const uint64_t type : {kUnigram, kBytePairs}) {
+      const std::string bytes = bytes_model(blank, type);
+      sentencepiece::SentencePieceProcessor library;
+      ASSERT_TRUE(library.LoadFromSerializedProto(bytes).ok());
+      const SentencePieceTokenizer tokenizer(bytes);
+      std::mt19937 random(7);
+      for (int round = 0; round < 200; ++round) {
+        std::string text = "ab";
+        while (random() % 40 != 0)
+          text += std::string_view(
+                      "aabbc  \n\n\xc3\xa9"
+                      "z")
+                      .substr(random() % 9, 1 + random() % 2);
+        if (!is_utf8(text)) continue;
+        const std::vector<int> whole = library.EncodeAsIds(text);
+        const std::vector<uint32_t> expected(whole.begin(), whole.end()), ids = ids_of(tokenizer, text);
+        ASSERT_EQ(ids, expected) << text;
+        EXPECT_EQ(tokenizer.decode(ids), text);
+        for (size_t at = 1; at < text.size(); ++at) {
+          if (!tokenizer.may_cut(text, at)) continue;
+          std::vector<uint32_t> parts = ids_of(tokenizer, std::string_view(text).substr(0, at));
+          tokenizer.encode(std::string_view(text).substr(at), parts);
+          ASSERT_EQ(parts, expected) << text << " cut before " << at;
+        }
+      }
+    }
+  }
+}
+
+// What a model was trained on stays what it reads.
+TEST(SentencePieceLines, AreKeptInTheStateAndEarlierStatesReadSentences) {
+  const SentencePieceTokenizer tokenizer(bytes_model(true, kBytePairs));
+  const std::string_view text = "ab\nab";
+  constexpr uint32_t kEnd = 2, kNewLine = 3 + '\n', kWord = 261, kAfterNewLine = 259;
+  EXPECT_EQ(ids_of(tokenizer, text), (std::vector<uint32_t>{kWord, kNewLine, kAfterNewLine}));
+  State state = tokenizer.state();
+  EXPECT_EQ(ids_of(*load_as<Tokenizer>(state), text), ids_of(tokenizer, text));
+  state["lines"] = "lost";
+  EXPECT_THROW(load(state), Error);
+  ASSERT_EQ(state.erase("lines"), 1u);
+  const auto earlier = load_as<Tokenizer>(state);
+  EXPECT_EQ(ids_of(*earlier, text), (std::vector<uint32_t>{kWord, kEnd, kWord}));
+  EXPECT_EQ(earlier->state(), state);
+  EXPECT_EQ(SentencePieceTokenizer(Model().bytes()).state().count("lines"), 0u)
+      << "control: no token for them";
 }
 
 TEST(SentencePieceModel, ARealOneIsWholeAndNoPartOfIt) {

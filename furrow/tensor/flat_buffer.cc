@@ -2,10 +2,12 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/device_memory.h"
 #include "furrow/tensor/flat_buffer_torch.h"
 #include "furrow/tensor/kernels/copy.h"
 #include "furrow/tensor/threads_torch.h"
@@ -13,6 +15,17 @@
 namespace furrow::tensor {
 
 namespace {
+
+std::atomic<int64_t> device_workspace = 0, device_workspace_peak = 0;
+
+void count_device_buffer(MemoryKind kind, int64_t bytes) {
+  count_allocation(kind, bytes);
+  if (kind != MemoryKind::kOther) return;
+  const int64_t now = device_workspace += bytes;
+  int64_t peak = device_workspace_peak;
+  while (peak < now && !device_workspace_peak.compare_exchange_weak(peak, now)) {
+  }
+}
 
 at::Tensor device_zeros(int64_t elements, MemoryKind kind, const at::TensorOptions& options) {
   try {
@@ -29,9 +42,10 @@ at::Tensor device_buffer(int64_t elements, MemoryKind kind, const at::TensorOpti
   const at::Tensor owned = device_zeros(elements, kind, options);
   if (elements == 0) return owned;  // no memory, so nothing that a device knows
   const auto bytes = static_cast<int64_t>(owned.nbytes());
-  count_allocation(kind, bytes);
+  count_device_buffer(kind, bytes);
   return at::from_blob(
-      owned.data_ptr(), {elements}, [owned, kind, bytes](void*) { count_allocation(kind, -bytes); }, options);
+      owned.data_ptr(), {elements}, [owned, kind, bytes](void*) { count_device_buffer(kind, -bytes); },
+      options);
 }
 
 }  // namespace
@@ -45,6 +59,8 @@ at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type, c
   if (bytes > 0) std::memset(buffer->data(), 0, bytes);
   return at::from_blob(buffer->data(), {elements}, [buffer](void*) {}, options);
 }
+
+int64_t device_workspace_peak_bytes() { return device_workspace_peak; }
 
 at::Tensor pinned_buffer(int64_t elements, MemoryKind kind, const at::Device& device) {
   if (device.is_cpu() || elements == 0) return flat_buffer(elements, kind);

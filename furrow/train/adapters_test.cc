@@ -50,10 +50,7 @@ TEST_P(Adapters, AreTheSameInEveryLayoutAndLeaveTheNetworkAlone) {
       EXPECT_EQ(at::equal(part(whole), part(start)), name.find(".lora_") == std::string::npos) << name;
     }
   }
-  for (const testing::WorldOptions& world : {testing::WorldOptions{.replicate = 4},
-                                             {.shard = 3, .zero_stage = 1},
-                                             {.shard = 4, .zero_stage = 3},
-                                             {.replicate = 2, .shard = 2, .zero_stage = 2}}) {
+  for (const testing::WorldOptions& world : testing::some_layouts()) {
     testing::run_world(tiny, options, world, [&](const testing::RankResult& rank) {
       EXPECT_EQ(testing::difference(rank, whole), "") << world.name();
     });
@@ -68,7 +65,7 @@ INSTANTIATE_TEST_SUITE_P(Tiny, Adapters,
                          ::testing::Values("mlp", "convnet", "gpt-tied", "llama-untied", "rnn", "lstm",
                                            "resnet", "gan", "gan@float16", "mlp@bfloat16", "convnet@bfloat16",
                                            "resnet@bfloat16", "gpt-tied@bfloat16", "llama-tied@bfloat16",
-                                           "lstm@bfloat16"),
+                                           "lstm@bfloat16", "gpt-untied@three-types", "gan@three-types"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 // No gradient, no state and no masters but of adapters: what the formula counts is what there is.

@@ -23,6 +23,7 @@
 #include "furrow/train/library_build.h"
 #include "furrow/train/named_range_torch.h"
 #include "furrow/train/rank_texts.h"
+#include "furrow/train/shared_folder.h"
 
 namespace furrow::train {
 namespace {
@@ -84,8 +85,8 @@ void append(std::vector<NamedRange> more, std::vector<NamedRange>* ranges) {
   ranges->insert(ranges->end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
 }
 
-std::string instruction_set_of(const config::Config& config) {
-  return tensor::instruction_set_of(models::precision_of(config.training.mixed_precision_param));
+std::string instruction_set_of(const ModelState& model) {
+  return tensor::instruction_set_of(models::lowest_precision(model.spec()));
 }
 
 void warn_other_machine(const storage::Manifest& manifest, const std::string& instructions, int threads) {
@@ -175,6 +176,7 @@ struct Checkpointer::Impl {
     if (rank.alone()) return;
     tag = text_of_first(rank.world(), "checkpoint folders",
                         [] { return fmt::format("{:x}-{:x}", process_id(), system_clock().unix_ns()); });
+    if (config.checkpoint.enable) require_shared_folder(rank, place.folder, tag);
   }
 
   void begin() {
@@ -329,7 +331,7 @@ void Checkpointer::save(const ModelState& model, const RunState& state, std::vec
   save->info.data_position = state.position;
   save->info.seed = static_cast<uint64_t>(impl_->config.debug.seed);
   save->info.threads = impl_->rank.threads;
-  save->info.instruction_set = instruction_set_of(impl_->config);
+  save->info.instruction_set = instruction_set_of(model);
   save->info.library_build = library_build();
   save->info.config = impl_->config_text;
   save->info.state = to_text(state);
@@ -346,8 +348,7 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   if (folder.empty()) return std::nullopt;
   const storage::CheckpointReader reader = storage::CheckpointReader::open(folder);
   impl_->check_recipe(reader.manifest());
-  if (impl_->first())
-    warn_other_machine(reader.manifest(), instruction_set_of(impl_->config), impl_->rank.threads);
+  if (impl_->first()) warn_other_machine(reader.manifest(), instruction_set_of(model), impl_->rank.threads);
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
   read_ranges(reader, model.model_ranges(model.units()));

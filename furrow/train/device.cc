@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "furrow/base/error.h"
+#include "furrow/tensor/device_memory.h"
 #include "furrow/train/device_torch.h"
 
 namespace furrow::train {
@@ -101,7 +102,8 @@ std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank, bool off
                              ->getDeviceStats(device.index())
                              .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
                              .peak;
-    peaks[static_cast<size_t>(MemoryKind::kActivations)] = beside_flat_buffers(peak, peaks, offload);
+    peaks[static_cast<size_t>(MemoryKind::kActivations)] =
+        beside_flat_buffers(peak - tensor::device_workspace_peak_bytes(), peaks, offload);
   }
 #else
   (void)rank;

@@ -28,14 +28,20 @@ struct RankLayout {
   std::vector<std::string> settings = {};
   bool by_pairs = false;  // transfers among its operations
   bool in_half = false;   // bfloat16 too
+  bool by_tree = false;   // three or more ranks share an axis of data, or 16 bits travel: NCCL must not add
 };
 
 const RankLayout kLayouts[] = {
     {"replicated", 2, {"--parallelism.data_parallel_replicate_degree", "2"}},
+    {"replicated_3", 3, {"--parallelism.data_parallel_replicate_degree", "3"}, true, false, true},
+    {"replicated_4", 4, {"--parallelism.data_parallel_replicate_degree", "4"}, true, true, true},
     {"zero1", 2, {"--parallelism.zero_stage", "1"}},
-    {"zero2", 4, {"--parallelism.zero_stage", "2"}, true},
-    {"zero3", 3, {}, true, true},
+    {"zero1_4", 4, {"--parallelism.zero_stage", "1"}, true, false, true},
+    {"zero2", 4, {"--parallelism.zero_stage", "2"}, true, false, true},
+    {"zero3", 3, {}, true, true, true},
+    {"zero3_4", 4, {}, true, true, true},
     {"both", 4, {"--parallelism.data_parallel_replicate_degree", "2"}},
+    {"both_wide", 8, {"--parallelism.data_parallel_replicate_degree", "2"}, true, false, true},
     {"pipeline", 2, {"--parallelism.pipeline_parallel_degree", "2"}, true},
     {"pipeline_zero1",
      4,
@@ -63,7 +69,11 @@ class DeviceRanks : public ::testing::TestWithParam<std::string>, protected test
     fake_ = ::dlopen(fake.c_str(), RTLD_NOW);
     ASSERT_NE(fake_, nullptr) << ::dlerror();
   }
-  void TearDown() override { manage(false); }
+  void TearDown() override {
+    manage(false);
+    EXPECT_EQ(fake<int64_t (*)()>("fake_nccl_live")(), 0);
+    EXPECT_EQ(fake<int64_t (*)()>("fake_nccl_lonely_ends")(), 0) << "ranks end in one order";
+  }
 
   template <class Function>
   Function fake(const char* name) const {
@@ -77,6 +87,13 @@ class DeviceRanks : public ::testing::TestWithParam<std::string>, protected test
     return calls;
   }
 
+  // Bytes that went from devices to the host or back.
+  int64_t take_host_copies() const {
+    std::array<int64_t, 5> bytes{};  // by cudaMemcpyKind
+    fake<void (*)(int64_t*)>("fake_cuda_take_copies")(bytes.data());
+    return bytes[1] + bytes[2];
+  }
+
   config::Config config(const std::vector<std::string>& settings) const {
     std::vector<std::string> all = {"--training.device", "composed", "--training.steps", "4",
                                     "--validation.freq", "2"};
@@ -84,11 +101,11 @@ class DeviceRanks : public ::testing::TestWithParam<std::string>, protected test
     return tiny_gpt(all);
   }
 
-  void train_on(const std::string& name, const RankLayout& layout, const std::string& backend,
-                const std::vector<std::string>& more) const {
+  observe::Summary train_on(const std::string& name, const RankLayout& layout, const std::string& backend,
+                            const std::vector<std::string>& more) const {
     std::vector<std::string> settings = layout.settings;
     settings.insert(settings.end(), more.begin(), more.end());
-    train_on_ranks(name, layout.ranks, config(settings), backend);
+    return train_on_ranks(name, layout.ranks, config(settings), backend);
   }
 
   void expect_weights_of(const std::string& run, const RankLayout& layout,
@@ -97,9 +114,13 @@ class DeviceRanks : public ::testing::TestWithParam<std::string>, protected test
     train_on(layout.name, layout, "native", more);
     EXPECT_TRUE(weights(layout.name) == weights(run));
     take_calls();
+    take_host_copies();
     manage(true);
-    train_on(layout.name + "_nccl", layout, "nccl", more);
+    const observe::Summary told = train_on(layout.name + "_nccl", layout, "nccl", more);
     manage(false);
+    EXPECT_EQ(take_host_copies(), 0) << "nothing goes over the host";
+    EXPECT_EQ(told.audit->sums.find("added on the device") != std::string::npos, layout.by_tree)
+        << told.audit->sums;
     EXPECT_TRUE(weights(layout.name + "_nccl") == weights(run)) << "over NCCL";
     const auto [reduced, scattered, gathered, spread, added, sent, received] = take_calls();
     EXPECT_GT(gathered + spread + reduced + scattered + added, 0);
@@ -123,6 +144,49 @@ TEST_P(DeviceRanks, EndWithTheBitsOfOneProcess) {
   other.insert(other.end(), {"--debug.seed", "9"});
   train_run("control", config(other));
   EXPECT_FALSE(weights("control") == weights("alone")) << "control";
+}
+
+// Gradients that travel in 16 bits: every node is rounded on the device as on the host.
+TEST_P(DeviceRanks, RoundNodesThatTravel) {
+  const std::vector<std::string> rounded = {"--training.mixed_precision_param", GetParam(),
+                                            "--training.mixed_precision_reduce", "bfloat16"};
+  train_run("rounded", config(rounded));
+  RankLayout layout{"rounded_4", 4, {"--parallelism.zero_stage", "2"}, true, true, true};
+  expect_weights_of("rounded", layout, rounded);
+  expect_weights_of("rounded",
+                    {"rounded_2", 2, {"--parallelism.data_parallel_replicate_degree", "2"}, true, true, true},
+                    rounded);
+  train_run("control", config({"--training.mixed_precision_param", GetParam()}));
+  EXPECT_FALSE(weights("control") == weights("rounded")) << "control";
+}
+
+// Control of "nothing goes over the host": without who adds on the device everything does.
+TEST_P(DeviceRanks, GoOverTheHostWhereNobodyAdds) {
+  manage(true);
+  take_host_copies();
+  testing::run_ranks(3,
+                     [](comm::Communicator& communicator) {
+                       communicator.use_device({.index = 0});
+                       std::vector<float> sum(300, 1);
+                       communicator.world().all_reduce(std::span(sum));
+                       EXPECT_EQ(sum, std::vector<float>(300, 3));
+                     },
+                     {.backend = "nccl"});
+  EXPECT_EQ(take_host_copies(), 3 * (1200 + 400));
+}
+
+TEST_P(DeviceRanks, MeetBeforeThereIsAModel) {
+  manage(true);
+  testing::run_ranks(4,
+                     [&](comm::Communicator& communicator) {
+                       RankContext rank;
+                       rank.device = {"composed", 0};
+                       join(&communicator, plan::Layout({1, 2, 2, 1, 1, 1}, 4), &rank);
+                       communicator.world().barrier();
+                       EXPECT_EQ(fake<int64_t (*)()>("fake_nccl_live")(), 2 * 4) << "replicas and shards";
+                       communicator.world().barrier();
+                     },
+                     {.backend = "nccl"});
 }
 
 // Ranks that share layers beside one process (other sums: nn/tensor_parallel_test.cc has their bound), and in

@@ -407,6 +407,32 @@ TEST(Gan, GroupsMakeTwoOptimizers) {
   EXPECT_FALSE(same(generator, plain, "generator."));
 }
 
+// By name: after a step each network is that of a run in which its optimizer steps both.
+TEST(Gan, EachNetworkMayHaveAnOptimizerOfItsOwn) {
+  TinyTraining tiny = testing::tiny("gan");
+  const auto step_with = [&](const std::string& name, const std::vector<std::string>& groups) {
+    tiny.config.optimizer.name = name;
+    tiny.config.optimizer.momentum = 0.9;
+    tiny.config.optimizer.groups = groups;
+    StepOptions options;
+    options.microbatch_sizes = {3, 2};
+    options.max_norm = 0;
+    return named(tiny.trained_spec(), run_steps(tiny, options).params);
+  };
+  const auto same = [](const Named& a, const Named& b, const std::string& net) {
+    return std::ranges::all_of(a, [&](const auto& each) {
+      return !each.first.starts_with(net) || each.second.equal(b.at(each.first));
+    });
+  };
+  for (const std::string own : {"sgd", "muon", "lamb", "adamw8bit", "adafactor"}) {
+    const Named mixed = step_with("adam", {"discriminator.* name=" + own});
+    EXPECT_TRUE(same(mixed, step_with(own, {}), "discriminator.")) << own;
+    EXPECT_FALSE(same(mixed, step_with("adam", {}), "discriminator.")) << own << ": control";
+  }
+  const Named mixed = step_with("sgd", {"generator.* name=adam", "discriminator.* lr=0"});
+  EXPECT_TRUE(same(mixed, step_with("adam", {"discriminator.* lr=0"}), "generator."));
+}
+
 // Steps that overflow in one phase, in the other, in none: the same on any ranks, recomputed or not.
 TEST(Gan, OverflowAndGrowthOfBothPhasesAreTheSameInEveryLayout) {
   TinyTraining tiny = testing::tiny("gan@float16");
@@ -422,10 +448,7 @@ TEST(Gan, OverflowAndGrowthOfBothPhasesAreTheSameInEveryLayout) {
     EXPECT_LT(phase.skipped_steps, options.steps - 2);
   }
   EXPECT_NE(ends[0], ends[1]);
-  for (const testing::WorldOptions& world : {testing::WorldOptions{.replicate = 4},
-                                             {.shard = 3, .zero_stage = 1},
-                                             {.shard = 4, .zero_stage = 3},
-                                             {.replicate = 2, .shard = 2, .zero_stage = 2}}) {
+  for (const testing::WorldOptions& world : testing::some_layouts()) {
     testing::run_world(tiny, options, world, [&](const testing::RankResult& rank) {
       EXPECT_EQ(testing::difference(rank, whole), "") << world.name();
     });

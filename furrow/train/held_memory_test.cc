@@ -27,6 +27,7 @@ struct Network {
   std::string model;  // [model], and what else it needs
   std::vector<std::string> types = {"float32", "bfloat16", "float16"};
   Settings settings = {};
+  std::string mixed = {};  // mixed_precision_units of a run in bfloat16
 };
 void PrintTo(const Network& network, std::ostream* out) { *out << network.name; }
 
@@ -110,6 +111,13 @@ TEST_P(HeldMemoryOfAdapters, IsAsPlanned) { compare_all({"--lora.rank", "2"}, " 
 
 class HeldMemoryOfDistillation : public HeldMemory {};
 
+class HeldMemoryOfMixedPrecision : public HeldMemory {};
+
+// Units of all three types beside one another.
+TEST_P(HeldMemoryOfMixedPrecision, IsAsPlanned) {
+  compare_all({"--training.mixed_precision_units", GetParam().mixed}, " of several types");
+}
+
 // Scores are most of what such a model holds.
 TEST_P(HeldMemoryOfDistillation, IsAsPlanned) {
   run({});
@@ -163,6 +171,19 @@ INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfAdapters,
                          ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kGan, kGpt, kDropout,
                                            kLlama, kRnn, kLstm),
                          kName);
+Network mixed(Network network, const std::string& units) {
+  network.types = {"bfloat16"};
+  network.mixed = units;
+  return network;
+}
+INSTANTIATE_TEST_SUITE_P(
+    Networks, HeldMemoryOfMixedPrecision,
+    ::testing::Values(mixed(kConvnet, R"(["linear param=float32", "conv2 param=float16"])"),
+                      mixed(kResnet, R"(["layer2.* param=float32", "fc param=float16"])"),
+                      mixed(kGpt, R"(["h.0 param=float32", "h.2 param=float16"])"),
+                      mixed(kLlama, R"(["llama_head param=float32", "embedding param=float32"])"),
+                      mixed(kLstm, R"(["lstm param=float32"])")),
+    kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes), kName);
 
 }  // namespace

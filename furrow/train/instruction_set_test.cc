@@ -61,6 +61,33 @@ TEST_F(InstructionSet, OfTilesIsNamedAndMissedOnAResume) {
                               others.instruction_set + ": the bits may differ"));
 }
 
+// Ranks of two kinds of machine: strict refuses them, auto says that the bits are not those of one process.
+TEST_F(InstructionSet, ThatOneRankHasNotIsSaid) {
+  const auto train_mixed = [&](const std::string& name, const std::string& deterministic,
+                               const std::string& precision) {
+    observe::Summary summary;
+    testing::run_ranks(2, [&](comm::Communicator& communicator) {
+      const TilesScope scope(communicator.rank() == 1 ? Tiles::kNone : Tiles::kEmulated);
+      TrainRequest request;
+      request.config = tiny_gpt({"--training.steps", "2", "--training.mixed_precision_param", precision,
+                                 "--debug.deterministic", deterministic});
+      if (communicator.rank() == 0) request.run_folder = run(name);
+      request.communicator = &communicator;
+      const observe::Summary own = train(request);
+      if (communicator.rank() == 0) summary = own;
+    });
+    return summary.audit.value().deterministic;
+  };
+  const std::string odd = "rank 1 computes with instruction set avx512";
+  EXPECT_THAT([&] { train_mixed("strict", "strict", "bfloat16"); },
+              ::testing::ThrowsMessage<Error>(HasSubstr(odd)));
+  EXPECT_FALSE(path_exists(run("strict"))) << "refused before the run has a folder";
+  EXPECT_THAT(
+      train_mixed("auto", "auto", "bfloat16"),
+      ::testing::AllOf(HasSubstr("off: " + odd), HasSubstr(", rank 0 with instruction set avx512+amx")));
+  EXPECT_THAT(train_mixed("same", "strict", "float32"), HasSubstr("on: ")) << "no tile multiplies float32";
+}
+
 // What no tile multiplies has the same bits and the same name on both.
 TEST_F(InstructionSet, OfFloat32KnowsNoTiles) {
   EXPECT_EQ(on(Tiles::kEmulated, "tiles", "3", false, "float32").instruction_set, instruction_set());

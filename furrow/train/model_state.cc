@@ -1,10 +1,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/Storage.h>
-#include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
 #include <map>
 #include <utility>
 
@@ -19,15 +17,6 @@
 
 namespace furrow::train {
 namespace {
-
-// Parameters and statistics of the units of which there are both.
-void copy_units(std::span<const UnitState> from, std::span<UnitState> to) {
-  for (size_t u = 0; u < std::min(from.size(), to.size()); ++u) {
-    if (from[u].params.defined()) to[u].params.copy_(from[u].params);
-    if (from[u].compute.defined()) to[u].compute.copy_(from[u].compute);
-    if (from[u].statistics.defined()) to[u].statistics.copy_(from[u].statistics);
-  }
-}
 
 // Where the storage of a parameter is: its unit and its offset there.
 struct Home {
@@ -45,34 +34,6 @@ std::map<std::string, Home> homes_of(const plan::ModelSpec& spec, const plan::Fl
   return homes;
 }
 
-plan::Slice overlap(const plan::Slice& a, const plan::Slice& b) {
-  const int64_t begin = std::max(a.begin, b.begin);
-  return {begin, std::max(begin, std::min(a.end, b.end))};
-}
-
-// One kind of flat buffer of every unit: what is held of it, and what of that is wanted.
-struct Buffers {
-  std::string prefix;
-  std::span<const plan::Slice> held, wanted;
-  std::function<const at::Tensor&(size_t)> of_unit;
-  int tensor_rank = 0;
-};
-
-void add_ranges(const plan::ModelSpec& spec, const plan::FlatLayout& flat, const Buffers& buffers,
-                std::vector<NamedRange>* ranges) {
-  for (size_t u = 0; u < spec.units.size(); ++u) {
-    const plan::Slice here = overlap(buffers.held[u], buffers.wanted[u]);
-    for (const plan::FlatSpan& span : flat.units[u].spans) {
-      const plan::Parameter& parameter = spec.units[u].parameters[span.parameter];
-      const plan::Slice part = overlap(here, {span.offset, span.offset + span.size});
-      if (part.size() == 0) continue;
-      ranges->push_back({buffers.prefix + parameter.name, parameter.shape, part.begin - span.offset,
-                         buffers.of_unit(u).narrow(0, part.begin - buffers.held[u].begin, part.size()),
-                         &parameter, plan::place_of(spec, parameter, buffers.tensor_rank)});
-    }
-  }
-}
-
 // A tensor over memory that is still to come: never read before point_at().
 at::Tensor make_window(int64_t elements, at::ScalarType type, const at::Device& device) {
   if (device.is_cpu()) {
@@ -83,13 +44,6 @@ at::Tensor make_window(int64_t elements, at::ScalarType type, const at::Device& 
   const c10::Storage storage(c10::Storage::use_byte_size_t(), static_cast<size_t>(bytes),
                              c10::DataPtr(nullptr, device), /*allocator=*/nullptr, /*resizable=*/false);
   return at::empty({0}, at::TensorOptions().dtype(type).device(device)).set_(storage, 0, {elements}, {1});
-}
-
-// The elements of a statistic, one-dimensional, in its own type; `from` is where the statistics begin.
-at::Tensor statistic_view(const at::Tensor& flat, const plan::StatisticSpan& span,
-                          const plan::Statistic& statistic, int64_t from = 0) {
-  const at::Tensor words = flat.narrow(0, from + span.offset, span.size);
-  return statistic.dtype() == DType::kI64 ? words.view(at::kLong) : words;
 }
 
 }  // namespace
@@ -105,7 +59,7 @@ ModelState::ModelState(plan::ModelSpec spec, std::vector<plan::StateSpec> states
   if (residence_.states.empty()) residence_.states = whole_slices();
   for (size_t u = 0; u < spec_.units.size(); ++u)
     params_slices_.push_back(flat_.units[u].masters() > 0
-                                 ? overlap(residence_.states[u], {0, flat_.units[u].trained_elements})
+                                 ? plan::overlap(residence_.states[u], {0, flat_.units[u].trained_elements})
                                  : residence_.params[u]);
   for (const plan::Unit& unit : spec_.units) blocks_.push_back(nn::make_block(unit, extra_kinds));
   make_buffers();
@@ -174,7 +128,7 @@ void ModelState::round_elements(const UnitState& from, int unit, const plan::Sli
                                 const ReadRange& read) const {
   for (const plan::FlatSpan& span : flat_.units[unit].spans) {
     const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
-    const plan::Slice part = overlap(elements, {span.offset, span.offset + span.size});
+    const plan::Slice part = plan::overlap(elements, {span.offset, span.offset + span.size});
     if (part.size() == 0) continue;
     const NamedRange range{parameter.name,
                            parameter.shape,
@@ -191,7 +145,7 @@ void ModelState::round_trained(std::span<const UnitState> units, const ReadRange
   for (size_t u = 0; u < units.size(); ++u) {
     if (!units[u].compute.defined()) continue;
     const plan::Slice& resident = residence_.params[u];
-    const plan::Slice trained = overlap(resident, {0, flat_.units[u].trained_elements});
+    const plan::Slice trained = plan::overlap(resident, {0, flat_.units[u].trained_elements});
     if (trained == params_slices_[u]) {
       if (trained.size() > 0)
         units[u].compute.narrow(0, trained.begin - resident.begin, trained.size()).copy_(units[u].params);
@@ -206,26 +160,8 @@ void ModelState::round_frozen(std::span<const UnitState> units, const ReadRange&
     if (!units[u].compute.defined()) continue;
     const plan::UnitLayout& layout = flat_.units[u];
     round_elements(units[u], static_cast<int>(u),
-                   overlap(residence_.params[u], {layout.trained_elements, layout.elements}), read);
+                   plan::overlap(residence_.params[u], {layout.trained_elements, layout.elements}), read);
   }
-}
-
-at::Tensor ModelState::values(int unit, const plan::Slice& elements) const {
-  const UnitState& live = units_[unit];
-  const plan::Slice& masters = params_slices_[unit];
-  const plan::Slice trained = overlap(elements, masters);
-  if (trained == elements) return live.params.narrow(0, elements.begin - masters.begin, elements.size());
-  const MemoryScope scope(MemoryKind::kCheckpoint);
-  at::Tensor values = at::empty({elements.size()}, at::kFloat);
-  const auto place = [&](const plan::Slice& part) {
-    return values.narrow(0, part.begin - elements.begin, part.size());
-  };
-  if (trained.size() > 0)
-    place(trained).copy_(live.params.narrow(0, trained.begin - masters.begin, trained.size()));
-  const plan::Slice frozen = overlap(elements, {flat_.units[unit].trained_elements, elements.end});
-  if (frozen.size() > 0)
-    place(frozen).copy_(live.compute.narrow(0, frozen.begin - residence_.params[unit].begin, frozen.size()));
-  return values;
 }
 
 at::Tensor ModelState::state_part(int unit, size_t state, const plan::Slice& elements) const {
@@ -255,6 +191,12 @@ void ModelState::start_average() {
     const int64_t begin = elements.begin - params_slices_[u].begin;
     target.copy_(units_[u].params.narrow(0, begin, target.numel()));
   }
+}
+
+at::Tensor ModelState::statistic_view(const at::Tensor& flat, const plan::StatisticSpan& span,
+                                      const plan::Statistic& statistic, int64_t from) {
+  const at::Tensor words = flat.narrow(0, from + span.offset, span.size);
+  return statistic.dtype() == DType::kI64 ? words.view(at::kLong) : words;
 }
 
 bool ModelState::trains(int unit) const {
@@ -301,152 +243,5 @@ at::Tensor ModelState::gathered_buffer(int64_t bytes, int ordinal, const std::fu
   if (!buffer.defined()) buffer = make();
   return buffer;
 }
-
-NamedTensor ModelState::whole_tensor(int unit, const plan::FlatSpan& span,
-                                     std::span<const UnitState> parts) const {
-  const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
-  if (!plan::place_of(spec_, parameter, 0).cuts())
-    return {parameter.name, tensor::view(parts[0].params, span.offset, parameter.shape)};
-  const Shape shape = plan::whole_shape(parameter.shape, plan::place_of(spec_, parameter, 0));
-  const MemoryScope scope(MemoryKind::kCheckpoint);
-  const at::Tensor whole = at::empty(shape, at::kFloat);
-  for (size_t rank = 0; rank < parts.size(); ++rank) {
-    const float* const part = parts[rank].params.const_data_ptr<float>() + span.offset;
-    const plan::TensorPlace place = plan::place_of(spec_, parameter, static_cast<int>(rank));
-    for (const plan::TensorRun& run : plan::runs_of(parameter.shape, place, 0, span.size))
-      std::copy_n(part + run.begin, run.size, whole.data_ptr<float>() + run.whole);
-  }
-  return {parameter.name, whole};
-}
-
-std::vector<NamedTensor> ModelState::tensors_of(int unit, std::span<const UnitState> parts) const {
-  FURROW_CHECK(static_cast<int>(parts.size()) == plan::tensor_degree(spec_), "a unit of every tensor rank");
-  std::vector<NamedTensor> tensors;
-  for (const plan::FlatSpan& span : flat_.units[unit].spans)
-    tensors.push_back(whole_tensor(unit, span, parts));
-  for (const plan::StatisticSpan& span : flat_.units[unit].statistics) {
-    const plan::Statistic& statistic = spec_.units[unit].statistics[span.statistic];
-    tensors.push_back(
-        {statistic.name, statistic_view(parts[0].statistics, span, statistic).view(statistic.shape)});
-  }
-  return tensors;
-}
-
-std::vector<NamedRange> ModelState::model_ranges(std::span<const UnitState> units) const {
-  std::vector<NamedRange> ranges = parameter_ranges(units, params_slices_, params_slices_);
-  for (NamedRange& range : statistic_ranges(units)) ranges.push_back(std::move(range));
-  return ranges;
-}
-
-std::vector<NamedRange> ModelState::statistic_ranges(std::span<const UnitState> units) const {
-  return statistic_ranges_at(units, /*average=*/false);
-}
-
-std::vector<NamedRange> ModelState::averaged_statistic_ranges(std::span<const UnitState> units) const {
-  return statistic_ranges_at(units, /*average=*/true);
-}
-
-std::vector<NamedRange> ModelState::statistic_ranges_at(std::span<const UnitState> units,
-                                                        bool average) const {
-  std::vector<NamedRange> ranges;
-  for (size_t u = 0; u < units.size(); ++u) {
-    const plan::UnitLayout& layout = flat_.units[u];
-    if (!units[u].statistics.defined() || (average && !layout.averages_statistics)) continue;
-    for (const plan::StatisticSpan& span : layout.statistics) {
-      const plan::Statistic& statistic = spec_.units[u].statistics[span.statistic];
-      const std::string name =
-          average ? fmt::format("optimizer.{}/{}", plan::kAverageState, statistic.name) : statistic.name;
-      ranges.push_back(
-          {name, statistic.shape, 0,
-           statistic_view(units[u].statistics, span, statistic, average ? layout.statistic_elements : 0)});
-    }
-  }
-  return ranges;
-}
-
-std::vector<NamedRange> ModelState::parameter_ranges(std::span<const UnitState> units,
-                                                     std::span<const plan::Slice> held,
-                                                     std::span<const plan::Slice> wanted) const {
-  std::vector<NamedRange> ranges;
-  const auto of_unit = [&](size_t u) -> const at::Tensor& { return units[u].params; };
-  add_ranges(spec_, flat_, {"", held, wanted, of_unit, residence_.tensor_rank}, &ranges);
-  return ranges;
-}
-
-std::vector<NamedRange> ModelState::state_ranges(std::span<const UnitState> units,
-                                                 std::span<const plan::Slice> held,
-                                                 std::span<const plan::Slice> wanted) const {
-  std::vector<NamedRange> ranges;
-  for (size_t s = 0; s < states_.size(); ++s) {
-    for (size_t u = 0; u < spec_.units.size(); ++u)
-      add_state_ranges(s, u, {units[u].states, held[u], overlap(held[u], wanted[u])}, &ranges);
-  }
-  return ranges;
-}
-
-void ModelState::add_state_ranges(size_t state, size_t unit, const HeldStates& from,
-                                  std::vector<NamedRange>* ranges) const {
-  const plan::UnitLayout& layout = flat_.units[unit];
-  const plan::StateForm form = states_[state].form;
-  const plan::Slice held = plan::state_slice(form, layout, from.held),
-                    wanted = plan::state_slice(form, layout, from.wanted);
-  for (const plan::FlatSpan& span : layout.spans) {
-    const plan::Parameter& parameter = spec_.units[unit].parameters[span.parameter];
-    if (parameter.rule.frozen) continue;
-    const Shape shape = plan::state_shape(form, span, parameter.shape);
-    const int64_t begin = plan::state_elements_before(form, layout, span.offset);
-    const plan::Slice part = overlap(wanted, {begin, begin + num_elements(shape)});
-    if (part.size() == 0) continue;
-    const plan::TensorPlace place = plan::place_of(spec_, parameter, residence_.tensor_rank);
-    FURROW_CHECK(!place.cuts() || shape == parameter.shape, "a state of more than one tensor rank");
-    ranges->push_back({fmt::format("optimizer.{}/{}", states_[state].name, parameter.name), shape,
-                       part.begin - begin, from.states[state].narrow(0, part.begin - held.begin, part.size()),
-                       &parameter, place});
-  }
-}
-
-UnitState ModelState::snapshot(int unit, const Taking& taking) const {
-  const UnitState& live = units_[unit];
-  const plan::Slice& part = taking.part;
-  const MemoryScope scope(MemoryKind::kCheckpoint);
-  const auto copy = [&](const at::Tensor& view) {
-    return view.device().is_cpu() && taking.alias ? view : tensor::kept_copy(view);
-  };
-  UnitState taken;
-  if (taking.statistics && live.statistics.defined()) taken.statistics = copy(live.statistics);
-  if (part.size() == 0) return taken;
-  const at::Tensor params = values(unit, part);
-  const bool live_ones = live.params.defined() && params.is_alias_of(live.params);
-  taken.params = live_ones ? copy(params) : params;
-  for (size_t s = 0; s < states_.size(); ++s) taken.states.push_back(copy(state_part(unit, s, part)));
-  return taken;
-}
-
-std::vector<int64_t> ModelState::snapshot_bytes(int unit, const Taking& taking) const {
-  std::vector<int64_t> bytes;
-  const at::Tensor& statistics = units_[unit].statistics;
-  if (taking.statistics && statistics.defined() && !taking.alias)
-    bytes.push_back(static_cast<int64_t>(statistics.nbytes()));
-  if (taking.part.size() == 0) return bytes;
-  const bool is_float32 = overlap(taking.part, params_slices_[unit]) == taking.part;
-  if (!taking.alias || !is_float32) bytes.push_back(taking.part.size() * static_cast<int64_t>(sizeof(float)));
-  if (taking.alias) return bytes;
-  for (size_t s = 0; s < states_.size(); ++s)
-    bytes.push_back(static_cast<int64_t>(state_part(unit, s, taking.part).nbytes()));
-  return bytes;
-}
-
-std::vector<UnitState> ModelState::snapshot_parameters() const {
-  const MemoryScope scope(MemoryKind::kCheckpoint);
-  std::vector<UnitState> copies;
-  const auto copy = [](const at::Tensor& t) { return t.defined() ? tensor::kept_copy(t) : at::Tensor(); };
-  for (const UnitState& unit : units_)
-    copies.push_back({copy(unit.params), {}, copy(unit.statistics), copy(unit.compute)});
-  return copies;
-}
-
-void ModelState::snapshot_parameters(std::span<UnitState> copies) const { copy_units(units_, copies); }
-
-void ModelState::load_snapshot(std::span<const UnitState> parameters) { copy_units(parameters, units_); }
 
 }  // namespace furrow::train

@@ -152,6 +152,19 @@ class ModelState {
   void load_snapshot(std::span<const UnitState> parameters);
 
  private:
+  // Of what a snapshot takes.
+  struct Piece {
+    enum class What : uint8_t { kStatistics, kParams, kState };
+    What what = What::kParams;
+    at::Tensor view;  // of the live buffer; undefined: its float32 is still to be made
+    int64_t bytes = 0;
+    bool copied = true;
+  };
+  std::vector<Piece> pieces_of(int unit, const Taking& taking) const;
+
+  // The elements of a statistic, one-dimensional, in its own type; `from` is where the statistics begin.
+  static at::Tensor statistic_view(const at::Tensor& flat, const plan::StatisticSpan& span,
+                                   const plan::Statistic& statistic, int64_t from = 0);
   struct HeldStates {
     std::span<const at::Tensor> states;  // of a unit
     plan::Slice held, wanted;            // elements of its flat buffer

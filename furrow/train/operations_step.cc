@@ -62,11 +62,12 @@ void step_run(ExecutorState& state, const BoundInstruction& bound, const plan::F
   span.gradient = state.flat(bound.gradient_reads[0]).subspan(run.elements.begin - bound.slice.begin, size);
   span.whole = run.whole;
   span.rows = run.rows;
-  for (size_t s = 0; s < state.rule->kernel_states(); ++s)
-    span.states[s] = span_of(state.model.state_part(unit, s, run.elements));
+  const OptimizerRule::Kernel& kernel = state.rule->kernel_of(group.rule);
+  for (size_t s = 0; s < kernel.states.size(); ++s)
+    span.states[s] = span_of(state.model.state_part(unit, kernel.states[s], run.elements));
   const Scale& scale = state.cell<Scale>(bound.reads(ValueKind::kScale));
   state.optimizer_math(unit).step(
-      state.rule->kernel(), span,
+      *kernel.optimizer, span,
       state.rule->parameters(applied_steps(state, bound), state.inputs->rates, scale.factor, group));
 }
 

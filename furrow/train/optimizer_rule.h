@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "furrow/config/config.h"
@@ -22,12 +25,19 @@ class OptimizerRule {
   tensor::StepParameters parameters(int64_t step, const Rates& rates, double gradient_factor,
                                     const plan::FlatGroup& group) const;
   double average_decay(int64_t step) const;  // of [ema], at the end of 0-based step `step`
-  const tensor::Optimizer& kernel() const { return *kernel_; }
-  size_t kernel_states() const;  // how many of states() are the kernel's, the first ones
+  // What steps the parameters of a rule, and which of states() are its own, in its order.
+  struct Kernel {
+    const tensor::Optimizer* optimizer = nullptr;
+    std::vector<size_t> states = {};
+  };
+  const Kernel& kernel_of(const plan::ParameterRule& rule) const;
 
  private:
+  double momentum_of(bool sgd, const Rates& rates) const;
+
   config::Optimizer config_;
-  const tensor::Optimizer* kernel_;
+  std::map<std::string, Kernel, std::less<>> kernels_;  // by ParameterRule::optimizer
+  bool moves_momentum_;                                 // the schedule does
   config::Ema ema_;
   std::vector<plan::StateSpec> states_;
 };

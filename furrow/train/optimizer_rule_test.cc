@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "furrow/base/error.h"
 #include "furrow/plan/optimizer_spec.h"
 
 namespace furrow::train {
@@ -40,6 +41,35 @@ TEST(OptimizerRule, TheScheduleMovesTheFirstDecayOfEveryOptimizer) {
     EXPECT_EQ(own.beta2, 0.75);
     EXPECT_EQ(own.eps, 0.125);
   }
+}
+
+// Each steps by its own states, and by what the schedule says of the run's where it moves that.
+TEST(OptimizerRule, AGroupsOptimizerHasItsOwnStatesAndMomentum) {
+  config::Optimizer optimizer;
+  optimizer.momentum = 0.25;
+  optimizer.groups = {"a name=sgd", "b name=muon momentum=0.75", "c name=adam"};
+  const OptimizerRule rule(optimizer, {}, {.decay = 0.5});
+  plan::FlatGroup group;
+  const auto of = [&](const std::string& name) -> const plan::FlatGroup& {
+    group.rule.optimizer = name;
+    return group;
+  };
+  EXPECT_EQ(rule.kernel_of(of("adamw").rule).states, (std::vector<size_t>{0, 1}));
+  EXPECT_EQ(rule.kernel_of(of("sgd").rule).states, (std::vector<size_t>{2}));
+  EXPECT_EQ(rule.kernel_of(of("muon").rule).states, (std::vector<size_t>{3, 4}));
+  EXPECT_EQ(rule.kernel_of(of("adam").rule).states, (std::vector<size_t>{5, 6}));
+  EXPECT_EQ(rule.states().size(), 8U);
+  EXPECT_EQ(rule.kernel_of(of("sgd").rule).optimizer->name, "sgd");
+  EXPECT_THROW(rule.kernel_of(of("lion").rule), Error);
+  EXPECT_EQ(rule.parameters(0, {.momentum = 0.5}, 1, of("sgd")).momentum, 0.25);
+  EXPECT_EQ(rule.parameters(0, {.momentum = 0.5}, 1, of("adam")).beta1, 0.5);
+  config::LrScheduler moving;
+  moving.decay_type = "one_cycle";
+  const OptimizerRule moved(optimizer, moving);
+  EXPECT_EQ(moved.parameters(0, {.momentum = 0.5}, 1, of("sgd")).momentum, 0.5);
+  EXPECT_EQ(moved.parameters(0, {.momentum = 0.5}, 1, of("muon")).momentum, 0.25);
+  group.rule.momentum = 0.75;
+  EXPECT_EQ(moved.parameters(0, {.momentum = 0.5}, 1, of("muon")).momentum, 0.75);
 }
 
 TEST(OptimizerRule, TheAverageForgetsItsStartWithWarmup) {

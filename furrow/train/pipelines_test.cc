@@ -198,7 +198,7 @@ TEST_P(Stages, AnotherSampleIsSeen) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Stages,
                          ::testing::Values("mlp", "convnet", "gpt-tied", "gpt-untied", "llama-tied",
-                                           "gpt-tied@bfloat16"),
+                                           "gpt-tied@bfloat16", "gpt-untied@three-types", "mlp@three-types"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 }  // namespace

@@ -128,10 +128,11 @@ PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec
   add(MemoryKind::kCheckpoint, "best model", resident.best_bytes);
   add(MemoryKind::kCheckpoint, "snapshots", resident.snapshot_bytes);
   add(MemoryKind::kOther, "workspace", resident.workspace_bytes);
+  add(MemoryKind::kOther, "slices of other ranks, added on the device", resident.sums_bytes);
   int64_t& other = bytes_of(MemoryKind::kOther);
   if (resident.rounding_bytes > other)
     add(MemoryKind::kOther, "a parameter that is rounded", resident.rounding_bytes);
-  other = std::max(other, resident.rounding_bytes) + resident.workspace_bytes;
+  other = std::max(other, resident.rounding_bytes) + resident.workspace_bytes + resident.sums_bytes;
   bytes_of(MemoryKind::kData) = std::max(resident.data_peak_bytes, resident.data_bytes + batches);
   bytes_of(MemoryKind::kCheckpoint) += resident.best_bytes + resident.snapshot_bytes;
   return planned;

@@ -59,6 +59,7 @@ struct Resident {
   int64_t best_bytes = 0;       // copies of the best model
   int64_t snapshot_bytes = 0;   // of a save behind training
   int64_t workspace_bytes = 0;  // plan::Costs::workspace_bytes
+  int64_t sums_bytes = 0;       // plan::device_sums_bytes
   int64_t rounding_bytes = 0;  // of a parameter in float32, while what blocks read is made of it at the start
 };
 

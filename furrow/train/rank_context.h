@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <string>
 #include <utility>
 
 #include "furrow/base/array.h"
@@ -40,5 +41,12 @@ struct RankContext {
 // Joins the ranks of `layout` into groups; every rank calls it once, at the same point.  A world of one rank
 // is left alone.  REQUIRES: layout.world() == communicator.size().
 void join(comm::Communicator* communicator, const plan::Layout& layout, RankContext* rank);
+
+// Whether the sums that NCCL must not make are made on the ranks' devices.
+bool adds_on_device(const RankContext& rank);
+
+// Who adds gradients of a type between the ranks of devices, for people: "direct over NCCL, added on the
+// device".  Empty where their memory is the host's.
+std::string sums_of_gradients(const RankContext& rank, DType type);
 
 }  // namespace furrow::train

@@ -83,7 +83,9 @@ INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
                                            "convnet@bfloat16", "gpt-tied@bfloat16", "lstm@bfloat16",
                                            "resnet@bfloat16", "gan@bfloat16", "gpt-tied@float16",
                                            "distilled@float16", "gan@float16", "gpt-tied@bfloat16@bfloat16",
-                                           "convnet@float32@bfloat16", "gpt-tied@float32@float16"),
+                                           "convnet@float32@bfloat16", "gpt-tied@float32@float16",
+                                           "convnet@three-types", "gpt-tied@three-types",
+                                           "distilled@three-types", "gan@three-types"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 std::vector<WorldOptions> four_ranks() {
@@ -119,6 +121,27 @@ TEST_P(Bits, EqualWithEveryOptimizerOnShards) {
     tiny.config.optimizer.momentum = 0.9;
     const StepResult whole = run_steps(tiny, options);
     for (const int stage : {1, 2, 3}) expect_same(tiny, options, {.shard = 3, .zero_stage = stage}, whole);
+  }
+}
+
+// Several optimizers in one unit: states of every form, whole and cut parameters, an average.
+TEST_P(Bits, EqualWithSeveralOptimizersOnShards) {
+  StepOptions options;
+  options.microbatch_sizes = {2, 2, 2, 1};
+  options.steps = 3;
+  TinyTraining tiny = tiny_;
+  const StepResult plain = run_steps(tiny, options);
+  tiny.config.optimizer.momentum = 0.9;
+  tiny.config.ema.decay = 0.8;
+  for (const std::vector<std::string>& groups :
+       {std::vector<std::string>{"*.weight name=muon", "*1.weight name=adamw8bit", "*.bias name=sgd"},
+        {"*.weight name=adafactor lr=1e-3", "*2.* name=lamb", "*.bias name=lion"}}) {
+    tiny.config.optimizer.groups = groups;
+    if (GetParam().starts_with("gpt")) tiny.config.optimizer.groups[1] = "h.1.attn.* name=lamb";
+    if (GetParam().starts_with("lstm")) tiny.config.optimizer.groups[1] = "lstm.1.* name=lamb";
+    const StepResult whole = run_steps(tiny, options);
+    EXPECT_FALSE(testing::same_bits(plain.params, whole.params)) << "control: they count";
+    for (const WorldOptions& world : testing::some_layouts()) expect_same(tiny, options, world, whole);
   }
 }
 

@@ -154,10 +154,7 @@ TEST(ReduceType, AnOverflowOfASumIsSkippedByEveryRank) {
   const StepResult whole = run_steps(tiny, options);
   EXPECT_GT(whole.skipped, 3);
   EXPECT_LT(whole.skipped, options.steps - 3);
-  for (const WorldOptions& world : {WorldOptions{.replicate = 4},
-                                    {.shard = 3, .zero_stage = 1},
-                                    {.shard = 4, .zero_stage = 3},
-                                    {.replicate = 2, .shard = 2, .zero_stage = 2}}) {
+  for (const testing::WorldOptions& world : testing::some_layouts()) {
     run_world(tiny, options, world, [&](const RankResult& rank) {
       EXPECT_EQ(testing::difference(rank, whole), "") << world.name();
     });

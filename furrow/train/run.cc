@@ -25,6 +25,7 @@
 #include "furrow/train/recipe.h"
 #include "furrow/train/residence_torch.h"
 #include "furrow/train/run_torch.h"
+#include "furrow/train/shared_data.h"
 
 namespace furrow::train {
 namespace {
@@ -35,9 +36,13 @@ bool language(const data::Source& source) { return source.fields()[0].dtype == D
 // A resumed run reads data as it has from its beginning.
 std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
   if (request.dataset) return request.dataset;
-  const bool alone = request.communicator == nullptr;  // else every rank would need them
-  const auto kept = alone && request.resume ? data::read_fitted(request.run_folder) : std::nullopt;
-  return std::make_shared<data::Dataset>(data::open_dataset(request.config, kept ? &*kept : nullptr));
+  const bool first = request.communicator == nullptr || request.communicator->rank() == 0;
+  const auto kept = first && request.resume ? data::read_fitted(request.run_folder) : std::nullopt;
+  data::DatasetOptions options = data::dataset_options(request.config);
+  options.opening.cancel = request.cancel;
+  auto dataset = std::make_shared<data::Dataset>(open_shared(request.communicator, options, kept));
+  if (request.communicator != nullptr) require_same_data(*request.communicator, *dataset);
+  return dataset;
 }
 
 // With the global batch that -1 stands for, where it depends on the number of ranks.
@@ -78,6 +83,15 @@ void check_documents(const plan::ModelSpec& spec, const data::Source& source) {
   }
 }
 
+// A pack, or a folder of its own, may have a validation split whatever [data] says.
+void check_held_back(const config::Config& config, const data::Dataset& dataset) {
+  if (config.training.objective != "gan" || !config.validation.enable || !dataset.validation) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              config::where(config, "validation.enable") +
+                  "no loss on held-back data says which generator is best, and these data have a validation "
+                  "split: set validation.enable = false");
+}
+
 }  // namespace
 
 Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dataset> dataset,
@@ -112,8 +126,10 @@ Run::Run(const TrainRequest& request)
                           request.communicator == nullptr ? 0 : request.communicator->rank())),
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
   check_device(bench_.config, spec_, layout_);
+  check_held_back(bench_.config, *bench_.dataset);
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
+  check_same_arithmetic();
   open_folder();
 }
 
@@ -148,6 +164,7 @@ void Run::record_failure() {
 }
 
 void Run::compile() {
+  FURROW_FAILPOINT("train.compile");
   const config::Config& config = bench_.config;
   const MemoryUsage data = memory_usage(MemoryKind::kData);
   data_bytes_ = data.current_bytes;
@@ -158,6 +175,7 @@ void Run::compile() {
   deterministic_ =
       plan::deterministic_line(program.placement, static_cast<int32_t>(program.microbatch_sizes.size()),
                                first() ? plan::tree_cost(spec_, layout_, options) : std::nullopt);
+  if (!unlike_.empty()) deterministic_ = fmt::format("off: {}, so this run has bits of its own", unlike_);
   global_batch_ = program.samples();
   own_samples_ = samples_of(program);
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());

@@ -135,6 +135,7 @@ void Run::plan_memory() {
             ->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads) +
         plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
   }
+  if (adds_on_device(bench_.rank)) beside.sums_bytes = plan::device_sums_bytes(trainer_->program(), spec_);
   beside.rounding_bytes = rounding_bytes(*model_);
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }

@@ -2,15 +2,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/text.h"
 #include "furrow/base/version.h"
 #include "furrow/config/difference.h"
+#include "furrow/models/precision.h"
+#include "furrow/observe/run_folder.h"
 #include "furrow/plan/quote.h"
 #include "furrow/plan/slices.h"
+#include "furrow/tensor/arithmetic.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/flat_buffer_torch.h"
+#include "furrow/train/library_build.h"
 #include "furrow/train/rank_texts.h"
 #include "furrow/train/run_torch.h"
 
@@ -42,14 +48,43 @@ void Run::check_same_everywhere() const {
   }
 }
 
+// What bits depend on that no configuration says.  A rank that differs is only seen here: its numbers are as
+// good as any, but not those of one process.
+void Run::check_same_arithmetic() {
+  if (bench_.rank.alone()) return;
+  const auto own = [this] {
+    const DType precision = models::lowest_precision(bench_.spec);
+    return fmt::format("instruction set {}\n{}\n{} threads", tensor::instruction_set_of(precision),
+                       library_build(), bench_.rank.threads);
+  };
+  const std::vector<std::string> all = texts_of_all(bench_.rank.world(), "arithmetic", own);
+  const std::vector<std::string> zero = split(all[0], '\n');
+  for (size_t r = 1; r < all.size() && unlike_.empty(); ++r) {
+    const std::vector<std::string> other = split(all[r], '\n');
+    const auto [mine, theirs] = std::ranges::mismatch(zero, other);
+    if (theirs != other.end())
+      unlike_ = fmt::format("rank {} computes with {}, rank 0 with {}", r, *theirs, *mine);
+  }
+  if (unlike_.empty() || bench_.config.debug.deterministic != "strict") return;
+  throw Error(
+      ErrorCode::kFailedPrecondition,
+      fmt::format("{}, and [debug] deterministic = \"strict\" promises the bits of one process: start all "
+                  "ranks on one kind of machine, with one libtorch and as many threads each ([training] "
+                  "threads), or set it to \"auto\"",
+                  unlike_));
+}
+
+// Ranks may have been started in other folders than rank 0.
 void Run::open_folder() {
   const auto open = [this] {
-    folder_.emplace(request_.resume ? observe::RunFolder::resume(request_.run_folder)
-                                    : observe::RunFolder::create(request_.run_folder));
-    return folder_->path();
+    const bool goes_on = request_.resume && observe::holds_run(request_.run_folder);
+    folder_.emplace(goes_on ? observe::RunFolder::resume(request_.run_folder)
+                            : observe::RunFolder::create(request_.run_folder));
+    return std::filesystem::absolute(folder_->path()).string();
   };
   run_folder_ = bench_.rank.alone() ? open() : text_of_first(bench_.rank.world(), "run folder", open);
   if (!first()) return;
+  run_folder_ = folder_->path();
   sinks_.emplace(&*folder_, request_.sinks);
 }
 
@@ -103,6 +138,7 @@ void Run::bring(int unit, int rank, const at::Tensor& own, const at::Tensor& pla
 void Run::audit() {
   observe::RankAudit audit;  // of one rank: the layout alone
   if (!bench_.rank.alone()) audit = ledger_.audit(bench_.rank);
+  audit.sums = sums_of_gradients(bench_.rank, model_->flat().reduce);
   audit.layout = layout_text(layout_);
   measured_.bubble = audit.bubble.value_or(0);
   if (layout_.degree(plan::Axis::kPipeline) == 1) audit.bubble.reset();

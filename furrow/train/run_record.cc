@@ -35,6 +35,8 @@ void Run::begin_record() {
   }
   const std::string left_out = models::left_out_by_star(bench_.config.lora, bench_.spec);
   if (!left_out.empty()) log_info(left_out);
+  const std::string precision = models::mixed_precision_text(spec_);
+  if (!precision.empty()) log_info(precision);
   plan_memory();
   log_memory();
   data::write_fitted(run_folder_, bench_.dataset->preprocessing);
@@ -133,7 +135,7 @@ observe::Summary Run::summary() const {
   s.memory_bytes = trained_memory_.value_or(peaks);
   for (size_t k = 0; k < kMemoryKinds; ++k)
     s.closing_memory_bytes[k] = peaks[k] > s.memory_bytes[k] ? peaks[k] : 0;
-  const DType precision = models::precision_of(bench_.config.training.mixed_precision_param);
+  const DType precision = models::lowest_precision(spec_);
   const models::OperationShares shares = models::operation_shares(spec_);
   s.arithmetic = bench_.rank.device.type == "cpu"
                      ? tensor::arithmetic_of(precision, shares.float32, shares.convolutions)

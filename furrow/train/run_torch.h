@@ -50,6 +50,7 @@ class Run {
 
  private:
   void check_same_everywhere() const;
+  void check_same_arithmetic();
   void open_folder();
   bool first() const { return bench_.rank.rank == 0; }  // owns folder, sinks and log
   bool stopped() const;                                 // asked to: the same on every rank
@@ -101,6 +102,7 @@ class Run {
   plan::RankOptions ranks_;
   OptimizerRule rule_;
   std::string run_folder_;
+  std::string unlike_;                        // which rank's arithmetic differs from rank 0's
   std::string deterministic_;                 // plan::deterministic_line
   std::optional<observe::RunFolder> folder_;  // of rank 0
   std::optional<observe::SinkGroup> sinks_;   // of rank 0: the folder first

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/train/recipe.h"
 #include "furrow/train/run_torch.h"
 
@@ -30,6 +31,7 @@ void Run::validate() {
 
 // With the average of the weights, where there is one; so is the best model.
 LossSums Run::validation_sums() {
+  FURROW_FAILPOINT("train.validate");
   swap_average();
   try {
     const LossSums sums = evaluator_->run(*bench_.dataset->validation);

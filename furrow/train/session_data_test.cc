@@ -7,6 +7,7 @@
 #include "furrow/storage/artefact.h"
 #include "furrow/train/session.h"
 #include "tests/testing/fuzz_replay.h"
+#include "tests/testing/run_ranks.h"
 #include "tests/testing/training_runs_torch.h"
 
 namespace furrow::train {
@@ -76,6 +77,31 @@ TEST_F(SessionData, AResumeReadsDataAsTheRunBegan) {
   const double kept = evaluate(run("a"), "test", config()).loss;
   std::filesystem::remove(run("a") + "/preprocessing.json");
   EXPECT_NE(evaluate(run("a"), "test", config()).loss, kept) << "control: fitted anew";
+}
+
+// Ranks of one program that brings no data: the values are those of the run, or rank 0's, never each rank's
+// own.
+TEST_F(SessionData, RanksReadDataAsTheRunBegan) {
+  const auto train_on_ranks = [&](const char* steps, bool resume) {
+    testing::run_ranks(2, [&](comm::Communicator& communicator) {
+      TrainRequest request;
+      request.config = config::parse(
+          "[model]\nname = \"mlp\"\nhidden = [32]\n[training]\nlocal_batch_size = 16\nthreads = 1\n",
+          "session_data_test",
+          {"--training.dataset_path", folder_.path() + "/data", "--training.steps", steps});
+      request.run_folder = run("ranks");
+      request.resume = resume;
+      request.communicator = &communicator;
+      train(request);
+    });
+    return storage::read_artefact(run("ranks") + "/model").preprocessing;
+  };
+  made_up_images(600);
+  const preprocess::State before = train_on_ranks("5", false);
+  made_up_images(900);
+  EXPECT_EQ(train_on_ranks("10", true), before);
+  std::filesystem::remove(run("ranks") + "/preprocessing.json");
+  EXPECT_NE(train_on_ranks("15", true), before) << "control: fitted anew";
 }
 
 }  // namespace

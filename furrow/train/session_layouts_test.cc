@@ -86,6 +86,25 @@ TEST_F(RankSession, EveryOptimizerGoesFromLayoutToLayout) {
   }
 }
 
+// Several at once, and units of several types beside them.
+TEST_F(RankSession, SeveralOptimizersGoFromLayoutToLayout) {
+  const std::vector<std::string> settings = {
+      "--optimizer.momentum",
+      "0.9",
+      "--ema.decay",
+      "0.9",
+      "--optimizer.groups",
+      R"(["*.weight name=muon", "fc2.* name=adamw8bit", "fc1.bias name=sgd"])",
+      "--training.mixed_precision_units",
+      R"(["fc2 param=bfloat16"])"};
+  const observe::Summary alone = train_on("alone", layout(1, 1), false, settings).front();
+  EXPECT_NE(train_alone("float").loss, alone.loss) << "control: it is another recipe";
+  expect_same_figures(
+      train_chain("chain", {layout(1, 3, 3), pipeline("1F1B", layout(1, 2, 2)), layout(1, 2, 1)}, settings),
+      alone);
+  EXPECT_EQ(weights("chain"), weights("alone"));
+}
+
 // Gradients that travel in 16 bits: half the bytes on the wires, as they are counted there, and the bits of
 // one process through layouts and checkpoints.
 TEST_F(RankSession, GradientsOf16BitsMoveHalfTheBytesAndKeepTheBits) {
@@ -117,6 +136,20 @@ TEST_F(RankSession, GradientsOf16BitsMoveHalfTheBytesAndKeepTheBits) {
   train_on("chain", layout(1, 2, 2), false, {}, stopped);
   expect_same_figures(train_on("chain", layout(1, 3, 3), true).front(), both);
   EXPECT_EQ(weights("chain"), weights("both"));
+}
+
+// Units of several types: masters where they are needed, a loss scale for the one in float16.
+TEST_F(RankSession, UnitsOfSeveralTypesGoFromLayoutToLayout) {
+  const std::vector<std::string> settings = {"--training.mixed_precision_units",
+                                             R"(["fc1 param=bfloat16", "fc2 param=float16"])"};
+  const observe::Summary alone = train_on("alone", layout(1, 1), false, settings).front();
+  EXPECT_NE(train_alone("float").loss, alone.loss) << "control: it is another recipe";
+  expect_same_figures(
+      train_chain("chain",
+                  {layout(1, 3, 3), pipeline("1F1B", layout(1, 2, 2)), layout(2, 2, 1), layout(1, 2, 1)},
+                  settings),
+      alone);
+  EXPECT_EQ(weights("chain"), weights("alone"));
 }
 
 // Masters of adapters alone, and frozen weights of 16 bits without any.

@@ -180,6 +180,20 @@ TEST_F(RankSession, EarlyStoppingAndTheBestModelAreTheSameEverywhere) {
   EXPECT_EQ(weights("ranks"), weights("alone"));
 }
 
+// What the canonical tree would cost, which takes a compilation more, is worked out by the rank that prints
+// it.
+TEST_F(RankSession, OneRankAlonePricesTheCanonicalTree) {
+  const auto summaries =
+      train_on("priced", layout(3, 1), false, {"--training.steps", "2", "--debug.deterministic", "auto"});
+  const std::string price = "; strict would bring a rank ";
+  for (size_t rank = 0; rank < summaries.size(); ++rank) {
+    ASSERT_TRUE(summaries[rank].audit);
+    const std::string& line = summaries[rank].audit->deterministic;
+    EXPECT_THAT(line, HasSubstr("off: gradients are added by ranks"));
+    EXPECT_EQ(line.find(price) != std::string::npos, rank == 0) << "rank " << rank << ": " << line;
+  }
+}
+
 TEST_F(RankSession, NonFiniteGradientsAreEveryRanksVerdict) {
   const std::vector<std::string> wild = {"--optimizer.name",    "sgd", "--optimizer.lr", "1e30",
                                          "--training.max_norm", "0"};

@@ -74,10 +74,9 @@ Workbench with_teacher(const TrainRequest& request, Workbench bench) {
                       config.distillation.teacher));
     }
     const Shape trained = artefact.inputs.empty() ? Shape() : artefact.inputs[0].shape;
-    models::add_teacher(
-        models::describe_teacher(artefact.model, shape_of(*bench.dataset->train), trained,
-                                 models::precision_of(config.training.mixed_precision_param), extra),
-        &bench.spec);
+    models::add_teacher(models::describe_teacher(artefact.model, shape_of(*bench.dataset->train), trained,
+                                                 models::teachers_precision_policy(config.training), extra),
+                        &bench.spec);
     return bench;
   } catch (Error& error) {
     throw error.with_context("[distillation] teacher " + config.distillation.teacher);

@@ -204,8 +204,8 @@ TEST_P(Parts, CheckpointsGoFromAnyDegreeToAnyOther) {
 
 INSTANTIATE_TEST_SUITE_P(Networks, Parts,
                          ::testing::Values("gpt-tied", "gpt-untied", "llama-tied", "mlp", "gpt-tied@bfloat16",
-                                           "gpt-tied@float16", "lora-gpt-tied", "lora-llama-untied",
-                                           "lora-mlp"),
+                                           "gpt-tied@float16", "llama-untied@three-types", "lora-gpt-tied",
+                                           "lora-llama-untied", "lora-mlp"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 }  // namespace

@@ -46,7 +46,20 @@ load common
   wait "${pids[1]}" || { cat out1; false; }
   grep -q '^all_reduce loopback 2 \* ring$' tuning0
   grep -q '^broadcast loopback 2 \* ' tuning0
+  grep -q '^link loopback 1 2 ' tuning0
   [ ! -e tuning1 ]
+}
+
+@test "what was tuned over another link is left out" {
+  export FURROW_COMM_TUNING=$PWD/tuning
+  printf 'furrow-comm-tuning 3\nlink loopback 1 2 - lo\nbroadcast loopback 2 * tree\n' >tuning
+  run --separate-stderr "$furrow" bench comm --nproc 2 --op broadcast --transport tcp
+  [ "$status" -eq 0 ]
+  [[ $output == *"broadcast  tree"* && $stderr != *"left out"* ]]
+  run --separate-stderr "$furrow" bench comm --nproc 2 --op broadcast --transport tcp --comm.connections 4
+  [ "$status" -eq 0 ]
+  [[ $output == *"broadcast  direct"* ]]
+  [[ $stderr == *"tuning: what it says of loopback wires was measured over lo, 2 connections"*"left out"* ]]
 }
 
 @test "wrong uses of bench" {
@@ -66,6 +79,8 @@ load common
   fails 2 "native"
   run --separate-stderr "$furrow" bench comm --backend mpi --tune
   fails 2 "furrow's own algorithms"
+  run --separate-stderr "$furrow" bench comm --nproc 2 --training.steps 3
+  fails 2 "takes [comm] alone, not --training.steps"
   run --separate-stderr "$furrow" bench comm --tune --comm.throttle 100Mbit
   fails 2 "leave out --comm.throttle"
   run --separate-stderr "$furrow" bench scaling

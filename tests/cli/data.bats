@@ -359,6 +359,21 @@ make_documents() {
   fails 2 "weight 0 is no number above 0"
 }
 
+@test "a GAN is not judged on what a pack holds back; images of val/ are the validation split" {
+  "$furrow" data pack "$config" --out pack
+  gan=(--model.name gan --training.objective gan --data.normalize false --data.validation_fraction 0
+    --training.dataset pack --training.dataset_path pack --training.steps 2)
+  run --separate-stderr "$furrow" train "$config" "${gan[@]}" --job.dump_folder judged
+  fails 2 "these data have a validation split: set validation.enable = false"
+  [ ! -e judged ]
+  "$furrow" train "$config" "${gan[@]}" --job.dump_folder gan --validation.enable false
+  make_pictures pets/train "cat 40" "dog 200"
+  make_pictures pets/val "cat 60" "dog 220"
+  run --separate-stderr "$furrow" data pack pets --out apart --data.image_size 8 --json
+  [[ $status -eq 0 && $stderr == *"validation: the 40 images of pets/val"* ]]
+  [ "$("$furrow" data info apart --json | python3 -c 'import json, sys; print([(s["name"], sum(t["records"] for t in s["shards"])) for s in json.load(sys.stdin)["splits"]])')" = "[('train', 40), ('validation', 40)]" ]
+}
+
 @test "readers of a pack: as many as asked for, the same bits, and no number is refused" {
   "$furrow" data pack "$config" --out pack
   packed=(--training.dataset pack --training.dataset_path pack --training.steps 5)
@@ -391,4 +406,83 @@ make_documents() {
   [ "$(ls -A)" = "$(printf '%s\n' all.txt file folder pack pack.json texts two)" ]
   run --separate-stderr "$furrow" train "$config" "${texts[@]}" --data.text_files '["4.txt"]' --job.dump_folder none
   fails 3 "texts/4.txt"
+}
+
+# Text of 6 MB, and the merges of a small tokenizer.
+make_long_text() {
+  python3 - >"$1" <<'PY'
+import random
+random.seed(5)
+words = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "while", "nobody", "looks"]
+for _ in range(100_000): print(" ".join(random.choices(words, k=11)))
+PY
+  printf '#version: 0.2\nt h\nth e\n\xc4\xa0 the\no w\n' >vocab.bpe
+}
+
+@test "an interrupted pack of a text goes on where it was, and is the pack of one go" {
+  make_long_text text.txt
+  gzip -k text.txt
+  pack=(data pack text.txt.gz --training.dataset text --training.seq_len 16 --data.tokenizer gpt2 --data.tokenizer_path .
+    --shard-size 1MB --threads 1)
+  FURROW_FAILPOINTS=text.before_mark=kill@4 run "$furrow" "${pack[@]}" --out pack
+  [ "$status" -eq 137 ]
+  [[ ! -e pack && $(stat -c %s pack.partial/text-*.journal) -eq $((3 * 48)) ]]
+  # Three rounds are there: as many again, and the fourth of these is the seventh of all.
+  FURROW_FAILPOINTS=text.before_mark=kill@4 run "$furrow" "${pack[@]}" --out pack
+  [ "$status" -eq 137 ]
+  [ "$(stat -c %s pack.partial/text-*.journal)" -eq $((6 * 48)) ]
+  FURROW_FAILPOINTS=pack.after_shard=kill@2 run "$furrow" "${pack[@]}" --out pack
+  [ "$status" -eq 137 ]
+  FURROW_FAILPOINTS=text.before_mark=kill "$furrow" "${pack[@]}" --out pack --json >summary.json  # nothing is tokenised
+  [ "$(json summary.json 'd[0]["kept_shards"] >= 1')" = True ]
+  [[ ! -e pack.partial && $(ls pack) != *text-* && $(ls pack) != *source* ]]
+  "$furrow" "${pack[@]}" --out whole
+  diff -r pack whole
+}
+
+@test "Ctrl-C ends what still reads its data" {
+  make_long_text text.txt
+  for _ in {1..12}; do cat text.txt; done >long.txt
+  text=(--training.dataset text --training.dataset_path long.txt --training.seq_len 16 --data.tokenizer gpt2 --data.tokenizer_path .)
+  "$furrow" data pack long.txt "${text[@]}" --out pack --threads 1 2>pack.log &
+  pid=$!
+  until [ -s "$(echo pack.partial/text-*.journal)" ]; do kill -0 $pid; done
+  kill -INT $pid
+  status=0
+  wait $pid || status=$?
+  [ "$status" -eq 130 ]
+  grep -q "keeps what is done, the same command goes on there" pack.log
+  [[ ! -e pack && -d pack.partial ]]
+  "$furrow" train "$config" --model.name gpt --model.layers 1 --model.heads 2 --model.width 16 "${text[@]}" \
+    --job.dump_folder run 2>train.log &
+  pid=$!
+  until grep -q "tokenizer .*vocab.bpe" train.log; do kill -0 $pid; done
+  began=$(date +%s%N)
+  kill -INT $pid
+  status=0
+  wait $pid || status=$?
+  [ "$status" -eq 130 ]
+  [ $((($(date +%s%N) - began) / 1000000)) -lt 5000 ]  # far below a second, but for a busy machine
+  grep -q "interrupted while the text was read" train.log
+  [ ! -e run ]
+}
+
+@test "a pack lies outside of what it is made of" {
+  run --separate-stderr "$furrow" data pack "$BATS_FILE_TMPDIR/images" --out "$BATS_FILE_TMPDIR/images/pack"
+  fails 2 "which it is made of"
+  [ ! -e "$BATS_FILE_TMPDIR/images/pack.partial" ]
+}
+
+@test "a resume keeps what was fitted, and refuses to be asked for other values" {
+  "$furrow" train "$config" --job.dump_folder run --training.steps 10
+  run --separate-stderr "$furrow" train run --resume --training.steps 20 --data.normalize false
+  fails 7 "[data] normalize = false, but the run goes on with what it fitted at its beginning, normalize = true"
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder run --resume --training.steps 20 --data.normalize false
+  fails 7 "normalize = true"
+  "$furrow" train run --resume --training.steps 20
+  printf 'abcdefgh%.0s' {1..80} >text.txt
+  text=(--model.name lstm --model.width 8 --training.dataset text --training.dataset_path text.txt --training.seq_len 8 --training.steps 5)
+  "$furrow" train "$config" "${text[@]}" --job.dump_folder text
+  run --separate-stderr "$furrow" train text --resume --training.steps 7 --data.tokenizer byte
+  fails 7 "[data] tokenizer = byte, but the run goes on with what it fitted at its beginning, tokenizer = char"
 }

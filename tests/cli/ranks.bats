@@ -67,6 +67,61 @@ setup() {
   cmp out/model/model.safetensors whole/model/model.safetensors
 }
 
+# A launcher that starts ranks again does so with the same command.
+@test "--resume of a config and a folder starts a run there, and goes on with it" {
+  again=(train "$config" --resume --nproc 2 --job.dump_folder out --training.global_batch_size 80)
+  run --separate-stderr "$furrow" "${again[@]}" --training.steps 20
+  [ "$status" -eq 0 ]
+  [[ $stderr == *"no checkpoint yet: starting at step 0"* ]]
+  run --separate-stderr "$furrow" "${again[@]}"
+  [ "$status" -eq 0 ]
+  [[ $stderr == *"resuming at step 20 of 30"* ]]
+}
+
+# by_hand FOLDER_OF_RANK_1 WORD ...: two ranks in working folders of their own; their status and errors.
+by_hand() {
+  local other=$1 rank pids=()
+  shift
+  port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+  export WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=$port FURROW_JOB_TOKEN=hand
+  for rank in 0 1; do
+    (
+      [ $rank -eq 0 ] || cd "$other"
+      RANK=$rank LOCAL_RANK=$rank exec "$furrow" "$@" >"$BATS_TEST_TMPDIR/err$rank" 2>&1
+    ) &
+    pids+=($!)
+  done
+  statuses=()
+  for rank in 0 1; do
+    status=0
+    wait "${pids[rank]}" || status=$?
+    statuses+=($status)
+  done
+}
+
+@test "ranks that were started in other folders write into that of rank 0" {
+  mkdir elsewhere
+  by_hand elsewhere train "$config" --job.dump_folder out "${batch[@]}"
+  [ "${statuses[*]}" = "0 0" ]
+  [ -e out/checkpoints/step-00000030/model-rank-00001.safetensors ]
+  [ -z "$(ls -A elsewhere)" ]
+  cmp out/model/model.safetensors "$BATS_FILE_TMPDIR/one/model/model.safetensors"
+}
+
+@test "a rank with other data is refused" {
+  mkdir elsewhere
+  make_images images
+  make_images elsewhere/images
+  by_hand elsewhere train "$config" --job.dump_folder out --training.dataset_path images "${batch[@]}"
+  [ "${statuses[*]}" = "0 0" ]
+  head -c 100 /dev/zero | dd of=elsewhere/images/train-images-idx3-ubyte bs=1 seek=16 conv=notrunc 2>/dev/null
+  by_hand elsewhere train "$config" --job.dump_folder other --training.dataset_path images "${batch[@]}"
+  [ "${statuses[*]}" = "7 7" ]
+  grep -q "rank 1 (host .*) has other data than rank 0 (host .*): training sample" err0
+  grep -q "has other data than rank 0" err1
+  [ ! -e other ]
+}
+
 @test "more ranks than cores work, with a warning" {
   cores=$(nproc)
   run --separate-stderr "$furrow" train "$config" --nproc $((cores + 1)) --training.steps 2 \

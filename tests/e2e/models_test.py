@@ -161,6 +161,30 @@ def check_llama(work):
     models("import", "hf", folder, "--out", work / "sharded-model")
     for name, (_, data) in read_safetensors(work / "sharded-model/model.safetensors").items():
         assert data == b"".join(b"\0\0" + half[name][1][i : i + 2] for i in range(0, len(half[name][1]), 2)), name
+    check_types(work, half)
+
+
+def check_types(work, half):
+    """What came in 16 bits goes out in them, bit for bit; any model in those that are asked for."""
+    models("export", "hf", work / "sharded-model", "--out", work / "sharded-again")
+    assert read_safetensors(work / "sharded-again/model.safetensors") == half
+    assert json.loads((work / "sharded-again/config.json").read_text())["torch_dtype"] == "bfloat16"
+    models("export", "hf", work / "sharded-model", "--out", work / "wide", "--dtype", "float32")
+    assert read_safetensors(work / "wide/model.safetensors") == read_safetensors(work / "sharded-model/model.safetensors")
+    models("export", "hf", work / "llama-model", "--out", work / "rounded", "--dtype", "bfloat16")
+    whole, rounded = (read_safetensors(work / f / "model.safetensors") for f in ("llama-model", "rounded"))
+    for name, (_, data) in whole.items():
+        for i in range(len(data) // 4):
+            bits = struct.unpack_from("<I", data, 4 * i)[0]
+            nearest = bits + 0x7FFF + (bits >> 16 & 1) >> 16
+            assert struct.unpack_from("<H", rounded[name][1], 2 * i)[0] == nearest, name
+    large = dict(read_safetensors(work / "wide/model.safetensors"))
+    large["model.norm.weight"] = ((16,), struct.pack("<16f", *[1e5] * 16))
+    models("import", "hf", write_folder(work / "large", LLAMA, large), "--out", work / "large-model")
+    refused = models("export", "hf", work / "large-model", "--out", work / "x", "--dtype", "float16", code=2)
+    assert "model.norm.weight has a value of 100000, which float16 does not reach" in refused, refused
+    assert not (work / "x").exists()
+    assert "--dtype is for" in models("import", "hf", work / "large", "--out", work / "x", "--dtype", "float32", code=2)
 
 
 def check_refusals(work):
@@ -184,6 +208,9 @@ def check_refusals(work):
     refused("missing", LLAMA, missing, 3, "no tensor model.norm.weight")
     refused("wider", dict(LLAMA, intermediate_size=25), tensors, 7, "the sizes of the model ask for [25, 16]")
     refused("odd", dict(LLAMA, num_key_value_heads=3), tensors, 2, "no multiple of kv_heads = 3")
+    folder = write_folder(work / "pickled", LLAMA, tensors)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "parameters in pytorch_model.bin" in models("import", "hf", folder, "--out", work / "x", code=13)
     folder = write_folder(work / "torn", LLAMA, tensors)
     (folder / "config.json").write_text('{"model_type": "llama",')
     assert "config.json" in models("import", "hf", folder, "--out", work / "torn-model", code=11)
@@ -231,7 +258,10 @@ def check_tokenizers(work):
     swapped = gpt2_vocabulary()
     swapped["low"], swapped["er"] = swapped["er"], swapped["low"]
     (folder / "vocab.json").write_text(json.dumps(swapped))
-    assert 'token "low" of line 3 of the merges is number 258' in models("import", "hf", folder, "--out", work / "x", code=11)
+    refused = models("import", "hf", folder, "--out", work / "x", code=11)
+    assert 'token "low" of line 3 of the merges is number 258' in refused and "--tokenizer none" in refused, refused
+    models("import", "hf", folder, "--out", work / "without", "--tokenizer", "none")
+    assert '"kind"' not in (work / "without/model.toml").read_text()
     (folder / "vocab.json").unlink()
     small = dict(GPT2, vocab_size=260)
     (folder / "config.json").write_text(json.dumps(small))

@@ -91,6 +91,40 @@ def test_uneven_hosts():
                 assert f"local {place}" in job.text(rank), job.text(rank)
 
 
+LOCALHOST = "127.0.0.1 localhost\n::1 localhost\n"
+
+
+def join_by_name(names):
+    """Two ranks on each of two hosts some way apart, which know rank 0's host as `zero`, each by its own list."""
+    with Network(2, faulty=True) as network:
+        network.faults.tell("delay 5")
+        with network.names([LOCALHOST + text for text in names]):
+            with Job(network, ["--steps", "3"], per_host=2, variables={"MASTER_ADDR": "zero"}) as job:
+                job.finish()
+
+
+def test_own_name_on_loopback():
+    """Debian gives a host's own name the address 127.0.1.1: rank 0's host must be found by the others all the same, and so
+    must be the data ports of its ranks."""
+    join_by_name(["127.0.1.1 zero\n", "10.77.0.1 zero\n"])
+
+
+def test_a_name_with_a_dead_address():
+    """Of rank 0's two addresses the one that is tried first answers nothing: it is nearer by its bits to 10.77.0.2."""
+    join_by_name(["10.77.0.1 zero\n", "10.77.0.3 zero\n10.77.0.1 zero\n"])
+
+
+def test_ipv6_alone():
+    """Hosts that have no IPv4 but for themselves, with and without an interface that only one of them has."""
+    with Network(2) as network:
+        for i, host in enumerate(network.hosts):
+            ip("-n", host, "addr", "flush", "dev", "net0")
+            ip("-n", host, "addr", "add", f"fd00::{i + 1}/64", "dev", "net0", "nodad")
+        for words in ([], ["--interface", "ib0,net0"]):
+            with Job(network, ["--steps", "3", *words], per_host=2, variables={"MASTER_ADDR": "fd00::1"}) as job:
+                job.finish()
+
+
 def test_train():
     """`furrow train`, a rank on each of two hosts and two on each: the model of one process."""
     with tempfile.TemporaryDirectory() as folder:
@@ -206,5 +240,5 @@ def test_link_down():
 
 
 if __name__ == "__main__":
-    main((test_bytes_reconcile, test_emulated_rate, test_hierarchical, test_uneven_hosts, test_train, test_torchrun,
-          test_mpirun, test_link_down))
+    main((test_bytes_reconcile, test_emulated_rate, test_hierarchical, test_uneven_hosts, test_own_name_on_loopback,
+          test_a_name_with_a_dead_address, test_ipv6_alone, test_train, test_torchrun, test_mpirun, test_link_down))

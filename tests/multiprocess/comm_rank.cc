@@ -4,12 +4,16 @@
 //   comm_rank [--op all_reduce|reduce_scatter|all_gather] [--steps N] [--elements N]
 //             [--transport auto|tcp|shm] [--timeout S] [--throttle T] [--config TOML]
 //             [--algorithm A] [--order canonical|any] [--interface I] [--announce N] [--settle MS]
+//             [--room N]
 //             [--fault KIND --fault-rank R --fault-step N]
 //
 // KIND: throw (an Error of its own), exit (ends quietly), close (shuts every socket down), stall (computes
 // for ever). Prints "joined ..." and, after --announce steps and --settle ms (others know of its
 // progress after some 250), "running"; at the end "done" with what crossed the wire and by which algorithm.
+// --room: it may open so many files and sockets more.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -174,11 +178,21 @@ comm::JoinOptions options_of(const Arguments& arguments) {
   return options;
 }
 
+// No more than `room` descriptors besides those that are open.
+void leave_room(int64_t room) {
+  rlim_t limit = 0;
+  for (int64_t free = 0; free < room || fcntl(static_cast<int>(limit), F_GETFD) >= 0; ++limit)
+    free += fcntl(static_cast<int>(limit), F_GETFD) < 0 ? 1 : 0;
+  const rlimit both{limit, limit};
+  setrlimit(RLIMIT_NOFILE, &both);
+}
+
 int run(int count, char** words) {
   const Arguments arguments(count, words);
   std::unique_ptr<comm::Membership> membership;
   try {
     const comm::World world = comm::discover_world(comm::process_environment());
+    if (const int64_t room = arguments.number("room", -1); room >= 0) leave_room(room);
     membership = comm::join(world, options_of(arguments));
     const comm::World& known = membership->world();
     say(fmt::format("joined rank {} of {} launcher {} local {} of {} node {} pid {}", known.rank, known.size,

@@ -2,7 +2,9 @@
 and jobs of one process per rank on them. For tests that run as root.
 """
 
+import contextlib
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -67,6 +69,19 @@ class Network:
                 return result.stderr.strip()
         return ""
 
+    @contextlib.contextmanager
+    def names(self, texts):
+        """Each host's own /etc/hosts."""
+        folders = [pathlib.Path("/etc/netns") / host for host in self.hosts]
+        try:
+            for folder, text in zip(folders, texts):
+                folder.mkdir(parents=True)
+                (folder / "hosts").write_text(text)
+            yield
+        finally:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def processes(self):
         """That still run on a host."""
         return [pid for host in self.hosts for pid in ip("netns", "pids", host).stdout.split()]
@@ -123,8 +138,9 @@ class Job:
         self.hosts = [host for host, count in zip(network.hosts, on_each) for _ in range(count)]  # by rank
         size = len(self.hosts)
         for rank, host in enumerate(self.hosts):
-            environment = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="10.77.0.1",
-                               MASTER_PORT="29500", FURROW_JOB_TOKEN="secret", **(variables or {}))
+            launched = {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29500",
+                        "FURROW_JOB_TOKEN": "secret"}
+            environment = {**os.environ, **launched, **(variables or {})}
             out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
             self.files.append((out, err))
             self.processes.append(subprocess.Popen(on(host, program, *words), env=environment, stdout=out, stderr=err))

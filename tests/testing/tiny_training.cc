@@ -34,6 +34,22 @@ config::Config base_config() {
   return config;
 }
 
+// bfloat16 and float32, of three types float16 too, in turn, but for units that read weights of others; of a
+// teacher one float32 unit.
+void mix_precisions(size_t types, TinyTraining* tiny) {
+  config::Training& training = tiny->config.training;
+  training.mixed_precision_param = "bfloat16";
+  for (size_t u = 0; u < tiny->spec.units.size(); ++u) {
+    const plan::Unit& unit = tiny->spec.units[u];
+    const bool ties = std::ranges::any_of(unit.parameters, &plan::Parameter::tied);
+    if (u % types == 0 || ties) continue;
+    training.mixed_precision_units.push_back(unit.name +
+                                             (u % types == 1 ? " param=float32" : " param=float16"));
+  }
+  if (training.objective == "distillation")
+    training.mixed_precision_units.emplace_back("teacher.fc1 param=float32");
+}
+
 plan::Value gradient_value(const plan::Program& program, int unit) {
   for (const plan::Instruction& instruction : program.instructions) {
     if (instruction.op != plan::Op::kMeasure) continue;
@@ -89,6 +105,8 @@ std::vector<std::string> tiny_names() {
                                     "resnet",     "resnet-pooled", "distilled", "binary"};
   for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled"})
     names.push_back(std::string(name) + "@bfloat16");
+  for (const char* name : {"mlp", "gpt-tied", "lstm", "resnet", "distilled"})
+    names.push_back(std::string(name) + "@two-types");
   return names;
 }
 
@@ -158,16 +176,20 @@ TinyTraining tiny(const std::string& full_name) {
   t.spec = models::describe(t.config.model, shape);
   if (name != full_name) {
     const std::string types = full_name.substr(name.size() + 1), param = types.substr(0, types.find('@'));
-    t.config.training.mixed_precision_param = param;
+    if (param.ends_with("-types")) {
+      mix_precisions(param == "two-types" ? 2 : 3, &t);
+    } else {
+      t.config.training.mixed_precision_param = param;
+    }
     if (param != types) t.config.training.mixed_precision_reduce = types.substr(param.size() + 1);
   }
-  models::compute_in(models::precision_of(t.config.training.mixed_precision_param), &t.spec);
+  models::compute_in(models::precision_policy(t.config.training), &t.spec);
   models::reduce_in(models::precision_of(t.config.training.mixed_precision_reduce), &t.spec);
   if (name == "distilled") {
     config::Model teacher;
     teacher.hidden = {48};
     plan::ModelSpec network = models::describe(teacher, shape);
-    models::compute_in(models::precision_of(t.config.training.mixed_precision_param), &network);
+    models::compute_in(models::teachers_precision_policy(t.config.training), &network);
     models::add_teacher(std::move(network), &t.spec);
   }
   return t;
@@ -192,7 +214,7 @@ void describe_again(TinyTraining* tiny) {
   shape.input.tensor_axis = -1;
   shape.classes = tiny->source->classes();
   tiny->spec = models::describe(tiny->config.model, shape);
-  models::compute_in(models::precision_of(tiny->config.training.mixed_precision_param), &tiny->spec);
+  models::compute_in(models::precision_policy(tiny->config.training), &tiny->spec);
 }
 
 plan::ModelSpec TinyTraining::trained_spec() const {

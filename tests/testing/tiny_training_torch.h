@@ -47,7 +47,7 @@ class MadeUpSource : public data::Source {
 struct TinyTraining {
   // One of tiny_names(): an architecture, "-tied" or "-untied" where there is a choice, "@bfloat16" or
   // "@float16" where it does not compute in float32, "@float32@bfloat16" where gradients are not added in
-  // that.
+  // that, "@two-types" or "@three-types" where units take turns.
   std::string name;
   config::Config config;
   std::shared_ptr<MadeUpSource> source;

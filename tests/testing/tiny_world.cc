@@ -105,6 +105,13 @@ void run_world(const TinyTraining& tiny, const StepOptions& options, const World
   run_ranks(world.ranks(), run_one, {.timeout_ms = kPatienceMs});
 }
 
+std::vector<WorldOptions> some_layouts() {
+  return {{.replicate = 4},
+          {.shard = 3, .zero_stage = 1},
+          {.shard = 4, .zero_stage = 3},
+          {.replicate = 2, .shard = 2, .zero_stage = 2}};
+}
+
 std::vector<StepResult> run_parts(const TinyTraining& tiny, const StepOptions& options, int degree) {
   std::vector<StepResult> parts(static_cast<size_t>(degree));
   std::mutex mutex;

@@ -25,6 +25,9 @@ struct WorldOptions {
   std::string name() const;  // "2x4 zero3", "pp2 GPipe 1x2 zero1"
 };
 
+// Data parallel alone, every ZeRO stage, an uneven share, both axes at once.
+std::vector<WorldOptions> some_layouts();
+
 // One rank after its steps.
 struct RankResult {
   int rank = 0;

@@ -8,8 +8,8 @@
 #include <thread>
 #include <utility>
 
-#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/comm/awake.h"
 #include "furrow/comm/mpi/library.h"
 
 namespace furrow::comm {
@@ -94,7 +94,7 @@ void MpiWires::poll(const Done& done, int64_t deadline_ns, std::string_view whom
     if (done()) return;
     if (polls % kPollsBetweenChecks == 0) {
       check_alive();
-      if (system_clock().monotonic_ns() >= deadline_ns) {
+      if (awake_ns() >= deadline_ns) {
         give_up();
         throw Error(ErrorCode::kDeadlineExceeded,
                     fmt::format("time is over while MPI waits for {}: missing, stopped or late", whom));

@@ -65,6 +65,8 @@ inline constexpr unsigned kCudaEventDisableTiming = 2;
 // Neither waits for the legacy default stream nor is waited for by it: a transfer whose other end is late
 // holds up nothing that is computed meanwhile.
 inline constexpr unsigned kCudaStreamNonBlocking = 1;
+// cudaMemcpyKind
+inline constexpr int kCudaHostToDevice = 1, kCudaDeviceToHost = 2, kCudaDeviceToDevice = 3;
 inline constexpr int kCudaMemcpyDefault = 4;  // the addresses say from where to where
 
 // cudaPointerAttributes, with room for what later versions append.

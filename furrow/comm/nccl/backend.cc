@@ -31,7 +31,7 @@ class NcclGroup : public GroupBackend {
     const std::optional<int> device = device_of(batch);
     if (!device) return start_on_host(std::move(batch), std::move(sequence));
     return engine().submit([this, batch = std::move(batch), sequence = std::move(sequence), device = *device,
-                            ready = group_->wires.record()] { run_all(batch, sequence, device, ready); },
+                            ready = NcclWires::record()] { run_all(batch, sequence, device, ready); },
                            false);
   }
 
@@ -39,7 +39,7 @@ class NcclGroup : public GroupBackend {
     const std::optional<int> device = device_of({&c, 1});
     if (!device)
       return spec_.independent ? engine().run([&] { native_->run(c, sequence); }) : native_->run(c, sequence);
-    const NcclWires::Ready ready = group_->wires.record();
+    const NcclWires::Ready ready = NcclWires::record();
     engine().run([&] { run_all({&c, 1}, {&sequence, 1}, *device, ready); });
   }
 
@@ -53,7 +53,9 @@ class NcclGroup : public GroupBackend {
 
   std::string algorithm_of(const Collective& c) const override {
     if (!device_of({&c, 1})) return native_->algorithm_of(c);
-    return order_matters(c) && !nccl_adds(c, spec_.canonical, group_->size()) ? "direct over NCCL" : "NCCL";
+    if (!is_reduction(c.kind) || nccl_adds(c, spec_.canonical, group_->size())) return "NCCL";
+    return communicator_.device()->make_reducer ? "direct over NCCL, added on the device"
+                                                : "direct over NCCL, added on the host";
   }
 
  private:
@@ -107,17 +109,22 @@ class NcclGroup : public GroupBackend {
         communicator_, spec_, [&] { return envelopes[0]; },
         [&] {
           communicator_.note(spec_, envelopes[0], false, started_ns);
-          if (is_pair(batch[0].kind)) {
-            run_pairs(*group_, batch, envelopes, deadline_ns);
-          } else {
-            NcclExchange(*group_, batch[0], envelopes[0], deadline_ns).run();
-          }
+          carry_out(batch, envelopes, deadline_ns);
         });
     forget_wire_bytes(*native_);
     const int64_t finished_ns = system_clock().monotonic_ns();
     communicator_.note(spec_, envelopes.back(), true, finished_ns);
     for (const Collective& c : batch)
       count(c, (finished_ns - started_ns) / static_cast<int64_t>(batch.size()));
+  }
+
+  void carry_out(std::span<const Collective> batch, std::span<const Envelope> envelopes,
+                 int64_t deadline_ns) try {
+    if (is_pair(batch[0].kind)) return run_pairs(*group_, batch, envelopes, deadline_ns);
+    NcclExchange(*group_, batch[0], envelopes[0], deadline_ns).run();
+  } catch (...) {
+    group_->wires.give_up();  // the buffers are the caller's again: no kernel, copy or addition may go on
+    throw;
   }
 
   // NCCL does not tell what it moves: the least that the operation needs.
@@ -149,6 +156,7 @@ class NcclBackend : public Backend {
   std::unique_ptr<GroupBackend> make_group(const GroupSpec& spec) override {
     return std::make_unique<NcclGroup>(communicator_, wires_, *native_, spec);
   }
+  void use_device() override { nccl_library(); }
 
  private:
   Communicator& communicator_;

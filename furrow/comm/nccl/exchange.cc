@@ -145,7 +145,7 @@ NcclExchange::Slices NcclExchange::slices(const std::vector<int64_t>& counts, si
 // ---- transfers ----
 
 void NcclExchange::transfer(const std::byte* in, const Slices& send, std::byte* out, const Slices& receive) {
-  check(nccl().group_start(), "ncclGroupStart");
+  NcclCalls calls;
   for (int r = 0; r < n_; ++r) {
     const auto i = static_cast<size_t>(r);
     const size_t sent = static_cast<size_t>(send.counts[i]) * element_;
@@ -162,7 +162,7 @@ void NcclExchange::transfer(const std::byte* in, const Slices& send, std::byte* 
             "ncclRecv");
     }
   }
-  check(nccl().group_end(), "ncclGroupEnd");
+  check(calls.end(), "ncclGroupEnd");
 }
 
 void NcclExchange::all_gather() {
@@ -232,7 +232,7 @@ void NcclExchange::reduce_scatter() {
           "ncclReduceScatter");
     return wait();
   }
-  check(nccl().group_start(), "ncclGroupStart");
+  NcclCalls calls;
   for (int r = 0; r < n_; ++r) {
     const auto i = static_cast<size_t>(r);
     if (s.counts[i] == 0) continue;
@@ -240,7 +240,7 @@ void NcclExchange::reduce_scatter() {
                         static_cast<size_t>(s.counts[i]), type, op, r, group_.comm, stream()),
           "ncclReduce");
   }
-  check(nccl().group_end(), "ncclGroupEnd");
+  check(calls.end(), "ncclGroupEnd");
   wait();
 }
 

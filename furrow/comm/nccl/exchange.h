@@ -3,7 +3,9 @@
 // First the members tell each other over the communicator's transports what they run, so that a mismatch is
 // known by name before anything is put on the stream, and nobody waits in NCCL for a rank that has not come.
 // NCCL moves bytes as they are.  It adds where its order cannot show; where it can, slices travel and are
-// added on the host, in the canonical tree, by the code of the other backends.
+// added in the canonical tree: on the device, by who computes there (comm/device.h), in the order of streams,
+// so that nobody waits between a transfer, the additions and the transfer of sums.  Without such a one, on
+// the host, by the code of the other backends.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +36,25 @@ struct NcclGroupWires {
   Transport& route(int member) const { return communicator.route(world_rank(member)); }
 };
 
+// Calls that NCCL launches together, with end().  An error in between ends the thread's group too: else all
+// that the thread asks NCCL for later, an abort among it, would only be put to the group.
+class NcclCalls {
+ public:
+  NcclCalls() { NcclWires::nccl_call(NcclWires::nccl().group_start(), "ncclGroupStart"); }
+  ~NcclCalls() {
+    if (open_) NcclWires::nccl().group_end();
+  }
+  NcclCalls(const NcclCalls&) = delete;
+  NcclCalls& operator=(const NcclCalls&) = delete;
+  int end() {
+    open_ = false;
+    return NcclWires::nccl().group_end();
+  }
+
+ private:
+  bool open_ = true;
+};
+
 // Whether NCCL's own reduction keeps the rules of collective.h for `size` ranks.  It promises no order (of
 // two terms there is only one), and about NaNs nothing; it rounds averages and 16-bit sums of its own.
 bool nccl_adds(const Collective& c, bool canonical, int size);
@@ -60,9 +81,15 @@ class NcclExchange {
   void all_reduce_by_tree();
   void reduce_by_tree();
   void reduce_scatter_by_tree();
-  // The own part of each rank's slices `s` of `in`, reduced into `out`.
+  // The own part of each rank's slices `s` of `in`, reduced into `out`: under way on return.
   void reduce_part(const std::byte* in, const Slices& s, std::byte* out);
-  // terms[r] on the device (null: staged at r * bytes), reduced on the host into `out` on the device.
+  // Where `count` elements of each other rank are received, one after the other; and, with the own ones at
+  // `own`, the terms of a sum by rank.
+  Slices staged(int64_t count) const;
+  std::vector<const std::byte*> terms(const std::byte* own, size_t bytes);
+  // terms[r], of `bytes` each and all on the device, reduced into `out` there.  Those of other ranks are
+  // overwritten.
+  void reduce_terms(std::span<const std::byte* const> terms, size_t bytes, std::byte* out);
   void reduce_on_host(std::span<const std::byte* const> terms, size_t bytes, std::byte* out);
   void gather_in_place(std::byte* out, const Slices& s);
   // Bytes between all pairs at once; counts in elements.

@@ -16,9 +16,11 @@ namespace fake {
 // A thread with a queue.
 class Stream {
  public:
-  Stream() : thread_([this] { serve(); }) {}
+  explicit Stream(int of_device = 0) : device(of_device), thread_([this] { serve(); }) {}
   ~Stream();  // runs what is queued
   void push(std::function<void()> work);
+
+  const int device;
 
  private:
   void serve();

@@ -6,6 +6,7 @@
 // aborted. Numbers of types and operations are those of nccl.h.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdio>
@@ -46,6 +47,7 @@ struct Shared {
   std::vector<const void*> in;
   std::vector<void*> out;
   int arrived = 0, left = 0;
+  int gone = 0;  // ranks that have destroyed or aborted it
   bool computed = false;
   struct Message {
     const std::byte* bytes;
@@ -70,7 +72,7 @@ using SharedComm = std::shared_ptr<Comm>;  // operations on a stream hold an abo
 
 std::mutex comms_mutex;
 std::map<std::string, std::shared_ptr<Shared>> meeting;
-int64_t unique_ids = 0, calls_of[8] = {}, live_comms = 0, aborts = 0;
+int64_t unique_ids = 0, calls_of[8] = {}, live_comms = 0, aborts = 0, lonely_ends = 0;
 std::atomic<int> async_error = 0;
 std::atomic<int> said_version = 22703;
 std::atomic<bool> stalled = false;
@@ -291,8 +293,19 @@ int ncclCommInitRank(void** comm, int ranks, ncclUniqueId id, int rank) {
   *comm = new SharedComm(new Comm{.shared = shared, .rank = rank});
   return 0;
 }
+// Its documentation: an intra-node collective call, which all ranks on the same node should call to avoid a
+// hang.
 int ncclCommDestroy(void* comm) {
+  Shared& s = *comm_of(comm)->shared;
+  bool together = true;
+  {
+    Lock lock(s.mutex);
+    ++s.gone;
+    s.changed.notify_all();
+    together = s.changed.wait_for(lock, std::chrono::seconds(20), [&] { return s.gone == s.ranks; });
+  }
   const std::lock_guard lock(comms_mutex);
+  if (!together) ++lonely_ends;
   --live_comms;
   delete static_cast<SharedComm*>(comm);
   return 0;
@@ -303,6 +316,7 @@ int ncclCommAbort(void* comm) {
   {
     const Lock lock(s.mutex);
     comm_of(comm)->aborted = true;
+    ++s.gone;
     never_issued = std::exchange(comm_of(comm)->issuing, nullptr);
     s.changed.notify_all();
   }
@@ -421,6 +435,11 @@ void fake_nccl_take_calls(int64_t* calls) {
 int64_t fake_nccl_live() {
   const std::lock_guard lock(comms_mutex);
   return live_comms;
+}
+// Destroyed where another rank did not come to do the same: a hang.
+int64_t fake_nccl_lonely_ends() {
+  const std::lock_guard lock(comms_mutex);
+  return lonely_ends;
 }
 int64_t fake_nccl_births() { return births; }
 int64_t fake_nccl_aborts() {

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <initializer_list>
 #include <mutex>
@@ -30,7 +31,8 @@ std::string version_text(int version) {
   return fmt::format("{}.{}.{}", version / base, version % base / 100, version % 100);
 }
 
-// One shared library, open for good.
+// One shared library, open for good: the first of the names that is in the process already (libtorch brings
+// its own, which another beside it would only be at odds with), else the first that can be loaded.
 class Library {
  public:
   Library(const char* variable, std::initializer_list<const char*> names) {
@@ -39,6 +41,10 @@ class Library {
                                                ? std::vector<std::string>{given}
                                                : std::vector<std::string>(names.begin(), names.end());
     std::string reasons;
+    for (const std::string& name : tried) {
+      handle_ = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+      if (handle_ != nullptr) return;
+    }
     for (const std::string& name : tried) {
       handle_ = ::dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
       if (handle_ != nullptr) return;
@@ -120,7 +126,8 @@ NcclLibrary open_nccl_library() { return {find_nccl(), find_cuda()}; }
 
 const NcclLibrary& nccl_library() {
   static std::mutex mutex;
-  static const NcclLibrary* loaded = nullptr;
+  static std::atomic<const NcclLibrary*> loaded = nullptr;
+  if (const NcclLibrary* here = loaded.load(std::memory_order_acquire)) return *here;
   const std::lock_guard lock(mutex);
   if (loaded == nullptr) loaded = new NcclLibrary(open_nccl_library());
   return *loaded;

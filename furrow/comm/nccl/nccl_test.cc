@@ -1,7 +1,6 @@
 // The backend nccl against the reference of the conformance test, over a library that stands in for NCCL and
 // CUDA (fake_nccl.cc) and whose device memory no code of ours can touch.  With FURROW_REAL_NCCL over the
 // system's own libraries; it then skips itself where there are none, or no GPU.
-#include <dlfcn.h>
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -12,7 +11,6 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -21,6 +19,7 @@
 #include "furrow/base/error.h"
 #include "furrow/comm/conformance_reference.h"
 #include "furrow/comm/nccl/exchange.h"
+#include "furrow/comm/nccl/test_support.h"
 #include "tests/testing/run_ranks.h"
 
 namespace furrow::comm {
@@ -29,72 +28,6 @@ namespace {
 using reference::Bytes;
 using reference::Problem;
 using ::testing::HasSubstr;
-
-#ifdef FURROW_REAL_NCCL
-constexpr bool kReal = true;
-#else
-constexpr bool kReal = false;
-#endif
-
-std::string fake_path() {
-  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libfurrow_fake_nccl.so";
-}
-
-const NcclLibrary& library() {
-  if (!kReal) {
-    ::setenv("FURROW_NCCL_LIBRARY", fake_path().c_str(), 1);
-    ::setenv("FURROW_CUDART_LIBRARY", fake_path().c_str(), 1);
-  }
-  return nccl_library();
-}
-
-template <class Function>
-Function fake(const char* name) {
-  return reinterpret_cast<Function>(::dlsym(::dlopen(fake_path().c_str(), RTLD_NOW), name));
-}
-
-// By operation, since the last time: all_reduce, reduce_scatter, all_gather, broadcast, reduce, send, recv.
-std::array<int64_t, 7> take_calls() {
-  std::array<int64_t, 7> calls{};
-  fake<void (*)(int64_t*)>("fake_nccl_take_calls")(calls.data());
-  return calls;
-}
-
-// Bytes on the rank's device.
-class DeviceBuffer {
- public:
-  explicit DeviceBuffer(const Bytes& content) : bytes_(content.size()) {
-    check_cuda(library(), library().cuda.malloc(&data_, std::max<size_t>(1, bytes_)), "malloc");
-    copy(data_, content.data());
-  }
-  ~DeviceBuffer() { library().cuda.free(data_); }
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
-
-  std::span<std::byte> bytes() const { return {static_cast<std::byte*>(data_), bytes_}; }
-  Bytes content() const {
-    Bytes content(bytes_);
-    copy(content.data(), data_);
-    return content;
-  }
-
- private:
-  void copy(void* to, const void* from) const {
-    const CudaApi& cuda = library().cuda;
-    CudaStream stream = nullptr;
-    CudaEvent done = nullptr;
-    check_cuda(library(), cuda.stream_create_with_flags(&stream, kCudaStreamNonBlocking), "stream");
-    check_cuda(library(), cuda.event_create_with_flags(&done, 0), "event");
-    check_cuda(library(), cuda.memcpy_async(to, from, bytes_, kCudaMemcpyDefault, stream), "copy");
-    check_cuda(library(), cuda.event_record(done, stream), "record");
-    while (cuda.event_query(done) == kCudaNotReady) std::this_thread::yield();
-    cuda.event_destroy(done);
-    cuda.stream_destroy(stream);
-  }
-
-  size_t bytes_;
-  void* data_ = nullptr;
-};
 
 struct Case {
   CollectiveKind kind = CollectiveKind::kAllReduce;
@@ -224,6 +157,7 @@ class Nccl : public ::testing::TestWithParam<bool> {
     if (!kReal) {
       library();
       take_calls();
+      take_host_copies();
       return;
     }
     try {
@@ -241,6 +175,7 @@ class Nccl : public ::testing::TestWithParam<bool> {
     testing::run_ranks(ranks,
                        [&](Communicator& communicator) {
                          check_cuda(library(), library().cuda.set_device(communicator.rank()), "device");
+                         communicator.use_device(device_that_adds(communicator.rank(), adds_));
                          body(communicator);
                        },
                        {.timeout_ms = timeout_ms, .backend = "nccl"});
@@ -250,11 +185,14 @@ class Nccl : public ::testing::TestWithParam<bool> {
   bool enough(int ranks) const { return !kReal || ranks <= devices_; }
 
   int devices_ = 0;
+  Adds adds_ = kReal ? Adds::kOnHost : Adds::kInStream;
 };
 
 TEST_P(Nccl, EqualsTheReference) {
-  for (const int ranks : {1, 2, 3, 4, 5}) {
-    if (!enough(ranks)) continue;
+  for (const int which : {1, 2, 3, 4, 5, 13, 14, 15, 23}) {  // who adds, and how many ranks
+    const int ranks = which % 10;
+    if (!kReal) adds_ = which < 10 ? Adds::kInStream : which < 20 ? Adds::kOnHost : Adds::kInCaller;
+    if (!enough(ranks) || (kReal && which > 10)) continue;
     const std::vector<Case> cases = make_cases(ranks, 120);
     std::vector<Problem> problems;
     std::vector<std::vector<Bytes>> expected;
@@ -270,13 +208,15 @@ TEST_P(Nccl, EqualsTheReference) {
         ASSERT_EQ(out.size(), expected[i][self].size()) << cases[i].text();
         EXPECT_TRUE(reference::same(cases[i].dtype, out.data(), expected[i][self].data(),
                                     static_cast<int64_t>(out.size() / dtype_size(cases[i].dtype))))
-            << cases[i].text() << " at rank " << self << " of " << ranks;
+            << cases[i].text() << " at rank " << self << " of " << ranks << ", added by the "
+            << to_string(adds_);
       }
     });
   }
 }
 
-// Who adds, and by which function: NCCL where its order cannot show.
+// Who adds, and by which function: NCCL where its order cannot show.  Nothing goes over the host where
+// somebody adds on the device.
 TEST_P(Nccl, TakesTheFunctionThatKeepsTheRules) {
   if (kReal) GTEST_SKIP() << "counts calls of the fake";
   struct Expected {
@@ -314,7 +254,14 @@ TEST_P(Nccl, TakesTheFunctionThatKeepsTheRules) {
     std::array<int64_t, 7> calls = take_calls();
     for (int64_t& n : calls) n /= e.ranks;
     EXPECT_EQ(calls, e.calls) << e.c.text() << (e.canonical ? " canonical" : "") << " on " << e.ranks;
+    EXPECT_EQ(take_host_copies(), 0) << e.c.text();
   }
+  adds_ = Adds::kOnHost;
+  run_ranks(3, [&](Communicator& communicator) {
+    const DeviceBuffer data(Bytes(1200));
+    communicator.world().run({.kind = CollectiveKind::kAllReduce, .in = data.bytes(), .out = data.bytes()});
+  });
+  EXPECT_EQ(take_host_copies(), 3 * (1200 + 400)) << "control: all terms down, sums up";
 }
 
 // Negative control of EqualsTheReference: in NCCL's own order the sum of three ranks has other bits, and
@@ -438,11 +385,12 @@ TEST_P(Nccl, TheLedgerHasTheBoundAndNothingOfTheMeetings) {
 
 // What every rank's error says.
 std::vector<std::string> errors_of(int ranks, const std::function<void(Communicator&)>& body,
-                                   int64_t timeout_ms) {
+                                   int64_t timeout_ms, Adds adds = Adds::kOnHost) {
   std::vector<std::string> errors(static_cast<size_t>(ranks));
   testing::run_ranks(ranks,
                      [&](Communicator& communicator) {
                        library().cuda.set_device(communicator.rank());
+                       communicator.use_device(device_that_adds(communicator.rank(), adds));
                        try {
                          body(communicator);
                        } catch (const Error& error) {
@@ -520,24 +468,28 @@ TEST_P(Nccl, AnOperationThatHangsOrFailsIsAborted) {
   const auto aborts = fake<int64_t (*)()>("fake_nccl_aborts"), live = fake<int64_t (*)()>("fake_nccl_live");
   const auto stall = fake<void (*)(bool)>("fake_nccl_stall");
   const auto fail = fake<void (*)(int)>("fake_nccl_fail");
-  for (const bool hangs : {true, false}) {
+  const auto take_queries = fake<int64_t (*)()>("fake_cuda_take_queries");
+  for (const auto& [hangs, adds] :
+       {std::pair(true, Adds::kInStream), std::pair(true, Adds::kOnHost), std::pair(true, Adds::kInCaller),
+        std::pair(false, Adds::kInStream), std::pair(false, Adds::kOnHost)}) {
     const int64_t before = aborts();
+    take_queries();
     std::atomic<int> ready = 0;
     std::atomic<bool> broken = false;
     const int64_t begin_ns = system_clock().monotonic_ns();
     const auto errors = errors_of(
         3,
-        [&](Communicator& c) {
+        [&, hang = hangs](Communicator& c) {
           all_reduce(c, 10, "first");
           if (++ready == 3) {
             stall(true);
-            if (!hangs) fail(6);
+            if (!hang) fail(6);
             broken = true;
           }
           while (!broken) std::this_thread::yield();
-          all_reduce(c, 10, "second", hangs ? 300 : 0);
+          all_reduce(c, 10, "second", hang ? 300 : 0);
         },
-        20'000);
+        20'000, adds);
     stall(false);
     fail(0);
     EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 10'000'000'000);
@@ -549,6 +501,8 @@ TEST_P(Nccl, AnOperationThatHangsOrFailsIsAborted) {
     }
     EXPECT_EQ(aborts() - before, 3);
     EXPECT_EQ(live(), 0);
+    // Of each rank: 2048 at once, then one every 20 us of the 300 ms.
+    EXPECT_LT(take_queries(), 3 * (2 * 2048 + 300'000 / 20)) << "a long wait rests";
   }
 }
 
@@ -600,6 +554,7 @@ TEST_P(Nccl, NothingIsLeftOpen) {
     beside.run({.kind = CollectiveKind::kAllReduce, .in = data.bytes(), .out = data.bytes()});
   });
   EXPECT_EQ(fake<int64_t (*)()>("fake_nccl_live")(), 0);
+  EXPECT_EQ(fake<int64_t (*)()>("fake_nccl_lonely_ends")(), 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Calls, Nccl, ::testing::Bool(),

@@ -75,7 +75,7 @@ void run_pairs(NcclGroupWires& group, std::span<const Collective> batch, std::sp
   wait_for(group, posted, deadline_ns);
   const NcclApi& nccl = group.wires.nccl();
   const std::string whom = fmt::format("the other ends of transfers in group {}", group.spec.name);
-  group.wires.nccl_call(nccl.group_start(), "ncclGroupStart");
+  NcclCalls calls;
   for (const Collective& c : batch) {
     const NcclComm comm = group.pairs.at(c.root_or_peer);
     const int peer = group.rank() < c.root_or_peer ? 1 : 0;  // in the pair
@@ -87,7 +87,7 @@ void run_pairs(NcclGroupWires& group, std::span<const Collective> batch, std::sp
                               : nccl.recv(c.out.data(), bytes, kNcclUint8, peer, comm, group.wires.stream()),
                           sends ? "ncclSend" : "ncclRecv");
   }
-  const int ended = nccl.group_end();
+  const int ended = calls.end();
   group.wires.nccl_call(ended, "ncclGroupEnd");
   if (ended == kNcclInProgress) {
     std::vector<NcclComm> comms;

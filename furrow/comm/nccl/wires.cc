@@ -9,8 +9,8 @@
 #include <thread>
 #include <utility>
 
-#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/comm/awake.h"
 
 namespace furrow::comm {
 namespace {
@@ -18,19 +18,30 @@ namespace {
 constexpr int kDeviceMemory = 2, kManagedMemory = 3;
 constexpr std::string_view kNewRanks = "the ranks of a new communicator";
 
-// Polls: now and then something else is looked at, and after a while others may have the core.
+// Polls: now and then something else is looked at.  A long wait rests in between, so that others have the
+// core and the driver's lock, which each poll takes and each launch of a kernel needs.
 class Polls {
  public:
   template <class Check>
   void next(const Check& check) {
-    constexpr uint32_t kBetweenChecks = 64, kBeforeYield = 1024;
+    constexpr uint32_t kBetweenChecks = 64, kBeforeYield = 1024, kBeforeRest = 2048;
+    constexpr std::chrono::microseconds kRest{20};
     if (++count_ % kBetweenChecks == 0) check();
+    if (count_ > kBeforeRest) return std::this_thread::sleep_for(kRest);
     if (count_ > kBeforeYield) std::this_thread::yield();
   }
 
  private:
   uint32_t count_ = 0;
 };
+
+void check_call(int error, std::string_view what) { check_cuda(nccl_library(), error, what); }
+
+CudaEvent new_event() {
+  CudaEvent event = nullptr;
+  check_call(nccl_library().cuda.event_create_with_flags(&event, kCudaEventDisableTiming), "an event");
+  return event;
+}
 
 // What NCCL itself would heed before any configuration.
 bool must_block() {
@@ -41,46 +52,54 @@ bool must_block() {
 }  // namespace
 
 NcclWires::~NcclWires() {
-  const CudaApi& cuda = library_.cuda;
   if (!device_) return;
+  const CudaApi& cuda = nccl_library().cuda;
   cuda.set_device(*device_);
   if (communicator_.aborted()) give_up();
-  for (const NcclComm comm : comms_) library_.nccl.comm_destroy(comm);
-  if (device_staging_ != nullptr) cuda.free(device_staging_);
-  if (done_ != nullptr) cuda.event_destroy(done_);
+  for (const NcclComm comm : comms_) nccl().comm_destroy(comm);
+  if (reducer_ == nullptr && device_staging_ != nullptr) cuda.free(device_staging_);
+  reducer_.reset();
+  for (const CudaEvent event : {done_, handed_}) {
+    if (event != nullptr) cuda.event_destroy(event);
+  }
   if (stream_ != nullptr) cuda.stream_destroy(stream_);
 }
 
+// A thread's first call to CUDA makes a context on its current device, which is the first one unless it has
+// been told another: hundreds of MiB there for every rank.
 std::optional<int> NcclWires::device_of(const void* pointer) const {
-  if (pointer == nullptr) return std::nullopt;
+  const RankDevice* device = communicator_.device();
+  if (pointer == nullptr || device == nullptr) return std::nullopt;
+  const CudaApi& cuda = nccl_library().cuda;
+  check_call(cuda.set_device(device->index), fmt::format("device {}", device->index));
   CudaPointerAttributes attributes;
-  check_cuda(library_, library_.cuda.pointer_get_attributes(&attributes, pointer), "what memory this is");
+  check_call(cuda.pointer_get_attributes(&attributes, pointer), "what memory this is");
   if (attributes.type != kDeviceMemory && attributes.type != kManagedMemory) return std::nullopt;
   return attributes.device;
 }
 
-NcclWires::Ready NcclWires::record() const {
-  CudaEvent event = nullptr;
-  check_cuda(library_, library_.cuda.event_create_with_flags(&event, kCudaEventDisableTiming), "an event");
-  Ready ready(event, [&cuda = library_.cuda](CudaEvent e) { cuda.event_destroy(e); });
-  check_cuda(library_, library_.cuda.event_record(event, nullptr), "recording an event");
+NcclWires::Ready NcclWires::record() {
+  const CudaApi& cuda = nccl_library().cuda;
+  Ready ready(new_event(), [&cuda](CudaEvent e) { cuda.event_destroy(e); });
+  check_call(cuda.event_record(ready.get(), nullptr), "recording an event");
   return ready;
 }
 
 void NcclWires::begin(int device, const Ready& ready) {
-  const CudaApi& cuda = library_.cuda;
+  const CudaApi& cuda = nccl_library().cuda;
   if (device_ && *device_ != device) {
     throw Error(
         ErrorCode::kInvalidArgument,
         fmt::format("a rank has one device: this operation is on {}, earlier ones on {}", device, *device_));
   }
-  check_cuda(library_, cuda.set_device(device), fmt::format("device {}", device));
+  check_call(cuda.set_device(device), fmt::format("device {}", device));
   device_ = device;
   if (stream_ == nullptr) {
-    check_cuda(library_, cuda.stream_create_with_flags(&stream_, kCudaStreamNonBlocking), "a stream");
-    check_cuda(library_, cuda.event_create_with_flags(&done_, kCudaEventDisableTiming), "an event");
+    check_call(cuda.stream_create_with_flags(&stream_, kCudaStreamNonBlocking), "a stream");
+    done_ = new_event();
+    handed_ = new_event();
   }
-  check_cuda(library_, cuda.stream_wait_event(stream_, ready.get(), 0), "waiting for the caller's stream");
+  check_call(cuda.stream_wait_event(stream_, ready.get(), 0), "waiting for the caller's stream");
 }
 
 NcclComm NcclWires::make_comm(const Birth& birth, int64_t deadline_ns) {
@@ -114,11 +133,8 @@ void NcclWires::await_state(NcclComm comm, int64_t deadline_ns, std::string_view
   }
 }
 
-void NcclWires::settle(std::span<const NcclComm> comms, int64_t deadline_ns, std::string_view whom) try {
+void NcclWires::settle(std::span<const NcclComm> comms, int64_t deadline_ns, std::string_view whom) {
   for (const NcclComm comm : comms) await_state(comm, deadline_ns, "an operation under way", whom);
-} catch (...) {
-  give_up();
-  throw;
 }
 
 // ncclCommInitRank waits and cannot be stopped, so it has a thread of its own.  A failure leaves that behind,
@@ -126,7 +142,7 @@ void NcclWires::settle(std::span<const NcclComm> comms, int64_t deadline_ns, std
 NcclComm NcclWires::make_blocking_comm(const Birth& birth, int64_t deadline_ns) const {
   const auto decided = std::make_shared<std::atomic<bool>>(false);  // born, or given up: whichever is first
   std::packaged_task<std::pair<int, NcclComm>()> task(
-      [&library = library_, device = *device_, birth, decided] {
+      [&library = nccl_library(), device = *device_, birth, decided] {
         NcclComm comm = nullptr;
         library.cuda.set_device(device);
         const int result = library.nccl.comm_init_rank(&comm, birth.ranks, birth.id, birth.rank);
@@ -144,7 +160,7 @@ NcclComm NcclWires::make_blocking_comm(const Birth& birth, int64_t deadline_ns) 
       thread.detach();
     } else {
       thread.join();
-      if (const auto [result, comm] = born.get(); result == kNcclSuccess) library_.nccl.comm_abort(comm);
+      if (const auto [result, comm] = born.get(); result == kNcclSuccess) nccl().comm_abort(comm);
     }
     throw;
   }
@@ -157,53 +173,77 @@ NcclComm NcclWires::make_blocking_comm(const Birth& birth, int64_t deadline_ns) 
 void NcclWires::check_time(int64_t deadline_ns, std::string_view whom) const {
   communicator_.listen();
   communicator_.check_alive();
-  if (system_clock().monotonic_ns() < deadline_ns) return;
+  if (awake_ns() < deadline_ns) return;
   throw Error(ErrorCode::kDeadlineExceeded,
               fmt::format("time is over while NCCL waits for {}: missing, stopped or late", whom));
 }
 
-void NcclWires::wait(int64_t deadline_ns, std::string_view whom) try {
-  check_cuda(library_, library_.cuda.event_record(done_, stream_), "recording an event");
+void NcclWires::wait(int64_t deadline_ns, std::string_view whom) {
+  const CudaApi& cuda = nccl_library().cuda;
+  check_call(cuda.event_record(done_, stream_), "recording an event");
   for (Polls polls;;) {
-    const int state = library_.cuda.event_query(done_);
+    const int state = cuda.event_query(done_);
     if (state == kCudaSuccess) return;
-    if (state != kCudaNotReady) check_cuda(library_, state, "an operation on the stream");
+    if (state != kCudaNotReady) check_call(state, "an operation on the stream");
     polls.next([&] {
       check_comms();
       check_time(deadline_ns, whom);
     });
   }
-} catch (...) {
-  give_up();  // the buffers are the caller's again: no kernel or copy may go on
-  throw;
 }
 
 void NcclWires::check_comms() const {
   for (const NcclComm comm : comms_) {
     int result = kNcclSuccess;
-    nccl_call(library_.nccl.comm_get_async_error(comm, &result), "ncclCommGetAsyncError");
+    nccl_call(nccl().comm_get_async_error(comm, &result), "ncclCommGetAsyncError");
     nccl_call(result, "an operation under way");
   }
 }
 
 void NcclWires::give_up() noexcept {
-  for (const NcclComm comm : std::exchange(comms_, {})) library_.nccl.comm_abort(comm);
-  if (stream_ != nullptr) library_.cuda.stream_synchronize(stream_);  // copies behind them
+  for (const NcclComm comm : std::exchange(comms_, {})) nccl().comm_abort(comm);
+  if (stream_ != nullptr) nccl_library().cuda.stream_synchronize(stream_);  // copies behind them
+  if (reducer_ != nullptr && reducer_->has_stream()) reducer_->drain();     // additions behind those
 }
 
-void NcclWires::copy(void* to, const void* from, size_t bytes) {
+void NcclWires::copy(void* to, const void* from, size_t bytes, int kind) {
   if (bytes == 0 || to == from) return;
-  check_cuda(library_, library_.cuda.memcpy_async(to, from, bytes, kCudaMemcpyDefault, stream_), "a copy");
+  check_call(nccl_library().cuda.memcpy_async(to, from, bytes, kind, stream_), "a copy");
+}
+
+DeviceReducer* NcclWires::reducer() {
+  const RankDevice* device = communicator_.device();
+  if (reducer_ == nullptr && device->make_reducer) reducer_ = device->make_reducer();
+  return reducer_.get();
+}
+
+void NcclWires::to_reducer(int64_t deadline_ns, std::string_view whom) {
+  if (!reducer_->has_stream()) return wait(deadline_ns, whom);
+  check_call(nccl_library().cuda.event_record(handed_, stream_), "recording an event");
+  reducer_->wait_for(handed_);
+}
+
+void NcclWires::from_reducer() {
+  if (!reducer_->has_stream()) return;
+  reducer_->record(handed_);
+  check_call(nccl_library().cuda.stream_wait_event(stream_, handed_, 0), "waiting for additions");
 }
 
 std::byte* NcclWires::device_staging(size_t bytes) {
-  if (device_staging_bytes_ < bytes) {
-    if (device_staging_ != nullptr) library_.cuda.free(std::exchange(device_staging_, nullptr));
-    device_staging_bytes_ = 0;
-    check_cuda(library_, library_.cuda.malloc(&device_staging_, bytes), fmt::format("{} bytes", bytes));
-    device_staging_bytes_ = bytes;
+  if (device_staging_bytes_ >= bytes) return device_staging_;
+  device_staging_bytes_ = 0;
+  if (DeviceReducer* adds = reducer(); adds != nullptr) {
+    device_staging_ = adds->staging(bytes);
+    from_reducer();  // it may have been told to clear it
+  } else {
+    const CudaApi& cuda = nccl_library().cuda;
+    if (device_staging_ != nullptr) cuda.free(std::exchange(device_staging_, nullptr));
+    void* room = nullptr;
+    check_call(cuda.malloc(&room, bytes), fmt::format("{} bytes", bytes));
+    device_staging_ = static_cast<std::byte*>(room);
   }
-  return static_cast<std::byte*>(device_staging_);
+  device_staging_bytes_ = bytes;
+  return device_staging_;
 }
 
 std::span<std::byte> NcclWires::host_staging(size_t bytes) {

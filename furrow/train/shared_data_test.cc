@@ -1,0 +1,85 @@
+#include "furrow/train/shared_data.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "furrow/base/error.h"
+#include "furrow/base/file.h"
+#include "tests/testing/child.h"
+#include "tests/testing/run_ranks.h"
+
+namespace furrow::train {
+namespace {
+
+data::DatasetOptions text_options(const std::string& path) {
+  return {.kind = "text", .path = path, .context = 4};
+}
+
+// Rank 1 would fit another alphabet: the letters of its text are fewer.
+TEST(SharedData, OtherRanksTakeWhatRankZeroFits) {
+  const testing::TemporaryFolder folder;
+  write_file_atomic(folder.path() + "/0", "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh");
+  write_file_atomic(folder.path() + "/1", "abcd abcd abcd abcd abcd abcd abcd abcd abcd");
+  std::vector<data::Preprocessing> fitted(2), kept(2);
+  testing::run_ranks(2, [&](comm::Communicator& communicator) {
+    const auto rank = static_cast<size_t>(communicator.rank());
+    const data::DatasetOptions options = text_options(folder.path() + "/" + std::to_string(rank));
+    fitted[rank] = open_shared(&communicator, options, {}).preprocessing;
+    data::Preprocessing more = fitted[rank];
+    more["alphabet"] += " 233";
+    more["classes"] = "10";
+    kept[rank] =
+        open_shared(&communicator, options, rank == 0 ? std::optional(more) : std::nullopt).preprocessing;
+  });
+  EXPECT_EQ(fitted[1], fitted[0]);
+  EXPECT_EQ(kept[1], kept[0]);
+  EXPECT_NE(kept[0], fitted[0]) << "control";
+  EXPECT_NE(open_shared(nullptr, text_options(folder.path() + "/1"), {}).preprocessing, fitted[0])
+      << "control";
+}
+
+// What rank 1 has in its folder: the same, more of it, and as much of something else.
+TEST(SharedData, OtherDataOfARankAreNamed) {
+  const testing::TemporaryFolder folder;
+  const std::string text = "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh";
+  write_file_atomic(folder.path() + "/0", text);
+  const auto said = [&](const std::string& other) {
+    write_file_atomic(folder.path() + "/1", other);
+    std::vector<std::string> messages(2);
+    testing::run_ranks(2, [&](comm::Communicator& communicator) {
+      const auto rank = static_cast<size_t>(communicator.rank());
+      const data::Dataset dataset =
+          open_shared(&communicator, text_options(folder.path() + "/" + std::to_string(rank)), {});
+      try {
+        require_same_data(communicator, dataset);
+      } catch (const Error& error) {
+        messages[rank] = error.what();
+      }
+    });
+    EXPECT_EQ(messages[1], messages[0]);
+    return messages[0];
+  };
+  EXPECT_EQ(said(text), "");
+  EXPECT_NE(said(text + " " + text).find("has other data than rank 0 (host"), std::string::npos);
+  EXPECT_NE(said(text + " " + text).find("training split: "), std::string::npos);
+  EXPECT_NE(said("hgfedcba" + text.substr(8)).find("training sample 0: "), std::string::npos);
+}
+
+TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {
+  const testing::TemporaryFolder folder;
+  std::vector<std::string> messages(2);
+  testing::run_ranks(2, [&](comm::Communicator& communicator) {
+    try {
+      open_shared(&communicator, text_options(folder.path() + "/none"), {});
+    } catch (const Error& error) {
+      messages[static_cast<size_t>(communicator.rank())] = error.what();
+    }
+  });
+  for (const std::string& message : messages) EXPECT_NE(message.find("/none"), std::string::npos) << message;
+  EXPECT_EQ(messages[1].find("rank 0: "), 0u) << messages[1];
+}
+
+}  // namespace
+}  // namespace furrow::train
