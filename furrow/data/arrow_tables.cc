@@ -1,13 +1,18 @@
-// libfurrow_tables.so: CSV and Parquet through Arrow.  Self-contained: only the structs of table_file.h cross
+// libfurrow_tables.so: CSV and Parquet through Arrow.  Self-contained: only the types of table_file.h cross
 // its border.
 #include <arrow/api.h>
-#include <arrow/csv/api.h>
-#include <arrow/io/memory.h>
+#include <arrow/csv/options.h>
+#include <arrow/csv/parser.h>
+#include <arrow/io/interfaces.h>
 #include <parquet/arrow/reader.h>
+#include <parquet/file_reader.h>
+#include <parquet/metadata.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <exception>
+#include <limits>
 #include <memory>
 #include <set>
 #include <utility>
@@ -20,38 +25,80 @@ namespace {
 // Ends a parse; does not leave this file.
 struct Failure {
   bool damaged;
-  std::string message;
+  BadRow bad;
 };
+
+[[noreturn]] void fail(bool damaged, std::string message) {
+  throw Failure{damaged, {-1, std::move(message)}};
+}
 
 template <class T>
 T value_or_fail(arrow::Result<T> result, bool damaged) {
-  if (!result.ok()) throw Failure{damaged, result.status().message()};
+  if (!result.ok()) fail(damaged, result.status().message());
   return std::move(result).ValueUnsafe();
 }
 
-// The cells of the first line, RFC 4180: "a ""quoted"" cell", others as they are.
-std::vector<std::string> header_of(std::string_view line, char delimiter) {
-  std::vector<std::string> cells(1);
-  bool quoted = false;
-  for (size_t i = 0; i < line.size(); ++i) {
-    const char c = line[i];
-    if (quoted && c == '"' && i + 1 < line.size() && line[i + 1] == '"') {
-      cells.back() += '"';
-      ++i;
-    } else if (c == '"') {
-      quoted = !quoted;
-    } else if (c == delimiter && !quoted) {
-      cells.emplace_back();
-    } else {
-      cells.back() += c;
-    }
+// What an exported function does, with what it throws as a value.
+template <class Work>
+auto guarded(TableFailure* failure, const Work& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const Failure& thrown) {
+    *failure = {true, thrown.damaged, thrown.bad};
+  } catch (const std::exception& error) {  // Parquet throws on some damage
+    *failure = {true, true, {-1, error.what()}};
   }
-  return cells;
+  return decltype(work())();
 }
 
 void append_text(TableColumn& column, std::string_view text) {
   column.text += text;
-  column.ends.push_back(column.text.size());
+  if (column.text.size() > std::numeric_limits<uint32_t>::max())
+    fail(false, "column '" + column.name + "' has over 4 GiB of text in one part");
+  column.ends.push_back(static_cast<uint32_t>(column.text.size()));
+}
+
+// "CSV parse error: Row #12: Expected 3 columns, got 2: a,b": the number is that of the block, from 1.
+BadRow bad_row(const std::string& message) {
+  constexpr std::string_view kRow = "Row #";
+  const size_t at = message.find(kRow);
+  if (at == message.npos) return {-1, message};
+  BadRow bad;
+  const char* const end = message.data() + message.size();
+  const auto [stop, error] = std::from_chars(message.data() + at + kRow.size(), end, bad.row);
+  if (error != std::errc()) return {-1, message};
+  --bad.row;
+  bad.message = std::string(stop, end);
+  if (bad.message.starts_with(": ")) bad.message.erase(0, 2);
+  return bad;
+}
+
+TableContents csv_contents(const CsvRows& rows) {
+  auto options = arrow::csv::ParseOptions::Defaults();
+  options.delimiter = rows.delimiter;
+  options.newlines_in_values = true;
+  arrow::csv::BlockParser parser(options, static_cast<int32_t>(rows.names.size()), /*first_row=*/1,
+                                 std::numeric_limits<int32_t>::max());
+  uint32_t parsed = 0;
+  const arrow::Status status = parser.ParseFinal(rows.bytes, &parsed);
+  if (!status.ok()) throw Failure{false, bad_row(status.message())};
+  if (parsed != rows.bytes.size()) throw Failure{false, {parser.num_rows(), "a quote is not closed"}};
+  TableContents contents{.rows = parser.num_rows(), .columns = {}};
+  for (size_t c = 0; c < rows.names.size(); ++c) {
+    if (rows.wanted[c] == 0) continue;
+    TableColumn column{
+        .name = rows.names[c], .is_text = true, .numbers = {}, .text = {}, .ends = {}, .valid = {}};
+    column.ends.reserve(static_cast<size_t>(contents.rows));
+    column.text.reserve(rows.bytes.size() / rows.names.size());
+    const auto visit = [&column](const uint8_t* data, uint32_t size, bool, bool) {
+      append_text(column, {reinterpret_cast<const char*>(data), size});
+      return arrow::Status::OK();
+    };
+    const arrow::Status visited = parser.VisitColumn(static_cast<int32_t>(c), visit);
+    if (!visited.ok()) fail(false, visited.message());
+    contents.columns.push_back(std::move(column));
+  }
+  return contents;
 }
 
 template <class ArrayType>
@@ -68,10 +115,17 @@ void append_strings(const arrow::Array& chunk, TableColumn& column) {
   for (int64_t i = 0; i < array.length(); ++i) append_text(column, array.IsNull(i) ? "" : array.GetView(i));
 }
 
+void append_dictionary(const arrow::Array& chunk, TableColumn& column) {
+  const auto& array = static_cast<const arrow::DictionaryArray&>(chunk);
+  const auto& values = static_cast<const arrow::StringArray&>(*array.dictionary());
+  for (int64_t i = 0; i < array.length(); ++i) {
+    append_text(column, array.IsNull(i) ? "" : values.GetView(array.GetValueIndex(i)));
+  }
+}
+
 using Append = void (*)(const arrow::Array&, TableColumn&);
 
-Append append_function(arrow::Type::type type, bool& is_text) {
-  is_text = false;
+Append number_function(arrow::Type::type type) {
   switch (type) {
     case arrow::Type::BOOL:
       return &append_numbers<arrow::BooleanArray>;
@@ -96,123 +150,176 @@ Append append_function(arrow::Type::type type, bool& is_text) {
     case arrow::Type::DOUBLE:
       return &append_numbers<arrow::DoubleArray>;
     default:
-      break;
-  }
-  is_text = true;
-  if (type == arrow::Type::STRING) return &append_strings<arrow::StringArray>;
-  if (type == arrow::Type::LARGE_STRING) return &append_strings<arrow::LargeStringArray>;
-  return nullptr;
-}
-
-void append_dictionary(const arrow::Array& chunk, TableColumn& column) {
-  const auto& array = static_cast<const arrow::DictionaryArray&>(chunk);
-  if (array.dictionary()->type_id() != arrow::Type::STRING) {
-    throw Failure{false, "column '" + column.name + "' is a dictionary of other values than text"};
-  }
-  const auto& values = static_cast<const arrow::StringArray&>(*array.dictionary());
-  for (int64_t i = 0; i < array.length(); ++i) {
-    append_text(column, array.IsNull(i) ? "" : values.GetView(array.GetValueIndex(i)));
+      return nullptr;
   }
 }
 
-TableColumn column_of(const std::string& name, const arrow::ChunkedArray& chunks) {
-  TableColumn column;
-  column.name = name;
-  const auto type = chunks.type()->id();
-  const bool dictionary = type == arrow::Type::DICTIONARY;
-  const Append append = dictionary ? &append_dictionary : append_function(type, column.is_text);
-  if (append == nullptr) {
-    throw Failure{false,
-                  "column '" + name + "' has values of type " + chunks.type()->ToString() +
-                      ": numbers, booleans and text can be read, list the others in data.ignore_columns"};
-  }
-  column.is_text = column.is_text || dictionary;
-  for (const auto& chunk : chunks.chunks()) {
-    append(*chunk, column);
-    for (int64_t i = 0; i < chunk->length(); ++i) column.valid.push_back(chunk->IsValid(i));
-  }
-  return column;
+Append text_function(const std::string& name, const arrow::DataType& type) {
+  if (type.id() == arrow::Type::STRING) return &append_strings<arrow::StringArray>;
+  if (type.id() == arrow::Type::LARGE_STRING) return &append_strings<arrow::LargeStringArray>;
+  if (type.id() != arrow::Type::DICTIONARY) return nullptr;
+  if (static_cast<const arrow::DictionaryType&>(type).value_type()->id() != arrow::Type::STRING)
+    fail(false, "column '" + name + "' is a dictionary of other values than text");
+  return &append_dictionary;
 }
 
-TableContents contents_of(const arrow::Table& table, const std::vector<std::string>& ignored) {
-  TableContents contents;
-  contents.rows = table.num_rows();
-  std::set<std::string> names;
-  for (int c = 0; c < table.num_columns(); ++c) {
-    const std::string& name = table.field(c)->name();
-    if (!names.insert(name).second) throw Failure{false, "two columns are named '" + name + "'"};
-    if (std::find(ignored.begin(), ignored.end(), name) != ignored.end()) {
-      contents.left_out.push_back(name);
-      continue;
-    }
-    contents.columns.push_back(column_of(name, *table.column(c)));
+// What reads a column of that type, and whether it is text.
+std::pair<Append, bool> append_function(const std::string& name, const arrow::DataType& type) {
+  if (const Append numbers = number_function(type.id())) return {numbers, false};
+  if (const Append text = text_function(name, type)) return {text, true};
+  fail(false, "column '" + name + "' has values of type " + type.ToString() +
+                  ": numbers, booleans and text can be read, list the others in data.ignore_columns");
+}
+
+TableContents contents_of(const arrow::RecordBatch& batch) {
+  const arrow::Status valid = batch.ValidateFull();
+  if (!valid.ok()) fail(true, valid.message());
+  TableContents contents{.rows = batch.num_rows(), .columns = {}};
+  for (int c = 0; c < batch.num_columns(); ++c) {
+    const arrow::Array& array = *batch.column(c);
+    TableColumn column;
+    column.name = batch.column_name(c);
+    const auto [append, is_text] = append_function(column.name, *array.type());
+    column.is_text = is_text;
+    append(array, column);
+    for (int64_t i = 0; array.null_count() > 0 && i < array.length(); ++i)
+      column.valid.push_back(array.IsValid(i));
+    contents.columns.push_back(std::move(column));
   }
   return contents;
 }
 
-TableContents parse_csv(std::string_view bytes, const TableFormat& format) {
-  if (bytes.starts_with("\xEF\xBB\xBF")) bytes.remove_prefix(3);  // a byte order mark
-  auto read = arrow::csv::ReadOptions::Defaults();
-  read.use_threads = false;  // so that errors number their rows
-  read.column_names = format.names;
-  if (read.column_names.empty()) {
-    std::string_view line = bytes.substr(0, bytes.find('\n'));
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    if (line.empty()) throw Failure{false, "there is no first line with the names of the columns"};
-    read.column_names = header_of(line, format.delimiter);
-    bytes.remove_prefix(
-        std::min(bytes.size(), bytes.find('\n') == bytes.npos ? bytes.size() : bytes.find('\n') + 1));
+// A file whose bytes come from the caller.
+class CallerFile : public arrow::io::RandomAccessFile {
+ public:
+  CallerFile(uint64_t bytes, furrow::data::ReadAt read)
+      : bytes_(static_cast<int64_t>(bytes)), read_(std::move(read)) {}
+  arrow::Status Close() override { return arrow::Status::OK(); }
+  bool closed() const override { return false; }
+  arrow::Result<int64_t> Tell() const override { return at_; }
+  arrow::Result<int64_t> GetSize() override { return bytes_; }
+  arrow::Status Seek(int64_t position) override {
+    at_ = position;
+    return arrow::Status::OK();
   }
-  if (bytes.find_first_not_of("\r\n") == bytes.npos) return {};  // no rows
-  std::set<std::string> names(read.column_names.begin(), read.column_names.end());
-  if (names.size() != read.column_names.size()) throw Failure{false, "two columns have the same name"};
-  auto parse = arrow::csv::ParseOptions::Defaults();
-  parse.delimiter = format.delimiter;
-  parse.newlines_in_values = true;
-  auto convert = arrow::csv::ConvertOptions::Defaults();
-  for (const std::string& name : read.column_names) convert.column_types[name] = arrow::utf8();
-  convert.strings_can_be_null = false;
-  const auto input = std::make_shared<arrow::io::BufferReader>(
-      std::make_shared<arrow::Buffer>(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
-  const auto reader = value_or_fail(
-      arrow::csv::TableReader::Make(arrow::io::default_io_context(), input, read, parse, convert), false);
-  return contents_of(*value_or_fail(reader->Read(), false), format.ignored);
+  arrow::Result<int64_t> Read(int64_t count, void* out) override {
+    ARROW_ASSIGN_OR_RAISE(const int64_t got, ReadAt(at_, count, out));
+    at_ += got;
+    return got;
+  }
+  arrow::Result<std::shared_ptr<arrow::Buffer>> Read(int64_t count) override {
+    ARROW_ASSIGN_OR_RAISE(std::shared_ptr<arrow::Buffer> buffer, ReadAt(at_, count));
+    at_ += buffer->size();
+    return buffer;
+  }
+  arrow::Result<int64_t> ReadAt(int64_t position, int64_t count, void* out) override {
+    if (position < 0 || count < 0) return arrow::Status::IOError("a place outside the file");
+    return static_cast<int64_t>(
+        read_(static_cast<uint64_t>(position), {static_cast<std::byte*>(out), static_cast<size_t>(count)}));
+  }
+  arrow::Result<std::shared_ptr<arrow::Buffer>> ReadAt(int64_t position, int64_t count) override {
+    if (position < 0 || count < 0) return arrow::Status::IOError("a place outside the file");
+    const int64_t there = std::clamp<int64_t>(bytes_ - position, 0, count);  // whatever the file claims
+    ARROW_ASSIGN_OR_RAISE(std::shared_ptr<arrow::ResizableBuffer> buffer,
+                          arrow::AllocateResizableBuffer(there));
+    ARROW_ASSIGN_OR_RAISE(const int64_t got, ReadAt(position, there, buffer->mutable_data()));
+    ARROW_RETURN_NOT_OK(buffer->Resize(got));
+    return buffer;
+  }
+
+ private:
+  const int64_t bytes_;
+  const furrow::data::ReadAt read_;
+  int64_t at_ = 0;
+};
+
+class Reader : public ParquetReader {
+ public:
+  Reader(uint64_t bytes, furrow::data::ReadAt read, const std::vector<std::string>& ignored)
+      : bytes_(bytes), read_(std::move(read)) {
+    const auto file = open(false);
+    metadata_ = file->parquet_reader()->metadata();
+    std::shared_ptr<arrow::Schema> schema;
+    const arrow::Status status = file->GetSchema(&schema);
+    if (!status.ok()) fail(true, status.message());
+    std::set<std::string> wanted;
+    for (const auto& field : schema->fields()) {
+      names_.push_back(field->name());
+      if (std::find(ignored.begin(), ignored.end(), field->name()) != ignored.end()) continue;
+      append_function(field->name(), *field->type());
+      if (!wanted.insert(field->name()).second) fail(false, "two columns are named '" + field->name() + "'");
+    }
+    for (int leaf = 0; leaf < metadata_->num_columns(); ++leaf) {
+      if (wanted.contains(metadata_->schema()->GetColumnRoot(leaf)->name())) leaves_.push_back(leaf);
+    }
+    for (int group = 0; group < metadata_->num_row_groups(); ++group)
+      group_rows_.push_back(metadata_->RowGroup(group)->num_rows());
+  }
+
+  const std::vector<std::string>& names() const override { return names_; }
+  const std::vector<int64_t>& group_rows() const override { return group_rows_; }
+
+  void read(size_t group, int64_t most, bool columns_at_once, const std::function<bool(TableContents&)>& take,
+            TableFailure* failure) const override {
+    guarded(failure, [&] {
+      const auto file = open(columns_at_once);
+      file->set_batch_size(most);
+      const auto batches =
+          value_or_fail(file->GetRecordBatchReader({static_cast<int>(group)}, leaves_), true);
+      int64_t rows = 0;
+      while (const std::shared_ptr<arrow::RecordBatch> batch = value_or_fail(batches->Next(), true)) {
+        TableContents contents = contents_of(*batch);
+        rows += contents.rows;
+        if (!take(contents)) return;
+      }
+      if (rows != group_rows_[group]) fail(true, "a row group has another number of rows than it says");
+    });
+  }
+
+ private:
+  // Each reading thread has one; what the file says of itself is parsed once.
+  std::unique_ptr<parquet::arrow::FileReader> open(bool columns_at_once) const {
+    parquet::arrow::FileReaderBuilder builder;
+    parquet::ReaderProperties properties = parquet::default_reader_properties();
+    properties.set_page_checksum_verification(true);  // of files that have checksums
+    properties.enable_buffered_stream();              // pages, not whole columns, are in memory
+    properties.set_buffer_size(int64_t{1} << 20);
+    const arrow::Status opened =
+        builder.Open(std::make_shared<CallerFile>(bytes_, read_), properties, metadata_);
+    if (!opened.ok()) fail(true, opened.message());
+    parquet::ArrowReaderProperties arrow_properties;
+    arrow_properties.set_pre_buffer(false);
+    arrow_properties.set_use_threads(columns_at_once);
+    builder.properties(arrow_properties);
+    return value_or_fail(builder.Build(), true);
+  }
+
+  const uint64_t bytes_;
+  const furrow::data::ReadAt read_;
+  std::shared_ptr<parquet::FileMetaData> metadata_;
+  std::vector<std::string> names_;
+  std::vector<int> leaves_;
+  std::vector<int64_t> group_rows_;
+};
+
+void parse_csv_rows(const CsvRows& rows, TableContents* contents, TableFailure* failure) {
+  guarded(failure, [&] { *contents = csv_contents(rows); });
 }
 
-TableContents parse_parquet(std::string_view bytes, const TableFormat& format) {
-  const auto input = std::make_shared<arrow::io::BufferReader>(
-      std::make_shared<arrow::Buffer>(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()));
-  parquet::arrow::FileReaderBuilder builder;
-  parquet::ReaderProperties properties = parquet::default_reader_properties();
-  properties.set_page_checksum_verification(true);  // of files that have checksums
-  const arrow::Status opened = builder.Open(input, properties);
-  if (!opened.ok()) throw Failure{true, opened.message()};
-  std::unique_ptr<parquet::arrow::FileReader> reader;
-  const arrow::Status built = builder.Build(&reader);
-  if (!built.ok()) throw Failure{true, built.message()};
-  reader->set_use_threads(false);
-  const std::shared_ptr<arrow::Table> table = value_or_fail(reader->ReadTable(), true);
-  const arrow::Status valid = table->ValidateFull();
-  if (!valid.ok()) throw Failure{true, valid.message()};
-  return contents_of(*table, format.ignored);
+std::unique_ptr<ParquetReader> open_parquet_file(uint64_t bytes, furrow::data::ReadAt read,
+                                                 const std::vector<std::string>& ignored,
+                                                 TableFailure* failure) {
+  return guarded(failure, [&]() -> std::unique_ptr<ParquetReader> {
+    return std::make_unique<Reader>(bytes, std::move(read), ignored);
+  });
 }
+
+constexpr TableFunctions kFunctions{kTableFunctionsVersion, &parse_csv_rows, &open_parquet_file};
 
 }  // namespace
 }  // namespace furrow::data
 
-extern "C" __attribute__((visibility("default"))) void furrow_parse_table(
-    std::string_view bytes, bool parquet, const furrow::data::TableFormat& format,
-    furrow::data::TableOutcome* outcome) {
-  using furrow::data::Failure;
-  try {
-    outcome->contents =
-        parquet ? furrow::data::parse_parquet(bytes, format) : furrow::data::parse_csv(bytes, format);
-  } catch (const Failure& failure) {
-    outcome->failed = true;
-    outcome->damaged = failure.damaged;
-    outcome->message = failure.message;
-  } catch (const std::exception& error) {  // Parquet throws on some damage
-    outcome->failed = outcome->damaged = true;
-    outcome->message = error.what();
-  }
+extern "C" __attribute__((visibility("default"))) const furrow::data::TableFunctions*
+furrow_table_functions() {
+  return &furrow::data::kFunctions;
 }

@@ -17,7 +17,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/data/source.h"
-#include "furrow/data/table.h"
+#include "furrow/data/table_block.h"
 #include "furrow/preprocess/image_augmenter.h"
 #include "furrow/preprocess/preprocessor.h"
 
@@ -36,12 +36,13 @@ using Preprocessing = preprocess::State;
 
 // How a set is opened; it changes nothing that is read.
 struct WhileOpening {
-  int threads = 0;                      // text: that tokenise; 0: every core
-  size_t part_bytes = size_t{1} << 19;  // text: what one of them takes at a time
-  // Text: what is read lies in this folder, where the next opening of the same text goes on (token_spool.h);
-  // empty: in memory.
+  int threads = 0;                            // text, tables: that read; 0: every core
+  size_t part_bytes = size_t{1} << 19;        // text: what one of them takes at a time
+  size_t table_part_bytes = size_t{1} << 21;  // CSV: the same
+  // Text, tables: what is read lies in this folder, where the next opening of the same data goes on
+  // (token_spool.h, table_store.h); empty: in memory.
   std::filesystem::path spool = {};
-  // Text and images: told the bytes read and in all, by one thread at a time; each pass begins at 0.
+  // Told the bytes read and in all, by one thread at a time; each pass begins at 0.
   std::function<void(uint64_t done, uint64_t total)> progress = {};
   // Folders: told the files found so far, before any is read.
   std::function<void(uint64_t files)> listed = {};

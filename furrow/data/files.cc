@@ -175,6 +175,47 @@ void ContentStream::skip(uint64_t to, const std::function<void()>& between) {
                           file_->path().string(), to));
 }
 
+class RandomFile::Plain {
+ public:
+  explicit Plain(const fs::path& path) : path_(path), file_(path) {}
+  uint64_t size() const { return file_size(file_, path_); }
+  size_t read_at(uint64_t offset, std::span<std::byte> out) const {
+    size_t done = 0;
+    while (done < out.size()) {
+      const ssize_t got =
+          ::pread(file_.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) fail(path_, "read", errno);
+      if (got == 0) break;
+      done += static_cast<size_t>(got);
+    }
+    return done;
+  }
+
+ private:
+  fs::path path_;
+  Descriptor file_;
+};
+
+RandomFile::RandomFile(const fs::path& path) : plain_(std::make_unique<Plain>(path)) {
+  size_ = plain_->size();
+  std::byte magic[2];
+  if (!is_gzip({magic, plain_->read_at(0, magic)})) return;
+  plain_ = nullptr;
+  bytes_ = read_contents(path);
+  size_ = bytes_.contents.size();
+}
+
+RandomFile::~RandomFile() = default;
+
+size_t RandomFile::read_at(uint64_t offset, std::span<std::byte> out) const {
+  if (plain_ != nullptr) return plain_->read_at(offset, out);
+  const auto part = bytes_.contents.subspan(std::min<uint64_t>(offset, size_));
+  const size_t count = std::min(out.size(), part.size());
+  std::ranges::copy(part.first(count), out.begin());
+  return count;
+}
+
 std::string stamp_of(const fs::path& path) {
   return fmt::format("{} {} {}\n", path.string(), fs::file_size(path),
                      fs::last_write_time(path).time_since_epoch().count());

@@ -63,6 +63,22 @@ class ContentStream {
   std::unique_ptr<GunzipStream> gunzip_;  // of gzip
 };
 
+// A file that is read at any place: a plain one where it lies, what is gzip decompressed whole.  Thread safe.
+class RandomFile {
+ public:
+  explicit RandomFile(const std::filesystem::path& path);
+  ~RandomFile();
+  uint64_t size() const { return size_; }
+  // Bytes from `offset` on; fewer only at the end.
+  size_t read_at(uint64_t offset, std::span<std::byte> out) const;
+
+ private:
+  class Plain;
+  std::unique_ptr<Plain> plain_;
+  Bytes bytes_;  // of gzip
+  uint64_t size_ = 0;
+};
+
 // Path, size and time of change of a file, in one line: another one, or changed since, where it differs.
 std::string stamp_of(const std::filesystem::path& path);
 

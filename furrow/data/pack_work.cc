@@ -15,6 +15,7 @@
 #include "furrow/base/text.h"
 #include "furrow/data/files.h"
 #include "furrow/data/open_mixture.h"
+#include "furrow/data/table_store.h"
 #include "furrow/data/token_spool.h"
 
 namespace furrow::data {
@@ -112,7 +113,7 @@ PackWork::~PackWork() {
 }
 
 bool belongs_to_opening(std::string_view name) {
-  return name == kSourceFile || name.starts_with(kSpoolPrefix);
+  return name == kSourceFile || name.starts_with(kSpoolPrefix) || name.ends_with(kRowsSuffix);
 }
 
 void remove_what_opening_left(const std::string& working) {

@@ -29,6 +29,22 @@ std::vector<ArrayView> rows_of(const Source& source, std::span<const ArrayView> 
   return part;
 }
 
+// Threads that start while it lives take no signals.
+class NoSignals {
+ public:
+  NoSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~NoSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  NoSignals(const NoSignals&) = delete;
+  NoSignals& operator=(const NoSignals&) = delete;
+
+ private:
+  sigset_t before_{};
+};
+
 }  // namespace
 
 // The one piece of work at a time; all but `threads` and `turn` is guarded by `mutex`.
@@ -90,11 +106,8 @@ struct ReaderPool::State {
 
 ReaderPool::ReaderPool(int readers) : state_(std::make_unique<State>()) {
   FURROW_CHECK(readers >= 1, "no readers");
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const NoSignals none;
   for (int i = 1; i < readers; ++i) state_->threads.emplace_back([state = state_.get()] { state->serve(); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 ReaderPool::~ReaderPool() {
@@ -129,6 +142,20 @@ void ReaderPool::run(size_t pieces, const std::function<void(size_t)>& piece) {
   state.pieces = state.next = 0;
   state.worth_it = system_clock().monotonic_ns() - state.begin_ns >= kWorthWakingNs;
   if (state.error) std::rethrow_exception(state.error);
+}
+
+void run_on_threads(int threads, const std::string& name, const std::function<void()>& work) {
+  std::vector<std::jthread> others;
+  {
+    const NoSignals none;
+    for (int i = 1; i < threads; ++i) {
+      others.emplace_back([&name, &work] {
+        set_thread_name(name);
+        work();
+      });
+    }
+  }
+  work();
 }
 
 void ParallelSource::read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,

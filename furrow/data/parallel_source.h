@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -35,6 +36,10 @@ class ReaderPool {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// `work` on so many threads at once, the caller among them; returns when all are done.  The others take no
+// signals.  REQUIRES: threads >= 1; work throws nothing.
+void run_on_threads(int threads, const std::string& name, const std::function<void()>& work);
 
 class ParallelSource : public Source {
  public:

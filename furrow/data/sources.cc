@@ -9,6 +9,7 @@
 #include "furrow/data/files.h"
 #include "furrow/data/image_file.h"
 #include "furrow/data/source_kinds.h"
+#include "furrow/data/table_files.h"
 #include "furrow/storage/pack.h"
 
 namespace furrow::data {
@@ -20,12 +21,6 @@ bool is_cifar10(const fs::path& path) { return !find_file(path / "data_batch_1.b
 bool is_idx(const fs::path& path) { return !find_file(path / "train-images-idx3-ubyte").empty(); }
 bool is_mixture(const fs::path&) { return false; }  // a list, not a place
 bool is_pack(const fs::path& path) { return fs::exists(path / storage::kPackFile); }
-bool is_table(const fs::path& path) {
-  const fs::path plain = path.extension() == ".gz" ? path.stem() : path;
-  const bool known =
-      plain.extension() == ".csv" || plain.extension() == ".tsv" || plain.extension() == ".parquet";
-  return known && !find_file(path).empty();
-}
 bool is_text(const fs::path& path) {
   const fs::path plain = path.extension() == ".gz" ? path.stem() : path;
   return plain.extension() == ".txt" && !find_file(path).empty();
@@ -38,7 +33,7 @@ constexpr SourceKind kSourceKinds[] = {
     {"idx", "labelled images in the files of MNIST and Fashion-MNIST", &open_idx, &probe_idx, &is_idx},
     {"mixture", "several sets, each with a share of every epoch", &open_mixture, &probe_mixture, &is_mixture},
     {"pack", "a folder that `furrow data pack` wrote", &open_pack, &probe_pack, &is_pack},
-    {"table", "rows of a CSV or Parquet file", &open_table, &probe_table, &is_table},
+    {"table", "rows of CSV or Parquet files", &open_table, &probe_table, &is_table},
     {"text", "text of one or more files, as characters, bytes or subwords", &open_text, &probe_text,
      &is_text},
 };

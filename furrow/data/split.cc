@@ -31,11 +31,16 @@ int64_t fraction_count(double fraction, int64_t size, const char* key, const cha
   return count;
 }
 
-Carved carve(int64_t size, int64_t validation, uint64_t seed) {
-  FURROW_CHECK(validation >= 0 && validation < size && size < (int64_t{1} << 32), "a carving out of range");
+void for_each_chosen(int64_t size, int64_t count, uint64_t seed, const std::function<void(int64_t)>& chosen) {
+  FURROW_CHECK(count >= 0 && count < size, "a carving out of range");
   const KeyedPermutation permutation(seed, kCarvingEpoch, static_cast<uint64_t>(size));
+  for (int64_t i = 0; i < count; ++i) chosen(static_cast<int64_t>(permutation(static_cast<uint64_t>(i))));
+}
+
+Carved carve(int64_t size, int64_t validation, uint64_t seed) {
+  FURROW_CHECK(size < (int64_t{1} << 32), "a carving out of range");
   std::vector<bool> chosen(static_cast<size_t>(size), false);
-  for (int64_t i = 0; i < validation; ++i) chosen[permutation(static_cast<uint64_t>(i))] = true;
+  for_each_chosen(size, validation, seed, [&](int64_t at) { chosen[static_cast<size_t>(at)] = true; });
   Carved carved;
   carved.validation.reserve(static_cast<size_t>(validation));
   carved.train.reserve(static_cast<size_t>(size - validation));

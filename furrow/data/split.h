@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace furrow::data {
@@ -13,6 +14,10 @@ int64_t fraction_count(double fraction, int64_t size, const char* key, const cha
 struct Carved {
   std::vector<uint32_t> train, validation;  // ascending, disjoint, together [0, size)
 };
+
+// Tells `chosen` a random `count` of the numbers below `size`, each once, in no order: a pure function of the
+// arguments.  REQUIRES: 0 <= count < size.
+void for_each_chosen(int64_t size, int64_t count, uint64_t seed, const std::function<void(int64_t)>& chosen);
 
 // A random `validation` of `size` samples, a pure function of the arguments.  REQUIRES: 0 <= validation <
 // size < 2^32.

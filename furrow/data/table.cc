@@ -3,135 +3,22 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
-#include <set>
-#include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
+#include "furrow/data/parallel_source.h"
 
 namespace furrow::data {
 namespace {
 
 using preprocess::TableEncoder;
-using preprocess::TableFeature;
-using preprocess::TableTarget;
+using Cell = TableEncoder::Cell;
 
-constexpr size_t kMostCategories = 1000;
-
-[[noreturn]] void invalid(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
-
-bool listed(const std::vector<std::string>& names, std::string_view name) {
-  return std::ranges::find(names, name) != names.end();
-}
-
-const TableColumn& column_named(const TableContents& table, const std::string& name, const char* what) {
-  std::vector<std::string> known;
-  for (const TableColumn& column : table.columns) {
-    if (column.name == name) return column;
-    known.push_back(column.name);
-  }
-  invalid(unknown_name_message(what, name, known));
-}
-
-void check_listed(const TableContents& table, const std::vector<std::string>& names, const char* key) {
-  for (const std::string& name : names) column_named(table, name, key);
-}
-
-[[noreturn]] void no_number(const TableValues& values, size_t row) {
-  invalid(fmt::format(
-      "column '{}', row {}: '{}' is no number: correct it, add it to data.missing_values, or list "
-      "the column in data.categorical_columns",
-      values.name(), row + 1, values.text(row)));
-}
-
-// Does the column hold numbers?  When nearly all of its values are, the rest is taken for a mistake.
-bool holds_numbers(const TableColumn& column, const TableRules& rules) {
-  if (listed(rules.categorical, column.name)) return false;
-  if (!column.is_text || listed(rules.numeric, column.name)) return true;
-  const TableValues values(column, rules);
-  size_t numbers = 0, others = 0, first_other = 0;
-  for (size_t row = 0; row < values.size(); ++row) {
-    double ignored = 0;
-    if (values.missing(row)) continue;
-    if (values.number(row, ignored)) {
-      ++numbers;
-    } else if (others++ == 0) {
-      first_other = row;
-    }
-  }
-  const bool nearly_all = numbers >= 9 * others || (others == 1 && numbers >= 4);
-  if (others > 0 && nearly_all) no_number(values, first_other);
-  return numbers > 0 && others == 0;
-}
-
-std::vector<std::string> distinct(const TableValues& values) {
-  std::set<std::string> seen;
-  for (size_t row = 0; row < values.size(); ++row) seen.insert(values.text(row));
-  return {seen.begin(), seen.end()};
-}
-
-TableFeature fit_feature(const TableColumn& column, const TableRules& rules,
-                         std::span<const uint32_t> train) {
-  const TableValues values(column, rules);
-  TableFeature feature{.name = column.name, .is_number = holds_numbers(column, rules)};
-  if (!feature.is_number) {
-    feature.values = distinct(values);
-    if (feature.values.size() > kMostCategories && !listed(rules.categorical, column.name)) {
-      invalid(
-          fmt::format("column '{}' has {} different texts: list it in data.categorical_columns if they are "
-                      "categories, else in data.ignore_columns",
-                      column.name, feature.values.size()));
-    }
-    return feature;
-  }
-  std::vector<double> numbers(train.size());
-  for (size_t i = 0; i < train.size(); ++i) {
-    if (!values.number(train[i], numbers[i])) no_number(values, train[i]);
-    feature.indicator = feature.indicator || std::isnan(numbers[i]);
-  }
-  const preprocess::Moments moments = preprocess::moments_of(numbers);
-  feature.mean = moments.mean;
-  feature.std = moments.std;
-  return feature;
-}
-
-[[noreturn]] void no_number_target(const TableValues& values, size_t row) {
-  invalid(
-      fmt::format("column '{}', row {}: '{}' is no number, and training.loss = mse predicts numbers: correct "
-                  "it, or set training.loss = cross_entropy to predict classes",
-                  values.name(), row + 1, values.text(row)));
-}
-
-[[noreturn]] void no_target(const std::string& name, size_t row) {
-  invalid(fmt::format("column '{}', row {}: the target is missing: remove the row", name, row + 1));
-}
-
-TableTarget fit_target(const TableColumn& column, const TableRules& rules, std::span<const uint32_t> train) {
-  const TableValues values(column, rules);
-  TableTarget target{.name = column.name, .is_number = rules.number_target};
-  for (size_t row = 0; row < values.size(); ++row) {
-    if (values.missing(row)) no_target(column.name, row);
-  }
-  if (!target.is_number) {
-    target.labels = distinct(values);
-    if (target.labels.size() > kMostCategories) {
-      invalid(
-          fmt::format("the target '{}' has {} different values: for a number, set training.loss = \"mse\"",
-                      column.name, target.labels.size()));
-    }
-    return target;
-  }
-  std::vector<double> numbers(train.size());
-  for (size_t i = 0; i < train.size(); ++i) {
-    if (!values.number(train[i], numbers[i])) no_number_target(values, train[i]);
-  }
-  const preprocess::Moments moments = preprocess::moments_of(numbers);
-  target.mean = moments.mean;
-  target.std = moments.std;
-  return target;
-}
+// Blocks whose cells are kept: a few for each thread that reads rows in order.
+constexpr size_t kRecentBlocks = 16;
 
 // The first few, for a message.
 std::string some_of(const std::vector<std::string>& values) {
@@ -140,101 +27,215 @@ std::string some_of(const std::vector<std::string>& values) {
   return join(first, ", ") + (values.size() > kShown ? ", ..." : "");
 }
 
-TableEncoder::Cell category_cell(const TableEncoder& encoder, size_t feature, const TableValues& values,
-                                 size_t row, const TableRules& rules) {
-  const std::string text = values.text(row);
-  if (const auto cell = encoder.category_cell(feature, text)) return *cell;
-  if (rules.ignore_unseen) return TableEncoder::kUnseen;
-  invalid(
-      fmt::format("column '{}', row {}: {} was not in the training data, which has {}: correct it, or set "
-                  "data.unseen_category = \"ignore\"",
-                  values.name(), row + 1, text.empty() ? "a missing value" : "category '" + text + "'",
-                  some_of(encoder.features()[feature].values)));
-}
+// A value that cannot be encoded.
+struct Refused {
+  uint32_t row;  // of the block
+  std::string message;
+};
+
+Cell target_cell(float number) { return std::bit_cast<Cell>(number); }
+Cell target_cell(int64_t label) { return static_cast<Cell>(label); }
+
+// One column of a block as cells.
+class CellColumn {
+ public:
+  CellColumn(const BlockColumn& column, const TableEncoder& encoder, size_t feature, bool ignore_unseen)
+      : column_(column),
+        encoder_(encoder),
+        feature_(feature),
+        is_target_(feature == encoder.features().size()) {
+    if (is_target_ && column.first_missing != BlockColumn::kNone)
+      throw Refused{column.first_missing, kNoTarget};
+    if (!column.has_codes()) {
+      FURROW_CHECK(is_number(), "numbers of a column of categories");
+      if (!column.values.empty()) throw no_number(0);
+      return;
+    }
+    const std::vector<double> numbers = is_number() ? value_numbers(column) : std::vector<double>();
+    for (size_t i = 0; i < column.values.size(); ++i) {
+      if (is_number() && column.values[i].kind == BlockValue::kOther) throw no_number(i);
+      cells_.push_back(is_number() ? number_cell(numbers[i]) : category_cell(i, ignore_unseen));
+    }
+  }
+
+  Cell cell(size_t row) const {
+    return column_.has_codes() ? cells_[column_.code(row)] : number_cell(column_.number(row));
+  }
+
+ private:
+  bool is_number() const {
+    return is_target_ ? encoder_.target().is_number : encoder_.features()[feature_].is_number;
+  }
+  Cell number_cell(double value) const {
+    return is_target_ ? target_cell(encoder_.number_target(value)) : encoder_.number_cell(feature_, value);
+  }
+  Refused no_number(size_t value) const {
+    const std::string text(column_.text(value));
+    return {column_.values[value].first_row,
+            is_target_ ? no_number_target_message(text) : no_number_message(text)};
+  }
+
+  Cell category_cell(size_t value, bool ignore_unseen) const {
+    const std::string_view text = column_.text(value);
+    const uint32_t row = column_.values[value].first_row;
+    if (is_target_) {
+      if (const auto label = encoder_.label_of(text)) return target_cell(*label);
+      throw Refused{row, fmt::format("class '{}' was not in the training data, which has {}", text,
+                                     some_of(encoder_.target().labels))};
+    }
+    if (const auto cell = encoder_.category_cell(feature_, text)) return *cell;
+    if (ignore_unseen) return TableEncoder::kUnseen;
+    throw Refused{row, fmt::format("{} was not in the training data, which has {}: correct it, or set "
+                                   "data.unseen_category = \"ignore\"",
+                                   text.empty() ? "a missing value" : fmt::format("category '{}'", text),
+                                   some_of(encoder_.features()[feature_].values))};
+  }
+
+  BlockColumn column_;
+  const TableEncoder& encoder_;
+  size_t feature_;
+  bool is_target_;
+  std::vector<Cell> cells_;  // by code
+};
 
 }  // namespace
 
-std::string_view TableValues::trimmed(size_t row) const {
-  const std::string_view all = column_.text_of(row);
-  const size_t begin = all.find_first_not_of(rules_.trim);
-  if (begin == all.npos) return {};
-  return all.substr(begin, all.find_last_not_of(rules_.trim) - begin + 1);
+std::string no_number_message(const std::string& text) {
+  return fmt::format(
+      "'{}' is no number: correct it, add it to data.missing_values, or list the column in "
+      "data.categorical_columns",
+      text);
 }
 
-bool TableValues::missing(size_t row) const {
-  if (column_.valid[row] == 0) return true;
-  if (!column_.is_text) return std::isnan(column_.numbers[row]);
-  const std::string_view value = trimmed(row);
-  return value.empty() || listed(rules_.missing, value);
+std::string no_number_target_message(const std::string& text) {
+  return fmt::format(
+      "'{}' is no number, and training.loss = mse predicts numbers: correct it, or set training.loss = "
+      "cross_entropy to predict classes",
+      text);
 }
 
-std::string TableValues::text(size_t row) const {
-  if (missing(row)) return {};
-  return column_.is_text ? std::string(trimmed(row)) : format_double(column_.numbers[row]);
-}
-
-bool TableValues::number(size_t row, double& value) const {
-  value = std::nan("");
-  if (missing(row)) return true;
-  if (!column_.is_text) {
-    value = column_.numbers[row];
-    return std::isfinite(value);
+std::vector<double> value_numbers(const BlockColumn& column) {
+  std::vector<double> numbers(column.values.size(), std::nan(""));
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    if (column.values[i].kind == BlockValue::kNumber) finite_number(column.text(i), numbers[i]);
   }
-  return parse_double(trimmed(row), value) && std::isfinite(value);
+  return numbers;
 }
 
-TableEncoder fit_table(const TableContents& table, const TableRules& rules, std::span<const uint32_t> train) {
-  if (rules.target.empty()) invalid("data.target is empty: name the column to predict");
-  const TableColumn& target = column_named(table, rules.target, "column in data.target");
-  check_listed(table, rules.categorical, "column in data.categorical_columns");
-  check_listed(table, rules.numeric, "column in data.numeric_columns");
-  std::vector<TableFeature> features;
-  for (const TableColumn& column : table.columns) {
-    if (&column != &target) features.push_back(fit_feature(column, rules, train));
+class BlockCells {
+ public:
+  BlockCells(std::shared_ptr<const HeldBlock> held, std::vector<CellColumn> columns)
+      : held_(std::move(held)), columns_(std::move(columns)) {}
+  size_t rows() const { return held_->block().rows(); }
+  void row(size_t row, std::span<Cell> cells) const {
+    for (size_t c = 0; c < columns_.size(); ++c) cells[c] = columns_[c].cell(row);
   }
-  if (features.empty()) invalid(fmt::format("there is no column besides the target '{}'", rules.target));
-  return TableEncoder(std::move(features), fit_target(target, rules, train));
+
+ private:
+  std::shared_ptr<const HeldBlock> held_;
+  std::vector<CellColumn> columns_;
+};
+
+FittedTable::FittedTable(TableRead table, TableRules rules, std::shared_ptr<const TableEncoder> encoder)
+    : table_(std::move(table)), rules_(std::move(rules)), encoder_(std::move(encoder)) {
+  const auto column = [&](const std::string& name) {
+    const auto found = std::ranges::find(table_.columns, name);
+    FURROW_CHECK(found != table_.columns.end(), "a column that was not read");
+    columns_.push_back(static_cast<size_t>(found - table_.columns.begin()));
+  };
+  for (const preprocess::TableFeature& feature : encoder_->features()) column(feature.name);
+  column(encoder_->target().name);
 }
 
-EncodedTable::EncodedTable(const TableContents& table, const TableRules& rules,
-                           std::shared_ptr<const TableEncoder> encoder)
-    : encoder_(std::move(encoder)), rows_(table.rows) {
-  const std::vector<TableFeature>& features = encoder_->features();
-  const auto rows = static_cast<size_t>(rows_);
-  cells_ = CountedBuffer(rows * features.size() * sizeof(TableEncoder::Cell), MemoryKind::kData);
-  auto* const cells = reinterpret_cast<TableEncoder::Cell*>(cells_.data());
-  for (size_t f = 0; f < features.size(); ++f) {
-    const TableValues values(column_named(table, features[f].name, "column"), rules);
-    for (size_t row = 0; row < rows; ++row) {
-      double number = 0;
-      if (features[f].is_number && !values.number(row, number)) no_number(values, row);
-      cells[row * features.size() + f] = features[f].is_number
-                                             ? encoder_->number_cell(f, number)
-                                             : category_cell(*encoder_, f, values, row, rules);
+void FittedTable::check(ReaderPool& pool) const {
+  pool.run(store().blocks(), [&](size_t block) { read_cells(block); });
+}
+
+std::shared_ptr<const BlockCells> FittedTable::read_cells(size_t block) const {
+  auto held = store().load(block);
+  std::vector<CellColumn> columns;
+  for (size_t feature = 0; feature < columns_.size(); ++feature) {
+    const size_t c = columns_[feature];
+    try {
+      columns.emplace_back(held->block().columns()[c], *encoder_, feature, rules_.ignore_unseen);
+    } catch (const Refused& refused) {
+      const BlockPlace& place = store().place(block);
+      table_.throw_at({place.file, place.begin, refused.row}, table_.columns[c], refused.message);
     }
   }
-  const TableTarget& target = encoder_->target();
-  const TableValues values(column_named(table, target.name, "column"), rules);
-  for (size_t row = 0; row < rows; ++row) {
-    if (values.missing(row)) no_target(target.name, row);
-    if (target.is_number) {
-      double number = 0;
-      if (!values.number(row, number)) no_number_target(values, row);
-      numbers_.push_back(encoder_->number_target(number));
-      continue;
-    }
-    const auto label = encoder_->label_of(values.text(row));
-    if (!label) {
-      invalid(fmt::format("column '{}', row {}: class '{}' was not in the training data, which has {}",
-                          target.name, row + 1, values.text(row), some_of(target.labels)));
-    }
-    labels_.push_back(static_cast<int32_t>(*label));
-  }
+  return std::make_shared<const BlockCells>(std::move(held), std::move(columns));
 }
 
-std::span<const TableEncoder::Cell> EncodedTable::cells(size_t row) const {
-  const size_t width = encoder_->features().size();
-  return {reinterpret_cast<const TableEncoder::Cell*>(cells_.data()) + row * width, width};
+std::shared_ptr<const BlockCells> FittedTable::cells(size_t block) const {
+  const auto find = [&]() -> std::shared_ptr<const BlockCells> {
+    const auto found = std::ranges::find(recent_, block, [](const auto& entry) { return entry.first; });
+    if (found == recent_.end()) return nullptr;
+    recent_.splice(recent_.begin(), recent_, found);
+    return found->second;
+  };
+  {
+    const std::lock_guard lock(mutex_);
+    if (auto kept = find()) return kept;
+  }
+  auto read = read_cells(block);
+  const std::lock_guard lock(mutex_);
+  if (auto kept = find()) return kept;
+  recent_.emplace_front(block, read);
+  if (recent_.size() > kRecentBlocks) recent_.pop_back();
+  return read;
+}
+
+EncodedRows::EncodedRows(int64_t rows, std::shared_ptr<const TableEncoder> encoder)
+    : encoder_(std::move(encoder)),
+      rows_(rows),
+      width_(encoder_->features().size() + 1),
+      cells_(static_cast<size_t>(rows) * width_ * sizeof(Cell), MemoryKind::kData) {}
+
+std::span<Cell> EncodedRows::row(int64_t row) {
+  return {reinterpret_cast<Cell*>(cells_.data()) + static_cast<size_t>(row) * width_, width_};
+}
+
+void EncodedRows::visit(std::span<const int64_t> rows, const std::function<void(size_t, Cells)>& take) const {
+  const auto* const cells = reinterpret_cast<const Cell*>(cells_.data());
+  for (size_t i = 0; i < rows.size(); ++i) take(i, {cells + static_cast<size_t>(rows[i]) * width_, width_});
+}
+
+std::vector<std::shared_ptr<const EncodedRows>> encode_rows(FittedTable& table,
+                                                            std::span<const RowSet* const> sets,
+                                                            ReaderPool& pool) {
+  std::vector<std::shared_ptr<EncodedRows>> encoded;
+  for (const RowSet* const set : sets)
+    encoded.push_back(std::make_shared<EncodedRows>(set->size(), table.encoder()));
+  pool.run(table.store().blocks(), [&](size_t block) {
+    const auto cells = table.read_cells(block);
+    const int64_t first = table.store().first_row(block);
+    for (size_t s = 0; s < sets.size(); ++s) {
+      if (sets[s]->size() == 0) continue;
+      int64_t to = sets[s]->before(first);
+      for (size_t row = 0; row < cells->rows(); ++row) {
+        if (sets[s]->contains(first + static_cast<int64_t>(row))) cells->row(row, encoded[s]->row(to++));
+      }
+    }
+    table.drop(block);
+  });
+  return {encoded.begin(), encoded.end()};
+}
+
+void StoredRows::visit(std::span<const int64_t> rows, const std::function<void(size_t, Cells)>& take) const {
+  std::vector<Cell> cells(encoder().features().size() + 1);
+  std::shared_ptr<const BlockCells> block;
+  int64_t begin = 0, end = 0;  // rows of that block
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const int64_t row = rows_.row(rows[i]);
+    if (row < begin || row >= end) {
+      const size_t number = table_->store().block_of(row);
+      block = table_->cells(number);
+      begin = table_->store().first_row(number);
+      end = begin + static_cast<int64_t>(block->rows());
+    }
+    block->row(static_cast<size_t>(row - begin), cells);
+    take(i, cells);
+  }
 }
 
 std::vector<Field> table_fields(const TableEncoder& encoder) {
@@ -243,23 +244,22 @@ std::vector<Field> table_fields(const TableEncoder& encoder) {
   return {input, {"target", DType::kI64, {}}};
 }
 
-TableSource::TableSource(std::shared_ptr<const EncodedTable> table, std::vector<uint32_t> subset)
-    : table_(std::move(table)), subset_(std::move(subset)), fields_(table_fields(table_->encoder())) {}
+TableSource::TableSource(std::shared_ptr<const TableRows> rows)
+    : rows_(std::move(rows)), fields_(table_fields(rows_->encoder())) {}
 
 void TableSource::read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const {
   check_read(*this, indices, fields);
-  const TableEncoder& encoder = table_->encoder();
+  const TableEncoder& encoder = rows_->encoder();
   const auto width = static_cast<size_t>(encoder.width());
-  for (size_t row = 0; row < indices.size(); ++row) {
-    const auto at = static_cast<size_t>(indices[row]);
-    const size_t from = subset_.empty() ? at : subset_[at];
-    encoder.expand(table_->cells(from), fields[0].as<float>().subspan(row * width, width));
+  const auto inputs = fields[0].as<float>();
+  rows_->visit(indices, [&](size_t at, TableRows::Cells cells) {
+    encoder.expand(cells.first(cells.size() - 1), inputs.subspan(at * width, width));
     if (encoder.target().is_number) {
-      fields[1].as<float>()[row] = table_->number(from);
+      fields[1].as<float>()[at] = std::bit_cast<float>(cells.back());
     } else {
-      fields[1].as<int64_t>()[row] = table_->label(from);
+      fields[1].as<int64_t>()[at] = static_cast<int64_t>(cells.back());
     }
-  }
+  });
 }
 
 }  // namespace furrow::data

@@ -1,71 +1,107 @@
-// A table in memory, one 4-byte cell per column, and sources over parts of its rows.
+// Rows of a table in the compact form that a network's input is expanded from, and the source over them.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <list>
 #include <memory>
+#include <mutex>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "furrow/base/memory.h"
+#include "furrow/data/row_set.h"
 #include "furrow/data/source.h"
-#include "furrow/data/table_file.h"
+#include "furrow/data/table_reader.h"
 #include "furrow/preprocess/table_encoder.h"
 
 namespace furrow::data {
 
-// How columns are to be read: [data] of the configuration.
-struct TableRules {
-  std::string target = {};                    // a column
-  bool number_target = false;                 // it is a number, else a class
-  std::vector<std::string> categorical = {};  // columns of categories, whatever their values look like
-  std::vector<std::string> numeric = {};      // columns of numbers, whatever their values look like
-  std::vector<std::string> missing = {""};    // values that stand for none
-  std::string trim = " \t";                   // characters cut off both ends of text
-  bool ignore_unseen = false;                 // a category that training did not have is no error
-};
+class ReaderPool;
 
-// One column as numbers or as text, cleaned as the rules say.
-class TableValues {
+// What is wrong with a value, behind its column and row.
+inline constexpr const char* kNoTarget = "the target is missing: remove the row";
+std::string no_number_message(const std::string& text);
+std::string no_number_target_message(const std::string& text);
+
+// The numbers of a column's different values; NaN: none.  REQUIRES: column.has_codes().
+std::vector<double> value_numbers(const BlockColumn& column);
+
+// The cells of a block: for each feature as TableEncoder has them, then the target: the bits of a label
+// (i32), or of a number (f32).
+class BlockCells;
+
+// A table and what was fitted on it, or on another one.  Thread safe.
+class FittedTable {
  public:
-  TableValues(const TableColumn& column, const TableRules& rules) : column_(column), rules_(rules) {}
-  bool missing(size_t row) const;
-  std::string text(size_t row) const;            // "" where missing
-  bool number(size_t row, double& value) const;  // NaN where missing; false: no number
-  size_t size() const { return column_.valid.size(); }
-  const std::string& name() const { return column_.name; }
+  FittedTable(TableRead table, TableRules rules, std::shared_ptr<const preprocess::TableEncoder> encoder);
+
+  const std::shared_ptr<const preprocess::TableEncoder>& encoder() const { return encoder_; }
+  const TableStore& store() const { return *table_.store; }
+  // Error{invalid_argument} names file, column and row, the first of several: text in a number, an unseen
+  // category or label, a missing target.  None where the encoder was fitted on this table.
+  std::shared_ptr<const BlockCells> read_cells(size_t block) const;
+  std::shared_ptr<const BlockCells> cells(size_t block) const;  // the same; the last few are kept
+  void check(ReaderPool& pool) const;                           // of all blocks
+  void drop(size_t block) { table_.store->drop(block); }
 
  private:
-  std::string_view trimmed(size_t row) const;
-  const TableColumn& column_;
-  const TableRules& rules_;
+  TableRead table_;
+  TableRules rules_;
+  std::shared_ptr<const preprocess::TableEncoder> encoder_;
+  std::vector<size_t> columns_;  // of the blocks: of each feature, then of the target
+  mutable std::mutex mutex_;
+  mutable std::list<std::pair<size_t, std::shared_ptr<const BlockCells>>> recent_;
 };
 
-// What the columns of the training file are, fitted on the rows `train` of it (names of categories and labels
-// on all of its rows).  Error{invalid_argument} names the column and the row (from 1): no such column, a text
-// among numbers, more than 1,000 categories in a column that is not listed as categorical, a missing target.
-preprocess::TableEncoder fit_table(const TableContents& table, const TableRules& rules,
-                                   std::span<const uint32_t> train);
-
-// Rows in their compact form.  Immutable; thread safe.
-class EncodedTable {
+// Rows of one split, from 0.  Immutable; thread safe.
+class TableRows {
  public:
-  // Error{invalid_argument} names the column and the row: a column that is not there, text in a number, an
-  // unseen category or label.
-  EncodedTable(const TableContents& table, const TableRules& rules,
-               std::shared_ptr<const preprocess::TableEncoder> encoder);
+  using Cells = std::span<const preprocess::TableEncoder::Cell>;
+  virtual ~TableRows() = default;
+  virtual int64_t size() const = 0;
+  virtual const preprocess::TableEncoder& encoder() const = 0;
+  // The cells of each of `rows`, with its place among them; they are valid during the call.
+  virtual void visit(std::span<const int64_t> rows,
+                     const std::function<void(size_t at, Cells cells)>& take) const = 0;
+};
 
-  int64_t size() const { return rows_; }
-  const preprocess::TableEncoder& encoder() const { return *encoder_; }
-  std::span<const preprocess::TableEncoder::Cell> cells(size_t row) const;
-  int64_t label(size_t row) const { return labels_[row]; }  // of a class
-  float number(size_t row) const { return numbers_[row]; }  // of a number
+// Rows in memory, one 4-byte cell per column.
+class EncodedRows : public TableRows {
+ public:
+  EncodedRows(int64_t rows, std::shared_ptr<const preprocess::TableEncoder> encoder);
+  int64_t size() const override { return rows_; }
+  const preprocess::TableEncoder& encoder() const override { return *encoder_; }
+  void visit(std::span<const int64_t> rows, const std::function<void(size_t, Cells)>& take) const override;
+  std::span<preprocess::TableEncoder::Cell> row(int64_t row);  // to be filled
 
  private:
   std::shared_ptr<const preprocess::TableEncoder> encoder_;
-  int64_t rows_ = 0;
+  int64_t rows_;
+  size_t width_;  // cells of a row
   CountedBuffer cells_;
-  std::vector<int32_t> labels_;
-  std::vector<float> numbers_;
+};
+
+// All rows of `table` that are in one of the sets, in memory; its blocks are dropped on the way.  Errors as
+// read_cells.
+std::vector<std::shared_ptr<const EncodedRows>> encode_rows(FittedTable& table,
+                                                            std::span<const RowSet* const> sets,
+                                                            ReaderPool& pool);
+
+// Rows where they lie, in blocks: as few in memory as are read.
+class StoredRows : public TableRows {
+ public:
+  StoredRows(std::shared_ptr<const FittedTable> table, RowSet rows)
+      : table_(std::move(table)), rows_(std::move(rows)) {}
+  int64_t size() const override { return rows_.size(); }
+  const preprocess::TableEncoder& encoder() const override { return *table_->encoder(); }
+  void visit(std::span<const int64_t> rows, const std::function<void(size_t, Cells)>& take) const override;
+
+ private:
+  std::shared_ptr<const FittedTable> table_;
+  RowSet rows_;
 };
 
 // "input" f32 [inputs]; "target" i64 [] for classes, f32 [1] for a number.
@@ -73,19 +109,14 @@ std::vector<Field> table_fields(const preprocess::TableEncoder& encoder);
 
 class TableSource : public Source {
  public:
-  // `subset` maps samples to rows; empty: all of them in order.
-  TableSource(std::shared_ptr<const EncodedTable> table, std::vector<uint32_t> subset);
-
-  int64_t size() const override {
-    return subset_.empty() ? table_->size() : static_cast<int64_t>(subset_.size());
-  }
+  explicit TableSource(std::shared_ptr<const TableRows> rows);
+  int64_t size() const override { return rows_->size(); }
   const std::vector<Field>& fields() const override { return fields_; }
-  int64_t classes() const override { return table_->encoder().outputs(); }
+  int64_t classes() const override { return rows_->encoder().outputs(); }
   void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const override;
 
  private:
-  std::shared_ptr<const EncodedTable> table_;
-  std::vector<uint32_t> subset_;
+  std::shared_ptr<const TableRows> rows_;
   std::vector<Field> fields_;
 };
 

@@ -7,7 +7,6 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
-#include "furrow/data/files.h"
 
 namespace furrow::data {
 namespace {
@@ -25,18 +24,24 @@ std::string library_path() {
   return kLibrary;
 }
 
-ParseTableFunction load() {
+const TableFunctions& load() {
   void* library = ::dlopen(library_path().c_str(), RTLD_LAZY | RTLD_LOCAL);
   if (library == nullptr) {
     throw Error(ErrorCode::kFailedPrecondition,
                 fmt::format("tables need {}, which cannot be loaded: {}", kLibrary, ::dlerror()));
   }
-  auto* function = reinterpret_cast<ParseTableFunction>(::dlsym(library, kParseTableSymbol));
-  if (function == nullptr) {
+  auto* get = reinterpret_cast<GetTableFunctions>(::dlsym(library, kTableFunctionsSymbol));
+  const TableFunctions* const functions = get == nullptr ? nullptr : get();
+  if (functions == nullptr || functions->version != kTableFunctionsVersion) {
     throw Error(ErrorCode::kFailedPrecondition,
                 fmt::format("{} is not of this furrow: build or install both together", kLibrary));
   }
-  return function;
+  return *functions;
+}
+
+const TableFunctions& functions() {
+  static const TableFunctions& loaded = load();
+  return loaded;
 }
 
 std::string one_line(std::string text) {
@@ -44,27 +49,45 @@ std::string one_line(std::string text) {
   return text;
 }
 
-}  // namespace
-
-TableContents parse_table(std::string_view bytes, bool parquet, const TableFormat& format) {
-  static const ParseTableFunction parse = load();
-  TableOutcome outcome;
-  parse(bytes, parquet, format, &outcome);
-  if (!outcome.failed) return std::move(outcome.contents);
-  throw Error(outcome.damaged ? ErrorCode::kDataLoss : ErrorCode::kInvalidArgument,
-              one_line(outcome.message));
+void check(const TableFailure& failure) {
+  if (!failure.failed) return;
+  throw Error(failure.damaged ? ErrorCode::kDataLoss : ErrorCode::kInvalidArgument,
+              one_line(failure.bad.message));
 }
 
-TableContents read_table(const std::filesystem::path& path, const TableFormat& format) {
-  const std::filesystem::path plain = path.extension() == ".gz" ? path.stem() : path;
-  const Bytes file = read_contents(path);
-  try {
-    TableContents contents = parse_table(file.as_text(), plain.extension() == ".parquet", format);
-    if (contents.rows == 0) throw Error(ErrorCode::kInvalidArgument, "there are no rows");
-    return contents;
-  } catch (const Error& error) {
-    throw error.with_context(path.string());
+class OpenParquet : public ParquetTable {
+ public:
+  explicit OpenParquet(std::unique_ptr<ParquetReader> reader) : reader_(std::move(reader)) {}
+  const std::vector<std::string>& names() const override { return reader_->names(); }
+  const std::vector<int64_t>& group_rows() const override { return reader_->group_rows(); }
+  void read(size_t group, int64_t most, bool columns_at_once,
+            const std::function<bool(TableContents&)>& take) const override {
+    TableFailure failure;
+    reader_->read(group, most, columns_at_once, take, &failure);
+    check(failure);
   }
+
+ private:
+  std::unique_ptr<ParquetReader> reader_;
+};
+
+}  // namespace
+
+TableContents parse_csv(const CsvRows& rows, BadRow* bad) {
+  TableContents contents;
+  TableFailure failure;
+  functions().parse_csv(rows, &contents, &failure);
+  *bad = failure.bad;
+  check(failure);
+  return contents;
+}
+
+std::unique_ptr<ParquetTable> open_parquet(uint64_t bytes, ReadAt read,
+                                           const std::vector<std::string>& ignored) {
+  TableFailure failure;
+  auto reader = functions().open_parquet(bytes, std::move(read), ignored, &failure);
+  check(failure);
+  return std::make_unique<OpenParquet>(std::move(reader));
 }
 
 }  // namespace furrow::data

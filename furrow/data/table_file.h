@@ -1,9 +1,11 @@
-// Tables from CSV and Parquet files, read by Arrow in a library of its own that is opened when the first
-// table is read.
+// Rows of CSV and Parquet, parsed by Arrow in a library of its own that is opened when the first table is
+// read.  Only standard types, and the types below, cross its border.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,19 +18,21 @@ struct TableColumn {
   bool is_text = false;
   std::vector<double> numbers;  // NaN where there is none
   std::string text;             // of all rows, one after the other
-  std::vector<uint64_t> ends;   // where each row's text ends
-  std::vector<uint8_t> valid;   // 0: the file has no value here
+  std::vector<uint32_t> ends;   // where each row's text ends
+  std::vector<uint8_t> valid;   // 0: the file has no value here; empty: it has one everywhere
 
+  size_t size() const { return is_text ? ends.size() : numbers.size(); }
+  bool has(size_t row) const { return valid.empty() || valid[row] != 0; }
   std::string_view text_of(size_t row) const {
     const size_t begin = row == 0 ? 0 : ends[row - 1];
     return std::string_view(text).substr(begin, ends[row] - begin);
   }
 };
 
+// Some rows of a table, without the columns that are left out.
 struct TableContents {
   int64_t rows = 0;
   std::vector<TableColumn> columns;
-  std::vector<std::string> left_out = {};  // columns that TableFormat ignores
 };
 
 struct TableFormat {
@@ -37,24 +41,68 @@ struct TableFormat {
   std::vector<std::string> ignored{};  // columns that are left out
 };
 
-// By its ending: .parquet, else CSV (RFC 4180), all of whose columns are text; either with .gz behind.
-// Error{data_loss}: not such a file; {invalid_argument}: a row with too few or too many columns (numbered),
-// two columns of one name, a Parquet column of a type that is neither numbers nor text;
-// {failed_precondition}: the library cannot be opened.  All name the file.
-TableContents read_table(const std::filesystem::path& path, const TableFormat& format);
+// Whole rows of a CSV file (RFC 4180), without the line of names.
+struct CsvRows {
+  std::string_view bytes;  // below 2 GiB
+  char delimiter = ',';
+  std::span<const std::string> names;  // of all columns
+  std::span<const uint8_t> wanted;     // by column; 0: it is left out
+};
 
-// The same from memory; `parquet` says which.
-TableContents parse_table(std::string_view bytes, bool parquet, const TableFormat& format);
+// A Parquet file that is open.  Thread safe.
+class ParquetTable {
+ public:
+  virtual ~ParquetTable() = default;
+  virtual const std::vector<std::string>& names() const = 0;   // of all columns
+  virtual const std::vector<int64_t>& group_rows() const = 0;  // by row group
+  // The rows of a group in their order, up to `most` at a time, until `take`, which does not throw, says
+  // false.  `columns_at_once`: columns are decoded side by side.  Errors as Error below.
+  virtual void read(size_t group, int64_t most, bool columns_at_once,
+                    const std::function<bool(TableContents&)>& take) const = 0;
+};
 
-// What libfurrow_tables.so exports: parse_table's work with errors as values, since no code of furrow is in
-// it.
-struct TableOutcome {
-  TableContents contents;
-  bool failed = false, damaged = false;  // damaged: data_loss, else invalid_argument
+// Bytes from `offset` on; fewer than asked for at the end and where reading fails.  Thread safe, throws
+// nothing.
+using ReadAt = std::function<size_t(uint64_t offset, std::span<std::byte> out)>;
+
+// How many rows of `rows` are before the one that is wrong; of Parquet -1.
+struct BadRow {
+  int64_t row = -1;
   std::string message;
 };
-using ParseTableFunction = void (*)(std::string_view bytes, bool parquet, const TableFormat& format,
-                                    TableOutcome* outcome);
-inline constexpr const char* kParseTableSymbol = "furrow_parse_table";
+
+// All columns are text; what is UTF-8 is not looked at.  Error{invalid_argument}: a row with too few or too
+// many columns, which `bad` then names (from 0); {failed_precondition}: the library cannot be opened.
+TableContents parse_csv(const CsvRows& rows, BadRow* bad);
+
+// Columns that `ignored` lists are not read.  Error{data_loss}: not such a file; {invalid_argument}: two
+// columns of one name, a column of a type that is neither numbers nor text.  Later reads have these errors as
+// well.
+std::unique_ptr<ParquetTable> open_parquet(uint64_t bytes, ReadAt read,
+                                           const std::vector<std::string>& ignored);
+
+// What libfurrow_tables.so exports: the work with errors as values, since no code of furrow is in it.
+struct TableFailure {
+  bool failed = false, damaged = false;  // damaged: data_loss, else invalid_argument
+  BadRow bad{};
+};
+class ParquetReader {
+ public:
+  virtual ~ParquetReader() = default;
+  virtual const std::vector<std::string>& names() const = 0;
+  virtual const std::vector<int64_t>& group_rows() const = 0;
+  virtual void read(size_t group, int64_t most, bool columns_at_once,
+                    const std::function<bool(TableContents&)>& take, TableFailure* failure) const = 0;
+};
+struct TableFunctions {
+  int version = 0;
+  void (*parse_csv)(const CsvRows& rows, TableContents* contents, TableFailure* failure) = nullptr;
+  std::unique_ptr<ParquetReader> (*open_parquet)(uint64_t bytes, ReadAt read,
+                                                 const std::vector<std::string>& ignored,
+                                                 TableFailure* failure) = nullptr;
+};
+inline constexpr int kTableFunctionsVersion = 2;
+inline constexpr const char* kTableFunctionsSymbol = "furrow_table_functions";
+using GetTableFunctions = const TableFunctions* (*)();
 
 }  // namespace furrow::data

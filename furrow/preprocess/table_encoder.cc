@@ -8,7 +8,6 @@
 #include <limits>
 #include <utility>
 
-#include "furrow/base/exact_sum.h"
 #include "furrow/base/text.h"
 
 namespace furrow::preprocess {
@@ -70,23 +69,52 @@ int64_t TableFeature::width() const {
   return is_number ? 1 + int64_t{indicator} : static_cast<int64_t>(values.size());
 }
 
-Moments moments_of(std::span<const double> values) {
-  ExactSum sum;
-  int64_t count = 0;
+void MeanFit::add(std::span<const double> values) {
+  for (const double value : values) {
+    if (std::isnan(value)) {
+      missing_ = true;
+      continue;
+    }
+    sum_.add(value);
+    ++count_;
+  }
+}
+
+void MeanFit::add(const MeanFit& other) {
+  sum_.add(other.sum_);
+  count_ += other.count_;
+  missing_ = missing_ || other.missing_;
+}
+
+double MeanFit::mean() const { return count_ == 0 ? 0 : sum_.value() / static_cast<double>(count_); }
+
+void DeviationFit::add(std::span<const double> values) {
   for (const double value : values) {
     if (std::isnan(value)) continue;
-    sum.add(value);
-    ++count;
+    squares_.add((value - mean_) * (value - mean_));
+    ++count_;
   }
-  if (count == 0) return {};
-  Moments moments{.mean = sum.value() / static_cast<double>(count)};
-  ExactSum squares;
-  for (const double value : values) {
-    if (!std::isnan(value)) squares.add((value - moments.mean) * (value - moments.mean));
-  }
-  const double std = std::sqrt(squares.value() / static_cast<double>(count));
+}
+
+void DeviationFit::add(const DeviationFit& other) {
+  squares_.add(other.squares_);
+  count_ += other.count_;
+}
+
+Moments DeviationFit::moments() const {
+  Moments moments{.mean = mean_};
+  if (count_ == 0) return moments;
+  const double std = std::sqrt(squares_.value() / static_cast<double>(count_));
   if (std > 0) moments.std = std;
   return moments;
+}
+
+Moments moments_of(std::span<const double> values) {
+  MeanFit mean;
+  mean.add(values);
+  DeviationFit deviation(mean.mean());
+  deviation.add(values);
+  return deviation.moments();
 }
 
 TableEncoder::TableEncoder(std::vector<TableFeature> features, TableTarget target)

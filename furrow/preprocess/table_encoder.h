@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/exact_sum.h"
 #include "furrow/preprocess/preprocessor.h"
 
 namespace furrow::preprocess {
@@ -43,6 +44,33 @@ struct Moments {
   double mean = 0, std = 1;
 };
 Moments moments_of(std::span<const double> values);
+
+// The same of values that come in parts, twice: first for their mean, then for their deviation from it.
+class MeanFit {
+ public:
+  void add(std::span<const double> values);
+  void add(const MeanFit& other);
+  double mean() const;  // 0 of none
+  bool any_missing() const { return missing_; }
+
+ private:
+  ExactSum sum_;
+  int64_t count_ = 0;
+  bool missing_ = false;
+};
+
+class DeviationFit {
+ public:
+  explicit DeviationFit(double mean) : mean_(mean) {}
+  void add(std::span<const double> values);
+  void add(const DeviationFit& other);  // REQUIRES: of one mean
+  Moments moments() const;
+
+ private:
+  double mean_;
+  ExactSum squares_;
+  int64_t count_ = 0;
+};
 
 class TableEncoder : public Preprocessor {
  public:

@@ -147,6 +147,78 @@ TOML
   [[ $output == *libarrow.so* && $output != *libtorch* ]]
 }
 
+# Thirty megabytes of rows, 15 parts to read, and a config for them: make_large_table [ROWS]
+make_large_table() {
+  python3 - "${1:-1000000}" >large.csv <<'PY'
+import random, sys
+random.seed(5)
+lines = [f"{random.random():.6f},{random.choice('rgb')},{i % 7},{random.choice(['up', 'down'])}," for i in range(1000)]
+print("x,color,n,y,id")
+for block in range(int(sys.argv[1]) // 1000):
+    print("\n".join(f"{line}{block * 1000 + i}" for i, line in enumerate(lines)))
+PY
+  cat >large.toml <<'TOML'
+[model]
+name = "mlp"
+hidden = [4]
+[training]
+dataset = "table"
+dataset_path = "large.csv"
+local_batch_size = 20
+steps = 3
+threads = 1
+[data]
+target = "y"
+validation_fraction = 0.1
+test_fraction = 0.1
+TOML
+}
+
+@test "Ctrl-C while a table is read: a pack goes on there, a training leaves nothing" {
+  make_large_table
+  FURROW_FAILPOINTS=table.before_block=delay:40 "$furrow" data pack large.toml --out pack 2>log &
+  pid=$!
+  until [ "$(cat pack.partial/*.rows 2>/dev/null | wc -c)" -gt 1000000 ]; do kill -0 $pid; done
+  begin=$(date +%s%N)
+  kill -INT $pid
+  wait $pid && status=0 || status=$?
+  [ "$status" -eq 130 ]
+  [ $(($(date +%s%N) - begin)) -lt 1000000000 ]
+  grep -q "pack.partial keeps what is done" log
+  [ ! -e pack ]
+  kept=$(cat pack.partial/*.rows | wc -c)
+  FURROW_FAILPOINTS=table.before_block=kill@3 run "$furrow" data pack large.toml --out pack
+  [ "$status" -eq 137 ]
+  [ "$(cat pack.partial/*.rows | wc -c)" -gt "$kept" ]
+  "$furrow" data pack large.toml --out pack
+  [ ! -e pack.partial ] && [ -z "$(find pack -name '*.rows')" ]
+  "$furrow" data pack large.toml --out whole --threads 1
+  diff -r pack whole
+  FURROW_FAILPOINTS=table.before_block=delay:100 "$furrow" train large.toml --job.dump_folder run 2>log &
+  pid=$!
+  until grep -q "libarrow" "/proc/$pid/maps" 2>/dev/null; do kill -0 $pid; done
+  kill -INT $pid
+  wait $pid && status=0 || status=$?
+  [ "$status" -eq 130 ]
+  grep -q "interrupted while the table was read: nothing is left behind" log
+  [ ! -e run/config.toml ]
+}
+
+@test "a bad row deep in a table is named, and its pack leaves nothing; parts in a folder are one table" {
+  make_large_table 300000
+  mkdir parts
+  head -n 1 large.csv >head
+  tail -n +2 large.csv | split -l 70000 -d - parts/part-
+  for part in parts/part-*; do cat head "$part" >"$part.csv"; rm "$part"; done
+  "$furrow" data pack large.toml --out whole
+  "$furrow" data pack large.toml --out joined --training.dataset_path parts
+  diff -r whole joined -x pack.json
+  sed -i '250001s/.*/0.5,r,3/' large.csv
+  run --separate-stderr "$furrow" data pack large.toml --out bad
+  fails 2 "large.csv: row 250000: Expected 5 columns, got 3: 0.5,r,3"
+  [ ! -e bad ] && [ ! -e bad.partial ]
+}
+
 # Twenty images of one colour in each folder that is named after it: make_pictures FOLDER "CLASS LEVEL" ...
 make_pictures() {
   python3 - "$@" <<'PY'

@@ -1,0 +1,199 @@
+#include "furrow/data/table_store.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
+#include "furrow/base/file.h"
+#include "furrow/base/hash.h"
+
+namespace furrow::data {
+namespace {
+
+constexpr std::array<char, 8> kMagic{'F', 'U', 'R', 'R', 'O', 'W', 'R', '1'};
+
+struct FileHead {
+  std::array<char, 8> magic = kMagic;
+  uint64_t fingerprint = 0;
+};
+
+struct BlockHead {
+  uint64_t file = 0, begin = 0, end = 0, rows = 0;
+  uint64_t bytes = 0, checksum = 0;  // of the block behind this
+  uint64_t own_checksum = 0;         // of what is before it
+
+  uint64_t hash() const {
+    return xxh3_64(std::as_bytes(std::span(this, 1)).first(offsetof(BlockHead, own_checksum)));
+  }
+};
+
+template <class T>
+std::span<const std::byte> bytes_of(const T& value) {
+  return std::as_bytes(std::span(&value, 1));
+}
+
+// False: the file ends before.
+bool read_at(int file, uint64_t offset, std::span<std::byte> out, const std::string& path) {
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t got =
+        ::pread(file, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw errno_error(errno, "read", path);
+    if (got == 0) return false;
+    done += static_cast<size_t>(got);
+  }
+  return true;
+}
+
+template <class T>
+bool read_value(int file, uint64_t offset, T& value, const std::string& path) {
+  return read_at(file, offset, std::as_writable_bytes(std::span(&value, 1)), path);
+}
+
+CountedBuffer copy_of(std::span<const std::byte> block) {
+  CountedBuffer bytes(block.size(), MemoryKind::kData);
+  std::ranges::copy(block, bytes.data());
+  return bytes;
+}
+
+}  // namespace
+
+TableStore::TableStore() = default;
+
+TableStore::TableStore(std::filesystem::path path, const std::string& fingerprint) : path_(std::move(path)) {
+  file_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (file_ < 0) throw errno_error(errno, "open", path_.string());
+  try {
+    open_file(fingerprint);
+  } catch (...) {
+    ::close(file_);
+    throw;
+  }
+}
+
+TableStore::~TableStore() {
+  if (file_ >= 0) ::close(file_);
+}
+
+void TableStore::open_file(const std::string& fingerprint) {
+  struct stat status{};
+  if (::fstat(file_, &status) != 0) throw errno_error(errno, "read", path_.string());
+  const FileHead want{.fingerprint = xxh3_64(fingerprint)};
+  FileHead head;
+  end_ = sizeof head;
+  const bool same = read_value(file_, 0, head, path_.string()) && head.magic == want.magic &&
+                    head.fingerprint == want.fingerprint;
+  if (same) scan(static_cast<uint64_t>(status.st_size));
+  // What is behind the last whole block goes.
+  if (::ftruncate(file_, static_cast<off_t>(same ? end_ : 0)) != 0)
+    throw errno_error(errno, "write", path_.string());
+  if (::lseek(file_, 0, SEEK_END) < 0) throw errno_error(errno, "write", path_.string());
+  if (!same) write_all(file_, bytes_of(want), path_.string());
+}
+
+// Finds the blocks that are whole.
+void TableStore::scan(uint64_t size) {
+  std::vector<std::byte> block;
+  BlockHead head;
+  while (read_value(file_, end_, head, path_.string()) && head.hash() == head.own_checksum) {
+    const uint64_t at = end_ + sizeof head;
+    if (head.bytes > size - std::min(at, size)) return;
+    block.resize(head.bytes);
+    if (!read_at(file_, at, block, path_.string()) || xxh3_64(block) != head.checksum) return;
+    kept_[{head.file, head.begin, head.end, static_cast<int64_t>(head.rows)}] = {nullptr, at, head.bytes,
+                                                                                 head.checksum};
+    end_ = at + head.bytes;
+  }
+}
+
+const BlockPlace* TableStore::find(uint64_t file, uint64_t begin) const {
+  const std::lock_guard lock(mutex_);
+  const auto found = kept_.lower_bound({file, begin, 0, 0});
+  return found != kept_.end() && found->first.file == file && found->first.begin == begin ? &found->first
+                                                                                          : nullptr;
+}
+
+void TableStore::add(const BlockPlace& place, std::span<const std::byte> block) {
+  FURROW_FAILPOINT("table.before_block");
+  if (file_ < 0) {
+    auto held = std::make_shared<const HeldBlock>(copy_of(block));
+    const std::lock_guard lock(mutex_);
+    kept_[place] = {std::move(held), 0, block.size(), 0};
+    return;
+  }
+  BlockHead head{place.file,   place.begin,    place.end, static_cast<uint64_t>(place.rows),
+                 block.size(), xxh3_64(block), 0};
+  head.own_checksum = head.hash();
+  const std::lock_guard lock(mutex_);
+  write_all(file_, bytes_of(head), path_.string());
+  write_all(file_, block, path_.string());
+  kept_[place] = {nullptr, end_ + sizeof head, block.size(), head.checksum};
+  end_ += sizeof head + block.size();
+}
+
+int64_t TableStore::rows_before(uint64_t file, uint64_t begin) const {
+  const std::lock_guard lock(mutex_);
+  int64_t rows = 0;
+  for (auto at = kept_.lower_bound({file, 0, 0, 0}); at != kept_.end(); ++at) {
+    if (at->first.file != file || at->first.begin >= begin) break;
+    rows += at->first.rows;
+  }
+  return rows;
+}
+
+void TableStore::seal() {
+  for (auto& [place, kept] : kept_) {
+    const bool same_file = !order_.empty() && order_.back().place->file == place.file;
+    const int64_t row_in_file = same_file ? order_.back().row_in_file + order_.back().place->rows : 0;
+    if (place.rows > 0) order_.push_back({&place, &kept, rows_, row_in_file});
+    rows_ += place.rows;
+    bytes_ += kept.bytes;
+  }
+}
+
+size_t TableStore::block_of(int64_t row) const {
+  const auto behind = std::ranges::upper_bound(order_, row, {}, &Ordered::first_row);
+  return static_cast<size_t>(behind - order_.begin()) - 1;
+}
+
+std::vector<BlockPlace> TableStore::places() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<BlockPlace> places;
+  for (const auto& [place, kept] : kept_) places.push_back(place);
+  return places;
+}
+
+std::shared_ptr<const HeldBlock> TableStore::load(size_t block) const { return load(*order_[block].kept); }
+
+std::shared_ptr<const HeldBlock> TableStore::load(const BlockPlace& place) const {
+  const Kept* kept = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    kept = &kept_.at(place);
+  }
+  return load(*kept);
+}
+
+std::shared_ptr<const HeldBlock> TableStore::load(const Kept& kept) const {
+  if (file_ < 0) return kept.memory;
+  CountedBuffer bytes(kept.bytes, MemoryKind::kData);
+  const std::span<std::byte> all(bytes.data(), bytes.size());
+  if (!read_at(file_, kept.offset, all, path_.string()) || xxh3_64(all) != kept.checksum) {
+    throw Error(ErrorCode::kDataLoss,
+                fmt::format("{} has changed while it was used: start again", path_.string()));
+  }
+  return std::make_shared<const HeldBlock>(std::move(bytes));
+}
+
+void TableStore::drop(size_t block) { order_[block].kept->memory = nullptr; }
+
+}  // namespace furrow::data
