@@ -350,7 +350,13 @@ TEST_F(Session, StartsFromAnotherRunsWeights) {
 TEST_F(Session, ARunIsNotOverwritten) {
   train_run("a", config());
   EXPECT_EQ(code_of([&] { train_run("a", config()); }), ErrorCode::kAlreadyExists);
-  EXPECT_EQ(code_of([&] { train_run("none", config(), true); }), ErrorCode::kNotFound);
+}
+
+// So that a launcher that starts ranks again can give one command.
+TEST_F(Session, AResumeBeginsARunThatIsNotThere) {
+  train_run("a", config());
+  EXPECT_EQ(train_run("none", config(), true).steps, train_run("b", config()).steps);
+  EXPECT_EQ(weights("none"), weights("a"));
 }
 
 TEST_F(Session, TwoAtOnceAreAsGoodAsAlone) {
