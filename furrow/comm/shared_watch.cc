@@ -16,8 +16,6 @@ namespace {
 
 constexpr int kTries = 1000;
 
-int64_t now_ns() { return system_clock().monotonic_ns(); }
-
 // Same place in the program, another operation?
 bool contradicts(const Envelope& mine, const Envelope& theirs) {
   constexpr auto kPair = static_cast<uint8_t>(CollectiveKind::kSend);

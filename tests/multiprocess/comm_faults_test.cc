@@ -174,7 +174,7 @@ TEST_P(CommFaults, AJobThatIsStoppedAsAWholeGoesOn) {
   start({"--timeout", "1"});
   ASSERT_NO_FATAL_FAILURE(await_running());
   const auto all = [&](int signal) {
-    for (size_t rank = 0; rank < kSize; ++rank) ranks_->send(rank, signal);
+    for (size_t rank = 0; rank < static_cast<size_t>(kSize); ++rank) ranks_->send(rank, signal);
   };
   all(SIGSTOP);
   ::usleep(2'500'000);

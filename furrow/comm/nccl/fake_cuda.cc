@@ -58,7 +58,7 @@ struct Moment {
 
 struct Event {
   const int device;
-  std::mutex mutex;
+  std::mutex mutex{};
   std::shared_ptr<Moment> moment = nullptr;  // null before the first
 
   std::shared_ptr<Moment> last() {
