@@ -30,6 +30,7 @@ class CsvParts : public PartsOfFile {
         part_bytes_(part_bytes),
         stream_(std::make_unique<ContentStream>(path)) {
     read_more(part_bytes_);
+    check_kind();
     if (rest_.starts_with("\xEF\xBB\xBF")) take(3);  // a byte order mark
     names_ =
         std::make_shared<const std::vector<std::string>>(format.names.empty() ? read_names() : format.names);
@@ -97,6 +98,14 @@ class CsvParts : public PartsOfFile {
       if (rows > 0 || last_) return rows;
       check_length();
     }
+  }
+
+  // What is no CSV by its first bytes.
+  void check_kind() const {
+    if (rest_.starts_with("PAR1"))
+      invalid("this is a Parquet file: give it a name that ends in .parquet, or .parquet.gz");
+    if (rest_.starts_with("\xFF\xFE") || rest_.starts_with("\xFE\xFF"))
+      invalid("this is UTF-16: save it as UTF-8");
   }
 
   void check_length() const {

@@ -8,6 +8,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
 #include "furrow/data/files.h"
+#include "furrow/data/table_reader.h"
 
 namespace furrow::data {
 namespace {
@@ -15,8 +16,8 @@ namespace {
 namespace fs = std::filesystem;
 
 bool is_table_name(const fs::path& path) {
-  const fs::path plain = path.extension() == ".gz" ? path.stem() : path;
-  return plain.extension() == ".csv" || plain.extension() == ".tsv" || plain.extension() == ".parquet";
+  const std::string ending = table_ending(path);
+  return ending == ".csv" || ending == ".tsv" || is_parquet_name(path);
 }
 
 // Numbers in names count as numbers: part-10 comes behind part-9.

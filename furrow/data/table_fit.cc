@@ -91,16 +91,26 @@ std::vector<double> numbers_of(const BlockColumn& column, std::span<const uint32
   return numbers;
 }
 
+void check_finite(const TableRead& table, size_t column, double fitted) {
+  if (std::isfinite(fitted)) return;
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      fmt::format("column '{}' has numbers so large that their mean or deviation is none: write it in "
+                  "larger units, or list it in data.ignore_columns",
+                  table.columns[column]))
+      .with_context(table.files[0]);
+}
+
 // Of some columns.
 struct Fitted {
   Moments moments;
   bool any_missing = false;
 };
-std::vector<Fitted> fit_numbers(Passes& passes, const TableStore& store, const RowSet& train,
+std::vector<Fitted> fit_numbers(Passes& passes, const TableRead& table, const RowSet& train,
                                 const std::vector<size_t>& columns) {
   if (columns.empty()) return {};
   const auto each = [&](size_t i, const Block& block, auto& results) {
-    const std::vector<uint32_t> rows = rows_in(train, store.first_row(i), block.rows());
+    const std::vector<uint32_t> rows = rows_in(train, table.store->first_row(i), block.rows());
     for (size_t c = 0; c < columns.size(); ++c) results[c].add(numbers_of(block.columns()[columns[c]], rows));
   };
   const auto merged = [](auto parts) {
@@ -112,8 +122,10 @@ std::vector<Fitted> fit_numbers(Passes& passes, const TableStore& store, const R
   const auto means = merged(passes.over_blocks(std::vector<MeanFit>(columns.size()), each));
   std::vector<DeviationFit> begin;
   for (const MeanFit& mean : means) begin.emplace_back(mean.mean());
+  for (size_t c = 0; c < columns.size(); ++c) check_finite(table, columns[c], means[c].mean());
   const auto deviations = merged(passes.over_blocks(begin, each));
   std::vector<Fitted> fitted;
+  for (size_t c = 0; c < columns.size(); ++c) check_finite(table, columns[c], deviations[c].moments().std);
   for (size_t c = 0; c < columns.size(); ++c)
     fitted.push_back({deviations[c].moments(), means[c].any_missing()});
   return fitted;
@@ -193,7 +205,7 @@ TableEncoder fit_table(const TableRead& table, const TableRules& rules, const Ro
   target = target_of(table, target_column, rules);
   if (target.is_number) numbers.push_back(target_column);
   Passes passes(*table.store, pool, opening);
-  const std::vector<Fitted> fitted = fit_numbers(passes, *table.store, train, numbers);
+  const std::vector<Fitted> fitted = fit_numbers(passes, table, train, numbers);
   size_t next = 0;
   for (TableFeature& feature : features) {
     if (!feature.is_number) continue;

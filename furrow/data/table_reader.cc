@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <exception>
 #include <mutex>
 #include <optional>
@@ -400,7 +401,14 @@ TableRead read_table(const TableRequest& request, const WhileOpening& opening) {
 }
 
 bool is_parquet_name(const fs::path& path) {
-  return (path.extension() == ".gz" ? path.stem() : path).extension() == ".parquet";
+  const std::string ending = table_ending(path);
+  return ending == ".parquet" || ending == ".parq" || ending == ".pq";
+}
+
+std::string table_ending(const fs::path& path) {
+  std::string ending = (path.extension() == ".gz" ? path.stem() : path).extension().string();
+  for (char& c : ending) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return ending;
 }
 
 }  // namespace furrow::data

@@ -35,15 +35,17 @@ struct TableRead {
                              const std::string& message) const;
 };
 
-// Of each file by its ending: .parquet, else CSV (RFC 4180), all of whose columns are text; either with .gz
-// behind.  All have the columns of the first, by name.
-// Error{data_loss}: a damaged file; {invalid_argument}: a row with too few or too many columns, text that is
-// not UTF-8 (both with the number of the row in its file, the first of several), two columns of one name, a
-// Parquet column of a type that is neither numbers nor text, no rows, a column that the rules name and the
-// table lacks; {failed_precondition}: libfurrow_tables.so cannot be opened; {cancelled}.  All name the file.
+// Of each file by its ending: .parquet (.parq, .pq), else CSV (RFC 4180), all of whose columns are text;
+// either with .gz behind.  All have the columns of the first, by name. Error{data_loss}: a damaged file;
+// {invalid_argument}: a row with too few or too many columns, text that is not UTF-8 (both with the number of
+// the row in its file, the first of several), two columns of one name, a Parquet column of a type that is
+// neither numbers nor text, no rows, a column that the rules name and the table lacks; {failed_precondition}:
+// libfurrow_tables.so cannot be opened; {cancelled}.  All name the file.
 TableRead read_table(const TableRequest& request, const WhileOpening& opening);
 
 // Is the file one of Parquet, by its name?
 bool is_parquet_name(const std::filesystem::path& path);
+// In small letters, without .gz: ".csv".
+std::string table_ending(const std::filesystem::path& path);
 
 }  // namespace furrow::data

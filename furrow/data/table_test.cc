@@ -188,6 +188,15 @@ TEST(Tables, ATestFileOfItsOwnIsReadBeforeTraining) {
   EXPECT_THAT(message_of(options), HasSubstr("both make a test split"));
 }
 
+// A file without the byte in front that says to the fuzzer what it is.
+std::string corpus(const std::string& name) {
+  std::ifstream in(furrow::testing::source_root() / "furrow/data/table_fuzz_corpus" / (name + ".parquet"),
+                   std::ios::binary);
+  const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  EXPECT_FALSE(bytes.empty());
+  return bytes.empty() ? bytes : bytes.substr(1);
+}
+
 // A column with so many numbers, then texts.
 std::string column_of(int numbers, int texts) {
   std::string text = "a,y\n";
@@ -222,6 +231,13 @@ TEST(Tables, EachBadRowIsOneClearLine) {
   EXPECT_THAT(with(""), HasSubstr("no first line"));
   EXPECT_THAT(with("a,y\n\"1,p\n"), HasSubstr("bad.csv"));
   EXPECT_THAT(with("a,y\n1,\xff\xfe\n"), HasSubstr("bad.csv"));
+  EXPECT_THAT(with("\xff\xfe"
+                   "a"),
+              HasSubstr("save it as UTF-8"));
+  EXPECT_THAT(with(corpus("plain")), HasSubstr("a name that ends in .parquet"));
+  EXPECT_THAT(with("a,y\n1e308,p\n1.5e308,q\n"),
+              AllOf(HasSubstr("bad.csv: column 'a' has numbers so large"), HasSubstr("larger units")));
+  EXPECT_THAT(with("a,y\n1e200,p\n-1e200,q\n"), HasSubstr("column 'a' has numbers so large"));
   std::string names = "a,y\n";
   for (int i = 0; i < 1100; ++i) names += fmt::format("n{},p\n", i);
   EXPECT_THAT(with(names), HasSubstr("column 'a' has 1100 different texts"));
@@ -256,15 +272,6 @@ TEST(Tables, FormatsOfCsv) {
   EXPECT_EQ(open_dataset(options_of(folder / "v.csv", "income")).train->size(), 4);
 }
 
-// A file without the byte in front that says to the fuzzer what it is.
-std::string corpus(const std::string& name) {
-  std::ifstream in(furrow::testing::source_root() / "furrow/data/table_fuzz_corpus" / (name + ".parquet"),
-                   std::ios::binary);
-  const std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
-  EXPECT_FALSE(bytes.empty());
-  return bytes.empty() ? bytes : bytes.substr(1);
-}
-
 // Written by pyarrow 26: numbers, booleans, text, a dictionary, each with missing values; three encodings.
 TEST(Tables, ParquetEqualsCsv) {
   const TempFolder folder;
@@ -280,6 +287,8 @@ TEST(Tables, ParquetEqualsCsv) {
       EXPECT_EQ(row(*dataset.train, i).input, row(*expected.train, i).input);
       EXPECT_EQ(row(*dataset.train, i).target, row(*expected.train, i).target);
     }
+    EXPECT_EQ(open_dataset(options_of(folder.write("T.PQ", bytes), "y")).preprocessing,
+              expected.preprocessing);
     const auto cut = folder.write("cut.parquet", bytes.substr(0, bytes.size() - 9));
     EXPECT_THAT(message_of(options_of(cut, "y"), ErrorCode::kDataLoss), HasSubstr("cut.parquet"));
   }
