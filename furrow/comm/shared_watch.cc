@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "furrow/base/clock.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/awake.h"
 #include "furrow/comm/fence.h"
