@@ -8,7 +8,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace furrow;
   std::vector<std::byte> bytes(size);  // aligned
-  std::memcpy(bytes.data(), data, size);
+  if (size > 0) std::memcpy(bytes.data(), data, size);
   try {
     const data::Block block(bytes);
     double sum = 0;

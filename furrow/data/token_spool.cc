@@ -56,7 +56,7 @@ struct TokenSpool::Record {
     if (words[kEnds] > (journal.size() - kHead - kWordBytes) / kWordBytes) return false;
     ends.resize(words[kEnds]);
     const size_t checked = kHead + ends.size() * kWordBytes;
-    std::memcpy(ends.data(), journal.data() + kHead, ends.size() * kWordBytes);
+    if (!ends.empty()) std::memcpy(ends.data(), journal.data() + kHead, ends.size() * kWordBytes);
     std::memcpy(&checksum, journal.data() + checked, kWordBytes);
     bytes = checked + kWordBytes;
     return checksum == chained(before, journal.first(checked));
