@@ -11,6 +11,7 @@
 #include "furrow/data/files.h"
 #include "furrow/data/image_file.h"
 #include "furrow/data/open_images.h"
+#include "furrow/data/opening.h"
 #include "furrow/data/source_kinds.h"
 
 namespace furrow::data {
@@ -24,24 +25,6 @@ struct Listing {
   std::vector<std::string> classes;
   std::vector<fs::path> files;
   std::vector<int32_t> labels;
-};
-
-// Tells how many files are found, and ends the listing when it is cancelled.
-class ListProgress {
- public:
-  explicit ListProgress(const WhileOpening& opening) : opening_(opening) {}
-
-  void found() {
-    constexpr uint64_t kBetween = 256;
-    if (++files_ % kBetween != 0) return;
-    if (opening_.cancel != nullptr && opening_.cancel->cancelled())
-      throw Error(ErrorCode::kCancelled, "interrupted while the images were listed: nothing is left behind");
-    if (opening_.listed) opening_.listed(files_);
-  }
-
- private:
-  const WhileOpening& opening_;
-  uint64_t files_ = 0;
 };
 
 // What people's programs leave beside data, such as "._1.jpg" and ".ipynb_checkpoints", is none of it.
@@ -94,7 +77,7 @@ std::string class_name(const fs::path& folder) {
 }
 
 Listing list(const fs::path& folder, const WhileOpening& opening) {
-  ListProgress progress(opening);
+  ListProgress progress(opening, "the images were listed");
   Listing listing{.folder = folder, .classes = {}, .files = {}, .labels = {}};
   LeftOut left_out;
   for (const fs::path& entry : sorted_entries(folder)) {

@@ -12,6 +12,7 @@
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
 #include "furrow/data/lazy_source.h"
+#include "furrow/data/opening.h"
 #include "furrow/data/split.h"
 #include "furrow/preprocess/class_names.h"
 
@@ -28,8 +29,7 @@ class FitProgress {
   FitProgress(const WhileOpening& opening, uint64_t total) : opening_(opening), total_(total) {}
 
   void add(uint64_t bytes) {
-    if (opening_.cancel != nullptr && opening_.cancel->cancelled())
-      throw Error(ErrorCode::kCancelled, "interrupted while the images were read: nothing is left behind");
+    check_cancelled(opening_, "the images were read");
     const std::lock_guard lock(mutex_);
     done_ += bytes;
     if (opening_.progress) opening_.progress(done_, total_);

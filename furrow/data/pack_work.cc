@@ -15,6 +15,7 @@
 #include "furrow/base/text.h"
 #include "furrow/data/files.h"
 #include "furrow/data/open_mixture.h"
+#include "furrow/data/opening.h"
 #include "furrow/data/table_store.h"
 #include "furrow/data/token_spool.h"
 
@@ -127,15 +128,12 @@ std::string fingerprint_of(const fs::path& path, const WhileOpening& opening) {
     const fs::path file = find_file(path);
     return file.empty() ? std::string() : stamp_of(file);
   }
-  constexpr size_t kBetween = 256;
+  ListProgress progress(opening, "the files were listed");
   std::vector<std::string> stamps;
   for (const auto& entry : fs::recursive_directory_iterator(path)) {
     if (!entry.is_regular_file()) continue;
     stamps.push_back(stamp_of(entry.path()));
-    if (stamps.size() % kBetween != 0) continue;
-    if (opening.cancel != nullptr && opening.cancel->cancelled())
-      throw Error(ErrorCode::kCancelled, "interrupted while the files were listed: nothing is left behind");
-    if (opening.listed) opening.listed(stamps.size());
+    progress.found();
   }
   std::ranges::sort(stamps);
   return to_hex(xxh3_128(join(stamps, "")));

@@ -18,6 +18,7 @@
 #include "furrow/base/text.h"
 #include "furrow/data/dataset.h"
 #include "furrow/data/files.h"
+#include "furrow/data/opening.h"
 #include "furrow/data/parallel_source.h"
 #include "furrow/data/table_feed.h"
 
@@ -205,15 +206,7 @@ class Reading {
     }
   }
 
-  void check_cancelled() const {
-    if (opening_.cancel == nullptr || !opening_.cancel->cancelled()) return;
-    throw Error(ErrorCode::kCancelled,
-                opening_.spool.empty()
-                    ? std::string("interrupted while the table was read: nothing is left behind")
-                    : fmt::format("interrupted while the table was read: {} keeps what is done, the same "
-                                  "command goes on there",
-                                  opening_.spool.string()));
-  }
+  void check_cancelled() const { data::check_cancelled(opening_, "the table was read", opening_.spool); }
 
   void read_rows(const TablePart& part, std::vector<ColumnSummary>& summaries) {
     BadRow bad;

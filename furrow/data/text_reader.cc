@@ -14,6 +14,7 @@
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/data/files.h"
+#include "furrow/data/opening.h"
 #include "furrow/data/parallel_source.h"
 #include "furrow/data/text_parts.h"
 #include "furrow/data/token_spool.h"
@@ -55,15 +56,7 @@ class Progress {
   }
 
   // Thread safe.  Error{cancelled}.
-  void check() const {
-    if (opening_.cancel == nullptr || !opening_.cancel->cancelled()) return;
-    throw Error(ErrorCode::kCancelled,
-                opening_.spool.empty()
-                    ? std::string("interrupted while the text was read: nothing is left behind")
-                    : fmt::format("interrupted while the text was read: {} keeps what is done, the same "
-                                  "command goes on there",
-                                  opening_.spool.string()));
-  }
+  void check() const { check_cancelled(opening_, "the text was read", opening_.spool); }
 
  private:
   const WhileOpening& opening_;
