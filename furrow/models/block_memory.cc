@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "furrow/models/sized_operations.h"
+#include "furrow/plan/call_bytes.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/unit_facts.h"
 
@@ -161,25 +162,22 @@ void set_scratch(const plan::Unit& unit, const CallMemory& call, bool asks, plan
   bytes->backward_scratch.sample_bytes = call.backward_peak - made - in;
 }
 
-plan::CallBytes bytes_of(const plan::Unit& unit) {
-  return {unit.saved_bytes,     unit.deferred_bytes,   unit.kept_saved_bytes, unit.kept_grad_bytes,
-          unit.forward_scratch, unit.backward_scratch, unit.weight_scratch};
+// What a call saves and leaves, of which the described shares are kept as far as there is so much.
+void set_saved(const CallMemory& call, plan::CallBytes* bytes) {
+  bytes->saved_bytes = call.saved_bytes;
+  bytes->deferred_bytes = call.deferred_bytes;
+  bytes->kept_grad_bytes = std::min(bytes->kept_grad_bytes, bytes->deferred_bytes);
+  bytes->kept_saved_bytes =
+      std::min({bytes->kept_saved_bytes, bytes->saved_bytes, bytes->deferred_bytes - bytes->kept_grad_bytes});
 }
 
 void declare(bool asks, plan::Unit* unit) {
   const CallMemory call = call_memory(*unit, asks);
-  if (!unit->adapters.empty()) {
-    unit->saved_bytes = call.saved_bytes;
-    unit->deferred_bytes = call.deferred_bytes;
-    unit->kept_grad_bytes = std::min(unit->kept_grad_bytes, unit->deferred_bytes);
-    unit->kept_saved_bytes =
-        std::min({unit->kept_saved_bytes, unit->saved_bytes, unit->deferred_bytes - unit->kept_grad_bytes});
-  }
-  plan::CallBytes bytes = bytes_of(*unit);
+  plan::CallBytes bytes = plan::call_bytes(*unit);
+  if (!unit->adapters.empty()) set_saved(call, &bytes);
   set_scratch(*unit, call, asks, &bytes);
-  unit->forward_scratch = bytes.forward_scratch;
-  unit->backward_scratch = bytes.backward_scratch;
-  if (unit->kind == "conv_relu_pool") unit->weight_scratch.sample_bytes = call.weight_peak;
+  if (unit->kind == "conv_relu_pool") bytes.weight_scratch.sample_bytes = call.weight_peak;
+  plan::set_call_bytes(bytes, unit);
 }
 
 constexpr int kMostRanks = 64;  // of a tensor axis; those of more are divided
@@ -194,12 +192,8 @@ void declare_parts(const plan::ModelFacts& facts, plan::ModelSpec* spec) {
       if (row_of(part) == nullptr || !part.adapters.empty()) continue;
       const bool asks = facts.units[u].passes;
       const CallMemory call = call_memory(part, asks);
-      plan::CallBytes bytes = bytes_of(part);
-      bytes.saved_bytes = call.saved_bytes;
-      bytes.deferred_bytes = call.deferred_bytes;
-      bytes.kept_grad_bytes = std::min(bytes.kept_grad_bytes, bytes.deferred_bytes);
-      bytes.kept_saved_bytes =
-          std::min({bytes.kept_saved_bytes, bytes.saved_bytes, bytes.deferred_bytes - bytes.kept_grad_bytes});
+      plan::CallBytes bytes = plan::call_bytes(part);
+      set_saved(call, &bytes);
       bytes.weight_scratch = {};
       set_scratch(part, call, asks, &bytes);
       spec->units[u].tensor.calls[degree] = bytes;

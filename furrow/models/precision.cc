@@ -13,6 +13,7 @@
 #include "furrow/models/kinds.h"
 #include "furrow/models/lora_ties.h"
 #include "furrow/models/teacher.h"
+#include "furrow/plan/call_bytes.h"
 #include "furrow/plan/topology.h"
 
 namespace furrow::models {
@@ -41,13 +42,7 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   kind.describe(again);
   unit->compute = type;
   unit->output.dtype = type;
-  unit->saved_bytes = again.saved_bytes;
-  unit->deferred_bytes = again.deferred_bytes;
-  unit->kept_saved_bytes = again.kept_saved_bytes;
-  unit->kept_grad_bytes = again.kept_grad_bytes;
-  unit->forward_scratch = again.forward_scratch;
-  unit->backward_scratch = again.backward_scratch;
-  unit->weight_scratch = again.weight_scratch;
+  plan::set_call_bytes(plan::call_bytes(again), unit);
   // Scores and their gradient in float32, which is rounded once the scores have gone.
   unit->loss_scratch.sample_bytes = numbers(unit->output) * (2 * 4 - static_cast<int64_t>(dtype_size(type)));
   unit->tensor = again.tensor;

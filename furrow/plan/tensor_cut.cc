@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/call_bytes.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/topology.h"
@@ -56,15 +57,7 @@ void cut_kept_bytes(int degree, Unit* unit) {
 // By division, or as the blocks say.
 void cut_calls(int degree, Unit* unit) {
   if (const auto own = unit->tensor.calls.find(degree); own != unit->tensor.calls.end()) {
-    const CallBytes& calls = own->second;
-    unit->saved_bytes = calls.saved_bytes;
-    unit->deferred_bytes = calls.deferred_bytes;
-    unit->kept_saved_bytes = calls.kept_saved_bytes;
-    unit->kept_grad_bytes = calls.kept_grad_bytes;
-    unit->forward_scratch = calls.forward_scratch;
-    unit->backward_scratch = calls.backward_scratch;
-    unit->weight_scratch = calls.weight_scratch;
-    return;
+    return set_call_bytes(own->second, unit);
   }
   cut_kept_bytes(degree, unit);
   unit->saved_bytes = cut_bytes(unit->saved_bytes, unit->tensor.whole_saved_bytes, degree);
