@@ -116,6 +116,19 @@ void write_all(int descriptor, std::span<const std::byte> bytes, const std::stri
   }
 }
 
+size_t read_at(int descriptor, uint64_t offset, std::span<std::byte> out, const std::string& path) {
+  size_t done = 0;
+  while (done < out.size()) {
+    const ssize_t got =
+        ::pread(descriptor, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw errno_error(errno, "read", path);
+    if (got == 0) break;
+    done += static_cast<size_t>(got);
+  }
+  return done;
+}
+
 std::string read_file(const std::string& path, uint64_t max_bytes) {
   const Descriptor file(open_or_throw(path, O_RDONLY, "read"));
   std::string text;

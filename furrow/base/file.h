@@ -22,6 +22,9 @@ Error errno_error(int error_number, std::string_view action, const std::string& 
 // Writes all of `bytes` to the open file, where it stands.  `path` is for the error alone.
 void write_all(int descriptor, std::span<const std::byte> bytes, const std::string& path);
 
+// The bytes of the open file from `offset` on, wherever it stands; how many came: fewer only at its end.
+size_t read_at(int descriptor, uint64_t offset, std::span<std::byte> out, const std::string& path);
+
 // The whole file.  `max_bytes` guards against reading something that cannot be meant (0: no limit).
 std::string read_file(const std::string& path, uint64_t max_bytes = 0);
 

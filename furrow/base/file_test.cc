@@ -1,5 +1,6 @@
 #include "furrow/base/file.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -191,6 +192,22 @@ TEST_F(File, AFolderIsReplaced) {
   replace_directory(folder + "/old", folder + "/third");
   EXPECT_EQ(read_file(folder + "/third/b"), "new");
   EXPECT_EQ(entries(), 1u);
+}
+
+TEST_F(File, ReadsAtAnyPlaceUpToTheEnd) {
+  write_file_atomic(folder + "/a", "0123456789");
+  const int descriptor = ::open((folder + "/a").c_str(), O_RDONLY | O_CLOEXEC);
+  const auto at = [&](uint64_t offset) {
+    std::string text(4, '-');
+    const size_t got = read_at(descriptor, offset, std::as_writable_bytes(std::span(text)), "a");
+    return text + " " + std::to_string(got);
+  };
+  EXPECT_EQ(at(3), "3456 4");
+  EXPECT_EQ(at(8), "89-- 2");
+  EXPECT_EQ(at(10), "---- 0");
+  EXPECT_EQ(at(0), "0123 4");
+  ::close(descriptor);
+  EXPECT_THROW(at(0), Error);
 }
 
 TEST_F(File, AppendsAndTruncates) {

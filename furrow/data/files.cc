@@ -180,16 +180,7 @@ class RandomFile::Plain {
   explicit Plain(const fs::path& path) : path_(path), file_(path) {}
   uint64_t size() const { return file_size(file_, path_); }
   size_t read_at(uint64_t offset, std::span<std::byte> out) const {
-    size_t done = 0;
-    while (done < out.size()) {
-      const ssize_t got =
-          ::pread(file_.get(), out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) fail(path_, "read", errno);
-      if (got == 0) break;
-      done += static_cast<size_t>(got);
-    }
-    return done;
+    return furrow::read_at(file_.get(), offset, out, path_.string());
   }
 
  private:

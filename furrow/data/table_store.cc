@@ -41,22 +41,13 @@ std::span<const std::byte> bytes_of(const T& value) {
 }
 
 // False: the file ends before.
-bool read_at(int file, uint64_t offset, std::span<std::byte> out, const std::string& path) {
-  size_t done = 0;
-  while (done < out.size()) {
-    const ssize_t got =
-        ::pread(file, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw errno_error(errno, "read", path);
-    if (got == 0) return false;
-    done += static_cast<size_t>(got);
-  }
-  return true;
+bool read_whole(int file, uint64_t offset, std::span<std::byte> out, const std::string& path) {
+  return read_at(file, offset, out, path) == out.size();
 }
 
 template <class T>
 bool read_value(int file, uint64_t offset, T& value, const std::string& path) {
-  return read_at(file, offset, std::as_writable_bytes(std::span(&value, 1)), path);
+  return read_whole(file, offset, std::as_writable_bytes(std::span(&value, 1)), path);
 }
 
 CountedBuffer copy_of(std::span<const std::byte> block) {
@@ -108,7 +99,7 @@ void TableStore::scan(uint64_t size) {
     const uint64_t at = end_ + sizeof head;
     if (head.bytes > size - std::min(at, size)) return;
     block.resize(head.bytes);
-    if (!read_at(file_, at, block, path_.string()) || xxh3_64(block) != head.checksum) return;
+    if (!read_whole(file_, at, block, path_.string()) || xxh3_64(block) != head.checksum) return;
     kept_[{head.file, head.begin, head.end, static_cast<int64_t>(head.rows)}] = {nullptr, at, head.bytes,
                                                                                  head.checksum};
     end_ = at + head.bytes;
@@ -187,7 +178,7 @@ std::shared_ptr<const HeldBlock> TableStore::load(const Kept& kept) const {
   if (file_ < 0) return kept.memory;
   CountedBuffer bytes(kept.bytes, MemoryKind::kData);
   const std::span<std::byte> all(bytes.data(), bytes.size());
-  if (!read_at(file_, kept.offset, all, path_.string()) || xxh3_64(all) != kept.checksum) {
+  if (!read_whole(file_, kept.offset, all, path_.string()) || xxh3_64(all) != kept.checksum) {
     throw Error(ErrorCode::kDataLoss,
                 fmt::format("{} has changed while it was used: start again", path_.string()));
   }

@@ -114,14 +114,11 @@ bool TokenSpool::agrees(const Record& record, const std::function<void(uint64_t)
   std::vector<std::byte> memory(size_t{1} << 20);
   Xxh3Stream stretch;
   while (at < end) {
-    const ssize_t got =
-        ::pread(tokens_, memory.data(), std::min<uint64_t>(memory.size(), end - at), static_cast<off_t>(at));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw errno_error(errno, "read", tokens_path_);
-    if (got == 0) return false;
-    stretch.update(std::span(memory).first(static_cast<size_t>(got)));
-    at += static_cast<uint64_t>(got);
-    between(static_cast<uint64_t>(got));
+    const auto piece = std::span(memory).first(std::min<uint64_t>(memory.size(), end - at));
+    if (read_at(tokens_, at, piece, tokens_path_) < piece.size()) return false;
+    stretch.update(piece);
+    at += piece.size();
+    between(piece.size());
   }
   return at == end && stretch.digest_64() == record.words[kStretch];
 }

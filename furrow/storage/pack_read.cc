@@ -40,14 +40,8 @@ class Descriptor {
 
 // The bytes at `offset`.  Error{data_loss} when the file ends before.
 void read_at(const Descriptor& file, const std::string& path, uint64_t offset, std::span<std::byte> out) {
-  while (!out.empty()) {
-    const ssize_t got = ::pread(file.get(), out.data(), out.size(), static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw errno_error(errno, "read", path);
-    if (got == 0) throw Error(ErrorCode::kDataLoss, path + " ends early: it was cut short while in use");
-    offset += static_cast<uint64_t>(got);
-    out = out.subspan(static_cast<size_t>(got));
-  }
+  if (furrow::read_at(file.get(), offset, out, path) < out.size())
+    throw Error(ErrorCode::kDataLoss, path + " ends early: it was cut short while in use");
 }
 
 struct OpenShard {
