@@ -4,33 +4,24 @@
 #include <arrow/csv/options.h>
 #include <arrow/csv/parser.h>
 #include <arrow/io/interfaces.h>
+#include <arrow/util/compression.h>
 #include <parquet/arrow/reader.h>
 #include <parquet/file_reader.h>
 #include <parquet/metadata.h>
 
 #include <algorithm>
 #include <charconv>
-#include <cmath>
 #include <exception>
 #include <limits>
 #include <memory>
 #include <set>
 #include <utility>
 
+#include "furrow/data/arrow_columns.h"
 #include "furrow/data/table_file.h"
 
 namespace furrow::data {
 namespace {
-
-// Ends a parse; does not leave this file.
-struct Failure {
-  bool damaged;
-  BadRow bad;
-};
-
-[[noreturn]] void fail(bool damaged, std::string message) {
-  throw Failure{damaged, {-1, std::move(message)}};
-}
 
 template <class T>
 T value_or_fail(arrow::Result<T> result, bool damaged) {
@@ -43,19 +34,12 @@ template <class Work>
 auto guarded(TableFailure* failure, const Work& work) -> decltype(work()) {
   try {
     return work();
-  } catch (const Failure& thrown) {
+  } catch (const TableFault& thrown) {
     *failure = {true, thrown.damaged, thrown.bad};
   } catch (const std::exception& error) {  // Parquet throws on some damage
     *failure = {true, true, {-1, error.what()}};
   }
   return decltype(work())();
-}
-
-void append_text(TableColumn& column, std::string_view text) {
-  column.text += text;
-  if (column.text.size() > std::numeric_limits<uint32_t>::max())
-    fail(false, "column '" + column.name + "' has over 4 GiB of text in one part");
-  column.ends.push_back(static_cast<uint32_t>(column.text.size()));
 }
 
 // "CSV parse error: Row #12: Expected 3 columns, got 2: a,b": the number is that of the block, from 1.
@@ -81,8 +65,8 @@ TableContents csv_contents(const CsvRows& rows) {
                                  std::numeric_limits<int32_t>::max());
   uint32_t parsed = 0;
   const arrow::Status status = parser.ParseFinal(rows.bytes, &parsed);
-  if (!status.ok()) throw Failure{false, bad_row(status.message())};
-  if (parsed != rows.bytes.size()) throw Failure{false, {parser.num_rows(), "a quote is not closed"}};
+  if (!status.ok()) throw TableFault{false, bad_row(status.message())};
+  if (parsed != rows.bytes.size()) throw TableFault{false, {parser.num_rows(), "a quote is not closed"}};
   TableContents contents{.rows = parser.num_rows(), .columns = {}};
   for (size_t c = 0; c < rows.names.size(); ++c) {
     if (rows.wanted[c] == 0) continue;
@@ -101,91 +85,12 @@ TableContents csv_contents(const CsvRows& rows) {
   return contents;
 }
 
-template <class ArrayType>
-void append_numbers(const arrow::Array& chunk, TableColumn& column) {
-  const auto& array = static_cast<const ArrayType&>(chunk);
-  for (int64_t i = 0; i < array.length(); ++i) {
-    column.numbers.push_back(array.IsNull(i) ? std::nan("") : static_cast<double>(array.Value(i)));
-  }
-}
-
-template <class ArrayType>
-void append_strings(const arrow::Array& chunk, TableColumn& column) {
-  const auto& array = static_cast<const ArrayType&>(chunk);
-  for (int64_t i = 0; i < array.length(); ++i) append_text(column, array.IsNull(i) ? "" : array.GetView(i));
-}
-
-void append_dictionary(const arrow::Array& chunk, TableColumn& column) {
-  const auto& array = static_cast<const arrow::DictionaryArray&>(chunk);
-  const auto& values = static_cast<const arrow::StringArray&>(*array.dictionary());
-  for (int64_t i = 0; i < array.length(); ++i) {
-    append_text(column, array.IsNull(i) ? "" : values.GetView(array.GetValueIndex(i)));
-  }
-}
-
-using Append = void (*)(const arrow::Array&, TableColumn&);
-
-Append number_function(arrow::Type::type type) {
-  switch (type) {
-    case arrow::Type::BOOL:
-      return &append_numbers<arrow::BooleanArray>;
-    case arrow::Type::INT8:
-      return &append_numbers<arrow::Int8Array>;
-    case arrow::Type::INT16:
-      return &append_numbers<arrow::Int16Array>;
-    case arrow::Type::INT32:
-      return &append_numbers<arrow::Int32Array>;
-    case arrow::Type::INT64:
-      return &append_numbers<arrow::Int64Array>;
-    case arrow::Type::UINT8:
-      return &append_numbers<arrow::UInt8Array>;
-    case arrow::Type::UINT16:
-      return &append_numbers<arrow::UInt16Array>;
-    case arrow::Type::UINT32:
-      return &append_numbers<arrow::UInt32Array>;
-    case arrow::Type::UINT64:
-      return &append_numbers<arrow::UInt64Array>;
-    case arrow::Type::FLOAT:
-      return &append_numbers<arrow::FloatArray>;
-    case arrow::Type::DOUBLE:
-      return &append_numbers<arrow::DoubleArray>;
-    default:
-      return nullptr;
-  }
-}
-
-Append text_function(const std::string& name, const arrow::DataType& type) {
-  if (type.id() == arrow::Type::STRING) return &append_strings<arrow::StringArray>;
-  if (type.id() == arrow::Type::LARGE_STRING) return &append_strings<arrow::LargeStringArray>;
-  if (type.id() != arrow::Type::DICTIONARY) return nullptr;
-  if (static_cast<const arrow::DictionaryType&>(type).value_type()->id() != arrow::Type::STRING)
-    fail(false, "column '" + name + "' is a dictionary of other values than text");
-  return &append_dictionary;
-}
-
-// What reads a column of that type, and whether it is text.
-std::pair<Append, bool> append_function(const std::string& name, const arrow::DataType& type) {
-  if (const Append numbers = number_function(type.id())) return {numbers, false};
-  if (const Append text = text_function(name, type)) return {text, true};
-  fail(false, "column '" + name + "' has values of type " + type.ToString() +
-                  ": numbers, booleans and text can be read, list the others in data.ignore_columns");
-}
-
 TableContents contents_of(const arrow::RecordBatch& batch) {
   const arrow::Status valid = batch.ValidateFull();
   if (!valid.ok()) fail(true, valid.message());
   TableContents contents{.rows = batch.num_rows(), .columns = {}};
-  for (int c = 0; c < batch.num_columns(); ++c) {
-    const arrow::Array& array = *batch.column(c);
-    TableColumn column;
-    column.name = batch.column_name(c);
-    const auto [append, is_text] = append_function(column.name, *array.type());
-    column.is_text = is_text;
-    append(array, column);
-    for (int64_t i = 0; array.null_count() > 0 && i < array.length(); ++i)
-      column.valid.push_back(array.IsValid(i));
-    contents.columns.push_back(std::move(column));
-  }
+  for (int c = 0; c < batch.num_columns(); ++c)
+    contents.columns.push_back(column_of(batch.column_name(c), *batch.column(c)));
   return contents;
 }
 
@@ -246,7 +151,7 @@ class Reader : public ParquetReader {
     for (const auto& field : schema->fields()) {
       names_.push_back(field->name());
       if (std::find(ignored.begin(), ignored.end(), field->name()) != ignored.end()) continue;
-      append_function(field->name(), *field->type());
+      check_type(field->name(), *field->type());
       if (!wanted.insert(field->name()).second) fail(false, "two columns are named '" + field->name() + "'");
     }
     for (int leaf = 0; leaf < metadata_->num_columns(); ++leaf) {
@@ -302,6 +207,44 @@ class Reader : public ParquetReader {
   std::vector<int64_t> group_rows_;
 };
 
+class CodecExpander : public Expander {
+ public:
+  explicit CodecExpander(arrow::Compression::type type)
+      : codec_(value_or_fail(arrow::util::Codec::Create(type), false)) {
+    expander_ = value_or_fail(codec_->MakeDecompressor(), false);
+  }
+  bool expand(std::span<const std::byte>& in, std::span<std::byte>& out, TableFailure* failure) override {
+    return guarded(failure, [&] {
+      const auto done = value_or_fail(
+          expander_->Decompress(static_cast<int64_t>(in.size()), reinterpret_cast<const uint8_t*>(in.data()),
+                                static_cast<int64_t>(out.size()), reinterpret_cast<uint8_t*>(out.data())),
+          true);
+      in = in.subspan(static_cast<size_t>(done.bytes_read));
+      out = out.subspan(static_cast<size_t>(done.bytes_written));
+      return expander_->IsFinished();
+    });
+  }
+  void begin_frame(TableFailure* failure) override {
+    guarded(failure, [&] {
+      const arrow::Status reset = expander_->Reset();
+      if (!reset.ok()) fail(true, reset.message());
+    });
+  }
+
+ private:
+  std::unique_ptr<arrow::util::Codec> codec_;
+  std::shared_ptr<arrow::util::Decompressor> expander_;
+};
+
+std::unique_ptr<Expander> open_codec(const std::string& codec, TableFailure* failure) {
+  return guarded(failure, [&]() -> std::unique_ptr<Expander> {
+    const auto type = value_or_fail(arrow::util::Codec::GetCompressionType(codec), false);
+    if (!arrow::util::Codec::IsAvailable(type))
+      fail(false, "this Arrow was built without " + codec + ": decompress the file");
+    return std::make_unique<CodecExpander>(type);
+  });
+}
+
 void parse_csv_rows(const CsvRows& rows, TableContents* contents, TableFailure* failure) {
   guarded(failure, [&] { *contents = csv_contents(rows); });
 }
@@ -314,7 +257,7 @@ std::unique_ptr<ParquetReader> open_parquet_file(uint64_t bytes, furrow::data::R
   });
 }
 
-constexpr TableFunctions kFunctions{kTableFunctionsVersion, &parse_csv_rows, &open_parquet_file};
+constexpr TableFunctions kFunctions{kTableFunctionsVersion, &parse_csv_rows, &open_parquet_file, &open_codec};
 
 }  // namespace
 }  // namespace furrow::data

@@ -8,10 +8,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <system_error>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/data/decompress.h"
 #include "furrow/data/gzip.h"
 
 namespace furrow::data {
@@ -43,6 +45,7 @@ class Descriptor {
   explicit Descriptor(const fs::path& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
     if (fd_ < 0) fail(path, "open", errno);
   }
+  explicit Descriptor(int open) : fd_(open) {}
   ~Descriptor() { ::close(fd_); }
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
@@ -146,27 +149,25 @@ class ContentStream::File {
 };
 
 ContentStream::ContentStream(const fs::path& path) : file_(std::make_unique<File>(path)) {
-  std::byte magic[2];
-  const size_t start = file_->read(magic);
+  std::byte magic[kMagicBytes];
+  const Compression compression = compression_of({magic, file_->read(magic)});
   file_->go_to(0);
-  if (!is_gzip({magic, start})) return;
-  gunzip_ = std::make_unique<GunzipStream>([this](std::span<std::byte> out) { return file_->read(out); });
+  if (compression == Compression::kNone) return;
+  expand_ = decompressed(compression, [this](std::span<std::byte> out) { return file_->read(out); });
 }
 
 ContentStream::~ContentStream() = default;
 
 uint64_t ContentStream::taken() const { return file_->taken(); }
 
-size_t ContentStream::read(std::span<std::byte> out) {
-  return gunzip_ != nullptr ? gunzip_->read(out) : file_->read(out);
-}
+size_t ContentStream::read(std::span<std::byte> out) { return expand_ ? expand_(out) : file_->read(out); }
 
 void ContentStream::skip(uint64_t to, const std::function<void()>& between) {
-  bool there = gunzip_ != nullptr || file_->go_to(to);
-  std::vector<std::byte> memory(gunzip_ != nullptr ? std::min<uint64_t>(to, size_t{1} << 20) : 0);
-  for (uint64_t at = 0; there && gunzip_ != nullptr && at < to; at += memory.size()) {
+  bool there = expand_ || file_->go_to(to);
+  std::vector<std::byte> memory(expand_ ? std::min<uint64_t>(to, size_t{1} << 20) : 0);
+  for (uint64_t at = 0; there && expand_ && at < to; at += memory.size()) {
     const auto piece = std::span(memory).first(std::min<uint64_t>(memory.size(), to - at));
-    there = gunzip_->read(piece) == piece.size();
+    there = expand_(piece) == piece.size();
     between();
   }
   if (there) return;
@@ -178,6 +179,7 @@ void ContentStream::skip(uint64_t to, const std::function<void()>& between) {
 class RandomFile::Plain {
  public:
   explicit Plain(const fs::path& path) : path_(path), file_(path) {}
+  Plain(const fs::path& path, int file) : path_(path), file_(file) {}
   uint64_t size() const { return file_size(file_, path_); }
   size_t read_at(uint64_t offset, std::span<std::byte> out) const {
     return furrow::read_at(file_.get(), offset, out, path_.string());
@@ -188,23 +190,44 @@ class RandomFile::Plain {
   Descriptor file_;
 };
 
-RandomFile::RandomFile(const fs::path& path) : plain_(std::make_unique<Plain>(path)) {
+namespace {
+
+// What `path` expands to, in an open file that has no name any more.
+int expanded(const fs::path& path, const std::function<void()>& between) {
+  std::string name = (fs::temp_directory_path() / "furrow-XXXXXX").string();
+  const int file = ::mkostemp(name.data(), O_CLOEXEC);
+  if (file < 0) throw errno_error(errno, "make a file in", fs::temp_directory_path().string());
+  ::unlink(name.c_str());
+  try {
+    ContentStream stream(path);
+    std::vector<std::byte> piece(size_t{1} << 20);
+    for (size_t got = piece.size(); got == piece.size();) {
+      got = stream.read(piece);
+      write_all(file, std::span(piece).first(got), fs::temp_directory_path().string());
+      between();
+    }
+  } catch (...) {
+    ::close(file);
+    throw;
+  }
+  return file;
+}
+
+}  // namespace
+
+RandomFile::RandomFile(const fs::path& path, const std::function<void()>& between)
+    : plain_(std::make_unique<Plain>(path)) {
+  std::byte magic[kMagicBytes];
+  const size_t start = plain_->read_at(0, magic);
+  if (compression_of({magic, start}) != Compression::kNone)
+    plain_ = std::make_unique<Plain>(path, expanded(path, between));
   size_ = plain_->size();
-  std::byte magic[2];
-  if (!is_gzip({magic, plain_->read_at(0, magic)})) return;
-  plain_ = nullptr;
-  bytes_ = read_contents(path);
-  size_ = bytes_.contents.size();
 }
 
 RandomFile::~RandomFile() = default;
 
 size_t RandomFile::read_at(uint64_t offset, std::span<std::byte> out) const {
-  if (plain_ != nullptr) return plain_->read_at(offset, out);
-  const auto part = bytes_.contents.subspan(std::min<uint64_t>(offset, size_));
-  const size_t count = std::min(out.size(), part.size());
-  std::ranges::copy(part.first(count), out.begin());
-  return count;
+  return plain_->read_at(offset, out);
 }
 
 std::string stamp_of(const fs::path& path) {

@@ -14,8 +14,6 @@
 
 namespace furrow::data {
 
-class GunzipStream;
-
 // A buffer and the part of it that holds the contents.
 struct Bytes {
   CountedBuffer buffer;
@@ -46,27 +44,30 @@ Bytes read_file(const std::filesystem::path& path);
 // file.
 Bytes read_contents(const std::filesystem::path& path);
 
-// The same front to back, in memory that does not depend on the file.  One thread.
+// The same front to back, zstd and bzip2 decompressed too (decompress.h), in memory that does not depend on
+// the file.  One thread.
 class ContentStream {
  public:
   explicit ContentStream(const std::filesystem::path& path);
   ~ContentStream();
   uint64_t taken() const;                 // bytes of the file on disk that were read so far
   size_t read(std::span<std::byte> out);  // how many bytes came: fewer only at the end
-  // Goes to byte `to` of the contents; of gzip all before it is decompressed, `between` pieces of which is
-  // called.  REQUIRES: nothing was read.  Error{data_loss}: they are shorter.
+  // Goes to byte `to` of the contents; of what is compressed all before it is decompressed, `between` pieces
+  // of which is called.  REQUIRES: nothing was read.  Error{data_loss}: they are shorter.
   void skip(uint64_t to, const std::function<void()>& between);
 
  private:
   class File;
   std::unique_ptr<File> file_;
-  std::unique_ptr<GunzipStream> gunzip_;  // of gzip
+  std::function<size_t(std::span<std::byte>)> expand_;  // of what is compressed
 };
 
-// A file that is read at any place: a plain one where it lies, what is gzip decompressed whole.  Thread safe.
+// A file that is read at any place: a plain one where it lies, a compressed one (as ContentStream reads it)
+// from a file without a name in the system's folder for temporary files.  Thread safe.
 class RandomFile {
  public:
-  explicit RandomFile(const std::filesystem::path& path);
+  // `between` is called now and then while what is compressed is read.
+  RandomFile(const std::filesystem::path& path, const std::function<void()>& between);
   ~RandomFile();
   uint64_t size() const { return size_; }
   // Bytes from `offset` on; fewer only at the end.
@@ -75,7 +76,6 @@ class RandomFile {
  private:
   class Plain;
   std::unique_ptr<Plain> plain_;
-  Bytes bytes_;  // of gzip
   uint64_t size_ = 0;
 };
 

@@ -9,12 +9,55 @@
 #include "furrow/base/text.h"
 #include "furrow/data/open_mixture.h"
 #include "furrow/data/open_text.h"
+#include "furrow/preprocess/table_encoder.h"
 #include "furrow/storage/json.h"
 
 namespace furrow::data {
 namespace {
 
 constexpr uint64_t kMostBytes = uint64_t{1} << 30;
+
+// A setting that decides what is fitted on a table, in words.
+struct Asked {
+  std::string_view key;
+  std::string (*value)(const DatasetOptions&);
+};
+
+std::string list_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + json_quote(name);
+  return "[" + text + "]";
+}
+
+constexpr Asked kAsked[] = {
+    {"data.target", [](const DatasetOptions& o) { return o.table_rules.target; }},
+    {"training.loss",
+     [](const DatasetOptions& o) -> std::string {
+       return o.table_rules.number_target ? "mse" : "one of classes";
+     }},
+    {"data.train_table", [](const DatasetOptions& o) { return o.table_train; }},
+    {"data.column_names", [](const DatasetOptions& o) { return list_of(o.table_format.names); }},
+    {"data.delimiter",
+     [](const DatasetOptions& o) { return json_quote(std::string(1, o.table_format.delimiter)); }},
+    {"data.decimal",
+     [](const DatasetOptions& o) { return json_quote(std::string(1, o.table_rules.decimal)); }},
+    {"data.ignore_columns", [](const DatasetOptions& o) { return list_of(o.table_format.ignored); }},
+    {"data.categorical_columns", [](const DatasetOptions& o) { return list_of(o.table_rules.categorical); }},
+    {"data.numeric_columns", [](const DatasetOptions& o) { return list_of(o.table_rules.numeric); }},
+    {"data.date_columns", [](const DatasetOptions& o) { return list_of(o.table_rules.dates); }},
+    {"data.missing_values", [](const DatasetOptions& o) { return list_of(o.table_rules.missing); }},
+    {"data.trim_characters", [](const DatasetOptions& o) { return json_quote(o.table_rules.trim); }},
+};
+
+// Itself, or as a set of a mixture.
+bool reads(const DatasetOptions& options, std::string_view kind) {
+  return options.kind == kind ||
+         (options.kind == "mixture" && std::ranges::any_of(options.mixture, [&](const std::string& entry) {
+            return parse_mixture_entry(entry).kind == kind;
+          }));
+}
+
+std::string asked_key(const Asked& asked) { return fmt::format("asked.{}", asked.key); }
 
 std::string path_of(const std::string& run_folder) { return run_folder + "/" + std::string(kFittedFile); }
 
@@ -44,8 +87,12 @@ std::optional<Preprocessing> read_fitted(const std::string& run_folder) {
   }
 }
 
-void write_fitted(const std::string& run_folder, const Preprocessing& fitted) {
-  write_file_atomic(path_of(run_folder), to_json(fitted));
+void write_fitted(const std::string& run_folder, const Preprocessing& fitted, const DatasetOptions& options) {
+  Preprocessing kept = fitted;
+  if (reads(options, "table")) {
+    for (const Asked& asked : kAsked) kept[asked_key(asked)] = asked.value(options);
+  }
+  write_file_atomic(path_of(run_folder), to_json(kept));
 }
 
 Preprocessing unnormalised(const Preprocessing& own) {
@@ -57,23 +104,15 @@ Preprocessing unnormalised(const Preprocessing& own) {
 namespace {
 
 [[noreturn]] void refuse(const std::string& key, const std::string& asked, const std::string& kept) {
-  throw Error(
-      ErrorCode::kFailedPrecondition,
-      fmt::format("[data] {} = {}, but the run goes on with what it fitted at its beginning, {}: leave the "
-                  "key as it was, or train another run",
-                  key, asked, kept));
-}
-
-bool reads_text(const DatasetOptions& options) {
-  return options.kind == "text" ||
-         (options.kind == "mixture" && std::ranges::any_of(options.mixture, [](const std::string& entry) {
-            return parse_mixture_entry(entry).kind == "text";
-          }));
+  throw Error(ErrorCode::kFailedPrecondition,
+              fmt::format("{} = {}, but the run goes on with what it fitted at its beginning, {}: leave the "
+                          "key as it was, or train another run",
+                          key, asked, kept));
 }
 
 void check_tokenizer(const DatasetOptions& options, const Preprocessing& kept, const std::string& kind) {
-  if (!reads_text(options) || !is_tokenizer_kind(kind)) return;
-  if (options.tokenizer != kind) refuse("tokenizer", options.tokenizer, "tokenizer = " + kind);
+  if (!reads(options, "text") || !is_tokenizer_kind(kind)) return;
+  if (options.tokenizer != kind) refuse("[data] tokenizer", options.tokenizer, "tokenizer = " + kind);
   if (options.tokenizer_path.empty()) return;
   Preprocessing asked;
   try {
@@ -84,16 +123,32 @@ void check_tokenizer(const DatasetOptions& options, const Preprocessing& kept, c
   for (const auto& [key, value] : asked) {
     const auto found = kept.find(key);
     if (found == kept.end() || found->second != value)
-      refuse("tokenizer_path", options.tokenizer_path.string(), "another tokenizer of the kind " + kind);
+      refuse("[data] tokenizer_path", options.tokenizer_path.string(),
+             "another tokenizer of the kind " + kind);
   }
 }
 
 void check_normalised(const DatasetOptions& options, const Preprocessing& kept) {
   const bool normalised = kept != unnormalised(kept);
-  if (normalised && !options.normalize) refuse("normalize", "false", "normalize = true");
+  if (normalised && !options.normalize) refuse("[data] normalize", "false", "normalize = true");
   const bool own_values =
       options.kind == "pack" || options.kind == "mixture";  // whatever those of a pack are
-  if (!normalised && options.normalize && !own_values) refuse("normalize", "true", "normalize = false");
+  if (!normalised && options.normalize && !own_values)
+    refuse("[data] normalize", "true", "normalize = false");
+}
+
+// Runs of earlier versions have kept none of these.
+void check_table(const DatasetOptions& options, const Preprocessing& kept) {
+  if (!reads(options, "table")) return;
+  for (const Asked& asked : kAsked) {
+    const auto found = kept.find(asked_key(asked));
+    const std::string now = asked.value(options);
+    if (found != kept.end() && found->second != now)
+      refuse(std::string(asked.key), now, fmt::format("{} = {}", asked.key, found->second));
+  }
+  const std::string& target = preprocess::load_as<preprocess::TableEncoder>(kept)->target().name;
+  if (options.table_rules.target != target)
+    refuse("data.target", options.table_rules.target, "data.target = " + target);
 }
 
 }  // namespace
@@ -103,6 +158,7 @@ void check_kept(const DatasetOptions& options, const Preprocessing& kept) {
   if (kind == kept.end()) return;
   check_tokenizer(options, kept, kind->second);
   if (kind->second == "image") check_normalised(options, kept);
+  if (kind->second == "table") check_table(options, kept);
 }
 
 }  // namespace furrow::data

@@ -17,15 +17,16 @@ std::string to_json(const Preprocessing& fitted);
 Preprocessing parse_fitted(const std::string& json);
 
 // Of a run's folder; nothing in one without the file, as earlier versions leave it.  Error{data_loss} names
-// it.
+// it.  Beside what was fitted on a table, the keys that decided it ("asked.data.target"), for check_kept.
 std::optional<Preprocessing> read_fitted(const std::string& run_folder);
-void write_fitted(const std::string& run_folder, const Preprocessing& fitted);
+void write_fitted(const std::string& run_folder, const Preprocessing& fitted, const DatasetOptions& options);
 
 // Of images: `own` with pixels as they are, x / 255.
 Preprocessing unnormalised(const Preprocessing& own);
 
 // A run goes on with the values that it began with.  Error{failed_precondition} where the options ask for
-// others: another tokenizer, also another file of it, pixels that are normalised or not.
+// others: another tokenizer, also another file of it, pixels that are normalised or not, a table with other
+// columns, another target or other rules for its texts.
 void check_kept(const DatasetOptions& options, const Preprocessing& kept);
 
 }  // namespace furrow::data

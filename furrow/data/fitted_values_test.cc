@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <utility>
+
 #include "furrow/base/error.h"
 #include "furrow/data/test_files.h"
 
@@ -57,6 +60,47 @@ TEST(KeptValues, ATokenizerStaysWhatItIs) {
   EXPECT_THAT(error_of([&] { check_kept(options, merges); }).what(), HasSubstr("tokenizer_path = "));
   std::filesystem::remove(folder / "vocab.bpe");
   EXPECT_NO_THROW(check_kept(options, merges)) << "moved since";
+}
+
+TEST(KeptValues, ATableKeepsItsColumnsAndRules) {
+  const TempFolder folder;
+  folder.write("t.csv", "a,b,y\n1,2,p\n3,4,q\n");
+  DatasetOptions options{.kind = "table", .path = folder / "t.csv"};
+  options.table_rules.target = "y";
+  write_fitted(folder.path().string(), open_dataset(options).preprocessing, options);
+  const Preprocessing kept = *read_fitted(folder.path().string());
+  EXPECT_NO_THROW(check_kept(options, kept));
+  EXPECT_EQ(open_dataset(options, &kept).preprocessing, open_dataset(options).preprocessing);
+  const std::pair<const char*, std::function<void(DatasetOptions&)>> changes[] = {
+      {"data.target = b", [](auto& o) { o.table_rules.target = "b"; }},
+      {"training.loss = mse", [](auto& o) { o.table_rules.number_target = true; }},
+      {"data.train_table = u", [](auto& o) { o.table_train = "u"; }},
+      {"data.column_names = [\"a\"]", [](auto& o) { o.table_format.names = {"a"}; }},
+      {"data.delimiter = \";\"", [](auto& o) { o.table_format.delimiter = ';'; }},
+      {"data.decimal = \",\"", [](auto& o) { o.table_rules.decimal = ','; }},
+      {"data.ignore_columns = [\"b\"]", [](auto& o) { o.table_format.ignored = {"b"}; }},
+      {"data.categorical_columns = [\"a\", \"b\"]", [](auto& o) { o.table_rules.categorical = {"a", "b"}; }},
+      {"data.numeric_columns = [\"a\"]", [](auto& o) { o.table_rules.numeric = {"a"}; }},
+      {"data.date_columns = [\"a\"]", [](auto& o) { o.table_rules.dates = {"a"}; }},
+      {"data.missing_values = []", [](auto& o) { o.table_rules.missing = {}; }},
+      {"data.trim_characters = \"\"", [](auto& o) { o.table_rules.trim = ""; }},
+  };
+  for (const auto& [said, change] : changes) {
+    DatasetOptions other = options;
+    change(other);
+    const Error error = error_of([&] { check_kept(other, kept); });
+    EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);
+    EXPECT_EQ(std::string(error.what()).find(std::string(said) + ", but the run goes on with"), 0u)
+        << error.what();
+  }
+  DatasetOptions elsewhere = options;
+  elsewhere.path = "moved.csv";
+  elsewhere.table_rules.ignore_unseen = true;
+  EXPECT_NO_THROW(check_kept(elsewhere, kept));
+  // Earlier versions kept no keys: the target is that of the fitted values.
+  const Preprocessing earlier = open_dataset(options).preprocessing;
+  elsewhere.table_rules.target = "b";
+  EXPECT_THAT(error_of([&] { check_kept(elsewhere, earlier); }).what(), HasSubstr("data.target = b, but"));
 }
 
 }  // namespace

@@ -2,12 +2,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/names.h"
 #include "furrow/base/process.h"
+#include "furrow/base/text.h"
 #include "furrow/data/parallel_source.h"
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/split.h"
@@ -66,31 +68,62 @@ std::unique_ptr<Source> source_of(std::shared_ptr<const TableRows> rows) {
   return rows->size() == 0 ? nullptr : std::make_unique<TableSource>(std::move(rows));
 }
 
-// In memory, or where an opening keeps them.
-void add_splits(Dataset& dataset, const std::shared_ptr<FittedTable>& table, CarvedRows& rows, bool stored,
-                ReaderPool& pool) {
-  std::unique_ptr<Source>* const splits[] = {&dataset.train, &dataset.validation, &dataset.test};
-  RowSet* const sets[] = {&rows.train, &rows.validation, &rows.test};
-  if (stored) {
-    for (size_t i = 0; i < 3; ++i)
-      *splits[i] = source_of(std::make_shared<StoredRows>(table, std::move(*sets[i])));
-    return;
-  }
-  const auto encoded = encode_rows(*table, sets, pool);
-  for (size_t i = 0; i < 3; ++i) *splits[i] = source_of(encoded[i]);
+std::unique_ptr<Source> source_of(const std::shared_ptr<RowMemory>& memory, size_t split,
+                                  std::shared_ptr<const TableEncoder> encoder) {
+  return source_of(std::make_shared<EncodedRows>(memory, split, std::move(encoder)));
 }
 
+// In memory, or where an opening keeps them.  Returns where other processes can map them.
+std::string add_splits(Dataset& dataset, const std::shared_ptr<FittedTable>& table, CarvedRows& rows,
+                       const WhileOpening& opening, ReaderPool& pool) {
+  std::unique_ptr<Source>* const splits[] = {&dataset.train, &dataset.validation, &dataset.test};
+  RowSet* const sets[] = {&rows.train, &rows.validation, &rows.test};
+  if (!opening.spool.empty()) {
+    for (size_t i = 0; i < 3; ++i)
+      *splits[i] = source_of(std::make_shared<StoredRows>(table, std::move(*sets[i])));
+    return "";
+  }
+  const auto memory = encode_rows(*table, {sets[0], sets[1], sets[2]}, opening.share, pool);
+  for (size_t i = 0; i < 3; ++i) *splits[i] = source_of(memory, i, table->encoder());
+  return memory->place();
+}
+
+// A table of its own for the test: the first split of its rows.
 std::unique_ptr<Source> open_test(const DatasetOptions& options, const std::vector<fs::path>& files,
-                                  std::shared_ptr<const TableEncoder> encoder, ReaderPool& pool) {
+                                  std::shared_ptr<const TableEncoder> encoder, ReaderPool& pool,
+                                  std::string* place) {
   const TableRequest request{files, options.table_format, options.table_rules, encoder.get()};
   const auto table =
       std::make_shared<FittedTable>(read_table(request, options.opening), options.table_rules, encoder);
-  CarvedRows rows{.train = {}, .validation = {}, .test = RowSet::all(table->store().rows())};
-  const bool stored = !options.opening.spool.empty();
-  if (stored) table->check(pool);
+  CarvedRows rows{.train = RowSet::all(table->store().rows()), .validation = {}, .test = {}};
+  if (!options.opening.spool.empty()) table->check(pool);
   Dataset test;
-  add_splits(test, table, rows, stored, pool);
-  return std::move(test.test);
+  *place = add_splits(test, table, rows, options.opening, pool);
+  return std::move(test.train);
+}
+
+Dataset dataset_of(const TableEncoder& encoder) {
+  Dataset dataset;
+  dataset.preprocessing = encoder.state();
+  dataset.preprocessing["classes"] = fmt::format("{}", encoder.outputs());
+  return dataset;
+}
+
+// What another process of this host has read; nothing where it cannot be mapped.  `shared`: where its rows
+// are, then, if there is one, where those of the table for the test are.
+std::optional<Dataset> map_splits(const DatasetOptions& options, const Preprocessing& preprocessing) {
+  const std::shared_ptr<const TableEncoder> encoder = preprocess::load_as<TableEncoder>(preprocessing);
+  const std::vector<std::string> places = split(options.opening.shared, '\n');
+  std::vector<std::shared_ptr<RowMemory>> memories;
+  for (const std::string& place : places) memories.push_back(RowMemory::map(place, cells_of_row(*encoder)));
+  if (std::ranges::find(memories, nullptr) != memories.end()) return std::nullopt;
+  Dataset dataset = dataset_of(*encoder);
+  dataset.train = source_of(memories[0], 0, encoder);
+  dataset.validation = source_of(memories[0], 1, encoder);
+  dataset.test =
+      memories.size() > 1 ? source_of(memories[1], 0, encoder) : source_of(memories[0], 2, encoder);
+  if (dataset.train == nullptr) return std::nullopt;
+  return dataset;
 }
 
 ReaderPool pool_of(const WhileOpening& opening) {
@@ -98,6 +131,9 @@ ReaderPool pool_of(const WhileOpening& opening) {
 }
 
 Dataset open_splits(const DatasetOptions& options, const Preprocessing* preprocessing) {
+  if (preprocessing != nullptr && !options.opening.shared.empty()) {
+    if (auto mapped = map_splits(options, *preprocessing)) return std::move(*mapped);
+  }
   const std::vector<fs::path> test = test_files(options);
   if (!test.empty() && options.test_fraction > 0) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -110,12 +146,13 @@ Dataset open_splits(const DatasetOptions& options, const Preprocessing* preproce
   Read read = read_and_fit(options, fitted, pool);
   const auto table = std::make_shared<FittedTable>(std::move(read.table), options.table_rules, read.encoder);
   if (stored && fitted != nullptr) table->check(pool);
-  Dataset dataset;
-  dataset.preprocessing = read.encoder->state();
-  dataset.preprocessing["classes"] = fmt::format("{}", read.encoder->outputs());
-  add_splits(dataset, table, read.rows, stored, pool);
+  Dataset dataset = dataset_of(*read.encoder);
+  dataset.shared = add_splits(dataset, table, read.rows, options.opening, pool);
+  if (test.empty()) return dataset;
   // Now, so that a row that cannot be read ends no run after its training.
-  if (!test.empty()) dataset.test = open_test(options, test, read.encoder, pool);
+  std::string place;
+  dataset.test = open_test(options, test, read.encoder, pool, &place);
+  if (!place.empty()) dataset.shared += "\n" + place;
   return dataset;
 }
 

@@ -31,6 +31,16 @@ bool RowSet::contains(int64_t row) const {
   return all_ || (words_[static_cast<size_t>(row) / 64] >> row % 64 & 1) != 0;
 }
 
+std::vector<uint32_t> RowSet::of_block(int64_t first, size_t rows) const {
+  std::vector<uint32_t> in;
+  if (size_ == 0) return in;
+  in.reserve(rows);
+  for (size_t row = 0; row < rows; ++row) {
+    if (contains(first + static_cast<int64_t>(row))) in.push_back(static_cast<uint32_t>(row));
+  }
+  return in;
+}
+
 int64_t RowSet::before(int64_t row) const {
   if (all_) return row;
   if (row >= bound_) return size_;

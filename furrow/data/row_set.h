@@ -18,6 +18,8 @@ class RowSet {
   void seal();                       // before anything below
   int64_t size() const { return size_; }
   bool contains(int64_t row) const;
+  // Those of `rows` rows from `first` on, counted from there.
+  std::vector<uint32_t> of_block(int64_t first, size_t rows) const;
   int64_t before(int64_t row) const;  // how many are below `row`; REQUIRES: row <= bound
   int64_t row(int64_t index) const;   // the one with so many below it; REQUIRES: index < size()
 

@@ -30,12 +30,21 @@ TEST(RowSets, CountAndFindTheirRows) {
         ++before;
       }
       ASSERT_EQ(set.before(bound), before);
+      for (const int64_t first : {int64_t{0}, bound / 3, bound - 1}) {
+        std::vector<uint32_t> of_block;
+        for (int64_t row = first; row < bound; ++row) {
+          if (want.contains(row)) of_block.push_back(static_cast<uint32_t>(row - first));
+        }
+        ASSERT_EQ(set.of_block(first, static_cast<size_t>(bound - first)), of_block);
+      }
     }
   }
   const RowSet all = RowSet::all(10);
   EXPECT_EQ(all.size(), 10);
   EXPECT_EQ(all.row(7), 7);
   EXPECT_EQ(all.before(7), 7);
+  EXPECT_EQ(all.of_block(7, 2), (std::vector<uint32_t>{0, 1}));
+  EXPECT_TRUE(RowSet().of_block(7, 2).empty());
 }
 
 // The rows that earlier versions have chosen, from vectors of them.

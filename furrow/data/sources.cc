@@ -92,8 +92,10 @@ TableRules table_rules(const config::Config& config) {
           .number_target = config.training.loss == "mse",
           .categorical = data.categorical_columns,
           .numeric = data.numeric_columns,
+          .dates = data.date_columns,
           .missing = data.missing_values,
           .trim = data.trim_characters,
+          .decimal = data.decimal.front(),
           .ignore_unseen = data.unseen_category == "ignore"};
 }
 

@@ -10,6 +10,7 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/data/parallel_source.h"
+#include "furrow/data/text_shape.h"
 
 namespace furrow::data {
 namespace {
@@ -39,9 +40,10 @@ Cell target_cell(int64_t label) { return static_cast<Cell>(label); }
 // One column of a block as cells.
 class CellColumn {
  public:
-  CellColumn(const BlockColumn& column, const TableEncoder& encoder, size_t feature, bool ignore_unseen)
+  CellColumn(const BlockColumn& column, const TableEncoder& encoder, size_t feature, const TableRules& rules)
       : column_(column),
         encoder_(encoder),
+        rules_(rules),
         feature_(feature),
         is_target_(feature == encoder.features().size()) {
     if (is_target_ && column.first_missing != BlockColumn::kNone)
@@ -51,10 +53,25 @@ class CellColumn {
       if (!column.values.empty()) throw no_number(0);
       return;
     }
-    const std::vector<double> numbers = is_number() ? value_numbers(column) : std::vector<double>();
+    const std::vector<double> numbers =
+        is_number() ? value_numbers(column, rules.decimal) : std::vector<double>();
     for (size_t i = 0; i < column.values.size(); ++i) {
       if (is_number() && column.values[i].kind == BlockValue::kOther) throw no_number(i);
-      cells_.push_back(is_number() ? number_cell(numbers[i]) : category_cell(i, ignore_unseen));
+      cells_.push_back(is_number() ? number_cell(numbers[i]) : category_cell(i));
+    }
+  }
+
+  // The cells of some rows of the block, each `stride` behind the one before.
+  void put(size_t block_rows, std::span<const uint32_t> rows, Cell* out, size_t stride) const {
+    const auto each = [&](const auto& cell_of) {
+      for (size_t i = 0; i < rows.size(); ++i) out[i * stride] = cell_of(rows[i]);
+    };
+    if (column_.has_codes()) {
+      column_.visit_codes(block_rows,
+                          [&](auto codes) { each([&](uint32_t row) { return cells_[codes[row]]; }); });
+    } else {
+      column_.visit_numbers(
+          block_rows, [&](auto numbers) { each([&](uint32_t row) { return number_cell(numbers[row]); }); });
     }
   }
 
@@ -71,11 +88,13 @@ class CellColumn {
   }
   Refused no_number(size_t value) const {
     const std::string text(column_.text(value));
-    return {column_.values[value].first_row,
-            is_target_ ? no_number_target_message(text) : no_number_message(text)};
+    const uint32_t row = column_.values[value].first_row;
+    if (is_target_) return {row, no_number_target_message(text, rules_.decimal)};
+    if (encoder_.features()[feature_].is_date) return {row, no_date_message(text)};
+    return {row, no_number_message(text, rules_.decimal)};
   }
 
-  Cell category_cell(size_t value, bool ignore_unseen) const {
+  Cell category_cell(size_t value) const {
     const std::string_view text = column_.text(value);
     const uint32_t row = column_.values[value].first_row;
     if (is_target_) {
@@ -84,7 +103,7 @@ class CellColumn {
                                      some_of(encoder_.target().labels))};
     }
     if (const auto cell = encoder_.category_cell(feature_, text)) return *cell;
-    if (ignore_unseen) return TableEncoder::kUnseen;
+    if (rules_.ignore_unseen) return TableEncoder::kUnseen;
     throw Refused{row, fmt::format("{} was not in the training data, which has {}: correct it, or set "
                                    "data.unseen_category = \"ignore\"",
                                    text.empty() ? "a missing value" : fmt::format("category '{}'", text),
@@ -93,6 +112,7 @@ class CellColumn {
 
   BlockColumn column_;
   const TableEncoder& encoder_;
+  const TableRules& rules_;
   size_t feature_;
   bool is_target_;
   std::vector<Cell> cells_;  // by code
@@ -100,24 +120,42 @@ class CellColumn {
 
 }  // namespace
 
-std::string no_number_message(const std::string& text) {
+std::string no_number_message(const std::string& text, char decimal) {
+  const std::string remedy = remedy_of(shape_of(text, decimal), decimal);
+  if (!remedy.empty()) {
+    return fmt::format(
+        "'{}' looks like {}, or list the column in data.categorical_columns or data.ignore_columns", text,
+        remedy);
+  }
   return fmt::format(
       "'{}' is no number: correct it, add it to data.missing_values, or list the column in "
       "data.categorical_columns",
       text);
 }
 
-std::string no_number_target_message(const std::string& text) {
+std::string no_number_target_message(const std::string& text, char decimal) {
+  const TextShape shape = shape_of(text, decimal);
+  const bool date =
+      shape == TextShape::kDate || shape == TextShape::kLocalDate;  // which no list makes a target
+  const std::string remedy = date ? "" : remedy_of(shape, decimal);
+  if (!remedy.empty()) return fmt::format("'{}' looks like {}", text, remedy);
   return fmt::format(
       "'{}' is no number, and training.loss = mse predicts numbers: correct it, or set training.loss = "
       "cross_entropy to predict classes",
       text);
 }
 
-std::vector<double> value_numbers(const BlockColumn& column) {
+std::string no_date_message(const std::string& text) {
+  return fmt::format(
+      "'{}' is no date: write it as 2024-12-31 or 2024-12-31T23:59:59Z, add it to data.missing_values, or "
+      "take the column out of data.date_columns",
+      text);
+}
+
+std::vector<double> value_numbers(const BlockColumn& column, char decimal) {
   std::vector<double> numbers(column.values.size(), std::nan(""));
   for (size_t i = 0; i < numbers.size(); ++i) {
-    if (column.values[i].kind == BlockValue::kNumber) finite_number(column.text(i), numbers[i]);
+    if (column.values[i].kind == BlockValue::kNumber) finite_number(column.text(i), decimal, numbers[i]);
   }
   return numbers;
 }
@@ -129,6 +167,11 @@ class BlockCells {
   size_t rows() const { return held_->block().rows(); }
   void row(size_t row, std::span<Cell> cells) const {
     for (size_t c = 0; c < columns_.size(); ++c) cells[c] = columns_[c].cell(row);
+  }
+  // Some rows, one behind the other.
+  void put(std::span<const uint32_t> rows, Cell* out) const {
+    for (size_t c = 0; c < columns_.size(); ++c)
+      columns_[c].put(this->rows(), rows, out + c, columns_.size());
   }
 
  private:
@@ -157,7 +200,7 @@ std::shared_ptr<const BlockCells> FittedTable::read_cells(size_t block) const {
   for (size_t feature = 0; feature < columns_.size(); ++feature) {
     const size_t c = columns_[feature];
     try {
-      columns.emplace_back(held->block().columns()[c], *encoder_, feature, rules_.ignore_unseen);
+      columns.emplace_back(held->block().columns()[c], *encoder_, feature, rules_);
     } catch (const Refused& refused) {
       const BlockPlace& place = store().place(block);
       table_.throw_at({place.file, place.begin, refused.row}, table_.columns[c], refused.message);
@@ -185,44 +228,42 @@ std::shared_ptr<const BlockCells> FittedTable::cells(size_t block) const {
   return read;
 }
 
-EncodedRows::EncodedRows(int64_t rows, std::shared_ptr<const TableEncoder> encoder)
-    : encoder_(std::move(encoder)),
-      rows_(rows),
-      width_(encoder_->features().size() + 1),
-      cells_(static_cast<size_t>(rows) * width_ * sizeof(Cell), MemoryKind::kData) {}
+size_t cells_of_row(const TableEncoder& encoder) { return encoder.features().size() + 1; }
 
-std::span<Cell> EncodedRows::row(int64_t row) {
-  return {reinterpret_cast<Cell*>(cells_.data()) + static_cast<size_t>(row) * width_, width_};
-}
+EncodedRows::EncodedRows(std::shared_ptr<RowMemory> memory, size_t split,
+                         std::shared_ptr<const TableEncoder> encoder)
+    : memory_(std::move(memory)),
+      split_(split),
+      encoder_(std::move(encoder)),
+      width_(cells_of_row(*encoder_)),
+      cells_(reinterpret_cast<Cell*>(memory_->split(split).data())) {}
+
+std::span<Cell> EncodedRows::row(int64_t row) { return {cells_ + static_cast<size_t>(row) * width_, width_}; }
 
 void EncodedRows::visit(std::span<const int64_t> rows, const std::function<void(size_t, Cells)>& take) const {
-  const auto* const cells = reinterpret_cast<const Cell*>(cells_.data());
-  for (size_t i = 0; i < rows.size(); ++i) take(i, {cells + static_cast<size_t>(rows[i]) * width_, width_});
+  for (size_t i = 0; i < rows.size(); ++i) take(i, {cells_ + static_cast<size_t>(rows[i]) * width_, width_});
 }
 
-std::vector<std::shared_ptr<const EncodedRows>> encode_rows(FittedTable& table,
-                                                            std::span<const RowSet* const> sets,
-                                                            ReaderPool& pool) {
-  std::vector<std::shared_ptr<EncodedRows>> encoded;
-  for (const RowSet* const set : sets)
-    encoded.push_back(std::make_shared<EncodedRows>(set->size(), table.encoder()));
+std::shared_ptr<RowMemory> encode_rows(FittedTable& table, const std::array<const RowSet*, 3>& sets,
+                                       bool shared, ReaderPool& pool) {
+  const auto memory = RowMemory::make({sets[0]->size(), sets[1]->size(), sets[2]->size()},
+                                      cells_of_row(*table.encoder()), shared);
+  std::vector<EncodedRows> encoded;
+  for (size_t split = 0; split < sets.size(); ++split) encoded.emplace_back(memory, split, table.encoder());
   pool.run(table.store().blocks(), [&](size_t block) {
     const auto cells = table.read_cells(block);
     const int64_t first = table.store().first_row(block);
     for (size_t s = 0; s < sets.size(); ++s) {
-      if (sets[s]->size() == 0) continue;
-      int64_t to = sets[s]->before(first);
-      for (size_t row = 0; row < cells->rows(); ++row) {
-        if (sets[s]->contains(first + static_cast<int64_t>(row))) cells->row(row, encoded[s]->row(to++));
-      }
+      const std::vector<uint32_t> rows = sets[s]->of_block(first, cells->rows());
+      if (!rows.empty()) cells->put(rows, encoded[s].row(sets[s]->before(first)).data());
     }
     table.drop(block);
   });
-  return {encoded.begin(), encoded.end()};
+  return memory;
 }
 
 void StoredRows::visit(std::span<const int64_t> rows, const std::function<void(size_t, Cells)>& take) const {
-  std::vector<Cell> cells(encoder().features().size() + 1);
+  std::vector<Cell> cells(cells_of_row(encoder()));
   std::shared_ptr<const BlockCells> block;
   int64_t begin = 0, end = 0;  // rows of that block
   for (size_t i = 0; i < rows.size(); ++i) {

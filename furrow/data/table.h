@@ -1,6 +1,7 @@
 // Rows of a table in the compact form that a network's input is expanded from, and the source over them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <list>
@@ -11,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "furrow/base/memory.h"
 #include "furrow/data/row_set.h"
+#include "furrow/data/shared_rows.h"
 #include "furrow/data/source.h"
 #include "furrow/data/table_reader.h"
 #include "furrow/preprocess/table_encoder.h"
@@ -23,11 +24,12 @@ class ReaderPool;
 
 // What is wrong with a value, behind its column and row.
 inline constexpr const char* kNoTarget = "the target is missing: remove the row";
-std::string no_number_message(const std::string& text);
-std::string no_number_target_message(const std::string& text);
+std::string no_number_message(const std::string& text, char decimal);
+std::string no_number_target_message(const std::string& text, char decimal);
+std::string no_date_message(const std::string& text);
 
 // The numbers of a column's different values; NaN: none.  REQUIRES: column.has_codes().
-std::vector<double> value_numbers(const BlockColumn& column);
+std::vector<double> value_numbers(const BlockColumn& column, char decimal);
 
 // The cells of a block: for each feature as TableEncoder has them, then the target: the bits of a label
 // (i32), or of a number (f32).
@@ -68,27 +70,29 @@ class TableRows {
                      const std::function<void(size_t at, Cells cells)>& take) const = 0;
 };
 
-// Rows in memory, one 4-byte cell per column.
+// Rows of a split in memory, one 4-byte cell per column.
 class EncodedRows : public TableRows {
  public:
-  EncodedRows(int64_t rows, std::shared_ptr<const preprocess::TableEncoder> encoder);
-  int64_t size() const override { return rows_; }
+  EncodedRows(std::shared_ptr<RowMemory> memory, size_t split,
+              std::shared_ptr<const preprocess::TableEncoder> encoder);
+  int64_t size() const override { return memory_->rows(split_); }
   const preprocess::TableEncoder& encoder() const override { return *encoder_; }
   void visit(std::span<const int64_t> rows, const std::function<void(size_t, Cells)>& take) const override;
   std::span<preprocess::TableEncoder::Cell> row(int64_t row);  // to be filled
 
  private:
+  std::shared_ptr<RowMemory> memory_;
+  size_t split_;
   std::shared_ptr<const preprocess::TableEncoder> encoder_;
-  int64_t rows_;
   size_t width_;  // cells of a row
-  CountedBuffer cells_;
+  preprocess::TableEncoder::Cell* cells_;
 };
+size_t cells_of_row(const preprocess::TableEncoder& encoder);  // those of the features, and the target's
 
-// All rows of `table` that are in one of the sets, in memory; its blocks are dropped on the way.  Errors as
-// read_cells.
-std::vector<std::shared_ptr<const EncodedRows>> encode_rows(FittedTable& table,
-                                                            std::span<const RowSet* const> sets,
-                                                            ReaderPool& pool);
+// All rows of `table` that are in one of the sets, in memory that may be `shared`; its blocks are dropped on
+// the way.  Errors as read_cells.
+std::shared_ptr<RowMemory> encode_rows(FittedTable& table, const std::array<const RowSet*, 3>& sets,
+                                       bool shared, ReaderPool& pool);
 
 // Rows where they lie, in blocks: as few in memory as are read.
 class StoredRows : public TableRows {

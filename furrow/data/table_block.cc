@@ -13,6 +13,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/hash.h"
 #include "furrow/base/text.h"
+#include "furrow/data/text_shape.h"
 
 namespace furrow::data {
 namespace {
@@ -22,7 +23,7 @@ struct BlockHead {
   uint64_t rows = 0, columns = 0;
 };
 struct ColumnHead {
-  static constexpr uint32_t kTyped = 0x100;  // beside the form
+  static constexpr uint32_t kTyped = 0x100, kDated = 0x200;  // beside the form
   uint32_t form = 0, first_missing = BlockColumn::kNone;
   uint64_t numbers = 0, values = 0, texts = 0;
 };
@@ -34,7 +35,7 @@ size_t padded(size_t bytes) { return (bytes + 7) / 8 * 8; }
 // Cuts text and tells what stands for no value.
 class Cleaner {
  public:
-  explicit Cleaner(const TableRules& rules) : missing_(rules.missing) {
+  explicit Cleaner(const TableRules& rules) : missing_(rules.missing), decimal_(rules.decimal) {
     for (const char c : rules.trim) cut_[static_cast<unsigned char>(c)] = true;
   }
   std::string_view trimmed(std::string_view text) const {
@@ -45,10 +46,12 @@ class Cleaner {
   bool missing(std::string_view text) const {
     return text.empty() || std::ranges::find(missing_, text) != missing_.end();
   }
+  bool number(std::string_view text, double& value) const { return finite_number(text, decimal_, value); }
   size_t ways_to_miss() const { return missing_.size() + 1; }
 
  private:
   const std::vector<std::string>& missing_;
+  const char decimal_;
   std::array<bool, 256> cut_{};
 };
 
@@ -129,11 +132,11 @@ struct Made {
   }
 };
 
-// Numbers of rows from `row` on; what is none is counted, the first of them kept.
+// Numbers of rows from `row` on, or the days of dates; what is none is counted, the first of them kept.
 class NumberMaker {
  public:
-  NumberMaker(const TableColumn& column, const Cleaner& cleaner, Made& made)
-      : column_(column), cleaner_(cleaner), made_(made) {}
+  NumberMaker(const TableColumn& column, const Cleaner& cleaner, bool dates, Made& made)
+      : column_(column), cleaner_(cleaner), dates_(dates), made_(made) {}
 
   void add(size_t row) {
     const auto at = static_cast<uint32_t>(row);
@@ -146,7 +149,8 @@ class NumberMaker {
     }
     const std::string_view text = column_.has(row) ? cleaner_.trimmed(column_.text_of(row)) : "";
     if (cleaner_.missing(text)) return miss(at);
-    finite_number(text, value) ? add_number(value) : add_other(at, text);
+    const bool read = dates_ ? days_of(text, value) : cleaner_.number(text, value);
+    read ? add_number(value) : add_other(at, text);
   }
 
   void add_number(double value) {
@@ -166,6 +170,7 @@ class NumberMaker {
  private:
   const TableColumn& column_;
   const Cleaner& cleaner_;
+  const bool dates_;
   Made& made_;
 };
 
@@ -215,9 +220,9 @@ class CodeMaker {
     return add(key, {std::isfinite(value) ? BlockValue::kNumber : BlockValue::kOther, at, 0, value});
   }
 
-  static Entry text_entry(std::string_view text, uint32_t row) {
+  Entry text_entry(std::string_view text, uint32_t row) const {
     double number = 0;
-    if (finite_number(text, number)) return {BlockValue::kNumber, row, 0, number};
+    if (cleaner_.number(text, number)) return {BlockValue::kNumber, row, 0, number};
     return {BlockValue::kOther, row};
   }
 
@@ -257,7 +262,7 @@ class CodeMaker {
   Made as_numbers(const Made& begun) const {
     Made made{.coded = false};
     made.numbers.reserve(column_.size());
-    NumberMaker maker(column_, cleaner_, made);
+    NumberMaker maker(column_, cleaner_, /*dates=*/false, made);
     for (size_t row = 0; row < begun.codes.size(); ++row) {
       const Entry& entry = entries_[begun.codes[row]];
       entry.kind == BlockValue::kNumber ? maker.add_number(entry.number)
@@ -280,7 +285,7 @@ Made made_of(const TableColumn& column, const Cleaner& cleaner, ColumnUse use) {
     return CodeMaker(column, cleaner, use).make();
   Made made{.coded = false};
   made.numbers.reserve(column.size());
-  NumberMaker maker(column, cleaner, made);
+  NumberMaker maker(column, cleaner, use == ColumnUse::kDate, made);
   for (size_t row = 0; row < column.size(); ++row) maker.add(row);
   return made;
 }
@@ -326,10 +331,9 @@ uint32_t form_of(const Made& made) {
   return std::ranges::all_of(made.numbers, exact) ? BlockColumn::kF32 : BlockColumn::kF64;
 }
 
-void put_column(const Made& made, bool typed, Bytes8& out) {
+void put_column(const Made& made, uint32_t flags, Bytes8& out) {
   const uint32_t form = form_of(made);
-  out.put(ColumnHead{form | (typed ? ColumnHead::kTyped : 0), made.first_missing, made.count,
-                     made.values.size(), made.texts.size()});
+  out.put(ColumnHead{form | flags, made.first_missing, made.count, made.values.size(), made.texts.size()});
   if (form == BlockColumn::kF64) out.put_as<double>(made.numbers);
   if (form == BlockColumn::kF32) out.put_as<float>(made.numbers);
   if (form == BlockColumn::kCode8) out.put_as<uint8_t>(made.codes);
@@ -337,6 +341,12 @@ void put_column(const Made& made, bool typed, Bytes8& out) {
   if (form == BlockColumn::kCode32) out.put_as<uint32_t>(made.codes);
   out.put_all(std::span<const BlockValue>(made.values));
   out.put_all(std::span<const char>(made.texts));
+}
+
+uint32_t flags_of(const TableColumn& column, ColumnUse use) {
+  if (column.size() == 0) return 0;
+  const bool dated = column.is_date || use == ColumnUse::kDate;
+  return (column.is_text ? 0 : ColumnHead::kTyped) | (dated ? ColumnHead::kDated : 0);
 }
 
 bool is_ascii(std::string_view text) {
@@ -404,10 +414,6 @@ class View8 {
 
 }  // namespace
 
-bool finite_number(std::string_view text, double& value) {
-  return parse_double(text, value) && std::isfinite(value);
-}
-
 uint32_t BlockColumn::code(size_t row) const {
   if (form == kCode8) return std::to_integer<uint32_t>(cells[row]);
   if (form == kCode16) return reinterpret_cast<const uint16_t*>(cells)[row];
@@ -432,8 +438,7 @@ std::vector<std::byte> make_block(const TableContents& contents, std::span<const
     FURROW_CHECK(contents.columns[c].size() == static_cast<size_t>(contents.rows),
                  "a column of another length");
     check_utf8(contents.columns[c], bad_row);
-    const bool typed = !contents.columns[c].is_text && contents.rows > 0;
-    put_column(made_of(contents.columns[c], cleaner, uses[c]), typed, out);
+    put_column(made_of(contents.columns[c], cleaner, uses[c]), flags_of(contents.columns[c], uses[c]), out);
   }
   return out.take();
 }
@@ -444,10 +449,11 @@ Block::Block(std::span<const std::byte> bytes) {
   rows_ = head.rows;
   for (uint64_t c = 0; c < head.columns; ++c) {
     const auto column = in.get<ColumnHead>();
-    const uint32_t form = column.form & ~ColumnHead::kTyped;
+    const uint32_t form = column.form & ~(ColumnHead::kTyped | ColumnHead::kDated);
     if (form >= kCellBytes.size()) damaged();
     BlockColumn view{.form = form,
                      .typed = (column.form & ColumnHead::kTyped) != 0,
+                     .dated = (column.form & ColumnHead::kDated) != 0,
                      .first_missing = column.first_missing,
                      .numbers = column.numbers};
     view.cells = in.take(head.rows, kCellBytes[form]);

@@ -23,8 +23,10 @@ struct TableRules {
   bool number_target = false;                 // it is a number, else a class
   std::vector<std::string> categorical = {};  // columns of categories, whatever their values look like
   std::vector<std::string> numeric = {};      // columns of numbers, whatever their values look like
+  std::vector<std::string> dates = {};        // columns of dates and times (text_shape.h)
   std::vector<std::string> missing = {""};    // values that stand for none
   std::string trim = " \t";                   // characters cut off both ends of text
+  char decimal = '.';                         // of numbers that are text: '.' or ','
   bool ignore_unseen = false;                 // a category that training did not have is no error
 };
 
@@ -33,6 +35,7 @@ enum class ColumnUse : uint8_t {
   kIgnored,
   kAuto,      // numbers, if nearly all of its values are
   kNumber,    // what is no number is kept as an example alone
+  kDate,      // the same of dates, as days_of() has them
   kCategory,  // of its texts, however many
 };
 
@@ -54,6 +57,7 @@ struct BlockColumn {
 
   uint32_t form = kF64;
   bool typed = false;                    // the file itself says that it holds numbers
+  bool dated = false;                    // the numbers are days since 1970-01-01
   uint32_t first_missing = kNone;        // row
   uint64_t numbers = 0;                  // rows that have a number
   const std::byte* cells = nullptr;      // one per row; numbers are NaN where there is none
@@ -67,6 +71,19 @@ struct BlockColumn {
   }
   uint32_t code(size_t row) const;  // REQUIRES: has_codes()
   double number(size_t row) const;  // REQUIRES: not has_codes()
+
+  // `visit` is given the cells of all rows as a span of their type: codes, or numbers.
+  template <class Visit>
+  void visit_codes(size_t rows, const Visit& visit) const {  // REQUIRES: has_codes()
+    if (form == kCode8) return visit(std::span(reinterpret_cast<const uint8_t*>(cells), rows));
+    if (form == kCode16) return visit(std::span(reinterpret_cast<const uint16_t*>(cells), rows));
+    visit(std::span(reinterpret_cast<const uint32_t*>(cells), rows));
+  }
+  template <class Visit>
+  void visit_numbers(size_t rows, const Visit& visit) const {  // REQUIRES: not has_codes()
+    if (form == kF32) return visit(std::span(reinterpret_cast<const float*>(cells), rows));
+    visit(std::span(reinterpret_cast<const double*>(cells), rows));
+  }
 };
 
 // The bytes of a block of `contents`, whose columns `uses` describes; those that are ignored are left out.
@@ -86,8 +103,5 @@ class Block {
   size_t rows_ = 0;
   std::vector<BlockColumn> columns_;
 };
-
-// The whole of `text` as a finite number, without what `trim` cuts off; false when it is none.
-bool finite_number(std::string_view text, double& value);
 
 }  // namespace furrow::data

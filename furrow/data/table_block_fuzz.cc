@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const data::Block block(bytes);
     double sum = 0;
     for (const data::BlockColumn& column : block.columns()) {
-      const std::vector<double> numbers = data::value_numbers(column);
+      const std::vector<double> numbers = data::value_numbers(column, '.');
       for (size_t row = 0; row < block.rows(); ++row) {
         if (column.has_codes()) {
           sum += static_cast<double>(column.text(column.code(row)).size()) + numbers[column.code(row)];

@@ -141,7 +141,7 @@ class CsvParts : public PartsOfFile {
 // What reads a Parquet file; an error of the system is kept until somebody can throw it.
 class ParquetBytes {
  public:
-  explicit ParquetBytes(const fs::path& path) : file_(path) {}
+  ParquetBytes(const fs::path& path, const std::function<void()>& between) : file_(path, between) {}
   uint64_t size() const { return file_.size(); }
 
   size_t read_at(uint64_t offset, std::span<std::byte> out) {
@@ -167,8 +167,9 @@ class ParquetBytes {
 // As ParquetTable, with the system's own words where reading fails.
 class CheckedParquet : public ParquetTable {
  public:
-  CheckedParquet(const fs::path& path, const std::vector<std::string>& ignored)
-      : bytes_(std::make_shared<ParquetBytes>(path)) {
+  CheckedParquet(const fs::path& path, const std::vector<std::string>& ignored,
+                 const std::function<void()>& between)
+      : bytes_(std::make_shared<ParquetBytes>(path, between)) {
     checked([&] {
       table_ = open_parquet(
           bytes_->size(),
@@ -200,10 +201,11 @@ class CheckedParquet : public ParquetTable {
 
 class ParquetParts : public PartsOfFile {
  public:
-  ParquetParts(const fs::path& path, uint64_t file, const TableFormat& format)
+  ParquetParts(const fs::path& path, uint64_t file, const TableFormat& format,
+               const std::function<void()>& between)
       : file_(file),
         bytes_(fs::file_size(path)),
-        table_(std::make_shared<CheckedParquet>(path, format.ignored)) {
+        table_(std::make_shared<CheckedParquet>(path, format.ignored, between)) {
     for (const int64_t rows : table_->group_rows())
       rows_ += static_cast<uint64_t>(std::max<int64_t>(0, rows));
   }
@@ -244,8 +246,8 @@ class ParquetParts : public PartsOfFile {
 }  // namespace
 
 std::unique_ptr<PartsOfFile> open_parts(const fs::path& path, uint64_t file, const TableFormat& format,
-                                        size_t part_bytes) {
-  if (is_parquet_name(path)) return std::make_unique<ParquetParts>(path, file, format);
+                                        size_t part_bytes, const std::function<void()>& between) {
+  if (is_parquet_name(path)) return std::make_unique<ParquetParts>(path, file, format, between);
   return std::make_unique<CsvParts>(path, file, format, part_bytes);
 }
 

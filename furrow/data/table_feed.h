@@ -38,8 +38,10 @@ class PartsOfFile {
                     const std::function<void()>& between) = 0;
 };
 
-// A part of CSV has about `part_bytes`.  Error{data_loss, not_found, invalid_argument}.
+// A part of CSV has about `part_bytes`; `between` is called now and then.  Error{data_loss, not_found,
+// invalid_argument}.
 std::unique_ptr<PartsOfFile> open_parts(const std::filesystem::path& path, uint64_t file,
-                                        const TableFormat& format, size_t part_bytes);
+                                        const TableFormat& format, size_t part_bytes,
+                                        const std::function<void()>& between);
 
 }  // namespace furrow::data

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -71,7 +72,51 @@ class OpenParquet : public ParquetTable {
   std::unique_ptr<ParquetReader> reader_;
 };
 
+// A file through an Expander.
+class Expanding {
+ public:
+  Expanding(std::unique_ptr<Expander> expander, std::function<size_t(std::span<std::byte>)> read)
+      : expander_(std::move(expander)), read_(std::move(read)) {}
+
+  size_t read(std::span<std::byte> out) {
+    std::span<std::byte> rest = out;
+    while (!rest.empty()) {
+      if (in_.empty()) in_ = std::span(memory_).first(read_(memory_));
+      if (in_.empty() && frame_ended_) break;
+      const size_t before = in_.size() + rest.size();
+      step(rest);
+      if (!frame_ended_ && in_.size() + rest.size() == before)
+        throw Error(ErrorCode::kDataLoss, "the compressed data are cut short");
+    }
+    return out.size() - rest.size();
+  }
+
+ private:
+  void step(std::span<std::byte>& rest) {
+    TableFailure failure;
+    if (frame_ended_) expander_->begin_frame(&failure);
+    check(failure);
+    frame_ended_ = expander_->expand(in_, rest, &failure);
+    check(failure);
+  }
+
+  std::unique_ptr<Expander> expander_;
+  std::function<size_t(std::span<std::byte>)> read_;
+  std::vector<std::byte> memory_ = std::vector<std::byte>(size_t{1} << 16);
+  std::span<const std::byte> in_;  // of the memory
+  bool frame_ended_ = false;
+};
+
 }  // namespace
+
+std::function<size_t(std::span<std::byte>)> open_expander(const std::string& codec,
+                                                          std::function<size_t(std::span<std::byte>)> read) {
+  TableFailure failure;
+  auto expander = functions().open_expander(codec, &failure);
+  if (failure.failed) throw Error(ErrorCode::kFailedPrecondition, one_line(failure.bad.message));
+  const auto expanding = std::make_shared<Expanding>(std::move(expander), std::move(read));
+  return [expanding](std::span<std::byte> out) { return expanding->read(out); };
+}
 
 TableContents parse_csv(const CsvRows& rows, BadRow* bad) {
   TableContents contents;

@@ -16,6 +16,8 @@ namespace furrow::data {
 struct TableColumn {
   std::string name;
   bool is_text = false;
+  bool is_date = false;         // the numbers are days since 1970-01-01, or shares of a day
+  bool is_null = false;         // the file says no more than that there are no values; as text
   std::vector<double> numbers;  // NaN where there is none
   std::string text;             // of all rows, one after the other
   std::vector<uint32_t> ends;   // where each row's text ends
@@ -75,11 +77,20 @@ struct BadRow {
 // many columns, which `bad` then names (from 0); {failed_precondition}: the library cannot be opened.
 TableContents parse_csv(const CsvRows& rows, BadRow* bad);
 
-// Columns that `ignored` lists are not read.  Error{data_loss}: not such a file; {invalid_argument}: two
-// columns of one name, a column of a type that is neither numbers nor text.  Later reads have these errors as
-// well.
+// Columns that `ignored` lists are not read.  Numbers, also decimal ones and those of 16 bits, and booleans
+// are numbers; dates and times are days since 1970-01-01, times of day shares of a day; texts are what is
+// UTF-8, dictionaries what they hold.  Error{data_loss}: not such a file; {invalid_argument}: two columns of
+// one name, a column of another type (lists, durations, bytes of a fixed length ...), which is named with
+// what to do. Later reads have these errors as well.
 std::unique_ptr<ParquetTable> open_parquet(uint64_t bytes, ReadAt read,
                                            const std::vector<std::string>& ignored);
+
+// What a file compressed by `codec`, "zstd" or "bz2", expands to; `read`, which may throw, fills its argument
+// with what comes next of it, fewer bytes only at its end.  Reading gives fewer bytes only at the end;
+// Error{data_loss}: damaged or cut short.  Error{failed_precondition} as above, or the Arrow that is there
+// lacks the codec.
+std::function<size_t(std::span<std::byte>)> open_expander(const std::string& codec,
+                                                          std::function<size_t(std::span<std::byte>)> read);
 
 // What libfurrow_tables.so exports: the work with errors as values, since no code of furrow is in it.
 struct TableFailure {
@@ -94,14 +105,22 @@ class ParquetReader {
   virtual void read(size_t group, int64_t most, bool columns_at_once,
                     const std::function<bool(TableContents&)>& take, TableFailure* failure) const = 0;
 };
+class Expander {
+ public:
+  virtual ~Expander() = default;
+  // Of `in` and into `out` as much as goes, cut off their fronts.  True: a frame ends there.
+  virtual bool expand(std::span<const std::byte>& in, std::span<std::byte>& out, TableFailure* failure) = 0;
+  virtual void begin_frame(TableFailure* failure) = 0;
+};
 struct TableFunctions {
   int version = 0;
   void (*parse_csv)(const CsvRows& rows, TableContents* contents, TableFailure* failure) = nullptr;
   std::unique_ptr<ParquetReader> (*open_parquet)(uint64_t bytes, ReadAt read,
                                                  const std::vector<std::string>& ignored,
                                                  TableFailure* failure) = nullptr;
+  std::unique_ptr<Expander> (*open_expander)(const std::string& codec, TableFailure* failure) = nullptr;
 };
-inline constexpr int kTableFunctionsVersion = 2;
+inline constexpr int kTableFunctionsVersion = 3;
 inline constexpr const char* kTableFunctionsSymbol = "furrow_table_functions";
 using GetTableFunctions = const TableFunctions* (*)();
 

@@ -13,6 +13,7 @@
 #include "furrow/data/dataset.h"
 #include "furrow/data/parallel_source.h"
 #include "furrow/data/table.h"
+#include "furrow/data/table_traps.h"
 
 namespace furrow::data {
 namespace {
@@ -69,25 +70,20 @@ class Passes {
   double done_ = 0;  // rows
 };
 
-// The rows of a block that are in the set.
-std::vector<uint32_t> rows_in(const RowSet& set, int64_t first, size_t rows) {
-  std::vector<uint32_t> in;
-  in.reserve(rows);
-  for (size_t row = 0; row < rows; ++row) {
-    if (set.contains(first + static_cast<int64_t>(row))) in.push_back(static_cast<uint32_t>(row));
-  }
-  return in;
-}
-
-std::vector<double> numbers_of(const BlockColumn& column, std::span<const uint32_t> rows) {
-  std::vector<double> numbers;
-  numbers.reserve(rows.size());
+std::vector<double> numbers_of(const BlockColumn& column, size_t block_rows, char decimal,
+                               std::span<const uint32_t> rows) {
+  std::vector<double> numbers(rows.size());
+  const auto each = [&](const auto& number_of) {
+    for (size_t i = 0; i < rows.size(); ++i) numbers[i] = number_of(rows[i]);
+  };
   if (!column.has_codes()) {
-    for (const uint32_t row : rows) numbers.push_back(column.number(row));
+    column.visit_numbers(block_rows,
+                         [&](auto cells) { each([&](uint32_t row) { return double{cells[row]}; }); });
     return numbers;
   }
-  const std::vector<double> of_values = value_numbers(column);
-  for (const uint32_t row : rows) numbers.push_back(of_values[column.code(row)]);
+  const std::vector<double> of_values = value_numbers(column, decimal);
+  column.visit_codes(block_rows,
+                     [&](auto codes) { each([&](uint32_t row) { return of_values[codes[row]]; }); });
   return numbers;
 }
 
@@ -106,12 +102,13 @@ struct Fitted {
   Moments moments;
   bool any_missing = false;
 };
-std::vector<Fitted> fit_numbers(Passes& passes, const TableRead& table, const RowSet& train,
+std::vector<Fitted> fit_numbers(Passes& passes, const TableRead& table, char decimal, const RowSet& train,
                                 const std::vector<size_t>& columns) {
   if (columns.empty()) return {};
   const auto each = [&](size_t i, const Block& block, auto& results) {
-    const std::vector<uint32_t> rows = rows_in(train, table.store->first_row(i), block.rows());
-    for (size_t c = 0; c < columns.size(); ++c) results[c].add(numbers_of(block.columns()[columns[c]], rows));
+    const std::vector<uint32_t> rows = train.of_block(table.store->first_row(i), block.rows());
+    for (size_t c = 0; c < columns.size(); ++c)
+      results[c].add(numbers_of(block.columns()[columns[c]], block.rows(), decimal, rows));
   };
   const auto merged = [](auto parts) {
     for (size_t part = 1; part < parts.size(); ++part) {
@@ -142,18 +139,19 @@ bool holds_numbers(const TableRead& table, size_t c, const TableRules& rules) {
   const std::string& name = table.columns[c];
   const ColumnSummary& summary = table.summaries[c];
   if (listed(rules.categorical, name)) return false;
-  const bool number = summary.typed || listed(rules.numeric, name);
-  const bool nearly_all =
-      summary.numbers >= 9 * summary.others || (summary.others == 1 && summary.numbers >= 4);
-  if (summary.others > 0 && (number || nearly_all))
-    table.throw_at(*summary.first_other, name, no_number_message(summary.other_text));
+  if (listed(rules.dates, name) && summary.first_other)
+    table.throw_at(*summary.first_other, name, no_date_message(summary.other_text));
+  const bool number = summary.typed || listed(rules.numeric, name) || listed(rules.dates, name);
+  if (summary.others > 0 && (number || nearly_all_numbers(summary)))
+    table.throw_at(*summary.first_other, name, no_number_message(summary.other_text, rules.decimal));
   return number || (summary.numbers > 0 && summary.others == 0);
 }
 
 TableFeature feature_of(const TableRead& table, size_t c, const TableRules& rules) {
   const std::string& name = table.columns[c];
   const ColumnSummary& summary = table.summaries[c];
-  TableFeature feature{.name = name, .is_number = holds_numbers(table, c, rules)};
+  check_traps(table, c, rules);
+  TableFeature feature{.name = name, .is_number = holds_numbers(table, c, rules), .is_date = summary.dated};
   if (feature.is_number) return feature;
   if ((summary.more_texts || summary.texts.size() > kMostCategories) && !listed(rules.categorical, name)) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -172,9 +170,11 @@ TableTarget target_of(const TableRead& table, size_t c, const TableRules& rules)
   if (summary.first_missing) table.throw_at(*summary.first_missing, target.name, kNoTarget);
   if (target.is_number) {
     if (summary.first_other)
-      table.throw_at(*summary.first_other, target.name, no_number_target_message(summary.other_text));
+      table.throw_at(*summary.first_other, target.name,
+                     no_number_target_message(summary.other_text, rules.decimal));
     return target;
   }
+  check_target_traps(table, c, rules);
   if (summary.more_texts || summary.texts.size() > kMostCategories) {
     throw Error(
         ErrorCode::kInvalidArgument,
@@ -205,7 +205,7 @@ TableEncoder fit_table(const TableRead& table, const TableRules& rules, const Ro
   target = target_of(table, target_column, rules);
   if (target.is_number) numbers.push_back(target_column);
   Passes passes(*table.store, pool, opening);
-  const std::vector<Fitted> fitted = fit_numbers(passes, table, train, numbers);
+  const std::vector<Fitted> fitted = fit_numbers(passes, table, rules.decimal, train, numbers);
   size_t next = 0;
   for (TableFeature& feature : features) {
     if (!feature.is_number) continue;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cctype>
 #include <exception>
@@ -20,13 +21,13 @@
 #include "furrow/data/files.h"
 #include "furrow/data/opening.h"
 #include "furrow/data/parallel_source.h"
+#include "furrow/data/table_columns.h"
 #include "furrow/data/table_feed.h"
 
 namespace furrow::data {
 namespace {
 
 namespace fs = std::filesystem;
-using preprocess::TableEncoder;
 
 // Values of one batch of a row group: in memory in several forms at once, for each thread.
 constexpr int64_t kBatchCells = int64_t{1} << 20;
@@ -36,70 +37,6 @@ constexpr int64_t kMostBatchRows = int64_t{1} << 16, kLeastBatchRows = 256;
 
 bool listed(const std::vector<std::string>& names, std::string_view name) {
   return std::ranges::find(names, name) != names.end();
-}
-
-// What the columns of a table are, by the names in its first file.
-struct Columns {
-  std::vector<std::string> known;  // all of them
-  std::vector<std::string> names;  // without those that are ignored
-  std::vector<ColumnUse> uses;
-  std::vector<size_t> most_texts;
-};
-
-ColumnUse fitted_use(const TableEncoder& encoder, const std::string& name) {
-  if (encoder.target().name == name)
-    return encoder.target().is_number ? ColumnUse::kNumber : ColumnUse::kCategory;
-  for (const preprocess::TableFeature& feature : encoder.features()) {
-    if (feature.name == name) return feature.is_number ? ColumnUse::kNumber : ColumnUse::kCategory;
-  }
-  return ColumnUse::kIgnored;
-}
-
-ColumnUse use_of(const TableRequest& request, const std::string& name) {
-  const TableRules& rules = request.rules;
-  if (listed(request.format.ignored, name)) return ColumnUse::kIgnored;
-  if (request.encoder != nullptr) return fitted_use(*request.encoder, name);
-  if (name == rules.target) return rules.number_target ? ColumnUse::kNumber : ColumnUse::kCategory;
-  if (listed(rules.categorical, name)) return ColumnUse::kCategory;
-  return listed(rules.numeric, name) ? ColumnUse::kNumber : ColumnUse::kAuto;
-}
-
-void check_known(const std::vector<std::string>& known, const std::vector<std::string>& names,
-                 const char* what) {
-  for (const std::string& name : names) {
-    if (!listed(known, name)) invalid(unknown_name_message(what, name, known));
-  }
-}
-
-// Before a long table is read.
-void check_rules(const TableRequest& request, const std::vector<std::string>& known) {
-  std::vector<std::string> used = known;
-  std::erase_if(used, [&](const std::string& name) { return listed(request.format.ignored, name); });
-  if (request.encoder != nullptr) {
-    std::vector<std::string> needed{request.encoder->target().name};
-    for (const auto& feature : request.encoder->features()) needed.push_back(feature.name);
-    return check_known(used, needed, "column");
-  }
-  const TableRules& rules = request.rules;
-  if (rules.target.empty()) invalid("data.target is empty: name the column to predict");
-  check_known(used, {rules.target}, "column in data.target");
-  check_known(used, rules.categorical, "column in data.categorical_columns");
-  check_known(used, rules.numeric, "column in data.numeric_columns");
-  if (used.size() == 1) invalid(fmt::format("there is no column besides the target '{}'", rules.target));
-}
-
-Columns columns_of(const TableRequest& request, const std::vector<std::string>& known) {
-  check_rules(request, known);
-  Columns columns{.known = known, .names = {}, .uses = {}, .most_texts = {}};
-  for (const std::string& name : known) {
-    const ColumnUse use = use_of(request, name);
-    if (use == ColumnUse::kIgnored) continue;
-    const bool unbounded = use == ColumnUse::kCategory && name != request.rules.target;
-    columns.names.push_back(name);
-    columns.uses.push_back(use);
-    columns.most_texts.push_back(unbounded ? SIZE_MAX : ColumnSummary::kMostCounted);
-  }
-  return columns;
 }
 
 // Where a part or a block of the table begins.
@@ -140,7 +77,7 @@ class Reading {
     types_ = std::vector<std::atomic<int>>(columns_.names.size());
     summaries_.resize(columns_.names.size());
     for (const BlockPlace& place : store_.places()) add_to(summaries_, place, store_.load(place)->block());
-    for (size_t c = 0; c < summaries_.size(); ++c) types_[c] = summaries_[c].typed ? kNumbers : kUnknown;
+    for (size_t c = 0; c < summaries_.size(); ++c) types_[c] = type_of(summaries_[c]);
     run_on_threads(threads_, "furrow-table", [this] { work(); });
     if (failure_) throw_failure();
     TableRead read;
@@ -152,6 +89,12 @@ class Reading {
   }
 
  private:
+  // What the blocks that are there already say.
+  static int type_of(const ColumnSummary& summary) {
+    if (!summary.typed) return kUnknown;
+    return summary.dated ? kDates : kNumbers;
+  }
+
   void work() {
     std::vector<ColumnSummary> summaries(columns_.names.size());
     TablePart part;
@@ -188,7 +131,8 @@ class Reading {
     if (file_ == request_.files.size()) return;
     const fs::path& path = request_.files[file_++];
     try {
-      parts_ = open_parts(path, file_ - 1, request_.format, opening_.table_part_bytes);
+      parts_ = open_parts(path, file_ - 1, request_.format, opening_.table_part_bytes,
+                          [this] { check_cancelled(); });
       if (file_ > 1) check_same_columns(parts_->columns());
     } catch (const Error& error) {
       throw error.with_context(path.string());
@@ -255,17 +199,37 @@ class Reading {
     for (size_t c = 0; c < columns_.names.size(); ++c) {
       const auto found = std::ranges::find(contents.columns, columns_.names[c], &TableColumn::name);
       FURROW_CHECK(found != contents.columns.end(), "a column that was not read");
-      int before = kUnknown;
-      const int type = found->is_text ? kText : kNumbers;
-      if (!types_[c].compare_exchange_strong(before, type) && before != type) {
-        invalid(
-            fmt::format("column '{}' is text in some of the files and numbers in others: write all of "
-                        "them alike",
-                        columns_.names[c]));
-      }
+      check_type(c, *found);
       arranged.push_back(std::move(*found));
     }
     contents.columns = std::move(arranged);
+  }
+
+  // All files have one type for a column, one that its use can read.
+  void check_type(size_t c, const TableColumn& column) {
+    if (column.is_null) return;
+    const std::string& name = columns_.names[c];
+    int before = kUnknown;
+    const int type = column.is_date ? kDates : column.is_text ? kText : kNumbers;
+    if (!types_[c].compare_exchange_strong(before, type) && before != type) {
+      constexpr std::array<const char*, 4> kWords = {"", "text", "numbers", "dates"};
+      invalid(fmt::format("column '{}' is {} in some of the files and {} in others: write all of them alike",
+                          name, kWords[static_cast<size_t>(std::min(type, before))],
+                          kWords[static_cast<size_t>(std::max(type, before))]));
+    }
+    const ColumnUse use = columns_.uses[c];
+    if (type == kNumbers && use == ColumnUse::kDate)
+      invalid(
+          fmt::format("column '{}' holds numbers, but is to be read as dates: write it as dates, or train "
+                      "without data.date_columns",
+                      name));
+    if (type != kDates || use == ColumnUse::kAuto || use == ColumnUse::kDate) return;
+    invalid(name == request_.rules.target
+                ? fmt::format("the target '{}' holds dates: write it as a number, or predict another column",
+                              name)
+                : fmt::format("column '{}' holds dates, which are read as days: list it neither in "
+                              "data.categorical_columns nor in data.numeric_columns",
+                              name));
   }
 
   void keep(const BlockPlace& place, TableContents& contents, std::vector<ColumnSummary>& summaries,
@@ -335,8 +299,8 @@ class Reading {
   const WhileOpening& opening_;
   TableStore& store_;
   const int threads_;
-  Columns columns_;
-  enum : int { kUnknown, kText, kNumbers };
+  TableColumns columns_;
+  enum : int { kUnknown, kText, kNumbers, kDates };
   std::vector<std::atomic<int>> types_;  // of columns
   std::mutex feed_;                      // of what follows
   std::unique_ptr<PartsOfFile> parts_;
@@ -352,10 +316,10 @@ class Reading {
 std::string fingerprint_of(const TableRequest& request) {
   const TableRules& rules = request.rules;
   const TableFormat& format = request.format;
-  std::string text = fmt::format("{}\n{}\n{}\n{}\n", rules.target, rules.number_target, rules.trim,
-                                 static_cast<int>(format.delimiter));
+  std::string text = fmt::format("{}\n{}\n{}\n{}\n{}\n", rules.target, rules.number_target, rules.trim,
+                                 static_cast<int>(format.delimiter), static_cast<int>(rules.decimal));
   for (const auto* names :
-       {&rules.categorical, &rules.numeric, &rules.missing, &format.names, &format.ignored})
+       {&rules.categorical, &rules.numeric, &rules.dates, &rules.missing, &format.names, &format.ignored})
     text += fmt::format("{}\n{}\n", names->size(), join(*names, "\n"));
   for (const fs::path& path : request.files) text += stamp_of(path);
   return text;
@@ -399,7 +363,9 @@ bool is_parquet_name(const fs::path& path) {
 }
 
 std::string table_ending(const fs::path& path) {
-  std::string ending = (path.extension() == ".gz" ? path.stem() : path).extension().string();
+  const fs::path last = path.extension();
+  const bool packed = last == ".gz" || last == ".zst" || last == ".bz2";
+  std::string ending = (packed ? path.stem() : path).extension().string();
   for (char& c : ending) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
   return ending;
 }

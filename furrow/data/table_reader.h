@@ -1,5 +1,5 @@
 // Reading tables: files of rows into blocks, side by side on every core, little of the files in memory at
-// once (of a .gz file all of it).  What comes out does not depend on threads and interruptions.
+// once.  What comes out does not depend on threads and interruptions.
 #pragma once
 
 #include <filesystem>
@@ -36,16 +36,16 @@ struct TableRead {
 };
 
 // Of each file by its ending: .parquet (.parq, .pq), else CSV (RFC 4180), all of whose columns are text;
-// either with .gz behind.  All have the columns of the first, by name. Error{data_loss}: a damaged file;
-// {invalid_argument}: a row with too few or too many columns, text that is not UTF-8 (both with the number of
-// the row in its file, the first of several), two columns of one name, a Parquet column of a type that is
-// neither numbers nor text, no rows, a column that the rules name and the table lacks; {failed_precondition}:
-// libfurrow_tables.so cannot be opened; {cancelled}.  All name the file.
+// each with .gz, .zst or .bz2 behind.  All have the columns of the first, by name. Error{data_loss}: a
+// damaged file; {invalid_argument}: a row with too few or too many columns, text that is not UTF-8 (both with
+// the number of the row in its file, the first of several), two columns of one name, a Parquet column of a
+// type that is neither numbers nor text, no rows, a column that the rules name and the table lacks;
+// {failed_precondition}: libfurrow_tables.so cannot be opened; {cancelled}.  All name the file.
 TableRead read_table(const TableRequest& request, const WhileOpening& opening);
 
 // Is the file one of Parquet, by its name?
 bool is_parquet_name(const std::filesystem::path& path);
-// In small letters, without .gz: ".csv".
+// In small letters, without .gz, .zst or .bz2: ".csv".
 std::string table_ending(const std::filesystem::path& path);
 
 }  // namespace furrow::data

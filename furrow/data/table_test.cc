@@ -294,6 +294,125 @@ TEST(Tables, ParquetEqualsCsv) {
   }
 }
 
+std::string testdata(const std::string& name) {
+  std::ifstream in(furrow::testing::source_root() / "furrow/data/testdata" / name, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+}
+
+TableContents contents_of(const std::string& bytes, const std::vector<std::string>& ignored = {}) {
+  const auto file = open_parquet(
+      bytes.size(),
+      [&bytes](uint64_t offset, std::span<std::byte> out) {
+        const std::string part = offset < bytes.size() ? bytes.substr(offset, out.size()) : std::string();
+        std::memcpy(out.data(), part.data(), part.size());
+        return part.size();
+      },
+      ignored);
+  TableContents all;
+  file->read(0, 100, false, [&](TableContents& contents) {
+    all = contents;
+    return true;
+  });
+  return all;
+}
+
+// Written by pyarrow 26: each type that can be read, with four values, the second of which is missing.
+TEST(Tables, EveryTypeOfParquetIsNumbersDaysOrText) {
+  const TableContents all = contents_of(testdata("types.parquet"));
+  const auto column = [&](const std::string& name) {
+    const auto found = std::ranges::find(all.columns, name, &TableColumn::name);
+    EXPECT_NE(found, all.columns.end()) << name;
+    return *found;
+  };
+  EXPECT_EQ(all.columns.size(), 32u);
+  for (const TableColumn& each : all.columns) {
+    EXPECT_EQ(each.size(), 4u) << each.name;
+    EXPECT_EQ(each.valid, (std::vector<uint8_t>{1, 0, 1, 1})) << each.name;
+    EXPECT_TRUE(each.is_text || std::isnan(each.numbers[1])) << each.name;
+  }
+  const auto numbers = [&](const std::string& name, double a, double b, double c, bool date = false) {
+    const TableColumn of = column(name);
+    EXPECT_FALSE(of.is_text) << name;
+    EXPECT_EQ(of.is_date, date) << name;
+    EXPECT_EQ(of.numbers[0], a) << name;
+    EXPECT_EQ(of.numbers[2], b) << name;
+    EXPECT_EQ(of.numbers[3], c) << name;
+  };
+  numbers("bool", 1, 0, 1);
+  numbers("int8", -128, 3, 127);
+  numbers("int16", -5, 3, 4);
+  numbers("int32", -5, 3, 4);
+  numbers("int64", -5, 3, 0x1p53);
+  numbers("uint8", 255, 3, 4);
+  numbers("uint16", 65535, 3, 4);
+  numbers("uint32", 0xFFFFFFFFu, 3, 4);
+  numbers("uint64", 0x1p64, 3, 4);
+  numbers("float16", 0.5, -65504, 6.103515625e-05);
+  numbers("float32", 0.5, -2, double{3e30f});
+  numbers("float64", 0.1, -2, 3e300);
+  for (const char* name : {"decimal32", "decimal64"}) numbers(name, 3.14, -0.01, 12345.67);
+  numbers("decimal128", 3.14, -0.01, 123456789012345678901234567890.12);
+  numbers("decimal256", 3.14, -0.01, 1.1111111111111111e59);
+  for (const char* name : {"date32", "date64"}) numbers(name, 19782, -1, 1, true);
+  for (const char* unit : {"s", "ms", "us", "ns"})
+    numbers(std::string("timestamp_") + unit, 19782.5, -0.25, 1 + 1.0 / 86400, true);
+  for (const char* name : {"time32", "time64"}) numbers(name, 0.5, 1.0 / 86400, 86399.0 / 86400);
+  numbers("number_dictionary", -5, 3, 4);
+  for (const char* name : {"string", "large_string", "string_view", "binary", "large_binary", "dictionary",
+                           "large_dictionary"}) {
+    const TableColumn of = column(name);
+    EXPECT_TRUE(of.is_text) << name;
+    EXPECT_EQ(of.text, "xyx") << name;
+    EXPECT_EQ(of.text_of(1), "") << name;
+  }
+}
+
+TEST(Tables, OtherTypesOfParquetAreNamedWithARemedy) {
+  const std::string bytes = testdata("unreadable.parquet");
+  const std::vector<std::string> all = {"null", "list", "struct", "duration", "fixed", "map"};
+  const auto said = [&](const std::string& wanted) {
+    std::vector<std::string> others = all;
+    std::erase(others, wanted);
+    return message_of([&] { contents_of(bytes, others); });
+  };
+  EXPECT_THAT(said("list"), AllOf(HasSubstr("column 'list' has values of type list<"),
+                                  HasSubstr("write its parts as columns of their own, or list it in "
+                                            "data.ignore_columns")));
+  EXPECT_THAT(said("struct"), HasSubstr("column 'struct' has values of type struct<"));
+  EXPECT_THAT(said("map"), HasSubstr("column 'map' has values of type map<"));
+  EXPECT_THAT(said("duration"), HasSubstr("write it as a number, such as of seconds"));
+  EXPECT_THAT(said("fixed"),
+              AllOf(HasSubstr("fixed_size_binary[2]"), HasSubstr("write it as text or numbers")));
+  const TempFolder folder;
+  DatasetOptions options = options_of(folder.write("t.parquet", bytes), "y");
+  options.table_format.ignored = {"list", "struct", "duration", "fixed", "map"};
+  EXPECT_THAT(message_of(options), HasSubstr("column 'null' has no value in any row"));
+  options.table_format.ignored.emplace_back("null");
+  EXPECT_EQ(message_of(options), "no error");
+}
+
+// Dates of Parquet and of CSV are the same features; what is fitted on the one reads the other.
+TEST(Tables, DatesAreTheSameFromEitherFormat) {
+  const TempFolder folder;
+  const std::string bytes = testdata("types.parquet");
+  std::vector<std::string> others;
+  for (const TableColumn& column : contents_of(bytes).columns) {
+    if (column.name != "date32" && column.name != "timestamp_ns" && column.name != "float64")
+      others.push_back(column.name);
+  }
+  DatasetOptions parquet = options_of(folder.write("t.parquet", bytes), "float64");
+  parquet.table_rules.number_target = true;
+  parquet.table_format.ignored = others;
+  EXPECT_THAT(message_of(parquet), HasSubstr("column 'float64', row 2: the target is missing"));
+  parquet.table_rules.target = "timestamp_ns";
+  EXPECT_THAT(message_of(parquet), HasSubstr("the target 'timestamp_ns' holds dates"));
+  parquet.table_rules = options_of("", "string").table_rules;
+  std::erase(parquet.table_format.ignored, "string");
+  parquet.table_rules.missing = {"?"};
+  parquet.table_rules.categorical = {"date32"};
+  EXPECT_THAT(message_of(parquet), HasSubstr("column 'date32' holds dates, which are read as days"));
+}
+
 // Written by pyarrow 26 with write_page_checksum, uncompressed: no page, and no header of one, may change.
 TEST(Tables, EveryFlippedBitOfAPageWithAChecksumIsFound) {
   const TempFolder folder;

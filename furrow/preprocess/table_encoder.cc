@@ -18,7 +18,7 @@ namespace {
               fmt::format("fitted preprocessing: '{}' {}: save the model again", key, why));
 }
 
-// "number" or another word, the name, then numbers in one line or values.
+// "number", "date" or another word, the name, then numbers in one line or values.
 std::string number_text(const char* word, const std::string& name, double mean, double std, bool indicator) {
   return fmt::format("{}\n{}\n{} {} {}", word, to_line(name), mean, std, indicator ? 1 : 0);
 }
@@ -40,7 +40,7 @@ Parsed parse(const State& state, const std::string& key) {
   const std::vector<std::string> lines = split(state_value(state, key), '\n');
   if (lines.size() < 2) damaged(key, "is too short");
   Parsed parsed{.word = lines[0], .name = from_line(lines[1], key), .values = {}};
-  if (parsed.word == "number") {
+  if (parsed.word == "number" || parsed.word == "date") {
     if (lines.size() != 3) damaged(key, "has no mean and deviation");
     const std::vector<double> numbers = state_numbers({{key, lines[2]}}, key);
     if (numbers.size() != 3 || !(numbers[1] > 0)) damaged(key, "has no mean and deviation");
@@ -121,6 +121,7 @@ TableEncoder::TableEncoder(std::vector<TableFeature> features, TableTarget targe
     : features_(std::move(features)), target_(std::move(target)) {
   FURROW_CHECK(!features_.empty(), "a table without features");
   for (const TableFeature& feature : features_) {
+    FURROW_CHECK(feature.is_number || !feature.is_date, feature.name);
     FURROW_CHECK(std::isfinite(feature.mean) && std::isfinite(feature.std) && feature.std > 0, feature.name);
     FURROW_CHECK(std::ranges::adjacent_find(feature.values, std::greater_equal<>()) == feature.values.end(),
                  feature.name);
@@ -133,9 +134,11 @@ std::unique_ptr<Preprocessor> TableEncoder::load(const State& state) {
   std::vector<TableFeature> features;
   for (size_t i = 0; state.contains(feature_key(i)); ++i) {
     Parsed parsed = parse(state, feature_key(i));
-    if (parsed.word != "number" && parsed.word != "category") damaged(feature_key(i), "is of no known kind");
+    if (parsed.word != "number" && parsed.word != "date" && parsed.word != "category")
+      damaged(feature_key(i), "is of no known kind");
     features.push_back({.name = std::move(parsed.name),
-                        .is_number = parsed.word == "number",
+                        .is_number = parsed.word != "category",
+                        .is_date = parsed.word == "date",
                         .mean = parsed.mean,
                         .std = parsed.std,
                         .indicator = parsed.indicator,
@@ -156,7 +159,8 @@ State TableEncoder::state() const {
   State state{{"kind", "table"}};
   for (size_t i = 0; i < features_.size(); ++i) {
     const TableFeature& f = features_[i];
-    state[feature_key(i)] = f.is_number ? number_text("number", f.name, f.mean, f.std, f.indicator)
+    const char* const word = f.is_date ? "date" : "number";
+    state[feature_key(i)] = f.is_number ? number_text(word, f.name, f.mean, f.std, f.indicator)
                                         : values_text("category", f.name, f.values);
   }
   state["target"] = target_.is_number ? number_text("number", target_.name, target_.mean, target_.std, false)

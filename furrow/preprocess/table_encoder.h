@@ -19,6 +19,7 @@ namespace furrow::preprocess {
 struct TableFeature {
   std::string name;
   bool is_number = true;
+  bool is_date = false;  // a number too: days since 1970-01-01 (data/text_shape.h)
   // Numbers: (x - mean) / std, 0 where missing; a second input is 1 there if `indicator`.
   double mean = 0, std = 1;
   bool indicator = false;

@@ -135,6 +135,13 @@ TOML
   "$furrow" data pack table.toml --out pack
   "$furrow" train table.toml --job.dump_folder packed --training.dataset pack --training.dataset_path pack
   [ "$(fingerprint plain)" = "$(fingerprint packed)" ]
+  for column in target=color 'ignore_columns=["color"]' decimal=, 'missing_values=["0.5"]'; do
+    run --separate-stderr "$furrow" train plain --resume --training.steps 220 --data."${column%%=*}" "${column#*=}"
+    fails 7 "data.${column%%=*} = "
+  done
+  "$furrow" train table.toml --job.dump_folder one --training.global_batch_size 40 --training.steps 40
+  "$furrow" train table.toml --job.dump_folder two --training.global_batch_size 40 --training.steps 40 --nproc 2
+  [ "$(fingerprint one)" = "$(fingerprint two)" ]
   echo "0.5,violet,up" >>table.csv
   run --separate-stderr "$furrow" eval plain --split test
   fails 2 "row 401: category 'violet' was not in the training data"
