@@ -18,6 +18,7 @@
 #include "furrow/observe/run_folder.h"
 #include "furrow/plan/profile.h"
 #include "furrow/train/predict.h"
+#include "furrow/train/shared_data.h"
 
 namespace furrow::app {
 namespace {
@@ -48,7 +49,8 @@ std::string measure(const comm::World& world, const config::Config& config) {
     train::TrainRequest request;
     request.config = config;
     if (world.size > 1) request.communicator = &membership.communicator();
-    request.dataset = std::make_shared<data::Dataset>(data::open_dataset(config));  // while libtorch loads
+    request.dataset = std::make_shared<data::Dataset>(
+        train::open_shared(request.communicator, data::dataset_options(config), {}));  // while libtorch loads
     text = torch_entry_points().profile(request);
   });
   return text;

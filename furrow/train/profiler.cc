@@ -22,6 +22,7 @@
 #include "furrow/train/recipe.h"
 #include "furrow/train/residence_torch.h"
 #include "furrow/train/run_torch.h"
+#include "furrow/train/shared_data.h"
 
 namespace furrow::train {
 namespace {
@@ -53,7 +54,8 @@ class Profiler {
         replicas_({1, world_, 1, 1, 1, 1}, world_),
         shards_({1, 1, world_, 1, 1, 1}, world_),
         dataset_(request.dataset ? request.dataset
-                                 : std::make_shared<data::Dataset>(data::open_dataset(request.config))) {
+                                 : std::make_shared<data::Dataset>(open_shared(
+                                       request.communicator, data::dataset_options(request.config), {}))) {
     join(request.communicator, replicas_, &rank_);
   }
 

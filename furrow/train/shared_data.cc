@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <functional>
 #include <future>
 #include <span>
 #include <string>
@@ -15,6 +16,7 @@
 #include "furrow/base/text.h"
 #include "furrow/comm/transport.h"
 #include "furrow/data/fitted_values.h"
+#include "furrow/storage/json.h"
 #include "furrow/train/rank_texts.h"
 
 namespace furrow::train {
@@ -82,25 +84,89 @@ void require_same_data(comm::Communicator& communicator, const data::Dataset& da
   }
 }
 
-data::Dataset open_shared(comm::Communicator* communicator, const data::DatasetOptions& options,
-                          const std::optional<data::Preprocessing>& kept) {
-  if (communicator == nullptr) return open_first(options, kept);
-  const comm::Group world = communicator->world();
-  const bool first = communicator->rank() == 0;
-  std::future<data::Dataset> opening;
-  if (first) opening = std::async(std::launch::async, [&] { return open_first(options, kept); });
-  std::optional<data::Dataset> dataset;
-  std::string fitted;
-  while (fitted.empty()) {  // a turn is an operation, which has a deadline; the whole has none
-    fitted = text_of_first(world, "fitted data", [&]() -> std::string {
-      if (opening.wait_for(kTurn) != std::future_status::ready) return "";
-      dataset = opening.get();
-      return data::to_json(dataset->preprocessing);
+namespace {
+
+// Opened on a thread of its own, so that the others can be told every second that it goes on: a turn is an
+// operation, which has a deadline; the whole has none.
+class Opening {
+ public:
+  using Open = std::function<data::Dataset()>;
+  explicit Opening(const Open& open) : opening_(std::async(std::launch::async, open)) {}
+  bool done() {
+    if (!dataset_ && opening_.wait_for(kTurn) == std::future_status::ready) dataset_ = opening_.get();
+    return dataset_.has_value();
+  }
+  data::Dataset& dataset() { return *dataset_; }
+
+ private:
+  std::future<data::Dataset> opening_;
+  std::optional<data::Dataset> dataset_;
+};
+
+// What the first rank of a host has read, for the others there.
+struct Told {
+  std::string place;  // data::Dataset::shared
+  data::Preprocessing fitted;
+};
+
+Told told_by_zero(const comm::Group& world, std::optional<Opening>& opening) {
+  std::string text;
+  while (text.empty()) {
+    text = text_of_first(world, "fitted data", [&]() -> std::string {
+      if (!opening->done()) return "";
+      const data::Dataset& dataset = opening->dataset();
+      return fmt::format("{}\n{}", json_quote(dataset.shared), data::to_json(dataset.preprocessing));
     });
   }
-  if (first) return std::move(*dataset);
-  const data::Preprocessing values = data::parse_fitted(fitted);
-  return data::open_dataset(options, &values);
+  const size_t line = text.find('\n');
+  return {storage::parse_json(text.substr(0, line)).string(), data::parse_fitted(text.substr(line + 1))};
+}
+
+// By rank, where the first ranks of the other hosts have laid their rows; they are waited for.
+std::vector<std::string> told_by_hosts(const comm::Group& world, const std::vector<int>& firsts,
+                                       std::optional<Opening>& opening) {
+  constexpr const char* kDone = "+";  // before a place, which may be empty
+  while (true) {
+    std::vector<std::string> all = texts_of_all(world, "data of a host", [&] {
+      return opening && opening->done() ? kDone + opening->dataset().shared : std::string();
+    });
+    const auto waits = [&](int first) { return all[static_cast<size_t>(first)].empty(); };
+    if (std::ranges::any_of(firsts, waits)) continue;
+    for (std::string& text : all) text.erase(0, 1);
+    return all;
+  }
+}
+
+}  // namespace
+
+data::Dataset open_shared(comm::Communicator* communicator, const data::DatasetOptions& options,
+                          const std::optional<data::Preprocessing>& kept, const std::string& host) {
+  if (communicator == nullptr) return open_first(options, kept);
+  const comm::Group world = communicator->world();
+  const int rank = communicator->rank();
+  const std::vector<std::string> hosts = texts_of_all(world, "hosts", [&] { return host; });
+  const auto first_of = [&](const std::string& name) {
+    return static_cast<int>(std::ranges::find(hosts, name) - hosts.begin());
+  };
+  std::vector<int> firsts;  // but rank 0
+  for (int r = 1; r < communicator->size(); ++r) {
+    if (first_of(hosts[static_cast<size_t>(r)]) == r) firsts.push_back(r);
+  }
+  data::DatasetOptions own = options;
+  own.opening.share = communicator->size() > 1;
+  std::optional<Opening> opening;
+  if (rank == 0) opening.emplace([&] { return open_first(own, kept); });
+  const Told told = told_by_zero(world, opening);
+  const bool reads = rank > 0 && first_of(host) == rank;
+  std::string place = first_of(host) == 0 ? told.place : "";
+  if (!told.place.empty() && !firsts.empty()) {
+    if (reads) opening.emplace([&] { return data::open_dataset(own, &told.fitted); });
+    const std::vector<std::string> places = told_by_hosts(world, firsts, opening);
+    if (first_of(host) > 0) place = places[static_cast<size_t>(first_of(host))];
+  }
+  if (opening) return std::move(opening->dataset());
+  own.opening.shared = place;
+  return data::open_dataset(own, &told.fitted);
 }
 
 }  // namespace furrow::train

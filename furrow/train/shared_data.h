@@ -2,7 +2,9 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
+#include "furrow/base/process.h"
 #include "furrow/comm/communicator.h"
 #include "furrow/data/dataset.h"
 

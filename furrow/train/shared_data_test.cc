@@ -7,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/memory.h"
 #include "tests/testing/child.h"
 #include "tests/testing/run_ranks.h"
 
@@ -65,6 +66,38 @@ TEST(SharedData, OtherDataOfARankAreNamed) {
   EXPECT_NE(said(text + " " + text).find("has other data than rank 0 (host"), std::string::npos);
   EXPECT_NE(said(text + " " + text).find("training split: "), std::string::npos);
   EXPECT_NE(said("hgfedcba" + text.substr(8)).find("training sample 0: "), std::string::npos);
+}
+
+uint64_t resident_data() { return static_cast<uint64_t>(memory_usage(MemoryKind::kData).current_bytes); }
+
+// Of 5 ranks on hosts a, b, a, b, b two read the table, and all have the same rows.
+TEST(SharedData, ATableIsReadByOneRankOfEachHost) {
+  const testing::TemporaryFolder folder;
+  std::string text = "a,b,y\n";
+  for (int i = 0; i < 3000; ++i)
+    text += std::to_string(i % 37) + ".5," + "uvw"[i % 3] + "," + "pq"[i % 2] + "\n";
+  write_file_atomic(folder.path() + "/t.csv", text);
+  data::DatasetOptions options{.kind = "table", .path = folder.path() + "/t.csv", .validation_fraction = 0.1};
+  options.table_rules.target = "y";
+  const auto bytes_on = [&](const std::vector<std::string>& hosts) {
+    std::vector<data::Dataset> datasets(hosts.size());
+    const uint64_t before = resident_data();
+    testing::run_ranks(static_cast<int>(hosts.size()), [&](comm::Communicator& communicator) {
+      const auto rank = static_cast<size_t>(communicator.rank());
+      datasets[rank] = open_shared(&communicator, options, {}, hosts[rank]);
+      require_same_data(communicator, datasets[rank]);
+      EXPECT_EQ(datasets[rank].train->size(), 2700);
+      EXPECT_EQ(datasets[rank].validation->size(), 300);
+    });
+    for (const data::Dataset& dataset : datasets) EXPECT_EQ(dataset.preprocessing, datasets[0].preprocessing);
+    return resident_data() - before;
+  };
+  const uint64_t one = bytes_on({"a", "a"});
+  EXPECT_GE(one, 3000u * 3 * 4);
+  EXPECT_EQ(bytes_on({"a", "a", "a"}), one);
+  EXPECT_EQ(bytes_on({"a", "b"}), 2 * one);
+  EXPECT_EQ(bytes_on({"a", "b", "a", "b", "b"}), 2 * one);
+  EXPECT_EQ(bytes_on({"a", "b", "c"}), 3 * one) << "control";
 }
 
 TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {
