@@ -3,9 +3,10 @@
 Makes a table of `--gigabytes` (1) of CSV in a temporary folder, which is deleted at the end, and the same rows as Parquet
 (about as many bytes as the CSV of them, whatever Parquet makes of it): numbers with and without missing values, integers,
 categories, a class. By turns, `--repeats` (3) times, in a process each: `furrow bench data`, that is reading, fitting and
-encoding in memory; `furrow data pack`; and the peers, which read alone, and pyarrow, which also standardises and encodes.
-Prints medians: wall time, processor time (which other work on the machine disturbs less), peak resident memory. JSON to
-`--out`.
+encoding in memory; `furrow data pack`; and the peers, which read alone, and pyarrow and pandas, which also standardise and
+encode. Prints medians: wall time, processor time (which other work on the machine disturbs less), peak resident memory.
+With `--train STEPS` (0: not) the Parquet table's pack is then trained on, streamed with `[data] memory_budget` "256MiB",
+beside one of its first rows, and what it takes above that is held against the budget. JSON to `--out`.
 """
 import argparse
 import importlib.util
@@ -24,6 +25,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+
+from quiet import QUIET
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
@@ -90,13 +93,57 @@ def ways(folder, name):
     for library in ("pandas", "polars"):
         if importlib.util.find_spec(library) is not None:
             result[f"{library}, read"] = lambda library=library: measured([sys.executable, PEER, library, path])
+    if importlib.util.find_spec("pandas") is not None:
+        result["pandas, read and encode"] = lambda: measured([sys.executable, PEER, "pandas", path, "prepare"])
     return result
+
+
+CONFIG = """[model]
+name = "mlp"
+hidden = [64]
+[training]
+dataset = "pack"
+local_batch_size = 256
+threads = 1
+steps = {steps}
+[optimizer]
+lr = 0.001
+[data]
+memory_budget = "256MiB"
+"""
+
+
+def trained(folder, name, table, steps):
+    """The figures of a run on the pack of a table, with the bytes of the pack."""
+    options = ["--data.target", "y", "--data.validation_fraction", "0"]
+    measured([FURROW, "data", "pack", table, "--out", folder / name, *options])
+    config = folder / f"{name}.toml"
+    config.write_text(CONFIG.format(steps=steps) + QUIET)
+    figures = measured([FURROW, "train", config, "--training.dataset_path", folder / name,
+                        "--job.dump_folder", folder / f"{name}-run"])
+    figures["pack_bytes"] = sum(file.stat().st_size for file in (folder / name).rglob("*") if file.is_file())
+    shutil.rmtree(folder / name)
+    return figures
+
+
+def train_streamed(folder, steps):
+    """A pack far larger than its budget beside one that is far smaller."""
+    with pa.parquet.ParquetFile(folder / "table.parquet") as file:
+        pa.parquet.write_table(file.read_row_group(0), folder / "few.parquet")
+    runs = {name: trained(folder, name, folder / f"{name}.parquet", steps) for name in ("few", "table")}
+    above = runs["table"]["peak_rss_bytes"] - runs["few"]["peak_rss_bytes"]
+    print(f"trained {steps} steps from a pack of {runs['table']['pack_bytes'] / 2**30:.2f} GiB, streamed:"
+          f" {runs['table']['peak_rss_bytes'] / 2**20:.0f} MiB peak, {above / 2**20:.0f} MiB above a pack of"
+          f" {runs['few']['pack_bytes'] / 2**20:.0f} MiB, budget 256 MiB:"
+          f" {'within' if above <= 256 << 20 else 'OVER'} the budget")
+    return runs
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=1, help="size of the CSV")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--train", type=int, default=0, metavar="STEPS", help="steps on the packed table")
     parser.add_argument("--out", default=os.path.join(ROOT, "build/bench/tables.json"))
     options = parser.parse_args()
     runs, sizes = {}, {}
@@ -109,6 +156,7 @@ def main():
                 for way, measure in ways(folder, table).items():
                     runs.setdefault(table, {}).setdefault(way, []).append(measure())
                     print(f"{repeat + 1}/{options.repeats} {table} {way}: {runs[table][way][-1]}", file=sys.stderr, flush=True)
+        streamed = train_streamed(folder, options.train) if options.train > 0 else None
     figures = {table: {way: {key: statistics.median(run[key] for run in of) for key in of[0]} for way, of in by_way.items()}
                for table, by_way in runs.items()}
     for table, by_way in figures.items():
@@ -118,7 +166,8 @@ def main():
                   f"{sizes[table] / 2**20 / figure['cpu_seconds']:>8.0f} MiB a CPU s"
                   f"{figure['peak_rss_bytes'] / 2**20:>8.0f} MiB peak")
     result = {"machine": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
-              "gigabytes": options.gigabytes, "load": os.getloadavg(), "sizes": sizes, "runs": runs, "figures": figures}
+              "gigabytes": options.gigabytes, "load": os.getloadavg(), "sizes": sizes, "runs": runs, "figures": figures,
+              "streamed": streamed}
     os.makedirs(os.path.dirname(os.path.abspath(options.out)), exist_ok=True)
     with open(options.out, "w", encoding="utf-8") as file:
         json.dump(result, file, indent=1)

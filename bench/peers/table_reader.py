@@ -1,7 +1,7 @@
 """Reads a table as users of Python do, and prints how long that took: table_reader.py LIBRARY FILE [prepare].
 
-LIBRARY is pyarrow, pandas or polars. With `prepare` the table is also made ready to train on, as furrow does: mean and
-deviation of its numbers, texts as categories. Prints JSON.
+LIBRARY is pyarrow, pandas or polars. With `prepare` (not of polars) the table is also made ready to train on, as furrow does:
+mean and deviation of its numbers, texts as categories. Prints JSON.
 """
 import json
 import sys
@@ -35,6 +35,17 @@ def with_pandas(path):
     return pandas.read_parquet(path) if path.endswith(".parquet") else pandas.read_csv(path)
 
 
+def prepare_pandas(frame):
+    import pandas
+    prepared = {}
+    for name, column in frame.items():
+        if pandas.api.types.is_numeric_dtype(column):
+            prepared[name] = ((column - column.mean()) / column.std(ddof=0)).astype("float32")
+        else:
+            prepared[name] = column.astype("category")
+    return pandas.DataFrame(prepared)
+
+
 def with_polars(path):
     import polars
     return polars.read_parquet(path) if path.endswith(".parquet") else polars.read_csv(path)
@@ -46,7 +57,7 @@ def main():
     begin = time.perf_counter()
     table = {"pyarrow": with_pyarrow, "pandas": with_pandas, "polars": with_polars}[library](path)
     if sys.argv[3:] == ["prepare"]:
-        table = prepare(table)
+        table = {"pyarrow": prepare, "pandas": prepare_pandas}[library](table)
     print(json.dumps({"rows": len(table), "seconds": time.perf_counter() - begin}))
 
 
