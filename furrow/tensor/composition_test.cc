@@ -78,17 +78,20 @@ TEST(Composition, LossesAreTheKernels) {
   const at::Tensor logits = random_tensor({6, 11}, 1, 3);
   const at::Tensor targets = at::tensor({3, 0, -100, 10, 5, -100}, at::kLong);
   logits[2].fill_(std::numeric_limits<float>::quiet_NaN());  // ignored, whatever it is
-  for (const double smoothing : {0.0, 0.1}) {
+  const std::vector<float> weights = {1, 0, 3, 0.5, 2, 0.25, 1, 7, 1, 0.125, 4};
+  for (const ClassTerms& terms :
+       {ClassTerms{}, ClassTerms{0.1}, ClassTerms{0, weights}, ClassTerms{0.1, weights}}) {
     at::Tensor by_kernels, by_composition;
-    const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, smoothing);
+    const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, terms);
     const CompositionScope scope;
-    const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, smoothing);
+    const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, terms);
     EXPECT_EQ(found.rows, expected.rows);
+    EXPECT_EQ(found.weight.value(), expected.weight.value());
     EXPECT_EQ(found.correct, expected.correct);
     EXPECT_NEAR(found.loss.value(), expected.loss.value(), 1e-5);
-    EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 1e-6));
+    EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 2e-6));
     EXPECT_EQ(by_composition[2].abs().sum().item<float>(), 0) << "ignored";
-    EXPECT_THROW(cross_entropy(logits, targets + 1, nullptr, 1, smoothing), Error);
+    EXPECT_THROW(cross_entropy(logits, targets + 1, nullptr, 1, terms), Error);
   }
 }
 

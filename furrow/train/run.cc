@@ -17,6 +17,7 @@
 #include "furrow/plan/topology.h"
 #include "furrow/preprocess/class_names.h"
 #include "furrow/tensor/kernels/scratch_blocks.h"
+#include "furrow/train/class_weights.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/initial_weights_torch.h"
@@ -106,7 +107,9 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
                  : std::span<const models::Architecture>();
   bench.spec = models::trained_network(config, shape, extra);
   check_documents(bench.spec, source);
-  bench.objective = std::make_shared<const Objective>(make_objective(config, language(source)));
+  const int64_t outputs = bench.spec.units[plan::heads_of(bench.spec).front().unit].output.shape.back();
+  bench.objective = std::make_shared<const Objective>(make_objective(
+      config, language(source), class_weights_of(config, outputs, bench.dataset.get(), cancel)));
   bench.rank.threads = threads_of(config.training);
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
