@@ -137,10 +137,17 @@ struct Data {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kTable = "training.dataset=mixture|table";
     v("train_table", &Data::train_table,
-      {.effect = kRecipe, .only_if = kTable, .doc = "The table in dataset_path, where that is a folder."});
+      {.effect = kRecipe,
+       .only_if = kTable,
+       .doc =
+           "The table in dataset_path, where that is a folder: a file, a pattern of files that are parts of "
+           "one (\"part-*.parquet\"), or a folder of such. Empty: all tables of dataset_path, which must be "
+           "parts of one."});
     v("test_table", &Data::test_table,
       {.only_if = kTable,
-       .doc = "The table of the test split, in the same folder. Empty: see test_fraction."});
+       .doc =
+           "The table of the test split, in the same folder: a file, a pattern or a folder, as train_table. "
+           "Empty: see test_fraction."});
     v("target", &Data::target, {.effect = kRecipe, .only_if = kTable, .doc = "The column to predict."});
     v("column_names", &Data::column_names,
       {.effect = kRecipe, .only_if = kTable, .doc = "Of a CSV file without a first line that has them."});

@@ -1,6 +1,8 @@
 // What single keys cannot say: combinations that are impossible, and settings that do nothing beside others.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
 #include "furrow/config/comm_check.h"
@@ -180,6 +182,31 @@ void check_loss(const Config& config) {
                      of_tokens ? "model.name = " + model : "training.dataset = text"));
 }
 
+void check_class_weights(const Config& config) {
+  const Training& training = config.training;
+  const std::vector<double>& weights = training.class_weights;
+  if (weights.empty() && !training.balance_classes) return;
+  const std::string_view key = weights.empty() ? "training.balance_classes" : "training.class_weights";
+  if (!weights.empty() && training.balance_classes) {
+    refuse(config, "training.balance_classes",
+           "training.class_weights and training.balance_classes both say what a class counts: leave out one "
+           "of them");
+  }
+  if (training.objective != "supervised") {
+    refuse(config, key,
+           fmt::format("{} weighs the classes of data, which training.objective = {} does not: leave it out",
+                       key, training.objective));
+  }
+  if (!weights.empty() && std::ranges::all_of(weights, [](double weight) { return weight == 0; })) {
+    refuse(config, key, "training.class_weights are all 0, so that nothing is trained: raise one of them");
+  }
+  if (training.balance_classes && training.dataset == "text") {
+    refuse(config, key,
+           "training.balance_classes counts the samples of a class, and tokens are none: set "
+           "training.class_weights, a number for each token, or neither");
+  }
+}
+
 void check_objective(const Config& config) {
   const std::string &objective = config.training.objective, &model = config.model.name;
   if ((objective == "gan") != (model == "gan")) {
@@ -240,6 +267,7 @@ void validate(const Config& config) {
   check_objective(config);
   check_metric(config);
   check_loss(config);
+  check_class_weights(config);
   check_stages(config);
   check_backend(config);
   check_offload(config);
