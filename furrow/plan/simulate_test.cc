@@ -33,6 +33,7 @@ struct Case {
   bool recompute = false;
   int pipeline = 1;
   PipelineOptions schedule = {};
+  int64_t bucket_bytes = 0;
 };
 
 std::vector<Program> world_of(const ModelSpec& spec, const Case& c) {
@@ -42,6 +43,7 @@ std::vector<Program> world_of(const ModelSpec& spec, const Case& c) {
   options.optimizer_states = 2;
   options.ranks.zero_stage = c.stage;
   options.ranks.pipeline = c.schedule;
+  options.ranks.bucket_bytes = c.bucket_bytes;
   const int world = c.pipeline * c.replicas * c.shards;
   const Layout layout({c.pipeline, c.replicas, c.shards, 1, 1, 1}, world);
   std::vector<Program> programs;
@@ -84,6 +86,18 @@ TEST(Simulate, DataParallelReducesBesideBackward) {
   EXPECT_DOUBLE_EQ(s.ranks[1].exposed_s, 11.5);
   EXPECT_DOUBLE_EQ(s.exposed_communication, 11.5 / 18.5);
   EXPECT_EQ(s.bubble, 0);
+}
+
+TEST(Simulate, ABucketIsOneCollective) {
+  const ModelSpec spec = testing::chain(2, 256);
+  constexpr int64_t kAll = int64_t{1} << 30;
+  // Backward of u0 is done at 5: both are reduced to 8 and gathered to 11; the sums to 11.5; two steps.
+  const Simulation data = run(world_of(spec, {.replicas = 2, .bucket_bytes = kAll}), spec, UnitCosts());
+  EXPECT_DOUBLE_EQ(data.step_s, 13.5);
+  EXPECT_EQ(data.wire_bytes, run(world_of(spec, {.replicas = 2}), spec, UnitCosts()).wire_bytes);
+  // Reduced to 8; the sums to 8.5, two steps, and both are gathered.
+  const Case zero1{.shards = 2, .stage = 1, .bucket_bytes = kAll};
+  EXPECT_DOUBLE_EQ(run(world_of(spec, zero1), spec, UnitCosts()).step_s, 13.5);
 }
 
 TEST(Simulate, CommunicationThatTheThreadDoesIsNotHidden) {
