@@ -58,7 +58,10 @@ class Loader {
     } else if (step.flies) {
       communicate(instruction, &step);
     } else {
-      step.seconds = rows_.seconds(instruction);
+      const Lanes lanes = rows_.lanes(instruction);
+      step.seconds = lanes.thread_s;
+      step.device_s = lanes.device_s;
+      step.awaited = lanes.awaited;
       communicate_inside(instruction, &step);
     }
     return step;
@@ -74,6 +77,7 @@ class Loader {
       step->mean_bytes += moved.mean_bytes;
     }
     step->seconds += step->inside_s;
+    step->awaited |= step->inside_s > 0 && step->device_s > 0;
   }
 
   // By the device itself, on a wire that it shares with nobody.
