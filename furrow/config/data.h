@@ -32,9 +32,11 @@ struct Data {
   std::string target;
   std::vector<std::string> column_names;
   std::string delimiter = ",";
+  std::string decimal = ".";
   std::vector<std::string> ignore_columns;
   std::vector<std::string> categorical_columns;
   std::vector<std::string> numeric_columns;
+  std::vector<std::string> date_columns;
   std::vector<std::string> missing_values = {"?", "NA", "NaN", "nan", "null"};
   std::string trim_characters = " \t";
   std::string unseen_category = "error";
@@ -188,6 +190,11 @@ struct Data {
        .choices = ",|;|:|tab",
        .only_if = kTable,
        .doc = "Between the columns of a CSV file."});
+    v("decimal", &Data::decimal,
+      {.effect = kRecipe,
+       .choices = ".|,",
+       .only_if = kTable,
+       .doc = "Before the decimals of a number that is text: 3.14, or 3,14."});
     v("ignore_columns", &Data::ignore_columns,
       {.effect = kRecipe, .only_if = kTable, .doc = "Columns that are left out."});
     v("categorical_columns", &Data::categorical_columns,
@@ -196,9 +203,21 @@ struct Data {
        .doc =
            "Columns of categories, one input per value, even where the values are numbers. Columns with "
            "text are taken as such; where nearly all values are numbers (nine in ten, or all but one of five "
-           "or more), a text is an error."});
+           "or more), a text is an error, and so is a column that is not listed and whose texts are "
+           "nearly all different, or dates, or numbers with other decimals, thousands or a unit."});
     v("numeric_columns", &Data::numeric_columns,
-      {.effect = kRecipe, .only_if = kTable, .doc = "Columns of numbers: any text in them is an error."});
+      {.effect = kRecipe,
+       .only_if = kTable,
+       .doc = "Columns of numbers: any text in them is an error. Whole numbers that are nearly all "
+              "different, as "
+              "ids are, are warned of in columns that are not listed."});
+    v("date_columns", &Data::date_columns,
+      {.effect = kRecipe,
+       .only_if = kTable,
+       .doc =
+           "Columns of text with dates (2024-02-29) or times (2024-02-29T12:30:00+01:00), ISO 8601: numbers, "
+           "in days since 1970-01-01, of UTC where a zone is given. Dates and times of Parquet are such "
+           "numbers without being listed, times of day shares of a day."});
     v("missing_values", &Data::missing_values,
       {.effect = kRecipe,
        .only_if = kTable,
