@@ -308,6 +308,12 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
   EXPECT_THAT(parse_error(folder + "resize_size = 200\n"),
               HasSubstr("x.toml:6: data.crop_size 224 is more than data.resize_size 200 leaves"));
   EXPECT_THAT(
+      parse_error(folder + "random_resized_crop = true\nrandom_resized_crop_max_scale = 0.05\n"),
+      HasSubstr("data.random_resized_crop_min_scale 0.08 is more than random_resized_crop_max_scale"));
+  EXPECT_THAT(
+      parse_error(folder + "random_resized_crop = true\nrandom_resized_crop_max_ratio = 0.5\n"),
+      HasSubstr("data.random_resized_crop_min_ratio 0.75 is more than random_resized_crop_max_ratio"));
+  EXPECT_THAT(
       parse_error("[training]\nsteps = 9\n[comm]\nbackend = \"nccl\"\n"),
       HasSubstr("x.toml:4: comm.backend = nccl moves memory of GPUs, and training.device = cpu has none"));
   EXPECT_THAT(

@@ -78,6 +78,19 @@ void check_crop(const Config& config) {
              own ? "crop_size" : "image_size", crop, data.resize_size));
 }
 
+void check_regions(const Config& config) {
+  const Data& data = config.data;
+  const auto ascend = [&](const char* key, double least, double largest) {
+    if (least <= largest) return;
+    refuse(config, fmt::format("data.random_resized_crop_min_{}", key),
+           fmt::format("data.random_resized_crop_min_{0} {1} is more than random_resized_crop_max_{0} {2}: "
+                       "lower the one, or raise the other",
+                       key, format_double(least), format_double(largest)));
+  };
+  ascend("scale", data.random_resized_crop_min_scale, data.random_resized_crop_max_scale);
+  ascend("ratio", data.random_resized_crop_min_ratio, data.random_resized_crop_max_ratio);
+}
+
 void check_data(const Config& config) {
   try {
     memory_budget(config.data);
@@ -114,6 +127,7 @@ void check_data(const Config& config) {
                dataset));
   }
   if (config.data.resize_size > 0) check_crop(config);
+  if (config.data.random_resized_crop) check_regions(config);
 }
 
 void check_optimizer(const Config& config) {

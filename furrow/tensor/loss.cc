@@ -123,6 +123,9 @@ struct RowTerms {
   at::Tensor target, sum;  // [rows, 1]; the sum only with weights
   at::Tensor columns;      // weights [1, columns]; undefined: all 1
 
+  RowTerms of_rows(int64_t begin, int64_t rows) const {
+    return {target.narrow(0, begin, rows), sum.defined() ? sum.narrow(0, begin, rows) : sum, columns};
+  }
   at::Tensor mean_of(const at::Tensor& each) const {
     return columns.defined() ? at::mean(each * columns, {1}, true) : at::mean(each, {1}, true);
   }
@@ -135,17 +138,45 @@ struct RowTerms {
   }
 };
 
-// `wanted` [rows, 1] are classes; `like` is of the device and the type, its columns from `begin` on.
+// `wanted` [rows, 1] are classes; `like` is of the device, its columns from `begin` on.
 RowTerms row_terms(const ClassTerms& terms, const at::Tensor& wanted, int64_t classes, const at::Tensor& like,
                    int64_t begin = 0) {
   const double kept = 1 - terms.smoothing;
-  if (terms.weights.empty()) return {at::full({wanted.size(0), 1}, kept, like.options()), {}, {}};
+  if (terms.weights.empty()) return {at::full({wanted.size(0), 1}, kept, like.options().dtype(at::kFloat)), {}, {}};
   const at::Tensor all = weights_beside(terms.weights, 0, classes, like);
   RowTerms w;
   w.target = at::take(all, wanted).mul_(kept);
   w.sum = w.target + all.sum() * (terms.smoothing / static_cast<double>(classes));
   w.columns = weights_beside(terms.weights, begin, like.size(1), like);
   return w;
+}
+
+// Of how many rows at a time exponentials are taken: as fit into a cache.
+int64_t rows_at_a_time(int64_t classes) {
+  constexpr int64_t kElements = int64_t{8} << 20;  // 32 MiB of float32
+  return std::max<int64_t>(1, kElements / std::max<int64_t>(1, classes));
+}
+
+// Of every row the loss, [rows, 1]; to `gradient`, where it is defined, [rows, classes], that of its logits.
+// The wider copies of a large output are never there as a whole.
+at::Tensor losses_by_rows(const at::Tensor& logits, const at::Tensor& wanted, const RowTerms& terms,
+                          double smoothing, const at::Tensor& gradient) {
+  const int64_t classes = logits.size(1), step = rows_at_a_time(classes);
+  std::vector<at::Tensor> losses;
+  for (int64_t begin = 0; begin < logits.size(0); begin += step) {
+    const int64_t rows = std::min(step, logits.size(0) - begin);
+    const RowTerms w = terms.of_rows(begin, rows);
+    const at::Tensor log_probabilities = at::log_softmax(logits.narrow(0, begin, rows).to(at::kFloat), 1);
+    losses.push_back(
+        at::gather(log_probabilities, 1, wanted.narrow(0, begin, rows)).mul_(w.target).neg_());
+    if (smoothing > 0) losses.back().sub_(w.mean_of(log_probabilities), smoothing);
+    if (!gradient.defined()) continue;
+    at::Tensor part = gradient.narrow(0, begin, rows);
+    at::exp_out(part, log_probabilities);
+    if (w.columns.defined()) part.mul_(w.sum);
+    if (smoothing > 0) w.subtract_share(smoothing / static_cast<double>(classes), &part);
+  }
+  return losses.size() == 1 ? losses[0] : at::cat(losses);
 }
 
 // Rows that are ignored have the first class for a target until their part is taken out again.
@@ -157,18 +188,15 @@ CrossEntropySums composed_cross_entropy(const at::Tensor& logits, const at::Tens
   const int64_t rows = flat.numel() - uncounted.sum().item<int64_t>();
   const at::Tensor wanted = flat.clamp_min(0).to(logits.device(), at::kLong, /*non_blocking=*/true);
   const at::Tensor left_out = uncounted.to(logits.device(), at::kBool, /*non_blocking=*/true);
-  const at::Tensor log_probabilities =
-      at::log_softmax(logits.detach().reshape({-1, classes}).to(at::kFloat), 1);
-  const RowTerms w = row_terms(terms, wanted, classes, log_probabilities);
-  at::Tensor losses = at::gather(log_probabilities, 1, wanted).mul_(w.target).neg_();
-  if (smoothing > 0) losses.sub_(w.mean_of(log_probabilities), smoothing);
+  const at::Tensor scores = logits.detach().reshape({-1, classes});
+  const RowTerms w = row_terms(terms, wanted, classes, scores);
+  if (gradient != nullptr) *gradient = at::empty(scores.sizes(), scores.options().dtype(at::kFloat));
+  const at::Tensor losses =
+      losses_by_rows(scores, wanted, w, smoothing, gradient != nullptr ? *gradient : at::Tensor());
   losses.masked_fill_(left_out, 0);  // whatever the logits there are
   const at::Tensor right =
       at::argmax(logits, -1).view({-1, 1}).eq(wanted).logical_and(left_out.logical_not()).sum();
   if (gradient != nullptr) {
-    *gradient = log_probabilities.exp();
-    if (w.columns.defined()) gradient->mul_(w.sum);
-    if (smoothing > 0) w.subtract_share(smoothing / static_cast<double>(classes), gradient);
     gradient->scatter_add_(1, wanted, w.target.neg());
     if (rows < flat.numel()) gradient->masked_fill_(left_out, 0);
     *gradient = gradient->view(logits.sizes());
