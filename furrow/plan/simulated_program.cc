@@ -61,7 +61,10 @@ class Loader {
       step.flies = last;
       if (last) communicate(instruction, std::exchange(moved_, {}), &step);
     } else {
-      step.seconds = rows_.seconds(instruction);
+      const Lanes lanes = rows_.lanes(instruction);
+      step.seconds = lanes.thread_s;
+      step.device_s = lanes.device_s;
+      step.awaited = lanes.awaited;
       communicate_inside(instruction, &step);
     }
     return step;
@@ -77,6 +80,7 @@ class Loader {
       step->mean_bytes += moved.mean_bytes;
     }
     step->seconds += step->inside_s;
+    step->awaited |= step->inside_s > 0 && step->device_s > 0;
   }
 
   // By the device itself, on a wire that it shares with nobody.
