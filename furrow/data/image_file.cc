@@ -6,10 +6,12 @@
 #include <png.h>
 #include <setjmp.h>
 #include <webp/decode.h>
+#include <webp/demux.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -47,6 +49,11 @@ RgbImage image_of(uint64_t height, uint64_t width) {
           std::vector<uint8_t>(height * width * 3)};
 }
 
+// Without the fourth channel.
+void drop_alpha(std::span<const uint8_t> four, uint8_t* rgb) {
+  for (size_t i = 0; i < four.size() / 4; ++i) std::memcpy(rgb + i * 3, four.data() + i * 4, 3);
+}
+
 RgbImage decode_png(std::span<const uint8_t> whole_file) {
   const std::vector<uint8_t> file = without_metadata(whole_file);
   png_image png{};
@@ -65,8 +72,7 @@ RgbImage decode_png(std::span<const uint8_t> whole_file) {
   if (png_image_finish_read(&png, nullptr, to, 0, nullptr) == 0) damaged(png.message);
   // libpng mends what it can and says so; a damaged image is to be known.
   if (PNG_IMAGE_FAILED(png) || png.warning_or_error != 0) damaged(png.message);
-  for (size_t i = 0; i < four.size() / 4; ++i)
-    std::memcpy(image.pixels.data() + i * 3, four.data() + i * 4, 3);
+  drop_alpha(four, image.pixels.data());
   return image;
 }
 
@@ -169,16 +175,33 @@ DecodedImage decode_jpeg(std::span<const uint8_t> file, const ChooseShrink& choo
   return image;
 }
 
+// Of an animation its first picture, black where that leaves the whole free.  The others are not decoded.
+void decode_first(std::span<const uint8_t> file, RgbImage* image) {
+  WebPAnimDecoderOptions options;
+  if (WebPAnimDecoderOptionsInit(&options) == 0) throw Error(ErrorCode::kInternal, "another libwebpdemux");
+  options.color_mode = MODE_RGBA;
+  const WebPData data{file.data(), file.size()};
+  const std::unique_ptr<WebPAnimDecoder, decltype(&WebPAnimDecoderDelete)> decoder(
+      WebPAnimDecoderNew(&data, &options), &WebPAnimDecoderDelete);
+  WebPAnimInfo info{};
+  if (!decoder || WebPAnimDecoderGetInfo(decoder.get(), &info) == 0 || info.canvas_width != image->width ||
+      info.canvas_height != image->height)
+    damaged("it does not divide into the pictures of an animated WebP");
+  uint8_t* pixels = nullptr;
+  int time = 0;
+  if (WebPAnimDecoderGetNext(decoder.get(), &pixels, &time) == 0)
+    damaged("its first picture does not decode as WebP");
+  drop_alpha({pixels, image->pixels.size() / 3 * 4}, image->pixels.data());
+}
+
 RgbImage decode_webp(std::span<const uint8_t> file) {
   WebPBitstreamFeatures features{};
   if (WebPGetFeatures(file.data(), file.size(), &features) != VP8_STATUS_OK) damaged("no WebP header");
-  if (features.has_animation != 0) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "the WebP file is an animation, and single pictures are read: save one of its pictures alone, "
-        "or take it out of the folder");
-  }
   RgbImage image = image_of(static_cast<uint64_t>(features.height), static_cast<uint64_t>(features.width));
+  if (features.has_animation != 0) {
+    decode_first(file, &image);
+    return image;
+  }
   if (WebPDecodeRGBInto(file.data(), file.size(), image.pixels.data(), image.pixels.size(),
                         features.width * 3) == nullptr) {
     damaged("it does not decode as WebP");

@@ -20,9 +20,9 @@ struct DecodedImage {
 
 // The kind is told by the first bytes.  Pixels are the numbers that the file stores: no colour profile, gamma
 // or orientation is applied.  Grey becomes three equal channels, transparency is dropped (what is transparent
-// keeps its colour), 16 bits become the nearest 8.  Error{data_loss}: none of the three, damaged, cut short;
-// Error{invalid_argument}: an animated WebP, or it would decode to more than 2^26 pixels (nothing is
-// allocated for what a header merely claims beyond that).  Thread safe.
+// keeps its colour), 16 bits become the nearest 8, an animated WebP its first picture.  Error{data_loss}:
+// none of the three, damaged, cut short; Error{invalid_argument}: it would decode to more than 2^26 pixels
+// (nothing is allocated for what a header merely claims beyond that).  Thread safe.
 DecodedImage decode_image(std::span<const uint8_t> file, const ChooseShrink& choose);
 preprocess::RgbImage decode_image(std::span<const uint8_t> file);  // whole
 

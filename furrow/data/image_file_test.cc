@@ -171,15 +171,24 @@ TEST(ImageFile, WhatFollowsTheLastPixelOfAJpegIsNotLookedAt) {
   }
 }
 
-TEST(ImageFile, AnAnimationIsRefusedAsOne) {
+TEST(ImageFile, AnAnimationIsItsFirstPicture) {
+  const ByteVector file = sample("moving.webp");
+  EXPECT_EQ(decode_image(file).pixels, decode_image(sample("rgb.png")).pixels);
+  for (const size_t length : {file.size() - 1, file.size() - 200, size_t{60}}) {
+    const Error cut = error_of([&] { decode_image(std::span(file).first(length)); });
+    EXPECT_EQ(cut.code(), ErrorCode::kDataLoss) << length;
+  }
+}
+
+TEST(ImageFile, AnAnimationWithoutPicturesIsRefused) {
   ByteVector webp = testing::bytes_of("RIFF");
   const ByteVector body = {'W', 'E', 'B', 'P', 'V', 'P', '8', 'X', 10, 0, 0,
                            0,   2,   0,   0,   0,   23,  0,   0,   16, 0, 0};
   webp.insert(webp.end(), {static_cast<uint8_t>(body.size()), 0, 0, 0});
   webp.insert(webp.end(), body.begin(), body.end());
   const Error error = error_of([&] { decode_image(webp); });
-  EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-  EXPECT_THAT(error.what(), HasSubstr("an animation"));
+  EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+  EXPECT_THAT(error.what(), HasSubstr("pictures of an animated WebP"));
 }
 
 // Blocks of a JPEG become smaller ones: what the averages of its pixels are.
