@@ -195,22 +195,37 @@ config::Model parse_model(const std::string& table, int64_t context) {
       .model;
 }
 
+void write_key(const models::HuggingFaceKey& key, const config::Model& model, JsonWriter* json) {
+  if (key.integer != nullptr) json->field(key.key, model.*key.integer);
+  if (key.real != nullptr) json->field(key.key, model.*key.real);
+  if (key.flag != nullptr) json->field(key.key, model.*key.flag);
+}
+
+// What only llama has, as transformers 4 and 5 read it.
+void write_positions(const config::Model& model, JsonWriter* json) {
+  if (model.head_dim > 0) json->field("head_dim", model.head_dim);
+  if (model.rope_scaling == "none") return;
+  for (const models::HuggingFaceRope& rope : models::hugging_face_ropes()) {
+    if (rope.scaling != model.rope_scaling) continue;
+    json->key("rope_scaling").begin_object().field("rope_type", rope.type);
+    for (const models::HuggingFaceKey& key : rope.keys) write_key(key, model, json);
+    json->end_object();
+  }
+}
+
 void write_config(const HuggingFaceModel& row, const ForeignModel& model, DType dtype,
                   const std::string& path) {
   JsonWriter json(2);
   json.begin_object().field("model_type", row.model_type);
   json.key("architectures").begin_array().value(row.class_name).end_array();
   json.field("vocab_size", model.vocabulary);
-  for (const models::HuggingFaceKey& key : row.keys) {
-    if (key.integer != nullptr) json.field(key.key, model.model.*key.integer);
-    if (key.real != nullptr) json.field(key.key, model.model.*key.real);
-    if (key.flag != nullptr) json.field(key.key, model.model.*key.flag);
-  }
+  for (const models::HuggingFaceKey& key : row.keys) write_key(key, model.model, &json);
   if (row.architecture == "gpt") {
     json.field("activation_function", model.model.gelu == "tanh" ? "gelu_new" : "gelu");
     for (const char* key : {"embd_pdrop", "attn_pdrop", "resid_pdrop"}) json.field(key, model.model.dropout);
   } else {
     json.field(row.context_key, model.context);
+    write_positions(model.model, &json);
   }
   for (const models::HuggingFaceFact& fact : row.facts) json.key(fact.key).raw(fact.value);
   json.field("torch_dtype", to_string(dtype)).end_object();
