@@ -72,7 +72,7 @@ int import_model(const std::string& what, const models::ForeignModel& model, con
   write_as_artefact(model, std::filesystem::path(what).filename(), out, state);
   if (state.empty() && tokenizer != kNoTokenizer) log_info(tokenizer_advice(tokenizer));
   int64_t parameters = 0;
-  for (const models::NamedParameter& parameter : model.parameters) parameters += parameter.array.size();
+  for (const models::NamedParameter& parameter : model.parameters) parameters += num_elements(parameter.shape);
   fmt::print("{}: {}, {} parameters, vocabulary {}, context {}\n", out, model.model.name,
              format_count(parameters), model.vocabulary, model.context);
   return 0;

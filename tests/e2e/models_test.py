@@ -302,6 +302,43 @@ def check_tokenizers(work):
     assert not (work / "x").exists()
 
 
+def check_memory(work):
+    """A model in shards goes in and out a tensor at a time: memory is that of the largest, not of the model."""
+    config = dict(LLAMA, hidden_size=1024, intermediate_size=4096, num_attention_heads=8, num_key_value_heads=8,
+                  num_hidden_layers=8, vocab_size=1024)
+    folder = work / "large"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes, index = dict(shapes_of(config)), {"weight_map": {}}
+    names, whole = sorted(shapes), 0
+    for part in range(3):
+        header, end = {}, 0
+        for name in names[part::3]:
+            size = 2 * shapes[name][0] * (shapes[name][1] if len(shapes[name]) == 2 else 1)
+            header[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [end, end + size]}
+            end += size
+            index["weight_map"][name] = f"model-{part}.safetensors"
+        text = json.dumps(header).encode()
+        with open(folder / f"model-{part}.safetensors", "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(8 + len(text) + end)  # zeros, which take no room
+        whole += end
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def peak(*arguments):
+        pid = os.spawnv(os.P_NOWAIT, FURROW, [FURROW, "models", *map(str, arguments)])
+        _, status, usage = os.wait4(pid, 0)
+        assert status == 0, arguments
+        return usage.ru_maxrss * 1024
+
+    largest, base = 4 * 4096 * 1024, 64 << 20  # in float32; the program itself
+    moved = {"import": peak("import", "hf", folder, "--out", work / "large-model"),
+             "export": peak("export", "hf", work / "large-model", "--out", work / "large-again")}
+    print(f"{whole >> 20} MiB in bfloat16 came in and went out in {moved['import'] >> 20} and {moved['export'] >> 20} MiB")
+    for name, bytes_held in moved.items():
+        assert bytes_held < base + 3 * largest < whole / 2, f"{name}: {bytes_held >> 20} MiB"
+
+
 def check_story_text(work, folder):
     models("import", "llama2c", folder / "stories260K.bin", "--tokenizer", folder / "tok512.bin", "--out", work / "told")
     story = ("Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
@@ -336,7 +373,7 @@ def check_stories(work):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for check in (check_gpt2, check_llama, check_refusals, check_tokenizers, check_stories):
+        for check in (check_gpt2, check_llama, check_refusals, check_tokenizers, check_memory, check_stories):
             work = pathlib.Path(folder) / check.__name__
             work.mkdir()
             check(work)
