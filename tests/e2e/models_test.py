@@ -296,10 +296,47 @@ def check_tokenizers(work):
     assert "belongs to another model" in models("import", "hf", folder, "--out", work / "x", code=7)
     (folder / "merges.txt").unlink()
     assert "no tokenizer comes with the model" in models("import", "hf", folder, "--out", work / "bare")
-    (folder / "tokenizer.json").write_text("{}")
-    assert "tokenizer, tokenizer.json, is of a form that is not read" in models("import", "hf", folder, "--out", work / "later")
     assert "carries no tokenizer" in evaluate(work / "bare", work / "text", code=7)
     assert not (work / "x").exists()
+
+
+def check_tokenizer_json(work):
+    """Byte pairs of Hugging Face's `tokenizers` come in and go out; what is not read is named."""
+    source = pathlib.Path(__file__).parents[2] / "furrow/data/tokenizer_json_fuzz_corpus/llama3"
+    tokenizer = json.loads(source.read_text(encoding="utf-8"))
+    config = dict(LLAMA, vocab_size=412)
+    folder = write_folder(work / "llama", config, random_tensors(config))
+    (folder / "tokenizer.json").write_bytes(source.read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    models("import", "hf", folder, "--out", work / "model")
+    assert '"kind" = "hf"' in (work / "model/model.toml").read_text(encoding="utf-8")
+    models("export", "hf", work / "model", "--out", work / "again")
+    again = json.loads((work / "again/tokenizer.json").read_text(encoding="utf-8"))
+    assert again["added_tokens"] == tokenizer["added_tokens"] and again["pre_tokenizer"] == tokenizer["pre_tokenizer"]
+    for key in ("vocab", "merges", "ignore_merges"):
+        assert again["model"][key] == tokenizer["model"][key], key
+    named = json.loads((work / "again/tokenizer_config.json").read_text())
+    assert (named["bos_token"], named["eos_token"]) == ("<|begin|>", "<|end|>"), named
+    models("import", "hf", work / "again", "--out", work / "second")
+    assert (work / "second/model.toml").read_bytes().count(b"<|begin|>") == (work / "model/model.toml").read_bytes().count(b"<|begin|>")
+
+    small = dict(LLAMA, vocab_size=411)
+    (folder / "config.json").write_text(json.dumps(small))
+    write_safetensors(folder / "model.safetensors", random_tensors(small))
+    assert "has 412 tokens, but the model knows 411" in models("import", "hf", folder, "--out", work / "x", code=7)
+    tokenizer["normalizer"] = {"type": "NFC"}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    refused = models("import", "hf", folder, "--out", work / "x", code=13)
+    assert "the normalizer NFC" in refused and "--tokenizer none" in refused, refused
+    # One of another form is not in the way of a form that is read.
+    pieces = pathlib.Path(os.environ.get("FURROW_DATA", "data")) / "sentencepiece/test_model.model"
+    if pieces.exists():
+        large = dict(LLAMA, vocab_size=1000)
+        (folder / "config.json").write_text(json.dumps(large))
+        write_safetensors(folder / "model.safetensors", random_tensors(large))
+        (folder / "tokenizer.model").write_bytes(pieces.read_bytes())
+        models("import", "hf", folder, "--out", work / "pieces")
+        assert '"kind" = "sentencepiece"' in (work / "pieces/model.toml").read_text(encoding="utf-8")
 
 
 def check_memory(work):
@@ -373,7 +410,7 @@ def check_stories(work):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for check in (check_gpt2, check_llama, check_refusals, check_tokenizers, check_memory, check_stories):
+        for check in (check_gpt2, check_llama, check_refusals, check_tokenizers, check_tokenizer_json, check_memory, check_stories):
             work = pathlib.Path(folder) / check.__name__
             work.mkdir()
             check(work)
