@@ -48,11 +48,19 @@ constexpr AttributeForm kLmHead[] = {{"vocab", Type::kInteger, "classes"},
                                      {"tied_to", Type::kText, ""}};
 constexpr AttributeForm kEmbedding[] = {
     {"vocab", Type::kInteger, "classes"}, {"width", Type::kInteger}, {"std", Type::kReal, "0.02"}};
-constexpr AttributeForm kLlamaBlock[] = {
-    {"width", Type::kInteger, "@last"},   {"heads", Type::kInteger},
-    {"kv_heads", Type::kInteger},         {"ffn", Type::kInteger},
-    {"layers", Type::kInteger, "@count"}, {"rope_theta", Type::kReal, "10000"},
-    {"eps", Type::kReal, "1e-5"}};
+constexpr AttributeForm kLlamaBlock[] = {{"width", Type::kInteger, "@last"},
+                                         {"heads", Type::kInteger},
+                                         {"kv_heads", Type::kInteger},
+                                         {"ffn", Type::kInteger},
+                                         {"layers", Type::kInteger, "@count"},
+                                         {"head_dim", Type::kInteger, "0"},
+                                         {"rope_theta", Type::kReal, "10000"},
+                                         {"rope_scaling", Type::kText, "none"},
+                                         {"rope_factor", Type::kReal, "1"},
+                                         {"rope_low_freq_factor", Type::kReal, "1"},
+                                         {"rope_high_freq_factor", Type::kReal, "4"},
+                                         {"rope_original_context", Type::kInteger, "8192"},
+                                         {"eps", Type::kReal, "1e-5"}};
 constexpr AttributeForm kLlamaHead[] = {{"vocab", Type::kInteger, "classes"},
                                         {"width", Type::kInteger, "@last"},
                                         {"eps", Type::kReal, "1e-5"},

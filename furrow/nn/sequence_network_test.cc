@@ -39,17 +39,30 @@ void append_embedding(plan::ModelSpec* spec, const std::string& name, int64_t wi
                                           {DType::kI64, {-1, kTime}}));
 }
 
-class Llama : public ::testing::TestWithParam<std::tuple<bool, int64_t, bool>> {};
+class LlamaForms : public ::testing::TestWithParam<std::tuple<bool, int64_t, bool>> {};
 
-TEST_P(Llama, EqualsPlainAutograd) {
+TEST_P(LlamaForms, EqualPlainAutograd) {
   testing::DecoderForm form;
   std::tie(form.tied, form.kv_heads, form.documents) = GetParam();
   expect_equal_steps(testing::llama_network(form));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Llama,
+INSTANTIATE_TEST_SUITE_P(All, LlamaForms,
                          ::testing::Combine(::testing::Bool(), ::testing::Values(1, 2, 4),
                                             ::testing::Bool()));
+
+// Heads wider and narrower than their share of the width, and scaled positions.
+TEST(Llama, HeadsOfAnyWidthEqualPlainAutograd) {
+  testing::DecoderForm form;
+  form.kv_heads = 2;
+  for (const int64_t head_dim : {20, 6}) {
+    for (const char* scaling : {"none", "linear", "llama3"}) {
+      form.head_dim = head_dim;
+      form.rope_scaling = scaling;
+      expect_equal_steps(testing::llama_network(form));
+    }
+  }
+}
 
 // The cell of PyTorch's tutorials, a step at a time.
 at::Tensor plain_rnn(const at::Tensor& x, const Tensors& params, const std::string& name, int64_t hidden) {

@@ -142,8 +142,8 @@ struct AttentionHeads {
   at::Tensor rotary;     // of rotary_table, or undefined: no rotary positions
 };
 
-// Cosines and sines of position times theta^(-2 d / head_size), d < head_size / 2: [time, head_size].
-at::Tensor rotary_table(int64_t time, int64_t head_size, double theta);
+// Cosines, then sines, of position times frequency, radians: [time, 2 * frequencies].
+at::Tensor rotary_table(int64_t time, std::span<const double> frequencies);
 
 // Causal self-attention, within each document of context.positions, over qkv [batch, time, (heads + 2
 // kv_heads) * head_size] (q, k, v side by side, heads side by side in each); the result is [batch, time,
