@@ -69,6 +69,7 @@ Roster roster_of(int rank, const std::vector<Member>& members) {
   for (const Member& member : members) roster.ranks.push_back({member.host, member.pid, member.locality});
   return roster;
 }
+  result.start_timeout_ms = options.comm.init_timeout_seconds * kMsPerSecond;
 
 // Numbers that the launcher did not give: hosts in the order of their first ranks.
 void count_locally(World& world, const std::vector<Member>& members) {

@@ -24,7 +24,7 @@ namespace furrow::comm {
 struct JoinOptions {
   config::Comm comm = {};
   std::string config = "";                // what must be equal on every rank, as TOML
-  CommunicatorOptions communicator = {};  // timeout_ms, backend and algorithm are taken from `comm`
+  CommunicatorOptions communicator = {};  // time-outs, backend and algorithm are taken from `comm`
 };
 
 // This rank's place in a world.  Belongs to one thread; what it gives is as thread safe as it says itself.

@@ -344,6 +344,8 @@ void Run::judge(size_t phase, const PhaseOutputs& outputs) const {
     throw Error(
         ErrorCode::kFailedPrecondition,
         message +
+    // Whoever is through its first step has heard of all others that they are in theirs.
+    if (!bench_.rank.alone()) bench_.rank.communicator->end_start();
             "; lower [optimizer] lr, clip with [training] max_norm, or set [training] nan_policy = \"skip\"");
   }
   if (first()) log_warning(message + "; the step is skipped");

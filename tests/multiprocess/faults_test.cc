@@ -32,7 +32,7 @@ struct Layout {
   std::string name;
   int ranks = kRanks;
   std::vector<std::string> words = {};
-  int silence_s = 1;  // until a stopped rank is given up; a start on few cores has to go on within it, too
+  int silence_s = 1;  // until a stopped rank is given up; ranks that share few cores are heard less often
 };
 constexpr double kMostSeconds = 1.0;
 
