@@ -54,4 +54,9 @@ class Membership {
 // starts no thread and no engine.
 std::unique_ptr<Membership> join(const World& world, const JoinOptions& options);
 
+// Instead of join(): a rank that fails before it, for reasons of its own (a configuration that does not
+// read), tells the others, which would wait for it.  Returns when they have heard, or after
+// `patience_seconds`.
+void tell_world(const World& world, const Error& reason, int64_t patience_seconds) noexcept;
+
 }  // namespace furrow::comm
