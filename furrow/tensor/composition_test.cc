@@ -101,13 +101,16 @@ TEST(Composition, LossesOfManyClassesGoByRows) {
   const at::Tensor logits = random_tensor({5, classes}, 3, 2).to(at::kBFloat16);
   const at::Tensor targets = at::tensor({int64_t{7}, classes - 1, kIgnoredTarget, int64_t{0}, int64_t{99}});
   at::Tensor by_kernels, by_composition;
-  const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, 0.1);
+  const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, {.smoothing = 0.1});
   const CompositionScope scope;
-  const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, 0.1);
+  const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, {.smoothing = 0.1});
   EXPECT_EQ(found.rows, 4);
   EXPECT_NEAR(found.loss.value(), expected.loss.value(), 1e-4);
   EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 1e-9));
   EXPECT_NEAR(by_composition.select(0, 4).sum().item<double>(), 0, 1e-4);
+  at::Tensor rounded;
+  cross_entropy(logits, targets, &rounded, 1, {.smoothing = 0.1, .gradient_type = at::kBFloat16});
+  EXPECT_TRUE(at::equal(rounded, by_composition.to(at::kBFloat16)));
 }
 
 TEST(Composition, LossesOfOneNumberAreTheKernels) {

@@ -142,7 +142,8 @@ struct RowTerms {
 RowTerms row_terms(const ClassTerms& terms, const at::Tensor& wanted, int64_t classes, const at::Tensor& like,
                    int64_t begin = 0) {
   const double kept = 1 - terms.smoothing;
-  if (terms.weights.empty()) return {at::full({wanted.size(0), 1}, kept, like.options().dtype(at::kFloat)), {}, {}};
+  if (terms.weights.empty())
+    return {at::full({wanted.size(0), 1}, kept, like.options().dtype(at::kFloat)), {}, {}};
   const at::Tensor all = weights_beside(terms.weights, 0, classes, like);
   RowTerms w;
   w.target = at::take(all, wanted).mul_(kept);
@@ -157,8 +158,8 @@ int64_t rows_at_a_time(int64_t classes) {
   return std::max<int64_t>(1, kElements / std::max<int64_t>(1, classes));
 }
 
-// Of every row the loss, [rows, 1]; to `gradient`, where it is defined, [rows, classes], that of its logits.
-// The wider copies of a large output are never there as a whole.
+// Of every row the loss, [rows, 1]; to `gradient`, where it is defined, [rows, classes], that of its logits,
+// rounded to its type.  The wider copies of a large output are never there as a whole.
 at::Tensor losses_by_rows(const at::Tensor& logits, const at::Tensor& wanted, const RowTerms& terms,
                           double smoothing, const at::Tensor& gradient) {
   const int64_t classes = logits.size(1), step = rows_at_a_time(classes);
@@ -167,14 +168,17 @@ at::Tensor losses_by_rows(const at::Tensor& logits, const at::Tensor& wanted, co
     const int64_t rows = std::min(step, logits.size(0) - begin);
     const RowTerms w = terms.of_rows(begin, rows);
     const at::Tensor log_probabilities = at::log_softmax(logits.narrow(0, begin, rows).to(at::kFloat), 1);
-    losses.push_back(
-        at::gather(log_probabilities, 1, wanted.narrow(0, begin, rows)).mul_(w.target).neg_());
+    const at::Tensor targets = wanted.narrow(0, begin, rows);
+    losses.push_back(at::gather(log_probabilities, 1, targets).mul_(w.target).neg_());
     if (smoothing > 0) losses.back().sub_(w.mean_of(log_probabilities), smoothing);
     if (!gradient.defined()) continue;
-    at::Tensor part = gradient.narrow(0, begin, rows);
+    const at::Tensor to = gradient.narrow(0, begin, rows);
+    at::Tensor part = to.scalar_type() == at::kFloat ? to : log_probabilities;
     at::exp_out(part, log_probabilities);
     if (w.columns.defined()) part.mul_(w.sum);
     if (smoothing > 0) w.subtract_share(smoothing / static_cast<double>(classes), &part);
+    part.scatter_add_(1, targets, w.target.neg());
+    if (!part.is_same(to)) to.copy_(part);
   }
   return losses.size() == 1 ? losses[0] : at::cat(losses);
 }
@@ -190,14 +194,13 @@ CrossEntropySums composed_cross_entropy(const at::Tensor& logits, const at::Tens
   const at::Tensor left_out = uncounted.to(logits.device(), at::kBool, /*non_blocking=*/true);
   const at::Tensor scores = logits.detach().reshape({-1, classes});
   const RowTerms w = row_terms(terms, wanted, classes, scores);
-  if (gradient != nullptr) *gradient = at::empty(scores.sizes(), scores.options().dtype(at::kFloat));
+  if (gradient != nullptr) *gradient = at::empty(scores.sizes(), scores.options().dtype(terms.gradient_type));
   const at::Tensor losses =
       losses_by_rows(scores, wanted, w, smoothing, gradient != nullptr ? *gradient : at::Tensor());
   losses.masked_fill_(left_out, 0);  // whatever the logits there are
   const at::Tensor right =
       at::argmax(logits, -1).view({-1, 1}).eq(wanted).logical_and(left_out.logical_not()).sum();
   if (gradient != nullptr) {
-    gradient->scatter_add_(1, wanted, w.target.neg());
     if (rows < flat.numel()) gradient->masked_fill_(left_out, 0);
     *gradient = gradient->view(logits.sizes());
   }

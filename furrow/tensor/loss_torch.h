@@ -22,14 +22,15 @@ struct CrossEntropySums {
 };
 
 // Softmax cross-entropy of `logits` [..., classes] against `targets` [...] (int64), summed over
-// rows. `gradient`, when not null, receives d(sum)/d(logits) as float32.  With `smoothing` s in [0, 1) each
-// target is (1 - s) onehot + s / classes.  With `weights`, one for each class, the terms of class c are
-// multiplied with its weight (kernels/cross_entropy.h), and a row weighs what its target does.  A target
-// kIgnoredTarget has no loss, no gradient and does not count. Error{invalid_argument}: any other target
-// outside [0, classes), named.
+// rows. `gradient`, when not null, receives d(sum)/d(logits) as float32 (or `gradient_type`).  With
+// `smoothing` s in [0, 1) each target is (1 - s) onehot + s / classes.  With `weights`, one for each class,
+// the terms of class c are multiplied with its weight (kernels/cross_entropy.h), and a row weighs what its
+// target does.  A target kIgnoredTarget has no loss, no gradient and does not count. Error{invalid_argument}:
+// any other target outside [0, classes), named.
 struct ClassTerms {
   double smoothing = 0;
-  std::span<const float> weights = {};  // none: all 1
+  std::span<const float> weights = {};        // none: all 1
+  at::ScalarType gradient_type = at::kFloat;  // what a composition may round the gradient to
 };
 CrossEntropySums cross_entropy(const at::Tensor& logits, const at::Tensor& targets, at::Tensor* gradient,
                                int threads, const ClassTerms& terms = {});

@@ -18,7 +18,8 @@ namespace {
 // Over samples when the output is [batch, classes], over tokens when it is [batch, context, classes].
 LossSums cross_entropy(const ObjectiveSettings& settings, const LossInputs& in, at::Tensor* gradient,
                        int threads) {
-  const tensor::ClassTerms terms{gradient != nullptr ? settings.label_smoothing : 0, settings.class_weights};
+  const tensor::ClassTerms terms{gradient != nullptr ? settings.label_smoothing : 0, settings.class_weights,
+                                 in.gradient_type};
   const tensor::CrossEntropySums sums =
       in.over.axis == nullptr ? tensor::cross_entropy(in.output, in.target, gradient, threads, terms)
                               : tensor::cross_entropy(in.output, in.target, gradient,

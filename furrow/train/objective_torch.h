@@ -41,6 +41,7 @@ struct LossInputs {
   const at::Tensor &output, &target;
   at::Tensor teacher = {};  // the teacher's output for the same samples; undefined: there is none
   ClassesOver over = {};
+  at::ScalarType gradient_type = at::kFloat;  // which the gradient may be rounded to at once
 };
 
 struct Objective {
@@ -50,7 +51,8 @@ struct Objective {
                        int threads);
   ObjectiveSettings settings = {};
 
-  // `gradient`, when not null, receives d(sum of losses)/d(output) as float32, of output's shape.  The sums
+  // `gradient`, when not null, receives d(sum of losses)/d(output), of output's shape, as float32 or
+  // rounded to `gradient_type`.  The sums
   // are those of all classes, on every rank of the axis alike.
   LossSums loss(const LossInputs& inputs, at::Tensor* gradient, int threads) const {
     return function(settings, inputs, gradient, threads);
