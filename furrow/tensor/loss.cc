@@ -142,7 +142,8 @@ struct RowTerms {
 RowTerms row_terms(const ClassTerms& terms, const at::Tensor& wanted, int64_t classes, const at::Tensor& like,
                    int64_t begin = 0) {
   const double kept = 1 - terms.smoothing;
-  if (terms.weights.empty()) return {at::full({wanted.size(0), 1}, kept, like.options().dtype(at::kFloat)), {}, {}};
+  if (terms.weights.empty())
+    return {at::full({wanted.size(0), 1}, kept, like.options().dtype(at::kFloat)), {}, {}};
   const at::Tensor all = weights_beside(terms.weights, 0, classes, like);
   RowTerms w;
   w.target = at::take(all, wanted).mul_(kept);
@@ -167,8 +168,7 @@ at::Tensor losses_by_rows(const at::Tensor& logits, const at::Tensor& wanted, co
     const int64_t rows = std::min(step, logits.size(0) - begin);
     const RowTerms w = terms.of_rows(begin, rows);
     const at::Tensor log_probabilities = at::log_softmax(logits.narrow(0, begin, rows).to(at::kFloat), 1);
-    losses.push_back(
-        at::gather(log_probabilities, 1, wanted.narrow(0, begin, rows)).mul_(w.target).neg_());
+    losses.push_back(at::gather(log_probabilities, 1, wanted.narrow(0, begin, rows)).mul_(w.target).neg_());
     if (smoothing > 0) losses.back().sub_(w.mean_of(log_probabilities), smoothing);
     if (!gradient.defined()) continue;
     at::Tensor part = gradient.narrow(0, begin, rows);
