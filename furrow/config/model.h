@@ -136,8 +136,9 @@ struct Model {
        .min = 0,
        .max = 1,
        .below_max = true,
-       .only_if = "model.name=gpt",
-       .doc = "Share of activations dropped in training: embeddings, attention and residual branches."});
+       .only_if = "model.name=gpt|rnn|lstm",
+       .doc = "Share of activations dropped in training: of gpt embeddings, attention and residual branches, "
+              "of rnn and lstm the outputs of all layers but the last, as PyTorch's layers do."});
     v("rope_theta", &Model::rope_theta,
       {.effect = kRecipe,
        .min = 0,

@@ -189,6 +189,9 @@ class ImageSource::PixelRecords : public Records {
   std::vector<Field> fields_;
 };
 
-std::unique_ptr<Records> ImageSource::records() const { return std::make_unique<PixelRecords>(*this); }
+std::unique_ptr<Records> ImageSource::records() const {
+  if (const ImageFiles* const files = images_->files()) return encoded_records(*files, subset_, size());
+  return std::make_unique<PixelRecords>(*this);
+}
 
 }  // namespace furrow::data

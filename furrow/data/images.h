@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "furrow/data/files.h"
+#include "furrow/data/image_files.h"
 #include "furrow/data/source.h"
 #include "furrow/preprocess/image_augmenter.h"
 #include "furrow/preprocess/image_normaliser.h"
@@ -34,6 +35,8 @@ class ImageStore {
                          std::span<uint8_t> scratch) const {
     return fetch(index, scratch);
   }
+  // The files that it decodes, where a pack is to keep those instead of pixels; else null.
+  virtual const ImageFiles* files() const { return nullptr; }
   // A hint that fetch(index) comes soon.
   virtual void prefetch(size_t /*index*/) const {}
 
@@ -128,7 +131,7 @@ class ImageSource : public Source {
   }
   void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
                std::span<const ArrayView> fields) const override;
-  std::unique_ptr<Records> records() const override;  // pixels as they are, labels
+  std::unique_ptr<Records> records() const override;  // pixels as they are, or files; labels
 
  private:
   class PixelRecords;

@@ -169,7 +169,7 @@ std::string fingerprint_of(const DatasetOptions& options) {
   json.value(options.kind).value(options.seed);
   json.value(options.validation_fraction).value(options.test_fraction);
   json.value(options.tokenizer).value(options.document_separator).value(options.document_tokens);
-  json.value(options.image_size).value(options.resize_size);
+  json.value(options.image_size).value(options.resize_size).value(options.keep_files);
   list({options.train_images, options.train_labels, options.test_images, options.test_labels});
   for (const auto* texts :
        {&options.text_files, &options.train_files, &options.test_files, &options.mixture, &format.names,

@@ -92,6 +92,21 @@ TEST(Composition, LossesAreTheKernels) {
   }
 }
 
+// More classes than a few rows of exponentials are taken of at a time.
+TEST(Composition, LossesOfManyClassesGoByRows) {
+  const int64_t classes = 3'000'000;
+  const at::Tensor logits = random_tensor({5, classes}, 3, 2).to(at::kBFloat16);
+  const at::Tensor targets = at::tensor({int64_t{7}, classes - 1, kIgnoredTarget, int64_t{0}, int64_t{99}});
+  at::Tensor by_kernels, by_composition;
+  const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, 0.1);
+  const CompositionScope scope;
+  const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, 0.1);
+  EXPECT_EQ(found.rows, 4);
+  EXPECT_NEAR(found.loss.value(), expected.loss.value(), 1e-4);
+  EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 1e-9));
+  EXPECT_NEAR(by_composition.select(0, 4).sum().item<double>(), 0, 1e-4);
+}
+
 TEST(Composition, LossesOfOneNumberAreTheKernels) {
   const at::Tensor values = random_tensor({5, 3}, 1), labels = random_tensor({5, 3}, 2).gt(0).to(at::kFloat);
   for (const auto loss : {&squared_error, &binary_cross_entropy}) {

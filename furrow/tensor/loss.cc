@@ -5,6 +5,7 @@
 #include <limits>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/composition_torch.h"
@@ -76,6 +77,31 @@ void add_all(const at::Tensor& losses, ExactSum* sum) {
   sum->add_all(std::span(here.const_data_ptr<float>(), static_cast<size_t>(here.numel())));
 }
 
+// Of how many rows at a time exponentials are taken: as fit into a cache.
+int64_t rows_at_a_time(int64_t classes) {
+  constexpr int64_t kElements = int64_t{8} << 20;  // 32 MiB of float32
+  return std::max<int64_t>(1, kElements / std::max<int64_t>(1, classes));
+}
+
+// Of every row the loss, [rows, 1]; to `gradient`, where it is defined, [rows, classes], that of its logits.
+// The wider copies of a large output are never there as a whole.
+at::Tensor losses_by_rows(const at::Tensor& logits, const at::Tensor& wanted, double smoothing,
+                          const at::Tensor& gradient) {
+  const int64_t classes = logits.size(1), step = rows_at_a_time(classes);
+  std::vector<at::Tensor> losses;
+  for (int64_t begin = 0; begin < logits.size(0); begin += step) {
+    const int64_t rows = std::min(step, logits.size(0) - begin);
+    const at::Tensor log_probabilities = at::log_softmax(logits.narrow(0, begin, rows).to(at::kFloat), 1);
+    losses.push_back(at::gather(log_probabilities, 1, wanted.narrow(0, begin, rows)).mul_(smoothing - 1));
+    if (smoothing > 0) losses.back().sub_(at::mean(log_probabilities, {1}, true), smoothing);
+    if (!gradient.defined()) continue;
+    at::Tensor part = gradient.narrow(0, begin, rows);
+    at::exp_out(part, log_probabilities);
+    if (smoothing > 0) part.sub_(smoothing / static_cast<double>(classes));
+  }
+  return losses.size() == 1 ? losses[0] : at::cat(losses);
+}
+
 // Rows that are ignored have the first class for a target until their part is taken out again.
 CrossEntropySums composed_cross_entropy(const at::Tensor& logits, const at::Tensor& targets,
                                         at::Tensor* gradient, double smoothing) {
@@ -84,16 +110,14 @@ CrossEntropySums composed_cross_entropy(const at::Tensor& logits, const at::Tens
   const int64_t rows = flat.numel() - uncounted.sum().item<int64_t>();
   const at::Tensor wanted = flat.clamp_min(0).to(logits.device(), at::kLong, /*non_blocking=*/true);
   const at::Tensor left_out = uncounted.to(logits.device(), at::kBool, /*non_blocking=*/true);
-  const at::Tensor log_probabilities =
-      at::log_softmax(logits.detach().reshape({-1, classes}).to(at::kFloat), 1);
-  at::Tensor losses = at::gather(log_probabilities, 1, wanted).mul_(smoothing - 1);
-  if (smoothing > 0) losses.sub_(at::mean(log_probabilities, {1}, true), smoothing);
+  const at::Tensor scores = logits.detach().reshape({-1, classes});
+  if (gradient != nullptr) *gradient = at::empty(scores.sizes(), scores.options().dtype(at::kFloat));
+  const at::Tensor losses =
+      losses_by_rows(scores, wanted, smoothing, gradient != nullptr ? *gradient : at::Tensor());
   losses.masked_fill_(left_out, 0);  // whatever the logits there are
   const at::Tensor right =
       at::argmax(logits, -1).view({-1, 1}).eq(wanted).logical_and(left_out.logical_not()).sum();
   if (gradient != nullptr) {
-    *gradient = log_probabilities.exp();
-    if (smoothing > 0) gradient->sub_(smoothing / static_cast<double>(classes));
     gradient->scatter_add_(1, wanted, at::full_like(losses, smoothing - 1));
     if (rows < flat.numel()) gradient->masked_fill_(left_out, 0);
     *gradient = gradient->view(logits.sizes());

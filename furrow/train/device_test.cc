@@ -137,6 +137,21 @@ TEST_P(Devices, ResumeWithTheSameBits) {
   EXPECT_TRUE(weights("whole") == weights("cut"));
 }
 
+// [debug] deterministic = "off" lets a GPU take what adds in any order.
+TEST(DeviceOrder, IsOneUnlessItIsOff) {
+  if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no GPU, or a libtorch without CUDA";
+  config::Config config;
+  config.training.device = "cuda";
+  config.debug.deterministic = "off";
+  open_device(config, 0);
+  EXPECT_FALSE(at::globalContext().deterministicCuDNN());
+  EXPECT_TRUE(at::globalContext().userEnabledCuDNNSDP());
+  config.debug.deterministic = "auto";
+  open_device(config, 0);
+  EXPECT_TRUE(at::globalContext().deterministicCuDNN());
+  EXPECT_FALSE(at::globalContext().userEnabledCuDNNSDP());
+}
+
 TEST_P(Devices, HalfPrecisionLearns) {
   if (network().name == "convnet" || network().name == "rnn")
     GTEST_SKIP() << "one network of a kind is enough";
@@ -214,10 +229,10 @@ TEST(DeviceRefusals, RanksOfGpusTalkOverNccl) {
 
 TEST(DeviceRefusals, ALibtorchWithoutCudaSaysSo) {
   if (at::globalContext().hasCUDA()) GTEST_SKIP() << "here is one";
-  config::Training training;
-  training.device = "cuda";
+  config::Config config;
+  config.training.device = "cuda";
   try {
-    open_device(training, 0);
+    open_device(config, 0);
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);

@@ -111,7 +111,7 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
   bench.rank.threads = threads_of(config.training);
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
-  bench.rank.device = open_device(config.training, local_rank);
+  bench.rank.device = open_device(config, local_rank);
   return bench;
 }
 

@@ -11,25 +11,36 @@
 #include "furrow/tensor/operations_torch.h"
 
 namespace furrow::tensor::by_composition {
+namespace {
+
+// Whether libtorch's kernels read and give the type themselves: CUDA's, with statistics in float32 (the CPU's
+// are rounded).  Gradients of scale and shift come rounded too, so not in float16, where they overflow.
+bool read_as_it_is(const at::Tensor& x, const Param& weight) {
+  return x.is_cuda() && x.scalar_type() == at::kBFloat16 && weight.leaf.scalar_type() == at::kBFloat16;
+}
+
+}  // namespace
 
 at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bias, double eps,
                       OpContext& context) {
   FURROW_CHECK(x.dim() >= 1 && is_number(x) && x.size(-1) == weight.leaf.numel(),
                "layer_norm reads numbers [..., width]");
   const int64_t width = x.size(-1);
-  const at::Tensor scale = widened(weight.leaf, 1),
-                   shift = bias.defined() ? widened(bias.leaf, 1) : at::Tensor();
-  auto [y, mean, rstd] = at::native_layer_norm(widened(x, 1), {width}, scale, shift, eps);
+  const auto read = [narrow = read_as_it_is(x, weight)](const at::Tensor& t) {
+    return narrow ? t.detach().contiguous() : widened(t, 1);
+  };
+  const at::Tensor scale = read(weight.leaf), shift = bias.defined() ? read(bias.leaf) : at::Tensor();
+  auto [y, mean, rstd] = at::native_layer_norm(read(x), {width}, scale, shift, eps);
   return with_backward(
-      narrowed(y, x.scalar_type(), 1), {x, weight.leaf},
-      [x = x.detach(), mean = mean, rstd = rstd, scale, shift, width, weight_index = weight.index,
+      y.to(x.scalar_type()), {x, weight.leaf},
+      [x = x.detach(), mean = mean, rstd = rstd, scale, shift, width, read, weight_index = weight.index,
        bias_index = bias.index, sink = context.sink](const at::Tensor& dy) {
         auto [dx, dscale, dshift] =
-            at::native_layer_norm_backward(widened(dy, 1), widened(x, 1), {width}, mean, rstd, scale, shift,
+            at::native_layer_norm_backward(read(dy), read(x), {width}, mean, rstd, scale, shift,
                                            {true, sink != nullptr, sink != nullptr && bias_index >= 0});
-        if (sink != nullptr) sink->put(weight_index, dscale);
-        if (sink != nullptr && bias_index >= 0) sink->put(bias_index, dshift);
-        return std::vector{narrowed(dx, dy.scalar_type(), 1)};
+        if (sink != nullptr) sink->put(weight_index, dscale.to(at::kFloat));
+        if (sink != nullptr && bias_index >= 0) sink->put(bias_index, dshift.to(at::kFloat));
+        return std::vector{dx.to(dy.scalar_type())};
       });
 }
 
