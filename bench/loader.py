@@ -1,7 +1,7 @@
 """./dev bench loader: how fast batches come out of furrow's loader, beside loaders written in Python.
 
 Makes data of its own in a temporary folder, which is deleted at the end: a pack of `--gigabytes` (1) of records of 28 x 28
-bytes and a label, a pack of as many tokens, `--images` (128) files of 500 x 375 in each of JPEG, PNG and WebP. Measures
+bytes and a label, a pack of as many tokens, `--images` (128) files of 500 x 375 in each of JPEG, PNG and WebP, and a pack of the JPEG files, of which regions at random are read. Measures
 by turns, `--repeats` (7) times, for `--seconds` (1) each: `furrow bench data` in all its ways, and bench/peers/python_loader.py
 on the same data. All files are in the page cache. Prints medians and the ratio to the peer: of samples per second, and
 of the CPU time of a sample, which other work on the machine disturbs less. JSON to `--out`.
@@ -75,6 +75,11 @@ def make_images(folder, count):
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path / f"{index}.{format}", quality=90)
 
 
+def pack_files(folder):
+    run([FURROW, "data", "pack", str(folder / "jpg"), "--out", str(folder / "files"), "--layout", "encoded",
+         "--data.crop_size", "224", "--data.normalize", "false", "--data.validation_fraction", "0"])
+
+
 def furrow(source, batch, seconds, *overrides):
     """The figures of each way: {"mapped, auto readers": {...}}."""
     rows = json.loads(run([FURROW, "bench", "data", str(source), "--json", "--seconds", str(seconds),
@@ -101,6 +106,10 @@ def scenarios(folder, seconds):
             lambda format=format: furrow(folder / format, 32, seconds, "--training.dataset", "folder", "--training.dataset_path",
                                          str(folder / format), "--data.image_size", "224", "--data.normalize", "false"),
             lambda images=images: {**peer("Pillow, 1 thread", *images), **peer("Pillow, 2 threads", *images, "--threads", 2)})
+    regions = ("images", folder / "jpg", "--batch", 32, "--size", 224, "--regions", *common)
+    all_of_them["jpg, regions of a pack"] = (
+        lambda: furrow(folder / "files", 32, seconds, "--data.random_resized_crop", "true", "--data.random_flip", "true"),
+        lambda: {**peer("Pillow, 1 thread", *regions), **peer("Pillow, 2 threads", *regions, "--threads", 2)})
     return all_of_them
 
 
@@ -135,6 +144,7 @@ def main():
         make_records(folder, size // RECORD)
         make_tokens(folder, size)
         make_images(folder, options.images)
+        pack_files(folder)
         for repeat in range(options.repeats):
             for scenario, (ours, theirs) in scenarios(folder, options.seconds).items():
                 print(f"{repeat + 1}/{options.repeats} {scenario}", file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """./dev bench train: furrow beside PyTorch, eager and compiled, on the same data, microbatch, accumulation and optimizer.
 
 All contenders of a network alternate (furrow, eager, compile, furrow, ...) `--repeats` times; the figures are medians
-over those processes, with their spread.  One thread is pinned to one core, two to two.  Prints a table and writes JSON
+over those processes, with their spread.  One thread is pinned to one core, two to two (with `--device cuda` none is).  Prints a table and writes JSON
 (default build/bench/train.json) that names the machine.  Needs MNIST, tinyshakespeare and names under $FURROW_DATA,
 and the binary version of CIFAR-10 there or in $CIFAR10.
 """
@@ -40,7 +40,21 @@ NETWORKS = {
                                 "0", "--data.random_flip=false", "--data.validation_fraction", "0", "--data.test_files",
                                 "[]"]),
     "rnn": dict(config="rnn-names", batch=64, steps=300, data="names/names.txt", overrides=["--optimizer.lr", "2e-3"]),
+    "gpt-124m": dict(config="gpt-124m", peer="gpt", batch=12, steps=30, data="tinyshakespeare/input.txt", only="cuda",
+                     overrides=["--training.dataset", "text", "--training.dataset_path", os.path.join(DATA, "tinyshakespeare/input.txt"),
+                                "--data.tokenizer", "gpt2", "--data.tokenizer_path", os.path.join(DATA, "gpt2-tokenizer"),
+                                "--optimizer.lr", "1e-3", "--optimizer.beta2", "0.99"],
+                     peer_arguments=["--layers", "12", "--heads", "12", "--width", "768", "--context", "1024", "--no-bias",
+                                     "--vocabulary", "50304", "--byte-pairs", os.path.join(DATA, "gpt2-tokenizer")]),
+    "llama-134m": dict(config="llama-shakespeare", peer="llama", batch=12, steps=30, data="tinyshakespeare/input.txt", only="cuda",
+                       overrides=["--model.layers", "12", "--model.heads", "12", "--model.kv_heads", "4", "--model.width", "768",
+                                  "--model.ffn_width", "2048", "--training.seq_len", "1024", "--data.tokenizer", "gpt2",
+                                  "--data.tokenizer_path", os.path.join(DATA, "gpt2-tokenizer"), "--optimizer.lr", "1e-3",
+                                  "--training.max_norm", "1"],
+                       peer_arguments=["--layers", "12", "--heads", "12", "--kv-heads", "4", "--width", "768", "--ffn", "2048",
+                                       "--context", "1024", "--byte-pairs", os.path.join(DATA, "gpt2-tokenizer")]),
 }
+PEER_IS_HOSTS = ("gan", "rnn")  # networks whose peer makes tensors on the host
 # Nothing but training: no validation, no checkpoint, no test split, a constant rate.
 ONLY_TRAINING = ["--lr_scheduler.decay_type", "constant", "--lr_scheduler.warmup_steps", "0", "--checkpoint.enable=false",
                  "--validation.enable=false", "--data.test_images", "", "--data.test_labels", "", "--metrics.log_freq",
@@ -49,9 +63,9 @@ SUFFIX = {"float32": "", "bfloat16": "-bf16"}  # of a contender's name; PyTorch'
 FIGURES = ("samples_per_second", "step_time_median_ms", "time_to_first_step_s", "peak_rss_bytes", "loss")
 
 
-def run_process(command, threads):
-    """Its stdout; pinned to as many cores as it has threads."""
-    if shutil.which("taskset"):
+def run_process(command, threads, device="cpu"):
+    """Its stdout; on the CPU pinned to as many cores as it has threads."""
+    if device == "cpu" and shutil.which("taskset"):
         cores = sorted(os.sched_getaffinity(0))[:threads]
         command = ["taskset", "-c", ",".join(map(str, cores))] + command
     environment = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), FURROW_DATA=DATA)
@@ -61,23 +75,25 @@ def run_process(command, threads):
     return done.stdout
 
 
-def run_furrow(network, threads, accumulation, precision):
+def run_furrow(network, threads, accumulation, precision, device):
     with tempfile.TemporaryDirectory() as folder:
         command = [FURROW, "train", f"examples/{network['config']}.toml", "--job.dump_folder", folder, "--json",
-                   "--training.steps", str(network["steps"] + 1),
-                   "--training.threads", str(threads), "--training.mixed_precision_param", precision, "--training.local_batch_size", str(network["batch"]),
+                   "--training.steps", str(network["steps"] + 1), "--training.device", device,
+                   "--training.threads", str(threads), "--training.mixed_precision_param", precision,
+                   "--training.local_batch_size", str(network["batch"]),
                    "--training.global_batch_size", str(network["batch"] * accumulation)]
-        summary = json.loads(run_process(command + ONLY_TRAINING + network["overrides"], threads))
+        summary = json.loads(run_process(command + ONLY_TRAINING + network["overrides"], threads, device))
     summary["step_time_median_ms"] = summary["step_time_ms"]["median"]
     summary["version"] = f"{summary['furrow_version']} {summary['git_commit']}"
     return {figure: summary[figure] for figure in FIGURES + ("version",)}
 
 
-def run_pytorch(name, network, threads, accumulation, mode, precision):
-    command = [PYTHON, f"bench/peers/pytorch_{name}.py", "--data", os.path.join(DATA, network["data"]), "--steps",
+def run_pytorch(name, network, threads, accumulation, mode, precision, device):
+    command = [PYTHON, f"bench/peers/pytorch_{network.get('peer', name)}.py", "--data", os.path.join(DATA, network["data"]), "--steps",
                str(network["steps"]), "--threads", str(threads), "--mode", mode, "--batch", str(network["batch"]),
-               "--accumulation", str(accumulation), "--precision", precision]
-    return json.loads(run_process(command, threads).splitlines()[-1])
+               "--accumulation", str(accumulation), "--precision", precision, "--device", device]
+    command += network.get("peer_arguments", [])
+    return json.loads(run_process(command, threads, device).splitlines()[-1])
 
 
 def measure(name, threads, options):
@@ -87,10 +103,10 @@ def measure(name, threads, options):
     contenders = {}
     for precision in options.precisions:
         contenders["furrow" + SUFFIX[precision]] = lambda precision=precision: run_furrow(
-            network, threads, options.accumulation, precision)
+            network, threads, options.accumulation, precision, options.device)
         for mode in options.modes:
             contenders[mode + SUFFIX[precision]] = lambda mode=mode, precision=precision: run_pytorch(
-                name, network, threads, options.accumulation, mode, precision)
+                name, network, threads, options.accumulation, mode, precision, options.device)
     for contender, run in contenders.items():
         if contender.startswith("compile"):
             run()  # fills inductor's cache on disk, so that every repeat finds it
@@ -149,16 +165,21 @@ def print_row(row):
               f"{figures['loss']['median']:>9.4f}" + remark(row, contender))
 
 
-def machine():
+def machine(device="cpu"):
     with open("/proc/cpuinfo") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    return {"cpu": models[0] if models else platform.processor(), "cores": os.cpu_count(), "system": platform.platform(),
+    gpu = {}
+    if device == "cuda":
+        named = subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"], capture_output=True, text=True)
+        gpu = {"gpu": named.stdout.strip()}
+    return {**gpu, "cpu": models[0] if models else platform.processor(), "cores": os.cpu_count(), "system": platform.platform(),
             "load_average_at_start": os.getloadavg()[0], "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: all that the device does")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: builds for it, both sides; threads are the host's")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--modes", nargs="*", choices=("eager", "compile"), default=["eager", "compile"])
     parser.add_argument("--precisions", nargs="+", choices=SUFFIX, default=["float32"])
@@ -168,14 +189,16 @@ def main():
     parser.add_argument("--output", default=os.path.join(ROOT, "build/bench/train.json"))
     options = parser.parse_args()
 
-    report = {"bench": "train", "machine": machine(), "repeats": options.repeats, "rows": []}
-    for name in options.networks:
+    report = {"bench": "train", "machine": machine(options.device), "repeats": options.repeats, "rows": []}
+    for name in options.networks or NETWORKS:
+        if NETWORKS[name].get("only", options.device) != options.device or (name in PEER_IS_HOSTS and options.device != "cpu"):
+            continue
         for threads in options.threads:
             if threads > len(os.sched_getaffinity(0)):
                 print(f"{name}: no {threads} cores here, left out", file=sys.stderr)
                 continue
             report["rows"].append(row_of(name, threads, options.accumulation, measure(name, threads, options)))
-    print(f"\n{report['machine']['cpu']}, {report['machine']['cores']} cores; medians of {options.repeats} processes each")
+    print(f"\n{report['machine'].get('gpu', '')} {report['machine']['cpu']}, {report['machine']['cores']} cores; medians of {options.repeats} processes each")
     print(f"{'network':<9}{'threads':>7}  {'':<13}{'samples/s [low, high]':>27}".ljust(60) +
           f"{'step ms':>9}{'1st step s':>11}{'RSS MiB':>9}{'loss':>9}")
     for row in report["rows"]:

@@ -16,6 +16,7 @@
 #include "furrow/data/dataset.h"
 #include "furrow/data/loader.h"
 #include "furrow/data/records.h"
+#include "furrow/storage/pack.h"
 
 namespace furrow::app {
 namespace {
@@ -60,14 +61,20 @@ Figures measure(const data::Source& source, const config::Config& config, const 
   return figures;
 }
 
+bool decodes(const data::DatasetOptions& options) {
+  if (options.kind == "pack")
+    return storage::read_pack(options.path.string()).layout == data::kEncodedRecords;
+  return options.kind == "folder";
+}
+
 std::vector<Way> ways_of(const data::DatasetOptions& options) {
+  if (decodes(options))
+    return {{"decoded", 0, 1, /*alone=*/true}, {"decoded", 0, 1}, {"decoded", 0, options.readers}};
   if (options.kind == "pack")
     return {{"mapped", 0, options.readers},
             {"streamed", 1, 1, /*alone=*/true},
             {"streamed", 1, 1},
             {"streamed", 1, options.readers}};
-  if (options.kind == "folder")
-    return {{"decoded", 0, 1, /*alone=*/true}, {"decoded", 0, 1}, {"decoded", 0, options.readers}};
   return {{"in memory", 0, options.readers, /*alone=*/true}, {"in memory", 0, options.readers}};
 }
 
@@ -81,7 +88,8 @@ double stored_bytes(const data::Source& source, const data::DatasetOptions& opti
   const auto records = source.records();
   const auto record = static_cast<double>(records->record_bytes());
   if (records->layout() == data::kTokenRecords) return record * static_cast<double>(options.context);
-  if (records->layout() != data::kDocumentRecords) return record;
+  if (records->layout() != data::kDocumentRecords && records->layout() != data::kEncodedRecords)
+    return record;
   return record * static_cast<double>(records->size()) / static_cast<double>(source.size());
 }
 

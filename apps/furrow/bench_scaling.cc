@@ -8,11 +8,15 @@
 #include <map>
 
 #include "apps/furrow/launcher.h"
+#include "apps/furrow/plan_model.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/config/config.h"
 #include "furrow/observe/summary.h"
+#include "furrow/plan/compatibility.h"
+#include "furrow/plan/compile.h"
+#include "furrow/train/recipe.h"
 
 namespace furrow::app {
 namespace {
@@ -38,15 +42,19 @@ class Trainings {
  public:
   explicit Trainings(const ScalingOptions& options)
       : options_(options), batch_(config::global_batch_size(load().training)) {
-    for (const int ranks : options.ranks) check(ranks);
+    for (const int ranks : options.ranks) check_batch(ranks);
+    const plan::ModelSpec model = planned_model(load()).spec;
+    for (const int ranks : options.ranks) check_layout(ranks, model);
   }
 
-  double of_ranks(int ranks) { return run(ranks, false, batch_ * (options_.strong ? 1 : ranks)); }
+  double of_ranks(int ranks) { return run(ranks, false, batch_of(ranks)); }
   double independent(int ranks) { return run(ranks, true, batch_); }
 
  private:
   config::Config load() const { return config::load(options_.config, options_.overrides); }
-  void check(int ranks) const;
+  int64_t batch_of(int ranks) const { return batch_ * (options_.strong ? 1 : ranks); }
+  void check_batch(int ranks) const;
+  void check_layout(int ranks, const plan::ModelSpec& model) const;
   std::string write_alone(const std::string& folder) const;
   double run(int ranks, bool independent, int64_t global_batch) const;
 
@@ -54,7 +62,7 @@ class Trainings {
   int64_t batch_;
 };
 
-void Trainings::check(int ranks) const {
+void Trainings::check_batch(int ranks) const {
   const int64_t local = load().training.local_batch_size, microbatches = (batch_ + local - 1) / local;
   if (!options_.strong || microbatches >= ranks) return;
   throw Error(
@@ -63,6 +71,18 @@ void Trainings::check(int ranks) const {
           "strong scaling shares one batch: {} samples are {} microbatches of {}, too few for {} ranks; "
           "set --training.global_batch_size to at least {}, or use --weak",
           batch_, microbatches, local, ranks, local * ranks));
+}
+
+// What a rank compiles when it starts, before anything has trained.
+void Trainings::check_layout(int ranks, const plan::ModelSpec& model) const try {
+  if (ranks == 1) return;
+  config::Config config = load();
+  config.training.global_batch_size = batch_of(ranks);
+  const plan::Layout layout = plan::compilable_layout(config.parallelism, ranks);
+  const plan::ModelSpec spec = plan::compilable_spec(layout, model);
+  plan::compile_train(spec, layout, train::train_options(config, spec, layout));
+} catch (const Error& error) {
+  throw error.with_context(fmt::format("nothing is measured: {} ranks", ranks));
 }
 
 // A config without [parallelism], in `folder`: how ranks share the work means nothing to one.

@@ -2,7 +2,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <filesystem>
 #include <span>
 
 #include "apps/furrow/bench_comm.h"
@@ -94,6 +96,16 @@ config::Config comm_config(const Arguments& arguments) {
   return config;
 }
 
+// Known before minutes of measuring.
+void require_writable(const std::string& path) try {
+  make_directories(parent_directory(path));
+  if (std::filesystem::is_directory(path)) throw errno_error(EISDIR, "write", path);
+  const AtomicFile probe(path);  // gone again
+} catch (const Error& error) {
+  throw Error(error.code(), fmt::format("{}: nothing is measured: name another file with FURROW_COMM_TUNING",
+                                        error.what()));
+}
+
 // Rank 0 writes the file for the machine.
 void tune_rank(comm::Membership& membership, const CommBenchOptions& options) {
   comm::Communicator& communicator = membership.communicator();
@@ -108,10 +120,12 @@ void tune_rank(comm::Membership& membership, const CommBenchOptions& options) {
   log_info(fmt::format("algorithms for {} ranks: {}", communicator.size(), path));
 }
 
-int measure_comm(const Arguments& arguments, const comm::World& world) {
+int measure_comm(const Arguments& arguments, const comm::World& world, const config::Config& config) {
   const CommBenchOptions options = comm_options(arguments);
   std::vector<CommBenchRow> rows;
-  in_world(world, comm_config(arguments), [&](comm::Membership& membership) {
+  in_world(world, config, [&](comm::Membership& membership) {
+    membership.communicator().world().barrier("start");
+    membership.communicator().end_start();
     if (arguments.has("--tune")) tune_rank(membership, options);
     rows = bench_comm(membership.communicator(), options);
   });
@@ -130,12 +144,14 @@ std::vector<std::string> words_of_a_rank(const Arguments& arguments) {
 }
 
 int run_comm(const Arguments& arguments) {
-  comm_options(arguments);  // what is wrong is told before anything starts
-  const config::Config config = comm_config(arguments);
-  if (!arguments.has("--nproc")) {
-    const comm::World world = this_world();
-    if (world.size > 1) return measure_comm(arguments, world);
-  }
+  const comm::World world = arguments.has("--nproc") ? comm::World{} : this_world();
+  config::Config config;
+  before_joining(world, [&] {  // what is wrong is told before anything starts
+    comm_options(arguments);
+    config = comm_config(arguments);
+    if (arguments.has("--tune") && world.rank == 0) require_writable(tuning_file());
+  });
+  if (world.size > 1) return measure_comm(arguments, world, config);
   refuse_inside_a_world();
   refuse_to_launch(config, "bench comm --backend mpi");
   std::vector<CommBenchRow> rows;

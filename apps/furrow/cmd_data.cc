@@ -50,6 +50,27 @@ uint64_t shard_bytes_of(const Arguments& arguments) {
                           text, format_bytes(storage::kLeastPackBlockBytes)));
 }
 
+// --layout: the way that images are kept, or empty.
+std::string layout_of(const Arguments& arguments, const data::DatasetOptions& options) {
+  std::string layout = arguments.get("--layout", "");
+  if (layout.empty()) return layout;
+  if (layout == data::kEncodedRecords && options.kind != "folder" && options.kind != "mixture" &&
+      options.kind != "pack") {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("--layout encoded keeps image files, and {} holds none (it is read as '{}'): leave "
+                    "--layout out",
+                    options.path.string(), options.kind));
+  }
+  if (layout == data::kImageRecords && options.augmentation.resized_crop) {
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        "--layout images keeps what is cut of each image, and [data] random_resized_crop takes regions "
+        "of all of it: leave one of the two out");
+  }
+  return layout;
+}
+
 // A text is tokenised into the folder where the pack is written: it need not fit into memory, and what is
 // done once need not be done again.
 data::PackSummary pack(data::DatasetOptions options, data::PackRequest& request) {
@@ -74,7 +95,9 @@ int run_pack(const Arguments& arguments, const std::string& source) {
   }
   const config::Config config = data_config(source, arguments.overrides);
   data::PackRequest request{.folder = arguments.get("--out", ""), .kind = config.training.dataset};
-  const data::DatasetOptions options = data::dataset_options(config);
+  data::DatasetOptions options = data::dataset_options(config);
+  request.layout = layout_of(arguments, options);
+  options.keep_files = request.layout == data::kEncodedRecords || options.augmentation.resized_crop;
   data::check_absent(request.folder);
   data::check_apart(request.folder, options);
   request.lineage = {{"furrow_version", std::string(furrow_version())},
@@ -240,6 +263,7 @@ int run_data(const Arguments& arguments) {
 
 constexpr Option kOptions[] = {
     {"--out", "DIR", "pack: the folder to make"},
+    {"--layout", "images|encoded", "pack: images, cut to their size, or encoded, the files as they are"},
     {"--shard-size", "BYTES", "pack: bytes of one shard, such as 64MiB (the default)"},
     {"--threads", "N", "pack, verify: shards at once (default: every core)"},
     {"--json", "", "print JSON"},
@@ -263,8 +287,9 @@ const Command kDataCommand{
         "\n"
         "SOURCE is a config, a run, or the data themselves; --section.key changes how they are read.\n"
         "pack writes the splits as they are cut and fitted there; training from the pack gives the same\n"
-        "bits. Interrupted, it leaves DIR.partial, where the same command goes on. verify compares every\n"
-        "byte with its checksum.\n",
+        "bits. Images are kept as they are cut or, with random_resized_crop or --layout encoded, as files.\n"
+        "Interrupted, it leaves DIR.partial, where the same command goes on. verify compares every byte\n"
+        "with its checksum.\n",
     .options = kOptions,
     .run = run_data,
 };

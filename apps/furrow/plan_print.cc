@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -169,6 +170,9 @@ Table summary_table(const Planned& planned, bool as_json) {
   }
   if (as_json) add("deterministic", quote.deterministic);
   add("units", static_cast<int64_t>(quote.units.size()));
+  if (std::set<int32_t> buckets(quote.placement.buckets.begin(), quote.placement.buckets.end());
+      !buckets.empty())
+    add("  in buckets", static_cast<int64_t>(buckets.size()));
   add("parameters", quote.parameters);
   add("classes", planned.classes);
   add("steps", planned.steps);

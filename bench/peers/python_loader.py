@@ -5,14 +5,17 @@
     python_loader.py records FILE                   records of 28 x 28 bytes and a label in a memmap: a Dataset below a
                                                     DataLoader, without worker processes
     python_loader.py images FOLDER --threads 2      image files by Pillow: decoded, scaled, cropped to the middle and
-                                                    normalised, on threads
+                                                    normalised, on threads; with --regions a region at random, scaled,
+                                                    as torchvision's RandomResizedCrop does with Pillow's images
 
 Prints one JSON object: samples per second, CPU nanoseconds per sample.
 """
 import argparse
 import concurrent.futures
 import json
+import math
 import pathlib
+import random
 import time
 
 import numpy as np
@@ -59,16 +62,37 @@ def decode(file, size):
     return ((pixels / 255 - np.float32(0.5)) / np.float32(0.25)).transpose(2, 0, 1)
 
 
+def region(width, height, tries=10):
+    """RandomResizedCrop's: 8 to 100 % of the pixels, 3/4 to 4/3 as wide as high."""
+    for _ in range(tries):
+        area, ratio = width * height * random.uniform(0.08, 1), math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            left, top = random.randint(0, width - w), random.randint(0, height - h)
+            return left, top, left + w, top + h
+    return 0, 0, width, height
+
+
+def decode_region(file, size):
+    image = Image.open(file).convert("RGB")
+    image = image.crop(region(*image.size)).resize((size, size), Image.Resampling.BILINEAR)
+    if random.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = np.asarray(image, dtype=np.float32)
+    return ((pixels / 255 - np.float32(0.5)) / np.float32(0.25)).transpose(2, 0, 1)
+
+
 def image_batches(options):
+    read = decode_region if options.regions else decode
     files = sorted(file for file in pathlib.Path(options.source).rglob("*") if file.is_file())
-    random = np.random.default_rng(1)
+    permute = np.random.default_rng(1).permutation
     with concurrent.futures.ThreadPoolExecutor(options.threads) as pool:
         while True:
-            order = random.permutation(len(files))
+            order = permute(len(files))
             for begin in range(0, len(files) - options.batch + 1, options.batch):
                 chosen = [files[i] for i in order[begin:begin + options.batch]]
                 run = map if options.threads == 1 else pool.map
-                yield np.stack(list(run(lambda file: decode(file, options.size), chosen)))
+                yield np.stack(list(run(lambda file: read(file, options.size), chosen)))
 
 
 def main():
@@ -81,6 +105,7 @@ def main():
     parser.add_argument("--context", type=int)
     parser.add_argument("--dtype", default="uint8")
     parser.add_argument("--size", type=int)
+    parser.add_argument("--regions", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)

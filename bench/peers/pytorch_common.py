@@ -39,6 +39,7 @@ def arguments(more=None, **defaults):
     parser.add_argument("--context", type=int, default=defaults.get("context", 0))
     parser.add_argument("--ranks", type=int, default=1, help="above 1: DistributedDataParallel over Gloo, a process each")
     parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="cuda: the first GPU")
     parser.add_argument("--store", help="file that the ranks meet in")
     if "lr" in defaults:  # peers whose accuracy is compared too, see bench/accuracy.py
         parser.add_argument("--lr", type=float, default=defaults["lr"])
@@ -94,16 +95,23 @@ class Images:
 
 
 class Text:
-    """Batches of windows of `context` characters at random places, with the following ones as targets; with `seed` those
-    of a run of furrow."""
+    """Batches of windows of `context` characters (or byte pairs) at random places, with the following ones as targets; with
+    `seed` those of a run of furrow."""
 
-    def __init__(self, path, batch, context, seed=None):
+    def __init__(self, path, batch, context, seed=None, byte_pairs=None):
         import torch
 
         text = read_bytes(path).decode("utf-8")
-        self.vocabulary = sorted(set(text))
-        index = {character: i for i, character in enumerate(self.vocabulary)}
-        self.tokens = torch.tensor([index[character] for character in text], dtype=torch.long)
+        if byte_pairs:  # a folder with GPT-2's vocabulary
+            from tokenizers import ByteLevelBPETokenizer
+
+            tokenizer = ByteLevelBPETokenizer(os.path.join(byte_pairs, "encoder.json"), os.path.join(byte_pairs, "vocab.bpe"))
+            self.vocabulary = range(tokenizer.get_vocab_size())
+            self.tokens = torch.tensor(tokenizer.encode(text).ids, dtype=torch.long)
+        else:
+            self.vocabulary = sorted(set(text))
+            index = {character: i for i, character in enumerate(self.vocabulary)}
+            self.tokens = torch.tensor([index[character] for character in text], dtype=torch.long)
         self.tokens, self.held_back = self.tokens.split([int(0.9 * len(self.tokens)), len(self.tokens) - int(0.9 * len(self.tokens))])
         self.batch, self.context = batch, context
         self.window = torch.arange(context + 1)
@@ -166,15 +174,32 @@ def data_parallel(options, model, loss_of):
     return torch.nn.parallel.DistributedDataParallel(Loss())
 
 
+class OnDevice:
+    """Batches of `data`, copied to a device from page-locked memory."""
+
+    def __init__(self, data, device):
+        self.data, self.device = data, device
+
+    def next(self):
+        return [x.contiguous().pin_memory().to(self.device, non_blocking=True) for x in self.data.next()]
+
+    def validation_loss(self, loss_of):
+        return self.data.validation_loss(lambda *batch: loss_of(*(x.to(self.device) for x in batch)))
+
+
 def run(options, model, loss_of, data, optimizer, max_norm):
     """Trains and prints the figures as one line of JSON.  The first step is left out of the speed (with compile, the
     first three: they compile)."""
     import torch
 
     def autocast_loss(*batch):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(options.device, dtype=torch.bfloat16):
             return wide_loss(*batch)
 
+    on_gpu = options.device != "cpu"
+    if on_gpu:
+        model.to(options.device)
+        data = OnDevice(data, options.device)
     wide_loss = data_parallel(options, model, loss_of) if options.ranks > 1 else loss_of
     step_function = autocast_loss if options.precision == "bfloat16" else wide_loss
     if options.mode == "compile":
@@ -197,11 +222,18 @@ def run(options, model, loss_of, data, optimizer, max_norm):
             torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        if on_gpu:  # a wait for the step before last: the host goes ahead of the device as far as that
+            losses.append(loss.detach())
+            if step < warm_up or step + 1 == options.steps + warm_up:
+                torch.cuda.synchronize()
+            elif len(losses) > 2:
+                float(losses[-3])
+        else:
+            losses.append(float(loss.detach()))
         if step == 0:
             first_step_s = seconds_since_exec()
         if step >= warm_up:
             durations.append(time.perf_counter() - begin)
-        losses.append(float(loss.detach()))
     samples = options.batch * options.accumulation * options.ranks
     if options.ranks > 1:
         torch.distributed.barrier()
@@ -211,8 +243,9 @@ def run(options, model, loss_of, data, optimizer, max_norm):
         "samples_per_second": samples * len(durations) / sum(durations),
         "step_time_median_ms": statistics.median(durations) * 1e3,
         "time_to_first_step_s": first_step_s,
+        **({"device_peak_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "loss": losses[-1],
+        "loss": float(losses[-1]),
         "version": torch.__version__,
     }), flush=True)
     if options.ranks > 1:

@@ -20,15 +20,16 @@ size_t round_up(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * 
 
 std::span<std::byte> Scratch::take(size_t bytes) {
   const size_t room = round_up(bytes, kLine);
-  while (block_ < blocks_.size() && used_ + room > blocks_[block_].size()) {
+  while (block_ < bytes_.size() && used_ + room > bytes_[block_].size()) {
     ++block_;
     used_ = 0;
   }
-  if (block_ == blocks_.size()) {
+  if (block_ == bytes_.size()) {
     blocks_.push_back(communicator_.allocate(std::max(room, kSmallestBlock)));
+    bytes_.push_back(blocks_.back().bytes());
     used_ = 0;
   }
-  const std::span<std::byte> taken = blocks_[block_].bytes().subspan(used_, bytes);
+  const std::span<std::byte> taken = bytes_[block_].subspan(used_, bytes);
   used_ += room;
   return taken;
 }

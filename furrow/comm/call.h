@@ -1,6 +1,7 @@
 // One running operation, as an algorithm sees it: who takes part, the slices, messages, scratch.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -26,7 +27,8 @@ class Scratch {
  private:
   Communicator& communicator_;
   std::vector<Memory> blocks_;
-  size_t block_ = 0, used_ = 0;  // of blocks_[block_]
+  std::vector<std::span<std::byte>> bytes_;  // of blocks_
+  size_t block_ = 0, used_ = 0;              // of blocks_[block_]
 };
 
 // Some ranks of the group, in an order; self is the index of the own one.
@@ -66,7 +68,7 @@ class Call {
   int size() const { return static_cast<int>(parts_.group.members.size()); }
   size_t element() const { return dtype_size(c.dtype); }
   const Team& everybody() const { return parts_.topology.everybody; }
-  int64_t elements(size_t bytes) const { return static_cast<int64_t>(bytes / element()); }
+  int64_t elements(size_t bytes) const { return static_cast<int64_t>(bytes >> std::countr_zero(element())); }
   ReduceKind reduce_kind() const { return {c.dtype, c.reduction, size()}; }
   const Topology& topology() const { return parts_.topology; }
   Wires wires() const { return parts_.topology.wires; }

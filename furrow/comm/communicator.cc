@@ -23,6 +23,7 @@ struct Communicator::Impl {
   Impl(Roster r, std::vector<std::unique_ptr<Transport>> t, CommunicatorOptions o)
       : roster(std::move(r)),
         options(std::move(o)),
+        timeout_ms(options.start_timeout_ms > 0 ? options.start_timeout_ms : options.timeout_ms),
         algorithms(options.tuning.empty() ? AlgorithmTable::built_in()
                                           : AlgorithmTable::parse(options.tuning)),
         transports(std::move(t)),
@@ -32,6 +33,7 @@ struct Communicator::Impl {
 
   const Roster roster;
   const CommunicatorOptions options;
+  std::atomic<int64_t> timeout_ms;
   AlgorithmTable algorithms;
   Ledger ledger;
 
@@ -53,7 +55,8 @@ struct Communicator::Impl {
 
   std::function<std::optional<Report>(int rank)> store;  // what it knows of a rank
   mutable std::string told;                              // of this rank's progress, in its first error
-  ProgressNote progress;
+  ProgressNote unseen;                                   // where no transport shows one to peers
+  ProgressNote* progress = &unseen;
   std::atomic<const GroupSpec*> progress_group{nullptr};  // groups stay
 
   std::vector<std::unique_ptr<Transport>> transports;  // after what abort() uses: their threads may call it
@@ -89,6 +92,7 @@ Communicator::Communicator(Roster roster, std::vector<std::unique_ptr<Transport>
   impl_->routes = routes_of(impl_->roster, impl_->transports);
   for (const auto& transport : impl_->transports) {
     transport->on_failure([this](const Error& reason) { impl_->abort(reason, false); });
+    if (ProgressNote* seen = transport->progress_note()) impl_->progress = seen;
   }
   if (!impl_->options.algorithm.empty()) algorithm_index(impl_->options.algorithm);
   impl_->backend = make_backend(impl_->options.backend, *this);
@@ -107,6 +111,8 @@ int Communicator::rank() const { return impl_->roster.rank; }
 int Communicator::size() const { return impl_->roster.size(); }
 const Roster& Communicator::roster() const { return impl_->roster; }
 const CommunicatorOptions& Communicator::options() const { return impl_->options; }
+void Communicator::end_start() { impl_->timeout_ms.store(impl_->options.timeout_ms); }
+int64_t Communicator::timeout_ms() const { return impl_->timeout_ms.load(std::memory_order_relaxed); }
 
 Group Communicator::world() {
   {
@@ -202,16 +208,15 @@ void Communicator::listen() {
 
 void Communicator::note(const GroupSpec& group, const Envelope& operation, bool finished, int64_t now_ns) {
   if (group.independent) return;  // one note, of the operations that come one after the other
-  for (const auto& transport : impl_->transports) transport->note_progress(operation, finished, now_ns);
-  if (finished) return impl_->progress.end(now_ns);
+  if (finished) return impl_->progress->end(now_ns);
   impl_->progress_group.store(&group, std::memory_order_relaxed);
-  impl_->progress.begin(operation, now_ns);
+  impl_->progress->begin(operation, now_ns);
 }
 
 Progress Communicator::progress() const {
-  std::optional<ProgressNote::State> state = impl_->progress.read();
+  std::optional<ProgressNote::State> state = impl_->progress->read();
   const GroupSpec* group = impl_->progress_group.load();
-  while (!state && group != nullptr) state = impl_->progress.read();  // the next one is just beginning
+  while (!state && group != nullptr) state = impl_->progress->read();  // the next one is just beginning
   if (!state) return {};
   return {describe(state->operation), group->name, state->operation.sequence, state->finished,
           state->changed_ns};

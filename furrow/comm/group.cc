@@ -25,6 +25,12 @@ struct Checker {
 
   void spans() const {
     const size_t element = dtype_size(c.dtype);
+    const size_t all = c.in.size() | c.out.size() | reinterpret_cast<uintptr_t>(c.in.data()) |
+                       reinterpret_cast<uintptr_t>(c.out.data());
+    if ((all & (element - 1)) != 0) refuse_spans(element);
+  }
+
+  void refuse_spans(size_t element) const {
     for (const auto& [name, data, bytes] :
          {std::tuple("in", static_cast<const void*>(c.in.data()), c.in.size()),
           std::tuple("out", static_cast<const void*>(c.out.data()), c.out.size())}) {
@@ -171,7 +177,7 @@ Work Group::start(std::vector<Collective> coalesced) {
 
 void Group::run(const Collective& c) {
   check(state_->spec, c);
-  std::unique_lock lock(state_->mutex);
+  const std::lock_guard lock(state_->mutex);
   const uint64_t sequence = state_->next(c);
   state_->backend->run(c, sequence);
 }

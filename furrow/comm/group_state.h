@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "furrow/comm/backend.h"
+#include "furrow/comm/brief_lock.h"
 #include "furrow/comm/group.h"
 
 namespace furrow::comm {
@@ -19,7 +20,7 @@ struct Group::State {
   uint64_t next(const Collective& c);
 
   const GroupSpec spec;
-  std::mutex mutex;  // order of start() and of the numbers
+  BriefLock mutex;  // order of start() and of the numbers: free but where threads share a group
   uint64_t collectives = 0;
   std::vector<uint64_t> sent, received;  // by peer
   std::unique_ptr<GroupBackend> backend;

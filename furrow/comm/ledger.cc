@@ -14,13 +14,13 @@ class Ledger::Entry {
   }
   const std::string& label() const { return row_.label; }
 
-  void add(const LedgerRow& cost) {
+  void add(const LedgerCost& cost) {
     algorithm_.store(cost.algorithm, std::memory_order_relaxed);
     increase(payload_bytes_, cost.payload_bytes);
     increase(wire_bytes_, cost.wire_bytes);
     increase(bound_bytes_, cost.bound_bytes);
     increase(busy_ns_, cost.busy_ns);
-    increase(calls_, cost.calls);
+    increase(calls_, 1);
   }
 
   LedgerRow row() const {
@@ -58,7 +58,7 @@ Ledger::Entry& Ledger::entry(const std::string& group, CollectiveKind kind, cons
   return *entry;
 }
 
-void Ledger::add(Entry& entry, const LedgerRow& cost) { entry.add(cost); }
+void Ledger::add(Entry& entry, const LedgerCost& cost) { entry.add(cost); }
 
 const std::string& Ledger::label(const Entry& entry) { return entry.label(); }
 

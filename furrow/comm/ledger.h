@@ -27,6 +27,12 @@ struct LedgerRow {
   int64_t busy_ns = 0;      // from start to end of each, waiting for peers included
 };
 
+// What one call adds to its row.
+struct LedgerCost {
+  int algorithm = 0;
+  int64_t payload_bytes = 0, wire_bytes = 0, bound_bytes = 0, busy_ns = 0;
+};
+
 // Thread safe; add() from one thread at a time.
 class Ledger {
  public:
@@ -36,7 +42,7 @@ class Ledger {
 
   // The row of a kind and label, to add to; it stays.
   Entry& entry(const std::string& group, CollectiveKind kind, const std::string& label);
-  static void add(Entry& entry, const LedgerRow& cost);
+  static void add(Entry& entry, const LedgerCost& cost);
   static const std::string& label(const Entry& entry);
 
   std::vector<LedgerRow> rows() const;  // those with calls; by group, kind, label

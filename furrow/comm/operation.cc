@@ -27,7 +27,7 @@ Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t seque
   e.root = is_pair(c.kind) ? -1 : c.root_or_peer;
   // Not the counts of all_to_all: those differ.
   if (c.kind != CollectiveKind::kAllToAll) {
-    e.elements = static_cast<int64_t>(std::max(c.in.size(), c.out.size()) / dtype_size(c.dtype));
+    e.elements = elements_in(std::max(c.in.size(), c.out.size()), c.dtype);
     if (!c.counts.empty()) e.counts_hash = static_cast<uint32_t>(xxh3_64(std::as_bytes(std::span(c.counts))));
   }
   std::memcpy(e.label, c.label.data(), std::min(c.label.size(), sizeof(e.label)));
@@ -44,7 +44,7 @@ int64_t operation_clock_ns(const Collective& c) {
 
 int64_t deadline_of(const Communicator& communicator, const Collective& c, int64_t started_ns) {
   return started_ns - stopped_ns() +
-         (c.timeout_ms > 0 ? c.timeout_ms : communicator.options().timeout_ms) * kMillisecond;
+         (c.timeout_ms > 0 ? c.timeout_ms : communicator.timeout_ms()) * kMillisecond;
 }
 
 void fail_operation(Communicator& communicator, const GroupSpec& group, const Envelope& envelope,
@@ -70,14 +70,10 @@ void GroupCosts::add(const Collective& c, int algorithm, const WireBytes& wire, 
   if (!expected_) expect(c);
   expected_ = false;
   const bool outgoing = c.kind == CollectiveKind::kReduce || c.kind == CollectiveKind::kSend;
-  LedgerRow cost;
-  cost.algorithm = algorithm;
-  cost.calls = 1;
-  cost.payload_bytes = payload_bytes_;
-  cost.wire_bytes = outgoing ? wire.sent + wire.overhead_sent : wire.received + wire.overhead_received;
-  cost.bound_bytes = bound_bytes_;
-  cost.busy_ns = busy_ns;
-  Ledger::add(*entries_[static_cast<size_t>(c.kind)], cost);
+  const int64_t wire_bytes =
+      outgoing ? wire.sent + wire.overhead_sent : wire.received + wire.overhead_received;
+  Ledger::add(*entries_[static_cast<size_t>(c.kind)],
+              {algorithm, payload_bytes_, wire_bytes, bound_bytes_, busy_ns});
 }
 
 }  // namespace furrow::comm

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <exception>
 
@@ -15,6 +16,11 @@ namespace furrow::comm {
 
 // Whose price is the round between two cores or hosts, not its bytes.
 inline bool is_small(const Collective& c) { return std::max(c.in.size(), c.out.size()) <= kInlineBytes; }
+
+// A division would be the dearest instruction of a small operation; data types have sizes of powers of two.
+inline int64_t elements_in(size_t bytes, DType dtype) {
+  return static_cast<int64_t>(bytes >> std::countr_zero(dtype_size(dtype)));
+}
 
 inline bool is_pair(CollectiveKind kind) {
   return kind == CollectiveKind::kSend || kind == CollectiveKind::kRecv;

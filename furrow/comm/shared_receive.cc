@@ -116,8 +116,13 @@ void SharedTransport::finish(int peer, uint64_t message) {
 // Its slot is the sender's again.
 void SharedTransport::take_out(int peer, uint64_t message) {
   Receiver& receiver = receivers_[static_cast<size_t>(peer)];
-  receiver.taken |= bit(message);
-  receiver.done |= bit(message);
+  if (message == receiver.low && receiver.done == 0) {  // as mostly: in the order in which they came
+    receiver.taken &= ~bit(message);
+    ++receiver.low;
+  } else {
+    receiver.taken |= bit(message);
+    receiver.done |= bit(message);
+  }
   while ((receiver.done & bit(receiver.low)) != 0) {
     receiver.taken &= ~bit(receiver.low);
     receiver.done &= ~bit(receiver.low);

@@ -100,6 +100,12 @@ Ticket SharedTransport::post_expose(int peer, const Envelope& envelope, std::spa
 Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const std::byte> bytes,
                              MessageForm form) {
   Sender& sender = senders_[static_cast<size_t>(peer)];
+  if (form == MessageForm::kInline && sender.waiting.empty() && can_publish(peer, form)) {
+    ++sender.next;
+    count_sent(envelope.channel, bytes.size());
+    publish_inline(peer, envelope, bytes);
+    return {peer, 0};
+  }
   Outgoing message{envelope, bytes, form, {}, nullptr};
   if (form != MessageForm::kInline && !bytes.empty()) {
     std::optional<Location> location = locate(bytes);
@@ -117,9 +123,8 @@ Ticket SharedTransport::post(int peer, const Envelope& envelope, std::span<const
   } else {
     count_sent(envelope.channel, bytes.size());
   }
-  if (sender.waiting.empty() && can_publish(peer, form)) {
+  if (form != MessageForm::kInline && sender.waiting.empty() && can_publish(peer, form)) {
     publish(peer, message);
-    if (form == MessageForm::kInline) return {peer, 0};
   } else {
     sender.waiting.push_back(std::move(message));
     ++deferred_;
@@ -135,28 +140,41 @@ bool SharedTransport::can_publish(int peer, MessageForm form) {
   return sender.published < sender.consumed + kSlots;
 }
 
-void SharedTransport::publish(int peer, Outgoing& message) {
+// The slot of the next message, with all but its bytes.
+Slot& SharedTransport::next_slot(int peer, const Envelope& envelope, size_t bytes, MessageForm form) {
   Sender& sender = senders_[static_cast<size_t>(peer)];
-  const uint64_t t = sender.published++;
-  Lane& lane = *own().lane_to(peer);
-  Slot& slot = lane.slots[t % kSlots];
-  slot.channel = message.envelope.channel;
-  slot.fingerprint = fingerprint(message.envelope);
-  slot.bytes = message.bytes.size();
-  slot.form = message.form;
-  slot.envelope = message.envelope;
-  if (message.form != MessageForm::kInline) {
-    if (sender.free_ends.empty()) sender.free_ends.push_back(sender.used_ends++);
-    const Place place{message.location.offset, message.location.segment, sender.free_ends.back()};
-    sender.free_ends.pop_back();
-    std::memcpy(slot.data, &place, sizeof(place));
-    sender.awaited.push_back({t, place.end, std::move(message.staged)});
-  } else if (!message.bytes.empty()) {
-    std::memcpy(slot.data, message.bytes.data(), message.bytes.size());
-  }
-  tell(control(peer), slot.state, t + 1);
-  fetch_to_write(lane.slots[(t + 1) % kSlots],
-                 message.form == MessageForm::kInline ? message.bytes.size() : sizeof(Place));
+  Slot& slot = own().lane_to(peer)->slots[sender.published++ % kSlots];
+  slot.channel = envelope.channel;
+  slot.fingerprint = fingerprint(envelope);
+  slot.bytes = bytes;
+  slot.form = form;
+  slot.envelope = envelope;
+  return slot;
+}
+
+void SharedTransport::hand_over(int peer, Slot& slot, size_t inline_bytes) {
+  const uint64_t published = senders_[static_cast<size_t>(peer)].published;
+  tell(control(peer), slot.state, published);
+  fetch_to_write(own().lane_to(peer)->slots[published % kSlots], inline_bytes);
+}
+
+void SharedTransport::publish_inline(int peer, const Envelope& envelope, std::span<const std::byte> bytes) {
+  Slot& slot = next_slot(peer, envelope, bytes.size(), MessageForm::kInline);
+  if (!bytes.empty()) std::memcpy(slot.data, bytes.data(), bytes.size());
+  hand_over(peer, slot, bytes.size());
+}
+
+void SharedTransport::publish(int peer, Outgoing& message) {
+  if (message.form == MessageForm::kInline) return publish_inline(peer, message.envelope, message.bytes);
+  Sender& sender = senders_[static_cast<size_t>(peer)];
+  const uint64_t number = sender.published;
+  Slot& slot = next_slot(peer, message.envelope, message.bytes.size(), message.form);
+  if (sender.free_ends.empty()) sender.free_ends.push_back(sender.used_ends++);
+  const Place place{message.location.offset, message.location.segment, sender.free_ends.back()};
+  sender.free_ends.pop_back();
+  std::memcpy(slot.data, &place, sizeof(place));
+  sender.awaited.push_back({number, place.end, std::move(message.staged)});
+  hand_over(peer, slot, sizeof(Place));
 }
 
 void SharedTransport::flush(int peer) {

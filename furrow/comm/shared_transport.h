@@ -37,7 +37,7 @@ class SharedTransport : public Transport, public PeerMemory {
     failure_handler_ = std::move(handler);
   }
   void listen() override;
-  void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) override;
+  ProgressNote* progress_note() override { return &own().progress; }
   std::optional<PeerProgress> progress_of(int peer) const override;
   const WireCounts& wire() const override { return wire_; }
 
@@ -112,6 +112,9 @@ class SharedTransport : public Transport, public PeerMemory {
 
   // REQUIRES, of what follows up to bytes_of(): mutex_ is held.
   Ticket post(int peer, const Envelope& envelope, std::span<const std::byte> bytes, MessageForm form);
+  Slot& next_slot(int peer, const Envelope& envelope, size_t bytes, MessageForm form);
+  void hand_over(int peer, Slot& slot, size_t inline_bytes);
+  void publish_inline(int peer, const Envelope& envelope, std::span<const std::byte> bytes);
   void publish(int peer, Outgoing& message);
   bool can_publish(int peer, MessageForm form);
   void flush(int peer);
@@ -132,11 +135,9 @@ class SharedTransport : public Transport, public PeerMemory {
   void tell_consumed(int peer);
   std::byte* bytes_of(int peer, Slot& slot);
 
-  void count_sent(uint64_t channel, size_t bytes) {
-    wire_.add(channel, {.sent = static_cast<int64_t>(bytes)});
-  }
+  void count_sent(uint64_t channel, size_t bytes) { wire_.add_sent(channel, static_cast<int64_t>(bytes)); }
   void count_received(uint64_t channel, size_t bytes) {
-    wire_.add(channel, {.received = static_cast<int64_t>(bytes)});
+    wire_.add_received(channel, static_cast<int64_t>(bytes));
   }
 
   // What a thread waits for, and what tells without the lock that it may have come.

@@ -77,11 +77,6 @@ void SharedTransport::ring(Control& control) {
 
 // ---- progress and failure ----
 
-void SharedTransport::note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
-  if (finished) return own().progress.end(now_ns);
-  own().progress.begin(envelope, now_ns);
-}
-
 std::optional<PeerProgress> SharedTransport::progress_of(int peer) const {
   std::optional<ProgressNote::State> state;
   // It may be just writing; or have been stopped while it did.

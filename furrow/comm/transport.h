@@ -47,6 +47,8 @@ std::string describe(const Envelope& e);  // "reduce_scatter 'reduce_grads h.3' 
 // Error{failed_precondition}: "rank 0 runs X, rank 1 runs Y: ..."
 Error mismatch_error(int rank, const Envelope& mine, int peer, const Envelope& theirs);
 
+class ProgressNote;  // comm/progress_note.h
+
 // How far a peer is, as seen from here.
 struct PeerProgress {
   enum class How : uint8_t {
@@ -132,10 +134,9 @@ class Transport {
   // abort.
   virtual void listen() {}
 
-  // What this rank does now, for the errors of the others; "" between operations.  Cheap.
-  virtual void note_progress(const Envelope& envelope, bool finished, int64_t now_ns) {
-    (void)envelope, (void)finished, (void)now_ns;
-  }
+  // Where the communicator notes what this rank does, so that peers see it for their errors; null where they
+  // do not.  It lives as long as the transport.
+  virtual ProgressNote* progress_note() { return nullptr; }
   // What a peer, which this transport reaches, was at; nothing where it is not known.
   virtual std::optional<PeerProgress> progress_of(int peer) const {
     (void)peer;

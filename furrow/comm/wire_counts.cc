@@ -1,21 +1,7 @@
 #include "furrow/comm/wire_counts.h"
 
 namespace furrow::comm {
-namespace {
-
-void increase(std::atomic<int64_t>& total, int64_t by) {
-  if (by != 0) total.store(total.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
-}
-
-}  // namespace
-
-WireBytes WireCounts::Row::bytes() const {
-  return {sent.load(std::memory_order_relaxed), received.load(std::memory_order_relaxed),
-          overhead_sent.load(std::memory_order_relaxed), overhead_received.load(std::memory_order_relaxed)};
-}
-
-WireCounts::Row& WireCounts::row(uint64_t channel) {
-  if (!is_independent(channel)) return first_;
+WireCounts::Row& WireCounts::independent_row(uint64_t channel) {
   Row* last = &first_;
   for (Row* next = last->next; next != nullptr; next = next->next) {
     if (next->channel == channel) return *next;

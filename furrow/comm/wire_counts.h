@@ -34,6 +34,8 @@ struct WireBytes {
 class WireCounts {
  public:
   void add(uint64_t channel, const WireBytes& bytes);
+  void add_sent(uint64_t channel, int64_t bytes) { increase(row(channel).sent, bytes); }
+  void add_received(uint64_t channel, int64_t bytes) { increase(row(channel).received, bytes); }
   WireBytes all() const;
   // Of the independent group of that channel; of an even channel, of all groups that are not independent.
   WireBytes of(uint64_t channel) const;
@@ -43,9 +45,17 @@ class WireCounts {
     uint64_t channel = 0;  // 0: of all that are even
     std::atomic<int64_t> sent{0}, received{0}, overhead_sent{0}, overhead_received{0};
     std::atomic<Row*> next{nullptr};
-    WireBytes bytes() const;
+    WireBytes bytes() const {
+      return {sent.load(std::memory_order_relaxed), received.load(std::memory_order_relaxed),
+              overhead_sent.load(std::memory_order_relaxed),
+              overhead_received.load(std::memory_order_relaxed)};
+    }
   };
-  Row& row(uint64_t channel);
+  static void increase(std::atomic<int64_t>& total, int64_t by) {
+    total.store(total.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+  }
+  Row& row(uint64_t channel) { return is_independent(channel) ? independent_row(channel) : first_; }
+  Row& independent_row(uint64_t channel);
 
   Row first_;
   std::vector<std::unique_ptr<Row>> others_;  // for who adds; read along `next`

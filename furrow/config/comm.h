@@ -51,8 +51,10 @@ struct Comm {
               "\"100Mbit,2ms\". All traffic then takes TCP. Empty: none."});
     v("interface", &Comm::interface,
       {.doc =
-           "Network interface that peers reach this rank at, such as \"eth0\". Empty: the one on the route "
-           "to rank 0."});
+           "Network interface that peers reach this rank at, such as \"eth0\", or several names with commas "
+           "between them where hosts call theirs differently, \"eth0,ib0\": the first that a host has. "
+           "Empty: "
+           "the one on the route to rank 0."});
     v("connections", &Comm::connections,
       {.min = 1,
        .max = 64,

@@ -63,14 +63,18 @@ Value value_of_word(const Field& field, std::string_view word, const std::string
   if (list.starts_with('[') && list.ends_with(']')) list = list.substr(1, list.size() - 2);
   std::vector<std::string> texts;
   std::vector<int64_t> integers;
+  std::vector<double> numbers;
   for (const std::string& part : trim(list).empty() ? std::vector<std::string>{} : split(list, ',')) {
     std::string_view item = trim(part);
     if (item.size() >= 2 && item.front() == '"' && item.back() == '"') item = item.substr(1, item.size() - 2);
     texts.emplace_back(item);
     if (parse_int(item, integer)) integers.push_back(integer);
+    if (parse_double(item, number)) numbers.push_back(number);
   }
   if (std::holds_alternative<std::vector<std::string>>(wanted)) return texts;
-  if (integers.size() != texts.size()) refuse_type(field, fmt::format("'{}'", word), context);
+  const bool whole = std::holds_alternative<std::vector<int64_t>>(wanted);
+  if (!whole && numbers.size() == texts.size()) return numbers;
+  if (!whole || integers.size() != texts.size()) refuse_type(field, fmt::format("'{}'", word), context);
   return integers;
 }
 

@@ -71,9 +71,9 @@ TEST(Parse, KnowsWhereEachValueIsFrom) {
 }
 
 TEST(Parse, UnknownNamesGiveFileLineAndNearest) {
-  EXPECT_THAT(
-      parse_error("[training]\nstepz = 1\n"),
-      HasSubstr("x.toml:2: unknown key in [training] 'stepz': did you mean 'steps'? known: dataset, "));
+  EXPECT_THAT(parse_error("[training]\nstepz = 1\n"),
+              HasSubstr("x.toml:2: unknown key in [training] 'stepz': did you mean 'steps'? known: "
+                        "balance_classes, class_weights, dataset, "));
   EXPECT_THAT(parse_error("\n[trainin]\nsteps = 1\n"),
               HasSubstr("x.toml:3: unknown section 'trainin': did you mean 'training'?"));
   EXPECT_THAT(parse_error("[trainin]\n"), HasSubstr("x.toml:1: unknown section 'trainin'"));
@@ -137,8 +137,9 @@ TEST(Parse, WrongTypesNameTheWantedOne) {
   EXPECT_THAT(parse_error("[optimizer]\nlr = true\n"), HasSubstr("must be a number, not true"));
   EXPECT_THAT(parse_error("[model]\nhidden = 3\n"), HasSubstr("must be a list of integers, not 3"));
   EXPECT_THAT(parse_error("[model]\nhidden = [1, \"a\"]\n"), HasSubstr("not a list of mixed types"));
-  EXPECT_THAT(parse_error("[model]\nhidden = [1.5]\n"), HasSubstr("neither an integer nor a string"));
-  EXPECT_THAT(parse_error("[model]\nunits = [[1, 2]]\n"), HasSubstr("neither an integer nor a string"));
+  EXPECT_THAT(parse_error("[model]\nhidden = [1.5]\n"),
+              HasSubstr("must be a list of integers, not [1.5] (a list of numbers)"));
+  EXPECT_THAT(parse_error("[model]\nunits = [[1, 2]]\n"), HasSubstr("neither a number nor a string"));
   EXPECT_THAT(parse_error("[training]\nsteps = 2020-01-01\n"), HasSubstr("not a date or time"));
   EXPECT_THAT(parse_error("[training]\nsteps = {a = 1}\n"), HasSubstr("not a table"));
   EXPECT_THAT(parse_error(kSmall, {"--training.steps", "ten"}),
@@ -306,6 +307,12 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
   EXPECT_NO_THROW(parse(folder + "resize_size = 256\nrandom_resized_crop = true\n", "x"));
   EXPECT_THAT(parse_error(folder + "resize_size = 200\n"),
               HasSubstr("x.toml:6: data.crop_size 224 is more than data.resize_size 200 leaves"));
+  EXPECT_THAT(
+      parse_error(folder + "random_resized_crop = true\nrandom_resized_crop_max_scale = 0.05\n"),
+      HasSubstr("data.random_resized_crop_min_scale 0.08 is more than random_resized_crop_max_scale"));
+  EXPECT_THAT(
+      parse_error(folder + "random_resized_crop = true\nrandom_resized_crop_max_ratio = 0.5\n"),
+      HasSubstr("data.random_resized_crop_min_ratio 0.75 is more than random_resized_crop_max_ratio"));
   EXPECT_THAT(
       parse_error("[training]\nsteps = 9\n[comm]\nbackend = \"nccl\"\n"),
       HasSubstr("x.toml:4: comm.backend = nccl moves memory of GPUs, and training.device = cpu has none"));
@@ -490,6 +497,37 @@ TEST(Losses, OfTokensAreCrossEntropies) {
   EXPECT_THAT(error("binary", "lstm"), HasSubstr("binary tells two classes apart, and model.name = lstm"));
   EXPECT_THAT(error("mse", "blocks"), HasSubstr("and training.dataset = text gives the next token"));
   EXPECT_NO_THROW(parse(kSmall, "x", {"--training.loss=mse", "--model.name=mlp", "--training.dataset=idx"}));
+}
+
+TEST(ClassWeights, AreNumbersOrBalanced) {
+  const std::string list = "[training]\nsteps = 9\nclass_weights = [0.5, 2, 0]\n";
+  const Config config = parse(list, "x.toml");
+  EXPECT_THAT(config.training.class_weights, ElementsAre(0.5, 2, 0));
+  EXPECT_EQ(parse(to_toml(config), "x.toml"), config);
+  const auto given = [](const char* word) {
+    return parse(kSmall, "x", {std::string("--training.class_weights=") + word}).training.class_weights;
+  };
+  EXPECT_THAT(given("[1, 2.5]"), ElementsAre(1, 2.5));
+  EXPECT_THAT(given("3,4"), ElementsAre(3, 4));
+  EXPECT_THAT(given(""), ElementsAre());
+  EXPECT_THAT(parse("[training]\nsteps = 9\nclass_weights = [1, 2]\n", "x").training.class_weights,
+              ElementsAre(1, 2));
+  EXPECT_THAT(parse("[training]\nsteps = 9\nclass_weights = []\n", "x").training.class_weights,
+              ElementsAre());
+  EXPECT_THAT(parse_error("[training]\nsteps = 9\nclass_weights = [1, \"two\"]\n"),
+              HasSubstr("must be a list of numbers, not a list of mixed types"));
+  EXPECT_THAT(parse_error("[model]\nhidden = [8, 1.5]\n"), HasSubstr("must be a list of integers"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.class_weights=1,-2"}), HasSubstr("must be at least 0"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.class_weights=1,x"}), HasSubstr("a list of numbers"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.class_weights=0,0"}), HasSubstr("are all 0"));
+  EXPECT_THAT(parse_error(list + "balance_classes = true\n"), HasSubstr("leave out one of them"));
+  EXPECT_THAT(
+      parse_error(kSmall, {"--training.balance_classes", "--training.dataset=text", "--model.name=gpt"}),
+      HasSubstr("tokens are none"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.balance_classes", "--training.objective=distillation",
+                                   "--distillation.teacher=t"}),
+              HasSubstr("training.objective = distillation does not"));
+  EXPECT_THAT(parse_error(kSmall, {"--training.pos_weight=0"}), HasSubstr("above 0"));
 }
 
 TEST(ModelContext, IsSeqLenWhereUnset) {

@@ -17,11 +17,14 @@ struct Data {
   std::vector<std::string> train_files = {"data_batch_1.bin", "data_batch_2.bin", "data_batch_3.bin",
                                           "data_batch_4.bin", "data_batch_5.bin"};
   std::vector<std::string> test_files = {"test_batch.bin"};
-  int64_t image_size = 32;
+  int64_t image_size = 0;
   int64_t resize_size = 0;
   int64_t crop_size = 0;
   bool random_resized_crop = false;
   double random_resized_crop_min_scale = 0.08;
+  double random_resized_crop_max_scale = 1;
+  double random_resized_crop_min_ratio = 3.0 / 4;
+  double random_resized_crop_max_ratio = 4.0 / 3;
   int64_t random_crop_padding = 0;
   bool random_flip = false;
   std::string train_table;
@@ -79,7 +82,7 @@ struct Data {
   static void images(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kCifar = "training.dataset=cifar10|mixture";
-    constexpr std::string_view kFolder = "training.dataset=folder|mixture";
+    constexpr std::string_view kFiles = "training.dataset=folder|mixture|pack";
     constexpr std::string_view kImages = "training.dataset=cifar10|folder|idx|mixture|pack";
     v("train_files", &Data::train_files,
       {.effect = kRecipe,
@@ -89,15 +92,16 @@ struct Data {
       {.only_if = kCifar, .doc = "Files of the test split. None of them there: no test split."});
     v("image_size", &Data::image_size,
       {.effect = kRecipe,
-       .min = 1,
+       .min = 0,
        .max = 4096,
-       .only_if = kFolder,
-       .doc = "Images are scaled so that their shorter side has this many pixels; the middle is taken."});
+       .only_if = kFiles,
+       .doc = "Image files are scaled so that their shorter side has this many pixels; the middle is taken. "
+              "0: 32, and of a pack of image files what it was packed with."});
     v("resize_size", &Data::resize_size,
       {.effect = kRecipe,
        .min = 0,
        .max = 4096,
-       .only_if = kFolder,
+       .only_if = kFiles,
        .doc =
            "What the shorter side is scaled to before the middle is taken, torchvision's Resize. 0: what is "
            "taken of it."});
@@ -105,22 +109,9 @@ struct Data {
       {.effect = kRecipe,
        .min = 0,
        .max = 4096,
-       .only_if = kFolder,
+       .only_if = kFiles,
        .doc = "Pixels of a side that are taken of the middle, torchvision's CenterCrop. 0: image_size."});
-    v("random_resized_crop", &Data::random_resized_crop,
-      {.effect = kRecipe,
-       .only_if = kFolder,
-       .doc = "Training images are a region of the original, of random size, place and shape (3/4 to 4/3), "
-              "scaled "
-              "to crop_size, anew in each epoch: torchvision's RandomResizedCrop. Validation and test are "
-              "not."});
-    v("random_resized_crop_min_scale", &Data::random_resized_crop_min_scale,
-      {.effect = kRecipe,
-       .min = 0,
-       .max = 1,
-       .above_min = true,
-       .only_if = "data.random_resized_crop=true",
-       .doc = "The least share of the original's pixels that such a region has."});
+    regions(v, kFiles);
     v("random_crop_padding", &Data::random_crop_padding,
       {.effect = kRecipe,
        .min = 0,
@@ -135,14 +126,62 @@ struct Data {
   }
 
   template <class V>
+  static void regions(V& v, std::string_view files) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kRegions = "data.random_resized_crop=true";
+    v("random_resized_crop", &Data::random_resized_crop,
+      {.effect = kRecipe,
+       .only_if = files,
+       .doc =
+           "Training images are a region of the original, of random size, place and shape, scaled to "
+           "crop_size, anew in each epoch: torchvision's RandomResizedCrop. Validation and test are not. Of "
+           "packs for those of image files."});
+    v("random_resized_crop_min_scale", &Data::random_resized_crop_min_scale,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1,
+       .above_min = true,
+       .only_if = kRegions,
+       .doc = "The least share of the original's pixels that such a region has."});
+    v("random_resized_crop_max_scale", &Data::random_resized_crop_max_scale,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 1,
+       .above_min = true,
+       .only_if = kRegions,
+       .doc = "The largest such share."});
+    v("random_resized_crop_min_ratio", &Data::random_resized_crop_min_ratio,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 100,
+       .above_min = true,
+       .only_if = kRegions,
+       .doc = "The least ratio of such a region's width to its height."});
+    v("random_resized_crop_max_ratio", &Data::random_resized_crop_max_ratio,
+      {.effect = kRecipe,
+       .min = 0,
+       .max = 100,
+       .above_min = true,
+       .only_if = kRegions,
+       .doc = "The largest such ratio."});
+  }
+
+  template <class V>
   static void tables(V& v) {
     constexpr Effect kRecipe = Effect::kRecipe;
     constexpr std::string_view kTable = "training.dataset=mixture|table";
     v("train_table", &Data::train_table,
-      {.effect = kRecipe, .only_if = kTable, .doc = "The table in dataset_path, where that is a folder."});
+      {.effect = kRecipe,
+       .only_if = kTable,
+       .doc =
+           "The table in dataset_path, where that is a folder: a file, a pattern of files that are parts of "
+           "one (\"part-*.parquet\"), or a folder of such. Empty: all tables of dataset_path, which must be "
+           "parts of one."});
     v("test_table", &Data::test_table,
       {.only_if = kTable,
-       .doc = "The table of the test split, in the same folder. Empty: see test_fraction."});
+       .doc =
+           "The table of the test split, in the same folder: a file, a pattern or a folder, as train_table. "
+           "Empty: see test_fraction."});
     v("target", &Data::target, {.effect = kRecipe, .only_if = kTable, .doc = "The column to predict."});
     v("column_names", &Data::column_names,
       {.effect = kRecipe, .only_if = kTable, .doc = "Of a CSV file without a first line that has them."});
@@ -200,14 +239,17 @@ struct Data {
     constexpr std::string_view kText = "training.dataset=mixture|text";
     v("tokenizer", &Data::tokenizer,
       {.effect = kRecipe,
-       .choices = "char|byte|gpt2|sentencepiece",
+       .choices = "char|byte|gpt2|hf|sentencepiece",
        .only_if = kText,
        .doc = "char: one token per character that occurs in the text; byte: 256 tokens; gpt2: byte pairs; "
+              "hf: byte pairs as Hugging Face's tokenizer.json has them, GPT-2's or Llama 3's; "
               "sentencepiece: the pieces of a model, lines being sentences where it has no token for their "
               "ends."});
     v("tokenizer_path", &Data::tokenizer_path,
-      {.only_if = "data.tokenizer=gpt2|sentencepiece",
-       .doc = "The file of the tokenizer, vocab.bpe (or merges.txt) or tokenizer.model, or its folder."});
+      {.only_if = "data.tokenizer=gpt2|hf|sentencepiece",
+       .doc =
+           "The file of the tokenizer, vocab.bpe (or merges.txt), tokenizer.json or tokenizer.model, or its "
+           "folder."});
     v("document_separator", &Data::document_separator,
       {.effect = kRecipe,
        .only_if = kText,
@@ -220,7 +262,8 @@ struct Data {
        .only_if = kText,
        .doc =
            "What takes the place of the separator: none, it stays what it is, text; end, the token that ends "
-           "a text, <|endoftext|> of gpt2, </s> of sentencepiece; begin_end, also the one that begins it. "
+           "a text, <|endoftext|> of gpt2, </s> of sentencepiece, the eos_token of hf; begin_end, also the "
+           "one that begins it. "
            "Only with document_separator."});
     v("text_files", &Data::text_files,
       {.effect = kRecipe,
@@ -281,8 +324,9 @@ struct Data {
        .max = 1024,
        .only_if = "training.dataset=folder|mixture|pack",
        .doc =
-           "Threads that read batches, and the samples of one that takes long, side by side. 0: of a folder "
-           "every core, which decodes its images; else one, or four where a pack is streamed."});
+           "Threads that read batches, and the samples of one that takes long, side by side. 0: of image "
+           "files, in a folder or a pack, every core, which decodes them; else one, or four where a pack is "
+           "streamed."});
     v("shuffle", &Data::shuffle,
       {.effect = kRecipe,
        .doc = "Visit the training split in another order each epoch, a function of seed and epoch."});

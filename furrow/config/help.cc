@@ -16,8 +16,8 @@ namespace {
 
 std::string type_text(const Field& field) {
   if (!field.spec.choices.empty()) return join(split(field.spec.choices, '|'), ", ");
-  constexpr std::string_view names[] = {"bool",   "integer",          "number",
-                                        "string", "list of integers", "list of strings"};
+  constexpr std::string_view names[] = {
+      "bool", "integer", "number", "string", "list of integers", "list of strings", "list of numbers"};
   return std::string(names[field.default_value.index()]);
 }
 

@@ -61,10 +61,15 @@ struct TomlText {
   std::string operator()(const std::vector<int64_t>& list) const {
     return fmt::format("[{}]", fmt::join(list, ", "));
   }
-  std::string operator()(const std::vector<std::string>& list) const {
-    std::vector<std::string> quoted;
-    for (const std::string& text : list) quoted.push_back((*this)(text));
-    return fmt::format("[{}]", fmt::join(quoted, ", "));
+  std::string operator()(const std::vector<std::string>& list) const { return each(list); }
+  std::string operator()(const std::vector<double>& list) const { return each(list); }
+
+ private:
+  template <class T>
+  std::string each(const std::vector<T>& list) const {
+    std::vector<std::string> texts;
+    for (const T& element : list) texts.push_back((*this)(element));
+    return fmt::format("[{}]", fmt::join(texts, ", "));
   }
 };
 
@@ -76,9 +81,13 @@ Value convert(const FieldInfo& field, const Value& value, const std::string& con
       integer != nullptr && std::holds_alternative<double>(wanted)) {
     return static_cast<double>(*integer);
   }
+  const bool numbers = std::holds_alternative<std::vector<double>>(wanted);
+  if (const auto* integers = std::get_if<std::vector<int64_t>>(&value); integers != nullptr && numbers)
+    return std::vector<double>(integers->begin(), integers->end());
   const auto* texts = std::get_if<std::vector<std::string>>(&value);
-  if (texts != nullptr && texts->empty() && std::holds_alternative<std::vector<int64_t>>(wanted)) {
-    return std::vector<int64_t>{};
+  if (texts != nullptr && texts->empty()) {
+    if (numbers) return std::vector<double>{};
+    if (std::holds_alternative<std::vector<int64_t>>(wanted)) return std::vector<int64_t>{};
   }
   refuse_type(field, fmt::format("{} ({})", to_toml(value), type_name(value)), context);
 }
@@ -94,8 +103,9 @@ Value expand(Value value, const std::string& context) {
 }  // namespace
 
 std::string_view type_name(const Value& value) {
-  constexpr std::string_view names[] = {"true or false", "an integer",         "a number",
-                                        "a string",      "a list of integers", "a list of strings"};
+  constexpr std::string_view names[] = {"true or false",    "an integer",         "a number",
+                                        "a string",         "a list of integers", "a list of strings",
+                                        "a list of numbers"};
   return names[value.index()];
 }
 
@@ -135,6 +145,8 @@ void check_value(const FieldInfo& field, const Value& value, const std::string& 
     check_choice(field, *text, context);
   } else if (const auto* integers = std::get_if<std::vector<int64_t>>(&value)) {
     for (const int64_t each : *integers) check_number(field, static_cast<double>(each), context);
+  } else if (const auto* numbers = std::get_if<std::vector<double>>(&value)) {
+    for (const double each : *numbers) check_number(field, each, context);
   } else if (const auto* texts = std::get_if<std::vector<std::string>>(&value)) {
     for (const std::string& each : *texts) check_choice(field, each, context);
   }

@@ -17,11 +17,11 @@
 
 namespace furrow::config {
 
-using Value =
-    std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>>;
+using Value = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>,
+                           std::vector<double>>;
 
-// "true or false", "an integer", "a number", "a string", "a list of integers", "a list of strings"; in order
-// of Value.
+// "true or false", "an integer", "a number", "a string", "a list of integers", "a list of strings", "a list
+// of numbers"; in order of Value.
 std::string_view type_name(const Value& value);
 std::string to_toml(const Value& value);  // as the right-hand side of a TOML line
 

@@ -27,22 +27,27 @@ std::optional<std::string> joined(const toml::array& list) {
   return words;
 }
 
-// A list of one of our element types; the empty list is one of strings, which a list of integers accepts too.
+// A list of one of our element types; the empty list is one of strings, which every other list accepts too.
 std::variant<Value, UnsupportedValue> read_list(const toml::array& list) {
   std::vector<int64_t> integers;
+  std::vector<double> numbers;  // integers among them
   std::vector<std::string> texts;
   for (const toml::node& element : list) {
     if (const auto integer = element.value_exact<int64_t>()) {
       integers.push_back(*integer);
+      numbers.push_back(static_cast<double>(*integer));
+    } else if (const auto number = element.value_exact<double>()) {
+      numbers.push_back(*number);
     } else if (const auto text = element.value_exact<std::string>()) {
       texts.push_back(*text);
     } else if (const auto words = element.is_array() ? joined(*element.as_array()) : std::nullopt) {
       texts.push_back(*words);
     } else {
-      return UnsupportedValue{"a list with an element that is neither an integer nor a string"};
+      return UnsupportedValue{"a list with an element that is neither a number nor a string"};
     }
   }
-  if (!integers.empty() && !texts.empty()) return UnsupportedValue{"a list of mixed types"};
+  if (!numbers.empty() && !texts.empty()) return UnsupportedValue{"a list of mixed types"};
+  if (integers.size() < numbers.size()) return Value(std::move(numbers));
   if (!integers.empty()) return Value(std::move(integers));
   return Value(std::move(texts));
 }

@@ -21,6 +21,9 @@ struct Training {
   std::string objective = "supervised";
   std::string loss = "cross_entropy";
   double label_smoothing = 0;
+  std::vector<double> class_weights;
+  bool balance_classes = false;
+  double pos_weight = 1;
   std::string dtype = "float32";
   std::string mixed_precision_param = "float32";
   std::vector<std::string> mixed_precision_units;
@@ -34,6 +37,7 @@ struct Training {
   static void fields(V& v) {
     samples(v);
     goals(v);
+    weights(v);
     numbers(v);
   }
   friend bool operator==(const Training&, const Training&) = default;
@@ -105,6 +109,33 @@ struct Training {
        .only_if = "training.loss=cross_entropy",
        .doc = "Share of each target that is spread over all classes while training; evaluation measures the "
               "plain loss."});
+  }
+
+  template <class V>
+  static void weights(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    constexpr std::string_view kClasses = "training.loss=cross_entropy|binary";
+    v("class_weights", &Training::class_weights,
+      {.effect = kRecipe,
+       .min = 0,
+       .only_if = kClasses,
+       .doc =
+           "What the loss of a sample counts, by its class: a number for each, in the order of the classes. "
+           "Losses are divided by the sum of the weights of the samples of the global batch, as with the "
+           "weight of PyTorch's CrossEntropyLoss; in evaluation too. Empty: each counts alike."});
+    v("balance_classes", &Training::balance_classes,
+      {.effect = kRecipe,
+       .only_if = kClasses,
+       .doc =
+           "Class weights from the training split: samples / (classes x samples of the class), so that each "
+           "class counts alike. Computed once, and kept with the run and its model."});
+    v("pos_weight", &Training::pos_weight,
+      {.effect = kRecipe,
+       .min = 0,
+       .above_min = true,
+       .only_if = "training.loss=binary",
+       .doc = "Multiplies the loss of the second class; the number of samples that it is divided by does not "
+              "change, as with pos_weight of PyTorch's BCEWithLogitsLoss."});
   }
 
   template <class V>

@@ -1,6 +1,8 @@
 // What single keys cannot say: combinations that are impossible, and settings that do nothing beside others.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
 #include "furrow/config/comm_check.h"
@@ -76,6 +78,19 @@ void check_crop(const Config& config) {
              own ? "crop_size" : "image_size", crop, data.resize_size));
 }
 
+void check_regions(const Config& config) {
+  const Data& data = config.data;
+  const auto ascend = [&](const char* key, double least, double largest) {
+    if (least <= largest) return;
+    refuse(config, fmt::format("data.random_resized_crop_min_{}", key),
+           fmt::format("data.random_resized_crop_min_{0} {1} is more than random_resized_crop_max_{0} {2}: "
+                       "lower the one, or raise the other",
+                       key, format_double(least), format_double(largest)));
+  };
+  ascend("scale", data.random_resized_crop_min_scale, data.random_resized_crop_max_scale);
+  ascend("ratio", data.random_resized_crop_min_ratio, data.random_resized_crop_max_ratio);
+}
+
 void check_data(const Config& config) {
   try {
     memory_budget(config.data);
@@ -112,6 +127,7 @@ void check_data(const Config& config) {
                dataset));
   }
   if (config.data.resize_size > 0) check_crop(config);
+  if (config.data.random_resized_crop) check_regions(config);
 }
 
 void check_optimizer(const Config& config) {
@@ -180,6 +196,31 @@ void check_loss(const Config& config) {
                      of_tokens ? "model.name = " + model : "training.dataset = text"));
 }
 
+void check_class_weights(const Config& config) {
+  const Training& training = config.training;
+  const std::vector<double>& weights = training.class_weights;
+  if (weights.empty() && !training.balance_classes) return;
+  const std::string_view key = weights.empty() ? "training.balance_classes" : "training.class_weights";
+  if (!weights.empty() && training.balance_classes) {
+    refuse(config, "training.balance_classes",
+           "training.class_weights and training.balance_classes both say what a class counts: leave out one "
+           "of them");
+  }
+  if (training.objective != "supervised") {
+    refuse(config, key,
+           fmt::format("{} weighs the classes of data, which training.objective = {} does not: leave it out",
+                       key, training.objective));
+  }
+  if (!weights.empty() && std::ranges::all_of(weights, [](double weight) { return weight == 0; })) {
+    refuse(config, key, "training.class_weights are all 0, so that nothing is trained: raise one of them");
+  }
+  if (training.balance_classes && training.dataset == "text") {
+    refuse(config, key,
+           "training.balance_classes counts the samples of a class, and tokens are none: set "
+           "training.class_weights, a number for each token, or neither");
+  }
+}
+
 void check_objective(const Config& config) {
   const std::string &objective = config.training.objective, &model = config.model.name;
   if ((objective == "gan") != (model == "gan")) {
@@ -240,6 +281,7 @@ void validate(const Config& config) {
   check_objective(config);
   check_metric(config);
   check_loss(config);
+  check_class_weights(config);
   check_stages(config);
   check_backend(config);
   check_offload(config);

@@ -172,6 +172,39 @@ BENCHMARK(BM_DecodeJpegs)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
+// Regions of the same files at random, flipped, from a pack of them (1) or from the folder (0).
+void BM_RegionsOfJpegs(benchmark::State& state) {
+  static const testing::TempFolder folder;
+  DatasetOptions options{.kind = "folder", .path = folder / "photographs", .image_size = 224};
+  options.keep_files = true;
+  static const bool written = [&options] {
+    write_photographs(folder / "photographs", 64);
+    write_pack(open_dataset(options), {.folder = (folder / "pack").string(), .kind = "folder", .threads = 2});
+    return true;
+  }();
+  benchmark::DoNotOptimize(written);
+  options.readers = static_cast<int>(state.range(1));
+  options.augmentation.resized_crop = options.augmentation.flip = true;
+  if (state.range(0) == 1) {
+    options.kind = "pack";
+    options.path = folder / "pack";
+  }
+  const Dataset dataset = open_dataset(options);
+  Loader loader(*dataset.train, SampleOrder(1, dataset.train->size(), true), {.sizes = {32}, .prefetch = 2});
+  int64_t samples = 0;
+  for (auto _ : state) {
+    samples += loader.next()->weight;
+    loader.release();
+  }
+  state.SetItemsProcessed(samples);
+}
+BENCHMARK(BM_RegionsOfJpegs)
+    ->ArgNames({"pack", "readers"})
+    ->ArgsProduct({{0, 1}, {1, 2}})
+    ->UseRealTime()
+    ->MeasureProcessCPUTime()
+    ->Unit(benchmark::kMillisecond);
+
 // The same images from a pack: mapped (0), streamed by one reader or more.  Stored bytes per second.
 void BM_LoaderOfAPack(benchmark::State& state) {
   static const testing::TempFolder folder;

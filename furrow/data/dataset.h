@@ -77,8 +77,9 @@ struct DatasetOptions {
   // pack: streamed when it has more bytes than this, else mapped; 0: always mapped.
   uint64_t memory_budget = 0;
   int readers = 0;  // folder, pack: threads that read at once; 0: one, four to stream, every core to decode
-  int64_t image_size = 32;                     // folder: pixels of a side
-  int64_t resize_size = 0;                     // folder: of the shorter side before the crop; 0: image_size
+  int64_t image_size = 0;                      // image files: pixels of a side; 0: 32, or as they were packed
+  int64_t resize_size = 0;                     // of the shorter side before the crop; 0: as image_size
+  bool keep_files = false;                     // folder: a pack of it holds the files, not pixels (records.h)
   std::string table_train = {};                // table: a file of the folder `path`
   std::string table_test = {};                 // table: beside it; empty: test_fraction, or no test split
   TableFormat table_format = {};               // table

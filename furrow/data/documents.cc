@@ -160,6 +160,26 @@ void DocumentSource::read(std::span<const int64_t> indices, std::span<const Arra
   }
 }
 
+namespace {
+
+// Where documents end, as records of their own.
+class EndRecords : public Records {
+ public:
+  explicit EndRecords(std::vector<int64_t> ends) : ends_(std::move(ends)) {}
+  std::string_view layout() const override { return kDocumentRecords; }
+  const std::vector<Field>& fields() const override { return fields_; }
+  int64_t size() const override { return static_cast<int64_t>(ends_.size()); }
+  void read(int64_t first, std::span<std::byte> out) const override {
+    std::memcpy(out.data(), ends_.data() + first, out.size());
+  }
+
+ private:
+  std::vector<int64_t> ends_;
+  std::vector<Field> fields_ = document_end_fields();
+};
+
+}  // namespace
+
 class DocumentSource::DocumentRecords : public Records {
  public:
   explicit DocumentRecords(const DocumentSource& source)
@@ -174,10 +194,10 @@ class DocumentSource::DocumentRecords : public Records {
     if (bytes.data() != out.data()) std::memcpy(out.data(), bytes.data(), bytes.size());
   }
 
-  std::vector<int64_t> ends() const override {
+  std::unique_ptr<Records> index() const override {
     std::vector<int64_t> ends = source_.ends_;
     for (int64_t& end : ends) end -= source_.begin_;
-    return ends;
+    return std::make_unique<EndRecords>(std::move(ends));
   }
 
  private:

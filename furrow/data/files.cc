@@ -204,7 +204,7 @@ int expanded(const fs::path& path, const std::function<void()>& between) {
     for (size_t got = piece.size(); got == piece.size();) {
       got = stream.read(piece);
       write_all(file, std::span(piece).first(got), fs::temp_directory_path().string());
-      between();
+      if (between) between();
     }
   } catch (...) {
     ::close(file);

@@ -67,7 +67,7 @@ class ContentStream {
 class RandomFile {
  public:
   // `between` is called now and then while what is compressed is read.
-  RandomFile(const std::filesystem::path& path, const std::function<void()>& between);
+  explicit RandomFile(const std::filesystem::path& path, const std::function<void()>& between = {});
   ~RandomFile();
   uint64_t size() const { return size_; }
   // Bytes from `offset` on; fewer only at the end.

@@ -165,6 +165,11 @@ void ImageSource::read_at(std::span<const int64_t> indices, std::span<const int6
   }
 }
 
+void ImageSource::read_targets(std::span<const int64_t> indices, const ArrayView& targets) const {
+  std::ranges::transform(indices, targets.as<int64_t>().begin(),
+                         [this](int64_t index) { return images_->label(image_of(index)); });
+}
+
 class ImageSource::PixelRecords : public Records {
  public:
   explicit PixelRecords(const ImageSource& source)
@@ -189,6 +194,9 @@ class ImageSource::PixelRecords : public Records {
   std::vector<Field> fields_;
 };
 
-std::unique_ptr<Records> ImageSource::records() const { return std::make_unique<PixelRecords>(*this); }
+std::unique_ptr<Records> ImageSource::records() const {
+  if (const ImageFiles* const files = images_->files()) return encoded_records(*files, subset_, size());
+  return std::make_unique<PixelRecords>(*this);
+}
 
 }  // namespace furrow::data

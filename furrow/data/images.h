@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "furrow/data/files.h"
+#include "furrow/data/image_files.h"
 #include "furrow/data/source.h"
 #include "furrow/preprocess/image_augmenter.h"
 #include "furrow/preprocess/image_normaliser.h"
@@ -34,6 +35,12 @@ class ImageStore {
                          std::span<uint8_t> scratch) const {
     return fetch(index, scratch);
   }
+  virtual int64_t label(size_t index) const {
+    std::vector<uint8_t> scratch(image_bytes() + sizeof(int32_t));
+    return fetch(index, scratch).label;
+  }
+  // The files that it decodes, where a pack is to keep those instead of pixels; else null.
+  virtual const ImageFiles* files() const { return nullptr; }
   // A hint that fetch(index) comes soon.
   virtual void prefetch(size_t /*index*/) const {}
 
@@ -44,6 +51,7 @@ class ImageStore {
 class LabelledStore : public ImageStore {
  public:
   virtual std::span<const int32_t> labels() const = 0;
+  int64_t label(size_t index) const override { return labels()[index]; }
   virtual const std::string& label_file() const = 0;  // for messages
 };
 
@@ -128,7 +136,8 @@ class ImageSource : public Source {
   }
   void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
                std::span<const ArrayView> fields) const override;
-  std::unique_ptr<Records> records() const override;  // pixels as they are, labels
+  void read_targets(std::span<const int64_t> indices, const ArrayView& targets) const override;
+  std::unique_ptr<Records> records() const override;  // pixels as they are, or files; labels
 
  private:
   class PixelRecords;

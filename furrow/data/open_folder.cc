@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
+#include <memory>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -10,6 +12,7 @@
 #include "furrow/base/text.h"
 #include "furrow/data/files.h"
 #include "furrow/data/image_file.h"
+#include "furrow/data/image_files.h"
 #include "furrow/data/open_images.h"
 #include "furrow/data/opening.h"
 #include "furrow/data/source_kinds.h"
@@ -148,80 +151,74 @@ fs::path validation_folder(const DatasetOptions& options) {
   return found;
 }
 
-// How a model that is trained now reads images.  Earlier ones, whose fitted values lack the key, were trained
-// on images decoded whole, their longer side rounded.
-constexpr const char* kReading = "image_reading";
-constexpr const char* kShrunk = "shrunk";
-
-struct Sizes {
-  int64_t resize = 0, crop = 0;
-  bool earlier = false;
-};
-
-Sizes sizes_of(const DatasetOptions& options, const Preprocessing* preprocessing) {
-  Sizes sizes{options.resize_size > 0 ? options.resize_size : options.image_size, options.image_size};
-  sizes.earlier =
-      preprocessing != nullptr && !preprocessing->contains(kReading) && sizes.resize == sizes.crop;
-  return sizes;
-}
-
 // Decodes a file whenever it is asked for.
-class FolderImages : public LabelledStore {
+class FolderImages : public LabelledStore, private ImageFiles {
  public:
-  FolderImages(Listing listing, Sizes sizes)
+  // `kept`: a pack of them keeps the files.
+  FolderImages(Listing listing, PictureSizes sizes, bool kept)
       : listing_(std::move(listing)),
         name_(listing_.folder.string()),
-        sizes_(sizes),
-        shape_{3, sizes.crop, sizes.crop} {}
+        cutter_(sizes),
+        shape_(cutter_.shape()) {
+    if (kept) decoded_ = std::make_unique<std::atomic<bool>[]>(listing_.files.size());
+  }
   int64_t size() const override { return static_cast<int64_t>(listing_.files.size()); }
   const Shape& shape() const override { return shape_; }
   std::span<const int32_t> labels() const override { return listing_.labels; }
   const std::string& label_file() const override { return name_; }
+  const ImageFiles* files() const override { return decoded_ ? this : nullptr; }
 
   Image fetch(size_t index, std::span<uint8_t> scratch) const override {
-    return read(index, scratch, [this](int64_t height, int64_t width) {
-      return sizes_.earlier ? preprocess::rounded_then_cropped(height, width, sizes_.crop)
-                            : preprocess::resize_then_crop(height, width, sizes_.resize, sizes_.crop);
-    });
+    const Image image = read(index, scratch, [this](auto file, auto pixels) { cutter_.cut(file, pixels); });
+    if (decoded_) decoded_[index].store(true, std::memory_order_relaxed);  // all of it, unlike regions
+    return image;
   }
 
   Image fetch_at(size_t index, int64_t position, const preprocess::ImageAugmenter& augmenter,
                  std::span<uint8_t> scratch) const override {
-    if (!augmenter.resizes()) return fetch(index, scratch);
-    return read(index, scratch, [&](int64_t height, int64_t width) {
-      return preprocess::Scaling{augmenter.region(position, height, width), sizes_.crop, sizes_.crop};
-    });
+    return read(index, scratch,
+                [&](auto file, auto pixels) { cutter_.cut_at(file, position, augmenter, pixels); });
   }
 
  private:
-  // `scaling_of` an image of these sides.  Of a JPEG no more is decoded than the scaled region needs.
-  template <class ScalingOf>
-  Image read(size_t index, std::span<uint8_t> scratch, const ScalingOf& scaling_of) const {
+  template <class Cut>
+  Image read(size_t index, std::span<uint8_t> scratch, const Cut& cut) const {
     const auto pixels = scratch.first(image_bytes());
     try {
-      preprocess::Scaling scaling;
-      int64_t height = 0, width = 0;
-      const auto choose = [&](int64_t image_height, int64_t image_width) {
-        height = image_height;
-        width = image_width;
-        scaling = scaling_of(height, width);
-        if (sizes_.earlier) return 1;
-        return std::min(shrink_to(scaling.region.height, scaling.height),
-                        shrink_to(scaling.region.width, scaling.width));
-      };
-      const DecodedImage image = decode_image(read_file(listing_.files[index]).as_uint8(), choose);
-      preprocess::resize(image.pixels, preprocess::shrunk(scaling, height, width, image.shrink), sizes_.crop,
-                         pixels);
+      cut(read_file(listing_.files[index]).as_uint8(), pixels);
     } catch (const Error& error) {
       throw error.with_context(listing_.files[index].string());
     }
     return {pixels, listing_.labels[index]};
   }
 
+  uint64_t file_bytes(size_t index) const override {
+    const uint64_t bytes = fs::file_size(listing_.files[index]);
+    if (bytes > 0 && bytes <= kMostImageFileBytes) return bytes;
+    throw Error(ErrorCode::kDataLoss, fmt::format("{} has {} bytes, which is no image: take it out",
+                                                  listing_.files[index].string(), bytes));
+  }
+  int32_t file_label(size_t index) const override { return listing_.labels[index]; }
+  PictureSizes fitted_sizes() const override { return cutter_.sizes(); }
+
+  // What the fit has decoded is a whole image; others are decoded here, as training would find out later.
+  void copy(const Part& part, std::span<std::byte> out) const override {
+    const fs::path& path = listing_.files[part.index];
+    if (part.offset == 0 && !decoded_[part.index].load(std::memory_order_relaxed)) {
+      std::vector<uint8_t> scratch(image_bytes());
+      fetch(part.index, scratch);
+    }
+    const RandomFile file(path);
+    if (file.size() == part.file_bytes && file.read_at(part.offset, out) == out.size()) return;
+    throw Error(ErrorCode::kFailedPrecondition,
+                fmt::format("{} has changed while it was packed: run the same command again", path.string()));
+  }
+
   Listing listing_;
   std::string name_;
-  Sizes sizes_;
+  PictureCutter cutter_;
   Shape shape_;
+  std::unique_ptr<std::atomic<bool>[]> decoded_;  // whether each is a whole image, of those that are kept
 };
 
 // Of test or validation: an image of a class that training does not have is an error; classes are matched by
@@ -259,25 +256,26 @@ bool is_image_folder(const fs::path& path) {
 
 Dataset open_folder(const DatasetOptions& options, const Preprocessing* preprocessing) {
   const fs::path folder = train_folder(options), test = options.path / "test";
-  const Sizes sizes = sizes_of(options, preprocessing);
+  const PictureSizes sizes = picture_sizes(options, preprocessing);
+  const auto images_of = [sizes, kept = options.keep_files](Listing listing) {
+    return std::make_shared<const FolderImages>(std::move(listing), sizes, kept);
+  };
   Listing listing = list_train(folder, options.opening);
   ImageParts parts{
       .train = nullptr, .classes = static_cast<int64_t>(listing.classes.size()), .names = listing.classes};
   parts.pool = std::make_shared<ReaderPool>(options.readers > 0 ? options.readers : core_count());
   if (folder != options.path && fs::is_directory(test)) {
     parts.test_name = test.string();
-    parts.test = [test, classes = listing.classes, sizes] {
-      return std::make_shared<const FolderImages>(list_like(test, classes), sizes);
-    };
+    parts.test = [test, classes = listing.classes, images_of] { return images_of(list_like(test, classes)); };
   }
   if (const fs::path validation = validation_folder(options); !validation.empty()) {
-    parts.validation = std::make_shared<const FolderImages>(list_like(validation, listing.classes), sizes);
+    parts.validation = images_of(list_like(validation, listing.classes));
     log_info(fmt::format("validation: the {} images of {}; none of those for training are held back",
                          parts.validation->size(), validation.string()));
   }
-  parts.train = std::make_shared<const FolderImages>(std::move(listing), sizes);
+  parts.train = images_of(std::move(listing));
   Dataset dataset = assemble_images(options, std::move(parts), preprocessing);
-  if (!sizes.earlier) dataset.preprocessing[kReading] = kShrunk;
+  note_reading(sizes, &dataset.preprocessing);
   return dataset;
 }
 
@@ -285,7 +283,7 @@ DataInfo probe_folder(const DatasetOptions& options) {
   const Listing listing = list_train(train_folder(options), options.opening);
   const auto images = static_cast<int64_t>(listing.files.size());
   const int64_t held_back = validation_folder(options).empty() ? validation_count(options, images) : 0;
-  return {image_fields({3, options.image_size, options.image_size}),
+  return {image_fields(PictureCutter(picture_sizes(options, nullptr)).shape()),
           static_cast<int64_t>(listing.classes.size()), images - held_back};
 }
 

@@ -81,6 +81,11 @@ bool share_budget(std::vector<Set>& sets, uint64_t budget) {
   return streamed;
 }
 
+// Of image files, which are decoded as they are read?
+bool decodes(const Set& set) {
+  return set.options.kind == "folder" || (set.options.kind == "pack" && pack_decodes(set.options));
+}
+
 // Each set opened with the values of one: what was fitted earlier, else the alphabet of all texts, else those
 // of the first pack, else those of the first set.
 std::vector<Dataset> open_sets(const std::vector<Set>& sets, const Preprocessing* preprocessing) {
@@ -215,7 +220,8 @@ Dataset open_mixture(const DatasetOptions& options, const Preprocessing* preproc
   for (size_t i = 0; i < sets.size(); ++i)
     named.push_back({sets[i].name, sets[i].weight, std::move(opened[i])});
   Dataset dataset = mix(std::move(named), options);
-  if (const int readers = readers_of(options, streamed); readers > 1) {
+  const bool decoded = std::ranges::any_of(sets, &decodes);
+  if (const int readers = readers_of(options, streamed, decoded); readers > 1) {
     dataset.train =
         std::make_unique<ParallelSource>(std::move(dataset.train), std::make_shared<ReaderPool>(readers));
   }

@@ -7,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/log.h"
+#include "furrow/base/process.h"
 #include "furrow/data/fitted_values.h"
 #include "furrow/data/open_images.h"
 #include "furrow/data/open_mixture.h"
@@ -106,7 +107,9 @@ PackAccess access_of(const PackInfo& info, uint64_t budget) {
   return budget > 0 && bytes > budget ? PackAccess::kStreamed : PackAccess::kMapped;
 }
 
-bool is_images(const PackedSet& set) { return set.layout->name == kImageRecords; }
+bool is_images(const PackedSet& set) { return set.layout->images; }
+
+bool decodes(const PackedSet& set) { return set.layout->decodes; }
 
 // One class a record: no tokens, no number.
 bool is_labelled(const PackedSet& set) {
@@ -144,31 +147,32 @@ Preprocessing fitted_for(const Pack& pack, const DatasetOptions& options,
   return std::ranges::all_of(pack.sets, is_images) && !options.normalize ? unnormalised(own) : own;
 }
 
-// The ends of the documents of `split`.
-std::vector<int64_t> read_ends(const DatasetOptions& options, const PackInfo& info, std::string_view split) {
+// What says where each sample of `split` ends.
+PackReader open_index(const DatasetOptions& options, const PackInfo& info, std::string_view split,
+                      const std::vector<Field>& expected) {
   const std::string name = fmt::format("{}{}", split, kEndsSuffix);
   const storage::PackSplit* const found = info.find(name);
   if (found == nullptr) damaged("it has no split " + name);
-  if (info.record_bytes(*found) != sizeof(int64_t)) damaged("records of " + name + " are no numbers");
-  const PackReader reader(options.path.string(), info, *found, PackAccess::kStreamed);
-  std::vector<int64_t> ends(static_cast<size_t>(reader.size()));
-  const auto bytes = std::as_writable_bytes(std::span(ends));
-  const auto read = reader.read(0, reader.size(), bytes);
-  FURROW_CHECK(read.data() == bytes.data(), "streamed records lie elsewhere");
-  return ends;
+  std::vector<Field> fields;
+  for (const storage::PackField& field : found->fields)
+    fields.push_back({field.name, field.dtype, field.shape});
+  if (fields != expected) damaged("records of " + name + " have other fields");
+  return PackReader(options.path.string(), info, *found, PackAccess::kStreamed);
 }
 
 Dataset open_set(const Pack& pack, const PackedSet& set, const DatasetOptions& options,
                  const Preprocessing& fitted) {
-  const PackAccess access = access_of(pack.info, options.memory_budget);
+  const PackAccess access =
+      set.layout->decodes ? PackAccess::kStreamed : access_of(pack.info, options.memory_budget);
   const auto open = [&](const std::string& name, Split split) -> std::unique_ptr<Source> {
     const storage::PackSplit* const found = pack.info.find(name + set.suffix);
     if (found == nullptr) return nullptr;
-    PackedSplit packed{set.name, set.fields, options, fitted, split};
-    if (set.layout->name == kDocumentRecords) packed.ends = read_ends(options, pack.info, found->name);
-    return set.layout->open(PackReader(options.path.string(), pack.info, *found, access), packed);
+    PackedSplit packed{set.name, set.fields, options, fitted, split, pack.info.lineage};
+    if (set.layout->index != nullptr)
+      packed.index.emplace(open_index(options, pack.info, found->name, set.layout->index()));
+    return set.layout->open(PackReader(options.path.string(), pack.info, *found, access), std::move(packed));
   };
-  set.layout->fields(set.fields, options);  // checks them before any shard is opened
+  set.layout->fields(set.fields, options, pack.info.lineage);  // checks them before any shard is opened
   return {.train = open("train", Split::kTrain),
           .validation = open("validation", Split::kValidation),
           .test = open("test", Split::kTest),
@@ -195,7 +199,8 @@ Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocess
     throw error.with_context(options.path.string());
   }
   const int readers =
-      readers_of(options, access_of(pack.info, options.memory_budget) == PackAccess::kStreamed);
+      readers_of(options, access_of(pack.info, options.memory_budget) == PackAccess::kStreamed,
+                 std::ranges::any_of(pack.sets, decodes));
   if (readers == 1) return dataset;
   const auto pool = std::make_shared<ReaderPool>(readers);
   for (std::unique_ptr<Source>* const split : {&dataset.train, &dataset.validation, &dataset.test}) {
@@ -204,12 +209,17 @@ Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocess
   return dataset;
 }
 
-int readers_of(const DatasetOptions& options, bool streamed) {
+int readers_of(const DatasetOptions& options, bool streamed, bool decoded) {
   if (options.readers > 0) return options.readers;
+  if (decoded) return core_count();
   return streamed ? kStreamReaders : 1;
 }
 
 uint64_t pack_bytes(const DatasetOptions& options) { return bytes_of(read_pack(options).info); }
+
+bool pack_decodes(const DatasetOptions& options) {
+  return std::ranges::any_of(read_pack(options).sets, decodes);
+}
 
 DataInfo probe_pack(const DatasetOptions& options) {
   const Pack pack = read_pack(options);
@@ -218,8 +228,12 @@ DataInfo probe_pack(const DatasetOptions& options) {
     const Dataset dataset = open_pack(options, nullptr);
     return {dataset.train->fields(), dataset.train->classes(), dataset.train->size()};
   }
-  return {set.layout->fields(set.fields, options), packed_classes(pack.info.preprocessing),
-          set.layout->samples(pack.info.find("train" + set.suffix)->records(), options)};
+  std::string counted = "train" + set.suffix;
+  if (set.layout->index != nullptr) counted += kEndsSuffix;
+  const storage::PackSplit* const split = pack.info.find(counted);
+  if (split == nullptr) damaged(fmt::format("{}: it has no split {}", options.path.string(), counted));
+  return {set.layout->fields(set.fields, options, pack.info.lineage), packed_classes(pack.info.preprocessing),
+          set.layout->samples(split->records(), options)};
 }
 
 }  // namespace furrow::data

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <exception>
 #include <mutex>
 #include <set>
@@ -61,22 +60,6 @@ struct Plan {
   }
 };
 
-// Where documents end, as records of their own.
-class EndRecords : public Records {
- public:
-  explicit EndRecords(std::vector<int64_t> ends) : ends_(std::move(ends)) {}
-  std::string_view layout() const override { return kDocumentRecords; }
-  const std::vector<Field>& fields() const override { return fields_; }
-  int64_t size() const override { return static_cast<int64_t>(ends_.size()); }
-  void read(int64_t first, std::span<std::byte> out) const override {
-    std::memcpy(out.data(), ends_.data() + first, out.size());
-  }
-
- private:
-  std::vector<int64_t> ends_;
-  std::vector<Field> fields_ = document_end_fields();
-};
-
 std::vector<storage::PackField> pack_fields(const Records& records) {
   std::vector<storage::PackField> fields;
   for (const Field& field : records.fields()) fields.push_back({field.name, field.dtype, field.shape});
@@ -115,8 +98,15 @@ void add_split(Plan& plan, const std::string& name, std::unique_ptr<Records> rec
   add_records(plan, {.name = name, .fields = std::move(fields)}, std::move(records), shard_bytes);
 }
 
+void check_layout(std::string_view layout, const PackRequest& request, const std::string& set) {
+  if (request.layout.empty() || request.layout == layout) return;
+  throw Error(ErrorCode::kInvalidArgument,
+              fmt::format("{} gives records of the layout {}, not {}: leave the layout out",
+                          set.empty() ? "the data" : fmt::format("set '{}'", set), layout, request.layout));
+}
+
 // The splits of `set`, with `suffix` behind their names.  Returns their layout.
-std::string add_set(Plan& plan, const MixedSet& set, const std::string& suffix, uint64_t shard_bytes) {
+std::string add_set(Plan& plan, const MixedSet& set, const std::string& suffix, const PackRequest& request) {
   const std::pair<const char*, const Source*> splits[] = {
       {"train", set.train}, {"validation", set.validation}, {"test", set.test}};
   std::string layout;
@@ -127,15 +117,16 @@ std::string add_set(Plan& plan, const MixedSet& set, const std::string& suffix, 
     if (layout.empty()) {
       layout = records->layout();
       fields = pack_fields(*records);
+      check_layout(layout, request, set.name);
+      plan.info.lineage.merge(records->lineage());
     }
     FURROW_CHECK(records->layout() == layout && pack_fields(*records) == fields,
                  "splits of different layouts");
-    std::vector<int64_t> ends = records->ends();
+    auto index = records->index();
     const std::string split = name + suffix;
-    add_split(plan, split, std::move(records), shard_bytes);
-    if (ends.empty()) continue;
-    add_split(plan, split + std::string(kEndsSuffix), std::make_unique<EndRecords>(std::move(ends)),
-              shard_bytes);
+    add_split(plan, split, std::move(records), request.shard_bytes);
+    if (index != nullptr)
+      add_split(plan, split + std::string(kEndsSuffix), std::move(index), request.shard_bytes);
   }
   return layout;
 }
@@ -147,14 +138,13 @@ Plan plan_of(const Dataset& dataset, const PackRequest& request) {
   plan.info.lineage = request.lineage;
   if (dataset.sets.empty()) {
     const MixedSet all{"", 1, dataset.train.get(), dataset.validation.get(), dataset.test.get()};
-    plan.info.layout = add_set(plan, all, "", request.shard_bytes);
+    plan.info.layout = add_set(plan, all, "", request);
     return plan;
   }
   plan.info.layout = kMixedRecords;
   for (size_t i = 0; i < dataset.sets.size(); ++i) {
     const MixedSet& set = dataset.sets[i];
-    plan.info.parts.push_back(
-        {set.name, set.weight, add_set(plan, set, part_suffix(i), request.shard_bytes)});
+    plan.info.parts.push_back({set.name, set.weight, add_set(plan, set, part_suffix(i), request)});
   }
   return plan;
 }

@@ -16,8 +16,9 @@
 namespace furrow::data {
 
 struct PackRequest {
-  std::string folder;  // must not exist
-  std::string kind;    // of the data set
+  std::string folder;       // must not exist
+  std::string kind;         // of the data set
+  std::string layout = {};  // that its records must have (records.h); empty: whichever they have
   std::map<std::string, std::string> lineage = {};
   std::string fingerprint = {};  // tells the source's files from others; pack_work.h
   int threads = 1;               // shards written at once
@@ -34,8 +35,9 @@ struct PackSummary {
   uint64_t bytes = 0;
 };
 
-// Every split that `dataset` has.  Error{already_exists}: the folder; {cancelled}: what is there is kept for
-// the next call; {resource_exhausted}: disk full, the same.
+// Every split that `dataset` has.  Error{already_exists}: the folder; {invalid_argument}: another layout;
+// {cancelled}: what is there is kept for the next call; {resource_exhausted}: disk full, the same;
+// {failed_precondition}: an image file has changed meanwhile.
 PackSummary write_pack(const Dataset& dataset, const PackRequest& request);
 
 }  // namespace furrow::data

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,8 +20,9 @@ namespace furrow::data {
 inline constexpr std::string_view kImageRecords = "images";        // "pixels" u8 [c, h, w], "label" i32 []
 inline constexpr std::string_view kTokenRecords = "tokens";        // "token" u8 [width]
 inline constexpr std::string_view kDocumentRecords = "documents";  // the same, and where documents end
-inline constexpr std::string_view kSampleRecords = "samples";      // the fields of the source
-inline constexpr std::string_view kMixedRecords = "mixture";       // those of its sets, each with a layout
+inline constexpr std::string_view kEncodedRecords = "encoded";  // "byte" u8 [] of image files, and an index
+inline constexpr std::string_view kSampleRecords = "samples";   // the fields of the source
+inline constexpr std::string_view kMixedRecords = "mixture";    // those of its sets, each with a layout
 
 // Thread safe, like the source it is of, which must outlive it.
 class Records {
@@ -32,14 +34,16 @@ class Records {
   // Records first, first + 1, ... as many as fill `out`.  REQUIRES: whole records, in range.
   virtual void read(int64_t first, std::span<std::byte> out) const = 0;
 
-  // Of documents: the record after the last of each, ascending to size(); else empty.
-  virtual std::vector<int64_t> ends() const { return {}; }
+  // Of documents and image files: where each ends, a split more (kEndsSuffix); else null.
+  virtual std::unique_ptr<Records> index() const { return nullptr; }
+  // What else a reader must know, for that of the pack.
+  virtual std::map<std::string, std::string> lineage() const { return {}; }
 
   size_t record_bytes() const;
 };
 
-// Ends are packed as a split of their own, called as the split of their documents with this behind: records
-// "end" i64 [].
+// An index is packed as a split of its own, called as the split that it is of with this behind.  Of
+// documents: records "end" i64 [], of image files those of encoded_index.h.
 inline constexpr std::string_view kEndsSuffix = ".ends";
 std::vector<Field> document_end_fields();
 

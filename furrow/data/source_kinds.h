@@ -21,8 +21,9 @@ DataInfo probe_idx(const DatasetOptions& options);
 // open_pack.cc: a folder that write_pack made of any other kind.
 Dataset open_pack(const DatasetOptions& options, const Preprocessing* preprocessing);
 DataInfo probe_pack(const DatasetOptions& options);
-int readers_of(const DatasetOptions& options, bool streamed);
+int readers_of(const DatasetOptions& options, bool streamed, bool decoded);
 uint64_t pack_bytes(const DatasetOptions& options);  // of the records of all splits
+bool pack_decodes(const DatasetOptions& options);    // does it hold image files?
 
 // open_mixture.cc: the sets that `mixture` lists, each with a share of every epoch.
 Dataset open_mixture(const DatasetOptions& options, const Preprocessing* preprocessing);

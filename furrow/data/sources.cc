@@ -133,7 +133,8 @@ DatasetOptions dataset_options(const config::Config& config) {
                            .ignored = data.ignore_columns},
           .table_rules = table_rules(config),
           .augmentation = {data.random_crop_padding, data.random_flip, data.random_resized_crop,
-                           data.random_resized_crop_min_scale},
+                           data.random_resized_crop_min_scale, data.random_resized_crop_max_scale,
+                           data.random_resized_crop_min_ratio, data.random_resized_crop_max_ratio},
           .mixture = data.mixture,
           .shuffle = data.shuffle,
           .binary_targets = config.training.loss == "binary" && config.training.objective != "gan"};

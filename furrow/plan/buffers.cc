@@ -6,10 +6,12 @@
 #include <functional>
 #include <map>
 #include <queue>
+#include <span>
 #include <tuple>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/plan/value_index.h"
 
@@ -30,8 +32,9 @@ class Assigner {
   void run() {
     find_last_uses();
     set_drops();
+    find_neighbours();
     homes_.assign(values_.size(), {});
-    for (const Value& value : program_.inputs) homes_[values_.find(value)] = {take(value), 0};
+    for (const Value& value : program_.inputs) homes_[values_.find(value)] = take(value);
     for (const Instruction& instruction : program_.instructions) place(instruction);
     for (int32_t v = 0; v < values_.size(); ++v)
       program_.assignments.push_back({values_.value(v), homes_[v].slot, homes_[v].offset});
@@ -82,13 +85,79 @@ class Assigner {
   // Units of all sizes take turns in the slots of the host, which grow with them.
   static bool grows(const Value& value) { return value.kind == ValueKind::kHosted; }
 
-  SlotKey key_of(const Value& value) const {
-    return {slot_class(value.kind), grows(value) ? 0 : value_bytes(bytes_, value)};
+  // Values that collectives of a bucket read or write side by side: they lie end to end in one slot.
+  struct Neighbours {
+    std::vector<int32_t> values;  // of each, by number, the first in its place
+    int64_t bytes = 0;
+    int32_t slot = kUnset;  // from the first that is written to the last that is dropped
+    size_t living = 0;
+  };
+  struct Seat {
+    int32_t neighbours = kUnset;
+    int64_t offset = 0;
+  };
+
+  // By value number, which one was written into memory of its own that it lies in now.
+  std::vector<int32_t> firsts() const {
+    std::vector<int32_t> first(values_.size());
+    for (size_t v = 0; v < first.size(); ++v) first[v] = static_cast<int32_t>(v);
+    for (const Instruction& instruction : program_.instructions) {
+      for (const Value& value : instruction.writes) {
+        const Value* source = stays_in_place(instruction, value);
+        if (source != nullptr) first[values_.find(value)] = first[values_.find(*source)];
+      }
+    }
+    return first;
   }
 
-  int32_t take(const Value& value) {
-    const SlotKey key = key_of(value);
-    const int64_t bytes = value_bytes(bytes_, value);
+  void find_neighbours() {
+    seats_.assign(values_.size(), {});
+    const std::vector<int32_t> first = firsts(), ends = run_ends(bytes_.flat, program_);
+    for (size_t i = 0; i < ends.size(); i = static_cast<size_t>(ends[i]) + 1) {
+      if (static_cast<size_t>(ends[i]) == i) continue;
+      const std::span<const Instruction> run(&program_.instructions[i], static_cast<size_t>(ends[i]) - i + 1);
+      for (size_t n = 0; n < run[0].reads.size(); ++n)
+        seat(run, [n](const Instruction& each) -> const Value& { return each.reads[n]; }, first);
+      for (size_t n = 0; n < run[0].writes.size(); ++n)
+        seat(run, [n](const Instruction& each) -> const Value& { return each.writes[n]; }, first);
+    }
+  }
+
+  // One value of each instruction of a run.  Parameters lie where the model has them.
+  template <class Pick>
+  void seat(std::span<const Instruction> run, const Pick& pick, const std::vector<int32_t>& first) {
+    Neighbours neighbours;
+    for (const Instruction& each : run) {
+      const Value& value = pick(each);
+      const int32_t number = first[values_.find(value)];
+      if (value.kind == ValueKind::kParams || seats_[number].neighbours != kUnset) return;
+      neighbours.values.push_back(number);
+    }
+    for (const int32_t number : neighbours.values) {
+      seats_[number] = {static_cast<int32_t>(neighbours_.size()), neighbours.bytes};
+      neighbours.bytes += value_bytes(bytes_, values_.value(number));
+    }
+    neighbours_.push_back(std::move(neighbours));
+  }
+
+  SlotKey key_of(const Value& value, int64_t bytes) const {
+    return {slot_class(value.kind), grows(value) ? 0 : bytes};
+  }
+
+  Home take(const Value& value) {
+    const Seat seat = seats_[values_.find(value)];
+    if (seat.neighbours == kUnset) return {take(value, value_bytes(bytes_, value)), 0};
+    Neighbours& neighbours = neighbours_[seat.neighbours];
+    if (neighbours.slot == kUnset) {
+      neighbours.slot = take(value, neighbours.bytes);
+      neighbours.living = neighbours.values.size();
+      shared_[neighbours.slot] = seat.neighbours;
+    }
+    return {neighbours.slot, seat.offset};
+  }
+
+  int32_t take(const Value& value, int64_t bytes) {
+    const SlotKey key = key_of(value, bytes);
     FreeSlots& free = free_[key];
     if (!free.empty()) {
       const int32_t slot = free.top();
@@ -98,7 +167,16 @@ class Assigner {
     }
     program_.slots.push_back({memory_kind(value.kind), bytes});
     keys_.push_back(key);
+    shared_.push_back(kUnset);
     return static_cast<int32_t>(program_.slots.size()) - 1;
+  }
+
+  // Whether nothing lives in the slot any more, of which a value is dropped.
+  bool empties(int32_t slot) {
+    if (shared_[slot] == kUnset) return true;
+    if (--neighbours_[shared_[slot]].living > 0) return false;
+    shared_[slot] = kUnset;
+    return true;
   }
 
   void place(const Instruction& instruction) {
@@ -108,7 +186,7 @@ class Assigner {
       FURROW_CHECK(home.slot == kUnset, to_string(value) + " is written twice");
       const Value* source = stays_in_place(instruction, value);
       if (source == nullptr) {
-        home.slot = take(value);
+        home = take(value);
       } else {
         home = homes_[values_.find(*source)];
         home.offset += (value_slice(bytes_, value).begin - value_slice(bytes_, *source).begin) *
@@ -119,7 +197,8 @@ class Assigner {
     std::vector<int32_t> released;
     for (const Value& value : instruction.drops) {
       if (std::find(replaced.begin(), replaced.end(), value) != replaced.end()) continue;
-      released.push_back(homes_[values_.find(value)].slot);
+      const int32_t slot = homes_[values_.find(value)].slot;
+      if (empties(slot)) released.push_back(slot);
     }
     // Whoever takes the slot of a value that communication still reads has to wait for it, so such slots rest
     // until the next communication of that kind.
@@ -140,7 +219,10 @@ class Assigner {
   ValueIndex values_;
   std::vector<int32_t> last_use_;  // by value number; kUnset: an output, or an input that nothing reads
   std::vector<Home> homes_;
-  std::vector<SlotKey> keys_;  // by slot
+  std::vector<Neighbours> neighbours_;
+  std::vector<Seat> seats_;      // by value number
+  std::vector<SlotKey> keys_;    // by slot
+  std::vector<int32_t> shared_;  // by slot: by which neighbours
   std::map<SlotKey, FreeSlots> free_;
   std::map<Op, std::vector<int32_t>> resting_;
 };

@@ -26,7 +26,8 @@ struct BufferRequest {
 
 // Fills drops, slots and assignments (what stood there is replaced).  A slot is taken up again by a value of
 // the same class and the same bytes, of hosted values by one of any size; the result of an add, a tied add or
-// a step takes the slot of the value that it replaces. An instruction never writes into the slot of another
+// a step takes the slot of the value that it replaces. What a collective of several units reads or writes
+// (plan/buckets.h) lies end to end in one slot. An instruction never writes into the slot of another
 // value that it reads.  REQUIRES: a validated spec; every value of the program exists in it (compile's do).
 void assign_buffers(const BufferRequest& request, Program* program);
 

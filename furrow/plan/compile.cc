@@ -8,6 +8,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/plan/batch_check.h"
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/buffers.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/draft.h"
@@ -131,6 +132,7 @@ Placement placement_for(const ModelSpec& spec, const Layout& layout, const RankO
                         (options.deterministic == Deterministic::kAuto && !is_aligned(placement, k));
   if (by_ranks && placement.data_ranks() > 1) placement.tree = TreeKind::kByRanks;
   placement.stages = stages_of(spec, layout, options.pipeline);
+  if (placement.data_ranks() > 1) placement.buckets = buckets_of(spec, options.bucket_bytes);
   return placement;
 }
 

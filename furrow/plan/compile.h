@@ -44,6 +44,7 @@ struct RankOptions {
   Deterministic deterministic = Deterministic::kAuto;
   int prefetch_units = 1;  // how many units may be gathered ahead of the one at work
   PipelineOptions pipeline = {};
+  int64_t bucket_bytes = 0;  // of gradients: units that have no more together share collectives (buckets.h)
 };
 
 // From [parallelism] and [debug].

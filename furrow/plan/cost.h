@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,15 @@ enum class Work : uint8_t {
   kNothing,  // a few scalars
 };
 Work work_of(Op op);
+
+// Who does the work where a device computes behind the rank's own thread, which tells it what to do.  On a
+// CPU the thread does all of it.
+enum class Place : uint8_t {
+  kThread,   // the thread alone
+  kDevice,   // the device, once it is free
+  kAwaited,  // the device, and the thread waits until it is done
+};
+Place place_of(Op op);
 Movement movement_of(UnitCollective::Op op);
 std::string_view inside_name(UnitCollective::Op op);  // MovementCall::operation of one inside a unit
 
@@ -54,6 +64,13 @@ class Costs {
   virtual double batch_seconds(int64_t bytes) const = 0;        // of the batch, which a loader has ready
   virtual double loss_seconds(int64_t bytes) const = 0;         // of the last unit's output
   virtual double overhead_seconds() const = 0;  // of every instruction, included in the others already
+  // Of a device that computes behind the rank's own thread, what that thread takes to tell it of the work;
+  // the seconds above are then the device's alone.  None: the thread does the work.  `op`: "step", "add",
+  // "loss".
+  virtual std::optional<double> launch_seconds(const UnitWork& /*work*/) const { return std::nullopt; }
+  virtual std::optional<double> launch_seconds(std::string_view /*op*/, int64_t /*bytes*/) const {
+    return std::nullopt;
+  }
   // Scratch memory of a rank besides the values of a program: of its kernels, which reserve a block for each
   // of its threads (0: as many as the device has), and of its communication; of one that does not multiply,
   // such as a stage of a table alone, of its communication.
@@ -85,6 +102,13 @@ struct Moved {
   bool waits_to_land = false;  // something is left to do on that thread
 };
 
+// The two lanes of an instruction that does not fly.
+struct Lanes {
+  double thread_s = 0;   // the rank's own thread: all of it, or telling the device
+  double device_s = 0;   // the device, behind the thread
+  bool awaited = false;  // the thread goes on once the device is done
+};
+
 // The instructions of one program.
 class ProgramCosts {
  public:
@@ -94,6 +118,8 @@ class ProgramCosts {
 
   // Work of the rank's own thread; of a copy, of the device's.  REQUIRES: no communication.
   double seconds(const Instruction& instruction) const;
+  // The same by who does it.  REQUIRES: neither communication nor a copy.
+  Lanes lanes(const Instruction& instruction) const;
   // REQUIRES: communication.
   Moved moved(const Instruction& instruction) const;
   // What work of the rank's own thread moves over the tensor axis on its way, in order (plan/tensor_cut.h).
@@ -101,6 +127,8 @@ class ProgramCosts {
 
   // What the instruction does to a unit; REQUIRES: its work is that of a unit.
   UnitWork unit_work(const Instruction& instruction) const;
+  // A step whose optimizer state is the host's, which makes it.
+  bool steps_on_host(const Instruction& instruction) const;
   // Bytes by which kBatch, kLoss and kFlat are costed.
   int64_t work_bytes(const Instruction& instruction) const;
 
@@ -113,6 +141,7 @@ class ProgramCosts {
     bool plain = false;
   };
 
+  std::optional<double> launch_seconds(const Instruction& instruction) const;
   int64_t bytes_of(const Value& value) const;
   int64_t flat_bytes(const Instruction& instruction) const;
   const Nodes& nodes_of(const Instruction& instruction) const;

@@ -1,4 +1,5 @@
 // What follows the microbatches: exact sums, the clip factor, the step; and snapshots.
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -144,7 +145,17 @@ void step(int32_t u, Draft* draft) {
   }
   step.reads.push_back(draft->final_of(u, placement.step_part()));
   step.reads.push_back(scale_value(draft->phase));
-  gather_updated(u, draft);
+}
+
+// Once the last unit of a bucket has been stepped: all of them, side by side.
+void gather_bucket(int32_t u, const std::function<bool(int32_t)>& stepped, Draft* draft) {
+  const Placement& placement = draft->placement();
+  for (int32_t v = u + 1; v < placement.bucket_end(u); ++v) {
+    if (stepped(v)) return;
+  }
+  for (int32_t v = placement.bucket_of(u); v <= u; ++v) {
+    if (stepped(v)) gather_updated(v, draft);
+  }
 }
 
 // What every microbatch says, in microbatch order, whoever ran it.
@@ -209,6 +220,7 @@ void generate_step(Draft* draft) {
       host.step(u);
     } else if (steps_now(*draft, u)) {
       step(u, draft);
+      gather_bucket(u, [&](int32_t v) { return steps_now(*draft, v); }, draft);
     }
     if (draft->facts.units[u].folds && draft->placement().holds(u)) fold_statistics(u, draft);
   }
@@ -231,7 +243,8 @@ void generate_swaps(Draft* draft) {
       swap.reads.push_back(stats_value(u, 0));
       swap.writes.push_back(stats_value(u, 1));
     }
-    if (steps) gather_updated(u, draft);
+    if (!steps) continue;
+    gather_bucket(u, [&](int32_t v) { return draft->facts.units[v].steps && placement.holds(v); }, draft);
   }
   for (int32_t u = 0; u < draft->units(); ++u) return_tied(u, draft);
 }

@@ -82,11 +82,13 @@ TEST(RankOptions, ComeFromTheConfig) {
   EXPECT_EQ(plain.reshard, Reshard::kDefault);
   EXPECT_EQ(plain.deterministic, Deterministic::kAuto);
   EXPECT_EQ(plain.prefetch_units, 1);
+  EXPECT_EQ(plain.bucket_bytes, 0);
   EXPECT_EQ(plain.pipeline.schedule, "1F1B");
   EXPECT_EQ(plain.pipeline.stages_per_rank, 0);
   p.zero_stage = 1;
   p.fsdp_reshard_after_forward = "never";
   p.fsdp_prefetch_units = 4;
+  p.bucket_cap_mb = 0.5;
   debug.deterministic = "strict";
   p.pipeline_parallel_schedule = "GPipe";
   p.pipeline_parallel_stages_per_rank = 2;
@@ -97,6 +99,7 @@ TEST(RankOptions, ComeFromTheConfig) {
   EXPECT_EQ(other.reshard, Reshard::kNever);
   EXPECT_EQ(other.deterministic, Deterministic::kStrict);
   EXPECT_EQ(other.prefetch_units, 4);
+  EXPECT_EQ(other.bucket_bytes, 512 << 10);
   EXPECT_EQ(other.pipeline.schedule, "GPipe");
   EXPECT_EQ(other.pipeline.stages_per_rank, 2);
   EXPECT_EQ(other.pipeline.units_per_stage, (std::vector<int64_t>{3, 1}));

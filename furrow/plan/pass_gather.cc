@@ -1,8 +1,10 @@
 // ZeRO-3: a unit's parameters are gathered before they are used, and freed by the reshard policy.  Freeing
 // needs no instruction: a gathered value dies after its last use, so the policy is how many uses share a
-// gather.
+// gather.  The units of a bucket are gathered with the first of them that is used.
 #include <algorithm>
+#include <span>
 #include <utility>
+#include <vector>
 
 #include "furrow/plan/draft.h"
 
@@ -18,25 +20,52 @@ class GatherPass {
     std::vector<DraftInstruction> before = std::move(draft_.list);
     draft_.list.clear();
     draft_.list.reserve(before.size() + before.size() / 2);
-    for (DraftInstruction& each : before) {
-      const Instruction& instruction = each.instruction;
-      const bool uses = instruction.op == Op::kForward || instruction.op == Op::kRecompute ||
-                        instruction.op == Op::kBackwardInput;
-      if (uses) use(&each.instruction);
-      const std::pair<Op, int32_t> what{instruction.op, instruction.unit};
+    for (size_t i = 0; i < before.size(); ++i) {
+      DraftInstruction& each = before[i];
+      const Op op = each.instruction.op;
+      const int32_t unit = each.instruction.unit;
+      if (uses(op)) use(std::span(before).subspan(i));
       draft_.list.push_back(std::move(each));
-      if (uses && frees(what.first, what.second)) free(what.second);
+      if (uses(op) && frees(op, unit)) free(unit);
     }
   }
 
  private:
-  void use(Instruction* instruction) {
-    for (Value& value : instruction->reads) {
+  static bool uses(Op op) { return op == Op::kForward || op == Op::kRecompute || op == Op::kBackwardInput; }
+
+  // By the first instruction of `rest`.
+  void use(std::span<DraftInstruction> rest) {
+    for (Value& value : rest.front().instruction.reads) {
       if (value.kind != ValueKind::kParams) continue;
       const int32_t owner = value.unit;
-      if (!open_[owner]) gather(value);
+      if (!open_[owner]) {
+        for (const Value& each : gathered_with(value, rest)) gather(each);
+      }
       value = gathered_value(owner, draft_.gathers[owner] - 1);
     }
+  }
+
+  // In order, the parameters of a bucket that are closed and that forward or backward comes to next, without
+  // leaving the bucket.
+  std::vector<Value> gathered_with(const Value& params, std::span<const DraftInstruction> rest) const {
+    std::vector<Value> together = {params};
+    const auto same_bucket = [&](int32_t unit) {
+      return draft_.placement().bucket_of(unit) == draft_.placement().bucket_of(params.unit);
+    };
+    const bool forward = rest.front().instruction.op == Op::kForward;
+    for (const DraftInstruction& each : rest) {
+      const Instruction& other = each.instruction;
+      if (!uses(other.op)) continue;
+      if (each.turn != rest.front().turn || (other.op == Op::kForward) != forward || !same_bucket(other.unit))
+        break;
+      for (const Value& value : other.reads) {
+        const bool wanted = value.kind == ValueKind::kParams && value.index == params.index &&
+                            same_bucket(value.unit) && !open_[value.unit];
+        if (wanted && std::ranges::find(together, value) == together.end()) together.push_back(value);
+      }
+    }
+    std::ranges::sort(together);
+    return together;
   }
 
   void gather(const Value& params) {

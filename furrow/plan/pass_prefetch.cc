@@ -21,6 +21,7 @@ class PrefetchPass {
 
  private:
   struct Gather {
+    int32_t bucket;
     size_t at;          // where it stands
     size_t first_user;  // which of users_
     size_t earliest;    // after the last use of the unit's gather before
@@ -34,7 +35,8 @@ class PrefetchPass {
     for (size_t i = 0; i < draft_.list.size(); ++i) {
       const Instruction& instruction = draft_.list[i].instruction;
       if (instruction.op == Op::kGatherParams) {
-        gathers_.push_back({i, users_.size(), free_from[instruction.unit]});
+        const int32_t bucket = draft_.placement().bucket_of(instruction.unit);
+        gathers_.push_back({bucket, i, users_.size(), free_from[instruction.unit]});
         pending = true;
         continue;
       }
@@ -47,10 +49,17 @@ class PrefetchPass {
 
   void place() {
     size_t least = 0;  // gathers keep their order
-    for (Gather& gather : gathers_) {
-      const size_t wanted = gather.first_user >= units_ ? users_[gather.first_user - units_] : 0;
-      gather.target = std::min(std::max({wanted, gather.earliest, least}), gather.at);
-      least = gather.target;
+    for (size_t i = 0, end = 0; i < gathers_.size(); i = end) {
+      const Gather& first = gathers_[i];
+      const size_t wanted = first.first_user >= units_ ? users_[first.first_user - units_] : 0;
+      least = std::max(wanted, least);
+      // Those of a bucket go together.
+      for (end = i; end < gathers_.size() && gathers_[end].first_user == first.first_user &&
+                    gathers_[end].bucket == first.bucket;
+           ++end)
+        least = std::max(least, gathers_[end].earliest);
+      least = std::min(least, first.at);
+      for (size_t g = i; g < end; ++g) gathers_[g].target = least;
     }
   }
 

@@ -1,13 +1,14 @@
-// Gradients: added along the tree as soon as two nodes are at hand, reduced over the ranks as soon as a unit
-// has what an exchange takes, so that both overlap with the rest of backward.  Reductions that run once a
-// step do so from the last unit to the first, whatever the schedule completes first: ranks with fewer turns
-// must not reduce in another order.
+// Gradients: added along the tree as soon as two nodes are at hand, reduced over the ranks as soon as a
+// bucket has what an exchange takes, so that both overlap with the rest of backward.  Reductions that run
+// once a step do so from the last bucket to the first, whatever the schedule completes first: ranks with
+// fewer turns must not reduce in another order.
 //
 //   one rank             adds
 //   data parallel        adds; after the last microbatch: reduce to pieces, gather
 //   ZeRO-1               adds; after the last microbatch: reduce to shards
 //   ZeRO-2, ZeRO-3       every microbatch: reduce to shards; adds on shards
 //   and replicas of it   then reduce the shards to pieces, gather
+#include <algorithm>
 #include <map>
 #include <set>
 #include <utility>
@@ -35,7 +36,7 @@ class ReducePass {
       draft_.list.push_back(std::move(each));
       if (draft_.list.back().instruction.op == Op::kBackwardWeight) after_weight(draft_.list.back());
     }
-    finish_waiting({}, -1);
+    finish_waiting({}, {});
   }
 
  private:
@@ -47,25 +48,46 @@ class ReducePass {
     Use use;
     std::vector<NodeSum> sums;
   };
+  struct Round {  // of a bucket and a turn, as far as it has come
+    std::vector<DraftInstruction> weights;
+    std::vector<int32_t> completes;  // units of which it is the last
+  };
 
   NodeSet& nodes_of(Use use) { return nodes_.try_emplace(use, tree_).first->second; }
 
   // `weight` by value: emitting moves the list.
   void after_weight(DraftInstruction weight) {
-    const bool rounds = placement_.reduces_each_microbatch();
     const int32_t unit = weight.instruction.unit;
-    std::vector<Sums> waiting;
+    const bool last = --turns_left_[unit] == 0;
+    if (placement_.reduces_each_microbatch()) {
+      after_round(std::move(weight), last);
+      return;
+    }
     for (const Value& leaf : weight.instruction.writes) {
       const Use use{leaf.unit, leaf.index};
-      if (rounds) {
-        waiting.push_back(reduce_round(use, leaf, weight));
-      } else {
-        add(use, nodes_of(use).insert({leaf.begin, leaf.end}), Part::kWhole);
+      add(use, nodes_of(use).insert({leaf.begin, leaf.end}), Part::kWhole);
+    }
+    if (last) complete(unit);
+  }
+
+  // Once the bucket has its gradients of the turn: what units own side by side, then what they tie.
+  void after_round(DraftInstruction weight, bool last) {
+    const auto bucket = reduced_with(weight.instruction.unit);
+    Round& round = rounds_[{weight.turn, bucket.front()}];
+    round.weights.push_back(std::move(weight));
+    if (last) round.completes.push_back(round.weights.back().instruction.unit);
+    if (round.weights.size() < bucket.size()) return;
+    std::ranges::sort(round.weights, {}, [](const auto& each) { return each.instruction.unit; });
+    std::vector<Sums> waiting;
+    for (const bool own : {true, false}) {
+      for (const DraftInstruction& each : round.weights) {
+        for (const Value& leaf : each.instruction.writes) {
+          if ((leaf.unit == each.instruction.unit && leaf.index == 0) == own)
+            waiting.push_back(reduce_round({leaf.unit, leaf.index}, leaf, each));
+        }
       }
     }
-    const bool last = --turns_left_[unit] == 0;
-    if (rounds) finish_waiting(std::move(waiting), last ? unit : -1);
-    if (!rounds && last) complete(unit);
+    finish_waiting(std::move(waiting), std::move(round.completes));
   }
 
   // The leaf of every rank of the shard group; sums over rounds come once the exchange has had time.
@@ -82,24 +104,40 @@ class ReducePass {
     return sums;
   }
 
-  // What waited since the unit before: its exchange has run beside this unit's backward.  `next` is the last
-  // of unit `completes`, -1: of none.
-  void finish_waiting(std::vector<Sums> next, int32_t completes) {
+  // What waited since the bucket before: its exchange has run beside this one's backward.  `next` is the last
+  // of the units `completes`.
+  void finish_waiting(std::vector<Sums> next, std::vector<int32_t> completes) {
     for (const Sums& waiting : waiting_) add(waiting.use, waiting.sums, Part::kShard);
-    if (completes_ >= 0) complete(completes_);
+    for (const int32_t unit : completes_) complete(unit);
     waiting_ = std::move(next);
-    completes_ = completes;
+    completes_ = std::move(completes);
+  }
+
+  // The units of its bucket that this phase trains here, in order.
+  std::vector<int32_t> reduced_with(int32_t unit) const {
+    std::vector<int32_t> units;
+    for (int32_t u = placement_.bucket_of(unit); u < placement_.bucket_end(unit); ++u) {
+      const UnitFacts& facts = draft_.facts.units[u];
+      const bool here = placement_.holds(u) && same_stage(placement_, u, unit);
+      if (here && facts.trains() && facts.backward_phase == draft_.phase) units.push_back(u);
+    }
+    return units;
   }
 
   // The weight gradients of the unit are there.
   void complete(int32_t unit) {
     completed_.insert(unit);
-    for (; next_ >= 0; --next_) {
-      const UnitFacts& facts = draft_.facts.units[next_];
-      if (!placement_.holds(next_) || !facts.trains() || facts.backward_phase != draft_.phase) continue;
-      if (!completed_.contains(next_)) return;
-      if (facts.steps) reduce_at_end({next_, 0});
-      for (const TiedUse& tied : facts.ties) reduce_at_end({tied.owner_unit, tied.use});
+    while (next_ >= 0) {
+      const std::vector<int32_t> bucket = reduced_with(next_);
+      if (bucket.empty() || next_ < bucket.front()) {  // below those that train, or nobody does
+        --next_;
+        continue;
+      }
+      for (const int32_t u : bucket) {
+        if (!completed_.contains(u)) return;
+      }
+      reduce_at_end(bucket);
+      next_ = bucket.front() - 1;
     }
   }
 
@@ -125,23 +163,36 @@ class ReducePass {
     }
   }
 
-  void reduce_at_end(Use use) {
-    if (placement_.shards() > 1 && !placement_.reduces_each_microbatch()) {
-      const std::vector<Range> sums = tree_.cover(replica_block(placement_, draft_.microbatches()));
-      reduce(use, GroupAxis::kShard, {Part::kWhole, Part::kShard}, nodes_of(use).nodes(), sums);
+  // Of a bucket: what its units own side by side, then what they tie.
+  void reduce_at_end(const std::vector<int32_t>& units) {
+    std::vector<Use> own;
+    for (const int32_t u : units) {
+      if (draft_.facts.units[u].steps) own.push_back({u, 0});
     }
-    reduce_replicas(use);
+    reduce_at_end(own);
+    for (const int32_t u : units) {
+      for (const TiedUse& tied : draft_.facts.units[u].ties)
+        reduce_at_end(std::vector<Use>{{tied.owner_unit, tied.use}});
+    }
   }
 
-  void reduce_replicas(Use use) {
-    if (placement_.replicas() == 1) return;
+  void reduce_at_end(const std::vector<Use>& uses) {
+    const Range block = replica_block(placement_, draft_.microbatches());
     const Part part = placement_.step_part();
-    reduce(use, GroupAxis::kReplicate, {part, Part::kPiece},
-           tree_.cover(replica_block(placement_, draft_.microbatches())), {tree_.root()});
-    if (!draft_.facts.units[use.unit].uses_by_others.empty()) return;  // generate_step gathers the total
-    Instruction& gather = draft_.emit_comm(Op::kGatherGrads, use.unit, GroupAxis::kReplicate);
-    gather.reads = {draft_.final_of(use.unit, Part::kPiece)};
-    gather.writes = {draft_.final_of(use.unit, part)};
+    if (placement_.shards() > 1 && !placement_.reduces_each_microbatch()) {
+      for (const Use use : uses)
+        reduce(use, GroupAxis::kShard, {Part::kWhole, Part::kShard}, nodes_of(use).nodes(),
+               tree_.cover(block));
+    }
+    if (placement_.replicas() == 1) return;
+    for (const Use use : uses)
+      reduce(use, GroupAxis::kReplicate, {part, Part::kPiece}, tree_.cover(block), {tree_.root()});
+    for (const Use use : uses) {
+      if (!draft_.facts.units[use.unit].uses_by_others.empty()) continue;  // generate_step gathers the total
+      Instruction& gather = draft_.emit_comm(Op::kGatherGrads, use.unit, GroupAxis::kReplicate);
+      gather.reads = {draft_.final_of(use.unit, Part::kPiece)};
+      gather.writes = {draft_.final_of(use.unit, part)};
+    }
   }
 
   Draft& draft_;
@@ -152,7 +203,8 @@ class ReducePass {
   std::set<int32_t> completed_;
   std::map<Use, NodeSet> nodes_;  // whole ones on the rank, or shards where each microbatch is reduced
   std::vector<Sums> waiting_;
-  int32_t completes_ = -1;  // the unit that they complete
+  std::vector<int32_t> completes_;                       // the units that they complete
+  std::map<std::pair<int32_t, int32_t>, Round> rounds_;  // by turn and first unit
 };
 
 }  // namespace

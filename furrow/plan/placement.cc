@@ -8,12 +8,30 @@
 
 namespace furrow::plan {
 
-int Placement::pipeline_rank_of(int32_t unit) const {
-  if (stages.empty()) return 0;
+namespace {
+
+const Stage& stage_with(const std::vector<Stage>& stages, int32_t unit) {
   const auto stage = std::upper_bound(stages.begin(), stages.end(), unit,
                                       [](int32_t u, const Stage& s) { return u < s.end; });
   FURROW_CHECK(unit >= 0 && stage != stages.end(), "a unit of no stage");
-  return stage->rank;
+  return *stage;
+}
+
+}  // namespace
+
+int Placement::pipeline_rank_of(int32_t unit) const {
+  return stages.empty() ? 0 : stage_with(stages, unit).rank;
+}
+
+int32_t Placement::bucket_end(int32_t unit) const {
+  if (buckets.empty()) return unit + 1;
+  const auto from = buckets.begin() + unit;
+  return static_cast<int32_t>(std::find_if(from, buckets.end(), [&](int32_t b) { return b != *from; }) -
+                              buckets.begin());
+}
+
+bool same_stage(const Placement& placement, int32_t a, int32_t b) {
+  return placement.stages.empty() || &stage_with(placement.stages, a) == &stage_with(placement.stages, b);
 }
 
 std::vector<int> group_ranks(const Placement& placement, GroupAxis axis) {

@@ -50,6 +50,8 @@ struct Placement {
   int zero_stage = 0;  // 1, 2, 3 where dp_shard is above 1, else 0
   TreeKind tree = TreeKind::kCanonical;
   std::vector<Stage> stages = {};  // in the order of units; empty where pp is 1: all units are one stage
+  std::vector<int32_t> buckets =
+      {};  // by unit: the first one of its bucket (buckets.h); empty: all are alone
   friend bool operator==(const Placement&, const Placement&) = default;
 
   int replicas() const { return layout.degree(Axis::kReplicate); }
@@ -64,6 +66,8 @@ struct Placement {
   bool reduces_each_microbatch() const { return zero_stage >= 2; }  // else once a step
 
   int pipeline_rank_of(int32_t unit) const;  // that has the unit.  REQUIRES: a unit of the model
+  int32_t bucket_of(int32_t unit) const { return buckets.empty() ? unit : buckets[unit]; }  // its first unit
+  int32_t bucket_end(int32_t unit) const;
   bool holds(int32_t unit) const { return stages.empty() || pipeline_rank_of(unit) == pipeline_rank(); }
   GroupAxis parts_axis() const {
     if (tensor_ranks() > 1) return GroupAxis::kAll;
@@ -94,6 +98,9 @@ int pipeline_peer(const Placement& placement, int pipeline_rank);
 // The ranks of the first replica, at a tp coordinate, whose parts of a flat buffer of the unit make up the
 // whole: all its shards where `part` is a shard, else the first of them.
 std::vector<int> ranks_with(const Placement& placement, int32_t unit, Part part, int tensor_rank = 0);
+
+// Whether two units are of one stage.
+bool same_stage(const Placement& placement, int32_t a, int32_t b);
 
 // The same placement as another rank sees it.
 Placement placement_of(const Placement& placement, int rank);

@@ -12,7 +12,7 @@
 namespace furrow::plan {
 namespace {
 
-constexpr std::string_view kFirstLine = "furrow-profile 2", kVersion1 = "furrow-profile 1";
+constexpr std::string_view kFirstLine = "furrow-profile 3";
 constexpr std::array<std::string_view, 3> kWorkNames = {"forward", "backward_input", "backward_weight"};
 
 std::string shape_word(const TensorSpec& tensor) {
@@ -38,7 +38,9 @@ class Parser {
   explicit Parser(std::string_view text) : lines_(split(text, '\n')) {}
 
   Profile parse() {
-    if (trim(lines_[0]) != kFirstLine && trim(lines_[0]) != kVersion1)
+    constexpr std::array<std::string_view, 2> kBefore = {"furrow-profile 1", "furrow-profile 2"};
+    const std::string_view first = trim(lines_[0]);
+    if (first != kFirstLine && std::ranges::find(kBefore, first) == kBefore.end())
       refuse(fmt::format("expected '{}'", kFirstLine));
     for (at_ = 1; at_ < lines_.size(); ++at_) {
       const std::string_view line = trim(lines_[at_]);
@@ -77,32 +79,40 @@ class Parser {
     }
     if (profile_.sections.empty()) refuse("'section RANKS THREADS' comes before what is measured");
     ProfileSection& section = profile_.sections.back();
-    if (head == "overhead") {
+    if (head == "device") {
+      if (words_.size() < 4) refuse("'device' has a type, bytes of memory and a name after it");
+      section.device = {words_[1], "", integer(2, int64_t{1} << 50)};
+      section.device.name = furrow::join({words_.begin() + 3, words_.end()}, " ");
+    } else if (head == "overhead") {
       expect(2);
       section.overhead_s = number(1);
     } else if (head == "workspace") {
       expect(2);
       section.workspace_bytes = integer(1, int64_t{1} << 50);
     } else if (head == "unit") {
-      expect(8);
+      expect(8, 9);
       section.units.push_back({words_[1], words_[2], static_cast<Work>(name(3, kWorkNames)),
-                               integer(4, int64_t{1} << 40), number(5), number(6), number(7)});
+                               integer(4, int64_t{1} << 40), number(5), number(6), number(7), launch(8)});
     } else if (head == "flat") {
-      expect(4);
-      section.flats.push_back({words_[1], integer(2, INT64_MAX), number(3)});
+      expect(4, 5);
+      section.flats.push_back({words_[1], integer(2, INT64_MAX), number(3), launch(4)});
     } else if (head == "move") {
       expect(5);
       section.movements.push_back(
           {words_[1], static_cast<int>(integer(2, 1 << 20)), integer(3, INT64_MAX), number(4)});
     } else {
-      refuse(
-          fmt::format("'{}' is not machine, build, section, overhead, workspace, unit, flat or move", head));
+      refuse(fmt::format(
+          "'{}' is not machine, build, section, device, overhead, workspace, unit, flat or move", head));
     }
   }
 
-  void expect(size_t words) const {
-    if (words_.size() != words) refuse(fmt::format("'{}' has {} words after it", words_[0], words - 1));
+  void expect(size_t words, size_t most = 0) const {
+    if (words_.size() < words || words_.size() > std::max(words, most))
+      refuse(fmt::format("'{}' has {} words after it", words_[0], words - 1));
   }
+
+  // The last word, of devices alone.
+  double launch(size_t word) const { return words_.size() > word ? number(word) : 0; }
 
   int64_t integer(size_t word, int64_t most) const {
     int64_t value = 0;
@@ -167,7 +177,10 @@ std::string work_kind(const Unit& unit) {
   return kind;
 }
 
-const ProfileSection* Profile::section(int ranks) const {
+const ProfileSection* Profile::section(int ranks, const ProfiledDevice& device) const {
+  const auto is_of = [&](const ProfileSection& each) {
+    return each.device.type == device.type && (device.name.empty() || each.device.name == device.name);
+  };
   const ProfileSection* best = nullptr;
   const auto worse = [ranks](const ProfileSection& a, const ProfileSection& b) {
     const bool above_a = a.ranks >= ranks, above_b = b.ranks >= ranks;
@@ -175,7 +188,7 @@ const ProfileSection* Profile::section(int ranks) const {
     return above_a ? b.ranks < a.ranks : b.ranks > a.ranks;
   };
   for (const ProfileSection& each : sections) {
-    if (best == nullptr || worse(*best, each)) best = &each;
+    if (is_of(each) && (best == nullptr || worse(*best, each))) best = &each;
   }
   return best;
 }
@@ -185,7 +198,7 @@ void merge_profile(const Profile& newer, Profile* into) {
   into->build = newer.build;
   for (const ProfileSection& section : newer.sections) {
     const auto same = [&](const ProfileSection& old) {
-      return old.ranks == section.ranks && old.threads == section.threads;
+      return old.ranks == section.ranks && old.threads == section.threads && old.device == section.device;
     };
     const auto found = std::ranges::find_if(into->sections, same);
     if (found == into->sections.end()) {
@@ -208,17 +221,26 @@ void merge_profile(const Profile& newer, Profile* into) {
 std::string to_text(const Profile& profile) {
   std::string text = fmt::format("{}\nmachine {}\nbuild {}\n", kFirstLine, profile.machine, profile.build);
   for (const ProfileSection& section : profile.sections) {
-    text += fmt::format("\n# ranks threads\nsection {} {}\noverhead {}\nworkspace {}\n", section.ranks,
-                        section.threads, format_double(section.overhead_s), section.workspace_bytes);
-    text += "# kind key work samples flops bytes seconds\n";
+    const bool launches = section.device.type != "cpu";
+    text += fmt::format("\n# ranks threads\nsection {} {}\n", section.ranks, section.threads);
+    if (launches)
+      text += fmt::format("device {} {} {}\n", section.device.type, section.device.memory_bytes,
+                          section.device.name);
+    text += fmt::format("overhead {}\nworkspace {}\n", format_double(section.overhead_s),
+                        section.workspace_bytes);
+    text += fmt::format("# kind key work samples flops bytes seconds{}\n", launches ? " launch" : "");
+    const auto launch = [](double seconds) {
+      return seconds > 0 ? fmt::format(" {}", format_double(seconds)) : std::string();
+    };
     for (const UnitSample& unit : section.units) {
-      text += fmt::format("unit {} {} {} {} {} {} {}\n", unit.kind, unit.key,
+      text += fmt::format("unit {} {} {} {} {} {} {}{}\n", unit.kind, unit.key,
                           kWorkNames[static_cast<size_t>(unit.work)], unit.samples, format_double(unit.flops),
-                          format_double(unit.bytes), format_double(unit.seconds));
+                          format_double(unit.bytes), format_double(unit.seconds), launch(unit.launch_s));
     }
-    text += "# operation bytes seconds\n";
+    text += fmt::format("# operation bytes seconds{}\n", launches ? " launch" : "");
     for (const FlatSample& flat : section.flats)
-      text += fmt::format("flat {} {} {}\n", flat.op, flat.bytes, format_double(flat.seconds));
+      text += fmt::format("flat {} {} {}{}\n", flat.op, flat.bytes, format_double(flat.seconds),
+                          launch(flat.launch_s));
     text += "# operation or movement, ranks bytes seconds\n";
     for (const MovementSample& move : section.movements) {
       text +=

@@ -22,14 +22,20 @@ struct UnitSample {
   double flops = 0;     // of all samples, as roofline_of()
   double bytes = 0;     // the same
   double seconds = 0;
+  double launch_s = 0;  // of the thread that tells a device of it, which `seconds` are of; 0: of no device
   friend bool operator==(const UnitSample&, const UnitSample&) = default;
 };
+
+// A step of parameters by the host's kernels, where a device computes and its optimizer's state is on the
+// host.
+inline constexpr std::string_view kHostStep = "host_step";
 
 // Work by bytes: "step", "add", ... over flat buffers, "load" of a batch, "loss" of the last unit's output.
 struct FlatSample {
   std::string op;
   int64_t bytes = 0;
   double seconds = 0;
+  double launch_s = 0;  // as of a unit
   friend bool operator==(const FlatSample&, const FlatSample&) = default;
 };
 
@@ -42,6 +48,14 @@ struct MovementSample {
   friend bool operator==(const MovementSample&, const MovementSample&) = default;
 };
 
+// What computed: [training] device.
+struct ProfiledDevice {
+  std::string type = "cpu";  // "cuda", "composed"
+  std::string name = {};     // "NVIDIA H100 80GB HBM3"; of a CPU that of the machine
+  int64_t memory_bytes = 0;  // of its own; 0: the host's
+  friend bool operator==(const ProfiledDevice&, const ProfiledDevice&) = default;
+};
+
 // With so many ranks at work at the same time, which share memory and caches, each with so many threads.
 struct ProfileSection {
   int ranks = 1;
@@ -51,6 +65,7 @@ struct ProfileSection {
   std::vector<FlatSample> flats;
   std::vector<MovementSample> movements;
   int64_t workspace_bytes = 0;  // Costs::workspace_bytes
+  ProfiledDevice device = {};
   friend bool operator==(const ProfileSection&, const ProfileSection&) = default;
 };
 
@@ -60,9 +75,14 @@ struct Profile {
   std::vector<ProfileSection> sections;
   friend bool operator==(const Profile&, const Profile&) = default;
 
-  // Measured with so many ranks, else with the nearest number above, else below; null: an empty profile.
-  const ProfileSection* section(int ranks) const;
+  // Measured on such a device (without a name: on any of the type) with so many ranks, else with the nearest
+  // number above, else below; null: there is none.
+  const ProfileSection* section(int ranks, const ProfiledDevice& device = {}) const;
 };
+
+// A device of its own memory as the section has it: the highest rates that were reached, so that other sizes
+// take the proportion of their neighbours.
+DeviceSpec measured_device(const ProfileSection& section);
 
 // What makes two units cost the same: kind, attributes, borders and shapes of parameters, not names.  One
 // word.

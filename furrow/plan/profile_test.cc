@@ -37,6 +37,35 @@ TEST(Profile, SurvivesItsTextForm) {
   EXPECT_EQ(parse_profile(to_text(Profile())), Profile());
 }
 
+// What a device took, and the thread to tell it; beside the section of the cores.
+Profile profile_of_device() {
+  Profile p = profile();
+  ProfileSection device = p.sections[0];
+  device.device = {"cuda", "NVIDIA H100 80GB HBM3", int64_t{80} << 30};
+  for (UnitSample& unit : device.units) unit.launch_s = 20e-6;
+  device.units[1].launch_s = 30e-6;
+  for (FlatSample& flat : device.flats) flat.launch_s = flat.op == "load" ? 0 : 3e-6;
+  device.movements.push_back({"copy_down", 1, 1000, 1e-6});
+  p.sections.push_back(std::move(device));
+  return p;
+}
+
+TEST(Profile, OfADeviceSurvivesItsTextForm) {
+  EXPECT_EQ(parse_profile(to_text(profile_of_device())), profile_of_device());
+}
+
+TEST(Profile, SectionsAreOfTheDeviceThatIsAskedFor) {
+  const Profile p = profile_of_device();
+  EXPECT_EQ(p.section(1), p.sections.data());
+  EXPECT_EQ(p.section(1, {"cuda"}), &p.sections[1]) << "whichever it is";
+  EXPECT_EQ(p.section(1, {"cuda", "NVIDIA H100 80GB HBM3"}), &p.sections[1]);
+  EXPECT_EQ(p.section(1, {"cuda", "NVIDIA L4"}), nullptr);
+  EXPECT_EQ(p.section(1, {"composed"}), nullptr);
+  Profile both = profile();
+  merge_profile(p, &both);
+  EXPECT_EQ(both, p) << "one beside the other";
+}
+
 TEST(Profile, RefusesWhatIsNone) {
   const auto refusal = [](std::string_view text) {
     try {
@@ -47,12 +76,17 @@ TEST(Profile, RefusesWhatIsNone) {
     }
     return std::string("accepted");
   };
-  const std::string head = "furrow-profile 2\nsection 2 1\n";
+  const std::string head = "furrow-profile 3\nsection 2 1\n";
   EXPECT_EQ(refusal(head), "accepted");
-  EXPECT_EQ(refusal("furrow-profile 1\nsection 2 1\n"), "accepted");  // the version before
-  EXPECT_THAT(refusal("furrow-profile 3\n"), HasSubstr("line 1: expected 'furrow-profile 2'"));
+  for (const char* before : {"furrow-profile 1\nsection 2 1\n", "furrow-profile 2\nsection 2 1\n"})
+    EXPECT_EQ(refusal(before), "accepted");
+  EXPECT_THAT(refusal("furrow-profile 4\n"), HasSubstr("line 1: expected 'furrow-profile 3'"));
   EXPECT_THAT(refusal(""), HasSubstr("line 1"));
-  EXPECT_THAT(refusal("furrow-profile 2\noverhead 1\n"), HasSubstr("line 2: 'section"));
+  EXPECT_THAT(refusal("furrow-profile 3\noverhead 1\n"), HasSubstr("line 2: 'section"));
+  EXPECT_THAT(refusal(head + "device cuda 8\n"), HasSubstr("a type, bytes of memory and a name"));
+  EXPECT_THAT(refusal(head + "device cuda much A100\n"), HasSubstr("is not a number from 0"));
+  EXPECT_EQ(refusal(head + "flat step 1 2 3\n"), "accepted");
+  EXPECT_THAT(refusal(head + "flat step 1 2 3 4\n"), HasSubstr("'flat' has 3 words after it"));
   EXPECT_THAT(refusal(head + "unit a b c\n"), HasSubstr("line 3: 'unit' has 7 words after it"));
   EXPECT_THAT(refusal(head + "unit a b sideways 1 2 3 4\n"), HasSubstr("none of forward"));
   EXPECT_THAT(refusal(head + "flat step -1 2\n"), HasSubstr("is not a number from 0"));
@@ -93,6 +127,43 @@ TEST(ProfiledCosts, InterpolateOverSamples) {
   EXPECT_DOUBLE_EQ(costs->overhead_seconds(), 1e-6);
   EXPECT_DOUBLE_EQ(costs->flat_seconds(Op::kAdd, 1000),
                    analytic_costs(machine())->flat_seconds(Op::kAdd, 1000));
+}
+
+TEST(ProfiledCosts, OfADeviceHaveTwoLanes) {
+  Unit unit = testing::unit(0, 64, true);
+  const Profile p = profile_of_device();
+  const auto cpu = profiled_costs(machine(), p.sections[0]),
+             device = profiled_costs(machine(), p.sections[1]);
+  const UnitWork work{&unit, Work::kForward, 40};
+  EXPECT_FALSE(cpu->launch_seconds(work));
+  EXPECT_FALSE(cpu->launch_seconds("step", 1000));
+  EXPECT_DOUBLE_EQ(device->unit_seconds(work), 22e-6);
+  EXPECT_DOUBLE_EQ(*device->launch_seconds(work), 25e-6);
+  const UnitWork larger{&unit, Work::kForward, 6400}, smaller{&unit, Work::kForward, 1};
+  EXPECT_DOUBLE_EQ(*device->launch_seconds(larger), 30e-6) << "as many operations of whatever size";
+  EXPECT_DOUBLE_EQ(*device->launch_seconds(smaller), 20e-6);
+  EXPECT_DOUBLE_EQ(*device->launch_seconds("step", 1 << 30), 3e-6);
+  EXPECT_DOUBLE_EQ(*device->launch_seconds("add", 8), 1e-6) << "not measured: as an instruction";
+  EXPECT_DOUBLE_EQ(device->flat_seconds(Op::kStep, 3000), 4e-6);
+  unit = testing::unit(0, 96, true);
+  EXPECT_DOUBLE_EQ(*device->launch_seconds(work), 30e-6) << "as the kind, at its largest";
+}
+
+// Rates that were reached, for the proportions of other sizes.
+TEST(ProfiledCosts, ADeviceIsWhatWasMeasuredOfIt) {
+  ProfileSection section = profile_of_device().sections[1];
+  section.units = {{"linear", "a", Work::kForward, 1, 8e9, 10, 1e-3, 1e-6},
+                   {"linear", "b", Work::kForward, 1, 8e9, 10, 2e-3, 1e-6},
+                   {"linear.bfloat16", "a", Work::kForward, 1, 8e9, 10, 1e-4, 1e-6}};
+  section.movements = {{"copy_down", 1, 1000, 1e-6}, {"all_gather", 2, 1 << 30, 1e-6}};
+  const DeviceSpec device = measured_device(section);
+  EXPECT_EQ(device.name, "NVIDIA H100 80GB HBM3");
+  EXPECT_EQ(device.kind, DeviceKind::kGpu);
+  EXPECT_EQ(device.memory_bytes, int64_t{80} << 30);
+  EXPECT_DOUBLE_EQ(device.f32_flops, 8e12);
+  EXPECT_DOUBLE_EQ(device.half_flops, 8e13);
+  EXPECT_DOUBLE_EQ(device.memory_bytes_per_second, 3000 / 4e-6) << "a load is the host's";
+  EXPECT_DOUBLE_EQ(device.host_bytes_per_second, 1e9);
 }
 
 TEST(ProfiledCosts, OtherSizesTakeTheRatioOfTheirNeighbours) {

@@ -37,6 +37,11 @@ double interpolate(const std::vector<Point>& points, double x, double floor) {
   return std::max(floor, b.seconds + rise * (x - b.x));
 }
 
+// Within the points; beyond them as at the last.
+double nearby(const std::vector<Point>& points, double x) {
+  return interpolate(points, std::clamp(x, points.front().x, points.back().x), 0);
+}
+
 void insert(std::vector<Point>* points, Point point) {
   const auto place = std::ranges::lower_bound(*points, point.x, {}, &Point::x);
   if (place != points->end() && place->x == point.x) {
@@ -46,9 +51,23 @@ void insert(std::vector<Point>* points, Point point) {
   }
 }
 
+// What units of a work_kind() compute in.
+DType type_of(std::string_view kind) {
+  for (const DType type : {DType::kBF16, DType::kF16}) {
+    std::string word = ".";
+    word += to_string(type);
+    if (kind.ends_with(word) || kind.find(word + ".") != std::string_view::npos) return type;
+  }
+  return DType::kF32;
+}
+
+bool is_copy_name(std::string_view name) {
+  return name == op_info(Op::kCopyDown).name || name == op_info(Op::kCopyUp).name;
+}
+
 // A unit as it was measured, over samples.
 struct Measured {
-  std::vector<Point> seconds;
+  std::vector<Point> seconds, launches;
   std::vector<Point> flops, bytes;  // not seconds: of the roofline
 };
 
@@ -56,13 +75,17 @@ class ProfiledCosts : public Costs {
  public:
   ProfiledCosts(Cluster cluster, const ProfileSection& section, DType compute)
       : analytic_(analytic_costs(std::move(cluster), compute)),
+        behind_(std::ranges::any_of(section.units, [](const UnitSample& unit) { return unit.launch_s > 0; })),
         overhead_s_(section.overhead_s),
+        work_overhead_s_(behind_ ? 0 : overhead_s_),
         threads_(section.threads),
         workspace_bytes_(section.workspace_bytes) {
     if (workspace_bytes_ == 0) workspace_bytes_ = analytic_->workspace_bytes(true, threads_);
     for (const UnitSample& unit : section.units) add(unit);
-    for (const FlatSample& flat : section.flats)
+    for (const FlatSample& flat : section.flats) {
       insert(&flats_[flat.op], {static_cast<double>(flat.bytes), flat.seconds});
+      insert(&launches_[flat.op], {static_cast<double>(flat.bytes), flat.launch_s});
+    }
     for (const MovementSample& move : section.movements)
       insert(&movements_[{move.name, move.ranks}], {static_cast<double>(move.bytes), move.seconds});
   }
@@ -77,17 +100,34 @@ class ProfiledCosts : public Costs {
   }
 
   double unit_seconds(const UnitWork& work) const override {
-    if (const auto stated = stated_seconds(work)) return std::max(overhead_s_, *stated);
+    if (const auto stated = stated_seconds(work)) return std::max(work_overhead_s_, *stated);
     const double bare = bare_seconds(roofline_of(work), work.unit->compute);
     auto kind = units_.find({work_kind(*work.unit), work.work});
     if (kind != units_.end()) {
       const auto found = kind->second.find(work_key(work));
       if (found != kind->second.end())
-        return interpolate(found->second.seconds, static_cast<double>(work.samples), overhead_s_);
+        return interpolate(found->second.seconds, static_cast<double>(work.samples), work_overhead_s_);
     }
     if (kind == units_.end()) kind = nearest_kind(work);
     const double ratio = kind == units_.end() ? ratio_of_all(work.work) : ratio_near(*kind, work);
-    return overhead_s_ + bare * ratio;
+    return work_overhead_s_ + bare * ratio;
+  }
+
+  // The thread tells a device of as many operations whatever their size: of another size of a kind the mean
+  // of those that were measured, of another kind that of all.
+  std::optional<double> launch_seconds(const UnitWork& work) const override {
+    if (!behind_) return std::nullopt;
+    auto kind = units_.find({work_kind(*work.unit), work.work});
+    if (kind == units_.end()) kind = nearest_kind(work);
+    if (kind == units_.end()) return mean_launch([&](const auto& each) { return each.second == work.work; });
+    const auto found = kind->second.find(work_key(work));
+    if (found != kind->second.end()) return nearby(found->second.launches, static_cast<double>(work.samples));
+    return mean_launch([&](const auto& each) { return each == kind->first; });
+  }
+  std::optional<double> launch_seconds(std::string_view op, int64_t bytes) const override {
+    if (!behind_) return std::nullopt;
+    const auto found = launches_.find(std::string(op));
+    return found == launches_.end() ? overhead_s_ : nearby(found->second, static_cast<double>(bytes));
   }
 
   double flat_seconds(Op op, int64_t bytes) const override {
@@ -118,16 +158,6 @@ class ProfiledCosts : public Costs {
  private:
   using Kind = std::pair<const std::pair<std::string, Work>, std::map<std::string, Measured>>;
 
-  // What units of a work_kind() compute in.
-  static DType type_of(std::string_view kind) {
-    for (const DType type : {DType::kBF16, DType::kF16}) {
-      std::string word = ".";
-      word += to_string(type);
-      if (kind.ends_with(word) || kind.find(word + ".") != std::string_view::npos) return type;
-    }
-    return DType::kF32;
-  }
-
   using Kinds = std::map<std::pair<std::string, Work>, std::map<std::string, Measured>>;
 
   // As a unit that no other rank shares, else as in float32.
@@ -149,6 +179,7 @@ class ProfiledCosts : public Costs {
     Measured& of = units_[{unit.kind, unit.work}][unit.key];
     const auto samples = static_cast<double>(unit.samples);
     insert(&of.seconds, {samples, unit.seconds});
+    insert(&of.launches, {samples, unit.launch_s});
     insert(&of.flops, {samples, unit.flops});
     insert(&of.bytes, {samples, unit.bytes});
   }
@@ -158,7 +189,22 @@ class ProfiledCosts : public Costs {
   double ratio_at(const Measured& unit, double samples, DType type) const {
     const double analytic = bare_seconds(roofline_at(unit, samples), type);
     if (analytic <= 0) return -1;
-    return std::max(interpolate(unit.seconds, samples, overhead_s_) - overhead_s_, 0.0) / analytic;
+    return std::max(interpolate(unit.seconds, samples, work_overhead_s_) - work_overhead_s_, 0.0) / analytic;
+  }
+
+  // Of the works whose kind is among them, at the largest size of each.
+  template <class Among>
+  double mean_launch(const Among& among) const {
+    double sum = 0;
+    int count = 0;
+    for (const auto& [kind, units] : units_) {
+      if (!among(kind)) continue;
+      for (const auto& [key, unit] : units) {
+        sum += unit.launches.back().seconds;
+        ++count;
+      }
+    }
+    return count == 0 ? overhead_s_ : sum / count;
   }
 
   static Roofline roofline_at(const Measured& unit, double samples) {
@@ -212,19 +258,50 @@ class ProfiledCosts : public Costs {
   double by_bytes(const std::string& op, int64_t bytes, double analytic) const {
     const auto found = flats_.find(op);
     if (found == flats_.end()) return analytic;
-    return interpolate(found->second, static_cast<double>(bytes), overhead_s_);
+    const bool threads = op == "load" || !behind_;  // batches are the thread's work
+    return interpolate(found->second, static_cast<double>(bytes), threads ? overhead_s_ : 0);
   }
 
   std::unique_ptr<Costs> analytic_;
-  double overhead_s_;
+  bool behind_;             // a device computes behind the thread
+  double overhead_s_;       // of the thread
+  double work_overhead_s_;  // in what units take
   int threads_;
   int64_t workspace_bytes_;
   Kinds units_;  // by work_kind(); by work_key()
-  std::map<std::string, std::vector<Point>> flats_;
+  std::map<std::string, std::vector<Point>> flats_, launches_;
   std::map<std::pair<std::string, int>, std::vector<Point>> movements_;  // name, ranks
 };
 
 }  // namespace
+
+DeviceSpec measured_device(const ProfileSection& section) {
+  DeviceSpec device{.name = section.device.name,
+                    .kind = DeviceKind::kGpu,
+                    .memory_bytes = section.device.memory_bytes,
+                    .efficiency = 1,
+                    .source = "measured"};
+  for (const UnitSample& unit : section.units) {
+    if (unit.seconds <= 0) continue;
+    const bool half = type_of(unit.kind) != DType::kF32;
+    double& peak = half ? device.half_flops : device.f32_flops;
+    peak = std::max(peak, unit.flops / unit.seconds);
+    device.memory_bytes_per_second = std::max(device.memory_bytes_per_second, unit.bytes / unit.seconds);
+  }
+  for (const FlatSample& flat : section.flats) {
+    if (flat.seconds > 0 && flat.op != "load")
+      device.memory_bytes_per_second =
+          std::max(device.memory_bytes_per_second, static_cast<double>(flat.bytes) / flat.seconds);
+  }
+  for (const MovementSample& move : section.movements) {
+    if (move.seconds > 0 && is_copy_name(move.name))
+      device.host_bytes_per_second =
+          std::max(device.host_bytes_per_second, static_cast<double>(move.bytes) / move.seconds);
+  }
+  if (device.f32_flops == 0) device.f32_flops = device.half_flops;
+  if (device.half_flops == 0) device.half_flops = device.f32_flops;
+  return device;
+}
 
 std::unique_ptr<Costs> profiled_costs(Cluster cluster, const ProfileSection& section, DType compute) {
   return std::make_unique<ProfiledCosts>(std::move(cluster), section, compute);

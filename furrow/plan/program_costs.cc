@@ -15,38 +15,45 @@ namespace {
 struct Row {
   Op op;
   Work work;
+  Place place = Place::kThread;
 };
 
 constexpr auto kRows = std::to_array<Row>({
     {Op::kLoad, Work::kBatch},
-    {Op::kForward, Work::kForward},
-    {Op::kRecompute, Work::kForward},
-    {Op::kLoss, Work::kLoss},
-    {Op::kEvaluate, Work::kLoss},
-    {Op::kBackwardInput, Work::kBackwardInput},
-    {Op::kBackwardWeight, Work::kBackwardWeight},
-    {Op::kAdd, Work::kFlat},
+    {Op::kForward, Work::kForward, Place::kDevice},
+    {Op::kRecompute, Work::kForward, Place::kDevice},
+    {Op::kLoss, Work::kLoss, Place::kAwaited},
+    {Op::kEvaluate, Work::kLoss, Place::kAwaited},
+    {Op::kBackwardInput, Work::kBackwardInput, Place::kDevice},
+    {Op::kBackwardWeight, Work::kBackwardWeight, Place::kDevice},
+    {Op::kAdd, Work::kFlat, Place::kDevice},
     {Op::kReduceGrads, Work::kCommunication},
-    {Op::kAddTied, Work::kFlat},
+    {Op::kAddTied, Work::kFlat, Place::kDevice},
     {Op::kGatherGrads, Work::kCommunication},
     {Op::kGatherParams, Work::kCommunication},
-    {Op::kMeasure, Work::kFlat},
+    {Op::kMeasure, Work::kFlat, Place::kAwaited},
     {Op::kReduceScalar, Work::kCommunication},
     {Op::kClip, Work::kNothing},
     {Op::kUpdateScale, Work::kNothing},
-    {Op::kStep, Work::kFlat},
+    {Op::kStep, Work::kFlat, Place::kDevice},
     {Op::kGatherUpdated, Work::kCommunication},
-    {Op::kSnapshot, Work::kFlat},
-    {Op::kSwapAverage, Work::kFlat},
+    {Op::kSnapshot, Work::kFlat, Place::kAwaited},
+    {Op::kSwapAverage, Work::kFlat, Place::kDevice},
     {Op::kSend, Work::kCommunication},
     {Op::kRecv, Work::kCommunication},
     {Op::kGatherStats, Work::kCommunication},
-    {Op::kFoldStats, Work::kNothing},
+    {Op::kFoldStats, Work::kNothing, Place::kAwaited},
     {Op::kCopyDown, Work::kCopy},
     {Op::kCopyUp, Work::kCopy},
-    {Op::kRound, Work::kFlat},
-    {Op::kWiden, Work::kFlat},
+    {Op::kRound, Work::kFlat, Place::kDevice},
+    {Op::kWiden, Work::kFlat, Place::kDevice},
 });
+
+const Row& row_of(Op op) {
+  const auto row = std::ranges::find(kRows, op, &Row::op);
+  FURROW_CHECK(row != kRows.end(), "an operation without a row in plan/program_costs.cc");
+  return *row;
+}
 
 bool is_flat(ValueKind kind) { return is_persistent(kind) || kind == ValueKind::kSnapshot; }
 
@@ -82,11 +89,8 @@ double host_step_seconds(const Costs& costs, int64_t bytes) {
   return seconds_at(costs, cores ? 0 : cluster.host_memory_bytes_per_second / cluster.devices, bytes);
 }
 
-Work work_of(Op op) {
-  const auto row = std::ranges::find(kRows, op, &Row::op);
-  FURROW_CHECK(row != kRows.end(), "an operation without a row in plan/program_costs.cc");
-  return row->work;
-}
+Work work_of(Op op) { return row_of(op).work; }
+Place place_of(Op op) { return row_of(op).place; }
 
 ProgramCosts::ProgramCosts(const Costs& costs, const ModelSpec& spec, const Program& program, int represents)
     : costs_(costs), spec_(spec), program_(program), flat_(flat_layout(spec)), represents_(represents) {}
@@ -102,8 +106,7 @@ double ProgramCosts::seconds(const Instruction& instruction) const {
     case Work::kBatch:
       return costs_.batch_seconds(work_bytes(instruction));
     case Work::kFlat:
-      if (instruction.op == Op::kStep && flat_.units[instruction.unit].offload)
-        return host_step_seconds(costs_, work_bytes(instruction));
+      if (steps_on_host(instruction)) return host_step_seconds(costs_, work_bytes(instruction));
       return costs_.flat_seconds(instruction.op, work_bytes(instruction));
     case Work::kCopy:
       return host_copy_seconds(costs_, work_bytes(instruction));
@@ -114,6 +117,30 @@ double ProgramCosts::seconds(const Instruction& instruction) const {
   }
   FURROW_CHECK(false, "communication is not the work of the rank's own thread");
   return 0;
+}
+
+bool ProgramCosts::steps_on_host(const Instruction& instruction) const {
+  return instruction.op == Op::kStep && flat_.units[instruction.unit].offload;
+}
+
+// None: of no device.
+std::optional<double> ProgramCosts::launch_seconds(const Instruction& instruction) const {
+  const Work work = work_of(instruction.op);
+  if (place_of(instruction.op) == Place::kThread) return std::nullopt;
+  if (steps_on_host(instruction)) return std::nullopt;
+  if (work == Work::kNothing) return costs_.launch_seconds(op_info(instruction.op).name, 0);
+  if (work == Work::kLoss || work == Work::kFlat)
+    return costs_.launch_seconds(work == Work::kLoss ? "loss" : op_info(instruction.op).name,
+                                 work_bytes(instruction));
+  return costs_.launch_seconds(unit_work(instruction));
+}
+
+Lanes ProgramCosts::lanes(const Instruction& instruction) const {
+  const std::optional<double> launch = launch_seconds(instruction);
+  if (!launch) return {seconds(instruction), 0, false};
+  const bool awaited = place_of(instruction.op) == Place::kAwaited;
+  if (work_of(instruction.op) == Work::kNothing) return {*launch, 0, awaited};
+  return {*launch, seconds(instruction), awaited};
 }
 
 UnitWork ProgramCosts::unit_work(const Instruction& instruction) const {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 #include <string>
 
 #include "furrow/base/error.h"
@@ -181,14 +182,47 @@ Stage stage_of(std::string_view word) {
           static_cast<int>(number(word.substr(at + 1), kMost))};
 }
 
-// "placement pp1 dp_replicate2 ... ep1 rank 3 zero_stage 2 tree canonical", then where pp is above 1 "stages
-// 0-2@0 2-4@1".
+// "4-6": the units 4 and 5, which are the next ones of `buckets`.
+void add_bucket(std::string_view word, std::vector<int32_t>* buckets) {
+  constexpr int64_t kMost = 1 << 20;
+  const size_t dash = word.find('-');
+  const bool range = dash != std::string_view::npos;
+  const auto begin = static_cast<int64_t>(buckets->size());
+  if (!range || number(word.substr(0, dash), kMost) != begin || number(word.substr(dash + 1), kMost) <= begin)
+    fail(fmt::format("'{}' is no bucket: the next one is written like {}-{}", word, begin, begin + 2));
+  buckets->resize(static_cast<size_t>(number(word.substr(dash + 1), kMost)), static_cast<int32_t>(begin));
+}
+
+// Behind the tree: "stages 0-2@0 2-4@1" where pp is above 1, "buckets 0-3 3-4" where units share collectives.
+void read_runs(std::span<const std::string_view> words, Placement* placement) {
+  std::string_view what;
+  for (const std::string_view word : words) {
+    const bool opens = (word == "stages" && what.empty()) || (word == "buckets" && what != "buckets");
+    if (opens) {
+      what = word;
+    } else if (what == "stages") {
+      placement->stages.push_back(stage_of(word));
+    } else if (what == "buckets") {
+      add_bucket(word, &placement->buckets);
+    } else {
+      fail(fmt::format("expected 'stages' or 'buckets', found '{}'", word));
+    }
+  }
+  const std::vector<int32_t>& buckets = placement->buckets;
+  const bool shared = std::adjacent_find(buckets.begin(), buckets.end()) != buckets.end();
+  const bool empty = what == "stages" && placement->stages.empty();
+  if (empty || (what == "buckets" && !shared))
+    fail(fmt::format("'{}' without any that is one is left out", what));
+}
+
+// "placement pp1 dp_replicate2 ... ep1 rank 3 zero_stage 2 tree canonical", and read_runs().
 Placement placement_of_words(const Words& words) {
   constexpr size_t kAxes = kAxisNames.size();
-  const bool staged = words.size() > kAxes + 8 && words[kAxes + 7] == "stages";
-  if ((words.size() != kAxes + 7 && !staged) || words[kAxes + 1] != "rank" ||
-      words[kAxes + 3] != "zero_stage" || words[kAxes + 5] != "tree") {
-    fail("expected 'placement pp1 dp_replicate1 ... rank N zero_stage N tree NAME [stages B-E@P...]'");
+  if (words.size() < kAxes + 7 || words[kAxes + 1] != "rank" || words[kAxes + 3] != "zero_stage" ||
+      words[kAxes + 5] != "tree") {
+    fail(
+        "expected 'placement pp1 dp_replicate1 ... rank N zero_stage N tree NAME [stages B-E@P...] "
+        "[buckets B-E...]'");
   }
   std::array<int, kAxes> degrees{};
   int64_t world = 1;
@@ -207,7 +241,7 @@ Placement placement_of_words(const Words& words) {
   if (tree == kTreeNames.end())
     fail(fmt::format("unknown tree '{}': known are canonical, by_ranks", words[kAxes + 6]));
   placement.tree = static_cast<TreeKind>(tree - kTreeNames.begin());
-  for (size_t i = kAxes + 8; i < words.size(); ++i) placement.stages.push_back(stage_of(words[i]));
+  read_runs(std::span(words).subspan(kAxes + 7), &placement);
   if (placement == Placement()) fail("the placement of a world of one is left out");
   return placement;
 }

@@ -226,10 +226,10 @@ TEST(ProgramText, ReadsAsPromised) {
             "  s2 activations 128 act(0,0)\n"
             "  s3 activations 48 saved(0,0)\n"
             "  s4 activations 128 grad(0,0)\n"
-            "  s5 other 592 loss(0)\n"
+            "  s5 other 1168 loss(0)\n"
             "  s6 activations 80 deferred(0,0)\n"
             "  s7 gradients 4096 gradient(0,0,[0,1))\n"
-            "  s8 other 1160 sums(0)\n"
+            "  s8 other 1720 sums(0)\n"
             "  s9 other 32 scale()\n");
 }
 

@@ -87,6 +87,10 @@ std::string placement_line(const Placement& placement) {
   if (!placement.stages.empty()) text += " stages";
   for (const Stage& stage : placement.stages)
     text += fmt::format(" {}-{}@{}", stage.begin, stage.end, stage.rank);
+  const auto units = static_cast<int32_t>(placement.buckets.size());
+  if (units > 0) text += " buckets";
+  for (int32_t u = 0; u < units; u = placement.bucket_end(u))
+    text += fmt::format(" {}-{}", u, placement.bucket_end(u));
   return text + '\n';
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "furrow/base/text.h"
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/compile.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
@@ -39,12 +40,14 @@ class RanksQuote {
 
   std::vector<CollectiveQuote> collectives() const {
     std::map<std::pair<Op, GroupAxis>, CollectiveQuote> quotes;
-    for (const Instruction& instruction : program_.instructions) {
+    const std::vector<int32_t> ends = run_ends(model_.flat, program_);
+    for (size_t i = 0; i < ends.size(); ++i) {
+      const Instruction& instruction = program_.instructions[i];
       if (instruction.stream != Stream::kComm || instruction.op == Op::kSend) continue;
       CollectiveQuote& quote = quotes[{instruction.op, instruction.axis}];
       quote.op = instruction.op;
       quote.axis = instruction.axis;
-      ++quote.count;
+      quote.count += ends[i] == static_cast<int32_t>(i) ? 1 : 0;
       const bool transfer = instruction.op == Op::kRecv;
       const auto members = transfer ? 1.0 : static_cast<double>(group_ranks(place_, instruction.axis).size());
       const Received bytes = received(instruction);

@@ -34,11 +34,14 @@ struct Thread {
   size_t next = 0;  // instruction
   std::vector<int32_t> flight_of_slot;
   std::vector<Flight> flights;
-  size_t drained = 0;       // flights that the end of the program has landed
-  int32_t waits = -1;       // for a flow
-  bool waits_copy = false;  // ... of a copy
-  double since_s = 0;       // ... and from when
+  size_t drained = 0;        // flights that the end of the program has landed
+  double behind_s = 0;       // how far the device is behind at the start
+  double device_free_s = 0;  // when the device has done what it was told
+  int32_t waits = -1;        // for a flow
+  bool waits_copy = false;   // ... of a copy
+  double since_s = 0;        // ... and from when
   bool ended = false;
+  double ended_s = 0;
   std::array<int64_t, kMemoryKinds> live{};
   std::vector<SimulatedSpan> work;  // of the thread, in order
   std::vector<MemoryPoint> memory;
@@ -47,8 +50,9 @@ struct Thread {
 
 class Simulator {
  public:
+  // `behind_s`: by program, how far its device is behind at the start.
   Simulator(std::span<const Program> programs, const ModelSpec& spec, const Costs& costs,
-            const SimulateOptions& options)
+            const SimulateOptions& options, const std::vector<double>& behind_s)
       : costs_(costs), options_(options), flows_(ranks_of(programs), resources(costs.cluster())) {
     const int world = programs.front().placement.layout.world();
     FURROW_CHECK(world <= costs.cluster().world(), "a world larger than the cluster");
@@ -61,6 +65,7 @@ class Simulator {
       thread.loaded = simulation::load_program(programs[i], spec, costs, represents_);
       thread.flight_of_slot.assign(programs[i].slots.size(), -1);
       thread.live = thread.loaded.persistent;
+      thread.behind_s = thread.device_free_s = behind_s[i];
       thread.result.rank = programs[i].placement.rank;
       thread.result.peak_bytes = thread.live;
       count_memory(thread);
@@ -82,6 +87,13 @@ class Simulator {
       if (!thread.ended) throw stuck();
     }
     return report();
+  }
+
+  // By program, how far its device is behind at the end.
+  std::vector<double> behind_s() const {
+    std::vector<double> all;
+    for (const Thread& thread : threads_) all.push_back(std::max(0.0, thread.device_free_s - thread.ended_s));
+    return all;
   }
 
  private:
@@ -128,7 +140,7 @@ class Simulator {
         if (!start(number, step, instruction)) return;
         continue;
       }
-      if (work(number, instruction, step.seconds)) return;
+      if (compute(number, instruction, step)) return;
     }
     drain(number);
   }
@@ -166,7 +178,7 @@ class Simulator {
   bool start(int32_t number, const Step& step, int32_t instruction) {
     Thread& thread = threads_[number];
     const bool inlined = step.inlined && flows_.idle(number, step.lane);
-    const int32_t flow = flows_.arrive(number, step, now_);
+    const int32_t flow = flows_.arrive(number, step, now_, thread.device_free_s);
     const auto at = static_cast<int32_t>(thread.flights.size());
     thread.flights.push_back({flow, &step, instruction, false});
     for (const int32_t slot : step.touches) thread.flight_of_slot[slot] = at;
@@ -177,20 +189,39 @@ class Simulator {
     return wait(number, flow, step);
   }
 
+  // By the thread, or by the device behind it; false: the thread has gone on at once.
+  bool compute(int32_t number, int32_t instruction, const Step& step) {
+    if (step.device_s <= 0 && !step.awaited) return work(number, instruction, step.seconds);
+    Thread& thread = threads_[number];
+    const double told_s = now_ + step.seconds;
+    const double start_s = std::max(thread.device_free_s, step.awaited ? told_s : now_);
+    const double done_s = std::max(start_s + step.device_s, told_s);
+    thread.device_free_s = done_s;
+    thread.work.push_back({number, instruction, now_, told_s, true});
+    note_work(thread, step, {number, instruction, start_s, done_s});
+    return busy_until(number, step.awaited ? done_s : told_s);
+  }
+
   // The thread is busy; false: for no time.
   bool work(int32_t number, int32_t instruction, double seconds) {
     Thread& thread = threads_[number];
-    const Step& step = thread.loaded.steps[instruction];
-    if (!step.flies) touch_memory(thread, step, now_ + seconds, instruction);
-    thread.work.push_back({number, instruction, now_, now_ + seconds});
-    if (!step.flies) {
-      thread.result.exposed_s += step.inside_s;
-      thread.result.received_bytes += step.self_bytes;
-      wire_bytes_ += step.mean_bytes * represents_;
-    }
-    thread.result.compute_s += seconds - step.inside_s;
-    if (seconds <= 0) return false;
-    ready_.emplace(now_ + seconds, number);
+    note_work(thread, thread.loaded.steps[instruction], {number, instruction, now_, now_ + seconds});
+    return busy_until(number, now_ + seconds);
+  }
+
+  void note_work(Thread& thread, const Step& step, const SimulatedSpan& span) {
+    thread.work.push_back(span);
+    thread.result.compute_s += span.end_s - span.start_s - step.inside_s;
+    if (step.flies) return;
+    touch_memory(thread, step, span.end_s, span.instruction);
+    thread.result.exposed_s += step.inside_s;
+    thread.result.received_bytes += step.self_bytes;
+    wire_bytes_ += step.mean_bytes * represents_;
+  }
+
+  bool busy_until(int32_t number, double then_s) {
+    if (then_s <= now_) return false;
+    ready_.emplace(then_s, number);
     return true;
   }
 
@@ -201,7 +232,8 @@ class Simulator {
       if (!land(number, static_cast<int32_t>(thread.drained))) return;
     }
     thread.ended = true;
-    thread.result.end_s = now_;
+    thread.ended_s = now_;
+    thread.result.end_s = std::max(now_, thread.device_free_s - thread.behind_s);
   }
 
   void touch_memory(Thread& thread, const Step& step, double end_s, int32_t instruction) {
@@ -264,6 +296,7 @@ class Simulator {
     double begin = kNever, end = 0, last = 0;
     for (const Thread& thread : threads_) {
       for (const SimulatedSpan& span : thread.work) {
+        if (span.launch) continue;
         const Op op = thread.loaded.steps[span.instruction].instruction->op;
         if (op == Op::kForward) begin = std::min(begin, span.start_s);
         if (op == Op::kBackwardWeight) end = std::max(end, span.end_s);
@@ -287,7 +320,7 @@ class Simulator {
       double own = 0;
       for (const SimulatedSpan& span : thread.work) {
         const Step& step = thread.loaded.steps[span.instruction];
-        if (computes(step))
+        if (computes(step) && !span.launch)
           own += std::max(0.0, std::min(span.end_s, end) - std::max(span.start_s, begin) - step.inside_s);
       }
       thread.result.bubble = 1 - own / (end - begin);
@@ -353,7 +386,11 @@ std::vector<int> simulated_ranks(const Layout& layout) {
 
 Simulation simulate(std::span<const Program> programs, const ModelSpec& spec, const Costs& costs,
                     const SimulateOptions& options) {
-  return Simulator(programs, spec, costs, options).run();
+  Simulator first(programs, spec, costs, options, std::vector<double>(programs.size(), 0));
+  Simulation simulation = first.run();
+  const std::vector<double> behind_s = first.behind_s();
+  if (std::ranges::all_of(behind_s, [](double seconds) { return seconds <= 0; })) return simulation;
+  return Simulator(programs, spec, costs, options, behind_s).run();
 }
 
 }  // namespace furrow::plan

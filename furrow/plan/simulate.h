@@ -5,6 +5,12 @@
 // Communication goes on beside, one after the other on a rank, transfers of pipelines on a lane of their own
 // for each peer and direction, copies between a device and its host on another; what runs at the same time on
 // the same wires shares them evenly.
+//
+// Of a device that computes behind the thread (Costs::launch_seconds) an instruction takes both: the device
+// begins once it is free, and is done no sooner than the thread has told it the last of it; the thread goes
+// on as soon as it has told, but waits where it reads a result.  What flies follows what the device was told
+// before.  A step then begins as in the middle of a run, behind what the step before it has left to the
+// device.
 #pragma once
 
 #include <array>
@@ -25,6 +31,7 @@ struct SimulatedSpan {
   int32_t instruction = 0;  // index in the program
   double start_s = 0;
   double end_s = 0;
+  bool launch = false;  // of the thread, where the device has a span of its own for the instruction
 };
 
 // Bytes that live on a rank after an instruction, by MemoryKind: verify()'s figures over time.
@@ -37,7 +44,7 @@ struct MemoryPoint {
 struct SimulatedRank {
   int rank = 0;          // of the world
   double end_s = 0;      // of its last instruction
-  double compute_s = 0;  // its compute stream was at work
+  double compute_s = 0;  // its compute stream was at work: the device, where one is behind the thread
   double exposed_s = 0;  // ... or waited for communication
   double copying_s = 0;  // ... or for copies between the device and its host
   double bubble = 0;  // 1 - compute within [first forward, last weight gradient] over that time, of all ranks

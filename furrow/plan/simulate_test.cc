@@ -33,6 +33,7 @@ struct Case {
   bool recompute = false;
   int pipeline = 1;
   PipelineOptions schedule = {};
+  int64_t bucket_bytes = 0;
 };
 
 std::vector<Program> world_of(const ModelSpec& spec, const Case& c) {
@@ -42,6 +43,7 @@ std::vector<Program> world_of(const ModelSpec& spec, const Case& c) {
   options.optimizer_states = 2;
   options.ranks.zero_stage = c.stage;
   options.ranks.pipeline = c.schedule;
+  options.ranks.bucket_bytes = c.bucket_bytes;
   const int world = c.pipeline * c.replicas * c.shards;
   const Layout layout({c.pipeline, c.replicas, c.shards, 1, 1, 1}, world);
   std::vector<Program> programs;
@@ -73,6 +75,60 @@ TEST(Simulate, OneRankAddsUpItsInstructions) {
   EXPECT_DOUBLE_EQ(run(world_of(spec, recomputed), spec, UnitCosts()).step_s, 15 + 6 + 2);
 }
 
+// ---- a device behind the thread: F0 F1 loss I1 W1 I0 W0 measure and two steps, of which I0 is nothing but
+// told
+
+UnitCosts behind(double launch) {
+  UnitCosts costs;
+  costs.launch = launch;
+  costs.loss = 0.5;
+  return costs;
+}
+
+double step_of(const UnitCosts& costs, int microbatches = 1) {
+  const ModelSpec spec = testing::chain(2);
+  return run(world_of(spec, {.microbatches = microbatches}), spec, costs).step_s;
+}
+
+// The device is always behind: it never waits but for what the thread tells it once it has a loss or the
+// norm.
+TEST(Simulate, AStepOfABusyDeviceIsTheDevices) {
+  EXPECT_DOUBLE_EQ(step_of(behind(0)), 7.5);
+  // Told while the device is at work, but once: what follows the loss is told from when it is there, and so
+  // are the steps; from the second step on the first forward is told beside the steps before.
+  EXPECT_DOUBLE_EQ(step_of(behind(0.125)), 7.5);
+  EXPECT_DOUBLE_EQ(step_of(behind(0.125), 3), 18.5);
+}
+
+// Nothing of the device's work shows but where the thread waits for it.
+TEST(Simulate, AStepThatIsToldSlowlyIsTheThreads) {
+  // F0 F1 to 8, the loss told to 12 and there at 12.5; I1 W1 I0 W0 to 28.5; the norm to 32.5; steps to 40.5.
+  EXPECT_DOUBLE_EQ(step_of(behind(4)), 10 * 4 + 0.5);
+}
+
+// What flies follows the device, not the thread that has told it long before.
+TEST(Simulate, CommunicationFollowsTheDevice) {
+  const ModelSpec spec = testing::chain(2, 256);
+  const std::vector<Program> world = world_of(spec, {.replicas = 2});
+  UnitCosts costs = behind(0.125);
+  costs.loss = 0;
+  EXPECT_DOUBLE_EQ(run(world, spec, costs).step_s, 18.5 + 0.125) << "the norm is told behind the sums";
+}
+
+// On the thread and on the device each instruction has a span.
+TEST(Simulate, TheThreadHasSpansOfItsOwn) {
+  const ModelSpec spec = testing::chain(2);
+  const std::vector<Program> world = world_of(spec, {.microbatches = 1});
+  const Simulation s = run(world, spec, behind(0.25));
+  double told = 0, done = 0;
+  for (const SimulatedSpan& span : s.spans) (span.launch ? told : done) += span.end_s - span.start_s;
+  EXPECT_DOUBLE_EQ(told, 9 * 0.25);
+  EXPECT_DOUBLE_EQ(done, 7.5 + 0.25) << "I0 is the thread's alone";
+  EXPECT_DOUBLE_EQ(s.ranks[0].compute_s, 7.5 + 0.25);
+  for (const SimulatedSpan& span : run(world, spec, UnitCosts()).spans)
+    EXPECT_FALSE(span.launch) << "control";
+}
+
 TEST(Simulate, DataParallelReducesBesideBackward) {
   const ModelSpec spec = testing::chain(2, 256);
   const std::vector<Program> world = world_of(spec, {.replicas = 2});
@@ -84,6 +140,18 @@ TEST(Simulate, DataParallelReducesBesideBackward) {
   EXPECT_DOUBLE_EQ(s.ranks[1].exposed_s, 11.5);
   EXPECT_DOUBLE_EQ(s.exposed_communication, 11.5 / 18.5);
   EXPECT_EQ(s.bubble, 0);
+}
+
+TEST(Simulate, ABucketIsOneCollective) {
+  const ModelSpec spec = testing::chain(2, 256);
+  constexpr int64_t kAll = int64_t{1} << 30;
+  // Backward of u0 is done at 5: both are reduced to 8 and gathered to 11; the sums to 11.5; two steps.
+  const Simulation data = run(world_of(spec, {.replicas = 2, .bucket_bytes = kAll}), spec, UnitCosts());
+  EXPECT_DOUBLE_EQ(data.step_s, 13.5);
+  EXPECT_EQ(data.wire_bytes, run(world_of(spec, {.replicas = 2}), spec, UnitCosts()).wire_bytes);
+  // Reduced to 8; the sums to 8.5, two steps, and both are gathered.
+  const Case zero1{.shards = 2, .stage = 1, .bucket_bytes = kAll};
+  EXPECT_DOUBLE_EQ(run(world_of(spec, zero1), spec, UnitCosts()).step_s, 13.5);
 }
 
 TEST(Simulate, CommunicationThatTheThreadDoesIsNotHidden) {

@@ -23,7 +23,7 @@ int Flows::present(const std::vector<int>& members) const {
       ranks_, [&](int rank) { return std::ranges::find(members, rank) != members.end(); }));
 }
 
-int32_t Flows::arrive(int32_t program, const Step& step, double now) {
+int32_t Flows::arrive(int32_t program, const Step& step, double now, double ready_s) {
   const auto [found, first] = open_.try_emplace(step.key, static_cast<int32_t>(flows_.size()));
   const int32_t number = found->second;
   if (first) {
@@ -34,6 +34,7 @@ int32_t Flows::arrive(int32_t program, const Step& step, double now) {
   }
   Flow& flow = flows_[number];
   flow.members.emplace_back(program, step.lane);
+  flow.ready_s = std::max(flow.ready_s, ready_s);
   if (--flow.missing == 0) open_.erase(found);
   lanes_[program][step.lane].push_back(number);
   try_start(number, now);
@@ -51,6 +52,10 @@ void Flows::try_start(int32_t number, double now) {
   if (flow.missing > 0 || flow.start_s >= 0) return;
   for (const auto& [program, lane] : flow.members) {
     if (lanes_[program][lane].front() != number) return;
+  }
+  if (flow.ready_s > now) {
+    held_.push_back(number);
+    return;
   }
   flow.start_s = now;
   active_.push_back(number);
@@ -90,6 +95,7 @@ double Flows::next_s(double now) const {
   double next = std::numeric_limits<double>::infinity();
   for (const int32_t number : active_)
     next = std::min(next, now + flows_[number].left_s * share(flows_[number]));
+  for (const int32_t number : held_) next = std::min(next, flows_[number].ready_s);
   return next;
 }
 
@@ -107,6 +113,7 @@ std::vector<int32_t> Flows::advance(double now, double then) {
     ++flow.leg;
     begin_leg(number, then);
   }
+  for (const int32_t number : std::exchange(held_, {})) try_start(number, then);
   return std::exchange(ended_, {});
 }
 

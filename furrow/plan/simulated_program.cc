@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/live_memory.h"
 #include "furrow/plan/simulator.h"
 #include "furrow/plan/value_index.h"
@@ -26,7 +28,9 @@ class Loader {
   LoadedProgram load() {
     LoadedProgram loaded;
     loaded.program = &program_;
-    for (const Instruction& instruction : program_.instructions) loaded.steps.push_back(step(instruction));
+    const std::vector<int32_t> ends = run_ends(flat_layout(spec_), program_);
+    for (size_t i = 0; i < ends.size(); ++i)
+      loaded.steps.push_back(step(program_.instructions[i], ends[i] == static_cast<int32_t>(i)));
     loaded.persistent = memory_.persistent();
     loaded.host_optimizer = flat_layout(spec_).offloads();
     return loaded;
@@ -39,26 +43,28 @@ class Loader {
     return slots_[found];
   }
 
-  Step step(const Instruction& instruction) {
+  // `last`: of the instructions of its collective, which it starts.
+  Step step(const Instruction& instruction, bool last) {
     Step step;
     step.instruction = &instruction;
     const Work work = work_of(instruction.op);
     step.flies = work == Work::kCommunication || work == Work::kCopy;
-    for (const auto* values : {&instruction.reads, &instruction.writes}) {
-      for (const Value& value : *values) {
-        const int32_t slot = slot_of(value);
-        if (std::ranges::find(step.touches, slot) == step.touches.end()) step.touches.push_back(slot);
-      }
-    }
+    touch(instruction);
+    if (last) step.touches = std::exchange(touches_, {});
     const LiveMemory::Change change = memory_.apply(instruction);
     step.written = change.written;
     step.dropped = change.dropped;
     if (work == Work::kCopy) {
       copy(instruction, &step);
     } else if (step.flies) {
-      communicate(instruction, &step);
+      add(rows_.moved(instruction));
+      step.flies = last;
+      if (last) communicate(instruction, std::exchange(moved_, {}), &step);
     } else {
-      step.seconds = rows_.seconds(instruction);
+      const Lanes lanes = rows_.lanes(instruction);
+      step.seconds = lanes.thread_s;
+      step.device_s = lanes.device_s;
+      step.awaited = lanes.awaited;
       communicate_inside(instruction, &step);
     }
     return step;
@@ -74,6 +80,7 @@ class Loader {
       step->mean_bytes += moved.mean_bytes;
     }
     step->seconds += step->inside_s;
+    step->awaited |= step->inside_s > 0 && step->device_s > 0;
   }
 
   // By the device itself, on a wire that it shares with nobody.
@@ -86,8 +93,25 @@ class Loader {
     step->members = {rank};
   }
 
-  void communicate(const Instruction& instruction, Step* step) {
-    Moved moved = rows_.moved(instruction);
+  void touch(const Instruction& instruction) {
+    for (const auto* values : {&instruction.reads, &instruction.writes}) {
+      for (const Value& value : *values) {
+        const int32_t slot = slot_of(value);
+        if (std::ranges::find(touches_, slot) == touches_.end()) touches_.push_back(slot);
+      }
+    }
+  }
+
+  // One more instruction of the collective, which brings its bytes and no round of its own.
+  void add(Moved moved) {
+    moved.call.bytes += moved_.call.bytes;
+    moved.self_bytes += moved_.self_bytes;
+    moved.mean_bytes += moved_.mean_bytes;
+    moved.landing_bytes += moved_.landing_bytes;
+    moved_ = std::move(moved);
+  }
+
+  void communicate(const Instruction& instruction, Moved moved, Step* step) {
     if (moved.members.size() < 2) {  // nothing comes of this round yet
       step->flies = false;
       return;
@@ -126,6 +150,8 @@ class Loader {
   ValueIndex homes_;
   std::vector<int32_t> slots_;
   std::map<FlowKey, int> sequence_;
+  std::vector<int32_t> touches_;  // of the collective so far
+  Moved moved_;                   // the same
 };
 
 }  // namespace

@@ -41,6 +41,8 @@ struct Step {
   bool inlined = false;        // the thread that starts it carries it out
   bool waits_to_land = false;  // communication after it on its slots waits too
   double seconds = 0;          // of the rank's own thread; of what flies: once it has landed
+  double device_s = 0;         // of a device that computes behind the thread
+  bool awaited = false;        // the thread goes on once the device is done
   std::vector<int32_t> touches;
   Lane lane;
   FlowKey key;
@@ -71,8 +73,9 @@ class Flows {
     use_.resize(resources);
   }
 
-  // A rank has come to it; the flow's number.  May finish it at once.
-  int32_t arrive(int32_t program, const Step& step, double now);
+  // A rank has come to it; the flow's number.  May finish it at once.  `ready_s`: when what it moves is
+  // there, where a device computes behind the rank's thread.
+  int32_t arrive(int32_t program, const Step& step, double now, double ready_s = 0);
   bool done(int32_t flow) const { return flows_[flow].end_s >= 0; }
   bool idle(int32_t program, const Lane& lane) const;  // nothing is queued there
   double start_s(int32_t flow) const { return flows_[flow].start_s; }
@@ -94,6 +97,7 @@ class Flows {
     double left_s = 0;  // of the leg, alone
     double start_s = -1, end_s = -1;
     int missing = 0;
+    double ready_s = 0;
     std::vector<std::pair<int32_t, Lane>> members;  // program, lane
   };
 
@@ -110,6 +114,7 @@ class Flows {
   std::map<FlowKey, int32_t> open_;                         // that not all members have come to
   std::vector<std::map<Lane, std::deque<int32_t>>> lanes_;  // by program
   std::vector<int32_t> active_;
+  std::vector<int32_t> held_;  // whose turn it is, and that wait for ready_s
   std::vector<int32_t> ended_;
 };
 

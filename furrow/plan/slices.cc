@@ -7,20 +7,37 @@
 namespace furrow::plan {
 namespace {
 
+// The units of a bucket, whose buffers lie end to end.
+struct Bucket {
+  const FlatLayout& flat;
+  int32_t first, end;
+
+  // Elements of the units before one.
+  int64_t before(int32_t unit) const {
+    int64_t elements = 0;
+    for (int32_t u = first; u < unit; ++u) elements += flat.units[u].elements;
+    return elements;
+  }
+};
+
 // Borders come to lie at the nearer end of a whole parameter.  Units lean to either side in turn, so that the
 // same shards do not get the larger part of each.
-int64_t uncut(const UnitLayout& layout, int64_t border, int64_t lean) {
-  for (const FlatSpan& span : layout.spans) {
-    const int64_t end = (span.offset + span.size + kGrid - 1) / kGrid * kGrid;
-    if (!span.whole || border <= span.offset || border >= end) continue;
-    return 2 * (border + lean) < span.offset + end ? span.offset : end;
+int64_t uncut(const Bucket& bucket, int64_t border, int64_t lean) {
+  int64_t before = 0;
+  for (int32_t u = bucket.first; u < bucket.end; before += bucket.flat.units[u++].elements) {
+    for (const FlatSpan& span : bucket.flat.units[u].spans) {
+      const int64_t begin = before + span.offset;
+      const int64_t end = (begin + span.size + kGrid - 1) / kGrid * kGrid;
+      if (!span.whole || border <= begin || border >= end) continue;
+      return 2 * (border + lean) < begin + end ? begin : end;
+    }
   }
   return border;
 }
 
-// How a slice is cut.
+// How a slice of a bucket is cut.
 struct Cut {
-  const UnitLayout& layout;
+  const Bucket& bucket;
   int count;
   int64_t first_longer;
 };
@@ -37,7 +54,8 @@ Slice cut(Slice within, const Cut& how, int index) {
   const int64_t lean = (how.first_longer % 2 == 0 ? 1 : -1) * within.size() / how.count / 4;
   const auto border = [&](int64_t i) {
     const int64_t even = within.begin + (i * base + longer_before(i)) * kGrid;
-    return even == within.begin || even == within.end ? even : uncut(how.layout, even, lean);
+    if (even == within.begin || even == within.end) return even;
+    return uncut(how.bucket, even, lean);
   };
   return {border(index), border(index + 1)};
 }
@@ -50,12 +68,17 @@ const TiedUse* find_use(const FlatLayout& flat, const FlatBuffer& buffer) {
 }
 
 Slice unit_slice(const FlatLayout& flat, const Placement& placement, int unit, Part part) {
-  const UnitLayout& layout = flat.units[unit];
-  const Slice whole{0, layout.elements};
-  if (part == Part::kWhole) return whole;
-  const Slice shard = cut(whole, {layout, placement.shards(), unit}, placement.shard());
-  if (part == Part::kShard) return shard;
-  return cut(shard, {layout, placement.replicas(), int64_t{unit} + placement.shard()}, placement.replica());
+  const int64_t elements = flat.units[unit].elements;
+  if (part == Part::kWhole) return {0, elements};
+  const Bucket bucket{flat, placement.bucket_of(unit), placement.bucket_end(unit)};
+  Slice slice =
+      cut({0, bucket.before(bucket.end)}, {bucket, placement.shards(), bucket.first}, placement.shard());
+  if (part == Part::kPiece)
+    slice = cut(slice, {bucket, placement.replicas(), int64_t{bucket.first} + placement.shard()},
+                placement.replica());
+  const int64_t before = bucket.before(unit);
+  return {std::clamp<int64_t>(slice.begin - before, 0, elements),
+          std::clamp<int64_t>(slice.end - before, 0, elements)};
 }
 
 }  // namespace

@@ -3,6 +3,8 @@
 // A buffer of n grid blocks (kGrid elements) is cut into S shards of n/S blocks, the n mod S left over go one
 // each to the shards from u mod S on, u the unit: so that the ranks' sums over units are even.  A shard is
 // cut into R pieces in the same way.  Shards, and the pieces of one shard, follow one another without gaps.
+// The buffers of a bucket (plan/buckets.h) are cut end to end, as that of its first unit: what a member has
+// of all of them follows one another too, and may be nothing of some.
 // A border that would cut a whole parameter (Parameter::whole) moves to one of its ends.
 // Buffers of gradients and state hold the trained elements alone: their parts are those of the parameters as
 // far as these are trained, uneven or empty where they are not.  A use above 0 of tied parameters has a

@@ -37,7 +37,8 @@ constexpr std::array<Home, kValueKinds> kHomes = {{
 }};
 
 constexpr int64_t kIdBytes = 8;
-constexpr int64_t kLossBytes = static_cast<int64_t>(sizeof(ExactSum)) + 16;  // and the two counts
+constexpr int64_t kLossBytes =
+    2 * static_cast<int64_t>(sizeof(ExactSum)) + 16;  // losses, weights and the two counts
 constexpr int64_t kScaleBytes = 32;
 constexpr int64_t kLossScaleBytes = 16;
 

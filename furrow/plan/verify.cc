@@ -71,6 +71,19 @@ std::string fault_of_stages(const Program& program) {
   return idle == used.end() ? "" : fmt::format("rank {} of the pipeline has no stage", idle - used.begin());
 }
 
+std::string fault_of_buckets(const Program& program) {
+  const std::vector<int32_t>& buckets = program.placement.buckets;
+  if (buckets.empty()) return "";
+  if (program.placement.data_ranks() == 1) return "one data rank has no buckets";
+  if (buckets.size() != program.units.size())
+    return fmt::format("its buckets are of {} units, it has {}", buckets.size(), program.units.size());
+  for (size_t u = 0; u < buckets.size(); ++u) {
+    const bool opens = buckets[u] == static_cast<int32_t>(u);
+    if (!opens && (u == 0 || buckets[u] != buckets[u - 1])) return fmt::format("unit {} is in no bucket", u);
+  }
+  return "";
+}
+
 }  // namespace
 
 void check_placement(const Program& program) {
@@ -91,7 +104,9 @@ void check_placement(const Program& program) {
   }
   if (place.tree == TreeKind::kByRanks && place.data_ranks() == 1)
     fail("one rank adds along the canonical tree");
-  if (const std::string fault = fault_of_stages(program); !fault.empty()) fail(fault);
+  for (const std::string& fault : {fault_of_stages(program), fault_of_buckets(program)}) {
+    if (!fault.empty()) fail(fault);
+  }
 }
 
 void check_header(const Facts& facts) {
@@ -110,6 +125,12 @@ void check_header(const Facts& facts) {
     if (program.units[u] == facts.spec.units[u].name) continue;
     fail(fmt::format("unit {} is '{}', in the model it is '{}'", u, program.units[u],
                      facts.spec.units[u].name));
+  }
+  for (size_t u = 1; u < program.placement.buckets.size(); ++u) {
+    const Unit &unit = facts.spec.units[u], &before = facts.spec.units[u - 1];
+    if (program.placement.bucket_of(static_cast<int32_t>(u)) == static_cast<int32_t>(u)) continue;
+    if (unit.compute != before.compute || unit.offload || before.offload)
+      fail(fmt::format("units {} and {} cannot share a bucket", before.name, unit.name));
   }
   for (size_t m = 0; m < program.microbatch_sizes.size(); ++m) {
     const int64_t size = program.microbatch_sizes[m];

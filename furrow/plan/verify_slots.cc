@@ -1,12 +1,13 @@
 // Rule: every value has exactly one slot, of its kind and large enough, and two values share one only when
 // their lives do not overlap.  A life runs from the instruction that writes to the one that drops, both
 // included; only the result of an in-place operation may follow in the instruction that drops the value which
-// it replaces.
+// it replaces.  Flat values that travel together (plan/buckets.h) lie end to end in one slot.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <limits>
 
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/plan/verify_rules.h"
 
@@ -38,6 +39,7 @@ class SlotRule {
     }
     for (const SlotAssignment& assignment : assignments) check_fit(assignment);
     check_lives();
+    check_runs();
   }
 
  private:
@@ -74,7 +76,7 @@ class SlotRule {
                                       assignment.slot, slot.bytes - assignment.offset));
     }
     const int64_t offset = due_offset(assignment);
-    if (assignment.offset == offset) return;
+    if (assignment.offset == offset || may_be_a_neighbour(assignment)) return;
     facts_.fail(writer, fmt::format("{} lies at {} of slot {}: it must lie at {}", to_string(value),
                                     assignment.offset, assignment.slot, offset));
   }
@@ -92,6 +94,50 @@ class SlotRule {
     return home.offset + elements * element_bytes(bytes_.flat, assignment.value);
   }
 
+  // In memory of its own, beside those of its bucket.
+  bool may_be_a_neighbour(const SlotAssignment& assignment) const {
+    const Value& value = assignment.value;
+    const int32_t writer = facts_.writer[facts_.values.find(value)];
+    const bool flat = is_gradient(value.kind) || value.kind == ValueKind::kGathered;
+    if (writer < 0 || !flat) return false;
+    const Placement& place = facts_.program.placement;
+    const Value* source = in_place_source(facts_.program.instructions[writer], value);
+    const bool own = source == nullptr || homes_[facts_.values.find(*source)]->slot != assignment.slot;
+    return own && place.bucket_end(value.unit) - place.bucket_of(value.unit) > 1;
+  }
+
+  // What a collective of several units reads, and what it writes, lies end to end.
+  void check_runs() const {
+    const std::vector<Instruction>& list = facts_.program.instructions;
+    const std::vector<int32_t> ends = run_ends(bytes_.flat, facts_.program);
+    size_t begin = 0;  // of the run
+    for (size_t i = 1; i < list.size(); ++i) {
+      if (ends[i - 1] != ends[i]) begin = i;
+      if (begin == i) continue;
+      for (size_t n = 0; n < list[i].reads.size(); ++n)
+        check_neighbour(i, begin, [n](const Instruction& each) { return each.reads[n]; });
+      for (size_t n = 0; n < list[i].writes.size(); ++n)
+        check_neighbour(i, begin, [n](const Instruction& each) { return each.writes[n]; });
+    }
+  }
+
+  // That of instruction i, behind the last one of its run that is not empty.
+  template <class Pick>
+  void check_neighbour(size_t i, size_t begin, const Pick& pick) const {
+    const std::vector<Instruction>& list = facts_.program.instructions;
+    const Value value = pick(list[i]);
+    if (value.kind == ValueKind::kParams || value_bytes(bytes_, value) == 0) return;
+    for (size_t before = i; before-- > begin;) {
+      const Value last = pick(list[before]);
+      const int64_t bytes = value_bytes(bytes_, last);
+      if (bytes == 0) continue;
+      const SlotAssignment &a = *homes_[facts_.values.find(last)], &b = *homes_[facts_.values.find(value)];
+      if (a.slot == b.slot && a.offset + bytes == b.offset) return;
+      facts_.fail(i, fmt::format("{} does not lie right behind {}, with which it travels", to_string(value),
+                                 to_string(last)));
+    }
+  }
+
   void check_lives() const {
     std::vector<std::vector<Life>> lives(facts_.program.slots.size());
     for (const SlotAssignment& assignment : facts_.program.assignments) {
@@ -104,8 +150,30 @@ class SlotRule {
       std::sort(lives[slot].begin(), lives[slot].end(), [](const Life& a, const Life& b) {
         return a.begin != b.begin ? a.begin < b.begin : a.value < b.value;
       });
-      for (size_t i = 1; i < lives[slot].size(); ++i) check_pair(slot, lives[slot][i - 1], lives[slot][i]);
+      check_slot(slot, lives[slot]);
     }
+  }
+
+  // Of a slot, in the order of their begins.
+  void check_slot(size_t slot, const std::vector<Life>& lives) const {
+    std::vector<const Life*> before;  // that may live on
+    for (const Life& life : lives) {
+      for (const Life* other : before) {
+        if (overlap(*other, life)) check_pair(slot, *other, life);
+      }
+      std::erase_if(before,
+                    [&](const Life* other) { return other->end < life.begin || overlap(*other, life); });
+      before.push_back(&life);
+    }
+  }
+
+  // Of flat buffers in bytes; what has no place in a slot has all of it.
+  bool overlap(const Life& a, const Life& b) const {
+    const Value &first = facts_.values.value(a.value), &second = facts_.values.value(b.value);
+    const bool flat = is_gradient(first.kind) || first.kind == ValueKind::kGathered;
+    if (!flat || slot_class(first.kind) != slot_class(second.kind)) return true;
+    const int64_t from = homes_[a.value]->offset, begin = homes_[b.value]->offset;
+    return from < begin + value_bytes(bytes_, second) && begin < from + value_bytes(bytes_, first);
   }
 
   void check_pair(size_t slot, const Life& first, const Life& second) const {

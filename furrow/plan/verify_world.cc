@@ -6,8 +6,10 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/slices.h"
 #include "furrow/plan/tensor_cut.h"
@@ -28,7 +30,9 @@ class Rank {
   static int lane(Op direction, int peer) { return 2 + 2 * peer + (direction == Op::kRecv ? 1 : 0); }
 
   Rank(const Program& program, const ModelSpec& spec)
-      : program_(program), finished_(program.instructions.size(), false) {
+      : program_(program),
+        ends_(run_ends(flat_layout(spec), program)),
+        finished_(program.instructions.size(), false) {
     for (const Instruction& instruction : program.instructions) {
       meets_.push_back(!collectives_in(spec, instruction).empty());
       homes_.emplace_back();
@@ -48,10 +52,8 @@ class Rank {
         if (queues_[kInside].empty()) queues_[kInside].push_back(next_);
         break;
       }
-      if (instruction.stream == Stream::kComm) {
-        queues_[queue_of(instruction)].push_back(next_);
-        for (const int32_t home : homes_[next_]) flights_[home] = static_cast<int32_t>(next_);
-      }
+      if (instruction.stream == Stream::kComm) held_.push_back(next_);
+      if (ends_[next_] == static_cast<int32_t>(next_)) start_held();
       ++next_;
     }
     return next_ != before;
@@ -66,6 +68,8 @@ class Rank {
     finished_[queues_[queue].front()] = true;
     queues_[queue].pop_front();
   }
+  // How many instructions of its collective follow instruction i.
+  int32_t more(size_t i) const { return ends_[i] - static_cast<int32_t>(i); }
   // The transfer that it waits for, else the first that is under way.
   std::optional<size_t> first_transfer() const {
     if (const auto waits = waits_for(); waits && program_.instructions[*waits].peer >= 0) return waits;
@@ -85,6 +89,13 @@ class Rank {
   }
 
  private:
+  // The instructions of one collective, once the last of them is issued.
+  void start_held() {
+    for (const size_t i : std::exchange(held_, {})) {
+      queues_[queue_of(program_.instructions[i])].push_back(i);
+      for (const int32_t home : homes_[i]) flights_[home] = static_cast<int32_t>(i);
+    }
+  }
   int32_t slots() const { return static_cast<int32_t>(program_.slots.size()); }
   int32_t home_of(const Value& value) {
     return program_.slots.empty() ? values_.add(value) : program_.slot_of(value);
@@ -101,6 +112,8 @@ class Rank {
   }
 
   const Program& program_;
+  const std::vector<int32_t> ends_;  // run_ends()
+  std::vector<size_t> held_;
   ValueIndex values_;                        // homes, where there are no slots
   std::vector<std::vector<int32_t>> homes_;  // by instruction: what it touches
   std::vector<int32_t> flights_;             // by home: the last communication that touched it
@@ -300,7 +313,8 @@ class WorldRule {
     for (const int member : group) {
       const Instruction& theirs = instruction(member);
       const bool same_writes = mine.op == Op::kGatherStats || theirs.writes == mine.writes;
-      if (theirs.op == mine.op && theirs.unit == mine.unit && same_writes) continue;
+      const bool same_run = ranks_[member].more(head(member)) == ranks_[rank].more(head(rank));
+      if (theirs.op == mine.op && theirs.unit == mine.unit && same_writes && same_run) continue;
       fail_at(member, head(member),
               fmt::format("meets rank {} in #{} {}, which differs", rank, head(rank), to_string(mine)));
     }

@@ -11,7 +11,7 @@
 //  the communication
 //    that uses one of its slots: run in that way, every program comes to its end (no deadlock);
 //  * on each axis, the ranks of a group run the same communication in the same order, with operands that
-//  match;
+//  match, and as one what the others run as one (buckets.h);
 //  * what the members of an exchange bring adds up to what they write, and the parts that members keep follow
 //  one
 //    another without gap or overlap.

@@ -5,6 +5,7 @@
 #include <tuple>
 #include <vector>
 
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/exchange.h"
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/slices.h"
@@ -39,16 +40,25 @@ class Pool {
 // The exchanges of a program, as the executor starts and lands them.
 class Exchanges {
  public:
-  Exchanges(const Program& program, const ModelSpec& spec) : program_(program), flat_(flat_layout(spec)) {}
+  Exchanges(const Program& program, const ModelSpec& spec)
+      : program_(program), flat_(flat_layout(spec)), ends_(run_ends(flat_, program)) {}
 
   void step() {
-    for (const Instruction& instruction : program_.instructions) {
+    int64_t bytes = 0;           // of the run so far
+    std::vector<int32_t> slots;  // the same
+    for (size_t i = 0; i < ends_.size(); ++i) {
+      const Instruction& instruction = program_.instructions[i];
       for (const auto* values : {&instruction.reads, &instruction.writes}) {
         for (const Value& value : *values) land(value);
       }
       if (instruction.op != Op::kReduceGrads || instruction.writes.empty()) continue;
-      const int64_t bytes = received(instruction);
-      if (bytes > 0) flying_.push_back({slots_of(instruction), pool_.take(bytes)});
+      bytes += received(instruction);
+      for (const int32_t slot : slots_of(instruction)) slots.push_back(slot);
+      if (ends_[i] != static_cast<int32_t>(i)) continue;
+      bytes = (bytes + kFloatBytes - 1) / kFloatBytes * kFloatBytes;
+      if (bytes > 0) flying_.push_back({slots, pool_.take(bytes)});
+      bytes = 0;
+      slots.clear();
     }
     while (!flying_.empty()) land(flying_.begin());
   }
@@ -98,8 +108,7 @@ class Exchanges {
     if (nodes.others == 0) return 0;
     const std::vector<Slice> slices =
         member_slices(flat_, program_.placement, buffer_of(instruction), instruction.axis);
-    const int64_t bytes = nodes.others * slices[nodes.self].size() * flat_.gradient_bytes();
-    return (bytes + kFloatBytes - 1) / kFloatBytes * kFloatBytes;
+    return nodes.others * slices[nodes.self].size() * flat_.gradient_bytes();
   }
 
   struct Nodes {
@@ -109,6 +118,7 @@ class Exchanges {
 
   const Program& program_;
   const FlatLayout flat_;
+  const std::vector<int32_t> ends_;
   std::map<std::tuple<GroupAxis, int32_t, int32_t>, Nodes> nodes_;
   std::vector<Flight> flying_;
   Pool pool_;

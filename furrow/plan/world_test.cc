@@ -46,6 +46,7 @@ struct World {
   std::vector<bool> recompute = {};
   int pp = 1;
   PipelineOptions pipeline = {};
+  int64_t bucket_bytes = 0;
 
   int ranks() const { return pp * replicas * shards; }
   Layout layout() const { return Layout({pp, replicas, shards, 1, 1, 1}, ranks()); }
@@ -64,7 +65,8 @@ TrainOptions options_of(const World& world, int rank) {
   options.microbatch_sizes.back() = 3;
   options.recompute = world.recompute;
   options.optimizer_states = 1;
-  options.ranks = {rank, world.stage, world.reshard, world.deterministic, world.prefetch, world.pipeline};
+  options.ranks = {rank,           world.stage,    world.reshard,     world.deterministic,
+                   world.prefetch, world.pipeline, world.bucket_bytes};
   return options;
 }
 
@@ -380,12 +382,13 @@ TEST_F(Worlds, ReshardPrefetchAndRecomputeChangeNothing) {
 
 TEST_F(Worlds, RandomModels) {
   std::mt19937 rng(8);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 120; ++round) {
     const ModelSpec spec = testing::random_spec(&rng);
     const FlatLayout flat = flat_layout(spec);
     World world{1 + static_cast<int>(rng() % 3), 1 + static_cast<int>(rng() % 3),
                 1 + static_cast<int>(rng() % 3)};
     world.k = world.replicas * world.shards + static_cast<int>(rng() % 9);
+    if (round % 2 == 1) world.bucket_bytes = static_cast<int64_t>(rng() % 6) << 12;
     const std::vector<Program> programs = train_programs(spec, world);
     SCOPED_TRACE(world.name());
     verify_world(programs, spec);
@@ -393,6 +396,85 @@ TEST_F(Worlds, RandomModels) {
     WorldMachine machine(programs, flat);
     machine.split = canonical_split;
     machine.run();
+  }
+}
+
+// Units of seven, one, none, two, five and one grid blocks; the fourth is frozen in part, the fifth ties what
+// the first one owns.
+ModelSpec small_units() {
+  ModelSpec spec = chain(6, 64);
+  for (Unit& unit : spec.units) unit.parameters.clear();
+  const auto own = [&](int u, Shape shape) {
+    spec.units[u].parameters.push_back(parameter(fmt::format("u{}.weight", u), std::move(shape)));
+  };
+  own(0, {64, 112});
+  own(1, {10});
+  own(3, {1024});
+  spec.units[3].parameters.push_back(parameter("u3.frozen", {1024}));
+  spec.units[3].parameters.back().rule.frozen = true;
+  own(4, {64, 80});
+  own(5, {17});
+  spec.units[1].statistics = {statistic("u1.running_mean", {24})};
+  return spec;
+}
+
+// Whatever shares a collective: all units, runs of some, and beside one that is alone as its weight is tied.
+TEST_F(Worlds, BucketsStepWithTheSameTree) {
+  for (const bool tied : {false, true}) {
+    for (const int64_t kilobytes : {12, 100}) {
+      ModelSpec spec = small_units();
+      if (tied) spec.units[4].parameters.push_back(parameter("u4.tied", {64, 112}, "u0.weight"));
+      use(spec);
+      for (World world : layouts(4)) {
+        world.bucket_bytes = kilobytes << 10;
+        const int ranks = world.replicas * world.shards;
+        for (const int k : {ranks, 3 * ranks + 1}) {
+          world.k = k;
+          check(world);
+        }
+        check_averages(world);
+      }
+    }
+  }
+}
+
+TEST_F(Worlds, BucketsOfWholeParametersOrOf16Bits) {
+  for (const bool whole : {false, true}) {
+    ModelSpec spec = small_units();
+    for (Unit& unit : spec.units) {
+      for (Parameter& each : unit.parameters) each.whole = whole && each.shape.size() == 2;
+    }
+    spec.reduce = whole ? DType::kF32 : DType::kBF16;
+    use(spec);
+    for (World world : layouts(8)) {
+      world.bucket_bytes = 40 << 10;
+      world.k = world.replicas * world.shards + 1;
+      check(world);
+    }
+  }
+}
+
+TEST_F(Worlds, BucketsOfEveryScheduleReshardAndRecompute) {
+  use(small_units());
+  for_each_pipeline(3, 6, [&](World world) {
+    world.bucket_bytes = 100 << 10;
+    for (const World& data : layouts(2)) {
+      world.replicas = data.replicas;
+      world.shards = data.shards;
+      world.stage = data.stage;
+      world.k = 2 * data.replicas * data.shards + 1;
+      check(world);
+    }
+  });
+  for (const Reshard reshard : {Reshard::kDefault, Reshard::kAlways, Reshard::kNever}) {
+    for (const int prefetch : {0, 1, 2, 100}) {
+      World world{2, 2, 3, 5, Deterministic::kStrict, reshard, prefetch};
+      world.bucket_bytes = 100 << 10;
+      world.recompute = {true, false, true, true, false, prefetch > 0};
+      check(world);
+      world.deterministic = Deterministic::kOff;
+      check(world);
+    }
   }
 }
 

@@ -10,7 +10,6 @@ namespace furrow::preprocess {
 namespace {
 
 constexpr uint32_t kTries = 10;
-constexpr double kLeastRatio = 3.0 / 4;  // of width to height; the largest is its inverse
 
 // A row of `width` pixels that starts `right` pixels to the right, 0 where there is none.
 void shift_row(const uint8_t* from, int64_t right, int64_t width, uint8_t* to) {
@@ -25,34 +24,46 @@ void shift_row(const uint8_t* from, int64_t right, int64_t width, uint8_t* to) {
 ImageAugmenter::ImageAugmenter(uint64_t seed, Augmentation augmentation)
     : random_(seed, RandomPurpose::kAugment, "image"), augmentation_(augmentation) {
   FURROW_CHECK(augmentation.crop_padding >= 0 && augmentation.crop_padding < 32768, "padding out of range");
-  FURROW_CHECK(augmentation.least_scale > 0 && augmentation.least_scale <= 1, "a scale out of range");
+  const auto [padding, flip, resized, least_scale, most_scale, least_ratio, most_ratio] = augmentation;
+  FURROW_CHECK(least_scale > 0 && least_scale <= most_scale && most_scale <= 1, "a scale out of range");
+  FURROW_CHECK(least_ratio > 0 && least_ratio <= most_ratio && std::isfinite(most_ratio),
+               "a ratio out of range");
 }
 
 Region ImageAugmenter::region(int64_t position, int64_t height, int64_t width) const {
   const double area = static_cast<double>(height) * static_cast<double>(width);
+  const double least_scale = augmentation_.least_scale, scales = augmentation_.most_scale - least_scale;
+  const double least_log = std::log(augmentation_.least_ratio),
+               logs = std::log(augmentation_.most_ratio) - least_log;
   const auto among = [](uint32_t word, int64_t count) {
     return static_cast<int64_t>(uint64_t{word} * static_cast<uint64_t>(count) >> 32);
   };
   for (uint32_t attempt = 0; attempt < kTries; ++attempt) {
     const PhiloxBlock words = random_.block(0, static_cast<uint64_t>(position), 1 + attempt);
-    const double least = augmentation_.least_scale;
-    const double target = area * (least + (1 - least) * uniform01(words[0]));
-    const double log_ratio = std::log(kLeastRatio) + (uniform01(words[1]) * 2) * -std::log(kLeastRatio);
-    const double ratio = std::exp(log_ratio);
+    const double target = area * (least_scale + scales * uniform01(words[0]));
+    const double ratio = std::exp(least_log + uniform01(words[1]) * logs);
     const int64_t across = std::llround(std::sqrt(target * ratio)),
                   down = std::llround(std::sqrt(target / ratio));
     if (across < 1 || across > width || down < 1 || down > height) continue;
     return {among(words[2], height - down + 1), among(words[3], width - across + 1), down, across};
   }
+  return middle(height, width);
+}
+
+Region ImageAugmenter::middle(int64_t height, int64_t width) const {
   const double ratio = static_cast<double>(width) / static_cast<double>(height);
-  Region middle{0, 0, height, width};
-  if (ratio < kLeastRatio)
-    middle.height = std::clamp<int64_t>(std::llround(static_cast<double>(width) / kLeastRatio), 1, height);
-  if (ratio > 1 / kLeastRatio)
-    middle.width = std::clamp<int64_t>(std::llround(static_cast<double>(height) / kLeastRatio), 1, width);
-  middle.top = (height - middle.height) / 2;
-  middle.left = (width - middle.width) / 2;
-  return middle;
+  Region region{0, 0, height, width};
+  if (ratio < augmentation_.least_ratio) {
+    const double down = static_cast<double>(width) / augmentation_.least_ratio;
+    region.height = std::clamp<int64_t>(std::llround(down), 1, height);
+  }
+  if (ratio > augmentation_.most_ratio) {
+    const double across = static_cast<double>(height) * augmentation_.most_ratio;
+    region.width = std::clamp<int64_t>(std::llround(across), 1, width);
+  }
+  region.top = (height - region.height) / 2;
+  region.left = (width - region.width) / 2;
+  return region;
 }
 
 ImageAugmenter::Draw ImageAugmenter::draw(int64_t position) const {

@@ -19,7 +19,8 @@ struct Augmentation {
   bool flip = false;         // left and right exchanged, every other time
   // A region of the original image at random, scaled to the size of a sample: where originals are read.
   bool resized_crop = false;
-  double least_scale = 0.08;  // of the original's pixels, in (0, 1]
+  double least_scale = 0.08, most_scale = 1;           // of the original's pixels, in (0, 1]
+  double least_ratio = 3.0 / 4, most_ratio = 4.0 / 3;  // of its width to its height, above 0
 
   bool any() const { return crop_padding > 0 || flip || resized_crop; }
 };
@@ -27,7 +28,8 @@ struct Augmentation {
 // A value; thread safe.
 class ImageAugmenter {
  public:
-  // REQUIRES: 0 <= crop_padding < 2^15, 0 < least_scale <= 1.
+  // REQUIRES: 0 <= crop_padding < 2^15, 0 < least_scale <= most_scale <= 1, 0 < least_ratio <= most_ratio,
+  // finite.
   ImageAugmenter(uint64_t seed, Augmentation augmentation);
 
   struct Draw {
@@ -36,9 +38,9 @@ class ImageAugmenter {
   };
   Draw draw(int64_t position) const;  // REQUIRES: 0 <= position < 2^48
 
-  // torchvision's RandomResizedCrop(scale=(least_scale, 1), ratio=(3/4, 4/3)) of an original of these sides:
-  // ten tries of an area and of a ratio of the sides, even in its logarithm; else the middle, its ratio
-  // clamped. REQUIRES: as draw(), positive sides.
+  // torchvision's RandomResizedCrop(scale=(least_scale, most_scale), ratio=(least_ratio, most_ratio)) of an
+  // original of these sides: ten tries of an area and of a ratio of the sides, even in its logarithm; else
+  // the middle, its ratio clamped.  REQUIRES: as draw(), positive sides.
   Region region(int64_t position, int64_t height, int64_t width) const;
   bool resizes() const { return augmentation_.resized_crop; }
 
@@ -47,6 +49,8 @@ class ImageAugmenter {
   void apply(int64_t position, const Shape& shape, std::span<const uint8_t> in, std::span<uint8_t> out) const;
 
  private:
+  Region middle(int64_t height, int64_t width) const;
+
   Philox random_;
   Augmentation augmentation_;
 };

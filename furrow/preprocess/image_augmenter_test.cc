@@ -121,6 +121,29 @@ TEST(ImageAugmenter, RegionsHaveTheAreaAndTheShapeAskedFor) {
   EXPECT_LT(same, 5);
 }
 
+TEST(ImageAugmenter, RegionsKeepToOtherScalesAndRatios) {
+  Augmentation wanted;
+  wanted.resized_crop = true;
+  wanted.least_scale = 0.3;
+  wanted.most_scale = 0.4;
+  wanted.least_ratio = 1.5;
+  wanted.most_ratio = 2;
+  const ImageAugmenter augmenter(3, wanted);
+  for (int64_t position = 0; position < 5000; ++position) {
+    const Region region = augmenter.region(position, 400, 400);
+    const double area = static_cast<double>(region.height * region.width) / 160000;
+    const double ratio = static_cast<double>(region.width) / static_cast<double>(region.height);
+    ASSERT_TRUE(area > 0.298 && area < 0.402) << area;
+    ASSERT_TRUE(ratio > 1.49 && ratio < 2.02) << ratio;
+  }
+  wanted.least_scale = wanted.most_scale = 1;
+  EXPECT_EQ(ImageAugmenter(3, wanted).region(0, 30, 1000), (Region{0, 470, 30, 60}));
+  EXPECT_EQ(ImageAugmenter(3, wanted).region(0, 1000, 30), (Region{490, 0, 20, 30}));
+  EXPECT_EQ(ImageAugmenter(3, wanted).region(0, 100, 170), (Region{0, 0, 100, 170}));
+  wanted.least_ratio = 3;
+  EXPECT_THROW(ImageAugmenter(3, wanted), Error);
+}
+
 TEST(ImageAugmenter, ALongImageGivesItsMiddle) {
   Augmentation wanted;
   wanted.resized_crop = true;

@@ -65,7 +65,9 @@ class ComposedMath final : public FlatMath {
     const ComposedStep& row = composed_step(optimizer.name);
     StepOperands operands;
     operands.params = here(span.params);
-    operands.gradient = here(span.gradient) * static_cast<double>(parameters.gradient_factor);
+    operands.gradient = here(span.gradient);
+    if (parameters.gradient_factor != 1)
+      operands.gradient = operands.gradient * static_cast<double>(parameters.gradient_factor);
     for (size_t s = 0; s < optimizer.states; ++s) operands.states[s] = here(span.states[s], row.codes[s]);
     operands.rows = span.rows;
     operands.whole = span.whole;

@@ -22,11 +22,28 @@ namespace furrow::train {
 namespace {
 
 // What a device other than the CPU computes.
-constexpr std::string_view kKinds[] = {
-    "linear",      "conv_relu_pool", "token_embedding", "transformer_block",
-    "lm_head",     "embedding",      "llama_block",     "llama_head",
-    "rnn",         "lstm",           "conv_norm",       "residual_block",
-    "pool_linear", "latent"};
+constexpr std::string_view kKinds[] = {"linear",
+                                       "conv_relu_pool",
+                                       "token_embedding",
+                                       "transformer_block",
+                                       "lm_head",
+                                       "embedding",
+                                       "llama_block",
+                                       "llama_head",
+                                       "rnn",
+                                       "lstm",
+                                       "conv_norm",
+                                       "residual_block",
+                                       "pool_linear",
+                                       "latent",
+                                       "conv",
+                                       "activation",
+                                       "dropout",
+                                       "max_pool",
+                                       "avg_pool",
+                                       "global_avg_pool",
+                                       "layer_norm",
+                                       "group_norm"};
 
 }  // namespace
 
@@ -40,7 +57,8 @@ int device_of_local_rank(int local_rank, int devices) {
                   local_rank, devices));
 }
 
-Device open_device(const config::Training& training, int local_rank) {
+Device open_device(const config::Config& config, int local_rank) {
+  const config::Training& training = config.training;
   if (training.device != "cuda") return {training.device, 0};
   const bool built = c10::impl::hasDeviceGuardImpl(c10::DeviceType::CUDA);
   const int devices = built ? c10::impl::getDeviceGuardImpl(c10::DeviceType::CUDA)->deviceCount() : 0;
@@ -52,8 +70,9 @@ Device open_device(const config::Training& training, int local_rank) {
                         "FURROW_TORCH_ROOT at a wheel for CUDA");
   }
   at::Context& context = at::globalContext();
-  context.setSDPUseCuDNN(false);  // its gradients are added in any order
-  context.setDeterministicCuDNN(true);
+  const bool in_one_order = config.debug.deterministic != "off";
+  context.setSDPUseCuDNN(!in_one_order);  // its attention adds gradients in any order
+  context.setDeterministicCuDNN(in_one_order);
   context.setAllowTF32CuDNN(false);
   return {"cuda", device_of_local_rank(local_rank, devices)};
 }

@@ -56,10 +56,21 @@ const Network kNetworks[] = {
     {"gpt", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\ndropout = 0.1\n", true},
     {"gpt_fused", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\ndropout = 0.0\n", true},
     {"llama", "[model]\nname = \"llama\"\nlayers = 2\nheads = 4\nkv_heads = 2\nwidth = 32\n", true},
-    {"lstm", "[model]\nname = \"lstm\"\nlayers = 2\nwidth = 24\n", true},
+    {"lstm", "[model]\nname = \"lstm\"\nlayers = 2\nwidth = 24\ndropout = 0.2\n", true},
     {"rnn", "[model]\nname = \"rnn\"\nlayers = 1\nwidth = 24\n", true},
     // Twenty norms over a microbatch make much of a rounding.
     {"resnet20", "[model]\nname = \"resnet20\"\n", false, {"--optimizer.lr", "3e-4"}, 2e-3},
+    {"layers",
+     "[model]\nname = \"blocks\"\nunits = [\"c1: conv out_channels=6 kernel=3 stride=2 padding=1 "
+     "activation=silu\", \"n1: group_norm groups=2\", \"p1: max_pool kernel=3 stride=2 padding=1\", \"c2: "
+     "conv "
+     "out_channels=8 kernel=3 bias=false\", \"a: activation activation=softplus\", \"d: dropout p=0.2\", "
+     "\"p2: "
+     "avg_pool kernel=2\", \"g: global_avg_pool\", \"n2: layer_norm\", \"fc: linear out=classes\"]\n"},
+    {"weighted",
+     "[model]\nname = \"mlp\"\nhidden = [24]\n",
+     false,
+     {"--training.balance_classes", "--training.label_smoothing", "0.1"}},
     {"lora", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\n[lora]\nrank = 3\n", true},
     {"gan",
      "[model]\nname = \"gan\"\nlatent = 12\ngenerator_hidden = [24]\ndiscriminator_hidden = [24]\n",
@@ -135,6 +146,21 @@ TEST_P(Devices, ResumeWithTheSameBits) {
   const observe::Summary resumed = train_run("cut", cut, /*resume=*/true);
   EXPECT_EQ(resumed.status, "finished");
   EXPECT_TRUE(weights("whole") == weights("cut"));
+}
+
+// [debug] deterministic = "off" lets a GPU take what adds in any order.
+TEST(DeviceOrder, IsOneUnlessItIsOff) {
+  if (!at::globalContext().hasCUDA()) GTEST_SKIP() << "no GPU, or a libtorch without CUDA";
+  config::Config config;
+  config.training.device = "cuda";
+  config.debug.deterministic = "off";
+  open_device(config, 0);
+  EXPECT_FALSE(at::globalContext().deterministicCuDNN());
+  EXPECT_TRUE(at::globalContext().userEnabledCuDNNSDP());
+  config.debug.deterministic = "auto";
+  open_device(config, 0);
+  EXPECT_TRUE(at::globalContext().deterministicCuDNN());
+  EXPECT_FALSE(at::globalContext().userEnabledCuDNNSDP());
 }
 
 TEST_P(Devices, HalfPrecisionLearns) {
@@ -214,10 +240,10 @@ TEST(DeviceRefusals, RanksOfGpusTalkOverNccl) {
 
 TEST(DeviceRefusals, ALibtorchWithoutCudaSaysSo) {
   if (at::globalContext().hasCUDA()) GTEST_SKIP() << "here is one";
-  config::Training training;
-  training.device = "cuda";
+  config::Config config;
+  config.training.device = "cuda";
   try {
-    open_device(training, 0);
+    open_device(config, 0);
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kFailedPrecondition);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/AutogradState.h>
 #include <c10/core/StreamGuard.h>
 
 #include <array>
@@ -17,10 +18,10 @@
 
 namespace furrow::train {
 
-// The device of a config for a rank of this host, ready.  Of the process from then on: convolutions and
-// attention in one order, float32 in float32.  Error{failed_precondition}: libtorch, or the machine, has
-// none; more ranks than devices.
-Device open_device(const config::Training& training, int local_rank);
+// The device of a config for a rank of this host, ready.  Of the process from then on: float32 in float32,
+// and, unless [debug] deterministic = "off", convolutions and attention in one order.
+// Error{failed_precondition}: libtorch, or the machine, has none; more ranks than devices.
+Device open_device(const config::Config& config, int local_rank);
 
 // A launcher that shows each rank its own device shows one.  Error{failed_precondition}
 int device_of_local_rank(int local_rank, int devices);
@@ -42,15 +43,27 @@ int64_t beside_flat_buffers(int64_t device_peak, const std::array<int64_t, kMemo
                             bool offload);
 
 // Makes the device and its default stream current while it lives, which is the one that communication follows
-// (comm/nccl/wires.h); nothing for the CPU.
+// (comm/nccl/wires.h), and backward run in this thread: libtorch has one for each device, at two switches of
+// threads a call.  Nothing for the CPU.
 class DeviceScope {
  public:
   explicit DeviceScope(const at::Device& device) {
-    if (!device.is_cpu()) guard_.emplace(c10::impl::VirtualGuardImpl(device.type()).getDefaultStream(device));
+    if (device.is_cpu()) return;
+    guard_.emplace(c10::impl::VirtualGuardImpl(device.type()).getDefaultStream(device));
+    own_threads_ = state().get_multithreading_enabled();
+    state().set_multithreading_enabled(false);
   }
+  ~DeviceScope() {
+    if (guard_) state().set_multithreading_enabled(own_threads_);
+  }
+  DeviceScope(const DeviceScope&) = delete;
+  DeviceScope& operator=(const DeviceScope&) = delete;
 
  private:
+  static c10::AutogradState& state() { return c10::AutogradState::get_tls_state(); }
+
   std::optional<c10::StreamGuard> guard_;
+  bool own_threads_ = true;
 };
 
 }  // namespace furrow::train

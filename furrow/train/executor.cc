@@ -52,6 +52,7 @@ struct Executor::Impl {
     make_buffers();
     for (const plan::Instruction& instruction : program.instructions)
       bound.push_back(bind(program, model, instruction));
+    join_runs(program, model.flat(), bound);
     join_gathers(bound);
   }
 

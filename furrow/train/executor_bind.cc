@@ -180,6 +180,10 @@ class Binder {
     bound_.slice = plan::part_slice(flat_, program_.placement, buffer, own.part);
     bound_.member_slices = plan::member_slices(flat_, program_.placement, buffer, instruction_.axis);
     for (const plan::Slice& slice : bound_.member_slices) bound_.counts.push_back(slice.size());
+    const int unit = instruction_.unit;
+    bound_.own_params = {{unit, bound_.slice}};
+    bound_.all_params = {{unit, {0, flat_.units[unit].trained_elements}}};
+    if (instruction_.op == Op::kGatherParams) bound_.flat = bound_.gathered.front().second;
     if (instruction_.op != Op::kReduceGrads) return;
     bound_.exchange = std::make_shared<plan::Exchange>(plan::exchange_of(program_, instruction_));
     const auto k = static_cast<int32_t>(program_.microbatch_sizes.size());
@@ -221,24 +225,6 @@ class Binder {
 BoundInstruction bind(const plan::Program& program, const ModelState& model,
                       const plan::Instruction& instruction) {
   return Binder(program, model, instruction).bind();
-}
-
-void join_gathers(std::span<BoundInstruction> bound) {
-  const auto same = [](const FlatOperand& a, const FlatOperand& b) {
-    return a.slot == b.slot && a.begin == b.begin && a.size == b.size;
-  };
-  for (size_t i = 0; i + 1 < bound.size(); ++i) {
-    BoundInstruction &reduce = bound[i], &gather = bound[i + 1];
-    if (reduce.instruction->op != Op::kReduceGrads || gather.instruction->op != Op::kGatherGrads) continue;
-    if (reduce.exchange == nullptr || !reduce.exchange->plain ||
-        reduce.instruction->axis != gather.instruction->axis)
-      continue;
-    if (!same(gather.gradient_reads[0], reduce.gradient_writes[0]) ||
-        !same(gather.gradient_writes[0], reduce.gradient_reads[0]))
-      continue;
-    reduce.gather = &gather;
-    gather.started_before = true;
-  }
 }
 
 }  // namespace furrow::train

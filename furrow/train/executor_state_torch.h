@@ -50,7 +50,14 @@ struct Target {
   int64_t offset = 0;
 };
 
-// An instruction with its slots looked up.
+// Elements of a unit's parameters.
+struct UnitSlice {
+  int unit = 0;
+  plan::Slice slice;
+};
+
+// An instruction with its slots looked up.  The last one of a run (plan/buckets.h) has, as its operands,
+// slices and counts of communication, what all of the run have end to end.
 struct BoundInstruction {
   const plan::Instruction* instruction = nullptr;
   void (*handler)(struct ExecutorState&, const BoundInstruction&) = nullptr;
@@ -79,7 +86,9 @@ struct BoundInstruction {
   std::string label;                               // communication: "reduce_grads h.3"
   const BoundInstruction* gather = nullptr;        // reduce_grads: what follows it and is started with it
   bool started_before = false;                     // gather_grads: with its reduce_grads
-  FlatOperand flat;                                // transfer of a flat value
+  bool started_after = false;                      // of a run, by its last one
+  FlatOperand flat;                                // transfer of a flat value; gather_params: what it writes
+  std::vector<UnitSlice> own_params, all_params;   // gathers of parameters: what a rank brings, what comes
 
   int unit() const { return instruction->unit; }
   int reads(plan::ValueKind kind) const { return read[static_cast<size_t>(kind)]; }
@@ -180,8 +189,11 @@ std::span<const HandlerRow> communication_handlers();
 BoundInstruction bind(const plan::Program& program, const ModelState& model,
                       const plan::Instruction& instruction);
 
+// Has the last instruction of each run of the program do what all of it does (plan/buckets.h), as one.
+void join_runs(const plan::Program& program, const plan::FlatLayout& flat, std::span<BoundInstruction> bound);
+
 // Has each reduce_grads start the gather_grads right behind it that brings its result back to where it read.
-// REQUIRES: `bound` stays where it is.
+// REQUIRES: `bound` stays where it is; join_runs().
 void join_gathers(std::span<BoundInstruction> bound);
 
 }  // namespace furrow::train

@@ -76,17 +76,39 @@ std::vector<plan::Slice> ModelState::whole_slices() const {
   return whole;
 }
 
+at::Tensor ModelState::make_params(int64_t elements, at::ScalarType type) const {
+  return residence_.make_params
+             ? residence_.make_params(elements, type)
+             : tensor::flat_buffer(elements, MemoryKind::kParameters, type, residence_.device);
+}
+
+// Those of a bucket lie end to end, as a collective moves them.
+std::vector<at::Tensor> ModelState::make_params() const {
+  std::vector<at::Tensor> params(spec_.units.size());
+  const std::vector<int32_t>& buckets = residence_.buckets;
+  for (size_t begin = 0, end = 0; begin < params.size(); begin = end) {
+    int64_t elements = residence_.params[begin].size();
+    for (end = begin + 1; end < buckets.size() && buckets[end] == buckets[begin]; ++end)
+      elements += residence_.params[end].size();
+    if (elements == 0) continue;
+    const at::Tensor all = make_params(elements, tensor::scalar_type(flat_.units[begin].compute));
+    int64_t at = 0;
+    for (size_t u = begin; u < end; ++u) {
+      const int64_t size = residence_.params[u].size();
+      if (size > 0) params[u] = all.narrow(0, at, size);
+      at += size;
+    }
+  }
+  return params;
+}
+
 void ModelState::make_buffers() {
+  std::vector<at::Tensor> params = make_params();
   for (size_t u = 0; u < spec_.units.size(); ++u) {
     UnitState state;
     const bool masters = flat_.units[u].masters() > 0;
     const auto type = tensor::scalar_type(flat_.units[u].compute);
-    if (const int64_t elements = residence_.params[u].size(); elements > 0) {
-      (masters ? state.compute : state.params) =
-          residence_.make_params
-              ? residence_.make_params(elements, type)
-              : tensor::flat_buffer(elements, MemoryKind::kParameters, type, residence_.device);
-    }
+    (masters ? state.compute : state.params) = std::move(params[u]);
     const bool offload = flat_.units[u].offload;
     const at::Device device = offload ? at::Device(at::kCPU) : residence_.device;
     if (const int64_t elements = params_slices_[u].size(); masters && elements > 0)

@@ -31,6 +31,7 @@ struct Residence {
   at::Device device =
       at::kCPU;         // of parameters and states; statistics, and what is offloaded, are the host's
   int tensor_rank = 0;  // whose part of the parameters the tensor axis has given it
+  std::vector<int32_t> buckets = {};  // plan::Placement::buckets
 };
 
 struct UnitState {
@@ -171,6 +172,9 @@ class ModelState {
   };
   void add_state_ranges(size_t state, size_t unit, const HeldStates& from,
                         std::vector<NamedRange>* ranges) const;
+  at::Tensor make_params(int64_t elements, at::ScalarType type) const;
+  std::vector<at::Tensor> make_params()
+      const;  // by unit, what blocks read; undefined where nothing is resident
   void make_buffers();
   void round_elements(const UnitState& from, int unit, const plan::Slice& elements,
                       const ReadRange& read) const;

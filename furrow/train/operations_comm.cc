@@ -230,15 +230,27 @@ Collective gather_of_params(ExecutorState& state, const BoundInstruction& bound,
   return c;
 }
 
+// Of neighbours of a bucket, whose resident parameters lie end to end.
+std::span<std::byte> resident_params(ExecutorState& state, std::span<const UnitSlice> slices) {
+  std::span<std::byte> all;
+  for (const UnitSlice& each : slices) {
+    const std::span<std::byte> next = resident_params(state, each.unit, each.slice);
+    if (next.empty()) continue;
+    FURROW_CHECK(all.empty() || all.data() + all.size() == next.data(),
+                 "resident parameters of a bucket do not lie end to end");
+    all = {all.empty() ? next.data() : all.data(), all.size() + next.size()};
+  }
+  return all;
+}
+
 void gather_params(ExecutorState& state, const BoundInstruction& bound) {
-  const std::span<std::byte> own = resident_params(state, bound.unit(), bound.slice);
-  state.start(bound, {gather_of_params(state, bound, own, state.bytes(bound.gathered[0].second))});
+  const std::span<std::byte> own = resident_params(state, bound.own_params);
+  state.start(bound, {gather_of_params(state, bound, own, state.bytes(bound.flat))});
 }
 
 void gather_updated(ExecutorState& state, const BoundInstruction& bound) {
-  const plan::Slice whole{0, state.model.flat().units[bound.unit()].trained_elements};
-  const std::span<std::byte> params = resident_params(state, bound.unit(), whole);
-  const std::span<std::byte> own = resident_params(state, bound.unit(), bound.slice);
+  const std::span<std::byte> params = resident_params(state, bound.all_params);
+  const std::span<std::byte> own = resident_params(state, bound.own_params);
   state.start(bound, {gather_of_params(state, bound, own, params)});
 }
 

@@ -112,6 +112,7 @@ class Profiler {
     config.training.local_batch_size = batch;
     config.training.global_batch_size = batch * kTurns * world_ / degree;
     config.activation_checkpoint.mode = "none";
+    config.parallelism.bucket_cap_mb = 0;  // an instruction is a collective, of more sizes
     const Workbench bench = open_workbench(config, dataset_, request_.extensions, nullptr);
     if (!plan::refuses_tensor_cut(bench.spec, degree).empty()) return;
     const plan::ModelSpec spec = plan::tensor_cut(bench.spec, degree);

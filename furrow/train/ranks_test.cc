@@ -9,9 +9,11 @@
 #include <barrier>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 
 #include "furrow/base/error.h"
 #include "furrow/base/memory.h"
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/optimizer_spec.h"
 #include "furrow/plan/quote.h"
 #include "furrow/plan/workspace.h"
@@ -50,12 +52,31 @@ std::vector<int64_t> microbatches(int ranks, int each) {
   return sizes;
 }
 
+// Every unit that may share collectives with its neighbours does.
+constexpr int64_t kOneBucket = int64_t{1} << 30;
+
+// Whether instructions of the program are carried out as one.
+bool shares(const plan::FlatLayout& flat, const plan::Program& program) {
+  const std::vector<int32_t> ends = plan::run_ends(flat, program);
+  for (size_t i = 0; i < ends.size(); ++i) {
+    if (ends[i] != static_cast<int32_t>(i)) return true;
+  }
+  return false;
+}
+
+// Neighbours of which have no bucket in common.
+bool has_several_types(const plan::FlatLayout& flat) {
+  return std::ranges::any_of(
+      flat.units, [&](const plan::UnitLayout& unit) { return unit.compute != flat.units[0].compute; });
+}
+
 void expect_same(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,
-                 const StepResult& whole) {
+                 const StepResult& whole, const std::function<void(const RankResult&)>& inspect = {}) {
   SCOPED_TRACE(tiny.name + " " + world.name());
   run_world(tiny, options, world, [&](const RankResult& rank) {
     EXPECT_EQ(testing::difference(rank, whole), "")
         << world.name() << " " << options.microbatch_sizes.size() << " microbatches";
+    if (inspect) inspect(rank);
   });
 }
 
@@ -80,20 +101,29 @@ TEST_P(Bits, EqualOneProcessInEveryLayout) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
                          ::testing::Values("convnet", "gpt-tied", "lstm", "resnet", "distilled", "gan",
-                                           "convnet@bfloat16", "gpt-tied@bfloat16", "lstm@bfloat16",
-                                           "resnet@bfloat16", "gan@bfloat16", "gpt-tied@float16",
-                                           "distilled@float16", "gan@float16", "gpt-tied@bfloat16@bfloat16",
-                                           "convnet@float32@bfloat16", "gpt-tied@float32@float16",
-                                           "convnet@three-types", "gpt-tied@three-types",
-                                           "distilled@three-types", "gan@three-types"),
+                                           "weighted", "units", "convnet@bfloat16", "gpt-tied@bfloat16",
+                                           "lstm@bfloat16", "resnet@bfloat16", "gan@bfloat16",
+                                           "gpt-tied@float16", "distilled@float16", "gan@float16",
+                                           "gpt-tied@bfloat16@bfloat16", "convnet@float32@bfloat16",
+                                           "gpt-tied@float32@float16", "convnet@three-types",
+                                           "gpt-tied@three-types", "distilled@three-types",
+                                           "gan@three-types"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
-std::vector<WorldOptions> four_ranks() {
-  return {{.replicate = 4},
-          {.shard = 4, .zero_stage = 1},
-          {.shard = 4, .zero_stage = 2},
-          {.shard = 4, .zero_stage = 3},
-          {.replicate = 2, .shard = 2, .zero_stage = 3}};
+std::vector<WorldOptions> four_ranks(int64_t bucket_bytes = 0) {
+  std::vector<WorldOptions> worlds = {{.replicate = 4},
+                                      {.shard = 4, .zero_stage = 1},
+                                      {.shard = 4, .zero_stage = 2},
+                                      {.shard = 4, .zero_stage = 3},
+                                      {.replicate = 2, .shard = 2, .zero_stage = 3}};
+  for (WorldOptions& world : worlds) world.bucket_bytes = bucket_bytes;
+  return worlds;
+}
+
+std::vector<WorldOptions> four_ranks_in_buckets_and_not() {
+  std::vector<WorldOptions> worlds = four_ranks();
+  for (const WorldOptions& world : four_ranks(kOneBucket)) worlds.push_back(world);
+  return worlds;
 }
 
 TEST_P(Bits, EqualUnderRecomputeAnyReshardPolicyAndPrefetch) {
@@ -107,6 +137,28 @@ TEST_P(Bits, EqualUnderRecomputeAnyReshardPolicyAndPrefetch) {
     for (const int prefetch : {0, 1, 4}) {
       expect_same(tiny_, options,
                   {.shard = 4, .zero_stage = 3, .reshard = reshard, .prefetch_units = prefetch}, whole);
+    }
+  }
+}
+
+// Whichever units share collectives, in whole batches and in shares that are not aligned.
+TEST_P(Bits, EqualInBucketsOfAnySize) {
+  for (const int ranks : {2, 3, 4}) {
+    for (const int each : {1, 3}) {
+      StepOptions options;
+      options.microbatch_sizes = microbatches(ranks, each);
+      options.steps = full() ? 20 : 2;
+      if (each == 3) options.recompute.assign(tiny_.spec.units.size(), true);
+      const StepResult whole = run_steps(tiny_, options);
+      for (WorldOptions world : layouts_of(ranks)) {
+        for (const int64_t bytes : {int64_t{16} << 10, kOneBucket}) {
+          world.bucket_bytes = bytes;
+          expect_same(tiny_, options, world, whole, [&](const RankResult& rank) {
+            const plan::FlatLayout& flat = rank.model.flat();
+            EXPECT_TRUE(bytes < kOneBucket || has_several_types(flat) || shares(flat, rank.program));
+          });
+        }
+      }
     }
   }
 }
@@ -169,7 +221,8 @@ TEST_P(Bits, EqualWithGroupsFrozenParametersAndAnAverage) {
       tiny.config.ema.decay = 0.8;
       const StepResult whole = run_steps(tiny, options);
       EXPECT_FALSE(testing::same_bits(plain.params, whole.params)) << "control: groups count";
-      for (const WorldOptions& world : four_ranks()) expect_same(tiny, options, world, whole);
+      for (const WorldOptions& world : four_ranks_in_buckets_and_not())
+        expect_same(tiny, options, world, whole);
     }
   }
 }
@@ -180,7 +233,7 @@ TEST_P(Bits, AFlippedBitOrASwappedMicrobatchIsSeen) {
   options.microbatch_sizes = {2, 2, 2, 2};
   StepResult whole = run_steps(tiny_, options);
   options.position = 2;  // every rank reads its neighbour's samples
-  for (const WorldOptions& world : four_ranks()) {
+  for (const WorldOptions& world : four_ranks_in_buckets_and_not()) {
     run_world(tiny_, options, world, [&](const RankResult& rank) {
       EXPECT_NE(testing::difference(rank, whole), "") << world.name();
     });
@@ -189,7 +242,7 @@ TEST_P(Bits, AFlippedBitOrASwappedMicrobatchIsSeen) {
   for (const at::Tensor& params : whole.params) {
     if (params.defined()) reinterpret_cast<uint32_t*>(params.data_ptr<float>())[3] ^= 1;
   }
-  for (const WorldOptions& world : four_ranks()) {
+  for (const WorldOptions& world : four_ranks_in_buckets_and_not()) {
     std::atomic<int> seen = 0;
     run_world(tiny_, options, world,
               [&](const RankResult& rank) { seen += testing::difference(rank, whole).empty() ? 0 : 1; });
@@ -230,7 +283,7 @@ TEST_P(Bits, MemoryIsWhatTheFormulaSays) {
   options.microbatch_sizes.assign(8, 2);
   TinyTraining tiny = tiny_;
   std::vector<std::pair<std::string, WorldOptions>> cases;
-  for (const WorldOptions& world : four_ranks()) cases.emplace_back("adamw", world);
+  for (const WorldOptions& world : four_ranks_in_buckets_and_not()) cases.emplace_back("adamw", world);
   for (const char* name : {"adafactor", "adamw8bit", "muon"}) cases.emplace_back(name, four_ranks().back());
   for (const auto& [optimizer, world] : cases) {
     SCOPED_TRACE(world.name() + " " + optimizer);
@@ -300,7 +353,8 @@ TEST(Exchanges, HoldWhatIsPlanned) {
   for (const char* name : {"mlp", "gpt-tied", "mlp@float32@bfloat16"}) {
     const TinyTraining tiny = testing::tiny(name);
     for (const WorldOptions& world : {WorldOptions{.replicate = 3}, WorldOptions{.shard = 3, .zero_stage = 1},
-                                      WorldOptions{.replicate = 3, .shard = 2, .zero_stage = 2}}) {
+                                      WorldOptions{.replicate = 3, .shard = 2, .zero_stage = 2},
+                                      WorldOptions{.replicate = 3, .bucket_bytes = kOneBucket}}) {
       const size_t each = static_cast<size_t>(world.ranks());
       workspace_of(tiny, world, each);  // what kernels keep for a thread is there
       const Workspace aligned = workspace_of(tiny, world, each),

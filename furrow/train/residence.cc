@@ -41,6 +41,7 @@ Residence residence_of(const plan::FlatLayout& flat, const plan::Placement& plac
                                [&](int unit) { return keeps(flat, placement, unit); });
   residence.states = slices_of(flat, placement, placement.step_part(), holds);
   for (size_t u = 0; u < flat.units.size(); ++u) residence.runs.push_back(holds(static_cast<int>(u)));
+  residence.buckets = placement.buckets;
   residence.tensor_rank = placement.tensor_rank();
   residence.device = device_of(rank);
   if (!rank.alone()) {

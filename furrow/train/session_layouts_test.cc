@@ -23,6 +23,12 @@ using testing::RankLayout;
 using testing::RankSession;
 using testing::SampleLedger;
 
+RankLayout in_buckets(RankLayout layout) {
+  layout.name += "_in_buckets";
+  layout.settings.insert(layout.settings.end(), {"--parallelism.bucket_cap_mb", "1"});
+  return layout;
+}
+
 class GoesOn : public testing::InEveryPrecision {};
 INSTANTIATE_TEST_SUITE_P(Ranks, GoesOn, testing::every_precision(), testing::precision_name);
 
@@ -34,11 +40,11 @@ TEST_P(GoesOn, GoesFromLayoutToLayoutThroughCheckpoints) {
     const observe::Summary alone = train_alone("alone_" + mode, &alone_samples);
     const std::string name = "chain_" + mode;
     const std::vector<RankLayout> chain = {layout(1, 2, 3),
-                                           layout(2, 2, 2),
+                                           in_buckets(layout(2, 2, 2)),
                                            layout(1, 1),
                                            pipeline("1F1B", layout(1, 2, 3)),
-                                           layout(3, 1),
-                                           layout(1, 4, 1),
+                                           in_buckets(layout(3, 1)),
+                                           in_buckets(layout(1, 4, 1)),
                                            pipeline("GPipe", layout(2, 1)),
                                            layout(2, 1)};
     int64_t stop = 3;

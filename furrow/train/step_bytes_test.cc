@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "furrow/train/session.h"
 #include "tests/testing/training_runs_torch.h"
 
@@ -13,11 +15,12 @@ struct Layout {
   int replicate = 1, shard = 1, zero_stage = 3;
   std::string schedule = "";  // of a pipeline of two stages
   std::string reshard = "default";
+  std::string bucket_cap_mb = "0";
 
   int data_ranks() const { return replicate * shard; }
   int ranks() const { return data_ranks() * (schedule.empty() ? 1 : 2); }
   std::string name() const {
-    return fmt::format("r{}s{}z{}{}{}", replicate, shard, zero_stage, schedule, reshard);
+    return fmt::format("r{}s{}z{}{}{}b{}", replicate, shard, zero_stage, schedule, reshard, bucket_cap_mb);
   }
   std::vector<std::string> settings() const {
     std::vector<std::string> all = {"--parallelism.data_parallel_replicate_degree",
@@ -27,7 +30,9 @@ struct Layout {
                                     "--parallelism.zero_stage",
                                     fmt::format("{}", zero_stage),
                                     "--parallelism.fsdp_reshard_after_forward",
-                                    reshard};
+                                    reshard,
+                                    "--parallelism.bucket_cap_mb",
+                                    bucket_cap_mb};
     if (!schedule.empty()) {
       all.insert(all.end(), {"--parallelism.pipeline_parallel_degree", "2",
                              "--parallelism.pipeline_parallel_schedule", schedule});
@@ -77,11 +82,27 @@ class StepBytes : public ::testing::Test, protected testing::TrainingRuns {
 };
 
 TEST_F(StepBytes, AreThoseThatWerePredictedAndAtTheBound) {
-  for (const Layout& each :
-       {Layout{2}, Layout{3}, Layout{4}, Layout{1, 2, 1}, Layout{1, 2, 2}, Layout{1, 2, 3}, Layout{1, 4, 1},
-        Layout{1, 4, 2}, Layout{1, 4, 3}, Layout{1, 4, 3, "", "never"}, Layout{2, 2, 1}, Layout{2, 2, 3},
-        Layout{1, 1, 3, "1F1B"}, Layout{2, 1, 3, "GPipe"}, Layout{1, 2, 1, "ZBH1"},
-        Layout{1, 2, 3, "1F1B"}}) {
+  for (const Layout& each : {Layout{2},
+                             Layout{3},
+                             Layout{4},
+                             Layout{1, 2, 1},
+                             Layout{1, 2, 2},
+                             Layout{1, 2, 3},
+                             Layout{1, 4, 1},
+                             Layout{1, 4, 2},
+                             Layout{1, 4, 3},
+                             Layout{1, 4, 3, "", "never"},
+                             Layout{2, 2, 1},
+                             Layout{2, 2, 3},
+                             Layout{1, 1, 3, "1F1B"},
+                             Layout{2, 1, 3, "GPipe"},
+                             Layout{1, 2, 1, "ZBH1"},
+                             Layout{1, 2, 3, "1F1B"},
+                             Layout{2, 1, 3, "", "default", "4"},
+                             Layout{1, 4, 1, "", "default", "4"},
+                             Layout{1, 4, 3, "", "default", "4"},
+                             Layout{2, 2, 2, "", "default", "0.25"},
+                             Layout{1, 2, 3, "1F1B", "default", "4"}}) {
     for (const int microbatches : {2, 4}) {
       SCOPED_TRACE(fmt::format("{}, {} microbatches a rank", each.name(), microbatches));
       const observe::Summary summary = train_on(each, microbatches);
@@ -114,15 +135,16 @@ TEST_F(StepBytes, OfAPipelineWhoseFirstStageIsFrozen) {
 
 // Data parallelism gathers what it reduced, and both gather losses and norms as well: those are left out.
 TEST_F(StepBytes, OfZeroBesideDataParallelism) {
-  for (const int ranks : {2, 4}) {
-    SCOPED_TRACE(fmt::format("{} ranks", ranks));
-    const observe::Summary data_parallel = train_on({ranks}, 1);
+  for (const auto& [ranks, cap] : {std::pair(2, "0"), std::pair(4, "0"), std::pair(4, "4")}) {
+    SCOPED_TRACE(fmt::format("{} ranks, buckets of {} MiB", ranks, cap));
+    const observe::Summary data_parallel = train_on({ranks, 1, 3, "", "default", cap}, 1);
     const int64_t gradients = wire(data_parallel, "reduce_scatter");
     const int64_t sums = wire(data_parallel, "all_gather") - gradients;
     EXPECT_GT(gradients, 0);
     EXPECT_GT(sums, 0);
     EXPECT_LT(sums, gradients / 50);
-    const auto times = [&](const Layout& layout, int microbatches) {
+    const auto times = [&](Layout layout, int microbatches) {
+      layout.bucket_cap_mb = cap;
       const observe::Summary summary = train_on(layout, microbatches);
       const int64_t moved = wire(summary, "reduce_scatter") + wire(summary, "all_gather") - sums;
       return static_cast<double>(moved) / static_cast<double>(2 * gradients);
@@ -130,6 +152,7 @@ TEST_F(StepBytes, OfZeroBesideDataParallelism) {
     EXPECT_EQ(times({1, ranks, 1}, 1), 1.0);
     EXPECT_EQ(times({1, ranks, 2}, 1), 1.0);
     EXPECT_EQ(times({1, ranks, 3, "", "always"}, 1), 1.5);
+    // The last unit's gather serves both, which leaves a bucket in two.
     EXPECT_LT(times({1, ranks, 3}, 1), 1.5) << "the last unit is not gathered twice";
     EXPECT_EQ(times({1, ranks, 2}, 2), 1.5) << "control: it reduces every microbatch";
   }

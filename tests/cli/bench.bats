@@ -32,6 +32,17 @@ load common
   fails 2 "tuning file, line 1"
 }
 
+@test "bench comm --tune finds out before it measures that its file cannot be written" {
+  : >file
+  mkdir folder
+  for tuning in "$PWD/file/tuning" "$PWD/folder"; do
+    FURROW_COMM_TUNING=$tuning run --separate-stderr timeout 20 "$furrow" bench comm --nproc 2 --tune
+    [ "$status" -ne 0 ] && [ "$status" -ne 124 ]
+    [[ $stderr == *"furrow: error: "*"$PWD/f"*"nothing is measured: name another file with FURROW_COMM_TUNING" ]]
+  done
+  [ -z "$(ls -A folder)" ]
+}
+
 # Ranks of several hosts: only the first one's has a file.  What one host measures over TCP is no network's.
 @test "bench comm --tune begins at rank 0's table on every rank" {
   printf 'furrow-comm-tuning 2\nall_reduce loopback 2 * ring\n' >tuning0

@@ -24,3 +24,12 @@ load common
   echo "$output" >rows.json
   [ "$(json rows.json '[(row["scaling"], row["ranks"], row["efficiency"] > 0) for row in d]')" = "[('strong', 2, True)]" ]
 }
+
+@test "bench scaling refuses a layout that does not fit before the first training" {
+  run --separate-stderr "$furrow" bench scaling "$config" --nproc 2,3 --parallelism.data_parallel_shard_degree 2
+  fails 2 "3 ranks"
+  [[ $stderr != *"repeat 1"* ]]
+  run --separate-stderr "$furrow" bench scaling "$config" --nproc 1,8 --parallelism.pipeline_parallel_degree 8
+  [ "$status" -ne 0 ]
+  [[ $stderr == *"8 ranks"* && $stderr != *"repeat 1"* ]]
+}

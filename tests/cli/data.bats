@@ -241,6 +241,61 @@ for word in sys.argv[2:]:
 PY
 }
 
+@test "a pack of image files trains to the bits of the folder, random regions of the originals too" {
+  python3 - <<'PY'
+import os, random, struct, zlib
+def chunk(kind, data): return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+random.seed(4)
+for name, level in (("cat", 40), ("dog", 150)):
+    os.makedirs(f"noise/{name}")
+    for i in range(20):
+        rows = b"".join(b"\0" + bytes(level + random.randrange(100) for _ in range(20 * 3)) for _ in range(14))
+        png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 20, 14, 8, 2, 0, 0, 0))
+        open(f"noise/{name}/{i}.png", "wb").write(png + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+PY
+  cat >noise.toml <<'TOML'
+[model]
+name = "mlp"
+hidden = [8]
+[training]
+dataset = "folder"
+dataset_path = "noise"
+local_batch_size = 10
+steps = 9
+[data]
+crop_size = 8
+resize_size = 10
+random_resized_crop = true
+random_flip = true
+TOML
+  "$furrow" data pack noise.toml --out pack --shard-size 10kB
+  run --separate-stderr "$furrow" data info pack
+  [[ $status -eq 0 && $output == *"encoded"* && $output == *"train.ends"* && $output == *"lineage resize_size"* ]]
+  "$furrow" data verify pack
+  packed=(--training.dataset pack --training.dataset_path pack)
+  "$furrow" train noise.toml --job.dump_folder plain
+  "$furrow" train noise.toml --job.dump_folder packed "${packed[@]}"
+  "$furrow" train noise.toml --job.dump_folder streamed "${packed[@]}" --data.memory_budget 1MiB --data.readers 3
+  [ "$(fingerprint plain)" = "$(fingerprint packed)" ]
+  [ "$(fingerprint plain)" = "$(fingerprint streamed)" ]
+  "$furrow" train noise.toml --job.dump_folder other "${packed[@]}" --data.random_resized_crop_max_ratio 1
+  [ "$(fingerprint plain)" != "$(fingerprint other)" ]
+  "$furrow" bench data pack --seconds 0.05 --json >bench.json
+  [ "$(json bench.json '[r["data"] for r in d]')" = "['decoded', 'decoded', 'decoded']" ]
+  [ "$(json bench.json 'all(r["stored_gb_per_second"] > 0 for r in d)')" = True ]
+  "$furrow" data pack noise --out files --layout encoded --data.crop_size 8
+  run --separate-stderr "$furrow" data pack noise.toml --out pixels --layout images
+  fails 2 "leave one of the two out"
+  "$furrow" data pack noise.toml --out pixels --data.random_resized_crop false
+  run --separate-stderr "$furrow" train noise.toml --job.dump_folder none --training.dataset pack --training.dataset_path pixels
+  fails 2 "furrow data pack --layout encoded"
+  run --separate-stderr "$furrow" data pack "$config" --out none --layout encoded
+  fails 2 "leave --layout out"
+  run --separate-stderr "$furrow" data pack noise --out none --layout encode
+  fails 2 "did you mean 'encoded'"
+  [ ! -e none ] && [ ! -e none.partial ]
+}
+
 @test "two classes train one output, and keep their names" {
   make_pictures pets "cat 40" "dog 200"
   cat >pets.toml <<'TOML'

@@ -51,7 +51,8 @@ void run_rank(const TinyTraining& tiny, const StepOptions& options, const WorldO
   train_options.recompute = options.recompute;
   train_options.optimizer_states = plan::forms_of(rule.states());
   train_options.ranks = {rank.rank,           world.zero_stage,     world.reshard,
-                         world.deterministic, world.prefetch_units, world.stages};
+                         world.deterministic, world.prefetch_units, world.stages,
+                         world.bucket_bytes};
   const plan::Program program = plan::compile_train(spec, world.layout(), train_options);
   train::ModelState model(spec, rule.states(), /*seed=*/42, {},
                           train::residence_of(plan::flat_layout(spec), program.placement, rank));
@@ -88,7 +89,8 @@ std::string WorldOptions::name() const {
       pipeline > 1 ? fmt::format("pp{} {} v{} ", pipeline, stages.schedule, stages.stages_per_rank) : "";
   return pipe +
          fmt::format("{}x{}{}", replicate, shard, shard > 1 ? fmt::format(" zero{}", zero_stage) : "") +
-         (tensor > 1 ? fmt::format(" tp{}", tensor) : "");
+         (tensor > 1 ? fmt::format(" tp{}", tensor) : "") +
+         (bucket_bytes > 0 ? fmt::format(" buckets of {} KiB", bucket_bytes >> 10) : "");
 }
 
 void run_world(const TinyTraining& tiny, const StepOptions& options, const WorldOptions& world,

@@ -20,6 +20,7 @@ struct WorldOptions {
   int pipeline = 1;
   plan::PipelineOptions stages = {};
   int tensor = 1;
+  int64_t bucket_bytes = 0;
   int ranks() const { return pipeline * replicate * shard * tensor; }
   plan::Layout layout() const { return plan::Layout({pipeline, replicate, shard, 1, tensor, 1}, ranks()); }
   std::string name() const;  // "2x4 zero3", "pp2 GPipe 1x2 zero1"

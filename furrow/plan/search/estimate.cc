@@ -11,6 +11,7 @@
 // Exact sums of bytes, no queues: good enough to tell which few dozens of thousands to simulate.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "furrow/plan/search/state.h"
 #include "furrow/plan/value_bytes.h"
@@ -31,6 +32,7 @@ class Estimator {
         table_(state->table(choice_)) {
     placement_.layout = choice_.layout;
     placement_.zero_stage = choice_.zero_stage;
+    if (placement_.data_ranks() > 1) placement_.buckets = model_.buckets;
   }
 
   void run() {
@@ -183,11 +185,20 @@ class Estimator {
 
   Reshard reshard() const { return state_.request.ranks.reshard; }
   int64_t gradient_bytes(int32_t u) const { return model_.gradient_bytes[u] + model_.use_bytes[u]; }
+
+  // What a bucket moves at a time, with its first unit; one that two stages share, with the first of them.
+  int64_t bucket_bytes(const std::vector<int64_t>& of_units, int32_t u) const {
+    if (placement_.bucket_of(u) != u) return 0;
+    return std::accumulate(of_units.begin() + u, of_units.begin() + placement_.bucket_end(u), int64_t{0});
+  }
+  int64_t reduced_bytes(int32_t u) const {
+    return bucket_bytes(model_.gradient_bytes, u) + model_.use_bytes[u];
+  }
   Exchange reduction(int32_t u) {
-    return choice_.zero_stage >= 2 ? exchange(&reduce_, gradient_bytes(u)) : Exchange{};
+    return choice_.zero_stage >= 2 ? exchange(&reduce_, reduced_bytes(u)) : Exchange{};
   }
   Exchange gather(int32_t u) {
-    return choice_.zero_stage == 3 ? exchange(&gather_, model_.flat_bytes[u]) : Exchange{};
+    return choice_.zero_stage == 3 ? exchange(&gather_, bucket_bytes(model_.flat_bytes, u)) : Exchange{};
   }
   Exchange first_gather(int32_t u) { return reshard() == Reshard::kNever ? Exchange{} : gather(u); }
   // The head's backward follows its forward.
@@ -212,7 +223,7 @@ class Estimator {
 
   // Reduced once a step, beside what is left of the last turn's backward; then stepped and gathered.
   void add_tail(int32_t u, double backward, Work* work) {
-    const int64_t trained = model_.gradient_bytes[u], gradient = trained + model_.use_bytes[u];
+    const int64_t trained = model_.gradient_bytes[u], gradient = reduced_bytes(u);
     Exchange once;
     const auto add = [&](Exchanges* of, int64_t size) {
       const Exchange part = exchange(of, size);
@@ -232,7 +243,7 @@ class Estimator {
       step_bytes_ += (3 * trained + 2 * model_.optimizer_bytes[u]) / shards;
     }
     if (choice_.zero_stage == 1 || choice_.zero_stage == 2) {
-      const Exchange updated = exchange(&update_, model_.updated_bytes[u]);
+      const Exchange updated = exchange(&update_, bucket_bytes(model_.updated_bytes, u));
       updated_s_ += updated.seconds;
       work->wire_bytes += updated.bytes;
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/buckets.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/plan/workspace.h"
@@ -23,8 +24,8 @@ State::State(const SearchRequest& request)
       cluster(request.costs->cluster()),
       memory_bytes(request.memory_bytes > 0 ? request.memory_bytes : cluster.device.memory_bytes) {}
 
-Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
-    : spec(std::move(spec_in)), facts(model_facts(spec)) {
+Model::Model(ModelSpec spec_in, const StateForms& optimizer_states, int64_t bucket_bytes)
+    : spec(std::move(spec_in)), facts(model_facts(spec)), buckets(buckets_of(spec, bucket_bytes)) {
   for (const UnitLayout& unit : facts.flat.units) {
     flat_bytes.push_back(unit.elements * unit.param_bytes());
     updated_bytes.push_back(unit.trained_elements * unit.param_bytes());
@@ -81,7 +82,9 @@ Model& State::model(const Choice& choice) {
   for (const Precision& each : request.precisions) {
     if (choice.precision == each.type) whole = each.spec;
   }
-  return models_.try_emplace(key, tensor_cut(*whole, degree), request.optimizer_states).first->second;
+  return models_
+      .try_emplace(key, tensor_cut(*whole, degree), request.optimizer_states, request.ranks.bucket_bytes)
+      .first->second;
 }
 
 // Seconds of what a unit communicates in a phase; the bytes that a rank receives are added to `bytes`.

@@ -61,7 +61,7 @@ struct Limits {
 
 // The model as one rank of a tensor axis runs it.
 struct Model {
-  Model(ModelSpec spec, const StateForms& optimizer_states);
+  Model(ModelSpec spec, const StateForms& optimizer_states, int64_t bucket_bytes);
 
   ModelSpec spec;
   ModelFacts facts;
@@ -69,6 +69,7 @@ struct Model {
   std::vector<int64_t> updated_bytes;                    // ... those of them that are trained
   std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
   std::vector<int64_t> use_bytes;  // by unit: gradients of the uses of its parameters by others
+  std::vector<int32_t> buckets;    // Placement::buckets, of more than one data rank
   ModelTotals totals;
   std::map<int64_t, UnitTable> tables;  // by samples of a microbatch
 };

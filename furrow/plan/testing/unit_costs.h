@@ -17,6 +17,7 @@ struct UnitCosts : public Costs {
   std::map<Op, double> flat = {{Op::kStep, 1.0}};  // others: 0
   double collective = 3, transfer = 0;
   double sums = 0.5;                         // of a reduce_scalar
+  std::optional<double> launch;              // of anything that a device does; none: there is none
   std::map<std::string, double> units = {};  // what a unit multiplies its seconds with, by name
 
   UnitCosts() {
@@ -40,6 +41,10 @@ struct UnitCosts : public Costs {
   double batch_seconds(int64_t /*bytes*/) const override { return batch; }
   double loss_seconds(int64_t /*bytes*/) const override { return loss; }
   double overhead_seconds() const override { return 0; }
+  std::optional<double> launch_seconds(const UnitWork& /*work*/) const override { return launch; }
+  std::optional<double> launch_seconds(std::string_view /*op*/, int64_t /*bytes*/) const override {
+    return launch;
+  }
   int64_t workspace_bytes(bool /*multiplies*/, int /*threads*/) const override { return 0; }
   std::vector<Leg> legs(const MovementCall& call) const override {
     if (call.movement == Movement::kTransfer) return {{-1, transfer, call.bytes}};

@@ -68,7 +68,7 @@ class WorldMachine {
       for (const auto& [lane, queue] : sent_)
         EXPECT_TRUE(queue.empty()) << lane.first << " to " << lane.second;
       for (const Value& value : rank.program.outputs) {
-        EXPECT_EQ(rank.at(value).value, value) << to_string(value) << " is gone";
+        EXPECT_TRUE(rank.at(value).values.contains(value)) << to_string(value) << " is gone";
       }
     }
   }
@@ -83,7 +83,7 @@ class WorldMachine {
 
  private:
   struct Cell {
-    std::optional<Value> value;
+    std::set<Value> values;  // several where they lie beside each other
     Symbols symbols;
   };
 
@@ -113,7 +113,7 @@ class WorldMachine {
     }
     Symbols read(const Value& value) const {
       const SlotAssignment& home = program.home_of(value);
-      EXPECT_EQ(cells[home.slot].value, value)
+      EXPECT_TRUE(cells[home.slot].values.contains(value))
           << "rank " << program.placement.rank << " reads " << to_string(value);
       if (!is_flat(value.kind)) return {};
       const auto from = cells[home.slot].symbols.begin() + grain_of(home);
@@ -121,8 +121,14 @@ class WorldMachine {
     }
     void write(const Value& value, const Symbols& symbols) {
       const SlotAssignment& home = program.home_of(value);
-      cells[home.slot].value = value;
+      std::erase_if(cells[home.slot].values, [&](const Value& other) { return overlap(other, value); });
+      cells[home.slot].values.insert(value);
       std::copy(symbols.begin(), symbols.end(), cells[home.slot].symbols.begin() + grain_of(home));
+    }
+    bool overlap(const Value& a, const Value& b) const {
+      if (!is_flat(a.kind)) return true;
+      const int64_t from = grain_of(program.home_of(a)), begin = grain_of(program.home_of(b));
+      return from < begin + slice(b).size() / kGrain && begin < from + slice(a).size() / kGrain;
     }
     int64_t grain_of(const SlotAssignment& home) const {
       return home.offset == 0 ? 0 : home.offset / element_bytes(flat, home.value) / kGrain;
@@ -131,8 +137,7 @@ class WorldMachine {
     bool done() const { return next == program.instructions.size(); }
     void finish_instruction() {
       for (const Value& value : instruction().drops) {
-        Cell& cell = cells[program.slot_of(value)];
-        if (cell.value == value) cell.value.reset();
+        cells[program.slot_of(value)].values.erase(value);
       }
       ++next;
     }

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -23,8 +24,8 @@ namespace furrow::tensor::by_composition {
 namespace {
 
 // On a device libtorch's fused attention adds gradients in any order unless a setting of the process forbids
-// it. It does while at least one thread is in such a backward, and is then what it was before the first; on
-// the CPU, where there is one order, nothing is set.
+// it (which cuDNN's own, train/device.cc, does not say). It does while at least one thread is in such a
+// backward, and is then what it was before the first; on the CPU, where there is one order, nothing is set.
 class InOneOrder {
  public:
   explicit InOneOrder(bool needed) : needed_(needed) {
@@ -32,13 +33,16 @@ class InOneOrder {
     const std::lock_guard lock(users().mutex);
     if (users().count++ > 0) return;
     users().before = at::globalContext().deterministicAlgorithms();
+    users().filled = at::globalContext().deterministicFillUninitializedMemory();
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);  // all that is read is written
   }
   ~InOneOrder() {
     if (!needed_) return;
     const std::lock_guard lock(users().mutex);
-    if (--users().count == 0)
-      at::globalContext().setDeterministicAlgorithms(users().before, /*warn_only=*/false);
+    if (--users().count > 0) return;
+    at::globalContext().setDeterministicAlgorithms(users().before, /*warn_only=*/false);
+    at::globalContext().setDeterministicFillUninitializedMemory(users().filled);
   }
   InOneOrder(const InOneOrder&) = delete;
   InOneOrder& operator=(const InOneOrder&) = delete;
@@ -47,7 +51,7 @@ class InOneOrder {
   struct Users {
     std::mutex mutex;
     int count = 0;
-    bool before = false;
+    bool before = false, filled = false;
   };
   static Users& users() {
     static Users all;
@@ -57,11 +61,12 @@ class InOneOrder {
   bool needed_;
 };
 
-// x [batch, heads, time, size], the halves of each row turned by their angles.
-at::Tensor rotated(const at::Tensor& x, const at::Tensor& table) {
+// x [batch, heads, time, size], the halves of each row turned by their angles, or back.
+at::Tensor rotated(const at::Tensor& x, const at::Tensor& table, bool back = false) {
   const int64_t half = x.size(3) / 2;
   const at::Tensor rows = table.narrow(0, 0, x.size(2)).to(x.device(), at::kFloat, /*non_blocking=*/true);
-  const at::Tensor cosine = rows.narrow(1, 0, half), sine = rows.narrow(1, half, half);
+  const at::Tensor cosine = rows.narrow(1, 0, half);
+  const at::Tensor sine = back ? rows.narrow(1, half, half).neg() : rows.narrow(1, half, half);
   const at::Tensor wide = x.to(at::kFloat), a = wide.narrow(3, 0, half), b = wide.narrow(3, half, half);
   return at::cat({a * cosine - b * sine, a * sine + b * cosine}, 3).to(x.scalar_type());
 }
@@ -88,10 +93,11 @@ at::Tensor repeated(const at::Tensor& x, int64_t times) {
 }
 
 struct Heads {
-  at::Tensor q, k, v;  // [batch, heads, time, size]
+  at::Tensor q, k, v;  // [batch, heads or kv_heads, time, size]
 };
 
-Heads heads_of(const at::Tensor& qkv, const AttentionHeads& heads) {
+// Views of qkv, of queries and keys rotated copies where there is a table.
+Heads split(const at::Tensor& qkv, const AttentionHeads& heads) {
   const int64_t keys = heads.kv_heads > 0 ? heads.kv_heads : heads.heads, all = heads.heads + 2 * keys;
   FURROW_CHECK(qkv.dim() == 3 && is_number(qkv) && heads.heads > 0 && heads.heads % keys == 0 &&
                    qkv.size(2) % all == 0,
@@ -101,17 +107,22 @@ Heads heads_of(const at::Tensor& qkv, const AttentionHeads& heads) {
                                            heads.rotary.size(1) == head_size && head_size % 2 == 0),
                "a rotary table has a row for every position and an even head_size");
   const at::Tensor each = qkv.view({qkv.size(0), qkv.size(1), all, head_size}).transpose(1, 2);
-  Heads h{each.narrow(1, 0, heads.heads), each.narrow(1, heads.heads, keys),
+  at::Tensor qk = each.narrow(1, 0, heads.heads + keys);
+  if (heads.rotary.defined()) qk = rotated(qk, heads.rotary);
+  return {qk.narrow(1, 0, heads.heads), qk.narrow(1, heads.heads, keys),
           each.narrow(1, heads.heads + keys, keys)};
+}
+
+// The gradient of qkv from those of its parts.
+at::Tensor joined(const std::vector<at::Tensor>& parts, const AttentionHeads& heads) {
+  at::Tensor q = parts[0], k = parts[1];
   if (heads.rotary.defined()) {
-    h.q = rotated(h.q, heads.rotary);
-    h.k = rotated(h.k, heads.rotary);
+    const at::Tensor qk = rotated(at::cat({q, k}, 1), heads.rotary, /*back=*/true);
+    q = qk.narrow(1, 0, q.size(1));
+    k = qk.narrow(1, q.size(1), k.size(1));
   }
-  if (keys < heads.heads) {
-    h.k = repeated(h.k, heads.heads / keys);
-    h.v = repeated(h.v, heads.heads / keys);
-  }
-  return h;
+  const at::Tensor all = at::cat({q.transpose(1, 2), k.transpose(1, 2), parts[2].transpose(1, 2)}, 2);
+  return all.reshape({all.size(0), all.size(1), all.size(2) * all.size(3)});
 }
 
 // With probabilities that masks of ours drop: not fused.
@@ -126,16 +137,18 @@ at::Tensor attend_dropped(const Heads& h, const at::Tensor& seen, const at::Tens
   return at::matmul(kept * factors, h.v.to(at::kFloat)).to(h.q.scalar_type());
 }
 
-at::Tensor attend(const at::Tensor& qkv, const AttentionHeads& heads, double p, std::string_view stream,
-                  const OpContext& context) {
-  const Heads h = heads_of(qkv, heads);
-  const at::Tensor seen = visible(qkv, context);
-  const int64_t batch = qkv.size(0), time = qkv.size(1);
+at::Tensor attend(Heads h, const at::Tensor& seen, const AttentionHeads& heads, double p,
+                  std::string_view stream, const OpContext& context) {
+  const int64_t batch = h.q.size(0), time = h.q.size(2), repeats = heads.heads / h.k.size(1);
+  if (repeats > 1) {
+    h.k = repeated(h.k, repeats);
+    h.v = repeated(h.v, repeats);
+  }
   at::Tensor out;
   if (context.training && p > 0) {
     FURROW_CHECK(batch == static_cast<int64_t>(context.sample_ids.size()),
                  "dropout needs a sample id for every row");
-    const at::Tensor factors = dropout_factors(p, stream, heads.heads * time * time, context, qkv.device());
+    const at::Tensor factors = dropout_factors(p, stream, heads.heads * time * time, context, h.q.device());
     out = attend_dropped(h, seen, factors.view({batch, heads.heads, time, time}));
   } else {
     const std::optional<at::Tensor> mask = seen.defined() ? std::optional(seen) : std::nullopt;
@@ -146,16 +159,21 @@ at::Tensor attend(const at::Tensor& qkv, const AttentionHeads& heads, double p, 
 
 }  // namespace
 
-// A graph of its own inside: its backward runs in one order.
+// A graph of its own inside, from the parts of qkv on, whose gradients are put together once: its backward
+// runs in one order.
 at::Tensor causal_attention(const at::Tensor& qkv, const AttentionHeads& heads, double dropout_p,
                             std::string_view stream, OpContext& context) {
-  if (!needs_backward({qkv})) return attend(qkv.contiguous(), heads, dropout_p, stream, context);
-  const at::Tensor own = qkv.detach().contiguous().requires_grad_(true);
-  const at::Tensor out = attend(own, heads, dropout_p, stream, context);
-  const bool fused_on_device = !own.is_cpu() && !(context.training && dropout_p > 0);
-  return with_backward(out.detach(), {qkv}, [own, out, fused_on_device](const at::Tensor& dy) {
+  const at::Tensor own = qkv.detach().contiguous(), seen = visible(own, context);
+  Heads h = split(own, heads);
+  if (!needs_backward({qkv})) return attend(std::move(h), seen, heads, dropout_p, stream, context);
+  const std::vector<at::Tensor> parts{h.q.detach().requires_grad_(true), h.k.detach().requires_grad_(true),
+                                      h.v.detach().requires_grad_(true)};
+  const at::Tensor out = attend({parts[0], parts[1], parts[2]}, seen, heads, dropout_p, stream, context);
+  const bool fused_on_device =
+      !own.is_cpu() && at::globalContext().deterministicCuDNN() && !(context.training && dropout_p > 0);
+  return with_backward(out.detach(), {qkv}, [parts, out, heads, fused_on_device](const at::Tensor& dy) {
     const InOneOrder in_one_order(fused_on_device);
-    return torch::autograd::grad({out}, {own}, {dy});
+    return std::vector{joined(torch::autograd::grad({out}, parts, {dy}), heads)};
   });
 }
 
