@@ -49,6 +49,7 @@ TEST(ClassWeights, CountLabelsAndTwoClassesAsANumber) {
   EXPECT_THAT(class_counts(*open_dataset(options).train), ElementsAre(1500, 700));
   options.binary_targets = false;
   options.table_rules.target = "x";
+  options.table_rules.number_target = true;
   EXPECT_THAT(error_of([&] { class_counts(*open_dataset(options).train); }).message(),
               HasSubstr("is float32 [1], no class"));
 }

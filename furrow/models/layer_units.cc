@@ -143,6 +143,8 @@ void describe_group_norm(plan::Unit& unit) {
   unit.output = in.spec();
   unit.saved_bytes = groups * 2 * kFloatBytes;
   add_norm_copies(unit);
+  // The copy of what comes is gone before the gradient of 16 bits is made.
+  if (number_bytes(unit) < kFloatBytes) unit.backward_scratch.sample_bytes -= border_bytes(unit, unit.input);
 }
 
 }  // namespace furrow::models

@@ -2,6 +2,8 @@
 // tutorials; initial values are PyTorch's default for linear layers.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "furrow/models/specs.h"
 #include "furrow/models/unit_builder.h"
 
@@ -20,12 +22,17 @@ void add_layer(plan::Unit& unit, const std::string& name, int64_t out, int64_t i
   add_parameter(unit, name + ".bias", {out}, uniform_fan_in(in));
 }
 
-// The layer's own output, whose place the dropped one takes, and the gradient that comes behind the mask.
-void add_dropout(plan::Unit& unit) {
+// Behind the other costs.  Forward the layer's own output, whose place the dropped one takes; of 16 bits,
+// float32 copies under the mask.  Backward the gradient behind the mask, which is deferred or the layer's
+// own; its copies go before the input's gradient is there.
+void add_dropout(plan::Unit& unit, bool deferred) {
   if (!unit.attributes.contains("dropout") || probability(unit, "dropout") == 0) return;
-  const int64_t output = border_bytes(unit, unit.output);
-  unit.forward_scratch.sample_bytes += output;
-  unit.backward_scratch.sample_bytes += output;
+  const int64_t output = border_bytes(unit, unit.output), own = deferred ? 0 : output;
+  const int64_t copies =
+      number_bytes(unit) < kFloatBytes ? 2 * (output / number_bytes(unit) * kFloatBytes) : 0;
+  unit.forward_scratch.sample_bytes += output + copies;
+  int64_t& backward = unit.backward_scratch.sample_bytes;
+  backward = std::max(backward + own, own + copies - border_bytes(unit, unit.input));
   unit.kept_grad_bytes = 0;
 }
 
@@ -49,10 +56,10 @@ void describe_rnn(plan::Unit& unit) {
   unit.saved_bytes = unit.kept_saved_bytes = time * (both + hidden) * bytes;
   unit.kept_grad_bytes = time * out * bytes;
   unit.deferred_bytes = unit.kept_saved_bytes + unit.kept_grad_bytes;
-  add_dropout(unit);
   // Backward: the gradient of the concatenation; of 16 bits, that of the input in float32 beside it.
   unit.backward_scratch.sample_bytes = time * both * bytes;
   if (bytes < kFloatBytes) unit.backward_scratch.sample_bytes += time * in * kFloatBytes;
+  add_dropout(unit, /*deferred=*/true);
 }
 
 // The four gates are i2h(concatenation), i, f, g, o in PyTorch's order; output h: [-1, time, hidden].
@@ -66,7 +73,7 @@ void describe_lstm(plan::Unit& unit) {
   // The concatenation, the gates and the cell, of which the concatenation and the gates' gradient stay.
   unit.saved_bytes = time * (both + 5 * hidden) * bytes;
   unit.deferred_bytes = unit.kept_saved_bytes = time * (both + 4 * hidden) * bytes;
-  add_dropout(unit);
+  add_dropout(unit, /*deferred=*/false);
 }
 
 }  // namespace furrow::models
