@@ -62,7 +62,7 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
 @test "a profile is what predictions come from" {
   export FURROW_PROFILE=$PWD/profile
   "$furrow" profile "$config" --nproc 2
-  head -1 profile | grep -qx "furrow-profile 2"
+  head -1 profile | grep -qx "furrow-profile 3"
   grep -q "^section 2 1$" profile
   grep -q "^unit linear .* backward_weight 20 " profile
   grep -q "^move all_gather 2 " profile
@@ -82,7 +82,7 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   FURROW_PROFILE=$PWD/none "$furrow" plan "$config" --cluster local --scale 1..2 | grep -q "analytic costs"
   echo garbage >profile
   run --separate-stderr "$furrow" profile "$config"
-  fails 11 "line 1: expected 'furrow-profile 2'"
+  fails 11 "line 1: expected 'furrow-profile 3'"
   "$furrow" train "$config" --job.dump_folder "$PWD/damaged" 2>log
   [ "$(grep -c "no prediction of this run: " log)" = 1 ]
 }

@@ -160,6 +160,7 @@ void run_steps(const Arguments& arguments, comm::Membership& membership) {
   for (int64_t step = 0; step < steps; ++step) {
     if (faulty && step == fault_step) commit_fault(arguments.text("fault"));
     operation.run();
+    if (step == 0) membership.communicator().end_start();
     if (step < announce || system_clock().monotonic_ns() < settled_ns) continue;
     say("running");
     announce = steps;
