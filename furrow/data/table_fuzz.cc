@@ -121,8 +121,10 @@ void check_encoding(const TableContents& contents) {
   const auto encoder =
       std::make_shared<const preprocess::TableEncoder>(fit_table(read, rules, all, pool, WhileOpening()));
   FittedTable table(std::move(read), rules, encoder);
-  const RowSet* const sets[] = {&all};
-  FURROW_CHECK(TableSource(encode_rows(table, sets, pool)[0]).size() == contents.rows, "rows");
+  const RowSet none;
+  const auto memory = encode_rows(table, {&all, &none, &none}, /*shared=*/false, pool);
+  FURROW_CHECK(TableSource(std::make_shared<EncodedRows>(memory, 0, encoder)).size() == contents.rows,
+               "rows");
   preprocess::load(encoder->state());
 }
 
