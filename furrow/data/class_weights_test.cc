@@ -38,7 +38,7 @@ std::string rows_of(int no, int yes) {
   return text;
 }
 
-// Each kind of target: labels of a table, the same as a number; a number is no class.
+// Each kind of target: labels of a table, the same as a number.
 TEST(ClassWeights, CountLabelsAndTwoClassesAsANumber) {
   const TempFolder folder;
   folder.write("t.csv", rows_of(1500, 700));
@@ -47,11 +47,6 @@ TEST(ClassWeights, CountLabelsAndTwoClassesAsANumber) {
   EXPECT_THAT(class_counts(*open_dataset(options).train), ElementsAre(1500, 700));
   options.binary_targets = true;
   EXPECT_THAT(class_counts(*open_dataset(options).train), ElementsAre(1500, 700));
-  options.binary_targets = false;
-  options.table_rules.target = "x";
-  options.table_rules.number_target = true;
-  EXPECT_THAT(error_of([&] { class_counts(*open_dataset(options).train); }).message(),
-              HasSubstr("is float32 [1], no class"));
 }
 
 // read_targets() without a pixel is read()'s second field, of a part of the images too.
