@@ -146,7 +146,7 @@ void check_table(const DatasetOptions& options, const Preprocessing& kept) {
     if (found != kept.end() && found->second != now)
       refuse(std::string(asked.key), now, fmt::format("{} = {}", asked.key, found->second));
   }
-  const std::string& target = preprocess::load_as<preprocess::TableEncoder>(kept)->target().name;
+  const std::string target = preprocess::load_as<preprocess::TableEncoder>(kept)->target().name;
   if (options.table_rules.target != target)
     refuse("data.target", options.table_rules.target, "data.target = " + target);
 }
