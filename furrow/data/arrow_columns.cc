@@ -191,7 +191,10 @@ std::vector<uint8_t> validity(const arrow::Array& array) {
 // Rows of the values that a dictionary numbers.
 TableColumn column_of_dictionary(const std::string& name, const arrow::DictionaryArray& array) {
   const TableColumn values = column_of(name, *array.dictionary());
-  TableColumn column{.name = name, .is_text = values.is_text, .is_date = values.is_date};
+  TableColumn column;
+  column.name = name;
+  column.is_text = values.is_text;
+  column.is_date = values.is_date;
   column.is_null = values.is_null;
   column.valid = validity(array);
   if (!values.valid.empty()) column.valid.resize(static_cast<size_t>(array.length()), 1);
