@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/composed/activation_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/image_operations_torch.h"
 
@@ -15,6 +16,8 @@ namespace {
 std::string_view approximation(Activation activation) {
   return activation == Activation::kGeluTanh ? "tanh" : "none";
 }
+
+}  // namespace
 
 at::Tensor activated(const at::Tensor& z, Activation activation) {
   switch (activation) {
@@ -37,24 +40,23 @@ at::Tensor activated(const at::Tensor& z, Activation activation) {
   return z;
 }
 
-// `z` and `y` are float32.
-at::Tensor gradient(const at::Tensor& dy, const at::Tensor& z, const at::Tensor& y, Activation activation) {
+at::Tensor activation_backward(const at::Tensor& dy, const at::Tensor& gate, Activation activation) {
   switch (activation) {
     case Activation::kNone:
       return dy;
     case Activation::kRelu:
-      return at::threshold_backward(dy, y, 0);
+      return at::threshold_backward(dy, gate, 0);
     case Activation::kGelu:
     case Activation::kGeluTanh:
-      return at::gelu_backward(dy, z, approximation(activation));
+      return at::gelu_backward(dy, gate, approximation(activation));
     case Activation::kSilu:
-      return at::silu_backward(dy, z);
+      return at::silu_backward(dy, gate);
     case Activation::kSoftplus:
-      return at::softplus_backward(dy, z, 1, 20);
+      return at::softplus_backward(dy, gate, 1, 20);
     case Activation::kTanh:
-      return at::tanh_backward(dy, y);
+      return at::tanh_backward(dy, gate);
     case Activation::kSigmoid:
-      return at::sigmoid_backward(dy, y);
+      return at::sigmoid_backward(dy, gate);
   }
   return dy;
 }
@@ -62,8 +64,6 @@ at::Tensor gradient(const at::Tensor& dy, const at::Tensor& z, const at::Tensor&
 bool reads_output(Activation activation) {
   return activation == Activation::kRelu || activation >= Activation::kTanh;
 }
-
-}  // namespace
 
 at::Tensor biased_activation(const at::Tensor& x, const Param& bias, Activation activation,
                              OpContext& context) {
@@ -74,11 +74,10 @@ at::Tensor biased_activation(const at::Tensor& x, const Param& bias, Activation 
   at::Tensor z = x.detach().contiguous(format).to(at::kFloat);
   if (bias.defined()) z = z + bias.leaf.detach().to(at::kFloat).view({1, -1, 1, 1});
   const at::Tensor wide = activated(z, activation), y = wide.to(x.scalar_type()).contiguous(format);
-  const bool output = reads_output(activation);
-  const at::Tensor gate = (output ? wide : z).detach();
+  const at::Tensor gate = (reads_output(activation) ? wide : z).detach();
   GradientSink* const sink = bias.defined() ? context.sink : nullptr;
   const auto backward = [=, index = bias.index](const at::Tensor& dy) -> std::vector<at::Tensor> {
-    const at::Tensor dz = gradient(dy.to(at::kFloat), gate, gate, activation);
+    const at::Tensor dz = activation_backward(dy.to(at::kFloat), gate, activation);
     if (sink != nullptr) sink->put(index, dz.sum({0, 2, 3}));
     return {dz.to(dy.scalar_type()).contiguous(format)};
   };

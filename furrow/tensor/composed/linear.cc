@@ -7,6 +7,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/composed/activation_torch.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/operations_torch.h"
@@ -67,34 +68,8 @@ struct LinearCall {
   bool sums_input_gradient() const { return axis != nullptr && !sums_output(); }
 };
 
-std::string_view approximation(Activation activation) {
-  return activation == Activation::kGeluTanh ? "tanh" : "none";
-}
-
-at::Tensor activated(const at::Tensor& z, Activation activation) {
-  switch (activation) {
-    case Activation::kNone:
-      return z;
-    case Activation::kRelu:
-      return at::relu(z);
-    default:
-      return at::gelu(z, approximation(activation));
-  }
-}
-
-at::Tensor activation_backward(const LinearCall& call, const at::Tensor& dy) {
-  switch (call.activation) {
-    case Activation::kNone:
-      return dy;
-    case Activation::kRelu:
-      return at::threshold_backward(dy, call.gate, 0);
-    default:
-      return at::gelu_backward(dy, call.gate, approximation(call.activation));
-  }
-}
-
 std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor& gradient) {
-  at::Tensor dz = activation_backward(call, matrix(gradient).to(call.x.scalar_type()));
+  at::Tensor dz = activation_backward(matrix(gradient).to(call.x.scalar_type()), call.gate, call.activation);
   if (call.sink != nullptr && call.bias_index >= 0 && call.sink->wants(call.bias_index))
     call.sink->put(call.bias_index, at::sum(dz, {0}, false, at::kFloat));
   if (call.cut == Cut::kRowsToPositions) dz = matrix(call.axis->all_gather(dz.view(gradient.sizes()), 1));
@@ -156,7 +131,7 @@ at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& cont
   const at::Tensor z = call.sums_output() ? summed_output(call, layer.bias) : own_output(call, layer);
   const at::Tensor y = activated(z, call.activation).to(layer.wide_output ? at::kFloat : type);
   if (call.activation != Activation::kNone && needs_backward({x, layer.weight.leaf}))
-    call.gate = matrix(call.activation == Activation::kRelu ? y : z.to(type));
+    call.gate = matrix(reads_output(call.activation) ? y : z.to(type));
   return with_backward(y, {x, layer.weight.leaf},
                        [call](const at::Tensor& dy) { return linear_backward(call, dy); });
 }
