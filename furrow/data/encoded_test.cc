@@ -11,7 +11,6 @@
 #include "furrow/base/file.h"
 #include "furrow/data/encoded_index.h"
 #include "furrow/data/image_files.h"
-#include "furrow/data/loader.h"
 #include "furrow/data/pack.h"
 #include "furrow/data/records.h"
 #include "furrow/data/test_images.h"
@@ -63,19 +62,8 @@ PackRequest request_of(const TempFolder& folder) {
   return {.folder = (folder / "pack").string(), .kind = "folder", .threads = 3, .shard_bytes = 1000};
 }
 
-// Bytes of all fields of batches in shuffled order, with positions.
-ByteVector stream(const Source& source, int64_t epochs = 3) {
-  Loader loader(source, SampleOrder(7, source.size(), true),
-                {.sizes = {5, 8}, .end = epochs * source.size()});
-  ByteVector all;
-  while (const Batch* batch = loader.next()) {
-    for (const ArrayView& view : batch->arrays) {
-      const auto bytes = view.as<uint8_t>();
-      all.insert(all.end(), bytes.begin(), bytes.end());
-    }
-    loader.release();
-  }
-  return all;
+ByteVector stream(const Source& source) {
+  return testing::bytes_of_batches(source, 3 * source.size(), /*shuffle=*/true, /*begin=*/0);
 }
 
 TEST(EncodedPacks, GiveTheBitsOfTheirFolder) {

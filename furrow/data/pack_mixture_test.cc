@@ -10,7 +10,6 @@
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
 #include "furrow/data/dataset.h"
-#include "furrow/data/loader.h"
 #include "furrow/data/mixture.h"
 #include "furrow/data/pack.h"
 #include "furrow/data/pack_work.h"
@@ -21,6 +20,7 @@
 namespace furrow::data {
 namespace {
 
+using testing::bytes_of_batches;
 using testing::ByteVector;
 using testing::error_of;
 using ::testing::HasSubstr;
@@ -84,20 +84,6 @@ DatasetOptions pack_options(const TempFolder& folder, const Case& set, uint64_t 
   return options;
 }
 
-// Bytes of all fields of the batches up to position `end`.
-ByteVector stream(const Source& source, int64_t end, bool shuffle = true) {
-  Loader loader(source, SampleOrder(7, source.size(), shuffle), {.sizes = {5, 8}, .position = 3, .end = end});
-  ByteVector all;
-  while (const Batch* batch = loader.next()) {
-    for (const ArrayView& view : batch->arrays) {
-      const auto bytes = view.as<uint8_t>();
-      all.insert(all.end(), bytes.begin(), bytes.end());
-    }
-    loader.release();
-  }
-  return all;
-}
-
 void expect_equal(const Dataset& plain, const Dataset& packed) {
   EXPECT_EQ(packed.preprocessing, plain.preprocessing);
   for (const Split split : {Split::kTrain, Split::kValidation, Split::kTest}) {
@@ -107,7 +93,7 @@ void expect_equal(const Dataset& plain, const Dataset& packed) {
     ASSERT_EQ(a->size(), b->size());
     EXPECT_EQ(a->fields(), b->fields());
     EXPECT_EQ(a->classes(), b->classes());
-    EXPECT_EQ(stream(*a, 3 * a->size()), stream(*b, 3 * b->size()));
+    EXPECT_EQ(bytes_of_batches(*a, 3 * a->size()), bytes_of_batches(*b, 3 * b->size()));
   }
 }
 
@@ -143,7 +129,8 @@ TEST(PackedMixtures, FollowTheConfigurationOfTheTraining) {
     const Dataset plain = open_dataset(other.options);
     expect_equal(plain, open_dataset(pack_options(folder, other)));
     const DatasetOptions control = pack_options(folder, {set.name, set.options});
-    EXPECT_NE(stream(*open_dataset(control).train, 100), stream(*plain.train, 100)) << "control";
+    EXPECT_NE(bytes_of_batches(*open_dataset(control).train, 100), bytes_of_batches(*plain.train, 100))
+        << "control";
   }
 }
 
@@ -283,7 +270,7 @@ TEST(PackedMixtures, DamageIsNeverRead) {
   request.shard_bytes = 0;
   write_pack(open_dataset(set.options), request);
   const Dataset whole = open_dataset(pack_options(folder, set));
-  const ByteVector expected = stream(*whole.train, 40, false);
+  const ByteVector expected = bytes_of_batches(*whole.train, 40, false);
   for (const char* file : {"pack.json", "train.0-00000.shard", "train.1.ends-00000.shard"}) {
     const std::string name = set.name + ".pack/" + file, bytes = read_file((folder / name).string());
     int refused = 0;
@@ -293,7 +280,7 @@ TEST(PackedMixtures, DamageIsNeverRead) {
       folder.write(name, damaged);
       try {
         const Dataset packed = open_dataset(pack_options(folder, set));
-        EXPECT_EQ(stream(*packed.train, 40, false), expected) << file << " " << at;
+        EXPECT_EQ(bytes_of_batches(*packed.train, 40, false), expected) << file << " " << at;
       } catch (const Error& error) {
         EXPECT_NE(error.code(), ErrorCode::kInternal) << error.what();
         EXPECT_THAT(error.what(), HasSubstr(request.folder));
@@ -317,7 +304,7 @@ TEST(PackedMixtures, OfEarlierVersionsAreRead) {
   EXPECT_EQ(storage::read_pack(request_of(folder, set).folder).layout, "samples");
   const Dataset packed = open_dataset(pack_options(folder, set));
   ASSERT_EQ(packed.train->size(), plain.train->size());
-  EXPECT_EQ(stream(*packed.train, 100, false), stream(*plain.train, 100, false));
+  EXPECT_EQ(bytes_of_batches(*packed.train, 100, false), bytes_of_batches(*plain.train, 100, false));
 }
 
 }  // namespace

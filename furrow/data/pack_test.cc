@@ -13,7 +13,6 @@
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
-#include "furrow/data/loader.h"
 #include "furrow/data/parallel_source.h"
 #include "furrow/data/records.h"
 #include "furrow/data/test_files.h"
@@ -23,6 +22,7 @@ namespace furrow::data {
 namespace {
 
 using ::testing::AllOf;
+using testing::bytes_of_batches;
 using testing::ByteVector;
 using testing::error_of;
 using ::testing::HasSubstr;
@@ -68,21 +68,6 @@ DatasetOptions pack_options(const TempFolder& folder, const Case& set, uint64_t 
   return options;
 }
 
-// Bytes of all fields of `count` batches in shuffled order, with positions.
-ByteVector stream(const Source& source, int64_t samples) {
-  Loader loader(source, SampleOrder(7, source.size(), true),
-                {.sizes = {5, 8}, .position = 3, .end = samples});
-  ByteVector all;
-  while (const Batch* batch = loader.next()) {
-    for (const ArrayView& view : batch->arrays) {
-      const auto bytes = view.as<uint8_t>();
-      all.insert(all.end(), bytes.begin(), bytes.end());
-    }
-    loader.release();
-  }
-  return all;
-}
-
 TEST(Packs, GiveWhatTheirDataSetGives) {
   const TempFolder folder;
   for (const Case& set : cases(folder)) {
@@ -110,7 +95,8 @@ TEST(Packs, GiveWhatTheirDataSetGives) {
         ASSERT_EQ(a.size(), b.size());
         EXPECT_EQ(a.fields(), b.fields());
         EXPECT_EQ(a.classes(), b.classes());
-        EXPECT_EQ(stream(a, 3 * a.size()), stream(b, 3 * b.size())) << budget << " " << readers;
+        EXPECT_EQ(bytes_of_batches(a, 3 * a.size()), bytes_of_batches(b, 3 * b.size()))
+            << budget << " " << readers;
       }
       const DataInfo info = probe(options);
       EXPECT_EQ(info.fields, plain.train->fields());
@@ -129,16 +115,17 @@ TEST(Packs, OfATextAreCutAnewInEachEpochAsTheTextIs) {
   const Dataset plain = open_dataset(set.options);
   const int64_t size = plain.train->size();
   ASSERT_EQ(size, (4000 - 16) / 16);
-  const ByteVector expected = stream(*plain.train, 4 * size);
+  const ByteVector expected = bytes_of_batches(*plain.train, 4 * size);
   for (const auto& [budget, readers] : {std::pair<uint64_t, int>{0, 0}, {1, 0}, {1, 1}, {0, 3}}) {
     const DatasetOptions options = pack_options(folder, set, budget, readers);
     const Dataset packed = open_dataset(options);
     ASSERT_EQ(packed.train->size(), size);
     EXPECT_EQ(probe(options).train_samples, size);
-    EXPECT_EQ(stream(*packed.train, 4 * size), expected) << budget << " " << readers;
+    EXPECT_EQ(bytes_of_batches(*packed.train, 4 * size), expected) << budget << " " << readers;
   }
   set.options.seed = 6;
-  EXPECT_NE(stream(*open_dataset(pack_options(folder, set)).train, 4 * size), expected) << "control";
+  EXPECT_NE(bytes_of_batches(*open_dataset(pack_options(folder, set)).train, 4 * size), expected)
+      << "control";
 }
 
 TEST(Packs, OfAPackIsTheSamePack) {
@@ -254,7 +241,7 @@ TEST(Packs, DamageIsNamedAndNeverRead) {
   write_file_atomic(path, bytes);
   for (const uint64_t budget : {0, 1}) {
     const Dataset packed = open_dataset(pack_options(folder, set, budget));
-    const Error error = error_of([&] { stream(*packed.train, 100); });
+    const Error error = error_of([&] { bytes_of_batches(*packed.train, 100); });
     EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
     EXPECT_THAT(error.what(), HasSubstr("train-00000.shard"));
   }
@@ -319,7 +306,7 @@ TEST(Packs, HoldSamplesOfAnySource) {
     const Dataset packed = open_dataset(pack_options(folder, set, budget));
     EXPECT_EQ(packed.validation, nullptr);
     EXPECT_EQ(packed.train->classes(), 4);
-    EXPECT_EQ(stream(*packed.train, 1200), stream(*plain.train, 1200));
+    EXPECT_EQ(bytes_of_batches(*packed.train, 1200), bytes_of_batches(*plain.train, 1200));
   }
 }
 

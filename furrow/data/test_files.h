@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/data/loader.h"
 #include "furrow/data/source.h"
 
 namespace furrow::data::testing {
@@ -131,6 +132,22 @@ struct ReadBuffers {
   std::vector<Array> arrays;
   std::vector<ArrayView> views;
 };
+
+// Bytes of all fields of the batches of positions [begin, end), as training reads them.
+inline ByteVector bytes_of_batches(const Source& source, int64_t end, bool shuffle = true,
+                                   int64_t begin = 3) {
+  Loader loader(source, SampleOrder(7, source.size(), shuffle),
+                {.sizes = {5, 8}, .position = begin, .end = end});
+  ByteVector all;
+  while (const Batch* batch = loader.next()) {
+    for (const ArrayView& view : batch->arrays) {
+      const auto bytes = view.as<uint8_t>();
+      all.insert(all.end(), bytes.begin(), bytes.end());
+    }
+    loader.release();
+  }
+  return all;
+}
 
 }  // namespace furrow::data::testing
 
