@@ -116,85 +116,104 @@ std::string test_name(std::string name) {
   return name;
 }
 
+namespace {
+
+// Of a network that is a list of units; empty: it has a name.
+std::vector<std::string> listed_units(const std::string& name) {
+  if (name == "resnet-pooled")  // as resnet18 begins: a kernel of 7 and a pool
+    return {"stem: conv_norm out_channels=4 kernel=7 stride=2 padding=3 pool=true prefix=",
+            "layer1.0: residual_block out_channels=4", "fc: pool_linear out=classes"};
+  if (name == "resnet")  // both kinds of shortcut, with and without a stride
+    return {"stem: conv_norm out_channels=4 prefix=", "layer1.0: residual_block out_channels=4",
+            "layer2.0: residual_block out_channels=8 stride=2 shortcut=pad",
+            "layer3.0: residual_block out_channels=16 stride=2", "fc: pool_linear out=classes"};
+  if (name == "units")  // single layers, of every kind
+    return {"c1: conv out_channels=6 kernel=3 padding=1 activation=silu",
+            "n1: group_norm groups=3",
+            "p1: max_pool kernel=3 stride=2 padding=1",
+            "c2: conv out_channels=8 kernel=3 stride=2 padding=1 bias=false",
+            "a2: activation activation=tanh",
+            "d: dropout p=0.3",
+            "p2: avg_pool kernel=2 stride=1",
+            "g: global_avg_pool",
+            "n2: layer_norm",
+            "fc1: linear out=12 activation=softplus",
+            "a3: activation activation=leaky_relu",
+            "fc: linear out=classes"};
+  return {};
+}
+
+bool reads_text(const std::string& name) {
+  return name.starts_with("gpt") || name.starts_with("llama") || name == "rnn" || name == "lstm";
+}
+
+Shape image_of(const std::string& name) {
+  if (name == "gan") return {1, 8, 8};
+  if (name == "resnet-pooled") return {3, 16, 16};
+  if (name == "resnet" || name == "units") return {3, 8, 8};
+  return name == "binary" ? Shape{1, 12, 12} : Shape{1, 28, 28};
+}
+
+void set_text_model(const std::string& name, config::Config* config) {
+  config->model.name = name.substr(0, name.find('-'));
+  config->model.layers = 2;
+  config->model.heads = 2;
+  config->model.kv_heads = 1;
+  config->model.width = 16;
+  config->model.dropout = 0.2;
+  config->model.tie_embeddings = name.ends_with("-tied");
+  config->training.dataset = "text";
+  config->training.seq_len = kContext;
+}
+
+void set_image_model(const std::string& name, config::Config* config) {
+  config->model.units = listed_units(name);
+  const bool named = name == "gan" || name == "convnet";
+  config->model.name = !config->model.units.empty() ? "blocks" : named ? name : "mlp";
+  if (name == "gan") {
+    config->training.objective = "gan";
+    config->model.latent = 10;
+    config->model.generator_hidden = {24};
+    config->model.discriminator_hidden = {32};
+    return;
+  }
+  if (config->model.units.empty()) config->model.hidden = {32, 24};
+  if (name == "binary") config->training.loss = "binary";
+  if (name == "distilled") config->training.objective = "distillation";
+  if (name == "weighted") {  // no two microbatches weigh the same
+    config->training.class_weights = {0.1, 3, 0, 0.7, 1, 2.3, 0.01, 5, 0.3, 1.9};
+    config->training.label_smoothing = 0.1;
+  }
+}
+
+// The model of `name`, and what it reads; returns the shape of that.
+models::DataShape set_network(const std::string& name, TinyTraining* t) {
+  constexpr int64_t kSamples = 1000, kClasses = 10, kTokens = 13;
+  models::DataShape shape;
+  if (reads_text(name)) {
+    set_text_model(name, &t->config);
+    t->source = std::make_shared<MadeUpSource>(MadeUpSource::tokens(kSamples, kContext, kTokens));
+    shape.input = {DType::kI64, {-1, kContext}};
+  } else {
+    set_image_model(name, &t->config);
+    const Shape image = image_of(name);
+    t->source =
+        std::make_shared<MadeUpSource>(name == "binary" ? MadeUpSource::binary(kSamples, image)
+                                                        : MadeUpSource::images(kSamples, image, kClasses));
+    shape.input = {DType::kF32, {-1, image[0], image[1], image[2]}};
+  }
+  shape.classes = t->source->classes();
+  return shape;
+}
+
+}  // namespace
+
 TinyTraining tiny(const std::string& full_name) {
   TinyTraining t;
   t.name = full_name;
   const std::string name = full_name.substr(0, full_name.find('@'));
   t.config = base_config();
-  models::DataShape shape;
-  if (name == "gan") {
-    t.config.model.name = t.config.training.objective = "gan";
-    t.config.model.latent = 10;
-    t.config.model.generator_hidden = {24};
-    t.config.model.discriminator_hidden = {32};
-    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, {1, 8, 8}, 10));
-    shape.input = {DType::kF32, {-1, 1, 8, 8}};
-  } else if (name == "resnet-pooled") {  // as resnet18 begins: a kernel of 7 and a pool
-    t.config.model.name = "blocks";
-    t.config.model.units = {"stem: conv_norm out_channels=4 kernel=7 stride=2 padding=3 pool=true prefix=",
-                            "layer1.0: residual_block out_channels=4", "fc: pool_linear out=classes"};
-    const Shape image = {3, 16, 16};
-    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
-    shape.input = {DType::kF32, {-1, 3, 16, 16}};
-  } else if (name ==
-             "resnet") {  // both kinds of shortcut, with and without a stride, on eight by eight pixels
-    t.config.model.name = "blocks";
-    t.config.model.units = {
-        "stem: conv_norm out_channels=4 prefix=", "layer1.0: residual_block out_channels=4",
-        "layer2.0: residual_block out_channels=8 stride=2 shortcut=pad",
-        "layer3.0: residual_block out_channels=16 stride=2", "fc: pool_linear out=classes"};
-    const Shape image = {3, 8, 8};
-    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
-    shape.input = {DType::kF32, {-1, 3, 8, 8}};
-  } else if (name == "units") {  // single layers, of every kind
-    t.config.model.name = "blocks";
-    t.config.model.units = {"c1: conv out_channels=6 kernel=3 padding=1 activation=silu",
-                            "n1: group_norm groups=3",
-                            "p1: max_pool kernel=3 stride=2 padding=1",
-                            "c2: conv out_channels=8 kernel=3 stride=2 padding=1 bias=false",
-                            "a2: activation activation=tanh",
-                            "d: dropout p=0.3",
-                            "p2: avg_pool kernel=2 stride=1",
-                            "g: global_avg_pool",
-                            "n2: layer_norm",
-                            "fc1: linear out=12 activation=softplus",
-                            "a3: activation activation=leaky_relu",
-                            "fc: linear out=classes"};
-    const Shape image = {3, 8, 8};
-    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
-    shape.input = {DType::kF32, {-1, 3, 8, 8}};
-  } else if (name == "binary") {
-    t.config.model.name = "mlp";
-    t.config.model.hidden = {32, 24};
-    t.config.training.loss = "binary";
-    const Shape image = {1, 12, 12};
-    t.source = std::make_shared<MadeUpSource>(MadeUpSource::binary(1000, image));
-    shape.input = {DType::kF32, {-1, 1, 12, 12}};
-  } else if (name != "mlp" && name != "convnet" && name != "distilled" && name != "weighted") {
-    t.config.model.name = name.substr(0, name.find('-'));
-    t.config.model.layers = 2;
-    t.config.model.heads = 2;
-    t.config.model.kv_heads = 1;
-    t.config.model.width = 16;
-    t.config.model.dropout = 0.2;
-    t.config.model.tie_embeddings = name.ends_with("-tied");
-    t.config.training.dataset = "text";
-    t.config.training.seq_len = kContext;
-    t.source = std::make_shared<MadeUpSource>(MadeUpSource::tokens(1000, kContext, 13));
-    shape.input = {DType::kI64, {-1, kContext}};
-  } else {
-    t.config.model.name = name == "distilled" || name == "weighted" ? "mlp" : name;
-    if (name == "distilled") t.config.training.objective = "distillation";
-    if (name == "weighted") {  // no two microbatches weigh the same
-      t.config.training.class_weights = {0.1, 3, 0, 0.7, 1, 2.3, 0.01, 5, 0.3, 1.9};
-      t.config.training.label_smoothing = 0.1;
-    }
-    t.config.model.hidden = {32, 24};
-    const Shape image = {1, 28, 28};
-    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
-    shape.input = {DType::kF32, {-1, 1, 28, 28}};
-  }
-  shape.classes = t.source->classes();
+  const models::DataShape shape = set_network(name, &t);
   t.spec = models::describe(t.config.model, shape);
   if (name != full_name) {
     const std::string types = full_name.substr(name.size() + 1), param = types.substr(0, types.find('@'));
