@@ -101,7 +101,7 @@ TEST_P(Bits, EqualOneProcessInEveryLayout) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
                          ::testing::Values("convnet", "gpt-tied", "lstm", "resnet", "distilled", "gan",
-                                           "weighted", "units", "convnet@bfloat16", "gpt-tied@bfloat16",
+                                           "weighted", "units", "normed", "normed@bfloat16", "convnet@bfloat16", "gpt-tied@bfloat16",
                                            "lstm@bfloat16", "resnet@bfloat16", "gan@bfloat16",
                                            "gpt-tied@float16", "distilled@float16", "gan@float16",
                                            "gpt-tied@bfloat16@bfloat16", "convnet@float32@bfloat16",
