@@ -183,9 +183,10 @@ TEST(Kinds, BatchNormHasPyTorchsTensors) {
   }
   EXPECT_EQ(make_unit("n", "batch_norm", batch_norm(0.1, "silu"), kImage).saved_bytes, 3 * 8 * 8 * 4);
   EXPECT_EQ(make_unit("n", "batch_norm", batch_norm(0.1, "relu"), kImage).forward_scratch.sample_bytes, 0);
-  EXPECT_EQ(
-      make_unit("n", "batch_norm", with(batch_norm(0.1, "none"), "prefix", std::string()), kImage).statistics[0].name,
-      "running_mean");
+  EXPECT_EQ(make_unit("n", "batch_norm", with(batch_norm(0.1, "none"), "prefix", std::string()), kImage)
+                .statistics[0]
+                .name,
+            "running_mean");
   EXPECT_THAT(error_of("batch_norm", batch_norm(0, "none"), kImage), HasSubstr("'momentum' is 0"));
   EXPECT_THAT(error_of("batch_norm", batch_norm(1.5, "none"), kImage), HasSubstr("it must be at most 1"));
   EXPECT_THAT(error_of("batch_norm", batch_norm(0.1, "rely"), kImage), HasSubstr("did you mean 'relu'?"));

@@ -106,9 +106,9 @@ TEST(Lora, ConvolutionsAndRecurrentLayersHaveMatrices) {
   EXPECT_EQ(parameter(layers, "c.lora_B.weight").shape, (Shape{5, 2, 1, 1}));
   EXPECT_EQ(layers.units[0].flops.forward - before, 2.0 * 25 * 2 * (27 + 5));
   EXPECT_TRUE(parameter(layers, "n.weight").rule.frozen);
-  EXPECT_THAT(error_of({.rank = 2, .target_modules = {"n"}},
-                       blocks({"n: batch_norm", "fc: linear out=classes"})),
-              HasSubstr("'n' matches n.weight of a batch_norm, beside which no adapter"));
+  EXPECT_THAT(
+      error_of({.rank = 2, .target_modules = {"n"}}, blocks({"n: batch_norm", "fc: linear out=classes"})),
+      HasSubstr("'n' matches n.weight of a batch_norm, beside which no adapter"));
 
   // The first convolution of a bottleneck works on all 81 pixels, the others behind the stride on 25.
   plan::ModelSpec bottleneck =

@@ -68,7 +68,8 @@ TEST(Resnet, BottlenecksMakeResnet50) {
   EXPECT_EQ(spec.parameter_count(), 25557032);
   const auto names = names_of(spec);
   EXPECT_EQ(names.size(), 320u);  // len(torchvision.models.resnet50().state_dict())
-  for (const char* name : {"layer1.0.downsample.0.weight", "layer3.5.bn3.running_var", "layer4.2.conv3.weight"})
+  for (const char* name :
+       {"layer1.0.downsample.0.weight", "layer3.5.bn3.running_var", "layer4.2.conv3.weight"})
     EXPECT_TRUE(names.contains(name)) << name;
   EXPECT_FALSE(names.contains("layer1.1.downsample.0.weight"));
   double flops = 0;

@@ -77,9 +77,9 @@ struct ActivationForm {
   bool slope, in_product;
 };
 constexpr ActivationForm kActivations[] = {
-    {"none", false, true},      {"relu", false, true},     {"gelu", true, true},
-    {"gelu_tanh", true, true},  {"silu", true, false},     {"softplus", true, false},
-    {"tanh", false, false},     {"sigmoid", false, false}, {"leaky_relu", false, false},
+    {"none", false, true},     {"relu", false, true},     {"gelu", true, true},
+    {"gelu_tanh", true, true}, {"silu", true, false},     {"softplus", true, false},
+    {"tanh", false, false},    {"sigmoid", false, false}, {"leaky_relu", false, false},
 };
 
 }  // namespace
@@ -193,7 +193,8 @@ void add_cross_entropy_collectives(plan::Unit& unit, int64_t rows) {
 
 void add_batch_norm(plan::Unit& unit, std::string_view suffix, int64_t channels) {
   const double momentum = positive(unit, "momentum");
-  if (momentum > 1) unit_error(unit, fmt::format("attribute 'momentum' is {}: it must be at most 1", momentum));
+  if (momentum > 1)
+    unit_error(unit, fmt::format("attribute 'momentum' is {}: it must be at most 1", momentum));
   const auto part = [&](const char* last) {
     return suffix.empty() ? std::string(last) : fmt::format("{}.{}", suffix, last);
   };

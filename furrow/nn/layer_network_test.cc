@@ -192,7 +192,8 @@ TEST(SingleLayers, BatchNormSaysWhatPyTorchSays) {
       };
       EXPECT_TRUE(at::allclose(part(0), mean, 1e-5, 1e-6));
       EXPECT_TRUE(at::allclose(part(1), variance, 1e-5, 1e-6));
-      EXPECT_FALSE(at::allclose(part(1), x.transpose(0, 1).flatten(1).var(1, false), 1e-5, 1e-6)) << "control";
+      EXPECT_FALSE(at::allclose(part(1), x.transpose(0, 1).flatten(1).var(1, false), 1e-5, 1e-6))
+          << "control";
       context.training = false;
       context.batch_statistics = {};
       context.statistics = said;

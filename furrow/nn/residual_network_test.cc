@@ -64,8 +64,8 @@ at::Tensor plain_block(const at::Tensor& x, const Tensors& params, const BlockFo
 at::Tensor plain_bottleneck(const at::Tensor& x, const Tensors& params, const BlockForm& form) {
   const std::string& n = form.name;
   const auto layer = [&](const at::Tensor& at, const std::string& number, int64_t stride, int64_t padding) {
-    return plain_norm(plain_convolution(at, params, n + ".conv" + number + ".weight", stride, padding), params,
-                      n + ".bn" + number);
+    return plain_norm(plain_convolution(at, params, n + ".conv" + number + ".weight", stride, padding),
+                      params, n + ".bn" + number);
   };
   const at::Tensor past =
       form.projection ? plain_norm(plain_convolution(x, params, n + ".downsample.0.weight", form.stride, 0),

@@ -192,12 +192,13 @@ const Network kBytes{
 
 const auto kName = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
-                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kNorms, kBottlenecks,
-                                           kGan, kGpt, kDropout, kLlama, kRnn, kLstm, kLstmDropout),
+                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kNorms,
+                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm,
+                                           kLstmDropout),
                          kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfAdapters,
-                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kNorms, kBottlenecks,
-                                           kGan, kGpt, kDropout, kLlama, kRnn, kLstm),
+                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kNorms,
+                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm),
                          kName);
 Network mixed(Network network, const std::string& units) {
   network.types = {"bfloat16"};

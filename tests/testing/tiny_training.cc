@@ -102,10 +102,9 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 std::vector<std::string> tiny_names() {
   std::vector<std::string> names = {"mlp",          "convnet", "gpt-tied", "gpt-untied", "llama-tied",
                                     "llama-untied", "rnn",     "lstm",     "resnet",     "resnet-pooled",
-                                    "distilled",    "binary",  "weighted", "units",     "normed"};
+                                    "distilled",    "binary",  "weighted", "units",      "normed"};
   for (const char* name :
-       {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled", "units",
-        "normed"})
+       {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled", "units", "normed"})
     names.push_back(std::string(name) + "@bfloat16");
   for (const char* name : {"mlp", "gpt-tied", "lstm", "resnet", "distilled"})
     names.push_back(std::string(name) + "@two-types");
