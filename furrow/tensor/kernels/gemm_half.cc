@@ -201,7 +201,7 @@ void run_gemm_bf16(const HalfGemm<bf16>& g, int threads) {
     const Tiles tiles = usable_tiles();
     if (tiles == Tiles::kProcessor) return share_out(TileProduct<AmxTiles>{g}, threads);
     if (tiles == Tiles::kEmulated) return share_out(TileProduct<EmulatedTiles>{g}, threads);
-    if (has_pairs()) return share_out(PairProduct{g}, threads);
+    if (usable_pairs()) return share_out(PairProduct{g}, threads);
   }
 #endif
   gemm_in_float32(g, threads);
@@ -214,7 +214,7 @@ void run_gemm_f16(const HalfGemm<f16>& g, int threads) {
 Bf16Products run_bf16_products() {
 #if FURROW_BF16_PAIRS
   if (usable_tiles() != Tiles::kNone) return Bf16Products::kTiles;
-  if (has_pairs()) return Bf16Products::kPairs;
+  if (usable_pairs()) return Bf16Products::kPairs;
 #endif
   return Bf16Products::kConverted;
 }
