@@ -181,11 +181,16 @@ class TextTokeniser {
   std::vector<int64_t> ends_;
 };
 
+// What people's programs leave beside texts, such as "._a.txt" and ".ipynb_checkpoints", is none of them.
 std::vector<fs::path> files_in(const fs::path& folder) {
   std::vector<fs::path> files;
-  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (entry.is_regular_file() && is_text_name(entry.path().filename().string()))
-      files.push_back(entry.path());
+  const fs::recursive_directory_iterator end;
+  for (fs::recursive_directory_iterator at(folder); at != end; ++at) {
+    const std::string name = at->path().filename().string();
+    if (name.starts_with('.'))
+      at.disable_recursion_pending();
+    else if (at->is_regular_file() && is_text_name(name))
+      files.push_back(at->path());
   }
   std::ranges::sort(files, {}, [](const fs::path& file) { return file.string(); });
   if (!files.empty()) return files;

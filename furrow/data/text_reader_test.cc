@@ -285,6 +285,9 @@ TEST(TextReader, AFolderIsItsTextsByName) {
   folder.write("a.txt.gz", testing::gzip_bytes(testing::bytes_of("first ")));
   folder.write("empty.txt", "");
   folder.write("notes.md", "not a text");
+  folder.write("._c.txt", "what macOS leaves ");
+  std::filesystem::create_directories(folder / "b/.ipynb_checkpoints");
+  folder.write("b/.ipynb_checkpoints/x.txt", "an earlier second ");
   DatasetOptions options{.kind = "text", .path = folder.path(), .context = 4, .tokenizer = "byte"};
   const auto text_of = [&] {
     const std::vector<int64_t> ids =

@@ -74,9 +74,19 @@ TEST(RankTexts, AnErrorIsEveryRanksError) {
       };
       heard([&] { texts_of_all(communicator.world(), "test", make); });
       heard([&] { texts_to_first(communicator.world(), "test", make); });
+      heard([&] { wait_in_turns(communicator.world(), "test", [&] { return !make().empty(); }); });
       if (failing == 0) heard([&] { text_of_first(communicator.world(), "test", make); });
     });
   }
+}
+
+TEST(RankTexts, WhoIsNotDoneIsWaitedForInTurns) {
+  run_ranks(3, [](comm::Communicator& communicator) {
+    int calls = 0;
+    const auto done = [&] { return ++calls > 2 * communicator.rank(); };
+    wait_in_turns(communicator.world(), "test", done);
+    EXPECT_EQ(calls, 5) << "the last one is done at its fifth turn";
+  });
 }
 
 Sums sums_of(double loss, double square, int unit, int64_t stop) {

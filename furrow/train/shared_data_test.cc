@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <future>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -98,6 +103,53 @@ TEST(SharedData, ATableIsReadByOneRankOfEachHost) {
   EXPECT_EQ(bytes_on({"a", "b"}), 2 * one);
   EXPECT_EQ(bytes_on({"a", "b", "a", "b", "b"}), 2 * one);
   EXPECT_EQ(bytes_on({"a", "b", "c"}), 3 * one) << "control";
+}
+
+// Longer than an operation may take: what comes next is none that waits for a rank that still reads.
+TEST(SharedData, AllReturnWhenTheLastHasRead) {
+  const testing::TemporaryFolder folder;
+  write_file_atomic(folder.path() + "/text", "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh");
+  std::promise<void> first_returns;
+  std::future<void> returned = first_returns.get_future();
+  std::atomic<bool> early = false, read = false;
+  testing::run_ranks(2, [&](comm::Communicator& communicator) {
+    data::DatasetOptions options = text_options(folder.path() + "/text");
+    if (communicator.rank() == 1) {
+      options.opening.progress = [&](uint64_t, uint64_t) {
+        if (read.exchange(true)) return;
+        early = returned.wait_for(std::chrono::milliseconds(300)) == std::future_status::ready;
+      };
+    }
+    open_shared(&communicator, options, {});
+    if (communicator.rank() == 0) first_returns.set_value();
+  });
+  EXPECT_TRUE(read);
+  EXPECT_FALSE(early) << "rank 0 goes on before rank 1 has read";
+}
+
+// Seconds of it, if it were read to its end.
+TEST(SharedData, WhatNobodyWaitsForIsReadNoFurther) {
+  const testing::TemporaryFolder folder;
+  write_file_atomic(folder.path() + "/text", std::string(100'000, 'a'));
+  std::atomic<comm::Communicator*> other = nullptr;
+  std::atomic<uint64_t> most = 0, all = 0;
+  const auto train = [&](comm::Communicator& communicator) {
+    data::DatasetOptions options = text_options(folder.path() + "/text");
+    options.tokenizer = "byte";
+    options.opening.threads = 1;
+    options.opening.part_bytes = 64;
+    if (communicator.rank() == 1) other = &communicator;
+    options.opening.progress = [&, first = true](uint64_t done, uint64_t total) mutable {
+      if (std::exchange(first, false)) other.load()->abort(Error(ErrorCode::kDataLoss, "the disk is gone"));
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      most = done;
+      all = total;
+    };
+    open_shared(&communicator, options, {});
+  };
+  EXPECT_THROW(testing::run_ranks(2, train), Error);
+  EXPECT_GT(most, 0u);
+  EXPECT_LT(most, all / 2);
 }
 
 TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {

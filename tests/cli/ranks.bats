@@ -18,7 +18,8 @@ setup() {
   [[ $stderr == *"2 ranks, "*"memory of a rank as planned, by formula (p+g+o)/2:"*"step:    30"*"run folder: out"* ]]
   [[ $output == *"ranks                 2"*"bytes of all ranks    a step        times the bound"* ]]
   cmp out/model/model.safetensors "$BATS_FILE_TMPDIR/one/model/model.safetensors"
-  [ -s out/logs/rank-0.log ] && [ -e out/logs/rank-1.log ]
+  [ -s out/logs/rank-0.log ]
+  [ -e out/logs/rank-1.log ]
   grep -q '^step:    30' out/logs/rank-0.log
   [ "$(json out/summary.json 'd["ranks"], d["audited_steps"], len(d["rank_samples_per_second"])')" = "(2, 29, 2)" ]
   [ "$(json out/summary.json 'all(0 < c["bound"] <= c["wire"] * 1.01 for c in d["bytes"].values() if c["bound"])')" = True ]
