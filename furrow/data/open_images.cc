@@ -179,14 +179,11 @@ FittedImages load_fitted_images(const Preprocessing& fitted, const Shape& shape)
 
 void check_class_names(const std::vector<std::string>& fitted, const std::vector<std::string>& own,
                        const std::string& where) {
-  static std::once_flag said;
   if (fitted.empty() || own.empty()) {
-    std::call_once(said, [&] {
-      log_info(
-          fmt::format("{}: an earlier version of furrow has not written down what the classes are "
-                      "called: whether they are those of {} is not checked",
-                      where, own.empty() ? "the other data" : "the model or the other data"));
-    });
+    log_info(
+        fmt::format("{}: an earlier version of furrow has not written down what the classes are called: "
+                    "whether they are those of {} is not checked",
+                    where, own.empty() ? "the other data" : "the model or the other data"));
     return;
   }
   const auto difference = preprocess::class_difference(fitted, own);
