@@ -131,7 +131,9 @@ class TextTokeniser {
         progress_(files, options.opening),
         separator_(options.document_separator) {
     if (options.opening.spool.empty()) {
-      sink_ = std::make_unique<TokenBuilder>(tokenizer.vocabulary_size());
+      auto builder = std::make_unique<TokenBuilder>(tokenizer.vocabulary_size(), options.opening.share);
+      builder_ = builder.get();
+      sink_ = std::move(builder);
       return;
     }
     auto spool = std::make_unique<TokenSpool>(
@@ -158,7 +160,8 @@ class TextTokeniser {
       }
     }
     say_what_was_found();
-    return {sink_->finish(), std::move(ends_)};
+    auto tokens = sink_->finish();
+    return {std::move(tokens), std::move(ends_), builder_ == nullptr ? "" : builder_->place()};
   }
 
  private:
@@ -176,8 +179,7 @@ class TextTokeniser {
     ContentStream file(files_[number]);
     if (begin > 0) file.skip(begin, [&] { progress_.at(file.taken()); });
     read_rounds(file, begin, round_bytes_, cutter_, [&](Round& round) {
-      if (round.marked && marked_++ == 0)
-        first_marked_ = files_[number].string();
+      if (round.marked && marked_++ == 0) first_marked_ = files_[number].string();
       encode(round, round.last ? TextPlace{number + 1, 0} : TextPlace{number, round.end});
       progress_.at(file.taken());
     });
@@ -203,8 +205,9 @@ class TextTokeniser {
   size_t round_bytes_;
   Progress progress_;
   std::unique_ptr<TokenSink> sink_;
-  TokenSpool* spool_ = nullptr;  // where `sink_` is one
-  TextPlace place_;              // where reading begins
+  TokenSpool* spool_ = nullptr;            // where `sink_` is one
+  const TokenBuilder* builder_ = nullptr;  // else
+  TextPlace place_;                        // where reading begins
   std::string_view separator_;
   bool resumed_ = false;  // an earlier reader read a part
   int64_t marked_ = 0;    // files with a byte order mark
@@ -314,6 +317,10 @@ std::set<char32_t> alphabet_of(std::span<const fs::path> files, const DatasetOpt
 
 TokenisedText tokenise(std::span<const fs::path> files, const Tokenizer& tokenizer,
                        const DatasetOptions& options) {
+  if (!options.opening.shared.empty()) {
+    if (auto mapped = map_text(options.opening.shared, tokenizer.vocabulary_size()))
+      return {std::move(mapped->tokens), std::move(mapped->ends)};
+  }
   TokenisedText text = TextTokeniser(files, tokenizer, options).read();
   if (!options.document_separator.empty() && text.ends.empty() && text.tokens->size() == 0) {
     invalid(
