@@ -153,7 +153,7 @@ name = "blocks"
 units = ["n0: batch_norm", "c1: conv out_channels=8 kernel=3 padding=1 bias=false",
          "n1: batch_norm activation=relu", "c2: conv out_channels=16 kernel=3 stride=2 padding=1 activation=leaky_relu",
          "n2: batch_norm activation=silu", "c3: conv out_channels=16 kernel=3 padding=1 activation=gelu_tanh",
-         "n3: batch_norm activation=tanh", "p: max_pool kernel=2", "fc1: linear out=256 activation=softplus",
+         "n3: batch_norm activation=tanh", "g: global_avg_pool", "fc1: linear out=256 activation=softplus",
          "n4: batch_norm", "fc2: linear out=192 activation=gelu_tanh", "fc3: linear out=128 activation=tanh",
          "fc: linear out=classes"]
 )",
