@@ -39,6 +39,15 @@ void add_recurrent_costs(const AdapterSizes& s, const AdapterSurroundings& where
   adapter->deferred_bytes = adapter->kept_saved_bytes = read + dz;
 }
 
+// Backward of a convolution by itself lets go of what its activation reads before it makes what is behind B,
+// and the second gradient of its input.
+void set_convolution_scratch(const AdapterSizes& s, bool passes, plan::Unit* unit) {
+  const int64_t bytes = number_bytes(*unit), thin = s.rows * s.rank * bytes;
+  const int64_t dx = passes ? s.read * bytes : 0;
+  const int64_t gate = activation(*unit) == "none" ? 0 : s.rows * s.out * bytes;
+  unit->backward_scratch.sample_bytes = std::max(-thin - dx, dx - gate);
+}
+
 // Memory of a call: the second output and the second gradient of the input, until they are added to the
 // layer's own.  (Of the kinds that block_memory.h knows it is found there.)
 void add_scratch(const AdapterSizes& s, const AdapterSurroundings& where, plan::Unit* unit) {
@@ -48,6 +57,7 @@ void add_scratch(const AdapterSizes& s, const AdapterSurroundings& where, plan::
   };
   at_least(s.rows * s.out * bytes, &unit->forward_scratch);
   if (where.form == AdapterForm::kTable || where.one_of_many) return;
+  if (unit->kind == "conv") return set_convolution_scratch(s, where.passes, unit);
   if (unit->kind != "rnn") return at_least(s.read * bytes, &unit->backward_scratch);
   // Both are of the concatenation, and the unit's own comes later, when the recurrent layer needs its room.
   const int64_t own = where.passes ? border_bytes(*unit, unit->input) : 0, both = 2 * s.read * bytes - own;
