@@ -46,7 +46,7 @@ TEST(SharedData, OtherRanksTakeWhatRankZeroFits) {
       << "control";
 }
 
-// What rank 1 has in its folder: the same, more of it, and as much of something else.
+// What rank 1, on a host of its own, has in its folder: the same, more of it, and as much of something else.
 TEST(SharedData, OtherDataOfARankAreNamed) {
   const testing::TemporaryFolder folder;
   const std::string text = "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh";
@@ -56,8 +56,8 @@ TEST(SharedData, OtherDataOfARankAreNamed) {
     std::vector<std::string> messages(2);
     testing::run_ranks(2, [&](comm::Communicator& communicator) {
       const auto rank = static_cast<size_t>(communicator.rank());
-      const data::Dataset dataset =
-          open_shared(&communicator, text_options(folder.path() + "/" + std::to_string(rank)), {});
+      const data::Dataset dataset = open_shared(
+          &communicator, text_options(folder.path() + "/" + std::to_string(rank)), {}, std::to_string(rank));
       try {
         require_same_data(communicator, dataset);
       } catch (const Error& error) {
