@@ -135,8 +135,8 @@ struct BucketChoice {
   double step_s = 0, alone_s = 0;  // simulated, with them and with none; 0: not simulated
 };
 
-// The quickest simulated step of the choice; of steps that are as quick, but for a hundredth, that of the
-// smallest buckets. Errors of appraise().
+// The quickest simulated step of the choice.  Of steps that differ by less than a fiftieth, that of the
+// largest buckets up to buckets_by_link(), else of the smallest.  Errors of appraise().
 BucketChoice choose_buckets(const SearchRequest& request, const Choice& choice);
 
 // Without a simulation: the first size of the ladder in which the slowest link between data ranks moves for

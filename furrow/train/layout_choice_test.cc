@@ -97,7 +97,7 @@ TEST(ChosenBuckets, AreThoseOfTheQuickestSimulatedStep) {
   };
   EXPECT_GT(buckets.bytes, 0);
   for (const int64_t bytes : {0, 256 << 10, 1 << 20, 4 << 20, 25 << 20})
-    EXPECT_LE(step_of(buckets.bytes), 1.01 * step_of(bytes)) << bytes;
+    EXPECT_LE(step_of(buckets.bytes), 1.02 * step_of(bytes)) << bytes;
   EXPECT_LT(step_of(buckets.bytes), .5 * step_of(0));  // control
   EXPECT_THAT(buckets.why, HasSubstr(" as simulated, "));
 }
@@ -106,9 +106,12 @@ TEST(ChosenBuckets, AreThoseOfTheQuickestSimulatedStep) {
 TEST(ChosenBuckets, OfAStepThatIsUneven) {
   config::Config config = deep("1Gbit,1ms");
   config.training.global_batch_size = 6;
-  EXPECT_GT(chosen_buckets(config, spec_of(config), kTwo, measured("1Gbit,1ms").get()).bytes, 0);
+  const auto why = [&] {
+    return chosen_buckets(config, spec_of(config), kTwo, measured("1Gbit,1ms").get()).why;
+  };
+  EXPECT_THAT(why(), HasSubstr("as simulated"));
   config.training.global_batch_size = 4;  // too few for two ranks: whoever compiles says so
-  EXPECT_NO_THROW(chosen_buckets(config, spec_of(config), kTwo, measured("1Gbit,1ms").get()));
+  EXPECT_THAT(why(), HasSubstr("which the link"));
 }
 
 TEST(ChosenBuckets, OfDevicesAreThoseOfDistributedDataParallel) {

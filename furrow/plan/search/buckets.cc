@@ -14,8 +14,8 @@ namespace {
 
 // From a few small layers to what PyTorch's DistributedDataParallel has by default.
 constexpr int64_t kLadder[] = {0, 256 << 10, 1 << 20, 4 << 20, 25 << 20};
-constexpr size_t kTried = 2;      // besides none
-constexpr double kWorth = 0.01;   // of a step: less is no reason for larger buckets
+constexpr size_t kTried = 2;      // besides none and those of the link
+constexpr double kWorth = 0.02;   // of a step: less is no difference between simulations
 constexpr double kLatencies = 8;  // of a link, while which it moves what buckets_by_link() says
 
 // The sizes whose buckets differ, smallest first.
@@ -36,22 +36,28 @@ Plan with_buckets(const Plan& plan, int64_t bytes) {
   return changed;
 }
 
-// None, and those that the closed form takes for the quickest.
-std::vector<Plan> worth_simulating(State* state, const Plan& plan) {
-  std::vector<Plan> plans;
-  for (const int64_t bytes : sizes_of(state, plan.candidate.choice)) {
+// None, those that the closed form takes for the quickest, and the largest up to those of the link.
+std::vector<Plan> worth_simulating(State* state, const Plan& plan, int64_t linked) {
+  std::vector<Plan> plans, worth;
+  const std::vector<int64_t> sizes = sizes_of(state, plan.candidate.choice);
+  const int64_t of_link = *(std::ranges::upper_bound(sizes, linked) - 1);
+  for (const int64_t bytes : sizes) {
     plans.push_back(with_buckets(plan, bytes));
     estimate(state, &plans.back());
   }
   std::ranges::stable_sort(plans.begin() + 1, plans.end(), {}, &Plan::score);
-  plans.resize(std::min(plans.size(), 1 + kTried));
-  return plans;
+  for (size_t i = 0; i < plans.size(); ++i) {
+    if (i <= kTried || plans[i].candidate.choice.bucket_bytes == of_link)
+      worth.push_back(std::move(plans[i]));
+  }
+  return worth;
 }
 
 }  // namespace
 
 Plan in_best_buckets(State* state, const Plan& plan) {
-  std::vector<Plan> plans = worth_simulating(state, plan);
+  const int64_t linked = buckets_by_link(state->cluster, plan.candidate.choice.layout);
+  std::vector<Plan> plans = worth_simulating(state, plan, linked);
   const int64_t own = bucket_bytes_of(state->request, plan.candidate.choice);
   std::erase_if(plans, [own](const Plan& each) { return each.candidate.choice.bucket_bytes == own; });
   for (Plan& each : plans) simulate_plan(state, &each);
@@ -61,8 +67,11 @@ Plan in_best_buckets(State* state, const Plan& plan) {
   plans.back().candidate.choice.bucket_bytes = own;
   const double best = std::ranges::min_element(plans, {}, &Plan::score)->score;
   std::erase_if(plans, [best](const Plan& each) { return each.score > best * (1 + kWorth); });
-  return *std::ranges::min_element(plans, {},
-                                   [](const Plan& each) { return *each.candidate.choice.bucket_bytes; });
+  // Ranks are never as even as in a simulation, and each collective is one more time to wait for each other.
+  const auto size = [](const Plan& each) { return *each.candidate.choice.bucket_bytes; };
+  std::ranges::sort(plans, {}, size);
+  const auto larger = std::ranges::find_if(plans, [&](const Plan& each) { return size(each) > linked; });
+  return larger == plans.begin() ? *larger : *(larger - 1);
 }
 
 // A configured plan stays as it is, and what it could be stands beside it.
