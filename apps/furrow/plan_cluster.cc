@@ -7,9 +7,9 @@
 #include "furrow/train/predict.h"
 
 namespace furrow::app {
-PlannedCluster cluster_named(const std::string& name, int ranks) {
-  if (name != "local") return {plan::cluster_from(config::load_cluster(name)), false};
-  PlannedCluster local{train::machine_costs(train::local_machine(ranks), "")->cluster(), true};
+PlannedCluster cluster_named(const std::string& name, int ranks, const config::Comm& comm) {
+  if (name != "local") return {plan::cluster_from(config::load_cluster(name)), false, comm};
+  PlannedCluster local{train::machine_costs(train::local_machine(ranks, comm), "")->cluster(), true, comm};
   local.cluster.network = {};  // one host
   return local;
 }
@@ -17,7 +17,7 @@ PlannedCluster cluster_named(const std::string& name, int ranks) {
 PlannedCluster part_of(PlannedCluster part, int devices) {
   plan::Cluster& cluster = part.cluster;
   if (devices <= cluster.devices) {
-    if (part.local) return cluster_named("local", devices);
+    if (part.local) return cluster_named("local", devices, part.comm);
     cluster.hosts = 1;
     cluster.devices = devices;
     return part;
@@ -39,7 +39,8 @@ PlannedCluster part_of(PlannedCluster part, int devices) {
 
 std::unique_ptr<plan::Costs> costs_of(const PlannedCluster& planned) {
   if (!planned.local) return plan::analytic_costs(planned.cluster);
-  return train::machine_costs(train::local_machine(planned.cluster.world()), train::profile_file());
+  return train::machine_costs(train::local_machine(planned.cluster.world(), planned.comm),
+                              train::profile_file());
 }
 
 }  // namespace furrow::app

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "furrow/config/comm.h"
 #include "furrow/plan/cluster.h"
 #include "furrow/plan/cost.h"
 
@@ -11,11 +12,12 @@ namespace furrow::app {
 
 struct PlannedCluster {
   plan::Cluster cluster;
-  bool local = false;  // this machine
+  bool local = false;      // this machine
+  config::Comm comm = {};  // how its ranks talk
 };
 
-// A cluster file, or "local": this machine with `ranks` ranks.
-PlannedCluster cluster_named(const std::string& name, int ranks);
+// A cluster file, or "local": this machine with `ranks` ranks that talk as [comm] says.
+PlannedCluster cluster_named(const std::string& name, int ranks, const config::Comm& comm);
 
 // The first `devices` of a cluster: whole hosts, or a part of one.
 PlannedCluster part_of(PlannedCluster part, int devices);

@@ -20,6 +20,7 @@
 #include "furrow/plan/layout.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/quote.h"
+#include "furrow/train/layout_choice.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
 
@@ -39,13 +40,16 @@ Planned plan_of(const config::Config& config, const PlannedModel& model, const L
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
   const plan::ModelSpec spec = plan::compilable_spec(layout, model.spec);
   planned.classes = model.classes;
+  planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
+  plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
+  const train::Buckets buckets = train::chosen_buckets(
+      config, model.spec, layout, train::chooses_buckets(config, layout) ? place.costs().get() : nullptr);
+  options.ranks.bucket_bytes = buckets.bytes;
   for (std::string note :
-       {config::batch_by_ranks(config.training, layout.data_ranks()),
+       {buckets.why, config::batch_by_ranks(config.training, layout.data_ranks()),
         models::left_out_by_star(config.lora, model.spec), models::mixed_precision_text(model.spec)}) {
     if (!note.empty()) planned.notes.push_back(std::move(note));
   }
-  planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
-  const plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
   planned.program = plan::compile_train(spec, layout, options);
   planned.quote = plan::quote(planned.program, spec);
   planned.memory = {planned.quote.peak_bytes, planned.quote.memory, planned.quote.formula};

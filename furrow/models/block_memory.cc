@@ -69,12 +69,12 @@ Tensor head(const plan::Unit& unit, const Tensor& input, Operations* ops) {
 Tensor linear(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const int64_t in = size_of(unit, "in"), out = size_of(unit, "out");
   const std::string name = activation(unit);
-  const bool separate = name == "leaky_relu" || name == "sigmoid";
-  const Activation own = name == "gelu"   ? Activation::kSlope
-                         : name == "relu" ? Activation::kOutput
-                                          : Activation::kNone;
+  const bool apart = !in_product(name), slope = keeps_slope(name);
+  const Activation own = apart || name == "none" ? Activation::kNone
+                         : slope                 ? Activation::kSlope
+                                                 : Activation::kOutput;
   const Tensor y = ops->linear(input, in, ops->layer("weight", out), own);
-  return separate ? ops->separate(y, out) : y;
+  return apart ? ops->separate(y, out, slope) : y;
 }
 
 // nn/conv_relu_pool.cc
@@ -93,6 +93,30 @@ Tensor conv_relu_pool(const plan::Unit& unit, const Tensor& input, Operations* o
   return flag(unit, "pool") ? ops->pooled(through, layer.out, out) : through;
 }
 
+// nn/residual.cc
+Tensor bottleneck(const plan::Unit& unit, const Tensor& input, Operations* ops) {
+  const Shape &in = unit.input.shape, &out = unit.output.shape;
+  const int64_t before = in[2] * in[3], behind = out[2] * out[3], width = size_of(unit, "width");
+  const int64_t read = in[1] * before, given = out[1] * behind;
+  const auto convolution = [&](const Tensor& x, int64_t elements, const char* weight, int64_t channels,
+                               int64_t pixels) {
+    const Layer layer = ops->layer(weight, channels * pixels);
+    return ops->pixel_convolution(x, elements, layer, layer.rank * pixels);
+  };
+  const bool changes = in != out, projects = changes && text(unit, "shortcut") == "projection";
+  Tensor past = input;
+  if (projects)
+    past = ops->batch_norm(convolution(input, read, "downsample.0.weight", out[1], behind), given, false);
+  else if (changes)
+    past = ops->resized(input, read, given);
+  const Tensor first =
+      ops->batch_norm(convolution(input, read, "conv1.weight", width, before), width * before, true);
+  const Tensor second = ops->batch_norm(convolution(first, width * before, "conv2.weight", width, behind),
+                                        width * behind, true);
+  return ops->batch_norm(convolution(second, width * behind, "conv3.weight", out[1], behind), given, true,
+                         past);
+}
+
 struct Row {
   std::string_view kind;
   Tensor (*forward)(const plan::Unit& unit, const Tensor& input, Operations* ops);
@@ -103,7 +127,8 @@ constexpr std::array kRows = {Row{"transformer_block", &gpt_block},
                               Row{"lm_head", &head<2>},
                               Row{"llama_head", &head<1>},
                               Row{"linear", &linear, true},
-                              Row{"conv_relu_pool", &conv_relu_pool}};
+                              Row{"conv_relu_pool", &conv_relu_pool},
+                              Row{"bottleneck_block", &bottleneck}};
 
 const Row* row_of(const plan::Unit& unit) {
   const auto row = std::ranges::find(kRows, unit.kind, &Row::kind);
@@ -112,7 +137,7 @@ const Row* row_of(const plan::Unit& unit) {
 
 // How often the block does the same for a sample.
 int64_t rows_of(const plan::Unit& unit) {
-  if (unit.kind == "conv_relu_pool") return 1;
+  if (unit.kind == "conv_relu_pool" || unit.kind == "bottleneck_block") return 1;
   if (unit.tensor_degree > 1) return unit.input.shape.at(1);
   int64_t rows = 1;
   for (size_t d = 1; d + 1 < unit.output.shape.size(); ++d) rows *= unit.output.shape[d];

@@ -91,10 +91,10 @@ class SizedOperations {
   }
 
   // One that a block applies by itself.
-  Tensor separate(const Tensor& x, int64_t columns) {
-    const Memory y = numbers(columns);
+  Tensor separate(const Tensor& x, int64_t columns, bool slope) {
+    const Memory y = numbers(columns), gate = slope ? numbers(columns) : y;
     return tape_.record(y, {x}, false,
-                        [this, y, columns](const Memory&) { return std::vector{numbers(columns)}; });
+                        [this, gate, columns](const Memory&) { return std::vector{numbers(columns)}; });
   }
 
   // conv2d of images of so many elements; `codes`: bytes that say where its gradient goes.
@@ -118,6 +118,30 @@ class SizedOperations {
     const Tensor kept = dropped(x, in, layer);
     const Tensor behind = plain_convolution(kept, in, thin, layer.adapter_trains);
     return sum(base, plain_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
+  }
+
+  // strided_conv2d of images of so many elements, in their own type throughout.
+  Tensor pixel_convolution(const Tensor& x, int64_t in, const SizedLayer& layer, int64_t thin) {
+    const Tensor base = plain_pixel_convolution(x, in, layer.out, layer.trains);
+    if (layer.adapter == nullptr) return base;
+    const Tensor behind = plain_pixel_convolution(dropped(x, in, layer), in, thin, layer.adapter_trains);
+    return sum(base, plain_pixel_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
+  }
+
+  // With a ReLU, whose output backward reads, and what is added before it.
+  Tensor batch_norm(const Tensor& x, int64_t columns, bool relu, const Tensor& past = {}) {
+    const bool adds = past.needs_gradient();
+    const Memory y = numbers(columns), gate = relu ? y : nullptr;
+    return tape_.record(y, {x, past}, trains_, [this, x = x.memory, gate, columns, adds](const Memory&) {
+      const Memory dx = numbers(columns);
+      return std::vector{dx, adds ? numbers(columns) : nullptr};
+    });
+  }
+
+  // What only chooses and pads.
+  Tensor resized(const Tensor& x, int64_t in, int64_t out) {
+    return tape_.record(numbers(out), {x}, false,
+                        [this, in](const Memory&) { return std::vector{numbers(in)}; });
   }
 
   // In the place of z.  A kept output is no more memory; a slope is.
@@ -235,6 +259,14 @@ class SizedOperations {
   Memory scattered_sum(int64_t columns) {
     const Memory slices = all_floats(columns);
     return floats(columns);
+  }
+
+  Tensor plain_pixel_convolution(const Tensor& x, int64_t in, int64_t out, bool trains) {
+    const bool asks = x.needs_gradient();
+    return tape_.record(numbers(out), {x}, trains_, [=, this, x = x.memory](const Memory& dy) {
+      defer(trains, x, dy);
+      return std::vector{asks ? numbers(in) : nullptr};
+    });
   }
 
   Tensor plain_side_by_side(const Tensor& x, int64_t in, const std::vector<SizedLayer>& layers) {

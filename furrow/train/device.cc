@@ -34,6 +34,7 @@ constexpr std::string_view kKinds[] = {"linear",
                                        "lstm",
                                        "conv_norm",
                                        "residual_block",
+                                       "bottleneck_block",
                                        "pool_linear",
                                        "latent",
                                        "conv",
@@ -43,7 +44,8 @@ constexpr std::string_view kKinds[] = {"linear",
                                        "avg_pool",
                                        "global_avg_pool",
                                        "layer_norm",
-                                       "group_norm"};
+                                       "group_norm",
+                                       "batch_norm"};
 
 }  // namespace
 

@@ -40,7 +40,7 @@ struct Machine {
 Machine machine_of(const RankContext& rank, const config::Config& config);
 
 // This machine with `ranks` ranks, as `furrow train --nproc` starts them: each on its share of the cores.
-Machine local_machine(int ranks);
+Machine local_machine(int ranks, const config::Comm& comm);
 
 // As measured where there is a profile, else analytic.  An unreadable profile: Error{data_loss} with its
 // name.

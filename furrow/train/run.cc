@@ -204,6 +204,8 @@ void Run::compile() {
   const MemoryUsage data = memory_usage(MemoryKind::kData);
   data_bytes_ = data.current_bytes;
   data_peak_bytes_ = data.peak_bytes;
+  if (first()) open_costs();
+  choose_buckets();
   plan::TrainOptions options = train_options(config, spec_);
   options.ranks = ranks_;
   const plan::Program program = plan::compile_train(spec_, layout_, options);

@@ -2,13 +2,17 @@
 #include <algorithm>
 #include <iterator>
 
+#include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
+#include "furrow/base/text.h"
 #include "furrow/observe/abridge.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/workspace.h"
 #include "furrow/train/device_torch.h"
+#include "furrow/train/layout_choice.h"
 #include "furrow/train/predict.h"
+#include "furrow/train/rank_texts.h"
 #include "furrow/train/recipe.h"
 #include "furrow/train/run_torch.h"
 
@@ -119,17 +123,35 @@ int64_t rounding_bytes(const ModelState& model) {
 
 }  // namespace
 
+// Of others than CPUs they are unknown.
+void Run::open_costs() {
+  if (bench_.rank.device.type != "cpu") return;
+  try {
+    costs_ = machine_costs(machine_of(bench_.rank, bench_.config), profile_file());
+  } catch (const Error& error) {
+    warn_of_no_prediction(error);
+  }
+}
+
+void Run::choose_buckets() {
+  if (!chooses_buckets(bench_.config, layout_)) return;
+  const auto choose = [this] {
+    const bool unreadable = !costs_ && bench_.rank.device.type == "cpu";
+    const auto analytic = unreadable ? machine_costs(machine_of(bench_.rank, bench_.config), "") : nullptr;
+    const Buckets buckets =
+        chosen_buckets(bench_.config, bench_.spec, layout_, (unreadable ? analytic : costs_).get());
+    buckets_ = buckets.why;
+    return std::to_string(buckets.bytes);
+  };
+  const bool read = parse_int(text_of_first(bench_.rank.world(), "buckets", choose), ranks_.bucket_bytes);
+  FURROW_CHECK(read, "rank 0 says a number of bytes");
+}
+
 // Before the first step: what the summary puts beside what was held.
 void Run::plan_memory() {
   Resident beside = resident();
   if (bench_.rank.device.type == "cpu") {  // of others it is unknown
-    const Machine machine = machine_of(bench_.rank, bench_.config);
-    try {
-      costs_ = machine_costs(machine, profile_file());
-    } catch (const Error& error) {
-      warn_of_no_prediction(error);
-    }
-    const auto analytic = costs_ ? nullptr : machine_costs(machine, "");
+    const auto analytic = costs_ ? nullptr : machine_costs(machine_of(bench_.rank, bench_.config), "");
     beside.workspace_bytes =
         (costs_ ? costs_ : analytic)
             ->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads) +

@@ -75,7 +75,31 @@ TEST(SharedData, OtherDataOfARankAreNamed) {
 
 uint64_t resident_data() { return static_cast<uint64_t>(memory_usage(MemoryKind::kData).current_bytes); }
 
-// Of 5 ranks on hosts a, b, a, b, b two read the table, and all have the same rows.
+// What is read lies once on each host, whatever ranks there are; returns its bytes.
+uint64_t expect_read_once(const data::DatasetOptions& options) {
+  const auto bytes_on = [&](const std::vector<std::string>& hosts) {
+    std::vector<data::Dataset> datasets(hosts.size());
+    const uint64_t before = resident_data();
+    testing::run_ranks(static_cast<int>(hosts.size()), [&](comm::Communicator& communicator) {
+      const auto rank = static_cast<size_t>(communicator.rank());
+      datasets[rank] = open_shared(&communicator, options, {}, hosts[rank]);
+      require_same_data(communicator, datasets[rank]);
+    });
+    for (const data::Dataset& dataset : datasets) {
+      EXPECT_EQ(dataset.preprocessing, datasets[0].preprocessing);
+      EXPECT_EQ(dataset.train->size(), datasets[0].train->size());
+      EXPECT_EQ(dataset.validation->size(), datasets[0].validation->size());
+    }
+    return resident_data() - before;
+  };
+  const uint64_t one = bytes_on({"a", "a"});
+  EXPECT_EQ(bytes_on({"a", "a", "a"}), one);
+  EXPECT_EQ(bytes_on({"a", "b"}), 2 * one);
+  EXPECT_EQ(bytes_on({"a", "b", "a", "b", "b"}), 2 * one);
+  EXPECT_EQ(bytes_on({"a", "b", "c"}), 3 * one) << "control";
+  return one;
+}
+
 TEST(SharedData, ATableIsReadByOneRankOfEachHost) {
   const testing::TemporaryFolder folder;
   std::string text = "a,b,y\n";
@@ -84,25 +108,22 @@ TEST(SharedData, ATableIsReadByOneRankOfEachHost) {
   write_file_atomic(folder.path() + "/t.csv", text);
   data::DatasetOptions options{.kind = "table", .path = folder.path() + "/t.csv", .validation_fraction = 0.1};
   options.table_rules.target = "y";
-  const auto bytes_on = [&](const std::vector<std::string>& hosts) {
-    std::vector<data::Dataset> datasets(hosts.size());
-    const uint64_t before = resident_data();
-    testing::run_ranks(static_cast<int>(hosts.size()), [&](comm::Communicator& communicator) {
-      const auto rank = static_cast<size_t>(communicator.rank());
-      datasets[rank] = open_shared(&communicator, options, {}, hosts[rank]);
-      require_same_data(communicator, datasets[rank]);
-      EXPECT_EQ(datasets[rank].train->size(), 2700);
-      EXPECT_EQ(datasets[rank].validation->size(), 300);
-    });
-    for (const data::Dataset& dataset : datasets) EXPECT_EQ(dataset.preprocessing, datasets[0].preprocessing);
-    return resident_data() - before;
-  };
-  const uint64_t one = bytes_on({"a", "a"});
-  EXPECT_GE(one, 3000u * 3 * 4);
-  EXPECT_EQ(bytes_on({"a", "a", "a"}), one);
-  EXPECT_EQ(bytes_on({"a", "b"}), 2 * one);
-  EXPECT_EQ(bytes_on({"a", "b", "a", "b", "b"}), 2 * one);
-  EXPECT_EQ(bytes_on({"a", "b", "c"}), 3 * one) << "control";
+  const uint64_t alone = expect_read_once(options);
+  EXPECT_GE(alone, 3000u * 3 * 4);
+  options.kind = "mixture";
+  options.path = folder.path();
+  options.mixture = {"one: table weight=1 path=t.csv", "two: table weight=2 path=t.csv"};
+  EXPECT_EQ(expect_read_once(options), 2 * alone);
+}
+
+TEST(SharedData, ATextIsTokenisedByOneRankOfEachHost) {
+  const testing::TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += std::to_string(i * i) + " ";
+  write_file_atomic(folder.path() + "/t.txt", text);
+  data::DatasetOptions options = text_options(folder.path() + "/t.txt");
+  options.validation_fraction = 0.1;
+  EXPECT_GE(expect_read_once(options), text.size());
 }
 
 // Longer than an operation may take: what comes next is none that waits for a rank that still reads.
