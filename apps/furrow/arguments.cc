@@ -7,6 +7,7 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/config/config.h"
+#include "furrow/config/schema.h"
 
 namespace furrow::app {
 namespace {
@@ -15,14 +16,28 @@ namespace {
   throw Error(ErrorCode::kInvalidArgument, fmt::format("{}\nusage: {}", message, usage(command)));
 }
 
+// "; the configuration has --training.steps", where keys are called as the option is.
+std::string keys_named(const Command& command, const std::string& option) {
+  std::vector<std::string> keys;
+  for (const config::Section& section : config::schema()) {
+    for (const config::Field& field : section.fields) {
+      if (command.takes_overrides && option == fmt::format("--{}", field.key))
+        keys.push_back(fmt::format("--{}", field.name()));
+    }
+  }
+  return keys.empty() ? "" : fmt::format("; the configuration has {}", join(keys, ", "));
+}
+
 const Option& find_option(const Command& command, const std::string& name) {
   std::vector<std::string> known;
   for (const Option& option : command.options) {
     if (option.name == name) return option;
     known.emplace_back(option.name);
   }
-  if (known.empty()) wrong_usage(command, fmt::format("`furrow {}` has no option {}", command.name, name));
-  wrong_usage(command, unknown_name_message("option", name, known));
+  const std::string keys = keys_named(command, name);
+  if (known.empty())
+    wrong_usage(command, fmt::format("`furrow {}` has no option {}{}", command.name, name, keys));
+  wrong_usage(command, unknown_name_message("option", name, known) + keys);
 }
 
 // A value that is one of "a|b" must be one of those; upper case stands for anything.

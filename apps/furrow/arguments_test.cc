@@ -34,6 +34,15 @@ TEST(Arguments, UnknownOptionNamesTheNearest) {
   EXPECT_NE(message_of(kTrainCommand, {"a", "--resum"}).find("did you mean '--resume'"), std::string::npos);
 }
 
+TEST(Arguments, AnOptionThatIsAKeyIsToldItsSection) {
+  EXPECT_NE(message_of(kTrainCommand, {"a", "--steps", "5"}).find("configuration has --training.steps"),
+            std::string::npos);
+  EXPECT_NE(message_of(kPlanCommand, {"a", "--name=gpt"}).find("has --model.name, --optimizer.name"),
+            std::string::npos);
+  EXPECT_EQ(message_of(kRunsCommand, {"--steps", "5"}).find("training.steps"), std::string::npos)
+      << "it takes none";
+}
+
 TEST(Arguments, WrongUseSaysHow) {
   EXPECT_NE(message_of(kEvalCommand, {}).find("usage: furrow eval RUN"), std::string::npos);
   EXPECT_NE(message_of(kEvalCommand, {"a", "b"}).find("one word too many: 'b'"), std::string::npos);
