@@ -8,7 +8,7 @@
 namespace furrow::comm {
 namespace {
 
-constexpr int64_t kStopNs = 1'000'000'000;
+constexpr int64_t kStopNs = 500'000'000;  // twice the time in which somebody asks
 
 struct State {
   std::mutex mutex;

@@ -1,6 +1,7 @@
 // Time as this process has lived it.  What it was stopped for (Ctrl-Z, a scheduler that suspends a job, a
-// container that is frozen) counts in no deadline of an operation and is nobody's silence: a job that stands
-// as a whole goes on when it is continued, however long it stood.  Thread safe.
+// container that is frozen, a machine so crowded that it got no core) counts in no deadline of an operation
+// and is nobody's silence: a job that stands as a whole goes on when it is continued, however long it stood.
+// Thread safe.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,7 @@
 namespace furrow::comm {
 
 // Clock::monotonic_ns without the stops that are known of.  They are seen by nobody having asked for more
-// than a second, so only while a Wakeful lives.
+// than half a second, so only while a Wakeful lives.
 int64_t awake_ns();
 
 // What awake_ns() leaves out so far; costs no look at a clock.

@@ -50,6 +50,7 @@ int64_t missing_ms(int64_t stop_ms, bool wakeful) {
 
 TEST(Awake, LeavesOutWhatTheProcessWasStoppedFor) {
   EXPECT_GE(missing_ms(1500, true), 1400);
+  EXPECT_GE(missing_ms(800, true), 700) << "less than the shortest time-out";
   EXPECT_LT(missing_ms(1500, false), 100) << "nobody is there to tell a stop from silence";
 }
 

@@ -367,6 +367,7 @@ void Store::fail(const Error& reason) noexcept {
     // Its echo; or whatever failed first.
     const auto over = [&] { return failure_ || !connection_.open(); };
     if (changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs), over)) return;
+    if (reason.code() == ErrorCode::kDeadlineExceeded) return;  // perhaps nobody is at the other end
     for (const int64_t until = now_ns() + kOnItsWayMs * kMs; connection_.undelivered() && now_ns() < until;) {
       if (changed_.wait_for(lock, std::chrono::milliseconds(kBetweenTriesMs), over)) return;
     }

@@ -110,13 +110,12 @@ void StoreServer::take_refusal() {
 bool StoreServer::lingering(int64_t now) const {
   if (!failure_) return false;
   const int64_t passed_ms = (now - ended_ns_) / kMs;
-  return passed_ms < kOnItsWayMs && std::ranges::any_of(
-                                        clients_,
-                                        [&](const Client& client) {
-                                          if (!client.member || client.member->rank == failure_->rank)
-                                            return false;
-                                          return passed_ms < kLingerMs || client.connection.undelivered();
-                                        });
+  const bool cut_off = failure_->number == static_cast<int64_t>(ErrorCode::kDeadlineExceeded);
+  const auto has_yet_to_hear = [&](const Client& client) {
+    if (!client.member || client.member->rank == failure_->rank) return false;
+    return passed_ms < kLingerMs || (!cut_off && client.connection.undelivered());
+  };
+  return passed_ms < kOnItsWayMs && std::ranges::any_of(clients_, has_yet_to_hear);
 }
 
 int StoreServer::poll_timeout() const {

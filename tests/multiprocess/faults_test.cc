@@ -152,7 +152,7 @@ void Faults::stop_ranks(const Layout& layout, int times) {
 }
 
 TEST_F(Faults, AKilledRank) { kill_ranks({"3 ranks"}, repetitions(20)); }
-TEST_F(Faults, AStoppedRank) { stop_ranks({"3 ranks"}, repetitions(20)); }
+TEST_F(Faults, AStoppedRank) { stop_ranks({.name = "3 ranks", .silence_s = 2}, repetitions(20)); }
 
 class LayoutFaults : public Faults, public ::testing::WithParamInterface<Layout> {};
 TEST_P(LayoutFaults, AKilledRank) { kill_ranks(GetParam(), repetitions(2)); }
