@@ -46,6 +46,13 @@ NETWORKS = {
                                 "--optimizer.lr", "1e-3", "--optimizer.beta2", "0.99"],
                      peer_arguments=["--layers", "12", "--heads", "12", "--width", "768", "--context", "1024", "--no-bias",
                                      "--vocabulary", "50304", "--byte-pairs", os.path.join(DATA, "gpt2-tokenizer")]),
+    "llama-134m": dict(config="llama-shakespeare", peer="llama", batch=12, steps=30, data="tinyshakespeare/input.txt", only="cuda",
+                       overrides=["--model.layers", "12", "--model.heads", "12", "--model.kv_heads", "4", "--model.width", "768",
+                                  "--model.ffn_width", "2048", "--training.seq_len", "1024", "--data.tokenizer", "gpt2",
+                                  "--data.tokenizer_path", os.path.join(DATA, "gpt2-tokenizer"), "--optimizer.lr", "1e-3",
+                                  "--training.max_norm", "1"],
+                       peer_arguments=["--layers", "12", "--heads", "12", "--kv-heads", "4", "--width", "768", "--ffn", "2048",
+                                       "--context", "1024", "--byte-pairs", os.path.join(DATA, "gpt2-tokenizer")]),
 }
 PEER_IS_HOSTS = ("gan", "rnn")  # networks whose peer makes tensors on the host
 # Nothing but training: no validation, no checkpoint, no test split, a constant rate.

@@ -47,9 +47,8 @@ std::string tokenizer_advice(const std::string& place) {
   const std::string unread = place.empty() ? "" : unread_tokenizer(place);
   if (unread.empty()) return "no tokenizer comes with the model: --tokenizer FILE names one";
   return fmt::format(
-      "the model's tokenizer, {}, is of a form that is not read: --tokenizer FILE names its merges.txt "
-      "(GPT-2) "
-      "or tokenizer.model (SentencePiece)",
+      "the model's tokenizer, {}, is of a form that is not read: --tokenizer FILE names its "
+      "tokenizer.json or merges.txt (byte pairs) or tokenizer.model (SentencePiece)",
       unread);
 }
 
@@ -72,7 +71,8 @@ int import_model(const std::string& what, const models::ForeignModel& model, con
   write_as_artefact(model, std::filesystem::path(what).filename(), out, state);
   if (state.empty() && tokenizer != kNoTokenizer) log_info(tokenizer_advice(tokenizer));
   int64_t parameters = 0;
-  for (const models::NamedParameter& parameter : model.parameters) parameters += parameter.array.size();
+  for (const models::NamedParameter& parameter : model.parameters)
+    parameters += num_elements(parameter.shape);
   fmt::print("{}: {}, {} parameters, vocabulary {}, context {}\n", out, model.model.name,
              format_count(parameters), model.vocabulary, model.context);
   return 0;
@@ -134,7 +134,8 @@ constexpr Option kOptions[] = {
      "the folder to write, which must not be there (default: models/NAME; export of a run: RUN/hf)"},
     {"--dtype", "float32|float16|bfloat16",
      "export: type of the parameters (default: that of an imported model's file, of a run's float32)"},
-    {"--tokenizer", "FILE", "import: merges.txt, tokenizer.model, a tokenizer.bin of llama2.c, or none"},
+    {"--tokenizer", "FILE",
+     "import: tokenizer.json, merges.txt, tokenizer.model, a tokenizer.bin of llama2.c, or none"},
 };
 
 }  // namespace
@@ -156,7 +157,7 @@ const Command kModelsCommand{
         "starts\n"
         "from it with --checkpoint.initial_load_path MODEL, `furrow eval MODEL --text FILE` measures it. The "
         "tokenizer\n"
-        "(merges.txt, tokenizer.model) comes along. Parameters go in and out bit for bit, "
+        "(tokenizer.json, merges.txt, tokenizer.model) comes along. Parameters go in and out bit for bit, "
         "those of\n"
         "16 bits too.\n",
     .options = kOptions,

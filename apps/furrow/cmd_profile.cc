@@ -81,7 +81,9 @@ Table table_of(const plan::ProfileSection& section) {
 int run_profile(const Arguments& arguments) {
   if (arguments.has("--nproc")) return launch_profile(arguments);
   const comm::World world = this_world();
-  const std::string text = measure(world, config_of(arguments));
+  config::Config config;
+  before_joining(world, [&] { config = config_of(arguments); });
+  const std::string text = measure(world, config);
   if (text.empty()) return 0;  // another rank's
   const plan::Profile profile = plan::parse_profile(text);
   const std::string path = arguments.get("--out", train::profile_file());

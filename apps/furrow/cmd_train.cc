@@ -122,7 +122,8 @@ int exit_status_of(const observe::Summary& summary, const CancelToken& cancel) {
 int run_train(const Arguments& arguments) {
   if (arguments.has("--nproc")) return launch_train(arguments);
   const comm::World world = this_world();
-  const TrainJob job = train_job(arguments, world);
+  TrainJob job;
+  before_joining(world, [&] { job = train_job(arguments, world); });
   const bool first = world.rank == 0;
   if (first) {
     for (const std::string& line : job.warnings) log_warning(line);

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <utility>
@@ -48,24 +49,26 @@ void widen(std::span<const std::byte> from, std::span<float> to, const Fn& fn) {
   }
 }
 
+void check_dtype(const storage::TensorInfo& tensor) {
+  if (tensor.dtype == DType::kF32 || tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16) return;
+  throw Error(ErrorCode::kUnimplemented,
+              fmt::format("tensor {} is {}: parameters are float32, float16 or bfloat16", tensor.name,
+                          to_string(tensor.dtype)));
+}
+
+// A copy; the file's own pages are let go.
 Array as_floats(const storage::SafetensorsFile& file, const storage::TensorInfo& tensor) {
   Array array(DType::kF32, tensor.shape);
   const std::span<const std::byte> bytes = file.bytes(tensor);
-  switch (tensor.dtype) {
-    case DType::kF32:
-      std::ranges::copy(bytes, array.bytes().begin());
-      return array;
-    case DType::kF16:
-      widen(bytes, array.as<float>(), f16_to_float);
-      return array;
-    case DType::kBF16:
-      widen(bytes, array.as<float>(), bf16_to_float);
-      return array;
-    default:
-      throw Error(ErrorCode::kUnimplemented,
-                  fmt::format("tensor {} is {}: parameters are float32, float16 or bfloat16", tensor.name,
-                              to_string(tensor.dtype)));
+  if (tensor.dtype == DType::kF16) {
+    widen(bytes, array.as<float>(), f16_to_float);
+  } else if (tensor.dtype == DType::kBF16) {
+    widen(bytes, array.as<float>(), bf16_to_float);
+  } else {
+    std::ranges::copy(bytes, array.bytes().begin());
   }
+  file.release(tensor);
+  return array;
 }
 
 // Of 16 bits; `name` for the message.
@@ -116,26 +119,33 @@ class Tensors {
     } else {
       refuse_other_formats(folder);
     }
-    for (const std::string& name : names) files_.emplace_back(folder + "/" + name);
+    for (const std::string& name : names)
+      files_.push_back(std::make_shared<const storage::SafetensorsFile>(folder + "/" + name));
   }
 
-  // The one called `name`, or the name without `prefix`; not the same one twice.
-  Array take(const models::HuggingFaceTensor& wanted, std::string_view prefix) {
+  // The one called `name`, or the name without `prefix`, as `parameter`; not the same one twice.
+  NamedParameter take(const std::string& parameter, const models::HuggingFaceTensor& wanted,
+                      std::string_view prefix) {
     for (const std::string_view name : {std::string_view(wanted.name), without(wanted.name, prefix)}) {
-      for (const storage::SafetensorsFile& file : files_) {
-        const storage::TensorInfo* tensor = file.find(name);
+      for (const auto& file : files_) {
+        const storage::TensorInfo* tensor = file->find(name);
         if (tensor == nullptr) continue;
+        check_dtype(*tensor);
         taken_.insert(tensor->name);
         stored_.insert(tensor->dtype);
-        Array array = as_floats(file, *tensor);
-        if (wanted.transposed && array.shape().size() == 2) return transposed(array);
-        return array;
+        const bool turned = wanted.transposed && tensor->shape.size() == 2;
+        Shape shape = tensor->shape;
+        if (turned) std::swap(shape[0], shape[1]);
+        return {parameter, shape, [file, tensor, turned] {
+                  Array array = as_floats(*file, *tensor);
+                  return turned ? transposed(array) : std::move(array);
+                }};
       }
     }
     throw Error(ErrorCode::kNotFound,
                 fmt::format("no tensor {} in {}: is config.json of these files, and are they all here? Fetch "
                             "the folder again",
-                            wanted.name, files_.front().path()));
+                            wanted.name, files_.front()->path()));
   }
 
   // The type of all that was taken, float32 where they differ.
@@ -143,14 +153,14 @@ class Tensors {
 
   // Error{unimplemented} when something is left that is no buffer.
   void require_nothing_left() const {
-    for (const storage::SafetensorsFile& file : files_) {
-      for (const storage::TensorInfo& tensor : file.tensors()) {
+    for (const auto& file : files_) {
+      for (const storage::TensorInfo& tensor : file->tensors()) {
         if (taken_.contains(tensor.name) || models::is_hugging_face_buffer(tensor.name)) continue;
         throw Error(
             ErrorCode::kUnimplemented,
             fmt::format("{}: tensor {} belongs to nothing that this architecture has: import the plain "
                         "model, before heads or adapters were added to it",
-                        file.path(), tensor.name));
+                        file->path(), tensor.name));
       }
     }
   }
@@ -174,7 +184,7 @@ class Tensors {
   static std::string_view without(std::string_view name, std::string_view prefix) {
     return name.starts_with(prefix) ? name.substr(prefix.size()) : name;
   }
-  std::vector<storage::SafetensorsFile> files_;
+  std::vector<std::shared_ptr<const storage::SafetensorsFile>> files_;
   std::set<std::string> taken_;
   std::set<DType> stored_;
 };
@@ -195,22 +205,37 @@ config::Model parse_model(const std::string& table, int64_t context) {
       .model;
 }
 
+void write_key(const models::HuggingFaceKey& key, const config::Model& model, JsonWriter* json) {
+  if (key.integer != nullptr) json->field(key.key, model.*key.integer);
+  if (key.real != nullptr) json->field(key.key, model.*key.real);
+  if (key.flag != nullptr) json->field(key.key, model.*key.flag);
+}
+
+// What only llama has, as transformers 4 and 5 read it.
+void write_positions(const config::Model& model, JsonWriter* json) {
+  if (model.head_dim > 0) json->field("head_dim", model.head_dim);
+  if (model.rope_scaling == "none") return;
+  for (const models::HuggingFaceRope& rope : models::hugging_face_ropes()) {
+    if (rope.scaling != model.rope_scaling) continue;
+    json->key("rope_scaling").begin_object().field("rope_type", rope.type);
+    for (const models::HuggingFaceKey& key : rope.keys) write_key(key, model, json);
+    json->end_object();
+  }
+}
+
 void write_config(const HuggingFaceModel& row, const ForeignModel& model, DType dtype,
                   const std::string& path) {
   JsonWriter json(2);
   json.begin_object().field("model_type", row.model_type);
   json.key("architectures").begin_array().value(row.class_name).end_array();
   json.field("vocab_size", model.vocabulary);
-  for (const models::HuggingFaceKey& key : row.keys) {
-    if (key.integer != nullptr) json.field(key.key, model.model.*key.integer);
-    if (key.real != nullptr) json.field(key.key, model.model.*key.real);
-    if (key.flag != nullptr) json.field(key.key, model.model.*key.flag);
-  }
+  for (const models::HuggingFaceKey& key : row.keys) write_key(key, model.model, &json);
   if (row.architecture == "gpt") {
     json.field("activation_function", model.model.gelu == "tanh" ? "gelu_new" : "gelu");
     for (const char* key : {"embd_pdrop", "attn_pdrop", "resid_pdrop"}) json.field(key, model.model.dropout);
   } else {
     json.field(row.context_key, model.context);
+    write_positions(model.model, &json);
   }
   for (const models::HuggingFaceFact& fact : row.facts) json.key(fact.key).raw(fact.value);
   json.field("torch_dtype", to_string(dtype)).end_object();
@@ -264,7 +289,7 @@ ForeignModel read_hugging_face(const std::string& folder) {
     for (const plan::Parameter& parameter : unit.parameters) {
       if (parameter.tied()) continue;
       model.parameters.push_back(
-          {parameter.name, tensors.take(models::hugging_face_tensor(row, parameter.name), row.prefix)});
+          tensors.take(parameter.name, models::hugging_face_tensor(row, parameter.name), row.prefix));
     }
   }
   tensors.require_nothing_left();
@@ -273,9 +298,12 @@ ForeignModel read_hugging_face(const std::string& folder) {
 }
 
 ForeignModel read_llama2c(const std::string& file) {
-  const MappedFile mapped(file);
+  const auto mapped = std::make_shared<const MappedFile>(file);
   try {
-    return models::parse_llama2c(mapped.bytes());
+    ForeignModel model = models::parse_llama2c(mapped->bytes());
+    for (NamedParameter& parameter : model.parameters)
+      parameter.read = [mapped, read = std::move(parameter.read)] { return read(); };
+    return model;
   } catch (const Error& error) {
     throw error.with_context(file);
   }
@@ -286,18 +314,18 @@ void write_as_artefact(const ForeignModel& model, const std::string& source, con
   const plan::ModelSpec spec = spec_of(model);
   std::map<std::string, const NamedParameter*> by_name;
   for (const NamedParameter& parameter : model.parameters) by_name[parameter.name] = &parameter;
-  std::vector<storage::NamedArray> arrays;
+  std::vector<storage::TensorInfo> tensors;
   for (const plan::Unit& unit : spec.units) {
     for (const plan::Parameter& parameter : unit.parameters) {
       if (parameter.tied()) continue;
       const auto found = by_name.find(parameter.name);
       FURROW_CHECK(found != by_name.end(), parameter.name + " was not read");
-      if (found->second->array.shape() != parameter.shape) {
+      if (found->second->shape != parameter.shape) {
         throw Error(ErrorCode::kFailedPrecondition,
                     fmt::format("{} is {}, but the sizes of the model ask for {}", parameter.name,
-                                to_string(found->second->array.shape()), to_string(parameter.shape)));
+                                to_string(found->second->shape), to_string(parameter.shape)));
       }
-      arrays.push_back({parameter.name, found->second->array.view()});
+      tensors.push_back({.name = parameter.name, .dtype = DType::kF32, .shape = parameter.shape});
     }
   }
   storage::Artefact artefact;
@@ -311,8 +339,44 @@ void write_as_artefact(const ForeignModel& model, const std::string& source, con
   artefact.lineage = {{"imported_from", source},
                       {kStored, std::string(to_string(model.stored))},
                       {"furrow_version", std::string(furrow_version())}};
-  storage::write_artefact(folder, std::move(artefact), arrays);
+  storage::write_artefact(folder, std::move(artefact), tensors, [&](storage::SafetensorsWriter& writer) {
+    for (const storage::TensorInfo& tensor : tensors)
+      writer.write(tensor.name, by_name.at(tensor.name)->read().view());
+  });
 }
+
+namespace {
+
+// The parameters one by one, under their names and in their forms there.
+void write_tensors(const HuggingFaceModel& row, const ForeignModel& model, DType dtype,
+                   const storage::SafetensorsFile& file, const std::string& path) {
+  struct Tensor {
+    std::string ours;
+    models::HuggingFaceTensor theirs;
+  };
+  std::vector<Tensor> tensors;
+  std::vector<storage::TensorInfo> announced;
+  for (const plan::Unit& unit : spec_of(model).units) {
+    for (const plan::Parameter& parameter : unit.parameters) {
+      if (parameter.tied()) continue;
+      file.expect(parameter.name, DType::kF32, parameter.shape);
+      tensors.push_back({parameter.name, models::hugging_face_tensor(row, parameter.name)});
+      const bool turned = tensors.back().theirs.transposed;
+      announced.push_back({.name = tensors.back().theirs.name, .dtype = dtype, .shape = parameter.shape});
+      if (turned) std::swap(announced.back().shape[0], announced.back().shape[1]);
+    }
+  }
+  storage::SafetensorsWriter writer(path, std::move(announced), {{"format", "pt"}});
+  for (const Tensor& tensor : tensors) {
+    Array array = as_floats(file, file.at(tensor.ours));
+    if (tensor.theirs.transposed) array = transposed(array);
+    if (dtype != DType::kF32) array = narrowed(array, dtype, tensor.ours);
+    writer.write(tensor.theirs.name, array.view());
+  }
+  writer.commit();
+}
+
+}  // namespace
 
 bool write_hugging_face(const std::string& artefact, const std::string& folder, std::optional<DType> wanted) {
   const ForeignModel model = open_artefact(artefact);
@@ -326,24 +390,11 @@ bool write_hugging_face(const std::string& artefact, const std::string& folder, 
     throw Error(ErrorCode::kUnimplemented, "Hugging Face's GPT-2 has biases: train with [model] bias = true");
   }
   const storage::SafetensorsFile file = storage::open_parameters(artefact);
-  std::vector<Array> turned;  // what the views below point to
-  std::vector<storage::NamedArray> arrays;
-  for (const plan::Unit& unit : spec_of(model).units) {
-    for (const plan::Parameter& parameter : unit.parameters) {
-      if (parameter.tied()) continue;
-      const models::HuggingFaceTensor tensor = models::hugging_face_tensor(*row, parameter.name);
-      Array array(DType::kF32, parameter.shape);
-      file.read(parameter.name, array.view());
-      if (tensor.transposed) array = transposed(array);
-      turned.push_back(dtype == DType::kF32 ? std::move(array) : narrowed(array, dtype, parameter.name));
-      arrays.push_back({tensor.name, turned.back().view()});
-    }
-  }
   bool has_tokenizer = false;
   const std::string temporary = fmt::format("{}.tmp-{}", folder, ::getpid());  // appears whole or not at all
   try {
     make_directories(temporary);
-    storage::write_safetensors(temporary + "/model.safetensors", arrays, {{"format", "pt"}});
+    write_tensors(*row, model, dtype, file, temporary + "/model.safetensors");
     write_config(*row, model, dtype, temporary + "/config.json");
     has_tokenizer = write_tokenizer(storage::read_artefact(artefact).preprocessing, temporary);
     rename_durably(temporary, folder);

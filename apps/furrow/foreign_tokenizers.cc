@@ -4,10 +4,12 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/text.h"
+#include "furrow/data/tokenizer_json.h"
 #include "furrow/data/vocabulary_file.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
 #include "furrow/preprocess/llama2c_tokenizer.h"
@@ -25,6 +27,7 @@ std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& file) {
   const std::string name = file.filename(), contents = read_file(file.string(), kMostBytes);
   try {
     if (name.ends_with(".model")) return std::make_unique<preprocess::SentencePieceTokenizer>(contents);
+    if (name.ends_with(".json")) return data::open_tokenizer_json(contents, file);
     if (!name.ends_with(".txt") && !name.ends_with(".bpe"))
       return std::make_unique<preprocess::Llama2cTokenizer>(contents);
     auto merges = std::make_unique<preprocess::BpeTokenizer>(contents);
@@ -35,12 +38,30 @@ std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& file) {
   }
 }
 
-fs::path find_tokenizer(const fs::path& path) {
-  if (!fs::is_directory(path)) return path;
-  for (const char* name : {"merges.txt", "vocab.bpe", "tokenizer.model"}) {
-    if (fs::exists(path / name)) return path / name;
+struct Opened {
+  fs::path file;
+  std::unique_ptr<Tokenizer> tokenizer;  // null: there is none
+};
+
+// The first of a folder's files that is read; one of another form than those that are read is not in the way
+// of the others.
+Opened open_in_folder(const fs::path& folder) {
+  std::optional<Error> refused;
+  for (const char* name : {"tokenizer.json", "merges.txt", "vocab.bpe", "tokenizer.model"}) {
+    if (!fs::exists(folder / name)) continue;
+    try {
+      return {folder / name, open_tokenizer(folder / name)};
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUnimplemented) throw;
+      if (!refused) refused = error;
+    }
   }
+  if (refused) throw *refused;
   return {};
+}
+
+Opened open_any(const fs::path& path) {
+  return fs::is_directory(path) ? open_in_folder(path) : Opened{path, open_tokenizer(path)};
 }
 
 void write_vocabulary(const preprocess::BpeTokenizer& tokenizer, const std::string& path) {
@@ -54,9 +75,8 @@ void write_vocabulary(const preprocess::BpeTokenizer& tokenizer, const std::stri
 }  // namespace
 
 preprocess::State read_tokenizer(const std::string& path, int64_t vocabulary) {
-  const fs::path file = find_tokenizer(path);
-  if (file.empty()) return {};
-  const auto tokenizer = open_tokenizer(file);
+  const auto [file, tokenizer] = open_any(path);
+  if (tokenizer == nullptr) return {};
   if (tokenizer->vocabulary_size() > vocabulary) {
     throw Error(ErrorCode::kFailedPrecondition,
                 fmt::format("{} has {} tokens, but the model knows {}: it belongs to another model",
@@ -66,7 +86,7 @@ preprocess::State read_tokenizer(const std::string& path, int64_t vocabulary) {
 }
 
 std::string unread_tokenizer(const std::string& folder) {
-  for (const char* name : {"tokenizer.json", "vocab.json", "spiece.model", "tokenizer_config.json"}) {
+  for (const char* name : {"vocab.json", "spiece.model", "tokenizer_config.json"}) {
     if (fs::exists(fs::path(folder) / name)) return name;
   }
   return "";
@@ -79,6 +99,11 @@ bool write_tokenizer(const preprocess::State& preprocessing, const std::string& 
     write_file_atomic(folder + "/merges.txt",
                       "#version: 0.2\n" + preprocess::state_value(preprocessing, "merges"));
     write_vocabulary(*merges, folder + "/vocab.json");
+    return true;
+  }
+  if (const auto* pairs = dynamic_cast<const preprocess::HfTokenizer*>(loaded.get())) {
+    write_file_atomic(folder + "/tokenizer.json", data::write_tokenizer_json(pairs->spec()));
+    write_file_atomic(folder + "/tokenizer_config.json", data::write_tokenizer_config(pairs->spec()));
     return true;
   }
   if (const auto* model = dynamic_cast<const preprocess::SentencePieceTokenizer*>(loaded.get())) {

@@ -45,10 +45,21 @@ void read_key(const Json& config, const models::HuggingFaceKey& key, config::Mod
 }
 
 [[noreturn]] void refuse_rope(const std::string& what) {
-  throw Error(ErrorCode::kUnimplemented,
-              what +
-                  ": this library has the default rotary embedding alone, over all of a head; choose a "
-                  "model that was trained without scaled positions");
+  throw Error(
+      ErrorCode::kUnimplemented,
+      what +
+          ": this library has rotary embeddings of the types default, linear and llama3, over all of a "
+          "head; choose a model that was trained with one of them");
+}
+
+const models::HuggingFaceRope& rope_of(std::string_view place, const Json& rope) {
+  const Json* type = rope.find("rope_type");
+  if (type == nullptr) type = rope.find("type");
+  const std::string name = type == nullptr ? "default" : type->string();
+  const auto ropes = models::hugging_face_ropes();
+  const auto row = std::ranges::find(ropes, name, &models::HuggingFaceRope::type);
+  if (row == ropes.end()) refuse_rope(fmt::format("{}.rope_type is {}", place, name));
+  return *row;
 }
 
 // Rotary embeddings: transformers >= 5 has all of them in one object, before it only what scales them.
@@ -56,28 +67,33 @@ void read_rope(const Json& config, config::Model* model) {
   for (const std::string_view place : {"rope_scaling", "rope_parameters"}) {
     const Json* rope = config.find(place);
     if (rope == nullptr || *rope == Json()) continue;
+    const models::HuggingFaceRope& row = rope_of(place, *rope);
     for (const auto& [key, value] : rope->object()) {
       if (key == "rope_theta") {
         model->rope_theta = value.number();
-      } else if (key == "rope_type" || key == "type") {
-        if (value.string() != "default") refuse_rope(fmt::format("{}.{} is {}", place, key, value.string()));
-      } else if (key != "partial_rotary_factor" || value.number() != 1) {
-        refuse_rope(fmt::format("{} has {}", place, key));
+      } else if (std::ranges::find(row.keys, key, &models::HuggingFaceKey::key) == row.keys.end() &&
+                 key != "rope_type" && key != "type" &&
+                 (key != "partial_rotary_factor" || value.number() != 1)) {
+        refuse_rope(fmt::format("{} of type {} has {}", place, row.type, key));
       }
+    }
+    model->rope_scaling = std::string(row.scaling);
+    for (const models::HuggingFaceKey& key : row.keys) {
+      (void)rope->at(key.key);
+      read_key(*rope, key, model);
     }
   }
 }
 
-// Heads divide the width; another size of them is another shape of what they read.
-void check_head_dim(const Json& config, const config::Model& model) {
+// Where it is no more than hidden_size / num_attention_heads [model] leaves it out.
+void read_head_dim(const Json& config, config::Model* model) {
   const Json* value = config.find("head_dim");
-  if (value == nullptr || *value == Json() || model.heads < 1) return;
-  if (value->integer() * model.heads == model.width) return;
-  throw Error(
-      ErrorCode::kUnimplemented,
-      fmt::format("head_dim is {}, and {} heads of it are not hidden_size = {}: this library computes "
-                  "no other; choose a model whose heads divide its width",
-                  value->integer(), model.heads, model.width));
+  if (value == nullptr || *value == Json()) return;
+  const int64_t size = value->integer();
+  if (size < 1 || size > int64_t{1} << 24)
+    throw Error(ErrorCode::kDataLoss, fmt::format("a head_dim of {} cannot be", size));
+  if (model->heads < 1 || model->width % model->heads != 0 || size != model->width / model->heads)
+    model->head_dim = size;
 }
 
 // Off, or a factor of one.
@@ -141,7 +157,7 @@ ForeignModel parse_hugging_face_config(const std::string& json) {
   if (row->architecture == "gpt") read_activation(config, &model.model);
   if (row->architecture == "llama") {
     read_rope(config, &model.model);
-    check_head_dim(config, model.model);
+    read_head_dim(config, &model.model);
   }
   check_unknown(config, *row);
   model.vocabulary = config.at("vocab_size").integer();

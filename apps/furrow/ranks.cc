@@ -82,6 +82,14 @@ std::unique_ptr<comm::Membership> join_world(const comm::World& world, const con
 
 comm::World this_world() { return comm::discover_world(comm::process_environment()); }
 
+// How long it stays for them is a setting of what perhaps does not read: the usual time, then.
+void before_joining(const comm::World& world, const std::function<void()>& prepare) try {
+  prepare();
+} catch (const Error& error) {
+  comm::tell_world(world, error, config::Comm{}.init_timeout_seconds);
+  throw;
+}
+
 void in_world(const comm::World& world, const config::Config& config,
               const std::function<void(comm::Membership&)>& work) {
   const auto membership = join_world(world, config);

@@ -13,6 +13,10 @@ namespace furrow::app {
 
 comm::World this_world();  // from the environment.  Error{invalid_argument}
 
+// Runs `prepare`, what this rank does before it joins; what that throws, the others hear, which would wait
+// for this rank, where there are any.
+void before_joining(const comm::World& world, const std::function<void()>& prepare);
+
 // Joins it, runs `work` and leaves; what `work` throws ends the other ranks too.  Every rank chooses
 // algorithms by rank 0's tuning file, if there is one that was measured on its kind of processor, as far as
 // it was measured over the link that this world has.  Errors of comm::join and `work`; {invalid_argument}: a

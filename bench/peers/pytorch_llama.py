@@ -1,15 +1,19 @@
-"""PyTorch peer of the llama bench: 4 layers, 4 heads, 2 key heads, 128 wide, RoPE, SwiGLU, tied head, AdamW, clipping."""
+"""PyTorch peer of the llama bench: 4 layers, 4 heads, 2 key heads, 128 wide (or other sizes), RoPE, SwiGLU, tied head, AdamW, clipping."""
 from furrow_start import read_weights
 from pytorch_common import Text, arguments, parameter_groups, run
 
-options = arguments({"--initial": dict(help="begin with the weights of this model.safetensors of furrow's")}, batch=12,
+options = arguments({"--initial": dict(help="begin with the weights of this model.safetensors of furrow's"),
+                     "--layers": dict(type=int, default=4), "--heads": dict(type=int, default=4),
+                     "--kv-heads": dict(type=int, default=2), "--width": dict(type=int, default=128),
+                     "--ffn": dict(type=int, default=352),
+                     "--byte-pairs": dict(help="a folder with GPT-2's encoder.json and vocab.bpe")}, batch=12,
                     context=128, lr=1e-3, weight_decay=0.1)
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-LAYERS, HEADS, KV_HEADS, WIDTH, FFN = 4, 4, 2, 128, 352
+LAYERS, HEADS, KV_HEADS, WIDTH, FFN = options.layers, options.heads, options.kv_heads, options.width, options.ffn
 SIZE = WIDTH // HEADS
 
 
@@ -73,7 +77,7 @@ def begin_with(model, weights):
 
 torch.set_num_threads(options.threads)
 torch.manual_seed(options.seed)
-data = Text(options.data, options.batch, options.context, options.order_of_seed)
+data = Text(options.data, options.batch, options.context, options.order_of_seed, options.byte_pairs)
 model = Llama(len(data.vocabulary), options.context)
 if options.initial:
     with torch.no_grad():

@@ -23,6 +23,7 @@ struct Communicator::Impl {
   Impl(Roster r, std::vector<std::unique_ptr<Transport>> t, CommunicatorOptions o)
       : roster(std::move(r)),
         options(std::move(o)),
+        timeout_ms(options.start_timeout_ms > 0 ? options.start_timeout_ms : options.timeout_ms),
         algorithms(options.tuning.empty() ? AlgorithmTable::built_in()
                                           : AlgorithmTable::parse(options.tuning)),
         transports(std::move(t)),
@@ -32,6 +33,7 @@ struct Communicator::Impl {
 
   const Roster roster;
   const CommunicatorOptions options;
+  std::atomic<int64_t> timeout_ms;
   AlgorithmTable algorithms;
   Ledger ledger;
 
@@ -109,6 +111,8 @@ const Roster& Communicator::roster() const { return impl_->roster; }
 const CommunicatorOptions& Communicator::options() const { return impl_->options; }
 
 Group Communicator::world() {
+void Communicator::end_start() { impl_->timeout_ms.store(impl_->options.timeout_ms); }
+int64_t Communicator::timeout_ms() const { return impl_->timeout_ms.load(std::memory_order_relaxed); }
   {
     const std::lock_guard lock(impl_->mutex);
     if (impl_->world) return Group(impl_->world);

@@ -24,6 +24,8 @@ class AlgorithmTable;  // comm/algorithm.h: which algorithm for which size
 
 struct CommunicatorOptions {
   int64_t timeout_ms = 600'000;  // of one operation, from its start to its end
+  // The same of those that begin before end_start(): ranks load, read and compile apart.  0: timeout_ms.
+  int64_t start_timeout_ms = 0;
   int64_t inline_bytes =
       16 * 1024;  // started work up to this size runs in the calling thread when nothing is queued
   std::string backend = "native";
@@ -65,6 +67,11 @@ class Communicator {
   int size() const;
   const Roster& roster() const;
   const CommunicatorOptions& options() const;
+
+  // This rank has come through its start, and so have those that it works with: what it begins from now on
+  // waits options().timeout_ms.
+  void end_start();
+  int64_t timeout_ms() const;  // of an operation that begins now and has none of its own
 
   Group world();
   // The ranks `members` of the world, in that order, the own one among them.  Needs no communication: every

@@ -254,6 +254,22 @@ TEST_P(OnMemory, ADeadlineNamesWhoDidNotCome) {
   run(2, body);
 }
 
+TEST_P(OnMemory, ARankThatIsLateIsWaitedForUntilTheStartIsOver) {
+  constexpr int64_t kTimeoutMs = 60;
+  std::latch over(1);
+  const auto body = [&](Communicator& communicator) {
+    const bool late = communicator.rank() == 1;
+    if (late) std::this_thread::sleep_for(std::chrono::milliseconds(5 * kTimeoutMs));
+    communicator.world().barrier("late");
+    communicator.end_start();
+    if (late) return over.wait();
+    const std::string text = error_of([&] { communicator.world().barrier("missing"); });
+    over.count_down();
+    EXPECT_THAT(text, AllOf(HasSubstr("barrier 'missing' #1"), HasSubstr("did not answer in time")));
+  };
+  run(2, body, {.timeout_ms = kTimeoutMs, .start_timeout_ms = testing::kPatienceMs});
+}
+
 TEST_P(OnMemory, ARankThatThrowsEndsTheOthers) {
   const int64_t begin_ns = system_clock().monotonic_ns();
   const std::string text = error_of([&] {

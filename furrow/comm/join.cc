@@ -1,8 +1,6 @@
 #include "furrow/comm/join.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <limits>
@@ -11,13 +9,11 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/failpoint.h"
-#include "furrow/base/file.h"
-#include "furrow/base/hash.h"
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
-#include "furrow/base/version.h"
 #include "furrow/comm/descriptors.h"
+#include "furrow/comm/meeting.h"
 #include "furrow/comm/rendezvous.h"
 #include "furrow/comm/store.h"
 #include "furrow/comm/store_server.h"
@@ -31,38 +27,6 @@ constexpr int64_t kMsPerSecond = 1'000;
 
 // Of a time limit: a little less, because the watch knows more of a stopped rank than those that wait for it.
 constexpr int64_t kSilenceMsPerSecond = 900;
-
-// Another network namespace is another host, whatever else is shared: the ranks of one reach each other over
-// its links.
-std::string network_namespace() {
-  struct stat status = {};
-  return stat("/proc/self/ns/net", &status) == 0 ? std::to_string(status.st_ino) : "";
-}
-
-// Machines may have one name, and number their namespaces alike.
-std::string machine_of(const std::string& network) {
-  std::string boot;
-  try {
-    boot = trim(read_file("/proc/sys/kernel/random/boot_id"));
-  } catch (const Error&) {  // then the name tells
-  }
-  return fmt::format("{}/{}/{}", host_name(), boot, network);
-}
-
-Member self_of(const World& world, const JoinOptions& options) {
-  const std::string memory = shm_locality();
-  const std::string network = network_namespace();
-  return {.rank = world.rank,
-          .size = world.size,
-          .pid = process_id(),
-          .host = host_name(),
-          .locality = memory.empty() ? "" : memory + "/" + network,
-          .machine = machine_of(network),
-          .version = std::string(furrow_version()),
-          .commit = std::string(furrow_git_commit()),
-          .config_digest = options.config.empty() ? "" : fmt::format("{:016x}", xxh3_64(options.config)),
-          .config = options.config};
-}
 
 Roster roster_of(int rank, const std::vector<Member>& members) {
   Roster roster{rank, {}};
@@ -105,6 +69,7 @@ void warn_of_unused(const std::vector<std::string>& keys, std::string_view why) 
 CommunicatorOptions communicator_options(const JoinOptions& options) {
   CommunicatorOptions result = options.communicator;
   result.timeout_ms = options.comm.train_timeout_seconds * kMsPerSecond;
+  result.start_timeout_ms = options.comm.init_timeout_seconds * kMsPerSecond;
   if (const std::string objection = config::engine_objection(options.comm); !objection.empty())
     throw Error(ErrorCode::kInvalidArgument, objection);
   result.backend = options.comm.backend;
@@ -155,39 +120,6 @@ uint64_t descriptors_for(int ranks, const config::Comm& comm) {
   return kBesides + static_cast<uint64_t>(ranks) * (static_cast<uint64_t>(comm.connections) + 2 + kOfMemory);
 }
 
-// What rank 0 must be able to open until everybody is there: the store's port, a connection to each rank, its
-// own to itself, two to wake threads, and what a look-up of names opens for a moment.
-std::optional<Error> lack_to_meet(int ranks) {
-  constexpr uint64_t kOfStore = 6;
-  return lack_of_descriptors(static_cast<uint64_t>(ranks) + kOfStore + StoreServer::kSpare,
-                             fmt::format("meet the ranks of a world of {}", ranks));
-}
-
-bool all_over_tcp(const config::Comm& comm) {
-  return comm.transport == "tcp" || parse_link(comm.throttle).emulated();
-}
-
-// What another rank must be able to open: its connection to the store, what wakes the thread that reads from
-// it, what a look-up of names opens for a moment; then its connections to each peer, or a watch over each
-// whose memory it sees, and its own port or memory.
-std::optional<Error> lack_to_come(int ranks, const config::Comm& comm) {
-  constexpr uint64_t kOfStore = 4, kOfTransports = 4;
-  const uint64_t of_peer = all_over_tcp(comm) ? static_cast<uint64_t>(comm.connections) + 1 : 1;
-  return lack_of_descriptors(kOfStore + kOfTransports + static_cast<uint64_t>(ranks - 1) * of_peer,
-                             fmt::format("join a world of {} ranks", ranks));
-}
-
-// The others hear why this rank does not come.  Whoever can open nothing gives up its standard input, for the
-// connection that says so: the process is on its way out.
-void tell_others(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
-                 int64_t deadline_ns) {
-  if (SpareDescriptors(1).count() == 0) Socket(STDIN_FILENO).close();
-  const int64_t soon_ns = std::min(deadline_ns, system_clock().monotonic_ns() + kSecondNs);
-  if (tell_store(where, secret, self, reason, soon_ns)) return;
-  log_warning(fmt::format("{}: it stays until rank 0 is there to hear of it", reason.what()));
-  tell_store(where, secret, self, reason, deadline_ns);
-}
-
 // Connections to each peer, the port where they come in, and what wakes threads.
 std::optional<Error> lack_to_connect(const TcpOptions& tcp) {
   constexpr uint64_t kBesides = 4;
@@ -196,55 +128,18 @@ std::optional<Error> lack_to_connect(const TcpOptions& tcp) {
                              fmt::format("be connected to {} ranks over TCP", tcp.peers.size()));
 }
 
-// Whoever has the port may be the same job's rank 0, which then says so; and so does this one.
-void refuse_second_zero(const StoreAddress& taken, const Secret& secret, const Member& self,
-                        int64_t silence_ms) try {
-  Store(taken, secret, self, silence_ms, system_clock().monotonic_ns() + kSecondNs);
-} catch (const Error& error) {
-  if (error.code() == ErrorCode::kAlreadyExists) throw;
-}
-
 bool spans_hosts(const std::vector<Member>& members) {
   return std::ranges::any_of(members, [&](const Member& m) { return m.machine != members[0].machine; });
-}
-
-// Where the other hosts look, too: many a host gives its own name the address 127.0.1.1, at which nobody else
-// finds it.
-std::optional<Socket> listen_for(const World& world, int port) {
-  const std::string& address = world.master_address;
-  std::optional<Socket> listener = listen_at(address, port);
-  const bool meant =
-      is_loopback(address) || address.starts_with("localhost") || world.local_size == world.size;
-  if (!listener || meant || !is_loopback(local_endpoint(*listener).address)) return listener;
-  listener->close();
-  return listen_everywhere(port);
-}
-
-std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret, const Member& self,
-                                        int64_t silence_ms, const std::optional<Error>& refusal) {
-  const std::vector<int> ports = rendezvous_ports(world);
-  for (const int port : ports) {
-    if (auto listener = listen_for(world, port)) {
-      return std::make_unique<StoreServer>(std::move(*listener), secret, self, silence_ms, refusal);
-    }
-    refuse_second_zero({world.master_address, {port}}, secret, self, silence_ms);
-  }
-  throw Error(ErrorCode::kUnavailable,
-              fmt::format("rank 0 cannot listen at {}: ports {} to {} are taken: set another MASTER_PORT",
-                          world.master_address, ports.front(), ports.back()));
 }
 
 class Joined : public Membership {
  public:
   Joined(World world, const JoinOptions& options) : world_(std::move(world)), options_(options) {
-    parse_link(options_.comm.throttle);  // refused before anybody waits
     allow_descriptors(descriptors_for(world_.size, options_.comm));
     const int64_t deadline_ns =
         system_clock().monotonic_ns() + options_.comm.init_timeout_seconds * kSecondNs;
     const Secret secret(world_.token);
-    const Member self = self_of(world_, options_);
-    const StoreAddress where{world_.master_address, rendezvous_ports(world_)};
-    meet(where, secret, self, deadline_ns);
+    meet(secret, self_of(world_, options_.config), deadline_ns);
     count_locally(world_, store_->members());
     warn_of_made_up_token();
     connect(deadline_ns);
@@ -280,18 +175,19 @@ class Joined : public Membership {
 
  private:
   // A rank 0 that fails before it has met the others still lets them hear of it.
-  void meet(StoreAddress where, const Secret& secret, const Member& self, int64_t deadline_ns) try {
+  void meet(const Secret& secret, const Member& self, int64_t deadline_ns) try {
     const int64_t silence_ms = options_.comm.train_timeout_seconds * kSilenceMsPerSecond;
+    StoreAddress where{world_.master_address, rendezvous_ports(world_)};
+    std::optional<Error> stays_away = reason_not_to_come(world_, options_.comm);
+    if (stays_away) stays_away.emplace(stays_away->code(), named(self, stays_away->what()));
     if (world_.rank == 0) {
-      const std::optional<Error> lack = lack_to_meet(world_.size);
-      server_ = open_store(world_, secret, self, silence_ms, lack);
-      if (lack) throw Error(lack->code(), named(self, lack->what()));
+      server_ = open_store(world_, secret, self, silence_ms, stays_away);
+      if (stays_away) tell_whoever_comes(*server_, *stays_away, deadline_ns);
       where.ports = {server_->endpoint().port};
-    } else if (const std::optional<Error> lack = lack_to_come(world_.size, options_.comm)) {
-      const Error told(lack->code(), named(self, lack->what()));
-      tell_others(where, secret, self, told, deadline_ns);
-      throw Error(told);
+    } else if (stays_away) {
+      tell_rank_zero(world_, secret, self, *stays_away, deadline_ns);
     }
+    if (stays_away) throw Error(*stays_away);
     store_ = std::make_unique<Store>(where, secret, self, silence_ms, deadline_ns);
   } catch (const Error& error) {
     if (server_) server_->refuse(error);

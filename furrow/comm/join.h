@@ -24,7 +24,7 @@ namespace furrow::comm {
 struct JoinOptions {
   config::Comm comm = {};
   std::string config = "";                // what must be equal on every rank, as TOML
-  CommunicatorOptions communicator = {};  // timeout_ms, backend and algorithm are taken from `comm`
+  CommunicatorOptions communicator = {};  // time-outs, backend and algorithm are taken from `comm`
 };
 
 // This rank's place in a world.  Belongs to one thread; what it gives is as thread safe as it says itself.
@@ -53,5 +53,10 @@ class Membership {
 // Error{failed_precondition} backend mpi where no MPI started the ranks.  A world of one opens no socket,
 // starts no thread and no engine.
 std::unique_ptr<Membership> join(const World& world, const JoinOptions& options);
+
+// Instead of join(): a rank that fails before it, for reasons of its own (a configuration that does not
+// read), tells the others, which would wait for it.  Returns when they have heard, or after
+// `patience_seconds`.
+void tell_world(const World& world, const Error& reason, int64_t patience_seconds) noexcept;
 
 }  // namespace furrow::comm

@@ -2,6 +2,7 @@
 // failing.
 #include "furrow/comm/join.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -10,12 +11,14 @@
 #include <mutex>
 #include <thread>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/log.h"
 #include "furrow/comm/socket.h"
 
 namespace furrow::comm {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // A port that was free a moment ago; the fifteen after it are candidates, too.
@@ -168,10 +171,73 @@ TEST(Join, TwoJobsBesideEachOther) {
   }
 }
 
-TEST(Join, AThrottleIsCheckedBeforeAnybodyWaits) {
-  JoinOptions options = tcp();
-  options.comm.throttle = "fast";
-  EXPECT_THROW(join(world_of(1, 2, 1), options), Error);
+TEST(Join, AThrottleThatIsNoneIsToldToAll) {
+  for (const int odd : {0, 1}) {
+    const auto options = [&](int rank) {
+      JoinOptions made = tcp();
+      if (rank == odd) made.comm.throttle = "fast";
+      return made;
+    };
+    for (const std::string& error :
+         run_ranks(3, options, [](int, Membership&) { ADD_FAILURE() << "joined"; }))
+      EXPECT_THAT(error, AllOf(HasSubstr(fmt::format("rank {} (host ", odd)), HasSubstr("fast")));
+  }
+}
+
+// Ranks that fail before they join, `odd` or all of them: what the others end with.
+std::vector<std::string> fail_early(int odd) {
+  constexpr int kRanks = 3, kPatienceSeconds = 60;
+  std::vector<std::string> errors(kRanks);
+  std::vector<std::jthread> threads;
+  const int port = free_port();
+  for (int rank = 0; rank < kRanks; ++rank) {
+    threads.emplace_back([&, rank] {
+      const World world = world_of(rank, kRanks, port);
+      if (odd < 0 || rank == odd)
+        return tell_world(world, Error(ErrorCode::kDataLoss, "its disk is gone"), kPatienceSeconds);
+      try {
+        join(world, tcp());
+      } catch (const Error& error) {
+        errors[static_cast<size_t>(rank)] = error.what();
+      }
+    });
+  }
+  threads.clear();
+  return errors;
+}
+
+TEST(Join, ARankThatFailsBeforeItJoinsTellsTheOthersWhy) {
+  for (const int odd : {0, 1, 2}) {
+    const int64_t begin_ns = system_clock().monotonic_ns();
+    const auto errors = fail_early(odd);
+    for (int rank = 0; rank < 3; ++rank) {
+      if (rank == odd) continue;
+      EXPECT_THAT(errors[static_cast<size_t>(rank)],
+                  AllOf(HasSubstr(fmt::format("rank {} (host ", odd)), HasSubstr("): its disk is gone")));
+    }
+    EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 20'000'000'000);  // not at a time limit
+  }
+}
+
+TEST(Join, RanksThatAllFailBeforeTheyJoinDoNotWaitForEachOther) {
+  const int64_t begin_ns = system_clock().monotonic_ns();
+  fail_early(-1);
+  EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 20'000'000'000);
+}
+
+TEST(Join, OperationsBeforeTheEndOfTheStartWaitTheTimeOfTheStart) {
+  const auto options = [](int) {
+    JoinOptions made = tcp();
+    made.comm.train_timeout_seconds = 7;
+    return made;
+  };
+  const auto errors = run_ranks(2, options, [](int, Membership& membership) {
+    Communicator& communicator = membership.communicator();
+    EXPECT_EQ(communicator.timeout_ms(), 60'000);
+    communicator.end_start();
+    EXPECT_EQ(communicator.timeout_ms(), 7'000);
+  });
+  EXPECT_THAT(errors, ::testing::Each(""));
 }
 
 TEST(Join, OneRankOpensNoEngine) {

@@ -44,7 +44,7 @@ int64_t operation_clock_ns(const Collective& c) {
 
 int64_t deadline_of(const Communicator& communicator, const Collective& c, int64_t started_ns) {
   return started_ns - stopped_ns() +
-         (c.timeout_ms > 0 ? c.timeout_ms : communicator.options().timeout_ms) * kMillisecond;
+         (c.timeout_ms > 0 ? c.timeout_ms : communicator.timeout_ms()) * kMillisecond;
 }
 
 void fail_operation(Communicator& communicator, const GroupSpec& group, const Envelope& envelope,

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "furrow/base/clock.h"
@@ -74,6 +75,12 @@ void StoreServer::note_way(const Client& client) {
   if (reached_at_.empty()) reached_at_ = address;
 }
 
+bool StoreServer::wait_until_all_came(int64_t deadline_ns) {
+  const std::chrono::steady_clock::time_point deadline{std::chrono::nanoseconds(deadline_ns)};
+  std::unique_lock lock(mutex_);
+  return changed_.wait_until(lock, deadline, [&] { return all_came_; });
+}
+
 void StoreServer::wait_until_left() {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return failed_ || std::find(left_.begin(), left_.end(), false) == left_.end(); });
@@ -96,7 +103,7 @@ void StoreServer::take_refusal() {
   }
   if (!reason) return;
   fail(reason->code(), host_.rank, named(host_, reason->what()));
-  if (!std::exchange(own_came_, true)) ++came_;  // nobody waits for it
+  if (!std::exchange(own_came_, true)) note_came();  // nobody waits for it
 }
 
 // Somebody has yet to hear of the failure, or to hang up after hearing of it; its cause may be past hearing.
@@ -260,7 +267,7 @@ void StoreServer::refuse_second(Client& client, const Member& member, const Memb
   client.connection.flush();
   drop(client);
   if (first == nullptr || over || came_ >= host_.size) return;
-  ++came_;  // it is perhaps the one that is missing
+  note_came();  // it is perhaps the one that is missing
   fail(code, member.rank, why);
 }
 
@@ -274,7 +281,7 @@ void StoreServer::greet_member(Client& client, const Member& member) {
   note_way(client);
   own_came_ = own_came_ || member.rank == host_.rank;
   client.connection.inbox().allow(kLargestStoreMessage);
-  ++came_;
+  note_came();
   if (fits && present == nullptr) by_rank_[static_cast<size_t>(member.rank)] = &client;
   if (failure_) return client.connection.send(*failure_);
   if (const std::string objection = door_objection(member); !objection.empty()) {
@@ -398,6 +405,13 @@ void StoreServer::fail(ErrorCode code, int rank, const std::string& text, const 
   }
   const std::lock_guard lock(mutex_);
   failed_ = Error(code, last ? fmt::format("{}; {}{}", text, kLastProgress, describe(*last)) : text);
+  changed_.notify_all();
+}
+
+void StoreServer::note_came() {
+  if (++came_ < host_.size) return;
+  const std::lock_guard lock(mutex_);
+  all_came_ = true;
   changed_.notify_all();
 }
 

@@ -47,6 +47,9 @@ class StoreServer {
   // Rank 0 fails with `reason` before it has a connection of its own: what everybody hears that has come, and
   // whoever still comes.  Nothing where something failed before.  Any thread.
   void refuse(const Error& reason);
+  // Until every rank has come, were it to say why it fails; false at the deadline (Clock::monotonic_ns).  Any
+  // thread.
+  bool wait_until_all_came(int64_t deadline_ns);
   // Until every rank has said goodbye; throws the failure of one that has not.  Any thread.
   void wait_until_left();
 
@@ -86,6 +89,7 @@ class StoreServer {
   void lose(Client& client);
   void drop(Client& client);
   void fail(ErrorCode code, int rank, const std::string& text, const std::optional<Report>& last = {});
+  void note_came();
   void note_left(int rank);
   void note_way(const Client& client);
   std::string absent() const;
@@ -115,6 +119,7 @@ class StoreServer {
 
   std::mutex mutex_;
   std::condition_variable changed_;
+  bool all_came_ = false;
   std::vector<bool> left_;
   std::optional<Error> failed_, refusal_;
   std::string reached_at_;

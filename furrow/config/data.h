@@ -239,14 +239,17 @@ struct Data {
     constexpr std::string_view kText = "training.dataset=mixture|text";
     v("tokenizer", &Data::tokenizer,
       {.effect = kRecipe,
-       .choices = "char|byte|gpt2|sentencepiece",
+       .choices = "char|byte|gpt2|hf|sentencepiece",
        .only_if = kText,
        .doc = "char: one token per character that occurs in the text; byte: 256 tokens; gpt2: byte pairs; "
+              "hf: byte pairs as Hugging Face's tokenizer.json has them, GPT-2's or Llama 3's; "
               "sentencepiece: the pieces of a model, lines being sentences where it has no token for their "
               "ends."});
     v("tokenizer_path", &Data::tokenizer_path,
-      {.only_if = "data.tokenizer=gpt2|sentencepiece",
-       .doc = "The file of the tokenizer, vocab.bpe (or merges.txt) or tokenizer.model, or its folder."});
+      {.only_if = "data.tokenizer=gpt2|hf|sentencepiece",
+       .doc =
+           "The file of the tokenizer, vocab.bpe (or merges.txt), tokenizer.json or tokenizer.model, or its "
+           "folder."});
     v("document_separator", &Data::document_separator,
       {.effect = kRecipe,
        .only_if = kText,
@@ -259,7 +262,8 @@ struct Data {
        .only_if = kText,
        .doc =
            "What takes the place of the separator: none, it stays what it is, text; end, the token that ends "
-           "a text, <|endoftext|> of gpt2, </s> of sentencepiece; begin_end, also the one that begins it. "
+           "a text, <|endoftext|> of gpt2, </s> of sentencepiece, the eos_token of hf; begin_end, also the "
+           "one that begins it. "
            "Only with document_separator."});
     v("text_files", &Data::text_files,
       {.effect = kRecipe,

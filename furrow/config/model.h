@@ -26,7 +26,13 @@ struct Model {
   int64_t context = 0;
   int64_t vocab_size = 0;
   double dropout = 0;
+  int64_t head_dim = 0;
   double rope_theta = 10000;
+  std::string rope_scaling = "none";
+  double rope_factor = 1;
+  double rope_low_freq_factor = 1;
+  double rope_high_freq_factor = 4;
+  int64_t rope_original_context = 8192;
   double norm_eps = 1e-5;
   bool tie_embeddings = true;
   bool bias = true;
@@ -36,6 +42,7 @@ struct Model {
     chains(v);
     sizes(v);
     details(v);
+    positions(v);
   }
   friend bool operator==(const Model&, const Model&) = default;
 
@@ -96,12 +103,17 @@ struct Model {
       {.effect = kRecipe,
        .min = 1,
        .only_if = "model.name=gpt|llama",
-       .doc = "Attention heads; must divide width."});
+       .doc = "Attention heads; must divide width unless head_dim says how wide each is."});
     v("kv_heads", &Model::kv_heads,
       {.effect = kRecipe,
        .min = 0,
        .only_if = "model.name=llama",
        .doc = "Heads of keys and values, each shared by heads / kv_heads query heads. 0: as many as heads."});
+    v("head_dim", &Model::head_dim,
+      {.effect = kRecipe,
+       .min = 0,
+       .only_if = "model.name=llama",
+       .doc = "Width of each head, an even number. 0: width / heads."});
     v("width", &Model::width,
       {.effect = kRecipe,
        .min = 1,
@@ -139,12 +151,6 @@ struct Model {
        .only_if = "model.name=gpt|rnn|lstm",
        .doc = "Share of activations dropped in training: of gpt embeddings, attention and residual branches, "
               "of rnn and lstm the outputs of all layers but the last, as PyTorch's layers do."});
-    v("rope_theta", &Model::rope_theta,
-      {.effect = kRecipe,
-       .min = 0,
-       .above_min = true,
-       .only_if = "model.name=llama",
-       .doc = "Base of the wavelengths of the rotary positions."});
     v("norm_eps", &Model::norm_eps,
       {.effect = kRecipe,
        .min = 0,
@@ -157,6 +163,46 @@ struct Model {
        .doc = "Use the token embedding as the output head's weight."});
     v("bias", &Model::bias,
       {.effect = kRecipe, .only_if = "model.name=gpt", .doc = "Biases in linear layers and layer norms."});
+  }
+
+  template <class V>
+  static void positions(V& v) {
+    constexpr Effect kRecipe = Effect::kRecipe;
+    v("rope_theta", &Model::rope_theta,
+      {.effect = kRecipe,
+       .min = 0,
+       .above_min = true,
+       .only_if = "model.name=llama",
+       .doc = "Base of the wavelengths of the rotary positions."});
+    v("rope_scaling", &Model::rope_scaling,
+      {.effect = kRecipe,
+       .choices = "none|linear|llama3",
+       .only_if = "model.name=llama",
+       .doc =
+           "Longer wavelengths, for more positions than a model was first trained with. linear: all of them "
+           "rope_factor times; llama3: Llama 3.1's, the long ones alone."});
+    v("rope_factor", &Model::rope_factor,
+      {.effect = kRecipe,
+       .min = 1,
+       .only_if = "model.rope_scaling=linear|llama3",
+       .doc = "How many times longer."});
+    v("rope_low_freq_factor", &Model::rope_low_freq_factor,
+      {.effect = kRecipe,
+       .min = 0,
+       .above_min = true,
+       .only_if = "model.rope_scaling=llama3",
+       .doc = "Wavelengths above rope_original_context / this are rope_factor times longer."});
+    v("rope_high_freq_factor", &Model::rope_high_freq_factor,
+      {.effect = kRecipe,
+       .min = 0,
+       .above_min = true,
+       .only_if = "model.rope_scaling=llama3",
+       .doc = "Those below rope_original_context / this stay; between the two the change is gradual."});
+    v("rope_original_context", &Model::rope_original_context,
+      {.effect = kRecipe,
+       .min = 1,
+       .only_if = "model.rope_scaling=llama3",
+       .doc = "Positions that the model was first trained with."});
   }
 };
 

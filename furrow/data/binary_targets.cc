@@ -14,6 +14,10 @@ namespace {
   throw Error(ErrorCode::kInvalidArgument, "[training] loss = binary tells two classes apart, but " + what);
 }
 
+void to_numbers(std::span<const int64_t> labels, std::span<float> numbers) {
+  std::ranges::transform(labels, numbers.begin(), [](int64_t label) { return static_cast<float>(label); });
+}
+
 // `read` into views whose target is i64, then into those that were asked for.
 template <class Read>
 void read_labels(std::span<const ArrayView> fields, const Read& read) {
@@ -21,8 +25,7 @@ void read_labels(std::span<const ArrayView> fields, const Read& read) {
   std::vector<ArrayView> views(fields.begin(), fields.end());
   views[1] = labels.view();
   read(std::span<const ArrayView>(views));
-  std::ranges::transform(views[1].as<int64_t>(), fields[1].as<float>().begin(),
-                         [](int64_t label) { return static_cast<float>(label); });
+  to_numbers(views[1].as<int64_t>(), fields[1].as<float>());
 }
 
 }  // namespace
@@ -40,6 +43,12 @@ void BinaryTargets::read_at(std::span<const int64_t> indices, std::span<const in
   check_read(*this, indices, fields);
   read_labels(fields,
               [&](std::span<const ArrayView> views) { labelled_->read_at(indices, positions, views); });
+}
+
+void BinaryTargets::read_targets(std::span<const int64_t> indices, const ArrayView& targets) const {
+  Array labels(DType::kI64, {static_cast<int64_t>(indices.size())});
+  labelled_->read_targets(indices, labels.view());
+  to_numbers(labels.view().as<int64_t>(), targets.as<float>());
 }
 
 std::vector<Field> binary_fields(std::vector<Field> fields, int64_t classes) {

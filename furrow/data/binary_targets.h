@@ -25,6 +25,7 @@ class BinaryTargets : public Source {
   void read(std::span<const int64_t> indices, std::span<const ArrayView> fields) const override;
   void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
                std::span<const ArrayView> fields) const override;
+  void read_targets(std::span<const int64_t> indices, const ArrayView& targets) const override;
   std::unique_ptr<Records> records() const override { return labelled_->records(); }
 
  private:

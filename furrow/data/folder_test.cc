@@ -139,7 +139,7 @@ TEST(Folders, ResizeThenCropOrCropARegionAtRandom) {
   options.resize_size = 8;
   options.augmentation.resized_crop = true;
   const Dataset dataset = open_dataset(options);
-  const DecodedImage half = decode_image(sample("rgb.jpg"), [](int64_t, int64_t) { return 2; });
+  const DecodedImage half = decode_image(sample("rgb.jpg"), [](int64_t, int64_t) { return Wanted{2}; });
   const auto middle = preprocess::resize_then_crop(17, 24, 8, 6);
   EXPECT_EQ(inputs_of(*dataset.test), expected_inputs(half, middle, 6, dataset.preprocessing));
   EXPECT_EQ(inputs_of(*dataset.train), inputs_of(*dataset.test)) << "read without a position";
@@ -149,7 +149,8 @@ TEST(Folders, ResizeThenCropOrCropARegionAtRandom) {
     const preprocess::Region region = augmenter.region(position, 17, 24);
     const int shrink = std::min(shrink_to(region.height, 6), shrink_to(region.width, 6));
     whole += shrink == 1;
-    const DecodedImage image = decode_image(sample("rgb.jpg"), [&](int64_t, int64_t) { return shrink; });
+    const DecodedImage image =
+        decode_image(sample("rgb.jpg"), [&](int64_t, int64_t) { return Wanted{shrink}; });
     EXPECT_EQ(inputs_of(*dataset.train, {position}),
               expected_inputs(image, {region, 6, 6}, 6, dataset.preprocessing));
   }

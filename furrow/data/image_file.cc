@@ -6,10 +6,12 @@
 #include <png.h>
 #include <setjmp.h>
 #include <webp/decode.h>
+#include <webp/demux.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -47,6 +49,11 @@ RgbImage image_of(uint64_t height, uint64_t width) {
           std::vector<uint8_t>(height * width * 3)};
 }
 
+// Without the fourth channel.
+void drop_alpha(std::span<const uint8_t> four, uint8_t* rgb) {
+  for (size_t i = 0; i < four.size() / 4; ++i) std::memcpy(rgb + i * 3, four.data() + i * 4, 3);
+}
+
 RgbImage decode_png(std::span<const uint8_t> whole_file) {
   const std::vector<uint8_t> file = without_metadata(whole_file);
   png_image png{};
@@ -65,8 +72,7 @@ RgbImage decode_png(std::span<const uint8_t> whole_file) {
   if (png_image_finish_read(&png, nullptr, to, 0, nullptr) == 0) damaged(png.message);
   // libpng mends what it can and says so; a damaged image is to be known.
   if (PNG_IMAGE_FAILED(png) || png.warning_or_error != 0) damaged(png.message);
-  for (size_t i = 0; i < four.size() / 4; ++i)
-    std::memcpy(image.pixels.data() + i * 3, four.data() + i * 4, 3);
+  drop_alpha(four, image.pixels.data());
   return image;
 }
 
@@ -105,19 +111,66 @@ void to_rgb(std::span<const uint8_t> inks, bool adobe, uint8_t* rgb) {
 
 // What a file is decoded to, besides its pixels.
 struct JpegSize {
-  const ChooseShrink& choose;
-  int shrink = 1;
+  const ChooseWanted& choose;
+  Wanted wanted = {};
   bool too_large = false;
 };
 
+bool is_inside(const preprocess::Region& region, int64_t height, int64_t width) {
+  return region.top >= 0 && region.left >= 0 && region.height > 0 && region.width > 0 &&
+         region.height <= height - region.top && region.width <= width - region.left;
+}
+
 // Blocks of 8 x 8 become 4 x 4, 2 x 2 or 1.  A progressive file is held whole, whatever it is scaled to.
-void choose_size(jpeg_decompress_struct* jpeg, JpegSize* size) {
-  if (size->choose) size->shrink = size->choose(jpeg->image_height, jpeg->image_width);
+// False: the region lies elsewhere.
+bool choose_size(jpeg_decompress_struct* jpeg, JpegSize* size) {
+  if (size->choose) size->wanted = size->choose(jpeg->image_height, jpeg->image_width);
   jpeg->scale_num = 1;
-  jpeg->scale_denom = static_cast<unsigned>(size->shrink);
+  jpeg->scale_denom = static_cast<unsigned>(size->wanted.shrink);
   jpeg_calc_output_dimensions(jpeg);
   size->too_large = jpeg_has_multiple_scans(jpeg) ? too_many(jpeg->image_height, jpeg->image_width)
                                                   : too_many(jpeg->output_height, jpeg->output_width);
+  preprocess::Region& region = size->wanted.region;
+  if (region == preprocess::Region{}) region = {0, 0, jpeg->output_height, jpeg->output_width};
+  return is_inside(region, jpeg->output_height, jpeg->output_width);
+}
+
+// Goes to the first row of the region.  Returns the column where rows begin from here on: blocks beside the
+// region are not transformed, but for those that the colours at its edges are interpolated with.  Of what
+// four pixels share a colour, libjpeg-turbo knows no part.
+JDIMENSION go_to(jpeg_decompress_struct* jpeg, const preprocess::Region& region) {
+  constexpr int64_t kBeside = 2;
+  if (jpeg->max_h_samp_factor > 2 || jpeg->max_v_samp_factor > 2) return 0;
+  const int64_t begin = std::max<int64_t>(0, region.left - kBeside);
+  const int64_t end = std::min<int64_t>(jpeg->output_width, region.left + region.width + kBeside);
+  auto left = static_cast<JDIMENSION>(begin), width = static_cast<JDIMENSION>(end - begin);
+  if (width < jpeg->output_width) jpeg_crop_scanline(jpeg, &left, &width);
+  if (region.top > 0) jpeg_skip_scanlines(jpeg, static_cast<JDIMENSION>(region.top));
+  return left;
+}
+
+// The rows of the region.
+void read_rows(jpeg_decompress_struct* jpeg, const preprocess::Region& region, bool four_inks,
+               uint8_t* pixels) {
+  const JDIMENSION left = go_to(jpeg, region);
+  const size_t width = jpeg->output_width, before = static_cast<size_t>(region.left) - left;
+  const size_t channels = four_inks ? 4 : 3, wanted = static_cast<size_t>(region.width);
+  JSAMPROW line = nullptr;  // the library's, gone with it
+  const auto top = static_cast<JDIMENSION>(region.top);
+  if (four_inks || wanted < width || jpeg->output_scanline < top) {
+    line = jpeg->mem->alloc_sarray(reinterpret_cast<j_common_ptr>(jpeg), JPOOL_IMAGE,
+                                   static_cast<JDIMENSION>(width * channels), 1)[0];
+  }
+  while (jpeg->output_scanline < top) jpeg_read_scanlines(jpeg, &line, 1);
+  for (int64_t row = 0; row < region.height; ++row, pixels += wanted * 3) {
+    JSAMPROW to = line != nullptr ? line : pixels;
+    jpeg_read_scanlines(jpeg, &to, 1);
+    if (four_inks) {
+      to_rgb({line + before * 4, wanted * 4}, jpeg->saw_Adobe_marker != FALSE, pixels);
+    } else if (line != nullptr) {
+      std::memcpy(pixels, line + before * 3, wanted * 3);
+    }
+  }
 }
 
 // Between setjmp and the end of this function there is nothing with a destructor.  False: errors->message.
@@ -131,28 +184,23 @@ bool read_jpeg(jpeg_decompress_struct* jpeg, JpegErrors* errors, std::span<const
   const bool four_inks = jpeg->jpeg_color_space == JCS_CMYK || jpeg->jpeg_color_space == JCS_YCCK;
   jpeg->out_color_space = four_inks ? JCS_CMYK : JCS_RGB;
   jpeg->dct_method = JDCT_ISLOW;  // the same bits on every machine
-  choose_size(jpeg, size);
+  const bool inside = choose_size(jpeg, size);
   if (size->too_large) return true;
-  *image = image_of(jpeg->output_height, jpeg->output_width);
+  FURROW_CHECK(inside, "a region outside of the image");
+  const preprocess::Region& region = size->wanted.region;
+  *image = image_of(static_cast<uint64_t>(region.height), static_cast<uint64_t>(region.width));
   jpeg_start_decompress(jpeg);
-  const size_t stride = size_t{jpeg->output_width} * 3;
-  JSAMPROW inks = nullptr;  // the library's, gone with it
-  if (four_inks) {
-    inks = jpeg->mem->alloc_sarray(reinterpret_cast<j_common_ptr>(jpeg), JPOOL_IMAGE, jpeg->output_width * 4,
-                                   1)[0];
-  }
-  while (jpeg->output_scanline < jpeg->output_height) {
-    uint8_t* const pixels = image->pixels.data() + jpeg->output_scanline * stride;
-    JSAMPROW row = four_inks ? inks : pixels;
-    jpeg_read_scanlines(jpeg, &row, 1);
-    if (four_inks) to_rgb({inks, size_t{jpeg->output_width} * 4}, jpeg->saw_Adobe_marker != FALSE, pixels);
-  }
+  read_rows(jpeg, region, four_inks, image->pixels.data());
   errors->all_pixels = true;  // of several scans all were read before the first row
-  jpeg_finish_decompress(jpeg);
+  if (jpeg->output_scanline == jpeg->output_height) {
+    jpeg_finish_decompress(jpeg);
+  } else {
+    jpeg_abort_decompress(jpeg);
+  }
   return true;
 }
 
-DecodedImage decode_jpeg(std::span<const uint8_t> file, const ChooseShrink& choose) {
+DecodedImage decode_jpeg(std::span<const uint8_t> file, const ChooseWanted& choose) {
   jpeg_decompress_struct jpeg{};
   JpegErrors errors{};
   jpeg.err = jpeg_std_error(&errors.manager);
@@ -165,20 +213,38 @@ DecodedImage decode_jpeg(std::span<const uint8_t> file, const ChooseShrink& choo
   jpeg_destroy_decompress(&jpeg);
   if (!done) damaged(errors.message);
   if (size.too_large) refuse_size(height, width);
-  image.shrink = size.shrink;
+  image.shrink = size.wanted.shrink;
+  image.region = size.wanted.region;
   return image;
+}
+
+// Of an animation its first picture, black where that leaves the whole free.  The others are not decoded.
+void decode_first(std::span<const uint8_t> file, RgbImage* image) {
+  WebPAnimDecoderOptions options;
+  if (WebPAnimDecoderOptionsInit(&options) == 0) throw Error(ErrorCode::kInternal, "another libwebpdemux");
+  options.color_mode = MODE_RGBA;
+  const WebPData data{file.data(), file.size()};
+  const std::unique_ptr<WebPAnimDecoder, decltype(&WebPAnimDecoderDelete)> decoder(
+      WebPAnimDecoderNew(&data, &options), &WebPAnimDecoderDelete);
+  WebPAnimInfo info{};
+  if (!decoder || WebPAnimDecoderGetInfo(decoder.get(), &info) == 0 || info.canvas_width != image->width ||
+      info.canvas_height != image->height)
+    damaged("it does not divide into the pictures of an animated WebP");
+  uint8_t* pixels = nullptr;
+  int time = 0;
+  if (WebPAnimDecoderGetNext(decoder.get(), &pixels, &time) == 0)
+    damaged("its first picture does not decode as WebP");
+  drop_alpha({pixels, image->pixels.size() / 3 * 4}, image->pixels.data());
 }
 
 RgbImage decode_webp(std::span<const uint8_t> file) {
   WebPBitstreamFeatures features{};
   if (WebPGetFeatures(file.data(), file.size(), &features) != VP8_STATUS_OK) damaged("no WebP header");
-  if (features.has_animation != 0) {
-    throw Error(
-        ErrorCode::kInvalidArgument,
-        "the WebP file is an animation, and single pictures are read: save one of its pictures alone, "
-        "or take it out of the folder");
-  }
   RgbImage image = image_of(static_cast<uint64_t>(features.height), static_cast<uint64_t>(features.width));
+  if (features.has_animation != 0) {
+    decode_first(file, &image);
+    return image;
+  }
   if (WebPDecodeRGBInto(file.data(), file.size(), image.pixels.data(), image.pixels.size(),
                         features.width * 3) == nullptr) {
     damaged("it does not decode as WebP");
@@ -192,13 +258,14 @@ bool starts_with(std::span<const uint8_t> file, std::string_view magic) {
 
 }  // namespace
 
-DecodedImage decode_image(std::span<const uint8_t> file, const ChooseShrink& choose) {
+DecodedImage decode_image(std::span<const uint8_t> file, const ChooseWanted& choose) {
   if (starts_with(file, "\xff\xd8\xff")) return decode_jpeg(file, choose);
   const bool webp =
       starts_with(file, "RIFF") && file.size() >= 12 && std::memcmp(file.data() + 8, "WEBP", 4) == 0;
   if (!webp && !starts_with(file, "\x89PNG\r\n\x1a\n"))
     throw Error(ErrorCode::kDataLoss, "this is no PNG, JPEG or WebP image");
   DecodedImage image{webp ? decode_webp(file) : decode_png(file)};
+  image.region = {0, 0, image.pixels.height, image.pixels.width};
   if (choose) choose(image.pixels.height, image.pixels.width);
   return image;
 }

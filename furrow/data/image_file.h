@@ -10,20 +10,29 @@
 
 namespace furrow::data {
 
-// Is told the sides of the whole image, and says by how much they may be divided: 1, 2, 4 or 8.
-using ChooseShrink = std::function<int(int64_t height, int64_t width)>;
+// What of an image is wanted.
+struct Wanted {
+  int shrink = 1;                  // by how much its sides may be divided: 1, 2, 4 or 8
+  preprocess::Region region = {};  // of what that gives, the part that is looked at; empty: all
+};
+// Is told the sides of the whole image.
+using ChooseWanted = std::function<Wanted(int64_t height, int64_t width)>;
 
 struct DecodedImage {
-  preprocess::RgbImage pixels;  // sides divided by `shrink`, rounded up
-  int shrink = 1;               // above 1 of a JPEG alone, whose blocks give smaller ones for less work
+  preprocess::RgbImage pixels;
+  // Above 1 of a JPEG alone, whose blocks give smaller ones for less work: sides are divided, rounded up.
+  int shrink = 1;
+  // Where the pixels lie in an image of such sides: everywhere but of a JPEG, of which no more is decoded.
+  preprocess::Region region = {};
 };
 
 // The kind is told by the first bytes.  Pixels are the numbers that the file stores: no colour profile, gamma
 // or orientation is applied.  Grey becomes three equal channels, transparency is dropped (what is transparent
-// keeps its colour), 16 bits become the nearest 8.  Error{data_loss}: none of the three, damaged, cut short;
-// Error{invalid_argument}: an animated WebP, or it would decode to more than 2^26 pixels (nothing is
-// allocated for what a header merely claims beyond that).  Thread safe.
-DecodedImage decode_image(std::span<const uint8_t> file, const ChooseShrink& choose);
+// keeps its colour), 16 bits become the nearest 8, an animated WebP its first picture.  Error{data_loss}:
+// none of the three, damaged, cut short; Error{invalid_argument}: it would decode to more than 2^26 pixels
+// (nothing is allocated for what a header merely claims beyond that).  Of a JPEG damage behind the wanted
+// rows goes unseen.  REQUIRES: a wanted region inside of the image.  Thread safe.
+DecodedImage decode_image(std::span<const uint8_t> file, const ChooseWanted& choose);
 preprocess::RgbImage decode_image(std::span<const uint8_t> file);  // whole
 
 // The largest divisor that leaves `wanted` pixels of `length`.

@@ -3,13 +3,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <jpeglib.h>  // needs <cstdio> before it
 #include <zlib.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/rng.h"
 #include "furrow/data/test_images.h"
 
 namespace furrow::data {
@@ -171,15 +175,24 @@ TEST(ImageFile, WhatFollowsTheLastPixelOfAJpegIsNotLookedAt) {
   }
 }
 
-TEST(ImageFile, AnAnimationIsRefusedAsOne) {
+TEST(ImageFile, AnAnimationIsItsFirstPicture) {
+  const ByteVector file = sample("moving.webp");
+  EXPECT_EQ(decode_image(file).pixels, decode_image(sample("rgb.png")).pixels);
+  for (const size_t length : {file.size() - 1, file.size() - 200, size_t{60}}) {
+    const Error cut = error_of([&] { decode_image(std::span(file).first(length)); });
+    EXPECT_EQ(cut.code(), ErrorCode::kDataLoss) << length;
+  }
+}
+
+TEST(ImageFile, AnAnimationWithoutPicturesIsRefused) {
   ByteVector webp = testing::bytes_of("RIFF");
   const ByteVector body = {'W', 'E', 'B', 'P', 'V', 'P', '8', 'X', 10, 0, 0,
                            0,   2,   0,   0,   0,   23,  0,   0,   16, 0, 0};
   webp.insert(webp.end(), {static_cast<uint8_t>(body.size()), 0, 0, 0});
   webp.insert(webp.end(), body.begin(), body.end());
   const Error error = error_of([&] { decode_image(webp); });
-  EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-  EXPECT_THAT(error.what(), HasSubstr("an animation"));
+  EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
+  EXPECT_THAT(error.what(), HasSubstr("pictures of an animated WebP"));
 }
 
 // Blocks of a JPEG become smaller ones: what the averages of its pixels are.
@@ -190,7 +203,7 @@ TEST(ImageFile, AShrunkJpegIsThePictureInSmall) {
     const DecodedImage small = decode_image(sample("rgb.jpg"), [&](int64_t height, int64_t width) {
       asked_height = height;
       asked_width = width;
-      return shrink;
+      return Wanted{shrink};
     });
     EXPECT_EQ(asked_height, 17);
     EXPECT_EQ(asked_width, 24);
@@ -211,10 +224,113 @@ TEST(ImageFile, AShrunkJpegIsThePictureInSmall) {
     }
     EXPECT_LE(error, 6 * count) << shrink;
   }
-  EXPECT_EQ(decode_image(sample("rgb.png"), [](int64_t, int64_t) { return 8; }).shrink, 1);
+  EXPECT_EQ(decode_image(sample("rgb.png"), [](int64_t, int64_t) { return Wanted{8}; }).shrink, 1);
   EXPECT_EQ(shrink_to(447, 224), 1);
   EXPECT_EQ(shrink_to(448, 224), 2);
   EXPECT_EQ(shrink_to(1 << 20, 1), 8);
+}
+
+// A picture of noise, so that every colour differs from its neighbours.
+struct JpegKind {
+  int across = 1, down = 1;  // pixels that share a colour
+  bool progressive = false, grey = false, inks = false;
+  unsigned restart = 0;
+};
+
+ByteVector noise_jpeg(int height, int width, const JpegKind& kind) {
+  jpeg_compress_struct jpeg{};
+  jpeg_error_mgr errors;
+  jpeg.err = jpeg_std_error(&errors);
+  jpeg_create_compress(&jpeg);
+  unsigned char* out = nullptr;
+  unsigned long bytes = 0;
+  jpeg_mem_dest(&jpeg, &out, &bytes);
+  jpeg.image_height = static_cast<JDIMENSION>(height);
+  jpeg.image_width = static_cast<JDIMENSION>(width);
+  jpeg.input_components = kind.grey ? 1 : kind.inks ? 4 : 3;
+  jpeg.in_color_space = kind.grey ? JCS_GRAYSCALE : kind.inks ? JCS_CMYK : JCS_RGB;
+  jpeg_set_defaults(&jpeg);
+  jpeg.comp_info[0].h_samp_factor = kind.across;
+  jpeg.comp_info[0].v_samp_factor = kind.down;
+  if (kind.progressive) jpeg_simple_progression(&jpeg);
+  jpeg.restart_interval = kind.restart;
+  jpeg_start_compress(&jpeg, TRUE);
+  ByteVector row(static_cast<size_t>(width * jpeg.input_components));
+  const Philox noise(1, RandomPurpose::kAugment, "noise");
+  for (int y = 0; y < height; ++y) {
+    for (size_t x = 0; x < row.size(); ++x)
+      row[x] = static_cast<uint8_t>(noise.block(0, static_cast<uint64_t>(y), static_cast<uint32_t>(x))[0]);
+    JSAMPROW line = row.data();
+    jpeg_write_scanlines(&jpeg, &line, 1);
+  }
+  jpeg_finish_compress(&jpeg);
+  jpeg_destroy_compress(&jpeg);
+  const ByteVector file(out, out + bytes);
+  std::free(out);
+  return file;
+}
+
+ByteVector part_of(const preprocess::RgbImage& image, const preprocess::Region& region) {
+  ByteVector part;
+  for (int64_t y = region.top; y < region.top + region.height; ++y) {
+    const auto from = image.pixels.begin() + (y * image.width + region.left) * 3;
+    part.insert(part.end(), from, from + region.width * 3);
+  }
+  return part;
+}
+
+// However colours are sampled and stored, a part is what the whole has there.
+TEST(ImageFile, APartOfAJpegHasThePixelsOfTheWhole) {
+  const JpegKind kinds[] = {{1, 1},
+                            {2, 1},
+                            {1, 2},
+                            {2, 2},
+                            {4, 1},
+                            {4, 2},
+                            {2, 2, true},
+                            {1, 1, false, true},
+                            {2, 2, false, false, true},
+                            {2, 2, false, false, false, 3}};
+  const Philox random(2, RandomPurpose::kAugment, "regions");
+  uint64_t draws = 0;
+  for (size_t k = 0; k < 4 * std::size(kinds); ++k) {
+    const JpegKind& kind = kinds[k / 4];
+    const ByteVector file = noise_jpeg(83, std::array{97, 98, 99, 112}[k % 4], kind);
+    for (const int shrink : {1, 2, 4, 8}) {
+      const auto whole = decode_image(file, [&](int64_t, int64_t) { return Wanted{shrink}; }).pixels;
+      for (int i = 0; i < 40; ++i) {
+        const PhiloxBlock words = random.block(0, draws++, 0);
+        preprocess::Region region;
+        region.top = words[0] % whole.height;
+        region.left = words[1] % whole.width;
+        region.height = 1 + words[2] % (whole.height - region.top);
+        region.width = 1 + words[3] % (whole.width - region.left);
+        if (i < 24) {  // narrow, at the edges above all
+          region.width = 1 + i % 2;
+          region.left = i < 6 ? i : whole.width - region.width - (i - 6);
+          region.left = std::clamp<int64_t>(region.left, 0, whole.width - region.width);
+        }
+        const DecodedImage part =
+            decode_image(file, [&](int64_t, int64_t) { return Wanted{shrink, region}; });
+        EXPECT_EQ(part.region, region);
+        ASSERT_TRUE(part.pixels.pixels == part_of(whole, region))
+            << kind.across << " x " << kind.down << ", " << whole.width << " wide, 1/" << shrink << ", rows "
+            << region.top << " + " << region.height << ", columns " << region.left << " + " << region.width;
+      }
+    }
+  }
+}
+
+TEST(ImageFile, DamageBehindThePartOfAJpegGoesUnseen) {
+  const ByteVector whole = noise_jpeg(160, 160, {2, 2});
+  const auto cut = std::span(whole).first(whole.size() / 2);
+  const auto part = [](int64_t top) {
+    return [top](int64_t, int64_t) { return Wanted{1, {top, 30, 20, 40}}; };
+  };
+  EXPECT_EQ(decode_image(cut, part(10)).pixels.pixels, decode_image(whole, part(10)).pixels.pixels);
+  for (const int64_t top : {70, 140})
+    EXPECT_EQ(error_of([&] { decode_image(cut, part(top)); }).code(), ErrorCode::kDataLoss) << top;
+  EXPECT_EQ(error_of([&] { decode_image(cut); }).code(), ErrorCode::kDataLoss);
 }
 
 TEST(ImageFile, TooManyPixelsAreNoDamage) {
@@ -228,7 +344,7 @@ TEST(ImageFile, TooManyPixelsAreNoDamage) {
   EXPECT_THAT(error.what(), HasSubstr("16384 x 16384 pixels"));
   EXPECT_THAT(error.what(), HasSubstr("scale it down"));
   // An eighth of the sides are few: the file is read, and found to be cut short.
-  EXPECT_EQ(error_of([&] { decode_image(file, [](int64_t, int64_t) { return 8; }); }).code(),
+  EXPECT_EQ(error_of([&] { decode_image(file, [](int64_t, int64_t) { return Wanted{8}; }); }).code(),
             ErrorCode::kDataLoss);
 }
 

@@ -125,13 +125,16 @@ void PictureCutter::read(std::span<const uint8_t> file, std::span<uint8_t> pixel
     height = image_height;
     width = image_width;
     scaling = scaling_of(height, width);
-    if (sizes_.earlier) return 1;
-    return std::min(shrink_to(scaling.region.height, scaling.height),
-                    shrink_to(scaling.region.width, scaling.width));
+    if (sizes_.earlier) return Wanted{};
+    const int shrink = std::min(shrink_to(scaling.region.height, scaling.height),
+                                shrink_to(scaling.region.width, scaling.width));
+    return Wanted{shrink, preprocess::shrunk(scaling, height, width, shrink).region};
   };
   const DecodedImage image = decode_image(file, choose);
-  preprocess::resize(image.pixels, preprocess::shrunk(scaling, height, width, image.shrink), sizes_.crop,
-                     pixels);
+  scaling = preprocess::shrunk(scaling, height, width, image.shrink);
+  scaling.region.top -= image.region.top;
+  scaling.region.left -= image.region.left;
+  preprocess::resize(image.pixels, scaling, sizes_.crop, pixels);
 }
 
 void PictureCutter::cut(std::span<const uint8_t> file, std::span<uint8_t> pixels) const {

@@ -165,6 +165,11 @@ void ImageSource::read_at(std::span<const int64_t> indices, std::span<const int6
   }
 }
 
+void ImageSource::read_targets(std::span<const int64_t> indices, const ArrayView& targets) const {
+  std::ranges::transform(indices, targets.as<int64_t>().begin(),
+                         [this](int64_t index) { return images_->label(image_of(index)); });
+}
+
 class ImageSource::PixelRecords : public Records {
  public:
   explicit PixelRecords(const ImageSource& source)

@@ -35,6 +35,10 @@ class ImageStore {
                          std::span<uint8_t> scratch) const {
     return fetch(index, scratch);
   }
+  virtual int64_t label(size_t index) const {
+    std::vector<uint8_t> scratch(image_bytes() + sizeof(int32_t));
+    return fetch(index, scratch).label;
+  }
   // The files that it decodes, where a pack is to keep those instead of pixels; else null.
   virtual const ImageFiles* files() const { return nullptr; }
   // A hint that fetch(index) comes soon.
@@ -47,6 +51,7 @@ class ImageStore {
 class LabelledStore : public ImageStore {
  public:
   virtual std::span<const int32_t> labels() const = 0;
+  int64_t label(size_t index) const override { return labels()[index]; }
   virtual const std::string& label_file() const = 0;  // for messages
 };
 
@@ -131,6 +136,7 @@ class ImageSource : public Source {
   }
   void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
                std::span<const ArrayView> fields) const override;
+  void read_targets(std::span<const int64_t> indices, const ArrayView& targets) const override;
   std::unique_ptr<Records> records() const override;  // pixels as they are, or files; labels
 
  private:

@@ -169,7 +169,9 @@ class FolderImages : public LabelledStore, private ImageFiles {
   const ImageFiles* files() const override { return decoded_ ? this : nullptr; }
 
   Image fetch(size_t index, std::span<uint8_t> scratch) const override {
-    return read(index, scratch, [this](auto file, auto pixels) { cutter_.cut(file, pixels); });
+    const Image image = read(index, scratch, [this](auto file, auto pixels) { cutter_.cut(file, pixels); });
+    if (decoded_) decoded_[index].store(true, std::memory_order_relaxed);  // all of it, unlike regions
+    return image;
   }
 
   Image fetch_at(size_t index, int64_t position, const preprocess::ImageAugmenter& augmenter,
@@ -187,7 +189,6 @@ class FolderImages : public LabelledStore, private ImageFiles {
     } catch (const Error& error) {
       throw error.with_context(listing_.files[index].string());
     }
-    if (decoded_) decoded_[index].store(true, std::memory_order_relaxed);
     return {pixels, listing_.labels[index]};
   }
 

@@ -15,6 +15,7 @@
 #include "furrow/data/source_kinds.h"
 #include "furrow/data/split.h"
 #include "furrow/data/text_reader.h"
+#include "furrow/data/tokenizer_json.h"
 #include "furrow/data/vocabulary_file.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
 #include "furrow/preprocess/sentencepiece_tokenizer.h"
@@ -89,6 +90,12 @@ std::unique_ptr<Tokenizer> load_sentencepiece(const DatasetOptions& options, Fil
   });
 }
 
+std::unique_ptr<Tokenizer> load_hf(const DatasetOptions& options, Files) {
+  return from_file(options, "tokenizer.json", [](std::string_view json, const fs::path& path) {
+    return open_tokenizer_json(json, path);
+  });
+}
+
 // The tokenizers of [data] tokenizer; their saved form is loaded through preprocess::load.
 struct TokenizerKind {
   std::string_view name;
@@ -98,6 +105,7 @@ struct TokenizerKind {
 constexpr TokenizerKind kTokenizers[] = {{"byte", &fit_bytes, false},
                                          {"char", &fit_chars, false},
                                          {"gpt2", &load_gpt2, true},
+                                         {"hf", &load_hf, true},
                                          {"sentencepiece", &load_sentencepiece, true}};
 
 std::unique_ptr<Tokenizer> make_tokenizer(const DatasetOptions& options, Files files) {

@@ -78,7 +78,15 @@ PackWork::PackWork(const std::string& folder, const std::string& fingerprint)
   lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ < 0) throw errno_error(errno, "write", path);
   if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    const int reason = errno;
     ::close(lock_);
+    if (reason != EWOULDBLOCK) {
+      const Error error = errno_error(reason, "lock", path);
+      throw Error(error.code(),
+                  fmt::format("{}: nothing would keep out another process that writes the pack: "
+                              "name an --out on a local disk, and move the pack when it is done",
+                              error.what()));
+    }
     throw Error(ErrorCode::kUnavailable,
                 fmt::format("another process is writing {}: wait until it has ended, or name another --out",
                             working_));

@@ -55,6 +55,9 @@ class ParallelSource : public Source {
   }
   void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
                std::span<const ArrayView> fields) const override;
+  void read_targets(std::span<const int64_t> indices, const ArrayView& targets) const override {
+    source_->read_targets(indices, targets);
+  }
   std::unique_ptr<Records> records() const override { return source_->records(); }
 
  private:

@@ -9,6 +9,19 @@ namespace furrow::data {
 
 std::unique_ptr<Records> Source::records() const { return std::make_unique<SampleRecords>(*this); }
 
+void Source::read_targets(std::span<const int64_t> indices, const ArrayView& targets) const {
+  std::vector<Array> arrays;
+  std::vector<ArrayView> views;
+  for (const Field& field : fields()) {
+    Shape shape = field.shape;
+    shape.insert(shape.begin(), static_cast<int64_t>(indices.size()));
+    arrays.emplace_back(field.dtype, shape);
+    views.push_back(arrays.back().view());
+  }
+  views[1] = targets;
+  read(indices, views);
+}
+
 size_t sample_bytes(const Field& field) {
   return static_cast<size_t>(num_elements(field.shape)) * dtype_size(field.dtype);
 }

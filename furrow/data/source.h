@@ -42,6 +42,8 @@ class Source {
                        std::span<const ArrayView> fields) const {
     read(indices, fields);
   }
+  // Field 1 alone; a source that need not read inputs for it says so.
+  virtual void read_targets(std::span<const int64_t> indices, const ArrayView& targets) const;
   // What a pack stores of this source (records.h); it must not outlive the source.
   virtual std::unique_ptr<Records> records() const;
 };

@@ -11,6 +11,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
 #include "furrow/data/dataset.h"
+#include "furrow/data/opening.h"
 #include "furrow/data/parallel_source.h"
 #include "furrow/data/table.h"
 
@@ -53,8 +54,7 @@ class Passes {
 
  private:
   void advance(int64_t rows) {
-    if (opening_.cancel != nullptr && opening_.cancel->cancelled())
-      throw Error(ErrorCode::kCancelled, "interrupted while the table was fitted");
+    check_cancelled(opening_, "the table was fitted", opening_.spool);
     const std::lock_guard lock(mutex_);
     done_ += static_cast<double>(rows);
     if (!opening_.progress) return;

@@ -348,5 +348,19 @@ TEST(Architectures, EveryRowDescribesAModelThatIsValid) {
   }
 }
 
+// PyTorch's nn.LSTM(num_layers, dropout): behind every layer but the last.
+TEST(Recurrent, DropsBehindAllLayersButTheLast) {
+  for (const std::string name : {"lstm", "rnn"}) {
+    config::Model model;
+    model.name = name;
+    model.layers = 3;
+    model.dropout = 0.25;
+    const plan::ModelSpec spec = describe(model, {{DType::kI64, {-1, 16}}, 27});
+    EXPECT_EQ(plan::attribute<double>(spec.units[1], "dropout"), 0.25) << name;
+    EXPECT_EQ(plan::attribute<double>(spec.units[2], "dropout"), 0.25) << name;
+    EXPECT_EQ(plan::attribute<double>(spec.units[3], "dropout"), 0) << name;
+  }
+}
+
 }  // namespace
 }  // namespace furrow::models

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "furrow/models/llama_sizes.h"
 #include "furrow/models/sized_operations.h"
 #include "furrow/plan/call_bytes.h"
 #include "furrow/plan/tensor_cut.h"
@@ -38,14 +39,15 @@ Tensor gpt_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
 
 // nn/llama.cc
 Tensor llama_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
-  const int64_t width = size_of(unit, "width"), heads = size_of(unit, "heads"), ffn = size_of(unit, "ffn");
-  const int64_t keys = width / heads * size_of(unit, "kv_heads");
-  const Tensor qkv = ops->side_by_side(ops->norm(input, width, 1), width,
-                                       {ops->layer("q_proj.weight", width), ops->layer("k_proj.weight", keys),
-                                        ops->layer("v_proj.weight", keys)});
-  const Tensor mixed = ops->attention(qkv, width + 2 * keys, heads, width);
+  const LlamaSizes sizes = llama_sizes(unit);
+  const int64_t width = sizes.width, ffn = sizes.ffn, queries = sizes.query_width(), keys = sizes.kv_width();
+  const Tensor qkv =
+      ops->side_by_side(ops->norm(input, width, 1), width,
+                        {ops->layer("q_proj.weight", queries), ops->layer("k_proj.weight", keys),
+                         ops->layer("v_proj.weight", keys)});
+  const Tensor mixed = ops->attention(qkv, queries + 2 * keys, sizes.heads, queries);
   const Tensor middle = ops->add(
-      input, ops->linear(mixed, width, ops->layer("o_proj.weight", width, SizedCut::kRows)), width, false);
+      input, ops->linear(mixed, queries, ops->layer("o_proj.weight", width, SizedCut::kRows)), width, false);
   const Tensor gate_up =
       ops->side_by_side(ops->norm(middle, width, 1), width,
                         {ops->layer("gate_proj.weight", ffn), ops->layer("up_proj.weight", ffn)});

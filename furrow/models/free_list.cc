@@ -48,18 +48,29 @@ constexpr AttributeForm kLmHead[] = {{"vocab", Type::kInteger, "classes"},
                                      {"tied_to", Type::kText, ""}};
 constexpr AttributeForm kEmbedding[] = {
     {"vocab", Type::kInteger, "classes"}, {"width", Type::kInteger}, {"std", Type::kReal, "0.02"}};
-constexpr AttributeForm kLlamaBlock[] = {
-    {"width", Type::kInteger, "@last"},   {"heads", Type::kInteger},
-    {"kv_heads", Type::kInteger},         {"ffn", Type::kInteger},
-    {"layers", Type::kInteger, "@count"}, {"rope_theta", Type::kReal, "10000"},
-    {"eps", Type::kReal, "1e-5"}};
+constexpr AttributeForm kLlamaBlock[] = {{"width", Type::kInteger, "@last"},
+                                         {"heads", Type::kInteger},
+                                         {"kv_heads", Type::kInteger},
+                                         {"ffn", Type::kInteger},
+                                         {"layers", Type::kInteger, "@count"},
+                                         {"head_dim", Type::kInteger, "0"},
+                                         {"rope_theta", Type::kReal, "10000"},
+                                         {"rope_scaling", Type::kText, "none"},
+                                         {"rope_factor", Type::kReal, "1"},
+                                         {"rope_low_freq_factor", Type::kReal, "1"},
+                                         {"rope_high_freq_factor", Type::kReal, "4"},
+                                         {"rope_original_context", Type::kInteger, "8192"},
+                                         {"eps", Type::kReal, "1e-5"}};
 constexpr AttributeForm kLlamaHead[] = {{"vocab", Type::kInteger, "classes"},
                                         {"width", Type::kInteger, "@last"},
                                         {"eps", Type::kReal, "1e-5"},
                                         {"tied_to", Type::kText, ""}};
-constexpr AttributeForm kRnn[] = {
-    {"in", Type::kInteger, "@last"}, {"hidden", Type::kInteger}, {"out", Type::kInteger}};
-constexpr AttributeForm kLstm[] = {{"in", Type::kInteger, "@last"}, {"hidden", Type::kInteger}};
+constexpr AttributeForm kRnn[] = {{"in", Type::kInteger, "@last"},
+                                  {"hidden", Type::kInteger},
+                                  {"out", Type::kInteger},
+                                  {"dropout", Type::kReal, "0"}};
+constexpr AttributeForm kLstm[] = {
+    {"in", Type::kInteger, "@last"}, {"hidden", Type::kInteger}, {"dropout", Type::kReal, "0"}};
 constexpr AttributeForm kDelay[] = {{"forward_ms", Type::kReal},
                                     {"backward_input_ms", Type::kReal, "0"},
                                     {"backward_weight_ms", Type::kReal, "0"},
@@ -83,6 +94,20 @@ constexpr AttributeForm kPoolLinear[] = {{"channels", Type::kInteger, "@channels
 
 constexpr AttributeForm kLatent[] = {{"width", Type::kInteger}};
 
+constexpr AttributeForm kConvLayer[] = {{"in_channels", Type::kInteger, "@channels"},
+                                        {"out_channels", Type::kInteger},
+                                        {"kernel", Type::kInteger},
+                                        {"stride", Type::kInteger, "1"},
+                                        {"padding", Type::kInteger, "0"},
+                                        {"bias", Type::kFlag, "true"},
+                                        {"activation", Type::kText, "none"}};
+constexpr AttributeForm kActivation[] = {{"activation", Type::kText}, {"slope", Type::kReal, "0.01"}};
+constexpr AttributeForm kDropout[] = {{"p", Type::kReal, "0.5"}};
+constexpr AttributeForm kPool[] = {
+    {"kernel", Type::kInteger}, {"stride", Type::kInteger, "0"}, {"padding", Type::kInteger, "0"}};
+constexpr AttributeForm kLayerNorm[] = {{"eps", Type::kReal, "1e-5"}, {"bias", Type::kFlag, "true"}};
+constexpr AttributeForm kGroupNorm[] = {{"groups", Type::kInteger}, {"eps", Type::kReal, "1e-5"}};
+
 constexpr KindForm kForms[] = {
     {"conv_relu_pool", kConv},
     {"linear", kLinear},
@@ -99,6 +124,14 @@ constexpr KindForm kForms[] = {
     {"residual_block", kResidualBlock},
     {"pool_linear", kPoolLinear},
     {"latent", kLatent},
+    {"conv", kConvLayer},
+    {"activation", kActivation},
+    {"dropout", kDropout},
+    {"max_pool", kPool},
+    {"avg_pool", kPool},
+    {"global_avg_pool", {}},
+    {"layer_norm", kLayerNorm},
+    {"group_norm", kGroupNorm},
 };
 
 // One entry of the list.

@@ -45,6 +45,19 @@ constexpr std::string_view kLlamaIgnored[] = {
     "output_attentions",    "rope_parameters",   "rope_scaling",
 };
 
+constexpr HuggingFaceKey kLinearKeys[] = {{.key = "factor", .real = &Model::rope_factor}};
+constexpr HuggingFaceKey kLlama3Keys[] = {
+    {.key = "factor", .real = &Model::rope_factor},
+    {.key = "low_freq_factor", .real = &Model::rope_low_freq_factor},
+    {.key = "high_freq_factor", .real = &Model::rope_high_freq_factor},
+    {.key = "original_max_position_embeddings", .integer = &Model::rope_original_context},
+};
+constexpr HuggingFaceRope kRopes[] = {
+    {"default", "none", {}},
+    {"linear", "linear", kLinearKeys},
+    {"llama3", "llama3", kLlama3Keys},
+};
+
 constexpr std::string_view kArithmeticWords[] = {
     "attention", "attn", "bias",     "clip",   "expert", "head_dim", "multiplier", "norm",
     "quant",     "rope", "residual", "rotary", "scal",   "softcap",  "window",
@@ -57,6 +70,8 @@ constexpr HuggingFaceModel kModels[] = {
 };
 
 }  // namespace
+
+std::span<const HuggingFaceRope> hugging_face_ropes() { return kRopes; }
 
 std::span<const std::string_view> hugging_face_arithmetic_words() { return kArithmeticWords; }
 

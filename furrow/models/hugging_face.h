@@ -30,6 +30,14 @@ struct HuggingFaceFact {
   bool required = false;
 };
 
+// What config.json may say of rotary positions: a type and the keys that it must have.
+struct HuggingFaceRope {
+  std::string_view type;     // "llama3"
+  std::string_view scaling;  // as [model] rope_scaling has it
+  std::span<const HuggingFaceKey> keys;
+};
+std::span<const HuggingFaceRope> hugging_face_ropes();
+
 // What a key of config.json speaks of when it can change what a model computes: one that has such a word and
 // is in no list below is refused.
 std::span<const std::string_view> hugging_face_arithmetic_words();

@@ -12,7 +12,7 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Kind, 15> kKinds = {{
+constexpr std::array<Kind, 23> kKinds = {{
     {"conv_relu_pool", &describe_conv_relu_pool, true, true},
     {"linear", &describe_linear, true},
     {"token_embedding", &describe_token_embedding, true},
@@ -28,6 +28,14 @@ constexpr std::array<Kind, 15> kKinds = {{
     {"residual_block", &describe_residual_block, true, false, true},
     {"pool_linear", &describe_pool_linear, true},
     {"latent", &describe_latent, false},
+    {"conv", &describe_conv, true, false, true},
+    {"activation", &describe_activation, true},
+    {"dropout", &describe_dropout, true},
+    {"max_pool", &describe_max_pool, true},
+    {"avg_pool", &describe_avg_pool, true},
+    {"global_avg_pool", &describe_global_avg_pool, true},
+    {"layer_norm", &describe_layer_norm, true},
+    {"group_norm", &describe_group_norm, true},
 }};
 
 }  // namespace

@@ -111,9 +111,9 @@ TEST(Kinds, BadAttributesAreNamed) {
               HasSubstr("must be an integer"));
   EXPECT_THAT(error_of("conv_relu_pool", {}, kImage), HasSubstr("attribute 'in_channels' is missing"));
   EXPECT_THAT(error_of("conv_relu_pool", conv(), kText), HasSubstr("[-1, channels, height, width]"));
-  const std::string tanh = "tanh";
-  EXPECT_THAT(error_of("linear", with(linear(true), "activation", tanh), kImage),
-              HasSubstr("known: gelu, leaky_relu, none, relu, sigmoid"));
+  const std::string tanhh = "tanhh";
+  EXPECT_THAT(error_of("linear", with(linear(true), "activation", tanhh), kImage),
+              HasSubstr("known: gelu, gelu_tanh, leaky_relu, none, relu, sigmoid, silu, softplus, tanh"));
   EXPECT_THAT(error_of("linear", linear(true), kText),
               HasSubstr("in is 192, but the input [-1, 4, 8] has 32 features"));
   EXPECT_THAT(error_of("linear", linear(false), kIds), HasSubstr("it reads float32"));
@@ -125,6 +125,61 @@ TEST(Kinds, BadAttributesAreNamed) {
   EXPECT_THAT(error_of("token_embedding", with(embedding(), "context", int64_t{3}), kIds),
               HasSubstr("context of 3"));
   EXPECT_THAT(error_of("linaer", linear(true), kImage), HasSubstr("did you mean 'linear'?"));
+}
+
+plan::Attributes conv_layer() {
+  return {{"in_channels", int64_t{3}},
+          {"out_channels", int64_t{5}},
+          {"kernel", int64_t{3}},
+          {"stride", int64_t{2}},
+          {"padding", int64_t{1}},
+          {"bias", true},
+          {"activation", std::string("silu")}};
+}
+
+plan::Attributes pool(int64_t kernel, int64_t stride, int64_t padding) {
+  return {{"kernel", kernel}, {"stride", stride}, {"padding", padding}};
+}
+
+TEST(Kinds, SingleLayersHaveTheirShapesAndCosts) {
+  const plan::Unit unit = make_unit("c", "conv", conv_layer(), kImage);
+  EXPECT_EQ(unit.output.shape, (Shape{-1, 5, 4, 4}));
+  EXPECT_EQ(unit.parameters[0].shape, (Shape{5, 3, 3, 3}));
+  EXPECT_EQ(unit.parameters[1].name, "c.bias");
+  EXPECT_EQ(unit.flops.forward, 2.0 * 5 * 4 * 4 * 27);
+  EXPECT_EQ(unit.saved_bytes, 5 * 4 * 4 * 4) << "slopes";
+  EXPECT_EQ(make_unit("c", "conv", with(conv_layer(), "bias", false), kImage).parameters.size(), 1u);
+  EXPECT_EQ(make_unit("p", "max_pool", pool(2, 0, 0), kImage).output.shape, (Shape{-1, 3, 4, 4}));
+  EXPECT_EQ(make_unit("p", "max_pool", pool(3, 2, 1), kImage).saved_bytes, 3 * 4 * 4);
+  EXPECT_EQ(make_unit("p", "avg_pool", pool(3, 1, 0), kImage).output.shape, (Shape{-1, 3, 6, 6}));
+  EXPECT_EQ(make_unit("g", "global_avg_pool", {}, kImage).output.shape, (Shape{-1, 3}));
+  EXPECT_EQ(make_unit("n", "layer_norm", {{"eps", 1e-5}, {"bias", true}}, kText).parameters[1].shape,
+            (Shape{8}));
+  EXPECT_EQ(make_unit("n", "group_norm", {{"groups", int64_t{3}}, {"eps", 1e-5}}, kImage).saved_bytes,
+            3 * 2 * 4);
+  EXPECT_EQ(make_unit("d", "dropout", {{"p", 0.5}}, kImage).output, kImage);
+}
+
+TEST(Kinds, SingleLayersNameWhatDoesNotFit) {
+  EXPECT_THAT(error_of("conv", with(conv_layer(), "in_channels", int64_t{4}), kImage),
+              HasSubstr("in_channels is 4"));
+  EXPECT_THAT(error_of("conv", with(conv_layer(), "stride", int64_t{0}), kImage), HasSubstr("'stride' is 0"));
+  EXPECT_THAT(error_of("conv", with(conv_layer(), "padding", int64_t{3}), kImage),
+              HasSubstr("below the kernel's 3"));
+  EXPECT_THAT(error_of("conv", conv_layer(), kText), HasSubstr("[-1, channels, height, width]"));
+  EXPECT_THAT(error_of("max_pool", pool(16, 0, 0), kImage), HasSubstr("must be 1 to 15"));
+  EXPECT_THAT(error_of("max_pool", pool(3, 1, 2), kImage), HasSubstr("at most half of the kernel's 3"));
+  EXPECT_THAT(error_of("avg_pool", pool(9, 0, 0), kImage), HasSubstr("an image of 8 x 8 is too small"));
+  EXPECT_THAT(error_of("group_norm", {{"groups", int64_t{2}}, {"eps", 1e-5}}, kImage),
+              HasSubstr("groups 2 does not divide the 3 channels"));
+  EXPECT_THAT(error_of("dropout", {{"p", 1.0}}, kImage), HasSubstr("below 1"));
+  EXPECT_THAT(error_of("layer_norm", {{"eps", 0.0}, {"bias", true}}, kText), HasSubstr("above 0"));
+  EXPECT_THAT(error_of("activation", {{"activation", std::string("none")}, {"slope", 0.01}}, kText),
+              HasSubstr("leave the unit out"));
+  EXPECT_THAT(error_of("activation", {{"activation", std::string("relu")}, {"slope", 0.2}}, kText),
+              HasSubstr("slope 0.2 is leaky_relu's, not relu's"));
+  EXPECT_THAT(error_of("activation", {{"activation", std::string("relu")}, {"slope", 0.01}}, kIds),
+              HasSubstr("it reads float32"));
 }
 
 TEST(Kinds, EveryRowIsFoundByItsName) {

@@ -62,8 +62,7 @@ void describe_linear(plan::Unit& unit) {
   unit.output = {DType::kF32, output};
   const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out);
   unit.flops = {flops, flops, flops};
-  // gelu keeps its slope; the gradient of the others needs the output alone.
-  unit.saved_bytes = act == "gelu" ? rows * out * number_bytes(unit) : 0;
+  unit.saved_bytes = keeps_slope(act) ? rows * out * number_bytes(unit) : 0;
   unit.deferred_bytes = rows * out * number_bytes(unit);
   if (act == "none") unit.kept_grad_bytes = unit.deferred_bytes;
   cut(unit, rows_cut, rows);

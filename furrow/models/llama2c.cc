@@ -95,14 +95,17 @@ void read_layers(const Header& h, Cursor& cursor, const std::string& name, const
                  ForeignModel* model) {
   for (int64_t layer = 0; layer < h.layers; ++layer) {
     const std::span<const std::byte> bytes = cursor.take(num_elements(shape));
-    model->parameters.push_back({fmt::format("model.layers.{}.{}.weight", layer, name),
-                                 turned ? halves(bytes, shape, h.head_size()) : copied(bytes, shape)});
+    model->parameters.push_back({fmt::format("model.layers.{}.{}.weight", layer, name), shape,
+                                 [bytes, shape, turned, size = h.head_size()] {
+                                   return turned ? halves(bytes, shape, size) : copied(bytes, shape);
+                                 }});
   }
 }
 
 void read_parameters(const Header& h, Cursor& cursor, ForeignModel* model) {
   const auto one = [&](const std::string& name, const Shape& shape) {
-    model->parameters.push_back({name, copied(cursor.take(num_elements(shape)), shape)});
+    const std::span<const std::byte> bytes = cursor.take(num_elements(shape));
+    model->parameters.push_back({name, shape, [bytes, shape] { return copied(bytes, shape); }});
   };
   one("model.embed_tokens.weight", {h.vocabulary, h.width});
   read_layers(h, cursor, "input_layernorm", {h.width}, false, model);

@@ -18,6 +18,7 @@ namespace furrow::models {
 
 // Error{data_loss}: a header that cannot be, a file shorter or longer than its header says;
 // Error{unimplemented}: a later version of the format.  Pure and thread safe.
+// The parameters are read of `file`, which outlives the model.
 ForeignModel parse_llama2c(std::span<const std::byte> file);
 
 }  // namespace furrow::models

@@ -12,7 +12,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         furrow::models::parse_llama2c({reinterpret_cast<const std::byte*>(data), size});
     size_t bytes = 0;
     for (const furrow::models::NamedParameter& parameter : model.parameters)
-      bytes += parameter.array.bytes().size();
+      bytes += parameter.read().bytes().size();
     if (bytes > size) std::abort();
   } catch (const furrow::Error&) {
   }

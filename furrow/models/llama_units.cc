@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "furrow/models/llama_sizes.h"
 #include "furrow/models/specs.h"
 #include "furrow/models/unit_builder.h"
 
@@ -13,25 +14,6 @@ namespace furrow::models {
 namespace {
 
 constexpr double kStd = 0.02;
-
-struct LlamaSizes {
-  int64_t width, heads, kv_heads, ffn;
-  int64_t kv_width() const { return width / heads * kv_heads; }
-};
-
-LlamaSizes sizes_of(const plan::Unit& unit) {
-  const LlamaSizes s{size_of(unit, "width"), size_of(unit, "heads"), size_of(unit, "kv_heads"),
-                     size_of(unit, "ffn")};
-  if (s.width % s.heads != 0)
-    unit_error(unit, fmt::format("width {} is no multiple of heads {}", s.width, s.heads));
-  if (s.width / s.heads % 2 != 0) {
-    unit_error(unit, fmt::format("width {} / heads {} = {} is odd: rotary positions turn pairs of columns",
-                                 s.width, s.heads, s.width / s.heads));
-  }
-  if (s.heads % s.kv_heads != 0)
-    unit_error(unit, fmt::format("heads {} is no multiple of kv_heads {}", s.heads, s.kv_heads));
-  return s;
-}
 
 void require_width(const plan::Unit& unit, int64_t width) {
   require_input(unit, DType::kF32, 3, "[-1, time, width]");
@@ -42,10 +24,10 @@ void require_width(const plan::Unit& unit, int64_t width) {
 void add_block_parameters(plan::Unit& unit, const LlamaSizes& s) {
   const double residual_std = kStd / std::sqrt(2.0 * static_cast<double>(size_of(unit, "layers")));
   add_parameter(unit, "input_layernorm.weight", {s.width}, ones());
-  add_cut_parameter(unit, "self_attn.q_proj.weight", {s.width, s.width}, normal(kStd), 0);
+  add_cut_parameter(unit, "self_attn.q_proj.weight", {s.query_width(), s.width}, normal(kStd), 0);
   add_cut_parameter(unit, "self_attn.k_proj.weight", {s.kv_width(), s.width}, normal(kStd), 0);
   add_cut_parameter(unit, "self_attn.v_proj.weight", {s.kv_width(), s.width}, normal(kStd), 0);
-  add_cut_parameter(unit, "self_attn.o_proj.weight", {s.width, s.width}, normal(residual_std), 1);
+  add_cut_parameter(unit, "self_attn.o_proj.weight", {s.width, s.query_width()}, normal(residual_std), 1);
   add_parameter(unit, "post_attention_layernorm.weight", {s.width}, ones());
   add_cut_parameter(unit, "mlp.gate_proj.weight", {s.ffn, s.width}, normal(kStd), 0);
   add_cut_parameter(unit, "mlp.up_proj.weight", {s.ffn, s.width}, normal(kStd), 0);
@@ -68,26 +50,31 @@ void describe_embedding(plan::Unit& unit) {
 // x + o_proj(attention(input_layernorm(x))), then + down_proj(silu(gate_proj(.)) * up_proj(.)) of
 // post_attention_layernorm.  FLOPs as the transformer_block's: attention counted as if it were not causal.
 void describe_llama_block(plan::Unit& unit) {
-  const LlamaSizes s = sizes_of(unit);
-  positive(unit, "rope_theta");
+  const LlamaSizes s = llama_sizes(unit);
+  rotary_frequencies(unit);  // or the error of its attributes
   positive(unit, "eps");
   require_width(unit, s.width);
   add_block_parameters(unit, s);
   unit.output = unit.input;
 
   const int64_t time = unit.input.shape[1];
-  const auto t = static_cast<double>(time), c = static_cast<double>(s.width);
+  const auto t = static_cast<double>(time), c = static_cast<double>(s.width),
+             queries = static_cast<double>(s.query_width());
   const double projections =
-      2.0 * t * c * (2.0 * c + 2.0 * static_cast<double>(s.kv_width()) + 3.0 * static_cast<double>(s.ffn));
-  const double attention = 4.0 * t * t * c;
+      2.0 * t * c *
+      (2.0 * queries + 2.0 * static_cast<double>(s.kv_width()) + 3.0 * static_cast<double>(s.ffn));
+  const double attention = 4.0 * t * t * queries;
   unit.flops = {projections + attention, projections + 2.0 * attention, projections};
-  // Per position: both norms 1, q 1, k and v, attention 1, the residual between 1, gate, up and their
-  // product; the attention's log-sum-exp per head; the factor of two norms.
-  unit.saved_bytes = time * ((5 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit) +
-                             (s.heads + 2) * kFloatBytes);
-  // Inputs of the projections (3 widths, ffn) and the gradients behind them (3 widths, k and v, 2 ffn).
-  unit.deferred_bytes = time * (6 * s.width + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit);
-  unit.kept_saved_bytes = time * (3 * s.width + s.ffn) * number_bytes(unit);
+  // Per position: both norms and the residual between, a width each; q and attention, the heads' width each;
+  // k and v; gate, up and their product; the attention's log-sum-exp per head; the factor of two norms.
+  unit.saved_bytes =
+      time * ((3 * s.width + 2 * s.query_width() + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit) +
+              (s.heads + 2) * kFloatBytes);
+  // Inputs of the projections (2 widths, attention, ffn) and the gradients behind them (2 widths, q, k and v,
+  // 2 ffn).
+  unit.deferred_bytes =
+      time * (4 * s.width + 2 * s.query_width() + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit);
+  unit.kept_saved_bytes = time * (2 * s.width + s.query_width() + s.ffn) * number_bytes(unit);
   // Over a tensor axis the outputs of both norms are gathered, and the gradients behind both sums.
   unit.tensor = {true,
                  {{"positions", time}, {"kv_heads", s.kv_heads}},

@@ -17,6 +17,11 @@ plan::ModelSpec embedded(const config::Model& model, const DataShape& data) {
   return spec;
 }
 
+// PyTorch's: behind all layers but the last.
+double dropout_behind(const config::Model& model, int64_t layer) {
+  return layer + 1 == model.layers ? 0 : model.dropout;
+}
+
 }  // namespace
 
 // The last layer's i2o gives the logits, that of the others `width` columns.
@@ -26,7 +31,8 @@ plan::ModelSpec describe_rnn_model(const config::Model& model, const DataShape& 
     append(&spec, fmt::format("rnn.{}", i), "rnn",
            {{"in", model.width},
             {"hidden", model.width},
-            {"out", i + 1 == model.layers ? data.classes : model.width}});
+            {"out", i + 1 == model.layers ? data.classes : model.width},
+            {"dropout", dropout_behind(model, i)}});
   }
   return spec;
 }
@@ -34,7 +40,8 @@ plan::ModelSpec describe_rnn_model(const config::Model& model, const DataShape& 
 plan::ModelSpec describe_lstm_model(const config::Model& model, const DataShape& data) {
   plan::ModelSpec spec = embedded(model, data);
   for (int64_t i = 0; i < model.layers; ++i) {
-    append(&spec, fmt::format("lstm.{}", i), "lstm", {{"in", model.width}, {"hidden", model.width}});
+    append(&spec, fmt::format("lstm.{}", i), "lstm",
+           {{"in", model.width}, {"hidden", model.width}, {"dropout", dropout_behind(model, i)}});
   }
   append(&spec, "h2o", "linear",
          {{"in", model.width},

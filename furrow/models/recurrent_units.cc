@@ -20,6 +20,15 @@ void add_layer(plan::Unit& unit, const std::string& name, int64_t out, int64_t i
   add_parameter(unit, name + ".bias", {out}, uniform_fan_in(in));
 }
 
+// The layer's own output, whose place the dropped one takes, and the gradient that comes behind the mask.
+void add_dropout(plan::Unit& unit) {
+  if (!unit.attributes.contains("dropout") || probability(unit, "dropout") == 0) return;
+  const int64_t output = border_bytes(unit, unit.output);
+  unit.forward_scratch.sample_bytes += output;
+  unit.backward_scratch.sample_bytes += output;
+  unit.kept_grad_bytes = 0;
+}
+
 plan::Flops products(int64_t time, int64_t in, int64_t out) {
   const double flops = 2.0 * static_cast<double>(time) * static_cast<double>(in) * static_cast<double>(out);
   return {flops, flops, flops};
@@ -40,6 +49,7 @@ void describe_rnn(plan::Unit& unit) {
   unit.saved_bytes = unit.kept_saved_bytes = time * (both + hidden) * bytes;
   unit.kept_grad_bytes = time * out * bytes;
   unit.deferred_bytes = unit.kept_saved_bytes + unit.kept_grad_bytes;
+  add_dropout(unit);
   // Backward: the gradient of the concatenation; of 16 bits, that of the input in float32 beside it.
   unit.backward_scratch.sample_bytes = time * both * bytes;
   if (bytes < kFloatBytes) unit.backward_scratch.sample_bytes += time * in * kFloatBytes;
@@ -56,6 +66,7 @@ void describe_lstm(plan::Unit& unit) {
   // The concatenation, the gates and the cell, of which the concatenation and the gates' gradient stay.
   unit.saved_bytes = time * (both + 5 * hidden) * bytes;
   unit.deferred_bytes = unit.kept_saved_bytes = time * (both + 4 * hidden) * bytes;
+  add_dropout(unit);
 }
 
 }  // namespace furrow::models

@@ -5,47 +5,12 @@
 
 #include <cmath>
 
+#include "furrow/models/image_sizes.h"
 #include "furrow/models/specs.h"
 #include "furrow/models/unit_builder.h"
 
 namespace furrow::models {
 namespace {
-
-struct Image {
-  int64_t channels, height, width;
-  int64_t pixels() const { return height * width; }
-  int64_t elements() const { return channels * pixels(); }
-  plan::TensorSpec spec() const { return {DType::kF32, {-1, channels, height, width}}; }
-};
-
-struct Window {
-  int64_t kernel, stride, padding;
-};
-
-Image input_image(const plan::Unit& unit) {
-  require_input(unit, DType::kF32, 4, "[-1, channels, height, width]");
-  const Shape& shape = unit.input.shape;
-  return {shape[1], shape[2], shape[3]};
-}
-
-void require_channels(const plan::Unit& unit, const char* key) {
-  if (size_of(unit, key) == unit.input.shape[1]) return;
-  unit_error(unit, fmt::format("{} is {}, but the input {} has {}", key, size_of(unit, key),
-                               to_string(unit.input.shape), unit.input.shape[1]));
-}
-
-Image slide(const plan::Unit& unit, const Image& image, const Window& window, int64_t channels) {
-  const auto out = [&](int64_t size) {
-    return (size + 2 * window.padding - window.kernel) / window.stride + 1;
-  };
-  if (image.height + 2 * window.padding < window.kernel || image.width + 2 * window.padding < window.kernel) {
-    unit_error(unit,
-               fmt::format("an image of {} x {} is too small for a window of {} x {} with padding {}: use "
-                           "larger images",
-                           image.height, image.width, window.kernel, window.kernel, window.padding));
-  }
-  return {channels, out(image.height), out(image.width)};
-}
 
 // torchvision's start: normal, sqrt(2 / fan_out).  Returns the FLOPs per sample.
 double add_convolution(plan::Unit& unit, std::string_view suffix, const Image& in, const Image& out,

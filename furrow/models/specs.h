@@ -25,5 +25,13 @@ void describe_conv_norm(plan::Unit& unit);
 void describe_residual_block(plan::Unit& unit);
 void describe_pool_linear(plan::Unit& unit);
 void describe_latent(plan::Unit& unit);
+void describe_conv(plan::Unit& unit);
+void describe_activation(plan::Unit& unit);
+void describe_dropout(plan::Unit& unit);
+void describe_max_pool(plan::Unit& unit);
+void describe_avg_pool(plan::Unit& unit);
+void describe_global_avg_pool(plan::Unit& unit);
+void describe_layer_norm(plan::Unit& unit);
+void describe_group_norm(plan::Unit& unit);
 
 }  // namespace furrow::models

@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "furrow/base/error.h"
+#include "furrow/base/names.h"
 #include "furrow/plan/tensor_cut.h"
 
 namespace furrow::models {
@@ -67,13 +70,33 @@ double positive(const plan::Unit& unit, const std::string& key) {
   return value;
 }
 
+namespace {
+
+struct ActivationForm {
+  std::string_view name;
+  bool slope;
+};
+constexpr ActivationForm kActivations[] = {
+    {"none", false},    {"relu", false}, {"gelu", true},     {"gelu_tanh", true},   {"silu", true},
+    {"softplus", true}, {"tanh", false}, {"sigmoid", false}, {"leaky_relu", false},
+};
+
+}  // namespace
+
 std::string activation(const plan::Unit& unit) {
   std::string name = text(unit, "activation");
-  if (name != "none" && name != "relu" && name != "gelu" && name != "leaky_relu" && name != "sigmoid") {
-    unit_error(unit,
-               fmt::format("unknown activation '{}': known: gelu, leaky_relu, none, relu, sigmoid", name));
+  std::vector<std::string> known;
+  for (const ActivationForm& form : kActivations) {
+    if (form.name == name) return name;
+    known.emplace_back(form.name);
   }
-  return name;
+  unit_error(unit, unknown_name_message("activation", name, known));
+}
+
+bool keeps_slope(std::string_view activation) {
+  return std::ranges::any_of(kActivations, [activation](const ActivationForm& form) {
+    return form.name == activation && form.slope;
+  });
 }
 
 void require_input(const plan::Unit& unit, DType dtype, size_t dims, std::string_view form) {

@@ -26,8 +26,11 @@ int64_t count_of(const plan::Unit& unit, const std::string& key);    // >= 0
 double probability(const plan::Unit& unit, const std::string& key);  // 0 <= p < 1
 double positive(const plan::Unit& unit, const std::string& key);     // finite, above 0
 std::string text(const plan::Unit& unit, const std::string& key);
-// One of "none", "relu", "gelu", "leaky_relu", "sigmoid".
+// The attribute "activation": "none", "relu", "gelu", "gelu_tanh", "silu", "softplus", "tanh", "sigmoid" or
+// "leaky_relu" (slope 0.2 where the unit has no attribute "slope").
 std::string activation(const plan::Unit& unit);
+// Whether backward reads its slope, which is kept; the others read their output.
+bool keeps_slope(std::string_view activation);
 
 // Error{invalid_argument}: "unit conv1 (conv_relu_pool): message".
 [[noreturn]] void unit_error(const plan::Unit& unit, const std::string& message);

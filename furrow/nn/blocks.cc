@@ -24,6 +24,14 @@ constexpr BlockKind kBlockKinds[] = {
     {"residual_block", &make_residual_block},
     {"pool_linear", &make_pool_linear},
     {"latent", &make_latent},
+    {"conv", &make_conv},
+    {"activation", &make_activation},
+    {"dropout", &make_dropout},
+    {"max_pool", &make_max_pool},
+    {"avg_pool", &make_avg_pool},
+    {"global_avg_pool", &make_global_avg_pool},
+    {"layer_norm", &make_layer_norm},
+    {"group_norm", &make_group_norm},
 };
 
 }  // namespace

@@ -157,6 +157,7 @@ struct Form {
   config::Lora lora = {};
   bool frozen = false;  // all of it
   int ranks = 1;        // of a tensor axis
+  int64_t head_dim = 0;
 };
 void PrintTo(const Form& form, std::ostream* out) { *out << form.name; }
 
@@ -167,6 +168,7 @@ TEST_P(CallMemory, IsThatOfTheBlock) {
   tensor::install_counting_allocator();
   testing::DecoderForm sizes = kForm;
   sizes.dropout = form.dropout;
+  sizes.head_dim = form.head_dim;
   plan::ModelSpec spec = form.llama ? testing::llama_network(sizes).spec : testing::gpt_network(sizes).spec;
   models::compute_in(type, &spec);
   models::apply_lora(form.lora, &spec);
@@ -198,19 +200,20 @@ config::Lora lora(double dropout, std::vector<std::string> targets) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, CallMemory,
-    ::testing::Combine(::testing::Values(Form{"gpt"}, Form{"gpt_dropout", false, .1},
-                                         Form{"gpt_frozen", false, 0, {}, true},
-                                         Form{"gpt_lora", false, 0, lora(0, {"*"})},
-                                         Form{"gpt_lora_dropout", false, .1, lora(.1, {"*"})},
-                                         Form{"gpt_lora_attention", false, 0, lora(0, {"c_attn"})},
-                                         Form{"gpt_2_ranks", false, 0, {}, false, 2},
-                                         Form{"gpt_4_ranks", false, .1, {}, false, 4},
-                                         Form{"llama_2_ranks", true, 0, {}, false, 2}, Form{"llama", true},
-                                         Form{"llama_frozen", true, 0, {}, true},
-                                         Form{"llama_lora", true, 0, lora(0, {"*"})},
-                                         Form{"llama_lora_dropout", true, 0, lora(.1, {"*"})},
-                                         Form{"llama_lora_qv", true, 0, lora(0, {"q_proj", "v_proj"})}),
-                       ::testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
+    ::testing::Combine(
+        ::testing::Values(
+            Form{"gpt"}, Form{"gpt_dropout", false, .1}, Form{"gpt_frozen", false, 0, {}, true},
+            Form{"gpt_lora", false, 0, lora(0, {"*"})}, Form{"gpt_lora_dropout", false, .1, lora(.1, {"*"})},
+            Form{"gpt_lora_attention", false, 0, lora(0, {"c_attn"})},
+            Form{"gpt_2_ranks", false, 0, {}, false, 2}, Form{"gpt_4_ranks", false, .1, {}, false, 4},
+            Form{"llama_2_ranks", true, 0, {}, false, 2}, Form{"llama", true},
+            Form{"llama_wide_heads", true, 0, {}, false, 1, 36},
+            Form{"llama_wide_heads_2_ranks", true, 0, {}, false, 2, 36},
+            Form{"llama_narrow_heads_lora", true, 0, lora(0, {"*"}), false, 1, 6},
+            Form{"llama_frozen", true, 0, {}, true}, Form{"llama_lora", true, 0, lora(0, {"*"})},
+            Form{"llama_lora_dropout", true, 0, lora(.1, {"*"})},
+            Form{"llama_lora_qv", true, 0, lora(0, {"q_proj", "v_proj"})}),
+        ::testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
     [](const auto& info) {
       return fmt::format("{}_{}", std::get<0>(info.param).name, to_string(std::get<1>(info.param)));
     });

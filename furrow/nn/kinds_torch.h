@@ -22,5 +22,13 @@ std::unique_ptr<Block> make_conv_norm(const plan::Unit& unit);
 std::unique_ptr<Block> make_residual_block(const plan::Unit& unit);
 std::unique_ptr<Block> make_pool_linear(const plan::Unit& unit);
 std::unique_ptr<Block> make_latent(const plan::Unit& unit);
+std::unique_ptr<Block> make_conv(const plan::Unit& unit);
+std::unique_ptr<Block> make_activation(const plan::Unit& unit);
+std::unique_ptr<Block> make_dropout(const plan::Unit& unit);
+std::unique_ptr<Block> make_max_pool(const plan::Unit& unit);
+std::unique_ptr<Block> make_avg_pool(const plan::Unit& unit);
+std::unique_ptr<Block> make_global_avg_pool(const plan::Unit& unit);
+std::unique_ptr<Block> make_layer_norm(const plan::Unit& unit);
+std::unique_ptr<Block> make_group_norm(const plan::Unit& unit);
 
 }  // namespace furrow::nn

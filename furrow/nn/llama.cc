@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "furrow/models/llama_sizes.h"
 #include "furrow/nn/kinds_torch.h"
 #include "furrow/nn/parameters_torch.h"
 #include "furrow/tensor/ops_torch.h"
@@ -29,12 +30,11 @@ class LlamaBlock final : public Block {
         down_(ParameterSlot::find(unit, "mlp.down_proj.weight")),
         replicated_(unit),
         eps_(plan::attribute<double>(unit, "eps")) {
-    const auto heads = plan::attribute<int64_t>(unit, "heads");
-    heads_.heads = own_part(unit, heads);
-    heads_.kv_heads = own_part(unit, plan::attribute<int64_t>(unit, "kv_heads"));
-    heads_.rotary = tensor::rotary_table(unit.input.shape[1] * unit.tensor_degree,
-                                         plan::attribute<int64_t>(unit, "width") / heads,
-                                         plan::attribute<double>(unit, "rope_theta"));
+    const models::LlamaSizes sizes = models::llama_sizes(unit);
+    heads_.heads = own_part(unit, sizes.heads);
+    heads_.kv_heads = own_part(unit, sizes.kv_heads);
+    heads_.rotary =
+        tensor::rotary_table(unit.input.shape[1] * unit.tensor_degree, models::rotary_frequencies(unit));
   }
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,

@@ -57,7 +57,7 @@ class ConvNorm final : public Block {
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
     const at::Tensor y = layer_.forward(input, params, /*relu=*/true, {}, context);
-    return pool_ ? tensor::max_pool_3x3(y, context) : y;
+    return pool_ ? tensor::max_pool(y, {3, 2, 1}, context) : y;
   }
 
  private:

@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "furrow/models/kinds.h"
+#include "furrow/nn/block_torch.h"
 #include "furrow/nn/test_network_torch.h"
+#include "furrow/tensor/ops_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 
 namespace furrow::nn {
@@ -37,17 +39,30 @@ void append_embedding(plan::ModelSpec* spec, const std::string& name, int64_t wi
                                           {DType::kI64, {-1, kTime}}));
 }
 
-class Llama : public ::testing::TestWithParam<std::tuple<bool, int64_t, bool>> {};
+class LlamaForms : public ::testing::TestWithParam<std::tuple<bool, int64_t, bool>> {};
 
-TEST_P(Llama, EqualsPlainAutograd) {
+TEST_P(LlamaForms, EqualPlainAutograd) {
   testing::DecoderForm form;
   std::tie(form.tied, form.kv_heads, form.documents) = GetParam();
   expect_equal_steps(testing::llama_network(form));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Llama,
+INSTANTIATE_TEST_SUITE_P(All, LlamaForms,
                          ::testing::Combine(::testing::Bool(), ::testing::Values(1, 2, 4),
                                             ::testing::Bool()));
+
+// Heads wider and narrower than their share of the width, and scaled positions.
+TEST(Llama, HeadsOfAnyWidthEqualPlainAutograd) {
+  testing::DecoderForm form;
+  form.kv_heads = 2;
+  for (const int64_t head_dim : {20, 6}) {
+    for (const char* scaling : {"none", "linear", "llama3"}) {
+      form.head_dim = head_dim;
+      form.rope_scaling = scaling;
+      expect_equal_steps(testing::llama_network(form));
+    }
+  }
+}
 
 // The cell of PyTorch's tutorials, a step at a time.
 at::Tensor plain_rnn(const at::Tensor& x, const Tensors& params, const std::string& name, int64_t hidden) {
@@ -116,6 +131,34 @@ TEST(Lstm, IsTheLstmOfLibtorch) {
                                true, 1, 0.0, false, false, true);
   const Tensors params{{"lstm.i2h.weight", both}, {"lstm.i2h.bias", bias}};
   EXPECT_LT(tensor::testing::distance(std::get<0>(theirs), plain_lstm(x, params, "lstm", hidden)), 1e-6);
+}
+
+// What a layer with dropout gives is what it gives without, under the mask that its name and samples say.
+TEST(Recurrent, DropoutMasksWhatALayerGives) {
+  for (const std::string kind : {"lstm", "rnn"}) {
+    const auto make = [&](double dropout) {
+      plan::Attributes attributes = {{"in", int64_t{6}}, {"hidden", int64_t{16}}, {"dropout", dropout}};
+      if (kind == "rnn") attributes["out"] = int64_t{12};
+      return models::make_unit("layer", kind, attributes, {DType::kF32, {-1, 7, 6}});
+    };
+    const plan::Unit unit = make(0.25);
+    std::vector<tensor::Param> params;
+    for (const plan::Parameter& parameter : unit.parameters)
+      params.push_back(
+          {random_tensor(parameter.shape, 3 + params.size(), 0.3), static_cast<int>(params.size())});
+    const std::vector<int64_t> ids = {4, 9, 2};
+    tensor::OpContext context;
+    context.training = true;
+    context.seed = 5;
+    context.sample_ids = ids;
+    const at::Tensor x = random_tensor({3, 7, 6}, 1);
+    const at::Tensor plain = make_block(make(0))->forward(x, params, context);
+    const at::Tensor dropped = make_block(unit)->forward(x, params, context);
+    EXPECT_TRUE(at::equal(dropped, tensor::dropout(plain, 0.25, "layer.dropout", context))) << kind;
+    EXPECT_NEAR(dropped.eq(0).to(at::kDouble).mean().item<double>(), 0.25, 0.1) << kind;
+    context.training = false;
+    EXPECT_TRUE(at::equal(make_block(unit)->forward(x, params, context), plain)) << kind;
+  }
 }
 
 }  // namespace

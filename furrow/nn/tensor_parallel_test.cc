@@ -99,6 +99,10 @@ TEST_P(TensorParallel, Llama) {
     }
     expect_within_twice(llama_network(form), GetParam());
   }
+  DecoderForm form = decoder();
+  form.head_dim = 10;
+  form.rope_scaling = "llama3";
+  expect_within_twice(llama_network(form), GetParam());
 }
 
 TEST_P(TensorParallel, Mlp) {

@@ -1,6 +1,8 @@
 // The networks of the tests with their plain libtorch form.
 #include <fmt/format.h>
 
+#include <numbers>
+
 #include "furrow/models/kinds.h"
 #include "furrow/nn/test_network_torch.h"
 #include "furrow/tensor/test_support_torch.h"
@@ -44,26 +46,38 @@ at::Tensor plain_rms_norm(const at::Tensor& x, const at::Tensor& weight) {
   return x * (x.square().mean(-1, true) + 1e-5).rsqrt() * weight;
 }
 
-// Hugging Face's rotation: element d with element d + size / 2, by position * theta^(-2 d / size).
-at::Tensor rotated(const at::Tensor& x, double theta, const at::Tensor& positions) {
+constexpr double kTheta = 100, kFactor = 4, kContext = 32;
+
+// theta^(-2 d / size), scaled as Hugging Face's functions of the same names do.
+at::Tensor plain_frequencies(int64_t size, const std::string& scaling) {
+  const at::Tensor powers = at::arange(size / 2, at::kDouble) * (-2.0 / static_cast<double>(size));
+  const at::Tensor plain = at::pow(kTheta, powers);
+  if (scaling == "none") return plain;
+  if (scaling == "linear") return plain / kFactor;
+  const at::Tensor turns = kContext * plain / (2 * std::numbers::pi);  // of the first context; from 1 to 4
+  const at::Tensor smooth = (turns - 1) / 3;
+  const at::Tensor mixed = (1 - smooth) * plain / kFactor + smooth * plain;
+  return at::where(turns < 1, plain / kFactor, at::where(turns > 4, plain, mixed));
+}
+
+// Hugging Face's rotation: element d with element d + size / 2, by position * frequency.
+at::Tensor rotated(const at::Tensor& x, const at::Tensor& frequencies, const at::Tensor& positions) {
   const int64_t size = x.size(3);  // [batch, heads, time, size]
-  const at::Tensor powers =
-      at::arange(size / 2, x.options().dtype(at::kDouble)) * (-2.0 / static_cast<double>(size));
-  const at::Tensor angles = positions.to(at::kDouble).unsqueeze(-1) * at::pow(theta, powers);
+  const at::Tensor angles = positions.to(at::kDouble).unsqueeze(-1) * frequencies;
   const at::Tensor table = at::cat({angles, angles}, 2).unsqueeze(1);  // [batch, 1, time, size]
   const at::Tensor turned = at::cat({-x.narrow(3, size / 2, size / 2), x.narrow(3, 0, size / 2)}, 3);
   return x * table.cos().to(x.scalar_type()) + turned * table.sin().to(x.scalar_type());
 }
 
 struct LlamaSizes {
-  int64_t width, heads, kv_heads, ffn;
-  double theta;
+  int64_t heads, kv_heads, head_dim;
+  at::Tensor frequencies;
   at::Tensor positions;  // [batch, time]
 };
 
 at::Tensor plain_llama_block(const at::Tensor& x, const Tensors& params, const std::string& name,
                              const LlamaSizes& form) {
-  const int64_t batch = x.size(0), time = x.size(1), size = form.width / form.heads;
+  const int64_t batch = x.size(0), time = x.size(1), size = form.head_dim;
   const auto heads = [&](const at::Tensor& y, int64_t count) {
     return y.view({batch, time, count, size}).transpose(1, 2);
   };
@@ -72,12 +86,12 @@ at::Tensor plain_llama_block(const at::Tensor& x, const Tensors& params, const s
   const at::Tensor k = heads(plain_linear(first, params, name + ".self_attn.k_proj"), form.kv_heads);
   const at::Tensor v = heads(plain_linear(first, params, name + ".self_attn.v_proj"), form.kv_heads);
   const int64_t group = form.heads / form.kv_heads;
-  const at::Tensor mixed =
-      at::scaled_dot_product_attention(rotated(q, form.theta, form.positions),
-                                       rotated(k, form.theta, form.positions).repeat_interleave(group, 1),
-                                       v.repeat_interleave(group, 1), plain_mask(form.positions));
-  const at::Tensor middle = x + plain_linear(mixed.transpose(1, 2).reshape({batch, time, form.width}), params,
-                                             name + ".self_attn.o_proj");
+  const at::Tensor mixed = at::scaled_dot_product_attention(
+      rotated(q, form.frequencies, form.positions),
+      rotated(k, form.frequencies, form.positions).repeat_interleave(group, 1), v.repeat_interleave(group, 1),
+      plain_mask(form.positions));
+  const at::Tensor middle = x + plain_linear(mixed.transpose(1, 2).reshape({batch, time, form.heads * size}),
+                                             params, name + ".self_attn.o_proj");
   const at::Tensor second = plain_rms_norm(middle, params.at(name + ".post_attention_layernorm.weight"));
   const at::Tensor hidden = at::silu(plain_linear(second, params, name + ".mlp.gate_proj")) *
                             plain_linear(second, params, name + ".mlp.up_proj");
@@ -153,7 +167,9 @@ Network llama_network(const DecoderForm& form) {
   network.spec.units.push_back(models::make_unit(
       embedding, "embedding", {{"vocab", form.vocabulary}, {"width", form.width}, {"std", 0.5}},
       {DType::kI64, {-1, form.time}}));
-  const LlamaSizes sizes{form.width, form.heads, form.kv_heads, form.ffn, 100, positions_of(network)};
+  const int64_t size = form.head_dim > 0 ? form.head_dim : form.width / form.heads;
+  const LlamaSizes sizes{form.heads, form.kv_heads, size, plain_frequencies(size, form.rope_scaling),
+                         positions_of(network)};
   for (const std::string name : {"model.layers.0", "model.layers.1"}) {
     append(&network.spec, name, "llama_block",
            {{"width", form.width},
@@ -161,7 +177,13 @@ Network llama_network(const DecoderForm& form) {
             {"kv_heads", form.kv_heads},
             {"ffn", form.ffn},
             {"layers", int64_t{2}},
-            {"rope_theta", sizes.theta},
+            {"head_dim", form.head_dim},
+            {"rope_theta", kTheta},
+            {"rope_scaling", form.rope_scaling},
+            {"rope_factor", kFactor},
+            {"rope_low_freq_factor", 1.0},
+            {"rope_high_freq_factor", 4.0},
+            {"rope_original_context", static_cast<int64_t>(kContext)},
             {"eps", 1e-5}});
   }
   const std::string table = form.tied ? embedding + ".weight" : "";

@@ -142,10 +142,10 @@ tensor::CrossEntropySums loss_of(const Network& network, const at::Tensor& outpu
                                  const OurStep& how) {
   const plan::Unit& last = network.spec.units.back();
   if (how.axis == nullptr || last.output.tensor_axis < 0)
-    return tensor::cross_entropy(output, network.targets, gradient, how.threads, network.smoothing);
+    return tensor::cross_entropy(output, network.targets, gradient, how.threads, {network.smoothing});
   DeclaredAxis axis(*how.axis, last);
   axis.enter(plan::UnitCollective::Phase::kLoss, output.size(0));
-  const tensor::CutClasses cut{&axis, network.classes, network.smoothing};
+  const tensor::CutClasses cut{&axis, network.classes, {network.smoothing}};
   const auto sums = tensor::cross_entropy(output, network.targets, gradient, cut, how.threads);
   axis.leave();
   return sums;

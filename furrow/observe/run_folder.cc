@@ -1,13 +1,11 @@
 #include "furrow/observe/run_folder.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <filesystem>
 
 #include "furrow/base/error.h"
@@ -17,46 +15,13 @@
 namespace furrow::observe {
 namespace {
 
-// Open-file-description locks: held by one open file rather than by a process, so that two run folders of one
-// process exclude each other as well, and one can be asked about without being taken.
-struct flock whole_file(int16_t type) {
-  struct flock lock;
-  std::memset(&lock, 0, sizeof(lock));
-  lock.l_type = type;
-  lock.l_whence = SEEK_SET;
-  return lock;
-}
-
-int take_lock(const std::string& folder) {
-  const std::string path = folder + "/.lock";
-  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd < 0) throw errno_error(errno, "lock", path);
-  struct flock lock = whole_file(F_WRLCK);
-  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return fd;
-  const int reason = errno;
-  ::close(fd);
-  if (reason != EAGAIN && reason != EACCES) throw errno_error(reason, "lock", path);
-  throw Error(
-      ErrorCode::kUnavailable,
-      fmt::format("another process is writing the run {}: wait for it, or give another folder", folder));
-}
-
-bool is_locked(const std::string& folder) {
-  const int fd = ::open((folder + "/.lock").c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  struct flock lock = whole_file(F_RDLCK);
-  const bool locked = ::fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-  ::close(fd);
-  return locked;
-}
-
 std::string without_trailing_slash(std::string path) {
   while (path.size() > 1 && path.back() == '/') path.pop_back();
   return path;
 }
 
 std::string status_of(const RunInfo& run) {
-  if (is_locked(run.path)) return "running";
+  if (RunLock::is_held(run.path)) return "running";
   return run.summary ? run.summary->status : "killed";
 }
 
@@ -78,7 +43,7 @@ RunFolder RunFolder::create(const std::string& path) {
         error.code(),
         fmt::format("{}: a run needs a folder of its own: give another --job.dump_folder", error.what()));
   }
-  RunFolder result(folder, take_lock(folder));
+  RunFolder result(folder, RunLock(folder));
   if (holds_run(folder)) throw_holds_run(folder);
   return result;
 }
@@ -86,21 +51,19 @@ RunFolder RunFolder::create(const std::string& path) {
 RunFolder RunFolder::resume(const std::string& path) {
   const std::string folder = without_trailing_slash(path);
   if (!holds_run(folder)) throw_no_run(folder);
-  return RunFolder(folder, take_lock(folder));
+  return RunFolder(folder, RunLock(folder));
 }
 
 RunFolder::RunFolder(RunFolder&& other) noexcept
     : path_(std::move(other.path_)),
-      lock_fd_(std::exchange(other.lock_fd_, -1)),
+      lock_(std::exchange(other.lock_, std::nullopt)),
       metrics_(std::exchange(other.metrics_, std::nullopt)) {}
 
 RunFolder::~RunFolder() {
-  if (lock_fd_ < 0) return;
-  if (!metrics_ && !holds_run(path_)) {
-    ::unlink(file(".lock").c_str());
-    ::rmdir(path_.c_str());  // only when nothing else is in it
-  }
-  ::close(lock_fd_);
+  if (!lock_ || metrics_ || holds_run(path_)) return;
+  ::unlink(file(".lock").c_str());
+  lock_.reset();
+  ::rmdir(path_.c_str());  // only when nothing else is in it
 }
 
 std::string RunFolder::file(std::string_view name) const {

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "furrow/observe/metrics_log.h"
+#include "furrow/observe/run_lock.h"
 #include "furrow/observe/sink.h"
 #include "furrow/observe/summary.h"
 
@@ -54,9 +55,9 @@ class RunFolder : public Sink {
   void write_summary(const Summary& summary);
 
  private:
-  RunFolder(std::string path, int lock_fd) : path_(std::move(path)), lock_fd_(lock_fd) {}
+  RunFolder(std::string path, RunLock lock) : path_(std::move(path)), lock_(std::move(lock)) {}
   std::string path_;
-  int lock_fd_;                        // -1 once moved from
+  std::optional<RunLock> lock_;        // none once moved from
   std::optional<MetricsLog> metrics_;  // from begin() on
   int64_t resumed_step_ = 0;
 };

@@ -170,6 +170,32 @@ TEST(Buckets, AreReducedBesideTheBackwardOfTheNext) {
   }
 }
 
+// Two stages of a rank that follow one another are done at different times: a bucket that both share is two.
+TEST(Buckets, EndWithTheirStage) {
+  const ModelSpec spec = small(4);
+  TrainOptions options;
+  options.microbatch_sizes.assign(8, 4);
+  options.optimizer_states = 1;
+  options.ranks.bucket_bytes = 1 << 20;
+  options.ranks.pipeline.schedule = "ZBVZeroBubble";
+  const Layout layout({2, 2, 1, 1, 1, 1}, 4);
+  int inside = 0;
+  for (int rank = 0; rank < 4; ++rank) {
+    options.ranks.rank = rank;
+    const Program program = compile_train(spec, layout, options);
+    if (!program.placement.holds(1)) continue;
+    ASSERT_TRUE(program.placement.holds(2));
+    ASSERT_EQ(program.placement.bucket_of(2), 0);
+    const std::vector<int32_t> ends = run_ends(flat_layout(spec), program);
+    for (size_t i = 0; i < ends.size(); ++i) {
+      if (program.instructions[i].op != Op::kReduceGrads) continue;
+      ++inside;
+      EXPECT_EQ(ends[i], static_cast<int32_t>(i));
+    }
+  }
+  EXPECT_EQ(inside, 4);
+}
+
 TEST(VerifyBuckets, RefusesWhatDoesNotLieEndToEnd) {
   const ModelSpec spec = small(3);
   const World world{2, 1, 3, 1 << 20};

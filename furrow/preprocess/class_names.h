@@ -11,6 +11,9 @@
 namespace furrow::preprocess {
 
 inline constexpr const char* kClassNames = "class_names";  // the key of a State that is no table's
+// What each class counts in the loss that the model was trained on, where that was fitted
+// (data/class_weights.h).
+inline constexpr const char* kClassWeights = "class_weights";
 
 // Names as text, a line each, escaped; and back.  Error{data_loss}: an unknown escape.
 std::string names_text(const std::vector<std::string>& names);

@@ -55,7 +55,8 @@ std::optional<Difference> difference(const State& first, const State& second) {
   for (const State* const state : {&first, &second}) {
     for (const auto& [key, value] : *state) keys.insert(key);
   }
-  keys.erase(kClassNames);  // exact words, and earlier versions had none
+  keys.erase(kClassNames);    // exact words, and earlier versions had none
+  keys.erase(kClassWeights);  // of the loss: no input is prepared by them
   std::vector<std::string> ordered(keys.begin(), keys.end());
   std::ranges::stable_partition(ordered, [](const std::string& key) { return key == "kind"; });
   for (const std::string& key : ordered) {

@@ -9,6 +9,7 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
+#include "furrow/preprocess/hf_tokenizer.h"
 #include "furrow/preprocess/image_normaliser.h"
 #include "furrow/preprocess/llama2c_tokenizer.h"
 #include "furrow/preprocess/sentencepiece_tokenizer.h"
@@ -22,6 +23,7 @@ constexpr Kind kKinds[] = {
     {"byte", "text as bytes, 256 tokens", &ByteTokenizer::load},
     {"char", "text as Unicode characters, one token each, fitted alphabet", &CharTokenizer::load},
     {"gpt2", "text as byte pairs, GPT-2's merges", &BpeTokenizer::load},
+    {"hf", "text as byte pairs, as a tokenizer.json of Hugging Face has them", &HfTokenizer::load},
     {"image", "8-bit pixels to (x / 255 - mean) / std, fitted mean and std per channel",
      &ImageNormaliser::load},
     {"llama2c", "text as the pieces of a tokenizer of llama2.c", &Llama2cTokenizer::load},

@@ -1,5 +1,6 @@
 #include "furrow/storage/artefact.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -16,6 +17,27 @@ constexpr std::string_view kDescription = "/model.toml";
 constexpr uint64_t kMaxDescription = 256 << 20;  // a vocabulary is part of it
 
 std::string parameters_path(const std::string& folder) { return folder + std::string(kParameters); }
+
+// In pieces, so that a model larger than memory is none in it.
+Hash128 digest_of(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) throw errno_error(errno, "read", path);
+  Xxh3Stream hash;
+  try {
+    std::vector<std::byte> piece(size_t{1} << 20);
+    for (uint64_t at = 0;;) {
+      const size_t got = read_at(descriptor, at, piece, path);
+      hash.update(std::span(piece).first(got));
+      if (got < piece.size()) break;
+      at += got;
+    }
+  } catch (const Error&) {
+    ::close(descriptor);
+    throw;
+  }
+  ::close(descriptor);
+  return hash.digest_128();
+}
 
 // Removes a folder that never became the artefact.
 class TemporaryFolder {
@@ -70,7 +92,7 @@ void write_artefact(const std::string& folder, Artefact artefact, std::vector<Te
                            {{"format", "furrow-artefact"}});
   fill(writer);
   writer.commit();
-  artefact.digest = xxh3_128(MappedFile(parameters_path(temporary.path())).bytes());
+  artefact.digest = digest_of(parameters_path(temporary.path()));
   write_file_atomic(temporary.path() + std::string(kDescription), to_toml(artefact));
   FURROW_FAILPOINT("artefact.before_rename");
   replace_directory(temporary.path(), folder);
@@ -79,8 +101,7 @@ void write_artefact(const std::string& folder, Artefact artefact, std::vector<Te
 Artefact read_artefact(const std::string& folder) {
   try {
     Artefact artefact = parse_artefact(read_file(folder + std::string(kDescription), kMaxDescription));
-    const MappedFile parameters(parameters_path(folder));
-    if (xxh3_128(parameters.bytes()) != artefact.digest) {
+    if (digest_of(parameters_path(folder)) != artefact.digest) {
       throw Error(ErrorCode::kDataLoss,
                   "model.safetensors is damaged or of another model: its digest differs");
     }

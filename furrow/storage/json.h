@@ -27,6 +27,8 @@ class Json {
   double number() const;  // of any kind
   bool boolean() const;
   bool is_number() const;
+  bool is_string() const { return std::holds_alternative<std::string>(value_); }
+  bool is_list() const { return std::holds_alternative<List>(value_); }
   const List& list() const;
   const Object& object() const;
 

@@ -1,6 +1,8 @@
 #include "furrow/storage/safetensors.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -159,6 +161,15 @@ void SafetensorsFile::read(std::string_view name, const ArrayView& out) const {
   const auto source = expect(name, out.dtype, out.shape);
   FURROW_CHECK(source.size() == out.bytes.size(), "an array view's bytes differ from its shape");
   if (!source.empty()) std::memcpy(out.bytes.data(), source.data(), source.size());
+}
+
+// Whole pages within the tensor: its first and last are its neighbours' too.
+void SafetensorsFile::release(const TensorInfo& tensor) const {
+  const std::span<const std::byte> own = bytes(tensor);
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(own.data()) + page - 1) / page * page,
+             end = (reinterpret_cast<uintptr_t>(own.data()) + own.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 namespace {

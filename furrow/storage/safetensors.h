@@ -51,6 +51,8 @@ class SafetensorsFile {
   // The same by name.  Error{failed_precondition}: other dtype or shape.
   std::span<const std::byte> expect(std::string_view name, DType dtype, const Shape& shape) const;
   void read(std::string_view name, const ArrayView& out) const;  // a copy; errors as expect()
+  // Lets go of the memory that a tensor's pages take; they are read again where they are asked for again.
+  void release(const TensorInfo& tensor) const;
   std::span<const std::byte> file_bytes() const { return file_.bytes(); }
 
  private:

@@ -16,6 +16,14 @@ kernels::Activation kernel_activation(Activation activation) {
       return kernels::Activation::kGelu;
     case Activation::kGeluTanh:
       return kernels::Activation::kGeluTanh;
+    case Activation::kSilu:
+      return kernels::Activation::kSilu;
+    case Activation::kSoftplus:
+      return kernels::Activation::kSoftplus;
+    case Activation::kTanh:
+      return kernels::Activation::kTanh;
+    case Activation::kSigmoid:
+      return kernels::Activation::kSigmoid;
     case Activation::kNone:
       break;
   }
@@ -25,7 +33,7 @@ kernels::Activation kernel_activation(Activation activation) {
 at::Tensor activate(const at::Tensor& in, const at::Tensor& out, Activation activation, bool recorded,
                     int threads) {
   at::Tensor slope;
-  if (recorded && activation >= Activation::kGelu) slope = at::empty_like(in);
+  if (recorded && kernels::has_slope(kernel_activation(activation))) slope = at::empty_like(in);
   kernels::activation_forward(kernel_activation(activation), in.numel(), in.const_data_ptr<float>(),
                               out.data_ptr<float>(), slope.defined() ? slope.data_ptr<float>() : nullptr,
                               threads);
@@ -37,7 +45,7 @@ namespace {
 kernels::ActivationBackward arguments_of(Activation activation, const float* gate) {
   kernels::ActivationBackward args;
   args.activation = kernel_activation(activation);
-  (activation == Activation::kRelu ? args.y : args.slope) = gate;
+  (kernels::has_slope(args.activation) ? args.slope : args.y) = gate;
   return args;
 }
 

@@ -15,8 +15,9 @@ kernels::Activation kernel_activation(Activation activation);
 at::Tensor activate(const at::Tensor& in, const at::Tensor& out, Activation activation, bool recorded,
                     int threads);
 
-// The gradient of what an activation reads, in dy's type.  `gate` is what its backward reads: ReLU's output,
-// GELU's slope.  `db` (may be null) receives the sums of the columns.
+// The gradient of what an activation reads, in dy's type.  `gate` is what its backward reads: the
+// slope, or of ReLU, tanh and sigmoid the output; none of kNone, where it may be whatever is dense.  `db`
+// (may be null) receives the sums of the columns.
 at::Tensor activation_gradient(Activation activation, const at::Tensor& gate, const at::Tensor& dy, float* db,
                                int threads);
 

@@ -189,14 +189,13 @@ kernels::AttentionShape shape_of(const at::Tensor& qkv, const AttentionHeads& he
 
 }  // namespace
 
-at::Tensor rotary_table(int64_t time, int64_t head_size, double theta) {
-  at::Tensor table = at::empty({time, head_size}, at::kFloat);
+at::Tensor rotary_table(int64_t time, std::span<const double> frequencies) {
+  const size_t half = frequencies.size();
+  at::Tensor table = at::empty({time, static_cast<int64_t>(2 * half)}, at::kFloat);
   auto* row = table.data_ptr<float>();
-  const int64_t half = head_size / 2;
-  for (int64_t t = 0; t < time; ++t, row += head_size) {
-    for (int64_t d = 0; d < half; ++d) {
-      const double angle = static_cast<double>(t) *
-                           std::pow(theta, -2.0 * static_cast<double>(d) / static_cast<double>(head_size));
+  for (int64_t t = 0; t < time; ++t, row += 2 * half) {
+    for (size_t d = 0; d < half; ++d) {
+      const double angle = static_cast<double>(t) * frequencies[d];
       row[d] = static_cast<float>(std::cos(angle));
       row[half + d] = static_cast<float>(std::sin(angle));
     }

@@ -2,9 +2,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <limits>
 #include <utility>
 #include <vector>
 
@@ -13,6 +10,7 @@
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/image_operations_torch.h"
 #include "furrow/tensor/kernels/pixel_conv.h"
+#include "furrow/tensor/kernels/pool.h"
 #include "furrow/tensor/kernels/scratch.h"
 
 namespace furrow::tensor {
@@ -56,63 +54,8 @@ std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const 
   return {dx};
 }
 
-// 3x3 windows, stride 2, padding 1.
-struct PoolShape {
-  int64_t batch, channels, height, width;
-  int64_t out_height() const { return (height - 1) / 2 + 1; }
-  int64_t out_width() const { return (width - 1) / 2 + 1; }
-  int64_t image() const { return height * width * channels; }
-  // Where pixel `code` of an output's window begins in its image, in row-major order of the window.
-  int64_t source(int64_t r, int64_t q, int code) const {
-    return ((2 * r - 1 + code / 3) * width + 2 * q - 1 + code % 3) * channels;
-  }
-  bool inside(int64_t r, int64_t q, int code) const {
-    const int64_t y = 2 * r - 1 + code / 3, x = 2 * q - 1 + code % 3;
-    return y >= 0 && y < height && x >= 0 && x < width;
-  }
-};
-
-template <class T>
-void find_maxima(const PoolShape& s, const T* from, T* to, uint8_t* code) {
-  const int64_t c = s.channels;
-  kernels::ScratchScope scratch;
-  float* most = scratch.floats(c);
-  for (int64_t n = 0; n < s.batch; ++n, from += s.image()) {
-    for (int64_t r = 0; r < s.out_height(); ++r) {
-      for (int64_t q = 0; q < s.out_width(); ++q, to += c, code += c) {
-        std::fill_n(most, c, -std::numeric_limits<float>::infinity());
-        std::fill_n(code, c, static_cast<uint8_t>(4));
-        for (int k = 0; k < 9; ++k) {
-          if (!s.inside(r, q, k)) continue;
-          const T* pixel = from + s.source(r, q, k);
-          for (int64_t i = 0; i < c; ++i) {
-            const float value = kernels::to_float(pixel[i]);
-            const bool wins = value > most[i] || std::isnan(value);
-            most[i] = wins ? value : most[i];
-            code[i] = wins ? static_cast<uint8_t>(k) : code[i];
-          }
-        }
-        for (int64_t i = 0; i < c; ++i) kernels::set_to(to[i], most[i]);
-      }
-    }
-  }
-}
-
-// A pixel may be the maximum of four windows: their sum is float32.
-template <class T>
-void send_to_maxima(const PoolShape& s, const T* gradient, const uint8_t* code, T* out) {
-  kernels::ScratchScope scratch;
-  float* sums = scratch.floats(s.image());
-  for (int64_t n = 0; n < s.batch; ++n, out += s.image()) {
-    std::fill_n(sums, s.image(), 0.0F);
-    for (int64_t r = 0; r < s.out_height(); ++r) {
-      for (int64_t q = 0; q < s.out_width(); ++q, gradient += s.channels, code += s.channels) {
-        for (int64_t i = 0; i < s.channels; ++i)
-          sums[s.source(r, q, code[i]) + i] += kernels::to_float(gradient[i]);
-      }
-    }
-    for (int64_t i = 0; i < s.image(); ++i) kernels::set_to(out[i], sums[i]);
-  }
+kernels::PoolShape pool_shape(const at::Tensor& x, const Pool& pool) {
+  return {x.size(0), x.size(1), x.size(2), x.size(3), pool.kernel, pool.stride, pool.padding};
 }
 
 template <class T>
@@ -193,20 +136,47 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
       kImageFormat);
 }
 
-at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
+at::Tensor max_pool(const at::Tensor& x, const Pool& pool, OpContext& context) {
   const at::Tensor in = dense_image(x);
-  const PoolShape shape{x.size(0), x.size(1), x.size(2), x.size(3)};
+  const kernels::PoolShape shape = pool_shape(x, pool);
+  const int threads = context.threads;
   at::Tensor y = image(shape.batch, shape.channels, shape.out_height(), shape.out_width(), in);
-  const at::Tensor codes = at::empty({y.numel()}, at::TensorOptions().dtype(at::kByte));
+  const at::Tensor places = at::empty({y.numel()}, at::TensorOptions().dtype(at::kByte));
   by_type(x.scalar_type(), [&]<class T>(T) {
-    find_maxima(shape, numbers<T>(in), mutable_numbers<T>(y), codes.data_ptr<uint8_t>());
+    kernels::max_pool(
+        kernels::MaxPool<T>{shape, numbers<T>(in), mutable_numbers<T>(y), places.data_ptr<uint8_t>()},
+        threads);
   });
   return with_backward(
       y, {x},
       [=](const at::Tensor& dy) -> std::vector<at::Tensor> {
         at::Tensor dx = image(shape.batch, shape.channels, shape.height, shape.width, dy);
         by_type(dy.scalar_type(), [&]<class T>(T) {
-          send_to_maxima(shape, numbers<T>(dy), codes.const_data_ptr<uint8_t>(), mutable_numbers<T>(dx));
+          kernels::max_pool_backward(
+              kernels::MaxPoolBackward<T>{shape, numbers<T>(dy), places.const_data_ptr<uint8_t>(),
+                                          mutable_numbers<T>(dx)},
+              threads);
+        });
+        return {dx};
+      },
+      kImageFormat);
+}
+
+at::Tensor average_pool(const at::Tensor& x, const Pool& pool, OpContext& context) {
+  const at::Tensor in = dense_image(x);
+  const kernels::PoolShape shape = pool_shape(x, pool);
+  const int threads = context.threads;
+  at::Tensor y = image(shape.batch, shape.channels, shape.out_height(), shape.out_width(), in);
+  by_type(x.scalar_type(), [&]<class T>(T) {
+    kernels::average_pool(kernels::AveragePool<T>{shape, numbers<T>(in), mutable_numbers<T>(y)}, threads);
+  });
+  return with_backward(
+      y, {x},
+      [=](const at::Tensor& dy) -> std::vector<at::Tensor> {
+        at::Tensor dx = image(shape.batch, shape.channels, shape.height, shape.width, dy);
+        by_type(dy.scalar_type(), [&]<class T>(T) {
+          kernels::average_pool_backward(
+              kernels::AveragePool<T>{shape, numbers<T>(dy), mutable_numbers<T>(dx)}, threads);
         });
         return {dx};
       },

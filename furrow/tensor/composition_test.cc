@@ -78,17 +78,20 @@ TEST(Composition, LossesAreTheKernels) {
   const at::Tensor logits = random_tensor({6, 11}, 1, 3);
   const at::Tensor targets = at::tensor({3, 0, -100, 10, 5, -100}, at::kLong);
   logits[2].fill_(std::numeric_limits<float>::quiet_NaN());  // ignored, whatever it is
-  for (const double smoothing : {0.0, 0.1}) {
+  const std::vector<float> weights = {1, 0, 3, 0.5, 2, 0.25, 1, 7, 1, 0.125, 4};
+  for (const ClassTerms& terms :
+       {ClassTerms{}, ClassTerms{0.1}, ClassTerms{0, weights}, ClassTerms{0.1, weights}}) {
     at::Tensor by_kernels, by_composition;
-    const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, smoothing);
+    const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, terms);
     const CompositionScope scope;
-    const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, smoothing);
+    const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, terms);
     EXPECT_EQ(found.rows, expected.rows);
+    EXPECT_EQ(found.weight.value(), expected.weight.value());
     EXPECT_EQ(found.correct, expected.correct);
     EXPECT_NEAR(found.loss.value(), expected.loss.value(), 1e-5);
-    EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 1e-6));
+    EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 2e-6));
     EXPECT_EQ(by_composition[2].abs().sum().item<float>(), 0) << "ignored";
-    EXPECT_THROW(cross_entropy(logits, targets + 1, nullptr, 1, smoothing), Error);
+    EXPECT_THROW(cross_entropy(logits, targets + 1, nullptr, 1, terms), Error);
   }
 }
 
@@ -98,13 +101,16 @@ TEST(Composition, LossesOfManyClassesGoByRows) {
   const at::Tensor logits = random_tensor({5, classes}, 3, 2).to(at::kBFloat16);
   const at::Tensor targets = at::tensor({int64_t{7}, classes - 1, kIgnoredTarget, int64_t{0}, int64_t{99}});
   at::Tensor by_kernels, by_composition;
-  const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, 0.1);
+  const CrossEntropySums expected = cross_entropy(logits, targets, &by_kernels, 1, {.smoothing = 0.1});
   const CompositionScope scope;
-  const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, 0.1);
+  const CrossEntropySums found = cross_entropy(logits, targets, &by_composition, 1, {.smoothing = 0.1});
   EXPECT_EQ(found.rows, 4);
   EXPECT_NEAR(found.loss.value(), expected.loss.value(), 1e-4);
   EXPECT_TRUE(at::allclose(by_composition, by_kernels, 1e-5, 1e-9));
   EXPECT_NEAR(by_composition.select(0, 4).sum().item<double>(), 0, 1e-4);
+  at::Tensor rounded;
+  cross_entropy(logits, targets, &rounded, 1, {.smoothing = 0.1, .gradient_type = at::kBFloat16});
+  EXPECT_TRUE(at::equal(rounded, by_composition.to(at::kBFloat16)));
 }
 
 TEST(Composition, LossesOfOneNumberAreTheKernels) {

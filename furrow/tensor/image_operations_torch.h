@@ -9,7 +9,10 @@
   at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bias, const BatchNorm& norm,  \
                         OpContext& context);                                                                 \
   at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& context);   \
-  at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& context);                                          \
+  at::Tensor max_pool(const at::Tensor& x, const Pool& pool, OpContext& context);                            \
+  at::Tensor average_pool(const at::Tensor& x, const Pool& pool, OpContext& context);                        \
+  at::Tensor biased_activation(const at::Tensor& x, const Param& bias, Activation activation,                \
+                               OpContext& context);                                                          \
   at::Tensor global_average_pool(const at::Tensor& x, OpContext& context);
 
 namespace furrow::tensor {

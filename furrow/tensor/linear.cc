@@ -121,6 +121,7 @@ LinearCall call_of(const at::Tensor& x, const LinearLayer& layer, const OpContex
   const at::Tensor& weight = layer.weight.leaf;
   FURROW_CHECK(x.dim() >= 2 && is_number(x) && x.size(-1) == weight.size(1),
                "linear reads numbers [..., in]");
+  FURROW_CHECK(layer.activation <= Activation::kGeluTanh, "a product applies no such activation");
   LinearCall call;
   call.activation = layer.activation;
   call.wide_input = x.scalar_type() != weight.scalar_type();

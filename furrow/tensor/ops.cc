@@ -20,7 +20,9 @@ struct Operations {
   decltype(&by_kernels::strided_conv2d) strided_conv2d;
   decltype(&by_kernels::batch_norm) batch_norm;
   decltype(&by_kernels::subsample_and_pad) subsample_and_pad;
-  decltype(&by_kernels::max_pool_3x3) max_pool_3x3;
+  decltype(&by_kernels::max_pool) max_pool;
+  decltype(&by_kernels::average_pool) average_pool;
+  decltype(&by_kernels::biased_activation) biased_activation;
   decltype(&by_kernels::global_average_pool) global_average_pool;
   decltype(&by_kernels::embedding) embedding;
   decltype(&by_kernels::embedding_cut) embedding_cut;
@@ -35,12 +37,28 @@ struct Operations {
   decltype(&by_kernels::add_dropout) add_dropout;
 };
 
-#define FURROW_OPERATIONS(row)                                                                     \
-  {&row::linear,     &row::linear_side_by_side, &row::conv2d,       &row::strided_conv2d,          \
-   &row::batch_norm, &row::subsample_and_pad,   &row::max_pool_3x3, &row::global_average_pool,     \
-   &row::embedding,  &row::embedding_cut,       &row::layer_norm,   &row::rms_norm,                \
-   &row::swiglu,     &row::causal_attention,    &row::lstm,         &row::recurrent_concatenation, \
-   &row::dropout,    &row::dropout_of_columns,  &row::add_dropout}
+#define FURROW_OPERATIONS(row)    \
+  {&row::linear,                  \
+   &row::linear_side_by_side,     \
+   &row::conv2d,                  \
+   &row::strided_conv2d,          \
+   &row::batch_norm,              \
+   &row::subsample_and_pad,       \
+   &row::max_pool,                \
+   &row::average_pool,            \
+   &row::biased_activation,       \
+   &row::global_average_pool,     \
+   &row::embedding,               \
+   &row::embedding_cut,           \
+   &row::layer_norm,              \
+   &row::rms_norm,                \
+   &row::swiglu,                  \
+   &row::causal_attention,        \
+   &row::lstm,                    \
+   &row::recurrent_concatenation, \
+   &row::dropout,                 \
+   &row::dropout_of_columns,      \
+   &row::add_dropout}
 constexpr Operations kKernels FURROW_OPERATIONS(by_kernels);
 constexpr Operations kCompositions FURROW_OPERATIONS(by_composition);
 #undef FURROW_OPERATIONS
@@ -84,8 +102,18 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
   return for_tensor(x).subsample_and_pad(x, stride, channels, context);
 }
 
-at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& context) {
-  return for_tensor(x).max_pool_3x3(x, context);
+at::Tensor max_pool(const at::Tensor& x, const Pool& pool, OpContext& context) {
+  return for_tensor(x).max_pool(x, pool, context);
+}
+
+at::Tensor average_pool(const at::Tensor& x, const Pool& pool, OpContext& context) {
+  return for_tensor(x).average_pool(x, pool, context);
+}
+
+at::Tensor biased_activation(const at::Tensor& x, const Param& bias, Activation activation,
+                             OpContext& context) {
+  if (activation == Activation::kNone && !bias.defined()) return x;
+  return for_tensor(x).biased_activation(x, bias, activation, context);
 }
 
 at::Tensor global_average_pool(const at::Tensor& x, OpContext& context) {

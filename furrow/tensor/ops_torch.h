@@ -21,7 +21,8 @@
 
 namespace furrow::tensor {
 
-enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh };  // GELU is the exact one, x * Phi(x)
+// GELU is the exact one, x * Phi(x).  Linear layers apply those up to kGeluTanh in their product.
+enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSoftplus, kTanh, kSigmoid };
 
 // How the ranks of context.axis share a linear layer; without an axis of several ranks all are kNone.  What
 // travels is in `plan::Unit::collectives`; sums over the ranks are of float32 and rounded once.
@@ -100,10 +101,18 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
 // side is a matter of naming.
 at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& context);
 
-at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& context);  // stride 2, padding 1
+struct Pool {
+  int64_t kernel = 2, stride = 2, padding = 0;  // as kernels/pool.h requires
+};
+at::Tensor max_pool(const at::Tensor& x, const Pool& pool, OpContext& context);
+at::Tensor average_pool(const at::Tensor& x, const Pool& pool, OpContext& context);  // the border counts as 0
 
 // The mean over height and width: [batch, channels].
 at::Tensor global_average_pool(const at::Tensor& x, OpContext& context);
+
+// y = activation(x + bias), `bias` [channels] of an image, or absent.
+at::Tensor biased_activation(const at::Tensor& x, const Param& bias, Activation activation,
+                             OpContext& context);
 
 // y [batch, time, width] = tokens[ids [batch, time]] + positions[p], p being context.positions or 0 .. time -
 // 1 in each row.  `positions` [>= time, width] may be absent.  Error{invalid_argument}: an id outside the
@@ -133,8 +142,8 @@ struct AttentionHeads {
   at::Tensor rotary;     // of rotary_table, or undefined: no rotary positions
 };
 
-// Cosines and sines of position times theta^(-2 d / head_size), d < head_size / 2: [time, head_size].
-at::Tensor rotary_table(int64_t time, int64_t head_size, double theta);
+// Cosines, then sines, of position times frequency, radians: [time, 2 * frequencies].
+at::Tensor rotary_table(int64_t time, std::span<const double> frequencies);
 
 // Causal self-attention, within each document of context.positions, over qkv [batch, time, (heads + 2
 // kv_heads) * head_size] (q, k, v side by side, heads side by side in each); the result is [batch, time,

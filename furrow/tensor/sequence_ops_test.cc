@@ -2,6 +2,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <vector>
 
 #include "furrow/tensor/ops_torch.h"
@@ -25,7 +26,7 @@ TEST(Attention, SharedKeysAndRotaryPositionsMatchPlainAutograd) {
   run.x = random_tensor({3, time, width}, 1);
   run.params = {random_tensor({width, width}, 2, 0.3), random_tensor({kv_heads * size, width}, 3, 0.3),
                 random_tensor({kv_heads * size, width}, 4, 0.3)};
-  const at::Tensor table = rotary_table(time, size, 50);
+  const at::Tensor table = rotary_table(time, std::array{1.0, 0.4, 0.06, 0.002});
   const auto split = [&](const at::Tensor& y, int64_t count) {
     return y.view({3, time, count, size}).transpose(1, 2);
   };

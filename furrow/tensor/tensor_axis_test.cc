@@ -49,14 +49,14 @@ struct Loss {
   at::Tensor gradient;
 };
 
-Loss whole_loss(const at::Tensor& logits, const at::Tensor& targets, double smoothing) {
+Loss whole_loss(const at::Tensor& logits, const at::Tensor& targets, const ClassTerms& terms) {
   Loss loss;
-  const CrossEntropySums sums = cross_entropy(logits, targets, &loss.gradient, 1, smoothing);
+  const CrossEntropySums sums = cross_entropy(logits, targets, &loss.gradient, 1, terms);
   return {sums.loss.value(), sums.rows, sums.correct, loss.gradient};
 }
 
 // Rank r has columns [r * part, ...), what is behind the last class is filled with what would win.
-Loss cut_loss(const at::Tensor& logits, const at::Tensor& targets, double smoothing, int ranks,
+Loss cut_loss(const at::Tensor& logits, const at::Tensor& targets, const ClassTerms& terms, int ranks,
               bool composes = false) {
   const int64_t classes = logits.size(-1), part = (classes + ranks - 1) / ranks;
   const at::Tensor padded = at::constant_pad_nd(logits, {0, part * ranks - classes}, 1e9);
@@ -66,7 +66,7 @@ Loss cut_loss(const at::Tensor& logits, const at::Tensor& targets, double smooth
     Loss& own = losses[static_cast<size_t>(axis.rank())];
     const at::Tensor mine = padded.narrow(-1, axis.rank() * part, part).contiguous();
     const CrossEntropySums sums =
-        cross_entropy(mine, targets, &own.gradient, CutClasses{&axis, classes, smoothing}, 1);
+        cross_entropy(mine, targets, &own.gradient, CutClasses{&axis, classes, terms}, 1);
     own = {sums.loss.value(), sums.rows, sums.correct, own.gradient};
   });
   std::vector<at::Tensor> gradients;
@@ -87,13 +87,18 @@ TEST(CrossEntropyOfCutClasses, IsThatOfTheWhole) {
   const at::Tensor numbers = random_tensor({7, 5, 17}, 1, 3);
   at::Tensor targets = at::arange(35, at::kLong).remainder(17).view({7, 5}).clone();
   targets[1][2] = targets[6][4] = kIgnoredTarget;
-  for (const auto& [type, smoothing] :
-       {std::pair(at::kFloat, 0.0), {at::kFloat, 0.1}, {at::kBFloat16, 0.0}}) {
+  std::vector<float> weights;
+  for (int c = 0; c < 17; ++c) weights.push_back(static_cast<float>(c % 5) * 0.75f);
+  for (const auto& [type, terms] : {std::pair(at::kFloat, ClassTerms{}),
+                                    {at::kFloat, {0.1}},
+                                    {at::kFloat, {0, weights}},
+                                    {at::kFloat, {0.1, weights}},
+                                    {at::kBFloat16, {}}}) {
     const at::Tensor logits = numbers.to(type);
-    const Loss whole = whole_loss(logits, targets, smoothing);
+    const Loss whole = whole_loss(logits, targets, terms);
     for (const int ranks : {2, 3, 4, 8}) {  // of eight the last has no class
       for (const bool composes : {false, true}) {
-        const Loss cut = cut_loss(logits, targets, smoothing, ranks, composes);
+        const Loss cut = cut_loss(logits, targets, terms, ranks, composes);
         EXPECT_NEAR(cut.sum, whole.sum, 1e-6 * whole.sum);
         EXPECT_EQ(cut.rows, 33);
         EXPECT_EQ(cut.correct, whole.correct);
@@ -102,8 +107,8 @@ TEST(CrossEntropyOfCutClasses, IsThatOfTheWhole) {
       }
     }
   }
-  Loss other = whole_loss(numbers.roll(1, -1), targets, 0);  // control: classes that are one off
-  EXPECT_GT(std::abs(cut_loss(numbers, targets, 0, 2).sum - other.sum), 1e-3 * other.sum);
+  Loss other = whole_loss(numbers.roll(1, -1), targets, {});  // control: classes that are one off
+  EXPECT_GT(std::abs(cut_loss(numbers, targets, {}, 2).sum - other.sum), 1e-3 * other.sum);
 }
 
 // Of equal logits the first is what the row says, on whichever rank it lies.
@@ -113,21 +118,21 @@ TEST(CrossEntropyOfCutClasses, TheFirstOfEqualsIsTheAnswer) {
     logits.zero_();
     for (int64_t target = 0; target < 6; ++target) {
       const at::Tensor targets = at::full({1}, target, at::kLong);
-      EXPECT_EQ(cut_loss(logits, targets, 0, 3, composes).correct, target == 0);
+      EXPECT_EQ(cut_loss(logits, targets, {}, 3, composes).correct, target == 0);
     }
     logits[0][3] = logits[0][5] = 2;
-    EXPECT_EQ(cut_loss(logits, at::full({1}, 3, at::kLong), 0, 2, composes).correct, 1);
-    EXPECT_EQ(cut_loss(logits, at::full({1}, 5, at::kLong), 0, 2, composes).correct, 0);
+    EXPECT_EQ(cut_loss(logits, at::full({1}, 3, at::kLong), {}, 2, composes).correct, 1);
+    EXPECT_EQ(cut_loss(logits, at::full({1}, 5, at::kLong), {}, 2, composes).correct, 0);
   }
 }
 
 // Whatever an ignored row is, it adds nothing.
 TEST(CrossEntropyOfCutClasses, IgnoredRowsMayBeAnything) {
   const at::Tensor logits = random_tensor({3, 6}, 1), targets = at::tensor({2, -100, 5}, at::kLong);
-  const double expected = whole_loss(logits, targets, 0.1).sum;
+  const double expected = whole_loss(logits, targets, {0.1}).sum;
   logits[1].fill_(std::numeric_limits<float>::quiet_NaN());
   for (const bool composes : {false, true}) {
-    const Loss cut = cut_loss(logits, targets, 0.1, 2, composes);
+    const Loss cut = cut_loss(logits, targets, {0.1}, 2, composes);
     EXPECT_NEAR(cut.sum, expected, 1e-6);
     EXPECT_EQ(cut.gradient[1].abs().sum().item<float>(), 0);
   }
@@ -135,7 +140,7 @@ TEST(CrossEntropyOfCutClasses, IgnoredRowsMayBeAnything) {
 
 TEST(CrossEntropyOfCutClasses, NamesATargetOutside) {
   const at::Tensor logits = at::zeros({2, 5}), targets = at::full({2}, 5, at::kLong);
-  EXPECT_THROW(cut_loss(logits, targets, 0, 2), Error);
+  EXPECT_THROW(cut_loss(logits, targets, {}, 2), Error);
 }
 
 }  // namespace

@@ -24,11 +24,28 @@ namespace furrow::train {
 namespace {
 
 // What a device other than the CPU computes.
-constexpr std::string_view kKinds[] = {
-    "linear",      "conv_relu_pool", "token_embedding", "transformer_block",
-    "lm_head",     "embedding",      "llama_block",     "llama_head",
-    "rnn",         "lstm",           "conv_norm",       "residual_block",
-    "pool_linear", "latent"};
+constexpr std::string_view kKinds[] = {"linear",
+                                       "conv_relu_pool",
+                                       "token_embedding",
+                                       "transformer_block",
+                                       "lm_head",
+                                       "embedding",
+                                       "llama_block",
+                                       "llama_head",
+                                       "rnn",
+                                       "lstm",
+                                       "conv_norm",
+                                       "residual_block",
+                                       "pool_linear",
+                                       "latent",
+                                       "conv",
+                                       "activation",
+                                       "dropout",
+                                       "max_pool",
+                                       "avg_pool",
+                                       "global_avg_pool",
+                                       "layer_norm",
+                                       "group_norm"};
 
 }  // namespace
 

@@ -56,10 +56,21 @@ const Network kNetworks[] = {
     {"gpt", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\ndropout = 0.1\n", true},
     {"gpt_fused", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\ndropout = 0.0\n", true},
     {"llama", "[model]\nname = \"llama\"\nlayers = 2\nheads = 4\nkv_heads = 2\nwidth = 32\n", true},
-    {"lstm", "[model]\nname = \"lstm\"\nlayers = 2\nwidth = 24\n", true},
+    {"lstm", "[model]\nname = \"lstm\"\nlayers = 2\nwidth = 24\ndropout = 0.2\n", true},
     {"rnn", "[model]\nname = \"rnn\"\nlayers = 1\nwidth = 24\n", true},
     // Twenty norms over a microbatch make much of a rounding.
     {"resnet20", "[model]\nname = \"resnet20\"\n", false, {"--optimizer.lr", "3e-4"}, 2e-3},
+    {"layers",
+     "[model]\nname = \"blocks\"\nunits = [\"c1: conv out_channels=6 kernel=3 stride=2 padding=1 "
+     "activation=silu\", \"n1: group_norm groups=2\", \"p1: max_pool kernel=3 stride=2 padding=1\", \"c2: "
+     "conv "
+     "out_channels=8 kernel=3 bias=false\", \"a: activation activation=softplus\", \"d: dropout p=0.2\", "
+     "\"p2: "
+     "avg_pool kernel=2\", \"g: global_avg_pool\", \"n2: layer_norm\", \"fc: linear out=classes\"]\n"},
+    {"weighted",
+     "[model]\nname = \"mlp\"\nhidden = [24]\n",
+     false,
+     {"--training.balance_classes", "--training.label_smoothing", "0.1"}},
     {"lora", "[model]\nname = \"gpt\"\nlayers = 2\nheads = 2\nwidth = 32\n[lora]\nrank = 3\n", true},
     {"gan",
      "[model]\nname = \"gan\"\nlatent = 12\ngenerator_hidden = [24]\ndiscriminator_hidden = [24]\n",

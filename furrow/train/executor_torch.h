@@ -33,7 +33,7 @@ namespace furrow::train {
 
 // What the gradient is multiplied with at the step, and whether there is a step at all.
 struct Scale {
-  double factor = 0;         // 1/count times the clip coefficient
+  double factor = 0;         // 1/LossSums::divisor() times the clip coefficient
   double norm = 0;           // L2 norm of the mean gradient, before clipping
   bool finite = true;        // loss and every gradient
   int non_finite_unit = -1;  // the first unit with a non-finite gradient, when known

@@ -139,6 +139,15 @@ units = ["conv1: conv_relu_pool out_channels=8 kernel=3 padding=1 pool=true",
          "conv2: conv_relu_pool out_channels=12 kernel=3 padding=1",
          "fc1: linear out=128 activation=relu", "fc2: linear out=classes"]
 )"};
+const Network kLayers{"layers", true, R"([model]
+name = "blocks"
+units = ["c1: conv out_channels=8 kernel=3 padding=1 activation=silu", "n1: group_norm groups=2",
+         "p1: max_pool kernel=2", "c2: conv out_channels=16 kernel=3 stride=2 padding=1 activation=relu",
+         "d: dropout p=0.2", "c3: conv out_channels=16 kernel=3 padding=1 bias=false",
+         "a: activation activation=tanh", "p2: avg_pool kernel=2", "g: global_avg_pool", "n2: layer_norm",
+         "fc: linear out=classes activation=none"]
+)",
+                      kTypes, kMany};
 const Network kGan{"gan",
                    true,
                    R"([model]
@@ -159,13 +168,15 @@ const Network kLlama{"llama", false,
                      "[model]\nname = 'llama'\nwidth = 64\nlayers = 3\nheads = 4\nkv_heads = 2\n"};
 const Network kRnn{"rnn", false, "[model]\nname = 'rnn'\nwidth = 64\nlayers = 1\n"};
 const Network kLstm{"lstm", false, "[model]\nname = 'lstm'\nwidth = 64\nlayers = 3\n"};
+const Network kLstmDropout{"lstm_dropout", false,
+                           "[model]\nname = 'lstm'\nwidth = 64\nlayers = 3\ndropout = 0.2\n"};
 const Network kBytes{
     "gpt", false, "[model]\nname = 'gpt'\nwidth = 32\nlayers = 1\nheads = 2\n[data]\ntokenizer = 'byte'\n"};
 
 const auto kName = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
-                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kGan, kGpt, kDropout,
-                                           kLlama, kRnn, kLstm),
+                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kGan, kGpt,
+                                           kDropout, kLlama, kRnn, kLstm, kLstmDropout),
                          kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfAdapters,
                          ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kGan, kGpt, kDropout,

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -17,12 +18,13 @@ namespace {
 // Over samples when the output is [batch, classes], over tokens when it is [batch, context, classes].
 LossSums cross_entropy(const ObjectiveSettings& settings, const LossInputs& in, at::Tensor* gradient,
                        int threads) {
-  const double smoothing = gradient != nullptr ? settings.label_smoothing : 0;
+  const tensor::ClassTerms terms{gradient != nullptr ? settings.label_smoothing : 0, settings.class_weights,
+                                 in.gradient_type};
   const tensor::CrossEntropySums sums =
-      in.over.axis == nullptr ? tensor::cross_entropy(in.output, in.target, gradient, threads, smoothing)
+      in.over.axis == nullptr ? tensor::cross_entropy(in.output, in.target, gradient, threads, terms)
                               : tensor::cross_entropy(in.output, in.target, gradient,
-                                                      {in.over.axis, in.over.classes, smoothing}, threads);
-  return {sums.loss, sums.rows, sums.correct};
+                                                      {in.over.axis, in.over.classes, terms}, threads);
+  return {sums.loss, sums.weight, sums.rows, sums.correct};
 }
 
 // Of these losses no values travel between ranks.
@@ -37,13 +39,17 @@ void refuse_parts(const ClassesOver& over, std::string_view loss) {
 LossSums squared_error(const ObjectiveSettings&, const LossInputs& in, at::Tensor* gradient, int threads) {
   refuse_parts(in.over, "mse");
   const tensor::PointwiseSums sums = tensor::squared_error(in.output, in.target, gradient, threads);
-  return {sums.loss, sums.values, sums.correct};
+  return {sums.loss, sums.weight, sums.values, sums.correct};
 }
 
-LossSums binary(const ObjectiveSettings&, const LossInputs& in, at::Tensor* gradient, int threads) {
+LossSums binary(const ObjectiveSettings& settings, const LossInputs& in, at::Tensor* gradient, int threads) {
   refuse_parts(in.over, "binary");
-  const tensor::PointwiseSums sums = tensor::binary_cross_entropy(in.output, in.target, gradient, threads);
-  return {sums.loss, sums.values, sums.correct};
+  tensor::BinaryTerms terms;
+  if (!settings.class_weights.empty()) terms = {settings.class_weights[0], settings.class_weights[1]};
+  terms.pos_weight = settings.pos_weight;
+  const tensor::PointwiseSums sums =
+      tensor::binary_cross_entropy(in.output, in.target, gradient, threads, terms);
+  return {sums.loss, sums.weight, sums.values, sums.correct};
 }
 
 // Evaluation has no teacher, and measures the cross-entropy.
@@ -54,10 +60,10 @@ LossSums distillation(const ObjectiveSettings& settings, const LossInputs& in, a
   const tensor::Teaching teaching{in.teacher, settings.temperature, settings.alpha, settings.label_smoothing};
   const tensor::CrossEntropySums sums =
       tensor::distillation(in.output, in.target, teaching, gradient, threads);
-  return {sums.loss, sums.rows, sums.correct};
+  return {sums.loss, sums.weight, sums.rows, sums.correct};
 }
 
-constexpr std::array kObjectives = {
+const std::array kObjectives = {
     Objective{"supervised", "samples", &cross_entropy},
     Objective{"language_modelling", "tokens", &cross_entropy},
     Objective{"regression", "values", &squared_error},
@@ -79,14 +85,15 @@ const Objective& find_objective(std::string_view name) {
   throw Error(ErrorCode::kInvalidArgument, unknown_name_message("objective", name, known));
 }
 
-Objective make_objective(const config::Config& config, bool tokens) {
+Objective make_objective(const config::Config& config, bool tokens, std::vector<float> class_weights) {
   const config::Training& training = config.training;
   std::string_view name = tokens ? "language_modelling" : "supervised";
   if (training.loss == "mse") name = "regression";
   if (training.loss == "binary") name = "binary";
   if (training.objective != "supervised") name = training.objective;
   Objective objective = find_objective(name);
-  objective.settings = {training.label_smoothing, config.distillation.temperature, config.distillation.alpha};
+  objective.settings = {training.label_smoothing, config.distillation.temperature, config.distillation.alpha,
+                        std::move(class_weights), name == "binary" ? training.pos_weight : 1};
   return objective;
 }
 

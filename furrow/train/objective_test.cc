@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "furrow/base/error.h"
 #include "furrow/config/config.h"
@@ -37,6 +38,30 @@ TEST(Objective, SmoothsWhatIsTrainedOnAndMeasuresThePlainLoss) {
   EXPECT_EQ(measured, plain.loss(output, target, &plain_gradient, 1).mean());
   EXPECT_NE(trained, measured);
   EXPECT_GT((gradient - plain_gradient).abs().max().item<double>(), 0.1);
+}
+
+// The mean of PyTorch's CrossEntropyLoss(weight), and of BCEWithLogitsLoss(pos_weight).
+TEST(Objective, DividesByTheSumOfWeights) {
+  const std::vector<float> weights = {0.5, 0, 3, 1, 2};
+  const Objective weighted = make_objective(training("cross_entropy"), false, weights);
+  const at::Tensor output = at::arange(30, at::kFloat).sin().view({6, 5}),
+                   target = at::arange(6, at::kLong) % 5;
+  const LossSums sums = weighted.loss(output, target, nullptr, 1);
+  const double mean =
+      at::cross_entropy_loss(output.to(at::kDouble), target, at::tensor(weights, at::kDouble)).item<double>();
+  EXPECT_NEAR(sums.mean(), mean, 1e-6);
+  EXPECT_EQ(sums.divisor(), 7.0);
+  EXPECT_EQ(sums.count, 6);
+  EXPECT_EQ(LossSums().mean(), 0) << "nothing weighs anything";
+  config::Config positive = training("binary");
+  positive.training.pos_weight = 4;
+  const at::Tensor logits = at::tensor({1.0f, -2.0f, 0.5f}).view({3, 1}),
+                   labels = at::tensor({1.0f, 0.0f, 1.0f});
+  const double binary =
+      at::binary_cross_entropy_with_logits(logits.view(-1).to(at::kDouble), labels.to(at::kDouble), {},
+                                           at::full({1}, 4.0, at::kDouble))
+          .item<double>();
+  EXPECT_NEAR(make_objective(positive, false).loss(logits, labels, nullptr, 1).mean(), binary, 1e-6);
 }
 
 TEST(Objective, CountsValuesOfRegressionAndBinary) {

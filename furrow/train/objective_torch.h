@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "furrow/train/sums.h"
 
@@ -30,7 +31,9 @@ struct ClassesOver {
 struct ObjectiveSettings {
   double label_smoothing =
       0;  // cross-entropy: of the loss that is trained on; evaluation measures the plain one
-  double temperature = 1, alpha = 0;  // distillation
+  double temperature = 1, alpha = 0;      // distillation
+  std::vector<float> class_weights = {};  // cross-entropy, binary: one for each class; none: all 1
+  double pos_weight = 1;                  // binary
 };
 
 // What a head judges.
@@ -38,6 +41,7 @@ struct LossInputs {
   const at::Tensor &output, &target;
   at::Tensor teacher = {};  // the teacher's output for the same samples; undefined: there is none
   ClassesOver over = {};
+  at::ScalarType gradient_type = at::kFloat;  // which the gradient may be rounded to at once
 };
 
 struct Objective {
@@ -47,7 +51,8 @@ struct Objective {
                        int threads);
   ObjectiveSettings settings = {};
 
-  // `gradient`, when not null, receives d(sum of losses)/d(output) as float32, of output's shape.  The sums
+  // `gradient`, when not null, receives d(sum of losses)/d(output), of output's shape, as float32 or
+  // rounded to `gradient_type`.  The sums
   // are those of all classes, on every rank of the axis alike.
   LossSums loss(const LossInputs& inputs, at::Tensor* gradient, int threads) const {
     return function(settings, inputs, gradient, threads);
@@ -60,7 +65,8 @@ struct Objective {
 std::span<const Objective> objectives();
 const Objective& find_objective(std::string_view name);  // Error{invalid_argument}, lists the known ones
 
-// The row that [training] names over this data, with its settings.  `tokens`: the samples are token ids.
-Objective make_objective(const config::Config& config, bool tokens);
+// The row that [training] names over this data, with its settings.  `tokens`: the samples are token ids;
+// `class_weights` as class_weights.h has them.
+Objective make_objective(const config::Config& config, bool tokens, std::vector<float> class_weights = {});
 
 }  // namespace furrow::train

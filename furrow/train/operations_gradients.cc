@@ -133,8 +133,7 @@ void clip(ExecutorState& state, const BoundInstruction& bound) {
   const Sums& sums = state.cell<Sums>(bound.reads(ValueKind::kSums));
   Scale scale;
   scale.non_finite_unit = sums.non_finite_unit;
-  const double count = static_cast<double>(std::max<int64_t>(1, sums.loss.count));
-  const double divisor = count * state.loss_factor(bound);
+  const double divisor = sums.loss.divisor() * state.loss_factor(bound);
   scale.norm = std::sqrt(sums.squares.value()) / divisor;
   scale.finite = std::isfinite(scale.norm) && std::isfinite(sums.loss.mean());
   const double max_norm = state.inputs->max_norm;

@@ -147,7 +147,8 @@ void recompute(ExecutorState& state, const BoundInstruction& bound) {
   state.cells[bound.writes(ValueKind::kSaved)] = run_with_graph(state, bound);
 }
 
-LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor* gradient) {
+LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor* gradient,
+                 at::ScalarType gradient_type = at::kFloat) {
   const MemoryScope scope(MemoryKind::kActivations);
   const data::Batch* batch = state.cell<const data::Batch*>(bound.reads(ValueKind::kBatch));
   const plan::Head& head = state.facts.heads[bound.head];
@@ -156,6 +157,7 @@ LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor
   const at::Tensor target =
       head.label ? at::full({output.size(0)}, *head.label, at::kFloat) : batch_tensor(batch->arrays[1]);
   LossInputs inputs{output, target};
+  inputs.gradient_type = gradient_type;
   if (bound.act_reads.size() > 1) inputs.teacher = state.cell<at::Tensor>(bound.act_reads[1]);
   std::optional<nn::DeclaredAxis> axis;
   if (state.axis) axis.emplace(*state.axis, unit);
@@ -170,14 +172,13 @@ LossSums sums_of(ExecutorState& state, const BoundInstruction& bound, at::Tensor
 // The gradient is scaled before it is rounded to the type of the last unit's output.
 void loss(ExecutorState& state, const BoundInstruction& bound) {
   at::Tensor gradient;
-  state.cells[bound.writes(ValueKind::kLoss)] = sums_of(state, bound, &gradient);
-  const MemoryScope scope(MemoryKind::kActivations);
   const double factor = state.loss_factor(bound);
-  if (factor != 1) {
-    gradient.mul_(static_cast<float>(factor));
-  }
   const at::ScalarType type = state.cell<at::Tensor>(bound.reads(ValueKind::kAct)).scalar_type();
-  state.cells[bound.writes(ValueKind::kGrad)] = tensor::narrowed(gradient, type, state.rank.threads);
+  state.cells[bound.writes(ValueKind::kLoss)] =
+      sums_of(state, bound, &gradient, factor == 1 ? type : at::kFloat);
+  const MemoryScope scope(MemoryKind::kActivations);
+  if (factor != 1) gradient.mul_(static_cast<float>(factor));
+  state.cells[bound.writes(ValueKind::kGrad)] = tensor::rounded(gradient, type, state.rank.threads);
 }
 
 void evaluate(ExecutorState& state, const BoundInstruction& bound) {

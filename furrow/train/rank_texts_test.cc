@@ -82,6 +82,7 @@ TEST(RankTexts, AnErrorIsEveryRanksError) {
 Sums sums_of(double loss, double square, int unit, int64_t stop) {
   Sums sums;
   sums.loss.loss.add(loss);
+  sums.loss.weight.add(0.1f);
   sums.loss.count = 3;
   sums.loss.correct = 2;
   sums.squares.add(square);
@@ -99,6 +100,7 @@ TEST(Sums, TravelAsTheyAre) {
     const Sums back = Sums::read(words);
     EXPECT_EQ(back.loss.loss.limbs(), sums.loss.loss.limbs());
     EXPECT_EQ(back.squares.limbs(), sums.squares.limbs());
+    EXPECT_EQ(back.loss.weight.limbs(), sums.loss.weight.limbs());
     EXPECT_EQ(back.loss.count, sums.loss.count);
     EXPECT_EQ(back.loss.correct, sums.loss.correct);
     EXPECT_EQ(back.non_finite_unit, sums.non_finite_unit);
@@ -118,6 +120,8 @@ TEST(Sums, AddInAnyOrder) {
   EXPECT_EQ(forth.loss.loss.value(), 1);
   EXPECT_EQ(forth.loss.loss.limbs(), back.loss.loss.limbs());
   EXPECT_EQ(forth.squares.limbs(), back.squares.limbs());
+  EXPECT_EQ(forth.loss.weight.limbs(), back.loss.weight.limbs());
+  EXPECT_EQ(forth.loss.divisor(), 3.0 * 0.1f);
   EXPECT_EQ(forth.loss.count, 9);
   EXPECT_EQ(forth.non_finite_unit, 3);
   EXPECT_EQ(back.non_finite_unit, 3);

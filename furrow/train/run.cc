@@ -6,6 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
+#include "furrow/base/file.h"
 #include "furrow/base/log.h"
 #include "furrow/base/memory.h"
 #include "furrow/base/process.h"
@@ -17,6 +18,7 @@
 #include "furrow/plan/topology.h"
 #include "furrow/preprocess/class_names.h"
 #include "furrow/tensor/kernels/scratch_blocks.h"
+#include "furrow/train/class_weights.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/initial_weights_torch.h"
@@ -106,7 +108,9 @@ Workbench open_workbench(const config::Config& config, std::shared_ptr<data::Dat
                  : std::span<const models::Architecture>();
   bench.spec = models::trained_network(config, shape, extra);
   check_documents(bench.spec, source);
-  bench.objective = std::make_shared<const Objective>(make_objective(config, language(source)));
+  const int64_t outputs = bench.spec.units[plan::heads_of(bench.spec).front().unit].output.shape.back();
+  bench.objective = std::make_shared<const Objective>(make_objective(
+      config, language(source), class_weights_of(config, outputs, bench.dataset.get(), cancel)));
   bench.rank.threads = threads_of(config.training);
   bench.rank.seed = static_cast<uint64_t>(config.debug.seed);
   bench.rank.cancel = cancel;
@@ -136,6 +140,7 @@ Run::Run(const TrainRequest& request)
 observe::Summary Run::run() {
   compile();
   restore();
+  if (const std::optional<observe::Summary> before = summary_of_before()) return *before;
   begin_record();
   try {
     loop();
@@ -150,6 +155,36 @@ observe::Summary Run::run() {
     sinks_->end(status_);
   }
   return result;
+}
+
+bool Run::over() const { return state_.step >= total_steps_ || state_.stopped_early; }
+
+// A run that is over stays as it is: figures of no step would take the place of its own.
+std::optional<observe::Summary> Run::summary_of_before() const {
+  if (!request_.resume || !over()) return std::nullopt;
+  const auto read = [this] {
+    const std::string path = folder_->file("summary.json");
+    if (!path_exists(path) || !path_exists(folder_->model())) return std::string();
+    const std::string text = read_file(path);
+    const observe::Summary before = observe::parse_summary(text);
+    const bool ended = before.status == "finished" || before.status == "stopped early";
+    return ended && before.steps == state_.step ? text : std::string();
+  };
+  const std::string text = bench_.rank.alone() ? read() : text_of_first(bench_.rank.world(), "before", read);
+  if (text.empty()) return std::nullopt;
+  if (first()) say_over();
+  return observe::parse_summary(text);
+}
+
+void Run::say_over() const {
+  const bool by_steps = bench_.config.training.steps > 0;
+  log_info(
+      fmt::format("the run is over, {} at step {} of {}: nothing is trained and nothing replaced; to go "
+                  "on, `furrow train {} --resume {}`",
+                  state_.stopped_early ? "stopped early" : "finished", state_.step, total_steps_, run_folder_,
+                  state_.stopped_early ? "--validation.patience MORE"
+                  : by_steps           ? "--training.steps MORE"
+                                       : "--training.epochs MORE"));
 }
 
 void Run::record_failure() {
@@ -234,6 +269,7 @@ void Run::restore() {
       best_ = std::move(restored->best);
       best_restored_ = !best_.empty();
       saved_step_ = state_.step;
+      state_.stopped_early = state_.stopped_early && out_of_patience();  // it may have been given more
       check_classes();
       if (first()) log_info(fmt::format("resuming at step {} of {}", state_.step, total_steps_));
     } else if (first()) {
@@ -261,7 +297,7 @@ bool Run::stopped() const {
   return request_.cancel != nullptr && request_.cancel->cancelled();
 }
 
-bool Run::wants_more() const { return state_.step < total_steps_ && !state_.stopped_early && !stopped(); }
+bool Run::wants_more() const { return !over() && !stopped(); }
 
 void Run::loop() {
   const config::Config& config = bench_.config;
@@ -314,6 +350,8 @@ void Run::one_step() {
   state_.last_loss = outputs.loss.mean();
   const int64_t duration_ns = bench_.rank.clock->monotonic_ns() - start_ns;
   if (first_of_process) {
+    // Whoever is through its first step has heard of all others that they are in theirs.
+    if (!bench_.rank.alone()) bench_.rank.communicator->end_start();
     time_to_first_step_s_ = static_cast<double>(ns_since_exec()) * 1e-9;
     ledger_.begin_steps(bench_.rank);  // neither its time nor its bytes count
   } else {

@@ -60,6 +60,10 @@ class Run {
   void begin_record();
   void record_failure();
   void loop();
+  bool over() const;                                          // no step is left
+  std::optional<observe::Summary> summary_of_before() const;  // of a resumed run that was over already
+  void say_over() const;
+  bool out_of_patience() const;
   bool wants_more() const;
   bool validation_falls_due() const;
   void one_step();

@@ -51,6 +51,11 @@ void Run::swap_average() {
   swapper_->run(inputs);
 }
 
+bool Run::out_of_patience() const {
+  const int64_t patience = bench_.config.validation.patience;
+  return patience > 0 && state_.bad_validations >= patience;
+}
+
 void Run::keep_best(double loss, double accuracy) {
   const config::Validation& config = bench_.config.validation;
   const bool by_accuracy = config.metric == "accuracy";
@@ -59,7 +64,7 @@ void Run::keep_best(double loss, double accuracy) {
   const bool better = std::isfinite(metric) && (!state_.has_best || gain > config.min_delta);
   if (!better) {
     ++state_.bad_validations;
-    state_.stopped_early = config.patience > 0 && state_.bad_validations >= config.patience;
+    state_.stopped_early = out_of_patience();
     return;
   }
   state_.has_best = true;

@@ -12,6 +12,7 @@
 #include "furrow/preprocess/class_names.h"
 #include "furrow/storage/artefact.h"
 #include "furrow/tensor/allocator_torch.h"
+#include "furrow/train/class_weights.h"
 #include "furrow/train/device_torch.h"
 #include "furrow/train/initial_weights_torch.h"
 #include "furrow/train/recipe.h"
@@ -60,7 +61,8 @@ EvalResult evaluate_artefact(const std::string& folder, const config::Config& co
   shape.classes = artefact.outputs.at(0).shape.back();
   ModelState model(models::describe(config.model, shape), {}, 0);
   load_parameters(folder, model);
-  const Objective objective = make_objective(config, /*tokens=*/true);
+  const Objective objective = make_objective(config, /*tokens=*/true,
+                                             class_weights_of(config, shape.classes, artefact.preprocessing));
   Evaluator evaluator(model, objective, rank,
                       {.batch_size = config.training.local_batch_size,
                        .prefetch = static_cast<int>(config.data.prefetch_batches)});

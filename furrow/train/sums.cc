@@ -26,6 +26,7 @@ ExactSum sum_at(std::span<const int64_t> words) {
 
 void LossSums::add(const LossSums& other) {
   loss.add(other.loss);
+  weight.add(other.weight);
   count += other.count;
   correct += other.correct;
 }
@@ -40,6 +41,7 @@ void Sums::add(const Sums& other) {
 
 void Sums::write(std::span<int64_t, kWords> words) const {
   auto at = std::ranges::copy(loss.loss.limbs(), words.begin()).out;
+  at = std::ranges::copy(loss.weight.limbs(), at).out;
   at = std::ranges::copy(squares.limbs(), at).out;
   const std::array<int64_t, 5> rest = {loss.count, loss.correct, non_finite_unit, stop, ready};
   std::ranges::copy(rest, at);
@@ -48,8 +50,9 @@ void Sums::write(std::span<int64_t, kWords> words) const {
 Sums Sums::read(std::span<const int64_t, kWords> words) {
   Sums sums;
   sums.loss.loss = sum_at(words);
-  sums.squares = sum_at(words.subspan<kLimbs>());
-  const std::span<const int64_t> rest = words.subspan<2 * kLimbs>();
+  sums.loss.weight = sum_at(words.subspan<kLimbs>());
+  sums.squares = sum_at(words.subspan<2 * kLimbs>());
+  const std::span<const int64_t> rest = words.subspan<3 * kLimbs>();
   sums.loss.count = rest[0];
   sums.loss.correct = rest[1];
   sums.non_finite_unit = static_cast<int>(rest[2]);

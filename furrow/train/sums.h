@@ -12,11 +12,14 @@ namespace furrow::train {
 // Over what an objective counts: samples or tokens.
 struct LossSums {
   ExactSum loss;
+  ExactSum weight;  // what a mean divides by: the count, or the sum of the weights of classes
   int64_t count = 0;
   int64_t correct = 0;  // arg max equals target
 
   void add(const LossSums& other);
-  double mean() const { return count > 0 ? loss.value() / static_cast<double>(count) : 0; }
+  // 1 where nothing weighs anything, so that its gradient stays 0.
+  double divisor() const { return weight.value() > 0 ? weight.value() : 1; }
+  double mean() const { return loss.value() / divisor(); }
   double accuracy() const {
     return count > 0 ? static_cast<double>(correct) / static_cast<double>(count) : 0;
   }
@@ -34,7 +37,7 @@ struct Sums {
 
   void add(const Sums& other);
 
-  static constexpr size_t kWords = 2 * ExactSum::kLimbs + 5;  // as it travels
+  static constexpr size_t kWords = 3 * ExactSum::kLimbs + 5;  // as it travels
   void write(std::span<int64_t, kWords> words) const;
   static Sums read(std::span<const int64_t, kWords> words);  // Error{data_loss}: limbs that are not canonical
 };

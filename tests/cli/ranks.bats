@@ -52,6 +52,17 @@ setup() {
   [ "$output" = "$(cat runs/tiny-001/summary.json)" ]
 }
 
+@test "--resume of a finished run of ranks has nothing left to do" {
+  "$furrow" train "$config" --nproc 2 --job.dump_folder out "${batch[@]}" 2>/dev/null
+  rm -r out/logs # which every start writes
+  cp -r out before
+  run --separate-stderr "$furrow" train out --resume --nproc 3
+  [ "$status" -eq 0 ]
+  [[ $stderr == *"the run is over, finished at step 30 of 30"* ]]
+  rm -r out/logs
+  diff -r out before
+}
+
 @test "a run goes on with another number of ranks" {
   long=(--training.steps 3000 --checkpoint.interval 1000 --validation.freq 0)
   "$furrow" train "$config" --job.dump_folder whole "${batch[@]}" "${long[@]}" 2>/dev/null

@@ -38,14 +38,31 @@ load common
 
 @test "a finished run is not overwritten, and --resume of it has nothing left to do" {
   "$furrow" train "$config" --job.dump_folder out
-  cp out/metrics.jsonl before.jsonl
+  cp -r out before
   run --separate-stderr "$furrow" train "$config" --job.dump_folder out
   fails 4 "--resume"
   run --separate-stderr "$furrow" train out
   fails 4 "furrow train out --resume"
-  run --separate-stderr "$furrow" train out --resume
+  run --separate-stderr "$furrow" train out --resume --json
   [ "$status" -eq 0 ]
-  cmp out/metrics.jsonl before.jsonl
+  [[ $stderr == *"the run is over, finished at step 30 of 30: nothing is trained and nothing replaced"* ]]
+  [[ $stderr == *"furrow train out --resume --training.steps MORE"* ]]
+  [ "$output" = "$(cat before/summary.json)" ]
+  diff -r out before
+  rm -r out/model # what is missing is made again
+  "$furrow" train out --resume
+  cmp out/model/model.safetensors before/model/model.safetensors
+}
+
+@test "a run that stopped early goes on with more patience" {
+  impatient=(--validation.freq 1 --validation.min_delta 10)
+  run --separate-stderr "$furrow" train "$config" --job.dump_folder out "${impatient[@]}" --validation.patience 2
+  [ "$(json out/summary.json 'd["status"], d["steps"]')" = "('stopped early', 3)" ]
+  run --separate-stderr "$furrow" train out --resume
+  [[ $stderr == *"the run is over, stopped early at step 3 of 30"*"--validation.patience MORE"* ]]
+  run --separate-stderr "$furrow" train out --resume --validation.patience 5
+  [ "$status" -eq 0 ]
+  [ "$(json out/summary.json 'd["status"], d["steps"]')" = "('stopped early', 6)" ]
 }
 
 @test "SIGTERM and SIGINT save and stop with 128 + signal; the resumed run ends like an uninterrupted one" {

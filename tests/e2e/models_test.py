@@ -34,14 +34,15 @@ def shapes_of(config):
         yield "transformer.ln_f.bias", (width,)
         return
     width, ffn = config["hidden_size"], config["intermediate_size"]
-    keys = width // config["num_attention_heads"] * config["num_key_value_heads"]
+    size = config.get("head_dim", width // config["num_attention_heads"])
+    queries, keys = size * config["num_attention_heads"], size * config["num_key_value_heads"]
     yield "model.embed_tokens.weight", (config["vocab_size"], width)
     for i in range(config["num_hidden_layers"]):
         layer = f"model.layers.{i}."
         yield layer + "input_layernorm.weight", (width,)
         yield layer + "post_attention_layernorm.weight", (width,)
-        for name, rows, columns in (("self_attn.q_proj", width, width), ("self_attn.k_proj", keys, width),
-                                    ("self_attn.v_proj", keys, width), ("self_attn.o_proj", width, width),
+        for name, rows, columns in (("self_attn.q_proj", queries, width), ("self_attn.k_proj", keys, width),
+                                    ("self_attn.v_proj", keys, width), ("self_attn.o_proj", width, queries),
                                     ("mlp.gate_proj", ffn, width), ("mlp.up_proj", ffn, width), ("mlp.down_proj", width, ffn)):
             yield layer + name + ".weight", (rows, columns)
     yield "model.norm.weight", (width,)
@@ -148,6 +149,7 @@ def check_llama(work):
     models("import", "hf", write_folder(work / "later", later, theirs), "--out", work / "later-model")
     models("export", "hf", work / "later-model", "--out", work / "later-again")
     assert json.loads((work / "later-again/config.json").read_text())["rope_theta"] == 3e5
+    check_positions(work, theirs)
     # Two shards, and bfloat16, whose floats are exact.
     half = random_tensors(LLAMA, width=2)
     folder = write_folder(work / "sharded", LLAMA, {}, "BF16")
@@ -162,6 +164,24 @@ def check_llama(work):
     for name, (_, data) in read_safetensors(work / "sharded-model/model.safetensors").items():
         assert data == b"".join(b"\0\0" + half[name][1][i : i + 2] for i in range(0, len(half[name][1]), 2)), name
     check_types(work, half)
+
+
+def check_positions(work, tensors):
+    """Scaled rotary positions, as transformers 4 and 5 write them, and heads that are no share of the width."""
+    llama3 = dict(rope_type="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
+    round_trip(work, "llama3", dict(LLAMA, rope_scaling=llama3))
+    round_trip(work, "linear", dict(LLAMA, rope_scaling=dict(rope_type="linear", factor=2.5)))
+    _, wide = round_trip(work, "heads", dict(LLAMA, head_dim=6))
+    assert wide["model.layers.0.self_attn.q_proj.weight"][0] == (24, 16) and '"head_dim"' not in (work / "llama-model/model.toml").read_text()
+    later = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
+    later.update(rope_parameters=dict(llama3, rope_theta=3e5), head_dim=None)
+    models("import", "hf", write_folder(work / "scaled5", later, tensors), "--out", work / "scaled5-model")
+    models("export", "hf", work / "scaled5-model", "--out", work / "scaled5-again")
+    again = json.loads((work / "scaled5-again/config.json").read_text())
+    assert again["rope_theta"] == 3e5 and again["rope_scaling"] == llama3 and "head_dim" not in again, again
+    old = dict(LLAMA, rope_scaling={"type": "linear", "factor": 2})
+    models("import", "hf", write_folder(work / "old", old, tensors), "--out", work / "old-model")
+    assert "rope_factor" in (work / "old-model/model.toml").read_text()
 
 
 def check_types(work, half):
@@ -196,12 +216,19 @@ def check_refusals(work):
         assert not (work / f"{name}-model").exists()
 
     refused("bert", dict(LLAMA, model_type="bert"), tensors, 13, "known: gpt2, llama")
+    refused("untyped", dict(LLAMA, rope_scaling={"factor": 8}), tensors, 13, "rope_scaling of type default has factor")
+    for kind in ("dynamic", "yarn", "longrope"):
+        scaled = dict(LLAMA, rope_scaling={"rope_type": kind, "factor": 8.0})
+        refused(kind, scaled, tensors, 13, f"rope_scaling.rope_type is {kind}: this library has rotary embeddings of the types default, linear")
     llama3 = {"rope_type": "llama3", "factor": 8.0, "rope_theta": 5e5}
-    refused("scaled", dict(LLAMA, rope_scaling={"factor": 8}), tensors, 13, "rope_scaling has factor")
-    refused("scaled5", dict(LLAMA, rope_parameters=llama3), tensors, 13, "rope_parameters.rope_type is llama3")
+    refused("short", dict(LLAMA, rope_parameters=llama3), tensors, 11, "low_freq_factor")
+    llama3.update(low_freq_factor=4.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
+    refused("flat", dict(LLAMA, rope_parameters=llama3), tensors, 2, "rope_low_freq_factor = 4 must be below")
+    refused("shrunk", dict(LLAMA, rope_scaling={"rope_type": "linear", "factor": 0.5}), tensors, 2, "rope_factor = 0.5 must be at least 1")
     refused("partial", dict(LLAMA, rope_parameters={"partial_rotary_factor": 0.5}), tensors, 13, "has partial_rotary_factor")
     refused("softcap", dict(LLAMA, attn_logit_softcapping=50.0), tensors, 13, "attn_logit_softcapping is a key")
-    refused("heads", dict(LLAMA, head_dim=8), tensors, 13, "head_dim is 8")
+    refused("heads", dict(LLAMA, head_dim=8), tensors, 7, "the sizes of the model ask for [32, 16]")
+    refused("oddheads", dict(LLAMA, head_dim=7), tensors, 2, "head_dim 7 is odd")
     refused("biased", dict(LLAMA, attention_bias=True), tensors, 13, "attention_bias must be false")
     refused("extra", LLAMA, dict(tensors, other=((1,), bytes(4))), 13, "tensor other belongs to nothing")
     missing = {name: tensor for name, tensor in tensors.items() if name != "model.norm.weight"}
@@ -269,10 +296,84 @@ def check_tokenizers(work):
     assert "belongs to another model" in models("import", "hf", folder, "--out", work / "x", code=7)
     (folder / "merges.txt").unlink()
     assert "no tokenizer comes with the model" in models("import", "hf", folder, "--out", work / "bare")
-    (folder / "tokenizer.json").write_text("{}")
-    assert "tokenizer, tokenizer.json, is of a form that is not read" in models("import", "hf", folder, "--out", work / "later")
     assert "carries no tokenizer" in evaluate(work / "bare", work / "text", code=7)
     assert not (work / "x").exists()
+
+
+def check_tokenizer_json(work):
+    """Byte pairs of Hugging Face's `tokenizers` come in and go out; what is not read is named."""
+    source = pathlib.Path(__file__).parents[2] / "furrow/data/tokenizer_json_fuzz_corpus/llama3"
+    tokenizer = json.loads(source.read_text(encoding="utf-8"))
+    config = dict(LLAMA, vocab_size=412)
+    folder = write_folder(work / "llama", config, random_tensors(config))
+    (folder / "tokenizer.json").write_bytes(source.read_bytes())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    models("import", "hf", folder, "--out", work / "model")
+    assert '"kind" = "hf"' in (work / "model/model.toml").read_text(encoding="utf-8")
+    models("export", "hf", work / "model", "--out", work / "again")
+    again = json.loads((work / "again/tokenizer.json").read_text(encoding="utf-8"))
+    assert again["added_tokens"] == tokenizer["added_tokens"] and again["pre_tokenizer"] == tokenizer["pre_tokenizer"]
+    for key in ("vocab", "merges", "ignore_merges"):
+        assert again["model"][key] == tokenizer["model"][key], key
+    named = json.loads((work / "again/tokenizer_config.json").read_text())
+    assert (named["bos_token"], named["eos_token"]) == ("<|begin|>", "<|end|>"), named
+    models("import", "hf", work / "again", "--out", work / "second")
+    assert (work / "second/model.toml").read_bytes().count(b"<|begin|>") == (work / "model/model.toml").read_bytes().count(b"<|begin|>")
+
+    small = dict(LLAMA, vocab_size=411)
+    (folder / "config.json").write_text(json.dumps(small))
+    write_safetensors(folder / "model.safetensors", random_tensors(small))
+    assert "has 412 tokens, but the model knows 411" in models("import", "hf", folder, "--out", work / "x", code=7)
+    tokenizer["normalizer"] = {"type": "NFC"}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    refused = models("import", "hf", folder, "--out", work / "x", code=13)
+    assert "the normalizer NFC" in refused and "--tokenizer none" in refused, refused
+    # One of another form is not in the way of a form that is read.
+    pieces = pathlib.Path(os.environ.get("FURROW_DATA", "data")) / "sentencepiece/test_model.model"
+    if pieces.exists():
+        large = dict(LLAMA, vocab_size=1000)
+        (folder / "config.json").write_text(json.dumps(large))
+        write_safetensors(folder / "model.safetensors", random_tensors(large))
+        (folder / "tokenizer.model").write_bytes(pieces.read_bytes())
+        models("import", "hf", folder, "--out", work / "pieces")
+        assert '"kind" = "sentencepiece"' in (work / "pieces/model.toml").read_text(encoding="utf-8")
+
+
+def check_memory(work):
+    """A model in shards goes in and out a tensor at a time: memory is that of the largest, not of the model."""
+    config = dict(LLAMA, hidden_size=1024, intermediate_size=4096, num_attention_heads=8, num_key_value_heads=8,
+                  num_hidden_layers=8, vocab_size=1024)
+    folder = work / "large"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    shapes, index = dict(shapes_of(config)), {"weight_map": {}}
+    names, whole = sorted(shapes), 0
+    for part in range(3):
+        header, end = {}, 0
+        for name in names[part::3]:
+            size = 2 * shapes[name][0] * (shapes[name][1] if len(shapes[name]) == 2 else 1)
+            header[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [end, end + size]}
+            end += size
+            index["weight_map"][name] = f"model-{part}.safetensors"
+        text = json.dumps(header).encode()
+        with open(folder / f"model-{part}.safetensors", "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(8 + len(text) + end)  # zeros, which take no room
+        whole += end
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    def peak(*arguments):
+        pid = os.spawnv(os.P_NOWAIT, FURROW, [FURROW, "models", *map(str, arguments)])
+        _, status, usage = os.wait4(pid, 0)
+        assert status == 0, arguments
+        return usage.ru_maxrss * 1024
+
+    largest, base = 4 * 4096 * 1024, 64 << 20  # in float32; the program itself
+    moved = {"import": peak("import", "hf", folder, "--out", work / "large-model"),
+             "export": peak("export", "hf", work / "large-model", "--out", work / "large-again")}
+    print(f"{whole >> 20} MiB in bfloat16 came in and went out in {moved['import'] >> 20} and {moved['export'] >> 20} MiB")
+    for name, bytes_held in moved.items():
+        assert bytes_held < base + 3 * largest < whole / 2, f"{name}: {bytes_held >> 20} MiB"
 
 
 def check_story_text(work, folder):
@@ -309,7 +410,7 @@ def check_stories(work):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for check in (check_gpt2, check_llama, check_refusals, check_tokenizers, check_stories):
+        for check in (check_gpt2, check_llama, check_refusals, check_tokenizers, check_tokenizer_json, check_memory, check_stories):
             work = pathlib.Path(folder) / check.__name__
             work.mkdir()
             check(work)

@@ -32,7 +32,7 @@ struct Layout {
   std::string name;
   int ranks = kRanks;
   std::vector<std::string> words = {};
-  int silence_s = 1;  // until a stopped rank is given up; a start on few cores has to go on within it, too
+  int silence_s = 1;  // until a stopped rank is given up; ranks that share few cores are heard less often
 };
 constexpr double kMostSeconds = 1.0;
 
@@ -301,6 +301,39 @@ INSTANTIATE_TEST_SUITE_P(
                             "checkpoint.before_piece",
                             {"--checkpoint.interval", "4", "--checkpoint.async_mode", "async"}}),
     [](const auto& info) { return info.param.name; });
+
+// Longer than an operation of training may take.
+TEST_F(OddRank, IsSlowToStartOrInTheMiddle) {
+  all_ = {"--comm.train_timeout_seconds", "2"};
+  for (const int odd : {0, 1}) {
+    const auto slow_start =
+        run(kRanks, odd, {}, {{"FURROW_FAILPOINTS", "train.compile=delay:6000,train.step=error@3"}});
+    for (const ChildResult& result : slow_start) EXPECT_THAT(result.err, HasSubstr("failpoint train.step"));
+    const auto slow_step = run(kRanks, odd, {}, {{"FURROW_FAILPOINTS", "train.step=delay:6000@3"}});
+    for (const ChildResult& result : slow_step) {
+      EXPECT_GT(result.exit_status, 0) << result.err;
+      EXPECT_THAT(result.err, HasSubstr("did not answer in time"));
+      EXPECT_THAT(result.err, testing::NamesRank(odd, 0));
+    }
+  }
+}
+
+// Without a launcher that sees it: the others would wait comm.init_timeout_seconds.
+TEST_F(OddRank, HasAConfigThatDoesNotRead) {
+  for (int i = 0; i < repetitions(kRanks); ++i) {
+    const int odd = i % kRanks;
+    const auto results = run(kRanks, odd, {"--optimizer.lr", "fast"}, {});
+    for (const ChildResult& result : results) {
+      EXPECT_EQ(result.exit_status, 2) << result.err;  // invalid_argument
+      EXPECT_THAT(result.err, HasSubstr("optimizer.lr"));
+    }
+    for (int rank = 0; rank < kRanks; ++rank) {
+      if (rank != odd) EXPECT_THAT(results[static_cast<size_t>(rank)].err, testing::NamesRank(odd, 0));
+    }
+    note_spread();
+  }
+  expect_soon("a configuration that does not read", spreads_, kMostSeconds);
+}
 
 TEST_F(OddRank, HasAnotherConfig) {
   for (int i = 0; i < repetitions(1); ++i) {

@@ -100,10 +100,11 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 }
 
 std::vector<std::string> tiny_names() {
-  std::vector<std::string> names = {"mlp",        "convnet",       "gpt-tied",  "gpt-untied",
-                                    "llama-tied", "llama-untied",  "rnn",       "lstm",
-                                    "resnet",     "resnet-pooled", "distilled", "binary"};
-  for (const char* name : {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled"})
+  std::vector<std::string> names = {"mlp",          "convnet", "gpt-tied", "gpt-untied", "llama-tied",
+                                    "llama-untied", "rnn",     "lstm",     "resnet",     "resnet-pooled",
+                                    "distilled",    "binary",  "weighted", "units"};
+  for (const char* name :
+       {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled", "units"})
     names.push_back(std::string(name) + "@bfloat16");
   for (const char* name : {"mlp", "gpt-tied", "lstm", "resnet", "distilled"})
     names.push_back(std::string(name) + "@two-types");
@@ -145,6 +146,23 @@ TinyTraining tiny(const std::string& full_name) {
     const Shape image = {3, 8, 8};
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
     shape.input = {DType::kF32, {-1, 3, 8, 8}};
+  } else if (name == "units") {  // single layers, of every kind
+    t.config.model.name = "blocks";
+    t.config.model.units = {"c1: conv out_channels=6 kernel=3 padding=1 activation=silu",
+                            "n1: group_norm groups=3",
+                            "p1: max_pool kernel=3 stride=2 padding=1",
+                            "c2: conv out_channels=8 kernel=3 stride=2 padding=1 bias=false",
+                            "a2: activation activation=tanh",
+                            "d: dropout p=0.3",
+                            "p2: avg_pool kernel=2 stride=1",
+                            "g: global_avg_pool",
+                            "n2: layer_norm",
+                            "fc1: linear out=12 activation=softplus",
+                            "a3: activation activation=leaky_relu",
+                            "fc: linear out=classes"};
+    const Shape image = {3, 8, 8};
+    t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
+    shape.input = {DType::kF32, {-1, 3, 8, 8}};
   } else if (name == "binary") {
     t.config.model.name = "mlp";
     t.config.model.hidden = {32, 24};
@@ -152,7 +170,7 @@ TinyTraining tiny(const std::string& full_name) {
     const Shape image = {1, 12, 12};
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::binary(1000, image));
     shape.input = {DType::kF32, {-1, 1, 12, 12}};
-  } else if (name != "mlp" && name != "convnet" && name != "distilled") {
+  } else if (name != "mlp" && name != "convnet" && name != "distilled" && name != "weighted") {
     t.config.model.name = name.substr(0, name.find('-'));
     t.config.model.layers = 2;
     t.config.model.heads = 2;
@@ -165,8 +183,12 @@ TinyTraining tiny(const std::string& full_name) {
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::tokens(1000, kContext, 13));
     shape.input = {DType::kI64, {-1, kContext}};
   } else {
-    t.config.model.name = name == "distilled" ? "mlp" : name;
+    t.config.model.name = name == "distilled" || name == "weighted" ? "mlp" : name;
     if (name == "distilled") t.config.training.objective = "distillation";
+    if (name == "weighted") {  // no two microbatches weigh the same
+      t.config.training.class_weights = {0.1, 3, 0, 0.7, 1, 2.3, 0.01, 5, 0.3, 1.9};
+      t.config.training.label_smoothing = 0.1;
+    }
     t.config.model.hidden = {32, 24};
     const Shape image = {1, 28, 28};
     t.source = std::make_shared<MadeUpSource>(MadeUpSource::images(1000, image, 10));
@@ -229,7 +251,10 @@ train::OptimizerRule TinyTraining::rule() const {
   return {config.optimizer, config.lr_scheduler, config.ema};
 }
 
-train::Objective TinyTraining::objective() const { return train::make_objective(config, /*tokens=*/false); }
+train::Objective TinyTraining::objective() const {
+  const std::vector<double>& weights = config.training.class_weights;
+  return train::make_objective(config, /*tokens=*/false, {weights.begin(), weights.end()});
+}
 
 std::vector<train::PhaseState> first_phases(const StepOptions& options, const plan::ModelSpec& spec) {
   if (!options.phases.empty()) return options.phases;

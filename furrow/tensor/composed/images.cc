@@ -49,6 +49,15 @@ std::vector<at::Tensor> convolution_backward(const ConvolutionCall& call, const 
   return {image(std::get<0>(gradients_of(call, dy, {true, false, false})), dy.scalar_type())};
 }
 
+// A pool of squares as libtorch takes it.
+struct Sides {
+  explicit Sides(const Pool& pool)
+      : kernel{pool.kernel, pool.kernel},
+        stride{pool.stride, pool.stride},
+        padding{pool.padding, pool.padding} {}
+  std::array<int64_t, 2> kernel, stride, padding;
+};
+
 // One norm, kept from forward to backward.
 struct NormCall {
   at::Tensor x, weight, mean, rstd;  // but for x float32
@@ -160,14 +169,30 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
       kImageFormat);
 }
 
-at::Tensor max_pool_3x3(const at::Tensor& x, OpContext& /*context*/) {
+at::Tensor max_pool(const at::Tensor& x, const Pool& pool, OpContext& /*context*/) {
   const at::Tensor in = dense_image(x);
-  auto [y, places] = at::max_pool2d_with_indices(wide(in), {3, 3}, {2, 2}, {1, 1});
+  const Sides s(pool);
+  auto [y, places] = at::max_pool2d_with_indices(wide(in), s.kernel, s.stride, s.padding);
   return with_backward(
       image(y, x.scalar_type()), {x},
-      [in, places = places](const at::Tensor& dy) -> std::vector<at::Tensor> {
-        const at::Tensor dx = at::max_pool2d_with_indices_backward(wide(dy), wide(in), {3, 3}, {2, 2}, {1, 1},
-                                                                   {1, 1}, /*ceil_mode=*/false, places);
+      [in, s, places = places](const at::Tensor& dy) -> std::vector<at::Tensor> {
+        const at::Tensor dx =
+            at::max_pool2d_with_indices_backward(wide(dy), wide(in), s.kernel, s.stride, s.padding, {1, 1},
+                                                 /*ceil_mode=*/false, places);
+        return {image(dx, dy.scalar_type())};
+      },
+      kImageFormat);
+}
+
+at::Tensor average_pool(const at::Tensor& x, const Pool& pool, OpContext& /*context*/) {
+  const at::Tensor in = dense_image(x);
+  const Sides s(pool);
+  return with_backward(
+      image(at::avg_pool2d(wide(in), s.kernel, s.stride, s.padding), x.scalar_type()), {x},
+      [in, s](const at::Tensor& dy) -> std::vector<at::Tensor> {
+        const at::Tensor dx =
+            at::avg_pool2d_backward(wide(dy), wide(in), s.kernel, s.stride, s.padding, /*ceil_mode=*/false,
+                                    /*count_include_pad=*/true, /*divisor_override=*/std::nullopt);
         return {image(dx, dy.scalar_type())};
       },
       kImageFormat);

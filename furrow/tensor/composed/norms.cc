@@ -1,5 +1,13 @@
 // Norms and gates as compositions: float32 inside, whatever comes and goes.
 #include <ATen/ATen.h>
+#if __has_include(<torch/headeronly/version.h>)
+#include <torch/headeronly/version.h>
+#else
+#include <torch/csrc/api/include/torch/version.h>
+#endif
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 9
+#define FURROW_HAS_FUSED_RMS_NORM 1
+#endif
 
 #include <array>
 #include <tuple>
@@ -16,8 +24,25 @@ namespace {
 // Whether libtorch's kernels read and give the type themselves: CUDA's, with statistics in float32 (the CPU's
 // are rounded).  Gradients of scale and shift come rounded too, so not in float16, where they overflow.
 bool read_as_it_is(const at::Tensor& x, const Param& weight) {
-  return x.is_cuda() && x.scalar_type() == at::kBFloat16 && weight.leaf.scalar_type() == at::kBFloat16;
+  return x.is_cuda() && x.scalar_type() != at::kHalf && x.scalar_type() == weight.leaf.scalar_type();
 }
+
+#ifdef FURROW_HAS_FUSED_RMS_NORM
+// One kernel each way.
+at::Tensor fused_rms_norm(const at::Tensor& input, const Param& weight, double eps, OpContext& context) {
+  const int64_t width = input.size(-1);
+  const at::Tensor x = input.detach().contiguous(), scale = weight.leaf.detach();
+  const auto [y, rrms] = at::_fused_rms_norm(x, {width}, scale, eps);
+  return with_backward(
+      y, {input, weight.leaf},
+      [x, rrms = rrms, scale, width, index = weight.index, sink = context.sink](const at::Tensor& dy) {
+        auto [dx, dscale] =
+            at::_fused_rms_norm_backward(dy.contiguous(), x, {width}, rrms, scale, {true, sink != nullptr});
+        if (sink != nullptr) sink->put(index, dscale.to(at::kFloat));
+        return std::vector{dx};
+      });
+}
+#endif
 
 }  // namespace
 
@@ -47,6 +72,9 @@ at::Tensor layer_norm(const at::Tensor& x, const Param& weight, const Param& bia
 at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpContext& context) {
   FURROW_CHECK(x.dim() >= 1 && is_number(x) && x.size(-1) == weight.leaf.numel(),
                "rms_norm reads numbers [..., width]");
+#ifdef FURROW_HAS_FUSED_RMS_NORM
+  if (read_as_it_is(x, weight)) return fused_rms_norm(x, weight, eps, context);
+#endif
   const at::Tensor wide = widened(x, 1), scale = widened(weight.leaf, 1);
   const at::Tensor rrms = at::rsqrt(at::mean(at::square(wide), {-1}, true) + eps);
   return with_backward(
@@ -60,12 +88,19 @@ at::Tensor rms_norm(const at::Tensor& x, const Param& weight, double eps, OpCont
       });
 }
 
-// Autograd knows the rest.
 at::Tensor swiglu(const at::Tensor& gate_up, OpContext& /*context*/) {
   FURROW_CHECK(gate_up.dim() >= 1 && is_number(gate_up) && gate_up.size(-1) % 2 == 0,
                "swiglu reads numbers [..., 2 * width]");
-  const std::vector<at::Tensor> parts = gate_up.to(at::kFloat).chunk(2, -1);
-  return (at::silu(parts[0]) * parts[1]).to(gate_up.scalar_type());
+  const auto wide_parts = [read = gate_up.detach()] { return read.to(at::kFloat).chunk(2, -1); };
+  const std::vector<at::Tensor> parts = wide_parts();
+  return with_backward((at::silu(parts[0]) * parts[1]).to(gate_up.scalar_type()), {gate_up},
+                       [wide_parts](const at::Tensor& gradient) {
+                         const std::vector<at::Tensor> halves = wide_parts();
+                         const at::Tensor &gate = halves[0], &up = halves[1], dy = gradient.to(at::kFloat);
+                         const at::Tensor both =
+                             at::cat({at::silu_backward(dy * up, gate), dy * at::silu(gate)}, -1);
+                         return std::vector{both.to(gradient.scalar_type())};
+                       });
 }
 
 }  // namespace furrow::tensor::by_composition

@@ -71,7 +71,59 @@ double mean_gap(const float* logits, int64_t n, float most) {
   return static_cast<double>(gap_sum(logits, n, most)) / static_cast<double>(n);
 }
 
+// Sum of w (most - l) over the row.
+float weighted_gap_sum(const float* logits, const float* weights, int64_t n, float most) {
+  F16 sum = set16(0);
+  const VF shift = set(most);
+  sweep16(n, 0, [&](int64_t i, auto at) HWY_ATTR {
+    sum = map16([&](VF l, VF w, VF s) HWY_ATTR { return hn::Add(s, hn::Mul(w, hn::Sub(shift, l))); },
+                at.load(logits + i), at.load(weights + i), sum);
+  });
+  return sum16(sum);
+}
+
+// What the terms of a row's loss are multiplied with: its target's, each column's w, the logarithm of the sum
+// of exponentials.
+struct RowWeights {
+  double target, each, sum;
+};
+
+RowWeights row_weights(const float* weights, int64_t target, int64_t classes, double smoothing) {
+  RowWeights w{(1 - smoothing) * static_cast<double>(weights[target]), 0, 0};
+  double all = 0;
+  if (smoothing > 0) {
+    w.each = smoothing / static_cast<double>(classes);
+    for (int64_t c = 0; c < classes; ++c) all += static_cast<double>(weights[c]);
+  }
+  w.sum = w.target + w.each * all;
+  return w;
+}
+
+// Exponentials become gradients; `target` is outside [0, n) where it is another rank's.
+void weighted_gradient(const RowWeights& w, const float* weights, float sum, int64_t n, int64_t target,
+                       float* gradient) {
+  const VF factor = set(static_cast<float>(w.sum) / sum), share = set(static_cast<float>(w.each));
+  sweep(0, n, [&](int64_t i, auto at) HWY_ATTR {
+    at.store(hn::Sub(hn::Mul(at.load(gradient + i), factor), hn::Mul(share, at.load(weights + i))),
+             gradient + i);
+  });
+  if (target >= 0 && target < n) gradient[target] -= static_cast<float>(w.target);
+}
+
+RowResult weighted_row_loss(const CrossEntropy& args, const float* logits, int64_t target, float* gradient) {
+  const int64_t n = args.columns;
+  const RowWeights w = row_weights(args.weights, target, n, args.smoothing);
+  const float most = row_max(logits, n);
+  const bool correct = first_maximum_is(logits, target, most);
+  double loss = w.target * (static_cast<double>(most) - static_cast<double>(logits[target]));
+  if (w.each > 0) loss += w.each * static_cast<double>(weighted_gap_sum(logits, args.weights, n, most));
+  const float sum = row_exps(logits, n, most, gradient);
+  if (gradient) weighted_gradient(w, args.weights, sum, n, target, gradient);
+  return {static_cast<float>(w.sum * std::log(static_cast<double>(sum)) + loss), correct};
+}
+
 RowResult row_loss(const CrossEntropy& args, const float* logits, int64_t target, float* gradient) {
+  if (args.weights != nullptr) return weighted_row_loss(args, logits, target, gradient);
   const int64_t n = args.columns;
   const float most = row_max(logits, n);
   const bool correct = first_maximum_is(logits, target, most);
@@ -150,7 +202,10 @@ void part_sums(const CrossEntropyPart& a, int64_t row) {
   for (int64_t j = 0; j < std::min(target, a.columns); ++j) sums[3] += logits[j] == most;
   if (target >= 0 && target < a.columns)
     sums[1] = static_cast<double>(most) - static_cast<double>(logits[target]);
-  if (a.smoothing > 0) sums[2] = gap_sum(logits, a.columns, most);
+  if (a.smoothing > 0) {
+    sums[2] = a.weights != nullptr ? weighted_gap_sum(logits, a.weights + a.first, a.columns, most)
+                                   : gap_sum(logits, a.columns, most);
+  }
   sums[0] = row_exps(logits, a.columns, most, exps);
 }
 
@@ -159,6 +214,11 @@ void part_gradient(const CrossEntropyPart& a, int64_t row) {
   const int64_t target = a.targets[row] - a.first, end = a.targets[row] < 0 ? 0 : a.columns;
   std::fill(gradient + end, gradient + a.stride, 0.0f);
   if (end == 0) return;
+  if (a.weights != nullptr) {
+    weighted_gradient(row_weights(a.weights, a.targets[row], a.classes, a.smoothing), a.weights + a.first,
+                      static_cast<float>(a.sums[4 * row]), end, target, gradient);
+    return;
+  }
   const VF factor = set(1.0f / static_cast<float>(a.sums[4 * row])),
            share = set(a.smoothing / static_cast<float>(a.classes));
   sweep(0, end, [&](int64_t i, auto at) HWY_ATTR {
@@ -169,6 +229,10 @@ void part_gradient(const CrossEntropyPart& a, int64_t row) {
 
 float part_loss(const CrossEntropyPart& a, int64_t row) {
   const double* const sums = a.sums + 4 * row;
+  if (a.weights != nullptr) {
+    const RowWeights w = row_weights(a.weights, a.targets[row], a.classes, a.smoothing);
+    return static_cast<float>(w.sum * std::log(sums[0]) + (w.target * sums[1] + w.each * sums[2]));
+  }
   double gap = sums[1];
   if (a.smoothing > 0) gap += a.smoothing * (sums[2] / static_cast<double>(a.classes) - gap);
   return static_cast<float>(std::log(sums[0]) + gap);

@@ -5,6 +5,10 @@
 //
 // With label smoothing s the target is (1 - s) onehot + s / columns, as in PyTorch (Szegedy et al.,
 // "Rethinking the Inception architecture for computer vision", 2016).
+//
+// With class weights w the loss of a row of target y, its log probabilities q, is
+//   -(1 - s) w_y q_y - s / columns sum_c w_c q_c,
+// as in PyTorch; it is the caller who divides by the sum of w_y.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +24,7 @@ struct CrossEntropy {
   float* losses = nullptr;           // [rows]; may be null
   float* dlogits = nullptr;          // may be null (evaluation) and may alias logits
   float smoothing = 0;               // [0, 1)
+  const float* weights = nullptr;    // [columns]; null: all 1
 };
 
 struct CrossEntropyCounts {
@@ -54,6 +59,7 @@ struct CrossEntropyPart {
   int64_t classes = 0;       // of all ranks
   float* losses = nullptr;   // [rows]
   float smoothing = 0;
+  const float* weights = nullptr;  // [classes]; null: all 1.  With them sums has w_c (maximum - l) of columns
 };
 void cross_entropy_maxima(const CrossEntropyPart& args, int threads);  // writes maxima
 void cross_entropy_sums(const CrossEntropyPart& args, int threads);  // writes sums, exponentials into dlogits

@@ -1,5 +1,8 @@
 #include "furrow/tensor/kernels/cross_entropy.h"
 
+#include <cmath>
+#include <tuple>
+
 #include "furrow/tensor/kernels/test_support.h"
 
 namespace furrow::tensor::kernels {
@@ -51,6 +54,47 @@ TEST(CrossEntropy, EqualsTheFormula) {
       EXPECT_LT(testing::worst_error(got.gradient, gradient), 3e-7);
       EXPECT_EQ(got.counts.counted, rows);
       EXPECT_EQ(got.counts.correct, correct);
+    });
+  }
+}
+
+// -(1 - s) w_y q_y - s / n sum_c w_c q_c and its gradient, over every instruction set.
+TEST(CrossEntropy, WeighsTheTermsOfClasses) {
+  for (const auto& [rows, columns, smoothing] :
+       {std::tuple{64, 10, 0.0}, {33, 65, 0.25}, {5, 1, 0.0}, {7, 17, 0.1}}) {
+    const Case c(rows, columns);
+    std::vector<float> weights = random_floats(columns, 5, 0, 3);
+    if (columns > 2) weights[1] = 0;
+    std::vector<double> losses, gradient;
+    for (int64_t i = 0; i < rows; ++i) {
+      const float* l = c.logits.data() + i * columns;
+      const auto target = static_cast<size_t>(c.targets[static_cast<size_t>(i)]);
+      double sum = 0, all = 0, loss = 0;
+      for (int64_t j = 0; j < columns; ++j) sum += std::exp(static_cast<double>(l[j]));
+      std::vector<double> terms;
+      for (int64_t j = 0; j < columns; ++j) {
+        const double own = static_cast<size_t>(j) == target ? (1 - smoothing) : 0;
+        terms.push_back(own * weights[static_cast<size_t>(j)] +
+                        smoothing / static_cast<double>(columns) * weights[static_cast<size_t>(j)]);
+        all += terms.back();
+        loss += terms.back() * (std::log(sum) - static_cast<double>(l[j]));
+      }
+      losses.push_back(loss);
+      for (int64_t j = 0; j < columns; ++j)
+        gradient.push_back(all * std::exp(static_cast<double>(l[j])) / sum - terms[static_cast<size_t>(j)]);
+    }
+    testing::for_each_target([&](const char*) {
+      std::vector<float> got(static_cast<size_t>(rows)), slope(c.logits.size());
+      CrossEntropy args{rows, columns, c.logits.data(), c.targets.data(), got.data(), slope.data()};
+      args.smoothing = static_cast<float>(smoothing);
+      args.weights = weights.data();
+      cross_entropy(args, 2);
+      EXPECT_LT(testing::worst_error(got, losses), 6e-7);
+      EXPECT_LT(testing::worst_error(slope, gradient), 1e-6);
+      const std::vector<float> even(static_cast<size_t>(columns), 1.0f);
+      args.weights = even.data();  // control, and weights of 1 are none
+      cross_entropy(args, 2);
+      if (columns > 2) EXPECT_GT(testing::worst_error(got, losses), 1e-2);
     });
   }
 }

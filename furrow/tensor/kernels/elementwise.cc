@@ -30,11 +30,68 @@ struct RowBackward {
   HWY_INLINE VF operator()(int64_t i, const Access& at) const {
     const VF dy = at.load(a.dy + i);
     if (a.activation == Activation::kNone) return dy;
-    if (a.activation == Activation::kRelu)
-      return hn::IfThenElse(hn::Le(at.load(a.y + i), zero()), zero(), dy);
-    return hn::Mul(dy, at.load(a.slope + i));
+    if (has_slope(a.activation)) return hn::Mul(dy, at.load(a.slope + i));
+    const VF y = at.load(a.y + i);
+    if (a.activation == Activation::kRelu) return hn::IfThenElse(hn::Le(y, zero()), zero(), dy);
+    if (a.activation == Activation::kTanh) return hn::Mul(dy, hn::NegMulAdd(y, y, set(1.0f)));
+    return hn::Mul(dy, hn::Mul(y, hn::Sub(set(1.0f), y)));
   }
 };
+
+// A function object an activation, so that the loop has no choice in it.
+template <class Fn>
+void with_activation(Activation activation, const Fn& fn) {
+  const auto one = set(1.0f);
+  switch (activation) {
+    case Activation::kNone:
+      return fn([=](VF v) HWY_ATTR { return ValueAndSlope{v, one}; });
+    case Activation::kRelu:
+      return fn([=](VF v) HWY_ATTR {
+        return ValueAndSlope{relu(v), hn::IfThenElse(hn::Le(v, zero()), zero(), one)};
+      });
+    case Activation::kGelu:
+      return fn([](VF v) HWY_ATTR { return gelu(v); });
+    case Activation::kGeluTanh:
+      return fn([](VF v) HWY_ATTR { return gelu_tanh(v); });
+    case Activation::kSilu:
+      return fn([](VF v) HWY_ATTR { return silu(v); });
+    case Activation::kSoftplus:
+      return fn([](VF v) HWY_ATTR { return softplus(v); });
+    case Activation::kTanh:
+      return fn([=](VF v) HWY_ATTR {
+        const VF y = tanh(v);
+        return ValueAndSlope{y, hn::NegMulAdd(y, y, one)};
+      });
+    case Activation::kSigmoid:
+      return fn([=](VF v) HWY_ATTR {
+        const VF y = sigmoid(v);
+        return ValueAndSlope{y, hn::Mul(y, hn::Sub(one, y))};
+      });
+  }
+}
+
+template <class T>
+void bias_activation_rows(const BiasActivation<T>& a, int threads) {
+  with_activation(a.activation, [&](const auto& function) HWY_ATTR {
+    const auto apply = [&](int64_t i, VF v, auto at) HWY_ATTR {
+      const ValueAndSlope r = function(v);
+      if (a.slope) at.store(r.slope, a.slope + i);
+      at.store(r.value, a.y + i);
+    };
+    if (a.bias == nullptr) {
+      for_each(a.rows * a.columns, threads,
+               [&](int64_t i, auto at) HWY_ATTR { apply(i, at.load(a.x + i), at); });
+      return;
+    }
+    parallel_for(team(a.rows * a.columns, threads), a.rows, [&](int64_t begin, int64_t end) HWY_ATTR {
+      for (int64_t row = begin * a.columns; row < end * a.columns; row += a.columns) {
+        sweep(0, a.columns, [&](int64_t c, auto at) HWY_ATTR {
+          apply(row + c, hn::Add(at.load(a.x + row + c), at.load(a.bias + c)), at);
+        });
+      }
+    });
+  });
+}
 
 constexpr int64_t kBlockRows = 64;  // rows whose sum is formed in one chain
 
@@ -117,17 +174,13 @@ void run_swiglu_backward(int64_t rows, int64_t columns, const float* gate_up, co
   });
 }
 
-void run_activation(Activation activation, int64_t n, const float* x, float* y, float* slope, int threads) {
-  for_each(n, threads, [&](int64_t i, auto at) HWY_ATTR {
-    const VF v = at.load(x + i);
-    ValueAndSlope r{v, set(1.0f)};
-    if (activation == Activation::kRelu) r = {relu(v), hn::IfThenElse(hn::Le(v, zero()), zero(), set(1.0f))};
-    if (activation == Activation::kGelu) r = gelu(v);
-    if (activation == Activation::kGeluTanh) r = gelu_tanh(v);
-    if (slope) at.store(r.slope, slope + i);
-    at.store(r.value, y + i);
-  });
+void run_bias_activation_f32(const BiasActivation<float>& a, int threads) {
+  bias_activation_rows(a, threads);
 }
+void run_bias_activation_bf16(const BiasActivation<bf16>& a, int threads) {
+  bias_activation_rows(a, threads);
+}
+void run_bias_activation_f16(const BiasActivation<f16>& a, int threads) { bias_activation_rows(a, threads); }
 
 // Sums of blocks of 64 rows, then the blocks in order.
 void run_activation_backward(const ActivationBackward& a, int threads) {
@@ -162,7 +215,9 @@ HWY_EXPORT(run_sigmoid);
 HWY_EXPORT(run_tanh);
 HWY_EXPORT(run_swiglu_forward);
 HWY_EXPORT(run_swiglu_backward);
-HWY_EXPORT(run_activation);
+HWY_EXPORT(run_bias_activation_f32);
+HWY_EXPORT(run_bias_activation_bf16);
+HWY_EXPORT(run_bias_activation_f16);
 HWY_EXPORT(run_activation_backward);
 void add(int64_t n, const float* a, const float* b, float* out, int threads) {
   HWY_DYNAMIC_DISPATCH(run_add)(n, a, b, out, threads);
@@ -188,7 +243,19 @@ void swiglu_backward(int64_t rows, int64_t columns, const float* gate_up, const 
 }
 void activation_forward(Activation activation, int64_t n, const float* x, float* y, float* slope,
                         int threads) {
-  HWY_DYNAMIC_DISPATCH(run_activation)(activation, n, x, y, slope, threads);
+  bias_activation(
+      BiasActivation<float>{
+          .activation = activation, .rows = 1, .columns = n, .x = x, .y = y, .slope = slope},
+      threads);
+}
+void bias_activation(const BiasActivation<float>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_bias_activation_f32)(args, threads);
+}
+void bias_activation(const BiasActivation<bf16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_bias_activation_bf16)(args, threads);
+}
+void bias_activation(const BiasActivation<f16>& args, int threads) {
+  HWY_DYNAMIC_DISPATCH(run_bias_activation_f16)(args, threads);
 }
 void activation_backward(const ActivationBackward& args, int threads) {
   HWY_DYNAMIC_DISPATCH(run_activation_backward)(args, threads);

@@ -88,6 +88,63 @@ TEST(Elementwise, GeluTanhIsWithinItsBound) {
   });
 }
 
+TEST(Elementwise, ActivationsAndSlopesAreWithinTheirBounds) {
+  struct Form {
+    Activation activation;
+    double (*value)(double);
+    double (*slope)(double);
+    double bound;
+  };
+  static const auto logistic = [](double v) { return 1 / (1 + std::exp(-v)); };
+  const Form forms[] = {
+      {Activation::kSilu, [](double v) { return v * logistic(v); },
+       [](double v) { return logistic(v) * (1 + v * logistic(-v)); }, 4},
+      {Activation::kSoftplus, [](double v) { return std::max(v, 0.0) + std::log1p(std::exp(-std::abs(v))); },
+       [](double v) { return logistic(v); }, 4},
+      {Activation::kTanh, [](double v) { return std::tanh(v); },
+       [](double v) { return 1 - std::tanh(v) * std::tanh(v); }, 4},
+      {Activation::kSigmoid, [](double v) { return logistic(v); },
+       [](double v) { return logistic(v) * logistic(-v); }, 4}};
+  std::vector<float> x = line(-30, 30, 200003);
+  for (const float tiny : {1e-20f, -1e-20f, 1e-6f, -1e-6f, 80.0f, -80.0f}) x.push_back(tiny);
+  for (const Form& form : forms) {
+    testing::for_each_target([&](const char* target) {
+      std::vector<float> y(x.size()), slope(x.size()), moved(x.size());
+      const auto n = static_cast<int64_t>(x.size());
+      activation_forward(form.activation, n, x.data(), y.data(), slope.data(), 1);
+      EXPECT_LE(worst_ulps(x, y, form.value), std::string(target) == "SCALAR" ? 8 : form.bound) << target;
+      double worst = 0;
+      for (size_t i = 0; i < x.size(); ++i) worst = std::max(worst, std::abs(slope[i] - form.slope(x[i])));
+      EXPECT_LE(worst, 4e-7) << target;
+      // A bias of columns is added first, whatever the length of a row.
+      const int64_t columns = 37, rows = n / columns;
+      std::vector<float> bias(columns), sum(static_cast<size_t>(rows * columns)), alone(sum.size());
+      for (size_t c = 0; c < bias.size(); ++c) bias[c] = static_cast<float>(c) / 16 - 1;
+      for (size_t i = 0; i < sum.size(); ++i) sum[i] = x[i] + bias[i % bias.size()];
+      BiasActivation<float> args{form.activation, rows, columns, x.data(), bias.data(), moved.data()};
+      bias_activation(args, 2);
+      activation_forward(form.activation, rows * columns, sum.data(), alone.data(), nullptr, 1);
+      moved.resize(alone.size());
+      EXPECT_TRUE(same_bits(moved, alone)) << target;
+    });
+  }
+}
+
+// From what each reads: the output of ReLU, tanh and sigmoid, the slope of the others.
+TEST(Elementwise, ActivationGradientsReadOutputOrSlope) {
+  const std::vector<float> x = line(-4, 4, 1000), dy = random_floats(1000, 2, -1, 1);
+  for (const Activation activation : {Activation::kRelu, Activation::kGelu, Activation::kSilu,
+                                      Activation::kSoftplus, Activation::kTanh, Activation::kSigmoid}) {
+    std::vector<float> y(1000), slope(1000), dz(1000);
+    activation_forward(activation, 1000, x.data(), y.data(), slope.data(), 1);
+    ActivationBackward args{
+        .rows = 40, .columns = 25, .activation = activation, .dy = dy.data(), .dz = dz.data()};
+    (has_slope(activation) ? args.slope : args.y) = has_slope(activation) ? slope.data() : y.data();
+    activation_backward(args, 2);
+    for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(dz[i], dy[i] * slope[i], 3e-7);
+  }
+}
+
 TEST(Elementwise, SigmoidAndTanhAreWithinThreeUlp) {
   std::vector<float> x = line(-30, 30, 300001);
   for (const float small : line(-1, 1, 100001)) x.push_back(small);

@@ -10,7 +10,13 @@
 
 namespace furrow::tensor::kernels {
 
-enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh };
+// Products apply those up to kGeluTanh; the others are elementwise.h's.
+enum class Activation : uint8_t { kNone, kRelu, kGelu, kGeluTanh, kSilu, kSoftplus, kTanh, kSigmoid };
+
+// What the gradient of one is formed from: its slope, its output (ReLU, tanh, sigmoid), or nothing.
+inline bool has_slope(Activation activation) {
+  return activation >= Activation::kGelu && activation <= Activation::kSoftplus;
+}
 
 // A strided matrix: element (i, j) at data[i * row_stride + j * col_stride]; one of the strides must be 1.
 struct MatrixView {
@@ -84,7 +90,7 @@ void linear_backward_weight(const LinearBackwardWeight& args, int threads);
 void column_sums(int64_t rows, int64_t columns, const float* dz, float* db, int threads);
 
 // dz = backward of the activation at the output of a linear layer, and db = column sums of dz in the same
-// pass. ReLU reads y, the GELUs read slope.  dz may alias dy.  db may be null.
+// pass. ReLU, tanh and sigmoid read y, the others slope.  dz may alias dy.  db may be null.
 struct ActivationBackward {
   int64_t rows = 0, columns = 0;
   Activation activation = Activation::kNone;

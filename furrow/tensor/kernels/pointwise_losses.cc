@@ -25,16 +25,16 @@ void squared_error(int64_t n, const float* y, const float* target, float* losses
   });
 }
 
-int64_t binary_cross_entropy(int64_t n, const float* logits, const float* target, float* losses,
-                             float* gradient, int threads) {
+int64_t binary_cross_entropy(const BinaryCrossEntropy& a, int threads) {
   std::atomic<int64_t> correct{0};
-  parallel_for(team(n, threads), n, [&](int64_t begin, int64_t end) {
+  parallel_for(team(a.n, threads), a.n, [&](int64_t begin, int64_t end) {
     int64_t own = 0;
     for (int64_t i = begin; i < end; ++i) {
-      const double x = logits[i], t = target[i], e = std::exp(-std::abs(x));
-      losses[i] = static_cast<float>(std::max(x, 0.0) - x * t + std::log1p(e));
+      const double x = a.logits[i], t = a.targets[i], e = std::exp(-std::abs(x));
+      const double up = a.positive * t, all = up + a.negative * (1 - t);
+      a.losses[i] = static_cast<float>(all * std::max(x, 0.0) - x * up + all * std::log1p(e));
       own += (x > 0) == (t > 0.5);
-      if (gradient) gradient[i] = static_cast<float>((x < 0 ? e : 1.0) / (1.0 + e) - t);
+      if (a.gradient) a.gradient[i] = static_cast<float>(all * ((x < 0 ? e : 1.0) / (1.0 + e)) - up);
     }
     correct += own;
   });

@@ -11,10 +11,18 @@ namespace furrow::tensor::kernels {
 void squared_error(int64_t n, const float* y, const float* target, float* losses, float* gradient,
                    int threads);
 
-// losses[i] = -t log(sigmoid(x)) - (1 - t) log(1 - sigmoid(x)) of the logit x_i and the target t_i in [0, 1],
-// as max(x, 0) - x t + log(1 + exp(-|x|)), in double, rounded once; the gradient is sigmoid(x) - t.  Returns
-// how many logits lie on the side of their target: x > 0 where t > 1/2, x <= 0 elsewhere.
-int64_t binary_cross_entropy(int64_t n, const float* logits, const float* target, float* losses,
-                             float* gradient, int threads);
+// losses[i] = -p t log(sigmoid(x)) - q (1 - t) log(1 - sigmoid(x)) of the logit x_i and the target t_i in [0,
+// 1], as c max(x, 0) - p t x + c log(1 + exp(-|x|)), c = p t + q (1 - t), in double, rounded once; the
+// gradient is c sigmoid(x) - p t.  Returns how many logits lie on the side of their target: x > 0 where t >
+// 1/2, x <= 0 elsewhere.
+struct BinaryCrossEntropy {
+  int64_t n = 0;
+  const float* logits = nullptr;
+  const float* targets = nullptr;
+  float* losses = nullptr;
+  float* gradient = nullptr;
+  double positive = 1, negative = 1;  // p, q
+};
+int64_t binary_cross_entropy(const BinaryCrossEntropy& args, int threads);
 
 }  // namespace furrow::tensor::kernels
