@@ -1,7 +1,13 @@
 // furrow profile: what instructions take on this machine, by running them.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/ones.h>
+
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <string_view>
 #include <tuple>
@@ -14,6 +20,9 @@
 #include "furrow/plan/roofline.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/verify.h"
+#include "furrow/tensor/flat_buffer_torch.h"
+#include "furrow/train/device_timer_torch.h"
+#include "furrow/train/device_torch.h"
 #include "furrow/train/extensions_torch.h"
 #include "furrow/train/library_build.h"
 #include "furrow/train/median.h"
@@ -31,6 +40,9 @@ constexpr int kTurns = 2;  // of a rank in a step: there is something to add
 // A model is measured twice as wide too where that takes little: four times such a step, four times its
 // memory.
 constexpr int64_t kMostStepNs = 1'000'000'000;
+constexpr int64_t kFillerWidth = 2048;       // of the product that occupies a device: some tenths of a ms
+constexpr int64_t kCopyAheadNs = 1'000'000;  // longer than a copy takes to tell
+constexpr double kLeastLaunch = 1e-9;        // of what a device does; 0 is of no device
 
 // Twice as wide; false: the architecture has no width.
 bool widen(config::Model* model) {
@@ -54,7 +66,14 @@ class Profiler {
         shards_({1, 1, world_, 1, 1, 1}, world_),
         dataset_(request.dataset ? request.dataset
                                  : std::make_shared<data::Dataset>(data::open_dataset(request.config))) {
+    rank_.device = open_device(request.config, request.local_rank);
     join(request.communicator, replicas_, &rank_);
+    if (const at::Device device = device_of(rank_); !device.is_cpu()) {
+      filler_ = {at::ones({kFillerWidth, kFillerWidth}, device),
+                 at::ones({kFillerWidth, kFillerWidth}, device)};
+      timer_ =
+          std::make_unique<DeviceTimer>(device, [this] { at::mm_out(filler_[1], filler_[0], filler_[0]); });
+    }
   }
 
   std::string run() {
@@ -72,6 +91,7 @@ class Profiler {
       measure_shards(config);
     }
     if (world_ > 1) measure_movements();
+    if (timer_) measure_copies();
     if (rank_.rank != 0) return "";
     plan::Profile profile;
     profile.machine = cpu_model();
@@ -98,7 +118,8 @@ class Profiler {
   }
 
   bool affords_wider() const {
-    const auto memory = static_cast<int64_t>(total_memory_bytes() / 2);
+    const int64_t own = device_facts(rank_).memory_bytes;
+    const int64_t memory = (own > 0 ? own * world_ : static_cast<int64_t>(total_memory_bytes())) / 2;
     int64_t refuses = step_ns_ > kMostStepNs || 4 * step_bytes_ * world_ > memory ? 1 : 0;
     if (world_ > 1) rank_.world().all_reduce(std::span(&refuses, 1), comm::Reduction::kMax, "profile");
     return refuses == 0;
@@ -111,7 +132,9 @@ class Profiler {
     config.training.global_batch_size = batch * kTurns * world_ / degree;
     config.activation_checkpoint.mode = "none";
     config.parallelism.bucket_cap_mb = 0;  // an instruction is a collective, of more sizes
-    const Workbench bench = open_workbench(config, dataset_, request_.extensions, nullptr);
+    const Workbench bench =
+        open_workbench(config, dataset_, request_.extensions, nullptr, request_.local_rank);
+    check_device(config, bench.spec, layout);
     if (!plan::refuses_tensor_cut(bench.spec, degree).empty()) return;
     const plan::ModelSpec spec = plan::tensor_cut(bench.spec, degree);
     RankContext rank = bench.rank;
@@ -133,30 +156,42 @@ class Profiler {
     step_bytes_ = std::accumulate(bytes.begin(), bytes.end(), int64_t{0});
     reset_memory_peaks();
     record(program, spec,
-           [&](std::vector<InstructionTime>* times, std::vector<int64_t>* axis_ns, int64_t step) {
+           [&](std::vector<InstructionTime>* times, std::vector<int64_t>* axis_ns,
+               const std::function<void(int)>& after) {
              RunInputs inputs;
              inputs.loader = &loader;
-             inputs.step = step;
+             inputs.step = steps_++;
              inputs.rates = rates_at({config.lr_scheduler, config.optimizer, 1}, 0);
              inputs.max_norm = config.training.max_norm;
              inputs.times = times;
              inputs.axis_ns = axis_ns;
+             inputs.after = after;
              executor.run(inputs);
            });
-    constexpr auto kOther = static_cast<size_t>(MemoryKind::kOther);
     if (batch == request_.config.training.local_batch_size && workspace_ == 0)
-      workspace_ = std::max<int64_t>(0, memory_usage(MemoryKind::kOther).peak_bytes - bytes[kOther]);
+      workspace_ = workspace_now(config, bytes[static_cast<size_t>(MemoryKind::kOther)]);
   }
 
+  // Beside what the program takes; of a device what its libraries keep.
+  int64_t workspace_now(const config::Config& config, int64_t planned) const {
+    if (!timer_) return std::max<int64_t>(0, memory_usage(MemoryKind::kOther).peak_bytes - planned);
+    const auto filler = static_cast<int64_t>(filler_[0].nbytes() + filler_[1].nbytes());
+    return std::max<int64_t>(0, library_bytes(rank_, config.training.enable_cpu_offload) - filler);
+  }
+
+  // Where a device computes behind the thread, each instruction alone, from a device that has done all before
+  // it, and then the whole step far ahead of the device (DeviceTimer).
   template <class RunStep>
   void record(const plan::Program& program, const plan::ModelSpec& spec, const RunStep& run_step) {
     const auto costs = plan::analytic_costs(plan::local_cluster({1, 1 << 30, false}, world_));
     const plan::ProgramCosts rows(*costs, spec, program, 1);
+    std::function<void(int)> alone;
+    if (timer_) alone = [this](int) { timer_->wait(); };
     for (int step = 0; step < kWarmUps + kRepetitions; ++step) {
       std::vector<InstructionTime> times;
       std::vector<int64_t> axis_ns;
       const int64_t start_ns = rank_.clock->monotonic_ns();
-      run_step(&times, &axis_ns, step);
+      run_step(&times, &axis_ns, alone);
       step_ns_ = rank_.clock->monotonic_ns() - start_ns;
       const std::vector<int64_t> moving = moving_ns(program, times);
       shortest_of_all(axis_ns);
@@ -170,7 +205,27 @@ class Profiler {
           add(rows, instruction, static_cast<double>(time.duration_ns - time.waited_ns) * 1e-9);
         }
       }
+      if (timer_) record_device(program, rows, run_step);
     }
+  }
+
+  template <class RunStep>
+  void record_device(const plan::Program& program, const plan::ProgramCosts& rows, const RunStep& run_step) {
+    timer_->begin(step_ns_);
+    std::vector<int64_t> axis_ns;
+    run_step(nullptr, &axis_ns, [&](int index) {
+      const plan::Op op = program.instructions[static_cast<size_t>(index)].op;
+      timer_->mark(index, plan::place_of(op) == plan::Place::kAwaited);
+    });
+    for (const DeviceTimer::Time& time : timer_->end()) {
+      const plan::Instruction& instruction = program.instructions[static_cast<size_t>(time.instruction)];
+      if (plan::place_of(instruction.op) == plan::Place::kThread || on_host(rows, instruction)) continue;
+      if (Measured* const measured = measured_of(rows, instruction)) measured->device.push_back(time.seconds);
+    }
+  }
+
+  static bool on_host(const plan::ProgramCosts& rows, const plan::Instruction& instruction) {
+    return rows.steps_on_host(instruction);
   }
 
   // How long communication was under way on the rank that came last to it, and so waited for nobody: the
@@ -207,12 +262,47 @@ class Profiler {
         static_cast<double>(ns) * 1e-9 / messages);
   }
 
+  // What was measured of one thing: on the rank's thread, alone; and on the device behind it.
+  struct Measured {
+    std::vector<double> thread, device;
+    plan::Place place = plan::Place::kThread;
+
+    double seconds() const { return median(device.empty() ? thread : device); }
+    // What is awaited lasts on the device until the thread has it: telling is what it takes longer alone.
+    double launch_s() const {
+      if (device.empty()) return 0;
+      const double alone = median(thread);
+      return std::max(kLeastLaunch, place == plan::Place::kAwaited ? alone - seconds() : alone);
+    }
+  };
+  struct Unit {
+    double flops = 0, bytes = 0;
+    Measured measured;
+  };
+
   void add(const plan::ProgramCosts& rows, const plan::Instruction& instruction, double seconds) {
     const plan::Work work = plan::work_of(instruction.op);
+    if (work == plan::Work::kCopy) {
+      const std::string name(plan::op_info(instruction.op).name);
+      moves_[{name, 1, rows.work_bytes(instruction)}].push_back(seconds);
+    } else if (Measured* const measured = measured_of(rows, instruction)) {
+      measured->thread.push_back(seconds);
+    } else if (work == plan::Work::kNothing) {
+      overheads_.push_back(seconds);
+    }
+  }
+
+  // Null: nothing is kept of it.
+  Measured* measured_of(const plan::ProgramCosts& rows, const plan::Instruction& instruction) {
+    const plan::Work work = plan::work_of(instruction.op);
+    const plan::Place place = plan::place_of(instruction.op);
     // Of a part of the classes it is other work, and a small share of a step.
-    if (work == plan::Work::kLoss && !rows.inside(instruction).empty()) return;
-    const std::string name(plan::op_info(instruction.op).name);
+    if (work == plan::Work::kLoss && !rows.inside(instruction).empty()) return nullptr;
+    Measured* measured = nullptr;
     switch (work) {
+      case plan::Work::kCommunication:
+      case plan::Work::kCopy:
+        return nullptr;
       case plan::Work::kForward:
       case plan::Work::kBackwardInput:
       case plan::Work::kBackwardWeight: {
@@ -221,21 +311,51 @@ class Profiler {
         Unit& unit = units_[{plan::work_kind(*done.unit), plan::work_key(done), work, done.samples}];
         unit.flops = roofline.flops;
         unit.bytes = roofline.bytes;
-        unit.seconds.push_back(seconds);
-        return;
+        measured = &unit.measured;
+        break;
       }
       case plan::Work::kNothing:
-        overheads_.push_back(seconds);
-        return;
-      default:
-        flats_[{name, rows.work_bytes(instruction)}].push_back(seconds);
+        if (!timer_ || place == plan::Place::kThread) return nullptr;
+        measured = &flats_[{std::string(plan::op_info(instruction.op).name), 0}];
+        break;
+      default: {
+        const bool host = on_host(rows, instruction);
+        measured = &flats_[{std::string(host ? plan::kHostStep : plan::op_info(instruction.op).name),
+                            rows.work_bytes(instruction)}];
+      }
+    }
+    measured->place = place;
+    return measured;
+  }
+
+  // Over the bus, one at a time and both ways, between memory as the lane of copies has it.
+  void measure_copies() {
+    const int64_t most = std::max<int64_t>(largest_, 1 << 24);
+    const at::Tensor host = tensor::pinned_buffer(most / 4, MemoryKind::kOther, device_of(rank_));
+    const at::Tensor there = at::empty({most / 4}, filler_[0].options());
+    for (int64_t bytes = 1 << 16; bytes < 2 * most; bytes *= 4) {
+      const int64_t used = std::min(bytes, most) / 4;
+      const at::Tensor down = host.narrow(0, 0, used), up = there.narrow(0, 0, used);
+      measure_copy(plan::Op::kCopyDown, down, up);
+      measure_copy(plan::Op::kCopyUp, up, down);
+    }
+  }
+
+  void measure_copy(plan::Op op, const at::Tensor& to, const at::Tensor& from) {
+    const auto bytes = static_cast<int64_t>(to.nbytes());
+    for (int i = 0; i < kWarmUps + kRepetitions; ++i) {
+      timer_->begin(kCopyAheadNs);
+      to.copy_(from, /*non_blocking=*/true);
+      timer_->mark(0, false);
+      const double seconds = timer_->end().front().seconds;
+      if (i >= kWarmUps) moves_[{std::string(plan::op_info(op).name), 1, bytes}].push_back(seconds);
     }
   }
 
   // As the executor's collectives: memory that peers read in place, all ranks at once.
   void measure_movements() {
     const int64_t most = std::max<int64_t>(largest_, 1 << 20);
-    const at::Tensor whole = rank_buffer(rank_.communicator, most / 4 + 1024, MemoryKind::kOther);
+    const at::Tensor whole = rank_buffer(rank_, most / 4 + 1024, MemoryKind::kOther);
     for (int64_t bytes = 4096; bytes < 2 * most; bytes *= 4) {
       const int64_t used = std::min(bytes, most) / 4 / world_ * world_;
       const std::span<float> all(whole.data_ptr<float>(), static_cast<size_t>(used));
@@ -272,13 +392,18 @@ class Profiler {
     section.ranks = world_;
     section.threads = rank_.threads;
     section.workspace_bytes = workspace_;
+    section.device = device_facts(rank_);
     if (!overheads_.empty()) section.overhead_s = median(overheads_);
     for (const auto& [key, unit] : units_) {
       const auto& [kind, name, work, samples] = key;
-      section.units.push_back({kind, name, work, samples, unit.flops, unit.bytes, median(unit.seconds)});
+      if (unit.measured.thread.empty()) continue;
+      section.units.push_back({kind, name, work, samples, unit.flops, unit.bytes, unit.measured.seconds(),
+                               unit.measured.launch_s()});
     }
-    for (const auto& [key, seconds] : flats_)
-      section.flats.push_back({key.first, key.second, median(seconds)});
+    for (const auto& [key, measured] : flats_) {
+      if (!measured.thread.empty())
+        section.flats.push_back({key.first, key.second, measured.seconds(), measured.launch_s()});
+    }
     for (const auto& [key, seconds] : moves_) {
       const auto& [name, ranks, bytes] = key;
       section.movements.push_back({name, ranks, bytes, median(seconds)});
@@ -286,33 +411,25 @@ class Profiler {
     return section;
   }
 
-  struct Unit {
-    double flops = 0, bytes = 0;
-    std::vector<double> seconds;
-  };
-
   const TrainRequest& request_;
   const int world_;
   const plan::Layout replicas_, shards_;
   const std::shared_ptr<data::Dataset> dataset_;
   RankContext rank_;
+  std::array<at::Tensor, 2> filler_;      // what a device is occupied with
+  std::unique_ptr<DeviceTimer> timer_;    // null: the thread does the work
+  int64_t steps_ = 0;                     // that were run
   int64_t largest_ = 0;                   // bytes of a unit's parameters
   int64_t step_ns_ = 0, step_bytes_ = 0;  // of the last step that was measured
   int64_t workspace_ = 0;
   std::map<std::tuple<std::string, std::string, plan::Work, int64_t>, Unit> units_;
-  std::map<std::pair<std::string, int64_t>, std::vector<double>> flats_;
+  std::map<std::pair<std::string, int64_t>, Measured> flats_;  // operation, bytes
   std::vector<double> overheads_;
   std::map<std::tuple<std::string, int, int64_t>, std::vector<double>> moves_;  // name, ranks, bytes
 };
 
 }  // namespace
 
-std::string profile(const TrainRequest& request) {
-  if (const std::string& device = request.config.training.device; device != "cpu") {
-    throw Error(ErrorCode::kUnimplemented,
-                "a profile is of the CPU: set [training] device = \"cpu\", not \"" + device + "\"");
-  }
-  return Profiler(request).run();
-}
+std::string profile(const TrainRequest& request) { return Profiler(request).run(); }
 
 }  // namespace furrow::train

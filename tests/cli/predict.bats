@@ -62,7 +62,7 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
 @test "a profile is what predictions come from" {
   export FURROW_PROFILE=$PWD/profile
   "$furrow" profile "$config" --nproc 2
-  head -1 profile | grep -qx "furrow-profile 2"
+  head -1 profile | grep -qx "furrow-profile 3"
   grep -q "^section 2 1$" profile
   grep -q "^unit linear .* backward_weight 20 " profile
   grep -q "^move all_gather 2 " profile
@@ -82,9 +82,32 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   FURROW_PROFILE=$PWD/none "$furrow" plan "$config" --cluster local --scale 1..2 | grep -q "analytic costs"
   echo garbage >profile
   run --separate-stderr "$furrow" profile "$config"
-  fails 11 "line 1: expected 'furrow-profile 2'"
+  fails 11 "line 1: expected 'furrow-profile 3'"
   "$furrow" train "$config" --job.dump_folder "$PWD/damaged" 2>log
   [ "$(grep -c "no prediction of this run: " log)" = 1 ]
+}
+
+@test "of a device only what was measured on it is predicted" {
+  export FURROW_PROFILE=$PWD/profile
+  "$furrow" profile "$config" --out profile
+  run --separate-stderr "$furrow" plan "$config" --training.device composed --print timeline
+  fails 9 "nothing was measured of [training] device = \"composed\"" "furrow profile CONFIG --training.device composed"
+  "$furrow" train "$config" --training.device composed --job.dump_folder unknown 2>log
+  grep -q "no prediction of this run: nothing was measured of" log
+  [ "$(json unknown/summary.json "'predicted' in d")" = False ]
+  "$furrow" profile "$config" --training.device composed
+  grep -q "^device composed 0 " profile
+  [ "$(grep -c "^section 1 " profile)" = 2 ]
+  "$furrow" train "$config" --training.device composed --job.dump_folder out
+  [ "$(json out/summary.json "d['predicted']['source']")" = profiled ]
+  "$furrow" plan "$config" --training.device composed --print timeline --json >timeline.json
+  [ "$(json timeline.json "any(r['lane'] == 'launch' for r in d)")" = False ]
+  # As a device behind the thread would have it.
+  sed -i '/^device composed/,$ s/^\(unit .*\)$/\1 1e-05/' profile
+  "$furrow" plan "$config" --training.device composed --print timeline --json >timeline.json
+  [ "$(json timeline.json "sum(r['lane'] == 'launch' for r in d) > 4")" = True ]
+  "$furrow" plan "$config" --training.device composed --cluster local --nproc 1 --json >search.json
+  [ "$(json search.json "d['costs']")" = profiled ]
 }
 
 @test "the timeline of a step, before it runs" {
