@@ -7,9 +7,21 @@
 #include "furrow/train/predict.h"
 
 namespace furrow::app {
-PlannedCluster cluster_named(const std::string& name, int ranks) {
-  if (name != "local") return {plan::cluster_from(config::load_cluster(name)), false};
-  PlannedCluster local{train::machine_costs(train::local_machine(ranks), "")->cluster(), true};
+namespace {
+
+std::unique_ptr<plan::Costs> local_costs(int ranks, const std::string& device) {
+  return train::machine_costs(train::local_machine(ranks, device), train::profile_file());
+}
+
+}  // namespace
+
+PlannedCluster cluster_named(const std::string& name, int ranks, const std::string& device) {
+  if (name != "local") return {plan::cluster_from(config::load_cluster(name))};
+  // Of cores a damaged profile is no matter until costs are asked for.
+  const bool cores = device == "cpu";
+  const auto costs =
+      cores ? train::machine_costs(train::local_machine(ranks), "") : local_costs(ranks, device);
+  PlannedCluster local{costs->cluster(), true, device};
   local.cluster.network = {};  // one host
   return local;
 }
@@ -17,7 +29,7 @@ PlannedCluster cluster_named(const std::string& name, int ranks) {
 PlannedCluster part_of(PlannedCluster part, int devices) {
   plan::Cluster& cluster = part.cluster;
   if (devices <= cluster.devices) {
-    if (part.local) return cluster_named("local", devices);
+    if (part.local) return cluster_named("local", devices, part.device);
     cluster.hosts = 1;
     cluster.devices = devices;
     return part;
@@ -39,7 +51,7 @@ PlannedCluster part_of(PlannedCluster part, int devices) {
 
 std::unique_ptr<plan::Costs> costs_of(const PlannedCluster& planned) {
   if (!planned.local) return plan::analytic_costs(planned.cluster);
-  return train::machine_costs(train::local_machine(planned.cluster.world()), train::profile_file());
+  return local_costs(planned.cluster.world(), planned.device);
 }
 
 }  // namespace furrow::app

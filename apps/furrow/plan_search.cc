@@ -45,7 +45,7 @@ class Planner {
         arguments_(arguments),
         model_(planned_model(config)),
         request_(request_of(config, model_.spec)) {
-    planned_ = cluster_named(arguments.get("--cluster", "local"), ranks());
+    planned_ = cluster_named(arguments.get("--cluster", "local"), ranks(), config.training.device);
     if (!planned_.local && arguments.has("--nproc")) take_part(ranks());
     request_.allow_recipe_change = arguments.has("--allow-recipe-change");
     if (request_.allow_recipe_change) offer_bfloat16();

@@ -143,10 +143,10 @@ CallMemory call_memory(const plan::Unit& unit, bool input_gradient) {
   const int64_t begin = tape.live();
   tape.reset_peak();
   Memory passed = tape.backward(output, gradient, input);
+  output.memory.reset();
   if (passed != nullptr && converts(unit)) passed = tape.make(unit.input.bytes_per_sample());
   call.backward_peak = tape.peak() - begin;
   gradient.reset();
-  output.memory.reset();
   call.deferred_bytes = tape.live() - before - (passed != nullptr ? unit.input.bytes_per_sample() : 0);
   if (!ops.trains()) call.deferred_bytes = 0;  // the graph goes, and its input with it
   ops.forget_deferred();
@@ -182,6 +182,14 @@ void declare(bool asks, plan::Unit* unit) {
   plan::set_call_bytes(bytes, unit);
 }
 
+// The gradient is made in what the unit computes in, beside what its backward takes, and then, once the
+// output has gone, as its source reads it.
+void pass_converted(plan::Unit* unit) {
+  const int64_t made = border_bytes(*unit, unit->input), passed = unit->input.bytes_per_sample();
+  int64_t& scratch = unit->backward_scratch.sample_bytes;
+  scratch = std::max(scratch + made - passed, made - border_bytes(*unit, unit->output));
+}
+
 constexpr int kMostRanks = 64;  // of a tensor axis; those of more are divided
 
 // Of one rank of each tensor axis that the model can be cut by.
@@ -211,8 +219,8 @@ void declare_scratch(plan::ModelSpec* spec) {
     plan::Unit& unit = spec->units[u];
     if (row_of(unit) != nullptr) {
       declare(facts.units[u].passes, &unit);
-    } else if (converts(unit) && facts.units[u].passes) {  // the gradient before it is what the source reads
-      unit.backward_scratch.sample_bytes += border_bytes(unit, unit.input);
+    } else if (converts(unit) && facts.units[u].passes) {
+      pass_converted(&unit);
     }
   }
   declare_parts(facts, spec);

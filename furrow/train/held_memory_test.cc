@@ -189,7 +189,10 @@ Network mixed(Network network, const std::string& units) {
 }
 INSTANTIATE_TEST_SUITE_P(
     Networks, HeldMemoryOfMixedPrecision,
-    ::testing::Values(mixed(kConvnet, R"(["linear param=float32", "conv2 param=float16"])"),
+    ::testing::Values(mixed(kMlp, R"(["fc2 param=float32", "fc3 param=float16"])"),
+                      mixed(kGelu, R"(["fc1 param=float32", "fc3 param=float16"])"),
+                      mixed(kGan, R"(["generator.fc2 param=float32", "discriminator.fc2 param=float16"])"),
+                      mixed(kConvnet, R"(["linear param=float32", "conv2 param=float16"])"),
                       mixed(kResnet, R"(["layer2.* param=float32", "fc param=float16"])"),
                       mixed(kGpt, R"(["h.0 param=float32", "h.2 param=float16"])"),
                       mixed(kLlama, R"(["llama_head param=float32", "embedding param=float32"])"),

@@ -215,6 +215,9 @@ void Run::compile() {
   own_samples_ = samples_of(program);
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 
+  device_ = device_facts(bench_.rank);
+  check_fits(device_bytes(planned_memory(program, spec_, {}).bytes, config.training.enable_cpu_offload),
+             device_);
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   const plan::FlatLayout flat = plan::flat_layout(spec_);

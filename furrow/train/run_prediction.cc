@@ -17,8 +17,10 @@ namespace {
 
 constexpr size_t kMostTraced = 10'000;  // events of a step, as many of its prediction: some 2 MB each
 
-void warn_of_no_prediction(const Error& why) {
-  log_warning(std::string("no prediction of this run: ") + why.what());
+// That nothing was measured is no fault.
+void say_no_prediction(const Error& why) {
+  const std::string text = std::string("no prediction of this run: ") + why.what();
+  why.code() == ErrorCode::kFailedPrecondition ? log_info(text) : log_warning(text);
 }
 
 // Events of the first step that was traced.
@@ -77,7 +79,7 @@ void Run::predict() {
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
     if (!trace_.empty()) add_prediction(simulation, programs, costs_->source());
   } catch (const Error& error) {
-    warn_of_no_prediction(error);
+    say_no_prediction(error);
   }
 }
 
@@ -122,19 +124,20 @@ int64_t rounding_bytes(const ModelState& model) {
 // Before the first step: what the summary puts beside what was held.
 void Run::plan_memory() {
   Resident beside = resident();
-  if (bench_.rank.device.type == "cpu") {  // of others it is unknown
-    const Machine machine = machine_of(bench_.rank, bench_.config);
-    try {
-      costs_ = machine_costs(machine, profile_file());
-    } catch (const Error& error) {
-      warn_of_no_prediction(error);
-    }
-    const auto analytic = costs_ ? nullptr : machine_costs(machine, "");
-    beside.workspace_bytes =
-        (costs_ ? costs_ : analytic)
-            ->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads) +
-        plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
+  Machine machine = machine_of(bench_.rank, bench_.config);
+  machine.device = device_;
+  try {
+    costs_ = machine_costs(machine, profile_file());
+  } catch (const Error& error) {
+    say_no_prediction(error);
   }
+  const bool cpu = device_.type == "cpu";
+  const auto analytic = costs_ || !cpu ? nullptr : machine_costs(machine, "");
+  if (const plan::Costs* const costs = costs_ ? costs_.get() : analytic.get())  // of others it is unknown
+    beside.workspace_bytes =
+        costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads);
+  if (cpu)
+    beside.workspace_bytes += plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
   if (adds_on_device(bench_.rank)) beside.sums_bytes = plan::device_sums_bytes(trainer_->program(), spec_);
   beside.rounding_bytes = rounding_bytes(*model_);
   planned_ = planned_memory(trainer_->program(), spec_, beside);

@@ -97,6 +97,7 @@ class Run {
   Resident resident() const;
   void plan_memory();
   void log_memory() const;
+  int64_t planned_on_device() const;
   observe::Summary summary() const;
 
   plan::Layout layout_;
@@ -116,7 +117,8 @@ class Run {
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<data::Loader> loader_;
   std::unique_ptr<plan::Costs>
-      costs_;  // of rank 0, on a CPU whose profile can be read; from begin_record() on
+      costs_;  // of rank 0, on a CPU or on a device that was measured; from begin_record() on
+  plan::ProfiledDevice device_;
   PlannedMemory planned_;
   int64_t total_steps_ = 0;
   int64_t global_batch_ = 0;
