@@ -257,6 +257,7 @@ void print_layout(const config::Config& config, const PlannedModel& model, const
   }
   const Planned planned = plan_of(config, model, view);
   print_quote(planned, view);
+  if (view.device.memory_bytes == 0) return;  // unknown
   try {
     train::check_fits(planned.quote.total_bytes(), view.device);
   } catch (const Error& error) {

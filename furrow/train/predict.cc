@@ -148,26 +148,29 @@ plan::ProfiledDevice profiled_device(const std::string& type, const std::string&
   return section == nullptr ? any : section->device;
 }
 
-int64_t device_bytes(const std::array<int64_t, kMemoryKinds>& by_kind, bool offload) {
+int64_t bytes_on(const plan::ProfiledDevice& device, const std::array<int64_t, kMemoryKinds>& by_kind,
+                 bool offload) {
+  const bool own = device.memory_bytes > 0;
   int64_t bytes = 0;
   for (size_t k = 0; k < kMemoryKinds; ++k) {
     const auto kind = static_cast<MemoryKind>(k);
     const bool host = kind == MemoryKind::kData || kind == MemoryKind::kCheckpoint ||
                       (offload && kind == MemoryKind::kOptimizer);
-    if (!host) bytes += by_kind[k];
+    if (!own || !host) bytes += by_kind[k];
   }
   return bytes;
 }
 
 void check_fits(int64_t planned_bytes, const plan::ProfiledDevice& device) {
-  if (device.memory_bytes == 0 || planned_bytes <= device.memory_bytes) return;
+  const bool own = device.memory_bytes > 0;
+  const int64_t there = own ? device.memory_bytes : static_cast<int64_t>(total_memory_bytes());
+  if (planned_bytes <= there) return;
   const auto text = [](int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); };
-  throw Error(
-      ErrorCode::kResourceExhausted,
-      fmt::format("the run needs {} of memory on {}, which has {}: lower training.local_batch_size, "
-                  "recompute ([activation_checkpoint] mode = \"full\"), leave the optimizer on the host "
-                  "([training] enable_cpu_offload), or shard over more ranks",
-                  text(planned_bytes), device.name, text(device.memory_bytes)));
+  throw Error(ErrorCode::kResourceExhausted,
+              fmt::format("the run needs {} of memory on {}, which has {}: lower training.local_batch_size, "
+                          "recompute ([activation_checkpoint] mode = \"full\"), {}or shard over more ranks",
+                          text(planned_bytes), own ? device.name : "this host", text(there),
+                          own ? "leave the optimizer on the host ([training] enable_cpu_offload), " : ""));
 }
 
 std::vector<plan::Program> programs_of_world(const plan::ModelSpec& spec, const plan::Layout& layout,
@@ -203,9 +206,9 @@ PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec
   add(MemoryKind::kOther, "workspace", resident.workspace_bytes);
   add(MemoryKind::kOther, kDeviceSums, resident.sums_bytes);
   int64_t& other = bytes_of(MemoryKind::kOther);
-  if (resident.rounding_bytes > other)
-    add(MemoryKind::kOther, "a parameter that is rounded", resident.rounding_bytes);
-  other = std::max(other, resident.rounding_bytes) + resident.workspace_bytes + resident.sums_bytes;
+  if (resident.passing_bytes > other)
+    add(MemoryKind::kOther, "a parameter on its way", resident.passing_bytes);
+  other = std::max(other, resident.passing_bytes) + resident.workspace_bytes + resident.sums_bytes;
   bytes_of(MemoryKind::kData) = std::max(resident.data_peak_bytes, resident.data_bytes + batches);
   bytes_of(MemoryKind::kCheckpoint) += resident.best_bytes + resident.snapshot_bytes;
   return planned;

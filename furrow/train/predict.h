@@ -65,17 +65,18 @@ struct Resident {
   int64_t snapshot_bytes = 0;   // of a save behind training
   int64_t workspace_bytes = 0;  // plan::Costs::workspace_bytes
   int64_t sums_bytes = 0;       // plan::device_sums_bytes, of the name kDeviceSums
-  int64_t rounding_bytes = 0;  // of a parameter in float32, while what blocks read is made of it at the start
+  int64_t passing_bytes = 0;    // of a parameter in float32 at the start: rounded, or on its way to a device
 };
 
 // The device of a type that the profile has; else the type alone.  Error{data_loss}: as above.
 plan::ProfiledDevice profiled_device(const std::string& type, const std::string& profile_path);
 
-// What of it lies in the device's memory, where that is not the host's: all but data and checkpoints, and,
-// with `offload`, but the optimizer's.
-int64_t device_bytes(const std::array<int64_t, kMemoryKinds>& by_kind, bool offload);
+// What of planned memory lies where a device's does: of one with memory of its own all but data and
+// checkpoints, and, with `offload`, but the optimizer's; else all of it, the host's.
+int64_t bytes_on(const plan::ProfiledDevice& device, const std::array<int64_t, kMemoryKinds>& by_kind,
+                 bool offload);
 
-// Error{resource_exhausted}: more is planned than the device has.
+// Error{resource_exhausted}: more is planned than the device has, or, without memory of its own, the host.
 void check_fits(int64_t planned_bytes, const plan::ProfiledDevice& device);
 
 // Does the program compute a unit with FLOPs?  A table is looked up.

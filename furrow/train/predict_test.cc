@@ -8,6 +8,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/process.h"
 #include "furrow/models/architectures.h"
 #include "furrow/plan/compatibility.h"
 #include "furrow/train/recipe.h"
@@ -16,7 +17,9 @@
 namespace furrow::train {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // The stage of the embedding alone does not.
 TEST(Multiplies, IsOfTheStage) {
@@ -85,21 +88,30 @@ TEST(DeviceMemoryPlanned, IsAllButTheHosts) {
   const int64_t data = bytes[static_cast<size_t>(MemoryKind::kData)],
                 saved = bytes[static_cast<size_t>(MemoryKind::kCheckpoint)],
                 states = bytes[static_cast<size_t>(MemoryKind::kOptimizer)];
-  EXPECT_EQ(device_bytes(bytes, false), 255 - data - saved);
-  EXPECT_EQ(device_bytes(bytes, true), 255 - data - saved - states);
+  const plan::ProfiledDevice gpu{"cuda", "NVIDIA L4", 1};
+  EXPECT_EQ(bytes_on(gpu, bytes, false), 255 - data - saved);
+  EXPECT_EQ(bytes_on(gpu, bytes, true), 255 - data - saved - states);
+  EXPECT_EQ(bytes_on({"composed", "a CPU"}, bytes, true), 255) << "all of it is the host's";
 }
 
 TEST(DeviceMemoryPlanned, MustFit) {
-  const plan::ProfiledDevice device{"cuda", "NVIDIA L4", int64_t{24} << 30};
-  check_fits(device.memory_bytes, device);
-  check_fits(device.memory_bytes + 1, {"composed", "a CPU"});  // the host's
-  try {
-    check_fits(device.memory_bytes + (1 << 20), device);
-    FAIL() << "it does not fit";
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
-    EXPECT_THAT(error.message(), HasSubstr("on NVIDIA L4, which has 24.0 GiB: lower"));
-  }
+  const plan::ProfiledDevice device{"cuda", "NVIDIA L4", int64_t{24} << 30}, host;
+  const auto refusal = [](int64_t planned, const plan::ProfiledDevice& on) {
+    try {
+      check_fits(planned, on);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kResourceExhausted);
+      return error.message();
+    }
+    return std::string();
+  };
+  EXPECT_EQ(refusal(device.memory_bytes, device), "");
+  EXPECT_THAT(refusal(device.memory_bytes + (1 << 20), device),
+              AllOf(HasSubstr("on NVIDIA L4, which has 24.0 GiB: lower"), HasSubstr("enable_cpu_offload")));
+  const auto there = static_cast<int64_t>(total_memory_bytes());
+  EXPECT_EQ(refusal(there, host), "");
+  EXPECT_THAT(refusal(there + (int64_t{1} << 30), host),
+              AllOf(HasSubstr("on this host, which has"), Not(HasSubstr("offload"))));
 }
 
 }  // namespace

@@ -216,8 +216,9 @@ void Run::compile() {
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
 
   device_ = device_facts(bench_.rank);
-  check_fits(device_bytes(planned_memory(program, spec_, {}).bytes, config.training.enable_cpu_offload),
-             device_);
+  check_fits(
+      bytes_on(device_, planned_memory(program, spec_, {}).bytes, config.training.enable_cpu_offload),
+      device_);
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   const plan::FlatLayout flat = plan::flat_layout(spec_);

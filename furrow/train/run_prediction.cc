@@ -104,17 +104,26 @@ void Run::add_prediction(const plan::Simulation& simulation, const std::vector<p
 
 namespace {
 
-// What blocks read of 16 bits and has no master here is made of float32, one parameter at a time.
-int64_t rounding_bytes(const ModelState& model) {
+int64_t largest_part(const plan::UnitLayout& layout, const plan::Slice& elements) {
+  int64_t most = 0;
+  for (const plan::FlatSpan& span : layout.spans)
+    most = std::max(most, plan::overlap(elements, {span.offset, span.offset + span.size}).size());
+  return most;
+}
+
+// One parameter at a time in float32: what is a device's passes through the host, and what blocks read of 16
+// bits and has no master here is made of it.
+int64_t passing_bytes(const ModelState& model) {
   int64_t most = 0;
   for (size_t u = 0; u < model.units().size(); ++u) {
-    if (!model.units()[u].compute.defined()) continue;
+    const UnitState& unit = model.units()[u];
     const plan::UnitLayout& layout = model.flat().units[u];
     const plan::Slice read = model.read_slices()[u], own = model.params_slices()[u];
+    if (unit.params.defined() && !unit.params.is_cpu()) most = std::max(most, largest_part(layout, own));
+    if (!unit.compute.defined()) continue;
     const plan::Slice trained{read.begin, std::min(read.end, layout.trained_elements)};
     const int64_t begin = trained == own ? std::max(read.begin, layout.trained_elements) : read.begin;
-    for (const plan::FlatSpan& span : layout.spans)
-      most = std::max(most, std::min(read.end, span.offset + span.size) - std::max(begin, span.offset));
+    most = std::max(most, largest_part(layout, {std::min(begin, read.end), read.end}));
   }
   return most * static_cast<int64_t>(sizeof(float));
 }
@@ -139,7 +148,7 @@ void Run::plan_memory() {
   if (cpu)
     beside.workspace_bytes += plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
   if (adds_on_device(bench_.rank)) beside.sums_bytes = plan::device_sums_bytes(trainer_->program(), spec_);
-  beside.rounding_bytes = rounding_bytes(*model_);
+  beside.passing_bytes = passing_bytes(*model_);
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }
 

@@ -60,7 +60,7 @@ void Run::log_memory() const {
 }
 
 int64_t Run::planned_on_device() const {
-  return device_bytes(planned_.bytes, bench_.config.training.enable_cpu_offload);
+  return bytes_on(device_, planned_.bytes, bench_.config.training.enable_cpu_offload);
 }
 
 void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {

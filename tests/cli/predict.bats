@@ -91,7 +91,7 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   export FURROW_PROFILE=$PWD/profile
   "$furrow" profile "$config" --out profile
   run --separate-stderr "$furrow" plan "$config" --training.device composed --print timeline
-  fails 9 "nothing was measured of [training] device = \"composed\"" "furrow profile CONFIG --training.device composed"
+  fails 7 "nothing was measured of [training] device = \"composed\"" "furrow profile CONFIG --training.device composed"
   "$furrow" train "$config" --training.device composed --job.dump_folder unknown 2>log
   grep -q "no prediction of this run: nothing was measured of" log
   [ "$(json unknown/summary.json "'predicted' in d")" = False ]
@@ -108,6 +108,17 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   [ "$(json timeline.json "sum(r['lane'] == 'launch' for r in d) > 4")" = True ]
   "$furrow" plan "$config" --training.device composed --cluster local --nproc 1 --json >search.json
   [ "$(json search.json "d['costs']")" = profiled ]
+}
+
+@test "a device that is not there is not measured, and what does not fit a machine does not begin" {
+  export CUDA_VISIBLE_DEVICES= FURROW_PROFILE=$PWD/profile
+  run --separate-stderr "$furrow" profile "$config" --training.device cuda
+  fails 7 "device = \"cuda\": this"
+  [ ! -e profile ]
+  for device in cpu composed; do
+    run --separate-stderr "$furrow" train "$config" --training.device $device --model.hidden '[262144,262144]' --job.dump_folder huge
+    fails 10 " of memory on this host, which has "
+  done
 }
 
 @test "the timeline of a step, before it runs" {
