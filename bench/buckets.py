@@ -1,8 +1,9 @@
 """./dev bench buckets: what small units save when they share collectives (`[parallelism] bucket_cap_mb`).
 
-Two ranks train networks of small layers, over shared memory and over `--comm.throttle LINK`, with a collective of each unit (0)
-and with buckets of up to so many MiB.  `collectives` are what a step starts; the settings alternate `--repeats` times; medians
-with [lowest, highest].  All settings end with the same weights.
+Two ranks train networks of small layers, over shared memory and over `--comm.throttle LINK`, with a collective of each unit (0),
+with buckets of up to so many MiB, and with those that furrow chooses: by the `link`, and by a `profile` of this machine, which is
+measured first.  `collectives` are what a step starts; the settings alternate `--repeats` times; medians with [lowest, highest].
+All settings end with the same weights.
 """
 import argparse
 import array
@@ -28,6 +29,10 @@ hidden = [64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64, 64]
 [model]
 name = "resnet20"
 """,
+    "convnet": """
+[model]
+name = "convnet"
+""",
     "gpt": """
 [model]
 name = "gpt"
@@ -36,7 +41,22 @@ heads = 4
 width = 64
 context = 32
 """,
+    "llama": """
+[model]
+name = "llama"
+layers = 12
+heads = 4
+width = 64
+context = 32
+""",
+    "lstm": """
+[model]
+name = "lstm"
+layers = 4
+width = 64
+""",
 }
+OF_TEXT = ("gpt", "llama", "lstm")
 IMAGES = """
 [training]
 dataset = "idx"
@@ -54,6 +74,7 @@ local_batch_size = {batch}
 global_batch_size = {whole}
 threads = 1
 """
+CHOSEN = ("link", "profile")
 LAYOUTS = {
     "ddp": ["--parallelism.data_parallel_replicate_degree", "2", "--parallelism.data_parallel_shard_degree", "1"],
     "zero1": ["--parallelism.data_parallel_shard_degree", "2", "--parallelism.zero_stage", "1"],
@@ -75,24 +96,44 @@ def write_data(folder, images=512, side=16):
         file.write("".join(generator.choice("abcdefgh \n") for _ in range(60_000)))
 
 
-def furrow(folder, verb, config, *words):
+def furrow(folder, profile, verb, config, *words):
+    """What it prints on stdout and on stderr."""
     command = [FURROW, verb, config, "--json", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    environment = {**os.environ, "FURROW_PROFILE": os.path.join(folder, profile)}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout)
+    return done.stdout, done.stderr
+
+
+def cap_setting(cap):
+    return -1 if cap in CHOSEN else float(cap)
+
+
+def taken(log):
+    """The line of a run's header that says which buckets it takes: their size."""
+    for line in log.splitlines():
+        if line.startswith("buckets of up to "):
+            return line.removeprefix("buckets of up to ").split(",")[0].split(":")[0]
+        if line.startswith("no buckets"):
+            return "none"
+    return ""
 
 
 def measure(folder, config, layout, link, options):
-    """By cap, the summaries.  All end with the same weights."""
+    """By cap, the summaries and what was taken.  All end with the same weights."""
     wire = [] if link == "shm" else ["--comm.throttle", link]
     summaries, weights = {cap: [] for cap in options.caps}, set()
+    if "profile" in options.caps:
+        furrow(folder, f"{config}.profile", "profile", config, "--nproc", "2")
     for _ in range(options.repeats):
         for cap in options.caps:
             run = tempfile.mkdtemp(dir=folder) + "/run"
-            settings = [*LAYOUTS[layout], "--parallelism.bucket_cap_mb", str(cap)]
-            summaries[cap].append(furrow(folder, "train", config, "--nproc", "2", "--job.dump_folder", run,
-                                         "--training.steps", str(options.steps), *settings, *wire))
+            settings = [*LAYOUTS[layout], "--parallelism.bucket_cap_mb", str(cap_setting(cap))]
+            profile = f"{config}.profile" if cap == "profile" else "none"
+            out, log = furrow(folder, profile, "train", config, "--nproc", "2", "--job.dump_folder", run,
+                              "--training.steps", str(options.steps), *settings, *wire)
+            summaries[cap].append({**json.loads(out), "taken": taken(log)})
             with open(f"{run}/model/model.safetensors", "rb") as file:
                 weights.add(file.read())
     if len(weights) != 1:
@@ -112,26 +153,26 @@ def print_rows(name, layout, link, summaries):
         alone = alone or middle
         count = runs[0]["operations_per_step"]
         exposed = statistics.median(run["exposed_communication"] for run in runs)
-        print(f"{name:<10}{layout:<7}{link:<12}{cap:>6g}{count:>13g}{middle:>12.2f} [{times[0]:.2f}, {times[-1]:.2f}]"
-              f"{exposed:>10.3f}{alone / middle:>8.2f}", flush=True)
+        print(f"{name:<10}{layout:<7}{link:<12}{cap:>8}{count:>13g}{middle:>12.2f} [{times[0]:.2f}, {times[-1]:.2f}]"
+              f"{exposed:>10.3f}{alone / middle:>8.2f}  {runs[0]['taken']}", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=["mlp", "resnet20", "gpt"], choices=sorted(NETWORKS))
-    parser.add_argument("--layouts", nargs="+", default=["ddp", "zero1", "zero3"], choices=sorted(LAYOUTS))
-    parser.add_argument("--links", nargs="+", default=["shm", "1Gbit,1ms"])
-    parser.add_argument("--caps", nargs="+", type=float, default=[0, 0.25, 1, 4])
+    parser.add_argument("--networks", nargs="+", default=sorted(NETWORKS), choices=sorted(NETWORKS))
+    parser.add_argument("--layouts", nargs="+", default=sorted(LAYOUTS), choices=sorted(LAYOUTS))
+    parser.add_argument("--links", nargs="+", default=["shm", "1Gbit,1ms", "100Mbit,2ms"])
+    parser.add_argument("--caps", nargs="+", default=["0", "0.25", "1", "4", *CHOSEN], help="MiB, link, profile")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args()
-    print(f"{'network':<10}{'layout':<7}{'link':<12}{'cap':>6}{'collectives':>13}{'ms a step [low, high]':>28}{'exposed':>10}"
-          f"{'gain':>8}")
+    print(f"{'network':<10}{'layout':<7}{'link':<12}{'cap':>8}{'collectives':>13}{'ms a step [low, high]':>28}{'exposed':>10}"
+          f"{'gain':>8}  taken")
     with tempfile.TemporaryDirectory() as folder:
         write_data(folder)
         for name in options.networks:
-            data = (TEXT if name == "gpt" else IMAGES).format(batch=options.batch, whole=2 * options.batch)
+            data = (TEXT if name in OF_TEXT else IMAGES).format(batch=options.batch, whole=2 * options.batch)
             with open(os.path.join(folder, f"{name}.toml"), "w") as file:
                 file.write(NETWORKS[name] + data + QUIET)
             for layout in options.layouts:

@@ -4,7 +4,8 @@ Makes a table of `--gigabytes` (1) of CSV in a temporary folder, which is delete
 (about as many bytes as the CSV of them, whatever Parquet makes of it): numbers with and without missing values, integers,
 categories, a class. By turns, `--repeats` (3) times, in a process each: `furrow bench data`, that is reading, fitting and
 encoding in memory; `furrow data pack`; and the peers, which read alone, and pyarrow and pandas, which also standardise and
-encode. Prints medians: wall time, processor time (which other work on the machine disturbs less), peak resident memory.
+encode. Prints medians: wall time, processor time (which other work on the machine disturbs less), peak resident memory, which of
+furrow's reading is the encoded rows and what is bounded beside them.
 With `--train STEPS` (0: not) the Parquet table's pack is then trained on, streamed with `[data] memory_budget` "256MiB",
 beside one of its first rows, and what it takes above that is held against the budget. JSON to `--out`.
 """
@@ -49,8 +50,10 @@ def some_rows(random, count):
 
 
 def make_tables(folder, size):
+    """Returns the bytes of the table's rows as they are encoded, 4 for each value."""
     random = np.random.default_rng(1)
     csv = parquet = None
+    cells = 0
     with open(folder / "table.csv", "wb") as file:
         while file.tell() < size:
             rows = some_rows(random, ROWS_AT_A_TIME)
@@ -58,8 +61,10 @@ def make_tables(folder, size):
             parquet = parquet or pa.parquet.ParquetWriter(folder / "table.parquet", rows.schema)
             csv.write_table(rows)
             parquet.write_table(rows)
+            cells += rows.num_rows * rows.num_columns
     csv.close()
     parquet.close()
+    return 4 * cells
 
 
 def measured(command):
@@ -149,7 +154,7 @@ def main():
     runs, sizes = {}, {}
     with tempfile.TemporaryDirectory(prefix="furrow-bench-tables-") as name:
         folder = pathlib.Path(name)
-        make_tables(folder, int(options.gigabytes * (1 << 30)))
+        encoded = make_tables(folder, int(options.gigabytes * (1 << 30)))
         for repeat in range(options.repeats):
             for table in ("table.csv", "table.parquet"):
                 sizes[table] = (folder / table).stat().st_size
@@ -160,13 +165,13 @@ def main():
     figures = {table: {way: {key: statistics.median(run[key] for run in of) for key in of[0]} for way, of in by_way.items()}
                for table, by_way in runs.items()}
     for table, by_way in figures.items():
-        print(f"{table}, {sizes[table] / 2**30:.2f} GiB")
+        print(f"{table}, {sizes[table] / 2**30:.2f} GiB; encoded rows {encoded / 2**20:.0f} MiB")
         for way, figure in by_way.items():
             print(f"  {way:<26}{figure['wall_seconds']:>8.1f} s{figure['cpu_seconds']:>8.1f} CPU s"
                   f"{sizes[table] / 2**20 / figure['cpu_seconds']:>8.0f} MiB a CPU s"
                   f"{figure['peak_rss_bytes'] / 2**20:>8.0f} MiB peak")
     result = {"machine": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
-              "gigabytes": options.gigabytes, "load": os.getloadavg(), "sizes": sizes, "runs": runs, "figures": figures,
+              "gigabytes": options.gigabytes, "load": os.getloadavg(), "sizes": sizes, "encoded_bytes": encoded, "runs": runs, "figures": figures,
               "streamed": streamed}
     os.makedirs(os.path.dirname(os.path.abspath(options.out)), exist_ok=True)
     with open(options.out, "w", encoding="utf-8") as file:

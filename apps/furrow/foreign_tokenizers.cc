@@ -30,9 +30,7 @@ std::unique_ptr<Tokenizer> open_tokenizer(const fs::path& file) {
     if (name.ends_with(".json")) return data::open_tokenizer_json(contents, file);
     if (!name.ends_with(".txt") && !name.ends_with(".bpe"))
       return std::make_unique<preprocess::Llama2cTokenizer>(contents);
-    auto merges = std::make_unique<preprocess::BpeTokenizer>(contents);
-    data::check_vocabulary_beside(file, *merges);
-    return merges;
+    return data::open_merges(contents, file);
   } catch (const Error& error) {
     throw error.with_context(file.string());
   }

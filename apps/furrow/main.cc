@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "apps/furrow/commands.h"
 #include "apps/furrow/torch_library.h"
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 
 namespace furrow::app {
 namespace {
@@ -39,6 +41,9 @@ int run_and_report(int argc, char** argv) {
     return run(std::vector<std::string>(argv + 1, argv + argc));
   } catch (const Error& error) {
     return fail(error.code(), error.what());
+  } catch (const std::filesystem::filesystem_error& error) {
+    const Error whole = errno_error(error.code().value(), "use", error.path1().string());
+    return fail(whole.code(), whole.what());
   } catch (const std::bad_alloc&) {
     return fail(ErrorCode::kResourceExhausted, "out of memory: use a smaller training.local_batch_size");
   } catch (const std::exception& error) {

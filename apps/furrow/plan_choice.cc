@@ -6,7 +6,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
-#include "furrow/train/recipe.h"
+#include "furrow/train/layout_choice.h"
 
 namespace furrow::app {
 namespace {
@@ -29,6 +29,7 @@ void set_layout(const plan::Choice& choice, config::Config* config) {
   section.data_parallel_shard_degree = choice.layout.degree(plan::Axis::kShard);
   section.tensor_parallel_degree = choice.layout.degree(plan::Axis::kTensor);
   if (choice.zero_stage > 0) section.zero_stage = choice.zero_stage;
+  if (choice.bucket_bytes) section.bucket_cap_mb = static_cast<double>(*choice.bucket_bytes) / (1 << 20);
   if (section.pipeline_parallel_degree == 1) return;
   section.pipeline_parallel_schedule = choice.pipeline.schedule;
   if (choice.pipeline.csv.empty()) section.pipeline_parallel_schedule_csv.clear();
@@ -40,34 +41,17 @@ void set_layout(const plan::Choice& choice, config::Config* config) {
 
 }  // namespace
 
-plan::SearchRequest request_of(const config::Config& config, const plan::ModelSpec& spec) {
-  plan::SearchRequest request;
-  request.spec = &spec;
-  request.batch = {config.training.local_batch_size, config.training.global_batch_size};
-  const plan::TrainOptions options = train::train_options(config, spec, {}, 0);
-  request.optimizer_states = options.optimizer_states;
-  request.ranks = options.ranks;
-  return request;
-}
-
 std::optional<plan::Choice> configured_choice(const config::Config& config, const plan::ModelSpec& spec,
-                                              int world, std::string* why) {
-  plan::Choice choice;
+                                              const plan::Costs& costs, std::string* why) {
   try {
-    choice.layout = plan::layout_from(config.parallelism, world);
+    const plan::Layout layout = plan::layout_from(config.parallelism, costs.cluster().world());
+    plan::Choice choice = train::configured_choice(config, spec, layout);
+    choice.bucket_bytes = train::chosen_buckets(config, spec, layout, &costs).bytes;
+    return choice;
   } catch (const Error& error) {
     *why = error.what();
     return std::nullopt;
   }
-  const plan::SearchRequest request = request_of(config, spec);
-  if (choice.layout.degree(plan::Axis::kShard) > 1) choice.zero_stage = request.ranks.zero_stage;
-  choice.pipeline = request.ranks.pipeline;
-  if (choice.pipeline.stages_per_rank == 0 && choice.layout.degree(plan::Axis::kPipeline) > 1) {
-    choice.pipeline.stages_per_rank = plan::find_schedule(choice.pipeline.schedule).default_stages_per_rank;
-  }
-  choice.recompute = train::recompute_units(config.activation_checkpoint, spec);
-  choice.batch = request.batch;
-  return choice;
 }
 
 config::Config planned_config(const config::Config& config, const plan::ModelSpec& spec,

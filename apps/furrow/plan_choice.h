@@ -9,14 +9,10 @@
 
 namespace furrow::app {
 
-// Everything but costs and options: what the config says of batches, optimizer, ranks.  `spec` must outlive
-// it.
-plan::SearchRequest request_of(const config::Config& config, const plan::ModelSpec& spec);
-
-// [parallelism] and [activation_checkpoint] for `world` ranks; none where its degrees do not multiply to
-// that, with the reason in `why`.
+// [parallelism] and [activation_checkpoint] on the cluster of `costs`, as a run would take them; none where
+// its degrees do not multiply to that, with the reason in `why`.
 std::optional<plan::Choice> configured_choice(const config::Config& config, const plan::ModelSpec& spec,
-                                              int world, std::string* why);
+                                              const plan::Costs& costs, std::string* why);
 
 // The config with the layout of a choice, and as TOML that `furrow train` takes.
 config::Config planned_config(const config::Config& config, const plan::ModelSpec& spec,

@@ -22,6 +22,7 @@
 #include "furrow/plan/program.h"
 #include "furrow/plan/quote.h"
 #include "furrow/plan/workspace.h"
+#include "furrow/train/layout_choice.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
 
@@ -44,18 +45,31 @@ void add_device_sums(int64_t bytes, plan::Quote* quote) {
       {MemoryKind::kOther, fmt::format("{}, {}", to_string(MemoryKind::kOther), train::kDeviceSums), bytes});
 }
 
+// Null: of devices that were not measured.
+std::unique_ptr<plan::Costs> known_costs(const LayoutView& place) {
+  try {
+    return place.costs();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kFailedPrecondition) throw;
+    return nullptr;
+  }
+}
+
 Planned plan_of(const config::Config& config, const PlannedModel& model, const LayoutView& place) {
   Planned planned;
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
   const plan::ModelSpec spec = plan::compilable_spec(layout, model.spec);
   planned.classes = model.classes;
+  planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
+  plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
+  const auto costs = train::chooses_buckets(config, layout) ? known_costs(place) : nullptr;
+  const train::Buckets buckets = train::chosen_buckets(config, model.spec, layout, costs.get());
+  options.ranks.bucket_bytes = buckets.bytes;
   for (std::string note :
-       {config::batch_by_ranks(config.training, layout.data_ranks()),
+       {buckets.why, config::batch_by_ranks(config.training, layout.data_ranks()),
         models::left_out_by_star(config.lora, model.spec), models::mixed_precision_text(model.spec)}) {
     if (!note.empty()) planned.notes.push_back(std::move(note));
   }
-  planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
-  const plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
   planned.program = plan::compile_train(spec, layout, options);
   planned.quote = plan::quote(planned.program, spec);
   if (config.training.device != "cpu" && place.ranks > 1 && config.comm.backend == "nccl")

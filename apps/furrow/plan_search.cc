@@ -17,6 +17,7 @@
 #include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
+#include "furrow/train/layout_choice.h"
 #include "furrow/train/recipe.h"
 
 namespace furrow::app {
@@ -44,8 +45,8 @@ class Planner {
       : config_(config),
         arguments_(arguments),
         model_(planned_model(config)),
-        request_(request_of(config, model_.spec)) {
-    planned_ = cluster_named(arguments.get("--cluster", "local"), ranks(), config.training.device);
+        request_(train::search_request(config, model_.spec)) {
+    planned_ = cluster_named(arguments.get("--cluster", "local"), ranks(), config);
     if (!planned_.local && arguments.has("--nproc")) take_part(ranks());
     request_.allow_recipe_change = arguments.has("--allow-recipe-change");
     if (request_.allow_recipe_change) offer_bfloat16();
@@ -68,7 +69,7 @@ class Planner {
     costs_ = costs_of(planned_);
     request_.costs = costs_.get();
     std::string why;
-    request_.configured = configured_choice(config_, model_.spec, planned_.cluster.world(), &why);
+    request_.configured = configured_choice(config_, model_.spec, *costs_, &why);
     const plan::SearchResult result = plan::search(request_);
     if (!prints_layout()) print(result, why);
     plan::require_fit(result);

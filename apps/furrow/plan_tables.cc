@@ -39,6 +39,7 @@ void write_choice(const plan::Choice& choice, JsonWriter* json) {
   }
   json->end_array().key("local_batch_size").value(choice.batch.local_batch);
   json->key("global_batch_size").value(choice.batch.global_batch);
+  json->key("bucket_cap_mb").value(static_cast<double>(choice.bucket_bytes.value_or(0)) / (1 << 20));
 }
 
 void write_candidate(const plan::Candidate& candidate, JsonWriter* json) {

@@ -17,6 +17,7 @@
 #include "furrow/plan/compatibility.h"
 #include "furrow/plan/layout.h"
 #include "furrow/plan/simulate.h"
+#include "furrow/train/layout_choice.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
 
@@ -142,8 +143,9 @@ Table simulated_timeline(const config::Config& config, const plan::ModelSpec& mo
                          const TimelineRequest& request) {
   const plan::Layout layout = plan::layout_from(config.parallelism, request.ranks);
   const plan::ModelSpec spec = plan::compilable_spec(layout, model);
-  const std::vector<plan::Program> programs =
-      train::programs_of_world(spec, layout, train::train_options(config, spec, layout, request.rank));
+  plan::TrainOptions options = train::train_options(config, spec, layout, request.rank);
+  options.ranks.bucket_bytes = train::chosen_buckets(config, model, layout, &costs).bytes;
+  const std::vector<plan::Program> programs = train::programs_of_world(spec, layout, options);
   const int32_t of = index_of(programs, request.rank);
   const plan::Simulation simulation =
       plan::simulate(programs, spec, costs, {.timeline = true, .memory = true});

@@ -265,9 +265,22 @@ TEST_P(OnMemory, ARankThatIsLateIsWaitedForUntilTheStartIsOver) {
     if (late) return over.wait();
     const std::string text = error_of([&] { communicator.world().barrier("missing"); });
     over.count_down();
-    EXPECT_THAT(text, AllOf(HasSubstr("barrier 'missing' #1"), HasSubstr("did not answer in time")));
+    EXPECT_THAT(text, AllOf(HasSubstr("barrier 'missing' #1"), HasSubstr("did not answer in time"),
+                            HasSubstr("where it is only slow, raise comm.train_timeout_seconds")));
   };
   run(2, body, {.timeout_ms = kTimeoutMs, .start_timeout_ms = testing::kPatienceMs});
+}
+
+TEST_P(OnMemory, ADeadlineOfTheStartNamesItsKey) {
+  std::latch over(1);
+  const auto body = [&](Communicator& communicator) {
+    if (communicator.rank() == 1) return over.wait();
+    const std::string text = error_of([&] { communicator.world().barrier("missing"); });
+    over.count_down();
+    EXPECT_THAT(text, HasSubstr("where it is only slow, raise comm.init_timeout_seconds"));
+    EXPECT_EQ(text.find("_timeout_seconds"), text.rfind("_timeout_seconds")) << "said once: " << text;
+  };
+  run(2, body, {.timeout_ms = testing::kPatienceMs, .start_timeout_ms = 60});
 }
 
 TEST_P(OnMemory, ARankThatThrowsEndsTheOthers) {

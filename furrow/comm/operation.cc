@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 #include <ctime>
+#include <ranges>
+#include <string_view>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/hash.h"
@@ -47,11 +49,28 @@ int64_t deadline_of(const Communicator& communicator, const Collective& c, int64
          (c.timeout_ms > 0 ? c.timeout_ms : communicator.timeout_ms()) * kMillisecond;
 }
 
+namespace {
+
+// With the key that says how long ranks wait for each other, once.
+Error with_remedy(const Communicator& communicator, const Error& error) {
+  const std::string_view said = error.what();
+  if (error.code() != ErrorCode::kDeadlineExceeded || said.find("_timeout_seconds") != said.npos)
+    return error;
+  const bool starts = communicator.timeout_ms() != communicator.options().timeout_ms;
+  Error whole(error.code(), fmt::format("{}; where it is only slow, raise comm.{}_timeout_seconds",
+                                        error.message(), starts ? "init" : "train"));
+  for (const std::string& context : error.contexts() | std::views::reverse)
+    whole = whole.with_context(context);
+  return whole;
+}
+
+}  // namespace
+
 void fail_operation(Communicator& communicator, const GroupSpec& group, const Envelope& envelope,
                     const Error& error) {
-  const Error full = communicator.with_progress(error).with_context(
-      fmt::format("{} in group {} on {}", describe(envelope), group.name,
-                  describe(communicator.roster(), communicator.rank())));
+  const Error full = with_remedy(communicator, communicator.with_progress(error))
+                         .with_context(fmt::format("{} in group {} on {}", describe(envelope), group.name,
+                                                   describe(communicator.roster(), communicator.rank())));
   communicator.abort(full);
   throw full;
 }

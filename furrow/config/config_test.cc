@@ -323,6 +323,9 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
   EXPECT_NO_THROW(parse("[training]\nsteps = 9\ndevice = \"cuda\"\n[comm]\nbackend = \"nccl\"\n", "x"));
   EXPECT_THAT(parse_error(gpt + "[data]\nvalidation_fraction = 0.6\ntest_fraction = 0.4\n"),
               HasSubstr("nothing to train on"));
+  EXPECT_NO_THROW(parse("[training]\nsteps = 1\n[parallelism]\nbucket_cap_mb = -1\n", "x"));
+  EXPECT_THAT(parse_error("[training]\nsteps = 1\n[parallelism]\nbucket_cap_mb = -0.5\n"),
+              HasSubstr("x.toml:4: parallelism.bucket_cap_mb is -0.5: write -1"));
   EXPECT_THAT(parse_error("[training]\n"), HasSubstr("how long to train is missing"));
   EXPECT_THAT(parse_error("[training]\nsteps = 1\nepochs = 2\n"),
               HasSubstr("x.toml:2: training.steps = 1 and training.epochs = 2 are both set"));

@@ -15,7 +15,7 @@ struct Parallelism {
   int64_t zero_stage = 3;
   std::string fsdp_reshard_after_forward = "default";
   int64_t fsdp_prefetch_units = 1;
-  double bucket_cap_mb = 0;
+  double bucket_cap_mb = -1;
   int64_t tensor_parallel_degree = 1;
   int64_t pipeline_parallel_degree = 1;
   std::string pipeline_parallel_schedule = "1F1B";
@@ -82,12 +82,15 @@ struct Parallelism {
        .doc = "How many units are gathered ahead of the one at work: more overlap, more memory."});
     v("bucket_cap_mb", &Parallelism::bucket_cap_mb,
       {.effect = Effect::kLayout,
-       .min = 0,
+       .min = -1,
        .max = 1 << 20,
        .doc =
            "Units that follow one another and have no more gradients together than so many MiB share their "
            "collectives, whose number is what slows small units down on slow links; larger ones overlap "
-           "better alone. 0: every unit has its own. It changes no bit of a result."});
+           "better alone. 0: every unit has its own. -1: of 0, 0.25, 1, 4 and 25 the one whose step is the "
+           "quickest as simulated, where `furrow profile` has measured the machine, else the first in which "
+           "the link moves for 8 of its latencies; the header of a run says which, and why. It changes no "
+           "bit of a result."});
     v("tensor_parallel_degree", &Parallelism::tensor_parallel_degree,
       degree("Ranks that share every layer: heads, columns and rows of matrices, the vocabulary, and "
              "positions between them; for gpt, llama and mlp. The result is within a stated bound of one "

@@ -270,6 +270,14 @@ void check_stages(const Config& config) {
                      given[1]));
 }
 
+void check_buckets(const Config& config) {
+  const double cap = config.parallelism.bucket_cap_mb;
+  if (cap >= 0 || cap == -1) return;
+  refuse(config, "parallelism.bucket_cap_mb",
+         fmt::format("parallelism.bucket_cap_mb is {}: write -1 for one that is chosen, or at least 0",
+                     format_double(cap)));
+}
+
 }  // namespace
 
 void validate(const Config& config) {
@@ -283,6 +291,7 @@ void validate(const Config& config) {
   check_loss(config);
   check_class_weights(config);
   check_stages(config);
+  check_buckets(config);
   check_backend(config);
   check_offload(config);
 }

@@ -47,9 +47,9 @@ struct WhileOpening {
   // Folders: told the files found so far, before any is read.
   std::function<void(uint64_t files)> listed = {};
   const CancelToken* cancel = nullptr;  // of all that: Error{cancelled} soon after it is set
-  // Tables: rows lie where other processes of this host can map them (Dataset::shared).
+  // Tables, text: what is read lies where other processes of this host can map it (Dataset::shared).
   bool share = false;
-  // Tables, with fitted values: what Dataset::shared says there; nothing is read unless it cannot be mapped.
+  // The same, with fitted values: what Dataset::shared says; nothing is read unless it cannot be mapped.
   std::string shared = {};
 };
 
@@ -107,7 +107,7 @@ struct Dataset {
       test;  // null when there is none; its files are opened by its first size() or read()
   Preprocessing preprocessing;
   std::vector<MixedSet> sets = {};  // of a mixture, as listed; they live as long as the splits
-  std::string shared = {};  // where the rows of a table can be mapped while this lives; empty: nowhere
+  std::string shared = {};          // where what was read can be mapped while this lives; empty: nowhere
 };
 
 // What a plan must know, without decompressing images.

@@ -17,6 +17,7 @@ namespace {
 
 using preprocess::ImageNormaliser;
 using testing::ByteVector;
+using testing::error_of;
 using ::testing::HasSubstr;
 using testing::idx_bytes;
 using testing::made_up_pixel;
@@ -271,6 +272,23 @@ TEST(Kinds, AreSortedAndNamed) {
 }
 
 // Published values: mean 0.2860, std 0.3530 over all 60,000 training images; 6,000 of each of ten classes.
+// A link to itself, a name that no file can have.
+TEST(Kinds, WhatTheFileSystemRefusesIsAnErrorThatNamesThePath) {
+  const TempFolder folder;
+  std::filesystem::create_symlink("loop", folder / "loop");
+  for (const std::filesystem::path& path : {folder / "loop", folder / std::string(300, 'x')}) {
+    for (const SourceKind& kind : source_kinds()) {
+      if (kind.name == "mixture") continue;
+      DatasetOptions options{.kind = std::string(kind.name), .path = path, .context = 4};
+      options.table_rules.target = "y";
+      options.train_files = {"a"};
+      EXPECT_THAT(error_of([&] { open_dataset(options); }).what(), HasSubstr(path.string())) << kind.name;
+      EXPECT_THAT(error_of([&] { probe(options); }).what(), HasSubstr(path.string())) << kind.name;
+    }
+    EXPECT_THAT(error_of([&] { guess_kind(path); }).what(), HasSubstr(path.string()));
+  }
+}
+
 TEST(RealSets, FashionMnist) {
   const auto path = testing::real_data("fashion-mnist");
   FURROW_NEED_DATA(path, "fashion-mnist (Debian package dataset-fashion-mnist)");

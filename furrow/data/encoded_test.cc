@@ -9,6 +9,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
+#include "furrow/base/log.h"
 #include "furrow/data/encoded_index.h"
 #include "furrow/data/image_files.h"
 #include "furrow/data/pack.h"
@@ -125,6 +126,24 @@ TEST(EncodedPacks, AreReadInTheSizesThatAreAskedFor) {
   EXPECT_THAT(error_of([&] { open_dataset(packed(options, folder)); }).what(),
               HasSubstr("raise [data] resize"));
   EXPECT_THAT(error_of([&] { open_dataset(options); }).what(), HasSubstr("raise [data] resize"));
+}
+
+// Of each pack that is opened, not of the first one of a process alone.
+TEST(EncodedPacks, OtherSizesThanThoseThatWereFittedAreSaid) {
+  const TempFolder folder;
+  DatasetOptions options = write_folder(folder);
+  write_pack(open_dataset(options), request_of(folder));
+  std::string log;
+  set_log_writer([&log](std::string_view line) { log += line; });
+  options.image_size = 6;
+  for (int i = 0; i < 2; ++i) {
+    log.clear();
+    open_dataset(packed(options, folder));
+    EXPECT_THAT(
+        log,
+        HasSubstr("mean and deviation of the pack are of images scaled to 9 and cut to 7, not to 9 and 6"));
+  }
+  set_log_writer({});
 }
 
 TEST(EncodedPacks, DoNotDependOnThreadsAndGoOnWhereTheyWereInterrupted) {

@@ -194,10 +194,7 @@ namespace {
 
 // What `path` expands to, in an open file that has no name any more.
 int expanded(const fs::path& path, const std::function<void()>& between) {
-  std::string name = (fs::temp_directory_path() / "furrow-XXXXXX").string();
-  const int file = ::mkostemp(name.data(), O_CLOEXEC);
-  if (file < 0) throw errno_error(errno, "make a file in", fs::temp_directory_path().string());
-  ::unlink(name.c_str());
+  const int file = open_nameless_file();
   try {
     ContentStream stream(path);
     std::vector<std::byte> piece(size_t{1} << 20);
@@ -228,6 +225,17 @@ RandomFile::~RandomFile() = default;
 
 size_t RandomFile::read_at(uint64_t offset, std::span<std::byte> out) const {
   return plain_->read_at(offset, out);
+}
+
+int open_nameless_file() {
+  std::error_code error;
+  const fs::path folder = fs::temp_directory_path(error);
+  if (error) throw errno_error(error.value(), "make a file in", "the folder that TMPDIR names");
+  std::string name = (folder / "furrow-XXXXXX").string();
+  const int file = ::mkostemp(name.data(), O_CLOEXEC);
+  if (file < 0) throw errno_error(errno, "make a file in", folder.string());
+  ::unlink(name.c_str());
+  return file;
 }
 
 std::string stamp_of(const fs::path& path) {

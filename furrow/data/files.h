@@ -82,6 +82,10 @@ class RandomFile {
 // Path, size and time of change of a file, in one line: another one, or changed since, where it differs.
 std::string stamp_of(const std::filesystem::path& path);
 
+// A new file to be read and written, in the system's folder for temporary files, which has no name any more:
+// it goes with its last descriptor.  Errors as base/file.h has them.
+int open_nameless_file();
+
 // Up to `length` bytes from the start of read_contents(), without reading the rest: damage behind them goes
 // unseen.
 std::vector<uint8_t> read_prefix(const std::filesystem::path& path, size_t length);

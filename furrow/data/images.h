@@ -39,6 +39,8 @@ class ImageStore {
     std::vector<uint8_t> scratch(image_bytes() + sizeof(int32_t));
     return fetch(index, scratch).label;
   }
+  // An earlier process has fetched it: it is a whole image.
+  virtual void note_whole(size_t /*index*/) const {}
   // The files that it decodes, where a pack is to keep those instead of pixels; else null.
   virtual const ImageFiles* files() const { return nullptr; }
   // A hint that fetch(index) comes soon.

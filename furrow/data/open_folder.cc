@@ -170,8 +170,11 @@ class FolderImages : public LabelledStore, private ImageFiles {
 
   Image fetch(size_t index, std::span<uint8_t> scratch) const override {
     const Image image = read(index, scratch, [this](auto file, auto pixels) { cutter_.cut(file, pixels); });
-    if (decoded_) decoded_[index].store(true, std::memory_order_relaxed);  // all of it, unlike regions
+    note_whole(index);  // unlike regions
     return image;
+  }
+  void note_whole(size_t index) const override {
+    if (decoded_) decoded_[index].store(true, std::memory_order_relaxed);
   }
 
   Image fetch_at(size_t index, int64_t position, const preprocess::ImageAugmenter& augmenter,

@@ -6,13 +6,16 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/hash.h"
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
 #include "furrow/data/lazy_source.h"
 #include "furrow/data/opening.h"
+#include "furrow/data/pixel_sums_file.h"
 #include "furrow/data/split.h"
 #include "furrow/preprocess/class_names.h"
 
@@ -29,7 +32,7 @@ class FitProgress {
   FitProgress(const WhileOpening& opening, uint64_t total) : opening_(opening), total_(total) {}
 
   void add(uint64_t bytes) {
-    check_cancelled(opening_, "the images were read");
+    check_cancelled(opening_, "the images were read", opening_.spool);
     const std::lock_guard lock(mutex_);
     done_ += bytes;
     if (opening_.progress) opening_.progress(done_, total_);
@@ -69,38 +72,88 @@ class Unreadable {
   std::map<size_t, Error> errors_;
 };
 
-// Exact: neither the order nor the grouping of the images changes anything.
-ImageNormaliser fit(const LabelledStore& images, const std::vector<uint32_t>& train, ReaderPool& pool,
-                    const WhileOpening& opening) {
-  const auto channels = static_cast<size_t>(images.shape()[0]);
-  const size_t plane = images.image_bytes() / channels;
-  const size_t pieces = std::min(train.size(), static_cast<size_t>(pool.readers()) * 8);
-  std::vector<std::vector<preprocess::PixelSums>> parts(pieces, std::vector<preprocess::PixelSums>(channels));
-  FitProgress progress(opening, train.size() * images.image_bytes());
-  Unreadable unreadable;
-  constexpr size_t kBytesBetween = size_t{1} << 20;
-  pool.run(pieces, [&](size_t piece) {
-    std::vector<uint8_t> scratch(images.image_bytes() + sizeof(int32_t));
-    const size_t end = train.size() * (piece + 1) / pieces;
-    size_t untold = 0;
-    for (size_t i = train.size() * piece / pieces; i < end; ++i) {
-      try {
-        const auto pixels = images.fetch(train[i], scratch).pixels;
-        for (size_t c = 0; c < channels; ++c) parts[piece][c].add(pixels.subspan(c * plane, plane));
-      } catch (const Error& error) {
-        unreadable.add(train[i], error);
-      }
-      untold += images.image_bytes();
-      if (untold >= kBytesBetween) progress.add(std::exchange(untold, 0));
-    }
-    progress.add(untold);
-  });
-  unreadable.check();
-  for (size_t piece = 1; piece < pieces; ++piece) {
-    for (size_t c = 0; c < channels; ++c) parts[0][c].add(parts[piece][c]);
+// Mean and deviation of the images to train on.  Exact: neither the order nor the grouping of the images
+// changes anything.
+class Fit {
+ public:
+  Fit(const DatasetOptions& options, const LabelledStore& images, std::span<const uint32_t> train)
+      : images_(images),
+        train_(train),
+        stretches_(std::min(train.size(), kStretches)),
+        total_(static_cast<size_t>(images.shape()[0])),
+        progress_(options.opening, train.size() * images.image_bytes()) {
+    const std::filesystem::path& spool = options.opening.spool;
+    if (!spool.empty()) kept_.emplace(spool, identity_of(options), stretches_, total_.size());
   }
-  return ImageNormaliser::fit(parts[0]);
-}
+
+  ImageNormaliser run(ReaderPool& pool) {
+    pool.run(stretches_, [this](size_t stretch) { sum(stretch); });
+    unreadable_.check();
+    return ImageNormaliser::fit(total_);
+  }
+
+ private:
+  // Few enough to cost nothing, enough for every reader; of a million images each takes a second.
+  static constexpr size_t kStretches = 4096;
+
+  // But for the files themselves, whose owner (pack_work.h) knows whether they have changed.
+  std::string identity_of(const DatasetOptions& options) const {
+    return fmt::format("{}\n{}\n{}\n{} {} {}\n{}", options.kind, options.path.string(), images_.label_file(),
+                       to_string(images_.shape()), options.image_size, options.resize_size,
+                       to_hex(xxh3_128(std::as_bytes(train_))));
+  }
+
+  void sum(size_t stretch) {
+    const size_t begin = train_.size() * stretch / stretches_,
+                 end = train_.size() * (stretch + 1) / stretches_;
+    const auto indices = train_.subspan(begin, end - begin);
+    if (const ChannelSums* const found = kept_ ? kept_->find(stretch) : nullptr) {
+      for (const uint32_t index : indices) images_.note_whole(index);
+      progress_.add(indices.size() * images_.image_bytes());
+      return add(*found);
+    }
+    ChannelSums sums(total_.size());
+    const bool all = read(indices, sums);
+    if (kept_ && all) kept_->add(stretch, sums);
+    add(sums);
+  }
+
+  // False: not all of them can be read.
+  bool read(std::span<const uint32_t> indices, ChannelSums& sums) {
+    constexpr size_t kBytesBetween = size_t{1} << 20;
+    const size_t plane = images_.image_bytes() / sums.size();
+    std::vector<uint8_t> scratch(images_.image_bytes() + sizeof(int32_t));
+    size_t untold = 0;
+    bool all = true;
+    for (const uint32_t index : indices) {
+      try {
+        const auto pixels = images_.fetch(index, scratch).pixels;
+        for (size_t c = 0; c < sums.size(); ++c) sums[c].add(pixels.subspan(c * plane, plane));
+      } catch (const Error& error) {
+        unreadable_.add(index, error);
+        all = false;
+      }
+      untold += images_.image_bytes();
+      if (untold >= kBytesBetween) progress_.add(std::exchange(untold, 0));
+    }
+    progress_.add(untold);
+    return all;
+  }
+
+  void add(const ChannelSums& sums) {
+    const std::lock_guard lock(mutex_);
+    for (size_t c = 0; c < sums.size(); ++c) total_[c].add(sums[c]);
+  }
+
+  const LabelledStore& images_;
+  const std::span<const uint32_t> train_;
+  const size_t stretches_;
+  std::mutex mutex_;  // of `total_`
+  ChannelSums total_;
+  std::optional<PixelSumsFile> kept_;  // where an opening keeps what it has read
+  FitProgress progress_;
+  Unreadable unreadable_;
+};
 
 int64_t stated_classes(const Preprocessing& fitted) {
   const std::string& text = preprocess::state_value(fitted, "classes");
@@ -129,7 +182,7 @@ FittedImages fit_or_load(const DatasetOptions& options, const ImageParts& parts,
     check_class_names(fitted.names, names_of(parts, fitted.classes), images.label_file());
   } else {
     const ImageNormaliser normaliser =
-        options.normalize ? fit(images, train, *pool, options.opening) : ImageNormaliser(0, 1);
+        options.normalize ? Fit(options, images, train).run(*pool) : ImageNormaliser(0, 1);
     fitted.normaliser = std::make_shared<const ImageNormaliser>(normaliser);
     fitted.classes = parts.classes > 0 ? parts.classes : count_classes(images.labels(), images.label_file());
     fitted.names = names_of(parts, fitted.classes);
@@ -179,14 +232,11 @@ FittedImages load_fitted_images(const Preprocessing& fitted, const Shape& shape)
 
 void check_class_names(const std::vector<std::string>& fitted, const std::vector<std::string>& own,
                        const std::string& where) {
-  static std::once_flag said;
   if (fitted.empty() || own.empty()) {
-    std::call_once(said, [&] {
-      log_info(
-          fmt::format("{}: an earlier version of furrow has not written down what the classes are "
-                      "called: whether they are those of {} is not checked",
-                      where, own.empty() ? "the other data" : "the model or the other data"));
-    });
+    log_info(
+        fmt::format("{}: an earlier version of furrow has not written down what the classes are called: "
+                    "whether they are those of {} is not checked",
+                    where, own.empty() ? "the other data" : "the model or the other data"));
     return;
   }
   const auto difference = preprocess::class_difference(fitted, own);

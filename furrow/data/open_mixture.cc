@@ -20,6 +20,9 @@
 namespace furrow::data {
 namespace {
 
+// Between what Dataset::shared says of one set and of the next.
+constexpr char kBetweenSets = '\x1e';  // ASCII's record separator
+
 struct Set {
   std::string name;
   double weight = 0;
@@ -79,6 +82,21 @@ bool share_budget(std::vector<Set>& sets, uint64_t budget) {
   const bool streamed = budget > 0 && bytes > budget;
   for (Set& set : sets) set.options.memory_budget = streamed ? 1 : 0;
   return streamed;
+}
+
+// Where the rows of each set can be mapped, as an opening was told.
+void tell_shared(std::vector<Set>& sets, const std::string& shared) {
+  const std::vector<std::string> places = split(shared, kBetweenSets);
+  for (size_t i = 0; i < sets.size(); ++i)
+    sets[i].options.opening.shared = places.size() == sets.size() ? places[i] : "";
+}
+
+// The same of those that were opened; empty: nowhere.
+std::string shared_of(const std::vector<Dataset>& opened) {
+  std::vector<std::string> places;
+  for (const Dataset& set : opened) places.push_back(set.shared);
+  const bool nowhere = std::ranges::all_of(places, &std::string::empty);
+  return nowhere ? "" : furrow::join(places, std::string(1, kBetweenSets));
 }
 
 // Of image files, which are decoded as they are read?
@@ -215,11 +233,14 @@ Dataset mix(std::vector<OpenedSet> sets, const DatasetOptions& options) {
 Dataset open_mixture(const DatasetOptions& options, const Preprocessing* preprocessing) {
   std::vector<Set> sets = parse_sets(options);
   const bool streamed = share_budget(sets, options.memory_budget);
+  tell_shared(sets, options.opening.shared);
   std::vector<Dataset> opened = open_sets(sets, preprocessing);
+  const std::string shared = shared_of(opened);
   std::vector<OpenedSet> named;
   for (size_t i = 0; i < sets.size(); ++i)
     named.push_back({sets[i].name, sets[i].weight, std::move(opened[i])});
   Dataset dataset = mix(std::move(named), options);
+  dataset.shared = shared;
   const bool decoded = std::ranges::any_of(sets, &decodes);
   if (const int readers = readers_of(options, streamed, decoded); readers > 1) {
     dataset.train =

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <mutex>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -84,14 +83,11 @@ Pack read_pack(const DatasetOptions& options) {
 
 // Earlier versions stored a mixture as samples of its first epoch.
 void say_what_is_fixed(const PackInfo& info, const std::string& path) {
-  static std::once_flag said;
   if (info.kind != "mixture" || info.layout != kSampleRecords) return;
-  std::call_once(said, [&] {
-    log_warning(
-        fmt::format("{}: an earlier version of furrow has packed one epoch of a mixture, which every epoch "
-                    "repeats: pack its sets again to train as from themselves",
-                    path));
-  });
+  log_warning(
+      fmt::format("{}: an earlier version of furrow has packed one epoch of a mixture, which every epoch "
+                  "repeats: pack its sets again to train as from themselves",
+                  path));
 }
 
 uint64_t bytes_of(const PackInfo& info) {

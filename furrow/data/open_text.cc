@@ -122,6 +122,7 @@ struct Text {
   std::unique_ptr<Tokenizer> tokenizer;
   std::shared_ptr<const TokenStore> tokens;
   std::vector<int64_t> ends;  // of documents; empty: the text is one stream
+  std::string place;          // as Dataset::shared
 };
 
 Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing) {
@@ -129,10 +130,12 @@ Text read_text(const DatasetOptions& options, const Preprocessing* preprocessing
   Text text{files.size() == 1 ? files[0].string() : options.path.string(),
             preprocessing ? preprocess::load_as<Tokenizer>(*preprocessing) : make_tokenizer(options, files),
             nullptr,
+            {},
             {}};
   TokenisedText read = tokenise(files, *text.tokenizer, options);
   text.tokens = std::move(read.tokens);
   text.ends = std::move(read.ends);
+  text.place = std::move(read.place);
   return text;
 }
 
@@ -237,6 +240,7 @@ Dataset open_text(const DatasetOptions& options, const Preprocessing* preprocess
   Dataset dataset;
   dataset.preprocessing = text.tokenizer->state();
   dataset.preprocessing["classes"] = fmt::format("{}", text.tokenizer->vocabulary_size());
+  dataset.shared = text.place;
   if (!text.ends.empty()) {
     if (options.disjoint_windows) {
       invalid(

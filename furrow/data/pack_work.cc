@@ -16,6 +16,7 @@
 #include "furrow/data/files.h"
 #include "furrow/data/open_mixture.h"
 #include "furrow/data/opening.h"
+#include "furrow/data/pixel_sums_file.h"
 #include "furrow/data/table_store.h"
 #include "furrow/data/token_spool.h"
 
@@ -122,7 +123,8 @@ PackWork::~PackWork() {
 }
 
 bool belongs_to_opening(std::string_view name) {
-  return name == kSourceFile || name.starts_with(kSpoolPrefix) || name.ends_with(kRowsSuffix);
+  return name == kSourceFile || name.starts_with(kSpoolPrefix) || name.ends_with(kRowsSuffix) ||
+         name.ends_with(kSumsSuffix);
 }
 
 void remove_what_opening_left(const std::string& working) {
@@ -173,10 +175,11 @@ std::string fingerprint_of(const DatasetOptions& options) {
   list({options.train_images, options.train_labels, options.test_images, options.test_labels});
   for (const auto* texts :
        {&options.text_files, &options.train_files, &options.test_files, &options.mixture, &format.names,
-        &format.ignored, &rules.categorical, &rules.numeric, &rules.missing})
+        &format.ignored, &rules.categorical, &rules.numeric, &rules.dates, &rules.missing})
     list(*texts);
   json.value(options.table_train).value(options.table_test).value(std::string(1, format.delimiter));
   json.value(rules.target).value(rules.number_target).value(rules.trim).value(rules.ignore_unseen);
+  json.value(std::string(1, rules.decimal));
   return to_hex(xxh3_128(json.end_array().text()));
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 #include <utility>
 
 #include "furrow/base/error.h"
@@ -123,12 +122,9 @@ void check_pixels(const Shape& shape, const PackedSplit& packed) {
                     "pack the folder with `furrow data pack --layout encoded`, or leave it out",
                     packed.name, to_string(shape)));
   }
-  static std::once_flag said;
   if (size == 0 || (size == shape[1] && size == shape[2])) return;
-  std::call_once(said, [&] {
-    log_warning(fmt::format("{} holds images cut to {}: the size {} that [data] asks for has no effect",
-                            packed.options.path.string(), to_string(shape), size));
-  });
+  log_warning(fmt::format("{}: {} holds images cut to {}: the size {} that [data] asks for has no effect",
+                          packed.options.path.string(), packed.name, to_string(shape), size));
 }
 
 std::unique_ptr<Source> open_images(PackReader reader, PackedSplit packed) {
@@ -146,15 +142,12 @@ int64_t image_samples(int64_t records, const DatasetOptions&) { return records; 
 
 // Files whose pictures have other sizes than those that mean and deviation are of.
 void say_sizes_differ(const PictureSizes& fitted, const PictureSizes& sizes, const PackedSplit& packed) {
-  static std::once_flag said;
   if (packed.split != Split::kTrain || !packed.options.normalize) return;
   if (fitted.crop == sizes.crop && fitted.resize == sizes.resize) return;
-  std::call_once(said, [&] {
-    log_info(fmt::format(
-        "{}: mean and deviation are of images scaled to {} and cut to {}, not to {} and {}: pack the "
-        "images with these sizes for the bits of the folder itself",
-        packed.options.path.string(), fitted.resize, fitted.crop, sizes.resize, sizes.crop));
-  });
+  log_info(fmt::format(
+      "{}: mean and deviation of {} are of images scaled to {} and cut to {}, not to {} and {}: pack "
+      "the images with these sizes for the bits of the folder itself",
+      packed.options.path.string(), packed.name, fitted.resize, fitted.crop, sizes.resize, sizes.crop));
 }
 
 std::vector<Field> describe_encoded(std::span<const Field> fields, const DatasetOptions& options,

@@ -1,40 +1,40 @@
-// Encoded rows of a table in memory that other processes of this host can map, so that a table is parsed once
-// for all ranks of a host and lies there once.
+// Encoded rows of a table, in memory of this process or in such that other processes of this host can map.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
+
+#include "furrow/base/memory.h"
+#include "furrow/data/shared_memory.h"
 
 namespace furrow::data {
 
 // The splits of a table, one behind the other, each `rows` times `width` cells of 4 bytes.  Thread safe.
 class RowMemory {
  public:
-  // Of this process alone; or, `shared`, without a name in any folder, gone with the last process that has
-  // it.  Error{resource_exhausted}.
+  // Of this process alone; or `shared`.  Error{resource_exhausted}.
   static std::shared_ptr<RowMemory> make(const std::array<int64_t, 3>& rows, size_t width, bool shared);
-  // What place() of another process says, to be read; null where it is not there: another host, or its
-  // maker has ended.
+  // What place() of another process says, to be read; null where it is not there, or are rows of another
+  // width.
   static std::shared_ptr<RowMemory> map(const std::string& place, size_t width);
 
-  virtual ~RowMemory() = default;
-  virtual std::string place() const = 0;  // empty: of this process alone
+  std::string place() const { return shared_ == nullptr ? "" : shared_->place(); }
   int64_t rows(size_t split) const { return rows_[split]; }
   std::span<std::byte> split(size_t split) const;  // REQUIRES of one that is mapped: nothing is written
 
- protected:
-  RowMemory(const std::array<int64_t, 3>& rows, size_t width) : rows_(rows), width_(width) {}
-  size_t cell_bytes() const;  // of all splits
-  std::byte* cells_ = nullptr;
-
  private:
+  RowMemory(const std::array<int64_t, 3>& rows, size_t width) : rows_(rows), width_(width) {}
+  size_t split_bytes(size_t split) const;
+  size_t all_bytes() const { return split_bytes(0) + split_bytes(1) + split_bytes(2); }
+
   std::array<int64_t, 3> rows_;
   size_t width_;
+  CountedBuffer own_;
+  std::shared_ptr<const SharedMemory> shared_;  // else
 };
 
 }  // namespace furrow::data

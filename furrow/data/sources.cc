@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/config/config.h"
@@ -57,6 +58,17 @@ std::span<const SourceKind> source_kinds() { return kSourceKinds; }
 
 namespace {
 
+// What the file system refuses, as an Error like any other.
+template <class Act>
+auto reading(const fs::path& data, const Act& act) {
+  try {
+    return act();
+  } catch (const fs::filesystem_error& error) {
+    const fs::path& path = error.path1().empty() ? data : error.path1();
+    throw errno_error(error.code().value(), "read", path.string());
+  }
+}
+
 // A folder whose images lie side by side is nearly an image folder.
 std::string what_it_lacks(const fs::path& path) {
   if (!fs::is_directory(path)) return "";
@@ -73,15 +85,18 @@ std::string what_it_lacks(const fs::path& path) {
 }  // namespace
 
 std::string guess_kind(const fs::path& path) {
-  std::vector<std::string> known;
-  for (const SourceKind& kind : kSourceKinds) {
-    if (kind.recognises(path)) return std::string(kind.name);
-    known.emplace_back(kind.name);
-  }
-  if (!fs::exists(path)) throw Error(ErrorCode::kNotFound, fmt::format("there is no {}", path.string()));
-  throw Error(ErrorCode::kInvalidArgument,
-              fmt::format("cannot tell what kind of data {} is: say so with --training.dataset, one of {}{}",
-                          path.string(), join(known, ", "), what_it_lacks(path)));
+  return reading(path, [&] {
+    std::vector<std::string> known;
+    for (const SourceKind& kind : kSourceKinds) {
+      if (kind.recognises(path)) return std::string(kind.name);
+      known.emplace_back(kind.name);
+    }
+    if (!fs::exists(path)) throw Error(ErrorCode::kNotFound, fmt::format("there is no {}", path.string()));
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        fmt::format("cannot tell what kind of data {} is: say so with --training.dataset, one of {}{}",
+                    path.string(), join(known, ", "), what_it_lacks(path)));
+  });
 }
 
 namespace {
@@ -147,13 +162,13 @@ Dataset open_dataset(const config::Config& config, const Preprocessing* preproce
 DataInfo probe(const config::Config& config) { return probe(dataset_options(config)); }
 
 Dataset open_dataset(const DatasetOptions& options, const Preprocessing* preprocessing) {
-  Dataset dataset = kind_of(options).open(options, preprocessing);
+  Dataset dataset = reading(options.path, [&] { return kind_of(options).open(options, preprocessing); });
   if (options.binary_targets) read_as_binary(&dataset);
   return dataset;
 }
 
 DataInfo probe(const DatasetOptions& options) {
-  DataInfo info = kind_of(options).probe(options);
+  DataInfo info = reading(options.path, [&] { return kind_of(options).probe(options); });
   if (!options.binary_targets) return info;
   return {binary_fields(std::move(info.fields), info.classes), 1, info.train_samples};
 }

@@ -109,7 +109,7 @@ void check_encoding(const TableContents& contents) {
   const BlockPlace place{0, 0, 1, contents.rows};
   read.files = {"fuzz.csv"};
   read.summaries.resize(uses.size());
-  read.store = std::make_unique<TableStore>();
+  read.store = std::make_unique<TableStore>(uint64_t{1} << 20);
   read.store->add(place, bytes);
   for (size_t c = 0; c < uses.size(); ++c) {
     read.columns.push_back(contents.columns[c].name);

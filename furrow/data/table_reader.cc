@@ -33,6 +33,10 @@ namespace fs = std::filesystem;
 constexpr int64_t kBatchCells = int64_t{1} << 20;
 constexpr int64_t kMostBatchRows = int64_t{1} << 16, kLeastBatchRows = 256;
 
+// Rows of a table that is read into memory wait there to be encoded, as many as come of so many parts; others
+// do so in a file without a name.
+constexpr uint64_t kPartsInMemory = 32;
+
 [[noreturn]] void invalid(const std::string& message) { throw Error(ErrorCode::kInvalidArgument, message); }
 
 bool listed(const std::vector<std::string>& names, std::string_view name) {
@@ -327,7 +331,7 @@ std::string fingerprint_of(const TableRequest& request) {
 
 // In a file of the folder, or in memory.
 std::unique_ptr<TableStore> store_of(const TableRequest& request, const WhileOpening& opening) {
-  if (opening.spool.empty()) return std::make_unique<TableStore>();
+  if (opening.spool.empty()) return std::make_unique<TableStore>(kPartsInMemory * opening.table_part_bytes);
   std::string names;
   for (const fs::path& path : request.files) names += path.string() + '\n';
   if (request.encoder != nullptr) {

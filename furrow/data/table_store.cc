@@ -9,11 +9,14 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
+#include "furrow/base/log.h"
+#include "furrow/data/files.h"
 
 namespace furrow::data {
 namespace {
@@ -58,7 +61,7 @@ CountedBuffer copy_of(std::span<const std::byte> block) {
 
 }  // namespace
 
-TableStore::TableStore() = default;
+TableStore::TableStore(uint64_t memory_bytes) : memory_left_(memory_bytes) {}
 
 TableStore::TableStore(std::filesystem::path path, const std::string& fingerprint) : path_(std::move(path)) {
   file_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
@@ -113,12 +116,34 @@ const BlockPlace* TableStore::find(uint64_t file, uint64_t begin) const {
                                                                                           : nullptr;
 }
 
+// Behind the others in the file without a name.  False: there is no room.
+bool TableStore::put_aside(std::span<const std::byte> block) {
+  if (no_room_) return false;
+  try {
+    FURROW_FAILPOINT("table.before_nameless");
+    if (file_ < 0) file_ = open_nameless_file();
+    write_all(file_, block, "the rows of a table in a file without a name");
+    return true;
+  } catch (const Error& error) {
+    no_room_ = true;
+    log_warning(
+        fmt::format("{}: the rows of the table stay in memory until they are encoded; name a folder with "
+                    "more room in TMPDIR to need less",
+                    error.what()));
+    return false;
+  }
+}
+
 void TableStore::add(const BlockPlace& place, std::span<const std::byte> block) {
   FURROW_FAILPOINT("table.before_block");
-  if (file_ < 0) {
-    auto held = std::make_shared<const HeldBlock>(copy_of(block));
+  if (!lasts()) {
     const std::lock_guard lock(mutex_);
-    kept_[place] = {std::move(held), 0, block.size(), 0};
+    if (block.size() > memory_left_ && put_aside(block)) {
+      kept_[place] = {nullptr, std::exchange(end_, end_ + block.size()), block.size(), 0};
+      return;
+    }
+    kept_[place] = {std::make_shared<const HeldBlock>(copy_of(block)), 0, block.size(), 0};
+    memory_left_ -= std::min<uint64_t>(memory_left_, block.size());
     return;
   }
   BlockHead head{place.file,   place.begin,    place.end, static_cast<uint64_t>(place.rows),
@@ -175,16 +200,22 @@ std::shared_ptr<const HeldBlock> TableStore::load(const BlockPlace& place) const
 }
 
 std::shared_ptr<const HeldBlock> TableStore::load(const Kept& kept) const {
-  if (file_ < 0) return kept.memory;
+  if (kept.memory != nullptr) return kept.memory;
   CountedBuffer bytes(kept.bytes, MemoryKind::kData);
   const std::span<std::byte> all(bytes.data(), bytes.size());
-  if (!read_whole(file_, kept.offset, all, path_.string()) || xxh3_64(all) != kept.checksum) {
-    throw Error(ErrorCode::kDataLoss,
-                fmt::format("{} has changed while it was used: start again", path_.string()));
-  }
+  const std::string name = lasts() ? path_.string() : "the file without a name that holds rows of a table";
+  if (!read_whole(file_, kept.offset, all, name) || (lasts() && xxh3_64(all) != kept.checksum))
+    throw Error(ErrorCode::kDataLoss, fmt::format("{} has changed while it was used: start again", name));
   return std::make_shared<const HeldBlock>(std::move(bytes));
 }
 
-void TableStore::drop(size_t block) { order_[block].kept->memory = nullptr; }
+void TableStore::drop(size_t block) {
+  Kept& kept = *order_[block].kept;
+  if (kept.memory == nullptr && !lasts()) {  // a file system that cannot do so keeps it until the end
+    ::fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(kept.offset),
+                static_cast<off_t>(kept.bytes));
+  }
+  kept.memory = nullptr;
+}
 
 }  // namespace furrow::data

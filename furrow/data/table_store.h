@@ -1,6 +1,7 @@
-// The blocks of a table: in memory, or in a file that a later process goes on with.
+// The blocks of a table: in memory as far as a bound, the rest in a file without a name; or all of them in a
+// file that a later process goes on with.
 //
-// The file is blocks in the order in which they were made, each behind a header with its place in the table
+// That file is blocks in the order in which they were made, each behind a header with its place in the table
 // and checksums; docs/formats/pack.md describes it.
 #pragma once
 
@@ -45,7 +46,9 @@ class HeldBlock {
 // Thread safe until sealed, and then again.
 class TableStore {
  public:
-  TableStore();  // in memory
+  // The first `memory_bytes` of blocks in memory, the others in a file of the system's folder for temporary
+  // files, which ends with this; where that folder has no room, in memory too, and it is said.
+  explicit TableStore(uint64_t memory_bytes);
   // In `path`, with the blocks that an interrupted process has left there, if its fingerprint is the same.
   TableStore(std::filesystem::path path, const std::string& fingerprint);
   ~TableStore();
@@ -72,12 +75,12 @@ class TableStore {
 
   // Error{data_loss}: the file has changed meanwhile.
   std::shared_ptr<const HeldBlock> load(size_t block) const;
-  void drop(size_t block);  // from memory, where it lies there; nobody loads it again
+  void drop(size_t block);  // gives its room back, unless a later process may read it; nobody loads it again
 
  private:
   struct Kept {
     std::shared_ptr<const HeldBlock> memory;
-    uint64_t offset = 0, bytes = 0, checksum = 0;  // in the file
+    uint64_t offset = 0, bytes = 0, checksum = 0;  // in the file; of one without a name it is not compared
   };
   struct Ordered {
     const BlockPlace* place = nullptr;
@@ -85,14 +88,18 @@ class TableStore {
     int64_t first_row = 0, row_in_file = 0;
   };
 
+  bool lasts() const { return !path_.empty(); }
   void open_file(const std::string& fingerprint);
   void scan(uint64_t size);
+  bool put_aside(std::span<const std::byte> block);
   std::shared_ptr<const HeldBlock> load(const Kept& kept) const;
 
-  std::filesystem::path path_;
+  std::filesystem::path path_;  // empty: a file, if there is one, has no name
+  uint64_t memory_left_ = 0;
   int file_ = -1;
   mutable std::mutex mutex_;
-  uint64_t end_ = 0;  // of the file
+  bool no_room_ = false;  // for a file without a name
+  uint64_t end_ = 0;      // of the file
   std::map<BlockPlace, Kept> kept_;
   std::vector<Ordered> order_;
   int64_t rows_ = 0;

@@ -15,6 +15,7 @@
 #include "furrow/base/process.h"
 #include "furrow/data/dataset.h"
 #include "furrow/data/test_files.h"
+#include "furrow/data/test_tables.h"
 #include "furrow/preprocess/class_names.h"
 #include "tests/testing/fuzz_replay.h"
 
@@ -24,15 +25,10 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using testing::message_of;
 using testing::ReadBuffers;
+using testing::table_options;
 using testing::TempFolder;
-
-DatasetOptions options_of(const std::filesystem::path& path, const std::string& target) {
-  DatasetOptions options{.kind = "table", .path = path, .seed = 3};
-  options.table_rules.target = target;
-  options.table_rules.missing = {"?"};
-  return options;
-}
 
 struct Row {
   std::vector<float> input;
@@ -49,27 +45,6 @@ Row row(const Source& source, int64_t index) {
                  : static_cast<double>(buffers.views[1].as<int64_t>()[0])};
 }
 
-template <class Function>
-std::string message_of(const Function& function, ErrorCode code = ErrorCode::kInvalidArgument) {
-  try {
-    function();
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    EXPECT_EQ(std::string(error.what()).find('\n'), std::string::npos) << error.what();
-    return error.what();
-  }
-  return "no error";
-}
-
-std::string message_of(const DatasetOptions& options, ErrorCode code = ErrorCode::kInvalidArgument) {
-  return message_of(
-      [&] {
-        const Dataset dataset = open_dataset(options);
-        if (dataset.test) dataset.test->size();
-      },
-      code);
-}
-
 constexpr const char* kSmall =
     "age,job,hours,income\n"
     "30, clerk,40,low\n"
@@ -79,7 +54,7 @@ constexpr const char* kSmall =
 
 TEST(Tables, ColumnsBecomeInputs) {
   const TempFolder folder;
-  const DatasetOptions options = options_of(folder.write("t.csv", kSmall), "income");
+  const DatasetOptions options = table_options(folder.write("t.csv", kSmall), "income");
   const Dataset dataset = open_dataset(options);
   ASSERT_EQ(dataset.train->size(), 4);
   EXPECT_EQ(dataset.train->classes(), 2);
@@ -104,7 +79,7 @@ TEST(Tables, ColumnsBecomeInputs) {
 
 TEST(Tables, ATargetMayBeANumber) {
   const TempFolder folder;
-  DatasetOptions options = options_of(folder.write("t.csv", kSmall), "hours");
+  DatasetOptions options = table_options(folder.write("t.csv", kSmall), "hours");
   options.table_rules.number_target = true;
   const Dataset dataset = open_dataset(options);
   EXPECT_THAT(preprocess::class_names(dataset.preprocessing), ElementsAre());
@@ -131,7 +106,7 @@ std::string numbered(int rows) {
 
 TEST(Tables, SplitsAreDisjointCompleteAndFittedOnTraining) {
   const TempFolder folder;
-  DatasetOptions options = options_of(folder.write("t.csv", numbered(1000)), "y");
+  DatasetOptions options = table_options(folder.write("t.csv", numbered(1000)), "y");
   options.validation_fraction = 0.2;
   options.test_fraction = 0.1;
   const Dataset dataset = open_dataset(options);
@@ -169,7 +144,7 @@ TEST(Tables, ATestFileOfItsOwnIsReadBeforeTraining) {
   const TempFolder folder;
   folder.write("train.csv", kSmall);
   folder.write("test.csv", "age,job,hours,income\n35,clerk,10,high\n");
-  DatasetOptions options = options_of(folder.path(), "income");
+  DatasetOptions options = table_options(folder.path(), "income");
   EXPECT_THAT(message_of(options), HasSubstr("name the table in it with [data] train_table"));
   options.table_train = "train.csv";
   options.table_test = "test.csv";
@@ -208,7 +183,7 @@ std::string column_of(int numbers, int texts) {
 TEST(Tables, EachBadRowIsOneClearLine) {
   const TempFolder folder;
   const auto with = [&](const std::string& text, const std::string& target = "y") {
-    return message_of(options_of(folder.write("bad.csv", text), target));
+    return message_of(table_options(folder.write("bad.csv", text), target));
   };
   EXPECT_THAT(with("a,b,y\n1,2,p\n1,p\n"),
               AllOf(HasSubstr("bad.csv: row 2: Expected 3 columns, got 2"), HasSubstr("data.delimiter")));
@@ -241,20 +216,21 @@ TEST(Tables, EachBadRowIsOneClearLine) {
   std::string names = "a,y\n";
   for (int i = 0; i < 1100; ++i) names += fmt::format("n{},p\n", i);
   EXPECT_THAT(with(names), HasSubstr("column 'a' has 1100 different texts"));
-  DatasetOptions options = options_of(folder.write("t.csv", "a,y\n1,p\nx,p\n"), "y");
+  DatasetOptions options = table_options(folder.write("t.csv", "a,y\n1,p\nx,p\n"), "y");
   options.table_rules.numeric = {"a"};
   EXPECT_THAT(message_of(options), HasSubstr("column 'a', row 2: 'x' is no number"));
   options.table_rules.numeric = {"aa"};
   EXPECT_THAT(message_of(options), HasSubstr("did you mean 'a'"));
-  options = options_of(folder.write("t.csv", "a,b,y\n1,2,p\n2,2,q\n"), "y");
+  options = table_options(folder.write("t.csv", "a,b,y\n1,2,p\n2,2,q\n"), "y");
   options.table_format.ignored = {"b", "zz"};
   EXPECT_THAT(message_of(options), HasSubstr("unknown column in data.ignore_columns 'zz'"));
-  EXPECT_THAT(message_of(options_of(folder / "none.csv", "y"), ErrorCode::kNotFound), HasSubstr("none.csv"));
+  EXPECT_THAT(message_of(table_options(folder / "none.csv", "y"), ErrorCode::kNotFound),
+              HasSubstr("none.csv"));
 }
 
 TEST(Tables, FormatsOfCsv) {
   const TempFolder folder;
-  DatasetOptions options = options_of(folder.write("t.csv", "1;x.\n2;y\n"), "label");
+  DatasetOptions options = table_options(folder.write("t.csv", "1;x.\n2;y\n"), "label");
   options.table_format = {.delimiter = ';', .names = {"n", "label"}};
   options.table_rules.trim = " .";
   const auto state = open_dataset(options).preprocessing;
@@ -262,35 +238,35 @@ TEST(Tables, FormatsOfCsv) {
   options.table_rules.categorical = {"n"};
   EXPECT_EQ(open_dataset(options).train->fields()[0].shape, (Shape{2}));
   options =
-      options_of(folder.write("u.csv", "\xEF\xBB\xBF\"a \"\"q\"\"\",b,y\r\n1,2,p\r\n\r\n3,4,q\r\n"), "y");
+      table_options(folder.write("u.csv", "\xEF\xBB\xBF\"a \"\"q\"\"\",b,y\r\n1,2,p\r\n\r\n3,4,q\r\n"), "y");
   options.table_format.ignored = {"b"};
   const Dataset dataset = open_dataset(options);
   EXPECT_EQ(dataset.train->size(), 2);
   EXPECT_EQ(preprocess::load_as<preprocess::TableEncoder>(dataset.preprocessing)->features()[0].name,
             "a \"q\"");
   folder.write("v.csv.gz", testing::gzip_bytes(testing::bytes_of(kSmall)));
-  EXPECT_EQ(open_dataset(options_of(folder / "v.csv", "income")).train->size(), 4);
+  EXPECT_EQ(open_dataset(table_options(folder / "v.csv", "income")).train->size(), 4);
 }
 
 // Written by pyarrow 26: numbers, booleans, text, a dictionary, each with missing values; three encodings.
 TEST(Tables, ParquetEqualsCsv) {
   const TempFolder folder;
-  const auto csv = options_of(
+  const auto csv = table_options(
       folder.write("t.csv", "n,f,b,s,d,y\n1,0.5,1,x,u,a\n?,2.5,0,?,v,b\n3,?,?,y\xc3\xa9,u,a\n"), "y");
   const Dataset expected = open_dataset(csv);
   for (const char* name : {"plain", "snappy", "zstd-v2"}) {
     const std::string bytes = corpus(name);
     const auto path = folder.write("t.parquet", bytes);
-    const Dataset dataset = open_dataset(options_of(path, "y"));
+    const Dataset dataset = open_dataset(table_options(path, "y"));
     EXPECT_EQ(dataset.preprocessing, expected.preprocessing);
     for (int64_t i = 0; i < 3; ++i) {
       EXPECT_EQ(row(*dataset.train, i).input, row(*expected.train, i).input);
       EXPECT_EQ(row(*dataset.train, i).target, row(*expected.train, i).target);
     }
-    EXPECT_EQ(open_dataset(options_of(folder.write("T.PQ", bytes), "y")).preprocessing,
+    EXPECT_EQ(open_dataset(table_options(folder.write("T.PQ", bytes), "y")).preprocessing,
               expected.preprocessing);
     const auto cut = folder.write("cut.parquet", bytes.substr(0, bytes.size() - 9));
-    EXPECT_THAT(message_of(options_of(cut, "y"), ErrorCode::kDataLoss), HasSubstr("cut.parquet"));
+    EXPECT_THAT(message_of(table_options(cut, "y"), ErrorCode::kDataLoss), HasSubstr("cut.parquet"));
   }
 }
 
@@ -384,7 +360,7 @@ TEST(Tables, OtherTypesOfParquetAreNamedWithARemedy) {
   EXPECT_THAT(said("fixed"),
               AllOf(HasSubstr("fixed_size_binary[2]"), HasSubstr("write it as text or numbers")));
   const TempFolder folder;
-  DatasetOptions options = options_of(folder.write("t.parquet", bytes), "y");
+  DatasetOptions options = table_options(folder.write("t.parquet", bytes), "y");
   options.table_format.ignored = {"list", "struct", "duration", "fixed", "map"};
   EXPECT_THAT(message_of(options), HasSubstr("column 'null' has no value in any row"));
   options.table_format.ignored.emplace_back("null");
@@ -400,13 +376,13 @@ TEST(Tables, DatesAreTheSameFromEitherFormat) {
     if (column.name != "date32" && column.name != "timestamp_ns" && column.name != "float64")
       others.push_back(column.name);
   }
-  DatasetOptions parquet = options_of(folder.write("t.parquet", bytes), "float64");
+  DatasetOptions parquet = table_options(folder.write("t.parquet", bytes), "float64");
   parquet.table_rules.number_target = true;
   parquet.table_format.ignored = others;
   EXPECT_THAT(message_of(parquet), HasSubstr("column 'float64', row 2: the target is missing"));
   parquet.table_rules.target = "timestamp_ns";
   EXPECT_THAT(message_of(parquet), HasSubstr("the target 'timestamp_ns' holds dates"));
-  parquet.table_rules = options_of("", "string").table_rules;
+  parquet.table_rules = table_options("", "string").table_rules;
   std::erase(parquet.table_format.ignored, "string");
   parquet.table_rules.missing = {"?"};
   parquet.table_rules.categorical = {"date32"};
@@ -459,7 +435,7 @@ TEST(Tables, CommandsWithoutTablesNeedNoArrow) {
   // The library is opened by the first table: a test binary of its own would be needed to see the moment, so
   // the command-line tests look at the processes; here only that it is a library of its own.
   const TempFolder folder;
-  open_dataset(options_of(folder.write("t.csv", kSmall), "income"));
+  open_dataset(table_options(folder.write("t.csv", kSmall), "income"));
   EXPECT_TRUE(library_is_mapped("libfurrow_tables.so"));
   EXPECT_TRUE(library_is_mapped("libarrow.so"));
 }
@@ -468,7 +444,7 @@ TEST(Tables, CommandsWithoutTablesNeedNoArrow) {
 TEST(RealSets, Adult) {
   const auto path = testing::real_data("adult");
   FURROW_NEED_DATA(path, "adult");
-  DatasetOptions options = options_of(path, "income");
+  DatasetOptions options = table_options(path, "income");
   options.table_train = "adult-train.csv";
   options.table_test = "adult-test.csv";
   options.table_format.names = {"age",

@@ -23,6 +23,14 @@ void narrow_to(std::span<const uint32_t> ids, int width, std::byte* to) {
   if (width == 4) narrow<uint32_t>(ids, to);
 }
 
+size_t token_bytes(int64_t count, int64_t vocabulary) {
+  return static_cast<size_t>(count) * static_cast<size_t>(token_width(vocabulary));
+}
+
+// Of a text in shared memory: what it is, beside the tables there; where the ends of its documents are.
+constexpr int64_t kTextAbout = -1;
+size_t ends_at(int64_t tokens, int64_t vocabulary) { return (token_bytes(tokens, vocabulary) + 7) / 8 * 8; }
+
 // Fetches a window into the cache while those before it are widened; further ahead is no faster.
 constexpr size_t kRowsAhead = 3;
 
@@ -48,7 +56,7 @@ void TokenStore::copy(int64_t begin, std::span<int64_t> out) const {
 }
 
 Tokens::Tokens(std::span<const uint32_t> ids, int64_t vocabulary)
-    : Tokens(CountedBuffer(ids.size() * static_cast<size_t>(token_width(vocabulary)), MemoryKind::kData),
+    : Tokens(CountedBuffer(token_bytes(static_cast<int64_t>(ids.size()), vocabulary), MemoryKind::kData),
              vocabulary) {
   narrow_to(ids, width(), buffer_.data());
 }
@@ -58,6 +66,11 @@ Tokens::Tokens(CountedBuffer bytes, int64_t vocabulary)
 
 Tokens::Tokens(MappedFile bytes, int64_t vocabulary)
     : file_(std::move(bytes)), bytes_(file_->bytes()), vocabulary_(vocabulary) {}
+
+Tokens::Tokens(std::shared_ptr<const SharedMemory> memory, int64_t count, int64_t vocabulary)
+    : shared_(std::move(memory)), vocabulary_(vocabulary) {
+  bytes_ = std::span<const std::byte>(shared_->bytes()).first(token_bytes(count, vocabulary));
+}
 
 std::span<const std::byte> Tokens::raw(int64_t begin, int64_t count, std::span<std::byte>) const {
   const auto width = static_cast<size_t>(this->width());
@@ -75,16 +88,48 @@ void TokenBuilder::append(std::span<const uint32_t> ids) {
   size_ += static_cast<int64_t>(ids.size());
 }
 
-std::shared_ptr<const TokenStore> TokenBuilder::finish() {
-  CountedBuffer all(static_cast<size_t>(size_) * static_cast<size_t>(token_width(vocabulary_)),
-                    MemoryKind::kData);
-  size_t at = 0;
+void TokenBuilder::mark(TextPlace, std::span<const int64_t> ends) {
+  if (shares_) ends_.insert(ends_.end(), ends.begin(), ends.end());
+}
+
+void TokenBuilder::put_tokens(std::byte* to) {
   for (std::vector<std::byte>& block : blocks_) {
-    std::ranges::copy(block, all.data() + at);
-    at += block.size();
+    to = std::ranges::copy(block, to).out;
     std::vector<std::byte>().swap(block);  // never all tokens twice
   }
+}
+
+std::shared_ptr<const TokenStore> TokenBuilder::finish() {
+  if (shares_) return finish_shared();
+  CountedBuffer all(token_bytes(size_, vocabulary_), MemoryKind::kData);
+  put_tokens(all.data());
   return std::make_shared<Tokens>(std::move(all), vocabulary_);
+}
+
+// Tokens, up to a multiple of 8 bytes, then the ends.
+std::shared_ptr<const TokenStore> TokenBuilder::finish_shared() {
+  const size_t before = ends_at(size_, vocabulary_);
+  const auto memory = SharedMemory::make({kTextAbout, vocabulary_, size_, static_cast<int64_t>(ends_.size())},
+                                         before + ends_.size() * sizeof(int64_t));
+  put_tokens(memory->bytes().data());
+  std::ranges::copy(std::as_bytes(std::span(ends_)), memory->bytes().data() + before);
+  place_ = memory->place();
+  return std::make_shared<Tokens>(memory, size_, vocabulary_);
+}
+
+std::optional<SharedText> map_text(const std::string& place, int64_t vocabulary) {
+  const auto memory = SharedMemory::map(place);
+  if (memory == nullptr) return std::nullopt;
+  const auto [kind, tokens_of, size, ends] = memory->about();
+  constexpr int64_t kMost = int64_t{1} << 50;  // that products stay in range
+  if (kind != kTextAbout || tokens_of != vocabulary || size < 0 || size > kMost || ends < 0 || ends > kMost)
+    return std::nullopt;
+  const size_t before = ends_at(size, vocabulary), end_bytes = static_cast<size_t>(ends) * sizeof(int64_t);
+  if (memory->bytes().size() != before + end_bytes) return std::nullopt;
+  SharedText text{std::make_shared<Tokens>(memory, size, vocabulary),
+                  std::vector<int64_t>(static_cast<size_t>(ends))};
+  if (ends > 0) std::memcpy(text.ends.data(), memory->bytes().data() + before, end_bytes);
+  return text;
 }
 
 std::vector<Field> text_fields(int64_t context) {

@@ -5,11 +5,13 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "furrow/base/file.h"
 #include "furrow/base/memory.h"
 #include "furrow/base/rng.h"
+#include "furrow/data/shared_memory.h"
 #include "furrow/data/source.h"
 
 namespace furrow::data {
@@ -36,13 +38,15 @@ class TokenStore {
 int token_width(int64_t vocabulary);
 std::vector<std::byte> narrowed(std::span<const uint32_t> ids, int64_t vocabulary);  // as raw() gives them
 
-// Tokens in memory, or in a file that is mapped.
+// Tokens in memory, also in such that processes share, or in a file that is mapped.
 class Tokens : public TokenStore {
  public:
   Tokens(std::span<const uint32_t> ids, int64_t vocabulary);
   // As raw() gives them.
   Tokens(CountedBuffer bytes, int64_t vocabulary);
   Tokens(MappedFile bytes, int64_t vocabulary);
+  // `count` of them at the front of `memory`.
+  Tokens(std::shared_ptr<const SharedMemory> memory, int64_t count, int64_t vocabulary);
 
   int64_t size() const override { return static_cast<int64_t>(bytes_.size()) / width(); }
   int64_t vocabulary() const override { return vocabulary_; }
@@ -52,7 +56,8 @@ class Tokens : public TokenStore {
  private:
   CountedBuffer buffer_;
   std::optional<MappedFile> file_;
-  std::span<const std::byte> bytes_;  // of one of the two
+  std::shared_ptr<const SharedMemory> shared_;
+  std::span<const std::byte> bytes_;  // of one of them
   int64_t vocabulary_;
 };
 
@@ -74,19 +79,34 @@ class TokenSink {
   virtual std::shared_ptr<const TokenStore> finish() = 0;  // called once
 };
 
-// Into memory.
+// Into memory, which may be `shared` with other processes: then the ends of documents lie there too.
 class TokenBuilder : public TokenSink {
  public:
-  explicit TokenBuilder(int64_t vocabulary) : vocabulary_(vocabulary) {}
+  explicit TokenBuilder(int64_t vocabulary, bool shared = false) : vocabulary_(vocabulary), shares_(shared) {}
   int64_t size() const override { return size_; }
   void append(std::span<const uint32_t> ids) override;
-  void mark(TextPlace, std::span<const int64_t>) override {}
+  void mark(TextPlace place, std::span<const int64_t> ends) override;
   std::shared_ptr<const TokenStore> finish() override;
+  std::string place() const { return place_; }  // of what was finished; empty: it is not shared
 
  private:
+  void put_tokens(std::byte* to);
+  std::shared_ptr<const TokenStore> finish_shared();
+
   int64_t vocabulary_, size_ = 0;
+  bool shares_;
   std::vector<std::vector<std::byte>> blocks_;
+  std::vector<int64_t> ends_;  // where they are shared
+  std::string place_;
 };
+
+// What a TokenBuilder of another process has put where `place` says; nothing where that is not there, or of
+// another vocabulary.
+struct SharedText {
+  std::shared_ptr<const TokenStore> tokens;
+  std::vector<int64_t> ends;
+};
+std::optional<SharedText> map_text(const std::string& place, int64_t vocabulary);
 
 // "input" i64 [context], "target" i64 [context].
 std::vector<Field> text_fields(int64_t context);

@@ -11,15 +11,15 @@ namespace {
 
 uint32_t required(std::optional<uint32_t> token, const char* what, const DatasetOptions& options) {
   if (token) return *token;
-  invalid(
-      fmt::format("[data] document_tokens = {}: this tokenizer ({}) has no token for the {} of a text: use "
-                  "gpt2, a SentencePiece model that has one, or none",
-                  options.document_tokens, options.tokenizer, what));
+  invalid(fmt::format(
+      "[data] document_tokens = {}: this tokenizer ({}) has no token for the {} of a text: use "
+      "gpt2, hf with a tokenizer_config.json that names one, a SentencePiece model that has one, or none",
+      options.document_tokens, options.tokenizer, what));
 }
 
 }  // namespace
 
-size_t TextCutter::cut(std::string_view text, uint64_t begin, bool last, std::vector<TextPart>& parts) const {
+size_t TextCutter::cut(std::string_view text, uint64_t begin, bool last, std::vector<TextPart>& parts) {
   return separator_.empty() ? cut_stream(text, begin, last, parts) : cut_documents(text, begin, last, parts);
 }
 
@@ -41,11 +41,12 @@ size_t TextCutter::cut_stream(std::string_view text, uint64_t begin, bool last,
 
 // Empty documents are left out.
 size_t TextCutter::cut_documents(std::string_view text, uint64_t begin, bool last,
-                                 std::vector<TextPart>& parts) const {
+                                 std::vector<TextPart>& parts) {
   size_t at = 0, filled = bytes_;  // of the last part
   while (at < text.size()) {
     const size_t found = text.find(separator_, at);
     if (found == text.npos && !last) break;
+    separated_ = separated_ || found != text.npos;
     const size_t end = found == text.npos ? text.size() : found + separator_.size();
     if (found != at) {
       if (filled >= bytes_) {

@@ -32,15 +32,18 @@ class TextCutter {
 
   // The parts of the front of `text`, which begins at byte `begin` of its file; `last`: all of it, as nothing
   // comes behind.  Returns how long that front is.
-  size_t cut(std::string_view text, uint64_t begin, bool last, std::vector<TextPart>& parts) const;
+  size_t cut(std::string_view text, uint64_t begin, bool last, std::vector<TextPart>& parts);
+  // Has a document separator been found?
+  bool separated() const { return separated_; }
 
  private:
   size_t cut_stream(std::string_view text, uint64_t begin, bool last, std::vector<TextPart>& parts) const;
-  size_t cut_documents(std::string_view text, uint64_t begin, bool last, std::vector<TextPart>& parts) const;
+  size_t cut_documents(std::string_view text, uint64_t begin, bool last, std::vector<TextPart>& parts);
 
   MayCut may_cut_;
   std::string_view separator_;
   size_t bytes_;
+  bool separated_ = false;
 };
 
 // Begins and ends documents as [data] document_tokens says; tokenizer and options outlive it.

@@ -11,6 +11,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
+#include "furrow/base/log.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
 #include "furrow/data/files.h"
@@ -78,16 +79,27 @@ bool read_more(ContentStream& file, std::string& text, size_t bytes) {
 struct Round {
   std::vector<TextPart> parts;
   uint64_t begin = 0, end = 0;
-  bool last = false;  // of the file
+  bool last = false;    // of the file
+  bool marked = false;  // a byte order mark was in front
 };
 
-// All of a file from byte `begin` of its contents on.
-void read_rounds(ContentStream& file, uint64_t begin, size_t round_bytes, const TextCutter& cutter,
+// UTF-8's byte order mark, which editors put in front of a file: no character of its text.
+constexpr std::string_view kMark = "\xef\xbb\xbf";
+
+// All of a file from byte `begin` of its contents on, without a byte order mark in front.
+void read_rounds(ContentStream& file, uint64_t begin, size_t round_bytes, TextCutter& cutter,
                  const std::function<void(Round&)>& take) {
   std::string text;
   size_t more = round_bytes;
   for (Round round{.parts = {}, .begin = begin}; !round.last; round.begin = round.end) {
-    round.last = !read_more(file, text, more);
+    round.last = !read_more(file, text, std::max(more, kMark.size()));
+    if (round.begin == 0 && text.starts_with(kMark)) {
+      text.erase(0, kMark.size());
+      round.begin = kMark.size();
+      round.marked = true;
+    } else {
+      round.marked = false;
+    }
     round.parts.clear();
     const size_t done = cutter.cut(text, round.begin, round.last, round.parts);
     more = done == 0 ? std::max(text.size(), round_bytes) : round_bytes;  // a part longer than the text
@@ -116,15 +128,19 @@ class TextTokeniser {
         encoder_(tokenizer, options),
         pool_(threads_of(options.opening)),
         round_bytes_(options.opening.part_bytes * static_cast<size_t>(pool_.readers()) * 2),
-        progress_(files, options.opening) {
+        progress_(files, options.opening),
+        separator_(options.document_separator) {
     if (options.opening.spool.empty()) {
-      sink_ = std::make_unique<TokenBuilder>(tokenizer.vocabulary_size());
+      auto builder = std::make_unique<TokenBuilder>(tokenizer.vocabulary_size(), options.opening.share);
+      builder_ = builder.get();
+      sink_ = std::move(builder);
       return;
     }
     auto spool = std::make_unique<TokenSpool>(
         options.opening.spool, identity_of(files, options, tokenizer.state()), tokenizer.vocabulary_size(),
         [this](uint64_t done, uint64_t total) { progress_.tell(done, total); });
     place_ = spool->place();
+    resumed_ = place_.file > 0 || place_.byte > 0;
     ends_ = spool->ends();
     spool_ = spool.get();
     sink_ = std::move(spool);
@@ -143,14 +159,27 @@ class TextTokeniser {
         throw error.with_context(files_[i].string());
       }
     }
-    return {sink_->finish(), std::move(ends_)};
+    say_what_was_found();
+    auto tokens = sink_->finish();
+    return {std::move(tokens), std::move(ends_), builder_ == nullptr ? "" : builder_->place()};
   }
 
  private:
+  void say_what_was_found() const {
+    if (marked_ > 0) {
+      log_info(fmt::format("{} with a byte order mark in front, which is left out: {}",
+                           marked_ == 1 ? "a file" : fmt::format("{} files", marked_), first_marked_));
+    }
+    if (separator_.empty() || cutter_.separated() || resumed_) return;
+    log_warning(fmt::format("[data] document_separator = {} does not occur in {}: every file is one document",
+                            json_quote(separator_), names_of(files_)));
+  }
+
   void read_file(uint64_t number, uint64_t begin) {
     ContentStream file(files_[number]);
     if (begin > 0) file.skip(begin, [&] { progress_.at(file.taken()); });
     read_rounds(file, begin, round_bytes_, cutter_, [&](Round& round) {
+      if (round.marked && marked_++ == 0) first_marked_ = files_[number].string();
       encode(round, round.last ? TextPlace{number + 1, 0} : TextPlace{number, round.end});
       progress_.at(file.taken());
     });
@@ -176,16 +205,26 @@ class TextTokeniser {
   size_t round_bytes_;
   Progress progress_;
   std::unique_ptr<TokenSink> sink_;
-  TokenSpool* spool_ = nullptr;  // where `sink_` is one
-  TextPlace place_;              // where reading begins
+  TokenSpool* spool_ = nullptr;            // where `sink_` is one
+  const TokenBuilder* builder_ = nullptr;  // else
+  TextPlace place_;                        // where reading begins
+  std::string_view separator_;
+  bool resumed_ = false;  // an earlier reader read a part
+  int64_t marked_ = 0;    // files with a byte order mark
+  std::string first_marked_;
   std::vector<int64_t> ends_;
 };
 
+// What people's programs leave beside texts, such as "._a.txt" and ".ipynb_checkpoints", is none of them.
 std::vector<fs::path> files_in(const fs::path& folder) {
   std::vector<fs::path> files;
-  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
-    if (entry.is_regular_file() && is_text_name(entry.path().filename().string()))
-      files.push_back(entry.path());
+  const fs::recursive_directory_iterator end;
+  for (fs::recursive_directory_iterator at(folder); at != end; ++at) {
+    const std::string name = at->path().filename().string();
+    if (name.starts_with('.'))
+      at.disable_recursion_pending();
+    else if (at->is_regular_file() && is_text_name(name))
+      files.push_back(at->path());
   }
   std::ranges::sort(files, {}, [](const fs::path& file) { return file.string(); });
   if (!files.empty()) return files;
@@ -229,7 +268,7 @@ void find_characters(TextPart& part) {
 Alphabet read_alphabet(std::span<const fs::path> files, const DatasetOptions& options) {
   DatasetOptions stream = options;
   stream.document_separator.clear();
-  const TextCutter cutter(&begins_character, stream);
+  TextCutter cutter(&begins_character, stream);
   ReaderPool pool(threads_of(options.opening));
   const size_t round_bytes = options.opening.part_bytes * static_cast<size_t>(pool.readers()) * 2;
   Progress progress(files, options.opening);
@@ -283,6 +322,10 @@ std::set<char32_t> alphabet_of(std::span<const fs::path> files, const DatasetOpt
 
 TokenisedText tokenise(std::span<const fs::path> files, const Tokenizer& tokenizer,
                        const DatasetOptions& options) {
+  if (!options.opening.shared.empty()) {
+    if (auto mapped = map_text(options.opening.shared, tokenizer.vocabulary_size()))
+      return {std::move(mapped->tokens), std::move(mapped->ends)};
+  }
   TokenisedText text = TextTokeniser(files, tokenizer, options).read();
   if (!options.document_separator.empty() && text.ends.empty() && text.tokens->size() == 0) {
     invalid(

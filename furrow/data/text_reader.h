@@ -8,6 +8,7 @@
 #include <memory>
 #include <set>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "furrow/data/dataset.h"
@@ -27,10 +28,12 @@ std::set<char32_t> alphabet_of(std::span<const std::filesystem::path> files, con
 struct TokenisedText {
   std::shared_ptr<const TokenStore> tokens;
   std::vector<int64_t> ends;  // of documents; empty: the text is one stream
+  std::string place = {};     // where other processes can map all of it; empty: nowhere
 };
 
-// The files one after another; with a document separator the end of a file ends a document.  Errors as above,
-// and of the tokenizer, with the file and the place.
+// The files one after another; with a document separator the end of a file ends a document.  Mapped, not
+// read, where an opening is told where another process has them.  Errors as above, and of the tokenizer, with
+// the file and the place.
 TokenisedText tokenise(std::span<const std::filesystem::path> files, const preprocess::Tokenizer& tokenizer,
                        const DatasetOptions& options);
 

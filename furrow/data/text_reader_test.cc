@@ -13,6 +13,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
+#include "furrow/base/log.h"
 #include "furrow/config/config.h"
 #include "furrow/data/test_files.h"
 #include "furrow/preprocess/bpe_tokenizer.h"
@@ -246,6 +247,52 @@ TEST(TextReader, SeparatorsAreFoundFromTheFront) {
   }
 }
 
+// What is said while `work` runs.
+template <class Work>
+std::string said(const Work& work) {
+  std::string log;
+  set_log_writer([&log](std::string_view line) { log += line; });
+  work();
+  set_log_writer({});
+  return log;
+}
+
+TEST(TextReader, AByteOrderMarkIsNoText) {
+  const TempFolder folder;
+  const std::string text = made_up_text(300), mark = "\xef\xbb\xbf";
+  const std::vector<std::filesystem::path> plain{folder.write("a.txt", text), folder.write("b.txt", text)},
+      marked{folder.write("c.txt", mark + text), folder.write("d.txt", mark + text)},
+      inside{folder.write("e.txt", "x" + mark)}, alone{folder.write("f.txt", mark)};
+  const preprocess::BpeTokenizer tokenizer(kMerges);
+  for (const size_t bytes : {size_t{1}, size_t{2}, size_t{1000}}) {
+    DatasetOptions options{.kind = "text"};
+    options.opening = {.threads = 1, .part_bytes = bytes};
+    std::vector<int64_t> tokens;
+    EXPECT_EQ(said([&] { tokenise(plain, tokenizer, options); }), "") << bytes;
+    const std::string log = said([&] { tokens = all_of(*tokenise(marked, tokenizer, options).tokens); });
+    EXPECT_EQ(tokens, all_of(*tokenise(plain, tokenizer, options).tokens)) << bytes;
+    EXPECT_THAT(log, HasSubstr("2 files with a byte order mark in front"));
+    EXPECT_THAT(log, HasSubstr("c.txt"));
+    EXPECT_EQ(alphabet_of(marked, options), alphabet_of(plain, options)) << bytes;
+    EXPECT_TRUE(alphabet_of(inside, options).contains(0xFEFF)) << "within a text it is a character";
+    EXPECT_THAT(error_of([&] { tokenise(alone, tokenizer, options); }).what(), HasSubstr("is empty"));
+  }
+  EXPECT_EQ(said([&] { tokenise(plain, tokenizer, {.kind = "text"}); }), "");
+}
+
+TEST(TextReader, SaysThatASeparatorNeverOccurs) {
+  const TempFolder folder;
+  const std::vector<std::filesystem::path> files{folder.write("a.txt", "one\n\n"),
+                                                 folder.write("b.txt", "two")};
+  const preprocess::ByteTokenizer tokenizer;
+  const auto log_of = [&](const std::string& separator) {
+    return said([&] { tokenise(files, tokenizer, {.kind = "text", .document_separator = separator}); });
+  };
+  EXPECT_THAT(log_of("\n--\n"), HasSubstr("document_separator = \"\\n--\\n\" does not occur in"));
+  EXPECT_EQ(log_of("\n\n"), "");
+  EXPECT_EQ(log_of(""), "");
+}
+
 TEST(TextReader, DocumentsBeginAndEndWithTokens) {
   const TempFolder folder;
   const std::vector<std::filesystem::path> files{folder.write("a.txt", "low--e--"),
@@ -285,6 +332,9 @@ TEST(TextReader, AFolderIsItsTextsByName) {
   folder.write("a.txt.gz", testing::gzip_bytes(testing::bytes_of("first ")));
   folder.write("empty.txt", "");
   folder.write("notes.md", "not a text");
+  folder.write("._c.txt", "what macOS leaves ");
+  std::filesystem::create_directories(folder / "b/.ipynb_checkpoints");
+  folder.write("b/.ipynb_checkpoints/x.txt", "an earlier second ");
   DatasetOptions options{.kind = "text", .path = folder.path(), .context = 4, .tokenizer = "byte"};
   const auto text_of = [&] {
     const std::vector<int64_t> ids =

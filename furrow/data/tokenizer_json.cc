@@ -27,8 +27,10 @@ constexpr std::string_view kEnd = "<|endoftext|>";
   throw Error(
       ErrorCode::kUnimplemented,
       what +
-          ": of tokenizer.json byte-level byte pairs are read, without a normalizer and by the patterns "
-          "of GPT-2, Llama 3 and Qwen; take tokenizer.model (SentencePiece) where the model has one");
+          ": of tokenizer.json byte-level byte pairs are read, without a normalizer but NFC and by the "
+          "patterns "
+          "of GPT-2 (its digits one by one too), Llama 3 and Qwen; take tokenizer.model (SentencePiece) "
+          "where the model has one");
 }
 
 // The value of a key that may be absent or null.
@@ -53,9 +55,13 @@ std::vector<const Json*> parts_of(const Json* part, std::string_view list) {
   return parts;
 }
 
-void check_normalizer(const Json& root) {
-  for (const Json* part : parts_of(given(root, "normalizer"), "normalizers"))
-    refuse(fmt::format("the normalizer {}", type_of(*part)));
+// Whether there is one, NFC.
+bool read_normalizer(const Json& root) {
+  const std::vector<const Json*> parts = parts_of(given(root, "normalizer"), "normalizers");
+  for (const Json* part : parts) {
+    if (type_of(*part) != "NFC") refuse(fmt::format("the normalizer {}", type_of(*part)));
+  }
+  return !parts.empty();
 }
 
 // ByteLevel: whether it cuts by GPT-2's pattern itself.
@@ -81,15 +87,19 @@ std::string read_pattern(const Json& root) {
   const std::vector<const Json*> parts = parts_of(given(root, "pre_tokenizer"), "pretokenizers");
   if (parts.empty()) refuse("no pre_tokenizer");
   std::string pattern;
-  bool byte_level = false;
+  bool byte_level = false, digits = false;
   for (const Json* part : parts) {
     const std::string type = type_of(*part);
     std::string found;
     if (type == "Split" && !byte_level) {
       found = split_pattern(*part);
+    } else if (type == "Digits" && pattern.empty() && !byte_level && !digits) {
+      if (!flag(*part, "individual_digits", false))
+        refuse("the pre_tokenizer Digits that keeps digits together");
+      digits = true;
     } else if (type == "ByteLevel" && !byte_level) {
       byte_level = true;
-      if (byte_level_cuts(*part)) found = "gpt2";
+      if (byte_level_cuts(*part)) found = digits ? "gpt2_digits" : "gpt2";
     } else {
       refuse(fmt::format("the pre_tokenizer {}", type));
     }
@@ -97,6 +107,7 @@ std::string read_pattern(const Json& root) {
     if (!found.empty()) pattern = found;
   }
   if (!byte_level || pattern.empty()) refuse("a pre_tokenizer without ByteLevel or without a pattern");
+  if (digits && pattern != "gpt2_digits") refuse("a pre_tokenizer that cuts twice");
   return pattern;
 }
 
@@ -218,7 +229,7 @@ HfTokenizerSpec parse_tokenizer_json(std::string_view json, std::string_view con
   HfTokenizerSpec spec;
   const Json& model = root.at("model");
   check_model(model);  // the kind of it first
-  check_normalizer(root);
+  spec.nfc = read_normalizer(root);
   spec.pattern = read_pattern(root);
   check_decoder(root);
   read_model(model, &spec);
@@ -261,6 +272,12 @@ void write_byte_level(std::string_view key, bool use_regex, JsonWriter* json) {
 void write_pre_tokenizer(const HfTokenizerSpec& spec, JsonWriter* json) {
   if (spec.pattern == "gpt2") return write_byte_level("pre_tokenizer", true, json);
   json->key("pre_tokenizer").begin_object().field("type", "Sequence").key("pretokenizers").begin_array();
+  if (spec.pattern == "gpt2_digits") {
+    json->begin_object().field("type", "Digits").field("individual_digits", true).end_object();
+    write_byte_level("", true, json);
+    json->end_array().end_object();
+    return;
+  }
   json->begin_object().field("type", "Split").key("pattern").begin_object();
   json->field("Regex", preprocess::find_pattern(spec.pattern)->regex).end_object();
   json->field("behavior", "Isolated").field("invert", false).end_object();
@@ -331,7 +348,10 @@ std::string write_tokenizer_json(const HfTokenizerSpec& spec) {
   json.begin_object().field("version", "1.0");
   json.key("truncation").null().key("padding").null();
   write_added(spec, &json);
-  json.key("normalizer").null();
+  if (spec.nfc)
+    json.key("normalizer").begin_object().field("type", "NFC").end_object();
+  else
+    json.key("normalizer").null();
   write_pre_tokenizer(spec, &json);
   write_post_processor(spec, &json);
   write_byte_level("decoder", true, &json);

@@ -7,11 +7,14 @@
 #include <cstdlib>
 #include <filesystem>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/preprocess/nfc.h"
+#include "furrow/preprocess/utf8.h"
 #include "tests/testing/fuzz_replay.h"
 
 namespace furrow::data {
@@ -150,6 +153,79 @@ TEST(TokenizerJson, NamesTheTokensThatBeginAndEndTexts) {
   EXPECT_THROW(parse_tokenizer_json(json, R"({"eos_token": "<|nobody|>"})"), Error);
 }
 
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return at == std::string::npos ? text : text.replace(at, from.size(), to);
+}
+
+std::string error_of(const std::string& json, ErrorCode code) {
+  try {
+    tokenizer_of(json);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    return error.what();
+  }
+  return "no error";
+}
+
+// Between the added tokens that are not normalized, as Qwen's.
+TEST(TokenizerJson, TextsArePutIntoNormalFormC) {
+  const std::string json = corpus_file("qwen");
+  const HfTokenizer plain = tokenizer_of(json);
+  const HfTokenizer tokenizer =
+      tokenizer_of(replaced(json, R"("normalizer":null)", R"("normalizer":{"type":"NFC"})"));
+  const std::string text = std::string(kOdd) + " e\xcc\x81t\xc3\xa9 A\xcc\x8a<|end|>\xcc\x81 \xe2\x84\xab";
+  std::vector<uint32_t> want;  // the mark behind <|end|> has no letter
+  const size_t cut = text.rfind("<|end|>") + 7;
+  plain.encode(preprocess::to_nfc(text.substr(0, cut)), want);
+  plain.encode(preprocess::to_nfc(text.substr(cut)), want);
+  EXPECT_EQ(encode(tokenizer, text), want);
+  EXPECT_NE(encode(plain, text), want) << "control";
+  EXPECT_EQ(tokenizer.decode(want),
+            preprocess::to_nfc(text.substr(0, cut)) + preprocess::to_nfc(text.substr(cut)));
+  const HfTokenizer again(parse_tokenizer_json(write_tokenizer_json(tokenizer.spec())));
+  EXPECT_EQ(again.state(), tokenizer.state());
+  EXPECT_NE(plain.state(), tokenizer.state());
+  EXPECT_EQ(preprocess::load(tokenizer.state())->state(), tokenizer.state());
+}
+
+// A Digits before ByteLevel: `tokenizers` cuts at each digit, of any script, and then by GPT-2's pattern.
+TEST(TokenizerJson, CutsAtDigitsFirstWhereItIsAsked) {
+  const std::string gpt2 = corpus_file("gpt2");
+  const size_t begin = gpt2.find(R"({"type":"ByteLevel")"), end = gpt2.find('}', begin) + 1;
+  const std::string level = gpt2.substr(begin, end - begin);
+  const auto with = [&](const std::string& digits) {
+    return gpt2.substr(0, begin) + R"({"type":"Sequence","pretokenizers":[)" + digits + "," + level + "]}" +
+           gpt2.substr(end);
+  };
+  const HfTokenizer plain = tokenizer_of(gpt2),
+                    tokenizer = tokenizer_of(with(R"({"type":"Digits","individual_digits":true})"));
+  EXPECT_EQ(tokenizer.spec().pattern, "gpt2_digits");
+  const std::set<char32_t> digits{0x661, 0x662, 0x663, 0x664, 0xBD, 0x2167};
+  const std::string text = std::string(kOdd) + " a 1b  2\n3'4s 5'll6 \t7\n\n 89";
+  std::vector<uint32_t> want;
+  size_t from = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t before = at;
+    const char32_t code = preprocess::decode_utf8(text, at);
+    if (!(code >= '0' && code <= '9') && !digits.contains(code)) continue;
+    plain.encode(std::string_view(text).substr(from, before - from), want);
+    plain.encode(std::string_view(text).substr(before, at - before), want);
+    from = at;
+  }
+  plain.encode(std::string_view(text).substr(from), want);
+  EXPECT_EQ(encode(tokenizer, text), want);
+  EXPECT_NE(encode(plain, text), want) << "control";
+  const HfTokenizer again(parse_tokenizer_json(write_tokenizer_json(tokenizer.spec())));
+  EXPECT_EQ(again.state(), tokenizer.state());
+  for (const char* other : {R"({"type":"Digits","individual_digits":false})", R"({"type":"Digits"})"})
+    EXPECT_THAT(error_of(with(other), ErrorCode::kUnimplemented), HasSubstr("keeps digits together"));
+  const std::string twice = R"({"type":"Digits","individual_digits":true})";
+  EXPECT_THAT(error_of(with(twice + "," + twice), ErrorCode::kUnimplemented),
+              HasSubstr("the pre_tokenizer Digits"));
+}
+
 // Texts may be read in parts; where an added token spans what would be a cut, they may not.
 TEST(TokenizerJson, PartsOfATextGiveTheIdsOfTheWhole) {
   for (const Case& each : cases()) {
@@ -172,27 +248,11 @@ TEST(TokenizerJson, PartsOfATextGiveTheIdsOfTheWhole) {
   }
 }
 
-std::string replaced(std::string text, const std::string& from, const std::string& to) {
-  const size_t at = text.find(from);
-  EXPECT_NE(at, std::string::npos) << from;
-  return at == std::string::npos ? text : text.replace(at, from.size(), to);
-}
-
-std::string error_of(const std::string& json, ErrorCode code) {
-  try {
-    tokenizer_of(json);
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), code) << error.what();
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(TokenizerJson, WhatIsNotReadIsRefusedByName) {
   const std::string json = corpus_file("llama3"), gpt2 = corpus_file("gpt2");
   const std::map<std::string, std::pair<std::string, std::string>> changes = {
       {"a model of type Unigram", {R"("type":"BPE")", R"("type":"Unigram")"}},
-      {"the normalizer NFC", {R"("normalizer":null)", R"("normalizer":{"type":"NFC"})"}},
+      {"the normalizer NFKC", {R"("normalizer":null)", R"("normalizer":{"type":"NFKC"})"}},
       {"the pre_tokenizer Split by", {R"(\\p{N}{1,3})", R"(\\p{N}{1,2})"}},
       {"behavior MergedWithNext", {R"("Isolated")", R"("MergedWithNext")"}},
       {"the pre_tokenizer Metaspace",

@@ -90,6 +90,60 @@ TEST(VocabularyFile, IsLookedAtWhereItLiesBesideTheMerges) {
               HasSubstr("vocab.json: token \"lo\" of line 2"));
 }
 
+// As SmolLM's: special tokens first, all others so much behind GPT-2's numbers.
+TEST(VocabularyFile, MayPutSpecialTokensFirst) {
+  const TempFolder folder;
+  const preprocess::BpeTokenizer plain(kMerges);
+  Numbers numbers;
+  for (const auto& [token, number] : numbers_of(plain)) numbers[token] = number + 2;
+  numbers["<|endoftext|>"] = 0;
+  numbers["<|im_start|>"] = 1;
+  numbers["<|pad|>"] = 261;
+  const auto path = folder.write("merges.txt", kMerges);
+  folder.write("vocab.json", json_of(numbers));
+  const auto tokenizer = open_merges(kMerges, path);
+  EXPECT_EQ(tokenizer->vocabulary_size(), 262);
+  EXPECT_EQ(tokenizer->end_token(), 0U);
+  const std::string text = "low lower's  best\n12<|im_start|>low<|endoftext|>";
+  std::vector<uint32_t> want, ids;
+  const auto add = [&](std::string_view part) {
+    std::vector<uint32_t> own;
+    plain.encode(part, own);
+    for (const uint32_t id : own) want.push_back(id + 2);
+  };
+  add("low lower's  best\n12");
+  want.push_back(1);
+  add("low");
+  want.push_back(0);
+  tokenizer->encode(text, ids);
+  EXPECT_EQ(ids, want);
+  EXPECT_EQ(tokenizer->decode(ids), text);
+  EXPECT_EQ(preprocess::load(tokenizer->state())->state(), tokenizer->state());
+  // One number that is another is damage.
+  for (const auto& [one, other] :
+       {std::pair("low", "er"), {"a", "b"}, {"low", "<|im_start|>"}, {"!", "<|im_start|>"}}) {
+    Numbers swapped = numbers;
+    std::swap(swapped[one], swapped[other]);
+    folder.write("vocab.json", json_of(swapped));
+    const Error error = error_of([&] { open_merges(kMerges, path); });
+    EXPECT_EQ(error.code(), ErrorCode::kDataLoss) << one;
+    EXPECT_THAT(error.what(), HasSubstr("vocab.json: token"));
+  }
+  // What may cut texts otherwise.
+  folder.write("vocab.json", json_of(numbers));
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2TokenizerFast"})");
+  EXPECT_EQ(open_merges(kMerges, path)->state(), tokenizer->state());
+  folder.write("tokenizer_config.json", R"({"tokenizer_class": "Qwen2Tokenizer"})");
+  EXPECT_THAT(error_of([&] { open_merges(kMerges, path); }).what(),
+              HasSubstr("is of a Qwen2Tokenizer: take"));
+  folder.write("tokenizer.json", "{}");
+  const Error error = error_of([&] { open_merges(kMerges, path); });
+  EXPECT_EQ(error.code(), ErrorCode::kUnimplemented);
+  EXPECT_THAT(error.what(), HasSubstr("its tokenizer.json says how texts are cut"));
+  folder.write("vocab.json", json_of(numbers_of(plain)));
+  EXPECT_EQ(open_merges(kMerges, path)->state(), plain.state()) << "GPT-2's own numbers";
+}
+
 // Each byte of a list of merges changed, each line left out: refused by itself or beside vocab.json, but for
 // what makes the same merges.
 TEST(VocabularyFile, SeesWhatTheMergesAloneDoNotShow) {

@@ -47,7 +47,7 @@ struct RankOptions {
   int64_t bucket_bytes = 0;  // of gradients: units that have no more together share collectives (buckets.h)
 };
 
-// From [parallelism] and [debug].
+// From [parallelism] and [debug].  Without buckets where bucket_cap_mb leaves their size to be chosen.
 RankOptions rank_options_from(const config::Parallelism& parallelism, const config::Debug& debug, int rank);
 
 // The stages that [parallelism] names by their layers or modules, as counts of units and stages of a rank.

@@ -1,6 +1,7 @@
 // [parallelism] -> Layout, and how its ranks share a program.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -60,7 +61,7 @@ RankOptions rank_options_from(const config::Parallelism& p, const config::Debug&
   options.prefetch_units = static_cast<int>(p.fsdp_prefetch_units);
   if (p.fsdp_reshard_after_forward == "always") options.reshard = Reshard::kAlways;
   if (p.fsdp_reshard_after_forward == "never") options.reshard = Reshard::kNever;
-  options.bucket_bytes = std::llround(p.bucket_cap_mb * (1 << 20));
+  options.bucket_bytes = std::max<int64_t>(0, std::llround(p.bucket_cap_mb * (1 << 20)));
   options.pipeline.schedule = p.pipeline_parallel_schedule;
   options.pipeline.stages_per_rank = static_cast<int32_t>(p.pipeline_parallel_stages_per_rank);
   options.pipeline.units_per_stage = p.pipeline_parallel_units_per_stage;

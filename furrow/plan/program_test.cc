@@ -229,7 +229,7 @@ TEST(ProgramText, ReadsAsPromised) {
             "  s5 other 1168 loss(0)\n"
             "  s6 activations 80 deferred(0,0)\n"
             "  s7 gradients 4096 gradient(0,0,[0,1))\n"
-            "  s8 other 1720 sums(0)\n"
+            "  s8 other 880 sums(0)\n"
             "  s9 other 32 scale()\n");
 }
 

@@ -39,6 +39,8 @@ constexpr PassRow kPasses[] = {
     {{"prune", "the few that are worth a simulation; off: all are"}, &prune},
     {{"balance", "units moved between stages where the pipeline ends sooner"}, &balance_stages},
     {{"simulate", "the best few compiled and simulated; off: estimates stand"}, &simulate_best},
+    {{"buckets", "units that share collectives, where a simulated step ends sooner; off: as configured"},
+     &choose_bucket_sizes},
 };
 
 void check_names(const std::vector<std::string>& without) {
@@ -185,7 +187,6 @@ std::vector<PassInfo> search_passes() {
   return infos;
 }
 
-// Schedules count only in pipelines, ZeRO stages only over shards.
 bool same_program(const Choice& a, const Choice& b) {
   if (a.layout != b.layout || a.zero_stage != b.zero_stage || a.recompute != b.recompute ||
       a.batch != b.batch || a.precision != b.precision) {
@@ -206,6 +207,7 @@ TrainOptions train_options_of(const SearchRequest& request, const Choice& choice
   options.ranks.rank = rank;
   options.ranks.pipeline = choice.pipeline;
   if (choice.zero_stage > 0) options.ranks.zero_stage = choice.zero_stage;
+  options.ranks.bucket_bytes = bucket_bytes_of(request, choice);
   return options;
 }
 
@@ -225,6 +227,8 @@ std::string to_text(const Choice& choice) {
   }
   const auto again = std::ranges::count(choice.recompute, true);
   if (again > 0) text += fmt::format(", {} of {} units again", again, choice.recompute.size());
+  if (choice.bucket_bytes.value_or(0) > 0)
+    text += fmt::format(", buckets of {}", format_bytes(static_cast<uint64_t>(*choice.bucket_bytes)));
   return text;
 }
 

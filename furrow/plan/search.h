@@ -44,8 +44,10 @@ struct Choice {
   PipelineOptions pipeline;
   std::vector<bool> recompute;  // by unit
   BatchRecipe batch;
-  std::optional<DType> precision = {};  // of SearchRequest::precisions; none: as the model computes
+  std::optional<DType> precision = {};       // of SearchRequest::precisions; none: as the model computes
+  std::optional<int64_t> bucket_bytes = {};  // RankOptions::bucket_bytes; none: of the request
 };
+// But for buckets, which are chosen last.  Schedules count only in pipelines, ZeRO stages only over shards.
 bool same_program(const Choice& a, const Choice& b);
 
 struct Figures {
@@ -85,7 +87,7 @@ struct SearchRequest {
   const Costs* costs = nullptr;  // of the cluster that is planned for; its world is used whole
   BatchRecipe batch;
   StateForms optimizer_states = {};  // of the optimizer
-  RankOptions ranks;                 // determinism, prefetch, reshard: as configured
+  RankOptions ranks;                 // determinism, prefetch, reshard, buckets: as configured
   std::optional<Choice> configured;  // evaluated too, whatever comes of it
   Objective objective = Objective::kTime;
   bool allow_recipe_change = false;
@@ -126,6 +128,20 @@ struct PassInfo {
   bool optional = true;
 };
 std::vector<PassInfo> search_passes();
+
+// Which units share collectives (buckets.h), of the ladder of sizes that the pass `buckets` tries.
+struct BucketChoice {
+  int64_t bytes = 0;
+  double step_s = 0, alone_s = 0;  // simulated, with them and with none; 0: not simulated
+};
+
+// The quickest simulated step of the choice; of steps that are as quick, but for a hundredth, that of the
+// smallest buckets. Errors of appraise().
+BucketChoice choose_buckets(const SearchRequest& request, const Choice& choice);
+
+// Without a simulation: the first size of the ladder in which the slowest link between data ranks moves for
+// eight of its latencies, so that latency is a ninth of what a bucket takes.
+int64_t buckets_by_link(const Cluster& cluster, const Layout& layout);
 
 // What the training program of a rank is compiled from.
 TrainOptions train_options_of(const SearchRequest& request, const Choice& choice, int rank);

@@ -119,14 +119,15 @@ TEST(Search, BestFirstAndSimulated) {
 }
 
 // Memory and seconds in closed form against the compiled and simulated program, for data-parallel layouts.
-void closed_forms_are_near_the_simulation(DType compute, bool offload = false) {
+void closed_forms_are_near_the_simulation(DType compute, bool offload = false, int64_t bucket_bytes = 0) {
   ModelSpec spec = wide_chain(12, 512, 40000);
   for (Unit& unit : spec.units) {
     unit.compute = compute;
     unit.offload = offload;
   }
   Case one(std::move(spec), h100s(1, 8), {64, 64 * 32});
-  one.request.without = {"prune", "schedules"};
+  one.request.without = {"prune", "schedules", "buckets"};
+  one.request.ranks.bucket_bytes = bucket_bytes;
   const SearchResult simulated = search(one.request);
   one.request.without.emplace_back("simulate");
   const SearchResult estimated = search(one.request);
@@ -150,6 +151,8 @@ TEST(Search, ClosedFormsAreNearTheSimulation) { closed_forms_are_near_the_simula
 TEST(Search, ClosedFormsOfAnOptimizerOnTheHostToo) {
   closed_forms_are_near_the_simulation(DType::kF32, true);
 }
+
+TEST(Search, ClosedFormsOfBucketsToo) { closed_forms_are_near_the_simulation(DType::kF32, false, 4 << 20); }
 
 TEST(Search, MixedPrecisionIsPlannedFor) {
   closed_forms_are_near_the_simulation(DType::kBF16);
@@ -355,7 +358,7 @@ TEST(Search, PassesAreKnownByName) {
   EXPECT_THROW(search(one.request), Error);
   one.request.without = {"estimate"};  // is one, but not an optional one
   EXPECT_THROW(search(one.request), Error);
-  EXPECT_EQ(search_passes().size(), 11u);
+  EXPECT_EQ(search_passes().size(), 12u);
 }
 
 // A model whose first unit is slow: 1F1B over stages of equal FLOPs waits for it, unless units move.
@@ -476,6 +479,111 @@ TEST(Search, AnotherGlobalBatchAllowsOtherLayouts) {
   }));
   one.request.without = {"simulate", "batch"};
   EXPECT_EQ(most_ranks(), 0);
+}
+
+// ---- buckets
+
+// Two hosts of one core, a millisecond or nothing apart.
+Cluster far_apart(double latency_s, double bytes_per_second = 125e6) {
+  Cluster cluster = cores(2, 1, false);
+  cluster.network = {.name = "far", .bytes_per_second = bytes_per_second, .latency_s = latency_s};
+  return cluster;
+}
+
+Choice data_parallel(int units, const BatchRecipe& batch) {
+  return {Layout({1, 2, 1, 1, 1, 1}, 2), 0, {}, std::vector<bool>(static_cast<size_t>(units)), batch};
+}
+
+// Twelve units of 68 KiB: a bucket of 1 MiB has them all.
+TEST(ChooseBuckets, SmallUnitsOfASlowLinkShareCollectives) {
+  Case one(testing::chain(12, 128), far_apart(1e-3), {4, 8});
+  const BucketChoice chosen = choose_buckets(one.request, data_parallel(12, {4, 8}));
+  EXPECT_EQ(chosen.bytes, 1 << 20);
+  EXPECT_LT(chosen.step_s, .4 * chosen.alone_s);
+  Choice alone = data_parallel(12, {4, 8}), together = alone;
+  together.bucket_bytes = chosen.bytes;
+  EXPECT_EQ(appraise(one.request, alone).simulated.step_s, chosen.alone_s);
+  EXPECT_EQ(appraise(one.request, together).simulated.step_s, chosen.step_s);
+  EXPECT_THAT(to_text(together), HasSubstr("buckets of 1.0 MiB"));
+}
+
+// What is reduced while backward runs on is hidden; of a bucket all is reduced at its end.
+TEST(ChooseBuckets, NoneWhereTheyOnlyHideLess) {
+  ModelSpec spec = testing::chain(12, 512);  // 1 MiB each
+  Case one(std::move(spec), far_apart(0, 2e10), {4096, 8192});
+  const BucketChoice chosen = choose_buckets(one.request, data_parallel(12, {4096, 8192}));
+  EXPECT_EQ(chosen.bytes, 0);
+  EXPECT_GT(chosen.alone_s, 0);
+  EXPECT_EQ(chosen.step_s, chosen.alone_s);
+}
+
+TEST(ChooseBuckets, NothingToChooseIsNotSimulated) {
+  Case large(testing::chain(2, 4096), far_apart(1e-3), {4, 8});  // 64 MiB each
+  const BucketChoice chosen = choose_buckets(large.request, data_parallel(2, {4, 8}));
+  EXPECT_EQ(chosen.bytes, 0);
+  EXPECT_EQ(chosen.alone_s, 0);
+  Case staged(testing::chain(12, 64), far_apart(1e-3), {4, 8});
+  Choice pipeline = data_parallel(12, {4, 8});
+  pipeline.layout = Layout({2, 1, 1, 1, 1, 1}, 2);
+  EXPECT_EQ(choose_buckets(staged.request, pipeline).alone_s, 0) << "no two ranks share a gradient";
+  Choice few = data_parallel(12, {4, 4});
+  EXPECT_THROW(choose_buckets(staged.request, few), Error);
+}
+
+// Gathered parameters of a bucket are in flight together.
+TEST(ChooseBuckets, ThoseThatDoNotFitAreNotTaken) {
+  Case one(testing::chain(12, 128), far_apart(1e-3), {4, 8});
+  Choice choice = data_parallel(12, {4, 8});
+  choice.layout = Layout({1, 1, 2, 1, 1, 1}, 2);
+  choice.zero_stage = 3;
+  const BucketChoice roomy = choose_buckets(one.request, choice);
+  ASSERT_GT(roomy.bytes, 0);
+  one.request.memory_bytes = appraise(one.request, choice).simulated.memory_bytes;
+  EXPECT_LT(choose_buckets(one.request, choice).bytes, roomy.bytes);
+}
+
+TEST(ChooseBuckets, ByTheLinkBetweenDataRanks) {
+  const Layout two({1, 2, 1, 1, 1, 1}, 2);
+  EXPECT_EQ(buckets_by_link(far_apart(1e-3), two), 1 << 20);            // 1 MB in 8 ms
+  EXPECT_EQ(buckets_by_link(far_apart(2e-3, 12.5e6), two), 256 << 10);  // 200 KB in 16 ms
+  EXPECT_EQ(buckets_by_link(far_apart(0), two), 0);
+  EXPECT_EQ(buckets_by_link(far_apart(1, 1e12), two), 25 << 20);
+  Cluster both = cores(2, 2, true);  // inside a host by its memory
+  both.inside = find_link("shared-memory");
+  both.network = far_apart(1e-3, 12.5e6).network;
+  EXPECT_EQ(buckets_by_link(both, Layout({1, 1, 4, 1, 1, 1}, 4)), 256 << 10);
+  EXPECT_EQ(buckets_by_link(both, Layout({2, 1, 2, 1, 1, 1}, 4)), 1 << 20) << "a stage is inside its host";
+  EXPECT_EQ(buckets_by_link(both, Layout({4, 1, 1, 1, 1, 1}, 4)), 0);
+}
+
+TEST(Search, ProposesBuckets) {
+  Case one(testing::chain(12, 128), far_apart(1e-3), {4, 8});
+  one.request.configured = data_parallel(12, {4, 8});
+  one.request.configured->bucket_bytes = 0;
+  const auto best_of_two_ranks = [&] {
+    for (const Candidate& each : search(one.request).candidates) {
+      if (each.choice.layout.data_ranks() == 2 && !each.configured) return each;
+    }
+    return Candidate();
+  };
+  const Candidate joined = best_of_two_ranks();
+  EXPECT_EQ(joined.choice.bucket_bytes, 1 << 20);
+  EXPECT_TRUE(joined.simulated);
+  EXPECT_EQ(joined.figures.step_s, appraise(one.request, joined.choice).simulated.step_s);
+  const SearchResult result = search(one.request);
+  for (size_t i = 1; i < result.candidates.size() && result.candidates[i].simulated; ++i)
+    EXPECT_LE(result.candidates[i - 1].figures.step_s, result.candidates[i].figures.step_s);
+  const auto configured = std::ranges::find(result.candidates, true, &Candidate::configured);
+  ASSERT_NE(configured, result.candidates.end());
+  EXPECT_EQ(configured->choice.bucket_bytes, 0) << "as it is configured, and beside it what it could be";
+  EXPECT_TRUE(std::ranges::any_of(result.candidates, [&](const Candidate& each) {
+    return !each.configured && same_program(each.choice, configured->choice) &&
+           each.choice.bucket_bytes == 1 << 20;
+  }));
+  one.request.without = {"buckets"};
+  const Candidate alone = best_of_two_ranks();
+  EXPECT_FALSE(alone.choice.bucket_bytes);
+  EXPECT_GT(alone.figures.step_s, joined.figures.step_s);
 }
 
 TEST(Search, SameRequestSameResult) {

@@ -14,8 +14,9 @@
 namespace furrow::plan {
 
 inline constexpr int64_t kFloatBytes = 4;  // of an element of masters and optimizer state
-// Of sums(), as they travel.
-inline constexpr int64_t kSumsBytes = static_cast<int64_t>(sizeof(int64_t)) * (3 * ExactSum::kLimbs + 5);
+// Of sums(), as they travel: three exact sums and five counts.
+inline constexpr int64_t kSumsBytes =
+    static_cast<int64_t>(sizeof(int64_t)) * (3 * (ExactSum::kLimbs / 2) + 5);
 
 MemoryKind memory_kind(ValueKind kind);
 

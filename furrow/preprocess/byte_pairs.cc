@@ -31,6 +31,10 @@ constexpr uint32_t kBytes = 256;
 constexpr PiecePattern kPatterns[] = {
     {"gpt2", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)",
      "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" FURROW_SPACES "\\p{L}\\p{N}]+|" FURROW_SPACE_RUNS},
+    // A digit is a piece, and ends what is before it: `tokenizers` cuts by Digits first, then by GPT-2's.
+    {"gpt2_digits", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+)",
+     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+|\\p{N}| ?[^" FURROW_SPACES "\\p{L}\\p{N}]+|[" FURROW_SPACES
+     "]+(?=\\p{N})|" FURROW_SPACE_RUNS},
     {"llama3", FURROW_REGEX_WITH(R"(\p{N}{1,3})"), FURROW_WORDS_WITH("\\p{N}{1,3}")},
     {"qwen", FURROW_REGEX_WITH(R"(\p{N})"), FURROW_WORDS_WITH("\\p{N}")},
 };

@@ -55,7 +55,7 @@ class MergeTable {
 // The pattern of a tokenizer, by the name that its saved state has.
 struct PiecePattern {
   std::string_view name;   // "llama3"
-  std::string_view regex;  // as tokenizer.json has it; empty: GPT-2's, which is that of ByteLevel itself
+  std::string_view regex;  // as a Split of tokenizer.json has it
   const char* pcre;        // with \s spelled out
 };
 const PiecePattern* find_pattern(std::string_view name);            // null: there is none

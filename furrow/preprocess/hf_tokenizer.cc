@@ -10,12 +10,14 @@
 #include "furrow/base/names.h"
 #include "furrow/base/text.h"
 #include "furrow/preprocess/byte_pairs.h"
+#include "furrow/preprocess/nfc.h"
 #include "furrow/preprocess/utf8.h"
 
 namespace furrow::preprocess {
 namespace {
 
 constexpr uint32_t kMostTokens = uint32_t{1} << 24;
+constexpr const char* kNfc = "nfc";
 
 [[noreturn]] void damaged(const std::string& message) {
   throw Error(ErrorCode::kDataLoss, message + ": take tokenizer.json as it was published");
@@ -163,6 +165,9 @@ struct HfTokenizer::Tables {
     for (const AddedToken& token : spec.added) {
       if (token.content.empty() || ++seen[token.content] > 1)
         damaged(fmt::format("the added token {} is empty or there twice", json_quote(token.content)));
+      if (spec.nfc && token.normalized && !surely_nfc(token.content))
+        damaged(fmt::format("the added token {} is not in the form NFC, in which it is looked for",
+                            json_quote(token.content)));
       (token.normalized ? then : first).add(token);
       cuttable = cuttable && !spans_a_cut(token.content);
     }
@@ -185,12 +190,13 @@ std::optional<uint32_t> HfTokenizer::end_token() const { return tables_->spec.en
 void HfTokenizer::encode(std::string_view text, std::vector<uint32_t>& ids) const {
   require_utf8(text);
   const auto found = [&ids](const AddedToken& token) { ids.push_back(token.id); };
-  tables_->first.split(
-      text,
-      [&](std::string_view part) {
-        tables_->then.split(part, [&](std::string_view piece) { tables_->pairs.encode(piece, ids); }, found);
-      },
-      found);
+  const auto normalized = [&](std::string_view part) {
+    tables_->then.split(part, [&](std::string_view piece) { tables_->pairs.encode(piece, ids); }, found);
+  };
+  const auto between = [&](std::string_view part) {
+    tables_->spec.nfc && !surely_nfc(part) ? normalized(to_nfc(part)) : normalized(part);
+  };
+  tables_->first.split(text, between, found);
 }
 
 std::string HfTokenizer::decode(std::span<const uint32_t> ids) const {
@@ -315,6 +321,7 @@ State HfTokenizer::state() const {
                  {"added", added_lines(spec)},
                  {"ignore_merges", spec.ignore_merges ? "true" : "false"},
                  {"adds_begin", spec.adds_begin ? "true" : "false"}};
+  if (spec.nfc) state["normalizer"] = kNfc;
   if (spec.begin) state["begin"] = fmt::format("{}", *spec.begin);
   if (spec.end) state["end"] = fmt::format("{}", *spec.end);
   return state;
@@ -330,6 +337,9 @@ std::unique_ptr<Preprocessor> HfTokenizer::load(const State& state) {
   read_added(state, &spec);
   spec.ignore_merges = state_flag(state, "ignore_merges");
   spec.adds_begin = state_flag(state, "adds_begin");
+  const auto normalizer = state.find("normalizer");
+  spec.nfc = normalizer != state.end();
+  if (spec.nfc && normalizer->second != kNfc) bad_state("normalizer", normalizer->second);
   spec.begin = optional_id(state, "begin");
   spec.end = optional_id(state, "end");
   return std::make_unique<HfTokenizer>(std::move(spec));

@@ -26,12 +26,13 @@ struct AddedToken {
 };
 
 struct HfTokenizerSpec {
-  std::string pattern;  // "gpt2", "llama3" or "qwen"
+  std::string pattern;  // "gpt2", "gpt2_digits", "llama3" or "qwen"
   // Printable form -> id, of all tokens but those that only `added` has.
   std::map<std::string, uint32_t> vocabulary;
   std::vector<std::pair<std::string, std::string>> merges;  // printable forms, by rank
   std::vector<AddedToken> added;
   bool ignore_merges = false;  // a piece that is a token is that token
+  bool nfc = false;  // what lies between added tokens that are not normalized is put into that form (nfc.h)
   std::optional<uint32_t> begin, end;
   bool adds_begin = false;  // texts for the model start with `begin`
 };
@@ -42,7 +43,8 @@ class HfTokenizer : public Tokenizer {
  public:
   // Error{data_loss} names the token or merge that cannot be; {unimplemented}: an unknown pattern.
   explicit HfTokenizer(HfTokenizerSpec spec);
-  // State: "pattern"; "tokens", a line each by id, in printable form; "merges", pairs of ids; "added".
+  // State: "pattern"; "normalizer", "nfc", where there is one; "tokens", a line each by id, in printable
+  // form; "merges", pairs of ids; "added".
   static std::unique_ptr<Preprocessor> load(const State& state);
   ~HfTokenizer() override;
 

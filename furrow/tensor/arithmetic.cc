@@ -4,6 +4,7 @@
 
 #include "furrow/base/process.h"
 #include "furrow/tensor/kernels/gemm_half.h"
+#include "furrow/tensor/kernels/pairs.h"
 
 namespace furrow::tensor {
 namespace {
@@ -27,8 +28,8 @@ std::string arithmetic_of(DType type, double float32_share, double convolution_s
   const bool tiles = products == Bf16Products::kTiles;
   std::string text = name + (tiles ? " on AMX" : " on AVX-512 BF16");
   if (tiles && convolution_share > kWorthAWord)
-    text +=
-        fmt::format(", convolutions ({:.0f} % of the operations) on AVX-512 BF16", 100 * convolution_share);
+    text += fmt::format(", convolutions ({:.0f} % of the operations) {}", 100 * convolution_share,
+                        kernels::usable_pairs() ? "on AVX-512 BF16" : "converted to float32");
   if (float32_share > kWorthAWord)
     text += fmt::format(", but {:.0f} % of the operations in float32: not faster there", 100 * float32_share);
   return text;

@@ -4,12 +4,14 @@
 
 #include "furrow/base/process.h"
 #include "furrow/tensor/kernels/gemm_half.h"
+#include "furrow/tensor/kernels/pairs.h"
 #include "furrow/tensor/kernels/tiles.h"
 
 namespace furrow::tensor {
 namespace {
 
 using kernels::Bf16Products;
+using kernels::PairsScope;
 using kernels::Tiles;
 using kernels::TilesScope;
 
@@ -29,10 +31,15 @@ TEST(Arithmetic, SaysWhatRunsOnTiles) {
   const TilesScope emulated(Tiles::kEmulated);
   if (kernels::bf16_products() != Bf16Products::kTiles) GTEST_SKIP() << "emulated tiles need AVX-512";
   EXPECT_EQ(arithmetic_of(DType::kBF16, 0.05, 0.05), "bfloat16 on AMX");
-  EXPECT_EQ(
-      arithmetic_of(DType::kBF16, 0.2, 0.7),
-      "bfloat16 on AMX, convolutions (70 % of the operations) on AVX-512 BF16, but 20 % of the operations "
-      "in float32: not faster there");
+  const PairsScope converted(false);
+  EXPECT_EQ(arithmetic_of(DType::kBF16, 0.2, 0.7),
+            "bfloat16 on AMX, convolutions (70 % of the operations) converted to float32, but 20 % of the "
+            "operations "
+            "in float32: not faster there");
+  if (!kernels::has_pairs()) return;
+  const PairsScope pairs(true);
+  EXPECT_EQ(arithmetic_of(DType::kBF16, 0, 0.7),
+            "bfloat16 on AMX, convolutions (70 % of the operations) on AVX-512 BF16");
   EXPECT_EQ(arithmetic_of(DType::kF16, 0, 0), "float16 converted to float32: not faster than float32 here");
 }
 

@@ -1,11 +1,10 @@
 #include <fmt/format.h>
 
-#include <atomic>
+#include <chrono>
 #include <exception>
 #include <filesystem>
 #include <future>
 #include <iterator>
-#include <thread>
 #include <utility>
 
 #include "furrow/base/clock.h"
@@ -133,9 +132,7 @@ struct Checkpointer::Impl {
   int64_t saves = 0;  // begun
   std::shared_ptr<Save> under_way;
   Phase phase = Phase::kNone;
-  std::jthread worker;
-  std::atomic<bool> busy = false;
-  std::exception_ptr failure;      // of the worker; read after joining it
+  std::future<void> worker;        // its end waits for it
   std::vector<std::string> lists;  // what this rank wrote
 
   std::future<std::vector<at::DataPtr>> prepared;
@@ -146,29 +143,33 @@ struct Checkpointer::Impl {
     return place.written.empty() ? model.whole_slices() : place.written;
   }
 
+  // In a world of one that waits for it the task runs here; else beside this thread, which may hear of
+  // others.
   void run(std::function<void()> task) {
-    busy = true;
-    const int64_t step = under_way->info.step;
-    auto guarded = [this, step, task = std::move(task)] {
+    const auto guarded = [step = under_way->info.step, task = std::move(task)] {
       try {
         task();
-      } catch (Error& error) {
-        failure = std::make_exception_ptr(error.with_context(fmt::format("saving step {}", step)));
-      } catch (...) {
-        failure = std::current_exception();
+      } catch (const Error& error) {
+        throw error.with_context(fmt::format("saving step {}", step));
       }
-      busy = false;
     };
-    if (config.checkpoint.async_mode == "async") {
-      worker = std::jthread(std::move(guarded));
-    } else {
-      guarded();
-    }
+    const bool here = rank.alone() && config.checkpoint.async_mode != "async";
+    worker = std::async(here ? std::launch::deferred : std::launch::async, guarded);
+    if (here) worker.wait();
+  }
+
+  // Within so long, or there is no task.
+  bool ends(std::chrono::milliseconds time) const {
+    return !worker.valid() || worker.wait_for(time) == std::future_status::ready;
   }
 
   void join_worker() {
-    if (worker.joinable()) worker.join();
-    if (failure) std::rethrow_exception(std::exchange(failure, nullptr));
+    if (worker.valid()) worker.get();
+  }
+
+  // On every rank, however long it takes.
+  void wait_for_workers(const std::string& label) const {
+    wait_in_turns(rank.world(), label, [this] { return ends(kTurn); });
   }
 
   // Every rank can name the folder of a save, and no other save has had it: training waits for no disk.
@@ -204,6 +205,7 @@ struct Checkpointer::Impl {
       join_worker();
       return join(lists);
     };
+    wait_for_workers("checkpoint pieces");
     std::vector<std::string> all;
     for (const std::string& text : texts_to_first(rank.world(), "checkpoint pieces", own)) {
       for (std::string& list : split(text)) all.push_back(std::move(list));
@@ -212,6 +214,7 @@ struct Checkpointer::Impl {
     phase = Phase::kCommitting;
     run([save = under_way, all = std::move(all)] { save->commit(all); });
   } catch (...) {
+    if (worker.valid() && config.checkpoint.async_mode != "async") worker.wait();  // it reads the model
     done();
     throw;
   }
@@ -233,6 +236,16 @@ struct Checkpointer::Impl {
     if (!first()) return;
     log_warning("the recipe is not the checkpoint's; the result will not be that of an uninterrupted run:" +
                 list);
+  }
+
+  // What rank 0 makes of all the bytes of a checkpoint.
+  std::string told_by_first(const std::function<std::string()>& make) const {
+    const std::string label = "checkpoint to restore";
+    std::future<std::string> made;
+    if (first()) made = std::async(std::launch::async, make);
+    wait_in_turns(rank.world(), label,
+                  [&] { return !made.valid() || made.wait_for(kTurn) == std::future_status::ready; });
+    return text_of_first(rank.world(), label, [&] { return made.get(); });
   }
 
   // The folder to restore from, every byte of it checked; "" when there is none.
@@ -273,7 +286,9 @@ Checkpointer::~Checkpointer() {
 
 bool Checkpointer::async() const { return impl_->config.checkpoint.async_mode == "async"; }
 
-bool Checkpointer::written() const { return impl_->phase != Impl::Phase::kWriting || !impl_->busy; }
+bool Checkpointer::written() const {
+  return impl_->phase != Impl::Phase::kWriting || impl_->ends(std::chrono::milliseconds(0));
+}
 
 void Checkpointer::advance() {
   if (impl_->phase == Impl::Phase::kWriting) impl_->collect();
@@ -307,6 +322,7 @@ void Checkpointer::finish() {
   };
   const auto save = std::exchange(impl_->under_way, nullptr);  // given up when an error comes
   impl_->phase = Impl::Phase::kNone;
+  impl_->wait_for_workers("checkpoint commit");
   text_of_first(impl_->rank.world(), "checkpoint commit", committed);
 }
 
@@ -346,8 +362,7 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
     const std::string chosen = impl_->choose();
     return chosen.empty() ? chosen : std::filesystem::absolute(chosen).string();
   };
-  const std::string folder =
-      impl_->rank.alone() ? choose() : text_of_first(impl_->rank.world(), "checkpoint to restore", choose);
+  const std::string folder = impl_->rank.alone() ? choose() : impl_->told_by_first(choose);
   if (folder.empty()) return std::nullopt;
   const storage::CheckpointReader reader = storage::CheckpointReader::open(folder);
   impl_->check_recipe(reader.manifest());

@@ -94,6 +94,24 @@ void run_data_ranks(const std::function<void(const RankContext&)>& body) {
   });
 }
 
+// Of two ranks with two files each the last to write takes longer than an operation may.
+TEST(Save, MayTakeLongerThanAnOperation) {
+  for (const std::string mode : {"disabled", "async"}) {
+    const testing::TemporaryFolder folder;
+    arm_failpoints("checkpoint.before_piece=delay:4500@4");
+    const auto train = [&](comm::Communicator& communicator) {
+      RankContext rank;
+      join(&communicator, plan::Layout({1, 2, 1, 1, 1, 1}, 2), &rank);
+      testing::Saving saving(/*units=*/2, /*width=*/16, mode, &rank, folder.path());
+      saving.save(1);
+      saving.checkpointer->finish();
+    };
+    EXPECT_NO_THROW(testing::run_ranks(2, train, {.timeout_ms = 3000})) << mode;
+    arm_failpoints("");
+    EXPECT_TRUE(path_exists(folder.path() + "/" + storage::step_folder_name(1))) << mode;
+  }
+}
+
 // Several ranks agree on nothing that a disk would have to be asked for.
 TEST(SaveBehindTraining, RanksOnlyCopyInTheThreadsThatTrain) {
   if (!path_exists("/proc/thread-self/io"))

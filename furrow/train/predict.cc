@@ -12,6 +12,7 @@
 #include "furrow/base/file.h"
 #include "furrow/base/process.h"
 #include "furrow/base/text.h"
+#include "furrow/comm/meeting.h"
 #include "furrow/plan/profile.h"
 #include "furrow/plan/verify.h"
 
@@ -66,13 +67,15 @@ Machine machine_of(const RankContext& rank, const config::Config& config) {
   return machine;
 }
 
-Machine local_machine(int ranks, const std::string& device) {
+Machine local_machine(int ranks, const config::Comm& comm, const std::string& device) {
   Machine machine;
   machine.device.type = device;
   machine.cores = core_count();
   machine.ranks = ranks;
+  machine.throttle = comm::parse_link(comm.throttle);
   // A rank on its only core moves memory itself (comm/join.cc).
-  if (ranks > 1 && machine.cores / ranks <= 1) machine.inline_bytes = std::numeric_limits<int64_t>::max();
+  if (ranks > 1 && machine.cores / ranks <= 1 && !comm::all_over_tcp(comm))
+    machine.inline_bytes = std::numeric_limits<int64_t>::max();
   return machine;
 }
 

@@ -43,7 +43,7 @@ Machine machine_of(const RankContext& rank, const config::Config& config);
 
 // This machine with `ranks` ranks, as `furrow train --nproc` starts them: each on its share of the cores, or
 // on a device of this [training] device.
-Machine local_machine(int ranks, const std::string& device = "cpu");
+Machine local_machine(int ranks, const config::Comm& comm, const std::string& device = "cpu");
 
 // As measured where there is a profile, else of a CPU analytic.  An unreadable profile: Error{data_loss} with
 // its name; a device of which there is none: Error{failed_precondition}, which says how to measure it.

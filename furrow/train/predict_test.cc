@@ -65,7 +65,7 @@ class MachineCosts : public ::testing::Test {
 };
 
 TEST_F(MachineCosts, OfADeviceAreMeasuredOrNone) {
-  Machine gpu = local_machine(1, "cuda");
+  Machine gpu = local_machine(1, {}, "cuda");
   EXPECT_THAT(refusal(gpu), HasSubstr("nothing was measured of [training] device = \"cuda\" ("));
   write_file_atomic(path(), plan::to_text(profile_of_a_gpu()));
   EXPECT_EQ(refusal(gpu), "");
@@ -77,7 +77,7 @@ TEST_F(MachineCosts, OfADeviceAreMeasuredOrNone) {
   EXPECT_DOUBLE_EQ(plan::host_step_seconds(*costs, 2000), 1e-6 + 2e-6) << "at the rate that was measured";
   gpu.device.name = "NVIDIA L4";
   EXPECT_THAT(refusal(gpu), HasSubstr("nothing was measured of [training] device = \"cuda\", NVIDIA L4 ("));
-  EXPECT_EQ(machine_costs(local_machine(1), path())->source(), "analytic") << "of the cores nothing";
+  EXPECT_EQ(machine_costs(local_machine(1, {}), path())->source(), "analytic") << "of the cores nothing";
   EXPECT_EQ(profiled_device("cuda", path()).name, "NVIDIA H100 80GB HBM3");
   EXPECT_EQ(profiled_device("composed", path()).memory_bytes, 0);
 }

@@ -1,7 +1,8 @@
 // The whole product of layouts up to 8 ranks: {pp, dp_replicate, dp_shard, tp} x ZeRO x schedules and stages
 // a rank x recompute x microbatches (fewer than stages, no multiple of them, no multiple of the data ranks,
-// the last one smaller), of models whose layers no number of stages divides: one process bit for bit, with
-// dropout. Beside a tensor axis, what that axis alone ends with, whose own bounds are in tensor_axis_test.cc.
+// the last one smaller), each in buckets of some size, of models whose layers no number of stages divides:
+// one process bit for bit, with dropout. Beside a tensor axis, what that axis alone ends with, whose own
+// bounds are in tensor_axis_test.cc.
 //
 // FURROW_TEST_FULL runs all of it (18,168 worlds, half an hour of a processor; GTEST_TOTAL_SHARDS divides
 // it), else kSample worlds of each test.
@@ -121,6 +122,13 @@ std::vector<Case> cases() {
   return all;
 }
 
+// The same in buckets of several sizes, others of every test: all of its layouts meet each of them.
+std::vector<WorldOptions> in_buckets(std::vector<WorldOptions> worlds, uint64_t seed) {
+  constexpr int64_t kSizes[] = {0, int64_t{16} << 10, int64_t{1} << 30};
+  for (size_t i = 0; i < worlds.size(); ++i) worlds[i].bucket_bytes = kSizes[(i + seed) % std::size(kSizes)];
+  return worlds;
+}
+
 class Product : public ::testing::TestWithParam<Case> {
  protected:
   // With several data ranks the last of them has one less.
@@ -169,10 +177,12 @@ class Product : public ::testing::TestWithParam<Case> {
 
 TEST_P(Product, EqualsOneProcess) {
   const int units = static_cast<int>(tiny_.spec.units.size());
-  const std::vector<WorldOptions> all = scheduled(layouts(tiny_.spec), units, GetParam().each);
   const std::vector<Case> every = cases();
   const auto self = std::ranges::find_if(every, [](const Case& c) { return c.name() == GetParam().name(); });
-  const std::vector<WorldOptions> chosen = sample(all, static_cast<uint64_t>(self - every.begin()));
+  const auto seed = static_cast<uint64_t>(self - every.begin());
+  const std::vector<WorldOptions> all =
+      in_buckets(scheduled(layouts(tiny_.spec), units, GetParam().each), seed);
+  const std::vector<WorldOptions> chosen = sample(all, seed);
   for (const WorldOptions& world : chosen) EXPECT_EQ(difference(world), "") << world.name();
   fmt::print("{} of {} worlds\n", chosen.size(), all.size());
 }

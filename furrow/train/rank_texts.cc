@@ -79,6 +79,14 @@ std::vector<std::string> texts_of_all(comm::Group group, const std::string& labe
   return texts;
 }
 
+void wait_in_turns(comm::Group group, const std::string& label, const std::function<bool()>& done) {
+  bool all = false;
+  while (!all) {
+    const auto says = [&]() -> std::string { return done() ? "done" : ""; };
+    all = std::ranges::none_of(texts_of_all(group, label, says), &std::string::empty);
+  }
+}
+
 std::vector<std::string> texts_to_first(comm::Group group, const std::string& label,
                                         const std::function<std::string()>& make) {
   Report report = report_of(make);

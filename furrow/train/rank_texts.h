@@ -2,6 +2,7 @@
 // way is everybody's error.  Every rank of the group calls these at the same point.  Torch-free.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <string>
 #include <vector>
@@ -23,5 +24,10 @@ std::vector<std::string> texts_of_all(comm::Group group, const std::string& labe
 // The same for texts that rank 0 alone needs: it gets them all, the others nothing but their errors.
 std::vector<std::string> texts_to_first(comm::Group group, const std::string& label,
                                         const std::function<std::string()>& make);
+
+// For what takes longer than an operation may: returns once every rank is `done`, a function that waits for
+// that no longer than a turn.  A rank that is not hears of a failure elsewhere at the end of its turn.
+inline constexpr std::chrono::milliseconds kTurn{400};
+void wait_in_turns(comm::Group group, const std::string& label, const std::function<bool()>& done);
 
 }  // namespace furrow::train

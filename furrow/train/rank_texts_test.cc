@@ -74,9 +74,19 @@ TEST(RankTexts, AnErrorIsEveryRanksError) {
       };
       heard([&] { texts_of_all(communicator.world(), "test", make); });
       heard([&] { texts_to_first(communicator.world(), "test", make); });
+      heard([&] { wait_in_turns(communicator.world(), "test", [&] { return !make().empty(); }); });
       if (failing == 0) heard([&] { text_of_first(communicator.world(), "test", make); });
     });
   }
+}
+
+TEST(RankTexts, WhoIsNotDoneIsWaitedForInTurns) {
+  run_ranks(3, [](comm::Communicator& communicator) {
+    int calls = 0;
+    const auto done = [&] { return ++calls > 2 * communicator.rank(); };
+    wait_in_turns(communicator.world(), "test", done);
+    EXPECT_EQ(calls, 5) << "the last one is done at its fifth turn";
+  });
 }
 
 Sums sums_of(double loss, double square, int unit, int64_t stop) {
@@ -93,7 +103,10 @@ Sums sums_of(double loss, double square, int unit, int64_t stop) {
 }
 
 TEST(Sums, TravelAsTheyAre) {
-  for (const Sums& sums : {Sums(), sums_of(-1e300, 1e-320, 4, 15),
+  constexpr double kMost = std::numeric_limits<double>::max();
+  Sums many = sums_of(kMost, kMost, -1, 0);  // sums that no double holds
+  for (int i = 0; i < 1000; ++i) many.add(sums_of(-kMost, kMost, -1, 0));
+  for (const Sums& sums : {Sums(), many, sums_of(-1e300, 1e-320, 4, 15),
                            sums_of(std::numeric_limits<double>::infinity(), std::nan(""), 0, 0)}) {
     std::array<int64_t, Sums::kWords> words;
     sums.write(words);
@@ -107,6 +120,13 @@ TEST(Sums, TravelAsTheyAre) {
     EXPECT_EQ(back.stop, sums.stop);
     EXPECT_EQ(back.ready, sums.ready);
   }
+}
+
+TEST(Sums, ThatAreDamagedAreRefused) {
+  std::array<int64_t, Sums::kWords> words;
+  Sums().write(words);
+  words[ExactSum::kLimbs / 2 - 1] = std::numeric_limits<int64_t>::max();  // the sign
+  EXPECT_THROW(Sums::read(words), Error);
 }
 
 TEST(Sums, AddInAnyOrder) {

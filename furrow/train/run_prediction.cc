@@ -2,13 +2,17 @@
 #include <algorithm>
 #include <iterator>
 
+#include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/log.h"
+#include "furrow/base/text.h"
 #include "furrow/observe/abridge.h"
 #include "furrow/observe/trace.h"
 #include "furrow/plan/workspace.h"
 #include "furrow/train/device_torch.h"
+#include "furrow/train/layout_choice.h"
 #include "furrow/train/predict.h"
+#include "furrow/train/rank_texts.h"
 #include "furrow/train/recipe.h"
 #include "furrow/train/run_torch.h"
 
@@ -130,18 +134,40 @@ int64_t passing_bytes(const ModelState& model) {
 
 }  // namespace
 
-// Before the first step: what the summary puts beside what was held.
-void Run::plan_memory() {
-  Resident beside = resident();
+Machine Run::machine() const {
   Machine machine = machine_of(bench_.rank, bench_.config);
   machine.device = device_;
+  return machine;
+}
+
+// Of a device that was not measured they are unknown.
+void Run::open_costs() {
   try {
-    costs_ = machine_costs(machine, profile_file());
+    costs_ = machine_costs(machine(), profile_file());
   } catch (const Error& error) {
     say_no_prediction(error);
   }
+}
+
+void Run::choose_buckets() {
+  if (!chooses_buckets(bench_.config, layout_)) return;
+  const auto choose = [this] {
+    const bool unreadable = !costs_ && device_.type == "cpu";
+    const auto analytic = unreadable ? machine_costs(machine(), "") : nullptr;
+    const Buckets buckets =
+        chosen_buckets(bench_.config, bench_.spec, layout_, (unreadable ? analytic : costs_).get());
+    buckets_ = buckets.why;
+    return std::to_string(buckets.bytes);
+  };
+  const bool read = parse_int(text_of_first(bench_.rank.world(), "buckets", choose), ranks_.bucket_bytes);
+  FURROW_CHECK(read, "rank 0 says a number of bytes");
+}
+
+// Before the first step: what the summary puts beside what was held.
+void Run::plan_memory() {
+  Resident beside = resident();
   const bool cpu = device_.type == "cpu";
-  const auto analytic = costs_ || !cpu ? nullptr : machine_costs(machine, "");
+  const auto analytic = costs_ || !cpu ? nullptr : machine_costs(machine(), "");
   if (const plan::Costs* const costs = costs_ ? costs_.get() : analytic.get())  // of others it is unknown
     beside.workspace_bytes =
         costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads);

@@ -30,6 +30,7 @@ void Run::begin_record() {
   const plan::Program& program = trainer_->program();
   if (!bench_.rank.alone()) {
     log_info(fmt::format("{} ranks, {}: {}", layout_.world(), layout_text(layout_), deterministic_));
+    if (!buckets_.empty()) log_info(buckets_);
     const std::string batch = config::batch_by_ranks(request_.config.training, layout_.data_ranks());
     if (!batch.empty()) log_info(batch);
   }

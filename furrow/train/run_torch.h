@@ -95,6 +95,9 @@ class Run {
   void add_prediction(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
                       const std::string& source);
   Resident resident() const;
+  Machine machine() const;
+  void open_costs();
+  void choose_buckets();  // [parallelism] bucket_cap_mb -1: as rank 0 does, on every rank
   void plan_memory();
   void log_memory() const;
   int64_t planned_on_device() const;
@@ -109,6 +112,7 @@ class Run {
   std::string run_folder_;
   std::string unlike_;                        // which rank's arithmetic differs from rank 0's
   std::string deterministic_;                 // plan::deterministic_line
+  std::string buckets_;                       // why they are as large as they are; of rank 0
   std::optional<observe::RunFolder> folder_;  // of rank 0
   std::optional<observe::SinkGroup> sinks_;   // of rank 0: the folder first
   std::unique_ptr<ModelState> model_;
@@ -117,7 +121,7 @@ class Run {
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<data::Loader> loader_;
   std::unique_ptr<plan::Costs>
-      costs_;  // of rank 0, on a CPU or on a device that was measured; from begin_record() on
+      costs_;  // of rank 0, on a CPU or on a device that was measured; from compile() on
   plan::ProfiledDevice device_;
   PlannedMemory planned_;
   int64_t total_steps_ = 0;

@@ -22,8 +22,8 @@
 namespace furrow::train {
 namespace {
 
-constexpr int64_t kCompared = 8;                 // samples: more would be read from a slow disk for nothing
-constexpr auto kTurn = std::chrono::seconds(1);  // far below any [comm] trace_timeout_seconds
+constexpr int64_t kCompared = 8;                // samples: more would be read from a slow disk for nothing
+constexpr std::chrono::milliseconds kLook{20};  // for a signal
 
 data::Dataset open_first(const data::DatasetOptions& options,
                          const std::optional<data::Preprocessing>& kept) {
@@ -86,20 +86,33 @@ void require_same_data(comm::Communicator& communicator, const data::Dataset& da
 
 namespace {
 
-// Opened on a thread of its own, so that the others can be told every second that it goes on: a turn is an
-// operation, which has a deadline; the whole has none.
+// Opened on a thread of its own, so that the others can be told in turns that it goes on: a turn is an
+// operation, which has a deadline; the whole has none.  Ends early where nobody waits for it any more.
 class Opening {
  public:
-  using Open = std::function<data::Dataset()>;
-  explicit Opening(const Open& open) : opening_(std::async(std::launch::async, open)) {}
+  using Open = std::function<data::Dataset(const data::DatasetOptions&)>;
+  Opening(data::DatasetOptions options, const Open& open) : cancel_(options.opening.cancel) {
+    options.opening.cancel = &given_up_;
+    opening_ = std::async(std::launch::async, open, std::move(options));
+  }
+  ~Opening() { given_up_.cancel(); }
+  Opening(const Opening&) = delete;
+  Opening& operator=(const Opening&) = delete;
+
+  // Waits for a turn at most.
   bool done() {
-    if (!dataset_ && opening_.wait_for(kTurn) == std::future_status::ready) dataset_ = opening_.get();
+    for (auto left = kTurn; !dataset_ && left.count() > 0; left -= kLook) {
+      if (cancel_ != nullptr && cancel_->cancelled()) given_up_.cancel(cancel_->reason());
+      if (opening_.wait_for(kLook) == std::future_status::ready) dataset_ = opening_.get();
+    }
     return dataset_.has_value();
   }
   data::Dataset& dataset() { return *dataset_; }
 
  private:
-  std::future<data::Dataset> opening_;
+  const CancelToken* cancel_;
+  CancelToken given_up_;                // which the thread looks at; set with `cancel_`
+  std::future<data::Dataset> opening_;  // its end waits for the thread
   std::optional<data::Dataset> dataset_;
 };
 
@@ -110,31 +123,13 @@ struct Told {
 };
 
 Told told_by_zero(const comm::Group& world, std::optional<Opening>& opening) {
-  std::string text;
-  while (text.empty()) {
-    text = text_of_first(world, "fitted data", [&]() -> std::string {
-      if (!opening->done()) return "";
-      const data::Dataset& dataset = opening->dataset();
-      return fmt::format("{}\n{}", json_quote(dataset.shared), data::to_json(dataset.preprocessing));
-    });
-  }
+  wait_in_turns(world, "fitted data", [&] { return world.rank() > 0 || opening->done(); });
+  const std::string text = text_of_first(world, "fitted data", [&] {
+    const data::Dataset& dataset = opening->dataset();
+    return fmt::format("{}\n{}", json_quote(dataset.shared), data::to_json(dataset.preprocessing));
+  });
   const size_t line = text.find('\n');
   return {storage::parse_json(text.substr(0, line)).string(), data::parse_fitted(text.substr(line + 1))};
-}
-
-// By rank, where the first ranks of the other hosts have laid their rows; they are waited for.
-std::vector<std::string> told_by_hosts(const comm::Group& world, const std::vector<int>& firsts,
-                                       std::optional<Opening>& opening) {
-  constexpr const char* kDone = "+";  // before a place, which may be empty
-  while (true) {
-    std::vector<std::string> all = texts_of_all(world, "data of a host", [&] {
-      return opening && opening->done() ? kDone + opening->dataset().shared : std::string();
-    });
-    const auto waits = [&](int first) { return all[static_cast<size_t>(first)].empty(); };
-    if (std::ranges::any_of(firsts, waits)) continue;
-    for (std::string& text : all) text.erase(0, 1);
-    return all;
-  }
 }
 
 }  // namespace
@@ -148,25 +143,28 @@ data::Dataset open_shared(comm::Communicator* communicator, const data::DatasetO
   const auto first_of = [&](const std::string& name) {
     return static_cast<int>(std::ranges::find(hosts, name) - hosts.begin());
   };
-  std::vector<int> firsts;  // but rank 0
-  for (int r = 1; r < communicator->size(); ++r) {
-    if (first_of(hosts[static_cast<size_t>(r)]) == r) firsts.push_back(r);
-  }
+  const bool one_host = std::ranges::all_of(hosts, [&](const std::string& name) { return name == hosts[0]; });
   data::DatasetOptions own = options;
   own.opening.share = communicator->size() > 1;
-  std::optional<Opening> opening;
-  if (rank == 0) opening.emplace([&] { return open_first(own, kept); });
-  const Told told = told_by_zero(world, opening);
-  const bool reads = rank > 0 && first_of(host) == rank;
+  Told told;
+  std::optional<Opening> opening;  // whose thread reads `told` and `kept`
+  if (rank == 0) opening.emplace(own, [&](const auto& given) { return open_first(given, kept); });
+  told = told_by_zero(world, opening);
+  const auto open_as_told = [&](const auto& given) { return data::open_dataset(given, &told.fitted); };
   std::string place = first_of(host) == 0 ? told.place : "";
-  if (!told.place.empty() && !firsts.empty()) {
-    if (reads) opening.emplace([&] { return data::open_dataset(own, &told.fitted); });
-    const std::vector<std::string> places = told_by_hosts(world, firsts, opening);
+  if (!told.place.empty() && !one_host) {
+    if (first_of(host) == rank && rank > 0) opening.emplace(own, open_as_told);
+    wait_in_turns(world, "data of a host", [&] { return !opening || opening->done(); });
+    const std::vector<std::string> places = texts_of_all(
+        world, "data of a host", [&] { return opening ? opening->dataset().shared : std::string(); });
     if (first_of(host) > 0) place = places[static_cast<size_t>(first_of(host))];
   }
-  if (opening) return std::move(opening->dataset());
-  own.opening.shared = place;
-  return data::open_dataset(own, &told.fitted);
+  if (!opening) {
+    own.opening.shared = place;
+    opening.emplace(own, open_as_told);
+  }
+  wait_in_turns(world, "data", [&] { return opening->done(); });
+  return std::move(opening->dataset());
 }
 
 }  // namespace furrow::train

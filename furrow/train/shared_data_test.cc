@@ -2,7 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
+#include <future>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "furrow/base/error.h"
@@ -70,7 +75,31 @@ TEST(SharedData, OtherDataOfARankAreNamed) {
 
 uint64_t resident_data() { return static_cast<uint64_t>(memory_usage(MemoryKind::kData).current_bytes); }
 
-// Of 5 ranks on hosts a, b, a, b, b two read the table, and all have the same rows.
+// What is read lies once on each host, whatever ranks there are; returns its bytes.
+uint64_t expect_read_once(const data::DatasetOptions& options) {
+  const auto bytes_on = [&](const std::vector<std::string>& hosts) {
+    std::vector<data::Dataset> datasets(hosts.size());
+    const uint64_t before = resident_data();
+    testing::run_ranks(static_cast<int>(hosts.size()), [&](comm::Communicator& communicator) {
+      const auto rank = static_cast<size_t>(communicator.rank());
+      datasets[rank] = open_shared(&communicator, options, {}, hosts[rank]);
+      require_same_data(communicator, datasets[rank]);
+    });
+    for (const data::Dataset& dataset : datasets) {
+      EXPECT_EQ(dataset.preprocessing, datasets[0].preprocessing);
+      EXPECT_EQ(dataset.train->size(), datasets[0].train->size());
+      EXPECT_EQ(dataset.validation->size(), datasets[0].validation->size());
+    }
+    return resident_data() - before;
+  };
+  const uint64_t one = bytes_on({"a", "a"});
+  EXPECT_EQ(bytes_on({"a", "a", "a"}), one);
+  EXPECT_EQ(bytes_on({"a", "b"}), 2 * one);
+  EXPECT_EQ(bytes_on({"a", "b", "a", "b", "b"}), 2 * one);
+  EXPECT_EQ(bytes_on({"a", "b", "c"}), 3 * one) << "control";
+  return one;
+}
+
 TEST(SharedData, ATableIsReadByOneRankOfEachHost) {
   const testing::TemporaryFolder folder;
   std::string text = "a,b,y\n";
@@ -79,25 +108,69 @@ TEST(SharedData, ATableIsReadByOneRankOfEachHost) {
   write_file_atomic(folder.path() + "/t.csv", text);
   data::DatasetOptions options{.kind = "table", .path = folder.path() + "/t.csv", .validation_fraction = 0.1};
   options.table_rules.target = "y";
-  const auto bytes_on = [&](const std::vector<std::string>& hosts) {
-    std::vector<data::Dataset> datasets(hosts.size());
-    const uint64_t before = resident_data();
-    testing::run_ranks(static_cast<int>(hosts.size()), [&](comm::Communicator& communicator) {
-      const auto rank = static_cast<size_t>(communicator.rank());
-      datasets[rank] = open_shared(&communicator, options, {}, hosts[rank]);
-      require_same_data(communicator, datasets[rank]);
-      EXPECT_EQ(datasets[rank].train->size(), 2700);
-      EXPECT_EQ(datasets[rank].validation->size(), 300);
-    });
-    for (const data::Dataset& dataset : datasets) EXPECT_EQ(dataset.preprocessing, datasets[0].preprocessing);
-    return resident_data() - before;
+  const uint64_t alone = expect_read_once(options);
+  EXPECT_GE(alone, 3000u * 3 * 4);
+  options.kind = "mixture";
+  options.path = folder.path();
+  options.mixture = {"one: table weight=1 path=t.csv", "two: table weight=2 path=t.csv"};
+  EXPECT_EQ(expect_read_once(options), 2 * alone);
+}
+
+TEST(SharedData, ATextIsTokenisedByOneRankOfEachHost) {
+  const testing::TemporaryFolder folder;
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += std::to_string(i * i) + " ";
+  write_file_atomic(folder.path() + "/t.txt", text);
+  data::DatasetOptions options = text_options(folder.path() + "/t.txt");
+  options.validation_fraction = 0.1;
+  EXPECT_GE(expect_read_once(options), text.size());
+}
+
+// Longer than an operation may take: what comes next is none that waits for a rank that still reads.
+TEST(SharedData, AllReturnWhenTheLastHasRead) {
+  const testing::TemporaryFolder folder;
+  write_file_atomic(folder.path() + "/text", "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh");
+  std::promise<void> first_returns;
+  std::future<void> returned = first_returns.get_future();
+  std::atomic<bool> early = false, read = false;
+  testing::run_ranks(2, [&](comm::Communicator& communicator) {
+    data::DatasetOptions options = text_options(folder.path() + "/text");
+    if (communicator.rank() == 1) {
+      options.opening.progress = [&](uint64_t, uint64_t) {
+        if (read.exchange(true)) return;
+        early = returned.wait_for(std::chrono::milliseconds(300)) == std::future_status::ready;
+      };
+    }
+    open_shared(&communicator, options, {});
+    if (communicator.rank() == 0) first_returns.set_value();
+  });
+  EXPECT_TRUE(read);
+  EXPECT_FALSE(early) << "rank 0 goes on before rank 1 has read";
+}
+
+// Seconds of it, if it were read to its end.
+TEST(SharedData, WhatNobodyWaitsForIsReadNoFurther) {
+  const testing::TemporaryFolder folder;
+  write_file_atomic(folder.path() + "/text", std::string(100'000, 'a'));
+  std::atomic<comm::Communicator*> other = nullptr;
+  std::atomic<uint64_t> most = 0, all = 0;
+  const auto train = [&](comm::Communicator& communicator) {
+    data::DatasetOptions options = text_options(folder.path() + "/text");
+    options.tokenizer = "byte";
+    options.opening.threads = 1;
+    options.opening.part_bytes = 64;
+    if (communicator.rank() == 1) other = &communicator;
+    options.opening.progress = [&, first = true](uint64_t done, uint64_t total) mutable {
+      if (std::exchange(first, false)) other.load()->abort(Error(ErrorCode::kDataLoss, "the disk is gone"));
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      most = done;
+      all = total;
+    };
+    open_shared(&communicator, options, {});
   };
-  const uint64_t one = bytes_on({"a", "a"});
-  EXPECT_GE(one, 3000u * 3 * 4);
-  EXPECT_EQ(bytes_on({"a", "a", "a"}), one);
-  EXPECT_EQ(bytes_on({"a", "b"}), 2 * one);
-  EXPECT_EQ(bytes_on({"a", "b", "a", "b", "b"}), 2 * one);
-  EXPECT_EQ(bytes_on({"a", "b", "c"}), 3 * one) << "control";
+  EXPECT_THROW(testing::run_ranks(2, train), Error);
+  EXPECT_GT(most, 0u);
+  EXPECT_LT(most, all / 2);
 }
 
 TEST(SharedData, AnErrorOfRankZeroIsEverybodys) {

@@ -37,7 +37,7 @@ struct Sums {
 
   void add(const Sums& other);
 
-  static constexpr size_t kWords = 3 * ExactSum::kLimbs + 5;  // as it travels
+  static constexpr size_t kWords = 3 * (ExactSum::kLimbs / 2) + 5;  // as it travels, two limbs in a word
   void write(std::span<int64_t, kWords> words) const;
   static Sums read(std::span<const int64_t, kWords> words);  // Error{data_loss}: limbs that are not canonical
 };

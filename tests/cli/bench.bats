@@ -37,7 +37,8 @@ load common
   mkdir folder
   for tuning in "$PWD/file/tuning" "$PWD/folder"; do
     FURROW_COMM_TUNING=$tuning run --separate-stderr timeout 20 "$furrow" bench comm --nproc 2 --tune
-    [ "$status" -ne 0 ] && [ "$status" -ne 124 ]
+    [ "$status" -ne 0 ]
+    [ "$status" -ne 124 ]
     [[ $stderr == *"furrow: error: "*"$PWD/f"*"nothing is measured: name another file with FURROW_COMM_TUNING" ]]
   done
   [ -z "$(ls -A folder)" ]

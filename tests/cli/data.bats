@@ -7,7 +7,8 @@ fingerprint() { cat "$1/model/model.safetensors" <(python3 -c 'import json, sys;
   run --separate-stderr "$furrow" data pack "$BATS_FILE_TMPDIR/images" --out packs/a --json
   [ "$status" -eq 0 ]
   [[ $output == *'"records": 240'* || $output == *'"records":240'* ]]
-  [ -f packs/a/pack.json ] && [ ! -e packs/a.partial ]
+  [ -f packs/a/pack.json ]
+  [ ! -e packs/a.partial ]
   run --separate-stderr "$furrow" data info packs/a
   [ "$status" -eq 0 ]
   [[ $output == *validation* && $output == *"uint8"* && $output == *"fitted mean"* ]]
@@ -34,10 +35,12 @@ fingerprint() { cat "$1/model/model.safetensors" <(python3 -c 'import json, sys;
 @test "a killed pack leaves nothing under its name, and the same command goes on" {
   FURROW_FAILPOINTS=pack.after_shard=kill@5 run "$furrow" data pack "$config" --out pack --shard-size 10kB --threads 2
   [ "$status" -eq 137 ]
-  [ ! -e pack ] && [ -d pack.partial ]
+  [ ! -e pack ]
+  [ -d pack.partial ]
   "$furrow" data pack "$config" --out pack --shard-size 10kB --json >summary.json
   [ "$(json summary.json 'd[0]["kept_shards"] >= 4')" = True ]
-  [ ! -e pack.partial ] && [ ! -e pack/packing.json ]
+  [ ! -e pack.partial ]
+  [ ! -e pack/packing.json ]
   "$furrow" data pack "$config" --out whole --shard-size 10kB
   diff -r pack whole
 }
@@ -81,7 +84,8 @@ fingerprint() { cat "$1/model/model.safetensors" <(python3 -c 'import json, sys;
   fails 2 "no number of bytes"
   run --separate-stderr "$furrow" data pack "$config" --out x --shard-size 3
   fails 2 "--shard-size 3 is below the 4.0 KiB"
-  [ ! -e x ] && [ ! -e x.partial ]
+  [ ! -e x ]
+  [ ! -e x.partial ]
   run --separate-stderr "$furrow" train "$config" --data.memory_budget lots
   fails 2 "no number of bytes"
   "$furrow" data pack "$config" --out pack
@@ -198,7 +202,8 @@ TOML
   [ "$status" -eq 137 ]
   [ "$(cat pack.partial/*.rows | wc -c)" -gt "$kept" ]
   "$furrow" data pack large.toml --out pack
-  [ ! -e pack.partial ] && [ -z "$(find pack -name '*.rows')" ]
+  [ ! -e pack.partial ]
+  [ -z "$(find pack -name '*.rows')" ]
   "$furrow" data pack large.toml --out whole --threads 1
   diff -r pack whole
   FURROW_FAILPOINTS=table.before_block=delay:100 "$furrow" train large.toml --job.dump_folder run 2>log &
@@ -223,7 +228,8 @@ TOML
   sed -i '250001s/.*/0.5,r,3/' large.csv
   run --separate-stderr "$furrow" data pack large.toml --out bad
   fails 2 "large.csv: row 250000: Expected 5 columns, got 3: 0.5,r,3"
-  [ ! -e bad ] && [ ! -e bad.partial ]
+  [ ! -e bad ]
+  [ ! -e bad.partial ]
 }
 
 # Twenty images of one colour in each folder that is named after it: make_pictures FOLDER "CLASS LEVEL" ...
@@ -293,7 +299,8 @@ TOML
   fails 2 "leave --layout out"
   run --separate-stderr "$furrow" data pack noise --out none --layout encode
   fails 2 "did you mean 'encoded'"
-  [ ! -e none ] && [ ! -e none.partial ]
+  [ ! -e none ]
+  [ ! -e none.partial ]
 }
 
 @test "two classes train one output, and keep their names" {

@@ -38,7 +38,8 @@ PY
   run --separate-stderr "$furrow" models export hf models/tiny
   fails 2 "give --out DIR"
   run --separate-stderr "$furrow" models export hf runs/none
-  [ "$status" -eq 3 ] && [ ! -e runs/none ]
+  [ "$status" -eq 3 ]
+  [ ! -e runs/none ]
 }
 
 @test "models never maps libtorch" {

@@ -95,6 +95,34 @@ planned_by_kind() {
   done
 }
 
+@test "buckets are chosen, said and counted; the search proposes them" {
+  export FURROW_PROFILE=$PWD/none
+  local deep=(plan "$config" --model.hidden 64,64,64,64 --nproc 2)
+  run --separate-stderr "$furrow" "${deep[@]}"
+  [ "$status" -eq 0 ]
+  [[ $output == *"buckets of up to 1.0 MiB, which the link between ranks moves in 8 of its latencies"* ]]
+  grep -Eq "^  in buckets +1$" <<<"$output"
+  run --separate-stderr "$furrow" "${deep[@]}" --comm.throttle 100Mbit,2ms
+  [[ $output == *"buckets of up to 256.0 KiB"* ]]
+  grep -Eq "^  in buckets +2$" <<<"$output"
+  "$furrow" "${deep[@]}" --comm.throttle 100Mbit,2ms --print program | grep "^placement .* buckets 0-3 3-5$"
+  run --separate-stderr "$furrow" "${deep[@]}" --parallelism.bucket_cap_mb 0
+  [[ $output != *buckets* ]]
+  run --separate-stderr "$furrow" plan "$config"
+  [[ $output != *buckets* ]]
+  run --separate-stderr "$furrow" "${deep[@]}" --parallelism.bucket_cap_mb -0.5
+  fails 2 "write -1"
+  local search=("${deep[@]}" --training.global_batch_size 40 --comm.throttle 1Gbit,1ms --cluster local)
+  "$furrow" "${search[@]}" --json >search.json
+  local of_data='[c["bucket_cap_mb"] for c in d["candidates"] if c["layout"]["dp_replicate"] == 2]'
+  [ "$(json search.json "$of_data")" = "[1.0]" ]
+  "$furrow" "${search[@]}" --without buckets --json >without.json
+  [ "$(json without.json "$of_data")" = "[0.0]" ]
+  run --separate-stderr "$furrow" "${search[@]}" --write plan.toml
+  [[ $output == *", buckets of 1.0 MiB"* ]]
+  grep -q "^bucket_cap_mb = 1.0$" plan.toml
+}
+
 @test "the programs of ranks share the batch" {
   for rank in 0 1; do
     "$furrow" plan "$config" --nproc 2 --rank $rank --print program >rank$rank.txt

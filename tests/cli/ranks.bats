@@ -18,11 +18,30 @@ setup() {
   [[ $stderr == *"2 ranks, "*"memory of a rank as planned, by formula (p+g+o)/2:"*"step:    30"*"run folder: out"* ]]
   [[ $output == *"ranks                 2"*"bytes of all ranks    a step        times the bound"* ]]
   cmp out/model/model.safetensors "$BATS_FILE_TMPDIR/one/model/model.safetensors"
-  [ -s out/logs/rank-0.log ] && [ -e out/logs/rank-1.log ]
+  [ -s out/logs/rank-0.log ]
+  [ -e out/logs/rank-1.log ]
   grep -q '^step:    30' out/logs/rank-0.log
   [ "$(json out/summary.json 'd["ranks"], d["audited_steps"], len(d["rank_samples_per_second"])')" = "(2, 29, 2)" ]
   [ "$(json out/summary.json 'all(0 < c["bound"] <= c["wire"] * 1.01 for c in d["bytes"].values() if c["bound"])')" = True ]
   [ "$(json out/summary.json '0 <= d["exposed_communication"] <= 1')" = True ]
+}
+
+@test "ranks take the buckets that the plan says, by the link or by a profile: the same weights" {
+  export FURROW_PROFILE=$PWD/profile
+  local deep=(--model.hidden 32,32,32 "${batch[@]}" --nproc 2)
+  "$furrow" train "$config" "${deep[@]}" --job.dump_folder alone --parallelism.bucket_cap_mb 0 2>log
+  run ! grep -i buckets log
+  "$furrow" train "$config" "${deep[@]}" --job.dump_folder linked 2>log
+  grep "^buckets of up to 1.0 MiB, which the link" log
+  grep -q "^placement .* buckets 0-4$" linked/plan.txt
+  local operations='d["operations_per_step"]'
+  [ "$(json alone/summary.json "$operations")" -gt "$(json linked/summary.json "$operations")" ]
+  cmp alone/model/model.safetensors linked/model/model.safetensors
+  "$furrow" profile "$config" "${deep[@]:0:2}" --nproc 2 2>/dev/null
+  "$furrow" train "$config" "${deep[@]}" --job.dump_folder measured 2>log
+  grep "buckets.* as simulated" log >line
+  "$furrow" plan "$config" "${deep[@]}" | grep -qFx "$(cat line)"
+  cmp alone/model/model.safetensors measured/model/model.safetensors
 }
 
 @test "scaling efficiency is of one rank of as many threads" {

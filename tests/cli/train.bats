@@ -69,7 +69,7 @@ load common
   long=(--training.steps 3000 --checkpoint.interval 1000 --validation.freq 0)
   "$furrow" train "$config" --job.dump_folder whole "${long[@]}" 2>/dev/null
   "$furrow" train "$config" --job.dump_folder other "${long[@]}" --debug.seed 1 2>/dev/null
-  ! cmp -s other/model/model.safetensors whole/model/model.safetensors
+  run ! cmp -s other/model/model.safetensors whole/model/model.safetensors
   for signal in TERM INT; do
     "$furrow" train "$config" --job.dump_folder $signal "${long[@]}" 2>log.$signal &
     pid=$!

@@ -32,7 +32,7 @@ class Estimator {
         table_(state->table(choice_)) {
     placement_.layout = choice_.layout;
     placement_.zero_stage = choice_.zero_stage;
-    if (placement_.data_ranks() > 1) placement_.buckets = model_.buckets;
+    placement_.buckets = state->buckets(choice_);
   }
 
   void run() {

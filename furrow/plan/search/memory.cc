@@ -8,6 +8,7 @@
 #include <bit>
 #include <numeric>
 #include <set>
+#include <utility>
 
 #include "furrow/base/text.h"
 #include "furrow/plan/model_states.h"
@@ -30,6 +31,7 @@ class RankMemory {
         pipeline_(*plan.pipeline),
         model_(state->model(choice_)),
         table_(state->table(choice_)),
+        buckets_(state->buckets(choice_)),
         rank_(rank) {
     shards_ = choice_.zero_stage > 0 ? choice_.layout.degree(Axis::kShard) : 1;
   }
@@ -40,11 +42,16 @@ class RankMemory {
 
   int64_t flat() const {
     int64_t whole = 0, gradients = 0, optimizer = 0, largest = 0, uses = 0, foreign = 0;
+    int64_t together = 0;  // of a bucket, as far as it has come
+    int32_t bucket = -1;
     for_each_unit([&](int32_t u) {
       whole += model_.flat_bytes[u];
       gradients += model_.gradient_bytes[u];
       if (!model_.facts.flat.units[u].offload) optimizer += model_.optimizer_bytes[u];
-      largest = std::max(largest, model_.flat_bytes[u] + model_.use_bytes[u]);
+      const int32_t of = buckets_.empty() ? u : buckets_[u];
+      if (std::exchange(bucket, of) != of) together = 0;
+      together += model_.flat_bytes[u] + model_.use_bytes[u];
+      largest = std::max(largest, together);
       uses += model_.use_bytes[u];
     });
     for (const TiedUse& use : model_.facts.flat.tied) {
@@ -203,6 +210,7 @@ class RankMemory {
   const Pipeline& pipeline_;
   const Model& model_;
   const UnitTable& table_;
+  const std::vector<int32_t>& buckets_;
   int32_t rank_ = 0;
   int shards_ = 1;
 };

@@ -24,8 +24,8 @@ State::State(const SearchRequest& request)
       cluster(request.costs->cluster()),
       memory_bytes(request.memory_bytes > 0 ? request.memory_bytes : cluster.device.memory_bytes) {}
 
-Model::Model(ModelSpec spec_in, const StateForms& optimizer_states, int64_t bucket_bytes)
-    : spec(std::move(spec_in)), facts(model_facts(spec)), buckets(buckets_of(spec, bucket_bytes)) {
+Model::Model(ModelSpec spec_in, const StateForms& optimizer_states)
+    : spec(std::move(spec_in)), facts(model_facts(spec)) {
   for (const UnitLayout& unit : facts.flat.units) {
     flat_bytes.push_back(unit.elements * unit.param_bytes());
     updated_bytes.push_back(unit.trained_elements * unit.param_bytes());
@@ -82,9 +82,17 @@ Model& State::model(const Choice& choice) {
   for (const Precision& each : request.precisions) {
     if (choice.precision == each.type) whole = each.spec;
   }
-  return models_
-      .try_emplace(key, tensor_cut(*whole, degree), request.optimizer_states, request.ranks.bucket_bytes)
-      .first->second;
+  return models_.try_emplace(key, tensor_cut(*whole, degree), request.optimizer_states).first->second;
+}
+
+const std::vector<int32_t>& State::buckets(const Choice& choice) {
+  static const std::vector<int32_t> none;
+  const int64_t bytes = bucket_bytes_of(request, choice);
+  if (choice.layout.data_ranks() == 1 || bytes == 0) return none;
+  Model& model = this->model(choice);
+  const auto [found, first] = model.buckets.try_emplace(bytes);
+  if (first) found->second = buckets_of(model.spec, bytes);
+  return found->second;
 }
 
 // Seconds of what a unit communicates in a phase; the bytes that a rank receives are added to `bytes`.
@@ -184,6 +192,10 @@ double State::movement_seconds(const Placement& placement, Movement movement, Gr
                                          .sharers = sharers,
                                          .operation = operation}));
   return found->second;
+}
+
+int64_t bucket_bytes_of(const SearchRequest& request, const Choice& choice) {
+  return choice.bucket_bytes.value_or(request.ranks.bucket_bytes);
 }
 
 int64_t samples_of_step(const Choice& choice) {

@@ -61,7 +61,7 @@ struct Limits {
 
 // The model as one rank of a tensor axis runs it.
 struct Model {
-  Model(ModelSpec spec, const StateForms& optimizer_states, int64_t bucket_bytes);
+  Model(ModelSpec spec, const StateForms& optimizer_states);
 
   ModelSpec spec;
   ModelFacts facts;
@@ -69,9 +69,9 @@ struct Model {
   std::vector<int64_t> updated_bytes;                    // ... those of them that are trained
   std::vector<int64_t> gradient_bytes, optimizer_bytes;  // by unit: of those that are trained
   std::vector<int64_t> use_bytes;  // by unit: gradients of the uses of its parameters by others
-  std::vector<int32_t> buckets;    // Placement::buckets, of more than one data rank
   ModelTotals totals;
-  std::map<int64_t, UnitTable> tables;  // by samples of a microbatch
+  std::map<int64_t, UnitTable> tables;              // by samples of a microbatch
+  std::map<int64_t, std::vector<int32_t>> buckets;  // Placement::buckets, by their size
 };
 
 class State {
@@ -96,6 +96,7 @@ class State {
   // Of the choice's tensor degree and precision.  REQUIRES: the model can be cut so.
   Model& model(const Choice& choice);
   const UnitTable& table(const Choice& choice);
+  const std::vector<int32_t>& buckets(const Choice& choice);  // Placement::buckets
   int32_t units() const { return static_cast<int32_t>(spec.units.size()); }
 
   // Takes a candidate out, with a reason; of each reason the first two are kept.
@@ -125,6 +126,8 @@ class State {
 int32_t microbatches(const Choice& choice);
 int32_t turns_of(const Choice& choice);
 int64_t samples_of_step(const Choice& choice);
+
+int64_t bucket_bytes_of(const SearchRequest& request, const Choice& choice);
 
 // Schedules that are tried for the choice's layout and batch.
 const std::vector<OrderChoice>& orders_of(State* state, const Choice& choice);
@@ -202,6 +205,9 @@ class Rounds {
 // Compiles and simulates; figures, fits and reason follow.
 void simulate_plan(State* state, Plan* plan);
 
+// The same plan in the buckets of choose_buckets().  REQUIRES: it has been simulated.
+Plan in_best_buckets(State* state, const Plan& plan);
+
 double score_of(const SearchRequest& request, const Candidate& candidate);
 
 // Passes.
@@ -216,6 +222,7 @@ void estimate_times(State* state);
 void prune(State* state);
 void balance_stages(State* state);
 void simulate_best(State* state);
+void choose_bucket_sizes(State* state);
 
 // "" where programs can be compiled for a choice, else why not: for its layout, for its batch, for either.
 std::string refusal_of_layout(const State& state, const Choice& choice);

@@ -41,7 +41,7 @@ bool has_epilogue(const Epilogue& e) {
 struct Float32Product {
   using Form = PlainForm;
   const Gemm& g;
-  int64_t m = g.m, n = g.n, depth = g.k, max_depth = kMaxDepth, kept = kKeptPanels;
+  int64_t m = g.m, n = g.n, depth = g.k, max_depth = kMaxDepth;
 
   void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
     kernels::HWY_NAMESPACE::pack_a(g.a, i, panels, k.begin, k.size, to);

@@ -5,6 +5,7 @@
 
 #include "furrow/tensor/kernels/gemm.h"
 #include "furrow/tensor/kernels/gemm_half.h"
+#include "furrow/tensor/kernels/pairs.h"
 #include "furrow/tensor/kernels/tiles.h"
 
 namespace furrow::tensor::kernels {
@@ -112,11 +113,13 @@ void bf16_backward_weight(benchmark::State& state) {
   run(state, g);
 }
 
-// The same on pairs, where the processor's own way is tiles.
+// The same on pairs, where the processor has them and its own way is another.
 template <void (*product)(benchmark::State&)>
 void on_pairs(benchmark::State& state) {
-  if (usable_tiles() != Tiles::kProcessor) return state.SkipWithError("no AMX here: as linear/bf16");
+  if (!has_pairs()) return state.SkipWithError("no AVX-512 BF16 here");
+  if (bf16_products() == Bf16Products::kPairs) return state.SkipWithError("as linear/bf16");
   const TilesScope none(Tiles::kNone);
+  const PairsScope pairs(true);
   product(state);
 }
 

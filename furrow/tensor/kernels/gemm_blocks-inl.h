@@ -18,9 +18,9 @@ HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 
-constexpr int64_t kMaxDepth = 512;           // k is cut into blocks of at most this
-constexpr int64_t kPackedFloats = 96 << 10;  // of A: 384 KiB, well inside a second-level cache
-constexpr int64_t kKeptPanels = 1 << 20;     // of B, in floats
+constexpr int64_t kMaxDepth = 256;  // k is cut into blocks of at most this: a panel of B is 32 KiB
+constexpr int64_t kKeptFloats =
+    192 << 10;  // of the side that stays packed: 768 KiB, inside a second-level cache
 
 // A block of k.
 struct Depth {
@@ -39,13 +39,11 @@ struct PlainForm {
 // One thread's share of a product and its working memory.  A Product has
 //   Form                       of its register blocks
 //   m, n, depth, max_depth     sizes; depth is k in units of one packed 32-bit lane
-//   kept                       floats of B that may stay packed for several blocks of rows
 //   pack_a, pack_b             as in gemm_pack-inl.h
 //   compute(registers, a, b, at, k, tile)  one register block of C from a panel of each
 template <class Product>
 struct Share {
   const Product& product;
-  int64_t j1;   // the share's last column
   float* a;     // packed block of rows of A
   float* b;     // packed panels of a group of columns of B
   float* tile;  // kRows x kNR
@@ -57,41 +55,42 @@ struct Tile {
   int64_t i, rows, j, columns;
 };
 
-// Rows [i, i + rows) and columns [j0, j0 + columns), one block of k.  A has been packed; B too if b_packed.
+// Rows [i, i + rows) and columns [j, j + columns), one block of k; both are packed.
 template <class Product>
-void compute_block(Share<Product>& s, int64_t i, const RowPanels& rows, int64_t j0, int64_t columns, Depth k,
-                   bool b_packed) {
-  if (!b_packed) s.product.pack_b(k, j0, columns, s.b);
-  for (int64_t j = 0; j < columns; j += kNR) {
+void compute_block(Share<Product>& s, int64_t i, const RowPanels& rows, int64_t j, int64_t columns, Depth k) {
+  for (int64_t panel = 0; panel < columns; panel += kNR) {
+    const float* b = s.b + panel * k.size;
     for (int64_t p = 0; p < rows.parts; ++p) {
-      const Tile at{i + rows.begin(p), rows.size(p), j0 + j, std::min<int64_t>(kNR, s.j1 - j0 - j)};
-      s.product.compute(s.registers, s.a + rows.begin(p) * k.size, s.b + j * k.size, at, k, s.tile);
+      const Tile at{i + rows.begin(p), rows.size(p), j + panel, std::min<int64_t>(kNR, columns - panel)};
+      s.product.compute(s.registers, s.a + rows.begin(p) * k.size, b, at, k, s.tile);
     }
   }
 }
 
-// Rows [i0, i1) and columns [j0, j1) of C.  Whichever of A and B is needed again stays packed: with one block
-// of rows, A over the groups of columns; else B over the blocks of rows.
+// Rows [i0, i1) and columns [j0, j1) of C.  One side stays packed in a second-level cache: A where it is the
+// smaller one and fits, else B, one group of columns after the other.  The other side is packed a panel at a
+// time, which stays in the first-level cache while it meets all that is kept.
 template <class Product>
 void compute_share(const Product& product, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
   constexpr int64_t kRows = Product::Form::kRows, kGrain = Product::Form::kGrain;
   const Blocks depths(product.depth / kGrain, product.max_depth / kGrain);
-  const int64_t depth = depths.size(0) * kGrain;
-  const Blocks rows(i1 - i0, std::max<int64_t>(kRows, kPackedFloats / depth / kRows * kRows));
-  const int64_t most = rows.parts > 1 ? product.kept / depth / kNR * kNR : kSideBySide * kNR;
-  const int64_t group = std::min(std::max<int64_t>(most, kNR), (j1 - j0 + kNR - 1) / kNR * kNR);
+  const int64_t depth = depths.size(0) * kGrain, m = i1 - i0, n = j1 - j0;
+  const bool keep_a = m < n && m * depth <= kKeptFloats;
+  const int64_t block = keep_a ? m : std::min(m, kRows);
+  const int64_t kept = std::max<int64_t>(kKeptFloats / depth / kNR * kNR, kNR);
+  const int64_t group = keep_a ? kNR : std::min(kept, (n + kNR - 1) / kNR * kNR);
   ScratchScope scratch;
-  const int64_t packed_rows = (rows.size(0) + kGrain - 1) / kGrain * kGrain;
-  Share<Product> s{product, j1, scratch.floats(packed_rows * depth + kPackSlack),
+  Share<Product> s{product, scratch.floats((block + kGrain - 1) / kGrain * kGrain * depth + kPackSlack),
                    scratch.floats(group * depth), scratch.floats(kRows * kNR)};
   for (int64_t d = 0; d < depths.parts; ++d) {
     const Depth k{depths.begin(d) * kGrain, depths.size(d) * kGrain};
     for (int64_t j = j0; j < j1; j += group) {
-      for (int64_t block = 0; block < rows.parts; ++block) {
-        const RowPanels panels(rows.size(block), kRows);
-        const int64_t i = i0 + rows.begin(block);
-        if (rows.parts > 1 || j == j0) product.pack_a(i, panels, k, s.a);
-        compute_block(s, i, panels, j, std::min(group, j1 - j), k, block > 0);
+      const int64_t columns = std::min(group, j1 - j);
+      product.pack_b(k, j, columns, s.b);
+      for (int64_t i = i0; i < i1; i += block) {
+        const RowPanels rows(std::min(block, i1 - i), kRows, product.m - i);
+        if (!keep_a || j == j0) product.pack_a(i, rows, k, s.a);
+        compute_block(s, i, rows, j, columns, k);
       }
     }
   }

@@ -76,7 +76,7 @@ struct PairProduct {
   using Form = PlainForm;
   const HalfGemm<bf16>& g;
   int64_t m = g.m, n = g.n, depth = (g.k + 1) / 2;
-  int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2, kept = kKeptPanels;
+  int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2;
 
   void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
     pack_pairs_a(g.a, g.k, i, panels, k, to);
@@ -97,7 +97,7 @@ struct TileProduct {
   using Form = TileForm<Registers>;
   const HalfGemm<bf16>& g;
   int64_t m = g.m, n = g.n, depth = (g.k + 2 * kTilePairs - 1) / (2 * kTilePairs) * kTilePairs;
-  int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2, kept = kKeptPanels;
+  int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2;
 
   void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
     pack_tiles_a(g.a, g.k, i, panels.rows, k, to);
@@ -138,12 +138,17 @@ struct WideProduct {
   const HalfGemm<H>& g;
   int64_t m = g.m, n = g.n, depth = g.k;
   int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms;
-  int64_t kept = kKeptPanels / 8;  // as wide again lies converted beside it
 
   void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
-    ScratchScope scratch;
-    const MatrixView a = widened(g.a, i, panels.rows, k.begin, k.size, &scratch);
-    kernels::HWY_NAMESPACE::pack_a(a, 0, panels, 0, k.size, to);
+    const int64_t step = (k.size > kMaxDepth ? 1 : kSideBySide) * kMR;
+    for (int64_t at = 0; at < panels.rows; at += step) {
+      ScratchScope scratch;
+      const int64_t rows = std::min(step, panels.rows - at);
+      // The rows of the last whole vector too.
+      const int64_t readable = std::min(panels.readable - at, rows + kPanelVectors * kLanes - kMR);
+      const MatrixView a = widened(g.a, i + at, readable, k.begin, k.size, &scratch);
+      kernels::HWY_NAMESPACE::pack_a(a, 0, RowPanels(rows, kMR, readable), 0, k.size, to + at * k.size);
+    }
   }
   void pack_b(Depth k, int64_t j, int64_t columns, float* to) const {
     const int64_t step = k.size > kMaxDepth ? kNR : kSideBySide * kNR;
@@ -182,7 +187,7 @@ void gemm_by_sums(const HalfGemm<H>& g, int threads) {
   } else {
     std::fill_n(sums.wide_c, g.m * g.n, 0.0F);
   }
-  parallel_for(g.m * g.n < kPackedFloats ? 1 : threads, g.m,
+  parallel_for(g.m * g.n < kKeptFloats ? 1 : threads, g.m,
                [&](int64_t begin, int64_t end) { finish_rows(g, sums.wide_c, begin, end); });
 }
 
@@ -201,7 +206,7 @@ void run_gemm_bf16(const HalfGemm<bf16>& g, int threads) {
     const Tiles tiles = usable_tiles();
     if (tiles == Tiles::kProcessor) return share_out(TileProduct<AmxTiles>{g}, threads);
     if (tiles == Tiles::kEmulated) return share_out(TileProduct<EmulatedTiles>{g}, threads);
-    if (has_pairs()) return share_out(PairProduct{g}, threads);
+    if (usable_pairs()) return share_out(PairProduct{g}, threads);
   }
 #endif
   gemm_in_float32(g, threads);
@@ -214,7 +219,7 @@ void run_gemm_f16(const HalfGemm<f16>& g, int threads) {
 Bf16Products run_bf16_products() {
 #if FURROW_BF16_PAIRS
   if (usable_tiles() != Tiles::kNone) return Bf16Products::kTiles;
-  if (has_pairs()) return Bf16Products::kPairs;
+  if (usable_pairs()) return Bf16Products::kPairs;
 #endif
   return Bf16Products::kConverted;
 }

@@ -16,11 +16,12 @@ HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 
-// Rows cut into panels of `height`, the last one smaller.
+// Rows cut into panels of `height`, the last one smaller.  `readable` rows, and no fewer than `rows`, may be
+// read.
 struct RowPanels {
-  int64_t rows, height, parts;
-  explicit RowPanels(int64_t rows, int64_t height = kMR)
-      : rows(rows), height(height), parts((rows + height - 1) / height) {}
+  int64_t rows, height, parts, readable;
+  explicit RowPanels(int64_t rows, int64_t height = kMR, int64_t readable = 0)
+      : rows(rows), height(height), parts((rows + height - 1) / height), readable(std::max(rows, readable)) {}
   int64_t begin(int64_t panel) const { return std::min(panel * height, rows); }
   int64_t size(int64_t panel) const { return begin(panel + 1) - begin(panel); }
 };
@@ -54,7 +55,8 @@ constexpr int64_t kRowsAhead = 8;  // fetched before they are needed
 inline void pack_across(const float* src, int64_t stride, const RowPanels& panels, int64_t depth,
                         float* dst) {
   // Panels whose vectors may be read whole.
-  const int64_t whole = std::max<int64_t>(0, (panels.rows - kPanelVectors * kLanes + kMR) / kMR);
+  const int64_t within = std::max<int64_t>(0, panels.readable - kPanelVectors * kLanes + kMR) / kMR;
+  const int64_t whole = std::min(within, panels.rows / kMR);
   for (int64_t p0 = 0; p0 < panels.parts; p0 += kSideBySide) {
     const int64_t p1 = std::min(p0 + kSideBySide, panels.parts), full = std::min(p1, whole);
     for (int64_t k = 0; k < depth; ++k) {
@@ -83,7 +85,7 @@ inline void pack_a(const MatrixView& a, int64_t i0, const RowPanels& panels, int
   if (a.col_stride != 1) return pack_across(src, a.col_stride, panels, depth, dst);
   for (int64_t p = 0; p < panels.parts; ++p) {
     const int64_t at = panels.begin(p);
-    pack_panel(src + at * a.row_stride, a.row_stride, panels.size(p), panels.rows - at, depth,
+    pack_panel(src + at * a.row_stride, a.row_stride, panels.size(p), panels.readable - at, depth,
                dst + at * depth);
   }
 }

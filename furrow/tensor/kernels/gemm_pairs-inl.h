@@ -90,7 +90,7 @@ inline void pack_pairs_a(const HalfView<bf16>& a, int64_t k_size, int64_t i0, co
     for (int64_t p = 0; p < panels.parts; ++p) {
       const int64_t at = panels.begin(p), rows = panels.size(p);
       if (even) {
-        pack_panel(lanes + at * (a.row_stride / 2), a.row_stride / 2, rows, panels.rows - at, k.size,
+        pack_panel(lanes + at * (a.row_stride / 2), a.row_stride / 2, rows, panels.readable - at, k.size,
                    dst + at * k.size);
       } else {
         pack_runs(src + at * a.row_stride, a.row_stride, rows, left, k.size, dst + at * k.size, rows);

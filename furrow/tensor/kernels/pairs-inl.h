@@ -9,6 +9,7 @@
 
 #include <algorithm>
 
+#include "furrow/tensor/kernels/pairs.h"
 #include "furrow/tensor/kernels/simd-inl.h"
 
 #undef FURROW_BF16_PAIRS
@@ -23,9 +24,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
-
-// AVX-512 alone does not say it.
-inline bool has_pairs() { return __builtin_cpu_supports("avx512bf16"); }
 
 // The bits of two numbers as one lane.
 inline float pair_of(bf16 low, bf16 high) {

@@ -76,7 +76,7 @@ struct InPairs {
 template <class Fn>
 void by_way_of_bf16(const Fn& fn) {
 #if FURROW_BF16_PAIRS
-  if (has_pairs()) return fn(InPairs());
+  if (usable_pairs()) return fn(InPairs());
 #endif
   fn(OneByOne<bf16>());
 }

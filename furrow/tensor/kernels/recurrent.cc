@@ -267,7 +267,7 @@ template <template <Cell, class, class> class Steps, class T, class Args>
 void run_recurrent(const Args& a, int threads) {
 #if FURROW_BF16_PAIRS
   if constexpr (std::is_same_v<T, bf16>) {
-    if (has_pairs()) return run_steps<Steps, PairLanes, T>(a, threads);
+    if (usable_pairs()) return run_steps<Steps, PairLanes, T>(a, threads);
   }
 #endif
   run_steps<Steps, SingleLanes, T>(a, threads);

@@ -1,6 +1,7 @@
 // What the kernels' tests share: numbers, every instruction set of this machine, comparison of bits.
 #pragma once
 
+#include "furrow/tensor/kernels/pairs.h"
 #include "furrow/tensor/kernels/targets.h"
 // targets.h decides what the next header counts as generated.
 #include <gtest/gtest.h>
@@ -41,14 +42,20 @@ std::vector<float> widened(const std::vector<H>& values) {
   return out;
 }
 
-// Runs fn(name) once per instruction set that is compiled in and present, then restores the choice.
+// Runs fn(name) once per instruction set that is compiled in and present, where the processor has pairs of
+// bfloat16 with them and without, then restores the choice.
 template <class Fn>
 void for_each_target(const Fn& fn) {
   for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-    SCOPED_TRACE(hwy::TargetName(target));
-    fn(hwy::TargetName(target));
+    for (const bool pairs : {false, true}) {
+      if (pairs && (target != HWY_AVX3 || !has_pairs())) continue;
+      const PairsScope scope(pairs);
+      const std::string name = std::string(hwy::TargetName(target)) + (pairs ? " with pairs" : "");
+      SCOPED_TRACE(name);
+      fn(name.c_str());
+    }
   }
   hwy::SetSupportedTargetsForTest(0);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());
