@@ -124,8 +124,8 @@ def measure(folder, config, layout, link, options):
     """By cap, the summaries and what was taken.  All end with the same weights."""
     wire = [] if link == "shm" else ["--comm.throttle", link]
     summaries, weights = {cap: [] for cap in options.caps}, set()
-    if "profile" in options.caps:
-        furrow(folder, f"{config}.profile", "profile", config, "--nproc", "2")
+    if "profile" in options.caps and not os.path.exists(os.path.join(folder, f"{config}.profile")):
+        furrow(folder, f"{config}.profile", "profile", config, "--nproc", "2", "--training.steps", "1")
     for _ in range(options.repeats):
         for cap in options.caps:
             run = tempfile.mkdtemp(dir=folder) + "/run"

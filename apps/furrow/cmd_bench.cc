@@ -123,7 +123,7 @@ void tune_rank(comm::Membership& membership, const CommBenchOptions& options) {
 int measure_comm(const Arguments& arguments, const comm::World& world, const config::Config& config) {
   const CommBenchOptions options = comm_options(arguments);
   std::vector<CommBenchRow> rows;
-  in_world(world, config, [&](comm::Membership& membership) {
+  in_world(world, config, nullptr, [&](comm::Membership& membership) {
     membership.communicator().world().barrier("start");
     membership.communicator().end_start();
     if (arguments.has("--tune")) tune_rank(membership, options);

@@ -45,7 +45,7 @@ int launch_profile(const Arguments& arguments) {
 
 std::string measure(const comm::World& world, const config::Config& config) {
   std::string text;
-  in_world(world, config, [&](comm::Membership& membership) {
+  in_world(world, config, nullptr, [&](comm::Membership& membership) {
     train::TrainRequest request;
     request.config = config;
     if (world.size > 1) request.communicator = &membership.communicator();

@@ -133,7 +133,7 @@ int run_train(const Arguments& arguments) {
   const SignalScope signals(&cancel);
   observe::Summary summary;
   try {
-    in_world(world, job.config, [&](comm::Membership& membership) {
+    in_world(world, job.config, &cancel, [&](comm::Membership& membership) {
       summary = train_on(membership, job, arguments.has("--resume"), &cancel);
     });
   } catch (const Error& error) {

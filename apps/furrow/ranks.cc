@@ -64,10 +64,12 @@ void share_tuning(comm::Membership& membership, const config::Comm& config) {
   if (!text.empty()) membership.communicator().set_algorithms(parse_tuning(path, text));
 }
 
-std::unique_ptr<comm::Membership> join_world(const comm::World& world, const config::Config& config) {
+std::unique_ptr<comm::Membership> join_world(const comm::World& world, const config::Config& config,
+                                             const CancelToken* cancel) {
   comm::JoinOptions options;
   options.comm = config.comm;
   options.config = config::to_toml(config);
+  options.cancel = cancel;
   auto membership = comm::join(world, options);
   if (world.size == 1) return membership;
   try {
@@ -90,9 +92,9 @@ void before_joining(const comm::World& world, const std::function<void()>& prepa
   throw;
 }
 
-void in_world(const comm::World& world, const config::Config& config,
+void in_world(const comm::World& world, const config::Config& config, const CancelToken* cancel,
               const std::function<void(comm::Membership&)>& work) {
-  const auto membership = join_world(world, config);
+  const auto membership = join_world(world, config, cancel);
   try {
     work(*membership);
     membership->leave();

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "apps/furrow/launcher.h"
+#include "furrow/base/clock.h"
 #include "furrow/comm/join.h"
 #include "furrow/config/config.h"
 
@@ -20,8 +21,8 @@ void before_joining(const comm::World& world, const std::function<void()>& prepa
 // Joins it, runs `work` and leaves; what `work` throws ends the other ranks too.  Every rank chooses
 // algorithms by rank 0's tuning file, if there is one that was measured on its kind of processor, as far as
 // it was measured over the link that this world has.  Errors of comm::join and `work`; {invalid_argument}: a
-// damaged tuning file.
-void in_world(const comm::World& world, const config::Config& config,
+// damaged tuning file.  `cancel`, which may be null, ends waiting for other ranks; `work` looks at it itself.
+void in_world(const comm::World& world, const config::Config& config, const CancelToken* cancel,
               const std::function<void(comm::Membership&)>& work);
 
 // Error{invalid_argument}: `command` with --nproc where [comm] backend knows only the ranks that MPI started.

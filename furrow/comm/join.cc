@@ -143,6 +143,7 @@ class Joined : public Membership {
     count_locally(world_, store_->members());
     warn_of_made_up_token();
     connect(deadline_ns);
+    store_->ignore_interrupts();
   }
 
   ~Joined() override {
@@ -182,15 +183,17 @@ class Joined : public Membership {
     if (stays_away) stays_away.emplace(stays_away->code(), named(self, stays_away->what()));
     if (world_.rank == 0) {
       server_ = open_store(world_, secret, self, silence_ms, stays_away);
-      if (stays_away) tell_whoever_comes(*server_, *stays_away, deadline_ns);
       where.ports = {server_->endpoint().port};
     } else if (stays_away) {
-      tell_rank_zero(world_, secret, self, *stays_away, deadline_ns);
+      tell_rank_zero(world_, secret, self, *stays_away, deadline_ns, options_.cancel);
     }
     if (stays_away) throw Error(*stays_away);
-    store_ = std::make_unique<Store>(where, secret, self, silence_ms, deadline_ns);
+    store_ = std::make_unique<Store>(where, secret, self, silence_ms, deadline_ns, options_.cancel);
   } catch (const Error& error) {
-    if (server_) server_->refuse(error);
+    if (server_) {
+      server_->refuse(error);
+      tell_whoever_comes(*server_, error, deadline_ns, options_.cancel);
+    }
     throw;
   }
 
@@ -203,7 +206,7 @@ class Joined : public Membership {
         "may know: give every rank the same secret FURROW_JOB_TOKEN");
   }
 
-  // A failure here is told to the others as any other is.
+  // A failure here is told to the others as any other is, also one of the system.
   void connect(int64_t deadline_ns) try {
     FURROW_FAILPOINT("comm.join");
     JoinContext context;
@@ -232,8 +235,9 @@ class Joined : public Membership {
     store_->look_at_progress(
         [this](int rank, const Report& reported) { return communicator_->progress_of(rank, reported); });
     store_->on_failure([this](const Error& error) { communicator_->abort(error); });
-  } catch (const Error& error) {
-    store_->fail(error);
+  } catch (const std::exception& error) {
+    const auto* known = dynamic_cast<const Error*>(&error);
+    store_->fail(known != nullptr ? *known : Error(ErrorCode::kInternal, error.what()));
     throw;
   }
 

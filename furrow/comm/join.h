@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 
+#include "furrow/base/clock.h"
 #include "furrow/comm/algorithm.h"
 #include "furrow/comm/communicator.h"
 #include "furrow/comm/transport.h"
@@ -25,6 +26,7 @@ struct JoinOptions {
   config::Comm comm = {};
   std::string config = "";                // what must be equal on every rank, as TOML
   CommunicatorOptions communicator = {};  // time-outs, backend and algorithm are taken from `comm`
+  const CancelToken* cancel = nullptr;    // ends waiting for others, until all have joined
 };
 
 // This rank's place in a world.  Belongs to one thread; what it gives is as thread safe as it says itself.
@@ -49,9 +51,10 @@ class Membership {
 
 // Waits for every rank.  Error{deadline_exceeded} after comm.init_timeout_seconds names who has not come;
 // Error{failed_precondition}, on every rank, the one that runs another version, commit or configuration;
-// Error{invalid_argument} an algorithm or throttle for a backend that is not ours;
-// Error{failed_precondition} backend mpi where no MPI started the ranks.  A world of one opens no socket,
-// starts no thread and no engine.
+// Error{cancelled} when `options.cancel` says so.  Of a failure before all have come rank 0 stays to tell
+// those that start later, until comm.init_timeout_seconds or `options.cancel`. Error{invalid_argument} an
+// algorithm or throttle for a backend that is not ours; Error{failed_precondition} backend mpi where no MPI
+// started the ranks.  A world of one opens no socket, starts no thread and no engine.
 std::unique_ptr<Membership> join(const World& world, const JoinOptions& options);
 
 // Instead of join(): a rank that fails before it, for reasons of its own (a configuration that does not

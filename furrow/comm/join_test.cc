@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -223,6 +224,79 @@ TEST(Join, RanksThatAllFailBeforeTheyJoinDoNotWaitForEachOther) {
   const int64_t begin_ns = system_clock().monotonic_ns();
   fail_early(-1);
   EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 20'000'000'000);
+}
+
+// What ends ranks before all have come is told by rank 0 also to those that start long after.
+class LateRank : public ::testing::Test {
+ protected:
+  ~LateRank() override { set_log_writer({}); }
+
+  // Ranks 0 and 1 of three, of which rank 1 fails before it joins, until rank 0 says that it stays.
+  void start() {
+    set_log_writer([this](std::string_view line) {
+      if (line.find("stays until the others are there") != std::string_view::npos) stays_ = true;
+    });
+    zero_ = std::jthread([this] {
+      JoinOptions options = tcp();
+      options.cancel = &cancel_;
+      error_ = error_of([&] { join(world_of(0, 3, port_), options); });
+      ended_ = true;
+    });
+    tell_world(world_of(1, 3, port_), Error(ErrorCode::kDataLoss, "its disk is gone"), 60);
+    while (!stays_ && !ended_) std::this_thread::yield();
+    EXPECT_TRUE(stays_);
+  }
+
+  static Error error_of(const std::function<void()>& action) {
+    try {
+      action();
+    } catch (const Error& error) {
+      return error;
+    }
+    return Error(ErrorCode::kInternal, "no error");
+  }
+
+  const int port_ = free_port();
+  CancelToken cancel_;
+  std::atomic<bool> stays_{false}, ended_{false};
+  Error error_{ErrorCode::kInternal, "none"};
+  std::jthread zero_;
+};
+
+TEST_F(LateRank, HearsWhyTheOthersEnded) {
+  start();
+  JoinOptions options = tcp();
+  options.comm.init_timeout_seconds = 10;
+  const Error late = error_of([&] { join(world_of(2, 3, port_), options); });
+  EXPECT_THAT(late.what(), AllOf(HasSubstr("rank 1 (host "), HasSubstr("): its disk is gone")));
+  zero_.join();
+  EXPECT_STREQ(error_.what(), late.what());
+}
+
+TEST_F(LateRank, IsNotWaitedForAfterAnInterrupt) {
+  start();
+  const int64_t begin_ns = system_clock().monotonic_ns();
+  cancel_.cancel(2);
+  zero_.join();
+  EXPECT_LT(system_clock().monotonic_ns() - begin_ns, 2'000'000'000);  // less than seconds, and no minute
+  EXPECT_THAT(error_.what(), HasSubstr("): its disk is gone"));
+}
+
+// Whoever trains agrees with the others on when to stop.
+TEST(Join, AnInterruptAfterTheJoinIsNotItsMatter) {
+  CancelToken cancel;
+  const auto options = [&](int) {
+    JoinOptions made = tcp();
+    made.cancel = &cancel;
+    return made;
+  };
+  const auto errors = run_ranks(2, options, [&](int rank, Membership& membership) {
+    membership.communicator().world().barrier();
+    cancel.cancel(2);
+    membership.store().set("rank " + std::to_string(rank), "here");
+    EXPECT_EQ(membership.store().get("rank " + std::to_string(1 - rank), INT64_MAX / 2), "here");
+  });
+  EXPECT_THAT(errors, ::testing::Each(""));
 }
 
 TEST(Join, OperationsBeforeTheEndOfTheStartWaitTheTimeOfTheStart) {

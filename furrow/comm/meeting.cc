@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "furrow/base/clock.h"
 #include "furrow/base/file.h"
@@ -23,6 +24,11 @@ namespace {
 
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr int64_t kMsPerSecond = 1'000;
+constexpr int64_t kBetweenLooksNs = kSecondNs / 10;
+constexpr int64_t kLateNs = 3 * kSecondNs;  // between the starts of a job's ranks, whatever the deadline
+
+// Whoever started this process, when it did.
+const pid_t kStarter = getppid();
 
 // Another network namespace is another host, whatever else is shared: the ranks of one reach each other over
 // its links.
@@ -66,6 +72,9 @@ void refuse_second_zero(const StoreAddress& taken, const Secret& secret, const M
 } catch (const Error& error) {
   if (error.code() == ErrorCode::kAlreadyExists) throw;
 }
+
+// Nobody starts other ranks any more, either.
+bool is_orphan() { return getppid() != kStarter; }
 
 // Where the other hosts look, too: many a host gives its own name the address 127.0.1.1, at which nobody else
 // finds it.
@@ -121,22 +130,34 @@ std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret
                           world.master_address, ports.front(), ports.back()));
 }
 
-void tell_whoever_comes(StoreServer& server, const Error& reason, int64_t deadline_ns) {
-  if (server.wait_until_all_came(std::min(deadline_ns, system_clock().monotonic_ns() + kSecondNs))) return;
-  log_warning(fmt::format("{}: it stays until the other ranks are there to hear of it", reason.what()));
-  server.wait_until_all_came(deadline_ns);
+void tell_whoever_comes(StoreServer& server, const Error& reason, int64_t deadline_ns,
+                        const CancelToken* cancel) {
+  const auto now_ns = [] { return system_clock().monotonic_ns(); };
+  const int64_t soon_ns = now_ns() + kSecondNs, late_ns = now_ns() + kLateNs;
+  const int64_t end_ns = std::max(deadline_ns, late_ns);
+  bool said = false;
+  while (now_ns() < (is_orphan() ? late_ns : end_ns) && !(cancel != nullptr && cancel->cancelled())) {
+    if (server.wait_until_all_came(std::min(end_ns, now_ns() + kBetweenLooksNs))) return;
+    if (now_ns() < soon_ns || std::exchange(said, true)) continue;
+    log_warning(fmt::format("{}: this rank stays until the others are there to hear of it", reason.what()));
+  }
 }
 
 // Whoever can open nothing gives up its standard input, for the connection that says so: the process is on
 // its way out.
 void tell_rank_zero(const World& world, const Secret& secret, const Member& self, const Error& reason,
-                    int64_t deadline_ns) {
+                    int64_t deadline_ns, const CancelToken* cancel) {
   const StoreAddress where{world.master_address, rendezvous_ports(world)};
   if (SpareDescriptors(1).count() == 0) Socket(STDIN_FILENO).close();
+  const auto interrupted = [&] { check_interrupted(cancel); };
+  const auto alone = [&] {
+    check_interrupted(cancel);
+    if (is_orphan()) throw Error(ErrorCode::kCancelled, "nobody starts rank 0 any more");
+  };
   const int64_t soon_ns = std::min(deadline_ns, system_clock().monotonic_ns() + kSecondNs);
-  if (tell_store(where, secret, self, reason, soon_ns)) return;
-  log_warning(fmt::format("{}: it stays until rank 0 is there to hear of it", reason.what()));
-  tell_store(where, secret, self, reason, deadline_ns);
+  if (tell_store(where, secret, self, reason, {soon_ns, interrupted})) return;
+  log_warning(fmt::format("{}: this rank stays until rank 0 is there to hear of it", reason.what()));
+  tell_store(where, secret, self, reason, {deadline_ns, alone});
 }
 
 void tell_world(const World& world, const Error& reason, int64_t patience_seconds) noexcept try {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/comm/secret.h"
 #include "furrow/comm/store.h"
@@ -27,10 +28,13 @@ std::optional<Error> reason_not_to_come(const World& world, const config::Comm& 
 std::unique_ptr<StoreServer> open_store(const World& world, const Secret& secret, const Member& self,
                                         int64_t silence_ms, const std::optional<Error>& refusal);
 
-// The others hear why this rank does not come: of rank 0 whoever comes to `server`, of another rank 0, and
-// through it all.  Returns once they have, or at the deadline; a wait that lasts is logged.
-void tell_whoever_comes(StoreServer& server, const Error& reason, int64_t deadline_ns);
+// The others hear why this rank does not come, or has failed before all had: of rank 0 whoever comes to
+// `server`, of another rank 0, and through it all.  Returns once they have, at the deadline, when `cancel`
+// (or null) says so, and after seconds where whoever started this process is gone, as nobody starts the
+// others then.  A wait that lasts is logged.
+void tell_whoever_comes(StoreServer& server, const Error& reason, int64_t deadline_ns,
+                        const CancelToken* cancel = nullptr);
 void tell_rank_zero(const World& world, const Secret& secret, const Member& self, const Error& reason,
-                    int64_t deadline_ns);
+                    int64_t deadline_ns, const CancelToken* cancel = nullptr);
 
 }  // namespace furrow::comm

@@ -10,6 +10,7 @@
 #include "furrow/comm/algorithm.h"
 #include "furrow/comm/communicator.h"
 #include "furrow/comm/group.h"
+#include "furrow/comm/stream.h"
 #include "tests/testing/run_ranks.h"
 
 namespace furrow::comm {
@@ -222,6 +223,27 @@ TEST(Copy, OfEverySizeIsWhole) {
     EXPECT_EQ(out.back(), std::byte{7});
     copy(in, in);
   }
+}
+
+// Where lines begin is of no matter, and what lies around it is left alone.
+TEST(Copy, StreamedFromAndToAnyByteIsWhole) {
+  for (const size_t size :
+       {size_t{0}, size_t{100}, kStreamed - 1, kStreamed, kStreamed + 63, kStreamed + 64}) {
+    std::vector<std::byte> all(size + 3);
+    for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<std::byte>(i % 251);
+    for (const size_t shift : {size_t{0}, size_t{1}, size_t{63}, size_t{64}}) {
+      const auto in = std::span(all).subspan(shift % 3, size);
+      std::vector<std::byte> out(shift + size + 1, std::byte{7});
+      stream(in, std::span(out).subspan(shift, size));
+      EXPECT_TRUE(std::equal(in.begin(), in.end(), out.begin() + static_cast<std::ptrdiff_t>(shift)));
+      EXPECT_TRUE(std::all_of(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(shift),
+                              [](std::byte b) { return b == std::byte{7}; }));
+      EXPECT_EQ(out.back(), std::byte{7});
+    }
+  }
+  std::vector<std::byte> same(kStreamed, std::byte{3});
+  stream(same, same);
+  EXPECT_EQ(same.back(), std::byte{3});
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "furrow/comm/shared_transport.h"
+#include "furrow/comm/stream.h"
 
 namespace furrow::comm {
 namespace {
@@ -166,7 +167,12 @@ void SharedTransport::receive_posted(int peer) {
       continue;
     }
     check_message(peer, posted.envelope, *slot, posted.bytes.size());
-    copy({bytes_of(peer, *slot), posted.bytes.size()}, posted.bytes);
+    const std::span<const std::byte> bytes(bytes_of(peer, *slot), posted.bytes.size());
+    if (posted.envelope.kind == static_cast<uint8_t>(CollectiveKind::kAllGather)) {
+      stream(bytes, posted.bytes);  // what is gathered is whole before anybody reads it
+    } else {
+      copy(bytes, posted.bytes);
+    }
     count_received(posted.envelope.channel, posted.bytes.size());
     finish(peer, message);
     list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));

@@ -314,6 +314,9 @@ void receive_all(const Socket& socket, std::span<std::byte> bytes, const Patienc
 }
 
 void set_send_buffer(const Socket& socket, int bytes) { set_option(socket, SOL_SOCKET, SO_SNDBUF, bytes); }
+void set_least_readable(const Socket& socket, int bytes) {
+  set_option(socket, SOL_SOCKET, SO_RCVLOWAT, bytes);
+}
 void set_no_delay(const Socket& socket) { set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1); }
 
 int poll_timeout_ms(int64_t deadline_ns) {

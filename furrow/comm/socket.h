@@ -87,6 +87,8 @@ void receive_all(const Socket& socket, std::span<std::byte> bytes, const Patienc
 
 void set_no_delay(const Socket& socket);                // small messages go at once
 void set_send_buffer(const Socket& socket, int bytes);  // the kernel no longer chooses it
+// Polls find it readable when so many bytes are there, or the end.
+void set_least_readable(const Socket& socket, int bytes);
 
 int poll_timeout_ms(int64_t deadline_ns);  // from now, at least 0, rounded up
 

@@ -11,7 +11,6 @@
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/awake.h"
-#include "furrow/comm/handshake.h"
 #include "furrow/comm/silent_thread.h"
 #include "furrow/comm/store_server.h"
 
@@ -20,11 +19,8 @@ namespace {
 
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kBetweenTriesMs = 20;
-constexpr int64_t kConnectMs = 2'000;
-constexpr int64_t kGreetingMs = 1'000;
-constexpr int64_t kStrangerRestMs = 5'000;  // a port where somebody else listens is tried again after this
-constexpr int64_t kWarnAfterMs = 2'000;
 constexpr int64_t kFarewellMs = 500;
+constexpr int64_t kOnItsWayMs = 1'000;
 constexpr int64_t kQuestionMs = 200;  // of a rank that fails already: what it asks is not worth more
 
 // Between the end of the connection to the store and the verdict that rank 0 is gone: when it was this rank
@@ -36,75 +32,6 @@ int64_t now_ns() { return system_clock().monotonic_ns(); }
 std::chrono::steady_clock::time_point time_point_of(int64_t monotonic_ns) {
   return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(monotonic_ns));
 }
-
-// Looks for rank 0's store behind the candidate ports.
-class Search {
- public:
-  Search(const StoreAddress& where, const Secret& secret)
-      : where_(where), secret_(secret), rest_until_ns_(where.ports.size()) {}
-
-  Socket find(int64_t deadline_ns) {
-    while (true) {
-      for (size_t i = 0; i < where_.ports.size(); ++i) {
-        if (now_ns() < rest_until_ns_[i]) continue;
-        if (auto socket = try_port(i, deadline_ns)) return std::move(*socket);
-      }
-      if (now_ns() >= deadline_ns) give_up();
-      if (!warned_ && now_ns() >= warn_at_ns_) warn();
-      poll(nullptr, 0, kBetweenTriesMs);
-    }
-  }
-
- private:
-  std::optional<Socket> try_port(size_t index, int64_t deadline_ns) {
-    const int port = where_.ports[index];
-    auto socket = connect_to(where_.address, port, std::min(deadline_ns, now_ns() + kConnectMs * kMs));
-    if (!socket) return std::nullopt;
-    const Greeting greeting =
-        greet(*socket, kStorePurpose, secret_, std::min(deadline_ns, now_ns() + kGreetingMs * kMs));
-    if (greeting == Greeting::kFriend) return socket;
-    rest_until_ns_[index] = now_ns() + kStrangerRestMs * kMs;
-    if (greeting == Greeting::kRefused) refused_ = port;
-    return std::nullopt;
-  }
-
-  // Names may become known; one that was mistyped does not.
-  void warn() {
-    warned_ = true;
-    const std::string problem = resolve_problem(where_.address);
-    if (!problem.empty())
-      log_warning(fmt::format("MASTER_ADDR={}: {}: trying on until comm.init_timeout_seconds are over",
-                              where_.address, problem));
-  }
-
-  [[noreturn]] void give_up() const {
-    if (const std::string problem = resolve_problem(where_.address); !problem.empty()) {
-      throw Error(
-          ErrorCode::kDeadlineExceeded,
-          fmt::format("MASTER_ADDR={}: {}: this host knows no such name: correct it, give rank 0's address "
-                      "as a number, or add the name to DNS or /etc/hosts",
-                      where_.address, problem));
-    }
-    std::string message = fmt::format(
-        "no store of rank 0 at {}, ports {} to {}: rank 0 has not started or has ended, "
-        "MASTER_ADDR or MASTER_PORT differ between ranks, or a firewall is between",
-        where_.address, where_.ports.front(), where_.ports.back());
-    if (refused_ != 0) {
-      message += fmt::format(
-          "; at port {} there is a furrow with another token: give every rank the same "
-          "FURROW_JOB_TOKEN",
-          refused_);
-    }
-    throw Error(ErrorCode::kDeadlineExceeded, message);
-  }
-
-  const StoreAddress& where_;
-  const Secret& secret_;
-  std::vector<int64_t> rest_until_ns_;
-  int refused_ = 0;
-  const int64_t warn_at_ns_ = now_ns() + kWarnAfterMs * kMs;
-  bool warned_ = false;
-};
 
 StoreMessage failure_of(const Member& self, const Error& reason) {
   return {.kind = StoreKind::kFailure,
@@ -118,7 +45,7 @@ bool await_echo(StoreConnection& connection, int64_t deadline_ns) {
   while (now_ns() < deadline_ns) {
     pollfd one{connection.socket().descriptor(), connection.poll_events(), 0};
     poll(&one, 1, poll_timeout_ms(deadline_ns));
-    const bool alive = connection.flush() && connection.receive();
+    const bool alive = connection.receive() && connection.flush();
     while (const auto message = connection.inbox().next()) {
       if (message->kind == StoreKind::kFailure) return true;
     }
@@ -129,9 +56,15 @@ bool await_echo(StoreConnection& connection, int64_t deadline_ns) {
 
 }  // namespace
 
+void check_interrupted(const CancelToken* cancel) {
+  if (cancel == nullptr || !cancel->cancelled()) return;
+  throw Error(ErrorCode::kCancelled,
+              fmt::format("interrupted by signal {} before all ranks had met", cancel->reason()));
+}
+
 bool tell_store(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
-                int64_t deadline_ns) noexcept try {
-  StoreConnection connection(Search(where, secret).find(deadline_ns));
+                const Patience& patience) noexcept try {
+  StoreConnection connection(find_store(where, secret, patience));
   connection.send({.kind = StoreKind::kHello, .members = {self}});
   connection.send(failure_of(self, reason));
   return await_echo(connection, now_ns() + kFarewellMs * kMs);
@@ -140,11 +73,12 @@ bool tell_store(const StoreAddress& where, const Secret& secret, const Member& s
 }
 
 Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64_t silence_ms,
-             int64_t deadline_ns)
+             int64_t deadline_ns, const CancelToken* cancel)
     : self_(std::move(self)),
       silence_ns_(silence_ms * kMs),
       interval_ns_(beat_interval_ns(silence_ms)),
-      connection_(Search(where, secret).find(deadline_ns)),
+      cancel_(cancel),
+      connection_(find_store(where, secret, {deadline_ns, [=] { check_interrupted(cancel); }})),
       heard_ns_(awake_ns()) {
   own_address_ = local_endpoint(connection_.socket()).address;
   connection_.send({.kind = StoreKind::kHello, .members = {self_}});
@@ -153,15 +87,36 @@ Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64
     const Wakeful wakeful;
     while (!stop.stop_requested()) poll_once();
   });
-  await_everybody(where, deadline_ns);
+  try {
+    await_everybody(where, deadline_ns);
+  } catch (const Error& error) {
+    fail(error);
+    throw;
+  }
 }
 
 Store::~Store() = default;
 
+bool Store::interrupted() const {
+  const CancelToken* cancel = cancel_;
+  return cancel != nullptr && cancel->cancelled();
+}
+
+// Until `done`, the deadline or an interrupt.  A signal handler wakes nobody: it is looked for.
+template <class Done>
+void Store::wait(std::unique_lock<std::mutex>& lock, int64_t deadline_ns, const Done& done) {
+  while (!done() && !interrupted() && now_ns() < deadline_ns) {
+    const int64_t look_ns = now_ns() + Patience::kBetweenLooksMs * kMs;
+    const int64_t until_ns = cancel_ != nullptr ? std::min(deadline_ns, look_ns) : deadline_ns;
+    changed_.wait_until(lock, time_point_of(until_ns));
+  }
+}
+
 void Store::await_everybody(const StoreAddress& where, int64_t deadline_ns) {
   std::unique_lock lock(mutex_);
-  changed_.wait_until(lock, time_point_of(deadline_ns), [&] { return welcome_ || failure_; });
+  wait(lock, deadline_ns, [&] { return welcome_ || failure_; });
   if (failure_) throw *failure_;
+  check_interrupted(cancel_);
   if (welcome_) return;
   throw Error(ErrorCode::kDeadlineExceeded,
               fmt::format("of {} ranks these have not come to {} in time: {}: see their logs, or raise "
@@ -194,8 +149,7 @@ void Store::poll_once() {
   try {
     const std::lock_guard lock(mutex_);
     if (!connection_.open()) return;
-    alive = connection_.receive();
-    alive = connection_.flush() && alive;
+    alive = connection_.receive() && connection_.flush();
     while (auto message = connection_.inbox().next()) messages.push_back(std::move(*message));
   } catch (const Error& error) {
     return lose(error.code(), fmt::format("sent what is no message: {}", error.what()));
@@ -293,11 +247,16 @@ std::string Store::zero() const {
 void Store::lose(ErrorCode code, const std::string& how) {
   const std::lock_guard lock(mutex_);
   const bool here = connection_.ended_here();
+  const Error loss(
+      code, here ? fmt::format("{} {}", name_of(self_), kShutItself) : fmt::format("{} {}", zero(), how));
+  const bool over = left_ || failure_;
+  if (!over && code != ErrorCode::kUnavailable) {  // rank 0 may be there all the same: it hears why
+    connection_.send(failure_of(self_, loss));
+    connection_.flush();
+  }
   connection_.close();
-  if (left_ || failure_) return;
-  std::string message =
-      here ? fmt::format("{} {}", name_of(self_), kShutItself) : fmt::format("{} {}", zero(), how);
-  loss_ = Error(code, message);
+  if (over) return;
+  loss_ = loss;
   loss_due_ns_ = now_ns() + (code == ErrorCode::kUnavailable ? kGraceMs * kMs : 0);
 }
 
@@ -333,11 +292,12 @@ Store::Reply Store::request(StoreMessage message, int64_t deadline_ns) {
   replies_[id];
   connection_.send(message);
   wakeup_.signal();
-  changed_.wait_until(lock, time_point_of(deadline_ns), [&] { return replies_[id].ready || failure_; });
+  wait(lock, deadline_ns, [&] { return replies_[id].ready || failure_; });
   const Reply reply = std::move(replies_[id]);
   replies_.erase(id);
   if (failure_) throw *failure_;
   if (reply.ready) return reply;
+  check_interrupted(cancel_);
   throw Error(ErrorCode::kDeadlineExceeded,
               message.kind == StoreKind::kGet
                   ? fmt::format("no rank has set '{}' in the store in time", message.key)
@@ -390,6 +350,7 @@ void Store::on_failure(std::function<void(const Error&)> handler) {
 
 void Store::check_alive() const {
   if (const std::optional<Error> happened = failure()) throw Error(*happened);
+  check_interrupted(cancel_);
 }
 
 std::optional<Error> Store::failure() const {
@@ -404,8 +365,11 @@ void Store::fail(const Error& reason) noexcept {
     connection_.send(failure_of(self_, reason));
     wakeup_.signal();
     // Its echo; or whatever failed first.
-    changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs),
-                      [&] { return failure_ || !connection_.open(); });
+    const auto over = [&] { return failure_ || !connection_.open(); };
+    if (changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs), over)) return;
+    for (const int64_t until = now_ns() + kOnItsWayMs * kMs; connection_.undelivered() && now_ns() < until;) {
+      if (changed_.wait_for(lock, std::chrono::milliseconds(kBetweenTriesMs), over)) return;
+    }
   } catch (const std::exception& error) {
     log_warning(fmt::format("the other ranks could not be told of a failure: {}", error.what()));
   }

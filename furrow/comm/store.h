@@ -4,6 +4,7 @@
 // silent one.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
@@ -15,27 +16,29 @@
 #include <thread>
 #include <vector>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/comm/report.h"
 #include "furrow/comm/secret.h"
 #include "furrow/comm/store_connection.h"
+#include "furrow/comm/store_search.h"
 #include "furrow/comm/transport.h"
 #include "furrow/comm/wakeup.h"
 
 namespace furrow::comm {
 
-struct StoreAddress {
-  std::string address;     // of rank 0
-  std::vector<int> ports;  // candidates, in order (rendezvous_ports)
-};
+// Somebody asks this process to stop while it waits for others: Error{cancelled}.  `cancel` may be null.
+void check_interrupted(const CancelToken* cancel);
 
 class Store : public Rendezvous {
  public:
   // Finds the store and waits until every rank has come.  Error{deadline_exceeded} says who has not, or what
-  // was found at the ports instead; Error{failed_precondition} when a rank does not fit (store_server.h).
-  // `silence_ms`: a store that says nothing for so long has failed.
-  Store(const StoreAddress& where, const Secret& secret, Member self, int64_t silence_ms,
-        int64_t deadline_ns);
+  // was found at the ports instead; Error{failed_precondition} when a rank does not fit (store_server.h);
+  // Error{cancelled}.  Those who have come hear why it stops waiting.
+  // `silence_ms`: a store that says nothing for so long has failed.  `cancel` ends waiting, unless
+  // ignore_interrupts() was called; null: nothing does.
+  Store(const StoreAddress& where, const Secret& secret, Member self, int64_t silence_ms, int64_t deadline_ns,
+        const CancelToken* cancel = nullptr);
   // Without leave(): the others hear that this rank ended without a goodbye.
   ~Store() override;
   Store(const Store&) = delete;
@@ -50,6 +53,7 @@ class Store : public Rendezvous {
   std::string take(const std::string& key, int64_t deadline_ns) override;
   int64_t add(const std::string& key, int64_t delta);  // the sum, from 0
   void check_alive() const override;
+  void ignore_interrupts() { cancel_ = nullptr; }
 
   // Asked before every report to the others, from the store's thread.  On return the one before is not
   // running.
@@ -68,7 +72,7 @@ class Store : public Rendezvous {
   std::optional<Error> failure() const;
 
   // Tells every other rank that this one ends with `reason`; returns when the store has it, or after a
-  // moment.
+  // moment, somewhat longer where it has not even left for the store.
   void fail(const Error& reason) noexcept;
 
   // The goodbye: this rank has finished, its connection may end.
@@ -82,6 +86,9 @@ class Store : public Rendezvous {
   };
 
   void await_everybody(const StoreAddress& where, int64_t deadline_ns);
+  template <class Done>
+  void wait(std::unique_lock<std::mutex>& lock, int64_t deadline_ns, const Done& done);
+  bool interrupted() const;
   void run();
   void poll_once();
   void send_beat(int64_t now_ns);
@@ -98,6 +105,7 @@ class Store : public Rendezvous {
   const int64_t silence_ns_;
   const int64_t interval_ns_;
   const Wakeup wakeup_;
+  std::atomic<const CancelToken*> cancel_;
   std::vector<Member> members_;
   std::string own_address_;
 
@@ -128,6 +136,6 @@ class Store : public Rendezvous {
 // A rank that cannot join says why, over one connection and without a thread: every other rank ends with it.
 // False: no store was found by the deadline, or it did not answer.
 bool tell_store(const StoreAddress& where, const Secret& secret, const Member& self, const Error& reason,
-                int64_t deadline_ns) noexcept;
+                const Patience& patience) noexcept;
 
 }  // namespace furrow::comm

@@ -1,6 +1,8 @@
 #include "furrow/comm/store_connection.h"
 
+#include <linux/sockios.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -8,7 +10,15 @@
 
 namespace furrow::comm {
 
+// A rank that fails says why, then hangs up: between a receive() and a flush() both may have happened, and
+// the reset is told of before the words.
 bool StoreConnection::flush() {
+  if (push()) return true;
+  receive();
+  return false;
+}
+
+bool StoreConnection::push() {
   failed_ = failed_ || (has_output() && has_error());  // sending would take it away
   while (sent_ < outbox_.size()) {
     const ssize_t count =
@@ -30,6 +40,11 @@ bool StoreConnection::receive() {
     inbox_.append(std::string_view(buffer, static_cast<size_t>(count)));
     if (static_cast<size_t>(count) < sizeof buffer) return true;
   }
+}
+
+bool StoreConnection::undelivered() const {
+  int bytes = 0;
+  return has_output() || (open() && ioctl(socket_.descriptor(), SIOCOUTQ, &bytes) == 0 && bytes > 0);
 }
 
 bool StoreConnection::has_error() const {

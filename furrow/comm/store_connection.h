@@ -25,14 +25,18 @@ class StoreConnection {
 
   void send(const StoreMessage& message) { outbox_ += to_bytes(message); }
   bool has_output() const { return !outbox_.empty(); }
-  bool flush();    // what the socket takes; false when the connection is broken
+  // What the socket takes; false when the connection is broken, with all that had come before in the inbox.
+  bool flush();
   bool receive();  // what is there; false at the end of the connection
+  // Output that the other side's system does not have yet: closing now could lose it.
+  bool undelivered() const;
   // After receive() has said so: was it this process that shut the connection down, not the other end?
   bool ended_here() const;
   StoreInbox& inbox() { return inbox_; }
   int16_t poll_events() const;
 
  private:
+  bool push();             // flush(), without what had come
   bool has_error() const;  // that the system has yet to report
   bool may_go_on();        // after the error that errno says
 

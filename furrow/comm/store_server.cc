@@ -22,7 +22,7 @@ namespace {
 constexpr int64_t kMs = 1'000'000;
 constexpr int64_t kLongestBeatMs = 250;  // a report of progress is at most so old
 constexpr int64_t kLingerMs = 300;       // much less than the second in which all are to end
-constexpr int64_t kLateMs = 3'000;       // between the starts of a job's ranks, after a failure
+constexpr int64_t kOnItsWayMs = 1'000;   // ... where the network has lost it once or twice
 constexpr size_t kLongestHello = 16 * 1024;
 constexpr size_t kMostNamed = 8;
 constexpr std::string_view kNoGoodbye =
@@ -109,11 +109,14 @@ void StoreServer::take_refusal() {
 // Somebody has yet to hear of the failure, or to hang up after hearing of it; its cause may be past hearing.
 bool StoreServer::lingering(int64_t now) const {
   if (!failure_) return false;
-  if (came_ < host_.size) return now < ended_ns_ + kLateMs * kMs;
-  return now < ended_ns_ + kLingerMs * kMs &&
-         std::any_of(
-             clients_.begin(), clients_.end(),
-             [&](const Client& client) { return client.member && client.member->rank != failure_->rank; });
+  const int64_t passed_ms = (now - ended_ns_) / kMs;
+  return passed_ms < kOnItsWayMs && std::ranges::any_of(
+                                        clients_,
+                                        [&](const Client& client) {
+                                          if (!client.member || client.member->rank == failure_->rank)
+                                            return false;
+                                          return passed_ms < kLingerMs || client.connection.undelivered();
+                                        });
 }
 
 int StoreServer::poll_timeout() const {
@@ -144,7 +147,7 @@ void StoreServer::poll_once() {
     beat();
   }
   for (Client& client : clients_) {
-    if (client.connection.open() && !client.connection.flush()) lose(client);
+    if (client.connection.open() && !client.connection.flush()) handle_inbox(client, false);
   }
   clients_.remove_if([](const Client& client) { return !client.connection.open(); });
 }
@@ -163,7 +166,10 @@ void StoreServer::admit() {
 // What arrived before the end of a connection counts: a rank that fails says why, then hangs up.
 void StoreServer::take_messages(Client& client) {
   if (!client.connection.open()) return;
-  const bool alive = client.connection.receive();
+  handle_inbox(client, client.connection.receive());
+}
+
+void StoreServer::handle_inbox(Client& client, bool alive) {
   try {
     while (client.connection.open()) {
       const std::optional<StoreMessage> message = client.connection.inbox().next();
@@ -359,9 +365,8 @@ void StoreServer::beat() {
 void StoreServer::check_silence(int64_t awake) {
   for (Client& client : clients_) {
     const int64_t silent_ns = awake - client.heard_ns;
-    if (!client.member) {
-      if (silent_ns > Door::kPatienceMs * kMs) drop(client);
-    } else if (silent_ns >= silence_ns_ && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
+    if (!client.member) continue;  // it has proved to be a rank, and may have been stopped just then
+    if (silent_ns >= silence_ns_ && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
       fail(ErrorCode::kDeadlineExceeded, client.member->rank,
            fmt::format("{} has been silent for {}: it is stopped, or cut off from the network",
                        name_of(*client.member), format_seconds(static_cast<double>(silent_ns) * 1e-9)),

@@ -35,8 +35,8 @@ class StoreServer {
   // rank that says nothing for so long has failed.  `refusal`: it only tells whoever comes, as refuse() does.
   StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms,
               std::optional<Error> refusal = std::nullopt);
-  // After a failure waits a moment for the ranks to hear why, somewhat longer for those that have not come
-  // yet, so that none is left to its deadline.
+  // After a failure waits a moment for those that have come to hear why; for the others wait_until_all_came()
+  // before.
   ~StoreServer();
   StoreServer(const StoreServer&) = delete;
   StoreServer& operator=(const StoreServer&) = delete;
@@ -74,6 +74,7 @@ class StoreServer {
   void admit();
   void take_refusal();
   void take_messages(Client& client);
+  void handle_inbox(Client& client, bool alive);
   void handle(Client& client, const StoreMessage& message);
   void greet_member(Client& client, const Member& member);
   void refuse_second(Client& client, const Member& member, const Member* first);

@@ -338,6 +338,36 @@ TEST(Store, IsFoundBehindAPortThatSomebodyElseHas) {
   store->leave(in_seconds(20));
 }
 
+// Strangers at the ports before it: some say nothing, one what no furrow says, one a byte.  None of them
+// keeps a rank from the store, which starts while it is at their ports.
+TEST(Store, IsFoundBesideWhoeverElseListens) {
+  constexpr size_t kStrangers = 6, kSpeaks = 1, kBegins = 2;
+  std::vector<Socket> listeners, callers;
+  StoreAddress where{"127.0.0.1", {}};
+  for (size_t i = 0; i < kStrangers; ++i) {
+    listeners.push_back(*listen_at("127.0.0.1", 0));
+    where.ports.push_back(local_port(listeners.back()));
+  }
+  where.ports.push_back(local_port(*listen_at("127.0.0.1", 0)));
+  const Secret secret("token");
+  std::optional<StoreServer> server;
+  int64_t started = 0;
+  const std::jthread others([&] {
+    const std::string garbage(1000, 'x');
+    for (size_t i = 0; i < kStrangers; ++i) {
+      std::optional<Socket> caller;
+      while (!caller) caller = accept_from(listeners[i]);
+      if (i == kSpeaks) send(caller->descriptor(), garbage.data(), garbage.size(), MSG_NOSIGNAL);
+      if (i == kBegins) send(caller->descriptor(), garbage.data(), 1, MSG_NOSIGNAL);
+      callers.push_back(std::move(*caller));
+    }
+    started = system_clock().monotonic_ns();
+    server.emplace(*listen_at("127.0.0.1", where.ports.back()), secret, member(0, 1), 20'000);
+  });
+  Store(where, secret, member(0, 1), 20'000, in_seconds(60)).leave(in_seconds(20));
+  EXPECT_LT(system_clock().monotonic_ns() - started, 2 * kSecond);
+}
+
 // The process may open `count` more files and sockets while this lives.
 class Room {
  public:
@@ -451,6 +481,40 @@ TEST(Store, LosingTheStoreIsRankZerosEnd) {
   threads.clear();
 }
 
+// A rank that gives the store up may be wrong: whoever is still there hears why it has gone.
+TEST(Store, ARankThatGivesTheStoreUpSaysWhy) {
+  Fixture fixture(2);  // its beats come every quarter of a second
+  std::string error;
+  std::jthread zero([&] {
+    const auto store = fixture.join(member(0, 2));
+    error = await_failure(*store).what();
+  });
+  constexpr int64_t kImpatientMs = 40;
+  const std::string own =
+      error_of([&] {
+        Store store(fixture.where, fixture.secret, member(1, 2), kImpatientMs, in_seconds(20));
+        throw await_failure(store);
+      }).what();
+  zero.join();
+  EXPECT_THAT(own, HasSubstr("which serves the store, has been silent for"));
+  EXPECT_THAT(error, HasSubstr("rank 1 (host host1, pid 101): rank 0 (host host0, pid 100), which serves the "
+                               "store, has been silent for"));
+}
+
+// The first to have waited long enough; the others have been told to wait longer, or started later.
+TEST(Store, WhoHasWaitedLongEnoughTellsTheOthersForWhom) {
+  Fixture fixture(3);
+  std::string error;
+  std::jthread zero([&] { error = error_of([&] { fixture.join(member(0, 3)); }).what(); });
+  const int64_t soon = system_clock().monotonic_ns() + kSecond / 2;
+  const Error own = error_of([&] { Store(fixture.where, fixture.secret, member(1, 3), 20'000, soon); });
+  EXPECT_EQ(own.code(), ErrorCode::kDeadlineExceeded);
+  zero.join();
+  EXPECT_THAT(error,
+              ::testing::MatchesRegex("rank 1 .host host1, pid 101.: of 3 ranks these have not come to "
+                                      "127.0.0.1 in time: (0, )?2: .*"));
+}
+
 // The first message of that kind.
 StoreMessage await_message(StoreConnection& connection, StoreKind kind) {
   while (connection.flush() && connection.receive()) {
@@ -461,6 +525,44 @@ StoreMessage await_message(StoreConnection& connection, StoreKind kind) {
     poll(&one, 1, 10'000);
   }
   throw Error(ErrorCode::kUnavailable, "the connection ended");
+}
+
+// Who asks a rank to stop while it waits for others waits for nobody, and they hear of it.
+TEST(Store, AnInterruptEndsWaitingForOthers) {
+  Fixture fixture(3);
+  auto guest = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
+  ASSERT_TRUE(guest);
+  ASSERT_EQ(greet(*guest, kStorePurpose, fixture.secret, in_seconds(5)), Greeting::kFriend);
+  StoreConnection zero(std::move(*guest));
+  zero.send({.kind = StoreKind::kHello, .members = {member(0, 3)}});
+  CancelToken cancel;
+  std::string heard;
+  std::jthread user([&] {
+    while (await_message(zero, StoreKind::kAbsent).text != "2") {
+    }
+    cancel.cancel(15);
+    heard = await_message(zero, StoreKind::kFailure).text;
+  });
+  const auto join = [&](const StoreAddress& where) {
+    return error_of([&] { Store(where, fixture.secret, member(1, 3), 20'000, in_seconds(60), &cancel); });
+  };
+  EXPECT_EQ(join(fixture.where).code(), ErrorCode::kCancelled);
+  user.join();
+  EXPECT_EQ(heard, "rank 1 (host host1, pid 101): interrupted by signal 15 before all ranks had met");
+  EXPECT_EQ(join({"127.0.0.1", {1}}).code(), ErrorCode::kCancelled);  // while it looks for the store
+}
+
+TEST(Store, AnInterruptIsIgnoredOnRequest) {
+  Fixture fixture(1);
+  CancelToken cancel;
+  Store store(fixture.where, fixture.secret, member(0, 1), 20'000, in_seconds(20), &cancel);
+  cancel.cancel(2);
+  const auto waits = [&] { store.get("never set", system_clock().monotonic_ns() + kSecond / 20); };
+  EXPECT_EQ(error_of([&] { store.check_alive(); }).code(), ErrorCode::kCancelled);
+  EXPECT_EQ(error_of(waits).code(), ErrorCode::kCancelled);
+  store.ignore_interrupts();
+  store.check_alive();
+  EXPECT_EQ(error_of(waits).code(), ErrorCode::kDeadlineExceeded);
 }
 
 // Those who wait for the others know whom they lose when rank 0 goes.
@@ -532,6 +634,36 @@ TEST(StoreConnection, KnowsWhichEndEndedIt) {
     }
     await_end(connection);
     EXPECT_FALSE(connection.ended_here());
+  }
+}
+
+// A rank that fails says why, then hangs up; the reset comes first to whoever is just sending.
+TEST(StoreConnection, WhatCameBeforeAResetIsRead) {
+  auto [connection, other] = connected_pair();
+  EXPECT_TRUE(connection.receive());  // nothing yet
+  const std::string last = to_bytes({.kind = StoreKind::kFailure, .text = "the disk is gone"});
+  send_all(other, std::as_bytes(std::span(last)), in_seconds(10), "the other end");
+  const linger at_once{1, 0};
+  setsockopt(other.descriptor(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  other.close();
+  connection.send({.kind = StoreKind::kBeat});
+  EXPECT_FALSE(connection.flush());
+  const auto message = connection.inbox().next();
+  ASSERT_TRUE(message);
+  EXPECT_EQ(message->text, "the disk is gone");
+}
+
+TEST(StoreConnection, KnowsWhatIsStillOnItsWay) {
+  auto [connection, other] = connected_pair();
+  EXPECT_FALSE(connection.undelivered());
+  connection.send(
+      {.kind = StoreKind::kValue, .text = std::string(30'000'000, 'x')});  // more than buffers hold
+  EXPECT_TRUE(connection.flush());
+  EXPECT_TRUE(connection.undelivered());
+  std::vector<std::byte> buffer(1 << 20);
+  while (connection.undelivered()) {
+    EXPECT_TRUE(connection.flush());
+    (void)recv(other.descriptor(), buffer.data(), buffer.size(), 0);
   }
 }
 

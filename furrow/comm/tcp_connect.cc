@@ -9,6 +9,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/error.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/secret.h"
 
@@ -16,7 +17,6 @@ namespace furrow::comm {
 namespace {
 
 constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kIntroductionMs = 2'000;
 constexpr int kBetweenTriesMs = 20;
 constexpr int64_t kLargestPort = 65535;
 
@@ -25,7 +25,6 @@ std::string key_of(int rank) { return fmt::format("tcp/{}", rank); }
 // One that holds the token and has yet to say which connection it is.
 struct Caller {
   Socket socket;
-  int64_t deadline_ns = 0;
   IntroductionBytes introduction{};
   size_t received = 0;
 };
@@ -75,6 +74,7 @@ class Connector {
     const Endpoint endpoint = parse_endpoint(context_.rendezvous->get(key_of(peer), context_.deadline_ns));
     for (int index = 0; index < per_peer(); ++index) {
       Socket socket = reach(peer, endpoint);
+      FURROW_FAILPOINT("comm.introduce");
       send_all(socket, to_bytes(Introduction{own(), index}), context_.deadline_ns,
                describe(context_.roster, peer));
       slot(peer, index) = std::move(socket);
@@ -120,17 +120,18 @@ class Connector {
                                    system_clock().monotonic_ns() + Patience::kBetweenLooksMs * kMs})));
     context_.rendezvous->check_alive();
     const int64_t now = system_clock().monotonic_ns();
-    for (Socket& socket : door.admit()) callers_.push_back({std::move(socket), now + kIntroductionMs * kMs});
-    std::erase_if(callers_, [&](Caller& caller) { return !listen_to(caller) || is_done(caller, now); });
+    for (Socket& socket : door.admit()) callers_.push_back({std::move(socket)});
+    std::erase_if(callers_, [&](Caller& caller) { return !listen_to(caller) || is_done(caller); });
     if (now < context_.deadline_ns) return;
     throw Error(ErrorCode::kDeadlineExceeded,
                 fmt::format("not connected in time: {}: see their logs, or raise comm.init_timeout_seconds",
                             join(missing(), ", ")));
   }
 
-  // It has said who it is, and has its place if it is waited for; or it has had its time.
-  bool is_done(Caller& caller, int64_t now) {
-    if (caller.received < caller.introduction.size()) return now >= caller.deadline_ns;
+  // It has said who it is, and has its place if it is waited for.  However long that takes: it is a rank,
+  // which holds itself connected, and may have been stopped just then.
+  bool is_done(Caller& caller) {
+    if (caller.received < caller.introduction.size()) return false;
     const Introduction said = parse_introduction(caller.introduction);
     if (is_awaited(said, own(), peers_, context_.tcp.connections))
       slot(said.rank, said.connection) = std::move(caller.socket);

@@ -86,7 +86,7 @@ Tensor embedding(const plan::Unit& unit, const Tensor& /*input*/, Operations* op
 Tensor linear(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const int64_t in = size_of(unit, "in"), out = size_of(unit, "out");
   const std::string name = activation(unit);
-  const bool slope = keeps_slope(name), product = name == "relu" || name == "gelu" || name == "gelu_tanh";
+  const bool slope = keeps_slope(name), product = in_product(name);
   const Activation kept = name == "none" ? Activation::kNone
                           : slope        ? Activation::kSlope
                                          : Activation::kOutput;
@@ -154,6 +154,20 @@ Tensor residual_block(const plan::Unit& unit, const Tensor& input, Operations* o
   return normed({"conv2.weight", out, channels, pixels}, middle, true, shortcut, ops);
 }
 
+Tensor bottleneck(const plan::Unit& unit, const Tensor& input, Operations* ops) {
+  const Shape &in = unit.input.shape, &out = unit.output.shape;
+  const int64_t before = in[2] * in[3], behind = out[2] * out[3], width = size_of(unit, "width");
+  const int64_t read = numbers(unit.input), given = numbers(unit.output);
+  Tensor past = input;
+  if (in != out)
+    past = text(unit, "shortcut") == "projection"
+               ? normed({"downsample.0.weight", read, out[1], behind}, input, false, {}, ops)
+               : ops->subsampled(input, read, given);
+  const Tensor first = normed({"conv1.weight", read, width, before}, input, true, {}, ops);
+  const Tensor second = normed({"conv2.weight", width * before, width, behind}, first, true, {}, ops);
+  return normed({"conv3.weight", width * behind, out[1], behind}, second, true, past, ops);
+}
+
 // Of which units the description does not say all.
 enum class Where : uint8_t { kEverywhere, kAdapted, kParts };
 struct Row {
@@ -170,6 +184,7 @@ constexpr std::array kRows = {Row{"transformer_block", &gpt_block, Where::kEvery
                               Row{"embedding", &embedding, Where::kParts, true},
                               Row{"linear", &linear},
                               Row{"conv_relu_pool", &conv_relu_pool},
+                              Row{"bottleneck_block", &bottleneck},
                               Row{"conv_norm", &conv_norm, Where::kAdapted},
                               Row{"residual_block", &residual_block, Where::kAdapted}};
 

@@ -83,6 +83,26 @@ TEST(BlockMemory, IsWhatDescriptionsSayIsKept) {
   }
 }
 
+TEST(BlockMemory, OfABottleneckIsWhatItsDescriptionSays) {
+  for (const std::string more : {" stride=2", " shortcut=pad", " out_channels=6", " stride=2 shortcut=pad"}) {
+    const bool same = more == " out_channels=6";
+    config::Model model;
+    model.name = "blocks";
+    model.units = {"c: conv out_channels=6 kernel=1",
+                   "b: bottleneck_block width=4" + more + (same ? "" : " out_channels=9"),
+                   "fc: linear out=classes"};
+    for (const DType type : {DType::kF32, DType::kBF16}) {
+      plan::ModelSpec spec = describe(model, {{DType::kF32, {-1, 3, 7, 6}}, 10});
+      compute_in(type, &spec);
+      const plan::Unit& unit = spec.units[1];
+      const CallMemory call = call_memory(unit, true);
+      EXPECT_EQ(call.saved_bytes, unit.saved_bytes) << more;
+      EXPECT_EQ(call.deferred_bytes, unit.deferred_bytes) << more;
+      EXPECT_GE(call.backward_peak, unit.deferred_bytes - unit.kept_saved_bytes) << more;
+    }
+  }
+}
+
 TEST(BlockMemory, IsNoneOfOtherKinds) {
   const plan::ModelSpec spec = testing::gpt();
   EXPECT_EQ(call_memory(spec.units[0], true).forward_peak, 0);

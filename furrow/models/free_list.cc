@@ -90,6 +90,13 @@ constexpr AttributeForm kResidualBlock[] = {{"in_channels", Type::kInteger, "@ch
                                             {"shortcut", Type::kText, "projection"},
                                             {"momentum", Type::kReal, "0.1"},
                                             {"eps", Type::kReal, "1e-5"}};
+constexpr AttributeForm kBottleneckBlock[] = {{"in_channels", Type::kInteger, "@channels"},
+                                              {"width", Type::kInteger},
+                                              {"out_channels", Type::kInteger},
+                                              {"stride", Type::kInteger, "1"},
+                                              {"shortcut", Type::kText, "projection"},
+                                              {"momentum", Type::kReal, "0.1"},
+                                              {"eps", Type::kReal, "1e-5"}};
 constexpr AttributeForm kPoolLinear[] = {{"channels", Type::kInteger, "@channels"}, {"out", Type::kInteger}};
 
 constexpr AttributeForm kLatent[] = {{"width", Type::kInteger}};
@@ -107,6 +114,8 @@ constexpr AttributeForm kPool[] = {
     {"kernel", Type::kInteger}, {"stride", Type::kInteger, "0"}, {"padding", Type::kInteger, "0"}};
 constexpr AttributeForm kLayerNorm[] = {{"eps", Type::kReal, "1e-5"}, {"bias", Type::kFlag, "true"}};
 constexpr AttributeForm kGroupNorm[] = {{"groups", Type::kInteger}, {"eps", Type::kReal, "1e-5"}};
+constexpr AttributeForm kBatchNorm[] = {
+    {"momentum", Type::kReal, "0.1"}, {"eps", Type::kReal, "1e-5"}, {"activation", Type::kText, "none"}};
 
 constexpr KindForm kForms[] = {
     {"conv_relu_pool", kConv},
@@ -122,6 +131,7 @@ constexpr KindForm kForms[] = {
     {"delay", kDelay},
     {"conv_norm", kConvNorm},
     {"residual_block", kResidualBlock},
+    {"bottleneck_block", kBottleneckBlock},
     {"pool_linear", kPoolLinear},
     {"latent", kLatent},
     {"conv", kConvLayer},
@@ -132,6 +142,7 @@ constexpr KindForm kForms[] = {
     {"global_avg_pool", {}},
     {"layer_norm", kLayerNorm},
     {"group_norm", kGroupNorm},
+    {"batch_norm", kBatchNorm},
 };
 
 // One entry of the list.

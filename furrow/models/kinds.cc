@@ -12,7 +12,7 @@
 namespace furrow::models {
 namespace {
 
-constexpr std::array<Kind, 23> kKinds = {{
+constexpr std::array<Kind, 25> kKinds = {{
     {"conv_relu_pool", &describe_conv_relu_pool, true, true},
     {"linear", &describe_linear, true},
     {"token_embedding", &describe_token_embedding, true},
@@ -26,6 +26,7 @@ constexpr std::array<Kind, 23> kKinds = {{
     {"delay", &describe_delay, false},
     {"conv_norm", &describe_conv_norm, true, false, true},
     {"residual_block", &describe_residual_block, true, false, true},
+    {"bottleneck_block", &describe_bottleneck_block, true, false, true},
     {"pool_linear", &describe_pool_linear, true},
     {"latent", &describe_latent, false},
     {"conv", &describe_conv, true, false, true},
@@ -36,6 +37,7 @@ constexpr std::array<Kind, 23> kKinds = {{
     {"global_avg_pool", &describe_global_avg_pool, true},
     {"layer_norm", &describe_layer_norm, true},
     {"group_norm", &describe_group_norm, true},
+    {"batch_norm", &describe_batch_norm, true},
 }};
 
 }  // namespace

@@ -28,6 +28,7 @@ namespace furrow::models {
 //                      padding 1); momentum, eps: double
 //   residual_block     in_channels, out_channels, stride: int; shortcut: "pad" | "projection" (where the
 //                      shape changes); momentum, eps: double
+//   bottleneck_block   the same, and width: int (channels of the middle)
 //   pool_linear        channels, out: int
 //   latent             width: int
 //   delay              forward_ms, backward_input_ms, backward_weight_ms, of a microbatch: double; bytes: int
@@ -40,6 +41,7 @@ namespace furrow::models {
 //   global_avg_pool    nothing
 //   layer_norm         eps: double; bias: bool
 //   group_norm         groups: int; eps: double
+//   batch_norm         momentum, eps: double; activation as of linear
 struct Kind {
   std::string_view name;  // "linear"
   // Fills parameters, output, flops and saved_bytes from name, attributes and input. Error{invalid_argument}.

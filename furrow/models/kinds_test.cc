@@ -160,6 +160,41 @@ TEST(Kinds, SingleLayersHaveTheirShapesAndCosts) {
   EXPECT_EQ(make_unit("d", "dropout", {{"p", 0.5}}, kImage).output, kImage);
 }
 
+plan::Attributes batch_norm(double momentum, const std::string& activation) {
+  return {{"momentum", momentum}, {"eps", 1e-5}, {"activation", activation}};
+}
+
+// torch.nn.BatchNorm2d's state_dict, of rows BatchNorm1d's.
+TEST(Kinds, BatchNormHasPyTorchsTensors) {
+  for (const plan::TensorSpec& input : {kImage, plan::TensorSpec{DType::kF32, {-1, 3}}}) {
+    const plan::Unit unit = make_unit("n", "batch_norm", batch_norm(0.25, "none"), input);
+    EXPECT_EQ(unit.output, input);
+    ASSERT_EQ(unit.parameters.size(), 2u);
+    EXPECT_EQ(unit.parameters[0].name, "n.weight");
+    EXPECT_EQ(unit.parameters[1].name, "n.bias");
+    EXPECT_EQ(unit.parameters[0].group, plan::ParameterGroup::kNoDecay);
+    ASSERT_EQ(unit.statistics.size(), 3u);
+    EXPECT_EQ(unit.statistics[0].name, "n.running_mean");
+    EXPECT_EQ(unit.statistics[1].name, "n.running_var");
+    EXPECT_EQ(unit.statistics[1].initial, 1);
+    EXPECT_EQ(unit.statistics[1].momentum, 0.25);
+    EXPECT_EQ(unit.statistics[2].name, "n.num_batches_tracked");
+    EXPECT_EQ(unit.saved_bytes, 0) << "what it reads is a border";
+  }
+  EXPECT_EQ(make_unit("n", "batch_norm", batch_norm(0.1, "silu"), kImage).saved_bytes, 3 * 8 * 8 * 4);
+  EXPECT_EQ(make_unit("n", "batch_norm", batch_norm(0.1, "relu"), kImage).forward_scratch.sample_bytes, 0);
+  EXPECT_EQ(make_unit("n", "batch_norm", with(batch_norm(0.1, "none"), "prefix", std::string()), kImage)
+                .statistics[0]
+                .name,
+            "running_mean");
+  EXPECT_THAT(error_of("batch_norm", batch_norm(0, "none"), kImage), HasSubstr("'momentum' is 0"));
+  EXPECT_THAT(error_of("batch_norm", batch_norm(1.5, "none"), kImage), HasSubstr("it must be at most 1"));
+  EXPECT_THAT(error_of("batch_norm", batch_norm(0.1, "rely"), kImage), HasSubstr("did you mean 'relu'?"));
+  EXPECT_THAT(error_of("batch_norm", batch_norm(0.1, "none"), kText),
+              HasSubstr("[-1, channels] or [-1, channels, height, width]"));
+  EXPECT_THAT(error_of("batch_norm", batch_norm(0.1, "none"), {DType::kI64, {-1, 4}}), HasSubstr("it reads"));
+}
+
 TEST(Kinds, SingleLayersNameWhatDoesNotFit) {
   EXPECT_THAT(error_of("conv", with(conv_layer(), "in_channels", int64_t{4}), kImage),
               HasSubstr("in_channels is 4"));

@@ -79,7 +79,10 @@ void describe_conv(plan::Unit& unit) {
   unit.deferred_bytes = output;
   // The gradient that comes is the convolution's where nothing lies between.
   if (act == "none") unit.kept_grad_bytes = output;
-  if (act != "none" || flag(unit, "bias")) unit.forward_scratch.sample_bytes = output;
+  // The convolution's own output until it has its bias and activation, and leaky_relu's is a third.
+  const bool bias = flag(unit, "bias");
+  if (act != "none" || bias) unit.forward_scratch.sample_bytes = output;
+  if (act == "leaky_relu" && bias) unit.forward_scratch.sample_bytes += output;
 }
 
 // activation(x), of numbers of any shape.
@@ -145,6 +148,24 @@ void describe_group_norm(plan::Unit& unit) {
   add_norm_copies(unit);
   // The copy of what comes is gone before the gradient of 16 bits is made.
   if (number_bytes(unit) < kFloatBytes) unit.backward_scratch.sample_bytes -= border_bytes(unit, unit.input);
+}
+
+// torch.nn.BatchNorm2d over the channels of an image, or BatchNorm1d over those of a row, and an activation.
+// Parameters weight and bias.
+void describe_batch_norm(plan::Unit& unit) {
+  if (unit.input.shape.size() != 2)
+    require_input(unit, DType::kF32, 4, "[-1, channels] or [-1, channels, height, width]");
+  read_numbers(unit);
+  positive(unit, "eps");
+  add_batch_norm(unit, "", unit.input.shape[1]);
+  unit.output = {DType::kF32, unit.input.shape};
+  const std::string act = activation(unit);
+  if (act == "none" || act == "relu") return;  // one pass does both
+  // The norm's output is gone behind forward, the slopes before the norm's own backward.
+  const int64_t output = border_bytes(unit, unit.output);
+  unit.saved_bytes = keeps_slope(act) ? output : 0;
+  unit.forward_scratch.sample_bytes = output;
+  unit.backward_scratch.sample_bytes = output - unit.saved_bytes;
 }
 
 }  // namespace furrow::models

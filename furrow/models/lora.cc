@@ -51,11 +51,17 @@ constexpr Layers kLayers[] = {
     {"rnn", AdapterForm::kRecurrent, {"i2h.weight"}, "a"},
     {"lstm", AdapterForm::kRecurrent, {"i2h.weight"}, "a"},
     {"conv_relu_pool", AdapterForm::kConvolution, {"weight"}, "x"},
+    {"conv", AdapterForm::kConvolution, {"weight"}, "x"},
     {"conv_norm", AdapterForm::kConvolution, {"conv1.weight"}, "x"},
     {"residual_block",
      AdapterForm::kConvolution,
      {"conv1.weight", "conv2.weight", "downsample.0.weight"},
      "xax",
+     true},
+    {"bottleneck_block",
+     AdapterForm::kConvolution,
+     {"conv1.weight", "conv2.weight", "conv3.weight", "downsample.0.weight"},
+     "xabx",
      true},
     {"token_embedding", AdapterForm::kTable, {"wte.weight", "wpe.weight"}, "xx"},
     {"embedding", AdapterForm::kTable, {"weight"}, "x"},
@@ -97,6 +103,9 @@ int64_t rows_of(const plan::Unit& unit, AdapterForm form, const plan::Parameter&
     const int64_t stride = optional_size(unit, "stride", 1);
     return ((unit.input.shape[2] + border) / stride + 1) * ((unit.input.shape[3] + border) / stride + 1);
   }
+  // The stride of a bottleneck comes behind its first convolution.
+  const bool before_stride = unit.kind == "bottleneck_block" && ends_with_part(weight.name, "conv1.weight");
+  if (before_stride) return unit.input.shape[2] * unit.input.shape[3];
   if (form == AdapterForm::kConvolution) return out[2] * out[3];
   int64_t rows = 1;
   for (size_t i = 1; i + 1 < out.size(); ++i) rows *= out[i];

@@ -97,6 +97,28 @@ TEST(Lora, ConvolutionsAndRecurrentLayersHaveMatrices) {
   EXPECT_EQ(more(1), 2.0 * 25 * 2 * (36 + 8 + 72 + 8 + 4 + 8));
   EXPECT_EQ(more(2), 2.0 * 25 * 2 * (72 + 6));
 
+  // Of a layer by itself, with a stride; the norm behind it has none.
+  plan::ModelSpec layers = blocks({"c: conv out_channels=5 kernel=3 stride=2 padding=1 activation=silu",
+                                   "n: batch_norm", "fc: linear out=classes"});
+  const double before = layers.units[0].flops.forward;
+  apply_lora({.rank = 2}, &layers);
+  EXPECT_EQ(parameter(layers, "c.lora_A.weight").shape, (Shape{2, 3, 3, 3}));
+  EXPECT_EQ(parameter(layers, "c.lora_B.weight").shape, (Shape{5, 2, 1, 1}));
+  EXPECT_EQ(layers.units[0].flops.forward - before, 2.0 * 25 * 2 * (27 + 5));
+  EXPECT_TRUE(parameter(layers, "n.weight").rule.frozen);
+  EXPECT_THAT(
+      error_of({.rank = 2, .target_modules = {"n"}}, blocks({"n: batch_norm", "fc: linear out=classes"})),
+      HasSubstr("'n' matches n.weight of a batch_norm, beside which no adapter"));
+
+  // The first convolution of a bottleneck works on all 81 pixels, the others behind the stride on 25.
+  plan::ModelSpec bottleneck =
+      blocks({"b: bottleneck_block width=4 out_channels=8 stride=2", "fc: pool_linear out=classes"});
+  const double own = bottleneck.units[0].flops.forward;
+  apply_lora({.rank = 2}, &bottleneck);
+  EXPECT_TRUE(has(bottleneck, "b.conv3") && has(bottleneck, "b.downsample.0"));
+  EXPECT_EQ(bottleneck.units[0].flops.forward - own,
+            2.0 * 2 * (81 * (3 + 4) + 25 * (36 + 4 + 4 + 8 + 3 + 8)));
+
   plan::ModelSpec text =
       blocks({"embed: embedding width=16", "l: lstm hidden=12", "r: rnn hidden=12 out=classes"});
   apply_lora({.rank = 2}, &text);

@@ -23,6 +23,7 @@ void describe_lstm(plan::Unit& unit);
 void describe_delay(plan::Unit& unit);
 void describe_conv_norm(plan::Unit& unit);
 void describe_residual_block(plan::Unit& unit);
+void describe_bottleneck_block(plan::Unit& unit);
 void describe_pool_linear(plan::Unit& unit);
 void describe_latent(plan::Unit& unit);
 void describe_conv(plan::Unit& unit);
@@ -33,5 +34,6 @@ void describe_avg_pool(plan::Unit& unit);
 void describe_global_avg_pool(plan::Unit& unit);
 void describe_layer_norm(plan::Unit& unit);
 void describe_group_norm(plan::Unit& unit);
+void describe_batch_norm(plan::Unit& unit);
 
 }  // namespace furrow::models

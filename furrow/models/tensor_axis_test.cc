@@ -8,6 +8,7 @@
 #include "furrow/config/model.h"
 #include "furrow/models/architectures.h"
 #include "furrow/models/precision.h"
+#include "furrow/plan/tensor_cut.h"
 
 namespace furrow::models {
 namespace {
@@ -128,6 +129,36 @@ TEST(TensorAxis, EmbeddingHeadAndPairsOfLayers) {
   EXPECT_EQ(pair.units[0].collectives[0], (UnitCollective{kBackwardInput, kAllReduce, 20 * 4, 0, true}));
   EXPECT_EQ(pair.units[1].collectives,
             (std::vector<UnitCollective>{{kForward, kAllReduce, 10 * 4, 0, false}}));
+}
+
+// What cannot be cut is refused by its name, wherever it stands.
+TEST(TensorAxis, RefusesSingleLayersByName) {
+  const std::vector<std::string> layers = {"conv out_channels=4 kernel=3",
+                                           "conv_relu_pool out_channels=4 kernel=3",
+                                           "conv_norm out_channels=4",
+                                           "residual_block out_channels=4",
+                                           "bottleneck_block width=2 out_channels=4",
+                                           "activation activation=tanh",
+                                           "dropout p=0.1",
+                                           "max_pool kernel=2",
+                                           "avg_pool kernel=2",
+                                           "global_avg_pool",
+                                           "layer_norm",
+                                           "group_norm groups=1",
+                                           "batch_norm"};
+  const auto list = [](const std::string& layer, int64_t side) {
+    config::Model model;
+    model.name = "blocks";
+    model.units = {"x: " + layer, "fc: linear out=classes"};
+    const Shape image = side > 0 ? Shape{-1, 2, side, side} : Shape{-1, 6};
+    return describe(model, {{DType::kF32, image}, 10});
+  };
+  for (const std::string& layer : layers) {
+    const std::string kind = layer.substr(0, layer.find(' '));
+    EXPECT_EQ(plan::refuses_tensor_cut(list(layer, 8), 2), "unit x (" + kind + ") cannot be cut inside");
+  }
+  EXPECT_EQ(plan::refuses_tensor_cut(list("batch_norm", 0), 2), "unit x (batch_norm) cannot be cut inside");
+  EXPECT_EQ(plan::refuses_tensor_cut(list("linear out=8", 8), 2), "") << "control";
 }
 
 // What is gathered is of the unit's type; what is summed, and the gradients of parameters, are float32.

@@ -74,11 +74,12 @@ namespace {
 
 struct ActivationForm {
   std::string_view name;
-  bool slope;
+  bool slope, in_product;
 };
 constexpr ActivationForm kActivations[] = {
-    {"none", false},    {"relu", false}, {"gelu", true},     {"gelu_tanh", true},   {"silu", true},
-    {"softplus", true}, {"tanh", false}, {"sigmoid", false}, {"leaky_relu", false},
+    {"none", false, true},     {"relu", false, true},     {"gelu", true, true},
+    {"gelu_tanh", true, true}, {"silu", true, false},     {"softplus", true, false},
+    {"tanh", false, false},    {"sigmoid", false, false}, {"leaky_relu", false, false},
 };
 
 }  // namespace
@@ -96,6 +97,12 @@ std::string activation(const plan::Unit& unit) {
 bool keeps_slope(std::string_view activation) {
   return std::ranges::any_of(kActivations, [activation](const ActivationForm& form) {
     return form.name == activation && form.slope;
+  });
+}
+
+bool in_product(std::string_view activation) {
+  return std::ranges::any_of(kActivations, [activation](const ActivationForm& form) {
+    return form.name == activation && form.in_product;
   });
 }
 
@@ -187,11 +194,14 @@ void add_cross_entropy(plan::Unit& unit, int64_t rows) {
 
 void add_batch_norm(plan::Unit& unit, std::string_view suffix, int64_t channels) {
   const double momentum = positive(unit, "momentum");
-  add_parameter(unit, fmt::format("{}.weight", suffix), {channels}, ones());
-  add_parameter(unit, fmt::format("{}.bias", suffix), {channels}, zeros());
-  const auto name = [&](const char* last) {
-    return parameter_name(unit, fmt::format("{}.{}", suffix, last));
+  if (momentum > 1)
+    unit_error(unit, fmt::format("attribute 'momentum' is {}: it must be at most 1", momentum));
+  const auto part = [&](const char* last) {
+    return suffix.empty() ? std::string(last) : fmt::format("{}.{}", suffix, last);
   };
+  add_parameter(unit, part("weight"), {channels}, ones());
+  add_parameter(unit, part("bias"), {channels}, zeros());
+  const auto name = [&](const char* last) { return parameter_name(unit, part(last)); };
   using enum plan::Statistic::Fold;
   unit.statistics.push_back({name("running_mean"), {channels}, kAverage, momentum, 0});
   unit.statistics.push_back({name("running_var"), {channels}, kAverage, momentum, 1});

@@ -31,6 +31,8 @@ std::string text(const plan::Unit& unit, const std::string& key);
 std::string activation(const plan::Unit& unit);
 // Whether backward reads its slope, which is kept; the others read their output.
 bool keeps_slope(std::string_view activation);
+// Whether a matrix product applies it to what it gives (tensor/ops_torch.h); the others come behind one.
+bool in_product(std::string_view activation);
 
 // Error{invalid_argument}: "unit conv1 (conv_relu_pool): message".
 [[noreturn]] void unit_error(const plan::Unit& unit, const std::string& message);
@@ -62,7 +64,8 @@ void cut_head(plan::Unit& unit, int64_t width);
 void add_cross_entropy(plan::Unit& unit, int64_t rows);  // `rows` of logits in a sample
 
 // Batch norm over `channels` as torch.nn.BatchNorm2d has it: <suffix>.weight and .bias, and the statistics
-// <suffix>.running_mean, .running_var and .num_batches_tracked, by the attribute "momentum".
+// <suffix>.running_mean, .running_var and .num_batches_tracked, by the attribute "momentum"; with the suffix
+// "" they are the unit's own.
 void add_batch_norm(plan::Unit& unit, std::string_view suffix, int64_t channels);
 
 // torch.nn.Linear's and Conv2d's default: weight and bias from U(-1/sqrt(fan_in), 1/sqrt(fan_in)).

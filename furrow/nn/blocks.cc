@@ -22,6 +22,7 @@ constexpr BlockKind kBlockKinds[] = {
     {"delay", &make_delay},
     {"conv_norm", &make_conv_norm},
     {"residual_block", &make_residual_block},
+    {"bottleneck_block", &make_bottleneck_block},
     {"pool_linear", &make_pool_linear},
     {"latent", &make_latent},
     {"conv", &make_conv},
@@ -32,6 +33,7 @@ constexpr BlockKind kBlockKinds[] = {
     {"global_avg_pool", &make_global_avg_pool},
     {"layer_norm", &make_layer_norm},
     {"group_norm", &make_group_norm},
+    {"batch_norm", &make_batch_norm},
 };
 
 }  // namespace

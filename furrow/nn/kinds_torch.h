@@ -20,6 +20,7 @@ std::unique_ptr<Block> make_lstm(const plan::Unit& unit);
 std::unique_ptr<Block> make_delay(const plan::Unit& unit);
 std::unique_ptr<Block> make_conv_norm(const plan::Unit& unit);
 std::unique_ptr<Block> make_residual_block(const plan::Unit& unit);
+std::unique_ptr<Block> make_bottleneck_block(const plan::Unit& unit);
 std::unique_ptr<Block> make_pool_linear(const plan::Unit& unit);
 std::unique_ptr<Block> make_latent(const plan::Unit& unit);
 std::unique_ptr<Block> make_conv(const plan::Unit& unit);
@@ -30,5 +31,6 @@ std::unique_ptr<Block> make_avg_pool(const plan::Unit& unit);
 std::unique_ptr<Block> make_global_avg_pool(const plan::Unit& unit);
 std::unique_ptr<Block> make_layer_norm(const plan::Unit& unit);
 std::unique_ptr<Block> make_group_norm(const plan::Unit& unit);
+std::unique_ptr<Block> make_batch_norm(const plan::Unit& unit);
 
 }  // namespace furrow::nn

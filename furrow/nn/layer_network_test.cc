@@ -9,6 +9,7 @@
 #include "furrow/models/kinds.h"
 #include "furrow/nn/block_torch.h"
 #include "furrow/nn/test_network_torch.h"
+#include "furrow/plan/flat_layout.h"
 #include "furrow/tensor/composition_torch.h"
 #include "furrow/tensor/test_support_torch.h"
 
@@ -59,6 +60,17 @@ at::Tensor plain_conv(const at::Tensor& x, const Tensors& params, const std::str
                           form.activation);
 }
 
+plan::Attributes batch_norm(const std::string& activation) {
+  return {{"momentum", 0.1}, {"eps", 1e-5}, {"activation", activation}};
+}
+
+at::Tensor plain_norm(const at::Tensor& x, const Tensors& params, const std::string& name,
+                      const std::string& activation) {
+  return plain_activation(at::batch_norm(x, params.at(name + ".weight"), params.at(name + ".bias"), {}, {},
+                                         true, 0.1, 1e-5, false),
+                          activation);
+}
+
 plan::Attributes pool(int64_t kernel, int64_t stride, int64_t padding) {
   return {{"kernel", kernel}, {"stride", stride}, {"padding", padding}};
 }
@@ -103,6 +115,35 @@ TEST_P(Layers, EqualPlainAutograd) {
   expect_equal_steps(network);
 }
 
+// Of what comes, behind convolutions, and of rows.  A layer before a norm has no bias: its gradient is 0.
+TEST_P(Layers, WithBatchNormsEqualPlainAutograd) {
+  const std::string& name = GetParam();
+  const ConvForm first{3, 16, 3, 1, 1, false, "none"}, second{16, 21, 3, 2, 1, false, "none"};
+  Network network;
+  network.input = random_tensor({6, 3, 15, 12}, 1);
+  network.targets = tokens({6}, 10, 2);
+  network.spec.units.push_back(
+      models::make_unit("n0", "batch_norm", batch_norm("none"), {DType::kF32, {-1, 3, 15, 12}}));
+  append(&network.spec, "c1", "conv", conv(first));
+  append(&network.spec, "n1", "batch_norm", batch_norm(name));
+  append(&network.spec, "c2", "conv", conv(second));
+  append(&network.spec, "n2", "batch_norm", batch_norm("relu"));
+  append(&network.spec, "g", "global_avg_pool", {});
+  plan::Attributes fc1 = linear(21, 18, "none", true);
+  fc1["bias"] = false;
+  append(&network.spec, "fc1", "linear", fc1);
+  append(&network.spec, "n3", "batch_norm", batch_norm(name));
+  append(&network.spec, "fc2", "linear", linear(18, 10, "none", true));
+  plan::validate(network.spec);
+  network.plain = [=](const at::Tensor& input, const Tensors& params) {
+    at::Tensor x = plain_conv(plain_norm(input, params, "n0", "none"), params, "c1", first);
+    x = plain_conv(plain_norm(x, params, "n1", name), params, "c2", second);
+    x = plain_norm(x, params, "n2", "relu").mean({2, 3});
+    return plain_linear(plain_norm(plain_linear(x, params, "fc1"), params, "n3", name), params, "fc2");
+  };
+  expect_equal_steps(network);
+}
+
 INSTANTIATE_TEST_SUITE_P(Activations, Layers,
                          ::testing::Values("none", "relu", "gelu", "gelu_tanh", "silu", "softplus", "tanh",
                                            "sigmoid", "leaky_relu"),
@@ -123,6 +164,44 @@ TEST(SingleLayers, OfSequencesEqualPlainAutograd) {
     return plain_linear(at::silu(plain_linear(x, params, "fc1")), params, "fc2");
   };
   expect_equal_steps(network);
+}
+
+// As torch.nn.BatchNorm1d and 2d fold it; in evaluation by running statistics.
+TEST(SingleLayers, BatchNormSaysWhatPyTorchSays) {
+  for (const std::vector<int64_t>& sizes : {std::vector<int64_t>{7, 5}, {4, 5, 3, 6}}) {
+    for (const bool composed : {false, true}) {
+      const tensor::CompositionScope scope(composed);
+      Shape shape(sizes.begin(), sizes.end());
+      shape[0] = -1;
+      const plan::Unit unit = models::make_unit("n", "batch_norm", batch_norm("none"), {DType::kF32, shape});
+      const at::Tensor x = random_tensor(sizes, 1) * 2 + 1;
+      const at::Tensor gamma = random_tensor({5}, 3), beta = random_tensor({5}, 4);
+      const std::vector<tensor::Param> params = {{gamma, 0}, {beta, 1}};
+      const plan::UnitLayout layout = plan::unit_layout(unit);
+      std::vector<float> said(static_cast<size_t>(layout.statistic_elements), 0.0F);
+      tensor::OpContext context;
+      context.training = true;
+      context.batch_statistics = said;
+      const auto block = make_block(unit);
+      const at::Tensor trained = block->forward(x, params, context);
+      at::Tensor mean = at::zeros({5}), variance = at::zeros({5});
+      const at::Tensor expected = at::batch_norm(x, gamma, beta, mean, variance, true, 1.0, 1e-5, false);
+      EXPECT_TRUE(at::allclose(trained, expected, 1e-5, 1e-5));
+      const auto part = [&](int span) {
+        return at::from_blob(said.data() + layout.statistics[static_cast<size_t>(span)].offset, {5}).clone();
+      };
+      EXPECT_TRUE(at::allclose(part(0), mean, 1e-5, 1e-6));
+      EXPECT_TRUE(at::allclose(part(1), variance, 1e-5, 1e-6));
+      EXPECT_FALSE(at::allclose(part(1), x.transpose(0, 1).flatten(1).var(1, false), 1e-5, 1e-6))
+          << "control";
+      context.training = false;
+      context.batch_statistics = {};
+      context.statistics = said;
+      EXPECT_TRUE(at::allclose(block->forward(x * 3, params, context),
+                               at::batch_norm(x * 3, gamma, beta, mean, variance, false, 0.1, 1e-5, false),
+                               1e-5, 1e-5));
+    }
+  }
 }
 
 // The mask of a unit is a function of its name and the samples, whatever else is in the microbatch.

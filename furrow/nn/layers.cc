@@ -167,6 +167,34 @@ class GroupNorm final : public Block {
   double eps_;
 };
 
+// Of an image, or of rows as images of one pixel; a ReLU in the same pass.
+class BatchNorm final : public Block {
+ public:
+  explicit BatchNorm(const plan::Unit& unit)
+      : weight_(ParameterSlot::find(unit, "weight")),
+        bias_(ParameterSlot::find(unit, "bias")),
+        activation_(unit) {
+    norm_.eps = plan::attribute<double>(unit, "eps");
+    norm_.relu = plan::attribute<std::string>(unit, "activation") == "relu";
+    norm_.mean_offset = statistic_offset(unit, "running_mean");
+    norm_.variance_offset = statistic_offset(unit, "running_var");
+  }
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const bool rows = input.dim() == 2;
+    const at::Tensor x = rows ? input.unsqueeze(2).unsqueeze(3) : input;
+    at::Tensor y = tensor::batch_norm(x, weight_(params), bias_(params), norm_, context);
+    if (rows) y = y.flatten(1);
+    return norm_.relu ? y : activation_.apply(y, {}, context);
+  }
+
+ private:
+  ParameterSlot weight_, bias_;
+  tensor::BatchNorm norm_;
+  UnitActivation activation_;
+};
+
 }  // namespace
 
 std::unique_ptr<Block> make_conv(const plan::Unit& unit) { return std::make_unique<Conv>(unit); }
@@ -185,5 +213,6 @@ std::unique_ptr<Block> make_global_avg_pool(const plan::Unit& /*unit*/) {
 }
 std::unique_ptr<Block> make_layer_norm(const plan::Unit& unit) { return std::make_unique<LayerNorm>(unit); }
 std::unique_ptr<Block> make_group_norm(const plan::Unit& unit) { return std::make_unique<GroupNorm>(unit); }
+std::unique_ptr<Block> make_batch_norm(const plan::Unit& unit) { return std::make_unique<BatchNorm>(unit); }
 
 }  // namespace furrow::nn

@@ -4,6 +4,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/nn/parameters_torch.h"
+#include "furrow/plan/flat_layout.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
 namespace furrow::nn {
@@ -52,6 +53,14 @@ void ReplicatedParameters::sum_gradients(std::span<const tensor::Param> params,
   std::vector<tensor::Param> parts;
   for (const size_t i : indices_) parts.push_back(params[i]);
   context.sink->sum_over(*context.axis, std::move(parts));
+}
+
+int64_t statistic_offset(const plan::Unit& unit, std::string_view suffix) {
+  for (const plan::StatisticSpan& span : plan::unit_layout(unit).statistics) {
+    if (ends_with_part(unit.statistics[static_cast<size_t>(span.statistic)].name, suffix)) return span.offset;
+  }
+  throw Error(ErrorCode::kInternal,
+              fmt::format("unit {} of kind {} has no statistic '{}'", unit.name, unit.kind, suffix));
 }
 
 int64_t own_part(const plan::Unit& unit, int64_t whole) {

@@ -45,6 +45,10 @@ class ReplicatedParameters {
   std::vector<size_t> indices_;
 };
 
+// Where the statistic whose name ends in `suffix` begins in OpContext's, elements.  Error{internal} when
+// there is none.
+int64_t statistic_offset(const plan::Unit& unit, std::string_view suffix);
+
 // `whole` of the unit's heads, rows, ... on one rank.  REQUIRES: the degree divides it.
 int64_t own_part(const plan::Unit& unit, int64_t whole);
 

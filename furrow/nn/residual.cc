@@ -1,11 +1,9 @@
-// "conv_norm", "residual_block" and "pool_linear": the units of residual networks.
+// "conv_norm", "residual_block", "bottleneck_block" and "pool_linear": the units of residual networks.
 #include <optional>
 #include <string>
 
-#include "furrow/base/error.h"
 #include "furrow/nn/kinds_torch.h"
 #include "furrow/nn/parameters_torch.h"
-#include "furrow/plan/flat_layout.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::nn {
@@ -21,8 +19,8 @@ class ConvolutionAndNorm {
         norm_bias_(ParameterSlot::find(unit, norm + ".bias")),
         convolution_(convolution) {
     options_.eps = plan::attribute<double>(unit, "eps");
-    options_.mean_offset = offset_of(unit, norm + ".running_mean");
-    options_.variance_offset = offset_of(unit, norm + ".running_var");
+    options_.mean_offset = statistic_offset(unit, norm + ".running_mean");
+    options_.variance_offset = statistic_offset(unit, norm + ".running_var");
   }
 
   at::Tensor forward(const at::Tensor& x, std::span<const tensor::Param> params, bool relu,
@@ -35,13 +33,6 @@ class ConvolutionAndNorm {
   }
 
  private:
-  static int64_t offset_of(const plan::Unit& unit, const std::string& suffix) {
-    for (const plan::StatisticSpan& span : plan::unit_layout(unit).statistics) {
-      if (unit.statistics[span.statistic].name.ends_with(suffix)) return span.offset;
-    }
-    throw Error(ErrorCode::kInternal, "unit " + unit.name + " has no statistic '" + suffix + "'");
-  }
-
   ParameterSlot weight_, norm_weight_, norm_bias_;
   tensor::StridedConvolution convolution_;
   tensor::BatchNorm options_;
@@ -65,38 +56,71 @@ class ConvNorm final : public Block {
   bool pool_;
 };
 
-// relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)).
-class ResidualBlock final : public Block {
+// What goes past a block: its input, where the shape changes subsampled and padded or projected.
+class Shortcut {
  public:
-  explicit ResidualBlock(const plan::Unit& unit)
+  explicit Shortcut(const plan::Unit& unit)
       : stride_(plan::attribute<int64_t>(unit, "stride")),
         channels_(plan::attribute<int64_t>(unit, "out_channels")),
-        changes_(stride_ != 1 || channels_ != plan::attribute<int64_t>(unit, "in_channels")),
-        first_(unit, "conv1.weight", "bn1", {stride_, 1}),
-        second_(unit, "conv2.weight", "bn2", {1, 1}) {
+        changes_(stride_ != 1 || channels_ != plan::attribute<int64_t>(unit, "in_channels")) {
     if (changes_ && plan::attribute<std::string>(unit, "shortcut") == "projection")
       projection_.emplace(unit, "downsample.0.weight", "downsample.1",
                           tensor::StridedConvolution{stride_, 0});
   }
 
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
-                     tensor::OpContext& context) const override {
-    const at::Tensor shortcut = shortcut_of(input, params, context);
-    const at::Tensor middle = first_.forward(input, params, /*relu=*/true, {}, context);
-    return second_.forward(middle, params, /*relu=*/true, shortcut, context);
-  }
-
- private:
-  at::Tensor shortcut_of(const at::Tensor& input, std::span<const tensor::Param> params,
-                         tensor::OpContext& context) const {
+                     tensor::OpContext& context) const {
     if (projection_) return projection_->forward(input, params, /*relu=*/false, {}, context);
     return changes_ ? tensor::subsample_and_pad(input, stride_, channels_, context) : input;
   }
+  int64_t stride() const { return stride_; }
 
+ private:
   int64_t stride_, channels_;
   bool changes_;
-  ConvolutionAndNorm first_, second_;
   std::optional<ConvolutionAndNorm> projection_;
+};
+
+// relu(norm(conv(relu(norm(conv(x))))) + shortcut(x)).
+class ResidualBlock final : public Block {
+ public:
+  explicit ResidualBlock(const plan::Unit& unit)
+      : shortcut_(unit),
+        first_(unit, "conv1.weight", "bn1", {shortcut_.stride(), 1}),
+        second_(unit, "conv2.weight", "bn2", {1, 1}) {}
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const at::Tensor past = shortcut_.forward(input, params, context);
+    const at::Tensor middle = first_.forward(input, params, /*relu=*/true, {}, context);
+    return second_.forward(middle, params, /*relu=*/true, past, context);
+  }
+
+ private:
+  Shortcut shortcut_;
+  ConvolutionAndNorm first_, second_;
+};
+
+// The same with three convolutions, of 1 x 1, 3 x 3 and 1 x 1, the middle one of fewer channels.
+class BottleneckBlock final : public Block {
+ public:
+  explicit BottleneckBlock(const plan::Unit& unit)
+      : shortcut_(unit),
+        first_(unit, "conv1.weight", "bn1", {1, 0}),
+        second_(unit, "conv2.weight", "bn2", {shortcut_.stride(), 1}),
+        third_(unit, "conv3.weight", "bn3", {1, 0}) {}
+
+  at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
+                     tensor::OpContext& context) const override {
+    const at::Tensor past = shortcut_.forward(input, params, context);
+    at::Tensor middle = first_.forward(input, params, /*relu=*/true, {}, context);
+    middle = second_.forward(middle, params, /*relu=*/true, {}, context);
+    return third_.forward(middle, params, /*relu=*/true, past, context);
+  }
+
+ private:
+  Shortcut shortcut_;
+  ConvolutionAndNorm first_, second_, third_;
 };
 
 class PoolLinear final : public Block {
@@ -119,6 +143,9 @@ class PoolLinear final : public Block {
 std::unique_ptr<Block> make_conv_norm(const plan::Unit& unit) { return std::make_unique<ConvNorm>(unit); }
 std::unique_ptr<Block> make_residual_block(const plan::Unit& unit) {
   return std::make_unique<ResidualBlock>(unit);
+}
+std::unique_ptr<Block> make_bottleneck_block(const plan::Unit& unit) {
+  return std::make_unique<BottleneckBlock>(unit);
 }
 std::unique_ptr<Block> make_pool_linear(const plan::Unit& unit) { return std::make_unique<PoolLinear>(unit); }
 

@@ -61,6 +61,19 @@ at::Tensor plain_block(const at::Tensor& x, const Tensors& params, const BlockFo
       .relu();
 }
 
+at::Tensor plain_bottleneck(const at::Tensor& x, const Tensors& params, const BlockForm& form) {
+  const std::string& n = form.name;
+  const auto layer = [&](const at::Tensor& at, const std::string& number, int64_t stride, int64_t padding) {
+    return plain_norm(plain_convolution(at, params, n + ".conv" + number + ".weight", stride, padding),
+                      params, n + ".bn" + number);
+  };
+  const at::Tensor past =
+      form.projection ? plain_norm(plain_convolution(x, params, n + ".downsample.0.weight", form.stride, 0),
+                                   params, n + ".downsample.1")
+                      : x;
+  return (layer(layer(layer(x, "1", 1, 0).relu(), "2", form.stride, 1).relu(), "3", 1, 0) + past).relu();
+}
+
 Network residual_network(bool pool, const std::vector<BlockForm>& blocks) {
   Network network;
   network.input = random_tensor({6, 3, 18, 14}, 1);
@@ -106,6 +119,32 @@ TEST(ResidualNetwork, EqualsPlainAutograd) {
 
 TEST(ResidualNetwork, ALargeStemAndItsPoolToo) {
   expect_equal_steps(residual_network(true, {{"a", 20, 2, true}}));
+}
+
+TEST(ResidualNetwork, OfBottlenecksEqualsPlainAutograd) {
+  const std::vector<BlockForm> blocks = {{"a", 48, 1, true}, {"b", 48, 1, false}, {"c", 64, 2, true}};
+  Network network = residual_network(false, {});
+  network.spec.units.pop_back();
+  int64_t channels = 16;
+  for (const BlockForm& form : blocks) {
+    append(&network.spec, form.name, "bottleneck_block",
+           {{"in_channels", channels},
+            {"width", int64_t{12}},
+            {"out_channels", form.channels},
+            {"stride", form.stride},
+            {"shortcut", std::string("projection")},
+            {"momentum", 0.1},
+            {"eps", 1e-5}});
+    channels = form.channels;
+  }
+  append(&network.spec, "fc", "pool_linear", {{"channels", channels}, {"out", int64_t{10}}});
+  network.plain = [blocks](const at::Tensor& input, const Tensors& params) {
+    at::Tensor x =
+        plain_norm(plain_convolution(input, params, "stem.conv1.weight", 1, 1), params, "stem.bn1").relu();
+    for (const BlockForm& form : blocks) x = plain_bottleneck(x, params, form);
+    return plain_linear(x.mean({2, 3}), params, "fc");
+  };
+  expect_equal_steps(network);
 }
 
 // As torch.nn.BatchNorm2d folds it; in evaluation by running statistics.

@@ -63,9 +63,10 @@ TEST_P(Adapters, AreTheSameInEveryLayoutAndLeaveTheNetworkAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Adapters,
                          ::testing::Values("mlp", "convnet", "gpt-tied", "llama-untied", "rnn", "lstm",
-                                           "resnet", "gan", "gan@float16", "mlp@bfloat16", "convnet@bfloat16",
-                                           "resnet@bfloat16", "gpt-tied@bfloat16", "llama-tied@bfloat16",
-                                           "lstm@bfloat16", "gpt-untied@three-types", "gan@three-types"),
+                                           "resnet", "normed", "gan", "gan@float16", "mlp@bfloat16",
+                                           "convnet@bfloat16", "resnet@bfloat16", "normed@bfloat16",
+                                           "gpt-tied@bfloat16", "llama-tied@bfloat16", "lstm@bfloat16",
+                                           "gpt-untied@three-types", "gan@three-types"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 // No gradient, no state and no masters but of adapters: what the formula counts is what there is.
@@ -149,7 +150,7 @@ TEST_P(MergedNetwork, IsTheNetworkWithItsAdapters) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, MergedNetwork,
                          ::testing::Values("mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm",
-                                           "resnet", "gan"),
+                                           "resnet", "normed", "gan"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 class Merge : public ::testing::Test {

@@ -36,6 +36,7 @@ constexpr std::string_view kKinds[] = {"linear",
                                        "lstm",
                                        "conv_norm",
                                        "residual_block",
+                                       "bottleneck_block",
                                        "pool_linear",
                                        "latent",
                                        "conv",
@@ -45,7 +46,8 @@ constexpr std::string_view kKinds[] = {"linear",
                                        "avg_pool",
                                        "global_avg_pool",
                                        "layer_norm",
-                                       "group_norm"};
+                                       "group_norm",
+                                       "batch_norm"};
 
 }  // namespace
 

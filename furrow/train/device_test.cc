@@ -67,6 +67,14 @@ const Network kNetworks[] = {
      "out_channels=8 kernel=3 bias=false\", \"a: activation activation=softplus\", \"d: dropout p=0.2\", "
      "\"p2: "
      "avg_pool kernel=2\", \"g: global_avg_pool\", \"n2: layer_norm\", \"fc: linear out=classes\"]\n"},
+    {"norms",
+     "[model]\nname = \"blocks\"\nunits = [\"n0: batch_norm\", \"c1: conv out_channels=6 kernel=3 stride=2 "
+     "bias=false\", \"n1: batch_norm activation=relu\", \"b: bottleneck_block width=4 out_channels=8 "
+     "stride=2\", \"fc1: linear out=12 "
+     "bias=false\", \"n2: batch_norm activation=silu\", \"fc: linear out=classes\"]\n[ema]\ndecay = 0.9\n",
+     false,
+     {"--optimizer.lr", "3e-4"},
+     2e-3},
     {"weighted",
      "[model]\nname = \"mlp\"\nhidden = [24]\n",
      false,

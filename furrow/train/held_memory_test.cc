@@ -178,6 +178,23 @@ units = ["c1: conv out_channels=8 kernel=3 padding=1 activation=silu", "n1: grou
          "fc: linear out=classes activation=none"]
 )",
                       kTypes, kMany};
+const Network kNorms{"norms", true, R"([model]
+name = "blocks"
+units = ["n0: batch_norm", "c1: conv out_channels=8 kernel=3 padding=1 bias=false",
+         "n1: batch_norm activation=relu", "c2: conv out_channels=16 kernel=3 stride=2 padding=1 activation=leaky_relu",
+         "n2: batch_norm activation=silu", "c3: conv out_channels=16 kernel=3 padding=1 activation=gelu_tanh",
+         "n3: batch_norm activation=tanh", "g: global_avg_pool", "fc1: linear out=256 activation=softplus",
+         "n4: batch_norm", "fc2: linear out=192 activation=gelu_tanh", "fc3: linear out=128 activation=tanh",
+         "fc: linear out=classes"]
+)",
+                     kTypes, kMany};
+const Network kBottlenecks{"bottlenecks", true, R"([model]
+name = "blocks"
+units = ["stem: conv_norm out_channels=8", "b1: bottleneck_block width=8 out_channels=32",
+         "b2: bottleneck_block width=16 out_channels=64 stride=2",
+         "b3: bottleneck_block width=16 out_channels=64",
+         "b4: bottleneck_block width=16 out_channels=80 shortcut=pad", "fc: pool_linear out=classes"]
+)"};
 const Network kGan{"gan",
                    true,
                    R"([model]
@@ -205,8 +222,9 @@ const Network kBytes{
 
 const auto kName = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
-                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kGan, kGpt,
-                                           kDropout, kLlama, kRnn, kLstm, kLstmDropout),
+                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kNorms,
+                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm,
+                                           kLstmDropout),
                          kName);
 Network of_rank(Network network, int rank) {
   network.name += fmt::format("_rank_{}", rank);
@@ -214,8 +232,9 @@ Network of_rank(Network network, int rank) {
   return network;
 }
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfAdapters,
-                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kGan, kGpt, kDropout,
-                                           kLlama, kRnn, kLstm, of_rank(kResnet, 4), of_rank(kConvnet, 5)),
+                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kNorms,
+                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm,
+                                           of_rank(kResnet, 4), of_rank(kConvnet, 5)),
                          kName);
 Network mixed(Network network, const std::string& units) {
   network.types = {"bfloat16"};

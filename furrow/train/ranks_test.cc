@@ -101,13 +101,13 @@ TEST_P(Bits, EqualOneProcessInEveryLayout) {
 
 INSTANTIATE_TEST_SUITE_P(Tiny, Bits,
                          ::testing::Values("convnet", "gpt-tied", "lstm", "resnet", "distilled", "gan",
-                                           "weighted", "units", "convnet@bfloat16", "gpt-tied@bfloat16",
-                                           "lstm@bfloat16", "resnet@bfloat16", "gan@bfloat16",
-                                           "gpt-tied@float16", "distilled@float16", "gan@float16",
-                                           "gpt-tied@bfloat16@bfloat16", "convnet@float32@bfloat16",
-                                           "gpt-tied@float32@float16", "convnet@three-types",
-                                           "gpt-tied@three-types", "distilled@three-types",
-                                           "gan@three-types"),
+                                           "weighted", "units", "normed", "normed@bfloat16",
+                                           "convnet@bfloat16", "gpt-tied@bfloat16", "lstm@bfloat16",
+                                           "resnet@bfloat16", "gan@bfloat16", "gpt-tied@float16",
+                                           "distilled@float16", "gan@float16", "gpt-tied@bfloat16@bfloat16",
+                                           "convnet@float32@bfloat16", "gpt-tied@float32@float16",
+                                           "convnet@three-types", "gpt-tied@three-types",
+                                           "distilled@three-types", "gan@three-types"),
                          [](const auto& info) { return testing::test_name(info.param); });
 
 std::vector<WorldOptions> four_ranks(int64_t bucket_bytes = 0) {

@@ -85,6 +85,24 @@ std::vector<bool> recompute_units(const config::ActivationCheckpoint& config, co
   return recompute;
 }
 
+namespace {
+
+// Of a microbatch of one row a norm over the microbatch has one value per channel.
+void require_rows_for_norms(const plan::ModelSpec& spec, const std::vector<int64_t>& sizes) {
+  if (sizes.back() > 1) return;
+  for (const plan::Unit& unit : spec.units) {
+    if (unit.kind != "batch_norm" || unit.inference) continue;
+    if (unit.input.bytes_per_sample() > unit.input.shape[1] * static_cast<int64_t>(sizeof(float))) continue;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("[training] local_batch_size and global_batch_size make a microbatch of one "
+                            "sample, of which unit {} (batch_norm) has one value per channel: let every "
+                            "microbatch have two samples",
+                            unit.name));
+  }
+}
+
+}  // namespace
+
 plan::RankOptions rank_options(const config::Config& config, const plan::ModelSpec& spec, int rank) {
   plan::RankOptions options = plan::rank_options_from(config.parallelism, config.debug, rank);
   plan::name_stages(config.parallelism, spec, &options.pipeline);
@@ -98,6 +116,7 @@ plan::TrainOptions train_options(const config::Config& config, const plan::Model
                                  const plan::Layout& layout, int rank) {
   plan::TrainOptions options;
   options.microbatch_sizes = microbatch_sizes(config.training, layout.data_ranks());
+  require_rows_for_norms(spec, options.microbatch_sizes);
   options.ranks = rank_options(config, spec, rank);
   options.recompute = recompute_units(config.activation_checkpoint, spec);
   options.optimizer_states =

@@ -64,6 +64,29 @@ plan::ModelSpec three_units() {
   return spec;
 }
 
+// A norm over the rows of a microbatch needs two; over pixels one sample has enough.
+TEST(Recipe, ANormOfOneRowIsRefused) {
+  config::Config config;
+  config.training.local_batch_size = 4;
+  config.training.global_batch_size = 9;
+  plan::ModelSpec spec = three_units();
+  spec.units[1].kind = "batch_norm";
+  spec.units[1].input = {DType::kF32, {-1, 6}};
+  const std::string message = message_of([&] { train_options(config, spec); });
+  EXPECT_NE(message.find("a microbatch of one sample, of which unit h.0 (batch_norm) has one value"),
+            std::string::npos)
+      << message;
+  config.training.global_batch_size = 8;
+  EXPECT_EQ(message_of([&] { train_options(config, spec); }), "") << "two microbatches of four";
+  config.training.global_batch_size = 9;
+  spec.units[1].input.shape = {-1, 6, 1, 2};
+  EXPECT_EQ(message_of([&] { train_options(config, spec); }), "") << "two pixels";
+  spec.units[1].input.shape = {-1, 6, 1, 1};
+  EXPECT_NE(message_of([&] { train_options(config, spec); }), "");
+  spec.units[1].inference = true;
+  EXPECT_EQ(message_of([&] { train_options(config, spec); }), "") << "a teacher's";
+}
+
 TEST(Recipe, RecomputeByPattern) {
   config::ActivationCheckpoint config;
   config.mode = "none";

@@ -182,6 +182,32 @@ TEST_F(RankSession, StatisticsGoFromLayoutToLayoutToo) {
   EXPECT_THAT(weights("alone"), HasSubstr("b.downsample.1.running_var"));
 }
 
+// Of layers by themselves, over pixels and over rows; adapters beside one of the convolutions as well.
+std::vector<std::string> normed_layers() {
+  return {"--model.name", "blocks", "--model.units",
+          R"(["n0: batch_norm", "c: conv out_channels=4 kernel=3 stride=2 bias=false",)"
+          R"( "n1: batch_norm momentum=0.3 activation=relu", "p: max_pool kernel=2",)"
+          R"( "fc1: linear out=12 bias=false", "n2: batch_norm activation=tanh", "fc: linear out=classes"])"};
+}
+TEST_F(RankSession, StatisticsOfLayersGoFromLayoutToLayoutToo) {
+  network_ = normed_layers();
+  network_.insert(network_.end(), {"--ema.decay", "0.9"});
+  expect_chain_equals_alone();
+  EXPECT_THAT(weights("alone"), AllOf(HasSubstr("n0.running_mean"), HasSubstr("n2.num_batches_tracked")));
+}
+
+TEST_F(RankSession, AdaptersOfConvolutionsGoFromLayoutToLayoutToo) {
+  network_ = normed_layers();
+  network_.insert(network_.end(), {"--lora.rank", "3", "--lora.target_modules", R"(["c", "fc1"])"});
+  expect_chain_equals_alone();
+  EXPECT_THAT(weights("alone"), Not(HasSubstr("lora")));
+  const auto adapters = [&](const std::string& name) {
+    return read_file(run(name) + "/adapter/adapter_model.safetensors");
+  };
+  EXPECT_EQ(adapters("chain"), adapters("alone"));
+  EXPECT_THAT(adapters("alone"), HasSubstr("base_model.model.c.lora_A.weight"));
+}
+
 // So does their average, which is what is validated, kept as the best and exported.
 TEST_F(RankSession, AveragedStatisticsGoFromLayoutToLayoutToo) {
   network_ = {"--model.name",

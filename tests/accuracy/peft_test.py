@@ -123,6 +123,18 @@ class Residual(nn.Module):
         return self.fc(self.body(F.relu(self.bn1(self.conv1(x)))).mean((2, 3)))
 
 
+class Layers(nn.Module):
+    def __init__(self, _):
+        super().__init__()
+        self.c1, self.n1 = nn.Conv2d(1, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
+        self.c2, self.fc1, self.n2 = nn.Conv2d(8, 12, 3), nn.Linear(12 * 16, 24, bias=False), nn.BatchNorm1d(24)
+        self.fc = nn.Linear(24, 10)
+
+    def forward(self, x):
+        x = F.silu(self.c2(F.relu(self.n1(self.c1(x)))))
+        return self.fc(torch.tanh(self.n2(self.fc1(x.flatten(1)))))
+
+
 class Pooling(nn.Module):
     def __init__(self, _):
         super().__init__()
@@ -141,9 +153,15 @@ NETWORKS = {
                   ["*", "embed"], Recurrent),
     "residual": ("blocks", 'units = ["stem: conv_norm out_channels=8 prefix=", "body: residual_block out_channels=12 stride=2",'
                  ' "fc: pool_linear out=classes"]', ["*"], Residual),
+    "layers": ("blocks", 'units = ["c1: conv out_channels=8 kernel=3 stride=2 padding=1 bias=false", "n1: batch_norm activation=relu",'
+               ' "c2: conv out_channels=12 kernel=3 activation=silu", "fc1: linear out=24 bias=false",'
+               ' "n2: batch_norm activation=tanh", "fc: linear out=classes"]', ["*"], Layers),
     "pooling": ("blocks", 'units = ["c: conv_relu_pool out_channels=6 kernel=5 padding=2 pool=true", "fc: linear out=classes"]',
                 ["*"], Pooling),
 }
+
+
+IMAGE_NETWORKS = (Residual, Layers, Pooling)
 
 
 def furrow(*arguments):
@@ -153,7 +171,7 @@ def furrow(*arguments):
 
 def train(work, name, run, steps=20, lr=1e-2, more=""):
     model, sizes, _, make = NETWORKS[name]
-    data = IMAGES if make in (Residual, Pooling) else TEXT
+    data = IMAGES if make in IMAGE_NETWORKS else TEXT
     text = CONFIG.format(model=model, sizes=sizes, steps=steps, lr=lr, data=data.format(work=work)) + more
     config = work / f"{name}-{run}.toml"
     config.write_text(text)
@@ -184,7 +202,7 @@ def networks(work, name):
 
 
 def logits(model, name):
-    if NETWORKS[name][3] in (Residual, Pooling):
+    if NETWORKS[name][3] in IMAGE_NETWORKS:
         return model(torch.rand(5, 1, 12, 12, generator=torch.Generator().manual_seed(3)))
     output = model(torch.arange(60).reshape(3, 20) % 26)
     return output if isinstance(output, torch.Tensor) else output.logits

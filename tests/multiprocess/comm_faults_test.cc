@@ -18,6 +18,7 @@
 #include "furrow/comm/socket.h"
 #include "tests/testing/processes.h"
 #include "tests/testing/rank_job.h"
+#include "tests/testing/strangers.h"
 #include "tests/testing/told.h"
 
 namespace furrow {
@@ -61,11 +62,13 @@ class CommFaults : public ::testing::TestWithParam<const char*> {
       }
       command.insert(command.end(), words.begin(), words.end());
       if (rank == own_rank) command.insert(command.end(), own.begin(), own.end());
-      ranks_->start(command, {{"RANK", std::to_string(rank == own_rank ? says : rank)},
-                              {"WORLD_SIZE", std::to_string(kSize)},
-                              {"MASTER_ADDR", "127.0.0.1"},
-                              {"MASTER_PORT", std::to_string(port_)},
-                              {"FURROW_JOB_TOKEN", fmt::format("secret {}", port_)}});
+      testing::Variables variables = {{"RANK", std::to_string(rank == own_rank ? says : rank)},
+                                      {"WORLD_SIZE", std::to_string(kSize)},
+                                      {"MASTER_ADDR", "127.0.0.1"},
+                                      {"MASTER_PORT", std::to_string(port_)},
+                                      {"FURROW_JOB_TOKEN", fmt::format("secret {}", port_)}};
+      if (rank == own_rank && !failpoints_.empty()) variables.emplace_back("FURROW_FAILPOINTS", failpoints_);
+      ranks_->start(command, variables);
     }
   }
 
@@ -137,6 +140,7 @@ class CommFaults : public ::testing::TestWithParam<const char*> {
   int port_ = 0;
   std::string steps_ = "1000000000";
   int says_ = -1;               // the number that start()'s own_rank says it is; -1: its own
+  std::string failpoints_;      // of start()'s own_rank
   bool goes_on_ = false;        // the rank at fault, until it hears of it
   std::vector<double> ends_s_;  // of ranks, after the fault
 };
@@ -362,6 +366,50 @@ TEST_P(CommFaults, TwoOfOneNumber) {
         EXPECT_THAT(ended.err, testing::NamesRank(twice, ranks_->pid(each)));
     }
   }
+}
+
+// Before, while and after ranks meet, somebody calls at every port that they have, again and again: the job
+// starts, works, and notices a rank's end as if nobody had.  Afterwards nobody but the store listens.
+TEST_P(CommFaults, StrangersAtEveryPortDisturbNothing) {
+  const bool over_tcp = std::string(GetParam()) == "tcp";
+  failpoints_ = "comm.join=delay:2000";  // of the last rank: the others' ports are open meanwhile
+  repeat([&](int i) {
+    const int culprit = i % kSize;
+    start({"--settle", "3000"}, kSize - 1);
+    std::vector<pid_t> processes;
+    for (size_t rank = 0; rank < static_cast<size_t>(kSize); ++rank) processes.push_back(ranks_->pid(rank));
+    const testing::Strangers strangers(processes);
+    ASSERT_NO_FATAL_FAILURE(await_running());
+    const int64_t before = strangers.calls();
+    ASSERT_TRUE(testing::wait_until([&] { return strangers.calls() > before + 300; }));
+    const auto called = strangers.called();
+    for (int rank = 0; rank < kSize; ++rank) {
+      const pid_t pid = processes[static_cast<size_t>(rank)];
+      EXPECT_EQ(testing::listening_ports(pid).size(), rank == 0 ? 1U : 0U);
+      const size_t ports = (rank == 0 ? 1U : 0U) + (over_tcp && rank < kSize - 1 ? 1U : 0U);
+      EXPECT_GE(called.contains(pid) ? called.at(pid).size() : 0, ports) << "rank " << rank;
+    }
+    const int64_t since = testing::monotonic_ns();
+    ranks_->send(static_cast<size_t>(culprit), SIGKILL);
+    expect_ends(culprit, since, 1.0, HasSubstr("end"));
+  });
+}
+
+// A rank that fails before it joins, where whoever started rank 0 has gone: it waits for nobody that nobody
+// starts.
+TEST_P(CommFaults, AnOrphanDoesNotStayForOthers) {
+  begin();
+  last_ = 1;
+  below_ = {"/bin/sh", "-c", "\"$0\" \"$@\" & sleep 1"};  // ends, and leaves it behind
+  start({});
+  first_ = 1, last_ = 2;
+  below_.clear();
+  start({}, 1, {"--room", "0"});
+  EXPECT_EQ(ranks_->await_end(1).exit_status, exit_status(ErrorCode::kResourceExhausted));
+  const int64_t since = testing::monotonic_ns();
+  const Ended zero = ranks_->await_end(0);  // with the last process that writes there
+  EXPECT_LT(static_cast<double>(zero.at_ns - since) / kNanosecondsPerSecond, 20);  // of 60
+  EXPECT_THAT(zero.err, AllOf(HasSubstr("error: "), HasSubstr("cannot join a world of")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Transports, CommFaults, ::testing::Values("tcp", "auto"),

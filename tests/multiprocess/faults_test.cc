@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "furrow/base/file.h"
+#include "tests/testing/processes.h"
 #include "tests/testing/rank_job.h"
 #include "tests/testing/rank_runs.h"
 #include "tests/testing/told.h"
@@ -334,6 +335,32 @@ TEST_F(OddRank, HasAConfigThatDoesNotRead) {
     note_spread();
   }
   expect_soon("a configuration that does not read", spreads_, kMostSeconds);
+}
+
+// Whoever is asked to stop while it waits for the others, or stays to tell them, does, with the status of
+// that.
+TEST_F(OddRank, IsInterruptedWhileItWaits) {
+  const int port = testing::free_port();
+  testing::Processes ranks;
+  for (int rank = 0; rank < 2; ++rank)  // of three
+    ranks.start(runs_.endless(runs_.run("interrupted"), 0, 60),
+                testing::rank_environment(rank, kRanks, port));
+  const auto catches = [&](size_t rank) {  // once it is about to join
+    const std::string text = read_file("/proc/" + std::to_string(ranks.pid(rank)) + "/status");
+    const size_t at = text.find("SigCgt:");
+    return at != std::string::npos &&
+           (std::stoull(text.substr(at + 7), nullptr, 16) >> (SIGTERM - 1) & 1) != 0;
+  };
+  ASSERT_TRUE(testing::wait_until([&] { return catches(0) && catches(1); }));
+  const int64_t begin = testing::monotonic_ns();
+  ranks.send(1, SIGTERM);
+  const testing::Ended one = ranks.await_end(1);
+  EXPECT_EQ(one.exit_status, 128 + SIGTERM) << one.err;
+  ranks.send(0, SIGINT);
+  const testing::Ended zero = ranks.await_end(0);
+  EXPECT_EQ(zero.exit_status, 128 + SIGINT) << zero.err;
+  EXPECT_THAT(zero.err, HasSubstr("before all ranks had met"));
+  EXPECT_LT(static_cast<double>(zero.at_ns - begin) * 1e-9, 20);  // of init_timeout's 300
 }
 
 TEST_F(OddRank, HasAnotherConfig) {

@@ -29,7 +29,7 @@ def await_checkpoint(training, run, job):
     deadline = time.monotonic() + 120
     while len(saved := training.saved_steps(run)) < 2:
         over = time.monotonic() > deadline or any(process.poll() is not None for process in job.processes)
-        assert not over, f"not saved: {job.text(0, 1)}"
+        assert not over, f"not saved: {job.told()}"
         time.sleep(0.01)
     return saved[-1]
 

@@ -145,6 +145,11 @@ class Job:
             self.files.append((out, err))
             self.processes.append(subprocess.Popen(on(host, program, *words), env=environment, stdout=out, stderr=err))
 
+    def told(self):
+        """What every rank has said, for whoever looks for the one that was the first to fail."""
+        return "".join(f"\nrank {rank}, status {process.poll()}:\n{self.text(rank)[-500:]}{self.text(rank, 1)[-2000:]}"
+                       for rank, process in enumerate(self.processes))
+
     def text(self, rank, which=0):
         self.files[rank][which].seek(0)
         return self.files[rank][which].read()
@@ -153,13 +158,13 @@ class Job:
         deadline = time.monotonic() + 60
         while not all("running" in self.text(rank) for rank in range(len(self.processes))):
             if time.monotonic() > deadline or any(p.poll() is not None for p in self.processes):
-                raise AssertionError("not running: " + self.text(0, 1))
+                raise AssertionError(f"not running: {self.told()}")
             time.sleep(0.01)
 
     def finish(self, expect=0):
         for rank, process in enumerate(self.processes):
             status = process.wait(timeout=120)
-            assert (status == 0) == (expect == 0), f"rank {rank} ended with {status}: {self.text(rank, 1)}"
+            assert (status == 0) == (expect == 0), f"rank {rank} ended with {status}: {self.told()}"
 
     def __enter__(self):
         return self
@@ -192,7 +197,7 @@ def expect_error_of(job, rank, blamed, how, operation=GRADIENTS):
     one_of = "|".join(rf"rank {other} \(host {job.hosts[other]}, pid \d+\)" for other in blamed)
     wanted = (rf"{operation} on rank \d+ \(host {job.hosts[rank]}, pid \d+\): .*(?:{one_of}).*{how}.*; "
               rf"last progress: {operation}, (?:begun|finished|heard of) [\d.]+ m?s ago")
-    assert re.search(wanted, job.text(rank, 1)), f"rank {rank}: {job.text(rank, 1)}"
+    assert re.search(wanted, job.text(rank, 1)), f"rank {rank}: {job.text(rank, 1)}{job.told()}"
 
 
 def expect_error_of_silence(job, rank, blamed, operation=GRADIENTS):

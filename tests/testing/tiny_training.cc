@@ -102,9 +102,9 @@ void MadeUpSource::read(std::span<const int64_t> indices, std::span<const ArrayV
 std::vector<std::string> tiny_names() {
   std::vector<std::string> names = {"mlp",          "convnet", "gpt-tied", "gpt-untied", "llama-tied",
                                     "llama-untied", "rnn",     "lstm",     "resnet",     "resnet-pooled",
-                                    "distilled",    "binary",  "weighted", "units"};
+                                    "distilled",    "binary",  "weighted", "units",      "normed"};
   for (const char* name :
-       {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled", "units"})
+       {"mlp", "convnet", "gpt-tied", "llama-tied", "rnn", "lstm", "resnet", "distilled", "units", "normed"})
     names.push_back(std::string(name) + "@bfloat16");
   for (const char* name : {"mlp", "gpt-tied", "lstm", "resnet", "distilled"})
     names.push_back(std::string(name) + "@two-types");
@@ -140,6 +140,17 @@ std::vector<std::string> listed_units(const std::string& name) {
             "fc1: linear out=12 activation=softplus",
             "a3: activation activation=leaky_relu",
             "fc: linear out=classes"};
+  if (name == "normed")  // batch norm as a layer, with every way to an activation, and a bottleneck
+    return {"n0: batch_norm",
+            "c1: conv out_channels=6 kernel=3 padding=1 bias=false",
+            "n1: batch_norm activation=relu",
+            "c2: conv out_channels=8 kernel=3 stride=2 padding=1 activation=leaky_relu",
+            "n2: batch_norm momentum=0.3 activation=silu",
+            "b: bottleneck_block width=5 out_channels=16 stride=2",
+            "c3: conv out_channels=12 kernel=1",
+            "n3: batch_norm activation=sigmoid",
+            "g: global_avg_pool",
+            "fc: linear out=classes"};
   return {};
 }
 
@@ -150,7 +161,7 @@ bool reads_text(const std::string& name) {
 Shape image_of(const std::string& name) {
   if (name == "gan") return {1, 8, 8};
   if (name == "resnet-pooled") return {3, 16, 16};
-  if (name == "resnet" || name == "units") return {3, 8, 8};
+  if (name == "resnet" || name == "units" || name == "normed") return {3, 8, 8};
   return name == "binary" ? Shape{1, 12, 12} : Shape{1, 28, 28};
 }
 

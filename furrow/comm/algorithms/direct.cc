@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "furrow/comm/algorithms/rows.h"
+#include "furrow/comm/stream.h"
 
 namespace furrow::comm {
 namespace {
@@ -171,7 +172,7 @@ void all_gather(Call& call, const Team& team) {
     return direct_all_gather(call, team, call.c.out, 0, part);
   }
   gather_parts(call, team, call.c.in, call.c.out, 0, part);
-  copy(call.c.in, place);
+  stream(call.c.in, place);
   call.wait_all();
 }
 

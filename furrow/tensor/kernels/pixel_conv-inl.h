@@ -125,6 +125,9 @@ struct RowJob {
   int64_t channels;  // of the block that exist
 };
 
+// Weights are fetched so many inputs before they are multiplied: a second-level cache has them.
+constexpr int64_t kWeightsAhead = 8;
+
 // P pixels times V vectors of channels.
 template <class Way, int P, int V>
 HWY_INLINE void convolve_pixels(const RowJob<typename Way::Number>& job, int64_t first) {
@@ -142,6 +145,7 @@ HWY_INLINE void convolve_pixels(const RowJob<typename Way::Number>& job, int64_t
     for (int g = 0; g < (P + 3) / 4; ++g) base[g] = job.taps[t].x + (first + 4 * g) * step;
     const float* w = job.taps[t].weight;
     for (int64_t i = 0; i < job.inputs; ++i, w += kChannelBlock) {
+      for (int v = 0; v < V * kLanes; v += 16) hwy::Prefetch(w + kWeightsAhead * kChannelBlock + v);
       VF wv[V];
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) wv[v] = load(w + v * kLanes);

@@ -51,15 +51,26 @@ void pack_backward(const PixelConvShape& s, const typename Way::Number* weight, 
   pack<Way>(s, s.in_channels, s.out_channels, at, packed);
 }
 
+// A share of the next image, null where there is none, is fetched with each row of outputs: it comes from
+// far away.
+template <class Number>
+void fetch(const Number* next, int64_t numbers, int64_t row, int64_t rows) {
+  constexpr int64_t kLine = 64 / sizeof(Number);
+  if (next == nullptr) return;
+  const int64_t end = numbers * (row + 1) / rows;
+  for (int64_t i = numbers * row / rows / kLine * kLine; i < end; i += kLine) hwy::Prefetch(next + i);
+}
+
 // The rows of a window are contiguous: one tap each.
 template <class Way>
 void forward_image(const PixelConvShape& s, const float* bordered, const float* packed,
-                   typename Way::Number* y) {
+                   const typename Way::Number* next, typename Way::Number* y) {
   const auto b = input_border<Way>(s);
   const int64_t inputs = s.kernel * b.lanes, block = s.kernel * inputs * kChannelBlock;
   std::vector<Tap> taps(static_cast<size_t>(s.kernel));
   for (int64_t o = 0; o < channel_blocks(s.out_channels); ++o) {
     for (int64_t oy = 0; oy < s.out_height(); ++oy) {
+      if (o == 0) fetch(next, s.in_numbers(), oy, s.out_height());
       for (int64_t ky = 0; ky < s.kernel; ++ky)
         taps[ky] = {bordered + (oy * s.stride + ky) * b.row(),
                     packed + o * block + ky * inputs * kChannelBlock};
@@ -94,13 +105,14 @@ Bordered gradient_border(const PixelConvShape& s) {
 // Inputs that are `stride` apart meet the same taps, so they make up a row.
 template <class Way>
 void backward_image(const PixelConvShape& s, const float* bordered, const float* packed,
-                    typename Way::Number* dx) {
+                    const typename Way::Number* next, typename Way::Number* dx) {
   const auto b = gradient_border<Way>(s);
   const int64_t n = b.lanes, block = s.kernel * s.kernel * n * kChannelBlock;
   std::vector<Meeting> rows, columns;
   std::vector<Tap> taps;
   for (int64_t i = 0; i < channel_blocks(s.in_channels); ++i) {
     for (int64_t y = 0; y < s.height; ++y) {
+      if (i == 0) fetch(next, s.out_numbers(), y, s.height);
       meetings(s, y, &rows);
       for (int64_t x = 0; x < std::min(s.stride, s.width); ++x) {
         meetings(s, x, &columns);
@@ -131,7 +143,8 @@ void run_forward(const PixelConvForward<T>& a, int threads) {
     float* bordered = own.floats(b.floats());
     for (int64_t n = begin; n < end; ++n) {
       load_bordered<Way>(b, a.x + n * s.in_numbers(), s.in_channels, bordered);
-      forward_image<Way>(s, bordered, packed, a.y + n * s.out_numbers());
+      const T* next = n + 1 < end ? a.x + (n + 1) * s.in_numbers() : nullptr;
+      forward_image<Way>(s, bordered, packed, next, a.y + n * s.out_numbers());
     }
   });
 }
@@ -148,7 +161,8 @@ void run_backward_input(const PixelConvBackwardInput<T>& a, int threads) {
     float* bordered = own.floats(b.floats());
     for (int64_t n = begin; n < end; ++n) {
       load_bordered<Way>(b, a.dy + n * s.out_numbers(), s.out_channels, bordered);
-      backward_image<Way>(s, bordered, packed, a.dx + n * s.in_numbers());
+      const T* next = n + 1 < end ? a.dy + (n + 1) * s.out_numbers() : nullptr;
+      backward_image<Way>(s, bordered, packed, next, a.dx + n * s.in_numbers());
     }
   });
 }

@@ -4,6 +4,7 @@
 // clang-format off
 #include <hwy/foreach_target.h>
 // clang-format on
+#include "furrow/tensor/kernels/blocks.h"
 #include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/pixel_conv-inl.h"
 
@@ -15,14 +16,14 @@ namespace {
 constexpr int64_t kMostBlocks = 8;                     // of images
 constexpr int64_t kMostPartFloats = int64_t{1} << 22;  // of all blocks together
 
-// What some images that lie one after the other have as their part in the gradient:
+// What some images that lie one after the other, or some rows of one, have as their part in the gradient:
 // out[ky][kx][in][out_padded] gets the sum over their pixels of x times dy.  A lane is a pixel, or what a
 // pair of pixels in a row have of a channel; where the row's last has no neighbour, dy's pair is filled with
 // zero.
 struct WeightJob {
   const PixelConvShape& s;
-  int64_t images;
-  const float* x;  // with its border
+  int64_t images, rows;  // rows of dy in an image
+  const float* x;        // with its border
   int64_t x_step, x_row, x_image;
   const float* dy;     // dense
   int64_t columns;     // of dy
@@ -39,7 +40,7 @@ HWY_INLINE void add_column(const float* x, const float* dy, int64_t last, VF (&a
   for (int v = 0; v + 1 < V; ++v) g[v] = load(dy + v * kLanes);
   const float* end = dy + (V - 1) * kLanes;
   g[V - 1] = last >= kLanes ? load(end) : load_part(end, last);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int t = 0; t < T; ++t) {
     VF xv = set(x[t]);
     if constexpr (kAlone) xv = Way::first(xv);
@@ -53,7 +54,7 @@ template <class Way, int T, int V>
 HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64_t output) {
   const PixelConvShape& s = job.s;
   VF acc[T][V];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) acc[t][v] = zero();
@@ -62,7 +63,7 @@ HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64
   const int64_t with_neighbour = job.columns - (job.last_is_alone ? 1 : 0);
   const float* dy = job.dy + output;
   for (int64_t n = 0; n < job.images; ++n) {
-    for (int64_t oy = 0; oy < s.out_height(); ++oy) {
+    for (int64_t oy = 0; oy < job.rows; ++oy) {
       const float* x = job.x + n * job.x_image + (oy * s.stride + ky) * job.x_row + input;
       for (int64_t p = 0; p < with_neighbour; ++p, x += job.x_step, dy += s.out_channels)
         add_column<Way, false>(x, dy, last, acc);
@@ -74,7 +75,7 @@ HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64
     }
   }
   float* out = job.out + (ky * s.kernel * s.in_channels + input) * job.out_row() + output;
-#pragma GCC unroll 16
+#pragma GCC unroll 32
   for (int t = 0; t < T; ++t) {
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) {
@@ -84,8 +85,9 @@ HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64
   }
 }
 
-constexpr int kWideInputs = kVectorRegisters == 32 ? 8 : 4;
-constexpr int kNarrowInputs = kVectorRegisters == 32 ? 16 : 8;
+// A window of three has a multiple of three inputs in a row.
+constexpr int kWideInputs = kVectorRegisters == 32 ? 12 : 4;
+constexpr int kNarrowInputs = kVectorRegisters == 32 ? 24 : 8;
 
 template <class Way>
 void correlate_row(const WeightJob& job, int64_t ky) {
@@ -94,12 +96,26 @@ void correlate_row(const WeightJob& job, int64_t ky) {
     int64_t i = 0;
     if (job.s.out_channels - o <= kLanes) {
       for (; i + kNarrowInputs <= inputs; i += kNarrowInputs) correlate<Way, kNarrowInputs, 1>(job, ky, i, o);
+      for (; i + 8 <= inputs; i += 8) correlate<Way, 8, 1>(job, ky, i, o);
       for (; i + 4 <= inputs; i += 4) correlate<Way, 4, 1>(job, ky, i, o);
       for (; i < inputs; ++i) correlate<Way, 1, 1>(job, ky, i, o);
       continue;
     }
     for (; i + kWideInputs <= inputs; i += kWideInputs) correlate<Way, kWideInputs, 2>(job, ky, i, o);
+    for (; i + 4 <= inputs; i += 4) correlate<Way, 4, 2>(job, ky, i, o);
     for (; i < inputs; ++i) correlate<Way, 1, 2>(job, ky, i, o);
+  }
+}
+
+// Rows by rows where it is one image.
+template <class Way>
+void correlate_group(const WeightJob& job, const Blocks& rows) {
+  for (int64_t r = 0; r < rows.parts; ++r) {
+    WeightJob part = job;
+    part.rows = rows.size(r);
+    part.x += rows.begin(r) * job.s.stride * job.x_row;
+    part.dy += rows.begin(r) * job.columns * job.s.out_channels;
+    for (int64_t ky = 0; ky < job.s.kernel; ++ky) correlate_row<Way>(part, ky);
   }
 }
 
@@ -107,20 +123,35 @@ void correlate_row(const WeightJob& job, int64_t ky) {
 void join_blocks(const WeightJob& job, const float* parts, int64_t blocks, int64_t stride, float* dweight) {
   const PixelConvShape& s = job.s;
   const int64_t taps = s.kernel * s.kernel, row = job.out_row();
-  for (int64_t t = 0; t < taps; ++t) {
-    for (int64_t i = 0; i < s.in_channels; ++i) {
-      for (int64_t o = 0; o < s.out_channels; ++o) {
+  ScratchScope scratch;
+  float* sums = scratch.floats(taps * kLanes);
+  for (int64_t i = 0; i < s.in_channels; ++i) {
+    for (int64_t o = 0; o < s.out_channels; o += kLanes) {
+      for (int64_t t = 0; t < taps; ++t) {
         const float* part = parts + (t * s.in_channels + i) * row + o;
-        float sum = part[0];
-        for (int64_t b = 1; b < blocks; ++b) sum += part[b * stride];
-        dweight[(o * s.in_channels + i) * taps + t] = sum;
+        VF sum = load(part);
+        for (int64_t b = 1; b < blocks; ++b) sum = hn::Add(sum, load(part + b * stride));
+        store(sum, sums + t * kLanes);
+      }
+      const int64_t count = std::min<int64_t>(kLanes, s.out_channels - o);
+      for (int64_t c = 0; c < count; ++c) {
+        float* to = dweight + ((o + c) * s.in_channels + i) * taps;
+        for (int64_t t = 0; t < taps; ++t) to[t] = sums[t * kLanes + c];
       }
     }
   }
 }
 
-// What a core lays out before it multiplies: as many images as stay in its cache.
-constexpr int64_t kGroupFloats = 48 * 1024;
+// What is multiplied at a time, as it is read again and again: as many images, or rows of one, as stay in a
+// first-level cache.
+constexpr int64_t kGroupFloats = 11 * 1024;
+struct Groups {
+  int64_t images;
+  Blocks rows;
+  Groups(const PixelConvShape& s, int64_t image_floats)
+      : images(std::clamp(kGroupFloats / image_floats, int64_t{1}, s.batch)),
+        rows(s.out_height(), std::max<int64_t>(1, s.out_height() * kGroupFloats / image_floats)) {}
+};
 
 // Images and their gradients as lanes: one by one as they are, in float32.
 template <class Way>
@@ -130,6 +161,7 @@ class Lanes {
   explicit Lanes(const PixelConvShape& s) : s_(s), border_(input_border<Way>(s)) {}
   int64_t x_floats() const { return border_.floats(); }
   int64_t dy_floats() const { return std::is_same_v<T, float> ? 0 : s_.out_numbers(); }
+  int64_t image_floats() const { return x_floats() + s_.out_numbers(); }  // that are read
   int64_t spare_floats() const { return 0; }
   void load_x(const T* x, float* to, float* /*spare*/) const {
     load_bordered<Way>(border_, x, s_.in_channels, to);
@@ -143,8 +175,8 @@ class Lanes {
     return to;
   }
   WeightJob job(int64_t images, const float* x, const float* dy, float* out) const {
-    return {s_,    images, x, s_.stride * s_.in_channels, border_.row(), x_floats(), dy, s_.out_width(),
-            false, out};
+    return {s_, images,         s_.out_height(), x,  s_.stride * s_.in_channels, border_.row(), x_floats(),
+            dy, s_.out_width(), false,           out};
   }
 
  private:
@@ -163,6 +195,7 @@ class Lanes<InPairs> {
   int64_t x_floats() const { return (s_.height + 2 * s_.padding) * width(); }
   int64_t columns() const { return (s_.out_width() + 1) / 2; }
   int64_t dy_floats() const { return s_.out_height() * columns() * s_.out_channels; }
+  int64_t image_floats() const { return x_floats() + dy_floats(); }
   int64_t spare_floats() const { return (x_floats() + 1) / 2; }
   void load_x(const bf16* x, float* to, float* spare) const {
     auto* bordered = reinterpret_cast<bf16*>(spare);
@@ -189,8 +222,8 @@ class Lanes<InPairs> {
     return to;
   }
   WeightJob job(int64_t images, const float* x, const float* dy, float* out) const {
-    return {s_,         images, x,         2 * s_.stride * s_.in_channels, width(),
-            x_floats(), dy,     columns(), s_.out_width() % 2 == 1,        out};
+    return {s_, images,    s_.out_height(),         x,  2 * s_.stride * s_.in_channels, width(), x_floats(),
+            dy, columns(), s_.out_width() % 2 == 1, out};
   }
 
  private:
@@ -205,26 +238,24 @@ void run_backward_weight(const PixelConvBackwardWeight<T>& a, int threads) {
   const WeightJob none = lanes.job(0, nullptr, nullptr, nullptr);
   const int64_t floats = s.kernel * s.kernel * s.in_channels * none.out_row();
   const int64_t blocks = std::clamp(kMostPartFloats / floats, int64_t{1}, std::min(kMostBlocks, s.batch));
-  const int64_t group =
-      std::clamp(kGroupFloats / (lanes.x_floats() + lanes.dy_floats()), int64_t{1}, s.batch);
+  const Groups groups(s, lanes.image_floats());
   ScratchScope scratch;
   float* parts = scratch.floats(blocks * floats);
   parallel_for(threads, blocks, [&](int64_t begin, int64_t end) {
     ScratchScope own;
-    float* x = own.floats(group * lanes.x_floats());
-    float* dy = own.floats(group * lanes.dy_floats());
+    float* x = own.floats(groups.images * lanes.x_floats());
+    float* dy = own.floats(groups.images * lanes.dy_floats());
     float* spare = own.floats(lanes.spare_floats());
     for (int64_t block = begin; block < end; ++block) {
       float* part = parts + block * floats;
       std::memset(part, 0, static_cast<size_t>(floats) * sizeof(float));
       const int64_t last = (block + 1) * s.batch / blocks;
-      for (int64_t n = block * s.batch / blocks; n < last; n += group) {
-        const int64_t images = std::min(group, last - n);
+      for (int64_t n = block * s.batch / blocks; n < last; n += groups.images) {
+        const int64_t images = std::min(groups.images, last - n);
         for (int64_t i = 0; i < images; ++i)
           lanes.load_x(a.x + (n + i) * s.in_numbers(), x + i * lanes.x_floats(), spare);
         const float* gradient = lanes.load_dy(a.dy + n * s.out_numbers(), images, dy);
-        const WeightJob job = lanes.job(images, x, gradient, part);
-        for (int64_t ky = 0; ky < s.kernel; ++ky) correlate_row<Way>(job, ky);
+        correlate_group<Way>(lanes.job(images, x, gradient, part), groups.rows);
       }
     }
   });

@@ -62,6 +62,7 @@ HWY_NOINLINE void step_kernel(const float* HWY_RESTRICT a, const float* HWY_REST
   for (; lanes > 0; lanes -= kLine, a += MR * kLine) {
     const int64_t here = std::min(kLine, lanes);
     for (int64_t k = 0; k < here; ++k, b += kNR) {
+      for (int j = 0; j < kNR; j += 16) hwy::Prefetch(b + kRowsAhead * kNR + j);
       VF bk[kNV];
 #pragma GCC unroll 4
       for (int j = 0; j < kNV; ++j) bk[j] = load(b + j * kLanes);
