@@ -29,8 +29,11 @@ int run_plan(const Arguments& arguments) {
   if (searches(arguments)) return run_plan_search(config, arguments);
   const int ranks = number_option(arguments, "--nproc", 1, 1 << 16);
   LayoutView view = layout_view(arguments, ranks);
+  const std::string& device = config.training.device;
+  if (device != "cpu") view.device = train::profiled_device(device, train::profile_file());
   view.costs = [&config, ranks] {
-    return train::machine_costs(train::local_machine(ranks, config.comm), train::profile_file());
+    const train::Machine machine = train::local_machine(ranks, config.comm, config.training.device);
+    return train::machine_costs(machine, train::profile_file());
   };
   print_layout(config, planned_model(config), view);
   return 0;

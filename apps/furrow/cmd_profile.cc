@@ -115,10 +115,13 @@ const Command kProfileCommand{
     .description =
         "  furrow profile examples/gpt-shakespeare.toml\n"
         "  furrow profile examples/gpt-shakespeare.toml --nproc 2\n"
+        "  furrow profile examples/gpt-shakespeare.toml --training.device cuda\n"
         "\n"
         "Runs the units of a network at a quarter to twice its microbatch, and with --nproc the collectives\n"
-        "of the ranks. The profile (docs/formats/profile.md) is what `furrow train` predicts with from then\n"
-        "on: FURROW_PROFILE, else furrow/profile in your configuration folder. Profiles add up.\n",
+        "of the ranks; of a device also what the thread takes to tell it each of them, and copies to the "
+        "host.\n"
+        "The profile (docs/formats/profile.md) is what `furrow train` predicts with from then on:\n"
+        "FURROW_PROFILE, else furrow/profile in your configuration folder. Profiles add up.\n",
     .options = kOptions,
     .run = run_profile,
     .prepare = start_loading_torch_on_ranks,

@@ -7,17 +7,28 @@
 #include "furrow/train/predict.h"
 
 namespace furrow::app {
-PlannedCluster cluster_named(const std::string& name, int ranks, const config::Comm& comm) {
-  if (name != "local") return {plan::cluster_from(config::load_cluster(name)), false, comm};
-  PlannedCluster local{train::machine_costs(train::local_machine(ranks, comm), "")->cluster(), true, comm};
+namespace {
+
+PlannedCluster local_cluster(int ranks, const config::Comm& comm, const std::string& device) {
+  const train::Machine machine = train::local_machine(ranks, comm, device);
+  // Of cores a damaged profile is no matter until costs are asked for.
+  const auto costs = train::machine_costs(machine, device == "cpu" ? "" : train::profile_file());
+  PlannedCluster local{costs->cluster(), true, comm, device};
   local.cluster.network = {};  // one host
   return local;
+}
+
+}  // namespace
+
+PlannedCluster cluster_named(const std::string& name, int ranks, const config::Config& config) {
+  if (name == "local") return local_cluster(ranks, config.comm, config.training.device);
+  return {plan::cluster_from(config::load_cluster(name)), false, config.comm};
 }
 
 PlannedCluster part_of(PlannedCluster part, int devices) {
   plan::Cluster& cluster = part.cluster;
   if (devices <= cluster.devices) {
-    if (part.local) return cluster_named("local", devices, part.comm);
+    if (part.local) return local_cluster(devices, part.comm, part.device);
     cluster.hosts = 1;
     cluster.devices = devices;
     return part;
@@ -39,8 +50,8 @@ PlannedCluster part_of(PlannedCluster part, int devices) {
 
 std::unique_ptr<plan::Costs> costs_of(const PlannedCluster& planned) {
   if (!planned.local) return plan::analytic_costs(planned.cluster);
-  return train::machine_costs(train::local_machine(planned.cluster.world(), planned.comm),
-                              train::profile_file());
+  const train::Machine machine = train::local_machine(planned.cluster.world(), planned.comm, planned.device);
+  return train::machine_costs(machine, train::profile_file());
 }
 
 }  // namespace furrow::app

@@ -10,6 +10,7 @@
 
 #include "apps/furrow/plan_timeline.h"
 #include "furrow/base/error.h"
+#include "furrow/base/log.h"
 #include "furrow/base/table.h"
 #include "furrow/base/text.h"
 #include "furrow/config/batch_note.h"
@@ -20,6 +21,7 @@
 #include "furrow/plan/layout.h"
 #include "furrow/plan/program.h"
 #include "furrow/plan/quote.h"
+#include "furrow/plan/workspace.h"
 #include "furrow/train/layout_choice.h"
 #include "furrow/train/predict.h"
 #include "furrow/train/recipe.h"
@@ -35,6 +37,24 @@ struct Planned {
   std::vector<std::string> notes;  // what the config leaves open, or out
 };
 
+// Beside the program: ranks of devices add what NCCL must not.
+void add_device_sums(int64_t bytes, plan::Quote* quote) {
+  if (bytes == 0) return;
+  quote->peak_bytes[static_cast<size_t>(MemoryKind::kOther)] += bytes;
+  quote->memory.push_back(
+      {MemoryKind::kOther, fmt::format("{}, {}", to_string(MemoryKind::kOther), train::kDeviceSums), bytes});
+}
+
+// Null: of devices that were not measured.
+std::unique_ptr<plan::Costs> known_costs(const LayoutView& place) {
+  try {
+    return place.costs();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kFailedPrecondition) throw;
+    return nullptr;
+  }
+}
+
 Planned plan_of(const config::Config& config, const PlannedModel& model, const LayoutView& place) {
   Planned planned;
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
@@ -42,8 +62,8 @@ Planned plan_of(const config::Config& config, const PlannedModel& model, const L
   planned.classes = model.classes;
   planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
   plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
-  const train::Buckets buckets = train::chosen_buckets(
-      config, model.spec, layout, train::chooses_buckets(config, layout) ? place.costs().get() : nullptr);
+  const auto costs = train::chooses_buckets(config, layout) ? known_costs(place) : nullptr;
+  const train::Buckets buckets = train::chosen_buckets(config, model.spec, layout, costs.get());
   options.ranks.bucket_bytes = buckets.bytes;
   for (std::string note :
        {buckets.why, config::batch_by_ranks(config.training, layout.data_ranks()),
@@ -52,6 +72,8 @@ Planned plan_of(const config::Config& config, const PlannedModel& model, const L
   }
   planned.program = plan::compile_train(spec, layout, options);
   planned.quote = plan::quote(planned.program, spec);
+  if (config.training.device != "cpu" && place.ranks > 1 && config.comm.backend == "nccl")
+    add_device_sums(plan::device_sums_bytes(planned.program, spec), &planned.quote);
   planned.memory = {planned.quote.peak_bytes, planned.quote.memory, planned.quote.formula};
   planned.quote.deterministic = plan::deterministic_line(
       planned.program.placement, static_cast<int32_t>(options.microbatch_sizes.size()),
@@ -77,7 +99,7 @@ Table units_table(const plan::Quote& quote) {
   return table;
 }
 
-Table memory_table(const Planned& planned) {
+Table memory_table(const Planned& planned, const plan::ProfiledDevice& device) {
   const plan::Quote& quote = planned.quote;
   Table table({{"memory"},
                {"planned peak", "planned_peak_bytes", kAsBytes},
@@ -91,6 +113,7 @@ Table memory_table(const Planned& planned) {
         line.formula ? Cell(static_cast<int64_t>(*line.formula)) : Cell(), line.items);
   }
   add("total", quote.total_bytes());
+  if (device.memory_bytes > 0) add("of " + device.name, device.memory_bytes);
   if (quote.host_bytes == 0) return table;
   add("beside it, optimizer on the host", quote.host_bytes);
   for (const plan::CopyQuote& copy : quote.copies)
@@ -199,7 +222,7 @@ void print_quote(const Planned& planned, const LayoutView& view) {
   } else if (part == "units") {
     fmt::print("{}", units_table(quote).print(view.as_json));
   } else if (part == "memory") {
-    fmt::print("{}", memory_table(planned).print(view.as_json));
+    fmt::print("{}", memory_table(planned, view.device).print(view.as_json));
   } else if (part == "buffers") {
     fmt::print("{}", items_table(quote).print(view.as_json));
   } else if (part == "communication") {
@@ -209,7 +232,7 @@ void print_quote(const Planned& planned, const LayoutView& view) {
   } else {
     fmt::print("deterministic {}\n", quote.deterministic);
     for (const std::string& note : planned.notes) fmt::print("{}\n", note);
-    fmt::print("\n{}\n{}", summary_table(planned, false).text(), memory_table(planned).text());
+    fmt::print("\n{}\n{}", summary_table(planned, false).text(), memory_table(planned, view.device).text());
     if (quote.collectives.empty()) return;
     fmt::print("\n{}\n{}", items_table(quote).text(), communication_table(quote).text());
   }
@@ -246,7 +269,14 @@ void print_layout(const config::Config& config, const PlannedModel& model, const
     if (over_time) fmt::print("{}", timeline.print(view.as_json));
     if (over_time || view.part.empty()) return;
   }
-  print_quote(plan_of(config, model, view), view);
+  const Planned planned = plan_of(config, model, view);
+  print_quote(planned, view);
+  if (view.device.memory_bytes == 0) return;  // unknown
+  try {
+    train::check_fits(planned.quote.total_bytes(), view.device);
+  } catch (const Error& error) {
+    log_warning(error.what());
+  }
 }
 
 }  // namespace furrow::app

@@ -10,6 +10,7 @@
 #include "apps/furrow/plan_model.h"
 #include "furrow/config/config.h"
 #include "furrow/plan/cost.h"
+#include "furrow/plan/profile.h"
 
 namespace furrow::app {
 
@@ -19,7 +20,8 @@ struct LayoutView {
   std::string part;                 // of --print; "": the figures of a step
   std::string trace_path, drawing;  // of --trace and --draw; "": none
   bool as_json = false;
-  std::string machine = "this machine";                 // that steps are simulated on ...
+  plan::ProfiledDevice device = {};      // of a profile, beside whose memory the planned stands
+  std::string machine = "this machine";  // that steps are simulated on ...
   std::function<std::unique_ptr<plan::Costs>()> costs;  // ... and its costs, asked for where one is
 };
 

@@ -46,7 +46,7 @@ class Planner {
         arguments_(arguments),
         model_(planned_model(config)),
         request_(train::search_request(config, model_.spec)) {
-    planned_ = cluster_named(arguments.get("--cluster", "local"), ranks(), config.comm);
+    planned_ = cluster_named(arguments.get("--cluster", "local"), ranks(), config);
     if (!planned_.local && arguments.has("--nproc")) take_part(ranks());
     request_.allow_recipe_change = arguments.has("--allow-recipe-change");
     if (request_.allow_recipe_change) offer_bfloat16();

@@ -56,7 +56,7 @@ Table table_of(const plan::Simulation& simulation, const std::vector<plan::Progr
     std::vector<Cell> row(7);
     row[0] = span.start_s * 1e3;
     row[1] = span.end_s * 1e3;
-    row[2] = train::lane_of(i);
+    row[2] = span.launch ? "launch" : train::lane_of(i);
     row[3] = std::string(plan::op_info(i.op).name);
     if (i.unit >= 0) row[4] = program.units[static_cast<size_t>(i.unit)];
     if (i.microbatch >= 0) row[5] = static_cast<int64_t>(i.microbatch);

@@ -18,22 +18,25 @@ using Memory = MemoryTape::Memory;
 using Tensor = MemoryTape::Tensor;
 using Layer = SizedLayer;
 using Activation = KeptByActivation;
+using Cut = SizedCut;
 using Operations = SizedOperations;
 
 // nn/transformer_block.cc
 Tensor gpt_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const int64_t width = size_of(unit, "width"), heads = size_of(unit, "heads");
   const bool drops = probability(unit, "dropout") > 0 && !unit.inference;
-  const Tensor qkv =
-      ops->linear(ops->norm(input, width, 2), width, ops->layer("attn.c_attn.weight", 3 * width));
+  const auto layer = [&](const char* name, int64_t out, Cut cut) { return ops->layer(name, out, cut); };
+  const Tensor qkv = ops->linear(ops->norm(input, width, 2), width,
+                                 layer("attn.c_attn.weight", 3 * width, Cut::kPositionsToColumns));
   const Tensor mixed = ops->attention(qkv, 3 * width, heads, width);
   const Tensor middle =
-      ops->add(input, ops->linear(mixed, width, ops->layer("attn.c_proj.weight", width, SizedCut::kRows)),
+      ops->add(input, ops->linear(mixed, width, layer("attn.c_proj.weight", width, Cut::kRowsToPositions)),
                width, drops);
-  const Tensor hidden = ops->linear(ops->norm(middle, width, 2), width,
-                                    ops->layer("mlp.c_fc.weight", 4 * width), Activation::kSlope);
+  const Tensor hidden =
+      ops->linear(ops->norm(middle, width, 2), width,
+                  layer("mlp.c_fc.weight", 4 * width, Cut::kPositionsToColumns), Activation::kSlope);
   return ops->add(middle,
-                  ops->linear(hidden, 4 * width, ops->layer("mlp.c_proj.weight", width, SizedCut::kRows)),
+                  ops->linear(hidden, 4 * width, layer("mlp.c_proj.weight", width, Cut::kRowsToPositions)),
                   width, drops);
 }
 
@@ -41,20 +44,19 @@ Tensor gpt_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
 Tensor llama_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const LlamaSizes sizes = llama_sizes(unit);
   const int64_t width = sizes.width, ffn = sizes.ffn, queries = sizes.query_width(), keys = sizes.kv_width();
-  const Tensor qkv =
-      ops->side_by_side(ops->norm(input, width, 1), width,
-                        {ops->layer("q_proj.weight", queries), ops->layer("k_proj.weight", keys),
-                         ops->layer("v_proj.weight", keys)});
+  const auto columns = [&](const char* name, int64_t out) {
+    return ops->layer(name, out, Cut::kPositionsToColumns);
+  };
+  const auto rows = [&](const char* name) { return ops->layer(name, width, Cut::kRowsToPositions); };
+  const Tensor qkv = ops->side_by_side(
+      ops->norm(input, width, 1), width,
+      {columns("q_proj.weight", queries), columns("k_proj.weight", keys), columns("v_proj.weight", keys)});
   const Tensor mixed = ops->attention(qkv, queries + 2 * keys, sizes.heads, queries);
-  const Tensor middle = ops->add(
-      input, ops->linear(mixed, queries, ops->layer("o_proj.weight", width, SizedCut::kRows)), width, false);
-  const Tensor gate_up =
-      ops->side_by_side(ops->norm(middle, width, 1), width,
-                        {ops->layer("gate_proj.weight", ffn), ops->layer("up_proj.weight", ffn)});
-  return ops->add(
-      middle,
-      ops->linear(ops->swiglu(gate_up, ffn), ffn, ops->layer("down_proj.weight", width, SizedCut::kRows)),
-      width, false);
+  const Tensor middle = ops->add(input, ops->linear(mixed, queries, rows("o_proj.weight")), width, false);
+  const Tensor gate_up = ops->side_by_side(
+      ops->norm(middle, width, 1), width, {columns("gate_proj.weight", ffn), columns("up_proj.weight", ffn)});
+  return ops->add(middle, ops->linear(ops->swiglu(gate_up, ffn), ffn, rows("down_proj.weight")), width,
+                  false);
 }
 
 // nn/lm_head.cc and the head of nn/llama.cc
@@ -62,19 +64,36 @@ template <int kStatistics>
 Tensor head(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const int64_t width = size_of(unit, "width");
   return ops->linear(ops->norm(input, width, kStatistics), width,
-                     ops->layer("lm_head.weight", size_of(unit, "vocab")));
+                     ops->layer("lm_head.weight", size_of(unit, "vocab"), Cut::kPositionsToColumns));
+}
+
+// nn/token_embedding.cc
+Tensor token_embedding(const plan::Unit& unit, const Tensor& /*input*/, Operations* ops) {
+  const int64_t width = size_of(unit, "width");
+  const bool trains = ops->layer("wte.weight", 0, Cut::kNone).trains;
+  const Tensor y =
+      ops->cut_table(width, trains || ops->layer("wpe.weight", 0, Cut::kNone).trains, /*positions=*/true);
+  return probability(unit, "dropout") > 0 && !unit.inference ? ops->dropout(y, width) : y;
+}
+
+// nn/embedding.cc
+Tensor embedding(const plan::Unit& unit, const Tensor& /*input*/, Operations* ops) {
+  return ops->cut_table(size_of(unit, "width"), ops->layer("weight", 0, Cut::kNone).trains,
+                        /*positions=*/false);
 }
 
 // nn/linear.cc
 Tensor linear(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const int64_t in = size_of(unit, "in"), out = size_of(unit, "out");
   const std::string name = activation(unit);
-  const bool apart = !in_product(name), slope = keeps_slope(name);
-  const Activation own = apart || name == "none" ? Activation::kNone
-                         : slope                 ? Activation::kSlope
-                                                 : Activation::kOutput;
-  const Tensor y = ops->linear(input, in, ops->layer("weight", out), own);
-  return apart ? ops->separate(y, out, slope) : y;
+  const bool slope = keeps_slope(name), product = in_product(name);
+  const Activation kept = name == "none" ? Activation::kNone
+                          : slope        ? Activation::kSlope
+                                         : Activation::kOutput;
+  const bool rows_cut = unit.parameters.front().tensor_axis == 1;
+  const Layer layer = ops->layer("weight", out, rows_cut ? Cut::kRows : Cut::kColumns);
+  const Tensor y = ops->linear(input, in, layer, product ? kept : Activation::kNone);
+  return product || kept == Activation::kNone ? y : ops->separate(y, layer.out, kept);
 }
 
 // nn/conv_relu_pool.cc
@@ -83,7 +102,7 @@ Tensor conv_relu_pool(const plan::Unit& unit, const Tensor& input, Operations* o
   const int64_t border = 2 * count_of(unit, "padding") + 1 - size_of(unit, "kernel");
   const int64_t pixels = (in[2] + border) * (in[3] + border);
   const int64_t read = in[1] * in[2] * in[3], out = border_bytes(unit, unit.output) / number_bytes(unit);
-  const Layer layer = ops->layer("weight", size_of(unit, "out_channels") * pixels);
+  const Layer layer = ops->layer("weight", size_of(unit, "out_channels") * pixels, Cut::kNone);
   if (layer.adapter == nullptr)
     return ops->plain_convolution(input, read, out, layer.trains,
                                   flag(unit, "relu") || flag(unit, "pool") ? out : 0);
@@ -93,52 +112,95 @@ Tensor conv_relu_pool(const plan::Unit& unit, const Tensor& input, Operations* o
   return flag(unit, "pool") ? ops->pooled(through, layer.out, out) : through;
 }
 
-// nn/residual.cc
+int64_t numbers(const plan::TensorSpec& border) {
+  int64_t numbers = 1;
+  for (size_t d = 1; d < border.shape.size(); ++d) numbers *= border.shape[d];
+  return numbers;
+}
+
+// nn/residual.cc: a convolution and the norm behind it, over images of `pixels`.
+struct NormedConvolution {
+  const char* weight;
+  int64_t in = 0, channels = 0, pixels = 0;
+};
+Tensor normed(const NormedConvolution& c, const Tensor& x, bool relu, const Tensor& residual,
+              Operations* ops) {
+  const Layer layer = ops->layer(c.weight, c.channels * c.pixels, Cut::kNone);
+  const Tensor y = ops->strided_convolution(x, c.in, layer, layer.rank * c.pixels);
+  return ops->batch_norm(y, layer.out, relu, residual);
+}
+
+Tensor conv_norm(const plan::Unit& unit, const Tensor& input, Operations* ops) {
+  const int64_t channels = size_of(unit, "out_channels"), border = 2 * count_of(unit, "padding");
+  const auto side = [&](int64_t size) {
+    return (size + border - size_of(unit, "kernel")) / size_of(unit, "stride") + 1;
+  };
+  const int64_t pixels = side(unit.input.shape[2]) * side(unit.input.shape[3]);
+  const Tensor y = normed({"conv1.weight", numbers(unit.input), channels, pixels}, input, true, {}, ops);
+  return flag(unit, "pool") ? ops->max_pooled(y, channels * pixels, numbers(unit.output)) : y;
+}
+
+Tensor residual_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
+  const int64_t channels = size_of(unit, "out_channels"), in = numbers(unit.input),
+                out = numbers(unit.output);
+  const int64_t pixels = out / channels;
+  const bool changes = size_of(unit, "stride") != 1 || channels != size_of(unit, "in_channels");
+  Tensor shortcut = input;
+  if (changes)
+    shortcut = text(unit, "shortcut") == "projection"
+                   ? normed({"downsample.0.weight", in, channels, pixels}, input, false, {}, ops)
+                   : ops->subsampled(input, in, out);
+  const Tensor middle = normed({"conv1.weight", in, channels, pixels}, input, true, {}, ops);
+  return normed({"conv2.weight", out, channels, pixels}, middle, true, shortcut, ops);
+}
+
 Tensor bottleneck(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const Shape &in = unit.input.shape, &out = unit.output.shape;
   const int64_t before = in[2] * in[3], behind = out[2] * out[3], width = size_of(unit, "width");
-  const int64_t read = in[1] * before, given = out[1] * behind;
-  const auto convolution = [&](const Tensor& x, int64_t elements, const char* weight, int64_t channels,
-                               int64_t pixels) {
-    const Layer layer = ops->layer(weight, channels * pixels);
-    return ops->pixel_convolution(x, elements, layer, layer.rank * pixels);
-  };
-  const bool changes = in != out, projects = changes && text(unit, "shortcut") == "projection";
+  const int64_t read = numbers(unit.input), given = numbers(unit.output);
   Tensor past = input;
-  if (projects)
-    past = ops->batch_norm(convolution(input, read, "downsample.0.weight", out[1], behind), given, false);
-  else if (changes)
-    past = ops->resized(input, read, given);
-  const Tensor first =
-      ops->batch_norm(convolution(input, read, "conv1.weight", width, before), width * before, true);
-  const Tensor second = ops->batch_norm(convolution(first, width * before, "conv2.weight", width, behind),
-                                        width * behind, true);
-  return ops->batch_norm(convolution(second, width * behind, "conv3.weight", out[1], behind), given, true,
-                         past);
+  if (in != out)
+    past = text(unit, "shortcut") == "projection"
+               ? normed({"downsample.0.weight", read, out[1], behind}, input, false, {}, ops)
+               : ops->subsampled(input, read, given);
+  const Tensor first = normed({"conv1.weight", read, width, before}, input, true, {}, ops);
+  const Tensor second = normed({"conv2.weight", width * before, width, behind}, first, true, {}, ops);
+  return normed({"conv3.weight", width * behind, out[1], behind}, second, true, past, ops);
 }
 
+// Of which units the description does not say all.
+enum class Where : uint8_t { kEverywhere, kAdapted, kParts };
 struct Row {
   std::string_view kind;
   Tensor (*forward)(const plan::Unit& unit, const Tensor& input, Operations* ops);
-  bool adapted = false;  // of such units alone: of others the description says all
+  Where where = Where::kEverywhere;
+  bool shares_positions = false;  // ranks of a tensor axis
 };
-constexpr std::array kRows = {Row{"transformer_block", &gpt_block},
-                              Row{"llama_block", &llama_block},
-                              Row{"lm_head", &head<2>},
-                              Row{"llama_head", &head<1>},
-                              Row{"linear", &linear, true},
+constexpr std::array kRows = {Row{"transformer_block", &gpt_block, Where::kEverywhere, true},
+                              Row{"llama_block", &llama_block, Where::kEverywhere, true},
+                              Row{"lm_head", &head<2>, Where::kEverywhere, true},
+                              Row{"llama_head", &head<1>, Where::kEverywhere, true},
+                              Row{"token_embedding", &token_embedding, Where::kParts, true},
+                              Row{"embedding", &embedding, Where::kParts, true},
+                              Row{"linear", &linear},
                               Row{"conv_relu_pool", &conv_relu_pool},
-                              Row{"bottleneck_block", &bottleneck}};
+                              Row{"bottleneck_block", &bottleneck},
+                              Row{"conv_norm", &conv_norm, Where::kAdapted},
+                              Row{"residual_block", &residual_block, Where::kAdapted}};
 
 const Row* row_of(const plan::Unit& unit) {
   const auto row = std::ranges::find(kRows, unit.kind, &Row::kind);
-  return row == kRows.end() || (row->adapted && unit.adapters.empty()) ? nullptr : &*row;
+  if (row == kRows.end() || (row->where == Where::kAdapted && unit.adapters.empty())) return nullptr;
+  // An adapter beside a table is not known here.
+  if (row->where == Where::kParts && (unit.tensor_degree == 1 || !unit.adapters.empty())) return nullptr;
+  return &*row;
 }
 
 // How often the block does the same for a sample.
-int64_t rows_of(const plan::Unit& unit) {
-  if (unit.kind == "conv_relu_pool" || unit.kind == "bottleneck_block") return 1;
-  if (unit.tensor_degree > 1) return unit.input.shape.at(1);
+int64_t rows_of(const Row& row, const plan::Unit& unit) {
+  if (unit.input.shape.size() == 4 && unit.kind != "linear") return 1;  // of an image
+  if (row.where == Where::kParts) return unit.output.shape.at(1);
+  if (row.shares_positions && unit.tensor_degree > 1) return unit.input.shape.at(1);
   int64_t rows = 1;
   for (size_t d = 1; d + 1 < unit.output.shape.size(); ++d) rows *= unit.output.shape[d];
   return rows;
@@ -149,16 +211,32 @@ bool converts(const plan::Unit& unit) {
   return unit.input.dtype != unit.compute && plan::is_number(unit.input.dtype);
 }
 
+// What is left for gradients of weights of what there was before backward, each once.
+void set_kept(std::vector<Memory> deferred, const Memory& read, const Memory& gradient, CallMemory* call) {
+  std::ranges::sort(deferred);
+  const auto [end, last] = std::ranges::unique(deferred);
+  deferred.erase(end, last);
+  for (const Memory& memory : deferred) {
+    if (memory == nullptr || memory == read) continue;
+    const int64_t bytes = MemoryTape::bytes_of(memory);
+    if (memory == gradient)
+      call->kept_grad_bytes = bytes;
+    else if (MemoryTape::number_of(memory) < MemoryTape::number_of(gradient))
+      call->kept_saved_bytes += bytes;
+  }
+}
+
 }  // namespace
 
 CallMemory call_memory(const plan::Unit& unit, bool input_gradient) {
   const Row* const row = row_of(unit);
   if (row == nullptr) return {};
   const int64_t in = border_bytes(unit, unit.input), out = border_bytes(unit, unit.output);
-  Operations ops(unit, rows_of(unit));
+  Operations ops(unit, rows_of(*row, unit), row->shares_positions);
   MemoryTape& tape = ops.tape();
   const int64_t before = converts(unit) ? 0 : in;
   Tensor input{tape.make(in)};
+  const Memory read = converts(unit) ? nullptr : input.memory;
   if (input_gradient) input = tape.leaf(input.memory);
   CallMemory call;
   Tensor output = row->forward(unit, input, &ops);
@@ -168,12 +246,14 @@ CallMemory call_memory(const plan::Unit& unit, bool input_gradient) {
   const int64_t begin = tape.live();
   tape.reset_peak();
   Memory passed = tape.backward(output, gradient, input);
+  output.memory.reset();
   if (passed != nullptr && converts(unit)) passed = tape.make(unit.input.bytes_per_sample());
   call.backward_peak = tape.peak() - begin;
-  gradient.reset();
-  output.memory.reset();
-  call.deferred_bytes = tape.live() - before - (passed != nullptr ? unit.input.bytes_per_sample() : 0);
-  if (!ops.trains()) call.deferred_bytes = 0;  // the graph goes, and its input with it
+  if (ops.trains()) {  // else the graph goes, and its input with it
+    set_kept(ops.deferred(), read, gradient, &call);
+    gradient.reset();
+    call.deferred_bytes = tape.live() - before - (passed != nullptr ? unit.input.bytes_per_sample() : 0);
+  }
   ops.forget_deferred();
   call.weight_peak = ops.weight_peak();
   return call;
@@ -184,18 +264,17 @@ namespace {
 // What is above what a call reads, keeps and gives.
 void set_scratch(const plan::Unit& unit, const CallMemory& call, bool asks, plan::CallBytes* bytes) {
   const int64_t out = border_bytes(unit, unit.output), in = asks ? unit.input.bytes_per_sample() : 0;
-  const int64_t made = bytes->deferred_bytes - bytes->kept_saved_bytes - bytes->kept_grad_bytes;
+  const bool trains = call.deferred_bytes > 0;
+  const int64_t made = trains ? bytes->deferred_bytes - bytes->kept_saved_bytes - bytes->kept_grad_bytes : 0;
   bytes->forward_scratch.sample_bytes = call.forward_peak - out - bytes->saved_bytes;
   bytes->backward_scratch.sample_bytes = call.backward_peak - made - in;
 }
 
-// What a call saves and leaves, of which the described shares are kept as far as there is so much.
 void set_saved(const CallMemory& call, plan::CallBytes* bytes) {
   bytes->saved_bytes = call.saved_bytes;
   bytes->deferred_bytes = call.deferred_bytes;
-  bytes->kept_grad_bytes = std::min(bytes->kept_grad_bytes, bytes->deferred_bytes);
-  bytes->kept_saved_bytes =
-      std::min({bytes->kept_saved_bytes, bytes->saved_bytes, bytes->deferred_bytes - bytes->kept_grad_bytes});
+  bytes->kept_saved_bytes = call.kept_saved_bytes;
+  bytes->kept_grad_bytes = call.kept_grad_bytes;
 }
 
 void declare(bool asks, plan::Unit* unit) {
@@ -207,6 +286,14 @@ void declare(bool asks, plan::Unit* unit) {
   plan::set_call_bytes(bytes, unit);
 }
 
+// The gradient is made in what the unit computes in, beside what its backward takes, and then, once the
+// output has gone, as its source reads it.
+void pass_converted(plan::Unit* unit) {
+  const int64_t made = border_bytes(*unit, unit->input), passed = unit->input.bytes_per_sample();
+  int64_t& scratch = unit->backward_scratch.sample_bytes;
+  scratch = std::max(scratch + made - passed, made - border_bytes(*unit, unit->output));
+}
+
 constexpr int kMostRanks = 64;  // of a tensor axis; those of more are divided
 
 // Of one rank of each tensor axis that the model can be cut by.
@@ -216,7 +303,7 @@ void declare_parts(const plan::ModelFacts& facts, plan::ModelSpec* spec) {
     const plan::ModelSpec parts = plan::tensor_cut(*spec, degree);
     for (size_t u = 0; u < parts.units.size(); ++u) {
       const plan::Unit& part = parts.units[u];
-      if (row_of(part) == nullptr || !part.adapters.empty()) continue;
+      if (row_of(part) == nullptr) continue;
       const bool asks = facts.units[u].passes;
       const CallMemory call = call_memory(part, asks);
       plan::CallBytes bytes = plan::call_bytes(part);
@@ -236,8 +323,8 @@ void declare_scratch(plan::ModelSpec* spec) {
     plan::Unit& unit = spec->units[u];
     if (row_of(unit) != nullptr) {
       declare(facts.units[u].passes, &unit);
-    } else if (converts(unit) && facts.units[u].passes) {  // the gradient before it is what the source reads
-      unit.backward_scratch.sample_bytes += border_bytes(unit, unit.input);
+    } else if (converts(unit) && facts.units[u].passes) {
+      pass_converted(&unit);
     }
   }
   declare_parts(facts, spec);

@@ -1,20 +1,20 @@
-// What blocks of decoders need while they run, from a MemoryTape.
+// What blocks need while they run, from a MemoryTape.
 #pragma once
 
 #include "furrow/plan/model_spec.h"
 
 namespace furrow::models {
 
-// Sets the scratch of the units whose kind is known here: gpt's and llama's blocks and heads, convolutions,
-// linear layers with adapters; of all that have adapters what is saved and deferred too, and of decoders what
-// a rank of any tensor axis holds.  REQUIRES: a spec that nothing changes any more, of a whole network:
+// Sets the scratch of the units whose kind is known here: gpt's and llama's blocks and heads, linear layers,
+// and convolutions with adapters; of all that have adapters what is saved and deferred too, and what a rank
+// of any tensor axis holds.  REQUIRES: a spec that nothing changes any more, of a whole network:
 // precision, adapters and what is frozen count.
 void declare_scratch(plan::ModelSpec* spec);
 
 // What a sample of a unit holds, by the tape; of a part of one (plan/tensor_cut.h), one rank of its axis.  Of
 // a unit of another kind: all 0.
 struct CallMemory {
-  int64_t saved_bytes = 0, deferred_bytes = 0;  // as Unit's
+  int64_t saved_bytes = 0, deferred_bytes = 0, kept_saved_bytes = 0, kept_grad_bytes = 0;  // as Unit's
   int64_t forward_peak = 0, backward_peak = 0;  // above what the call finds when it begins
   int64_t weight_peak = 0;                      // of gradients of weights
 };

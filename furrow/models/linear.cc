@@ -32,7 +32,7 @@ void cut(plan::Unit& unit, bool rows_cut, int64_t rows) {
   unit.output.tensor_axis = static_cast<int>(unit.output.shape.size()) - 1;
   add_collective(unit, kBackwardInput, kAllReduce, rows * in * kFloatBytes);
   unit.collectives.back().with_input_gradient = true;
-  add_cross_entropy_collectives(unit, rows);
+  add_cross_entropy(unit, rows);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ namespace furrow::models {
 
 class MemoryTape::Block {
  public:
-  Block(int64_t bytes, MemoryTape* tape) : bytes_(bytes), tape_(*tape) {
+  Block(int64_t bytes, MemoryTape* tape) : bytes_(bytes), number_(tape->made_++), tape_(*tape) {
     tape_.live_ += bytes_;
     tape_.peak_ = std::max(tape_.peak_, tape_.live_);
   }
@@ -16,13 +16,17 @@ class MemoryTape::Block {
   Block& operator=(const Block&) = delete;
 
   int64_t bytes() const { return bytes_; }
+  int64_t number() const { return number_; }
 
  private:
-  int64_t bytes_;
+  int64_t bytes_, number_;
   MemoryTape& tape_;
 };
 
 MemoryTape::Memory MemoryTape::make(int64_t bytes) { return std::make_shared<Block>(bytes, this); }
+
+int64_t MemoryTape::bytes_of(const Memory& memory) { return memory->bytes(); }
+int64_t MemoryTape::number_of(const Memory& memory) { return memory->number(); }
 
 MemoryTape::Tensor MemoryTape::leaf(Memory memory) {
   nodes_.emplace_back();

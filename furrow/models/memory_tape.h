@@ -26,6 +26,10 @@ class MemoryTape {
   int64_t live() const { return live_; }
   int64_t peak() const { return peak_; }  // since the last reset
   void reset_peak() { peak_ = live_; }
+  static int64_t bytes_of(const Memory& memory);
+  // How many have been made: memory that there was is of a lower number than what comes.
+  int64_t made() const { return made_; }
+  static int64_t number_of(const Memory& memory);
 
   // A tensor of a graph: its memory, and the operation whose output it is, -1: it has no history.
   struct Tensor {
@@ -50,7 +54,7 @@ class MemoryTape {
 
   void add(Memory gradient, Memory* sum);
 
-  int64_t live_ = 0, peak_ = 0;
+  int64_t live_ = 0, peak_ = 0, made_ = 0;
   std::vector<Node> nodes_;
 };
 

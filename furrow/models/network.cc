@@ -2,6 +2,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/models/block_memory.h"
+#include "furrow/models/device_memory.h"
 #include "furrow/models/lora.h"
 #include "furrow/models/precision.h"
 #include "furrow/plan/optimizer_spec.h"
@@ -22,6 +23,7 @@ plan::ModelSpec trained_network(const config::Config& config, const DataShape& d
   apply_lora(config.lora, &spec);
   plan::apply_optimizer(config.optimizer, &spec);
   declare_scratch(&spec);
+  if (training.device != "cpu") declare_compositions(config, &spec);
   spec.averages_statistics = config.ema.decay > 0;
   for (plan::Unit& unit : spec.units) unit.offload = config.training.enable_cpu_offload;
   return spec;

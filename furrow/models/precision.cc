@@ -44,7 +44,7 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   unit->output.dtype = type;
   plan::set_call_bytes(plan::call_bytes(again), unit);
   // Scores and their gradient in float32, which is rounded once the scores have gone.
-  unit->loss_scratch.sample_bytes = numbers(unit->output) * (2 * 4 - static_cast<int64_t>(dtype_size(type)));
+  unit->loss_scratch.sample_bytes += numbers(unit->output) * (2 * 4 - static_cast<int64_t>(dtype_size(type)));
   unit->tensor = again.tensor;
   unit->collectives = again.collectives;
 }

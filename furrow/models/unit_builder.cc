@@ -181,14 +181,15 @@ void cut_head(plan::Unit& unit, int64_t width) {
   add_collective(unit, kForward, kAllGather, numbers * number_bytes(unit));
   add_collective(unit, kBackwardInput, kReduceScatter, numbers * kFloatBytes);
   add_replicated_sum(unit);
-  add_cross_entropy_collectives(unit, time);
+  add_cross_entropy(unit, time);
 }
 
-void add_cross_entropy_collectives(plan::Unit& unit, int64_t rows) {
+void add_cross_entropy(plan::Unit& unit, int64_t rows) {
   using enum plan::UnitCollective::Phase;
   using enum plan::UnitCollective::Op;
   add_collective(unit, kLoss, kAllReduce, rows * kFloatBytes);       // the largest logit of each row
   add_collective(unit, kLoss, kAllReduce, rows * 4 * kDoubleBytes);  // four sums of each row
+  unit.loss_scratch.sample_bytes = rows * kFloatBytes;               // the losses
 }
 
 void add_batch_norm(plan::Unit& unit, std::string_view suffix, int64_t channels) {

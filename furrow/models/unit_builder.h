@@ -61,7 +61,7 @@ void add_collective(plan::Unit& unit, plan::UnitCollective::Phase phase, plan::U
 // logits are cut, and what cross-entropy exchanges of them (tensor/loss_torch.h).
 void cut_embedding(plan::Unit& unit, int64_t width);
 void cut_head(plan::Unit& unit, int64_t width);
-void add_cross_entropy_collectives(plan::Unit& unit, int64_t rows);  // `rows` of logits in a sample
+void add_cross_entropy(plan::Unit& unit, int64_t rows);  // `rows` of logits in a sample
 
 // Batch norm over `channels` as torch.nn.BatchNorm2d has it: <suffix>.weight and .bias, and the statistics
 // <suffix>.running_mean, .running_var and .num_batches_tracked, by the attribute "momentum"; with the suffix

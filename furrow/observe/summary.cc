@@ -33,10 +33,31 @@ void read_bytes(const JsonValue& json, std::string_view key, Bytes& out) {
   }
 }
 
+void write_device(JsonWriter& json, const DeviceUse& device) {
+  json.key("device").begin_object().field("name", device.name);
+  json.field("memory_bytes", device.memory_bytes).field("planned_bytes", device.planned_bytes);
+  json.field("peak_bytes", device.peak_bytes).field("reserved_bytes", device.reserved_bytes);
+  json.end_object();
+}
+
+std::optional<DeviceUse> read_device(const JsonValue& summary) {
+  const JsonValue* const json = summary.find("device");
+  if (json == nullptr) return std::nullopt;
+  DeviceUse device;
+  const JsonReader reader(*json);
+  reader.read("name", device.name);
+  reader.read("memory_bytes", device.memory_bytes);
+  reader.read("planned_bytes", device.planned_bytes);
+  reader.read("peak_bytes", device.peak_bytes);
+  reader.read("reserved_bytes", device.reserved_bytes);
+  return device;
+}
+
 void write_memory(JsonWriter& json, const Summary& summary) {
   write_bytes(json, "memory_bytes", summary.memory_bytes);
   write_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
   write_bytes(json, "closing_memory_bytes", summary.closing_memory_bytes);
+  if (summary.device) write_device(json, *summary.device);
 }
 
 using Rows = std::vector<std::array<std::string, 3>>;
@@ -61,6 +82,15 @@ void add_memory(Rows& rows, const Summary& summary) {
                            format_bytes(static_cast<uint64_t>(summary.closing_memory_bytes[kind])));
   }
   if (!closing.empty()) rows.push_back({"  to test and export", closing, ""});
+  if (summary.device) {
+    const DeviceUse& device = *summary.device;
+    const auto text = [](int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); };
+    rows.push_back({"  on the device", text(device.peak_bytes), text(device.planned_bytes)});
+    rows.push_back({"device",
+                    fmt::format("{}, {} reserved{}", device.name, text(device.reserved_bytes),
+                                device.memory_bytes > 0 ? " of " + text(device.memory_bytes) : ""),
+                    ""});
+  }
   rows.push_back({"peak resident memory", format_bytes(static_cast<uint64_t>(summary.peak_rss_bytes)), ""});
 }
 
@@ -135,6 +165,7 @@ Summary parse_summary(const std::string& text) {
   read_bytes(json, "memory_bytes", summary.memory_bytes);
   read_bytes(json, "planned_memory_bytes", summary.planned_memory_bytes);
   read_bytes(json, "closing_memory_bytes", summary.closing_memory_bytes);
+  summary.device = read_device(json);
   reader.read("arithmetic", summary.arithmetic);
   reader.read("seed", summary.seed);
   reader.read("threads", summary.threads);

@@ -14,6 +14,15 @@
 
 namespace furrow::observe {
 
+// A rank's device with memory of its own, as libtorch's allocator there counts it.
+struct DeviceUse {
+  std::string name;
+  int64_t memory_bytes = 0;    // that it has; 0: unknown
+  int64_t planned_bytes = 0;   // of planned_memory_bytes what lies there
+  int64_t peak_bytes = 0;      // of tensors
+  int64_t reserved_bytes = 0;  // taken from the device for them, at most
+};
+
 struct Summary {
   std::string name, status;  // "finished", "interrupted", "stopped early", "failed"
   int64_t steps = 0, samples = 0;
@@ -35,6 +44,7 @@ struct Summary {
   // What came after it (the test, the export, the pictures): peaks of the kinds that rose above
   // memory_bytes, 0 for the others.
   std::array<int64_t, kMemoryKinds> closing_memory_bytes{};
+  std::optional<DeviceUse> device;  // of rank 0
   uint64_t seed = 0;
   int threads = 1;
   std::string processor;   // its model: "AMD EPYC 9454"

@@ -138,6 +138,21 @@ TEST(Summary, WhatTheEndTookStandsApart) {
   EXPECT_EQ(parse_summary(to_json(summary)).closing_memory_bytes, summary.closing_memory_bytes);
 }
 
+TEST(Summary, ADevicesMemoryStandsBesideWhatWasPlannedThere) {
+  Summary summary = full();
+  EXPECT_EQ(to_json(summary).find("\"device\""), std::string::npos);
+  summary.device = {"NVIDIA L4", int64_t{24} << 30, 3 << 20, 2 << 20, 4 << 20};
+  const std::string text = to_json(summary);
+  const Summary back = parse_summary(text);
+  EXPECT_EQ(to_json(back), text);
+  ASSERT_TRUE(back.device);
+  EXPECT_EQ(back.device->name, "NVIDIA L4");
+  EXPECT_EQ(back.device->planned_bytes, 3 << 20);
+  EXPECT_EQ(back.device->reserved_bytes, 4 << 20);
+  const std::string table = to_table(back);
+  EXPECT_NE(table.find("NVIDIA L4, 4.0 MiB reserved of 24.0 GiB"), std::string::npos) << table;
+}
+
 TEST(Summary, TableShowsPlannedBesideMeasured) {
   const std::string table = to_table(full());
   EXPECT_NE(table.find("test accuracy         0.9061\n"), std::string::npos) << table;

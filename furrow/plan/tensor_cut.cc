@@ -77,10 +77,12 @@ void cut_unit(int degree, Unit* unit) {
   cut_border(degree, &unit->input);
   cut_border(degree, &unit->output);
   cut_calls(degree, unit);
-  unit->loss_scratch.sample_bytes = part_of(std::max<int64_t>(0, unit->loss_scratch.sample_bytes), degree);
-  for (const UnitCollective& each : unit->collectives) {  // a copy of the gradients is what travels
+  Scratch& loss = unit->loss_scratch;
+  loss.sample_bytes = part_of(std::max<int64_t>(0, loss.sample_bytes), degree);
+  for (const UnitCollective& each : unit->collectives) {  // buffers of their own are what travels
     if (each.phase == UnitCollective::Phase::kBackwardWeight)
       unit->weight_scratch.fixed_bytes += each.fixed_bytes;
+    if (each.phase == UnitCollective::Phase::kLoss) loss.sample_bytes += each.bytes_per_sample;
   }
   unit->tensor_degree = degree;
 }

@@ -1,11 +1,11 @@
 // What of a device's memory is counted beside the kinds that are all a device's or all the host's.
 #pragma once
 
-#include <cstdint>
+#include "furrow/base/memory.h"
 
 namespace furrow::tensor {
 
-// The most that buffers of devices under MemoryKind::kOther have held at once.  Thread safe.
-int64_t device_workspace_peak_bytes();
+// What buffers of devices under MemoryKind::kOther hold, and have held at most.  Thread safe.
+MemoryUsage device_workspace();
 
 }  // namespace furrow::tensor

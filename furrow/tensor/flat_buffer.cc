@@ -16,14 +16,14 @@ namespace furrow::tensor {
 
 namespace {
 
-std::atomic<int64_t> device_workspace = 0, device_workspace_peak = 0;
+std::atomic<int64_t> workspace_bytes = 0, workspace_peak = 0;
 
 void count_device_buffer(MemoryKind kind, int64_t bytes) {
   count_allocation(kind, bytes);
   if (kind != MemoryKind::kOther) return;
-  const int64_t now = device_workspace += bytes;
-  int64_t peak = device_workspace_peak;
-  while (peak < now && !device_workspace_peak.compare_exchange_weak(peak, now)) {
+  const int64_t now = workspace_bytes += bytes;
+  int64_t peak = workspace_peak;
+  while (peak < now && !workspace_peak.compare_exchange_weak(peak, now)) {
   }
 }
 
@@ -60,7 +60,7 @@ at::Tensor flat_buffer(int64_t elements, MemoryKind kind, at::ScalarType type, c
   return at::from_blob(buffer->data(), {elements}, [buffer](void*) {}, options);
 }
 
-int64_t device_workspace_peak_bytes() { return device_workspace_peak; }
+MemoryUsage device_workspace() { return {workspace_bytes, workspace_peak}; }
 
 at::Tensor pinned_buffer(int64_t elements, MemoryKind kind, const at::Device& device) {
   if (device.is_cpu() || elements == 0) return flat_buffer(elements, kind);

@@ -15,7 +15,9 @@
 #include <string_view>
 
 #include "furrow/base/error.h"
+#include "furrow/base/process.h"
 #include "furrow/tensor/device_memory.h"
+#include "furrow/train/cuda_driver.h"
 #include "furrow/train/device_torch.h"
 
 namespace furrow::train {
@@ -114,22 +116,48 @@ int64_t beside_flat_buffers(int64_t device_peak, const std::array<int64_t, kMemo
   return std::max<int64_t>(0, left);
 }
 
-std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank, bool offload) {
-  std::array<int64_t, kMemoryKinds> peaks;
-  for (size_t k = 0; k < kMemoryKinds; ++k) peaks[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
+plan::ProfiledDevice device_facts(const RankContext& rank) {
+  const std::string& type = rank.device.type;
+  if (type == "cpu") return {};
+  if (type != "cuda") return {type, cpu_model(), 0};
+  const std::optional<CudaDriver> driver = cuda_driver();
+  const std::optional<GpuFacts> facts = driver ? gpu_facts(*driver, rank.device.index) : std::nullopt;
+  return facts ? plan::ProfiledDevice{type, facts->name, facts->memory_bytes}
+               : plan::ProfiledDevice{type, "unknown", 0};
+}
+
+std::optional<AllocatorBytes> allocator_bytes(const RankContext& rank) {
 #ifdef FURROW_HAS_DEVICE_STATS
   if (const at::Device device = device_of(rank); !device.is_cpu()) {
-    const int64_t peak = c10::getDeviceAllocator(device.type())
-                             ->getDeviceStats(device.index())
-                             .allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
-                             .peak;
-    peaks[static_cast<size_t>(MemoryKind::kActivations)] =
-        beside_flat_buffers(peak - tensor::device_workspace_peak_bytes(), peaks, offload);
+    constexpr auto kAll = static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+    const auto stats = c10::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+    return AllocatorBytes{stats.allocated_bytes[kAll].current, stats.allocated_bytes[kAll].peak,
+                          stats.reserved_bytes[kAll].peak};
   }
 #else
   (void)rank;
-  (void)offload;
 #endif
+  return std::nullopt;
+}
+
+int64_t library_bytes(const RankContext& rank, bool offload) {
+  const std::optional<AllocatorBytes> allocated = allocator_bytes(rank);
+  if (!allocated) return 0;
+  std::array<int64_t, kMemoryKinds> now;
+  for (size_t k = 0; k < kMemoryKinds; ++k) now[k] = memory_usage(static_cast<MemoryKind>(k)).current_bytes;
+  return beside_flat_buffers(allocated->current - tensor::device_workspace().current_bytes, now, offload);
+}
+
+std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank, bool offload) {
+  std::array<int64_t, kMemoryKinds> peaks;
+  for (size_t k = 0; k < kMemoryKinds; ++k) peaks[k] = memory_usage(static_cast<MemoryKind>(k)).peak_bytes;
+  if (const std::optional<AllocatorBytes> allocated = allocator_bytes(rank)) {
+    const int64_t libraries = library_bytes(rank, offload);
+    const int64_t workspace = tensor::device_workspace().peak_bytes + libraries;
+    peaks[static_cast<size_t>(MemoryKind::kOther)] += libraries;
+    peaks[static_cast<size_t>(MemoryKind::kActivations)] =
+        beside_flat_buffers(allocated->peak - workspace, peaks, offload);
+  }
   return peaks;
 }
 

@@ -14,6 +14,7 @@
 #include "furrow/config/config.h"
 #include "furrow/plan/layout.h"
 #include "furrow/plan/model_spec.h"
+#include "furrow/plan/profile.h"
 #include "furrow/train/rank_context.h"
 
 namespace furrow::train {
@@ -33,8 +34,22 @@ bool composes(const RankContext& rank);  // by compositions where the device is 
 // without [comm] backend = "nccl".  For the CPU nothing.
 void check_device(const config::Config& config, const plan::ModelSpec& spec, const plan::Layout& layout);
 
-// Peaks by kind so far.  Of a device what its allocator held beside flat buffers counts as activations;
-// `offload`: the optimizer's are not there.
+// Its type, name and memory, as profiles have them.
+plan::ProfiledDevice device_facts(const RankContext& rank);
+
+// What libtorch's allocator of a device says of it; none: of the CPU's memory, or from a libtorch before 2.9.
+struct AllocatorBytes {
+  int64_t current = 0, peak = 0;  // of tensors
+  int64_t reserved_peak = 0;      // taken from the device
+};
+std::optional<AllocatorBytes> allocator_bytes(const RankContext& rank);
+
+// What libraries hold of a device between steps (workspaces of cuBLAS and the like): neither flat buffers nor
+// activations.  REQUIRES: no step is under way.  0: of the CPU's memory.
+int64_t library_bytes(const RankContext& rank, bool offload);
+
+// Peaks by kind so far.  Of a device what its allocator held beside flat buffers counts as activations, what
+// libraries hold between steps as workspace; `offload`: the optimizer's are not there.  REQUIRES: as above.
 std::array<int64_t, kMemoryKinds> memory_peaks(const RankContext& rank, bool offload);
 
 // What a device held beside its flat buffers, of which `peaks` are known by kind: parameters, gradients,

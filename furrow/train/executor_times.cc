@@ -57,8 +57,8 @@ void ExecutorState::note_landed(const Flight& flight, int64_t busy_ns) {
 }
 
 void ExecutorState::note(const BoundInstruction& bound, const InstructionTime& time) {
-  if (bound.flies()) return;  // noted when it has landed
-  record(*this, bound, time);
+  if (!bound.flies()) record(*this, bound, time);  // else noted when it has landed
+  if (inputs->after) inputs->after(bound.index);
 }
 
 }  // namespace furrow::train

@@ -60,6 +60,7 @@ struct RunInputs {
   std::function<void(const data::Batch& batch, const at::Tensor& output)> take = {};
   std::vector<observe::TraceEvent>* trace = nullptr;  // gets one event per instruction when set
   std::vector<InstructionTime>* times = nullptr;      // gets one per instruction when set
+  std::function<void(int instruction)> after = {};    // called behind each instruction when set
   std::vector<int64_t>* axis_ns = nullptr;  // gets what each collective of the tensor axis took when set
 };
 

@@ -28,6 +28,8 @@ struct Network {
   std::vector<std::string> types = {"float32", "bfloat16", "float16"};
   Settings settings = {};
   std::string mixed = {};  // mixed_precision_units of a run in bfloat16
+  int rank = 2;            // of adapters
+  int characters = 26;     // of the text
 };
 void PrintTo(const Network& network, std::ostream* out) { *out << network.name; }
 
@@ -37,12 +39,23 @@ class HeldMemory : public ::testing::TestWithParam<Network> {
     testing::write_made_up_idx(images(), 200, 20, 28);
     std::string letters;
     for (int i = 0; i < 3000; ++i) letters += static_cast<char>('a' + i * i % 26);
-    write_file_atomic(text(), letters);
+    write_file_atomic(text(), GetParam().characters > 26 ? written(GetParam().characters) : letters);
     run({});  // so that kernels have their block
   }
 
   std::string images() const { return folder_.path() + "/images"; }
   std::string text() const { return folder_.path() + "/text"; }
+
+  // So many characters of three bytes, twice.
+  static std::string written(int characters) {
+    std::string all;
+    for (int i = 0; i < 2 * characters; ++i) {
+      const int code = 0x4E00 + i % characters;
+      for (const int byte : {0xE0 | code >> 12, 0x80 | (code >> 6 & 0x3F), 0x80 | (code & 0x3F)})
+        all += static_cast<char>(byte);
+    }
+    return all;
+  }
 
   observe::Summary run(const Settings& settings) {
     const Network& network = GetParam();
@@ -107,7 +120,9 @@ TEST_P(HeldMemory, IsAsPlanned) { compare_all({}, ""); }
 
 class HeldMemoryOfAdapters : public HeldMemory {};
 
-TEST_P(HeldMemoryOfAdapters, IsAsPlanned) { compare_all({"--lora.rank", "2"}, " with adapters"); }
+TEST_P(HeldMemoryOfAdapters, IsAsPlanned) {
+  compare_all({"--lora.rank", std::to_string(GetParam().rank)}, " with adapters");
+}
 
 class HeldMemoryOfDistillation : public HeldMemory {};
 
@@ -124,6 +139,21 @@ TEST_P(HeldMemoryOfDistillation, IsAsPlanned) {
   compare_all(
       {"--training.objective", "distillation", "--distillation.teacher", folder_.path() + "/run-0/model"},
       " with a teacher");
+}
+
+// On the CPU by the operations that run on GPUs: what tables' gradients and losses take there.  (Attention on
+// the CPU has blocks of its own, which are no GPU's.)
+class HeldMemoryOfCompositions : public HeldMemory {};
+
+TEST_P(HeldMemoryOfCompositions, IsAsPlanned) { compare_all({"--training.device", "composed"}, " composed"); }
+
+class HeldMemoryOfComposedDistillation : public HeldMemory {};
+
+TEST_P(HeldMemoryOfComposedDistillation, IsAsPlanned) {
+  run({});
+  compare_all({"--training.device", "composed", "--training.objective", "distillation",
+               "--distillation.teacher", folder_.path() + "/run-0/model"},
+              " composed, with a teacher");
 }
 
 const std::vector<std::string> kTypes = {"float32", "bfloat16", "float16"};
@@ -196,9 +226,15 @@ INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
                                            kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm,
                                            kLstmDropout),
                          kName);
+Network of_rank(Network network, int rank) {
+  network.name += fmt::format("_rank_{}", rank);
+  network.rank = rank;
+  return network;
+}
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfAdapters,
                          ::testing::Values(kMlp, kGelu, kConvnet, kResnet, kBlocks, kLayers, kNorms,
-                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm),
+                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm,
+                                           of_rank(kResnet, 4), of_rank(kConvnet, 5)),
                          kName);
 Network mixed(Network network, const std::string& units) {
   network.types = {"bfloat16"};
@@ -207,12 +243,33 @@ Network mixed(Network network, const std::string& units) {
 }
 INSTANTIATE_TEST_SUITE_P(
     Networks, HeldMemoryOfMixedPrecision,
-    ::testing::Values(mixed(kConvnet, R"(["linear param=float32", "conv2 param=float16"])"),
+    ::testing::Values(mixed(kMlp, R"(["fc2 param=float32", "fc3 param=float16"])"),
+                      mixed(kGelu, R"(["fc1 param=float32", "fc3 param=float16"])"),
+                      mixed(kGan, R"(["generator.fc2 param=float32", "discriminator.fc2 param=float16"])"),
+                      mixed(kConvnet, R"(["linear param=float32", "conv2 param=float16"])"),
                       mixed(kResnet, R"(["layer2.* param=float32", "fc param=float16"])"),
                       mixed(kGpt, R"(["h.0 param=float32", "h.2 param=float16"])"),
                       mixed(kLlama, R"(["llama_head param=float32", "embedding param=float32"])"),
                       mixed(kLstm, R"(["lstm param=float32"])")),
     kName);
+// Scores of a large vocabulary: in one chunk of rows, and in several (rows_at_a_time() of tensor/loss.cc).
+Network scores(const std::string& name, const std::string& samples) {
+  return {name,
+          false,
+          R"([model]
+name = "blocks"
+units = ["e: embedding width=16", "h: linear out=classes flatten=false"]
+)",
+          {"float32"},
+          {"--training.local_batch_size", samples, "--training.global_batch_size", samples},
+          {},
+          0,
+          4000};
+}
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfCompositions,
+                         ::testing::Values(scores("one_chunk", "16"), scores("chunks", "200")), kName);
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfComposedDistillation, ::testing::Values(composed(kMlp)),
+                         kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes), kName);
 
 }  // namespace

@@ -67,8 +67,9 @@ Machine machine_of(const RankContext& rank, const config::Config& config) {
   return machine;
 }
 
-Machine local_machine(int ranks, const config::Comm& comm) {
+Machine local_machine(int ranks, const config::Comm& comm, const std::string& device) {
   Machine machine;
+  machine.device.type = device;
   machine.cores = core_count();
   machine.ranks = ranks;
   machine.throttle = comm::parse_link(comm.throttle);
@@ -78,7 +79,9 @@ Machine local_machine(int ranks, const config::Comm& comm) {
   return machine;
 }
 
-std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::string& profile_path) {
+namespace {
+
+plan::Cluster cluster_of(const Machine& machine) {
   const plan::LocalMachine local{machine.cores, static_cast<int64_t>(total_memory_bytes()),
                                  instruction_set() == "avx512"};
   plan::Cluster cluster = plan::local_cluster(local, machine.ranks);
@@ -87,17 +90,90 @@ std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::st
   cluster.inline_bytes = machine.inline_bytes;
   cluster.network = network_of(machine.throttle);
   if (machine.throttle.emulated()) cluster.inside = cluster.network;
-  if (!path_exists(profile_path)) return plan::analytic_costs(std::move(cluster));
-  try {
-    plan::Profile profile = plan::parse_profile(read_file(profile_path, kMostProfileBytes));
-    const plan::ProfileSection* section = profile.section(machine.ranks);
-    if (section == nullptr) return plan::analytic_costs(std::move(cluster));
-    plan::ProfileSection used = *section;
-    if (machine.throttle.emulated()) used.movements.clear();
-    return plan::profiled_costs(std::move(cluster), used);
-  } catch (const Error& error) {
-    throw error.with_context(profile_path);
+  return cluster;
+}
+
+// A device with memory of its own in the place of the cores; what it takes over wires is by PCIe until it is
+// measured.
+void put_device(const plan::ProfileSection& section, plan::Cluster* cluster) {
+  cluster->device = plan::measured_device(section);
+  cluster->inside = plan::find_link("pcie4");
+  cluster->inline_inside = false;
+  cluster->inline_bytes = 0;
+  int64_t most = 0;
+  for (const plan::FlatSample& flat : section.flats) {
+    if (flat.op != plan::kHostStep || flat.bytes < most || flat.seconds <= 0) continue;
+    most = flat.bytes;
+    cluster->host_memory_bytes_per_second = static_cast<double>(flat.bytes) / flat.seconds * cluster->devices;
   }
+}
+
+plan::Profile read_profile(const std::string& path) {
+  try {
+    return plan::parse_profile(read_file(path, kMostProfileBytes));
+  } catch (const Error& error) {
+    throw error.with_context(path);
+  }
+}
+
+bool is_cpu(const Machine& machine) { return machine.device.type == "cpu"; }
+
+std::unique_ptr<plan::Costs> unprofiled(const Machine& machine, plan::Cluster cluster,
+                                        const std::string& profile_path) {
+  if (is_cpu(machine)) return plan::analytic_costs(std::move(cluster));
+  const std::string& name = machine.device.name;
+  throw Error(
+      ErrorCode::kFailedPrecondition,
+      fmt::format("nothing was measured of [training] device = \"{}\"{} ({}): run `furrow profile "
+                  "CONFIG --training.device {}` there, and read its file as FURROW_PROFILE",
+                  machine.device.type, name.empty() ? "" : ", " + name, profile_path, machine.device.type));
+}
+
+}  // namespace
+
+std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::string& profile_path) {
+  plan::Cluster cluster = cluster_of(machine);
+  if (!path_exists(profile_path)) return unprofiled(machine, std::move(cluster), profile_path);
+  const plan::Profile profile = read_profile(profile_path);
+  const plan::ProfileSection* section = profile.section(machine.ranks, machine.device);
+  if (section == nullptr) return unprofiled(machine, std::move(cluster), profile_path);
+  if (section->device.memory_bytes > 0) put_device(*section, &cluster);
+  plan::ProfileSection used = *section;
+  if (machine.throttle.emulated()) used.movements.clear();
+  return plan::profiled_costs(std::move(cluster), used);
+}
+
+plan::ProfiledDevice profiled_device(const std::string& type, const std::string& profile_path) {
+  const plan::ProfiledDevice any{type};
+  if (!path_exists(profile_path)) return any;
+  const plan::Profile profile = read_profile(profile_path);
+  const plan::ProfileSection* const section = profile.section(1, any);
+  return section == nullptr ? any : section->device;
+}
+
+int64_t bytes_on(const plan::ProfiledDevice& device, const std::array<int64_t, kMemoryKinds>& by_kind,
+                 bool offload) {
+  const bool own = device.memory_bytes > 0;
+  int64_t bytes = 0;
+  for (size_t k = 0; k < kMemoryKinds; ++k) {
+    const auto kind = static_cast<MemoryKind>(k);
+    const bool host = kind == MemoryKind::kData || kind == MemoryKind::kCheckpoint ||
+                      (offload && kind == MemoryKind::kOptimizer);
+    if (!own || !host) bytes += by_kind[k];
+  }
+  return bytes;
+}
+
+void check_fits(int64_t planned_bytes, const plan::ProfiledDevice& device) {
+  const bool own = device.memory_bytes > 0;
+  const int64_t there = own ? device.memory_bytes : static_cast<int64_t>(total_memory_bytes());
+  if (planned_bytes <= there) return;
+  const auto text = [](int64_t bytes) { return format_bytes(static_cast<uint64_t>(bytes)); };
+  throw Error(ErrorCode::kResourceExhausted,
+              fmt::format("the run needs {} of memory on {}, which has {}: lower training.local_batch_size, "
+                          "recompute ([activation_checkpoint] mode = \"full\"), {}or shard over more ranks",
+                          text(planned_bytes), own ? device.name : "this host", text(there),
+                          own ? "leave the optimizer on the host ([training] enable_cpu_offload), " : ""));
 }
 
 std::vector<plan::Program> programs_of_world(const plan::ModelSpec& spec, const plan::Layout& layout,
@@ -121,7 +197,7 @@ PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec
   plan::Quote quote = plan::quote(program, spec);
   PlannedMemory planned{quote.peak_bytes, std::move(quote.memory), std::move(quote.formula)};
   const auto bytes_of = [&](MemoryKind kind) -> int64_t& { return planned.bytes[static_cast<size_t>(kind)]; };
-  const auto add = [&](MemoryKind kind, const char* name, int64_t bytes) {
+  const auto add = [&](MemoryKind kind, std::string_view name, int64_t bytes) {
     if (bytes > 0) planned.items.push_back({kind, fmt::format("{}, {}", to_string(kind), name), bytes});
   };
   const auto [held, largest] = batches_of(program);
@@ -131,11 +207,11 @@ PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec
   add(MemoryKind::kCheckpoint, "best model", resident.best_bytes);
   add(MemoryKind::kCheckpoint, "snapshots", resident.snapshot_bytes);
   add(MemoryKind::kOther, "workspace", resident.workspace_bytes);
-  add(MemoryKind::kOther, "slices of other ranks, added on the device", resident.sums_bytes);
+  add(MemoryKind::kOther, kDeviceSums, resident.sums_bytes);
   int64_t& other = bytes_of(MemoryKind::kOther);
-  if (resident.rounding_bytes > other)
-    add(MemoryKind::kOther, "a parameter that is rounded", resident.rounding_bytes);
-  other = std::max(other, resident.rounding_bytes) + resident.workspace_bytes + resident.sums_bytes;
+  if (resident.passing_bytes > other)
+    add(MemoryKind::kOther, "a parameter on its way", resident.passing_bytes);
+  other = std::max(other, resident.passing_bytes) + resident.workspace_bytes + resident.sums_bytes;
   bytes_of(MemoryKind::kData) = std::max(resident.data_peak_bytes, resident.data_bytes + batches);
   bytes_of(MemoryKind::kCheckpoint) += resident.best_bytes + resident.snapshot_bytes;
   return planned;
@@ -204,7 +280,7 @@ std::vector<observe::TraceEvent> trace_of(const plan::Simulation& simulation,
     observe::TraceEvent event;
     event.category = std::string(plan::op_info(i.op).name);
     event.name = i.unit < 0 ? event.category : event.category + " " + of.units[static_cast<size_t>(i.unit)];
-    event.stream = "predicted " + lane_of(i);
+    event.stream = "predicted " + (span.launch ? "launch" : lane_of(i));
     event.start_ns = begin_ns + std::llround(span.start_s * 1e9);
     event.duration_ns = std::llround((span.end_s - span.start_s) * 1e9);
     event.args = {{"instruction", fmt::format("{}", span.instruction)},

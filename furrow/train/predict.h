@@ -18,6 +18,7 @@
 #include "furrow/plan/compile.h"
 #include "furrow/plan/cost.h"
 #include "furrow/plan/model_spec.h"
+#include "furrow/plan/profile.h"
 #include "furrow/plan/quote.h"
 #include "furrow/plan/simulate.h"
 #include "furrow/train/rank_context.h"
@@ -35,20 +36,24 @@ struct Machine {
   int hosts = 1;
   int64_t inline_bytes = 16 * 1024;  // communication up to this size is the work of the rank's own thread
   comm::LinkSpec throttle = {};
+  plan::ProfiledDevice device = {};  // without a name: any of its type
 };
 
 Machine machine_of(const RankContext& rank, const config::Config& config);
 
-// This machine with `ranks` ranks, as `furrow train --nproc` starts them: each on its share of the cores.
-Machine local_machine(int ranks, const config::Comm& comm);
+// This machine with `ranks` ranks, as `furrow train --nproc` starts them: each on its share of the cores, or
+// on a device of this [training] device.
+Machine local_machine(int ranks, const config::Comm& comm, const std::string& device = "cpu");
 
-// As measured where there is a profile, else analytic.  An unreadable profile: Error{data_loss} with its
-// name.
+// As measured where there is a profile, else of a CPU analytic.  An unreadable profile: Error{data_loss} with
+// its name; a device of which there is none: Error{failed_precondition}, which says how to measure it.
 std::unique_ptr<plan::Costs> machine_costs(const Machine& machine, const std::string& profile_path);
 
 // Those of plan::simulated_ranks.
 std::vector<plan::Program> programs_of_world(const plan::ModelSpec& spec, const plan::Layout& layout,
                                              plan::TrainOptions options);
+
+inline constexpr std::string_view kDeviceSums = "slices of other ranks, added on the device";
 
 // What lives besides the values of a step.
 struct Resident {
@@ -59,9 +64,20 @@ struct Resident {
   int64_t best_bytes = 0;       // copies of the best model
   int64_t snapshot_bytes = 0;   // of a save behind training
   int64_t workspace_bytes = 0;  // plan::Costs::workspace_bytes
-  int64_t sums_bytes = 0;       // plan::device_sums_bytes
-  int64_t rounding_bytes = 0;  // of a parameter in float32, while what blocks read is made of it at the start
+  int64_t sums_bytes = 0;       // plan::device_sums_bytes, of the name kDeviceSums
+  int64_t passing_bytes = 0;    // of a parameter in float32 at the start: rounded, or on its way to a device
 };
+
+// The device of a type that the profile has; else the type alone.  Error{data_loss}: as above.
+plan::ProfiledDevice profiled_device(const std::string& type, const std::string& profile_path);
+
+// What of planned memory lies where a device's does: of one with memory of its own all but data and
+// checkpoints, and, with `offload`, but the optimizer's; else all of it, the host's.
+int64_t bytes_on(const plan::ProfiledDevice& device, const std::array<int64_t, kMemoryKinds>& by_kind,
+                 bool offload);
+
+// Error{resource_exhausted}: more is planned than the device has, or, without memory of its own, the host.
+void check_fits(int64_t planned_bytes, const plan::ProfiledDevice& device);
 
 // Does the program compute a unit with FLOPs?  A table is looked up.
 bool multiplies(const plan::Program& program, const plan::ModelSpec& spec);

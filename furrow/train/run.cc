@@ -204,6 +204,7 @@ void Run::compile() {
   const MemoryUsage data = memory_usage(MemoryKind::kData);
   data_bytes_ = data.current_bytes;
   data_peak_bytes_ = data.peak_bytes;
+  device_ = device_facts(bench_.rank);
   if (first()) open_costs();
   choose_buckets();
   plan::TrainOptions options = train_options(config, spec_);
@@ -216,7 +217,8 @@ void Run::compile() {
   global_batch_ = program.samples();
   own_samples_ = samples_of(program);
   total_steps_ = total_steps(config.training, bench_.dataset->train->size());
-
+  check_fits(bytes_on(device_, planned_memory(program, spec_, {}).bytes, config.training.enable_cpu_offload),
+             device_);
   const std::vector<nn::BlockKind> blocks =
       request_.extensions ? request_.extensions->blocks : std::vector<nn::BlockKind>();
   const plan::FlatLayout flat = plan::flat_layout(spec_);

@@ -21,8 +21,10 @@ namespace {
 
 constexpr size_t kMostTraced = 10'000;  // events of a step, as many of its prediction: some 2 MB each
 
-void warn_of_no_prediction(const Error& why) {
-  log_warning(std::string("no prediction of this run: ") + why.what());
+// That nothing was measured is no fault.
+void say_no_prediction(const Error& why) {
+  const std::string text = std::string("no prediction of this run: ") + why.what();
+  why.code() == ErrorCode::kFailedPrecondition ? log_info(text) : log_warning(text);
 }
 
 // Events of the first step that was traced.
@@ -81,7 +83,7 @@ void Run::predict() {
     if (bench_.rank.alone()) prediction_->predicted.bubble = 0;  // between ranks, and measured as that
     if (!trace_.empty()) add_prediction(simulation, programs, costs_->source());
   } catch (const Error& error) {
-    warn_of_no_prediction(error);
+    say_no_prediction(error);
   }
 }
 
@@ -106,38 +108,52 @@ void Run::add_prediction(const plan::Simulation& simulation, const std::vector<p
 
 namespace {
 
-// What blocks read of 16 bits and has no master here is made of float32, one parameter at a time.
-int64_t rounding_bytes(const ModelState& model) {
+int64_t largest_part(const plan::UnitLayout& layout, const plan::Slice& elements) {
+  int64_t most = 0;
+  for (const plan::FlatSpan& span : layout.spans)
+    most = std::max(most, plan::overlap(elements, {span.offset, span.offset + span.size}).size());
+  return most;
+}
+
+// One parameter at a time in float32: what is a device's passes through the host, and what blocks read of 16
+// bits and has no master here is made of it.
+int64_t passing_bytes(const ModelState& model) {
   int64_t most = 0;
   for (size_t u = 0; u < model.units().size(); ++u) {
-    if (!model.units()[u].compute.defined()) continue;
+    const UnitState& unit = model.units()[u];
     const plan::UnitLayout& layout = model.flat().units[u];
     const plan::Slice read = model.read_slices()[u], own = model.params_slices()[u];
+    if (unit.params.defined() && !unit.params.is_cpu()) most = std::max(most, largest_part(layout, own));
+    if (!unit.compute.defined()) continue;
     const plan::Slice trained{read.begin, std::min(read.end, layout.trained_elements)};
     const int64_t begin = trained == own ? std::max(read.begin, layout.trained_elements) : read.begin;
-    for (const plan::FlatSpan& span : layout.spans)
-      most = std::max(most, std::min(read.end, span.offset + span.size) - std::max(begin, span.offset));
+    most = std::max(most, largest_part(layout, {std::min(begin, read.end), read.end}));
   }
   return most * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace
 
-// Of others than CPUs they are unknown.
+Machine Run::machine() const {
+  Machine machine = machine_of(bench_.rank, bench_.config);
+  machine.device = device_;
+  return machine;
+}
+
+// Of a device that was not measured they are unknown.
 void Run::open_costs() {
-  if (bench_.rank.device.type != "cpu") return;
   try {
-    costs_ = machine_costs(machine_of(bench_.rank, bench_.config), profile_file());
+    costs_ = machine_costs(machine(), profile_file());
   } catch (const Error& error) {
-    warn_of_no_prediction(error);
+    say_no_prediction(error);
   }
 }
 
 void Run::choose_buckets() {
   if (!chooses_buckets(bench_.config, layout_)) return;
   const auto choose = [this] {
-    const bool unreadable = !costs_ && bench_.rank.device.type == "cpu";
-    const auto analytic = unreadable ? machine_costs(machine_of(bench_.rank, bench_.config), "") : nullptr;
+    const bool unreadable = !costs_ && device_.type == "cpu";
+    const auto analytic = unreadable ? machine_costs(machine(), "") : nullptr;
     const Buckets buckets =
         chosen_buckets(bench_.config, bench_.spec, layout_, (unreadable ? analytic : costs_).get());
     buckets_ = buckets.why;
@@ -150,15 +166,15 @@ void Run::choose_buckets() {
 // Before the first step: what the summary puts beside what was held.
 void Run::plan_memory() {
   Resident beside = resident();
-  if (bench_.rank.device.type == "cpu") {  // of others it is unknown
-    const auto analytic = costs_ ? nullptr : machine_costs(machine_of(bench_.rank, bench_.config), "");
+  const bool cpu = device_.type == "cpu";
+  const auto analytic = costs_ || !cpu ? nullptr : machine_costs(machine(), "");
+  if (const plan::Costs* const costs = costs_ ? costs_.get() : analytic.get())  // of others it is unknown
     beside.workspace_bytes =
-        (costs_ ? costs_ : analytic)
-            ->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads) +
-        plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
-  }
+        costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads);
+  if (cpu)
+    beside.workspace_bytes += plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
   if (adds_on_device(bench_.rank)) beside.sums_bytes = plan::device_sums_bytes(trainer_->program(), spec_);
-  beside.rounding_bytes = rounding_bytes(*model_);
+  beside.passing_bytes = passing_bytes(*model_);
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }
 

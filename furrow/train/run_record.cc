@@ -55,6 +55,13 @@ void Run::log_memory() const {
                          line.formula ? fmt::format(", formula {}", text(*line.formula)) : "",
                          line.items.empty() ? "" : ": ", line.items));
   }
+  if (device_.memory_bytes == 0) return;
+  log_info(fmt::format("  on {}: {} of {}", device_.name, text(static_cast<double>(planned_on_device())),
+                       text(static_cast<double>(device_.memory_bytes))));
+}
+
+int64_t Run::planned_on_device() const {
+  return bytes_on(device_, planned_.bytes, bench_.config.training.enable_cpu_offload);
 }
 
 void Run::log_step(const RunOutputs& outputs, int64_t duration_ns) {
@@ -143,6 +150,9 @@ observe::Summary Run::summary() const {
                      : fmt::format("{} on {}", to_string(precision), bench_.rank.device.type);
   s.prediction = prediction_;
   s.planned_memory_bytes = planned_.bytes;
+  if (const std::optional<AllocatorBytes> bytes = allocator_bytes(bench_.rank)) {
+    s.device = {device_.name, device_.memory_bytes, planned_on_device(), bytes->peak, bytes->reserved_peak};
+  }
   s.seed = bench_.rank.seed;
   s.threads = bench_.rank.threads;
   s.processor = cpu_model();

@@ -95,10 +95,12 @@ class Run {
   void add_prediction(const plan::Simulation& simulation, const std::vector<plan::Program>& programs,
                       const std::string& source);
   Resident resident() const;
+  Machine machine() const;
   void open_costs();
   void choose_buckets();  // [parallelism] bucket_cap_mb -1: as rank 0 does, on every rank
   void plan_memory();
   void log_memory() const;
+  int64_t planned_on_device() const;
   observe::Summary summary() const;
 
   plan::Layout layout_;
@@ -118,7 +120,9 @@ class Run {
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<data::Loader> loader_;
-  std::unique_ptr<plan::Costs> costs_;  // of rank 0, on a CPU whose profile can be read; from compile() on
+  std::unique_ptr<plan::Costs>
+      costs_;  // of rank 0, on a CPU or on a device that was measured; from compile() on
+  plan::ProfiledDevice device_;
   PlannedMemory planned_;
   int64_t total_steps_ = 0;
   int64_t global_batch_ = 0;

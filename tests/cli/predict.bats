@@ -87,6 +87,40 @@ figures='["bubble", "exposed_communication", "memory_bytes", "step_time_ms", "wi
   [ "$(grep -c "no prediction of this run: " log)" = 1 ]
 }
 
+@test "of a device only what was measured on it is predicted" {
+  export FURROW_PROFILE=$PWD/profile
+  "$furrow" profile "$config" --out profile
+  run --separate-stderr "$furrow" plan "$config" --training.device composed --print timeline
+  fails 7 "nothing was measured of [training] device = \"composed\"" "furrow profile CONFIG --training.device composed"
+  "$furrow" train "$config" --training.device composed --job.dump_folder unknown 2>log
+  grep -q "no prediction of this run: nothing was measured of" log
+  [ "$(json unknown/summary.json "'predicted' in d")" = False ]
+  "$furrow" profile "$config" --training.device composed
+  grep -q "^device composed 0 " profile
+  [ "$(grep -c "^section 1 " profile)" = 2 ]
+  "$furrow" train "$config" --training.device composed --job.dump_folder out
+  [ "$(json out/summary.json "d['predicted']['source']")" = profiled ]
+  "$furrow" plan "$config" --training.device composed --print timeline --json >timeline.json
+  [ "$(json timeline.json "any(r['lane'] == 'launch' for r in d)")" = False ]
+  # As a device behind the thread would have it.
+  sed -i '/^device composed/,$ s/^\(unit .*\)$/\1 1e-05/' profile
+  "$furrow" plan "$config" --training.device composed --print timeline --json >timeline.json
+  [ "$(json timeline.json "sum(r['lane'] == 'launch' for r in d) > 4")" = True ]
+  "$furrow" plan "$config" --training.device composed --cluster local --nproc 1 --json >search.json
+  [ "$(json search.json "d['costs']")" = profiled ]
+}
+
+@test "a device that is not there is not measured, and what does not fit a machine does not begin" {
+  export CUDA_VISIBLE_DEVICES= FURROW_PROFILE=$PWD/profile
+  run --separate-stderr "$furrow" profile "$config" --training.device cuda
+  fails 7 "device = \"cuda\": this"
+  [ ! -e profile ]
+  for device in cpu composed; do
+    run --separate-stderr "$furrow" train "$config" --training.device $device --model.hidden '[262144,262144]' --job.dump_folder huge
+    fails 10 " of memory on this host, which has "
+  done
+}
+
 @test "the timeline of a step, before it runs" {
   export FURROW_PROFILE=$PWD/none
   "$furrow" plan "$config" --nproc 2 --print timeline --trace predicted.json --json >timeline.json

@@ -6,12 +6,14 @@
 #include <filesystem>
 
 #include "furrow/base/file.h"
+#include "furrow/base/memory.h"
 #include "furrow/config/config.h"
 #include "furrow/observe/metrics_log.h"
 #include "furrow/observe/summary.h"
 #include "furrow/storage/safetensors.h"
 #include "furrow/train/session.h"
 #include "tests/testing/child.h"
+#include "tests/testing/made_up_idx.h"
 #include "tests/testing/outcome.h"
 #include "tests/testing/rank_runs.h"
 #include "tests/testing/run_ranks.h"
@@ -155,6 +157,73 @@ TEST_F(TensorAxis, AdaptersAreCutAsTheirWeights) {
   as_processes("tp2_from_tp2", adapted(kTp2, from));
   EXPECT_NEAR(last_loss("one_from_tp2"), last_loss("tp2_from_tp2"), 1e-3);
   EXPECT_GT(std::abs(last_loss("one") - last_loss("one_from_tp2")), 3e-3) << "control: it starts there";
+}
+
+// A rank's activations and buffers, by kind: in 16 bits, with adapters, with classes that are cut.
+struct Held {
+  std::string name, model;
+  bool images = false;
+  Settings settings = {};
+};
+
+TEST_F(TensorAxis, RanksHoldWhatWasPlanned) {
+  testing::write_made_up_idx(folder_.path() + "/images", 1100, 20, 28);
+  const std::string gpt = "name = 'gpt'\nwidth = 64\nlayers = 3\nheads = 4\n";
+  const std::string llama = "name = 'llama'\nwidth = 64\nlayers = 3\nheads = 4\nkv_heads = 2\n";
+  const Settings bf16 = {"--training.mixed_precision_param", "bfloat16"};
+  const Settings again = {"--activation_checkpoint.mode", "full"}, lora = {"--lora.rank", "4"};
+  const Settings dropout = {"--lora.dropout", "0.1"};
+  const std::vector<Held> runs = {
+      {"gpt", gpt},
+      {"gpt_again", gpt, false, again},
+      {"gpt_bf16", gpt, false, bf16},
+      {"gpt_lora_again", gpt, false, lora + again},
+      {"gpt_lora_bf16_again", gpt, false, lora + bf16 + again},
+      {"gpt_lora_dropout_bf16", gpt, false, lora + dropout + bf16},
+      {"llama_bf16", llama, false, bf16},
+      {"llama_lora", llama, false, lora},
+      {"llama_lora_bf16_again", llama, false, lora + bf16 + again},
+      {"mlp", "name = 'mlp'\nhidden = [256, 128, 64]\n", true},
+      {"mlp_bf16", "name = 'mlp'\nhidden = [256, 128, 64]\n", true, bf16},
+      {"mlp_gelu_bf16", "name = 'mlp'\nhidden = [256, 128]\nactivation = 'gelu'\n", true, bf16 + again},
+      {"mlp_lora_bf16", "name = 'mlp'\nhidden = [256, 128, 64]\n", true, lora + bf16}};
+  for (const Held& held : runs) {
+    write_file_atomic(run(held.name) + ".toml", "[model]\n" + held.model);
+    const Settings data = {"--training.dataset", held.images ? "idx" : "text", "--training.dataset_path",
+                           folder_.path() + (held.images ? "/images" : "/text.txt")};
+    furrow(Settings{"train",
+                    run(held.name) + ".toml",
+                    "--nproc",
+                    "2",
+                    kTensor,
+                    "2",
+                    "--job.dump_folder",
+                    run(held.name),
+                    "--training.local_batch_size",
+                    held.images ? "512" : "16",
+                    "--training.global_batch_size",
+                    held.images ? "1024" : "32",
+                    "--training.seq_len",
+                    "32",
+                    "--training.steps",
+                    "2",
+                    "--training.threads",
+                    "1",
+                    "--validation.enable=false",
+                    "--checkpoint.enable=false",
+                    "--metrics.enable_plots=false"} +
+           data + held.settings);
+    const observe::Summary summary = observe::parse_summary(read_file(run(held.name) + "/summary.json"));
+    for (const MemoryKind kind : {MemoryKind::kParameters, MemoryKind::kGradients, MemoryKind::kOptimizer,
+                                  MemoryKind::kActivations, MemoryKind::kOther}) {
+      const auto k = static_cast<size_t>(kind);
+      const auto planned = static_cast<double>(summary.planned_memory_bytes[k]);
+      const auto taken = static_cast<double>(summary.memory_bytes[k]);
+      EXPECT_LE(std::abs(taken - planned), std::max(0.02 * planned, 8192.0))
+          << held.name << ", " << to_string(kind) << ": " << taken << " held, " << planned << " planned, "
+          << 100 * (planned / taken - 1) << " %";
+    }
+  }
 }
 
 // Beside the axis no layout changes a bit; at another degree every reader of the checkpoint ends alike.

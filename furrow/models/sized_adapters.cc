@@ -1,0 +1,111 @@
+// tensor/adapter.cc and axis_operations.cc on sizes.
+#include <utility>
+
+#include "furrow/models/sized_operations.h"
+
+namespace furrow::models {
+namespace {
+
+using Memory = SizedOperations::Memory;
+using Tensor = SizedOperations::Tensor;
+
+}  // namespace
+
+Tensor SizedOperations::linear_with_adapter(const Tensor& x, int64_t in, const SizedLayer& layer,
+                                            KeptByActivation activation) {
+  const bool columns = layer.cuts_outputs(), rows = layer.cuts_inputs(), wide = columns && narrow();
+  const int64_t read = rows ? part(in) : in;
+  const Tensor input = columns ? whole_input(x, in, layer.cut) : x;
+  Product product{read, layer.out, layer.trains};
+  product.wide_gradient = wide;
+  product.wide_output = rows;
+  const Tensor z = sum(plain(input, product), adapted(input, read, layer, {false, wide, rows}));
+  return activated(rows ? summed_parts(z, layer) : z, layer.out, activation);
+}
+
+// The gradient of what the ranks read is float32 until it has been summed.
+Tensor SizedOperations::whole_input(const Tensor& x, int64_t in, SizedCut cut) {
+  const bool gathers = cut == SizedCut::kPositionsToColumns;
+  const Memory whole = gathers ? gathered(x.memory, in) : x.memory;
+  return tape_.record(whole, {x}, false, [this, gathers, in](const Memory& dy) {
+    const Memory sum = gathers ? scattered_sum(in) : dy;
+    return std::vector{narrowed(sum, in)};
+  });
+}
+
+Tensor SizedOperations::summed_parts(const Tensor& part, const SizedLayer& layer) {
+  const bool scatters = layer.cut == SizedCut::kRowsToPositions;
+  const int64_t out = layer.out;
+  const Memory sum = scatters ? scattered_sum(out) : part.memory;
+  return tape_.record(narrowed(sum, out), {part}, false, [this, scatters, out](const Memory& dy) {
+    const Memory all = scatters ? gathered(dy, out) : dy;
+    return std::vector{narrow() ? all_floats(out) : all};
+  });
+}
+
+Tensor SizedOperations::dropped(const Tensor& x, int64_t in, const SizedLayer& layer, bool wide) {
+  if (layer.adapter->dropout == 0) return x;
+  if (!wide) {
+    return tape_.record(all_masked(x.memory, in), {x}, false,
+                        [this, in](const Memory& dy) { return std::vector{all_masked(dy, in)}; });
+  }
+  const Tensor widened =
+      tape_.record(all_floats(in), {x}, false, [](const Memory& dy) { return std::vector{dy}; });
+  return tape_.record(all_floats(in), {widened}, false,
+                      [this, in](const Memory&) { return std::vector{all_floats(in)}; });
+}
+
+Tensor SizedOperations::scaled(const Tensor& thin, int64_t columns) {
+  return tape_.record(all_numbers(columns), {thin}, false,
+                      [this, columns](const Memory&) { return std::vector{all_numbers(columns)}; });
+}
+
+Tensor SizedOperations::adapted(const Tensor& x, int64_t in, const SizedLayer& layer,
+                                const AdapterTypes& form) {
+  Product a{in, layer.rank, layer.adapter_trains};
+  a.wide_gradient = form.wide_input;
+  a.reads_wide = form.wide_input && layer.adapter->dropout > 0;
+  Product b{layer.rank, layer.out, layer.adapter_trains};
+  b.strided = form.strided;
+  b.wide_output = form.wide_output;
+  const Tensor kept = dropped(x, in, layer, form.wide_input);
+  const Tensor thin = plain(kept, a);
+  return plain(scaled(thin, layer.rank), b);
+}
+
+// In the place of the first.
+Tensor SizedOperations::sum(const Tensor& base, const Tensor& beside) {
+  return tape_.record(base.memory, {base, beside}, false,
+                      [](const Memory& dy) { return std::vector{dy, dy}; });
+}
+
+Tensor SizedOperations::adapters_side_by_side(const Tensor& x, int64_t in,
+                                              const std::vector<SizedLayer>& layers, bool wide) {
+  std::vector<Tensor> parts;
+  int64_t out = 0;
+  for (const SizedLayer& layer : layers) {
+    out += layer.out;
+    parts.push_back(layer.adapter != nullptr ? adapted(x, in, layer, {true, wide, false})
+                                             : Tensor{all_numbers(layer.out)});
+  }
+  return tape_.record(all_numbers(out), parts, false,
+                      [count = parts.size()](const Memory& dy) { return std::vector<Memory>(count, dy); });
+}
+
+Tensor SizedOperations::convolution(const Tensor& x, int64_t in, const SizedLayer& layer, int64_t thin) {
+  const Tensor base = plain_convolution(x, in, layer.out, layer.trains);
+  const Tensor kept = dropped(x, in, layer, false);
+  const Tensor behind = plain_convolution(kept, in, thin, layer.adapter_trains);
+  return sum(base, plain_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
+}
+
+Tensor SizedOperations::strided_convolution(const Tensor& x, int64_t in, const SizedLayer& layer,
+                                            int64_t thin) {
+  if (layer.adapter == nullptr) return image_convolution(x, in, layer.out, layer.trains);
+  const Tensor base = image_convolution(x, in, layer.out, layer.trains);
+  const Tensor kept = dropped(x, in, layer, false);
+  const Tensor behind = image_convolution(kept, in, thin, layer.adapter_trains);
+  return sum(base, image_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
+}
+
+}  // namespace furrow::models
