@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "furrow/base/memory.h"
-#include "furrow/config/model.h"
 #include "furrow/models/architectures.h"
 #include "furrow/models/block_memory.h"
 #include "furrow/models/lora.h"
