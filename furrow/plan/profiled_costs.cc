@@ -79,8 +79,9 @@ class ProfiledCosts : public Costs {
         overhead_s_(section.overhead_s),
         work_overhead_s_(behind_ ? 0 : overhead_s_),
         threads_(section.threads),
+        on_cores_(section.device.type == "cpu"),
         workspace_bytes_(section.workspace_bytes) {
-    if (workspace_bytes_ == 0) workspace_bytes_ = analytic_->workspace_bytes(true, threads_);
+    if (workspace_bytes_ == 0 && on_cores_) workspace_bytes_ = analytic_->workspace_bytes(true, threads_);
     for (const UnitSample& unit : section.units) add(unit);
     for (const FlatSample& flat : section.flats) {
       insert(&flats_[flat.op], {static_cast<double>(flat.bytes), flat.seconds});
@@ -94,6 +95,7 @@ class ProfiledCosts : public Costs {
   std::string source() const override { return "profiled"; }
   double overhead_seconds() const override { return overhead_s_; }
   int64_t workspace_bytes(bool multiplies, int threads) const override {
+    if (!on_cores_) return workspace_bytes_;  // of libraries, whatever the threads
     const int64_t analytic = analytic_->workspace_bytes(multiplies, threads);
     if (!multiplies) return std::min(workspace_bytes_, analytic);
     return threads == 0 || threads == threads_ ? workspace_bytes_ : analytic;
@@ -267,6 +269,7 @@ class ProfiledCosts : public Costs {
   double overhead_s_;       // of the thread
   double work_overhead_s_;  // in what units take
   int threads_;
+  bool on_cores_;
   int64_t workspace_bytes_;
   Kinds units_;  // by work_kind(); by work_key()
   std::map<std::string, std::vector<Point>> flats_, launches_;

@@ -268,8 +268,8 @@ units = ["e: embedding width=16", "h: linear out=classes flatten=false"]
 }
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfCompositions,
                          ::testing::Values(scores("one_chunk", "16"), scores("chunks", "200")), kName);
-INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfComposedDistillation, ::testing::Values(composed(kMlp)),
-                         kName);
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfComposedDistillation,
+                         ::testing::Values(scores("taught", "16")), kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes), kName);
 
 }  // namespace
