@@ -122,7 +122,9 @@ TEST(TokenizerJson, GivesTheIdsOfAGivenFolder) {
   std::string ids;
   for (const uint32_t id : encode(*tokenizer, text)) ids += std::to_string(id) + "\n";
   EXPECT_TRUE(ids == read_file((folder / "ids.txt").string(), most));
-  EXPECT_TRUE(tokenizer->decode(encode(*tokenizer, text)) == text);
+  const std::string decoded = tokenizer->decode(encode(*tokenizer, text));
+  EXPECT_TRUE(decoded == text || tokenizer->spec().nfc);
+  EXPECT_TRUE(tokenizer->decode(encode(*tokenizer, decoded)) == decoded);
 }
 
 TEST(TokenizerJson, IsWrittenAsItWasRead) {

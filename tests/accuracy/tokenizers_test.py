@@ -13,6 +13,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import unicodedata
 
 try:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
@@ -58,6 +59,12 @@ def texts():
     yield "anything", "".join(chr(code) for code in codes if not 0xD800 <= code < 0xE000)
 
 
+def known_marks(text):
+    """Without marks that came into Unicode after the tables of `tokenizers`, which takes them for letters."""
+    form = normalizers.NFC().normalize_str
+    return "".join(c for c in text if (s := f"a{c}\u0301") and form(s) == unicodedata.normalize("NFC", s))
+
+
 def compare(folder, made, text):
     made.save(str(folder / "tokenizer.json"))
     (folder / "text.txt").write_bytes(text.encode())
@@ -79,7 +86,7 @@ def main():
             for ignore_merges, nfc in ((False, False), (True, False), (False, True)):
                 made = tokenizer(pattern, ignore_merges, nfc)
                 for name, text in texts():
-                    count = compare(pathlib.Path(folder), made, text)
+                    count = compare(pathlib.Path(folder), made, known_marks(text) if nfc else text)
                     print(f"{pattern}, ignore_merges {ignore_merges}, NFC {nfc}, {name}: {count} ids are equal")
     return 0
 
