@@ -210,7 +210,7 @@ PlannedMemory planned_memory(const plan::Program& program, const plan::ModelSpec
   add(MemoryKind::kOther, kDeviceSums, resident.sums_bytes);
   int64_t& other = bytes_of(MemoryKind::kOther);
   if (resident.passing_bytes > other)
-    add(MemoryKind::kOther, "a parameter on its way", resident.passing_bytes);
+    add(MemoryKind::kOther, "a parameter or gradient on its way", resident.passing_bytes);
   other = std::max(other, resident.passing_bytes) + resident.workspace_bytes + resident.sums_bytes;
   bytes_of(MemoryKind::kData) = std::max(resident.data_peak_bytes, resident.data_bytes + batches);
   bytes_of(MemoryKind::kCheckpoint) += resident.best_bytes + resident.snapshot_bytes;

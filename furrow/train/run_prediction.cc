@@ -116,14 +116,16 @@ int64_t largest_part(const plan::UnitLayout& layout, const plan::Slice& elements
 }
 
 // One parameter at a time in float32: what is a device's passes through the host, and what blocks read of 16
-// bits and has no master here is made of it.
-int64_t passing_bytes(const ModelState& model) {
+// bits and has no master here is made of it.  One unit's gradient at a time in float64, where compositions
+// sum its squares.
+int64_t passing_bytes(const ModelState& model, bool composed) {
   int64_t most = 0;
   for (size_t u = 0; u < model.units().size(); ++u) {
     const UnitState& unit = model.units()[u];
     const plan::UnitLayout& layout = model.flat().units[u];
     const plan::Slice read = model.read_slices()[u], own = model.params_slices()[u];
     if (unit.params.defined() && !unit.params.is_cpu()) most = std::max(most, largest_part(layout, own));
+    if (composed) most = std::max(most, 2 * plan::overlap(own, {0, layout.trained_elements}).size());
     if (!unit.compute.defined()) continue;
     const plan::Slice trained{read.begin, std::min(read.end, layout.trained_elements)};
     const int64_t begin = trained == own ? std::max(read.begin, layout.trained_elements) : read.begin;
@@ -174,7 +176,7 @@ void Run::plan_memory() {
   if (cpu)
     beside.workspace_bytes += plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
   if (adds_on_device(bench_.rank)) beside.sums_bytes = plan::device_sums_bytes(trainer_->program(), spec_);
-  beside.passing_bytes = passing_bytes(*model_);
+  beside.passing_bytes = passing_bytes(*model_, device_.type != "cpu");
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }
 
