@@ -65,7 +65,8 @@ void store(const plan::Profile& measured, const std::string& path) {
     throw error.with_context(path + " is not replaced");
   }
   plan::merge_profile(measured, &all);
-  std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty()) std::filesystem::create_directories(folder);
   write_file_atomic(path, plan::to_text(all));
 }
 

@@ -169,7 +169,8 @@ Tensor bottleneck(const plan::Unit& unit, const Tensor& input, Operations* ops) 
 }
 
 // Of which units the description does not say all.
-enum class Where : uint8_t { kEverywhere, kAdapted, kParts };
+// kAltered: with adapters, or of another type than what it reads.
+enum class Where : uint8_t { kEverywhere, kAltered, kParts };
 struct Row {
   std::string_view kind;
   Tensor (*forward)(const plan::Unit& unit, const Tensor& input, Operations* ops);
@@ -185,12 +186,18 @@ constexpr std::array kRows = {Row{"transformer_block", &gpt_block, Where::kEvery
                               Row{"linear", &linear},
                               Row{"conv_relu_pool", &conv_relu_pool},
                               Row{"bottleneck_block", &bottleneck},
-                              Row{"conv_norm", &conv_norm, Where::kAdapted},
-                              Row{"residual_block", &residual_block, Where::kAdapted}};
+                              Row{"conv_norm", &conv_norm, Where::kAltered},
+                              Row{"residual_block", &residual_block, Where::kAltered}};
+
+// Its block runs on a copy of its input, in its own type.
+bool converts(const plan::Unit& unit) {
+  return unit.input.dtype != unit.compute && plan::is_number(unit.input.dtype);
+}
 
 const Row* row_of(const plan::Unit& unit) {
   const auto row = std::ranges::find(kRows, unit.kind, &Row::kind);
-  if (row == kRows.end() || (row->where == Where::kAdapted && unit.adapters.empty())) return nullptr;
+  if (row == kRows.end()) return nullptr;
+  if (row->where == Where::kAltered && unit.adapters.empty() && !converts(unit)) return nullptr;
   // An adapter beside a table is not known here.
   if (row->where == Where::kParts && (unit.tensor_degree == 1 || !unit.adapters.empty())) return nullptr;
   return &*row;
@@ -204,11 +211,6 @@ int64_t rows_of(const Row& row, const plan::Unit& unit) {
   int64_t rows = 1;
   for (size_t d = 1; d + 1 < unit.output.shape.size(); ++d) rows *= unit.output.shape[d];
   return rows;
-}
-
-// Its block runs on a copy of its input, in its own type.
-bool converts(const plan::Unit& unit) {
-  return unit.input.dtype != unit.compute && plan::is_number(unit.input.dtype);
 }
 
 // What is left for gradients of weights of what there was before backward, each once.
@@ -319,6 +321,7 @@ void declare_parts(const plan::ModelFacts& facts, plan::ModelSpec* spec) {
 
 void declare_scratch(plan::ModelSpec* spec) {
   const plan::ModelFacts facts = plan::model_facts(*spec);
+  declare_parts(facts, spec);  // of what is described
   for (size_t u = 0; u < spec->units.size(); ++u) {
     plan::Unit& unit = spec->units[u];
     if (row_of(unit) != nullptr) {
@@ -327,7 +330,6 @@ void declare_scratch(plan::ModelSpec* spec) {
       pass_converted(&unit);
     }
   }
-  declare_parts(facts, spec);
 }
 
 }  // namespace furrow::models

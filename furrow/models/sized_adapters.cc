@@ -99,12 +99,25 @@ Tensor SizedOperations::convolution(const Tensor& x, int64_t in, const SizedLaye
   return sum(base, plain_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
 }
 
+// What drops has pixels side by side, and reads and gives copies where channels are.
+Tensor SizedOperations::image_dropped(const Tensor& x, int64_t in) {
+  Memory dense = numbers(in);
+  const Memory wide = narrow() ? floats(in) : dense;
+  dense.reset();
+  const Memory out = floats(in);
+  return tape_.record(narrowed(out, in), {x}, false, [this, in](const Memory&) {
+    const Memory pixels = numbers(in);
+    return std::vector{masked(pixels, in)};
+  });
+}
+
 Tensor SizedOperations::strided_convolution(const Tensor& x, int64_t in, const SizedLayer& layer,
                                             int64_t thin) {
   if (layer.adapter == nullptr) return image_convolution(x, in, layer.out, layer.trains);
   const Tensor base = image_convolution(x, in, layer.out, layer.trains);
-  const Tensor kept = dropped(x, in, layer, false);
-  const Tensor behind = image_convolution(kept, in, thin, layer.adapter_trains);
+  const bool drops = layer.adapter->dropout > 0;
+  const Tensor kept = drops ? image_dropped(x, in) : x;
+  const Tensor behind = image_convolution(kept, in, thin, layer.adapter_trains, drops);
   return sum(base, image_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
 }
 

@@ -237,10 +237,12 @@ Tensor SizedOperations::pooled(const Tensor& x, int64_t in, int64_t out) {
                       [this, x = x.memory, places, in](const Memory&) { return std::vector{numbers(in)}; });
 }
 
-Tensor SizedOperations::image_convolution(const Tensor& x, int64_t in, int64_t out, bool trains) {
+Tensor SizedOperations::image_convolution(const Tensor& x, int64_t in, int64_t out, bool trains,
+                                          bool copies) {
   const bool asks = x.needs_gradient();
-  return tape_.record(numbers(out), {x}, trains_, [=, this, x = x.memory](const Memory& dy) {
-    defer(trains, x, dy);
+  const Memory read = copies ? numbers(in) : x.memory;
+  return tape_.record(numbers(out), {x}, trains_, [=, this](const Memory& dy) {
+    defer(trains, read, dy);
     return std::vector{asks ? numbers(in) : nullptr};
   });
 }

@@ -117,7 +117,8 @@ class SizedOperations {
   Tensor summed(const Tensor& x, int64_t in, const SizedLayer& layer, KeptByActivation activation);
   Tensor plain_side_by_side(const Tensor& x, int64_t in, const std::vector<SizedLayer>& layers, SizedCut cut,
                             bool wide_gradient);
-  Tensor image_convolution(const Tensor& x, int64_t in, int64_t out, bool trains);
+  Tensor image_convolution(const Tensor& x, int64_t in, int64_t out, bool trains, bool copies = false);
+  Tensor image_dropped(const Tensor& x, int64_t in);
 
   // tensor/adapter.cc and axis_operations.cc.
   Tensor linear_with_adapter(const Tensor& x, int64_t in, const SizedLayer& layer,

@@ -62,6 +62,9 @@ void cut_calls(int degree, Unit* unit) {
   cut_kept_bytes(degree, unit);
   unit->saved_bytes = cut_bytes(unit->saved_bytes, unit->tensor.whole_saved_bytes, degree);
   unit->deferred_bytes = cut_bytes(unit->deferred_bytes, unit->tensor.whole_deferred_bytes, degree);
+  unit->kept_grad_bytes = std::min(unit->kept_grad_bytes, unit->deferred_bytes);
+  unit->kept_saved_bytes =
+      std::min({unit->kept_saved_bytes, unit->saved_bytes, unit->deferred_bytes - unit->kept_grad_bytes});
   for (Scratch* scratch : {&unit->forward_scratch, &unit->backward_scratch, &unit->weight_scratch})
     scratch->sample_bytes = part_of(std::max<int64_t>(0, scratch->sample_bytes), degree);
 }

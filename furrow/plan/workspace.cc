@@ -10,6 +10,7 @@
 #include "furrow/plan/flat_layout.h"
 #include "furrow/plan/slices.h"
 #include "furrow/plan/tensor_cut.h"
+#include "furrow/plan/unit_facts.h"
 #include "furrow/plan/value_bytes.h"
 
 namespace furrow::plan {
@@ -162,9 +163,11 @@ int64_t axis_workspace_bytes(const ModelSpec& part, int64_t samples) {
   constexpr int64_t kBlock = int64_t{1} << 20, kPiece = int64_t{4} << 20;
   const int degree = tensor_degree(part);
   if (degree == 1) return 0;
+  const ModelFacts facts = model_facts(part);
   std::vector<int64_t> blocks;
-  for (const Unit& unit : part.units) {
-    for (const UnitCollective& each : unit.collectives) {
+  for (size_t u = 0; u < part.units.size(); ++u) {
+    for (const UnitCollective& each : part.units[u].collectives) {
+      if (each.with_input_gradient && !facts.units[u].passes) continue;
       const int64_t bytes = each.bytes(samples);
       int64_t room = 0;  // of a scattered sum ranks read what they add where it lies
       if (each.op == UnitCollective::Op::kAllReduce) room = std::min(bytes, kPiece);

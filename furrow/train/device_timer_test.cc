@@ -42,6 +42,7 @@ TEST_F(DeviceTimers, OccupyTheDeviceForAsLongAsTheyAreTold) {
 // An event behind each instruction, and nothing between them while the thread is ahead of the device.
 TEST_F(DeviceTimers, AskHowLongTheDeviceTookBetweenInstructions) {
   DeviceTimer timer = this->timer();
+  device.landed = -1;
   device.log.clear();
   timer.begin(0);
   timer.mark(3, false);
