@@ -99,14 +99,11 @@ Tensor SizedOperations::convolution(const Tensor& x, int64_t in, const SizedLaye
   return sum(base, plain_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
 }
 
-// What drops has pixels side by side, and reads and gives copies where channels are.
-Tensor SizedOperations::image_dropped(const Tensor& x, int64_t in) {
-  Memory dense = numbers(in);
-  const Memory wide = narrow() ? floats(in) : dense;
-  dense.reset();
-  const Memory out = floats(in);
-  return tape_.record(narrowed(out, in), {x}, false, [this, in](const Memory&) {
-    const Memory pixels = numbers(in);
+// What drops has pixels side by side, and reads and gives copies where several channels are.
+Tensor SizedOperations::image_dropped(const Tensor& x, int64_t in, bool copies) {
+  const Memory dense = copies ? numbers(in) : x.memory;
+  return tape_.record(masked(dense, in), {x}, false, [this, in, copies](const Memory& dy) {
+    const Memory pixels = copies ? numbers(in) : dy;
     return std::vector{masked(pixels, in)};
   });
 }
@@ -116,8 +113,9 @@ Tensor SizedOperations::strided_convolution(const Tensor& x, int64_t in, const S
   if (layer.adapter == nullptr) return image_convolution(x, in, layer.out, layer.trains);
   const Tensor base = image_convolution(x, in, layer.out, layer.trains);
   const bool drops = layer.adapter->dropout > 0;
-  const Tensor kept = drops ? image_dropped(x, in) : x;
-  const Tensor behind = image_convolution(kept, in, thin, layer.adapter_trains, drops);
+  const bool copies = drops && unit_.parameters[static_cast<size_t>(layer.adapter->a)].shape[1] > 1;
+  const Tensor kept = drops ? image_dropped(x, in, copies) : x;
+  const Tensor behind = image_convolution(kept, in, thin, layer.adapter_trains, copies);
   return sum(base, image_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
 }
 

@@ -118,7 +118,7 @@ class SizedOperations {
   Tensor plain_side_by_side(const Tensor& x, int64_t in, const std::vector<SizedLayer>& layers, SizedCut cut,
                             bool wide_gradient);
   Tensor image_convolution(const Tensor& x, int64_t in, int64_t out, bool trains, bool copies = false);
-  Tensor image_dropped(const Tensor& x, int64_t in);
+  Tensor image_dropped(const Tensor& x, int64_t in, bool copies);
 
   // tensor/adapter.cc and axis_operations.cc.
   Tensor linear_with_adapter(const Tensor& x, int64_t in, const SizedLayer& layer,

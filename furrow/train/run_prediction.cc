@@ -173,10 +173,11 @@ void Run::plan_memory() {
   if (const plan::Costs* const costs = costs_ ? costs_.get() : analytic.get())  // of others it is unknown
     beside.workspace_bytes =
         costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads);
-  if (cpu)
-    beside.workspace_bytes += plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size);
+  const int64_t axis = cpu ? plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size) : 0;
+  beside.workspace_bytes += axis;
   if (adds_on_device(bench_.rank)) beside.sums_bytes = plan::device_sums_bytes(trainer_->program(), spec_);
-  beside.passing_bytes = passing_bytes(*model_, device_.type != "cpu");
+  // That is over before ranks of an axis have sent anything.
+  beside.passing_bytes = std::max<int64_t>(0, passing_bytes(*model_, device_.type != "cpu") - axis);
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }
 
