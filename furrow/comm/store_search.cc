@@ -37,11 +37,15 @@ class Search {
 
   Socket find() {
     while (true) {
-      if (patience_.look) patience_.look();
-      knock();
-      for (Candidate* candidate : await_words()) {
-        if (auto socket = hear(*candidate)) return std::move(*socket);
+      for (Candidate& candidate : candidates_) {
+        if (patience_.look) patience_.look();
+        // Who has answered does not wait until the other ports, of an address that may be dead, have been
+        // tried.
+        const int64_t took_ms = knock(candidate);
+        if (!candidate.socket.open() && took_ms < kBetweenTriesMs) continue;
+        if (auto socket = hear_all(std::max<int64_t>(took_ms, kBetweenTriesMs))) return std::move(*socket);
       }
+      if (auto socket = hear_all(kBetweenTriesMs)) return std::move(*socket);
       if (now_ns() >= patience_.deadline_ns) give_up();
       if (!warned_ && now_ns() >= warn_at_ns_) warn();
     }
@@ -59,15 +63,19 @@ class Search {
     return {std::min(patience_.deadline_ns, now_ns() + ms * kMs), patience_.look};
   }
 
-  // Where no descriptor is left for one more, one of those that are open may be the store.
-  void knock() try {
-    for (Candidate& candidate : candidates_) knock(candidate);
+  // How long it took, in ms.  Where no descriptor is left for one more, one of those that are open may be the
+  // store.
+  int64_t knock(Candidate& candidate) try {
+    const int64_t began_ns = now_ns();
+    connect(candidate);
+    return (now_ns() - began_ns) / kMs;
   } catch (const Error& error) {
     const bool waits = std::ranges::any_of(candidates_, [](const auto& one) { return one.socket.open(); });
     if (error.code() != ErrorCode::kResourceExhausted || !waits) throw;
+    return 0;
   }
 
-  void knock(Candidate& candidate) {
+  void connect(Candidate& candidate) {
     const int64_t now = now_ns();
     if (candidate.socket.open()) {
       if (now < candidate.since_ns + kSilentMs * kMs) return;
@@ -83,7 +91,7 @@ class Search {
   }
 
   // Those that have said all of it, or have gone.
-  std::vector<Candidate*> await_words() {
+  std::vector<Candidate*> await_words(int64_t wait_ms) {
     std::vector<pollfd> polls;
     std::vector<Candidate*> open, spoken;
     for (Candidate& candidate : candidates_) {
@@ -91,11 +99,18 @@ class Search {
       polls.push_back({candidate.socket.descriptor(), POLLIN, 0});
       open.push_back(&candidate);
     }
-    poll(polls.data(), polls.size(), kBetweenTriesMs);
+    poll(polls.data(), polls.size(), static_cast<int>(wait_ms));
     for (size_t i = 0; i < open.size(); ++i) {
       if (polls[i].revents != 0) spoken.push_back(open[i]);
     }
     return spoken;
+  }
+
+  std::optional<Socket> hear_all(int64_t wait_ms) {
+    for (Candidate* candidate : await_words(wait_ms)) {
+      if (auto socket = hear(*candidate)) return socket;
+    }
+    return std::nullopt;
   }
 
   std::optional<Socket> hear(Candidate& candidate) {
