@@ -14,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/base/failpoint.h"
 
 namespace furrow {
@@ -67,19 +68,6 @@ std::string_view remedy_of(int error_number) {
 }
 
 // Closes on scope exit.
-class Descriptor {
- public:
-  explicit Descriptor(int value) : value_(value) {}
-  ~Descriptor() {
-    if (value_ >= 0) ::close(value_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return value_; }
-
- private:
-  int value_;
-};
 
 int open_or_throw(const std::string& path, int flags, std::string_view action) {
   const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC, 0666);

@@ -40,20 +40,11 @@ fs::path other_spelling(const fs::path& path) {
   throw errno_error(error, action, path.string());
 }
 
-class Descriptor {
- public:
-  explicit Descriptor(const fs::path& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (fd_ < 0) fail(path, "open", errno);
-  }
-  explicit Descriptor(int open) : fd_(open) {}
-  ~Descriptor() { ::close(fd_); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
+Descriptor open_to_read(const fs::path& path) {
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.open()) fail(path, "open", errno);
+  return file;
+}
 
 // Reads up to out.size() bytes from where the file is, at first its start; returns how many there are.
 size_t read_start(const Descriptor& file, const fs::path& path, std::span<std::byte> out) {
@@ -105,7 +96,7 @@ fs::path require_file(const fs::path& path) {
 }
 
 Bytes read_file(const fs::path& path) {
-  const Descriptor file(path);
+  const Descriptor file = open_to_read(path);
   Bytes bytes{allocate_data(file_size(file, path)), {}};
   // A file that is shortened meanwhile ends early: its format's reader judges what is left.
   const size_t done = read_start(file, path, {bytes.buffer.data(), bytes.buffer.size()});
@@ -125,7 +116,7 @@ Bytes read_contents(const fs::path& path) {
 
 class ContentStream::File {
  public:
-  explicit File(const fs::path& path) : path_(path), file_(path) { file_size(file_, path_); }
+  explicit File(const fs::path& path) : path_(path), file_(open_to_read(path)) { file_size(file_, path_); }
   uint64_t taken() const { return taken_; }
   const fs::path& path() const { return path_; }
 
@@ -178,8 +169,8 @@ void ContentStream::skip(uint64_t to, const std::function<void()>& between) {
 
 class RandomFile::Plain {
  public:
-  explicit Plain(const fs::path& path) : path_(path), file_(path) {}
-  Plain(const fs::path& path, int file) : path_(path), file_(file) {}
+  explicit Plain(const fs::path& path) : path_(path), file_(open_to_read(path)) {}
+  Plain(const fs::path& path, Descriptor file) : path_(path), file_(std::move(file)) {}
   uint64_t size() const { return file_size(file_, path_); }
   size_t read_at(uint64_t offset, std::span<std::byte> out) const {
     return furrow::read_at(file_.get(), offset, out, path_.string());
@@ -193,19 +184,14 @@ class RandomFile::Plain {
 namespace {
 
 // What `path` expands to, in an open file that has no name any more.
-int expanded(const fs::path& path, const std::function<void()>& between) {
-  const int file = open_nameless_file();
-  try {
-    ContentStream stream(path);
-    std::vector<std::byte> piece(size_t{1} << 20);
-    for (size_t got = piece.size(); got == piece.size();) {
-      got = stream.read(piece);
-      write_all(file, std::span(piece).first(got), fs::temp_directory_path().string());
-      if (between) between();
-    }
-  } catch (...) {
-    ::close(file);
-    throw;
+Descriptor expanded(const fs::path& path, const std::function<void()>& between) {
+  Descriptor file = open_nameless_file();
+  ContentStream stream(path);
+  std::vector<std::byte> piece(size_t{1} << 20);
+  for (size_t got = piece.size(); got == piece.size();) {
+    got = stream.read(piece);
+    write_all(file.get(), std::span(piece).first(got), fs::temp_directory_path().string());
+    if (between) between();
   }
   return file;
 }
@@ -227,13 +213,13 @@ size_t RandomFile::read_at(uint64_t offset, std::span<std::byte> out) const {
   return plain_->read_at(offset, out);
 }
 
-int open_nameless_file() {
+Descriptor open_nameless_file() {
   std::error_code error;
   const fs::path folder = fs::temp_directory_path(error);
   if (error) throw errno_error(error.value(), "make a file in", "the folder that TMPDIR names");
   std::string name = (folder / "furrow-XXXXXX").string();
-  const int file = ::mkostemp(name.data(), O_CLOEXEC);
-  if (file < 0) throw errno_error(errno, "make a file in", folder.string());
+  Descriptor file(::mkostemp(name.data(), O_CLOEXEC));
+  if (!file.open()) throw errno_error(errno, "make a file in", folder.string());
   ::unlink(name.c_str());
   return file;
 }
@@ -244,7 +230,7 @@ std::string stamp_of(const fs::path& path) {
 }
 
 std::vector<uint8_t> read_prefix(const fs::path& path, size_t length) {
-  const Descriptor file(path);
+  const Descriptor file = open_to_read(path);
   constexpr size_t kCompressed = 65536;  // more than a gzip header and the first block's tables need
   std::vector<std::byte> start(std::min(file_size(file, path), std::max(length, kCompressed)));
   start.resize(read_start(file, path, start));

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/base/memory.h"
 
 namespace furrow::data {
@@ -84,7 +85,7 @@ std::string stamp_of(const std::filesystem::path& path);
 
 // A new file to be read and written, in the system's folder for temporary files, which has no name any more:
 // it goes with its last descriptor.  Errors as base/file.h has them.
-int open_nameless_file();
+Descriptor open_nameless_file();
 
 // Up to `length` bytes from the start of read_contents(), without reading the rest: damage behind them goes
 // unseen.

@@ -67,26 +67,19 @@ PixelSumsFile::PixelSumsFile(const std::filesystem::path& folder, const std::str
     : path_((folder / fmt::format("images-{}{}", to_hex(xxh3_128(identity)), kSumsSuffix)).string()),
       fingerprint_(xxh3_64(fmt::format("{} {} {}", identity, stretches, channels))) {
   make_directories(folder.string());
-  file_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (file_ < 0) throw errno_error(errno, "write", path_);
-  try {
-    size_t whole = 0;
-    {
-      const MappedFile file(path_);
-      found_ = parse_pixel_sums(file.bytes(), fingerprint_, stretches, channels, &whole);
-    }
-    // What is behind the last whole record goes.
-    if (::ftruncate(file_, static_cast<off_t>(whole)) != 0 || ::lseek(file_, 0, SEEK_END) < 0)
-      throw errno_error(errno, "write", path_);
-    const std::array<uint64_t, 2> head = head_of(fingerprint_);
-    if (whole == 0) write_all(file_, std::as_bytes(std::span(head)), path_);
-  } catch (...) {
-    ::close(file_);
-    throw;
+  file_ = Descriptor(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!file_.open()) throw errno_error(errno, "write", path_);
+  size_t whole = 0;
+  {
+    const MappedFile file(path_);
+    found_ = parse_pixel_sums(file.bytes(), fingerprint_, stretches, channels, &whole);
   }
+  // What is behind the last whole record goes.
+  if (::ftruncate(file_.get(), static_cast<off_t>(whole)) != 0 || ::lseek(file_.get(), 0, SEEK_END) < 0)
+    throw errno_error(errno, "write", path_);
+  const std::array<uint64_t, 2> head = head_of(fingerprint_);
+  if (whole == 0) write_all(file_.get(), std::as_bytes(std::span(head)), path_);
 }
-
-PixelSumsFile::~PixelSumsFile() { ::close(file_); }
 
 const ChannelSums* PixelSumsFile::find(size_t stretch) const {
   const auto found = found_.find(stretch);
@@ -99,7 +92,7 @@ void PixelSumsFile::add(size_t stretch, const ChannelSums& sums) {
   for (const PixelSums& of : sums) words.insert(words.end(), {of.count, of.sum, of.sum_of_squares});
   words.push_back(checksum_of(fingerprint_, words));
   const std::lock_guard lock(mutex_);
-  write_all(file_, std::as_bytes(std::span(words)), path_);
+  write_all(file_.get(), std::as_bytes(std::span(words)), path_);
 }
 
 }  // namespace furrow::data

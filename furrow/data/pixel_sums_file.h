@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/preprocess/image_normaliser.h"
 
 namespace furrow::data {
@@ -28,9 +29,6 @@ class PixelSumsFile {
   // them from others.  Error: the file cannot be written.
   PixelSumsFile(const std::filesystem::path& folder, const std::string& identity, size_t stretches,
                 size_t channels);
-  ~PixelSumsFile();
-  PixelSumsFile(const PixelSumsFile&) = delete;
-  PixelSumsFile& operator=(const PixelSumsFile&) = delete;
 
   const ChannelSums* find(size_t stretch) const;  // of an earlier process, or null; thread safe
   void add(size_t stretch,
@@ -41,7 +39,7 @@ class PixelSumsFile {
   uint64_t fingerprint_;
   std::map<uint64_t, ChannelSums> found_;
   std::mutex mutex_;
-  int file_ = -1;
+  Descriptor file_;
 };
 
 // What the whole records at the front of `file`, which `fingerprint` is of, say by stretch; `whole`: how many

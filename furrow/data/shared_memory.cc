@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/memory.h"
@@ -29,25 +30,24 @@ struct SharedMemory::Head {
   About about{};
 };
 
-// Of an open file; closes both.
 class SharedMemory::Mapping {
  public:
-  Mapping(int file, size_t bytes, bool writes) : file_(file), size_(bytes) {
-    void* const at = ::mmap(nullptr, bytes, writes ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, file, 0);
+  Mapping(Descriptor file, size_t bytes, bool writes) : file_(std::move(file)), size_(bytes) {
+    const int access = writes ? PROT_READ | PROT_WRITE : PROT_READ;
+    void* const at = ::mmap(nullptr, bytes, access, MAP_SHARED, file_.get(), 0);
     if (at != MAP_FAILED) data_ = static_cast<std::byte*>(at);
   }
   ~Mapping() {
     if (data_ != nullptr) ::munmap(data_, size_);
-    ::close(file_);
   }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
   std::byte* data() const { return data_; }  // null: it failed
   size_t size() const { return size_; }
-  int file() const { return file_; }
+  int file() const { return file_.get(); }
 
  private:
-  int file_;
+  Descriptor file_;
   size_t size_;
   std::byte* data_ = nullptr;
 };
@@ -56,13 +56,11 @@ namespace {
 
 constexpr const char* kWhat = "memory that the processes of this host share";
 
-int file_of(size_t bytes) {
-  const int file = ::memfd_create("furrow-shared", MFD_CLOEXEC);
-  if (file < 0) throw errno_error(errno, "make", kWhat);
-  if (::ftruncate(file, static_cast<off_t>(bytes)) == 0) return file;
-  const int error = errno;
-  ::close(file);
-  throw errno_error(error, "make", kWhat);
+Descriptor file_of(size_t bytes) {
+  Descriptor file(::memfd_create("furrow-shared", MFD_CLOEXEC));
+  if (!file.open() || ::ftruncate(file.get(), static_cast<off_t>(bytes)) != 0)
+    throw errno_error(errno, "make", kWhat);
+  return file;
 }
 
 }  // namespace
@@ -96,16 +94,13 @@ std::shared_ptr<SharedMemory> SharedMemory::make(const About& about, size_t byte
 std::shared_ptr<const SharedMemory> SharedMemory::map(const std::string& place) {
   const std::vector<std::string> words = split(place, ' ');
   if (words.size() != 2) return nullptr;
-  const int file = ::open(words[0].c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) return nullptr;
+  Descriptor file(::open(words[0].c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.open()) return nullptr;
   struct stat status{};
-  const bool known = ::fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+  const bool known = ::fstat(file.get(), &status) == 0 && S_ISREG(status.st_mode);
   const size_t bytes = known ? static_cast<size_t>(status.st_size) : 0;
-  if (bytes < Head::kBytes) {
-    ::close(file);
-    return nullptr;
-  }
-  auto mapping = std::make_unique<Mapping>(file, bytes, false);
+  if (bytes < Head::kBytes) return nullptr;
+  auto mapping = std::make_unique<Mapping>(std::move(file), bytes, false);
   if (mapping->data() == nullptr) return nullptr;
   Head head;
   std::memcpy(&head, mapping->data(), sizeof head);

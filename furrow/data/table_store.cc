@@ -64,45 +64,38 @@ CountedBuffer copy_of(std::span<const std::byte> block) {
 TableStore::TableStore(uint64_t memory_bytes) : memory_left_(memory_bytes) {}
 
 TableStore::TableStore(std::filesystem::path path, const std::string& fingerprint) : path_(std::move(path)) {
-  file_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (file_ < 0) throw errno_error(errno, "open", path_.string());
-  try {
-    open_file(fingerprint);
-  } catch (...) {
-    ::close(file_);
-    throw;
-  }
+  file_ = Descriptor(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
+  if (!file_.open()) throw errno_error(errno, "open", path_.string());
+  open_file(fingerprint);
 }
 
-TableStore::~TableStore() {
-  if (file_ >= 0) ::close(file_);
-}
+TableStore::~TableStore() = default;
 
 void TableStore::open_file(const std::string& fingerprint) {
   struct stat status{};
-  if (::fstat(file_, &status) != 0) throw errno_error(errno, "read", path_.string());
+  if (::fstat(file_.get(), &status) != 0) throw errno_error(errno, "read", path_.string());
   const FileHead want{.fingerprint = xxh3_64(fingerprint)};
   FileHead head;
   end_ = sizeof head;
-  const bool same = read_value(file_, 0, head, path_.string()) && head.magic == want.magic &&
+  const bool same = read_value(file_.get(), 0, head, path_.string()) && head.magic == want.magic &&
                     head.fingerprint == want.fingerprint;
   if (same) scan(static_cast<uint64_t>(status.st_size));
   // What is behind the last whole block goes.
-  if (::ftruncate(file_, static_cast<off_t>(same ? end_ : 0)) != 0)
+  if (::ftruncate(file_.get(), static_cast<off_t>(same ? end_ : 0)) != 0)
     throw errno_error(errno, "write", path_.string());
-  if (::lseek(file_, 0, SEEK_END) < 0) throw errno_error(errno, "write", path_.string());
-  if (!same) write_all(file_, bytes_of(want), path_.string());
+  if (::lseek(file_.get(), 0, SEEK_END) < 0) throw errno_error(errno, "write", path_.string());
+  if (!same) write_all(file_.get(), bytes_of(want), path_.string());
 }
 
 // Finds the blocks that are whole.
 void TableStore::scan(uint64_t size) {
   std::vector<std::byte> block;
   BlockHead head;
-  while (read_value(file_, end_, head, path_.string()) && head.hash() == head.own_checksum) {
+  while (read_value(file_.get(), end_, head, path_.string()) && head.hash() == head.own_checksum) {
     const uint64_t at = end_ + sizeof head;
     if (head.bytes > size - std::min(at, size)) return;
     block.resize(head.bytes);
-    if (!read_whole(file_, at, block, path_.string()) || xxh3_64(block) != head.checksum) return;
+    if (!read_whole(file_.get(), at, block, path_.string()) || xxh3_64(block) != head.checksum) return;
     kept_[{head.file, head.begin, head.end, static_cast<int64_t>(head.rows)}] = {nullptr, at, head.bytes,
                                                                                  head.checksum};
     end_ = at + head.bytes;
@@ -121,8 +114,8 @@ bool TableStore::put_aside(std::span<const std::byte> block) {
   if (no_room_) return false;
   try {
     FURROW_FAILPOINT("table.before_nameless");
-    if (file_ < 0) file_ = open_nameless_file();
-    write_all(file_, block, "the rows of a table in a file without a name");
+    if (!file_.open()) file_ = open_nameless_file();
+    write_all(file_.get(), block, "the rows of a table in a file without a name");
     return true;
   } catch (const Error& error) {
     no_room_ = true;
@@ -150,8 +143,8 @@ void TableStore::add(const BlockPlace& place, std::span<const std::byte> block) 
                  block.size(), xxh3_64(block), 0};
   head.own_checksum = head.hash();
   const std::lock_guard lock(mutex_);
-  write_all(file_, bytes_of(head), path_.string());
-  write_all(file_, block, path_.string());
+  write_all(file_.get(), bytes_of(head), path_.string());
+  write_all(file_.get(), block, path_.string());
   kept_[place] = {nullptr, end_ + sizeof head, block.size(), head.checksum};
   end_ += sizeof head + block.size();
 }
@@ -204,7 +197,7 @@ std::shared_ptr<const HeldBlock> TableStore::load(const Kept& kept) const {
   CountedBuffer bytes(kept.bytes, MemoryKind::kData);
   const std::span<std::byte> all(bytes.data(), bytes.size());
   const std::string name = lasts() ? path_.string() : "the file without a name that holds rows of a table";
-  if (!read_whole(file_, kept.offset, all, name) || (lasts() && xxh3_64(all) != kept.checksum))
+  if (!read_whole(file_.get(), kept.offset, all, name) || (lasts() && xxh3_64(all) != kept.checksum))
     throw Error(ErrorCode::kDataLoss, fmt::format("{} has changed while it was used: start again", name));
   return std::make_shared<const HeldBlock>(std::move(bytes));
 }
@@ -212,7 +205,7 @@ std::shared_ptr<const HeldBlock> TableStore::load(const Kept& kept) const {
 void TableStore::drop(size_t block) {
   Kept& kept = *order_[block].kept;
   if (kept.memory == nullptr && !lasts()) {  // a file system that cannot do so keeps it until the end
-    ::fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(kept.offset),
+    ::fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(kept.offset),
                 static_cast<off_t>(kept.bytes));
   }
   kept.memory = nullptr;

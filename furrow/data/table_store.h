@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/base/memory.h"
 #include "furrow/data/table_block.h"
 
@@ -96,7 +97,7 @@ class TableStore {
 
   std::filesystem::path path_;  // empty: a file, if there is one, has no name
   uint64_t memory_left_ = 0;
-  int file_ = -1;
+  Descriptor file_;
   mutable std::mutex mutex_;
   bool no_room_ = false;  // for a file without a name
   uint64_t end_ = 0;      // of the file

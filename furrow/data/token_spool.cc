@@ -21,9 +21,9 @@ namespace {
 enum Word { kFile, kByte, kTokens, kEnds, kStretch, kWords };  // of the stretch: XXH3-64 of its tokens
 constexpr size_t kWordBytes = sizeof(uint64_t);
 
-int open_kept(const std::string& path) {
-  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (file < 0) throw errno_error(errno, "write tokens to", path);
+Descriptor open_kept(const std::string& path) {
+  Descriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!file.open()) throw errno_error(errno, "write tokens to", path);
   return file;
 }
 
@@ -71,26 +71,17 @@ TokenSpool::TokenSpool(const std::filesystem::path& folder, const std::string& i
       chain_(xxh3_64(identity)),
       stretch_(std::make_unique<Xxh3Stream>()) {
   tokens_ = open_kept(tokens_path_);
-  try {
-    journal_ = open_kept(journal_path_);
-    keep_whole(between);
-  } catch (...) {
-    ::close(tokens_);
-    if (journal_ >= 0) ::close(journal_);
-    throw;
-  }
+  journal_ = open_kept(journal_path_);
+  keep_whole(between);
 }
 
-TokenSpool::~TokenSpool() {
-  ::close(tokens_);
-  ::close(journal_);
-}
+TokenSpool::~TokenSpool() = default;
 
 void TokenSpool::keep_whole(const std::function<void(uint64_t done, uint64_t total)>& between) {
   size_t kept = 0;
   {
     const MappedFile journal(journal_path_);
-    const auto total = static_cast<uint64_t>(::lseek(tokens_, 0, SEEK_END));
+    const auto total = static_cast<uint64_t>(::lseek(tokens_.get(), 0, SEEK_END));
     uint64_t done = 0;
     const auto told = [&](uint64_t bytes) { between(done += bytes, total); };
     for (Record record; record.parse(journal.bytes().subspan(kept), chain_) && agrees(record, told);) {
@@ -101,9 +92,9 @@ void TokenSpool::keep_whole(const std::function<void(uint64_t done, uint64_t tot
       kept += record.bytes;
     }
   }
-  cut_to(tokens_, static_cast<uint64_t>(size_) * static_cast<uint64_t>(token_width(vocabulary_)),
+  cut_to(tokens_.get(), static_cast<uint64_t>(size_) * static_cast<uint64_t>(token_width(vocabulary_)),
          tokens_path_);
-  cut_to(journal_, kept, journal_path_);
+  cut_to(journal_.get(), kept, journal_path_);
 }
 
 // The tokens of the record, behind those that are kept, are what it says.
@@ -115,7 +106,7 @@ bool TokenSpool::agrees(const Record& record, const std::function<void(uint64_t)
   Xxh3Stream stretch;
   while (at < end) {
     const auto piece = std::span(memory).first(std::min<uint64_t>(memory.size(), end - at));
-    if (read_at(tokens_, at, piece, tokens_path_) < piece.size()) return false;
+    if (read_at(tokens_.get(), at, piece, tokens_path_) < piece.size()) return false;
     stretch.update(piece);
     at += piece.size();
     between(piece.size());
@@ -125,7 +116,7 @@ bool TokenSpool::agrees(const Record& record, const std::function<void(uint64_t)
 
 void TokenSpool::append(std::span<const uint32_t> ids) {
   const std::vector<std::byte> bytes = narrowed(ids, vocabulary_);
-  write_all(tokens_, bytes, tokens_path_);
+  write_all(tokens_.get(), bytes, tokens_path_);
   stretch_->update(bytes);
   size_ += static_cast<int64_t>(ids.size());
 }
@@ -141,7 +132,7 @@ void TokenSpool::mark(TextPlace place, std::span<const int64_t> ends) {
   chain_ = chained(chain_, record);
   const auto checksum = std::as_bytes(std::span(&chain_, 1));
   record.insert(record.end(), checksum.begin(), checksum.end());
-  write_all(journal_, record, journal_path_);
+  write_all(journal_.get(), record, journal_path_);
   place_ = place;
 }
 

@@ -17,6 +17,7 @@
 #include <string_view>
 #include <vector>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/base/hash.h"
 #include "furrow/data/text.h"
 
@@ -49,7 +50,7 @@ class TokenSpool : public TokenSink {
 
   int64_t vocabulary_, size_ = 0;
   std::string tokens_path_, journal_path_;
-  int tokens_ = -1, journal_ = -1;
+  Descriptor tokens_, journal_;
   TextPlace place_;
   std::vector<int64_t> ends_;
   uint64_t chain_ = 0;  // checksum of the last record
