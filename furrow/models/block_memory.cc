@@ -112,12 +112,6 @@ Tensor conv_relu_pool(const plan::Unit& unit, const Tensor& input, Operations* o
   return flag(unit, "pool") ? ops->pooled(through, layer.out, out) : through;
 }
 
-int64_t numbers(const plan::TensorSpec& border) {
-  int64_t numbers = 1;
-  for (size_t d = 1; d < border.shape.size(); ++d) numbers *= border.shape[d];
-  return numbers;
-}
-
 // nn/residual.cc: a convolution and the norm behind it, over images of `pixels`.
 struct NormedConvolution {
   const char* weight;
@@ -136,13 +130,13 @@ Tensor conv_norm(const plan::Unit& unit, const Tensor& input, Operations* ops) {
     return (size + border - size_of(unit, "kernel")) / size_of(unit, "stride") + 1;
   };
   const int64_t pixels = side(unit.input.shape[2]) * side(unit.input.shape[3]);
-  const Tensor y = normed({"conv1.weight", numbers(unit.input), channels, pixels}, input, true, {}, ops);
-  return flag(unit, "pool") ? ops->max_pooled(y, channels * pixels, numbers(unit.output)) : y;
+  const Tensor y = normed({"conv1.weight", numbers_of(unit.input), channels, pixels}, input, true, {}, ops);
+  return flag(unit, "pool") ? ops->max_pooled(y, channels * pixels, numbers_of(unit.output)) : y;
 }
 
 Tensor residual_block(const plan::Unit& unit, const Tensor& input, Operations* ops) {
-  const int64_t channels = size_of(unit, "out_channels"), in = numbers(unit.input),
-                out = numbers(unit.output);
+  const int64_t channels = size_of(unit, "out_channels"), in = numbers_of(unit.input),
+                out = numbers_of(unit.output);
   const int64_t pixels = out / channels;
   const bool changes = size_of(unit, "stride") != 1 || channels != size_of(unit, "in_channels");
   Tensor shortcut = input;
@@ -157,7 +151,7 @@ Tensor residual_block(const plan::Unit& unit, const Tensor& input, Operations* o
 Tensor bottleneck(const plan::Unit& unit, const Tensor& input, Operations* ops) {
   const Shape &in = unit.input.shape, &out = unit.output.shape;
   const int64_t before = in[2] * in[3], behind = out[2] * out[3], width = size_of(unit, "width");
-  const int64_t read = numbers(unit.input), given = numbers(unit.output);
+  const int64_t read = numbers_of(unit.input), given = numbers_of(unit.output);
   Tensor past = input;
   if (in != out)
     past = text(unit, "shortcut") == "projection"

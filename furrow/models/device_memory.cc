@@ -13,17 +13,13 @@ bool is_table(const plan::Unit& unit, const plan::Parameter& parameter) {
   return unit.kind == "token_embedding" && parameter.name.ends_with("wte.weight");
 }
 
-int64_t numbers(const plan::TensorSpec& border) {
-  return border.bytes_per_sample() / static_cast<int64_t>(dtype_size(border.dtype));
-}
-
 // The gradient of the whole table, or of a rank's rows of it, from that of the output in float32.
 void set_table_scratch(const plan::Unit& unit, int degree, plan::Scratch* scratch) {
   for (const plan::Parameter& parameter : unit.parameters) {
     if (!is_table(unit, parameter) || parameter.rule.frozen || parameter.adapter) continue;
     const int64_t rows = (parameter.shape[0] + degree - 1) / degree;
     scratch->fixed_bytes = std::max(scratch->fixed_bytes, rows * parameter.shape[1] * kFloatBytes);
-    if (unit.compute != DType::kF32) scratch->sample_bytes = numbers(unit.output) * kFloatBytes;
+    if (unit.compute != DType::kF32) scratch->sample_bytes = numbers_of(unit.output) * kFloatBytes;
   }
 }
 
@@ -40,7 +36,7 @@ struct Rows {
 plan::Scratch cross_entropy_scratch(const plan::Unit& unit, const Rows& rows) {
   constexpr int64_t kElements = int64_t{8} << 20;  // rows_at_a_time() of tensor/loss.cc
   constexpr int64_t kRowBytes = 8 + 1 + 4 + 4;     // target, whether it counts, its share, its loss
-  const int64_t classes = unit.output.shape.back(), all = numbers(unit.output);
+  const int64_t classes = unit.output.shape.back(), all = numbers_of(unit.output);
   const bool narrow = unit.output.dtype != DType::kF32, scaled = narrow && rows.scaled;
   const int64_t each = !narrow ? 4 : scaled ? 6 : 8;  // of a number of the chunk
   const int64_t chunk = std::max<int64_t>(1, kElements / classes) * classes;
@@ -54,7 +50,7 @@ plan::Scratch cross_entropy_scratch(const plan::Unit& unit, const Rows& rows) {
 // divergence three products and one in float64.  (Of 16 bits add_teacher() counts a float32 copy.)
 plan::Scratch distillation_scratch(const plan::Unit& unit) {
   const int64_t each = unit.output.dtype == DType::kF32 ? 32 : 30;
-  return {each * numbers(unit.output)};
+  return {each * numbers_of(unit.output)};
 }
 
 }  // namespace

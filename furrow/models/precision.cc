@@ -13,6 +13,7 @@
 #include "furrow/models/kinds.h"
 #include "furrow/models/lora_ties.h"
 #include "furrow/models/teacher.h"
+#include "furrow/models/unit_builder.h"
 #include "furrow/plan/call_bytes.h"
 #include "furrow/plan/topology.h"
 
@@ -28,10 +29,6 @@ const Kind* find(std::string_view name) {
   return nullptr;
 }
 
-int64_t numbers(const plan::TensorSpec& border) {
-  return border.bytes_per_sample() / static_cast<int64_t>(dtype_size(border.dtype));
-}
-
 // The description again, for its bytes and collectives: shapes and parameters are those of float32.
 void lower(const Kind& kind, DType type, plan::Unit* unit) {
   plan::Unit again = *unit;
@@ -44,7 +41,8 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
   unit->output.dtype = type;
   plan::set_call_bytes(plan::call_bytes(again), unit);
   // Scores and their gradient in float32, which is rounded once the scores have gone.
-  unit->loss_scratch.sample_bytes += numbers(unit->output) * (2 * 4 - static_cast<int64_t>(dtype_size(type)));
+  unit->loss_scratch.sample_bytes +=
+      numbers_of(unit->output) * (2 * 4 - static_cast<int64_t>(dtype_size(type)));
   unit->tensor = again.tensor;
   unit->collectives = again.collectives;
 }
@@ -53,7 +51,7 @@ void lower(const Kind& kind, DType type, plan::Unit* unit) {
 void convert_input(plan::Unit* unit) {
   const DType read = unit->input.dtype;
   if (read == unit->compute || !plan::is_number(read)) return;
-  const int64_t bytes = numbers(unit->input) * static_cast<int64_t>(dtype_size(unit->compute));
+  const int64_t bytes = border_bytes(*unit, unit->input);
   unit->saved_bytes += bytes;
   const bool whole = unit->input.tensor_axis < 0;
   if (whole) unit->tensor.whole_saved_bytes += bytes;

@@ -44,8 +44,12 @@ void unit_error(const plan::Unit& unit, const std::string& message) {
 
 int64_t number_bytes(const plan::Unit& unit) { return static_cast<int64_t>(dtype_size(unit.compute)); }
 
+int64_t numbers_of(const plan::TensorSpec& border) {
+  return border.bytes_per_sample() / static_cast<int64_t>(dtype_size(border.dtype));
+}
+
 int64_t border_bytes(const plan::Unit& unit, const plan::TensorSpec& border) {
-  return border.bytes_per_sample() / static_cast<int64_t>(dtype_size(border.dtype)) * number_bytes(unit);
+  return numbers_of(border) * number_bytes(unit);
 }
 
 bool flag(const plan::Unit& unit, const std::string& key) { return typed<bool>(unit, key, "true or false"); }

@@ -15,7 +15,9 @@ inline constexpr int64_t kFloatBytes = 4, kDoubleBytes = 8;
 
 // Of a number between the operations of the unit's block; statistics stay float32.
 int64_t number_bytes(const plan::Unit& unit);
-// Of a border tensor whose numbers are of that type.
+// Of a sample of a border tensor.
+int64_t numbers_of(const plan::TensorSpec& border);
+// The same of numbers of that type.
 int64_t border_bytes(const plan::Unit& unit, const plan::TensorSpec& border);
 
 // Attributes of the unit being described.  A missing one, one of another type or one out of range is
