@@ -151,13 +151,17 @@ void Run::open_costs() {
   }
 }
 
+// Where none can be predicted of a CPU, those of its description; null: of a device that was not measured.
+const plan::Costs* Run::known_costs() {
+  if (costs_ || device_.type != "cpu") return costs_.get();
+  if (!analytic_) analytic_ = machine_costs(machine(), "");
+  return analytic_.get();
+}
+
 void Run::choose_buckets() {
   if (!chooses_buckets(bench_.config, layout_)) return;
   const auto choose = [this] {
-    const bool unreadable = !costs_ && device_.type == "cpu";
-    const auto analytic = unreadable ? machine_costs(machine(), "") : nullptr;
-    const Buckets buckets =
-        chosen_buckets(bench_.config, bench_.spec, layout_, (unreadable ? analytic : costs_).get());
+    const Buckets buckets = chosen_buckets(bench_.config, bench_.spec, layout_, known_costs());
     buckets_ = buckets.why;
     return std::to_string(buckets.bytes);
   };
@@ -169,15 +173,14 @@ void Run::choose_buckets() {
 void Run::plan_memory() {
   Resident beside = resident();
   const bool cpu = device_.type == "cpu";
-  const auto analytic = costs_ || !cpu ? nullptr : machine_costs(machine(), "");
-  if (const plan::Costs* const costs = costs_ ? costs_.get() : analytic.get())  // of others it is unknown
+  if (const plan::Costs* const costs = known_costs())
     beside.workspace_bytes =
         costs->workspace_bytes(multiplies(trainer_->program(), spec_), bench_.rank.threads);
   const int64_t axis = cpu ? plan::axis_workspace_bytes(spec_, bench_.config.training.local_batch_size) : 0;
   beside.workspace_bytes += axis;
   if (adds_on_device(bench_.rank)) beside.sums_bytes = plan::device_sums_bytes(trainer_->program(), spec_);
   // That is over before ranks of an axis have sent anything.
-  beside.passing_bytes = std::max<int64_t>(0, passing_bytes(*model_, device_.type != "cpu") - axis);
+  beside.passing_bytes = std::max<int64_t>(0, passing_bytes(*model_, !cpu) - axis);
   planned_ = planned_memory(trainer_->program(), spec_, beside);
 }
 

@@ -97,6 +97,7 @@ class Run {
   Resident resident() const;
   Machine machine() const;
   void open_costs();
+  const plan::Costs* known_costs();
   void choose_buckets();  // [parallelism] bucket_cap_mb -1: as rank 0 does, on every rank
   void plan_memory();
   void log_memory() const;
@@ -120,8 +121,8 @@ class Run {
   std::unique_ptr<Evaluator> evaluator_;
   std::unique_ptr<Checkpointer> checkpointer_;
   std::unique_ptr<data::Loader> loader_;
-  std::unique_ptr<plan::Costs>
-      costs_;  // of rank 0, on a CPU or on a device that was measured; from compile() on
+  std::unique_ptr<plan::Costs> costs_;     // of rank 0, where they can be predicted; from compile() on
+  std::unique_ptr<plan::Costs> analytic_;  // of known_costs()
   plan::ProfiledDevice device_;
   PlannedMemory planned_;
   int64_t total_steps_ = 0;
