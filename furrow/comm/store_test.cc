@@ -527,14 +527,20 @@ StoreMessage await_message(StoreConnection& connection, StoreKind kind) {
   throw Error(ErrorCode::kUnavailable, "the connection ended");
 }
 
+// What a rank that knows the token has of the store once it has said who it is.
+StoreConnection enter(const Fixture& fixture, const Member& self) {
+  auto socket = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
+  FURROW_CHECK(socket, "the store listens");
+  FURROW_CHECK(greet(*socket, kStorePurpose, fixture.secret, in_seconds(5)) == Greeting::kFriend, "a friend");
+  StoreConnection connection(std::move(*socket));
+  connection.send({.kind = StoreKind::kHello, .members = {self}});
+  return connection;
+}
+
 // Who asks a rank to stop while it waits for others waits for nobody, and they hear of it.
 TEST(Store, AnInterruptEndsWaitingForOthers) {
   Fixture fixture(3);
-  auto guest = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
-  ASSERT_TRUE(guest);
-  ASSERT_EQ(greet(*guest, kStorePurpose, fixture.secret, in_seconds(5)), Greeting::kFriend);
-  StoreConnection zero(std::move(*guest));
-  zero.send({.kind = StoreKind::kHello, .members = {member(0, 3)}});
+  StoreConnection zero = enter(fixture, member(0, 3));
   CancelToken cancel;
   std::string heard;
   std::jthread user([&] {
@@ -568,11 +574,7 @@ TEST(Store, AnInterruptIsIgnoredOnRequest) {
 // Those who wait for the others know whom they lose when rank 0 goes.
 TEST(Store, RankZeroIsKnownBeforeEverybodyIsThere) {
   Fixture fixture(2);
-  auto guest = connect_to("127.0.0.1", fixture.where.ports[0], in_seconds(5));
-  ASSERT_TRUE(guest);
-  ASSERT_EQ(greet(*guest, kStorePurpose, fixture.secret, in_seconds(5)), Greeting::kFriend);
-  StoreConnection waiting(std::move(*guest));
-  waiting.send({.kind = StoreKind::kHello, .members = {member(1, 2)}});
+  StoreConnection waiting = enter(fixture, member(1, 2));
   const StoreMessage absent = await_message(waiting, StoreKind::kAbsent);
   ASSERT_EQ(absent.members.size(), 1U);
   EXPECT_EQ(name_of(absent.members[0]), "rank 0 (host host0, pid 100)");

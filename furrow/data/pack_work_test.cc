@@ -11,6 +11,7 @@
 #include "furrow/base/file.h"
 #include "furrow/data/pack.h"
 #include "furrow/data/test_files.h"
+#include "furrow/data/test_packs.h"
 #include "furrow/data/token_spool.h"
 
 namespace furrow::data {
@@ -93,11 +94,7 @@ TEST(PackWork, AnInterruptedTextGoesOn) {
     PackRequest request{.folder = (folder / name).string(), .kind = "text"};
     request.fingerprint = fingerprint_of(options);
     request.shard_bytes = 4096;
-    const PackWork work(request.folder, request.fingerprint);
-    DatasetOptions spooled = options;
-    spooled.opening.spool = work.folder();
-    const Dataset dataset = open_dataset(spooled);
-    return write_pack(dataset, request);
+    return testing::pack_set(options, request);
   };
   pack("whole");
   for (const char* place :

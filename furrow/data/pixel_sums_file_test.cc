@@ -15,6 +15,7 @@
 #include "furrow/data/pack_work.h"
 #include "furrow/data/records.h"
 #include "furrow/data/test_images.h"
+#include "furrow/data/test_packs.h"
 
 namespace furrow::data {
 namespace {
@@ -111,11 +112,7 @@ TEST(PixelSumsFile, AnInterruptedPackOfFilesDoesNotFitAgain) {
     PackRequest request{.folder = (folder / name).string(), .kind = "folder", .layout = "encoded"};
     request.fingerprint = fingerprint_of(options);
     request.shard_bytes = 5000;
-    const PackWork work(request.folder, request.fingerprint);
-    DatasetOptions spooled = options;
-    spooled.opening.spool = work.folder();
-    const Dataset dataset = open_dataset(spooled);
-    return write_pack(dataset, request);
+    return testing::pack_set(options, request);
   };
   pack("whole");
   arm_failpoints("images.before_sums=error@9");

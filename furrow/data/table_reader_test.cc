@@ -22,6 +22,7 @@
 #include "furrow/data/split.h"
 #include "furrow/data/table.h"
 #include "furrow/data/test_files.h"
+#include "furrow/data/test_packs.h"
 #include "tests/testing/fuzz_replay.h"
 
 namespace furrow::data {
@@ -316,16 +317,11 @@ TEST(TableReading, AnInterruptedReadingGoesOn) {
   }
 }
 
-// As `furrow data pack` does it.
 PackSummary pack(DatasetOptions options, const PackRequest& request,
                  const std::function<void(uint64_t, uint64_t)>& reading = {}) {
-  const PackWork work(request.folder, request.fingerprint);
-  options.opening = {.threads = request.threads,
-                     .table_part_bytes = 3000,
-                     .spool = work.folder(),
-                     .progress = reading,
-                     .cancel = request.cancel};
-  return write_pack(open_dataset(options), request);
+  options.opening = {
+      .threads = request.threads, .table_part_bytes = 3000, .progress = reading, .cancel = request.cancel};
+  return testing::pack_set(std::move(options), request);
 }
 
 // Rows are kept beside the pack until it is whole, and go with the error that ends it.
