@@ -22,12 +22,19 @@ constexpr int64_t kWorthAThread = 16384;
 
 int64_t blocks_of(int64_t rows) { return (rows + kBlockRows - 1) / kBlockRows; }
 
+// Whoever goes through numbers that do not fit into a cache finds there what the one before saw last: two
+// such passes go opposite ways.
+enum class Way : uint8_t { kForth, kBack };
+
 // fn(block, first row, rows) for every block.
 template <class Fn>
-void for_blocks(int64_t rows, int64_t channels, int threads, const Fn& fn) {
+void for_blocks(Way way, int64_t rows, int64_t channels, int threads, const Fn& fn) {
   const int workers = rows * channels < 2 * kWorthAThread ? 1 : threads;
   parallel_for(workers, blocks_of(rows), [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) fn(b, b * kBlockRows, std::min(kBlockRows, rows - b * kBlockRows));
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t b = way == Way::kForth ? i : begin + end - 1 - i;
+      fn(b, b * kBlockRows, std::min(kBlockRows, rows - b * kBlockRows));
+    }
   });
 }
 
@@ -223,7 +230,7 @@ void moments(const BatchMoments<T>& a, int threads) {
   ScratchScope scratch;
   const int64_t n = padded(a.channels);
   float* parts = scratch.floats(blocks_of(a.rows) * 2 * n);
-  for_blocks(a.rows, a.channels, threads, [&](int64_t b, int64_t row, int64_t rows) {
+  for_blocks(Way::kBack, a.rows, a.channels, threads, [&](int64_t b, int64_t row, int64_t rows) {
     float* part = parts + b * 2 * n;
     block_moments(a.x + row * a.channels, rows, a.channels, part, part + n);
   });
@@ -232,7 +239,7 @@ void moments(const BatchMoments<T>& a, int threads) {
 
 template <class T>
 void apply(const BatchNormApply<T>& a, int threads) {
-  for_blocks(a.rows, a.channels, threads, [&](int64_t, int64_t row, int64_t rows) {
+  for_blocks(Way::kForth, a.rows, a.channels, threads, [&](int64_t, int64_t row, int64_t rows) {
     if (a.relu) {
       a.residual ? apply_rows<true, true>(a, row, rows) : apply_rows<true, false>(a, row, rows);
     } else {
@@ -247,13 +254,13 @@ void backward_through(const BatchNormBackward<T>& a, int threads) {
   const int64_t n = padded(a.channels);
   float* parts = scratch.floats(blocks_of(a.rows) * 2 * n);
   const Coefficients k{scratch.floats(a.channels), scratch.floats(a.channels), scratch.floats(a.channels)};
-  for_blocks(a.rows, a.channels, threads, [&](int64_t b, int64_t row, int64_t rows) {
+  for_blocks(Way::kBack, a.rows, a.channels, threads, [&](int64_t b, int64_t row, int64_t rows) {
     backward_sums<kGate>(a, row, rows, parts + b * 2 * n);
   });
   join_sums(a, parts, k);
   BatchNormBackward<T> kept = a;
   if (a.g) kept.dy = a.g;  // has been through the gate
-  for_blocks(a.rows, a.channels, threads, [&](int64_t, int64_t row, int64_t rows) {
+  for_blocks(Way::kForth, a.rows, a.channels, threads, [&](int64_t, int64_t row, int64_t rows) {
     a.g ? backward_rows<Gate::kNone>(kept, k, row, rows) : backward_rows<kGate>(a, k, row, rows);
   });
 }

@@ -107,6 +107,24 @@ void load_bordered(const Bordered& b, const typename Way::Number* image, int64_t
   std::memset(at, 0, static_cast<size_t>(b.after * b.row()) * sizeof(float));
 }
 
+// What is read next and comes from far away: its cache lines are fetched a few at a time, between other work.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const void* from, int64_t bytes, int64_t steps)
+      : at_(static_cast<const char*>(from)),
+        end_(at_ + bytes),
+        bytes_((bytes / kLine + steps) / std::max<int64_t>(1, steps) * kLine) {}
+  HWY_INLINE void step() {
+    for (const char* to = std::min(end_, at_ + bytes_); at_ < to; at_ += kLine) hwy::Prefetch(at_);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const char *at_ = nullptr, *end_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
 // Inputs of the first output, those of the pixels of a row of the window one after the other, and the weights
 // that they meet, [input][pixel][kChannelBlock].
 struct Tap {
@@ -125,6 +143,7 @@ struct RowJob {
   int64_t x_step, out_step;
   Number* out;
   int64_t channels;  // of the block that exist
+  Ahead* ahead;      // a step with each tap
 };
 
 // Pixels `step` apart: four share a base, so that all addresses stay in registers.
@@ -213,9 +232,11 @@ HWY_INLINE void convolve_pixels(const RowJob<typename Way::Number>& job, int64_t
   }
   const bool side_by_side = P > 2 && job.columns == 3 && job.x_step == job.inputs;
   if (side_by_side) {
-    for (int64_t t = 0; t < job.tap_count; ++t) add_three<Way, P, V>(job, job.taps[t], first, acc);
+    for (int64_t t = 0; t < job.tap_count; ++t, job.ahead->step())
+      add_three<Way, P, V>(job, job.taps[t], first, acc);
   } else {
-    for (int64_t t = 0; t < job.tap_count; ++t) add_tap<Way, P, V>(job, job.taps[t], first, acc);
+    for (int64_t t = 0; t < job.tap_count; ++t, job.ahead->step())
+      add_tap<Way, P, V>(job, job.taps[t], first, acc);
   }
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p) {
@@ -235,6 +256,11 @@ HWY_INLINE void convolve_pixels(const RowJob<typename Way::Number>& job, int64_t
 // Few registers hold few pixels.
 constexpr int kWidePixels = kVectorRegisters == 32 ? 8 : 4;
 constexpr int kNarrowPixels = kVectorRegisters == 32 ? 16 : 8;
+
+// Tiles of a row, tails left out.
+inline int64_t tiles(int64_t pixels, int64_t channels) {
+  return std::max<int64_t>(1, pixels / (channels <= kLanes ? kNarrowPixels : kWidePixels));
+}
 
 template <class Way>
 void convolve_row(const RowJob<typename Way::Number>& job, int64_t pixels) {

@@ -71,16 +71,6 @@ void pack(const Windows<typename Way::Number>& w, float* packed) {
   }
 }
 
-// A share of the next image, null where there is none, is fetched with each row of outputs: it comes from
-// far away.
-template <class Number>
-void fetch(const Number* next, int64_t numbers, int64_t row, int64_t rows) {
-  constexpr int64_t kLine = 64 / sizeof(Number);
-  if (next == nullptr) return;
-  const int64_t end = numbers * (row + 1) / rows;
-  for (int64_t i = numbers * row / rows / kLine * kLine; i < end; i += kLine) hwy::Prefetch(next + i);
-}
-
 // Rows of an image with zeros around it, as many as a window is high: each in the place of the one that many
 // rows above.
 template <class Way>
@@ -121,18 +111,17 @@ class WindowRows {
 
 // The rows of a window are contiguous: one tap each.
 template <class Way>
-void forward_image(const PixelConvShape& s, WindowRows<Way>& rows, const float* packed,
-                   const typename Way::Number* next, typename Way::Number* y, Tap* taps) {
+void forward_image(const PixelConvShape& s, WindowRows<Way>& rows, const float* packed, Ahead ahead,
+                   typename Way::Number* y, Tap* taps) {
   const int64_t tap = s.kernel * rows.lanes() * kChannelBlock;
   for (int64_t oy = 0; oy < s.out_height(); ++oy) {
-    fetch(next, s.in_numbers(), oy, s.out_height());
     rows.move_to(oy);
     for (int64_t o = 0; o < channel_blocks(s.out_channels); ++o) {
       for (int64_t ky = 0; ky < s.kernel; ++ky)
         taps[ky] = {rows.at(oy * s.stride + ky), packed + (o * s.kernel + ky) * tap};
       convolve_row<Way>({taps, s.kernel, rows.lanes(), s.kernel, s.stride * rows.lanes(), s.out_channels,
                          y + oy * s.out_width() * s.out_channels + o * kChannelBlock,
-                         std::min(kChannelBlock, s.out_channels - o * kChannelBlock)},
+                         std::min(kChannelBlock, s.out_channels - o * kChannelBlock), &ahead},
                         s.out_width());
     }
   }
@@ -160,15 +149,14 @@ Bordered gradient_border(const PixelConvShape& s) {
 
 // Inputs that are `stride` apart meet the same taps, so they make up a row.
 template <class Way>
-void backward_image(const PixelConvShape& s, const float* bordered, const float* packed,
-                    const typename Way::Number* next, typename Way::Number* dx) {
+void backward_image(const PixelConvShape& s, const float* bordered, const float* packed, Ahead ahead,
+                    typename Way::Number* dx) {
   const auto b = gradient_border<Way>(s);
   const int64_t n = b.lanes, block = s.kernel * s.kernel * n * kChannelBlock;
   std::vector<Meeting> rows, columns;
   std::vector<Tap> taps;
   for (int64_t i = 0; i < channel_blocks(s.in_channels); ++i) {
     for (int64_t y = 0; y < s.height; ++y) {
-      if (i == 0) fetch(next, s.out_numbers(), y, s.height);
       meetings(s, y, &rows);
       for (int64_t x = 0; x < std::min(s.stride, s.width); ++x) {
         meetings(s, x, &columns);
@@ -180,7 +168,7 @@ void backward_image(const PixelConvShape& s, const float* bordered, const float*
         }
         convolve_row<Way>({taps.data(), static_cast<int64_t>(taps.size()), n, 1, n, s.stride * s.in_channels,
                            dx + (y * s.width + x) * s.in_channels + i * kChannelBlock,
-                           std::min(kChannelBlock, s.in_channels - i * kChannelBlock)},
+                           std::min(kChannelBlock, s.in_channels - i * kChannelBlock), &ahead},
                           (s.width - x + s.stride - 1) / s.stride);
       }
     }
@@ -193,13 +181,16 @@ void convolve(const PixelConvShape& s, const T* x, const Windows<T>& windows, T*
   ScratchScope scratch;
   float* packed = scratch.floats(packed_floats<Way>(windows));
   pack<Way>(windows, packed);
+  const int64_t image = s.in_numbers() * static_cast<int64_t>(sizeof(T));
+  const int64_t steps =
+      s.out_height() * channel_blocks(s.out_channels) * tiles(s.out_width(), s.out_channels) * s.kernel;
   parallel_for(threads, s.batch, [&](int64_t begin, int64_t end) {
     ScratchScope own;
     WindowRows<Way> rows(s, own);
     std::vector<Tap> taps(static_cast<size_t>(s.kernel));
     for (int64_t n = begin; n < end; ++n) {
       rows.start(x + n * s.in_numbers());
-      const T* next = n + 1 < end ? x + (n + 1) * s.in_numbers() : nullptr;
+      const Ahead next = n + 1 < end ? Ahead(x + (n + 1) * s.in_numbers(), image, steps) : Ahead();
       forward_image<Way>(s, rows, packed, next, y + n * s.out_numbers(), taps.data());
     }
   });
@@ -230,12 +221,14 @@ void run_backward_input(const PixelConvBackwardInput<T>& a, int threads) {
   ScratchScope scratch;
   float* packed = scratch.floats(packed_floats<Way>(windows));
   pack<Way>(windows, packed);
+  const int64_t image = s.out_numbers() * static_cast<int64_t>(sizeof(T));
+  const int64_t steps = s.height * channel_blocks(s.in_channels) * std::min(s.stride, s.width);
   parallel_for(threads, s.batch, [&](int64_t begin, int64_t end) {
     ScratchScope own;
     float* bordered = own.floats(b.floats());
     for (int64_t n = begin; n < end; ++n) {
       load_bordered<Way>(b, a.dy + n * s.out_numbers(), s.out_channels, bordered);
-      const T* next = n + 1 < end ? a.dy + (n + 1) * s.out_numbers() : nullptr;
+      const Ahead next = n + 1 < end ? Ahead(a.dy + (n + 1) * s.out_numbers(), image, steps) : Ahead();
       backward_image<Way>(s, bordered, packed, next, a.dx + n * s.in_numbers());
     }
   });
