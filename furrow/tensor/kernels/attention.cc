@@ -121,7 +121,7 @@ int64_t packed_columns_floats(const AttentionShape& s) { return s.head_size * ro
 void multiply_rows(const Head& h, Operand rows, const float* panel, int64_t end, float* out) {
   for (int64_t b = 0; b < h.keys.parts && h.keys.begin(b) < end; ++b) {
     const int64_t j = h.keys.begin(b);
-    micro_kernel_of<SingleLanes>(Rows::kAlong, h.keys.size(b))(
+    micro_kernel_of<SingleLanes, Rows::kAlong>(h.keys.size(b))(
         {rows.data + j * rows.next, rows.next}, {panel, kNR}, h.s.head_size, false, out + j * kNR, kNR);
   }
 }
@@ -130,7 +130,7 @@ void multiply_rows(const Head& h, Operand rows, const float* panel, int64_t end,
 void multiply_columns(const Head& h, const float* columns, const float* panel, int64_t end, float* out) {
   for (int64_t b = 0; b < h.columns.parts; ++b) {
     const int64_t j = h.columns.begin(b), count = h.columns.size(b);
-    micro_kernel_of<SingleLanes>(Rows::kAcross, count)({columns + j * row_room(h.time), count}, {panel, kNR},
+    micro_kernel_of<SingleLanes, Rows::kAcross>(count)({columns + j * row_room(h.time), count}, {panel, kNR},
                                                        end, false, out + j * kNR, kNR);
   }
 }
@@ -261,7 +261,7 @@ void add_product(const Head& h, const Panel& p, const float* scores, const float
   for (int64_t block = 0; block < h.keys.parts && h.keys.begin(block) < p.end; ++block) {
     const int64_t j = h.keys.begin(block), rows = h.keys.size(block);
     for (int64_t c = 0; c < width; c += kNR) {
-      micro_kernel_of<SingleLanes>(Rows::kAlong, rows)({scores + j * kNR, kNR}, {natural + c * p.count, kNR},
+      micro_kernel_of<SingleLanes, Rows::kAlong>(rows)({scores + j * kNR, kNR}, {natural + c * p.count, kNR},
                                                        p.count, true, sums + j * width + c, width);
     }
   }

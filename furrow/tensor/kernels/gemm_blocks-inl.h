@@ -36,6 +36,7 @@ struct PlainForm {
 //   Form                       of its register blocks
 //   m, n, depth, max_depth     sizes; depth is k in units of one packed 32-bit lane
 //   pack_a, pack_b             as in gemm_pack-inl.h
+//   rows_at_once()             that are packed where B is kept, whole panels
 //   compute(registers, a, b, at, k, tile)  one register block of C from a panel of each
 template <class Product>
 struct Share {
@@ -64,15 +65,15 @@ void compute_block(Share<Product>& s, int64_t i, const RowPanels& rows, int64_t 
 }
 
 // Rows [i0, i1) and columns [j0, j1) of C.  One side stays packed in a second-level cache: A where it is the
-// smaller one and fits, else B, one group of columns after the other.  The other side is packed a panel at a
-// time, which stays in the first-level cache while it meets all that is kept.
+// smaller one and fits, else B, one group of columns after the other.  The other side is packed a panel or a
+// few at a time, which stays in the first-level cache while it meets all that is kept.
 template <class Product>
 void compute_share(const Product& product, int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
   constexpr int64_t kRows = Product::Form::kRows, kGrain = Product::Form::kGrain;
   const Blocks depths(row_room(product.depth) / kDepthGrain, product.max_depth / kDepthGrain);
   const int64_t depth = depths.size(0) * kDepthGrain, m = i1 - i0, n = j1 - j0;
   const bool keep_a = m < n && m * depth <= kKeptFloats;
-  const int64_t block = keep_a ? m : std::min(m, kRows);
+  const int64_t block = keep_a ? m : std::min(m, product.rows_at_once());
   const int64_t kept = std::max<int64_t>(kKeptFloats / depth / kNR * kNR, kNR);
   const int64_t group = keep_a ? kNR : std::min(kept, (n + kNR - 1) / kNR * kNR);
   ScratchScope scratch;

@@ -61,6 +61,7 @@ struct PairProduct {
   int64_t m = g.m, n = g.n, depth = (g.k + 1) / 2;
   int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2;
 
+  int64_t rows_at_once() const { return packed_at_once(g.a); }
   void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
     pack_pairs_a(g.a, g.k, i, panels, k, to);
   }
@@ -83,6 +84,7 @@ struct TileProduct {
   int64_t m = g.m, n = g.n, depth = (g.k + 2 * kTilePairs - 1) / (2 * kTilePairs) * kTilePairs;
   int64_t max_depth = g.wide_c ? kMaxDepth : kMostTerms / 2;
 
+  int64_t rows_at_once() const { return Form::kRows; }
   void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
     pack_tiles_a(g.a, g.k, i, panels.rows, k, to);
   }

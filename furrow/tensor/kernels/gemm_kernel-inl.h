@@ -144,13 +144,16 @@ constexpr std::array<MicroKernel, kMR> micro_kernels(std::index_sequence<COUNTS.
 constexpr int64_t kernel_columns(int64_t columns) { return columns <= kLanes ? kLanes : kNR; }
 
 // The kernel for `count` rows, 1 <= count <= kMR.
-template <class Lanes>
-MicroKernel micro_kernel_of(Rows rows, int64_t count, int64_t columns = kNR) {
-  constexpr auto kCounts = std::make_index_sequence<kMR>();
-  static constexpr std::array<MicroKernel, kMR> kTables[][2] = {
-      {micro_kernels<Lanes, Rows::kAcross, kNV>(kCounts), micro_kernels<Lanes, Rows::kAcross, 1>(kCounts)},
-      {micro_kernels<Lanes, Rows::kAlong, kNV>(kCounts), micro_kernels<Lanes, Rows::kAlong, 1>(kCounts)}};
-  return kTables[static_cast<size_t>(rows)][columns <= kLanes ? 1 : 0][static_cast<size_t>(count - 1)];
+template <class Lanes, Rows ROWS, int NV = kNV>
+MicroKernel micro_kernel_of(int64_t count) {
+  static constexpr std::array<MicroKernel, kMR> kTable =
+      micro_kernels<Lanes, ROWS, NV>(std::make_index_sequence<kMR>());
+  return kTable[static_cast<size_t>(count - 1)];
+}
+template <class Lanes, int NV = kNV>
+MicroKernel micro_kernel_of(Rows rows, int64_t count) {
+  return rows == Rows::kAlong ? micro_kernel_of<Lanes, Rows::kAlong, NV>(count)
+                              : micro_kernel_of<Lanes, Rows::kAcross, NV>(count);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -84,6 +84,12 @@ void pack_a(const StridedView<T>& a, int64_t i0, const RowPanels& panels, Depth 
     sweep(0, k.size, [&](int64_t j, auto at) HWY_ATTR { at.store(at.load(src + j), dst + j); });
 }
 
+// Rows that are packed at a time: as pack_across likes them.
+template <class T>
+int64_t packed_at_once(const StridedView<T>& a) {
+  return rows_of(a) == Rows::kAlong ? kMR : kSideBySide * kMR;
+}
+
 // A panel of `count` packed rows of it.
 template <class T>
 Operand packed_rows(const StridedView<T>& a, const float* panel, int64_t count, Depth k) {

@@ -56,6 +56,7 @@ struct SingleProduct {
   int64_t m = turned ? out.g.n : out.g.m, n = turned ? out.g.m : out.g.n, depth = out.g.k;
   int64_t max_depth = turned || out.sums() == nullptr ? row_room(depth) : deepest();
 
+  int64_t rows_at_once() const { return reads_rows() ? kMR : packed_at_once(a); }
   void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
     if (!reads_rows()) kernels::HWY_NAMESPACE::pack_a(a, i, panels, k, to);
   }
@@ -68,7 +69,8 @@ struct SingleProduct {
 
   void compute(Form::Registers&, const float* packed_a, const float* packed_b, const Tile& at, Depth k,
                float* tile) const {
-    const MicroKernel kernel = micro_kernel_of<SingleLanes>(rows_of(a), at.rows, at.columns);
+    const MicroKernel kernel = at.columns <= kLanes ? micro_kernel_of<SingleLanes, 1>(rows_of(a), at.rows)
+                                                    : micro_kernel_of<SingleLanes>(rows_of(a), at.rows);
     const Operand rows = rows_at(packed_a, at, k), columns = columns_at(packed_b, at, k);
     if (turned) {
       alignas(64) float back[kNR * kLanes];

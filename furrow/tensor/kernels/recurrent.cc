@@ -197,7 +197,7 @@ void step_product(const StepShare<Lanes>& share, const StepWeight<Lanes, T>& wei
       for (int64_t k = 0; k < lanes; k += kStepDepth) {
         for (int64_t b = begin; b < end; ++b) {
           const int64_t rows = share.rows.size(b);
-          micro_kernel_of<Lanes>(Rows::kAlong, rows)(
+          micro_kernel_of<Lanes, Rows::kAlong>(rows)(
               share.operand.read(share.rows.begin(b), from, k), {weight.panel(panel, part) + k * kNR, kNR},
               std::min(kStepDepth, lanes - k), k > 0 || from > 0,
               share.sums + (share.rows.begin(b) - first) * share.row_sums + to * share.part_sums +
