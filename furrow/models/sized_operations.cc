@@ -250,7 +250,8 @@ Tensor SizedOperations::image_convolution(const Tensor& x, int64_t in, int64_t o
 Tensor SizedOperations::batch_norm(const Tensor& x, int64_t columns, bool relu, const Tensor& residual) {
   const Memory y = numbers(columns);
   const bool both = residual.needs_gradient();
-  const auto kept = std::pair(x.memory, relu ? y : nullptr);
+  // A ReLU without a residual in it asks x again.
+  const auto kept = std::pair(x.memory, relu && residual.memory ? y : nullptr);
   return tape_.record(y, {x, residual}, trains_, [this, kept, both, columns](const Memory&) {
     std::vector<Memory> gradients{numbers(columns), nullptr};
     if (both) gradients[1] = numbers(columns);

@@ -155,12 +155,12 @@ struct PixelRow {
 #pragma GCC unroll 8
     for (int g = 0; g < (P + 3) / 4; ++g) base[g] = x + 4 * g * step;
   }
-  HWY_INLINE float at(int p) const {
-    return *(base[p / 4] + (p % 4 == 0 ? 0 : p % 4 == 1 ? step : p % 4 == 2 ? 2 * step : step3));
+  HWY_INLINE float at(int p, int64_t lane = 0) const {
+    return (base[p / 4] + (p % 4 == 0 ? 0 : p % 4 == 1 ? step : p % 4 == 2 ? 2 * step : step3))[lane];
   }
-  HWY_INLINE void next_lane() {
+  HWY_INLINE void skip(int64_t lanes) {
 #pragma GCC unroll 8
-    for (int g = 0; g < (P + 3) / 4; ++g) ++base[g];
+    for (int g = 0; g < (P + 3) / 4; ++g) base[g] += lanes;
   }
 };
 
@@ -180,7 +180,7 @@ HWY_INLINE void add_tap(const RowJob<typename Way::Number>& job, const Tap& tap,
                         VF (&acc)[P][V]) {
   const float* w = tap.weight;
   PixelRow<P> lane(tap.x + first * job.x_step, job.x_step);
-  for (int64_t i = 0; i < job.inputs; ++i, lane.next_lane()) {
+  for (int64_t i = 0; i < job.inputs; ++i, lane.skip(1)) {
     PixelRow<P> row = lane;
     for (int64_t k = 0; k < job.columns; ++k, w += kChannelBlock) {
       VF wv[V];
@@ -191,34 +191,43 @@ HWY_INLINE void add_tap(const RowJob<typename Way::Number>& job, const Tap& tap,
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) acc[p][v] = Way::add_products(xv, wv[v], acc[p][v]);
       }
-#pragma GCC unroll 8
-      for (auto& base : row.base) base += job.inputs;
+      row.skip(job.inputs);
     }
   }
 }
 
-// One tap of three pixels over outputs side by side, which share all but two of theirs: a pixel is loaded
-// once for the three of them.
+// Three pixels of outputs side by side, which share all but two of theirs: a pixel is loaded once for the
+// three of them.  Of one lane.
 template <class Way, int P, int V>
-HWY_INLINE void add_three(const RowJob<typename Way::Number>& job, const Tap& tap, int64_t first,
-                          VF (&acc)[P][V]) {
-  const float* w = tap.weight;
-  PixelRow<P + 2> row(tap.x + first * job.x_step, job.x_step);
-  for (int64_t i = 0; i < job.inputs; ++i, w += 3 * kChannelBlock, row.next_lane()) {
-    VF wv[3][V];
+HWY_INLINE void add_three(const PixelRow<P + 2>& row, int64_t lane, const float* w, VF (&acc)[P][V]) {
+  VF wv[3][V];
 #pragma GCC unroll 3
-    for (int k = 0; k < 3; ++k) load_weights(w + k * kChannelBlock, wv[k]);
+  for (int k = 0; k < 3; ++k) load_weights(w + k * kChannelBlock, wv[k]);
 #pragma GCC unroll 18
-    for (int p = 0; p < P + 2; ++p) {
-      const VF xv = set(row.at(p));
+  for (int p = 0; p < P + 2; ++p) {
+    const VF xv = set(row.at(p, lane));
 #pragma GCC unroll 3
-      for (int k = 0; k < 3; ++k) {
-        if (p - k < 0 || p - k >= P) continue;
+    for (int k = 0; k < 3; ++k) {
+      if (p - k < 0 || p - k >= P) continue;
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) acc[p - k][v] = Way::add_products(xv, wv[k][v], acc[p - k][v]);
-      }
+      for (int v = 0; v < V; ++v) acc[p - k][v] = Way::add_products(xv, wv[k][v], acc[p - k][v]);
     }
   }
+}
+
+// One tap of them, two lanes at a time: whatever counts and adds takes its turns from the multiplications.
+template <class Way, int P, int V>
+HWY_INLINE void add_tap_of_three(const RowJob<typename Way::Number>& job, const Tap& tap, int64_t first,
+                                 VF (&acc)[P][V]) {
+  constexpr int64_t kStep = 3 * kChannelBlock;
+  const float* w = tap.weight;
+  const float* end = w + job.inputs / 2 * 2 * kStep;
+  PixelRow<P + 2> row(tap.x + first * job.x_step, job.x_step);
+  for (; w != end; w += 2 * kStep, row.skip(2)) {
+    add_three<Way, P, V>(row, 0, w, acc);
+    add_three<Way, P, V>(row, 1, w + kStep, acc);
+  }
+  if (job.inputs % 2 != 0) add_three<Way, P, V>(row, 0, w, acc);
 }
 
 // P pixels times V vectors of channels.
@@ -233,7 +242,7 @@ HWY_INLINE void convolve_pixels(const RowJob<typename Way::Number>& job, int64_t
   const bool side_by_side = P > 2 && job.columns == 3 && job.x_step == job.inputs;
   if (side_by_side) {
     for (int64_t t = 0; t < job.tap_count; ++t, job.ahead->step())
-      add_three<Way, P, V>(job, job.taps[t], first, acc);
+      add_tap_of_three<Way, P, V>(job, job.taps[t], first, acc);
   } else {
     for (int64_t t = 0; t < job.tap_count; ++t, job.ahead->step())
       add_tap<Way, P, V>(job, job.taps[t], first, acc);
