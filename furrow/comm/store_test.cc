@@ -591,6 +591,32 @@ TEST(Store, AStoreThatWaitsForACoreIsNotSilent) {
   proxy.cut();  // the others hear of it
 }
 
+// A rank that sends what is no message, or what the store alone says, ends the job by its name.
+TEST(Store, WhatNoRankSaysEndsTheJob) {
+  for (const bool is_message : {false, true}) {
+    Fixture fixture(2);
+    std::string heard;
+    std::jthread zero([&] {
+      heard = error_of([&] {
+                const auto store = fixture.join(member(0, 2));
+                throw await_failure(*store);
+              }).what();
+    });
+    StoreConnection odd = enter(fixture, member(1, 2));
+    await_message(odd, StoreKind::kWelcome);
+    if (is_message) {
+      odd.send({.kind = StoreKind::kWelcome});
+      odd.flush();
+    } else {
+      const std::string huge = "\xff\xff\xff\x7f";  // claims 2 GB
+      send_all(odd.socket(), std::as_bytes(std::span(huge)), in_seconds(5), "the store");
+    }
+    zero.join();
+    EXPECT_THAT(heard, HasSubstr("rank 1 (host host1, pid 101) sent the store what is no message: "));
+    EXPECT_THAT(heard, HasSubstr(is_message ? "a message that only the store sends" : " are allowed"));
+  }
+}
+
 // Who asks a rank to stop while it waits for others waits for nobody, and they hear of it.
 TEST(Store, AnInterruptEndsWaitingForOthers) {
   Fixture fixture(3);

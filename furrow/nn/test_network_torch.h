@@ -50,6 +50,7 @@ struct DecoderForm {
   int64_t batch = 5, time = 9, vocabulary = 17, width = 32, heads = 4, kv_heads = 4, ffn = 44;
   bool tied = false, bias = true, documents = false;  // documents: several in each row
   double dropout = 0;                                 // plain has none
+  bool qkv_bias = false;                              // llama's
   int64_t head_dim = 0;                               // llama's; 0: width / heads
   std::string rope_scaling = "none";                  // llama's: 4 times, Llama 3's beyond 32 positions
 };

@@ -214,6 +214,9 @@ const Network kDropout{"gpt_dropout", false,
                        "[model]\nname = 'gpt'\nwidth = 64\nlayers = 2\nheads = 2\ndropout = 0.1\n"};
 const Network kLlama{"llama", false,
                      "[model]\nname = 'llama'\nwidth = 64\nlayers = 3\nheads = 4\nkv_heads = 2\n"};
+const Network kQwen2{
+    "qwen2", false,
+    "[model]\nname = 'llama'\nwidth = 64\nlayers = 3\nheads = 4\nkv_heads = 2\nqkv_bias = true\n"};
 const Network kRnn{"rnn", false, "[model]\nname = 'rnn'\nwidth = 64\nlayers = 1\n"};
 const Network kLstm{"lstm", false, "[model]\nname = 'lstm'\nwidth = 64\nlayers = 3\n"};
 const Network kLstmDropout{"lstm_dropout", false,
@@ -224,7 +227,7 @@ const Network kBytes{
 const auto kName = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
                          ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms,
-                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm,
+                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kQwen2, kRnn, kLstm,
                                            kLstmDropout),
                          kName);
 Network of_rank(Network network, int rank) {

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kMostBlocks = 8;                     // of images
 constexpr int64_t kMostPartFloats = int64_t{1} << 22;  // of all blocks together
+constexpr int64_t kWorthAThread = 4096;                // floats of a block, to join them
 
 // What some images that lie one after the other, or some rows of one, have as their part in the gradient:
 // out[ky][kx][in][out_padded] gets the sum over their pixels of x times dy.  A lane is a pixel, or what a
@@ -119,13 +120,15 @@ void correlate_group(const WeightJob& job, const Blocks& rows) {
   }
 }
 
-// [ky][kx][in][out_padded] of every block to [out][in][ky][kx], the blocks added in order.
-void join_blocks(const WeightJob& job, const float* parts, int64_t blocks, int64_t stride, float* dweight) {
+// [ky][kx][in][out_padded] of every block to [out][in][ky][kx], the blocks added in order; some of the
+// inputs.
+void join_blocks(const WeightJob& job, const float* parts, int64_t blocks, int64_t begin, int64_t end,
+                 float* dweight) {
   const PixelConvShape& s = job.s;
-  const int64_t taps = s.kernel * s.kernel, row = job.out_row();
+  const int64_t taps = s.kernel * s.kernel, row = job.out_row(), stride = taps * s.in_channels * row;
   ScratchScope scratch;
   float* sums = scratch.floats(taps * kLanes);
-  for (int64_t i = 0; i < s.in_channels; ++i) {
+  for (int64_t i = begin; i < end; ++i) {
     for (int64_t o = 0; o < s.out_channels; o += kLanes) {
       for (int64_t t = 0; t < taps; ++t) {
         const float* part = parts + (t * s.in_channels + i) * row + o;
@@ -134,10 +137,8 @@ void join_blocks(const WeightJob& job, const float* parts, int64_t blocks, int64
         store(sum, sums + t * kLanes);
       }
       const int64_t count = std::min<int64_t>(kLanes, s.out_channels - o);
-      for (int64_t c = 0; c < count; ++c) {
-        float* to = dweight + ((o + c) * s.in_channels + i) * taps;
-        for (int64_t t = 0; t < taps; ++t) to[t] = sums[t * kLanes + c];
-      }
+      transpose_block(sums, kLanes, taps, count, dweight + (o * s.in_channels + i) * taps,
+                      s.in_channels * taps);
     }
   }
 }
@@ -259,7 +260,8 @@ void run_backward_weight(const PixelConvBackwardWeight<T>& a, int threads) {
       }
     }
   });
-  join_blocks(none, parts, blocks, floats, a.dweight);
+  parallel_for(floats < kWorthAThread ? 1 : threads, s.in_channels,
+               [&](int64_t begin, int64_t end) { join_blocks(none, parts, blocks, begin, end, a.dweight); });
 }
 
 }  // namespace
