@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/awake.h"
@@ -85,6 +86,8 @@ Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64
   thread_ = make_silent_thread("store client", [this](const std::stop_token& stop) {
     const std::stop_callback wake(stop, [this] { wakeup_.signal(); });
     const Wakeful wakeful;
+    FURROW_FAILPOINT("comm.listen");
+    begin_to_listen();
     while (!stop.stop_requested()) poll_once();
   });
   try {
@@ -96,6 +99,13 @@ Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64
 }
 
 Store::~Store() = default;
+
+// Until it first runs, which takes seconds on a crowded machine, a thread has heard nobody, whatever was
+// said.
+void Store::begin_to_listen() {
+  const std::lock_guard lock(mutex_);
+  silence_.hear();
+}
 
 bool Store::interrupted() const {
   const CancelToken* cancel = cancel_;

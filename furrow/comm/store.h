@@ -90,7 +90,7 @@ class Store : public Rendezvous {
   template <class Done>
   void wait(std::unique_lock<std::mutex>& lock, int64_t deadline_ns, const Done& done);
   bool interrupted() const;
-  void run();
+  void begin_to_listen();
   void poll_once();
   void send_beat(int64_t now_ns);
   void check_silence();

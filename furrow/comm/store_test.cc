@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/comm/store_server.h"
 #include "tests/testing/fault_proxy.h"
@@ -538,6 +539,15 @@ StoreConnection enter(const Fixture& fixture, const Member& self) {
   StoreConnection connection(std::move(*socket));
   connection.send({.kind = StoreKind::kHello, .members = {self}});
   return connection;
+}
+
+// A thread that is made may get no core for longer than the limit: by then it has not been listening.
+TEST(Store, WhoListensLateHasNotHeardASilence) {
+  Fixture fixture(2, 1'000);
+  arm_failpoints("comm.listen=delay:1500");
+  const auto errors = run_ranks(fixture, 2, [](int, Store& store) { store.leave(in_seconds(20)); });
+  arm_failpoints("");
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
 }
 
 // `self` as if it ran in that process, which all ranks of the test can see.
