@@ -7,9 +7,12 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "furrow/nn/block_torch.h"
+#include "furrow/plan/flat_layout.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
@@ -65,6 +68,22 @@ struct AdapterForm {
   std::vector<std::string> target_modules = {"*"};
 };
 Network with_adapters(Network network, const AdapterForm& form = {});
+
+// A unit with batch norm that trains on a microbatch, and is evaluated by what that said of its statistics.
+class NormedUnit {
+ public:
+  // `params`: by parameter of the unit.
+  NormedUnit(const plan::Unit& unit, const std::vector<at::Tensor>& params);
+  at::Tensor train(const at::Tensor& x);
+  at::Tensor said(size_t statistic) const;  // of the last train(), one of the unit's statistics
+  at::Tensor evaluate(const at::Tensor& x);
+
+ private:
+  plan::UnitLayout layout_;
+  std::unique_ptr<Block> block_;
+  std::vector<tensor::Param> params_;
+  std::vector<float> said_;
+};
 
 struct Step {
   double loss = 0;
