@@ -77,6 +77,8 @@ TEST(BlockMemory, IsWhatDescriptionsSayIsKept) {
           EXPECT_EQ(call.saved_bytes, unit.saved_bytes) << name << " " << to_string(type) << " " << unit.name;
           EXPECT_EQ(call.deferred_bytes, unit.deferred_bytes)
               << name << " " << to_string(type) << " " << unit.name;
+          EXPECT_EQ(call.kept_saved_bytes, unit.kept_saved_bytes)
+              << name << " " << to_string(type) << " " << unit.name;
         }
       }
     }
@@ -98,6 +100,7 @@ TEST(BlockMemory, OfABottleneckIsWhatItsDescriptionSays) {
       const CallMemory call = call_memory(unit, true);
       EXPECT_EQ(call.saved_bytes, unit.saved_bytes) << more;
       EXPECT_EQ(call.deferred_bytes, unit.deferred_bytes) << more;
+      EXPECT_EQ(call.kept_saved_bytes, unit.kept_saved_bytes) << more;
       EXPECT_GE(call.backward_peak, unit.deferred_bytes - unit.kept_saved_bytes) << more;
     }
   }
