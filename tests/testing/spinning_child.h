@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+
 namespace furrow::testing {
 
 class SpinningChild {
@@ -13,8 +15,7 @@ class SpinningChild {
   SpinningChild() : pid_(::fork()) {
     if (pid_ != 0) return;
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    for (volatile unsigned turns = 0;; turns = turns + 1) {
-    }
+    for (std::atomic<unsigned> turns{0};;) ++turns;
   }
   ~SpinningChild() {
     ::kill(pid_, SIGKILL);
