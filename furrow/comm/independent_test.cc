@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <latch>
 #include <numeric>
 #include <random>
@@ -146,14 +147,19 @@ TEST_P(Independent, ManyLanesBesideCollectives) {
 TEST_P(Independent, LateMessagesBlockNoOthers) {
   run(2, [](Communicator& communicator) {
     Group late = lane(communicator, 0, 1), soon = lane(communicator, 0, 1);
-    std::vector<float> first(500, 1), second(500, 2);
+    std::vector<float> first(500), second(500);
     for (int i = 0; i < 200; ++i) {
-      const auto kind = communicator.rank() == 0 ? CollectiveKind::kSend : CollectiveKind::kRecv;
+      const bool sends = communicator.rank() == 0;
+      const auto kind = sends ? CollectiveKind::kSend : CollectiveKind::kRecv;
+      std::ranges::fill(first, sends ? static_cast<float>(i) : -1.0F);
+      std::ranges::fill(second, sends ? static_cast<float>(i) + 0.5F : -1.0F);
       Work later;
-      if (communicator.rank() == 0) later = late.start(message(kind, first));
+      if (sends) later = late.start(message(kind, first));
       soon.start(message(kind, second)).wait();
-      if (communicator.rank() == 1) later = late.start(message(kind, first));
+      if (!sends) later = late.start(message(kind, first));
       later.wait();
+      EXPECT_EQ(first, std::vector<float>(500, static_cast<float>(i)));
+      EXPECT_EQ(second, std::vector<float>(500, static_cast<float>(i) + 0.5F));
     }
   });
 }

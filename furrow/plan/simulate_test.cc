@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <ctime>
+#include <map>
 #include <random>
 
 #include "furrow/base/error.h"
@@ -100,6 +101,16 @@ TEST(Simulate, AStepOfABusyDeviceIsTheDevices) {
   EXPECT_DOUBLE_EQ(step_of(behind(0.125), 3), 18.5);
 }
 
+// What the thread does before it has anything to tell is beside what the step before has left to do: but for
+// a run's first step, which is not what a run is predicted by.
+TEST(Simulate, AStepBeginsBehindTheStepBeforeIt) {
+  UnitCosts costs = behind(0.125);
+  costs.batch = 0.5;
+  EXPECT_DOUBLE_EQ(step_of(costs), 7.5);
+  costs.batch = 2.5;  // longer than the steps, which are told a quarter of a second after the norm
+  EXPECT_DOUBLE_EQ(step_of(costs), 7.5 + 2.5 - 1.75);
+}
+
 // Nothing of the device's work shows but where the thread waits for it.
 TEST(Simulate, AStepThatIsToldSlowlyIsTheThreads) {
   // F0 F1 to 8, the loss told to 12 and there at 12.5; I1 W1 I0 W0 to 28.5; the norm to 32.5; steps to 40.5.
@@ -127,6 +138,24 @@ TEST(Simulate, TheThreadHasSpansOfItsOwn) {
   EXPECT_DOUBLE_EQ(s.ranks[0].compute_s, 7.5 + 0.25);
   for (const SimulatedSpan& span : run(world, spec, UnitCosts()).spans)
     EXPECT_FALSE(span.launch) << "control";
+}
+
+// Nor is the device done with anything before it has been told of it, however quick it is.
+TEST(Simulate, TheDeviceEndsNoSoonerThanItIsTold) {
+  const ModelSpec spec = testing::chain(2);
+  const Simulation s = run(world_of(spec, {.microbatches = 1}), spec, behind(4));
+  std::map<int32_t, double> told_s;
+  for (const SimulatedSpan& span : s.spans) {
+    if (span.launch) told_s[span.instruction] = span.end_s;
+  }
+  EXPECT_EQ(told_s.size(), 9U);
+  for (const SimulatedSpan& span : s.spans) {
+    if (!span.launch && told_s.contains(span.instruction)) {
+      EXPECT_GE(span.end_s, told_s[span.instruction]) << span.instruction;
+    }
+  }
+  // F0 F1 I1 W1 I0 W0 and the steps as long as they are told, and the loss.
+  EXPECT_DOUBLE_EQ(s.ranks[0].compute_s, 8 * 4 + 0.5);
 }
 
 TEST(Simulate, DataParallelReducesBesideBackward) {

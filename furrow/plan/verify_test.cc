@@ -352,6 +352,32 @@ TEST(Omissions, EachIsFoundInEvaluateAndSave) {
   Omissions(save, spec).check();
 }
 
+// What a program promises may not be let go of instead, whether something has read it or not.
+TEST(Omissions, NoOutputIsLetGo) {
+  const ModelSpec spec = tied_spec();
+  size_t tried = 0, unread = 0, missing = 0;
+  for (const Program& good :
+       {compile_train(spec, Layout(), {{4, 3}, {}, 2}), compile_evaluate(spec, Layout(), {4, 3}),
+        compile_predict(spec, {4, 3}), compile_save(spec, Layout(), {{}, {}, 2})}) {
+    for (const Value& output : good.outputs) {
+      Program program = good;
+      std::erase(program.outputs, output);
+      const auto uses = [&](const Instruction& each) {
+        return std::ranges::count(each.reads, output) + std::ranges::count(each.writes, output) > 0;
+      };
+      const auto last = std::find_if(program.instructions.rbegin(), program.instructions.rend(), uses);
+      if (last == program.instructions.rend()) continue;  // it was there before, and nobody needs it
+      last->drops.push_back(output);
+      const std::string error = error_of(program, spec), name = to_string(output);
+      unread += error.ends_with("nothing reads " + name + ", and it is no output") ? 1 : 0;
+      missing += error.find(name + " is missing among the outputs") != std::string::npos ? 1 : 0;
+      EXPECT_EQ(unread + missing, ++tried) << good.name << ": " << error;
+    }
+  }
+  EXPECT_GT(unread, 5U);
+  EXPECT_GT(missing, 2U);
+}
+
 // Two values of one class and size that live at once never pass in one slot.
 TEST(Slots, SharingWhileBothLiveIsAlwaysFound) {
   const ModelSpec spec = tied_spec();
@@ -593,6 +619,47 @@ TEST_F(OnHost, ASlotThatIsStillOnItsWayUp) {
 TEST_F(OnHost, UnitsOfTheDeviceHaveNoCopies) {
   spec.units[1].offload = false;
   EXPECT_THAT(error(), HasSubstr("the optimizer of the unit is not on the host"));
+}
+
+class Gathers : public Mutation {
+ protected:
+  void SetUp() override {
+    spec = chain(3);
+    TrainOptions options;
+    options.microbatch_sizes.assign(2, 4);
+    options.recompute.assign(3, false);
+    options.optimizer_states = 1;
+    options.ranks.zero_stage = 3;
+    options.ranks.reshard = Reshard::kAlways;
+    program = compile_train(spec, Layout({1, 1, 2, 1, 1, 1}, 2), options);
+    program.slots.clear();  // what lives where is another rule's
+    program.assignments.clear();
+  }
+};
+
+// The first gather kept, and read once more in the place of the second.
+TEST_F(Gathers, AreReadInTheirTurn) {
+  EXPECT_EQ(error(), "valid");
+  const Value first = gathered_value(1, 0), second = gathered_value(1, 1);
+  const size_t again = find(Op::kGatherParams, 1, 1);
+  for (size_t i = 0; i < program.instructions.size(); ++i) {
+    std::erase(at(i).drops, first);
+    if (i <= again) continue;
+    std::ranges::replace(at(i).reads, second, first);
+    std::ranges::replace(at(i).drops, second, first);
+  }
+  at(again).drops.push_back(second);
+  EXPECT_THAT(error(), HasSubstr("reads gathered(1,0) after gather 1 of the unit"));
+}
+
+TEST_F(Gathers, AreNumberedInOrder) {
+  const Value second = gathered_value(1, 1), third = gathered_value(1, 2);
+  for (Instruction& instruction : program.instructions) {
+    std::ranges::replace(instruction.reads, second, third);
+    std::ranges::replace(instruction.writes, second, third);
+    std::ranges::replace(instruction.drops, second, third);
+  }
+  EXPECT_THAT(error(), HasSubstr("writes gathered(1,2), but gather 1 of the unit is next"));
 }
 
 }  // namespace
