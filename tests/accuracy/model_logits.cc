@@ -35,8 +35,11 @@ at::Tensor tokens_of(const std::string& path) {
 plan::ModelSpec network_of(const storage::Artefact& artefact, int64_t time) {
   const std::string text = fmt::format("[training]\nsteps = 1\ndataset = \"text\"\nseq_len = {}\n[model]\n{}",
                                        time, artefact.model);
-  return models::describe(config::parse(text, "model.toml").model,
-                          {{DType::kI64, {-1, time}}, artefact.outputs.at(0).shape.back()});
+  models::DataShape data;
+  data.input.dtype = DType::kI64;
+  data.input.shape = {-1, time};
+  data.classes = artefact.outputs.at(0).shape.back();
+  return models::describe(config::parse(text, "model.toml").model, data);
 }
 
 at::Tensor logits(const std::string& folder, at::Tensor x) {

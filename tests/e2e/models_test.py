@@ -175,7 +175,7 @@ def check_qwen2(work):
     theirs, ours = round_trip(work, "qwen2", QWEN2)
     assert ours == theirs and len(theirs["model.layers.1.self_attn.k_proj.bias"][1]) == 4 * 8
     settings = (work / "qwen2-model/model.toml").read_text()
-    assert '"qkv_bias" = true' in settings and '"name" = "llama"' in settings, settings
+    assert "\nqkv_bias = true" in settings and '\nname = "llama"' in settings, settings
     assert json.loads((work / "qwen2-again/config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
     round_trip(work, "untied", dict(QWEN2, tie_word_embeddings=False))
     # Every key that a published folder has, and what transformers 5 makes of it.
@@ -210,7 +210,7 @@ def check_positions(work, tensors):
     round_trip(work, "llama3", dict(LLAMA, rope_scaling=llama3))
     round_trip(work, "linear", dict(LLAMA, rope_scaling=dict(rope_type="linear", factor=2.5)))
     _, wide = round_trip(work, "heads", dict(LLAMA, head_dim=6))
-    assert wide["model.layers.0.self_attn.q_proj.weight"][0] == (24, 16) and '"head_dim"' not in (work / "llama-model/model.toml").read_text()
+    assert wide["model.layers.0.self_attn.q_proj.weight"][0] == (24, 16) and "\nhead_dim = 0" in (work / "llama-model/model.toml").read_text()
     later = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
     later.update(rope_parameters=dict(llama3, rope_theta=3e5), head_dim=None)
     models("import", "hf", write_folder(work / "scaled5", later, tensors), "--out", work / "scaled5-model")
