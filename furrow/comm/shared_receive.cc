@@ -144,7 +144,19 @@ std::byte* SharedTransport::bytes_of(int peer, Slot& slot) {
   if (slot.form == MessageForm::kInline || slot.bytes == 0) return slot.data;
   Place place;
   std::memcpy(&place, slot.data, sizeof(place));
-  return resolve(peer, {place.segment, place.offset}, slot.bytes);
+  try {
+    return resolve(peer, {place.segment, place.offset}, slot.bytes);
+  } catch (const Error& how) {
+    throw lost_memory(peer, how);
+  }
+}
+
+// Memory goes with its process, which may have said why it ends.
+Error SharedTransport::lost_memory(int peer, const Error& how) {
+  if (own().aborted.load() != 0) return hear_abort();
+  if (how.code() != ErrorCode::kUnavailable) return how;
+  return Error(ErrorCode::kUnavailable,
+               fmt::format("{} {}", describe(roster_, peer), died(peer) ? "ended" : how.what()));
 }
 
 bool SharedTransport::is_posted(int peer, uint64_t id) const {

@@ -134,6 +134,7 @@ class SharedTransport : public Transport, public PeerMemory {
   void take_out(int peer, uint64_t message);
   void tell_consumed(int peer);
   std::byte* bytes_of(int peer, Slot& slot);
+  Error lost_memory(int peer, const Error& how);
 
   void count_sent(uint64_t channel, size_t bytes) { wire_.add_sent(channel, static_cast<int64_t>(bytes)); }
   void count_received(uint64_t channel, size_t bytes) {

@@ -213,6 +213,33 @@ TEST(CommProcesses, ARankThatThrowsEndsTheOthers) {
   EXPECT_THAT(ranks.error(2), HasSubstr("the disk is gone"));
 }
 
+// A message lies with whoever sent it: when that process is gone, the error is why, not what cannot be read.
+TEST(CommProcesses, ARankThatEndsWithAMessageUnreadIsNamed) {
+  for (const bool says_why : {true, false}) {
+    Ranks ranks(2, [&](Communicator& communicator) {
+      const comm::Memory memory = communicator.allocate(1 << 20);
+      const std::span<float> floats = memory.as<float>();
+      if (communicator.rank() == 1) {
+        const comm::Work send = communicator.world().start(comm::Collective{
+            .kind = comm::CollectiveKind::kSend, .in = std::as_bytes(floats), .root_or_peer = 0});
+        while (communicator.wire_bytes().sent == 0) usleep(1000);  // until it is there to be read
+        if (says_why) communicator.abort(Error(ErrorCode::kDataLoss, "its file is damaged"));
+        _exit(1);
+      }
+      const std::string sender = fmt::format("/proc/{}/fd", communicator.roster().ranks[1].pid);
+      const int64_t deadline_ns = system_clock().monotonic_ns() + 30 * kSecond;
+      std::error_code error;
+      while (std::filesystem::directory_iterator(sender, error) != std::filesystem::directory_iterator() &&
+             system_clock().monotonic_ns() < deadline_ns)
+        usleep(1000);
+      communicator.world().recv(floats, 1);
+    });
+    EXPECT_EQ(ranks.wait_all(), (std::vector<int>{1, 1}));
+    EXPECT_THAT(ranks.error(0), AllOf(testing::NamesRank(1, 0), ::testing::Not(HasSubstr("/proc/"))));
+    EXPECT_THAT(ranks.error(0), HasSubstr(says_why ? "its file is damaged" : "ended"));
+  }
+}
+
 TEST(CommProcesses, MoreRanksThanCores) {
   Ranks ranks(12, [](Communicator& c) {
     std::vector<int64_t> x(1000);
