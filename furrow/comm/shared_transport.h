@@ -158,6 +158,7 @@ class SharedTransport : public Transport, public PeerMemory {
   void wait_until(const Awaits& what, const Ready& ready);
   template <class Look>
   bool spin(const Look& look);
+  bool give_way(int64_t now);
   // Throws when there is a reason to stop.  `gone`: the peer had left before what is waited for was looked
   // for.
   void look_up(const Awaits& what, bool gone);
@@ -168,7 +169,8 @@ class SharedTransport : public Transport, public PeerMemory {
 
   const Roster roster_;
   const std::vector<Control*> peers_;
-  const int64_t spin_ns_;
+  const int64_t spin_ns_, give_way_ns_;
+  std::atomic<int64_t> crowded_ns_, crowded_until_ns_{0};
   const bool fences_;
   BriefLock mutex_;            // of what follows up to staging_
   bool received_any_ = false;  // a posted receive, since other threads that sleep were told

@@ -246,7 +246,7 @@ CallMemory call_memory(const plan::Unit& unit, bool input_gradient, bool copies_
   output.memory.reset();
   if (passed != nullptr && converts(unit)) passed = tape.make(unit.input.bytes_per_sample());
   call.backward_peak = tape.peak() - begin;
-  if (ops.trains()) {  // else the graph goes, and its input with it
+  if (ops.trains()) {                      // else the graph goes, and its input with it
     if (copies_input && converts(unit)) {  // nothing reads that any more
       input.memory.reset();
       ops.copy_input(nullptr);

@@ -73,8 +73,8 @@ Tensor SizedOperations::adapted(const Tensor& x, int64_t in, const SizedLayer& l
   return plain(scaled(thin, layer.rank), b);
 }
 
-// Vectors of the adapter's first matrix, of the rows of all ranks with zeros in place of the others', times the
-// second; or of a whole table, of the own positions.
+// Vectors of the adapter's first matrix, of the rows of all ranks with zeros in place of the others', times
+// the second; or of a whole table, of the own positions.
 Tensor SizedOperations::looked_up(const SizedLayer& table, int64_t columns, bool cut) {
   constexpr int64_t kIdBytes = 8, kAbsentBytes = 1;
   const int64_t rows = cut ? all_rows_ : rows_, rank = table.rank;
@@ -88,8 +88,8 @@ Tensor SizedOperations::looked_up(const SizedLayer& table, int64_t columns, bool
     defer(trains, ids, dy);
     return std::vector<Memory>{};
   });
-  const Tensor scaled =
-      tape_.record(make(rank), {thin}, false, [make, rank](const Memory&) { return std::vector{make(rank)}; });
+  const Tensor scaled = tape_.record(make(rank), {thin}, false,
+                                     [make, rank](const Memory&) { return std::vector{make(rank)}; });
   return tape_.record(make(columns), {scaled}, trains_,
                       [this, make, rank, trains, kept = scaled.memory](const Memory& dy) {
                         defer(trains, kept, dy);

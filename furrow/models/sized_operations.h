@@ -48,8 +48,8 @@ class SizedOperations {
   const std::vector<Memory>& deferred() const { return deferred_; }
   void forget_deferred() { deferred_.clear(); }
 
-  // What the block reads comes in another form than it reads it in (image_borders.h): whoever reads it makes a
-  // copy.
+  // What the block reads comes in another form than it reads it in (image_borders.h): whoever reads it makes
+  // a copy.
   void copy_input(Memory input) { copied_ = std::move(input); }
   bool copies(const Tensor& x) const { return copied_ != nullptr && x.memory == copied_; }
 

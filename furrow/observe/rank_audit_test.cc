@@ -97,7 +97,8 @@ TEST(RankAudit, ShowsBytesOfAStepBesideTheBound) {
         "samples/s per rank    99 (rank 1) to 101, waiting left out\n",
         "scaling efficiency    97.5 % of 2 times one rank, same batch (strong)\n",
         "scaling efficiency    98.2 % of 2 times one rank, same batch a rank (weak)\n",
-        "waited for ranks      12.5 % of the steps' time, 6.2 % for later ones\n", "comm / compute        0.250\n",
+        "waited for ranks      12.5 % of the steps' time, 6.2 % for later ones\n",
+        "comm / compute        0.250\n",
         "latency overhead      1.0 % of the steps' time (40 operations x 2.5 us)\n",
         "  reduce_scatter      1.0 KiB       1.024\n", "  barrier             0 B           -\n"}) {
     EXPECT_NE(table.find(row), std::string::npos) << row << table;

@@ -6,6 +6,7 @@
 #include "furrow/base/error.h"
 #include "furrow/tensor/activation_torch.h"
 #include "furrow/tensor/autograd_torch.h"
+#include "furrow/tensor/half_rows_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/image_operations_torch.h"
 #include "furrow/tensor/kernels/elementwise.h"
@@ -30,16 +31,16 @@ at::Tensor as_rows(const at::Tensor& x, bool image) { return image ? x.permute({
 
 std::vector<at::Tensor> backward(const ActivationCall& call, const at::Tensor& dy) {
   const at::Tensor rows = as_rows(dy, call.image());
+  const bool biased = call.bias_index >= 0 && call.sink != nullptr;
+  if (call.activation == Activation::kNone) {
+    if (biased) call.sink->put(call.bias_index, column_sums(rows, call.threads));
+    return {dy};
+  }
   at::Tensor db;
-  if (call.bias_index >= 0 && call.sink != nullptr)
-    db = at::empty({rows.size(-1)}, dy.options().dtype(at::kFloat));
-  const bool plain = call.activation == Activation::kNone;
-  if (plain && !db.defined()) return {dy};
-  const at::Tensor dz =
-      activation_gradient(call.activation, plain ? rows : as_rows(call.gate, call.image()), rows,
-                          db.defined() ? db.data_ptr<float>() : nullptr, call.threads);
-  if (db.defined()) call.sink->put(call.bias_index, db);
-  if (plain) return {dy};
+  if (biased) db = at::empty({rows.size(-1)}, dy.options().dtype(at::kFloat));
+  const at::Tensor dz = activation_gradient(call.activation, as_rows(call.gate, call.image()), rows,
+                                            biased ? db.data_ptr<float>() : nullptr, call.threads);
+  if (biased) call.sink->put(call.bias_index, db);
   return {call.image() ? dz.permute({0, 3, 1, 2}) : dz};
 }
 

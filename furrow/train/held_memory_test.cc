@@ -64,8 +64,10 @@ class HeldMemory : public ::testing::TestWithParam<Network> {
   Settings data() const {
     const Network& network = GetParam();
     if (network.colours) {
-      return {"--training.dataset",  "cifar10", "--training.dataset_path", colours(),
-              "--data.train_files",  "[\"data_batch_1.bin\"]", "--data.test_files", "[]"};
+      return {"--training.dataset",      "cifar10",
+              "--training.dataset_path", colours(),
+              "--data.train_files",      "[\"data_batch_1.bin\"]",
+              "--data.test_files",       "[]"};
     }
     return {"--training.dataset", network.images ? "idx" : "text", "--training.dataset_path",
             network.images ? images() : text()};
@@ -228,10 +230,14 @@ Network of_colours(const std::string& name, const std::string& units) {
 // Batches have planes, which a first layer copies; what is flattened is copied too.
 const Network kFirstNorm = of_colours("colours_norm", R"("stem: conv_norm out_channels=8",
   "b1: residual_block out_channels=8", "fc: pool_linear out=classes")");
-const Network kFirstConv = of_colours("colours_conv", R"("c: conv out_channels=8 kernel=3 padding=1 activation=relu",
+const Network kFirstConv =
+    of_colours("colours_conv", R"("c: conv out_channels=8 kernel=3 padding=1 activation=relu",
   "p: max_pool kernel=2", "fc1: linear out=64 activation=relu", "fc: linear out=classes")");
 const Network kFlattened = of_colours("colours_flattened", R"("n: batch_norm",
   "c: conv out_channels=24 kernel=3 stride=2", "fc: linear out=classes")");
+// A bias without an activation behind it.
+const Network kPlainConv = of_colours("colours_plain", R"("c: conv out_channels=24 kernel=3 stride=2",
+  "g: global_avg_pool", "fc: linear out=classes")");
 const Network kGan{"gan",
                    true,
                    R"([model]
@@ -263,8 +269,8 @@ const Network kBytes{
 const auto kName = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
                          ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms,
-                                           kBottlenecks, kFirstNorm, kFirstConv, kFlattened, kGan, kGpt,
-                                           kDropout, kLlama, kQwen2, kRnn, kLstm, kLstmDropout),
+                                           kBottlenecks, kFirstNorm, kFirstConv, kFlattened, kPlainConv, kGan,
+                                           kGpt, kDropout, kLlama, kQwen2, kRnn, kLstm, kLstmDropout),
                          kName);
 Network of_rank(Network network, int rank) {
   network.name += fmt::format("_rank_{}", rank);
