@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import struct
 import subprocess
@@ -19,6 +18,8 @@ import tempfile
 
 import numpy as np
 from PIL import Image
+
+from train import machine, version
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
@@ -152,7 +153,7 @@ def main():
     figures = {scenario: [medians(side) for side in zip(*of)] for scenario, of in runs.items()}
     for scenario, (ours, theirs) in figures.items():
         show(scenario, ours, theirs)
-    result = {"machine": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
+    result = {"machine": machine(), "version": version(),
               "gigabytes": options.gigabytes, "seconds": options.seconds, "runs": runs,
               "figures": {scenario: {"furrow": ours, "peer": theirs} for scenario, (ours, theirs) in figures.items()}}
     os.makedirs(os.path.dirname(os.path.abspath(options.out)), exist_ok=True)

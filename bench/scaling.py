@@ -2,8 +2,10 @@
 
 Weak scaling, one thread and one core a rank.  Of each contender, in turns and `--repeats` times: one process alone, as many
 independent ones as there are ranks at the same time, and the ranks together.  `efficiency` is the ranks' samples/s over the
-independent ones' (what communication costs), `alone` over so many times one alone (which also counts what the cores take
-from each other).  Medians with [lowest, highest]; writes JSON (default build/bench/scaling.json).
+independent ones' (what communication costs), `slowest` over so many times the slowest of those (ranks are in step with the
+slowest core), `alone` over so many times one alone (which also counts what the cores take from each other).  `late` is the
+share of furrow's steps in which ranks waited for one that came later to a collective: of cores that stall in turns, not of
+what collectives take.  Medians with [lowest, highest]; writes JSON (default build/bench/scaling.json).
 """
 import argparse
 import json
@@ -32,11 +34,13 @@ def furrow(network, layout, options):
         sys.exit(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr[-2000:]}")
     row = json.loads(done.stdout)[-1]
     return {"ranks": row["samples_per_second"], "independent": row["independent_samples_per_second"],
-            "alone": row["alone_samples_per_second"]}
+            "alone": row["alone_samples_per_second"],
+            "slowest": row["samples_per_second"] / (options.ranks * row["efficiency_slowest"]),
+            "straggler_wait": row["straggler_wait"]}
 
 
 def torch_rates(name, network, processes, together):
-    """Samples/s of so many processes of the peer, a core each, as ranks or each for itself."""
+    """Samples/s of so many processes of the peer, a core each: of all of them as ranks, or of each for itself."""
     cores = sorted(os.sched_getaffinity(0))
     environment = dict(os.environ, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
     with tempfile.TemporaryDirectory() as folder:
@@ -54,11 +58,12 @@ def torch_rates(name, network, processes, together):
         if child.returncode:
             sys.exit(f"the peer of {name} failed with status {child.returncode}:\n{errors[-2000:]}")
     rates = [json.loads(text.splitlines()[-1])["samples_per_second"] for text, _ in texts]
-    return min(rates) if together else sum(rates)  # a rank's rate already counts all of them
+    return min(rates) if together else rates  # a rank's rate already counts all of them
 
 
 def torch_ddp(name, network, options):
-    return {"alone": torch_rates(name, network, 1, False), "independent": torch_rates(name, network, options.ranks, False),
+    apart = torch_rates(name, network, options.ranks, False)
+    return {"alone": sum(torch_rates(name, network, 1, False)), "independent": sum(apart), "slowest": min(apart),
             "ranks": torch_rates(name, network, options.ranks, True)}
 
 
@@ -69,7 +74,9 @@ def row_of(name, contender, runs, options):
     return {"network": name, "contender": contender, "ranks": options.ranks,
             "samples_per_second": spread([run["ranks"] for run in runs]),
             "efficiency": spread([run["ranks"] / run["independent"] for run in runs]),
-            "alone": spread([run["ranks"] / (options.ranks * run["alone"]) for run in runs]), "runs": runs}
+            "slowest": spread([run["ranks"] / (options.ranks * run["slowest"]) for run in runs]),
+            "alone": spread([run["ranks"] / (options.ranks * run["alone"]) for run in runs]),
+            "late": statistics.median([run.get("straggler_wait", 0) for run in runs]), "runs": runs}
 
 
 def measure(name, options):
@@ -99,11 +106,12 @@ def main():
     report = {"bench": "scaling", "machine": train.machine(), "repeats": options.repeats, "rows": []}
     for name in options.networks:
         report["rows"] += measure(name, options)
-    print(f"{'network':<9}{'':<14}{'samples/s [low, high]':>28}{'efficiency [low, high]':>26}{'alone':>8}")
+    print(f"{'network':<9}{'':<14}{'samples/s [low, high]':>28}{'efficiency [low, high]':>26}{'slowest':>9}{'alone':>8}{'late':>8}")
     for row in report["rows"]:
         rate, efficiency = row["samples_per_second"], row["efficiency"]
         print(f"{row['network']:<9}{row['contender']:<14}{rate['median']:>10.0f} [{rate['low']:.0f}, {rate['high']:.0f}]".ljust(51) +
-              f"{efficiency['median']:>10.3f} [{efficiency['low']:.3f}, {efficiency['high']:.3f}]{row['alone']['median']:>8.3f}")
+              f"{efficiency['median']:>10.3f} [{efficiency['low']:.3f}, {efficiency['high']:.3f}]{row['slowest']['median']:>9.3f}{row['alone']['median']:>8.3f}"
+              f"{row['late']:>8.3f}")
     os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
     with open(options.output, "w") as file:
         json.dump(report, file, indent=1)

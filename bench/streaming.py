@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import statistics
 import struct
 import subprocess
@@ -19,6 +18,7 @@ import sys
 import tempfile
 
 from quiet import QUIET
+from train import machine, version
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
@@ -101,7 +101,7 @@ def main():
         print(f"{way:<10}{figure['samples_per_second']:>9.0f} samples/s [{min(spread):.0f}, {max(spread):.0f}]"
               f"{figure['peak_rss_bytes'] / 2**20:>8.0f} MiB resident")
     print(f"streamed / memory {ratio:.3f} (at least 0.95), {above / 2**20:.0f} MiB above memory (budget {BUDGET})")
-    result = {"machine": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
+    result = {"machine": machine(), "version": version(),
               "gigabytes": options.gigabytes, "batch": BATCH, "steps": options.steps, "runs": runs, "figures": figures,
               "streamed_over_memory": ratio, "bytes_above_memory": above}
     os.makedirs(os.path.dirname(os.path.abspath(options.out)), exist_ok=True)

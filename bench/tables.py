@@ -14,7 +14,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import platform
 import shutil
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from quiet import QUIET
+from train import machine, version
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FURROW = os.environ.get("FURROW_BIN", os.path.join(ROOT, "build/release/bin/furrow"))
@@ -170,7 +170,7 @@ def main():
             print(f"  {way:<26}{figure['wall_seconds']:>8.1f} s{figure['cpu_seconds']:>8.1f} CPU s"
                   f"{sizes[table] / 2**20 / figure['cpu_seconds']:>8.0f} MiB a CPU s"
                   f"{figure['peak_rss_bytes'] / 2**20:>8.0f} MiB peak")
-    result = {"machine": platform.processor() or platform.machine(), "cores": len(os.sched_getaffinity(0)),
+    result = {"machine": machine(), "version": version(),
               "gigabytes": options.gigabytes, "load": os.getloadavg(), "sizes": sizes, "encoded_bytes": encoded, "runs": runs, "figures": figures,
               "streamed": streamed}
     os.makedirs(os.path.dirname(os.path.abspath(options.out)), exist_ok=True)

@@ -176,6 +176,11 @@ def machine(device="cpu"):
             "load_average_at_start": os.getloadavg()[0], "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
+def version():
+    """Of the binary that is measured."""
+    return subprocess.run([FURROW, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, help="default: all that the device does")

@@ -1,7 +1,7 @@
 # Third-party libraries; docs/dependencies.md says what each is for.  Targets that a module may name in LINK:
 #   fmt::fmt nlohmann_json::nlohmann_json tomlplusplus::tomlplusplus hwy::hwy ZLIB::ZLIB PkgConfig::deflate
 #   PkgConfig::xxhash PkgConfig::sodium PkgConfig::pcre2 PkgConfig::sentencepiece PkgConfig::png PkgConfig::jpeg
-#   PkgConfig::webp PkgConfig::utf8proc mimalloc OpenMP::OpenMP_CXX MPI::MPI_CXX Threads::Threads torch::torch
+#   PkgConfig::webp PkgConfig::utf8proc mimalloc MPI::MPI_CXX Threads::Threads torch::torch
 #   arrow::arrow arrow::parquet
 include_guard(GLOBAL)
 
@@ -25,13 +25,6 @@ pkg_check_modules(jpeg REQUIRED IMPORTED_TARGET libjpeg)
 pkg_check_modules(webp REQUIRED IMPORTED_TARGET libwebp libwebpdemux)
 pkg_check_modules(sentencepiece REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(utf8proc REQUIRED IMPORTED_TARGET libutf8proc)
-
-# The runtime that libtorch uses too, linked by name: libtorch brings a libgomp.so.1 of its own, and whichever is loaded
-# serves both.
-if(NOT FURROW_FUZZ)
-  find_package(OpenMP REQUIRED COMPONENTS CXX)
-  set_target_properties(OpenMP::OpenMP_CXX PROPERTIES INTERFACE_LINK_LIBRARIES gomp)
-endif()
 
 # The communication backend mpi; its plugin is compiled against whichever MPI this is, through its C interface.
 if(FURROW_MPI)

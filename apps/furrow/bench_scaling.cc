@@ -38,6 +38,12 @@ class ScratchFolder {
   std::string path_;
 };
 
+// Samples per second of one training, or of several at a time.
+struct Rate {
+  double all = 0, slowest = 0;  // the slowest of those that are independent
+  double straggler_wait = 0;
+};
+
 class Trainings {
  public:
   explicit Trainings(const ScalingOptions& options)
@@ -47,8 +53,8 @@ class Trainings {
     for (const int ranks : options.ranks) check_layout(ranks, model);
   }
 
-  double of_ranks(int ranks) { return run(ranks, false, batch_of(ranks)); }
-  double independent(int ranks) { return run(ranks, true, batch_); }
+  Rate of_ranks(int ranks) { return run(ranks, false, batch_of(ranks)); }
+  Rate independent(int ranks) { return run(ranks, true, batch_); }
 
  private:
   config::Config load() const { return config::load(options_.config, options_.overrides); }
@@ -56,7 +62,7 @@ class Trainings {
   void check_batch(int ranks) const;
   void check_layout(int ranks, const plan::ModelSpec& model) const;
   std::string write_alone(const std::string& folder) const;
-  double run(int ranks, bool independent, int64_t global_batch) const;
+  Rate run(int ranks, bool independent, int64_t global_batch) const;
 
   const ScalingOptions& options_;
   int64_t batch_;
@@ -94,8 +100,7 @@ std::string Trainings::write_alone(const std::string& folder) const {
   return file;
 }
 
-// Samples per second of all of them.
-double Trainings::run(int ranks, bool independent, int64_t global_batch) const {
+Rate Trainings::run(int ranks, bool independent, int64_t global_batch) const {
   const ScratchFolder scratch;
   LaunchRequest request;
   request.words = {"train", options_.config};
@@ -131,16 +136,27 @@ double Trainings::run(int ranks, bool independent, int64_t global_batch) const {
                 fmt::format("the training on {} {}ranks failed: {}", ranks, independent ? "independent " : "",
                             launched.error.empty() ? "interrupted" : launched.error));
   }
-  double rate = 0;
+  Rate rate;
   for (int rank = 0; rank < (independent ? ranks : 1); ++rank) {
-    rate += observe::parse_summary(read_file(fmt::format("{}/{}/summary.json", scratch.path(), rank)))
-                .samples_per_second;
+    const observe::Summary summary =
+        observe::parse_summary(read_file(fmt::format("{}/{}/summary.json", scratch.path(), rank)));
+    rate.all += summary.samples_per_second;
+    rate.slowest = rank == 0 ? rate.all : std::min(rate.slowest, summary.samples_per_second);
+    if (summary.audit) rate.straggler_wait = summary.audit->straggler_wait.value_or(0);
   }
   return rate;
 }
 
 struct Measured {
-  std::vector<double> rate, independent, efficiency;
+  std::vector<double> rate, independent, efficiency, efficiency_slowest, straggler_wait;
+
+  void add(int ranks, const Rate& together, const Rate& apart) {
+    rate.push_back(together.all);
+    independent.push_back(apart.all);
+    efficiency.push_back(together.all / apart.all);
+    efficiency_slowest.push_back(together.all / (ranks * apart.slowest));
+    straggler_wait.push_back(together.straggler_wait);
+  }
 };
 
 }  // namespace
@@ -158,19 +174,18 @@ std::vector<ScalingRow> bench_scaling(const ScalingOptions& options) {
   std::vector<double> alone;
   for (int repeat = 0; repeat < options.repeats; ++repeat) {
     log_info(fmt::format("repeat {} of {}", repeat + 1, options.repeats));
-    alone.push_back(trainings.independent(1));
+    alone.push_back(trainings.independent(1).all);
     for (const int ranks : options.ranks) {
-      Measured& m = measured[ranks];
-      m.rate.push_back(trainings.of_ranks(ranks));
-      m.independent.push_back(trainings.independent(ranks));
-      m.efficiency.push_back(m.rate.back() / m.independent.back());
+      const Rate together = trainings.of_ranks(ranks);
+      measured[ranks].add(ranks, together, trainings.independent(ranks));
     }
   }
   std::vector<ScalingRow> rows;
   for (const int ranks : options.ranks) {
     const Measured& m = measured[ranks];
-    rows.push_back(
-        {ranks, spread_of(m.rate), spread_of(m.independent), spread_of(alone), spread_of(m.efficiency)});
+    rows.push_back({ranks, spread_of(m.rate), spread_of(m.independent), spread_of(alone),
+                    spread_of(m.efficiency), spread_of(m.efficiency_slowest),
+                    spread_of(m.straggler_wait).median});
   }
   return rows;
 }
@@ -186,11 +201,14 @@ Table scaling_table(const std::vector<ScalingRow>& rows, bool strong) {
                {"efficiency", "efficiency", 3},
                {"least", "efficiency_least", 3},
                {"most", "efficiency_most", 3},
-               {"against one alone", "efficiency_alone", 3}});
+               {"against one alone", "efficiency_alone", 3},
+               {"against the slowest", "efficiency_slowest", 3},
+               {"straggler wait", "straggler_wait", 3}});
   for (const ScalingRow& row : rows) {
     table.add_row({std::string(strong ? "strong" : "weak"), static_cast<int64_t>(row.ranks), row.rate.median,
                    row.rate.least, row.rate.most, row.independent.median, row.alone.median,
-                   row.efficiency.median, row.efficiency.least, row.efficiency.most, row.efficiency_alone()});
+                   row.efficiency.median, row.efficiency.least, row.efficiency.most, row.efficiency_alone(),
+                   row.efficiency_slowest.median, row.straggler_wait});
   }
   return table;
 }

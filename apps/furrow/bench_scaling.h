@@ -30,6 +30,9 @@ struct ScalingRow {
   Spread independent;  // of as many one-rank runs at the same time, added up
   Spread alone;        // of one one-rank run with the machine to itself
   Spread efficiency;   // rate / independent, of each repeat
+  // The same over as many times the slowest of the independent runs: ranks are in step with the slowest core.
+  Spread efficiency_slowest;
+  double straggler_wait = 0;  // observe::RankAudit; median of the repeats, 0 of one rank
   double efficiency_alone() const { return rate.median / (ranks * alone.median); }
 };
 

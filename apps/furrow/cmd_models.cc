@@ -147,8 +147,8 @@ const Command kModelsCommand{
     .max_positional = 3,
     .summary = "bring models of other programs in, and ours out",
     .description =
-        "  furrow models import hf DIR [--out MODEL]      Hugging Face's GPT-2 or Llama: config.json, "
-        "safetensors\n"
+        "  furrow models import hf DIR [--out MODEL]      Hugging Face's GPT-2, Llama or Qwen2: "
+        "config.json, safetensors\n"
         "  furrow models import llama2c FILE              a checkpoint of llama2.c, version 0\n"
         "  furrow models export hf RUN [--out DIR]        the best model of a run, into RUN/hf or DIR\n"
         "  furrow models export hf MODEL --out DIR        a model folder\n"

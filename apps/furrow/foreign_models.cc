@@ -283,7 +283,7 @@ ForeignModel read_hugging_face(const std::string& folder) {
   } catch (const Error& error) {
     throw error.with_context(path);
   }
-  const HuggingFaceModel& row = *models::find_by_architecture(model.model.name);
+  const HuggingFaceModel& row = *models::find_by_model(model.model);
   Tensors tensors(folder);
   for (const plan::Unit& unit : spec_of(model).units) {
     for (const plan::Parameter& parameter : unit.parameters) {
@@ -381,13 +381,12 @@ void write_tensors(const HuggingFaceModel& row, const ForeignModel& model, DType
 bool write_hugging_face(const std::string& artefact, const std::string& folder, std::optional<DType> wanted) {
   const ForeignModel model = open_artefact(artefact);
   const DType dtype = wanted.value_or(model.stored);
-  const HuggingFaceModel* row = models::find_by_architecture(model.model.name);
+  const HuggingFaceModel* row = models::find_by_model(model.model);
+  if (row == nullptr && model.model.name == "gpt")
+    throw Error(ErrorCode::kUnimplemented, "Hugging Face's GPT-2 has biases: train with [model] bias = true");
   if (row == nullptr) {
     throw Error(ErrorCode::kUnimplemented,
                 fmt::format("{} is a {}: Hugging Face has gpt and llama", artefact, model.model.name));
-  }
-  if (row->architecture == "gpt" && !model.model.bias) {
-    throw Error(ErrorCode::kUnimplemented, "Hugging Face's GPT-2 has biases: train with [model] bias = true");
   }
   const storage::SafetensorsFile file = storage::open_parameters(artefact);
   bool has_tokenizer = false;

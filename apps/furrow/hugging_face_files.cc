@@ -101,6 +101,19 @@ bool is_neutral(const Json& value) {
   return value == Json() || value == Json(false) || (value.is_number() && value.number() == 1);
 }
 
+// Which layers see only the last so many tokens.
+void check_layer_types(const Json& config) {
+  const Json* types = config.find("layer_types");
+  if (types == nullptr || *types == Json()) return;
+  for (const Json& type : types->list()) {
+    if (type.string() == "full_attention") continue;
+    throw Error(ErrorCode::kUnimplemented,
+                fmt::format("layer_types names {}: here every layer has full_attention; choose a model that "
+                            "was trained with it",
+                            type.string()));
+  }
+}
+
 // What no list names and may change what the model computes.
 void check_unknown(const Json& config, const HuggingFaceModel& row) {
   for (const auto& [key, value] : config.object()) {
@@ -139,6 +152,13 @@ void check_sizes(const ForeignModel& model) {
   }
 }
 
+std::string known_types() {
+  std::string known;
+  for (const HuggingFaceModel& row : models::hugging_face_models())
+    known.append(known.empty() ? "" : ", ").append(row.model_type);
+  return known;
+}
+
 }  // namespace
 
 ForeignModel parse_hugging_face_config(const std::string& json) {
@@ -146,18 +166,20 @@ ForeignModel parse_hugging_face_config(const std::string& json) {
   const std::string& type = config.at("model_type").string();
   const HuggingFaceModel* row = models::find_by_model_type(type);
   if (row == nullptr) {
-    throw Error(ErrorCode::kUnimplemented, fmt::format("model_type is {}: known: gpt2, llama", type));
+    throw Error(ErrorCode::kUnimplemented, fmt::format("model_type is {}: known: {}", type, known_types()));
   }
   ForeignModel model;
   model.model.name = std::string(row->architecture);
   model.model.tie_embeddings = row->architecture == "gpt";  // transformers' defaults
   if (row->architecture == "llama") model.model.norm_eps = 1e-6;
+  for (const models::HuggingFaceSetting& setting : row->settings) model.model.*setting.flag = setting.value;
   for (const models::HuggingFaceFact& fact : row->facts) check_fact(config, fact);
   for (const models::HuggingFaceKey& key : row->keys) read_key(config, key, &model.model);
   if (row->architecture == "gpt") read_activation(config, &model.model);
   if (row->architecture == "llama") {
     read_rope(config, &model.model);
     read_head_dim(config, &model.model);
+    check_layer_types(config);
   }
   check_unknown(config, *row);
   model.vocabulary = config.at("vocab_size").integer();

@@ -45,25 +45,39 @@ void add_device_sums(int64_t bytes, plan::Quote* quote) {
       {MemoryKind::kOther, fmt::format("{}, {}", to_string(MemoryKind::kOther), train::kDeviceSums), bytes});
 }
 
-// Null: of devices that were not measured.
-std::unique_ptr<plan::Costs> known_costs(const LayoutView& place) {
-  try {
-    return place.costs();
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::kFailedPrecondition) throw;
-    return nullptr;
+// Those of a view, opened with the first that needs them.
+class CostsOnce {
+ public:
+  explicit CostsOnce(const LayoutView& view) : view_(view) {}
+  const plan::Costs& get() {
+    if (!costs_) costs_ = view_.costs();
+    return *costs_;
   }
-}
+  // Null: of devices that were not measured.
+  const plan::Costs* known() {
+    try {
+      return &get();
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kFailedPrecondition) throw;
+      return nullptr;
+    }
+  }
 
-Planned plan_of(const config::Config& config, const PlannedModel& model, const LayoutView& place) {
+ private:
+  const LayoutView& view_;
+  std::shared_ptr<const plan::Costs> costs_;
+};
+
+Planned plan_of(const config::Config& config, const PlannedModel& model, const LayoutView& place,
+                CostsOnce& costs) {
   Planned planned;
   const plan::Layout layout = plan::layout_from(config.parallelism, place.ranks);
   const plan::ModelSpec spec = plan::compilable_spec(layout, model.spec);
   planned.classes = model.classes;
   planned.steps = train::total_steps(config.training, model.train_samples, layout.data_ranks());
   plan::TrainOptions options = train::train_options(config, spec, layout, place.rank);
-  const auto costs = train::chooses_buckets(config, layout) ? known_costs(place) : nullptr;
-  const train::Buckets buckets = train::chosen_buckets(config, model.spec, layout, costs.get());
+  const plan::Costs* const known = train::chooses_buckets(config, layout) ? costs.known() : nullptr;
+  const train::Buckets buckets = train::chosen_buckets(config, model.spec, layout, known);
   options.ranks.bucket_bytes = buckets.bytes;
   for (std::string note :
        {buckets.why, config::batch_by_ranks(config.training, layout.data_ranks()),
@@ -262,14 +276,15 @@ LayoutView layout_view(const Arguments& arguments, int ranks) {
 void print_layout(const config::Config& config, const PlannedModel& model, const LayoutView& view) {
   const bool memory = view.part == "memory-timeline";
   const bool over_time = view.part == "timeline" || memory;
+  CostsOnce costs(view);
   if (over_time || !view.trace_path.empty() || !view.drawing.empty()) {
     const Table timeline =
-        simulated_timeline(config, model.spec, *view.costs(),
+        simulated_timeline(config, model.spec, costs.get(),
                            {view.ranks, view.rank, view.trace_path, view.drawing, memory, view.machine});
     if (over_time) fmt::print("{}", timeline.print(view.as_json));
     if (over_time || view.part.empty()) return;
   }
-  const Planned planned = plan_of(config, model, view);
+  const Planned planned = plan_of(config, model, view, costs);
   print_quote(planned, view);
   if (view.device.memory_bytes == 0) return;  // unknown
   try {

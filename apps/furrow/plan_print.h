@@ -22,7 +22,8 @@ struct LayoutView {
   bool as_json = false;
   plan::ProfiledDevice device = {};      // of a profile, beside whose memory the planned stands
   std::string machine = "this machine";  // that steps are simulated on ...
-  std::function<std::unique_ptr<plan::Costs>()> costs;  // ... and its costs, asked for where one is
+  // ... and its costs, asked for where one is, and once.
+  std::function<std::shared_ptr<const plan::Costs>()> costs;
 };
 
 // Error{invalid_argument}: not a number within the bounds, which `least` is without the option.

@@ -198,7 +198,10 @@ class Planner {
     model.spec = planned_spec(config, model.shape);
     LayoutView view = layout_view(arguments_, ranks);
     if (!cluster.local) view.machine = cluster.cluster.name;
-    view.costs = [&cluster] { return costs_of(cluster); };
+    view.costs = [this, &cluster]() -> std::shared_ptr<const plan::Costs> {
+      if (&cluster == &planned_ && costs_) return costs_;
+      return costs_of(cluster);
+    };
     print_layout(config, model, view);
   }
 
@@ -236,7 +239,7 @@ class Planner {
   plan::ModelSpec in_bfloat16_;  // where that is offered
   plan::SearchRequest request_;
   PlannedCluster planned_;
-  std::unique_ptr<plan::Costs> costs_;
+  std::shared_ptr<const plan::Costs> costs_;
   Goal goal_;
 };
 

@@ -51,10 +51,10 @@ const train::EntryPoints* load() {
   return find();
 }
 
-// Read by libgomp when it is loaded.  By default its threads spin for milliseconds at the end of each
-// parallel region; where other processes want the cores too, that takes the time from the very thread they
-// wait for (steps ten to twenty times slower were measured).  This many turns cover the gaps within a step: 3
-// % of a 0.7 ms step.
+// Read by libgomp when it is loaded, for libtorch's own loops (ours wait as tensor/kernels/team.h says).  By
+// default its threads spin for milliseconds at the end of each parallel region; where other processes want
+// the cores too, that takes the time from the very thread they wait for (steps ten to twenty times slower
+// were measured).
 void limit_spinning() {
   if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "2000", /*overwrite=*/0);
 }

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/awake.h"
@@ -79,12 +80,14 @@ Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64
       interval_ns_(beat_interval_ns(silence_ms)),
       cancel_(cancel),
       connection_(find_store(where, secret, {deadline_ns, [=] { check_interrupted(cancel); }})),
-      heard_ns_(awake_ns()) {
+      silence_(silence_ms) {
   own_address_ = local_endpoint(connection_.socket()).address;
   connection_.send({.kind = StoreKind::kHello, .members = {self_}});
   thread_ = make_silent_thread("store client", [this](const std::stop_token& stop) {
     const std::stop_callback wake(stop, [this] { wakeup_.signal(); });
     const Wakeful wakeful;
+    FURROW_FAILPOINT("comm.listen");
+    begin_to_listen();
     while (!stop.stop_requested()) poll_once();
   });
   try {
@@ -96,6 +99,13 @@ Store::Store(const StoreAddress& where, const Secret& secret, Member self, int64
 }
 
 Store::~Store() = default;
+
+// Until it first runs, which takes seconds on a crowded machine, a thread has heard nobody, whatever was
+// said.
+void Store::begin_to_listen() {
+  const std::lock_guard lock(mutex_);
+  silence_.hear();
+}
 
 bool Store::interrupted() const {
   const CancelToken* cancel = cancel_;
@@ -131,7 +141,7 @@ void Store::poll_once() {
     const std::lock_guard lock(mutex_);
     if (connection_.open()) {
       polls.push_back({connection_.socket().descriptor(), connection_.poll_events(), 0});
-      timeout = poll_timeout_ms(std::min(next_beat_ns_, now_ns() + heard_ns_ + silence_ns_ - awake_ns()));
+      timeout = poll_timeout_ms(std::min(next_beat_ns_, now_ns() + silence_.due_ns() - awake_ns()));
     } else if (loss_) {
       timeout = poll_timeout_ms(loss_due_ns_);
     }
@@ -179,15 +189,16 @@ void Store::send_beat(int64_t now) {
 
 // A process that was itself stopped reads what has arrived meanwhile before it judges.
 void Store::check_silence() {
-  int64_t silent_ns = 0;
+  std::optional<int64_t> silent_ns;
   {
     const std::lock_guard lock(mutex_);
-    silent_ns = awake_ns() - heard_ns_;
+    const Member* zero = member_zero();
+    silent_ns = silence_.verdict(awake_ns(), zero != nullptr ? visible_process(self_, *zero) : std::nullopt);
   }
-  if (silent_ns < silence_ns_) return;
+  if (!silent_ns) return;
   lose(ErrorCode::kDeadlineExceeded,
        fmt::format("has been silent for {}: it is stopped, or cut off from the network",
-                   format_seconds(static_cast<double>(silent_ns) * 1e-9)));
+                   format_seconds(static_cast<double>(*silent_ns) * 1e-9)));
 }
 
 // "; last progress: ..."
@@ -207,7 +218,7 @@ void Store::handle(const StoreMessage& message) {
     return record(Error(error_code_of(message.number), text));
   }
   const std::lock_guard lock(mutex_);
-  heard_ns_ = awake_ns();
+  silence_.hear();
   switch (message.kind) {
     case StoreKind::kWelcome:
       if (!welcome_) members_ = message.members;
@@ -238,9 +249,14 @@ void Store::handle(const StoreMessage& message) {
   changed_.notify_all();
 }
 
+const Member* Store::member_zero() const {
+  if (!members_.empty()) return &members_[0];
+  return zero_ ? &*zero_ : nullptr;
+}
+
 std::string Store::zero() const {
-  if (members_.empty() && !zero_) return "rank 0, which serves the store,";
-  return fmt::format("{}, which serves the store,", name_of(members_.empty() ? *zero_ : members_[0]));
+  const Member* zero = member_zero();
+  return fmt::format("{}, which serves the store,", zero == nullptr ? "rank 0" : name_of(*zero));
 }
 
 // The store is gone, and rank 0 with it; or this rank is cut off from both.

@@ -20,6 +20,7 @@
 #include "furrow/base/error.h"
 #include "furrow/comm/report.h"
 #include "furrow/comm/secret.h"
+#include "furrow/comm/silence.h"
 #include "furrow/comm/store_connection.h"
 #include "furrow/comm/store_search.h"
 #include "furrow/comm/transport.h"
@@ -89,7 +90,7 @@ class Store : public Rendezvous {
   template <class Done>
   void wait(std::unique_lock<std::mutex>& lock, int64_t deadline_ns, const Done& done);
   bool interrupted() const;
-  void run();
+  void begin_to_listen();
   void poll_once();
   void send_beat(int64_t now_ns);
   void check_silence();
@@ -98,7 +99,8 @@ class Store : public Rendezvous {
   void record(const Error& error);
   void record_loss();
   Reply request(StoreMessage message, int64_t deadline_ns);
-  std::string zero() const;  // "rank 0 (host, pid)", as far as it is known
+  const Member* member_zero() const;  // null: not known yet
+  std::string zero() const;           // "rank 0 (host, pid)", as far as it is known
   std::string last_progress(int rank, const Report& reported);
 
   const Member self_;
@@ -123,7 +125,7 @@ class Store : public Rendezvous {
   std::string absent_;
   std::optional<Member> zero_;  // before the welcome
   Report zero_progress_;
-  int64_t heard_ns_ = 0;  // awake_ns()
+  Silence silence_;  // of the store
   int64_t next_beat_ns_ = 0;
   bool welcome_ = false;
   bool leaving_ = false;

@@ -20,9 +20,8 @@ namespace furrow::comm {
 namespace {
 
 constexpr int64_t kMs = 1'000'000;
-constexpr int64_t kLongestBeatMs = 250;  // a report of progress is at most so old
-constexpr int64_t kLingerMs = 300;       // much less than the second in which all are to end
-constexpr int64_t kOnItsWayMs = 1'000;   // ... where the network has lost it once or twice
+constexpr int64_t kLingerMs = 300;      // much less than the second in which all are to end
+constexpr int64_t kOnItsWayMs = 1'000;  // ... where the network has lost it once or twice
 constexpr size_t kLongestHello = 16 * 1024;
 constexpr size_t kMostNamed = 8;
 constexpr std::string_view kNoGoodbye =
@@ -32,18 +31,14 @@ int64_t now_ns() { return system_clock().monotonic_ns(); }
 
 }  // namespace
 
-int64_t beat_interval_ns(int64_t silence_ms) {
-  return std::clamp<int64_t>(silence_ms / 4, 1, kLongestBeatMs) * kMs;
-}
-
-StoreServer::Client::Client(Socket socket)
-    : connection(std::move(socket), kLongestHello), heard_ns(awake_ns()) {}
+StoreServer::Client::Client(Socket socket, int64_t silence_ms)
+    : connection(std::move(socket), kLongestHello), silence(silence_ms) {}
 
 StoreServer::StoreServer(Socket listener, const Secret& secret, Member host, int64_t silence_ms,
                          std::optional<Error> refusal)
     : secret_(secret),
       host_(std::move(host)),
-      silence_ns_(silence_ms * kMs),
+      silence_ms_(silence_ms),
       interval_ns_(beat_interval_ns(silence_ms)),
       endpoint_(local_endpoint(listener)),
       door_(std::move(listener), kStorePurpose, secret_),
@@ -123,7 +118,7 @@ int StoreServer::poll_timeout() const {
   const int64_t stopped = now_ns() - awake_ns();
   for (const Client& client : clients_) {
     const bool watched = client.member && !failure_ && !left_[static_cast<size_t>(client.member->rank)];
-    if (watched) next = std::min(next, client.heard_ns + silence_ns_ + stopped);
+    if (watched) next = std::min(next, client.silence.due_ns() + stopped);
   }
   return poll_timeout_ms(next);
 }
@@ -155,7 +150,7 @@ void StoreServer::poll_once() {
 // knock hear one after the other; after that the door, where only strangers knock, stays shut.
 void StoreServer::admit() {
   try {
-    for (Socket& socket : door_.admit()) clients_.emplace_back(std::move(socket));
+    for (Socket& socket : door_.admit()) clients_.emplace_back(std::move(socket), silence_ms_);
   } catch (const Error& error) {
     if (came_ >= host_.size) return door_.close();
     fail(error.code(), host_.rank, named(host_, error.what()));
@@ -173,7 +168,7 @@ void StoreServer::handle_inbox(Client& client, bool alive) {
     while (client.connection.open()) {
       const std::optional<StoreMessage> message = client.connection.inbox().next();
       if (!message) break;
-      client.heard_ns = awake_ns();
+      client.silence.hear();
       handle(client, *message);
     }
   } catch (const Error& error) {
@@ -363,14 +358,14 @@ void StoreServer::beat() {
 
 void StoreServer::check_silence(int64_t awake) {
   for (Client& client : clients_) {
-    const int64_t silent_ns = awake - client.heard_ns;
     if (!client.member) continue;  // it has proved to be a rank, and may have been stopped just then
-    if (silent_ns >= silence_ns_ && !failure_ && !left_[static_cast<size_t>(client.member->rank)]) {
-      fail(ErrorCode::kDeadlineExceeded, client.member->rank,
-           fmt::format("{} has been silent for {}: it is stopped, or cut off from the network",
-                       name_of(*client.member), format_seconds(static_cast<double>(silent_ns) * 1e-9)),
-           client.progress);
-    }
+    if (failure_ || left_[static_cast<size_t>(client.member->rank)]) continue;
+    const auto silent_ns = client.silence.verdict(awake, visible_process(host_, *client.member));
+    if (!silent_ns) continue;
+    fail(ErrorCode::kDeadlineExceeded, client.member->rank,
+         fmt::format("{} has been silent for {}: it is stopped, or cut off from the network",
+                     name_of(*client.member), format_seconds(static_cast<double>(*silent_ns) * 1e-9)),
+         client.progress);
   }
 }
 

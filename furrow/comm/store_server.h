@@ -20,13 +20,11 @@
 #include "furrow/comm/descriptors.h"
 #include "furrow/comm/handshake.h"
 #include "furrow/comm/report.h"
+#include "furrow/comm/silence.h"
 #include "furrow/comm/store_connection.h"
 #include "furrow/comm/wakeup.h"
 
 namespace furrow::comm {
-
-// Both sides say something at least this often.
-int64_t beat_interval_ns(int64_t silence_ms);
 
 class StoreServer {
  public:
@@ -55,12 +53,12 @@ class StoreServer {
 
  private:
   struct Client {
-    explicit Client(Socket socket);
+    Client(Socket socket, int64_t silence_ms);
     StoreConnection connection;
     std::optional<Member> member;  // after its hello
-    int64_t heard_ns = 0;          // awake_ns()
-    Report progress;               // by this process's clock
-    bool asked = false;            // for its configuration, which differs
+    Silence silence;
+    Report progress;     // by this process's clock
+    bool asked = false;  // for its configuration, which differs
   };
   struct Waiting {
     Client* client;
@@ -98,7 +96,7 @@ class StoreServer {
 
   const Secret secret_;
   const Member host_;
-  const int64_t silence_ns_;
+  const int64_t silence_ms_;
   const int64_t interval_ns_;
   const Endpoint endpoint_;
   const Wakeup wakeup_;

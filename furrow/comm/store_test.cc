@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -16,8 +17,11 @@
 #include <thread>
 
 #include "furrow/base/clock.h"
+#include "furrow/base/failpoint.h"
 #include "furrow/base/log.h"
 #include "furrow/comm/store_server.h"
+#include "tests/testing/fault_proxy.h"
+#include "tests/testing/spinning_child.h"
 
 namespace furrow::comm {
 namespace {
@@ -43,9 +47,9 @@ Member member(int rank, int size) {
 // A server and what its ranks need to find it.
 struct Fixture {
   explicit Fixture(int size, int64_t silence_ms = 20'000, const std::string& token = "token")
-      : secret(token),
-        silence(silence_ms),
-        server(*listen_at("127.0.0.1", 0), secret, member(0, size), silence_ms) {
+      : Fixture(member(0, size), silence_ms, token) {}
+  explicit Fixture(const Member& host, int64_t silence_ms = 20'000, const std::string& token = "token")
+      : secret(token), silence(silence_ms), server(*listen_at("127.0.0.1", 0), secret, host, silence_ms) {
     where = {"127.0.0.1", {server.endpoint().port}};
   }
   std::unique_ptr<Store> join(const Member& self) {
@@ -535,6 +539,56 @@ StoreConnection enter(const Fixture& fixture, const Member& self) {
   StoreConnection connection(std::move(*socket));
   connection.send({.kind = StoreKind::kHello, .members = {self}});
   return connection;
+}
+
+// A thread that is made may get no core for longer than the limit: by then it has not been listening.
+TEST(Store, WhoListensLateHasNotHeardASilence) {
+  Fixture fixture(2, 1'000);
+  arm_failpoints("comm.listen=delay:1500");
+  const auto errors = run_ranks(fixture, 2, [](int, Store& store) { store.leave(in_seconds(20)); });
+  arm_failpoints("");
+  for (const std::string& error : errors) EXPECT_EQ(error, "");
+}
+
+// `self` as if it ran in that process, which all ranks of the test can see.
+Member in_process(Member self, pid_t pid) {
+  self.pid = pid;
+  self.locality = "here";
+  return self;
+}
+
+// A rank of that process has said nothing for longer than the limit: first it wants a core, then it stands.
+void expect_silent_only_when_stopped(const testing::SpinningChild& process, int64_t limit_ns, Store& store,
+                                     const std::string& who) {
+  const int64_t later = system_clock().monotonic_ns() + 2 * limit_ns;
+  EXPECT_THAT(error_of([&] { store.get("never set", later); }).what(), HasSubstr("no rank has set"));
+  process.stop();
+  EXPECT_THAT(await_failure(store).what(),
+              ::testing::AllOf(HasSubstr(who), HasSubstr("has been silent for")));
+}
+
+TEST(Store, ARankThatWaitsForACoreIsNotSilent) {
+  const testing::SpinningChild process;
+  Fixture fixture(in_process(member(0, 2), getpid()), 300);
+  StoreConnection mute = enter(fixture, in_process(member(1, 2), process.pid()));
+  ASSERT_TRUE(mute.flush());
+  const auto store = fixture.join(in_process(member(0, 2), getpid()));
+  expect_silent_only_when_stopped(process, kSecond * 3 / 10, *store, "rank 1 (host host1, pid ");
+}
+
+TEST(Store, AStoreThatWaitsForACoreIsNotSilent) {
+  const testing::SpinningChild process;
+  Fixture fixture(in_process(member(0, 2), process.pid()));
+  testing::FaultProxy proxy(fixture.where.ports[0]);
+  std::jthread zero([&] {
+    const auto store = fixture.join(in_process(member(0, 2), process.pid()));
+    await_failure(*store);
+  });
+  Store store({"127.0.0.1", {proxy.port()}}, fixture.secret, in_process(member(1, 2), getpid()), 1'000,
+              in_seconds(20));
+  proxy.partition(true);
+  expect_silent_only_when_stopped(process, kSecond, store, "rank 0 (host host0, pid ");
+  proxy.cut();  // the others hear of it
 }
 
 // A rank that sends what is no message, or what the store alone says, ends the job by its name.

@@ -242,7 +242,7 @@ struct Data {
        .choices = "char|byte|gpt2|hf|sentencepiece",
        .only_if = kText,
        .doc = "char: one token per character that occurs in the text; byte: 256 tokens; gpt2: byte pairs; "
-              "hf: byte pairs as Hugging Face's tokenizer.json has them, GPT-2's or Llama 3's; "
+              "hf: byte pairs as Hugging Face's tokenizer.json has them, GPT-2's, Llama 3's or Qwen's; "
               "sentencepiece: the pieces of a model, lines being sentences where it has no token for their "
               "ends."});
     v("tokenizer_path", &Data::tokenizer_path,

@@ -36,6 +36,7 @@ struct Model {
   double norm_eps = 1e-5;
   bool tie_embeddings = true;
   bool bias = true;
+  bool qkv_bias = false;
 
   template <class V>
   static void fields(V& v) {
@@ -163,6 +164,10 @@ struct Model {
        .doc = "Use the token embedding as the output head's weight."});
     v("bias", &Model::bias,
       {.effect = kRecipe, .only_if = "model.name=gpt", .doc = "Biases in linear layers and layer norms."});
+    v("qkv_bias", &Model::qkv_bias,
+      {.effect = kRecipe,
+       .only_if = "model.name=llama",
+       .doc = "Biases in the projections to queries, keys and values, as Qwen2 has them."});
   }
 
   template <class V>

@@ -89,8 +89,8 @@ struct Parallelism {
            "collectives, whose number is what slows small units down on slow links; larger ones overlap "
            "better alone. 0: every unit has its own. -1: of 0, 0.25, 1, 4 and 25 the one whose step is the "
            "quickest as simulated, where `furrow profile` has measured the machine, else the first in which "
-           "the link moves for 8 of its latencies; the header of a run says which, and why. It changes no "
-           "bit of a result."});
+           "the link moves for 8 of its latencies, or 25 where ranks of one host move gradients on their own "
+           "cores once a step; the header of a run says which, and why. It changes no bit of a result."});
     v("tensor_parallel_degree", &Parallelism::tensor_parallel_degree,
       degree("Ranks that share every layer: heads, columns and rows of matrices, the vocabulary, and "
              "positions between them; for gpt, llama and mlp. The result is within a stated bound of one "

@@ -188,27 +188,47 @@ std::vector<uint8_t> validity(const arrow::Array& array) {
   return valid;
 }
 
+// The number that the dictionary gives to each row, kNoCode where the row has no value.
+std::vector<uint32_t> codes_of(const arrow::DictionaryArray& array) {
+  std::vector<uint32_t> codes(static_cast<size_t>(array.length()), TableColumn::kNoCode);
+  const bool whole = array.null_count() == 0;
+  const auto put = [&](const auto& code_of) {
+    for (int64_t i = 0; i < array.length(); ++i) {
+      if (whole || array.IsValid(i)) codes[static_cast<size_t>(i)] = static_cast<uint32_t>(code_of(i));
+    }
+  };
+  if (array.indices()->type_id() == arrow::Type::INT32) {  // those of Parquet's own dictionaries
+    put([raw = static_cast<const arrow::Int32Array&>(*array.indices()).raw_values()](int64_t i) {
+      return raw[i];
+    });
+  } else {
+    put([&array](int64_t i) { return array.GetValueIndex(i); });
+  }
+  return codes;
+}
+
 // Rows of the values that a dictionary numbers.
 TableColumn column_of_dictionary(const std::string& name, const arrow::DictionaryArray& array) {
-  const TableColumn values = column_of(name, *array.dictionary());
-  TableColumn column;
-  column.name = name;
-  column.is_text = values.is_text;
-  column.is_date = values.is_date;
-  column.is_null = values.is_null;
-  column.valid = validity(array);
-  if (!values.valid.empty()) column.valid.resize(static_cast<size_t>(array.length()), 1);
-  for (int64_t i = 0; i < array.length(); ++i) {
-    const auto row = static_cast<size_t>(i);
-    const auto value = array.IsNull(i) ? size_t{0} : static_cast<size_t>(array.GetValueIndex(i));
-    const bool there = array.IsValid(i) && values.has(value);
-    if (!there) column.valid[row] = 0;
-    if (values.is_text) {
-      append_text(column, there ? values.text_of(value) : "");
-    } else {
-      column.numbers.push_back(there ? values.numbers[value] : kNone);
-    }
+  TableColumn column = column_of(name, *array.dictionary());  // of the values
+  std::vector<uint32_t> codes = codes_of(array);
+  std::vector<uint8_t> valid = validity(array);
+  for (size_t row = 0; !column.valid.empty() && row < codes.size(); ++row) {
+    if (codes[row] == TableColumn::kNoCode || column.has(codes[row])) continue;
+    valid.resize(codes.size(), 1);
+    valid[row] = 0;
+    codes[row] = TableColumn::kNoCode;
   }
+  column.valid = std::move(valid);
+  if (column.is_text) {
+    column.is_coded = true;
+    column.codes = std::move(codes);
+    return column;
+  }
+  std::vector<double> numbers;
+  numbers.reserve(codes.size());
+  for (const uint32_t code : codes)
+    numbers.push_back(code == TableColumn::kNoCode ? kNone : column.numbers[code]);
+  column.numbers = std::move(numbers);
   return column;
 }
 

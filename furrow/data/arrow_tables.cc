@@ -142,7 +142,7 @@ class Reader : public ParquetReader {
  public:
   Reader(uint64_t bytes, furrow::data::ReadAt read, const std::vector<std::string>& ignored)
       : bytes_(bytes), read_(std::move(read)) {
-    const auto file = open(false);
+    const auto file = open(false, {});
     metadata_ = file->parquet_reader()->metadata();
     std::shared_ptr<arrow::Schema> schema;
     const arrow::Status status = file->GetSchema(&schema);
@@ -167,7 +167,7 @@ class Reader : public ParquetReader {
   void read(size_t group, int64_t most, bool columns_at_once, const std::function<bool(TableContents&)>& take,
             TableFailure* failure) const override {
     guarded(failure, [&] {
-      const auto file = open(columns_at_once);
+      const auto file = open(columns_at_once, coded_leaves(static_cast<int>(group)));
       file->set_batch_size(most);
       const auto batches =
           value_or_fail(file->GetRecordBatchReader({static_cast<int>(group)}, leaves_), true);
@@ -182,8 +182,34 @@ class Reader : public ParquetReader {
   }
 
  private:
+  // Those of a group whose texts the file numbers, all of them: Arrow need not put them side by side.
+  std::vector<int> coded_leaves(int group) const {
+    const auto row_group = metadata_->RowGroup(group);
+    std::vector<int> coded;
+    for (const int leaf : leaves_) {
+      const auto chunk = row_group->ColumnChunk(leaf);
+      const bool text = metadata_->schema()->Column(leaf)->physical_type() == parquet::Type::BYTE_ARRAY;
+      if (text && is_coded(chunk->encoding_stats())) coded.push_back(leaf);
+    }
+    return coded;
+  }
+
+  static bool is_coded(const std::vector<parquet::PageEncodingStats>& pages) {
+    size_t data = 0;
+    for (const parquet::PageEncodingStats& page : pages) {
+      if (page.page_type != parquet::PageType::DATA_PAGE && page.page_type != parquet::PageType::DATA_PAGE_V2)
+        continue;
+      ++data;
+      if (page.encoding != parquet::Encoding::RLE_DICTIONARY &&
+          page.encoding != parquet::Encoding::PLAIN_DICTIONARY)
+        return false;
+    }
+    return data > 0;
+  }
+
   // Each reading thread has one; what the file says of itself is parsed once.
-  std::unique_ptr<parquet::arrow::FileReader> open(bool columns_at_once) const {
+  std::unique_ptr<parquet::arrow::FileReader> open(bool columns_at_once,
+                                                   const std::vector<int>& coded) const {
     parquet::arrow::FileReaderBuilder builder;
     parquet::ReaderProperties properties = parquet::default_reader_properties();
     properties.set_page_checksum_verification(true);  // of files that have checksums
@@ -195,6 +221,7 @@ class Reader : public ParquetReader {
     parquet::ArrowReaderProperties arrow_properties;
     arrow_properties.set_pre_buffer(false);
     arrow_properties.set_use_threads(columns_at_once);
+    for (const int leaf : coded) arrow_properties.set_read_dictionary(leaf, true);
     builder.properties(arrow_properties);
     return value_or_fail(builder.Build(), true);
   }

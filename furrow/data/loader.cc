@@ -125,11 +125,11 @@ size_t prefetch_within_budget(const Source& source, const LoaderOptions& options
 }
 
 // Threads for a source of so many readers.  Where a batch has samples for all of them they share it when it
-// takes long, and more threads than cores would only hold up batches of their own.
+// takes long, and more threads than cores, with the consumer that reads too, would only wait for a core.
 size_t threads_for(int readers, int64_t largest_batch) {
   const int all = std::max(readers, 1);
   if (largest_batch < all) return static_cast<size_t>(all);
-  return static_cast<size_t>(std::min(all, core_count()));
+  return static_cast<size_t>(std::min(all, std::max(1, core_count() - 1)));
 }
 
 }  // namespace

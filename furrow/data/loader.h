@@ -13,10 +13,10 @@
 // ever.
 //
 // There are as many threads as the source has readers, up to `prefetch`, but where a batch has samples for
-// all readers no more than cores; each reads a batch of its own.  They sleep on a condition variable while
-// `prefetch` batches are ready: they never spin.  They take no signals.  A consumer that would wait reads the
-// next batch itself, while there are fewer threads than cores, or but one: nobody then waits for a thread to
-// wake up.
+// all readers no more than cores without the consumer's; each reads a batch of its own.  They sleep on a
+// condition variable while `prefetch` batches are ready: they never spin.  They take no signals.  A consumer
+// that would wait reads the next batch itself, while there are fewer threads than cores, or but one: nobody
+// then waits for a thread to wake up.
 //
 // Thread safety: one consumer.  An exception of the source is kept in its place: next() returns every batch
 // before it, then throws it (and again on every later call), with the sample positions named. The destructor

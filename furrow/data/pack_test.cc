@@ -5,8 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
 #include <thread>
 
 #include "furrow/base/clock.h"
@@ -368,6 +370,51 @@ TEST(ReaderPool, KeepsNoOtherCallerWaiting) {
     for (const int64_t begin = now(); done < 3 && now() - begin < 10'000'000'000;) std::this_thread::yield();
     EXPECT_EQ(done, 3);
   });
+}
+
+// Rows that take a while, or none; counts the pieces that a batch was read in.
+class PacedSource : public Source {
+ public:
+  int64_t size() const override { return 100; }
+  const std::vector<Field>& fields() const override { return fields_; }
+  int64_t classes() const override { return 2; }
+  void read(std::span<const int64_t> indices, std::span<const ArrayView> views) const override {
+    ++pieces;
+    const auto now = [] { return system_clock().monotonic_ns(); };
+    const int64_t each = slow ? ParallelSource::kLeastPieceNs : 0;
+    for (const int64_t begin = now(); now() - begin < each * static_cast<int64_t>(indices.size());) continue;
+    std::ranges::copy(indices, views[0].as<int64_t>().begin());
+  }
+  mutable std::atomic<int> pieces = 0;
+  std::atomic<bool> slow = true;
+
+ private:
+  std::vector<Field> fields_ = {{"row", DType::kI64, {}}};
+};
+
+TEST(ParallelSource, CutsABatchIntoPiecesThatAreWorthIt) {
+  auto owned = std::make_unique<PacedSource>();
+  PacedSource& paced = *owned;
+  const ParallelSource source(std::move(owned), std::make_shared<ReaderPool>(2));
+  Array out(DType::kI64, {16});
+  const std::vector<ArrayView> views{out.view()};
+  std::vector<int64_t> indices(16);
+  std::iota(indices.begin(), indices.end(), 40);
+  const auto pieces = [&] {
+    paced.pieces = 0;
+    source.read(indices, views);
+    EXPECT_TRUE(std::ranges::equal(out.as<int64_t>(), indices));
+    return paced.pieces.load();
+  };
+  EXPECT_EQ(pieces(), 8) << "nothing is known yet";
+  EXPECT_EQ(pieces(), 8);
+  paced.slow = false;
+  int most = 1000;  // where others have the core, a row may take long once more
+  while (pieces() > 1 && --most > 0) continue;
+  EXPECT_GT(most, 0);
+  paced.slow = true;
+  pieces();
+  EXPECT_EQ(pieces(), 8);
 }
 
 TEST(GuessKind, KnowsWhatASetLooksLike) {

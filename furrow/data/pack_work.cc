@@ -76,11 +76,10 @@ PackWork::PackWork(const std::string& folder, const std::string& fingerprint)
   check_absent(folder);
   make_directories(working_);
   const std::string path = fmt::format("{}/{}", working_, kSourceFile);
-  lock_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock_ < 0) throw errno_error(errno, "write", path);
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+  lock_ = Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!lock_.open()) throw errno_error(errno, "write", path);
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
     const int reason = errno;
-    ::close(lock_);
     if (reason != EWOULDBLOCK) {
       const Error error = errno_error(reason, "lock", path);
       throw Error(error.code(),
@@ -92,12 +91,7 @@ PackWork::PackWork(const std::string& folder, const std::string& fingerprint)
                 fmt::format("another process is writing {}: wait until it has ended, or name another --out",
                             working_));
   }
-  try {
-    keep_what_is_of(fingerprint);
-  } catch (...) {
-    ::close(lock_);
-    throw;
-  }
+  keep_what_is_of(fingerprint);
 }
 
 void PackWork::keep_what_is_of(const std::string& fingerprint) {
@@ -109,8 +103,8 @@ void PackWork::keep_what_is_of(const std::string& fingerprint) {
       if (name != kSourceFile) remove_all(working_ + "/" + name);
     }
   }
-  if (::ftruncate(lock_, 0) != 0) throw errno_error(errno, "write", path);
-  write_all(lock_, std::as_bytes(std::span(fingerprint)), path);
+  if (::ftruncate(lock_.get(), 0) != 0) throw errno_error(errno, "write", path);
+  write_all(lock_.get(), std::as_bytes(std::span(fingerprint)), path);
 }
 
 PackWork::~PackWork() {
@@ -119,7 +113,6 @@ PackWork::~PackWork() {
       remove_all(working_);
   } catch (const std::exception&) {  // it may stay
   }
-  ::close(lock_);
 }
 
 bool belongs_to_opening(std::string_view name) {

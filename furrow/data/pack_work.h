@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/data/dataset.h"
 
 namespace furrow::data {
@@ -34,7 +35,7 @@ class PackWork {
  private:
   void keep_what_is_of(const std::string& fingerprint);
   std::string working_;
-  int lock_ = -1;  // the file that holds the fingerprint
+  Descriptor lock_;  // the file that holds the fingerprint
 };
 
 // A file of PackWork or of a spool?

@@ -158,19 +158,40 @@ void run_on_threads(int threads, const std::string& name, const std::function<vo
   work();
 }
 
+size_t ParallelSource::pieces_of(size_t rows) const {
+  // A few for each reader, so that one that waits long does not hold up the rest.
+  constexpr size_t kPiecesPerReader = 4;
+  const size_t most = std::min(rows, static_cast<size_t>(pool_->readers()) * kPiecesPerReader);
+  const int64_t row_ns = row_ns_.load(std::memory_order_relaxed);
+  if (row_ns >= kLeastPieceNs) return most;
+  return std::min(most, static_cast<size_t>(row_ns) * rows / static_cast<size_t>(kLeastPieceNs));
+}
+
+// Rows of a disk come and go: what took long is taken to do so again.
+void ParallelSource::took(int64_t ns, size_t rows) const {
+  const int64_t each = ns / static_cast<int64_t>(rows), before = row_ns_.load(std::memory_order_relaxed);
+  row_ns_.store(before == kUnknown ? each : std::max(each, before / 2), std::memory_order_relaxed);
+}
+
 void ParallelSource::read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
                              std::span<const ArrayView> fields) const {
   check_read(*this, indices, fields);
-  // A few pieces for each reader, so that one that waits long does not hold up the rest.
-  constexpr size_t kPiecesPerReader = 4;
-  const size_t pieces = std::min(indices.size(), static_cast<size_t>(pool_->readers()) * kPiecesPerReader);
-  if (pieces <= 1) return source_->read_at(indices, positions, fields);
+  if (indices.empty()) return;
+  const auto timed = [&](std::span<const int64_t> some, std::span<const int64_t> at,
+                         std::span<const ArrayView> to) {
+    const int64_t begin = system_clock().monotonic_ns();
+    source_->read_at(some, at, to);
+    return system_clock().monotonic_ns() - begin;
+  };
+  const size_t rows = indices.size(), pieces = pieces_of(rows);
+  if (pieces <= 1) return took(timed(indices, positions, fields), rows);
+  std::atomic<int64_t> ns = 0;
   pool_->run(pieces, [&](size_t piece) {
-    const size_t first = indices.size() * piece / pieces, end = indices.size() * (piece + 1) / pieces;
-    const std::vector<ArrayView> part = rows_of(*this, fields, first, end - first);
-    const auto some = positions.empty() ? positions : positions.subspan(first, end - first);
-    source_->read_at(indices.subspan(first, end - first), some, part);
+    const size_t first = rows * piece / pieces, count = rows * (piece + 1) / pieces - first;
+    const auto at = positions.empty() ? positions : positions.subspan(first, count);
+    ns += timed(indices.subspan(first, count), at, rows_of(*this, fields, first, count));
   });
+  took(ns, rows);
 }
 
 }  // namespace furrow::data

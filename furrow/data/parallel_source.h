@@ -2,8 +2,10 @@
 // side.  What comes out is what the source below it gives.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -41,8 +43,12 @@ class ReaderPool {
 // signals.  REQUIRES: threads >= 1; work throws nothing.
 void run_on_threads(int threads, const std::string& name, const std::function<void()>& work);
 
+// A batch is cut into pieces that take some time each, as its rows did in the batches before: handing out
+// records that lie in the page cache would take longer than to read them.
 class ParallelSource : public Source {
  public:
+  static constexpr int64_t kLeastPieceNs = 20'000;
+
   ParallelSource(std::unique_ptr<Source> source, std::shared_ptr<ReaderPool> pool)
       : source_(std::move(source)), pool_(std::move(pool)) {}
 
@@ -61,8 +67,13 @@ class ParallelSource : public Source {
   std::unique_ptr<Records> records() const override { return source_->records(); }
 
  private:
+  size_t pieces_of(size_t rows) const;
+  void took(int64_t ns, size_t rows) const;
+
+  static constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
   std::unique_ptr<Source> source_;
   std::shared_ptr<ReaderPool> pool_;
+  mutable std::atomic<int64_t> row_ns_{kUnknown};  // what a row took lately
 };
 
 }  // namespace furrow::data

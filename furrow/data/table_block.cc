@@ -180,7 +180,8 @@ class CodeMaker {
   CodeMaker(const TableColumn& column, const Cleaner& cleaner, ColumnUse use)
       : column_(column),
         cleaner_(cleaner),
-        most_(use == ColumnUse::kCategory ? BlockColumn::kNone : kMostCategories + cleaner.ways_to_miss()) {}
+        most_(use == ColumnUse::kCategory ? BlockColumn::kNone : kMostCategories + cleaner.ways_to_miss()),
+        known_(column.is_coded ? column.ends.size() : 0, Codes::kNew) {}
 
   Made make() {
     Made made;
@@ -205,12 +206,11 @@ class CodeMaker {
 
   uint32_t code_of(size_t row) {
     const auto at = static_cast<uint32_t>(row);
-    if (column_.is_text) {
-      const std::string_view text = column_.has(row) ? cleaner_.trimmed(column_.text_of(row)) : "";
-      const uint32_t code = codes_.find(text);
-      if (code != Codes::kNew) return code;
-      return add(text, cleaner_.missing(text) ? Entry{BlockValue::kMissing, at} : text_entry(text, at));
+    if (column_.is_coded && column_.has(row)) {
+      uint32_t& code = known_[column_.codes[row]];
+      return code != Codes::kNew ? code : code = text_code(column_.text_of(row), at);
     }
+    if (column_.is_text) return text_code(column_.has(row) ? column_.text_of(row) : "", at);
     const double value = column_.has(row) ? column_.numbers[row] : std::nan("");
     const auto bits = std::bit_cast<std::array<char, 8>>(std::isnan(value) ? std::nan("") : value);
     const std::string_view key(bits.data(), bits.size());
@@ -218,6 +218,13 @@ class CodeMaker {
     if (code != Codes::kNew) return code;
     if (std::isnan(value)) return add(key, {BlockValue::kMissing, at});
     return add(key, {std::isfinite(value) ? BlockValue::kNumber : BlockValue::kOther, at, 0, value});
+  }
+
+  uint32_t text_code(std::string_view whole, uint32_t row) {
+    const std::string_view text = cleaner_.trimmed(whole);
+    const uint32_t code = codes_.find(text);
+    if (code != Codes::kNew) return code;
+    return add(text, cleaner_.missing(text) ? Entry{BlockValue::kMissing, row} : text_entry(text, row));
   }
 
   Entry text_entry(std::string_view text, uint32_t row) const {
@@ -275,6 +282,7 @@ class CodeMaker {
   const TableColumn& column_;
   const Cleaner& cleaner_;
   const size_t most_;
+  std::vector<uint32_t> known_;  // codes of the values that the file numbers
   Codes codes_;
   std::vector<Entry> entries_;
   size_t others_ = 0;
@@ -293,6 +301,8 @@ Made made_of(const TableColumn& column, const Cleaner& cleaner, ColumnUse use) {
 // Writes values one behind the other.
 class Bytes8 {
  public:
+  // At most, or nearly so; what is not used is never touched.
+  explicit Bytes8(size_t bytes) { bytes_.reserve(bytes); }
   template <class T>
   void put(const T& value) {
     static_assert(std::is_trivially_copyable_v<T>);
@@ -430,7 +440,7 @@ std::vector<std::byte> make_block(const TableContents& contents, std::span<const
   FURROW_CHECK(uses.size() == contents.columns.size(), "uses of other columns");
   FURROW_CHECK(contents.rows < std::numeric_limits<uint32_t>::max(), "too many rows in one block");
   const Cleaner cleaner(rules);
-  Bytes8 out;
+  Bytes8 out((static_cast<size_t>(contents.rows) + 16) * uses.size() * sizeof(double));
   const auto used = static_cast<uint64_t>(uses.size() - std::ranges::count(uses, ColumnUse::kIgnored));
   out.put(BlockHead{static_cast<uint64_t>(contents.rows), used});
   for (size_t c = 0; c < uses.size(); ++c) {

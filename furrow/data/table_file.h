@@ -16,18 +16,23 @@ namespace furrow::data {
 struct TableColumn {
   std::string name;
   bool is_text = false;
-  bool is_date = false;         // the numbers are days since 1970-01-01, or shares of a day
-  bool is_null = false;         // the file says no more than that there are no values; as text
-  std::vector<double> numbers;  // NaN where there is none
-  std::string text;             // of all rows, one after the other
-  std::vector<uint32_t> ends;   // where each row's text ends
-  std::vector<uint8_t> valid;   // 0: the file has no value here; empty: it has one everywhere
+  bool is_date = false;              // the numbers are days since 1970-01-01, or shares of a day
+  bool is_null = false;              // the file says no more than that there are no values; as text
+  bool is_coded = false;             // text, of which the file numbers the different values
+  std::vector<double> numbers;       // NaN where there is none
+  std::string text;                  // of all rows, or of the different values, one after the other
+  std::vector<uint32_t> ends;        // where the text of each of them ends
+  std::vector<uint8_t> valid;        // 0: the file has no value here; empty: it has one everywhere
+  std::vector<uint32_t> codes = {};  // of a coded column: the value of each row, kNoCode where there is none
 
-  size_t size() const { return is_text ? ends.size() : numbers.size(); }
+  static constexpr uint32_t kNoCode = 0xFFFFFFFFu;
+  size_t size() const { return is_coded ? codes.size() : is_text ? ends.size() : numbers.size(); }
   bool has(size_t row) const { return valid.empty() || valid[row] != 0; }
   std::string_view text_of(size_t row) const {
-    const size_t begin = row == 0 ? 0 : ends[row - 1];
-    return std::string_view(text).substr(begin, ends[row] - begin);
+    const size_t value = is_coded ? codes[row] : row;
+    if (value == kNoCode) return {};
+    const size_t begin = value == 0 ? 0 : ends[value - 1];
+    return std::string_view(text).substr(begin, ends[value] - begin);
   }
 };
 
@@ -120,7 +125,7 @@ struct TableFunctions {
                                                  TableFailure* failure) = nullptr;
   std::unique_ptr<Expander> (*open_expander)(const std::string& codec, TableFailure* failure) = nullptr;
 };
-inline constexpr int kTableFunctionsVersion = 3;
+inline constexpr int kTableFunctionsVersion = 4;
 inline constexpr const char* kTableFunctionsSymbol = "furrow_table_functions";
 using GetTableFunctions = const TableFunctions* (*)();
 

@@ -247,6 +247,24 @@ TEST(Llama, HasThePublishedParameterCounts) {
   EXPECT_EQ(describe(llama(5, 8, 4, 64, 172, true), tokens(512, 512)).parameter_count(), 260032);
 }
 
+// Qwen2 0.5B and 7B: the llama with biases.
+TEST(Llama, WithBiasesHasQwen2sParameterCounts) {
+  config::Model small = llama(24, 14, 2, 896, 4864, true), large = llama(28, 28, 4, 3584, 18944, false);
+  small.qkv_bias = large.qkv_bias = true;
+  const plan::ModelSpec spec = describe(small, tokens(64, 151936));
+  EXPECT_EQ(spec.parameter_count(), 494032768);
+  EXPECT_EQ(describe(large, tokens(64, 152064)).parameter_count(), 7615616512);
+  const auto parameters = parameters_of(spec);
+  for (const auto& [name, out] : {std::pair("q", 896), std::pair("k", 128), std::pair("v", 128)}) {
+    const plan::Parameter& bias =
+        parameters.at(std::string("model.layers.23.self_attn.") + name + "_proj.bias");
+    EXPECT_EQ(bias.shape, Shape{out});
+    EXPECT_EQ(bias.init.kind, plan::Init::Kind::kZeros);
+    EXPECT_EQ(bias.tensor_axis, 0);
+  }
+  EXPECT_FALSE(parameters.contains("model.layers.0.self_attn.o_proj.bias"));
+}
+
 TEST(Llama, HasHuggingFacesNames) {
   const auto parameters = parameters_of(describe(llama(1, 4, 2, 32, 0, true), tokens(4, 11)));
   std::vector<std::string> names;

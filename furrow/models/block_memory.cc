@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "furrow/models/image_borders.h"
 #include "furrow/models/llama_sizes.h"
 #include "furrow/models/sized_operations.h"
 #include "furrow/plan/call_bytes.h"
@@ -70,16 +71,14 @@ Tensor head(const plan::Unit& unit, const Tensor& input, Operations* ops) {
 // nn/token_embedding.cc
 Tensor token_embedding(const plan::Unit& unit, const Tensor& /*input*/, Operations* ops) {
   const int64_t width = size_of(unit, "width");
-  const bool trains = ops->layer("wte.weight", 0, Cut::kNone).trains;
-  const Tensor y =
-      ops->cut_table(width, trains || ops->layer("wpe.weight", 0, Cut::kNone).trains, /*positions=*/true);
+  const Layer positions = ops->layer("wpe.weight", 0, Cut::kNone);
+  const Tensor y = ops->cut_tables(width, ops->layer("wte.weight", 0, Cut::kNone), &positions);
   return probability(unit, "dropout") > 0 && !unit.inference ? ops->dropout(y, width) : y;
 }
 
 // nn/embedding.cc
 Tensor embedding(const plan::Unit& unit, const Tensor& /*input*/, Operations* ops) {
-  return ops->cut_table(size_of(unit, "width"), ops->layer("weight", 0, Cut::kNone).trains,
-                        /*positions=*/false);
+  return ops->cut_tables(size_of(unit, "width"), ops->layer("weight", 0, Cut::kNone), nullptr);
 }
 
 // nn/linear.cc
@@ -92,7 +91,8 @@ Tensor linear(const plan::Unit& unit, const Tensor& input, Operations* ops) {
                                          : Activation::kOutput;
   const bool rows_cut = unit.parameters.front().tensor_axis == 1;
   const Layer layer = ops->layer("weight", out, rows_cut ? Cut::kRows : Cut::kColumns);
-  const Tensor y = ops->linear(input, in, layer, product ? kept : Activation::kNone);
+  const Tensor x = ops->copies(input) ? ops->flattened(input, in) : input;
+  const Tensor y = ops->linear(x, in, layer, product ? kept : Activation::kNone);
   return product || kept == Activation::kNone ? y : ops->separate(y, layer.out, kept);
 }
 
@@ -163,7 +163,7 @@ Tensor bottleneck(const plan::Unit& unit, const Tensor& input, Operations* ops) 
 }
 
 // Of which units the description does not say all.
-// kAltered: with adapters, or of another type than what it reads.
+// kAltered: with adapters, or of another type or form than what it reads.
 enum class Where : uint8_t { kEverywhere, kAltered, kParts };
 struct Row {
   std::string_view kind;
@@ -188,12 +188,12 @@ bool converts(const plan::Unit& unit) {
   return unit.input.dtype != unit.compute && plan::is_number(unit.input.dtype);
 }
 
-const Row* row_of(const plan::Unit& unit) {
+const Row* row_of(const plan::Unit& unit, bool copies_input = false) {
   const auto row = std::ranges::find(kRows, unit.kind, &Row::kind);
   if (row == kRows.end()) return nullptr;
-  if (row->where == Where::kAltered && unit.adapters.empty() && !converts(unit)) return nullptr;
-  // An adapter beside a table is not known here.
-  if (row->where == Where::kParts && (unit.tensor_degree == 1 || !unit.adapters.empty())) return nullptr;
+  const bool altered = copies_input || converts(unit) || !unit.adapters.empty();
+  if (row->where == Where::kAltered && !altered) return nullptr;
+  if (row->where == Where::kParts && unit.tensor_degree == 1) return nullptr;
   return &*row;
 }
 
@@ -224,8 +224,8 @@ void set_kept(std::vector<Memory> deferred, const Memory& read, const Memory& gr
 
 }  // namespace
 
-CallMemory call_memory(const plan::Unit& unit, bool input_gradient) {
-  const Row* const row = row_of(unit);
+CallMemory call_memory(const plan::Unit& unit, bool input_gradient, bool copies_input) {
+  const Row* const row = row_of(unit, copies_input);
   if (row == nullptr) return {};
   const int64_t in = border_bytes(unit, unit.input), out = border_bytes(unit, unit.output);
   Operations ops(unit, rows_of(*row, unit), row->shares_positions);
@@ -234,6 +234,7 @@ CallMemory call_memory(const plan::Unit& unit, bool input_gradient) {
   Tensor input{tape.make(in)};
   const Memory read = converts(unit) ? nullptr : input.memory;
   if (input_gradient) input = tape.leaf(input.memory);
+  if (copies_input) ops.copy_input(input.memory);
   CallMemory call;
   Tensor output = row->forward(unit, input, &ops);
   call.forward_peak = tape.peak() - before;
@@ -246,6 +247,10 @@ CallMemory call_memory(const plan::Unit& unit, bool input_gradient) {
   if (passed != nullptr && converts(unit)) passed = tape.make(unit.input.bytes_per_sample());
   call.backward_peak = tape.peak() - begin;
   if (ops.trains()) {  // else the graph goes, and its input with it
+    if (copies_input && converts(unit)) {  // nothing reads that any more
+      input.memory.reset();
+      ops.copy_input(nullptr);
+    }
     set_kept(ops.deferred(), read, gradient, &call);
     gradient.reset();
     call.deferred_bytes = tape.live() - before - (passed != nullptr ? unit.input.bytes_per_sample() : 0);
@@ -273,10 +278,10 @@ void set_saved(const CallMemory& call, plan::CallBytes* bytes) {
   bytes->kept_grad_bytes = call.kept_grad_bytes;
 }
 
-void declare(bool asks, plan::Unit* unit) {
-  const CallMemory call = call_memory(*unit, asks);
+void declare(bool asks, bool copies_input, plan::Unit* unit) {
+  const CallMemory call = call_memory(*unit, asks, copies_input);
   plan::CallBytes bytes = plan::call_bytes(*unit);
-  if (!unit->adapters.empty()) set_saved(call, &bytes);
+  if (copies_input || !unit->adapters.empty()) set_saved(call, &bytes);
   set_scratch(*unit, call, asks, &bytes);
   if (unit->kind == "conv_relu_pool") bytes.weight_scratch.sample_bytes = call.weight_peak;
   plan::set_call_bytes(bytes, unit);
@@ -318,11 +323,15 @@ void declare_scratch(plan::ModelSpec* spec) {
   declare_parts(facts, spec);  // of what is described
   for (size_t u = 0; u < spec->units.size(); ++u) {
     plan::Unit& unit = spec->units[u];
-    if (row_of(unit) != nullptr) {
-      declare(facts.units[u].passes, &unit);
-    } else if (converts(unit) && facts.units[u].passes) {
-      pass_converted(&unit);
+    const bool passes = facts.units[u].passes;
+    const BorderCopies copies = border_copies(*spec, facts, u);
+    if (row_of(unit, copies.input) != nullptr) {
+      declare(passes, copies.input, &unit);
+    } else {
+      if (converts(unit) && passes) pass_converted(&unit);
+      if (copies.input) copy_input(&unit);
     }
+    if (copies.gradient) copy_gradient(passes, &unit);
   }
 }
 

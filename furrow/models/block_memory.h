@@ -12,12 +12,12 @@ namespace furrow::models {
 void declare_scratch(plan::ModelSpec* spec);
 
 // What a sample of a unit holds, by the tape; of a part of one (plan/tensor_cut.h), one rank of its axis.  Of
-// a unit of another kind: all 0.
+// a unit of another kind: all 0.  `copies_input`: BorderCopies::input.
 struct CallMemory {
   int64_t saved_bytes = 0, deferred_bytes = 0, kept_saved_bytes = 0, kept_grad_bytes = 0;  // as Unit's
   int64_t forward_peak = 0, backward_peak = 0;  // above what the call finds when it begins
   int64_t weight_peak = 0;                      // of gradients of weights
 };
-CallMemory call_memory(const plan::Unit& unit, bool input_gradient);
+CallMemory call_memory(const plan::Unit& unit, bool input_gradient, bool copies_input = false);
 
 }  // namespace furrow::models

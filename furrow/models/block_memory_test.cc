@@ -106,6 +106,30 @@ TEST(BlockMemory, OfABottleneckIsWhatItsDescriptionSays) {
   }
 }
 
+// A batch has planes, blocks of images give pixels with their channels side by side: what comes otherwise is
+// copied, and the copy is kept for the weight's gradient.
+TEST(BlockMemory, OfImagesInTheOtherFormHasACopy) {
+  const auto declared = [](int64_t channels, const std::string& first) {
+    config::Model model;
+    model.name = "blocks";
+    model.units = {"c: " + first + " out_channels=6 kernel=3", "p: max_pool kernel=2", "fc: linear out=classes"};
+    plan::ModelSpec spec = describe(model, {{DType::kF32, {-1, channels, 8, 8}}, 10}), whole = spec;
+    declare_scratch(&whole);
+    std::vector<int64_t> more;
+    for (size_t u = 0; u < spec.units.size(); ++u) {
+      more.push_back(whole.units[u].saved_bytes - spec.units[u].saved_bytes);
+      EXPECT_EQ(whole.units[u].deferred_bytes - spec.units[u].deferred_bytes, more.back()) << u;
+      EXPECT_EQ(whole.units[u].kept_saved_bytes - spec.units[u].kept_saved_bytes, more.back()) << u;
+    }
+    return more;
+  };
+  const int64_t pooled = 4 * 6 * 3 * 3, batch = 4 * 3 * 8 * 8;
+  for (const std::string first : {"conv", "conv_norm"}) {
+    EXPECT_EQ(declared(3, first), (std::vector<int64_t>{batch, 0, pooled})) << first;
+    EXPECT_EQ(declared(1, first), (std::vector<int64_t>{0, 0, pooled})) << "one plane is both, " << first;
+  }
+}
+
 TEST(BlockMemory, IsNoneOfOtherKinds) {
   const plan::ModelSpec spec = testing::gpt();
   EXPECT_EQ(call_memory(spec.units[0], true).forward_peak, 0);

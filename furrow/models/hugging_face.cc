@@ -25,6 +25,8 @@ constexpr std::string_view kGpt2Ignored[] = {
     "attn_implementation",  "attn_pdrop",          "output_attentions", "reorder_and_upcast_attn",
 };
 
+constexpr HuggingFaceSetting kGpt2Settings[] = {{&Model::bias, true}};
+
 constexpr HuggingFaceKey kLlamaKeys[] = {
     {.key = "num_hidden_layers", .integer = &Model::layers},
     {.key = "num_attention_heads", .integer = &Model::heads},
@@ -45,6 +47,20 @@ constexpr std::string_view kLlamaIgnored[] = {
     "output_attentions",    "rope_parameters",   "rope_scaling",
 };
 
+constexpr HuggingFaceSetting kLlamaSettings[] = {{&Model::qkv_bias, false}};
+
+// Qwen2 is a Llama whose biases no key names.
+constexpr HuggingFaceFact kQwen2Facts[] = {
+    {"hidden_act", "\"silu\"", true},
+    {"use_sliding_window", "false"},
+};
+constexpr std::string_view kQwen2Ignored[] = {
+    "_attn_implementation", "attention_dropout", "attn_implementation", "head_dim",
+    "max_window_layers",  // of the sliding window
+    "output_attentions",    "rope_parameters",   "rope_scaling",        "sliding_window",
+};
+constexpr HuggingFaceSetting kQwen2Settings[] = {{&Model::qkv_bias, true}};
+
 constexpr HuggingFaceKey kLinearKeys[] = {{.key = "factor", .real = &Model::rope_factor}};
 constexpr HuggingFaceKey kLlama3Keys[] = {
     {.key = "factor", .real = &Model::rope_factor},
@@ -64,9 +80,12 @@ constexpr std::string_view kArithmeticWords[] = {
 };
 
 constexpr HuggingFaceModel kModels[] = {
-    {"gpt", "gpt2", "GPT2LMHeadModel", "transformer.", "n_positions", kGpt2Keys, kGpt2Facts, kGpt2Ignored},
+    {"gpt", "gpt2", "GPT2LMHeadModel", "transformer.", "n_positions", kGpt2Keys, kGpt2Facts, kGpt2Ignored,
+     kGpt2Settings},
     {"llama", "llama", "LlamaForCausalLM", "", "max_position_embeddings", kLlamaKeys, kLlamaFacts,
-     kLlamaIgnored},
+     kLlamaIgnored, kLlamaSettings},
+    {"llama", "qwen2", "Qwen2ForCausalLM", "", "max_position_embeddings", kLlamaKeys, kQwen2Facts,
+     kQwen2Ignored, kQwen2Settings},
 };
 
 }  // namespace
@@ -79,6 +98,16 @@ std::span<const HuggingFaceModel> hugging_face_models() { return kModels; }
 
 const HuggingFaceModel* find_by_architecture(std::string_view architecture) {
   const auto* row = std::ranges::find(kModels, architecture, &HuggingFaceModel::architecture);
+  return row == std::end(kModels) ? nullptr : row;
+}
+
+const HuggingFaceModel* find_by_model(const Model& model) {
+  const auto* row = std::ranges::find_if(kModels, [&model](const HuggingFaceModel& each) {
+    const auto has = [&model](const HuggingFaceSetting& setting) {
+      return model.*setting.flag == setting.value;
+    };
+    return each.architecture == model.name && std::ranges::all_of(each.settings, has);
+  });
   return row == std::end(kModels) ? nullptr : row;
 }
 

@@ -42,6 +42,12 @@ std::span<const HuggingFaceRope> hugging_face_ropes();
 // is in no list below is refused.
 std::span<const std::string_view> hugging_face_arithmetic_words();
 
+// A setting of [model] that a model type always has, and that no key of config.json names.
+struct HuggingFaceSetting {
+  bool config::Model::* flag = nullptr;
+  bool value = false;
+};
+
 struct HuggingFaceModel {
   std::string_view architecture;  // "gpt"
   std::string_view model_type;    // "gpt2"
@@ -51,11 +57,14 @@ struct HuggingFaceModel {
   std::span<const HuggingFaceKey> keys;
   std::span<const HuggingFaceFact> facts;
   std::span<const std::string_view> ignored;  // keys with such a word that change nothing here
+  std::span<const HuggingFaceSetting> settings;
 };
 
 std::span<const HuggingFaceModel> hugging_face_models();
 // Null when there is none.
+// The first: all of one architecture call its parameters the same.
 const HuggingFaceModel* find_by_architecture(std::string_view architecture);
+const HuggingFaceModel* find_by_model(const config::Model& model);  // of its architecture and settings
 const HuggingFaceModel* find_by_model_type(std::string_view model_type);
 
 // Of a parameter under our name, "h.0.attn.c_attn.weight".

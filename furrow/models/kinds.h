@@ -18,7 +18,8 @@ namespace furrow::models {
 //                      nothing
 //   embedding          vocab, width: int; std: double (of the initial values)
 //   llama_block        width, heads, kv_heads, ffn, layers (for the initialisation): int; rope_theta, eps:
-//                      double; and where they are not the defaults: head_dim (0: width / heads): int;
+//                      double; and where they are not the defaults: qkv_bias: bool; head_dim (0: width /
+//                      heads): int;
 //                      rope_scaling: "none" | "linear" | "llama3"; rope_factor: double; of llama3
 //                      rope_low_freq_factor, rope_high_freq_factor: double; rope_original_context: int
 //   llama_head         vocab, width: int; eps: double; tied_to: full name of the embedding, or ""

@@ -33,6 +33,7 @@ plan::Attributes block_attributes(const config::Model& model) {
                                  {"layers", model.layers},
                                  {"rope_theta", model.rope_theta},
                                  {"eps", model.norm_eps}};
+  if (model.qkv_bias) attributes["qkv_bias"] = true;
   if (model.head_dim > 0) attributes["head_dim"] = model.head_dim;
   if (model.rope_scaling == "none") return attributes;
   attributes["rope_scaling"] = model.rope_scaling;

@@ -103,11 +103,21 @@ TEST(HuggingFace, NamesAndTransposesAsTransformersDoes) {
   EXPECT_FALSE(hugging_face_tensor(gpt2, "h.0.mlp.c_proj.bias").transposed);
   EXPECT_EQ(hugging_face_tensor(gpt2, "lm_head.weight").name, "lm_head.weight");
   const HuggingFaceModel& llama = *find_by_architecture("llama");
+  config::Model model;
+  model.name = "llama";
+  EXPECT_EQ(find_by_model(model), &llama);
+  model.qkv_bias = true;
+  EXPECT_EQ(find_by_model(model)->model_type, "qwen2");
+  model.name = "gpt";
+  EXPECT_EQ(find_by_model(model), &gpt2);
+  model.bias = false;
+  EXPECT_EQ(find_by_model(model), nullptr);
   EXPECT_EQ(hugging_face_tensor(llama, "model.norm.weight").name, "model.norm.weight");
   EXPECT_FALSE(hugging_face_tensor(llama, "model.layers.0.mlp.up_proj.weight").transposed);
   EXPECT_TRUE(is_hugging_face_buffer("h.3.attn.bias"));
   EXPECT_FALSE(is_hugging_face_buffer("h.3.attn.c_attn.bias"));
   for (const HuggingFaceModel& row : hugging_face_models()) {
+    EXPECT_EQ(row.prefix, find_by_architecture(row.architecture)->prefix) << row.model_type;
     for (const HuggingFaceKey& key : row.keys)
       EXPECT_EQ((key.integer != nullptr) + (key.real != nullptr) + (key.flag != nullptr), 1) << key.key;
   }

@@ -1,7 +1,8 @@
 // The units of a Llama style decoder (Touvron et al., "LLaMA: open and efficient foundation language models",
-// 2023): RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases.  Parameters have the names of
-// Hugging Face's Llama.  Initialisation as the gpt's: N(0, 0.02), the projections that write into the
-// residual stream N(0, 0.02 / sqrt(2 layers)), norms 1.
+// 2023): RMSNorm, rotary positions, SwiGLU, grouped-query attention; no biases, or those of queries, keys and
+// values (Yang et al., "Qwen2 technical report", 2024).  Parameters have the names of Hugging Face's Llama.
+// Initialisation as the gpt's: N(0, 0.02), the projections that write into the residual stream N(0, 0.02 /
+// sqrt(2 layers)), biases 0, norms 1.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -21,12 +22,19 @@ void require_width(const plan::Unit& unit, int64_t width) {
   unit_error(unit, fmt::format("width is {}, but the input is {}", width, to_string(unit.input.shape)));
 }
 
+// A tensor axis cuts its outputs: weight [out, in] and, where the unit has them, bias.
+void add_attention_projection(plan::Unit& unit, const std::string& name, int64_t out, int64_t in) {
+  add_cut_parameter(unit, name + ".weight", {out, in}, normal(kStd), 0);
+  const bool bias = unit.attributes.contains("qkv_bias") && flag(unit, "qkv_bias");
+  if (bias) add_cut_parameter(unit, name + ".bias", {out}, zeros(), 0);
+}
+
 void add_block_parameters(plan::Unit& unit, const LlamaSizes& s) {
   const double residual_std = kStd / std::sqrt(2.0 * static_cast<double>(size_of(unit, "layers")));
   add_parameter(unit, "input_layernorm.weight", {s.width}, ones());
-  add_cut_parameter(unit, "self_attn.q_proj.weight", {s.query_width(), s.width}, normal(kStd), 0);
-  add_cut_parameter(unit, "self_attn.k_proj.weight", {s.kv_width(), s.width}, normal(kStd), 0);
-  add_cut_parameter(unit, "self_attn.v_proj.weight", {s.kv_width(), s.width}, normal(kStd), 0);
+  add_attention_projection(unit, "self_attn.q_proj", s.query_width(), s.width);
+  add_attention_projection(unit, "self_attn.k_proj", s.kv_width(), s.width);
+  add_attention_projection(unit, "self_attn.v_proj", s.kv_width(), s.width);
   add_cut_parameter(unit, "self_attn.o_proj.weight", {s.width, s.query_width()}, normal(residual_std), 1);
   add_parameter(unit, "post_attention_layernorm.weight", {s.width}, ones());
   add_cut_parameter(unit, "mlp.gate_proj.weight", {s.ffn, s.width}, normal(kStd), 0);

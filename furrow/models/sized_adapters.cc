@@ -73,6 +73,30 @@ Tensor SizedOperations::adapted(const Tensor& x, int64_t in, const SizedLayer& l
   return plain(scaled(thin, layer.rank), b);
 }
 
+// Vectors of the adapter's first matrix, of the rows of all ranks with zeros in place of the others', times the
+// second; or of a whole table, of the own positions.
+Tensor SizedOperations::looked_up(const SizedLayer& table, int64_t columns, bool cut) {
+  constexpr int64_t kIdBytes = 8, kAbsentBytes = 1;
+  const int64_t rows = cut ? all_rows_ : rows_, rank = table.rank;
+  const bool trains = table.adapter_trains;
+  const auto make = [this, rows](int64_t count) { return tape_.make(rows * count * bytes_); };
+  const Memory ids = tape_.make(rows * (kIdBytes + (cut ? kAbsentBytes : 0)));
+  Memory found = make(rank);
+  const Memory own = cut ? make(rank) : found;
+  found.reset();
+  const Tensor thin = tape_.record(own, {}, trains_, [this, ids, trains](const Memory& dy) {
+    defer(trains, ids, dy);
+    return std::vector<Memory>{};
+  });
+  const Tensor scaled =
+      tape_.record(make(rank), {thin}, false, [make, rank](const Memory&) { return std::vector{make(rank)}; });
+  return tape_.record(make(columns), {scaled}, trains_,
+                      [this, make, rank, trains, kept = scaled.memory](const Memory& dy) {
+                        defer(trains, kept, dy);
+                        return std::vector{make(rank)};
+                      });
+}
+
 // In the place of the first.
 Tensor SizedOperations::sum(const Tensor& base, const Tensor& beside) {
   return tape_.record(base.memory, {base, beside}, false,
@@ -110,12 +134,13 @@ Tensor SizedOperations::image_dropped(const Tensor& x, int64_t in, bool copies) 
 
 Tensor SizedOperations::strided_convolution(const Tensor& x, int64_t in, const SizedLayer& layer,
                                             int64_t thin) {
-  if (layer.adapter == nullptr) return image_convolution(x, in, layer.out, layer.trains);
-  const Tensor base = image_convolution(x, in, layer.out, layer.trains);
+  const bool planes = copies(x);
+  const Tensor base = image_convolution(x, in, layer.out, layer.trains, planes);
+  if (layer.adapter == nullptr) return base;
   const bool drops = layer.adapter->dropout > 0;
-  const bool copies = drops && unit_.parameters[static_cast<size_t>(layer.adapter->a)].shape[1] > 1;
-  const Tensor kept = drops ? image_dropped(x, in, copies) : x;
-  const Tensor behind = image_convolution(kept, in, thin, layer.adapter_trains, copies);
+  const bool several = drops && unit_.parameters[static_cast<size_t>(layer.adapter->a)].shape[1] > 1;
+  const Tensor kept = drops ? image_dropped(x, in, several && !planes) : x;
+  const Tensor behind = image_convolution(kept, in, thin, layer.adapter_trains, drops ? several : planes);
   return sum(base, image_convolution(scaled(behind, thin), thin, layer.out, layer.adapter_trains));
 }
 

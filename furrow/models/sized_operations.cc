@@ -203,17 +203,27 @@ Tensor SizedOperations::dropout(const Tensor& x, int64_t columns) {
                       [this, columns](const Memory& dy) { return std::vector{masked(dy, columns)}; });
 }
 
+Tensor SizedOperations::flattened(const Tensor& x, int64_t columns) {
+  return tape_.record(all_numbers(columns), {x}, false, [](const Memory& dy) { return std::vector{dy}; });
+}
+
 // The vectors of the own rows, zeros in place of the others, are added up in the unit's numbers.
-Tensor SizedOperations::cut_table(int64_t columns, bool trains, bool positions) {
-  const Memory found = all_numbers(columns);
-  Memory slices = all_numbers(columns);
+Tensor SizedOperations::cut_tables(int64_t columns, const SizedLayer& tokens, const SizedLayer* positions) {
+  Tensor beside;
+  if (tokens.adapter != nullptr) beside = looked_up(tokens, columns, /*cut=*/true);
+  Memory found = all_numbers(columns), slices = all_numbers(columns);
   const Memory y = numbers(columns);
   slices.reset();
-  if (positions) numbers(columns);
-  return tape_.record(y, {}, trains_, [this, columns, trains](const Memory& dy) {
-    defer(trains, gathered(dy, columns), nullptr);
-    return std::vector<Memory>{};
+  if (positions != nullptr) numbers(columns);
+  found.reset();
+  const bool trains = tokens.trains || (positions != nullptr && positions->trains);
+  const Tensor sum_of_parts = tape_.record(y, {beside}, trains_, [this, columns, trains](const Memory& dy) {
+    const Memory all = gathered(dy, columns);
+    defer(trains, all, nullptr);
+    return std::vector{all};
   });
+  if (positions == nullptr || positions->adapter == nullptr) return sum_of_parts;
+  return sum(sum_of_parts, looked_up(*positions, columns, /*cut=*/false));
 }
 
 Tensor SizedOperations::plain_convolution(const Tensor& x, int64_t in, int64_t out, bool trains,
@@ -250,7 +260,8 @@ Tensor SizedOperations::image_convolution(const Tensor& x, int64_t in, int64_t o
 Tensor SizedOperations::batch_norm(const Tensor& x, int64_t columns, bool relu, const Tensor& residual) {
   const Memory y = numbers(columns);
   const bool both = residual.needs_gradient();
-  const auto kept = std::pair(x.memory, relu ? y : nullptr);
+  // A ReLU without a residual in it asks x again.
+  const auto kept = std::pair(x.memory, relu && residual.memory ? y : nullptr);
   return tape_.record(y, {x, residual}, trains_, [this, kept, both, columns](const Memory&) {
     std::vector<Memory> gradients{numbers(columns), nullptr};
     if (both) gradients[1] = numbers(columns);

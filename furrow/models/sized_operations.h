@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "furrow/models/memory_tape.h"
@@ -47,6 +48,11 @@ class SizedOperations {
   const std::vector<Memory>& deferred() const { return deferred_; }
   void forget_deferred() { deferred_.clear(); }
 
+  // What the block reads comes in another form than it reads it in (image_borders.h): whoever reads it makes a
+  // copy.
+  void copy_input(Memory input) { copied_ = std::move(input); }
+  bool copies(const Tensor& x) const { return copied_ != nullptr && x.memory == copied_; }
+
   SizedLayer layer(std::string_view name, int64_t out, SizedCut cut) const;
 
   // layer_norm with two statistics of a row, rms_norm with one.
@@ -64,8 +70,10 @@ class SizedOperations {
   // residual + dropout(x)
   Tensor add(const Tensor& residual, const Tensor& x, int64_t columns, bool drops);
   Tensor dropout(const Tensor& x, int64_t columns);
-  // Vectors of a table that a tensor axis cuts along its rows; `positions`: those of another are added.
-  Tensor cut_table(int64_t columns, bool trains, bool positions);
+  Tensor flattened(const Tensor& x, int64_t columns);  // a copy
+  // Vectors of a table that a tensor axis cuts along its rows; `positions`, where not null: those of another,
+  // which is whole, are added.
+  Tensor cut_tables(int64_t columns, const SizedLayer& tokens, const SizedLayer* positions);
 
   // conv2d of images of so many elements; `codes`: bytes that say where its gradient goes.
   Tensor plain_convolution(const Tensor& x, int64_t in, int64_t out, bool trains, int64_t codes = 0);
@@ -119,6 +127,7 @@ class SizedOperations {
                             bool wide_gradient);
   Tensor image_convolution(const Tensor& x, int64_t in, int64_t out, bool trains, bool copies = false);
   Tensor image_dropped(const Tensor& x, int64_t in, bool copies);
+  Tensor looked_up(const SizedLayer& table, int64_t columns, bool cut);
 
   // tensor/adapter.cc and axis_operations.cc.
   Tensor linear_with_adapter(const Tensor& x, int64_t in, const SizedLayer& layer,
@@ -136,6 +145,7 @@ class SizedOperations {
   const bool trains_;
   MemoryTape tape_;
   std::vector<Memory> deferred_;
+  Memory copied_;  // null: none is
   int64_t weight_peak_ = 0;
 };
 

@@ -182,6 +182,7 @@ struct Form {
   bool frozen = false;  // all of it
   int ranks = 1;        // of a tensor axis
   int64_t head_dim = 0;
+  bool qkv_bias = false;
 };
 void PrintTo(const Form& form, std::ostream* out) { *out << form.name; }
 
@@ -193,6 +194,7 @@ TEST_P(CallMemory, IsThatOfTheBlock) {
   testing::DecoderForm sizes = kForm;
   sizes.dropout = form.dropout;
   sizes.head_dim = form.head_dim;
+  sizes.qkv_bias = form.qkv_bias;
   plan::ModelSpec spec = form.llama ? testing::llama_network(sizes).spec : testing::gpt_network(sizes).spec;
   models::compute_in(type, &spec);
   models::apply_lora(form.lora, &spec);
@@ -225,6 +227,8 @@ INSTANTIATE_TEST_SUITE_P(
             Form{"llama_lora_2_ranks", true, 0, lora(0, {"*"}), false, 2},
             Form{"llama_lora_qv_2_ranks", true, 0, lora(.1, {"q_proj", "v_proj"}), false, 2},
             Form{"llama_2_ranks", true, 0, {}, false, 2}, Form{"llama", true},
+            Form{"llama_biased", true, 0, {}, false, 1, 0, true},
+            Form{"llama_biased_lora_2_ranks", true, 0, lora(0, {"q_proj", "v_proj"}), false, 2, 0, true},
             Form{"llama_wide_heads", true, 0, {}, false, 1, 36},
             Form{"llama_wide_heads_2_ranks", true, 0, {}, false, 2, 36},
             Form{"llama_narrow_heads_lora", true, 0, lora(0, {"*"}), false, 1, 6},

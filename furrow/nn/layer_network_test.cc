@@ -183,28 +183,16 @@ TEST(SingleLayers, BatchNormSaysWhatPyTorchSays) {
       const plan::Unit unit = models::make_unit("n", "batch_norm", batch_norm("none"), {DType::kF32, shape});
       const at::Tensor x = random_tensor(sizes, 1) * 2 + 1;
       const at::Tensor gamma = random_tensor({5}, 3), beta = random_tensor({5}, 4);
-      const std::vector<tensor::Param> params = {{gamma, 0}, {beta, 1}};
-      const plan::UnitLayout layout = plan::unit_layout(unit);
-      std::vector<float> said(static_cast<size_t>(layout.statistic_elements), 0.0F);
-      tensor::OpContext context;
-      context.training = true;
-      context.batch_statistics = said;
-      const auto block = make_block(unit);
-      const at::Tensor trained = block->forward(x, params, context);
+      testing::NormedUnit ours(unit, {gamma, beta});
+      const at::Tensor trained = ours.train(x);
       at::Tensor mean = at::zeros({5}), variance = at::zeros({5});
       const at::Tensor expected = at::batch_norm(x, gamma, beta, mean, variance, true, 1.0, 1e-5, false);
       EXPECT_TRUE(at::allclose(trained, expected, 1e-5, 1e-5));
-      const auto part = [&](int span) {
-        return at::from_blob(said.data() + layout.statistics[static_cast<size_t>(span)].offset, {5}).clone();
-      };
-      EXPECT_TRUE(at::allclose(part(0), mean, 1e-5, 1e-6));
-      EXPECT_TRUE(at::allclose(part(1), variance, 1e-5, 1e-6));
-      EXPECT_FALSE(at::allclose(part(1), x.transpose(0, 1).flatten(1).var(1, false), 1e-5, 1e-6))
+      EXPECT_TRUE(at::allclose(ours.said(0), mean, 1e-5, 1e-6));
+      EXPECT_TRUE(at::allclose(ours.said(1), variance, 1e-5, 1e-6));
+      EXPECT_FALSE(at::allclose(ours.said(1), x.transpose(0, 1).flatten(1).var(1, false), 1e-5, 1e-6))
           << "control";
-      context.training = false;
-      context.batch_statistics = {};
-      context.statistics = said;
-      EXPECT_TRUE(at::allclose(block->forward(x * 3, params, context),
+      EXPECT_TRUE(at::allclose(ours.evaluate(x * 3),
                                at::batch_norm(x * 3, gamma, beta, mean, variance, false, 0.1, 1e-5, false),
                                1e-5, 1e-5));
     }

@@ -20,9 +20,9 @@ class LlamaBlock final : public Block {
  public:
   explicit LlamaBlock(const plan::Unit& unit)
       : norm_1_(ParameterSlot::find(unit, "input_layernorm.weight")),
-        q_(ParameterSlot::find(unit, "self_attn.q_proj.weight")),
-        k_(ParameterSlot::find(unit, "self_attn.k_proj.weight")),
-        v_(ParameterSlot::find(unit, "self_attn.v_proj.weight")),
+        q_(unit, "self_attn.q_proj"),
+        k_(unit, "self_attn.k_proj"),
+        v_(unit, "self_attn.v_proj"),
         o_(ParameterSlot::find(unit, "self_attn.o_proj.weight")),
         norm_2_(ParameterSlot::find(unit, "post_attention_layernorm.weight")),
         gate_(ParameterSlot::find(unit, "mlp.gate_proj.weight")),
@@ -46,11 +46,13 @@ class LlamaBlock final : public Block {
     const auto linear_of_rows = [&](const at::Tensor& x, const ParameterSlot& weight) {
       return tensor::linear(x, {weight(params), {}, Activation::kNone, Cut::kRowsToPositions}, context);
     };
-    const auto linear_of_columns = [&](const at::Tensor& x, std::span<const tensor::Param> weights) {
-      return tensor::linear_side_by_side(x, weights, context, Cut::kPositionsToColumns);
+    const auto linear_of_columns = [&](const at::Tensor& x, std::span<const tensor::Param> weights,
+                                       std::span<const tensor::Param> biases = {}) {
+      return tensor::linear_side_by_side(x, {weights, biases, Cut::kPositionsToColumns}, context);
     };
-    const std::array qkv_weights{q_(params), k_(params), v_(params)};
-    const at::Tensor qkv = linear_of_columns(norm(input, norm_1_), qkv_weights);
+    const std::array qkv_weights{q_.weight(params), k_.weight(params), v_.weight(params)};
+    const std::array qkv_biases{q_.bias(params), k_.bias(params), v_.bias(params)};
+    const at::Tensor qkv = linear_of_columns(norm(input, norm_1_), qkv_weights, qkv_biases);
     const at::Tensor mixed = tensor::causal_attention(qkv, heads_, 0, "", context);
     const at::Tensor middle = tensor::add_dropout(input, linear_of_rows(mixed, o_), 0, "", context);
     const std::array gate_up_weights{gate_(params), up_(params)};
@@ -60,7 +62,9 @@ class LlamaBlock final : public Block {
   }
 
  private:
-  ParameterSlot norm_1_, q_, k_, v_, o_, norm_2_, gate_, up_, down_;
+  ParameterSlot norm_1_;
+  LayerSlots q_, k_, v_;
+  ParameterSlot o_, norm_2_, gate_, up_, down_;
   ReplicatedParameters replicated_;
   double eps_;
   tensor::AttentionHeads heads_;  // of this rank

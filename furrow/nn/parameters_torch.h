@@ -34,6 +34,15 @@ class ParameterSlot {
   int index_ = -1;
 };
 
+// Weight and bias of one layer of a block, "<name>.weight" and "<name>.bias"; without the bias where the unit
+// has none.
+struct LayerSlots {
+  LayerSlots(const plan::Unit& unit, const std::string& name)
+      : weight(ParameterSlot::find(unit, name + ".weight")),
+        bias(ParameterSlot::find_optional(unit, name + ".bias")) {}
+  ParameterSlot weight, bias;
+};
+
 // What a tensor axis leaves whole and whose gradient has parts on its ranks (plan::Parameter::summed):
 // write() sums them.
 class ReplicatedParameters {

@@ -164,30 +164,18 @@ TEST_P(Residual, SaysWhatPyTorchSays) {
                                             {DType::kF32, {-1, 3, 7, 9}});
   const at::Tensor x = random_tensor({4, 3, 7, 9}, 1), w = random_tensor({5, 3, 3, 3}, 2);
   const at::Tensor gamma = random_tensor({5}, 3), beta = random_tensor({5}, 4);
-  const std::vector<tensor::Param> params = {{w, 0}, {gamma, 1}, {beta, 2}};
-  const plan::UnitLayout layout = plan::unit_layout(unit);
-  std::vector<float> said(static_cast<size_t>(layout.statistic_elements), 0.0F);
-  tensor::OpContext context;
-  context.training = true;
-  context.batch_statistics = said;
-  const auto block = make_block(unit);
-  block->forward(x, params, context);
+  testing::NormedUnit ours(unit, {w, gamma, beta});
+  ours.train(x);
   at::Tensor mean = at::zeros({5}), variance = at::zeros({5});
   const at::Tensor y = at::conv2d(x, w, {}, 1, 1);
   at::batch_norm(y, gamma, beta, mean, variance, true, 1.0, 1e-5, false);
-  const auto part = [&](int span, const std::vector<float>& flat) {
-    return at::from_blob(const_cast<float*>(flat.data()) + layout.statistics[span].offset, {5}).clone();
-  };
-  EXPECT_TRUE(at::allclose(part(0, said), mean, 1e-5, 1e-6));
-  EXPECT_TRUE(at::allclose(part(1, said), variance, 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(ours.said(0), mean, 1e-5, 1e-6));
+  EXPECT_TRUE(at::allclose(ours.said(1), variance, 1e-5, 1e-6));
 
-  context.training = false;
-  context.batch_statistics = {};
-  context.statistics = said;
-  const at::Tensor evaluated = block->forward(x, params, context);
+  const at::Tensor evaluated = ours.evaluate(x);
   const at::Tensor expected = at::batch_norm(y, gamma, beta, mean, variance, false, 0.1, 1e-5, false).relu();
   EXPECT_TRUE(at::allclose(evaluated, expected, 1e-5, 1e-5));
-  EXPECT_FALSE(at::allclose(evaluated, block->forward(x.flip(0) * 2, params, context), 1e-3, 1e-3));
+  EXPECT_FALSE(at::allclose(evaluated, ours.evaluate(x.flip(0) * 2), 1e-3, 1e-3));
 }
 
 TEST_P(Residual, OneValuePerChannelIsRefused) {

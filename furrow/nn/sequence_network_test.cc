@@ -51,6 +51,19 @@ INSTANTIATE_TEST_SUITE_P(All, LlamaForms,
                          ::testing::Combine(::testing::Bool(), ::testing::Values(1, 2, 4),
                                             ::testing::Bool()));
 
+// Qwen2's: q, k and v with biases.
+TEST(Llama, WithBiasesEqualsPlainAutograd) {
+  testing::DecoderForm form;
+  form.kv_heads = 2;
+  form.qkv_bias = true;
+  for (const bool tied : {true, false}) {
+    form.tied = tied;
+    const Network network = testing::llama_network(form);
+    EXPECT_EQ(testing::initial(network.spec).count("model.layers.1.self_attn.v_proj.bias"), 1U);
+    expect_equal_steps(network);
+  }
+}
+
 // Heads wider and narrower than their share of the width, and scaled positions.
 TEST(Llama, HeadsOfAnyWidthEqualPlainAutograd) {
   testing::DecoderForm form;

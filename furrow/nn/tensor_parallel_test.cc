@@ -93,6 +93,7 @@ TEST_P(TensorParallel, Llama) {
   for (const bool tied : {false, true}) {
     DecoderForm form = decoder();
     form.tied = form.documents = tied;
+    form.qkv_bias = tied;
     if (tied) {  // shared key heads
       form.heads = 24;
       form.width = 96;

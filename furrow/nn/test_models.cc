@@ -177,6 +177,7 @@ Network llama_network(const DecoderForm& form) {
             {"kv_heads", form.kv_heads},
             {"ffn", form.ffn},
             {"layers", int64_t{2}},
+            {"qkv_bias", form.qkv_bias},
             {"head_dim", form.head_dim},
             {"rope_theta", kTheta},
             {"rope_scaling", form.rope_scaling},

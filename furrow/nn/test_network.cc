@@ -7,7 +7,6 @@
 #include "furrow/base/rng.h"
 #include "furrow/models/kinds.h"
 #include "furrow/models/lora.h"
-#include "furrow/nn/block_torch.h"
 #include "furrow/nn/declared_axis_torch.h"
 #include "furrow/nn/init.h"
 #include "furrow/nn/test_network_torch.h"
@@ -34,6 +33,31 @@ Tensors initial(const plan::ModelSpec& spec) {
     }
   }
   return params;
+}
+
+NormedUnit::NormedUnit(const plan::Unit& unit, const std::vector<at::Tensor>& params)
+    : layout_(plan::unit_layout(unit)),
+      block_(make_block(unit)),
+      said_(static_cast<size_t>(layout_.statistic_elements), 0.0F) {
+  for (const at::Tensor& param : params) params_.push_back({param, static_cast<int>(params_.size())});
+}
+
+at::Tensor NormedUnit::train(const at::Tensor& x) {
+  tensor::OpContext context;
+  context.training = true;
+  context.batch_statistics = said_;
+  return block_->forward(x, params_, context);
+}
+
+at::Tensor NormedUnit::said(size_t statistic) const {
+  const plan::StatisticSpan& span = layout_.statistics.at(statistic);
+  return at::from_blob(const_cast<float*>(said_.data()) + span.offset, {span.size}).clone();
+}
+
+at::Tensor NormedUnit::evaluate(const at::Tensor& x) {
+  tensor::OpContext context;
+  context.statistics = said_;
+  return block_->forward(x, params_, context);
 }
 
 namespace {

@@ -7,9 +7,12 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "furrow/nn/block_torch.h"
+#include "furrow/plan/flat_layout.h"
 #include "furrow/plan/model_spec.h"
 #include "furrow/tensor/tensor_axis_torch.h"
 
@@ -50,6 +53,7 @@ struct DecoderForm {
   int64_t batch = 5, time = 9, vocabulary = 17, width = 32, heads = 4, kv_heads = 4, ffn = 44;
   bool tied = false, bias = true, documents = false;  // documents: several in each row
   double dropout = 0;                                 // plain has none
+  bool qkv_bias = false;                              // llama's
   int64_t head_dim = 0;                               // llama's; 0: width / heads
   std::string rope_scaling = "none";                  // llama's: 4 times, Llama 3's beyond 32 positions
 };
@@ -64,6 +68,22 @@ struct AdapterForm {
   std::vector<std::string> target_modules = {"*"};
 };
 Network with_adapters(Network network, const AdapterForm& form = {});
+
+// A unit with batch norm that trains on a microbatch, and is evaluated by what that said of its statistics.
+class NormedUnit {
+ public:
+  // `params`: by parameter of the unit.
+  NormedUnit(const plan::Unit& unit, const std::vector<at::Tensor>& params);
+  at::Tensor train(const at::Tensor& x);
+  at::Tensor said(size_t statistic) const;  // of the last train(), one of the unit's statistics
+  at::Tensor evaluate(const at::Tensor& x);
+
+ private:
+  plan::UnitLayout layout_;
+  std::unique_ptr<Block> block_;
+  std::vector<tensor::Param> params_;
+  std::vector<float> said_;
+};
 
 struct Step {
   double loss = 0;

@@ -11,14 +11,6 @@ namespace {
 using tensor::Activation;
 using tensor::Cut;
 
-// Weight and bias of one layer of the block; without the bias where the unit has none.
-struct Layer {
-  Layer(const plan::Unit& unit, const std::string& name)
-      : weight(ParameterSlot::find(unit, name + ".weight")),
-        bias(ParameterSlot::find_optional(unit, name + ".bias")) {}
-  ParameterSlot weight, bias;
-};
-
 class TransformerBlock final : public Block {
  public:
   explicit TransformerBlock(const plan::Unit& unit)
@@ -40,11 +32,11 @@ class TransformerBlock final : public Block {
   at::Tensor forward(const at::Tensor& input, std::span<const tensor::Param> params,
                      tensor::OpContext& context) const override {
     replicated_.sum_gradients(params, context);
-    const auto linear = [&](const at::Tensor& x, const Layer& layer, Cut cut,
+    const auto linear = [&](const at::Tensor& x, const LayerSlots& layer, Cut cut,
                             Activation activation = Activation::kNone) {
       return tensor::linear(x, {layer.weight(params), layer.bias(params), activation, cut}, context);
     };
-    const auto norm = [&](const at::Tensor& x, const Layer& layer) {
+    const auto norm = [&](const at::Tensor& x, const LayerSlots& layer) {
       return tensor::layer_norm(x, layer.weight(params), layer.bias(params), kEpsilon, context);
     };
     const at::Tensor qkv = linear(norm(input, ln_1_), attention_in_, Cut::kPositionsToColumns);
@@ -58,7 +50,7 @@ class TransformerBlock final : public Block {
 
  private:
   static constexpr double kEpsilon = 1e-5;
-  Layer ln_1_, attention_in_, attention_out_, ln_2_, mlp_in_, mlp_out_;
+  LayerSlots ln_1_, attention_in_, attention_out_, ln_2_, mlp_in_, mlp_out_;
   ReplicatedParameters replicated_;
   int64_t heads_;  // of this rank
   double dropout_;

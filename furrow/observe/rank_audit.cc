@@ -57,6 +57,7 @@ void write_audit(JsonWriter& json, const RankAudit& audit) {
   json.end_object();
   if (audit.bubble) json.field("bubble", *audit.bubble);
   json.field("exposed_communication", audit.exposed_communication);
+  if (audit.straggler_wait) json.field("straggler_wait", *audit.straggler_wait);
   json.field("comm_to_compute", audit.comm_to_compute);
   json.field("operations_per_step", audit.operations_per_step)
       .field("operation_latency_us", audit.operation_latency_us)
@@ -81,6 +82,7 @@ std::optional<RankAudit> read_audit(const JsonValue& summary) {
   reader.read("audited_steps", audit.steps);
   reader.read("bubble", audit.bubble);
   reader.read("exposed_communication", audit.exposed_communication);
+  reader.read("straggler_wait", audit.straggler_wait);
   reader.read("comm_to_compute", audit.comm_to_compute);
   reader.read("operations_per_step", audit.operations_per_step);
   reader.read("operation_latency_us", audit.operation_latency_us);
@@ -127,7 +129,10 @@ std::vector<std::array<std::string, 3>> audit_rows(const RankAudit& audit) {
   add_efficiency(audit.scaling_efficiency, "same batch (strong)");
   add_efficiency(audit.weak_scaling_efficiency, "same batch a rank (weak)");
   if (audit.bubble) rows.push_back({"bubble", percent(*audit.bubble, 1) + " of the ranks' time", ""});
-  rows.push_back({"waited for ranks", percent(audit.exposed_communication, 1) + " of the steps' time", ""});
+  const std::string late =
+      audit.straggler_wait ? fmt::format(", {} for later ones", percent(*audit.straggler_wait, 1)) : "";
+  rows.push_back(
+      {"waited for ranks", percent(audit.exposed_communication, 1) + " of the steps' time" + late, ""});
   rows.push_back({"comm / compute", format_fixed(audit.comm_to_compute, 3), ""});
   rows.push_back(
       {"latency overhead",

@@ -34,6 +34,9 @@ struct RankAudit {
   // gradient of a step; mean over steps.
   std::optional<double> bubble;
   double exposed_communication = 0;  // share of the steps' time in which a rank only waited, mean over ranks
+  // Of it the share in which it waited for ranks that came later to an operation; the rest the operations
+  // took.  Absent where ranks take part in different ones, as in a pipeline.
+  std::optional<double> straggler_wait;
   double comm_to_compute = 0;        // time of communication, hidden or not, over the rest of the steps' time
   // What operations cost however little they move: those of a step (of the rank with the most), and the
   // median time of one of 8 bytes over all ranks, measured after the last step.

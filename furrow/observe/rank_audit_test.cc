@@ -23,6 +23,7 @@ Summary on_ranks() {
   audit.bytes = {{"reduce_scatter", 30, 10 * 1024, 10 * 1000}, {"barrier", 1, 0, 0}};
   audit.bubble = 0.1875;
   audit.exposed_communication = 0.125;
+  audit.straggler_wait = 0.0625;
   audit.comm_to_compute = 0.25;
   audit.operations_per_step = 40;
   audit.operation_latency_us = 2.5;
@@ -41,6 +42,7 @@ TEST(RankAudit, IsPartOfTheSummary) {
   ASSERT_TRUE(back.audit.has_value());
   EXPECT_EQ(back.audit->bytes.at(0).wire_bytes, 10240);
   EXPECT_EQ(back.audit->rank_samples_per_second, (std::vector<double>{100.5, 99}));
+  EXPECT_EQ(back.audit->straggler_wait, 0.0625);
   EXPECT_EQ(back.audit->scaling_efficiency, 0.975);
   EXPECT_EQ(back.audit->weak_scaling_efficiency, 0.982);
   EXPECT_DOUBLE_EQ(back.audit->latency_overhead(), 0.01);
@@ -95,7 +97,7 @@ TEST(RankAudit, ShowsBytesOfAStepBesideTheBound) {
         "samples/s per rank    99 (rank 1) to 101, waiting left out\n",
         "scaling efficiency    97.5 % of 2 times one rank, same batch (strong)\n",
         "scaling efficiency    98.2 % of 2 times one rank, same batch a rank (weak)\n",
-        "waited for ranks      12.5 % of the steps' time\n", "comm / compute        0.250\n",
+        "waited for ranks      12.5 % of the steps' time, 6.2 % for later ones\n", "comm / compute        0.250\n",
         "latency overhead      1.0 % of the steps' time (40 operations x 2.5 us)\n",
         "  reduce_scatter      1.0 KiB       1.024\n", "  barrier             0 B           -\n"}) {
     EXPECT_NE(table.find(row), std::string::npos) << row << table;

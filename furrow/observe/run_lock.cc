@@ -55,24 +55,22 @@ std::pair<sockaddr_un, socklen_t> socket_name(const std::string& folder) {
   return {address, static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size())};
 }
 
-// -1: another process of this host has it.
-int take_socket(const std::string& folder) {
+Descriptor new_socket() { return Descriptor(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0)); }
+
+// None: another process of this host has it.
+Descriptor take_socket(const std::string& folder) {
   const auto [address, length] = socket_name(folder);
-  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd >= 0 && ::bind(fd, reinterpret_cast<const sockaddr*>(&address), length) == 0) return fd;
-  const int reason = errno;
-  if (fd >= 0) ::close(fd);
-  if (reason == EADDRINUSE) return -1;
-  throw errno_error(reason, "lock", folder);
+  Descriptor socket = new_socket();
+  if (socket.open() && ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0)
+    return socket;
+  if (errno == EADDRINUSE) return {};
+  throw errno_error(errno, "lock", folder);
 }
 
 bool is_socket_taken(const std::string& folder) {
   const auto [address, length] = socket_name(folder);
-  const int fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-  if (fd < 0) return false;
-  const bool taken = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), length) == 0;
-  ::close(fd);
-  return taken;
+  const Descriptor socket = new_socket();
+  return socket.open() && ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0;
 }
 
 // Where this process's sockets are known: equal for all that see each other's.
@@ -91,17 +89,15 @@ std::string owner_path(const std::string& folder) { return folder + "/.owner"; }
 
 // False: there is one.
 bool create_owner(const std::string& path, const std::string& text) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-  if (fd < 0 && errno == EEXIST) return false;
-  if (fd < 0) throw errno_error(errno, "write", path);
+  const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!file.open() && errno == EEXIST) return false;
+  if (!file.open()) throw errno_error(errno, "write", path);
   try {
-    write_all(fd, std::as_bytes(std::span(text)), path);
+    write_all(file.get(), std::as_bytes(std::span(text)), path);
   } catch (...) {
-    ::close(fd);
     ::unlink(path.c_str());
     throw;
   }
-  ::close(fd);
   return true;
 }
 
@@ -125,25 +121,19 @@ int lock_whole_file(int descriptor, int16_t type) {
 
 RunLock::RunLock(const std::string& folder, FileLock lock) {
   const std::string path = folder + "/.lock";
-  file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (file_ < 0) throw errno_error(errno, "lock", path);
-  const int reason = lock(file_, F_WRLCK);
-  try {
-    if (reason == EAGAIN || reason == EACCES) throw_busy(folder);
-    if (lacks_locks(reason))
-      take_without_locks(folder, reason);
-    else if (reason != 0)
-      throw errno_error(reason, "lock", path);
-  } catch (...) {
-    ::close(file_);
-    if (socket_ >= 0) ::close(socket_);
-    throw;
-  }
+  file_ = Descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!file_.open()) throw errno_error(errno, "lock", path);
+  const int reason = lock(file_.get(), F_WRLCK);
+  if (reason == EAGAIN || reason == EACCES) throw_busy(folder);
+  if (lacks_locks(reason))
+    take_without_locks(folder, reason);
+  else if (reason != 0)
+    throw errno_error(reason, "lock", path);
 }
 
 void RunLock::take_without_locks(const std::string& folder, int reason) {
   socket_ = take_socket(folder);
-  if (socket_ < 0) throw_busy(folder);
+  if (!socket_.open()) throw_busy(folder);
   const std::string host = this_host(), text = host + fmt::format("pid {}\n", process_id());
   if (!create_owner(owner_path(folder), text)) {
     const std::string before = read_file(owner_path(folder));
@@ -156,22 +146,19 @@ void RunLock::take_without_locks(const std::string& folder, int reason) {
 }
 
 RunLock::RunLock(RunLock&& other) noexcept
-    : file_(std::exchange(other.file_, -1)),
-      socket_(std::exchange(other.socket_, -1)),
+    : file_(std::move(other.file_)),
+      socket_(std::move(other.socket_)),
       owner_(std::exchange(other.owner_, {})) {}
 
 RunLock::~RunLock() {
   if (!owner_.empty()) ::unlink(owner_.c_str());
-  if (socket_ >= 0) ::close(socket_);
-  if (file_ >= 0) ::close(file_);
 }
 
 bool RunLock::is_held(const std::string& folder) {
-  const int fd = ::open((folder + "/.lock").c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
+  const Descriptor file(::open((folder + "/.lock").c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.open()) return false;
   struct flock lock = whole_file(F_RDLCK);
-  const bool locked = ::fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
-  ::close(fd);
+  const bool locked = ::fcntl(file.get(), F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
   if (locked || !path_exists(owner_path(folder))) return locked;
   return !read_file(owner_path(folder)).starts_with(this_host()) || is_socket_taken(folder);
 }

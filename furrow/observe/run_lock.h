@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <string>
 
+#include "furrow/base/descriptor.h"
+
 namespace furrow::observe {
 
 // Takes (F_WRLCK) a lock of the whole open file without waiting: 0, or errno.
@@ -29,7 +31,7 @@ class RunLock {
  private:
   void take_without_locks(const std::string& folder, int reason);
 
-  int file_ = -1, socket_ = -1;
+  Descriptor file_, socket_;
   std::string owner_;  // path of `.owner`; empty where the file system has locks
 };
 

@@ -136,12 +136,18 @@ struct BucketChoice {
 };
 
 // The quickest simulated step of the choice.  Of steps that differ by less than a fiftieth, that of the
-// largest buckets up to buckets_by_link(), else of the smallest.  Errors of appraise().
+// largest buckets up to buckets_by_rule(), else of the smallest.  Errors of appraise().
 BucketChoice choose_buckets(const SearchRequest& request, const Choice& choice);
 
 // Without a simulation: the first size of the ladder in which the slowest link between data ranks moves for
-// eight of its latencies, so that latency is a ninth of what a bucket takes.
-int64_t buckets_by_link(const Cluster& cluster, const Layout& layout);
+// eight of its latencies, so that latency is a ninth of what a bucket takes.  The last one where ranks carry
+// out communication themselves, once a step (data parallel, ZeRO-1): large buckets hide no less and hold no
+// more, and ranks wait for each other once for each.
+struct BucketRule {
+  int64_t bytes = 0;
+  bool once = false;  // the second case
+};
+BucketRule buckets_by_rule(const Cluster& cluster, const Layout& layout, int zero_stage);
 
 // What the training program of a rank is compiled from.
 TrainOptions train_options_of(const SearchRequest& request, const Choice& choice, int rank);

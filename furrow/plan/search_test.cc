@@ -544,16 +544,26 @@ TEST(ChooseBuckets, ThoseThatDoNotFitAreNotTaken) {
 
 TEST(ChooseBuckets, ByTheLinkBetweenDataRanks) {
   const Layout two({1, 2, 1, 1, 1, 1}, 2);
-  EXPECT_EQ(buckets_by_link(far_apart(1e-3), two), 1 << 20);            // 1 MB in 8 ms
-  EXPECT_EQ(buckets_by_link(far_apart(2e-3, 12.5e6), two), 256 << 10);  // 200 KB in 16 ms
-  EXPECT_EQ(buckets_by_link(far_apart(0), two), 0);
-  EXPECT_EQ(buckets_by_link(far_apart(1, 1e12), two), 25 << 20);
+  const auto by_rule = [](const Cluster& cluster, const Layout& layout) {
+    return buckets_by_rule(cluster, layout, 3).bytes;
+  };
+  EXPECT_EQ(by_rule(far_apart(1e-3), two), 1 << 20);            // 1 MB in 8 ms
+  EXPECT_EQ(by_rule(far_apart(2e-3, 12.5e6), two), 256 << 10);  // 200 KB in 16 ms
+  EXPECT_EQ(by_rule(far_apart(0), two), 0);
+  EXPECT_EQ(by_rule(far_apart(1, 1e12), two), 25 << 20);
   Cluster both = cores(2, 2, true);  // inside a host by its memory
   both.inside = find_link("shared-memory");
   both.network = far_apart(1e-3, 12.5e6).network;
-  EXPECT_EQ(buckets_by_link(both, Layout({1, 1, 4, 1, 1, 1}, 4)), 256 << 10);
-  EXPECT_EQ(buckets_by_link(both, Layout({2, 1, 2, 1, 1, 1}, 4)), 1 << 20) << "a stage is inside its host";
-  EXPECT_EQ(buckets_by_link(both, Layout({4, 1, 1, 1, 1, 1}, 4)), 0);
+  EXPECT_EQ(by_rule(both, Layout({1, 1, 4, 1, 1, 1}, 4)), 256 << 10);
+  EXPECT_EQ(by_rule(both, Layout({2, 1, 2, 1, 1, 1}, 4)), 1 << 20) << "a stage is inside its host";
+  EXPECT_EQ(by_rule(both, Layout({4, 1, 1, 1, 1, 1}, 4)), 0);
+  // Ranks that move gradients themselves, once a step.
+  EXPECT_EQ(buckets_by_rule(both, Layout({2, 1, 2, 1, 1, 1}, 4), 1).bytes, 25 << 20);
+  EXPECT_EQ(buckets_by_rule(both, Layout({2, 2, 1, 1, 1, 1}, 4), 3).bytes, 25 << 20);
+  EXPECT_EQ(buckets_by_rule(both, Layout({2, 1, 2, 1, 1, 1}, 4), 2).bytes, 1 << 20) << "control";
+  EXPECT_EQ(buckets_by_rule(both, Layout({1, 1, 4, 1, 1, 1}, 4), 1).bytes, 256 << 10) << "control: hosts";
+  both.inline_inside = false;
+  EXPECT_EQ(buckets_by_rule(both, Layout({2, 1, 2, 1, 1, 1}, 4), 1).bytes, 1 << 20) << "control: hidden";
 }
 
 TEST(Search, ProposesBuckets) {

@@ -2,8 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/base/error.h"
 #include "furrow/base/failpoint.h"
 #include "furrow/base/file.h"
@@ -20,23 +20,16 @@ std::string parameters_path(const std::string& folder) { return folder + std::st
 
 // In pieces, so that a model larger than memory is none in it.
 Hash128 digest_of(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) throw errno_error(errno, "read", path);
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.open()) throw errno_error(errno, "read", path);
   Xxh3Stream hash;
-  try {
-    std::vector<std::byte> piece(size_t{1} << 20);
-    for (uint64_t at = 0;;) {
-      const size_t got = read_at(descriptor, at, piece, path);
-      hash.update(std::span(piece).first(got));
-      if (got < piece.size()) break;
-      at += got;
-    }
-  } catch (const Error&) {
-    ::close(descriptor);
-    throw;
+  std::vector<std::byte> piece(size_t{1} << 20);
+  for (uint64_t at = 0;;) {
+    const size_t got = read_at(file.get(), at, piece, path);
+    hash.update(std::span(piece).first(got));
+    if (got < piece.size()) return hash.digest_128();
+    at += got;
   }
-  ::close(descriptor);
-  return hash.digest_128();
 }
 
 // Removes a folder that never became the artefact.

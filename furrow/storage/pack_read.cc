@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -15,6 +14,7 @@
 #include <optional>
 #include <utility>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/base/error.h"
 #include "furrow/base/memory.h"
 #include "furrow/storage/pack.h"
@@ -23,20 +23,11 @@
 namespace furrow::storage {
 namespace {
 
-class Descriptor {
- public:
-  explicit Descriptor(const std::string& path) : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (fd_ < 0) throw errno_error(errno, "read", path);
-  }
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  Descriptor(Descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
+Descriptor open_to_read(const std::string& path) {
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.open()) throw errno_error(errno, "read", path);
+  return file;
+}
 
 // The bytes at `offset`.  Error{data_loss} when the file ends before.
 void read_at(const Descriptor& file, const std::string& path, uint64_t offset, std::span<std::byte> out) {
@@ -52,7 +43,7 @@ struct OpenShard {
 
 // Opens a shard and compares header, length and table.
 OpenShard open_shard(const std::string& path) {
-  Descriptor file(path);
+  Descriptor file = open_to_read(path);
   struct stat status{};
   if (::fstat(file.get(), &status) != 0) throw errno_error(errno, "read", path);
   const auto bytes = static_cast<uint64_t>(status.st_size);

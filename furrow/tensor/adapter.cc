@@ -125,15 +125,14 @@ at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, Op
   return activated(rows ? summed_parts(part, layer, context) : part, layer.activation, context);
 }
 
-at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                                      Cut cut) {
-  FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
+at::Tensor side_by_side_with_adapters(const at::Tensor& x, const SideBySideLayers& layers,
+                                      OpContext& context) {
   const WholeInput input =
-      cut_of(cut, context) == Cut::kNone ? WholeInput{x, {}} : whole_input(x, cut, context);
+      cut_of(layers.cut, context) == Cut::kNone ? WholeInput{x, {}} : whole_input(x, layers.cut, context);
   std::vector<Param> plain;
   std::vector<at::Tensor> parts;
   std::vector<int64_t> sizes = input.x.sizes().vec();
-  for (const Param& weight : weights) {
+  for (const Param& weight : layers.weights) {
     plain.push_back(without_adapter(weight));
     sizes.back() = weight.leaf.size(0);
     parts.push_back(weight.adapter ? adapted(input, *weight.adapter, context)
@@ -141,7 +140,7 @@ at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param
   }
   const at::Tensor beside = at::cat(parts, -1);
   parts.clear();
-  return sum(linear_side_by_side(input.x, plain, context, Cut::kNone, input.read), beside);
+  return sum(linear_side_by_side(input.x, {plain, layers.biases, Cut::kNone, input.read}, context), beside);
 }
 
 at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,

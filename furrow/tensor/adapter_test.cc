@@ -59,13 +59,14 @@ TEST(Adapter, OfALinearLayerMatchesPlainAutograd) {
   }
 }
 
-// Two layers over one input, of which the second alone is adapted, or both are.
+// Two layers over one input, of which the second alone is adapted, or both are, and the second has a bias.
 TEST(Adapter, SideBySideMatchesPlainAutograd) {
   for (const bool both : {false, true}) {
     OpCase run;
     run.x = random_tensor({5, 7, 20}, 1);
     run.params = {random_tensor({12, 20}, 2, 0.3), random_tensor({8, 20}, 3, 0.3),
-                  random_tensor({kRank, 20}, 4, 0.3), random_tensor({8, kRank}, 5, 0.3)};
+                  random_tensor({kRank, 20}, 4, 0.3), random_tensor({8, kRank}, 5, 0.3),
+                  random_tensor({8}, 8)};
     if (both) {
       run.params.push_back(random_tensor({kRank, 20}, 6, 0.3));
       run.params.push_back(random_tensor({12, kRank}, 7, 0.3));
@@ -73,15 +74,16 @@ TEST(Adapter, SideBySideMatchesPlainAutograd) {
     expect_matches_plain(
         run,
         [&](const at::Tensor& x, std::span<const Param> params, OpContext& context) {
-          const std::array weights{both ? adapted(params, 0, 4) : params[0], adapted(params, 1, 2)};
-          return linear_side_by_side(x, weights, context);
+          const std::array weights{both ? adapted(params, 0, 5) : params[0], adapted(params, 1, 2)},
+              biases{Param(), params[4]};
+          return linear_side_by_side(x, {weights, biases}, context);
         },
         [&](const at::Tensor& x, std::span<const at::Tensor> params) {
           const auto layer = [&](size_t weight, size_t a) {
             return at::linear(x, params[weight]) +
                    at::linear(at::linear(x, params[a]), params[a + 1]) * kScale;
           };
-          return at::cat({both ? layer(0, 4) : at::linear(x, params[0]), layer(1, 2)}, -1);
+          return at::cat({both ? layer(0, 5) : at::linear(x, params[0]), layer(1, 2) + params[4]}, -1);
         });
   }
 }

@@ -2,16 +2,14 @@
 // arguments.  Internal to tensor.
 #pragma once
 
-#include <span>
-
 #include "furrow/tensor/embedding_torch.h"
 #include "furrow/tensor/ops_torch.h"
 
 namespace furrow::tensor {
 
 at::Tensor linear_with_adapter(const at::Tensor& x, const LinearLayer& layer, OpContext& context);
-at::Tensor side_by_side_with_adapters(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                                      Cut cut);
+at::Tensor side_by_side_with_adapters(const at::Tensor& x, const SideBySideLayers& layers,
+                                      OpContext& context);
 at::Tensor conv2d_with_adapter(const at::Tensor& x, const Param& weight, const Param& bias,
                                const Convolution& convolution, OpContext& context);
 at::Tensor strided_conv2d_with_adapter(const at::Tensor& x, const Param& weight,

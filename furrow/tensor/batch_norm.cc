@@ -19,7 +19,8 @@ namespace {
 struct BatchNormCall {
   int64_t rows = 0, channels = 0;
   at::Tensor x, weight, mean, rstd;
-  at::Tensor y;  // with a ReLU
+  // With a ReLU: y where a residual is in it, else what the norm is formed again with.
+  at::Tensor y, beta;
   bool residual = false;
   int weight_index = -1, bias_index = -1;
   int threads = 1;
@@ -39,6 +40,7 @@ std::vector<at::Tensor> batch_norm_backward(const BatchNormCall& call, const at:
     args.mean = call.mean.const_data_ptr<float>();
     args.rstd = call.rstd.const_data_ptr<float>();
     args.gamma = call.weight.const_data_ptr<float>();
+    args.beta = call.beta.defined() ? call.beta.const_data_ptr<float>() : nullptr;
     args.dy = numbers<T>(dy);
     args.g = mutable_numbers<T>(g);
     args.dx = mutable_numbers<T>(dx);
@@ -127,7 +129,13 @@ at::Tensor batch_norm(const at::Tensor& x, const Param& weight, const Param& bia
     args.y = mutable_numbers<T>(y);
     kernels::batch_norm_apply(args, context.threads);
   });
-  if (norm.relu && needs_backward({x, norm.residual, weight.leaf})) call.y = y.detach();
+  if (norm.relu && needs_backward({x, norm.residual, weight.leaf})) {
+    if (norm.residual.defined()) {
+      call.y = y.detach();
+    } else {
+      call.beta = beta;
+    }
+  }
   const auto backward = [call](const at::Tensor& dy) { return batch_norm_backward(call, dy); };
   if (norm.residual.defined())
     return with_backward(y, {x, norm.residual, weight.leaf}, backward, kImageFormat);

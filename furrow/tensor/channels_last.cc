@@ -9,6 +9,7 @@
 #include "furrow/tensor/autograd_torch.h"
 #include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/image_operations_torch.h"
+#include "furrow/tensor/kernels/parallel.h"
 #include "furrow/tensor/kernels/pixel_conv.h"
 #include "furrow/tensor/kernels/pool.h"
 #include "furrow/tensor/kernels/scratch.h"
@@ -69,6 +70,17 @@ void average_pixels(int64_t pixels, int64_t channels, const T* from, T* to) {
   for (int64_t i = 0; i < channels; ++i) kernels::set_to(to[i], sums[i] / static_cast<float>(pixels));
 }
 
+// Its gradient.
+template <class T>
+void spread_over_pixels(int64_t pixels, int64_t channels, const T* gradient, T* to) {
+  const auto count = static_cast<float>(pixels);
+  for (int64_t i = 0; i < channels; ++i) kernels::set_to(to[i], kernels::to_float(gradient[i]) / count);
+  for (int64_t p = 1; p < pixels; ++p) std::copy_n(to, channels, to + p * channels);
+}
+
+// Threads that are worth it to move so many numbers.
+int workers(int64_t numbers, int threads) { return numbers < 32768 ? 1 : threads; }
+
 }  // namespace
 
 namespace by_kernels {
@@ -98,27 +110,30 @@ at::Tensor strided_conv2d(const at::Tensor& x, const Param& weight, const Stride
       kImageFormat);
 }
 
-at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& /*context*/) {
+at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channels, OpContext& context) {
   const at::Tensor in = dense_image(x);
   const int64_t batch = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
   FURROW_CHECK(channels >= c && stride >= 1, "a shortcut pads channels");
   const int64_t oh = (h - 1) / stride + 1, ow = (w - 1) / stride + 1;
   at::Tensor y = image(batch, channels, oh, ow, in);
-  // move(pixel of x, pixel of y) for every pixel that is taken.
-  const auto pixels = [=](const auto& move) {
-    for (int64_t n = 0; n < batch; ++n) {
+  // move(pixel of x, pixel of y) for every pixel that is taken of some images.
+  const auto pixels = [=](int64_t begin, int64_t end, const auto& move) {
+    for (int64_t n = begin; n < end; ++n) {
       for (int64_t r = 0; r < oh; ++r) {
         for (int64_t q = 0; q < ow; ++q)
           move(((n * h + r * stride) * w + q * stride) * c, ((n * oh + r) * ow + q) * channels);
       }
     }
   };
+  const int threads = workers(in.numel(), context.threads);
   by_type(x.scalar_type(), [&]<class T>(T) {
     const T* from = numbers<T>(in);
     T* to = mutable_numbers<T>(y);
-    pixels([=](int64_t source, int64_t target) {
-      std::copy_n(from + source, c, to + target);
-      std::fill_n(to + target + c, channels - c, T());
+    kernels::parallel_for(threads, batch, [=](int64_t begin, int64_t end) {
+      pixels(begin, end, [=](int64_t source, int64_t target) {
+        std::copy_n(from + source, c, to + target);
+        std::fill_n(to + target + c, channels - c, T());
+      });
     });
   });
   return with_backward(
@@ -127,9 +142,12 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
         at::Tensor dx = image(batch, c, h, w, dy);
         by_type(dy.scalar_type(), [&]<class T>(T) {
           T* out = mutable_numbers<T>(dx);
-          std::fill_n(out, dx.numel(), T());
           const T* gradient = numbers<T>(dy);
-          pixels([=](int64_t source, int64_t target) { std::copy_n(gradient + target, c, out + source); });
+          kernels::parallel_for(threads, batch, [=](int64_t begin, int64_t end) {
+            std::fill(out + begin * h * w * c, out + end * h * w * c, T());
+            pixels(begin, end,
+                   [=](int64_t source, int64_t target) { std::copy_n(gradient + target, c, out + source); });
+          });
         });
         return {dx};
       },
@@ -183,28 +201,28 @@ at::Tensor average_pool(const at::Tensor& x, const Pool& pool, OpContext& contex
       kImageFormat);
 }
 
-at::Tensor global_average_pool(const at::Tensor& x, OpContext& /*context*/) {
+at::Tensor global_average_pool(const at::Tensor& x, OpContext& context) {
   const at::Tensor in = dense_image(x);
-  const int64_t batch = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
+  const int64_t batch = x.size(0), c = x.size(1), pixels = x.size(2) * x.size(3);
+  const int threads = workers(in.numel(), context.threads);
   at::Tensor y = at::empty({batch, c}, at::TensorOptions().dtype(x.scalar_type()));
   by_type(x.scalar_type(), [&]<class T>(T) {
-    for (int64_t n = 0; n < batch; ++n)
-      average_pixels(h * w, c, numbers<T>(in) + n * h * w * c, mutable_numbers<T>(y) + n * c);
-  });
-  return with_backward(y, {x}, [=](const at::Tensor& dy) -> std::vector<at::Tensor> {
-    at::Tensor dx = image(batch, c, h, w, dy);
-    const auto count = static_cast<float>(h * w);
-    by_type(dy.scalar_type(), [&]<class T>(T) {
-      T* out = mutable_numbers<T>(dx);
-      const T* gradient = numbers<T>(dy);
-      for (int64_t n = 0; n < batch; ++n, gradient += c) {
-        T* first = out;
-        for (int64_t i = 0; i < c; ++i) kernels::set_to(*out++, kernels::to_float(gradient[i]) / count);
-        for (int64_t p = 1; p < h * w; ++p, out += c) std::copy_n(first, c, out);
-      }
+    kernels::parallel_for(threads, batch, [&](int64_t begin, int64_t end) {
+      for (int64_t n = begin; n < end; ++n)
+        average_pixels(pixels, c, numbers<T>(in) + n * pixels * c, mutable_numbers<T>(y) + n * c);
     });
-    return {dx};
   });
+  return with_backward(
+      y, {x}, [=, h = x.size(2), w = x.size(3)](const at::Tensor& dy) -> std::vector<at::Tensor> {
+        at::Tensor dx = image(batch, c, h, w, dy);
+        by_type(dy.scalar_type(), [&]<class T>(T) {
+          kernels::parallel_for(threads, batch, [&](int64_t begin, int64_t end) {
+            for (int64_t n = begin; n < end; ++n)
+              spread_over_pixels(pixels, c, numbers<T>(dy) + n * c, mutable_numbers<T>(dx) + n * pixels * c);
+          });
+        });
+        return {dx};
+      });
 }
 
 }  // namespace by_kernels

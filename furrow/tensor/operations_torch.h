@@ -6,8 +6,7 @@
 
 #define FURROW_DECLARE_OPERATIONS                                                                            \
   at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& context);                      \
-  at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,    \
-                                 Cut cut, const at::Tensor& read);                                           \
+  at::Tensor linear_side_by_side(const at::Tensor& x, const SideBySideLayers& layers, OpContext& context);   \
   at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias,                             \
                     const Convolution& convolution, OpContext& context);                                     \
   at::Tensor embedding(const at::Tensor& ids, const Param& tokens, const Param& positions,                   \

@@ -6,6 +6,7 @@
 
 #include "furrow/tensor/adapter_torch.h"
 #include "furrow/tensor/composition_torch.h"
+#include "furrow/tensor/half_torch.h"
 #include "furrow/tensor/image_operations_torch.h"
 #include "furrow/tensor/operations_torch.h"
 #include "furrow/tensor/tensor_axis_torch.h"
@@ -75,10 +76,15 @@ at::Tensor linear(const at::Tensor& x, const LinearLayer& layer, OpContext& cont
   return for_tensor(x).linear(x, layer, context);
 }
 
-at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut, const at::Tensor& read) {
-  if (std::ranges::any_of(weights, adapted)) return side_by_side_with_adapters(x, weights, context, cut);
-  return for_tensor(x).linear_side_by_side(x, weights, context, cut, read);
+at::Tensor linear_side_by_side(const at::Tensor& x, const SideBySideLayers& layers, OpContext& context) {
+  FURROW_CHECK(x.dim() >= 2 && is_number(x) && !layers.weights.empty(),
+               "linear_side_by_side reads numbers [..., in]");
+  FURROW_CHECK(layers.biases.empty() || layers.biases.size() == layers.weights.size(),
+               "each layer has a bias, or none has");
+  FURROW_CHECK(layers.cut == Cut::kNone || layers.cut == Cut::kPositionsToColumns,
+               "outputs side by side are cut");
+  if (std::ranges::any_of(layers.weights, adapted)) return side_by_side_with_adapters(x, layers, context);
+  return for_tensor(x).linear_side_by_side(x, layers, context);
 }
 
 at::Tensor conv2d(const at::Tensor& x, const Param& weight, const Param& bias, const Convolution& convolution,

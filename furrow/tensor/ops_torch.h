@@ -54,11 +54,15 @@ inline at::Tensor linear(const at::Tensor& x, const Param& weight, const Param& 
   return linear(x, LinearLayer{weight, bias, activation}, context);
 }
 
-// y [..., sum of outs] = x [W_0; W_1; ...]^T, several linear layers without biases over one input, results
-// side by side; W_i [out_i, in].  `cut` is kNone or kPositionsToColumns.  A float32 x and
-// its numbers as linear()'s.
-at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut = Cut::kNone, const at::Tensor& read = {});
+// y [..., sum of outs] = x [W_0; W_1; ...]^T + [b_0, b_1, ...], several linear layers over one input, results
+// side by side; W_i [out_i, in].  There are no biases, or one of each layer, which may be absent.  `cut` is
+// kNone or kPositionsToColumns.  A float32 x and its numbers as linear()'s.
+struct SideBySideLayers {
+  std::span<const Param> weights, biases = {};
+  Cut cut = Cut::kNone;
+  at::Tensor read = {};
+};
+at::Tensor linear_side_by_side(const at::Tensor& x, const SideBySideLayers& layers, OpContext& context);
 
 struct Convolution {
   int64_t padding = 0;

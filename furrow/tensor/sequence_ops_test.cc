@@ -39,7 +39,7 @@ TEST(Attention, SharedKeysAndRotaryPositionsMatchPlainAutograd) {
   expect_matches_plain(
       run,
       [&](const at::Tensor& x, std::span<const Param> params, OpContext& context) {
-        return causal_attention(linear_side_by_side(x, params, context), {heads, kv_heads, table}, 0, "",
+        return causal_attention(linear_side_by_side(x, {params}, context), {heads, kv_heads, table}, 0, "",
                                 context);
       },
       [&](const at::Tensor& x, std::span<const at::Tensor> params) {
@@ -75,11 +75,32 @@ TEST(Swiglu, MatchesPlainAutograd) {
   expect_matches_plain(
       run,
       [](const at::Tensor& x, std::span<const Param> params, OpContext& context) {
-        return swiglu(linear_side_by_side(x, params, context), context);
+        return swiglu(linear_side_by_side(x, {params}, context), context);
       },
       [](const at::Tensor& x, std::span<const at::Tensor> params) {
         return at::silu(at::linear(x, params[0])) * at::linear(x, params[1]);
       });
+}
+
+// Layers of which all, or some, have a bias.
+TEST(SideBySide, BiasesMatchPlainAutograd) {
+  for (const bool all : {true, false}) {
+    OpCase run;
+    run.x = random_tensor({4, 7, 20}, 1);
+    run.params = {random_tensor({12, 20}, 2, 0.3), random_tensor({8, 20}, 3, 0.3), random_tensor({8}, 4)};
+    if (all) run.params.push_back(random_tensor({12}, 5));
+    expect_matches_plain(
+        run,
+        [all](const at::Tensor& x, std::span<const Param> params, OpContext& context) {
+          const std::array biases{all ? params[3] : Param(), params[2]};
+          return linear_side_by_side(x, {params.first(2), biases}, context);
+        },
+        [all](const at::Tensor& x, std::span<const at::Tensor> params) {
+          return at::cat(
+              {at::linear(x, params[0], all ? params[3] : at::Tensor()), at::linear(x, params[1], params[2])},
+              -1);
+        });
+  }
 }
 
 // Both recurrent layers, a step at a time in plain libtorch.

@@ -162,6 +162,7 @@ struct Executor::Impl {
 
   // The whole program; what is under way at its end has arrived on return.
   void execute_all() {
+    const int64_t inside_before_ns = inside_ns();
     for (const BoundInstruction& step : bound) {
       const plan::Instruction& instruction = *step.instruction;
       // What follows the verdict is whole or not at all; ranks stop together, which the votes of `measure`
@@ -175,6 +176,7 @@ struct Executor::Impl {
     for (const std::shared_ptr<Flight>& flight : state.started) {
       if (!flight->landed) within(*flight->bound, [&] { state.land(*flight); });
     }
+    if (state.axis) state.outputs.comm.waits.push_back(inside_ns() - inside_before_ns);
   }
 
   // Of a program that predicts, what lives at its end.
@@ -263,12 +265,17 @@ void ExecutorState::start(const BoundInstruction& bound, std::vector<comm::Colle
   } else if (!batch.empty()) {
     work = group.start(std::move(batch));
   }
-  outputs.comm.exposed_ns += rank.clock->monotonic_ns() - start_ns;  // small ones run at once
-  launch(bound, std::move(work), std::move(finish));
+  const int64_t exposed_ns = rank.clock->monotonic_ns() - start_ns;  // small ones run at once
+  outputs.comm.exposed_ns += exposed_ns;
+  launch(bound, std::move(work), std::move(finish), exposed_ns);
 }
 
-void ExecutorState::launch(const BoundInstruction& bound, comm::Work work, std::function<void()> finish) {
+// `exposed_ns`: what the start took.
+void ExecutorState::launch(const BoundInstruction& bound, comm::Work work, std::function<void()> finish,
+                           int64_t exposed_ns) {
   auto flight = std::make_shared<Flight>();
+  flight->number = started.size();
+  outputs.comm.waits.push_back(exposed_ns);
   flight->work = std::move(work);
   flight->bound = &bound;
   flight->finish = std::move(finish);
@@ -283,6 +290,7 @@ void ExecutorState::land(Flight& flight) {
   flight.landed = true;
   CommTimes& times = flight.bound->copies() ? outputs.copies : outputs.comm;
   times.exposed_ns += end_ns - start_ns;
+  if (!flight.bound->copies()) outputs.comm.waits[flight.number] += end_ns - start_ns;
   const int64_t busy_ns = flight.work.finished_ns() - flight.work.started_ns();
   times.busy_ns += busy_ns;
   note_landed(flight, busy_ns);

@@ -110,6 +110,7 @@ struct Flight {
   const BoundInstruction* bound = nullptr;
   std::function<void()> finish;  // what is left to do on this thread once it has arrived; may be null
   bool landed = false;
+  size_t number = 0;  // of what was started in this run
 };
 
 struct ExecutorState {
@@ -157,7 +158,8 @@ struct ExecutorState {
   void start(const BoundInstruction& bound, std::vector<comm::Collective> batch,
              std::function<void()> finish = {});
   // Keeps what the instruction has started on every slot that it touches.
-  void launch(const BoundInstruction& bound, comm::Work work, std::function<void()> finish = {});
+  void launch(const BoundInstruction& bound, comm::Work work, std::function<void()> finish = {},
+              int64_t exposed_ns = 0);
   int64_t waited_ns() const { return outputs.comm.exposed_ns + outputs.copies.exposed_ns; }  // so far
   void note_landed(const Flight& flight, int64_t busy_ns);
   void land(Flight& flight);                   // waits, and does what is left to do

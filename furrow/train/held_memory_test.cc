@@ -30,6 +30,7 @@ struct Network {
   std::string mixed = {};  // mixed_precision_units of a run in bfloat16
   int rank = 2;            // of adapters
   int characters = 26;     // of the text
+  bool colours = false;    // images of three channels
 };
 void PrintTo(const Network& network, std::ostream* out) { *out << network.name; }
 
@@ -37,6 +38,7 @@ class HeldMemory : public ::testing::TestWithParam<Network> {
  protected:
   void SetUp() override {
     testing::write_made_up_idx(images(), 200, 20, 28);
+    write_colours();
     std::string letters;
     for (int i = 0; i < 3000; ++i) letters += static_cast<char>('a' + i * i % 26);
     write_file_atomic(text(), GetParam().characters > 26 ? written(GetParam().characters) : letters);
@@ -44,7 +46,30 @@ class HeldMemory : public ::testing::TestWithParam<Network> {
   }
 
   std::string images() const { return folder_.path() + "/images"; }
+  std::string colours() const { return folder_.path() + "/colours"; }
   std::string text() const { return folder_.path() + "/text"; }
+
+  // As CIFAR-10's: a label and three planes of 32 x 32.
+  void write_colours() const {
+    constexpr size_t kPixels = 3 * 32 * 32;
+    std::string records;
+    for (size_t i = 0; i < 200; ++i) {
+      records += static_cast<char>(i % 10);
+      for (size_t p = 0; p < kPixels; ++p) records += static_cast<char>(i * 131 + p * 29);
+    }
+    make_directories(colours());
+    write_file_atomic(colours() + "/data_batch_1.bin", records);
+  }
+
+  Settings data() const {
+    const Network& network = GetParam();
+    if (network.colours) {
+      return {"--training.dataset",  "cifar10", "--training.dataset_path", colours(),
+              "--data.train_files",  "[\"data_batch_1.bin\"]", "--data.test_files", "[]"};
+    }
+    return {"--training.dataset", network.images ? "idx" : "text", "--training.dataset_path",
+            network.images ? images() : text()};
+  }
 
   // So many characters of three bytes, twice.
   static std::string written(int characters) {
@@ -59,8 +84,7 @@ class HeldMemory : public ::testing::TestWithParam<Network> {
 
   observe::Summary run(const Settings& settings) {
     const Network& network = GetParam();
-    Settings all = {"--training.dataset", network.images ? "idx" : "text", "--training.dataset_path",
-                    network.images ? images() : text()};
+    Settings all = data();
     all.insert(all.end(), network.settings.begin(), network.settings.end());
     all.insert(all.end(), settings.begin(), settings.end());
     TrainRequest request;
@@ -196,6 +220,18 @@ units = ["stem: conv_norm out_channels=8", "b1: bottleneck_block width=8 out_cha
          "b3: bottleneck_block width=16 out_channels=64",
          "b4: bottleneck_block width=16 out_channels=80 shortcut=pad", "fc: pool_linear out=classes"]
 )"};
+Network of_colours(const std::string& name, const std::string& units) {
+  Network network{name, true, "[model]\nname = \"blocks\"\nunits = [" + units + "]\n", kTypes, kMany};
+  network.colours = true;
+  return network;
+}
+// Batches have planes, which a first layer copies; what is flattened is copied too.
+const Network kFirstNorm = of_colours("colours_norm", R"("stem: conv_norm out_channels=8",
+  "b1: residual_block out_channels=8", "fc: pool_linear out=classes")");
+const Network kFirstConv = of_colours("colours_conv", R"("c: conv out_channels=8 kernel=3 padding=1 activation=relu",
+  "p: max_pool kernel=2", "fc1: linear out=64 activation=relu", "fc: linear out=classes")");
+const Network kFlattened = of_colours("colours_flattened", R"("n: batch_norm",
+  "c: conv out_channels=24 kernel=3 stride=2", "fc: linear out=classes")");
 const Network kGan{"gan",
                    true,
                    R"([model]
@@ -214,6 +250,9 @@ const Network kDropout{"gpt_dropout", false,
                        "[model]\nname = 'gpt'\nwidth = 64\nlayers = 2\nheads = 2\ndropout = 0.1\n"};
 const Network kLlama{"llama", false,
                      "[model]\nname = 'llama'\nwidth = 64\nlayers = 3\nheads = 4\nkv_heads = 2\n"};
+const Network kQwen2{
+    "qwen2", false,
+    "[model]\nname = 'llama'\nwidth = 64\nlayers = 3\nheads = 4\nkv_heads = 2\nqkv_bias = true\n"};
 const Network kRnn{"rnn", false, "[model]\nname = 'rnn'\nwidth = 64\nlayers = 1\n"};
 const Network kLstm{"lstm", false, "[model]\nname = 'lstm'\nwidth = 64\nlayers = 3\n"};
 const Network kLstmDropout{"lstm_dropout", false,
@@ -224,8 +263,8 @@ const Network kBytes{
 const auto kName = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
                          ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms,
-                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm,
-                                           kLstmDropout),
+                                           kBottlenecks, kFirstNorm, kFirstConv, kFlattened, kGan, kGpt,
+                                           kDropout, kLlama, kQwen2, kRnn, kLstm, kLstmDropout),
                          kName);
 Network of_rank(Network network, int rank) {
   network.name += fmt::format("_rank_{}", rank);

@@ -88,10 +88,13 @@ Buckets chosen_buckets(const config::Config& config, const plan::ModelSpec& spec
   } catch (const Error& error) {  // of a layout that has no program, which says so itself
     if (error.code() == ErrorCode::kInternal) throw;
   }
-  return by_rule(
-      spec, layout, plan::buckets_by_link(costs->cluster(), layout),
-      "which the link between ranks moves in 8 of its latencies or more; `furrow profile` has them "
-      "chosen by the simulated step");
+  const int zero_stage = configured_choice(config, spec, layout).zero_stage;
+  const plan::BucketRule rule = plan::buckets_by_rule(costs->cluster(), layout, zero_stage);
+  const std::string_view why =
+      rule.once ? "as ranks move gradients themselves, once a step, and wait for each other in each bucket"
+                : "which the link between ranks moves in 8 of its latencies or more";
+  return by_rule(spec, layout, rule.bytes,
+                 fmt::format("{}; `furrow profile` has them chosen by the simulated step", why));
 }
 
 }  // namespace furrow::train

@@ -85,6 +85,22 @@ TEST(ChosenBuckets, FollowTheLinkWhereNothingWasMeasured) {
   EXPECT_THAT(none.why, StartsWith("no buckets: no neighbours"));
 }
 
+// Ranks on a core each hide no communication: the fewer times they wait for each other the better, where
+// larger buckets hold no more.
+TEST(ChosenBuckets, AreTheLargestWhereRanksMoveGradientsThemselves) {
+  config::Config config = deep();
+  const auto on = [&](int shards, int64_t stage) {
+    config.parallelism.zero_stage = stage;
+    const plan::Layout layout({1, 2 / shards, shards, 1, 1, 1}, 2);
+    return chosen_buckets(config, spec_of(config), layout, machine_costs(machine_on(""), "").get());
+  };
+  EXPECT_EQ(on(1, 3).bytes, 25 << 20);
+  EXPECT_EQ(on(2, 1).bytes, 25 << 20);
+  EXPECT_THAT(on(2, 1).why, StartsWith("buckets of up to 25.0 MiB, as ranks move gradients themselves"));
+  EXPECT_LT(on(2, 2).bytes, 25 << 20) << "control: whole gradients in flight";
+  EXPECT_LT(on(2, 3).bytes, 25 << 20) << "control";
+}
+
 TEST(ChosenBuckets, AreThoseOfTheQuickestSimulatedStep) {
   const config::Config config = deep("1Gbit,1ms");
   const plan::ModelSpec spec = spec_of(config);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <utility>
 
+#include "furrow/base/descriptor.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/train/rank_texts.h"
@@ -24,9 +25,8 @@ constexpr const char* kRemedy =
 class Probe {
  public:
   explicit Probe(std::string path) : path_(std::move(path)) {
-    const int descriptor = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (descriptor < 0) throw errno_error(errno, "create", path_);
-    ::close(descriptor);
+    const Descriptor file(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+    if (!file.open()) throw errno_error(errno, "create", path_);
   }
   ~Probe() { ::unlink(path_.c_str()); }
   Probe(const Probe&) = delete;

@@ -1,6 +1,7 @@
 #include "furrow/train/step_ledger.h"
 
 #include <algorithm>
+#include <numeric>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -11,6 +12,7 @@ namespace {
 
 constexpr int kProbes = 9;
 constexpr size_t kBubbleSteps = 1024;
+constexpr size_t kMostWaits = 1 << 16;
 
 // They have a row of their own, so that what bandwidth decides is judged alone.
 constexpr size_t kSmallSums = comm::kCollectiveKinds;
@@ -52,7 +54,7 @@ void add(const comm::LedgerRow& row, StepLedger::Bytes* bytes) {
 // Of a rank, as it goes to all others.
 struct Figures {
   std::array<StepLedger::Bytes, comm::kCollectiveKinds + 1> bytes;
-  CommTimes times;
+  int64_t exposed_ns = 0, busy_ns = 0;  // as CommTimes
   int64_t duration_ns = 0, samples = 0;
 };
 static_assert(std::has_unique_object_representations_v<Figures>, "words alone, all of int64_t");
@@ -92,12 +94,12 @@ void add_times(std::span<const Figures> ranks, observe::RankAudit* audit) {
   const auto n = static_cast<double>(ranks.size());
   const auto steps = static_cast<double>(std::max<int64_t>(1, audit->steps));
   for (const Figures& figures : ranks) {
-    const auto exposed = static_cast<double>(figures.times.exposed_ns);
+    const auto exposed = static_cast<double>(figures.exposed_ns);
     const auto duration = std::max(1.0, static_cast<double>(figures.duration_ns));
     const double at_work = std::max(1.0, duration - exposed);
     audit->step_seconds += duration * 1e-9 / steps / n;
     audit->exposed_communication += exposed / duration / n;
-    audit->comm_to_compute += static_cast<double>(figures.times.busy_ns) / at_work / n;
+    audit->comm_to_compute += static_cast<double>(figures.busy_ns) / at_work / n;
     audit->rank_samples_per_second.push_back(static_cast<double>(figures.samples) / (at_work * 1e-9));
   }
 }
@@ -132,6 +134,10 @@ StepLedger::Bytes StepLedger::bytes(const RankContext& rank) const {
 void StepLedger::add_step(const CommTimes& times, const ComputeTimes& compute, int64_t duration_ns,
                           int64_t samples) {
   if (compute_.size() < kBubbleSteps) compute_.push_back(compute);
+  if (waits_.size() + times.waits.size() <= kMostWaits) {
+    waits_.insert(waits_.end(), times.waits.begin(), times.waits.end());
+    waiting_steps_ns_ += duration_ns;
+  }
   ++steps_;
   times_.exposed_ns += times.exposed_ns;
   times_.busy_ns += times.busy_ns;
@@ -169,9 +175,27 @@ double StepLedger::bubble(const RankContext& rank) const {
   return compute_.empty() ? 0 : sum / static_cast<double>(compute_.size());
 }
 
+// Whoever comes last to an operation waits for nobody: what the least of the ranks waited, it took; what the
+// others waited on top, they waited for that one.  Only where all ranks start the same operations, which
+// those of a pipeline do not.
+std::optional<double> StepLedger::straggler_wait(const RankContext& rank) const {
+  comm::Group world = rank.world();
+  const auto count = static_cast<int64_t>(waits_.size());
+  std::array<int64_t, 2> most{count, -count};
+  world.all_reduce(std::span<int64_t>(most), comm::Reduction::kMax, "waits");
+  if (most[0] != -most[1] || most[0] == 0) return std::nullopt;
+  std::vector<int64_t> least = waits_;
+  world.all_reduce(std::span<int64_t>(least), comm::Reduction::kMin, "waits");
+  std::array<int64_t, 2> sums{std::accumulate(waits_.begin(), waits_.end(), int64_t{0}) -
+                                  std::accumulate(least.begin(), least.end(), int64_t{0}),
+                              waiting_steps_ns_};
+  world.all_reduce(std::span<int64_t>(sums), comm::Reduction::kSum, "waits");
+  return static_cast<double>(sums[0]) / static_cast<double>(std::max<int64_t>(1, sums[1]));
+}
+
 observe::RankAudit StepLedger::audit(const RankContext& rank) const {
   std::vector<Figures> all(static_cast<size_t>(rank.world().size()));
-  const Figures own{bytes_, times_, duration_ns_, samples_};
+  const Figures own{bytes_, times_.exposed_ns, times_.busy_ns, duration_ns_, samples_};
   rank.world().all_gather<int64_t>(words_of(std::span(&own, 1)), words_of(std::span(all)), {}, "audit");
 
   observe::RankAudit audit;
@@ -180,6 +204,7 @@ observe::RankAudit StepLedger::audit(const RankContext& rank) const {
   audit.steps = steps_;
   audit.operation_latency_us = operation_latency_us(rank);
   audit.bubble = bubble(rank);
+  audit.straggler_wait = straggler_wait(rank);
   add_bytes(all, &audit);
   add_times(all, &audit);
   return audit;

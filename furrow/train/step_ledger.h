@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "furrow/comm/communicator.h"
@@ -16,6 +17,9 @@ namespace furrow::train {
 struct CommTimes {
   int64_t exposed_ns = 0;  // the program's thread waited for communication
   int64_t busy_ns = 0;     // communication was under way, waiting for peers included
+  // What exposed_ns is made of: each operation's part, in the order in which they were started; then what
+  // collectives inside units waited.
+  std::vector<int64_t> waits = {};
 };
 
 // Of forwards, recomputations and both halves of backward in a run of a program.
@@ -48,9 +52,12 @@ class StepLedger {
  private:
   std::array<Bytes, comm::kCollectiveKinds + 1> bytes_{};  // by kind, then of small sums
   CommTimes times_;
-  double bubble(const RankContext& rank) const;  // every rank calls it
+  double bubble(const RankContext& rank) const;                         // every rank calls it
+  std::optional<double> straggler_wait(const RankContext& rank) const;  // the same
   int64_t steps_ = 0, duration_ns_ = 0, samples_ = 0;
   std::vector<ComputeTimes> compute_;  // of the first kBubbleSteps steps
+  std::vector<int64_t> waits_;         // CommTimes::waits of the first steps, as many as kMostWaits hold
+  int64_t waiting_steps_ns_ = 0;       // that those steps took
 };
 
 }  // namespace furrow::train

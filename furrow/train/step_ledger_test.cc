@@ -96,5 +96,24 @@ TEST(StepLedger, ASlowRankShows) {
   EXPECT_DOUBLE_EQ(audit.step_seconds, 0.1);
 }
 
+// Ranks that come last in turns are no different in what they wait in all, so each operation is judged by
+// itself: of 10 and 20 ms, and of 30 and 5, somebody waited 10 and 25 ms for the other.
+TEST(StepLedger, WaitingForALateRankIsToldFromWhatOperationsTake) {
+  const auto wait_of = [](std::vector<int64_t> of_zero, std::vector<int64_t> of_one) {
+    const observe::RankAudit audit = audit_of(2, [&](comm::Communicator& communicator, StepLedger& ledger) {
+      CommTimes times;
+      times.waits = communicator.rank() == 0 ? of_zero : of_one;
+      for (const int64_t wait_ns : times.waits) times.exposed_ns += wait_ns;
+      for (int step = 0; step < 5; ++step) ledger.add_step(times, {}, 100 * kMs, 1);
+    });
+    return audit.straggler_wait;
+  };
+  EXPECT_EQ(wait_of({10 * kMs, 30 * kMs}, {20 * kMs, 5 * kMs}), 0.175);
+  EXPECT_EQ(wait_of({40 * kMs}, {25 * kMs}), 0.075) << "control: one operation of as much";
+  EXPECT_EQ(wait_of({10 * kMs, 30 * kMs}, {10 * kMs, 30 * kMs}), 0.0) << "nobody was late";
+  EXPECT_EQ(wait_of({10 * kMs, 30 * kMs}, {20 * kMs}), std::nullopt) << "other operations, as in a pipeline";
+  EXPECT_EQ(wait_of({}, {}), std::nullopt);
+}
+
 }  // namespace
 }  // namespace furrow::train

@@ -40,11 +40,9 @@ PROMISES = [
 
 
 def train(binary: str, config: pathlib.Path, run: pathlib.Path, *settings: str) -> tuple[dict | None, str]:
-    """The run's summary, or None and why there is none; FileNotFoundError when its data are missing."""
+    """The run's summary, or None and why there is none."""
     command = [binary, "train", str(config), "--job.dump_folder", str(run), *settings]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode == 3:
-        raise FileNotFoundError(done.stderr.splitlines()[-1])
     if done.returncode != 0:
         return None, f"exit status {done.returncode}: {done.stderr[-2000:]}"
     return json.loads((run / "summary.json").read_text()), ""
@@ -73,6 +71,9 @@ def main() -> int:
             if only and example != only:
                 continue
             config = source / "examples" / f"{example}.toml"
+            if not example_data.is_there(data := example_data.data_of(config)):
+                print(f"{example}: NOT RUN, its data are missing: {data}")
+                continue
             try:
                 if summaries.get(example) is None:
                     summaries[example], why = train(binary, config, pathlib.Path(folder) / example)
@@ -80,9 +81,6 @@ def main() -> int:
                         raise RuntimeError(why)
                 if bound == LINEAR_MODEL:
                     bound = linear_bound(binary, config, pathlib.Path(folder) / f"{example}-linear", key)
-            except FileNotFoundError as missing:
-                print(f"{example}: NOT RUN, its data are missing: {missing}")
-                continue
             except RuntimeError as error:
                 print(f"FAILED {example}: {error}")
                 failed += 1

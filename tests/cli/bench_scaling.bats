@@ -5,6 +5,7 @@ load common
   [ "$status" -eq 0 ]
   echo "$output" >rows.json
   [ "$(json rows.json '[(row["scaling"], row["ranks"], row["efficiency"] > 0) for row in d]')" = "[('weak', 1, True), ('weak', 2, True)]" ]
+  [ "$(json rows.json '[(row["efficiency_slowest"] >= row["efficiency"], 0 <= row["straggler_wait"] < 1) for row in d]')" = "[(True, True), (True, True)]" ]
   [ ! -e runs ]
 }
 

@@ -23,7 +23,7 @@ setup() {
   grep -q '^step:    30' out/logs/rank-0.log
   [ "$(json out/summary.json 'd["ranks"], d["audited_steps"], len(d["rank_samples_per_second"])')" = "(2, 29, 2)" ]
   [ "$(json out/summary.json 'all(0 < c["bound"] <= c["wire"] * 1.01 for c in d["bytes"].values() if c["bound"])')" = True ]
-  [ "$(json out/summary.json '0 <= d["exposed_communication"] <= 1')" = True ]
+  [ "$(json out/summary.json '0 <= d["straggler_wait"] <= d["exposed_communication"] <= 1')" = True ]
 }
 
 @test "ranks take the buckets that the plan says, by the link or by a profile: the same weights" {

@@ -14,6 +14,8 @@ GPT2 = dict(model_type="gpt2", vocab_size=11, n_layer=2, n_head=2, n_embd=8, n_p
 LLAMA = dict(model_type="llama", vocab_size=11, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              hidden_size=16, intermediate_size=24, max_position_embeddings=6, rms_norm_eps=1e-6, rope_theta=5e5,
              hidden_act="silu", tie_word_embeddings=False)
+# As published: a sliding window that is off, tied in the small ones.
+QWEN2 = dict(LLAMA, model_type="qwen2", rope_theta=1e6, tie_word_embeddings=True, use_sliding_window=False)
 
 
 def shapes_of(config):
@@ -45,8 +47,11 @@ def shapes_of(config):
                                     ("self_attn.v_proj", keys, width), ("self_attn.o_proj", width, queries),
                                     ("mlp.gate_proj", ffn, width), ("mlp.up_proj", ffn, width), ("mlp.down_proj", width, ffn)):
             yield layer + name + ".weight", (rows, columns)
+            if config["model_type"] == "qwen2" and name.split(".")[-1] in ("q_proj", "k_proj", "v_proj"):
+                yield layer + name + ".bias", (rows,)
     yield "model.norm.weight", (width,)
-    yield "lm_head.weight", (config["vocab_size"], width)
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", (config["vocab_size"], width)
 
 
 def random_tensors(config, width=4):
@@ -166,6 +171,39 @@ def check_llama(work):
     check_types(work, half)
 
 
+def check_qwen2(work):
+    theirs, ours = round_trip(work, "qwen2", QWEN2)
+    assert ours == theirs and len(theirs["model.layers.1.self_attn.k_proj.bias"][1]) == 4 * 8
+    settings = (work / "qwen2-model/model.toml").read_text()
+    assert '"qkv_bias" = true' in settings and '"name" = "llama"' in settings, settings
+    assert json.loads((work / "qwen2-again/config.json").read_text())["architectures"] == ["Qwen2ForCausalLM"]
+    round_trip(work, "untied", dict(QWEN2, tie_word_embeddings=False))
+    # Every key that a published folder has, and what transformers 5 makes of it.
+    published = dict(QWEN2, attention_dropout=0.0, bos_token_id=1, eos_token_id=1, initializer_range=0.02, max_window_layers=24,
+                     sliding_window=32768, use_cache=True, use_mrope=False, rope_scaling=None)
+    models("import", "hf", write_folder(work / "published", published, theirs), "--out", work / "published-model")
+    later = {key: value for key, value in published.items() if key != "rope_theta"}
+    later.update(rope_parameters={"rope_theta": 1e6, "rope_type": "default"}, layer_types=["full_attention"] * 2, sliding_window=None)
+    models("import", "hf", write_folder(work / "later", later, theirs), "--out", work / "later-model")
+    for name in ("published", "later"):
+        assert (work / f"{name}-model/model.safetensors").read_bytes() == (work / "qwen2-model/model.safetensors").read_bytes()
+    half = random_tensors(QWEN2, width=2)
+    models("import", "hf", write_folder(work / "half", QWEN2, half, "BF16"), "--out", work / "half-model")
+    models("export", "hf", work / "half-model", "--out", work / "half-again")
+    assert read_safetensors(work / "half-again/model.safetensors") == half
+
+    def refused(name, config, kept, code, text):
+        out = models("import", "hf", write_folder(work / name, config, kept), "--out", work / f"{name}-model", code=code)
+        assert text in out, out
+
+    refused("window", dict(QWEN2, use_sliding_window=True), theirs, 13, "use_sliding_window must be false")
+    refused("layers", dict(later, layer_types=["full_attention", "sliding_attention"]), theirs, 13, "layer_types names sliding_attention")
+    refused("mrope", dict(QWEN2, use_mrope=True), theirs, 13, "use_mrope is a key")
+    plain = {name: tensor for name, tensor in theirs.items() if not name.endswith(".bias")}
+    refused("plain", QWEN2, plain, 3, "no tensor model.layers.0.self_attn.q_proj.bias")
+    refused("llama", dict(QWEN2, model_type="llama", use_sliding_window=None), theirs, 13, "_proj.bias belongs to nothing")
+
+
 def check_positions(work, tensors):
     """Scaled rotary positions, as transformers 4 and 5 write them, and heads that are no share of the width."""
     llama3 = dict(rope_type="llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=8192)
@@ -215,7 +253,7 @@ def check_refusals(work):
         assert text in out, out
         assert not (work / f"{name}-model").exists()
 
-    refused("bert", dict(LLAMA, model_type="bert"), tensors, 13, "known: gpt2, llama")
+    refused("bert", dict(LLAMA, model_type="bert"), tensors, 13, "known: gpt2, llama, qwen2")
     refused("untyped", dict(LLAMA, rope_scaling={"factor": 8}), tensors, 13, "rope_scaling of type default has factor")
     for kind in ("dynamic", "yarn", "longrope"):
         scaled = dict(LLAMA, rope_scaling={"rope_type": kind, "factor": 8.0})
@@ -410,7 +448,7 @@ def check_stories(work):
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        for check in (check_gpt2, check_llama, check_refusals, check_tokenizers, check_tokenizer_json, check_memory, check_stories):
+        for check in (check_gpt2, check_llama, check_qwen2, check_refusals, check_tokenizers, check_tokenizer_json, check_memory, check_stories):
             work = pathlib.Path(folder) / check.__name__
             work.mkdir()
             check(work)

@@ -31,7 +31,9 @@ constexpr Network kNetworks[] = {
     {"llama_tied", "name = 'llama'\nlayers = 3\nheads = 4\nkv_heads = 2\nwidth = 16\ntie_embeddings = true\n",
      "text.txt"},
     {"llama_untied",
-     "name = 'llama'\nlayers = 3\nheads = 4\nkv_heads = 2\nwidth = 16\ntie_embeddings = false\n", "text.txt"},
+     "name = 'llama'\nlayers = 3\nheads = 4\nkv_heads = 2\nwidth = 16\ntie_embeddings = false\n"
+     "qkv_bias = true\n",
+     "text.txt"},
     {"mlp", "name = 'mlp'\nhidden = [24, 16, 12]\ndropout = 0.1\n", "images"},
     {"convnet", "name = 'convnet'\n", "images"},
 };

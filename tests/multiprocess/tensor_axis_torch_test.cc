@@ -173,6 +173,7 @@ TEST_F(TensorAxis, RanksHoldWhatWasPlanned) {
   const Settings bf16 = {"--training.mixed_precision_param", "bfloat16"};
   const Settings again = {"--activation_checkpoint.mode", "full"}, lora = {"--lora.rank", "4"};
   const Settings dropout = {"--lora.dropout", "0.1"};
+  const Settings tables = {"--lora.rank", "16", "--lora.target_modules", R"(["*", "wte", "wpe"])"};
   const std::vector<Held> runs = {
       {"gpt", gpt},
       {"gpt_again", gpt, false, again},
@@ -180,6 +181,9 @@ TEST_F(TensorAxis, RanksHoldWhatWasPlanned) {
       {"gpt_lora_again", gpt, false, lora + again},
       {"gpt_lora_bf16_again", gpt, false, lora + bf16 + again},
       {"gpt_lora_dropout_bf16", gpt, false, lora + dropout + bf16},
+      {"gpt_lora_tables", gpt, false, tables},
+      {"gpt_lora_tables_bf16_again", gpt, false, tables + bf16 + again},
+      {"llama_lora_tables", llama, false, {"--lora.rank", "16", "--lora.target_modules", R"(["embed_tokens"])"}},
       {"llama_bf16", llama, false, bf16},
       {"llama_lora", llama, false, lora},
       {"llama_lora_bf16_again", llama, false, lora + bf16 + again},

@@ -5,10 +5,15 @@
 writes into FOLDER and prints NAME=PATH lines for the environment of `furrow`: HOUSING from california-housing/housing.tgz,
 CIFAR10 through cifar10/unpack.py where there is one.  What is set already, lies there plain or cannot be unpacked is left
 alone; the latter is said on stderr.
+
+    python3 tests/testing/example_data.py --of CONFIG
+
+prints where the data of an example are to be, and exits 1 where they are not: all else that an example lacks is a failure.
 """
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -47,6 +52,27 @@ def unpack(folder: pathlib.Path) -> dict[str, str]:
             print(f"{data / packed}: cannot be unpacked: {error}", file=sys.stderr)
     return found
 
+
+def data_of(config: pathlib.Path) -> pathlib.Path:
+    """Its training.dataset_path, with the environment's values in it."""
+    path = re.search(r'^dataset_path = "(.+)"$', config.read_text(), re.MULTILINE)[1]
+    variable = re.compile(r"\$\{(\w+)(?::-([^${}]*))?\}")  # the innermost first
+    while variable.search(path):
+        path = variable.sub(lambda found: os.environ.get(found[1]) or found[2] or "", path)
+    return pathlib.Path(path)
+
+
+def is_there(path: pathlib.Path) -> bool:
+    """As furrow looks for it, compressed too; a set that lies there packed alone is not."""
+    for _, plain, _, _ in SETS:
+        if path in ((file := pathlib.Path(os.environ.get("FURROW_DATA", "data")) / plain), file.parent):
+            return file.exists()
+    return path.exists() or path.with_name(path.name + ".gz").exists()
+
+
+if __name__ == "__main__" and sys.argv[1] == "--of":
+    print(place := data_of(pathlib.Path(sys.argv[2])))
+    sys.exit(not is_there(place))
 
 if __name__ == "__main__":
     for name, path in unpack(pathlib.Path(sys.argv[1])).items():

@@ -173,6 +173,7 @@ void set_text_model(const std::string& name, config::Config* config) {
   config->model.width = 16;
   config->model.dropout = 0.2;
   config->model.tie_embeddings = name.ends_with("-tied");
+  config->model.qkv_bias = name == "llama-untied";
   config->training.dataset = "text";
   config->training.seq_len = kContext;
 }

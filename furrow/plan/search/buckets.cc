@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kLadder[] = {0, 256 << 10, 1 << 20, 4 << 20, 25 << 20};
 constexpr size_t kTried = 2;      // besides none and those of the link
 constexpr double kWorth = 0.02;   // of a step: less is no difference between simulations
-constexpr double kLatencies = 8;  // of a link, while which it moves what buckets_by_link() says
+constexpr double kLatencies = 8;  // of a link, while which it moves what buckets_by_rule() says
 
 // The sizes whose buckets differ, smallest first.
 std::vector<int64_t> sizes_of(State* state, Choice choice) {
@@ -56,7 +56,8 @@ std::vector<Plan> worth_simulating(State* state, const Plan& plan, int64_t linke
 }  // namespace
 
 Plan in_best_buckets(State* state, const Plan& plan) {
-  const int64_t linked = buckets_by_link(state->cluster, plan.candidate.choice.layout);
+  const Choice& choice = plan.candidate.choice;
+  const int64_t linked = buckets_by_rule(state->cluster, choice.layout, choice.zero_stage).bytes;
   std::vector<Plan> plans = worth_simulating(state, plan, linked);
   const int64_t own = bucket_bytes_of(state->request, plan.candidate.choice);
   std::erase_if(plans, [own](const Plan& each) { return each.candidate.choice.bucket_bytes == own; });
@@ -121,18 +122,20 @@ BucketChoice choose_buckets(const SearchRequest& request, const Choice& choice) 
   return {*best.candidate.choice.bucket_bytes, best.candidate.figures.step_s, plan.candidate.figures.step_s};
 }
 
-int64_t buckets_by_link(const Cluster& cluster, const Layout& layout) {
-  if (layout.data_ranks() == 1) return 0;
+BucketRule buckets_by_rule(const Cluster& cluster, const Layout& layout, int zero_stage) {
+  if (layout.data_ranks() == 1) return {};
   Placement placement;
   placement.layout = layout;
   const std::vector<int> ranks = group_ranks(placement, GroupAxis::kData);
   const bool outside = std::ranges::any_of(
       ranks, [&](int rank) { return cluster.host_of(rank) != cluster.host_of(ranks[0]); });
+  const bool once = layout.degree(Axis::kShard) == 1 || zero_stage == 1;
+  if (once && !outside && cluster.inline_inside) return {*(std::end(kLadder) - 1), true};
   const LinkSpec& link = outside ? cluster.network : cluster.inside;
   const double moved = kLatencies * link.latency_s * link.port_bytes_per_second();
   const auto* const found =
       std::ranges::find_if(kLadder, [&](int64_t bytes) { return static_cast<double>(bytes) >= moved; });
-  return found == std::end(kLadder) ? *(std::end(kLadder) - 1) : *found;
+  return {found == std::end(kLadder) ? *(std::end(kLadder) - 1) : *found, false};
 }
 
 }  // namespace furrow::plan

@@ -46,6 +46,11 @@ at::Tensor wide_product(const at::Tensor& a, const at::Tensor& b) {
   return c;
 }
 
+// x weight^T + bias, of their type.
+at::Tensor product(const at::Tensor& x, const at::Tensor& weight, const Param& bias) {
+  return bias.defined() ? at::addmm(bias.leaf.detach(), x, weight.t()) : at::mm(x, weight.t());
+}
+
 at::Tensor matrix(const at::Tensor& x) { return x.detach().reshape({-1, x.size(-1)}); }
 
 std::vector<int64_t> with_last(std::vector<int64_t> sizes, int64_t last) {
@@ -68,10 +73,15 @@ struct LinearCall {
   bool sums_input_gradient() const { return axis != nullptr && !sums_output(); }
 };
 
+// Of the gradient [rows, out] of a layer; -1: it has no bias.
+void put_bias(GradientSink* sink, int index, const at::Tensor& dz) {
+  if (sink != nullptr && index >= 0 && sink->wants(index))
+    sink->put(index, at::sum(dz, {0}, false, at::kFloat));
+}
+
 std::vector<at::Tensor> linear_backward(const LinearCall& call, const at::Tensor& gradient) {
   at::Tensor dz = activation_backward(matrix(gradient).to(call.x.scalar_type()), call.gate, call.activation);
-  if (call.sink != nullptr && call.bias_index >= 0 && call.sink->wants(call.bias_index))
-    call.sink->put(call.bias_index, at::sum(dz, {0}, false, at::kFloat));
+  put_bias(call.sink, call.bias_index, dz);
   if (call.cut == Cut::kRowsToPositions) dz = matrix(call.axis->all_gather(dz.view(gradient.sizes()), 1));
   if (call.sink != nullptr)
     call.sink->defer(call.weight_index, [dz, x = call.x](float* out) { multiply_into(dz.t(), x, out); });
@@ -117,9 +127,8 @@ at::Tensor summed_output(const LinearCall& call, const Param& bias) {
 }
 
 at::Tensor own_output(const LinearCall& call, const LinearLayer& layer) {
-  const at::Tensor z = layer.wide_output      ? wide_product(call.x, call.weight.t())
-                       : layer.bias.defined() ? at::addmm(layer.bias.leaf.detach(), call.x, call.weight.t())
-                                              : at::mm(call.x, call.weight.t());
+  const at::Tensor z =
+      layer.wide_output ? wide_product(call.x, call.weight.t()) : product(call.x, call.weight, layer.bias);
   return z.view(with_last(call.sizes, call.weight.size(0)));
 }
 
@@ -141,7 +150,7 @@ namespace {
 // Several layers over one input, kept from forward to backward.
 struct SideBySide {
   std::vector<at::Tensor> weights;
-  std::vector<int> indices;
+  std::vector<int> indices, bias_indices;           // -1: no bias
   at::Tensor x;                                     // [rows, in]
   std::vector<int64_t> sizes;                       // of x, gathered where it is
   bool input_gradient = false, wide_input = false;  // wide: the gradient stays float32
@@ -156,6 +165,7 @@ std::vector<at::Tensor> side_by_side_backward(const SideBySide& call, const at::
   for (size_t i = 0; i < call.weights.size(); ++i) {
     const at::Tensor part = dy.narrow(1, begin, call.weights[i].size(0));
     begin += part.size(1);
+    put_bias(call.sink, call.bias_indices[i], part);
     if (call.sink != nullptr)
       call.sink->defer(call.indices[i], [part, x = call.x](float* out) { multiply_into(part.t(), x, out); });
     if (!call.input_gradient) continue;
@@ -174,31 +184,29 @@ std::vector<at::Tensor> side_by_side_backward(const SideBySide& call, const at::
 
 }  // namespace
 
-at::Tensor linear_side_by_side(const at::Tensor& x, std::span<const Param> weights, OpContext& context,
-                               Cut cut, const at::Tensor& read) {
-  FURROW_CHECK(x.dim() >= 2 && is_number(x) && !weights.empty(),
-               "linear_side_by_side reads numbers [..., in]");
-  FURROW_CHECK(cut == Cut::kNone || cut == Cut::kPositionsToColumns, "outputs side by side are cut");
+at::Tensor linear_side_by_side(const at::Tensor& x, const SideBySideLayers& layers, OpContext& context) {
   SideBySide call;
-  at::Tensor whole = (read.defined() ? read : x).detach();
-  if (cut == Cut::kPositionsToColumns && shared(context)) {
+  at::Tensor whole = (layers.read.defined() ? layers.read : x).detach();
+  if (layers.cut == Cut::kPositionsToColumns && shared(context)) {
     call.axis = context.axis;
     whole = call.axis->all_gather(whole, 1);
   }
-  const at::ScalarType type = weights.front().leaf.scalar_type();
+  const at::ScalarType type = layers.weights.front().leaf.scalar_type();
   call.wide_input = x.scalar_type() != type;
   call.x = matrix(whole).to(type);
   call.sizes = whole.sizes().vec();
   call.input_gradient = x.requires_grad();
   call.sink = context.sink;
   std::vector<at::Tensor> parts;
-  for (const Param& weight : weights) {
+  for (size_t i = 0; i < layers.weights.size(); ++i) {
+    const Param &weight = layers.weights[i], bias = layers.biases.empty() ? Param() : layers.biases[i];
     call.weights.push_back(weight.leaf.detach());
     call.indices.push_back(weight.index);
-    parts.push_back(at::mm(call.x, call.weights.back().t()));
+    call.bias_indices.push_back(bias.index);
+    parts.push_back(product(call.x, call.weights.back(), bias));
   }
   const at::Tensor y = at::cat(parts, 1);
-  return with_backward(y.view(with_last(call.sizes, y.size(1))), {x, weights.front().leaf},
+  return with_backward(y.view(with_last(call.sizes, y.size(1))), {x, layers.weights.front().leaf},
                        [call](const at::Tensor& dy) { return side_by_side_backward(call, dy); });
 }
 

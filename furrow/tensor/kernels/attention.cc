@@ -110,30 +110,28 @@ struct Panel {
       : begin(index * kNR), count(std::min<int64_t>(kNR, time - begin)), end(begin + count) {}
 };
 
-// The rows of a [time, head_size] view as packed A with depth head_size.
-void pack_rows(const Head& h, const float* x, int64_t stride, float* dst) {
-  pack_a({x, stride, 1}, 0, h.keys, 0, h.s.head_size, dst);
-}
-
-// Its columns as packed A with depth time.
+// The columns of a [time, head_size] view as packed A with depth time.
 void pack_columns(const Head& h, const float* x, int64_t stride, float* dst) {
-  pack_a({x, 1, stride}, 0, h.columns, 0, h.time, dst);
+  pack_a(MatrixView{x, 1, stride}, 0, h.columns, {0, h.time}, dst);
 }
+int64_t packed_columns_floats(const AttentionShape& s) { return s.head_size * row_room(s.time) + kPackSlack; }
 
-// out [key][kNR] = packed rows times panel [head_size][kNR]; whole register blocks, so up to kMR - 1 rows
-// past `end`.
-void multiply_rows(const Head& h, const float* rows, const float* panel, int64_t end, float* out) {
+// out [key][kNR] = rows of a [time, head_size] view times panel [head_size][kNR]; whole register blocks, so
+// up to kMR - 1 rows past `end`.
+void multiply_rows(const Head& h, Operand rows, const float* panel, int64_t end, float* out) {
   for (int64_t b = 0; b < h.keys.parts && h.keys.begin(b) < end; ++b) {
-    micro_kernel_of(h.keys.size(b), false)(rows + h.keys.begin(b) * h.s.head_size, panel, h.s.head_size,
-                                           out + h.keys.begin(b) * kNR, kNR);
+    const int64_t j = h.keys.begin(b);
+    micro_kernel_of<SingleLanes, Rows::kAlong>(h.keys.size(b))(
+        {rows.data + j * rows.next, rows.next}, {panel, kNR}, h.s.head_size, false, out + j * kNR, kNR);
   }
 }
 
 // out [head_size][kNR] = packed columns (keys [0, end)) times panel [key][kNR].
 void multiply_columns(const Head& h, const float* columns, const float* panel, int64_t end, float* out) {
   for (int64_t b = 0; b < h.columns.parts; ++b) {
-    micro_kernel_of(h.columns.size(b), false)(columns + h.columns.begin(b) * h.time, panel, end,
-                                              out + h.columns.begin(b) * kNR, kNR);
+    const int64_t j = h.columns.begin(b), count = h.columns.size(b);
+    micro_kernel_of<SingleLanes, Rows::kAcross>(count)({columns + j * row_room(h.time), count}, {panel, kNR},
+                                                       end, false, out + j * kNR, kNR);
   }
 }
 
@@ -193,7 +191,7 @@ void multiply_in_place(int64_t n, const float* factors, float* x) {
 }
 
 struct ForwardBuffers {
-  float *k_rows, *v_columns, *queries, *scores, *out, *drop_rows, *factors;
+  float *v_columns, *queries, *scores, *out, *drop_rows, *factors;
 };
 
 // Unnormalised probabilities in `scores`; 1 / sum and the log-sum-exp of each query.
@@ -217,8 +215,8 @@ void softmax_columns(const Head& h, const Panel& p, float* scores, float* invers
 
 void forward_panel(const AttentionForward& a, const Head& h, const Panel& p, const ForwardBuffers& b) {
   float inverse[kNR] = {};
-  pack_b({h.q, 1, h.q_stride}, 0, h.s.head_size, p.begin, p.count, b.queries);
-  multiply_rows(h, b.k_rows, b.queries, p.end, b.scores);
+  pack_b(MatrixView{h.q, 1, h.q_stride}, {0, h.s.head_size}, p.begin, p.count, b.queries);
+  multiply_rows(h, {h.k, h.k_stride}, b.queries, p.end, b.scores);
   softmax_columns(h, p, b.scores, inverse, a.log_sum_exp + h.sums_offset() + p.begin);
   if (h.dropout) {
     panel_dropout(h, p, b.drop_rows, b.factors);
@@ -234,13 +232,12 @@ void forward_panel(const AttentionForward& a, const Head& h, const Panel& p, con
 int64_t score_floats(const AttentionShape& s) { return (s.time + kMR) * kNR; }
 
 struct BackwardBuffers {
-  float *k_rows, *v_rows, *k_columns;  // packed A
-  float *q_panel, *dout_panel;         // packed B of a panel, [head_size][kNR]
-  float *q_natural, *dout_natural;     // packed B of a panel, [query][kNR] for each kNR columns
-  float *p, *dp;                       // [key][kNR]: probabilities, then their gradient
-  float* packed;                       // A of the two products over queries
-  float *dk, *dv;                      // [time + kMR][padded columns], sums over panels
-  float* dq;                           // [head_size][kNR]
+  float* k_columns;                 // packed A
+  float *q_panel, *dout_panel;      // packed B of a panel, [head_size][kNR]
+  float *q_natural, *dout_natural;  // packed B of a panel, [query][kNR] for each kNR columns
+  float *p, *dp;                    // [key][kNR]: probabilities, then their gradient
+  float *dk, *dv;                   // [time + kMR][padded columns], sums over panels
+  float* dq;                        // [head_size][kNR]
   float *drop_rows, *factors;
 };
 
@@ -257,22 +254,23 @@ void row_dots(const AttentionBackward& a, const Head& h, const Panel& p, float* 
   }
 }
 
-// sums [key][column] += scores^T-packed times natural [query][columns]: one chain over queries per element.
-void add_product(const Head& h, const Panel& p, const float* scores, const float* natural,
-                 const BackwardBuffers& b, float* sums) {
+// sums [key][column] += scores [key][query] times natural [query][columns]: one chain over queries per
+// element.
+void add_product(const Head& h, const Panel& p, const float* scores, const float* natural, float* sums) {
   const int64_t width = h.padded_columns();
   for (int64_t block = 0; block < h.keys.parts && h.keys.begin(block) < p.end; ++block) {
     const int64_t j = h.keys.begin(block), rows = h.keys.size(block);
-    pack_a({scores, kNR, 1}, j, RowPanels(rows), 0, p.count, b.packed);
     for (int64_t c = 0; c < width; c += kNR) {
-      micro_kernel_of(rows, true)(b.packed, natural + c * p.count, p.count, sums + j * width + c, width);
+      micro_kernel_of<SingleLanes, Rows::kAlong>(rows)({scores + j * kNR, kNR}, {natural + c * p.count, kNR},
+                                                       p.count, true, sums + j * width + c, width);
     }
   }
 }
 
 void pack_natural(const Head& h, const Panel& p, const float* x, int64_t stride, float* dst) {
   for (int64_t c = 0; c < h.s.head_size; c += kNR) {
-    pack_b({x, stride, 1}, p.begin, p.count, c, std::min<int64_t>(kNR, h.s.head_size - c), dst + c * p.count);
+    pack_b(MatrixView{x, stride, 1}, {p.begin, p.count}, c, std::min<int64_t>(kNR, h.s.head_size - c),
+           dst + c * p.count);
   }
 }
 
@@ -281,8 +279,8 @@ void score_gradients(const AttentionBackward& a, const Head& h, const Panel& p, 
   float lse[kNR] = {}, delta[kNR] = {};
   std::copy_n(a.log_sum_exp + h.sums_offset() + p.begin, p.count, lse);
   row_dots(a, h, p, delta);
-  multiply_rows(h, b.k_rows, b.q_panel, p.end, b.p);
-  multiply_rows(h, b.v_rows, b.dout_panel, p.end, b.dp);
+  multiply_rows(h, {h.k, h.k_stride}, b.q_panel, p.end, b.p);
+  multiply_rows(h, {h.v, h.stride}, b.dout_panel, p.end, b.dp);
   const VF scale = set(h.scale);
   for_each_score(p, b.p, [&](VF s, int64_t, int lane) HWY_ATTR {
     return exp_nonpositive(hn::MulSub(s, scale, load(lse + lane)));
@@ -303,13 +301,13 @@ void score_gradients(const AttentionBackward& a, const Head& h, const Panel& p, 
 void backward_panel(const AttentionBackward& a, const Head& h, const Panel& p, const BackwardBuffers& b) {
   const int64_t channels = h.s.channels();
   const float* dout = a.dout + h.out_offset();
-  pack_b({h.q, 1, h.q_stride}, 0, h.s.head_size, p.begin, p.count, b.q_panel);
-  pack_b({dout, 1, channels}, 0, h.s.head_size, p.begin, p.count, b.dout_panel);
+  pack_b(MatrixView{h.q, 1, h.q_stride}, {0, h.s.head_size}, p.begin, p.count, b.q_panel);
+  pack_b(MatrixView{dout, 1, channels}, {0, h.s.head_size}, p.begin, p.count, b.dout_panel);
   pack_natural(h, p, h.q, h.q_stride, b.q_natural);
   pack_natural(h, p, dout, channels, b.dout_natural);
   score_gradients(a, h, p, b);
-  add_product(h, p, b.p, b.dout_natural, b, b.dv);
-  add_product(h, p, b.dp, b.q_natural, b, b.dk);
+  add_product(h, p, b.p, b.dout_natural, b.dv);
+  add_product(h, p, b.dp, b.q_natural, b.dk);
   multiply_columns(h, b.k_columns, b.dp, p.end, b.dq);
   const VF scale = set(h.scale);
   sweep(0, h.s.head_size * kNR,
@@ -335,8 +333,6 @@ void write_keys(const AttentionBackward& a, const Head& h, const BackwardBuffers
 void backward_head(const AttentionBackward& a, const Head& h, const BackwardBuffers& b) {
   if (h.first()) {
     const auto bytes = static_cast<size_t>((h.time + kMR) * h.padded_columns()) * sizeof(float);
-    pack_rows(h, h.k, h.k_stride, b.k_rows);
-    pack_rows(h, h.v, h.stride, b.v_rows);
     pack_columns(h, h.k, h.k_stride, b.k_columns);
     std::memset(b.dk, 0, bytes);
     std::memset(b.dv, 0, bytes);
@@ -348,15 +344,13 @@ void backward_head(const AttentionBackward& a, const Head& h, const BackwardBuff
 }
 
 BackwardBuffers take_backward(const AttentionShape& s, bool dropout, ScratchScope& scratch) {
-  const int64_t rows = s.time * s.head_size, width = (s.head_size + kNR - 1) / kNR * kNR,
-                scores = score_floats(s);
+  const int64_t width = (s.head_size + kNR - 1) / kNR * kNR, scores = score_floats(s);
   BackwardBuffers b{};
-  for (float** p : {&b.k_rows, &b.v_rows, &b.k_columns}) *p = scratch.floats(rows + kPackSlack);
+  b.k_columns = scratch.floats(packed_columns_floats(s));
   for (float** p : {&b.q_panel, &b.dout_panel, &b.dq}) *p = scratch.floats(s.head_size * kNR);
   for (float** p : {&b.q_natural, &b.dout_natural}) *p = scratch.floats(width * kNR);
   for (float** p : {&b.p, &b.dp}) *p = scratch.floats(scores);
   for (float** p : {&b.dk, &b.dv}) *p = scratch.floats((s.time + kMR) * width);
-  b.packed = scratch.floats(kMR * kNR + kPackSlack);
   b.drop_rows = dropout ? scratch.floats(s.time * kNR) : nullptr;
   b.factors = dropout ? scratch.floats(scores) : nullptr;
   return b;
@@ -387,8 +381,7 @@ void run_attention_forward(const AttentionForward& a, int threads) {
   parallel_for(threads, head_count(s, a.documents), [&](int64_t begin, int64_t end) {
     ScratchScope scratch;
     const bool drop = a.dropout != nullptr;
-    const ForwardBuffers b{scratch.floats(s.time * s.head_size + kPackSlack),
-                           scratch.floats(s.time * s.head_size + kPackSlack),
+    const ForwardBuffers b{scratch.floats(packed_columns_floats(s)),
                            scratch.floats(s.head_size * kNR),
                            scratch.floats(score_floats(s)),
                            scratch.floats(s.head_size * kNR),
@@ -397,10 +390,7 @@ void run_attention_forward(const AttentionForward& a, int threads) {
     const Turned turned(s, a.rotary, scratch);
     for_each_head(s, a.documents, a.qkv, a.dropout, {begin, end}, [&](Head h) {
       turn(h, a.rotary, turned);
-      if (h.first()) {
-        pack_rows(h, h.k, h.k_stride, b.k_rows);
-        pack_columns(h, h.v, h.stride, b.v_columns);
-      }
+      if (h.first()) pack_columns(h, h.v, h.stride, b.v_columns);
       for (int64_t panel = 0; panel < h.panels(); ++panel) forward_panel(a, h, Panel(panel, h.time), b);
     });
   });

@@ -42,15 +42,17 @@ void batch_norm_apply(const BatchNormApply<bf16>& args, int threads);
 void batch_norm_apply(const BatchNormApply<f16>& args, int threads);
 
 // Of a norm by the moments of x itself.  g = dy where y > 0 (everywhere without ReLU) is the residual's
-// gradient; dx may alias dy, and so may g.
+// gradient; dx may alias dy, and so may g.  Of a ReLU behind a norm without a residual beta says as much as
+// y: the norm is formed again, which costs less than to read it.
 template <class T>
 struct BatchNormBackward {
   int64_t rows = 0, channels = 0;
   const T* x = nullptr;
-  const T* y = nullptr;  // of forward, for the ReLU; null: without
+  const T* y = nullptr;  // of forward, for the ReLU; null: without, or by beta
   const float* mean = nullptr;
   const float* rstd = nullptr;
   const float* gamma = nullptr;
+  const float* beta = nullptr;  // with a ReLU and no y; null: no ReLU but y's
   const T* dy = nullptr;
   T* g = nullptr;  // may be null
   T* dx = nullptr;

@@ -43,8 +43,8 @@ Result run(const Case& c, int threads) {
                     r.rstd.data(), c.gamma.data(), c.beta.data(), c.relu, r.y.data()},
                    threads);
   batch_norm_backward({c.rows, c.channels, c.x.data(), c.relu ? r.y.data() : nullptr, r.mean.data(),
-                       r.rstd.data(), c.gamma.data(), c.dy.data(), c.residual ? r.g.data() : nullptr,
-                       r.dx.data(), r.dgamma.data(), r.dbeta.data()},
+                       r.rstd.data(), c.gamma.data(), /*beta=*/nullptr, c.dy.data(),
+                       c.residual ? r.g.data() : nullptr, r.dx.data(), r.dgamma.data(), r.dbeta.data()},
                       threads);
   return r;
 }
@@ -132,8 +132,8 @@ void expect_half_is_rounded(const Case& plain) {
                    2);
   EXPECT_TRUE(same_bits(widened(y), widened(narrowed<H>(want.y))));
   batch_norm_backward({plain.rows, plain.channels, x.data(), plain.relu ? y.data() : nullptr, mean.data(),
-                       want.rstd.data(), plain.gamma.data(), dy.data(), plain.residual ? g.data() : nullptr,
-                       dx.data(), dgamma.data(), dbeta.data()},
+                       want.rstd.data(), plain.gamma.data(), /*beta=*/nullptr, dy.data(),
+                       plain.residual ? g.data() : nullptr, dx.data(), dgamma.data(), dbeta.data()},
                       2);
   EXPECT_TRUE(same_bits(widened(dx), widened(narrowed<H>(want.dx))));
   EXPECT_TRUE(!plain.residual || same_bits(widened(g), want.g));
@@ -146,6 +146,71 @@ TEST(BatchNorm, HalfIsRoundedWhereItIsWritten) {
       for (const bool residual : {false, true}) {
         expect_half_is_rounded<bf16>(Case(777, 37, relu, residual));
         expect_half_is_rounded<f16>(Case(777, 37, relu, residual));
+      }
+    }
+  });
+}
+
+struct Gradients {
+  std::vector<float> dx, dgamma, dbeta;
+};
+
+// Backward of numbers T, the ReLU known by y or by beta.
+template <class T>
+Gradients through_relu(const Case& c, const Result& forward, const T* y, const float* beta) {
+  std::vector<T> x(c.x.size()), dy(c.x.size()), dx(c.x.size());
+  if constexpr (std::is_same_v<T, float>) {
+    x = c.x;
+    dy = c.dy;
+  } else {
+    x = narrowed<T>(c.x);
+    dy = narrowed<T>(c.dy);
+  }
+  const std::vector<float> row(c.gamma.size());
+  Gradients r{{}, row, row};
+  batch_norm_backward({c.rows, c.channels, x.data(), y, forward.mean.data(), forward.rstd.data(),
+                       c.gamma.data(), beta, dy.data(), nullptr, dx.data(), r.dgamma.data(), r.dbeta.data()},
+                      2);
+  if constexpr (std::is_same_v<T, float>) {
+    r.dx = dx;
+  } else {
+    r.dx = widened(dx);
+  }
+  return r;
+}
+
+template <class T>
+void expect_the_same_gate(const Case& c) {
+  const Result forward = run(c, 1);
+  std::vector<T> x(c.x.size()), y(c.x.size());
+  if constexpr (std::is_same_v<T, float>) {
+    x = c.x;
+  } else {
+    x = narrowed<T>(c.x);
+  }
+  batch_norm_apply({c.rows, c.channels, x.data(), nullptr, forward.mean.data(), forward.rstd.data(),
+                    c.gamma.data(), c.beta.data(), true, y.data()},
+                   2);
+  const Gradients by_output = through_relu<T>(c, forward, y.data(), nullptr);
+  const Gradients again = through_relu<T>(c, forward, nullptr, c.beta.data());
+  EXPECT_TRUE(same_bits(by_output.dx, again.dx) && same_bits(by_output.dgamma, again.dgamma) &&
+              same_bits(by_output.dbeta, again.dbeta));
+  const std::vector<float> other(c.beta.size(), 0.5F);
+  EXPECT_FALSE(same_bits(by_output.dx, through_relu<T>(c, forward, nullptr, other.data()).dx));
+}
+
+// Also of values that rounding takes to zero: a beta of nothing, and gammas from 2^-20 down to 2^-27, of
+// which float16 has no more.
+TEST(BatchNorm, TheReluIsTheSameByItsOutputAndByTheNorm) {
+  testing::for_each_target([](const char*) {
+    Case c(777, 37, true, false);
+    for (int i = 0; i < 2; ++i) {
+      expect_the_same_gate<float>(c);
+      expect_the_same_gate<bf16>(c);
+      expect_the_same_gate<f16>(c);
+      for (size_t k = 0; k < c.gamma.size(); ++k) {
+        c.gamma[k] = std::ldexp(1.0F, -20 - static_cast<int>(k % 8));
+        c.beta[k] = 0;
       }
     }
   });

@@ -5,7 +5,7 @@
 #include <hwy/foreach_target.h>
 // clang-format on
 #include "furrow/tensor/kernels/gemm.h"
-#include "furrow/tensor/kernels/gemm_blocks-inl.h"
+#include "furrow/tensor/kernels/gemm_single-inl.h"
 #include "furrow/tensor/kernels/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -13,63 +13,54 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-// C at (i0, j0) = epilogue of a finished tile, rows x columns, rows kNR apart.
-void finish_tile(const Gemm& g, const float* tile, int64_t i0, int64_t rows, int64_t j0, int64_t columns) {
-  const Epilogue& e = g.epilogue;
-  for (int64_t i = 0; i < rows; ++i) {
-    const int64_t row = (i0 + i) * g.ldc + j0;
-    sweep(0, columns, [&](int64_t j, auto at) HWY_ATTR {
-      VF c = at.load(tile + i * kNR + j);
-      if (e.bias) c = hn::Add(c, at.load(e.bias + j0 + j));
-      if (e.activation == Activation::kRelu) c = relu(c);
-      if (e.activation >= Activation::kGelu) {
-        const ValueAndSlope r = e.activation == Activation::kGelu ? gelu(c) : gelu_tanh(c);
-        if (e.slope) at.store(r.slope, e.slope + row + j);
-        c = r.value;
-      }
-      if (e.multiply) c = hn::Mul(c, at.load(e.multiply + row + j));
-      if (e.positive) c = hn::IfThenElse(hn::Le(at.load(e.positive + row + j), zero()), zero(), c);
-      at.store(c, g.c + row + j);
-    });
-  }
-}
-
-bool has_epilogue(const Epilogue& e) {
-  return e.bias || e.multiply || e.positive || e.activation != Activation::kNone;
-}
-
-struct Float32Product {
-  using Form = PlainForm;
+struct Float32Output {
   const Gemm& g;
-  int64_t m = g.m, n = g.n, depth = g.k, max_depth = kMaxDepth;
 
-  void pack_a(int64_t i, const RowPanels& panels, Depth k, float* to) const {
-    kernels::HWY_NAMESPACE::pack_a(g.a, i, panels, k.begin, k.size, to);
+  float* sums() const { return g.c; }
+  bool finishes() const {
+    const Epilogue& e = g.epilogue;
+    return e.bias || e.multiply || e.positive || e.activation != Activation::kNone;
   }
-  void pack_b(Depth k, int64_t j, int64_t columns, float* to) const {
-    kernels::HWY_NAMESPACE::pack_b(g.b, k.begin, k.size, j, columns, to);
-  }
-
-  // Straight into C, or by way of the tile where columns are missing or an epilogue follows.
-  void compute(Form::Registers&, const float* a, const float* b, const Tile& at, Depth k, float* tile) const {
-    const bool finish = k.begin + k.size == g.k && has_epilogue(g.epilogue);
-    const size_t bytes = static_cast<size_t>(at.columns) * sizeof(float);
+  void finish(const float* tile, int64_t step, const Tile& at) const {
+    const Epilogue& e = g.epilogue;
     float* c = g.c + at.i * g.ldc + at.j;
-    const bool resume = k.begin > 0 || g.accumulate;
-    const MicroKernel kernel = micro_kernel_of(at.rows, resume);
-    if (at.columns == kNR && !finish) return kernel(a, b, k.size, c, g.ldc);
-    for (int64_t r = 0; r < at.rows && resume; ++r) std::memcpy(tile + r * kNR, c + r * g.ldc, bytes);
-    kernel(a, b, k.size, tile, kNR);
-    if (finish) return finish_tile(g, tile, at.i, at.rows, at.j, at.columns);
-    for (int64_t r = 0; r < at.rows; ++r) std::memcpy(c + r * g.ldc, tile + r * kNR, bytes);
+    const bool more = e.multiply || e.positive || e.activation >= Activation::kGelu;
+    sweep(0, at.columns, [&](int64_t j, auto access) HWY_ATTR {
+      const VF bias = e.bias ? access.load(e.bias + at.j + j) : zero();
+      const bool is_relu = e.activation == Activation::kRelu;
+      if (!more) {  // with no choice between the rows
+        for (int64_t i = 0; i < at.rows; ++i) {
+          VF v = access.load(tile + i * step + j);
+          if (e.bias) v = hn::Add(v, bias);
+          if (is_relu) v = relu(v);
+          access.store(v, c + i * g.ldc + j);
+        }
+        return;
+      }
+      for (int64_t i = 0; i < at.rows; ++i) {
+        const int64_t to = (at.i + i) * g.ldc + at.j + j;
+        VF v = access.load(tile + i * step + j);
+        if (e.bias) v = hn::Add(v, bias);
+        if (is_relu) v = relu(v);
+        if (e.activation >= Activation::kGelu) {
+          const ValueAndSlope r = e.activation == Activation::kGelu ? gelu(v) : gelu_tanh(v);
+          if (e.slope) access.store(r.slope, e.slope + to);
+          v = r.value;
+        }
+        if (e.multiply) v = hn::Mul(v, access.load(e.multiply + to));
+        if (e.positive) v = hn::IfThenElse(hn::Le(access.load(e.positive + to), zero()), zero(), v);
+        access.store(v, g.c + to);
+      }
+    });
   }
 };
 
 void empty_sum(const Gemm& g) {
-  if (g.accumulate && !has_epilogue(g.epilogue)) return;
+  const Float32Output out{g};
+  if (g.accumulate && !out.finishes()) return;
   const float zeros[kNR] = {};
   for (int64_t i = 0; i < g.m; ++i) {
-    for (int64_t j = 0; j < g.n; j += kNR) finish_tile(g, zeros, i, 1, j, std::min<int64_t>(kNR, g.n - j));
+    for (int64_t j = 0; j < g.n; j += kNR) out.finish(zeros, kNR, {i, 1, j, std::min<int64_t>(kNR, g.n - j)});
   }
 }
 
@@ -78,7 +69,7 @@ void empty_sum(const Gemm& g) {
 void run_gemm(const Gemm& g, int threads) {
   if (g.m == 0 || g.n == 0) return;
   if (g.k == 0) return empty_sum(g);
-  share_out(Float32Product{g}, threads);
+  share_out(SingleProduct<Float32Output, float>{{g}}, threads);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -19,11 +19,15 @@ inline bool has_slope(Activation activation) {
 }
 
 // A strided matrix: element (i, j) at data[i * row_stride + j * col_stride]; one of the strides must be 1.
-struct MatrixView {
-  const float* data = nullptr;
+template <class T>
+struct StridedView {
+  const T* data = nullptr;
   int64_t row_stride = 0;
   int64_t col_stride = 1;
+
+  StridedView transposed() const { return {data, col_stride, row_stride}; }
 };
+using MatrixView = StridedView<float>;
 
 // What happens to a finished element c of column j before it is stored, in this order.
 struct Epilogue {

@@ -25,13 +25,8 @@ enum class Bf16Products : uint8_t {
 };
 Bf16Products bf16_products();
 
-// A strided matrix, as MatrixView.
 template <class H>
-struct HalfView {
-  const H* data = nullptr;
-  int64_t row_stride = 0;
-  int64_t col_stride = 1;
-};
+using HalfView = StridedView<H>;
 
 // C[m, n] = activation(A[m, k] B[k, n] + bias), rounded once where C is of 16 bits.  Exactly one of `c` and
 // `wide_c` is given.  `slope` (GELUs) and `c` share a layout.

@@ -17,53 +17,6 @@ HWY_BEFORE_NAMESPACE();
 namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 
-#define FURROW_BF16_ATTR __attribute__((target("avx512bf16")))
-
-// As micro_kernel of gemm_kernel-inl.h, a lane holding two neighbours in k.
-template <int MR, bool RESUME>
-FURROW_BF16_ATTR HWY_NOINLINE void pair_kernel(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b,
-                                               int64_t k, float* HWY_RESTRICT c, int64_t ldc) {
-  __m512 acc[MR][kNV];
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < kNV; ++j)
-      acc[i][j] = RESUME ? _mm512_loadu_ps(c + i * ldc + j * kLanes) : _mm512_setzero_ps();
-  }
-  for (; k > 0; --k, a += MR, b += kNR) {
-    __m512bh bk[kNV];
-#pragma GCC unroll 4
-    for (int j = 0; j < kNV; ++j) bk[j] = (__m512bh)_mm512_loadu_ps(b + j * kLanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-      const auto ai = (__m512bh)_mm512_set1_ps(a[i]);
-#pragma GCC unroll 4
-      for (int j = 0; j < kNV; ++j) acc[i][j] = _mm512_dpbf16_ps(acc[i][j], ai, bk[j]);
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < kNV; ++j) _mm512_storeu_ps(c + i * ldc + j * kLanes, acc[i][j]);
-  }
-}
-
-template <bool RESUME>
-MicroKernel pair_kernel_in_table(int64_t rows) {
-  static constexpr MicroKernel kTable[] = {
-      &pair_kernel<1, RESUME>,  &pair_kernel<2, RESUME>,  &pair_kernel<3, RESUME>,  &pair_kernel<4, RESUME>,
-      &pair_kernel<5, RESUME>,  &pair_kernel<6, RESUME>,  &pair_kernel<7, RESUME>,  &pair_kernel<8, RESUME>,
-      &pair_kernel<9, RESUME>,  &pair_kernel<10, RESUME>, &pair_kernel<11, RESUME>, &pair_kernel<12, RESUME>,
-      &pair_kernel<13, RESUME>, &pair_kernel<14, RESUME>,
-  };
-  static_assert(sizeof(kTable) / sizeof(kTable[0]) == kMR);
-  return kTable[rows - 1];
-}
-
-inline MicroKernel pair_kernel_of(int64_t rows, bool resume) {
-  return resume ? pair_kernel_in_table<true>(rows) : pair_kernel_in_table<false>(rows);
-}
-
 // Pairs whose two numbers lie side by side: rows of them are rows of 32-bit lanes, if they lie evenly.
 inline bool lies_in_pairs(const bf16* data, int64_t stride, int64_t k) {
   return reinterpret_cast<uintptr_t>(data) % sizeof(float) == 0 && stride % 2 == 0 && k % 2 == 0;
@@ -83,18 +36,12 @@ inline void pack_runs(const bf16* src, int64_t stride, int64_t rows, int64_t lef
 inline void pack_pairs_a(const HalfView<bf16>& a, int64_t k_size, int64_t i0, const RowPanels& panels,
                          Depth k, float* dst) {
   const bf16* src = a.data + i0 * a.row_stride + 2 * k.begin * a.col_stride;
-  const int64_t left = k_size - 2 * k.begin;
-  if (a.col_stride == 1) {
-    const bool even = lies_in_pairs(src, a.row_stride, left);
-    const auto* lanes = reinterpret_cast<const float*>(src);
-    for (int64_t p = 0; p < panels.parts; ++p) {
-      const int64_t at = panels.begin(p), rows = panels.size(p);
-      if (even) {
-        pack_panel(lanes + at * (a.row_stride / 2), a.row_stride / 2, rows, panels.readable - at, k.size,
-                   dst + at * k.size);
-      } else {
-        pack_runs(src + at * a.row_stride, a.row_stride, rows, left, k.size, dst + at * k.size, rows);
-      }
+  const int64_t left = k_size - 2 * k.begin, room = row_room(k.size);
+  if (rows_of(a) == Rows::kAlong) {
+    const size_t bytes = static_cast<size_t>(std::min(left, 2 * k.size)) * sizeof(bf16);
+    for (int64_t i = 0; i < panels.rows; ++i, dst += room) {
+      if (left < 2 * k.size) dst[k.size - 1] = 0;  // beyond the last number
+      std::memcpy(dst, src + i * a.row_stride, bytes);
     }
     return;
   }
@@ -106,7 +53,7 @@ inline void pack_pairs_a(const HalfView<bf16>& a, int64_t k_size, int64_t i0, co
       for (int64_t i = p0 * kMR; i < p1 * kMR; i += 32) hwy::Prefetch(low + kRowsAhead * a.col_stride + i);
       for (int64_t p = p0; p < p1; ++p) {
         const int64_t at = panels.begin(p), rows = panels.size(p);
-        zip(low + at, high == nullptr ? nullptr : high + at, rows, dst + at * k.size + pair * rows);
+        zip(low + at, high == nullptr ? nullptr : high + at, rows, dst + at * room + pair * rows);
       }
     }
   }

@@ -16,8 +16,9 @@ struct Case {
 };
 
 std::vector<Case> cases() {
-  return {{1, 1, 1},     {3, 5, 7},      {14, 32, 64},    {15, 33, 65},  {29, 70, 513}, {128, 10, 1030},
-          {64, 120, 84}, {200, 65, 128}, {300, 17, 1200}, {2, 400, 300}, {1, 1, 0}};
+  return {{1, 1, 1},       {3, 5, 7},     {14, 32, 64},   {15, 33, 65},    {29, 70, 513},
+          {128, 10, 1030}, {64, 120, 84}, {200, 65, 128}, {300, 17, 1200}, {2, 400, 300},
+          {40, 70, 1100},  {20, 90, 700}, {1, 1, 0}};
 }
 
 std::vector<double> product(const Case& c) {
@@ -60,7 +61,7 @@ TEST(Gemm, EqualsTheDefinitionInEveryLayout) {
                                  {{at.data(), 1, c.m}, {c.b.data(), c.n, 1}},
                                  {{at.data(), 1, c.m}, {bt.data(), 1, c.k}}}) {
         std::vector<float> out(plain.size(), NAN);
-        gemm({c.m, c.n, c.k, a, b, out.data(), c.n, {}}, 1);
+        gemm({c.m, c.n, c.k, a, b, out.data(), c.n, {}}, 3);
         EXPECT_TRUE(same_bits(out, plain)) << c.m << " " << c.n << " " << c.k;
       }
     });
@@ -151,6 +152,29 @@ TEST(Gemm, EpilogueAppliesInOrder) {
     }
     EXPECT_LT(testing::worst_error(got, want), 1e-6);
   });
+}
+
+// Columns that lie along k are computed as rows: what follows the sums is the same, element by element.
+TEST(Gemm, EpilogueDoesNotDependOnTheLayout) {
+  for (const Case& c : {Case(15, 37, 20), Case(33, 130, 70)}) {
+    const std::vector<float> bias = random_floats(c.n, 3), gate = random_floats(c.m * c.n, 4),
+                             bt = transposed(c.b, c.k, c.n);
+    testing::for_each_target([&](const char*) {
+      for (const Activation activation : {Activation::kNone, Activation::kRelu, Activation::kGelu}) {
+        std::vector<float> slopes[2], outs[2];
+        for (const bool turned : {false, true}) {
+          slopes[turned].assign(gate.size(), 5);
+          outs[turned].assign(gate.size(), NAN);
+          Epilogue e{.bias = bias.data(), .activation = activation};
+          if (activation == Activation::kGelu) e.slope = slopes[turned].data();
+          if (activation == Activation::kNone) e.multiply = gate.data();
+          const MatrixView b = turned ? MatrixView{bt.data(), 1, c.k} : MatrixView{c.b.data(), c.n, 1};
+          gemm({c.m, c.n, c.k, {c.a.data(), c.k, 1}, b, outs[turned].data(), c.n, e}, 2);
+        }
+        EXPECT_TRUE(same_bits(outs[0], outs[1]) && same_bits(slopes[0], slopes[1]));
+      }
+    });
+  }
 }
 
 TEST(Gemm, NotANumberPassesTheRelu) {

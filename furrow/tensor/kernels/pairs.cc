@@ -1,13 +1,6 @@
 #include "furrow/tensor/kernels/pairs.h"
 
-#include <utility>
-
 namespace furrow::tensor::kernels {
-namespace {
-
-thread_local const bool* in_scope = nullptr;
-
-}  // namespace
 
 bool has_pairs() {
 #if defined(__x86_64__)
@@ -23,10 +16,7 @@ bool usable_pairs() {
 #else
   constexpr bool here = false;
 #endif
-  return in_scope != nullptr ? *in_scope : here;
+  return PairsScope::or_else(here);
 }
-
-PairsScope::PairsScope(bool usable) : before_(std::exchange(in_scope, &usable_)), usable_(usable) {}
-PairsScope::~PairsScope() { in_scope = before_; }
 
 }  // namespace furrow::tensor::kernels

@@ -1,6 +1,8 @@
 // Whether kernels of bfloat16 multiply pairs (AVX-512 BF16), and the choice of a test.
 #pragma once
 
+#include "furrow/tensor/kernels/choice_scope.h"
+
 namespace furrow::tensor::kernels {
 
 // What kernels of bfloat16 that this thread starts may use: VDPBF16PS where the processor has it and gains by
@@ -9,18 +11,8 @@ namespace furrow::tensor::kernels {
 // twice float32).
 bool usable_pairs();
 
-// While it lives, what usable_pairs() says to this thread.  REQUIRES: a processor that has them, for true.
-class PairsScope {
- public:
-  explicit PairsScope(bool usable);
-  ~PairsScope();
-  PairsScope(const PairsScope&) = delete;
-  PairsScope& operator=(const PairsScope&) = delete;
-
- private:
-  const bool* before_;
-  bool usable_;
-};
+// What usable_pairs() says to this thread.  REQUIRES: a processor that has them, for true.
+using PairsScope = ChoiceScope<bool, struct PairsTag>;
 
 // Whether the processor carries VDPBF16PS out at all.
 bool has_pairs();

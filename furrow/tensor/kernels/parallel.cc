@@ -3,13 +3,7 @@
 #include <exception>
 #include <vector>
 
-// ThreadSanitizer cannot see the barriers of the OpenMP runtime; under it every chunk has a thread of its
-// own.
-#if defined(__SANITIZE_THREAD__)
-#include <thread>
-#else
-#include <omp.h>
-#endif
+#include "furrow/tensor/kernels/team.h"
 
 namespace furrow::tensor::kernels {
 namespace {
@@ -34,21 +28,20 @@ struct Chunks {
   }
 };
 
-#if defined(__SANITIZE_THREAD__)
-void run_all(Chunks& chunks) {
-  std::vector<std::thread> threads;
-  for (int chunk = 1; chunk < chunks.count; ++chunk)
-    threads.emplace_back([&chunks, chunk] { chunks.run(chunk); });
-  chunks.run(0);
-  for (std::thread& thread : threads) thread.join();
+thread_local Team team;
+thread_local bool in_chunk = false;
+
+void run_share(void* context, int member, int members) {
+  Chunks& chunks = *static_cast<Chunks*>(context);
+  in_chunk = true;
+  for (int chunk = member; chunk < chunks.count; chunk += members) chunks.run(chunk);
+  in_chunk = false;
 }
-#else
+
 void run_all(Chunks& chunks) {
-#pragma omp parallel num_threads(chunks.count)
-  for (int chunk = omp_get_thread_num(); chunk < chunks.count; chunk += omp_get_num_threads())
-    chunks.run(chunk);
+  if (!in_chunk) return team.run(chunks.count, run_share, &chunks);
+  for (int chunk = 0; chunk < chunks.count; ++chunk) chunks.run(chunk);
 }
-#endif
 
 }  // namespace
 

@@ -1,8 +1,9 @@
-// A loop over [0, n) cut into `threads` contiguous chunks, run by an OpenMP team (the one libtorch uses too).
+// A loop over [0, n) cut into `threads` contiguous chunks, run by the caller and a team of threads that it
+// keeps.
 //
-// The cut depends on (threads, n) alone, never on how many threads the runtime really gives: inside another
-// parallel region the same chunks run on fewer threads.  No global state; may be called from several threads.
-// The first exception of a chunk is rethrown in the caller after all chunks have ended.
+// The cut depends on (threads, n) alone, never on how many threads there really are: inside a chunk, or where
+// no more threads can be had, the same chunks run on fewer.  Every calling thread has a team of its own,
+// which ends with it.  The first exception of a chunk is rethrown in the caller after all chunks have ended.
 #pragma once
 
 #include <cstdint>

@@ -107,26 +107,128 @@ void load_bordered(const Bordered& b, const typename Way::Number* image, int64_t
   std::memset(at, 0, static_cast<size_t>(b.after * b.row()) * sizeof(float));
 }
 
-// A run of contiguous inputs of the first pixel, and the weights that it meets, [input][kChannelBlock].
+// What is read next and comes from far away: its cache lines are fetched a few at a time, between other work.
+class Ahead {
+ public:
+  Ahead() = default;
+  Ahead(const void* from, int64_t bytes, int64_t steps)
+      : at_(static_cast<const char*>(from)),
+        end_(at_ + bytes),
+        bytes_((bytes / kLine + steps) / std::max<int64_t>(1, steps) * kLine) {}
+  HWY_INLINE void step() {
+    for (const char* to = std::min(end_, at_ + bytes_); at_ < to; at_ += kLine) hwy::Prefetch(at_);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const char *at_ = nullptr, *end_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
+// Inputs of the first output, those of the pixels of a row of the window one after the other, and the weights
+// that they meet, [input][pixel][kChannelBlock].
 struct Tap {
   const float* x;
   const float* weight;
 };
 
-// A row of outputs for one block of channels: out[p * out_step + c] = sum over taps and lanes i of
-// x[p * x_step + i] * weight[i][c].
+// A row of outputs for one block of channels, each one chain: out[p * out_step + c] = sum over taps, over
+// lanes i of a pixel and over a tap's `columns` pixels k of x[p * x_step + k * inputs + i] * weight[i][k][c].
 template <class Number>
 struct RowJob {
   const Tap* taps;
   int64_t tap_count;
-  int64_t inputs;  // lanes of a tap
+  int64_t inputs;   // lanes of a pixel
+  int64_t columns;  // pixels of a tap
   int64_t x_step, out_step;
   Number* out;
   int64_t channels;  // of the block that exist
+  Ahead* ahead;      // a step with each tap
 };
 
-// Weights are fetched so many inputs before they are multiplied: a second-level cache has them.
+// Pixels `step` apart: four share a base, so that all addresses stay in registers.
+template <int P>
+struct PixelRow {
+  const float* base[(P + 3) / 4];
+  int64_t step, step3;
+  HWY_INLINE PixelRow(const float* x, int64_t step) : step(step), step3(3 * step) {
+#pragma GCC unroll 8
+    for (int g = 0; g < (P + 3) / 4; ++g) base[g] = x + 4 * g * step;
+  }
+  HWY_INLINE float at(int p, int64_t lane = 0) const {
+    return (base[p / 4] + (p % 4 == 0 ? 0 : p % 4 == 1 ? step : p % 4 == 2 ? 2 * step : step3))[lane];
+  }
+  HWY_INLINE void skip(int64_t lanes) {
+#pragma GCC unroll 8
+    for (int g = 0; g < (P + 3) / 4; ++g) base[g] += lanes;
+  }
+};
+
+// Weights are fetched so many vectors before they are multiplied: a second-level cache has them.
 constexpr int64_t kWeightsAhead = 8;
+
+template <int V>
+HWY_INLINE void load_weights(const float* w, VF (&into)[V]) {
+  for (int v = 0; v < V * kLanes; v += 16) hwy::Prefetch(w + kWeightsAhead * kChannelBlock + v);
+#pragma GCC unroll 2
+  for (int v = 0; v < V; ++v) into[v] = load(w + v * kLanes);
+}
+
+// One tap.
+template <class Way, int P, int V>
+HWY_INLINE void add_tap(const RowJob<typename Way::Number>& job, const Tap& tap, int64_t first,
+                        VF (&acc)[P][V]) {
+  const float* w = tap.weight;
+  PixelRow<P> lane(tap.x + first * job.x_step, job.x_step);
+  for (int64_t i = 0; i < job.inputs; ++i, lane.skip(1)) {
+    PixelRow<P> row = lane;
+    for (int64_t k = 0; k < job.columns; ++k, w += kChannelBlock) {
+      VF wv[V];
+      load_weights(w, wv);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p) {
+        const VF xv = set(row.at(p));
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v) acc[p][v] = Way::add_products(xv, wv[v], acc[p][v]);
+      }
+      row.skip(job.inputs);
+    }
+  }
+}
+
+// Three pixels of outputs side by side, which share all but two of theirs: a pixel is loaded once for the
+// three of them.  Of one lane.
+template <class Way, int P, int V>
+HWY_INLINE void add_three(const PixelRow<P + 2>& row, int64_t lane, const float* w, VF (&acc)[P][V]) {
+  VF wv[3][V];
+#pragma GCC unroll 3
+  for (int k = 0; k < 3; ++k) load_weights(w + k * kChannelBlock, wv[k]);
+#pragma GCC unroll 18
+  for (int p = 0; p < P + 2; ++p) {
+    const VF xv = set(row.at(p, lane));
+#pragma GCC unroll 3
+    for (int k = 0; k < 3; ++k) {
+      if (p - k < 0 || p - k >= P) continue;
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) acc[p - k][v] = Way::add_products(xv, wv[k][v], acc[p - k][v]);
+    }
+  }
+}
+
+// One tap of them, two lanes at a time: whatever counts and adds takes its turns from the multiplications.
+template <class Way, int P, int V>
+HWY_INLINE void add_tap_of_three(const RowJob<typename Way::Number>& job, const Tap& tap, int64_t first,
+                                 VF (&acc)[P][V]) {
+  constexpr int64_t kStep = 3 * kChannelBlock;
+  const float* w = tap.weight;
+  const float* end = w + job.inputs / 2 * 2 * kStep;
+  PixelRow<P + 2> row(tap.x + first * job.x_step, job.x_step);
+  for (; w != end; w += 2 * kStep, row.skip(2)) {
+    add_three<Way, P, V>(row, 0, w, acc);
+    add_three<Way, P, V>(row, 1, w + kStep, acc);
+  }
+  if (job.inputs % 2 != 0) add_three<Way, P, V>(row, 0, w, acc);
+}
 
 // P pixels times V vectors of channels.
 template <class Way, int P, int V>
@@ -137,28 +239,13 @@ HWY_INLINE void convolve_pixels(const RowJob<typename Way::Number>& job, int64_t
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) acc[p][v] = zero();
   }
-  const int64_t step = job.x_step, step3 = 3 * job.x_step;
-  for (int64_t t = 0; t < job.tap_count; ++t) {
-    // Four pixels share a base, so that all addresses stay in registers.
-    const float* base[(P + 3) / 4];
-#pragma GCC unroll 4
-    for (int g = 0; g < (P + 3) / 4; ++g) base[g] = job.taps[t].x + (first + 4 * g) * step;
-    const float* w = job.taps[t].weight;
-    for (int64_t i = 0; i < job.inputs; ++i, w += kChannelBlock) {
-      for (int v = 0; v < V * kLanes; v += 16) hwy::Prefetch(w + kWeightsAhead * kChannelBlock + v);
-      VF wv[V];
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) wv[v] = load(w + v * kLanes);
-#pragma GCC unroll 16
-      for (int p = 0; p < P; ++p) {
-        const float* x = base[p / 4] + (p % 4 == 0 ? 0 : p % 4 == 1 ? step : p % 4 == 2 ? 2 * step : step3);
-        const VF xv = set(*x);
-#pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) acc[p][v] = Way::add_products(xv, wv[v], acc[p][v]);
-      }
-#pragma GCC unroll 4
-      for (int g = 0; g < (P + 3) / 4; ++g) ++base[g];
-    }
+  const bool side_by_side = P > 2 && job.columns == 3 && job.x_step == job.inputs;
+  if (side_by_side) {
+    for (int64_t t = 0; t < job.tap_count; ++t, job.ahead->step())
+      add_tap_of_three<Way, P, V>(job, job.taps[t], first, acc);
+  } else {
+    for (int64_t t = 0; t < job.tap_count; ++t, job.ahead->step())
+      add_tap<Way, P, V>(job, job.taps[t], first, acc);
   }
 #pragma GCC unroll 16
   for (int p = 0; p < P; ++p) {
@@ -178,6 +265,11 @@ HWY_INLINE void convolve_pixels(const RowJob<typename Way::Number>& job, int64_t
 // Few registers hold few pixels.
 constexpr int kWidePixels = kVectorRegisters == 32 ? 8 : 4;
 constexpr int kNarrowPixels = kVectorRegisters == 32 ? 16 : 8;
+
+// Tiles of a row, tails left out.
+inline int64_t tiles(int64_t pixels, int64_t channels) {
+  return std::max<int64_t>(1, pixels / (channels <= kLanes ? kNarrowPixels : kWidePixels));
+}
 
 template <class Way>
 void convolve_row(const RowJob<typename Way::Number>& job, int64_t pixels) {

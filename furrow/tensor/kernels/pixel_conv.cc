@@ -14,69 +14,114 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-// Floats of packed weights: [block of `across`][ky][kx][lanes of `along`][kChannelBlock], chains running
-// along.
-template <class Way>
-int64_t packed_floats(const PixelConvShape& s, int64_t across, int64_t along) {
-  return channel_blocks(across) * s.kernel * s.kernel * Way::lanes(along) * kChannelBlock;
+// The windows of a weight: channels `across` become lanes, chains run `along`.
+template <class Number>
+struct Windows {
+  const Number* weight;
+  int64_t across, along, taps;
+  int64_t across_step, along_step;  // from the window of a channel to the next one's
+  int64_t columns;                  // numbers of a window that are one Tap
+  bool mirrored;                    // from the last of a window to its first
+};
+
+template <class Number>
+Windows<Number> forward_windows(const PixelConvShape& s, const Number* weight) {
+  const int64_t taps = s.kernel * s.kernel;
+  return {weight, s.out_channels, s.in_channels, taps, s.in_channels * taps, taps, s.kernel, false};
+}
+template <class Number>
+Windows<Number> backward_windows(const PixelConvShape& s, const Number* weight) {
+  const int64_t taps = s.kernel * s.kernel;
+  return {weight, s.in_channels, s.out_channels, taps, taps, s.in_channels * taps, 1, false};
 }
 
-// weight(a, b) is where the window's numbers of channel a across and channel b along begin.
-template <class Way, class Weight>
-void pack(const PixelConvShape& s, int64_t across, int64_t along, const Weight& weight, float* packed) {
-  const int64_t taps = s.kernel * s.kernel, row = Way::lanes(along) * kChannelBlock;
-  std::memset(packed, 0, static_cast<size_t>(packed_floats<Way>(s, across, along)) * sizeof(float));
-  for (int64_t first = 0; first < across; first += kChannelBlock, packed += taps * row) {
-    const int64_t count = std::min(kChannelBlock, across - first);
-    for (int64_t b = 0; b < along; ++b) {
-      for (int64_t t = 0; t < taps; ++t) {
-        for (int64_t a = 0; a < count; ++a)
-          Way::put(weight(first + a, b)[t], b, kChannelBlock, packed + t * row + a);
-      }
+// Floats of packed weights: [block of `across`][tap][lanes of `along`][columns][kChannelBlock].
+template <class Way>
+int64_t packed_floats(const Windows<typename Way::Number>& w) {
+  return channel_blocks(w.across) * w.taps * Way::lanes(w.along) * kChannelBlock;
+}
+
+// The windows of one channel along and the block of those across that begins with `first`.
+template <class Way>
+void pack_channel(const Windows<typename Way::Number>& w, int64_t first, int64_t channel, float* block) {
+  const int64_t count = std::min(kChannelBlock, w.across - first), lane = w.columns * kChannelBlock;
+  const auto* from = w.weight + first * w.across_step + channel * w.along_step;
+  ScratchScope scratch;
+  float* turned = scratch.floats(w.taps * kChannelBlock);
+  if constexpr (!Way::kPaired && std::is_same_v<typename Way::Number, float>)
+    transpose_block(from, w.across_step, count, w.taps, turned, kChannelBlock);
+  for (int64_t t = 0; t < w.taps; ++t) {
+    const int64_t number = w.mirrored ? w.taps - 1 - t : t;
+    float* to = block + t / w.columns * Way::lanes(w.along) * lane + t % w.columns * kChannelBlock;
+    if constexpr (!Way::kPaired && std::is_same_v<typename Way::Number, float>) {
+      std::copy_n(turned + number * kChannelBlock, count, to + channel * lane);
+    } else {
+      for (int64_t a = 0; a < count; ++a) Way::put(from[a * w.across_step + number], channel, lane, to + a);
     }
   }
 }
 
 template <class Way>
-void pack_forward(const PixelConvShape& s, const typename Way::Number* weight, float* packed) {
-  const int64_t taps = s.kernel * s.kernel;
-  const auto at = [=](int64_t o, int64_t i) { return weight + (o * s.in_channels + i) * taps; };
-  pack<Way>(s, s.out_channels, s.in_channels, at, packed);
+void pack(const Windows<typename Way::Number>& w, float* packed) {
+  const int64_t block = w.taps * Way::lanes(w.along) * kChannelBlock;
+  for (int64_t first = 0; first < w.across; first += kChannelBlock, packed += block) {
+    if (Way::kPaired || w.across - first < kChannelBlock)
+      std::memset(packed, 0, static_cast<size_t>(block) * sizeof(float));
+    for (int64_t b = 0; b < w.along; ++b) pack_channel<Way>(w, first, b, packed);
+  }
 }
 
+// Rows of an image with zeros around it, as many as a window is high: each in the place of the one that many
+// rows above.
 template <class Way>
-void pack_backward(const PixelConvShape& s, const typename Way::Number* weight, float* packed) {
-  const int64_t taps = s.kernel * s.kernel;
-  const auto at = [=](int64_t i, int64_t o) { return weight + (o * s.in_channels + i) * taps; };
-  pack<Way>(s, s.in_channels, s.out_channels, at, packed);
-}
+class WindowRows {
+ public:
+  WindowRows(const PixelConvShape& s, ScratchScope& scratch)
+      : s_(s), border_(input_border<Way>(s)), rows_(scratch.floats(s.kernel * border_.row())) {
+    std::memset(rows_, 0, static_cast<size_t>(s.kernel * border_.row()) * sizeof(float));
+  }
+  int64_t lanes() const { return border_.lanes; }
+  void start(const typename Way::Number* image) {
+    image_ = image;
+    end_ = 0;
+  }
+  // Those of the window of a row of outputs, from the first such row to the last.
+  void move_to(int64_t output) {
+    const int64_t first = output * s_.stride;
+    for (end_ = std::max(end_, first); end_ < first + s_.kernel; ++end_) fill(end_ - s_.padding, at(end_));
+  }
+  float* at(int64_t row) const { return rows_ + row % s_.kernel * border_.row(); }
 
-// A share of the next image, null where there is none, is fetched with each row of outputs: it comes from
-// far away.
-template <class Number>
-void fetch(const Number* next, int64_t numbers, int64_t row, int64_t rows) {
-  constexpr int64_t kLine = 64 / sizeof(Number);
-  if (next == nullptr) return;
-  const int64_t end = numbers * (row + 1) / rows;
-  for (int64_t i = numbers * row / rows / kLine * kLine; i < end; i += kLine) hwy::Prefetch(next + i);
-}
+ private:
+  void fill(int64_t y, float* row) const {
+    float* to = row + s_.padding * border_.lanes;
+    if (y >= 0 && y < s_.height) {
+      Way::load_pixels(image_ + y * s_.width * s_.in_channels, s_.width, s_.in_channels, to);
+    } else {
+      std::memset(to, 0, static_cast<size_t>(s_.width * border_.lanes) * sizeof(float));
+    }
+  }
+
+  const PixelConvShape& s_;
+  Bordered border_;
+  float* rows_;
+  const typename Way::Number* image_ = nullptr;
+  int64_t end_ = 0;
+};
 
 // The rows of a window are contiguous: one tap each.
 template <class Way>
-void forward_image(const PixelConvShape& s, const float* bordered, const float* packed,
-                   const typename Way::Number* next, typename Way::Number* y) {
-  const auto b = input_border<Way>(s);
-  const int64_t inputs = s.kernel * b.lanes, block = s.kernel * inputs * kChannelBlock;
-  std::vector<Tap> taps(static_cast<size_t>(s.kernel));
-  for (int64_t o = 0; o < channel_blocks(s.out_channels); ++o) {
-    for (int64_t oy = 0; oy < s.out_height(); ++oy) {
-      if (o == 0) fetch(next, s.in_numbers(), oy, s.out_height());
+void forward_image(const PixelConvShape& s, WindowRows<Way>& rows, const float* packed, Ahead ahead,
+                   typename Way::Number* y, Tap* taps) {
+  const int64_t tap = s.kernel * rows.lanes() * kChannelBlock;
+  for (int64_t oy = 0; oy < s.out_height(); ++oy) {
+    rows.move_to(oy);
+    for (int64_t o = 0; o < channel_blocks(s.out_channels); ++o) {
       for (int64_t ky = 0; ky < s.kernel; ++ky)
-        taps[ky] = {bordered + (oy * s.stride + ky) * b.row(),
-                    packed + o * block + ky * inputs * kChannelBlock};
-      convolve_row<Way>({taps.data(), s.kernel, inputs, s.stride * b.lanes, s.out_channels,
+        taps[ky] = {rows.at(oy * s.stride + ky), packed + (o * s.kernel + ky) * tap};
+      convolve_row<Way>({taps, s.kernel, rows.lanes(), s.kernel, s.stride * rows.lanes(), s.out_channels,
                          y + oy * s.out_width() * s.out_channels + o * kChannelBlock,
-                         std::min(kChannelBlock, s.out_channels - o * kChannelBlock)},
+                         std::min(kChannelBlock, s.out_channels - o * kChannelBlock), &ahead},
                         s.out_width());
     }
   }
@@ -104,15 +149,14 @@ Bordered gradient_border(const PixelConvShape& s) {
 
 // Inputs that are `stride` apart meet the same taps, so they make up a row.
 template <class Way>
-void backward_image(const PixelConvShape& s, const float* bordered, const float* packed,
-                    const typename Way::Number* next, typename Way::Number* dx) {
+void backward_image(const PixelConvShape& s, const float* bordered, const float* packed, Ahead ahead,
+                    typename Way::Number* dx) {
   const auto b = gradient_border<Way>(s);
   const int64_t n = b.lanes, block = s.kernel * s.kernel * n * kChannelBlock;
   std::vector<Meeting> rows, columns;
   std::vector<Tap> taps;
   for (int64_t i = 0; i < channel_blocks(s.in_channels); ++i) {
     for (int64_t y = 0; y < s.height; ++y) {
-      if (i == 0) fetch(next, s.out_numbers(), y, s.height);
       meetings(s, y, &rows);
       for (int64_t x = 0; x < std::min(s.stride, s.width); ++x) {
         meetings(s, x, &columns);
@@ -122,46 +166,69 @@ void backward_image(const PixelConvShape& s, const float* bordered, const float*
             taps.push_back({bordered + (row.output + b.before) * b.row() + (column.output + b.before) * n,
                             packed + i * block + (row.k * s.kernel + column.k) * n * kChannelBlock});
         }
-        convolve_row<Way>({taps.data(), static_cast<int64_t>(taps.size()), n, n, s.stride * s.in_channels,
+        convolve_row<Way>({taps.data(), static_cast<int64_t>(taps.size()), n, 1, n, s.stride * s.in_channels,
                            dx + (y * s.width + x) * s.in_channels + i * kChannelBlock,
-                           std::min(kChannelBlock, s.in_channels - i * kChannelBlock)},
+                           std::min(kChannelBlock, s.in_channels - i * kChannelBlock), &ahead},
                           (s.width - x + s.stride - 1) / s.stride);
       }
     }
   }
 }
 
+// y of x, image by image.
 template <class Way, class T>
-void run_forward(const PixelConvForward<T>& a, int threads) {
-  const PixelConvShape& s = a.shape;
-  const auto b = input_border<Way>(s);
+void convolve(const PixelConvShape& s, const T* x, const Windows<T>& windows, T* y, int threads) {
   ScratchScope scratch;
-  float* packed = scratch.floats(packed_floats<Way>(s, s.out_channels, s.in_channels));
-  pack_forward<Way>(s, a.weight, packed);
+  float* packed = scratch.floats(packed_floats<Way>(windows));
+  pack<Way>(windows, packed);
+  const int64_t image = s.in_numbers() * static_cast<int64_t>(sizeof(T));
+  const int64_t steps =
+      s.out_height() * channel_blocks(s.out_channels) * tiles(s.out_width(), s.out_channels) * s.kernel;
   parallel_for(threads, s.batch, [&](int64_t begin, int64_t end) {
     ScratchScope own;
-    float* bordered = own.floats(b.floats());
+    WindowRows<Way> rows(s, own);
+    std::vector<Tap> taps(static_cast<size_t>(s.kernel));
     for (int64_t n = begin; n < end; ++n) {
-      load_bordered<Way>(b, a.x + n * s.in_numbers(), s.in_channels, bordered);
-      const T* next = n + 1 < end ? a.x + (n + 1) * s.in_numbers() : nullptr;
-      forward_image<Way>(s, bordered, packed, next, a.y + n * s.out_numbers());
+      rows.start(x + n * s.in_numbers());
+      const Ahead next = n + 1 < end ? Ahead(x + (n + 1) * s.in_numbers(), image, steps) : Ahead();
+      forward_image<Way>(s, rows, packed, next, y + n * s.out_numbers(), taps.data());
     }
   });
 }
 
 template <class Way, class T>
+void run_forward(const PixelConvForward<T>& a, int threads) {
+  convolve<Way>(a.shape, a.x, forward_windows(a.shape, a.weight), a.y, threads);
+}
+
+// With a stride of one the gradient of the input is a convolution too: of the output's, by mirrored windows.
+PixelConvShape mirrored(const PixelConvShape& s) {
+  return {s.batch, s.out_channels,          s.out_height(), s.out_width(), s.in_channels, s.kernel,
+          1,       s.kernel - 1 - s.padding};
+}
+
+template <class Way, class T>
 void run_backward_input(const PixelConvBackwardInput<T>& a, int threads) {
   const PixelConvShape& s = a.shape;
+  Windows<T> windows = backward_windows(s, a.weight);
+  if (s.stride == 1) {
+    windows.columns = s.kernel;
+    windows.mirrored = true;
+    convolve<Way>(mirrored(s), a.dy, windows, a.dx, threads);
+    return;
+  }
   const auto b = gradient_border<Way>(s);
   ScratchScope scratch;
-  float* packed = scratch.floats(packed_floats<Way>(s, s.in_channels, s.out_channels));
-  pack_backward<Way>(s, a.weight, packed);
+  float* packed = scratch.floats(packed_floats<Way>(windows));
+  pack<Way>(windows, packed);
+  const int64_t image = s.out_numbers() * static_cast<int64_t>(sizeof(T));
+  const int64_t steps = s.height * channel_blocks(s.in_channels) * std::min(s.stride, s.width);
   parallel_for(threads, s.batch, [&](int64_t begin, int64_t end) {
     ScratchScope own;
     float* bordered = own.floats(b.floats());
     for (int64_t n = begin; n < end; ++n) {
       load_bordered<Way>(b, a.dy + n * s.out_numbers(), s.out_channels, bordered);
-      const T* next = n + 1 < end ? a.dy + (n + 1) * s.out_numbers() : nullptr;
+      const Ahead next = n + 1 < end ? Ahead(a.dy + (n + 1) * s.out_numbers(), image, steps) : Ahead();
       backward_image<Way>(s, bordered, packed, next, a.dx + n * s.in_numbers());
     }
   });

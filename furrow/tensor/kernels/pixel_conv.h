@@ -1,7 +1,7 @@
 // 2-D convolution with a stride and without a bias over images whose channels lie side by side: x [batch,
 // height, width, in_channels], y [batch, out_height, out_width, out_channels]; weights as PyTorch's,
 // [out_channels, in_channels, k, k].  Direct: a tile of pixels times 16 output channels stays in registers
-// while one chain of products runs over the window, row by row, pixel by pixel, channel by channel.
+// while one chain of products runs over the window, row by row, channel by channel, pixel by pixel.
 //
 // Numbers are float32, or 16-bit ones, whose sums and weight gradients are float32: bfloat16 on a processor
 // with AVX-512 BF16 two products at a time (VDPBF16PS; subnormals count as zero), over pairs of channels, and

@@ -78,6 +78,11 @@ std::vector<PixelConvShape> shapes() {
           {1, 1, 1, 1, 1, 1, 1, 0},
           {2, 2, 3, 3, 2, 3, 1, 0},
           {40, 8, 5, 5, 16, 3, 1, 1},
+          // Rows of more than a tile, windows of any size over outputs side by side, borders wide and narrow.
+          {2, 5, 4, 37, 9, 3, 1, 1},
+          {2, 6, 9, 9, 20, 5, 1, 2},
+          {1, 3, 6, 6, 4, 3, 1, 2},
+          {2, 3, 5, 4, 5, 2, 1, 1},
           // Images that a weight gradient goes through in parts.
           {2, 20, 24, 25, 17, 3, 1, 1},
           {1, 16, 33, 31, 32, 3, 2, 1}};

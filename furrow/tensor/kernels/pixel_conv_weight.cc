@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kMostBlocks = 8;                     // of images
 constexpr int64_t kMostPartFloats = int64_t{1} << 22;  // of all blocks together
+constexpr int64_t kWorthAThread = 4096;                // floats of a block, to join them
 
 // What some images that lie one after the other, or some rows of one, have as their part in the gradient:
 // out[ky][kx][in][out_padded] gets the sum over their pixels of x times dy.  A lane is a pixel, or what a
@@ -29,17 +30,19 @@ struct WeightJob {
   int64_t columns;     // of dy
   bool last_is_alone;  // of the columns
   float* out;
+  bool first = false;  // to write there: all others add
   int64_t out_row() const { return channel_blocks(s.out_channels) * kChannelBlock; }
 };
 
-// Sums of T inputs of a window's row times V vectors of outputs, over one column.
-template <class Way, bool kAlone, int T, int V>
+// Sums of T inputs of a window's row times V vectors of outputs, over one column.  Of the last vector so many
+// lanes exist: all of them where the vectors are whole.
+template <class Way, bool kAlone, bool kWhole, int T, int V>
 HWY_INLINE void add_column(const float* x, const float* dy, int64_t last, VF (&acc)[T][V]) {
   VF g[V];
 #pragma GCC unroll 2
   for (int v = 0; v + 1 < V; ++v) g[v] = load(dy + v * kLanes);
   const float* end = dy + (V - 1) * kLanes;
-  g[V - 1] = last >= kLanes ? load(end) : load_part(end, last);
+  g[V - 1] = kWhole ? load(end) : load_part(end, last);
 #pragma GCC unroll 32
   for (int t = 0; t < T; ++t) {
     VF xv = set(x[t]);
@@ -50,7 +53,7 @@ HWY_INLINE void add_column(const float* x, const float* dy, int64_t last, VF (&a
 }
 
 // T inputs of row ky of the window (contiguous in memory) times V vectors of outputs.
-template <class Way, int T, int V>
+template <class Way, int T, int V, bool kWhole>
 HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64_t output) {
   const PixelConvShape& s = job.s;
   VF acc[T][V];
@@ -59,17 +62,18 @@ HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) acc[t][v] = zero();
   }
-  const int64_t last = s.out_channels - output - (V - 1) * kLanes;  // lanes of the last vector that exist
+  const int64_t last = s.out_channels - output - (V - 1) * kLanes;
   const int64_t with_neighbour = job.columns - (job.last_is_alone ? 1 : 0);
   const float* dy = job.dy + output;
   for (int64_t n = 0; n < job.images; ++n) {
     for (int64_t oy = 0; oy < job.rows; ++oy) {
       const float* x = job.x + n * job.x_image + (oy * s.stride + ky) * job.x_row + input;
-      for (int64_t p = 0; p < with_neighbour; ++p, x += job.x_step, dy += s.out_channels)
-        add_column<Way, false>(x, dy, last, acc);
+      for (const float* end = x + with_neighbour * job.x_step; x != end;
+           x += job.x_step, dy += s.out_channels)
+        add_column<Way, false, kWhole>(x, dy, last, acc);
       if constexpr (Way::kPaired) {
         if (!job.last_is_alone) continue;
-        add_column<Way, true>(x, dy, last, acc);
+        add_column<Way, true, kWhole>(x, dy, last, acc);
         dy += s.out_channels;
       }
     }
@@ -80,7 +84,7 @@ HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64
 #pragma GCC unroll 2
     for (int v = 0; v < V; ++v) {
       float* to = out + t * job.out_row() + v * kLanes;
-      store(hn::Add(load(to), acc[t][v]), to);
+      store(job.first ? acc[t][v] : hn::Add(load(to), acc[t][v]), to);
     }
   }
 }
@@ -89,21 +93,29 @@ HWY_INLINE void correlate(const WeightJob& job, int64_t ky, int64_t input, int64
 constexpr int kWideInputs = kVectorRegisters == 32 ? 12 : 4;
 constexpr int kNarrowInputs = kVectorRegisters == 32 ? 24 : 8;
 
+template <class Way, int V, bool kWhole>
+void correlate_block(const WeightJob& job, int64_t ky, int64_t output) {
+  constexpr int kMost = V == 1 ? kNarrowInputs : kWideInputs;
+  const int64_t inputs = job.s.kernel * job.s.in_channels;
+  int64_t i = 0;
+  for (; i + kMost <= inputs; i += kMost) correlate<Way, kMost, V, kWhole>(job, ky, i, output);
+  for (; i + 4 <= inputs; i += 4) correlate<Way, 4, V, kWhole>(job, ky, i, output);
+  for (; i < inputs; ++i) correlate<Way, 1, V, kWhole>(job, ky, i, output);
+}
+
 template <class Way>
 void correlate_row(const WeightJob& job, int64_t ky) {
-  const int64_t inputs = job.s.kernel * job.s.in_channels;
   for (int64_t o = 0; o < job.s.out_channels; o += kChannelBlock) {
-    int64_t i = 0;
-    if (job.s.out_channels - o <= kLanes) {
-      for (; i + kNarrowInputs <= inputs; i += kNarrowInputs) correlate<Way, kNarrowInputs, 1>(job, ky, i, o);
-      for (; i + 8 <= inputs; i += 8) correlate<Way, 8, 1>(job, ky, i, o);
-      for (; i + 4 <= inputs; i += 4) correlate<Way, 4, 1>(job, ky, i, o);
-      for (; i < inputs; ++i) correlate<Way, 1, 1>(job, ky, i, o);
-      continue;
+    const int64_t channels = job.s.out_channels - o;
+    if (channels < kLanes) {
+      correlate_block<Way, 1, false>(job, ky, o);
+    } else if (channels == kLanes) {
+      correlate_block<Way, 1, true>(job, ky, o);
+    } else if (channels < kChannelBlock) {
+      correlate_block<Way, 2, false>(job, ky, o);
+    } else {
+      correlate_block<Way, 2, true>(job, ky, o);
     }
-    for (; i + kWideInputs <= inputs; i += kWideInputs) correlate<Way, kWideInputs, 2>(job, ky, i, o);
-    for (; i + 4 <= inputs; i += 4) correlate<Way, 4, 2>(job, ky, i, o);
-    for (; i < inputs; ++i) correlate<Way, 1, 2>(job, ky, i, o);
   }
 }
 
@@ -112,6 +124,7 @@ template <class Way>
 void correlate_group(const WeightJob& job, const Blocks& rows) {
   for (int64_t r = 0; r < rows.parts; ++r) {
     WeightJob part = job;
+    part.first = job.first && r == 0;
     part.rows = rows.size(r);
     part.x += rows.begin(r) * job.s.stride * job.x_row;
     part.dy += rows.begin(r) * job.columns * job.s.out_channels;
@@ -119,13 +132,15 @@ void correlate_group(const WeightJob& job, const Blocks& rows) {
   }
 }
 
-// [ky][kx][in][out_padded] of every block to [out][in][ky][kx], the blocks added in order.
-void join_blocks(const WeightJob& job, const float* parts, int64_t blocks, int64_t stride, float* dweight) {
+// [ky][kx][in][out_padded] of every block to [out][in][ky][kx], the blocks added in order; some of the
+// inputs.
+void join_blocks(const WeightJob& job, const float* parts, int64_t blocks, int64_t begin, int64_t end,
+                 float* dweight) {
   const PixelConvShape& s = job.s;
-  const int64_t taps = s.kernel * s.kernel, row = job.out_row();
+  const int64_t taps = s.kernel * s.kernel, row = job.out_row(), stride = taps * s.in_channels * row;
   ScratchScope scratch;
   float* sums = scratch.floats(taps * kLanes);
-  for (int64_t i = 0; i < s.in_channels; ++i) {
+  for (int64_t i = begin; i < end; ++i) {
     for (int64_t o = 0; o < s.out_channels; o += kLanes) {
       for (int64_t t = 0; t < taps; ++t) {
         const float* part = parts + (t * s.in_channels + i) * row + o;
@@ -134,10 +149,8 @@ void join_blocks(const WeightJob& job, const float* parts, int64_t blocks, int64
         store(sum, sums + t * kLanes);
       }
       const int64_t count = std::min<int64_t>(kLanes, s.out_channels - o);
-      for (int64_t c = 0; c < count; ++c) {
-        float* to = dweight + ((o + c) * s.in_channels + i) * taps;
-        for (int64_t t = 0; t < taps; ++t) to[t] = sums[t * kLanes + c];
-      }
+      transpose_block(sums, kLanes, taps, count, dweight + (o * s.in_channels + i) * taps,
+                      s.in_channels * taps);
     }
   }
 }
@@ -248,18 +261,20 @@ void run_backward_weight(const PixelConvBackwardWeight<T>& a, int threads) {
     float* spare = own.floats(lanes.spare_floats());
     for (int64_t block = begin; block < end; ++block) {
       float* part = parts + block * floats;
-      std::memset(part, 0, static_cast<size_t>(floats) * sizeof(float));
-      const int64_t last = (block + 1) * s.batch / blocks;
-      for (int64_t n = block * s.batch / blocks; n < last; n += groups.images) {
+      const int64_t first = block * s.batch / blocks, last = (block + 1) * s.batch / blocks;
+      for (int64_t n = first; n < last; n += groups.images) {
         const int64_t images = std::min(groups.images, last - n);
         for (int64_t i = 0; i < images; ++i)
           lanes.load_x(a.x + (n + i) * s.in_numbers(), x + i * lanes.x_floats(), spare);
         const float* gradient = lanes.load_dy(a.dy + n * s.out_numbers(), images, dy);
-        correlate_group<Way>(lanes.job(images, x, gradient, part), groups.rows);
+        WeightJob job = lanes.job(images, x, gradient, part);
+        job.first = n == first;
+        correlate_group<Way>(job, groups.rows);
       }
     }
   });
-  join_blocks(none, parts, blocks, floats, a.dweight);
+  parallel_for(floats < kWorthAThread ? 1 : threads, s.in_channels,
+               [&](int64_t begin, int64_t end) { join_blocks(none, parts, blocks, begin, end, a.dweight); });
 }
 
 }  // namespace

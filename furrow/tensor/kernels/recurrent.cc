@@ -33,9 +33,9 @@ struct StepShare {
       : s(s),
         first(begin),
         rows(end - begin, kMR),
-        operand(s, rows, forward ? 1 : s.parts(), scratch),
+        operand(s, end - begin, forward ? 1 : s.parts(), scratch),
         part_sums(panels(s) * kNR),
-        row_sums((forward ? s.parts() : 1) * part_sums + kLine),  // rows beside each other in a cache
+        row_sums((forward ? s.parts() : 1) * part_sums + 16),  // rows beside each other in a cache
         sums(scratch->floats(std::min(kStepRows, end - begin) * row_sums)),
         carry(scratch->floats((end - begin) * s.hidden)) {
     std::memset(carry, 0, static_cast<size_t>((end - begin) * s.hidden) * sizeof(float));
@@ -103,11 +103,10 @@ struct ForwardSteps {
     if (a.previous && t + 1 < a.shape.time) hwy::Prefetch(a.previous + (row + 1) * a.previous_stride + j);
   }
 
-  void finish(const StepRow& r, int64_t block, int64_t block_row) const {
+  void finish(const StepRow& r) const {
     const RecurrentShape& s = a.shape;
     const int64_t row = row_of(s, share.first + r.share_row, r.t),
                   following = row + (r.followed ? s.time : 0);
-    const auto operand = share.operand.written(block);
     float* carry = share.carry + r.share_row * s.hidden;
     T* out = a.out ? a.out + row * a.out_stride : nullptr;
     T* previous = a.previous ? a.previous + row * a.previous_stride : nullptr;
@@ -118,7 +117,7 @@ struct ForwardSteps {
       if (out) Lanes::store(h, out + j, at);
       if (previous && r.t == 0) at.store(zero(), previous + j);
       if (next) Lanes::store(h, next + j, at);
-      keep<Lanes, T>(h, at, operand.of(0, block_row, j));
+      keep<Lanes, T>(h, at, share.operand.written(r.share_row, 0, j));
     });
   }
 };
@@ -164,11 +163,10 @@ struct BackwardSteps {
     }
   }
 
-  void finish(const StepRow& r, int64_t block, int64_t block_row) const {
+  void finish(const StepRow& r) const {
     const RecurrentShape& s = a.shape;
     const int64_t row = row_of(s, share.first + r.share_row, r.t),
                   following = row + (r.followed ? s.time : 0);
-    const auto operand = share.operand.written(block);
     float* carry = share.carry + r.share_row * s.hidden;
     const T* out = a.dout ? a.dout + row * a.dout_stride : nullptr;
     const T* next = a.dprevious && r.t + 1 < s.time ? a.dprevious + (row + 1) * a.dprevious_stride : nullptr;
@@ -179,7 +177,7 @@ struct BackwardSteps {
       if (next) dh = hn::Add(dh, at.load(next + j));
       cell(dh, at, row, r.t, j, carry + j, [&](int64_t part, VF dz, T* z) HWY_ATTR {
         Lanes::store(dz, z, at);
-        keep<Lanes, T>(dz, at, operand.of(part, block_row, j));
+        keep<Lanes, T>(dz, at, share.operand.written(r.share_row, part, j));
       });
     });
   }
@@ -198,8 +196,9 @@ void step_product(const StepShare<Lanes>& share, const StepWeight<Lanes, T>& wei
       const int64_t from = FORWARD ? 0 : part, to = FORWARD ? part : 0;
       for (int64_t k = 0; k < lanes; k += kStepDepth) {
         for (int64_t b = begin; b < end; ++b) {
-          step_kernel_of<Lanes>(share.rows.size(b))(
-              share.operand.read(b, from, k), weight.panel(panel, part) + k * kNR,
+          const int64_t rows = share.rows.size(b);
+          micro_kernel_of<Lanes, Rows::kAlong>(rows)(
+              share.operand.read(share.rows.begin(b), from, k), {weight.panel(panel, part) + k * kNR, kNR},
               std::min(kStepDepth, lanes - k), k > 0 || from > 0,
               share.sums + (share.rows.begin(b) - first) * share.row_sums + to * share.part_sums +
                   panel * kNR,
@@ -214,11 +213,8 @@ void step_product(const StepShare<Lanes>& share, const StepWeight<Lanes, T>& wei
 template <class Steps, class Lanes>
 void finish_rows(const Steps& steps, const StepShare<Lanes>& share, int64_t t, int64_t begin, int64_t end) {
   const int64_t first = share.rows.begin(begin), last = share.rows.begin(end) - 1;
-  for (int64_t b = begin; b < end; ++b) {
-    for (int64_t r = share.rows.begin(b); r < share.rows.begin(b + 1); ++r) {
-      steps.finish({t, r, share.sums + (r - first) * share.row_sums, r < last}, b, r - share.rows.begin(b));
-    }
-  }
+  for (int64_t r = first; r <= last; ++r)
+    steps.finish({t, r, share.sums + (r - first) * share.row_sums, r < last});
 }
 
 int team(const RecurrentShape& s, int threads) {

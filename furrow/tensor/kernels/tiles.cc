@@ -1,7 +1,5 @@
 #include "furrow/tensor/kernels/tiles.h"
 
-#include <utility>
-
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -9,8 +7,6 @@
 
 namespace furrow::tensor::kernels {
 namespace {
-
-thread_local const Tiles* in_scope = nullptr;
 
 // Linux gives a process the state of the tile registers only where it asks
 // (Documentation/arch/x86/xstate.rst).
@@ -30,10 +26,7 @@ bool permitted() {
 
 Tiles usable_tiles() {
   static const Tiles here = permitted() ? Tiles::kProcessor : Tiles::kNone;
-  return in_scope != nullptr ? *in_scope : here;
+  return TilesScope::or_else(here);
 }
-
-TilesScope::TilesScope(Tiles tiles) : before_(std::exchange(in_scope, &tiles_)), tiles_(tiles) {}
-TilesScope::~TilesScope() { in_scope = before_; }
 
 }  // namespace furrow::tensor::kernels

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "furrow/tensor/kernels/choice_scope.h"
+
 namespace furrow::tensor::kernels {
 
 enum class Tiles : uint8_t {
@@ -15,18 +17,8 @@ enum class Tiles : uint8_t {
 // bfloat16 and the system lets this process (the first call asks it, for all threads); else none.
 Tiles usable_tiles();
 
-// While it lives, what usable_tiles() says to this thread: a machine without AMX tests what runs there, and
-// one that has it the pairs.  REQUIRES: for kProcessor, that somebody carries the instructions out.
-class TilesScope {
- public:
-  explicit TilesScope(Tiles tiles);
-  ~TilesScope();
-  TilesScope(const TilesScope&) = delete;
-  TilesScope& operator=(const TilesScope&) = delete;
-
- private:
-  const Tiles* before_;
-  Tiles tiles_;
-};
+// What usable_tiles() says to this thread: a machine without AMX tests what runs there, and one that has it
+// the pairs.  REQUIRES: for kProcessor, that somebody carries the instructions out.
+using TilesScope = ChoiceScope<Tiles, struct TilesTag>;
 
 }  // namespace furrow::tensor::kernels
