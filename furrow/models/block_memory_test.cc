@@ -112,7 +112,8 @@ TEST(BlockMemory, OfImagesInTheOtherFormHasACopy) {
   const auto declared = [](int64_t channels, const std::string& first) {
     config::Model model;
     model.name = "blocks";
-    model.units = {"c: " + first + " out_channels=6 kernel=3", "p: max_pool kernel=2", "fc: linear out=classes"};
+    model.units = {"c: " + first + " out_channels=6 kernel=3", "p: max_pool kernel=2",
+                   "fc: linear out=classes"};
     plan::ModelSpec spec = describe(model, {{DType::kF32, {-1, channels, 8, 8}}, 10}), whole = spec;
     declare_scratch(&whole);
     std::vector<int64_t> more;
