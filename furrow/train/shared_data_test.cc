@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <future>
@@ -126,7 +127,8 @@ TEST(SharedData, ATextIsTokenisedByOneRankOfEachHost) {
   EXPECT_GE(expect_read_once(options), text.size());
 }
 
-// Longer than an operation may take: what comes next is none that waits for a rank that still reads.
+// What nobody can share each reads for itself: what comes next is no operation that waits for a rank that
+// still reads.
 TEST(SharedData, AllReturnWhenTheLastHasRead) {
   const testing::TemporaryFolder folder;
   write_file_atomic(folder.path() + "/text", "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh");
@@ -135,17 +137,37 @@ TEST(SharedData, AllReturnWhenTheLastHasRead) {
   std::atomic<bool> early = false, read = false;
   testing::run_ranks(2, [&](comm::Communicator& communicator) {
     data::DatasetOptions options = text_options(folder.path() + "/text");
+    options.opening.spool = folder.path() + "/kept" + std::to_string(communicator.rank());
+    make_directories(options.opening.spool.string());
     if (communicator.rank() == 1) {
       options.opening.progress = [&](uint64_t, uint64_t) {
         if (read.exchange(true)) return;
         early = returned.wait_for(std::chrono::milliseconds(300)) == std::future_status::ready;
       };
     }
-    open_shared(&communicator, options, {}, std::to_string(communicator.rank()));  // each reads for its host
+    open_shared(&communicator, options, {});
     if (communicator.rank() == 0) first_returns.set_value();
   });
   EXPECT_TRUE(read);
   EXPECT_FALSE(early) << "rank 0 goes on before rank 1 has read";
+}
+
+// On the first host, for all, and on the second one.
+TEST(SharedData, ReadingMayTakeLongerThanAnOperation) {
+  const testing::TemporaryFolder folder;
+  write_file_atomic(folder.path() + "/text", "abcdefgh abcdefgh abcdefgh abcdefgh abcdefgh");
+  std::array<std::atomic<bool>, 3> read{};
+  const auto train = [&](comm::Communicator& communicator) {
+    const auto rank = static_cast<size_t>(communicator.rank());
+    data::DatasetOptions options = text_options(folder.path() + "/text");
+    options.opening.progress = [&](uint64_t, uint64_t) {
+      if (!read[rank].exchange(true)) std::this_thread::sleep_for(std::chrono::milliseconds(3600));
+    };
+    open_shared(&communicator, options, {}, rank == 0 ? "a" : "b");
+  };
+  EXPECT_NO_THROW(testing::run_ranks(3, train, {.timeout_ms = 3000}));
+  EXPECT_TRUE(read[0] && read[1]);
+  EXPECT_FALSE(read[2]) << "control: it maps what rank 1 has read";
 }
 
 // Seconds of it, if it were read to its end.
