@@ -237,6 +237,7 @@ TEST(RealTokenizers, SentencePiece) {
   for (const size_t length : {size_t{0}, size_t{1}, size_t{100}, model.size() / 2}) {
     try {
       SentencePieceTokenizer cut(model.substr(0, length));
+      ADD_FAILURE() << length;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kDataLoss);
     }

@@ -70,6 +70,8 @@ TEST_F(Session, LearnsAndIsEvaluatedAlike) {
   EXPECT_EQ(test.samples, 100);
   EXPECT_EQ(test.loss, *summary.test_loss);
   EXPECT_EQ(test.accuracy, *summary.test_accuracy);
+  // All of them, however many at a time: six sixteens and four, or 25 fours.
+  EXPECT_EQ(evaluate(run("a"), "test", config({"--training.local_batch_size", "4"})).loss, test.loss);
   const EvalResult validation = evaluate(run("a"), "validation", config());
   EXPECT_EQ(validation.loss, *summary.validation_loss);
   EXPECT_NE(validation.loss, test.loss);
@@ -138,6 +140,31 @@ TEST_F(Session, EveryTextArchitectureResumesToTheSameBits) {
     train_run(name + "-other", other);
     EXPECT_NE(weights(name + "-whole"), weights(name + "-other")) << name;
   }
+}
+
+// A damaged checkpoint is passed over for an older one; where none is whole nothing starts anew in its place.
+TEST_F(Session, DamagedCheckpointsArePassedOverAndNotForgotten) {
+  const config::Config twenty = config({"--training.steps", "20"});
+  train_run("whole", twenty);
+  train_run("damaged", twenty);
+  const auto damage = [&](const std::string& checkpoints) {
+    int files = 0;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(checkpoints)) {
+      if (entry.path().extension() != ".safetensors") continue;
+      std::filesystem::resize_file(entry.path(), entry.file_size() - 1);
+      ++files;
+    }
+    EXPECT_GT(files, 0) << checkpoints;
+    std::filesystem::remove_all(run("damaged") + "/model");
+  };
+  damage(run("damaged") + "/checkpoints/step-00000020");
+  train_run("damaged", twenty, /*resume=*/true);
+  EXPECT_EQ(weights("damaged"), weights("whole"));
+  damage(run("damaged") + "/checkpoints");
+  std::string message;
+  EXPECT_EQ(code_of([&] { train_run("damaged", twenty, /*resume=*/true); }, &message), ErrorCode::kDataLoss);
+  EXPECT_NE(message.find("every checkpoint in "), std::string::npos) << message;
+  EXPECT_FALSE(std::filesystem::exists(run("damaged") + "/model"));
 }
 
 // An average of the weights is what is validated, exported and evaluated, and goes on over a resume.
