@@ -176,9 +176,10 @@ double StepLedger::bubble(const RankContext& rank) const {
 }
 
 // Whoever comes last to an operation waits for nobody: what the least of the ranks waited, it took; what the
-// others waited on top, they waited for that one.  Only where all ranks start the same operations, which
-// those of a pipeline do not.
+// others waited on top, they waited for that one.  Only where all ranks start the same operations: those of
+// a pipeline send where others receive.
 std::optional<double> StepLedger::straggler_wait(const RankContext& rank) const {
+  if (!rank.lanes.empty()) return std::nullopt;
   comm::Group world = rank.world();
   const auto count = static_cast<int64_t>(waits_.size());
   std::array<int64_t, 2> most{count, -count};

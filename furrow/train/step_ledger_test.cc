@@ -115,5 +115,24 @@ TEST(StepLedger, WaitingForALateRankIsToldFromWhatOperationsTake) {
   EXPECT_EQ(wait_of({}, {}), std::nullopt);
 }
 
+// As many operations on each rank, of which one sends what the other receives.
+TEST(StepLedger, WaitsOfAPipelineAreNotCompared) {
+  testing::run_ranks(2,
+                     [](comm::Communicator& communicator) {
+                       RankContext rank = context_of(communicator);
+                       rank.lanes[{1 - rank.rank, true}] = communicator.world();
+                       CommTimes times;
+                       times.waits = {(1 + rank.rank) * kMs};
+                       StepLedger ledger;
+                       ledger.begin_steps(rank);
+                       ledger.add_step(times, {}, 10 * kMs, 1);
+                       ledger.end_steps(rank);
+                       EXPECT_EQ(ledger.audit(rank).straggler_wait, std::nullopt);
+                       rank.lanes.clear();
+                       EXPECT_EQ(ledger.audit(rank).straggler_wait, 0.05) << "control";
+                     },
+                     {.timeout_ms = testing::kPatienceMs});
+}
+
 }  // namespace
 }  // namespace furrow::train
