@@ -42,13 +42,13 @@ NETWORKS = {
 
 def furrow(*arguments):
     done = subprocess.run([FURROW, *map(str, arguments)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"status {done.returncode}: {done.stderr}"
 
 
 def ours(folder, work):
     out = work / "logits"
     done = subprocess.run([str(LOGITS), str(folder), str(work / "tokens"), str(out)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"status {done.returncode}: {done.stderr}"
     numbers = torch.frombuffer(bytearray(out.read_bytes()), dtype=torch.float32)
     return numbers.view(SAMPLES, CONTEXT, VOCABULARY)
 
