@@ -46,7 +46,7 @@ class BenchNetwork {
     unit.spec = models::make_unit(std::move(name), kind, std::move(attributes), next_);
     next_ = unit.spec.output;
     unit.block = make_block(unit.spec);
-    const plan::UnitLayout layout = plan::flat_layout({"", {unit.spec}}).units[0];
+    const plan::UnitLayout layout = plan::unit_layout(unit.spec);
     unit.params = tensor::flat_buffer(layout.elements, MemoryKind::kParameters);
     unit.gradient = tensor::flat_buffer(layout.elements, MemoryKind::kGradients);
     unit.leaves.resize(unit.spec.parameters.size());

@@ -188,7 +188,9 @@ const LayerPair kPairs[] = {
      [](const at::Tensor& x) { return at::avg_pool2d(x, 2); }},
     {"batch_norm",
      [](const at::Tensor& x, tensor::OpContext& c) {
-       return tensor::batch_norm(x, {at::ones({32}), 0}, {at::zeros({32}), 1}, {.relu = true}, c);
+       tensor::BatchNorm norm;
+       norm.relu = true;
+       return tensor::batch_norm(x, {at::ones({32}), 0}, {at::zeros({32}), 1}, norm, c);
      },
      [](const at::Tensor& x) {
        return at::relu(
