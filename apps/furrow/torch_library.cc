@@ -56,7 +56,7 @@ const train::EntryPoints* load() {
 // the cores too, that takes the time from the very thread they wait for (steps ten to twenty times slower
 // were measured).
 void limit_spinning() {
-  if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "2000", /*overwrite=*/0);
+  if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "200", /*overwrite=*/0);
 }
 
 struct Loading {
