@@ -6,7 +6,7 @@
 
 #include <atomic>
 
-#include "furrow/comm/futex.h"
+#include "furrow/base/spin_pause.h"
 
 namespace furrow::comm {
 

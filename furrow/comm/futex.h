@@ -10,13 +10,4 @@ namespace furrow::comm {
 void futex_wait(const std::atomic<uint32_t>& word, uint32_t expected, int64_t timeout_ns);
 void futex_wake(const std::atomic<uint32_t>& word);  // everybody
 
-// Tells a processor that this is a spinning loop.
-inline void spin_pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 }  // namespace furrow::comm

@@ -10,6 +10,7 @@
 
 #include "furrow/base/clock.h"
 #include "furrow/base/process.h"
+#include "furrow/base/spin_pause.h"
 #include "furrow/comm/awake.h"
 #include "furrow/comm/fence.h"
 #include "furrow/comm/futex.h"

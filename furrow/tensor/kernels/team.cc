@@ -7,6 +7,8 @@
 #include <chrono>
 #include <system_error>
 
+#include "furrow/base/spin_pause.h"
+
 namespace furrow::tensor::kernels {
 namespace {
 
@@ -17,20 +19,12 @@ constexpr int kPausesBetweenYields = 20;
 constexpr std::chrono::milliseconds kAwake{10};       // longer than a hypervisor takes a processor away for
 constexpr std::chrono::microseconds kOthersRan{100};  // a call to yield takes less than 1 where nobody waits
 
-void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
-
 // Until `word` is no longer `old`.
 void wait_while(const std::atomic<uint32_t>& word, uint32_t old) {
   const auto changes_within = [&](int pauses) {
     for (int i = 0; i < pauses; ++i) {
       if (word.load(std::memory_order_acquire) != old) return true;
-      pause();
+      spin_pause();
     }
     return false;
   };
