@@ -275,8 +275,9 @@ std::string testdata(const std::string& name) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-TableContents contents_of(const std::string& bytes, const std::vector<std::string>& ignored = {}) {
-  const auto file = open_parquet(
+// `bytes` outlive what is returned.
+auto open_bytes(const std::string& bytes, const std::vector<std::string>& ignored = {}) {
+  return open_parquet(
       bytes.size(),
       [&bytes](uint64_t offset, std::span<std::byte> out) {
         const std::string part = offset < bytes.size() ? bytes.substr(offset, out.size()) : std::string();
@@ -284,6 +285,10 @@ TableContents contents_of(const std::string& bytes, const std::vector<std::strin
         return part.size();
       },
       ignored);
+}
+
+TableContents contents_of(const std::string& bytes, const std::vector<std::string>& ignored = {}) {
+  const auto file = open_bytes(bytes, ignored);
   TableContents all;
   file->read(0, 100, false, [&](TableContents& contents) {
     all = contents;
@@ -392,14 +397,7 @@ TEST(Tables, DatesAreTheSameFromEitherFormat) {
 
 // The numbers of a Parquet file, and the lengths of its texts.
 std::vector<double> parse_parquet(const std::string& bytes) {
-  const auto file = open_parquet(
-      bytes.size(),
-      [&bytes](uint64_t offset, std::span<std::byte> out) {
-        const std::string part = offset < bytes.size() ? bytes.substr(offset, out.size()) : std::string();
-        std::memcpy(out.data(), part.data(), part.size());
-        return part.size();
-      },
-      {});
+  const auto file = open_bytes(bytes);
   std::vector<double> values;
   for (size_t group = 0; group < file->group_rows().size(); ++group) {
     file->read(group, 100, false, [&](TableContents& contents) {
