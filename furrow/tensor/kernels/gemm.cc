@@ -28,20 +28,18 @@ struct Float32Output {
     sweep(0, at.columns, [&](int64_t j, auto access) HWY_ATTR {
       const VF bias = e.bias ? access.load(e.bias + at.j + j) : zero();
       const bool is_relu = e.activation == Activation::kRelu;
+      const auto begun = [&](int64_t i) HWY_ATTR {
+        VF v = access.load(tile + i * step + j);
+        if (e.bias) v = hn::Add(v, bias);
+        return is_relu ? relu(v) : v;
+      };
       if (!more) {  // with no choice between the rows
-        for (int64_t i = 0; i < at.rows; ++i) {
-          VF v = access.load(tile + i * step + j);
-          if (e.bias) v = hn::Add(v, bias);
-          if (is_relu) v = relu(v);
-          access.store(v, c + i * g.ldc + j);
-        }
+        for (int64_t i = 0; i < at.rows; ++i) access.store(begun(i), c + i * g.ldc + j);
         return;
       }
       for (int64_t i = 0; i < at.rows; ++i) {
         const int64_t to = (at.i + i) * g.ldc + at.j + j;
-        VF v = access.load(tile + i * step + j);
-        if (e.bias) v = hn::Add(v, bias);
-        if (is_relu) v = relu(v);
+        VF v = begun(i);
         if (e.activation >= Activation::kGelu) {
           const ValueAndSlope r = e.activation == Activation::kGelu ? gelu(v) : gelu_tanh(v);
           if (e.slope) access.store(r.slope, e.slope + to);

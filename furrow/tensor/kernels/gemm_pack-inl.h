@@ -102,6 +102,19 @@ inline void pack_b_along(const float* src, int64_t stride, int64_t depth, int64_
   transpose_block(src, stride, columns, depth, dst, kNR);
 }
 
+// The same of 16-bit numbers, converted before they are turned.
+template <class H>
+void pack_b_along(const H* src, int64_t stride, int64_t depth, int64_t columns, float* dst) {
+  ScratchScope scratch;
+  float* wide = scratch.floats(columns * depth);
+  for (int64_t j = 0; j < columns; ++j) {
+    sweep(0, depth, [&](int64_t k, auto at) HWY_ATTR {
+      at.store(at.load(src + j * stride + k), wide + j * depth + k);
+    });
+  }
+  pack_b_along(wide, depth, depth, columns, dst);
+}
+
 // Panels of columns from rows that lie across k, at most kSideBySide of them.
 template <class T>
 void pack_b_across(const T* src, int64_t stride, int64_t depth, int64_t columns, float* dst) {
@@ -122,8 +135,9 @@ void pack_b_across(const T* src, int64_t stride, int64_t depth, int64_t columns,
 
 // Columns [j0, j0 + columns) of B: panel p at dst + p * kNR * depth, there [k][column of the panel]; columns
 // beyond the last are zero.
-inline void pack_b(const MatrixView& b, Depth k, int64_t j0, int64_t columns, float* dst) {
-  const float* src = b.data + k.begin * b.row_stride + j0 * b.col_stride;
+template <class T>
+void pack_b(const StridedView<T>& b, Depth k, int64_t j0, int64_t columns, float* dst) {
+  const T* src = b.data + k.begin * b.row_stride + j0 * b.col_stride;
   const int64_t step = b.col_stride == 1 ? kSideBySide * kNR : kNR;
   for (int64_t j = 0; j < columns; j += step) {
     const int64_t width = std::min(step, columns - j);
@@ -132,29 +146,6 @@ inline void pack_b(const MatrixView& b, Depth k, int64_t j0, int64_t columns, fl
     } else {
       pack_b_along(src + j * b.col_stride, b.col_stride, k.size, width, dst + j * k.size);
     }
-  }
-}
-
-// The same of 16-bit numbers.  A panel of columns that lie along k is converted before it is turned.
-template <class H>
-void pack_b(const StridedView<H>& b, Depth k, int64_t j0, int64_t columns, float* dst) {
-  const H* src = b.data + k.begin * b.row_stride + j0 * b.col_stride;
-  const bool across = b.col_stride == 1;
-  const int64_t step = across ? kSideBySide * kNR : kNR;
-  for (int64_t j = 0; j < columns; j += step) {
-    const int64_t width = std::min(step, columns - j);
-    if (across) {
-      pack_b_across(src + j, b.row_stride, k.size, width, dst + j * k.size);
-      continue;
-    }
-    ScratchScope scratch;
-    float* wide = scratch.floats(width * k.size);
-    for (int64_t c = 0; c < width; ++c) {
-      sweep(0, k.size, [&](int64_t i, auto at) HWY_ATTR {
-        at.store(at.load(src + (j + c) * b.col_stride + i), wide + c * k.size + i);
-      });
-    }
-    pack_b_along(wide, k.size, k.size, width, dst + j * k.size);
   }
 }
 
