@@ -23,6 +23,8 @@ at::Tensor dense_image(const at::Tensor& x) {
 
 namespace {
 
+constexpr int64_t kWorthAThread = 16384;  // numbers to move
+
 at::Tensor image(int64_t batch, int64_t channels, int64_t height, int64_t width, const at::Tensor& like) {
   return at::empty({batch, channels, height, width}, like.options(), kImageFormat);
 }
@@ -78,9 +80,6 @@ void spread_over_pixels(int64_t pixels, int64_t channels, const T* gradient, T* 
   for (int64_t p = 1; p < pixels; ++p) std::copy_n(to, channels, to + p * channels);
 }
 
-// Threads that are worth it to move so many numbers.
-int workers(int64_t numbers, int threads) { return numbers < 32768 ? 1 : threads; }
-
 }  // namespace
 
 namespace by_kernels {
@@ -125,7 +124,7 @@ at::Tensor subsample_and_pad(const at::Tensor& x, int64_t stride, int64_t channe
       }
     }
   };
-  const int threads = workers(in.numel(), context.threads);
+  const int threads = kernels::team_for(in.numel(), kWorthAThread, context.threads);
   by_type(x.scalar_type(), [&]<class T>(T) {
     const T* from = numbers<T>(in);
     T* to = mutable_numbers<T>(y);
@@ -204,7 +203,7 @@ at::Tensor average_pool(const at::Tensor& x, const Pool& pool, OpContext& contex
 at::Tensor global_average_pool(const at::Tensor& x, OpContext& context) {
   const at::Tensor in = dense_image(x);
   const int64_t batch = x.size(0), c = x.size(1), pixels = x.size(2) * x.size(3);
-  const int threads = workers(in.numel(), context.threads);
+  const int threads = kernels::team_for(in.numel(), kWorthAThread, context.threads);
   at::Tensor y = at::empty({batch, c}, at::TensorOptions().dtype(x.scalar_type()));
   by_type(x.scalar_type(), [&]<class T>(T) {
     kernels::parallel_for(threads, batch, [&](int64_t begin, int64_t end) {

@@ -30,7 +30,7 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-int team_of(int64_t rows, int64_t columns, int threads) { return rows * columns < 65536 ? 1 : threads; }
+int team_of(int64_t rows, int64_t columns, int threads) { return team_for(rows * columns, 32768, threads); }
 
 // Adds lane by lane: lane l takes elements l, l + 16, ...  `columns` may be null.
 void add_squares(const float* x, int64_t n, double* lanes, double* columns) {

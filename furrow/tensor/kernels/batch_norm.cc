@@ -29,7 +29,7 @@ enum class Way : uint8_t { kForth, kBack };
 // fn(block, first row, rows) for every block.
 template <class Fn>
 void for_blocks(Way way, int64_t rows, int64_t channels, int threads, const Fn& fn) {
-  const int workers = rows * channels < 2 * kWorthAThread ? 1 : threads;
+  const int workers = team_for(rows * channels, kWorthAThread, threads);
   parallel_for(workers, blocks_of(rows), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = way == Way::kForth ? i : begin + end - 1 - i;

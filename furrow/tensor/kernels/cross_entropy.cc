@@ -140,7 +140,7 @@ RowResult row_loss(const CrossEntropy& args, const float* logits, int64_t target
   return {static_cast<float>(std::log(static_cast<double>(sum)) + gap), correct};
 }
 
-int team(int64_t rows, int64_t columns, int threads) { return rows * columns < 65536 ? 1 : threads; }
+int team(int64_t rows, int64_t columns, int threads) { return team_for(rows * columns, 32768, threads); }
 
 // Of a row over the temperature.
 struct Tempered {
@@ -269,7 +269,7 @@ CrossEntropyCounts run_finish(const CrossEntropyPart& a, int threads) {
 
 CrossEntropyCounts run_cross_entropy(const CrossEntropy& args, int threads) {
   std::atomic<int64_t> counted{0}, correct{0};
-  parallel_for(args.rows * args.columns < 65536 ? 1 : threads, args.rows, [&](int64_t begin, int64_t end) {
+  parallel_for(team(args.rows, args.columns, threads), args.rows, [&](int64_t begin, int64_t end) {
     int64_t own_counted = 0, own_correct = 0;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t target = args.targets[i];

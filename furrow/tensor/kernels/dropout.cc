@@ -16,7 +16,7 @@ namespace HWY_NAMESPACE {
 void run_residual_dropout(const ResidualDropout& a, int threads) {
   const int64_t chunks = (a.per_sample + kChunkWords - 1) / kChunkWords;
   parallel_for(
-      a.batch * a.per_sample < 32768 ? 1 : threads, a.batch * chunks, [&](int64_t begin, int64_t end) {
+      team_for(a.batch * a.per_sample, 16384, threads), a.batch * chunks, [&](int64_t begin, int64_t end) {
         alignas(64) float factors[kChunkWords];
         for (int64_t c = begin; c < end; ++c) {
           const int64_t sample = c / chunks, first = c % chunks * kChunkWords;

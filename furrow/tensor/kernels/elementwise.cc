@@ -15,8 +15,7 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr int64_t kWorthAThread = 32768;  // elements
-int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
+int team(int64_t n, int threads) { return team_for(n, 32768, threads); }
 
 template <class Fn>
 void for_each(int64_t n, int threads, const Fn& fn) {

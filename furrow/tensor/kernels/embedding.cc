@@ -13,8 +13,7 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr int64_t kWorthAThread = 32768;
-int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
+int team(int64_t n, int threads) { return team_for(n, 32768, threads); }
 
 // target[row_of(i)] += dout[i] for all i in order that have a row (>= 0), columns in whole cache lines shared
 // out over threads.

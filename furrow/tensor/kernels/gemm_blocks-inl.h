@@ -101,7 +101,7 @@ template <class Product>
 void share_out(const Product& product, int threads) {
   constexpr int64_t kWorthAThread = 1 << 19;  // products; less than the cost of waking one
   constexpr int64_t kRows = Product::Form::kRows, kGrain = Product::Form::kGrain;
-  const int team = product.m * product.n * product.depth < 2 * kWorthAThread ? 1 : threads;
+  const int team = team_for(product.m * product.n * product.depth, kWorthAThread, threads);
   const int64_t m = product.m, n = product.n, columns = (n + kNR - 1) / kNR;
   if ((m + kRows - 1) / kRows >= columns) {
     parallel_for(team, (m + kGrain - 1) / kGrain, [&](int64_t begin, int64_t end) {

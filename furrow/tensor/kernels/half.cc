@@ -17,14 +17,14 @@ constexpr int64_t kWorthAThread = 1 << 16;  // elements
 
 template <class From, class To>
 void run(int64_t n, const From* from, To* to, int threads) {
-  parallel_for(n < 2 * kWorthAThread ? 1 : threads, n, [&](int64_t begin, int64_t end) {
+  parallel_for(team_for(n, kWorthAThread, threads), n, [&](int64_t begin, int64_t end) {
     sweep(begin, end, [&](int64_t i, auto at) HWY_ATTR { at.store(at.load(from + i), to + i); });
   });
 }
 
 template <class T>
 void run_add(int64_t n, const T* a, const T* b, T* out, int threads) {
-  parallel_for(n < 2 * kWorthAThread ? 1 : threads, n, [&](int64_t begin, int64_t end) {
+  parallel_for(team_for(n, kWorthAThread, threads), n, [&](int64_t begin, int64_t end) {
     sweep(begin, end,
           [&](int64_t i, auto at) HWY_ATTR { at.store(hn::Add(at.load(a + i), at.load(b + i)), out + i); });
   });

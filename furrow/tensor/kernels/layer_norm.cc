@@ -100,7 +100,7 @@ void sum_in_order(const float* parts, int64_t count, int64_t stride, int64_t n, 
 }  // namespace
 
 void run_layer_norm_forward(const LayerNormForward& a, int threads) {
-  parallel_for(a.rows * a.columns < 2 * kWorthAThread ? 1 : threads, a.rows, [&](int64_t begin, int64_t end) {
+  parallel_for(team_for(a.rows * a.columns, kWorthAThread, threads), a.rows, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) normalise_row(a, row);
   });
 }
@@ -109,7 +109,7 @@ void run_layer_norm_backward(const LayerNormBackward& a, int threads) {
   ScratchScope scratch;
   const int64_t blocks = (a.rows + kBlockRows - 1) / kBlockRows, stride = 2 * a.columns;
   float* parts = scratch.floats(blocks * stride);
-  parallel_for(a.rows * a.columns < 2 * kWorthAThread ? 1 : threads, blocks, [&](int64_t begin, int64_t end) {
+  parallel_for(team_for(a.rows * a.columns, kWorthAThread, threads), blocks, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       float* sums = parts + b * stride;
       std::memset(sums, 0, static_cast<size_t>(stride) * sizeof(float));

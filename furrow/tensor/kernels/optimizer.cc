@@ -14,8 +14,7 @@ namespace furrow::tensor::kernels {
 namespace HWY_NAMESPACE {
 namespace {
 
-constexpr int64_t kWorthAThread = 32768;  // elements
-int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
+int team(int64_t n, int threads) { return team_for(n, 32768, threads); }
 
 void sgd_range(const Sgd& a, int64_t begin, int64_t end) {
   const VF grad_scale = set(a.grad_scale), decay = set(a.weight_decay), momentum = set(a.momentum),

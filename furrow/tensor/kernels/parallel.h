@@ -11,6 +11,9 @@
 
 namespace furrow::tensor::kernels {
 
+// As many of `threads` as so much work is worth: one where each of two would have less than `least` of it.
+inline int team_for(int64_t work, int64_t least, int threads) { return work < 2 * least ? 1 : threads; }
+
 using ChunkFn = void (*)(void* context, int64_t begin, int64_t end);
 void parallel_chunks(int threads, int64_t n, ChunkFn fn, void* context);
 

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kMostBlocks = 8;                     // of images
 constexpr int64_t kMostPartFloats = int64_t{1} << 22;  // of all blocks together
-constexpr int64_t kWorthAThread = 4096;                // floats of a block, to join them
+constexpr int64_t kWorthAThread = 2048;                // floats of a block, to join them
 
 // What some images that lie one after the other, or some rows of one, have as their part in the gradient:
 // out[ky][kx][in][out_padded] gets the sum over their pixels of x times dy.  A lane is a pixel, or what a
@@ -273,7 +273,7 @@ void run_backward_weight(const PixelConvBackwardWeight<T>& a, int threads) {
       }
     }
   });
-  parallel_for(floats < kWorthAThread ? 1 : threads, s.in_channels,
+  parallel_for(team_for(floats, kWorthAThread, threads), s.in_channels,
                [&](int64_t begin, int64_t end) { join_blocks(none, parts, blocks, begin, end, a.dweight); });
 }
 

@@ -9,8 +9,7 @@
 namespace furrow::tensor::kernels {
 namespace {
 
-constexpr int64_t kWorthAThread = 16384;  // elements
-int team(int64_t n, int threads) { return n < 2 * kWorthAThread ? 1 : threads; }
+int team(int64_t n, int threads) { return team_for(n, 16384, threads); }
 
 }  // namespace
 

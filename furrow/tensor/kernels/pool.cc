@@ -79,7 +79,7 @@ void find_maxima(const MaxPool<T>& a, int threads) {
 template <class T, class Fn>
 void with_sums(const PoolShape& s, T* dx, int threads, const Fn& fn) {
   const int64_t size = s.height * s.width * s.channels;
-  parallel_for(s.batch * size < 65536 ? 1 : threads, s.batch, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(team_for(s.batch * size, 32768, threads), s.batch, [&](int64_t begin, int64_t end) HWY_ATTR {
     ScratchScope scratch;
     float* const own = scratch.floats(std::is_same_v<T, float> ? 1 : size);
     for (int64_t n = begin; n < end; ++n) {

@@ -177,7 +177,7 @@ void adam_block(const QuantisedAdam& a, const Factors& f, int64_t block) {
 
 void run_quantised_adam(const QuantisedAdam& args, int threads) {
   const int64_t blocks = quantised_blocks(args.n);
-  parallel_for(blocks < 64 ? 1 : threads, blocks, [&](int64_t begin, int64_t end) {
+  parallel_for(team_for(blocks, 32, threads), blocks, [&](int64_t begin, int64_t end) {
     const Factors factors(args);
     for (int64_t b = begin; b < end; ++b) adam_block(args, factors, b);
   });

@@ -219,7 +219,7 @@ void finish_rows(const Steps& steps, const StepShare<Lanes>& share, int64_t t, i
 
 int team(const RecurrentShape& s, int threads) {
   constexpr int64_t kWorthAThread = 1 << 19;  // products
-  return s.batch * s.time * s.parts() * s.hidden * s.hidden < 2 * kWorthAThread ? 1 : threads;
+  return team_for(s.batch * s.time * s.parts() * s.hidden * s.hidden, kWorthAThread, threads);
 }
 
 template <class Steps, class Lanes, class T, class Args>

@@ -18,9 +18,8 @@ namespace HWY_NAMESPACE {
 namespace {
 
 constexpr int64_t kBlockRows = 64;  // rows whose gamma gradients form one chain
-constexpr int64_t kWorthAThread = 16384;
 
-int team(int64_t elements, int threads) { return elements < 2 * kWorthAThread ? 1 : threads; }
+int team(int64_t elements, int threads) { return team_for(elements, 16384, threads); }
 
 const auto mul_parts = [](VF a, VF b) HWY_ATTR { return hn::Mul(a, b); };
 const auto mul_add_parts = [](VF a, VF b, VF c) HWY_ATTR { return hn::MulAdd(a, b, c); };
