@@ -51,10 +51,10 @@ const train::EntryPoints* load() {
   return find();
 }
 
-// Read by libgomp when it is loaded, for libtorch's own loops (ours wait as tensor/kernels/team.h says).  By
-// default its threads spin for milliseconds at the end of each parallel region; where other processes want
-// the cores too, that takes the time from the very thread they wait for (steps ten to twenty times slower
-// were measured).
+// Read by libgomp when it is loaded, for libtorch's own loops.  By default its threads spin for milliseconds
+// at the end of each parallel region, which takes the time from whoever wants the core: threads of other
+// processes (steps ten to twenty times slower were measured) and those of our own loops, which give way
+// (tensor/kernels/team.h).
 void limit_spinning() {
   if (::getenv("OMP_WAIT_POLICY") == nullptr) ::setenv("GOMP_SPINCOUNT", "200", /*overwrite=*/0);
 }
