@@ -4,8 +4,10 @@ Weak scaling, one thread and one core a rank.  Of each contender, in turns and `
 independent ones as there are ranks at the same time, and the ranks together.  `efficiency` is the ranks' samples/s over the
 independent ones' (what communication costs), `slowest` over so many times the slowest of those (ranks are in step with the
 slowest core), `alone` over so many times one alone (which also counts what the cores take from each other).  `late` is the
-share of furrow's steps in which ranks waited for one that came later to a collective: of cores that stall in turns, not of
-what collectives take.  Medians with [lowest, highest]; writes JSON (default build/bench/scaling.json).
+share of furrow's steps in which ranks waited for one that came later to a collective: of cores of two speeds, or that stall in
+turns, not of what collectives take; `even` is the efficiency without it.  `zero1` shares the optimizer's work, which each of
+the independent ones does whole: it may gain more than collectives take.  Medians with [lowest, highest]; writes JSON (default
+build/bench/scaling.json).
 """
 import argparse
 import json
@@ -17,12 +19,15 @@ import tempfile
 
 import train
 
-LAYOUTS = {"ddp": ["--parallelism.data_parallel_replicate_degree"], "zero3": ["--parallelism.data_parallel_shard_degree"]}
+SHARD = "--parallelism.data_parallel_shard_degree"
+LAYOUTS = {"ddp": ["--parallelism.data_parallel_replicate_degree"],
+           "zero1": ["--parallelism.zero_stage", "1", SHARD],
+           "zero3": [SHARD]}  # the number of ranks follows
 
 
 def furrow(network, layout, options):
     """One repeat of `furrow bench scaling`: its row."""
-    overrides = [LAYOUTS[layout][0], str(options.ranks)]
+    overrides = [*LAYOUTS[layout], str(options.ranks)]
     command = [train.FURROW, "bench", "scaling", f"examples/{network['config']}.toml", "--weak", "--nproc", str(options.ranks),
                "--repeats", "1", "--steps", str(network["steps"] + 1), "--json", "--training.local_batch_size",
                str(network["batch"]), "--training.global_batch_size", str(network["batch"]), "--lr_scheduler.decay_type",
@@ -76,6 +81,7 @@ def row_of(name, contender, runs, options):
             "efficiency": spread([run["ranks"] / run["independent"] for run in runs]),
             "slowest": spread([run["ranks"] / (options.ranks * run["slowest"]) for run in runs]),
             "alone": spread([run["ranks"] / (options.ranks * run["alone"]) for run in runs]),
+            "even": spread([run["ranks"] / run["independent"] / (1 - run.get("straggler_wait", 0)) for run in runs]),
             "late": statistics.median([run.get("straggler_wait", 0) for run in runs]), "runs": runs}
 
 
@@ -106,12 +112,13 @@ def main():
     report = {"bench": "scaling", "machine": train.machine(), "repeats": options.repeats, "rows": []}
     for name in options.networks:
         report["rows"] += measure(name, options)
-    print(f"{'network':<9}{'':<14}{'samples/s [low, high]':>28}{'efficiency [low, high]':>26}{'slowest':>9}{'alone':>8}{'late':>8}")
+    print(f"{'network':<9}{'':<14}{'samples/s [low, high]':>28}{'efficiency [low, high]':>26}{'slowest':>9}{'alone':>8}{'late':>8}"
+          f"{'even':>8}")
     for row in report["rows"]:
         rate, efficiency = row["samples_per_second"], row["efficiency"]
         print(f"{row['network']:<9}{row['contender']:<14}{rate['median']:>10.0f} [{rate['low']:.0f}, {rate['high']:.0f}]".ljust(51) +
               f"{efficiency['median']:>10.3f} [{efficiency['low']:.3f}, {efficiency['high']:.3f}]{row['slowest']['median']:>9.3f}{row['alone']['median']:>8.3f}"
-              f"{row['late']:>8.3f}")
+              f"{row['late']:>8.3f}{row['even']['median']:>8.3f}")
     os.makedirs(os.path.dirname(os.path.abspath(options.output)), exist_ok=True)
     with open(options.output, "w") as file:
         json.dump(report, file, indent=1)
