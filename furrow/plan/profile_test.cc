@@ -129,6 +129,34 @@ TEST(ProfiledCosts, InterpolateOverSamples) {
                    analytic_costs(machine())->flat_seconds(Op::kAdd, 1000));
 }
 
+TEST(ProfiledCosts, MoreWorkTakesNoLess) {
+  ProfileSection section{2, 1, 0, {}, {}, {}};
+  section.flats = {{"step", 1000, 1e-6}, {"step", 4000, 6e-6}, {"step", 4004, 4e-6}, {"step", 5000, 5.5e-6}};
+  section.movements = {{"all_gather", 2, 1000, 3e-6}, {"all_gather", 2, 2000, 1e-6}};
+  const Unit unit = testing::unit(0, 64, true);
+  section.units = {sample(unit, Work::kForward, 16, 30e-6), sample(unit, Work::kForward, 64, 20e-6)};
+  const auto costs = profiled_costs(machine(), section);
+  EXPECT_DOUBLE_EQ(costs->flat_seconds(Op::kStep, 1000), 1e-6);
+  EXPECT_DOUBLE_EQ(costs->flat_seconds(Op::kStep, 4000), 5e-6);
+  EXPECT_DOUBLE_EQ(costs->flat_seconds(Op::kStep, 4002), 5e-6);
+  EXPECT_DOUBLE_EQ(costs->flat_seconds(Op::kStep, 4004), 5e-6);
+  EXPECT_DOUBLE_EQ(costs->flat_seconds(Op::kStep, 5000), 5.5e-6);
+  const std::vector<int> ranks = {0, 1};
+  EXPECT_NEAR(seconds_of(costs->legs({Movement::kAllGather, ranks, 0, 2000})), 2e-6, 1e-15);
+  EXPECT_DOUBLE_EQ(costs->unit_seconds({&unit, Work::kForward, 64}), 25e-6);
+}
+
+TEST(ProfiledCosts, SizesNearlyAsLargeTellNoSlope) {
+  ProfileSection section{2, 1, 0, {}, {}, {}};
+  section.flats = {{"step", 1000, 1e-6}, {"step", 3990, 4e-6}, {"step", 4000, 5e-6}};
+  const auto at = [&section](int64_t bytes) {
+    return profiled_costs(machine(), section)->flat_seconds(Op::kStep, bytes);
+  };
+  EXPECT_DOUBLE_EQ(at(7000), 9e-6) << "along the line from 1000 to 4000";
+  section.flats.erase(section.flats.begin());
+  EXPECT_DOUBLE_EQ(at(8000), 10e-6) << "in proportion";
+}
+
 TEST(ProfiledCosts, OfADeviceHaveTwoLanes) {
   Unit unit = testing::unit(0, 64, true);
   const Profile p = profile_of_device();
