@@ -142,6 +142,14 @@ TEST(BlockMemory, OfWhatIsFrozenIsLessThanDescribed) {
   EXPECT_EQ(partly.deferred_bytes, (1 + 1 + 3 + 1) * number);  // of attention's two projections
   EXPECT_EQ(partly.kept_saved_bytes, 2 * number);
   EXPECT_EQ(partly.kept_grad_bytes, 0) << "it goes on through the feed-forward layers";
+
+  plan::ModelSpec mlp = layers("mlp", DType::kBF16);
+  optimizer.groups = {"fc1.* frozen=true"};
+  plan::apply_optimizer(optimizer, &mlp);
+  declare_scratch(&mlp);
+  const plan::Unit& first = mlp.units[0];
+  EXPECT_EQ(first.saved_bytes, 0) << "not even the copy of its input";
+  EXPECT_EQ(first.forward_scratch.sample_bytes, 28 * 28 * 2) << "which is there while it runs";
 }
 
 // Instruction by instruction a plan holds what the run on sizes does, whichever units run again.
