@@ -54,6 +54,16 @@ load common
   cmp out/model/model.safetensors before/model/model.safetensors
 }
 
+@test "checkpoint.load_step is where this start goes on, not where later ones do" {
+  "$furrow" train "$config" --job.dump_folder out --training.steps 20
+  "$furrow" train out --resume --checkpoint.load_step 10 2>log
+  grep "resuming at step 10 of 20" log
+  "$furrow" train out --resume --training.steps 30 2>log
+  grep "resuming at step 20 of 30" log
+  "$furrow" train "$config" --job.dump_folder whole
+  cmp out/model/model.safetensors whole/model/model.safetensors
+}
+
 @test "a run that stopped early goes on with more patience" {
   impatient=(--validation.freq 1 --validation.min_delta 10)
   run --separate-stderr "$furrow" train "$config" --job.dump_folder out "${impatient[@]}" --validation.patience 2
