@@ -54,7 +54,9 @@ struct PairLanes {
 };
 #endif
 
-constexpr int64_t kRowsAhead = 8;  // k that are fetched before they are needed
+// k that are fetched before they are needed: of rows on the right, and of a left operand that lies across
+// them, whose rows are read from memory once, a line or two of each, so that no processor foresees them.
+constexpr int64_t kRowsAhead = 8, kLeftAhead = 16;
 
 // How the rows of a left operand lie: those of one k together (across k), or each one's k together (along k).
 enum class Rows : uint8_t { kAcross, kAlong };
@@ -88,6 +90,7 @@ struct RowPointers {
     const int strides = i % 5;
     return from[strides == 4 ? four : strides == 3 ? three : strides * stride];
   }
+  HWY_INLINE void fetch(int) const {}  // the processor sees them coming
   HWY_INLINE void advance() {
     ++first;
     ++sixth;
@@ -99,6 +102,10 @@ struct ColumnPointer {
   int64_t stride;
   HWY_INLINE explicit ColumnPointer(Operand a) : first(a.data), stride(a.next) {}
   HWY_INLINE float of(int i) const { return first[i]; }
+  HWY_INLINE void fetch(int rows) const {
+    hwy::Prefetch(first + kLeftAhead * stride);
+    if (rows > 1) hwy::Prefetch(first + kLeftAhead * stride + rows - 1);
+  }
   HWY_INLINE void advance() { first += stride; }
 };
 
@@ -116,6 +123,7 @@ HWY_NOINLINE void micro_kernel(Operand a, Operand b, int64_t lanes, bool resume,
   std::conditional_t<ROWS == Rows::kAlong, RowPointers, ColumnPointer> ak(a);
   for (; lanes > 0; --lanes, ak.advance(), b.data += b.next) {
     for (int j = 0; j < NV * kLanes; j += 16) hwy::Prefetch(b.data + kRowsAhead * b.next + j);
+    ak.fetch(MR);
     VF bk[NV];
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) bk[j] = load(b.data + j * kLanes);
