@@ -18,6 +18,7 @@
 
 #include "furrow/comm/brief_lock.h"
 #include "furrow/comm/shared_control.h"
+#include "furrow/comm/spin_wait.h"
 #include "furrow/comm/transport.h"
 
 namespace furrow::comm {
@@ -158,7 +159,6 @@ class SharedTransport : public Transport, public PeerMemory {
   void wait_until(const Awaits& what, const Ready& ready);
   template <class Look>
   bool spin(const Look& look);
-  bool give_way(int64_t now);
   // Throws when there is a reason to stop.  `gone`: the peer had left before what is waited for was looked
   // for.
   void look_up(const Awaits& what, bool gone);
@@ -169,8 +169,8 @@ class SharedTransport : public Transport, public PeerMemory {
 
   const Roster roster_;
   const std::vector<Control*> peers_;
-  const int64_t spin_ns_, give_way_ns_;
-  std::atomic<int64_t> crowded_ns_, crowded_until_ns_{0};
+  const int64_t spin_ns_;
+  Crowding crowding_;
   const bool fences_;
   BriefLock mutex_;            // of what follows up to staging_
   bool received_any_ = false;  // a posted receive, since other threads that sleep were told
