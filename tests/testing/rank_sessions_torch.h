@@ -74,9 +74,13 @@ class NotedSource : public data::Source {
   const std::vector<data::Field>& fields() const override { return source_->fields(); }
   int64_t classes() const override { return source_->classes(); }
   void read(std::span<const int64_t> indices, std::span<const ArrayView> arrays) const override {
+    source_->read(indices, arrays);
+  }
+  void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+               std::span<const ArrayView> arrays) const override {  // by loaders alone
     if (fail_after_ >= 0 && reads_++ >= fail_after_) throw Error(ErrorCode::kDataLoss, "the disk is gone");
     if (ledger_ != nullptr) ledger_->add(indices);
-    source_->read(indices, arrays);
+    source_->read_at(indices, positions, arrays);
   }
 
  private:
