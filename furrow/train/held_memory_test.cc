@@ -342,7 +342,7 @@ INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfCompositions,
                          ::testing::Values(scores("one_chunk", "16"), scores("chunks", "200")), kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfComposedDistillation,
                          ::testing::Values(scores("taught", "16")), kName);
-INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes), kName);
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes, kResnet), kName);
 
 }  // namespace
 }  // namespace furrow::train
