@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/measured_name.h"
 #include "furrow/plan/profile.h"
 #include "furrow/plan/roofline.h"
 
@@ -287,9 +288,10 @@ class ProfiledCosts : public Costs {
     return all[all.size() / 2];
   }
 
-  // The operation as steps run it, else nothing but its movement.
+  // The operation as steps run it, else as others do, else nothing but its movement.
   const std::vector<Point>* find_movement(const MovementCall& call) const {
-    for (const std::string_view name : {call.operation, movement_name(call.movement)}) {
+    for (const std::string_view name :
+         {call.operation, without_variety(call.operation), movement_name(call.movement)}) {
       const auto found = movements_.find({std::string(name), static_cast<int>(call.ranks.size())});
       if (found != movements_.end()) return &found->second;
     }
