@@ -159,6 +159,8 @@ TEST(ProfiledCosts, SizesNearlyAsLargeTellNoSlope) {
   EXPECT_DOUBLE_EQ(at(7000), 9e-6) << "along the line from 1000 to 4000";
   section.flats.erase(section.flats.begin());
   EXPECT_DOUBLE_EQ(at(8000), 10e-6) << "in proportion";
+  section.flats = {{"step", 0, 3e-6}};
+  EXPECT_DOUBLE_EQ(at(8000), 3e-6) << "of nothing, which has no proportion";
 }
 
 TEST(ProfiledCosts, OfADeviceHaveTwoLanes) {

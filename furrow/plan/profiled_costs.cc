@@ -25,9 +25,9 @@ struct Point {
 // slope; in proportion where there is none.
 double beyond(const std::vector<Point>& points, double x, double floor) {
   const Point& last = points.back();
+  if (last.x <= 0) return std::max(floor, last.seconds);
   const auto above_half = std::ranges::upper_bound(points, last.x / 2, {}, &Point::x);
-  if (above_half == points.begin())
-    return std::max(floor, last.x > 0 ? last.seconds * x / last.x : last.seconds);
+  if (above_half == points.begin()) return std::max(floor, last.seconds * x / last.x);
   const Point& half = *(above_half - 1);
   const double rise = std::max((last.seconds - half.seconds) / (last.x - half.x), 0.0);
   return std::max(floor, last.seconds + rise * (x - last.x));
