@@ -84,7 +84,8 @@ TEST(BriefLock, HasOneOwnerAtATime) {
 TEST(BiasedLock, HasOneOwnerAtATimeOnceItIsShared) {
   if (!can_be_fenced()) GTEST_SKIP() << "the kernel has no membarrier";
   constexpr int64_t kMomentNs = 200'000'000;
-  constexpr int kEach = 50;
+  constexpr int kEach = 3;
+  constexpr int kLong = 1000;  // pauses: longer than a fence of the others takes
   const int64_t end_ns = system_clock().monotonic_ns() + kMomentNs;
   int met = 0;
   do {
@@ -93,20 +94,20 @@ TEST(BiasedLock, HasOneOwnerAtATimeOnceItIsShared) {
     std::atomic<int> inside{0}, turns{0};
     int64_t count = 0;
     {
-      const auto enter = [&] {
+      const auto enter = [&](int pauses) {
         const std::lock_guard guard(lock);
         const int others = inside.fetch_add(1);
         ++count;
-        for (int i = 0; i < 50; ++i) spin_pause();
+        for (int i = 0; i < pauses; ++i) spin_pause();
         inside.fetch_sub(1);
         return others;
       };
       const std::jthread first([&](const std::stop_token& stop) {
-        for (; !stop.stop_requested(); turns.fetch_add(1)) enter();
+        for (; !stop.stop_requested(); turns.fetch_add(1)) enter(kLong);
       });
       while (turns.load() == 0) std::this_thread::yield();
       lock.share();
-      for (int i = 0; i < kEach; ++i) met += enter();
+      for (int i = 0; i < kEach; ++i) met += enter(1);
     }
     EXPECT_EQ(count, turns.load() + kEach);
   } while (system_clock().monotonic_ns() < end_ns);
