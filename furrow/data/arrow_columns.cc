@@ -6,7 +6,6 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <type_traits>
 #include <utility>
@@ -55,14 +54,15 @@ void append_halves(const arrow::Array& chunk, TableColumn& column) {
 template <class ArrayType, class Decimal>
 void append_decimals(const arrow::Array& chunk, TableColumn& column) {
   constexpr int32_t kExactPowers = 22;
+  constexpr int64_t kExactWhole = int64_t{1} << 53;
   const int32_t scale = static_cast<const arrow::DecimalType&>(*chunk.type()).scale();
   const double power = std::pow(10.0, scale);
   append_each<ArrayType>(chunk, column, [&](const ArrayType& array, int64_t i) {
     const Decimal value(array.GetValue(i));
     if constexpr (!std::is_same_v<Decimal, arrow::Decimal256>) {  // which has no such function
       const auto whole = value.template ToInteger<int64_t>();
-      const bool exact =
-          scale >= 0 && scale <= kExactPowers && whole.ok() && std::abs(*whole) <= int64_t{1} << 53;
+      const bool exact = scale >= 0 && scale <= kExactPowers && whole.ok() && *whole >= -kExactWhole &&
+                         *whole <= kExactWhole;
       if (exact) return static_cast<double>(*whole) / power;
     }
     const std::string text = value.ToString(scale);
