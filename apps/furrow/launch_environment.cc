@@ -8,9 +8,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <fstream>
+#include <map>
 
 #include "apps/furrow/launcher.h"
 #include "furrow/base/error.h"
@@ -21,6 +24,14 @@ namespace furrow::app {
 namespace {
 
 constexpr int kMostRanks = 1024;
+constexpr const char* kSystemCores = "/sys/devices/system/cpu";
+
+// The first number in a file of a core's topology; `otherwise` where the system does not say.
+int topology_of(const std::string& folder, int core, const char* name, int otherwise) {
+  std::ifstream file(fmt::format("{}/cpu{}/topology/{}", folder, core, name));
+  int number = 0;
+  return file >> number && number >= 0 ? number : otherwise;
+}
 
 // What the system gives out: nobody else has it now.
 int some_loopback_port() {
@@ -47,6 +58,17 @@ std::vector<int> usable_cores() {
   for (int core = 0; core < CPU_SETSIZE; ++core) {
     if (CPU_ISSET(static_cast<size_t>(core), &set)) cores.push_back(core);
   }
+  return side_by_side(std::move(cores), kSystemCores);
+}
+
+std::vector<int> side_by_side(std::vector<int> cores, const std::string& folder) {
+  const auto place = [&folder](int core) {
+    return std::array{topology_of(folder, core, "physical_package_id", 0),
+                      topology_of(folder, core, "thread_siblings_list", core), core};
+  };
+  std::map<int, std::array<int, 3>> places;
+  for (const int core : cores) places[core] = place(core);
+  std::ranges::sort(cores, {}, [&places](int core) { return places[core]; });
   return cores;
 }
 

@@ -7,7 +7,11 @@
 
 namespace furrow::app {
 
-std::vector<int> usable_cores();  // of this process, ascending; empty where the system does not say
+std::vector<int> usable_cores();  // of this process, side_by_side(); empty where the system does not say
+
+// Those of one processor next to each other, and in it those that are threads of one physical core, as
+// `folder` says (/sys/devices/system/cpu): so that a share of the list takes as little as can be from others.
+std::vector<int> side_by_side(std::vector<int> cores, const std::string& folder);
 
 // On 127.0.0.1; free just now, and small enough for comm::rendezvous_ports to try some after it.
 int free_loopback_port();

@@ -1,6 +1,7 @@
 // The launcher with shell scripts as ranks.  tests/multiprocess has it with real ones.
 #include "apps/furrow/launcher.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -9,9 +10,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <sstream>
 
+#include "apps/furrow/launch_environment.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/process.h"
@@ -296,6 +299,46 @@ TEST(Launcher, RanksAreBoundToTheirShare) {
   const auto shared = values_of(run(script(text, core_count() + 1)).err, "cores");
   ASSERT_EQ(shared.size(), static_cast<size_t>(core_count()) + 1);
   EXPECT_EQ(shared.front(), shared.back());
+}
+
+// A folder as the system has it: each core's processor and the threads of its physical core.
+class Topology {
+ public:
+  void add(int core, const std::string& processor, const std::string& siblings) const {
+    const std::string folder = fmt::format("{}/cpu{}/topology", path(), core);
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder + "/physical_package_id") << processor << "\n";
+    std::ofstream(folder + "/thread_siblings_list") << siblings << "\n";
+  }
+  const std::string& path() const { return path_; }
+  ~Topology() { std::filesystem::remove_all(path_); }
+
+ private:
+  const std::string path_ = ::testing::TempDir() + fmt::format("/topology-{}", process_id());
+};
+
+TEST(Cores, ThreadsOfOnePhysicalCoreAreNeighbours) {
+  const Topology topology;
+  for (const int core : {0, 1, 2, 3, 4, 5, 6, 7})
+    topology.add(core, "0", fmt::format("{},{}", core % 4, core % 4 + 4));
+  const std::vector<int> cores = side_by_side({0, 1, 2, 3, 4, 5, 6, 7}, topology.path());
+  EXPECT_EQ(cores, (std::vector<int>{0, 4, 1, 5, 2, 6, 3, 7}));
+  EXPECT_EQ(shares_of_cores(cores, 2, 1), (std::vector<std::vector<int>>{{0, 4, 1, 5}, {2, 6, 3, 7}}));
+}
+
+TEST(Cores, OfOneProcessorAreNeighbours) {
+  const Topology topology;
+  for (const int core : {0, 1, 2, 3}) topology.add(core, std::to_string(core % 2), std::to_string(core));
+  EXPECT_EQ(side_by_side({0, 1, 2, 3}, topology.path()), (std::vector<int>{0, 2, 1, 3}));
+  EXPECT_EQ(side_by_side({1, 2, 3}, topology.path()), (std::vector<int>{2, 1, 3}));
+}
+
+TEST(Cores, StayAsTheyAreWhereTheSystemSaysNothing) {
+  EXPECT_EQ(side_by_side({0, 2, 5}, "/no/such/folder"), (std::vector<int>{0, 2, 5}));
+  const Topology topology;
+  topology.add(0, "-1", "none");
+  topology.add(1, "", "");
+  EXPECT_EQ(side_by_side({0, 1, 2}, topology.path()), (std::vector<int>{0, 1, 2}));
 }
 
 TEST(Cores, AreSharedEquallyOrNotAtAll) {

@@ -5,6 +5,8 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "apps/furrow/plan_model.h"
 #include "furrow/base/error.h"
@@ -14,6 +16,13 @@
 namespace furrow::app {
 namespace {
 
+// Where an earlier start of the run went on from is nothing that a later one keeps: it has trained since.
+config::Config config_to_go_on(const std::string& path, const Arguments& arguments) {
+  std::vector<std::string> words{"--checkpoint.load_step=-1"};
+  words.insert(words.end(), arguments.overrides.begin(), arguments.overrides.end());
+  return config::load(path, words);
+}
+
 TrainJob job_of_run(const std::string& folder, const Arguments& arguments) {
   if (!arguments.has("--resume")) {
     throw Error(ErrorCode::kAlreadyExists,
@@ -22,7 +31,7 @@ TrainJob job_of_run(const std::string& folder, const Arguments& arguments) {
   const std::string path = folder + "/config.toml";
   const config::Config before = config::load(path);
   TrainJob job;
-  job.config = config::load(path, arguments.overrides);
+  job.config = config_to_go_on(path, arguments);
   job.run_folder = folder;
   for (const std::string& line : config::recipe_difference(recipe_of(before), recipe_of(job.config))) {
     if (job.config.debug.deterministic == "strict") {

@@ -8,6 +8,9 @@
 namespace furrow {
 namespace {
 
+// Of the names that a message lists: a model has thousands of tensors.
+constexpr size_t kMostTold = 100;
+
 // Optimal string alignment: insert, delete, replace and swap of neighbours cost one each.
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<size_t> before(b.size() + 1), last(b.size() + 1), now(b.size() + 1);
@@ -52,7 +55,10 @@ std::string unknown_name_message(std::string_view what, std::string_view name,
   std::sort(sorted.begin(), sorted.end());
   const std::string nearest = nearest_name(name, sorted);
   const std::string hint = nearest.empty() ? ":" : fmt::format(": did you mean '{}'?", nearest);
-  return fmt::format("unknown {} '{}'{} known: {}", what, name, hint, fmt::join(sorted, ", "));
+  const size_t told = std::min(sorted.size(), kMostTold);
+  const std::string more = told < sorted.size() ? fmt::format(" and {} more", sorted.size() - told) : "";
+  return fmt::format("unknown {} '{}'{} known: {}{}", what, name, hint,
+                     fmt::join(std::span(sorted).first(told), ", "), more);
 }
 
 }  // namespace furrow

@@ -26,5 +26,14 @@ TEST(Names, MessageNamesWhatItIsAndWhatIsKnown) {
             "unknown optimizer 'zzz': known: adamw, sgd");
 }
 
+TEST(Names, AMessageListsNoThousands) {
+  std::vector<std::string> known;
+  for (int i = 0; i < 1000; ++i) known.push_back("layer." + std::to_string(1000 + i));
+  const std::string message = unknown_name_message("tensor", "layer.1999x", known);
+  EXPECT_TRUE(
+      message.starts_with("unknown tensor 'layer.1999x': did you mean 'layer.1999'? known: layer.1000, "));
+  EXPECT_TRUE(message.ends_with(", layer.1099 and 900 more"));
+}
+
 }  // namespace
 }  // namespace furrow

@@ -22,12 +22,6 @@ constexpr int64_t kLookUpNs = 20'000'000;  // between two looks at the peers whi
 // Before sleeping: longer than a wake-up through the kernel takes, or two ranks put each other to sleep in
 // turns.
 constexpr int64_t kSpinNs = 100'000;
-// Behind that, on the only core of a rank, which has nothing else to do but for its other threads, to which
-// it gives way: who sleeps when its peer comes has that one wait for the wake-up, as each adds a part.
-constexpr int64_t kGiveWayNs = 2'000'000;
-constexpr int64_t kPassedNs = 50'000;  // longer than one that nobody takes: others want the core
-// So long it sleeps at once then, as its turn comes sooner; the next time twice as long, unless it helped.
-constexpr int64_t kCrowdedNs = 20'000'000, kMostCrowdedNs = 10'000'000'000;
 constexpr int kLooks = 64;             // between two at the clock
 constexpr int kPeeks = 32;             // at one word, between two looks at everything
 constexpr size_t kFetched = 216;       // bytes of the next slot: four lines
@@ -84,8 +78,7 @@ SharedTransport::SharedTransport(Roster roster, std::vector<Control*> controls)
     : roster_(std::move(roster)),
       peers_(std::move(controls)),
       spin_ns_(spin_ns_for(roster_, peers_)),
-      give_way_ns_(spin_ns_ > 0 && core_count() == 1 ? kGiveWayNs : 0),
-      crowded_ns_(kCrowdedNs),
+      crowding_(spin_ns_, core_count()),
       fences_(spin_ns_ > 0 && can_be_fenced()),
       senders_(peers_.size()),
       receivers_(peers_.size()) {
@@ -277,27 +270,16 @@ SharedTransport::Sign SharedTransport::sign_of(const Awaits& what) const {
   return {&control(what.peer).lane_to(roster_.rank)->slots[next % kSlots].state, next + 1};
 }
 
-// False: somebody else took the core.
-bool SharedTransport::give_way(int64_t now) {
-  ::sched_yield();
-  if (now_ns() - now < kPassedNs) return true;
-  const int64_t crowded_ns = crowded_ns_.load(std::memory_order_relaxed);
-  crowded_until_ns_.store(now_ns() + crowded_ns, std::memory_order_relaxed);
-  crowded_ns_.store(std::min(2 * crowded_ns, kMostCrowdedNs), std::memory_order_relaxed);
-  return false;
-}
-
-// That `look` found what is waited for.  The clock is not looked at before the first round is over.
+// That `look` found what is waited for.
 template <class Look>
 bool SharedTransport::spin(const Look& look) {
   const std::atomic<uint32_t>& aborted = own().aborted;
-  int64_t end_ns = 0, spun_ns = 0;
-  bool gives_way = false;
+  SpinWait wait(crowding_, spin_ns_);
   do {
     for (int i = 0; i < kLooks; ++i) {
       Sign sign;
       if (look(&sign)) {
-        if (gives_way) crowded_ns_.store(kCrowdedNs, std::memory_order_relaxed);
+        wait.came();
         return true;
       }
       if (aborted.load(std::memory_order_relaxed) != 0) return false;
@@ -305,15 +287,7 @@ bool SharedTransport::spin(const Look& look) {
       for (int k = 0; sign.word != nullptr && k < kPeeks && !sign.seen(); ++k) {
       }
     }
-    const int64_t now = now_ns();
-    if (end_ns == 0) {
-      spun_ns = now + spin_ns_;
-      end_ns = spun_ns + (now < crowded_until_ns_.load(std::memory_order_relaxed) ? 0 : give_way_ns_);
-    } else if (now >= spun_ns) {
-      gives_way = true;
-      if (!give_way(now)) return false;
-    }
-  } while (now_ns() < end_ns);
+  } while (wait.again(now_ns, ::sched_yield));
   return false;
 }
 
@@ -357,6 +331,12 @@ void SharedTransport::tell_threads(bool asleep) {
 
 void SharedTransport::receive(int peer, const Envelope& envelope, std::span<std::byte> bytes,
                               int64_t deadline_ns) {
+  const auto fetch = [&](const std::byte* from) { copy({from, bytes.size()}, bytes); };
+  read(peer, envelope, bytes.size(), deadline_ns, Reader(fetch));
+}
+
+void SharedTransport::read(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns,
+                           const Reader& reader) {
   const uint64_t print = fingerprint(envelope);
   wait_until({peer, &envelope, deadline_ns}, [&] {
     uint64_t message = 0;
@@ -365,11 +345,9 @@ void SharedTransport::receive(int peer, const Envelope& envelope, std::span<std:
       move_on();
       return false;
     }
-    if (slot->fingerprint != print || slot->bytes != bytes.size()) {
-      check_message(peer, envelope, *slot, bytes.size());
-    }
-    copy({bytes_of(peer, *slot), bytes.size()}, bytes);
-    count_received(envelope.channel, bytes.size());
+    if (slot->fingerprint != print || slot->bytes != bytes) check_message(peer, envelope, *slot, bytes);
+    reader(bytes_of(peer, *slot));
+    count_received(envelope.channel, bytes);
     finish(peer, message);
     return true;
   });

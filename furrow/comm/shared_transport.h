@@ -18,6 +18,7 @@
 
 #include "furrow/comm/brief_lock.h"
 #include "furrow/comm/shared_control.h"
+#include "furrow/comm/spin_wait.h"
 #include "furrow/comm/transport.h"
 
 namespace furrow::comm {
@@ -31,6 +32,10 @@ class SharedTransport : public Transport, public PeerMemory {
   Ticket post_recv(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
   void wait(Ticket ticket, int64_t deadline_ns) override;
   void receive(int peer, const Envelope& envelope, std::span<std::byte> bytes, int64_t deadline_ns) override;
+  void take_turns() override {
+    if (fences_) mutex_.take_turns();
+  }
+  void share() override { mutex_.share(); }
   PeerMemory* peer_memory() override { return this; }
   void abort(const Error& reason) noexcept override;
   void on_failure(std::function<void(const Error&)> handler) override {
@@ -44,6 +49,8 @@ class SharedTransport : public Transport, public PeerMemory {
   Ticket post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
   Window open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) override;
   void close(const Window& window) override;
+  void read(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns,
+            const Reader& reader) override;
 
  protected:
   // Where bytes of this rank are, for the peers.
@@ -158,7 +165,6 @@ class SharedTransport : public Transport, public PeerMemory {
   void wait_until(const Awaits& what, const Ready& ready);
   template <class Look>
   bool spin(const Look& look);
-  bool give_way(int64_t now);
   // Throws when there is a reason to stop.  `gone`: the peer had left before what is waited for was looked
   // for.
   void look_up(const Awaits& what, bool gone);
@@ -169,10 +175,10 @@ class SharedTransport : public Transport, public PeerMemory {
 
   const Roster roster_;
   const std::vector<Control*> peers_;
-  const int64_t spin_ns_, give_way_ns_;
-  std::atomic<int64_t> crowded_ns_, crowded_until_ns_{0};
+  const int64_t spin_ns_;
+  Crowding crowding_;
   const bool fences_;
-  BriefLock mutex_;            // of what follows up to staging_
+  BiasedLock mutex_;           // of what follows up to staging_
   bool received_any_ = false;  // a posted receive, since other threads that sleep were told
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;

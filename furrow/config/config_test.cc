@@ -295,6 +295,9 @@ TEST(Validate, ImpossibleCombinationsAreNamed) {
       "[training]\nsteps = 9\nseq_len = 64\ndataset = \"text\"\n[model]\nname = \"llama\"\n";
   EXPECT_NO_THROW(parse(llama + "kv_heads = 2\n", "x"));
   EXPECT_THAT(parse_error(llama + "kv_heads = 3\n"), HasSubstr("kv_heads must divide heads"));
+  EXPECT_THAT(parse_error(llama + "heads = 3\n"), HasSubstr("heads must divide width"));
+  EXPECT_NO_THROW(parse(llama + "heads = 3\nhead_dim = 16\n", "x"));
+  EXPECT_THAT(parse_error(gpt + "heads = 3\nhead_dim = 16\n"), HasSubstr("heads must divide width"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\n[model]\nname = \"lstm\"\n"),
               HasSubstr("model.name = lstm reads text: set training.dataset = text, or a pack"));
   EXPECT_THAT(parse_error("[training]\nsteps = 9\n[model]\nname = \"gpt\"\n"),

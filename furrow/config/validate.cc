@@ -46,7 +46,8 @@ void check_length(const Config& config) {
 void check_model(const Config& config) {
   const Model& model = config.model;
   if (model.name != "gpt" && model.name != "llama") return;
-  if (model.width % model.heads != 0) {
+  const bool heads_share_width = model.name == "gpt" || model.head_dim == 0;
+  if (heads_share_width && model.width % model.heads != 0) {
     refuse(config, "model.heads",
            fmt::format("model.width {} = {} x model.heads {} + {}: heads must divide width", model.width,
                        model.width / model.heads, model.heads, model.width % model.heads));

@@ -11,12 +11,15 @@
 #include <cstring>
 #include <deque>
 #include <fstream>
+#include <map>
 #include <mutex>
+#include <semaphore>
 #include <set>
 #include <stdexcept>
 #include <thread>
 #include <vector>
 
+#include "furrow/base/clock.h"
 #include "furrow/base/error.h"
 #include "furrow/data/test_files.h"
 
@@ -328,18 +331,90 @@ TEST(Loader, StopsAfterAtMostOneRead) {
   EXPECT_LE(source.reads, 50);
 }
 
-TEST(Loader, CountsTheWait) {
-  const GatedSource source(100);
-  Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 1});
-  EXPECT_EQ(loader.wait_ns(), 0);
-  source.await_reader();
-  std::thread opener([&] { source.open(); });
+// Its reads take some time, and are written down; one begins by waiting, for a minute at most.
+class TimedSource : public CountingSource {
+ public:
+  static constexpr int64_t kReadNs = 10'000'000;
+  struct Times {
+    int64_t begin = 0, end = 0;
+  };
+
+  // `closed`: the position of the read that waits until another has ended or it is let go.
+  explicit TimedSource(int64_t closed) : CountingSource(100), closed_(closed) {}
+  void read_at(std::span<const int64_t> indices, std::span<const int64_t> positions,
+               std::span<const ArrayView> views) const override {
+    const int64_t begin = now();
+    if (positions[0] == closed_) {
+      begun_.release();
+      static_cast<void>(open_.try_acquire_for(std::chrono::minutes(1)));
+    }
+    for (const int64_t start = now(); now() < start + kReadNs;) std::this_thread::yield();
+    CountingSource::read(indices, views);
+    {
+      const std::lock_guard lock(mutex_);
+      times_[positions[0]] = {begin, now()};
+    }
+    if (positions[0] != closed_) open();
+  }
+  void await_closed() const { begun_.acquire(); }
+  void open() const { open_.release(); }
+  // Of the read of the batch at a position.
+  Times times(int64_t position) const {
+    const std::lock_guard lock(mutex_);
+    return times_.at(position);
+  }
+  static int64_t now() { return system_clock().monotonic_ns(); }
+
+ private:
+  const int64_t closed_;
+  mutable std::binary_semaphore begun_{0};
+  mutable std::counting_semaphore<> open_{0};
+  mutable std::mutex mutex_;
+  mutable std::map<int64_t, Times> times_;
+};
+
+// How long next() takes.
+int64_t next_ns(Loader& loader) {
+  const int64_t start = TimedSource::now();
   loader.next();
-  opener.join();
-  EXPECT_GE(loader.wait_ns(), 0);
-  Loader direct(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 0});
-  direct.next();
-  EXPECT_GT(direct.wait_ns(), 0);
+  return TimedSource::now() - start;
+}
+
+TEST(Loader, CountsReadingAsWaitWithoutAThread) {
+  const TimedSource source(-1);
+  Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 0});
+  int64_t read = 0, all = 0;
+  for (const int64_t position : {0, 8, 16}) {
+    const int64_t before = loader.wait_ns();
+    all += next_ns(loader);
+    const TimedSource::Times times = source.times(position);
+    read += times.end - times.begin;
+    EXPECT_GE(loader.wait_ns() - before, TimedSource::kReadNs);
+    EXPECT_GE(loader.wait_ns(), read);
+    EXPECT_LE(loader.wait_ns(), all);
+  }
+}
+
+// The consumer reads the second batch, which is waiting too, then waits for the thread, which is at the
+// first.
+TEST(Loader, CountsTheWaitForASlowSource) {
+  const TimedSource source(0);
+  Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 2});
+  source.await_closed();
+  EXPECT_EQ(loader.wait_ns(), 0);
+  const int64_t all = next_ns(loader), waited = loader.wait_ns();
+  EXPECT_GE(waited, source.times(0).end - source.times(8).begin);
+  EXPECT_GE(waited, 2 * TimedSource::kReadNs);
+  EXPECT_LE(waited, all);
+}
+
+// The thread is at the second batch, so the first is there.
+TEST(Loader, CountsNoWaitForWhatIsReady) {
+  const TimedSource source(8);
+  Loader loader(source, SampleOrder(0, 100, true), {.sizes = {8}, .prefetch = 2});
+  source.await_closed();
+  loader.next();
+  EXPECT_EQ(loader.wait_ns(), 0);
 }
 
 // Fails at the samples of positions `at` on.

@@ -34,8 +34,7 @@ class CsvParts : public PartsOfFile {
     if (rest_.starts_with("\xEF\xBB\xBF")) take(3);  // a byte order mark
     names_ =
         std::make_shared<const std::vector<std::string>>(format.names.empty() ? read_names() : format.names);
-    const std::set<std::string> different(names_->begin(), names_->end());
-    if (different.size() != names_->size()) invalid("two columns have the same name");
+    check_names();
   }
 
   const std::vector<std::string>& columns() const override { return *names_; }
@@ -57,6 +56,14 @@ class CsvParts : public PartsOfFile {
   }
 
  private:
+  void check_names() const {
+    std::set<std::string_view> before;
+    for (const std::string& name : *names_) {
+      if (before.insert(name).second) continue;
+      invalid(fmt::format("two columns have the same name, '{}': rename one of them", name));
+    }
+  }
+
   // Bytes of the file that were read since the last call.
   uint64_t untold() {
     const uint64_t taken = stream_->taken();

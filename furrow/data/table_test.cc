@@ -200,7 +200,7 @@ TEST(Tables, EachBadRowIsOneClearLine) {
   EXPECT_THAT(with("a,y\n1,p\n2,?\n"), HasSubstr("column 'y', row 2: the target is missing"));
   EXPECT_THAT(with("a,y\n1,p\n", "z"), HasSubstr("unknown column in data.target 'z'"));
   EXPECT_THAT(with("a,y\n1,p\n", ""), HasSubstr("data.target is empty"));
-  EXPECT_THAT(with("a,a,y\n1,2,p\n"), HasSubstr("same name"));
+  EXPECT_THAT(with("a,a,y\n1,2,p\n"), HasSubstr("same name, 'a': rename"));
   EXPECT_THAT(with("y\np\n"), HasSubstr("no column besides the target"));
   EXPECT_THAT(with("a,y\n"), HasSubstr("there are no rows"));
   EXPECT_THAT(with(""), HasSubstr("no first line"));

@@ -92,7 +92,7 @@ void add_adapter_costs(const AdapterSizes& s, const AdapterSurroundings& where, 
   const bool one_gradient = where.looks_up() && where.read_already;  // of both tables
   const bool undone =
       where.form == AdapterForm::kConvolution && unit->kind != "conv";  // a norm, a pool, codes
-  const bool as_it_came = !undone && dy == unit->kept_grad_bytes;
+  const bool as_it_came = where.last && !undone && dy == unit->kept_grad_bytes;
   adapter->kept_saved_bytes = thin + read;
   adapter->kept_grad_bytes = as_it_came && !one_gradient ? dy : 0;
   adapter->deferred_bytes = 2 * thin + read + (one_gradient ? 0 : dy);

@@ -162,45 +162,39 @@ Tensor bottleneck(const plan::Unit& unit, const Tensor& input, Operations* ops) 
   return normed({"conv3.weight", width * behind, out[1], behind}, second, true, past, ops);
 }
 
-// Of which units the description does not say all.
-// kAltered: with adapters, or of another type or form than what it reads.
-enum class Where : uint8_t { kEverywhere, kAltered, kParts };
 struct Row {
   std::string_view kind;
   Tensor (*forward)(const plan::Unit& unit, const Tensor& input, Operations* ops);
-  Where where = Where::kEverywhere;
   bool shares_positions = false;  // ranks of a tensor axis
+  bool of_parts = false;          // what is not cut holds what is described
 };
-constexpr std::array kRows = {Row{"transformer_block", &gpt_block, Where::kEverywhere, true},
-                              Row{"llama_block", &llama_block, Where::kEverywhere, true},
-                              Row{"lm_head", &head<2>, Where::kEverywhere, true},
-                              Row{"llama_head", &head<1>, Where::kEverywhere, true},
-                              Row{"token_embedding", &token_embedding, Where::kParts, true},
-                              Row{"embedding", &embedding, Where::kParts, true},
+constexpr std::array kRows = {Row{"transformer_block", &gpt_block, true},
+                              Row{"llama_block", &llama_block, true},
+                              Row{"lm_head", &head<2>, true},
+                              Row{"llama_head", &head<1>, true},
+                              Row{"token_embedding", &token_embedding, true, true},
+                              Row{"embedding", &embedding, true, true},
                               Row{"linear", &linear},
                               Row{"conv_relu_pool", &conv_relu_pool},
-                              Row{"bottleneck_block", &bottleneck},
-                              Row{"conv_norm", &conv_norm, Where::kAltered},
-                              Row{"residual_block", &residual_block, Where::kAltered}};
+                              Row{"conv_norm", &conv_norm},
+                              Row{"residual_block", &residual_block},
+                              Row{"bottleneck_block", &bottleneck}};
 
 // Its block runs on a copy of its input, in its own type.
 bool converts(const plan::Unit& unit) {
   return unit.input.dtype != unit.compute && plan::is_number(unit.input.dtype);
 }
 
-const Row* row_of(const plan::Unit& unit, bool copies_input = false) {
+const Row* row_of(const plan::Unit& unit) {
   const auto row = std::ranges::find(kRows, unit.kind, &Row::kind);
-  if (row == kRows.end()) return nullptr;
-  const bool altered = copies_input || converts(unit) || !unit.adapters.empty();
-  if (row->where == Where::kAltered && !altered) return nullptr;
-  if (row->where == Where::kParts && unit.tensor_degree == 1) return nullptr;
+  if (row == kRows.end() || (row->of_parts && unit.tensor_degree == 1)) return nullptr;
   return &*row;
 }
 
 // How often the block does the same for a sample.
 int64_t rows_of(const Row& row, const plan::Unit& unit) {
   if (unit.input.shape.size() == 4 && unit.kind != "linear") return 1;  // of an image
-  if (row.where == Where::kParts) return unit.output.shape.at(1);
+  if (row.of_parts) return unit.output.shape.at(1);
   if (row.shares_positions && unit.tensor_degree > 1) return unit.input.shape.at(1);
   int64_t rows = 1;
   for (size_t d = 1; d + 1 < unit.output.shape.size(); ++d) rows *= unit.output.shape[d];
@@ -225,7 +219,7 @@ void set_kept(std::vector<Memory> deferred, const Memory& read, const Memory& gr
 }  // namespace
 
 CallMemory call_memory(const plan::Unit& unit, bool input_gradient, bool copies_input) {
-  const Row* const row = row_of(unit, copies_input);
+  const Row* const row = row_of(unit);
   if (row == nullptr) return {};
   const int64_t in = border_bytes(unit, unit.input), out = border_bytes(unit, unit.output);
   Operations ops(unit, rows_of(*row, unit), row->shares_positions);
@@ -238,7 +232,7 @@ CallMemory call_memory(const plan::Unit& unit, bool input_gradient, bool copies_
   CallMemory call;
   Tensor output = row->forward(unit, input, &ops);
   call.forward_peak = tape.peak() - before;
-  call.saved_bytes = tape.live() - before - out;
+  if (output.needs_gradient()) call.saved_bytes = tape.live() - before - out;  // else all of it goes
   Memory gradient = tape.make(out);
   const int64_t begin = tape.live();
   tape.reset_peak();
@@ -262,27 +256,22 @@ CallMemory call_memory(const plan::Unit& unit, bool input_gradient, bool copies_
 
 namespace {
 
-// What is above what a call reads, keeps and gives.
-void set_scratch(const plan::Unit& unit, const CallMemory& call, bool asks, plan::CallBytes* bytes) {
+// What a call keeps, and beside that what is above what it reads, keeps and gives.
+void set_call(const plan::Unit& unit, const CallMemory& call, bool asks, plan::CallBytes* bytes) {
   const int64_t out = border_bytes(unit, unit.output), in = asks ? unit.input.bytes_per_sample() : 0;
-  const bool trains = call.deferred_bytes > 0;
-  const int64_t made = trains ? bytes->deferred_bytes - bytes->kept_saved_bytes - bytes->kept_grad_bytes : 0;
-  bytes->forward_scratch.sample_bytes = call.forward_peak - out - bytes->saved_bytes;
-  bytes->backward_scratch.sample_bytes = call.backward_peak - made - in;
-}
-
-void set_saved(const CallMemory& call, plan::CallBytes* bytes) {
+  const int64_t made = call.deferred_bytes - call.kept_saved_bytes - call.kept_grad_bytes;
   bytes->saved_bytes = call.saved_bytes;
   bytes->deferred_bytes = call.deferred_bytes;
   bytes->kept_saved_bytes = call.kept_saved_bytes;
   bytes->kept_grad_bytes = call.kept_grad_bytes;
+  bytes->forward_scratch.sample_bytes = call.forward_peak - out - call.saved_bytes;
+  bytes->backward_scratch.sample_bytes = call.backward_peak - made - in;
 }
 
 void declare(bool asks, bool copies_input, plan::Unit* unit) {
   const CallMemory call = call_memory(*unit, asks, copies_input);
   plan::CallBytes bytes = plan::call_bytes(*unit);
-  if (copies_input || !unit->adapters.empty()) set_saved(call, &bytes);
-  set_scratch(*unit, call, asks, &bytes);
+  set_call(*unit, call, asks, &bytes);
   if (unit->kind == "conv_relu_pool") bytes.weight_scratch.sample_bytes = call.weight_peak;
   plan::set_call_bytes(bytes, unit);
 }
@@ -308,9 +297,8 @@ void declare_parts(const plan::ModelFacts& facts, plan::ModelSpec* spec) {
       const bool asks = facts.units[u].passes;
       const CallMemory call = call_memory(part, asks);
       plan::CallBytes bytes = plan::call_bytes(part);
-      set_saved(call, &bytes);
       bytes.weight_scratch = {};
-      set_scratch(part, call, asks, &bytes);
+      set_call(part, call, asks, &bytes);
       spec->units[u].tensor.calls[degree] = bytes;
     }
   }
@@ -325,7 +313,7 @@ void declare_scratch(plan::ModelSpec* spec) {
     plan::Unit& unit = spec->units[u];
     const bool passes = facts.units[u].passes;
     const BorderCopies copies = border_copies(*spec, facts, u);
-    if (row_of(unit, copies.input) != nullptr) {
+    if (row_of(unit) != nullptr) {
       declare(passes, copies.input, &unit);
     } else {
       if (converts(unit) && passes) pass_converted(&unit);

@@ -5,10 +5,11 @@
 
 namespace furrow::models {
 
-// Sets the scratch of the units whose kind is known here: gpt's and llama's blocks and heads, linear layers,
-// and convolutions with adapters; of all that have adapters what is saved and deferred too, and what a rank
-// of any tensor axis holds.  REQUIRES: a spec that nothing changes any more, of a whole network:
-// precision, adapters and what is frozen count.
+// Sets what calls of units hold, by the run of their blocks, whose kinds are known here: gpt's and llama's
+// blocks and heads, linear layers, convolutions with what stands behind them, residual blocks; and what a
+// rank of any tensor axis holds of these and of embeddings.  Of other kinds what is described stays.
+// REQUIRES: a spec that nothing changes any more, of a whole network: precision, adapters and what is frozen
+// count.
 void declare_scratch(plan::ModelSpec* spec);
 
 // What a sample of a unit holds, by the tape; of a part of one (plan/tensor_cut.h), one rank of its axis.  Of

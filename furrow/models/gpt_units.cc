@@ -80,7 +80,7 @@ void describe_transformer_block(plan::Unit& unit) {
   const int64_t width = size_of(unit, "width");
   const int64_t heads = size_of(unit, "heads");
   const bool bias = flag(unit, "bias");
-  probability(unit, "dropout");
+  const bool drops = probability(unit, "dropout") > 0;
   if (unit.attributes.contains("activation")) {
     const std::string name = text(unit, "activation");
     if (name != "gelu" && name != "gelu_tanh")
@@ -101,9 +101,11 @@ void describe_transformer_block(plan::Unit& unit) {
   // widths; the attention's log-sum-exp per head; mean and deviation of two norms.  No mask is kept: dropout
   // is drawn again.
   unit.saved_bytes = time * (15 * width * number_bytes(unit) + (heads + 4) * kFloatBytes);
-  // Inputs of the four projections (7 widths) and the gradients behind them (9).
+  // Inputs of the four projections (7 widths) and the gradients behind them (9), of which the last is the one
+  // that came, unless a mask lies between.
   unit.deferred_bytes = time * 16 * width * number_bytes(unit);
   unit.kept_saved_bytes = time * 7 * width * number_bytes(unit);
+  unit.kept_grad_bytes = drops ? 0 : time * width * number_bytes(unit);
   // Over a tensor axis the outputs of both norms are gathered, and the gradients behind both sums.
   unit.tensor = {true,
                  {{"positions", time}, {"heads", heads}},
@@ -132,7 +134,7 @@ void describe_lm_head(plan::Unit& unit) {
   unit.deferred_bytes =
       time * (width + vocab) * number_bytes(unit);  // ln_f's output and the gradient of the logits
   unit.kept_saved_bytes = time * width * number_bytes(unit);
-  unit.kept_grad_bytes = number_bytes(unit) == kFloatBytes ? time * vocab * kFloatBytes : 0;
+  unit.kept_grad_bytes = time * vocab * number_bytes(unit);
   cut_head(unit, width);
 }
 

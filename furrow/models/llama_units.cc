@@ -79,10 +79,11 @@ void describe_llama_block(plan::Unit& unit) {
       time * ((3 * s.width + 2 * s.query_width() + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit) +
               (s.heads + 2) * kFloatBytes);
   // Inputs of the projections (2 widths, attention, ffn) and the gradients behind them (2 widths, q, k and v,
-  // 2 ffn).
+  // 2 ffn), of which down_proj's is the one that came.
   unit.deferred_bytes =
       time * (4 * s.width + 2 * s.query_width() + 2 * s.kv_width() + 3 * s.ffn) * number_bytes(unit);
   unit.kept_saved_bytes = time * (2 * s.width + s.query_width() + s.ffn) * number_bytes(unit);
+  unit.kept_grad_bytes = time * s.width * number_bytes(unit);
   // Over a tensor axis the outputs of both norms are gathered, and the gradients behind both sums.
   unit.tensor = {true,
                  {{"positions", time}, {"kv_heads", s.kv_heads}},
@@ -110,7 +111,7 @@ void describe_llama_head(plan::Unit& unit) {
   unit.deferred_bytes =
       time * (width + vocab) * number_bytes(unit);  // the norm's output, the gradient of the logits
   unit.kept_saved_bytes = time * width * number_bytes(unit);
-  unit.kept_grad_bytes = number_bytes(unit) == kFloatBytes ? time * vocab * kFloatBytes : 0;
+  unit.kept_grad_bytes = time * vocab * number_bytes(unit);
   cut_head(unit, width);
 }
 

@@ -22,7 +22,8 @@
 namespace furrow::models {
 namespace {
 
-// The layers of a block that take an adapter (tensor/ops_torch.h): the ends of their weights' names.
+// The layers of a block that take an adapter (tensor/ops_torch.h): the ends of their weights' names,
+// of linear layers in the order of their products.
 struct Layers {
   std::string_view kind;
   AdapterForm form = AdapterForm::kLinear;
@@ -79,13 +80,15 @@ bool ends_with_part(std::string_view name, std::string_view end) {
 struct Place {
   const Layers* layers = nullptr;  // nothing stands beside it
   char reads = 0;
+  bool last = false;  // nothing multiplies behind it
 };
 
 Place place_of(const plan::Unit& unit, const plan::Parameter& parameter) {
   for (const Layers& layers : kLayers) {
     if (layers.kind != unit.kind) continue;
     for (size_t i = 0; i < layers.reads.size(); ++i) {
-      if (ends_with_part(parameter.name, layers.weights[i])) return {&layers, layers.reads[i]};
+      if (!ends_with_part(parameter.name, layers.weights[i])) continue;
+      return {&layers, layers.reads[i], layers.form == AdapterForm::kTable || i + 1 == layers.reads.size()};
     }
   }
   return {};
@@ -291,7 +294,7 @@ class UnitAdapters {
     const bool already = read_.find(place.reads) != std::string::npos;
     const int axis = unit_.tensor.possible ? weight.tensor_axis : -1;
     const AdapterSurroundings where{
-        layers.form, layers.one_of_many, place.reads == kUnitInput, already, passes_, axis};
+        layers.form, layers.one_of_many, place.reads == kUnitInput, already, place.last, passes_, axis};
     add_adapter_costs(matrices.sizes, where, &adapter, &unit_);
     read_ += place.reads;
     add_separate_pool(matrices.sizes.rows * matrices.sizes.out, &unit_);

@@ -69,10 +69,9 @@ void describe_conv_norm(plan::Unit& unit) {
   const Image out = pool ? slide(unit, middle, {3, 2, 1}, middle.channels) : middle;
   unit.output = out.spec();
   unit.flops = {flops, flops, flops};
-  // The convolution's output; before a pool that of the norm and where each maximum was.
+  // The convolution's output, and where each maximum of a pool was.
   const int64_t bytes = number_bytes(unit);
-  unit.saved_bytes = bytes * middle.elements();
-  if (pool) unit.saved_bytes += bytes * middle.elements() + out.elements();
+  unit.saved_bytes = bytes * middle.elements() + (pool ? out.elements() : 0);
   unit.deferred_bytes = bytes * middle.elements();
 }
 

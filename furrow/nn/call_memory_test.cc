@@ -64,7 +64,7 @@ class Call {
     }
     std::vector<int64_t> sizes = unit.input.shape;
     sizes[0] = batch;
-    const bool image = sizes.size() == 4 && unit.output.shape.size() == 4;
+    const bool image = sizes.size() == 4 && unit.output.shape.size() == 4 && unit.kind != "conv_relu_pool";
     const auto format = image ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
     input_ = at::ones(sizes, at::TensorOptions().dtype(type)).contiguous(format).set_requires_grad(passes);
     context_.training = true;
@@ -125,7 +125,7 @@ class Call {
 };
 
 // Norms, biases and their gradients, which go by the unit and not by the sample; of rows of 16 bits those
-// are of blocks first (tensor/half_rows.cc).
+// are of blocks first (tensor/half_rows.cc).  A convolution of 16 bits has a float32 copy of its weight.
 int64_t fixed_bytes(const plan::Unit& unit, int64_t batch) {
   constexpr int64_t kLeastRows = 32;
   const int64_t blocks =
@@ -133,6 +133,7 @@ int64_t fixed_bytes(const plan::Unit& unit, int64_t batch) {
   int64_t bytes = 0;
   for (const plan::Parameter& parameter : unit.parameters)
     bytes += parameter.shape.size() == 1 ? (2 + blocks) * parameter.size() * 4 : 0;
+  if (unit.kind == "conv_relu_pool" && unit.compute != DType::kF32) bytes += unit.parameters[0].size() * 4;
   return bytes;
 }
 
@@ -179,12 +180,21 @@ struct Form {
   bool llama = false;
   double dropout = 0;
   config::Lora lora = {};
-  bool frozen = false;  // all of it
-  int ranks = 1;        // of a tensor axis
+  std::string frozen = {};  // parameters whose names have it; "*": all
+  int ranks = 1;            // of a tensor axis
   int64_t head_dim = 0;
   bool qkv_bias = false;
 };
 void PrintTo(const Form& form, std::ostream* out) { *out << form.name; }
+
+void freeze(const std::string& part, plan::ModelSpec* spec) {
+  for (plan::Unit& unit : spec->units) {
+    for (plan::Parameter& parameter : unit.parameters) {
+      const bool named = !part.empty() && parameter.name.find(part) != std::string::npos;
+      parameter.rule.frozen = parameter.rule.frozen || part == "*" || named;
+    }
+  }
+}
 
 class CallMemory : public ::testing::TestWithParam<std::tuple<Form, DType>> {};
 
@@ -198,10 +208,7 @@ TEST_P(CallMemory, IsThatOfTheBlock) {
   plan::ModelSpec spec = form.llama ? testing::llama_network(sizes).spec : testing::gpt_network(sizes).spec;
   models::compute_in(type, &spec);
   models::apply_lora(form.lora, &spec);
-  for (plan::Unit& unit : spec.units) {
-    for (plan::Parameter& parameter : unit.parameters)
-      parameter.rule.frozen = parameter.rule.frozen || form.frozen;
-  }
+  freeze(form.frozen, &spec);
   compare(form.ranks == 1 ? spec : part_of(spec, form.ranks), form.name);
 }
 
@@ -218,21 +225,24 @@ INSTANTIATE_TEST_SUITE_P(
     All, CallMemory,
     ::testing::Combine(
         ::testing::Values(
-            Form{"gpt"}, Form{"gpt_dropout", false, .1}, Form{"gpt_frozen", false, 0, {}, true},
+            Form{"gpt"}, Form{"gpt_dropout", false, .1}, Form{"gpt_frozen", false, 0, {}, "*"},
+            Form{"gpt_frozen_mlp", false, 0, {}, ".mlp."},
+            Form{"gpt_frozen_attention_2_ranks", false, .1, {}, ".attn.", 2},
             Form{"gpt_lora", false, 0, lora(0, {"*"})}, Form{"gpt_lora_dropout", false, .1, lora(.1, {"*"})},
             Form{"gpt_lora_attention", false, 0, lora(0, {"c_attn"})},
-            Form{"gpt_2_ranks", false, 0, {}, false, 2}, Form{"gpt_4_ranks", false, .1, {}, false, 4},
-            Form{"gpt_lora_2_ranks", false, 0, lora(0, {"*"}), false, 2},
-            Form{"gpt_lora_dropout_4_ranks", false, .1, lora(.1, {"*"}), false, 4},
-            Form{"llama_lora_2_ranks", true, 0, lora(0, {"*"}), false, 2},
-            Form{"llama_lora_qv_2_ranks", true, 0, lora(.1, {"q_proj", "v_proj"}), false, 2},
-            Form{"llama_2_ranks", true, 0, {}, false, 2}, Form{"llama", true},
-            Form{"llama_biased", true, 0, {}, false, 1, 0, true},
-            Form{"llama_biased_lora_2_ranks", true, 0, lora(0, {"q_proj", "v_proj"}), false, 2, 0, true},
-            Form{"llama_wide_heads", true, 0, {}, false, 1, 36},
-            Form{"llama_wide_heads_2_ranks", true, 0, {}, false, 2, 36},
-            Form{"llama_narrow_heads_lora", true, 0, lora(0, {"*"}), false, 1, 6},
-            Form{"llama_frozen", true, 0, {}, true}, Form{"llama_lora", true, 0, lora(0, {"*"})},
+            Form{"gpt_2_ranks", false, 0, {}, "", 2}, Form{"gpt_4_ranks", false, .1, {}, "", 4},
+            Form{"gpt_lora_2_ranks", false, 0, lora(0, {"*"}), "", 2},
+            Form{"gpt_lora_dropout_4_ranks", false, .1, lora(.1, {"*"}), "", 4},
+            Form{"llama_lora_2_ranks", true, 0, lora(0, {"*"}), "", 2},
+            Form{"llama_lora_qv_2_ranks", true, 0, lora(.1, {"q_proj", "v_proj"}), "", 2},
+            Form{"llama_2_ranks", true, 0, {}, "", 2}, Form{"llama", true},
+            Form{"llama_biased", true, 0, {}, "", 1, 0, true},
+            Form{"llama_biased_lora_2_ranks", true, 0, lora(0, {"q_proj", "v_proj"}), "", 2, 0, true},
+            Form{"llama_wide_heads", true, 0, {}, "", 1, 36},
+            Form{"llama_wide_heads_2_ranks", true, 0, {}, "", 2, 36},
+            Form{"llama_narrow_heads_lora", true, 0, lora(0, {"*"}), "", 1, 6},
+            Form{"llama_frozen", true, 0, {}, "*"}, Form{"llama_frozen_down", true, 0, {}, "down_proj"},
+            Form{"llama_frozen_q", true, 0, {}, "q_proj"}, Form{"llama_lora", true, 0, lora(0, {"*"})},
             Form{"llama_lora_dropout", true, 0, lora(.1, {"*"})},
             Form{"llama_lora_qv", true, 0, lora(0, {"q_proj", "v_proj"})}),
         ::testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
@@ -247,6 +257,7 @@ struct Layers {
   std::string activation = "relu";
   config::Lora lora = {};
   int ranks = 1;
+  std::string frozen = {};  // as Form's
 };
 void PrintTo(const Layers& layers, std::ostream* out) { *out << layers.name; }
 
@@ -260,12 +271,16 @@ TEST_P(CallMemoryOfLayers, IsThatOfTheBlock) {
   model.activation = form.activation;
   model.hidden = {48, 32, 24};
   model.generator_hidden = model.discriminator_hidden = {48, 32};
+  if (form.architecture == "blocks")
+    model.units = {"stem: conv_norm out_channels=16 kernel=7 stride=2 pool=true",
+                   "r: residual_block out_channels=16", "fc: pool_linear out=classes"};
   plan::ModelSpec spec = models::describe(model, {{DType::kF32, {-1, 1, 16, 16}}, 10});
   models::compute_in(type, &spec);
   models::apply_lora(form.lora, &spec);
-  // Of layers of some numbers biases would else be a part that counts.
-  compare(form.ranks == 1 ? spec : part_of(spec, form.ranks), form.name,
-          form.architecture == "resnet20" ? kForm.batch : 256);
+  freeze(form.frozen, &spec);
+  // Of layers of some numbers biases would else be a part that counts; codes are of 16 samples together.
+  const bool few = form.architecture == "resnet20" || form.architecture == "blocks";
+  compare(form.ranks == 1 ? spec : part_of(spec, form.ranks), form.name, few ? kForm.batch : 256);
 }
 
 std::vector<Layers> layers() {
@@ -281,6 +296,11 @@ std::vector<Layers> layers() {
     all.push_back({fmt::format("mlp_gelu_lora_{}", ranks), "mlp", "gelu", lora(0, {"*"}), ranks});
   }
   all.push_back({"gan", "gan"});
+  all.push_back({"mlp_frozen_weights", "mlp", "relu", {}, 1, "weight"});
+  all.push_back({"convnet", "convnet"});
+  all.push_back({"resnet20", "resnet20"});
+  all.push_back({"pooled_norm", "blocks"});
+  all.push_back({"resnet20_frozen_first", "resnet20", "relu", {}, 1, "conv1."});
   all.push_back({"gan_lora", "gan", "relu", lora(0, {"*"})});
   for (const double dropout : {0.0, 0.1})
     all.push_back({fmt::format("resnet20_lora{}", dropout > 0 ? "_dropout" : ""), "resnet20", "relu",

@@ -1,7 +1,7 @@
-// Costs as measured.  A unit that was measured is interpolated over samples; another size of its kind takes
-// the ratio of measured to analytic time of those that were, each at as many samples, weighted by inverse
-// squared distance in FLOPs and bytes (Shepard, "A two-dimensional interpolation function for
-// irregularly-spaced data", 1968), on logarithmic axes.
+// Costs as measured, where more work takes no less.  A unit that was measured is interpolated over samples;
+// another size of its kind takes the ratio of measured to analytic time of those that were, each at as many
+// samples, weighted by inverse squared distance in FLOPs and bytes (Shepard, "A two-dimensional interpolation
+// function for irregularly-spaced data", 1968), on logarithmic axes.
 #include <algorithm>
 #include <cmath>
 #include <map>
@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/measured_name.h"
 #include "furrow/plan/profile.h"
 #include "furrow/plan/roofline.h"
 
@@ -20,21 +21,55 @@ struct Point {
   double seconds = 0;
 };
 
-// Through the points; beyond the last along its last stretch, before the first in proportion, but not below
-// what does nothing takes.
+// Past the last: along the line from one of half its size, as those nearly as large as it tell noise and no
+// slope; in proportion where there is none.
+double beyond(const std::vector<Point>& points, double x, double floor) {
+  const Point& last = points.back();
+  if (last.x <= 0) return std::max(floor, last.seconds);
+  const auto above_half = std::ranges::upper_bound(points, last.x / 2, {}, &Point::x);
+  if (above_half == points.begin()) return std::max(floor, last.seconds * x / last.x);
+  const Point& half = *(above_half - 1);
+  const double rise = std::max((last.seconds - half.seconds) / (last.x - half.x), 0.0);
+  return std::max(floor, last.seconds + rise * (x - last.x));
+}
+
+// Through the points; before the first in proportion, but not below what does nothing takes.
 double interpolate(const std::vector<Point>& points, double x, double floor) {
   const auto above = std::ranges::lower_bound(points, x, {}, &Point::x);
-  if (above != points.end() && above->x == x) return above->seconds;
-  if (points.size() == 1) {
-    const double times = points[0].x > 0 ? x / points[0].x : 1;
-    return std::max(floor, points[0].seconds * times);
-  }
-  const size_t right = std::clamp<size_t>(static_cast<size_t>(above - points.begin()), 1, points.size() - 1);
+  if (above == points.end()) return beyond(points, x, floor);
+  if (above->x == x) return above->seconds;
+  if (points.size() == 1) return std::max(floor, above->seconds * x / above->x);
+  const size_t right = std::max<size_t>(static_cast<size_t>(above - points.begin()), 1);
   const Point &a = points[right - 1], &b = points[right];
   const double slope = (b.seconds - a.seconds) / (b.x - a.x);
   if (x < points.front().x) return std::max({floor, a.seconds - slope * (a.x - x), a.seconds * x / a.x});
-  const double rise = x > b.x ? std::max(slope, 0.0) : slope;
-  return std::max(floor, b.seconds + rise * (x - b.x));
+  return std::max(floor, b.seconds + slope * (x - b.x));
+}
+
+// More work takes no less, whatever a machine with other things to do has shown: the fit of least squares
+// that never falls, by pooling neighbours that do (Barlow et al., "Statistical Inference under Order
+// Restrictions", 1972).
+void make_rising(std::vector<Point>* points) {
+  struct Pool {
+    double sum = 0;
+    size_t count = 0;
+    double mean() const { return sum / static_cast<double>(count); }
+  };
+  std::vector<Pool> pools;
+  for (const Point& point : *points) {
+    pools.push_back({point.seconds, 1});
+    while (pools.size() > 1 && pools[pools.size() - 2].mean() > pools.back().mean()) {
+      const Pool last = pools.back();
+      pools.pop_back();
+      pools.back().sum += last.sum;
+      pools.back().count += last.count;
+    }
+  }
+  auto next = points->begin();
+  for (const Pool& pool : pools) {
+    const double mean = pool.mean();
+    for (size_t i = 0; i < pool.count; ++i) (next++)->seconds = mean;
+  }
 }
 
 // Within the points; beyond them as at the last.
@@ -89,6 +124,11 @@ class ProfiledCosts : public Costs {
     }
     for (const MovementSample& move : section.movements)
       insert(&movements_[{move.name, move.ranks}], {static_cast<double>(move.bytes), move.seconds});
+    for (auto& [kind, units] : units_) {
+      for (auto& [key, unit] : units) make_rising(&unit.seconds);
+    }
+    for (auto& [op, points] : flats_) make_rising(&points);
+    for (auto& [name, points] : movements_) make_rising(&points);
   }
 
   const Cluster& cluster() const override { return analytic_->cluster(); }
@@ -248,9 +288,10 @@ class ProfiledCosts : public Costs {
     return all[all.size() / 2];
   }
 
-  // The operation as steps run it, else nothing but its movement.
+  // The operation as steps run it, else as others do, else nothing but its movement.
   const std::vector<Point>* find_movement(const MovementCall& call) const {
-    for (const std::string_view name : {call.operation, movement_name(call.movement)}) {
+    for (const std::string_view name :
+         {call.operation, without_variety(call.operation), movement_name(call.movement)}) {
       const auto found = movements_.find({std::string(name), static_cast<int>(call.ranks.size())});
       if (found != movements_.end()) return &found->second;
     }

@@ -222,6 +222,11 @@ units = ["stem: conv_norm out_channels=8", "b1: bottleneck_block width=8 out_cha
          "b3: bottleneck_block width=16 out_channels=64",
          "b4: bottleneck_block width=16 out_channels=80 shortcut=pad", "fc: pool_linear out=classes"]
 )"};
+const Network kPooledNorm{"pooled_norm", true, R"([model]
+name = "blocks"
+units = ["stem: conv_norm out_channels=16 kernel=7 stride=2 pool=true", "r: residual_block out_channels=16",
+         "fc: pool_linear out=classes"]
+)"};
 Network of_colours(const std::string& name, const std::string& units) {
   Network network{name, true, "[model]\nname = \"blocks\"\nunits = [" + units + "]\n", kTypes, kMany};
   network.colours = true;
@@ -266,22 +271,43 @@ const Network kLstmDropout{"lstm_dropout", false,
 const Network kBytes{
     "gpt", false, "[model]\nname = 'gpt'\nwidth = 32\nlayers = 1\nheads = 2\n[data]\ntokenizer = 'byte'\n"};
 
+Network with(Network network, const std::string& name, const Settings& more) {
+  network.name += name;
+  network.settings.insert(network.settings.end(), more.begin(), more.end());
+  return network;
+}
+// Less is kept where less trains.
+Network frozen(const Network& network, const std::string& name, const std::string& groups) {
+  return with(network, "_" + name, {"--optimizer.groups", groups});
+}
+
 const auto kName = [](const auto& info) { return info.param.name; };
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
                          ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms,
-                                           kBottlenecks, kFirstNorm, kFirstConv, kFlattened, kPlainConv, kGan,
-                                           kGpt, kDropout, kLlama, kQwen2, kRnn, kLstm, kLstmDropout),
+                                           kBottlenecks, kPooledNorm, kFirstNorm, kFirstConv, kFlattened,
+                                           kPlainConv, kGan, kGpt, kDropout, kLlama, kQwen2, kRnn, kLstm,
+                                           kLstmDropout,
+                                           frozen(kGpt, "without_mlp", R"(["h.*.mlp.* frozen=true"])"),
+                                           frozen(kLlama, "without_first", R"(["*.0.* frozen=true"])"),
+                                           frozen(kResnet, "without_first", R"(["*.conv1.* frozen=true"])"),
+                                           frozen(kMlp, "of_biases", R"(["*.weight frozen=true"])")),
                          kName);
 Network of_rank(Network network, int rank) {
   network.name += fmt::format("_rank_{}", rank);
   network.rank = rank;
   return network;
 }
-INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfAdapters,
-                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms,
-                                           kBottlenecks, kGan, kGpt, kDropout, kLlama, kRnn, kLstm,
-                                           of_rank(kResnet, 4), of_rank(kConvnet, 5)),
-                         kName);
+INSTANTIATE_TEST_SUITE_P(
+    Networks, HeldMemoryOfAdapters,
+    ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms, kBottlenecks, kGan, kGpt,
+                      kDropout, kLlama, kRnn, kLstm, of_rank(kResnet, 4), of_rank(kConvnet, 5),
+                      with(kGpt, "_tables",
+                           {"--lora.target_modules", R"(["wte", "wpe", "c_proj"])", "--model.tie_embeddings",
+                            "false"}),
+                      with(kGpt, "_masked", {"--lora.dropout", "0.1"}),
+                      with(kLlama, "_tables", {"--lora.target_modules", R"(["embed_tokens", "down_proj"])"}),
+                      with(kConvnet, "_masked", {"--lora.dropout", "0.1"})),
+    kName);
 Network mixed(Network network, const std::string& units) {
   network.types = {"bfloat16"};
   network.mixed = units;
@@ -316,7 +342,7 @@ INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfCompositions,
                          ::testing::Values(scores("one_chunk", "16"), scores("chunks", "200")), kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfComposedDistillation,
                          ::testing::Values(scores("taught", "16")), kName);
-INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes), kName);
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes, kResnet), kName);
 
 }  // namespace
 }  // namespace furrow::train

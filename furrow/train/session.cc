@@ -1,5 +1,7 @@
 #include "furrow/train/session.h"
 
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <optional>
 
@@ -82,7 +84,12 @@ EvalResult evaluate(const std::string& run_folder, const std::string& split, con
   auto dataset = std::make_shared<data::Dataset>(data::open_dataset(config, fitted ? &*fitted : nullptr));
   const data::Source* source = split == "test" ? dataset->test.get() : dataset->validation.get();
   if (source == nullptr) {
-    throw Error(ErrorCode::kInvalidArgument, "the data set of this run has no " + split + " split");
+    const bool other = dataset->test != nullptr || dataset->validation != nullptr;
+    throw Error(ErrorCode::kInvalidArgument,
+                fmt::format("the data set of this run has no {} split: {}", split,
+                            other ? fmt::format("it has one for {} (--split)",
+                                                split == "test" ? "validation" : "test")
+                                  : "data.validation_fraction or test files make one"));
   }
   config::Config network = config;
   if (exported) network.optimizer.groups.clear();  // nothing is trained

@@ -331,6 +331,8 @@ TOML
   grep -q '>dog<' plain/confusion.svg
   run --separate-stderr "$furrow" eval plain --split validation
   [[ $status -eq 0 && $output == *"classes: 0 cat, 1 dog"* ]]
+  run --separate-stderr "$furrow" eval plain --split test
+  fails 2 "has no test split: it has one for validation (--split)"
   "$furrow" data pack pets.toml --out pack
   "$furrow" train pets.toml --job.dump_folder packed --training.dataset pack --training.dataset_path pack
   cmp plain/model/model.safetensors packed/model/model.safetensors

@@ -54,6 +54,24 @@ load common
   cmp out/model/model.safetensors before/model/model.safetensors
 }
 
+@test "checkpoint.load_step is where this start goes on, not where later ones do" {
+  "$furrow" train "$config" --job.dump_folder out --training.steps 20
+  "$furrow" train out --resume --checkpoint.load_step 10 2>log
+  grep "resuming at step 10 of 20" log
+  "$furrow" train out --resume --training.steps 30 2>log
+  grep "resuming at step 20 of 30" log
+  "$furrow" train "$config" --job.dump_folder whole
+  cmp out/model/model.safetensors whole/model/model.safetensors
+}
+
+@test "a run does not go on with state that its checkpoint never had" {
+  "$furrow" train "$config" --job.dump_folder out --training.steps 20
+  for other in --ema.decay=0.9 --lora.rank=2 --optimizer.name=adafactor; do
+    run --separate-stderr "$furrow" train out --resume --training.steps 30 "$other"
+    fails 7 "Resume with these as they were, or begin a new run from its weights"
+  done
+}
+
 @test "a run that stopped early goes on with more patience" {
   impatient=(--validation.freq 1 --validation.min_delta 10)
   run --separate-stderr "$furrow" train "$config" --job.dump_folder out "${impatient[@]}" --validation.patience 2

@@ -210,6 +210,7 @@ def check_positions(work, tensors):
     round_trip(work, "llama3", dict(LLAMA, rope_scaling=llama3))
     round_trip(work, "linear", dict(LLAMA, rope_scaling=dict(rope_type="linear", factor=2.5)))
     _, wide = round_trip(work, "heads", dict(LLAMA, head_dim=6))
+    round_trip(work, "odd", dict(LLAMA, num_attention_heads=3, num_key_value_heads=1, head_dim=6))
     assert wide["model.layers.0.self_attn.q_proj.weight"][0] == (24, 16) and "\nhead_dim = 0" in (work / "llama-model/model.toml").read_text()
     later = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
     later.update(rope_parameters=dict(llama3, rope_theta=3e5), head_dim=None)

@@ -54,7 +54,9 @@ struct PairLanes {
 };
 #endif
 
-constexpr int64_t kRowsAhead = 8;  // k that are fetched before they are needed
+// k that are fetched before they are needed: of rows on the right, and of a left operand that lies across
+// them, whose rows are read from memory once, a line or two of each, so that no processor foresees them.
+constexpr int64_t kRowsAhead = 8, kLeftAhead = 16;
 
 // How the rows of a left operand lie: those of one k together (across k), or each one's k together (along k).
 enum class Rows : uint8_t { kAcross, kAlong };
@@ -73,13 +75,15 @@ struct Operand {
 struct RowPointers {
   const float *first, *sixth, *eleventh;
   int64_t stride, three, four;
+  const float* following;  // the next block's rows, of which a line is fetched each k
   HWY_INLINE explicit RowPointers(Operand a)
       : first(a.data),
         sixth(a.data + 5 * a.next),
         eleventh(a.data + 10 * a.next),
         stride(a.next),
         three(3 * a.next),
-        four(4 * a.next) {
+        four(4 * a.next),
+        following(a.data + kMR * a.next) {
     // Else the compiler makes a pointer a row of them, more than there are registers.
     __asm__("" : "+r"(first), "+r"(sixth), "+r"(eleventh), "+r"(three), "+r"(four));
   }
@@ -87,6 +91,11 @@ struct RowPointers {
     const float* from = i < 5 ? first : i < 10 ? sixth : eleventh;
     const int strides = i % 5;
     return from[strides == 4 ? four : strides == 3 ? three : strides * stride];
+  }
+  HWY_INLINE void fetch(int rows) {
+    if (rows < kMR) return;
+    hwy::Prefetch(following);
+    following += 16;
   }
   HWY_INLINE void advance() {
     ++first;
@@ -99,6 +108,10 @@ struct ColumnPointer {
   int64_t stride;
   HWY_INLINE explicit ColumnPointer(Operand a) : first(a.data), stride(a.next) {}
   HWY_INLINE float of(int i) const { return first[i]; }
+  HWY_INLINE void fetch(int rows) const {
+    hwy::Prefetch(first + kLeftAhead * stride);
+    if (rows > 1) hwy::Prefetch(first + kLeftAhead * stride + rows - 1);
+  }
   HWY_INLINE void advance() { first += stride; }
 };
 
@@ -108,14 +121,26 @@ HWY_NOINLINE void micro_kernel(Operand a, Operand b, int64_t lanes, bool resume,
                                int64_t ldc) {
   static_assert(MR <= 15);
   VF acc[MR][NV];
+  if (resume) {
+    const float* row = c;
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i) {
+    for (int i = 0; i < MR; ++i, row += ldc) {
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[i][j] = resume ? load(c + i * ldc + j * kLanes) : zero();
+      for (int j = 0; j < NV; ++j) acc[i][j] = load(row + j * kLanes);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = zero();
+    }
   }
+  // Else the compiler forms the address of every row of C before the loop, and keeps them in memory.
+  __asm__("" : "+r"(c), "+r"(ldc));
   std::conditional_t<ROWS == Rows::kAlong, RowPointers, ColumnPointer> ak(a);
   for (; lanes > 0; --lanes, ak.advance(), b.data += b.next) {
     for (int j = 0; j < NV * kLanes; j += 16) hwy::Prefetch(b.data + kRowsAhead * b.next + j);
+    ak.fetch(MR);
     VF bk[NV];
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) bk[j] = load(b.data + j * kLanes);
@@ -127,9 +152,10 @@ HWY_NOINLINE void micro_kernel(Operand a, Operand b, int64_t lanes, bool resume,
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i) {
+  for (int i = 0; i < MR; ++i, c += ldc) {
+    __asm__("" : "+r"(c));
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) store(acc[i][j], c + i * ldc + j * kLanes);
+    for (int j = 0; j < NV; ++j) store(acc[i][j], c + j * kLanes);
   }
 }
 
