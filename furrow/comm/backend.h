@@ -50,14 +50,35 @@ struct GroupSpec {
   bool independent = false;  // GroupOptions::independent
 };
 
+// The numbers of a group's operations, from 0: of collectives, and of the transfers to and from each member.
+// For the thread whose turn it is to run them, in the order in which it does.
+class OperationNumbers {
+ public:
+  explicit OperationNumbers(size_t members) : sent_(members), received_(members) {}
+  uint64_t next(const Collective& c) {
+    if (c.kind == CollectiveKind::kSend) return sent_[static_cast<size_t>(c.root_or_peer)]++;
+    if (c.kind == CollectiveKind::kRecv) return received_[static_cast<size_t>(c.root_or_peer)]++;
+    return collectives_++;
+  }
+  std::vector<uint64_t> next(std::span<const Collective> batch) {
+    std::vector<uint64_t> numbers;
+    for (const Collective& c : batch) numbers.push_back(next(c));
+    return numbers;
+  }
+
+ private:
+  uint64_t collectives_ = 0;
+  std::vector<uint64_t> sent_, received_;
+};
+
 // One group, as a backend carries it.
 class GroupBackend {
  public:
   virtual ~GroupBackend() = default;
-  // REQUIRES: check()ed by Group; sequence[i] is batch[i]'s number in the group.  Thread safe.
-  virtual Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) = 0;
+  // REQUIRES: check()ed by Group.  `numbers` are the group's, and live as long.  Thread safe.
+  virtual Work start(std::vector<Collective> batch, OperationNumbers& numbers) = 0;
   // The same, done on return; throws.  A backend may save itself the way through another thread.
-  virtual void run(const Collective& c, uint64_t sequence) = 0;
+  virtual void run(const Collective& c, OperationNumbers& numbers) = 0;
   // Runs what was started and starts no more; before the transports go.
   virtual void close() {}
   // What it would carry `c` out with, for people: "ring".

@@ -6,8 +6,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "furrow/comm/operation.h"
-
 namespace furrow::comm {
 namespace {
 
@@ -80,10 +78,11 @@ Call::Slice Call::share(size_t bytes, int r, int n) {
 
 Transport& Call::route(int rank) const { return parts_.communicator.route(world(rank)); }
 
-Envelope Call::envelope(Step step) const {
-  Envelope e = envelope_;
-  e.step = step;
-  return e;
+// Written only where it changes: what is read again in other pieces than it was written in, a moment ago, is
+// waited for.
+const Envelope& Call::envelope(Step step) {
+  if (envelope_.step != step) envelope_.step = step;
+  return envelope_;
 }
 
 Ticket Call::send(int to, Step step, std::span<const std::byte> bytes) {
@@ -127,29 +126,46 @@ void Call::exchange(int to, std::span<const std::byte> out, int from, std::span<
 Call::Incoming Call::expect(int from, Step step, size_t bytes) {
   const bool in_memory = route(from).peer_memory() != nullptr;
   if (in_memory && bytes > kInlineBytes) return expect_exposed(from, step, bytes);
-  Incoming incoming{.from = from, .step = step};
+  Incoming incoming{.from = from, .step = step, .size = bytes};
+  if (in_memory) return incoming;
   incoming.room = take(bytes);
-  incoming.bytes = incoming.room;
-  incoming.posted = !in_memory;
-  if (incoming.posted) incoming.ticket = recv(from, step, incoming.room);
+  incoming.posted = true;
+  incoming.ticket = recv(from, step, incoming.room);
   return incoming;
 }
 
 Call::Incoming Call::expect_exposed(int from, Step step, size_t bytes) {
-  Incoming incoming{.from = from, .step = step, .in_place = true};
-  incoming.window.bytes = {static_cast<std::byte*>(nullptr), bytes};
-  return incoming;
+  return {.from = from, .step = step, .size = bytes, .in_place = true};
 }
 
 void Call::open(Incoming& incoming) {
-  if (incoming.posted) return wait(incoming.ticket);
-  if (!incoming.in_place) return receive(incoming.from, incoming.step, incoming.room);
   begin();
-  incoming.window =
-      route(incoming.from)
-          .peer_memory()
-          ->open(world(incoming.from), envelope(incoming.step), incoming.window.bytes.size(), deadline_ns_);
-  incoming.bytes = incoming.window.bytes;
+  PeerMemory* const memory = route(incoming.from).peer_memory();
+  if (incoming.in_place) {
+    incoming.window =
+        memory->open(world(incoming.from), envelope(incoming.step), incoming.size, deadline_ns_);
+    incoming.bytes = incoming.window.bytes;
+    return;
+  }
+  if (incoming.posted) {
+    wait(incoming.ticket);
+  } else {
+    incoming.room = take(incoming.size);
+    receive(incoming.from, incoming.step, incoming.room);
+  }
+  incoming.bytes = incoming.room;
+}
+
+void Call::read(Incoming& incoming, const Reader& reader) {
+  if (incoming.in_place || incoming.posted) {
+    open(incoming);
+    reader(incoming.bytes.data());
+    return close(incoming);
+  }
+  begin();
+  route(incoming.from)
+      .peer_memory()
+      ->read(world(incoming.from), envelope(incoming.step), incoming.size, deadline_ns_, reader);
 }
 
 void Call::close(const Incoming& incoming) {

@@ -4,18 +4,18 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <new>
 #include <span>
 #include <vector>
 
 #include "furrow/comm/algorithm.h"
 #include "furrow/comm/collective.h"
 #include "furrow/comm/communicator.h"
+#include "furrow/comm/operation.h"
 #include "furrow/comm/reduce.h"
 #include "furrow/comm/transport.h"
 
 namespace furrow::comm {
-
-class GroupCosts;
 
 // Registered memory that grows to what an operation needs and is kept for the next.
 class Scratch {
@@ -59,8 +59,7 @@ class Call {
     Scratch& scratch;
     GroupCosts* costs = nullptr;  // of the group; null where nothing runs
   };
-  Call(const Parts& parts, const Collective& collective, const Envelope& envelope)
-      : c(collective), parts_(parts), envelope_(envelope) {}
+  Call(const Parts& parts, const Collective& collective) : c(collective), parts_(parts) {}
 
   const Collective& c;
 
@@ -102,8 +101,9 @@ class Call {
   struct Incoming {
     int from = -1;
     Step step = 0;
-    std::span<const std::byte> bytes = {};
-    std::span<std::byte> room = {};  // to be received there
+    size_t size = 0;
+    std::span<const std::byte> bytes = {};  // once it is opened
+    std::span<std::byte> room = {};         // received there
     Window window = {};
     Ticket ticket = {};
     bool posted = false;    // the receive
@@ -113,14 +113,17 @@ class Call {
   Incoming expect_exposed(int from, Step step, size_t bytes);  // to write in place
   void open(Incoming& incoming);                               // waits
   void close(const Incoming& incoming);
+  void read(Incoming& incoming, const Reader& reader);  // open, read, close: a small one without a copy
 
   int world(int rank) const { return parts_.group.members[static_cast<size_t>(rank)]; }
   bool is_registered(std::span<const std::byte> bytes) const;  // with every peer
   Ticket expose(int to, Step step,
                 std::span<std::byte> bytes);  // the peer writes them; REQUIRES: wires() is kMemory
-  Envelope envelope(Step step) const;
+  const Envelope& envelope(Step step);        // until the next
   int algorithm() const { return envelope_.algorithm; }
-  void set_algorithm(int row) { envelope_.algorithm = static_cast<uint8_t>(row); }
+  void set_envelope(uint64_t sequence, int algorithm) {
+    ::new (&envelope_) Envelope(envelope_of(parts_.group, c, sequence, algorithm));
+  }
   const std::vector<Ticket>& pending() const { return pending_; }
 
   std::span<std::byte> take(size_t bytes) { return parts_.scratch.take(bytes); }
@@ -131,7 +134,7 @@ class Call {
  private:
   Transport& route(int rank) const;
   const Parts parts_;
-  Envelope envelope_;
+  Envelope envelope_;  // of step 0, or the last that was asked for
   int64_t started_ns_ = 0, deadline_ns_ = 0;
   std::vector<Ticket> pending_;
 };

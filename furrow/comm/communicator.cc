@@ -93,6 +93,7 @@ Communicator::Communicator(Roster roster, std::vector<std::unique_ptr<Transport>
   for (const auto& transport : impl_->transports) {
     transport->on_failure([this](const Error& reason) { impl_->abort(reason, false); });
     if (ProgressNote* seen = transport->progress_note()) impl_->progress = seen;
+    transport->take_turns();  // those of the engine
   }
   if (!impl_->options.algorithm.empty()) algorithm_index(impl_->options.algorithm);
   impl_->backend = make_backend(impl_->options.backend, *this);
@@ -151,6 +152,9 @@ Group Communicator::group(std::vector<int> members, GroupOptions options) {
                 fmt::format("group {}: rank {} makes it without being a member", list, rank()));
   }
   const std::lock_guard lock(impl_->mutex);
+  if (spec.independent) {
+    for (const auto& transport : impl_->transports) transport->share();
+  }
   spec.channel = channel_of(xxh3_64(fmt::format("{}#{}", list, impl_->made[list]++)), spec.independent);
   auto backend = impl_->backend->make_group(spec);
   impl_->groups.push_back(std::make_shared<Group::State>(std::move(spec), std::move(backend)));

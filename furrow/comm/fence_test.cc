@@ -80,5 +80,39 @@ TEST(BriefLock, HasOneOwnerAtATime) {
   EXPECT_EQ(count, kThreads * kEach);
 }
 
+// One thread takes it by turns, all the time, and is inside for most of that; another comes.
+TEST(BiasedLock, HasOneOwnerAtATimeOnceItIsShared) {
+  if (!can_be_fenced()) GTEST_SKIP() << "the kernel has no membarrier";
+  constexpr int64_t kMomentNs = 200'000'000;
+  constexpr int kEach = 3;
+  constexpr int kLong = 1000;  // pauses: longer than a fence of the others takes
+  const int64_t end_ns = system_clock().monotonic_ns() + kMomentNs;
+  int met = 0;
+  do {
+    BiasedLock lock;
+    lock.take_turns();
+    std::atomic<int> inside{0}, turns{0};
+    int64_t count = 0;
+    {
+      const auto enter = [&](int pauses) {
+        const std::lock_guard guard(lock);
+        const int others = inside.fetch_add(1);
+        ++count;
+        for (int i = 0; i < pauses; ++i) spin_pause();
+        inside.fetch_sub(1);
+        return others;
+      };
+      const std::jthread first([&](const std::stop_token& stop) {
+        for (; !stop.stop_requested(); turns.fetch_add(1)) enter(kLong);
+      });
+      while (turns.load() == 0) std::this_thread::yield();
+      lock.share();
+      for (int i = 0; i < kEach; ++i) met += enter(1);
+    }
+    EXPECT_EQ(count, turns.load() + kEach);
+  } while (system_clock().monotonic_ns() < end_ns);
+  EXPECT_EQ(met, 0);
+}
+
 }  // namespace
 }  // namespace furrow::comm

@@ -150,12 +150,6 @@ void check(const GroupSpec& group, const Collective& c) {
   check_root(checker, c);
 }
 
-uint64_t Group::State::next(const Collective& c) {
-  if (c.kind == CollectiveKind::kSend) return sent[static_cast<size_t>(c.root_or_peer)]++;
-  if (c.kind == CollectiveKind::kRecv) return received[static_cast<size_t>(c.root_or_peer)]++;
-  return collectives++;
-}
-
 int Group::rank() const { return state_->spec.rank; }
 int Group::size() const { return static_cast<int>(state_->spec.members.size()); }
 const std::vector<int>& Group::members() const { return state_->spec.members; }
@@ -169,17 +163,12 @@ Work Group::start(Collective c) {
 
 Work Group::start(std::vector<Collective> coalesced) {
   for (const Collective& c : coalesced) check(state_->spec, c);
-  const std::lock_guard lock(state_->mutex);
-  std::vector<uint64_t> sequence;
-  for (const Collective& c : coalesced) sequence.push_back(state_->next(c));
-  return state_->backend->start(std::move(coalesced), std::move(sequence));
+  return state_->backend->start(std::move(coalesced), state_->numbers);
 }
 
 void Group::run(const Collective& c) {
   check(state_->spec, c);
-  const std::lock_guard lock(state_->mutex);
-  const uint64_t sequence = state_->next(c);
-  state_->backend->run(c, sequence);
+  state_->backend->run(c, state_->numbers);
 }
 
 void Group::barrier(std::string label) { run({.kind = CollectiveKind::kBarrier, .label = std::move(label)}); }

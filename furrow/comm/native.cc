@@ -74,19 +74,18 @@ class NativeGroup : public GroupBackend {
     own_engine_ = std::make_unique<Engine>(fmt::format("{}-{}", spec_.name, communicator.rank()));
   }
 
-  Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) override {
+  Work start(std::vector<Collective> batch, OperationNumbers& numbers) override {
     size_t bytes = 0;
     for (const Collective& c : batch) bytes += std::max(c.in.size(), c.out.size());
     // A transfer may have to wait long for its other end: never in the caller's thread.
     const bool may_inline =
         !spec_.independent && static_cast<int64_t>(bytes) <= communicator_.options().inline_bytes;
-    return engine().submit(
-        [this, batch = std::move(batch), sequence = std::move(sequence)] { run_all(batch, sequence); },
-        may_inline);
+    return engine().submit([this, batch = std::move(batch), &numbers] { run_all(batch, numbers); },
+                           may_inline);
   }
 
-  void run(const Collective& c, uint64_t sequence) override {
-    engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
+  void run(const Collective& c, OperationNumbers& numbers) override {
+    engine().run([&] { run_all({&c, 1}, numbers); });
   }
 
   void close() override { own_engine_.reset(); }
@@ -100,20 +99,7 @@ class NativeGroup : public GroupBackend {
  private:
   static constexpr int kDirect = 0;  // its row
   int row_of(const Collective& c) const {
-    return choose(Call({communicator_, spec_, topology_, shared_.scratch}, c, {}));
-  }
-
-  // Sends complete at the end, so that an exchange is {send, recv} on both sides.
-  void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {
-    std::vector<Ticket> sends;
-    for (size_t i = 0; i < batch.size(); ++i) {
-      if (i + 1 < batch.size() && are_one_pass(batch[i], batch[i + 1])) {
-        run_both({batch[i], sequence[i]}, {batch[i + 1], sequence[i + 1]}, sends, i + 2 == batch.size());
-        ++i;
-      } else {
-        run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
-      }
-    }
+    return choose(Call({communicator_, spec_, topology_, shared_.scratch}, c));
   }
 
   struct Numbered {
@@ -121,10 +107,23 @@ class NativeGroup : public GroupBackend {
     uint64_t sequence;
   };
 
+  // Sends complete at the end, so that an exchange is {send, recv} on both sides.
+  void run_all(std::span<const Collective> batch, OperationNumbers& numbers) {
+    std::vector<Ticket> sends;
+    for (size_t i = 0; i < batch.size(); ++i) {
+      if (i + 1 < batch.size() && are_one_pass(batch[i], batch[i + 1])) {
+        const Numbered reduce{batch[i], numbers.next(batch[i])};
+        run_both(reduce, {batch[i + 1], numbers.next(batch[i + 1])}, sends, i + 2 == batch.size());
+        ++i;
+      } else {
+        run_one({batch[i], numbers.next(batch[i])}, sends, i + 1 == batch.size());
+      }
+    }
+  }
+
   Call call_of(const Numbered& one) {
-    Call call({communicator_, spec_, topology_, shared().scratch, &costs_}, one.c,
-              envelope_of(spec_, one.c, one.sequence));
-    call.set_algorithm(take(call));
+    Call call({communicator_, spec_, topology_, shared().scratch, &costs_}, one.c);
+    call.set_envelope(one.sequence, take(call));
     return call;
   }
 
@@ -162,21 +161,20 @@ class NativeGroup : public GroupBackend {
   struct Times {
     int64_t finished_ns, busy_ns;
   };
-  void account(const Collective& c, const Call& call, const WireBytes& wire, const Times& times) {
+  void account(const Collective& c, Call& call, const WireBytes& wire, const Times& times) {
     communicator_.note(spec_, call.envelope(0), true, times.finished_ns);
     costs_.expect(c);
     costs_.add(c, call.algorithm(), wire, times.busy_ns);
   }
 
-  void run_one(const Collective& c, uint64_t sequence, std::vector<Ticket>& sends, bool last) {
-    Call call({communicator_, spec_, topology_, shared().scratch, &costs_}, c,
-              envelope_of(spec_, c, sequence));
+  void run_one(const Numbered& one, std::vector<Ticket>& sends, bool last) {
+    const Collective& c = one.c;
+    Call call({communicator_, spec_, topology_, shared().scratch, &costs_}, c);
+    call.set_envelope(one.sequence, take(call));
     const auto envelope = [&] { return call.envelope(0); };
     guard_operation(communicator_, spec_, envelope, [&] {
-      const int algorithm = take(call);
-      call.set_algorithm(algorithm);
       if (!is_small(c)) call.begin();
-      algorithm_rows()[static_cast<size_t>(algorithm)].run(call);
+      algorithm_rows()[static_cast<size_t>(call.algorithm())].run(call);
       sends.insert(sends.end(), call.pending().begin(), call.pending().end());
       if (!last) return;
       for (const Ticket& ticket : sends) call.wait(ticket);
@@ -184,7 +182,7 @@ class NativeGroup : public GroupBackend {
     call.begin();  // unless something was waited for
     shared().scratch.release();
     const int64_t finished_ns = operation_clock_ns(c);
-    communicator_.note(spec_, envelope(), true, finished_ns);
+    communicator_.note(spec_, call.envelope(0), true, finished_ns);
     costs_.add(c, call.algorithm(), moved(), finished_ns - call.started_ns());
   }
 

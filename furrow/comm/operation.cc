@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <ctime>
 #include <ranges>
@@ -19,20 +20,34 @@ constexpr int64_t kMillisecond = 1'000'000;
 
 }  // namespace
 
-Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t sequence) {
-  Envelope e;
-  e.channel = group.channel;
-  e.sequence = sequence;
-  e.kind = static_cast<uint8_t>(is_pair(c.kind) ? CollectiveKind::kSend : c.kind);
-  e.dtype = static_cast<uint8_t>(c.dtype);
-  e.reduction = static_cast<uint8_t>(c.reduction);
-  e.root = is_pair(c.kind) ? -1 : c.root_or_peer;
+// In whole words: what is read a moment after it was written in smaller pieces waits until those have left
+// the core, which is longer than all of this takes.
+Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t sequence, int algorithm) {
+  static_assert(std::endian::native == std::endian::little);
+  const bool pair = is_pair(c.kind);
+  const auto kind = static_cast<uint64_t>(pair ? CollectiveKind::kSend : c.kind);
+  const int root = pair ? -1 : c.root_or_peer;
+  uint64_t counts_hash = 0, elements = 0, label[3] = {};
   // Not the counts of all_to_all: those differ.
   if (c.kind != CollectiveKind::kAllToAll) {
-    e.elements = elements_in(std::max(c.in.size(), c.out.size()), c.dtype);
-    if (!c.counts.empty()) e.counts_hash = static_cast<uint32_t>(xxh3_64(std::as_bytes(std::span(c.counts))));
+    elements = static_cast<uint64_t>(elements_in(std::max(c.in.size(), c.out.size()), c.dtype));
+    if (!c.counts.empty()) counts_hash = static_cast<uint32_t>(xxh3_64(std::as_bytes(std::span(c.counts))));
   }
-  std::memcpy(e.label, c.label.data(), std::min(c.label.size(), sizeof(e.label)));
+  if (!c.label.empty()) std::memcpy(label, c.label.data(), std::min(c.label.size(), sizeof(label)));
+  const uint64_t words[] = {
+      group.channel,
+      sequence,
+      kind << 32 | static_cast<uint64_t>(c.dtype) << 40 | static_cast<uint64_t>(c.reduction) << 48 |
+          static_cast<uint64_t>(algorithm) << 56,
+      static_cast<uint32_t>(root) | counts_hash << 32,
+      elements,
+      label[0],
+      label[1],
+      label[2],
+  };
+  Envelope e;
+  static_assert(sizeof(words) == sizeof(e));
+  std::memcpy(&e, words, sizeof(e));
   return e;
 }
 

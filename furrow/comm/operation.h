@@ -26,8 +26,9 @@ inline bool is_pair(CollectiveKind kind) {
   return kind == CollectiveKind::kSend || kind == CollectiveKind::kRecv;
 }
 
-// What every rank of the group gives alike.  Of a send and its recv it is the same; step and algorithm are 0.
-Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t sequence);
+// What every rank of the group gives alike, at step 0.  Of a send and its recv it is the same.  `algorithm`
+// is a row of algorithm_rows().
+Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t sequence, int algorithm = 0);
 
 // Clock::monotonic_ns; of a small operation as of the last tick of some ms: right on average, and enough for
 // deadlines.

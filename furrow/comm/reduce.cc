@@ -83,6 +83,8 @@ struct Float16 {
   }
 };
 
+constexpr size_t kFewBytes = 16;
+
 #if HWY_TARGET == HWY_AVX2 || HWY_TARGET <= HWY_AVX3
 template <class Type>
 inline constexpr bool kMasks = std::is_floating_point_v<typename Type::Stored>;
@@ -141,6 +143,18 @@ struct Maximum {
   }
 };
 
+// Of 16 bytes at most.  A whole vector, of which the rest is masked out, may reach into the next line, and
+// waits for it where another core has it.
+template <class Type, class Fn>
+HWY_INLINE void zip_few(size_t n, const typename Type::Stored* a, const typename Type::Stored* b,
+                        typename Type::Stored* out, typename Type::Stored* again, const Fn& fn) {
+  const hn::CappedTag<typename Type::Stored, kFewBytes / sizeof(typename Type::Stored)> d;
+  const auto first = hn::FirstN(d, n);
+  const auto result = fn(hn::MaskedLoad(first, d, a), hn::MaskedLoad(first, d, b));
+  hn::BlendedStore(result, first, d, out);
+  if (again != out) hn::BlendedStore(result, first, d, again);
+}
+
 // fn(a, b) to both destinations, which may be one, or a and b.
 template <class Type, class Fn>
 HWY_INLINE void zip(int64_t n, const std::byte* a_bytes, const std::byte* b_bytes, std::byte* out_bytes,
@@ -167,6 +181,10 @@ HWY_INLINE void zip(int64_t n, const std::byte* a_bytes, const std::byte* b_byte
     Type::store(second, again + i + kLanes);
   }
   while (i < n) {
+    if constexpr (kMasks<Type>) {
+      if (n - i <= static_cast<int64_t>(kFewBytes / sizeof(T)))
+        return zip_few<Type>(static_cast<size_t>(n - i), a + i, b + i, out + i, again + i, fn);
+    }
     const auto part = static_cast<size_t>(std::min(kLanes, n - i));
     const auto result = fn(load_some<Type>(a + i, part), load_some<Type>(b + i, part));
     store_some<Type>(result, out + i, part);
@@ -227,8 +245,9 @@ void zip_integers(Reduction reduction, int64_t n, const std::byte* a, const std:
 
 template <class Type, class Factor>
 void scale_floats(int64_t n, Factor factor, std::byte* data) {
-  const auto times = hn::Set(typename Type::D(), factor);
-  zip<Type>(n, data, data, data, data, [times](auto a, auto) HWY_ATTR { return hn::Mul(a, times); });
+  zip<Type>(n, data, data, data, data, [factor](auto a, auto) HWY_ATTR {
+    return hn::Mul(a, hn::Set(hn::DFromV<decltype(a)>(), factor));
+  });
 }
 
 template <class T>
@@ -331,6 +350,25 @@ class TreeBlock {
   int64_t n_ = 0;
 };
 
+// Apart, as a small operation should not pay for its buffer.
+[[gnu::noinline]] void reduce_in_blocks(const ReduceKind& kind, int64_t n,
+                                        std::span<const std::byte* const> sources,
+                                        std::span<std::byte* const> destinations) {
+  const int levels = 2 + std::bit_width(sources.size());
+  FURROW_CHECK(!sources.empty() && !destinations.empty() && levels <= kMostLevels);
+  alignas(64) std::byte buffer[kMostLevels * kBlockBytes];
+  const size_t element = dtype_size(kind.dtype);
+  const auto block = static_cast<int64_t>(kBlockBytes / element);
+  TreeBlock tree(kind, sources, buffer);
+  for (int64_t i = 0; i < n; i += block) {
+    const int64_t part = std::min(block, n - i);
+    const size_t offset = static_cast<size_t>(i) * element, bytes = static_cast<size_t>(part) * element;
+    std::byte* first = destinations[0] + offset;
+    tree.run(offset, part, first);
+    for (std::byte* other : destinations.subspan(1)) std::memcpy(other + offset, first, bytes);
+  }
+}
+
 }  // namespace
 
 void combine(const ReduceKind& kind, int64_t n, const std::byte* a, const std::byte* b, std::byte* out) {
@@ -354,19 +392,7 @@ void reduce_tree(const ReduceKind& kind, int64_t n, std::span<const std::byte* c
     return HWY_DYNAMIC_DISPATCH(run_combine)(kind.dtype, kind.reduction, n, sources[0], sources[1],
                                              destinations.front(), destinations.back());
   }
-  const int levels = 2 + std::bit_width(sources.size());
-  FURROW_CHECK(!sources.empty() && !destinations.empty() && levels <= kMostLevels);
-  alignas(64) std::byte buffer[kMostLevels * kBlockBytes];
-  const size_t element = dtype_size(kind.dtype);
-  const auto block = static_cast<int64_t>(kBlockBytes / element);
-  TreeBlock tree(kind, sources, buffer);
-  for (int64_t i = 0; i < n; i += block) {
-    const int64_t part = std::min(block, n - i);
-    const size_t offset = static_cast<size_t>(i) * element, bytes = static_cast<size_t>(part) * element;
-    std::byte* first = destinations[0] + offset;
-    tree.run(offset, part, first);
-    for (std::byte* other : destinations.subspan(1)) std::memcpy(other + offset, first, bytes);
-  }
+  reduce_in_blocks(kind, n, sources, destinations);
 }
 
 }  // namespace furrow::comm

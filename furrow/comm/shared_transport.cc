@@ -331,6 +331,12 @@ void SharedTransport::tell_threads(bool asleep) {
 
 void SharedTransport::receive(int peer, const Envelope& envelope, std::span<std::byte> bytes,
                               int64_t deadline_ns) {
+  const auto fetch = [&](const std::byte* from) { copy({from, bytes.size()}, bytes); };
+  read(peer, envelope, bytes.size(), deadline_ns, Reader(fetch));
+}
+
+void SharedTransport::read(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns,
+                           const Reader& reader) {
   const uint64_t print = fingerprint(envelope);
   wait_until({peer, &envelope, deadline_ns}, [&] {
     uint64_t message = 0;
@@ -339,11 +345,9 @@ void SharedTransport::receive(int peer, const Envelope& envelope, std::span<std:
       move_on();
       return false;
     }
-    if (slot->fingerprint != print || slot->bytes != bytes.size()) {
-      check_message(peer, envelope, *slot, bytes.size());
-    }
-    copy({bytes_of(peer, *slot), bytes.size()}, bytes);
-    count_received(envelope.channel, bytes.size());
+    if (slot->fingerprint != print || slot->bytes != bytes) check_message(peer, envelope, *slot, bytes);
+    reader(bytes_of(peer, *slot));
+    count_received(envelope.channel, bytes);
     finish(peer, message);
     return true;
   });

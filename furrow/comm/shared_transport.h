@@ -32,6 +32,10 @@ class SharedTransport : public Transport, public PeerMemory {
   Ticket post_recv(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
   void wait(Ticket ticket, int64_t deadline_ns) override;
   void receive(int peer, const Envelope& envelope, std::span<std::byte> bytes, int64_t deadline_ns) override;
+  void take_turns() override {
+    if (fences_) mutex_.take_turns();
+  }
+  void share() override { mutex_.share(); }
   PeerMemory* peer_memory() override { return this; }
   void abort(const Error& reason) noexcept override;
   void on_failure(std::function<void(const Error&)> handler) override {
@@ -45,6 +49,8 @@ class SharedTransport : public Transport, public PeerMemory {
   Ticket post_expose(int peer, const Envelope& envelope, std::span<std::byte> bytes) override;
   Window open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) override;
   void close(const Window& window) override;
+  void read(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns,
+            const Reader& reader) override;
 
  protected:
   // Where bytes of this rank are, for the peers.
@@ -172,7 +178,7 @@ class SharedTransport : public Transport, public PeerMemory {
   const int64_t spin_ns_;
   Crowding crowding_;
   const bool fences_;
-  BriefLock mutex_;            // of what follows up to staging_
+  BiasedLock mutex_;           // of what follows up to staging_
   bool received_any_ = false;  // a posted receive, since other threads that sleep were told
   std::vector<Sender> senders_;
   std::vector<Receiver> receivers_;

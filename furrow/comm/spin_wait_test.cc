@@ -75,7 +75,8 @@ TEST(SpinWait, IsAwakeForAPeerThatIsLate) {
 
 TEST(SpinWait, SleepsSoonWhereOthersWantTheCore) {
   Crowding crowding(kSpinNs, 1);
-  Core core{.others_ns = Crowding::kPassedNs};
+  Core core;
+  core.others_ns = Crowding::kPassedNs;
   EXPECT_FALSE(core.wait(crowding, Core::kNever));
   EXPECT_EQ(core.turns.size(), 1U) << "the first that they took was the last";
   EXPECT_FALSE(core.wait(crowding, Core::kNever));

@@ -77,6 +77,19 @@ struct Window {
   uint64_t id = 0;
 };
 
+// Refers to what is to be done with the bytes of a message where they lie; that outlives it.
+class Reader {
+ public:
+  template <class Fn>
+  explicit Reader(const Fn& fn)
+      : fn_(&fn), call_([](const void* f, const std::byte* bytes) { (*static_cast<const Fn*>(f))(bytes); }) {}
+  void operator()(const std::byte* bytes) const { call_(fn_, bytes); }
+
+ private:
+  const void* fn_;
+  void (*call_)(const void*, const std::byte*);
+};
+
 // What transports of one host can do besides: no copy on the way.
 class PeerMemory {
  public:
@@ -92,6 +105,10 @@ class PeerMemory {
   virtual Window open(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns) = 0;
   // An exposed window counts as written whole.
   virtual void close(const Window& window) = 0;
+  // open(), read and close() in one, for a message of up to kInlineBytes: `reader` is brief, calls nothing of
+  // the transport, and is called once.
+  virtual void read(int peer, const Envelope& envelope, size_t bytes, int64_t deadline_ns,
+                    const Reader& reader) = 0;
 };
 
 // One rank's end of the wires to the peers that it reaches.  Thread safe; the messages of one channel belong
@@ -118,6 +135,11 @@ class Transport {
   virtual void receive(int peer, const Envelope& envelope, std::span<std::byte> bytes, int64_t deadline_ns) {
     wait(post_recv(peer, envelope, bytes), deadline_ns);
   }
+
+  // From now on, until share() is called, one thread at a time posts and waits, each after the one before it
+  // has told so.  REQUIRES: before the first post.
+  virtual void take_turns() {}
+  virtual void share() {}
 
   virtual PeerMemory* peer_memory() { return nullptr; }
   // Memory that this transport reads without a copy; null where it has no such thing.

@@ -284,6 +284,14 @@ void pass_converted(plan::Unit* unit) {
   scratch = std::max(scratch + made - passed, made - border_bytes(*unit, unit->output));
 }
 
+// Outside a graph what forward makes for backward goes with the call, and slopes are not made.
+void pass_saved(plan::Unit* unit) {
+  const bool slope = unit->attributes.contains("activation") && keeps_slope(activation(*unit));
+  const int64_t slopes = slope ? border_bytes(*unit, unit->output) : 0;
+  unit->forward_scratch.sample_bytes += std::max<int64_t>(0, unit->saved_bytes - slopes);
+  unit->saved_bytes = unit->kept_saved_bytes = 0;
+}
+
 constexpr int kMostRanks = 64;  // of a tensor axis; those of more are divided
 
 // Of one rank of each tensor axis that the model can be cut by.
@@ -318,6 +326,7 @@ void declare_scratch(plan::ModelSpec* spec) {
     } else {
       if (converts(unit) && passes) pass_converted(&unit);
       if (copies.input) copy_input(&unit);
+      if (!passes && !facts.units[u].trains()) pass_saved(&unit);
     }
     if (copies.gradient) copy_gradient(passes, &unit);
   }

@@ -90,7 +90,8 @@ Tensor SizedOperations::plain(const Tensor& x, const Product& p) {
   const Memory whole = p.cut == SizedCut::kPositionsToColumns ? gathered(x.memory, p.in) : x.memory;
   const Memory read = p.reads_wide ? all_numbers(p.in) : whole;
   const Memory y = p.wide_output ? all_floats(p.out) : all_numbers(p.out);
-  const Memory slope = p.activation == KeptByActivation::kSlope ? all_numbers(p.out) : nullptr;
+  const bool slopes = recorded(x) && p.activation == KeptByActivation::kSlope;
+  const Memory slope = slopes ? all_numbers(p.out) : nullptr;
   const Memory gate = p.activation == KeptByActivation::kOutput ? y : slope;
   const bool asks = x.needs_gradient();
   return tape_.record(y, {x}, trains_, [this, p, gate, asks, read](const Memory& given) {
@@ -116,7 +117,7 @@ Tensor SizedOperations::summed(const Tensor& x, int64_t in, const SizedLayer& la
                                KeptByActivation activation) {
   const bool asks = x.needs_gradient(), scatters = layer.cut == SizedCut::kRowsToPositions;
   const Memory part = all_floats(layer.out), sum = scatters ? scattered_sum(layer.out) : part;
-  const bool slopes = activation == KeptByActivation::kSlope;
+  const bool slopes = recorded(x) && activation == KeptByActivation::kSlope;
   const Memory wide_slope = slopes ? floats(layer.out) : nullptr;
   const Memory slope = slopes ? narrowed(wide_slope, layer.out) : nullptr, y = narrowed(sum, layer.out);
   const Memory gate = activation == KeptByActivation::kOutput ? y : slope;
@@ -160,14 +161,15 @@ Tensor SizedOperations::plain_side_by_side(const Tensor& x, int64_t in, const st
 
 Tensor SizedOperations::separate(const Tensor& x, int64_t columns, KeptByActivation kept) {
   const Memory y = all_numbers(columns);
-  const Memory gate = kept == KeptByActivation::kSlope ? all_numbers(columns) : y;
+  const bool slopes = recorded(x) && kept == KeptByActivation::kSlope;
+  const Memory gate = slopes ? all_numbers(columns) : y;
   return tape_.record(y, {x}, false,
                       [this, gate, columns](const Memory&) { return std::vector{all_numbers(columns)}; });
 }
 
 Tensor SizedOperations::activated(const Tensor& z, int64_t columns, KeptByActivation activation) {
   if (activation == KeptByActivation::kNone) return z;
-  const bool slopes = activation == KeptByActivation::kSlope;
+  const bool slopes = recorded(z) && activation == KeptByActivation::kSlope;
   const Memory wide = narrow() ? all_floats(columns) : z.memory,
                wide_slope = slopes ? all_floats(columns) : nullptr;
   const Memory y = narrow() ? all_numbers(columns) : wide;
@@ -230,7 +232,7 @@ Tensor SizedOperations::plain_convolution(const Tensor& x, int64_t in, int64_t o
                                           int64_t codes) {
   const Memory wide = widened(x.memory, in), y = floats(out);
   const bool asks = x.needs_gradient();
-  const Memory kept = codes > 0 ? tape_.make(codes) : nullptr;
+  const Memory kept = recorded(x) && codes > 0 ? tape_.make(codes) : nullptr;
   if (trains && narrow()) weight_peak_ = std::max(weight_peak_, rows_ * (in + out) * kFloatBytes);
   return tape_.record(narrowed(y, out), {x}, trains_, [=, this, x = x.memory](const Memory& dy) {
     defer(trains, x, dy);

@@ -104,6 +104,8 @@ class SizedOperations {
   };
 
   bool narrow() const { return bytes_ < kFloatBytes; }
+  // The operation is one of a graph: else it makes nothing that only backward reads.
+  bool recorded(const Tensor& x) const { return trains_ || x.needs_gradient(); }
   int64_t part(int64_t columns) const { return (columns + degree_ - 1) / degree_; }  // of one rank
   Memory numbers(int64_t columns) { return tape_.make(rows_ * columns * bytes_); }
   Memory floats(int64_t columns) { return tape_.make(rows_ * columns * kFloatBytes); }

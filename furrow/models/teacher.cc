@@ -36,10 +36,8 @@ void freeze(plan::Unit* unit) {
   }
   for (plan::Statistic& statistic : unit->statistics) renamed(statistic.name);
   unit->inference = true;
-  if (unit->input.dtype != unit->compute && plan::is_number(unit->input.dtype))  // it runs on a copy
-    unit->forward_scratch.sample_bytes += border_bytes(*unit, unit->input);
   unit->flops.backward_input = unit->flops.backward_weight = 0;
-  unit->saved_bytes = unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
+  unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
 }
 
 }  // namespace

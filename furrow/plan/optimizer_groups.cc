@@ -143,8 +143,13 @@ class Entry {
   std::vector<std::string> words_;
 };
 
+// Of what gradients of weights read, what backward_input makes.
+int64_t made_bytes(const Unit& unit) {
+  return unit.deferred_bytes - unit.kept_saved_bytes - unit.kept_grad_bytes;
+}
+
 // Backward of weights costs as much as there is of them in the products, and a unit that trains none of its
-// own keeps nothing for it but what its adapters do.
+// own keeps nothing for it but what its adapters do; the rest goes when the input has its gradient.
 void leave_out_frozen(Unit* unit) {
   const auto still = [](const Parameter& parameter) { return parameter.rule.frozen || parameter.borrowed; };
   int64_t all = 0, trained = 0;
@@ -158,6 +163,7 @@ void leave_out_frozen(Unit* unit) {
   if (all > 0) unit->flops.backward_weight *= static_cast<double>(trained) / static_cast<double>(all);
   declare_gradient_sum(unit);
   if (trains) return;
+  const int64_t before = made_bytes(*unit);
   unit->deferred_bytes = unit->kept_saved_bytes = unit->kept_grad_bytes = 0;
   unit->tensor.whole_deferred_bytes = 0;
   for (const Adapter& adapter : unit->adapters) {
@@ -167,6 +173,7 @@ void leave_out_frozen(Unit* unit) {
     unit->kept_grad_bytes += adapter.kept_grad_bytes;
     unit->tensor.whole_deferred_bytes += adapter.whole_deferred_bytes;
   }
+  unit->backward_scratch.sample_bytes += before - made_bytes(*unit);
 }
 
 // Of a run of several optimizers every parameter names its own, of others none.

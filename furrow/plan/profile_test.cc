@@ -3,7 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string_view>
+
 #include "furrow/base/error.h"
+#include "furrow/plan/compile.h"
 #include "furrow/plan/roofline.h"
 #include "furrow/plan/testing/specs.h"
 
@@ -155,6 +159,8 @@ TEST(ProfiledCosts, SizesNearlyAsLargeTellNoSlope) {
   EXPECT_DOUBLE_EQ(at(7000), 9e-6) << "along the line from 1000 to 4000";
   section.flats.erase(section.flats.begin());
   EXPECT_DOUBLE_EQ(at(8000), 10e-6) << "in proportion";
+  section.flats = {{"step", 0, 3e-6}};
+  EXPECT_DOUBLE_EQ(at(8000), 3e-6) << "of nothing, which has no proportion";
 }
 
 TEST(ProfiledCosts, OfADeviceHaveTwoLanes) {
@@ -288,6 +294,44 @@ TEST(ProfiledCosts, AnOperationInAStepIsMoreThanItsMovement) {
   EXPECT_NEAR(seconds_of(costs->legs(call)), 7e-6, 1e-15);
   call.operation = "gather_params";
   EXPECT_NEAR(seconds_of(costs->legs(call)), 50e-6, 1e-15);
+}
+
+// What a program of a layout of two ranks calls its reductions of gradients.
+std::set<std::string_view> reductions_of(const Layout& layout, int zero_stage) {
+  const ModelSpec spec = testing::chain(3);
+  TrainOptions options{
+      .microbatch_sizes = std::vector<int64_t>(4, 2), .recompute = {}, .optimizer_states = 1};
+  options.ranks.zero_stage = zero_stage;
+  const Program program = compile_train(spec, layout, options);
+  const auto costs = analytic_costs(machine());
+  const ProgramCosts rows(*costs, spec, program, 1);
+  std::set<std::string_view> names;
+  for (const Instruction& instruction : program.instructions) {
+    if (instruction.op == Op::kReduceGrads) names.insert(rows.moved(instruction).call.operation);
+  }
+  return names;
+}
+
+TEST(ProfiledCosts, AReductionIsMeasuredAsItIsRun) {
+  using Names = std::set<std::string_view>;
+  const Layout replicas({1, 2, 1, 1, 1, 1}, 2), shards({1, 1, 2, 1, 1, 1}, 2);
+  EXPECT_EQ(reductions_of(replicas, 3), Names{"replicate.reduce_grads"});
+  EXPECT_EQ(reductions_of(shards, 1), Names{"shard.reduce_grads"});
+  EXPECT_EQ(reductions_of(shards, 2), Names{"microbatch.reduce_grads"});
+  EXPECT_EQ(reductions_of(shards, 3), Names{"microbatch.reduce_grads"});
+
+  ProfileSection section{2, 1, 0, {}, {}, {}};
+  section.movements = {{"replicate.reduce_grads", 2, 1000, 2e-6}, {"microbatch.reduce_grads", 2, 1000, 9e-6}};
+  const std::vector<int> ranks = {0, 1};
+  const auto seconds = [&](std::string_view operation) {
+    MovementCall call{Movement::kReduceScatter, ranks, 0, 1000};
+    call.operation = operation;
+    return seconds_of(profiled_costs(machine(), section)->legs(call));
+  };
+  EXPECT_NEAR(seconds("replicate.reduce_grads"), 2e-6, 1e-15);
+  EXPECT_NEAR(seconds("microbatch.reduce_grads"), 9e-6, 1e-15);
+  section.movements.push_back({"reduce_grads", 2, 1000, 5e-6});
+  EXPECT_NEAR(seconds("shard.reduce_grads"), 5e-6, 1e-15) << "an older profile";
 }
 
 TEST(ProfiledCosts, OtherSizesAreComparedAtAsManySamples) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/plan/measured_name.h"
 #include "furrow/plan/profile.h"
 #include "furrow/plan/roofline.h"
 
@@ -24,9 +25,9 @@ struct Point {
 // slope; in proportion where there is none.
 double beyond(const std::vector<Point>& points, double x, double floor) {
   const Point& last = points.back();
+  if (last.x <= 0) return std::max(floor, last.seconds);
   const auto above_half = std::ranges::upper_bound(points, last.x / 2, {}, &Point::x);
-  if (above_half == points.begin())
-    return std::max(floor, last.x > 0 ? last.seconds * x / last.x : last.seconds);
+  if (above_half == points.begin()) return std::max(floor, last.seconds * x / last.x);
   const Point& half = *(above_half - 1);
   const double rise = std::max((last.seconds - half.seconds) / (last.x - half.x), 0.0);
   return std::max(floor, last.seconds + rise * (x - last.x));
@@ -287,9 +288,10 @@ class ProfiledCosts : public Costs {
     return all[all.size() / 2];
   }
 
-  // The operation as steps run it, else nothing but its movement.
+  // The operation as steps run it, else as others do, else nothing but its movement.
   const std::vector<Point>* find_movement(const MovementCall& call) const {
-    for (const std::string_view name : {call.operation, movement_name(call.movement)}) {
+    for (const std::string_view name :
+         {call.operation, without_variety(call.operation), movement_name(call.movement)}) {
       const auto found = movements_.find({std::string(name), static_cast<int>(call.ranks.size())});
       if (found != movements_.end()) return &found->second;
     }

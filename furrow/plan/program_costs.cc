@@ -5,6 +5,7 @@
 #include "furrow/base/error.h"
 #include "furrow/plan/cost.h"
 #include "furrow/plan/exchange.h"
+#include "furrow/plan/measured_name.h"
 #include "furrow/plan/slices.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/value_bytes.h"
@@ -210,7 +211,7 @@ Moved ProgramCosts::moved(const Instruction& instruction) const {
   }
   moved.call.self = program_.placement.rank;
   moved.call.sharers = sharers(moved.members);
-  moved.call.operation = op_info(instruction.op).name;
+  moved.call.operation = measured_name(instruction.op, instruction.axis, program_.placement);
   return moved;
 }
 

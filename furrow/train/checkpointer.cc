@@ -76,6 +76,19 @@ void read_ranges(const storage::CheckpointReader& reader, const std::vector<Name
   for (const NamedRange& range : ranges) read_range(reader, range, prefix);
 }
 
+// Another network, optimizer, average or other adapters keep what the checkpoint never had.
+void check_has_all(const storage::CheckpointReader& reader, const std::vector<NamedRange>& ranges) {
+  for (const NamedRange& range : ranges) {
+    if (reader.find(range.name) != nullptr) continue;
+    throw Error(
+        ErrorCode::kFailedPrecondition,
+        fmt::format("checkpoint {} has no '{}': it is of another [model], [lora], [optimizer] or [ema]. "
+                    "Resume with these as they were, or begin a new run from its weights: "
+                    "checkpoint.initial_load_path",
+                    reader.folder(), range.name));
+  }
+}
+
 ModelState::ReadRange reader_of(const storage::CheckpointReader& reader, const std::string& prefix = "") {
   return [&reader, prefix](const NamedRange& range) { read_ranges(reader, {range}, prefix); };
 }
@@ -369,6 +382,8 @@ std::optional<Checkpointer::Restored> Checkpointer::restore(ModelState& model) c
   if (impl_->first()) warn_other_machine(reader.manifest(), instruction_set_of(model), impl_->rank.threads);
   Restored restored;
   restored.state = parse_run_state(reader.manifest().state);
+  check_has_all(reader, model.model_ranges(model.units()));
+  check_has_all(reader, model.state_ranges(model.units(), model.states_slices(), model.states_slices()));
   read_ranges(reader, model.model_ranges(model.units()));
   model.round_trained(model.units(), reader_of(reader));
   model.round_frozen(model.units(), reader_of(reader));

@@ -282,16 +282,19 @@ Network frozen(const Network& network, const std::string& name, const std::strin
 }
 
 const auto kName = [](const auto& info) { return info.param.name; };
-INSTANTIATE_TEST_SUITE_P(Networks, HeldMemory,
-                         ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms,
-                                           kBottlenecks, kPooledNorm, kFirstNorm, kFirstConv, kFlattened,
-                                           kPlainConv, kGan, kGpt, kDropout, kLlama, kQwen2, kRnn, kLstm,
-                                           kLstmDropout,
-                                           frozen(kGpt, "without_mlp", R"(["h.*.mlp.* frozen=true"])"),
-                                           frozen(kLlama, "without_first", R"(["*.0.* frozen=true"])"),
-                                           frozen(kResnet, "without_first", R"(["*.conv1.* frozen=true"])"),
-                                           frozen(kMlp, "of_biases", R"(["*.weight frozen=true"])")),
-                         kName);
+INSTANTIATE_TEST_SUITE_P(
+    Networks, HeldMemory,
+    ::testing::Values(kMlp, kGelu, kConvnet, kResnet, blocks, kLayers, kNorms, kBottlenecks, kPooledNorm,
+                      kFirstNorm, kFirstConv, kFlattened, kPlainConv, kGan, kGpt, kDropout, kLlama, kQwen2,
+                      kRnn, kLstm, kLstmDropout, frozen(kGpt, "without_mlp", R"(["h.*.mlp.* frozen=true"])"),
+                      frozen(kLlama, "without_first", R"(["*.0.* frozen=true"])"),
+                      frozen(kResnet, "without_first", R"(["*.conv1.* frozen=true"])"),
+                      frozen(kLayers, "without_c2", R"(["c2.* frozen=true"])"),
+                      frozen(kGpt, "of_last_norm",
+                             R"(["h.* frozen=true", "wte.* frozen=true", "wpe.* frozen=true"])"),
+                      frozen(kLstm, "of_head", R"(["lstm.* frozen=true", "embed.* frozen=true"])"),
+                      frozen(kMlp, "of_biases", R"(["*.weight frozen=true"])")),
+    kName);
 Network of_rank(Network network, int rank) {
   network.name += fmt::format("_rank_{}", rank);
   network.rank = rank;
@@ -342,7 +345,7 @@ INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfCompositions,
                          ::testing::Values(scores("one_chunk", "16"), scores("chunks", "200")), kName);
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfComposedDistillation,
                          ::testing::Values(scores("taught", "16")), kName);
-INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes), kName);
+INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfDistillation, ::testing::Values(kMlp, kBytes, kResnet), kName);
 
 }  // namespace
 }  // namespace furrow::train

@@ -117,12 +117,13 @@ int64_t largest_part(const plan::UnitLayout& layout, const plan::Slice& elements
 
 // One parameter at a time in float32: what is a device's passes through the host, and what blocks read of 16
 // bits and has no master here is made of it.  One unit's gradient at a time in float64, where compositions
-// sum its squares.
+// sum its squares.  With the statistics, which are there already.
 int64_t passing_bytes(const ModelState& model, bool composed) {
-  int64_t most = 0;
+  int64_t most = 0, statistics = 0;
   for (size_t u = 0; u < model.units().size(); ++u) {
     const UnitState& unit = model.units()[u];
     const plan::UnitLayout& layout = model.flat().units[u];
+    if (unit.statistics.defined()) statistics += static_cast<int64_t>(unit.statistics.nbytes());
     const plan::Slice read = model.read_slices()[u], own = model.params_slices()[u];
     if (unit.params.defined() && !unit.params.is_cpu()) most = std::max(most, largest_part(layout, own));
     if (composed) most = std::max(most, 2 * plan::overlap(own, {0, layout.trained_elements}).size());
@@ -131,7 +132,7 @@ int64_t passing_bytes(const ModelState& model, bool composed) {
     const int64_t begin = trained == own ? std::max(read.begin, layout.trained_elements) : read.begin;
     most = std::max(most, largest_part(layout, {std::min(begin, read.end), read.end}));
   }
-  return most * static_cast<int64_t>(sizeof(float));
+  return most > 0 ? most * static_cast<int64_t>(sizeof(float)) + statistics : 0;
 }
 
 }  // namespace

@@ -78,6 +78,14 @@ load common
   grep "the data are not those that the run had before: training sample .* it goes on with other samples" log
 }
 
+@test "a run does not go on with state that its checkpoint never had" {
+  "$furrow" train "$config" --job.dump_folder out --training.steps 20
+  for other in --ema.decay=0.9 --lora.rank=2 --optimizer.name=adafactor; do
+    run --separate-stderr "$furrow" train out --resume --training.steps 30 "$other"
+    fails 7 "Resume with these as they were, or begin a new run from its weights"
+  done
+}
+
 @test "a run that stopped early goes on with more patience" {
   impatient=(--validation.freq 1 --validation.min_delta 10)
   run --separate-stderr "$furrow" train "$config" --job.dump_folder out "${impatient[@]}" --validation.patience 2

@@ -187,6 +187,8 @@ TEST_F(TensorAxis, RanksHoldWhatWasPlanned) {
        llama,
        false,
        {"--lora.rank", "8", "--lora.target_modules", R"(["embed_tokens"])"}},
+      {"gpt_frozen_bf16", gpt, false, bf16 + Settings{"--optimizer.groups", R"(["h.*.mlp.* frozen=true"])"}},
+      {"gpt_dropout_bf16", gpt + "dropout = 0.1\n", false, bf16},
       {"llama_bf16", llama, false, bf16},
       {"llama_lora", llama, false, lora},
       {"llama_lora_bf16_again", llama, false, lora + bf16 + again},

@@ -14,7 +14,8 @@ namespace {
 // The next one, the one after it, ...: so that not all fetch from the same one at the same time.
 template <class Fn>
 void for_each_peer(const Team& team, const Fn& fn) {
-  for (int i = 1; i < team.size(); ++i) fn((team.self + i) % team.size());
+  const int n = team.size();
+  for (int i = team.self + 1; i < team.self + n; ++i) fn(i < n ? i : i - n);  // % is dear for a small one
 }
 
 // n values, the usual few of them without an allocation.  Each is made before it is used.
@@ -67,6 +68,31 @@ void open_all(Call& call, const Team& team, const std::byte* own, Messages& m) {
 
 void close_all(Call& call, const Team& team, Messages& m) {
   for_each_peer(team, [&](int i) { call.close(m.incoming[static_cast<size_t>(i)]); });
+}
+
+// The terms of all in the canonical tree into `sum`; the last that comes is read where it lies.
+void add_all(Call& call, const Team& team, const ReduceKind& kind, const std::byte* own, Messages& m,
+             std::span<std::byte> sum) {
+  std::byte* const destination[] = {sum.data()};
+  const auto add = [&] { reduce_tree(kind, call.elements(sum.size()), m.sources.span(), destination); };
+  m.sources[static_cast<size_t>(team.self)] = own;
+  if (team.size() == 1) return add();
+  const int last = team.self > 0 ? team.self - 1 : team.size() - 1;
+  const auto for_each_other = [&](const auto& fn) {
+    for_each_peer(team, [&](int i) {
+      if (i != last) fn(static_cast<size_t>(i));
+    });
+  };
+  for_each_other([&](size_t i) {
+    call.open(m.incoming[i]);
+    m.sources[i] = m.incoming[i].bytes.data();
+  });
+  const auto add_with = [&](const std::byte* bytes) {
+    m.sources[static_cast<size_t>(last)] = bytes;
+    add();
+  };
+  call.read(m.incoming[static_cast<size_t>(last)], Reader(add_with));
+  for_each_other([&](size_t i) { call.close(m.incoming[i]); });
 }
 
 void all_reduce_messages(Call& call, const Team& team) {
@@ -171,6 +197,15 @@ void all_gather(Call& call, const Team& team) {
     copy(call.c.in, place);
     return direct_all_gather(call, team, call.c.out, 0, part);
   }
+  if (call.wires() == Wires::kMemory && is_small(call.c)) {  // a receive that is posted is one to look up
+    for_each_peer(team, [&](int i) { call.later(call.send(team[i], 0, call.c.in)); });
+    copy(call.c.in, place);
+    for_each_peer(team, [&](int i) {
+      const Call::Slice s = part(i);
+      call.receive(team[i], 0, call.c.out.subspan(s.begin, s.bytes));
+    });
+    return call.wait_all();
+  }
   gather_parts(call, team, call.c.in, call.c.out, 0, part);
   stream(call.c.in, place);
   call.wait_all();
@@ -189,10 +224,7 @@ void reduce(Call& call, const Team& team) {
   const int root = call.c.root_or_peer;
   if (team.self != root) return call.wait(call.send(root, 0, call.c.in));
   Messages m = expect_from_all(call, team, 0, call.c.in.size());
-  open_all(call, team, call.c.in.data(), m);
-  std::byte* const destination[] = {call.c.out.data()};
-  reduce_tree(call.reduce_kind(), call.elements(call.c.in.size()), m.sources.span(), destination);
-  close_all(call, team, m);
+  add_all(call, team, call.reduce_kind(), call.c.in.data(), m, call.c.out);
 }
 
 void all_to_all(Call& call, const Team& team) {
@@ -229,12 +261,9 @@ void direct_reduce_scatter(Call& call, const Team& team, std::span<const std::by
     call.later(call.send(team[i], step, in.subspan(s.begin, s.bytes)));
   });
   Messages m = expect_from_all(call, team, step, out.size());
-  open_all(call, team, in.data() + part(team.self).begin, m);
-  std::byte* const destination[] = {out.data()};
   ReduceKind unfinished = call.reduce_kind();
   unfinished.ranks = 1;
-  reduce_tree(unfinished, call.elements(out.size()), m.sources.span(), destination);
-  close_all(call, team, m);
+  add_all(call, team, unfinished, in.data() + part(team.self).begin, m, out);
   call.wait_all();
 }
 
@@ -299,12 +328,9 @@ void run_flat(Call& call) {
   const std::span<const std::byte> in = call.publishable(call.c.in);
   for_each_peer(team, [&](int i) { call.later(call.send(i, 0, in)); });
   Messages m = expect_from_all(call, team, 0, in.size());
-  open_all(call, team, in.data(), m);
   // Peers may still read `in`, which may be `out`, unless it went inside the messages.
   const std::span<std::byte> sum = call.pending().empty() ? call.c.out : call.take(in.size());
-  std::byte* const destination[] = {sum.data()};
-  reduce_tree(call.reduce_kind(), call.elements(in.size()), m.sources.span(), destination);
-  close_all(call, team, m);
+  add_all(call, team, call.reduce_kind(), in.data(), m, sum);
   call.wait_all();
   copy(sum, call.c.out);
 }

@@ -28,19 +28,18 @@ class MpiGroup : public GroupBackend {
     group_.emplace(MpiGroupWires{communicator, wires, spec_, staging_ ? *staging_ : wires.staging()});
   }
 
-  Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) override {
+  Work start(std::vector<Collective> batch, OperationNumbers& numbers) override {
     size_t bytes = 0;
     for (const Collective& c : batch) bytes += std::max(c.in.size(), c.out.size());
     // A transfer may have to wait long for its other end: never in the caller's thread.
     const bool may_inline =
         !spec_.independent && static_cast<int64_t>(bytes) <= communicator_.options().inline_bytes;
-    return engine().submit(
-        [this, batch = std::move(batch), sequence = std::move(sequence)] { run_all(batch, sequence); },
-        may_inline);
+    return engine().submit([this, batch = std::move(batch), &numbers] { run_all(batch, numbers); },
+                           may_inline);
   }
 
-  void run(const Collective& c, uint64_t sequence) override {
-    engine().run([&] { run_all({&c, 1}, {&sequence, 1}); });
+  void run(const Collective& c, OperationNumbers& numbers) override {
+    engine().run([&] { run_all({&c, 1}, numbers); });
   }
 
   void close() override {
@@ -57,9 +56,10 @@ class MpiGroup : public GroupBackend {
 
  private:
   // Sends complete at the end, so that an exchange is {send, recv} on both sides.
-  void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence) {
+  void run_all(std::span<const Collective> batch, OperationNumbers& numbers) {
     std::deque<MpiSend> sends;
-    for (size_t i = 0; i < batch.size(); ++i) run_one(batch[i], sequence[i], sends, i + 1 == batch.size());
+    for (size_t i = 0; i < batch.size(); ++i)
+      run_one(batch[i], numbers.next(batch[i]), sends, i + 1 == batch.size());
   }
 
   void run_one(const Collective& c, uint64_t sequence, std::deque<MpiSend>& sends, bool last) {

@@ -27,20 +27,20 @@ class NcclGroup : public GroupBackend {
     group_.emplace(NcclGroupWires{communicator, own_wires_ ? *own_wires_ : wires, spec_});
   }
 
-  Work start(std::vector<Collective> batch, std::vector<uint64_t> sequence) override {
+  Work start(std::vector<Collective> batch, OperationNumbers& numbers) override {
     const std::optional<int> device = device_of(batch);
-    if (!device) return start_on_host(std::move(batch), std::move(sequence));
-    return engine().submit([this, batch = std::move(batch), sequence = std::move(sequence), device = *device,
-                            ready = NcclWires::record()] { run_all(batch, sequence, device, ready); },
+    if (!device) return start_on_host(std::move(batch), numbers);
+    return engine().submit([this, batch = std::move(batch), &numbers, device = *device,
+                            ready = NcclWires::record()] { run_all(batch, numbers, device, ready); },
                            false);
   }
 
-  void run(const Collective& c, uint64_t sequence) override {
+  void run(const Collective& c, OperationNumbers& numbers) override {
     const std::optional<int> device = device_of({&c, 1});
     if (!device)
-      return spec_.independent ? engine().run([&] { native_->run(c, sequence); }) : native_->run(c, sequence);
+      return spec_.independent ? engine().run([&] { native_->run(c, numbers); }) : native_->run(c, numbers);
     const NcclWires::Ready ready = NcclWires::record();
-    engine().run([&] { run_all({&c, 1}, {&sequence, 1}, *device, ready); });
+    engine().run([&] { run_all({&c, 1}, numbers, *device, ready); });
   }
 
   void close() override {
@@ -60,11 +60,10 @@ class NcclGroup : public GroupBackend {
 
  private:
   // An independent group keeps the order of its operations, whatever memory they are on.
-  Work start_on_host(std::vector<Collective> batch, std::vector<uint64_t> sequence) {
-    if (!spec_.independent) return native_->start(std::move(batch), std::move(sequence));
-    return engine().submit([this, batch = std::move(batch),
-                            sequence = std::move(sequence)] { native_->start(batch, sequence).wait(); },
-                           false);
+  Work start_on_host(std::vector<Collective> batch, OperationNumbers& numbers) {
+    if (!spec_.independent) return native_->start(std::move(batch), numbers);
+    return engine().submit(
+        [this, batch = std::move(batch), &numbers] { native_->start(batch, numbers).wait(); }, false);
   }
 
   // None where all of it is the host's.
@@ -87,15 +86,16 @@ class NcclGroup : public GroupBackend {
     return device;
   }
 
-  void run_all(std::span<const Collective> batch, std::span<const uint64_t> sequence, int device,
+  void run_all(std::span<const Collective> batch, OperationNumbers& numbers, int device,
                const NcclWires::Ready& ready) {
+    const std::vector<uint64_t> sequence = numbers.next(batch);
     guard_operation(
         communicator_, spec_, [&] { return envelope_of(spec_, batch[0], sequence[0]); },
         [&] { group_->wires.begin(device, ready); });
     for (size_t begin = 0, end; begin < batch.size(); begin = end) {
       end = begin + 1;
       while (is_pair(batch[begin].kind) && end < batch.size() && is_pair(batch[end].kind)) ++end;
-      run_some(batch.subspan(begin, end - begin), sequence.subspan(begin, end - begin));
+      run_some(batch.subspan(begin, end - begin), std::span(sequence).subspan(begin, end - begin));
     }
   }
 

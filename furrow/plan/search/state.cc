@@ -4,6 +4,7 @@
 
 #include "furrow/base/error.h"
 #include "furrow/plan/buckets.h"
+#include "furrow/plan/measured_name.h"
 #include "furrow/plan/tensor_cut.h"
 #include "furrow/plan/value_bytes.h"
 #include "furrow/plan/workspace.h"
@@ -169,7 +170,7 @@ double State::add_seconds(int64_t bytes) const {
 
 double State::exchange_seconds(const Placement& placement, Op op, GroupAxis axis, int64_t bytes) {
   const Movement movement = op == Op::kReduceGrads ? Movement::kReduceScatter : Movement::kAllGather;
-  return movement_seconds(placement, movement, axis, bytes, op_info(op).name);
+  return movement_seconds(placement, movement, axis, bytes, measured_name(op, axis, placement));
 }
 
 double State::movement_seconds(const Placement& placement, Movement movement, GroupAxis axis, int64_t bytes,

@@ -75,13 +75,15 @@ struct Operand {
 struct RowPointers {
   const float *first, *sixth, *eleventh;
   int64_t stride, three, four;
+  const float* following;  // the next block's rows, of which a line is fetched each k
   HWY_INLINE explicit RowPointers(Operand a)
       : first(a.data),
         sixth(a.data + 5 * a.next),
         eleventh(a.data + 10 * a.next),
         stride(a.next),
         three(3 * a.next),
-        four(4 * a.next) {
+        four(4 * a.next),
+        following(a.data + kMR * a.next) {
     // Else the compiler makes a pointer a row of them, more than there are registers.
     __asm__("" : "+r"(first), "+r"(sixth), "+r"(eleventh), "+r"(three), "+r"(four));
   }
@@ -90,7 +92,11 @@ struct RowPointers {
     const int strides = i % 5;
     return from[strides == 4 ? four : strides == 3 ? three : strides * stride];
   }
-  HWY_INLINE void fetch(int) const {}  // the processor sees them coming
+  HWY_INLINE void fetch(int rows) {
+    if (rows < kMR) return;
+    hwy::Prefetch(following);
+    following += 16;
+  }
   HWY_INLINE void advance() {
     ++first;
     ++sixth;
@@ -115,11 +121,22 @@ HWY_NOINLINE void micro_kernel(Operand a, Operand b, int64_t lanes, bool resume,
                                int64_t ldc) {
   static_assert(MR <= 15);
   VF acc[MR][NV];
+  if (resume) {
+    const float* row = c;
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i) {
+    for (int i = 0; i < MR; ++i, row += ldc) {
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[i][j] = resume ? load(c + i * ldc + j * kLanes) : zero();
+      for (int j = 0; j < NV; ++j) acc[i][j] = load(row + j * kLanes);
+    }
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = zero();
+    }
   }
+  // Else the compiler forms the address of every row of C before the loop, and keeps them in memory.
+  __asm__("" : "+r"(c), "+r"(ldc));
   std::conditional_t<ROWS == Rows::kAlong, RowPointers, ColumnPointer> ak(a);
   for (; lanes > 0; --lanes, ak.advance(), b.data += b.next) {
     for (int j = 0; j < NV * kLanes; j += 16) hwy::Prefetch(b.data + kRowsAhead * b.next + j);
@@ -135,9 +152,10 @@ HWY_NOINLINE void micro_kernel(Operand a, Operand b, int64_t lanes, bool resume,
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i) {
+  for (int i = 0; i < MR; ++i, c += ldc) {
+    __asm__("" : "+r"(c));
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) store(acc[i][j], c + i * ldc + j * kLanes);
+    for (int j = 0; j < NV; ++j) store(acc[i][j], c + j * kLanes);
   }
 }
 

@@ -29,7 +29,7 @@ struct Moments {
         rest1(rounded(1 - a.beta1)),
         beta2(rounded(a.beta2)),
         rest2(rounded(1 - a.beta2)),
-        root2(rounded(std::sqrt(1 - std::pow(a.beta2, static_cast<double>(a.step))))),
+        inverse_root2(rounded(1 / std::sqrt(1 - std::pow(a.beta2, static_cast<double>(a.step))))),
         eps(rounded(a.eps)) {}
 
   template <class Args>
@@ -38,9 +38,9 @@ struct Moments {
   }
   VF first(VF m, VF g) const { return hn::MulAdd(beta1, m, hn::Mul(rest1, g)); }
   VF second(VF v, VF g) const { return hn::MulAdd(beta2, v, hn::Mul(hn::Mul(rest2, g), g)); }
-  VF scale(VF root) const { return hn::Add(hn::Div(root, root2), eps); }  // of the root of the second
+  VF scale(VF root) const { return hn::MulAdd(root, inverse_root2, eps); }  // of the root of the second
 
-  VF grad_scale, beta1, rest1, beta2, rest2, root2, eps;
+  VF grad_scale, beta1, rest1, beta2, rest2, inverse_root2, eps;
 };
 
 using DD = hn::CappedTag<double, 8>;
