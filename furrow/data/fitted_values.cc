@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
+#include <vector>
 
+#include "furrow/base/array.h"
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
+#include "furrow/base/hash.h"
 #include "furrow/base/text.h"
 #include "furrow/data/open_mixture.h"
 #include "furrow/data/open_text.h"
@@ -16,6 +20,8 @@ namespace furrow::data {
 namespace {
 
 constexpr uint64_t kMostBytes = uint64_t{1} << 30;
+constexpr int64_t kDescribed = 8;      // samples: more would be read from a slow disk for nothing
+constexpr const char* kData = "data";  // the key of a description
 
 // A setting that decides what is fitted on a table, in words.
 struct Asked {
@@ -59,6 +65,26 @@ bool reads(const DatasetOptions& options, std::string_view kind) {
 
 std::string asked_key(const Asked& asked) { return fmt::format("asked.{}", asked.key); }
 
+std::string size_of(const Source* split) {
+  return split == nullptr ? "none" : fmt::format("{} samples", split->size());
+}
+
+// Of one sample, all fields.
+uint64_t digest_of(const Source& source, int64_t index) {
+  std::vector<Array> arrays;
+  std::vector<ArrayView> views;
+  for (const Field& field : source.fields()) {
+    Shape shape = field.shape;
+    shape.insert(shape.begin(), 1);
+    arrays.emplace_back(field.dtype, shape);
+    views.push_back(arrays.back().view());
+  }
+  source.read(std::span(&index, 1), views);
+  uint64_t digest = 0;
+  for (const ArrayView& view : views) digest = digest * 31 + xxh3_64(view.bytes);
+  return digest;
+}
+
 std::string path_of(const std::string& run_folder) { return run_folder + "/" + std::string(kFittedFile); }
 
 }  // namespace
@@ -77,7 +103,22 @@ Preprocessing parse_fitted(const std::string& text) {
   return fitted;
 }
 
-std::optional<Preprocessing> read_fitted(const std::string& run_folder) {
+std::string description(const Dataset& dataset) {
+  const Source& train = *dataset.train;
+  std::string text = fmt::format("training split: {}\nvalidation split: {}\n", size_of(&train),
+                                 size_of(dataset.validation.get()));
+  for (const Field& field : train.fields())
+    text += fmt::format("field {}: {} {}\n", field.name, to_string(field.dtype), to_string(field.shape));
+  for (int64_t i = 0; i < std::min(kDescribed, train.size()); ++i) {
+    const int64_t index = i * train.size() / std::min(kDescribed, train.size());
+    text += fmt::format("training sample {}: {:016x}\n", index, digest_of(train, index));
+  }
+  return text;
+}
+
+namespace {
+
+std::optional<Preprocessing> read_kept(const std::string& run_folder) {
   const std::string path = path_of(run_folder);
   if (!path_exists(path)) return std::nullopt;
   try {
@@ -87,8 +128,29 @@ std::optional<Preprocessing> read_fitted(const std::string& run_folder) {
   }
 }
 
-void write_fitted(const std::string& run_folder, const Preprocessing& fitted, const DatasetOptions& options) {
-  Preprocessing kept = fitted;
+}  // namespace
+
+std::optional<Preprocessing> read_fitted(const std::string& run_folder) {
+  auto kept = read_kept(run_folder);
+  if (kept) kept->erase(kData);
+  return kept;
+}
+
+std::optional<std::string> changed_since(const std::string& run_folder, const Dataset& dataset) {
+  const auto kept = read_kept(run_folder);
+  if (!kept || !kept->contains(kData)) return std::nullopt;
+  const std::vector<std::string> before = split(kept->at(kData), '\n'),
+                                 now = split(description(dataset), '\n');
+  const auto [then, other] = std::ranges::mismatch(before, now);
+  if (then == before.end() || other == now.end()) return std::nullopt;
+  const size_t label = then->find(": ") + 2;
+  const bool same_label = other->compare(0, label, *then, 0, label) == 0;
+  return fmt::format("{} then, {} now", *then, other->substr(same_label ? label : 0));
+}
+
+void write_fitted(const std::string& run_folder, const Dataset& dataset, const DatasetOptions& options) {
+  Preprocessing kept = dataset.preprocessing;
+  kept[kData] = description(dataset);
   if (reads(options, "table")) {
     for (const Asked& asked : kAsked) kept[asked_key(asked)] = asked.value(options);
   }

@@ -1,5 +1,5 @@
-// What was fitted on the data of a run, as a file of its folder: every rank and every resume reads data
-// alike.
+// What was fitted on the data of a run, and which data they were, as a file of its folder: every rank and
+// every resume reads data alike.
 #pragma once
 
 #include <optional>
@@ -19,7 +19,15 @@ Preprocessing parse_fitted(const std::string& json);
 // Of a run's folder; nothing in one without the file, as earlier versions leave it.  Error{data_loss} names
 // it.  Beside what was fitted on a table, the keys that decided it ("asked.data.target"), for check_kept.
 std::optional<Preprocessing> read_fitted(const std::string& run_folder);
-void write_fitted(const std::string& run_folder, const Preprocessing& fitted, const DatasetOptions& options);
+void write_fitted(const std::string& run_folder, const Dataset& dataset, const DatasetOptions& options);
+
+// A line for each thing that the data of ranks, and of a start and the next one, must have alike: the sizes
+// of the splits that training reads, the fields, and some samples.
+std::string description(const Dataset& dataset);
+
+// What of the description was another one when write_fitted() kept it; nothing where it kept none, as earlier
+// versions did.
+std::optional<std::string> changed_since(const std::string& run_folder, const Dataset& dataset);
 
 // Of images: `own` with pixels as they are, x / 255.
 Preprocessing unnormalised(const Preprocessing& own);

@@ -5,9 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "furrow/base/error.h"
+#include "furrow/base/file.h"
 #include "furrow/data/test_files.h"
 
 namespace furrow::data {
@@ -62,12 +65,34 @@ TEST(KeptValues, ATokenizerStaysWhatItIs) {
   EXPECT_NO_THROW(check_kept(options, merges)) << "moved since";
 }
 
+TEST(KeptValues, OtherDataAreSeen) {
+  const TempFolder folder;
+  const std::string run = folder.path().string(), text = "one two three four five six seven eight nine ten ";
+  DatasetOptions options{.kind = "text", .path = folder.write("t.txt", text), .context = 4};
+  const auto now = [&] {
+    const Preprocessing kept = *read_fitted(run);
+    return changed_since(run, open_dataset(options, &kept));
+  };
+  EXPECT_EQ(changed_since(run, open_dataset(options)), std::nullopt) << "nothing was kept";
+  write_fitted(run, open_dataset(options), options);
+  EXPECT_EQ(*read_fitted(run), open_dataset(options).preprocessing) << "what is fitted is told alone";
+  EXPECT_EQ(now(), std::nullopt);
+  folder.write("t.txt", text.substr(0, 40));
+  EXPECT_THAT(now(), ::testing::Optional(std::string("training split: 45 samples then, 36 samples now")));
+  std::string turned = text;
+  std::swap(turned[0], turned[1]);
+  folder.write("t.txt", turned);
+  EXPECT_THAT(now().value_or(""), HasSubstr("training sample 0: "));
+  write_file_atomic(run + "/preprocessing.json", to_json({{"kind", "char"}}));
+  EXPECT_EQ(changed_since(run, open_dataset(options)), std::nullopt) << "of an earlier version";
+}
+
 TEST(KeptValues, ATableKeepsItsColumnsAndRules) {
   const TempFolder folder;
   folder.write("t.csv", "a,b,y\n1,2,p\n3,4,q\n");
   DatasetOptions options{.kind = "table", .path = folder / "t.csv"};
   options.table_rules.target = "y";
-  write_fitted(folder.path().string(), open_dataset(options).preprocessing, options);
+  write_fitted(folder.path().string(), open_dataset(options), options);
   const Preprocessing kept = *read_fitted(folder.path().string());
   EXPECT_NO_THROW(check_kept(options, kept));
   EXPECT_EQ(open_dataset(options, &kept).preprocessing, open_dataset(options).preprocessing);

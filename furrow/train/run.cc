@@ -47,6 +47,20 @@ std::shared_ptr<data::Dataset> dataset_of(const TrainRequest& request) {
   return dataset;
 }
 
+// Rank 0 for all: their data are one another's.  Other samples than the run began with are another run.
+void check_data_of_before(const TrainRequest& request, const data::Dataset& dataset) {
+  const bool first = request.communicator == nullptr || request.communicator->rank() == 0;
+  if (!request.resume || !first) return;
+  const auto change = data::changed_since(request.run_folder, dataset);
+  if (!change) return;
+  const std::string message = fmt::format("the data are not those that the run had before: {}", *change);
+  if (request.config.debug.deterministic != "strict")
+    return log_warning(message + ": it goes on with other samples, and will not be what it would have been");
+  throw Error(
+      ErrorCode::kFailedPrecondition,
+      message + ": [debug] deterministic = \"strict\" refuses that; put them back, or train another run");
+}
+
 // With the global batch that -1 stands for, where it depends on the number of ranks.
 config::Config with_global_batch(config::Config config, const plan::Layout& layout) {
   config::Training& training = config.training;
@@ -131,6 +145,7 @@ Run::Run(const TrainRequest& request)
       rule_(request.config.optimizer, request.config.lr_scheduler, request.config.ema) {
   check_device(bench_.config, spec_, layout_);
   check_held_back(bench_.config, *bench_.dataset);
+  check_data_of_before(request_, *bench_.dataset);
   join(request.communicator, layout_, &bench_.rank);
   check_same_everywhere();
   check_same_arithmetic();

@@ -40,7 +40,7 @@ void Run::begin_record() {
   if (!precision.empty()) log_info(precision);
   plan_memory();
   log_memory();
-  data::write_fitted(run_folder_, bench_.dataset->preprocessing, data::dataset_options(bench_.config));
+  data::write_fitted(run_folder_, *bench_.dataset, data::dataset_options(bench_.config));
   sinks_->begin(run_name(), config::to_toml(bench_.config), state_.step);
   folder_->write_plan(plan::to_text(program));
 }

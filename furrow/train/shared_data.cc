@@ -6,13 +6,10 @@
 #include <chrono>
 #include <functional>
 #include <future>
-#include <span>
 #include <string>
 #include <vector>
 
-#include "furrow/base/array.h"
 #include "furrow/base/error.h"
-#include "furrow/base/hash.h"
 #include "furrow/base/text.h"
 #include "furrow/comm/transport.h"
 #include "furrow/data/fitted_values.h"
@@ -22,7 +19,6 @@
 namespace furrow::train {
 namespace {
 
-constexpr int64_t kCompared = 8;                // samples: more would be read from a slow disk for nothing
 constexpr std::chrono::milliseconds kLook{20};  // for a signal
 
 data::Dataset open_first(const data::DatasetOptions& options,
@@ -31,45 +27,17 @@ data::Dataset open_first(const data::DatasetOptions& options,
   return data::open_dataset(options, kept ? &*kept : nullptr);
 }
 
-std::string size_of(const data::Source* split) {
-  return split == nullptr ? "none" : fmt::format("{} samples", split->size());
-}
-
-// Of one sample, all fields.
-uint64_t digest_of(const data::Source& source, int64_t index) {
-  std::vector<Array> arrays;
-  std::vector<ArrayView> views;
-  for (const data::Field& field : source.fields()) {
-    Shape shape = field.shape;
-    shape.insert(shape.begin(), 1);
-    arrays.emplace_back(field.dtype, shape);
-    views.push_back(arrays.back().view());
-  }
-  source.read(std::span(&index, 1), views);
-  uint64_t digest = 0;
-  for (const ArrayView& view : views) digest = digest * 31 + xxh3_64(view.bytes);
-  return digest;
-}
-
 // A line a thing that ranks must have alike.
-std::string description(const data::Dataset& dataset) {
-  const data::Source& train = *dataset.train;
-  std::string text =
-      fmt::format("training split: {}\nvalidation split: {}\ntest split: {}\n", size_of(&train),
-                  size_of(dataset.validation.get()), size_of(dataset.test.get()));
-  for (const data::Field& field : train.fields())
-    text += fmt::format("field {}: {} {}\n", field.name, to_string(field.dtype), to_string(field.shape));
-  for (int64_t i = 0; i < std::min(kCompared, train.size()); ++i) {
-    const int64_t index = i * train.size() / std::min(kCompared, train.size());
-    text += fmt::format("training sample {}: {:016x}\n", index, digest_of(train, index));
-  }
-  return text;
+std::string text_of(const data::Dataset& dataset) {
+  const data::Source* const test = dataset.test.get();
+  return fmt::format("{}test split: {}\n", data::description(dataset),
+                     test == nullptr ? "none" : fmt::format("{} samples", test->size()));
 }
 
 }  // namespace
 
 void require_same_data(comm::Communicator& communicator, const data::Dataset& dataset) {
-  const auto own = [&] { return description(dataset); };
+  const auto own = [&] { return text_of(dataset); };
   const std::vector<std::string> all = texts_of_all(communicator.world(), "data", own);
   const std::vector<std::string> zero = split(all[0], '\n');
   for (size_t r = 1; r < all.size(); ++r) {
