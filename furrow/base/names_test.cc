@@ -1,5 +1,6 @@
 #include "furrow/base/names.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -28,7 +29,7 @@ TEST(Names, MessageNamesWhatItIsAndWhatIsKnown) {
 
 TEST(Names, AMessageListsNoThousands) {
   std::vector<std::string> known;
-  for (int i = 0; i < 1000; ++i) known.push_back("layer." + std::to_string(1000 + i));
+  for (int i = 0; i < 1000; ++i) known.push_back(fmt::format("layer.{}", 1000 + i));
   const std::string message = unknown_name_message("tensor", "layer.1999x", known);
   EXPECT_TRUE(
       message.starts_with("unknown tensor 'layer.1999x': did you mean 'layer.1999'? known: layer.1000, "));

@@ -1,5 +1,6 @@
 // Messages out of the lanes of peers, in the order of each channel.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -10,6 +11,7 @@
 namespace furrow::comm {
 namespace {
 
+constexpr int kEndingMs = 200;  // of a process whose descriptors are closed
 constexpr uint64_t kTellEvery = kSlots / 4;
 constexpr size_t kMostAside = 1 << 16;  // messages of one peer: as much memory as tcp has for early ones
 
@@ -151,10 +153,12 @@ std::byte* SharedTransport::bytes_of(int peer, Slot& slot) {
   }
 }
 
-// Memory goes with its process, which may have said why it ends.
+// Memory goes with its process, which may have said why it ends; the system closes its descriptors a moment
+// before it tells that it has ended.
 Error SharedTransport::lost_memory(int peer, const Error& how) {
   if (own().aborted.load() != 0) return hear_abort();
   if (how.code() != ErrorCode::kUnavailable) return how;
+  for (int ms = 0; ms < kEndingMs && !died(peer); ++ms) usleep(1000);
   return Error(ErrorCode::kUnavailable,
                fmt::format("{} {}", describe(roster_, peer), died(peer) ? "ended" : how.what()));
 }

@@ -1,5 +1,6 @@
 // Any bytes as a manifest: refused, or every tensor that it describes reads from files of its pieces, whole,
 // in ranges and in boxes, as it was cut.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -131,7 +132,7 @@ void check(const CheckpointReader& reader, const LogicalTensor& tensor) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::filesystem::path folder =
-      std::filesystem::temp_directory_path() / ("furrow-checkpoint-fuzz-" + std::to_string(::getpid()));
+      std::filesystem::temp_directory_path() / fmt::format("furrow-checkpoint-fuzz-{}", ::getpid());
   Manifest manifest;
   try {
     manifest = parse_manifest({reinterpret_cast<const char*>(data), size});

@@ -278,7 +278,7 @@ Network with(Network network, const std::string& name, const Settings& more) {
 }
 // Less is kept where less trains.
 Network frozen(const Network& network, const std::string& name, const std::string& groups) {
-  return with(network, "_" + name, {"--optimizer.groups", groups});
+  return with(network, fmt::format("_{}", name), {"--optimizer.groups", groups});
 }
 
 const auto kName = [](const auto& info) { return info.param.name; };
