@@ -86,20 +86,6 @@ load common
   done
 }
 
-@test "a resume sees that its data are others: strict refuses them, auto says so" {
-  make_images images
-  for kind in strict auto; do
-    "$furrow" train "$config" --job.dump_folder $kind --training.dataset_path images --debug.deterministic $kind
-    "$furrow" train $kind --resume --checkpoint.load_step 10 2>log
-    run ! grep "the data are not" log
-  done
-  dd if=/dev/zero of=images/train-images-idx3-ubyte bs=784 seek=1 count=100 conv=notrunc 2>/dev/null
-  run --separate-stderr "$furrow" train strict --resume --checkpoint.load_step 10
-  fails 7 "the data are not those that the run had before: training sample "
-  "$furrow" train auto --resume --checkpoint.load_step 10 2>log
-  grep "the data are not those that the run had before: training sample .* it goes on with other samples" log
-}
-
 @test "a run that stopped early goes on with more patience" {
   impatient=(--validation.freq 1 --validation.min_delta 10)
   run --separate-stderr "$furrow" train "$config" --job.dump_folder out "${impatient[@]}" --validation.patience 2
