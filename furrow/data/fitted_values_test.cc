@@ -97,9 +97,9 @@ TEST(KeptValues, ATableKeepsItsColumnsAndRules) {
   EXPECT_NO_THROW(check_kept(options, kept));
   EXPECT_EQ(open_dataset(options, &kept).preprocessing, open_dataset(options).preprocessing);
   const std::pair<const char*, std::function<void(DatasetOptions&)>> changes[] = {
-      {"data.target = b", [](auto& o) { o.table_rules.target = "b"; }},
+      {"data.target = b", [](auto& o) { o.table_rules.target = std::string("b"); }},
       {"training.loss = mse", [](auto& o) { o.table_rules.number_target = true; }},
-      {"data.train_table = u", [](auto& o) { o.table_train = "u"; }},
+      {"data.train_table = u", [](auto& o) { o.table_train = std::string("u"); }},
       {"data.column_names = [\"a\"]", [](auto& o) { o.table_format.names = {"a"}; }},
       {"data.delimiter = \";\"", [](auto& o) { o.table_format.delimiter = ';'; }},
       {"data.decimal = \",\"", [](auto& o) { o.table_rules.decimal = ','; }},
@@ -108,7 +108,7 @@ TEST(KeptValues, ATableKeepsItsColumnsAndRules) {
       {"data.numeric_columns = [\"a\"]", [](auto& o) { o.table_rules.numeric = {"a"}; }},
       {"data.date_columns = [\"a\"]", [](auto& o) { o.table_rules.dates = {"a"}; }},
       {"data.missing_values = []", [](auto& o) { o.table_rules.missing = {}; }},
-      {"data.trim_characters = \"\"", [](auto& o) { o.table_rules.trim = ""; }},
+      {"data.trim_characters = \"\"", [](auto& o) { o.table_rules.trim = std::string(); }},
   };
   for (const auto& [said, change] : changes) {
     DatasetOptions other = options;

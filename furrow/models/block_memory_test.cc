@@ -115,13 +115,14 @@ TEST(BlockMemory, IsWhatDescriptionsSayIsKept) {
     for (const double dropout : {0.0, .1}) {
       for (const std::vector<std::string>& targets :
            {std::vector<std::string>{}, {"*"}, {"c_attn"}, {"mlp.c_proj"}, {"lm_head"}})
-        expect_as_described(network("gpt", type, targets, dropout), "gpt " + join(targets, " "));
+        expect_as_described(network("gpt", type, targets, dropout),
+                            fmt::format("gpt {}", join(targets, " ")));
     }
     for (const std::vector<std::string>& targets :
          {std::vector<std::string>{}, {"*"}, {"q_proj"}, {"o_proj", "down_proj"}})
-      expect_as_described(network("llama", type, targets), "llama " + join(targets, " "));
+      expect_as_described(network("llama", type, targets), fmt::format("llama {}", join(targets, " ")));
     for (const std::string activation : {"none", "relu", "gelu", "silu", "tanh"})
-      expect_as_described(layers("mlp", type, activation), "mlp " + activation);
+      expect_as_described(layers("mlp", type, activation), fmt::format("mlp {}", activation));
     for (const std::string name : {"convnet", "resnet20", "blocks"})
       expect_as_described(layers(name, type), name);
   }
