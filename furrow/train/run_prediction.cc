@@ -190,17 +190,17 @@ void Run::plan_memory() {
 Resident Run::resident() const {
   const config::Config& config = bench_.config;
   Resident resident{data_bytes_, data_peak_bytes_, static_cast<int>(config.data.prefetch_batches)};
-  int64_t parameters = 0;
+  int64_t copy = 0;  // of the model
   for (const UnitState& unit : model_->units()) {
-    if (unit.params.defined()) parameters += static_cast<int64_t>(unit.params.nbytes());
-    if (unit.compute.defined()) parameters += static_cast<int64_t>(unit.compute.nbytes());
+    for (const at::Tensor& part : {unit.params, unit.statistics, unit.compute})
+      if (part.defined()) copy += static_cast<int64_t>(part.nbytes());
   }
   if (config.validation.enable && bench_.dataset->validation != nullptr) {
     const int64_t freq = config.validation.freq > 0 ? config.validation.freq : total_steps_;
     const int64_t validations = (total_steps_ + freq - 1) / std::max<int64_t>(1, freq);
     const int64_t copies = validations + (best_restored_ ? 1 : 0);
     resident.validation_batches = 1 + resident.prefetch;
-    resident.best_bytes = std::min<int64_t>(checkpointer_->async() ? 2 : 1, copies) * parameters;
+    resident.best_bytes = std::min<int64_t>(checkpointer_->async() ? 2 : 1, copies) * copy;
   }
   if (config.checkpoint.enable) {
     for (const int64_t bytes : checkpointer_->copy_bytes(*model_)) resident.snapshot_bytes += bytes;
