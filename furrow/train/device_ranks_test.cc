@@ -195,7 +195,7 @@ TEST_P(DeviceRanks, ShareTheirLayers) {
   const std::vector<std::string> cut = {"--training.mixed_precision_param", GetParam(),
                                         "--parallelism.tensor_parallel_degree", "2"};
   std::vector<std::string> alone = cut;
-  alone.back() = "1";
+  alone.back() = std::string("1");
   const bool half = GetParam() != "float32";
   train_run("one_rank", config(alone));
   train_on("pair", {"pair", 2, {}}, "native", cut);
