@@ -10,6 +10,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/file.h"
 #include "furrow/base/hash.h"
+#include "furrow/base/memory.h"
 #include "furrow/base/text.h"
 #include "furrow/data/open_mixture.h"
 #include "furrow/data/open_text.h"
@@ -76,7 +77,7 @@ uint64_t digest_of(const Source& source, int64_t index) {
   for (const Field& field : source.fields()) {
     Shape shape = field.shape;
     shape.insert(shape.begin(), 1);
-    arrays.emplace_back(field.dtype, shape);
+    arrays.emplace_back(field.dtype, shape, MemoryKind::kData);  // a batch is no smaller
     views.push_back(arrays.back().view());
   }
   source.read(std::span(&index, 1), views);
