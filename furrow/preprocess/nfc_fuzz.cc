@@ -5,6 +5,7 @@
 #include "furrow/base/error.h"
 #include "furrow/base/text.h"
 #include "furrow/preprocess/nfc.h"
+#include "furrow/preprocess/utf8.h"
 
 namespace {
 
@@ -17,29 +18,12 @@ void check(std::string_view text) {
   FURROW_CHECK(!preprocess::surely_nfc(text) || form == text, "changed what has the form");
 }
 
-void append(uint32_t character, std::string& text) {
-  const auto put = [&](uint32_t byte) { text += static_cast<char>(byte); };
-  const auto rest = [&](int shift) { put(0x80 | (character >> shift & 0x3f)); };
-  if (character < 0x80) return put(character);
-  if (character < 0x800) {
-    put(0xc0 | character >> 6);
-  } else if (character < 0x10000) {
-    put(0xe0 | character >> 12);
-    rest(6);
-  } else {
-    put(0xf0 | character >> 18);
-    rest(12);
-    rest(6);
-  }
-  rest(0);
-}
-
 // Two bytes each; the surrogates, which are no characters, stand for those from 0x11000 on.
 std::string characters(const uint8_t* data, size_t size) {
   std::string text;
   for (size_t i = 0; i + 1 < size; i += 2) {
     const uint32_t number = uint32_t{data[i]} << 8 | data[i + 1];
-    append(number >= 0xd800 && number < 0xe000 ? 0x11000 + (number - 0xd800) : number, text);
+    preprocess::append_utf8(number >= 0xd800 && number < 0xe000 ? 0x11000 + (number - 0xd800) : number, text);
   }
   return text;
 }
