@@ -310,11 +310,10 @@ class Topology {
     std::ofstream(folder + "/physical_package_id") << processor << "\n";
     std::ofstream(folder + "/thread_siblings_list") << siblings << "\n";
   }
-  const std::string& path() const { return path_; }
-  ~Topology() { std::filesystem::remove_all(path_); }
+  const std::string& path() const { return folder_.path(); }
 
  private:
-  const std::string path_ = ::testing::TempDir() + fmt::format("/topology-{}", process_id());
+  testing::TemporaryFolder folder_;
 };
 
 TEST(Cores, ThreadsOfOnePhysicalCoreAreNeighbours) {
