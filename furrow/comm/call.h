@@ -121,7 +121,7 @@ class Call {
                 std::span<std::byte> bytes);  // the peer writes them; REQUIRES: wires() is kMemory
   const Envelope& envelope(Step step);        // until the next
   int algorithm() const { return envelope_.algorithm; }
-  void set_envelope(uint64_t sequence, int algorithm) {
+  void set_envelope(uint64_t sequence, int algorithm) {  // made in its place: no copy waits for its words
     ::new (&envelope_) Envelope(envelope_of(parts_.group, c, sequence, algorithm));
   }
   const std::vector<Ticket>& pending() const { return pending_; }

@@ -1,7 +1,6 @@
 // The backend that runs the algorithms of algorithms/ over the transports.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <optional>
@@ -75,13 +74,8 @@ class NativeGroup : public GroupBackend {
   }
 
   Work start(std::vector<Collective> batch, OperationNumbers& numbers) override {
-    size_t bytes = 0;
-    for (const Collective& c : batch) bytes += std::max(c.in.size(), c.out.size());
-    // A transfer may have to wait long for its other end: never in the caller's thread.
-    const bool may_inline =
-        !spec_.independent && static_cast<int64_t>(bytes) <= communicator_.options().inline_bytes;
-    return engine().submit([this, batch = std::move(batch), &numbers] { run_all(batch, numbers); },
-                           may_inline);
+    const bool here = may_inline(communicator_, spec_, batch);
+    return engine().submit([this, batch = std::move(batch), &numbers] { run_all(batch, numbers); }, here);
   }
 
   void run(const Collective& c, OperationNumbers& numbers) override {

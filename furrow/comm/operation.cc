@@ -20,6 +20,12 @@ constexpr int64_t kMillisecond = 1'000'000;
 
 }  // namespace
 
+bool may_inline(const Communicator& communicator, const GroupSpec& group, std::span<const Collective> batch) {
+  size_t bytes = 0;
+  for (const Collective& c : batch) bytes += std::max(c.in.size(), c.out.size());
+  return !group.independent && static_cast<int64_t>(bytes) <= communicator.options().inline_bytes;
+}
+
 // In whole words: what is read a moment after it was written in smaller pieces waits until those have left
 // the core, which is longer than all of this takes.
 Envelope envelope_of(const GroupSpec& group, const Collective& c, uint64_t sequence, int algorithm) {

@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstdint>
 #include <exception>
+#include <span>
 
 #include "furrow/base/error.h"
 #include "furrow/comm/communicator.h"
@@ -25,6 +26,9 @@ inline int64_t elements_in(size_t bytes, DType dtype) {
 inline bool is_pair(CollectiveKind kind) {
   return kind == CollectiveKind::kSend || kind == CollectiveKind::kRecv;
 }
+
+// That the caller's own thread may run these; a transfer may have to wait long for its other end.
+bool may_inline(const Communicator& communicator, const GroupSpec& group, std::span<const Collective> batch);
 
 // What every rank of the group gives alike, at step 0.  Of a send and its recv it is the same.  `algorithm`
 // is a row of algorithm_rows().
