@@ -66,10 +66,6 @@ bool reads(const DatasetOptions& options, std::string_view kind) {
 
 std::string asked_key(const Asked& asked) { return fmt::format("asked.{}", asked.key); }
 
-std::string size_of(const Source* split) {
-  return split == nullptr ? "none" : fmt::format("{} samples", split->size());
-}
-
 // Of one sample, all fields.
 uint64_t digest_of(const Source& source, int64_t index) {
   std::vector<Array> arrays;
@@ -102,6 +98,10 @@ Preprocessing parse_fitted(const std::string& text) {
   const storage::Json json = storage::parse_json(text);
   for (const auto& [key, value] : json.object()) fitted[key] = value.string();
   return fitted;
+}
+
+std::string size_of(const Source* split) {
+  return split == nullptr ? "none" : fmt::format("{} samples", split->size());
 }
 
 std::string description(const Dataset& dataset) {

@@ -24,6 +24,7 @@ void write_fitted(const std::string& run_folder, const Dataset& dataset, const D
 // A line for each thing that the data of ranks, and of a start and the next one, must have alike: the sizes
 // of the splits that training reads, the fields, and some samples.
 std::string description(const Dataset& dataset);
+std::string size_of(const Source* split);  // "60 samples", "none", as there
 
 // What of the description was another one when write_fitted() kept it; nothing where it kept none, as earlier
 // versions did.

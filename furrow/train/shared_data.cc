@@ -29,9 +29,7 @@ data::Dataset open_first(const data::DatasetOptions& options,
 
 // A line a thing that ranks must have alike.
 std::string text_of(const data::Dataset& dataset) {
-  const data::Source* const test = dataset.test.get();
-  return fmt::format("{}test split: {}\n", data::description(dataset),
-                     test == nullptr ? "none" : fmt::format("{} samples", test->size()));
+  return fmt::format("{}test split: {}\n", data::description(dataset), data::size_of(dataset.test.get()));
 }
 
 }  // namespace
