@@ -29,8 +29,8 @@ using testing::TinyTraining;
 
 constexpr int64_t kSamples = 24;                   // of a step
 constexpr int64_t kMicrobatches[] = {4, 2, 3, 6};  // sizes
-constexpr int kOrders = 24;
-constexpr double kMore = 7.0 / 6;  // 96 orders, over microbatches of 1 to 8, spread at most a sixth farther
+// Enough for a steady maximum: 24 spread up to a sixth less far than 96 over microbatches of 1 to 8.
+constexpr int kOrders = 48;
 
 struct Case {
   const char* network;
@@ -189,7 +189,7 @@ TEST_P(ReorderedSums, SpreadAsFarAsRanksOfATensorAxisAreApart) {
   double apart = 0;
   for (const int degree : {2, 4})
     apart = std::max(apart, distance(run_parts(tiny, options, degree)[0].losses, whole));
-  EXPECT_LE(apart, kMore * spread);
+  EXPECT_LE(apart, spread);
   StepOptions narrow = options;  // control: a row-parallel layer of 16 bits
   narrow.start = [](ModelState& model) {
     for (const char* end : {"mlp.c_proj.weight", "mlp.down_proj.weight", "fc2.weight"})
