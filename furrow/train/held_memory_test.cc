@@ -145,6 +145,17 @@ class HeldMemory : public ::testing::TestWithParam<Network> {
 
 TEST_P(HeldMemory, IsAsPlanned) { compare_all({}, ""); }
 
+class HeldMemoryOfTheBest : public HeldMemory {};
+
+// With the statistics of its norms, and their averages.
+TEST_P(HeldMemoryOfTheBest, IsAsPlanned) {
+  const observe::Summary summary =
+      run({"--validation.enable", "true", "--data.validation_fraction", "0.2", "--ema.decay", "0.9"});
+  constexpr auto kind = static_cast<size_t>(MemoryKind::kCheckpoint);
+  EXPECT_GT(summary.memory_bytes[kind], 0);
+  EXPECT_EQ(summary.memory_bytes[kind], summary.planned_memory_bytes[kind]);
+}
+
 class HeldMemoryOfAdapters : public HeldMemory {};
 
 TEST_P(HeldMemoryOfAdapters, IsAsPlanned) {
@@ -282,17 +293,6 @@ Network frozen(const Network& network, const std::string& name, const std::strin
 }
 
 const auto kName = [](const auto& info) { return info.param.name; };
-class HeldMemoryOfTheBest : public HeldMemory {};
-
-// With the statistics of its norms, and their averages.
-TEST_P(HeldMemoryOfTheBest, IsAsPlanned) {
-  const observe::Summary summary =
-      run({"--validation.enable", "true", "--data.validation_fraction", "0.2", "--ema.decay", "0.9"});
-  constexpr auto kind = static_cast<size_t>(MemoryKind::kCheckpoint);
-  EXPECT_GT(summary.memory_bytes[kind], 0);
-  EXPECT_EQ(summary.memory_bytes[kind], summary.planned_memory_bytes[kind]);
-}
-
 INSTANTIATE_TEST_SUITE_P(Networks, HeldMemoryOfTheBest, ::testing::Values(kMlp, kResnet, kNorms), kName);
 INSTANTIATE_TEST_SUITE_P(
     Networks, HeldMemory,
